@@ -1,0 +1,1 @@
+"""The words that every wing of the house shares."""
