@@ -1,0 +1,141 @@
+"""A site names an activation, in TransformerLens's words; one table says what its axes are.
+
+A name is a path (`blocks.3.attn.hook_z`). Replace its numbers by `{}` and it is a *kind*; `AXES`
+maps every kind to its axes, and shape checks, indexing, help texts and tests all read that table.
+"""
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Iterable, Sequence
+
+from interp.core.errors import SiteError, listed, nearest
+
+_RESID = ("batch", "pos", "d_model")
+_HEADS = ("batch", "pos", "head", "d_head")
+_PATTERN = ("batch", "head", "query", "key")
+_MAP = ("batch", "channel", "row", "column")
+
+AXES: dict[str, tuple[str, ...]] = {
+    # every tower
+    "hook_embedding": ("batch", "d_embed"),
+    # transformers
+    "hook_embed": _RESID,
+    "hook_pos_embed": _RESID,
+    "hook_full_embed": _RESID,
+    "ln_pre.hook_scale": ("batch", "pos", "one"),
+    "ln_pre.hook_normalized": _RESID,
+    "blocks.{}.hook_resid_pre": _RESID,
+    "blocks.{}.ln1.hook_scale": ("batch", "pos", "one"),
+    "blocks.{}.ln1.hook_normalized": _RESID,
+    "blocks.{}.attn.hook_q": _HEADS,
+    "blocks.{}.attn.hook_k": _HEADS,
+    "blocks.{}.attn.hook_v": _HEADS,
+    "blocks.{}.attn.hook_attn_scores": _PATTERN,
+    "blocks.{}.attn.hook_pattern": _PATTERN,
+    "blocks.{}.attn.hook_z": _HEADS,
+    "blocks.{}.attn.hook_result": ("batch", "pos", "head", "d_model"),
+    "blocks.{}.hook_attn_out": _RESID,
+    "blocks.{}.hook_resid_mid": _RESID,
+    "blocks.{}.ln2.hook_scale": ("batch", "pos", "one"),
+    "blocks.{}.ln2.hook_normalized": _RESID,
+    "blocks.{}.mlp.hook_pre": ("batch", "pos", "d_mlp"),
+    "blocks.{}.mlp.hook_post": ("batch", "pos", "d_mlp"),
+    "blocks.{}.hook_mlp_out": _RESID,
+    "blocks.{}.hook_resid_post": _RESID,
+    "ln_final.hook_scale": ("batch", "pos", "one"),
+    "ln_final.hook_normalized": _RESID,
+    "hook_pooled": ("batch", "d_model"),
+    # ModifiedResNet
+    "stem.hook_act1": _MAP,
+    "stem.hook_act2": _MAP,
+    "stem.hook_act3": _MAP,
+    "stem.hook_pool": _MAP,
+    "layer{}.{}.hook_resid_pre": _MAP,
+    "layer{}.{}.hook_act1": _MAP,
+    "layer{}.{}.hook_act2": _MAP,
+    "layer{}.{}.hook_out": _MAP,
+    "layer{}.{}.hook_resid_post": _MAP,
+    "attnpool.hook_q": _HEADS,
+    "attnpool.hook_k": _HEADS,
+    "attnpool.hook_v": _HEADS,
+    "attnpool.hook_attn_scores": _PATTERN,
+    "attnpool.hook_pattern": _PATTERN,
+    "attnpool.hook_z": _HEADS,
+}
+
+ON_DEMAND = ("hook_attn_scores", "hook_result")
+"""Sites that cost more than the run itself; they are computed only when they are asked for by name."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """The name of an activation, with its kind and axes.
+
+    >>> Site("blocks.3.attn.hook_z").axes
+    ('batch', 'pos', 'head', 'd_head')
+    >>> Site("blocks.3.attn.hook_z").numbers
+    (3,)
+    >>> Site("visual.blocks.3.hook_resid_pre").tower
+    'visual'
+    """
+
+    name: str
+
+    @property
+    def tower(self) -> str | None:
+        """`visual` or `text` where the name says so."""
+        head = self.name.split(".", 1)[0]
+        return head if head in ("visual", "text") else None
+
+    @property
+    def path(self) -> str:
+        """The name within its tower."""
+        return self.name.removeprefix(f"{self.tower}.") if self.tower else self.name
+
+    @property
+    def kind(self) -> str:
+        """The name with its numbers taken out."""
+        return re.sub(r"\d+(?=\.)", "{}", self.path)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers in the name: a block, or a stage and a block."""
+        return tuple(int(word) for word in re.findall(r"\d+(?=\.)", self.path))
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The activation's axes in order; `SiteError` if no kind of site has this name."""
+        if self.kind not in AXES:
+            raise SiteError("look up the axes of a site", repr(self.name), "a kind of site",
+                            f"try {nearest(self.kind, AXES)}")
+        return AXES[self.kind]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def find_sites(patterns: str | Iterable[str], known: Sequence[str]) -> list[str]:
+    """Names among `known` that match the patterns (`*` and `?` as in a shell), in tower order.
+
+    >>> find_sites("blocks.*.hook_resid_pre", ["blocks.0.hook_resid_pre", "hook_embed"])
+    ['blocks.0.hook_resid_pre']
+    >>> find_sites("blocks.0.hook_residpre", ["blocks.0.hook_resid_pre", "hook_embed"])
+    Traceback (most recent call last):
+    ...
+    interp.core.errors.SiteError: Cannot find the site 'blocks.0.hook_residpre': given a tower \
+of 2 sites, right would be a name or pattern that matches one of them. Try blocks.0.hook_resid_pre.
+    """
+    wanted = [patterns] if isinstance(patterns, str) else [str(pattern) for pattern in patterns]
+    found: set[str] = set()
+    for pattern in wanted:
+        matches = [name for name in known if name == pattern or fnmatchcase(name, pattern)]
+        if not matches:
+            raise SiteError(f"find the site {pattern!r}", f"a tower of {len(known)} sites",
+                            "a name or pattern that matches one of them",
+                            f"try {nearest(pattern, known)}")
+        found.update(matches)
+    if not found:
+        raise SiteError("find sites", "no pattern", "at least one name",
+                        f"name some of {listed(known)}")
+    return [name for name in known if name in found]
