@@ -1,0 +1,191 @@
+"""The image table: pictures, read when needed, with aligned columns of what they show.
+
+Select rows by mask or query and everything follows; ask for pairs and get clean/corrupt partners.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+
+from interp.core.errors import DataError, SampleError, check_known, listed
+from interp.core.seeds import rng
+
+Preprocess = Callable[[Image.Image], Tensor]
+
+COLUMNS = ("path", "label", "domain", "split", "caption")
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """Pictures with aligned columns `path, label, domain, split, caption` and any others.
+
+    Columns that the embedded study adds: `artist`, `drawing` (artist/glyph), `warp` and `style` (the
+    seeds that made the picture) and the factors drawn from them.
+
+    >>> frame = pd.DataFrame({"path": ["a.png", "b.png"], "label": ["cat", "cat"],
+    ...                       "domain": ["real", "sketch"], "split": "test", "caption": ""})
+    >>> images = ImageTable(frame)
+    >>> len(images[images.domain == "sketch"]), images.domains
+    (1, ['real', 'sketch'])
+    """
+
+    frame: pd.DataFrame
+    root: Path = Path()
+    source: str = "pictures"
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        missing = [name for name in COLUMNS if name not in self.frame.columns]
+        if missing:
+            raise DataError("make an image table", f"a frame without {listed(missing)}",
+                            f"the columns {listed(COLUMNS)}", "add the missing columns")
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def __getattr__(self, name: str) -> pd.Series:
+        if name.startswith("_") or name not in self.frame.columns:
+            raise AttributeError(f"an image table has no column {name!r}")
+        return self.frame[name]
+
+    def __getitem__(self, rows: pd.Series | np.ndarray | Sequence[int] | slice) -> "ImageTable":
+        if isinstance(rows, slice):
+            return self._with(self.frame.iloc[rows])
+        keys = np.asarray(rows)
+        return self._with(self.frame[keys] if keys.dtype == bool else self.frame.iloc[keys])
+
+    def query(self, expression: str) -> "ImageTable":
+        """Rows for which a pandas expression holds, for example `domain == 'sketch'`."""
+        return self._with(self.frame.query(expression))
+
+    def select(self, **wanted: object) -> "ImageTable":
+        """Rows whose columns have the wanted values: one value, or any of a list.
+
+        >>> frame = pd.DataFrame({"path": ["a", "b"], "label": ["cat", "dog"], "domain": "real",
+        ...                       "split": "test", "caption": ""})
+        >>> ImageTable(frame).select(label=["dog"]).path.tolist()
+        ['b']
+        """
+        keep = np.ones(len(self), dtype=bool)
+        for column, value in wanted.items():
+            if column not in self.frame.columns:
+                check_known("select pictures", "column", [column], map(str, self.frame.columns))
+            values = [value] if isinstance(value, (str, int, float)) else list(value)  # type: ignore[call-overload]
+            keep &= self.frame[column].isin(values).to_numpy()
+        return self._with(self.frame[keep])
+
+    def _with(self, frame: pd.DataFrame) -> "ImageTable":
+        return ImageTable(frame, self.root, self.source, self.fingerprint)
+
+    @property
+    def labels(self) -> list[str]:
+        """The class names, sorted."""
+        return sorted(self.frame["label"].unique())
+
+    @property
+    def domains(self) -> list[str]:
+        """The domains, sorted."""
+        return sorted(self.frame["domain"].unique())
+
+    def counts(self) -> pd.DataFrame:
+        """Pictures per cell, class by domain."""
+        return pd.crosstab(self.frame["label"], self.frame["domain"])
+
+    def picture(self, row: int) -> Image.Image:
+        """The picture in a row, as RGB."""
+        path = self.root / self.frame["path"].iloc[row]
+        try:
+            with Image.open(path) as image:
+                return image.convert("RGB")
+        except OSError as error:
+            raise DataError(f"read {path}", f"a file that is no picture ({error})",
+                            "a jpg, png or other picture", "remove or replace the file") from None
+
+    def tensors(self, preprocess: Preprocess, rows: Sequence[int] | None = None) -> Tensor:
+        """Preprocessed pictures in one tensor, `batch channel row column`."""
+        chosen = range(len(self)) if rows is None else rows
+        return torch.stack([preprocess(self.picture(int(row))) for row in chosen])
+
+    def batches(self, preprocess: Preprocess, *, batch_size: int = 256) -> Iterator[Tensor]:
+        """Preprocessed pictures in table order, `batch_size` at a time."""
+        for start in range(0, len(self), batch_size):
+            yield self.tensors(preprocess, range(start, min(start + batch_size, len(self))))
+
+    def pairs(self, *, same: str | Sequence[str] = "label", differ: str | Sequence[str] = "domain",
+              n: int | None = None, seed: int = 0) -> "Pairs":
+        """Partner each picture with one that agrees in `same` and differs in `differ`.
+
+        The partner is drawn at random but repeatably among all that qualify; pictures without a
+        partner are left out. `n` keeps that many pairs, spread evenly over the classes. With
+        `same=("drawing", "warp")` the pairs are aligned: one drawing, one pose, two domains.
+
+        Raises `SampleError` when no picture has a partner.
+        """
+        agree = [same] if isinstance(same, str) else list(same)
+        disagree = [differ] if isinstance(differ, str) else list(differ)
+        check_known("pair pictures", "column", [*agree, *disagree], map(str, self.frame.columns))
+        stream = rng("pairs", seed)
+        frame = self.frame.reset_index(drop=True)
+        clean, corrupt = [], []
+        for _, group in frame.groupby(agree, sort=True):
+            keys = group[disagree].to_numpy(dtype=object)
+            for place, row in enumerate(group.index):
+                partners = np.flatnonzero((keys != keys[place]).all(axis=1))
+                if len(partners):
+                    clean.append(row)
+                    corrupt.append(group.index[stream.choice(partners)])
+        if not clean:
+            raise SampleError(
+                f"pair pictures of the same {listed(agree)} and different {listed(disagree)}",
+                f"{len(frame)} pictures none of which has a partner",
+                "at least two such pictures", "give more pictures or ask for less")
+        chosen = _spread(frame["label"].iloc[clean].to_numpy(), n, stream)
+        return Pairs(self, np.asarray(clean)[chosen], np.asarray(corrupt)[chosen],
+                     same=tuple(agree), differ=tuple(disagree))
+
+
+def _spread(labels: np.ndarray, n: int | None, stream: np.random.Generator) -> np.ndarray:
+    """Places of `n` items spread evenly over labels: first one of each label, then a second, ..."""
+    order = stream.permutation(len(labels))
+    turn = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
+    ranked = order[np.argsort(turn, kind="stable")]
+    return np.sort(ranked if n is None else ranked[:n])
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Clean and corrupt partners: rows of one image table, aligned."""
+
+    images: ImageTable
+    clean_rows: np.ndarray
+    corrupt_rows: np.ndarray
+    same: tuple[str, ...]
+    differ: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.clean_rows)
+
+    @property
+    def clean(self) -> ImageTable:
+        """The clean pictures, in pair order."""
+        return self.images[self.clean_rows]
+
+    @property
+    def corrupt(self) -> ImageTable:
+        """Their corrupt partners, in the same order."""
+        return self.images[self.corrupt_rows]
+
+    @property
+    def aligned(self) -> bool:
+        """Whether partners are one drawing in one pose, or one style of two classes."""
+        return {"drawing", "warp"} <= set(self.same) or {"style", "domain"} <= set(self.same)
+
+    def __getitem__(self, rows: np.ndarray) -> "Pairs":
+        return Pairs(self.images, self.clean_rows[rows], self.corrupt_rows[rows],
+                     self.same, self.differ)

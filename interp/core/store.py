@@ -1,0 +1,88 @@
+"""Folders that are either complete or not there, named by the hash of what they depend on."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, Iterator
+
+from interp.core.errors import OutputError
+
+
+def fingerprint(*things: Any) -> str:
+    """A hash of plain values, dataclasses and paths' names, the same in every process.
+
+    >>> fingerprint({"b": 1, "a": (2, 3)}) == fingerprint({"a": [2, 3], "b": 1})
+    True
+    """
+    text = json.dumps(things, sort_keys=True, default=_plain)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _plain(thing: Any) -> Any:
+    if is_dataclass(thing) and not isinstance(thing, type):
+        return asdict(thing)
+    if isinstance(thing, (set, frozenset)):
+        return sorted(thing)
+    return str(thing)
+
+
+def file_hash(path: Path) -> str:
+    """A hash of a file's content."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "blake2b").hexdigest()[:16]
+
+
+def cache_folder() -> Path:
+    """Where rendered pictures are kept: `INTERP_CACHE`, else the user's cache folder."""
+    import platformdirs
+
+    chosen = os.environ.get("INTERP_CACHE")
+    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("interp"))
+
+
+def writable(folder: Path, *, purpose: str) -> Path:
+    """Make a folder, or say in our own words why that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"write {purpose} to {folder}", error.strerror or str(error),
+                          "a folder that can be written", "choose another with --out") from None
+    return folder
+
+
+@contextmanager
+def complete(folder: Path) -> Iterator[Path]:
+    """Fill a folder under a temporary name; it gets its own name only when the block ends well.
+
+    Interrupted work leaves the temporary folder behind for the next run to clear, never a folder
+    that looks complete.
+    """
+    temporary = folder.with_name(f"{folder.name}.part-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    writable(temporary, purpose=folder.name)
+    try:
+        yield temporary
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise OutputError(f"write {folder.name}", "a disk that is full", "free space",
+                              "make room and run again; finished steps are kept") from None
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file under a temporary name and rename it, so that nobody reads half of it."""
+    temporary = path.with_name(f"{path.name}.part-{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)

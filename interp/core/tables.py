@@ -1,0 +1,160 @@
+"""A table says what happened: one row per measurement, declared columns, CSV and facts beside it.
+
+A similarity or an effect never travels alone. `EVIDENCE` lists the columns that go with it; a table
+made `with_evidence` is refused without them.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Mapping
+
+import pandas as pd
+
+from interp.core.errors import DataError, OutputError, SpecificationError, listed
+
+COLUMNS: dict[str, str] = {
+    # what was measured
+    "measure": "name of the estimator",
+    "value": "the raw estimate, in the measure's own unit",
+    "estimand": "what the value estimates, in words",
+    # its evidence
+    "low": "lower end of the 95 % interval",
+    "high": "upper end of the 95 % interval",
+    "null": "what the value would be without sharing or effect",
+    "null_kind": "how the null was made",
+    "ceiling": "what the value would be with full sharing",
+    "ceiling_kind": "how the ceiling was made",
+    "index": "(value - null) / (ceiling - null), unitless",
+    "index_low": "lower end of the index's 95 % interval",
+    "index_high": "upper end of the index's 95 % interval",
+    "p": "probability of a value at least as large under the null",
+    "unit": "what was resampled: the unit of replication",
+    "n_units": "number of such units",
+    "n_pictures": "number of pictures",
+    "n_drawings": "number of different drawings (pictures, where drawings are not known)",
+    "n_runs": "number of trained models",
+    "seed": "seed of resampling and pairing",
+    "verdict": "shared / not shared / cannot tell",
+    "reason": "why a number is missing or a verdict withheld; empty otherwise",
+    # what it was measured on
+    "tower": "visual or text",
+    "site": "name of an activation",
+    "layer": "block that computes the site; -1 before the chain, n_layers after it",
+    "depth": "place of the site in the tower, 0 to 1",
+    "dtype": "floating-point format",
+    "setting": "training distribution",
+    "test_domain": "domain in which classes were held out",
+    "domain": "domain of the pictures",
+    "domain_a": "first domain of a pair",
+    "domain_b": "second domain of a pair",
+    "train_domain": "domain that a probe was fitted in",
+    "label": "class name",
+    "class_set": "which classes: held-out, seen or all",
+    "candidates": "among which classes the model chose: all or held-out",
+    "prompts": "named set of prompt templates",
+    "epoch": "epochs trained; 0 is the untrained model",
+    "control": "floor beside the trained model: epoch 0 or pixels; empty for the model itself",
+    "centred": "whether each domain's mean was taken out first",
+    # training
+    "n_train": "training pictures",
+    "steps": "optimiser steps",
+    "loss": "training loss, nats",
+    "seconds": "wall-clock seconds",
+    # patching
+    "pairing": "what clean and corrupt partners share and differ in",
+    "metric": "the number that patching moves",
+    "pos": "token position; 0 is the class token",
+    "example": "place of the pair",
+    "clean_label": "class of the clean picture",
+    "clean_domain": "domain of the clean picture",
+    "corrupt_label": "class of the corrupt picture",
+    "corrupt_domain": "domain of the corrupt picture",
+    "drawing": "artist and glyph",
+    "clean_metric": "the metric on the clean picture",
+    "corrupt_metric": "the metric on the corrupt picture",
+    # certificate
+    "check": "what was compared",
+    "error": "largest difference as a fraction of the largest absolute value",
+    "bar": "largest error that passes",
+    "ok": "whether it passes",
+    "n": "number of values compared",
+}
+"""Every column that a table may have, with its unit or meaning."""
+
+EVIDENCE = ("low", "high", "null", "null_kind", "ceiling", "ceiling_kind", "index", "p", "unit",
+            "n_units", "n_pictures", "n_drawings", "n_runs", "estimand", "seed")
+"""The columns without which a similarity or an effect is not reported."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Tidy results: a pandas `frame`, a `name`, and the `facts` under which they were measured.
+
+    >>> table = Table("loss", pd.DataFrame({"epoch": [1], "loss": [0.5]}))
+    >>> table.describe()["loss"]
+    'training loss, nats'
+    >>> Table("loss", pd.DataFrame({"epok": [1]}))
+    Traceback (most recent call last):
+    ...
+    interp.core.errors.SpecificationError: Cannot make the table 'loss': given the undeclared \
+column epok, right would be columns listed in interp.core.tables.COLUMNS. Declare it there with its unit.
+    """
+
+    name: str
+    frame: pd.DataFrame
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        unknown = [str(name) for name in self.frame.columns if name not in COLUMNS]
+        if unknown:
+            raise SpecificationError(f"make the table {self.name!r}",
+                                     f"the undeclared column {listed(unknown)}",
+                                     "columns listed in interp.core.tables.COLUMNS",
+                                     "declare it there with its unit")
+
+    @classmethod
+    def with_evidence(cls, name: str, frame: pd.DataFrame,
+                      facts: Mapping[str, Any] | None = None) -> "Table":
+        """A table of similarities or effects, refused if a column of evidence is missing."""
+        missing = [column for column in EVIDENCE if column not in frame.columns]
+        if missing:
+            raise SpecificationError(f"report {name!r}", f"values without {listed(missing)}",
+                                     f"the columns {listed(EVIDENCE, limit=20)}",
+                                     "measure them, or say why not in `reason`")
+        return cls(name, frame, facts or {})
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def describe(self) -> dict[str, str]:
+        """The unit or meaning of each column."""
+        return {str(name): COLUMNS[name] for name in self.frame.columns}
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `NAME.csv` and `NAME.json` (columns, facts) into a folder; return the CSV's path."""
+        target = Path(folder)
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            self.frame.to_csv(target / f"{self.name}.csv", index=False)
+            facts = {"name": self.name, "columns": self.describe(), "facts": dict(self.facts)}
+            (target / f"{self.name}.json").write_text(json.dumps(facts, indent=1, default=str))
+        except OSError as error:
+            raise OutputError(f"save the table {self.name!r}", f"{target} ({error})",
+                              "a folder that can be written", "choose another folder") from None
+        return target / f"{self.name}.csv"
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Table":
+        """Read back what `save` wrote, from the path of its CSV."""
+        source = Path(path)
+        try:
+            # "null" is a column of ours and "None" may be a class: only the empty cell is missing
+            frame = pd.read_csv(source, keep_default_na=False, na_values=[""])
+            facts = json.loads(source.with_suffix(".json").read_text())
+        except (OSError, ValueError) as error:
+            raise DataError(f"load the table {source}", f"files that do not read ({error})",
+                            "a CSV and a JSON of the same name", "run the study again") from None
+        words = ("reason", "control", "verdict", "null_kind", "ceiling_kind")
+        present = [name for name in words if name in frame.columns]
+        return cls(facts["name"], frame.fillna(dict.fromkeys(present, "")), facts["facts"])
