@@ -1,19 +1,19 @@
 """Everything that can go wrong for a user, as one tree.
 
-    InterpError                 whatever the command line reports in a line or two, with exit status 2
-    ├── SiteError               a name that is no site, or a hook or patch that never fired
-    ├── ShapeError              a tensor or picture of another shape than the place it goes to
-    ├── CheckpointError         weights that are missing, cut short, foreign or of another model
-    ├── DataError               pictures, classes or domains that are not there or do not fit
-    │   └── LeakError           a training distribution that holds what it must withhold
-    ├── SampleError             too few samples for the estimator that was asked for
-    ├── NumericsError           a NaN or an infinity where a number must stand
-    ├── SpecificationError      a study file or option that cannot be carried out
-    └── OutputError             a folder that cannot be written, or a disk that is full
+InterpError                 whatever the command line reports in a line or two, with exit status 2
+├── SiteError               a name that is no site, or a hook or patch that never fired
+├── ShapeError              a tensor or picture of another shape than the place it goes to
+├── CheckpointError         weights that are missing, cut short, foreign or of another model
+├── DataError               pictures, classes or domains that are not there or do not fit
+│   └── LeakError           a training distribution that holds what it must withhold
+├── SampleError             too few samples for the estimator that was asked for
+├── NumericsError           a NaN or an infinity where a number must stand
+├── SpecificationError      a study file or option that cannot be carried out
+└── OutputError             a folder that cannot be written, or a disk that is full
 """
 
+from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Iterable
 
 
 class InterpError(Exception):
@@ -25,8 +25,9 @@ class InterpError(Exception):
 
     def __init__(self, asked: str, given: str, right: str, do: str) -> None:
         self.asked, self.given, self.right, self.do = asked, given, right, do
-        advice = do[:1].upper() + do[1:].rstrip(".")
-        super().__init__(f"Cannot {asked}: given {given}, right would be {right}. {advice}.")
+        advice = do[:1].upper() + do[1:]
+        stop = "" if advice.endswith((".", "?")) else "."
+        super().__init__(f"Cannot {asked}: given {given}, right would be {right}. {advice}{stop}")
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str, str]]:
         return type(self), (self.asked, self.given, self.right, self.do)
@@ -90,18 +91,26 @@ def nearest(name: str, names: Iterable[str], *, limit: int = 3) -> str:
     return listed(get_close_matches(name, known, n=limit, cutoff=0.4) or known)
 
 
-def check_known(asked: str, kind: str, given: Iterable[str], known: Iterable[str],
-                error: type[InterpError] = DataError) -> None:
+def check_known(
+    asked: str,
+    kind: str,
+    given: Iterable[str],
+    known: Iterable[str],
+    error: type[InterpError] = DataError,
+) -> None:
     """Refuse names that are not known, and suggest those that are.
 
     >>> check_known("test on a domain", "domain", ["skech"], ["real", "sketch"])
     Traceback (most recent call last):
     ...
-    interp.core.errors.DataError: Cannot test on a domain: given domain 'skech', right would be \
-one of real, sketch. Did you mean sketch?.
+    interp.core.errors.DataError: Cannot test on a domain: given domain 'skech', ... mean sketch?
     """
     names = list(known)
     for name in given:
         if name not in names:
-            raise error(asked, f"{kind} {name!r}", f"one of {listed(names, limit=12)}",
-                        f"did you mean {nearest(name, names)}?")
+            raise error(
+                asked,
+                f"{kind} {name!r}",
+                f"one of {listed(names, limit=12)}",
+                f"did you mean {nearest(name, names)}?",
+            )

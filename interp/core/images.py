@@ -3,9 +3,9 @@
 Select rows by mask or query and everything follows; ask for pairs and get clean/corrupt partners.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -43,8 +43,12 @@ class ImageTable:
     def __post_init__(self) -> None:
         missing = [name for name in COLUMNS if name not in self.frame.columns]
         if missing:
-            raise DataError("make an image table", f"a frame without {listed(missing)}",
-                            f"the columns {listed(COLUMNS)}", "add the missing columns")
+            raise DataError(
+                "make an image table",
+                f"a frame without {listed(missing)}",
+                f"the columns {listed(COLUMNS)}",
+                "add the missing columns",
+            )
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -104,8 +108,12 @@ class ImageTable:
             with Image.open(path) as image:
                 return image.convert("RGB")
         except OSError as error:
-            raise DataError(f"read {path}", f"a file that is no picture ({error})",
-                            "a jpg, png or other picture", "remove or replace the file") from None
+            raise DataError(
+                f"read {path}",
+                f"a file that is no picture ({error})",
+                "a jpg, png or other picture",
+                "remove or replace the file",
+            ) from None
 
     def tensors(self, preprocess: Preprocess, rows: Sequence[int] | None = None) -> Tensor:
         """Preprocessed pictures in one tensor, `batch channel row column`."""
@@ -117,8 +125,14 @@ class ImageTable:
         for start in range(0, len(self), batch_size):
             yield self.tensors(preprocess, range(start, min(start + batch_size, len(self))))
 
-    def pairs(self, *, same: str | Sequence[str] = "label", differ: str | Sequence[str] = "domain",
-              n: int | None = None, seed: int = 0) -> "Pairs":
+    def pairs(
+        self,
+        *,
+        same: str | Sequence[str] = "label",
+        differ: str | Sequence[str] = "domain",
+        n: int | None = None,
+        seed: int = 0,
+    ) -> "Pairs":
         """Partner each picture with one that agrees in `same` and differs in `differ`.
 
         The partner is drawn at random but repeatably among all that qualify; pictures without a
@@ -144,10 +158,17 @@ class ImageTable:
             raise SampleError(
                 f"pair pictures of the same {listed(agree)} and different {listed(disagree)}",
                 f"{len(frame)} pictures none of which has a partner",
-                "at least two such pictures", "give more pictures or ask for less")
+                "at least two such pictures",
+                "give more pictures or ask for less",
+            )
         chosen = _spread(frame["label"].iloc[clean].to_numpy(), n, stream)
-        return Pairs(self, np.asarray(clean)[chosen], np.asarray(corrupt)[chosen],
-                     same=tuple(agree), differ=tuple(disagree))
+        return Pairs(
+            self,
+            np.asarray(clean)[chosen],
+            np.asarray(corrupt)[chosen],
+            same=tuple(agree),
+            differ=tuple(disagree),
+        )
 
 
 def _spread(labels: np.ndarray, n: int | None, stream: np.random.Generator) -> np.ndarray:
@@ -186,6 +207,11 @@ class Pairs:
         """Whether partners are one drawing in one pose, or one style of two classes."""
         return {"drawing", "warp"} <= set(self.same) or {"style", "domain"} <= set(self.same)
 
+    def spread(self, n: int, *, seed: int = 0) -> "Pairs":
+        """At most `n` of the pairs, spread evenly over the clean pictures' classes."""
+        return self[_spread(self.clean.label.to_numpy(), n, rng("spread", seed))]
+
     def __getitem__(self, rows: np.ndarray) -> "Pairs":
-        return Pairs(self.images, self.clean_rows[rows], self.corrupt_rows[rows],
-                     self.same, self.differ)
+        return Pairs(
+            self.images, self.clean_rows[rows], self.corrupt_rows[rows], self.same, self.differ
+        )

@@ -4,8 +4,9 @@ probes and circuits never import models: they take anything that keeps these pro
 hand-made two-neuron network to a CLIP tower.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Callable, Iterable, Protocol, Sequence, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -40,17 +41,21 @@ class Tower(Protocol):
         """The block that computes a site: -1 before the chain, n_layers after it."""
         ...
 
-    def __call__(self, x: Tensor, *, start_at_layer: int | None = None,
-                 stop_at_layer: int | None = None) -> Tensor:
+    def __call__(
+        self, x: Tensor, *, start_at_layer: int | None = None, stop_at_layer: int | None = None
+    ) -> Tensor:
         """Embed a batch, or run a part of the chain."""
         ...
 
-    def run_with_cache(self, *args: Any, names_filter: Any = None, **kwargs: Any) -> tuple[Any, Any]:
+    def run_with_cache(
+        self, *args: Any, names_filter: Any = None, **kwargs: Any
+    ) -> tuple[Any, Any]:
         """Embed a batch and keep its activations."""
         ...
 
-    def run_with_hooks(self, *args: Any, fwd_hooks: Iterable[tuple[Any, Hook]] = (),
-                       **kwargs: Any) -> Any:
+    def run_with_hooks(
+        self, *args: Any, fwd_hooks: Iterable[tuple[Any, Hook]] = (), **kwargs: Any
+    ) -> Any:
         """Embed a batch while functions read or replace its activations."""
         ...
 

@@ -1,9 +1,8 @@
 """A patch replaces part of an activation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Mapping
 
-import torch
 from torch import Tensor
 
 from interp.core.errors import ShapeError, SiteError, listed
@@ -32,18 +31,25 @@ class Patch:
         try:
             patched[index] = self.value.to(patched.dtype)
         except (RuntimeError, IndexError) as error:
-            raise ShapeError(f"patch {self.site}",
-                             f"a value of shape {tuple(self.value.shape)} at {dict(self.where)}",
-                             f"a part of {dict(zip(axes, activation.shape, strict=True))}",
-                             f"give a value of that part's shape ({error})") from None
+            raise ShapeError(
+                f"patch {self.site}",
+                f"a value of shape {tuple(self.value.shape)} at {dict(self.where)}",
+                f"a part of {dict(zip(axes, activation.shape, strict=True))}",
+                f"give a value of that part's shape ({error})",
+            ) from None
         return patched
 
 
-def part(where: Mapping[str, int | slice | Tensor], *, axes: tuple[str, ...],
-         site: str) -> tuple[int | slice | Tensor, ...]:
+def part(
+    where: Mapping[str, int | slice | Tensor], *, axes: tuple[str, ...], site: str
+) -> tuple[int | slice | Tensor, ...]:
     """Turn an index by axis name into an index by axis order."""
     unknown = set(where) - set(axes)
     if unknown:
-        raise SiteError(f"index {site}", f"axis {listed(sorted(unknown))}",
-                        f"one of {listed(axes)}", "use the site's own axes")
+        raise SiteError(
+            f"index {site}",
+            f"axis {listed(sorted(unknown))}",
+            f"one of {listed(axes)}",
+            "use the site's own axes",
+        )
     return tuple(where.get(axis, slice(None)) for axis in axes)

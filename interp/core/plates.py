@@ -1,8 +1,8 @@
 """A plate is a picture that belongs to a result: a thumbnail, an attention map, a patch effect."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Mapping
 
 from PIL import Image
 
@@ -34,6 +34,9 @@ class Plate:
         with Image.open(path) as image:
             image.load()
             notes = {str(key): str(value) for key, value in image.info.items()}
-            keys = {name.removeprefix("key:"): value for name, value in notes.items()
-                    if name.startswith("key:")}
+            keys = {
+                name.removeprefix("key:"): value
+                for name, value in notes.items()
+                if name.startswith("key:")
+            }
             return cls(path.stem, image.convert("RGB"), notes.get("caption", ""), keys)

@@ -5,9 +5,9 @@ maps every kind to its axes, and shape checks, indexing, help texts and tests al
 """
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Iterable, Sequence
 
 from interp.core.errors import SiteError, listed, nearest
 
@@ -64,6 +64,8 @@ AXES: dict[str, tuple[str, ...]] = {
     "attnpool.hook_z": _HEADS,
 }
 
+_NUMBER = re.compile(r"(?:(?<=\.)|(?<=\blayer))\d+(?=\.)")  # the 1 of `layer1`, but not of `ln1`
+
 ON_DEMAND = ("hook_attn_scores", "hook_result")
 """Sites that cost more than the run itself; they are computed only when they are asked for by name."""
 
@@ -96,19 +98,23 @@ class Site:
     @property
     def kind(self) -> str:
         """The name with its numbers taken out."""
-        return re.sub(r"\d+(?=\.)", "{}", self.path)
+        return _NUMBER.sub("{}", self.path)
 
     @property
     def numbers(self) -> tuple[int, ...]:
         """The numbers in the name: a block, or a stage and a block."""
-        return tuple(int(word) for word in re.findall(r"\d+(?=\.)", self.path))
+        return tuple(int(word) for word in _NUMBER.findall(self.path))
 
     @property
     def axes(self) -> tuple[str, ...]:
         """The activation's axes in order; `SiteError` if no kind of site has this name."""
         if self.kind not in AXES:
-            raise SiteError("look up the axes of a site", repr(self.name), "a kind of site",
-                            f"try {nearest(self.kind, AXES)}")
+            raise SiteError(
+                "look up the axes of a site",
+                repr(self.name),
+                "a kind of site",
+                f"try {nearest(self.kind, AXES)}",
+            )
         return AXES[self.kind]
 
     def __str__(self) -> str:
@@ -120,22 +126,25 @@ def find_sites(patterns: str | Iterable[str], known: Sequence[str]) -> list[str]
 
     >>> find_sites("blocks.*.hook_resid_pre", ["blocks.0.hook_resid_pre", "hook_embed"])
     ['blocks.0.hook_resid_pre']
-    >>> find_sites("blocks.0.hook_residpre", ["blocks.0.hook_resid_pre", "hook_embed"])
+    >>> find_sites("blocks.0.hook_residpre", ["blocks.0.hook_resid_pre", "ln"])
     Traceback (most recent call last):
     ...
-    interp.core.errors.SiteError: Cannot find the site 'blocks.0.hook_residpre': given a tower \
-of 2 sites, right would be a name or pattern that matches one of them. Try blocks.0.hook_resid_pre.
+    interp.core.errors.SiteError: ... Try blocks.0.hook_resid_pre.
     """
     wanted = [patterns] if isinstance(patterns, str) else [str(pattern) for pattern in patterns]
     found: set[str] = set()
     for pattern in wanted:
         matches = [name for name in known if name == pattern or fnmatchcase(name, pattern)]
         if not matches:
-            raise SiteError(f"find the site {pattern!r}", f"a tower of {len(known)} sites",
-                            "a name or pattern that matches one of them",
-                            f"try {nearest(pattern, known)}")
+            raise SiteError(
+                f"find the site {pattern!r}",
+                f"a tower of {len(known)} sites",
+                "a name or pattern that matches one of them",
+                f"try {nearest(pattern, known)}",
+            )
         found.update(matches)
     if not found:
-        raise SiteError("find sites", "no pattern", "at least one name",
-                        f"name some of {listed(known)}")
+        raise SiteError(
+            "find sites", "no pattern", "at least one name", f"name some of {listed(known)}"
+        )
     return [name for name in known if name in found]

@@ -43,8 +43,14 @@ def jackknife(value: float, left_out: ArrayLike, *, confidence: float = 0.95) ->
     return Interval(float(value), error, float(value) - reach, float(value) + reach)
 
 
-def mean_interval(values: ArrayLike, groups: ArrayLike | None = None, *, confidence: float = 0.95,
-                  seed: int = 0, n_resamples: int = 2000) -> Interval:
+def mean_interval(
+    values: ArrayLike,
+    groups: ArrayLike | None = None,
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+    n_resamples: int = 2000,
+) -> Interval:
     """Mean of the groups' means, with a percentile bootstrap interval over whole groups.
 
     Balanced accuracy is this with the class as group. One group alone has no interval (NaN).
@@ -57,10 +63,43 @@ def mean_interval(values: ArrayLike, groups: ArrayLike | None = None, *, confide
         return Interval(float(means.mean()), np.nan, np.nan, np.nan)
     if np.ptp(means) == 0:  # scipy warns of a degenerate distribution; the interval is a point
         return Interval(float(means[0]), 0.0, float(means[0]), float(means[0]))
-    result = stats.bootstrap((means,), np.mean, confidence_level=confidence, method="percentile",
-                             n_resamples=n_resamples, rng=rng("bootstrap", seed))
-    return Interval(float(means.mean()), float(result.standard_error),
-                    float(result.confidence_interval.low), float(result.confidence_interval.high))
+    result = stats.bootstrap(
+        (means,),
+        np.mean,
+        confidence_level=confidence,
+        method="percentile",
+        n_resamples=n_resamples,
+        rng=rng("bootstrap", seed),
+    )
+    return Interval(
+        float(means.mean()),
+        float(result.standard_error),
+        float(result.confidence_interval.low),
+        float(result.confidence_interval.high),
+    )
+
+
+def two_way_interval(
+    values: ArrayLike, *, confidence: float = 0.95, seed: int = 0, n_resamples: int = 2000
+) -> Interval:
+    """Mean of a table `unit block`, with a percentile bootstrap over both of its ways at once.
+
+    Units (classes) and blocks (seeds) are resampled independently, and every resample takes the
+    cells where they cross. With one block it is a bootstrap over units.
+
+    >>> two_way_interval([[1.0, 1.0], [1.0, 1.0]]).high
+    1.0
+    """
+    cells = np.asarray(values, dtype=float)
+    units, blocks = cells.shape
+    if units < 2:
+        return Interval(float(cells.mean()), np.nan, np.nan, np.nan)
+    stream = rng("two-way bootstrap", seed)
+    rows = stream.integers(units, size=(n_resamples, units))
+    columns = stream.integers(blocks, size=(n_resamples, blocks))
+    means = cells[rows[:, :, None], columns[:, None, :]].mean(axis=(1, 2))
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(cells.mean()), float(means.std(ddof=1)), float(low), float(high))
 
 
 def group_means(values: ArrayLike, groups: ArrayLike | None = None) -> np.ndarray:
@@ -72,8 +111,9 @@ def group_means(values: ArrayLike, groups: ArrayLike | None = None) -> np.ndarra
     return np.bincount(place, weights=numbers) / np.bincount(place)
 
 
-def sign_flip_p(values: ArrayLike, groups: ArrayLike | None = None, *, seed: int = 0,
-                n_resamples: int = 4999) -> float:
+def sign_flip_p(
+    values: ArrayLike, groups: ArrayLike | None = None, *, seed: int = 0, n_resamples: int = 4999
+) -> float:
     """Two-sided p of a mean effect of zero, flipping the signs of whole groups.
 
     >>> sign_flip_p([1.0, 1.1, 0.9, 1.2, 1.0, 0.8, 1.1, 1.0]) < 0.02
@@ -82,9 +122,14 @@ def sign_flip_p(values: ArrayLike, groups: ArrayLike | None = None, *, seed: int
     means = group_means(values, groups)
     if len(means) < 2:
         return float("nan")
-    result = stats.permutation_test((means,), lambda sample, axis: np.mean(sample, axis=axis),
-                                    permutation_type="samples", n_resamples=n_resamples,
-                                    vectorized=True, rng=rng("sign flip", seed))
+    result = stats.permutation_test(
+        (means,),
+        lambda sample, axis: np.mean(sample, axis=axis),
+        permutation_type="samples",
+        n_resamples=n_resamples,
+        vectorized=True,
+        rng=rng("sign flip", seed),
+    )
     return float(result.pvalue)
 
 
@@ -125,8 +170,15 @@ class Index:
     reason: str
 
 
-def sharing_index(value: float, null: float, ceiling: float, *, left_out: ArrayLike,
-                  shared_above: float = 0.5, not_shared_below: float = 0.2) -> Index:
+def sharing_index(
+    value: float,
+    null: float,
+    ceiling: float,
+    *,
+    left_out: ArrayLike,
+    shared_above: float = 0.5,
+    not_shared_below: float = 0.2,
+) -> Index:
     """index = (value - null) / (ceiling - null), with a jackknife interval of the whole index.
 
     `left_out` holds one row (value, null, ceiling) per unit left out. Refused, as "cannot tell",
@@ -141,21 +193,33 @@ def sharing_index(value: float, null: float, ceiling: float, *, left_out: ArrayL
     if not np.isfinite(rows).all() or not np.isfinite([value, null, ceiling]).all():
         return Index(np.nan, np.nan, np.nan, CANNOT_TELL, "not a number in value, null or ceiling")
     if len(rows) < 4:
-        return Index(np.nan, np.nan, np.nan, CANNOT_TELL,
-                     f"{len(rows)} units, at least 4 are needed")
+        return Index(
+            np.nan, np.nan, np.nan, CANNOT_TELL, f"{len(rows)} units, at least 4 are needed"
+        )
     room = jackknife(ceiling - null, rows[:, 2] - rows[:, 1])
     if room.value < 3 * room.error or room.value <= 0:
-        return Index(np.nan, np.nan, np.nan, CANNOT_TELL,
-                     f"ceiling - null = {room.value:.2g} is below 3 standard errors "
-                     f"({3 * room.error:.2g})")
-    spread = jackknife((value - null) / (ceiling - null),
-                       (rows[:, 0] - rows[:, 1]) / (rows[:, 2] - rows[:, 1]))
-    return Index(spread.value, spread.low, spread.high,
-                 verdict(spread.low, spread.high, shared_above, not_shared_below), "")
+        return Index(
+            np.nan,
+            np.nan,
+            np.nan,
+            CANNOT_TELL,
+            f"ceiling - null = {room.value:.2g} is below 3 standard errors ({3 * room.error:.2g})",
+        )
+    spread = jackknife(
+        (value - null) / (ceiling - null), (rows[:, 0] - rows[:, 1]) / (rows[:, 2] - rows[:, 1])
+    )
+    return Index(
+        spread.value,
+        spread.low,
+        spread.high,
+        verdict(spread.low, spread.high, shared_above, not_shared_below),
+        "",
+    )
 
 
-def verdict(low: float, high: float, shared_above: float = 0.5,
-            not_shared_below: float = 0.2) -> str:
+def verdict(
+    low: float, high: float, shared_above: float = 0.5, not_shared_below: float = 0.2
+) -> str:
     """Decide by equivalence on an index's interval.
 
     >>> verdict(0.6, 0.9), verdict(-0.1, 0.1), verdict(0.1, 0.9)

@@ -5,10 +5,11 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from interp.core.errors import OutputError
 
@@ -53,8 +54,12 @@ def writable(folder: Path, *, purpose: str) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise OutputError(f"write {purpose} to {folder}", error.strerror or str(error),
-                          "a folder that can be written", "choose another with --out") from None
+        raise OutputError(
+            f"write {purpose} to {folder}",
+            error.strerror or str(error),
+            "a folder that can be written",
+            "choose another with --out",
+        ) from None
     return folder
 
 
@@ -74,8 +79,12 @@ def complete(folder: Path) -> Iterator[Path]:
         temporary.rename(folder)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise OutputError(f"write {folder.name}", "a disk that is full", "free space",
-                              "make room and run again; finished steps are kept") from None
+            raise OutputError(
+                f"write {folder.name}",
+                "a disk that is full",
+                "free space",
+                "make room and run again; finished steps are kept",
+            ) from None
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -5,9 +5,10 @@ made `with_evidence` is refused without them.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -42,6 +43,9 @@ COLUMNS: dict[str, str] = {
     "site": "name of an activation",
     "layer": "block that computes the site; -1 before the chain, n_layers after it",
     "depth": "place of the site in the tower, 0 to 1",
+    "site_b": "site in the second domain, where every site meets every other",
+    "layer_b": "block that computes site_b",
+    "depth_b": "place of site_b in the tower, 0 to 1",
     "dtype": "floating-point format",
     "setting": "training distribution",
     "test_domain": "domain in which classes were held out",
@@ -65,6 +69,16 @@ COLUMNS: dict[str, str] = {
     "pairing": "what clean and corrupt partners share and differ in",
     "metric": "the number that patching moves",
     "pos": "token position; 0 is the class token",
+    "head": "attention head",
+    "query": "token position that attends",
+    "key": "token position attended to",
+    "d_head": "coordinate within a head",
+    "d_mlp": "neuron of the MLP",
+    "d_model": "coordinate of the residual stream",
+    "d_embed": "coordinate of the embedding",
+    "channel": "channel of a feature map",
+    "row": "row of a feature map, from the top",
+    "column": "column of a feature map, from the left",
     "example": "place of the pair",
     "clean_label": "class of the clean picture",
     "clean_domain": "domain of the clean picture",
@@ -76,14 +90,30 @@ COLUMNS: dict[str, str] = {
     # certificate
     "check": "what was compared",
     "error": "largest difference as a fraction of the largest absolute value",
+    "reference": "what the site was held against",
     "bar": "largest error that passes",
     "ok": "whether it passes",
     "n": "number of values compared",
 }
 """Every column that a table may have, with its unit or meaning."""
 
-EVIDENCE = ("low", "high", "null", "null_kind", "ceiling", "ceiling_kind", "index", "p", "unit",
-            "n_units", "n_pictures", "n_drawings", "n_runs", "estimand", "seed")
+EVIDENCE = (
+    "low",
+    "high",
+    "null",
+    "null_kind",
+    "ceiling",
+    "ceiling_kind",
+    "index",
+    "p",
+    "unit",
+    "n_units",
+    "n_pictures",
+    "n_drawings",
+    "n_runs",
+    "estimand",
+    "seed",
+)
 """The columns without which a similarity or an effect is not reported."""
 
 
@@ -108,20 +138,26 @@ column epok, right would be columns listed in interp.core.tables.COLUMNS. Declar
     def __post_init__(self) -> None:
         unknown = [str(name) for name in self.frame.columns if name not in COLUMNS]
         if unknown:
-            raise SpecificationError(f"make the table {self.name!r}",
-                                     f"the undeclared column {listed(unknown)}",
-                                     "columns listed in interp.core.tables.COLUMNS",
-                                     "declare it there with its unit")
+            raise SpecificationError(
+                f"make the table {self.name!r}",
+                f"the undeclared column {listed(unknown)}",
+                "columns listed in interp.core.tables.COLUMNS",
+                "declare it there with its unit",
+            )
 
     @classmethod
-    def with_evidence(cls, name: str, frame: pd.DataFrame,
-                      facts: Mapping[str, Any] | None = None) -> "Table":
+    def with_evidence(
+        cls, name: str, frame: pd.DataFrame, facts: Mapping[str, Any] | None = None
+    ) -> "Table":
         """A table of similarities or effects, refused if a column of evidence is missing."""
         missing = [column for column in EVIDENCE if column not in frame.columns]
         if missing:
-            raise SpecificationError(f"report {name!r}", f"values without {listed(missing)}",
-                                     f"the columns {listed(EVIDENCE, limit=20)}",
-                                     "measure them, or say why not in `reason`")
+            raise SpecificationError(
+                f"report {name!r}",
+                f"values without {listed(missing)}",
+                f"the columns {listed(EVIDENCE, limit=20)}",
+                "measure them, or say why not in `reason`",
+            )
         return cls(name, frame, facts or {})
 
     def __len__(self) -> int:
@@ -140,8 +176,12 @@ column epok, right would be columns listed in interp.core.tables.COLUMNS. Declar
             facts = {"name": self.name, "columns": self.describe(), "facts": dict(self.facts)}
             (target / f"{self.name}.json").write_text(json.dumps(facts, indent=1, default=str))
         except OSError as error:
-            raise OutputError(f"save the table {self.name!r}", f"{target} ({error})",
-                              "a folder that can be written", "choose another folder") from None
+            raise OutputError(
+                f"save the table {self.name!r}",
+                f"{target} ({error})",
+                "a folder that can be written",
+                "choose another folder",
+            ) from None
         return target / f"{self.name}.csv"
 
     @classmethod
@@ -153,8 +193,12 @@ column epok, right would be columns listed in interp.core.tables.COLUMNS. Declar
             frame = pd.read_csv(source, keep_default_na=False, na_values=[""])
             facts = json.loads(source.with_suffix(".json").read_text())
         except (OSError, ValueError) as error:
-            raise DataError(f"load the table {source}", f"files that do not read ({error})",
-                            "a CSV and a JSON of the same name", "run the study again") from None
+            raise DataError(
+                f"load the table {source}",
+                f"files that do not read ({error})",
+                "a CSV and a JSON of the same name",
+                "run the study again",
+            ) from None
         words = ("reason", "control", "verdict", "null_kind", "ceiling_kind")
         present = [name for name in words if name in frame.columns]
         return cls(facts["name"], frame.fillna(dict.fromkeys(present, "")), facts["facts"])

@@ -1,0 +1,220 @@
+"""What is measured on one opened model: joins models, probes and circuits, which do not know each other.
+
+Sharing is measured on the seen classes (C1), on pictures that are neither trained on nor used for
+accuracy; accuracy on test drawings by other artists.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from interp.circuits import Classifier, effects, localise, transplant
+from interp.core.errors import InterpError
+from interp.core.images import ImageTable
+from interp.core.model import Tower
+from interp.core.sites import find_sites
+from interp.core.tables import Table
+from interp.data.prompts import fill, prompts
+from interp.models.clip import Clip
+from interp.models.evaluation import Answers, ask
+from interp.models.heads import Sentence
+from interp.probes import Features, collect, similarity, transfer
+
+STREAM = (
+    "stem.hook_pool",
+    "layer*.*.hook_resid_post",
+    "blocks.*.hook_resid_post",
+    "hook_embedding",
+)
+"""The stream through a tower, stage by stage, and the embedding at its end."""
+
+PATCHED = {
+    "blocks.*.hook_resid_pre": ("layer", "pos"),
+    "layer*.*.hook_resid_post": ("layer", "row", "column"),
+}
+"""Where sweeps look: token by token in a ViT's stream, place by place in a ResNet's stages."""
+
+DONATED = (
+    "layer*.*.hook_out",
+    "attnpool.hook_z",
+    "blocks.*.hook_attn_out",
+    "blocks.*.hook_mlp_out",
+)
+"""What is transplanted: the parts that blocks add, since a whole stream would merely replay its donor."""
+
+
+def present(tower: Tower, patterns: Sequence[str]) -> list[str]:
+    """The sites of a tower that any of the patterns names, in tower order; patterns may be absent.
+
+    >>> from interp.circuits import Chain
+    >>> import torch
+    >>> present(Chain([torch.nn.Identity()]), ["blocks.*.hook_resid_pre", "layer*.*.hook_out"])
+    ['blocks.0.hook_resid_pre']
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        try:
+            found.update(find_sites(pattern, tower.sites))
+        except InterpError:
+            continue
+    return [site for site in tower.sites if site in found]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under study, with the names its results are filed under."""
+
+    clip: Clip
+    setting: str = ""
+    test_domain: str = ""
+    seed: int = 0
+    control: str = ""
+
+    def file(self, table: Table | pd.DataFrame) -> pd.DataFrame:
+        """Results with this model's name before them."""
+        frame = table.frame if isinstance(table, Table) else table
+        plain = frame.drop(columns=["setting", "test_domain", "control", "seed"], errors="ignore")
+        named = plain.assign(setting=self.setting, test_domain=self.test_domain, seed=self.seed)
+        if self.control or "control" not in frame.columns:
+            return named.assign(control=self.control)
+        return named.assign(control=frame["control"])
+
+
+def prompt_sets(domains: Sequence[str]) -> dict[str, "PromptSet"]:
+    """The three named prompt sets, neutral first, each asking about pictures of a domain."""
+    return {
+        name: PromptSet(name, tuple(domains))
+        for name in ("neutral", "domain-averaged", "domain-specific")
+    }
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """The templates of a named prompt set for pictures of a domain."""
+
+    name: str
+    domains: tuple[str, ...]
+
+    def __call__(self, domain: str) -> list[Sentence]:
+        return [
+            lambda label, prompt=prompt: fill(prompt, label)
+            for prompt in prompts(self.name, domain=domain, domains=self.domains)
+        ]
+
+
+def answers(
+    subject: Subject, test: ImageTable, *, class_names: Sequence[str], held_out: Sequence[str]
+) -> Answers:
+    """What the model calls the test pictures, by every prompt set."""
+    return ask(
+        subject.clip, test, prompt_sets(test.domains), class_names=class_names, held_out=held_out
+    )
+
+
+def features(subject: Subject, images: ImageTable) -> Features:
+    """Pooled activations of the stream, one pass over the pictures."""
+    tower = subject.clip.visual
+    return collect(tower, images, present(tower, STREAM), preprocess=subject.clip.preprocess)
+
+
+def representations(
+    subject: Subject,
+    read: Features,
+    *,
+    n_splits: int,
+    n_permutations: int,
+) -> pd.DataFrame:
+    """Debiased CKA between all pairs of domains at every site, with its evidence (rung R2)."""
+    table = similarity(
+        read,
+        n_splits=n_splits,
+        n_permutations=n_permutations,
+        seed=subject.seed,
+        control=subject.control,
+    )
+    return subject.file(table)
+
+
+def probing(subject: Subject, read: Features, *, n_permutations: int) -> pd.DataFrame:
+    """Class probes trained in one domain and tested in every other (rungs R1 and R3)."""
+    table = transfer(
+        read, n_permutations=n_permutations, seed=subject.seed, control=subject.control
+    )
+    return subject.file(table)
+
+
+def classifier(subject: Subject, class_names: Sequence[str], domains: Sequence[str]) -> Classifier:
+    """The model's own zero-shot head, with neutral prompts, as patching scores outputs by it."""
+    head = subject.clip.zero_shot(class_names, PromptSet("neutral", tuple(domains))(""))
+    return Classifier(head.weight, head.class_names, scale=head.logit_scale)
+
+
+def patching(
+    subject: Subject,
+    images: ImageTable,
+    *,
+    domains: tuple[str, str],
+    class_names: Sequence[str],
+    n_pairs: int,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Sweeps between one class in two domains, and two classes in one domain; effects and examples.
+
+    Partners are aligned where the pictures allow it: one drawing in one pose in both domains, or
+    one style for both classes. The clean picture is the natural one, or of the test domain.
+    """
+    natural, other = domains
+    drawn = {"drawing", "warp", "style"} <= set(images.frame.columns)
+    two = images.select(domain=[natural, other])
+    across = two.pairs(
+        same=("label", "drawing", "warp") if drawn else ("label",),
+        differ="domain",
+        seed=subject.seed,
+    )
+    across = across[(across.clean.domain == natural).to_numpy()]
+    within = images.select(domain=other).pairs(
+        same=("domain", "style") if drawn else ("domain",),
+        differ="label",
+        n=n_pairs,
+        seed=subject.seed,
+    )
+    summaries, examples = [], []
+    for pairs in (across.spread(n_pairs, seed=subject.seed), within):
+        for pattern, axes in PATCHED.items():
+            if present(subject.clip.visual, [pattern]):
+                swept = localise(
+                    subject.clip.visual,
+                    pairs,
+                    sites=pattern,
+                    axes=axes,
+                    classifier=classifier(subject, class_names, images.domains),
+                    preprocess=subject.clip.preprocess,
+                    seed=subject.seed,
+                )
+                examples.append(subject.file(swept))
+                summaries.append(subject.file(effects(swept, seed=subject.seed)))
+    return pd.concat(summaries, ignore_index=True), pd.concat(examples, ignore_index=True)
+
+
+def transplanting(
+    subject: Subject,
+    images: ImageTable,
+    *,
+    domains: tuple[str, str],
+    class_names: Sequence[str],
+    n_pairs: int,
+) -> pd.DataFrame:
+    """Activations of a class put from the first domain into the second, part by part (rung R4)."""
+    tower = subject.clip.visual
+    table = transplant(
+        tower,
+        images,
+        domain_a=domains[0],
+        domain_b=domains[1],
+        classifier=classifier(subject, class_names, images.domains),
+        sites=present(tower, DONATED),
+        preprocess=subject.clip.preprocess,
+        n=n_pairs,
+        seed=subject.seed,
+    )
+    return subject.file(table)

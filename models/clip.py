@@ -1,0 +1,110 @@
+"""A CLIP, opened: the open_clip model, its two hooked towers, its tokenizer and its pictures' way in."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from interp.core.errors import CheckpointError
+from interp.core.images import ImageTable
+from interp.core.tables import Table
+from interp.models.heads import Sentence, ZeroShotHead, build_head
+from interp.models.hooked import HookedTower
+from interp.models.towers import open_tower
+
+
+class Clip:
+    """An opened CLIP. `clip.model` is the open_clip model whose parameters the towers share.
+
+    `clip.visual(pixels)` and `clip.text(tokens)` are open_clip's `encode_image` and `encode_text`,
+    not normalised; towers and tokenizer are made when first asked for.
+    """
+
+    def __init__(self, model: nn.Module, architecture: str) -> None:
+        self.model = model
+        self.architecture = architecture
+
+    def __repr__(self) -> str:
+        return f"Clip({self.architecture!r}, {self.device}, {self.dtype})"
+
+    @cached_property
+    def visual(self) -> HookedTower:
+        """The image tower."""
+        return open_tower(self.model, "visual")
+
+    @cached_property
+    def text(self) -> HookedTower:
+        """The text tower."""
+        return open_tower(self.model, "text")
+
+    @cached_property
+    def tokenizer(self) -> Callable[..., Tensor]:
+        """open_clip's tokenizer of this architecture."""
+        import open_clip
+
+        try:
+            return open_clip.get_tokenizer(self.architecture)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"open the tokenizer of {self.architecture}",
+                f"what open_clip refuses ({str(error).splitlines()[0]})",
+                "a tokenizer beside the model, or a network to fetch it",
+                "image towers need none",
+            ) from None
+
+    @cached_property
+    def preprocess(self) -> Callable[[Image.Image], Tensor]:
+        """A picture to `channel row column`, as the model was evaluated in training."""
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
+        config = getattr(self.model.visual, "preprocess_cfg", {})
+        return image_transform_v2(PreprocessCfg(**config), is_train=False)  # type: ignore[return-value]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The parameters' format."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def logit_scale(self) -> float:
+        """exp of the trained log scale."""
+        return float(self.model.logit_scale.exp())  # type: ignore[operator]
+
+    def encode_text(self, sentences: Sequence[str]) -> Tensor:
+        """Embed sentences, `batch d_embed`, not normalised."""
+        tokens = self.tokenizer(list(sentences)).to(self.device)
+        return self.model.encode_text(tokens)  # type: ignore[operator]
+
+    def embed(self, images: ImageTable, *, batch_size: int = 256) -> Tensor:
+        """Embed pictures in table order, `batch d_embed`, not normalised, without gradients."""
+        with torch.no_grad():
+            parts = [
+                self.model.encode_image(batch.to(self.device, self.dtype))  # type: ignore[operator]
+                for batch in images.batches(self.preprocess, batch_size=batch_size)
+            ]
+        return torch.cat(parts)
+
+    def zero_shot(
+        self, class_names: Sequence[str], templates: Iterable[Sentence] = ("a photo of a {}.",)
+    ) -> ZeroShotHead:
+        """A text classifier of these classes, computed once; `head(clip.visual(x))` are logits.
+
+        A template is text with `{}` (or CLASS) in it, or a function of the class name.
+        """
+        return build_head(self.encode_text, class_names, list(templates), self.logit_scale)
+
+    def certify(self, **options: Any) -> Table:
+        """Hold both towers against open_clip, site by site; see `interp.models.certificate`."""
+        from interp.models.certificate import certify
+
+        return Table(
+            "certificate", certify(self.model, **options), {"architecture": self.architecture}
+        )

@@ -1,0 +1,45 @@
+"""A tokenizer of a study's own words, kept in the model folder that open_clip reads.
+
+open_clip's table of 49,408 tokens would be most of a small model's parameters. This one holds the
+words that captions and prompts can contain; a word that it does not know becomes `<unk>`.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+PAD, UNKNOWN, START, END = "<pad>", "<unk>", "<start>", "<end>"
+
+
+def write_tokenizer(folder: Path, words: Sequence[str], *, context_length: int) -> int:
+    """Write `tokenizer.json` and its configuration into a model folder; return the vocabulary size.
+
+    The end token has the largest number of all, since open_clip's text tower pools where the
+    token number is greatest.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    names = [PAD, UNKNOWN, *sorted(set(words)), START, END]
+    number = {name: place for place, name in enumerate(names)}
+    tokenizer = Tokenizer(models.WordLevel(number, unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Lowercase()  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.post_processor = processors.TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
+        single=f"{START} $A {END}", special_tokens=[(name, number[name]) for name in (START, END)]
+    )
+    tokenizer.add_special_tokens([PAD, UNKNOWN, START, END])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(
+            {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "model_max_length": context_length,
+                "pad_token": PAD,
+                "unk_token": UNKNOWN,
+                "bos_token": START,
+                "eos_token": END,
+            },
+            indent=1,
+        )
+    )
+    return len(names)
