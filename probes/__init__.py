@@ -1,1 +1,22 @@
+"""What is represented, and whether it is the same across domains: features, similarity, probes."""
 
+from interp.probes.cka import biased_cka, cka, rbf_cka
+from interp.probes.features import PIXELS, Features, collect, pixels
+from interp.probes.halves import artist_halves
+from interp.probes.linear import LinearProbe
+from interp.probes.similarity import similarity
+from interp.probes.transfer import transfer
+
+__all__ = [
+    "PIXELS",
+    "Features",
+    "LinearProbe",
+    "artist_halves",
+    "biased_cka",
+    "cka",
+    "collect",
+    "pixels",
+    "rbf_cka",
+    "similarity",
+    "transfer",
+]

@@ -1,0 +1,191 @@
+"""Features: one pass, the right pooling, and errors that name site and picture."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from interp.core.errors import (
+    NumericsError,
+    SampleError,
+    ShapeError,
+    SiteError,
+    SpecificationError,
+)
+from interp.core.images import ImageTable
+from interp.probes import Features, collect, pixels, similarity
+
+
+class Toy(nn.Module):
+    """A map, tokens, heads and an embedding, each a literal function of the picture."""
+
+    n_layers = 2
+    sites = ("map", "tokens", "heads", "pattern", "hook_embedding")
+    kinds = {  # noqa: RUF012
+        "map": ("batch", "channel", "row", "column"),
+        "tokens": ("batch", "pos", "d_model"),
+        "heads": ("batch", "pos", "head", "d_head"),
+        "pattern": ("batch", "head", "query", "key"),
+        "hook_embedding": ("batch", "d_embed"),
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, dtype=torch.float64))
+        self.calls: list[tuple[int, int | None]] = []
+        self.room = 10**6
+        self.poison: float | None = None
+
+    def axes(self, site: str) -> tuple[str, ...]:
+        return self.kinds[site]
+
+    def layer(self, site: str) -> int:
+        return {"map": -1, "hook_embedding": 2}.get(site, self.sites.index(site) // 2)
+
+    def forward(
+        self, x: Tensor, *, start_at_layer: int | None = None, stop_at_layer: int | None = None
+    ) -> Tensor:
+        return x
+
+    def run_with_cache(self, x: Tensor, *, names_filter, stop_at_layer=None):
+        self.calls.append((len(x), stop_at_layer))
+        if len(x) > self.room:
+            raise RuntimeError("out of memory, says the toy")
+        assert x.dtype == torch.float64 and not torch.is_grad_enabled()
+        tokens = x.flatten(2).transpose(1, 2) * self.weight
+        if self.poison is not None:
+            tokens = torch.where(tokens == self.poison, torch.nan, tokens)
+        made = {
+            "map": x,
+            "tokens": tokens,
+            "heads": torch.stack([tokens, 2 * tokens], dim=2),
+            "pattern": torch.einsum("bqd,bkd->bqk", tokens, tokens)[:, None],
+            "hook_embedding": x.sum(dim=(2, 3)),
+        }
+        return None, {name: made[name] for name in names_filter}
+
+    def run_with_hooks(self, *args, **kwargs):
+        raise NotImplementedError
+
+    def hooks(self, fwd_hooks=..., bwd_hooks=...):
+        raise NotImplementedError
+
+
+def preprocess(picture: Image.Image) -> Tensor:
+    return torch.from_numpy(np.asarray(picture, dtype=np.float32)).permute(2, 0, 1)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> ImageTable:
+    """Twelve 4 x 4 pictures of noise; picture n has n in its first corner."""
+    root, stream = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for n in range(12):
+        array = stream.integers(20, 255, size=(4, 4, 3)).astype(np.uint8)
+        array[0, 0] = n
+        Image.fromarray(array).save(root / f"{n}.png")
+    frame = pd.DataFrame({"path": [f"{n}.png" for n in range(12)]})
+    frame = frame.assign(label=frame.index % 3, domain="real", split="test", caption="")
+    return ImageTable(frame.astype({"label": str}), root)
+
+
+def raw(images: ImageTable) -> np.ndarray:
+    return images.tensors(preprocess).numpy()
+
+
+def test_pooling_is_mean_over_space_and_tokens_with_heads_side_by_side(images) -> None:
+    got = collect(Toy(), images, "*", preprocess=preprocess, batch_size=5).values
+    mean = raw(images).mean(axis=(2, 3))
+    np.testing.assert_allclose(got["map"], mean, rtol=1e-6)
+    np.testing.assert_allclose(got["tokens"], mean, rtol=1e-6)
+    np.testing.assert_allclose(got["heads"], np.hstack([mean, 2 * mean]), rtol=1e-6)
+    np.testing.assert_allclose(got["hook_embedding"], 16 * mean, rtol=1e-6)
+    tokens = raw(images).reshape(12, 3, 16)
+    np.testing.assert_allclose(
+        got["pattern"], np.einsum("bdq,bdk->bqk", tokens, tokens).mean(axis=1), rtol=1e-5
+    )
+    assert all(matrix.dtype == np.float32 for matrix in got.values())
+
+
+def test_class_pooling_takes_the_first_token_and_leaves_maps_averaged(images) -> None:
+    got = collect(Toy(), images, "*", preprocess=preprocess, pool="class").values
+    np.testing.assert_allclose(got["tokens"], np.arange(12)[:, None].repeat(3, axis=1))
+    np.testing.assert_allclose(got["heads"][:, 3:], 2 * got["tokens"])
+    np.testing.assert_allclose(got["map"], raw(images).mean(axis=(2, 3)), rtol=1e-6)
+
+
+def test_one_pass_serves_all_sites_and_stops_after_the_last(images) -> None:
+    toy = Toy()
+    features = collect(toy, images, ["map", "tokens"], preprocess=preprocess, batch_size=5)
+    assert toy.calls == [(5, 1), (5, 1), (2, 1)]
+    assert features.layers == {"map": -1, "tokens": 0}
+    assert features.depths == {"map": 0.0, "tokens": 0.25}
+    collect(toy, images, "hook_embedding", preprocess=preprocess)
+    assert toy.calls[-1] == (12, None)
+
+
+def test_out_of_memory_halves_the_batch_and_says_so(images, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("interp.core.progress._quiet", False)
+    toy, plain = Toy(), collect(Toy(), images, "heads", preprocess=preprocess)
+    toy.room = 3
+    got = collect(toy, images, "heads", preprocess=preprocess, batch_size=12)
+    np.testing.assert_array_equal(got.values["heads"], plain.values["heads"])
+    assert [n for n, _ in toy.calls] == [12, 6, 3, 3, 3, 3]
+    assert "halved to 3" in capsys.readouterr().err
+    toy.room = 0
+    with pytest.raises(RuntimeError, match="out of memory"):
+        collect(toy, images, "heads", preprocess=preprocess)
+
+
+def test_a_nan_names_its_site_and_picture(images) -> None:
+    toy = Toy()
+    toy.poison = 7.0  # only picture 7 has it
+    with pytest.raises(NumericsError, match=r"heads.*7\.png"):
+        collect(toy, images, ["map", "heads"], preprocess=preprocess, batch_size=5)
+    with pytest.raises(NumericsError, match="site"):
+        Features({"site": np.full((1, 2), np.nan)}, images.frame.iloc[:1])
+
+
+def test_pixels_are_the_preprocessed_picture_and_join_as_a_site(images) -> None:
+    floor = pixels(images, preprocess)
+    np.testing.assert_array_equal(floor.values["pixels"], raw(images).reshape(12, -1))
+    small = pixels(images, preprocess, side=2).values["pixels"].reshape(12, 3, 2, 2)
+    np.testing.assert_allclose(small[:, :, 0, 0], raw(images)[:, :, :2, :2].mean(axis=(2, 3)),
+                               rtol=1e-6)  # fmt: skip
+    joined = collect(Toy(), images, "map", preprocess=preprocess).joined(floor)
+    assert joined.sites == ["map", "pixels"] and joined.layer("pixels") == -1
+    with pytest.raises(ShapeError, match="two tables"):
+        joined.joined(floor.rows([0, 1]))
+
+
+def test_pixels_are_named_as_a_control(planted) -> None:
+    features = planted(1.0, sites=2)
+    values = {"pixels": features.values["site0"], "hook": features.values["site1"]}
+    table = similarity(Features(values, features.frame), n_permutations=9, control="epoch 0")
+    assert table.frame["control"].tolist() == ["pixels", "epoch 0"]
+
+
+def test_rows_and_only_keep_frame_and_values_aligned(images) -> None:
+    features = collect(Toy(), images, "*", preprocess=preprocess, pool="class")
+    part = features.rows(features.frame["label"] == "1").only(["tok*"])
+    assert part.sites == ["tokens"] and len(part) == 4
+    assert part.frame["path"].tolist() == [f"{int(n)}.png" for n in part.values["tokens"][:, 0]]
+
+
+def test_doors_refuse_what_cannot_be_done(images) -> None:
+    with pytest.raises(SiteError, match="tokens"):
+        collect(Toy(), images, "token", preprocess=preprocess)
+    with pytest.raises(SpecificationError, match="pool"):
+        collect(Toy(), images, "map", preprocess=preprocess, pool="max")
+    with pytest.raises(SampleError, match="no pictures"):
+        collect(Toy(), images[:0], "map", preprocess=preprocess)
+    with pytest.raises(ShapeError, match="row per picture"):
+        Features({"site": np.ones((3, 2), dtype=np.float32)}, images.frame)
+
+
+def test_similarity_takes_a_tower_directly(images) -> None:
+    with pytest.raises(SpecificationError, match="preprocess"):
+        similarity(Toy(), images, "map")
+    with pytest.raises(SampleError):  # one domain: no pair to compare
+        similarity(Toy(), images, "map", preprocess=preprocess)
