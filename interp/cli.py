@@ -14,9 +14,12 @@ from typing import Annotated, Any, TypeVar, cast
 import typer
 
 app = typer.Typer(
-    add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Train CLIPs on controlled mixtures of domains, open them, and find out whether the same "
-         "representations and circuits serve all domains. Without a command: the embedded study.")
+    "representations and circuits serve all domains. Without a command: the embedded study.",
+)
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -29,8 +32,10 @@ def guarded(command: Command) -> Command:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
-            print("interp-report: interrupted; finished steps are kept, run it again to go on",
-                  file=sys.stderr)
+            print(
+                "interp-report: interrupted; finished steps are kept, run it again to go on",
+                file=sys.stderr,
+            )
             sys.exit(130)
         except Exception as error:
             from interp.core.errors import InterpError
@@ -62,15 +67,26 @@ def without_command(context: typer.Context) -> None:
 @app.command()
 @guarded
 def run(
-    study: Annotated[Path | None, typer.Argument(help="STUDY.toml; default: the embedded study.",
-                                                 show_default=False)] = None,
-    checkpoint: Annotated[str, typer.Option(help="One model, without training: a checkpoint, "
-                                                 "open_clip name, hf-hub:… or local-dir:….")] = "",
-    images: Annotated[str, typer.Option(help="Folder of domain/class/*.jpg for --checkpoint.")] = "",
-    model: Annotated[str, typer.Option(help="Architecture of --checkpoint, where its run does not "
-                                            "say.")] = "",
-    domains: Annotated[str, typer.Option(help="NATURAL,OTHER: the two domains that --checkpoint "
-                                              "is asked about.")] = "",
+    study: Annotated[
+        Path | None,
+        typer.Argument(help="STUDY.toml; default: the embedded study.", show_default=False),
+    ] = None,
+    checkpoint: Annotated[
+        str,
+        typer.Option(
+            help="One model, without training: a checkpoint, "
+            "open_clip name, hf-hub:… or local-dir:…."
+        ),
+    ] = "",
+    images: Annotated[
+        str, typer.Option(help="Folder of domain/class/*.jpg for --checkpoint.")
+    ] = "",
+    model: Annotated[
+        str, typer.Option(help="Architecture of --checkpoint, where its run does not say.")
+    ] = "",
+    domains: Annotated[
+        str, typer.Option(help="NATURAL,OTHER: the two domains that --checkpoint is asked about.")
+    ] = "",
     out: Out = OUT,
     jobs: Jobs = 2,
     device: Device = "",
@@ -84,16 +100,26 @@ def run(
 
     set_quiet(quiet)
     if bool(checkpoint) != bool(images) or (checkpoint and study):
-        raise SpecificationError("run", "half of --checkpoint and --images, or a study as well",
-                                 "STUDY.toml alone, or --checkpoint with --images",
-                                 "give both options, or neither")
+        raise SpecificationError(
+            "run",
+            "half of --checkpoint and --images, or a study as well",
+            "STUDY.toml alone, or --checkpoint with --images",
+            "give both options, or neither",
+        )
     command = shlex.join(["interp-report", *sys.argv[1:]])
     if checkpoint:
         from interp.study import examine
 
         pair = [name.strip() for name in domains.split(",") if name.strip()]
-        result = examine(checkpoint, images, out, architecture=model or None, domains=pair,
-                         seed=seed or 0, command=command)
+        result = examine(
+            checkpoint,
+            images,
+            out,
+            architecture=model or None,
+            domains=pair,
+            seed=seed or 0,
+            command=command,
+        )
     else:
         from interp.study import Study
 
@@ -116,8 +142,12 @@ def page(out: Out = OUT) -> None:
     from interp.study import Result
 
     if not (out / "facts.json").is_file():
-        raise DataError(f"build a page from {out}", "a folder without a finished study",
-                        "a folder that `interp-report run` has filled", "run the study first")
+        raise DataError(
+            f"build a page from {out}",
+            "a folder without a finished study",
+            "a folder that `interp-report run` has filled",
+            "run the study first",
+        )
     print(Result(out).report())
 
 

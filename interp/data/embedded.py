@@ -8,13 +8,13 @@ the same pose stands in every domain (`drawing`, `warp`) and the same style serv
 It is synthetic, and never to be called DomainNet.
 """
 
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 from PIL import Image
 
 from interp.core.errors import SpecificationError
@@ -141,12 +141,10 @@ def _render_all(root: Path, spec: EmbeddedSpec, jobs: int) -> None:
         f"rendering {len(cells)} cells of {spec.n_train + spec.n_test + spec.n_analysis} pictures "
         f"into {root}"
     )
-    with ProcessPoolExecutor(max_workers=jobs) as pool:
-        try:
-            frames = list(track(pool.map(_render_cell, cells), "render", len(cells)))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    work = Parallel(n_jobs=jobs, return_as="generator")(
+        delayed(_render_cell)(cell) for cell in cells
+    )
+    frames = list(track(work, "render", len(cells)))
     write_atomic(root / "index.csv", pd.concat(frames, ignore_index=True).to_csv(index=False))
 
 

@@ -1,0 +1,58 @@
+"""What tests share: a small rendered study and one really trained CLIP, made once per test run."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from interp.core.images import ImageTable
+from interp.core.progress import set_quiet
+from interp.core.store import cache_folder
+from interp.data.embedded import EmbeddedSpec, open_embedded
+from interp.specification import (
+    AnalysisSpec,
+    ImagesSpec,
+    MixturesSpec,
+    Specification,
+    TrainingSpec,
+)
+from interp.study import Result, Study
+
+SMALL = Specification(
+    title="A small study",
+    images=ImagesSpec(n_classes=8, n_train=24, n_test=6, n_analysis=8),
+    mixtures=MixturesSpec(held_out=2, settings=("natural-only", "cg-high")),
+    training=TrainingSpec(steps=40, batch_size=32, warmup=10, precision="fp32"),
+    analysis=AnalysisSpec(n_pairs=8, n_permutations=99, n_splits=2),
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_and_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No progress lines, and a cache of the test run's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INTERP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        set_quiet(True)
+        yield
+        set_quiet(False)
+
+
+@pytest.fixture(scope="session")
+def small_images(quiet_and_apart: None) -> ImageTable:
+    """The embedded study in small: 8 classes, six domains, 38 pictures per cell."""
+    assert cache_folder().exists()
+    images: EmbeddedSpec = SMALL.images.embedded
+    return open_embedded(images, jobs=2)
+
+
+@pytest.fixture(scope="session")
+def small_study(small_images: ImageTable, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """A whole study in small, two trained models included."""
+    return Study(SMALL).run(tmp_path_factory.mktemp("study"), command="a test")
+
+
+@pytest.fixture(scope="session")
+def trained_checkpoint(small_study: Result) -> Path:
+    """The last checkpoint of the small study's CG high-diversity model."""
+    found = sorted((small_study.folder / "steps").glob("train-cg-high-*/checkpoints/epoch_*.pt"))
+    return max(found, key=lambda path: int(path.stem.split("_")[1]))

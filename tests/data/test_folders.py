@@ -1,0 +1,76 @@
+"""Folders of pictures: strays are skipped and counted, and what cannot be read is said."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from interp import open_images
+from interp.core import progress
+from interp.core.errors import DataError
+
+
+def fill(root: Path, cells: dict[str, int]) -> Path:
+    for cell, n in cells.items():
+        (root / cell).mkdir(parents=True, exist_ok=True)
+        for k in range(n):
+            Image.new("RGB", (8, 8), (k, 0, 0)).save(root / cell / f"{k}.png")
+    return root
+
+
+def test_cells_become_rows_and_splits_are_repeatable(tmp_path: Path) -> None:
+    fill(tmp_path, {"real/cat": 10, "real/dog": 10, "sketch/cat": 10})
+    images = open_images(tmp_path)
+    assert images.counts().to_numpy().tolist() == [[10, 10], [10, 0]]
+    assert images.frame.groupby(["domain", "label"])["split"].value_counts()["real"][
+        "cat"
+    ].to_dict() == {"train": 8, "test": 2}
+    assert images.frame.equals(open_images(tmp_path).frame)
+    assert images.picture(0).size == (8, 8)
+
+
+def test_strays_are_skipped_counted_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path, {"real/cat": 2, "sketch/cat": 2})
+    (tmp_path / "real/cat/notes.txt").write_text("x")
+    (tmp_path / "real/cat/.hidden.png").write_text("x")
+    (tmp_path / "real/cat/broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    whole = (tmp_path / "real/cat/0.png").read_bytes()
+    (tmp_path / "real/cat/cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "README.md").write_text("x")
+    progress.set_quiet(False)
+    images = open_images(tmp_path)
+    progress.set_quiet(True)
+    assert len(images) == 4
+    lines = [line for line in capsys.readouterr().err.splitlines() if "skipped" in line]
+    assert len(lines) == 1
+    for words in ("notes.txt", "1 hidden", "2 broken", "README.md"):
+        assert words in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ({}, "no picture in it"),
+        ({"cat": 2}, "some at the first"),
+        ({".": 2}, "some in the folder itself"),
+        ({"real/Cat": 1, "real/cat": 1}, "differ only by case"),
+    ],
+)
+def test_wrong_layouts_are_errors_in_words(
+    tmp_path: Path, cells: dict[str, int], words: str
+) -> None:
+    with pytest.raises(DataError, match=words):
+        open_images(fill(tmp_path, cells))
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("")
+    with pytest.raises(DataError, match="a file"):
+        open_images(tmp_path / "x")
+
+
+def test_html_in_a_name_is_legal_data(tmp_path: Path) -> None:
+    fill(tmp_path, {"real/<b>cat": 2, "sketch/<b>cat": 2})
+    assert open_images(tmp_path).labels == ["<b>cat"]

@@ -1,0 +1,66 @@
+"""Captions and prompts: every template, every word, right articles, one vocabulary."""
+
+import re
+
+import pytest
+
+from interp.core.errors import SpecificationError
+from interp.core.seeds import rng
+from interp.data.prompts import (
+    DOMAIN_WORDS,
+    NEUTRAL_WORDS,
+    PROMPT_SETS,
+    TEMPLATES,
+    caption,
+    fill,
+    prompts,
+    sentence,
+    vocabulary,
+)
+
+LABELS = ["ice_cream", "umbrella", "cat"]
+
+
+def test_captions_use_every_template_and_drop_half_the_stops() -> None:
+    stream = rng("captions", 0)
+    made = [caption("cat", "sketch", stream) for _ in range(2000)]
+    assert 0.45 < sum(text.endswith(".") for text in made) / 2000 < 0.55
+    for template in TEMPLATES:
+        pattern = re.escape(template).replace("CLASS", "cat").replace("TERM", r"[\w ]+")
+        pattern = re.sub(r"\ba\\ ", r"an?\\ ", pattern)
+        assert any(re.fullmatch(pattern, text.rstrip(".")) for text in made), template
+
+
+def test_articles_are_right() -> None:
+    assert sentence("a TERM of a CLASS", "infograph", "umbrella") == "an infograph of an umbrella"
+    assert sentence("a CLASS TERM", "photo", "ice_cream") == "an ice cream photo"
+
+
+def test_prompt_sets_hold_their_own_words_only() -> None:
+    neutral = {fill(p, "cat") for p in prompts("neutral")}
+    assert len(neutral) == len(TEMPLATES) * len(NEUTRAL_WORDS)
+    own = prompts("domain-specific", domain="sketch")
+    assert all(any(word in prompt for word in DOMAIN_WORDS["sketch"]) for prompt in own)
+    averaged = prompts("domain-averaged", domains=tuple(DOMAIN_WORDS))
+    assert len(averaged) == len(TEMPLATES) * sum(map(len, DOMAIN_WORDS.values()))
+
+
+def test_the_vocabulary_holds_every_word_of_every_caption_and_prompt() -> None:
+    words = set(vocabulary(LABELS, list(DOMAIN_WORDS)))
+    stream = rng("vocabulary", 0)
+    texts = [caption(c, d, stream) for c in LABELS for d in DOMAIN_WORDS for _ in range(100)]
+    texts += [
+        fill(prompt, label)
+        for name in PROMPT_SETS
+        for label in LABELS
+        for prompt in prompts(name, domain="real", domains=tuple(DOMAIN_WORDS))
+    ]
+    spoken = {word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower())}
+    assert spoken <= words
+
+
+def test_an_unknown_prompt_set_and_a_missing_domain_are_errors() -> None:
+    with pytest.raises(SpecificationError, match="neutral"):
+        prompts("nuetral")
+    with pytest.raises(SpecificationError, match="domain="):
+        prompts("domain-specific")
