@@ -1,4 +1,4 @@
-"""What is measured on one opened model: joins models, probes and circuits, which do not know each other.
+"""What is measured on one opened model: joins models, probes and circuits.
 
 Sharing is measured on the seen classes (C1), on pictures that are neither trained on nor used for
 accuracy; accuracy on test drawings by other artists.
@@ -41,7 +41,7 @@ DONATED = (
     "blocks.*.hook_attn_out",
     "blocks.*.hook_mlp_out",
 )
-"""What is transplanted: the parts that blocks add, since a whole stream would merely replay its donor."""
+"""What is transplanted: the parts that blocks add; a whole stream would merely replay its donor."""
 
 
 def present(tower: Tower, patterns: Sequence[str]) -> list[str]:

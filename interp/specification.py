@@ -92,7 +92,7 @@ class AnalysisSpec:
 
 @dataclass(frozen=True)
 class Specification:
-    """A whole study. `seed` moves everything that is drawn at random; `seeds` repeats the models."""
+    """A whole study. `seeds` repeats its models; `images.seed` moves drawings and classes."""
 
     title: str = "The embedded study"
     images: ImagesSpec = field(default_factory=ImagesSpec)

@@ -1,9 +1,9 @@
 """A question, asked and answered: a specification becomes resumable steps, tables and a page.
 
-    pictures -> mixtures -> trained CLIPs -> accuracy, similarity, probes, patching -> tables -> page
+    pictures -> mixtures -> CLIPs -> accuracy, similarity, probes, patching -> tables -> page
 
-Every step writes into a folder named by the hash of everything it depends on, under a temporary name
-until it is complete. Interrupt a study anywhere and start it again: it goes on.
+Every step writes into a folder named by the hash of everything it depends on, under a temporary
+name until it is complete. Interrupt a study anywhere and start it again: it goes on.
 """
 
 import importlib.metadata
@@ -62,7 +62,7 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Model:
-    """One model to measure: its checkpoint, what it was trained on, and which it is in the study."""
+    """One model to measure: its checkpoint, and its place in the study."""
 
     checkpoint: Path
     setting: str

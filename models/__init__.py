@@ -1,1 +1,1 @@
-"""How CLIPs are made and opened: training, loading, hooked towers, certificates, zero-shot heads."""
+"""How CLIPs are made and opened: training, loading, hooked towers, certificates, heads."""

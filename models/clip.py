@@ -1,4 +1,4 @@
-"""A CLIP, opened: the open_clip model, its two hooked towers, its tokenizer and its pictures' way in."""
+"""A CLIP, opened: the open_clip model, its two hooked towers, its tokenizer, its preprocessing."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property

@@ -2,11 +2,11 @@
 
     torchrun --nproc-per-node 1 -m interp.models.launcher -- --model local-dir:FOLDER ...
 
-The options are open_clip's (`open_clip_train.params`). Model, loss, data, schedule and
-`train_one_epoch` are open_clip's parts. Only this differs from its `main`: DDP also runs on the CPU;
-the untrained model is kept as `epoch_0.pt`; checkpoints are written under another name and renamed,
-so that a kill never leaves a truncated one; convolutions run in channels_last; every epoch has a random
-stream of its own, so that a resumed run repeats an uninterrupted one.
+The options are open_clip's (`open_clip_train.params`), and so are model, loss, data, schedule and
+`train_one_epoch`. Only this differs from its `main`: DDP also runs on the CPU; the untrained model
+is kept as `epoch_0.pt`; checkpoints are written under another name and renamed, so that a kill
+never leaves a truncated one; convolutions run in channels_last; every epoch has a random stream of
+its own, so that a resumed run repeats an uninterrupted one.
 """
 
 import argparse

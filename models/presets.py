@@ -10,7 +10,7 @@ from interp.core.errors import SpecificationError, check_known
 from interp.core.store import complete
 from interp.models.vocabulary import write_tokenizer
 
-_TEXT = {"width": 128, "heads": 4, "layers": 2, "hf_tokenizer_name": "."}
+_TEXT = {"width": 128, "heads": 4, "layers": 1, "hf_tokenizer_name": "."}
 
 PRESETS: dict[str, dict[str, Any]] = {
     # the default study's: one bottleneck per stage, a miniature of CLIP's RN50

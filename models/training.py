@@ -31,7 +31,7 @@ class Recipe:
 
     steps: int = 1200
     batch_size: int = 128
-    lr: float = 1.5e-3
+    lr: float = 1e-3
     wd: float = 0.05
     warmup: int = 100
     precision: str = "auto"

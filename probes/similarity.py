@@ -60,8 +60,9 @@ def similarity(
     permutations of whole classes whose largest studentised CKA over the layers of the domain pair
     reaches this one's. Where artists drew in both domains, A_1 and B_1 share their drawings while
     the ceiling's A_1 and A_2 do not; counting them, domains that share nothing but marks of the
-    drawing reach an index of .3, and domains that share all reach 2. So A_1 meets B_2 and A_2 meets B_1
-    only; with different artists in the two domains all four meet. An index is not clipped.
+    drawing reach an index of .3, and domains that share all reach 2. So A_1 meets B_2 and A_2
+    meets B_1 only; with different artists in the two domains all four meet. An index is not
+    clipped.
 
     `layers="same"` compares a site with itself, `"all"` every site of A with every site of B
     (columns `site` and `site_b`). `control` names a floor, such as "epoch 0"; pixels name

@@ -25,8 +25,8 @@ COLUMNS = ("path", "label", "domain", "split", "caption")
 class ImageTable:
     """Pictures with aligned columns `path, label, domain, split, caption` and any others.
 
-    Columns that the embedded study adds: `artist`, `drawing` (artist/glyph), `warp` and `style` (the
-    seeds that made the picture) and the factors drawn from them.
+    Columns that the embedded study adds: `artist`, `drawing` (artist/glyph), `warp` and `style`
+    (the seeds that made the picture) and the factors drawn from them.
 
     >>> frame = pd.DataFrame({"path": ["a.png", "b.png"], "label": ["cat", "cat"],
     ...                       "domain": ["real", "sketch"], "split": "test", "caption": ""})

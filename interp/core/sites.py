@@ -67,7 +67,7 @@ AXES: dict[str, tuple[str, ...]] = {
 _NUMBER = re.compile(r"(?:(?<=\.)|(?<=\blayer))\d+(?=\.)")  # the 1 of `layer1`, but not of `ln1`
 
 ON_DEMAND = ("hook_attn_scores", "hook_result")
-"""Sites that cost more than the run itself; they are computed only when they are asked for by name."""
+"""Sites that cost more than the run itself: computed only when asked for by name."""
 
 
 @dataclass(frozen=True)

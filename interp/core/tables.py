@@ -127,8 +127,7 @@ class Table:
     >>> Table("loss", pd.DataFrame({"epok": [1]}))
     Traceback (most recent call last):
     ...
-    interp.core.errors.SpecificationError: Cannot make the table 'loss': given the undeclared \
-column epok, right would be columns listed in interp.core.tables.COLUMNS. Declare it there with its unit.
+    interp.core.errors.SpecificationError: ... the undeclared column epok, ...
     """
 
     name: str
@@ -168,7 +167,7 @@ column epok, right would be columns listed in interp.core.tables.COLUMNS. Declar
         return {str(name): COLUMNS[name] for name in self.frame.columns}
 
     def save(self, folder: str | Path) -> Path:
-        """Write `NAME.csv` and `NAME.json` (columns, facts) into a folder; return the CSV's path."""
+        """Write `NAME.csv` and `NAME.json` (columns, facts) into a folder; return the CSV."""
         target = Path(folder)
         try:
             target.mkdir(parents=True, exist_ok=True)

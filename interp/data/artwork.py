@@ -22,6 +22,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from interp.core.errors import DataError
+
 MANIFEST = Path(__file__).with_name("drawings.csv")
 FILL = 0.86  # share of the frame that a drawing's longer side takes
 
@@ -233,11 +235,21 @@ def ink(drawing: Drawing, size: int = 128) -> np.ndarray:
     """
     reason = missing_artists().get(drawing.artist)
     if reason:
-        raise ValueError(f"cannot draw {drawing.name}: {reason}")
+        raise DataError(
+            f"draw {drawing.name}",
+            f"an artist whose package is amiss: {reason}",
+            "the pinned package",
+            f"install {ARTISTS[drawing.artist].distribution}",
+        )
     raw = _raster(ARTISTS[drawing.artist], drawing.glyph, 4 * size)
     box = raw.point([255 * (value > 16) for value in range(256)]).getbbox()
     if box is None:
-        raise ValueError(f"{drawing.name} is empty: check its line in {MANIFEST.name}")
+        raise DataError(
+            f"draw {drawing.name}",
+            "an empty glyph",
+            "one with ink in it",
+            f"check its line in {MANIFEST.name}",
+        )
     zoom = FILL * size / max(box[2] - box[0], box[3] - box[1])
     width, height = (max(1, round(zoom * (box[i + 2] - box[i]))) for i in (0, 1))
     frame = Image.new("L", (size, size))
@@ -331,5 +343,10 @@ def _character(artist: Artist, glyph: str) -> str:
 def _path(artist: Artist, index: int) -> Path:
     folder = _folder(artist.package)
     if folder is None:
-        raise ValueError(f"cannot draw from {artist.name}: {_problem(artist)}")
+        raise DataError(
+            f"draw from {artist.name}",
+            f"{_problem(artist)}",
+            "the pinned package",
+            f"install {artist.distribution}",
+        )
     return folder / artist.sources[index][0]

@@ -38,8 +38,8 @@ def open_folder(root: str | Path, *, test_share: float = 0.2, seed: int = 0) -> 
     """The image table of `root/domain/class/*.{jpg,png,...}`.
 
     Strays (text, hidden files, broken pictures) are skipped, counted and named in one line. Each
-    cell (class x domain) is split into `train` and `test` at random but repeatably; a picture counts
-    as its own drawing, for nothing says otherwise.
+    cell (class x domain) is split into `train` and `test` at random but repeatably; a picture
+    counts as its own drawing, for nothing says otherwise.
 
     Raises `DataError` for a folder that is missing, empty or without the two levels, and for class
     names that differ only by case.

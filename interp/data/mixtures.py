@@ -35,7 +35,7 @@ CellRule = Callable[[pd.DataFrame, "MixtureSpec"], pd.Series]
 
 @dataclass(frozen=True)
 class Setting:
-    """A training distribution: the cells it draws from, those it must not hold, and its size rule."""
+    """A training distribution: the cells it draws from, those it must not hold, its size rule."""
 
     pool: CellRule
     withheld: CellRule
@@ -132,7 +132,7 @@ class Mixture:
     images: ImageTable
 
     def manifest(self) -> dict[str, Any]:
-        """Counts per cell, hashes, seed and specification; `LeakError` if it holds a withheld cell."""
+        """Counts per cell, hashes, seed, specification; `LeakError` if it holds a withheld cell."""
         frame = self.images.frame
         counts = {
             f"{domain}/{label}": int(n)
@@ -154,7 +154,7 @@ class Mixture:
         return manifest
 
     def write(self, folder: Path) -> Path:
-        """Write `train.tsv` (open_clip's CSV data set) and `manifest.json`; return the TSV's path."""
+        """Write `train.tsv` (open_clip's CSV data set) and `manifest.json`; return the TSV."""
         manifest = self.manifest()
         frame = self.images.frame
         tsv = pd.DataFrame(
@@ -176,7 +176,7 @@ def make_mixture(images: ImageTable, spec: MixtureSpec) -> Mixture:
     """Choose and caption the training pictures of a mixture.
 
     Subsampling keeps the same share of every cell: the first ceil(share x n) of a cell's pictures
-    in a random but repeatable order, then one fewer in cells drawn at random until the size is exact.
+    in a random but repeatable order, then one fewer in cells drawn at random until it is exact.
 
     >>> cells = [(label, domain) for label in ("cat", "dog") for domain in ("real", "sketch")]
     >>> frame = pd.DataFrame(cells, columns=["label", "domain"]).assign(

@@ -31,7 +31,7 @@ DOMAIN_WORDS = {
 """Words for a domain; a domain that is not listed here is called by its own name."""
 
 PROMPT_SETS = ("neutral", "domain-averaged", "domain-specific")
-"""Named prompt sets, the primary one first: neutral words are the only ones all models have seen."""
+"""Named prompt sets, the primary one first: all models have seen the neutral words."""
 
 
 def sentence(template: str, term: str, label: str) -> str:

@@ -5,27 +5,16 @@ Two independent streams of chance: the **warp** (how the thing is posed) depends
 alone and is the same in all domains; the **style** (colours, light, strokes, ground, noise)
 depends on the domain and `style_seed` alone. So a pair of pictures can share the drawing and the
 pose and differ in nothing but the domain, and every factor that was drawn is handed back.
-
-How it is fast: everything about a drawing that needs a distance transform is computed once, as
-signed distance fields (`_fields`, cached). A picture is then one bilinear look-up into these
-fields through the warp; edges of any width and softness are arithmetic on the distances.
 """
 
 import colorsys
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
-from scipy import ndimage
 
+from interp.core.errors import ShapeError, check_known
 from interp.core.seeds import rng
-
-GRID = 96  # side of the cached distance fields
-STROKE = 0.045  # ink narrower than twice this share of the frame is a stroke, not an area
-BEVEL = 0.13  # how far in from its outline a lit object keeps rising, as a share of the frame
-
-Factors = dict[str, float]
+from interp.data.scene import Factors, Scene, distance_fields, draw_warp, frame_axes
 
 
 def render(
@@ -50,164 +39,19 @@ def render(
     >>> a.shape, factors["rotation"] == others["rotation"]
     ((48, 48, 3), True)
     """
-    paint = _PAINTERS.get(domain)
-    if paint is None:
-        raise ValueError(f"no domain {domain!r} to render in; choose one of {', '.join(DOMAINS)}")
+    check_known("render a drawing", "domain", [domain], DOMAINS)
     if ink.ndim != 2 or ink.shape[0] != ink.shape[1]:
-        raise ValueError(f"no drawing of shape {ink.shape} to render; give ink [n, n] in 0..1")
-    fields, solid = _fields(np.uint8(255 * ink + 0.5).tobytes(), ink.shape[0])
-    warp, bend = _warp(warp_seed)
-    scene = _Scene(fields, solid, warp, bend, rng(f"render/{domain}", style_seed), size, hue)
-    image = paint(scene)
-    return np.clip(np.multiply(image, 255) + 0.5, 0, 255).astype(np.uint8), warp | scene.factors
-
-
-# --- the drawing as distance fields ----------------------------------------------------------
-
-
-@lru_cache(maxsize=1024)
-def _fields(data: bytes, side: int) -> tuple[np.ndarray, bool]:
-    """Measure a drawing once: `[GRID * GRID, 4]` of distances to ink, silhouette and line, height.
-
-    Distances are shares of the frame, negative inside. The silhouette is the ink with its holes
-    filled. The line is the outline of an area but the middle of a stroke, so that filled and
-    outlined artwork give the same kind of line art. Also says whether the drawing is filled.
-    """
-    ink = np.frombuffer(data, dtype=np.uint8).reshape(side, side) / np.float32(255)
-    fine = np.asarray(ndimage.zoom(ink, 2 * GRID / side, order=1)) > 0.5
-    gap = 3  # pixels of 2 * GRID: small gaps in an outline do not let the filling out
-    closed = ndimage.binary_closing(np.pad(fine, gap + 1), iterations=gap)
-    filled = np.asarray(ndimage.binary_fill_holes(closed), dtype=bool)
-    inside = filled[gap + 1 : -gap - 1, gap + 1 : -gap - 1] | fine
-    to_ink, to_inside = _signed(fine), _signed(inside)
-    half = ndimage.maximum_filter(np.maximum(-to_ink, 0), size=int(3 * STROKE * 2 * GRID) | 1)
-    line = np.where(half < STROKE, to_ink + half, np.abs(to_ink))
-    rise = np.clip(-to_inside / BEVEL, 0, 1)
-    height = ndimage.gaussian_filter(BEVEL * np.sqrt(rise * (2 - rise)), 1.5)
-    stack = np.stack([to_ink, to_inside, line, height], axis=-1)
-    small = stack.reshape(GRID, 2, GRID, 2, 4).mean((1, 3)).astype(np.float32)
-    return small.reshape(-1, 4), bool(fine.sum() > 0.5 * inside.sum())
-
-
-def _signed(mask: np.ndarray) -> np.ndarray:
-    """Measure the distance to the mask's edge, negative within, in shares of the frame."""
-    if not mask.any():
-        return np.ones(mask.shape)
-    out, within = (np.asarray(ndimage.distance_transform_edt(m)) for m in (~mask, mask))
-    return (out - within - np.where(mask, -0.5, 0.5)) / mask.shape[0]
-
-
-# --- the warp --------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=256)
-def _warp(seed: int) -> tuple[Factors, np.ndarray]:
-    """Draw a pose: its factors, and the coefficients `[2, 4, 4]` of its elastic bend."""
-    r = rng("render/warp", seed)
-    u = r.uniform(-1, 1, 7)
-    factors = {
-        "rotation": 22.0 * u[0],
-        "scale": 0.87 + 0.13 * u[1],
-        "shear": 0.16 * u[2],
-        "shift_x": 0.07 * u[3],
-        "shift_y": 0.07 * u[4],
-        "flip": float(u[5] > 0),
-        "elastic": 0.006 * (1 + u[6]),
-    }
-    return {key: float(value) for key, value in factors.items()}, r.standard_normal((2, 4, 4))
-
-
-@lru_cache(maxsize=64)
-def _waves(size: int, count: int) -> np.ndarray:
-    """Tabulate the lowest cosines of the frame: `[size, count]`, for smooth random fields."""
-    return _cosines((np.arange(size) + 0.5) / size, count)
-
-
-def _cosines(x: np.ndarray, count: int) -> np.ndarray:
-    return np.cos(np.pi * np.outer(x, np.arange(count))).astype(np.float32)
-
-
-@lru_cache(maxsize=8)
-def _axes(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lay out the pixel centres: y `[size, 1]` and x `[1, size]`, from -0.5 to 0.5."""
-    line = ((np.arange(size) + 0.5) / size - 0.5).astype(np.float32)
-    return line[:, None], line[None, :]
-
-
-@dataclass
-class _Scene:
-    """What a painter has in hand: the drawing, its pose, the style's stream, and a size."""
-
-    fields: np.ndarray
-    solid: bool
-    warp: Factors
-    bend: np.ndarray
-    r: np.random.Generator
-    size: int
-    hue: float | None
-    factors: Factors = field(default_factory=dict)
-
-    def note(self, name: str, value: float) -> float:
-        """Record a factor and pass it on."""
-        self.factors[name] = float(value)
-        return float(value)
-
-    def main_hue(self) -> float:
-        """Choose the main hue: the prior's if one was given (the stream moves on either way)."""
-        own = self.r.random()
-        return self.note("hue", own if self.hue is None else self.hue % 1.0)
-
-    def smooth(self, count: int) -> np.ndarray:
-        """Draw a smooth random field `[size, size]` of unit variance or so."""
-        waves = _waves(self.size, count)
-        return (
-            waves
-            @ (self.r.standard_normal((count, count), dtype=np.float32) @ waves.T)
-            * (2.0 / count)
+        raise ShapeError(
+            "render a drawing",
+            f"ink of shape {ink.shape}",
+            "[n, n] in 0..1",
+            "give a square drawing",
         )
-
-    def look(
-        self,
-        *,
-        zoom: float = 1.0,
-        at: tuple[float, float] = (0.0, 0.0),
-        wobble: tuple[np.ndarray, np.ndarray] | None = None,
-    ) -> np.ndarray:
-        """Look the drawing up through the warp: `[size, size, 4]`, distances in output pixels.
-
-        `zoom` and `at` place the whole posed drawing on a page; `wobble` displaces each pixel
-        (y, x), in shares of the frame.
-        """
-        y, x = ((axis - a) / zoom for axis, a in zip(_axes(self.size), at, strict=True))
-        rows, columns = _cosines(y.ravel() + 0.5, 4), _cosines(x.ravel() + 0.5, 4)
-        amplitude = self.warp["elastic"]
-        dy, dx = (amplitude * (rows @ c.astype(np.float32) @ columns.T) for c in self.bend)
-        y, x = dy + (y - self.warp["shift_y"]), dx + (x - self.warp["shift_x"])
-        if wobble is not None:
-            y, x = y + wobble[0], x + wobble[1]
-        turn = -np.deg2rad(self.warp["rotation"])  # rows count downwards
-        cos, sin = np.cos(turn) / self.warp["scale"], np.sin(turn) / self.warp["scale"]
-        y, x = cos * y - sin * x, sin * y + cos * x
-        x = x + self.warp["shear"] * y
-        x = -x if self.warp["flip"] else x
-        pixels = self.size * zoom * self.warp["scale"]
-        return _bilinear(self.fields, y, x) * np.float32(pixels)
-
-
-def _bilinear(fields: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Interpolate `[GRID * GRID, 4]` at frame coordinates; distances go on growing outside."""
-    y, x = (y + 0.5) * GRID - 0.5, (x + 0.5) * GRID - 0.5
-    inner_y, inner_x = np.clip(y, 0, GRID - 1.001), np.clip(x, 0, GRID - 1.001)
-    outside = (np.abs(y - inner_y) + np.abs(x - inner_x)) / GRID
-    top, left = inner_y.astype(np.intp), inner_x.astype(np.intp)
-    fy = (inner_y - top)[..., None].astype(np.float32)
-    fx = (inner_x - left)[..., None].astype(np.float32)
-    corner = top * GRID + left
-    upper = fields[corner] * (1 - fx) + fields[corner + 1] * fx
-    lower = fields[corner + GRID] * (1 - fx) + fields[corner + GRID + 1] * fx
-    found = upper + (lower - upper) * fy
-    found[..., :3] += outside[..., None]
-    return found
+    fields, solid = distance_fields(np.uint8(255 * ink + 0.5).tobytes(), ink.shape[0])
+    warp, bend = draw_warp(warp_seed)
+    scene = Scene(fields, solid, warp, bend, rng(f"render/{domain}", style_seed), size, hue)
+    image = _PAINTERS[domain](scene)
+    return np.clip(np.multiply(image, 255) + 0.5, 0, 255).astype(np.uint8), warp | scene.factors
 
 
 # --- small brushes ---------------------------------------------------------------------------
@@ -250,7 +94,7 @@ def _shifted(image: np.ndarray, dy: int, dx: int, fill: float) -> np.ndarray:
     return wide[y - dy : y - dy + h, x - dx : x - dx + w]
 
 
-def _detail(scene: _Scene, look: np.ndarray) -> np.ndarray:
+def _detail(scene: Scene, look: np.ndarray) -> np.ndarray:
     """Find the marks inside the silhouette: the ink of an outline, the holes of a filling."""
     ink = _cover(look[..., 0])
     return (1 - ink if scene.solid else ink) * _cover(look[..., 1])
@@ -259,9 +103,9 @@ def _detail(scene: _Scene, look: np.ndarray) -> np.ndarray:
 # --- the six domains -------------------------------------------------------------------------
 
 
-def _landscape(scene: _Scene, horizon: float) -> np.ndarray:
+def _landscape(scene: Scene, horizon: float) -> np.ndarray:
     """Paint sky over ground with a soft hilly horizon: `[size, size, 3]`."""
-    r, (y, _) = scene.r, _axes(scene.size)
+    r, (y, _) = scene.r, frame_axes(scene.size)
     sky = _hsv(0.5 + 0.2 * r.random(), r.uniform(0.08, 0.4), r.uniform(0.6, 0.95))
     haze = sky + (1 - sky) * r.uniform(0.1, 0.6)
     ground = _hsv(r.uniform(0.03, 0.42), r.uniform(0.15, 0.5), r.uniform(0.25, 0.6))
@@ -274,7 +118,7 @@ def _landscape(scene: _Scene, horizon: float) -> np.ndarray:
     return image * (1 + 0.07 * rough + (0.02 + 0.10 * below) * grain)[..., None]
 
 
-def _real(scene: _Scene) -> np.ndarray:
+def _real(scene: Scene) -> np.ndarray:
     r, size = scene.r, scene.size
     hue = scene.main_hue()
     saturation = scene.note("saturation", r.uniform(0.35, 0.85))
@@ -298,13 +142,13 @@ def _real(scene: _Scene) -> np.ndarray:
     gloss = scene.note("gloss", r.uniform(0.1, 0.7))
     lit = surface * (0.35 + 0.95 * diffuse)[..., None] + (gloss * mirror)[..., None]
     _lay(image, lit, shape)
-    y, x = _axes(size)
+    y, x = frame_axes(size)
     image *= (1.05 - 0.5 * (y * y + x * x))[..., None]
     noise = scene.note("noise", r.uniform(0.01, 0.035))
     return image + noise * r.standard_normal(image.shape, dtype=np.float32)
 
 
-def _clipart(scene: _Scene) -> np.ndarray:
+def _clipart(scene: Scene) -> np.ndarray:
     r, size = scene.r, scene.size
     hue = scene.main_hue()
     ground = _hsv(scene.note("ground", r.random()), r.uniform(0.0, 0.22), r.uniform(0.93, 1.0))
@@ -327,7 +171,7 @@ def _clipart(scene: _Scene) -> np.ndarray:
     return image
 
 
-def _painting(scene: _Scene) -> np.ndarray:
+def _painting(scene: Scene) -> np.ndarray:
     r, size = scene.r, scene.size
     hue = scene.main_hue()
     light = scene.note("light", r.uniform(0, 360))
@@ -354,13 +198,13 @@ def _painting(scene: _Scene) -> np.ndarray:
     return image * (1 + 0.03 * (thread[:, None] + thread) + 0.02 * grain)[..., None]
 
 
-def _dabs(scene: _Scene, angle: float) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+def _dabs(scene: Scene, angle: float) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
     """Tile the frame with short bowed brush strokes: the pull (y, x) of each, and its tone.
 
     Within a stroke the picture is drawn towards the stroke's middle, which breaks up outlines as
     a brush does.
     """
-    (y, x), bow = _axes(scene.size), 0.05 * scene.smooth(3)
+    (y, x), bow = frame_axes(scene.size), 0.05 * scene.smooth(3)
     cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
     along, across = cos * x + sin * y + bow, cos * y - sin * x + bow
     row = np.round(across * 22)
@@ -374,7 +218,7 @@ def _dabs(scene: _Scene, angle: float) -> tuple[tuple[np.ndarray, np.ndarray], n
     return pull, tone + 0.35 - ridge
 
 
-def _quickdraw(scene: _Scene) -> np.ndarray:
+def _quickdraw(scene: Scene) -> np.ndarray:
     r, size = scene.r, scene.size
     width = scene.note("stroke", r.uniform(1.0, 1.9)) * size / 48
     shake = scene.note("wobble", r.uniform(0.006, 0.014))
@@ -386,7 +230,7 @@ def _quickdraw(scene: _Scene) -> np.ndarray:
     return np.repeat((1 - line * keep)[..., None], 3, axis=-1)
 
 
-def _sketch(scene: _Scene) -> np.ndarray:
+def _sketch(scene: Scene) -> np.ndarray:
     r, size = scene.r, scene.size
     light = scene.note("light", r.uniform(0, 360))
     angle = np.deg2rad(scene.note("hatching", r.uniform(20, 70)))
@@ -402,7 +246,7 @@ def _sketch(scene: _Scene) -> np.ndarray:
     diffuse, _ = _shade(look[..., 3], light, 0.55)
     shadow = np.clip(1.1 - 1.3 * diffuse, 0, 1)
     shadow = shadow + (0.3 if scene.solid else 0.0) * _cover(look[..., 0])
-    y, x = _axes(size)
+    y, x = frame_axes(size)
     pitch = scene.note("pitch", r.uniform(2.6, 3.6))
     across = (np.cos(angle) * x + np.sin(angle) * y) * size + 0.5 * scene.smooth(4)
     hatch = np.clip(0.2 + np.sin(2 * np.pi / pitch * across), 0, 1)
@@ -414,7 +258,7 @@ def _sketch(scene: _Scene) -> np.ndarray:
     return paper * (1 - graphite[..., None])
 
 
-def _infograph(scene: _Scene) -> np.ndarray:
+def _infograph(scene: Scene) -> np.ndarray:
     r, size = scene.r, scene.size
     accent = scene.note("accent", r.random())
     night = scene.note("dark_page", float(r.random() < 0.25))
@@ -428,7 +272,7 @@ def _infograph(scene: _Scene) -> np.ndarray:
     icon_x = scene.note("icon_x", r.uniform(0.1, 0.17) * (1 - 2 * left))
     _furnish(scene, image, inks, text, bool(left))
     look = scene.look(zoom=zoom, at=(icon_y, icon_x))
-    y, x = _axes(size)
+    y, x = frame_axes(size)
     style = r.random()
     if style < 0.35:
         disc = np.sqrt((y - icon_y) ** 2 + (x - icon_x) ** 2) * size - 0.56 * zoom * size
@@ -444,7 +288,7 @@ def _infograph(scene: _Scene) -> np.ndarray:
 
 
 def _furnish(
-    scene: _Scene, image: np.ndarray, inks: list[np.ndarray], text: float, left: bool
+    scene: Scene, image: np.ndarray, inks: list[np.ndarray], text: float, left: bool
 ) -> None:
     """Fill a page beside its icon: a title band, lines of text, and bars or a pie."""
     r, size = scene.r, scene.size
@@ -461,14 +305,14 @@ def _furnish(
             start = near + i * step
             image[size - 1 - round(bar) : size - 1, start : start + step - 1] = inks[i]
         return
-    y, x = _axes(size)
+    y, x = frame_axes(size)
     y, x = y - (0.5 - 9 * unit / size), x - ((near + far) / 2 / size - 0.5)
     disc = _cover(np.sqrt(y * y + x * x) * size - 6.5 * unit)
     _lay(image, inks[2], disc)
     _lay(image, inks[1], disc * (np.arctan2(y, x) < r.uniform(-2, 2)))
 
 
-_PAINTERS: dict[str, Callable[[_Scene], np.ndarray]] = {
+_PAINTERS: dict[str, Callable[[Scene], np.ndarray]] = {
     "real": _real,
     "clipart": _clipart,
     "infograph": _infograph,

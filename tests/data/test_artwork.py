@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from interp.core.errors import DataError
 from interp.data import artwork
 from interp.data.artwork import (
     ARTISTS,
@@ -118,7 +119,7 @@ def test_an_artist_not_installed_is_named_and_the_rest_goes_on(
     assert left and all(drawing.artist != "noto" for drawing in left)
     assert {d.label for d in left} < {d.label for d in full}
     assert artwork_fingerprint() != print_full
-    with pytest.raises(ValueError, match="not installed"):
+    with pytest.raises(DataError, match="not installed"):
         ink(next(d for d in full if d.artist == "noto"), 20)
 
 

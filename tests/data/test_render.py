@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from interp.core.errors import DataError, ShapeError
 from interp.data.artwork import Drawing, drawings, ink
 from interp.data.render import DOMAINS, render
 
@@ -159,7 +160,7 @@ def test_nothing_drawn_is_a_picture_too() -> None:
 
 
 def test_a_wrong_domain_or_shape_is_said_clearly() -> None:
-    with pytest.raises(ValueError, match=r"watercolour.*real, clipart"):
+    with pytest.raises(DataError, match=r"watercolour.*real, clipart"):
         render(pixels(), "watercolour", warp_seed=0, style_seed=0)
-    with pytest.raises(ValueError, match=r"\(8, 9\)"):
+    with pytest.raises(ShapeError, match=r"\(8, 9\)"):
         render(np.zeros((8, 9), np.float32), "real", warp_seed=0, style_seed=0)
