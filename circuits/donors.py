@@ -1,0 +1,138 @@
+"""Who gives activations to whom: null donors for pairs, and the three donors of a transplant."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from interp.core.errors import SampleError, check_known
+from interp.core.images import ImageTable, Pairs
+from interp.core.model import Tower
+from interp.core.seeds import rng
+
+
+def other_class(pairs: Pairs, *, seed: int = 0) -> np.ndarray | None:
+    """Null donors: for each pair a picture of the clean domain, but of neither partner's class.
+
+    Rows of `pairs.images`, or None where some pair has no third class to draw from.
+    """
+    frame = pairs.images.frame
+    labels, domains = frame["label"].to_numpy(), frame["domain"].to_numpy()
+    stream = rng("null donors", seed)
+    rows = []
+    for clean, corrupt in zip(pairs.clean_rows, pairs.corrupt_rows, strict=True):
+        fits = (domains == domains[clean]) & ~np.isin(labels, [labels[clean], labels[corrupt]])
+        if not fits.any():
+            return None
+        rows.append(stream.choice(np.flatnonzero(fits)))
+    return np.asarray(rows)
+
+
+@dataclass(frozen=True)
+class Transplants:
+    """Aligned rows of one image table: who receives, and three donors scored for class `label`.
+
+    `target` shows class `target_label` in domain B; `donor` shows `label` in A, `null` shows
+    `null_label` in A, `ceiling` shows `label` in B. The artist of the target drew none of the three
+    (`artists` says what counted as artist).
+    """
+
+    images: ImageTable
+    rows: pd.DataFrame
+    artists: str
+    left_out: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def draw_transplants(
+    images: ImageTable,
+    *,
+    domain_a: str,
+    domain_b: str,
+    classes: Sequence[str],
+    n: int,
+    seed: int = 0,
+) -> Transplants:
+    """Draw `n` receivers with their donors, spread evenly over the classes that both domains have.
+
+    Raises `DataError` for an unknown domain, `SampleError` when fewer than three classes stand in
+    both domains, or nobody has donors by another artist.
+    """
+    check_known("transplant activations", "domain", [domain_a, domain_b], images.domains)
+    frame = images.frame.reset_index(drop=True)
+    artists = next(
+        (name for name in ("artist", "drawing", "path") if name in frame.columns), "path"
+    )
+    pools = {
+        key: rows.to_numpy() for key, rows in frame.groupby(["domain", "label"]).groups.items()
+    }
+    usable = [c for c in classes if (domain_a, c) in pools and (domain_b, c) in pools]
+    if len(usable) < 3:
+        raise SampleError(
+            f"transplant activations from {domain_a} to {domain_b}",
+            f"{len(usable)} classes that stand in both",
+            "three or more: one to score, one that receives, one for the null",
+            "give more classes",
+        )
+    stream, drawn = rng("transplants", seed), []
+    names = frame[artists].to_numpy()
+    for turn in range(n):
+        row = None
+        for _ in range(20):  # chance may pick an artist who drew all that would serve
+            row = row or _draw_one(
+                usable[turn % len(usable)], usable, pools, names, stream, (domain_a, domain_b)
+            )
+        drawn.extend([row] if row else [])
+    if not drawn:
+        raise SampleError(
+            f"transplant activations from {domain_a} to {domain_b}",
+            f"no target whose donors are by another {artists}",
+            f"two or more of {artists} in each class and domain",
+            "give more pictures",
+        )
+    return Transplants(images, pd.DataFrame(drawn), artists, n - len(drawn))
+
+
+def _draw_one(
+    label: str,
+    classes: Sequence[str],
+    pools: Mapping[Hashable, np.ndarray],
+    artists: np.ndarray,
+    stream: np.random.Generator,
+    domains: tuple[str, str],
+) -> dict[str, object] | None:
+    others = [name for name in classes if name != label]
+    target_label, null_label = (others[i] for i in stream.permutation(len(others))[:2])
+    a, b = domains
+    target = int(stream.choice(pools[b, target_label]))
+    row: dict[str, object] = {
+        "label": label,
+        "target_label": target_label,
+        "null_label": null_label,
+        "target": target,
+    }
+    wanted = {"donor": (a, label), "null": (a, null_label), "ceiling": (b, label)}
+    for role, pool in wanted.items():
+        fits = pools[pool][artists[pools[pool]] != artists[target]]
+        if not len(fits):
+            return None
+        row[role] = int(stream.choice(fits))
+    return row
+
+
+def embed(tower: Tower, x: Tensor, *, batch_size: int) -> Tensor:
+    """Outputs of the tower, without gradients, `batch_size` at a time."""
+    with torch.no_grad():
+        return torch.cat([tower(part) for part in x.split(batch_size)])
+
+
+def read(
+    images: ImageTable, rows: np.ndarray, preprocess: Callable[..., Tensor], like: Tensor
+) -> Tensor:
+    """Pictures as the tower takes them, with the device and dtype of `like`."""
+    return images.tensors(preprocess, rows.tolist()).to(like)

@@ -1,0 +1,301 @@
+"""What a patch moves: one number per picture, read off the embedding and scored against classes.
+
+A metric is a name in `METRICS` and a `Target` that says what to score against. It is per example
+and differentiable, and it can be cut to some of its examples, so that a sweep can run in batches.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, normalize
+
+from interp.core.errors import (
+    DataError,
+    NumericsError,
+    ShapeError,
+    SpecificationError,
+    check_known,
+    listed,
+)
+
+Rows = slice | np.ndarray | Tensor | Sequence[int]
+Labels = Tensor | np.ndarray | Sequence[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """Classes as directions: `logit[c] = scale * cos(embedding, embeddings[c])`.
+
+    `embeddings` is `[class d_embed]` (of any length; they are normalised), `names` are the classes
+    in the same order, `scale` is CLIP's exp(logit_scale), or 1 for plain cosines.
+
+    >>> head = Classifier(torch.eye(2), ("cat", "dog"), scale=10.0)
+    >>> head.logits(torch.tensor([[0.0, 3.0]])).tolist()
+    [[0.0, 10.0]]
+    """
+
+    embeddings: Tensor
+    names: Sequence[str]
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.names):
+            raise ShapeError(
+                f"score against {len(self.names)} classes",
+                f"class embeddings of shape {tuple(self.embeddings.shape)}",
+                f"({len(self.names)}, d_embed)",
+                "give one embedding per class name",
+            )
+        if len(self.names) < 2 or len(set(self.names)) < len(self.names):
+            raise DataError(
+                "score one class against the others",
+                f"the classes {listed(self.names)}",
+                "two or more different names",
+                "name every class once",
+            )
+        if not bool(torch.isfinite(self.embeddings).all()):
+            raise NumericsError(
+                "score against classes",
+                "class embeddings with NaN or infinity",
+                "finite numbers",
+                "check the text tower and the prompts",
+            )
+
+    def logits(self, embedding: Float[Tensor, "batch d_embed"]) -> Float[Tensor, "batch class"]:
+        """Scaled cosine of every embedding with every class."""
+        classes = self.embeddings.to(embedding)
+        return self.scale * normalize(embedding, dim=-1) @ normalize(classes, dim=-1).T
+
+    def numbers(self, labels: Sequence[str]) -> Int[Tensor, "batch"]:
+        """The places of class names; `DataError` for a name that is no class of this classifier."""
+        check_known("score pictures", "class", sorted(set(labels)), self.names)
+        place = {name: number for number, name in enumerate(self.names)}
+        return torch.tensor([place[name] for name in labels], dtype=torch.long)
+
+    def standardised(self, embedding: Float[Tensor, "batch d_embed"]) -> "Classifier":
+        """The same classes in units of this model's own contrast between them.
+
+        The unit is the root mean square, over pictures, of the standard deviation of a picture's
+        logits over classes; in it the margins of differently trained models compare.
+        """
+        spread = self.logits(embedding).var(dim=-1, correction=0).mean().sqrt().item()
+        if not np.isfinite(spread) or spread == 0:
+            raise NumericsError(
+                "standardise a classifier",
+                f"logits that spread {spread} over the classes",
+                "logits that differ between classes",
+                "check the class embeddings and the tower's output",
+            )
+        return replace(self, scale=self.scale / spread)
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What outputs are scored against: classes, each example's own class, a foil, a clean output.
+
+    `labels` and `foils` are places of classes, `[batch]`; `clean` is `[batch d_embed]`. Which of
+    them a metric needs, its own words say.
+    """
+
+    classifier: Classifier
+    labels: Labels
+    foils: Labels | None = None
+    clean: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", self._places("labels", self.labels))
+        if self.foils is not None:
+            foils = self._places("foils", self.foils)
+            object.__setattr__(self, "foils", foils)
+            if len(foils) != len(self.labels) or bool(
+                torch.eq(foils, torch.as_tensor(self.labels)).any()
+            ):
+                raise DataError(
+                    "score a class against a foil",
+                    "foils that are the class itself, or of another number than the labels",
+                    "one other class per example",
+                    "choose foils that differ from the labels",
+                )
+        if self.clean is not None and len(self.clean) != len(self.labels):
+            raise ShapeError(
+                "score against clean embeddings",
+                f"{len(self.clean)} of them for {len(self.labels)} labels",
+                "one per label",
+                "embed the clean pictures in the same order",
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: Rows) -> "Target":
+        return Target(
+            self.classifier, *(_cut(v, rows) for v in (self.labels, self.foils, self.clean))
+        )
+
+    def _places(self, what: str, values: Labels) -> Tensor:
+        places = torch.as_tensor(np.asarray(values) if not isinstance(values, Tensor) else values)
+        n = len(self.classifier.names)
+        whole = places.ndim == 1 and not places.is_floating_point() and len(places) > 0
+        if not whole or int(places.min()) < 0 or int(places.max()) >= n:
+            raise ShapeError(
+                f"score examples against {n} classes",
+                f"{what} {listed(places.flatten().tolist())}",
+                f"one whole number from 0 to {n - 1} per example",
+                "give places of classes; Classifier.numbers turns names into them",
+            )
+        return places.long()
+
+
+def _cut(values: Any, rows: Rows) -> Any:
+    return None if values is None else values[rows]
+
+
+def _of(logits: Tensor, places: Labels | None, metric: str) -> Tensor:
+    if places is None:
+        raise _missing(metric, "foils")
+    return logits.gather(1, torch.as_tensor(places).to(logits.device)[:, None])[:, 0]
+
+
+def _missing(metric: str, field: str) -> SpecificationError:
+    return SpecificationError(
+        f"compute {metric!r}",
+        f"a target without {field}",
+        f"a target with {field}",
+        f"pass Target(..., {field}=...)",
+    )
+
+
+def true_class_cosine(
+    embedding: Float[Tensor, "batch d_embed"], target: Target
+) -> Float[Tensor, "batch"]:
+    """Cosine of the embedding with its own class, without scale: -1 to 1."""
+    cosines = replace(target.classifier, scale=1.0).logits(embedding)
+    return _of(cosines, target.labels, "true_class_cosine")
+
+
+def margin(embedding: Float[Tensor, "batch d_embed"], target: Target) -> Float[Tensor, "batch"]:
+    """Logit of the own class minus the best of the others: positive where zero-shot is right."""
+    logits = target.classifier.logits(embedding)
+    places = torch.as_tensor(target.labels).to(logits.device)[:, None]
+    others = logits.scatter(1, places, -torch.inf)
+    return _of(logits, target.labels, "margin") - others.amax(dim=1)
+
+
+def mean_margin(
+    embedding: Float[Tensor, "batch d_embed"], target: Target
+) -> Float[Tensor, "batch"]:
+    """Logit of the own class minus the mean of the others; smooth where `margin` has a kink."""
+    logits = target.classifier.logits(embedding)
+    own = _of(logits, target.labels, "mean_margin")
+    return own - (logits.sum(dim=1) - own) / (logits.shape[1] - 1)
+
+
+def logit_difference(
+    embedding: Float[Tensor, "batch d_embed"], target: Target
+) -> Float[Tensor, "batch"]:
+    """Logit of the own class minus that of the foil; needs `foils`."""
+    logits = target.classifier.logits(embedding)
+    own = _of(logits, target.labels, "logit_difference")
+    return own - _of(logits, target.foils, "logit_difference")
+
+
+def clean_distance(
+    embedding: Float[Tensor, "batch d_embed"], target: Target
+) -> Float[Tensor, "batch"]:
+    """Cosine distance `1 - cos(embedding, clean)`, 0 to 2; patching towards clean lowers it."""
+    if target.clean is None:
+        raise _missing("clean_distance", "clean")
+    return 1 - cosine_similarity(embedding, target.clean.to(embedding), dim=-1)
+
+
+METRICS: dict[str, Callable[[Tensor, Target], Tensor]] = {
+    "true_class_cosine": true_class_cosine,
+    "margin": margin,
+    "mean_margin": mean_margin,
+    "logit_difference": logit_difference,
+    "clean_distance": clean_distance,
+}
+"""Every metric by name; each takes `[batch d_embed]` and a target, and gives `[batch]`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Metric:
+    """A metric bound to its target: call it on a tower's output `[batch d_embed]`.
+
+    >>> head = Classifier(torch.eye(2), ("cat", "dog"), scale=10.0)
+    >>> score = Metric("margin", Target(head, labels=[0, 1]))
+    >>> score(torch.tensor([[0.0, 3.0], [0.0, 3.0]])).tolist()
+    [-10.0, 10.0]
+    >>> score[1:](torch.tensor([[0.0, 3.0]])).tolist()
+    [10.0]
+    """
+
+    name: str
+    target: Target
+
+    def __post_init__(self) -> None:
+        check_known("measure patches", "metric", [self.name], METRICS, SpecificationError)
+
+    def __call__(self, embedding: Tensor) -> Tensor:
+        if embedding.ndim != 2 or len(embedding) != len(self.target):
+            raise ShapeError(
+                f"compute {self.name!r}",
+                f"outputs of shape {tuple(embedding.shape)}",
+                f"({len(self.target)}, d_embed): one row per label",
+                "score the same pictures, in the same order, as the labels",
+            )
+        return METRICS[self.name](embedding, self.target)
+
+    def __getitem__(self, rows: Rows) -> "Metric":
+        return Metric(self.name, self.target[rows])
+
+
+def name_of(metric: Callable[[Tensor], Tensor]) -> str:
+    """What to call a metric in a table."""
+    return str(getattr(metric, "name", getattr(metric, "__name__", type(metric).__name__)))
+
+
+def rows_of(metric: Callable[[Tensor], Tensor], rows: slice) -> Callable[[Tensor], Tensor]:
+    """The metric for some examples, by `metric[rows]`; a plain function stays as it is."""
+    return metric[rows] if hasattr(metric, "__getitem__") else metric  # type: ignore[index]
+
+
+def measure(
+    metric: Callable[[Tensor], Tensor], outputs: Float[Tensor, "batch d_embed"]
+) -> Float[Tensor, "batch"]:
+    """One number per output, or an error that says what the metric gave instead."""
+    values = metric(outputs)
+    if not isinstance(values, Tensor) or values.shape != outputs.shape[:1]:
+        given = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise ShapeError(
+            f"measure patches by {name_of(metric)!r}",
+            f"{given} from {len(outputs)} outputs",
+            f"a tensor of shape ({len(outputs)},)",
+            "return one number per example, for any number of examples; labels go into a Target",
+        )
+    return values
+
+
+def check_metric(
+    metric: Callable[[Tensor], Tensor],
+    clean: Float[Tensor, "batch d_embed"],
+    corrupt: Float[Tensor, "batch d_embed"],
+) -> None:
+    """Refuse a metric that ignores the output: no patch could ever move it.
+
+    It is tried on the clean and the corrupt outputs and on each of them mirrored; if each example
+    gets one and the same number four times, while the outputs differ, `SpecificationError`.
+    """
+    values = torch.stack([measure(metric, out) for out in (clean, corrupt, -clean, -corrupt)])
+    if bool((values == values[0]).all()) and not torch.equal(clean, corrupt):
+        raise SpecificationError(
+            f"measure patches by {name_of(metric)!r}",
+            f"a metric that ignores the output (always {listed(values[0].tolist(), limit=3)})",
+            "a number that changes with the tower's output",
+            f"use one of {listed(METRICS)}, or return a function of the output",
+        )

@@ -1,0 +1,237 @@
+"""One sweep behind everything: patch every cell of a grid from one run into another, and measure.
+
+A sweep is exact: it gives what one full run per cell would give, at a fraction of the cost.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from interp.circuits.metrics import check_metric, name_of, rows_of
+from interp.circuits.runs import (
+    Cell,
+    Plan,
+    Values,
+    list_cells,
+    make_plan,
+    measure_cells,
+    probe,
+    resolve_sites,
+)
+from interp.core.errors import (
+    DataError,
+    SampleError,
+    ShapeError,
+    SpecificationError,
+    check_known,
+    listed,
+)
+from interp.core.images import Pairs
+from interp.core.model import Tower
+from interp.core.progress import say
+from interp.core.tables import Table
+
+DIRECTIONS = ("denoise", "noise")
+"""`denoise`: the corrupt run gets clean activations; `noise`: the clean run gets corrupt ones."""
+
+MEMORY = 2**30
+"""Bytes of activations that a sweep may hold unless told otherwise."""
+
+
+def sweep(
+    tower: Tower,
+    *,
+    clean: Tensor,
+    corrupt: Tensor,
+    metric: Callable[[Tensor], Tensor],
+    sites: str | Sequence[str] = "blocks.*.hook_resid_pre",
+    axes: Sequence[str] = ("layer", "pos"),
+    direction: str = "denoise",
+    null: Tensor | None = None,
+    null_kind: str = "donors given as null",
+    pairs: Pairs | None = None,
+    batch_size: int = 32,
+    memory: int = MEMORY,
+) -> Table:
+    """Patch each cell of a grid from the clean run into the corrupt one, and measure every example.
+
+    value[cell, example] = metric(tower(corrupt) with the cell's activation from tower(clean)); it
+    lies at `clean_metric` where the cell carries all that makes the difference. With
+    `direction="noise"` clean and corrupt change places. The result is that of one full run per
+    cell (Meng et al. 2022; Heimersheim and Nanda 2024), but no run repeats the blocks before its
+    patch.
+
+    `clean`, `corrupt` and `null` are aligned inputs of the tower, `[batch ...]`. `metric` takes
+    outputs `[batch d_embed]` and gives `[batch]` in any unit: a `Metric`, or a function that
+    needs no labels. `sites` are names or patterns, `axes` are "layer" and axes that the sites have
+    ("pos", "head", "channel", "row", ...). `null` are donors that share nothing relevant with
+    clean, such as pictures of another class (`null_kind` says what they are); patched the same
+    way, they fill the column `null`. `pairs` tells what the pictures show. `memory` (bytes) and
+    `batch_size` (examples) bound a forward.
+
+    Raises `ShapeError` for inputs that differ in shape, `DataError` for identical partners,
+    `SiteError` for unknown sites or axes, `SpecificationError` for a metric that ignores the
+    output or a memory budget below one cell, `NumericsError` for NaN.
+
+    >>> from interp.circuits import Chain
+    >>> tower = Chain([torch.nn.Identity(), torch.nn.Identity()])  # each block doubles the stream
+    >>> clean, corrupt = torch.zeros(1, 2, 1), torch.zeros(1, 2, 1)
+    >>> clean[0, 1] = 3.0  # only position 1 differs
+    >>> table = sweep(tower, clean=clean, corrupt=corrupt, metric=lambda output: output[:, 0])
+    >>> table.frame[["layer", "pos", "value"]].to_numpy().tolist()
+    [[0.0, 0.0, 0.0], [0.0, 1.0, 6.0], [1.0, 0.0, 0.0], [1.0, 1.0, 6.0]]
+    """
+    check_known("sweep", "direction", [direction], DIRECTIONS, SpecificationError)
+    _check_inputs(clean, corrupt, null, pairs)
+    names = resolve_sites(tower, sites)
+    shapes, row_bytes, _ = probe(tower, corrupt, names)
+    cells = list_cells(tower, names, shapes, axes=axes)
+    base, donor = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
+    donors = [donor] if null is None else [donor, null]
+    plan = make_plan(
+        tower,
+        cells,
+        n=len(clean),
+        n_donors=len(donors),
+        bytes_per_row=row_bytes,
+        batch_size=batch_size,
+        memory=memory,
+    )
+    started = time.perf_counter()
+    _rehearse(tower, clean, corrupt, metric, plan, len(cells))
+    values = measure_cells(
+        tower, cells, base=base, donors=donors, metric=metric, rows=plan.rows, what="patch"
+    )
+    frame = _frame(tower, cells, values, direction, pairs)
+    frame["metric"] = name_of(metric)
+    if null is not None:
+        frame["null_kind"] = null_kind
+    facts = {
+        "axes": list(axes),
+        "direction": direction,
+        "dtype": str(clean.dtype),
+        "forwards": plan.forwards,
+        "bytes": plan.bytes,
+        "rows_per_forward": plan.rows,
+        "seconds": time.perf_counter() - started,
+    }
+    return Table("sweep", frame, facts)
+
+
+def _check_inputs(clean: Tensor, corrupt: Tensor, null: Tensor | None, pairs: Pairs | None) -> None:
+    if len(clean) == 0:
+        raise SampleError("sweep", "no pictures", "at least one pair", "give more pictures")
+    for name, other in (("corrupt", corrupt), ("null", null)):
+        if other is not None and (other.shape != clean.shape or other.dtype != clean.dtype):
+            raise ShapeError(
+                f"patch between clean and {name}",
+                f"{tuple(clean.shape)} {clean.dtype} and {tuple(other.shape)} {other.dtype}",
+                "one shape and dtype",
+                "give every clean picture one partner, preprocessed alike",
+            )
+    same = (clean == corrupt).flatten(1).all(dim=1).nonzero()[:, 0].tolist()
+    if same:
+        raise DataError(
+            "patch between clean and corrupt",
+            f"identical partners (pair {listed(same)})",
+            "two different inputs in each pair",
+            "leave these pairs out, or pair other pictures",
+        )
+    if pairs is not None and len(pairs) != len(clean):
+        raise ShapeError(
+            "say what the pictures show",
+            f"{len(pairs)} pairs for {len(clean)} clean pictures",
+            "the pairs that the tensors were read from",
+            "pass the same Pairs that gave clean and corrupt",
+        )
+
+
+def _rehearse(
+    tower: Tower,
+    clean: Tensor,
+    corrupt: Tensor,
+    metric: Callable[[Tensor], Tensor],
+    plan: Plan,
+    n_cells: int,
+) -> None:
+    """Try the metric on a few examples, and say the cost if the sweep will be long."""
+    few = slice(0, min(4, plan.rows, len(clean)))
+    started = time.perf_counter()
+    with torch.no_grad():
+        outputs = tower(clean[few]), tower(corrupt[few])
+        check_metric(rows_of(metric, few), *outputs)
+    seconds = (time.perf_counter() - started) / (2 * few.stop) * plan.forwards
+    if seconds > 5:
+        say(
+            f"sweep: {n_cells} cells x {len(clean)} pairs, {plan.forwards:,.0f} forwards of one "
+            f"picture, {plan.bytes / 2**20:,.0f} MiB, at most about {seconds:,.0f} s"
+        )
+
+
+def _frame(
+    tower: Tower, cells: Sequence[Cell], values: Values, direction: str, pairs: Pairs | None
+) -> pd.DataFrame:
+    """One row per cell and example."""
+    n_cells, n = values.patched.shape[1:]
+
+    def each(column: Sequence[object]) -> np.ndarray:
+        return np.repeat(np.asarray(column), n)
+
+    places = {axis: [dict(cell.index)[axis] for cell in cells] for axis, _ in cells[0].index}
+    runs = ("corrupt", "clean") if direction == "denoise" else ("clean", "corrupt")
+    columns: dict[str, Any] = {
+        "measure": f"activation patching, {direction}",
+        "site": each([cell.site for cell in cells]),
+        "layer": each([cell.layer for cell in cells]),
+        "depth": each(depths(tower, [cell.site for cell in cells])),
+        **{axis: each(column) for axis, column in places.items()},
+        "example": np.tile(np.arange(n), n_cells),
+        "value": values.patched[0].ravel(),
+    }
+    if len(values.patched) > 1:
+        columns["null"] = values.patched[1].ravel()
+    for run, name in enumerate(runs):
+        columns[f"{name}_metric"] = np.tile(values.unpatched[run], n_cells)
+    for name, column in describe(pairs).items():
+        columns[name] = column if isinstance(column, str) else np.tile(column, n_cells)
+    return pd.DataFrame(columns)
+
+
+def depths(tower: Tower, sites: Sequence[str]) -> list[float]:
+    """The place of sites in their tower, 0 for the first and 1 for the last."""
+    known = list(tower.sites)
+    return [known.index(site) / max(1, len(known) - 1) for site in sites]
+
+
+def describe(pairs: Pairs | None) -> dict[str, Any]:
+    """The columns that say what each pair shows."""
+    if pairs is None:
+        return {"pairing": "as given"}
+    clean, corrupt = pairs.clean.frame, pairs.corrupt.frame
+    columns: dict[str, Any] = {
+        f"{side}_{name}": frame[name].to_numpy()
+        for side, frame in (("clean", clean), ("corrupt", corrupt))
+        for name in ("label", "domain")
+    }
+    if "drawing" in clean:
+        columns["drawing"] = clean["drawing"].to_numpy()
+    return {**columns, "pairing": pairing(pairs)}
+
+
+def pairing(pairs: Pairs) -> str:
+    """What partners share and differ in, in words, and whether they are aligned."""
+    clean, corrupt = pairs.clean.frame, pairs.corrupt.frame
+    same = {
+        name: (clean[name].to_numpy() == corrupt[name].to_numpy()) for name in ("label", "domain")
+    }
+    words = {
+        name: f"same {name}" if hits.all() else f"other {name}" if not hits.any() else f"any {name}"
+        for name, hits in same.items()
+    }
+    order = sorted(words.values(), reverse=True)  # what is the same comes first
+    return f"{', '.join(order)}; {'aligned' if pairs.aligned else 'unaligned'}"
