@@ -9,10 +9,10 @@ never leaves a truncated one; convolutions run in channels_last; every epoch has
 its own, so that a resumed run repeats an uninterrupted one.
 """
 
-import argparse
 import logging
 import sys
 import warnings
+from argparse import Namespace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,73 +35,59 @@ def main(argv: list[str]) -> None:
     args = prepare(argv)
     device = init_distributed_device(args)
     run = Path(args.logs) / args.name
-    checkpoints = run / "checkpoints"
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    args.checkpoint_path = str(checkpoints)
-    args.log_path = str(run / "out.log") if is_master(args) else None
-    setup_logging(args.log_path, logging.INFO if is_master(args) else logging.ERROR)
+    folder = run / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    log = str(run / "out.log") if is_master(args) else None
+    setup_logging(log, logging.INFO if is_master(args) else logging.ERROR)
     model, transforms = build(args, device)
     optimizer = build_optimizer(model, args)
     scaler = torch.amp.GradScaler(device.type) if args.precision == "amp" else None
+    if is_master(args):  # in open_clip's form; a checkpoint's architecture is read from here again
+        lines = [f"{name}: {value}\n" for name, value in sorted(vars(args).items())]
+        (run / "params.txt").write_text("".join(lines))
+    start = resume(folder, model, optimizer, scaler, args)
     wrapped = parallel(model, args, device)
-    if is_master(args):
-        write_params(run / "params.txt", args)
-    start = resume(checkpoints, model, optimizer, scaler, args)
     random_seed(args.seed, args.rank)
     data = get_data(args, transforms, epoch=start, tokenizer=remembering(get_tokenizer(args.model)))
     steps = data["train"].dataloader.num_batches // args.accum_freq * args.epochs
-    schedule = cosine_lr(optimizer, args.lr, args.warmup, steps)
-    loss = create_loss(args)
+    schedule, loss = cosine_lr(optimizer, args.lr, args.warmup, steps), create_loss(args)
     for epoch in range(start, args.epochs):
         random_seed(args.seed + 1_000_003 * epoch, args.rank)
         train_one_epoch(wrapped, data, loss, epoch, optimizer, scaler, schedule, None, args)
-        save(checkpoints, epoch + 1, model, optimizer, scaler, args)
-    logging.info("Finished training")
+        save(folder, epoch + 1, model, optimizer, scaler, args)
 
 
-def prepare(argv: list[str]) -> argparse.Namespace:
+def prepare(argv: list[str]) -> Namespace:
     """open_clip's options, with what its `main` derives from them."""
     args = parse_args(argv)
-    args.distill = False
-    args.wandb = args.tensorboard = False
-    # parse_args looks up betas and eps by the model's name, and there is none for a local folder
-    args.lr = args.lr if args.lr is not None else 1e-3
-    args.beta1 = 0.9 if args.beta1 is None else args.beta1
-    args.beta2 = 0.98 if args.beta2 is None else args.beta2
-    args.eps = 1e-6 if args.eps is None else args.eps
+    args.distill = args.wandb = args.tensorboard = False
+    # parse_args knows betas and eps by the model's name, and a local folder has none
+    for name, usual in {"lr": 1e-3, "beta1": 0.9, "beta2": 0.98, "eps": 1e-6}.items():
+        if getattr(args, name) is None:
+            setattr(args, name, usual)
     return args
 
 
-def build(args: argparse.Namespace, device: torch.device) -> tuple[nn.Module, tuple[Any, Any]]:
+def build(args: Namespace, device: torch.device) -> tuple[nn.Module, tuple[Any, Any]]:
     """The model in channels_last, the same on every rank, and open_clip's two transforms."""
     random_seed(args.seed, 0)
-    model, train_transform, eval_transform = create_model_and_transforms(
-        args.model,
-        args.pretrained,
-        precision=args.precision,
-        device=device,
-        output_dict=True,
-        aug_cfg=args.aug_cfg,
-        force_image_size=args.force_image_size,
+    model, *transforms = create_model_and_transforms(
+        args.model, precision=args.precision, device=device, output_dict=True, aug_cfg=args.aug_cfg
     )
-    return model.to(memory_format=torch.channels_last), (train_transform, eval_transform)
+    return model.to(memory_format=torch.channels_last), (transforms[0], transforms[1])
 
 
-def build_optimizer(model: nn.Module, args: argparse.Namespace) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, args: Namespace) -> torch.optim.Optimizer:
     """AdamW without decay on gains, biases and the logit scale, as open_clip's `main` has it."""
-    parameters = [item for item in model.named_parameters() if item[1].requires_grad]
-    plain = [
-        p
-        for name, p in parameters
-        if p.ndim < 2 or any(word in name for word in ("bn", "ln", "bias", "logit_scale"))
-    ]
-    kept = {id(p) for p in plain}
-    decayed = [p for _, p in parameters if id(p) not in kept]
+    plain, decayed = [], []
+    for name, parameter in model.named_parameters():
+        free = any(word in name for word in ("bn", "ln", "bias", "logit_scale"))
+        (plain if parameter.ndim < 2 or free else decayed).append(parameter)
     groups = [{"params": plain, "weight_decay": 0.0}, {"params": decayed, "weight_decay": args.wd}]
     return torch.optim.AdamW(groups, lr=args.lr, betas=(args.beta1, args.beta2), eps=args.eps)
 
 
-def parallel(model: nn.Module, args: argparse.Namespace, device: torch.device) -> nn.Module:
+def parallel(model: nn.Module, args: Namespace, device: torch.device) -> nn.Module:
     """DDP where there is more than one rank; on the CPU it must not be told a device."""
     if not args.distributed:
         return model
@@ -121,17 +107,8 @@ def remembering(tokenize: Any) -> Any:
     return tokens
 
 
-def write_params(path: Path, args: argparse.Namespace) -> None:
-    """`params.txt` in open_clip's form, from which a checkpoint's architecture is read again."""
-    path.write_text("".join(f"{name}: {value}\n" for name, value in sorted(vars(args).items())))
-
-
 def resume(
-    folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: Any,
-    args: argparse.Namespace,
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any, args: Namespace
 ) -> int:
     """Go on from the latest checkpoint; without one, keep the untrained model as epoch 0."""
     latest = get_latest_checkpoint(str(folder), remote=False)
@@ -148,25 +125,15 @@ def resume(
 
 
 def save(
-    folder: Path,
-    epoch: int,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: Any,
-    args: argparse.Namespace,
-) -> None:
+    folder: Path, epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any,
+    args: Namespace,
+) -> None:  # fmt: skip
     """Write `epoch_k.pt` whole or not at all, then drop the one before unless it is to be kept."""
     if not is_master(args):
         return
-    content = {
-        "epoch": epoch,
-        "name": args.name,
-        "state_dict": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    }
-    if scaler is not None:
-        content["scaler"] = scaler.state_dict()
-    torch.save(content, folder / "writing.tmp")
+    states = {"state_dict": model, "optimizer": optimizer, "scaler": scaler}
+    content = {name: part.state_dict() for name, part in states.items() if part is not None}
+    torch.save({"epoch": epoch, "name": args.name, **content}, folder / "writing.tmp")
     (folder / "writing.tmp").replace(folder / f"epoch_{epoch}.pt")
     before = epoch - 1
     if before > 0 and (args.save_frequency == 0 or before % args.save_frequency):

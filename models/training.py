@@ -29,7 +29,7 @@ class Recipe:
     bfloat16 where the machine computes it fast, else float32.
     """
 
-    steps: int = 1200
+    steps: int = 1000
     batch_size: int = 128
     lr: float = 1e-3
     wd: float = 0.05

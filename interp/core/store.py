@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from interp.core.errors import OutputError
@@ -50,9 +51,8 @@ def writable(folder: Path, *, purpose: str) -> Path:
     """Make a folder, or say in our own words why that cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        with TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise OutputError(
             f"write {purpose} to {folder}",

@@ -1,0 +1,146 @@
+"""open_clip's text tower, hooked, wherever open_clip keeps it: on the CLIP model or in `.text`."""
+
+from typing import Any
+
+import torch
+from einops import rearrange
+from open_clip.model import CLIP
+from open_clip.transformer import TextTransformer, text_global_pool
+from torch import Tensor, nn
+from transformer_lens.config import TransformerBridgeConfig
+from transformer_lens.hook_points import HookPoint
+
+from interp.core.errors import ShapeError
+from interp.models.hooked import HookedTower, hooked
+from interp.models.transformer import (
+    HookedNorm,
+    check_resid,
+    open_blocks,
+    open_config,
+    unsupported,
+)
+
+
+class HookedText(HookedTower):
+    """Token numbers through the blocks, read off at the end of the text, and projected.
+
+    `tower(tokens)` is open_clip's `encode_text(tokens, normalize=False)`. Resuming from a stream
+    needs the tokens again (`tower(stream, start_at_layer=l, tokens=tokens)`) if the embedding is
+    read where the text ends, or padding is masked. A class token, where there is one, stands last.
+    """
+
+    label = "text"
+
+    def __init__(self, source: CLIP | TextTransformer) -> None:
+        merged = isinstance(source, CLIP)
+        super().__init__(source, foreign=("visual.", "logit_") if merged else ())
+        self.pool_type: Any = source.text_pool_type if merged else source.pool_type
+        self.eos_id = getattr(source, "text_eos_id" if merged else "eos_id", None)
+        self.class_token = getattr(source, "cls_emb", None) is not None
+        self.pads = self.class_token or getattr(source, "use_pad_mask", False)
+        if self.class_token:
+            self.pool_type = "last"  # as open_clip: a class token overrides the pooling
+        if self.pool_type not in ("first", "last", "argmax", "eos"):
+            raise unsupported(
+                f"pooling {self.pool_type!r}", "pooling 'argmax', 'eos', 'first' or 'last'"
+            )
+        self.hook_embed, self.hook_pos_embed = HookPoint(), HookPoint()
+        self.hook_full_embed = HookPoint()
+        self.blocks = open_blocks(source.transformer)
+        self.ln_final = HookedNorm(source.ln_final)
+        self.hook_pooled, self.hook_embedding = HookPoint(), HookPoint()
+        self.setup()
+
+    @property
+    def chain(self) -> list[nn.Module]:
+        """The blocks in order."""
+        return list(self.blocks)
+
+    @property
+    def cfg(self) -> TransformerBridgeConfig:
+        """The tower in TransformerLens's terms."""
+        return open_config(
+            self.source.transformer,
+            causal=self.source.attn_mask is not None,
+            vision=False,
+            n_ctx=self.source.positional_embedding.shape[0],
+        )
+
+    def original(self, x: Tensor) -> Tensor:
+        """The embedding as open_clip itself computes it."""
+        answer = self.source.encode_text(x) if isinstance(self.source, CLIP) else self.source(x)
+        return answer[0] if isinstance(answer, tuple) else answer
+
+    def _check_input(self, x: Tensor) -> None:
+        length = self.source.context_length
+        if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != length:
+            given = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise ShapeError(
+                "embed a text",
+                given,
+                f"token numbers of shape (batch, {length})",
+                "use the model's own tokenizer",
+            )
+        if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+            raise ShapeError(
+                "embed a text",
+                f"numbers of type {x.dtype}",
+                "whole numbers",
+                "use the model's own tokenizer",
+            )
+
+    def _check_stream(self, stream: Tensor, layer: int) -> None:
+        n_ctx, d_model = self.source.positional_embedding.shape
+        check_resid(stream, n_ctx=n_ctx, d_model=d_model)
+
+    def _embed(self, x: Tensor) -> Tensor:
+        dtype = self.source.transformer.get_cast_dtype()
+        tokens = self.source.token_embedding(x).to(dtype)
+        if self.class_token:
+            last = self.source.cls_emb.to(dtype).expand(len(x), 1, -1)
+            tokens = torch.cat([tokens, last], dim=1)
+        tokens = self.hook_embed(tokens)
+        where = self.source.positional_embedding.to(dtype).expand_as(tokens)
+        # a hook may write in place, and must not write into the parameter
+        where = where.clone() if hooked(self.hook_pos_embed) else where
+        return self.hook_full_embed(tokens + self.hook_pos_embed(where))
+
+    def _context(self, stream: Tensor, tokens: Tensor | None) -> tuple[Tensor | None]:
+        mask = self.source.attn_mask
+        mask = None if mask is None else mask.to(stream.dtype)
+        if not self.pads:
+            return (mask,)
+        padding = self.source._build_additive_mask(
+            self._need(tokens, stream), stream.shape[1], stream.dtype
+        )
+        padding = rearrange(
+            padding, "(batch head) query key -> batch head query key", batch=len(stream)
+        )
+        return (padding if mask is None else mask + padding,)
+
+    def _read_out(self, stream: Tensor, tokens: Tensor | None) -> Tensor:
+        if self.pool_type in ("argmax", "eos"):
+            tokens = self._need(tokens, stream)
+        if self.class_token:
+            pooled = self.ln_final(stream[:, -1:]).squeeze(1)
+        else:
+            pooled = text_global_pool(
+                self.ln_final(stream), tokens, pool_type=self.pool_type, eos_token_id=self.eos_id
+            )
+        pooled, project = self.hook_pooled(pooled), self.source.text_projection
+        if project is None:
+            return self.hook_embedding(pooled)
+        return self.hook_embedding(
+            project(pooled) if isinstance(project, nn.Linear) else pooled @ project
+        )
+
+    def _need(self, tokens: Tensor | None, stream: Tensor) -> Tensor:
+        if tokens is None or len(tokens) != len(stream):
+            given = "no tokens" if tokens is None else f"{len(tokens)} rows of tokens"
+            raise ShapeError(
+                "resume a text tower",
+                f"{given} for {len(stream)} streams",
+                "a row of tokens for every stream, to know where each text ends",
+                "pass tokens=",
+            )
+        return tokens
