@@ -43,7 +43,9 @@ def certify(opened: nn.Module, *, seed: int = 0, batch: int = 3) -> pd.DataFrame
     - `error`: max |ours - theirs| / max |theirs|; for gradients |ours - theirs| / |all gradients|,
       and `site` is the parameter's name, or `input`. Infinite where the shapes differ, or a value
       is finite in one and not in the other, or the site has no reference;
-    - `bar`, `ok`: `FORWARD_BARS` or `GRADIENT_BAR`, and whether the error keeps below it;
+    - `bar`, `ok`: `FORWARD_BARS` or `GRADIENT_BAR`, and whether the error keeps below it; in
+      float32 a site's bar is `ROUNDINGS` times the original's own distance from its float64 values
+      where that is larger;
     - `n`: how many numbers were compared;
     - `reference`: `module` (a module's own input or output), `function` (PyTorch's or open_clip's
       own function on such an input), `weight` or `model`; for attention also the kernel it ran.
@@ -60,10 +62,24 @@ def certify(opened: nn.Module, *, seed: int = 0, batch: int = 3) -> pd.DataFrame
 def _tower_rows(tower: HookedTower, seed: int, batch: int) -> list[tuple]:
     copy = _moved(tower, seed)
     x = _input(copy, seed, batch)
-    rows = _forward_rows(copy, x, grad=True) + _forward_rows(copy, x, grad=False)
-    copy = _widened(copy)
-    x = x.double() if x.is_floating_point() else x
-    return rows + _forward_rows(copy, x, grad=True) + _gradient_rows(copy, x, seed)
+    wide = _widened(type(copy)(deepcopy(copy.source)))
+    wide_x = x.double() if x.is_floating_point() else x
+    rounding = _rounding(references(copy, x), references(wide, wide_x))
+    rows = [row for grad in (True, False) for row in _forward_rows(copy, x, rounding, grad=grad)]
+    return rows + _forward_rows(wide, wide_x, {}, grad=True) + _gradient_rows(wide, wide_x, seed)
+
+
+def _rounding(narrow: References, wide: References) -> dict[str, float]:
+    """How far the original in float32 is from itself in float64, site by site.
+
+    A trained attention pool can have scores above 1,000, and a softmax turns their last bits into
+    errors of 1e-5: nobody can agree with such a site better than it agrees with itself.
+    """
+    return {site: relative_error(narrow[site][0].double(), wide[site][0]) for site in narrow}
+
+
+ROUNDINGS = 4
+"""Ours and theirs each round once, and a maximum over a few values varies by a factor of two."""
 
 
 def relative_error(ours: Tensor, theirs: Tensor) -> float:
@@ -131,7 +147,9 @@ def _picture_size(tower: HookedTower) -> tuple[int, int]:
     return size if isinstance(size, tuple) else (size, size)
 
 
-def _forward_rows(tower: HookedTower, x: Tensor, *, grad: bool) -> list[tuple]:
+def _forward_rows(
+    tower: HookedTower, x: Tensor, rounding: dict[str, float], *, grad: bool
+) -> list[tuple]:
     fused = [site for site in tower.sites if not site.endswith(OPENING)]
     with torch.set_grad_enabled(grad):
         theirs = references(tower, x)
@@ -140,17 +158,27 @@ def _forward_rows(tower: HookedTower, x: Tensor, *, grad: bool) -> list[tuple]:
     check = "forward grad" if grad else "forward no-grad"
     return [
         _forward_row(
-            tower, site, check, [run[site] for run in (opened, closed) if site in run], theirs
+            tower,
+            site,
+            check,
+            [run[site] for run in (opened, closed) if site in run],
+            theirs,
+            rounding.get(site, 0.0),
         )
         for site in tower.sites
     ]
 
 
 def _forward_row(
-    tower: HookedTower, site: str, check: str, ours: list[Tensor], theirs: References
+    tower: HookedTower,
+    site: str,
+    check: str,
+    ours: list[Tensor],
+    theirs: References,
+    rounding: float,
 ) -> tuple:
     dtype = next(tower.parameters()).dtype
-    bar = FORWARD_BARS[dtype]
+    bar = max(FORWARD_BARS[dtype], ROUNDINGS * rounding)
     if site not in theirs:
         return (tower.label, site, check, _word(dtype), float("inf"), bar, False, 0, "none")
     value, how = theirs[site]

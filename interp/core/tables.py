@@ -200,4 +200,6 @@ class Table:
             ) from None
         words = ("reason", "control", "verdict", "null_kind", "ceiling_kind")
         present = [name for name in words if name in frame.columns]
-        return cls(facts["name"], frame.fillna(dict.fromkeys(present, "")), facts["facts"])
+        for name in present:  # an empty column of words reads as numbers
+            frame[name] = frame[name].astype(object).where(frame[name].notna(), "")
+        return cls(facts["name"], frame, facts["facts"])

@@ -1,1 +1,5 @@
+"""Tables and plates become figures, and figures one self-contained HTML page; no model is seen."""
 
+from interp.report.page import build_page
+
+__all__ = ["build_page"]

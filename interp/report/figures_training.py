@@ -1,0 +1,110 @@
+"""Figures of training: what each setting was trained on, and how its loss fell."""
+
+from interp.report.figures import (
+    LEGEND,
+    Choice,
+    Figure,
+    Trace,
+    axis,
+    layout,
+    numbers,
+    rows_axis,
+    span,
+)
+from interp.report.naming import (
+    colours,
+    ordered_settings,
+    plain,
+    sequence,
+    setting_look,
+    setting_name,
+)
+from interp.report.reading import Frame, Result
+
+
+def mixtures(result: Result) -> Figure | None:
+    """Training pictures of each domain in each setting, stacked."""
+    rows = result.frame("mixtures").dropna(subset=["n_pictures"])
+    if rows.empty:
+        return None
+    options = list(dict.fromkeys(rows["test_domain"]))
+    domains = [name for name in result.domains if name in set(rows["domain"])]
+    tints = colours(domains)
+    settings = ordered_settings(rows["setting"])
+    traces: list[Trace] = []
+    for place, test_domain in enumerate(options):
+        here = rows[rows["test_domain"] == test_domain]
+        for domain in domains:
+            part = here[here["domain"] == domain].drop_duplicates("setting").set_index("setting")
+            part = part.reindex([name for name in settings if name in set(part.index)])
+            traces.append(_bar(part, domain, tints[domain], place))
+    steps = rows.groupby("setting")["steps"].max().dropna()
+    trained = sequence(
+        [f"{setting_name(name)} {steps[name]:,.0f}" for name in ordered_settings(steps.index)]
+    )
+    totals = rows.groupby(["test_domain", "setting"])["n_pictures"].sum()
+    return Figure(
+        "mixtures",
+        "Training pictures by domain",
+        f"Pictures, not steps; n = {span(totals)} per setting, counted and so without interval. "
+        f"Optimiser steps: {trained or 'not recorded'}.",
+        f"Stacked bars of {sequence([setting_name(name) for name in settings])} by domain",
+        traces,
+        layout(
+            130 + 46 * len(settings),
+            barmode="stack",
+            legend={**LEGEND, "traceorder": "normal"},
+            xaxis=axis("training pictures"),
+            yaxis=rows_axis(len(settings)),
+        ),
+        [Choice("Test domain", options)],
+    )
+
+
+def _bar(rows: Frame, domain: str, colour: str, place: int) -> Trace:
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": plain(domain),
+        "x": numbers(rows["n_pictures"]),
+        "y": [plain(setting_name(str(name))) for name in rows.index],
+        "marker": {"color": colour},
+        "hovertemplate": "%{y}: %{x:,} pictures<extra>%{fullData.name}</extra>",
+        "meta": [place],
+    }
+
+
+def losses(result: Result) -> Figure | None:
+    """Training loss by epoch, a line per setting."""
+    rows = result.frame("losses").dropna(subset=["epoch", "loss"])
+    if rows.empty:
+        return None
+    options = list(dict.fromkeys(rows["test_domain"]))
+    traces: list[Trace] = []
+    for place, test_domain in enumerate(options):
+        here = rows[rows["test_domain"] == test_domain]
+        for number, setting in enumerate(ordered_settings(here["setting"])):
+            line = here[here["setting"] == setting].sort_values("epoch", kind="stable")
+            colour, symbol = setting_look(setting, number)
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "lines+markers",
+                    "name": plain(setting_name(setting)),
+                    "x": numbers(line["epoch"]),
+                    "y": numbers(line["loss"]),
+                    "line": {"color": colour, "width": 2},
+                    "marker": {"symbol": symbol, "size": 6},
+                    "hovertemplate": "epoch %{x}: %{y:.3f}<extra>%{fullData.name}</extra>",
+                    "meta": [place],
+                }
+            )
+    return Figure(
+        "losses",
+        "Training loss by epoch",
+        "Contrastive loss, mean over an epoch; n = 1 run per line, so without interval.",
+        f"Lines for {rows['setting'].nunique()} settings over {rows['epoch'].max():.0f} epochs",
+        traces,
+        layout(320, xaxis=axis("epoch"), yaxis=axis("loss, nats")),
+        [Choice("Test domain", options)],
+    )

@@ -1,0 +1,170 @@
+"""The page's sections in their order: what each is about, how it was measured, what it shows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from interp.report.figures import Figure
+from interp.report.figures_accuracy import (
+    accuracy_by_class,
+    accuracy_by_domain,
+    accuracy_by_setting,
+    differences,
+)
+from interp.report.figures_certificate import certificate
+from interp.report.figures_patching import patching
+from interp.report.figures_sharing import domain_map, probe_map, profile
+from interp.report.figures_training import losses, mixtures
+from interp.report.naming import sequence
+from interp.report.reading import Result
+from interp.report.verdicts import Grid, certificate_verdict, verdicts
+
+Draw = Callable[[Result], Figure | None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A section before it is filled: its words, the tables it needs, the figures it draws."""
+
+    anchor: str
+    title: str
+    method: str
+    tables: Sequence[str]
+    figures: Sequence[Draw]
+    grids: Callable[[Result], list[Grid]] = lambda result: []
+    note: str = ""
+    study_only: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section as the page shows it."""
+
+    anchor: str
+    title: str
+    method: str
+    tables: Sequence[str]
+    figures: Sequence[Figure]
+    grids: Sequence[Grid]
+    missing: Sequence[str] = field(default_factory=tuple)
+    note: str = ""
+
+
+PLANS = (
+    Plan(
+        "training",
+        "Training distributions",
+        "Each setting is a rule on which cells (class × domain) are trained on. All but natural "
+        "only are matched in size unless the specification says otherwise (Kempf et al. 2025).",
+        ("mixtures", "losses"),
+        (mixtures, losses),
+        study_only=True,
+    ),
+    Plan(
+        "generalization",
+        "Generalization",
+        "Zero-shot: a picture gets the class whose averaged text embedding is nearest by cosine. "
+        "Balanced top-1 = mean over classes of each class's accuracy. Differences are paired.",
+        ("accuracy", "differences", "accuracy_by_class"),
+        (accuracy_by_setting, differences, accuracy_by_domain, accuracy_by_class),
+        note="A setting can be worse among all classes merely because it prefers seen ones; "
+        "among the held-out classes only, that preference cannot play.",
+    ),
+    Plan(
+        "similarity",
+        "Same geometry? (R2)",
+        "Debiased linear CKA = HSIC(A, B) / √(HSIC(A, A) HSIC(B, B)) of class means, paired by "
+        "class, unbiased HSIC (Song et al. 2012); index = (CKA − null) / (ceiling − null).",
+        ("similarity",),
+        (lambda result: profile(result, "R2"), domain_map),
+        lambda result: verdicts(result, "R2"),
+        "CKA cannot see a rotation: orthogonal subspaces in one network read as alike.",
+    ),
+    Plan(
+        "probes",
+        "Same directions? (R1, R3)",
+        "Logistic probes of the class, fitted in one domain, tested on other artists' drawings in "
+        "every domain; index = (accuracy − null) / (ceiling − null). On the diagonal: R1.",
+        ("transfer",),
+        (lambda result: profile(result, "R3"), probe_map),
+        lambda result: verdicts(result, "R3"),
+        "A direction that can be read need not be one that the model reads.",
+    ),
+    Plan(
+        "patching",
+        "Where the difference is carried: patching",
+        "One activation of the clean run replaces the corrupt run's (Meng et al. 2022); index = "
+        "(effect − null) / (gap − null), with the class's margin as metric, mean over classes.",
+        ("patching", "patching_examples"),
+        (patching,),
+        note="Patching says where, not whether two domains share it: it carries no verdict.",
+    ),
+    Plan(
+        "transplant",
+        "Same causal directions? (R4)",
+        "Activations of class c in domain A replace those of another class's picture in domain B: "
+        "index = (gain for c − gain by another class of A) / (gain by B's own c − the same).",
+        ("transplant",),
+        (lambda result: profile(result, "R4"),),
+        lambda result: verdicts(result, "R4"),
+        "Of the rungs on this page, only this one allows a claim about mechanisms.",
+    ),
+    Plan(
+        "certificate",
+        "Numerics certificate",
+        "Every opened tower against the original at every site, on weights of which each was moved "
+        "off its initial value: error = max |ours − theirs| / max |theirs|.",
+        ("certificate",),
+        (certificate,),
+        certificate_verdict,
+    ),
+)
+
+
+def sections(result: Result) -> list[Section]:
+    """Fill the plans; for one checkpoint, only those of which something was measured."""
+    filled = [_fill(result, plan) for plan in PLANS if not (plan.study_only and result.one_model)]
+    return [one for one in filled if one.tables or not result.one_model]
+
+
+def _fill(result: Result, plan: Plan) -> Section:
+    present = [name for name in plan.tables if name in result.tables]
+    drawn = [figure for draw in plan.figures if present for figure in [draw(result)] if figure]
+    grids = plan.grids(result) if present else []
+    return Section(
+        plan.anchor,
+        plan.title,
+        plan.method,
+        present,
+        drawn,
+        grids,
+        _missing(result, plan, bool(drawn)),
+        plan.note if present else "",
+    )
+
+
+def _missing(result: Result, plan: Plan, drawn: bool) -> list[str]:
+    """What is not here and why, in a sentence for each reason."""
+    found = []
+    by_reason: dict[str, list[str]] = {}
+    for name in plan.tables:
+        if name in result.absent and not result.one_model:
+            by_reason.setdefault(result.absent[name], []).append(name)
+    for reason, names in by_reason.items():
+        noun = "table" if len(names) == 1 else "tables"
+        found.append(f"Missing: the {noun} {sequence(names)} ({reason}).")
+    if not drawn and not by_reason and any(name in result.tables for name in plan.tables):
+        found.append(_nothing(result, plan))
+    return found
+
+
+def _nothing(result: Result, plan: Plan) -> str:
+    """Why tables that are there give no figure."""
+    reasons = {
+        reason
+        for name in plan.tables
+        if name in result.tables
+        for reason in result.frame(name)["reason"]
+        if reason
+    }
+    why = f": {sequence(sorted(reasons)[:3])}" if reasons else ""
+    return f"Nothing to draw: the tables hold no number{why}."

@@ -1,0 +1,160 @@
+"""What the page compares, and what it says of each: a pair of domains in one model.
+
+In a study the subjects are its settings, each with the natural domain and the test domain. For one
+checkpoint they are the pairs of its natural domain with every other.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from interp.core.statistics import CANNOT_TELL
+from interp.report.naming import SYMBOLS, colours, ordered_settings, setting_look, setting_name
+from interp.report.reading import Frame, Result
+
+BAND = (1 / 3, 2 / 3)
+"""The middle layers, fixed before any result was seen: depth from a third to two thirds."""
+
+LAST = "hook_embedding"
+"""Never part of the band: sharing there nearly restates accuracy."""
+
+CUT = "a complete cut"
+"""How a transplant's reason begins where the site carries the whole run, and nothing is tested."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model and pair of domains: its name, its looks, and the keys of its table rows."""
+
+    name: str
+    setting: str
+    test_domain: str
+    natural: str
+    domain: str
+    colour: str
+    symbol: str
+
+    def pair(self, frame: Frame) -> Frame:
+        """Rows between the subject's two domains, in either order."""
+        ends = {self.natural, self.domain}
+        either = frame["domain_a"].isin(ends) & frame["domain_b"].isin(ends)
+        return self.of(frame[either & (frame["domain_a"] != frame["domain_b"])])
+
+    def of(self, frame: Frame) -> Frame:
+        """Rows of the subject's model; a table that names no test domain serves all of them."""
+        tested = frame["test_domain"].isin([self.test_domain, ""])
+        return frame[(frame["setting"] == self.setting) & tested]
+
+
+def subjects(result: Result, test_domain: str) -> list[Subject]:
+    """The settings of a test domain, or the domain pairs of one checkpoint."""
+    settings = settings_of(result)
+    if not result.one_model:
+        return [
+            Subject(setting_name(setting), setting, test_domain, result.natural, test_domain, *look)
+            for place, setting in enumerate(settings)
+            for look in [setting_look(setting, place)]
+        ]
+    domains = result.domains
+    natural = result.natural if result.natural in domains else (domains or [""])[0]
+    others = [name for name in domains if name != natural]
+    tints = colours(others)
+    return [
+        Subject(
+            f"{natural} and {name}", setting, test_domain, natural, name, tints[name],
+            SYMBOLS[place % len(SYMBOLS)],
+        )
+        for setting in settings[:1] or [""]
+        for place, name in enumerate(others)
+    ]  # fmt: skip
+
+
+def settings_of(result: Result) -> list[str]:
+    """Every setting that a table measured, in the order of the page."""
+    names: list[str] = []
+    for table in ("mixtures", "accuracy", "similarity", "transfer", "transplant", "patching"):
+        names += result.frame(table)["setting"].unique().tolist()
+    found = ordered_settings(names)
+    return [name for name in found if name] or found[:1]
+
+
+def in_band(frame: Frame) -> Frame:
+    """The rows of a model's own middle layers."""
+    deep = frame["depth"].between(BAND[0] - 1e-9, BAND[1] + 1e-9)
+    own = (frame["control"] == "") & (frame["site"] != LAST)
+    same = (frame["site_b"] == "") | (frame["site_b"] == frame["site"])
+    return frame[deep & own & same]
+
+
+@dataclass(frozen=True)
+class Band:
+    """What the middle layers say together: mean index, its interval, one verdict, and why.
+
+    The ends of the interval are the means of the sites' ends: right if the sites err together, and
+    otherwise too wide, never too narrow. The verdict is that of all sites, or "cannot tell".
+    """
+
+    index: float
+    low: float
+    high: float
+    verdict: str
+    verdicts: str
+    reasons: tuple[str, ...]
+    n_sites: int
+
+
+def band(rows: Frame) -> Band | None:
+    """Sum up the middle layers of one subject; None where nothing was measured there."""
+    middle = in_band(rows)
+    tested = middle[~middle["reason"].str.startswith(CUT)]
+    if middle.empty:
+        return None
+    counted = Counter(tested["verdict"].replace("", CANNOT_TELL))
+    verdict = next(iter(counted)) if len(counted) == 1 else CANNOT_TELL
+    finite = tested[["index", "index_low", "index_high"]].dropna()
+    ends: Frame = finite.mean() if len(finite) else pd.Series(math.nan, index=finite.columns)
+    said = ", ".join(f"{count} of {len(tested)} {word}" for word, count in counted.most_common())
+    reasons = tuple(dict.fromkeys(reason for reason in middle["reason"] if reason))
+    return Band(
+        float(ends["index"]),
+        float(ends["index_low"]),
+        float(ends["index_high"]),
+        verdict,
+        said or "no site tested",
+        reasons,
+        len(tested),
+    )
+
+
+def rung_rows(result: Result, rung: str, subject: Subject) -> Frame:
+    """Table rows by which a rung is judged for a subject (raw, from the natural domain onwards)."""
+    if rung == "R2":
+        return subject.pair(result.frame("similarity"))
+    if rung == "R4":
+        rows = subject.pair(result.frame("transplant"))
+        onwards = rows[rows["domain_a"] == subject.natural]
+        return onwards if len(onwards) else rows
+    rows = subject.of(result.frame("transfer"))
+    rows = rows[~rows["centred"]]
+    if rung == "R3":
+        there = rows["domain"] == subject.domain
+        return rows[(rows["train_domain"] == subject.natural) & there]
+    return rows[
+        (rows["train_domain"] == rows["domain"])
+        & rows["domain"].isin([subject.natural, subject.domain])
+    ]
+
+
+def middle_site(frame: Frame) -> str:
+    """The site nearest to half depth among a model's own; fixed by its place, not its result."""
+    own = frame[(frame["control"] == "") & (frame["site"] != LAST)].dropna(subset=["depth"])
+    return str(own.loc[(own["depth"] - 0.5).abs().idxmin(), "site"]) if len(own) else ""
+
+
+def sites_by_depth(frame: Frame) -> Sequence[str]:
+    """Sites from input to output, each once."""
+    order = frame.drop_duplicates("site").sort_values(["depth", "layer"], kind="stable")
+    return [str(site) for site in order["site"]]

@@ -1,0 +1,193 @@
+"""The page as a file: complete, self-contained, escaped, and never broken by what is missing."""
+
+import base64
+import gzip
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from interp.core.errors import DataError, OutputError
+from interp.report import build_page
+from interp.report.embedding import downloads
+from interp.report.page import render
+from interp.report.reading import TABLES, read_result
+
+Build = Callable[..., Path]
+Frames = Callable[[], dict[str, pd.DataFrame]]
+
+NASTY = (
+    "<script>alert(1)</script>",
+    "</script><img src=x onerror=alert(1)>",
+    "a \"quoted\", 'class' & more",
+    "🦒 жираф",
+    "זברה",
+    "x" * 300,
+    "None",
+    "007",
+)
+
+
+def outside_plotly(page: str) -> str:
+    """The page without plotly's own source."""
+    scripts = re.findall(r"<script>.*?</script>", page, flags=re.DOTALL)
+    longest = max(scripts, key=len)
+    assert len(longest) > 3_000_000
+    return page.replace(longest, "")
+
+
+def test_one_small_self_contained_file(build: Build) -> None:
+    folder = build()
+    page = build_page(folder)
+    assert page == folder / "report.html"
+    text = page.read_text()
+    assert page.stat().st_size < 15_000_000
+    assert text.count("plotly.js v") == 1
+    rest = outside_plotly(text)
+    assert not re.findall(r"(?:src|srcset|poster)=[\"']?(?:https?:)?//", rest)
+    links = re.findall(r"<(\w+)[^>]*href=[\"']https?:", rest)
+    assert links == ["a"]  # the credit; and the one with a javascript: address is no link
+    assert "javascript:" not in rest
+    assert "url(" not in rest
+    assert "default-src 'none'" in rest
+
+
+def test_it_says_where_it_comes_from(build: Build) -> None:
+    text = build_page(build()).read_text()
+    for fact in ("interp-report run study.toml", "0f1e2d3c4b5a6978", "99aa88bb77cc66dd", "2.8.0"):
+        assert fact in text
+    assert "Lucide" in text and "ISC" in text and "broken.png" in text
+    assert text.count('<figure class="plate">') == 4
+    assert "shared mechanism" not in outside_plotly(text)  # there is no R4 in this run
+
+
+def test_downloads_are_the_files(build: Build) -> None:
+    folder = build()
+    text = build_page(folder).read_text()
+    found = dict(
+        re.findall(r'<script type="application/gzip" id="table-(\w+)">(.*?)</script>', text)
+    )
+    assert set(found) == {path.stem for path in (folder / "tables").glob("*.csv")}
+    for name, payload in found.items():
+        raw = (folder / "tables" / f"{name}.csv").read_bytes()
+        assert gzip.decompress(base64.b64decode(payload)) == raw
+
+
+def test_the_largest_table_only_begins_in_the_page(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = build()
+    monkeypatch.setattr("interp.report.embedding.TABLE_BYTES", 100_000)
+    found = downloads(read_result(folder))
+    assert found["patching_examples"].cut and not found["differences"].cut
+    assert "too large for this page" in build_page(folder).read_text()
+
+
+def test_text_from_data_is_escaped(build: Build, study_frames: Frames) -> None:
+    frame = study_frames()["accuracy_by_class"]
+    places = {f"class_{n:02d}": name for n, name in enumerate(NASTY)}
+    frame["label"] = frame["label"].replace(places)
+    similarity = study_frames()["similarity"].assign(reason=NASTY[1], verdict="cannot tell")
+    text = build_page(
+        build(
+            replaced={"accuracy_by_class": frame, "similarity": similarity},
+            question=NASTY[0],
+            command=NASTY[1],
+            strays=NASTY[2],
+            specification={"test_domains": ["sketch"], "held_out": list(NASTY)},
+        )
+    ).read_text()
+    assert "<script>alert" not in text
+    assert "<img src=x" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "a &#34;quoted&#34;, &#39;class&#39; &amp; more" in text
+    assert "🦒" in text and "007" in text
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_any_table_may_be_missing_short_or_hollow(
+    build: Build, study_frames: Frames, name: str
+) -> None:
+    frame = study_frames()[name]
+    missing = render(read_result(build(rung4={"cg-high": 0.8}, without=(name,), name="missing")))
+    assert re.search(rf"Missing: the tables? [^<]*\b{name}\b[^<]*\(", missing)
+    numbers = frame.select_dtypes("number").columns
+    hollow = frame.assign(**dict.fromkeys(numbers, np.nan))
+    for replaced in (frame.head(1), hollow):
+        render(read_result(build(replaced={name: replaced}, name=f"with-{len(replaced)}")))
+
+
+def test_all_tables_may_be_empty(build: Build, study_frames: Frames) -> None:
+    empty = {name: frame.head(0) for name, frame in study_frames().items()}
+    assert "Nothing to draw" in render(read_result(build(replaced=empty)))
+
+
+def test_damaged_and_foreign_tables_are_named(build: Build) -> None:
+    folder = build()
+    (folder / "tables" / "losses.csv").write_text("epok,lose\n1,2\n")
+    (folder / "tables" / "mixtures.csv").write_bytes(b"")
+    (folder / "plates" / "broken.png").write_bytes(b"no picture")
+    text = build_page(folder).read_text()
+    assert "undeclared column" in text
+    assert "its file is empty" in text
+
+
+def test_nothing_but_facts(build: Build) -> None:
+    text = build_page(build(without=TABLES, plates=False)).read_text()
+    assert text.count("Missing: ") >= 7
+    assert 'id="canvas-' not in text
+
+
+def test_one_checkpoint(build: Build) -> None:
+    one = build_page(build(accuracy={"cg-high": 0.4}, index={"cg-high": 0.7}, name="one"))
+    assert "With 1 checkpoint" in one.read_text()
+    model = build_page(
+        build(
+            mode="model",
+            accuracy={"": 0.4},
+            index={"": 0.7},
+            without=("mixtures", "losses", "differences", "accuracy_by_class"),
+            specification={"natural": "real"},
+            name="model",
+        )
+    ).read_text()
+    assert 'id="training"' not in model
+    assert "Missing: the" not in model
+    assert "real and sketch" in model
+
+
+def test_several_test_domains(build: Build, study_frames: Frames) -> None:
+    frames = {
+        name: pd.concat([frame, frame.replace({"sketch": "painting", "painting": "sketch"})])
+        for name, frame in study_frames().items()
+        if name != "certificate"
+    }
+    specification = {"test_domains": ["sketch", "painting"], "natural": "real"}
+    text = build_page(build(replaced=frames, specification=specification)).read_text()
+    assert text.count("On held-out classes in") == 2
+    assert '<option value="1">painting</option>' in text
+
+
+def test_bad_folders_are_said_in_our_words(build: Build, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"facts\.json"):
+        build_page(tmp_path / "nowhere")
+    folder = build()
+    (folder / "facts.json").write_text("[1]")
+    with pytest.raises(DataError, match="holds a list"):
+        build_page(folder)
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(OutputError, match="write the page"):
+        build_page(build(name="good"), file / "report.html")
+
+
+def test_it_is_quick(build: Build) -> None:
+    folder = build(rung4={"cg-high": 0.8})
+    build_page(folder)
+    started = time.process_time()
+    build_page(folder)
+    assert time.process_time() - started < 10

@@ -1,0 +1,127 @@
+"""The answer follows the tables, and says no more than its level licenses."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from interp.report.reading import read_result
+from interp.report.words import answer
+
+Build = Callable[..., Path]
+Frames = Callable[[], dict[str, pd.DataFrame]]
+
+ORDER = ("natural-only", "leave-out-domain", "cg-low", "cg-high")
+
+
+def planted(*values: float) -> dict[str, float]:
+    return dict(zip(ORDER, values, strict=True))
+
+
+def said(folder: Path) -> list[str]:
+    return answer(read_result(folder))
+
+
+def test_generalization_and_its_twin(build: Build) -> None:
+    helps = said(build(name="helps"))[0]
+    assert "31.0 % for leave-out-domain" in helps
+    assert (
+        "leave-out-domain beats natural only by 23.0 points (95 % interval 15.0 to 31.0)" in helps
+    )
+    assert "CG high diversity beats CG low diversity by 24.0 points" in helps
+    hurts = said(build(name="hurts", accuracy=planted(0.4, 0.1, 0.5, 0.2)))[0]
+    assert "leave-out-domain falls behind natural only by 30.0 points" in hurts
+    assert "(95 % interval 22.0 to 38.0)" in hurts
+    equal = said(build(name="equal", accuracy=planted(0.2, 0.22, 0.3, 0.31)))[0]
+    assert "whether leave-out-domain beats natural only cannot be told (2.0 points" in equal
+
+
+def test_sharing_and_its_twin(build: Build) -> None:
+    first = said(build(name="first"))[1]
+    assert "between real and sketch" in first
+    assert "arranged alike (debiased CKA, R2) for leave-out-domain (0.66) and CG high" in first
+    assert "not for natural only (0.05)" in first
+    assert "undecided for CG low diversity (0.35)" in first
+    twin = said(build(name="twin", index=planted(0.8, 0.05, 0.05, 0.05)))[1]
+    assert "for natural only (0.80), not for leave-out-domain (0.05)" in twin
+    none = said(build(name="none", index=planted(0.05, 0.05, 0.05, 0.05)))[1]
+    assert "not arranged alike (debiased CKA, R2) for natural only (0.05)" in none
+
+
+def test_only_transplants_speak_of_mechanisms(build: Build) -> None:
+    assert "mechanism" not in " ".join(said(build(name="without", index=planted(*[0.9] * 4))))
+    shared = said(build(name="shared", rung4=planted(0.9, 0.9, 0.9, 0.9)))[2]
+    assert "a shared mechanism for natural only" in shared
+    apart = said(build(name="apart", rung4=planted(0.0, 0.0, 0.0, 0.0)))[2]
+    assert "shared mechanism" not in apart
+    assert "no common mechanism" in apart
+
+
+@pytest.mark.parametrize(
+    ("index", "words"),
+    [
+        ((0.05, 0.66, 0.35, 0.81), "the same order (Spearman 1.00)"),
+        ((0.81, 0.35, 0.66, 0.05), "opposite orders (Spearman −1.00)"),
+        ((0.35, 0.05, 0.81, 0.66), "no common order"),
+    ],
+)
+def test_together_is_descriptive(build: Build, index: tuple[float, ...], words: str) -> None:
+    last = said(build(index=planted(*index)))[-1]
+    assert words in last
+    assert "descriptive" in last
+    assert "1/24" in last
+    assert "cannot be claimed" in last
+
+
+def test_two_to_four_sentences(build: Build) -> None:
+    assert 2 <= len(said(build(name="three"))) <= 4
+    assert 2 <= len(said(build(name="four", rung4=planted(0.1, 0.2, 0.3, 0.4)))) <= 4
+
+
+def test_the_final_embedding_never_decides(build: Build, study_frames: Frames) -> None:
+    frame = study_frames()["similarity"]
+    last = frame["site"] == "hook_embedding"
+    frame.loc[last, ["index", "index_low", "index_high"]] = 0.0
+    frame.loc[last, "verdict"] = "not shared"
+    changed = said(build(name="changed", replaced={"similarity": frame}))
+    assert changed == said(build(name="as it was"))
+
+
+def test_a_split_vote_cannot_tell(build: Build, study_frames: Frames) -> None:
+    frame = study_frames()["similarity"]
+    one = (frame["site"] == "layer2.0.hook_resid_post") & (frame["setting"] == "cg-high")
+    frame.loc[one & (frame["control"] == ""), "verdict"] = "cannot tell"
+    assert (
+        "undecided for CG low diversity (0.35) and CG high diversity"
+        in (said(build(replaced={"similarity": frame}))[1])
+    )
+
+
+def test_missing_tables_are_said(build: Build) -> None:
+    without = ("accuracy", "differences", "similarity", "transfer")
+    words = " ".join(said(build(without=without)))
+    assert "accuracy was not measured" in words
+    assert "was not measured" in words
+    assert "cannot be told" in words
+
+
+def test_one_model(build: Build) -> None:
+    without = ("differences", "mixtures", "losses", "accuracy_by_class")
+    words = said(build(mode="model", index={"": 0.8}, accuracy={"": 0.5}, without=without))
+    assert words[0].startswith("In the middle layers the class can be read in real, clipart")
+    assert "real and sketch (0.80)" in words[1]
+    assert not any("Across" in sentence or "checkpoint" in sentence for sentence in words)
+
+
+def test_unknown_numbers_are_no_claims(build: Build, study_frames: Frames) -> None:
+    frames = study_frames()
+    differences = frames["differences"].assign(low=np.nan, high=np.nan)
+    similarity = frames["similarity"].assign(index=np.nan, verdict="cannot tell", reason="few")
+    replaced = {"differences": differences, "similarity": similarity}
+    words = said(build(replaced=replaced, without=("transfer",)))
+    assert "differ by 23.0 points (no interval)" in words[0]
+    assert "beats" not in words[0]
+    assert "undecided for natural only, leave-out-domain" in words[1]
+    assert "nan" not in " ".join(words).lower().replace("natural", "")
