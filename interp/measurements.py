@@ -29,11 +29,8 @@ STREAM = (
 )
 """The stream through a tower, stage by stage, and the embedding at its end."""
 
-PATCHED = {
-    "blocks.*.hook_resid_pre": ("layer", "pos"),
-    "layer*.*.hook_resid_post": ("layer", "row", "column"),
-}
-"""Where sweeps look: token by token in a ViT's stream, place by place in a ResNet's stages."""
+PATCHED = {"blocks.*.hook_resid_pre": ("layer", "pos"), "layer*.*.hook_out": ("layer",)}
+"""Where sweeps look: token by token in a ViT's stream, and at what each ResNet stage adds."""
 
 DONATED = (
     "layer*.*.hook_out",

@@ -10,7 +10,7 @@
     preset = "resnet-small"
     steps = 1200
     [analysis]
-    n_pairs = 40
+    n_pairs = 60
 
 Whatever the file leaves out has the default below; a word that no section knows is an error.
 """
@@ -83,7 +83,8 @@ class TrainingSpec(Recipe):
 class AnalysisSpec:
     """What is measured on each trained model."""
 
-    n_pairs: int = 40
+    n_pairs: int = 60
+    n_transplants: int = 240
     n_permutations: int = 999
     n_splits: int = 5
     transfer: bool = True

@@ -513,7 +513,7 @@ class Measurement:
                 self.analysed,
                 domains=self.pair,
                 class_names=self.images.labels,
-                n_pairs=self.specification.analysis.n_pairs,
+                n_pairs=self.specification.analysis.n_transplants,
             )
         }
 

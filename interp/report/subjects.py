@@ -44,9 +44,10 @@ class Subject:
         return self.of(frame[either & (frame["domain_a"] != frame["domain_b"])])
 
     def of(self, frame: Frame) -> Frame:
-        """Rows of the subject's model; a table that names no test domain serves all of them."""
+        """Rows of the subject's model, and of the floors that all settings have in common."""
         tested = frame["test_domain"].isin([self.test_domain, ""])
-        return frame[(frame["setting"] == self.setting) & tested]
+        floor = (frame["setting"] == "") & (frame["control"] != "")
+        return frame[((frame["setting"] == self.setting) | floor) & tested]
 
 
 def subjects(result: Result, test_domain: str) -> list[Subject]:

@@ -14,7 +14,7 @@ LABELS = ["cat", "dog", "owl", "pig"]
 
 
 class Oracle:
-    """A model that sees the class, except that it takes every owl for a cat and prefers seen pigs."""
+    """A model that sees the class, except that it takes every owl for a cat."""
 
     def __init__(self, images: ImageTable) -> None:
         self.images = images

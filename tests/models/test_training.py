@@ -1,4 +1,4 @@
-"""Training: resumable, repeatable, atomic, with the untrained model kept; two ranks run on the CPU."""
+"""Training: resumable, repeatable, atomic, with the untrained model kept."""
 
 import subprocess
 import sys
