@@ -139,7 +139,7 @@ def run(
 def page(out: Out = OUT) -> None:
     """Build the page again from the tables of a finished study."""
     from interp.core.errors import DataError
-    from interp.study import Result
+    from interp.result import Result
 
     if not (out / "facts.json").is_file():
         raise DataError(

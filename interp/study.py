@@ -6,25 +6,19 @@ Every step writes into a folder named by the hash of everything it depends on, u
 name until it is complete. Interrupt a study anywhere and start it again: it goes on.
 """
 
-import importlib.metadata
-import json
-import os
-import platform
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from interp.core.errors import DataError, SampleError, check_known, listed
+from interp.core.errors import SampleError, check_known, listed
 from interp.core.images import ImageTable
-from interp.core.plates import Plate
-from interp.core.progress import say, track
-from interp.core.store import complete, file_hash, fingerprint, writable, write_atomic
-from interp.core.tables import Table
+from interp.core.progress import say
+from interp.core.store import fingerprint, writable
 from interp.data import open_images
 from interp.data.mixtures import (
     NATURAL,
@@ -34,67 +28,17 @@ from interp.data.mixtures import (
     make_mixture,
 )
 from interp.data.prompts import DOMAIN_WORDS, TEMPLATES, vocabulary, words_for
+from interp.models.presets import write_model_folder
+from interp.models.training import Run, train
+from interp.result import Result, provenance, thumbnails, versions, write_result
 from interp.specification import Specification
+from interp.steps import Measurement, Model, measure
 
-PACKAGES = (
-    "interp",
-    "torch",
-    "open_clip_torch",
-    "transformer_lens",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "pandas",
-    "pillow",
-)
-CONTRASTS = (("leave-out-domain", "natural-only"), ("cg-high", "cg-low"))
 UNTRAINED = "epoch 0"
 PICTURES_PER_SECOND = 1200
 """Rough speed of training the small ResNet at 48 pixels, two runs side by side on two cores."""
 MIB_PER_MODEL = 45
 """Rough size of two checkpoints of the small ResNet, with optimizer state."""
-
-
-def versions() -> dict[str, str]:
-    """The versions that results depend on."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
-
-
-@dataclass(frozen=True)
-class Model:
-    """One model to measure: its checkpoint, and its place in the study."""
-
-    checkpoint: Path
-    setting: str
-    test_domain: str
-    seed: int
-    control: str = ""
-    architecture: str | None = None
-
-    @property
-    def name(self) -> str:
-        """A name for messages."""
-        return f"{self.setting or self.control or 'model'} ({self.test_domain}, seed {self.seed})"
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished study's folder: `tables`, `plates`, `facts.json`; `report` builds its page."""
-
-    folder: Path
-
-    @cached_property
-    def tables(self) -> dict[str, Table]:
-        """Every table by name."""
-        return {
-            path.stem: Table.load(path) for path in sorted((self.folder / "tables").glob("*.csv"))
-        }
-
-    def report(self, path: str | Path | None = None) -> Path:
-        """Build the page (default: `report.html` in the result's folder) and return its path."""
-        from interp.report import build_page
-
-        return build_page(self.folder, Path(path) if path is not None else None)
 
 
 @dataclass(frozen=True)
@@ -211,10 +155,6 @@ class Study:
         device: str | None,
     ) -> list[Model]:
         """Train every model that is not there yet; the untrained one of each seed comes first."""
-        from dataclasses import replace
-
-        from interp.models.training import Run, train
-
         model_folder = self._model_folder(images, steps)
         runs = []
         for mixture, folder, manifest in mixtures:
@@ -248,8 +188,6 @@ class Study:
 
     def _model_folder(self, images: ImageTable, steps: Path) -> Path:
         """The configuration and tokenizer that all models of the study share."""
-        from interp.models.presets import write_model_folder
-
         words = vocabulary(images.labels, images.domains)
         longest = longest_caption(images)
         training, size = self.specification.training, self.specification.images.size
@@ -295,44 +233,6 @@ def question(domains: Sequence[str]) -> str:
     )
 
 
-def provenance(images: ImageTable, seconds: dict[str, float]) -> dict[str, Any]:
-    """Versions, machine, seconds, and whose pictures they are."""
-    import torch
-
-    return {
-        "versions": {**versions(), "python": platform.python_version()},
-        "seconds": seconds,
-        "machine": {
-            "cores": os.cpu_count(),
-            "system": platform.system(),
-            "device": "cuda" if torch.cuda.is_available() else "cpu",
-        },
-        "source": images.source,
-        "source_hash": images.fingerprint,
-        "strays": "",
-        "credits": credit(images),
-    }
-
-
-def credit(images: ImageTable) -> list[dict[str, Any]]:
-    """The artists whose drawings the pictures are made from, with their licences."""
-    if "artist" not in images.frame.columns:
-        return []
-    from interp.data.artwork import ARTISTS
-
-    drawn = images.frame.groupby("artist")["drawing"].nunique()
-    return [
-        {
-            "artist": ARTISTS[key].name,
-            "licence": ARTISTS[key].licence,
-            "url": ARTISTS[key].credit,
-            "drawings": int(n),
-        }
-        for key, n in drawn.items()
-        if key in ARTISTS
-    ]
-
-
 def longest_caption(images: ImageTable) -> int:
     """Words in the longest caption or prompt that these classes and domains can make."""
     template = max(len(each.split()) for each in TEMPLATES)
@@ -370,190 +270,6 @@ class Clock:
         self.seconds[self._name] = round(time.monotonic() - self._start, 1)
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """Everything that is measured on one model, each table a step of its own."""
-
-    specification: Specification
-    model: Model
-    images: ImageTable
-    held_out: tuple[str, ...]
-    steps: Path
-    natural: str = ""
-
-    def run(self) -> dict[str, pd.DataFrame]:
-        """The model's tables by name, measured or read back."""
-        import torch
-
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
-        key = self._key()
-        frames: dict[str, pd.DataFrame] = {}
-        for name, make in self._makers().items():
-            folder = self.steps / f"{name}-{key}"
-            if not folder.exists():
-                with complete(folder) as temporary:
-                    for table, frame in make().items():
-                        Table(table, frame).save(temporary)
-            frames |= {path.stem: Table.load(path).frame for path in sorted(folder.glob("*.csv"))}
-        return frames
-
-    def _key(self) -> str:
-        return fingerprint(
-            file_hash(self.model.checkpoint),
-            self.images.fingerprint,
-            self.held_out,
-            self.specification.analysis,
-            self.pair,
-            [self.model.setting, self.model.test_domain, self.model.seed, self.model.control],
-            versions(),
-        )
-
-    @property
-    def pair(self) -> tuple[str, str]:
-        """The natural domain and the one that sharing is asked about."""
-        return self.natural or self.specification.mixtures.natural, self.model.test_domain
-
-    @cached_property
-    def subject(self) -> Any:
-        """The opened model."""
-        from interp.measurements import Subject
-        from interp.models.loading import load_clip
-
-        model = self.model
-        clip = load_clip(model.checkpoint, model=model.architecture)
-        return Subject(clip, model.setting, model.test_domain, model.seed, model.control)
-
-    @cached_property
-    def analysed(self) -> ImageTable:
-        """Pictures that sharing is measured on: seen classes, not those accuracy is measured on."""
-        splits = set(self.images.split)
-        split = "analysis" if "analysis" in splits else "test"
-        pictures = self.images.select(split=split)
-        return pictures[(~pictures.label.isin(self.held_out)).to_numpy()]
-
-    @cached_property
-    def features(self) -> Any:
-        """Activations of the stream, collected once for similarity and probes."""
-        from interp.measurements import features
-
-        return features(self.subject, self.analysed)
-
-    def _makers(self) -> dict[str, Callable[[], dict[str, pd.DataFrame]]]:
-        analysis = self.specification.analysis
-        makers: dict[str, Callable[[], dict[str, pd.DataFrame]]] = {
-            "accuracy": self._accuracy,
-            "similarity": self._similarity,
-        }
-        if analysis.transfer:
-            makers["transfer"] = self._transfer
-        if analysis.patching and not self.model.control:
-            makers |= {
-                "patching": self._patching,
-                "transplant": self._transplant,
-                "certificate": self._certificate,
-            }
-        return makers
-
-    def _accuracy(self) -> dict[str, pd.DataFrame]:
-        from interp.measurements import answers
-        from interp.models.evaluation import accuracy, accuracy_by_class
-
-        got = answers(
-            self.subject,
-            self.images.select(split="test"),
-            class_names=self.images.labels,
-            held_out=self.held_out,
-        )
-        return {
-            "accuracy": self.subject.file(accuracy(got, seed=self.model.seed)),
-            "accuracy_by_class": self.subject.file(accuracy_by_class(got)),
-        }
-
-    def _similarity(self) -> dict[str, pd.DataFrame]:
-        from interp.measurements import representations
-        from interp.probes import pixels
-
-        analysis = self.specification.analysis
-        options = {"n_splits": analysis.n_splits, "n_permutations": analysis.n_permutations}
-        parts = [representations(self.subject, self.features, **options)]
-        if self.model.control:
-            raw = pixels(self.analysed, self.subject.clip.preprocess)
-            parts.append(representations(self.subject, raw, **options).assign(control="pixels"))
-        return {"similarity": pd.concat(parts, ignore_index=True)}
-
-    def _transfer(self) -> dict[str, pd.DataFrame]:
-        from interp.measurements import probing
-
-        return {
-            "transfer": probing(
-                self.subject,
-                self.features,
-                n_permutations=self.specification.analysis.n_permutations,
-            )
-        }
-
-    def _patching(self) -> dict[str, pd.DataFrame]:
-        from interp.measurements import patching
-
-        effects, examples = patching(
-            self.subject,
-            self.analysed,
-            domains=self.pair,
-            class_names=self.images.labels,
-            n_pairs=self.specification.analysis.n_pairs,
-        )
-        return {"patching": effects, "patching_examples": examples}
-
-    def _transplant(self) -> dict[str, pd.DataFrame]:
-        from interp.measurements import transplanting
-
-        return {
-            "transplant": transplanting(
-                self.subject,
-                self.analysed,
-                domains=self.pair,
-                class_names=self.images.labels,
-                n_pairs=self.specification.analysis.n_transplants,
-            )
-        }
-
-    def _certificate(self) -> dict[str, pd.DataFrame]:
-        return {"certificate": self.subject.file(self.subject.clip.certify())}
-
-
-def measure(steps: Sequence[Measurement], jobs: int) -> dict[str, pd.DataFrame]:
-    """Measure models side by side and put their tables together, with the paired differences."""
-    from joblib import Parallel, delayed
-
-    if jobs > 1 and len(steps) > 1:
-        work = Parallel(n_jobs=jobs, return_as="generator")(delayed(_run)(step) for step in steps)
-        each: Iterator[dict[str, pd.DataFrame]] = track(work, "measure", len(steps))  # type: ignore[arg-type]
-    else:
-        each = (step.run() for step in track(steps, "measure"))
-    parts = list(each)
-    names = dict.fromkeys(name for part in parts for name in part)
-    frames = {
-        name: pd.concat([part[name] for part in parts if name in part], ignore_index=True)
-        for name in names
-    }
-    return frames | _differences(frames["accuracy_by_class"], steps[0].held_out)
-
-
-def _run(step: Measurement) -> dict[str, pd.DataFrame]:
-    return step.run()
-
-
-def _differences(by_class: pd.DataFrame, held_out: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """What one setting gains over another on held-out classes in the test domain."""
-    from interp.models.evaluation import differences
-
-    own = by_class[
-        (by_class["domain"] == by_class["test_domain"]) & by_class["label"].isin(held_out)
-    ]
-    found = differences(own, CONTRASTS)
-    return {"differences": found} if len(found) else {}
-
-
 def _mixture_table(mixtures: Sequence[tuple[MixtureSpec, Path, dict[str, Any]]]) -> pd.DataFrame:
     rows = []
     for mixture, _, manifest in mixtures:
@@ -575,8 +291,6 @@ def _mixture_table(mixtures: Sequence[tuple[MixtureSpec, Path, dict[str, Any]]])
 
 def _loss_table(models: Sequence[Model]) -> pd.DataFrame:
     """Training loss per epoch, read from open_clip's logs."""
-    import re
-
     rows = []
     for model in models:
         log = model.checkpoint.parent.parent / "out.log"
@@ -597,40 +311,6 @@ def _loss_table(models: Sequence[Model]) -> pd.DataFrame:
             for epoch, value in loss.items()
         ]
     return pd.DataFrame(rows, columns=["setting", "test_domain", "seed", "epoch", "loss"])
-
-
-def thumbnails(images: ImageTable, *, n_classes: int = 8, size: int = 96) -> list[Plate]:
-    """One plate per domain: a picture each of a few classes, the same classes in every domain."""
-    from PIL import Image
-
-    counts = images.counts()
-    labels = [label for label in images.labels if (counts.loc[label] > 0).all()] or images.labels
-    labels = labels[:: max(1, len(labels) // n_classes)][:n_classes]
-    plates = []
-    for domain in images.domains:
-        sheet = Image.new("RGB", (size * len(labels), size), "white")
-        for place, label in enumerate(labels):
-            cell = images.select(domain=domain, label=label)
-            if len(cell):
-                sheet.paste(cell.picture(0).resize((size, size)), (place * size, 0))
-        plates.append(
-            Plate(f"pictures-{domain}", sheet, f"{domain}: {', '.join(labels)}", {"domain": domain})
-        )
-    return plates
-
-
-def write_result(
-    folder: Path, frames: dict[str, pd.DataFrame], plates: Sequence[Plate], facts: dict[str, Any]
-) -> Result:
-    """Write tables, plates and facts, ready for the page."""
-    for name, frame in frames.items():
-        Table(name, frame, {"spec_hash": facts["spec_hash"], "versions": facts["versions"]}).save(
-            folder / "tables"
-        )
-    for plate in plates:
-        plate.save(folder / "plates")
-    write_atomic(folder / "facts.json", json.dumps(facts, indent=1, default=str))
-    return Result(folder)
 
 
 def examine(

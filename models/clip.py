@@ -76,7 +76,7 @@ class Clip:
     @property
     def logit_scale(self) -> float:
         """exp of the trained log scale."""
-        return float(self.model.logit_scale.exp())  # type: ignore[operator]
+        return float(self.model.logit_scale.detach().exp())  # type: ignore[operator]
 
     def encode_text(self, sentences: Sequence[str]) -> Tensor:
         """Embed sentences, `batch d_embed`, not normalised."""

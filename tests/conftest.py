@@ -9,6 +9,7 @@ from interp.core.images import ImageTable
 from interp.core.progress import set_quiet
 from interp.core.store import cache_folder
 from interp.data.embedded import EmbeddedSpec, open_embedded
+from interp.result import Result
 from interp.specification import (
     AnalysisSpec,
     ImagesSpec,
@@ -16,7 +17,7 @@ from interp.specification import (
     Specification,
     TrainingSpec,
 )
-from interp.study import Result, Study
+from interp.study import Study
 
 SMALL = Specification(
     title="A small study",

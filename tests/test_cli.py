@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from interp.study import Result
+from interp.result import Result
 
 COMMAND = [sys.executable, "-m", "interp.cli"]
 

@@ -14,8 +14,9 @@ from interp.core.images import ImageTable
 from interp.core.tables import EVIDENCE
 from interp.models.evaluation import accuracy_by_class
 from interp.models.loading import load_clip
+from interp.result import Result
 from interp.specification import Specification
-from interp.study import Result, examine, longest_caption
+from interp.study import examine, longest_caption
 from tests.conftest import SMALL
 
 EXPECTED = {

@@ -17,6 +17,11 @@ def set_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
+def is_quiet() -> bool:
+    """Whether progress is silenced."""
+    return _quiet
+
+
 def say(text: str) -> None:
     """Print a line of progress to standard error, unless quiet."""
     if not _quiet:

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from PIL import Image
 
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
-from interp.core.progress import say, track
+from interp.core.parallel import side_by_side
+from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.core.store import cache_folder, complete, file_hash, fingerprint, write_atomic
 from interp.data.artwork import Drawing, artwork_fingerprint, drawings, ink, missing_artists
@@ -141,10 +141,7 @@ def _render_all(root: Path, spec: EmbeddedSpec, jobs: int) -> None:
         f"rendering {len(cells)} cells of {spec.n_train + spec.n_test + spec.n_analysis} pictures "
         f"into {root}"
     )
-    work = Parallel(n_jobs=jobs, return_as="generator")(
-        delayed(_render_cell)(cell) for cell in cells
-    )
-    frames = list(track(work, "render", len(cells)))
+    frames = side_by_side(_render_cell, cells, jobs=jobs, what="render")
     write_atomic(root / "index.csv", pd.concat(frames, ignore_index=True).to_csv(index=False))
 
 

@@ -1,0 +1,127 @@
+"""A finished study on disk: tables, plates and the facts needed to repeat it."""
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from interp.core.images import ImageTable
+from interp.core.plates import Plate
+from interp.core.store import write_atomic
+from interp.core.tables import Table
+
+PACKAGES = (
+    "interp",
+    "torch",
+    "open_clip_torch",
+    "transformer_lens",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pandas",
+    "pillow",
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished study's folder: `tables`, `plates`, `facts.json`; `report` builds its page."""
+
+    folder: Path
+
+    @cached_property
+    def tables(self) -> dict[str, Table]:
+        """Every table by name."""
+        return {
+            path.stem: Table.load(path) for path in sorted((self.folder / "tables").glob("*.csv"))
+        }
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Build the page (default: `report.html` in the result's folder) and return its path."""
+        from interp.report import build_page
+
+        return build_page(self.folder, Path(path) if path is not None else None)
+
+
+def write_result(
+    folder: Path, frames: dict[str, pd.DataFrame], plates: Sequence[Plate], facts: dict[str, Any]
+) -> Result:
+    """Write tables, plates and facts, ready for the page."""
+    for name, frame in frames.items():
+        Table(name, frame, {"spec_hash": facts["spec_hash"], "versions": facts["versions"]}).save(
+            folder / "tables"
+        )
+    for plate in plates:
+        plate.save(folder / "plates")
+    write_atomic(folder / "facts.json", json.dumps(facts, indent=1, default=str))
+    return Result(folder)
+
+
+def versions() -> dict[str, str]:
+    """The versions that results depend on."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def provenance(images: ImageTable, seconds: dict[str, float]) -> dict[str, Any]:
+    """Versions, machine, seconds, and whose pictures they are."""
+    import torch
+
+    return {
+        "versions": {**versions(), "python": platform.python_version()},
+        "seconds": seconds,
+        "machine": {
+            "cores": os.cpu_count(),
+            "system": platform.system(),
+            "device": "cuda" if torch.cuda.is_available() else "cpu",
+        },
+        "source": images.source,
+        "source_hash": images.fingerprint,
+        "strays": "",
+        "credits": credit(images),
+    }
+
+
+def credit(images: ImageTable) -> list[dict[str, Any]]:
+    """The artists whose drawings the pictures are made from, with their licences."""
+    if "artist" not in images.frame.columns:
+        return []
+    from interp.data.artwork import ARTISTS
+
+    drawn = images.frame.groupby("artist")["drawing"].nunique()
+    return [
+        {
+            "artist": ARTISTS[key].name,
+            "licence": ARTISTS[key].licence,
+            "url": ARTISTS[key].credit,
+            "drawings": int(n),
+        }
+        for key, n in drawn.items()
+        if key in ARTISTS
+    ]
+
+
+def thumbnails(images: ImageTable, *, n_classes: int = 8, size: int = 96) -> list[Plate]:
+    """One plate per domain: a picture each of a few classes, the same classes in every domain."""
+    from PIL import Image
+
+    counts = images.counts()
+    labels = [label for label in images.labels if (counts.loc[label] > 0).all()] or images.labels
+    labels = labels[:: max(1, len(labels) // n_classes)][:n_classes]
+    plates = []
+    for domain in images.domains:
+        sheet = Image.new("RGB", (size * len(labels), size), "white")
+        for place, label in enumerate(labels):
+            cell = images.select(domain=domain, label=label)
+            if len(cell):
+                sheet.paste(cell.picture(0).resize((size, size)), (place * size, 0))
+        plates.append(
+            Plate(f"pictures-{domain}", sheet, f"{domain}: {', '.join(labels)}", {"domain": domain})
+        )
+    return plates

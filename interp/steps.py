@@ -1,0 +1,215 @@
+"""Everything that is measured on one model, each table a step that is kept when it is complete."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from interp.core.images import ImageTable
+from interp.core.parallel import side_by_side
+from interp.core.store import complete, file_hash, fingerprint
+from interp.core.tables import Table
+from interp.result import versions
+from interp.specification import Specification
+
+CONTRASTS = (("leave-out-domain", "natural-only"), ("cg-high", "cg-low"))
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model to measure: its checkpoint, and its place in the study."""
+
+    checkpoint: Path
+    setting: str
+    test_domain: str
+    seed: int
+    control: str = ""
+    architecture: str | None = None
+
+    @property
+    def name(self) -> str:
+        """A name for messages."""
+        return f"{self.setting or self.control or 'model'} ({self.test_domain}, seed {self.seed})"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Everything that is measured on one model, each table a step of its own."""
+
+    specification: Specification
+    model: Model
+    images: ImageTable
+    held_out: tuple[str, ...]
+    steps: Path
+    natural: str = ""
+
+    def run(self) -> dict[str, pd.DataFrame]:
+        """The model's tables by name, measured or read back."""
+        key = self._key()
+        frames: dict[str, pd.DataFrame] = {}
+        for name, make in self._makers().items():
+            folder = self.steps / f"{name}-{key}"
+            if not folder.exists():
+                with complete(folder) as temporary:
+                    for table, frame in make().items():
+                        Table(table, frame).save(temporary)
+            frames |= {path.stem: Table.load(path).frame for path in sorted(folder.glob("*.csv"))}
+        return frames
+
+    def _key(self) -> str:
+        return fingerprint(
+            file_hash(self.model.checkpoint),
+            self.images.fingerprint,
+            self.held_out,
+            self.specification.analysis,
+            self.pair,
+            [self.model.setting, self.model.test_domain, self.model.seed, self.model.control],
+            versions(),
+        )
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The natural domain and the one that sharing is asked about."""
+        return self.natural or self.specification.mixtures.natural, self.model.test_domain
+
+    @cached_property
+    def subject(self) -> Any:
+        """The opened model."""
+        from interp.measurements import Subject
+        from interp.models.loading import load_clip
+
+        model = self.model
+        clip = load_clip(model.checkpoint, model=model.architecture)
+        return Subject(clip, model.setting, model.test_domain, model.seed, model.control)
+
+    @cached_property
+    def analysed(self) -> ImageTable:
+        """Pictures that sharing is measured on: seen classes, not those accuracy is measured on."""
+        splits = set(self.images.split)
+        split = "analysis" if "analysis" in splits else "test"
+        pictures = self.images.select(split=split)
+        return pictures[(~pictures.label.isin(self.held_out)).to_numpy()]
+
+    @cached_property
+    def features(self) -> Any:
+        """Activations of the stream, collected once for similarity and probes."""
+        from interp.measurements import features
+
+        return features(self.subject, self.analysed)
+
+    def _makers(self) -> dict[str, Callable[[], dict[str, pd.DataFrame]]]:
+        analysis = self.specification.analysis
+        makers: dict[str, Callable[[], dict[str, pd.DataFrame]]] = {
+            "accuracy": self._accuracy,
+            "similarity": self._similarity,
+        }
+        if analysis.transfer:
+            makers["transfer"] = self._transfer
+        if analysis.patching and not self.model.control:
+            makers |= {
+                "patching": self._patching,
+                "transplant": self._transplant,
+                "certificate": self._certificate,
+            }
+        return makers
+
+    def _accuracy(self) -> dict[str, pd.DataFrame]:
+        from interp.measurements import answers
+        from interp.models.evaluation import accuracy, accuracy_by_class
+
+        got = answers(
+            self.subject,
+            self.images.select(split="test"),
+            class_names=self.images.labels,
+            held_out=self.held_out,
+        )
+        return {
+            "accuracy": self.subject.file(accuracy(got, seed=self.model.seed)),
+            "accuracy_by_class": self.subject.file(accuracy_by_class(got)),
+        }
+
+    def _similarity(self) -> dict[str, pd.DataFrame]:
+        from interp.measurements import representations
+        from interp.probes import pixels
+
+        analysis = self.specification.analysis
+        options = {"n_splits": analysis.n_splits, "n_permutations": analysis.n_permutations}
+        parts = [representations(self.subject, self.features, **options)]
+        if self.model.control:
+            raw = pixels(self.analysed, self.subject.clip.preprocess)
+            parts.append(representations(self.subject, raw, **options).assign(control="pixels"))
+        return {"similarity": pd.concat(parts, ignore_index=True)}
+
+    def _transfer(self) -> dict[str, pd.DataFrame]:
+        from interp.measurements import probing
+
+        return {
+            "transfer": probing(
+                self.subject,
+                self.features,
+                n_permutations=self.specification.analysis.n_permutations,
+            )
+        }
+
+    def _patching(self) -> dict[str, pd.DataFrame]:
+        from interp.measurements import patching
+
+        effects, examples = patching(
+            self.subject,
+            self.analysed,
+            domains=self.pair,
+            class_names=self.images.labels,
+            n_pairs=self.specification.analysis.n_pairs,
+        )
+        return {"patching": effects, "patching_examples": examples}
+
+    def _transplant(self) -> dict[str, pd.DataFrame]:
+        from interp.measurements import transplanting
+
+        return {
+            "transplant": transplanting(
+                self.subject,
+                self.analysed,
+                domains=self.pair,
+                class_names=self.images.labels,
+                n_pairs=self.specification.analysis.n_transplants,
+            )
+        }
+
+    def _certificate(self) -> dict[str, pd.DataFrame]:
+        return {"certificate": self.subject.file(self.subject.clip.certify())}
+
+
+def measure(steps: Sequence[Measurement], jobs: int) -> dict[str, pd.DataFrame]:
+    """Measure models side by side and put their tables together, with the paired differences."""
+    side_by_side(_measure_one, steps, jobs=jobs, what="measure")
+    parts = [step.run() for step in steps]
+    names = dict.fromkeys(name for part in parts for name in part)
+    frames = {
+        name: pd.concat([part[name] for part in parts if name in part], ignore_index=True)
+        for name in names
+    }
+    return frames | _differences(frames["accuracy_by_class"], steps[0].held_out)
+
+
+def _measure_one(step: Measurement) -> None:
+    """Fill a model's step folders, with half of the cores; the tables are read back from there."""
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+    step.run()
+
+
+def _differences(by_class: pd.DataFrame, held_out: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """What one setting gains over another on held-out classes in the test domain."""
+    from interp.models.evaluation import differences
+
+    own = by_class[
+        (by_class["domain"] == by_class["test_domain"]) & by_class["label"].isin(held_out)
+    ]
+    found = differences(own, CONTRASTS)
+    return {"differences": found} if len(found) else {}
