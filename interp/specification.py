@@ -171,18 +171,15 @@ def _frozen(value: Any) -> Any:
 
 
 def _made(kind: type[Section], values: dict[str, Any], where: str) -> Section:
-    """Build a dataclass, holding each value against its default's type."""
-    made = kind(**values)
-    for each in fields(kind):  # type: ignore[arg-type]
-        default, given = getattr(kind(), each.name), getattr(made, each.name)
-        kinds = (
-            (int, tuple)
-            if each.name == "held_out"
-            else ((int, float) if isinstance(default, float) else (type(default),))
-        )
+    """Build a dataclass, holding each value against its default's type first."""
+    defaults = kind()
+    for name, given in values.items():
+        default = getattr(defaults, name)
+        kinds: tuple[type, ...] = (int, float) if isinstance(default, float) else (type(default),)
+        kinds = (int, tuple) if name == "held_out" else kinds
         if not isinstance(given, kinds) or (isinstance(given, bool) and bool not in kinds):
             words = " or ".join(k.__name__.replace("tuple", "list") for k in kinds)
             raise SpecificationError(
-                f"read {where}", f"{each.name} = {given!r}", f"{words}", "mend the value"
+                f"read {where}", f"{name} = {given!r}", f"a value of type {words}", "mend the value"
             )
-    return made
+    return kind(**values)

@@ -29,7 +29,7 @@ from interp.data.mixtures import (
 )
 from interp.data.prompts import DOMAIN_WORDS, TEMPLATES, vocabulary, words_for
 from interp.models.presets import write_model_folder
-from interp.models.training import Run, train
+from interp.models.training import Recipe, Run, train
 from interp.result import Result, provenance, thumbnails, versions, write_result
 from interp.specification import Specification
 from interp.steps import Measurement, Model, measure
@@ -270,9 +270,14 @@ class Clock:
         self.seconds[self._name] = round(time.monotonic() - self._start, 1)
 
 
-def _mixture_table(mixtures: Sequence[tuple[MixtureSpec, Path, dict[str, Any]]]) -> pd.DataFrame:
+def _mixture_table(
+    mixtures: Sequence[tuple[MixtureSpec, Path, dict[str, Any]]], recipe: Recipe
+) -> pd.DataFrame:
+    """Training pictures by domain, and the optimiser steps taken on them."""
     rows = []
     for mixture, _, manifest in mixtures:
+        n_train = manifest["pictures"]
+        steps = recipe.epochs(n_train) * (n_train // recipe.batch_size)
         cells = pd.Series(manifest["counts"])
         by_domain = cells.groupby(cells.index.str.split("/", n=1).str[0]).sum()
         rows += [
@@ -282,7 +287,8 @@ def _mixture_table(mixtures: Sequence[tuple[MixtureSpec, Path, dict[str, Any]]])
                 "seed": mixture.seed,
                 "domain": domain,
                 "n_pictures": int(n),
-                "n_train": manifest["pictures"],
+                "n_train": n_train,
+                "steps": steps,
             }
             for domain, n in by_domain.items()
         ]

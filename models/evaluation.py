@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -10,13 +11,25 @@ from torch import Tensor
 from interp.core.errors import SampleError, check_known
 from interp.core.images import ImageTable
 from interp.core.statistics import mean_interval, sign_flip_p, two_way_interval
-from interp.models.clip import Clip
-from interp.models.heads import Sentence
+from interp.models.heads import Sentence, ZeroShotHead
 
 Prompts = Callable[[str], Sequence[Sentence]]
 """The templates to ask with for pictures of a domain."""
 
 ALL, HELD_OUT, SEEN = "all", "held-out", "seen"
+
+
+@runtime_checkable
+class ZeroShotModel(Protocol):
+    """What answers: `interp.models.clip.Clip`, or anything that embeds pictures and class names."""
+
+    def embed(self, images: ImageTable, *, batch_size: int = 256) -> Tensor:
+        """Embeddings of pictures, `batch d_embed`."""
+        ...
+
+    def zero_shot(self, class_names: Sequence[str], templates: Sequence[Sentence]) -> ZeroShotHead:
+        """A classifier of class names."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -32,7 +45,7 @@ class Answers:
 
 
 def ask(
-    clip: Clip,
+    clip: ZeroShotModel,
     images: ImageTable,
     prompt_sets: Mapping[str, Prompts],
     *,

@@ -193,7 +193,7 @@ def _supervise(
     tail: list[str] = []
     try:
         for line in _lines_until(process, stop):
-            tail = [*tail[-30:], line.rstrip()]
+            tail = [*tail[-200:], line.rstrip()]
             if found := _EPOCH.search(line):
                 epoch, percent, loss = int(found[1]), int(found[2]), float(found[3])
                 progress(
@@ -205,10 +205,17 @@ def _supervise(
     if not stop.is_set() and not run.final.exists():
         raise InterpError(
             f"train {run.name}",
-            f"a trainer that ended with status {process.returncode}",
+            f"a trainer that ended with status {process.returncode} ({_cause(tail)})",
             "a finished run",
-            "read the end of its log:\n" + "\n".join(tail[-12:]),
+            f"mend that and run again; its log is {run.out / run.name / 'out.log'}",
         )
+
+
+def _cause(log: Sequence[str]) -> str:
+    """The last exception that a trainer printed, leaving out torchrun's own about its worker."""
+    raised = [line for line in log if re.match(r"(\[rank\d+\]: *)?[\w.]*(Error|Exception)\b", line)]
+    own = [line for line in raised if "ChildFailedError" not in line]
+    return own[-1].strip() if own else "it printed no error"
 
 
 def _lines_until(process: subprocess.Popen[str], stop: Event):

@@ -104,7 +104,9 @@ def _settings(rows: Frame, meta: Sequence[int | None]) -> list[Trace]:
             "mode": "markers",
             "name": "untrained (epoch 0)",
             "x": numbers(untrained["value"]),
-            "y": [plain(setting_name(name)) for name in untrained["setting"]],
+            "y": [
+                plain(setting_name(name)) if name else "untrained" for name in untrained["setting"]
+            ],
             "marker": {"size": 9, "color": GREY, "symbol": "circle-open"},
             "hovertemplate": "%{y}, untrained: %{x:.1%}<extra></extra>",
             "meta": list(meta),
