@@ -83,7 +83,10 @@ class Study:
                 for model in models
             ]
             frames = measure(steps, jobs)
-        frames |= {"mixtures": _mixture_table(mixtures), "losses": _loss_table(models)}
+        frames |= {
+            "mixtures": _mixture_table(mixtures, self.specification.training),
+            "losses": _loss_table(models),
+        }
         facts = self.facts(images, held_out, clock.seconds, command)
         return write_result(folder, frames, thumbnails(images), facts)
 
