@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.errors import SampleError, check_known, listed
+from interp.core.errors import DataError, SampleError, check_known, listed
 from interp.core.images import ImageTable
 from interp.core.progress import say
 from interp.core.store import fingerprint, writable

@@ -14,6 +14,7 @@ class Patch:
 
     `where` gives an index for some of the site's axes; the axes it leaves out are replaced whole.
 
+    >>> import torch
     >>> stream = torch.zeros(1, 3, 2)
     >>> patch = Patch("blocks.0.hook_resid_pre", torch.ones(2), where={"pos": 1})
     >>> patch.apply(stream, axes=("batch", "pos", "d_model"))[0, :, 0].tolist()
