@@ -295,6 +295,7 @@ def test_a_block_without_a_run_or_with_two_is_no_error(case: Case) -> None:
     with case.tower.hooks(fwd_hooks=[("hook_embedding", nothing)]):
         case.tower(case.x, stop_at_layer=1)
         case.tower(case.x)
+    assert installed(case.tower) == 0
 
 
 def test_a_pattern_needs_to_fire_only_somewhere(case: Case) -> None:
