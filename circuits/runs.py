@@ -243,8 +243,12 @@ def probe(
 
 @dataclass(frozen=True)
 class Plan:
-    """How many examples a forward may hold, and what the whole will cost."""
+    """The cells to patch, how many examples a forward may hold, and what the whole will cost.
 
+    `forwards` is in full runs of one example: a patch in block l of L costs (L - l) / L.
+    """
+
+    cells: Sequence[Cell]
     rows: int
     forwards: float
     bytes: int
@@ -252,18 +256,18 @@ class Plan:
 
 def make_plan(
     tower: Tower,
-    cells: Sequence[Cell],
+    sites: Sequence[str],
     *,
-    n: int,
+    base: Tensor,
     n_donors: int,
-    bytes_per_row: int,
     batch_size: int,
     memory: int,
+    axes: Sequence[str],
+    where: Mapping[str, int] | None = None,
 ) -> Plan:
-    """Fit forwards into `batch_size` rows and `memory` bytes, and count them.
-
-    `forwards` is in full runs of one example: a patch in block l of L costs (L - l) / L.
-    """
+    """List the cells, fit forwards into `batch_size` rows and `memory` bytes, and count them."""
+    shapes, bytes_per_row, _ = probe(tower, base, sites)
+    cells = list_cells(tower, sites, shapes, axes=axes, where=where)
     if batch_size < 1 or memory < bytes_per_row:
         raise SpecificationError(
             "plan a sweep",
@@ -274,8 +278,8 @@ def make_plan(
     rows = min(batch_size, memory // bytes_per_row)
     depth = max(tower.n_layers, 1)
     per_example = sum((depth - max(cell.layer, 0)) / depth for cell in cells)
-    forwards = n * (n_donors * (per_example + 1) + 1)
-    return Plan(rows, forwards, rows * bytes_per_row)
+    forwards = len(base) * (n_donors * (per_example + 1) + 1)
+    return Plan(cells, rows, forwards, rows * bytes_per_row)
 
 
 @dataclass(frozen=True)

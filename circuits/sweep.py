@@ -17,10 +17,8 @@ from interp.circuits.runs import (
     Cell,
     Plan,
     Values,
-    list_cells,
     make_plan,
     measure_cells,
-    probe,
     resolve_sites,
 )
 from interp.core.errors import (
@@ -89,25 +87,23 @@ def sweep(
     check_known("sweep", "direction", [direction], DIRECTIONS, SpecificationError)
     _check_inputs(clean, corrupt, null, pairs)
     names = resolve_sites(tower, sites)
-    shapes, row_bytes, _ = probe(tower, corrupt, names)
-    cells = list_cells(tower, names, shapes, axes=axes)
     base, donor = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
     donors = [donor] if null is None else [donor, null]
     plan = make_plan(
         tower,
-        cells,
-        n=len(clean),
+        names,
+        base=base,
         n_donors=len(donors),
-        bytes_per_row=row_bytes,
         batch_size=batch_size,
         memory=memory,
+        axes=axes,
     )
     started = time.perf_counter()
-    _rehearse(tower, clean, corrupt, metric, plan, len(cells))
+    _rehearse(tower, clean, corrupt, metric, plan)
     values = measure_cells(
-        tower, cells, base=base, donors=donors, metric=metric, rows=plan.rows, what="patch"
+        tower, plan.cells, base=base, donors=donors, metric=metric, rows=plan.rows, what="patch"
     )
-    frame = _frame(tower, cells, values, direction, pairs)
+    frame = _frame(tower, plan.cells, values, direction, pairs)
     frame["metric"] = name_of(metric)
     if null is not None:
         frame["null_kind"] = null_kind
@@ -157,7 +153,6 @@ def _rehearse(
     corrupt: Tensor,
     metric: Callable[[Tensor], Tensor],
     plan: Plan,
-    n_cells: int,
 ) -> None:
     """Try the metric on a few examples, and say the cost if the sweep will be long."""
     few = slice(0, min(4, plan.rows, len(clean)))
@@ -168,8 +163,8 @@ def _rehearse(
     seconds = (time.perf_counter() - started) / (2 * few.stop) * plan.forwards
     if seconds > 5:
         say(
-            f"sweep: {n_cells} cells x {len(clean)} pairs, {plan.forwards:,.0f} forwards of one "
-            f"picture, {plan.bytes / 2**20:,.0f} MiB, at most about {seconds:,.0f} s"
+            f"sweep: {len(plan.cells)} cells x {len(clean)} pairs, {plan.forwards:,.0f} forwards "
+            f"of one picture, {plan.bytes / 2**20:,.0f} MiB, at most about {seconds:,.0f} s"
         )
 
 

@@ -22,10 +22,8 @@ from interp.circuits.effects import (
 from interp.circuits.metrics import Classifier, Metric, Target
 from interp.circuits.runs import (
     Values,
-    list_cells,
     make_plan,
     measure_cells,
-    probe,
     resolve_sites,
 )
 from interp.circuits.sweep import MEMORY, depths
@@ -142,24 +140,23 @@ def _run(
     like, rows = classifier.embeddings, drawn.rows
     base = read(drawn.images, rows["target"].to_numpy(), preprocess, like)
     donors = [read(drawn.images, rows[role].to_numpy(), preprocess, like) for role in DONORS]
-    shapes, row_bytes, _ = probe(tower, base, sites)
-    cells = list_cells(tower, sites, shapes, axes=("layer",), where=where)
     plan = make_plan(
         tower,
-        cells,
-        n=len(drawn),
+        sites,
+        base=base,
         n_donors=len(DONORS),
-        bytes_per_row=row_bytes,
         batch_size=batch_size,
         memory=memory,
+        axes=("layer",),
+        where=where,
     )
     scale = classifier.standardised(embed(tower, base, batch_size=plan.rows))
     labels = classifier.numbers(rows["label"].tolist())
     if plan.forwards * base[0].numel() > 2e9:
-        say(f"transplant: {len(cells)} sites, {plan.forwards:,.0f} forwards of one picture")
+        say(f"transplant: {len(plan.cells)} sites, {plan.forwards:,.0f} forwards of one picture")
     return measure_cells(
         tower,
-        cells,
+        plan.cells,
         base=base,
         donors=donors,
         metric=Metric(metric, Target(scale, labels)),
