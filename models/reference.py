@@ -143,17 +143,23 @@ def references(tower: HookedTower, x: Tensor) -> References:
 # attention
 
 
-def _attention_call(attn: nn.MultiheadAttention, x: Tensor, mask: Tensor | None) -> dict[str, Any]:
+def _attention_call(
+    attn: nn.MultiheadAttention, x: Tensor, mask: Tensor | None, keys: Tensor | None = None
+) -> dict[str, Any]:
     """The arguments with which the module itself calls PyTorch's function."""
     x = x.transpose(0, 1)  # the function wants positions first
+    keys = x if keys is None else keys.transpose(0, 1)
+    parts = {name: getattr(attn, f"{name}_proj_weight") for name in "qkv"}
     return dict(
         query=x,
-        key=x,
-        value=x,
+        key=keys,
+        value=keys,
         embed_dim_to_check=attn.embed_dim,
         num_heads=attn.num_heads,
         in_proj_weight=attn.in_proj_weight,
         in_proj_bias=attn.in_proj_bias,
+        use_separate_proj_weight=attn.in_proj_weight is None,
+        **{f"{name}_proj_weight": weight for name, weight in parts.items()},
         bias_k=None,
         bias_v=None,
         add_zero_attn=False,
@@ -173,14 +179,14 @@ def _ask(call: dict[str, Any], **changes: Any) -> tuple[Tensor, Tensor | None]:
 
 def _attention_sites(call: dict[str, Any]) -> dict[str, Tensor]:
     """q, k, v, scores, pattern and z of one call, for every position."""
-    x, heads = call["query"], call["num_heads"]
-    length, width = x.shape[0], x.shape[-1]
+    x, keys, heads = call["query"], call["key"], call["num_heads"]
     q, k = _project(call, 0), _project(call, 1)
-    identity = torch.eye(width, dtype=x.dtype, device=x.device)
+    identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
     bare = {"out_proj_weight": identity, "out_proj_bias": None}
-    alone = torch.full((length, length), -torch.inf, dtype=x.dtype, device=x.device)
+    alone = torch.full((len(keys), len(keys)), -torch.inf, dtype=x.dtype, device=x.device)
     z, _ = _ask(call, **bare)
-    v, _ = _ask(call, **bare, attn_mask=alone.fill_diagonal_(0.0))
+    one_each = x[:1].expand(len(keys), -1, -1)  # what is asked does not matter: there is one answer
+    v, _ = _ask(call, **bare, query=one_each, attn_mask=alone.fill_diagonal_(0.0))
     _, pattern = _ask(call, need_weights=True, average_attn_weights=False)
     assert pattern is not None
     return {
@@ -195,7 +201,7 @@ def _attention_sites(call: dict[str, Any]) -> dict[str, Tensor]:
 
 def _project(call: dict[str, Any], part: int) -> Tensor:
     """Queries (part 0) or keys (part 1), one head after the other."""
-    heads, x = call["num_heads"], call["query"].transpose(0, 1)
+    heads, x = call["num_heads"], call[("query", "key")[part]].transpose(0, 1)
     if call.get("use_separate_proj_weight"):
         weight = call[("q_proj_weight", "k_proj_weight")[part]]
     else:
@@ -272,7 +278,8 @@ def _vit_sites(tower: HookedViT, kept: Recording) -> References:
     embed = torch.cat([first, patches], dim=1)
     where = source.positional_embedding.detach().expand_as(embed)
     normed = kept.outputs["ln_post"]
-    pooled = normed if source.final_ln_after_pool else source._global_pool(normed)[0]
+    after = source.final_ln_after_pool and source.attn_pool is None
+    pooled = normed if after else source._global_pool(normed)[0]
     sites = {
         "hook_embed": Reference(embed, "module"),
         "hook_pos_embed": Reference(where, "weight"),
@@ -281,6 +288,13 @@ def _vit_sites(tower: HookedViT, kept: Recording) -> References:
     }
     if not isinstance(source.ln_pre, nn.Identity):
         sites |= _norm_sites("ln_pre", source.ln_pre, kept.inputs["ln_pre"])
+    if source.attn_pool is not None:
+        tokens = kept.outputs["attn_pool.ln_k"]
+        asked = kept.outputs["attn_pool.ln_q"].expand(len(tokens), -1, -1)
+        call = _attention_call(source.attn_pool.attn, asked, None, tokens)
+        inner = {f"attnpool.{name}": value for name, value in _attention_sites(call).items()}
+        sites |= {name: Reference(value, "function") for name, value in inner.items()}
+        sites |= _norm_sites("attnpool.ln_k", source.attn_pool.ln_k, kept.inputs["attn_pool.ln_k"])
     return sites | _norm_sites("ln_final", source.ln_post, kept.inputs["ln_post"])
 
 

@@ -7,21 +7,13 @@ from einops import rearrange
 from open_clip.model import CLIP
 from open_clip.transformer import TextTransformer, text_global_pool
 from torch import Tensor, nn
-from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.hook_points import HookPoint
 
 from interp.core.errors import ShapeError
-from interp.models.hooked import HookedTower, hooked
-from interp.models.transformer import (
-    HookedNorm,
-    check_resid,
-    open_blocks,
-    open_config,
-    unsupported,
-)
+from interp.models.transformer import HookedNorm, TransformerTower, unsupported
 
 
-class HookedText(HookedTower):
+class HookedText(TransformerTower):
     """Token numbers through the blocks, read off at the end of the text, and projected.
 
     `tower(tokens)` is open_clip's `encode_text(tokens, normalize=False)`. Resuming from a stream
@@ -44,32 +36,19 @@ class HookedText(HookedTower):
             raise unsupported(
                 f"pooling {self.pool_type!r}", "pooling 'argmax', 'eos', 'first' or 'last'"
             )
-        self.hook_embed, self.hook_pos_embed = HookPoint(), HookPoint()
-        self.hook_full_embed = HookPoint()
-        self.blocks = open_blocks(source.transformer)
+        self._open_blocks()
         self.ln_final = HookedNorm(source.ln_final)
         self.hook_pooled, self.hook_embedding = HookPoint(), HookPoint()
         self.setup()
 
     @property
-    def chain(self) -> list[nn.Module]:
-        """The blocks in order."""
-        return list(self.blocks)
-
-    @property
-    def cfg(self) -> TransformerBridgeConfig:
-        """The tower in TransformerLens's terms."""
-        return open_config(
-            self.source.transformer,
-            causal=self.source.attn_mask is not None,
-            vision=False,
-            n_ctx=self.source.positional_embedding.shape[0],
-        )
+    def causal(self) -> bool:  # type: ignore[override]
+        """Whether a token sees only those before it."""
+        return self.source.attn_mask is not None
 
     def original(self, x: Tensor) -> Tensor:
         """The embedding as open_clip itself computes it."""
-        answer = self.source.encode_text(x) if isinstance(self.source, CLIP) else self.source(x)
-        return answer[0] if isinstance(answer, tuple) else answer
+        return self.source.encode_text(x) if isinstance(self.source, CLIP) else super().original(x)
 
     def _check_input(self, x: Tensor) -> None:
         length = self.source.context_length
@@ -89,21 +68,13 @@ class HookedText(HookedTower):
                 "use the model's own tokenizer",
             )
 
-    def _check_stream(self, stream: Tensor, layer: int) -> None:
-        n_ctx, d_model = self.source.positional_embedding.shape
-        check_resid(stream, n_ctx=n_ctx, d_model=d_model)
-
     def _embed(self, x: Tensor) -> Tensor:
         dtype = self.source.transformer.get_cast_dtype()
         tokens = self.source.token_embedding(x).to(dtype)
         if self.class_token:
             last = self.source.cls_emb.to(dtype).expand(len(x), 1, -1)
             tokens = torch.cat([tokens, last], dim=1)
-        tokens = self.hook_embed(tokens)
-        where = self.source.positional_embedding.to(dtype).expand_as(tokens)
-        # a hook may write in place, and must not write into the parameter
-        where = where.clone() if hooked(self.hook_pos_embed) else where
-        return self.hook_full_embed(tokens + self.hook_pos_embed(where))
+        return self._add_positions(tokens)
 
     def _context(self, stream: Tensor, tokens: Tensor | None) -> tuple[Tensor | None]:
         mask = self.source.attn_mask

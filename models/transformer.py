@@ -1,17 +1,17 @@
-"""The transformer block that both of CLIP's towers are built of, with its activations named."""
+"""What both of CLIP's transformer towers are built of, with its activations named."""
 
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from open_clip.transformer import QuickGELU, ResidualAttentionBlock, Transformer
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.hook_points import HookPoint
 
 from interp.core.errors import ShapeError, SpecificationError
 from interp.models.attention import HookedAttention, Mask
-from interp.models.hooked import hooked, share
+from interp.models.hooked import HookedTower, hooked, share
 
 
 class HookedNorm(nn.Module):
@@ -109,12 +109,80 @@ class HookedBlock(nn.Module):
         return self.hook_resid_post(stream + self.hook_mlp_out(self.mlp(self.ln2(stream))))
 
 
-def open_blocks(transformer: Transformer) -> nn.ModuleList:
-    """Wrap the blocks of a transformer; `SpecificationError` where they are of another kind."""
-    for block in transformer.resblocks:
-        if type(block) is not ResidualAttentionBlock:
-            raise unsupported(f"blocks of type {type(block).__name__}", "ResidualAttentionBlock")
-    return nn.ModuleList(HookedBlock(block) for block in transformer.resblocks)
+class TransformerTower(HookedTower):
+    """A chain of transformer blocks over tokens at learned positions."""
+
+    def __init__(self, source: Any, *, foreign: tuple[str, ...] = ()) -> None:
+        for block in source.transformer.resblocks:
+            if type(block) is not ResidualAttentionBlock:
+                raise unsupported(
+                    f"blocks of type {type(block).__name__}", "ResidualAttentionBlock"
+                )
+        super().__init__(source, foreign=foreign)
+        self.hook_embed, self.hook_pos_embed = HookPoint(), HookPoint()
+        self.hook_full_embed = HookPoint()
+
+    def _open_blocks(self) -> None:
+        """Register the blocks; what comes before them in a run is registered before."""
+        self.blocks = nn.ModuleList(HookedBlock(b) for b in self.source.transformer.resblocks)
+
+    @property
+    def chain(self) -> list[nn.Module]:
+        """The blocks in order."""
+        return list(self.blocks)
+
+    @property
+    def cfg(self) -> TransformerBridgeConfig:
+        """The tower in TransformerLens's terms."""
+        n_ctx, d_model = self.source.positional_embedding.shape
+        block: Any = self.source.transformer.resblocks[0]
+        weight = block.attn.in_proj_weight
+        return TransformerBridgeConfig(
+            d_model=d_model,
+            d_head=d_model // block.attn.num_heads,
+            n_layers=self.n_layers,
+            n_ctx=n_ctx,
+            n_heads=block.attn.num_heads,
+            d_mlp=block.mlp.c_fc.out_features,
+            d_vocab=-1,
+            eps=block.ln_1.eps,
+            act_fn="quick_gelu" if isinstance(block.mlp.gelu, QuickGELU) else "gelu",
+            normalization_type="LN",
+            attention_dir="causal" if self.causal else "bidirectional",
+            is_visual_model=self.label == "visual",
+            device=str(weight.device),
+            dtype=weight.dtype,
+        )
+
+    causal: bool = False
+    """Whether a token sees only those before it."""
+
+    def original(self, x: Tensor) -> Tensor:
+        """The embedding as open_clip itself computes it."""
+        answer = self.source(x)
+        return answer[0] if isinstance(answer, tuple) else answer
+
+    def _n_ctx(self, stream: Tensor) -> int:
+        return self.source.positional_embedding.shape[0]
+
+    def _check_stream(self, stream: Tensor, layer: int) -> None:
+        right = (self._n_ctx(stream), self.source.positional_embedding.shape[1])
+        if stream.ndim != 3 or tuple(stream.shape[1:]) != right:
+            raise ShapeError(
+                "resume from a residual stream",
+                f"shape {tuple(stream.shape)}",
+                f"(batch, {right[0]}, {right[1]})",
+                "pass what stop_at_layer or hook_resid_pre gave",
+            )
+
+    def _add_positions(
+        self, tokens: Float[Tensor, "batch pos d_model"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        tokens = self.hook_embed(tokens)
+        where = self.source.positional_embedding.to(tokens.dtype).expand_as(tokens)
+        # a hook may write in place, and must not write into the parameter
+        where = where.clone() if hooked(self.hook_pos_embed) else where
+        return self.hook_full_embed(tokens + self.hook_pos_embed(where))
 
 
 def unsupported(given: str, right: str) -> SpecificationError:
@@ -122,38 +190,3 @@ def unsupported(given: str, right: str) -> SpecificationError:
     return SpecificationError(
         "hook this tower", given, right, "choose another model, or read this one through nnsight"
     )
-
-
-def open_config(
-    transformer: Transformer, *, n_ctx: int, causal: bool, vision: bool
-) -> TransformerBridgeConfig:
-    """Describe a transformer in TransformerLens's terms, for its tools that read `model.cfg`."""
-    block: Any = transformer.resblocks[0]
-    weight = block.attn.in_proj_weight
-    return TransformerBridgeConfig(
-        d_model=transformer.width,
-        d_head=transformer.width // block.attn.num_heads,
-        n_layers=len(transformer.resblocks),
-        n_ctx=n_ctx,
-        n_heads=block.attn.num_heads,
-        d_mlp=block.mlp.c_fc.out_features,
-        d_vocab=-1,
-        eps=block.ln_1.eps,
-        act_fn="quick_gelu" if isinstance(block.mlp.gelu, QuickGELU) else "gelu",
-        normalization_type="LN",
-        attention_dir="causal" if causal else "bidirectional",
-        is_visual_model=vision,
-        device=str(weight.device),
-        dtype=weight.dtype,
-    )
-
-
-def check_resid(stream: Tensor, *, n_ctx: int, d_model: int) -> None:
-    """Refuse what is no residual stream of this tower."""
-    if stream.ndim != 3 or tuple(stream.shape[1:]) != (n_ctx, d_model):
-        raise ShapeError(
-            "resume from a residual stream",
-            f"shape {tuple(stream.shape)}",
-            f"(batch, {n_ctx}, {d_model})",
-            "pass what stop_at_layer or hook_resid_pre gave",
-        )

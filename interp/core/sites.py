@@ -46,7 +46,7 @@ AXES: dict[str, tuple[str, ...]] = {
     "ln_final.hook_scale": ("batch", "pos", "one"),
     "ln_final.hook_normalized": _RESID,
     "hook_pooled": ("batch", "d_model"),
-    # ModifiedResNet
+    # ModifiedResNet; attention pooling also in a VisionTransformer
     "stem.hook_act1": _MAP,
     "stem.hook_act2": _MAP,
     "stem.hook_act3": _MAP,
@@ -62,6 +62,9 @@ AXES: dict[str, tuple[str, ...]] = {
     "attnpool.hook_attn_scores": _PATTERN,
     "attnpool.hook_pattern": _PATTERN,
     "attnpool.hook_z": _HEADS,
+    # where queries are learned (CoCa), the tokens are normalised first
+    "attnpool.ln_k.hook_scale": ("batch", "pos", "one"),
+    "attnpool.ln_k.hook_normalized": _RESID,
 }
 
 _NUMBER = re.compile(r"(?:(?<=\.)|(?<=\blayer))\d+(?=\.)")  # the 1 of `layer1`, but not of `ln1`

@@ -44,6 +44,10 @@ GOOD = {
     "quick gelu": lambda: (build(quick_gelu=True), "visual"),
     "half precision": lambda: (build(cast_dtype=torch.float16), "visual"),
     "three heads": lambda: (build(VIT | {"width": 48}), "visual"),  # odd: never PyTorch's fast path
+    "queries": lambda: (
+        build(VIT | {"attentional_pool": True, "attn_pooler_heads": 4, "attn_pooler_queries": 5}),
+        "visual",
+    ),
     "resnet": lambda: (build(RESNET), "visual"),
     "text": lambda: (build(), "text"),
     "text eos": lambda: (build(words={"pool_type": "eos", "eos_id": 5}), "text"),

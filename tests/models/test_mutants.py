@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from interp.models import attention, resnet, text, transformer, vit
+from interp.models import attention, pooling, resnet, text, transformer, vit
 from interp.models.certificate import certify
 from interp.models.towers import open_tower
 
@@ -251,3 +251,24 @@ def test_pool_without_positions_fails(monkeypatch: Patch) -> None:
 def test_pool_with_swapped_heads_fails(monkeypatch: Patch) -> None:
     monkeypatch.setattr(resnet, "merge_heads", lambda z: attention.merge_heads(z.flip(2)))
     assert not rows(build(RESNET)).ok.all()
+
+
+# mutants of pooling by learned queries
+
+QUERIES: Any = {"attentional_pool": True, "attn_pooler_heads": 4, "attn_pooler_queries": 5}
+
+
+def test_queries_with_swapped_heads_fail(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(pooling, "merge_heads", lambda z: attention.merge_heads(z.flip(2)))
+    assert not rows(build(VIT | QUERIES)).ok.all()
+
+
+def test_keys_that_are_not_normalised_fail(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(pooling, "HookedNorm", lambda source: nn.Identity())
+    assert not rows(build(VIT | QUERIES)).ok.all()
+
+
+def test_keys_and_values_exchanged_fail(monkeypatch: Patch) -> None:
+    old = pooling._weights
+    monkeypatch.setattr(pooling, "_weights", lambda attn: [old(attn)[n] for n in (0, 2, 1)])
+    assert not rows(build(VIT | QUERIES)).ok.all()

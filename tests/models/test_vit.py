@@ -14,6 +14,9 @@ from interp.models.towers import open_tower
 
 VIT: Any = {"layers": 2, "width": 32, "patch_size": 8, "image_size": 32, "head_width": 16}
 TEXT: Any = {"context_length": 10, "vocab_size": 50, "width": 32, "heads": 2, "layers": 1}
+QUERIES: dict[str, Any] = {
+    "attentional_pool": True, "attn_pooler_heads": 4, "attn_pooler_queries": 5,
+}  # fmt: skip
 VARIANTS: dict[str, Any] = {
     "class token": {},
     "mean": {"pool_type": "avg"},
@@ -27,6 +30,10 @@ VARIANTS: dict[str, Any] = {
     "tokens too": {"output_tokens": True},
     "mlp ratio": {"mlp_ratio": 2.0},
     "eps": {"norm_kwargs": {"eps": 1e-2}},
+    "queries": QUERIES,
+    "queries, mean": QUERIES | {"pool_type": "avg"},
+    "queries, as wide": QUERIES | {"width": 24, "head_width": 12},  # one weight for q, k and v
+    "queries, norm after": QUERIES | {"final_ln_after_pool": True},  # which open_clip ignores
 }
 
 
@@ -52,7 +59,28 @@ def test_variants(name: str) -> None:
     for site in tower.sites:
         assert cache[site].ndim == len(tower.axes(site))
     assert ("ln_pre.hook_scale" in tower.sites) == (name != "no first norm")
-    assert cache["ln_final.hook_scale"].shape[1] == (1 if "norm after" in name else tower.cfg.n_ctx)
+    length = 5 if "queries" in name else 1 if "norm after" in name else tower.cfg.n_ctx
+    assert cache["ln_final.hook_scale"].shape[1] == length
+
+
+def test_learned_queries_see_every_token_and_the_first_is_read() -> None:
+    _, tower, x = build(**QUERIES)
+    embedding, cache = tower.run_with_cache(x, names_filter="*")
+    pattern, v = cache["attnpool.hook_pattern"], cache["attnpool.hook_v"]
+    assert pattern.shape == (2, 4, 5, 17)  # batch head query key
+    z = torch.stack([pattern[:, head] @ v[:, :, head] for head in range(4)], dim=2)
+    torch.testing.assert_close(z, cache["attnpool.hook_z"])
+
+    def erase(query: slice) -> Tensor:
+        def hook(z: Tensor, hook: Any) -> Tensor:
+            z = z.clone()
+            z[:, query] = 0
+            return z
+
+        return tower.run_with_hooks(x, fwd_hooks=[("attnpool.hook_z", hook)])
+
+    torch.testing.assert_close(erase(slice(1, None)), embedding)
+    assert (erase(slice(0, 1)) - embedding).abs().max() > 0.1
 
 
 def test_activation_function_is_the_models_own() -> None:
@@ -125,7 +153,7 @@ def test_patch_dropout_follows_the_models_mode() -> None:
 @pytest.mark.parametrize(
     "variant",
     [
-        {"attentional_pool": True, "attn_pooler_heads": 2},
+        {"attentional_pool": "parallel", "attn_pooler_heads": 2},
         {"pool_type": "none"},
         {"qk_norm": True},
         {"scale_fc": True},
