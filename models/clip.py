@@ -23,9 +23,16 @@ class Clip:
     not normalised; towers and tokenizer are made when first asked for.
     """
 
-    def __init__(self, model: nn.Module, architecture: str) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        architecture: str,
+        tokenizer: Callable[[int], Any] | None = None,
+    ) -> None:
+        """`tokenizer` makes one for a context length; without it, open_clip knows by the name."""
         self.model = model
         self.architecture = architecture
+        self._tokenizer = tokenizer
 
     def __repr__(self) -> str:
         return f"Clip({self.architecture!r}, {self.device}, {self.dtype})"
@@ -42,12 +49,15 @@ class Clip:
 
     @cached_property
     def tokenizer(self) -> Callable[..., Tensor]:
-        """open_clip's tokenizer of this architecture."""
+        """The model's own tokenizer, made when first asked for."""
         import open_clip
 
+        length: Any = getattr(self.model, "text", self.model).context_length
         try:
-            return open_clip.get_tokenizer(self.architecture)
-        except (OSError, ValueError) as error:
+            if self._tokenizer is not None:
+                return self._tokenizer(length)
+            return open_clip.get_tokenizer(self.architecture, context_length=length)
+        except Exception as error:  # hubs and tokenizers raise classes of their own
             raise CheckpointError(
                 f"open the tokenizer of {self.architecture}",
                 f"what open_clip refuses ({str(error).splitlines()[0]})",

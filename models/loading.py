@@ -1,79 +1,206 @@
-"""Open a CLIP from wherever it lies: a name, a folder, or a checkpoint of open_clip's trainer."""
+"""Open a CLIP from wherever it lies: a name, a folder, a checkpoint, an archive."""
 
 import logging
-import pickle
-import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from interp.core.errors import CheckpointError, NumericsError, listed, nearest
+from interp.core.errors import CheckpointError, nearest
+from interp.core.progress import say
+from interp.models.checkpoints import (
+    WEIGHTS,
+    check_finite,
+    fill,
+    first_line,
+    is_archive,
+    read_weights,
+    run_options,
+)
 from interp.models.clip import Clip
 
-WEIGHTS = (".pt", ".pth", ".bin", ".safetensors")
+SCHEMAS = ("hf-hub:", "local-dir:")
+CONFIGURATION = "open_clip_config.json"
+
+Tokenizers = Callable[[int], Any]
+"""From a context length to a tokenizer."""
 
 
 def load_clip(
     source: str | Path,
     *,
-    pretrained: str | None = None,
+    pretrained: str | Path | None = None,
     model: str | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Clip:
     """Open a CLIP with hooks on every activation of both towers.
 
-    `source` is an open_clip architecture name (with a `pretrained` tag, or none for random
-    weights), `hf-hub:ORG/REPO`, `local-dir:FOLDER`, or the path of a checkpoint. A checkpoint's
-    architecture is read from the `params.txt` of its run; without one, pass `model`.
+    `source` is one of
+    - an open_clip architecture name, with a `pretrained` tag or file, or without for random
+      weights;
+    - `hf-hub:ORG/REPO`, or `local-dir:FOLDER` with an `open_clip_config.json`;
+    - a checkpoint (`epoch_k.pt` of open_clip's trainer, a bare state dict, safetensors). Its
+      architecture and overrides are read from the `params.txt` of its run, or from a configuration
+      beside it; where there is none, pass `model`;
+    - OpenAI's own archive, whose architecture its weights tell;
+    - a folder of Hugging Face's `CLIPModel`.
 
-    Checkpoints load as weights only: a file that needs foreign code to open is refused. Raises
-    `CheckpointError` for what is missing, cut short, or of another architecture.
+    Weights of any precision become `dtype`. Files load as weights only: one that needs foreign
+    code to open is refused. GELU or QuickGELU leaves no trace in weights, so it comes from the
+    name, tag or configuration, and where these contradict one another the model is refused.
 
-    >>> clip = load_clip("RN50-quickgelu-no-such")
+    Raises `CheckpointError` for what is missing, cut short, or of another architecture,
+    `NumericsError` for weights that are not finite.
+
+    >>> load_clip("RN50").visual.n_layers
+    16
+    >>> load_clip("RN50-quickgelu-no-such")
     Traceback (most recent call last):
     ...
     interp.core.errors.CheckpointError: Cannot open a CLIP: given 'RN50-quickgelu-no-such', ...
     """
-    name = str(source)
-    path = Path(name)
-    if path.suffix in WEIGHTS and not name.startswith(("hf-hub:", "local-dir:")):
+    name, path = str(source), Path(source)
+    schema = name.startswith(SCHEMAS)
+    tokenizer: Tokenizers | None = None
+    if pretrained is not None and Path(pretrained).suffix in WEIGHTS:
+        clip_model, architecture = _from_file(Path(pretrained), model or name), model or name
+    elif not schema and path.suffix in WEIGHTS and is_archive(path):
+        clip_model, architecture = _from_archive(path), f"OpenAI's {path.stem}"
+        tokenizer = _plain_tokenizer
+    elif not schema and path.suffix in WEIGHTS:
         architecture = model or _architecture_of(path)
-        clip_model = _create(architecture, None)
-        _fill(clip_model, _read_weights(path), path, architecture)
+        clip_model = _from_file(path, architecture)
+    elif not schema and path.is_dir():
+        clip_model, architecture, tokenizer = _from_folder(path)
     else:
-        architecture = name
-        clip_model = _create(name, pretrained)
+        clip_model, architecture = _from_name(name, pretrained), name
     clip_model.eval().to(device=device, dtype=dtype)
-    _check_finite(clip_model, name)
-    return Clip(clip_model, architecture)
+    check_finite(clip_model, name)
+    return Clip(clip_model, architecture, tokenizer)
 
 
-def _create(name: str, pretrained: str | None) -> nn.Module:
-    """An open_clip model on the CPU; without `pretrained`, its weights are random."""
+def _from_name(name: str, tag: str | Path | None) -> nn.Module:
+    """By name or schema; a tag must not contradict the name's activation function."""
     import open_clip
 
-    schema = name.startswith(("hf-hub:", "local-dir:"))
-    if not schema and name not in open_clip.list_models():
+    if not name.startswith(SCHEMAS) and name not in open_clip.list_models():
         raise CheckpointError(
             "open a CLIP",
             repr(name),
-            "an open_clip name, hf-hub:…, local-dir:… or a checkpoint's path",
+            "an open_clip name, hf-hub:…, local-dir:…, a folder or a checkpoint's path",
             f"did you mean {nearest(name, open_clip.list_models())}?",
         )
+    if tag is None:
+        if name.startswith("local-dir:") and not _has_weights(Path(name.removeprefix(SCHEMAS[1]))):
+            say(f"{name}: a configuration without .safetensors, .bin or .pth: weights are random")
+        return _create(name, require_pretrained=name.startswith("hf-hub:"))
+    known = open_clip.get_pretrained_cfg(name, str(tag))
+    if not known:
+        raise CheckpointError(
+            f"open {name} with the tag {str(tag)!r}",
+            "a tag that it does not have",
+            "a tag of this architecture, or a file of weights",
+            f"try {nearest(str(tag), open_clip.list_pretrained_tags_by_model(name))}",
+        )
+    ours = bool((open_clip.get_model_config(name) or {}).get("quick_gelu", False))
+    theirs = bool(known.get("quick_gelu", False))
+    if ours != theirs:
+        other = f"{name}-quickgelu" if theirs else name.removesuffix("-quickgelu")
+        raise CheckpointError(
+            f"open {name} with the tag {str(tag)!r}",
+            f"a model with {_gelu(ours)} for weights trained with {_gelu(theirs)}",
+            "the same activation function in both",
+            f"open {other} instead",
+        )
+    return _create(name, pretrained=str(tag), require_pretrained=True)
+
+
+def _from_file(path: Path, architecture: str) -> nn.Module:
+    """From a checkpoint, with the overrides that its run was started with."""
+    weights, options = read_weights(path), run_options(path)
+    trained = str(options.get("model", architecture))
+    forced = options.get("force_quick_gelu") is True
+    ours, theirs = _quick_gelu(architecture), _quick_gelu(trained)
+    if not forced and None not in (ours, theirs) and ours != theirs:
+        raise CheckpointError(
+            f"load {path} into {architecture}",
+            f"{_gelu(bool(ours))} for weights of {trained}, trained with {_gelu(bool(theirs))}",
+            "the activation function that the run was trained with",
+            f"pass model={trained!r}, or none",
+        )
+    overrides: dict[str, Any] = {
+        f"force_{name}": options[f"force_{name}"]
+        for name in ("quick_gelu", "custom_text", "image_size", "context_length")
+        if options.get(f"force_{name}")
+    }
+    side = overrides.get("force_image_size")
+    if isinstance(side, (list, tuple)) and len(side) == 1:
+        overrides["force_image_size"] = side[0]
+    picture = {
+        name: options[f"image_{name}"]
+        for name in ("mean", "std", "interpolation", "resize_mode")
+        if options.get(f"image_{name}")
+    }
+    if picture:
+        overrides["force_preprocess_cfg"] = picture
+    if "logit_bias" in weights:  # SigLIP's loss
+        overrides["init_logit_bias"] = 0.0
+    clip_model = _create(architecture, load_weights=False, **overrides)
+    fill(clip_model, weights, path, architecture)
+    return clip_model
+
+
+def _from_archive(path: Path) -> nn.Module:
+    """From OpenAI's archive: sizes are read off the weights, and all of them have QuickGELU."""
+    from open_clip.model import build_model_from_openai_state_dict
+    from open_clip.transform import PreprocessCfg
+
+    weights = read_weights(path)
+    if "input_resolution" not in weights or "visual.conv1.weight" not in weights:
+        raise CheckpointError(
+            f"open {path}",
+            "a TorchScript archive that is not OpenAI's",
+            "OpenAI's archive, or a state dict",
+            "save the model's state_dict, and pass model=",
+        )
+    clip_model = build_model_from_openai_state_dict(weights).float()
+    clip_model.visual.preprocess_cfg = vars(PreprocessCfg(size=clip_model.visual.image_size))  # type: ignore[assignment]
+    return clip_model
+
+
+def _from_folder(folder: Path) -> tuple[nn.Module, str, Tokenizers | None]:
+    """open_clip's own form of folder, or Hugging Face's."""
+    from interp.models.huggingface import is_clip_folder, open_clip_folder
+
+    if (folder / CONFIGURATION).is_file():
+        name = f"local-dir:{folder}"
+        return _from_name(name, None), name, None
+    if is_clip_folder(folder):
+        return open_clip_folder(folder), f"CLIPModel {folder.name}", _tokenizer_of(folder)
+    raise CheckpointError(
+        f"open {folder}",
+        f"a folder without {CONFIGURATION} and without a CLIPModel's config.json",
+        "a folder that open_clip or transformers saved, or the path of a checkpoint",
+        "name the file",
+    )
+
+
+def _create(name: str, **options: Any) -> nn.Module:
+    """An open_clip model on the CPU."""
+    import open_clip
+
     quiet = logging.getLogger().level
-    logging.getLogger().setLevel(
-        logging.ERROR
-    )  # open_clip warns of random weights; they are asked for
+    # open_clip warns of random weights; they are asked for
+    logging.getLogger().setLevel(logging.CRITICAL)
     try:
-        return open_clip.create_model(name, pretrained, device="cpu", pretrained_text=False)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        return open_clip.create_model(name, device="cpu", pretrained_text=False, **options)
+    except Exception as error:  # whatever a hub, a file system or a pickle can raise
         raise CheckpointError(
             f"open {name!r}",
-            f"what open_clip refuses ({_first_line(error)})",
+            f"what open_clip refuses ({first_line(error)})",
             "a complete model folder, or a tag that can be had",
             "check the name, the folder, or the network",
         ) from None
@@ -82,117 +209,62 @@ def _create(name: str, pretrained: str | None) -> nn.Module:
 
 
 def _architecture_of(path: Path) -> str:
-    """The architecture of a trainer's checkpoint, from the `params.txt` two folders up."""
-    params = path.parent.parent / "params.txt"
-    found = re.search(r"^model: (.+)$", params.read_text(), re.M) if params.is_file() else None
-    beside = [
-        folder
-        for folder in (path.parent, path.parent.parent)
-        if (folder / "open_clip_config.json").is_file()
-    ]
-    if beside:
-        return f"local-dir:{beside[0]}"
-    if found is None:
-        if not path.is_file():
-            raise CheckpointError(
-                f"open {path}",
-                "a file that does not exist",
-                "the path of a checkpoint",
-                "check the path",
-            )
-        raise CheckpointError(
-            f"open {path}",
-            "no params.txt of the run that made it",
-            "an architecture for its weights",
-            'pass model="RN50", or model="local-dir:FOLDER"',
-        )
-    return found[1].strip()
-
-
-def _read_weights(path: Path) -> Mapping[str, Tensor]:
-    """A state dict, never code: `weights_only`, and no `module.` prefixes of DDP."""
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        foreign = "weights_only" in str(error).lower() or "unsupported" in str(error).lower()
-        given = "a pickle that holds foreign code" if foreign else "a file that is no checkpoint"
-        raise CheckpointError(
-            f"open {path}", given, "a state dict of tensors", "save the model's state_dict again"
-        ) from None
-    except FileNotFoundError:
+    """The architecture of a trainer's checkpoint: from a configuration beside it, or its run."""
+    for folder in (path.parent, path.parent.parent):
+        if (folder / CONFIGURATION).is_file():
+            return f"local-dir:{folder}"
+    trained = run_options(path).get("model")
+    if trained is not None:
+        return str(trained)
+    if not path.is_file():
         raise CheckpointError(
             f"open {path}",
             "a file that does not exist",
             "the path of a checkpoint",
             "check the path",
-        ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, BadZipFile) as error:
-        raise CheckpointError(
-            f"open {path}",
-            f"a truncated file ({_first_line(error)})",
-            "a whole checkpoint",
-            "take an earlier epoch, or train again",
-        ) from None
-    except Exception as error:  # safetensors raises a class of its own, outside every hierarchy
-        raise CheckpointError(
-            f"open {path}",
-            f"a broken file ({_first_line(error)})",
-            "a whole checkpoint",
-            "get the file again",
-        ) from None
-    weights = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(weights, Mapping) or not all(isinstance(w, Tensor) for w in weights.values()):
-        raise CheckpointError(
-            f"open {path}",
-            "a file without a state dict",
-            "tensors by name",
-            "save the model's state_dict",
         )
-    return {key.removeprefix("module."): value for key, value in weights.items()}
+    raise CheckpointError(
+        f"open {path}",
+        "no params.txt of the run that made it",
+        "an architecture for its weights, GELU or QuickGELU included",
+        'pass model="RN50", model="RN50-quickgelu" or model="local-dir:FOLDER"',
+    )
 
 
-def _fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path, architecture: str) -> None:
-    """Load weights into a model, naming the keys and shapes that do not fit."""
-    own = model.state_dict()
-    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    unlike = [
-        f"{key} {tuple(weights[key].shape)} for {tuple(own[key].shape)}"
-        for key in own.keys() & weights.keys()
-        if own[key].shape != weights[key].shape
-    ]
-    if missing or extra or unlike:
-        wrong = [f"without {listed(missing, limit=3)}"] * bool(missing)
-        wrong += [f"with {listed(extra, limit=3)}"] * bool(extra)
-        wrong += [f"shaped {listed(sorted(unlike), limit=3)}"] * bool(unlike)
-        raise CheckpointError(
-            f"load {path} into {architecture}",
-            f"weights {'; '.join(wrong)}",
-            "weights of that architecture",
-            "pass model= of the architecture",
-        )
-    model.load_state_dict(dict(weights))
+def _quick_gelu(architecture: str) -> bool | None:
+    """Whether a named architecture has QuickGELU; None where nothing is known of it."""
+    import open_clip
+
+    if architecture.startswith(SCHEMAS):
+        return None
+    config = open_clip.get_model_config(architecture)
+    return None if config is None else bool(config.get("quick_gelu", False))
 
 
-def _check_finite(model: nn.Module, name: str) -> None:
-    bad = [
-        key
-        for key, value in model.state_dict().items()
-        if value.is_floating_point()
-        and not torch.isfinite(value).all()
-        and not key.endswith("attn_mask")
-    ]
-    if bad:
-        raise NumericsError(
-            f"open {name}",
-            f"weights that are not finite ({listed(bad, limit=3)})",
-            "finite weights",
-            "take an earlier epoch: training diverged",
-        )
+def _gelu(quick: bool) -> str:
+    return "QuickGELU" if quick else "GELU"
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:160]
+def _has_weights(folder: Path) -> bool:
+    """Whether open_clip will find weights there."""
+    suffixes = {".safetensors", ".bin", ".pth"}
+    return folder.is_dir() and any(path.suffix in suffixes for path in folder.iterdir())
+
+
+def _plain_tokenizer(length: int) -> Any:
+    import open_clip
+
+    return open_clip.SimpleTokenizer(context_length=length)
+
+
+def _tokenizer_of(folder: Path) -> Tokenizers:
+    """The folder's own tokenizer; without one, CLIP's."""
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        return _plain_tokenizer
+
+    def own(length: int) -> Any:
+        from open_clip.tokenizer import HFTokenizer
+
+        return HFTokenizer(str(folder), context_length=length)
+
+    return own
