@@ -146,7 +146,7 @@ class TransformerTower(HookedTower):
             d_mlp=block.mlp.c_fc.out_features,
             d_vocab=-1,
             eps=block.ln_1.eps,
-            act_fn="quick_gelu" if isinstance(block.mlp.gelu, QuickGELU) else "gelu",
+            act_fn=_name_of(block.mlp.gelu),
             normalization_type="LN",
             attention_dir="causal" if self.causal else "bidirectional",
             is_visual_model=self.label == "visual",
@@ -183,6 +183,13 @@ class TransformerTower(HookedTower):
         # a hook may write in place, and must not write into the parameter
         where = where.clone() if hooked(self.hook_pos_embed) else where
         return self.hook_full_embed(tokens + self.hook_pos_embed(where))
+
+
+def _name_of(activation: nn.Module) -> str:
+    """An activation function in TransformerLens's word."""
+    if isinstance(activation, QuickGELU):
+        return "quick_gelu"
+    return "gelu_pytorch_tanh" if getattr(activation, "approximate", "") == "tanh" else "gelu"
 
 
 def unsupported(given: str, right: str) -> SpecificationError:

@@ -24,6 +24,7 @@ VARIANTS: dict[str, Any] = {
     "biased projection": {"proj_bias": True},
     "class token": {"embed_cls": True},
     "layer scale": {"ls_init_value": 0.1},
+    "tanh": {"act_kwargs": {"approximate": "tanh"}},
 }
 
 
@@ -53,6 +54,7 @@ def test_variants(kind: Any, name: str) -> None:
     tower = open_tower(model, "text")
     right = model.encode_text(tokens())
     torch.testing.assert_close(tower(tokens()), right, rtol=1e-12, atol=1e-12)
+    assert tower.cfg.act_fn == ("gelu_pytorch_tanh" if name == "tanh" else "gelu")
     embedding, cache = tower.run_with_cache(tokens(), names_filter="*")
     torch.testing.assert_close(embedding, right, rtol=1e-12, atol=1e-12)
     for layer in range(3):

@@ -1,0 +1,30 @@
+"""The certificate over every form of architecture that open_clip lists."""
+
+import open_clip
+import pytest
+
+from interp.models.certificate import certify
+from interp.models.towers import open_tower
+from tests.architectures import forms, is_hugging_face, is_timm, small
+
+FORMS = forms()
+OWN = [
+    (name, which)
+    for name in FORMS
+    for which, foreign in (("visual", is_timm), ("text", is_hugging_face))
+    if not foreign(open_clip.get_model_config(name) or {})
+]
+"""Towers that are open_clip's own."""
+
+
+def test_the_forms_cover_every_architecture() -> None:
+    named = [name for names in FORMS.values() for name in names]
+    assert sorted(named) == sorted(open_clip.list_models())
+    assert len(named) >= 25
+
+
+@pytest.mark.parametrize(("name", "which"), OWN)
+def test_every_tower_of_open_clips_own_is_certified(name: str, which: str) -> None:
+    frame = certify(open_tower(small(name), which))
+    assert frame.ok.all(), frame[~frame.ok].to_string()
+    assert (frame.tower == which).all() and (frame.n > 0).all()
