@@ -231,8 +231,8 @@ class Study:
 def question(domains: Sequence[str]) -> str:
     """The question that a study asks."""
     return (
-        f"Does CLIP recognise classes in {listed(domains)} that it was never shown there, and does "
-        "that go with representations and circuits that it shares with natural pictures?"
+        f"Does CLIP recognise classes in {' and '.join(domains)} that it was never shown there, "
+        "and does that go with representations and circuits that it shares with natural pictures?"
     )
 
 

@@ -90,7 +90,7 @@ def _traces(rows: Frame, place: int) -> list[Trace]:
             "x": numbers([row["index"]]),
             "y": numbers([row["value"]]),
             "text": [plain(row["name"])],
-            "textposition": "top right" if row["index"] <= middle else "top left",
+            "textposition": f"{_level(rows, row)} {'right' if row['index'] <= middle else 'left'}",
             "error_x": errors(rows.loc[[label]], "index", "index_low", "index_high"),
             "error_y": errors(rows.loc[[label]], "value", "low", "high"),
             "marker": {"color": row["colour"], "symbol": row["symbol"], "size": 12},
@@ -100,6 +100,14 @@ def _traces(rows: Frame, place: int) -> list[Trace]:
         }
         for label, row in rows.iterrows()
     ]
+
+
+def _level(rows: Frame, row: pd.Series) -> str:
+    """Above the point, or below it where another point stands closely above."""
+    height = (rows["high"].max() - rows["low"].min()) or 1.0
+    above = (rows["value"] - row["value"]) / height
+    beside = (rows["index"] - row["index"]).abs()
+    return "bottom" if ((above > 0) & (above < 0.08) & (beside < 0.3)).any() else "top"
 
 
 def _floors(result: Result, test_domain: str, place: int) -> list[Trace]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from interp.report.figures import GREY, Figure, Trace, axis, layout, rows_axis, span
 from interp.report.naming import plain
-from interp.report.reading import Result
+from interp.report.reading import Frame, Result
 
 LEAST = 1e-18
 """Where an error of exactly 0 is drawn on the logarithmic axis."""
@@ -18,8 +18,7 @@ def certificate(result: Result) -> Figure | None:
     rows = result.frame("certificate").dropna(subset=["error", "bar"])
     if rows.empty:
         return None
-    groups = rows.groupby(["tower", "check", "dtype"], sort=False)
-    worst = groups.agg(error=("error", "max"), bar=("bar", "min"), n=("site", "size")).reset_index()
+    worst = worst_of_checks(rows)
     names = [
         plain(f"{row.tower} {row.check}, {str(row.dtype).removeprefix('torch.')}".strip(), 60)
         for row in worst.itertuples()
@@ -29,9 +28,9 @@ def certificate(result: Result) -> Figure | None:
     return Figure(
         "certificate",
         "Largest difference from the original model, against what may pass",
-        f"n = {span(worst['n'])} sites or parameters per check, the worst of each; a maximum "
-        "has no interval. Left of the grey bar passes. An error of exactly 0 is drawn "
-        f"at {LEAST:g}.",
+        f"n = {span(worst['n_sites'])} sites or parameters per check; of each the one nearest to "
+        "its own bar, or furthest beyond, so without interval. Left of the grey bar passes. An "
+        f"error of exactly 0 is drawn at {LEAST:g}.",
         "; ".join(
             f"{name}: {value:.2g} {'passes' if fine else 'FAILS'}"
             for name, value, fine in zip(names, errors, passed, strict=True)
@@ -43,6 +42,16 @@ def certificate(result: Result) -> Figure | None:
             yaxis=rows_axis(len(names)),
         ),
     )
+
+
+def worst_of_checks(rows: Frame) -> Frame:
+    """One row per tower, check and precision: the site whose error is largest for its bar."""
+    keys = ["tower", "check", "dtype"]
+    ratio = (rows["error"] / rows["bar"]).fillna(math.inf)  # what was not compared fails
+    worst = rows.loc[ratio.groupby([rows[key] for key in keys], sort=False).idxmax()]
+    sizes = rows.groupby(keys, sort=False).agg(n_sites=("site", "size"), failed=("ok", "sum"))
+    sizes["failed"] = sizes["n_sites"] - sizes["failed"]
+    return worst.merge(sizes.reset_index(), on=keys)
 
 
 def _traces(names: Sequence[str], errors: Sequence[float], bars: Sequence[float]) -> list[Trace]:

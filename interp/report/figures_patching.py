@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import product
 
+import numpy as np
 import pandas as pd
 
 from interp.report.figures import (
@@ -67,7 +68,7 @@ def _figure(
     measures = ", ".join(dict.fromkeys(name for name in rows["measure"] if name))
     settings = [setting_name(name) for name in options[2]]
     choices = [Choice("Test domain", options[0]), Choice("Pairs", options[1])]
-    sites = sites_by_depth(rows)
+    sites, beyond = sites_by_depth(rows), ""
     lines = [reference("y", at, "")[0] for at in ((0, 1) if scale == "index" else (0,))]
     if by_position:
         positions = rows["pos"].nunique()
@@ -76,24 +77,45 @@ def _figure(
         alt = f"Heat map of {len(sites)} layers by {positions} positions"
         choices.append(Choice("Setting", settings))
     else:
-        shape = layout(430, yaxis=axis(unit), shapes=lines)
+        ends, beyond = _range(rows, scale, traces)
+        shape = layout(430, yaxis=axis(unit, range=ends), shapes=lines)
         ticks = {
             "tickvals": list(range(len(sites))),
             "ticktext": [plain(site_label(s)) for s in sites],
         }
         shape["xaxis"] = axis("site patched, from input to output", **ticks)
         alt = f"Effect at {len(sites)} sites for {len(settings)} settings, with intervals"
-    dots = "" if by_position else f" Small dots: single pairs, at most {MOST_DOTS} per site."
+    gaps = int(rows[scale].isna().sum())
+    notes = f" {gaps} values withheld, see the table's reasons." if gaps else ""
+    if not by_position:
+        notes += f" Small dots: single pairs, at most {MOST_DOTS} per site{beyond}."
     return Figure(
         "patching",
         "What patching one site does",
         f"{counts(rows)}; {_INTERVALS[by_position]}. Measure: {measures}. 0 is the null, 1 what "
-        f"replacing the whole input does. {kinds(rows)}{dots}",
+        f"replacing the whole input does. {kinds(rows)}{notes}",
         alt,
         traces,
         shape,
         choices,
     )
+
+
+def _range(rows: Frame, scale: str, traces: Sequence[Trace]) -> tuple[list[float], str]:
+    """Ends of the axis: all intervals and nearly all single pairs; and how many lie beyond."""
+    names = [scale, f"{scale}_low", f"{scale}_high"] if scale == "index" else [scale, "low", "high"]
+    means = rows[names].to_numpy(float).ravel()
+    dots = np.array([y for t in traces if t.get("hoverinfo") == "skip" for y in t["y"]], float)
+    dots = dots[np.isfinite(dots)]
+    inner = np.quantile(dots, [0.02, 0.98]) if len(dots) else []
+    shown = np.concatenate(
+        [means[np.isfinite(means)], inner, [0.0, 1.0 if scale == "index" else 0]]
+    )
+    low, high = float(shown.min()), float(shown.max())
+    room = 0.05 * ((high - low) or 1.0)
+    low, high = low - room, high + room
+    beyond = int(((dots < low) | (dots > high)).sum())
+    return [low, high], f"; {beyond} of {len(dots)} lie beyond the axis" if beyond else ""
 
 
 def _sites(
@@ -147,7 +169,9 @@ def _examples(result: Result, rows: Frame, scale: str) -> Frame:
     noise = frame["measure"].str.endswith(", noise")
     effect = frame["value"] - frame["corrupt_metric"].where(~noise, frame["clean_metric"])
     if scale == "index":
-        cell = rows.set_index("site")[["null", "ceiling"]].reindex(frame["site"])
+        # where the mean has no index, single pairs have none either
+        cell = rows.dropna(subset="index").set_index("site")[["null", "ceiling"]]
+        cell = cell.reindex(frame["site"])
         null, ceiling = cell["null"].to_numpy(), cell["ceiling"].to_numpy()
         effect = (effect - null) / (ceiling - null)
     found = frame.assign(effect=effect).dropna(subset=["effect"])

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from interp.core.statistics import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.report.figures_certificate import worst_of_checks
 from interp.report.naming import MISSING, number, percent
 from interp.report.reading import Result
 from interp.report.subjects import Subject, band, rung_rows, subjects
@@ -111,11 +112,11 @@ def certificate_verdict(result: Result) -> list[Grid]:
     if rows.empty:
         return []
     body = []
-    for (tower, check, dtype), part in rows.groupby(["tower", "check", "dtype"], sort=False):
-        failed = part[~part["ok"]]
-        verdict = f"✗ {len(failed)} fail" if len(failed) else "✓ all pass"
-        worst = part["error"].max()
-        numbers = [f"{worst:.2g}" if math.isfinite(worst) else MISSING, f"{part['bar'].min():.2g}"]
-        body.append([f"{tower} {check}", str(dtype), str(len(part)), *numbers, verdict])
-    head = ("Check", "Precision", "Sites", "Worst error", "Bar", "Verdict")
+    for row in worst_of_checks(rows).itertuples():
+        error = f"{row.error:.2g}" if math.isfinite(row.error) else MISSING
+        verdict = f"✗ {row.failed} fail" if row.failed else "✓ all pass"
+        check = f"{row.tower} {row.check}"
+        numbers = [str(row.n_sites), row.site, error, f"{row.bar:.2g}"]
+        body.append([check, str(row.dtype), *numbers, verdict])
+    head = ("Check", "Precision", "Sites", "Nearest to its bar", "Error", "Bar", "Verdict")
     return [Grid("Certificate", head, body)]

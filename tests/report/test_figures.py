@@ -23,6 +23,7 @@ from interp.report.figures_training import losses, mixtures
 from interp.report.naming import SETTINGS, setting_name
 from interp.report.reading import Result, read_result
 from interp.report.subjects import in_band, middle_site
+from interp.report.verdicts import certificate_verdict
 
 Build = Callable[..., Path]
 
@@ -248,13 +249,42 @@ def test_classes_and_domains_are_the_tables(result: Result) -> None:
 
 def test_certificate_shows_the_worst_and_marks_failures(build: Build, result: Result) -> None:
     worst = result.frame("certificate").groupby(["tower", "check", "dtype"], sort=False)["error"]
-    trace = drawn(result, "certificate").data[0]
+    trace = drawn(result, "certificate").data[0]  # all sites of a check have one bar here
     assert trace["x"] == pytest.approx([max(value, 1e-18) for value in worst.max()])
     failing = result.frame("certificate").assign(error=[1.0, *[0.0] * 27])
     figure = certificate(read_result(build(replaced={"certificate": failing}, name="failing")))
     assert figure is not None
     assert figure.data[0]["marker"]["symbol"][0] == "x"
     assert "FAILS" in figure.alt
+
+
+def test_certificate_holds_each_site_against_its_own_bar(build: Build, result: Result) -> None:
+    frame = result.frame("certificate").copy()
+    # a site whose bar is wide may err more than others' bars allow, and pass
+    frame.loc[0, ["error", "bar", "ok"]] = [1.2e-5, 4e-5, True]
+    found = read_result(build(replaced={"certificate": frame}, name="wide"))
+    figure = certificate(found)
+    assert figure is not None
+    error, bar = figure.data[0]["x"][0], figure.data[1]["x"][0]
+    assert (error, bar) == pytest.approx((1.2e-5, 4e-5))  # .3 of its bar; the others, .06 of theirs
+    assert "FAILS" not in figure.alt
+    (grid,) = certificate_verdict(found)
+    assert grid.rows[0][3:] == [frame["site"].iloc[0], "1.2e-05", "4e-05", "✓ all pass"]
+
+
+def test_single_pairs_do_not_set_the_axis(build: Build, result: Result) -> None:
+    examples, rows = result.frame("patching_examples").copy(), result.frame("patching").copy()
+    examples.loc[0, "value"] = 1e4
+    rows.loc[rows["setting"] == "cg-low", ["index", "index_low", "index_high"]] = np.nan
+    changed = {"patching": rows, "patching_examples": examples}
+    figure = patching(read_result(build(replaced=changed, name="far")))
+    assert figure is not None
+    low, high = figure.layout["yaxis"]["range"]
+    assert low < 0 and 1 < high < 5
+    assert high > rows["index_high"].max() and low < rows["index_low"].min()
+    assert "lie beyond the axis" in figure.caption and "values withheld" in figure.caption
+    # a pair has no share where the mean has none
+    assert named(figure, "CG low diversity, single pairs", 0, 0)["y"] == []
 
 
 def test_gaps_are_gaps(build: Build, study_frames: Callable[[], dict[str, pd.DataFrame]]) -> None:
