@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from interp.models.attention import Heads
 from interp.models.text import HookedText
-from interp.models.transformer import HookedBlock, HookedNorm, unsupported
+from interp.models.transformer import HookedNorm, unsupported
 from interp.models.vit import HookedViT
 
 Stream = Float[Tensor, "batch pos d_model"]
@@ -198,7 +198,7 @@ def _one(name: str, kind: str, layer: int, make: Callable[[], Tensor]) -> Piece:
 
 def _entry(tower: Any, cache: Any, reading: Reading) -> list[Piece]:
     """What stands in the stream before the first block."""
-    norm = getattr(tower, "ln_pre", None)
+    norm: Any = getattr(tower, "ln_pre", None)
     scale = cache["ln_pre.hook_scale"] if isinstance(norm, HookedNorm) else None
 
     def through(site: str) -> Tensor:
@@ -218,7 +218,7 @@ def _entry(tower: Any, cache: Any, reading: Reading) -> list[Piece]:
     return pieces
 
 
-def _block(block: HookedBlock, cache: Any, reading: Reading, layer: int, by: str) -> list[Piece]:
+def _block(block: Any, cache: Any, reading: Reading, layer: int, by: str) -> list[Piece]:
     """What a block wrote into the stream."""
     here = f"blocks.{layer}"
 
