@@ -13,10 +13,9 @@ from torch import Tensor
 
 from interp.core.errors import ShapeError, SpecificationError
 from interp.core.plates import Plate
-from interp.models.hooked import HookedTower
 from interp.models.overlays import enlarged, framed, laid_over, sheet
 from interp.models.resnet import HookedResNet
-from interp.models.text import HookedText
+from interp.models.towers import check_opened
 from interp.models.transformer_parts import pooling_weight
 from interp.models.vit import HookedViT
 
@@ -246,7 +245,7 @@ def _from_tensor(
     return [Image.fromarray(picture) for picture in laid]
 
 
-def attention_maps(tower: HookedTower, x: Tensor) -> AttentionMaps:
+def attention_maps(tower: Any, x: Tensor) -> AttentionMaps:
     """The attention of every head of every layer, from one run of the tower.
 
     A ResNet has one layer of attention, its pool, with one query: the mean of the map. Nothing
@@ -259,15 +258,9 @@ def attention_maps(tower: HookedTower, x: Tensor) -> AttentionMaps:
     >>> model = open_clip.create_model("ViT-S-32-alt", force_image_size=64).eval()
     >>> seen = attention_maps(open_tower(model, "visual"), torch.zeros(1, 3, 64, 64))
     >>> seen.pattern.shape, seen.maps().shape
-    (torch.Size([10, 1, 8, 5, 5]), torch.Size([10, 1, 8, 2, 2]))
+    (torch.Size([12, 1, 6, 5, 5]), torch.Size([12, 1, 6, 2, 2]))
     """
-    if not isinstance(tower, (HookedViT, HookedText, HookedResNet)):
-        raise SpecificationError(
-            "map a tower's attention",
-            f"a tower of type {type(tower).__name__}",
-            "a HookedViT, HookedText or HookedResNet",
-            "pass clip.visual or clip.text",
-        )
+    check_opened("map a tower's attention", tower)
     if isinstance(tower, HookedViT) and getattr(tower.source.patch_dropout, "prob", 0):
         _check_patches(tower)
     sites = [site for site in tower.sites if site.endswith("attn.hook_pattern")]

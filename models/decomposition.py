@@ -28,10 +28,10 @@ from interp.core.errors import (
 from interp.core.statistics import column_intervals
 from interp.core.tables import Table
 from interp.models.heads import ZeroShotHead
-from interp.models.hooked import HookedTower
 from interp.models.resnet import HookedResNet
 from interp.models.resnet_parts import resnet_pieces
 from interp.models.text import HookedText
+from interp.models.towers import check_opened
 from interp.models.transformer_parts import Piece, transformer_pieces
 from interp.models.vit import HookedViT
 
@@ -191,7 +191,7 @@ def _group_name(columns: Sequence[str], values: Sequence[Any]) -> str:
     return ".".join(words) or "rest"
 
 
-def decompose(tower: HookedTower, x: Tensor, *, by: str = "component") -> Decomposition:
+def decompose(tower: nn.Module, x: Tensor, *, by: str = "component") -> Decomposition:
     """Split the embedding of a batch into parts that sum to it, from one run of the tower.
 
     `by` says what a part is, from coarse to fine:
@@ -247,19 +247,20 @@ def decompose(tower: HookedTower, x: Tensor, *, by: str = "component") -> Decomp
 
 
 def _splitter(tower: Any) -> Callable[..., tuple[Tensor, list[Piece]]]:
+    check_opened("decompose an embedding", tower)
     if isinstance(tower, HookedResNet):
         return partial(resnet_pieces, tower)
     if isinstance(tower, (HookedViT, HookedText)):
         return partial(transformer_pieces, tower)
     raise SpecificationError(
         "decompose an embedding",
-        f"a tower of type {type(tower).__name__}",
-        "a HookedViT, HookedText or HookedResNet",
-        "pass clip.visual or clip.text",
+        f"a {type(tower).__name__}",
+        "a HookedViT, HookedText or HookedResNet, whose read-out is known",
+        "patch its sites instead",
     )
 
 
-def _check_mode(tower: HookedTower) -> None:
+def _check_mode(tower: Any) -> None:
     """Refuse a mode in which a run's parts are not those of the model."""
     for name, module in tower.source.named_modules():
         drops = isinstance(module, (nn.modules.dropout._DropoutNd, PatchDropout))

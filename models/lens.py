@@ -5,6 +5,7 @@ above it added nothing (nostalgebraist 2020, "interpreting GPT: the logit lens")
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,6 +17,7 @@ from interp.models.decomposition import decompose
 from interp.models.heads import ZeroShotHead
 from interp.models.hooked import HookedTower
 from interp.models.resnet import HookedResNet
+from interp.models.towers import check_opened
 
 STREAMS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post")
 """The sites that a lens reads."""
@@ -35,7 +37,7 @@ def lens_sites(tower: HookedTower) -> list[str]:
 
 
 def lens_embeddings(
-    tower: HookedTower, x: Tensor, *, sites: str | Iterable[str] | None = None
+    tower: Any, x: Tensor, *, sites: str | Iterable[str] | None = None
 ) -> Float[Tensor, "layer batch d_embed"]:
     """The embedding that the tower's read-out makes of each residual stream, not normalised.
 
@@ -59,7 +61,7 @@ def lens_embeddings(
 
 
 def logit_lens(
-    tower: HookedTower,
+    tower: Any,
     x: Tensor,
     head: ZeroShotHead,
     *,
@@ -74,12 +76,13 @@ def logit_lens(
     >>> head = ZeroShotHead(("cat", "dog"), torch.eye(256)[:2], 100.0)
     >>> lens = logit_lens(tower, x, head)
     >>> lens.shape, torch.equal(lens[-1], head(tower(x)))
-    (torch.Size([11, 1, 2]), True)
+    (torch.Size([13, 1, 2]), True)
     """
     return torch.stack([head(row) for row in lens_embeddings(tower, x, sites=sites)])
 
 
-def _streams(tower: HookedTower, sites: str | Iterable[str] | None) -> list[str]:
+def _streams(tower: Any, sites: str | Iterable[str] | None) -> list[str]:
+    check_opened("read streams through the lens", tower)
     if sites is None:
         return lens_sites(tower)
     patterns = [sites] if isinstance(sites, (str, Site)) else list(sites)
@@ -98,15 +101,21 @@ def _streams(tower: HookedTower, sites: str | Iterable[str] | None) -> list[str]
 def _cumulative(
     tower: HookedResNet, x: Tensor, sites: list[str]
 ) -> Float[Tensor, "layer batch d_embed"]:
-    whole = decompose(tower, x, by="layer")
-    layers, last = whole.labels["layer"].to_numpy(dtype=int), tower.n_layers
+    kept: dict[str, Tensor] = {}
+    last = tower.n_layers
+
+    def keep(stream: Tensor, hook: Any) -> None:
+        kept["stream"] = stream
+
+    with tower.hooks(fwd_hooks=[(lens_sites(tower)[-1], keep)]):
+        whole = decompose(tower, x, by="layer")
+    # the sum would be right but for rounding, and so would the run, whose attention is opened
+    embedding = tower(kept["stream"], start_at_layer=last)
+    layers = whole.labels["layer"].to_numpy(dtype=int)
     rows = []
     for site in sites:
         below = tower.layer(site) - (1 if site.endswith("hook_resid_pre") else 0)
-        keep = torch.as_tensor((layers <= below) | (layers == last), device=x.device)
-        # the whole sum is the embedding, which need not be rounded a second time
-        done = below == last - 1
-        rows.append(
-            whole.embedding if done else whole.parts[:, keep].sum(dim=1).to(whole.embedding)
-        )
+        upto = torch.as_tensor((layers <= below) | (layers == last), device=x.device)
+        total = whole.parts[:, upto].sum(dim=1).to(embedding)
+        rows.append(embedding if below == last - 1 else total)
     return torch.stack(rows)

@@ -18,6 +18,7 @@ from interp.models.resnet import HookedResNet
 from interp.models.transformer_parts import Label, Piece, wide
 
 Maps = Float[Tensor, "part batch channel row column"]
+NewMaps = Float[Tensor, "part batch new_channel new_row new_column"]
 
 
 class Flow:
@@ -65,7 +66,7 @@ class Flow:
         self.maps = torch.cat(grown).mul_(tensor.detach() > 0)
 
 
-def _shortcut(downsample: Any, maps: Maps) -> tuple[Maps, Float[Tensor, "channel 1 1"]]:
+def _shortcut(downsample: Any, maps: Maps) -> tuple[NewMaps, Float[Tensor, "new_channel 1 1"]]:
     """A downsampling shortcut without the constant that it adds, and that constant."""
     *steps, norm = downsample
     x = rearrange(maps, "part batch channel row column -> (part batch) channel row column")
