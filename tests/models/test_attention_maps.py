@@ -161,6 +161,8 @@ def test_the_map_is_drawn_where_the_head_looks(row: int, column: int) -> None:
     assert (brightest[0] // patch, brightest[1] // patch) == (row, column)
     # and the picture itself stands beside it, untouched
     assert (page[40 : 40 + SMALLEST, 14 : 14 + SMALLEST] == 128).all()
+    bar = page[40 : 40 + SMALLEST, 14 + 2 * SMALLEST + 25]
+    assert (bar[0] == PALETTE[-1]).all() and (bar[-1] == PALETTE[0]).all()  # bright is above
     assert "blocks.0, head 0, from the class token" in plate.caption
     assert "0.75" in plate.caption and "25% of the attention is on the class token" in plate.caption
     assert plate.keys == {"layer": "0", "head": "0", "query": "pooled", "example": "0"}
@@ -207,6 +209,16 @@ def test_tensors_are_taken_for_intensities() -> None:
     assert np.abs(np.asarray(plain).astype(int) - np.asarray(told_nothing)).max() > 50
     bytes_ = (255 * shade[0]).round().byte().permute(1, 2, 0).numpy()
     assert maps.over([Image.fromarray(bytes_)], layer=0, head=0)[0].image == plain
+
+
+def test_the_range_of_colours_ends_at_the_top() -> None:
+    grey, flat = Image.new("RGB", (4, 4), (100, 100, 100)), np.full((2, 2), 0.02)
+    for top, step in ((0.02, 255), (0.01, 255), (0.04, 128)):
+        right = 0.62 * PALETTE[step].astype(float) + 0.38 * 100
+        drawn = np.asarray(laid_over(grey, flat, top=top)).astype(float)
+        assert np.abs(drawn - right).max() <= 1
+    nothing = np.asarray(laid_over(grey, 0 * flat, top=0.0)).astype(float)
+    assert np.abs(nothing - (0.62 * PALETTE[0] + 38)).max() <= 1
 
 
 def test_pictures_are_enlarged_and_cut_to_the_middle() -> None:
