@@ -5,7 +5,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import nn
 
-from interp.core.errors import SiteError, check_known, listed
+from interp.core.errors import SiteError, SpecificationError, check_known, listed
 from interp.models.hooked import HookedTower
 from interp.models.resnet import HookedResNet
 from interp.models.text import HookedText
@@ -38,3 +38,14 @@ def open_tower(clip_model: nn.Module, which: str) -> HookedTower:
         f"a {which} tower of type {type(part).__name__}",
         f"one of {listed(kind.__name__ for kind in known)}",
     )
+
+
+def check_opened(asked: str, tower: object) -> None:
+    """Refuse what is no tower of ours, such as the model or the Clip that has one."""
+    if not isinstance(tower, HookedTower):
+        raise SpecificationError(
+            asked,
+            f"something of type {type(tower).__name__}",
+            "a hooked tower",
+            "pass clip.visual or clip.text",
+        )

@@ -79,6 +79,42 @@ def mean_interval(
     )
 
 
+def column_intervals(
+    values: ArrayLike,
+    groups: ArrayLike | None = None,
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+    n_resamples: int = 2000,
+) -> list[Interval]:
+    """`mean_interval` of every column of `row column` at once, all from the same resamples.
+
+    Thousands of columns take a matrix product where a loop would take minutes.
+
+    >>> [each.value for each in column_intervals([[0.0, 2.0], [1.0, 4.0]])]
+    [0.5, 3.0]
+    """
+    numbers = np.asarray(values, dtype=float)
+    means = np.stack([group_means(column, groups) for column in numbers.T], axis=1)
+    n = len(means)
+    if n < 2:
+        return [Interval(float(mean), np.nan, np.nan, np.nan) for mean in means.mean(axis=0)]
+    drawn = rng("bootstrap", seed).integers(n, size=(n_resamples, n))
+    share = np.stack([np.bincount(row, minlength=n) for row in drawn]) / n
+    found = []
+    for start in range(0, means.shape[1], 1024):  # keeps the resampled means below 20 MB
+        block = means[:, start : start + 1024]
+        resampled = share @ block
+        low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+        found += [
+            Interval(*map(float, each))
+            for each in zip(
+                block.mean(axis=0), resampled.std(axis=0, ddof=1), low, high, strict=True
+            )
+        ]
+    return found
+
+
 def two_way_interval(
     values: ArrayLike, *, confidence: float = 0.95, seed: int = 0, n_resamples: int = 2000
 ) -> Interval:

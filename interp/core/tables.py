@@ -87,6 +87,9 @@ COLUMNS: dict[str, str] = {
     "drawing": "artist and glyph",
     "clean_metric": "the metric on the clean picture",
     "corrupt_metric": "the metric on the corrupt picture",
+    # decomposition
+    "part": "what is one of those that sum to the embedding, named after where it was written",
+    "kind": "attn, mlp, head, token (a head from one position), block, stem, embed or bias",
     # certificate
     "check": "what was compared",
     "error": "largest difference as a fraction of the largest absolute value",

@@ -30,6 +30,17 @@ def test_mean_interval_covers_at_its_nominal_rate() -> None:
     assert 0.88 <= np.mean(covered) <= 0.99
 
 
+def test_column_intervals_are_mean_intervals_of_every_column() -> None:
+    table = rng("columns", 0).normal(size=(12, 1100)) * np.linspace(0, 2, 1100)
+    for groups in (None, ["a", "b", "c"] * 4):
+        many = statistics.column_intervals(table, groups, seed=5, n_resamples=300)
+        for column in (0, 7, 1099):
+            alone = statistics.mean_interval(table[:, column], groups, seed=5, n_resamples=300)
+            for word in ("value", "error", "low", "high"):
+                assert getattr(many[column], word) == pytest.approx(getattr(alone, word))
+    assert np.isnan(statistics.column_intervals(table[:1])[3].low)
+
+
 def test_two_way_interval_is_wider_than_resampling_one_way_alone() -> None:
     stream = rng("two way", 0)
     cells = stream.normal(size=(12, 1)) + 2 * stream.normal(size=(1, 3))

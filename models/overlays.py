@@ -1,0 +1,167 @@
+"""How a map is drawn over a picture: colours, lettering, a colour bar, and sheets of many maps."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+INK, PAPER, FAINT = (34, 34, 38), (255, 255, 255), (110, 110, 118)
+SMALLEST = 336
+"""A picture whose longer side is shorter than this many pixels is enlarged to it."""
+
+_MARGIN = 14
+
+
+def _palette(n: int = 256) -> UInt8[np.ndarray, "step rgb"]:
+    """A perceptually uniform scale from near black over violet and orange to pale yellow.
+
+    A path through Oklab (Ottosson 2020) in which lightness never falls, walked in steps of equal
+    length, so that equal differences in a map look alike wherever in the scale they lie.
+    """
+    t = np.linspace(0, 1, 4001)
+    lightness = 0.16 + 0.79 * t
+    chroma = 0.02 + 0.165 * np.sin(np.pi * t**0.92) ** 0.9
+    hue = np.radians(285 + 180 * t)  # violet, over red, to yellow
+    lab = np.stack([lightness, chroma * np.cos(hue), chroma * np.sin(hue)], axis=1)
+    walked = np.concatenate([[0], np.linalg.norm(np.diff(lab, axis=0), axis=1).cumsum()])
+    even = np.linspace(0, walked[-1], n)
+    lab = np.stack([np.interp(even, walked, axis) for axis in lab.T], axis=1)
+    to_cones = [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728]]
+    to_cones.append([1, -0.0894841775, -1.2914855480])
+    to_linear = [[4.0767416621, -3.3077115913, 0.2309699292]]
+    to_linear.append([-1.2684380046, 2.6097574011, -0.3413193965])
+    to_linear.append([-0.0041960863, -0.7034186147, 1.7076147010])
+    linear = (lab @ np.array(to_cones).T) ** 3 @ np.array(to_linear).T
+    linear = linear.clip(0, 1)
+    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return (255 * srgb).round().astype(np.uint8)
+
+
+PALETTE = _palette()
+
+
+def colours(share: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape rgb"]:
+    """The colour of each value from 0 (dark) to 1 (bright); values beyond are clipped."""
+    return PALETTE[(np.clip(share, 0, 1) * (len(PALETTE) - 1)).round().astype(int)]
+
+
+def enlarged(picture: Image.Image, *, shape: tuple[int, int] | None = None) -> Image.Image:
+    """A picture at least `SMALLEST` pixels long, its middle cut out to a shape of (rows, columns).
+
+    Cutting to the middle is what open_clip's default transform does to an oblong picture.
+    """
+    image = picture.convert("RGB")
+    if shape is not None:
+        rows, columns = shape
+        unit = min(image.width / columns, image.height / rows)
+        width, height = unit * columns, unit * rows
+        left, top = (image.width - width) / 2, (image.height - height) / 2
+        image = image.crop((round(left), round(top), round(left + width), round(top + height)))
+    times = max(1.0, SMALLEST / max(image.size))
+    size = (round(image.width * times), round(image.height * times))
+    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
+
+
+def laid_over(
+    picture: Image.Image,
+    values: Float[np.ndarray, "row column"],
+    *,
+    top: float,
+    strength: float = 0.62,
+) -> Image.Image:
+    """A grey, flattened picture under the colours of a map, 0 to `top`, enlarged to its size.
+
+    The map is interpolated linearly between the centres of its patches.
+    """
+    size = picture.size
+    field = Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    colour = colours(np.asarray(field, dtype=float) / (top or 1.0)).astype(float)
+    grey = np.asarray(picture.convert("L"), dtype=float)[..., None]
+    mixed = strength * colour + (1 - strength) * grey
+    return Image.fromarray(mixed.round().astype(np.uint8))
+
+
+def write(
+    image: Image.Image,
+    place: tuple[float, float],
+    text: str,
+    *,
+    size: float = 13,
+    anchor: str = "lm",
+    ink: tuple[int, int, int] = INK,
+) -> None:
+    """Letter a picture in the typeface that Pillow brings along."""
+    ImageDraw.Draw(image).text(
+        place, text, fill=ink, font=ImageFont.load_default(size), anchor=anchor
+    )
+
+
+def _draw_bar(
+    image: Image.Image, box: tuple[int, int, int, int], *, top: float, beyond: bool
+) -> None:
+    """An upright colour bar with its range; `beyond` says that brightest means this or more."""
+    left, upper, right, lower = box
+    ramp = colours(np.linspace(1, 0, lower - upper)[:, None].repeat(right - left, axis=1))
+    image.paste(Image.fromarray(ramp), (left, upper))
+    ticks = ((1.0, f"{top:.2g} +" if beyond else f"{top:.2g}"), (0.5, f"{top / 2:.2g}"), (0.0, "0"))
+    for share, word in ticks:
+        height = lower - share * (lower - upper)
+        ImageDraw.Draw(image).line((right, height, right + 4, height), fill=FAINT)
+        write(image, (right + 8, min(max(height, upper + 5), lower - 5)), word, size=12)
+
+
+def framed(
+    picture: Image.Image, overlay: Image.Image, *, title: str, note: str, top: float
+) -> Image.Image:
+    """A picture, the same under its map, and the colour bar, between a title and a note."""
+    width, height = overlay.size
+    gap, head, foot, side = 10, 40, 34, 76
+    page = Image.new("RGB", (2 * _MARGIN + 2 * width + gap + side, head + height + foot), PAPER)
+    page.paste(picture, (_MARGIN, head))
+    page.paste(overlay, (_MARGIN + width + gap, head))
+    write(page, (_MARGIN, head / 2), title, size=16)
+    write(page, (_MARGIN, head + height + foot / 2), note, ink=FAINT)
+    left = _MARGIN + 2 * width + 2 * gap
+    _draw_bar(page, (left, head, left + 14, head + height), top=top, beyond=False)
+    return page
+
+
+def sheet(
+    picture: Image.Image,
+    maps: Float[np.ndarray, "layer head row column"],
+    *,
+    names: Sequence[str],
+    title: str,
+    note: str,
+    top: float,
+) -> Image.Image:
+    """Every map over one picture, layers down and heads across, all in one range of colours."""
+    n_layers, n_heads = maps.shape[:2]
+    cell = int(np.clip(1500 // n_heads, 56, 120))
+    small = picture.copy()
+    small.thumbnail((cell, cell), Image.Resampling.LANCZOS)
+    width, height = small.size
+    gap, side, left = 3, 76, 34 + 7 * max(map(len, names))
+    head = _MARGIN + height + 32
+    body, across = n_layers * (height + gap) - gap, n_heads * (width + gap) - gap
+    # the picture and the words beside it need some width, however few heads there are
+    right = left + max(across, width + 16 + 7 * len(note))
+    page = Image.new("RGB", (right + side + _MARGIN, head + body + _MARGIN), PAPER)
+    page.paste(small, (left, _MARGIN))
+    write(page, (left + width + 16, _MARGIN + 14), title, size=16)
+    write(page, (left + width + 16, _MARGIN + 40), note, ink=FAINT)
+    write(page, (left - 8, head - 12), "head", anchor="rm", ink=FAINT)
+    for number in range(n_heads):
+        middle = left + number * (width + gap) + width / 2
+        write(page, (middle, head - 12), str(number), anchor="mm")
+    for layer, name in enumerate(names):
+        upper = head + layer * (height + gap)
+        write(page, (left - 8, upper + height / 2), name, anchor="rm")
+        for number in range(n_heads):
+            drawn = laid_over(small, maps[layer, number], top=top)
+            page.paste(drawn, (left + number * (width + gap), upper))
+    bar = left + across + 12
+    box = (bar, head, bar + 14, head + min(body, 320))
+    _draw_bar(page, box, top=top, beyond=bool(maps.max() > top))
+    return page
