@@ -176,8 +176,10 @@ class AttentionMaps:
         if self.pattern.shape[3] == 1:
             return "the pool's query"
         if query is None:
-            alone = self.reads[0, :first].sum() > 0.5
-            return "the class token" if alone else "all patches, on average"
+            if (self.reads[:, :first] == 1).all():
+                return "the class token"
+            even = (self.reads[:, :1] == 0).all() and self.reads.unique().numel() == 2
+            return "all patches, on average" if even else "what the pooling reads, on average"
         if query < first:
             return "the class token"
         return f"the patch in row {(query - first) // columns}, column {(query - first) % columns}"
@@ -272,10 +274,24 @@ def attention_maps(tower: Any, x: Tensor) -> AttentionMaps:
             held.append(tensor.new_empty(len(sites), *tensor.shape))
         held[0][sites.index(hook.name)] = tensor
 
+    pool: dict[str, Tensor] = {}
+
+    def keep_pool(tensor: Tensor, hook: Any) -> None:
+        pool["pattern"] = tensor
+
+    hooks: list[Any] = [(site, keep) for site in sites]
+    if isinstance(tower, HookedViT) and tower.attnpool is not None:
+        hooks.append(("attnpool.hook_pattern", keep_pool))
     with torch.no_grad():
-        tower.run_with_hooks(x, fwd_hooks=[(site, keep) for site in sites])
+        tower.run_with_hooks(x, fwd_hooks=hooks)
         pattern = held[0]
         reads, grid = _reading(tower, x)
+        if pool:  # what the learned queries read, on average over the pool's heads
+            reads = einsum(
+                reads.to(pattern),
+                pool["pattern"].mean(dim=1),
+                "one query, batch query key -> batch key",
+            )
     names = tuple(site.removesuffix(".hook_pattern").removesuffix(".attn") for site in sites)
     return AttentionMaps(pattern, names, reads.to(pattern).expand(len(x), -1), grid)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
@@ -50,6 +51,29 @@ class HookedQueries(nn.Module):
             at_pattern=self.hook_pattern,
         )
         return attn.out_proj(merge_heads(self.hook_z(z)))
+
+    @property
+    def W_V(self) -> Float[Tensor, "head d_model d_head"]:
+        """The value weights, one matrix a head."""
+        attn = self.source.attn
+        return rearrange(
+            _weights(attn)[2], "(head d_head) d_model -> head d_model d_head", head=attn.num_heads
+        )
+
+    @property
+    def b_V(self) -> Float[Tensor, "head d_head"]:
+        """The value biases."""
+        return self.source.attn.in_proj_bias.chunk(3)[2].unflatten(
+            0, (self.source.attn.num_heads, -1)
+        )
+
+    @property
+    def W_O(self) -> Float[Tensor, "head d_head width"]:
+        """What carries z to the pooled vector."""
+        attn = self.source.attn
+        return rearrange(
+            attn.out_proj.weight, "width (head d_head) -> head d_head width", head=attn.num_heads
+        )
 
 
 def _weights(attn: nn.MultiheadAttention) -> Sequence[Tensor]:

@@ -4,7 +4,7 @@ With the last norm's scale held at its value, the way from the last residual str
 is linear, and the stream is itself a sum of what was written into it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,8 +16,9 @@ from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
 from interp.models.attention import Heads
+from interp.models.pooling import HookedQueries
 from interp.models.text import HookedText
-from interp.models.transformer import HookedNorm, unsupported
+from interp.models.transformer import HookedNorm
 from interp.models.vit import HookedViT
 
 Stream = Float[Tensor, "batch pos d_model"]
@@ -51,7 +52,7 @@ class Reading:
 
     weight: Float[Tensor, "#batch channel pos"]
     matrix: Float[Tensor, "channel d_model d_embed"]
-    constants: dict[str, Float[Tensor, "d_embed"]]
+    constants: dict[str, Float[Tensor, "*batch d_embed"]]
 
     def __call__(self, stream: Stream) -> Float[Tensor, "batch d_embed"]:
         """What a stream, or a part of it, adds to the embedding."""
@@ -116,15 +117,15 @@ class Reading:
 def pooling_weight(tower: HookedViT | HookedText, x: Tensor | None) -> Float[Tensor, "#batch pos"]:
     """How much of each position the pooling reads; 1 in all. A text tower needs the tokens.
 
+    Where learned queries pool, the positions are those of the queries: see `read_by_queries`.
     Pooling is linear, so its weights are what it makes of an identity.
     """
     where: Tensor = tower.source.positional_embedding
-    identity = torch.eye(len(where), device=where.device)
     if isinstance(tower, HookedViT):
-        if getattr(tower.source, "attn_pool", None) is not None:
-            raise unsupported("attentional pooling", "pooling by the class token or the mean")
-        return tower._pool(identity[None])[:, 0]
+        n = len(where) if tower.attnpool is None else len(tower.attnpool.source.query)
+        return tower._pool(torch.eye(n, device=where.device)[None])[:, 0]
     assert x is not None
+    identity = torch.eye(len(where), device=where.device)
     if tower.class_token:
         return identity[None, -1]
     return text_global_pool(
@@ -132,21 +133,52 @@ def pooling_weight(tower: HookedViT | HookedText, x: Tensor | None) -> Float[Ten
     )
 
 
-def read_out(
-    tower: HookedViT | HookedText, x: Tensor, scale: Float[Tensor, "batch #pos one"]
-) -> Reading:
-    """The tower's read-out with the last norm's scale held at its actual value."""
-    scale = wide(scale)
+def read_out(tower: HookedViT | HookedText, x: Tensor, cache: Mapping[str, Tensor]) -> Reading:
+    """The tower's read-out with the scales of its norms, and the attention of its pooling, held
+    at their actual values."""
+    scale = wide(cache["ln_final.hook_scale"])
     # the scale has one position where the tower pools before it normalises
     weight = pooling_weight(tower, x).to(scale) / scale.squeeze(-1)
     project, bias = _projection(tower, scale)
     gain, shift = tower.ln_final.w.to(scale), tower.ln_final.b.to(scale)
-    matrix = gain[:, None] * project
+    matrix = _centred(gain[:, None] * project)
     constants = {"ln_final.b": shift @ project}
     if bias is not None:
         constants["projection.b"] = bias
-    # to subtract a vector's mean is to subtract the mean of the matrix that it meets
-    return Reading(weight[:, None], (matrix - matrix.mean(dim=0))[None], constants)
+    pool = getattr(tower, "attnpool", None)
+    if pool is None:
+        return Reading(weight[:, None], matrix[None], constants)
+    return read_by_queries(pool, cache, Reading(weight[:, None], matrix[None], constants))
+
+
+def read_by_queries(pool: HookedQueries, cache: Mapping[str, Tensor], after: Reading) -> Reading:
+    """The same where learned queries pool: `after` reads what they give, one channel is a head."""
+    like = after.matrix
+    pattern = wide(cache["attnpool.hook_pattern"])
+    queries = after.weight[:, 0]  # batch query
+    weight = einsum(queries, pattern, "batch query, batch head query key -> batch head key")
+    weight = weight / wide(cache["attnpool.ln_k.hook_scale"]).squeeze(-1)[:, None]
+    gain, shift = pool.ln_k.w.to(like), pool.ln_k.b.to(like)
+    w_v, b_v, w_o = pool.W_V.to(like), pool.b_V.to(like), pool.W_O.to(like)
+    onwards = einsum(w_o, like[0], "head d_head width, width d_embed -> head d_head d_embed")
+    through = einsum(
+        w_v, onwards, "head d_model d_head, head d_head d_embed -> head d_model d_embed"
+    )
+    matrix = torch.stack([_centred(gain[:, None] * each) for each in through])
+    # a query's attention is 1 in all, so it reads each bias once
+    once = queries.sum(dim=1)[:, None]
+    biases = {
+        "attnpool.ln_k.b": einsum(shift, through, "d_model, head d_model d_embed -> d_embed"),
+        "attnpool.b_V": einsum(b_v, onwards, "head d_head, head d_head d_embed -> d_embed"),
+        "attnpool.b_O": pool.source.attn.out_proj.bias.to(like) @ like[0],
+    }
+    constants = {name: once * bias for name, bias in biases.items()}
+    return Reading(weight, matrix, constants | after.constants)
+
+
+def _centred(matrix: Float[Tensor, "d_model d_embed"]) -> Float[Tensor, "d_model d_embed"]:
+    """To subtract a vector's mean is to subtract the mean of the matrix that it meets."""
+    return matrix - matrix.mean(dim=0)
 
 
 def _projection(tower: HookedViT | HookedText, like: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -177,13 +209,14 @@ def transformer_pieces(
     tower: HookedViT | HookedText, x: Tensor, *, by: str
 ) -> tuple[Float[Tensor, "batch d_embed"], list[Piece]]:
     """The embedding, and its parts as pieces that are computed when asked for."""
-    pooling_weight(tower, x)  # refuses a pooling that is not known before anything runs
     sites = [f"blocks.*.{name}" for name in INNER[by]]
     sites += ["hook_embed", "hook_pos_embed", "ln_final.hook_scale"]
     if isinstance(getattr(tower, "ln_pre", None), HookedNorm):
         sites.append("ln_pre.hook_scale")
+    if getattr(tower, "attnpool", None) is not None:
+        sites += ["attnpool.hook_pattern", "attnpool.ln_k.hook_scale"]
     embedding, cache = tower.run_with_cache(x, names_filter=sites)
-    reading = read_out(tower, x, cache["ln_final.hook_scale"])
+    reading = read_out(tower, x, cache)
     pieces = _entry(tower, cache, reading)
     for layer, block in enumerate(tower.blocks):
         pieces += _block(block, cache, reading, layer, by)

@@ -81,6 +81,18 @@ def test_mean_pooling_asks_from_every_patch() -> None:
     assert "all patches" in maps.over(pictures(), layer=0, head=0)[0].caption
 
 
+def test_learned_queries_ask_through_their_own_attention() -> None:
+    queries = {"attentional_pool": True, "attn_pooler_heads": 4, "attn_pooler_queries": 5}
+    model, tower, x = visual(**queries)
+    maps = attention_maps(tower, x)
+    normed = model.visual.attn_pool.ln_k(tower(x, stop_at_layer=tower.n_layers))
+    asked = model.visual.attn_pool.ln_q(model.visual.attn_pool.query).expand(len(x), -1, -1)
+    _, pool = model.visual.attn_pool.attn(asked, normed, normed)  # the mean over heads
+    right = torch.einsum("bk,lbhkn->lbhn", pool[:, 0].detach(), maps.pattern)
+    torch.testing.assert_close(maps.rows(), right)
+    assert "what the pooling reads" in maps.over(pictures(), layer=0, head=0)[0].caption
+
+
 def test_oblong_grids_keep_rows_and_columns_apart() -> None:
     _, tower, x = visual(image_size=(32, 16))
     maps = attention_maps(tower, x)

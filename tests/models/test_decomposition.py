@@ -22,6 +22,7 @@ from interp.models.vit import HookedViT
 VIT: Any = {"layers": 2, "width": 32, "patch_size": 8, "image_size": 32, "head_width": 16}
 TEXT: Any = {"context_length": 8, "vocab_size": 50, "width": 32, "heads": 2, "layers": 2}
 RESNET: Any = {"layers": (2, 1, 2, 1), "width": 8, "image_size": 64, "head_width": 64}
+QUERIES: Any = {"attentional_pool": True, "attn_pooler_heads": 4, "attn_pooler_queries": 5}
 VIT_VARIANTS: dict[str, Any] = {
     "class token": {},
     "mean": {"pool_type": "avg"},
@@ -31,6 +32,13 @@ VIT_VARIANTS: dict[str, Any] = {
     "layer scale": {"ls_init_value": 0.1},
     "eps": {"norm_kwargs": {"eps": 1e-2}},
     "oblong": {"image_size": (32, 16)},
+    "queries": {"attentional_pool": True, "attn_pooler_heads": 4, "attn_pooler_queries": 5},
+    "queries, mean": {
+        "attentional_pool": True,
+        "attn_pooler_heads": 4,
+        "attn_pooler_queries": 5,
+        "pool_type": "avg",
+    },
 }
 TEXT_VARIANTS: dict[str, Any] = {
     "plain": {},

@@ -66,7 +66,13 @@ def outputs(blocks: Any, run: Any) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(
-    "variant", [{}, {"pool_type": "avg"}, {"pool_type": "avg", "final_ln_after_pool": True}]
+    "variant",
+    [
+        {},
+        {"pool_type": "avg"},
+        {"pool_type": "avg", "final_ln_after_pool": True},
+        {"attentional_pool": True, "attn_pooler_heads": 4, "attn_pooler_queries": 5},
+    ],
 )
 def test_pictures(variant: Any) -> None:
     model, tower, x = visual(**variant)
@@ -74,7 +80,9 @@ def test_pictures(variant: Any) -> None:
     streams = outputs(net.transformer.resblocks, lambda: net(x))
     naive = []
     for stream in streams:
-        if net.final_ln_after_pool:
+        if net.attn_pool is not None:
+            pooled = net.ln_post(net.attn_pool(stream))[:, 0]
+        elif net.final_ln_after_pool:
             pooled = net.ln_post(stream[:, 1:].mean(1))
         elif net.pool_type == "avg":
             pooled = net.ln_post(stream)[:, 1:].mean(1)
