@@ -72,22 +72,7 @@ class HookedText(HookedTower):
         return answer[0] if isinstance(answer, tuple) else answer
 
     def _check_input(self, x: Tensor) -> None:
-        length = self.source.context_length
-        if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != length:
-            given = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-            raise ShapeError(
-                "embed a text",
-                given,
-                f"token numbers of shape (batch, {length})",
-                "use the model's own tokenizer",
-            )
-        if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
-            raise ShapeError(
-                "embed a text",
-                f"numbers of type {x.dtype}",
-                "whole numbers",
-                "use the model's own tokenizer",
-            )
+        check_tokens(x, length=self.source.context_length)
 
     def _check_stream(self, stream: Tensor, layer: int) -> None:
         n_ctx, d_model = self.source.positional_embedding.shape
@@ -144,3 +129,23 @@ class HookedText(HookedTower):
                 "pass tokens=",
             )
         return tokens
+
+
+def check_tokens(x: Tensor, *, length: int, fewer: bool = False) -> None:
+    """Refuse what is no batch of texts of this length, or of this length or fewer."""
+    fits = isinstance(x, Tensor) and x.ndim == 2 and 0 < x.shape[1] <= length
+    if not fits or (x.shape[1] < length and not fewer):
+        given = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise ShapeError(
+            "embed a text",
+            given,
+            f"token numbers of shape (batch, {'up to ' if fewer else ''}{length})",
+            "use the model's own tokenizer",
+        )
+    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        raise ShapeError(
+            "embed a text",
+            f"numbers of type {x.dtype}",
+            "whole numbers",
+            "use the model's own tokenizer",
+        )

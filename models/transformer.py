@@ -117,11 +117,13 @@ def open_blocks(transformer: Transformer) -> nn.ModuleList:
     return nn.ModuleList(HookedBlock(block) for block in transformer.resblocks)
 
 
-def unsupported(given: str, right: str) -> SpecificationError:
+class Unhooked(SpecificationError):
+    """A tower, or a part of one, that nobody wrote hooks for."""
+
+
+def unsupported(given: str, right: str) -> Unhooked:
     """The error for a part of a tower that nobody wrote hooks for."""
-    return SpecificationError(
-        "hook this tower", given, right, "choose another model, or read this one through nnsight"
-    )
+    return Unhooked("hook this tower", given, right, "open it by module path, as a TracedTower")
 
 
 def open_config(
