@@ -198,6 +198,11 @@ class TracedTower(HookedTower):
         return dict(self.hook_dict)
 
     @property
+    def found(self) -> dict[str, Found]:
+        """Every site but the embedding, with its place in the tree."""
+        return dict(self._survey.sites)
+
+    @property
     def unreachable(self) -> dict[str, str]:
         """The modules that are no sites, or not the whole of one, and why.
 
