@@ -33,9 +33,7 @@ OPENING = ("hook_scale", "hook_normalized", "hook_attn_scores", "hook_pattern", 
 """Sites that make the tower compute in the open what it otherwise leaves to a fused kernel."""
 
 
-def certify(
-    opened: nn.Module, *, seed: int = 0, batch: int = 3, patches: int = 32
-) -> pd.DataFrame:
+def certify(opened: nn.Module, *, seed: int = 0, batch: int = 3, patches: int = 32) -> pd.DataFrame:
     """Compare a hooked tower, or both towers of an open_clip model, with the open_clip original,
     site by site; the model itself is untouched.
 
@@ -71,7 +69,7 @@ def _tower_rows(tower: HookedTower, seed: int, batch: int, patches: int) -> list
     copy = _moved(tower, seed)
     if isinstance(copy, TracedTower):
         bar = FORWARD_BARS[torch.float32]
-        return traced_rows(copy, copy.example(batch), bar=bar, patches=patches, seed=seed)
+        return traced_rows(copy, copy.example(min(batch, 2)), bar=bar, patches=patches, seed=seed)
     x = _input(copy, seed, batch)
     wide = _widened(copy.over(deepcopy(copy.source)))
     wide_x = x.double() if x.is_floating_point() else x

@@ -50,11 +50,11 @@ def survey(
     sites: dict[str, Found] = {}
     for place in places:
         name = _name(place, calls)
-        shapes = few.shapes.get(place), more.shapes.get(place)
+        small, big = few.shapes.get(place), more.shapes.get(place)
         # where a module is called `input`, its output keeps the name
         taken = place.end == "input" and name in calls
-        if shapes[0] is not None and shapes[1] is not None and not taken:
-            sites[name] = Found(place, name_axes(*shapes), place in few.overwritten)
+        if small is not None and big is not None and not taken:
+            sites[name] = Found(place, name_axes(small, big), place in few.overwritten)
     embedding = first_tensor(few.answer)
     shape = () if embedding is None else tuple(embedding.shape)
     return Survey(sites, shape, _unreachable(source, calls, few, foreign))

@@ -78,6 +78,8 @@ class TracedTower(HookedTower):
             longest=self.longest,
         )
         tower._given_axes = dict(self._given_axes)
+        if self._surveyed:  # the same modules run in the same order
+            tower._survey = self._survey
         return tower
 
     def example(self, n: int) -> Tensor:

@@ -18,7 +18,6 @@ from torch import Tensor
 from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.models.reference import relative_error
-from interp.models.survey import Found
 from interp.models.traced import EMBEDDING, TracedTower
 from interp.models.tracing import Place, first_tensor
 
@@ -35,17 +34,21 @@ def traced_rows(
     - `patch with itself`: how far the embedding moves, relative to its maximum;
     - `patch with another`: 0 where the embedding moves and 1 where it does not. `patches` sites,
       spread evenly over the tower, are really patched, with noise of their own size, and so is each
-      without a gradient; the others are known by a gradient of the embedding that is not zero;
+      without a gradient; the others are known by a gradient of the embedding that is not zero.
+      Left out are whole numbers without another value to take, all of them the same;
     - `out of reach`: a module that is no site, or not the whole of one; `reference` says why.
 
     The time is that of 5 runs of `x` and one of an example for each patch.
     """
-    started = time.perf_counter()
     with torch.no_grad():
+        started = time.perf_counter()
         right = tower(x)
         seconds = (time.perf_counter() - started) / len(x)
         if seconds * (5 * len(x) + patches) > 5:
-            say(f"certificate: {len(tower.sites)} sites, {patches} patches, at about {seconds:.1f}")
+            say(
+                f"certificate: {len(tower.sites)} sites, {patches} of them patched, "
+                f"about {seconds * (10 * len(x) + patches):,.0f} s"
+            )
         read = _read(tower, x)
         same = _own_values(tower, x, right)
     moved = _moved(tower, x, patches, bar, seed)
@@ -58,7 +61,7 @@ def traced_rows(
     return [
         *(row(site, "read", error, bar, size, "hook") for site, (error, size) in read.items()),
         *(row(site, "patch with itself", same[site], bar, n, "run") for site in tower.sites),
-        *(row(site, "patch with another", *moved[site]) for site in tower.sites),
+        *(row(site, "patch with another", *moved[site]) for site in tower.sites if site in moved),
         *(row(name, "out of reach", 0.0, 0.0, 0, why) for name, why in tower.unreachable.items()),
     ]
 
@@ -125,9 +128,7 @@ def _moved(
     steep = _steep(tower, x)
     step = max(1, -(-len(tower.sites) // max(1, patches)))
     chosen = [
-        site
-        for number, site in enumerate(tower.sites)
-        if number % step == 0 or site not in steep
+        site for number, site in enumerate(tower.sites) if number % step == 0 or site not in steep
     ]
     told = {site: (0.0, 0.0, size, "gradient") for site, size in steep.items()}
     with torch.no_grad():
@@ -167,21 +168,22 @@ def _patched(
     found: dict[str, tuple[float, float, int, str]] = {}
     for group in groups:
         rows = x[:1].repeat(len(group), *[1] * (x.ndim - 1))
-        whole = len(group) == 1
+        changed: set[str] = set()
         hooks = [
-            (site, _noise(slice(None) if whole else slice(row, row + 1), dice))
+            (site, _noise(slice(row, row + 1) if len(group) > 1 else slice(None), dice, changed))
             for row, site in enumerate(group)
         ]
         before, after = tower(rows), tower.run_with_hooks(rows, fwd_hooks=hooks)
         for row, site in enumerate(group):
-            stays = relative_error(after[row], before[row]) <= bar
-            found[site] = (float(stays), 0.0, before[row].numel(), "patch")
+            if site in changed:
+                stays = relative_error(after[row], before[row]) <= bar
+                found[site] = (float(stays), 0.0, before[row].numel(), "patch")
     return found
 
 
-def _noise(rows: slice, dice: torch.Generator) -> Callable[..., Tensor]:
-    """A hook that changes some rows of an activation, numbers by their own size, and whatever
-    counts or names something by exchanging neighbours."""
+def _noise(rows: slice, dice: torch.Generator, changed: set[str]) -> Callable[..., Tensor]:
+    """A hook that changes some rows of an activation: numbers by noise of their own size; what
+    counts or names something by exchanging neighbours. It notes where that is another value."""
 
     def change(tensor: Tensor, hook: Any) -> Tensor:
         new, old = tensor.clone(), tensor[rows]
@@ -190,6 +192,8 @@ def _noise(rows: slice, dice: torch.Generator) -> Callable[..., Tensor]:
             new[rows] = old + size * torch.randn(old.shape, generator=dice).to(old)
         else:
             new[rows] = old.logical_not() if old.dtype == torch.bool else old.roll(1, dims=-1)
+        if not torch.equal(new, tensor):
+            changed.add(hook.name)
         return new
 
     return change

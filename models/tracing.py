@@ -79,12 +79,11 @@ class Net:
             self._net = NNsight(source)
         self._method = method
         self._envoys = {envoy.path.removeprefix(f"{ROOT}."): envoy for envoy in self._net.modules()}
-        self._laid = [
-            (module, {key: value for key, value in module.__dict__.items() if old.get(key) is not value})
-            for module, old in before.items()
-        ]  # fmt: skip
+        self._laid: list[tuple[nn.Module, dict[str, Any]]] = []
         for module, old in before.items():
-            _put(module, dict.fromkeys(set(module.__dict__) - set(old), _ABSENT))
+            laid = {key: at for key, at in module.__dict__.items() if old.get(key) is not at}
+            self._laid.append((module, laid))
+            _put(module, {key: old.get(key, _ABSENT) for key in laid})
         self._running = False
 
     def run(self, x: Tensor, visits: Sequence[Visit] = ()) -> Any:
@@ -130,7 +129,7 @@ class Net:
             with self._net.trace(x, fn=self._method) as tracer:
                 views.append(tracer.cache(device=None, include_output=False, include_inputs=True))
                 views.append(tracer.cache(device=None))
-        given, gave = ([key for key in view.keys() if key != ROOT] for view in views)  # noqa: SIM118
+        given, gave = ([key for key in view.keys() if key != ROOT] for view in views)
         calls = {key.removeprefix(f"{ROOT}."): len(views[1][key]) for key in gave}
         first = _nested([key.removeprefix(f"{ROOT}.") for key in given], list(calls))
         again = {path: n for path, n in calls.items() if n > 1}
