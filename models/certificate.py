@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from interp.core.seeds import rng
 from interp.models.hooked import HookedTower
-from interp.models.reference import References, references
+from interp.models.reference import References, references, relative_error
 from interp.models.text import HookedText
 from interp.models.towers import open_tower
+from interp.models.traced import TracedTower
+from interp.models.traced_certificate import traced_rows
 
 FORWARD_BARS = {torch.float32: 5e-6, torch.float64: 1e-12}
 """The largest difference at a site, as a fraction of the largest absolute value there."""
@@ -31,7 +33,7 @@ OPENING = ("hook_scale", "hook_normalized", "hook_attn_scores", "hook_pattern", 
 """Sites that make the tower compute in the open what it otherwise leaves to a fused kernel."""
 
 
-def certify(opened: nn.Module, *, seed: int = 0, batch: int = 3) -> pd.DataFrame:
+def certify(opened: nn.Module, *, seed: int = 0, batch: int = 3, patches: int = 32) -> pd.DataFrame:
     """Compare a hooked tower, or both towers of an open_clip model, with the open_clip original,
     site by site; the model itself is untouched.
 
@@ -49,20 +51,27 @@ def certify(opened: nn.Module, *, seed: int = 0, batch: int = 3) -> pd.DataFrame
     - `n`: how many numbers were compared;
     - `reference`: `module` (a module's own input or output), `function` (PyTorch's or open_clip's
       own function on such an input), `weight` or `model`; for attention also the kernel it ran.
+
+    A traced tower runs the original itself, so its rows are other checks, about the tracing:
+    `read`, `patch with itself`, `patch with another` (`patches` sites of them really patched) and
+    `out of reach`; see `interp.models.traced_certificate`.
     """
     towers = (
         [opened]
         if isinstance(opened, HookedTower)
         else [open_tower(opened, which) for which in ("visual", "text")]
     )
-    rows = [row for tower in towers for row in _tower_rows(tower, seed, batch)]
+    rows = [row for tower in towers for row in _tower_rows(tower, seed, batch, patches)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _tower_rows(tower: HookedTower, seed: int, batch: int) -> list[tuple]:
+def _tower_rows(tower: HookedTower, seed: int, batch: int, patches: int) -> list[tuple]:
     copy = _moved(tower, seed)
+    if isinstance(copy, TracedTower):
+        bar = FORWARD_BARS[torch.float32]
+        return traced_rows(copy, copy.example(min(batch, 2)), bar=bar, patches=patches, seed=seed)
     x = _input(copy, seed, batch)
-    wide = _widened(type(copy)(deepcopy(copy.source)))
+    wide = _widened(copy.over(deepcopy(copy.source)))
     wide_x = x.double() if x.is_floating_point() else x
     rounding = _rounding(references(copy, x), references(wide, wide_x))
     rows = [row for grad in (True, False) for row in _forward_rows(copy, x, rounding, grad=grad)]
@@ -82,24 +91,10 @@ ROUNDINGS = 4
 """Ours and theirs each round once, and a maximum over a few values varies by a factor of two."""
 
 
-def relative_error(ours: Tensor, theirs: Tensor) -> float:
-    """max |ours - theirs| / max |theirs|, over the finite values; the others must be the same."""
-    if ours.shape != theirs.shape:
-        return float("inf")
-    finite = theirs.isfinite()
-    if not torch.equal(ours[~finite], theirs[~finite]) or not ours[finite].isfinite().all():
-        return float("inf")  # a NaN in the reference equals nothing, so it fails as well
-    if not finite.any():
-        return 0.0
-    difference = float((ours[finite] - theirs[finite]).abs().max())
-    scale = float(theirs[finite].abs().max())
-    return difference / scale if scale else (float("inf") if difference else 0.0)
-
-
 def _moved(tower: HookedTower, seed: int) -> HookedTower:
     """A tower over a float32 copy of the model, all weights moved, relatively and absolutely."""
     source = deepcopy(tower.source).float().eval().requires_grad_(True)
-    copy = type(tower)(source)
+    copy = tower.over(source)
     dice = torch.Generator().manual_seed(int(rng("certificate weights", seed).integers(2**62)))
 
     def noise(like: Tensor) -> Tensor:
@@ -110,7 +105,7 @@ def _moved(tower: HookedTower, seed: int) -> HookedTower:
             value.copy_(value * (1 + 0.1 * noise(value)) + 0.02 * noise(value))
         for name, value in copy.named_buffers():
             if not value.is_floating_point():
-                value += 1
+                value += name.endswith("num_batches_tracked")  # an index must stay one
             elif name.endswith("running_var"):  # must stay positive
                 value.copy_(value * (0.1 * noise(value)).exp() + 0.02 * noise(value).abs())
             else:  # a mask's infinities stay what they are

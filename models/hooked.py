@@ -39,7 +39,7 @@ def share(owner: nn.Module, **modules: Any) -> None:
 
 
 @dataclass(eq=False)
-class _Ask:
+class Ask:
     """Something a user asked to hook; at least one of the sites it stands for must fire."""
 
     name: str
@@ -49,7 +49,7 @@ class _Ask:
 class _Watched:
     """A user's hook, with its asks marked when it fires and the shape it returns checked."""
 
-    def __init__(self, hook: Hook, asks: Sequence[_Ask]) -> None:
+    def __init__(self, hook: Hook, asks: Sequence[Ask]) -> None:
         self.hook, self.asks = hook, asks
 
     def __call__(self, tensor: Tensor, hook: HookPoint) -> Any:
@@ -90,6 +90,10 @@ class HookedTower(HookedRootModule, ABC):
         self._layers: dict[str, int] = {}
 
     source: Any
+
+    def over(self, source: nn.Module) -> "HookedTower":
+        """The same kind of tower over another copy of its module."""
+        return type(self)(source)
 
     @property
     @abstractmethod
@@ -198,7 +202,8 @@ class HookedTower(HookedRootModule, ABC):
     def _match(self, names: Names) -> list[str]:
         """The sites a name, pattern or filter stands for; `SiteError` if there are none."""
         if not callable(names):
-            return find_sites(str(names), self.sites)
+            name = str(names)  # a tower may have thousands of sites: look a whole name up first
+            return [name] if name in self.hook_dict else find_sites(name, self.sites)
         found = [site for site in self.sites if names(site)]
         if not found:
             raise SiteError(
@@ -230,7 +235,7 @@ class HookedTower(HookedRootModule, ABC):
         Whether a backward hook fires is not known here (the backward may come later), but the
         forward must have reached its site.
         """
-        asks: list[_Ask] = []
+        asks: list[Ask] = []
         forward: list[Any] = []
         backward: list[Any] = []
         for name, hook in fwd_hooks:
@@ -251,12 +256,12 @@ class HookedTower(HookedRootModule, ABC):
                 "move start_at_layer or stop_at_layer, or hook another site",
             )
 
-    def _watch(self, name: Names, hook: Hook, asks: list[_Ask]) -> list[tuple[str, Hook]]:
+    def _watch(self, name: Names, hook: Hook, asks: list[Ask]) -> list[tuple[str, Hook]]:
         sites = self._match(name)
         if isinstance(hook, _Watched):  # a caching hook; it has asks of its own
             asks.extend(ask for ask in hook.asks if ask not in asks)
             return [(site, hook) for site in sites]
-        ask = _Ask("a filter" if callable(name) else str(name))
+        ask = Ask("a filter" if callable(name) else str(name))
         asks.append(ask)
         return [(site, _Watched(hook, (ask,))) for site in sites]
 
@@ -304,15 +309,15 @@ class HookedTower(HookedRootModule, ABC):
         """Install caching hooks until `reset_hooks`, after checking their names."""
         return super().add_caching_hooks(list(self._wanted(names_filter)), *args, **kwargs)
 
-    def _wanted(self, names_filter: Names | Iterable[Names] | None) -> dict[str, list[_Ask]]:
+    def _wanted(self, names_filter: Names | Iterable[Names] | None) -> dict[str, list[Ask]]:
         """The sites to cache, in tower order, each with what asked for it."""
         if names_filter is None:  # asked for nothing in particular: whatever the run reaches
             return {site: [] for site in self.sites if not site.endswith(ON_DEMAND)}
         if callable(names_filter) or isinstance(names_filter, (str, Site)):
             names_filter = [names_filter]
-        asked: dict[str, list[_Ask]] = {}
+        asked: dict[str, list[Ask]] = {}
         for name in names_filter:
-            ask = _Ask("a filter" if callable(name) else str(name))
+            ask = Ask("a filter" if callable(name) else str(name))
             for site in self._match(name):
                 asked.setdefault(site, []).append(ask)
         if not asked:

@@ -347,3 +347,19 @@ def _resnet_sites(tower: HookedResNet, kept: Recording) -> References:
     return sites | {
         f"attnpool.{name}": Reference(value, "function") for name, value in inner.items()
     }
+
+
+def relative_error(ours: Tensor, theirs: Tensor) -> float:
+    """max |ours - theirs| / max |theirs|, over the finite values; the others must be the same."""
+    if ours.shape != theirs.shape:
+        return float("inf")
+    if torch.equal(ours, theirs):
+        return 0.0
+    finite = theirs.isfinite()
+    if not torch.equal(ours[~finite], theirs[~finite]) or not ours[finite].isfinite().all():
+        return float("inf")  # a NaN in the reference equals nothing, so it fails as well
+    if not finite.any():
+        return 0.0
+    difference = float((ours[finite] - theirs[finite]).abs().max())
+    scale = float(theirs[finite].abs().max())
+    return difference / scale if scale else (float("inf") if difference else 0.0)

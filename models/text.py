@@ -51,22 +51,7 @@ class HookedText(TransformerTower):
         return self.source.encode_text(x) if isinstance(self.source, CLIP) else super().original(x)
 
     def _check_input(self, x: Tensor) -> None:
-        length = self.source.context_length
-        if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != length:
-            given = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-            raise ShapeError(
-                "embed a text",
-                given,
-                f"token numbers of shape (batch, {length})",
-                "use the model's own tokenizer",
-            )
-        if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
-            raise ShapeError(
-                "embed a text",
-                f"numbers of type {x.dtype}",
-                "whole numbers",
-                "use the model's own tokenizer",
-            )
+        check_tokens(x, length=self.source.context_length)
 
     def _embed(self, x: Tensor) -> Tensor:
         dtype = self.source.transformer.get_cast_dtype()
@@ -115,3 +100,23 @@ class HookedText(TransformerTower):
                 "pass tokens=",
             )
         return tokens
+
+
+def check_tokens(x: Tensor, *, length: int, fewer: bool = False) -> None:
+    """Refuse what is no batch of texts of this length, or of this length or fewer."""
+    fits = isinstance(x, Tensor) and x.ndim == 2 and 0 < x.shape[1] <= length
+    if not fits or (x.shape[1] < length and not fewer):
+        given = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise ShapeError(
+            "embed a text",
+            given,
+            f"token numbers of shape (batch, {'up to ' if fewer else ''}{length})",
+            "use the model's own tokenizer",
+        )
+    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        raise ShapeError(
+            "embed a text",
+            f"numbers of type {x.dtype}",
+            "whole numbers",
+            "use the model's own tokenizer",
+        )

@@ -192,8 +192,10 @@ def _name_of(activation: nn.Module) -> str:
     return "gelu_pytorch_tanh" if getattr(activation, "approximate", "") == "tanh" else "gelu"
 
 
-def unsupported(given: str, right: str) -> SpecificationError:
+class Unhooked(SpecificationError):
+    """A tower, or a part of one, that nobody wrote hooks for."""
+
+
+def unsupported(given: str, right: str) -> Unhooked:
     """The error for a part of a tower that nobody wrote hooks for."""
-    return SpecificationError(
-        "hook this tower", given, right, "choose another model, or read this one through nnsight"
-    )
+    return Unhooked("hook this tower", given, right, "open it by module path, as a TracedTower")

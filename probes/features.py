@@ -210,6 +210,13 @@ def pooled(activation: Tensor, axes: tuple[str, ...], pool: str) -> Tensor:
             f"the axes {listed(axes)}",
             "correct the tower's `axes`",
         )
+    if axes[:1] != ("batch",):
+        raise SiteError(
+            "pool an activation",
+            f"the axes {listed(axes)}",
+            "a row per picture, so that `batch` comes first",
+            "choose another site",
+        )
     tokens = [place for place, axis in enumerate(axes) if axis in ("pos", "query")]
     space = [place for place, axis in enumerate(axes) if axis in ("row", "column")]
     if tokens and pool == "class":

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from interp.core.errors import InterpError, ShapeError
 from interp.models.text import HookedText
 from interp.models.towers import open_tower
+from interp.models.traced import TracedTower
 
 VIT: Any = {"layers": 1, "width": 32, "patch_size": 8, "image_size": 32, "head_width": 16}
 TEXT: Any = {"context_length": 8, "vocab_size": 50, "width": 32, "heads": 2, "layers": 2}
@@ -155,6 +156,13 @@ def test_moving_the_tower_leaves_the_other_names_alone(tower: Any) -> None:
 
 
 @pytest.mark.parametrize("variant", [{"pool_type": "none"}, {"qk_norm": True}])
-def test_what_has_no_hooks_yet(variant: dict[str, Any]) -> None:
+def test_what_has_no_hooks_is_traced(variant: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = moved(CLIP(24, VIT, TEXT | variant))
     with pytest.raises(InterpError, match="hook this tower"):
-        open_tower(CLIP(24, VIT, TEXT | variant), "text")
+        HookedText(model)
+    tower = open_tower(model, "text")
+    assert isinstance(tower, TracedTower)
+    theirs = model.encode_text(tokens())
+    assert torch.equal(tower(tokens()), theirs[0] if isinstance(theirs, tuple) else theirs)
+    assert "transformer.resblocks.1.mlp.c_fc" in tower.sites

@@ -11,6 +11,8 @@ from transformer_lens import ActivationCache
 
 from interp.core.errors import InterpError, ShapeError
 from interp.models.towers import open_tower
+from interp.models.traced import TracedTower
+from interp.models.vit import HookedViT
 
 VIT: Any = {"layers": 2, "width": 32, "patch_size": 8, "image_size": 32, "head_width": 16}
 TEXT: Any = {"context_length": 10, "vocab_size": 50, "width": 32, "heads": 2, "layers": 1}
@@ -160,9 +162,14 @@ def test_patch_dropout_follows_the_models_mode() -> None:
         {"block_type": "custom"},
     ],
 )
-def test_what_has_no_hooks_yet(variant: dict[str, Any]) -> None:
+def test_what_has_no_hooks_is_traced(variant: dict[str, Any]) -> None:
+    model, tower, x = build(**variant)
     with pytest.raises(InterpError, match="hook this tower"):
-        build(**variant)
+        HookedViT(model.visual)
+    assert isinstance(tower, TracedTower)
+    theirs = model.visual(x)
+    assert torch.equal(tower(x), theirs[0] if isinstance(theirs, tuple) else theirs)
+    assert "transformer.resblocks.1.mlp.c_fc" in tower.sites
 
 
 @pytest.mark.parametrize(
