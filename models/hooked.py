@@ -198,7 +198,9 @@ class HookedTower(HookedRootModule, ABC):
     def _match(self, names: Names) -> list[str]:
         """The sites a name, pattern or filter stands for; `SiteError` if there are none."""
         if not callable(names):
-            return find_sites(str(names), self.sites)
+            # a whole cache names every site: to look each up among all would be quadratic
+            name = str(names)
+            return [name] if name in self.hook_dict else find_sites(name, self.sites)
         found = [site for site in self.sites if names(site)]
         if not found:
             raise SiteError(
