@@ -9,12 +9,13 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
+from typing import Any
 
 from interp.core.progress import say
 
 # numbers of glibc's <malloc.h>
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_DEFAULT = 128 * 1024  # both thresholds, before glibc adapts them
+_ADAPTED = 2**25  # bytes; the trim threshold follows at twice that
 _KEPT = 2**31 - 1  # mallopt takes an int
 
 _lock = Lock()
@@ -26,10 +27,12 @@ def keep_freed_memory() -> Iterator[bool]:
     """Keep freed memory for the length of a `with` block; True where that can be done.
 
     Inside, glibc serves every buffer from its heap and gives nothing back to the system: the
-    process stays as large as it ever was. At the end the heap is trimmed and the thresholds stand
-    at their defaults again, but fixed: glibc adapts them only until a program first sets one. Blocks
-    may be nested. It acts on the whole process, all threads and libraries. Only for glibc (Linux);
-    elsewhere it changes nothing, says so in a line, and gives False.
+    process stays as large as it ever was. At the end the heap is trimmed and the thresholds are set
+    to 32 MiB (mmap) and 64 MiB (trim), where glibc's own adaptation ends: it adapts them no more
+    once a program has set one, and at its first defaults every large buffer would fault anew.
+
+    It acts on the whole process, all threads and libraries. Blocks may be nested. Only for glibc
+    (Linux); elsewhere it changes nothing, says so in a line, and gives False.
 
     >>> with keep_freed_memory() as kept:  # doctest: +SKIP
     ...     for batch in batches:
@@ -51,11 +54,11 @@ def keep_freed_memory() -> Iterator[bool]:
         with _lock:
             _depth -= 1
             if not _depth:
-                _set(library, _DEFAULT)
+                _set(library, _ADAPTED)
                 library.malloc_trim(0)
 
 
-def _glibc() -> ctypes.CDLL | None:
+def _glibc() -> Any:
     """The C library of this process, if it is glibc."""
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return None
@@ -63,8 +66,8 @@ def _glibc() -> ctypes.CDLL | None:
     return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
 
 
-def _set(library: ctypes.CDLL, threshold: int) -> None:
+def _set(library: Any, threshold: int) -> None:
     # older releases refuse an mmap threshold above half a heap, which is 32 MiB
     if not library.mallopt(_MMAP_THRESHOLD, threshold):
-        library.mallopt(_MMAP_THRESHOLD, 2**25)
-    library.mallopt(_TRIM_THRESHOLD, threshold)
+        library.mallopt(_MMAP_THRESHOLD, _ADAPTED)
+    library.mallopt(_TRIM_THRESHOLD, min(2 * threshold, _KEPT))

@@ -34,10 +34,12 @@ def kept_buffers(tower: Tower, keep: Keep | None = None) -> Iterator[dict[str, T
 
         def hook(tensor: Tensor, hook: Any = None) -> None:
             part = keep.part(tensor, axes=axes, site=site)
-            kind = (part.shape, keep.dtype or part.dtype, torch.device(keep.device or part.device))
+            device = torch.device(keep.device or part.device)
+            # a tensor made in inference mode must not be written to outside it
+            kind = (part.shape, keep.dtype or part.dtype, device, torch.is_inference_mode_enabled())
             if kinds.get(site) != kind:
-                shape, dtype, device = kinds[site] = kind
-                cache[site] = torch.empty(shape, dtype=dtype, device=device)
+                kinds[site] = kind
+                cache[site] = torch.empty(part.shape, dtype=kind[1], device=device)
             cache[site].copy_(part)
 
         return hook

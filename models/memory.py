@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -44,7 +45,7 @@ class Forecast:
         )
 
 
-def forecast(tower: Tower, batch: Tensor, keep: Keep | None = None) -> Forecast:
+def forecast(tower: Tower, batch: Any, keep: Keep | None = None) -> Forecast:
     """The bytes that a cache of this batch will take, found without computing or allocating it.
 
     The tower is run on tensors that have a shape and no memory. `keep` is what will be kept; None
@@ -56,7 +57,10 @@ def forecast(tower: Tower, batch: Tensor, keep: Keep | None = None) -> Forecast:
     if not isinstance(batch, Tensor) or not batch.ndim or not len(batch):
         given = f"shape {tuple(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__
         raise ShapeError(
-            "forecast the memory of a run", given, "a batch of one example or more", "pass the batch"
+            "forecast the memory of a run",
+            given,
+            "a batch of one example or more",
+            "pass the batch",
         )
     keep = Keep() if keep is None else keep
     kept: dict[str, Tensor] = {}

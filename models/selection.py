@@ -11,7 +11,7 @@ from interp.core.errors import NumericsError, ShapeError, SiteError, listed
 from interp.core.model import Hook, Tower
 from interp.core.sites import ON_DEMAND, find_sites
 
-Places = int | slice | Sequence[int] | None
+Places = int | slice | Sequence[int] | Tensor | None
 """Some places of an axis, counted from 0; None is all of them."""
 
 _ALONG = {"pos": ("pos", "query"), "head": ("head",)}
