@@ -39,12 +39,13 @@ def in_projection(
     n_heads: int,
 ) -> tuple[Heads, Heads, Heads]:
     """Queries, keys and values from the weight that holds all three, one above the other."""
-    q, k, v = F.linear(x, weight, bias).chunk(3, dim=-1)
-    return (
-        split_heads(q, n_heads=n_heads),
-        split_heads(k, n_heads=n_heads),
-        split_heads(v, n_heads=n_heads),
+    q, k, v = rearrange(
+        F.linear(x, weight, bias),
+        "batch pos (part head d_head) -> part batch pos head d_head",
+        part=3,
+        head=n_heads,
     )
+    return q, k, v
 
 
 def attention_scores(
@@ -106,6 +107,11 @@ def attend(
     return mix_values(at_pattern(torch.softmax(scores, dim=-1)), v)
 
 
+def _plain(mask: Any) -> bool:
+    """Whether `nn.MultiheadAttention` takes the mask: one for all heads and examples, or none."""
+    return mask is None or mask.ndim == 2
+
+
 class HookedAttention(nn.Module):
     """The self-attention of a block, with the LayerScale that may follow it.
 
@@ -127,6 +133,10 @@ class HookedAttention(nn.Module):
     ) -> Float[Tensor, "batch pos d_model"]:
         """What the heads write, given the normalised stream."""
         attn = self.source.attn
+        points: Any = self.children()
+        if not (torch.is_grad_enabled() or hooked(*points)) and _plain(mask):
+            # without gradients torch has one kernel for all of it: open_clip's result to the bit
+            return self.source.ls_1(attn(x, x, x, need_weights=False, attn_mask=mask)[0])
         q, k, v = in_projection(x, attn.in_proj_weight, attn.in_proj_bias, n_heads=attn.num_heads)
         z = self.hook_z(
             attend(

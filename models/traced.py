@@ -11,7 +11,7 @@ from transformer_lens.hook_points import HookPoint
 
 from interp.core.errors import ShapeError, SiteError, SpecificationError, listed, nearest
 from interp.core.sites import Site
-from interp.models.hooked import Ask, HookedTower, Names, hooked
+from interp.models.hooked import Ask, HookedTower, ListeningPoint, Names, hooked
 from interp.models.survey import Found, Survey, survey
 from interp.models.text import check_tokens
 from interp.models.tracing import Net, first_tensor, with_first_tensor
@@ -189,7 +189,9 @@ class TracedTower(HookedTower):
     @cached_property
     def hook_dict(self) -> dict[str, HookPoint]:  # type: ignore[override]  # made when asked for
         """A hook point for every site."""
-        points = {site: HookPoint() for site in (*self._survey.sites, EMBEDDING)}
+        points: dict[str, HookPoint] = {
+            site: ListeningPoint() for site in (*self._survey.sites, EMBEDDING)
+        }
         for site, point in points.items():
             point.name = site
         return points

@@ -11,7 +11,7 @@ from transformer_lens.hook_points import HookPoint
 
 from interp.core.errors import ShapeError, SpecificationError
 from interp.models.attention import HookedAttention, Mask
-from interp.models.hooked import HookedTower, hooked, share
+from interp.models.hooked import HookedTower, hooked, only_heard, share
 
 
 class HookedNorm(nn.Module):
@@ -32,12 +32,26 @@ class HookedNorm(nn.Module):
         """The normalised stream, with gain and bias."""
         if not hooked(self.hook_scale, self.hook_normalized):
             return self.source(x)
+        if not torch.is_grad_enabled() and x.dtype in (torch.float32, torch.float64):
+            if only_heard(self.hook_scale, self.hook_normalized):
+                return self._overheard(x)
         # half precision cannot hold the squares; the fused kernel widens them too
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         centred = wide - wide.mean(dim=-1, keepdim=True)
         scale = (centred.pow(2).mean(dim=-1, keepdim=True) + self.source.eps).sqrt()
         normalized = self.hook_normalized(centred / self.hook_scale(scale))
         return (normalized * self.source.weight + self.source.bias).to(x.dtype)
+
+    def _overheard(
+        self, x: Float[Tensor, "batch pos d_model"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The fused kernel, and what it knows: no bit of the result changes for being heard."""
+        out, mean, inverse = torch.native_layer_norm(
+            x, self.source.normalized_shape, self.source.weight, self.source.bias, self.source.eps
+        )
+        self.hook_scale(inverse.reciprocal())
+        self.hook_normalized((x - mean) * inverse)
+        return out
 
     @property
     def w(self) -> Float[Tensor, "d_model"]:

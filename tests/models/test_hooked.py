@@ -375,3 +375,57 @@ def test_unknown_towers() -> None:
     model.visual = nn.Linear(2, 2)
     with pytest.raises(InterpError, match="Linear"):
         open_tower(model, "visual")
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_listening_gives_what_hooks_give(case: Case, gradients: bool) -> None:
+    """`run_with_cache` listens; the library's own caching hooks are the second way to a cache."""
+    with torch.set_grad_enabled(gradients):
+        out, cache = case.tower.run_with_cache(case.x)
+        saved, forward, _ = case.tower.get_caching_hooks()
+        wanted = case.tower.run_with_hooks(case.x, fwd_hooks=forward)
+    assert list(cache) == list(saved)
+    torch.testing.assert_close(out, wanted, rtol=1e-5, atol=1e-6)
+    for site, value in saved.items():
+        assert not cache[site].requires_grad
+        scale = float(value.abs().max())
+        torch.testing.assert_close(cache[site], value, rtol=0, atol=5e-6 * scale)
+
+
+def test_listening_sees_what_a_hook_has_put_in(case: Case) -> None:
+    with case.tower.hooks([(case.middle, lambda t, hook: t * 0)]):
+        _, cache = case.tower.run_with_cache(case.x, names_filter=case.middle)
+    assert not cache[case.middle].any()
+    _, cache = case.tower.run_with_cache(case.x, names_filter=case.middle)
+    assert cache[case.middle].any()
+
+
+def test_a_patched_norm_changes_the_stream_also_when_heard(case: Case) -> None:
+    norms = [site for site in case.tower.sites if site.endswith("ln1.hook_scale")]
+    if not norms:
+        pytest.skip("no layer norm in this tower")
+    with torch.no_grad():
+        plain, _ = case.tower.run_with_cache(case.x, names_filter=norms)
+        with case.tower.hooks([(norms[0], lambda t, hook: t * 2)]):
+            patched, _ = case.tower.run_with_cache(case.x, names_filter=norms)
+    assert not torch.allclose(plain, patched)
+
+
+def test_nobody_listens_after_a_run_that_failed(case: Case) -> None:
+    def fail(tensor: Tensor, hook: Any) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), case.tower.hooks([(case.middle, fail)]):
+        case.tower.run_with_cache(case.x)
+    assert not any(point.listener for point in case.tower.hook_points())
+
+
+def test_without_gradients_a_transformer_is_open_clip_to_the_bit(case: Case) -> None:
+    if not hasattr(case.tower, "blocks"):
+        pytest.skip("the ResNet's attention pool computes one query where open_clip computes all")
+    # the scales and the normalised streams may be read, but not the insides of attention
+    outside = [site for site in case.tower.sites if ".attn." not in site]
+    with torch.no_grad():
+        wanted = case.original()
+        assert torch.equal(case.tower(case.x), wanted)
+        assert torch.equal(case.tower.run_with_cache(case.x, names_filter=outside)[0], wanted)

@@ -1,0 +1,73 @@
+"""Let the process keep the memory it frees, so that a full cache costs little more than a bare run.
+
+Nearly all of the cost of a cache is the system handing out fresh pages for buffers that were given
+back a moment before. The C library decides that for the whole process, so it is asked for by name.
+"""
+
+import ctypes
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+from interp.core.progress import say
+
+# numbers of glibc's <malloc.h>
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_ADAPTED = 2**25  # bytes; the trim threshold follows at twice that
+_KEPT = 2**31 - 1  # mallopt takes an int
+
+_lock = Lock()
+_depth = 0
+
+
+@contextmanager
+def keep_freed_memory() -> Iterator[bool]:
+    """Keep freed memory for the length of a `with` block; True where that can be done.
+
+    Inside, glibc serves every buffer from its heap and gives nothing back to the system: the
+    process stays as large as it ever was. At the end the heap is trimmed and the thresholds are set
+    to 32 MiB (mmap) and 64 MiB (trim), where glibc's own adaptation ends: it adapts them no more
+    once a program has set one, and at its first defaults every large buffer would fault anew.
+
+    It acts on the whole process, all threads and libraries. Blocks may be nested. Only for glibc
+    (Linux); elsewhere it changes nothing, says so in a line, and gives False.
+
+    >>> with keep_freed_memory() as kept:  # doctest: +SKIP
+    ...     for batch in batches:
+    ...         embedding, cache = clip.visual.run_with_cache(batch)
+    """
+    global _depth
+    library = _glibc()
+    if library is None:
+        say(f"keep_freed_memory does nothing here: it needs glibc, this is {platform.system()}")
+        yield False
+        return
+    with _lock:
+        _depth += 1
+        if _depth == 1:
+            _set(library, _KEPT)
+    try:
+        yield True
+    finally:
+        with _lock:
+            _depth -= 1
+            if not _depth:
+                _set(library, _ADAPTED)
+                library.malloc_trim(0)
+
+
+def _glibc() -> Any:
+    """The C library of this process, if it is glibc."""
+    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
+
+
+def _set(library: Any, threshold: int) -> None:
+    # older releases refuse an mmap threshold above half a heap, which is 32 MiB
+    if not library.mallopt(_MMAP_THRESHOLD, threshold):
+        library.mallopt(_MMAP_THRESHOLD, _ADAPTED)
+    library.mallopt(_TRIM_THRESHOLD, min(2 * threshold, _KEPT))

@@ -1,0 +1,189 @@
+"""Say what to keep of a run, and keep no more: sites, positions, heads, format and place."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.core.errors import NumericsError, ShapeError, SiteError, listed
+from interp.core.model import Hook, Tower
+from interp.core.sites import ON_DEMAND, find_sites
+
+Places = int | slice | Sequence[int] | Tensor | None
+"""Some places of an axis, counted from 0; None is all of them."""
+
+_ALONG = {"pos": ("pos", "query"), "head": ("head",)}
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What to keep of a run, of any tower.
+
+    `sites` are names or patterns; None is every site but the costly ones (`ON_DEMAND`). `pos`
+    applies to the sites with a `pos` or `query` axis and `head` to those with a `head` axis; the
+    others are kept whole. One place keeps its axis, with length 1. What is kept is converted to
+    `dtype` and moved to `device`; None leaves it as computed.
+
+    >>> Keep("blocks.*.hook_resid_post", pos=0, dtype=torch.float16, device="cpu").pos
+    (0,)
+    """
+
+    sites: str | Sequence[str] | None = None
+    pos: Places = None
+    head: Places = None
+    dtype: torch.dtype | None = None
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.sites is not None and not isinstance(self.sites, str):
+            object.__setattr__(self, "sites", tuple(self.sites))
+        for axis in _ALONG:
+            object.__setattr__(self, axis, _plain(getattr(self, axis), axis))
+        if self.device is not None:
+            object.__setattr__(self, "device", str(self.device))
+
+    def find(self, tower: Tower) -> list[str]:
+        """The tower's sites that are kept, in tower order.
+
+        `SiteError` where a pattern matches nothing, or no site has an axis that is selected from.
+        """
+        if self.sites is None:
+            sites = [site for site in tower.sites if not site.endswith(ON_DEMAND)]
+        else:
+            sites = find_sites(self.sites, tower.sites)
+        for axis, names in _ALONG.items():
+            if getattr(self, axis) is not None and not any(
+                set(names) & set(tower.axes(site)) for site in sites
+            ):
+                raise SiteError(
+                    f"keep a part of the {axis} axis",
+                    f"{listed(sites, limit=4)}",
+                    f"a site that has the axis {' or '.join(names)}",
+                    f"leave {axis}= out, or choose other sites",
+                )
+        return sites
+
+    def part(self, activation: Tensor, *, axes: tuple[str, ...], site: str) -> Tensor:
+        """The kept positions and heads of an activation, detached."""
+        value = activation.detach()
+        for axis, names in _ALONG.items():
+            places = getattr(self, axis)
+            for dim in [axes.index(name) for name in names if name in axes]:
+                value = _select(value, dim, places, axis=axis, site=site)
+        return value
+
+    def take(self, activation: Tensor, *, axes: tuple[str, ...], site: str) -> Tensor:
+        """The kept part in the kept format and place, holding no more memory than it shows.
+
+        A view (a slice, or q inside the product that also holds k and v) would keep all of what it
+        looks at alive, so it is copied.
+        """
+        value = self.part(activation, axes=axes, site=site)
+        stored = value.to(self.device or value.device, self.dtype or value.dtype)
+        if stored.untyped_storage().nbytes() > stored.nbytes:
+            stored = stored.clone(memory_format=torch.contiguous_format)
+        return stored
+
+    def describe(self) -> dict[str, Any]:
+        """The same in plain values, for an index or a fingerprint."""
+        places = {
+            axis: str(value) if isinstance(value := getattr(self, axis), slice) else value
+            for axis in _ALONG
+        }
+        dtype = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
+        return {"sites": self.sites, **places, "dtype": dtype}
+
+
+def read(tower: Tower, x: Tensor, keep: Keep) -> dict[str, Tensor]:
+    """Run a batch as far as the last kept site, and return what is kept of each, in tower order.
+
+    Without gradients. No block after the last site runs; each activation is cut to its part when
+    it is computed, and the rest freed as the run goes on. A number that was finite and is not in
+    the kept format is a `NumericsError`.
+
+    >>> kept = read(clip.visual, x, Keep("blocks.3.*", head=[0, 5]))  # doctest: +SKIP
+    """
+    kept: dict[str, Tensor] = {}
+
+    def at(site: str, activation: Tensor, axes: tuple[str, ...]) -> None:
+        kept[site] = keep.take(activation, axes=axes, site=site)
+        if keep.dtype is not None and kept[site].is_floating_point():
+            _check_range(activation, kept[site], site)
+
+    visit(tower, x, keep, at=at)
+    return kept
+
+
+def visit(
+    tower: Tower, x: Tensor, keep: Keep, *, at: Callable[[str, Tensor, tuple[str, ...]], None]
+) -> None:
+    """Run a batch as far as the last kept site, and call `at(site, activation, axes)` at each."""
+    sites = keep.find(tower)
+    silent = set(sites)
+
+    def hook_for(site: str) -> Hook:
+        axes = tower.axes(site)
+
+        def hook(tensor: Tensor, hook: Any = None) -> None:
+            silent.discard(site)
+            at(site, tensor, axes)
+
+        return hook
+
+    last = max(tower.layer(site) for site in sites) + 1
+    stop = {"stop_at_layer": last} if last <= tower.n_layers else {}
+    with torch.no_grad():
+        tower.run_with_hooks(x, fwd_hooks=[(site, hook_for(site)) for site in sites], **stop)
+    if silent:
+        raise SiteError(
+            f"read {listed(sorted(silent))}",
+            "a run that never came there",
+            "a run that computes the site",
+            "check the tower's layer() of this site",
+        )
+
+
+def _plain(places: Any, axis: str) -> slice | tuple[int, ...] | None:
+    """Places in a form that compares and hashes by value."""
+    if places is None or isinstance(places, slice):
+        return places
+    try:
+        numbers = tuple(int(place) for place in getattr(places, "tolist", lambda: places)())
+    except TypeError:
+        numbers = (int(places),)
+    if not numbers or min(numbers) < 0:
+        raise ShapeError(
+            f"keep a part of the {axis} axis",
+            f"the places {listed(numbers)}",
+            "at least one, counted from 0",
+            "count from the start of the axis",
+        )
+    return numbers
+
+
+def _select(value: Tensor, dim: int, places: Any, *, axis: str, site: str) -> Tensor:
+    if places is None:
+        return value
+    size = value.shape[dim]
+    chosen = list(range(*places.indices(size))) if isinstance(places, slice) else list(places)
+    if not chosen or max(chosen) >= size:
+        raise ShapeError(
+            f"keep a part of {site}",
+            f"{axis} {listed(chosen)}",
+            f"some of 0 to {size - 1}",
+            "count from the start of the axis",
+        )
+    return value.index_select(dim, torch.tensor(chosen, device=value.device))
+
+
+def _check_range(activation: Tensor, stored: Tensor, site: str) -> None:
+    """Refuse numbers that are infinite in the kept format and were not before."""
+    if stored.isinf().any() and not activation.isinf().any():
+        raise NumericsError(
+            f"keep {site} as {str(stored.dtype).removeprefix('torch.')}",
+            f"values up to {float(activation.abs().max()):.3g}",
+            f"at most {torch.finfo(stored.dtype).max:.3g}",
+            "keep it as bfloat16 or float32",
+        )
