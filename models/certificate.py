@@ -150,7 +150,9 @@ def _forward_rows(
         theirs = references(tower, x)
         _, opened = tower.run_with_cache(x, names_filter="*")
         _, closed = tower.run_with_cache(x, names_filter=fused)
-        idle = {"hook_embedding": tower(x)}  # where nobody listens, yet another kernel may run
+        idle = {
+            "hook_embedding": tower(x).detach()
+        }  # where nobody listens, yet another kernel may run
     check = "forward grad" if grad else "forward no-grad"
     return [
         _forward_row(

@@ -42,7 +42,8 @@ def lens_embeddings(
     """The embedding that the tower's read-out makes of each residual stream, not normalised.
 
     The rows are the streams that `sites` names, in tower order, and those of `lens_sites` if it
-    names none. At the last stream it is the tower's own embedding, to the bit.
+    names none. At the last stream it is the tower's own embedding (without
+    gradients), to the bit.
 
     A ResNet's streams differ in shape and only the last fits the pool; there the row of a block is
     the sum of the parts up to it (`decompose(tower, x, by="layer")`) and of the pool's constants.
@@ -75,7 +76,8 @@ def logit_lens(
     >>> tower, x = open_tower(model, "visual"), torch.zeros(1, 3, 64, 64)
     >>> head = ZeroShotHead(("cat", "dog"), torch.eye(256)[:2], 100.0)
     >>> lens = logit_lens(tower, x, head)
-    >>> lens.shape, torch.equal(lens[-1], head(tower(x)))
+    >>> with torch.no_grad():
+    ...     lens.shape, torch.equal(lens[-1], head(tower(x)))
     (torch.Size([13, 1, 2]), True)
     """
     return torch.stack([head(row) for row in lens_embeddings(tower, x, sites=sites)])

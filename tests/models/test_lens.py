@@ -96,7 +96,8 @@ def test_pictures(variant: Any) -> None:
     for row, embedding in zip(logits, naive, strict=True):
         right = 20 * F.normalize(embedding, dim=-1) @ head().weight.double().T
         torch.testing.assert_close(row, right.detach())
-    assert torch.equal(logits[-1], head()(tower(x)))
+    with torch.no_grad():
+        assert torch.equal(logits[-1], head()(tower(x)))
     assert not torch.allclose(logits[-2], logits[-1])
 
 
@@ -113,7 +114,8 @@ def test_texts(kind: Any) -> None:
     ]
     ours = lens_embeddings(tower, x)
     torch.testing.assert_close(ours, torch.stack(naive).detach())
-    assert torch.equal(ours[-1], tower(x))
+    with torch.no_grad():
+        assert torch.equal(ours[-1], tower(x))
 
 
 def test_a_bottlenecks_row_is_its_stream_read_with_gates_and_pattern_held() -> None:
