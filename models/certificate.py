@@ -186,11 +186,12 @@ def _forward_row(
 
 
 def _gradient_rows(tower: HookedTower, x: Tensor, seed: int) -> list[tuple]:
-    theirs = _gradients(tower, tower.original, x, seed)
+    with torch.enable_grad():  # the caller may have turned gradients off
+        theirs = _gradients(tower, tower.original, x, seed)
+        runs = [_gradients(tower, tower, x, seed)]
+        with tower.hooks(fwd_hooks=[("*", lambda tensor, hook: None)]):
+            runs.append(_gradients(tower, tower, x, seed))
     norm = float(torch.stack([value.norm() for value in theirs.values()]).norm())
-    runs = [_gradients(tower, tower, x, seed)]
-    with tower.hooks(fwd_hooks=[("*", lambda tensor, hook: None)]):
-        runs.append(_gradients(tower, tower, x, seed))
     rows = []
     for name, value in theirs.items():
         error = max(float((run[name] - value).norm()) for run in runs) / norm

@@ -136,6 +136,12 @@ def test_both_towers_of_a_model() -> None:
     pd.testing.assert_frame_equal(frame, pd.concat(parts, ignore_index=True))
 
 
+def test_gradients_are_certified_where_the_caller_has_turned_them_off() -> None:
+    with torch.no_grad():
+        frame = rows(build())
+    assert frame.ok.all() and (frame.check == "gradient").any()
+
+
 def test_relative_error() -> None:
     inf, nan = torch.inf, torch.nan
     one = torch.tensor([1.0, -4.0])
