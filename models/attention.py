@@ -133,7 +133,7 @@ class HookedAttention(nn.Module):
     ) -> Float[Tensor, "batch pos d_model"]:
         """What the heads write, given the normalised stream."""
         attn = self.source.attn
-        if not (torch.is_grad_enabled() or hooked(*self.children())) and _plain(mask):
+        if not (torch.is_grad_enabled() or hooked(*self._modules.values())) and _plain(mask):
             # without gradients torch has one kernel for all of it: open_clip's result to the bit
             return self.source.ls_1(attn(x, x, x, need_weights=False, attn_mask=mask)[0])
         q, k, v = in_projection(x, attn.in_proj_weight, attn.in_proj_bias, n_heads=attn.num_heads)
