@@ -133,7 +133,7 @@ class HookedAttention(nn.Module):
     ) -> Float[Tensor, "batch pos d_model"]:
         """What the heads write, given the normalised stream."""
         attn = self.source.attn
-        points: Any = self.children()
+        points: Any = self._modules.values()
         if not (torch.is_grad_enabled() or hooked(*points)) and _plain(mask):
             # without gradients torch has one kernel for all of it: open_clip's result to the bit
             return self.source.ls_1(attn(x, x, x, need_weights=False, attn_mask=mask)[0])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from interp.core.model import Tower
-from interp.models.selection import Keep
+from interp.models.selection import Keep, watch
 
 
 @contextmanager
@@ -17,8 +17,9 @@ def kept_buffers(tower: Tower, keep: Keep | None = None) -> Iterator[dict[str, T
 
     The tensors hold the activations of the *last* run: clone what must outlive the next one. They
     are detached, made when a site first fires, and made anew when its shape, format or device
-    changes. Beside `run_with_cache`, whose every call hooks all sites and asks the system for all
-    of its memory afresh, a run costs one copy of what is kept, and fewer page faults.
+    changes. A run costs a copy of what is kept, and none of the page faults of `run_with_cache`,
+    which asks the system for all of its memory afresh. `keep_freed_memory` saves the copy as well,
+    but acts on the whole process; this acts on one tower.
 
     >>> with kept_buffers(clip.visual, Keep("blocks.*.hook_resid_post")) as cache:  # doctest: +SKIP
     ...     for batch in batches:
@@ -26,23 +27,21 @@ def kept_buffers(tower: Tower, keep: Keep | None = None) -> Iterator[dict[str, T
     ...         seen = cache["blocks.3.hook_resid_post"].mean(dim=0)
     """
     keep = Keep() if keep is None else keep
+    sites = keep.find(tower)
+    axes = {site: tower.axes(site) for site in sites}
     cache: dict[str, Tensor] = {}
     kinds: dict[str, Any] = {}
 
-    def hook_for(site: str) -> Any:
-        axes = tower.axes(site)
+    def listen(site: str, activation: Tensor) -> None:
+        part = keep.part(activation, axes=axes[site], site=site)
+        # a tensor made in inference mode must not be written to outside it
+        kind = (part.shape, part.dtype, part.device, torch.is_inference_mode_enabled())
+        if kinds.get(site) != kind:
+            kinds[site] = kind
+            cache[site] = torch.empty(
+                part.shape, dtype=keep.dtype or part.dtype, device=keep.device or part.device
+            )
+        cache[site].copy_(part)
 
-        def hook(tensor: Tensor, hook: Any = None) -> None:
-            part = keep.part(tensor, axes=axes, site=site)
-            device = torch.device(keep.device or part.device)
-            # a tensor made in inference mode must not be written to outside it
-            kind = (part.shape, keep.dtype or part.dtype, device, torch.is_inference_mode_enabled())
-            if kinds.get(site) != kind:
-                kinds[site] = kind
-                cache[site] = torch.empty(part.shape, dtype=kind[1], device=device)
-            cache[site].copy_(part)
-
-        return hook
-
-    with tower.hooks(fwd_hooks=[(site, hook_for(site)) for site in keep.find(tower)]):
+    with watch(tower, listen, None if keep.sites is None else sites, filling=cache):
         yield cache

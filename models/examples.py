@@ -35,7 +35,7 @@ class TableRows:
 class BatchRows:
     """The rows of an iterable of batches, cut anew; ranges must be asked for in order."""
 
-    def __init__(self, batches: Iterable[Tensor], like: Tensor) -> None:
+    def __init__(self, batches: Iterable[Any], like: Tensor) -> None:
         self.n_rows: int | None = None
         if isinstance(batches, (list, tuple)):
             for batch in batches:

@@ -6,7 +6,7 @@ shape are errors, where a silent no-op would read as a finding ("this head does 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +36,7 @@ class ListeningPoint(HookPoint):
     caches everything. A listener cannot change the activation, so it needs none of them.
     """
 
-    listener: Listener | None = None  # of the instance, by way of `__dict__`, where it is set
+    listener: Listener | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         if (
@@ -51,7 +51,7 @@ class ListeningPoint(HookPoint):
         return x
 
 
-def hooked(*points: HookPoint) -> bool:
+def hooked(*points: Any) -> bool:
     """Whether anybody hooks or listens at one of the points; what nobody hears is not computed."""
     for point in points:
         # the lists themselves: the library's has_hooks() makes two functions first
@@ -60,7 +60,7 @@ def hooked(*points: HookPoint) -> bool:
     return False
 
 
-def only_heard(*points: HookPoint) -> bool:
+def only_heard(*points: Any) -> bool:
     """Whether nobody at the points can change what passes, or wants its gradient."""
     return not any(point.fwd_hooks or point.bwd_hooks for point in points)
 
@@ -315,26 +315,38 @@ class HookedTower(HookedRootModule, ABC):
         (`ON_DEMAND`), or of those that `names_filter` names; options are the library's."""
         if set(kwargs) & _STORING:
             return super().run_with_cache(*args, names_filter=names_filter, **kwargs)
-        wanted = self._wanted(names_filter)
         cache: dict[str, Tensor] = {}
-        with self._listening(dict.fromkeys(wanted, cache.__setitem__)):
+        with self.listening(cache.__setitem__, names_filter, filling=cache):
             out = self(*args, **kwargs)
-        fired = {ask.name for site, asks in wanted.items() if site in cache for ask in asks}
-        _check_fired(ask.name for asks in wanted.values() for ask in asks if ask.name not in fired)
         return out, cache
 
     @contextmanager
-    def _listening(self, listeners: Mapping[str, Listener]) -> Iterator[None]:
-        """Call functions that only look, for the length of a `with` block."""
-        states = [(self.hook_dict[site].__dict__, heard) for site, heard in listeners.items()]
-        before = [state.get("listener") for state, _ in states]
+    def listening(
+        self,
+        listener: Listener,
+        names_filter: Names | Iterable[Names] | None = None,
+        *,
+        filling: Container[str],
+    ) -> Iterator[None]:
+        """Call `listener(site, activation)` as sites are computed, during a `with` block.
+
+        A listener cannot change what it sees, which is what makes it cheap. What was asked for by
+        name, and is not in `filling` at the end though a forward ran, is a `SiteError`.
+        """
+        wanted = self._wanted(names_filter)
+        states = [self.hook_dict[site].__dict__ for site in wanted]
+        before, runs = [state.get("listener") for state in states], self._forwards
         try:
-            for state, heard in states:
-                state["listener"] = heard
+            for state in states:  # by way of `__dict__`, since a module's own setattr is slow
+                state["listener"] = listener
             yield
         finally:
-            for (state, _), heard in zip(states, before, strict=True):
-                state["listener"] = heard
+            for state, old in zip(states, before, strict=True):
+                state["listener"] = old
+        if self._forwards > runs:
+            heard = {id(ask) for site, asks in wanted.items() if site in filling for ask in asks}
+            silent = (ask for asks in wanted.values() for ask in asks if id(ask) not in heard)
+            _check_fired(ask.name for ask in silent)
 
     def get_caching_hooks(
         self,

@@ -1,6 +1,7 @@
 """Say what to keep of a run, and keep no more: sites, positions, heads, format and place."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from interp.core.errors import NumericsError, ShapeError, SiteError, listed
 from interp.core.model import Hook, Tower
 from interp.core.sites import ON_DEMAND, find_sites
+from interp.models.hooked import HookedTower, Listener
 
 Places = int | slice | Sequence[int] | Tensor | None
 """Some places of an axis, counted from 0; None is all of them."""
@@ -68,6 +70,8 @@ class Keep:
     def part(self, activation: Tensor, *, axes: tuple[str, ...], site: str) -> Tensor:
         """The kept positions and heads of an activation, detached."""
         value = activation.detach()
+        if self.pos is None and self.head is None:
+            return value
         for axis, names in _ALONG.items():
             places = getattr(self, axis)
             for dim in [axes.index(name) for name in names if name in axes]:
@@ -121,28 +125,46 @@ def visit(
 ) -> None:
     """Run a batch as far as the last kept site, and call `at(site, activation, axes)` at each."""
     sites = keep.find(tower)
-    silent = set(sites)
+    axes = {site: tower.axes(site) for site in sites}
+    reached: set[str] = set()
 
-    def hook_for(site: str) -> Hook:
-        axes = tower.axes(site)
-
-        def hook(tensor: Tensor, hook: Any = None) -> None:
-            silent.discard(site)
-            at(site, tensor, axes)
-
-        return hook
+    def listen(site: str, activation: Tensor) -> None:
+        at(site, activation, axes[site])
+        reached.add(site)
 
     last = max(tower.layer(site) for site in sites) + 1
     stop = {"stop_at_layer": last} if last <= tower.n_layers else {}
-    with torch.no_grad():
-        tower.run_with_hooks(x, fwd_hooks=[(site, hook_for(site)) for site in sites], **stop)
+    with torch.no_grad(), watch(tower, listen, sites, filling=reached):
+        tower(x, **stop)
+    silent = [site for site in sites if site not in reached]
     if silent:
         raise SiteError(
-            f"read {listed(sorted(silent))}",
+            f"read {listed(silent)}",
             "a run that never came there",
             "a run that computes the site",
             "check the tower's layer() of this site",
         )
+
+
+def watch(
+    tower: Tower, listener: Listener, sites: Sequence[str] | None, *, filling: Container[str]
+) -> AbstractContextManager[Any]:
+    """Call `listener(site, activation)` at some sites, or all but the costly, in a `with` block.
+
+    Our own towers have listeners, which are cheap and leave the fused kernels in use; any other
+    tower has hooks.
+    """
+    if isinstance(tower, HookedTower):
+        return tower.listening(listener, sites, filling=filling)
+
+    def hook_for(site: str) -> Hook:
+        def hook(activation: Tensor, hook: Any = None) -> None:
+            listener(site, activation)
+
+        return hook
+
+    named = Keep().find(tower) if sites is None else sites
+    return tower.hooks(fwd_hooks=[(site, hook_for(site)) for site in named])
 
 
 def _plain(places: Any, axis: str) -> slice | tuple[int, ...] | None:

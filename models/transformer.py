@@ -30,10 +30,11 @@ class HookedNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         """The normalised stream, with gain and bias."""
-        if not hooked(self.hook_scale, self.hook_normalized):
+        points = self._modules.values()  # quicker to come by than each as an attribute
+        if not hooked(*points):
             return self.source(x)
         if not torch.is_grad_enabled() and x.dtype in (torch.float32, torch.float64):
-            if only_heard(self.hook_scale, self.hook_normalized):
+            if only_heard(*points):
                 return self._overheard(x)
         # half precision cannot hold the squares; the fused kernel widens them too
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
@@ -50,7 +51,7 @@ class HookedNorm(nn.Module):
             x, self.source.normalized_shape, self.source.weight, self.source.bias, self.source.eps
         )
         self.hook_scale(inverse.reciprocal())
-        self.hook_normalized((x - mean) * inverse)
+        self.hook_normalized((x - mean).mul_(inverse))
         return out
 
     @property

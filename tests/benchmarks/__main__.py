@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.benchmarks.opening import open_
+
 FOLDER = Path("interp-report") / "benchmarks"
 
 
@@ -196,7 +198,7 @@ def seeds() -> None:
         )
 
 
-BENCHMARKS = {"start": start, "train": train, "study": study, "seeds": seeds}
+BENCHMARKS = {"start": start, "train": train, "open": open_, "study": study, "seeds": seeds}
 
 if __name__ == "__main__":
     for chosen in sys.argv[1:] or list(BENCHMARKS):

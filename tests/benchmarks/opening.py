@@ -4,10 +4,10 @@ import os
 import resource
 import statistics
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 Arms = dict[str, Callable[[], object]]
@@ -17,29 +17,55 @@ SHAPES: dict[str, dict[str, int]] = {
     "small ViT": {"layers": 6, "width": 128, "patch": 8, "side": 48, "head": 32, "embed": 64},
 }
 BATCH, ROUNDS = 8, {"ViT-B/32": 15, "small ViT": 60}
-BARS = {"idle": 1.02, "cache without pattern": 1.05, "cache with pattern": 1.08}
+SETTINGS = ("allocator as it is", "freed memory kept")
+BARS = {
+    "idle": 1.02,
+    "cache without pattern": 1.05,
+    "cache with pattern": 1.08,
+    "kept buffers without pattern": 1.05,
+    "kept buffers with pattern": 1.08,
+}
 PRISMA = "INTERP_BENCH_PRISMA"
 
 
 def open_() -> None:
-    """Idle hooks and full caches, one thread, CPU seconds, medians of alternating runs."""
+    """Idle hooks and full caches against the bare model: CPU seconds of one thread.
+
+    Medians of alternating runs at batch 8, ours and the peers'. Each line of figures is a process
+    of its own, since what the allocator was told, and what it has learnt, belong to the process.
+    """
+    for shape in SHAPES:
+        for setting in SETTINGS:
+            for maker in MAKERS:
+                python = os.environ.get(PRISMA) if maker == "ViT-Prisma" else sys.executable
+                if not python:
+                    print(f"open: {maker}: left out ({PRISMA} names no interpreter that has it)")
+                    continue
+                command = [python, "-m", "tests.benchmarks.opening", shape, setting, maker]
+                run = subprocess.run(command, capture_output=True, text=True, check=False)
+                reason = (run.stderr.strip().splitlines() or ["no reason given"])[-1]
+                print(run.stdout.strip() or f"open: {shape}, {maker}: left out ({reason})")
+
+
+def _measure(shape: str, setting: str, maker: str) -> None:
+    """One process of the benchmark: some arms, under one setting of the allocator."""
     import torch
 
     from interp.models.allocator import keep_freed_memory
 
     torch.set_num_threads(1)
-    for name, shape in SHAPES.items():
-        x = torch.randn(BATCH, 3, shape["side"], shape["side"])
-        for setting, context in (("as it is", nullcontext), ("kept memory", keep_freed_memory)):
-            with torch.no_grad(), context():
-                _report(f"{name}, {setting}", *_ours(shape, x, ROUNDS[name]))
-                for peer, make in (("TransformerLens", _bridge),):
-                    try:
-                        _report(f"{name}, {setting}, {peer}", *make(shape, x, ROUNDS[name]))
-                    except Exception as error:  # a peer that does not run is a result
-                        reason = str(error).splitlines()[0][:200]
-                        print(f"open: {name}, {peer}: left out ({type(error).__name__}: {reason})")
-        _prisma(name)
+    torch.manual_seed(0)
+    side = SHAPES[shape]["side"]
+    x = torch.randn(BATCH, 3, side, side)
+    context = keep_freed_memory() if setting == "freed memory kept" else nullcontext()
+    with torch.no_grad(), context:
+        measured = alternate(MAKERS[maker](SHAPES[shape], x), ROUNDS[shape])
+    for name, (seconds, ratio, faults) in measured.items():
+        bar = f" (bar {BARS[name]:.2f})" if maker == "ours" and name in BARS else ""
+        print(
+            f"open: {shape}, {setting}, {maker}: {name}: {1e3 * seconds:.1f} ms, "
+            f"{ratio:.3f}x{bar}, {faults:.0f} page faults"
+        )
 
 
 def alternate(arms: Arms, rounds: int) -> dict[str, tuple[float, float, float]]:
@@ -73,23 +99,8 @@ def alternate(arms: Arms, rounds: int) -> dict[str, tuple[float, float, float]]:
     }
 
 
-def _report(what: str, arms: Arms, rounds: int) -> None:
-    for name, (seconds, ratio, faults) in alternate(arms, rounds).items():
-        bar = f" (bar {BARS[name]:.2f})" if name in BARS and "Lens" not in what else ""
-        print(
-            f"open: {what:36} {name:28} {1e3 * seconds:8.1f} ms  {ratio:.3f}x{bar}"
-            f"  {faults:.0f} page faults",
-            flush=True,
-        )
-
-
-def _ours(shape: dict[str, int], x: Any, rounds: int) -> tuple[Arms, int]:
+def _open_clip(shape: dict[str, int]) -> Any:
     from open_clip.model import CLIP
-
-    from interp.core.sites import ON_DEMAND
-    from interp.models.buffers import kept_buffers
-    from interp.models.selection import Keep
-    from interp.models.towers import open_tower
 
     vision: Any = {
         "layers": shape["layers"],
@@ -99,50 +110,101 @@ def _ours(shape: dict[str, int], x: Any, rounds: int) -> tuple[Arms, int]:
         "head_width": shape["head"],
     }
     text: Any = {"context_length": 8, "vocab_size": 16, "width": 64, "heads": 1, "layers": 1}
-    model: Any = CLIP(shape["embed"], vision, text).eval()
-    # two wrappers of the same weights: one has buffers and keeps its hooks between runs
-    tower, other = open_tower(model, "visual"), open_tower(model, "visual")
+    return CLIP(shape["embed"], vision, text).eval()
+
+
+def _ours(shape: dict[str, int], x: Any) -> Arms:
+    from interp.core.sites import ON_DEMAND
+    from interp.models.buffers import kept_buffers
+    from interp.models.selection import Keep
+    from interp.models.towers import open_tower
+
+    model = _open_clip(shape)
+    # wrappers of the same weights: two have buffers, and stay hooked between runs
+    tower, other, third = (open_tower(model, "visual") for _ in range(3))
     fused = [s for s in tower.sites if not s.endswith((*ON_DEMAND, "hook_pattern"))]
-    buffered = _kept(kept_buffers(other, Keep(fused)))
-    next(buffered)
-    arms: Arms = {
+    for wrapper, keep in ((other, Keep(fused)), (third, Keep())):
+        context = kept_buffers(wrapper, keep)
+        context.__enter__()
+        _open.append(context)
+    return {
         "encode_image": lambda: model.encode_image(x),
         "encode_image again": lambda: model.encode_image(x),
         "idle": lambda: tower(x),
         "cache without pattern": lambda: tower.run_with_cache(x, names_filter=fused),
         "cache with pattern": lambda: tower.run_with_cache(x),
-        "kept buffers": lambda: (other(x), buffered)[0],
+        "kept buffers without pattern": lambda: other(x),
+        "kept buffers with pattern": lambda: third(x),
     }
-    return arms, rounds
 
 
-def _kept(context: Any) -> Iterator[Any]:
-    """Hold a context open for as long as the iterator lives."""
-    with context as value:
-        yield value
+_open: list[Any] = []  # contexts that stay open for as long as the process
 
 
-@contextmanager
-def _offline() -> Iterator[None]:
-    before = os.environ.get("HF_HUB_OFFLINE")
+def _bridge(shape: dict[str, int], x: Any) -> Arms:
+    """TransformerLens's bridge on transformers' ViT of the same shape, against that ViT bare."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop("HF_HUB_OFFLINE") if before is None else None
+    from tempfile import TemporaryDirectory
+
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import ViTConfig, ViTModel
+
+    config = ViTConfig(
+        hidden_size=shape["width"],
+        num_hidden_layers=shape["layers"],
+        num_attention_heads=shape["width"] // shape["head"],
+        intermediate_size=4 * shape["width"],
+        image_size=shape["side"],
+        patch_size=shape["patch"],
+    )
+    bare = ViTModel(config, add_pooling_layer=False).eval()
+    wrapped = ViTModel(config, add_pooling_layer=False).eval()
+    with TemporaryDirectory() as folder:  # the bridge reads the configuration from a folder
+        wrapped.save_pretrained(folder)
+        bridge = TransformerBridge.boot_transformers(folder, device="cpu", hf_model=wrapped)
+    return {
+        "bare": lambda: bare(x),
+        "bare again": lambda: bare(x),
+        "idle": lambda: bridge(x),
+        "cache of every site": lambda: bridge.run_with_cache(x),
+    }
 
 
-def _bridge(shape: dict[str, int], x: Any, rounds: int) -> tuple[Arms, int]:
-    """TransformerLens's bridge on transformers' ViTModel of the same shape."""
-    raise NotImplementedError
+def _prisma(shape: dict[str, int], x: Any) -> Arms:
+    """ViT-Prisma's ViT against open_clip's of the same shape."""
+    from vit_prisma.configs.HookedViTConfig import (  # type: ignore[import-not-found]
+        HookedViTConfig,
+    )
+    from vit_prisma.models.base_vit import HookedViT  # type: ignore[import-not-found]
+
+    model = _open_clip(shape)
+    config = HookedViTConfig(
+        n_layers=shape["layers"],
+        d_model=shape["width"],
+        d_head=shape["head"],
+        d_mlp=4 * shape["width"],
+        n_heads=shape["width"] // shape["head"],
+        patch_size=shape["patch"],
+        image_size=shape["side"],
+        n_channels=3,
+        n_classes=shape["embed"],
+        activation_name="gelu",
+        device="cpu",
+        return_type="class_logits",
+    )
+    hooked = HookedViT(config).eval()
+    return {
+        "open_clip's encode_image": lambda: model.encode_image(x),
+        "idle": lambda: hooked(x),
+        "cache of every site": lambda: hooked.run_with_cache(x),
+    }
 
 
-def _prisma(name: str) -> None:
-    """ViT-Prisma in its own interpreter, since it pins packages that ours cannot live with."""
-    python = os.environ.get(PRISMA)
-    if not python:
-        print(f"open: {name}, ViT-Prisma: left out ({PRISMA} names no interpreter that has it)")
-        return
-    script = Path(__file__).with_name("prisma.py")
-    run = subprocess.run([python, script, name], capture_output=True, text=True, check=False)
-    print(run.stdout.strip() or f"open: {name}, ViT-Prisma: left out ({run.stderr[-200:]})")
+MAKERS: dict[str, Callable[[dict[str, int], Any], Arms]] = {
+    "ours": _ours,
+    "TransformerLens": _bridge,
+    "ViT-Prisma": _prisma,
+}
+
+if __name__ == "__main__":
+    _measure(*sys.argv[1:])

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from interp.core.images import ImageTable
 from interp.core.patches import part
 from interp.models import activations
 from interp.models.activations import save_activations
+from interp.models.memory import forecast
 from interp.models.saved import INDEX, SavedActivations, shard_name
 from interp.models.selection import Keep, read
 
@@ -130,23 +132,49 @@ def test_the_infinities_of_a_causal_mask_are_no_overflow(small_tower, small_batc
     assert read(tower, x, Keep(site, dtype=torch.float16))[site].isinf().any()
 
 
-def test_a_site_that_never_fires_is_an_error(small_batch):
-    class Mute:
-        sites, n_layers = ("hook_embed",), 1
+class Stranger:
+    """A tower that is not ours: it doubles, then adds one; `mute` leaves its second site out."""
 
-        def axes(self, site: str) -> tuple[str, ...]:
-            return ("batch", "pos", "d_model")
+    sites, n_layers = ("blocks.0.hook_resid_pre", "blocks.1.hook_resid_pre"), 2
 
-        def layer(self, site: str) -> int:
-            return 0
+    def __init__(self, mute: bool = False) -> None:
+        self.mute, self.installed = mute, {}
 
-        def __call__(self, x: Tensor, **span: Any) -> Tensor:
-            return x
+    def axes(self, site: str) -> tuple[str, ...]:
+        return ("batch", "pos", "d_model")
 
-        run_with_cache = hooks = run_with_hooks = lambda self, x, **words: x
+    def layer(self, site: str) -> int:
+        return self.sites.index(site)
 
-    with pytest.raises(SiteError, match="never came there"):
-        read(Mute(), small_batch("vit"), Keep())
+    def __call__(self, x: Tensor, *, start_at_layer: Any = None, stop_at_layer: Any = None) -> Any:
+        for site in self.sites[: 1 if self.mute else stop_at_layer]:
+            if site in self.installed:
+                self.installed[site](x, hook=None)
+            x = 2 * x
+        return x + 1
+
+    @contextmanager
+    def hooks(self, fwd_hooks: Any = (), bwd_hooks: Any = ()) -> Iterator[Any]:
+        self.installed = dict(fwd_hooks)
+        yield self
+        self.installed = {}
+
+    run_with_cache = run_with_hooks = lambda self, x, **words: x
+
+
+def test_any_tower_that_keeps_the_protocol_is_read(tmp_path):
+    x = torch.arange(24.0).reshape(4, 3, 2)
+    kept = read(Stranger(), x, Keep(pos=1))
+    assert torch.equal(kept["blocks.0.hook_resid_pre"], x[:, 1:2])
+    assert torch.equal(kept["blocks.1.hook_resid_pre"], 2 * x[:, 1:2])
+    saved = save_activations(Stranger(), x, tmp_path, Keep("blocks.1.*"), batch_size=3)
+    assert torch.equal(saved["blocks.1.hook_resid_pre"].tensor(), 2 * x)
+    assert forecast(Stranger(), x).total == 2 * x.nbytes
+
+
+def test_a_site_that_never_fires_is_an_error():
+    with pytest.raises(SiteError, match="read blocks"):
+        read(Stranger(mute=True), torch.ones(1, 3, 2), Keep())
 
 
 # saving
