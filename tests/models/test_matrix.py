@@ -1,5 +1,7 @@
 """The certificate over every form of architecture that open_clip lists."""
 
+from pathlib import Path
+
 import open_clip
 import pytest
 
@@ -28,3 +30,22 @@ def test_every_tower_of_open_clips_own_is_certified(name: str, which: str) -> No
     frame = certify(open_tower(small(name), which))
     assert frame.ok.all(), frame[~frame.ok].to_string()
     assert (frame.tower == which).all() and (frame.n > 0).all()
+
+
+def test_the_readme_counts_what_opens() -> None:
+    configs = [open_clip.get_model_config(name) or {} for name in open_clip.list_models()]
+    own = [config["vision_cfg"] for config in configs if not is_timm(config)]
+    resnets = sum(isinstance(vision["layers"], list) for vision in own)
+    texts = sum(not is_hugging_face(config) for config in configs)
+    counts = {
+        "image, VisionTransformer": len(own) - resnets,
+        "image, ModifiedResNet": resnets,
+        "image, timm's": len(configs) - len(own),
+        "text, open_clip's transformer": texts,
+        "text, Hugging Face's": len(configs) - texts,
+    }
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert f"of the {len(configs)} architectures" in readme
+    for start, n in counts.items():
+        (line,) = [line for line in readme.splitlines() if line.startswith(f"| {start}")]
+        assert f"| {n} |" in line

@@ -1,0 +1,48 @@
+"""The notebooks, run from top to bottom; they see nothing but the public API."""
+
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+
+
+def code(path: Path) -> str:
+    """All code cells of a notebook."""
+    cells = nbformat.read(path, as_version=4).cells
+    return "\n\n".join(cell.source for cell in cells if cell.cell_type == "code")
+
+
+def test_there_are_notebooks() -> None:
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_committed_without_output_and_imports_nothing_private(path: Path) -> None:
+    cells = nbformat.read(path, as_version=4).cells
+    assert all(not cell.get("outputs") for cell in cells)
+    names = [
+        alias.name for node in ast.walk(ast.parse(code(path)))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("interp")
+        for alias in node.names
+    ]  # fmt: skip
+    assert names and not any(name.startswith("_") for name in names)
+    assert not re.search(r"/(tmp|home|root|work)/", code(path))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    where = {"metadata": {"path": str(path.parents[1])}}
+    NotebookClient(notebook, timeout=900, kernel_name="python3", resources=where).execute()
+    figures = [
+        output for cell in notebook.cells for output in cell.get("outputs", ())
+        if {"image/png", "application/vnd.plotly.v1+json"} & set(output.get("data", ()))
+    ]  # fmt: skip
+    assert len(figures) >= 4
