@@ -266,7 +266,9 @@ class TracedTower(HookedTower):
 
     def _wanted(self, names_filter: Names | Iterable[Names] | None) -> dict[str, list[Ask]]:
         if names_filter is None:  # inputs are mostly outputs over again
-            return {site: [] for site in self.sites if not site.endswith(".input")}
+            places = {site: found.place for site, found in self._survey.sites.items()}
+            given = {site for site, place in places.items() if place.end == "input"}
+            return {site: [] for site in self.sites if site not in given}
         return super()._wanted(names_filter)
 
     @property
