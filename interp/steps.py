@@ -1,7 +1,7 @@
 """Everything that is measured on one model, each table a step that is kept when it is complete."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,8 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from interp.core.errors import listed
 from interp.core.images import ImageTable
 from interp.core.parallel import side_by_side
+from interp.core.progress import say
 from interp.core.store import complete, file_hash, fingerprint
 from interp.core.tables import Table
 from interp.result import versions
@@ -62,7 +64,7 @@ class Measurement:
 
     def _key(self) -> str:
         return fingerprint(
-            file_hash(self.model.checkpoint),
+            weights_hash(self.model.checkpoint),
             self.images.fingerprint,
             self.held_out,
             self.specification.analysis,
@@ -156,8 +158,10 @@ class Measurement:
         }
 
     def _patching(self) -> dict[str, pd.DataFrame]:
-        from interp.measurements import patching
+        from interp.measurements import PATCHED, patching
 
+        if self._has_none_of(PATCHED, "patching"):
+            return {}
         effects, examples = patching(
             self.subject,
             self.analysed,
@@ -168,8 +172,10 @@ class Measurement:
         return {"patching": effects, "patching_examples": examples}
 
     def _transplant(self) -> dict[str, pd.DataFrame]:
-        from interp.measurements import transplanting
+        from interp.measurements import DONATED, transplanting
 
+        if self._has_none_of(DONATED, "transplants"):
+            return {}
         return {
             "transplant": transplanting(
                 self.subject,
@@ -180,8 +186,31 @@ class Measurement:
             )
         }
 
+    def _has_none_of(self, patterns: Iterable[str], what: str) -> bool:
+        """Say that a tower opened by module path lacks the sites that a measurement is about."""
+        from interp.measurements import present
+
+        tower = self.subject.clip.visual
+        if present(tower, list(patterns)):
+            return False
+        say(f"{what} left out: {type(tower).__name__} has none of {listed(patterns)}")
+        return True
+
     def _certificate(self) -> dict[str, pd.DataFrame]:
         return {"certificate": self.subject.file(self.subject.clip.certify())}
+
+
+def weights_hash(checkpoint: Path) -> str:
+    """What identifies a model: a file's content, a folder's files, or else its name.
+
+    >>> weights_hash(Path("hf-hub:org/model"))
+    'hf-hub:org/model'
+    """
+    folder = Path(str(checkpoint).removeprefix("local-dir:"))
+    if folder.is_dir():
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        return fingerprint([(path.name, file_hash(path)) for path in files])
+    return file_hash(checkpoint) if checkpoint.is_file() else str(checkpoint)
 
 
 def measure(steps: Sequence[Measurement], jobs: int) -> dict[str, pd.DataFrame]:

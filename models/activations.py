@@ -79,7 +79,7 @@ def save_activations(
     target = writable(Path(folder), purpose="activations")
     for left_over in target.glob("activations-*.part-*"):  # of a run that was killed
         left_over.unlink()
-    index = _start(target, identity, one, rows=max(1, shard_size // one.total))
+    index = _start(target, tower, identity, one, rows=max(1, shard_size // one.total))
     if not index["finished"]:
         _write_shards(target, index, tower, source, keep, one=one, batch_size=batch_size)
     return SavedActivations(target)
@@ -198,7 +198,9 @@ def _check_room(folder: Path, one: Forecast, *, rows: int) -> None:
         )
 
 
-def _start(folder: Path, identity: dict[str, Any], one: Forecast, *, rows: int) -> dict[str, Any]:
+def _start(
+    folder: Path, tower: Tower, identity: dict[str, Any], one: Forecast, *, rows: int
+) -> dict[str, Any]:
     """The index of a folder: the one that is there if it is of the same run, else a new one."""
     if (folder / INDEX).exists():
         index = read_index(folder)
