@@ -77,6 +77,8 @@ def save_activations(
         "selection": keep.describe(),
     }
     target = writable(Path(folder), purpose="activations")
+    for left_over in target.glob("activations-*.part-*"):  # of a run that was killed
+        left_over.unlink()
     index = _start(target, tower, identity, one, rows=max(1, shard_size // one.total))
     if not index["finished"]:
         _write_shards(target, index, tower, source, keep, one=one, batch_size=batch_size)
@@ -184,7 +186,7 @@ def _done(index: dict[str, Any]) -> int:
     return sum(shard["rows"] for shard in index["shards"])
 
 
-def _check_room(folder: Path, one: Forecast, rows: int) -> None:
+def _check_room(folder: Path, one: Forecast, *, rows: int) -> None:
     """Refuse at once what the disk cannot hold."""
     needed, free = rows * one.total, shutil.disk_usage(folder).free
     if needed > free:
@@ -197,7 +199,7 @@ def _check_room(folder: Path, one: Forecast, rows: int) -> None:
 
 
 def _start(
-    folder: Path, tower: Tower, identity: dict[str, Any], one: Forecast, rows: int
+    folder: Path, tower: Tower, identity: dict[str, Any], one: Forecast, *, rows: int
 ) -> dict[str, Any]:
     """The index of a folder: the one that is there if it is of the same run, else a new one."""
     if (folder / INDEX).exists():

@@ -252,6 +252,8 @@ def test_an_interrupted_run_goes_on_to_the_same_files(
         half = SavedActivations(tmp_path / "b")
         assert not half.finished and half.n_rows == 4 * after
         assert torch.equal(half["hook_embed"].tensor(), whole["hook_embed"][: 4 * after])
+    (tmp_path / "b").mkdir(exist_ok=True)
+    (tmp_path / "b" / "activations-00009.safetensors.part-1").touch()  # of a run that was killed
     runs: list[int] = []
     monkeypatch.setattr(activations, "read", lambda *args: runs.append(1) or read(*args))
     save_activations(tower, examples(), tmp_path / "b", Keep("hook_embed"), **options)

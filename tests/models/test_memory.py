@@ -51,6 +51,11 @@ def test_a_forecast_computes_nothing(small_tower, small_batch, monkeypatch):
     assert forecast(tower, huge).total == 2**30 * forecast(tower, x[:1]).total
 
 
+def test_one_late_site_is_forecast(kind, small_tower, small_batch):
+    tower, x = small_tower(kind), small_batch(kind)
+    assert forecast(tower, x, Keep("hook_embedding")).shapes == {"hook_embedding": (8, 24)}
+
+
 def test_a_half_precision_tower_is_forecast_in_its_own_format(small_tower, small_batch):
     tower, x = small_tower("vit"), small_batch("vit")
     single = forecast(tower, x)
