@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from interp.core.errors import InterpError, ShapeError, SiteError
 from interp.core.model import Tower
 from interp.core.patches import Patch
-from interp.core.sites import Site
+from interp.core.sites import ON_DEMAND, Site
 from interp.models.hooked import HookedTower
 from interp.models.towers import open_tower
 
@@ -385,6 +385,7 @@ def test_listening_gives_what_hooks_give(case: Case, gradients: bool) -> None:
         saved, forward, _ = case.tower.get_caching_hooks()
         wanted = case.tower.run_with_hooks(case.x, fwd_hooks=forward)
     assert list(cache) == list(saved)
+    assert list(cache) == [site for site in case.tower.sites if not site.endswith(ON_DEMAND)]
     torch.testing.assert_close(out, wanted, rtol=1e-5, atol=1e-6)
     for site, value in saved.items():
         assert not cache[site].requires_grad
@@ -429,3 +430,18 @@ def test_without_gradients_a_transformer_is_open_clip_to_the_bit(case: Case) -> 
         wanted = case.original()
         assert torch.equal(case.tower(case.x), wanted)
         assert torch.equal(case.tower.run_with_cache(case.x, names_filter=outside)[0], wanted)
+
+
+def test_a_mask_for_each_example_is_obeyed_without_gradients() -> None:
+    torch.manual_seed(0)
+    model: Any = CustomTextCLIP(24, VIT, TEXT | {"embed_cls": True}).eval()
+    tower: Any = open_tower(model, "text")
+    x = torch.randint(1, 50, (2, 10))
+    x[0, 4:] = 0  # padding, which nothing may attend to
+    with torch.no_grad():
+        wanted = model.encode_text(x)
+        torch.testing.assert_close(tower(x), wanted, rtol=1e-5, atol=1e-6)
+        _, cache = tower.run_with_cache(x, names_filter="blocks.0.attn.hook_pattern")
+    first, second = cache["blocks.0.attn.hook_pattern"][:, :, -1]
+    # open_clip's mask stands one place too far to the right, as existing weights were trained
+    assert not first[:, 5:].any() and first[:, :5].all() and second.all()
