@@ -1,6 +1,6 @@
 """Print the figures that the project aims at, each measured in this run.
 
-python -m tests.benchmarks                 all of them (an hour on two cores)
+python -m tests.benchmarks                 all of them (an hour and a half on two cores)
 python -m tests.benchmarks start train     some of them
 """
 
@@ -198,7 +198,45 @@ def seeds() -> None:
         )
 
 
-BENCHMARKS = {"start": start, "train": train, "open": open_, "study": study, "seeds": seeds}
+def certificates() -> None:
+    """The worst site of every form of architecture in small, and of some in full size."""
+    import open_clip
+
+    from interp import load_clip
+    from interp.models.certificate import certify
+    from interp.models.towers import open_tower
+    from tests.architectures import forms, is_hugging_face, is_timm, small
+
+    own = (("visual", is_timm), ("text", is_hugging_face))
+    for name, names in forms().items():
+        config = open_clip.get_model_config(name) or {}
+        model = small(name)
+        for which in (which for which, foreign in own if not foreign(config)):
+            _print_worst(
+                f"{name} and {len(names) - 1} more, small", certify(open_tower(model, which))
+            )
+    for name in ("ViT-B-32", "ViT-B-16", "RN50", "RN101"):
+        _print_worst(f"{name}, full size", certify(load_clip(name).visual, batch=2))
+
+
+def _print_worst(name: str, frame: Any) -> None:
+    """The site whose error is largest for its bar."""
+    row = frame.loc[(frame["error"] / frame["bar"]).idxmax()]
+    verdict = "passed" if frame["ok"].all() else f"FAILED at {(~frame['ok']).sum()} sites"
+    print(
+        f"certificate: {name}: {row['tower']} {verdict}, {len(frame)} rows; worst {row['site']} "
+        f"({row['check']}, {row['dtype']}) {row['error']:.1e} of a bar of {row['bar']:.1e}"
+    )
+
+
+BENCHMARKS = {
+    "certificates": certificates,
+    "start": start,
+    "train": train,
+    "open": open_,
+    "study": study,
+    "seeds": seeds,
+}
 
 if __name__ == "__main__":
     for chosen in sys.argv[1:] or list(BENCHMARKS):
