@@ -1,6 +1,7 @@
 """What it costs to open a tower: idle hooks and full caches against open_clip's own forward."""
 
 import os
+import random
 import resource
 import statistics
 import subprocess
@@ -71,15 +72,17 @@ def _measure(shape: str, setting: str, maker: str) -> None:
 def alternate(arms: Arms, rounds: int) -> dict[str, tuple[float, float, float]]:
     """CPU seconds, ratio to the first arm and page faults of each arm: medians over the rounds.
 
-    Every arm runs once in every round, in an order that turns; a ratio is of two runs of the same
-    round. One thread's CPU seconds, since other work on the machine would count in wall-clock time.
+    Every arm runs once in every round; a ratio is of two runs of the same round. The order is drawn
+    anew each time: what runs after a full cache finds the processor's caches cold, and in a fixed
+    order the same arm would always pay. One thread's CPU seconds, since other work on the machine
+    would count in wall-clock time.
     """
     names, first = list(arms), next(iter(arms))
     seconds: dict[str, list[float]] = {name: [] for name in names}
     faults: dict[str, list[int]] = {name: [] for name in names}
+    shuffled = random.Random(0)
     for turn in range(rounds + 3):
-        shift = turn % len(names)
-        for name in names[shift:] + names[:shift]:
+        for name in shuffled.sample(names, len(names)):
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
             start = time.process_time()
             kept = arms[name]()
