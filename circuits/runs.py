@@ -17,7 +17,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.circuits.metrics import measure, rows_of
-from interp.core.errors import NumericsError, ShapeError, SiteError, SpecificationError, listed
+from interp.core.errors import (
+    NumericsError,
+    ShapeError,
+    SiteError,
+    SpecificationError,
+    listed,
+    out_of_memory,
+)
 from interp.core.model import Tower
 from interp.core.patches import Patch, part
 from interp.core.progress import say, track
@@ -338,8 +345,8 @@ def _pieces(
                 tower, cells, base=base[window], donors=chosen, stack=stack
             ):
                 yield window, piece
-        except torch.OutOfMemoryError:
-            if limit == 1:
+        except (MemoryError, RuntimeError) as error:
+            if limit == 1 or not out_of_memory(error):
                 raise
             # pieces already given are given again, with the same numbers
             limit = max(1, size * stack // 2)

@@ -19,6 +19,7 @@ from interp.core.errors import (
     OutputError,
     SampleError,
     SpecificationError,
+    out_of_memory,
 )
 from interp.core.images import ImageTable, Preprocess
 from interp.core.model import Tower
@@ -135,20 +136,13 @@ def _read_in_parts(
             parts.append({site: value.cpu() for site, value in made.items()})
         except (MemoryError, RuntimeError) as error:
             size = min(size, len(x) - done)
-            if size == 1 or not _out_of_memory(error):
+            if size == 1 or not out_of_memory(error):
                 raise
             size //= 2
             say(f"out of memory: the batch is halved to {size}")
         else:
             done += size
     return parts, size
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    words = str(error).lower()
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
-        sign in words for sign in ("out of memory", "can't allocate memory", "not enough memory")
-    )
 
 
 def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from interp.core.errors import (
     SpecificationError,
     check_known,
     listed,
+    out_of_memory,
 )
 from interp.core.images import ImageTable, Preprocess
 from interp.core.model import Tower
@@ -238,20 +239,13 @@ def _runs(
             try:
                 made = embed(batch[done : done + size])
             except (MemoryError, RuntimeError) as error:
-                if size == 1 or not _out_of_memory(error):
+                if size == 1 or not out_of_memory(error):
                     raise
                 size = max(1, min(size, len(batch)) // 2)
                 say(f"out of memory: the batch is halved to {size}")
                 continue
             yield range(start + done, start + min(done + size, len(batch))), made
             done += size
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    words = str(error).lower()
-    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or any(
-        sign in words for sign in ("out of memory", "can't allocate memory", "not enough memory")
-    )
 
 
 def _keep(

@@ -114,3 +114,21 @@ def check_known(
                 f"one of {listed(names, limit=12)}",
                 f"did you mean {nearest(name, names)}?",
             )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on whatever device: halve the batch and go on.
+
+    >>> out_of_memory(MemoryError()), out_of_memory(RuntimeError("shapes do not fit"))
+    (True, False)
+    """
+    words = str(error).lower()
+    # torch's class goes by its name: these errors are imported where torch must not be
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or any(
+            sign in words
+            for sign in ("out of memory", "can't allocate memory", "not enough memory")
+        )
+    )

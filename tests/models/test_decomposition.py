@@ -18,6 +18,7 @@ from interp.models.resnet import HookedResNet
 from interp.models.text import HookedText
 from interp.models.towers import open_tower
 from interp.models.vit import HookedViT
+from tests.models.moved import moved, tokens
 
 VIT: Any = {"layers": 2, "width": 32, "patch_size": 8, "image_size": 32, "head_width": 16}
 TEXT: Any = {"context_length": 8, "vocab_size": 50, "width": 32, "heads": 2, "layers": 2}
@@ -51,27 +52,6 @@ TEXT_VARIANTS: dict[str, Any] = {
     "layer scale": {"ls_init_value": 0.1},
 }
 RESNET_VARIANTS: dict[str, Any] = {"four stages": {}, "odd map": {"image_size": 96}}
-
-
-def moved(model: nn.Module) -> Any:
-    """All weights and statistics off their initial values."""
-    for value in model.parameters():
-        nn.init.normal_(value, mean=float(value.detach().mean()), std=0.1)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            norm: Any = module
-            nn.init.normal_(norm.running_mean)
-            nn.init.uniform_(norm.running_var, 0.5, 2.0)
-    return model.double().eval()
-
-
-def tokens() -> Tensor:
-    rows = torch.randint(6, 49, (3, 8), generator=torch.Generator().manual_seed(0))
-    for row, end in zip(rows, (2, 4, 7), strict=True):
-        row[end:] = 0
-        row[end] = 49
-    rows[:, 1] = 5
-    return rows
 
 
 def build(kind: str, **variant: Any) -> tuple[Any, Tensor]:

@@ -7,28 +7,18 @@ import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.transformer import text_global_pool
-from torch import Tensor, nn
+from torch import Tensor
 
 from interp.core.errors import InterpError, SiteError
 from interp.models.decomposition import decompose
 from interp.models.heads import ZeroShotHead
 from interp.models.lens import lens_embeddings, lens_sites, logit_lens
 from interp.models.towers import open_tower
+from tests.models.moved import moved, tokens
 
 VIT: Any = {"layers": 3, "width": 32, "patch_size": 8, "image_size": 32, "head_width": 16}
 TEXT: Any = {"context_length": 8, "vocab_size": 50, "width": 32, "heads": 2, "layers": 3}
 RESNET: Any = {"layers": (2, 1, 2, 1), "width": 8, "image_size": 64, "head_width": 64}
-
-
-def moved(model: nn.Module) -> Any:
-    for value in model.parameters():
-        nn.init.normal_(value, mean=float(value.detach().mean()), std=0.1)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            norm: Any = module
-            nn.init.normal_(norm.running_mean)
-            nn.init.uniform_(norm.running_var, 0.5, 2.0)
-    return model.double().eval()
 
 
 def head() -> ZeroShotHead:
@@ -44,14 +34,6 @@ def visual(**variant: Any) -> tuple[Any, Any, Tensor]:
     side = side if isinstance(side, int) else side[0]
     x = torch.randn(3, 3, side, side, dtype=torch.float64)
     return model, open_tower(model, "visual"), x
-
-
-def tokens() -> Tensor:
-    rows = torch.randint(6, 49, (3, 8), generator=torch.Generator().manual_seed(0))
-    for row, end in zip(rows, (2, 4, 7), strict=True):
-        row[end:] = 0
-        row[end] = 49
-    return rows
 
 
 def outputs(blocks: Any, run: Any) -> list[Tensor]:

@@ -6,12 +6,13 @@ import pytest
 import torch
 from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.transformer import TextTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from interp.core.errors import InterpError, ShapeError
 from interp.models.text import HookedText
 from interp.models.towers import open_tower
 from interp.models.traced import TracedTower
+from tests.models.moved import moved, tokens
 
 VIT: Any = {"layers": 1, "width": 32, "patch_size": 8, "image_size": 32, "head_width": 16}
 TEXT: Any = {"context_length": 8, "vocab_size": 50, "width": 32, "heads": 2, "layers": 2}
@@ -27,21 +28,6 @@ VARIANTS: dict[str, Any] = {
     "layer scale": {"ls_init_value": 0.1},
     "tanh": {"act_kwargs": {"approximate": "tanh"}},
 }
-
-
-def moved(model: nn.Module) -> Any:
-    for value in model.parameters():
-        nn.init.normal_(value, mean=float(value.detach().mean()), std=0.1)
-    return model.double().eval()
-
-
-def tokens() -> Tensor:
-    rows = torch.randint(6, 49, (3, 8), generator=torch.Generator().manual_seed(0))
-    for row, end in zip(rows, (2, 4, 7), strict=True):
-        row[end:] = 0
-        row[end] = 49
-    rows[:, 1] = 5
-    return rows
 
 
 @pytest.mark.parametrize(
