@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from interp.core.errors import SiteError, SpecificationError, check_known
 from interp.core.seeds import rng
+from interp.models.allocator import free_a_large_buffer
 from interp.models.hooked import HookedTower
 from interp.models.resnet import HookedResNet
 from interp.models.text import HookedText
@@ -37,6 +38,7 @@ def open_tower(clip_model: nn.Module, which: str) -> HookedTower:
     custom blocks) comes as a `TracedTower`: the same verbs, with sites named by module path.
     """
     check_known("open a tower", "tower", [which], ["visual", "text"], SiteError)
+    free_a_large_buffer()  # so that caches of small towers need no fresh memory
     known = VISUAL if which == "visual" else TEXT
     part = getattr(clip_model, which, None)
     part = clip_model if part is None else part

@@ -54,6 +54,35 @@ def test_freed_memory_is_kept_inside_and_given_back_after():
     assert after > 0.9 * outside
 
 
+# Sixteen buffers of 1 MiB, as a small tower's cache would be.
+LEARN = """
+import resource, torch
+from interp.models.allocator import free_a_large_buffer
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    buffers = [torch.zeros(2**18) for _ in range(16)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+before = faults()
+free_a_large_buffer()
+for _ in range(6):  # until the heap has grown to what they need
+    faults()
+print(before, faults())
+"""
+
+
+@glibc
+def test_one_large_buffer_freed_spares_the_faults_of_many_small_ones():
+    run = subprocess.run([sys.executable, "-c", LEARN], capture_output=True, text=True, check=True)
+    before, after = map(int, run.stdout.split())
+    assert (
+        before > 16 * 2**20 / resource.getpagesize() / 512 / 2
+    )  # with huge pages, 512 times fewer
+    assert after < before / 10
+
+
 def test_elsewhere_it_does_nothing_and_says_so(monkeypatch):
     said: list[str] = []
     monkeypatch.setattr(allocator, "_glibc", lambda: None)
