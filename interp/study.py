@@ -350,9 +350,7 @@ def examine(
             "add a folder beside it",
         )
     pair = tuple(domains) if len(domains) == 2 else _default_pair(images.domains)
-    everything = ImageTable(
-        images.frame.assign(split="test"), images.root, images.source, images.fingerprint
-    )
+    everything = images.with_frame(images.frame.assign(split="test"))
     model = Model(Path(checkpoint), "", pair[1], seed, architecture=architecture)
     spec = Specification(title=f"{checkpoint} on {images.source}")
     with clock("measuring"):

@@ -30,6 +30,16 @@ DOMAIN_WORDS = {
 }
 """Words for a domain; a domain that is not listed here is called by its own name."""
 
+OTHER_DOMAINS = {
+    "photo": DOMAIN_WORDS["real"],
+    "real world": DOMAIN_WORDS["real"],
+    "art painting": DOMAIN_WORDS["painting"],
+    "art": ("painting", "artwork"),
+    "cartoon": ("cartoon", "comic"),
+    "product": ("product photo", "catalogue picture"),
+}
+"""Words for the domains of PACS and OfficeHome, by name in small letters and with spaces."""
+
 PROMPT_SETS = ("neutral", "domain-averaged", "domain-specific")
 """Named prompt sets, the primary one first: all models have seen the neutral words."""
 
@@ -60,8 +70,14 @@ def caption(
 
 
 def words_for(domain: str) -> tuple[str, ...]:
-    """The words for a domain."""
-    return DOMAIN_WORDS.get(domain, (domain.replace("_", " "),))
+    """The words for a domain, whichever collection spells its name.
+
+    >>> words_for("Real World"), words_for("Clipart"), words_for("stained_glass")
+    (('photo', 'snapshot'), ('clipart', 'illustration'), ('stained glass',))
+    """
+    spoken = domain.replace("_", " ")
+    known = {**OTHER_DOMAINS, **DOMAIN_WORDS}
+    return known.get(domain) or known.get(spoken.lower()) or (spoken,)
 
 
 def prompts(name: str, *, domain: str = "", domains: Sequence[str] = ()) -> list[str]:
