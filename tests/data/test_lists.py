@@ -50,7 +50,11 @@ def test_numbers_may_begin_anywhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("real/cat/00.png 0", "real/cat/00.png 1", r"contradict the folders \(cat is 1, ice_cream is 1"),
+        (
+            "real/cat/00.png 0",
+            "real/cat/00.png 1",
+            r"contradict the folders \(cat is 1, ice_cream is 1",
+        ),
         ("real/cat/00.png 0", "real/dog/00.png 0", r"contradict the folders \(cat is 0, dog is 0"),
         ("real/cat/00.png 0", "real/cat/00.png", r"line 6, 'real/cat/00.png'"),
         ("real/cat/00.png 0", "cat/00.png 0", "line 6"),
@@ -61,9 +65,7 @@ def test_numbers_may_begin_anywhere(tmp_path: Path) -> None:
         ("real/cat/00.png 0", "real/Cat/00.png 9", "differ only by case"),
     ],
 )
-def test_lists_that_contradict_are_refused(
-    tmp_path: Path, old: str, new: str, words: str
-) -> None:
+def test_lists_that_contradict_are_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
     path = made.lists(tmp_path) / "real_train.txt"
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))

@@ -16,6 +16,7 @@ from interp.data.prompts import (
     prompts,
     sentence,
     vocabulary,
+    words_for,
 )
 
 LABELS = ["ice_cream", "umbrella", "cat"]
@@ -57,6 +58,16 @@ def test_the_vocabulary_holds_every_word_of_every_caption_and_prompt() -> None:
     ]
     spoken = {word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower())}
     assert spoken <= words
+
+
+def test_words_of_other_collections_are_in_the_vocabulary_too() -> None:
+    names = ["photo", "Real World", "art_painting", "Art", "cartoon", "Product", "stained_glass"]
+    assert words_for("Real World") == words_for("real") == words_for("photo")
+    words = set(vocabulary(LABELS, names))
+    stream = rng("vocabulary", 1)
+    texts = [caption("cat", domain, stream) for domain in names for _ in range(100)]
+    assert {word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower())} <= words
+    assert any("comic" in text for text in texts) and any("stained glass" in text for text in texts)
 
 
 def test_an_unknown_prompt_set_and_a_missing_domain_are_errors() -> None:

@@ -177,7 +177,7 @@ def test_data_sets_without_pictures_or_labels_are_refused(source: Any, words: st
 
 
 def test_a_missing_domain_says_how_to_give_one() -> None:
-    with pytest.raises(DataError, match='no domain.*domain="photo"'):
+    with pytest.raises(DataError, match=r'no domain.*domain="photo"'):
         open_images(Pairs())
 
 

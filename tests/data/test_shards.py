@@ -127,7 +127,9 @@ def test_a_tar_cut_short_is_refused(tmp_path: Path, blocks: int) -> None:
     whole = path.read_bytes()
     for length in (ends[blocks], ends[blocks] + 700, ends[blocks] + 100):
         path.write_bytes(whole[:length])
-        with pytest.raises(DataError, match=r"made-001\.tar: given .*(cut short|unexpected end|tr)"):
+        with pytest.raises(
+            DataError, match=r"made-001\.tar: given .*(cut short|unexpected end|tr)"
+        ):
             open_images(tmp_path)
     path.write_bytes(whole)
     assert len(open_images(tmp_path)) == 24
