@@ -82,13 +82,13 @@ def _open_path(path: Path, given: str, opening: "Opening", audit: str) -> "Image
     from interp.data.frames import SEPARATORS, open_table
     from interp.data.hub import is_saved, open_saved, refuse_name
     from interp.data.lists import has_lists, open_lists
-    from interp.data.shards import open_shards
+    from interp.data.shards import holds_shards, open_shards
 
     if given.startswith("hf:") and not is_saved(path):
         raise refuse_name(given)
     if path.suffix.lower() in SEPARATORS and not path.is_dir():
         return open_table(path, opening)
-    if path.suffix.lower() == ".tar" or any(path.glob("*.tar")):
+    if path.suffix.lower() == ".tar" or holds_shards(path):
         return open_shards(given, opening)
     if is_saved(path):
         return open_saved(path, opening)

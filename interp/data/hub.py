@@ -11,7 +11,7 @@ from interp.core.errors import DataError, check_known, listed
 from interp.core.images import ImageTable
 from interp.core.store import fingerprint
 from interp.data.rows import Opening, complete_rows
-from interp.data.sequences import IMAGE, ItemReader
+from interp.data.sequences import IMAGE, ItemReader, check_parts
 from interp.data.strays import whole
 
 
@@ -58,11 +58,7 @@ def open_hub(source: Any, opening: Opening | None = None) -> ImageTable:
     chosen = opening or Opening()
     parts = {str(k): v for k, v in source.items()} if isinstance(source, Mapping) else {"": source}
     asked = f"read pictures from a {type(source).__name__}"
-    for part in parts.values():
-        if not (hasattr(part, "__getitem__") and hasattr(part, "__len__")):
-            raise DataError(
-                asked, "a stream", "a data set with a length", "load it without streaming=True"
-            )
+    check_parts(parts, asked)
     key = _picture_column(next(iter(parts.values())), chosen, asked)
     frame = pd.concat([_say(part, split, key) for split, part in parts.items()], ignore_index=True)
     columns = {ours: theirs for ours, theirs in chosen.columns.items() if ours != "image"}

@@ -114,7 +114,7 @@ def _check_numbers(frame: pd.DataFrame, asked: str) -> None:
 
 def _with_pictures(images: ImageTable, asked: str) -> ImageTable:
     """The rows whose pictures are whole; none may be missing."""
-    do = 'get the missing pictures, or pass audit="lists" to read the lists alone'
+    do = 'get them, remove lists of absent domains, or pass audit="lists" to read the lists alone'
     refuse_missing(images.root, images.path, asked, do)
     if len(images) > DECODED:
         return images

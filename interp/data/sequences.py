@@ -115,14 +115,7 @@ def open_sequence(source: Any, opening: Opening | None = None) -> ImageTable:
     parts = dict(source) if isinstance(source, Mapping) else {"": source}
     name = " and ".join(dict.fromkeys(type(part).__name__ for part in parts.values()))
     asked = f"read pictures from a {name}"
-    for part in parts.values():
-        if not (hasattr(part, "__getitem__") and hasattr(part, "__len__")):
-            raise DataError(
-                asked,
-                "a stream, which has no items by number",
-                "a data set with a length",
-                "pass a map-style Dataset, or the tars behind the stream",
-            )
+    check_parts(parts, asked)
     key = _picture_key(parts, chosen, asked)
     frame = pd.concat([_say(part, split, key) for split, part in parts.items()], ignore_index=True)
     columns = {ours: theirs for ours, theirs in chosen.columns.items() if ours != "image"}
@@ -131,6 +124,23 @@ def open_sequence(source: Any, opening: Opening | None = None) -> ImageTable:
     images = ImageTable(frame, Path(), name, "", ItemReader(tuple(parts.values()), key))
     _refuse_random(images, asked)
     return whole(images)
+
+
+def check_parts(parts: Mapping[str, Any], asked: str) -> None:
+    """Refuse what has no items by number: streams, paths, and nothing at all."""
+    right = "a data set with a length, or several by split"
+    if not parts:
+        raise DataError(asked, "no data set in it", right, "check the source")
+    for part in parts.values():
+        if isinstance(part, (str, bytes, Path)):
+            raise DataError(asked, f"the path {part}", right, "open each path by itself")
+        if not (hasattr(part, "__getitem__") and hasattr(part, "__len__")):
+            raise DataError(
+                asked,
+                "a stream, which has no items by number",
+                right,
+                "load it without streaming, or pass the tars behind the stream",
+            )
 
 
 def _picture_key(parts: Mapping[str, Any], opening: Opening, asked: str) -> str | int:

@@ -55,6 +55,11 @@ class ShardReader:
         return Path(member).suffix.lower(), data
 
 
+def holds_shards(folder: Path) -> bool:
+    """Whether a folder is one of shards: tars, and no folders that they were unpacked to."""
+    return any(folder.glob("*.tar")) and not any(each.is_dir() for each in folder.iterdir())
+
+
 def find_shards(source: str | Path | Sequence[str | Path]) -> list[Path]:
     """The tars of a folder, of a pattern `shards-{000000..000003}.tar`, or of a list of either.
 

@@ -47,6 +47,14 @@ PICTURES = [
 """24 pictures: 2 domains x 3 classes x 4, half of each cell for test."""
 
 
+def large() -> bytes:
+    """A PNG large enough to be cut in its pixels, its header left whole."""
+    pixels = np.random.default_rng(0).integers(255, size=(64, 64, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
 def number_of(image: Image.Image) -> int:
     """Which picture it is."""
     red, _, blue = np.asarray(image.convert("RGB"))[0, 0].tolist()

@@ -10,6 +10,7 @@ from interp.core import progress
 from interp.core.errors import DataError
 from interp.data import strays
 from interp.data.prompts import words_for
+from tests.data import made
 
 
 def fill(root: Path, cells: dict[str, int]) -> Path:
@@ -121,9 +122,15 @@ def test_collections_open_as_they_are_unpacked(
         assert words_for(domain)[0] == word
 
 
+def test_an_archive_beside_the_folders_is_a_stray(tmp_path: Path) -> None:
+    fill(tmp_path, {"real/cat": 2, "sketch/cat": 2})
+    (tmp_path / "pictures.tar").write_bytes(b"the archive it was unpacked from")
+    assert len(open_images(tmp_path)) == 4
+
+
 def test_decoding_is_capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path, {"real/cat": 2, "sketch/cat": 2})
-    whole = (tmp_path / "real/cat/0.png").read_bytes()
+    whole = made.large()
     (tmp_path / "real/cat/cut.png").write_bytes(whole[: len(whole) // 2])
     assert len(open_images(tmp_path)) == 4
     monkeypatch.setattr(strays, "DECODED", 3)

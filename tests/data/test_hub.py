@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset, Features, Sequence, Value
+from datasets import Dataset, DatasetDict, Features, Sequence, Value
 from datasets import Image as ImageFeature
 
 from interp import open_images
@@ -73,6 +73,7 @@ def test_what_is_refused() -> None:
         (plain(image=[[1, 2]], label=["cat"]), "read the picture of item/0000000: given list"),
         (made.hub().to_iterable_dataset(), "a stream"),
         (made.hub().select([]), "no row in it"),
+        (DatasetDict(), "no data set in it"),
     ]
     for source, words in cases:
         with pytest.raises(DataError, match=words):

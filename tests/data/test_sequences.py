@@ -169,6 +169,8 @@ def test_other_pictures_have_another_fingerprint() -> None:
         ([made.PICTURES[0].image] * 3, "no label in the columns"),
         ([{"label": "cat"}], r"items without a picture \(label\)"),
         (7, "which has no items by number"),
+        ({}, "no data set in it"),
+        ({"train": "a folder"}, "the path a folder"),
     ],
 )
 def test_data_sets_without_pictures_or_labels_are_refused(source: Any, words: str) -> None:

@@ -33,7 +33,7 @@ def test_nothing_missing_is_no_error(tmp_path: Path) -> None:
 
 
 def test_many_files_are_opened_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = made.PICTURES[0].png
+    whole = made.large()
     contents = {"whole.png": whole, "cut.png": whole[: len(whole) // 2], "text.png": b"text"}
     paths = [tmp_path / name for name in contents]
     for path, content in zip(paths, contents.values(), strict=True):
