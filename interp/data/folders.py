@@ -34,17 +34,8 @@ def open_folder(
             "a folder laid out as domain/class/*.jpg",
             "check the path",
         )
-    strays = Strays()
-    rows = [
-        (path, cell.name, cell.parent.name)
-        for cell in _cells(folder, strays)
-        for path in sorted(cell.iterdir())
-        if _is_candidate(path, strays)
-    ]
-    keep = readable([path for path, _, _ in rows], strays)
-    strays.report(folder)
-    rows = [row for row, good in zip(rows, keep, strict=True) if good]
-    if not rows:
+    paths = _pictures(folder)
+    if not paths:
         raise DataError(
             f"read pictures from {folder}",
             f"no picture in it{_found(folder)}",
@@ -53,12 +44,12 @@ def open_folder(
         )
     frame = pd.DataFrame(
         {
-            "path": [str(path.relative_to(folder)) for path, _, _ in rows],
-            "label": [label for _, label, _ in rows],
-            "domain": [domain for _, _, domain in rows],
+            "path": [str(path.relative_to(folder)) for path in paths],
+            "label": [path.parent.name for path in paths],
+            "domain": [path.parent.parent.name for path in paths],
         }
     )
-    sizes = [path.stat().st_size for path, _, _ in rows]
+    sizes = [path.stat().st_size for path in paths]
     drawn = Opening(test_share=chosen.test_share, seed=chosen.seed)
     said = (drawn.test_share, drawn.seed, *([] if chosen == drawn else [chosen.plain()]))
     return ImageTable(
@@ -67,6 +58,20 @@ def open_folder(
         folder.name,
         fingerprint(frame["path"].tolist(), sizes, *said),
     )
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The pictures of all cells in order, those that can be read."""
+    strays = Strays()
+    paths = [
+        path
+        for cell in _cells(folder, strays)
+        for path in sorted(cell.iterdir())
+        if _is_candidate(path, strays)
+    ]
+    keep = readable(paths, strays)
+    strays.report(folder)
+    return [path for path, good in zip(paths, keep, strict=True) if good]
 
 
 def _cells(folder: Path, strays: Strays) -> list[Path]:
