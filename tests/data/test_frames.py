@@ -149,3 +149,11 @@ def test_files_that_do_not_read_are_refused(
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match="does not exist" if content is None else "does not read"):
         open_images(tmp_path / name)
+
+
+def test_parquet_without_the_columns_says_what_it_has(tmp_path: Path) -> None:
+    path = made.table(tmp_path, ".parquet")
+    pd.read_parquet(path).rename(columns={"label": "species"}).to_parquet(path)
+    with pytest.raises(DataError, match=r"no label in the columns species, domain, split, path"):
+        open_images(path)
+    assert open_images(path, columns={"label": "species"}).labels == list(made.LABELS)
