@@ -136,10 +136,10 @@ class Study:
                         setting,
                         test_domain,
                         held_out,
-                        spec.natural,
-                        spec.size_matched,
-                        spec.domain_words,
-                        seed,
+                        natural=spec.natural,
+                        hold="size" if spec.size_matched else "steps",
+                        domain_words=spec.domain_words,
+                        seed=seed,
                     )
                     key = fingerprint(mixture, images.fingerprint, str(images.root), versions())
                     folder = steps / f"mixture-{key}"

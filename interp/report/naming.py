@@ -40,10 +40,16 @@ def setting_name(setting: str) -> str:
 
     >>> setting_name("cg-high − cg-low")
     'CG high diversity − CG low diversity'
+    >>> setting_name("cg-high, 2 domains")
+    'CG high diversity, 2 domains'
     """
     if not setting:
         return CHECKPOINT
-    return " − ".join(SETTINGS[part][0] if part in SETTINGS else part for part in contrast(setting))
+    parts = [part.partition(",") for part in contrast(setting)]
+    return " − ".join(
+        (SETTINGS[kind][0] if kind in SETTINGS else kind) + comma + rest
+        for kind, comma, rest in parts
+    )
 
 
 def contrast(setting: str) -> list[str]:
@@ -56,9 +62,14 @@ def contrast(setting: str) -> list[str]:
 
 
 def ordered_settings(settings: Iterable[str]) -> list[str]:
-    """Each setting once, those that the page knows first and in its order."""
-    given = list(dict.fromkeys(settings))
-    return [name for name in SETTINGS if name in given] + [n for n in given if n not in SETTINGS]
+    """Each setting once, those that the page knows first and in its order, variants after each.
+
+    >>> ordered_settings(["other", "cg-high, 2 domains", "cg-high", "cg-low"])
+    ['cg-low', 'cg-high', 'cg-high, 2 domains', 'other']
+    """
+    places = {name: place for place, name in enumerate(SETTINGS)}
+    given = sorted(dict.fromkeys(settings), key=lambda name: name not in places)
+    return sorted(given, key=lambda name: places.get(name.partition(",")[0], len(places)))
 
 
 def setting_look(setting: str, place: int = 0) -> tuple[str, str]:

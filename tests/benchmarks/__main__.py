@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.mixing import mix
 from tests.benchmarks.opening import open_
 
 FOLDER = Path("interp-report") / "benchmarks"
@@ -233,6 +234,7 @@ def _print_worst(name: str, frame: Any) -> None:
 BENCHMARKS = {
     "certificates": certificates,
     "start": start,
+    "mix": mix,
     "train": train,
     "open": open_,
     "study": study,

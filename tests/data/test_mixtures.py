@@ -51,7 +51,7 @@ EXPECTED_CELLS = {
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_setting_holds_just_its_cells(setting: str) -> None:
-    frame = make_mixture(pictures(), spec(setting, size_matched=False)).images.frame
+    frame = make_mixture(pictures(), spec(setting, hold="steps")).images.frame
     cells = frame.groupby(["domain", "label"]).size()
     assert len(cells) == EXPECTED_CELLS[setting] and (cells == 10).all()
     withheld = (frame["domain"] == "sketch") & frame["label"].isin(HELD_OUT)
@@ -84,7 +84,7 @@ def test_mixtures_are_repeatable_and_move_with_the_seed() -> None:
 
 def test_captions_name_the_domain_half_the_time_or_never() -> None:
     images = pictures(60)
-    words = make_mixture(images, spec("leave-out-domain", size_matched=False)).images
+    words = make_mixture(images, spec("leave-out-domain", hold="steps")).images
     named = words.select(domain="painting").caption.str.contains("painting|art")
     assert 0.4 < named.mean() < 0.6
     aligned = make_mixture(images, spec("leave-out-domain", domain_words=False)).images
@@ -160,7 +160,7 @@ def test_too_few_pictures_to_match_is_an_error() -> None:
     images = pictures()
     keep = images.domain.isin(["real", "sketch"]) | (images.split == "test")
     keep |= (images.domain == "clipart") & (images.label == "a")
-    with pytest.raises(SampleError, match="size_matched = false"):
+    with pytest.raises(SampleError, match="hold = "):
         make_mixture(images[keep.to_numpy()], spec("leave-out-domain"))
 
 
