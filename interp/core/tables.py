@@ -90,8 +90,15 @@ COLUMNS: dict[str, str] = {
     # decomposition
     "part": "what is one of those that sum to the embedding, named after where it was written",
     "kind": "attn, mlp, head, token (a head from one position), block, stem, embed or bias",
+    # audit of a mixture
+    "split": "train, test or analysis",
+    "picture": "path of a picture",
+    "other": "path of the picture beside it",
+    "label_b": "class of the other picture",
+    "distance": "bits of 64 in which two perceptual hashes differ",
+    "detail": "what was found, in words",
     # certificate
-    "check": "what was compared",
+    "check": "what was compared or looked for",
     "error": "largest difference as a fraction of the largest absolute value",
     "reference": "what the site was held against",
     "bar": "largest error that passes",

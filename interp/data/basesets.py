@@ -78,20 +78,14 @@ def read_base(source: str) -> Iterator[pd.DataFrame]:
     Relative paths are those beside the TSV.
     """
     path = _files(source)[0]
+    folder = f"{path.parent.resolve()}/"
+    options = {"sep": "\t", "keep_default_na": False, "dtype": str, "chunksize": CHUNK}
     try:
-        chunks = pd.read_csv(path, sep="\t", keep_default_na=False, dtype=str, chunksize=CHUNK)
-        for chunk in chunks:
-            missing = [name for name in ("filepath", "title") if name not in chunk.columns]
-            if missing:
-                raise DataError(
-                    f"add the base set {source}",
-                    f"columns {listed(chunk.columns)} without {listed(missing)}",
-                    "tab-separated columns filepath and title",
-                    "mend its header",
-                )
-            folder = f"{path.parent.resolve()}/"
-            paths = [p if p.startswith("/") else folder + p for p in chunk["filepath"]]
-            yield pd.DataFrame({"filepath": paths, "title": chunk["title"].to_numpy()})
+        with pd.read_csv(path, **options) as chunks:
+            for chunk in chunks:
+                _check_columns(source, chunk)
+                paths = [p if p.startswith("/") else folder + p for p in chunk["filepath"]]
+                yield pd.DataFrame({"filepath": paths, "title": chunk["title"].to_numpy()})
     except (ValueError, OSError) as error:  # pandas' own parser errors are ValueErrors
         raise DataError(
             f"add the base set {source}",
@@ -99,6 +93,17 @@ def read_base(source: str) -> Iterator[pd.DataFrame]:
             "a TSV with the columns filepath and title",
             "check the file",
         ) from None
+
+
+def _check_columns(source: str, chunk: pd.DataFrame) -> None:
+    missing = [name for name in ("filepath", "title") if name not in chunk.columns]
+    if missing:
+        raise DataError(
+            f"add the base set {source}",
+            f"columns {listed(chunk.columns)} without {listed(missing)}",
+            "tab-separated columns filepath and title",
+            "mend its header",
+        )
 
 
 def base_captions(source: str) -> Iterator[str]:

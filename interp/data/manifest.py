@@ -38,7 +38,7 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
     wrong = []
     for name, n in manifest["counts"].items():
         domain, label = name.split("/", 1)
-        most = _most(domain, label, spec, manifest)
+        most = largest(domain, label, spec, manifest)
         if n > most:
             wrong.append(f"{label} in {domain}" + (f" ({n} for {most})" if most else ""))
     others = {name.split("/", 1)[0] for name, n in manifest["counts"].items() if n}
@@ -54,7 +54,7 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
         )
 
 
-def _most(domain: str, label: str, spec: MixtureSpec, manifest: Mapping[str, Any]) -> float:
+def largest(domain: str, label: str, spec: MixtureSpec, manifest: Mapping[str, Any]) -> float:
     """The largest number of pictures that a cell may have; infinity where nothing bounds it."""
     replaced = manifest.get("replaced", {})
     available = manifest.get("available", {})

@@ -6,6 +6,7 @@
 what is written down and refused, `audit` what may still have leaked.
 """
 
+import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -122,9 +123,10 @@ class Mixture:
 
 
 def _write_rows(tsv: TextIO, columns: Sequence[Iterable[str]]) -> None:
-    """Tab-separated lines, quoted by pandas where a value needs it, else plainly, ten times faster.
+    """Tab-separated lines: plainly, ten times faster, unless a value has to be quoted.
 
-    Both ways write the same bytes where nothing needs quotes.
+    Plain lines are the bytes that pandas writes. It leaves a carriage return bare, which reads as
+    the end of a row, so with values of that kind everything is quoted.
     """
     lines = list(map("\t".join, zip(*columns, strict=True)))
     text = "\n".join(lines)
@@ -133,7 +135,8 @@ def _write_rows(tsv: TextIO, columns: Sequence[Iterable[str]]) -> None:
         tsv.write(text + "\n" if lines else "")
         return
     frame = pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))
-    frame.to_csv(tsv, sep="\t", index=False, header=False, lineterminator="\n")
+    quote = csv.QUOTE_ALL
+    frame.to_csv(tsv, sep="\t", index=False, header=False, lineterminator="\n", quoting=quote)
 
 
 def _set_hash(names: pd.Series) -> str:

@@ -73,7 +73,7 @@ def captions(
 
     >>> texts, named = captions(["cat", "dog"], ["sketch"] * 2, np.random.default_rng(1))
     >>> list(texts), named.tolist()
-    (['a cat depicted in a picture', 'a dog depicted in a doodle'], [False, False])
+    (['a picture depicting a cat.', 'a dog depicted in a sketch'], [False, True])
     """
     n = len(labels)
     template, named = stream.integers(len(TEMPLATES), size=n), stream.random(n) < 0.5

@@ -1,4 +1,4 @@
-"""How long all mixtures of a DomainNet-sized list take, written and checked, and how much memory."""
+"""How long all mixtures of a DomainNet-sized list take, and how much memory, files and all."""
 
 import resource
 import tempfile
