@@ -34,13 +34,8 @@ def test_the_hash_is_imagehashs(small_images: ImageTable) -> None:
 def test_a_changed_copy_is_near_and_another_picture_is_far() -> None:
     for seed in range(10):
         picture = scene(seed)
-        copies = (
-            picture.resize((200, 150)),
-            ImageEnhance.Brightness(picture).enhance(0.9),
-            Image.fromarray(np.asarray(picture)[2:-2, 2:-2]),
-        )
-        assert all(distance(picture, copy) <= 10 for copy in copies)
-        assert distance(picture, picture.resize((192, 192))) <= 4
+        copies = [picture.resize((200, 150)), ImageEnhance.Brightness(picture).enhance(0.9)]
+        assert all(distance(picture, copy) <= 4 for copy in copies)
         assert distance(picture, scene(seed + 100)) > 14
 
 
