@@ -20,7 +20,7 @@ def write_shards(folder: Path, n: int = 3, shards: int = 2) -> str:
         with tarfile.open(folder / f"part-{shard:02d}.tar", "w") as tar:
             for k in range(n):
                 text = f"caption {shard} {k}"
-                files = {"jpg": b"not read", "cls": b"3"}
+                files = {"jpg": b"not read", "png": b"of the same", "cls": b"3"}
                 files |= (
                     {"txt": text.encode()}
                     if k

@@ -1,6 +1,7 @@
 """Captions and prompts: every template, every word, right articles, one vocabulary."""
 
 import re
+from collections import Counter
 
 import pytest
 
@@ -12,6 +13,7 @@ from interp.data.prompts import (
     PROMPT_SETS,
     TEMPLATES,
     caption,
+    captions,
     fill,
     prompts,
     sentence,
@@ -29,6 +31,45 @@ def test_captions_use_every_template_and_drop_half_the_stops() -> None:
         pattern = re.escape(template).replace("CLASS", "cat").replace("TERM", r"[\w ]+")
         pattern = re.sub(r"\ba\\ ", r"an?\\ ", pattern)
         assert any(re.fullmatch(pattern, text.rstrip(".")) for text in made), template
+
+
+def test_captions_are_drawn_as_the_paper_says() -> None:
+    """Templates, words and stops are independent and even; four standard errors are allowed."""
+    n = 24_000
+    domains = ["sketch", "elsewhere"] * (n // 2)
+    texts, named = captions(["cat"] * n, domains, rng("captions", 1))
+    words = {
+        ("sketch", True): DOMAIN_WORDS["sketch"],
+        ("elsewhere", True): ("elsewhere",),
+        ("sketch", False): NEUTRAL_WORDS,
+        ("elsewhere", False): NEUTRAL_WORDS,
+    }
+    expected = {
+        (domain, is_named, sentence(template, word, "cat") + stop): 1 / (2 * 2 * 6 * len(own) * 2)
+        for (domain, is_named), own in words.items()
+        for word in own
+        for template in TEMPLATES
+        for stop in (".", "")
+    }
+    seen = Counter(zip(domains, named.tolist(), texts, strict=True))
+    assert set(seen) == set(expected)
+    for what, share in expected.items():
+        assert abs(seen[what] - n * share) < 4 * (n * share) ** 0.5, what
+    for share, found in ((0.5, named.mean()), (0.5, sum(t.endswith(".") for t in texts) / n)):
+        assert abs(found - share) < 4 * 0.5 / n**0.5
+
+
+def test_aligned_captions_make_the_same_draws_and_name_no_domain() -> None:
+    given = (["cat", "ice_cream"] * 200, ["sketch", "real"] * 200)
+    texts, named = captions(*given, rng("captions", 2))
+    aligned, none = captions(*given, rng("captions", 2), domain_words=False)
+    assert not none.any() and named.any() and not named.all()
+    assert [a == b for a, b in zip(texts, aligned, strict=True)] == [not n for n in named]
+
+
+def test_no_pictures_have_no_captions() -> None:
+    texts, named = captions([], [], rng("captions", 0))
+    assert len(texts) == len(named) == 0
 
 
 def test_articles_are_right() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from interp.core.errors import DataError, SampleError
 from interp.core.images import ImageTable
 from interp.data.mixtures import SETTINGS, MixtureSpec, make_mixture, make_mixtures
-from interp.data.subsampling import PAPER_ORDER, Cells, pool, quotas, ranks
+from interp.data.subsampling import Cells, pool, quotas, ranks
 from tests.data.domainnet import DOMAINS, counts, listed_pictures
 
 LABELS = tuple("abcdefgh")
@@ -61,7 +61,7 @@ def naive_first(
         for label, paths in classes.items():
             classes[label] = paths[: math.ceil(size / total * len(paths))]
     left = sum(len(paths) for classes in kept.values() for paths in classes.values())
-    for domain in PAPER_ORDER:
+    for domain in ("real", "quickdraw", "painting", "sketch", "infograph", "clipart"):
         for paths in kept.get(domain, {}).values():
             if left > size and paths:
                 paths.pop()
@@ -98,6 +98,22 @@ def test_the_papers_rule_is_the_naive_loop(setting: str, seed: int) -> None:
     expected = naive_first(rows, allowed, size if matched else total)
     mixture = make_mixture(images, MixtureSpec(setting, "sketch", HELD_OUT, rule="first"))
     assert set(mixture.images.path) == expected
+
+
+@pytest.mark.parametrize("n", [14, 13, 11, 12])
+def test_the_papers_rule_pops_in_its_order(n: int) -> None:
+    """40 cells of n pictures shrunk to 14 n: ceil(.35 n) each, less one in the first cells."""
+    order = ("real", "quickdraw", "painting", "infograph", "clipart")
+    rows = [(f"{d}/{c}/{k}", c, d) for d in DOMAINS for c in LABELS[::-1] for k in range(n)]
+    frame = pd.DataFrame(rows, columns=["path", "label", "domain"])
+    images = ImageTable(frame.assign(split="train", caption=""))
+    spec = MixtureSpec("leave-out-domain", "sketch", HELD_OUT, rule="first")
+    kept = by_cell(make_mixture(images, spec).images.frame)
+    each = math.ceil(0.35 * n)
+    surplus = 40 * each - 14 * n
+    cells_in_order = [(domain, label) for domain in order for label in LABELS[::-1]]
+    assert surplus in (4, 18, 6, 32)
+    assert kept == {cell: each - (place < surplus) for place, cell in enumerate(cells_in_order)}
 
 
 def test_the_papers_rule_leaves_nothing_to_the_seed_and_the_other_does() -> None:
@@ -255,7 +271,7 @@ FOREIGN = tuple("stuvwxyz")
 def test_an_overlap_replaces_classes_one_for_one_and_as_many_pictures() -> None:
     images = table(labels=(*LABELS, *FOREIGN))
     whole = by_cell(images.frame[images.split == "train"])
-    gone_before: set[str] = set()
+    pairs_before: set[tuple[str, str]] = set()
     for overlap, n in ((1.0, 0), (0.5, 3), (0.0, 6)):
         spec = replace(HIGH, foreign=FOREIGN, overlap=overlap, hold="steps")
         mixture = make_mixture(images, spec)
@@ -264,13 +280,15 @@ def test_an_overlap_replaces_classes_one_for_one_and_as_many_pictures() -> None:
         assert not frame[frame["domain"] != "sketch"]["label"].isin(FOREIGN).any()
         gone = set(LABELS) - set(HELD_OUT) - set(here["label"])
         joined = set(here["label"]) & set(FOREIGN)
-        assert len(gone) == len(joined) == n and gone_before <= gone
+        assert len(gone) == len(joined) == n
         assert not here["label"].isin(HELD_OUT).any()
         lost = sum(whole["sketch", label] for label in gone)
         there = sum(whole["sketch", label] for label in joined)
         assert here["label"].isin(FOREIGN).sum() == min(lost, there)
-        assert mixture.resolved["replaced"].keys() == gone
-        gone_before = gone
+        pairs = set(mixture.resolved["replaced"].items())
+        assert {left for left, _ in pairs} == gone and {new for _, new in pairs} == joined
+        assert pairs_before <= pairs
+        pairs_before = pairs
     size = len(make_mixture(images, replace(HIGH, foreign=FOREIGN)).images)
     assert size == len(
         make_mixture(images, MixtureSpec("cg-low", "sketch", HELD_OUT, foreign=FOREIGN)).images
