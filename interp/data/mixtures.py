@@ -9,7 +9,7 @@ what is written down and refused, `audit` what may still have leaked.
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TextIO
@@ -105,7 +105,7 @@ class Mixture:
         with complete(folder) as temporary:
             with (temporary / "train.tsv").open("w", encoding="utf-8", newline="") as tsv:
                 tsv.write("\t".join(COLUMNS) + "\n")
-                _write_rows(tsv, self._rows())
+                _write_rows(tsv, _rows(self.images))
                 if manifest["base"] and manifest["base"]["kind"] == "tsv":
                     for chunk in read_base(self.spec.base):
                         blank = [""] * len(chunk), [BASE] * len(chunk)
@@ -114,12 +114,13 @@ class Mixture:
             (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
         return folder / "train.tsv"
 
-    def _rows(self) -> list[Sequence[str]]:
-        """The columns of the TSV."""
-        frame, root = self.images.frame, str(self.images.root)
-        before = "" if root == "." else f"{root.rstrip('/')}/"
-        paths = [path if path.startswith("/") else before + path for path in _words(frame["path"])]
-        return [paths, *(_words(frame[name]) for name in ("caption", "label", "domain"))]
+
+def _rows(images: ImageTable) -> list[Sequence[str]]:
+    """The columns of a TSV of pictures that are files."""
+    frame, root = images.frame, str(images.root)
+    before = "" if root == "." else f"{root.rstrip('/')}/"
+    paths = [path if path.startswith("/") else before + path for path in _words(frame["path"])]
+    return [paths, *(_words(frame[name]) for name in ("caption", "label", "domain"))]
 
 
 def _write_rows(tsv: TextIO, columns: Sequence[Iterable[str]]) -> None:
@@ -209,9 +210,7 @@ class _Table:
         chosen = self.train.take(rows).reset_index(drop=True)
         chosen = chosen.assign(caption=texts[rows], names_domain=named[rows])
         _check_apart(chosen, self.is_twin[rows])
-        images = self.images
-        made = ImageTable(chosen, images.root, images.source, images.fingerprint)
-        return Mixture(spec, made, self._resolved(spec))
+        return Mixture(spec, replace(self.images, frame=chosen), self._resolved(spec))
 
     def _once(self, what: str, option: object, spec: MixtureSpec, make: Callable[[], Any]) -> Any:
         """What many mixtures of a seed share, made for the first of them."""

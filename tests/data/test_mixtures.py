@@ -10,8 +10,8 @@ from interp.core.errors import DataError, LeakError, SampleError, SpecificationE
 from interp.core.images import ImageTable
 from interp.data.mixtures import (
     SETTINGS,
-    Mixture,
     MixtureSpec,
+    _rows,
     check_mixture,
     diff_manifests,
     make_mixture,
@@ -187,8 +187,7 @@ def test_paths_are_joined_as_pathlib_joins_them(root: str) -> None:
     frame = pictures().frame
     frame.loc[0, "path"] = "/absolute/picture.png"
     images = ImageTable(frame, Path(root))
-    mixture = Mixture(spec("natural-only"), images)
-    assert mixture._rows()[0] == [str(Path(root) / path) for path in frame["path"]]
+    assert _rows(images)[0] == [str(Path(root) / path) for path in frame["path"]]
 
 
 def test_duplicated_rows_are_refused() -> None:
