@@ -15,7 +15,7 @@ import pandas as pd
 from interp.core.errors import SampleError, listed
 from interp.core.images import ImageTable
 from interp.core.tables import Table
-from interp.data.basesets import base_captions, is_shards, read_base
+from interp.data.basesets import base_captions, is_shards, open_base, read_base
 from interp.data.hashes import picture_hashes
 from interp.data.manifest import largest
 from interp.data.mixtures import Mixture
@@ -256,6 +256,7 @@ def _in_base(spec: MixtureSpec, domains: list[str]) -> tuple[list[dict[str, obje
     sums: Counter[tuple[str, str]] = Counter()
     first: dict[tuple[str, str], str] = {}
     read = 0
+    open_base(spec.base)  # a shard that is cut short is refused here, in words
     for texts in _chunks(base_captions(spec.base)):
         read += len(texts)
         named = {

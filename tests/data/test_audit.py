@@ -157,6 +157,10 @@ def test_captions_of_shards_are_read_and_their_pictures_if_given(
     assert checks(report) == {} and report.looked["base captions"] == 6
     given = images.select(split="test", label="axe", domain="real")
     assert checks(audit(images, mixture, base=given)) == {"same pixels": 1}
+    shard = tmp_path / "shards" / "part-01.tar"
+    shard.write_bytes(shard.read_bytes()[:700])
+    with pytest.raises(DataError, match="cut short"):
+        audit(images, mixture)
 
 
 def test_empty_cells_and_classes_without_a_test_are_named(images: ImageTable) -> None:
