@@ -280,7 +280,7 @@ def _mixture_table(
     rows = []
     for mixture, _, manifest in mixtures:
         n_train = manifest["pictures"]
-        steps = recipe.epochs(n_train) * (n_train // recipe.batch_size)
+        steps = recipe.epochs_for(n_train) * recipe.batches(n_train)
         cells = pd.Series(manifest["counts"])
         by_domain = cells.groupby(cells.index.str.split("/", n=1).str[0]).sum()
         rows += [

@@ -63,7 +63,11 @@ COLUMNS: dict[str, str] = {
     # training
     "n_train": "training pictures",
     "steps": "optimiser steps",
+    "step": "optimiser step, from 0",
     "loss": "training loss, nats",
+    "lr": "learning rate of the step",
+    "pictures_per_second": "training pictures per second, over all processes",
+    "waiting": "seconds of a step spent waiting for pictures",
     "seconds": "wall-clock seconds",
     # patching
     "pairing": "what clean and corrupt partners share and differ in",
