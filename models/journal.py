@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from interp.core.store import write_atomic
 from interp.core.tables import Table
@@ -21,6 +21,7 @@ from interp.models.resuming import diverged
 
 FILE = "losses.csv"
 FIELDS = ("step", "epoch", "loss", "lr", "pictures_per_second", "waiting", "seconds")
+Loss = Callable[..., dict[str, Tensor]]
 LOOK_EVERY = 20  # steps between looks at the loss: each one makes a GPU wait
 
 
@@ -35,8 +36,9 @@ class Journal:
         self._path, self._args = folder / FILE, args
         self._clear()
         if args.rank == 0:
-            rows = list(csv.DictReader(self._path.open())) if self._path.exists() else []
-            write_atomic(self._path, _text([row for row in rows if int(row["epoch"]) <= start]))
+            text = self._path.read_text() if self._path.exists() else ""
+            rows = [row for row in csv.DictReader(text.splitlines()) if int(row["epoch"]) <= start]
+            write_atomic(self._path, _text(rows))
 
     def _clear(self) -> None:
         self._losses: list[Tensor] = []
@@ -60,7 +62,7 @@ class Journal:
 
         return steer
 
-    def judging(self, loss: nn.Module) -> Callable[..., dict[str, Tensor]]:
+    def judging(self, loss: Loss) -> Loss:
         """The loss, noted and now and then looked at: one that is not finite ends the run."""
 
         def judge(**outputs: Any) -> dict[str, Tensor]:

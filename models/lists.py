@@ -29,7 +29,16 @@ def read_tsv(tsv: Path, column: str) -> pd.DataFrame:
 
 def classes_of(tsv: Path) -> tuple[str, ...]:
     """The class names of a training TSV, sorted; a label's place among them is its number."""
-    return tuple(sorted(set(read_tsv(tsv, "label")["label"])))
+    labels = read_tsv(tsv, "label")["label"]
+    without = int((labels == "").sum())
+    if without:
+        raise DataError(
+            f"train on the labels of {tsv}",
+            f"{without} rows without a label",
+            "a class for every row",
+            "leave the base set out of the mixture, or name its classes",
+        )
+    return tuple(sorted(set(labels)))
 
 
 def numbering(classes: Sequence[str]) -> Callable[[list[str]], Tensor]:

@@ -121,6 +121,13 @@ def _from_name(name: str, tag: str | Path | None) -> nn.Module:
 def _from_file(path: Path, architecture: str) -> nn.Module:
     """From a checkpoint, with the overrides that its run was started with."""
     weights, options = read_weights(path), run_options(path)
+    if "head.weight" in weights and "logit_scale" not in weights:
+        raise CheckpointError(
+            f"open {path} as a CLIP",
+            "a supervised classifier, which has no text tower",
+            "the checkpoint of a CLIP",
+            "open it with interp.models.supervised.load_classifier",
+        )
     trained = str(options.get("model", architecture))
     forced = options.get("force_quick_gelu") is True
     ours, theirs = _quick_gelu(architecture), _quick_gelu(trained)
