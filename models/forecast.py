@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,21 @@ from interp.models.lists import classes_of
 from interp.models.runs import Run
 
 STATES = {"adamw": 2, "sgd": 1}
-"""Tensors that an optimizer keeps per parameter."""
+"""Tensors as large as the parameter that an optimizer keeps for it."""
+COUNTERS = {"adamw": 1, "sgd": 0}
+"""Single numbers that it keeps beside them."""
+PER_TENSOR, PER_FILE = 320, 3000
+"""Bytes that a tensor takes in a file beside its values (name, place, padding), and a file."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a module puts into a checkpoint: trained numbers, bytes of buffers, tensors of each."""
+
+    trained: int
+    buffers: int
+    n_trained: int
+    n_buffers: int
 
 
 def forecast_disk(runs: Sequence[Run], *, jobs: int = 1) -> int:
@@ -33,35 +48,40 @@ def forecast_disk(runs: Sequence[Run], *, jobs: int = 1) -> int:
 
 
 def checkpoint_bytes(run: Run) -> tuple[int, int]:
-    """Bytes of one checkpoint's weights, and of the optimizer's state beside them."""
+    """Bytes of one checkpoint's weights, and of the optimizer's state beside them, at most."""
     recipe = run.recipe
-    trained, buffers, width, image = _numbers(run.model_folder)
+    size, image, width = _sizes(run.model_folder)
     if recipe.objective == "supervised":
-        n_classes = len(classes_of(run.tsv))
-        trained, buffers = image[0] + (width + 1) * n_classes, image[1]
-    wide = 2 if recipe.precision == "fp64" else 1
-    return wide * (4 * trained + buffers), wide * 4 * trained * STATES[recipe.optimizer]
+        head = (width + 1) * len(classes_of(run.tsv))
+        size = replace(image, trained=image.trained + head, n_trained=image.n_trained + 2)
+    number = 8 if recipe.precision == "fp64" else 4
+    states, counters = STATES[recipe.optimizer], COUNTERS[recipe.optimizer]
+    weights = number * size.trained + size.buffers * number // 4
+    return (
+        weights + PER_TENSOR * (size.n_trained + size.n_buffers) + PER_FILE,
+        states * number * size.trained + PER_TENSOR * (states + counters) * size.n_trained,
+    )
 
 
 @lru_cache(maxsize=64)
-def _numbers(folder: Path) -> tuple[int, int, int, tuple[int, int]]:
-    """Parameters of a model and bytes of its buffers, width of the embedding, and the first two
-    for the image tower alone."""
+def _sizes(folder: Path) -> tuple[Size, Size, int]:
+    """A whole model, its image tower alone, and the width of the embedding."""
     from interp.models.loading import create
 
     with torch.device("meta"):  # shapes without memory
         model: Any = create(f"local-dir:{folder}", device="meta", load_weights=False)
     width = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]["embed_dim"]
-    return *_count(model), int(width), _count(model.visual)
+    return _size(model), _size(model.visual), int(width)
 
 
-def _count(module: torch.nn.Module) -> tuple[int, int]:
-    kept = module.state_dict()
-    parameters = dict(module.named_parameters())
-    rest = [value for name, value in kept.items() if name not in parameters]
-    return (
+def _size(module: torch.nn.Module) -> Size:
+    kept, parameters = module.state_dict(), dict(module.named_parameters())
+    buffers = [value for name, value in kept.items() if name not in parameters]
+    return Size(
         sum(value.numel() for value in parameters.values()),
-        sum(value.numel() * value.element_size() for value in rest),
+        sum(value.numel() * value.element_size() for value in buffers),
+        len(parameters),
+        len(buffers),
     )
 
 

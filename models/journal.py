@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from interp.core.errors import SpecificationError
 from interp.core.store import write_atomic
 from interp.core.tables import Table
 from interp.models.resuming import diverged
@@ -135,6 +136,20 @@ def _text(rows: list[dict[str, Any]], *, header: bool = True) -> str:
     lines = [",".join(FIELDS)] if header else []
     lines += [",".join(str(row[name]) for name in FIELDS) for row in rows]
     return "".join(f"{line}\n" for line in lines)
+
+
+def tensorboard(run: Path, args: Namespace) -> Any:
+    """open_clip's TensorBoard writer, if it was asked for (`--report-to tensorboard`)."""
+    if not (args.tensorboard and args.rank == 0):
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise SpecificationError(
+            "report to TensorBoard", "no tensorboard", "the extra `track`",
+            "pip install interp[track]",
+        ) from None  # fmt: skip
+    return SummaryWriter(str(run / "tensorboard"))
 
 
 def read_journal(run: Path) -> Table:

@@ -19,7 +19,7 @@ import os
 import sys
 import warnings
 from argparse import Namespace
-from functools import lru_cache
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +33,19 @@ from open_clip_train.train import train_one_epoch
 from torch import Tensor, nn
 from torchvision.transforms import Compose
 
-from interp.core.errors import InterpError, OutputError, SpecificationError
+from interp.core.errors import InterpError, OutputError
 from interp.models.augmentation import quick
+from interp.models.exclusive import alone, end_with_parent
 from interp.models.feeding import feed
 from interp.models.identity import inputs, refuse_another
-from interp.models.journal import Journal
+from interp.models.journal import Journal, tensorboard
 from interp.models.lists import classes_of, numbering
 from interp.models.optimizers import build_optimizer, build_schedule
 from interp.models.recipes import OBJECTIVES, OPTIMIZERS, PRECISIONS
 from interp.models.resuming import resume, save, write_params
 from interp.models.runs import TOLD
 from interp.models.supervised import LabelledTower, LabelLoss
+from interp.models.vocabulary import remembering
 
 OWN: dict[str, dict[str, Any]] = {
     "objective": {"choices": OBJECTIVES, "default": "clip"},
@@ -62,13 +64,23 @@ def main(argv: list[str]) -> None:
     device = init_distributed_device(args)
     args.global_batch = args.batch_size * args.world_size * args.accum_freq
     run = Path(args.logs) / args.name
-    folder = run / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
-    if is_master(args):
-        refuse_another(run, vars(args))
-        write_params(run, args)
+    (run / "checkpoints").mkdir(parents=True, exist_ok=True)
     log = str(run / "out.log") if is_master(args) else None
     setup_logging(log, logging.INFO if is_master(args) else logging.ERROR)
+    with alone(run) if is_master(args) else nullcontext():
+        if args.distributed:
+            torch.distributed.barrier()  # until the first rank has the folder
+        if is_master(args):
+            refuse_another(run, vars(args))
+        if not (run / "checkpoints" / f"epoch_{args.epochs}.pt").exists():
+            train(args, device, run)
+
+
+def train(args: Namespace, device: torch.device, run: Path) -> None:
+    """Make the model and take it through the epochs that are left."""
+    folder = run / "checkpoints"
+    if is_master(args):
+        write_params(run, args)
     model, transform = build(args, device)
     optimizer = build_optimizer(model, args)
     scaler = torch.amp.GradScaler(device.type) if args.precision == "amp" else None
@@ -160,30 +172,6 @@ def parallel(model: nn.Module, args: Namespace, device: torch.device) -> nn.Modu
     return nn.parallel.DistributedDataParallel(model, device_ids=ids)
 
 
-def remembering(tokenize: Any) -> Any:
-    """Tokenize each distinct caption once."""
-    one = lru_cache(maxsize=200_000)(lambda text: tokenize([text])[0])
-
-    def tokens(texts: list[str] | str) -> Tensor:
-        return torch.stack([one(text) for text in ([texts] if isinstance(texts, str) else texts)])
-
-    return tokens
-
-
-def tensorboard(run: Path, args: Namespace) -> Any:
-    """open_clip's TensorBoard writer, if it was asked for (`--report-to tensorboard`)."""
-    if not (args.tensorboard and is_master(args)):
-        return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise SpecificationError(
-            "report to TensorBoard", "no tensorboard", "the extra `track`",
-            "pip install interp[track]",
-        ) from None  # fmt: skip
-    return SummaryWriter(str(run / "tensorboard"))
-
-
 def told(argv: list[str]) -> int:
     """Train, and tell an error of ours in one line that the parent process reads."""
     try:
@@ -201,4 +189,5 @@ def told(argv: list[str]) -> int:
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    end_with_parent()
     sys.exit(told(sys.argv[1:]))

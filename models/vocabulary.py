@@ -6,7 +6,12 @@ words that captions and prompts can contain; a word that it does not know become
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
 
 PAD, UNKNOWN, START, END = "<pad>", "<unk>", "<start>", "<end>"
 
@@ -43,3 +48,13 @@ def write_tokenizer(folder: Path, words: Sequence[str], *, context_length: int) 
         )
     )
     return len(names)
+
+
+def remembering(tokenize: Any) -> Any:
+    """Tokenize each distinct caption once."""
+    one = lru_cache(maxsize=200_000)(lambda text: tokenize([text])[0])
+
+    def tokens(texts: list[str] | str) -> Tensor:
+        return torch.stack([one(text) for text in ([texts] if isinstance(texts, str) else texts)])
+
+    return tokens

@@ -116,7 +116,7 @@ def test_ctrl_c_while_training_keeps_checkpoints_and_leaves_no_process(tmp_path:
     ) as process:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and not list(
-            (tmp_path / "out").glob("steps/train-*/checkpoints/epoch_1.pt")
+            (tmp_path / "out").glob("steps/train-*/checkpoints/latest.pt")
         ):
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)

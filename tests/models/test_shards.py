@@ -76,7 +76,10 @@ def test_packing_keeps_files_and_captions_and_is_done_once(toy: Any, tmp_path: P
     found: dict[str, bytes] = {}
     for path in sorted((tmp_path / "shards").glob("*.tar")):
         with tarfile.open(path) as shard:
-            found |= {each.name: shard.extractfile(each).read() for each in shard.getmembers()}
+            for each in shard.getmembers():
+                content = shard.extractfile(each)
+                assert content is not None
+                found[each.name] = content.read()
     assert len(found) == 96
     for row, (path, title) in enumerate(zip(rows["filepath"], rows["title"], strict=True)):
         assert found[f"{row:09d}.png"] == Path(path).read_bytes()
