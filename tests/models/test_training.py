@@ -1,5 +1,6 @@
 """Training as a user starts it: side by side under torchrun, resumable, with errors of our own."""
 
+import os
 import subprocess
 import time
 from dataclasses import replace
@@ -65,8 +66,13 @@ def test_a_killed_run_goes_on_and_ends_where_an_unbroken_one_does(
     whole = run_of("whole", model_folder, tsv, tmp_path / "a")
     train([whole], jobs=1, device="cpu")
     part = run_of("whole", model_folder, tsv, tmp_path / "b")
-    command = part.command(device="cpu")
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as process:
+    with subprocess.Popen(
+        part.command(device="cpu"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+        # as many threads as `train` gives: they add up in another order
+        env={**os.environ, "OMP_NUM_THREADS": str(os.cpu_count() or 1)},
+    ) as process:
         while process.poll() is None and not (part.checkpoints / "latest.pt").exists():
             time.sleep(0.05)
         process.kill()
