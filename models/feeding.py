@@ -7,8 +7,9 @@ picture alone: not on how many processes or workers share the work, nor on what 
 
 import random
 from argparse import Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
+from torchvision.transforms import Compose
 
 from interp.core.errors import DataError, SpecificationError, listed
+from interp.models.augmentation import split
 from interp.models.lists import read_tsv
 
 IN_MEMORY = 2**30
@@ -29,8 +32,8 @@ BYTES_PER_PIXEL = 4  # Pillow pads RGB
 SAMPLE = 64  # pictures whose sizes stand for all when memory is reckoned
 
 
-class Pictures(Dataset[tuple[Tensor, Tensor]]):
-    """Rows of a training TSV as `(channel height width, tokens or label)`.
+class Pictures(Dataset[tuple[Any, Tensor]]):
+    """Rows of a training TSV as `(picture after the transform, tokens or label)`.
 
     What it yields equals decoding the file at every access, to the bit: kept is what Pillow decoded
     (uint8, in the file's own mode), before any transform.
@@ -40,7 +43,7 @@ class Pictures(Dataset[tuple[Tensor, Tensor]]):
         self,
         tsv: Path,
         *,
-        transform: Callable[[Image.Image], Tensor],
+        transform: Callable[[Image.Image], Any],
         target: Callable[[list[str]], Tensor],
         column: str,
         seed: int = 0,
@@ -70,7 +73,7 @@ class Pictures(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, row: int) -> tuple[Any, Tensor]:
         picture = decode(self.paths[row]) if self._decoded is None else self._decoded[row]
         random.seed(f"crop/{self.seed}/{self.epoch.get_value()}/{row}")
         return self.transform(picture), self.target([self.words[row]])[0]
@@ -104,7 +107,7 @@ def _unreadable(path: str, error: OSError) -> DataError:
 
 def feed(
     args: Namespace,
-    transform: Callable[[Image.Image], Tensor],
+    transform: Compose,
     target: Callable[[list[str]], Tensor],
     *,
     epoch: int,
@@ -113,9 +116,10 @@ def feed(
     if args.dataset_type == "webdataset":
         return _shards(args, transform, target, epoch)
     column = "label" if args.objective == "supervised" else "title"
+    each, finish = split(transform)
     pictures = Pictures(
         Path(args.train_data),
-        transform=transform,
+        transform=each,
         target=target,
         column=column,
         seed=args.seed,
@@ -129,6 +133,7 @@ def feed(
         batch_size=args.batch_size,
         sampler=sampler,
         drop_last=True,
+        collate_fn=partial(_together, finish),
         num_workers=args.workers,
         pin_memory=args.device.startswith("cuda"),
     )
@@ -136,9 +141,13 @@ def feed(
     return DataInfo(loader, sampler, pictures.epoch)
 
 
-def _shards(
-    args: Namespace, transform: Callable[[Image.Image], Tensor], target: Any, epoch: int
-) -> DataInfo:
+def _together(finish: Callable[[Sequence[Any]], Tensor], rows: Sequence[tuple[Any, Tensor]]) -> Any:
+    """Rows as a batch, in the form that PyTorch's own collation has."""
+    pictures, targets = zip(*rows, strict=True)
+    return [finish(pictures), torch.stack(targets)]
+
+
+def _shards(args: Namespace, transform: Compose, target: Any, epoch: int) -> DataInfo:
     """open_clip's shard loader, with a shuffle that a resumed run repeats."""
     urls, _ = expand_urls(args.train_data)
     missing = [url for url in urls if "://" not in url and not Path(url).is_file()]
