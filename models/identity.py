@@ -7,6 +7,9 @@ from typing import Any
 from interp.core.errors import SpecificationError
 from interp.core.store import file_hash, fingerprint
 
+STAMP = "made_from.txt"
+"""Beside shards that were made from a list, the hash of that list."""
+
 LATEST = "latest.pt"
 """Beside the kept epochs, the state that an unfinished run goes on from."""
 
@@ -38,16 +41,23 @@ def inputs(model_folder: Path, data: str) -> dict[str, str]:
     ['data_hash', 'model_hash']
     """
     files = sorted(model_folder.glob("*.json")) if model_folder.is_dir() else []
+    stamps = [path.parent / STAMP for path in map(Path, data.split("::"))]
+    shards = [
+        (Path(part).name, *_read(stamp))
+        for part, stamp in zip(data.split("::"), stamps, strict=True)
+    ]
     table = Path(data)
     return {
         "model_hash": fingerprint([(path.name, file_hash(path)) for path in files]),
-        "data_hash": file_hash(table) if table.is_file() else fingerprint(table.name),
+        "data_hash": file_hash(table) if table.is_file() else fingerprint(shards),
     }
 
 
-def differing(
-    recorded: Mapping[str, Any], wanted: Mapping[str, Any], *, but: tuple[str, ...] = ()
-) -> list[str]:
+def _read(stamp: Path) -> list[str]:
+    return [stamp.read_text()] if stamp.is_file() else []
+
+
+def differing(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """The decisive options that a run folder holds and that are now another, with both values.
 
     >>> differing({"lr": 0.1, "seed": 0}, {"lr": 0.2, "seed": 0})
@@ -56,16 +66,16 @@ def differing(
     return [
         f"{name} {recorded[name]}, now {wanted[name]}"
         for name in DECISIVE
-        if name in recorded and name in wanted and name not in but
+        if name in recorded and name in wanted
         if str(recorded[name]) != str(wanted[name])
     ]
 
 
-def refuse_another(folder: Path, wanted: Mapping[str, Any], *, but: tuple[str, ...] = ()) -> None:
+def refuse_another(folder: Path, wanted: Mapping[str, Any]) -> None:
     """Refuse to go on in the folder of a run with another specification; say what differs."""
     from interp.models.checkpoints import run_options
 
-    unlike = differing(run_options(folder / "checkpoints" / LATEST), wanted, but=but)
+    unlike = differing(run_options(folder / "checkpoints" / LATEST), wanted)
     if unlike:
         raise SpecificationError(
             f"go on with the run {folder}",

@@ -202,7 +202,7 @@ def named_recipe(name: str, **changes: object) -> Recipe:
     >>> named_recipe("imagenet-captionz")
     Traceback (most recent call last):
     ...
-    interp.core.errors.SpecificationError: ... did you mean imagenet-captions, ...?
+    interp.core.errors.SpecificationError: ... Did you mean imagenet-captions, ...?
     """
     check_known("train a model", "recipe", [name], RECIPES, SpecificationError)
     if ("steps" in changes) != ("epochs" in changes):

@@ -2,14 +2,13 @@
 
 import sys
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from interp.core.errors import DataError, SpecificationError
 from interp.models.identity import inputs
 from interp.models.recipes import Recipe, fast_precision
-from interp.models.shards import Base, pack
+from interp.models.shards import Base, pack, pattern_of
 
 TOLD = "interp could not: "
 """What stands before an error of ours in the output of the launcher."""
@@ -85,13 +84,13 @@ class Run:
     def _shards(self) -> Path:
         return self.tsv.parent / "shards"
 
-    @cached_property
+    @property
     def _data(self) -> dict[str, Any]:
         """The options that say where the pictures are."""
         if self.base is None:
             return {"train-data": self.tsv, "dataset-type": "csv"}
         return {
-            "train-data": f"{pack(self.tsv, self._shards)}::{self.base.pattern}",
+            "train-data": f"{pattern_of(self._shards, self.n_train)}::{self.base.pattern}",
             "dataset-type": "webdataset",
             "train-num-samples": self.pictures,
         }
@@ -146,9 +145,10 @@ class Run:
         """The torchrun command that makes this run, for this machine or another.
 
         `processes` run on each of `nodes` machines, which meet at `rendezvous`, the address of one
-        of them; give the same command on each. Raises `SpecificationError` where the processes do
-        not divide the batch.
+        of them; give the same command on each. Shards that it reads are written first. Raises
+        `SpecificationError` where the processes do not divide the batch.
         """
+        self.prepare()
         world = processes * nodes
         options = self.options(device=device, world=world, track=track)
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]

@@ -19,6 +19,7 @@ from interp.core.errors import DataError, SpecificationError
 from interp.core.progress import track
 from interp.core.seeds import rng
 from interp.core.store import complete, file_hash
+from interp.models.identity import STAMP
 from interp.models.lists import read_tsv
 
 PER_SHARD = 1000
@@ -49,6 +50,20 @@ class Base:
             )
 
 
+def count_for(n_rows: int) -> int:
+    """How many shards a list of so many rows is spread over."""
+    return min(n_rows, max(AT_LEAST, -(-n_rows // PER_SHARD)))
+
+
+def pattern_of(folder: Path, n_rows: int) -> str:
+    """The shards of a list, in the words that open_clip expands.
+
+    >>> pattern_of(Path("m/shards"), 2500)
+    'm/shards/mixture-{00000..00015}.tar'
+    """
+    return str(folder / f"mixture-{{00000..{count_for(n_rows) - 1:05d}}}.tar")
+
+
 def pack(tsv: Path, folder: Path) -> str:
     """Write a TSV's pictures and captions into shards, once; return the shards' pattern.
 
@@ -57,9 +72,8 @@ def pack(tsv: Path, folder: Path) -> str:
     """
     frame = read_tsv(tsv, "title")
     order = rng("shards", 0).permutation(len(frame))
-    n_shards = min(len(frame), max(AT_LEAST, -(-len(frame) // PER_SHARD)))
-    pattern = str(folder / f"mixture-{{00000..{n_shards - 1:05d}}}.tar")
-    made, stamp = file_hash(tsv), folder / "made_from.txt"
+    n_shards, pattern = count_for(len(frame)), pattern_of(folder, len(frame))
+    made, stamp = file_hash(tsv), folder / STAMP
     if stamp.is_file() and stamp.read_text() == made:
         return pattern
     with complete(folder) as temporary:

@@ -136,3 +136,13 @@ def test_inputs_are_known_by_content_wherever_they_lie(tmp_path: Path) -> None:
     (tmp_path / "b" / "open_clip_config.json").write_text("{ }")
     changed = inputs(tmp_path / "b", str(tmp_path / "b" / "train.tsv"))
     assert len(differing(ours, changed)) == 2
+
+
+def test_shards_are_known_by_the_list_that_they_were_made_from(tmp_path: Path) -> None:
+    data = f"{tmp_path}/mixture-{{0..9}}.tar::base/{{0..9}}.tar"
+    hashes = []
+    for made_from in ("one list", "another", "one list"):
+        (tmp_path / "made_from.txt").write_text(made_from)
+        hashes.append(inputs(tmp_path, data)["data_hash"])
+    assert hashes[0] == hashes[2] != hashes[1]
+    assert inputs(tmp_path, data + "::more.tar")["data_hash"] not in hashes
