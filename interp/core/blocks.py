@@ -1,4 +1,4 @@
-"""The mean of a table of classes by blocks, with an interval in which classes and blocks both count.
+"""The mean of a table of classes by blocks, with an interval in which both of them count.
 
 A block repeats an experiment: new initialisation, order, subsample. Few blocks are the rule, and a
 percentile bootstrap of three blocks covers far less than it says; so these intervals take the
