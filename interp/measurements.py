@@ -6,6 +6,7 @@ accuracy; accuracy on test drawings by other artists.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import pandas as pd
 
@@ -13,12 +14,14 @@ from interp.circuits import Classifier, effects, localise, transplant
 from interp.core.errors import InterpError
 from interp.core.images import ImageTable
 from interp.core.model import Tower
+from interp.core.progress import say
 from interp.core.sites import find_sites
 from interp.core.tables import Table
-from interp.data.prompts import fill, prompts
+from interp.data.prompts import PAPER, PROMPT_SETS, fill, prompts
 from interp.models.clip import Clip
-from interp.models.evaluation import Answers, ask
-from interp.models.heads import Sentence
+from interp.models.evaluation import Answers, ask, evaluate
+from interp.models.heads import Sentence, write
+from interp.models.vocabulary import unreadable
 from interp.probes import Features, collect, similarity, transfer
 
 STREAM = (
@@ -78,12 +81,29 @@ class Subject:
         return named.assign(control=frame["control"])
 
 
-def prompt_sets(domains: Sequence[str]) -> dict[str, "PromptSet"]:
-    """The three named prompt sets, neutral first, each asking about pictures of a domain."""
-    return {
-        name: PromptSet(name, tuple(domains))
-        for name in ("neutral", "domain-averaged", "domain-specific")
-    }
+def prompt_sets(
+    domains: Sequence[str], clip: Clip | None = None, class_names: Sequence[str] = ()
+) -> dict[str, "PromptSet"]:
+    """The named prompt sets, neutral first, each asking about pictures of a domain.
+
+    The paper's 86 prompts are among them if `clip` is given and its tokenizer can read them; if it
+    cannot (a small model of a study's own words), that is said.
+    """
+    sets = {name: PromptSet(name, tuple(domains)) for name in PROMPT_SETS if name != PAPER}
+    if clip is None:
+        return sets
+    asked = PromptSet(PAPER, tuple(domains))
+    sentences = [write(template, label) for template in asked("") for label in class_names]
+    why = unreadable(clip.tokenizer, sentences)
+    if why:
+        _say_once(f"the prompt set {PAPER!r} is left out: {why}")
+        return sets
+    return sets | {PAPER: asked}
+
+
+@cache
+def _say_once(text: str) -> None:
+    say(text)
 
 
 @dataclass(frozen=True)
@@ -94,6 +114,8 @@ class PromptSet:
     domains: tuple[str, ...]
 
     def __call__(self, domain: str) -> list[Sentence]:
+        if self.name == PAPER:  # as published: articles are not mended
+            return list(prompts(PAPER))
         return [
             lambda label, prompt=prompt: fill(prompt, label)
             for prompt in prompts(self.name, domain=domain, domains=self.domains)
@@ -104,9 +126,34 @@ def answers(
     subject: Subject, test: ImageTable, *, class_names: Sequence[str], held_out: Sequence[str]
 ) -> Answers:
     """What the model calls the test pictures, by every prompt set."""
-    return ask(
-        subject.clip, test, prompt_sets(test.domains), class_names=class_names, held_out=held_out
+    sets = prompt_sets(test.domains, subject.clip, class_names)
+    return ask(subject.clip, test, sets, class_names=class_names, held_out=held_out)
+
+
+def evaluation(
+    subject: Subject,
+    test: ImageTable,
+    *,
+    class_names: Sequence[str],
+    held_out: Sequence[str],
+    training: ImageTable | None = None,
+    natural: str = "real",
+) -> dict[str, pd.DataFrame]:
+    """The model's tables `accuracy`, `accuracy_by_class` and `tradeoff`, filed under its name.
+
+    `training` pictures, where given, also teach classifiers that need no text.
+    """
+    tables = evaluate(
+        subject.clip,
+        test,
+        prompt_sets(test.domains, subject.clip, class_names),
+        class_names=class_names,
+        held_out=held_out,
+        training=training,
+        natural=natural,
+        seed=subject.seed,
     )
+    return {name: subject.file(table) for name, table in tables.items() if len(table)}
 
 
 def features(subject: Subject, images: ImageTable) -> Features:

@@ -59,7 +59,7 @@ def evaluate(
     held_out: Sequence[str],
     training: ImageTable | None = None,
     natural: str = "real",
-    per_cell: int = 24,
+    per_cell: int = 16,
     batch_size: int = 256,
     seed: int = 0,
 ) -> dict[str, pd.DataFrame]:

@@ -30,8 +30,16 @@ DOMAIN_WORDS = {
 }
 """Words for a domain; a domain that is not listed here is called by its own name."""
 
-PROMPT_SETS = ("neutral", "domain-averaged", "domain-specific")
+PROMPT_SETS = ("neutral", "domain-averaged", "domain-specific", "paper")
 """Named prompt sets, the primary one first: all models have seen the neutral words."""
+
+PAPER = "paper"
+PAPER_ADDED = tuple(
+    f"{article} {word} of {which} CLASS"
+    for article, word in (("a", "clipart"), ("an", "infograph"), ("a", "quickdraw"))
+    for which in ("the", "a")
+)
+"""What Kempf et al. (2025) add to OpenAI's 80 ImageNet templates, for 86 in all."""
 
 
 def sentence(template: str, term: str, label: str) -> str:
@@ -68,14 +76,20 @@ def prompts(name: str, *, domain: str = "", domains: Sequence[str] = ()) -> list
     """The templates of a prompt set, with CLASS in place of the class name.
 
     `neutral` uses neutral words; `domain-averaged` the words of all `domains`; `domain-specific`
-    those of `domain` alone.
+    those of `domain` alone; `paper` the 86 of Kempf et al. (2025), for models whose tokenizer knows
+    their words. Those are put as they are, without mending articles: write "a CLASS" with
+    `interp.models.heads.write`, not `fill`.
 
     >>> prompts("neutral")[0]
     'a image of a CLASS'
     >>> len(prompts("domain-averaged", domains=["real", "sketch"]))
     24
+    >>> len(prompts("paper")), prompts("paper")[0]
+    (86, 'a bad photo of a CLASS.')
     """
     check_known("make prompts", "prompt set", [name], PROMPT_SETS, SpecificationError)
+    if name == PAPER:
+        return paper_prompts()
     words = {
         "neutral": NEUTRAL_WORDS,
         "domain-specific": words_for(domain),
@@ -89,6 +103,13 @@ def prompts(name: str, *, domain: str = "", domains: Sequence[str] = ()) -> list
             "pass domain= or domains=",
         )
     return [template.replace("TERM", word) for template in TEMPLATES for word in words]
+
+
+def paper_prompts() -> list[str]:
+    """OpenAI's 80 ImageNet templates, as open_clip has them, and six for other domains."""
+    from open_clip import OPENAI_IMAGENET_TEMPLATES  # seconds, and only this set needs them
+
+    return [template("CLASS") for template in OPENAI_IMAGENET_TEMPLATES] + list(PAPER_ADDED)
 
 
 def fill(prompt: str, label: str) -> str:

@@ -9,6 +9,7 @@ from interp.core.seeds import rng
 from interp.data.prompts import (
     DOMAIN_WORDS,
     NEUTRAL_WORDS,
+    PAPER,
     PROMPT_SETS,
     TEMPLATES,
     caption,
@@ -52,11 +53,26 @@ def test_the_vocabulary_holds_every_word_of_every_caption_and_prompt() -> None:
     texts += [
         fill(prompt, label)
         for name in PROMPT_SETS
+        if name != PAPER  # which is for tokenizers that know every word
         for label in LABELS
         for prompt in prompts(name, domain="real", domains=tuple(DOMAIN_WORDS))
     ]
     spoken = {word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower())}
     assert spoken <= words
+
+
+def test_the_papers_prompts_are_openais_and_six_more() -> None:
+    from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+    found = prompts(PAPER)
+    assert len(set(found)) == len(found) == 86 and all(p.count("CLASS") == 1 for p in found)
+    theirs = [template("owl") for template in OPENAI_IMAGENET_TEMPLATES]
+    assert [prompt.replace("CLASS", "owl") for prompt in found[:80]] == theirs
+    assert set(found[80:]) == {
+        f"{start} of {article} CLASS"
+        for start in ("a clipart", "an infograph", "a quickdraw")
+        for article in ("the", "a")
+    }
 
 
 def test_an_unknown_prompt_set_and_a_missing_domain_are_errors() -> None:
