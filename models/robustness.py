@@ -140,8 +140,13 @@ def _places(
         & (accuracy["classifier"] == classifier)
     ].fillna({"setting": "", "control": ""})
     ends = [rows[rows["domain"] == domain].set_index(keys) for domain in (inside, outside)]
-    both = ends[0][["value", "n_pictures"]].join(
-        ends[1][["value", "n_pictures"]], lsuffix="_in", rsuffix="_out", how="inner"
+    both = pd.concat(
+        [
+            one[["value", "n_pictures"]].add_suffix(end)
+            for one, end in zip(ends, ("_in", "_out"), strict=True)
+        ],
+        axis=1,
+        join="inner",
     )
     if both.empty:
         raise SampleError(

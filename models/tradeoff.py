@@ -5,12 +5,11 @@ from minus to plus infinity moves a model from never choosing a held-out class t
 else; the area under the curve (AUSUC) tells models apart without the bias that training gave them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
 from interp.core.errors import SampleError
 from interp.core.statistics import group_means, two_sample_interval, two_way_interval
@@ -51,7 +50,7 @@ class Curve:
         return Curve(self.bias[keep], self.seen[keep], self.held_out[keep])
 
 
-def curve(part: pd.DataFrame, held_out: ArrayLike) -> Curve:
+def curve(part: pd.DataFrame, held_out: Sequence[str]) -> Curve:
     """The exact curve of one question's answers: `part` has `label`, `margin`, `best_of_kind`.
 
     A picture of a seen class is right while its class is the best of the seen ones and the bias is
@@ -89,8 +88,8 @@ class _Kind:
         return total[np.searchsorted(self.margin[order], bias, side="right")]
 
 
-def _kinds(part: pd.DataFrame, held_out: ArrayLike) -> tuple[_Kind, _Kind]:
-    withheld = part["label"].isin(list(np.asarray(held_out))).to_numpy()
+def _kinds(part: pd.DataFrame, held_out: Sequence[str]) -> tuple[_Kind, _Kind]:
+    withheld = part["label"].isin(list(held_out)).to_numpy()
     if withheld.all() or not withheld.any():
         raise SampleError(
             "trade seen for held-out accuracy",
@@ -109,7 +108,7 @@ def _kinds(part: pd.DataFrame, held_out: ArrayLike) -> tuple[_Kind, _Kind]:
     return kinds[0], kinds[1]
 
 
-def area_by_class(part: pd.DataFrame, held_out: ArrayLike) -> np.ndarray:
+def area_by_class(part: pd.DataFrame, held_out: Sequence[str]) -> np.ndarray:
     """AUSUC taken apart, `seen_class held_out_class`: its mean over all cells is the area.
 
     A cell is the probability that a picture of the one and a picture of the other are both right
