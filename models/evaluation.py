@@ -66,8 +66,9 @@ def evaluate(
     """Tables of one model: `accuracy` (trade-off summaries too), `accuracy_by_class`, `tradeoff`.
 
     With `training` pictures, classifiers learned from at most `per_cell` of them per class and
-    domain answer as well (`interp.models.picture_heads`). Pictures are embedded once. Without
-    held-out classes there is no trade-off, and its table has no rows.
+    domain answer as well (`interp.models.picture_heads`). Pictures are embedded once. The curves of
+    `tradeoff` are kept for the text head with the first prompt set alone, for they are long;
+    without held-out classes there is none, and the table has no rows.
     """
     pictures = Embedded.of(clip, test, batch_size=batch_size)
     answers = ask(clip, pictures, prompt_sets, class_names=class_names, held_out=held_out)
@@ -81,5 +82,12 @@ def evaluate(
     return {
         "accuracy": pd.concat([accuracy(answers, seed=seed), summary], ignore_index=True),
         "accuracy_by_class": accuracy_by_class(answers),
-        "tradeoff": points,
+        "tradeoff": _first(points, prompt_sets),
     }
+
+
+def _first(points: pd.DataFrame, prompt_sets: Mapping[str, Prompts]) -> pd.DataFrame:
+    if points.empty:
+        return points
+    kept = (points["classifier"] == TEXT) & (points["prompts"] == next(iter(prompt_sets)))
+    return points[kept].reset_index(drop=True)

@@ -18,6 +18,7 @@ from interp.report.figures import (
     layout,
     numbers,
     reference,
+    resampled,
     rows_axis,
 )
 from interp.report.naming import (
@@ -72,7 +73,8 @@ def accuracy_by_setting(result: Result, *, name: str = "accuracy") -> Figure | N
         name,
         f"Balanced accuracy on held-out classes in {where}",
         f"Balanced top-1: mean over classes of each class's accuracy. {counts(final(rows))}; bars "
-        "are 95 % intervals over classes. Hollow: the same model untrained; dashed: chance.",
+        f"are 95 % intervals over {resampled(final(rows))}. Hollow: the same model untrained; "
+        "dashed: chance.",
         _list_values(final(rows)),
         traces,
         layout(
@@ -177,7 +179,7 @@ def accuracy_by_domain(result: Result) -> Figure | None:
         "accuracy-by-domain",
         "Balanced accuracy in each domain",
         f"Balanced top-1 among all classes, {PROMPTS['neutral']}. {counts(rows)}; bars are 95 % "
-        "intervals over classes.",
+        f"intervals over {resampled(rows)}.",
         f"Accuracy of {len(settings)} settings in {sequence(domains)}",
         traces,
         layout(
@@ -243,7 +245,7 @@ def classifiers(result: Result) -> Figure | None:
         f"Vision or alignment? Other classifiers on the same embeddings in {sequence(options)}",
         "Balanced top-1 on held-out classes among all classes. A linear probe of the own domain is "
         f"an oracle: it was taught these classes there. {counts(rows)}; bars are 95 % intervals "
-        "over classes.",
+        f"over {resampled(rows)}.",
         f"Accuracy of {len(settings)} settings by {sequence(names)}",
         traces,
         layout(

@@ -46,8 +46,9 @@ def tradeoff(result: Result) -> Figure | None:
     return Figure(
         "tradeoff",
         f"Seen against held-out classes in {sequence(options)} under any bias",
-        "Along a line, a bias is subtracted from seen classes' logits; the marker is the model as "
-        f"it is. Area under the line (AUSUC): {_areas(areas, options)}.{chance} "
+        "Along a line, a bias is subtracted from seen classes' logits; further blocks are faint; "
+        "the marker is accuracy without bias, over all blocks. Area under the line of the first "
+        f"block (AUSUC): {_areas(areas, options)}.{chance} "
         f"{counts(areas if len(areas) else rows)}; bars and intervals are 95 % over classes.",
         f"Trade-off curves of {_named(rows)}",
         traces,

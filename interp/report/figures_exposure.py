@@ -60,7 +60,11 @@ def exposure(result: Result) -> Figure | None:
         ),
         [
             Choice("Test domain", options[0]),
-            Choice("Setting", [setting_name(one) for one in options[1]]),
+            Choice(
+                "Setting",
+                [setting_name(one) for one in options[1]],
+                _varied(rows, options[1]),
+            ),
             Choice("Counted in", options[2]),
         ],
     )
@@ -86,15 +90,24 @@ def _classes(rows: Frame, words: str, place: int, meta: Sequence[int]) -> Trace:
 
 
 def _spearman(result: Result) -> str:
+    """Every correlation with its interval, and where there is none, why."""
     rows = in_test_domain(result.frame("exposure"))
     rows = rows[(rows["class_set"] == "all") & (rows["candidates"].isin(["all", ""]))]
-    said = []
+    said: list[str] = []
+    without: dict[str, list[str]] = {}
     for _, row in rows.drop_duplicates(["test_domain", "setting", "exposed_in"]).iterrows():
         what = f"{setting_name(row['setting'])}, {row['exposed_in']}"
         what += f", {row['test_domain']}" if len(result.test_domains) > 1 else ""
         if pd.isna(row["value"]):
-            said.append(f"{what}: none, {row['reason'] or 'no number'}")
+            without.setdefault(row["reason"] or "no number", []).append(what)
         else:
             ends = between(row["low"], row["high"]).removeprefix("95 % interval ")
             said.append(f"{what}: {number(row['value'])} ({ends})")
+    said += [f"none where {why} ({'; '.join(names)})" for why, names in without.items()]
     return "; ".join(said) if said else "not measured"
+
+
+def _varied(rows: Frame, settings: Sequence[str]) -> int:
+    """The first setting whose classes were trained on unequally: the one worth showing first."""
+    varied = rows.groupby("setting")["exposure"].nunique() > 1
+    return next((place for place, name in enumerate(settings) if varied[name]), 0)

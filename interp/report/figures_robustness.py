@@ -18,8 +18,12 @@ from interp.report.naming import (
 from interp.report.primary import text_head
 from interp.report.reading import Frame, Result
 
-TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98, 0.99)
-"""Where a logit axis carries a number."""
+TICKS = (
+    (0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98, 0.99),
+    tuple(step / 20 for step in range(1, 20)),
+    tuple(step / 50 for step in range(1, 50)),
+)
+"""Where a logit axis carries a number: the first of these that puts three on it."""
 
 
 def robustness(result: Result) -> Figure | None:
@@ -68,8 +72,12 @@ def _logit_axis(title: str, shown: Sequence[Frame]) -> dict[str, object]:
     known = _logit(pd.concat(list(shown)).dropna())
     room = 0.08 * max(float(np.ptp(known)), 0.5)
     limits = [float(known.min()) - room, float(known.max()) + room]
-    ticks = [(at, f"{share:.0%}") for share, at in zip(TICKS, _logit(TICKS), strict=True)]
-    inside = [(float(at), words) for at, words in ticks if limits[0] <= at <= limits[1]]
+    inside: list[tuple[float, str]] = []
+    for ticks in TICKS:
+        placed = zip(ticks, _logit(ticks), strict=True)
+        inside = [(float(at), f"{s:.0%}") for s, at in placed if limits[0] <= at <= limits[1]]
+        if len(inside) >= 3:
+            break
     return axis(
         title,
         range=limits,

@@ -5,6 +5,11 @@ from interp.report.reading import Frame, Result
 
 EPOCH_0 = "epoch 0"
 TOP_1, TEXT = "balanced top-1", "text"
+QUESTION = [
+    *("setting", "test_domain", "domain", "class_set"),
+    *("candidates", "prompts", "classifier", "measure"),
+]
+"""What an accuracy is an answer to."""
 
 
 def prompt_sets(frame: Frame) -> list[str]:
@@ -24,9 +29,13 @@ def text_head(frame: Frame) -> Frame:
 
 
 def final(frame: Frame) -> Frame:
-    """Rows of the trained models, each at its last epoch; those over most runs come first."""
+    """Rows of the trained models, each at its last epoch; one row per setting and question.
+
+    Where a question was also answered over all blocks at once, the rows of single blocks give way.
+    """
     trained = frame[frame["control"] == ""]
-    trained = trained.sort_values("n_runs", ascending=False, kind="stable")
+    most = trained.groupby(QUESTION, sort=False)["n_runs"].transform("max")
+    trained = trained[(trained["n_runs"] == most) | most.isna()]
     last = trained.groupby(["setting", "test_domain"])["epoch"].transform("max")
     return trained[(trained["epoch"] == last) | last.isna()]
 

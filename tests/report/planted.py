@@ -5,13 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-TEXT = {
-    "test_domain": "sketch",
-    "prompts": "neutral",
-    "classifier": "text",
-    "control": "",
-    "seed": 0,
-}
+TEXT = {"test_domain": "sketch", "prompts": "neutral", "classifier": "text"}
+TEXT |= {"control": "", "seed": 0, "epoch": 8}
 N = {"unit": "class", "n_units": 60, "n_pictures": 960, "n_drawings": 120, "n_runs": 1}
 
 

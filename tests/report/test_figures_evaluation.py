@@ -101,7 +101,9 @@ def test_exposure_points_are_classes(result: Result) -> None:
             assert trace["x"] == own["exposure"].tolist() and trace["y"] == own["value"].tolist()
     assert figure is not None
     assert "CG high diversity, all domains: 0.46 (0.26 to 0.66)" in figure.caption
-    assert "natural: none, every class was trained on equally often" in figure.caption
+    assert "none where every class was trained on equally often (natural only, natural;" in (
+        figure.caption
+    )
 
 
 def test_robustness_is_on_logit_axes(result: Result) -> None:
