@@ -109,5 +109,6 @@ def _spearman(result: Result) -> str:
 
 def _varied(rows: Frame, settings: Sequence[str]) -> int:
     """The first setting whose classes were trained on unequally: the one worth showing first."""
-    varied = rows.groupby("setting")["exposure"].nunique() > 1
-    return next((place for place, name in enumerate(settings) if varied[name]), 0)
+    first = rows[rows["exposed_in"] == rows["exposed_in"].iloc[0]]
+    varied = first.groupby("setting")["exposure"].nunique() > 1
+    return next((place for place, name in enumerate(settings) if varied.get(name)), 0)
