@@ -41,6 +41,7 @@ def test_p_holds_its_level_and_agrees_with_scipy() -> None:
         n_resamples=1999, rng=stream,
     ).pvalue  # fmt: skip
     assert spearman(x, y).p == pytest.approx(expected, abs=0.01)
+    assert spearman(x, -y).p == pytest.approx(expected, abs=0.01)  # either direction counts
 
 
 def test_what_cannot_be_said_is_said() -> None:
