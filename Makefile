@@ -6,11 +6,11 @@ check:            ## style, types, and who may import whom
 	pyright
 	lint-imports
 
-test:             ## what runs in seconds
-	pytest
+test:             ## what runs in minutes, on two cores
+	pytest -n 2 --dist loadfile
 
 test-all:         ## the slow ones too
-	pytest -m "slow or not slow"
+	pytest -n 2 --dist loadfile -m "slow or not slow"
 
 report:           ## the embedded study, from pictures to page
 	interp-report

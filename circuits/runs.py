@@ -6,7 +6,6 @@ at a time, and where a batch is small several cells share a forward.
 """
 
 import inspect
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
@@ -317,11 +316,12 @@ def measure_cells(
         np.full((len(donors), len(cells), len(base)), np.nan),
         np.full((1 + len(donors), len(base)), np.nan),
     )
+    batches = -(-len(base) // min(rows, len(base)))
+    stack = max(1, rows // min(rows, len(base)))
+    per_batch = len(donors) * (len(cells) // stack) + 1 + len(donors)
     pieces = _pieces(tower, cells, base, donors, rows)
     with torch.no_grad():
-        for window, piece in track(
-            pieces, what, total=_n_pieces(cells, len(base), len(donors), rows)
-        ):
+        for window, piece in track(pieces, what, total=max(1, batches * per_batch)):
             for place, outputs in enumerate(piece.outputs):
                 numbers = measure(rows_of(metric, window), outputs).double().cpu().numpy()
                 if piece.cells is None:
@@ -330,16 +330,6 @@ def measure_cells(
                     values.patched[piece.run - 1, piece.cells[place], window] = numbers
     _check_finite(values, cells)
     return values
-
-
-def _n_pieces(cells: Sequence[Cell], n_examples: int, n_donors: int, limit: int) -> int:
-    """How many pieces `_pieces` yields, as long as memory lasts."""
-    of_site = Counter((cell.layer, cell.site) for cell in cells).values()
-    total = 0
-    for start in range(0, n_examples, limit):
-        stack = max(1, limit // min(limit, n_examples - start))
-        total += n_donors * sum(-(-n // stack) for n in of_site) + 1 + n_donors
-    return total
 
 
 def _pieces(

@@ -9,9 +9,12 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
+
+if TYPE_CHECKING:
+    from interp.result import Result
 
 app = typer.Typer(
     add_completion=True,
@@ -130,8 +133,89 @@ def run(
         if dry_run:
             return
         result = chosen.run(out, jobs=jobs, device=device or None, command=command)
-    say("page …")
-    print(result.report())
+    _pages(result)
+
+
+def _pages(result: "Result") -> None:
+    """Build the pages of a result and of its replications, and print where they are."""
+    from interp.core.progress import say
+
+    for each in (result, *result.replications):
+        say("page …")
+        print(each.report())
+
+
+@app.command()
+@guarded
+def grid(
+    study: Annotated[Path, typer.Argument(help="STUDY.toml: settings x domains x blocks.")],
+    out: Out = OUT,
+    jobs: Jobs = 2,
+    device: Device = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say the cost and stop.")] = False,
+    commands: Annotated[
+        bool, typer.Option("--commands", help="Print a torchrun command per unfinished run.")
+    ] = False,
+    submit: Annotated[
+        str, typer.Option(help="Hand unfinished runs to slurm, or to local, through submitit.")
+    ] = "",
+    processes: Annotated[int, typer.Option(min=1, help="Processes, or GPUs, per run.")] = 1,
+    partition: Annotated[str, typer.Option(help="Partition of the cluster.")] = "",
+    minutes: Annotated[int, typer.Option(min=1, help="Time limit of a submitted run.")] = 720,
+    quiet: Quiet = False,
+) -> None:
+    """Make the models of a study, go on with what is there, and tabulate their accuracy."""
+    from interp.core.progress import say, set_quiet
+    from interp.grid import Grid
+    from interp.study import Study
+
+    set_quiet(quiet)
+    chosen = Grid.from_toml(study)
+    say(chosen.cost())
+    if dry_run:
+        return
+    if commands or submit:
+        from interp import cluster
+
+        runs = chosen.runs(out / "steps", jobs=jobs)
+        if commands:
+            print("\n".join(cluster.commands(runs, device=device or "cuda", processes=processes)))
+            return
+        parameters = {"slurm_partition": partition} if partition else {}
+        made = cluster.submit(
+            runs,
+            out,
+            cluster=submit,
+            device=device or "cuda",
+            processes=processes,
+            timeout_min=minutes,
+            **parameters,
+        )
+        print(f"{len(made)} runs submitted; run this again without --submit to tabulate them")
+        return
+    command = shlex.join(["interp-report", *sys.argv[1:]])
+    _pages(Study(chosen.specification).grid(out, jobs=jobs, device=device or None, command=command))
+
+
+@app.command()
+@guarded
+def audit(
+    study: Annotated[Path, typer.Argument(help="STUDY.toml, whose mixtures are looked at.")],
+    out: Out = OUT,
+    jobs: Jobs = 2,
+    quiet: Quiet = False,
+) -> None:
+    """Look for leaks in a study's mixtures before it is trained; status 1 where there are some."""
+    from interp.auditing import audit_cells
+    from interp.core.progress import set_quiet
+    from interp.core.tables import Table
+    from interp.grid import Grid
+
+    set_quiet(quiet)
+    found = audit_cells(Grid.from_toml(study).plan(out / "steps", jobs=jobs), jobs=jobs)
+    Table("audit", found).save(out / "tables")
+    if not found["ok"].astype(bool).all():
+        sys.exit(1)
 
 
 @app.command()

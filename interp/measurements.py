@@ -4,8 +4,10 @@ Sharing is measured on the seen classes (C1), on pictures that are neither train
 accuracy; accuracy on test drawings by other artists.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
 import pandas as pd
 
@@ -13,12 +15,14 @@ from interp.circuits import Classifier, effects, localise, transplant
 from interp.core.errors import InterpError
 from interp.core.images import ImageTable
 from interp.core.model import Tower
+from interp.core.progress import say
 from interp.core.sites import find_sites
 from interp.core.tables import Table
-from interp.data.prompts import fill, prompts
+from interp.data.prompts import PAPER, PROMPT_SETS, fill, prompts
 from interp.models.clip import Clip
-from interp.models.evaluation import Answers, ask
-from interp.models.heads import Sentence
+from interp.models.evaluation import evaluate
+from interp.models.heads import Sentence, write
+from interp.models.vocabulary import unreadable
 from interp.probes import Features, collect, similarity, transfer
 
 STREAM = (
@@ -60,30 +64,49 @@ def present(tower: Tower, patterns: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model under study, with the names its results are filed under."""
+    """A model under study (a `Clip`, or a `SupervisedModel`), and where its results are filed."""
 
-    clip: Clip
-    setting: str = ""
-    test_domain: str = ""
-    seed: int = 0
+    clip: Any
+    place: Mapping[str, Any] = field(default_factory=dict)
     control: str = ""
 
+    @property
+    def seed(self) -> int:
+        """The seed of its block, which resampling and pairing follow."""
+        return self.place.get("seed", 0)
+
     def file(self, table: Table | pd.DataFrame) -> pd.DataFrame:
-        """Results with this model's name before them."""
+        """Results with the model's place in the study beside them."""
         frame = table.frame if isinstance(table, Table) else table
-        plain = frame.drop(columns=["setting", "test_domain", "control", "seed"], errors="ignore")
-        named = plain.assign(setting=self.setting, test_domain=self.test_domain, seed=self.seed)
+        named = frame.assign(**self.place)
         if self.control or "control" not in frame.columns:
             return named.assign(control=self.control)
-        return named.assign(control=frame["control"])
+        return named
 
 
-def prompt_sets(domains: Sequence[str]) -> dict[str, "PromptSet"]:
-    """The three named prompt sets, neutral first, each asking about pictures of a domain."""
-    return {
-        name: PromptSet(name, tuple(domains))
-        for name in ("neutral", "domain-averaged", "domain-specific")
-    }
+def prompt_sets(
+    domains: Sequence[str], clip: Clip | None = None, class_names: Sequence[str] = ()
+) -> dict[str, "PromptSet"]:
+    """The named prompt sets, neutral first, each asking about pictures of a domain.
+
+    The paper's 86 prompts are among them if `clip` is given and its tokenizer can read them; if it
+    cannot (a small model of a study's own words), that is said.
+    """
+    sets = {name: PromptSet(name, tuple(domains)) for name in PROMPT_SETS if name != PAPER}
+    if clip is None:
+        return sets
+    asked = PromptSet(PAPER, tuple(domains))
+    sentences = [write(template, label) for template in asked("") for label in class_names]
+    why = unreadable(clip.tokenizer, sentences)
+    if why:
+        _say_once(f"the prompt set {PAPER!r} is left out: {why}")
+        return sets
+    return sets | {PAPER: asked}
+
+
+@cache
+def _say_once(text: str) -> None:
+    say(text)
 
 
 @dataclass(frozen=True)
@@ -94,19 +117,43 @@ class PromptSet:
     domains: tuple[str, ...]
 
     def __call__(self, domain: str) -> list[Sentence]:
+        if self.name == PAPER:  # as published: articles are not mended
+            return list(prompts(PAPER))
         return [
             lambda label, prompt=prompt: fill(prompt, label)
             for prompt in prompts(self.name, domain=domain, domains=self.domains)
         ]
 
 
-def answers(
-    subject: Subject, test: ImageTable, *, class_names: Sequence[str], held_out: Sequence[str]
-) -> Answers:
-    """What the model calls the test pictures, by every prompt set."""
-    return ask(
-        subject.clip, test, prompt_sets(test.domains), class_names=class_names, held_out=held_out
+def evaluation(
+    subject: Subject,
+    test: ImageTable,
+    *,
+    class_names: Sequence[str],
+    held_out: Sequence[str],
+    training: ImageTable | None = None,
+    natural: str = "real",
+) -> dict[str, pd.DataFrame]:
+    """The model's tables `accuracy`, `accuracy_by_class` and `tradeoff`, filed under its name.
+
+    `training` pictures, where given, also teach classifiers that need no text. A supervised model
+    has no text to ask with, and its answers stand as those to neutral prompts.
+    """
+    if isinstance(subject.clip, Clip):
+        sets = prompt_sets(test.domains, subject.clip, class_names)
+    else:
+        sets = {"neutral": PromptSet("neutral", tuple(test.domains))}
+    tables = evaluate(
+        subject.clip,
+        test,
+        sets,
+        class_names=class_names,
+        held_out=held_out,
+        training=training,
+        natural=natural,
+        seed=subject.seed,
     )
+    return {name: subject.file(table) for name, table in tables.items() if len(table)}
 
 
 def features(subject: Subject, images: ImageTable) -> Features:

@@ -32,9 +32,13 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Result:
-    """A finished study's folder: `tables`, `plates`, `facts.json`; `report` builds its page."""
+    """A finished study's folder: `tables`, `plates`, `facts.json`; `report` builds its page.
+
+    `replications` are the results of its other architectures.
+    """
 
     folder: Path
+    replications: tuple["Result", ...] = ()
 
     @cached_property
     def tables(self) -> dict[str, Table]:

@@ -1,14 +1,17 @@
 """What a study consists of: frozen, hashable, and read from a TOML file.
 
+    blocks = 3                     # repetitions that redraw everything; or seeds = [0, 1]
     [images]                       # the embedded study, or source = "FOLDER" of domain/class/*
     n_classes = 40
     [mixtures]
     test_domains = ["sketch"]
     held_out = 10                  # how many classes, or a list of their names
-    settings = ["natural-only", "cg-low", "leave-out-domain", "cg-high"]
+    settings = ["natural-only", "cg-low", { setting = "cg-high", domains = 2 }]
     [training]
     preset = "resnet-small"
     steps = 1200
+    [[replications]]               # other architectures on the same mixtures
+    preset = "vit-small"
     [analysis]
     n_pairs = 60
 
@@ -16,44 +19,99 @@ Whatever the file leaves out has the default below; a word that no section knows
 """
 
 import tomllib
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from interp.core.errors import SpecificationError, check_known
+from interp.core.errors import SpecificationError, check_known, listed
 from interp.data.embedded import EmbeddedSpec
-from interp.data.mixtures import NATURAL, SETTINGS
+from interp.data.mixtures import NATURAL, MixtureSpec
 from interp.models.presets import PRESETS
-from interp.models.training import Recipe
+from interp.models.training import Recipe, named_recipe
 
 FOUR_SETTINGS = ("natural-only", "cg-low", "leave-out-domain", "cg-high")
 
 
 @dataclass(frozen=True)
 class ImagesSpec(EmbeddedSpec):
-    """Which pictures: the embedded study (its own fields), or a folder `source`."""
+    """Which pictures: the embedded study (its own fields), or those of a `source`.
+
+    `source` is what `interp.open_images` takes as text (a folder, a table, shards), and `columns`
+    (a table in the file), `domain`, `labels` and `test_share` are its options of the same names.
+    `foreign` classes lie outside the label set and are never asked about; class-overlap mixtures
+    draw on them. They are named, or (embedded study) so many beyond `n_classes`.
+    """
 
     source: str = ""
+    columns: tuple[tuple[str, str], ...] = ()
+    domain: str = ""
+    labels: tuple[str, ...] = ()
+    test_share: float = 0.2
+    foreign: int | tuple[str, ...] = 0
 
     @property
     def embedded(self) -> EmbeddedSpec:
-        """The part that the renderer needs."""
-        return EmbeddedSpec(**{f.name: getattr(self, f.name) for f in fields(EmbeddedSpec)})
+        """The part that the renderer needs, foreign classes included."""
+        own = {f.name: getattr(self, f.name) for f in fields(EmbeddedSpec)}
+        also = self.foreign if isinstance(self.foreign, int) else 0
+        return EmbeddedSpec(**{**own, "n_classes": self.n_classes + also})
+
+
+@dataclass(frozen=True)
+class Variation:
+    """One training distribution of a grid: a setting, and where it departs from the section.
+
+    `changes` are fields of `MixtureSpec` with their values, sorted by name.
+
+    >>> Variation.of({"setting": "cg-high", "domains": 2}).changes
+    (('domains', 2),)
+    """
+
+    setting: str
+    changes: tuple[tuple[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, given: Any) -> "Variation":
+        """A variation from what a file says: the setting's name, or a table with changes."""
+        if isinstance(given, cls):
+            return given
+        table = {"setting": given} if isinstance(given, str) else given
+        if not isinstance(table, dict) or not isinstance(table.get("setting"), str):
+            raise SpecificationError(
+                "make mixtures",
+                f"the setting {given!r}",
+                "a name, or a table with setting = NAME",
+                'write "cg-high" or { setting = "cg-high", domains = 2 }',
+            )
+        own = {f.name for f in fields(MixtureSpec)} - {"setting", *SHARED}
+        changes = {name: _frozen(value) for name, value in table.items() if name != "setting"}
+        check_known(f"vary {table['setting']}", "entry", changes, sorted(own), SpecificationError)
+        return cls(table["setting"], tuple(sorted(changes.items())))
+
+
+SHARED = ("test_domain", "held_out", "natural", "foreign", "seed")
+"""Fields of a mixture that all variations of a block share."""
 
 
 @dataclass(frozen=True)
 class MixturesSpec:
-    """Which training distributions: settings x test domains, and the classes held out of both."""
+    """Which training distributions: settings x test domains, and the classes held out of both.
+
+    `settings` are names, or tables with a name and changes to it (`Variation`). `held_out` are the
+    names of classes, or how many to draw; with `blocks` and no names, it is a fold of the classes.
+    """
 
     test_domains: tuple[str, ...] = ("sketch",)
-    settings: tuple[str, ...] = FOUR_SETTINGS
+    settings: tuple[Any, ...] = FOUR_SETTINGS
     held_out: int | tuple[str, ...] = 10
     natural: str = NATURAL
-    size_matched: bool = True
+    hold: str = "size"
+    rule: str = "random"
     domain_words: bool = True
+    base: str = ""
 
     def __post_init__(self) -> None:
-        check_known("make a mixture", "setting", self.settings, SETTINGS, SpecificationError)
         if not self.test_domains or not self.settings:
             raise SpecificationError(
                 "make mixtures",
@@ -61,17 +119,66 @@ class MixturesSpec:
                 "at least one of each",
                 "fill in [mixtures]",
             )
+        object.__setattr__(self, "settings", tuple(map(Variation.of, self.settings)))
+        for domain in self.test_domains:  # refuses what no mixture can be, before anything runs
+            names = [mixture.name for mixture in self.made(domain, ())]
+            check_distinct(names)
+
+    def made(
+        self,
+        test_domain: str,
+        held_out: Sequence[str],
+        *,
+        foreign: Sequence[str] = (),
+        seed: int = 0,
+    ) -> list[MixtureSpec]:
+        """The mixtures for a test domain, one for each setting."""
+        common = {name: getattr(self, name) for name in ("natural", "hold", "rule", "base")}
+        common |= {"domain_words": self.domain_words, "foreign": tuple(foreign), "seed": seed}
+        return [
+            MixtureSpec(
+                setting=each.setting,
+                test_domain=test_domain,
+                held_out=tuple(held_out),
+                **{**common, **dict(each.changes)},
+            )
+            for each in self.settings
+        ]
+
+
+def check_distinct(names: Sequence[str]) -> None:
+    """Refuse two mixtures of one name: their results could not be told apart."""
+    twins = sorted({name for name in names if list(names).count(name) > 1})
+    if twins:
+        raise SpecificationError(
+            "make mixtures",
+            f"{listed(twins)} more than once",
+            "settings that differ",
+            "leave one of them out",
+        )
 
 
 @dataclass(frozen=True)
 class TrainingSpec(Recipe):
-    """How models are trained: a preset architecture and a recipe."""
+    """How models are trained: a preset architecture and a recipe.
+
+    In a file, `recipe` names one of `interp.models.training.RECIPES` to start from.
+    """
 
     preset: str = "resnet-small"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_known("train a model", "preset", [self.preset], PRESETS, SpecificationError)
+
+    @property
+    def name(self) -> str:
+        """What the architecture is called in results.
+
+        >>> TrainingSpec(preset="RN50", objective="supervised").name
+        'RN50, supervised'
+        """
+        return self.preset if self.objective == "clip" else f"{self.preset}, {self.objective}"
 
     @property
     def recipe(self) -> Recipe:
@@ -93,14 +200,44 @@ class AnalysisSpec:
 
 @dataclass(frozen=True)
 class Specification:
-    """A whole study. `seeds` repeats its models; `images.seed` moves drawings and classes."""
+    """A whole study.
+
+    `seeds` repeats its models on the same pictures and held-out classes; `images.seed` moves those.
+    `blocks` = n repeats everything instead, n times: block b redraws drawings, poses, subsamples,
+    initialisation and order with seed b, and holds out the b-th of n folds of the classes, so that
+    each class is held out in one block. `replications` are further architectures.
+    """
 
     title: str = "The embedded study"
     images: ImagesSpec = field(default_factory=ImagesSpec)
     mixtures: MixturesSpec = field(default_factory=MixturesSpec)
     training: TrainingSpec = field(default_factory=TrainingSpec)
+    replications: tuple[TrainingSpec, ...] = ()
     analysis: AnalysisSpec = field(default_factory=AnalysisSpec)
     seeds: tuple[int, ...] = (0,)
+    blocks: int = 0
+
+    def __post_init__(self) -> None:
+        if self.blocks and self.seeds != (0,):
+            raise SpecificationError(
+                "repeat a study",
+                f"seeds = {list(self.seeds)} and blocks = {self.blocks}",
+                "one of them",
+                "use blocks to redraw everything, or seeds to redraw models only",
+            )
+        names = [each.name for each in self.architectures]
+        if len(set(names)) < len(names):
+            raise SpecificationError(
+                "train architectures",
+                listed(names),
+                "each preset and objective once",
+                "take one of them out of [[replications]]",
+            )
+
+    @property
+    def architectures(self) -> tuple[TrainingSpec, ...]:
+        """How every architecture is trained, the main one first."""
+        return (self.training, *self.replications)
 
     @classmethod
     def from_toml(cls, path: str | Path) -> "Specification":
@@ -131,26 +268,38 @@ class Specification:
             f"read the study {path}",
             "entry",
             content,
-            [*sections, "title", "seeds"],
+            [*sections, "title", "seeds", "blocks", "replications"],
             SpecificationError,
         )
         made = {
             name: _section(kind, content.get(name, {}), name, Path(path).parent)
             for name, kind in sections.items()
         }
-        plain = {name: _frozen(content[name]) for name in ("title", "seeds") if name in content}
-        return _made(cls, {**made, **plain}, "the study")
+        others = content.get("replications", [])
+        if not isinstance(others, list):
+            raise SpecificationError(
+                "read [[replications]]",
+                repr(others),
+                "an array of sections",
+                "write [[replications]] before each",
+            )
+        beside = Path(path).parent
+        also = tuple(_section(TrainingSpec, each, "replications", beside) for each in others)
+        plain = {
+            name: _frozen(content[name]) for name in ("title", "seeds", "blocks") if name in content
+        }
+        return _made(cls, {**made, **plain, "replications": also}, "the study")
 
     def with_seed(self, seed: int) -> "Specification":
         """The same study with one seed only."""
-        return replace(self, seeds=(seed,))
+        return replace(self, seeds=(seed,), blocks=0)
 
 
 Section = TypeVar("Section")
 
 
 def _section(kind: type[Section], content: Any, name: str, beside: Path) -> Section:
-    """One section of the file; a folder of pictures is looked for beside the file."""
+    """One section of the file; what it names is looked for beside the file."""
     if not isinstance(content, dict):
         raise SpecificationError(
             f"read [{name}]",
@@ -158,15 +307,24 @@ def _section(kind: type[Section], content: Any, name: str, beside: Path) -> Sect
             "a section of key = value",
             f"write [{name}] on a line of its own",
         )
+    content = dict(content)
+    values: dict[str, Any] = {}
+    if kind is TrainingSpec and "recipe" in content:
+        changes = {key: content[key] for key in ("steps", "epochs") if key in content}
+        values = asdict(named_recipe(str(content.pop("recipe")), **changes))
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     check_known(f"read [{name}]", "entry", content, known, SpecificationError)
-    values = {key: _frozen(value) for key, value in content.items()}
-    if values.get("source"):
-        values["source"] = str((beside / str(values["source"])).resolve())
+    values |= {key: _frozen(value) for key, value in content.items()}
+    for place in ("source", "base"):
+        if values.get(place) and not str(values[place]).startswith("hf:"):
+            values[place] = str((beside / str(values[place])).resolve())
     return _made(kind, values, f"[{name}]")
 
 
 def _frozen(value: Any) -> Any:
+    """A value of the file as one that does not change."""
+    if isinstance(value, dict) and "setting" not in value:
+        return tuple(sorted(value.items()))
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -176,7 +334,7 @@ def _made(kind: type[Section], values: dict[str, Any], where: str) -> Section:
     for name, given in values.items():
         default = getattr(defaults, name)
         kinds: tuple[type, ...] = (int, float) if isinstance(default, float) else (type(default),)
-        kinds = (int, tuple) if name == "held_out" else kinds
+        kinds = (int, tuple) if name in ("held_out", "foreign") else kinds
         if not isinstance(given, kinds) or (isinstance(given, bool) and bool not in kinds):
             words = " or ".join(k.__name__.replace("tuple", "list") for k in kinds)
             raise SpecificationError(

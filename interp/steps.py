@@ -18,8 +18,6 @@ from interp.core.tables import Table
 from interp.result import versions
 from interp.specification import Specification
 
-CONTRASTS = (("leave-out-domain", "natural-only"), ("cg-high", "cg-low"))
-
 
 @dataclass(frozen=True)
 class Model:
@@ -31,16 +29,29 @@ class Model:
     seed: int
     control: str = ""
     architecture: str | None = None
+    preset: str = ""
+    epoch: int | None = None
+    supervised: bool = False
 
     @property
     def name(self) -> str:
         """A name for messages."""
         return f"{self.setting or self.control or 'model'} ({self.test_domain}, seed {self.seed})"
 
+    @property
+    def place(self) -> dict[str, Any]:
+        """The columns that its results are filed under."""
+        place = {"setting": self.setting, "test_domain": self.test_domain, "seed": self.seed}
+        known = {"architecture": self.preset or None, "epoch": self.epoch}
+        return place | {name: value for name, value in known.items() if value is not None}
+
 
 @dataclass(frozen=True)
 class Measurement:
-    """Everything that is measured on one model, each table a step of its own."""
+    """Everything that is measured on one model, each table a step of its own.
+
+    `only` names the steps to take; without it, all that the specification asks for.
+    """
 
     specification: Specification
     model: Model
@@ -48,6 +59,7 @@ class Measurement:
     held_out: tuple[str, ...]
     steps: Path
     natural: str = ""
+    only: tuple[str, ...] = ()
 
     def run(self) -> dict[str, pd.DataFrame]:
         """The model's tables by name, measured or read back."""
@@ -69,7 +81,7 @@ class Measurement:
             self.held_out,
             self.specification.analysis,
             self.pair,
-            [self.model.setting, self.model.test_domain, self.model.seed, self.model.control],
+            [self.model.place, self.model.control],
             versions(),
         )
 
@@ -83,10 +95,12 @@ class Measurement:
         """The opened model."""
         from interp.measurements import Subject
         from interp.models.loading import load_clip
+        from interp.models.supervised import load_classifier
 
-        model = self.model
-        clip = load_clip(model.checkpoint, model=model.architecture)
-        return Subject(clip, model.setting, model.test_domain, model.seed, model.control)
+        opened = (load_classifier if self.model.supervised else load_clip)(
+            self.model.checkpoint, model=self.model.architecture
+        )
+        return Subject(opened, self.model.place, self.model.control)
 
     @cached_property
     def analysed(self) -> ImageTable:
@@ -111,28 +125,26 @@ class Measurement:
         }
         if analysis.transfer:
             makers["transfer"] = self._transfer
-        if analysis.patching and not self.model.control:
+        if analysis.patching and not self.model.control and not self.model.supervised:
             makers |= {
                 "patching": self._patching,
                 "transplant": self._transplant,
                 "certificate": self._certificate,
             }
-        return makers
+        return {name: make for name, make in makers.items() if not self.only or name in self.only}
 
     def _accuracy(self) -> dict[str, pd.DataFrame]:
-        from interp.measurements import answers
-        from interp.models.evaluation import accuracy, accuracy_by_class
+        from interp.measurements import evaluation
 
-        got = answers(
+        splits = set(self.images.split)
+        return evaluation(
             self.subject,
             self.images.select(split="test"),
             class_names=self.images.labels,
             held_out=self.held_out,
+            training=self.images.select(split="train") if "train" in splits else None,
+            natural=self.pair[0],
         )
-        return {
-            "accuracy": self.subject.file(accuracy(got, seed=self.model.seed)),
-            "accuracy_by_class": self.subject.file(accuracy_by_class(got)),
-        }
 
     def _similarity(self) -> dict[str, pd.DataFrame]:
         from interp.measurements import representations
@@ -214,15 +226,14 @@ def weights_hash(checkpoint: Path) -> str:
 
 
 def measure(steps: Sequence[Measurement], jobs: int) -> dict[str, pd.DataFrame]:
-    """Measure models side by side and put their tables together, with the paired differences."""
+    """Measure models side by side, and put their tables together."""
     side_by_side(_measure_one, steps, jobs=jobs, what="measure")
     parts = [step.run() for step in steps]
     names = dict.fromkeys(name for part in parts for name in part)
-    frames = {
+    return {
         name: pd.concat([part[name] for part in parts if name in part], ignore_index=True)
         for name in names
     }
-    return frames | _differences(frames["accuracy_by_class"], steps[0].held_out)
 
 
 def _measure_one(step: Measurement) -> None:
@@ -231,14 +242,3 @@ def _measure_one(step: Measurement) -> None:
 
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
     step.run()
-
-
-def _differences(by_class: pd.DataFrame, held_out: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """What one setting gains over another on held-out classes in the test domain."""
-    from interp.models.evaluation import differences
-
-    own = by_class[
-        (by_class["domain"] == by_class["test_domain"]) & by_class["label"].isin(held_out)
-    ]
-    found = differences(own, CONTRASTS)
-    return {"differences": found} if len(found) else {}

@@ -62,6 +62,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {_bare(name): value for name, value in weights.items()}
 
 
+def read_classes(path: Path) -> list[str]:
+    """The class names that a supervised run keeps with its weights; none in any other file."""
+    if path.suffix not in (".pt", ".pth") or is_archive(path):
+        return []
+    content = _read(path)
+    return list(content.get("classes", [])) if isinstance(content, dict) else []
+
+
 def _read(path: Path) -> Any:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.core.errors import SampleError
+from interp.core.progress import track
 
 Sentence = str | Callable[[str], str]
 """A prompt: text with `{}` (or CLASS) where the class name goes, or a function of the name."""
@@ -52,10 +53,12 @@ def build_head(
             "name classes and templates",
         )
     sentences = [write(template, name) for name in class_names for template in templates]
+    starts = range(0, len(sentences), batch_size)
+    long = len(starts) > 4  # short work draws no bar
     with torch.no_grad():
         parts = [
             F.normalize(encode(sentences[start : start + batch_size]), dim=-1)
-            for start in range(0, len(sentences), batch_size)
+            for start in (track(starts, "embed prompts") if long else starts)
         ]
     each = torch.cat(parts).unflatten(0, (len(class_names), len(templates)))
     return ZeroShotHead(tuple(class_names), F.normalize(each.mean(dim=1), dim=-1), logit_scale)

@@ -2,92 +2,164 @@
 
     torchrun --nproc-per-node 1 -m interp.models.launcher -- --model local-dir:FOLDER ...
 
-The options are open_clip's (`open_clip_train.params`), and so are model, loss, data, schedule and
-`train_one_epoch`. Only this differs from its `main`: DDP also runs on the CPU; the untrained model
-is kept as `epoch_0.pt`; checkpoints are written under another name and renamed, so that a kill
-never leaves a truncated one; convolutions run in channels_last; pictures take a quicker, equal way
-to tensors; every epoch has a random stream of its own, so that a resumed run repeats an
-uninterrupted one.
+The options are open_clip's (`open_clip_train.params`) and the few of `OWN`; model, loss, shards,
+cosine and `train_one_epoch` are open_clip's. Only this differs from its `main`: DDP also runs on
+the CPU; the untrained model is kept; checkpoints are atomic, and only the latest holds the
+optimizer; convolutions run in channels_last; pictures are decoded once and take a quicker, equal
+way to tensors; the order of pictures and their crops depend on seed and epoch alone, so that a
+resumed run repeats an uninterrupted one and two processes repeat one; every step's loss is written
+down; the loss can be swapped for that of labels.
 """
 
+import argparse
+import errno
+import json
 import logging
+import os
 import sys
 import warnings
 from argparse import Namespace
-from functools import lru_cache
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from open_clip import create_loss, create_model_and_transforms, get_tokenizer
-from open_clip_train.data import get_data
 from open_clip_train.distributed import init_distributed_device, is_master
-from open_clip_train.file_utils import pt_load
 from open_clip_train.logger import setup_logging
-from open_clip_train.main import get_latest_checkpoint, random_seed
+from open_clip_train.main import random_seed
 from open_clip_train.params import parse_args
-from open_clip_train.scheduler import cosine_lr
 from open_clip_train.train import train_one_epoch
 from torch import Tensor, nn
+from torchvision.transforms import Compose
 
+from interp.core.errors import InterpError, OutputError
 from interp.models.augmentation import quick
+from interp.models.exclusive import alone, end_with_parent
+from interp.models.feeding import feed
+from interp.models.identity import inputs, refuse_another
+from interp.models.journal import Journal, tensorboard
+from interp.models.lists import classes_of, numbering
+from interp.models.optimizers import build_optimizer, build_schedule
+from interp.models.recipes import OBJECTIVES, OPTIMIZERS, PRECISIONS
+from interp.models.resuming import resume, save, write_params
+from interp.models.runs import TOLD
+from interp.models.supervised import LabelledTower, LabelLoss
+from interp.models.vocabulary import remembering
+
+OWN: dict[str, dict[str, Any]] = {
+    "objective": {"choices": OBJECTIVES, "default": "clip"},
+    "optimizer": {"choices": OPTIMIZERS, "default": "adamw"},
+    "precision": {"choices": PRECISIONS, "default": "fp32"},
+    "milestones": {"type": json.loads, "default": []},  # epochs after which the rate falls
+    "keep": {"type": json.loads, "default": []},  # epochs whose weights stay
+    "crop": {"type": float, "default": 0.9},
+    "augment": {"type": int, "default": 1},
+}
 
 
 def main(argv: list[str]) -> None:
-    """Train one CLIP, from its latest checkpoint if there is one."""
+    """Train one model, from its latest checkpoint if there is one."""
     args = prepare(argv)
     device = init_distributed_device(args)
+    args.global_batch = args.batch_size * args.world_size * args.accum_freq
     run = Path(args.logs) / args.name
-    folder = run / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
+    (run / "checkpoints").mkdir(parents=True, exist_ok=True)
     log = str(run / "out.log") if is_master(args) else None
     setup_logging(log, logging.INFO if is_master(args) else logging.ERROR)
-    model, transforms = build(args, device)
+    with alone(run) if is_master(args) else nullcontext():
+        if args.distributed:
+            torch.distributed.barrier()  # until the first rank has the folder
+        if is_master(args):
+            refuse_another(run, vars(args))
+        if not (run / "checkpoints" / f"epoch_{args.epochs}.pt").exists():
+            train(args, device, run)
+
+
+def train(args: Namespace, device: torch.device, run: Path) -> None:
+    """Make the model and take it through the epochs that are left."""
+    folder = run / "checkpoints"
+    if is_master(args):
+        write_params(run, args)
+    model, transform = build(args, device)
     optimizer = build_optimizer(model, args)
     scaler = torch.amp.GradScaler(device.type) if args.precision == "amp" else None
-    if is_master(args):  # in open_clip's form; a checkpoint's architecture is read from here again
-        lines = [f"{name}: {value}\n" for name, value in sorted(vars(args).items())]
-        (run / "params.txt").write_text("".join(lines))
-    start = resume(folder, model, optimizer, scaler, args)
-    wrapped = parallel(model, args, device)
-    random_seed(args.seed, args.rank)
-    data = get_data(args, transforms, epoch=start, tokenizer=remembering(get_tokenizer(args.model)))
-    steps = data["train"].dataloader.num_batches // args.accum_freq * args.epochs
-    schedule, loss = cosine_lr(optimizer, args.lr, args.warmup, steps), create_loss(args)
+    start = resume(folder, model, optimizer, scaler)
+    logging.info(f"Resuming from epoch {start}" if start else "Starting at epoch 0")
+    if is_master(args) and not start:
+        save(folder, 0, model, optimizer, scaler, args)
+    wrapped, loss = parallel(model, args, device), build_loss(args)
+    data = {"train": feed(args, transform, build_target(args), epoch=start)}
+    loader = data["train"].dataloader
+    steps = loader.num_batches // args.accum_freq * args.epochs  # type: ignore[attr-defined]
+    schedule, journal = build_schedule(optimizer, args, steps), Journal(run, args, start)
+    data["train"].dataloader = journal.feeding(loader)
+    steer, judge, writer = journal.steering(schedule), journal.judging(loss), tensorboard(run, args)
     for epoch in range(start, args.epochs):
         random_seed(args.seed + 1_000_003 * epoch, args.rank)
-        train_one_epoch(wrapped, data, loss, epoch, optimizer, scaler, schedule, None, args)
-        save(folder, epoch + 1, model, optimizer, scaler, args)
+        train_one_epoch(wrapped, data, judge, epoch, optimizer, scaler, steer, None, args, writer)
+        journal.close(epoch + 1)
+        if is_master(args):
+            save(folder, epoch + 1, model, optimizer, scaler, args)
 
 
 def prepare(argv: list[str]) -> Namespace:
-    """open_clip's options, with what its `main` derives from them."""
-    args = parse_args(argv)
-    args.distill = args.wandb = args.tensorboard = False
+    """open_clip's options and our own, with what its `main` derives from them."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    for name, form in OWN.items():
+        parser.add_argument(f"--{name}", **form)
+    own, rest = parser.parse_known_args(argv)
+    args = parse_args(rest)
+    vars(args).update(vars(own))
+    args.distill = args.wandb = False
+    args.tensorboard = "tensorboard" in args.report_to
     # parse_args knows betas and eps by the model's name, and a local folder has none
     for name, usual in {"lr": 1e-3, "beta1": 0.9, "beta2": 0.98, "eps": 1e-6}.items():
         if getattr(args, name) is None:
             setattr(args, name, usual)
+    args.keep = sorted({0, args.epochs, *own.keep})
+    args.local_world = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    args.classes = classes_of(Path(args.train_data)) if args.objective == "supervised" else ()
+    vars(args).update(inputs(Path(args.model.removeprefix("local-dir:")), args.train_data))
     return args
 
 
-def build(args: Namespace, device: torch.device) -> tuple[nn.Module, tuple[Any, Any]]:
-    """The model in channels_last, the same on every rank, and open_clip's two transforms."""
+def build(args: Namespace, device: torch.device) -> tuple[nn.Module, Any]:
+    """The model in channels_last, the same on every rank, and the transform of its pictures."""
     random_seed(args.seed, 0)
+    precision = "fp32" if args.precision == "fp64" else args.precision
     model, *transforms = create_model_and_transforms(
-        args.model, precision=args.precision, device=device, output_dict=True, aug_cfg=args.aug_cfg
+        args.model,
+        precision=precision,
+        device=device,
+        output_dict=True,
+        aug_cfg={**args.aug_cfg, "scale": (args.crop, 1.0)},
     )
-    return model.to(memory_format=torch.channels_last), (quick(transforms[0]), transforms[1])
+    transform = quick(transforms[0 if args.augment else 1])  # type: ignore[arg-type]
+    if args.objective == "supervised":
+        visual: Any = model.visual
+        with torch.no_grad():
+            width = visual.eval()(torch.zeros(1, 3, *_pair(visual.image_size), device=device))
+        model = LabelledTower(visual, len(args.classes), width.shape[-1]).to(device)
+    if args.precision == "fp64":
+        model, transform = model.double(), Compose([*transform.transforms, Tensor.double])
+    return model.to(memory_format=torch.channels_last), transform  # pyright: ignore[reportCallIssue]
 
 
-def build_optimizer(model: nn.Module, args: Namespace) -> torch.optim.Optimizer:
-    """AdamW without decay on gains, biases and the logit scale, as open_clip's `main` has it."""
-    plain, decayed = [], []
-    for name, parameter in model.named_parameters():
-        free = any(word in name for word in ("bn", "ln", "bias", "logit_scale"))
-        (plain if parameter.ndim < 2 or free else decayed).append(parameter)
-    groups = [{"params": plain, "weight_decay": 0.0}, {"params": decayed, "weight_decay": args.wd}]
-    return torch.optim.AdamW(groups, lr=args.lr, betas=(args.beta1, args.beta2), eps=args.eps)
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def build_target(args: Namespace) -> Any:
+    """From the words of a row to tokens, or to the number of its class."""
+    if args.objective == "supervised":
+        return numbering(args.classes)
+    return remembering(get_tokenizer(args.model))
+
+
+def build_loss(args: Namespace) -> nn.Module:
+    """open_clip's contrastive loss, or the cross entropy of labels."""
+    return LabelLoss() if args.objective == "supervised" else create_loss(args)
 
 
 def parallel(model: nn.Module, args: Namespace, device: torch.device) -> nn.Module:
@@ -100,49 +172,22 @@ def parallel(model: nn.Module, args: Namespace, device: torch.device) -> nn.Modu
     return nn.parallel.DistributedDataParallel(model, device_ids=ids)
 
 
-def remembering(tokenize: Any) -> Any:
-    """Tokenize each distinct caption once."""
-    one = lru_cache(maxsize=200_000)(lambda text: tokenize([text])[0])
-
-    def tokens(texts: list[str]) -> Tensor:
-        return torch.stack([one(text) for text in texts])
-
-    return tokens
-
-
-def resume(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any, args: Namespace
-) -> int:
-    """Go on from the latest checkpoint; without one, keep the untrained model as epoch 0."""
-    latest = get_latest_checkpoint(str(folder), remote=False)
-    if latest is None:
-        save(folder, 0, model, optimizer, scaler, args)
-        return 0
-    checkpoint = pt_load(latest, map_location="cpu")
-    model.load_state_dict(checkpoint["state_dict"])
-    optimizer.load_state_dict(checkpoint["optimizer"])
-    if scaler is not None:
-        scaler.load_state_dict(checkpoint["scaler"])
-    logging.info(f"Resuming from epoch {checkpoint['epoch']}")
-    return int(checkpoint["epoch"])
-
-
-def save(
-    folder: Path, epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any,
-    args: Namespace,
-) -> None:  # fmt: skip
-    """Write `epoch_k.pt` whole or not at all, then drop the one before unless it is to be kept."""
-    if not is_master(args):
-        return
-    states = {"state_dict": model, "optimizer": optimizer, "scaler": scaler}
-    content = {name: part.state_dict() for name, part in states.items() if part is not None}
-    torch.save({"epoch": epoch, "name": args.name, **content}, folder / "writing.tmp")
-    (folder / "writing.tmp").replace(folder / f"epoch_{epoch}.pt")
-    before = epoch - 1
-    if before > 0 and (args.save_frequency == 0 or before % args.save_frequency):
-        (folder / f"epoch_{before}.pt").unlink(missing_ok=True)
+def told(argv: list[str]) -> int:
+    """Train, and tell an error of ours in one line that the parent process reads."""
+    try:
+        main([word for word in argv if word != "--"])  # torchrun hands its separator on
+    except (InterpError, OSError) as error:
+        if isinstance(error, OSError):
+            if error.errno != errno.ENOSPC:
+                raise
+            error = OutputError("train", "a disk that is full", "free space", "make room")
+        parts = [error.asked, error.given, error.right, error.do]
+        print(TOLD + json.dumps([type(error).__name__, *parts]), flush=True)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
-    main([word for word in sys.argv[1:] if word != "--"])  # torchrun hands its separator on
+    end_with_parent()
+    sys.exit(told(sys.argv[1:]))

@@ -71,7 +71,7 @@ def load_clip(
         clip_model, architecture = _from_archive(path), f"OpenAI's {path.stem}"
         tokenizer = _plain_tokenizer
     elif not schema and path.suffix in WEIGHTS:
-        architecture = model or _architecture_of(path)
+        architecture = model or architecture_of(path)
         clip_model = _from_file(path, architecture)
     elif not schema and path.is_dir():
         clip_model, architecture, tokenizer = _from_folder(path)
@@ -96,7 +96,7 @@ def _from_name(name: str, tag: str | Path | None) -> nn.Module:
     if tag is None:
         if name.startswith("local-dir:") and not _has_weights(Path(name.removeprefix(SCHEMAS[1]))):
             say(f"{name}: a configuration without .safetensors, .bin or .pth: weights are random")
-        return _create(name, require_pretrained=name.startswith("hf-hub:"))
+        return create(name, require_pretrained=name.startswith("hf-hub:"))
     known = open_clip.get_pretrained_cfg(name, str(tag))
     if not known:
         raise CheckpointError(
@@ -115,12 +115,19 @@ def _from_name(name: str, tag: str | Path | None) -> nn.Module:
             "the same activation function in both",
             f"open {other} instead",
         )
-    return _create(name, pretrained=str(tag), require_pretrained=True)
+    return create(name, pretrained=str(tag), require_pretrained=True)
 
 
 def _from_file(path: Path, architecture: str) -> nn.Module:
     """From a checkpoint, with the overrides that its run was started with."""
     weights, options = read_weights(path), run_options(path)
+    if "head.weight" in weights and "logit_scale" not in weights:
+        raise CheckpointError(
+            f"open {path} as a CLIP",
+            "a supervised classifier, which has no text tower",
+            "the checkpoint of a CLIP",
+            "open it with interp.models.supervised.load_classifier",
+        )
     trained = str(options.get("model", architecture))
     forced = options.get("force_quick_gelu") is True
     ours, theirs = _quick_gelu(architecture), _quick_gelu(trained)
@@ -148,7 +155,7 @@ def _from_file(path: Path, architecture: str) -> nn.Module:
         overrides["force_preprocess_cfg"] = picture
     if "logit_bias" in weights:  # SigLIP's loss
         overrides["init_logit_bias"] = 0.0
-    clip_model = _create(architecture, load_weights=False, **overrides)
+    clip_model = create(architecture, load_weights=False, **overrides)
     fill(clip_model, weights, path, architecture)
     return clip_model
 
@@ -188,15 +195,15 @@ def _from_folder(folder: Path) -> tuple[nn.Module, str, Tokenizers | None]:
     )
 
 
-def _create(name: str, **options: Any) -> nn.Module:
-    """An open_clip model on the CPU."""
+def create(name: str, *, device: str = "cpu", **options: Any) -> nn.Module:
+    """An open_clip model, by name or schema; `CheckpointError` for whatever it refuses."""
     import open_clip
 
     quiet = logging.getLogger().level
     # open_clip warns of random weights; they are asked for
     logging.getLogger().setLevel(logging.CRITICAL)
     try:
-        return open_clip.create_model(name, device="cpu", pretrained_text=False, **options)
+        return open_clip.create_model(name, device=device, pretrained_text=False, **options)
     except Exception as error:  # whatever a hub, a file system or a pickle can raise
         raise CheckpointError(
             f"open {name!r}",
@@ -208,7 +215,7 @@ def _create(name: str, **options: Any) -> nn.Module:
         logging.getLogger().setLevel(quiet)
 
 
-def _architecture_of(path: Path) -> str:
+def architecture_of(path: Path) -> str:
     """The architecture of a trainer's checkpoint: from a configuration beside it, or its run."""
     for folder in (path.parent, path.parent.parent):
         if (folder / CONFIGURATION).is_file():

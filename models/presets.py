@@ -1,4 +1,4 @@
-"""Small CLIPs by name, and the folders that open_clip opens them from (`local-dir:`)."""
+"""CLIPs by name, and the folders that open_clip opens them from (`local-dir:`)."""
 
 import json
 from collections.abc import Sequence
@@ -11,6 +11,23 @@ from interp.core.store import complete
 from interp.models.vocabulary import write_tokenizer
 
 _TEXT = {"width": 128, "heads": 4, "layers": 1, "hf_tokenizer_name": "."}
+_DEEPER_TEXT = {**_TEXT, "layers": 2}
+
+
+def _vit(patch: int, width: int, layers: int, **more: Any) -> dict[str, Any]:
+    """A small ViT: average pooling learns from few pictures where a class token does not."""
+    return {
+        "layers": layers,
+        "width": width,
+        "head_width": 32,
+        "patch_size": patch,
+        "image_size": 48,
+        "mlp_ratio": 4.0,
+        "pool_type": "avg",
+        "final_ln_after_pool": True,
+        **more,
+    }
+
 
 PRESETS: dict[str, dict[str, Any]] = {
     # the default study's: one bottleneck per stage, a miniature of CLIP's RN50
@@ -19,23 +36,81 @@ PRESETS: dict[str, dict[str, Any]] = {
         "text_cfg": _TEXT,
         "vision_cfg": {"layers": [1, 1, 1, 1], "width": 16, "head_width": 64, "image_size": 48},
     },
-    # average pooling learns from few pictures where a class token does not
-    "vit-small": {
+    "vit-small": {"embed_dim": 128, "text_cfg": _TEXT, "vision_cfg": _vit(8, 128, 4)},
+    # what a study of ViTs tries, each one thing away from vit-small or from vit-fine: finer
+    # patches give four strokes of a glyph four tokens instead of one ...
+    "vit-fine": {"embed_dim": 128, "text_cfg": _TEXT, "vision_cfg": _vit(6, 128, 4)},
+    # ... dropped patches make steps cheaper and are the augmentation that crops are not ...
+    "vit-fine-dropout": {
         "embed_dim": 128,
         "text_cfg": _TEXT,
+        "vision_cfg": _vit(6, 128, 4, patch_dropout=0.25),
+    },
+    # ... layer scale lets a higher rate stand from the first step ...
+    "vit-fine-scaled": {
+        "embed_dim": 128,
+        "text_cfg": _TEXT,
+        "vision_cfg": _vit(6, 128, 4, ls_init_value=0.1),
+    },
+    # ... captions may be what is read too shallowly ...
+    "vit-fine-text": {"embed_dim": 128, "text_cfg": _DEEPER_TEXT, "vision_cfg": _vit(6, 128, 4)},
+    # ... more depth, or more width, at twice the cost ...
+    "vit-deep": {
+        "embed_dim": 128,
+        "text_cfg": _TEXT,
+        "vision_cfg": _vit(6, 128, 8, ls_init_value=0.1, patch_dropout=0.25),
+    },
+    "vit-wide": {
+        "embed_dim": 128,
+        "text_cfg": _TEXT,
+        "vision_cfg": _vit(6, 192, 4, patch_dropout=0.25),
+    },
+    # ... and CLIP's own form, a class token, for comparison
+    "vit-token": {
+        "embed_dim": 128,
+        "text_cfg": _TEXT,
+        "vision_cfg": _vit(6, 128, 4, pool_type="tok", final_ln_after_pool=False),
+    },
+    # the paper's, in full size, with open_clip's own tokenizer of 49,408 words
+    "RN50": {"open_clip": "RN50"},
+    "ViT-S-32": {"open_clip": "ViT-S-32"},
+    "Swin-T": {
+        "embed_dim": 512,
+        "text_cfg": {
+            "context_length": 77,
+            "vocab_size": 49408,
+            "width": 512,
+            "heads": 8,
+            "layers": 12,
+        },
         "vision_cfg": {
-            "layers": 4,
-            "width": 128,
-            "head_width": 32,
-            "patch_size": 8,
-            "image_size": 48,
-            "mlp_ratio": 4.0,
-            "pool_type": "avg",
-            "final_ln_after_pool": True,
+            "timm_model_name": "swin_tiny_patch4_window7_224",
+            "timm_model_pretrained": False,
+            "timm_pool": "",
+            "timm_proj": "linear",
+            "image_size": 224,
         },
     },
 }
-"""open_clip model configurations without what a study decides: vocabulary and context length."""
+"""open_clip model configurations. Small ones leave vocabulary and context length to the study;
+`open_clip` names one of open_clip's own."""
+
+_PICTURES = {
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+    "interpolation": "bicubic",
+    "resize_mode": "squash",
+}
+
+
+def is_full_size(preset: str) -> bool:
+    """Whether a preset has open_clip's own tokenizer and preprocessing.
+
+    >>> is_full_size("RN50"), is_full_size("Swin-T"), is_full_size("resnet-small")
+    (True, True, False)
+    """
+    check_known("make a model", "preset", [preset], PRESETS, SpecificationError)
+    return "hf_tokenizer_name" not in PRESETS[preset].get("text_cfg", {})
 
 
 def write_model_folder(
@@ -44,28 +119,30 @@ def write_model_folder(
     """Write a preset's model folder: `open_clip_config.json` and a tokenizer of the given words.
 
     `longest` is the number of words in the longest caption; two places are added for the start and
-    end tokens.
+    end tokens. A full-size preset keeps open_clip's own tokenizer and its 77 places, so that words
+    and `longest` say nothing to it. `image_size`, in pixels, takes the place of the preset's.
     """
-    check_known("make a model", "preset", [preset], PRESETS, SpecificationError)
+    full = is_full_size(preset)
     config = deepcopy(PRESETS[preset])
-    config["text_cfg"]["context_length"] = longest + 2
-    if image_size is not None:
-        config["vision_cfg"]["image_size"] = image_size
-    with complete(folder) as temporary:
-        size = write_tokenizer(temporary, words, context_length=longest + 2)
-        config["text_cfg"]["vocab_size"] = size
-        (temporary / "open_clip_config.json").write_text(
-            json.dumps(
-                {
-                    "model_cfg": config,
-                    "preprocess_cfg": {
-                        "mean": [0.5, 0.5, 0.5],
-                        "std": [0.5, 0.5, 0.5],
-                        "interpolation": "bicubic",
-                        "resize_mode": "squash",
-                    },
-                },
-                indent=1,
+    if "open_clip" in config:
+        import open_clip
+
+        config = open_clip.get_model_config(config["open_clip"])
+        assert config is not None
+    vision = config["vision_cfg"]
+    if image_size not in (None, vision["image_size"]):
+        if "timm_model_name" in vision:
+            raise SpecificationError(
+                f"make the model {preset}",
+                f"pictures of {image_size} pixels",
+                f"{vision['image_size']}, which its positions are made for",
+                "leave image_size out: pictures are resized on the way in",
             )
-        )
+        vision["image_size"] = image_size
+    with complete(folder) as temporary:
+        if not full:
+            size = write_tokenizer(temporary, words, context_length=longest + 2)
+            config["text_cfg"] |= {"context_length": longest + 2, "vocab_size": size}
+        content = {"model_cfg": config, "preprocess_cfg": {} if full else _PICTURES}
+        (temporary / "open_clip_config.json").write_text(json.dumps(content, indent=1))
     return folder

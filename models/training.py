@@ -1,174 +1,123 @@
-"""Train CLIPs by starting the launcher under torchrun, one process per run, side by side."""
+"""Train CLIPs by starting the launcher under torchrun, several runs side by side."""
 
+import json
 import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 
 import torch
 
-from interp.core.errors import InterpError, SampleError, SpecificationError
+from interp.core import errors
+from interp.core.errors import InterpError, OutputError
 from interp.core.progress import Bars
 from interp.core.store import writable
+from interp.models.forecast import check_room, forecast_disk
+from interp.models.identity import LATEST, refuse_another
+from interp.models.recipes import RECIPES, Recipe, fast_precision, named_recipe
+from interp.models.runs import TOLD, Run
+from interp.models.shards import Base
 
-PRECISIONS = ("fp32", "amp_bf16", "amp")
-_EPOCH = re.compile(r"Train Epoch: (\d+) \[.*\((\d+)%\)\].*?Loss: [\d.e+-]+ \(([\d.e+-]+)\)")
+__all__ = [
+    "RECIPES",
+    "Base",
+    "Recipe",
+    "Run",
+    "fast_precision",
+    "forecast_disk",
+    "named_recipe",
+    "train",
+]
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is trained: optimiser steps rather than epochs, so that mixtures compare.
-
-    The learning rate rises over `warmup` steps and falls along a cosine; `precision` "auto" is
-    bfloat16 where the machine computes it fast, else float32.
-    """
-
-    steps: int = 1000
-    batch_size: int = 128
-    lr: float = 1e-3
-    wd: float = 0.05
-    warmup: int = 100
-    precision: str = "auto"
-    save_frequency: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.precision != "auto" and self.precision not in PRECISIONS:
-            raise SpecificationError(
-                "train a model",
-                f"precision {self.precision!r}",
-                f"auto or one of {', '.join(PRECISIONS)}",
-                "choose one of them",
-            )
-        if min(self.steps, self.batch_size) < 1 or self.batch_size < 2:
-            raise SpecificationError(
-                "train a model",
-                f"{self.steps} steps of {self.batch_size} pictures",
-                "at least one step of two",
-                "choose larger numbers",
-            )
-
-    def epochs(self, n_train: int) -> int:
-        """The number of whole epochs nearest to `steps`, at least one."""
-        batches = n_train // self.batch_size
-        if batches < 1:
-            raise SampleError(
-                "train a model",
-                f"{n_train} training pictures",
-                f"at least one batch of {self.batch_size}",
-                "give more pictures or a smaller batch_size",
-            )
-        return max(1, round(self.steps / batches))
+_EPOCH = re.compile(r"Train Epoch: (\d+) \[.*\((\d+)%\)\].*? Loss: \S+ \((\S+)\)")
 
 
-def fast_precision(device: str) -> str:
-    """bfloat16 autocast where it is fast (a GPU, or a CPU with the instructions), else float32."""
-    if device.startswith("cuda"):
-        return "amp_bf16" if torch.cuda.is_bf16_supported() else "amp"
-    return "amp_bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training run: a name, its model folder, its pictures, and where the result goes."""
-
-    name: str
-    model_folder: Path
-    tsv: Path
-    n_train: int
-    out: Path
-    recipe: Recipe
-
-    @property
-    def epochs(self) -> int:
-        """How many epochs the run has."""
-        return self.recipe.epochs(self.n_train)
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of `epoch_k.pt`."""
-        return self.out / self.name / "checkpoints"
-
-    @property
-    def final(self) -> Path:
-        """The last checkpoint; it exists when the run is finished."""
-        return self.checkpoints / f"epoch_{self.epochs}.pt"
-
-    def command(self, *, device: str, processes: int = 1) -> list[str]:
-        """The torchrun command that makes this run, for this machine or another."""
-        recipe = self.recipe
-        precision = fast_precision(device) if recipe.precision == "auto" else recipe.precision
-        options = {
-            "model": f"local-dir:{self.model_folder}",
-            "train-data": self.tsv,
-            "csv-separator": "\t",
-            "dataset-type": "csv",
-            "logs": self.out,
-            "name": self.name,
-            "epochs": self.epochs,
-            "batch-size": recipe.batch_size // processes,
-            "lr": recipe.lr,
-            "wd": recipe.wd,
-            "warmup": recipe.warmup,
-            "precision": precision,
-            "seed": recipe.seed,
-            "workers": 0,
-            "save-frequency": recipe.save_frequency,
-            "device": device,
-            "log-every-n-steps": 20,
-        }
-        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        return [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            str(processes),
-            "-m",
-            "interp.models.launcher",
-            "--",
-            *words,
-            "--aug-cfg",
-            "scale=(0.9, 1.0)",
-        ]
-
-
-def train(runs: Sequence[Run], *, jobs: int = 2, device: str | None = None) -> None:
+def train(
+    runs: Sequence[Run],
+    *,
+    jobs: int = 2,
+    device: str | None = None,
+    processes: int = 1,
+    track: bool = False,
+) -> None:
     """Make all runs, `jobs` at a time, the cores shared evenly; finished ones are left alone.
 
-    Each goes on from its latest checkpoint. Raises `InterpError` with the end of the log when a run
-    fails; on Ctrl-C the trainers are stopped first, and what they have written stays.
+    Each goes on from its latest checkpoint, over `processes` of this machine; `track` writes what
+    TensorBoard reads beside the checkpoints. Disk is forecast first. Raises `OutputError` where the
+    disk has no room, `SpecificationError` for a folder that holds a run of another specification,
+    `NumericsError` when training diverges (the last good epoch stays), and `InterpError` with the
+    end of the log when a run fails otherwise; other runs go on, and the error comes at the end. On
+    Ctrl-C the trainers are stopped first, and what they have written stays.
     """
-    waiting = [run for run in runs if not run.final.exists()]
+    waiting = [run for run in runs if not _finished(run)]
     if not waiting:
         return
+    for run in waiting:
+        run.check()
+        run.recipe.share(processes)
+    check_room(waiting, jobs=jobs)
+    for run in waiting:
+        run.prepare()
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    threads = max(1, (os.cpu_count() or 1) // min(jobs, len(waiting)))
+    threads = max(1, (os.cpu_count() or 1) // (min(jobs, len(waiting)) * processes))
     stop = Event()
+    commands = [run.command(device=where, processes=processes, track=track) for run in waiting]
     with Bars("train") as bars, ThreadPoolExecutor(max_workers=jobs) as pool:
         tasks = [
-            pool.submit(_supervise, run, where, threads, stop, bars.add(run.name))
-            for run in waiting
+            pool.submit(_supervise, run, command, threads, stop, bars.add(run.name))
+            for run, command in zip(waiting, commands, strict=True)
         ]
         try:
-            for task in tasks:
-                task.result()
+            failed = [error for task in tasks if (error := _outcome(task)) is not None]
         except BaseException:
             stop.set()
             for task in tasks:
                 task.cancel()
             raise
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        raise InterpError(
+            f"train {len(waiting)} models",
+            f"{len(failed)} that failed, the first with {failed[0].given}",
+            "finished runs",
+            "mend that and run again; the others are finished",
+        )
+
+
+def _outcome(task: "Future[None]") -> InterpError | None:
+    """What a run failed with, so that the others go on; a disk without room stops them all."""
+    try:
+        task.result()
+    except OutputError:
+        raise
+    except InterpError as error:
+        return error
+    return None
+
+
+def _finished(run: Run) -> bool:
+    """Whether a run is done; one of another specification by the same name is refused.
+
+    Where it was computed, and so its precision, is no matter any more.
+    """
+    if not run.final.exists():
+        return False
+    if (run.folder / "params.txt").is_file() and run.tsv.is_file():
+        refuse_another(run.folder, run.decisive())
+    (run.checkpoints / LATEST).unlink(missing_ok=True)  # a kill can leave it behind
+    return True
 
 
 def _supervise(
-    run: Run, device: str, threads: int, stop: Event, progress: Callable[[float, str], None]
+    run: Run,
+    command: Sequence[str],
+    threads: int,
+    stop: Event,
+    progress: Callable[[float, str], None],
 ) -> None:
     """Start one trainer and follow its log until it ends or is to stop."""
     if stop.is_set():
@@ -183,7 +132,7 @@ def _supervise(
         "PYTHONWARNINGS": "ignore",
     }
     process = subprocess.Popen(
-        run.command(device=device),
+        command,
         env=environment,
         text=True,
         stdout=subprocess.PIPE,
@@ -203,12 +152,21 @@ def _supervise(
     finally:
         _end(process)
     if not stop.is_set() and not run.final.exists():
+        _tell(tail)
         raise InterpError(
             f"train {run.name}",
             f"a trainer that ended with status {process.returncode} ({_cause(tail)})",
             "a finished run",
-            f"mend that and run again; its log is {run.out / run.name / 'out.log'}",
+            f"mend that and run again; its log is {run.folder / 'out.log'}",
         )
+
+
+def _tell(log: Sequence[str]) -> None:
+    """Raise the error of ours that a trainer told, if there is one."""
+    for line in log:
+        if TOLD in line:
+            name, *parts = json.loads(line.split(TOLD, 1)[1])
+            raise getattr(errors, name)(*parts)
 
 
 def _cause(log: Sequence[str]) -> str:

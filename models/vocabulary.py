@@ -6,7 +6,14 @@ words that captions and prompts can contain; a word that it does not know become
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.core.errors import listed
 
 PAD, UNKNOWN, START, END = "<pad>", "<unk>", "<start>", "<end>"
 
@@ -43,3 +50,41 @@ def write_tokenizer(folder: Path, words: Sequence[str], *, context_length: int) 
         )
     )
     return len(names)
+
+
+def unreadable(tokenizer: Any, sentences: Sequence[str]) -> str:
+    """Why a tokenizer cannot read some of the sentences; empty if it can.
+
+    A tokenizer of whole words takes a word it does not know for `<unk>`, and cuts what is longer
+    than its context: such a sentence would be embedded, but not mean what it says. Byte-pair
+    tokenizers such as CLIP's own know every word. `tokenizer` is open_clip's, as `clip.tokenizer`.
+    """
+    inner = getattr(tokenizer, "tokenizer", None)
+    unknown = getattr(inner, "unk_token_id", None)
+    if inner is None or unknown is None:
+        return ""
+    words = sorted({word for sentence in sentences for word in sentence.split()})
+    strange = [
+        word for word, row in zip(words, _numbers(inner, words), strict=True) if unknown in row
+    ]
+    longest = max(map(len, _numbers(inner, list(sentences))), default=0)
+    room = tokenizer.context_length
+    reasons = [f"the tokenizer does not know {listed(strange, limit=5)}"] if strange else []
+    if longest > room:
+        reasons.append(f"{longest} tokens do not fit a context of {room}")
+    return "; ".join(reasons)
+
+
+def _numbers(inner: Any, texts: list[str]) -> list[list[int]]:
+    """Token numbers of each text, uncut; a tokenizer warns of what its model could not take."""
+    return inner(texts, truncation=False, verbose=False)["input_ids"] if texts else []
+
+
+def remembering(tokenize: Any) -> Any:
+    """Tokenize each distinct caption once."""
+    one = lru_cache(maxsize=200_000)(lambda text: tokenize([text])[0])
+
+    def tokens(texts: list[str] | str) -> Tensor:
+        return torch.stack([one(text) for text in ([texts] if isinstance(texts, str) else texts)])
+
+    return tokens

@@ -70,7 +70,7 @@ def test_an_unwritable_folder_is_said_before_anything_runs(tmp_path: Path) -> No
 
 def test_a_dry_run_says_the_cost_and_does_nothing(tmp_path: Path) -> None:
     done = call("run", "--dry-run", "--out", str(tmp_path / "out"))
-    assert done.returncode == 0 and "4 models" in done.stderr and "minutes" in done.stderr
+    assert done.returncode == 0 and "4 runs" in done.stderr and "minutes" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -116,7 +116,7 @@ def test_ctrl_c_while_training_keeps_checkpoints_and_leaves_no_process(tmp_path:
     ) as process:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and not list(
-            (tmp_path / "out").glob("steps/train-*/checkpoints/epoch_1.pt")
+            (tmp_path / "out").glob("steps/train-*/checkpoints/latest.pt")
         ):
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)

@@ -12,16 +12,20 @@ from interp import Study
 from interp.core.errors import DataError, LeakError, SampleError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.tables import EVIDENCE
+from interp.grid import Grid, longest_caption
 from interp.models.loading import load_clip
 from interp.result import Result
 from interp.specification import Specification
-from interp.study import examine, longest_caption
+from interp.study import examine
 from tests.conftest import SMALL
 
 EXPECTED = {
     "accuracy",
     "accuracy_by_class",
     "differences",
+    "tradeoff",
+    "exposure",
+    "exposure_classes",
     "mixtures",
     "losses",
     "similarity",
@@ -62,6 +66,7 @@ def test_every_model_and_floor_is_measured(small_study: Result) -> None:
 def test_the_untrained_model_answers_at_chance(small_study: Result) -> None:
     frame = small_study.tables["accuracy"].frame
     floor = frame[(frame["control"] == "epoch 0") & (frame["class_set"] == "all")]
+    floor = floor[floor["measure"] == "balanced top-1"]
     assert abs(floor["value"].mean() - 1 / 8) < 0.08
 
 
@@ -143,15 +148,13 @@ def test_the_page_is_one_file(small_study: Result) -> None:
 
 
 def test_a_tampered_mixture_stops_the_study(small_study: Result, tmp_path: Path) -> None:
-    images = Study(SMALL).images()
-    held_out = Study(SMALL).held_out(images)
-    mixtures = Study(SMALL).mixtures(images, held_out, tmp_path)
-    tsv = next(folder for spec, folder, _ in mixtures if spec.setting == "cg-high") / "train.tsv"
-    rows = pd.read_csv(tsv, sep="\t")
-    rows.loc[0, ["domain", "label"]] = ["sketch", held_out[0]]
-    rows.to_csv(tsv, sep="\t", index=False)
+    cells = Grid(SMALL).plan(tmp_path)
+    cell = next(cell for cell in cells if cell.mixture.setting == "cg-high")
+    rows = pd.read_csv(cell.run.tsv, sep="\t")
+    rows.loc[0, ["domain", "label"]] = ["sketch", cell.block.held_out[0]]
+    rows.to_csv(cell.run.tsv, sep="\t", index=False)
     with pytest.raises(LeakError):
-        Study(SMALL).mixtures(images, held_out, tmp_path)
+        Grid(SMALL).plan(tmp_path)
 
 
 def test_one_model_is_examined_on_a_folder(

@@ -5,6 +5,7 @@ InterpError                 whatever the command line reports in a line or two, 
 ├── ShapeError              a tensor or picture of another shape than the place it goes to
 ├── CheckpointError         weights that are missing, cut short, foreign or of another model
 ├── DataError               pictures, classes or domains that are not there or do not fit
+│   ├── PictureError        a picture that cannot be read
 │   └── LeakError           a training distribution that holds what it must withhold
 ├── SampleError             too few samples for the estimator that was asked for
 ├── NumericsError           a NaN or an infinity where a number must stand
@@ -47,6 +48,10 @@ class CheckpointError(InterpError):
 
 class DataError(InterpError):
     """Pictures, classes or domains that are not there or do not fit."""
+
+
+class PictureError(DataError):
+    """A picture that cannot be read: no picture, cut short, or gone."""
 
 
 class LeakError(DataError):

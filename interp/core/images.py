@@ -4,7 +4,8 @@ Select rows by mask or query and everything follows; ask for pairs and get clean
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from interp.core.errors import DataError, SampleError, check_known, listed
+from interp.core.errors import DataError, PictureError, SampleError, check_known, listed
+from interp.core.parallel import side_by_side
+from interp.core.pictures import UNREADABLE, Preparation, Reader
 from interp.core.seeds import rng
+from interp.core.store import fingerprint, replacing, writable
 
 Preprocess = Callable[[Image.Image], Tensor]
 
@@ -28,6 +32,9 @@ class ImageTable:
     Columns that the embedded study adds: `artist`, `drawing` (artist/glyph), `warp` and `style`
     (the seeds that made the picture) and the factors drawn from them.
 
+    A row's picture is the file `root/path`, unless a `reader` says otherwise (shards, data sets);
+    `path` names it in either case. `preparations` are applied to every picture that is read.
+
     >>> frame = pd.DataFrame({"path": ["a.png", "b.png"], "label": ["cat", "cat"],
     ...                       "domain": ["real", "sketch"], "split": "test", "caption": ""})
     >>> images = ImageTable(frame)
@@ -39,6 +46,8 @@ class ImageTable:
     root: Path = Path()
     source: str = "pictures"
     fingerprint: str = ""
+    reader: Reader | None = None
+    preparations: tuple[Preparation, ...] = ()
 
     def __post_init__(self) -> None:
         missing = [name for name in COLUMNS if name not in self.frame.columns]
@@ -60,13 +69,13 @@ class ImageTable:
 
     def __getitem__(self, rows: pd.Series | np.ndarray | Sequence[int] | slice) -> "ImageTable":
         if isinstance(rows, slice):
-            return self._with(self.frame.iloc[rows])
+            return self.with_frame(self.frame.iloc[rows])
         keys = np.asarray(rows)
-        return self._with(self.frame[keys] if keys.dtype == bool else self.frame.iloc[keys])
+        return self.with_frame(self.frame[keys] if keys.dtype == bool else self.frame.iloc[keys])
 
     def query(self, expression: str) -> "ImageTable":
         """Rows for which a pandas expression holds, for example `domain == 'sketch'`."""
-        return self._with(self.frame.query(expression))
+        return self.with_frame(self.frame.query(expression))
 
     def select(self, **wanted: object) -> "ImageTable":
         """Rows whose columns have the wanted values: one value, or any of a list.
@@ -82,10 +91,46 @@ class ImageTable:
                 check_known("select pictures", "column", [column], map(str, self.frame.columns))
             values = [value] if isinstance(value, (str, int, float)) else list(value)  # type: ignore[call-overload]
             keep &= self.frame[column].isin(values).to_numpy()
-        return self._with(self.frame[keep])
+        return self.with_frame(self.frame[keep])
 
-    def _with(self, frame: pd.DataFrame) -> "ImageTable":
-        return ImageTable(frame, self.root, self.source, self.fingerprint)
+    def with_frame(self, frame: pd.DataFrame) -> "ImageTable":
+        """Other rows or columns, the pictures read as before.
+
+        >>> frame = pd.DataFrame({"path": ["a"], "label": "cat", "domain": "real",
+        ...                       "split": "train", "caption": ""})
+        >>> images = ImageTable(frame)
+        >>> images.with_frame(images.frame.assign(split="test")).split.tolist()
+        ['test']
+        """
+        return replace(self, frame=frame)
+
+    def prepared(
+        self, function: Callable[[Image.Image], Image.Image], *, name: str
+    ) -> "ImageTable":
+        """The same rows, with `function` (picture to picture) applied whenever one is read.
+
+        `name` enters the fingerprint, so what is cached of prepared pictures is never taken for
+        what was cached of others: change it when the function changes. To read in several
+        processes, `function` must be importable.
+
+        >>> frame = pd.DataFrame({"path": ["a"], "label": "cat", "domain": "real",
+        ...                       "split": "train", "caption": ""})
+        >>> images = ImageTable(frame, reader=lambda row: Image.new("RGB", (8, 8)))
+        >>> images.prepared(lambda image: image.resize((4, 4)), name="small").picture(0).size
+        (4, 4)
+        """
+        if not name.strip():
+            raise DataError(
+                "prepare pictures",
+                "a preparation without a name",
+                "a name that changes when it does",
+                "pass name=",
+            )
+        return replace(
+            self,
+            fingerprint=fingerprint(self.fingerprint, "prepared", name),
+            preparations=(*self.preparations, Preparation(name, function)),
+        )
 
     @property
     def labels(self) -> list[str]:
@@ -99,21 +144,53 @@ class ImageTable:
 
     def counts(self) -> pd.DataFrame:
         """Pictures per cell, class by domain."""
-        return pd.crosstab(self.frame["label"], self.frame["domain"])
+        # as words: a column of categories would make an index that takes no new names
+        return pd.crosstab(self.frame["label"].astype(str), self.frame["domain"].astype(str))
 
     def picture(self, row: int) -> Image.Image:
-        """The picture in a row, as RGB."""
-        path = self.root / self.frame["path"].iloc[row]
+        """The picture in a row, as RGB, prepared.
+
+        Raises `PictureError`, which names the picture, when it cannot be read.
+        """
+        path = self.root / str(self.frame["path"].iloc[row])
         try:
-            with Image.open(path) as image:
-                return image.convert("RGB")
-        except OSError as error:
-            raise DataError(
+            if self.reader is None:
+                with Image.open(path) as stored:
+                    image = stored.convert("RGB")
+            else:
+                image = self.reader(self.frame.iloc[row]).convert("RGB")
+        except UNREADABLE as error:
+            raise PictureError(
                 f"read {path}",
                 f"a file that is no picture ({error})",
                 "a jpg, png or other picture",
                 "remove or replace the file",
             ) from None
+        for step in self.preparations:
+            image = step.apply(image, path)
+        return image
+
+    def as_files(self, folder: str | Path, *, jobs: int = 1) -> "ImageTable":
+        """The same rows with every picture a file, for whatever must be given paths.
+
+        Pictures that are files already stay where they are. Others are written to `folder` once,
+        as PNG, and prepared ones too, under names that hang on the table's fingerprint and their
+        `path`: an interrupted call goes on, several tables may share a folder. To write in several
+        processes (`jobs`), reader and preparations must survive pickling.
+        """
+        if self.reader is None and not self.preparations:
+            return self
+        target = writable(Path(folder), purpose="pictures").resolve()
+        about = f"{self.source}/{self.fingerprint}/{self.root if self.reader is None else ''}"
+        names = [_file_name(about, str(path)) for path in self.frame["path"]]
+        first = pd.Series(range(len(names))).groupby(pd.Series(names)).first()
+        missing = sorted(int(row) for name, row in first.items() if not (target / name).exists())  # type: ignore[operator]
+        chunks = [missing[start : start + _CHUNK] for start in range(0, len(missing), _CHUNK)]
+        tasks = [(self[rows], target, [names[row] for row in rows]) for rows in chunks]
+        side_by_side(_write_pictures, tasks, jobs=jobs, what="write pictures")
+        return replace(
+            self, frame=self.frame.assign(path=names), root=target, reader=None, preparations=()
+        )
 
     def tensors(self, preprocess: Preprocess, rows: Sequence[int] | None = None) -> Tensor:
         """Preprocessed pictures in one tensor, `batch channel row column`."""
@@ -147,7 +224,7 @@ class ImageTable:
         stream = rng("pairs", seed)
         frame = self.frame.reset_index(drop=True)
         clean, corrupt = [], []
-        for _, group in frame.groupby(agree, sort=True):
+        for _, group in frame.groupby(agree, sort=True, observed=True):
             keys = group[disagree].to_numpy(dtype=object)
             for place, row in enumerate(group.index):
                 partners = np.flatnonzero((keys != keys[place]).all(axis=1))
@@ -169,6 +246,24 @@ class ImageTable:
             same=tuple(agree),
             differ=tuple(disagree),
         )
+
+
+_CHUNK = 64
+"""Pictures written per task: enough to outweigh handing it over, few enough to show progress."""
+
+
+def _file_name(about: str, path: str) -> str:
+    """A name that only this picture of this table has, in one of 256 folders."""
+    key = blake2b(f"{about}\n{path}".encode(), digest_size=12).hexdigest()
+    return f"{key[:2]}/{key[2:]}.png"
+
+
+def _write_pictures(task: tuple["ImageTable", Path, list[str]]) -> None:
+    images, target, names = task
+    for row, name in enumerate(names):
+        (target / name).parent.mkdir(exist_ok=True)
+        with replacing(target / name) as temporary:
+            images.picture(row).save(temporary, format="PNG", compress_level=1)
 
 
 def _spread(labels: np.ndarray, n: int | None, stream: np.random.Generator) -> np.ndarray:

@@ -4,6 +4,7 @@ Resampling is by whole classes (or drawings), never by single pictures or pairs:
 rows rejects true nulls, and a row bootstrap of a pairwise statistic counts duplicates as agreement.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,9 +134,42 @@ def two_way_interval(
     stream = rng("two-way bootstrap", seed)
     rows = stream.integers(units, size=(n_resamples, units))
     columns = stream.integers(blocks, size=(n_resamples, blocks))
-    means = cells[rows[:, :, None], columns[:, None, :]].mean(axis=(1, 2))
+    # how often each way was drawn says all, and spares a copy of the table per resample
+    by_row = np.stack([np.bincount(drawn, minlength=units) for drawn in rows]) / units
+    by_column = np.stack([np.bincount(drawn, minlength=blocks) for drawn in columns]) / blocks
+    means = ((by_row @ cells) * by_column).sum(axis=1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(cells.mean()), float(means.std(ddof=1)), float(low), float(high))
+
+
+def two_sample_interval(
+    first: ArrayLike,
+    second: ArrayLike,
+    statistic: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+    n_resamples: int = 2000,
+) -> Interval:
+    """A statistic of two means, with a percentile bootstrap over the units of each on its own.
+
+    `statistic` takes arrays of first and second means and gives an array of values.
+
+    >>> two_sample_interval([1.0, 3.0], [2.0, 2.0], lambda a, b: a * b).value
+    4.0
+    """
+    one, two = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    value = float(statistic(one.mean(keepdims=True), two.mean(keepdims=True))[0])
+    if min(len(one), len(two)) < 2:
+        return Interval(value, np.nan, np.nan, np.nan)
+    stream = rng("two samples", seed)
+    means = [
+        each[stream.integers(len(each), size=(n_resamples, len(each)))].mean(axis=1)
+        for each in (one, two)
+    ]
+    drawn = statistic(means[0], means[1])
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(value, float(drawn.std(ddof=1)), float(low), float(high))
 
 
 def group_means(values: ArrayLike, groups: ArrayLike | None = None) -> np.ndarray:
@@ -188,9 +222,10 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     [0.02, 0.04]
     """
     p = np.asarray(p_values, dtype=float)
-    order = np.argsort(p)
-    scaled = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
+    tests = np.isfinite(p).sum()  # a p that could not be had is no test of the family
+    order = np.argsort(p)[:tests]  # NaN sorts last
+    scaled = np.maximum.accumulate(p[order] * np.arange(tests, 0, -1))
+    adjusted = np.full_like(p, np.nan)
     adjusted[order] = np.minimum(scaled, 1.0)
     return adjusted
 

@@ -95,3 +95,23 @@ def write_atomic(path: Path, text: str) -> None:
     temporary = path.with_name(f"{path.name}.part-{os.getpid()}")
     temporary.write_text(text)
     temporary.replace(path)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write a file under a temporary name; it gets its own only when the block ends well."""
+    temporary = path.with_name(f"{path.name}.part-{os.getpid()}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise OutputError(
+                f"write {path.name}",
+                "a disk that is full",
+                "free space",
+                "make room and run again; finished files are kept",
+            ) from None
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)

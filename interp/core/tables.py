@@ -30,6 +30,8 @@ COLUMNS: dict[str, str] = {
     "index_low": "lower end of the index's 95 % interval",
     "index_high": "upper end of the index's 95 % interval",
     "p": "probability of a value at least as large under the null",
+    "p_adjusted": "p adjusted for the other tests of its family (Holm)",
+    "family": "the tests that p_adjusted is adjusted for, and their number",
     "unit": "what was resampled: the unit of replication",
     "n_units": "number of such units",
     "n_pictures": "number of pictures",
@@ -48,6 +50,7 @@ COLUMNS: dict[str, str] = {
     "depth_b": "place of site_b in the tower, 0 to 1",
     "dtype": "floating-point format",
     "setting": "training distribution",
+    "architecture": "preset that the model was made from",
     "test_domain": "domain in which classes were held out",
     "domain": "domain of the pictures",
     "domain_a": "first domain of a pair",
@@ -57,13 +60,29 @@ COLUMNS: dict[str, str] = {
     "class_set": "which classes: held-out, seen or all",
     "candidates": "among which classes the model chose: all or held-out",
     "prompts": "named set of prompt templates",
+    "classifier": "what names the class: text, or a classifier learned from pictures",
+    "bias": "subtracted from the logits of seen classes",
+    "accuracy_seen": "balanced accuracy of seen classes, 0 to 1",
+    "accuracy_held_out": "balanced accuracy of held-out classes, 0 to 1",
+    "exposure": "training pictures of the class",
+    "exposed_in": "where those pictures are counted: all domains or natural",
+    "accuracy_in": "balanced accuracy in domain_a, 0 to 1",
+    "accuracy_out": "balanced accuracy in domain_b, 0 to 1",
+    "expected": "accuracy_out that the line of reference models foretells, 0 to 1",
+    "expected_low": "lower end of the line's 95 % interval",
+    "expected_high": "upper end of the line's 95 % interval",
+    "fitted": "whether the line was fitted to this model",
     "epoch": "epochs trained; 0 is the untrained model",
     "control": "floor beside the trained model: epoch 0 or pixels; empty for the model itself",
     "centred": "whether each domain's mean was taken out first",
     # training
     "n_train": "training pictures",
     "steps": "optimiser steps",
+    "step": "optimiser step, from 0",
     "loss": "training loss, nats",
+    "lr": "learning rate of the step",
+    "pictures_per_second": "training pictures per second, over all processes",
+    "waiting": "seconds of a step spent waiting for pictures",
     "seconds": "wall-clock seconds",
     # patching
     "pairing": "what clean and corrupt partners share and differ in",
@@ -90,8 +109,15 @@ COLUMNS: dict[str, str] = {
     # decomposition
     "part": "what is one of those that sum to the embedding, named after where it was written",
     "kind": "attn, mlp, head, token (a head from one position), block, stem, embed or bias",
+    # audit of a mixture
+    "split": "train, test or analysis",
+    "picture": "path of a picture",
+    "other": "path of the picture beside it",
+    "label_b": "class of the other picture",
+    "distance": "bits of 64 in which two perceptual hashes differ",
+    "detail": "what was found, in words",
     # certificate
-    "check": "what was compared",
+    "check": "what was compared or looked for",
     "error": "largest difference as a fraction of the largest absolute value",
     "reference": "what the site was held against",
     "bar": "largest error that passes",
@@ -201,7 +227,7 @@ class Table:
                 "a CSV and a JSON of the same name",
                 "run the study again",
             ) from None
-        words = ("reason", "control", "verdict", "null_kind", "ceiling_kind")
+        words = ("reason", "control", "verdict", "null_kind", "ceiling_kind", "prompts", "setting")
         present = [name for name in words if name in frame.columns]
         for name in present:  # an empty column of words reads as numbers
             frame[name] = frame[name].astype(object).where(frame[name].notna(), "")

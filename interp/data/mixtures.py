@@ -1,182 +1,166 @@
 """Mixtures: which pictures a model is trained on, and which cells (class x domain) are withheld.
 
-A setting is a rule on cells, listed once in `SETTINGS`. A mixture is a folder with an open_clip
-TSV and a manifest; the manifest counts every cell, and one that holds a withheld cell is refused
-when it is written and again when training opens it.
+    specification -> cells and quotas -> pictures with captions -> train.tsv and manifest.json
+
+`settings` says what can be asked for, `subsampling` how many pictures each cell gives, `manifest`
+what is written down and refused, `audit` what may still have leaked.
 """
 
+import csv
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
 
-from interp.core.errors import (
-    DataError,
-    LeakError,
-    SampleError,
-    SpecificationError,
-    check_known,
-    listed,
-)
+from interp.core.errors import DataError, LeakError, check_known, listed
 from interp.core.images import ImageTable
 from interp.core.seeds import rng
-from interp.core.store import complete, file_hash, fingerprint
-from interp.data.prompts import caption
+from interp.core.store import cache_folder, complete, file_hash
+from interp.data.basesets import BaseSet, open_base, read_base
+from interp.data.folds import PAPER_HELD_OUT, choose_held_out, class_folds
+from interp.data.manifest import check_manifest, check_mixture, counted, diff_manifests
+from interp.data.prompts import captions
+from interp.data.settings import BASE, HOLDS, NATURAL, RULES, SETTINGS, MixtureSpec
+from interp.data.subsampling import Cells, check_cells, quotas, ranks, replacements
 
-NATURAL = "real"
+__all__ = [
+    "HOLDS",
+    "NATURAL",
+    "PAPER_HELD_OUT",
+    "RULES",
+    "SETTINGS",
+    "Mixture",
+    "MixtureSpec",
+    "check_manifest",
+    "check_mixture",
+    "choose_held_out",
+    "class_folds",
+    "diff_manifests",
+    "make_mixture",
+    "make_mixtures",
+]
 
-CellRule = Callable[[pd.DataFrame, "MixtureSpec"], pd.Series]
-"""From a frame with `label` and `domain` to a mask of its rows."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A training distribution: the cells it draws from, those it must not hold, its size rule."""
-
-    pool: CellRule
-    withheld: CellRule
-    size_matched: bool
-    meaning: str
-
-
-def _is_test(frame: pd.DataFrame, spec: "MixtureSpec") -> pd.Series:
-    return frame["domain"] == spec.test_domain
-
-
-def _is_held_out(frame: pd.DataFrame, spec: "MixtureSpec") -> pd.Series:
-    return _is_test(frame, spec) & frame["label"].isin(spec.held_out)
-
-
-def _is_narrow(frame: pd.DataFrame, spec: "MixtureSpec") -> pd.Series:
-    return (frame["domain"] == spec.natural) | _is_test(frame, spec)
-
-
-def _is_any(frame: pd.DataFrame, spec: "MixtureSpec") -> pd.Series:
-    return pd.Series(True, index=frame.index)
-
-
-SETTINGS: dict[str, Setting] = {
-    "natural-only": Setting(
-        lambda frame, spec: frame["domain"] == spec.natural,
-        lambda frame, spec: frame["domain"] != spec.natural,
-        False,
-        "natural pictures of all classes",
-    ),
-    "cg-low": Setting(
-        lambda frame, spec: _is_narrow(frame, spec) & ~_is_held_out(frame, spec),
-        _is_held_out,
-        True,
-        "natural pictures and the seen classes in the test domain",
-    ),
-    "cg-high": Setting(
-        lambda frame, spec: ~_is_held_out(frame, spec),
-        _is_held_out,
-        True,
-        "all domains, with only the seen classes in the test domain",
-    ),
-    "leave-out-domain": Setting(
-        lambda frame, spec: ~_is_test(frame, spec),
-        _is_test,
-        True,
-        "all domains but the test domain",
-    ),
-    "upper-bound-low": Setting(
-        _is_narrow,
-        lambda frame, spec: ~_is_any(frame, spec),
-        True,
-        "natural pictures and all classes in the test domain",
-    ),
-    "upper-bound-high": Setting(
-        _is_any, lambda frame, spec: ~_is_any(frame, spec), True, "all domains, all classes"
-    ),
-}
-"""The paper's four settings and two upper bounds (Kempf et al. 2025)."""
-
-
-@dataclass(frozen=True)
-class MixtureSpec:
-    """One training distribution, by name.
-
-    `held_out` are the classes C2 that the compositional settings withhold in `test_domain`. With
-    `size_matched`, every setting but natural-only is subsampled to the size of `cg-low`.
-    """
-
-    setting: str
-    test_domain: str
-    held_out: tuple[str, ...]
-    natural: str = NATURAL
-    size_matched: bool = True
-    domain_words: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_known("make a mixture", "setting", [self.setting], SETTINGS, SpecificationError)
-        if self.test_domain == self.natural:
-            raise SpecificationError(
-                "make a mixture",
-                f"test domain {self.test_domain!r}",
-                "a domain other than the natural one",
-                "choose another test domain",
-            )
+COLUMNS = ("filepath", "title", "label", "domain")
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """The pictures of a training distribution and the specification they answer to."""
+    """The pictures of a training distribution and the specification they answer to.
+
+    `resolved` is what the specification came to on these pictures: the `domains` that joined, the
+    seen classes that were `replaced`, and the pictures `available` in the test domain.
+    """
 
     spec: MixtureSpec
     images: ImageTable
+    resolved: Mapping[str, Any] = field(default_factory=dict)
+
+    def base(self) -> BaseSet | None:
+        """The base set that is added whole, if there is one."""
+        return open_base(self.spec.base) if self.spec.base else None
 
     def manifest(self) -> dict[str, Any]:
-        """Counts per cell, hashes, seed, specification; `LeakError` if it holds a withheld cell."""
+        """Counts per cell, hashes, doses as they came out; `LeakError` if a withheld cell is in.
+
+        `pictures` counts the rows of `train.tsv`, a base TSV's among them; `counts` and the shares
+        are about the pictures of the table alone.
+        """
         frame = self.images.frame
-        counts = {
-            f"{domain}/{label}": int(n)
-            for (domain, label), n in frame.groupby(["domain", "label"], sort=True).size().items()
-        }  # type: ignore[misc]
         content = "hash" if "hash" in frame.columns else "path"
+        base = self.base()
+        rows = base.pictures if base and base.kind == "tsv" else 0
+        held_out = frame["label"].isin(self.spec.held_out)
         manifest = {
+            "name": self.spec.name,
             "specification": asdict(self.spec),
-            "counts": counts,
-            "pictures": len(frame),
+            "counts": counted(frame["domain"], frame["label"]),
+            "pictures": len(frame) + rows,
             "drawings": int(frame["drawing"].nunique()) if "drawing" in frame else None,
             "share_natural": float((frame["domain"] == self.spec.natural).mean()),
-            "share_held_out": float(frame["label"].isin(self.spec.held_out).mean()),
+            "share_held_out": float(held_out.mean()),
+            "held_out_pictures": int(held_out.sum()),
+            "captions_naming_domain": int(frame["names_domain"].sum()),
+            "n_domains": int(frame["domain"].nunique()),
+            "base": asdict(base) if base else None,
+            **self.resolved,
             "source": self.images.source,
             "source_hash": self.images.fingerprint,
-            "pictures_hash": fingerprint(sorted(map(str, frame[content]))),
+            "pictures_hash": _set_hash(frame[content]),
         }
         check_manifest(manifest)
         return manifest
 
     def write(self, folder: Path) -> Path:
-        """Write `train.tsv` (open_clip's CSV data set) and `manifest.json`; return the TSV."""
+        """Write `train.tsv` (open_clip's CSV data set) and `manifest.json`; return the TSV.
+
+        Pictures that are no files yet are written as such into the cache. The rows of a base TSV
+        follow under the domain `base`, without a label. Base shards are named in the manifest, and
+        the trainer reads them beside the TSV.
+        """
         manifest = self.manifest()
-        frame = self.images.frame
-        tsv = pd.DataFrame(
-            {
-                "filepath": [str(self.images.root / path) for path in frame["path"]],
-                "title": frame["caption"],
-                "label": frame["label"],
-                "domain": frame["domain"],
-            }
-        )
         with complete(folder) as temporary:
-            tsv.to_csv(temporary / "train.tsv", sep="\t", index=False)
+            with (temporary / "train.tsv").open("w", encoding="utf-8", newline="") as tsv:
+                tsv.write("\t".join(COLUMNS) + "\n")
+                files = self.images.as_files(cache_folder() / "pictures")
+                _write_rows(tsv, _rows(files))
+                if manifest["base"] and manifest["base"]["kind"] == "tsv":
+                    for chunk in read_base(self.spec.base):
+                        blank = [""] * len(chunk), [BASE] * len(chunk)
+                        _write_rows(tsv, [chunk["filepath"], chunk["title"], *blank])
             manifest["tsv_hash"] = file_hash(temporary / "train.tsv")
             (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
         return folder / "train.tsv"
 
 
+def _rows(images: ImageTable) -> list[Sequence[str]]:
+    """The columns of a TSV of pictures that are files."""
+    frame, root = images.frame, str(images.root)
+    before = "" if root == "." else f"{root.rstrip('/')}/"
+    paths = [path if path.startswith("/") else before + path for path in _words(frame["path"])]
+    return [paths, *(_words(frame[name]) for name in ("caption", "label", "domain"))]
+
+
+def _write_rows(tsv: TextIO, columns: Sequence[Iterable[str]]) -> None:
+    """Tab-separated lines: plainly, ten times faster, unless a value has to be quoted.
+
+    Plain lines are the bytes that pandas writes. It leaves a carriage return bare, which reads as
+    the end of a row, so with values of that kind everything is quoted.
+    """
+    lines = list(map("\t".join, zip(*columns, strict=True)))
+    text = "\n".join(lines)
+    plain = text.count("\t") == len(lines) * (len(columns) - 1) and '"' not in text
+    if plain and "\r" not in text and text.count("\n") == max(0, len(lines) - 1):
+        tsv.write(text + "\n" if lines else "")
+        return
+    frame = pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))
+    quote = csv.QUOTE_ALL
+    frame.to_csv(tsv, sep="\t", index=False, header=False, lineterminator="\n", quoting=quote)
+
+
+def _set_hash(names: pd.Series) -> str:
+    """A hash of names, whatever their order."""
+    text = "\n".join(sorted(map(str, _words(names))))
+    return blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _words(column: pd.Series) -> list[str]:
+    """A column's values; going through numpy is thirty times faster than iterating over arrow's."""
+    return column.to_numpy(dtype=object).tolist()
+
+
 def make_mixture(images: ImageTable, spec: MixtureSpec) -> Mixture:
     """Choose and caption the training pictures of a mixture.
 
-    Subsampling keeps the same share of every cell: the first ceil(share x n) of a cell's pictures
-    in a random but repeatable order, then one fewer in cells drawn at random until it is exact.
+    A picture's caption and its place among those of its cell depend on the seed alone, so two
+    mixtures of one seed differ in nothing but what their specifications say.
+
+    Raises `DataError` for classes or domains that are not there, `SampleError` where a size cannot
+    be matched, `LeakError` where a training picture is also kept for testing.
 
     >>> cells = [(label, domain) for label in ("cat", "dog") for domain in ("real", "sketch")]
     >>> frame = pd.DataFrame(cells, columns=["label", "domain"]).assign(
@@ -185,128 +169,96 @@ def make_mixture(images: ImageTable, spec: MixtureSpec) -> Mixture:
     >>> make_mixture(ImageTable(frame), spec).images.path.tolist()
     ['a', 'b', 'c']
     """
-    check_known("make a mixture", "domain", [spec.test_domain, spec.natural], images.domains)
-    check_known("hold out a class", "class", spec.held_out, images.labels)
-    train = images.frame[images.frame["split"] == "train"].reset_index(drop=True)
-    setting = SETTINGS[spec.setting]
-    pool = train[setting.pool(train, spec)]
-    if pool.empty:
-        raise SampleError(
-            f"make the mixture {spec.setting}",
-            "no training picture in its cells",
-            "at least one",
-            "give more pictures or another setting",
-        )
-    if spec.size_matched and setting.size_matched:
-        pool = _subsample(pool, _reference_size(train, spec), spec)
-    chosen = pool.sort_index().reset_index(drop=True)
-    stream = rng(f"captions/{spec.setting}/{spec.test_domain}", spec.seed)
-    chosen["caption"] = [
-        caption(label, domain, stream, domain_words=spec.domain_words)
-        for label, domain in zip(chosen["label"], chosen["domain"], strict=True)
-    ]
-    mixture = Mixture(spec, ImageTable(chosen, images.root, images.source, images.fingerprint))
-    _check_apart(chosen, images.frame[images.frame["split"] != "train"])
-    return mixture
+    return next(make_mixtures(images, [spec]))
 
 
-def _reference_size(train: pd.DataFrame, spec: MixtureSpec) -> int:
-    return int(SETTINGS["cg-low"].pool(train, spec).sum())
+def make_mixtures(images: ImageTable, specs: Iterable[MixtureSpec]) -> Iterator[Mixture]:
+    """The mixtures of many specifications, one at a time; what they share is worked out once."""
+    table = _Table(images)
+    for spec in specs:
+        yield table.mixture(spec)
 
 
-def _subsample(pool: pd.DataFrame, size: int, spec: MixtureSpec) -> pd.DataFrame:
-    """Keep `size` rows, the same share of each cell."""
-    if len(pool) < size:
-        raise SampleError(
-            f"match the size of {spec.setting} to cg-low",
-            f"{len(pool)} pictures in its cells",
-            f"at least {size}",
-            "give more pictures or set size_matched = false",
-        )
-    stream = rng(f"subsample/{spec.setting}/{spec.test_domain}", spec.seed)
-    shuffled = pool.iloc[stream.permutation(len(pool))]
-    cells = shuffled.groupby(["domain", "label"], sort=True)
-    rank = cells.cumcount()
-    # exact in integers: ceil(size * n / len(pool)) without the rounding of a share
-    quota = -(-size * cells["path"].transform("size") // len(pool))
-    kept = shuffled[rank < quota]
-    last = kept[(rank == quota - 1)[kept.index]]
-    surplus = last.index[stream.permutation(len(last))[: len(kept) - size]]
-    return kept.drop(surplus)
+class _Table:
+    """A table's training pictures, counted, ranked and captioned once for all its mixtures."""
+
+    def __init__(self, images: ImageTable) -> None:
+        frame = images.frame
+        repeated = frame["path"][frame["path"].duplicated()]
+        if len(repeated):
+            raise DataError(
+                f"make a mixture of {images.source}",
+                f"{len(repeated)} rows that stand there before ({listed(repeated, limit=3)})",
+                "every picture once",
+                "remove the repeated rows",
+            )
+        is_train = (frame["split"] == "train").to_numpy()
+        self.images, self.domains, self.labels = images, images.domains, images.labels
+        self.train = frame[is_train].reset_index(drop=True)
+        self.rest = frame[~is_train]
+        key = "hash" if "hash" in frame.columns else "path"
+        kept = set(_words(self.rest[key]))
+        self.is_twin = np.array([word in kept for word in _words(self.train[key])], dtype=bool)
+        self.cells = Cells.count(self.train["label"], self.train["domain"])
+        self._kept: dict[tuple[str, object, int], Any] = {}
+
+    def mixture(self, spec: MixtureSpec) -> Mixture:
+        """One mixture."""
+        self._check(spec)
+        wanted = quotas(self.cells, spec).ravel()
+        places = self._once("places", spec.rule, spec, lambda: ranks(self.cells, spec))
+        texts, named = self._once("captions", spec.domain_words, spec, lambda: self._captions(spec))
+        rows = np.flatnonzero(places < wanted[self.cells.of_picture])
+        chosen = self.train.take(rows).reset_index(drop=True)
+        chosen = chosen.assign(caption=texts[rows], names_domain=named[rows])
+        _check_apart(chosen, self.is_twin[rows])
+        return Mixture(spec, self.images.with_frame(chosen), self._resolved(spec))
+
+    def _once(self, what: str, option: object, spec: MixtureSpec, make: Callable[[], Any]) -> Any:
+        """What many mixtures of a seed share, made for the first of them."""
+        key = (what, option, spec.seed)
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+    def _captions(self, spec: MixtureSpec) -> tuple[np.ndarray, np.ndarray]:
+        stream = rng("captions", spec.seed)
+        labels, domains = self.train["label"], self.train["domain"]
+        return captions(labels, domains, stream, domain_words=spec.domain_words)
+
+    def _check(self, spec: MixtureSpec) -> None:
+        check_known("make a mixture", "domain", [spec.test_domain, spec.natural], self.domains)
+        if BASE in self.domains:
+            raise DataError(
+                "make a mixture",
+                f"pictures of a domain called {BASE!r}",
+                "another name, for this one is the base set's",
+                "rename the domain",
+            )
+        check_known("hold out a class", "class", spec.held_out, self.labels)
+        check_known("take in a foreign class", "class", spec.foreign, self.labels)
+        check_known("ask for a class", "class", spec.labels, self.labels)
+        check_cells(self.cells, spec, self.rest)
+
+    def _resolved(self, spec: MixtureSpec) -> dict[str, Any]:
+        """What the specification came to on these pictures."""
+        there = spec.test_domain in self.cells.domains
+        here = self.cells.counts[self.cells.row(spec.test_domain)] if there else []
+        available = dict(zip(self.cells.labels, map(int, here), strict=False))
+        return {
+            "domains": list(spec.other_domains(self.cells.domains)),
+            "replaced": replacements(self.cells, spec) if spec.overlap < 1 else {},
+            "available": {label: n for label, n in available.items() if n},
+        }
 
 
-def _check_apart(train: pd.DataFrame, rest: pd.DataFrame) -> None:
+def _check_apart(chosen: pd.DataFrame, is_twin: np.ndarray) -> None:
     """No training picture may stand among those that models are tested or analysed on."""
-    key = "hash" if "hash" in train.columns else "path"
-    twins = train[train[key].isin(set(rest[key]))]
-    if len(twins):
+    if is_twin.any():
+        twins = chosen[is_twin]
         raise LeakError(
             "train on these pictures",
             f"{len(twins)} that are also kept for testing ({listed(twins['path'])})",
             "train and test pictures that differ",
             "remove the duplicates",
         )
-
-
-def check_manifest(manifest: dict[str, Any]) -> None:
-    """Refuse a manifest that trains on a cell which its own specification withholds."""
-    spec = MixtureSpec(
-        **{**manifest["specification"], "held_out": tuple(manifest["specification"]["held_out"])}
-    )
-    cells = pd.DataFrame(
-        [name.split("/", 1) for name, n in manifest["counts"].items() if n],
-        columns=["domain", "label"],
-    )
-    withheld = cells[SETTINGS[spec.setting].withheld(cells, spec)]
-    if len(withheld):
-        names = [f"{row.label} in {row.domain}" for row in withheld.itertuples()]
-        raise LeakError(
-            f"train on the mixture {spec.setting}",
-            f"pictures of {listed(names)}",
-            "none of a withheld cell",
-            "make the mixture again from its specification",
-        )
-
-
-def check_mixture(folder: Path) -> dict[str, Any]:
-    """Read a mixture's manifest, see that its TSV is the one it describes, and return it.
-
-    The TSV's own rows are held against the specification too: a manifest can be edited.
-    """
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        tsv = pd.read_csv(folder / "train.tsv", sep="\t", keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"open the mixture {folder}",
-            f"files that do not read ({error})",
-            "train.tsv and manifest.json",
-            "make the mixture again",
-        ) from None
-    counts = tsv.groupby(["domain", "label"]).size()
-    check_manifest({**manifest, "counts": {f"{d}/{c}": int(n) for (d, c), n in counts.items()}})  # type: ignore[misc]
-    if file_hash(folder / "train.tsv") != manifest["tsv_hash"]:
-        raise LeakError(
-            f"train on {folder}",
-            "a train.tsv that its manifest does not describe",
-            "the TSV as it was written",
-            "make the mixture again",
-        )
-    return manifest
-
-
-def choose_held_out(labels: list[str], n: int, *, seed: int = 0) -> tuple[str, ...]:
-    """`n` classes to withhold, drawn at random but repeatably.
-
-    >>> choose_held_out(["cat", "dog", "owl"], 1)
-    ('dog',)
-    """
-    if not 1 <= n < len(labels):
-        raise SpecificationError(
-            "hold out classes",
-            f"{n} of {len(labels)}",
-            f"1 to {len(labels) - 1}",
-            "choose another number",
-        )
-    order = rng("held-out classes", seed).permutation(sorted(labels))
-    return tuple(str(label) for label in np.sort(order[:n]))

@@ -20,6 +20,12 @@ GREY = "#8c8c8c"
 THRESHOLDS = (0.2, 0.5)
 """An index is "not shared" below the first, "shared" above the second."""
 
+PLURALS = {
+    "class x block": "classes in every block",
+    "class within block": "classes, each in its own block",
+}
+"""Units of replication whose plural is not made with an s."""
+
 LEGEND = {"orientation": "h", "x": 0, "y": 1.03, "yanchor": "bottom", "xanchor": "left"}
 
 
@@ -145,8 +151,9 @@ def counts(rows: Frame) -> str:
     'n = 15 classes, 240 pictures, 60 drawings, 1 trained model per row'
     """
     unit = next((name for name in rows["unit"] if name), "unit") if len(rows) else "unit"
+    plural = PLURALS.get(unit, f"{unit}{'es' if unit.endswith('s') else 's'}")
     nouns = (
-        ("n_units", unit, f"{unit}{'es' if unit.endswith('s') else 's'}"),
+        ("n_units", unit, plural),
         ("n_pictures", "picture", "pictures"),
         ("n_drawings", "drawing", "drawings"),
         ("n_runs", "trained model per row", "trained models per row"),
@@ -157,6 +164,15 @@ def counts(rows: Frame) -> str:
         if len(known):
             parts.append(f"{span(known)} {one if known.max() == 1 else many}")
     return f"n = {', '.join(parts)}" if parts else "n is not recorded"
+
+
+def resampled(rows: Frame) -> str:
+    """What intervals are over, in words: classes, and blocks where there are several.
+
+    >>> resampled(pd.DataFrame({"unit": ["class", "class x block"]}))
+    'classes and blocks'
+    """
+    return "classes and blocks" if any("block" in unit for unit in rows["unit"]) else "classes"
 
 
 def span(counted: Frame) -> str:

@@ -18,12 +18,16 @@ from interp.report.figures import (
     layout,
     numbers,
     reference,
+    resampled,
     rows_axis,
 )
 from interp.report.naming import (
     CANDIDATES,
     CLASS_SETS,
+    CLASSIFIERS,
+    OKABE_ITO,
     PROMPTS,
+    SYMBOLS,
     number,
     ordered_settings,
     percent,
@@ -32,13 +36,21 @@ from interp.report.naming import (
     setting_look,
     setting_name,
 )
-from interp.report.primary import EPOCH_0, final, held_out_differences, prompt_sets
+from interp.report.primary import (
+    EPOCH_0,
+    TOP_1,
+    final,
+    held_out_differences,
+    prompt_sets,
+    text_head,
+    top_1,
+)
 from interp.report.reading import Frame, Result
 
 
 def accuracy_by_setting(result: Result, *, name: str = "accuracy") -> Figure | None:
     """Balanced accuracy on held-out classes in the test domain, a point per setting."""
-    frame = result.frame("accuracy")
+    frame = top_1(result.frame("accuracy"))
     rows = frame[(frame["class_set"] == "held-out") & (frame["domain"] == frame["test_domain"])]
     if rows["value"].notna().sum() == 0:
         return None
@@ -61,7 +73,8 @@ def accuracy_by_setting(result: Result, *, name: str = "accuracy") -> Figure | N
         name,
         f"Balanced accuracy on held-out classes in {where}",
         f"Balanced top-1: mean over classes of each class's accuracy. {counts(final(rows))}; bars "
-        "are 95 % intervals over classes. Hollow: the same model untrained; dashed: chance.",
+        f"are 95 % intervals over {resampled(final(rows))}. Hollow: the same model untrained; "
+        "dashed: chance.",
         _list_values(final(rows)),
         traces,
         layout(
@@ -138,7 +151,7 @@ def _list_values(rows: Frame) -> str:
 
 def accuracy_by_domain(result: Result) -> Figure | None:
     """Balanced accuracy in every domain, a line of points per setting."""
-    rows = final(result.frame("accuracy")).dropna(subset=["value"])
+    rows = final(top_1(result.frame("accuracy"))).dropna(subset=["value"])
     rows = rows[rows["prompts"].isin(prompt_sets(rows)[:1])]
     rows = rows[rows["candidates"].isin(["all", ""])]
     if rows.empty:
@@ -166,7 +179,7 @@ def accuracy_by_domain(result: Result) -> Figure | None:
         "accuracy-by-domain",
         "Balanced accuracy in each domain",
         f"Balanced top-1 among all classes, {PROMPTS['neutral']}. {counts(rows)}; bars are 95 % "
-        "intervals over classes.",
+        f"intervals over {resampled(rows)}.",
         f"Accuracy of {len(settings)} settings in {sequence(domains)}",
         traces,
         layout(
@@ -198,6 +211,71 @@ def _by_domain(
         "text": [plain(name) for name in rows["domain"]],
         "hovertemplate": "%{text}: %{y:.1%}<extra>%{fullData.name}</extra>",
         "meta": list(meta),
+    }
+
+
+def classifiers(result: Result) -> Figure | None:
+    """Accuracy on held-out classes in the test domain by text and by what pictures teach."""
+    frame = final(result.frame("accuracy"))
+    rows = frame[
+        (frame["measure"] == TOP_1)
+        & (frame["class_set"] == "held-out")
+        & (frame["candidates"] == "all")
+        & (frame["domain"] == frame["test_domain"])
+    ].dropna(subset=["value"])
+    rows = rows[rows["prompts"].isin(["", *prompt_sets(text_head(rows))[:1]])]
+    names = [name for name in CLASSIFIERS if name in set(rows["classifier"])]
+    if len(names) < 2:
+        return None
+    options = [name for name in result.test_domains if name in set(rows["test_domain"])]
+    settings = ordered_settings(rows["setting"])
+    traces = [
+        _by_classifier(here, settings, number, len(names), place)
+        for place, test_domain in enumerate(options)
+        for number, name in enumerate(names)
+        for here in [
+            rows[
+                (rows["test_domain"] == test_domain) & (rows["classifier"] == name)
+            ].drop_duplicates("setting")
+        ]
+        if len(here)
+    ]
+    return Figure(
+        "classifiers",
+        f"Vision or alignment? Other classifiers on the same embeddings in {sequence(options)}",
+        "Balanced top-1 on held-out classes among all classes. A linear probe of the own domain is "
+        f"an oracle: it was taught these classes there. {counts(rows)}; bars are 95 % intervals "
+        f"over {resampled(rows)}.",
+        f"Accuracy of {len(settings)} settings by {sequence(names)}",
+        traces,
+        layout(
+            120 + (24 + 14 * len(names)) * len(settings),
+            xaxis=axis("balanced accuracy", tickformat=".0%", rangemode="tozero"),
+            yaxis=axis(
+                "",
+                tickvals=list(range(len(settings))),
+                ticktext=[plain(setting_name(name)) for name in settings],
+                range=[len(settings) - 0.5, -0.5],
+            ),
+        ),
+        [Choice("Test domain", options)],
+    )
+
+
+def _by_classifier(rows: Frame, settings: Sequence[str], number: int, n: int, place: int) -> Trace:
+    name = rows["classifier"].iloc[0]
+    aside = (number - (n - 1) / 2) * 0.18
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": CLASSIFIERS[name],
+        "x": numbers(rows["value"]),
+        "y": [settings.index(setting) + aside for setting in rows["setting"]],
+        "error_x": errors(rows, "value", "low", "high"),
+        "marker": {"color": OKABE_ITO[number], "symbol": SYMBOLS[number], "size": 10},
+        "text": [plain(setting_name(setting)) for setting in rows["setting"]],
+        "hovertemplate": "%{text}: %{x:.1%}<extra>%{fullData.name}</extra>",
+        "meta": [place],
     }
 
 
@@ -248,11 +326,13 @@ def differences(result: Result) -> Figure | None:
 
 def accuracy_by_class(result: Result) -> Figure | None:
     """Accuracy of every held-out class in the test domain, class by setting."""
-    frame = result.frame("accuracy_by_class")
+    frame = text_head(result.frame("accuracy_by_class"))
     rows = frame[(frame["control"] == "") & (frame["domain"] == frame["test_domain"])]
     rows = rows[rows["prompts"].isin(prompt_sets(rows)[:1]) & rows["candidates"].isin(["all", ""])]
     held_out = result.specification.get("held_out")
-    if isinstance(held_out, list) and held_out:
+    if (rows["class_set"] == "held-out").any():  # which classes they are may differ by block
+        rows = rows[rows["class_set"] == "held-out"]
+    elif isinstance(held_out, list) and held_out:
         rows = rows[rows["label"].isin([str(name) for name in held_out])]
     if rows["value"].notna().sum() == 0:
         return None

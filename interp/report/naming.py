@@ -30,6 +30,13 @@ PROMPTS = {
     "neutral": "neutral prompts",
     "domain-averaged": "prompts averaged over domain words",
     "domain-specific": "prompts with the domain's own words",
+    "paper": "the paper's 86 prompts",
+}
+CLASSIFIERS = {
+    "text": "text head",
+    "prototype (natural)": "class means of natural pictures",
+    "linear (natural)": "linear probe of natural pictures",
+    "linear (own domain)": "linear probe of the own domain",
 }
 CANDIDATES = {"all": "among all classes", "held-out": "among the held-out classes only"}
 CLASS_SETS = {"held-out": "held-out classes", "seen": "seen classes", "all": "all classes"}
@@ -40,10 +47,16 @@ def setting_name(setting: str) -> str:
 
     >>> setting_name("cg-high − cg-low")
     'CG high diversity − CG low diversity'
+    >>> setting_name("cg-high, 2 domains")
+    'CG high diversity, 2 domains'
     """
     if not setting:
         return CHECKPOINT
-    return " − ".join(SETTINGS[part][0] if part in SETTINGS else part for part in contrast(setting))
+    parts = [part.partition(",") for part in contrast(setting)]
+    return " − ".join(
+        (SETTINGS[kind][0] if kind in SETTINGS else kind) + comma + rest
+        for kind, comma, rest in parts
+    )
 
 
 def contrast(setting: str) -> list[str]:
@@ -56,9 +69,14 @@ def contrast(setting: str) -> list[str]:
 
 
 def ordered_settings(settings: Iterable[str]) -> list[str]:
-    """Each setting once, those that the page knows first and in its order."""
-    given = list(dict.fromkeys(settings))
-    return [name for name in SETTINGS if name in given] + [n for n in given if n not in SETTINGS]
+    """Each setting once, those that the page knows first and in its order, variants after each.
+
+    >>> ordered_settings(["other", "cg-high, 2 domains", "cg-high", "cg-low"])
+    ['cg-low', 'cg-high', 'cg-high, 2 domains', 'other']
+    """
+    places = {name: place for place, name in enumerate(SETTINGS)}
+    given = sorted(dict.fromkeys(settings), key=lambda name: name not in places)
+    return sorted(given, key=lambda name: places.get(name.partition(",")[0], len(places)))
 
 
 def setting_look(setting: str, place: int = 0) -> tuple[str, str]:

@@ -29,14 +29,18 @@ TABLES = (
 )
 """The tables that the page knows how to show."""
 
+OPTIONAL = ("tradeoff", "exposure", "exposure_classes", "robustness", "epochs")
+"""Tables that a run may do without: the page shows those that are there, and misses none."""
+
 WORDS = frozenset(
     "measure estimand null_kind ceiling_kind unit verdict reason tower site site_b dtype setting "
-    "test_domain domain domain_a domain_b train_domain label class_set candidates prompts control "
-    "pairing metric clean_label clean_domain corrupt_label corrupt_domain drawing check".split()
+    "test_domain domain domain_a domain_b train_domain label class_set candidates prompts "
+    "classifier family exposed_in control pairing metric clean_label clean_domain corrupt_label "
+    "corrupt_domain drawing check".split()
 )
 """Columns that hold text; an empty cell there is an empty word."""
 
-FLAGS = frozenset({"centred", "ok"})
+FLAGS = frozenset({"centred", "ok", "fitted"})
 YES = frozenset({"true", "1", "1.0"})
 
 Frame = Any
@@ -63,7 +67,8 @@ class Result:
     def _typed(self) -> Mapping[str, Frame]:
         empty = pd.DataFrame()
         typed = {
-            name: tidy(self.tables[name].frame if name in self.tables else empty) for name in TABLES
+            name: tidy(self.tables[name].frame if name in self.tables else empty)
+            for name in (*TABLES, *OPTIONAL)
         }
         if self.one_model:  # nothing was held out from it, whatever domain it was asked about
             typed = {name: frame.assign(test_domain="") for name, frame in typed.items()}
@@ -117,10 +122,10 @@ def read_result(folder: Path) -> Result:
     facts = _facts(folder)
     tables: dict[str, Table] = {}
     absent: dict[str, str] = {}
-    for name in TABLES:
+    for name in (*TABLES, *OPTIONAL):
         path = folder / "tables" / f"{name}.csv"
         if not path.exists():
-            absent[name] = UNMADE
+            absent |= {name: UNMADE} if name in TABLES else {}
             continue
         try:
             # all as text, for `tidy` to type: a class may be called 007, None or True

@@ -8,10 +8,14 @@ from interp.report.figures_accuracy import (
     accuracy_by_class,
     accuracy_by_domain,
     accuracy_by_setting,
+    classifiers,
     differences,
 )
 from interp.report.figures_certificate import certificate
+from interp.report.figures_curves import epochs, tradeoff
+from interp.report.figures_exposure import exposure
 from interp.report.figures_patching import patching
+from interp.report.figures_robustness import robustness
 from interp.report.figures_sharing import domain_map, probe_map, profile
 from interp.report.figures_training import losses, mixtures
 from interp.report.naming import sequence
@@ -33,6 +37,7 @@ class Plan:
     grids: Callable[[Result], list[Grid]] = lambda result: []
     note: str = ""
     study_only: bool = False
+    optional: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,20 @@ PLANS = (
         "Zero-shot: a picture gets the class whose averaged text embedding is nearest by cosine. "
         "Balanced top-1 = mean over classes of each class's accuracy. Differences are paired.",
         ("accuracy", "differences", "accuracy_by_class"),
-        (accuracy_by_setting, differences, accuracy_by_domain, accuracy_by_class),
+        (accuracy_by_setting, differences, accuracy_by_domain, classifiers, accuracy_by_class),
         note="A setting can be worse among all classes merely because it prefers seen ones; "
         "among the held-out classes only, that preference cannot play.",
+    ),
+    Plan(
+        "behind",
+        "Behind the accuracy",
+        "A bias against seen classes (Chao et al. 2016), training pictures per class, accuracy in "
+        "natural pictures (Taori et al. 2020) and time in training: what else may move accuracy.",
+        (),
+        (tradeoff, exposure, robustness, epochs),
+        note="None of these was drawn at random: they say what goes with accuracy, not why.",
+        study_only=True,
+        optional=("tradeoff", "exposure", "exposure_classes", "robustness", "epochs"),
     ),
     Plan(
         "similarity",
@@ -121,13 +137,19 @@ PLANS = (
 
 
 def sections(result: Result) -> list[Section]:
-    """Fill the plans; for one checkpoint, only those of which something was measured."""
-    filled = [_fill(result, plan) for plan in PLANS if not (plan.study_only and result.one_model)]
-    return [one for one in filled if one.tables or not result.one_model]
+    """Fill the plans: for one checkpoint, and of what is optional, only what was measured."""
+    filled = [
+        (plan, _fill(result, plan)) for plan in PLANS if not (plan.study_only and result.one_model)
+    ]
+    return [
+        section
+        for plan, section in filled
+        if section.tables or section.missing or (plan.tables and not result.one_model)
+    ]
 
 
 def _fill(result: Result, plan: Plan) -> Section:
-    present = [name for name in plan.tables if name in result.tables]
+    present = [name for name in (*plan.tables, *plan.optional) if name in result.tables]
     drawn = [figure for draw in plan.figures if present for figure in [draw(result)] if figure]
     grids = plan.grids(result) if present else []
     return Section(
@@ -146,13 +168,14 @@ def _missing(result: Result, plan: Plan, drawn: bool) -> list[str]:
     """What is not here and why, in a sentence for each reason."""
     found = []
     by_reason: dict[str, list[str]] = {}
-    for name in plan.tables:
+    tables = (*plan.tables, *plan.optional)
+    for name in tables:
         if name in result.absent and not result.one_model:
             by_reason.setdefault(result.absent[name], []).append(name)
     for reason, names in by_reason.items():
         noun = "table" if len(names) == 1 else "tables"
         found.append(f"Missing: the {noun} {sequence(names)} ({reason}).")
-    if not drawn and not by_reason and any(name in result.tables for name in plan.tables):
+    if not drawn and not by_reason and any(name in result.tables for name in tables):
         found.append(_nothing(result, plan))
     return found
 
@@ -161,7 +184,7 @@ def _nothing(result: Result, plan: Plan) -> str:
     """Why tables that are there give no figure."""
     reasons = {
         reason
-        for name in plan.tables
+        for name in (*plan.tables, *plan.optional)
         if name in result.tables
         for reason in result.frame(name)["reason"]
         if reason

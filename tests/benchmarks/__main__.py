@@ -2,6 +2,7 @@
 
 python -m tests.benchmarks                 all of them (an hour and a half on two cores)
 python -m tests.benchmarks start train     some of them
+python -m tests.benchmarks vits            a search for small ViTs that learn; only when named
 """
 
 import os
@@ -15,7 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.mixing import mix
 from tests.benchmarks.opening import open_
+from tests.benchmarks.training import train, vits
 
 FOLDER = Path("interp-report") / "benchmarks"
 
@@ -45,103 +48,6 @@ def start() -> None:
             f"start: {name:14} {statistics.median(times):.2f} s"
             + (f" (bar {bar} s)" if bar else "")
         )
-
-
-def train() -> None:
-    """Training throughput against the bare forward and backward of the same model, one thread."""
-    import torch
-
-    from interp.data import open_images
-    from interp.data.mixtures import MixtureSpec, choose_held_out, make_mixture
-    from interp.models.training import Recipe, fast_precision
-    from interp.study import Study
-
-    torch.set_num_threads(1)
-    images = open_images()
-    held_out = choose_held_out(images.labels, 10)
-    precision = fast_precision("cpu")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        tsv = make_mixture(images, MixtureSpec("cg-high", "sketch", held_out)).write(folder / "m")
-        model = Study()._model_folder(images, folder)
-        step, bare = _loaded_and_bare(model, tsv, precision, Recipe().batch_size)
-        pairs = [(seconds(step), seconds(bare)) for _ in range(15)][3:]
-    ours, theirs = (128 / statistics.median(column) for column in zip(*pairs, strict=True))
-    ratio = statistics.median(b / a for a, b in pairs)
-    print(
-        f"train: {ours:.0f} pictures/s with loading, loss and optimizer; bare forward and backward "
-        f"{theirs:.0f}; ratio {ratio:.2f} (bar 0.70); {precision}, channels_last, one thread"
-    )
-
-
-def _loaded_and_bare(
-    model_folder: Path, tsv: Path, precision: str, batch_size: int
-) -> tuple[Callable[[], object], Callable[[], object]]:
-    """One step of the launcher's loop on open_clip's parts, and the bare model on a fixed batch."""
-    import torch
-    from open_clip import create_loss, get_tokenizer
-    from open_clip_train.data import get_data
-    from open_clip_train.precision import get_autocast
-    from open_clip_train.train import train_one_epoch
-
-    from interp.models import launcher
-
-    args = launcher.prepare(
-        [
-            "--model",
-            f"local-dir:{model_folder}",
-            "--train-data",
-            str(tsv),
-            "--csv-separator",
-            "\t",
-            "--dataset-type",
-            "csv",
-            "--batch-size",
-            str(batch_size),
-            "--workers",
-            "0",
-            "--precision",
-            precision,
-            "--device",
-            "cpu",
-            "--log-every-n-steps",
-            "1000000",
-            "--name",
-            "bench",
-        ]
-    )
-    args.distributed, args.world_size, args.rank, args.local_rank = False, 1, 0, 0
-    model, transforms = launcher.build(args, torch.device("cpu"))
-    model.train()
-    optimizer = launcher.build_optimizer(model, args)
-    tokenizer = launcher.remembering(get_tokenizer(args.model))
-    data = get_data(args, transforms, tokenizer=tokenizer)
-    loader = data["train"].dataloader
-    for text in loader.dataset.captions:  # as after the first epoch: every caption tokenized once
-        tokenizer([text])
-    loss, batches = create_loss(args), iter(loader)
-    images, texts = next(batches)
-
-    class One:
-        """The loader, one batch an epoch."""
-
-        num_batches, num_samples = 1, batch_size
-
-        def __iter__(self):
-            yield next(batches)
-
-    data["train"].dataloader = One()
-
-    def step() -> None:
-        train_one_epoch(model, data, loss, 0, optimizer, None, lambda step: None, None, args)
-
-    def bare() -> None:
-        with get_autocast(precision, device_type="cpu")():
-            total = torch.stack(list(loss(**model(images, texts), output_dict=True).values())).sum()
-        optimizer.zero_grad()
-        total.backward()
-
-    return step, bare
 
 
 def study() -> None:
@@ -233,12 +139,14 @@ def _print_worst(name: str, frame: Any) -> None:
 BENCHMARKS = {
     "certificates": certificates,
     "start": start,
+    "mix": mix,
     "train": train,
+    "vits": vits,
     "open": open_,
     "study": study,
     "seeds": seeds,
 }
 
 if __name__ == "__main__":
-    for chosen in sys.argv[1:] or list(BENCHMARKS):
+    for chosen in sys.argv[1:] or [name for name in BENCHMARKS if name != "vits"]:
         BENCHMARKS[chosen]()

@@ -321,24 +321,3 @@ def test_a_tower_that_works_in_place_does_not_spoil_the_kept_stream() -> None:
     # one block's write is patched: a cache of the stream itself would hold what was overwritten
     table = sweep(tower, **inputs, metric=difference, sites="blocks.*.hook_mlp_out", batch_size=3)
     check_against_naive(table, tower, inputs, difference, 5e-6)
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
-def test_progress_ends_where_it_said(
-    vit: TinyViT, vit_inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch, batch_size: int
-) -> None:
-    """The number of forwards said beforehand is the number of those that come."""
-    said: list[tuple[int, int]] = []
-
-    def count(items: Any, what: str, total: int) -> Any:
-        done = list(items)
-        said.append((len(done), total))
-        return iter(done)
-
-    monkeypatch.setattr("interp.circuits.runs.track", count)
-    for sites in ("blocks.*.hook_resid_pre", "blocks.*.hook_mlp_out"):
-        sweep(
-            vit, **vit_inputs, metric=difference, batch_size=batch_size, sites=sites,
-            axes=("layer", "pos"),
-        )  # fmt: skip
-    assert len(said) == 2 and all(done == total for done, total in said)

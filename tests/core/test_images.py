@@ -1,5 +1,6 @@
 """Selection keeps columns aligned, pairs are what they say, and pictures are read when needed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from interp.core.errors import DataError, SampleError
+from interp.core.errors import DataError, PictureError, SampleError
 from interp.core.images import ImageTable
 
 
@@ -94,3 +95,111 @@ def test_tensors_keep_the_order(tmp_path: Path) -> None:
         ),
         read,
     )
+
+
+class Colours:
+    """A reader without files: the row's number is its colour."""
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+
+    def __call__(self, row: pd.Series) -> Image.Image:
+        self.read.append(row["path"])
+        return Image.new("L", (4, 4), int(row["warp"]))
+
+
+def by_reader(n_per_cell: int = 3) -> ImageTable:
+    return replace(table(n_per_cell), reader=Colours(), fingerprint="a")
+
+
+def test_a_reader_stands_in_for_files() -> None:
+    images = by_reader()
+    picture = images.select(label="dog")[2:].picture(0)
+    assert picture.mode == "RGB" and picture.getpixel((0, 0)) == (2, 2, 2)
+
+
+def test_a_reader_that_fails_names_the_picture() -> None:
+    def torn(row: pd.Series) -> Image.Image:
+        raise OSError("torn")
+
+    with pytest.raises(PictureError, match=r"real/cat/0\.png: given a file that is no .*torn"):
+        replace(table(), reader=torn).picture(0)
+
+
+def test_files_are_written_once(tmp_path: Path) -> None:
+    images = by_reader()
+    written = images.as_files(tmp_path)
+    assert isinstance(images.reader, Colours) and len(images.reader.read) == len(images) == 18
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
+    next(iter(stamps)).unlink()  # as if the call had been interrupted
+    images.reader.read.clear()
+    again = images.as_files(tmp_path)
+    assert again.frame.equals(written.frame) and len(images.reader.read) == 1
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
+    assert set(kept) == set(stamps) and sum(kept[p] == stamps[p] for p in kept) == 17
+    assert not [path for path in tmp_path.rglob("*") if "part" in path.name]
+
+
+def test_files_of_parts_and_of_other_tables_share_a_folder(tmp_path: Path) -> None:
+    images = by_reader()
+    whole = images.as_files(tmp_path)
+    part = images.select(label="owl").as_files(tmp_path)
+    assert set(part.path) < set(whole.path) and len(list(tmp_path.rglob("*.png"))) == 18
+    replace(images, fingerprint="b").as_files(tmp_path)
+    assert len(list(tmp_path.rglob("*.png"))) == 36
+
+
+def test_several_processes_write_what_one_does(tmp_path: Path) -> None:
+    images = by_reader(30)  # several chunks
+    one, two = (images.as_files(tmp_path / str(jobs), jobs=jobs) for jobs in (1, 2))
+    assert one.path.tolist() == two.path.tolist()
+    for row in range(0, len(images), 7):
+        assert one.picture(row).tobytes() == two.picture(row).tobytes()
+
+
+def test_rows_that_are_files_stay_where_they_are(tmp_path: Path) -> None:
+    images = table()
+    assert images.as_files(tmp_path / "none") is images and not (tmp_path / "none").exists()
+
+
+def test_preparations_run_in_turn_and_name_themselves() -> None:
+    images = by_reader()
+    both = images.prepared(lambda p: p.resize((2, 6)), name="flat").prepared(
+        lambda p: p.rotate(90, expand=True), name="turned"
+    )
+    assert both.picture(0).size == (6, 2)
+    other = images.prepared(lambda p: p, name="turned").prepared(lambda p: p, name="flat")
+    prints = {each.fingerprint for each in (images, both, other)}
+    assert len(prints) == 3
+    assert images.prepared(lambda p: p, name="flat").select(label="cat").fingerprint in {
+        images.prepared(lambda p: p.convert("L"), name="flat").fingerprint
+    }  # the name is what counts
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda p: None, "with mine: given one that returns NoneType"),
+        (lambda p: 1 / 0, r"with mine: given one that fails \(ZeroDivisionError"),
+    ],
+)
+def test_a_preparation_that_fails_is_named(function, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        by_reader().prepared(function, name="mine").picture(0)
+
+
+def test_a_preparation_needs_a_name() -> None:
+    with pytest.raises(DataError, match="without a name"):
+        by_reader().prepared(lambda p: p, name=" ")
+
+
+def test_categories_behave_as_words() -> None:
+    words = table()
+    kinds = {"label": "category", "domain": "category", "split": "category"}
+    images = ImageTable(words.frame.astype(kinds))
+    part, same = (each.select(label=["cat", "owl"]) for each in (images, words))
+    assert part.labels == same.labels == ["cat", "owl"]
+    assert part.counts().equals(same.counts())
+    for each, other in ((part.pairs(seed=3), same.pairs(seed=3)),):
+        assert each.corrupt_rows.tolist() == other.corrupt_rows.tolist()
+    assert part.query("domain == 'real'").path.tolist() == same.select(domain="real").path.tolist()

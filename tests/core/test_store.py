@@ -1,5 +1,6 @@
 """Folders are complete or absent, tables and plates come back as they were saved."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from interp.core.errors import DataError, OutputError, SpecificationError
 from interp.core.plates import Plate
-from interp.core.store import complete, fingerprint, writable
+from interp.core.store import complete, fingerprint, replacing, writable
 from interp.core.tables import EVIDENCE, Table
 
 
@@ -63,3 +64,20 @@ def test_a_plate_keeps_its_caption_and_keys(tmp_path: Path) -> None:
     loaded = Plate.load(plate.save(tmp_path))
     assert (loaded.caption, loaded.keys) == (plate.caption, {"domain": "real"})
     assert loaded.image.tobytes() == plate.image.tobytes()
+
+
+def test_a_replaced_file_is_whole_or_not_there(tmp_path: Path) -> None:
+    target = tmp_path / "x.txt"
+    with pytest.raises(RuntimeError), replacing(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+    with replacing(target) as temporary:
+        temporary.write_text("whole")
+        assert not target.exists()
+    assert target.read_text() == "whole" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_full_disk_under_a_replaced_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="a disk that is full"), replacing(tmp_path / "x"):
+        raise OSError(errno.ENOSPC, "No space left on device")

@@ -8,6 +8,9 @@ from PIL import Image
 from interp import open_images
 from interp.core import progress
 from interp.core.errors import DataError
+from interp.data import strays
+from interp.data.prompts import words_for
+from tests.data import made
 
 
 def fill(root: Path, cells: dict[str, int]) -> Path:
@@ -74,3 +77,61 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 def test_html_in_a_name_is_legal_data(tmp_path: Path) -> None:
     fill(tmp_path, {"real/<b>cat": 2, "sketch/<b>cat": 2})
     assert open_images(tmp_path).labels == ["<b>cat"]
+
+
+LAYOUTS = {
+    # domains with the word that captions may use for them, classes, and what else lies about
+    "PACS": (
+        {
+            "art_painting": "painting",
+            "cartoon": "cartoon",
+            "photo": "photo",
+            "sketch": "sketch",
+        },
+        ["dog", "elephant", "giraffe", "guitar", "horse", "house", "person"],
+        ["photo_train_kfold.txt", "photo_test_kfold.txt"],
+    ),
+    "OfficeHome": (
+        {
+            "Art": "painting",
+            "Clipart": "clipart",
+            "Product": "product photo",
+            "Real World": "photo",
+        },
+        ["Alarm_Clock", "Backpack", "Push_Pin", "ToothBrush"],
+        ["ImageInfo.csv", "imagelist.txt"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_collections_open_as_they_are_unpacked(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, classes, others = LAYOUTS[name]
+    fill(tmp_path, {f"{domain}/{label}": 5 for domain in words for label in classes})
+    for other in others:
+        (tmp_path / other).write_text("photo/dog/056_0001.jpg 1\n")
+    progress.set_quiet(False)
+    images = open_images(tmp_path)
+    progress.set_quiet(True)
+    assert images.domains == sorted(words) and images.labels == sorted(classes)
+    assert (images.counts() == 5).all(axis=None)
+    assert f"{len(others)} outside the two levels" in capsys.readouterr().err
+    for domain, word in words.items():
+        assert words_for(domain)[0] == word
+
+
+def test_an_archive_beside_the_folders_is_a_stray(tmp_path: Path) -> None:
+    fill(tmp_path, {"real/cat": 2, "sketch/cat": 2})
+    (tmp_path / "pictures.tar").write_bytes(b"the archive it was unpacked from")
+    assert len(open_images(tmp_path)) == 4
+
+
+def test_decoding_is_capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, {"real/cat": 2, "sketch/cat": 2})
+    whole = made.large()
+    (tmp_path / "real/cat/cut.png").write_bytes(whole[: len(whole) // 2])
+    assert len(open_images(tmp_path)) == 4
+    monkeypatch.setattr(strays, "DECODED", 3)
+    assert len(open_images(tmp_path)) == 5

@@ -1,14 +1,25 @@
 """Small towers of every kind, for tests that hold for all of them."""
 
-from collections.abc import Callable
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from open_clip.model import CLIP
+from PIL import Image
 from torch import Tensor
 
+from interp.models.launcher import main
+from interp.models.recipes import Recipe
+from interp.models.runs import Run
+from interp.models.shards import Base
 from interp.models.towers import open_tower
+from interp.models.vocabulary import write_tokenizer
 
 VIT: Any = {"layers": 3, "width": 32, "patch_size": 8, "image_size": 32, "head_width": 16}
 RESNET: Any = {"layers": (1, 2, 1, 1), "width": 8, "image_size": 64, "head_width": 64}
@@ -45,3 +56,78 @@ def small_batch() -> Callable[..., Tensor]:
         return torch.randn(n, 3, side, side)
 
     return make
+
+
+@dataclass(frozen=True)
+class Toy:
+    """What trains in seconds: squares of three colours, their captions, and a tiny ViT."""
+
+    model: Path
+    tsv: Path
+    n_train: int
+
+    def run(self, out: Path, *, name: str = "toy", base: Base | None = None, **recipe: Any) -> Run:
+        """A run of two steps an epoch, by default in float64 and without augmentation."""
+        usual = {"batch_size": 24, "warmup": 2, "precision": "fp64", "augment": False, "epochs": 4}
+        usual = {name: value for name, value in usual.items() if name not in recipe}
+        if "steps" in recipe:
+            usual.pop("epochs", None)
+        return Run(name, self.model, self.tsv, self.n_train, out, Recipe(**usual, **recipe), base)
+
+
+TOY_COLOURS = {"red": (200, 40, 40), "green": (40, 180, 60), "null": (60, 60, 210)}
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    """48 pictures of 20 pixels, one of the classes called null, and a ViT of 16 pixels."""
+    folder = tmp_path_factory.mktemp("toy")
+    stream, rows = np.random.default_rng(0), []
+    for number in range(48):
+        label = list(TOY_COLOURS)[number % 3]
+        noise = stream.normal(0, 20, (20, 20, 3)) + TOY_COLOURS[label]
+        path = folder / f"{number}.png"
+        Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(path)
+        caption = f"{('a', 'the')[number % 2]} {label} square {number % 5}"
+        rows.append(f"{path}\t{caption}\t{label}\treal\n")
+    tsv = folder / "train.tsv"
+    tsv.write_text("filepath\ttitle\tlabel\tdomain\n" + "".join(rows))
+    model = folder / "model"
+    model.mkdir()
+    words = ["a", "the", "square", *TOY_COLOURS, *map(str, range(5))]
+    size = write_tokenizer(model, words, context_length=6)
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {
+            "layers": 2, "width": 16, "head_width": 8, "patch_size": 8, "image_size": 16,
+        },
+        "text_cfg": {
+            "context_length": 6, "vocab_size": size, "width": 16, "heads": 2, "layers": 1,
+            "hf_tokenizer_name": ".",
+        },
+    }  # fmt: skip
+    (model / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    return Toy(model, tsv, 48)
+
+
+@pytest.fixture
+def launch() -> Iterator[Callable[[Run], None]]:
+    """Trains a run in this process, as torchrun would in one of its own."""
+    logging.debug("")  # pytest's handlers stand first
+    root = logging.getLogger()
+    handlers = list(root.handlers)
+    levels = {name: logging.getLogger(name).level for name in root.manager.loggerDict}
+    level, threads = root.level, torch.get_num_threads()
+
+    def launch(run: Run) -> None:
+        words = run.command(device="cpu")
+        main(words[words.index("--") + 1 :])
+
+    yield launch
+    for handler in [each for each in root.handlers if each not in handlers]:
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(level)
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
+    torch.set_num_threads(threads)

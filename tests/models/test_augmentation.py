@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 
-from interp.models.augmentation import Crop, quick
+from interp.models.augmentation import Crop, quick, split
 
 SCALE, RATIO = (0.9, 1.0), (3 / 4, 4 / 3)
 
@@ -80,3 +80,32 @@ def test_what_it_does_not_know_is_left_alone():
     evaluation = transform(is_train=False)
     given = picture((48, 40))
     assert torch.equal(quick(evaluation)(given), evaluation(given))
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+def test_a_batch_has_the_values_of_its_pictures_to_the_bit(is_train):
+    whole = quick(transform(is_train=is_train))
+    each, finish = split(whole)
+    given = [picture((48, 40), mode, seed) for seed, mode in enumerate(["RGB", "L", "RGBA", "P"])]
+    random.seed(3)
+    one_by_one = torch.stack([whole(each_picture) for each_picture in given])
+    random.seed(3)
+    together = finish([each(each_picture) for each_picture in given])
+    assert torch.equal(together, one_by_one) and together.dtype == torch.float32
+    assert together.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_transform_that_it_does_not_know_is_only_stacked():
+    slow = transform(is_train=False)
+    each, finish = split(slow)
+    assert torch.equal(finish([each(picture((48, 40)))])[0], slow(picture((48, 40))))
+
+
+def test_the_crop_is_the_one_torchvision_makes():
+    """Whose `forward` draws through the same `get_params`."""
+    crop, given = Crop((32, 24), SCALE, RATIO), picture((48, 40))
+    random.seed(3)
+    ours = crop(given)
+    random.seed(3)
+    theirs = RandomResizedCrop.forward(crop, given)
+    assert ours.size == (24, 32) and ours.tobytes() == theirs.tobytes()

@@ -1,21 +1,29 @@
-"""Training: resumable, repeatable, atomic, with the untrained model kept."""
+"""Training as a user starts it: side by side under torchrun, resumable, with errors of our own."""
 
+import os
 import subprocess
-import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from interp.core.errors import InterpError, SampleError, SpecificationError
+from interp.core.errors import (
+    CheckpointError,
+    DataError,
+    InterpError,
+    NumericsError,
+    OutputError,
+    SpecificationError,
+)
 from interp.core.images import ImageTable
 from interp.data.mixtures import MixtureSpec, make_mixture
 from interp.data.prompts import vocabulary
-from interp.models.launcher import build_optimizer, prepare, save
-from interp.models.presets import PRESETS, write_model_folder
+from interp.models import training
+from interp.models.presets import write_model_folder
 from interp.models.training import Recipe, Run, train
-from interp.study import longest_caption
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +66,14 @@ def test_a_killed_run_goes_on_and_ends_where_an_unbroken_one_does(
     whole = run_of("whole", model_folder, tsv, tmp_path / "a")
     train([whole], jobs=1, device="cpu")
     part = run_of("whole", model_folder, tsv, tmp_path / "b")
-    command = part.command(device="cpu")
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as process:
-        while process.poll() is None and not (part.checkpoints / "epoch_2.pt").exists():
+    with subprocess.Popen(
+        part.command(device="cpu"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+        # as many threads as `train` gives: they add up in another order
+        env={**os.environ, "OMP_NUM_THREADS": str(os.cpu_count() or 1)},
+    ) as process:
+        while process.poll() is None and not (part.checkpoints / "latest.pt").exists():
             time.sleep(0.05)
         process.kill()
     (part.checkpoints / "writing.tmp").write_bytes(b"half a checkpoint")
@@ -75,93 +88,88 @@ def test_a_finished_run_is_left_alone(model_folder: Path, tsv: Path, tmp_path: P
     run = run_of("done", model_folder, tsv, tmp_path)
     run.checkpoints.mkdir(parents=True)
     run.final.write_bytes(b"finished")
+    (run.checkpoints / "latest.pt").write_bytes(b"left by a kill between two files")
     train([run], jobs=1)
     assert run.final.read_bytes() == b"finished"
+    assert not (run.checkpoints / "latest.pt").exists()
 
 
-def test_a_failing_trainer_shows_the_end_of_its_log(tsv: Path, tmp_path: Path) -> None:
-    run = run_of("broken", tmp_path / "no such model", tsv, tmp_path)
-    with pytest.raises(InterpError, match="no such model"):
+def test_a_finished_run_of_another_specification_is_refused(toy: Any, tmp_path: Path) -> None:
+    run = toy.run(tmp_path)
+    run.checkpoints.mkdir(parents=True)
+    run.final.write_bytes(b"finished")
+    lines = {**run.decisive(), "precision": "computed elsewhere"}
+    (run.folder / "params.txt").write_text("".join(f"{k}: {v}\n" for k, v in lines.items()))
+    train([run])
+    with pytest.raises(SpecificationError, match="seed 0, now 1"):
+        train([replace(run, recipe=replace(run.recipe, seed=1))])
+
+
+def test_a_failing_trainer_shows_the_end_of_its_log(toy: Any, tmp_path: Path) -> None:
+    """A tokenizer that does not read: the forecast does not open it, and the trainer fails."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "open_clip_config.json").write_bytes(
+        (toy.model / "open_clip_config.json").read_bytes()
+    )
+    run = replace(toy.run(tmp_path), model_folder=model)
+    with pytest.raises(InterpError, match=r"ended with status 1 \(.*Error.*its log is"):
         train([run], jobs=1, device="cpu")
+
+
+def test_errors_of_the_trainer_come_as_their_own_kind(toy: Any, tmp_path: Path) -> None:
+    """The picture was there when the list was made; the rate makes the weights overflow."""
+    tsv = tmp_path / "train.tsv"
+    tsv.write_text(toy.tsv.read_text().replace("/7.png", "/no such.png"))
+    with pytest.raises(DataError, match=r"no such\.png, which does not read"):
+        train([replace(toy.run(tmp_path), tsv=tsv)], device="cpu")
+    diverging = toy.run(tmp_path, name="wild", lr=1e300, warmup=0)
+    with pytest.raises(NumericsError, match="the last good epoch is kept"):
+        train([diverging], device="cpu")
+    assert [path.name for path in diverging.checkpoints.iterdir()] == ["epoch_0.pt"]
+
+
+def test_a_failing_run_leaves_the_others_to_end(toy: Any, tmp_path: Path) -> None:
+    wild = [toy.run(tmp_path, name=name, lr=1e300, warmup=0) for name in ("wild", "wilder")]
+    tame = toy.run(tmp_path)
+    with pytest.raises(InterpError, match=r"train 3 models: given 2 that failed.*others are fin"):
+        train([*wild, tame], jobs=1, device="cpu")
+    assert tame.final.exists() and not any(run.final.exists() for run in wild)
+
+
+def test_a_disk_that_fills_up_is_reported_and_the_run_goes_on_later(
+    toy: Any, tmp_path: Path
+) -> None:
+    run = toy.run(tmp_path)
+    run.checkpoints.mkdir(parents=True)
+    (run.checkpoints / "writing.tmp").symlink_to("/dev/full")
+    with pytest.raises(OutputError, match="Make room and run again"):
+        train([run], device="cpu")
+    train([run], device="cpu")
+    assert run.final.exists()
+
+
+def test_what_cannot_be_trained_starts_nothing(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(*_: object) -> None:
+        raise AssertionError("a trainer was started")
+
+    monkeypatch.setattr(training, "_supervise", started)
+    good = toy.run(tmp_path)
+    with pytest.raises(SpecificationError, match="24 pictures in 5 parts"):
+        train([good], processes=5)
+    with pytest.raises(DataError, match="not there"):
+        train([good, replace(good, tsv=tmp_path / "no.tsv")])
+    with pytest.raises(CheckpointError, match="open_clip refuses"):
+        train([replace(good, model_folder=tmp_path)])
+    with pytest.raises(AssertionError, match="started"):
+        train([good], device="cpu")
 
 
 @pytest.mark.slow
 def test_two_ranks_train_on_the_cpu(model_folder: Path, tsv: Path, tmp_path: Path) -> None:
     """open_clip's own main crashes here: DDP is told a device id on the CPU."""
     run = run_of("two", model_folder, tsv, tmp_path, steps=3)
-    done = subprocess.run(
-        run.command(device="cpu", processes=2), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert run.final.exists()
+    train([run], jobs=1, device="cpu", processes=2)
     assert not any(key.startswith("module.") for key in weights(run.final))
-
-
-def test_checkpoints_are_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = torch.nn.Linear(2, 2)
-    args = prepare(["--lr", "0.1", "--train-data", "x.tsv", "--model", "RN50", "--name", "n"])
-    args.rank, args.local_rank = 0, 0
-    optimizer = build_optimizer(model, args)
-    save(tmp_path, 1, model, optimizer, None, args)
-
-    def cut(content: object, path: Path) -> None:
-        path.write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(torch, "save", cut)
-    with pytest.raises(KeyboardInterrupt):
-        save(tmp_path, 2, model, optimizer, None, args)
-    assert (tmp_path / "epoch_1.pt").exists() and not (tmp_path / "epoch_2.pt").exists()
-
-
-def test_gains_and_biases_do_not_decay() -> None:
-    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LayerNorm(2))
-    args = prepare(["--wd", "0.3", "--train-data", "x.tsv", "--model", "RN50"])
-    plain, decayed = build_optimizer(model, args).param_groups
-    assert [p.ndim for p in decayed["params"]] == [2] and decayed["weight_decay"] == 0.3
-    assert len(plain["params"]) == 3 and plain["weight_decay"] == 0.0
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"precision": "fp8"}, "amp_bf16"),
-        ({"steps": 0}, "at least one"),
-        ({"batch_size": 1}, "two"),
-    ],
-)
-def test_bad_recipes_are_refused(values: dict[str, object], words: str) -> None:
-    with pytest.raises(SpecificationError, match=words):
-        Recipe(**values)  # type: ignore[arg-type]
-
-
-def test_steps_become_whole_epochs() -> None:
-    assert Recipe(steps=100, batch_size=10).epochs(205) == 5
-    with pytest.raises(SampleError, match="smaller batch_size"):
-        Recipe(batch_size=64).epochs(63)
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_opens_in_open_clip(
-    preset: str, small_images: ImageTable, tmp_path: Path
-) -> None:
-    import open_clip
-
-    longest = longest_caption(small_images)
-    words = vocabulary(small_images.labels, small_images.domains)
-    folder = write_model_folder(tmp_path / preset, preset, words=words, longest=longest)
-    model = open_clip.create_model(f"local-dir:{folder}")
-    tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
-    tokens = tokenizer(["a light bulb is visible in an informational chart.", "xyzzy"])
-    end = len(tokenizer.tokenizer) - 1
-    assert (tokens == end).sum(dim=1).tolist() == [1, 1] and int(tokens.max()) == end
-    assert tokens[1].tolist()[:3] == [end - 1, 1, end]
-    assert model.encode_text(tokens).shape == (2, 128)
-
-
-def test_the_command_is_torchruns() -> None:
-    command = Run("n", Path("m"), Path("t.tsv"), 99, Path("o"), Recipe(batch_size=9)).command(
-        device="cpu", processes=3
-    )
-    assert command[:3] == [sys.executable, "-m", "torch.distributed.run"]
-    assert command[command.index("--batch-size") + 1] == "3"

@@ -13,6 +13,7 @@ from PIL import Image
 from interp.core.plates import Plate
 from interp.core.statistics import verdict
 from interp.core.tables import Table
+from tests.report.planted import evaluation_tables
 
 SETTINGS: tuple[str, ...] = ("natural-only", "leave-out-domain", "cg-low", "cg-high")
 DOMAINS = ("real", "clipart", "painting", "sketch")
@@ -83,6 +84,7 @@ def study_tables(
         "patching": _patching(index),
         "patching_examples": _examples(index),
         "certificate": certificate(),
+        **evaluation_tables(accuracy),
     }
 
 

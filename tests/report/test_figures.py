@@ -17,7 +17,10 @@ from interp.report.figures_accuracy import (
 )
 from interp.report.figures_answer import answer_figure
 from interp.report.figures_certificate import certificate
+from interp.report.figures_curves import epochs, tradeoff
+from interp.report.figures_exposure import exposure
 from interp.report.figures_patching import patching
+from interp.report.figures_robustness import robustness
 from interp.report.figures_sharing import domain_map, probe_map, profile
 from interp.report.figures_training import losses, mixtures
 from interp.report.naming import SETTINGS, setting_name
@@ -42,6 +45,10 @@ DRAWN: dict[str, Callable[[Result], Figure | None]] = {
     "probe map": probe_map,
     "patching": patching,
     "certificate": certificate,
+    "tradeoff": tradeoff,
+    "exposure": exposure,
+    "robustness": robustness,
+    "epochs": epochs,
 }
 NAMES = {setting: words for setting, (words, _, _) in SETTINGS.items()}
 

@@ -15,7 +15,7 @@ from interp.core.errors import DataError, OutputError
 from interp.report import build_page
 from interp.report.embedding import downloads
 from interp.report.page import render
-from interp.report.reading import TABLES, read_result
+from interp.report.reading import OPTIONAL, TABLES, read_result
 
 Build = Callable[..., Path]
 Frames = Callable[[], dict[str, pd.DataFrame]]
@@ -136,8 +136,29 @@ def test_damaged_and_foreign_tables_are_named(build: Build) -> None:
     assert "its file is empty" in text
 
 
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_optional_tables_are_shown_and_never_missed(
+    build: Build, study_frames: Frames, name: str
+) -> None:
+    frame = study_frames()[name]
+    assert "Missing: " not in render(read_result(build(rung4={"cg-high": 0.8}, without=(name,))))
+    numbers = frame.select_dtypes("number").columns
+    hollow = frame.assign(**dict.fromkeys(numbers, np.nan))
+    for number, replaced in enumerate((frame.head(1), hollow, frame.head(0))):
+        render(read_result(build(replaced={name: replaced}, name=f"with-{number}")))
+    folder = build(name="damaged")
+    (folder / "tables" / f"{name}.csv").write_bytes(b"")
+    assert f"Missing: the table {name} (its file is empty)" in render(read_result(folder))
+
+
+def test_a_page_of_an_older_run_has_no_empty_section(build: Build) -> None:
+    old = build_page(build(without=OPTIONAL, name="old")).read_text()
+    assert 'id="behind"' not in old
+    assert 'id="behind"' in build_page(build(name="new")).read_text()
+
+
 def test_nothing_but_facts(build: Build) -> None:
-    text = build_page(build(without=TABLES, plates=False)).read_text()
+    text = build_page(build(without=(*TABLES, *OPTIONAL), plates=False)).read_text()
     assert text.count("Missing: ") >= 7
     assert 'id="canvas-' not in text
 
@@ -150,7 +171,7 @@ def test_one_checkpoint(build: Build) -> None:
             mode="model",
             accuracy={"": 0.4},
             index={"": 0.7},
-            without=("mixtures", "losses", "differences", "accuracy_by_class"),
+            without=("mixtures", "losses", "differences", "accuracy_by_class", *OPTIONAL),
             specification={"natural": "real"},
             name="model",
         )

@@ -1,0 +1,88 @@
+"""Does one number per class go with another? Spearman's correlation, with its evidence."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from interp.core.errors import ShapeError
+from interp.core.seeds import rng
+from interp.core.statistics import jackknife, permutation_p
+
+
+@dataclass(frozen=True)
+class Association:
+    """A rank correlation with its 95 % interval and p; `reason` says why there is none."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    n: int
+    reason: str = ""
+
+
+def spearman(
+    first: ArrayLike, second: ArrayLike, *, seed: int = 0, n_permutations: int = 4999
+) -> Association:
+    """Spearman's rank correlation of two numbers per unit, rank ties averaged.
+
+    The interval is a jackknife over units of Fisher's z = artanh(rho), turned back, so that it
+    stays within -1 and 1; p is two-sided, the second number permuted over whole units. Nothing can
+    be said with fewer than five units or where a number does not vary. Raises `ShapeError` where
+    the two are not of one length.
+
+    >>> found = spearman([1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 6, 5])
+    >>> round(found.value, 3), found.p < 0.05
+    (0.943, True)
+    """
+    x, y = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if x.shape != y.shape or x.ndim != 1:
+        raise ShapeError(
+            "correlate two numbers per unit",
+            f"shapes {x.shape} and {y.shape}",
+            "two lists of one length",
+            "give one pair of numbers per unit",
+        )
+    known = np.isfinite(x) & np.isfinite(y)
+    x, y = x[known], y[known]
+    n = len(x)
+    if n < 5:
+        return Association(np.nan, np.nan, np.nan, np.nan, n, f"{n} units, at least 5 are needed")
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        constant = "first" if np.ptp(x) == 0 else "second"
+        return Association(
+            np.nan, np.nan, np.nan, np.nan, n, f"the {constant} number is the same for all units"
+        )
+    value = _rho(x, y)
+    left_out = [_rho(np.delete(x, unit), np.delete(y, unit)) for unit in range(n)]
+    spread = jackknife(_fisher(value), [_fisher(each) for each in left_out])
+    drawn = _permuted(x, y, rng("spearman", seed), n_permutations)
+    return Association(
+        value,
+        float(np.tanh(spread.low)),
+        float(np.tanh(spread.high)),
+        permutation_p(abs(value) - 1e-12, np.abs(drawn)),
+        n,
+        "" if np.isfinite(spread.low) else "without one unit a number does not vary: no interval",
+    )
+
+
+def _rho(x: np.ndarray, y: np.ndarray) -> float:
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return np.nan
+    return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
+
+
+def _fisher(rho: float) -> float:
+    """artanh, finite where the ranks agree exactly."""
+    return float(np.arctanh(np.clip(rho, -1 + 1e-9, 1 - 1e-9)))
+
+
+def _permuted(
+    x: np.ndarray, y: np.ndarray, stream: np.random.Generator, n_permutations: int
+) -> np.ndarray:
+    """Correlations of x with permutations of y: products of standardised ranks."""
+    a, b = (stats.zscore(stats.rankdata(each)) for each in (x, y))
+    return stream.permuted(np.tile(b, (n_permutations, 1)), axis=1) @ a / len(a)

@@ -1,0 +1,329 @@
+"""A grid makes the models of a study: one specification, every training distribution, every block.
+
+    pictures -> blocks -> mixtures -> runs -> accuracy -> tables
+
+Every run lies in a folder named by the hash of all that it depends on, so that runs which two grids
+(or two test domains of one) have in common are trained once, and an interrupted grid goes on.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from interp.core.errors import SpecificationError, check_known, listed
+from interp.core.images import ImageTable
+from interp.core.progress import say
+from interp.core.store import fingerprint
+from interp.data import open_images
+from interp.data.embedded import study_classes
+from interp.data.folds import choose_held_out, class_folds
+from interp.data.manifest import check_mixture
+from interp.data.mixtures import MixtureSpec, make_mixture
+from interp.data.prompts import DOMAIN_WORDS, TEMPLATES, vocabulary, words_for
+from interp.models.presets import is_full_size, write_model_folder
+from interp.models.training import Base, Run, train
+from interp.result import versions
+from interp.specification import ImagesSpec, Specification, TrainingSpec
+from interp.steps import Model
+
+UNTRAINED = "epoch 0"
+PICTURES_PER_SECOND = 1200
+"""Rough speed of training the small ResNet at 48 pixels, two runs side by side on two cores."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """What all models of a repetition share: pictures, held-out classes, and a seed.
+
+    `pool` are all pictures; `images` those of the label set, which models are asked about.
+    """
+
+    seed: int
+    pool: ImageTable
+    held_out: tuple[str, ...]
+    foreign: tuple[str, ...] = ()
+
+    @cached_property
+    def images(self) -> ImageTable:
+        """The pictures of the label set."""
+        if not self.foreign:
+            return self.pool
+        return self.pool[(~self.pool.label.isin(self.foreign)).to_numpy()]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid: an architecture, trained on a mixture, in a block."""
+
+    training: TrainingSpec
+    mixture: MixtureSpec
+    block: Block
+    manifest: dict[str, Any]
+    run: Run
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """The columns that its results are filed under."""
+        return {
+            "architecture": self.training.name,
+            "setting": self.mixture.name,
+            "test_domain": self.mixture.test_domain,
+            "seed": self.block.seed,
+        }
+
+    def model(self, epoch: int | None = None) -> Model:
+        """The model after an epoch, by default the last."""
+        last = epoch is None or epoch == self.run.epochs
+        return Model(
+            self.run.final if last else self.run.checkpoints / f"epoch_{epoch}.pt",
+            self.mixture.name,
+            self.mixture.test_domain,
+            self.block.seed,
+            control=UNTRAINED if epoch == 0 else "",
+            preset=self.training.name,
+            supervised=self.training.objective == "supervised",
+            epoch=self.run.epochs if epoch is None else epoch,
+        )
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The models that a specification asks for.
+
+    >>> Grid().cost().split(":")[0]
+    '4 runs of resnet-small, 1000 steps of 128 pictures'
+    """
+
+    specification: Specification = field(default_factory=Specification)
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> "Grid":
+        """The grid that a TOML file describes."""
+        return cls(Specification.from_toml(path))
+
+    def cost(self) -> str:
+        """What training takes, before it begins."""
+        spec, domains = self.specification, self.specification.mixtures.test_domains
+        n = self.n_blocks * len(domains) * len(spec.mixtures.settings)
+        names = [mixture.name for mixture in spec.mixtures.made(domains[0], ())]
+        repeats = f"{spec.blocks} blocks" if spec.blocks else f"seeds {listed(spec.seeds)}"
+        runs = ", ".join(f"{n} runs of {each.name}, {_length(each)}" for each in spec.architectures)
+        pictures = sum(n * each.steps * each.batch_size for each in spec.architectures)
+        minutes = pictures / PICTURES_PER_SECOND / 60
+        return f"{runs}: {listed(names, limit=20)}; test domain {listed(domains)}; {repeats}" + (
+            f"; about {minutes:.0f} minutes of training on two cores" if pictures else ""
+        )
+
+    @property
+    def n_blocks(self) -> int:
+        """How often everything is repeated."""
+        return self.specification.blocks or len(self.specification.seeds)
+
+    def blocks(self, jobs: int = 2) -> list[Block]:
+        """The repetitions: seeds on the same pictures, or blocks that redraw everything."""
+        spec = self.specification
+        if not spec.blocks:
+            pool, foreign = self._pictures(spec.images, jobs)
+            held_out = self._held_out(pool, foreign)
+            return [Block(seed, pool, held_out, foreign) for seed in spec.seeds]
+        blocks = []
+        for seed in range(spec.blocks):
+            pool, foreign = self._pictures(replace(spec.images, seed=seed), jobs)
+            blocks.append(Block(seed, pool, self._held_out(pool, foreign, fold=seed), foreign))
+        return blocks
+
+    def _pictures(self, images: ImagesSpec, jobs: int) -> tuple[ImageTable, tuple[str, ...]]:
+        """All pictures, and the names of the classes among them that are foreign."""
+        if images.source:
+            pool = open_images(
+                images.source,
+                columns=dict(images.columns),
+                domain=images.domain or None,
+                labels=images.labels or None,
+                test_share=images.test_share,
+                seed=images.seed,
+            )
+        else:
+            pool = open_images(spec=images.embedded, jobs=jobs)
+        if isinstance(images.foreign, tuple):
+            check_known("call a class foreign", "class", images.foreign, pool.labels)
+            return pool, images.foreign
+        if images.foreign and images.source:
+            raise SpecificationError(
+                "call classes foreign",
+                f"foreign = {images.foreign} for {images.source}",
+                "their names",
+                "list them in [images]",
+            )
+        own = set(study_classes(images.n_classes)) if images.foreign else set(pool.labels)
+        return pool, tuple(label for label in pool.labels if label not in own)
+
+    def _common(self, pool: ImageTable, foreign: Iterable[str]) -> list[str]:
+        """The classes of the label set that stand in every domain in question."""
+        mixtures = self.specification.mixtures
+        domains = [mixtures.natural, *mixtures.test_domains]
+        check_known("study a domain", "domain", domains, pool.domains)
+        counts = pool.counts()
+        asked = [label for label in pool.labels if label not in set(foreign)]
+        return [label for label in asked if (counts.loc[label, domains] > 0).all()]
+
+    def _held_out(
+        self, pool: ImageTable, foreign: Iterable[str], *, fold: int | None = None
+    ) -> tuple[str, ...]:
+        """The classes C2: as named, a fold, or drawn from those that every asked domain has."""
+        chosen, seed = self.specification.mixtures.held_out, self.specification.images.seed
+        common = self._common(pool, foreign)
+        if isinstance(chosen, tuple):
+            check_known("hold out a class", "class", chosen, common)
+            return chosen
+        if fold is not None:
+            return class_folds(common, self.specification.blocks, seed=seed)[fold]
+        return choose_held_out(common, chosen, seed=seed)
+
+    def plan(self, steps: Path, *, jobs: int = 2) -> list[Cell]:
+        """Every run of the grid, its mixture written and held against its manifest."""
+        cells = []
+        for block in self.blocks(jobs):
+            mixtures = [self._mixture(block, spec, steps) for spec in self._specs(block)]
+            for training in self.specification.architectures:
+                model = self._model_folder(block.pool, training, steps)
+                for spec, folder, manifest in mixtures:
+                    recipe, base = replace(training.recipe, seed=block.seed), manifest["base"]
+                    key = fingerprint(recipe, manifest["tsv_hash"], base, model.name, versions())
+                    run = Run(
+                        f"train-{spec.slug}-{block.seed}-{key}",
+                        model.resolve(),
+                        (folder / "train.tsv").resolve(),
+                        manifest["pictures"],
+                        steps.resolve(),
+                        recipe,
+                        Base(base["path"], base["pictures"])
+                        if base and base["kind"] == "shards"
+                        else None,
+                    )
+                    cells.append(Cell(training, spec, block, manifest, run))
+        return cells
+
+    def _specs(self, block: Block) -> list[MixtureSpec]:
+        mixtures = self.specification.mixtures
+        return [
+            spec
+            for domain in mixtures.test_domains
+            for spec in mixtures.made(
+                domain, block.held_out, foreign=block.foreign, seed=block.seed
+            )
+        ]
+
+    def _mixture(
+        self, block: Block, spec: MixtureSpec, steps: Path
+    ) -> tuple[MixtureSpec, Path, dict[str, Any]]:
+        """Write a mixture that is not there yet, and hold it against its manifest."""
+        key = fingerprint(spec, block.pool.fingerprint, str(block.pool.root), versions())
+        folder = steps / f"mixture-{key}"
+        if not folder.exists():
+            make_mixture(block.pool, spec).write(folder)
+        return spec, folder, check_mixture(folder)
+
+    def _model_folder(self, pool: ImageTable, training: TrainingSpec, steps: Path) -> Path:
+        """The configuration and tokenizer that all models of an architecture share."""
+        words, longest = vocabulary(pool.labels, pool.domains), longest_caption(pool)
+        size = None if is_full_size(training.preset) else self.specification.images.size
+        key = fingerprint(training.preset, words, longest, size, versions())
+        folder = steps / f"model-{training.preset}-{key}"
+        if not folder.exists():
+            write_model_folder(
+                folder, training.preset, words=words, longest=longest, image_size=size
+            )
+        return folder
+
+    def runs(self, steps: Path, *, jobs: int = 2) -> list[Run]:
+        """Every run of the grid once, its mixture written."""
+        return distinct(self.plan(steps, jobs=jobs))
+
+
+def _length(training: TrainingSpec) -> str:
+    """How long each run of an architecture is, in words."""
+    if training.epochs:
+        return f"{training.epochs} epochs"
+    return f"{training.steps} steps of {training.batch_size} pictures"
+
+
+def distinct(cells: Sequence[Cell]) -> list[Run]:
+    """The runs of cells; one that several have in common comes once."""
+    return list({cell.run.name: cell.run for cell in cells}.values())
+
+
+def train_cells(cells: Sequence[Cell], *, jobs: int, device: str | None) -> None:
+    """Train every run that is not finished; a run that cells have in common is trained once."""
+    runs = distinct(cells)
+    waiting = sum(not run.final.exists() for run in runs)
+    if waiting:
+        say(f"{waiting} of {len(runs)} runs to train")
+    train(runs, jobs=jobs, device=device)
+
+
+def models(cells: Sequence[Cell], *, epochs: bool = False) -> list[Model]:
+    """The models of a grid: first the untrained one of each block, then the trained ones.
+
+    With `epochs`, every kept checkpoint of a run is a model, not only the last.
+    """
+    untrained: dict[tuple[str, str, int], Model] = {}
+    trained: list[Model] = []
+    for cell in cells:
+        place = (cell.training.name, cell.mixture.test_domain, cell.block.seed)
+        untrained.setdefault(place, replace(cell.model(0), setting=""))
+        kept = cell.run.kept if epochs else (cell.run.epochs,)
+        trained += [cell.model(epoch) for epoch in kept if epoch]
+    return [*untrained.values(), *trained]
+
+
+def longest_caption(images: ImageTable) -> int:
+    """Words in the longest caption or prompt that these classes and domains can make."""
+    template = max(len(each.split()) for each in TEMPLATES)
+    label = max(len(each.replace("_", " ").split()) for each in images.labels)
+    term = max(
+        len(word.split())
+        for domain in (*images.domains, *DOMAIN_WORDS)
+        for word in words_for(domain)
+    )
+    return template - 2 + label + term + 1  # TERM and CLASS make way; the final stop is a word
+
+
+def mixture_table(cells: Sequence[Cell]) -> pd.DataFrame:
+    """Training pictures by domain, and the optimiser steps taken on them."""
+    rows = []
+    for cell in cells:
+        n_train, recipe = cell.manifest["pictures"], cell.training.recipe
+        counts = pd.Series(cell.manifest["counts"])
+        by_domain = counts.groupby(counts.index.str.split("/", n=1).str[0]).sum()
+        rows += [
+            {
+                **cell.place,
+                "domain": domain,
+                "n_pictures": int(n),
+                "n_train": n_train,
+                "steps": recipe.epochs_for(n_train) * recipe.batches(n_train),
+            }
+            for domain, n in by_domain.items()
+        ]
+    return pd.DataFrame(rows)
+
+
+def loss_table(cells: Sequence[Cell]) -> pd.DataFrame:
+    """Training loss per epoch, read from open_clip's logs."""
+    rows = []
+    for cell in cells:
+        log = cell.run.out / cell.run.name / "out.log"
+        found = _EPOCH_LOSS.findall(log.read_text()) if log.exists() else []
+        last = {int(epoch) + 1: float(value) for epoch, value in found}
+        rows += [{**cell.place, "epoch": epoch, "loss": value} for epoch, value in last.items()]
+    columns = ["architecture", "setting", "test_domain", "seed", "epoch", "loss"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+_EPOCH_LOSS = re.compile(r"Train Epoch: (\d+) .*?Loss: [\d.e+-]+ \(([\d.e+-]+)\)")

@@ -1,0 +1,171 @@
+"""What training costs: loading against the bare model, waiting for data, and which ViT learns."""
+
+import dataclasses
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PRESETS, STEPS, SIZE = "INTERP_BENCH_PRESETS", "INTERP_BENCH_STEPS", "INTERP_BENCH_SIZE"
+"""Which presets `vits` trains (words apart by commas), for how many steps, on pictures of how many
+pixels; by default all small ViTs, their recipe's steps, 48."""
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall-clock seconds of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def prepared(folder: Path, *, size: int = 48, preset: str = "resnet-small") -> tuple[Any, Any, Any]:
+    """The embedded study's pictures, its widest mixture, and a model folder."""
+    from interp.data import open_images
+    from interp.data.embedded import EmbeddedSpec
+    from interp.data.mixtures import MixtureSpec, choose_held_out, make_mixture
+    from interp.data.prompts import vocabulary
+    from interp.grid import longest_caption
+    from interp.models.presets import write_model_folder
+
+    images = open_images(spec=EmbeddedSpec(size=size))
+    held_out = choose_held_out(images.labels, 10)
+    tsv = make_mixture(images, MixtureSpec("cg-high", "sketch", held_out)).write(folder / "m")
+    words, longest = vocabulary(images.labels, images.domains), longest_caption(images)
+    model = write_model_folder(
+        folder / preset, preset, words=words, longest=longest, image_size=size
+    )
+    return images, tsv, model
+
+
+def train() -> None:
+    """Training throughput against the bare forward and backward of the same model, one thread; and
+    the share of a step that waits for data, as runs write it down."""
+    import torch
+
+    from interp.models.training import Recipe, fast_precision
+
+    torch.set_num_threads(1)
+    precision, batch = fast_precision("cpu"), Recipe().batch_size
+    with tempfile.TemporaryDirectory() as name:
+        _, tsv, model = prepared(Path(name))
+        step, bare = _loaded_and_bare(model, tsv, precision, batch, Path(name))
+        pairs = [(seconds(step), seconds(bare)) for _ in range(15)][3:]
+    ours, theirs = (batch / statistics.median(column) for column in zip(*pairs, strict=True))
+    ratio = statistics.median(b / a for a, b in pairs)
+    print(
+        f"train: {ours:.0f} pictures/s with loading, loss and optimizer; bare forward and backward "
+        f"{theirs:.0f}; ratio {ratio:.2f} (bar 0.70); {precision}, channels_last, one thread"
+    )
+    for size, workers in ((48, 0), (64, 0), (64, 1)):
+        _print_waiting(size, workers)
+
+
+def _print_waiting(size: int, workers: int) -> None:
+    """Two runs side by side, as studies train."""
+    from interp.models.journal import read_journal
+    from interp.models.training import Recipe, Run, train
+
+    with tempfile.TemporaryDirectory() as name:
+        _, tsv, model = prepared(Path(name), size=size)
+        rows = len(tsv.read_text().splitlines()) - 1
+        recipe = Recipe(steps=2 * (rows // 128), warmup=10, workers=workers)
+        runs = [Run(f"{i}", model, tsv, rows, Path(name) / "out", recipe) for i in range(2)]
+        train(runs, jobs=2, device="cpu")
+        frame = read_journal(runs[0].folder).frame
+    later = frame[frame["epoch"] > 1]  # captions are tokenized in the first epoch
+    share = later["waiting"].sum() / later["seconds"].sum()
+    print(
+        f"train: {share:.1%} of a step waits for data (bar 10 %), {size} pixels, {workers} workers,"
+        f" two runs side by side, {later['pictures_per_second'].median():.0f} pictures/s each"
+    )
+
+
+def _loaded_and_bare(
+    model_folder: Path, tsv: Path, precision: str, batch_size: int, out: Path
+) -> tuple[Callable[[], object], Callable[[], object]]:
+    """One step of the launcher's loop on open_clip's parts, and the bare model on a fixed batch."""
+    import torch
+    from open_clip_train.precision import get_autocast
+    from open_clip_train.train import train_one_epoch
+
+    from interp.models import launcher
+    from interp.models.training import Recipe, Run
+
+    recipe = Recipe(precision=precision, batch_size=batch_size)
+    rows = len(tsv.read_text().splitlines()) - 1
+    words = Run("bench", model_folder, tsv, rows, out, recipe).command(device="cpu")
+    args = launcher.prepare(words[words.index("--") + 1 :])
+    args.distributed, args.world_size, args.rank, args.local_rank = False, 1, 0, 0
+    args.log_every_n_steps = 1_000_000
+    model, transform = launcher.build(args, torch.device("cpu"))
+    model.train()
+    optimizer = launcher.build_optimizer(model, args)
+    target = launcher.build_target(args)
+    data = {"train": launcher.feed(args, transform, target, epoch=0)}
+    loader: Any = data["train"].dataloader
+    for text in loader.dataset.words:  # as after the first epoch: every caption tokenized once
+        target([text])
+    loss, batches = launcher.build_loss(args), iter(loader)
+    images, texts = next(batches)
+
+    class One:
+        """The loader, one batch an epoch."""
+
+        num_batches, num_samples = 1, batch_size
+
+        def __iter__(self):
+            yield next(batches)
+
+    data["train"].dataloader = One()  # type: ignore[assignment]
+
+    def step() -> None:
+        train_one_epoch(model, data, loss, 0, optimizer, None, lambda step: None, None, args)
+
+    def bare() -> None:
+        with get_autocast(precision, device_type="cpu")():
+            total = torch.stack(list(loss(**model(images, texts), output_dict=True).values())).sum()
+        optimizer.zero_grad()
+        total.backward()
+
+    return step, bare
+
+
+def vits() -> None:
+    """Which small ViT learns: balanced top-1 of the seen classes in each training domain, and the
+    minutes that it took on one core. Not part of a plain run."""
+    from interp.models.presets import PRESETS as KNOWN
+    from interp.models.training import RECIPES
+
+    chosen = os.environ.get(PRESETS) or ",".join(name for name in KNOWN if name.startswith("vit-"))
+    recipe = RECIPES["small-vit"]
+    if os.environ.get(STEPS):
+        steps = int(os.environ[STEPS])
+        recipe = dataclasses.replace(recipe, steps=steps, warmup=steps // 10)
+    for preset in chosen.split(","):
+        _print_accuracy(preset, recipe, int(os.environ.get(SIZE, "48")))
+
+
+def _print_accuracy(preset: str, recipe: Any, size: int) -> None:
+    from interp.measurements import prompt_sets
+    from interp.models.evaluation import accuracy, ask
+    from interp.models.loading import load_clip
+    from interp.models.training import Run, train
+
+    with tempfile.TemporaryDirectory() as name:
+        images, tsv, model = prepared(Path(name), size=size, preset=preset)
+        rows = len(tsv.read_text().splitlines()) - 1
+        run = Run(preset, model, tsv, rows, Path(name) / "out", recipe)
+        taken = seconds(lambda: train([run], jobs=1, device="cpu"))
+        clip, test = load_clip(run.final), images.select(split="test")
+        neutral = {"neutral": prompt_sets(images.domains)["neutral"]}
+        frame = accuracy(ask(clip, test, neutral, class_names=images.labels, held_out=()))
+    by_domain = frame.groupby("domain")["value"].mean()
+    words = ", ".join(f"{domain} {value:.2f}" for domain, value in by_domain.items())
+    print(
+        f"vits: {preset:18} {by_domain.mean():.3f} (bar 0.70 within 20 minutes), "
+        f"{taken / 60:.1f} minutes, {recipe.steps} steps at {recipe.lr}: {words}",
+        flush=True,
+    )
