@@ -52,7 +52,7 @@ def compare(frames: dict[str, pd.DataFrame], cells: Sequence[Cell]) -> dict[str,
         "robustness": _robustness(every, cells, natural),
     }
     if len(_last(every)) < (every["control"] == "").sum():  # earlier epochs were kept
-        made["epochs"] = every
+        made["epochs"] = _curves(every)
     if len({cell.block.seed for cell in cells}) > 1:
         pooled = _over_blocks(made["accuracy"], made["accuracy_by_class"])
         made["accuracy"] = pd.concat([pooled, made["accuracy"]], ignore_index=True)
@@ -66,6 +66,15 @@ def _last(frame: pd.DataFrame, *, untrained: bool = False) -> pd.DataFrame:
     of_run = pd.MultiIndex.from_frame(frame[RUN]).map(last.to_dict())
     keep = trained & (frame["epoch"].to_numpy() == of_run.to_numpy())
     return frame[keep | (~trained & untrained)].reset_index(drop=True)
+
+
+def _curves(every: pd.DataFrame) -> pd.DataFrame:
+    """Every kept epoch; the untrained model of a block is the beginning of all its runs."""
+    trained, block = every[every["control"] == ""], ["test_domain", "seed"]
+    runs = trained[RUN].drop_duplicates()
+    floor = every[every["control"] == UNTRAINED].drop(columns="setting")
+    begun = runs.merge(floor.assign(control=""), on=block)
+    return pd.concat([begun, trained], ignore_index=True)
 
 
 def _over_blocks(accuracy: pd.DataFrame, by_class: pd.DataFrame) -> pd.DataFrame:

@@ -105,6 +105,9 @@ class Study:
             }
             part = compare(part, own) | {"mixtures": mixture_table(own), "losses": loss_table(own)}
             facts = self.facts(training, list(blocks.values()), clock.seconds, command)
+            if only:  # the page then asks for no more than that
+                domains = self.specification.mixtures.test_domains
+                facts |= {"measured": listed(only), "question": question(domains, sharing=False)}
             target = folder / training.name if place else folder
             results.append(
                 write_result(target, part, thumbnails(blocks[own[0].block.seed].images), facts)
@@ -149,11 +152,18 @@ class Study:
         }
 
 
-def question(domains: Sequence[str]) -> str:
-    """The question that a study asks."""
+def question(domains: Sequence[str], *, sharing: bool = True) -> str:
+    """The question that a study asks, with or without what sharing has to do with it.
+
+    >>> question(["sketch"], sharing=False)
+    'Does CLIP recognise classes in sketch that it was never shown there?'
+    """
+    asked = f"Does CLIP recognise classes in {' and '.join(domains)} that it was never shown there"
+    if not sharing:
+        return f"{asked}?"
     return (
-        f"Does CLIP recognise classes in {' and '.join(domains)} that it was never shown there, "
-        "and does that go with representations and circuits that it shares with natural pictures?"
+        f"{asked}, and does that go with representations and circuits that it shares with natural "
+        "pictures?"
     )
 
 

@@ -33,6 +33,7 @@ from interp.report.naming import (
     percent,
     plain,
     sequence,
+    setting_label,
     setting_look,
     setting_name,
 )
@@ -102,7 +103,7 @@ def _settings(rows: Frame, meta: Sequence[int | None]) -> list[Trace]:
             "mode": "markers",
             "name": "trained",
             "x": numbers(trained["value"]),
-            "y": [plain(setting_name(name)) for name in trained["setting"]],
+            "y": [setting_label(name) for name in trained["setting"]],
             "error_x": {**errors(trained, "value", "low", "high"), "color": GREY},
             "marker": {
                 "size": 12,
@@ -117,9 +118,7 @@ def _settings(rows: Frame, meta: Sequence[int | None]) -> list[Trace]:
             "mode": "markers",
             "name": "untrained (epoch 0)",
             "x": numbers(untrained["value"]),
-            "y": [
-                plain(setting_name(name)) if name else "untrained" for name in untrained["setting"]
-            ],
+            "y": [setting_label(name) if name else "untrained" for name in untrained["setting"]],
             "marker": {"size": 9, "color": GREY, "symbol": "circle-open"},
             "hovertemplate": "%{y}, untrained: %{x:.1%}<extra></extra>",
             "meta": list(meta),
@@ -203,7 +202,7 @@ def _by_domain(
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": plain(setting_name(setting)),
+        "name": setting_label(setting),
         "x": [domains.index(name) + aside for name in rows["domain"]],
         "y": numbers(rows["value"]),
         "error_y": errors(rows, "value", "low", "high"),
@@ -254,7 +253,7 @@ def classifiers(result: Result) -> Figure | None:
             yaxis=axis(
                 "",
                 tickvals=list(range(len(settings))),
-                ticktext=[plain(setting_name(name)) for name in settings],
+                ticktext=[setting_label(name) for name in settings],
                 range=[len(settings) - 0.5, -0.5],
             ),
         ),
@@ -273,7 +272,7 @@ def _by_classifier(rows: Frame, settings: Sequence[str], number: int, n: int, pl
         "y": [settings.index(setting) + aside for setting in rows["setting"]],
         "error_x": errors(rows, "value", "low", "high"),
         "marker": {"color": OKABE_ITO[number], "symbol": SYMBOLS[number], "size": 10},
-        "text": [plain(setting_name(setting)) for setting in rows["setting"]],
+        "text": [setting_label(setting) for setting in rows["setting"]],
         "hovertemplate": "%{text}: %{x:.1%}<extra>%{fullData.name}</extra>",
         "meta": [place],
     }
@@ -308,7 +307,9 @@ def differences(result: Result) -> Figure | None:
                 "type": "scatter",
                 "mode": "markers",
                 "x": numbers(points["value"]),
-                "y": ["<br>− ".join(plain(name, 60).split(" − ")) for name in names],
+                "y": [
+                    "<br>− ".join(plain(part, 48) for part in name.split(" − ")) for name in names
+                ],
                 "error_x": errors(points, "value", "low", "high"),
                 "marker": {"size": 11, "color": "#0072B2"},
                 "hovertemplate": "%{y}: %{x:.1f} points<extra></extra>",

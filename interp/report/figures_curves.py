@@ -9,10 +9,11 @@ from interp.report.naming import (
     between,
     number,
     ordered_settings,
-    plain,
     sequence,
+    setting_label,
     setting_look,
     setting_name,
+    some,
 )
 from interp.report.primary import final, in_test_domain, top_1
 from interp.report.reading import Frame, Result
@@ -75,7 +76,7 @@ def _unbiased(rows: Frame, settings: Sequence[str], place: int) -> list[Trace]:
             {
                 "type": "scatter",
                 "mode": "markers",
-                "name": f"{plain(setting_name(setting))}, no bias",
+                "name": f"{setting_label(setting)}, no bias",
                 "legendgroup": setting,
                 "showlegend": False,
                 "x": numbers(seen["value"]),
@@ -100,7 +101,7 @@ def _areas(areas: Frame, options: Sequence[str]) -> str:
             where = f", {test_domain}" if len(options) > 1 else ""
             ends = between(row["low"], row["high"]).removeprefix("95 % interval ")
             said.append(f"{setting_name(setting)}{where} {number(row['value'])} ({ends})")
-    return "; ".join(said) if said else "not recorded"
+    return some(said, "accuracy") if said else "not recorded"
 
 
 def epochs(result: Result) -> Figure | None:
@@ -159,7 +160,7 @@ def _line(
     rows: Frame, x: str, y: str, setting: str, look: tuple[str, str], block: int, place: int
 ) -> Trace:
     """A line of one block; blocks after the first are faint and share the first's legend entry."""
-    name = plain(setting_name(setting))
+    name = setting_label(setting)
     return {
         "type": "scatter",
         "name": name if not block else f"{name}, block {block + 1}",

@@ -15,6 +15,7 @@ from interp.report.naming import (
     plain,
     sequence,
     setting_name,
+    some,
 )
 from interp.report.primary import in_test_domain
 from interp.report.reading import Frame, Result
@@ -103,8 +104,9 @@ def _spearman(result: Result) -> str:
         else:
             ends = between(row["low"], row["high"]).removeprefix("95 % interval ")
             said.append(f"{what}: {number(row['value'])} ({ends})")
-    said += [f"none where {why} ({'; '.join(names)})" for why, names in without.items()]
-    return "; ".join(said) if said else "not measured"
+    parts = [some(said, "exposure")] if said else []
+    parts += [f"none for {len(names)}, where {why}" for why, names in without.items()]
+    return "; ".join(parts) if parts else "not measured"
 
 
 def _varied(rows: Frame, settings: Sequence[str]) -> int:

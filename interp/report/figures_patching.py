@@ -21,7 +21,7 @@ from interp.report.figures import (
     numbers,
     reference,
 )
-from interp.report.naming import plain, setting_look, setting_name, site_label
+from interp.report.naming import plain, setting_label, setting_look, setting_name, site_label
 from interp.report.reading import Frame, Result
 from interp.report.subjects import settings_of, sites_by_depth
 
@@ -128,7 +128,7 @@ def _sites(
     colour, symbol = setting_look(setting, place)
     aside = (place - (n - 1) / 2) * min(0.16, 0.7 / n)
     low, high = ("index_low", "index_high") if scale == "index" else ("low", "high")
-    name = plain(setting_name(setting))
+    name = setting_label(setting)
     dots = _examples(result, rows, scale)
     return [
         {

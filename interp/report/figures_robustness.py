@@ -10,8 +10,8 @@ from interp.report.naming import (
     faded,
     number,
     ordered_settings,
-    plain,
     sequence,
+    setting_label,
     setting_look,
     setting_name,
 )
@@ -109,7 +109,7 @@ def _fit(rows: Frame, place: int) -> list[Trace]:
 def _models(rows: Frame, setting: str, n: int, place: int) -> Trace:
     colour, symbol = setting_look(setting, n)
     said = [
-        f"{plain(setting_name(setting))}<br>{100 * inside:.1f} % and {100 * outside:.1f} %, "
+        f"{setting_label(setting)}<br>{100 * inside:.1f} % and {100 * outside:.1f} %, "
         f"{number(100 * above, 1)} points above the line"
         for inside, outside, above in zip(
             rows["accuracy_in"], rows["accuracy_out"], rows["value"], strict=True
@@ -118,7 +118,7 @@ def _models(rows: Frame, setting: str, n: int, place: int) -> Trace:
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": plain(setting_name(setting)),
+        "name": setting_label(setting),
         "x": numbers(_logit(rows["accuracy_in"])),
         "y": numbers(_logit(rows["accuracy_out"])),
         "marker": {

@@ -16,6 +16,7 @@ from interp.report.naming import (
     ordered_settings,
     plain,
     sequence,
+    setting_label,
     setting_look,
     setting_name,
 )
@@ -42,11 +43,11 @@ def mixtures(result: Result) -> Figure | None:
     trained = sequence(
         [f"{setting_name(name)} {steps[name]:,.0f}" for name in ordered_settings(steps.index)]
     )
-    totals = rows.groupby(["test_domain", "setting"])["n_pictures"].sum()
+    totals = rows.groupby(["test_domain", "setting", "seed"], dropna=False)["n_pictures"].sum()
     return Figure(
         "mixtures",
         "Training pictures by domain",
-        f"Pictures, not steps; n = {span(totals)} per setting, counted and so without interval. "
+        f"Pictures, not steps; n = {span(totals)} per run, counted and so without interval. "
         f"Optimiser steps: {trained or 'not recorded'}.",
         f"Stacked bars of {sequence([setting_name(name) for name in settings])} by domain",
         traces,
@@ -67,7 +68,7 @@ def _bar(rows: Frame, domain: str, colour: str, place: int) -> Trace:
         "orientation": "h",
         "name": plain(domain),
         "x": numbers(rows["n_pictures"]),
-        "y": [plain(setting_name(str(name))) for name in rows.index],
+        "y": [setting_label(str(name)) for name in rows.index],
         "marker": {"color": colour},
         "hovertemplate": "%{y}: %{x:,} pictures<extra>%{fullData.name}</extra>",
         "meta": [place],
@@ -84,27 +85,35 @@ def losses(result: Result) -> Figure | None:
     for place, test_domain in enumerate(options):
         here = rows[rows["test_domain"] == test_domain]
         for number, setting in enumerate(ordered_settings(here["setting"])):
-            line = here[here["setting"] == setting].sort_values("epoch", kind="stable")
-            colour, symbol = setting_look(setting, number)
-            traces.append(
-                {
-                    "type": "scatter",
-                    "mode": "lines+markers",
-                    "name": plain(setting_name(setting)),
-                    "x": numbers(line["epoch"]),
-                    "y": numbers(line["loss"]),
-                    "line": {"color": colour, "width": 2},
-                    "marker": {"symbol": symbol, "size": 6},
-                    "hovertemplate": "epoch %{x}: %{y:.3f}<extra>%{fullData.name}</extra>",
-                    "meta": [place],
-                }
-            )
+            own = here[here["setting"] == setting]
+            for block, (_, line) in enumerate(own.groupby("seed", dropna=False, sort=True)):
+                traces.append(_loss(line, setting, setting_look(setting, number), block, place))
     return Figure(
         "losses",
         "Training loss by epoch",
-        "Contrastive loss, mean over an epoch; n = 1 run per line, so without interval.",
+        "Training loss, mean over an epoch; n = 1 run per line, so without interval. Further "
+        "blocks are faint.",
         f"Lines for {rows['setting'].nunique()} settings over {rows['epoch'].max():.0f} epochs",
         traces,
         layout(320, xaxis=axis("epoch"), yaxis=axis("loss, nats")),
         [Choice("Test domain", options)],
     )
+
+
+def _loss(rows: Frame, setting: str, look: tuple[str, str], block: int, place: int) -> Trace:
+    """A line of one run; blocks after the first are faint and share the first's legend entry."""
+    line = rows.sort_values("epoch", kind="stable")
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": setting_label(setting),
+        "legendgroup": setting,
+        "showlegend": not block,
+        "opacity": 0.35 if block else 1.0,
+        "x": numbers(line["epoch"]),
+        "y": numbers(line["loss"]),
+        "line": {"color": look[0], "width": 2},
+        "marker": {"symbol": look[1], "size": 6},
+        "hovertemplate": "epoch %{x}: %{y:.3f}<extra>%{fullData.name}</extra>",
+        "meta": [place],
+    }

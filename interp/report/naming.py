@@ -166,6 +166,26 @@ def plain(text: str, limit: int = 28) -> str:
     return html.escape(short(text, limit), quote=False)
 
 
+def some(said: Sequence[str], table: str, *, limit: int = 6) -> str:
+    """Statements for a caption: the first few, and where the others stand.
+
+    >>> some(["a", "b", "c"], "accuracy", limit=2)
+    'a; b; and 1 more in the table accuracy'
+    """
+    more = len(said) - limit
+    rest = [f"and {more} more in the table {table}"] if more > 0 else []
+    return "; ".join([*said[:limit], *rest])
+
+
+def setting_label(setting: str) -> str:
+    """A setting's name as plotly may show it: what it changes stands on lines of its own.
+
+    >>> setting_label("cg-high, 2 domains")
+    'CG high diversity<br>2 domains'
+    """
+    return "<br>".join(plain(part) for part in setting_name(setting).split(", "))
+
+
 def site_label(site: str) -> str:
     """A site's name without its hooks' common prefix.
 

@@ -71,3 +71,10 @@ def held_out_differences(result: Result, test_domain: str) -> Frame:
     rows = rows[rows["candidates"].isin(["all", ""])]
     rows = rows[rows["prompts"].isin(prompt_sets(rows)[:1])]
     return rows.drop_duplicates("setting")
+
+
+def primary_differences(result: Result, test_domain: str) -> Frame:
+    """Of the contrasts, those of the primary family; all, where a table names no families."""
+    rows = held_out_differences(result, test_domain)
+    primary = rows["family"].str.startswith("primary")
+    return rows[primary] if primary.any() else rows

@@ -84,6 +84,16 @@ class Result:
         """Whether the run looked at one checkpoint, without settings to compare."""
         return self.facts.get("mode") == "model"
 
+    @property
+    def accuracy_only(self) -> bool:
+        """Whether the run was a grid, which asks for accuracy and nothing else."""
+        return self.facts.get("measured") == "accuracy"
+
+    @property
+    def partial(self) -> bool:
+        """Whether a table may be absent without being missed."""
+        return self.one_model or self.accuracy_only
+
     @cached_property
     def domains(self) -> list[str]:
         """Every domain of the tables, the natural one first."""

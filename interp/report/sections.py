@@ -137,14 +137,14 @@ PLANS = (
 
 
 def sections(result: Result) -> list[Section]:
-    """Fill the plans: for one checkpoint, and of what is optional, only what was measured."""
+    """Fill the plans: for one checkpoint, a grid, and what is optional, only what was measured."""
     filled = [
         (plan, _fill(result, plan)) for plan in PLANS if not (plan.study_only and result.one_model)
     ]
     return [
         section
         for plan, section in filled
-        if section.tables or section.missing or (plan.tables and not result.one_model)
+        if section.tables or section.missing or (plan.tables and not result.partial)
     ]
 
 
@@ -170,7 +170,7 @@ def _missing(result: Result, plan: Plan, drawn: bool) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     tables = (*plan.tables, *plan.optional)
     for name in tables:
-        if name in result.absent and not result.one_model:
+        if name in result.absent and not result.partial:
             by_reason.setdefault(result.absent[name], []).append(name)
     for reason, names in by_reason.items():
         noun = "table" if len(names) == 1 else "tables"

@@ -34,8 +34,13 @@ class Grid:
 
 
 def ladder(result: Result) -> list[Grid]:
-    """Every rung for every subject, one grid per test domain; rungs not measured say so."""
-    grids = []
+    """Every rung for every subject, one grid per test domain; rungs not measured say so.
+
+    A run that asked for accuracy alone has no ladder to climb.
+    """
+    grids: list[Grid] = []
+    if result.accuracy_only:
+        return grids
     for test_domain in result.test_domains:
         compared = subjects(result, test_domain)
         where = f"{result.natural} and {test_domain}" if test_domain else "the domains"

@@ -11,7 +11,7 @@ import pandas as pd
 
 from interp.core.statistics import CANNOT_TELL, NOT_SHARED, SHARED
 from interp.report.naming import between, contrast, number, percent, sequence, setting_name
-from interp.report.primary import EPOCH_0, held_out_accuracy, held_out_differences
+from interp.report.primary import EPOCH_0, held_out_accuracy, primary_differences
 from interp.report.reading import Frame, Result
 from interp.report.subjects import Band, Subject, band, in_band, rung_rows, subjects
 
@@ -31,6 +31,8 @@ def answer(result: Result) -> list[str]:
             sentences += [_readable(result, compared)]
         else:
             sentences += [_generalizes(result, test_domain)]
+        if result.accuracy_only:
+            continue
         sentences += [_arranged(result, compared), _moved(result, compared)]
         if not result.one_model:
             sentences += [_together(result, test_domain, compared)]
@@ -50,7 +52,7 @@ def _generalizes(result: Result, test_domain: str) -> str:
     floor = _floor(result, rows, test_domain)
     differences = [
         _difference(row)
-        for _, row in held_out_differences(result, test_domain).iterrows()
+        for _, row in primary_differences(result, test_domain).iterrows()
         if len(contrast(row["setting"])) == 2
     ]
     said = sequence([words for words in differences if words])
