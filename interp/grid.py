@@ -110,7 +110,7 @@ class Grid:
         """What training takes, before it begins."""
         spec, domains = self.specification, self.specification.mixtures.test_domains
         n = self.n_blocks * len(domains) * len(spec.mixtures.settings)
-        names = [mixture.name for mixture in spec.mixtures.made(domains[0], ())]
+        names = spec.mixtures.names(domains[0])
         repeats = f"{spec.blocks} blocks" if spec.blocks else f"seeds {listed(spec.seeds)}"
         runs = ", ".join(f"{n} runs of {each.name}, {_length(each)}" for each in spec.architectures)
         pictures = sum(n * each.steps * each.batch_size for each in spec.architectures)

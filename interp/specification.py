@@ -121,8 +121,12 @@ class MixturesSpec:
             )
         object.__setattr__(self, "settings", tuple(map(Variation.of, self.settings)))
         for domain in self.test_domains:  # refuses what no mixture can be, before anything runs
-            names = [mixture.name for mixture in self.made(domain, ())]
-            check_distinct(names)
+            check_distinct(self.names(domain))
+
+    def names(self, test_domain: str) -> list[str]:
+        """What the mixtures for a test domain are called."""
+        anything = self.made(test_domain, (), foreign=("a foreign class",))
+        return [mixture.name for mixture in anything]
 
     def made(
         self,

@@ -128,14 +128,13 @@ class Study:
         """What a reader needs to repeat the study."""
         spec, images = self.specification, blocks[0].images
         held_out = sorted({label for block in blocks for label in block.held_out})
-        names = [made.name for made in spec.mixtures.made(spec.mixtures.test_domains[0], ())]
         return {
             "mode": "study",
             "title": spec.title,
             "question": question(spec.mixtures.test_domains),
             "command": command or "interp.Study(...).run()",
             "specification": {
-                "settings": names,
+                "settings": spec.mixtures.names(spec.mixtures.test_domains[0]),
                 "test_domains": list(spec.mixtures.test_domains),
                 "held_out": {str(block.seed): list(block.held_out) for block in blocks}
                 if spec.blocks

@@ -1,9 +1,9 @@
 """Figures of what lies behind accuracy: each says what its table says, from primary rows alone."""
 
-from collections.abc import re
+import re
+from collections.abc import Callable
 from pathlib import Path
 
-import Callable
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
