@@ -6,7 +6,6 @@ Every run lies in a folder named by the hash of all that it depends on, so that 
 (or two test domains of one) have in common are trained once, and an interrupted grid goes on.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,6 +24,7 @@ from interp.data.folds import choose_held_out, class_folds
 from interp.data.manifest import check_mixture
 from interp.data.mixtures import MixtureSpec, make_mixture
 from interp.data.prompts import DOMAIN_WORDS, TEMPLATES, vocabulary, words_for
+from interp.models.journal import read_journal
 from interp.models.presets import is_full_size, write_model_folder
 from interp.models.training import Base, Run, train
 from interp.result import versions
@@ -298,7 +298,7 @@ def mixture_table(cells: Sequence[Cell]) -> pd.DataFrame:
     """Training pictures by domain, and the optimiser steps taken on them."""
     rows = []
     for cell in cells:
-        n_train, recipe = cell.manifest["pictures"], cell.training.recipe
+        n_train, recipe = cell.run.pictures, cell.training.recipe
         counts = pd.Series(cell.manifest["counts"])
         by_domain = counts.groupby(counts.index.str.split("/", n=1).str[0]).sum()
         rows += [
@@ -315,15 +315,12 @@ def mixture_table(cells: Sequence[Cell]) -> pd.DataFrame:
 
 
 def loss_table(cells: Sequence[Cell]) -> pd.DataFrame:
-    """Training loss per epoch, read from open_clip's logs."""
+    """Training loss per epoch, the mean over its steps."""
     rows = []
     for cell in cells:
-        log = cell.run.out / cell.run.name / "out.log"
-        found = _EPOCH_LOSS.findall(log.read_text()) if log.exists() else []
-        last = {int(epoch) + 1: float(value) for epoch, value in found}
-        rows += [{**cell.place, "epoch": epoch, "loss": value} for epoch, value in last.items()]
-    columns = ["architecture", "setting", "test_domain", "seed", "epoch", "loss"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-_EPOCH_LOSS = re.compile(r"Train Epoch: (\d+) .*?Loss: [\d.e+-]+ \(([\d.e+-]+)\)")
+        steps = read_journal(cell.run.folder).frame
+        rows += [
+            {**cell.place, "epoch": epoch, "loss": loss}
+            for epoch, loss in steps.groupby("epoch")["loss"].mean().items()
+        ]
+    return pd.DataFrame(rows)
