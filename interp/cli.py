@@ -165,11 +165,19 @@ def grid(
     quiet: Quiet = False,
 ) -> None:
     """Make the models of a study, go on with what is there, and tabulate their accuracy."""
+    from interp.core.errors import SpecificationError
     from interp.core.progress import say, set_quiet
     from interp.grid import Grid
     from interp.study import Study
 
     set_quiet(quiet)
+    if (commands and submit) or (processes > 1 and not (commands or submit)):
+        raise SpecificationError(
+            "make a grid",
+            "--commands with --submit" if commands else f"--processes {processes} alone",
+            "one of --commands and --submit, and --processes with either",
+            "leave one option out",
+        )
     chosen = Grid.from_toml(study)
     say(chosen.cost())
     if dry_run:
@@ -181,7 +189,9 @@ def grid(
         if commands:
             print("\n".join(cluster.commands(runs, device=device or "cuda", processes=processes)))
             return
-        parameters = {"slurm_partition": partition} if partition else {}
+        parameters: dict[str, Any] = {"slurm_partition": partition} if partition else {}
+        if (device or "cuda").startswith("cuda"):
+            parameters["gpus_per_node"] = processes
         made = cluster.submit(
             runs,
             out,
@@ -191,7 +201,10 @@ def grid(
             timeout_min=minutes,
             **parameters,
         )
-        print(f"{len(made)} runs submitted; run this again without --submit to tabulate them")
+        print(
+            f"{len(made)} runs submitted; when they are finished, run this again without --submit "
+            "to tabulate them (it would train here what is not)"
+        )
         return
     command = shlex.join(["interp-report", *sys.argv[1:]])
     _pages(Study(chosen.specification).grid(out, jobs=jobs, device=device or None, command=command))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.core.errors import InterpError, SpecificationError
+from interp.models.forecast import check_room
 from interp.models.training import Run
 
 
@@ -18,9 +19,20 @@ def commands(runs: Sequence[Run], *, device: str, processes: int = 1) -> list[st
     """A line for a shell per unfinished run; its folders must be seen from where it is started."""
     return [
         shlex.join(["python", *run.command(device=device, processes=processes)[1:]])
-        for run in runs
-        if not run.final.exists()
+        for run in _waiting(runs, processes)
     ]
+
+
+def _waiting(runs: Sequence[Run], processes: int) -> list[Run]:
+    """The runs that are not finished, each seen to be one that can be started."""
+    waiting = [run for run in runs if not run.final.exists()]
+    for run in waiting:
+        run.check()
+        run.recipe.share(processes)
+        run.prepare()
+    if waiting:
+        check_room(waiting, jobs=len(waiting))
+    return waiting
 
 
 def submit(
@@ -49,7 +61,7 @@ def submit(
             "submitit, which hands jobs to a cluster",
             "pip install interp[cluster], or print the commands instead",
         ) from None
-    waiting = [run for run in runs if not run.final.exists()]
+    waiting = _waiting(runs, processes)
     try:
         executor = submitit.AutoExecutor(folder=folder / "jobs", cluster=cluster)
         executor.update_parameters(name="interp", **parameters)

@@ -1,12 +1,13 @@
 """What is compared across the models of a grid: settings, blocks, epochs, exposure, domains."""
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 import pandas as pd
 
 from interp.core.errors import SampleError
 from interp.core.progress import say
-from interp.data.mixtures import MixtureSpec
+from interp.data.settings import HOLDS, MixtureSpec
 from interp.grid import UNTRAINED, Cell
 from interp.models.evaluation import (
     differences,
@@ -108,18 +109,33 @@ def contrasts(mixtures: Sequence[MixtureSpec]) -> dict[str, list[tuple[str, str]
     >>> list(contrasts(specs).values())
     [[('cg-high', 'cg-low')], [('cg-high, 2 domains', 'cg-high')]]
     """
-    setting = {mixture.name: mixture.setting for mixture in mixtures}
-    change = {name: name.removeprefix(kind) for name, kind in setting.items()}
-    plain = {
-        kind: min((n for n in setting if setting[n] == kind), key=len) for kind in setting.values()
-    }
+    once = {mixture.name: mixture for mixture in mixtures}
+    by_setting: dict[str, list[MixtureSpec]] = {}
+    for mixture in once.values():
+        by_setting.setdefault(mixture.setting, []).append(mixture)
 
     def alike(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-        every = [(a + c, b + c) for c in dict.fromkeys(change.values()) for a, b in pairs]
-        return [pair for pair in every if set(pair) <= set(setting)]
+        return [
+            (one.name, two.name)
+            for a, b in pairs
+            for one, two in product(by_setting.get(a, []), by_setting.get(b, []))
+            if _changes(one) == _changes(two)
+            # natural-only is never matched in anything, whatever the others hold
+            and (one.hold == two.hold or "natural-only" in (a, b))
+        ]
 
-    varied = [(name, plain[kind]) for name, kind in setting.items() if name != plain[kind]]
+    plain = {name: min(own, key=lambda m: len(m.name)) for name, own in by_setting.items()}
+    varied = [
+        (mixture.name, plain[mixture.setting].name)
+        for mixture in once.values()
+        if mixture != plain[mixture.setting]
+    ]
     return {"primary contrasts": alike(PRIMARY), "further contrasts": [*alike(FURTHER), *varied]}
+
+
+def _changes(mixture: MixtureSpec) -> list[str]:
+    """In what a mixture departs from its setting, but for what it holds."""
+    return [part for part in mixture.name.split(", ")[1:] if part not in HOLDS.values()]
 
 
 def _exposure(last: pd.DataFrame, cells: Sequence[Cell], natural: str) -> dict[str, pd.DataFrame]:
@@ -152,13 +168,14 @@ def _robustness(every: pd.DataFrame, cells: Sequence[Cell], natural: str) -> pd.
     differ make none.
     """
     trained, parts = every[every["control"] == ""], []
+    alone = {cell.mixture.name for cell in cells if cell.mixture.setting == "natural-only"}
     for domain in dict.fromkeys(cell.mixture.test_domain for cell in cells):
         try:
             made = robustness(
                 trained[trained["test_domain"] == domain],
                 inside=natural,
                 outside=domain,
-                reference=lambda row: row["setting"] == "natural-only",
+                reference=lambda row: row["setting"].isin(alone),
             )
         except SampleError as error:
             say(f"effective robustness in {domain} left out: {error.given}")

@@ -19,13 +19,14 @@ from interp.core.images import ImageTable
 from interp.core.progress import say
 from interp.core.store import fingerprint
 from interp.data import open_images
+from interp.data.basesets import open_base
 from interp.data.embedded import study_classes
 from interp.data.folds import choose_held_out, class_folds
 from interp.data.manifest import check_mixture
 from interp.data.mixtures import MixtureSpec, make_mixture
 from interp.data.prompts import DOMAIN_WORDS, TEMPLATES, vocabulary, words_for
 from interp.models.journal import read_journal
-from interp.models.presets import is_full_size, write_model_folder
+from interp.models.presets import PRESETS, is_full_size, write_model_folder
 from interp.models.training import Base, Run, train
 from interp.result import versions
 from interp.specification import ImagesSpec, Specification, TrainingSpec
@@ -113,10 +114,11 @@ class Grid:
         names = spec.mixtures.names(domains[0])
         repeats = f"{spec.blocks} blocks" if spec.blocks else f"seeds {listed(spec.seeds)}"
         runs = ", ".join(f"{n} runs of {each.name}, {_length(each)}" for each in spec.architectures)
+        known = not any(each.epochs for each in spec.architectures)
         pictures = sum(n * each.steps * each.batch_size for each in spec.architectures)
         minutes = pictures / PICTURES_PER_SECOND / 60
         return f"{runs}: {listed(names, limit=20)}; test domain {listed(domains)}; {repeats}" + (
-            f"; about {minutes:.0f} minutes of training on two cores" if pictures else ""
+            f"; about {minutes:.0f} minutes of training on two cores" if known else ""
         )
 
     @property
@@ -191,6 +193,7 @@ class Grid:
         for block in self.blocks(jobs):
             mixtures = [self._mixture(block, spec, steps) for spec in self._specs(block)]
             for training in self.specification.architectures:
+                _check_labels(training, [spec for spec, _, _ in mixtures])
                 model = self._model_folder(block.pool, training, steps)
                 for spec, folder, manifest in mixtures:
                     recipe, base = replace(training.recipe, seed=block.seed), manifest["base"]
@@ -223,7 +226,8 @@ class Grid:
         self, block: Block, spec: MixtureSpec, steps: Path
     ) -> tuple[MixtureSpec, Path, dict[str, Any]]:
         """Write a mixture that is not there yet, and hold it against its manifest."""
-        key = fingerprint(spec, block.pool.fingerprint, str(block.pool.root), versions())
+        base = open_base(spec.base).hash if spec.base else ""
+        key = fingerprint(spec, base, block.pool.fingerprint, str(block.pool.root), versions())
         folder = steps / f"mixture-{key}"
         if not folder.exists():
             make_mixture(block.pool, spec).write(folder)
@@ -233,7 +237,7 @@ class Grid:
         """The configuration and tokenizer that all models of an architecture share."""
         words, longest = vocabulary(pool.labels, pool.domains), longest_caption(pool)
         size = None if is_full_size(training.preset) else self.specification.images.size
-        key = fingerprint(training.preset, words, longest, size, versions())
+        key = fingerprint(PRESETS[training.preset], words, longest, size, versions())
         folder = steps / f"model-{training.preset}-{key}"
         if not folder.exists():
             write_model_folder(
@@ -244,6 +248,18 @@ class Grid:
     def runs(self, steps: Path, *, jobs: int = 2) -> list[Run]:
         """Every run of the grid once, its mixture written."""
         return distinct(self.plan(steps, jobs=jobs))
+
+
+def _check_labels(training: TrainingSpec, mixtures: Sequence[MixtureSpec]) -> None:
+    """Refuse to train on labels where a base set has captions only."""
+    based = [mixture.name for mixture in mixtures if mixture.base]
+    if training.objective == "supervised" and based:
+        raise SpecificationError(
+            f"train {training.name}",
+            f"{listed(based)}, whose base set has captions and no labels",
+            "mixtures without a base set",
+            "leave the baseline out, or give it a study of its own",
+        )
 
 
 def _length(training: TrainingSpec) -> str:

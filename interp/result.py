@@ -57,7 +57,15 @@ class Result:
 def write_result(
     folder: Path, frames: dict[str, pd.DataFrame], plates: Sequence[Plate], facts: dict[str, Any]
 ) -> Result:
-    """Write tables, plates and facts, ready for the page."""
+    """Write tables, plates and facts, ready for the page.
+
+    What an earlier study left in the folder goes: its numbers would be taken for this one's. An
+    audit stays, which is about pictures and no study's result.
+    """
+    for name, made in (("tables", {*frames, "audit"}), ("plates", {each.name for each in plates})):
+        for old in (folder / name).glob("*"):
+            if old.stem not in made:
+                old.unlink()
     for name, frame in frames.items():
         Table(name, frame, {"spec_hash": facts["spec_hash"], "versions": facts["versions"]}).save(
             folder / "tables"

@@ -87,10 +87,52 @@ class Variation:
         own = {f.name for f in fields(MixtureSpec)} - {"setting", *SHARED}
         changes = {name: _frozen(value) for name, value in table.items() if name != "setting"}
         check_known(f"vary {table['setting']}", "entry", changes, sorted(own), SpecificationError)
+        for name, value in changes.items():
+            if not _fits(value, KINDS[name]):
+                raise SpecificationError(
+                    f"vary {table['setting']}",
+                    f"{name} = {value!r}",
+                    " or ".join(KINDS[name]),
+                    "mend the value",
+                )
         return cls(table["setting"], tuple(sorted(changes.items())))
 
 
-SHARED = ("test_domain", "held_out", "natural", "foreign", "seed")
+KINDS: dict[str, tuple[str, ...]] = {
+    "hold": ("text",),
+    "domain_words": ("true or false",),
+    "domains": ("a number", "a list of names"),
+    "seen_dose": ("a number, 0 to 1",),
+    "held_out_dose": ("a number, 0 to 1",),
+    "overlap": ("a number, 0 to 1",),
+    "rule": ("text",),
+    "base": ("text",),
+}
+"""What the changes of a variation may be, in words."""
+
+
+def _fits(value: Any, kinds: Sequence[str]) -> bool:
+    """Whether a value of the file is of one of the kinds.
+
+    >>> [_fits(value, KINDS["domains"]) for value in (2, ("sketch",), "2")]
+    [True, True, False]
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    of_kind = {
+        "text": isinstance(value, str),
+        "true or false": isinstance(value, bool),
+        "a number": is_number and isinstance(value, int),
+        "a number, 0 to 1": is_number,
+        "a list of names": _are_names(value),
+    }
+    return any(of_kind[kind] for kind in kinds)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(each, str) for each in value)
+
+
+SHARED = ("test_domain", "held_out", "natural", "foreign", "labels", "seed")
 """Fields of a mixture that all variations of a block share."""
 
 
@@ -112,6 +154,12 @@ class MixturesSpec:
     base: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("test_domains", "held_out"):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and (not _are_names(value) or len(set(value)) < len(value)):
+                raise SpecificationError(
+                    "make mixtures", f"{name} = {list(value)}", "names, each once", "mend the list"
+                )
         if not self.test_domains or not self.settings:
             raise SpecificationError(
                 "make mixtures",
@@ -222,6 +270,22 @@ class Specification:
     blocks: int = 0
 
     def __post_init__(self) -> None:
+        numbers = all(isinstance(seed, int) and seed >= 0 for seed in self.seeds)
+        if not numbers or not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise SpecificationError(
+                "repeat a study",
+                f"seeds = {list(self.seeds)}",
+                "numbers from 0, each once, at least one",
+                "mend the list",
+            )
+        named = isinstance(self.mixtures.held_out, tuple)
+        if self.blocks < 0 or (self.blocks == 1 and not named):
+            raise SpecificationError(
+                "repeat a study",
+                f"blocks = {self.blocks}",
+                "two or more, since each holds out its share of the classes",
+                "use seeds, or name the held-out classes",
+            )
         if self.blocks and self.seeds != (0,):
             raise SpecificationError(
                 "repeat a study",
@@ -314,14 +378,18 @@ def _section(kind: type[Section], content: Any, name: str, beside: Path) -> Sect
     content = dict(content)
     values: dict[str, Any] = {}
     if kind is TrainingSpec and "recipe" in content:
-        changes = {key: content[key] for key in ("steps", "epochs") if key in content}
+        lengths = ("steps", "epochs")
+        changes = {key: content[key] for key in lengths if isinstance(content.get(key), int)}
         values = asdict(named_recipe(str(content.pop("recipe")), **changes))
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     check_known(f"read [{name}]", "entry", content, known, SpecificationError)
     values |= {key: _frozen(value) for key, value in content.items()}
-    for place in ("source", "base"):
-        if values.get(place) and not str(values[place]).startswith("hf:"):
-            values[place] = str((beside / str(values[place])).resolve())
+    settings = values.get("settings")
+    varied = [each for each in settings if isinstance(each, dict)] if settings else []
+    for table in (values, *varied):
+        for place in ("source", "base"):
+            if table.get(place) and not str(table[place]).startswith("hf:"):
+                table[place] = str((beside / str(table[place])).resolve())
     return _made(kind, values, f"[{name}]")
 
 

@@ -81,7 +81,7 @@ class Measurement:
             self.held_out,
             self.specification.analysis,
             self.pair,
-            [self.model.place, self.model.control],
+            [self.model.place, self.model.control, self.model.architecture],
             versions(),
         )
 

@@ -232,7 +232,7 @@ def examine(
         "command": command or "interp.study.examine(...)",
         "held_out": [],
         "specification": {"checkpoint": checkpoint, "domains": list(pair), "seed": seed},
-        "spec_hash": fingerprint(checkpoint, pair, seed),
+        "spec_hash": fingerprint(checkpoint, architecture, pair, seed, images.fingerprint),
         "seed": seed,
         **provenance(images, clock.seconds),
     }

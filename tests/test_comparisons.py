@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interp.comparisons import FURTHER, PRIMARY, compare
+from interp.comparisons import FURTHER, PRIMARY, compare, contrasts
 from interp.core.images import ImageTable
 from interp.data.mixtures import MixtureSpec
 from interp.grid import Block, Cell
@@ -149,3 +149,22 @@ def test_nothing_is_lost_that_no_comparison_is_about() -> None:
     other = pd.DataFrame({"setting": ["cg-low"], "value": [1.0]})
     made = compare({**frames(1), "similarity": other}, cells(1))
     pd.testing.assert_frame_equal(made["similarity"], other)
+
+
+@pytest.mark.parametrize("hold", ["natural", "exposure", "steps"])
+def test_what_is_held_does_not_part_natural_only_from_the_others(hold: str) -> None:
+    specs = [
+        MixtureSpec(name, "sketch", (), hold=hold)
+        for name in ("natural-only", "leave-out-domain", "cg-low", "cg-high")
+    ]
+    names = {spec.setting: spec.name for spec in specs}
+    assert contrasts(specs)["primary contrasts"] == [
+        (names["leave-out-domain"], "natural-only"),
+        (names["cg-high"], names["cg-low"]),
+    ]
+
+
+def test_mixtures_changed_in_different_ways_are_no_contrast() -> None:
+    specs = [MixtureSpec("cg-high", "sketch", (), domain_words=False),
+             MixtureSpec("cg-low", "sketch", ())]  # fmt: skip
+    assert contrasts(specs) == {"primary contrasts": [], "further contrasts": []}

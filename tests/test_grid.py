@@ -3,7 +3,9 @@
 import gc
 from collections import Counter
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,11 +14,14 @@ from interp import Study
 from interp.auditing import audit_cells
 from interp.cluster import carry_out, commands, submit
 from interp.core.errors import InterpError, SpecificationError
+from interp.core.images import ImageTable
 from interp.core.store import fingerprint
 from interp.data.embedded import study_classes
+from interp.data.folds import class_folds
+from interp.data.mixtures import make_mixtures
 from interp.grid import Grid, distinct
 from interp.models.training import Run
-from interp.result import Result
+from interp.result import Result, write_result
 from interp.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec, Variation
 
 TINY = Specification(
@@ -195,12 +200,85 @@ def test_seeds_keep_pictures_and_held_out_classes() -> None:
         ("blocks = 2\nseeds = [1, 2]", "one of them"),
         ("[[replications]]\npreset = 'resnet-small'", "each preset and objective once"),
         ("replications = 3", "array of sections"),
+        ("seeds = []", "at least one"),
+        ("seeds = [0, 0]", "each once"),
+        ("blocks = -1", "two or more"),
+        ("blocks = 1", "name the held-out"),
+        ("[mixtures]\ntest_domains = ['sketch', 'sketch']", "each once"),
+        (
+            "[mixtures]\nsettings = [{setting = 'cg-high', seen_dose = 'half'}]",
+            "seen_dose = 'half'",
+        ),
+        ("[mixtures]\nsettings = [{setting = 'cg-high', domains = 'sketch'}]", "a list of names"),
+        ("[mixtures]\nsettings = [{setting = 'cg-high', domain_words = 'no'}]", "true or false"),
+        ("[mixtures]\nsettings = [{setting = 'cg-high', base = 3}]", "text"),
+        ("[training]\nrecipe = 'small'\nsteps = 'x'", "steps = 'x'"),
+        ("[training]\nrecipe = 'smal'", "small"),
     ],
 )
 def test_bad_grids_say_what_is_right(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "study.toml").write_text(text)
     with pytest.raises(SpecificationError, match=words):
         Grid.from_toml(tmp_path / "study.toml")
+
+
+def test_paths_are_looked_for_beside_the_file(tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(
+        "[mixtures]\nbase = 'a.tsv'\nsettings = ['cg-low', { setting = 'cg-high', base = 'b.tsv' }]"
+    )
+    made = Grid.from_toml(tmp_path / "study.toml").specification.mixtures.made("sketch", ())
+    assert [spec.base for spec in made] == [str(tmp_path / "a.tsv"), str(tmp_path / "b.tsv")]
+
+
+@pytest.mark.parametrize("name", ["resnet", "vit"])
+def test_the_mixtures_of_the_committed_grids_can_be_made(name: str) -> None:
+    """On a made-up table with as many classes, for every fold: nothing is found out too late."""
+    file = Path(__file__).parent / "benchmarks" / "grid" / f"{name}.toml"
+    spec = Grid.from_toml(file).specification
+    n_foreign = spec.images.foreign if isinstance(spec.images.foreign, int) else 0
+    labels = [f"class {number:02}" for number in range(spec.images.n_classes + n_foreign)]
+    domains = ("real", "sketch", "quickdraw", "clipart", "painting", "infograph")
+    rows = [
+        (f"{domain}/{label}/{split}-{number}.png", label, domain, split, "")
+        for domain, label, split, number in product(domains, labels, ("train", "test"), range(8))
+    ]
+    names = ["path", "label", "domain", "split", "caption"]
+    pool = ImageTable(pd.DataFrame(rows, columns=names))
+    own, foreign = labels[: spec.images.n_classes], labels[spec.images.n_classes :]
+    for held_out in class_folds(own, spec.blocks):
+        for domain in spec.mixtures.test_domains:
+            specs = spec.mixtures.made(domain, held_out, foreign=foreign)
+            made = list(make_mixtures(pool, specs))
+            assert len({mixture.spec.name for mixture in made}) == len(spec.mixtures.settings)
+
+
+def test_what_another_study_left_is_not_shown_as_this_ones(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"value": [1.0]})
+    facts: dict[str, Any] = {"spec_hash": "", "versions": {}}
+    write_result(tmp_path, {"similarity": frame, "accuracy": frame}, [], facts)
+    (tmp_path / "tables" / "audit.csv").write_text("check\n")
+    result = write_result(tmp_path, {"accuracy": frame}, [], facts)
+    assert {path.name for path in (result.folder / "tables").iterdir()} == {
+        "accuracy.csv", "accuracy.json", "audit.csv",
+    }  # fmt: skip
+
+
+def test_a_baseline_on_labels_refuses_a_base_set(tmp_path: Path) -> None:
+    (tmp_path / "base.tsv").write_text("filepath\ttitle\na.png\ta cat\n")
+    labelled = replace(TINY.training, objective="supervised")
+    based = MixturesSpec(settings=("cg-low",), base=str(tmp_path / "base.tsv"))
+    with pytest.raises(SpecificationError, match="captions and no labels"):
+        Grid(replace(TINY, training=labelled, mixtures=based)).plan(tmp_path / "steps")
+
+
+def test_a_changed_base_set_makes_another_mixture(tmp_path: Path) -> None:
+    base = tmp_path / "base.tsv"
+    grid = Grid(replace(TINY, mixtures=MixturesSpec(settings=("cg-low",), base=str(base))))
+    counts = []
+    for rows in (1, 2):
+        base.write_text("filepath\ttitle\n" + "a.png\ta cat\n" * rows)
+        counts.append(grid.plan(tmp_path / "steps")[0].manifest["base"]["pictures"])
+    assert counts == [1, 2]
 
 
 def test_a_file_says_what_varies(tmp_path: Path) -> None:
