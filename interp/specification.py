@@ -388,8 +388,9 @@ def _section(kind: type[Section], content: Any, name: str, beside: Path) -> Sect
     varied = [each for each in settings if isinstance(each, dict)] if settings else []
     for table in (values, *varied):
         for place in ("source", "base"):
-            if table.get(place) and not str(table[place]).startswith("hf:"):
-                table[place] = str((beside / str(table[place])).resolve())
+            given = table.get(place)
+            if isinstance(given, str) and given and not given.startswith("hf:"):
+                table[place] = str((beside / given).resolve())
     return _made(kind, values, f"[{name}]")
 
 
