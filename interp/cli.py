@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from interp.models.training import Run
     from interp.result import Result
 
 app = typer.Typer(
@@ -183,31 +186,35 @@ def grid(
     if dry_run:
         return
     if commands or submit:
-        from interp import cluster
-
         runs = chosen.runs(out / "steps", jobs=jobs)
-        if commands:
-            print("\n".join(cluster.commands(runs, device=device or "cuda", processes=processes)))
-            return
-        parameters: dict[str, Any] = {"slurm_partition": partition} if partition else {}
-        if (device or "cuda").startswith("cuda"):
-            parameters["gpus_per_node"] = processes
-        made = cluster.submit(
-            runs,
-            out,
-            cluster=submit,
-            device=device or "cuda",
-            processes=processes,
-            timeout_min=minutes,
-            **parameters,
-        )
-        print(
-            f"{len(made)} runs submitted; when they are finished, run this again without --submit "
-            "to tabulate them (it would train here what is not)"
-        )
+        options = {"device": device or "cuda", "processes": processes}
+        limits = {"timeout_min": minutes, **({"slurm_partition": partition} if partition else {})}
+        _hand_out(runs, out, submit, options, limits)
         return
     command = shlex.join(["interp-report", *sys.argv[1:]])
     _pages(Study(chosen.specification).grid(out, jobs=jobs, device=device or None, command=command))
+
+
+def _hand_out(
+    runs: "Sequence[Run]",
+    out: Path,
+    where: str,
+    options: dict[str, Any],
+    limits: dict[str, Any],
+) -> None:
+    """Submit runs to a cluster, or, where none is named, print their commands."""
+    from interp.cluster import commands, submit
+
+    if not where:
+        print("\n".join(commands(runs, **options)))
+        return
+    if options["device"].startswith("cuda"):
+        limits["gpus_per_node"] = options["processes"]
+    made = submit(runs, out, cluster=where, **options, **limits)
+    print(
+        f"{len(made)} runs submitted; when they are finished, run this again without --submit to "
+        "tabulate them (it would train here what is not)"
+    )
 
 
 @app.command()

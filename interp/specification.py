@@ -29,6 +29,7 @@ from interp.data.embedded import EmbeddedSpec
 from interp.data.mixtures import NATURAL, MixtureSpec
 from interp.models.presets import PRESETS
 from interp.models.training import Recipe, named_recipe
+from interp.variation import Variation, are_names, frozen
 
 FOUR_SETTINGS = ("natural-only", "cg-low", "leave-out-domain", "cg-high")
 
@@ -59,84 +60,6 @@ class ImagesSpec(EmbeddedSpec):
 
 
 @dataclass(frozen=True)
-class Variation:
-    """One training distribution of a grid: a setting, and where it departs from the section.
-
-    `changes` are fields of `MixtureSpec` with their values, sorted by name.
-
-    >>> Variation.of({"setting": "cg-high", "domains": 2}).changes
-    (('domains', 2),)
-    """
-
-    setting: str
-    changes: tuple[tuple[str, Any], ...] = ()
-
-    @classmethod
-    def of(cls, given: Any) -> "Variation":
-        """A variation from what a file says: the setting's name, or a table with changes."""
-        if isinstance(given, cls):
-            return given
-        table = {"setting": given} if isinstance(given, str) else given
-        if not isinstance(table, dict) or not isinstance(table.get("setting"), str):
-            raise SpecificationError(
-                "make mixtures",
-                f"the setting {given!r}",
-                "a name, or a table with setting = NAME",
-                'write "cg-high" or { setting = "cg-high", domains = 2 }',
-            )
-        own = {f.name for f in fields(MixtureSpec)} - {"setting", *SHARED}
-        changes = {name: _frozen(value) for name, value in table.items() if name != "setting"}
-        check_known(f"vary {table['setting']}", "entry", changes, sorted(own), SpecificationError)
-        for name, value in changes.items():
-            if not _fits(value, KINDS[name]):
-                raise SpecificationError(
-                    f"vary {table['setting']}",
-                    f"{name} = {value!r}",
-                    " or ".join(KINDS[name]),
-                    "mend the value",
-                )
-        return cls(table["setting"], tuple(sorted(changes.items())))
-
-
-KINDS: dict[str, tuple[str, ...]] = {
-    "hold": ("text",),
-    "domain_words": ("true or false",),
-    "domains": ("a number", "a list of names"),
-    "seen_dose": ("a number, 0 to 1",),
-    "held_out_dose": ("a number, 0 to 1",),
-    "overlap": ("a number, 0 to 1",),
-    "rule": ("text",),
-    "base": ("text",),
-}
-"""What the changes of a variation may be, in words."""
-
-
-def _fits(value: Any, kinds: Sequence[str]) -> bool:
-    """Whether a value of the file is of one of the kinds.
-
-    >>> [_fits(value, KINDS["domains"]) for value in (2, ("sketch",), "2")]
-    [True, True, False]
-    """
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    of_kind = {
-        "text": isinstance(value, str),
-        "true or false": isinstance(value, bool),
-        "a number": is_number and isinstance(value, int),
-        "a number, 0 to 1": is_number,
-        "a list of names": _are_names(value),
-    }
-    return any(of_kind[kind] for kind in kinds)
-
-
-def _are_names(value: Any) -> bool:
-    return isinstance(value, tuple) and all(isinstance(each, str) for each in value)
-
-
-SHARED = ("test_domain", "held_out", "natural", "foreign", "labels", "seed")
-"""Fields of a mixture that all variations of a block share."""
-
-
-@dataclass(frozen=True)
 class MixturesSpec:
     """Which training distributions: settings x test domains, and the classes held out of both.
 
@@ -156,7 +79,7 @@ class MixturesSpec:
     def __post_init__(self) -> None:
         for name in ("test_domains", "held_out"):
             value = getattr(self, name)
-            if isinstance(value, tuple) and (not _are_names(value) or len(set(value)) < len(value)):
+            if isinstance(value, tuple) and (not are_names(value) or len(set(value)) < len(value)):
                 raise SpecificationError(
                     "make mixtures", f"{name} = {list(value)}", "names, each once", "mend the list"
                 )
@@ -354,7 +277,7 @@ class Specification:
         beside = Path(path).parent
         also = tuple(_section(TrainingSpec, each, "replications", beside) for each in others)
         plain = {
-            name: _frozen(content[name]) for name in ("title", "seeds", "blocks") if name in content
+            name: frozen(content[name]) for name in ("title", "seeds", "blocks") if name in content
         }
         return _made(cls, {**made, **plain, "replications": also}, "the study")
 
@@ -383,7 +306,7 @@ def _section(kind: type[Section], content: Any, name: str, beside: Path) -> Sect
         values = asdict(named_recipe(str(content.pop("recipe")), **changes))
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     check_known(f"read [{name}]", "entry", content, known, SpecificationError)
-    values |= {key: _frozen(value) for key, value in content.items()}
+    values |= {key: frozen(value) for key, value in content.items()}
     settings = values.get("settings")
     varied = [each for each in settings if isinstance(each, dict)] if settings else []
     for table in (values, *varied):
@@ -392,13 +315,6 @@ def _section(kind: type[Section], content: Any, name: str, beside: Path) -> Sect
             if isinstance(given, str) and given and not given.startswith("hf:"):
                 table[place] = str((beside / given).resolve())
     return _made(kind, values, f"[{name}]")
-
-
-def _frozen(value: Any) -> Any:
-    """A value of the file as one that does not change."""
-    if isinstance(value, dict) and "setting" not in value:
-        return tuple(sorted(value.items()))
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _made(kind: type[Section], values: dict[str, Any], where: str) -> Section:

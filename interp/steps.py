@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -226,8 +226,9 @@ def weights_hash(checkpoint: Path) -> str:
 
 
 def measure(steps: Sequence[Measurement], jobs: int) -> dict[str, pd.DataFrame]:
-    """Measure models side by side, and put their tables together."""
-    side_by_side(_measure_one, steps, jobs=jobs, what="measure")
+    """Measure models side by side, each with its share of the cores; put their tables together."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    side_by_side(partial(_measure_one, threads=threads), steps, jobs=jobs, what="measure")
     parts = [step.run() for step in steps]
     names = dict.fromkeys(name for part in parts for name in part)
     return {
@@ -236,9 +237,9 @@ def measure(steps: Sequence[Measurement], jobs: int) -> dict[str, pd.DataFrame]:
     }
 
 
-def _measure_one(step: Measurement) -> None:
-    """Fill a model's step folders, with half of the cores; the tables are read back from there."""
+def _measure_one(step: Measurement, *, threads: int) -> None:
+    """Fill a model's step folders; the tables are read back from there."""
     import torch
 
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+    torch.set_num_threads(threads)
     step.run()

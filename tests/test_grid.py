@@ -22,7 +22,8 @@ from interp.data.mixtures import make_mixtures
 from interp.grid import Grid, distinct
 from interp.models.training import Run
 from interp.result import Result, write_result
-from interp.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec, Variation
+from interp.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
+from interp.variation import Variation
 
 TINY = Specification(
     title="A small grid",

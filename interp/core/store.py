@@ -74,27 +74,18 @@ def complete(folder: Path) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     writable(temporary, purpose=folder.name)
     try:
-        yield temporary
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise OutputError(
-                f"write {folder.name}",
-                "a disk that is full",
-                "free space",
-                "make room and run again; finished steps are kept",
-            ) from None
-        raise
+        with _told_when_full(folder.name):
+            yield temporary
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a file under a temporary name and rename it, so that nobody reads half of it."""
-    temporary = path.with_name(f"{path.name}.part-{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
+    """Write a text file under a temporary name and rename it, so that nobody reads half of it."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
 
 
 @contextmanager
@@ -102,16 +93,24 @@ def replacing(path: Path) -> Iterator[Path]:
     """Write a file under a temporary name; it gets its own only when the block ends well."""
     temporary = path.with_name(f"{path.name}.part-{os.getpid()}")
     try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise OutputError(
-                f"write {path.name}",
-                "a disk that is full",
-                "free space",
-                "make room and run again; finished files are kept",
-            ) from None
-        raise
+        with _told_when_full(path.name):
+            yield temporary
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told_when_full(name: str) -> Iterator[None]:
+    """Say of a full disk what can be done about it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OutputError(
+            f"write {name}",
+            "a disk that is full",
+            "free space",
+            "make room and run again; what was finished is kept",
+        ) from None
