@@ -168,3 +168,13 @@ def test_mixtures_changed_in_different_ways_are_no_contrast() -> None:
     specs = [MixtureSpec("cg-high", "sketch", (), domain_words=False),
              MixtureSpec("cg-low", "sketch", ())]  # fmt: skip
     assert contrasts(specs) == {"primary contrasts": [], "further contrasts": []}
+
+
+def test_what_is_held_parts_all_but_natural_only() -> None:
+    specs = [
+        MixtureSpec("natural-only", "sketch", ()),
+        MixtureSpec("leave-out-domain", "sketch", (), hold="steps"),
+        MixtureSpec("cg-low", "sketch", ()),
+        MixtureSpec("cg-high", "sketch", (), hold="steps"),
+    ]
+    assert contrasts(specs)["primary contrasts"] == [(specs[1].name, "natural-only")]

@@ -20,6 +20,7 @@ VIT: Any = {"layers": 2, "width": 32, "patch_size": 8, "image_size": 32, "head_w
 RESNET: Any = {"layers": (1, 2, 1, 1), "width": 8, "image_size": 64, "head_width": 64}
 TEXT: Any = {"context_length": 10, "vocab_size": 50, "width": 32, "heads": 2, "layers": 2}
 CASES = ("vit", "resnet", "text", "custom text")
+TRANSFORMERS = ("vit", "text", "custom text")
 
 
 class Case:
@@ -401,10 +402,9 @@ def test_listening_sees_what_a_hook_has_put_in(case: Case) -> None:
     assert cache[case.middle].any()
 
 
+@pytest.mark.parametrize("case", TRANSFORMERS, indirect=True)
 def test_a_patched_norm_changes_the_stream_also_when_heard(case: Case) -> None:
     norms = [site for site in case.tower.sites if site.endswith("ln1.hook_scale")]
-    if not norms:
-        pytest.skip("no layer norm in this tower")
     with torch.no_grad():
         plain, _ = case.tower.run_with_cache(case.x, names_filter=norms)
         with case.tower.hooks([(norms[0], lambda t, hook: t * 2)]):
@@ -421,9 +421,9 @@ def test_nobody_listens_after_a_run_that_failed(case: Case) -> None:
     assert not any(point.listener for point in case.tower.hook_points())
 
 
+# a ResNet's attention pool computes one query where open_clip computes all
+@pytest.mark.parametrize("case", TRANSFORMERS, indirect=True)
 def test_without_gradients_a_transformer_is_open_clip_to_the_bit(case: Case) -> None:
-    if not hasattr(case.tower, "blocks"):
-        pytest.skip("the ResNet's attention pool computes one query where open_clip computes all")
     # the scales and the normalised streams may be read, but not the insides of attention
     outside = [site for site in case.tower.sites if ".attn." not in site]
     with torch.no_grad():
