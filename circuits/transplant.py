@@ -28,6 +28,7 @@ from interp.circuits.runs import (
 )
 from interp.circuits.sweep import MEMORY, depths
 from interp.core.errors import SpecificationError
+from interp.core.evidence import evidence
 from interp.core.images import ImageTable, Preprocess
 from interp.core.model import Tower
 from interp.core.progress import say
@@ -94,26 +95,15 @@ def transplant(
     values = _run(tower, drawn, classifier, names, preprocess, where, metric, batch_size, memory)
     frame = _summarise(values, drawn, seed)
     frame.insert(0, "measure", "activation transplant")
-    words = {
-        "domain_a": domain_a,
-        "domain_b": domain_b,
-        "metric": metric,
-        "pairing": "other label, other domain; unaligned",
-        **_kinds(drawn),
-        "unit": "class",
-        "n_units": drawn.rows["label"].nunique(),
-        **_counts(drawn),
-        "n_runs": 1,
-        "estimand": "mean over classes c of how far activations of c from domain A move "
-        "pictures of another class in domain B towards c",
-        "seed": seed,
-    }
     frame = frame.assign(
         site=names,
         layer=[tower.layer(site) for site in names],
         depth=depths(tower, names),
         **{axis: place for axis, place in (where or {}).items()},
-        **words,
+        domain_a=domain_a,
+        domain_b=domain_b,
+        metric=metric,
+        pairing="other label, other domain; unaligned",
     )
     facts = {
         "n_examples": len(drawn),
@@ -173,6 +163,7 @@ def _summarise(values: Values, drawn: Transplants, seed: int) -> pd.DataFrame:
     largest = float(np.abs(values.unpatched).max())
     replay = values.patched - values.unpatched[1:, None]
     cut = np.abs(replay).max(axis=(0, 2)) <= 1e-4 * largest
+    about = _about(drawn)
     table = []
     for triple, is_cut in zip(moved, cut, strict=True):
         means, left = class_mean(triple, labels), leave_out(triple, labels, roles)
@@ -181,28 +172,23 @@ def _summarise(values: Values, drawn: Transplants, seed: int) -> pd.DataFrame:
         if is_cut:
             index = Index(np.nan, np.nan, np.nan, CANNOT_TELL, CUT)
         table.append(
-            {
-                "value": means[0],
-                "low": spread.low,
-                "high": spread.high,
-                "null": means[1],
-                "ceiling": means[2],
-                "index": index.value,
-                "index_low": index.low,
-                "index_high": index.high,
-                "verdict": index.verdict,
-                "reason": index.reason,
-            }
+            evidence(spread, null=means[1], ceiling=means[2], index=index, seed=seed, **about)
         )
     shift = rounded((moved[..., 0] - moved[..., 1]).T, ROUNDING * largest)
     return pd.DataFrame(table).assign(p=max_t_p(by_class(shift, labels), seed=seed))
 
 
-def _kinds(drawn: Transplants) -> dict[str, str]:
+def _about(drawn: Transplants) -> dict[str, Any]:
+    """What is the same at every site: how null and ceiling were made, and the counts."""
     apart = {"artist": "artist", "drawing": "drawing", "path": "picture"}[drawn.artists]
     return {
         "null_kind": f"donor of another class in A, by another {apart} than the receiver's",
         "ceiling_kind": f"donor of the class in B, by another {apart} than the receiver's",
+        "unit": "class",
+        "n_units": drawn.rows["label"].nunique(),
+        **_counts(drawn),
+        "estimand": "mean over classes c of how far activations of c from domain A move "
+        "pictures of another class in domain B towards c",
     }
 
 

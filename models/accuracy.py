@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from interp.core.evidence import evidence
 from interp.core.statistics import Interval, column_intervals
 from interp.models.answers import ALL, HELD_OUT, SEEN, Answers
 from interp.models.f1 import guessing_f1, macro_f1
@@ -42,7 +43,7 @@ def accuracy(answers: Answers, *, seed: int = 0) -> pd.DataFrame:
                     "prompts": prompts,
                     "classifier": classifier,
                     "measure": measure,
-                    **evidence(spread, null, null_kind, part, seed=seed),
+                    **of_share(spread, null, null_kind, part, seed=seed),
                 }
             )
     return pd.DataFrame(rows)
@@ -76,30 +77,26 @@ def _measures(
         yield TAKEN, taken, share, f"share of seen classes among {n}"
 
 
-def evidence(
+def of_share(
     spread: Interval, null: float, null_kind: str, part: pd.DataFrame, *, seed: int
 ) -> dict[str, object]:
-    """Value, interval, null and counts of a share between 0 and 1, on one model's answers."""
+    """The evidence for a share between 0 and 1, on one model's answers."""
     n_classes = part["label"].nunique()
-    return {
-        "value": spread.value,
-        "low": spread.low,
-        "high": spread.high,
-        "null": null,
-        "null_kind": null_kind,
-        "ceiling": 1.0,
-        "ceiling_kind": "every picture",
-        "index": (spread.value - null) / (1 - null) if null < 1 else np.nan,
-        "p": np.nan,
-        "unit": "class",
-        "n_units": n_classes,
-        "n_pictures": len(part),
-        "n_drawings": part["drawing"].nunique() if "drawing" in part else len(part),
-        "n_runs": 1,
-        "estimand": "this model, over classes like these",
-        "seed": seed,
-        "reason": "" if n_classes > 1 else "one class: no interval",
-    }
+    return evidence(
+        spread,
+        null=null,
+        null_kind=null_kind,
+        ceiling=1.0,
+        ceiling_kind="every picture",
+        index=(spread.value - null) / (1 - null) if null < 1 else np.nan,
+        unit="class",
+        n_units=n_classes,
+        n_pictures=len(part),
+        n_drawings=part["drawing"].nunique() if "drawing" in part else len(part),
+        estimand="this model, over classes like these",
+        seed=seed,
+        reason="" if n_classes > 1 else "one class: no interval",
+    )
 
 
 def accuracy_by_class(answers: Answers) -> pd.DataFrame:

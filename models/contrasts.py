@@ -1,13 +1,14 @@
 """What one training distribution gains over another, on the same classes and in the same blocks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from interp.core.blocks import ONE_BLOCK, mean_t, replicated
 from interp.core.errors import SpecificationError
+from interp.core.evidence import evidence
 from interp.core.statistics import holm, sign_flip_p
 from interp.models.accuracy import TOP_1
 
@@ -109,28 +110,23 @@ def _row(gaps: pd.DataFrame, contrast: Contrast, seed: int) -> dict[str, object]
     settings = sum(1 for weight in contrast.weights.values() if weight)
     one = found.n_blocks == 1
     models = "these models" if settings != 2 else "these two models"
-    return {
-        "measure": f"difference of {TOP_1}",
-        "value": found.interval.value,
-        "low": found.interval.low,
-        "high": found.interval.high,
-        "null": 0.0,
-        "null_kind": "signs flipped over whole classes",
-        "ceiling": np.nan,
-        "ceiling_kind": "none: a difference of accuracies has no ceiling",
-        "index": np.nan,
-        "p": sign_flip_p(gaps["gap"], gaps["label"], seed=seed),
-        "unit": found.unit,
-        "n_units": found.n_units,
-        "n_pictures": int(gaps["n_pictures"].sum()),
-        "n_drawings": np.nan,
-        "n_runs": settings * found.n_blocks,
-        "seed": seed,
-        "reason": found.reason if found.n_units > 1 else "one class: no interval",
-        "estimand": f"{models}, over classes like these"
+    return {"measure": f"difference of {TOP_1}"} | evidence(
+        found.interval,
+        null=0.0,
+        null_kind="signs flipped over whole classes",
+        ceiling_kind="none: a difference of accuracies has no ceiling",
+        index=np.nan,
+        p=sign_flip_p(gaps["gap"], gaps["label"], seed=seed),
+        unit=found.unit,
+        n_units=found.n_units,
+        n_pictures=int(gaps["n_pictures"].sum()),
+        n_runs=settings * found.n_blocks,
+        seed=seed,
+        reason=found.reason if found.n_units > 1 else "one class: no interval",
+        estimand=f"{models}, over classes like these"
         if one
         else "models of these settings, over classes and blocks like these",
-    }
+    )
 
 
 def over_blocks(by_class: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
@@ -145,32 +141,26 @@ def over_blocks(by_class: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         found = replicated({int(block): one.set_index("label")["value"]  # type: ignore[call-overload]
                             for block, one in part.groupby("seed")})  # fmt: skip
         null = float(part["null"].mean()) if "null" in part else np.nan
-        rows.append(
-            {
-                **dict(zip(keys, cell, strict=True)),
-                "measure": TOP_1,
-                "value": found.interval.value,
-                "low": max(found.interval.low, 0.0),
-                "high": min(found.interval.high, 1.0),
-                "null": null,
-                "null_kind": "chance among the candidates",
-                "ceiling": 1.0,
-                "ceiling_kind": "every picture",
-                "index": (found.interval.value - null) / (1 - null),
-                "p": np.nan,
-                "unit": found.unit,
-                "n_units": found.n_units,
-                "n_pictures": int(part["n_pictures"].sum()),
-                "n_drawings": np.nan,
-                "n_runs": found.n_blocks,
-                "control": "",
-                "seed": seed,
-                "reason": found.reason if found.n_units > 1 else "one class: no interval",
-                "estimand": "this model, over classes like these"
-                if found.unit == ONE_BLOCK
-                else "models of this setting, over classes and blocks like these",
-            }
+        spread = found.interval
+        within = replace(spread, low=max(spread.low, 0.0), high=min(spread.high, 1.0))
+        row = evidence(
+            within,
+            null=null,
+            null_kind="chance among the candidates",
+            ceiling=1.0,
+            ceiling_kind="every picture",
+            index=(spread.value - null) / (1 - null),
+            unit=found.unit,
+            n_units=found.n_units,
+            n_pictures=int(part["n_pictures"].sum()),
+            n_runs=found.n_blocks,
+            seed=seed,
+            reason=found.reason if found.n_units > 1 else "one class: no interval",
+            estimand="this model, over classes like these"
+            if found.unit == ONE_BLOCK
+            else "models of this setting, over classes and blocks like these",
         )
+        rows.append({**dict(zip(keys, cell, strict=True)), "measure": TOP_1, **row, "control": ""})
     return pd.DataFrame(rows)
 
 
@@ -187,27 +177,20 @@ def run_means(accuracy: pd.DataFrame) -> pd.DataFrame:
         by_block = part.groupby("seed")[["value", "null", "n_pictures"]].mean()
         spread = mean_t(by_block["value"].to_numpy())
         null, ceiling = float(by_block["null"].mean()), float(part["ceiling"].iloc[0])
-        rows.append(
-            {
-                **dict(zip(keys, cell, strict=True)),
-                "value": spread.value,
-                "low": spread.low,
-                "high": spread.high,
-                "null": null,
-                "null_kind": part["null_kind"].iloc[0],
-                "ceiling": ceiling,
-                "ceiling_kind": part["ceiling_kind"].iloc[0],
-                "index": (spread.value - null) / (ceiling - null),
-                "p": np.nan,
-                "unit": "block",
-                "n_units": len(by_block),
-                "n_pictures": int(part["n_pictures"].sum()),
-                "n_drawings": np.nan,
-                "n_runs": len(by_block),
-                "control": "",
-                "seed": int(part["seed"].min()),
-                "reason": "" if len(by_block) > 1 else "one block: no interval",
-                "estimand": "models of this setting, over blocks like these",
-            }
+        row = evidence(
+            spread,
+            null=null,
+            null_kind=part["null_kind"].iloc[0],
+            ceiling=ceiling,
+            ceiling_kind=part["ceiling_kind"].iloc[0],
+            index=(spread.value - null) / (ceiling - null),
+            unit="block",
+            n_units=len(by_block),
+            n_pictures=int(part["n_pictures"].sum()),
+            n_runs=len(by_block),
+            seed=int(part["seed"].min()),
+            reason="" if len(by_block) > 1 else "one block: no interval",
+            estimand="models of this setting, over blocks like these",
         )
+        rows.append({**dict(zip(keys, cell, strict=True)), **row, "control": ""})
     return pd.DataFrame(rows)

@@ -7,6 +7,8 @@ import pandas as pd
 
 from interp.core.association import spearman
 from interp.core.errors import DataError, listed
+from interp.core.evidence import evidence
+from interp.core.statistics import Interval
 from interp.models.answers import ALL, HELD_OUT, SEEN
 
 EVERYWHERE, NATURAL = "all domains", "natural"
@@ -65,23 +67,21 @@ def exposure(classes: pd.DataFrame, *, keys: Sequence[str] = (), seed: int = 0) 
                         **dict(zip(cell, values, strict=True)),
                         "class_set": class_set,
                         "measure": "Spearman of accuracy and exposure",
-                        "value": found.value,
-                        "low": found.low,
-                        "high": found.high,
-                        "null": 0.0,
-                        "null_kind": "exposures permuted over classes",
-                        "ceiling": 1.0,
-                        "ceiling_kind": "the same order",
-                        "index": found.value,
-                        "p": found.p,
-                        "unit": "class",
-                        "n_units": found.n,
-                        "n_pictures": int(chosen["n_pictures"].sum()),
-                        "n_drawings": np.nan,
-                        "n_runs": 1,
-                        "estimand": "this model, over classes like these",
-                        "seed": seed,
-                        "reason": reason,
+                        **evidence(
+                            Interval(found.value, np.nan, found.low, found.high),
+                            null=0.0,
+                            null_kind="exposures permuted over classes",
+                            ceiling=1.0,
+                            ceiling_kind="the same order",
+                            index=found.value,
+                            p=found.p,
+                            unit="class",
+                            n_units=found.n,
+                            n_pictures=int(chosen["n_pictures"].sum()),
+                            estimand="this model, over classes like these",
+                            seed=seed,
+                            reason=reason,
+                        ),
                     }
                 )
     return pd.DataFrame(rows)

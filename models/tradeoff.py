@@ -13,7 +13,7 @@ import pandas as pd
 
 from interp.core.errors import SampleError
 from interp.core.statistics import group_means, two_sample_interval, two_way_interval
-from interp.models.accuracy import KEYS, evidence
+from interp.models.accuracy import KEYS, of_share
 from interp.models.answers import ALL, Answers
 
 AREA, HARMONIC = "AUSUC", "harmonic mean of seen and held-out"
@@ -165,7 +165,7 @@ def tradeoff(answers: Answers, *, seed: int = 0) -> tuple[pd.DataFrame, pd.DataF
             (AREA, area, guess, f"random logits, {n - n_held} seen and {n_held} held-out classes"),
             (HARMONIC, spread, 1 / n, f"of chance accuracies among {n} classes"),
         ):
-            row = evidence(found, null, kind, part, seed=seed)
+            row = of_share(found, null, kind, part, seed=seed)
             row |= {"reason": "one class of a kind: no interval"} if few else {}
             summary.append({**named, "class_set": ALL, "measure": measure, **row})
         thin = curve(part, answers.held_out).thinned()
