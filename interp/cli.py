@@ -102,6 +102,7 @@ def run(
 ) -> None:
     """Carry out a study, or examine one model; finished steps are taken from the last run."""
     from interp.core.errors import SpecificationError
+    from interp.core.parallel import which_device
     from interp.core.progress import say, set_quiet
 
     set_quiet(quiet)
@@ -124,6 +125,7 @@ def run(
             architecture=model or None,
             domains=pair,
             seed=seed or 0,
+            device=device or None,
             command=command,
         )
     else:
@@ -133,6 +135,7 @@ def run(
         if seed is not None:
             chosen = Study(chosen.specification.with_seed(seed))
         say(chosen.cost())
+        which_device(device)
         if dry_run:
             return
         result = chosen.run(out, jobs=jobs, device=device or None, command=command)
@@ -162,23 +165,28 @@ def grid(
     submit: Annotated[
         str, typer.Option(help="Hand unfinished runs to slurm, or to local, through submitit.")
     ] = "",
+    tabulate: Annotated[
+        bool, typer.Option("--tabulate", help="Train nothing: tabulate a grid made elsewhere.")
+    ] = False,
     processes: Annotated[int, typer.Option(min=1, help="Processes, or GPUs, per run.")] = 1,
     partition: Annotated[str, typer.Option(help="Partition of the cluster.")] = "",
     minutes: Annotated[int, typer.Option(min=1, help="Time limit of a submitted run.")] = 720,
     quiet: Quiet = False,
 ) -> None:
     """Make the models of a study, go on with what is there, and tabulate their accuracy."""
-    from interp.core.errors import SpecificationError
+    from interp.core.errors import SpecificationError, listed
     from interp.core.progress import say, set_quiet
     from interp.grid import Grid
     from interp.study import Study
 
     set_quiet(quiet)
-    if (commands and submit) or (processes > 1 and not (commands or submit)):
+    given = {"--commands": commands, "--submit": submit, "--tabulate": tabulate}
+    ways = [name for name, is_given in given.items() if is_given]
+    if len(ways) > 1 or (processes > 1 and not (commands or submit)):
         raise SpecificationError(
             "make a grid",
-            "--commands with --submit" if commands else f"--processes {processes} alone",
-            "one of --commands and --submit, and --processes with either",
+            listed(ways) if len(ways) > 1 else f"--processes {processes} without either",
+            "one of --commands, --submit and --tabulate, and --processes with the first two",
             "leave one option out",
         )
     chosen = Grid.from_toml(study)
@@ -192,7 +200,10 @@ def grid(
         _hand_out(runs, out, submit, options, limits)
         return
     command = shlex.join(["interp-report", *sys.argv[1:]])
-    _pages(Study(chosen.specification).grid(out, jobs=jobs, device=device or None, command=command))
+    result = Study(chosen.specification).grid(
+        out, jobs=jobs, device=device or None, command=command, training=not tabulate
+    )
+    _pages(result)
 
 
 def _hand_out(
@@ -212,8 +223,8 @@ def _hand_out(
         limits["gpus_per_node"] = options["processes"]
     made = submit(runs, out, cluster=where, **options, **limits)
     print(
-        f"{len(made)} runs submitted; when they are finished, run this again without --submit to "
-        "tabulate them (it would train here what is not)"
+        f"{len(made)} runs submitted; when they are finished, run this again with --tabulate "
+        "instead of --submit"
     )
 
 

@@ -9,12 +9,13 @@ Every run lies in a folder named by the hash of all that it depends on, so that 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from interp.core.errors import SpecificationError, check_known, listed
+from interp.core.errors import DataError, SpecificationError, check_known, listed
 from interp.core.images import ImageTable
 from interp.core.progress import say
 from interp.core.store import fingerprint
@@ -23,8 +24,9 @@ from interp.data.basesets import open_base
 from interp.data.embedded import study_classes
 from interp.data.folds import choose_held_out, class_folds
 from interp.data.manifest import check_mixture
-from interp.data.mixtures import MixtureSpec, make_mixture
+from interp.data.mixtures import MixtureSpec, make_mixtures
 from interp.data.prompts import DOMAIN_WORDS, TEMPLATES, vocabulary, words_for
+from interp.data.settings import BASE
 from interp.models.journal import read_journal
 from interp.models.presets import PRESETS, is_full_size, write_model_folder
 from interp.models.training import Base, Run, train
@@ -191,7 +193,7 @@ class Grid:
         """Every run of the grid, its mixture written and held against its manifest."""
         cells = []
         for block in self.blocks(jobs):
-            mixtures = [self._mixture(block, spec, steps) for spec in self._specs(block)]
+            mixtures = self._mixtures(block, steps)
             for training in self.specification.architectures:
                 _check_labels(training, [spec for spec, _, _ in mixtures])
                 model = self._model_folder(block.pool, training, steps)
@@ -222,16 +224,23 @@ class Grid:
             )
         ]
 
-    def _mixture(
-        self, block: Block, spec: MixtureSpec, steps: Path
-    ) -> tuple[MixtureSpec, Path, dict[str, Any]]:
-        """Write a mixture that is not there yet, and hold it against its manifest."""
-        base = open_base(spec.base).hash if spec.base else ""
-        key = fingerprint(spec, base, block.pool.fingerprint, str(block.pool.root), versions())
-        folder = steps / f"mixture-{key}"
-        if not folder.exists():
-            make_mixture(block.pool, spec).write(folder)
-        return spec, folder, check_mixture(folder)
+    def _mixtures(
+        self, block: Block, steps: Path
+    ) -> list[tuple[MixtureSpec, Path, dict[str, Any]]]:
+        """Write the mixtures that are not there yet, and hold each against its manifest."""
+        specs = self._specs(block)
+        folders = [steps / f"mixture-{_mixture_key(block, spec)}" for spec in specs]
+        # the cache may have been emptied since, so pictures that had to be written are looked for
+        asked = [not folder.exists() or not block.pool.all_files for folder in folders]
+        missing = [spec for spec, is_asked in zip(specs, asked, strict=True) if is_asked]
+        if missing:
+            made = make_mixtures(block.pool, missing)
+            for mixture, folder in zip(made, compress(folders, asked), strict=True):
+                mixture.files() if folder.exists() else mixture.write(folder)
+        return [
+            (spec, folder, check_mixture(folder))
+            for spec, folder in zip(specs, folders, strict=True)
+        ]
 
     def _model_folder(self, pool: ImageTable, training: TrainingSpec, steps: Path) -> Path:
         """The configuration and tokenizer that all models of an architecture share."""
@@ -248,6 +257,12 @@ class Grid:
     def runs(self, steps: Path, *, jobs: int = 2) -> list[Run]:
         """Every run of the grid once, its mixture written."""
         return distinct(self.plan(steps, jobs=jobs))
+
+
+def _mixture_key(block: Block, spec: MixtureSpec) -> str:
+    """What a mixture's folder is named by: its specification, its pictures and its base set."""
+    base = open_base(spec.base).hash if spec.base else ""
+    return fingerprint(spec, base, block.pool.fingerprint, str(block.pool.root), versions())
 
 
 def _check_labels(training: TrainingSpec, mixtures: Sequence[MixtureSpec]) -> None:
@@ -274,12 +289,29 @@ def distinct(cells: Sequence[Cell]) -> list[Run]:
     return list({cell.run.name: cell.run for cell in cells}.values())
 
 
+def unfinished(cells: Sequence[Cell]) -> list[Run]:
+    """The runs of cells that have not been trained to their end."""
+    return [run for run in distinct(cells) if not run.final.exists()]
+
+
+def check_trained(cells: Sequence[Cell]) -> None:
+    """Refuse to tabulate a grid of which some runs are not finished; the error names them."""
+    missing = unfinished(cells)
+    if missing:
+        raise DataError(
+            "tabulate a grid",
+            f"{len(missing)} of {len(distinct(cells))} runs unfinished "
+            f"({listed([run.name for run in missing], limit=3)})",
+            "finished runs in this folder",
+            "train them here, or wait for those that were handed out",
+        )
+
+
 def train_cells(cells: Sequence[Cell], *, jobs: int, device: str | None) -> None:
     """Train every run that is not finished; a run that cells have in common is trained once."""
-    runs = distinct(cells)
-    waiting = sum(not run.final.exists() for run in runs)
+    runs, waiting = distinct(cells), unfinished(cells)
     if waiting:
-        say(f"{waiting} of {len(runs)} runs to train")
+        say(f"{len(waiting)} of {len(runs)} runs to train")
     train(runs, jobs=jobs, device=device)
 
 
@@ -316,7 +348,10 @@ def mixture_table(cells: Sequence[Cell]) -> pd.DataFrame:
     for cell in cells:
         n_train, recipe = cell.run.pictures, cell.training.recipe
         counts = pd.Series(cell.manifest["counts"])
-        by_domain = counts.groupby(counts.index.str.split("/", n=1).str[0]).sum()
+        by_domain = counts.groupby(counts.index.str.split("/", n=1).str[0]).sum().to_dict()
+        base = cell.manifest["base"]
+        if base:
+            by_domain[BASE] = base["pictures"]
         rows += [
             {
                 **cell.place,

@@ -81,17 +81,15 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def provenance(images: ImageTable, seconds: dict[str, float]) -> dict[str, Any]:
+def provenance(images: ImageTable, seconds: dict[str, float], device: str) -> dict[str, Any]:
     """Versions, machine, seconds, and whose pictures they are."""
-    import torch
-
     return {
         "versions": {**versions(), "python": platform.python_version()},
         "seconds": seconds,
         "machine": {
             "cores": os.cpu_count(),
             "system": platform.system(),
-            "device": "cuda" if torch.cuda.is_available() else "cpu",
+            "device": device,
         },
         "source": images.source,
         "source_hash": images.fingerprint,

@@ -51,6 +51,19 @@ class ImagesSpec(EmbeddedSpec):
     test_share: float = 0.2
     foreign: int | tuple[str, ...] = 0
 
+    def __post_init__(self) -> None:
+        of_source = ("columns", "domain", "labels", "test_share")
+        of_study = [f.name for f in fields(EmbeddedSpec) if f.name not in ("seed", "size")]
+        idle = of_study if self.source else of_source
+        given = [name for name in idle if getattr(self, name) != getattr(type(self), name)]
+        if given:
+            raise SpecificationError(
+                "choose pictures",
+                f"{listed(given)} {f'for {self.source}' if self.source else 'without a source'}",
+                "what that source has" if self.source else f"{listed(of_source)} with a source",
+                "leave it out" if self.source else "name a source, or leave it out",
+            )
+
     @property
     def embedded(self) -> EmbeddedSpec:
         """The part that the renderer needs, foreign classes included."""
@@ -172,6 +185,17 @@ class AnalysisSpec:
     transfer: bool = True
     patching: bool = True
 
+    def __post_init__(self) -> None:
+        least = {"n_pairs": 2, "n_transplants": 2, "n_permutations": 19, "n_splits": 1}
+        for name, at_least in least.items():
+            if getattr(self, name) < at_least:
+                raise SpecificationError(
+                    "measure models",
+                    f"{name} = {getattr(self, name)}",
+                    f"at least {at_least}",
+                    "mend [analysis]",
+                )
+
 
 @dataclass(frozen=True)
 class Specification:
@@ -215,6 +239,14 @@ class Specification:
                 f"seeds = {list(self.seeds)} and blocks = {self.blocks}",
                 "one of them",
                 "use blocks to redraw everything, or seeds to redraw models only",
+            )
+        seeded = [each.name for each in self.architectures if each.seed]
+        if seeded:
+            raise SpecificationError(
+                f"train {listed(seeded)}",
+                "a seed of its own",
+                "the study's, which all that it compares has in common",
+                "write seeds = [...] or blocks at the top",
             )
         names = [each.name for each in self.architectures]
         if len(set(names)) < len(names):

@@ -60,6 +60,7 @@ class Measurement:
     steps: Path
     natural: str = ""
     only: tuple[str, ...] = ()
+    device: str = "cpu"
 
     def run(self) -> dict[str, pd.DataFrame]:
         """The model's tables by name, measured or read back."""
@@ -98,7 +99,7 @@ class Measurement:
         from interp.models.supervised import load_classifier
 
         opened = (load_classifier if self.model.supervised else load_clip)(
-            self.model.checkpoint, model=self.model.architecture
+            self.model.checkpoint, model=self.model.architecture, device=self.device
         )
         return Subject(opened, self.model.place, self.model.control)
 

@@ -14,11 +14,20 @@ from typing import Any
 
 from interp.comparisons import compare
 from interp.core.errors import DataError, SampleError, check_known, listed
+from interp.core.parallel import which_device
 from interp.core.progress import say
 from interp.core.store import fingerprint, writable
 from interp.data import open_images
 from interp.data.mixtures import NATURAL
-from interp.grid import Block, Grid, loss_table, mixture_table, models, train_cells
+from interp.grid import (
+    Block,
+    Grid,
+    check_trained,
+    loss_table,
+    mixture_table,
+    models,
+    train_cells,
+)
 from interp.result import Result, provenance, thumbnails, write_result
 from interp.specification import Specification, TrainingSpec
 from interp.steps import Measurement, Model, measure
@@ -61,10 +70,21 @@ class Study:
         jobs: int = 2,
         device: str | None = None,
         command: str = "",
+        training: bool = True,
     ) -> Result:
-        """Make the study's models and measure their accuracy only, at every kept epoch."""
+        """Make the study's models and measure their accuracy only, at every kept epoch.
+
+        Without `training`, the models must be there, from this machine or a cluster; `DataError`
+        names those that are not.
+        """
         return self._carry_out(
-            Path(out), jobs=jobs, device=device, command=command, only=("accuracy",), epochs=True
+            Path(out),
+            jobs=jobs,
+            device=device,
+            command=command,
+            only=("accuracy",),
+            epochs=True,
+            training=training,
         )
 
     def _carry_out(
@@ -76,20 +96,29 @@ class Study:
         command: str,
         only: tuple[str, ...] = (),
         epochs: bool = False,
+        training: bool = True,
     ) -> Result:
-        folder, clock = writable(out, purpose="the study"), Clock()
+        folder, clock, where = writable(out, purpose="the study"), Clock(), which_device(device)
         steps = folder / "steps"
         with clock("pictures and mixtures"):
             cells = Grid(self.specification).plan(steps, jobs=jobs)
-        with clock("training"):
-            train_cells(cells, jobs=jobs, device=device)
+        if training:
+            with clock("training"):
+                train_cells(cells, jobs=jobs, device=where)
+        check_trained(cells)
         blocks = {cell.block.seed: cell.block for cell in cells}
         every = models(cells, epochs=epochs)
         with clock("measuring"):
             frames = measure(
                 [
                     Measurement(
-                        self.specification, model, block.images, block.held_out, steps, only=only
+                        self.specification,
+                        model,
+                        block.images,
+                        block.held_out,
+                        steps,
+                        only=only,
+                        device=where,
                     )
                     for model in every
                     for block in [blocks[model.seed]]
@@ -97,18 +126,18 @@ class Study:
                 jobs,
             )
         results = []
-        for place, training in enumerate(self.specification.architectures):
-            own = [cell for cell in cells if cell.training is training]
+        for place, architecture in enumerate(self.specification.architectures):
+            own = [cell for cell in cells if cell.training is architecture]
             part = {
-                name: frame[frame["architecture"] == training.name].reset_index(drop=True)
+                name: frame[frame["architecture"] == architecture.name].reset_index(drop=True)
                 for name, frame in frames.items()
             }
             part = compare(part, own) | {"mixtures": mixture_table(own), "losses": loss_table(own)}
-            facts = self.facts(training, list(blocks.values()), clock.seconds, command)
+            facts = self.facts(architecture, list(blocks.values()), clock.seconds, command, where)
             if only:  # the page then asks for no more than that
                 domains = self.specification.mixtures.test_domains
                 facts |= {"measured": listed(only), "question": question(domains, sharing=False)}
-            target = folder / training.name if place else folder
+            target = folder / architecture.name if place else folder
             results.append(
                 write_result(target, part, thumbnails(blocks[own[0].block.seed].images), facts)
             )
@@ -124,6 +153,7 @@ class Study:
         blocks: Sequence[Block],
         seconds: dict[str, float],
         command: str,
+        device: str,
     ) -> dict[str, Any]:
         """What a reader needs to repeat the study."""
         spec, images = self.specification, blocks[0].images
@@ -147,7 +177,7 @@ class Study:
             "spec_hash": fingerprint(spec),
             "held_out": held_out,
             "seed": listed([block.seed for block in blocks]),
-            **provenance(images, seconds),
+            **provenance(images, seconds, device),
         }
 
 
@@ -199,6 +229,7 @@ def examine(
     architecture: str | None = None,
     domains: Sequence[str] = (),
     seed: int = 0,
+    device: str | None = None,
     command: str = "",
 ) -> Result:
     """Measure one model, without training, on pictures laid out as `domain/class/*`.
@@ -206,8 +237,7 @@ def examine(
     `domains` are the natural domain and the one to compare it with; by default `real` (or the
     first) and the next. All pictures serve; a page about this model alone is built from them.
     """
-    folder = writable(Path(out), purpose="the study")
-    clock = Clock()
+    folder, clock, where = writable(Path(out), purpose="the study"), Clock(), which_device(device)
     with clock("pictures"):
         images = open_images(images_folder, seed=seed)
     check_known("compare domains", "domain", domains, images.domains)
@@ -223,7 +253,9 @@ def examine(
     model = Model(Path(checkpoint), "", pair[1], seed, architecture=architecture)
     spec = Specification(title=f"{checkpoint} on {images.source}")
     with clock("measuring"):
-        step = Measurement(spec, model, everything, (), folder / "steps", natural=pair[0])
+        step = Measurement(
+            spec, model, everything, (), folder / "steps", natural=pair[0], device=where
+        )
         frames = step.run()
     facts = {
         "mode": "model",
@@ -234,7 +266,7 @@ def examine(
         "specification": {"checkpoint": checkpoint, "domains": list(pair), "seed": seed},
         "spec_hash": fingerprint(checkpoint, architecture, pair, seed, images.fingerprint),
         "seed": seed,
-        **provenance(images, clock.seconds),
+        **provenance(images, clock.seconds, where),
     }
     return write_result(folder, frames, thumbnails(images), facts)
 

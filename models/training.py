@@ -9,10 +9,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 
-import torch
-
 from interp.core import errors
 from interp.core.errors import InterpError, OutputError
+from interp.core.parallel import which_device
 from interp.core.progress import Bars
 from interp.core.store import writable
 from interp.models.forecast import check_room, forecast_disk
@@ -61,7 +60,7 @@ def train(
     check_room(waiting, jobs=jobs)
     for run in waiting:
         run.prepare()
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    where = which_device(device)
     threads = max(1, (os.cpu_count() or 1) // (min(jobs, len(waiting)) * processes))
     stop = Event()
     commands = [run.command(device=where, processes=processes, track=track) for run in waiting]

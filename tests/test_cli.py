@@ -35,7 +35,7 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0
-    for command in ("run", "page", "clean"):
+    for command in ("run", "grid", "audit", "page", "clean"):
         assert command in done.stdout
 
 
@@ -46,6 +46,9 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
         (["run", "--checkpoint", "x.pt"], "--images"),
         (["run", "--checkpoint", "x.pt", "--images", "no-such-folder"], "no-such-folder"),
         (["page", "--out", "no-such-folder"], "Run the study first"),
+        (["run", "--device", "gpu", "--dry-run"], "Cannot compute on gpu"),
+        (["grid", "x.toml", "--tabulate", "--commands"], "one of --commands"),
+        (["grid", "x.toml", "--tabulate", "--processes", "2"], "--processes"),
     ],
 )
 def test_mistakes_are_a_line_or_two_with_status_2(words: list[str], message: str) -> None:

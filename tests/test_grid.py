@@ -1,7 +1,9 @@
 """A grid in small: what is trained, what is shared, what is held out when, and how it goes on."""
 
 import gc
+import shutil
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -9,17 +11,18 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import ImageOps
 
-from interp import Study
+from interp import Study, open_images
 from interp.auditing import audit_cells
 from interp.cluster import carry_out, commands, submit
-from interp.core.errors import InterpError, SpecificationError
+from interp.core.errors import DataError, InterpError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.store import fingerprint
 from interp.data.embedded import study_classes
 from interp.data.folds import class_folds
-from interp.data.mixtures import make_mixtures
-from interp.grid import Grid, distinct
+from interp.data.mixtures import Mixture, MixtureSpec, make_mixtures
+from interp.grid import Grid, distinct, mixture_table
 from interp.models.training import Run
 from interp.result import Result, write_result
 from interp.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
@@ -143,8 +146,6 @@ def test_a_second_run_makes_nothing_and_says_the_same(tiny_grid: Result) -> None
 
 
 def test_a_lost_run_is_made_again_alone(tiny_grid: Result) -> None:
-    import shutil
-
     run = Grid(TINY).runs(tiny_grid.folder / "steps")[-1]
     others = {p for p in (tiny_grid.folder / "steps").rglob("*.pt") if run.name not in str(p)}
     before = {p: p.stat().st_mtime_ns for p in others}
@@ -215,6 +216,10 @@ def test_seeds_keep_pictures_and_held_out_classes() -> None:
         ("[mixtures]\nsettings = [{setting = 'cg-high', base = 3}]", "text"),
         ("[training]\nrecipe = 'small'\nsteps = 'x'", "steps = 'x'"),
         ("[training]\nrecipe = 'smal'", "small"),
+        ("[training]\nseed = 3", "seeds = "),
+        ("[images]\nsource = 'x'\nn_classes = 7", "n_classes for"),
+        ("[images]\ntest_share = 0.5", "test_share without a source"),
+        ("[analysis]\nn_permutations = 0", "at least 19"),
     ],
 )
 def test_bad_grids_say_what_is_right(tmp_path: Path, text: str, words: str) -> None:
@@ -280,6 +285,60 @@ def test_a_changed_base_set_makes_another_mixture(tmp_path: Path) -> None:
         base.write_text("filepath\ttitle\n" + "a.png\ta cat\n" * rows)
         counts.append(grid.plan(tmp_path / "steps")[0].manifest["base"]["pictures"])
     assert counts == [1, 2]
+
+
+def test_a_base_set_is_counted_in_the_table_of_mixtures(tmp_path: Path) -> None:
+    (tmp_path / "base.tsv").write_text("filepath\ttitle\n" + "a.png\ta cat\n" * 3)
+    based = MixturesSpec(settings=("cg-low",), base=str(tmp_path / "base.tsv"))
+    cells = Grid(replace(TINY, mixtures=based)).plan(tmp_path / "steps")
+    table = mixture_table(cells)
+    rows = pd.read_csv(cells[0].run.tsv, sep="\t", keep_default_na=False)["domain"].value_counts()
+    first = table[table["seed"] == cells[0].block.seed].set_index("domain")
+    assert first["n_pictures"].to_dict() == rows.to_dict() and first["n_pictures"]["base"] == 3
+    assert (first["n_train"] == rows.sum()).all()
+
+
+def test_mixtures_of_a_block_are_made_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def counted(images: ImageTable, specs: Sequence[MixtureSpec]) -> Iterator[Mixture]:
+        asked.append(len(specs))
+        return make_mixtures(images, specs)
+
+    monkeypatch.setattr("interp.grid.make_mixtures", counted)
+    first = Grid(TINY).runs(tmp_path / "steps")
+    shutil.rmtree(first[0].tsv.parent)
+    assert [run.name for run in Grid(TINY).runs(tmp_path / "steps")] == [run.name for run in first]
+    assert asked == [4, 4, 1]
+
+
+def test_pictures_that_the_cache_has_lost_are_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a mixture whose pictures are no files of their own."""
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path / "cache"))
+    pool = open_images(spec=TINY.images.embedded).prepared(ImageOps.grayscale, name="grey")
+    block = replace(Grid(TINY).blocks()[0], pool=pool)
+    monkeypatch.setattr(Grid, "blocks", lambda self, jobs=2: [block])
+    (run, *_) = Grid(TINY).runs(tmp_path / "steps")
+    paths = pd.read_csv(run.tsv, sep="\t")["filepath"]
+    shutil.rmtree(tmp_path / "cache" / "pictures")
+    assert not Path(paths[0]).exists()
+    Grid(TINY).runs(tmp_path / "steps")
+    assert all(Path(path).exists() for path in paths)
+
+
+def test_a_grid_of_other_machines_is_tabulated_and_not_trained(
+    tiny_grid: Result, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="6 of 6 runs unfinished"):
+        Study(TINY).grid(tmp_path, training=False)
+    assert not list(tmp_path.glob("steps/train-*/checkpoints"))
+    again = Study(TINY).grid(tiny_grid.folder, command="a test", training=False)
+    frame = tiny_grid.tables["accuracy"].frame
+    pd.testing.assert_frame_equal(Result(again.folder).tables["accuracy"].frame, frame)
 
 
 def test_a_file_says_what_varies(tmp_path: Path) -> None:

@@ -133,6 +133,11 @@ class ImageTable:
         )
 
     @property
+    def all_files(self) -> bool:
+        """Whether every picture is a file as it is, neither read from elsewhere nor prepared."""
+        return self.reader is None and not self.preparations
+
+    @property
     def labels(self) -> list[str]:
         """The class names, sorted."""
         return sorted(self.frame["label"].unique())
@@ -178,7 +183,7 @@ class ImageTable:
         `path`: an interrupted call goes on, several tables may share a folder. To write in several
         processes (`jobs`), reader and preparations must survive pickling.
         """
-        if self.reader is None and not self.preparations:
+        if self.all_files:
             return self
         target = writable(Path(folder), purpose="pictures").resolve()
         about = f"{self.source}/{self.fingerprint}/{self.root if self.reader is None else ''}"

@@ -1,4 +1,4 @@
-"""Independent work side by side in processes, with progress."""
+"""Where work is done: side by side in processes, and on which device."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from joblib import Parallel, delayed
 
+from interp.core.errors import SpecificationError
 from interp.core.progress import is_quiet, set_quiet, track
 
 Item = TypeVar("Item")
@@ -34,3 +35,28 @@ def side_by_side(
 def _carry_out(work: Callable[[Item], Outcome], item: Item, quiet: bool) -> Outcome:
     set_quiet(quiet)
     return work(item)
+
+
+def which_device(device: str | None = None) -> str:
+    """The device to compute on: as asked, or else a GPU if there is one, or the CPU.
+
+    Raises `SpecificationError` for a word that names no device, or a GPU that is not there.
+
+    >>> which_device("cpu")
+    'cpu'
+    """
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    if not device:
+        return "cuda" if has_gpu else "cpu"
+    right = "cpu, cuda, cuda:0 and so on" if has_gpu else "cpu: torch sees no GPU here"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = "unknown"
+    if kind == "unknown" or (kind == "cuda" and not has_gpu):
+        raise SpecificationError(
+            f"compute on {device}", "a device that is not there", right, "choose another"
+        )
+    return device

@@ -1,8 +1,11 @@
-"""DomainNet's own layout: lists of training and test pictures beside `domain/class/*` folders.
+"""Lists of training and test pictures beside `domain/class/*` folders: DomainNet's and PACS's.
 
 `real_train.txt` and `real_test.txt` (Peng et al. 2019) hold a line per picture, its path and the
 number of its class: `real/aircraft_carrier/real_001_000001.jpg 0`. The lists' own split and order
 are kept, since the first n of a list are what Kempf et al. (2025) train on.
+
+PACS (Li et al. 2017) calls them `sketch_train_kfold.txt` and `sketch_crossval_kfold.txt`; its
+`sketch_test_kfold.txt` names all of them again, for tests in a domain that was not trained on.
 """
 
 import re
@@ -17,7 +20,8 @@ from interp.core.store import file_hash, fingerprint
 from interp.data.rows import Opening, complete_rows
 from interp.data.strays import DECODED, Strays, readable, refuse_missing
 
-_LIST = re.compile(r"(?P<domain>.+)_(?P<split>train|test)\.txt")
+_LIST = re.compile(r"(?P<domain>.+)_(?P<split>train|test|train_kfold|crossval_kfold)\.txt")
+SPLITS = {"train_kfold": "train", "crossval_kfold": "test"}
 
 
 def has_lists(folder: Path) -> bool:
@@ -28,7 +32,7 @@ def has_lists(folder: Path) -> bool:
 def open_lists(
     root: str | Path, opening: Opening | None = None, *, pictures: bool = True
 ) -> ImageTable:
-    """The image table of a folder with `{domain}_train.txt` and `{domain}_test.txt`.
+    """The image table of a folder with `{domain}_train.txt` and `{domain}_test.txt`, or PACS's.
 
     Rows stand in list order: domains by name, `train` before `test`. `label`, `domain` and `split`
     are columns of categories. The classes are the names of the folders; their numbers (`class_id`)
@@ -47,7 +51,10 @@ def open_lists(
             asked, "none", "real_train.txt, real_test.txt and so on", "point at the folder of lists"
         )
     frame = pd.concat(
-        [_read(path, match["domain"], match["split"]) for path, match in files.items()],
+        [
+            _read(path, match["domain"], SPLITS.get(match["split"], match["split"]))
+            for path, match in files.items()
+        ],
         ignore_index=True,
     )
     _check_numbers(frame, asked)
@@ -64,7 +71,10 @@ def _lists(folder: Path) -> dict[Path, re.Match[str]]:
     found = {path: _LIST.fullmatch(path.name) for path in folder.glob("*.txt")}
     matches = {path: match for path, match in found.items() if match}
     return dict(
-        sorted(matches.items(), key=lambda item: (item[1]["domain"], item[1]["split"] != "train"))
+        sorted(
+            matches.items(),
+            key=lambda item: (item[1]["domain"], not item[1]["split"].startswith("train")),
+        )
     )
 
 

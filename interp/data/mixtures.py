@@ -95,19 +95,21 @@ class Mixture:
         check_manifest(manifest)
         return manifest
 
+    def files(self) -> ImageTable:
+        """Its pictures as files; what is none yet is written into the cache."""
+        return self.images.as_files(cache_folder() / "pictures")
+
     def write(self, folder: Path) -> Path:
         """Write `train.tsv` (open_clip's CSV data set) and `manifest.json`; return the TSV.
 
-        Pictures that are no files yet are written as such into the cache. The rows of a base TSV
-        follow under the domain `base`, without a label. Base shards are named in the manifest, and
-        the trainer reads them beside the TSV.
+        The rows of a base TSV follow under the domain `base`, without a label. Base shards are
+        named in the manifest, and the trainer reads them beside the TSV.
         """
         manifest = self.manifest()
         with complete(folder) as temporary:
             with (temporary / "train.tsv").open("w", encoding="utf-8", newline="") as tsv:
                 tsv.write("\t".join(COLUMNS) + "\n")
-                files = self.images.as_files(cache_folder() / "pictures")
-                _write_rows(tsv, _rows(files))
+                _write_rows(tsv, _rows(self.files()))
                 if manifest["base"] and manifest["base"]["kind"] == "tsv":
                     for chunk in read_base(self.spec.base):
                         blank = [""] * len(chunk), [BASE] * len(chunk)

@@ -34,6 +34,23 @@ def test_rows_stand_in_list_order(tmp_path: Path) -> None:
     assert images.path.tolist() != sorted(images.path)
 
 
+def test_lists_of_pacs_split_into_training_and_validation(tmp_path: Path) -> None:
+    """Its list for tests elsewhere names every picture again, and is left alone."""
+    root = made.lists(tmp_path)
+    domainnet = open_images(root).frame[["path", "split"]].sort_values("path")
+    for domain in ("real", "sketch"):
+        train, test = (root / f"{domain}_{name}.txt" for name in ("train", "test"))
+        (root / f"{domain}_test_kfold.txt").write_text(train.read_text() + test.read_text())
+        train.rename(root / f"{domain}_train_kfold.txt")
+        test.rename(root / f"{domain}_crossval_kfold.txt")
+    pacs = open_images(root).frame
+    assert pacs["split"].tolist()[0] == "train"
+    found = pacs[["path", "split"]].sort_values("path")
+    pd.testing.assert_frame_equal(
+        found.reset_index(drop=True), domainnet.reset_index(drop=True), check_like=True
+    )
+
+
 def test_numbers_may_begin_anywhere(tmp_path: Path) -> None:
     root = made.lists(tmp_path)
     for path in root.glob("*.txt"):

@@ -1,0 +1,58 @@
+"""The committed grids: how they are made again, and which of their rows are kept beside them."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+HERE = Path(__file__).with_name("grid")
+KEPT = ("accuracy", "differences", "epochs", "mixtures")
+FACTS = ("title", "command", "specification", "spec_hash", "versions", "seconds", "machine")
+LABELS = [
+    "architecture", "setting", "test_domain", "domain", "class_set", "candidates", "prompts",
+    "classifier", "measure", "epoch", "seed", "n_runs",
+]  # fmt: skip
+NUMBERS = [
+    "value", "low", "high", "null", "index", "p", "p_adjusted", "family", "unit", "n_units",
+    "n_pictures", "n_train", "steps", "reason",
+]  # fmt: skip
+
+
+def grids() -> None:
+    """Make both grids (two hours on two cores), and keep their small tables."""
+    from interp.study import Study
+
+    for name in ("resnet", "vit"):
+        out = Path("interp-report") / "benchmarks" / f"grid-{name}"
+        file = HERE / f"{name}.toml"
+        command = f"interp-report grid tests/benchmarks/grid/{name}.toml"
+        keep(Study.from_toml(file).grid(out, command=command).folder, HERE / name)
+        for row in pd.read_csv(HERE / name / "differences.csv").query(ASKED).itertuples():
+            print(f"{name}: {row.setting} in {row.test_domain}: {100 * row.value:+.1f} points")
+
+
+ASKED = "candidates == 'all' and prompts == 'neutral' and classifier == 'text'"
+"""The primary question: among all classes, by text, with neutral prompts."""
+
+
+def keep(made: Path, folder: Path) -> None:
+    """Write the rows of a grid that README speaks of, and the facts needed to repeat it.
+
+    Rows over all blocks, whatever is asked; of single runs the primary question alone.
+    """
+    folder.mkdir(exist_ok=True)
+    for name in KEPT:
+        frame = pd.read_csv(made / "tables" / f"{name}.csv", keep_default_na=False, na_values=[""])
+        if name in ("accuracy", "epochs"):
+            frame = frame[frame["control"].isna()]
+            pooled = frame["n_runs"] > 1
+            frame = frame[pooled | frame.index.isin(frame.query(ASKED).index)]
+        if name == "epochs":
+            here = frame["domain"].isin([*frame["test_domain"].unique(), "real"])
+            frame = frame[here & (frame["measure"] == "balanced top-1")]
+        columns = [column for column in (*LABELS, *NUMBERS) if column in frame]
+        frame[columns].round(4).to_csv(folder / f"{name}.csv", index=False)
+    facts = json.loads((made / "facts.json").read_text())
+    (folder / "facts.json").write_text(
+        json.dumps({key: facts[key] for key in FACTS}, indent=1) + "\n"
+    )
