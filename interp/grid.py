@@ -135,11 +135,13 @@ class Grid:
             pool, foreign = self._pictures(spec.images, jobs)
             held_out = self._held_out(pool, foreign)
             return [Block(seed, pool, held_out, foreign) for seed in spec.seeds]
-        blocks = []
-        for seed in range(spec.blocks):
-            pool, foreign = self._pictures(replace(spec.images, seed=seed), jobs)
-            blocks.append(Block(seed, pool, self._held_out(pool, foreign, fold=seed), foreign))
-        return blocks
+        return [self.block(number, jobs) for number in range(spec.blocks)]
+
+    def block(self, number: int, jobs: int = 2) -> Block:
+        """One of the blocks that redraw everything, by its number from 0."""
+        images = replace(self.specification.images, seed=number)
+        pool, foreign = self._pictures(images, jobs)
+        return Block(number, pool, self._held_out(pool, foreign, fold=number), foreign)
 
     def _pictures(self, images: ImagesSpec, jobs: int) -> tuple[ImageTable, tuple[str, ...]]:
         """All pictures, and the names of the classes among them that are foreign."""
@@ -189,10 +191,12 @@ class Grid:
             return class_folds(common, self.specification.blocks, seed=seed)[fold]
         return choose_held_out(common, chosen, seed=seed)
 
-    def plan(self, steps: Path, *, jobs: int = 2) -> list[Cell]:
-        """Every run of the grid, its mixture written and held against its manifest."""
+    def plan(
+        self, steps: Path, *, jobs: int = 2, blocks: Sequence[Block] | None = None
+    ) -> list[Cell]:
+        """Every run of the grid (or of some of its blocks), its mixture written and checked."""
         cells = []
-        for block in self.blocks(jobs):
+        for block in self.blocks(jobs) if blocks is None else blocks:
             mixtures = self._mixtures(block, steps)
             for training in self.specification.architectures:
                 _check_labels(training, [spec for spec, _, _ in mixtures])
