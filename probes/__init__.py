@@ -1,17 +1,21 @@
 """What is represented, and whether it is the same across domains: features, similarity, probes."""
 
 from interp.probes.cka import biased_cka, cka, rbf_cka
-from interp.probes.features import PIXELS, Features, collect, pixels
+from interp.probes.collecting import batches, collect, pixels
+from interp.probes.features import PIXELS, Features
 from interp.probes.halves import artist_halves
 from interp.probes.linear import LinearProbe
+from interp.probes.pooling import POOLS
 from interp.probes.similarity import similarity
 from interp.probes.transfer import transfer
 
 __all__ = [
     "PIXELS",
+    "POOLS",
     "Features",
     "LinearProbe",
     "artist_halves",
+    "batches",
     "biased_cka",
     "cka",
     "collect",

@@ -15,7 +15,8 @@ from interp.core.model import Tower
 from interp.core.progress import track
 from interp.core.statistics import CANNOT_TELL, Index, jackknife, sharing_index
 from interp.core.tables import Table
-from interp.probes.features import PIXELS, Features, as_features, check_domains
+from interp.probes.collecting import as_features
+from interp.probes.features import PIXELS, Features, check_domains
 from interp.probes.grams import across, class_grams, permuted, within
 from interp.probes.halves import artist_halves, hand_column, hands, n_drawings
 from interp.probes.permutations import max_t
