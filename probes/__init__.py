@@ -6,8 +6,10 @@ from interp.probes.features import PIXELS, Features
 from interp.probes.halves import artist_halves
 from interp.probes.linear import LinearProbe
 from interp.probes.pooling import POOLS
+from interp.probes.separation import domain_distance, domain_test
 from interp.probes.similarity import similarity
 from interp.probes.transfer import transfer
+from interp.probes.views import pca_view, umap_view
 
 __all__ = [
     "PIXELS",
@@ -19,8 +21,12 @@ __all__ = [
     "biased_cka",
     "cka",
     "collect",
+    "domain_distance",
+    "domain_test",
+    "pca_view",
     "pixels",
     "rbf_cka",
     "similarity",
     "transfer",
+    "umap_view",
 ]

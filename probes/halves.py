@@ -74,6 +74,21 @@ def artist_halves(
     return half
 
 
+def dealt_artists(frame: pd.DataFrame, domains: Sequence[str], *, seed: int = 0) -> np.ndarray:
+    """Deal all artists into halves 0 and 1, each with all that they drew, of whatever class.
+
+    For statistics that mix classes: between the halves no artist is shared at all, whereas in
+    `artist_halves` one may stand on one side with cats and on the other with dogs.
+
+    >>> frame = pd.DataFrame({"domain": "real", "artist": list("aabb")})
+    >>> half = dealt_artists(frame, ["real"])
+    >>> bool(half[0] == half[1] != half[2] == half[3])
+    True
+    """
+    places = pd.Index(list(domains)).get_indexer(frame["domain"].to_numpy(object))
+    return _deal(hands(frame), places, len(domains), rng("dealt artists", seed))
+
+
 def _deal(
     who: np.ndarray, places: np.ndarray, n_domains: int, stream: np.random.Generator
 ) -> np.ndarray:

@@ -75,6 +75,8 @@ COLUMNS: dict[str, str] = {
     "epoch": "epochs trained; 0 is the untrained model",
     "control": "floor beside the trained model: epoch 0 or pixels; empty for the model itself",
     "centred": "whether each domain's mean was taken out first",
+    "x": "first coordinate of a view, in the view's own unit",
+    "y": "second coordinate of a view, in the view's own unit",
     # training
     "n_train": "training pictures",
     "steps": "optimiser steps",
