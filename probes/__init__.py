@@ -2,6 +2,8 @@
 
 from interp.probes.cka import biased_cka, cka, rbf_cka
 from interp.probes.collecting import batches, collect, pixels
+from interp.probes.erasers import Eraser, erased, leace
+from interp.probes.erasure import erasure
 from interp.probes.features import PIXELS, Features
 from interp.probes.halves import artist_halves
 from interp.probes.linear import LinearProbe
@@ -14,6 +16,7 @@ from interp.probes.views import pca_view, umap_view
 __all__ = [
     "PIXELS",
     "POOLS",
+    "Eraser",
     "Features",
     "LinearProbe",
     "artist_halves",
@@ -23,6 +26,9 @@ __all__ = [
     "collect",
     "domain_distance",
     "domain_test",
+    "erased",
+    "erasure",
+    "leace",
     "pca_view",
     "pixels",
     "rbf_cka",

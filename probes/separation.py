@@ -219,7 +219,7 @@ def _told_apart(x: np.ndarray, pair: DomainPair, seed: int) -> Found:
         for artists in (0, 1):
             train = (side == classes) & (pair.half == artists)
             test = (side != classes) & (pair.half != artists)
-            scores = _ridge(x[train], x[test], labels[train]) * labels[test]
+            scores = ridge(x[train], x[test], labels[train]) * labels[test]
             hits = (scores > 0) + 0.5 * (scores == 0)
             right += _class_sums(hits, pair.code[test], k)
     counts = np.bincount(pair.code, minlength=k)
@@ -236,8 +236,16 @@ def _class_sums(hits: np.ndarray, code: np.ndarray, k: int) -> np.ndarray:
     return hits.T @ member
 
 
-def _ridge(train: np.ndarray, test: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Scores "row labelling" of ridge regressions of many labellings of the same rows at once."""
+def ridge(train: np.ndarray, test: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Scores "row labelling" of ridge regressions of many labellings of the same rows at once.
+
+    Features are standardised on the rows of `train`, the penalty is one mean eigenvalue of their
+    Gram matrix, and labels are centred: the scores have no intercept.
+
+    >>> x = np.array([[-1.0], [1.0]])
+    >>> ridge(x, 3 * x, x).tolist()
+    [[-2.0], [2.0]]
+    """
     mean, scale = train.mean(axis=0), train.std(axis=0)
     varies = scale > 1e-10 * max(float(np.abs(train).max()), np.finfo(float).tiny)
     if not varies.any():
