@@ -113,6 +113,8 @@ def erasure(
         "n_drawings": n_drawings(images.frame.iloc[cells.rows]),
         "seed": seed,
     }
+    gone = cells.left_out
+    fewer = f"{gone} classes left out: not by two artists in every domain" if gone else ""
     moments = run.moments(names, cells)
     rows: list[dict[str, object]] = []
     for site in names:
@@ -132,7 +134,8 @@ def erasure(
             "removed": np.mean([_removed(moments[h, site], erasers[h][ERASED]) for h in (0, 1)]),
         }
         for found in consequences(seen, right, cells, concept):
-            rows += [{**row, **place, **counts} for row in _rows(found, concept, n_controls)]
+            told = _rows(found, concept, n_controls, fewer)
+            rows += [{**row, **place, **counts} for row in told]
     facts = {"source": images.source, "fingerprint": images.fingerprint, "n_controls": n_controls}
     return Table.with_evidence("erasure", pd.DataFrame(rows), facts)
 
@@ -285,7 +288,9 @@ def _right(
     return said == truth[cells.code]
 
 
-def _rows(found: Consequence, concept: str, n_controls: int) -> Iterator[dict[str, object]]:
+def _rows(
+    found: Consequence, concept: str, n_controls: int, fewer: str
+) -> Iterator[dict[str, object]]:
     """A row per control: change, its null, and what is beyond it."""
     kinds = {
         PERMUTED: f"LEACE of {concept} permuted over whole groups, {n_controls} draws",
@@ -309,7 +314,7 @@ def _rows(found: Consequence, concept: str, n_controls: int) -> Iterator[dict[st
             "before": before,
             **evidence(
                 change, null=null, null_kind=kind, p=p, unit="class", n_units=found.n_classes,
-                n_pictures=0, seed=0, reason=found.reason,
+                n_pictures=0, seed=0, reason=found.reason or fewer,
                 estimand=f"change of {found.measure} when the {concept} is erased at the site",
             ),
             "beyond": beyond.value, "beyond_low": beyond.low, "beyond_high": beyond.high,

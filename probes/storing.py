@@ -84,19 +84,17 @@ class StoredPass:
 
     def finish(self) -> None:
         """Give the pass its own name, once all ranks have written and all rows are there."""
-        with told_when_full(str(self.final)):
-            for handle in self._open.values():
-                os.fsync(handle.fileno())
-                handle.close()
-        self._open = {}
+        self.close()
         gathered(None)  # until all have written
         once(self._complete)
 
     def close(self) -> None:
-        """Let the files go; what was written stays for the next attempt."""
-        for handle in self._open.values():
-            handle.close()
-        self._open = {}
+        """See that what was written is on the disk, and let the files go."""
+        handles, self._open = self._open, {}
+        with told_when_full(str(self.final)):
+            for handle in handles.values():
+                with handle:
+                    os.fsync(handle.fileno())
 
     def values(self) -> dict[str, np.ndarray]:
         """The matrices of a finished pass, mapped into memory, read-only."""

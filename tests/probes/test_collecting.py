@@ -230,6 +230,18 @@ class TestFolder:
         with pytest.raises(DataError, match=r"differ by 1\.0%"):
             read(images, tmp_path, Same())
 
+    def test_a_pass_is_on_the_disk_before_it_counts_as_complete(
+        self, images, tmp_path, monkeypatch
+    ) -> None:
+        synced: list[bool] = []
+
+        def fsync(_: int) -> None:
+            synced.append(only(tmp_path).suffix == ".part")
+
+        monkeypatch.setattr("interp.probes.storing.os.fsync", fsync)
+        read(images, tmp_path)
+        assert synced == [True] * len(Toy.sites)  # each site's file, under the unfinished name
+
     def test_a_broken_file_and_a_folder_that_is_none_are_named(self, images, tmp_path) -> None:
         read(images, tmp_path)
         file = next(only(tmp_path).glob("*map.npy"))

@@ -418,6 +418,17 @@ class TestDoors:
         assert frame.loc[~other, "value"].notna().all() and frame.loc[other, "value"].isna().all()
         assert frame.loc[other, "reason"].str.contains("by four artists").all()
 
+    def test_a_class_that_a_domain_lacks_is_left_out_and_counted(self) -> None:
+        images, preprocess = world(False)
+        there = images[~((images.domain == "sketch") & (images.label == "c0"))]
+        frame = erasure(
+            tower(direct), there, POST, preprocess=preprocess, n_controls=2,
+            classifier=lambda x: x, class_names=NAMES,
+        ).frame  # fmt: skip
+        accuracy = frame[frame["measure"] == "accuracy"]
+        assert (accuracy["n_units"] == 5).all() and accuracy["value"].notna().all()
+        assert accuracy["reason"].str.contains("1 classes left out").all()
+
     def test_what_cannot_be_done_is_said(self) -> None:
         with pytest.raises(SpecificationError, match="concept"):
             run(direct, False, concept="artist")
