@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from interp.probes.cka import u_centred, varies
+from interp.probes.cka import u_centred
 from interp.probes.features import Features
 from interp.probes.permutations import class_permutations
+from interp.probes.rows import varies
 
 
 def class_grams(
