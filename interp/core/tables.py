@@ -48,6 +48,7 @@ COLUMNS: dict[str, str] = {
     "site_b": "site in the second domain, where every site meets every other",
     "layer_b": "block that computes site_b",
     "depth_b": "place of site_b in the tower, 0 to 1",
+    "model_b": "the model that domain_b was seen by, where two models are compared",
     "dtype": "floating-point format",
     "setting": "training distribution",
     "architecture": "preset that the model was made from",
@@ -107,6 +108,7 @@ COLUMNS: dict[str, str] = {
     "clean_metric": "the metric on the clean picture",
     "corrupt_metric": "the metric on the corrupt picture",
     # decomposition
+    "factor": "part of the features' variance: class, domain, interaction, residual; or an angle",
     "part": "what is one of those that sum to the embedding, named after where it was written",
     "kind": "attn, mlp, head, token (a head from one position), block, stem, embed or bias",
     # audit of a mixture
