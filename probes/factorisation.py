@@ -7,6 +7,7 @@ share that is not there reads 0 on average.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -116,7 +117,7 @@ def factorisation(
         for factor in ("class", "domain")
     }
     used = np.isin(np.arange(len(frame)), np.concatenate([each.rows for each in layouts]))
-    counts = {
+    counts: dict[str, Any] = {
         "unit": "class", "n_units": len(classes), "n_pictures": int(used.sum()),
         "n_drawings": n_drawings(frame[used]), "seed": seed,
     }  # fmt: skip
@@ -219,7 +220,7 @@ class _Products:
 
     def effects(self, keep: np.ndarray) -> np.ndarray:
         """Mean squared class, domain and interaction effects, and the total, of some classes."""
-        gram = self.gram[np.ix_(keep, range(self.gram.shape[1]), keep, range(self.gram.shape[3]))]
+        gram = self.gram[keep][:, :, keep]
         everything = gram.mean()
         by_class = np.einsum("cdce->c", gram).mean() / gram.shape[1] ** 2
         by_domain = np.einsum("cdkd->d", gram).mean() / len(keep) ** 2
@@ -231,7 +232,7 @@ class _Products:
     def angle(self, keep: np.ndarray) -> np.ndarray:
         """beta'S beta summed, tr S W, tr W, tr S and tr S^2, of some classes."""
         n = len(keep)
-        gram = self.gram[np.ix_(keep, range(self.gram.shape[1]), keep, range(self.gram.shape[3]))]
+        gram = self.gram[keep][:, :, keep]
         classes = gram.mean(axis=(1, 3))
         meet = _centred(gram.mean(axis=(1, 2))) * _centred(gram.mean(axis=(0, 3)).T)
         held = np.isin(self.label, keep)
@@ -317,7 +318,7 @@ class _Site:
         )  # fmt: skip
 
     def row(
-        self, factor: str, p: float, n_domains: int, counts: dict[str, object]
+        self, factor: str, p: float, n_domains: int, counts: dict[str, Any]
     ) -> dict[str, object]:
         """The evidence columns of one factor."""
         everything = np.vstack([self.found, self.left])
@@ -343,7 +344,7 @@ class _Site:
             spread, null=float(null[0]) + missing, null_kind=NULLS[factor],
             ceiling=float(ceiling[0]) + missing, ceiling_kind=CEILINGS.get(factor, "none"),
             index=index, p=p + missing, estimand=ESTIMANDS[factor], reason=reason, **counts,
-        )  # type: ignore[arg-type]  # fmt: skip
+        )  # fmt: skip
 
     def _angle_p(self) -> float:
         """Share of random directions within cells that lie along class effects at least so much."""

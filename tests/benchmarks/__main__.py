@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.layers import layers
 from tests.benchmarks.mixing import mix
 from tests.benchmarks.opening import open_
 from tests.benchmarks.training import train, vits
@@ -143,6 +144,7 @@ BENCHMARKS = {
     "train": train,
     "vits": vits,
     "open": open_,
+    "layers": layers,
     "study": study,
     "seeds": seeds,
 }

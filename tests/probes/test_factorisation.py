@@ -81,7 +81,7 @@ def by_loops(features: Features, split: int, without: str = "") -> dict[str, flo
         [frame["label"][used].to_numpy(), frame["domain"][used].to_numpy()]
     )
     effect["total"] = squares.mean().mean() - grand[0] @ grand[1]
-    return effect
+    return {name: float(size) for name, size in effect.items()}
 
 
 def test_shares_and_intervals_are_those_of_plain_loops(frame_of) -> None:
