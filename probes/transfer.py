@@ -78,14 +78,14 @@ def transfer(
     names = list(dict.fromkeys([*trains, *tests]))
     design = _design(chosen.frame, names, n_null, seed)
     _refuse_nothing(design, trains, tests)
+    able = [
+        (name, half)
+        for name, half in product(names, (0, 1))
+        if len(design.common(name, name)) >= LEAST_CLASSES
+    ]
     cells: dict[tuple[str, str, bool], list[_Cell]] = {}
     for site in track(chosen.sites, "probe transfer"):
-        probes = {
-            (name, half): _fit(chosen.values[site], design, name, half)
-            for name in names
-            for half in (0, 1)
-            if len(design.common(name, name)) >= LEAST_CLASSES
-        }
+        probes = _fit(chosen.values[site], design, able)
         met = _Site(chosen.values[site], design, probes)
         for a, b, centred in product(trains, tests, (False, True)):
             cell = replace(met.cell(a, b, centred=centred), site=site)
@@ -175,19 +175,21 @@ def _shuffled(
     return np.stack([stream.permutation(labels)[place] for _ in range(n)])
 
 
-def _fit(values: np.ndarray, design: _Design, domain: str, half: int) -> _Probe:
-    """The probe of a domain's half, with those of permuted labels at the same strength."""
-    rows = design.rows[domain, half]
-    codes, n_classes = design.code[rows], len(design.classes)
-    strength, reason = _strength(values, design, rows, design.inner[domain, half])
-    basis = Basis.of(values[rows])
-    fitted = fit_many(basis.coordinates, codes[None], n_classes, C=strength)
-    null = fit_many(
-        basis.coordinates, design.permuted[domain, half], n_classes, C=strength, tolerance=3e-4
-    )
-    if not basis.axes.shape[1]:
-        reason = f"constant features in {domain}"
-    return _Probe(basis, fitted, null, reason)
+def _fit(
+    values: np.ndarray, design: _Design, keys: Sequence[tuple[str, int]]
+) -> dict[tuple[str, int], _Probe]:
+    """The probes of domains' halves, with those of permuted labels at the same strength."""
+    strengths = _strengths(values, design, keys)
+    bases = [Basis.of(values[design.rows[key]]) for key in keys]
+    labels = [np.vstack([design.code[design.rows[key]], design.permuted[key]]) for key in keys]
+    found = fit_many(bases, labels, len(design.classes), C=[strengths[key] for key in keys])
+    probes = {}
+    for key, basis, fitted in zip(keys, bases, found, strict=True):
+        reason = f"constant features in {key[0]}" if basis.constant else ""
+        if (design.inner[key] < 0).all():
+            reason = reason or f"C = {strengths[key]:g} not chosen: one training picture per class"
+        probes[key] = _Probe(basis, fitted[:1], fitted[1:], reason)
+    return probes
 
 
 def _inner(frame: pd.DataFrame, rows: np.ndarray, domain: str, seed: int) -> np.ndarray:
@@ -203,29 +205,30 @@ def _inner(frame: pd.DataFrame, rows: np.ndarray, domain: str, seed: int) -> np.
     return np.full(len(rows), -1, dtype=np.int8)
 
 
-def _strength(
-    values: np.ndarray, design: _Design, rows: np.ndarray, inner: np.ndarray
-) -> tuple[float, str]:
-    """The C with the least held-out log loss over the inner halves, and a reason if none is."""
-    if (inner < 0).all():
-        middle = STRENGTHS[len(STRENGTHS) // 2]
-        return middle, f"C = {middle:g} not chosen: one training picture per class"
-    seen, codes = np.unique(design.code[rows], return_inverse=True)
-    loss = np.zeros(len(STRENGTHS))
-    for half in (0, 1):
-        fit, check = np.flatnonzero(inner == half), np.flatnonzero(inner == 1 - half)
-        basis = Basis.of(values[rows[fit]])
-        held = basis.project(values[rows[check]])
-        found: Fitted | None = None
-        for place, strength in enumerate(STRENGTHS):  # each starts where the stronger one ended
-            found = fit_many(
-                basis.coordinates, codes[fit][None], len(seen), C=strength, start=found,
-                tolerance=1e-4,
-            )  # fmt: skip
-            scores = found.scores(held)[0]
-            own = scores[np.arange(len(check)), codes[check]]
-            loss[place] += (logsumexp(scores, axis=1) - own).mean()
-    return STRENGTHS[int(loss.argmin())], ""
+def _strengths(
+    values: np.ndarray, design: _Design, keys: Sequence[tuple[str, int]]
+) -> dict[tuple[str, int], float]:
+    """Per training half the C with the least held-out log loss over its inner halves."""
+    strengths = dict.fromkeys(keys, STRENGTHS[len(STRENGTHS) // 2])
+    folds = [(key, side) for key in keys for side in (0, 1) if (design.inner[key] >= 0).any()]
+    if not folds:
+        return strengths
+    fit = [design.rows[key][design.inner[key] == side] for key, side in folds]
+    check = [design.rows[key][design.inner[key] == 1 - side] for key, side in folds]
+    bases = [Basis.of(values[rows]) for rows in fit]
+    held = [basis.project(values[rows]) for basis, rows in zip(bases, check, strict=True)]
+    loss = {key: np.zeros(len(STRENGTHS)) for key in keys}
+    found: list[Fitted] | None = None
+    for place, strength in enumerate(STRENGTHS):  # each starts where the stronger one ended
+        found = fit_many(
+            bases, [design.code[rows][None] for rows in fit], len(design.classes), C=strength,
+            start=found, tolerance=1e-4,
+        )  # fmt: skip
+        for (key, _), fitted, x, rows in zip(folds, found, held, check, strict=True):
+            scores = fitted.scores(x)[0]
+            own = scores[np.arange(len(rows)), design.code[rows]]
+            loss[key][place] += (logsumexp(scores, axis=1) - own).mean()
+    return strengths | {key: STRENGTHS[int(loss[key].argmin())] for key, _ in folds}
 
 
 class _Site:
@@ -252,7 +255,7 @@ class _Site:
             _class_mean(self.values, self.design, self.design.rows[name, half], classes)
             for name in (a, b)
         )
-        return ((mean_a - mean_b) / basis.scale) @ basis.axes
+        return basis.turn(mean_a - mean_b)
 
     def cell(self, a: str, b: str, *, centred: bool) -> _Cell:
         """Test the probes of A, of its null and of B in B, among their common classes."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from tests.benchmarks.mixing import mix
 from tests.benchmarks.opening import open_
+from tests.benchmarks.probing import probe_grid
 from tests.benchmarks.training import train, vits
 
 FOLDER = Path("interp-report") / "benchmarks"
@@ -143,6 +144,7 @@ BENCHMARKS = {
     "train": train,
     "vits": vits,
     "open": open_,
+    "probes": probe_grid,
     "study": study,
     "seeds": seeds,
 }
