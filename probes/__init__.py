@@ -1,6 +1,7 @@
 """What is represented, and whether it is the same across domains: features, similarity, probes."""
 
 from interp.probes.cka import biased_cka, cka, rbf_cka
+from interp.probes.directions import directions
 from interp.probes.features import PIXELS, Features, collect, pixels
 from interp.probes.halves import artist_halves
 from interp.probes.linear import LinearProbe
@@ -15,6 +16,7 @@ __all__ = [
     "biased_cka",
     "cka",
     "collect",
+    "directions",
     "pixels",
     "rbf_cka",
     "similarity",
