@@ -73,19 +73,19 @@ def test_value_null_and_ceiling_are_those_of_a_plain_loop(planted) -> None:
         assert row["index_high"] - row["index"] == pytest.approx(2.5705818 * error, abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", [MEAN_DIFFERENCE, DISCRIMINANT])
 @pytest.mark.parametrize("sharing", [0.0, 0.25, 0.64, 1.0])
-def test_the_index_is_the_true_cosine_whatever_the_noise(planted, sharing, kind) -> None:
+def test_the_index_is_the_true_cosine_whatever_the_noise(planted, sharing) -> None:
     # means share a part `sharing` of their variance, so that their cosine is its root
     for noise in (0.5, 2.5):
         rows = pd.concat(
             directions(planted(sharing, seed=seed, noise=noise, rotate=False, n_classes=24),
                        n_splits=2)
             for seed in range(6)
-        ).query("measure == @kind")  # fmt: skip
-        error = rows["index"].std() / np.sqrt(6)
-        assert rows["index"].mean() == pytest.approx(np.sqrt(sharing), abs=3 * error + 0.01)
-        assert error < 0.05
+        )  # fmt: skip
+        for _, each in rows.groupby("measure"):
+            error = each["index"].std() / np.sqrt(6)
+            assert each["index"].mean() == pytest.approx(np.sqrt(sharing), abs=3 * error + 0.01)
+            assert error < 0.05
     # what the index repairs: the raw cosine at this noise falls far short
     assert rows["value"].mean() < 0.75 * np.sqrt(sharing) + 0.05
 
@@ -108,12 +108,12 @@ def test_without_sharing_p_is_uniform(planted) -> None:
         [
             directions(planted(0.0, seed=seed, n_classes=10, width=16, sites=3), seed=seed,
                        n_splits=1).groupby("measure")["p"].min().to_numpy()
-            for seed in range(40)
+            for seed in range(25)
         ]
     )  # fmt: skip
     # the smallest adjusted p of the sites is uniform: that is what max-T promises
-    assert abs(p.mean() - 0.5) < 3 * np.sqrt(1 / 12 / 40)
-    assert (p < 0.1).mean() < 0.1 + 3 * np.sqrt(0.09 / 40)
+    assert abs(p.mean() - 0.5) < 3 * np.sqrt(1 / 12 / 25)
+    assert (p < 0.1).mean() < 0.1 + 3 * np.sqrt(0.09 / 25)
 
 
 def test_bad_data_get_a_reason_or_an_error(planted) -> None:
