@@ -66,6 +66,8 @@ COLUMNS: dict[str, str] = {
     "accuracy_held_out": "balanced accuracy of held-out classes, 0 to 1",
     "exposure": "training pictures of the class",
     "exposed_in": "where those pictures are counted: all domains or natural",
+    "accuracy": "balanced accuracy, 0 to 1",
+    "accuracy_control": "balanced accuracy of a control task: classes given at random to groups",
     "accuracy_in": "balanced accuracy in domain_a, 0 to 1",
     "accuracy_out": "balanced accuracy in domain_b, 0 to 1",
     "expected": "accuracy_out that the line of reference models foretells, 0 to 1",

@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.benchmarks.mixing import mix
 from tests.benchmarks.opening import open_
-from tests.benchmarks.probing import probe_grid
+from tests.benchmarks.probing import probe_grid, probe_power
 from tests.benchmarks.training import train, vits
 
 FOLDER = Path("interp-report") / "benchmarks"
@@ -145,6 +145,7 @@ BENCHMARKS = {
     "vits": vits,
     "open": open_,
     "probes": probe_grid,
+    "power": probe_power,
     "study": study,
     "seeds": seeds,
 }
