@@ -39,7 +39,8 @@ def test_value_is_that_of_four_linear_probes(planted, monkeypatch) -> None:
     row = read(features).iloc[0]
     assert row["value"] == pytest.approx(told["right"].mean(), abs=0.01)
     assert 0.6 < row["value"] < 1.0 and row["low"] < row["value"] < row["high"]
-    assert row["p"] == pytest.approx(1 / 200) and row["n_units"] == 8
+    # two domains' names in eight classes have 256 orders, the right one among them
+    assert row["p"] <= 0.02 and row["n_units"] == 8
     assert set(EVIDENCE) <= set(row.index)
 
 
