@@ -2,6 +2,7 @@
 
 from interp.probes.cka import biased_cka, cka, rbf_cka
 from interp.probes.dictionaries import L1, BatchTopK, Dictionary, TopK
+from interp.probes.dictionary_quality import dictionary_quality, recovered_accuracy
 from interp.probes.dictionary_training import paper_dictionary, train_dictionaries
 from interp.probes.features import PIXELS, Features, collect, pixels
 from interp.probes.halves import artist_halves
@@ -21,9 +22,11 @@ __all__ = [
     "biased_cka",
     "cka",
     "collect",
+    "dictionary_quality",
     "paper_dictionary",
     "pixels",
     "rbf_cka",
+    "recovered_accuracy",
     "similarity",
     "train_dictionaries",
     "transfer",

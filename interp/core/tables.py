@@ -106,6 +106,17 @@ COLUMNS: dict[str, str] = {
     "drawing": "artist and glyph",
     "clean_metric": "the metric on the clean picture",
     "corrupt_metric": "the metric on the corrupt picture",
+    # dictionaries of features
+    "width": "number of features",
+    "sparsity": "what keeps a dictionary's features few",
+    "code": "what stands for features: a dictionary, raw units or principal components",
+    "feature": "place of a feature in its code",
+    "used_a": "share of the class variance in domain_a that the feature carries",
+    "used_b": "share of the class variance in domain_b that the feature carries",
+    "agreement": "correlation of the feature's class means in domain_a and domain_b",
+    "role": "shared, private to a domain, or neither",
+    "ablated": "which features were replaced by those of another picture",
+    "removed": "variance that replacing them takes out of the site, a share of its variance",
     # decomposition
     "part": "what is one of those that sum to the embedding, named after where it was written",
     "kind": "attn, mlp, head, token (a head from one position), block, stem, embed or bias",
