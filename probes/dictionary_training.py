@@ -5,25 +5,15 @@ dictionary is trained only where it is known which cells are withheld.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
-import pandas as pd
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from interp.core.errors import LeakError, NumericsError, SampleError, SpecificationError, listed
-from interp.core.progress import track
-from interp.core.seeds import rng
-from interp.probes.dictionaries import L1, BatchTopK, Dictionary, Sparsity, TopK
+from interp.core.errors import NumericsError, SampleError, SpecificationError
+from interp.probes.dictionaries import L1, Dictionary, Sparsity
+from interp.probes.dictionary_fitting import Training, fit, folded
 from interp.probes.features import Features
-
-Cells = Sequence[tuple[str, str]]
-"""Cells of class and domain, such as `[("axe", "sketch")]`."""
-
-REDRAWN_AT = tuple(share / 100 for share in range(5, 75, 5))
-"""Shares of the steps after which dead features are drawn anew; then they have time to settle."""
+from interp.probes.withheld import Cells, training_rows
 
 
 def train_dictionaries(
@@ -60,6 +50,7 @@ def train_dictionaries(
     Raises `LeakError` as said, `SampleError` for fewer rows than `width`, `NumericsError` for
     activations that are the same in every row, `SpecificationError` for widths below 1 or k.
 
+    >>> import numpy as np, pandas as pd
     >>> stream = np.random.default_rng(0)
     >>> frame = pd.DataFrame({"label": "cat", "domain": ["real", "sketch"] * 50})
     >>> features = Features({"hook_embedding": stream.normal(size=(100, 4))}, frame)
@@ -78,11 +69,11 @@ def train_dictionaries(
             f"train a dictionary of {site}", "activations that are the same for every picture",
             "activations that vary", "choose another site, or check the model",
         )  # fmt: skip
-    training = _Training(len(seeds), width, steps, batch_size, rate, decay=0.2, redraw=True)
-    weights = _train((x - mean) / scale, sparsity, list(seeds), training)
+    training = Training(len(seeds), width, steps, batch_size, rate, decay=0.2, redraw=True)
+    weights = fit((x - mean) / scale, sparsity, list(seeds), training)
     facts = _facts(features, site, withheld, len(x), steps)
     return [
-        _folded(weights, place, mean, scale, sparsity, (x - mean) / scale, facts | {"seed": seed})
+        folded(weights, place, mean, scale, sparsity, (x - mean) / scale, facts | {"seed": seed})
         for place, seed in enumerate(seeds)
     ]
 
@@ -103,6 +94,7 @@ def paper_dictionary(
     the sum of f, Adam at 1e-4, batches of 2048. Nothing is done about dead features. Theirs saw the
     withheld cells; here `withheld` is that of `train_dictionaries`, and so are the errors.
 
+    >>> import numpy as np, pandas as pd
     >>> stream = np.random.default_rng(0)
     >>> frame = pd.DataFrame({"label": "cat", "domain": ["real"] * 50})
     >>> features = Features({"hook_embedding": stream.normal(size=(50, 4))}, frame)
@@ -114,216 +106,11 @@ def paper_dictionary(
     width, sparsity = 4 * x.shape[1], L1(1e-4)
     _refuse(x, width, sparsity, site)
     x = torch.nn.functional.normalize(x, dim=-1)
-    training = _Training(1, width, steps, 2048, 1e-4, decay=0.0, redraw=False)
-    weights = _train(x, sparsity, [seed], training)
+    training = Training(1, width, steps, 2048, 1e-4, decay=0.0, redraw=False)
+    weights = fit(x, sparsity, [seed], training)
     facts = _facts(features, site, withheld, len(x), steps) | {"seed": seed}
     nothing = torch.zeros_like(x[0]), torch.ones_like(x[0, 0])
-    return _folded(weights, 0, *nothing, sparsity, x, facts, unit_rows=True)
-
-
-def training_rows(frame: pd.DataFrame, withheld: Cells | None) -> np.ndarray:
-    """Rows of the frame that no withheld cell holds: what a dictionary or code may be fitted to.
-
-    >>> frame = pd.DataFrame({"label": ["cat", "dog"], "domain": ["sketch", "sketch"]})
-    >>> training_rows(frame, [("cat", "sketch")]).tolist()
-    [1]
-    """
-    marked = np.zeros(len(frame), dtype=bool)
-    if "withheld" in frame.columns:
-        marked = frame["withheld"].to_numpy(dtype=bool)
-    elif withheld is None:
-        raise LeakError(
-            "fit features to these pictures", "nothing that says which cells are withheld",
-            "the cells (class, domain) that the model was not trained on",
-            'pass withheld=[("class", "domain"), ...], or withheld=() if there are none',
-        )  # fmt: skip
-    if withheld is None:
-        return np.flatnonzero(~marked)
-    cells = pd.MultiIndex.from_frame(frame[["label", "domain"]])
-    named = cells.isin(list(withheld)) if len(withheld) else np.zeros(len(frame), dtype=bool)
-    leaked = sorted({f"{label} x {domain}" for label, domain in cells[marked & ~named]})
-    if leaked:
-        raise LeakError(
-            "fit features to these pictures", f"pictures of the withheld {listed(leaked)}",
-            "no picture of a cell that the frame withholds",
-            "name those cells in `withheld` too; to use them, drop the column `withheld`",
-        )  # fmt: skip
-    return np.flatnonzero(~named)
-
-
-@dataclass(frozen=True)
-class _Training:
-    """How many dictionaries of what width are trained, and how."""
-
-    n: int
-    width: int
-    steps: int
-    batch_size: int
-    rate: float
-    decay: float
-    redraw: bool
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """Weights of several dictionaries, in normalised coordinates."""
-
-    encoder: Float[Tensor, "dictionary d_in width"]
-    decoder: Float[Tensor, "dictionary width d_in"]
-    encoder_bias: Float[Tensor, "dictionary one width"]
-    decoder_bias: Float[Tensor, "dictionary one d_in"]
-
-    def all(self) -> list[Tensor]:
-        return [self.encoder, self.decoder, self.encoder_bias, self.decoder_bias]
-
-    def strength(
-        self, x: Float[Tensor, "dictionary row d_in"]
-    ) -> Float[Tensor, "dictionary row width"]:
-        return torch.baddbmm(self.encoder_bias, x - self.decoder_bias, self.encoder)
-
-    def decode(
-        self, features: Float[Tensor, "dictionary row width"]
-    ) -> Float[Tensor, "dictionary row d_in"]:
-        return torch.baddbmm(self.decoder_bias, features, self.decoder)
-
-
-def _begin(x: Tensor, width: int, seeds: Sequence[int]) -> _Weights:
-    """Random unit directions, the same for reading and writing; biases 0."""
-    d_in = x.shape[1]
-    drawn = np.stack([rng("dictionary", seed).normal(size=(width, d_in)) for seed in seeds])
-    decoder = torch.nn.functional.normalize(torch.as_tensor(drawn).to(x), dim=-1)
-    n = len(seeds)
-    weights = _Weights(
-        decoder.transpose(1, 2).clone(), decoder, x.new_zeros(n, 1, width), x.new_zeros(n, 1, d_in)
-    )
-    for tensor in weights.all():
-        tensor.requires_grad_(True)
-    return weights
-
-
-def _train(x: Tensor, sparsity: Sparsity, seeds: list[int], training: _Training) -> _Weights:
-    """Adam on random batches, every seed with its own."""
-    weights = _begin(x, training.width, seeds)
-    adam = torch.optim.Adam(weights.all(), lr=training.rate)
-    batches = [_batches(len(x), training.batch_size, seed) for seed in seeds]
-    checks = {round(share * training.steps) for share in REDRAWN_AT} if training.redraw else set()
-    fired = torch.zeros(training.n, training.width, dtype=torch.bool, device=x.device)
-    for step in track(range(training.steps), "dictionary"):
-        rows = torch.as_tensor(np.stack([next(each) for each in batches]), device=x.device)
-        codes = _step(weights, adam, x[rows], sparsity)
-        left = (training.steps - step) / max(training.decay * training.steps, 1e-9)
-        for group in adam.param_groups:
-            group["lr"] = training.rate * min(1.0, left)
-        fired |= (codes > 0).any(dim=1)
-        if step + 1 in checks:
-            _redraw(weights, adam, x, sparsity, ~fired, seeds, step)
-            fired.zero_()
-    return weights
-
-
-def _batches(n: int, size: int, seed: int):
-    """Row numbers of batches without end: every row once, in a new order each time round."""
-    stream = rng("dictionary batches", seed)
-    size = min(size, n)
-    while True:
-        order = stream.permutation(n)
-        for start in range(0, n - size + 1, size):
-            yield order[start : start + size]
-
-
-def _step(
-    weights: _Weights,
-    adam: torch.optim.Adam,
-    x: Float[Tensor, "dictionary row d_in"],
-    sparsity: Sparsity,
-) -> Float[Tensor, "dictionary row width"]:
-    """One step of Adam; decoder rows move along the sphere only."""
-    codes = sparsity.select(weights.strength(x))
-    loss = (weights.decode(codes) - x).square().mean(dim=(1, 2))
-    if isinstance(sparsity, L1):
-        loss = loss + sparsity.penalty * codes.sum(dim=2).mean(dim=1)
-    if not torch.isfinite(loss).all():
-        raise NumericsError(
-            "train a dictionary", "a loss that is no number", "a finite loss",
-            "lower the rate, or check the activations",
-        )  # fmt: skip
-    adam.zero_grad(set_to_none=True)
-    loss.sum().backward()
-    with torch.no_grad():
-        slope, decoder = weights.decoder.grad, weights.decoder
-        assert slope is not None
-        slope -= (slope * decoder).sum(dim=-1, keepdim=True) * decoder
-        adam.step()
-        decoder /= decoder.norm(dim=-1, keepdim=True)
-    return codes.detach()
-
-
-@torch.no_grad()
-def _redraw(
-    weights: _Weights,
-    adam: torch.optim.Adam,
-    x: Tensor,
-    sparsity: Sparsity,
-    dead: Tensor,
-    seeds: list[int],
-    step: int,
-) -> None:
-    """Point dead features at what badly reconstructed rows lack, and forget their momentum."""
-    for place in torch.nonzero(dead.any(dim=1)).flatten().tolist():
-        stream = rng("dictionary redraw", seeds[place], step)
-        sample = x[torch.as_tensor(stream.permutation(len(x))[:4096], device=x.device)]
-        one = _Weights(*(tensor[place : place + 1] for tensor in weights.all()))
-        lacking = sample - one.decode(sparsity.select(one.strength(sample[None])))[0]
-        chance = lacking.square().sum(dim=1).double().cpu().numpy()
-        which = torch.nonzero(dead[place]).flatten()
-        if not chance.sum() > 0:  # nothing is lacking
-            continue
-        drawn = stream.choice(len(sample), size=len(which), p=chance / chance.sum())
-        new = torch.nn.functional.normalize(lacking[torch.as_tensor(drawn).to(x.device)], dim=-1)
-        alive = weights.encoder[place][:, ~dead[place]].norm(dim=0)
-        size = alive.mean() if len(alive) else x.new_tensor(1.0)
-        weights.decoder[place, which] = new
-        weights.encoder[place][:, which] = size * new.T
-        weights.encoder_bias[place, 0, which] = 0
-        for tensor, index in (
-            (weights.decoder, (place, which)),
-            (weights.encoder, (place, slice(None), which)),
-            (weights.encoder_bias, (place, 0, which)),
-        ):
-            for moment in ("exp_avg", "exp_avg_sq"):
-                adam.state[tensor][moment][index] = 0
-
-
-@torch.no_grad()
-def _folded(
-    weights: _Weights,
-    place: int,
-    mean: Tensor,
-    scale: Tensor,
-    sparsity: Sparsity,
-    x: Tensor,
-    facts: dict[str, object],
-    *,
-    unit_rows: bool = False,
-) -> Dictionary:
-    """One dictionary in the activations' own units: strengths are in them too."""
-    encoder, decoder, encoder_bias, decoder_bias = (t[place].detach() for t in weights.all())
-    threshold = torch.zeros_like(encoder_bias[0])
-    if isinstance(sparsity, BatchTopK):
-        one = _Weights(*(tensor[place : place + 1] for tensor in weights.all()))
-        threshold += _threshold(one, x, sparsity.k)
-    return Dictionary(
-        encoder, decoder, scale * encoder_bias[0], mean + scale * decoder_bias[0],
-        scale * threshold, sparsity.k if isinstance(sparsity, TopK) else None, unit_rows,
-        facts | {"sparsity": repr(sparsity)},
-    )  # fmt: skip
-
-
-def _threshold(weights: _Weights, x: Tensor, k: int) -> Tensor:
-    """The strength that k features a row exceed on average over the training rows."""
-    strength = weights.strength(x[: max(1, 2**25 // weights.decoder.shape[1])][None])[0]
-    n = min(k * len(strength) + 1, strength.numel())
-    return strength.flatten().topk(n).values[-1].relu()
+    return folded(weights, 0, *nothing, sparsity, x, facts, unit_rows=True)
 
 
 def _facts(

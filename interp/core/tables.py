@@ -110,6 +110,7 @@ COLUMNS: dict[str, str] = {
     "width": "number of features",
     "sparsity": "what keeps a dictionary's features few",
     "code": "what stands for features: a dictionary, raw units or principal components",
+    "reading": "whether one code reads both domains, or dictionaries of two seeds",
     "feature": "place of a feature in its code",
     "used_a": "share of the class variance in domain_a that the feature carries",
     "used_b": "share of the class variance in domain_b that the feature carries",

@@ -56,26 +56,33 @@ def sparse_world(
     n_artists: int = 6,
     copies: int = 2,
     on: float = 0.75,
+    pool: int = 0,
     noise: float = 0.02,
     offset: float = 0.0,
     seed: int = 0,
 ) -> SparseWorld:
     """Each class has `per_class` features in "real"; a `dose` of them also serves in "sketch".
 
-    The rest of a class's features in "sketch" are its own there. `everywhere` features are on in
-    every picture and `of_domain` in every picture of a domain, `loud` times as strong; a class's
-    own are each on in a part `on` of its pictures.
+    The rest of a class's features in "sketch" are its own there; or, if there is a `pool`, they are
+    drawn from it, as are all others, by every class and domain for itself. `everywhere` features
+    are on in every picture and `of_domain` in every picture of a domain, `loud` times as strong; a
+    class's own are each on in a part `on` of its pictures.
     """
     stream = np.random.default_rng(seed)
     labels, domains = [f"c{n:02d}" for n in range(n_classes)], ("real", "sketch")
     kept = round(dose * per_class)
     of: dict[tuple[str, str], list[int]] = {}
-    n = 0
+    n = pool
     for label in labels:
-        of[label, "real"] = list(range(n, n + per_class))
-        own = list(range(n + per_class, n + 2 * per_class - kept))
-        of[label, "sketch"] = of[label, "real"][:kept] + own
-        n += 2 * per_class - kept
+        if pool:
+            first = stream.choice(pool, per_class, replace=False).tolist()
+            others = np.setdiff1d(np.arange(pool), first[:kept])
+            own = stream.choice(others, per_class - kept, replace=False).tolist()
+        else:
+            first = list(range(n, n + per_class))
+            own = list(range(n + per_class, n + 2 * per_class - kept))
+            n += 2 * per_class - kept
+        of[label, "real"], of[label, "sketch"] = first, first[:kept] + own
     always = {domain: list(range(n, n + everywhere)) for domain in domains}
     n += everywhere
     for domain in domains:

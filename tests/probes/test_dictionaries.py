@@ -21,7 +21,7 @@ from interp.probes import (
     Dictionary,
     Features,
     TopK,
-    dictionary_training,
+    dictionary_fitting,
     paper_dictionary,
     train_dictionaries,
 )
@@ -100,7 +100,7 @@ def test_batch_top_k_keeps_its_rate_through_a_threshold(world) -> None:
 
 @pytest.mark.parametrize("sparsity", KINDS, ids=str)
 def test_dead_features_are_revived(world, sparsity, monkeypatch) -> None:
-    begin = dictionary_training._begin
+    begin = dictionary_fitting.begin
 
     def mostly_dead(x, width, seeds):
         weights = begin(x, width, seeds)
@@ -111,9 +111,9 @@ def test_dead_features_are_revived(world, sparsity, monkeypatch) -> None:
     def dead(one: Dictionary) -> float:
         return (one(world.features.values[SITE]).max(axis=0) == 0).mean()
 
-    monkeypatch.setattr(dictionary_training, "_begin", mostly_dead)
+    monkeypatch.setattr(dictionary_fitting, "begin", mostly_dead)
     assert dead(train(world, sparsity)[0]) < 0.1
-    monkeypatch.setattr(dictionary_training, "REDRAWN_AT", ())
+    monkeypatch.setattr(dictionary_fitting, "REDRAWN_AT", ())
     assert dead(train(world, sparsity)[0]) > 0.8
 
 
@@ -154,7 +154,7 @@ def test_the_paper_s_dictionary_is_its_loss_by_hand(world, monkeypatch) -> None:
     one = paper_dictionary(values, SITE, withheld=(), steps=1)
     assert one.unit_rows and one.width == 4 * 20 and one.k is None
     rows = x / x.norm(dim=1, keepdim=True)
-    start = dictionary_training._begin(rows, 80, [0])
+    start = dictionary_fitting.begin(rows, 80, [0])
     encoder, decoder, encoder_bias, decoder_bias = (
         tensor[0].detach().clone().requires_grad_(True) for tensor in start.all()
     )
