@@ -13,6 +13,7 @@ from interp.probes.features import PIXELS, Features, collect, pixels
 from interp.probes.halves import artist_halves
 from interp.probes.linear import LinearProbe
 from interp.probes.paper_sharing import paper_feature_sharing
+from interp.probes.saelens import read_saelens, write_saelens
 from interp.probes.similarity import similarity
 from interp.probes.transfer import transfer
 
@@ -41,9 +42,11 @@ __all__ = [
     "pca",
     "pixels",
     "rbf_cka",
+    "read_saelens",
     "recovered_accuracy",
     "similarity",
     "train_dictionaries",
     "transfer",
     "units",
+    "write_saelens",
 ]
