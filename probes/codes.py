@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from interp.core.errors import NumericsError, ShapeError, SpecificationError
+from interp.probes.feature_usage import only_site
 from interp.probes.features import Features
 from interp.probes.withheld import Cells, training_rows
 
@@ -118,7 +119,7 @@ def pca(
 
 
 def _training(features: Features, site: str, withheld: Cells | None) -> np.ndarray:
-    (name,) = features.only(site).sites
+    name = only_site(features, site)
     x = features.values[name][training_rows(features.frame, withheld)].astype(np.float64)
     if len(x) < 2 or not x.std(axis=0).max() > 1e-7 * np.abs(x).max():
         raise NumericsError(

@@ -18,6 +18,7 @@ from interp.core.model import Tower
 from interp.core.statistics import Interval, jackknife, sharing_index
 from interp.core.tables import Table
 from interp.probes.dictionaries import Dictionary
+from interp.probes.feature_usage import only_site
 from interp.probes.features import Features
 from interp.probes.halves import n_drawings
 from interp.probes.site_edits import AS_IT_IS, Classifier, answers, site_rows
@@ -54,7 +55,7 @@ def dictionary_quality(
     several = [dictionaries] if isinstance(dictionaries, Dictionary) else list(dictionaries)
     rows: list[dict[str, object]] = []
     for dictionary in several:
-        (site,) = features.only(str(dictionary.facts["site"])).sites
+        site = only_site(features, str(dictionary.facts["site"]))
         x = features.values[site]
         active = dictionary(x) > 0
         made = [dictionary.reconstruct(part).cpu() for part in dictionary.rows(x)]

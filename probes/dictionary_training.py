@@ -12,6 +12,7 @@ from torch import Tensor
 from interp.core.errors import NumericsError, SampleError, SpecificationError
 from interp.probes.dictionaries import L1, Dictionary, Sparsity
 from interp.probes.dictionary_fitting import Training, fit, folded
+from interp.probes.feature_usage import only_site
 from interp.probes.features import Features
 from interp.probes.withheld import Cells, training_rows
 
@@ -51,6 +52,7 @@ def train_dictionaries(
     activations that are the same in every row, `SpecificationError` for widths below 1 or k.
 
     >>> import numpy as np, pandas as pd
+    >>> from interp.probes import TopK
     >>> stream = np.random.default_rng(0)
     >>> frame = pd.DataFrame({"label": "cat", "domain": ["real", "sketch"] * 50})
     >>> features = Features({"hook_embedding": stream.normal(size=(100, 4))}, frame)
@@ -61,7 +63,7 @@ def train_dictionaries(
     (8, 50)
     """
     rows = training_rows(features.frame, withheld)
-    x = torch.as_tensor(features.values[_one(features, site)][rows]).to(device)
+    x = torch.as_tensor(features.values[only_site(features, site)][rows]).to(device)
     _refuse(x, width, sparsity, site)
     mean, scale = x.mean(dim=0), (x - x.mean(dim=0)).square().mean().sqrt()
     if not scale > 1e-7 * mean.abs().max():
@@ -102,7 +104,7 @@ def paper_dictionary(
     16
     """
     rows = training_rows(features.frame, withheld)
-    x = torch.as_tensor(features.values[_one(features, site)][rows]).to(device)
+    x = torch.as_tensor(features.values[only_site(features, site)][rows]).to(device)
     width, sparsity = 4 * x.shape[1], L1(1e-4)
     _refuse(x, width, sparsity, site)
     x = torch.nn.functional.normalize(x, dim=-1)
@@ -127,12 +129,6 @@ def _facts(
         "n_rows": n_rows,
         "steps": steps,
     }
-
-
-def _one(features: Features, site: str) -> str:
-    """The name of one site, or the error that suggests others."""
-    (name,) = features.only(site).sites[:1]
-    return name
 
 
 def _refuse(x: Tensor, width: int, sparsity: Sparsity, site: str) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 from interp.core.errors import SampleError
 from interp.core.tables import Table
 from interp.probes.feature_sharing import LEAST_CLASSES
-from interp.probes.feature_usage import Design, checked_activity
+from interp.probes.feature_usage import Design, checked_activity, only_site
 from interp.probes.features import Features, check_domains
 
 SHARED_FROM, PRIVATE_TO = 0.5, 0.2
@@ -65,7 +65,7 @@ def feature_roles(
     >>> table.frame["role"].tolist()
     ['shared', 'shared', 'shared', 'shared', '']
     """
-    (name,) = features.only(site).sites
+    name = only_site(features, site)
     check_domains(features, [domain_a, domain_b], "find the roles of features")
     activity = checked_activity(code(features.values[name]), len(features), "the code")
     design = Design.of(features.frame, domain_a, domain_b, n_splits=n_splits, seed=seed)

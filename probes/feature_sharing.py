@@ -19,7 +19,7 @@ from interp.core.tables import Table
 from interp.probes.dictionaries import Dictionary
 from interp.probes.dictionary_stability import match_features
 from interp.probes.feature_overlap import MEASURES, Overlaps, Reading, overlaps
-from interp.probes.feature_usage import Design, checked_activity
+from interp.probes.feature_usage import Design, checked_activity, only_site
 from interp.probes.features import PIXELS, Features, check_domains
 from interp.probes.halves import hand_column
 from interp.probes.permutations import class_permutations, max_t
@@ -160,7 +160,7 @@ def _designs(
 ) -> tuple[str, list[Design]]:
     """The site's name, and who is compared in each pair of domains."""
     asked = "measure feature sharing"
-    (name,) = features.only(site).sites
+    name = only_site(features, site)
     pairs = list(combinations(check_domains(features, domains, asked), 2))
     designs = [Design.of(features.frame, a, b, n_splits=n_splits, seed=seed) for a, b in pairs]
     most = max((len(design.classes) for design in designs), default=0)

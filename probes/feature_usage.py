@@ -6,7 +6,8 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from interp.core.errors import NumericsError, ShapeError
+from interp.core.errors import NumericsError, ShapeError, SiteError, check_known
+from interp.probes.features import Features
 from interp.probes.halves import artist_halves, hands, n_drawings
 
 
@@ -74,6 +75,12 @@ class Design:
         return np.unique(
             np.concatenate([rows for (name, _, _), rows in self.rows.items() if name == domain])
         )
+
+
+def only_site(features: Features, site: str) -> str:
+    """A site's name, or the error that suggests others: a code belongs to one site, no pattern."""
+    check_known("use a site's activations", "site", [site], features.sites, SiteError)
+    return site
 
 
 def checked_activity(made: object, n: int, name: str) -> np.ndarray:

@@ -11,7 +11,7 @@ from interp.core.evidence import evidence
 from interp.core.statistics import jackknife
 from interp.core.tables import Table
 from interp.probes.feature_overlap import TOP, most_used
-from interp.probes.feature_usage import checked_activity
+from interp.probes.feature_usage import checked_activity, only_site
 from interp.probes.features import Features, check_domains
 from interp.probes.halves import n_drawings
 
@@ -51,7 +51,7 @@ def paper_feature_sharing(
     [0.0, 0.0, 0.0]
     """
     asked = "measure the paper's feature sharing"
-    (name,) = features.only(site).sites
+    name = only_site(features, site)
     names = check_domains(features, domains, asked)
     wanted = sorted(set(features.frame["label"])) if labels is None else sorted(set(labels))
     check_known(asked, "class", wanted, set(features.frame["label"]))

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.dictionaries import dictionaries
 from tests.benchmarks.mixing import mix
 from tests.benchmarks.opening import open_
 from tests.benchmarks.training import train, vits
@@ -138,6 +139,7 @@ def _print_worst(name: str, frame: Any) -> None:
 
 BENCHMARKS = {
     "certificates": certificates,
+    "dictionaries": dictionaries,
     "start": start,
     "mix": mix,
     "train": train,

@@ -221,7 +221,7 @@ class TestDoors:
             train(world, TopK(2), width=5000)
         with pytest.raises(NumericsError, match="same for every picture"):
             train_of(np.full((50, 4), 0.3, dtype=np.float32))
-        with pytest.raises(SiteError, match="Try blocks"):
+        with pytest.raises(SiteError, match="Did you mean blocks"):
             train_dictionaries(world.features, "blocks.1", TopK(2), width=8, withheld=())
         with pytest.raises(NumericsError, match="loss"):
             train_of(np.random.default_rng(0).normal(size=(50, 4)), rate=1e200)
