@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike
 from scipy.spatial.distance import pdist, squareform
 
 from interp.core.errors import NumericsError, SampleError, ShapeError
+from interp.core.seeds import rng
+from interp.probes.rows import paired_rows
 
 
 def cka(x: ArrayLike, y: ArrayLike) -> float:
@@ -27,7 +29,7 @@ def cka(x: ArrayLike, y: ArrayLike) -> float:
     >>> round(cka(x, 3 * x + 1e4), 6)
     1.0
     """
-    a, b = _checked(x, y, "debiased CKA", at_least=4)
+    a, b = paired_rows(x, y, "debiased CKA", at_least=4)
     scale = _unbiased(a, a) * _unbiased(b, b)
     return _ratio(_unbiased(a, b), scale)
 
@@ -44,7 +46,7 @@ def biased_cka(x: ArrayLike, y: ArrayLike) -> float:
     >>> biased_cka(*noise) > 0.97, abs(cka(*noise)) < 0.4
     (True, True)
     """
-    a, b = _checked(x, y, "CKA", at_least=2)
+    a, b = paired_rows(x, y, "CKA", at_least=2)
     scale = _overlap(a, a) * _overlap(b, b)
     return _ratio(_overlap(a, b), scale)
 
@@ -61,9 +63,91 @@ def rbf_cka(x: ArrayLike, y: ArrayLike) -> float:
     >>> round(rbf_cka(x, 3 * x), 6)
     1.0
     """
-    a, b = _checked(x, y, "RBF CKA", at_least=4)
-    k, m = u_centred(_gaussian(a)), u_centred(_gaussian(b))
+    a, b = paired_rows(x, y, "RBF CKA", at_least=4)
+    k, m = u_centred(gaussian_kernel(a)), u_centred(gaussian_kernel(b))
     return _ratio(float((k * m).sum()), float((k * k).sum() * (m * m).sum()))
+
+
+def minibatch_cka(x: ArrayLike, y: ArrayLike, *, batch_size: int = 256, seed: int = 0) -> float:
+    """Debiased linear CKA from minibatches, for more rows than a Gram matrix can hold.
+
+    Unbiased HSIC is averaged over batches of rows, each of the three terms on its own, and the
+    ratio is taken at the end (Nguyen et al. 2021). Each average is unbiased for the HSIC that all
+    rows estimate, whatever the batch size, so no bias of the batch size remains; the ratio of
+    averages is off by O(1 / rows), as that of `cka` is. The price is variance: pairs of rows in
+    different batches are never compared. (Averaging the batches' CKAs instead keeps a bias of
+    O(1 / batch size).) Rows are dealt into batches of nearly equal size at random, since sorted
+    rows would compare classes only with themselves.
+
+    Shapes: `x` "row d_x", `y` "row d_y". Unitless; about -1 to 1. Raises like `cka`, and
+    `SampleError` for batches of fewer than four rows.
+
+    >>> x = np.random.default_rng(0).normal(size=(100, 5))
+    >>> round(minibatch_cka(x, 3 * x, batch_size=20), 6)
+    1.0
+    """
+    if batch_size < 4:
+        raise SampleError(
+            "measure minibatch CKA",
+            f"batches of {batch_size} rows",
+            "at least 4",
+            "raise batch_size",
+        )
+    a, b = paired_rows(x, y, "minibatch CKA", at_least=4)
+    order = rng("minibatches", seed).permutation(len(a))
+    # at most as many batches as have four rows each
+    n_batches = min(-(-len(a) // batch_size), len(a) // 4)
+    terms = np.zeros(3)
+    for rows in np.array_split(order, n_batches):
+        p, q = (side[rows] - side[rows].mean(axis=0) for side in (a, b))
+        n = len(rows)
+        # an average in which every row weighs the same
+        terms += np.array([_unbiased(p, q), _unbiased(p, p), _unbiased(q, q)]) / (n - 3)
+    return _ratio(terms[0], terms[1] * terms[2])
+
+
+def cross_validated_cka(x: ArrayLike, y: ArrayLike) -> float:
+    """Debiased linear CKA with each side's length taken from two halves that share no pictures.
+
+    HSIC(x_1, y_1) / sqrt(HSIC(x_1, x_2) HSIC(y_1, y_2)), unbiased HSICs. Noise lengthens a side
+    in `cka` and so pulls it towards 0; products of two halves hold no noise, so that the ratio
+    estimates what noiseless features would give. It may exceed 1, and is not clipped.
+
+    Shapes: `x` "half row d_x", `y` "half row d_y", two halves of the same rows (classes). Raises
+    like `cka`, and `NumericsError` where a side's halves do not agree at all.
+
+    >>> stream = np.random.default_rng(0)
+    >>> x = stream.normal(size=(20, 5)) + 0.3 * stream.normal(size=(2, 20, 5))
+    >>> cka(*x) < 0.95 and abs(cross_validated_cka(x, x[::-1]) - 1) < 0.1
+    True
+    """
+    sides = []
+    for side in (x, y):
+        halves = list(side)  # type: ignore[arg-type]
+        if len(halves) != 2:
+            raise ShapeError(
+                "measure cross-validated CKA",
+                f"{len(halves)} halves",
+                '"half row feature" with two halves',
+                "deal the pictures into two halves, by artist_halves say",
+            )
+        # one scale for both halves, or it would not cancel
+        largest = float(np.abs(np.asarray(halves[0], dtype=np.float64)).max(initial=0.0)) or 1.0
+        sides.append([np.asarray(half, dtype=np.float64) / largest for half in halves])
+    (a, b), (c, d) = sides
+    pairs = {"xy": (a, c), "xx": (a, b), "yy": (c, d)}
+    hsic = {}
+    for name, (first, second) in pairs.items():
+        paired_rows(first, second, "cross-validated CKA", at_least=4)
+        hsic[name] = _unbiased(first - first.mean(axis=0), second - second.mean(axis=0))
+    if not (hsic["xx"] > 0 and hsic["yy"] > 0):
+        raise NumericsError(
+            "measure cross-validated CKA",
+            "two halves that do not agree",
+            "halves with a common geometry",
+            "give more pictures to each row",
+        )
+    return float(hsic["xy"] / np.sqrt(hsic["xx"] * hsic["yy"]))
 
 
 def u_centred(grams: np.ndarray) -> np.ndarray:
@@ -84,9 +168,17 @@ def u_centred(grams: np.ndarray) -> np.ndarray:
     return (off - (rows[..., :, None] + rows[..., None, :]) / (n - 2) + total) * (1 - np.eye(n))
 
 
-def varies(centred: np.ndarray, magnitude: float) -> bool:
-    """Whether centred features differ between rows by more than rounding."""
-    return bool(np.abs(centred).max(initial=0.0) > 1e-10 * magnitude)
+def gaussian_kernel(x: np.ndarray) -> np.ndarray:
+    """The kernel of `rbf_cka`, "row row", 0 in place of its diagonal of ones.
+
+    >>> gaussian_kernel(np.array([[0.0], [1.0]])).round(3).tolist()
+    [[0.0, 0.607], [0.607, 0.0]]
+    """
+    squared = pdist(x, "sqeuclidean")
+    middle = np.median(squared)
+    # With most rows alike the median is 0: the mean of the others is the next best scale.
+    sigma2 = middle if middle > 0 else squared.mean()
+    return squareform(np.exp(-squared / (2 * sigma2)))
 
 
 def _unbiased(x: np.ndarray, y: np.ndarray) -> float:
@@ -107,14 +199,6 @@ def _overlap(x: np.ndarray, y: np.ndarray) -> float:
     return float(((x @ x.T) * (y @ y.T)).sum())
 
 
-def _gaussian(x: np.ndarray) -> np.ndarray:
-    squared = pdist(x, "sqeuclidean")
-    middle = np.median(squared)
-    # With most rows alike the median is 0: the mean of the others is the next best scale.
-    sigma2 = middle if middle > 0 else squared.mean()
-    return squareform(np.exp(-squared / (2 * sigma2)))
-
-
 def _ratio(above: float, below: float) -> float:
     if not below > 0:
         raise NumericsError(
@@ -124,42 +208,3 @@ def _ratio(above: float, below: float) -> float:
             "give more rows or another site",
         )
     return float(above / np.sqrt(below))
-
-
-def _checked(
-    x: ArrayLike, y: ArrayLike, what: str, *, at_least: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Both sets in float64, centred, at a common scale, or the error that says why not."""
-    a, b = (np.asarray(side, dtype=np.float64) for side in (x, y))
-    asked = f"measure {what}"
-    for side in (a, b):
-        if side.ndim != 2:
-            raise ShapeError(asked, f"shape {side.shape}", '"row feature"', "flatten to two axes")
-    if len(a) != len(b):
-        raise ShapeError(
-            asked, f"{len(a)} and {len(b)} rows", "equally many, row by row", "pair the rows first"
-        )
-    if len(a) < at_least:
-        raise SampleError(
-            asked, f"{len(a)} rows", f"at least {at_least}", "give more classes or pictures"
-        )
-    return _centred(a, asked), _centred(b, asked)
-
-
-def _centred(x: np.ndarray, asked: str) -> np.ndarray:
-    if not np.isfinite(x).all():
-        row = int(np.argwhere(~np.isfinite(x))[0, 0])
-        raise NumericsError(
-            asked, f"a NaN or infinity in row {row}", "finite features", "look at that row"
-        )
-    magnitude = float(np.abs(x).max(initial=0.0))
-    centred = x - x.mean(axis=0)
-    centred -= centred.mean(axis=0)  # a second pass takes out what rounding left of a large mean
-    if not varies(centred, magnitude):
-        raise NumericsError(
-            asked,
-            "constant features: every row is the same",
-            "features that vary",
-            "leave this site out",
-        )
-    return centred / np.abs(centred).max()

@@ -1,4 +1,4 @@
-"""Gram matrices of class means in stacks: their CKAs, with each class left out, and permuted.
+"""Matrices of rows to compare, in stacks: their inner products, left out and permuted.
 
 A CKA of debiased Gram matrices is their inner product once each has length 1, so that whole stacks
 (deals of artists x halves x sites) are compared by matrix products.
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from interp.probes.cka import u_centred, varies
+from interp.core.errors import InterpError
+from interp.probes.arrangements import Build
 from interp.probes.features import Features
 from interp.probes.permutations import class_permutations
 
@@ -21,15 +22,16 @@ def class_grams(
     deals: Sequence[np.ndarray],
     domain: str,
     classes: list[str],
+    build: Build,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """U-centred Gram matrices of class means at length 1: "split half site class class".
+    """The matrices to compare: "split half site row row", as `build` makes them of pictures.
 
-    Also which sites do not vary between classes; their matrices are 0.
+    Also why there are none, per site: empty where there are. Their matrices are 0.
     """
     code = pd.Index(classes).get_indexer(frame["label"].to_numpy(object))
     here = (frame["domain"] == domain).to_numpy() & (code >= 0)
-    shape = (len(deals), 2, len(features.sites), len(classes), len(classes))
-    grams, constant = np.zeros(shape), np.zeros(len(features.sites), dtype=bool)
+    reasons = np.full(len(features.sites), "", dtype=object)
+    grams: np.ndarray | None = None
     for split, deal in enumerate(deals):
         for half in (0, 1):
             chosen = np.flatnonzero(here & (deal == half))
@@ -38,15 +40,44 @@ def class_grams(
             starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
             for place, site in enumerate(features.sites):
                 picked = features.values[site][rows[chosen]].astype(np.float64)
-                means = np.add.reduceat(picked, starts, axis=0) / counts[:, None]
-                centred = means - means.mean(axis=0)
-                gram = u_centred(centred @ centred.T)
-                length = np.linalg.norm(gram)
-                if length > 0 and varies(centred, float(np.abs(picked).max())):
-                    grams[split, half, place] = gram / length
-                else:
-                    constant[place] = True
-    return grams, constant
+                try:
+                    gram = build(picked, starts, counts)
+                except InterpError as error:
+                    reasons[place] = error.given
+                    continue
+                if grams is None:
+                    grams = np.zeros((len(deals), 2, len(features.sites), *gram.shape))
+                grams[split, half, place] = gram
+    if grams is None:
+        n = len(classes)
+        grams = np.zeros((len(deals), 2, len(features.sites), n, n))
+    grams[:, :, reasons != ""] = 0
+    return grams, reasons
+
+
+def expected(
+    first: np.ndarray, second: np.ndarray, meetings: Sequence[tuple[int, int]], n_classes: int
+) -> np.ndarray:
+    """Mean of the value over all permutations of B's classes, exactly: "site site".
+
+    Rows of a class move together. The mean of <A, P B P'> over permutations P pairs the sum of A's
+    blocks on the diagonal with that of B's, and the sum of the others with that of B's others.
+    """
+    size = first.shape[-1] // n_classes
+    sums = []
+    for grams in (first, second):
+        blocks = grams.reshape(*grams.shape[:3], n_classes, size, n_classes, size)
+        own = np.einsum("shacici->sha" if size == 1 else "shacicj->shaij", blocks)
+        own = own.reshape(*grams.shape[:3], size * size)
+        every = blocks.sum(axis=(3, 5)).reshape(*grams.shape[:3], size * size)
+        sums.append((own, every - own))
+    (own_a, off_a), (own_b, off_b) = sums
+    total = np.zeros((first.shape[2], second.shape[2]))
+    for split in range(len(first)):
+        for i, j in meetings:
+            total += own_a[split, i] @ own_b[split, j].T / n_classes
+            total += off_a[split, i] @ off_b[split, j].T / (n_classes * (n_classes - 1))
+    return total / (len(first) * len(meetings))
 
 
 def _left(product: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -106,24 +137,42 @@ def permuted(
     meetings: Sequence[tuple[int, int]],
     n_permutations: int,
     seed: int,
+    n_classes: int,
 ) -> np.ndarray:
     """The value under permutations of B's classes: "permutation site site".
 
-    Permuting classes leaves lengths alone, so a CKA is an inner product of matrices of length 1,
-    and the mean over meetings and splits is one product of the stacked upper triangles.
+    Permuting classes leaves lengths alone, so a measure is an inner product of matrices of length
+    1, and the mean over meetings and splits is one product of the stacked matrices. Of symmetric
+    ones the entries above the diagonal, counted twice, and those on it say all.
     """
     n_sites, n = first.shape[2], first.shape[-1]
-    row, column = np.triu_indices(n, k=1)
-    a = np.stack([first[:, i] for i, _ in meetings], axis=1)[..., row, column]
+    row, column, weight = _entries(first, second)
+    a = np.stack([first[:, i] for i, _ in meetings], axis=1)[..., row, column] * weight
     b = np.stack([second[:, j] for _, j in meetings], axis=1)[..., row, column]
     a = a.transpose(0, 1, 3, 2).reshape(-1, n_sites)
     b = b.transpose(0, 1, 3, 2).reshape(-1, len(row), second.shape[2])
     place = np.zeros((n, n), dtype=int)
-    place[row, column] = place[column, row] = np.arange(len(row))
-    a = np.ascontiguousarray(a.T) * (2 / (len(first) * len(meetings)))
+    place[column, row] = np.arange(len(row))
+    place[row, column] = np.arange(len(row))
+    a = np.ascontiguousarray(a.T) / (len(first) * len(meetings))
+    size = n // n_classes
+    orders = class_permutations(n_classes, n_permutations, seed)
     return np.stack(
         [
             a @ np.take(b, place[order[row], order[column]], axis=1).reshape(-1, b.shape[2])
-            for order in class_permutations(n, n_permutations, seed)
+            for order in ((each[:, None] * size + np.arange(size)).ravel() for each in orders)
         ]
     )
+
+
+def _entries(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which entries of the matrices an inner product needs, and how often each counts."""
+    n = first.shape[-1]
+    both = (first, second)
+    if not all(np.array_equal(grams, grams.swapaxes(-1, -2)) for grams in both):
+        row, column = (axis.ravel() for axis in np.indices((n, n)))
+        return row, column, np.ones(n * n)
+    # U-centred matrices are 0 on the diagonal
+    bare = all(not grams.diagonal(axis1=-2, axis2=-1).any() for grams in both)
+    row, column = np.triu_indices(n, k=int(bare))
+    return row, column, np.where(row == column, 1.0, 2.0)

@@ -74,6 +74,21 @@ def artist_halves(
     return half
 
 
+def dealt_artists(frame: pd.DataFrame, domains: Sequence[str], *, seed: int = 0) -> np.ndarray:
+    """Deal all artists into halves 0 and 1, each with all that they drew, of whatever class.
+
+    For statistics that mix classes: between the halves no artist is shared at all, whereas in
+    `artist_halves` one may stand on one side with cats and on the other with dogs.
+
+    >>> frame = pd.DataFrame({"domain": "real", "artist": list("aabb")})
+    >>> half = dealt_artists(frame, ["real"])
+    >>> bool(half[0] == half[1] != half[2] == half[3])
+    True
+    """
+    places = pd.Index(list(domains)).get_indexer(frame["domain"].to_numpy(object))
+    return _deal(hands(frame), places, len(domains), rng("dealt artists", seed))
+
+
 def _deal(
     who: np.ndarray, places: np.ndarray, n_domains: int, stream: np.random.Generator
 ) -> np.ndarray:
@@ -108,12 +123,50 @@ def _equal(
     usable = [pair for pair in cells if min(len(rows) for rows in pair) > 0]
     if not usable:
         return np.empty(0, dtype=int)
-    n = min(len(rows) for pair in usable for rows in pair)
-    # Without a need to drop pictures nothing is drawn, and domains keep the same drawings.
-    return np.concatenate(
-        [
-            rows if len(rows) == n else np.sort(stream.choice(rows, n, replace=False))
-            for pair in usable
-            for rows in pair
-        ]
-    )
+    return np.concatenate(equally_many([rows for pair in usable for rows in pair], stream))
+
+
+def equally_many(cells: Sequence[np.ndarray], stream: np.random.Generator) -> list[np.ndarray]:
+    """As many rows of each cell as the smallest has.
+
+    Without a need to drop pictures nothing is drawn, and domains keep the same drawings.
+
+    >>> cells = [np.array([1, 2]), np.array([3, 4, 5])]
+    >>> [len(rows) for rows in equally_many(cells, np.random.default_rng(0))]
+    [2, 2]
+    """
+    n = min(map(len, cells))
+    return [
+        rows if len(rows) == n else np.sort(stream.choice(rows, n, replace=False)) for rows in cells
+    ]
+
+
+def halved_classes(
+    frame: pd.DataFrame, deals: Sequence[np.ndarray], domains: Sequence[str]
+) -> list[str]:
+    """The classes that every one of the domains has in both halves of every deal, sorted.
+
+    >>> frame = pd.DataFrame({"label": list("ppq"), "domain": "real"})
+    >>> halved_classes(frame, [np.array([0, 1, 0])], ["real"])
+    ['p']
+    """
+    label, domain = frame["label"].to_numpy(object), frame["domain"].to_numpy(object)
+    cells = [
+        set(label[(deal == half) & (domain == name)])
+        for deal in deals
+        for half in (0, 1)
+        for name in domains
+    ]
+    return sorted(set.intersection(*cells)) if cells else []
+
+
+def meeting_halves(frame: pd.DataFrame, a: str, b: str) -> list[tuple[int, int]]:
+    """Which halves of A and B may be compared: those that hold no drawing by a common artist.
+
+    >>> frame = pd.DataFrame({"domain": ["real", "sketch"], "artist": ["ann", "ann"]})
+    >>> meeting_halves(frame, "real", "sketch")
+    [(0, 1), (1, 0)]
+    """
+    who, domain = hands(frame), frame["domain"].to_numpy(object)
+    common = set(who[domain == a]) & set(who[domain == b])
+    return [(0, 1), (1, 0)] if common else [(0, 0), (0, 1), (1, 0), (1, 1)]

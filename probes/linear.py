@@ -1,15 +1,22 @@
 """What a straight line can read: a linear probe, alone or many at once on the same pictures."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
+import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from interp.probes.solver import solve
+
+CACHED = 2**21
+"""Numbers that a processor's cache holds: larger batches of fits were slower there."""
 
 
 class LinearProbe(ClassifierMixin, BaseEstimator):
@@ -74,110 +81,156 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
 @dataclass(frozen=True)
 class Basis:
-    """Standardised training rows in their own row space, where fitting is cheap and exact.
+    """Standardised training rows, in their own row space where that is smaller.
 
     The penalty forbids weights outside the span of the training rows, so n rows of any width need
-    at most n - 1 coordinates. `coordinates` is "row rank", `axes` "feature rank".
+    at most n coordinates. `coordinates` is "row rank"; `axes`, "feature rank", is None where the
+    coordinates are the standardised features themselves.
     """
 
     mean: np.ndarray
     scale: np.ndarray
     coordinates: np.ndarray
-    axes: np.ndarray
+    axes: np.ndarray | None
 
     @classmethod
     def of(cls, x: np.ndarray) -> "Basis":
         """The basis of training rows "row feature"."""
-        rows = np.asarray(x, dtype=np.float64)
-        mean, scale = rows.mean(axis=0), rows.std(axis=0)
+        z = np.array(x, dtype=np.float64)
+        mean = z.mean(axis=0)
+        z -= mean
+        scale = np.sqrt(np.einsum("ij,ij->j", z, z) / len(z))
         # scikit-learn's rule: what varies by no more than rounding is constant and keeps its scale
-        scale[scale <= 10 * np.finfo(np.float64).eps * np.maximum(np.abs(mean), 1e-300)] = 1.0
-        z = (rows - mean) / scale
-        small = z @ z.T if len(z) <= z.shape[1] else z.T @ z
-        squares, vectors = np.linalg.eigh(small)
-        # a feature that varies adds n to the sum of squares, a constant one only rounding
-        keep = squares > max(1e-10 * squares[-1], 1e-12 * len(z))
-        lengths, vectors = np.sqrt(squares[keep]), vectors[:, keep]
-        axes = z.T @ vectors / lengths if len(z) <= z.shape[1] else vectors
-        return cls(mean, scale, z @ axes, axes)
+        flat = scale <= 10 * np.finfo(np.float64).eps * np.maximum(np.abs(mean), 1e-300)
+        scale[flat] = 1.0
+        z *= np.where(flat, 0.0, 1 / scale)
+        if len(z) >= z.shape[1]:
+            return cls(mean, scale, z, None)
+        axes, coordinates = np.linalg.qr(z.T)
+        return cls(mean, scale, np.ascontiguousarray(coordinates.T), axes)
+
+    @property
+    def constant(self) -> bool:
+        """Whether no feature varies."""
+        return not self.coordinates.any()
 
     def project(self, x: np.ndarray) -> np.ndarray:
         """Other rows in the same coordinates."""
-        return ((np.asarray(x, dtype=np.float64) - self.mean) / self.scale) @ self.axes
+        return self.turn(np.asarray(x, dtype=np.float64) - self.mean)
+
+    def turn(self, difference: np.ndarray) -> np.ndarray:
+        """A difference of two rows in the same coordinates."""
+        z = difference / self.scale
+        return z if self.axes is None else z @ self.axes
+
+    def unstandardised(self, fitted: "Fitted") -> "Fitted":
+        """The same probes on rows as they are: cheaper than standardising many test rows.
+
+        >>> x = np.array([[-2.0], [-1.0], [1.0], [2.0]])
+        >>> basis = Basis.of(x)
+        >>> probe = Fitted(np.array([[[-1.0], [1.0]]]), np.zeros((1, 2)))
+        >>> bool(np.allclose(basis.unstandardised(probe).scores(x), probe.scores(basis.project(x))))
+        True
+        """
+        weights = fitted.weights if self.axes is None else fitted.weights @ self.axes.T
+        weights = weights / self.scale
+        return Fitted(weights, fitted.intercepts - weights @ self.mean)
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Weights "problem class rank" and intercepts "problem class" in a basis's coordinates."""
+    """Weights "labelling class rank" and intercepts "labelling class" in a basis's coordinates."""
 
     weights: np.ndarray
     intercepts: np.ndarray
 
+    def __getitem__(self, labellings: slice) -> "Fitted":
+        return Fitted(self.weights[labellings], self.intercepts[labellings])
+
     def scores(self, coordinates: np.ndarray) -> np.ndarray:
-        """Scores "problem row class"."""
+        """Scores "labelling row class"; -inf for a class that was not in the training rows."""
         return coordinates @ self.weights.transpose(0, 2, 1) + self.intercepts[:, None, :]
 
 
 def fit_many(
-    coordinates: np.ndarray,
-    codes: np.ndarray,
+    bases: Sequence[Basis],
+    codes: Sequence[np.ndarray],
     n_classes: int,
     *,
-    C: float,
-    start: Fitted | None = None,
-    tolerance: float = 1e-5,
-    max_iter: int = 300,
-) -> Fitted:
-    """Fit the objective of `LinearProbe` to several labellings of the same rows.
+    C: float | Sequence[float],
+    start: Sequence[Fitted] | None = None,
+    tolerance: float = 1e-6,
+    device: str | torch.device = "cpu",
+) -> list[Fitted]:
+    """Fit the objective of `LinearProbe` on several bases, to several labellings of each.
 
-    L-BFGS on  mean_i -log p(y_i | x_i) + |W|^2 / (2 C n),  in coordinates scaled by the curvature
-    that the objective has at equal probabilities (about 15 steps where unscaled ones need
-    hundreds). `tolerance` bounds every component of that gradient. One joint problem of all
-    labellings was slower than one after another: it outgrows the cache.
+    `interp.probes.solver.solve` fits them in batches: as many bases at once as fit the processor's
+    cache (`CACHED` numbers), or an accelerator's memory. `tolerance` is in nats of the mean log
+    loss; `start` holds fits to begin with, such as those of a smaller C.
 
-    Shapes: `coordinates` "row rank", `codes` "problem row" (classes as 0 .. n_classes - 1).
+    Shapes: `codes`, "labelling row" per basis (classes as 0 .. n_classes - 1). Raises
+    `NumericsError` where no optimum is reached.
 
     >>> x = Basis.of(np.array([[-2.0], [-1.0], [1.0], [2.0]]))
-    >>> fitted = fit_many(x.coordinates, np.array([[0, 0, 1, 1]]), 2, C=1.0)
+    >>> fitted, = fit_many([x], [np.array([[0, 0, 1, 1]])], 2, C=1.0)
     >>> fitted.scores(x.project(np.array([[3.0]]))).argmax(axis=-1).tolist()
     [[1]]
     """
-    n, rank = coordinates.shape
-    penalty = np.append(np.full(rank, 1 / (C * n)), 0.0)
-    inputs = np.hstack([coordinates, np.ones((n, 1))])
-    unit = 1 / np.sqrt((inputs**2).sum(axis=0) / (n * n_classes) + penalty)
-    inputs, penalty = inputs * unit, penalty * unit**2
-    found = np.empty((len(codes), n_classes, rank + 1))
-    for place, labels in enumerate(codes):
-        begin = np.zeros((n_classes, rank + 1))
-        if start is not None:
-            begin = np.column_stack([start.weights[place], start.intercepts[place]]) / unit
-        solved = minimize(
-            _objective,
-            begin.ravel(),
-            args=(inputs, labels, penalty),
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": max_iter, "gtol": tolerance, "ftol": 0.0},
+    strengths = np.broadcast_to(np.asarray(C, dtype=float), (len(bases),))
+    room = CACHED if torch.device(device).type == "cpu" else 256 * CACHED
+    many = max(1, room // max(max(basis.coordinates.size for basis in bases), 1))
+    found: list[Fitted] = []
+    for first in range(0, len(bases), many):
+        batch = slice(first, first + many)
+        begin = None if start is None else start[batch]
+        found += _fit(
+            bases[batch], codes[batch], n_classes, strengths[batch], begin, tolerance, device
         )
-        found[place] = solved.x.reshape(n_classes, rank + 1) * unit
-    return Fitted(found[:, :, :-1], found[:, :, -1])
+    return found
 
 
-def _objective(
-    flat: np.ndarray, inputs: np.ndarray, labels: np.ndarray, penalty: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """Mean log loss with penalty, and its gradient."""
-    n, width = inputs.shape
-    w = flat.reshape(-1, width)
-    scores = inputs @ w.T
-    scores -= scores.max(axis=1, keepdims=True)
-    row = np.arange(n)
-    own = scores[row, labels]
-    residual = np.exp(scores)
-    total = residual.sum(axis=1)
-    residual /= total[:, None]
-    residual[row, labels] -= 1
-    shrunk = penalty * w
-    value = (np.log(total) - own).mean() + 0.5 * (shrunk * w).sum()
-    return float(value), (residual.T @ inputs / n + shrunk).ravel()
+def _fit(
+    bases: Sequence[Basis],
+    codes: Sequence[np.ndarray],
+    n_classes: int,
+    strengths: np.ndarray,
+    start: Sequence[Fitted] | None,
+    tolerance: float,
+    device: str | torch.device,
+) -> list[Fitted]:
+    """One batch: bases of unlike size are padded to the largest."""
+    n = max(len(basis.coordinates) for basis in bases)
+    ranks = [basis.coordinates.shape[1] for basis in bases]
+    inputs = _stacked([basis.coordinates for basis in bases], n, max(ranks), fill=0.0)
+    labels = _stacked(codes, len(codes[0]), n, fill=-1)
+    counts = torch.tensor([each.shape[1] for each in codes], dtype=torch.float64)
+    begin = None
+    if start is not None:
+        weights = [each.weights.reshape(-1, each.weights.shape[2]) for each in start]
+        slopes = _stacked(weights, len(weights[0]), max(ranks), fill=0.0)
+        offsets = torch.from_numpy(np.stack([each.intercepts for each in start]))
+        begin = torch.cat(
+            [slopes.reshape(*offsets.shape, max(ranks)), offsets[..., None]], -1
+        ).to(device)  # fmt: skip
+    solved = solve(
+        inputs.to(device),
+        labels.to(device),
+        n_classes,
+        penalty=(1 / (torch.from_numpy(strengths.copy()) * counts)).to(device),
+        start=begin,
+        tolerance=tolerance,
+    )
+    solved = solved.cpu().numpy()
+    return [
+        Fitted(each[..., :rank], each[..., -1]) for each, rank in zip(solved, ranks, strict=True)
+    ]
+
+
+def _stacked(arrays: Sequence[np.ndarray], n: int, m: int, *, fill: float) -> Tensor:
+    """Matrices, each padded to n by m, one upon another."""
+    if len(arrays) == 1:  # the usual case of large bases, and no reason to copy them
+        return torch.from_numpy(np.ascontiguousarray(arrays[0]))[None]
+    stack = np.full((len(arrays), n, m), fill, dtype=arrays[0].dtype)
+    for place, each in enumerate(arrays):
+        stack[place, : each.shape[0], : each.shape[1]] = each
+    return torch.from_numpy(stack)

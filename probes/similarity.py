@@ -1,8 +1,8 @@
 """Do two domains arrange the classes alike, layer by layer? Debiased CKA with null and ceiling."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import replace
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -12,21 +12,30 @@ from numpy.typing import ArrayLike
 from interp.core.errors import SampleError, SpecificationError, listed
 from interp.core.images import ImageTable, Preprocess
 from interp.core.model import Tower
-from interp.core.progress import track
+from interp.core.progress import say, track
 from interp.core.statistics import CANNOT_TELL, Index, jackknife, sharing_index
 from interp.core.tables import Table
-from interp.probes.features import PIXELS, Features, as_features, check_domains
-from interp.probes.grams import across, class_grams, permuted, within
-from interp.probes.halves import artist_halves, hand_column, hands, n_drawings
-from interp.probes.permutations import max_t
+from interp.probes.arrangements import (
+    CROSS_VALIDATED,
+    check_arrangement,
+    title,
+)
+from interp.probes.collecting import as_features
+from interp.probes.comparison import LEAST_CLASSES, Comparison, Design, compare
+from interp.probes.features import PIXELS, Features, check_domains
+from interp.probes.halves import hand_column
+from interp.probes.layers import same_pictures
+from interp.probes.planning import classes_needed, interval_width, null_deviation
 
-ESTIMAND = "similarity between two domains of the arrangement of class means (rung R2)"
+ESTIMANDS = {
+    "class mean": "similarity between two domains of the arrangement of class means (rung R2)",
+    "class structure": "similarity between two domains of class means and within-class covariances",
+    "picture pair": "similarity between two domains of pictures paired by class",
+}
 NULL_KIND = (
-    "whole classes of domain_b permuted: expectation exactly 0; p adjusted by max-T over the "
+    "whole classes of domain_b permuted, the exact expectation; p adjusted by max-T over the "
     "layers of a domain pair"
 )
-LEAST_CLASSES = 5
-"""Four for the unbiased estimator, and one to leave out."""
 
 
 def similarity(
@@ -34,6 +43,10 @@ def similarity(
     images: ImageTable | None = None,
     sites: str | Iterable[str] | None = None,
     *,
+    measure: str = "cka",
+    rows: str = "class mean",
+    other: Features | None = None,
+    other_name: str = "other",
     preprocess: Preprocess | None = None,
     pool: str = "mean",
     layers: str = "same",
@@ -52,7 +65,7 @@ def similarity(
 
         value   = mean of the CKA(A_i, B_j) that share no artist
         ceiling = sqrt(CKA(A_1, A_2) CKA(B_1, B_2))
-        null    = 0, exactly the mean over permutations of B's classes
+        null    = the exact mean over permutations of B's classes; 0 for debiased CKA
         index   = (value - null) / (ceiling - null)
 
     averaged over `n_splits` deals (the two CKAs under the root before the root is taken).
@@ -64,9 +77,23 @@ def similarity(
     meets B_1 only; with different artists in the two domains all four meet. An index is not
     clipped.
 
-    `layers="same"` compares a site with itself, `"all"` every site of A with every site of B
-    (columns `site` and `site_b`). `control` names a floor, such as "epoch 0"; pixels name
-    themselves. A pair that cannot be measured is a row with a `reason`.
+    `measure` is a name in `MEASURES` that is an inner product of matrices of rows (CKA linear and
+    RBF, biased too, RSA, mutual k-NN); its null is its exact mean over permutations of classes.
+    "cross_validated_cka" is HSIC(A_i, B_j) / sqrt(HSIC(A_1, A_2) HSIC(B_1, B_2)), means over
+    deals, with ceiling 1 and not clipped. `rows`:
+
+        "class mean"       a row per class
+        "picture pair"     up to 8 pictures of A, each with one of B of its class, no artist common
+                           to both; classes move as blocks in the null, which is above 0
+        "class structure"  no pairs of pictures: kernels between classes of means <m_c, m_d> and of
+                           within-class covariances tr(C_c C_d), in units of the variance
+
+    `other` takes domain B from another model's features of the same pictures: then domains meet
+    themselves too, and A_1 its B_2. `layers="same"` compares a site with itself, `"all"` every
+    site of A with every site of B (columns `site` and `site_b`). `control` names a floor, such as
+    "epoch 0"; pixels name themselves. A pair that cannot be measured is a row with a `reason`. The
+    deviation of CKA without sharing at this number of classes is said beforehand
+    (`classes_needed`).
 
     Shapes: features "picture d"; 45 classes, 17 sites, 15 pairs take seconds on one core. Raises
     `SampleError` when no pair has five classes with pictures by two artists in both domains.
@@ -80,130 +107,60 @@ def similarity(
     >>> table.frame["verdict"].tolist()
     ['shared']
     """
-    if layers not in ("same", "all"):
-        raise SpecificationError(
-            "measure similarity", f"layers={layers!r}", "'same' or 'all'", "choose one of them"
-        )
+    check_arrangement(measure, rows, layers)
     features = as_features(
         source, images, sites, preprocess=preprocess, pool=pool, batch_size=batch_size,
         device=device,
     )  # fmt: skip
+    if other is not None:
+        other = _fitting(features, other, layers)
     names = check_domains(features, domains, "measure similarity")
-    pairs = list(combinations(names, 2))
+    pairs = list(combinations(names, 2) if other is None else product(names, names))
+    _foretell(features, names)
+    design = Design(measure, rows, n_splits, n_permutations, seed)
     compared = [
-        _compare(features, a, b, n_splits=n_splits, n_permutations=n_permutations, seed=seed)
-        for a, b in track(pairs, "similarity")
+        compare(features, other or features, a, b, design) for a, b in track(pairs, "similarity")
     ]
     _refuse_nothing(compared, names)
-    rows = [row for comparison in compared for row in _rows(features, comparison, layers, control)]
-    frame = pd.DataFrame(rows).assign(n_runs=1, seed=seed)
-    facts = {**features.facts, "n_splits": n_splits, "n_permutations": n_permutations}
-    return Table.with_evidence("similarity", frame, facts)
-
-
-@dataclass(frozen=True)
-class _Comparison:
-    """Two domains compared at every pair of sites.
-
-    value: "site site"; value_left: "class site site"; within (CKA of a domain's halves): "site",
-    within_left: "class site"; p: "2 site site", adjusted over all cells and over the diagonal.
-    """
-
-    a: str
-    b: str
-    classes: list[str]
-    n_pictures: int
-    n_drawings: int
-    left_out: int
-    constant: tuple[np.ndarray, np.ndarray]
-    value: np.ndarray
-    value_left: np.ndarray
-    within: tuple[np.ndarray, np.ndarray]
-    within_left: tuple[np.ndarray, np.ndarray]
-    p: np.ndarray
-
-
-def _compare(
-    features: Features, a: str, b: str, *, n_splits: int, n_permutations: int, seed: int
-) -> _Comparison:
-    rows = np.flatnonzero(features.frame["domain"].isin([a, b]).to_numpy())
-    frame = features.frame.iloc[rows].reset_index(drop=True)
-    deals = [artist_halves(frame, [a, b], seed=seed, split=split) for split in range(n_splits)]
-    classes = _classes(frame, deals, (a, b))
-    everything = set(frame["label"])
-    used = np.any([deal >= 0 for deal in deals], axis=0) & frame["label"].isin(classes).to_numpy()
-    counts = {
-        "n_pictures": int(used.sum()),
-        "n_drawings": n_drawings(frame[used]),
-        "left_out": len(everything) - len(classes),
-    }
-    if len(classes) < LEAST_CLASSES:
-        return _nothing(features, a, b, classes, counts)
-    first, constant_a = class_grams(features, rows, frame, deals, a, classes)
-    second, constant_b = class_grams(features, rows, frame, deals, b, classes)
-    meetings = _meetings(frame, a, b)
-    value, value_left = across(first, second, meetings)
-    ends = [within(grams) for grams in (first, second)]
-    drawn = permuted(first, second, meetings, n_permutations, seed)
-    return _Comparison(
-        a, b, classes, **counts,
-        constant=(constant_a, constant_b),
-        value=value, value_left=value_left,
-        within=(ends[0][0], ends[1][0]), within_left=(ends[0][1], ends[1][1]),
-        p=_adjusted(value, drawn, constant_a, constant_b),
-    )  # fmt: skip
-
-
-def _meetings(frame: pd.DataFrame, a: str, b: str) -> list[tuple[int, int]]:
-    """Which halves of A and B may be compared: those that hold no drawing by a common artist."""
-    who, domain = hands(frame), frame["domain"].to_numpy(object)
-    common = set(who[domain == a]) & set(who[domain == b])
-    return [(0, 1), (1, 0)] if common else [(0, 0), (0, 1), (1, 0), (1, 1)]
-
-
-def _classes(
-    frame: pd.DataFrame, deals: Sequence[np.ndarray], domains: tuple[str, str]
-) -> list[str]:
-    """Classes that both domains have in both halves of every deal."""
-    label, domain = frame["label"].to_numpy(object), frame["domain"].to_numpy(object)
-    cells = [
-        set(label[(deal == half) & (domain == name)])
-        for deal in deals
-        for half in (0, 1)
-        for name in domains
+    found = [
+        row
+        for comparison in compared
+        for row in _rows(features, other or features, comparison, design, layers, control)
     ]
-    return sorted(set.intersection(*cells))
+    frame = pd.DataFrame(found).assign(n_runs=1, seed=seed)
+    if other is not None:
+        frame["model_b"] = other_name
+    facts = {**features.facts, "n_splits": n_splits, "n_permutations": n_permutations}
+    return Table.with_evidence("similarity", frame, {**facts, "rows": rows})
 
 
-def _adjusted(
-    value: np.ndarray, drawn: np.ndarray, constant_a: np.ndarray, constant_b: np.ndarray
-) -> np.ndarray:
-    """Adjusted p, "2 site site": max-T over all pairs of sites, then over sites with themselves."""
-    good = ~(constant_a[:, None] | constant_b[None, :])
-    p = np.full(value.shape, np.nan)
-    p[good] = max_t(value[good], drawn[:, good])
-    same = np.diag(good)
-    n = len(value)
-    p_same = np.full(n, np.nan)
-    p_same[same] = max_t(np.diag(value)[same], drawn[:, np.arange(n), np.arange(n)][:, same])
-    return np.stack([p, np.diag(p_same)])
+def _fitting(features: Features, other: Features, layers: str) -> Features:
+    """Another model's features of the same pictures, of the same sites where those are paired."""
+    same_pictures(features, other)
+    if layers == "same":
+        if set(features.sites) - set(other.sites):
+            raise SpecificationError(
+                "compare two models layer by layer",
+                f"the sites {listed(features.sites)} and {listed(other.sites)}",
+                "the same sites in both",
+                "pass layers='all'",
+            )
+        other = replace(other, values={site: other.values[site] for site in features.sites})
+    return other
 
 
-def _nothing(
-    features: Features, a: str, b: str, classes: list[str], counts: dict[str, int]
-) -> _Comparison:
-    n, k = len(features.sites), len(classes)
-    blank, edge = np.full((n, n), np.nan), np.full(n, np.nan)
-    return _Comparison(
-        a, b, classes, **counts,
-        constant=(np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)),
-        value=blank, value_left=np.full((k, n, n), np.nan),
-        within=(edge, edge), within_left=(np.full((k, n), np.nan), np.full((k, n), np.nan)),
-        p=np.stack([blank, blank]),
-    )  # fmt: skip
+def _foretell(features: Features, names: Sequence[str]) -> None:
+    """Say what this number of classes can show."""
+    n = features.frame["label"][features.frame["domain"].isin(names)].nunique()
+    if n >= LEAST_CLASSES:
+        say(
+            f"similarity over at most {n} classes: without sharing, debiased CKA deviates by "
+            f"{null_deviation(n):.2f} and its interval is {interval_width(n):.2f} wide; a width of "
+            f".4 needs {classes_needed(0.4)} classes where halves agree fully"
+        )
 
 
-def _refuse_nothing(compared: Sequence[_Comparison], names: Sequence[str]) -> None:
+def _refuse_nothing(compared: Sequence[Comparison], names: Sequence[str]) -> None:
     if any(len(comparison.classes) >= LEAST_CLASSES for comparison in compared):
         return
     most = max((len(comparison.classes) for comparison in compared), default=0)
@@ -216,63 +173,82 @@ def _refuse_nothing(compared: Sequence[_Comparison], names: Sequence[str]) -> No
 
 
 def _rows(
-    features: Features, comparison: _Comparison, layers: str, control: str
+    features: Features,
+    other: Features,
+    comparison: Comparison,
+    design: Design,
+    layers: str,
+    control: str,
 ) -> list[dict[str, object]]:
     """Table rows of one domain pair."""
     hand = hand_column(features.frame)
-    sites = range(len(features.sites))
-    cells = [(s, s) for s in sites] if layers == "same" else [(s, t) for s in sites for t in sites]
+    sites, others = range(len(features.sites)), range(len(other.sites))
+    cells = [(s, s) for s in sites] if layers == "same" else list(product(sites, others))
+    name = title(design.measure)
+    ceiling_kind = f"geometric mean of {name}(A1,A2), {name}(B1,B2)"
+    if design.measure == CROSS_VALIDATED:
+        ceiling_kind = "1 by construction: scaled by HSIC(A1,A2), HSIC(B1,B2)"
+    elif design.measure == "cka":
+        ceiling_kind = "geometric mean of CKA(A1,A2), CKA(B1,B2)"
     rows = []
     for s, t in cells:
-        site, other = features.sites[s], features.sites[t]
-        place: dict[str, object] = {"measure": "debiased CKA", "site": site}
+        site, site_b = features.sites[s], other.sites[t]
+        place: dict[str, object] = {"measure": name, "site": site}
         place |= {"layer": features.layer(site), "depth": features.depth(site)}
         if layers == "all":
-            place |= {"site_b": other, "layer_b": features.layer(other)}
-            place |= {"depth_b": features.depth(other)}
+            place |= {"site_b": site_b, "layer_b": other.layer(site_b)}
+            place |= {"depth_b": other.depth(site_b)}
         p = float(comparison.p[0 if layers == "all" else 1, s, t])
         rows.append(
             place
             | {"domain_a": comparison.a, "domain_b": comparison.b}
-            | _evidence(comparison, s, t)
+            | _evidence(comparison, design, s, t)
             | {
                 "p": p,
                 "null_kind": NULL_KIND,
-                "ceiling_kind": f"geometric mean of CKA(A1,A2), CKA(B1,B2); halves by {hand}, "
-                "equal n",
+                "ceiling_kind": f"{ceiling_kind}; halves by {hand}, equal n",
                 "unit": "class",
                 "n_units": len(comparison.classes),
                 "n_pictures": comparison.n_pictures,
                 "n_drawings": comparison.n_drawings,
-                "estimand": ESTIMAND,
-                "control": "pixels" if PIXELS in (site, other) else control,
+                "estimand": ESTIMANDS[design.rows],
+                "control": "pixels" if PIXELS in (site, site_b) else control,
             }
         )
     return rows
 
 
-def _evidence(comparison: _Comparison, s: int, t: int) -> dict[str, object]:
+def _evidence(comparison: Comparison, design: Design, s: int, t: int) -> dict[str, object]:
     """Value, ceiling, index, intervals and verdict of a site pair, or the reason for none."""
     reason = _reason(comparison, s, t)
     missing = np.nan if reason else 0.0
-    value = float(comparison.value[s, t]) + missing
-    left = comparison.value_left[:, s, t] + missing
-    ceiling = float(_root(comparison.within[0][s], comparison.within[1][t])) + missing
-    ceiling_left = _root(comparison.within_left[0][:, s], comparison.within_left[1][:, t])
-    spread = jackknife(value, left)
+    value = np.r_[comparison.value[s, t], comparison.value_left[:, s, t]] + missing
+    null = np.r_[comparison.null[s, t], comparison.null_left[:, s, t]] + missing
+    ends = [
+        np.r_[comparison.within[side][place], comparison.within_left[side][:, place]]
+        for side, place in ((0, s), (1, t))
+    ]
+    ceiling = _root(*ends) + missing
+    scaled, full = value, ceiling
+    if design.measure == CROSS_VALIDATED:
+        scaled = np.divide(value, ceiling, out=np.full_like(value, np.nan), where=ceiling > 0)
+        full = np.where(ceiling > 0, 1.0, np.nan) + missing
+        if not reason and not ceiling[0] > 0:
+            reason = "halves of a domain do not agree"
+    spread = jackknife(float(scaled[0]), scaled[1:])
     if reason:
         index = Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
     else:
-        triples = np.column_stack([left, np.zeros_like(left), ceiling_left])
-        index = sharing_index(value, 0.0, ceiling, left_out=triples)
+        triples = np.column_stack([value, null, ceiling])
+        index = sharing_index(*map(float, triples[0]), left_out=triples[1:])
     fewer = f"{comparison.left_out} classes left out: not by two artists in both domains"
     notes = [index.reason, fewer if comparison.left_out and not reason else ""]
     return {
-        "value": value,
+        "value": spread.value,
         "low": spread.low,
         "high": spread.high,
-        "null": 0.0,
-        "ceiling": ceiling,
+        "null": float(null[0]),
+        "ceiling": float(full[0]),
         "index": index.value,
         "index_low": index.low,
         "index_high": index.high,
@@ -286,18 +262,15 @@ def _root(a: ArrayLike, b: ArrayLike) -> np.ndarray:
     return np.asarray(np.sqrt(np.maximum(a, 0) * np.maximum(b, 0)))
 
 
-def _reason(comparison: _Comparison, s: int, t: int) -> str:
+def _reason(comparison: Comparison, s: int, t: int) -> str:
     if len(comparison.classes) < LEAST_CLASSES:
         return (
             f"{len(comparison.classes)} classes with pictures by two artists in both domains, "
             f"at least {LEAST_CLASSES} are needed"
         )
-    flat = [
-        name
-        for name, constant in (
-            (comparison.a, comparison.constant[0][s]),
-            (comparison.b, comparison.constant[1][t]),
-        )
-        if constant
-    ]
-    return f"constant features in {listed(flat)}" if flat else ""
+    sides = ((comparison.a, comparison.failed[0][s]), (comparison.b, comparison.failed[1][t]))
+    failed = {name: why for name, why in sides if why}
+    return "; ".join(
+        f"{why} in {listed(name for name in failed if failed[name] == why)}"
+        for why in dict.fromkeys(failed.values())
+    )

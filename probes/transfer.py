@@ -6,7 +6,6 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
-from scipy.special import logsumexp
 
 from interp.core.errors import SampleError, listed
 from interp.core.progress import track
@@ -14,14 +13,18 @@ from interp.core.seeds import rng
 from interp.core.statistics import CANNOT_TELL, Index, jackknife, sharing_index
 from interp.core.tables import Table
 from interp.probes.features import PIXELS, Features, check_domains
+from interp.probes.fitting import (
+    LEAST_CLASSES,
+    Probe,
+    TrainingSet,
+    confusion,
+    fit_probes,
+    inner_halves,
+    permuted_groups,
+    right,
+)
 from interp.probes.halves import artist_halves, hand_column, hands, n_drawings
-from interp.probes.linear import Basis, Fitted, fit_many
 from interp.probes.permutations import class_permutations, max_t
-
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
-"""Values of C that are tried; the training domain alone chooses."""
-
-LEAST_CLASSES = 4
 
 READ = "classes told apart by a linear probe within one domain (rung R1)"
 MOVED = "classes told apart by a linear probe from another domain (rung R3)"
@@ -50,11 +53,11 @@ def transfer(
         index   = (value - null) / (ceiling - null)
 
     One multinomial probe (the objective of `LinearProbe`) is fitted per site, train domain and
-    half. Its C is the one of `STRENGTHS` with the least held-out log loss inside the training half
-    of the training domain, over two inner halves of artists. The probe answers among the
-    classes that both domains have. `centred`: each domain's mean, taken from its training half
-    with classes weighted equally, is subtracted; it moves the test rows only, so the same probe
-    serves. Rows with `domain == train_domain` are rung R1 and have no ceiling.
+    half. Its C is the one of `fitting.STRENGTHS` with the least held-out log loss inside the
+    training half of the training domain, over two inner halves of artists. The probe answers
+    among the classes that both domains have. `centred`: each domain's mean, taken from its
+    training half with classes weighted equally, is subtracted; it moves the test rows only, so
+    the same probe serves. Rows with `domain == train_domain` are rung R1 and have no ceiling.
 
     The null is refitted `n_null` times per half; chance is 1 / classes. p is cheaper and finer: it
     permutes whole classes of the test labels, and is adjusted by max-T over the sites of a
@@ -78,15 +81,17 @@ def transfer(
     names = list(dict.fromkeys([*trains, *tests]))
     design = _design(chosen.frame, names, n_null, seed)
     _refuse_nothing(design, trains, tests)
+    able = [
+        (name, half)
+        for name, half in product(names, (0, 1))
+        if len(design.common(name, name)) >= LEAST_CLASSES
+    ]
     cells: dict[tuple[str, str, bool], list[_Cell]] = {}
     for site in track(chosen.sites, "probe transfer"):
-        probes = {
-            (name, half): _fit(chosen.values[site], design, name, half)
-            for name in names
-            for half in (0, 1)
-            if len(design.common(name, name)) >= LEAST_CLASSES
-        }
-        met = _Site(chosen.values[site], design, probes)
+        fitted = fit_probes(
+            chosen.values[site], [design.sets[key] for key in able], len(design.classes)
+        )
+        met = _Site(chosen.values[site], design, dict(zip(able, fitted, strict=True)))
         for a, b, centred in product(trains, tests, (False, True)):
             cell = replace(met.cell(a, b, centred=centred), site=site)
             cells.setdefault((a, b, centred), []).append(cell)
@@ -104,9 +109,7 @@ def transfer(
 class _Design:
     """Who trains and who tests, the same at every site.
 
-    half, code: per picture. there: which classes a domain has. rows: pictures of a domain's half;
-    and for those, as a training half: inner halves, in which C is chosen, and permuted labels,
-    "problem row".
+    half, code: per picture. there: which classes a domain has. sets: a domain's half.
     """
 
     frame: pd.DataFrame
@@ -114,23 +117,11 @@ class _Design:
     code: np.ndarray
     classes: list[str]
     there: dict[str, np.ndarray]
-    rows: dict[tuple[str, int], np.ndarray]
-    inner: dict[tuple[str, int], np.ndarray]
-    permuted: dict[tuple[str, int], np.ndarray]
+    sets: dict[tuple[str, int], TrainingSet]
 
     def common(self, a: str, b: str) -> np.ndarray:
         """Codes of the classes that both domains have in both halves."""
         return np.flatnonzero(self.there[a] & self.there[b])
-
-
-@dataclass(frozen=True)
-class _Probe:
-    """A fitted probe, those of its null, its domain's training mean, and how C was chosen."""
-
-    basis: Basis
-    fitted: Fitted
-    null: Fitted
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -154,85 +145,24 @@ def _design(frame: pd.DataFrame, names: Sequence[str], n_null: int, seed: int) -
         name: np.bincount(code[(half >= 0) & (domain == name)], minlength=len(classes)) > 0
         for name in names
     }
-    sides: list[tuple[str, int]] = list(product(names, (0, 1)))
-    rows = {(name, side): np.flatnonzero((domain == name) & (half == side)) for name, side in sides}
-    inner = {key: _inner(frame, rows[key], key[0], seed) for key in sides}
-    permuted = {
-        key: _shuffled(
-            code[rows[key]], who[rows[key]], n_null, rng("permuted groups", seed, key[1])
+    sets = {}
+    for name, side in product(names, (0, 1)):
+        rows = np.flatnonzero((domain == name) & (half == side))
+        stream = rng("permuted groups", seed, side)
+        sets[name, side] = TrainingSet(
+            rows,
+            code[rows],
+            inner_halves(frame, rows, name, seed),
+            permuted_groups(code[rows], who[rows], n_null, stream),
         )
-        for key in sides
-    }
-    return _Design(frame, half, code, classes, there, rows, inner, permuted)
-
-
-def _shuffled(
-    codes: np.ndarray, who: np.ndarray, n: int, stream: np.random.Generator
-) -> np.ndarray:
-    """Labels permuted over whole class x artist groups, `n` times: a group stays one group."""
-    place, groups = pd.factorize(pd.MultiIndex.from_arrays([codes, who]), sort=True)
-    labels = np.array([group[0] for group in groups], dtype=int)
-    return np.stack([stream.permutation(labels)[place] for _ in range(n)])
-
-
-def _fit(values: np.ndarray, design: _Design, domain: str, half: int) -> _Probe:
-    """The probe of a domain's half, with those of permuted labels at the same strength."""
-    rows = design.rows[domain, half]
-    codes, n_classes = design.code[rows], len(design.classes)
-    strength, reason = _strength(values, design, rows, design.inner[domain, half])
-    basis = Basis.of(values[rows])
-    fitted = fit_many(basis.coordinates, codes[None], n_classes, C=strength)
-    null = fit_many(
-        basis.coordinates, design.permuted[domain, half], n_classes, C=strength, tolerance=3e-4
-    )
-    if not basis.axes.shape[1]:
-        reason = f"constant features in {domain}"
-    return _Probe(basis, fitted, null, reason)
-
-
-def _inner(frame: pd.DataFrame, rows: np.ndarray, domain: str, seed: int) -> np.ndarray:
-    """Halves of a training half, by artists; by pictures where a class has one artist left.
-
-    All -1 where too few classes have two pictures to choose C with.
-    """
-    part = frame.iloc[rows].reset_index(drop=True)
-    for known in (part, part.drop(columns=["artist", "drawing"], errors="ignore")):
-        inner = artist_halves(known, [domain], seed=seed, split=1)
-        if len(set(part["label"][inner >= 0])) >= LEAST_CLASSES:
-            return inner
-    return np.full(len(rows), -1, dtype=np.int8)
-
-
-def _strength(
-    values: np.ndarray, design: _Design, rows: np.ndarray, inner: np.ndarray
-) -> tuple[float, str]:
-    """The C with the least held-out log loss over the inner halves, and a reason if none is."""
-    if (inner < 0).all():
-        middle = STRENGTHS[len(STRENGTHS) // 2]
-        return middle, f"C = {middle:g} not chosen: one training picture per class"
-    seen, codes = np.unique(design.code[rows], return_inverse=True)
-    loss = np.zeros(len(STRENGTHS))
-    for half in (0, 1):
-        fit, check = np.flatnonzero(inner == half), np.flatnonzero(inner == 1 - half)
-        basis = Basis.of(values[rows[fit]])
-        held = basis.project(values[rows[check]])
-        found: Fitted | None = None
-        for place, strength in enumerate(STRENGTHS):  # each starts where the stronger one ended
-            found = fit_many(
-                basis.coordinates, codes[fit][None], len(seen), C=strength, start=found,
-                tolerance=1e-4,
-            )  # fmt: skip
-            scores = found.scores(held)[0]
-            own = scores[np.arange(len(check)), codes[check]]
-            loss[place] += (logsumexp(scores, axis=1) - own).mean()
-    return STRENGTHS[int(loss.argmin())], ""
+    return _Design(frame, half, code, classes, there, sets)
 
 
 class _Site:
     """All tests at one site: a probe meets a domain's test half once, whatever is asked of it."""
 
     def __init__(
-        self, values: np.ndarray, design: _Design, probes: dict[tuple[str, int], _Probe]
+        self, values: np.ndarray, design: _Design, probes: dict[tuple[str, int], Probe]
     ) -> None:
         self.values, self.design, self.probes = values, design, probes
         self._met: dict[tuple[str, str, int], np.ndarray] = {}
@@ -241,7 +171,7 @@ class _Site:
         """B's test pictures in the coordinates of A's probe."""
         key = (a, b, half)
         if key not in self._met:
-            rows = self.design.rows[b, 1 - half]
+            rows = self.design.sets[b, 1 - half].rows
             self._met[key] = self.probes[a, half].basis.project(self.values[rows])
         return self._met[key]
 
@@ -249,10 +179,10 @@ class _Site:
         """What takes B's training mean to A's, in the same coordinates; classes count equally."""
         basis = self.probes[a, half].basis
         mean_a, mean_b = (
-            _class_mean(self.values, self.design, self.design.rows[name, half], classes)
+            _class_mean(self.values, self.design, self.design.sets[name, half].rows, classes)
             for name in (a, b)
         )
-        return ((mean_a - mean_b) / basis.scale) @ basis.axes
+        return basis.turn(mean_a - mean_b)
 
     def cell(self, a: str, b: str, *, centred: bool) -> _Cell:
         """Test the probes of A, of its null and of B in B, among their common classes."""
@@ -262,20 +192,22 @@ class _Site:
             blank = np.full(k, np.nan)
             said = f"{k} classes by two artists in both domains, {LEAST_CLASSES} are needed"
             return _Cell(classes, np.full((k, k), np.nan), blank, blank, said)
-        confusion, null, ceiling = np.zeros((k, k)), np.zeros(k), np.zeros(k)
+        confused, null, ceiling = np.zeros((k, k)), np.zeros(k), np.zeros(k)
         reasons: set[str] = set()
         for half in (0, 1):
-            code = self.design.code[self.design.rows[b, 1 - half]]
+            code = self.design.sets[b, 1 - half].labels
             mine, own = self.probes[a, half], self.probes[b, half]
             x = self.coordinates(a, b, half)
             if centred:
                 x = x + self.shift(a, b, half, classes)
-            confusion += _confusion(mine.fitted.scores(x), classes, code)[0] / 2
-            null += _right(_confusion(mine.null.scores(x), classes, code)) / 2
+            confused += confusion(mine.fitted.scores(x), classes, code)[0] / 2
+            null += right(confusion(mine.null.scores(x), classes, code)) / 2
             at_home = own.fitted.scores(self.coordinates(b, b, half))
-            ceiling += _right(_confusion(at_home, classes, code)) / 2
-            reasons |= {mine.reason, own.reason}
-        return _Cell(classes, confusion, null, ceiling, "; ".join(sorted(reasons - {""})))
+            ceiling += right(confusion(at_home, classes, code)) / 2
+            reasons |= {
+                f"{probe.reason} in {name}" for name, probe in ((a, mine), (b, own)) if probe.reason
+            }
+        return _Cell(classes, confused, null, ceiling, "; ".join(sorted(reasons)))
 
 
 def _class_mean(
@@ -286,23 +218,6 @@ def _class_mean(
     count = np.bincount(design.code[kept], minlength=len(design.classes))
     weight = 1 / (count[design.code[kept]] * len(classes))
     return weight @ values[kept].astype(np.float64)
-
-
-def _confusion(scores: np.ndarray, classes: np.ndarray, code: np.ndarray) -> np.ndarray:
-    """Share of each class's pictures taken for each class: "problem class class"."""
-    asked = np.isin(code, classes)
-    truth = np.searchsorted(classes, code[asked])
-    said = scores[:, asked][:, :, classes].argmax(axis=2)
-    k = len(classes)
-    counts = np.stack(
-        [np.bincount(truth * k + one, minlength=k * k).reshape(k, k) for one in said]
-    ).astype(float)
-    return counts / counts.sum(axis=2, keepdims=True)
-
-
-def _right(confusion: np.ndarray) -> np.ndarray:
-    """Accuracy per class, averaged over problems."""
-    return np.diagonal(confusion, axis1=1, axis2=2).mean(axis=0)
 
 
 def _refuse_nothing(design: _Design, trains: Sequence[str], tests: Sequence[str]) -> None:

@@ -74,7 +74,7 @@ def complete(folder: Path) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     writable(temporary, purpose=folder.name)
     try:
-        with _told_when_full(folder.name):
+        with told_when_full(folder.name):
             yield temporary
             shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)
@@ -93,7 +93,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Write a file under a temporary name; it gets its own only when the block ends well."""
     temporary = path.with_name(f"{path.name}.part-{os.getpid()}")
     try:
-        with _told_when_full(path.name):
+        with told_when_full(path.name):
             yield temporary
             temporary.replace(path)
     finally:
@@ -101,7 +101,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _told_when_full(name: str) -> Iterator[None]:
+def told_when_full(name: str) -> Iterator[None]:
     """Say of a full disk what can be done about it."""
     try:
         yield

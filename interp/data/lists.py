@@ -4,8 +4,9 @@
 number of its class: `real/aircraft_carrier/real_001_000001.jpg 0`. The lists' own split and order
 are kept, since the first n of a list are what Kempf et al. (2025) train on.
 
-PACS (Li et al. 2017) calls them `sketch_train_kfold.txt` and `sketch_crossval_kfold.txt`; its
-`sketch_test_kfold.txt` names all of them again, for tests in a domain that was not trained on.
+PACS (Li et al. 2017) calls them `sketch_train_kfold.txt` and `sketch_crossval_kfold.txt`, and only
+both together are taken for lists; its `sketch_test_kfold.txt` names all of them again, for tests in
+a domain that was not trained on.
 """
 
 import re
@@ -69,7 +70,17 @@ def open_lists(
 def _lists(folder: Path) -> dict[Path, re.Match[str]]:
     """The lists in a folder by name, `train` before `test`."""
     found = {path: _LIST.fullmatch(path.name) for path in folder.glob("*.txt")}
-    matches = {path: match for path, match in found.items() if match}
+    of_pacs = {match["domain"] for match in found.values() if match and match["split"] in SPLITS}
+    whole = {
+        domain
+        for domain in of_pacs
+        if all((folder / f"{domain}_{split}.txt").is_file() for split in SPLITS)
+    }
+    matches = {
+        path: match
+        for path, match in found.items()
+        if match and (match["split"] not in SPLITS or match["domain"] in whole)
+    }
     return dict(
         sorted(
             matches.items(),

@@ -3,6 +3,7 @@
 python -m tests.benchmarks                 all of them (an hour and a half on two cores)
 python -m tests.benchmarks start train     some of them
 python -m tests.benchmarks vits            a search for small ViTs that learn; only when named
+python -m tests.benchmarks grids           the grids, and their tables beside them; only when named
 """
 
 import os
@@ -16,8 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.dictionaries import dictionaries
+from tests.benchmarks.grids import grids
+from tests.benchmarks.layers import layers
 from tests.benchmarks.mixing import mix
 from tests.benchmarks.opening import open_
+from tests.benchmarks.probing import probe_grid, probe_power
 from tests.benchmarks.training import train, vits
 
 FOLDER = Path("interp-report") / "benchmarks"
@@ -138,15 +143,20 @@ def _print_worst(name: str, frame: Any) -> None:
 
 BENCHMARKS = {
     "certificates": certificates,
+    "dictionaries": dictionaries,
     "start": start,
     "mix": mix,
     "train": train,
     "vits": vits,
     "open": open_,
+    "probes": probe_grid,
+    "power": probe_power,
+    "layers": layers,
     "study": study,
     "seeds": seeds,
+    "grids": grids,
 }
 
 if __name__ == "__main__":
-    for chosen in sys.argv[1:] or [name for name in BENCHMARKS if name != "vits"]:
+    for chosen in sys.argv[1:] or [name for name in BENCHMARKS if name not in ("vits", "grids")]:
         BENCHMARKS[chosen]()

@@ -1,11 +1,7 @@
 """Features: one pass, the right pooling, and errors that name site and picture."""
 
 import numpy as np
-import pandas as pd
 import pytest
-import torch
-from PIL import Image
-from torch import Tensor, nn
 
 from interp.core.errors import (
     NumericsError,
@@ -16,78 +12,12 @@ from interp.core.errors import (
 )
 from interp.core.images import ImageTable
 from interp.probes import Features, collect, pixels, similarity
-
-
-class Toy(nn.Module):
-    """A map, tokens, heads and an embedding, each a literal function of the picture."""
-
-    n_layers = 2
-    sites = ("map", "tokens", "heads", "pattern", "hook_embedding")
-    kinds = {  # noqa: RUF012
-        "map": ("batch", "channel", "row", "column"),
-        "tokens": ("batch", "pos", "d_model"),
-        "heads": ("batch", "pos", "head", "d_head"),
-        "pattern": ("batch", "head", "query", "key"),
-        "hook_embedding": ("batch", "d_embed"),
-    }
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(1, dtype=torch.float64))
-        self.calls: list[tuple[int, int | None]] = []
-        self.room = 10**6
-        self.poison: float | None = None
-
-    def axes(self, site: str) -> tuple[str, ...]:
-        return self.kinds[site]
-
-    def layer(self, site: str) -> int:
-        return {"map": -1, "hook_embedding": 2}.get(site, self.sites.index(site) // 2)
-
-    def forward(
-        self, x: Tensor, *, start_at_layer: int | None = None, stop_at_layer: int | None = None
-    ) -> Tensor:
-        return x
-
-    def run_with_cache(self, x: Tensor, *, names_filter, stop_at_layer=None):
-        self.calls.append((len(x), stop_at_layer))
-        if len(x) > self.room:
-            raise RuntimeError("out of memory, says the toy")
-        assert x.dtype == torch.float64 and not torch.is_grad_enabled()
-        tokens = x.flatten(2).transpose(1, 2) * self.weight
-        if self.poison is not None:
-            tokens = torch.where(tokens == self.poison, torch.nan, tokens)
-        made = {
-            "map": x,
-            "tokens": tokens,
-            "heads": torch.stack([tokens, 2 * tokens], dim=2),
-            "pattern": torch.einsum("bqd,bkd->bqk", tokens, tokens)[:, None],
-            "hook_embedding": x.sum(dim=(2, 3)),
-        }
-        return None, {name: made[name] for name in names_filter}
-
-    def run_with_hooks(self, *args, **kwargs):
-        raise NotImplementedError
-
-    def hooks(self, fwd_hooks=..., bwd_hooks=...):
-        raise NotImplementedError
-
-
-def preprocess(picture: Image.Image) -> Tensor:
-    return torch.from_numpy(np.asarray(picture, dtype=np.float32)).permute(2, 0, 1)
+from tests.probes.toy import Toy, noise, preprocess
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> ImageTable:
-    """Twelve 4 x 4 pictures of noise; picture n has n in its first corner."""
-    root, stream = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
-    for n in range(12):
-        array = stream.integers(20, 255, size=(4, 4, 3)).astype(np.uint8)
-        array[0, 0] = n
-        Image.fromarray(array).save(root / f"{n}.png")
-    frame = pd.DataFrame({"path": [f"{n}.png" for n in range(12)]})
-    frame = frame.assign(label=frame.index % 3, domain="real", split="test", caption="")
-    return ImageTable(frame.astype({"label": str}), root)
+    return noise(tmp_path_factory.mktemp("pictures"))
 
 
 def raw(images: ImageTable) -> np.ndarray:
@@ -118,7 +48,7 @@ def test_class_pooling_takes_the_first_token_and_leaves_maps_averaged(images) ->
 def test_one_pass_serves_all_sites_and_stops_after_the_last(images) -> None:
     toy = Toy()
     features = collect(toy, images, ["map", "tokens"], preprocess=preprocess, batch_size=5)
-    assert toy.calls == [(5, 1), (5, 1), (2, 1)]
+    assert toy.calls == [(1, 1), (5, 1), (5, 1), (2, 1)]  # one picture first, to say the cost
     assert features.layers == {"map": -1, "tokens": 0}
     assert features.depths == {"map": 0.0, "tokens": 0.25}
     collect(toy, images, "hook_embedding", preprocess=preprocess)
@@ -131,7 +61,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(images, capsys, monkeypatch)
     toy.room = 3
     got = collect(toy, images, "heads", preprocess=preprocess, batch_size=12)
     np.testing.assert_array_equal(got.values["heads"], plain.values["heads"])
-    assert [n for n, _ in toy.calls] == [12, 6, 3, 3, 3, 3]
+    assert [n for n, _ in toy.calls] == [1, 12, 6, 3, 3, 3, 3]
     assert "halved to 3" in capsys.readouterr().err
     toy.room = 0
     with pytest.raises(RuntimeError, match="out of memory"):

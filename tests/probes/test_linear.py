@@ -2,12 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
+from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from interp.probes import LinearProbe
-from interp.probes.linear import Basis, fit_many
+from interp.core.errors import NumericsError
+from interp.probes import LinearProbe, linear
+from interp.probes.linear import Basis, Fitted, fit_many
+from interp.probes.solver import solve
 
 
 @pytest.mark.filterwarnings("ignore")  # the checks provoke warnings on purpose
@@ -22,6 +26,18 @@ def classes(n: int, width: int, k: int = 5, seed: int = 0) -> tuple[np.ndarray, 
     return 3 + stream.normal(size=(k, width))[y] + 2 * stream.normal(size=(n, width)), y
 
 
+def peer(x: np.ndarray, y: np.ndarray, C: float) -> tuple[StandardScaler, LogisticRegression]:
+    scaler = StandardScaler().fit(x)
+    return scaler, LogisticRegression(C=C, tol=1e-12, max_iter=20_000).fit(scaler.transform(x), y)
+
+
+def objective(scores: np.ndarray, weights: np.ndarray, y: np.ndarray, C: float) -> float:
+    """Mean log loss with the penalty of scikit-learn, written down plainly in float64."""
+    loss = (logsumexp(scores, axis=1) - scores[np.arange(len(y)), y]).mean()
+    squares = (weights**2).sum()
+    return loss + squares * (2 if len(weights) == 2 else 1) / (2 * C * len(y))
+
+
 def test_coefficients_are_in_the_units_of_the_inputs() -> None:
     x, y = classes(60, 8)
     probe = LinearProbe(C=0.1).fit(x, y)
@@ -32,29 +48,110 @@ def test_coefficients_are_in_the_units_of_the_inputs() -> None:
                                   probe.predict(x))  # fmt: skip
 
 
-@pytest.mark.parametrize("C", [1e-3, 1e-1])
+@pytest.mark.parametrize("k", [2, 3, 5])
+@pytest.mark.parametrize("C", [1e-3, 1e-1, 10.0])
 @pytest.mark.parametrize("width", [8, 200])  # fewer and more features than rows
-def test_many_fits_are_scikit_learns_optimum(width: int, C: float) -> None:
-    x, y = classes(60, width)
+def test_fits_are_scikit_learns_optimum(width: int, C: float, k: int) -> None:
+    x, y = classes(60, width, k)
     x[:, 3] = 0.1  # a constant feature
     other = np.random.default_rng(1).permutation(y)
-    new = classes(30, width, seed=2)[0]
+    new = classes(30, width, k, seed=2)[0]
     basis = Basis.of(x)
-    scores = fit_many(
-        basis.coordinates, np.stack([y, other]), 5, C=C, tolerance=1e-9
-    ).scores(basis.project(new))  # fmt: skip
-    scaler = StandardScaler().fit(x)
-    for mine, labels in zip(scores, (y, other), strict=True):
-        peer = LogisticRegression(C=C, tol=1e-12, max_iter=10_000)
-        peer.fit(scaler.transform(x), labels)
-        theirs = peer.decision_function(scaler.transform(new))
-        np.testing.assert_allclose(mine - mine.mean(axis=1, keepdims=True), theirs, atol=1e-5)
-        probe = LinearProbe(C=C).fit(x, labels)
-        np.testing.assert_allclose(probe.decision_function(new), theirs, atol=1e-3)
+    [fitted] = fit_many([basis], [np.stack([y, other])], k, C=C, tolerance=1e-15)
+    for place, labels in enumerate((y, other)):
+        scaler, model = peer(x, labels, C)
+        coef, weights = model.coef_, fitted.weights[place]
+        weights = weights if basis.axes is None else weights @ basis.axes.T
+        intercepts = fitted.intercepts[place] - fitted.intercepts[place].mean()
+        if k == 2:  # scikit-learn's one row is the difference of ours
+            coef = np.vstack([-coef, coef]) / 2
+        np.testing.assert_allclose(weights, coef, atol=3e-6)
+        np.testing.assert_allclose(weights[:, 3], 0, atol=1e-8)
+        theirs = scaler.transform(new) @ coef.T
+        mine = basis.project(new) @ fitted.weights[place].T
+        np.testing.assert_allclose(mine, theirs, atol=3e-5)
+        if k > 2:
+            np.testing.assert_allclose(intercepts, model.intercept_, atol=5e-5)
+        z = scaler.transform(x)
+        gap = objective(fitted.scores(basis.coordinates)[place], weights, labels, C) - objective(
+            z @ coef.T + fitted.intercepts[place], coef, labels, C
+        )
+        assert abs(gap) < 1e-10
+        probe = LinearProbe(C=C, tol=1e-8, max_iter=20_000).fit(x, labels)
+        np.testing.assert_allclose(probe.decision_function(x), model.decision_function(z),
+                                   atol=2e-3)  # fmt: skip
 
 
-def test_constant_features_leave_no_coordinates() -> None:
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-6, 1e-9])
+def test_tolerance_bounds_the_distance_to_the_optimum(tolerance: float) -> None:
+    for C in (0.01, 0.1, 1.0):
+        x, y = classes(300, 40)
+        basis = Basis.of(x)
+        losses = []
+        for each in (tolerance, 1e-15):
+            [fitted] = fit_many([basis], [y[None]], 5, C=C, tolerance=each)
+            scores = fitted.scores(basis.coordinates)[0]
+            losses.append(objective(scores, fitted.weights[0], y, C))
+        assert -1e-14 < losses[0] - losses[1] < 5 * tolerance
+
+
+def test_a_class_without_rows_is_never_said_and_changes_nothing() -> None:
+    x, y = classes(60, 8)
+    some = y != 2
+    basis = Basis.of(x[some])
+    [fitted] = fit_many([basis], [y[some][None]], 5, C=0.1, tolerance=1e-15)
+    [four] = fit_many([basis], [np.unique(y[some], return_inverse=True)[1][None]], 4, C=0.1,
+                      tolerance=1e-15)  # fmt: skip
+    assert fitted.intercepts[0, 2] == -np.inf and (fitted.weights[0, 2] == 0).all()
+    np.testing.assert_allclose(fitted.weights[0, [0, 1, 3, 4]], four.weights[0], atol=1e-7)
+    assert 2 not in fitted.scores(basis.project(x))[0].argmax(axis=1)
+
+
+def test_a_batch_of_unlike_bases_is_each_on_its_own(monkeypatch) -> None:
+    """Padding, several penalties, and starting elsewhere do not move the optimum."""
+    drawn = [classes(n, width, seed=n) for n, width in ((60, 8), (40, 90), (55, 8))]
+    bases = [Basis.of(x) for x, _ in drawn]
+    codes = [np.stack([y, y[::-1]]) for _, y in drawn]
+    strengths = [0.01, 0.1, 1.0]
+    start = fit_many(bases, codes, 5, C=1e-3)
+    together = fit_many(bases, codes, 5, C=strengths, start=start, tolerance=1e-14)
+    monkeypatch.setattr(linear, "CACHED", 1)
+    for one, two in zip(
+        together, fit_many(bases, codes, 5, C=strengths, tolerance=1e-14), strict=True
+    ):
+        np.testing.assert_allclose(one.weights, two.weights, atol=1e-6)
+        np.testing.assert_allclose(
+            one.intercepts - one.intercepts.mean(1, keepdims=True),
+            two.intercepts - two.intercepts.mean(1, keepdims=True), atol=1e-6,
+        )  # fmt: skip
+
+
+def test_a_large_common_mean_and_few_rows_do_no_harm() -> None:
+    x, y = classes(60, 30)
+    x = (1000 + x).astype(np.float32)
+    far, near = Basis.of(x), Basis.of(x - np.float32(1000))
+    weights = [fit_many([basis], [y[None]], 5, C=0.1, tolerance=1e-14)[0].weights
+               for basis in (far, near)]  # fmt: skip
+    np.testing.assert_allclose(*weights, atol=1e-6)
+    one_each = fit_many([Basis.of(x[:5])], [y[None, :5]], 5, C=0.1)[0]
+    assert (one_each.scores(Basis.of(x[:5]).coordinates)[0].argmax(axis=1) == y[:5]).all()
+
+
+def test_constant_features_say_how_often_a_class_is() -> None:
     basis = Basis.of(np.full((10, 6), 0.1))
-    assert basis.coordinates.shape == (10, 0)
-    fitted = fit_many(basis.coordinates, (np.arange(10) % 2)[None], 2, C=1.0)
-    np.testing.assert_allclose(fitted.scores(basis.project(np.ones((3, 6)))), 0, atol=1e-4)
+    assert basis.constant
+    [fitted] = fit_many([basis], [np.array([[0, 1, 1, 1, 1] * 2])], 2, C=1.0, tolerance=1e-12)
+    scores = fitted.scores(basis.project(np.ones((3, 6))))[0]
+    np.testing.assert_allclose(scores[:, 1] - scores[:, 0], np.log(4), atol=1e-4)
+
+
+def test_what_does_not_converge_is_an_error() -> None:
+    x, y = classes(60, 8)
+    with pytest.raises(NumericsError, match="still falls after 2 steps"):
+        solve(torch.from_numpy(x)[None], torch.from_numpy(y)[None, None], 5,
+              penalty=torch.tensor([1e-3]), max_iter=2)  # fmt: skip
+
+
+def test_fitted_scores_are_a_product() -> None:
+    fitted = Fitted(np.array([[[1.0, 2.0], [0.0, 1.0]]]), np.array([[0.5, 0.0]]))
+    np.testing.assert_array_equal(fitted.scores(np.array([[1.0, 1.0]])), [[[3.5, 1.0]]])

@@ -1,6 +1,5 @@
 """Probe transfer: right on planted truth, chance where chance is due, honest where data lack."""
 
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +9,10 @@ from sklearn.metrics import balanced_accuracy_score
 
 from interp.core.errors import DataError, SampleError
 from interp.core.tables import EVIDENCE
-from interp.probes import Features, LinearProbe, artist_halves
+from interp.probes import Features, LinearProbe, artist_halves, fitting
 from interp.probes import transfer as measure
+from interp.probes.fitting import STRENGTHS, permuted_groups
 from interp.probes.permutations import class_permutations
-from interp.probes.transfer import STRENGTHS, _shuffled
 
 
 def transfer(features: Features, **options) -> pd.DataFrame:
@@ -25,8 +24,7 @@ def across(frame: pd.DataFrame, *, centred: bool) -> pd.DataFrame:
 
 
 def test_value_and_ceiling_are_those_of_linear_probes(planted, monkeypatch) -> None:
-    module = sys.modules["interp.probes.transfer"]  # the package's name is the function
-    monkeypatch.setattr(module, "STRENGTHS", STRENGTHS[2:3])
+    monkeypatch.setattr(fitting, "STRENGTHS", STRENGTHS[2:3])
     features = planted(0.8, n_classes=8, noise=2.0, rotate=False, offset=0.5)
     frame = transfer(features).set_index(["train_domain", "domain", "centred"])
     half = artist_halves(features.frame, ["real", "sketch"])
@@ -84,7 +82,7 @@ def test_permuting_whole_test_classes_gives_chance_exactly_on_average() -> None:
 
 def test_permuted_labels_keep_class_by_artist_groups_whole() -> None:
     codes, who = np.repeat(np.arange(6), 4), np.tile(np.repeat(["ann", "bob"], 2), 6)
-    permuted = _shuffled(codes, who, 5, np.random.default_rng(0))
+    permuted = permuted_groups(codes, who, 5, np.random.default_rng(0))
     assert (permuted[:, ::2] == permuted[:, 1::2]).all()
     assert all((np.bincount(labels) == 4).all() for labels in permuted)
     assert (permuted != codes).any(axis=1).all()

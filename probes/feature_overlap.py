@@ -1,0 +1,111 @@
+"""Overlap of what classes of two domains use: class by class, and within each domain."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from interp.probes.feature_usage import Design, activity_of, nearest_classes
+
+TOP = (5, 10, 15, 20)
+"""How many of the most used features are compared, as in the paper."""
+
+Reading = tuple[np.ndarray, np.ndarray]
+"""The features "picture feature" by which A and B are read: one matrix twice, or those of two
+dictionaries with partners in the same place."""
+
+
+@dataclass(frozen=True)
+class Overlaps:
+    """How far classes use the same features, averaged over readings, deals and meetings.
+
+    across: a class in A with a class in B, "class class". within: each class with itself, between
+    the halves of A and of B, "domain class". orders: for A and B, the other classes from the most
+    to the least like a class in activity, "domain class class".
+    """
+
+    across: np.ndarray
+    within: np.ndarray
+    orders: np.ndarray
+
+    def nulls(self, n: int, without: int = -1) -> np.ndarray:
+        """Per class, the mean overlap with the n classes most like it in B, and in A.
+
+        The class `without` is no match.
+        """
+        near = []
+        for order in self.orders:
+            first = order[:, : n + 1]
+            last = np.argsort(first == without, axis=1, kind="stable")
+            near.append(np.take_along_axis(first, last, axis=1)[:, :n])
+        own = np.arange(len(self.across))[:, None]
+        in_b, in_a = self.across[own, near[1]], self.across[near[0], own]
+        return (in_b.mean(axis=1) + in_a.mean(axis=1)) / 2
+
+    def terms(self, n_matched: int, without: int = -1) -> tuple[float, float, float]:
+        """value, null and ceiling, with a class left out as itself and as a match of others."""
+        n = len(self.across)
+        kept = np.arange(n) != without
+        null = self.nulls(min(n_matched, n - 1 - (without >= 0)), without)
+        ends = self.within[:, kept].mean(axis=1)
+        value = np.diag(self.across)[kept].mean()
+        return float(value), float(null[kept].mean()), float(np.sqrt(ends[0] * ends[1]))
+
+
+def overlaps(
+    design: Design, readings: Sequence[Reading], measure: str, *, centred: bool
+) -> Overlaps:
+    """Measure every class against every other, and against itself within each domain."""
+    overlap, n, domains = MEASURES[measure], len(design.classes), (design.a, design.b)
+    keys: list[tuple[str, int]] = list(product(domains, (0, 1)))
+    across, within, told = np.zeros((n, n)), np.zeros((2, n)), np.zeros((2, n, 2))
+    for first, second in readings:
+        told += [activity_of(design, first, design.a), activity_of(design, second, design.b)]
+        for split in range(design.n_splits):
+            one, other = (
+                {key: _own(design.usage(activity, key[0], split, key[1]), centred)
+                 for key in keys}
+                for activity in (first, second)
+            )  # fmt: skip
+            for i, j in design.meetings:
+                across += overlap(one[design.a, i], other[design.b, j]) / len(design.meetings)
+            within += [np.diag(overlap(one[name, 0], other[name, 1])) for name in domains]
+    times = design.n_splits * len(readings)
+    orders = np.stack([nearest_classes(each, n - 1) for each in told])
+    return Overlaps(across / times, within / times, orders)
+
+
+def _own(usage: np.ndarray, centred: bool) -> np.ndarray:
+    return np.maximum(usage - usage.mean(axis=0), 0) if centred else usage
+
+
+def _shared_mass(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Of what classes of A and B use, the part that is the same, "class class"."""
+    p, q = (u / np.where((total := u.sum(axis=1, keepdims=True)) > 0, total, 1) for u in (a, b))
+    both = (p.sum(axis=1)[:, None] + q.sum(axis=1)[None] - cdist(p, q, "cityblock")) / 2
+    return both.round(12)  # equal but for rounding: a tie when classes are permuted
+
+
+def _shared_top(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Of the most used features, the part that both have, "class class"."""
+    sizes = [k for k in TOP if 2 * k <= a.shape[1]] or [max(1, a.shape[1] // 2)]
+    return np.mean([most_used(a, k) @ most_used(b, k).T / k for k in sizes], axis=0)
+
+
+MEASURES = {"shared mass": _shared_mass, "shared top features": _shared_top}
+
+
+def most_used(usage: np.ndarray, k: int) -> np.ndarray:
+    """1 for the k most used features of each row, 0 for others and for those not used at all.
+
+    Of equally used features those that stand first are taken.
+
+    >>> most_used(np.array([[0.0, 3.0, 1.0, 1.0], [0.0, 2.0, 0.0, 0.0]]), 2).tolist()
+    [[0.0, 1.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0]]
+    """
+    top = np.argsort(-usage, axis=1, kind="stable")[:, :k]
+    found = np.zeros(usage.shape)
+    np.put_along_axis(found, top, 1.0, axis=1)
+    return found * (usage > 0)

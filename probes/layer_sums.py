@@ -1,0 +1,217 @@
+"""CKA of all pairs of layers from sums over pictures: memory does not grow with their number.
+
+Batches are added as they come, and the sums of two processes add up to those of one.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, distributed
+
+from interp.core.errors import NumericsError, SampleError, ShapeError
+
+
+class LayerSums:
+    """Sums from which exact CKA of every pair of layers follows, over any number of pictures.
+
+    Kept, in float64, of the features x_l of a picture at layer l, with a_l = |x_l|^2:
+
+        sum x_l,  sum x_l x_m',  sum a_l,  sum a_l a_m,  sum a_l x_m
+
+    about an origin near the mean, so that a large common mean costs no digits; any other origin
+    follows from them exactly. Products within a batch are made in the features' own precision
+    (float32: the error of a CKA stays below 1e-6).
+
+    `widths` are the layers' numbers of features. With `other`, the widths of a second model seen
+    on the same pictures, pairs are one of each; else all pairs of the first. Layers of width 768
+    take 4.7 MB a pair: 430 MB for 13 of them.
+
+    >>> x = torch.randn(100, 6, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    >>> sums = LayerSums({"early": 6, "late": 6})
+    >>> for batch in x.split(40):
+    ...     sums.update({"early": batch + 10, "late": 2 * batch})
+    >>> sums.cka().round(6).tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
+    """
+
+    def __init__(
+        self,
+        widths: Mapping[str, int],
+        other: Mapping[str, int] | None = None,
+        *,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.first = list(widths)
+        self.second = None if other is None else list(other)
+        sizes = [*widths.values(), *(other or {}).values()]
+        alone = range(len(widths))
+        if other is None:
+            pairs = [(i, j) for i in alone for j in alone if i <= j]
+        else:
+            both = range(len(sizes))
+            pairs = [(i, i) for i in both] + [(i, j) for i in alone for j in both if j not in alone]
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.float64, device=device)
+
+        self.n = zeros(1)
+        self.origin = [zeros(d) for d in sizes]
+        self.total = [zeros(d) for d in sizes]
+        self.cross = {(i, j): zeros(sizes[i], sizes[j]) for i, j in pairs}
+        self.length = zeros(len(sizes))
+        self.lengths = zeros(len(sizes), len(sizes))
+        self.weighted = [zeros(len(sizes), d) for d in sizes]
+
+    def update(self, batch: Mapping[str, Any], other: Mapping[str, Any] | None = None) -> None:
+        """Add a batch: features "picture feature" by layer, of both models where there are two.
+
+        Raises `ShapeError` for other shapes, `NumericsError` naming the layer for a NaN.
+        """
+        x = self._checked(batch, other)
+        if not self.n:
+            self.origin = [part.mean(dim=0).double() for part in x]
+        x = [part - origin.to(part.dtype) for part, origin in zip(x, self.origin, strict=True)]
+        a = torch.stack([part.square().sum(dim=1) for part in x]).double()
+        bad = ~a.isfinite().all(dim=1)
+        if bad.any():
+            raise NumericsError(
+                f"add a batch of {self._names()[int(bad.nonzero()[0])]}",
+                "a NaN or infinity, or features too large for their precision",
+                "finite features",
+                "look at that layer",
+            )
+        self.n += len(x[0])
+        self.length += a.sum(dim=1)
+        self.lengths += a @ a.T
+        for i, part in enumerate(x):
+            self.total[i] += part.sum(dim=0, dtype=torch.float64)
+            self.weighted[i] += a.to(part.dtype) @ part
+        for (i, j), product in self.cross.items():
+            product += x[i].T @ x[j]
+
+    def add(self, others: "LayerSums") -> None:
+        """Add the sums of other pictures, say of another process; theirs change their origin."""
+        if not self.n:
+            self._move(others.origin)
+        others._move(self.origin)
+        for mine, theirs in zip(self._tensors(), others._tensors(), strict=True):
+            mine += theirs
+
+    def all_reduce(self) -> None:
+        """Make every process hold the sums of all of them (`torch.distributed`)."""
+        n, origin = self.n.clone(), [at * self.n for at in self.origin]
+        for number in (n, *origin):
+            distributed.all_reduce(number)
+        self._move([at / n.clamp(min=1) for at in origin])
+        for tensor in self._tensors():
+            distributed.all_reduce(tensor)
+
+    def cka(self) -> np.ndarray:
+        """Debiased linear CKA of every pair of layers, "layer layer" (rows: the first model).
+
+        Raises `SampleError` below four pictures, `NumericsError` for constant features.
+        """
+        hsic = self._hsic()
+        own = hsic.diagonal()
+        refuse_constant(own, self._scale(), self._names())
+        ratio = hsic / np.sqrt(np.outer(own, own))
+        k = len(self.first)
+        return ratio if self.second is None else ratio[:k, k:]
+
+    def _hsic(self) -> np.ndarray:
+        """n (n - 3) times unbiased HSIC of the pairs that are kept; NaN for others."""
+        n = int(self.n)
+        refuse_few(n)
+        self._move([at + total / n for at, total in zip(self.origin, self.total, strict=True)])
+        overlap = torch.full_like(self.lengths, torch.nan)
+        for (i, j), product in self.cross.items():
+            overlap[i, j] = overlap[j, i] = product.square().sum()
+        outer = torch.outer(self.length, self.length) / ((n - 1) * (n - 2))
+        return (overlap - n / (n - 2) * self.lengths + outer).cpu().numpy()
+
+    def _scale(self) -> np.ndarray:
+        """(sum a)^2, or what rounding about a distant origin can leave of it."""
+        far = torch.stack([at.square().sum() for at in self.origin]) * self.n
+        return torch.maximum(self.length**2, 1e-15 * far**2).cpu().numpy()
+
+    def _move(self, origin: list[Tensor]) -> None:
+        """The same sums about another origin: x becomes x - d, a becomes a - 2 x.d + |d|^2."""
+        d = [to - at for to, at in zip(origin, self.origin, strict=True)]
+        square = torch.stack([part.square().sum() for part in d])
+        along = torch.stack([t @ part for t, part in zip(self.total, d, strict=True)])
+        through = torch.zeros_like(self.lengths)  # sum of (x_l.d_l)(x_m.d_m)
+        turned: dict[tuple[int, int], Tensor] = {}  # sum of (x_l.d_l) x_m
+        for (i, j), product in self.cross.items():
+            turned[i, j], turned[j, i] = product.T @ d[i], product @ d[j]
+            through[i, j] = through[j, i] = turned[i, j] @ d[j]
+            product -= torch.outer(self.total[i], d[j]) + torch.outer(d[i], self.total[j])
+            product += self.n * torch.outer(d[i], d[j])
+        bent = torch.stack([w @ part for w, part in zip(self.weighted, d, strict=True)], dim=1)
+        slope = self.length - 2 * along
+        self.lengths += 4 * through - 2 * (bent + bent.T) + self.n * torch.outer(square, square)
+        self.lengths += torch.outer(slope, square) + torch.outer(square, slope)
+        self.length = slope + self.n * square
+        for j, weighted in enumerate(self.weighted):
+            for i in range(len(d)):
+                if (i, j) in turned:  # the other rows are of pairs that are not kept
+                    weighted[i] -= 2 * turned[i, j]
+            weighted += torch.outer(square, self.total[j]) - torch.outer(self.length, d[j])
+            self.total[j] = self.total[j] - self.n * d[j]
+        self.origin = [at.clone() for at in origin]
+
+    def _tensors(self) -> list[Tensor]:
+        """Everything that adds up."""
+        several = [*self.total, *self.cross.values(), *self.weighted]
+        return [self.n, self.length, self.lengths, *several]
+
+    def _names(self) -> list[str]:
+        return [*self.first, *(self.second or [])]
+
+    def _checked(self, batch: Mapping[str, Any], other: Mapping[str, Any] | None) -> list[Tensor]:
+        """The layers' features in order, in a precision that matrices multiply in."""
+        found = [batch.get(name) for name in self.first]
+        found += [(other or {}).get(name) for name in self.second or []]
+        n = len(found[0]) if found[0] is not None else 0
+        x = []
+        for name, part, at in zip(self._names(), found, self.origin, strict=True):
+            tensor = torch.as_tensor(part if part is not None else np.empty(0)).to(at.device)
+            if tensor.ndim != 2 or tensor.shape[1] != len(at) or len(tensor) != n:
+                given = "nothing" if part is None else f"shape {tuple(tensor.shape)}"
+                raise ShapeError(
+                    f"add a batch of {name}",
+                    given,
+                    f"(pictures, {len(at)}), as many pictures for each layer",
+                    "pool the activations to two axes",
+                )
+            x.append(tensor if tensor.dtype == torch.float64 else tensor.float())
+        return x
+
+
+def refuse_few(n: int) -> None:
+    """Refuse fewer pictures than the unbiased estimator needs."""
+    if n < 4:
+        raise SampleError(
+            "measure debiased CKA of layers", f"{n} rows", "at least 4", "give more pictures"
+        )
+
+
+def refuse_constant(own: np.ndarray, scale: np.ndarray, names: list[str]) -> None:
+    """Refuse layers whose HSIC with themselves is no more than rounding of what it is made of."""
+    wild = np.flatnonzero(~np.isfinite(own))
+    if len(wild):
+        raise NumericsError(
+            f"measure CKA of {names[wild[0]]}",
+            "a NaN or infinity, or features too large for their precision",
+            "finite features",
+            "look at that layer, or give float64",
+        )
+    flat = np.flatnonzero(~(own > 1e-13 * scale))
+    if len(flat):
+        raise NumericsError(
+            f"measure CKA of {names[flat[0]]}",
+            "constant features: every row is the same",
+            "features that vary",
+            "leave this site out",
+        )
