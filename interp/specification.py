@@ -176,17 +176,32 @@ class TrainingSpec(Recipe):
 
 @dataclass(frozen=True)
 class AnalysisSpec:
-    """What is measured on each trained model."""
+    """What is measured on each trained model, and how often.
+
+    `representation` are directions, factors, separation and selectivity by layer; `erasure` takes
+    the domain out at the middle site, against `n_controls` draws of each control; `features` trains
+    dictionaries there, on `n_dictionary_pictures` of every class and domain.
+    """
 
     n_pairs: int = 60
     n_transplants: int = 240
     n_permutations: int = 999
     n_splits: int = 5
+    n_controls: int = 5
+    n_dictionary_pictures: int = 30
+    dictionary_seeds: int = 2
+    dictionary_steps: int = 600
+    n_active: int = 16
     transfer: bool = True
     patching: bool = True
+    representation: bool = True
+    erasure: bool = True
+    features: bool = True
 
     def __post_init__(self) -> None:
         least = {"n_pairs": 2, "n_transplants": 2, "n_permutations": 19, "n_splits": 1}
+        least |= {"n_controls": 2, "n_dictionary_pictures": 2, "dictionary_seeds": 2}
+        least |= {"dictionary_steps": 1, "n_active": 1}
         for name, at_least in least.items():
             if getattr(self, name) < at_least:
                 raise SpecificationError(

@@ -126,7 +126,14 @@ class Measurement:
         }
         if analysis.transfer:
             makers["transfer"] = self._transfer
-        if analysis.patching and not self.model.control and not self.model.supervised:
+        if analysis.representation:
+            makers["representation"] = self._representation
+        trained = not self.model.control and not self.model.supervised
+        if analysis.erasure and trained:
+            makers["erasure"] = self._erasure
+        if analysis.features and trained:
+            makers["features"] = self._features
+        if analysis.patching and trained:
             makers |= {
                 "patching": self._patching,
                 "transplant": self._transplant,
@@ -169,6 +176,56 @@ class Measurement:
                 n_permutations=self.specification.analysis.n_permutations,
             )
         }
+
+    def _representation(self) -> dict[str, pd.DataFrame]:
+        from interp.representation import layers
+
+        return layers(
+            self.subject, self.features, pair=self.pair, analysis=self.specification.analysis
+        )
+
+    def _erasure(self) -> dict[str, pd.DataFrame]:
+        from interp.representation import erasing
+
+        if self._has_no_middle("erasure"):
+            return {}
+        return erasing(
+            self.subject,
+            self.analysed.select(domain=list(self.pair)),
+            depths=self._depths,
+            class_names=self.images.labels,
+            analysis=self.specification.analysis,
+        )
+
+    def _features(self) -> dict[str, pd.DataFrame]:
+        from interp.representation import sharing_features
+
+        if self._has_no_middle("features"):
+            return {}
+        splits = set(self.images.split)
+        return sharing_features(
+            self.subject,
+            self.features,
+            self.analysed.select(domain=list(self.pair)),
+            self.images.select(split="train") if "train" in splits else self.analysed,
+            pair=self.pair,
+            withheld=[(label, self.model.test_domain) for label in self.held_out],
+            class_names=self.images.labels,
+            analysis=self.specification.analysis,
+        )
+
+    @property
+    def _depths(self) -> dict[str, float]:
+        return {site: self.features.depth(site) for site in self.features.sites}
+
+    def _has_no_middle(self, what: str) -> bool:
+        """Say that a tower opened by module path has no stream to look into."""
+        from interp.representation import has_middle
+
+        if has_middle(self._depths):
+            return False
+        say(f"{what} left out: {type(self.subject.clip.visual).__name__} has no middle site known")
+        return True
 
     def _patching(self) -> dict[str, pd.DataFrame]:
         from interp.measurements import PATCHED, patching
@@ -239,8 +296,14 @@ def measure(steps: Sequence[Measurement], jobs: int) -> dict[str, pd.DataFrame]:
 
 
 def _measure_one(step: Measurement, *, threads: int) -> None:
-    """Fill a model's step folders; the tables are read back from there."""
+    """Fill a model's step folders; the tables are read back from there.
+
+    numpy's threads are held too: several processes with a thread per core each wait for one
+    another at every product, which was measured to cost twenty times the work.
+    """
     import torch
+    from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(threads)
-    step.run()
+    with threadpool_limits(threads):
+        step.run()

@@ -9,7 +9,7 @@ from interp.core.errors import SampleError, listed
 from interp.core.evidence import evidence
 from interp.core.progress import track
 from interp.core.seeds import rng
-from interp.core.statistics import jackknife, sign_flip_p
+from interp.core.statistics import holm, jackknife, sign_flip_p
 from interp.core.tables import Table
 from interp.probes.features import PIXELS, Features, check_domains
 from interp.probes.fitting import (
@@ -83,8 +83,11 @@ def selectivity(
                 "control": "pixels" if site == PIXELS else control,
             }
             rows.append(place | _row(chosen, site, deal, seed))
+    table = pd.DataFrame(rows)
+    table["p_adjusted"] = table.groupby("domain")["p"].transform(holm)
+    table["family"] = f"{len(chosen.sites)} sites of a domain"
     facts = {**features.facts, "n_control": n_control}
-    return Table.with_evidence("selectivity", pd.DataFrame(rows), facts)
+    return Table.with_evidence("selectivity", table, facts)
 
 
 class _Deal:

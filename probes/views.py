@@ -5,6 +5,7 @@ and `domain_distance`, in all coordinates.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,8 @@ def pca_view(features: Features, sites: str | Iterable[str] | None = None) -> Ta
     """The first two principal components of every site, a row per picture and site.
 
     Coordinates `x` and `y` are in the features' unit; of either sign of a component that one is
-    taken which makes its largest weight positive. The facts hold the share of variance that the two
-    explain. Raises `SampleError` for fewer than three pictures.
+    taken which makes its largest weight positive. `explained` is the share of variance that both
+    hold, and the facts have it for each. Raises `SampleError` for fewer than three pictures.
 
     >>> frame = pd.DataFrame({"label": list("abc"), "domain": "real"})
     >>> table = pca_view(Features({"s": np.array([[3.0, 0, 0], [0, 0, 0], [-3, 0, 0]])}, frame))
@@ -38,7 +39,9 @@ def pca_view(features: Features, sites: str | Iterable[str] | None = None) -> Ta
         explained[site] = [float(length**2 / total) for length in lengths[:2]]
         return (left * lengths * np.sign(largest))[:, :2]
 
-    return _view("PCA", features, sites, project, {"explained": explained})
+    table = _view("PCA", features, sites, project, {"explained": explained})
+    share = {site: sum(each) for site, each in explained.items()}
+    return replace(table, frame=table.frame.assign(explained=table.frame["site"].map(share)))
 
 
 def umap_view(

@@ -89,6 +89,7 @@ COLUMNS: dict[str, str] = {
     "removed": "mean squared change at the site, as a share of its variance",
     "x": "first coordinate of a view, in the view's own unit",
     "y": "second coordinate of a view, in the view's own unit",
+    "explained": "share of the variance that both coordinates of a view hold",
     # training
     "n_train": "training pictures",
     "steps": "optimiser steps",

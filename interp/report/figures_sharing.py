@@ -1,12 +1,13 @@
-"""Figures of sharing: index by depth for rungs R2, R3 and R4, and maps of domain by domain."""
+"""Figures of sharing: index by depth for rungs R2 to R4, and maps of domain by domain."""
 
 from collections.abc import Callable, Sequence
 from itertools import product
 
 import pandas as pd
 
+from interp.core.band import BAND, LAST
+from interp.report.depth import DEPTH, depth_lines, named, without_twins
 from interp.report.figures import (
-    GREY,
     MAP,
     THRESHOLDS,
     Choice,
@@ -14,21 +15,15 @@ from interp.report.figures import (
     Trace,
     axis,
     counts,
-    faded,
     heat,
-    hover,
     kinds,
     layout,
-    numbers,
     reference,
     shade,
 )
-from interp.report.naming import plain, sequence, setting_name, site_label
-from interp.report.primary import EPOCH_0
+from interp.report.naming import sequence, setting_name, site_label
 from interp.report.reading import Frame, Result
 from interp.report.subjects import (
-    BAND,
-    LAST,
     Subject,
     middle_site,
     settings_of,
@@ -40,7 +35,8 @@ Rows = Callable[[Result, Subject], Frame]
 
 WHAT = {
     "R2": ("similarity", "Shared geometry by depth"),
-    "R3": ("transfer", "Shared directions by depth"),
+    "R3": ("transfer", "Shared directions by depth: probes"),
+    "cosine": ("directions", "Shared directions by depth: cosines"),
     "R4": ("transplant", "Shared causal directions by depth"),
 }
 
@@ -56,7 +52,7 @@ def profile(result: Result, rung: str, *, name: str = "") -> Figure | None:
             for one in subjects(result, test_domain):
                 rows = pick(result, one)
                 shown.append(rows)
-                traces += _lines(rows, one, [d, v])
+                traces += depth_lines(rows, one, [d, v])
     rows: Frame = pd.concat(shown) if shown else pd.DataFrame()
     if rows.empty or rows["index"].notna().sum() == 0:
         return None
@@ -65,27 +61,30 @@ def profile(result: Result, rung: str, *, name: str = "") -> Figure | None:
         name or table,
         f"{title}, {_pair(result)}",
         _caption(rows),
-        f"Lines of the index over depth for {sequence([t['name'] for t in _named(traces)])}",
-        _without_twins(traces),
+        f"Lines of the index over depth for {sequence([t['name'] for t in named(traces)])}",
+        without_twins(traces),
         layout(
             440,
             shapes=[shade(*BAND), *(line for line, _ in lines)],
             annotations=[note for _, note in lines],
-            xaxis=axis("depth in the tower (0 picture, 1 embedding)", range=[-0.03, 1.03]),
+            xaxis=axis(DEPTH, range=[-0.03, 1.03]),
             yaxis=axis("index (0 null, 1 ceiling)"),
         ),
-        [Choice("Test domain", result.test_domains), Choice("Direction", list(variants))],
+        [Choice("Test domain", result.test_domains), Choice("Seen by", list(variants))],
     )
 
 
 _WORDS = ("not shared below .2", "shared above .5")
+COSINES = ("cosine of mean differences", "cosine of LDA directions")
 
 
 def _variants(result: Result, rung: str) -> dict[str, Rows]:
     """The ways a rung looks at a pair of domains, by name, the primary one first."""
     if rung == "R2":
         return {"": lambda result, one: one.pair(result.frame("similarity"))}
-    if rung == "R4":
+    if rung == "cosine":
+        found = {kind: _measured("directions", kind) for kind in COSINES}
+    elif rung == "R4":
         found = {
             f"from {'natural' if onwards else 'the other'} domain": _transplanted(onwards)
             for onwards in (True, False)
@@ -104,6 +103,14 @@ def _variants(result: Result, rung: str) -> dict[str, Rows]:
     return alive or dict(list(found.items())[:1])
 
 
+def _measured(table: str, measure: str) -> Rows:
+    def pick(result: Result, one: Subject) -> Frame:
+        rows = one.pair(result.frame(table))
+        return rows[rows["measure"] == measure]
+
+    return pick
+
+
 def _transplanted(onwards: bool) -> Rows:
     def pick(result: Result, one: Subject) -> Frame:
         rows = one.pair(result.frame("transplant"))
@@ -120,104 +127,6 @@ def _probed(onwards: bool, centred: bool) -> Rows:
         return rows[there & (rows["centred"] == centred)]
 
     return pick
-
-
-def _lines(rows: Frame, one: Subject, meta: Sequence[int | None]) -> list[Trace]:
-    """A subject's line with its interval, its untrained self, and the pixels' level."""
-    rows = rows[(rows["site_b"] == "") | (rows["site_b"] == rows["site"])]
-    rows = rows.sort_values("depth", kind="stable")
-    own, untrained = rows[rows["control"] == ""], rows[rows["control"] == EPOCH_0]
-    group = {"legendgroup": plain(one.name), "meta": list(meta)}
-    traces: list[Trace] = []
-    if len(own):
-        traces += [_interval(part, one, group) for part in _stretches(own)]
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": plain(one.name),
-                "x": numbers(own["depth"]),
-                "y": numbers(own["index"]),
-                "line": {"color": one.colour, "width": 2.5},
-                "marker": {"symbol": one.symbol, "size": 8},
-                "hovertext": hover(own, "index", "index_low", "index_high"),
-                "hovertemplate": "%{hovertext}<extra>%{fullData.name}</extra>",
-                **group,
-            }
-        )
-    for floor, dash, colour in ((untrained, "dash", one.colour), (_pixels(rows), "dot", GREY)):
-        if floor["index"].notna().any():
-            traces.append(_floor(floor, dash, colour, group))
-    return traces
-
-
-def _floor(rows: Frame, dash: str, colour: str, group: Trace) -> Trace:
-    """An extra floor: the untrained model by depth, or raw pixels right across."""
-    pixels = rows["control"].iloc[0] == "pixels"
-    level = numbers(rows["index"])
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": "raw pixels" if pixels else "untrained (epoch 0)",
-        "x": [0.0, 1.0] if pixels else numbers(rows["depth"]),
-        "y": level[:1] * 2 if pixels else level,
-        "line": {"color": colour, "width": 1.5, "dash": dash},
-        "opacity": 0.75,
-        "hovertemplate": "%{fullData.name}: %{y:.2f}<extra></extra>",
-        **group,
-        "legendgroup": "floors",
-        "legendrank": 2000,
-    }
-
-
-def _pixels(rows: Frame) -> Frame:
-    return rows[rows["control"] == "pixels"].head(1)
-
-
-def _stretches(rows: Frame) -> list[Frame]:
-    """Runs of layers that have an interval: a band must not bridge a layer without one."""
-    has = rows["index_low"].notna() & rows["index_high"].notna()
-    run = (~has).cumsum()
-    return [part for _, part in rows[has].groupby(run[has])]
-
-
-def _interval(rows: Frame, one: Subject, group: Trace) -> Trace:
-    depth = numbers(rows["depth"])
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "fill": "toself",
-        "x": [*depth, *reversed(depth)],
-        "y": [*numbers(rows["index_high"]), *reversed(numbers(rows["index_low"]))],
-        "fillcolor": faded(one.colour, 0.12),
-        "line": {"width": 0, "color": one.colour},
-        "hoverinfo": "skip",
-        "showlegend": False,
-        "name": f"{plain(one.name)}, 95 % interval",
-        **group,
-    }
-
-
-def _named(traces: Sequence[Trace]) -> list[Trace]:
-    once = {trace["name"]: trace for trace in traces if trace.get("showlegend") is not False}
-    return list(once.values())
-
-
-def _without_twins(traces: Sequence[Trace]) -> list[Trace]:
-    """Pixels and untrained models are often the same for all settings: draw and name each once."""
-    kept: list[Trace] = []
-    seen: set[str] = set()
-    for trace in traces:
-        floor = trace.get("legendgroup") == "floors"
-        key = f"{trace['meta']} {trace['name']} {trace['x']} {trace['y']}"
-        if floor and key in seen:
-            continue
-        named = f"{trace['meta']} {trace['name']}"
-        if floor and named in seen:
-            trace = {**trace, "showlegend": False}
-        seen |= {key, named}
-        kept.append(trace)
-    return kept
 
 
 def _pair(result: Result) -> str:

@@ -29,14 +29,19 @@ TABLES = (
 )
 """The tables that the page knows how to show."""
 
-OPTIONAL = ("tradeoff", "exposure", "exposure_classes", "robustness", "epochs")
+OPTIONAL = (
+    *("tradeoff", "exposure", "exposure_classes", "robustness", "epochs"),
+    *("factorisation", "directions", "separation", "domain_probes", "selectivity", "views"),
+    *("erasure", "dictionaries", "feature_sharing", "feature_ablation"),
+)
 """Tables that a run may do without: the page shows those that are there, and misses none."""
 
 WORDS = frozenset(
     "measure estimand null_kind ceiling_kind unit verdict reason tower site site_b dtype setting "
     "test_domain domain domain_a domain_b train_domain label class_set candidates prompts "
     "classifier family exposed_in control pairing metric clean_label clean_domain corrupt_label "
-    "corrupt_domain drawing check".split()
+    "corrupt_domain drawing check factor erased positions read_at against sparsity code reading "
+    "ablated picture".split()
 )
 """Columns that hold text; an empty cell there is an empty word."""
 

@@ -13,14 +13,25 @@ from interp.report.figures_accuracy import (
 )
 from interp.report.figures_certificate import certificate
 from interp.report.figures_curves import epochs, tradeoff
+from interp.report.figures_erasure import erased
 from interp.report.figures_exposure import exposure
+from interp.report.figures_features import ablated_features, shared_features
+from interp.report.figures_layers import angle, apart, factors, selective
 from interp.report.figures_patching import patching
 from interp.report.figures_robustness import robustness
 from interp.report.figures_sharing import domain_map, probe_map, profile
 from interp.report.figures_training import losses, mixtures
+from interp.report.figures_views import views
 from interp.report.naming import sequence
 from interp.report.reading import Result
-from interp.report.verdicts import Grid, certificate_verdict, verdicts
+from interp.report.verdicts import (
+    Grid,
+    angles,
+    by_layer,
+    certificate_verdict,
+    dictionaries,
+    verdicts,
+)
 
 Draw = Callable[[Result], Figure | None]
 
@@ -92,18 +103,61 @@ PLANS = (
         "class, unbiased HSIC (Song et al. 2012); index = (CKA − null) / (ceiling − null).",
         ("similarity",),
         (lambda result: profile(result, "R2"), domain_map),
-        lambda result: verdicts(result, "R2"),
+        lambda result: [*verdicts(result, "R2"), *by_layer(result, "R2")],
         "CKA cannot see a rotation: orthogonal subspaces in one network read as alike.",
     ),
     Plan(
         "probes",
         "Same directions? (R1, R3)",
         "Logistic probes of the class, fitted in one domain, tested on other artists' drawings in "
-        "every domain; index = (accuracy − null) / (ceiling − null). On the diagonal: R1.",
+        "every domain; index = (accuracy − null) / (ceiling − null). On the diagonal: R1. Beside "
+        "them, the cosine between domains of the directions in which a class differs from others.",
         ("transfer",),
-        (lambda result: profile(result, "R3"), probe_map),
-        lambda result: verdicts(result, "R3"),
+        (
+            lambda result: profile(result, "R3"),
+            lambda result: profile(result, "cosine"),
+            probe_map,
+            selective,
+        ),
+        lambda result: [*verdicts(result, "R3"), *by_layer(result, "R3")],
         "A direction that can be read need not be one that the model reads.",
+        optional=("directions", "selectivity"),
+    ),
+    Plan(
+        "layers",
+        "What the layers hold",
+        "A picture's features = mean + class + domain + both jointly + rest, a two-way analysis of "
+        "variance at every layer. Domains lie apart where a classifier tells them on classes and "
+        "artists that it never saw (Lopez-Paz and Oquab 2017).",
+        (),
+        (factors, angle, apart, views),
+        angles,
+        "Compositional generalization asks for class and domain effects that add up: little that "
+        "is only joint, and directions that do not meet.",
+        optional=("factorisation", "separation", "domain_probes", "views"),
+    ),
+    Plan(
+        "features",
+        "Same features? (R5)",
+        "Sparse dictionaries (TopK) of the middle layer, trained without the withheld cells. A "
+        "class's use of features in two domains is compared with its use by other classes as "
+        "active as it (null) and by other artists (ceiling); units and components beside it.",
+        (),
+        (shared_features, ablated_features),
+        dictionaries,
+        "A dictionary's features differ from seed to seed: rows of two seeds say what of the "
+        "sharing does not depend on the seed.",
+        optional=("feature_sharing", "feature_ablation", "dictionaries"),
+    ),
+    Plan(
+        "erasure",
+        "Does the model need to know the domain?",
+        "LEACE (Belrose et al. 2023) takes the domain out of the middle layer while the model runs "
+        "on; controls erase domains permuted over artists, or as much variance at random.",
+        (),
+        (erased,),
+        note="A change beyond both controls is what the model loses, or gains, with the domain.",
+        optional=("erasure",),
     ),
     Plan(
         "patching",

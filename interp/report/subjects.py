@@ -11,15 +11,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from interp.core.band import BAND, LAST, middle_of
 from interp.core.statistics import CANNOT_TELL
 from interp.report.naming import SYMBOLS, colours, ordered_settings, setting_look, setting_name
 from interp.report.reading import Frame, Result
-
-BAND = (1 / 3, 2 / 3)
-"""The middle layers, fixed before any result was seen: depth from a third to two thirds."""
-
-LAST = "hook_embedding"
-"""Never part of the band: sharing there nearly restates accuracy."""
 
 CUT = "a complete cut"
 """How a transplant's reason begins where the site carries the whole run, and nothing is tested."""
@@ -134,6 +129,13 @@ def rung_rows(result: Result, rung: str, subject: Subject) -> Frame:
     """Table rows by which a rung is judged for a subject (raw, from the natural domain onwards)."""
     if rung == "R2":
         return subject.pair(result.frame("similarity"))
+    if rung == "cosine":
+        rows = subject.pair(result.frame("directions"))
+        return rows[rows["measure"] == "cosine of mean differences"]
+    if rung == "R5":
+        rows = subject.pair(result.frame("feature_sharing"))
+        rows = rows[(rows["code"] == "dictionary") & (rows["reading"] == "one code")]
+        return rows[(rows["measure"] == "shared mass") & rows["centred"]]
     if rung == "R4":
         rows = subject.pair(result.frame("transplant"))
         onwards = rows[rows["domain_a"] == subject.natural]
@@ -151,8 +153,8 @@ def rung_rows(result: Result, rung: str, subject: Subject) -> Frame:
 
 def middle_site(frame: Frame) -> str:
     """The site nearest to half depth among a model's own; fixed by its place, not its result."""
-    own = frame[(frame["control"] == "") & (frame["site"] != LAST)].dropna(subset=["depth"])
-    return str(own.loc[(own["depth"] - 0.5).abs().idxmin(), "site"]) if len(own) else ""
+    own = frame[frame["control"] == ""].dropna(subset=["depth"])
+    return middle_of(dict(zip(own["site"], own["depth"], strict=True)))
 
 
 def sites_by_depth(frame: Frame) -> Sequence[str]:

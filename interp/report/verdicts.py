@@ -4,11 +4,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
+
 from interp.core.statistics import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.report.figures import counts
 from interp.report.figures_certificate import worst_of_checks
-from interp.report.naming import MISSING, number, percent
-from interp.report.reading import Result
-from interp.report.subjects import Subject, band, rung_rows, subjects
+from interp.report.figures_features import dictionary_words
+from interp.report.naming import MISSING, number, percent, site_label
+from interp.report.reading import Frame, Result
+from interp.report.subjects import (
+    Subject,
+    band,
+    middle_site,
+    rung_rows,
+    sites_by_depth,
+    subjects,
+)
 from interp.report.words import readable
 
 SIGNS = {SHARED: "●", NOT_SHARED: "○", CANNOT_TELL: "?", "yes": "●", "no": "?"}
@@ -19,7 +30,7 @@ RUNGS = (
     ("R2", "same geometry"),
     ("R3", "same directions"),
     ("R4", "same causal directions"),
-    ("R5", "same components"),
+    ("R5", "same components (features)"),
     ("R6", "same wiring"),
 )
 
@@ -55,7 +66,7 @@ def ladder(result: Result) -> list[Grid]:
 
 
 def _cell(result: Result, rung: str, one: Subject) -> str:
-    if rung in ("R5", "R6"):
+    if rung == "R6":
         return "not measured"
     if rung == "R1":
         return _read(result, one)
@@ -109,6 +120,91 @@ def _verdict(result: Result, rung: str, one: Subject) -> list[str]:
         summed.verdicts,
         "; ".join(summed.reasons) or MISSING,
     ]
+
+
+def by_layer(result: Result, rung: str) -> list[Grid]:
+    """A rung's verdict at every site, with index and interval, or the reason for none."""
+    grids = []
+    for test_domain in result.test_domains:
+        compared = [
+            (one, own)
+            for one in subjects(result, test_domain)
+            for rows in [rung_rows(result, rung, one)]
+            for own in [rows[rows["control"] == ""]]
+            if len(own)
+        ]
+        sites = sites_by_depth(pd.concat([own for _, own in compared])) if compared else []
+        rows = [[site_label(site), *(_at(own, site) for _, own in compared)] for site in sites]
+        if rows:
+            where = f", {result.natural} × {test_domain}" if test_domain else ""
+            counted = counts(pd.concat([own for _, own in compared]))
+            head = ["Layer", *(one.name for one, _ in compared)]
+            grids.append(Grid(f"{rung} layer by layer{where}. {counted}", head, rows))
+    return grids
+
+
+def _at(own: Frame, site: str) -> str:
+    """One site's verdict in words."""
+    rows = own[own["site"] == site]
+    if rows.empty:
+        return "not measured"
+    row = rows.iloc[0]
+    verdict = row["verdict"] or CANNOT_TELL
+    if not math.isfinite(row["index"]):
+        return f"{SIGNS[verdict]} {verdict}: {row['reason'] or 'no index'}"
+    ends = f"{number(row['index_low'])} to {number(row['index_high'])}"
+    return f"{SIGNS[verdict]} {verdict}, {number(row['index'])} ({ends})"
+
+
+def angles(result: Result) -> list[Grid]:
+    """Shares of class and domain at the middle site, and whether they lie along one another."""
+    frame = result.frame("factorisation")
+    site = middle_site(frame)
+    grids = []
+    for test_domain in result.test_domains:
+        rows = []
+        for one in subjects(result, test_domain):
+            own = one.of(frame)
+            own = own[(own["control"] == "") & (own["site"] == site)].set_index("factor")
+            if len(own):
+                rows.append([one.name, *(_share(own, factor) for factor in FACTOR_COLUMNS)])
+        if rows:
+            where = f", {test_domain} held out" if test_domain else ""
+            head = ["", *FACTOR_COLUMNS.values()]
+            grids.append(Grid(f"Factors at {site_label(site)}{where}", head, rows))
+    return grids[:1] if result.one_model else grids
+
+
+FACTOR_COLUMNS = {
+    "class": "Class, in all domains",
+    "domain": "Domain, in all classes",
+    "interaction": "Only jointly",
+    "class and domain": "Squared cosine of class and domain",
+}
+
+
+def _share(own: Frame, factor: str) -> str:
+    if factor not in own.index or not math.isfinite(own.loc[factor, "value"]):
+        return MISSING
+    row = own.loc[factor]
+    if factor == "class and domain":
+        return f"{number(row['value'])} (null {number(row['null'])})"
+    return f"{percent(row['value'])} ({percent(row['low'])} to {percent(row['high'])})"
+
+
+def dictionaries(result: Result) -> list[Grid]:
+    """How good the dictionaries are that features were counted in."""
+    rows = [[name, *words] for name, words in dictionary_words(result)]
+    head = (
+        "",
+        "Features",
+        "Active",
+        "Explained",
+        "Dead",
+        "Accuracy recovered",
+        "Cosine over seeds",
+    )
+    return [Grid("Dictionaries at the middle site", head, rows)] if rows else []
 
 
 def certificate_verdict(result: Result) -> list[Grid]:

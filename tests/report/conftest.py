@@ -14,6 +14,7 @@ from interp.core.plates import Plate
 from interp.core.statistics import verdict
 from interp.core.tables import Table
 from tests.report.planted import evaluation_tables
+from tests.report.planted_layers import layer_tables
 
 SETTINGS: tuple[str, ...] = ("natural-only", "leave-out-domain", "cg-low", "cg-high")
 DOMAINS = ("real", "clipart", "painting", "sketch")
@@ -85,6 +86,7 @@ def study_tables(
         "patching_examples": _examples(index),
         "certificate": certificate(),
         **evaluation_tables(accuracy),
+        **layer_tables(index, SITES),
     }
 
 

@@ -1,0 +1,174 @@
+"""Figures of features: which two domains share, and what those cost that are taken away."""
+
+from collections.abc import Sequence
+from itertools import product
+
+import pandas as pd
+
+from interp.report.depth import INDEX, RAW
+from interp.report.figures import (
+    THRESHOLDS,
+    Choice,
+    Figure,
+    Trace,
+    axis,
+    counts,
+    kinds,
+    layout,
+    reference,
+)
+from interp.report.forest import height, marks, rows_by_name
+from interp.report.naming import number, percent, sequence, site_label
+from interp.report.reading import Frame, Result
+from interp.report.subjects import Subject, subjects
+
+SHARES = {
+    "share of the class's own activity": ("shared mass", True),
+    "share of all activity": ("shared mass", False),
+    "top features of the class": ("shared top features", True),
+    "top features of all activity": ("shared top features", False),
+}
+DROPS = {"margin of the true class": "margin drop", "balanced accuracy": "accuracy drop"}
+
+
+def shared_features(result: Result) -> Figure | None:
+    """The sharing index of features, for a dictionary and for what it has to beat."""
+    frame = result.frame("feature_sharing")
+    if frame["index"].notna().sum() == 0:
+        return None
+    codes = [
+        f"{code}, two seeds" if "two seeds" in reading else code
+        for code, reading in zip(frame["code"], frame["reading"], strict=True)
+    ]
+    frame = frame.assign(row=codes)
+    names = list(dict.fromkeys(codes))
+    traces: list[Trace] = []
+    most = 1
+    for (d, test_domain), (k, (measure, centred)) in product(
+        enumerate(result.test_domains), enumerate(SHARES.values())
+    ):
+        compared = subjects(result, test_domain)
+        most = max(most, len(compared))
+        for nth, one in enumerate(compared):
+            rows = one.pair(frame)
+            rows = rows[(rows["measure"] == measure) & (rows["centred"] == centred)]
+            traces.append(marks(rows, names, one, (nth, len(compared)), [d, k], INDEX))
+    words = ("not shared<br>below .2", "shared<br>above .5")
+    lines = [reference("x", at, word) for at, word in zip(THRESHOLDS, words, strict=True)]
+    withheld = int(frame["index"].isna().sum())
+    gaps = f" {withheld} values withheld, see the table's reasons." if withheld else ""
+    return Figure(
+        "feature-sharing",
+        f"Features that a class uses in both domains, {_sites(frame)}",
+        f"{counts(frame)}; bars are 95 % intervals of the index over classes. {kinds(frame)}{gaps}",
+        f"Forest of the sharing index of {sequence(names)} for each of {most} models",
+        traces,
+        layout(
+            height(names, most) + 20,
+            margin={"t": 44},
+            shapes=[line for line, _ in lines],
+            annotations=[note for _, note in lines],
+            xaxis=axis("index (0 null, 1 ceiling)"),
+            yaxis=rows_by_name(names),
+        ),
+        [Choice("Test domain", result.test_domains), Choice("Measured by", list(SHARES))],
+    )
+
+
+def ablated_features(result: Result) -> Figure | None:
+    """What replacing shared features costs in either domain, and private ones matched to them."""
+    frame = result.frame("feature_ablation")
+    if frame["value"].notna().sum() == 0:
+        return None
+    natural = result.natural
+    ends = [
+        f"in {natural}" if name == natural else "in the other domain" for name in frame["domain"]
+    ]
+    frame = frame.assign(
+        row=[f"{what} features, {end}" for what, end in zip(frame["ablated"], ends, strict=True)]
+    )
+    names = list(dict.fromkeys(frame["row"]))
+    traces: list[Trace] = []
+    most = 1
+    for (d, test_domain), (k, measure) in product(
+        enumerate(result.test_domains), enumerate(DROPS.values())
+    ):
+        compared = subjects(result, test_domain)
+        most = max(most, len(compared))
+        for nth, one in enumerate(compared):
+            rows = _of(frame, one)
+            rows = rows[rows["measure"] == measure]
+            traces.append(marks(rows, names, one, (nth, len(compared)), [d, k], RAW))
+    zero, _ = reference("x", 0, "", "solid")
+    reasons = sequence(sorted({reason for reason in frame["reason"] if "matched" in reason})[:2])
+    return Figure(
+        "feature-ablation",
+        f"What the model loses without shared and without private features, {_sites(frame)}",
+        f"Private features are matched one to one to shared ones in the variance they remove and "
+        f"in what that costs in {natural}. {counts(frame)}; bars are 95 % intervals over classes. "
+        f"{reasons}".strip(),
+        f"Forest of {len(names)} drops for each of {most} models",
+        traces,
+        layout(
+            height(names, most),
+            shapes=[zero],
+            xaxis=axis("drop (margin in standard deviations, or accuracy)"),
+            yaxis=rows_by_name(names),
+        ),
+        [Choice("Test domain", result.test_domains), Choice("Drop of", list(DROPS))],
+    )
+
+
+def dictionary_words(result: Result) -> list[tuple[str, list[str]]]:
+    """Each subject's dictionary: L0, explained variance, dead, recovered accuracy, stability."""
+    frame = result.frame("dictionaries")
+    found = []
+    for test_domain in result.test_domains:
+        for one in subjects(result, test_domain):
+            own = one.of(frame)
+            own = own[(own["control"] == "") & (own["class_set"].isin(["all", ""]))]
+            if own["value"].notna().any():
+                name = f"{one.name}, {test_domain}" if len(result.test_domains) > 1 else one.name
+                found.append((name, _described(own, one)))
+    return found
+
+
+def _described(own: Frame, one: Subject) -> list[str]:
+    whole = own[own["domain"] == ""]
+
+    def mean(rows: Frame, measure: str) -> float:
+        return float(rows.loc[rows["measure"] == measure, "value"].mean())
+
+    stable, chance = (
+        mean(whole, "mean cosine"),
+        float(whole.loc[whole["measure"] == "mean cosine", "null"].mean()),
+    )
+    recovered = [
+        f"{name} {percent(mean(own[own['domain'] == name], 'recovered accuracy'))} of "
+        f"{percent(float(own.loc[_recovered(own, name), 'ceiling'].mean()))}"
+        for name in (one.natural, one.domain)
+        if _recovered(own, name).any()
+    ]
+    width = own["width"].dropna()
+    return [
+        f"{int(width.iloc[0])}" if len(width) else "–",
+        number(mean(whole, "active features"), 1),
+        percent(mean(whole, "explained variance")),
+        percent(mean(whole, "dead features")),
+        "; ".join(recovered) or "–",
+        f"{number(stable)} (chance {number(chance)})",
+    ]
+
+
+def _recovered(own: Frame, domain: str) -> "pd.Series[bool]":
+    return (own["measure"] == "recovered accuracy") & (own["domain"] == domain)
+
+
+def _of(frame: Frame, one: Subject) -> Frame:
+    rows = one.of(frame)
+    return rows[rows["domain"].isin([one.natural, one.domain])]
+
+
+def _sites(frame: Frame) -> str:
+    sites: Sequence[str] = [site for site in dict.fromkeys(frame["site"]) if site]
+    return f"at {sequence([site_label(site) for site in sites])}"

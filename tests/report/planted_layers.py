@@ -1,0 +1,134 @@
+"""Planted tables of what layers hold: factors, directions, separation, erasure and features."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.core.statistics import verdict
+
+SHARES = {
+    "class": 0.2,
+    "domain": 0.4,
+    "interaction": 0.1,
+    "residual": 0.3,
+    "class and domain": 0.05,
+}
+CODES = (
+    ("dictionary", "one code"),
+    ("dictionary", "dictionaries of two seeds"),
+    ("raw units", "one code"),
+    ("principal components", "one code"),
+)
+EVIDENCE: Mapping[str, Any] = {
+    "null": 0.0, "null_kind": "planted", "ceiling": 0.9, "ceiling_kind": "artist halves", "p": 0.01,
+    "unit": "class", "n_units": 45, "n_pictures": 1080, "n_drawings": 180, "n_runs": 1, "seed": 0,
+    "estimand": "planted", "reason": "", "control": "",
+}  # fmt: skip
+PAIR = {"domain_a": "real", "domain_b": "sketch"}
+
+
+def layer_tables(index: Mapping[str, float], sites: Mapping[str, float]) -> dict[str, pd.DataFrame]:
+    """The optional tables of a study whose settings share so much, at sites of these depths."""
+    towers = {site: depth for site, depth in sites.items() if site != "pixels"}
+    made: dict[str, list[dict[str, Any]]] = {
+        "factorisation": [], "directions": [], "separation": [], "domain_probes": [],
+        "selectivity": [], "views": [], "erasure": [], "dictionaries": [],
+        "feature_sharing": [], "feature_ablation": [],
+    }  # fmt: skip
+    for place, (setting, shared) in enumerate(index.items()):
+        own = {"setting": setting, "test_domain": "sketch"}
+        for site, depth in towers.items():
+            where = own | {"site": site, "depth": depth, "layer": int(5 * depth)}
+            for control in ("", "epoch 0"):
+                at = where | {"control": control}
+                _by_site(made, at, shared * depth if not control else 0.01, place)
+        _in_the_middle(made, own | {"site": "layer2.0.hook_resid_post", "depth": 0.4}, shared)
+    return {name: pd.DataFrame(rows) for name, rows in made.items()}
+
+
+def _by_site(
+    made: dict[str, list[dict[str, Any]]], where: dict[str, Any], level: float, place: int
+) -> None:
+    made["factorisation"] += [
+        _row(where, share + level / 10, factor=factor, measure="share of variance")
+        for factor, share in SHARES.items()
+    ]
+    made["directions"] += [
+        _row(where, level - shift, measure=measure, **PAIR)
+        for shift, measure in ((0, "cosine of mean differences"), (0.1, "cosine of LDA directions"))
+    ]
+    made["separation"] += [
+        _row(where, value, measure=measure, **PAIR)
+        for value, measure in (
+            (0.9 - level / 10, "domain classifier"),
+            (4.0 + level, "squared distance of domain means"),
+        )
+    ]
+    made["domain_probes"].append(_row(where, 0.8 + level / 10, domain="real, sketch"))
+    made["selectivity"] += [
+        _row(where, value, domain=domain, measure="selectivity")
+        for value, domain in ((level, "real"), (level / 2, "sketch"))
+    ]
+    if where["site"] in ("layer2.0.hook_resid_post", "hook_embedding"):
+        stream = np.random.default_rng(place)
+        made["views"] += [
+            where
+            | {"measure": "PCA", "label": f"class_{n:02d}", "domain": domain, "explained": 0.4}
+            | {"x": float(stream.normal()), "y": float(stream.normal())}
+            for domain in ("real", "sketch")
+            for n in range(8)
+        ]
+
+
+def _in_the_middle(
+    made: dict[str, list[dict[str, Any]]], where: dict[str, Any], shared: float
+) -> None:
+    rows = (
+        ("accuracy", {"domain": "sketch", "read_at": "embedding"}, -0.05),
+        ("domain probe", {"read_at": "site"}, -0.4),
+        ("transfer", {"domain": "sketch", "train_domain": "real", "read_at": "site"}, 0.02),
+        ("similarity", {"read_at": "embedding", **PAIR}, 0.01),
+    )
+    made["erasure"] += [
+        _row(where, change, measure=measure, against=against, removed=0.08, erased="domain", **keys)
+        | {"beyond": change - null, "beyond_low": change - null - 0.03}
+        | {"beyond_high": change - null + 0.03}
+        for measure, keys, change in rows
+        for against, null in (("permuted labels", 0.01), ("random subspace", -0.02))
+    ]
+    made["dictionaries"] += [
+        _row(where, value, measure=measure, domain=domain, width=256, class_set=classes, **more)
+        for measure, domain, value, classes, more in (
+            ("active features", "", 16.0, "all", {}),
+            ("explained variance", "", 0.86, "all", {}),
+            ("dead features", "", 0.4, "all", {}),
+            ("recovered accuracy", "real", 0.45, "", {"ceiling": 0.5}),
+            ("recovered accuracy", "sketch", 0.3, "", {"ceiling": 0.4}),
+            ("mean cosine", "", 0.44, "", {"null": 0.36}),
+        )
+    ]
+    made["feature_sharing"] += [
+        _row(where, shared - 0.1 * (not centred) - 0.02 * place, **PAIR)
+        | {"measure": measure, "code": code, "reading": reading, "centred": centred, "width": 256}
+        for place, (code, reading) in enumerate(CODES)
+        for measure in ("shared mass", "shared top features")
+        for centred in (True, False)
+    ]
+    made["feature_ablation"] += [
+        _row(where, drop * (2 if measure == "margin drop" else 1), domain=domain, measure=measure)
+        | {"ablated": what, "removed": 0.1}
+        for what, domain, drop in (
+            ("shared", "real", 0.2), ("shared", "sketch", 0.2 * shared),
+            ("private", "real", 0.2), ("private", "sketch", 0.0),
+        )
+        for measure in ("accuracy drop", "margin drop")
+    ]  # fmt: skip
+
+
+def _row(where: Mapping[str, Any], value: float, **more: object) -> dict[str, Any]:
+    index = {"index": value, "index_low": value - 0.07, "index_high": value + 0.07}
+    said = verdict(value - 0.07, value + 0.07)
+    ends = {"value": value, "low": value - 0.05, "high": value + 0.05, "verdict": said}
+    return {**EVIDENCE, **ends, **index, **where, **more}
