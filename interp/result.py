@@ -47,6 +47,11 @@ class Result:
             path.stem: Table.load(path) for path in sorted((self.folder / "tables").glob("*.csv"))
         }
 
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What is needed to repeat it: specification, held-out classes, versions, seconds."""
+        return json.loads((self.folder / "facts.json").read_text())
+
     def report(self, path: str | Path | None = None) -> Path:
         """Build the page (default: `report.html` in the result's folder) and return its path."""
         from interp.report import build_page

@@ -31,6 +31,7 @@ from interp.probes.predictivity import predictivity
 from interp.probes.procrustes import procrustes
 from interp.probes.rsa import rsa
 from interp.probes.saelens import read_saelens, write_saelens
+from interp.probes.saved_features import open_features, save_features
 from interp.probes.selectivity import selectivity
 from interp.probes.separation import domain_distance, domain_test
 from interp.probes.similarity import similarity
@@ -77,6 +78,7 @@ __all__ = [
     "match_features",
     "minibatch_cka",
     "mutual_knn",
+    "open_features",
     "paper_dictionary",
     "paper_feature_sharing",
     "pca",
@@ -89,6 +91,7 @@ __all__ = [
     "read_saelens",
     "recovered_accuracy",
     "rsa",
+    "save_features",
     "selectivity",
     "similarity",
     "svcca",

@@ -24,7 +24,15 @@ SMALL = Specification(
     images=ImagesSpec(n_classes=8, n_train=24, n_test=6, n_analysis=8),
     mixtures=MixturesSpec(held_out=2, settings=("natural-only", "cg-high")),
     training=TrainingSpec(steps=40, batch_size=32, warmup=10, precision="fp32"),
-    analysis=AnalysisSpec(n_pairs=8, n_transplants=16, n_permutations=99, n_splits=2),
+    analysis=AnalysisSpec(
+        n_pairs=8,
+        n_transplants=16,
+        n_permutations=99,
+        n_splits=2,
+        n_controls=2,
+        n_dictionary_pictures=12,
+        dictionary_steps=30,
+    ),
 )
 
 

@@ -34,7 +34,21 @@ EXPECTED = {
     "patching_examples",
     "transplant",
     "certificate",
+    "factorisation",
+    "directions",
+    "separation",
+    "domain_probes",
+    "selectivity",
+    "views",
+    "erasure",
+    "dictionaries",
+    "feature_sharing",
+    "feature_ablation",
 }
+WITH_EVIDENCE = (
+    *("similarity", "transfer", "patching", "transplant", "factorisation", "directions"),
+    *("separation", "domain_probes", "selectivity", "erasure", "feature_sharing"),
+)
 
 
 def steps(result: Result) -> dict[str, int]:
@@ -48,7 +62,7 @@ def test_every_table_is_there(small_study: Result) -> None:
     assert set(small_study.tables) == EXPECTED - {
         "differences"
     }  # two settings, no contrast of them
-    for name in ("similarity", "transfer", "patching", "transplant"):
+    for name in WITH_EVIDENCE:
         assert set(EVIDENCE) <= set(small_study.tables[name].frame.columns), name
 
 
@@ -61,6 +75,32 @@ def test_every_model_and_floor_is_measured(small_study: Result) -> None:
     }
     similarity = small_study.tables["similarity"].frame.fillna({"control": ""})
     assert set(similarity["control"]) == {"", "epoch 0", "pixels"}
+
+
+def test_layers_are_measured_where_sharing_is(
+    small_study: Result, trained_checkpoint: Path, small_images: ImageTable
+) -> None:
+    """A table of the study is what the measure says of the study's own pictures and model."""
+    from interp import probes
+    from interp.measurements import STREAM, present
+
+    clip, held_out = load_clip(trained_checkpoint), small_study.facts["held_out"]
+    seen = small_images.select(split="analysis")
+    seen = seen[(~seen.label.isin(held_out)).to_numpy()]
+    sites = present(clip.visual, STREAM)
+    read = probes.collect(clip.visual, seen, sites, preprocess=clip.preprocess)
+    fresh = probes.directions(read, domains=["real", "sketch"], n_splits=2, n_permutations=99)
+    stored = small_study.tables["directions"].frame.query("setting == 'cg-high' and control == ''")
+    assert stored["value"].to_numpy() == pytest.approx(fresh.frame["value"].to_numpy(), abs=1e-5)
+    middle = small_study.tables["feature_sharing"].frame["site"].unique()
+    assert middle.tolist() == ["layer2.0.hook_resid_post"]
+
+
+def test_dictionaries_never_saw_the_withheld_cells(small_study: Result) -> None:
+    quality = small_study.tables["dictionaries"].frame
+    held = quality[quality["class_set"] == "held-out"]
+    assert held.empty  # features are read on seen classes, in which nothing is withheld
+    assert (quality.loc[quality["measure"] == "active features", "value"] <= 16).all()
 
 
 def test_the_untrained_model_answers_at_chance(small_study: Result) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from interp.report.figures import Choice, Figure, Trace, axis, counts, layout, reference
 from interp.report.forest import height, marks, rows_by_name
-from interp.report.naming import percent, sequence, site_label
+from interp.report.naming import percents, sequence, site_label
 from interp.report.reading import Frame, Result
 from interp.report.subjects import Subject, subjects
 
@@ -40,7 +40,7 @@ def erased(result: Result) -> Figure | None:
     zero, _ = reference("x", 0, "", "solid")
     removed = frame["removed"].dropna()
     site = sequence([site_label(name) for name in dict.fromkeys(frame["site"])])
-    share = f"{percent(float(removed.min()))} to {percent(float(removed.max()))}"
+    share = percents(float(removed.min()), float(removed.max()))
     return Figure(
         "erasure",
         f"What changes when the domain is erased at {site}",

@@ -55,6 +55,7 @@ def shared_features(result: Result) -> Figure | None:
             traces.append(marks(rows, names, one, (nth, len(compared)), [d, k], INDEX))
     words = ("not shared<br>below .2", "shared<br>above .5")
     lines = [reference("x", at, word) for at, word in zip(THRESHOLDS, words, strict=True)]
+    below = {"y": 0, "yanchor": "bottom"}  # above, the legend is in the way
     withheld = int(frame["index"].isna().sum())
     gaps = f" {withheld} values withheld, see the table's reasons." if withheld else ""
     return Figure(
@@ -64,12 +65,11 @@ def shared_features(result: Result) -> Figure | None:
         f"Forest of the sharing index of {sequence(names)} for each of {most} models",
         traces,
         layout(
-            height(names, most) + 20,
-            margin={"t": 44},
+            height(names, most) + 30,
             shapes=[line for line, _ in lines],
-            annotations=[note for _, note in lines],
+            annotations=[note | below for _, note in lines],
             xaxis=axis("index (0 null, 1 ceiling)"),
-            yaxis=rows_by_name(names),
+            yaxis=rows_by_name(names, room=0.6),
         ),
         [Choice("Test domain", result.test_domains), Choice("Measured by", list(SHARES))],
     )
@@ -112,7 +112,7 @@ def ablated_features(result: Result) -> Figure | None:
         layout(
             height(names, most),
             shapes=[zero],
-            xaxis=axis("drop (margin in standard deviations, or accuracy)"),
+            xaxis=axis("drop (standard deviations, or accuracy)"),
             yaxis=rows_by_name(names),
         ),
         [Choice("Test domain", result.test_domains), Choice("Drop of", list(DROPS))],

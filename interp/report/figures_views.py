@@ -4,7 +4,7 @@ from itertools import product
 
 from interp.core.band import LAST
 from interp.report.figures import Choice, Figure, Trace, axis, layout, numbers
-from interp.report.naming import colours, percent, plain, sequence, setting_name, site_label
+from interp.report.naming import colours, percents, plain, sequence, setting_name, site_label
 from interp.report.primary import EPOCH_0
 from interp.report.reading import Frame, Result
 from interp.report.subjects import settings_of
@@ -44,7 +44,7 @@ def views(result: Result) -> Figure | None:
     per_view = int(rows.groupby(["test_domain", "setting", "control", "site"]).size().max())
     shares = rows.groupby("site")["explained"].agg(["min", "max"])
     said = sequence([
-        f"{site_label(str(site))} {percent(float(row['min']))} to {percent(float(row['max']))}"
+        f"{site_label(str(site))} {percents(float(row['min']), float(row['max']))}"
         for site, row in shares.iterrows()
     ])  # fmt: skip
     names = [UNTRAINED if control else setting_name(setting) for setting, control in models]

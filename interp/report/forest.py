@@ -52,13 +52,13 @@ def marks(
     }
 
 
-def rows_by_name(names: Sequence[str]) -> dict[str, Any]:
-    """The axis that carries the rows' names, from top to bottom."""
+def rows_by_name(names: Sequence[str], *, room: float = 0.0) -> dict[str, Any]:
+    """The axis that carries the rows' names, from top to bottom, with `room` rows below them."""
     return {
         "automargin": True,
         "tickvals": list(range(len(names))),
         "ticktext": [_broken(name) for name in names],
-        "range": [len(names) - 0.5, -0.5],
+        "range": [len(names) - 0.5 + room, -0.5],
         "zeroline": False,
     }
 

@@ -110,6 +110,16 @@ def percent(value: float) -> str:
     return f"{minus(f'{100 * value:.1f}')} %" if math.isfinite(value) else MISSING
 
 
+def percents(low: float, high: float) -> str:
+    """The range of some shares, or one percentage where that is all there is.
+
+    >>> percents(0.08, 0.0801), percents(0.08, 0.2)
+    ('8.0 %', '8.0 % to 20.0 %')
+    """
+    least, most = percent(low), percent(high)
+    return least if least == most else f"{least} to {most}"
+
+
 def number(value: float, digits: int = 2) -> str:
     """A number with so many decimals, and a real minus sign.
 
