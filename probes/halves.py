@@ -1,11 +1,11 @@
 """Two halves of the pictures that share no artist: what makes a ceiling honest.
 
-A measure compared with itself on the same drawings is too good. Here each class's artists are dealt
-into two halves, the same deal for every domain, and every domain keeps equally many pictures of a
+A measure compared with itself on the same drawings is too good. Here artists are dealt into two
+halves, the same deal for every class and domain, and every domain keeps equally many pictures of a
 class in each half.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -46,12 +46,17 @@ def n_drawings(frame: pd.DataFrame) -> int:
 def artist_halves(
     frame: pd.DataFrame, domains: Sequence[str], *, seed: int = 0, split: int = 0
 ) -> np.ndarray:
-    """Deal every class's artists into halves 0 and 1; -1 marks rows that are not used.
+    """Deal artists into halves 0 and 1, each with all they drew; -1 marks rows that are not used.
 
     Within a class each half holds the same number of pictures in each of the `domains` that has
     pictures by artists of both halves; in a domain that has not, the class is not used. Another
-    `split` is another deal. The deal depends on the class's artists, not on which domains are
-    asked for, as long as the artists drew in all of them.
+    `split` is another deal. The deal does not depend on which domains are asked for, as long as the
+    artists drew in all of them.
+
+    An artist stands on one side with all classes. Dealt anew for each class, artists with a style
+    make halves agree where there is no class at all: who is not in one half of a class is in the
+    other, so that the classes' styles differ alike in both (26 classes by five of seven artists:
+    debiased CKA of .1 and p < .05 in all of 24 studies without any class structure).
 
     >>> frame = pd.DataFrame({"label": "cat", "domain": "real", "artist": list("aabbcc")})
     >>> half = artist_halves(frame, ["real"])
@@ -59,26 +64,22 @@ def artist_halves(
     [2, 2]
     """
     half = np.full(len(frame), -1, dtype=np.int8)
-    who, label, domain = (
-        hands(frame),
-        frame["label"].to_numpy(object),
-        frame["domain"].to_numpy(object),
-    )
+    who, label = hands(frame), frame["label"].to_numpy(object)
+    places = pd.Index(list(domains)).get_indexer(frame["domain"].to_numpy(object))
+    sides = _common_sides(who, label, places, rng("artists of several classes", seed, split))
     for name in sorted(set(label)):
         rows = np.flatnonzero(label == name)
         stream = rng(f"artist halves of {name}", seed, split)
-        places = pd.Index(list(domains)).get_indexer(domain[rows])
-        dealt = _deal(who[rows], places, len(domains), stream)
-        keep = _equal(dealt, places, len(domains), stream)
+        dealt = _deal(who[rows], places[rows], len(domains), stream, sides)
+        keep = _equal(dealt, places[rows], len(domains), stream)
         half[rows[keep]] = dealt[keep]
     return half
 
 
 def dealt_artists(frame: pd.DataFrame, domains: Sequence[str], *, seed: int = 0) -> np.ndarray:
-    """Deal all artists into halves 0 and 1, each with all that they drew, of whatever class.
+    """Deal all artists into halves 0 and 1, without a thought for classes; no row is left out.
 
-    For statistics that mix classes: between the halves no artist is shared at all, whereas in
-    `artist_halves` one may stand on one side with cats and on the other with dogs.
+    For statistics that balance their pictures themselves, or ask nothing of single classes.
 
     >>> frame = pd.DataFrame({"domain": "real", "artist": list("aabb")})
     >>> half = dealt_artists(frame, ["real"])
@@ -86,16 +87,61 @@ def dealt_artists(frame: pd.DataFrame, domains: Sequence[str], *, seed: int = 0)
     True
     """
     places = pd.Index(list(domains)).get_indexer(frame["domain"].to_numpy(object))
-    return _deal(hands(frame), places, len(domains), rng("dealt artists", seed))
+    return _deal(hands(frame), places, len(domains), rng("dealt artists", seed), {})
+
+
+def _common_sides(
+    who: np.ndarray, label: np.ndarray, places: np.ndarray, stream: np.random.Generator
+) -> dict[str, int]:
+    """A side for every artist of several classes, so that as many cells as can be have both.
+
+    In random order, each goes where its cells (class x domain) are emptier. The first of `TRIES`
+    orders is taken that leaves no cell one-sided which another order would have on both.
+    """
+    asked = places >= 0
+    artist, names = pd.factorize(who[asked].astype(str), sort=True)
+    cell = pd.factorize(pd.MultiIndex.from_arrays([label[asked], places[asked]]), sort=True)[0]
+    code = pd.factorize(label[asked], sort=True)[0]
+    pairs = np.unique(np.stack([artist, code]), axis=1)
+    several = np.flatnonzero(np.bincount(pairs[0], minlength=len(names)) > 1)
+    if not len(several):
+        return {}
+    counts = np.zeros((len(names), int(cell.max()) + 1))
+    np.add.at(counts, (artist, cell), 1)
+    share = counts / counts.sum(axis=0)
+    alone = np.delete(counts, several, axis=0) > 0  # who drew one class can still fill a half
+    best, found = -1, np.zeros(len(several), dtype=np.int8)
+    for _ in range(TRIES):
+        sides = np.zeros(len(several), dtype=np.int8)
+        filled = np.zeros((2, counts.shape[1]))
+        coin = stream.random(len(several)) < 0.5
+        for place in stream.permutation(len(several)):
+            own = share[several[place]]
+            zero, one = filled[:, own > 0].sum(axis=1)
+            sides[place] = int(coin[place]) if np.isclose(zero, one) else int(one < zero)
+            filled[sides[place]] += own
+        both = int((((filled > 0).sum(axis=0) + alone.sum(axis=0)) > 1).sum())
+        if both > best:
+            best, found = both, sides
+        if best == counts.shape[1]:
+            break
+    return {str(names[each]): int(side) for each, side in zip(several, found, strict=True)}
+
+
+TRIES = 32
 
 
 def _deal(
-    who: np.ndarray, places: np.ndarray, n_domains: int, stream: np.random.Generator
+    who: np.ndarray,
+    places: np.ndarray,
+    n_domains: int,
+    stream: np.random.Generator,
+    given: Mapping[str, int],
 ) -> np.ndarray:
     """A half for each picture of one class: artists in random order go to the emptier half.
 
-    Artists who drew in most domains are dealt first; otherwise one who drew in few could leave a
-    domain with an empty half.
+    Those whose side is `given` come first. Then artists who drew in most domains; otherwise one who
+    drew in few could leave a domain with an empty half.
     """
     artists, code = np.unique(who.astype(str), return_inverse=True)
     rank, coin = stream.random(len(artists)), stream.random(len(artists)) < 0.5
@@ -104,10 +150,11 @@ def _deal(
     np.add.at(counts, (code[asked], places[asked]), 1)
     share = counts / np.maximum(counts.sum(axis=0), 1)
     filled, dealt = np.zeros((2, n_domains)), np.zeros(len(artists), dtype=np.int8)
-    for artist in np.lexsort((rank, -(counts > 0).sum(axis=1))):
+    free = np.array([artist not in given for artist in artists])
+    for artist in np.lexsort((rank, -(counts > 0).sum(axis=1), free)):
         zero, one = filled[:, counts[artist] > 0].sum(axis=1)
         side = int(coin[artist]) if np.isclose(zero, one) else int(one < zero)
-        dealt[artist] = side
+        dealt[artist] = side = given.get(artists[artist], side)
         filled[side] += share[artist]
     return dealt[code]
 
