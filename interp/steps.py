@@ -296,14 +296,8 @@ def measure(steps: Sequence[Measurement], jobs: int) -> dict[str, pd.DataFrame]:
 
 
 def _measure_one(step: Measurement, *, threads: int) -> None:
-    """Fill a model's step folders; the tables are read back from there.
-
-    numpy's threads are held too: several processes with a thread per core each wait for one
-    another at every product, which was measured to cost twenty times the work.
-    """
+    """Fill a model's step folders; the tables are read back from there."""
     import torch
-    from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(threads)
-    with threadpool_limits(threads):
-        step.run()
+    step.run()
