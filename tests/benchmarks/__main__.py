@@ -4,6 +4,7 @@ python -m tests.benchmarks                 all of them (an hour and a half on tw
 python -m tests.benchmarks start train     some of them
 python -m tests.benchmarks vits            a search for small ViTs that learn; only when named
 python -m tests.benchmarks grids           the grids, and their tables beside them; only when named
+python -m tests.benchmarks sharing         what the grid's models share; only when named
 """
 
 import os
@@ -23,6 +24,7 @@ from tests.benchmarks.layers import layers
 from tests.benchmarks.mixing import mix
 from tests.benchmarks.opening import open_
 from tests.benchmarks.probing import probe_grid, probe_power
+from tests.benchmarks.sharing import sharing
 from tests.benchmarks.training import train, vits
 
 FOLDER = Path("interp-report") / "benchmarks"
@@ -141,6 +143,7 @@ def _print_worst(name: str, frame: Any) -> None:
     )
 
 
+WHEN_NAMED = ("vits", "grids", "sharing")
 BENCHMARKS = {
     "certificates": certificates,
     "dictionaries": dictionaries,
@@ -155,8 +158,9 @@ BENCHMARKS = {
     "study": study,
     "seeds": seeds,
     "grids": grids,
+    "sharing": sharing,
 }
 
 if __name__ == "__main__":
-    for chosen in sys.argv[1:] or [name for name in BENCHMARKS if name not in ("vits", "grids")]:
+    for chosen in sys.argv[1:] or [name for name in BENCHMARKS if name not in WHEN_NAMED]:
         BENCHMARKS[chosen]()
