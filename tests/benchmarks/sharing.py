@@ -1,6 +1,7 @@
 """What the models of the committed grid share, and whether mixtures that share more do better."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -46,7 +47,7 @@ def measured(made: Path) -> pd.DataFrame:
     return pd.concat(side_by_side(_shared, steps, jobs=2, what="share"), ignore_index=True)
 
 
-def _shared(step) -> pd.DataFrame:  # noqa: ANN001 - a Measurement, imported where it is made
+def _shared(step: Any) -> pd.DataFrame:
     """One model's geometry and directions between its natural and its test domain."""
     import torch
 

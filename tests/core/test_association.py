@@ -65,7 +65,7 @@ def test_joint_correlation_ignores_what_groups_add() -> None:
     first = units + stream.normal(size=(10, 2)) * 0.1
     second = units + stream.normal(size=(10, 2)) * 0.1
     found = joint_spearman(first, second)
-    moved = joint_spearman(first + [0, 100], second - [50, 0])
+    moved = joint_spearman(first + np.array([0, 100]), second - np.array([50, 0]))
     assert found.value == pytest.approx(moved.value) and found.p == moved.p < 0.01
     assert found.low < found.value < found.high <= 1
     # apart from ties, centring is all that makes it differ from the correlation of the cells
