@@ -145,6 +145,22 @@ def test_the_classes_foretold_give_the_width_asked_for() -> None:
 class TestTraps:
     """What looks reasonable, fails; what is done here instead, holds."""
 
+    def test_bootstrap_of_rows_finds_what_is_not_there(self) -> None:
+        """A row drawn twice agrees with itself in both sets: unrelated classes read far above 0."""
+        stream = np.random.default_rng(0)
+        means, lows, covered = [], [], []
+        for _ in range(8):
+            x, y = stream.normal(size=(2, 15, 32))
+            drawn = stream.integers(15, size=(60, 15))
+            boot = [cka(x[rows], y[rows]) for rows in drawn]
+            means.append(np.mean(boot))
+            lows.append(np.quantile(boot, 0.025))
+            left = [cka(np.delete(x, c, 0), np.delete(y, c, 0)) for c in range(15)]
+            spread = jackknife(cka(x, y), left)
+            covered.append(spread.low <= 0 <= spread.high)
+        assert np.mean(means) == pytest.approx(0.66, abs=0.06) and min(lows) > 0.2
+        assert sum(covered) >= 7
+
     def test_spearman_brown_on_cka(self) -> None:
         """Stepping a half's CKA up to full length misses what all pictures give."""
         stream = np.random.default_rng(0)
