@@ -7,7 +7,7 @@ import numpy as np
 from interp.core.errors import NumericsError, SampleError, SpecificationError, check_known
 from interp.probes.cka import u_centred
 from interp.probes.measures import Measure, find_measure
-from interp.probes.rows import varies
+from interp.probes.rows import narrowed, varies
 
 ROWS = ("class mean", "class structure", "picture pair")
 CROSS_VALIDATED = "cross_validated_cka"
@@ -16,7 +16,8 @@ MOST_PAIRS = 8
 
 Build = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """From pictures sorted by class, each class's first place and its count, to a matrix whose inner
-product with another domain's is the measure; several rows of a class stand side by side."""
+product with another domain's is the measure, or to its rows; several rows of a class stand side by
+side."""
 
 
 def title(measure: str) -> str:
@@ -31,7 +32,7 @@ def title(measure: str) -> str:
 
 
 def check_arrangement(measure: str, rows: str, layers: str) -> None:
-    """Refuse what has no null by permuting classes of a matrix, saying what has."""
+    """Refuse rows that a measure cannot take, saying what can."""
     asked = "measure similarity"
     if layers not in ("same", "all"):
         raise SpecificationError(
@@ -41,15 +42,14 @@ def check_arrangement(measure: str, rows: str, layers: str) -> None:
     if measure == CROSS_VALIDATED:
         fits = rows == "class mean"
     else:
-        found = find_measure(measure, asked)
-        fits = found.matrix is not None and (rows != "class structure" or measure == "cka")
+        find_measure(measure, asked)
+        fits = rows != "class structure" or measure == "cka"
     if not fits:
         raise SpecificationError(
             asked,
             f"measure={measure!r} with rows={rows!r}",
-            "a measure that is an inner product of matrices of rows; class structure by cka, "
-            "cross-validated CKA of class means",
-            "call the estimator itself for a raw number",
+            "class structure by cka alone, cross-validated CKA of class means alone",
+            "say rows='class mean', which every measure takes",
         )
 
 
@@ -76,6 +76,22 @@ def _matrix(measure: Measure) -> Callable[[np.ndarray], np.ndarray]:
                 f"measure {measure.title}", f"{len(x)} rows", f"at least {measure.least}", "more"
             )
         return make(_centred(x))
+
+    return build
+
+
+def row_builder(measure: Measure, rows: str, n_pairs: int) -> Build:
+    """The centred rows themselves, for measures that have no matrix.
+
+    Where rotations leave the measure as it is, they stand in no more columns than rows: a measure
+    that is taken thousands of times then costs the same at any width of the features.
+    """
+    places = np.arange(n_pairs)
+
+    def build(x: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        means = rows == "class mean"
+        chosen = _means(x, starts, counts) if means else x[(starts[:, None] + places).ravel()]
+        return narrowed(_centred(chosen)) if measure.rotation else _centred(chosen)
 
     return build
 

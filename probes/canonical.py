@@ -10,8 +10,11 @@ from numpy.typing import ArrayLike
 from interp.core.errors import SampleError, SpecificationError
 from interp.probes.rows import paired_rows
 
+VARIANCE = 0.99
+"""The share of variance that SVCCA keeps, as in Raghu et al. 2017."""
 
-def svcca(x: ArrayLike, y: ArrayLike, *, variance: float = 0.99) -> float:
+
+def svcca(x: ArrayLike, y: ArrayLike, *, variance: float = VARIANCE) -> float:
     """Mean canonical correlation of the principal components that hold most of the variance.
 
     Each set is cut to the fewest principal components with a share `variance` of its variance, and
@@ -31,8 +34,23 @@ def svcca(x: ArrayLike, y: ArrayLike, *, variance: float = 0.99) -> float:
         )
     a, b = paired_rows(x, y, "SVCCA", at_least=4)
     bases = _axes(a, variance), _axes(b, variance)
-    _refuse_forced("SVCCA", len(a), bases)
-    return float(np.linalg.svd(bases[0].T @ bases[1], compute_uv=False).mean())
+    return float(_mean_correlation(*bases, np.arange(len(a))[None])[0])
+
+
+def svcca_in_orders(
+    x: np.ndarray, y: np.ndarray, orders: np.ndarray, deal: np.ndarray
+) -> np.ndarray:
+    """SVCCA of centred features, with the rows of `y` in every order: "order".
+
+    Shapes: `x` "row d_x", `y` "row d_y", `orders` "order row"; no `deal` of the rows is needed.
+    """
+    return _mean_correlation(_axes(x, VARIANCE), _axes(y, VARIANCE), orders)
+
+
+def _mean_correlation(a: np.ndarray, b: np.ndarray, orders: np.ndarray) -> np.ndarray:
+    """Reordering rows reorders scores, so that the components are found once."""
+    _refuse_forced("SVCCA", len(a), (a, b))
+    return np.linalg.svd(a.T @ b[orders], compute_uv=False).mean(axis=-1)
 
 
 def pwcca(x: ArrayLike, y: ArrayLike) -> float:
@@ -48,11 +66,39 @@ def pwcca(x: ArrayLike, y: ArrayLike) -> float:
     1.0
     """
     a, b = paired_rows(x, y, "PWCCA", at_least=4)
-    bases = _axes(a, 1.0), _axes(b, 1.0)
-    _refuse_forced("PWCCA", len(a), bases)
-    turn, correlations, _ = np.linalg.svd(bases[0].T @ bases[1], full_matrices=False)
-    weights = np.abs((bases[0] @ turn).T @ a).sum(axis=1)
-    return float(weights @ correlations / weights.sum())
+    return float(pwcca_in_orders(a, b, np.arange(len(a))[None], np.zeros(len(a)))[0])
+
+
+def pwcca_in_orders(
+    x: np.ndarray, y: np.ndarray, orders: np.ndarray, deal: np.ndarray
+) -> np.ndarray:
+    """PWCCA of centred features, with the rows of `y` in every order: "order".
+
+    Shapes: `x` "row d_x", `y` "row d_y", `orders` "order row"; no `deal` of the rows is needed.
+    """
+    a, b = _axes(x, 1.0), _axes(y, 1.0)
+    _refuse_forced("PWCCA", len(a), (a, b))
+    turn, correlations, _ = np.linalg.svd(a.T @ b[orders], full_matrices=False)
+    weights = np.abs(turn.swapaxes(-1, -2) @ (a.T @ x)).sum(axis=-1)
+    return (weights * correlations).sum(axis=-1) / weights.sum(axis=-1)
+
+
+def svcca_dimensions(centred: np.ndarray) -> int:
+    """How many principal components SVCCA keeps of centred features.
+
+    >>> svcca_dimensions(np.diag([1.0, 1.0, 0.01]))
+    2
+    """
+    return _axes(centred, VARIANCE).shape[1]
+
+
+def pwcca_dimensions(centred: np.ndarray) -> int:
+    """The rank of centred features: PWCCA keeps all of it.
+
+    >>> pwcca_dimensions(np.diag([1.0, 1.0, 0.01]))
+    3
+    """
+    return _axes(centred, 1.0).shape[1]
 
 
 def _axes(centred: np.ndarray, variance: float) -> np.ndarray:

@@ -94,11 +94,42 @@ def minibatch_cka(x: ArrayLike, y: ArrayLike, *, batch_size: int = 256, seed: in
             "raise batch_size",
         )
     a, b = paired_rows(x, y, "minibatch CKA", at_least=4)
-    order = rng("minibatches", seed).permutation(len(a))
-    # at most as many batches as have four rows each
-    n_batches = min(-(-len(a) // batch_size), len(a) // 4)
+    return _from_batches(a, b, dealt_batches(len(a), batch_size=batch_size, seed=seed))
+
+
+def dealt_batches(n: int, *, batch_size: int = 256, seed: int = 0) -> np.ndarray:
+    """The batch of each of n rows, dealt at random; at most as many as have four rows each.
+
+    >>> np.bincount(dealt_batches(10, batch_size=4)).tolist()
+    [5, 5]
+    """
+    n_batches = min(-(-n // batch_size), n // 4)
+    batch = np.empty(n, dtype=int)
+    for place, rows in enumerate(
+        np.array_split(rng("minibatches", seed).permutation(n), n_batches)
+    ):
+        batch[rows] = place
+    return batch
+
+
+def minibatch_in_orders(
+    x: np.ndarray, y: np.ndarray, orders: np.ndarray, deal: np.ndarray
+) -> np.ndarray:
+    """Minibatch CKA of centred features, with the rows of `y` in every order: "order".
+
+    Shapes: `x` "row d_x", `y` "row d_y", `orders` "order row", `deal` "row" the batch of each row.
+
+    >>> x = np.random.default_rng(0).normal(size=(12, 3))
+    >>> minibatch_in_orders(x, x, np.arange(12)[None], dealt_batches(12)).round(6).tolist()
+    [1.0]
+    """
+    return np.array([_from_batches(x, y[order], deal) for order in orders])
+
+
+def _from_batches(a: np.ndarray, b: np.ndarray, batch: np.ndarray) -> float:
     terms = np.zeros(3)
-    for rows in np.array_split(order, n_batches):
+    for each in range(batch.max() + 1):
+        rows = np.flatnonzero(batch == each)
         p, q = (side[rows] - side[rows].mean(axis=0) for side in (a, b))
         n = len(rows)
         # an average in which every row weighs the same

@@ -1,4 +1,4 @@
-"""Two domains compared at every pair of sites: value, null, halves, and each class left out."""
+"""Two domains compared at pairs of sites: value, null, halves, and each class left out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,42 +10,20 @@ from interp.probes.arrangements import CROSS_VALIDATED, MOST_PAIRS, builder
 from interp.probes.features import Features
 from interp.probes.grams import across, class_grams, expected, permuted, within
 from interp.probes.halves import artist_halves, halved_classes, meeting_halves, n_drawings
+from interp.probes.measured import Dealt, Design, Measured
 from interp.probes.measures import MEASURES
 from interp.probes.permutations import max_t
+from interp.probes.reordered import by_reordering
 
 LEAST_CLASSES = 5
 """Four for the unbiased estimator, and one to leave out."""
 
 
 @dataclass(frozen=True)
-class Design:
-    """What is asked of every pair of domains."""
-
-    measure: str
-    rows: str
-    n_splits: int
-    n_permutations: int
-    seed: int
-
-    @property
-    def exact(self) -> bool:
-        """Whether leaving a class out has a closed form: for linear CKA of class means."""
-        return self.rows == "class mean" and self.measure == "cka"
-
-    @property
-    def zero(self) -> bool:
-        """Whether the mean over permutations of classes is 0 by construction."""
-        debiased = self.measure == CROSS_VALIDATED or MEASURES[self.measure].zero
-        return self.rows != "picture pair" and debiased
-
-
-@dataclass(frozen=True)
 class Comparison:
-    """Two domains compared at every pair of sites.
+    """Two domains compared, with counts of what was compared.
 
-    value, null: "site site"; with a class left out: "class site site"; within (a domain's halves):
-    "site", within_left: "class site"; p: "2 site site", adjusted over all cells and over the
-    diagonal; failed: why a site cannot be measured, in each domain.
+    p: "2 site site", adjusted over all pairs of sites and over sites with themselves.
     """
 
     a: str
@@ -54,18 +32,30 @@ class Comparison:
     n_pictures: int
     n_drawings: int
     left_out: int
-    failed: tuple[np.ndarray, np.ndarray]
-    value: np.ndarray
-    value_left: np.ndarray
-    null: np.ndarray
-    null_left: np.ndarray
-    within: tuple[np.ndarray, np.ndarray]
-    within_left: tuple[np.ndarray, np.ndarray]
+    found: Measured
     p: np.ndarray
 
 
 def compare(features: Features, other: Features, a: str, b: str, design: Design) -> Comparison:
-    """Compare every site of A with every site of B, A seen by one model and B by the other."""
+    """Compare sites of A with sites of B, A seen by one model and B by the other."""
+    dealt = _dealt(features, other, a, b, design)
+    classes, labels = dealt.classes, dealt.frame["label"]
+    used = np.any([deal >= 0 for deal in dealt.deals], axis=0) & labels.isin(classes).to_numpy()
+    counts = {
+        "n_pictures": int(used.sum()),
+        "n_drawings": n_drawings(dealt.frame[used]),
+        "left_out": len(set(labels)) - len(classes),
+    }
+    why = _too_few(len(classes), dealt.size, design)
+    if why:
+        found = Measured.nothing(len(features.sites), len(other.sites), len(classes), 0, why)
+        blank = np.full((2, *found.value.shape), np.nan)
+        return Comparison(a, b, classes, **counts, found=found, p=blank)
+    found = _by_matrix(dealt, design) if design.by_matrix else by_reordering(dealt, design)
+    return Comparison(a, b, classes, **counts, found=found, p=_adjusted(found))
+
+
+def _dealt(features: Features, other: Features, a: str, b: str, design: Design) -> Dealt:
     rows = np.flatnonzero(features.frame["domain"].isin([a, b]).to_numpy())
     frame = features.frame.iloc[rows].reset_index(drop=True)
     both = list(dict.fromkeys([a, b]))
@@ -74,20 +64,35 @@ def compare(features: Features, other: Features, a: str, b: str, design: Design)
         for split in range(design.n_splits)
     ]
     classes = halved_classes(frame, deals, (a, b))
-    used = np.any([deal >= 0 for deal in deals], axis=0) & frame["label"].isin(classes).to_numpy()
-    counts = {
-        "n_pictures": int(used.sum()),
-        "n_drawings": n_drawings(frame[used]),
-        "left_out": len(set(frame["label"])) - len(classes),
-    }
-    if len(classes) < LEAST_CLASSES:
-        return _nothing(features, other, a, b, classes, counts)
-    build = builder(design.measure, design.rows, _pairs(frame, deals, (a, b), classes))
-    meetings = meeting_halves(frame, a, b)
+    paired = design.rows == "picture pair" and len(classes) > 0
+    size = _pairs(frame, deals, (a, b), classes) if paired else 1
+    sides = ((features, a), (other, b))
+    return Dealt(sides, rows, frame, deals, classes, meeting_halves(frame, a, b), size)
+
+
+def _too_few(n_classes: int, size: int, design: Design) -> str:
+    """Why so few classes cannot be compared, one being left out at a time; or nothing."""
+    if n_classes < LEAST_CLASSES:
+        return (
+            f"{n_classes} classes with pictures by two artists in both domains, "
+            f"at least {LEAST_CLASSES} are needed"
+        )
+    if design.measure == CROSS_VALIDATED:
+        return ""
+    found = MEASURES[design.measure]
+    needed = -(-found.least // size) + 1
+    if design.rows == "class structure" or n_classes >= needed:
+        return ""
+    return f"{n_classes} classes; {found.title} needs {needed}, with one to leave out"
+
+
+def _by_matrix(dealt: Dealt, design: Design) -> Measured:
+    """A measure that is an inner product of matrices, all pairs of sites at once."""
+    classes, meetings = dealt.classes, dealt.meetings
+    build = builder(design.measure, design.rows, dealt.size)
 
     def stacks(kept: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-        sides = ((features, a), (other, b))
-        return [class_grams(each, rows, frame, deals, d, kept, build) for each, d in sides]
+        return [class_grams(dealt, side, kept, build) for side in (0, 1)]
 
     (first, failed_a), (second, failed_b) = stacks(classes)
     value, value_left = across(first, second, meetings)
@@ -103,13 +108,11 @@ def compare(features: Features, other: Features, a: str, b: str, design: Design)
         ends = [(ends[0][0], left_a), (ends[1][0], left_b)]
     if design.zero:  # what rounding left of it would pass for a ceiling above the null
         null, null_left = np.zeros_like(null), np.zeros_like(null_left)
-    drawn = permuted(first, second, meetings, design.n_permutations, design.seed, len(classes))
-    return Comparison(
-        a, b, classes, **counts,
-        failed=(failed_a, failed_b),
+    return Measured(
+        failed=(failed_a, failed_b), refused=np.full(value.shape, "", dtype=object),
         value=value, value_left=value_left, null=null, null_left=null_left,
         within=(ends[0][0], ends[1][0]), within_left=(ends[0][1], ends[1][1]),
-        p=_adjusted(value, drawn, failed_a != "", failed_b != ""),
+        drawn=permuted(first, second, meetings, design.n_permutations, design.seed, len(classes)),
     )  # fmt: skip
 
 
@@ -140,28 +143,13 @@ def _pairs(
     return fewest
 
 
-def _adjusted(
-    value: np.ndarray, drawn: np.ndarray, failed_a: np.ndarray, failed_b: np.ndarray
-) -> np.ndarray:
+def _adjusted(found: Measured) -> np.ndarray:
     """Adjusted p, "2 site site": max-T over all pairs of sites, then over sites with themselves."""
-    good = ~(failed_a[:, None] | failed_b[None, :])
+    value, drawn = found.value, found.drawn
+    good = (found.refused == "") & (found.failed[0][:, None] == "") & (found.failed[1] == "")
+    good &= np.isfinite(value)
     p, p_same = np.full(value.shape, np.nan), np.full(value.shape, np.nan)
     p[good] = max_t(value[good], drawn[:, good])
     same = good & np.eye(*value.shape, dtype=bool)
     p_same[same] = max_t(value[same], drawn[:, same])
     return np.stack([p, p_same])
-
-
-def _nothing(
-    features: Features, other: Features, a: str, b: str, classes: list[str], counts: dict[str, int]
-) -> Comparison:
-    n, m, k = len(features.sites), len(other.sites), len(classes)
-    blank, left = np.full((n, m), np.nan), np.full((k, n, m), np.nan)
-    edges = np.full(n, np.nan), np.full(m, np.nan)
-    return Comparison(
-        a, b, classes, **counts,
-        failed=(np.full(n, "", dtype=object), np.full(m, "", dtype=object)),
-        value=blank, value_left=left, null=blank, null_left=left,
-        within=edges, within_left=(np.full((k, n), np.nan), np.full((k, m), np.nan)),
-        p=np.stack([blank, blank]),
-    )  # fmt: skip

@@ -4,53 +4,57 @@ A CKA of debiased Gram matrices is their inner product once each has length 1, s
 (deals of artists x halves x sites) are compared by matrix products.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
 from interp.core.errors import InterpError
 from interp.probes.arrangements import Build
-from interp.probes.features import Features
+from interp.probes.measured import Dealt
 from interp.probes.permutations import class_permutations
 
 
-def class_grams(
-    features: Features,
-    rows: np.ndarray,
-    frame: pd.DataFrame,
-    deals: Sequence[np.ndarray],
-    domain: str,
-    classes: list[str],
-    build: Build,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The matrices to compare: "split half site row row", as `build` makes them of pictures.
-
-    Also why there are none, per site: empty where there are. Their matrices are 0.
-    """
-    code = pd.Index(classes).get_indexer(frame["label"].to_numpy(object))
-    here = (frame["domain"] == domain).to_numpy() & (code >= 0)
-    reasons = np.full(len(features.sites), "", dtype=object)
-    grams: np.ndarray | None = None
-    for split, deal in enumerate(deals):
+def pictured(
+    dealt: Dealt, side: int, classes: list[str]
+) -> Iterator[tuple[tuple[int, int, int], np.ndarray, np.ndarray, np.ndarray]]:
+    """One side's pictures by deal, half and site: sorted by class, with what `Build` needs."""
+    features, domain = dealt.sides[side]
+    code = pd.Index(classes).get_indexer(dealt.frame["label"].to_numpy(object))
+    here = (dealt.frame["domain"] == domain).to_numpy() & (code >= 0)
+    for split, deal in enumerate(dealt.deals):
         for half in (0, 1):
             chosen = np.flatnonzero(here & (deal == half))
             chosen = chosen[np.argsort(code[chosen], kind="stable")]
             counts = np.bincount(code[chosen], minlength=len(classes))
             starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
             for place, site in enumerate(features.sites):
-                picked = features.values[site][rows[chosen]].astype(np.float64)
-                try:
-                    gram = build(picked, starts, counts)
-                except InterpError as error:
-                    reasons[place] = error.given
-                    continue
-                if grams is None:
-                    grams = np.zeros((len(deals), 2, len(features.sites), *gram.shape))
-                grams[split, half, place] = gram
+                picked = features.values[site][dealt.rows[chosen]].astype(np.float64)
+                yield (split, half, place), picked, starts, counts
+
+
+def class_grams(
+    dealt: Dealt, side: int, classes: list[str], build: Build
+) -> tuple[np.ndarray, np.ndarray]:
+    """The matrices to compare: "split half site row row", as `build` makes them of pictures.
+
+    Also why there are none, per site: empty where there are. Their matrices are 0.
+    """
+    n_sites = len(dealt.sides[side][0].sites)
+    reasons = np.full(n_sites, "", dtype=object)
+    grams: np.ndarray | None = None
+    for at, picked, starts, counts in pictured(dealt, side, classes):
+        try:
+            gram = build(picked, starts, counts)
+        except InterpError as error:
+            reasons[at[2]] = error.given
+            continue
+        if grams is None:
+            grams = np.zeros((len(dealt.deals), 2, n_sites, *gram.shape))
+        grams[at] = gram
     if grams is None:
         n = len(classes)
-        grams = np.zeros((len(deals), 2, len(features.sites), n, n))
+        grams = np.zeros((len(dealt.deals), 2, n_sites, n, n))
     grams[:, :, reasons != ""] = 0
     return grams, reasons
 

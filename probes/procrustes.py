@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from interp.probes.rows import paired_rows
+from interp.probes.rows import narrowed, paired_rows
 
 
 def procrustes(x: ArrayLike, y: ArrayLike) -> float:
@@ -23,25 +23,20 @@ def procrustes(x: ArrayLike, y: ArrayLike) -> float:
     1.0
     """
     a, b = paired_rows(x, y, "Procrustes similarity", at_least=2)
-    return nuclear_overlap(unit_rows(a), unit_rows(b))
+    return float(procrustes_in_orders(a, b, np.arange(len(a))[None], np.zeros(len(a)))[0])
 
 
-def unit_rows(centred: np.ndarray) -> np.ndarray:
-    """Features of Frobenius norm 1, in no more columns than rows; the geometry is unchanged.
+def procrustes_in_orders(
+    x: np.ndarray, y: np.ndarray, orders: np.ndarray, deal: np.ndarray
+) -> np.ndarray:
+    """Procrustes similarity of centred features, with the rows of `y` in every order: "order".
 
-    >>> unit_rows(np.eye(2, 7) * 3).shape
-    (2, 2)
+    Shapes: `x` "row d_x", `y` "row d_y", `orders` "order row"; no `deal` of the rows is needed.
+
+    >>> orders = np.array([[0, 1, 2], [1, 0, 2]])
+    >>> x = np.diag([1.0, 2.0, 3.0])
+    >>> procrustes_in_orders(x, x, orders, np.zeros(3)).round(3).tolist()
+    [1.0, 0.929]
     """
-    narrow = centred
-    if centred.shape[1] > len(centred):
-        narrow = np.asarray(np.linalg.qr(centred.T, mode="r")).T
-    return narrow / np.linalg.norm(narrow)
-
-
-def nuclear_overlap(x: np.ndarray, y: np.ndarray) -> float:
-    """|X'Y|_*, the sum of singular values.
-
-    >>> round(nuclear_overlap(unit_rows(np.eye(3)), unit_rows(np.eye(3))), 6)
-    1.0
-    """
-    return float(np.linalg.svd(x.T @ y, compute_uv=False).sum())
+    a, b = (narrowed(side) / np.linalg.norm(side) for side in (x, y))
+    return np.linalg.svd(a.T @ b[orders], compute_uv=False).sum(axis=-1)

@@ -62,3 +62,14 @@ def refuse_nan(x: np.ndarray, asked: str) -> None:
 def varies(centred: np.ndarray, magnitude: float) -> bool:
     """Whether centred features differ between rows by more than rounding."""
     return bool(np.abs(centred).max(initial=0.0) > 1e-10 * magnitude)
+
+
+def narrowed(centred: np.ndarray) -> np.ndarray:
+    """The same geometry in no more columns than rows.
+
+    >>> narrowed(np.eye(2, 7) * 3).shape
+    (2, 2)
+    """
+    if centred.shape[1] <= len(centred):
+        return centred
+    return np.asarray(np.linalg.qr(centred.T, mode="r")).T

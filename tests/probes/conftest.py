@@ -38,6 +38,7 @@ def plant(
     offset: float = 0.0,
     sites: int = 1,
     domains: tuple[str, ...] = ("real", "sketch"),
+    pictures: pd.DataFrame | None = None,
 ) -> Features:
     """Class means share a `sharing` part of their variance with those of the first domain.
 
@@ -45,7 +46,7 @@ def plant(
     `drawing` in a way that is the same in every domain (rotated along).
     """
     stream = np.random.default_rng(seed)
-    frame = make_frame(n_classes, domains)
+    frame = make_frame(n_classes, domains) if pictures is None else pictures
     label, hand = pd.factorize(frame["label"])[0], pd.factorize(frame["drawing"])[0]
     values = {}
     for site in range(sites):

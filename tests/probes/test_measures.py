@@ -215,7 +215,10 @@ class TestContract:
 
     def test_rotation_is_as_declared(self, measure: Measure) -> None:
         x, y = self.sides(measure)
-        moved = abs(measure.estimate(x, turned(y)) - measure.estimate(x, y))
+        plain = measure.estimate(x, y)
+        moved = max(
+            abs(measure.estimate(x, turned(y)) - plain), abs(measure.estimate(turned(x), y) - plain)
+        )
         assert (moved < 1e-9) == measure.rotation
 
     def test_order_of_the_rows_is_as_declared(self, measure: Measure) -> None:
@@ -247,6 +250,18 @@ class TestContract:
         a, b = (measure.matrix(centred_rows(side, "test")) for side in (x, y))
         assert np.linalg.norm(a) == pytest.approx(1)
         assert (a * b).sum() == pytest.approx(measure.estimate(x, y), abs=1e-12)
+
+    def test_has_a_matrix_or_takes_many_orders_at_once(self, measure: Measure) -> None:
+        assert (measure.matrix is None) != (measure.in_orders is None)
+        if measure.in_orders is None:
+            return
+        x, y = (centred_rows(side, "test") for side in self.sides(measure))
+        stream = np.random.default_rng(0)
+        orders = np.stack([np.arange(40), *(stream.permutation(40) for _ in range(4))])
+        deal = np.zeros(40, dtype=int) if measure.deal is None else measure.deal(np.arange(40))
+        found = measure.in_orders(x, y, orders, deal)
+        expected = [measure.estimate(x, y[order]) for order in orders]
+        np.testing.assert_allclose(found, expected, atol=1e-9)
 
     def test_refuses_what_it_cannot_measure(self, measure: Measure) -> None:
         x, y = self.sides(measure)
