@@ -18,11 +18,11 @@ from interp.core.errors import (
     SiteError,
     SpecificationError,
     check_known,
-    listed,
 )
 from interp.core.images import ImageTable, Preprocess
 from interp.core.model import Tower
 from interp.core.progress import track
+from interp.probes.pooling import tokens, untokens
 
 Edit = Callable[[Tensor, np.ndarray], Tensor]
 """Takes features "picture token feature" (one token where they are pooled) and the pictures' row
@@ -34,15 +34,16 @@ Classifier = Callable[[Tensor], Tensor]
 AS_IT_IS = "as it is"
 """The edit that changes nothing."""
 
-EDITED = ("mean", "class", "token")
-"""Which rows an edit sees: the mean over tokens or places, the class token, or each of them."""
+EDITED = ("mean", "class", "space", "token")
+"""What an edit sees, as `POOLS` has it: the mean over tokens or places, the class token, the mean
+of the tokens after it, or each of them. Weights of attention are not an edit's to follow."""
 
 
 def edited(activation: Tensor, axes: tuple[str, ...], pool: str, change: Edit) -> Tensor:
     """An activation whose features became what `change` makes of those of pictures 0, 1, ...
 
     `pool="mean"` moves all tokens (or places of a map) alike, so that their mean is what was asked
-    for; `"class"` moves the first token; `"token"` each token by itself.
+    for, `"space"` all but the first; `"class"` moves the first token; `"token"` each by itself.
 
     >>> map_ = torch.tensor([[[[1.0, 3.0]]]])  # one channel, one row, two columns: its mean is 2
     >>> axes = ("batch", "channel", "row", "column")
@@ -50,27 +51,18 @@ def edited(activation: Tensor, axes: tuple[str, ...], pool: str, change: Edit) -
     [[[[11.0, 13.0]]]]
     """
     check_known("edit a site", "pool", [pool], EDITED, SpecificationError)
-    if axes[:1] != ("batch",) or activation.ndim != len(axes):
-        raise SiteError(
-            "edit a site", f"shape {tuple(activation.shape)} with the axes {listed(axes)}",
-            "a row per picture, so that `batch` comes first", "choose another site",
-        )  # fmt: skip
-    spread = [place for place, axis in enumerate(axes) if axis in ("pos", "query", "row", "column")]
-    kept = [place for place in range(1, len(axes)) if place not in spread]
-    turned = activation.permute(0, *spread, *kept)
-    tokens = (
-        turned.flatten(1 + len(spread)).flatten(1, -2) if spread else turned.flatten(1)[:, None]
-    )
-    rows = np.arange(len(activation))
+    all_of_them = tokens(activation, axes)
+    rows, n = np.arange(len(activation)), all_of_them.shape[1]
+    is_map = bool({"row", "column"} & set(axes))
     if pool == "token":
-        moved = change(tokens, rows)
-    elif pool == "class" and {"pos", "query"} & set(axes):
-        moved = torch.cat([change(tokens[:, :1], rows), tokens[:, 1:]], dim=1)
-    else:
-        mean = tokens.mean(dim=1, keepdim=True)
-        moved = tokens + (change(mean, rows) - mean)
-    back = np.argsort([0, *spread, *kept]).tolist()
-    return moved.reshape(turned.shape).permute(*back)
+        return untokens(change(all_of_them, rows), activation, axes)
+    seen = slice(None)
+    if not is_map and n > 1 and pool in ("class", "space"):
+        seen = slice(0, 1) if pool == "class" else slice(1, None)
+    mean = all_of_them[:, seen].mean(dim=1, keepdim=True)
+    moved = all_of_them.clone()
+    moved[:, seen] += change(mean, rows) - mean
+    return untokens(moved, activation, axes)
 
 
 @dataclass(frozen=True)

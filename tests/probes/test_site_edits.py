@@ -31,28 +31,28 @@ AXES = {
 
 
 @pytest.mark.parametrize("axes", AXES, ids=" ".join)
-@pytest.mark.parametrize("pool", ["mean", "class", "token"])
+@pytest.mark.parametrize("pool", ["mean", "class", "space", "token"])
 class TestEdited:
     def test_gives_the_pooled_features_that_were_asked_for(self, axes, pool) -> None:
         x = torch.randn(AXES[axes], generator=torch.Generator().manual_seed(0)).double()
         wanted = torch.arange(18.0).double().view(3, 1, 6)
         moved = edited(x, axes, pool, lambda features, rows: wanted[rows].expand_as(features))
-        how = "class" if pool == "class" else "mean"
+        how = "mean" if pool == "token" else pool
         torch.testing.assert_close(pooled(moved, axes, how), wanted[:, 0])
 
     def test_leaves_the_rest_alone(self, axes, pool) -> None:
         x = torch.randn(AXES[axes], generator=torch.Generator().manual_seed(0)).double()
         torch.testing.assert_close(edited(x, axes, pool, lambda f, rows: f), x)
         moved = edited(x, axes, pool, lambda f, rows: f + 1) - x
-        one_token = pool == "class" and {"pos", "query"} & set(axes)
-        assert (moved > 0.5).double().mean() == (0.25 if one_token else 1.0)
+        share = {"class": 0.25, "space": 0.75} if {"pos", "query"} & set(axes) else {}
+        assert (moved > 0.5).double().mean() == share.get(pool, 1.0)
 
 
 def test_edits_refuse_other_pools_and_axes() -> None:
     with pytest.raises(SpecificationError, match="pool"):
         edited(torch.ones(1, 2), ("batch", "d_embed"), "max", lambda f, rows: f)
     with pytest.raises(SiteError, match="row per picture"):
-        edited(torch.ones(1, 2), ("d_embed",), "mean", lambda f, rows: f)
+        edited(torch.ones(2), ("d_embed",), "mean", lambda f, rows: f)
 
 
 class Add(nn.Module):
