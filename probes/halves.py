@@ -154,7 +154,7 @@ def _deal(
     for artist in np.lexsort((rank, -(counts > 0).sum(axis=1), free)):
         zero, one = filled[:, counts[artist] > 0].sum(axis=1)
         side = int(coin[artist]) if np.isclose(zero, one) else int(one < zero)
-        dealt[artist] = side = given.get(artists[artist], side)
+        dealt[artist] = side = given.get(str(artists[artist]), side)
         filled[side] += share[artist]
     return dealt[code]
 
