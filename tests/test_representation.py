@@ -4,8 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from interp import representation
@@ -83,12 +81,3 @@ def test_analysis_has_bounds(changes: dict[str, int]) -> None:
 def test_a_tower_without_middle_sites_is_known() -> None:
     assert not has_middle({"hook_embedding": 0.5, "stem.hook_pool": 0.1})
     assert has_middle({"blocks.1.hook_resid_post": 0.5})
-
-
-def test_selectivity_is_adjusted_over_sites(subject: Subject, small_images: ImageTable) -> None:
-    some = small_images.select(split="analysis")
-    table = layers(subject, features(subject, some), pair=("real", "sketch"), analysis=BRIEF)
-    rows: pd.DataFrame = table["selectivity"].query("domain == 'real'")
-    smallest = rows.loc[rows["p"].idxmin()]
-    assert smallest["p_adjusted"] == pytest.approx(min(1.0, len(rows) * smallest["p"]))
-    assert (rows["p_adjusted"] >= rows["p"] - 1e-12).all() and np.isfinite(rows["p"]).all()

@@ -70,3 +70,15 @@ def test_bad_data_get_a_reason_or_an_error(planted) -> None:
     assert np.isnan(frame.loc["sketch", "value"]) and frame.loc["real", "value"] > 0.3
     flat = replace(features, values={"site0": np.full_like(features.values["site0"], 0.3)})
     assert selective(flat)["reason"].str.contains("constant features").all()
+
+
+def test_p_is_adjusted_over_the_sites_of_a_domain(planted) -> None:
+    features = planted(1.0, n_classes=8, noise=3.0)
+    stream = np.random.default_rng(3)
+    noise = stream.normal(size=features.values["site0"].shape).astype(np.float32)
+    two = replace(features, values={"site0": features.values["site0"], "noise": noise})
+    for _, rows in selective(two, domains=["real", "sketch"]).groupby("domain"):
+        smaller, larger = rows.sort_values("p")[["p", "p_adjusted"]].to_numpy()
+        assert smaller[1] == pytest.approx(min(1.0, 2 * smaller[0]))
+        assert larger[1] == pytest.approx(min(1.0, max(larger[0], smaller[1])))
+        assert set(rows["family"]) == {"2 sites of a domain"}
