@@ -12,12 +12,9 @@ from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.probes.features import Features
 from interp.probes.layer_grams import gram_hsic, minibatch_hsic
-from interp.probes.layer_sums import LayerSums, refuse_constant, refuse_few
+from interp.probes.layer_sums import ROWS, LayerSums, refuse_constant, refuse_few
 from interp.probes.measures import Measure, find_measure
 from interp.probes.rows import paired_rows
-
-ROWS = 2048
-"""Pictures per update of the sums: adding a batch's products costs as much for few as for many."""
 
 
 def layer_similarity(

@@ -20,11 +20,13 @@ from typing import Any
 
 from tests.benchmarks.dictionaries import dictionaries
 from tests.benchmarks.grids import grids
-from tests.benchmarks.layers import layers
+from tests.benchmarks.layers import layers, many
 from tests.benchmarks.mixing import mix
 from tests.benchmarks.opening import open_
+from tests.benchmarks.peers import peers
 from tests.benchmarks.probing import probe_grid, probe_power
 from tests.benchmarks.sharing import sharing
+from tests.benchmarks.streaming import stream
 from tests.benchmarks.training import train, vits
 
 FOLDER = Path("interp-report") / "benchmarks"
@@ -155,6 +157,9 @@ BENCHMARKS = {
     "probes": probe_grid,
     "power": probe_power,
     "layers": layers,
+    "many": many,
+    "peers": peers,
+    "stream": stream,
     "study": study,
     "seeds": seeds,
     "grids": grids,

@@ -102,7 +102,7 @@ def alternate(arms: Arms, rounds: int) -> dict[str, tuple[float, float, float]]:
     }
 
 
-def _open_clip(shape: dict[str, int]) -> Any:
+def bare_clip(shape: dict[str, int]) -> Any:
     from open_clip.model import CLIP
 
     vision: Any = {
@@ -122,7 +122,7 @@ def _ours(shape: dict[str, int], x: Any) -> Arms:
     from interp.models.selection import Keep
     from interp.models.towers import open_tower
 
-    model = _open_clip(shape)
+    model = bare_clip(shape)
     # wrappers of the same weights: two have buffers, and stay hooked between runs
     tower, other, third = (open_tower(model, "visual") for _ in range(3))
     fused = [s for s in tower.sites if not s.endswith((*ON_DEMAND, "hook_pattern"))]
@@ -180,7 +180,7 @@ def _prisma(shape: dict[str, int], x: Any) -> Arms:
     )
     from vit_prisma.models.base_vit import HookedViT  # type: ignore[import-not-found]
 
-    model = _open_clip(shape)
+    model = bare_clip(shape)
     config = HookedViTConfig(
         n_layers=shape["layers"],
         d_model=shape["width"],

@@ -149,11 +149,62 @@ def test_reading_the_sums_leaves_them_as_they_were() -> None:
     np.testing.assert_allclose(sums.cka(), summed(values).cka(), atol=1e-6, rtol=0)
 
 
-def test_memory_of_the_sums_does_not_grow_with_the_pictures() -> None:
-    def held(sums: LayerSums) -> int:
-        return sum(tensor.numel() for tensor in sums._tensors())
+def test_memory_of_the_sums_does_not_grow_with_the_pictures(monkeypatch) -> None:
+    monkeypatch.setattr("interp.probes.layer_sums.ROWS", 200)
+    sums = LayerSums({"layer0": 12, "layer1": 13})
 
-    assert held(summed(layered(2000, layers=2))) == held(summed(layered(20, layers=2)))
+    def held() -> tuple[int, int]:
+        waiting = sum(len(parts[0]) for parts in sums.waiting)
+        return sum(tensor.numel() for tensor in sums._tensors()), waiting
+
+    sizes, waiting = set(), []
+    for start in range(0, 2000, 64):
+        sums.update({name: m[start : start + 64] for name, m in layered(2000, layers=2).items()})
+        sizes.add(held()[0])
+        waiting.append(held()[1])
+    assert len(sizes) == 1
+    assert max(waiting) == 192 and min(waiting) == 0  # they gather, and are added up
+
+
+@pytest.mark.parametrize("rows", [1, 100, 128])
+def test_pictures_that_wait_for_others_count_the_same(rows: int, monkeypatch) -> None:
+    values = doubled(layered(300, mean=10.0))
+    all_wait = summed(values)
+    monkeypatch.setattr("interp.probes.layer_sums.ROWS", rows)
+    at_once = summed(values)
+    assert all_wait.waiting and len(at_once.waiting) < len(all_wait.waiting)
+    np.testing.assert_allclose(all_wait.cka(), plain(values, values), atol=1e-12, rtol=0)
+    np.testing.assert_allclose(at_once.cka(), all_wait.cka(), atol=1e-12, rtol=0)
+
+
+def test_pictures_that_wait_are_not_those_of_a_buffer_filled_anew() -> None:
+    values = doubled(layered(200))
+    sums = LayerSums({name: matrix.shape[1] for name, matrix in values.items()})
+    buffer = {name: np.empty((50, matrix.shape[1])) for name, matrix in values.items()}
+    for start in range(0, 200, 50):
+        for name, matrix in values.items():
+            buffer[name][:] = matrix[start : start + 50]
+        sums.update(buffer)
+    np.testing.assert_allclose(sums.cka(), plain(values, values), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("rows", [1, 10**6])
+def test_another_origin_gives_the_sums_of_pictures_about_it(rows: int, monkeypatch) -> None:
+    """The second way: every sum made anew, of rows less the new origin."""
+    monkeypatch.setattr("interp.probes.layer_sums.ROWS", rows)
+    values = doubled(layered(50, width=5, layers=3))
+    sums = summed(values, batch=20)
+    origin = [torch.full_like(at, 0.7) + at for at in sums.origin]
+    sums._move(origin)
+    x = [torch.from_numpy(m) - at for m, at in zip(values.values(), origin, strict=True)]
+    a = torch.stack([part.square().sum(dim=1) for part in x])
+    for i, part in enumerate(x):
+        torch.testing.assert_close(sums.total[i], part.sum(dim=0))
+        torch.testing.assert_close(sums.weighted[i], a @ part)
+    for (i, j), product in sums.cross.items():
+        torch.testing.assert_close(product, x[i].T @ x[j])
+    torch.testing.assert_close(sums.lengths, a @ a.T)
+    torch.testing.assert_close(sums.length, a.sum(dim=1))
 
 
 def test_minibatches_are_those_of_the_plain_estimator() -> None:
