@@ -1,8 +1,12 @@
 """What causes what: patch activations from one run into another and measure what changes."""
 
+from interp.circuits.attribution import METHODS, Attribution, attribute
 from interp.circuits.chain import Chain
+from interp.circuits.discovery import DISCOVERERS, Runs, discover
 from interp.circuits.donors import draw_transplants, other_class
 from interp.circuits.effects import effects, localise
+from interp.circuits.faithfulness import faithfulness, minimality
+from interp.circuits.graphs import Circuit
 from interp.circuits.metrics import METRICS, Classifier, Metric, Target
 from interp.circuits.patching import (
     get_act_patch_attn_head_k_all_pos,
@@ -21,17 +25,29 @@ from interp.circuits.patching import (
     get_act_patch_resid_mid,
     get_act_patch_resid_pre,
 )
+from interp.circuits.paths import edge_effects, path_patch
 from interp.circuits.sweep import sweep
 from interp.circuits.transplant import transplant
+from interp.circuits.wiring import Wiring, wire
 
 __all__ = [
+    "DISCOVERERS",
+    "METHODS",
     "METRICS",
+    "Attribution",
     "Chain",
+    "Circuit",
     "Classifier",
     "Metric",
+    "Runs",
     "Target",
+    "Wiring",
+    "attribute",
+    "discover",
     "draw_transplants",
+    "edge_effects",
     "effects",
+    "faithfulness",
     "get_act_patch_attn_head_k_all_pos",
     "get_act_patch_attn_head_k_by_pos",
     "get_act_patch_attn_head_out_all_pos",
@@ -48,7 +64,10 @@ __all__ = [
     "get_act_patch_resid_mid",
     "get_act_patch_resid_pre",
     "localise",
+    "minimality",
     "other_class",
+    "path_patch",
     "sweep",
     "transplant",
+    "wire",
 ]

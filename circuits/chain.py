@@ -3,7 +3,7 @@
 It is what the examples here run on, and a way to bring a model of one's own.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,28 @@ class _Block(HookedRootModule):
     def forward(self, stream: Tensor) -> Tensor:
         stream = self.hook_resid_pre(stream)
         return self.hook_resid_post(stream + self.hook_mlp_out(self.body(stream)))
+
+
+class _Link:
+    """A block as a circuit sees it: one reader, one writer."""
+
+    def __init__(self, body: Any, layer: int) -> None:
+        self.body, self.layer = body, layer
+        self.reads, self.writes = (
+            f"blocks.{layer}.hook_resid_pre",
+            f"blocks.{layer}.hook_mlp_out",
+        )
+        self.readers = self.writers = (f"m{layer}",)
+        self.places: tuple[tuple[str, Mapping[str, int]], ...] = ((self.writes, {}),)
+
+    def write(self, activation: Tensor) -> Tensor:
+        return activation[:, None]
+
+    def read(self, reader: int, stream: Tensor) -> Tensor:
+        return self.body(stream)
+
+    def run(self, streams: Tensor, tokens: Tensor | None = None) -> Tensor:
+        return self.body(streams[:, 0])[:, None]
 
 
 class Chain(HookedRootModule):
@@ -68,6 +90,11 @@ class Chain(HookedRootModule):
     def n_layers(self) -> int:
         """How many blocks the chain has."""
         return len(self.blocks)
+
+    @property
+    def components(self) -> list[_Link]:
+        """Its blocks, each a reader and a writer called `m` and its number."""
+        return [_Link(block.body, layer) for layer, block in enumerate(self.blocks)]
 
     def axes(self, site: str) -> tuple[str, ...]:
         """The axes of a site's activation."""

@@ -12,6 +12,7 @@ from transformer_lens.hook_points import HookPoint
 from interp.core.errors import ShapeError, SpecificationError
 from interp.models.attention import HookedAttention, Mask
 from interp.models.hooked import HookedTower, hooked, only_heard, share
+from interp.models.wiring import Heads, Perceptron, components
 
 
 class HookedNorm(nn.Module):
@@ -28,7 +29,9 @@ class HookedNorm(nn.Module):
         share(self, source=source)
         self.hook_scale, self.hook_normalized = HookPoint(), HookPoint()
 
-    def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+    def forward(
+        self, x: Float[Tensor, "*batch pos d_model"]
+    ) -> Float[Tensor, "*batch pos d_model"]:
         """The normalised stream, with gain and bias."""
         points = self._modules.values()  # quicker to come by than each as an attribute
         if not hooked(*points):
@@ -44,8 +47,8 @@ class HookedNorm(nn.Module):
         return (normalized * self.source.weight + self.source.bias).to(x.dtype)
 
     def _overheard(
-        self, x: Float[Tensor, "batch pos d_model"]
-    ) -> Float[Tensor, "batch pos d_model"]:
+        self, x: Float[Tensor, "*batch pos d_model"]
+    ) -> Float[Tensor, "*batch pos d_model"]:
         """The fused kernel, and what it knows: no bit of the result changes for being heard."""
         out, mean, inverse = torch.native_layer_norm(
             x, self.source.normalized_shape, self.source.weight, self.source.bias, self.source.eps
@@ -75,7 +78,9 @@ class HookedMLP(nn.Module):
         share(self, source=source)
         self.hook_pre, self.hook_post = HookPoint(), HookPoint()
 
-    def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+    def forward(
+        self, x: Float[Tensor, "*batch pos d_model"]
+    ) -> Float[Tensor, "*batch pos d_model"]:
         """What the neurons write, given the normalised stream."""
         mlp = self.source.mlp
         neurons = self.hook_post(mlp.gelu(self.hook_pre(mlp.c_fc(x))))
@@ -145,6 +150,11 @@ class TransformerTower(HookedTower):
     def chain(self) -> list[nn.Module]:
         """The blocks in order."""
         return list(self.blocks)
+
+    @property
+    def components(self) -> list[Heads | Perceptron]:
+        """What reads the stream and adds to it, for circuits to wire: heads and perceptrons."""
+        return components(self)
 
     @property
     def cfg(self) -> TransformerBridgeConfig:

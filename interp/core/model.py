@@ -4,7 +4,7 @@ probes and circuits never import models: they take anything that keeps these pro
 hand-made two-neuron network to a CLIP tower.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
@@ -61,4 +61,67 @@ class Tower(Protocol):
 
     def hooks(self, fwd_hooks: Any = ..., bwd_hooks: Any = ...) -> AbstractContextManager[Any]:
         """Keep functions installed for the length of a `with` block."""
+        ...
+
+
+@runtime_checkable
+class Component(Protocol):
+    """What reads the stream and adds to it: all heads of an attention, or an MLP.
+
+    A *reader* is an input that may be given a stream of its own (a head's query, key or value, or
+    an MLP), a *writer* is a part of what is added (a head, an MLP). Streams and parts are
+    `[batch reader *stream]` and `[batch writer *stream]`, the stream's own axes last.
+    """
+
+    layer: int
+    reads: str
+    """The site of the stream that it reads."""
+    writes: str
+    """The site from which `write` tells the writers apart."""
+    readers: tuple[str, ...]
+    writers: tuple[str, ...]
+    places: tuple[tuple[str, Mapping[str, int]], ...]
+    """For each reader, the site and place that hold what `read` makes of its stream."""
+
+    def write(self, activation: Tensor) -> Tensor:
+        """What each writer adds, from the activation at `writes`; linear."""
+        ...
+
+    def read(self, reader: int, stream: Tensor) -> Tensor:
+        """What one reader makes of a stream."""
+        ...
+
+    def run(self, streams: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """What each writer adds when each reader has a stream of its own."""
+        ...
+
+
+@runtime_checkable
+class Branched(Component, Protocol):
+    """A component of several readers, which in an ordinary run all read the same stream.
+
+    A gradient at that stream is then the sum of theirs; `pull` tells them apart.
+    """
+
+    inner: tuple[str, ...]
+    """The sites, one behind each kind of reader, whose gradients `pull` starts from."""
+
+    def pull(
+        self, stream: Tensor, gradients: Sequence[Tensor], *, straight: bool = False
+    ) -> Tensor:
+        """Gradients at each reader's stream; `straight` holds the scale of norms fixed."""
+        ...
+
+
+@runtime_checkable
+class Wired(Tower, Protocol):
+    """A tower whose stream is a sum: it can be cut, and wired again, edge by edge.
+
+    The stream that enters block l is the stream that enters block 0 plus, up to constants, what all
+    writers of the components before it have added.
+    """
+
+    @property
+    def components(self) -> Sequence[Component]:
+        """Everything that reads the stream and adds to it, in order."""
         ...

@@ -132,6 +132,14 @@ COLUMNS: dict[str, str] = {
     "agreement": "correlation of the feature's class means in domain_a and domain_b",
     "role": "shared, private to a domain, or neither",
     "ablated": "which features were replaced by those of another picture",
+    # circuits
+    "node": "what writes into the stream: input, a head or an MLP; or a channel",
+    "node_b": "what reads it: a head, an MLP or the output; or a channel of a later site",
+    "edge": "a writer and a reader behind it",
+    "score": "what an edge is worth, in the metric's unit",
+    "kept": "whether it belongs to the circuit",
+    "n_edges": "number of edges in the circuit",
+    "share": "number of edges as a share of all edges",
     # decomposition
     "factor": "part of the features' variance: class, domain, interaction, residual; or an angle",
     "part": "what is one of those that sum to the embedding, named after where it was written",

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from open_clip.transformer import TextTransformer, VisionTransformer
 from PIL import Image
 from torch import Tensor, nn
 from transformer_lens import HookedRootModule
@@ -18,6 +19,8 @@ from interp.circuits import Chain
 from interp.core.images import ImageTable
 from interp.core.model import Hook
 from interp.core.progress import set_quiet
+from interp.models.text import HookedText
+from interp.models.vit import HookedViT
 
 
 @pytest.fixture(autouse=True)
@@ -234,3 +237,40 @@ def preprocess(image: Image.Image) -> Tensor:
 @pytest.fixture
 def colours() -> Callable[[Image.Image], Tensor]:
     return preprocess
+
+
+def moved(source: nn.Module) -> nn.Module:
+    """The module in float64, every parameter off its initial value."""
+    for parameter in source.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    return source.double().eval()
+
+
+def open_vit(**words: Any) -> HookedViT:
+    """open_clip's VisionTransformer, small: 3 blocks of 2 heads, 5 positions."""
+    torch.manual_seed(10)
+    size = {"image_size": 16, "patch_size": 8, "width": 16, "layers": 3, "heads": 2}
+    source = VisionTransformer(**{**size, "mlp_ratio": 2.0, "output_dim": 6, **words})
+    return HookedViT(moved(source))  # type: ignore[arg-type]
+
+
+def open_text() -> HookedText:
+    """open_clip's causal text transformer, small: 2 blocks of 2 heads, 6 positions."""
+    torch.manual_seed(11)
+    source = TextTransformer(
+        context_length=6, vocab_size=20, width=16, heads=2, layers=2, output_dim=6
+    )
+    return HookedText(moved(source))  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=["vit", "text"])
+def wired(request: pytest.FixtureRequest) -> tuple[Any, Tensor, Tensor]:
+    """A tower that can be wired, with three clean and three corrupt inputs."""
+    torch.manual_seed(12)
+    if request.param == "vit":
+        return open_vit(), torch.randn(3, 3, 16, 16).double(), torch.randn(3, 3, 16, 16).double()
+    clean, corrupt = torch.randint(1, 19, (2, 3, 6))
+    ends = torch.tensor([3, 5, 4])  # where each text ends: the largest token
+    for tokens in (clean, corrupt):
+        tokens[torch.arange(3), ends] = 19
+    return open_text(), clean, corrupt

@@ -1,0 +1,362 @@
+"""Is it the circuit? It must do the work alone, and nothing must do it in its absence.
+
+A circuit alone runs with all other edges carrying the corrupt input's parts; the model without it,
+the reverse. What random circuits of the same size and layer profile achieve is the null.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from interp.circuits.attribution import Attribution
+from interp.circuits.discovery import discover
+from interp.circuits.effects import (
+    ROUNDING,
+    by_class,
+    class_mean,
+    index_of,
+    leave_out,
+    max_t_p,
+    no_gap,
+    rounded,
+)
+from interp.circuits.flows import fitting, open_run, run_masked
+from interp.circuits.gradient_flows import batches
+from interp.circuits.graphs import Circuit
+from interp.circuits.metrics import measure, name_of, rows_of
+from interp.circuits.sweep import MEMORY
+from interp.circuits.wiring import Wiring
+from interp.core.errors import SpecificationError
+from interp.core.images import Pairs
+from interp.core.model import Tower
+from interp.core.progress import say, track
+from interp.core.seeds import rng
+from interp.core.statistics import jackknife
+from interp.core.tables import Table
+
+SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Sizes of circuits as shares of all edges: those of the Mechanistic Interpretability Benchmark."""
+
+ALONE, WITHOUT = "circuit alone", "model without the circuit"
+
+
+def faithfulness(
+    tower: Tower,
+    circuits: Circuit | Sequence[Circuit] | Attribution,
+    *,
+    clean: Tensor,
+    corrupt: Tensor,
+    metric: Callable[[Tensor], Tensor],
+    shares: Sequence[float] = SHARES,
+    n_random: int = 10,
+    pairs: Pairs | None = None,
+    seed: int = 0,
+    batch_size: int = 32,
+    memory: int = MEMORY,
+) -> Table:
+    r"""How much of the model's metric a circuit keeps by itself, and how much is left without it.
+
+    value = $(m(C) - m(\emptyset)) / (m(M) - m(\emptyset))$ with m the mean of the metric over
+    classes, M the whole model and $\emptyset$ no edge (the corrupt run): 1 is the model, 0 nothing.
+    Rows are `circuit alone` (faithfulness) and `model without the circuit` (completeness: 0 where
+    nothing else does the work), for one circuit, several, or, from an `Attribution`, greedy
+    circuits of each of `shares`; then the curve's areas: CPR, the area under it, and CMD, the area
+    between it and 1 (Mueller et al. 2025).
+
+    null = mean of `n_random` circuits that have as many edges between the same layers; ceiling = 1,
+    the whole model; index = (value - null) / (ceiling - null). `low, high` leave out a class at a
+    time; `p` is two-sided for value = null, by sign flips of whole classes, adjusted over the rows
+    (max-T). `reason` says why an index is missing.
+
+    Raises what `attribute` raises, and `SpecificationError` for an empty circuit or a budget below
+    one example.
+
+    >>> from interp.circuits import Chain, wire
+    >>> tower, ones = Chain([torch.nn.Identity(), torch.nn.Identity()]), torch.ones(1, 2, 1)
+    >>> circuit = Circuit.of(wire(tower), ["input->logits"])  # carries 1 of the 4
+    >>> table = faithfulness(tower, circuit, clean=ones, corrupt=0 * ones,
+    ...                      metric=lambda x: x[:, 0], n_random=1)
+    >>> table.frame[["measure", "value"]].to_numpy().tolist()
+    [['circuit alone', 0.25], ['model without the circuit', 0.75]]
+    """
+    chosen = _as_circuits(circuits, shares)
+    wiring = chosen[0].wiring
+    draws = [_random_masks(circuit, n_random, seed) for circuit in chosen]
+    kept = np.stack([circuit.kept for circuit in chosen])
+    masks = np.concatenate([kept, ~kept, *draws, *(~draw for draw in draws)])
+    values, ends = measure_masks(
+        tower,
+        wiring,
+        masks,
+        clean=clean,
+        corrupt=corrupt,
+        metric=metric,
+        batch_size=batch_size,
+        memory=memory,
+        what="faithfulness",
+    )
+    n = len(chosen)
+    alone, without, *drawn = np.split(values - ends[1], [n, 2 * n, n * (2 + n_random)])
+    nulls = [part.reshape(n, n_random, -1).mean(axis=1) for part in drawn]
+    gap = ends[0] - ends[1]
+    stacked = np.concatenate([alone, without]), np.concatenate(nulls)
+    triples = np.stack([*stacked, np.broadcast_to(gap, stacked[0].shape)], axis=-1)
+    labels, roles, unit = _units(pairs, len(clean))
+    largest = float(np.abs(ends).max())
+    frame = _rows(triples.swapaxes(0, 1), labels, roles, seed=seed, rounding=ROUNDING * largest)
+    frame.insert(0, "measure", np.repeat([ALONE, WITHOUT], n))
+    frame["n_edges"] = np.tile(kept.sum(axis=1), 2)
+    frame["share"] = frame["n_edges"] / wiring.n_edges
+    if n > 1:
+        areas = _areas(triples.swapaxes(0, 1)[:, :n], frame["share"].to_numpy()[:n], labels, roles)
+        frame = pd.concat([frame, areas], ignore_index=True)
+    frame = frame.assign(
+        metric=name_of(metric),
+        null_kind=f"mean of {n_random} random circuits with as many edges between the same layers",
+        ceiling_kind="the whole model",
+        unit=unit,
+        n_units=len(np.unique(labels)),
+        n_pictures=len(clean),
+        n_drawings=_n_drawings(pairs, len(clean)),
+        n_runs=1,
+        estimand="share of the metric's difference between clean and corrupt runs that remains",
+        seed=seed,
+    )
+    facts = {"edges": wiring.n_edges, "masks": len(masks), **chosen[0].facts}
+    return Table.with_evidence("faithfulness", frame, facts)
+
+
+def minimality(
+    tower: Tower,
+    circuit: Circuit,
+    *,
+    clean: Tensor,
+    corrupt: Tensor,
+    metric: Callable[[Tensor], Tensor],
+    pairs: Pairs | None = None,
+    seed: int = 0,
+    batch_size: int = 32,
+    memory: int = MEMORY,
+) -> Table:
+    """What a circuit loses with each of its edges: an edge that costs nothing does not belong.
+
+    value = (m(C) - m(C without the edge)) / (m(M) - m(none)), for every kept edge. null = 0, what
+    an edge outside the circuit would cost; ceiling = all that the circuit does. p is adjusted over
+    edges (max-T). See `faithfulness` for m, C, M, the units and the errors.
+    """
+    _check_size(circuit)
+    places = np.flatnonzero(circuit.kept)
+    masks = np.tile(circuit.kept, (1 + len(places), 1))
+    masks[1 + np.arange(len(places)), places] = False
+    values, ends = measure_masks(
+        tower,
+        circuit.wiring,
+        masks,
+        clean=clean,
+        corrupt=corrupt,
+        metric=metric,
+        batch_size=batch_size,
+        memory=memory,
+        what="minimality",
+    )
+    labels, roles, unit = _units(pairs, len(clean))
+    lost = values[0] - values[1:]
+    gap = np.broadcast_to(ends[0] - ends[1], lost.shape)
+    triples = np.stack([lost, np.zeros_like(lost), gap], axis=-1).swapaxes(0, 1)
+    largest = float(np.abs(ends).max())
+    frame = _rows(triples, labels, roles, seed=seed, rounding=ROUNDING * largest)
+    frame.insert(0, "edge", [circuit.wiring.names[place] for place in places])
+    frame = frame.assign(
+        measure="loss of one edge",
+        metric=name_of(metric),
+        null_kind="an edge outside the circuit: 0 by definition",
+        ceiling_kind="the whole model",
+        unit=unit,
+        n_units=len(np.unique(labels)),
+        n_pictures=len(clean),
+        n_drawings=_n_drawings(pairs, len(clean)),
+        n_runs=1,
+        estimand="share of the metric's difference that the circuit loses without this edge",
+        seed=seed,
+    )
+    return Table.with_evidence("minimality", frame, dict(circuit.facts))
+
+
+def measure_masks(
+    tower: Tower,
+    wiring: Wiring,
+    masks: np.ndarray,
+    *,
+    clean: Tensor,
+    corrupt: Tensor,
+    metric: Callable[[Tensor], Tensor],
+    batch_size: int = 32,
+    memory: int = MEMORY,
+    what: str = "run circuits",
+) -> tuple[np.ndarray, np.ndarray]:
+    """The metric under each mask `[mask example]`, and on the clean and the corrupt run `[2 ...]`.
+
+    Masks that keep everything, or nothing, cost no run. Others share forwards of at most
+    `batch_size` examples.
+    """
+    values = np.full((len(masks), len(clean)), np.nan)
+    ends = np.full((2, len(clean)), np.nan)
+    whole, empty = masks.all(axis=1), ~masks.any(axis=1)
+    cut = np.flatnonzero(~whole & ~empty)
+    limit = fitting(wiring, open_run(tower, clean[:1]), memory=memory, batch_size=batch_size)
+    size = min(limit, len(clean))
+    stack = max(1, limit // size)
+    windows = list(batches(len(clean), size))
+    if len(cut) * len(clean) > 20_000:
+        say(f"{what}: {len(cut)} masks x {len(clean)} pairs, {len(cut) * len(clean):,} forwards")
+    for window in track(windows, what, total=len(windows)):
+        a, b = open_run(tower, clean[window]), open_run(tower, corrupt[window])
+        ends[:, window] = [_numbers(metric, window, run.output) for run in (a, b)]
+        for some in batches(len(cut), stack):
+            outputs = run_masked(tower, wiring, masks[cut[some]], clean=a, corrupt=b)
+            for mask, output in zip(cut[some], outputs, strict=True):
+                values[mask, window] = _numbers(metric, window, output)
+    values[whole], values[empty] = ends[0], ends[1]
+    return values, ends
+
+
+@torch.no_grad()
+def _numbers(metric: Callable[[Tensor], Tensor], window: slice, output: Tensor) -> np.ndarray:
+    return measure(rows_of(metric, window), output).double().cpu().numpy()
+
+
+def _as_circuits(
+    circuits: Circuit | Sequence[Circuit] | Attribution, shares: Sequence[float]
+) -> list[Circuit]:
+    """The circuits to test, smallest first; from scores, greedy ones of each share."""
+    if isinstance(circuits, Circuit):
+        chosen = [circuits]
+    elif isinstance(circuits, Attribution):
+        n_edges = circuits.wiring.n_edges
+        sizes = sorted({max(1, round(share * n_edges)) for share in shares})
+        chosen = [discover(circuits, n=n, prune=False) for n in sizes]
+    else:
+        chosen = sorted(circuits, key=len)
+    if not chosen:
+        raise SpecificationError(
+            "test circuits", "none", "a Circuit, several, or an Attribution", "discover one first"
+        )
+    for circuit in chosen:
+        _check_size(circuit)
+        if circuit.wiring != chosen[0].wiring:
+            raise SpecificationError(
+                "test circuits together",
+                "circuits of towers that are wired differently",
+                "circuits of one tower",
+                "test each with its own tower",
+            )
+    return chosen
+
+
+def _check_size(circuit: Circuit) -> None:
+    if not len(circuit):
+        raise SpecificationError(
+            "test a circuit", "a circuit without edges", "one edge or more", "keep more edges"
+        )
+
+
+def _random_masks(circuit: Circuit, n: int, seed: int) -> np.ndarray:
+    """Circuits with as many edges between the same two layers and kinds of reader, at random."""
+    wiring = circuit.wiring
+    senders, readers = wiring.edges.T
+    kinds = [name.partition("<")[2] or name[0] for name in wiring.readers]
+    profile = pd.DataFrame(
+        {
+            "from": wiring.layers[senders],
+            "sender": [wiring.nodes[u][0] for u in senders],
+            "to": wiring.layers[wiring.owners[readers]],
+            "kind": np.asarray(kinds)[readers],
+        }
+    )
+    groups = [rows.to_numpy() for rows in profile.groupby(list(profile)).groups.values()]
+    stream = rng("random circuits", seed)
+    masks = np.zeros((n, wiring.n_edges), dtype=bool)
+    for rows in groups:
+        size = int(circuit.kept[rows].sum())
+        for mask in masks if size else ():
+            mask[stream.choice(rows, size, replace=False)] = True
+    return masks
+
+
+def _units(pairs: Pairs | None, n: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """Labels, roles `[example role]` and the name of the unit of replication."""
+    if pairs is None:
+        labels = np.arange(n)
+        return labels, labels[:, None], "pair"
+    frame = np.stack([pairs.clean.label.to_numpy(), pairs.corrupt.label.to_numpy()], axis=1)
+    return frame[:, 0], frame, "class"
+
+
+def _n_drawings(pairs: Pairs | None, n: int) -> int:
+    if pairs is None or "drawing" not in pairs.clean.frame:
+        return n
+    return int(pairs.clean.frame["drawing"].nunique())
+
+
+def _rows(
+    triples: np.ndarray, labels: np.ndarray, roles: np.ndarray, *, seed: int, rounding: float
+) -> pd.DataFrame:
+    """A row per mask from effect, null and gap `[example mask 3]`, as shares of the gap."""
+    left = leave_out(triples, labels, roles)
+    rows = []
+    for number, means in enumerate(class_mean(triples, labels)):
+        small = no_gap(means[2], left[:, number, 2], rounding=rounding)
+        index = small or index_of(means, left[:, number], rounding=rounding)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.full(3, np.nan) if small else means / means[2]
+            spread = jackknife(share[0], left[:, number, 0] / left[:, number, 2])
+        rows.append(
+            {
+                "value": share[0],
+                "low": spread.low,
+                "high": spread.high,
+                "null": share[1],
+                "ceiling": share[2],
+                "index": index.value,
+                "index_low": index.low,
+                "index_high": index.high,
+                "reason": index.reason,
+            }
+        )
+    shift = rounded(triples[..., 0] - triples[..., 1], rounding)
+    return pd.DataFrame(rows).assign(p=max_t_p(by_class(shift, labels), seed=seed))
+
+
+def _areas(
+    triples: np.ndarray, shares: np.ndarray, labels: np.ndarray, roles: np.ndarray
+) -> pd.DataFrame:
+    """CPR and CMD of a curve, from effect, null and gap `[example size 3]`, with intervals."""
+    left = leave_out(triples, labels, roles)
+    means = class_mean(triples, labels)
+    # no edge at all has faithfulness 0
+    at = np.concatenate([[0.0], shares])
+
+    def area(effects: np.ndarray, gaps: np.ndarray, gap_only: bool) -> float:
+        curve = np.concatenate([[0.0], effects / gaps])
+        return float(np.trapezoid(np.abs(1 - curve) if gap_only else curve, at))
+
+    rows = []
+    for name, gap_only in (("CPR", False), ("CMD", True)):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value, null = (area(means[:, k], means[:, 2], gap_only) for k in (0, 1))
+            spread = jackknife(value, [area(part[:, 0], part[:, 2], gap_only) for part in left])
+        rows.append(
+            {
+                "measure": name,
+                "value": value,
+                "low": spread.low,
+                "high": spread.high,
+                "null": null,
+                "ceiling": 0.0 if gap_only else 1.0,
+                "reason": "an area under a curve has no index of its own",
+            }
+        )
+    return pd.DataFrame(rows).assign(index=np.nan, p=np.nan)
