@@ -21,7 +21,7 @@ from interp.circuits.sweep import MEMORY, _check_inputs
 from interp.circuits.wiring import Wiring, parts_of, wire
 from interp.core.errors import NumericsError, SpecificationError, check_known, out_of_memory
 from interp.core.images import Pairs
-from interp.core.model import Tower
+from interp.core.model import Component, Tower
 from interp.core.progress import say, track
 from interp.core.seeds import rng
 
@@ -63,6 +63,7 @@ class _Task:
     """What a method is given: a batch of the two runs, and how to go about it."""
 
     tower: Tower
+    components: Sequence[Component]
     wiring: Wiring
     metric: Callable[[Tensor], Tensor]
     clean: Tensor
@@ -96,13 +97,18 @@ def eap_ig_activations(task: _Task) -> np.ndarray:
     for state in states:  # the input's part is the input
         found = _gradients(task, clean, corrupt, state)
         total += _score(task, clean, corrupt, found, only=range(0, 1))
-    for number, component in enumerate(parts_of(task.tower)):
+    for number, component in enumerate(task.components):
         mine = range(writer, writer := writer + len(component.writers))
         start, end = corrupt.written[number], clean.written[number]
         for state in states:
             swap = {component.writes: start + state * (end - start)}
             found = backward(
-                task.tower, clean.streams[0], task.metric, words=clean.words, replace=swap
+                task.tower,
+                task.components,
+                clean.streams[0],
+                task.metric,
+                words=clean.words,
+                replace=swap,
             )
             total += _score(task, clean, corrupt, found, only=mine)
     return total / task.steps
@@ -182,7 +188,7 @@ def attribute(
             "at least 1 of each",
             "leave them at their defaults",
         )
-    wiring, started = wire(tower), perf_counter()
+    wiring, components, started = wire(tower), parts_of(tower), perf_counter()
     few = slice(0, min(2, len(clean)))
     with torch.no_grad():
         check_metric(rows_of(metric, few), tower(clean[few]), tower(corrupt[few]))
@@ -190,7 +196,8 @@ def attribute(
     windows = list(batches(len(clean), batch_size))
     for window in track(windows, f"attribute by {method}", total=len(windows)):
         part = rows_of(metric, window)
-        task = _Task(tower, wiring, part, clean[window], corrupt[window], steps, memory, seed)
+        ends = clean[window], corrupt[window]
+        task = _Task(tower, components, wiring, part, *ends, steps, memory, seed)
         values[window] = _halving(METHODS[method], task)
     if not np.isfinite(values).all():
         raise NumericsError(
@@ -236,7 +243,7 @@ def _along_input(task: _Task, states: Sequence[float], *, straight: bool = False
     total = np.zeros((len(task.clean), task.wiring.n_edges))
     for state in states:
         found = _gradients(task, clean, corrupt, state, straight=straight)
-        ends = clean or Flow(found.streams, found.written, found.values, corrupt.words)
+        ends = clean or Flow(found.streams, found.written, found.streams[-1], corrupt.words)
         total += _score(task, ends, corrupt, found)
     return total / len(states)
 
@@ -252,7 +259,9 @@ def _gradients(
         end = clean.streams[0]
     start = corrupt.streams[0]
     stream = end if state == 1 else start + state * (end - start)
-    return backward(task.tower, stream, task.metric, words=corrupt.words, straight=straight)
+    return backward(
+        task.tower, task.components, stream, task.metric, words=corrupt.words, straight=straight
+    )
 
 
 @torch.no_grad()
@@ -263,27 +272,26 @@ def _score(
 
     Whatever is as large as batch x writers x stream is held for one chunk of examples only.
     """
-    wiring, components = task.wiring, parts_of(task.tower)
-    stream = clean.streams[0]
+    wiring, stream = task.wiring, clean.streams[0]
     chunk = max(1, min(len(stream), task.memory // 8 // (len(wiring.writers) * stream[0].nbytes)))
     scores = stream.new_zeros(len(stream), wiring.n_edges)
     for rows in batches(len(stream), chunk):
         parts = _Parts(len(wiring.writers), stream[rows])
         parts.add((clean.streams[0][rows] - corrupt.streams[0][rows])[:, None])
         reader = 0
-        for number in [*range(len(components)), -1]:
-            n = 1 if number < 0 else len(components[number].readers)
+        for number, component in enumerate([*task.components, None]):
+            n = 1 if component is None else len(component.readers)
             cut = wiring.offsets[[reader, reader + n]]
             reader += n
             seen = range(parts.filled) if only is None else only
             if seen.stop <= parts.filled:
-                pulled = found.of_readers(task.tower, number, rows).flatten(2)
+                pulled = found.of_readers(component, number, rows).flatten(2)
                 block = torch.bmm(pulled, parts.seen(seen).transpose(1, 2))
                 target = scores[rows, cut[0] : cut[1]].unflatten(1, (n, -1))
                 target[:, :, seen.start : seen.stop] = block
-            if number >= 0:
+            if component is not None:
                 new, old = clean.written[number][rows], corrupt.written[number][rows]
-                parts.add(components[number].write(new - old))
+                parts.add(component.write(new - old))
     return scores.double().cpu().numpy()
 
 

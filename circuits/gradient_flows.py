@@ -14,39 +14,42 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.circuits.metrics import measure
-from interp.circuits.wiring import frozen, parts_of
+from interp.circuits.wiring import frozen
 from interp.core.errors import SpecificationError
-from interp.core.model import Branched, Hook, Tower
+from interp.core.model import Branched, Component, Hook, Tower
 
 
 @dataclass(frozen=True)
 class Gradients:
     """What one backward pass found, and the forward pass it went back through.
 
-    `at_streams` are gradients at the stream before each component and at the end, `at_inner` those
-    behind the readers, by site; `written` are activations, as in a `Flow`.
+    `at_streams` are gradients at the stream before each component and at the end; `inner` and
+    `at_inner` are activations and gradients behind the readers, by site; `written` is a `Flow`'s.
     """
 
     streams: Sequence[Tensor]
     written: Sequence[Tensor]
     at_streams: Sequence[Tensor]
+    inner: Mapping[str, Tensor]
     at_inner: Mapping[str, Tensor]
     straight: bool
-    values: Tensor
 
-    def of_readers(self, tower: Tower, number: int, rows: slice) -> Float[Tensor, "batch reader *"]:
-        """The gradient at each reader's stream of a component; number -1 is the output."""
-        if number < 0:
+    def of_readers(
+        self, component: Component | None, number: int, rows: slice
+    ) -> Float[Tensor, "batch reader *stream"]:
+        """The gradient at each reader's stream of component `number`; None is the output."""
+        if component is None:
             return self.at_streams[-1][rows, None]
-        component = parts_of(tower)[number]
         if isinstance(component, Branched):
-            inner = [self.at_inner[site][rows] for site in component.inner]
-            return component.pull(self.streams[number][rows], inner, straight=self.straight)
+            values = [self.inner[site][rows] for site in component.inner]
+            grads = [self.at_inner[site][rows] for site in component.inner]
+            return component.pull(self.streams[number][rows], values, grads, straight=self.straight)
         return (self.at_streams[number][rows] - self.at_streams[number + 1][rows])[:, None]
 
 
 def backward(
     tower: Tower,
+    components: Sequence[Component],
     stream: Tensor,
     metric: Callable[[Tensor], Tensor],
     *,
@@ -59,7 +62,6 @@ def backward(
     `straight` takes norms, attention patterns and activation functions for the linear maps that
     they are at this input (RelP). `replace` puts activations in the place of the run's own.
     """
-    components = parts_of(tower)
     inner = [site for c in components if isinstance(c, Branched) for site in c.inner]
     names = dict.fromkeys([*(c.reads for c in components), *(c.writes for c in components), *inner])
     kept: dict[str, Tensor] = {}
@@ -81,9 +83,9 @@ def backward(
         [w.detach() for w in wanted[:n]],
         [kept[c.writes].detach() for c in components],
         grads[:n],
+        {site: kept[site].detach() for site in inner},
         dict(zip(inner, grads[n:], strict=True)),
         straight,
-        values.detach(),
     )
 
 

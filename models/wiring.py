@@ -5,6 +5,7 @@ adds a part of its own. Whoever mixes those parts decides how the model is wired
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -39,7 +40,11 @@ class Heads:
 
     def write(self, activation: Float[Tensor, "batch pos head d_head"]) -> Parts:
         """What each head adds, from z."""
-        return torch.matmul(activation.transpose(1, 2), self.block.attn.W_O.to(activation))
+        return einsum(
+            activation,
+            self.block.attn.W_O.to(activation),
+            "batch pos head d_head, head d_head d_model -> batch head pos d_model",
+        )
 
     def read(
         self, reader: int, stream: Float[Tensor, "batch pos d_model"]
@@ -61,6 +66,7 @@ class Heads:
     def pull(
         self,
         stream: Float[Tensor, "batch pos d_model"],
+        values: Sequence[Float[Tensor, "batch pos head d_head"]],
         gradients: Sequence[Float[Tensor, "batch pos head d_head"]],
         *,
         straight: bool = False,
@@ -69,29 +75,37 @@ class Heads:
 
         With $y = W^\top g$, norm scale $\sigma$ and normalised stream $\hat x$ it is
         $(\gamma y - \overline{\gamma y} - \hat x\,\overline{\gamma y \hat x}) / \sigma$.
-        `straight` holds the scale fixed, which drops the last term.
+        `straight` holds the scale fixed, which drops the last term. Its mean is taken where it is
+        small: $\gamma y \hat x$ sums to $g$ times the query, key or value without its constant.
         """
-        norm, (weight, _) = self.block.ln1, self._weights()
-        weight = (weight * norm.w[:, None]).transpose(1, 2)
-        weight = weight - weight.mean(dim=-1, keepdim=True)
+        weight, constant = self._centred
         centred = stream - stream.mean(dim=-1, keepdim=True)
-        scale = (centred.pow(2).mean(dim=-1, keepdim=True) + norm.source.eps).sqrt()
-        inner = rearrange(
-            torch.stack(list(gradients)) / scale[:, :, None],
-            "part batch pos head d_head -> batch (part head) pos d_head",
-        )
-        pulled = torch.matmul(inner, weight)
-        if straight:
-            return pulled
-        normalized = centred / scale
-        along = einsum(
-            pulled,
-            normalized,
-            "batch reader pos d_model, batch pos d_model -> batch reader pos",
-        )
-        return pulled.addcmul_(
-            along[..., None], normalized[:, None], value=-1 / normalized.shape[-1]
-        )
+        scale = (centred.pow(2).mean(dim=-1, keepdim=True) + self.block.ln1.source.eps).sqrt()
+        inner = self._by_reader(gradients) / scale[:, None]
+        along = (inner * (self._by_reader(values) - constant)).sum(dim=-1, keepdim=True)
+        normalized, share = centred / scale, along / -stream.shape[-1]
+        pulled = stream.new_empty(*inner.shape[:3], stream.shape[-1])
+        for example, out in enumerate(pulled):  # one at a time stays in the processor's cache
+            torch.bmm(inner[example], weight, out=out)
+            if not straight:
+                out.addcmul_(share[example], normalized[example])
+        return pulled
+
+    @staticmethod
+    def _by_reader(
+        parts: Sequence[Float[Tensor, "batch pos head d_head"]],
+    ) -> Float[Tensor, "batch reader pos d_head"]:
+        return rearrange(list(parts), "part batch pos head d_head -> batch (part head) pos d_head")
+
+    @cached_property
+    def _centred(self) -> tuple[Float[Tensor, "reader d_head d_model"], Tensor]:
+        """Weights that carry a gradient back through the norm's gain, and the readers' constants.
+
+        Kept for as long as these components are, which is for one analysis.
+        """
+        (weight, bias), norm = self._weights(), self.block.ln1
+        back = (weight * norm.w[:, None]).transpose(1, 2)
+        return back - back.mean(dim=-1, keepdim=True), (norm.b @ weight + bias)[:, None]
 
     def _weights(self) -> tuple[Float[Tensor, "reader d_model d_head"], Tensor]:
         attn = self.block.attn

@@ -107,9 +107,17 @@ class Branched(Component, Protocol):
     """The sites, one behind each kind of reader, whose gradients `pull` starts from."""
 
     def pull(
-        self, stream: Tensor, gradients: Sequence[Tensor], *, straight: bool = False
+        self,
+        stream: Tensor,
+        values: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        *,
+        straight: bool = False,
     ) -> Tensor:
-        """Gradients at each reader's stream; `straight` holds the scale of norms fixed."""
+        """Gradients at each reader's stream, from activations and gradients at `inner`.
+
+        `straight` holds the scale of norms fixed.
+        """
         ...
 
 
