@@ -1,6 +1,9 @@
 """What causes what: patch activations from one run into another and measure what changes."""
 
 from interp.circuits.chain import Chain
+from interp.circuits.channel_circuit import ChannelCircuit, channel_circuit
+from interp.circuits.channel_edges import channel_edges
+from interp.circuits.channels import channel_scores
 from interp.circuits.donors import draw_transplants, other_class
 from interp.circuits.effects import effects, localise
 from interp.circuits.metrics import METRICS, Classifier, Metric, Target
@@ -21,15 +24,20 @@ from interp.circuits.patching import (
     get_act_patch_resid_mid,
     get_act_patch_resid_pre,
 )
+from interp.circuits.segments import mean_activations
 from interp.circuits.sweep import sweep
 from interp.circuits.transplant import transplant
 
 __all__ = [
     "METRICS",
     "Chain",
+    "ChannelCircuit",
     "Classifier",
     "Metric",
     "Target",
+    "channel_circuit",
+    "channel_edges",
+    "channel_scores",
     "draw_transplants",
     "effects",
     "get_act_patch_attn_head_k_all_pos",
@@ -48,6 +56,7 @@ __all__ = [
     "get_act_patch_resid_mid",
     "get_act_patch_resid_pre",
     "localise",
+    "mean_activations",
     "other_class",
     "sweep",
     "transplant",

@@ -121,6 +121,9 @@ COLUMNS: dict[str, str] = {
     "drawing": "artist and glyph",
     "clean_metric": "the metric on the clean picture",
     "corrupt_metric": "the metric on the corrupt picture",
+    # circuits
+    "node": "a site and one of its channels; of an edge, where it begins",
+    "node_b": "where the edge ends; empty for a node",
     # dictionaries of features
     "width": "number of features",
     "sparsity": "what keeps a dictionary's features few",
