@@ -1,10 +1,11 @@
 """Which channels of one site drive which channels of the next: edges of a channel circuit.
 
 Edges between two sites need derivatives of the block between them and of no other. One backward
-pass of that block scores all edges into a channel, one forward derivative all edges out of a
+pass of that block scores all edges into a channel, one forward-mode pass all edges out of a
 channel; whichever side has fewer channels is walked, many channels to a batch.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -207,8 +208,7 @@ class _Pair:
         self.axis_u, self.axis_d = (
             unit_axis(tower, site) for site in (wanted.upstream, wanted.downstream)
         )
-        with torch.no_grad():
-            self.end = segment(self.start)
+        self.end = _end(segment)
         each = IN_FLIGHT * (self.start.nbytes + self.end.nbytes)
         self.chunk = memory // max(1, each)
         if self.chunk < 1:
@@ -225,9 +225,8 @@ class _Pair:
         sums = self._push if len(senders) < len(receivers) else self._pull
         shape = (len(senders), len(receivers), len(self.start))
         total = torch.zeros(shape, dtype=self.start.dtype, device=self.start.device)
-        with sdpa_kernel(
-            SDPBackend.MATH
-        ):  # the fused kernels are not differentiable twice, nor batched
+        # the fused kernels have no forward mode, and batch no gradients
+        with sdpa_kernel(SDPBackend.MATH):
             for step in range(1, steps):
                 sums(self.start + step / steps * self.move, total)
         return total / steps
@@ -245,42 +244,47 @@ class _Pair:
         slope, move = self._slope(end), by_unit(self.move, self.axis_u)[:, self.wanted.senders]
         for start, some in _chunks(self.wanted.receivers, self.chunk):
             hot = _one_hot(slope, self.axis_d, some)
-            pulled = self._grad(end, at, hot, retain_graph=True, is_grads_batched=True)
+            (pulled,) = torch.autograd.grad(end, at, hot, retain_graph=True, is_grads_batched=True)
             pulled = by_unit(pulled, self.axis_u + 1, 2)[:, :, self.wanted.senders]
             total[:, start : start + len(some)] += einsum(
                 move, pulled, "batch u space, d batch u space -> u d batch"
             )
 
     def _push(self, at: Tensor, total: Tensor) -> None:
-        """Forward derivatives: one pass for each sender, and all receivers of it at once."""
-        at = at.detach().requires_grad_()
-        with torch.enable_grad():
-            end = self.segment(at)
-            # J^T w is linear in w, and its derivative by w is J: torch's own forward mode knows
-            # fewer layers, and would run the block again for every chunk
-            w = torch.zeros_like(end, requires_grad=True)
-            pulled = self._grad(end, at, w, create_graph=True)
-        slope = by_unit(self._slope(end), self.axis_d)[:, self.wanted.receivers]
+        """Forward mode: one pass for each sender, and all receivers of it at once."""
+
+        def push(tangent: Tensor) -> tuple[Tensor, Tensor]:
+            # two backward passes would do it too, but torch's for a convolution costs two of them
+            found = torch.func.jvp(self.segment, (at,), (tangent,))
+            return found[0], found[1]
+
         for start, some in _chunks(self.wanted.senders, self.chunk):
             hot = _one_hot(self.move, self.axis_u, some)
-            pushed = self._grad(pulled, w, hot, retain_graph=True, is_grads_batched=True)
+            with torch.no_grad(), warnings.catch_warnings():
+                # torch's forward mode loads what it deprecates itself (torch.jit)
+                warnings.simplefilter("ignore", DeprecationWarning)
+                ends, pushed = torch.func.vmap(push)(hot)
+            slope = by_unit(self._slope(ends[0]), self.axis_d)[:, self.wanted.receivers]
             pushed = by_unit(pushed, self.axis_d + 1, 2)[:, :, self.wanted.receivers]
             total[start : start + len(some)] += einsum(
                 slope, pushed, "batch d space, u batch d space -> u d batch"
             )
 
-    def _grad(self, of: Tensor, by: Tensor, along: Tensor, **words: bool) -> Tensor:
-        try:
-            return torch.autograd.grad(of, by, along, **words)[0]
-        except RuntimeError as error:
-            if "not have been used" not in str(error) and "does not require grad" not in str(error):
-                raise
+
+def _end(segment: Segment) -> Tensor:
+    """The downstream activation of the run itself; refused if the upstream one is not in it."""
+    at = segment.stop.activation.detach().requires_grad_()
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        end = segment(at)
+    nothing = torch.zeros_like(end)
+    if not end.requires_grad or torch.autograd.grad(end, at, nothing, allow_unused=True)[0] is None:
         raise SiteError(
-            f"score edges from {self.wanted.upstream} to {self.wanted.downstream}",
+            f"score edges from {segment.stop.site} to {segment.until}",
             "a downstream site that does not depend on the upstream one",
             "two sites with a path between them",
             "choose another pair",
         )
+    return end.detach()
 
 
 def _chunks(channels: Sequence[int], size: int) -> list[tuple[int, Sequence[int]]]:

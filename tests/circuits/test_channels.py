@@ -581,8 +581,9 @@ def test_inputs_that_are_none_or_no_numbers(maps: Chain, map_inputs: dict[str, A
         channel_scores(maps, x, **words, baseline="zero")
     with pytest.raises(NumericsError):
         channel_edges(maps, x, **EDGE)
+    block: Any = maps.blocks[1]
     with torch.no_grad():
-        maps.blocks[1].body[0].weight[0] = torch.inf
+        block.body[0].weight[0] = torch.inf
     with pytest.raises(NumericsError, match=r"blocks\.1"):
         channel_edges(maps, map_inputs["clean"], **EDGE)
 
