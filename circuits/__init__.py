@@ -2,6 +2,9 @@
 
 from interp.circuits.attribution import METHODS, Attribution, attribute
 from interp.circuits.chain import Chain
+from interp.circuits.channel_circuit import ChannelCircuit, channel_circuit
+from interp.circuits.channel_edges import channel_edges
+from interp.circuits.channels import channel_scores
 from interp.circuits.discovery import DISCOVERERS, Runs, discover
 from interp.circuits.donors import draw_transplants, other_class
 from interp.circuits.effects import effects, localise
@@ -26,6 +29,7 @@ from interp.circuits.patching import (
     get_act_patch_resid_pre,
 )
 from interp.circuits.paths import edge_effects, path_patch
+from interp.circuits.segments import mean_activations
 from interp.circuits.sweep import sweep
 from interp.circuits.transplant import transplant
 from interp.circuits.wiring import Wiring, wire
@@ -36,6 +40,7 @@ __all__ = [
     "METRICS",
     "Attribution",
     "Chain",
+    "ChannelCircuit",
     "Circuit",
     "Classifier",
     "Metric",
@@ -43,6 +48,9 @@ __all__ = [
     "Target",
     "Wiring",
     "attribute",
+    "channel_circuit",
+    "channel_edges",
+    "channel_scores",
     "discover",
     "draw_transplants",
     "edge_effects",
@@ -64,6 +72,7 @@ __all__ = [
     "get_act_patch_resid_mid",
     "get_act_patch_resid_pre",
     "localise",
+    "mean_activations",
     "minimality",
     "other_class",
     "path_patch",

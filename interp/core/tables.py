@@ -121,6 +121,9 @@ COLUMNS: dict[str, str] = {
     "drawing": "artist and glyph",
     "clean_metric": "the metric on the clean picture",
     "corrupt_metric": "the metric on the corrupt picture",
+    # circuits
+    "node": "what writes: input, a head, an MLP, or a channel of a site",
+    "node_b": "what reads it: a head, an MLP, the output, or a channel; empty for a node alone",
     # dictionaries of features
     "width": "number of features",
     "sparsity": "what keeps a dictionary's features few",
@@ -133,8 +136,6 @@ COLUMNS: dict[str, str] = {
     "role": "shared, private to a domain, or neither",
     "ablated": "which features were replaced by those of another picture",
     # circuits
-    "node": "what writes into the stream: input, a head or an MLP; or a channel",
-    "node_b": "what reads it: a head, an MLP or the output; or a channel of a later site",
     "edge": "a writer and a reader behind it",
     "score": "what an edge is worth, in the metric's unit",
     "kept": "whether it belongs to the circuit",

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.channels import channels
 from tests.benchmarks.dictionaries import dictionaries
 from tests.benchmarks.grids import grids
 from tests.benchmarks.layers import layers, many
@@ -148,6 +149,7 @@ def _print_worst(name: str, frame: Any) -> None:
 WHEN_NAMED = ("vits", "grids", "sharing")
 BENCHMARKS = {
     "certificates": certificates,
+    "channels": channels,
     "dictionaries": dictionaries,
     "start": start,
     "mix": mix,
