@@ -32,6 +32,7 @@ from interp.circuits.paths import edge_effects, path_patch
 from interp.circuits.segments import mean_activations
 from interp.circuits.sweep import sweep
 from interp.circuits.transplant import transplant
+from interp.circuits.units import unit_faithfulness
 from interp.circuits.wiring import Wiring, wire
 
 __all__ = [
@@ -78,5 +79,6 @@ __all__ = [
     "path_patch",
     "sweep",
     "transplant",
+    "unit_faithfulness",
     "wire",
 ]

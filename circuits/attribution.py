@@ -17,7 +17,7 @@ from interp.circuits.flows import Flow, open_run
 from interp.circuits.gradient_flows import Gradients, backward, batches
 from interp.circuits.metrics import check_metric, name_of, rows_of
 from interp.circuits.paths import edge_effects
-from interp.circuits.sweep import MEMORY, _check_inputs
+from interp.circuits.sweep import MEMORY, check_inputs
 from interp.circuits.wiring import Wiring, parts_of, wire
 from interp.core.errors import NumericsError, SpecificationError, check_known, out_of_memory
 from interp.core.images import Pairs
@@ -180,7 +180,7 @@ def attribute(
     1.0
     """
     check_known("attribute", "method", [method], METHODS, SpecificationError)
-    _check_inputs(clean, corrupt, None, pairs)
+    check_inputs(clean, corrupt, None, pairs)
     if steps < 1 or batch_size < 1:
         raise SpecificationError(
             "attribute",

@@ -12,17 +12,9 @@ import torch
 from torch import Tensor
 
 from interp.circuits.attribution import Attribution
+from interp.circuits.curves import count_drawings, curve_table, share_rows, units_of
 from interp.circuits.discovery import discover
-from interp.circuits.effects import (
-    ROUNDING,
-    by_class,
-    class_mean,
-    index_of,
-    leave_out,
-    max_t_p,
-    no_gap,
-    rounded,
-)
+from interp.circuits.effects import ROUNDING
 from interp.circuits.flows import fitting, open_run, run_masked
 from interp.circuits.gradient_flows import batches
 from interp.circuits.graphs import Circuit
@@ -34,13 +26,10 @@ from interp.core.images import Pairs
 from interp.core.model import Tower
 from interp.core.progress import say, track
 from interp.core.seeds import rng
-from interp.core.statistics import jackknife
 from interp.core.tables import Table
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Sizes of circuits as shares of all edges: those of the Mechanistic Interpretability Benchmark."""
-
-ALONE, WITHOUT = "circuit alone", "model without the circuit"
 
 
 def faithfulness(
@@ -98,35 +87,18 @@ def faithfulness(
         memory=memory,
         what="faithfulness",
     )
-    n = len(chosen)
-    alone, without, *drawn = np.split(values - ends[1], [n, 2 * n, n * (2 + n_random)])
-    nulls = [part.reshape(n, n_random, -1).mean(axis=1) for part in drawn]
-    gap = ends[0] - ends[1]
-    stacked = np.concatenate([alone, without]), np.concatenate(nulls)
-    triples = np.stack([*stacked, np.broadcast_to(gap, stacked[0].shape)], axis=-1)
-    labels, roles, unit = _units(pairs, len(clean))
-    largest = float(np.abs(ends).max())
-    frame = _rows(triples.swapaxes(0, 1), labels, roles, seed=seed, rounding=ROUNDING * largest)
-    frame.insert(0, "measure", np.repeat([ALONE, WITHOUT], n))
-    frame["n_edges"] = np.tile(kept.sum(axis=1), 2)
-    frame["share"] = frame["n_edges"] / wiring.n_edges
-    if n > 1:
-        areas = _areas(triples.swapaxes(0, 1)[:, :n], frame["share"].to_numpy()[:n], labels, roles)
-        frame = pd.concat([frame, areas], ignore_index=True)
-    frame = frame.assign(
-        metric=name_of(metric),
+    return curve_table(
+        values,
+        ends,
+        kept.sum(axis=1),
+        total=wiring.n_edges,
+        n_random=n_random,
+        pairs=pairs,
         null_kind=f"mean of {n_random} random circuits with as many edges between the same layers",
-        ceiling_kind="the whole model",
-        unit=unit,
-        n_units=len(np.unique(labels)),
-        n_pictures=len(clean),
-        n_drawings=_n_drawings(pairs, len(clean)),
-        n_runs=1,
-        estimand="share of the metric's difference between clean and corrupt runs that remains",
+        metric=name_of(metric),
         seed=seed,
+        facts={"edges": wiring.n_edges, "masks": len(masks), **chosen[0].facts},
     )
-    facts = {"edges": wiring.n_edges, "masks": len(masks), **chosen[0].facts}
-    return Table.with_evidence("faithfulness", frame, facts)
 
 
 def minimality(
@@ -162,12 +134,12 @@ def minimality(
         memory=memory,
         what="minimality",
     )
-    labels, roles, unit = _units(pairs, len(clean))
+    labels, roles, unit = units_of(pairs, len(clean))
     lost = values[0] - values[1:]
     gap = np.broadcast_to(ends[0] - ends[1], lost.shape)
     triples = np.stack([lost, np.zeros_like(lost), gap], axis=-1).swapaxes(0, 1)
     largest = float(np.abs(ends).max())
-    frame = _rows(triples, labels, roles, seed=seed, rounding=ROUNDING * largest)
+    frame = share_rows(triples, labels, roles, seed=seed, rounding=ROUNDING * largest)
     frame.insert(0, "edge", [circuit.wiring.names[place] for place in places])
     frame = frame.assign(
         measure="loss of one edge",
@@ -177,7 +149,7 @@ def minimality(
         unit=unit,
         n_units=len(np.unique(labels)),
         n_pictures=len(clean),
-        n_drawings=_n_drawings(pairs, len(clean)),
+        n_drawings=count_drawings(pairs, len(clean)),
         n_runs=1,
         estimand="share of the metric's difference that the circuit loses without this edge",
         seed=seed,
@@ -284,79 +256,3 @@ def _random_masks(circuit: Circuit, n: int, seed: int) -> np.ndarray:
         for mask in masks if size else ():
             mask[stream.choice(rows, size, replace=False)] = True
     return masks
-
-
-def _units(pairs: Pairs | None, n: int) -> tuple[np.ndarray, np.ndarray, str]:
-    """Labels, roles `[example role]` and the name of the unit of replication."""
-    if pairs is None:
-        labels = np.arange(n)
-        return labels, labels[:, None], "pair"
-    frame = np.stack([pairs.clean.label.to_numpy(), pairs.corrupt.label.to_numpy()], axis=1)
-    return frame[:, 0], frame, "class"
-
-
-def _n_drawings(pairs: Pairs | None, n: int) -> int:
-    if pairs is None or "drawing" not in pairs.clean.frame:
-        return n
-    return int(pairs.clean.frame["drawing"].nunique())
-
-
-def _rows(
-    triples: np.ndarray, labels: np.ndarray, roles: np.ndarray, *, seed: int, rounding: float
-) -> pd.DataFrame:
-    """A row per mask from effect, null and gap `[example mask 3]`, as shares of the gap."""
-    left = leave_out(triples, labels, roles)
-    rows = []
-    for number, means in enumerate(class_mean(triples, labels)):
-        small = no_gap(means[2], left[:, number, 2], rounding=rounding)
-        index = small or index_of(means, left[:, number], rounding=rounding)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.full(3, np.nan) if small else means / means[2]
-            spread = jackknife(share[0], left[:, number, 0] / left[:, number, 2])
-        rows.append(
-            {
-                "value": share[0],
-                "low": spread.low,
-                "high": spread.high,
-                "null": share[1],
-                "ceiling": share[2],
-                "index": index.value,
-                "index_low": index.low,
-                "index_high": index.high,
-                "reason": index.reason,
-            }
-        )
-    shift = rounded(triples[..., 0] - triples[..., 1], rounding)
-    return pd.DataFrame(rows).assign(p=max_t_p(by_class(shift, labels), seed=seed))
-
-
-def _areas(
-    triples: np.ndarray, shares: np.ndarray, labels: np.ndarray, roles: np.ndarray
-) -> pd.DataFrame:
-    """CPR and CMD of a curve, from effect, null and gap `[example size 3]`, with intervals."""
-    left = leave_out(triples, labels, roles)
-    means = class_mean(triples, labels)
-    # no edge at all has faithfulness 0
-    at = np.concatenate([[0.0], shares])
-
-    def area(effects: np.ndarray, gaps: np.ndarray, gap_only: bool) -> float:
-        curve = np.concatenate([[0.0], effects / gaps])
-        return float(np.trapezoid(np.abs(1 - curve) if gap_only else curve, at))
-
-    rows = []
-    for name, gap_only in (("CPR", False), ("CMD", True)):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            value, null = (area(means[:, k], means[:, 2], gap_only) for k in (0, 1))
-            spread = jackknife(value, [area(part[:, 0], part[:, 2], gap_only) for part in left])
-        rows.append(
-            {
-                "measure": name,
-                "value": value,
-                "low": spread.low,
-                "high": spread.high,
-                "null": null,
-                "ceiling": 0.0 if gap_only else 1.0,
-                "reason": "an area under a curve has no index of its own",
-            }
-        )
-    return pd.DataFrame(rows).assign(index=np.nan, p=np.nan)

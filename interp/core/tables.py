@@ -121,9 +121,6 @@ COLUMNS: dict[str, str] = {
     "drawing": "artist and glyph",
     "clean_metric": "the metric on the clean picture",
     "corrupt_metric": "the metric on the corrupt picture",
-    # circuits
-    "node": "what writes: input, a head, an MLP, or a channel of a site",
-    "node_b": "what reads it: a head, an MLP, the output, or a channel; empty for a node alone",
     # dictionaries of features
     "width": "number of features",
     "sparsity": "what keeps a dictionary's features few",
@@ -136,11 +133,13 @@ COLUMNS: dict[str, str] = {
     "role": "shared, private to a domain, or neither",
     "ablated": "which features were replaced by those of another picture",
     # circuits
+    "node": "what writes: input, a head, an MLP, or a channel of a site",
+    "node_b": "what reads it: a head, an MLP, the output, or a channel; empty for a node alone",
     "edge": "a writer and a reader behind it",
     "score": "what an edge is worth, in the metric's unit",
     "kept": "whether it belongs to the circuit",
-    "n_edges": "number of edges in the circuit",
-    "share": "number of edges as a share of all edges",
+    "n_edges": "number of edges in the circuit, or of units where it is made of units",
+    "share": "that number as a share of all",
     # decomposition
     "factor": "part of the features' variance: class, domain, interaction, residual; or an angle",
     "part": "what is one of those that sum to the embedding, named after where it was written",
