@@ -25,7 +25,7 @@ from interp.core.errors import (
     listed,
     out_of_memory,
 )
-from interp.core.model import Tower
+from interp.core.model import Finishing, Tower
 from interp.core.patches import Patch, part
 from interp.core.progress import say, track
 from interp.core.sites import ON_DEMAND, find_sites
@@ -118,8 +118,15 @@ class _Run:
     def finish(self) -> Tensor:
         """The output of the run."""
         if self.output is None:
-            self.output = self.tower(self.stream, **self.span())
+            self.output = self.go_on(self.stream)
         return self.output
+
+    def go_on(self, stream: Tensor, copies: int = 1) -> Tensor:
+        """The output from a stream at this place, which stands for so many copies of the batch."""
+        words = self.span(copies=copies)
+        if words["start_at_layer"] is None or not isinstance(self.tower, Finishing):
+            return self.tower(stream, **words)
+        return self.tower.finish(stream, **{k: v for k, v in words.items() if v is not None})
 
 
 @dataclass(frozen=True)
@@ -198,7 +205,8 @@ def _run_patched(tower: Tower, patch: Patch, run: _Run, copies: int) -> Tensor:
 
     # repeat() copies even once, so that a tower that works in place leaves the kept stream alone
     stream = run.stream.repeat(copies, *[1] * (run.stream.ndim - 1))
-    out = tower.run_with_hooks(stream, fwd_hooks=[(patch.site, replace)], **run.span(None, copies))
+    with tower.hooks(fwd_hooks=[(patch.site, replace)]):
+        out = run.go_on(stream, copies)
     if not fired:
         raise SiteError(
             f"patch {patch.site}",

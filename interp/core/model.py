@@ -62,3 +62,17 @@ class Tower(Protocol):
     def hooks(self, fwd_hooks: Any = ..., bwd_hooks: Any = ...) -> AbstractContextManager[Any]:
         """Keep functions installed for the length of a `with` block."""
         ...
+
+
+@runtime_checkable
+class Finishing(Tower, Protocol):
+    """A tower that offers one thing more: a cheaper way to the embedding, where it reads little.
+
+    `tower.finish(stream, start_at_layer=l) == tower(stream, start_at_layer=l)` up to the order of
+    sums, under whatever hooks are installed. A CLIP's last block has to be computed for one token
+    only. Sweeps use it where it is there.
+    """
+
+    def finish(self, stream: Tensor, *, start_at_layer: int) -> Tensor:
+        """The embedding, from the stream that enters block `start_at_layer`."""
+        ...
