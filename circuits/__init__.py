@@ -3,6 +3,7 @@
 from interp.circuits.chain import Chain
 from interp.circuits.donors import draw_transplants, other_class
 from interp.circuits.effects import effects, localise
+from interp.circuits.gradients import node_scores
 from interp.circuits.metrics import METRICS, Classifier, Metric, Target
 from interp.circuits.patching import (
     get_act_patch_attn_head_k_all_pos,
@@ -21,6 +22,7 @@ from interp.circuits.patching import (
     get_act_patch_resid_mid,
     get_act_patch_resid_pre,
 )
+from interp.circuits.screening import screen
 from interp.circuits.sweep import sweep
 from interp.circuits.transplant import transplant
 
@@ -48,7 +50,9 @@ __all__ = [
     "get_act_patch_resid_mid",
     "get_act_patch_resid_pre",
     "localise",
+    "node_scores",
     "other_class",
+    "screen",
     "sweep",
     "transplant",
 ]

@@ -291,10 +291,15 @@ def make_plan(
             "raise batch_size or memory, or choose smaller sites",
         )
     rows = min(batch_size, memory // bytes_per_row)
-    depth = max(tower.n_layers, 1)
-    per_example = sum((depth - max(cell.layer, 0)) / depth for cell in cells)
-    forwards = len(base) * (n_donors * (per_example + 1) + 1)
+    forwards = len(base) * forwards_of(tower, cells, n_donors=n_donors)
     return Plan(cells, rows, forwards, rows * bytes_per_row)
+
+
+def forwards_of(tower: Tower, cells: Sequence[Cell], *, n_donors: int = 1) -> float:
+    """What measuring cells costs for one example, in full runs: no patch repeats its prefix."""
+    depth = max(tower.n_layers, 1)
+    patched = sum((depth - max(cell.layer, 0)) / depth for cell in cells)
+    return n_donors * (patched + 1) + 1
 
 
 @dataclass(frozen=True)

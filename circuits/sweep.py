@@ -85,7 +85,7 @@ def sweep(
     [[0.0, 0.0, 0.0], [0.0, 1.0, 6.0], [1.0, 0.0, 0.0], [1.0, 1.0, 6.0]]
     """
     check_known("sweep", "direction", [direction], DIRECTIONS, SpecificationError)
-    _check_inputs(clean, corrupt, null, pairs)
+    check_inputs(clean, corrupt, null, pairs)
     names = resolve_sites(tower, sites)
     base, donor = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
     donors = [donor] if null is None else [donor, null]
@@ -99,11 +99,11 @@ def sweep(
         axes=axes,
     )
     started = time.perf_counter()
-    _rehearse(tower, clean, corrupt, metric, plan)
+    rehearse(tower, clean, corrupt, metric, plan)
     values = measure_cells(
         tower, plan.cells, base=base, donors=donors, metric=metric, rows=plan.rows, what="patch"
     )
-    frame = _frame(tower, plan.cells, values, direction, pairs)
+    frame = frame_of(tower, plan.cells, values, direction, pairs)
     frame["metric"] = name_of(metric)
     if null is not None:
         frame["null_kind"] = null_kind
@@ -119,7 +119,10 @@ def sweep(
     return Table("sweep", frame, facts)
 
 
-def _check_inputs(clean: Tensor, corrupt: Tensor, null: Tensor | None, pairs: Pairs | None) -> None:
+def check_inputs(
+    clean: Tensor, corrupt: Tensor, null: Tensor | None = None, pairs: Pairs | None = None
+) -> None:
+    """Refuse partners that do not fit one another, or are the same."""
     if len(clean) == 0:
         raise SampleError("sweep", "no pictures", "at least one pair", "give more pictures")
     for name, other in (("corrupt", corrupt), ("null", null)):
@@ -147,7 +150,7 @@ def _check_inputs(clean: Tensor, corrupt: Tensor, null: Tensor | None, pairs: Pa
         )
 
 
-def _rehearse(
+def rehearse(
     tower: Tower,
     clean: Tensor,
     corrupt: Tensor,
@@ -168,7 +171,7 @@ def _rehearse(
         )
 
 
-def _frame(
+def frame_of(
     tower: Tower, cells: Sequence[Cell], values: Values, direction: str, pairs: Pairs | None
 ) -> pd.DataFrame:
     """One row per cell and example."""
