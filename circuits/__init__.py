@@ -1,6 +1,7 @@
 """What causes what: patch activations from one run into another and measure what changes."""
 
 from interp.circuits.chain import Chain
+from interp.circuits.corruptions import CORRUPTIONS
 from interp.circuits.donors import draw_transplants, other_class
 from interp.circuits.effects import effects, localise
 from interp.circuits.gradients import node_scores
@@ -27,6 +28,7 @@ from interp.circuits.sweep import sweep
 from interp.circuits.transplant import transplant
 
 __all__ = [
+    "CORRUPTIONS",
     "METRICS",
     "Chain",
     "Classifier",
