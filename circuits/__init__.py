@@ -1,5 +1,6 @@
 """What causes what: patch activations from one run into another and measure what changes."""
 
+from interp.circuits.ablation import ABLATIONS, ablate
 from interp.circuits.chain import Chain
 from interp.circuits.corruptions import CORRUPTIONS
 from interp.circuits.donors import draw_transplants, other_class
@@ -28,12 +29,14 @@ from interp.circuits.sweep import sweep
 from interp.circuits.transplant import transplant
 
 __all__ = [
+    "ABLATIONS",
     "CORRUPTIONS",
     "METRICS",
     "Chain",
     "Classifier",
     "Metric",
     "Target",
+    "ablate",
     "draw_transplants",
     "effects",
     "get_act_patch_attn_head_k_all_pos",

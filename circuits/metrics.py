@@ -244,6 +244,10 @@ METRICS: dict[str, Callable[[Tensor, Target], Tensor]] = {
 """Every metric by name; each takes `[batch d_embed]` and a target, and gives `[batch]`."""
 
 
+DISTANCES = ("clean_distance", "kl")
+"""The metrics that fall where the model does well; all others rise."""
+
+
 @dataclass(frozen=True, eq=False)
 class Metric:
     """A metric bound to its target: call it on a tower's output `[batch d_embed]`.

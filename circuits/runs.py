@@ -315,13 +315,14 @@ def measure_cells(
     cells: Sequence[Cell],
     *,
     base: Tensor,
-    donors: Sequence[Tensor],
+    donors: Sequence[Tensor | Activations],
     metric: Callable[[Tensor], Tensor],
     rows: int,
     what: str = "patch",
 ) -> Values:
     """Measure every cell, donor and example, at most `rows` examples to a forward.
 
+    A donor given as activations has no run of its own, so no unpatched number: NaN stands there.
     When memory runs out, the batch is halved and the run goes on; when one example is too much,
     the error is let through.
     """
@@ -341,17 +342,21 @@ def measure_cells(
                     values.unpatched[piece.run, window] = numbers
                 else:
                     values.patched[piece.run - 1, piece.cells[place], window] = numbers
-    _check_finite(values, cells)
+    _check_finite(values, cells, [isinstance(donor, Tensor) for donor in donors])
     return values
 
 
 def _pieces(
-    tower: Tower, cells: Sequence[Cell], base: Tensor, donors: Sequence[Tensor], limit: int
+    tower: Tower,
+    cells: Sequence[Cell],
+    base: Tensor,
+    donors: Sequence[Tensor | Activations],
+    limit: int,
 ) -> Iterator[tuple[slice, Piece]]:
     start = 0
     while start < len(base):
         window = slice(start, min(start + limit, len(base)))
-        chosen, size = [donor[window] for donor in donors], window.stop - start
+        chosen, size = [_rows(donor, window) for donor in donors], window.stop - start
         stack = max(1, limit // size)
         try:
             for piece in patched_outputs(
@@ -368,13 +373,19 @@ def _pieces(
         start = window.stop
 
 
-def _check_finite(values: Values, cells: Sequence[Cell]) -> None:
+def _rows(donor: Tensor | Activations, window: slice) -> Tensor | Activations:
+    if isinstance(donor, Tensor):
+        return donor[window]
+    return {site: value[window] for site, value in donor.items()}
+
+
+def _check_finite(values: Values, cells: Sequence[Cell], ran: Sequence[bool]) -> None:
     bad = [
         cell.site
         for number, cell in enumerate(cells)
         if not np.isfinite(values.patched[:, number]).all()
     ]
-    if bad or not np.isfinite(values.unpatched).all():
+    if bad or not np.isfinite(values.unpatched[[True, *ran]]).all():
         raise NumericsError(
             "measure patches",
             f"NaN or infinity after patching {listed(dict.fromkeys(bad))}",

@@ -174,30 +174,36 @@ def rehearse(
 def frame_of(
     tower: Tower, cells: Sequence[Cell], values: Values, direction: str, pairs: Pairs | None
 ) -> pd.DataFrame:
-    """One row per cell and example."""
-    n_cells, n = values.patched.shape[1:]
-
-    def each(column: Sequence[object]) -> np.ndarray:
-        return np.repeat(np.asarray(column), n)
-
-    places = {axis: [dict(cell.index)[axis] for cell in cells] for axis, _ in cells[0].index}
-    runs = ("corrupt", "clean") if direction == "denoise" else ("clean", "corrupt")
-    columns: dict[str, Any] = {
-        "measure": f"activation patching, {direction}",
-        "site": each([cell.site for cell in cells]),
-        "layer": each([cell.layer for cell in cells]),
-        "depth": each(depths(tower, [cell.site for cell in cells])),
-        **{axis: each(column) for axis, column in places.items()},
-        "example": np.tile(np.arange(n), n_cells),
-        "value": values.patched[0].ravel(),
-    }
+    """One row per cell and example, with both unpatched runs' metric."""
+    n_cells = len(cells)
+    columns = cell_columns(tower, cells, values.patched.shape[2])
+    columns |= {"measure": f"activation patching, {direction}", "value": values.patched[0].ravel()}
     if len(values.patched) > 1:
         columns["null"] = values.patched[1].ravel()
+    runs = ("corrupt", "clean") if direction == "denoise" else ("clean", "corrupt")
     for run, name in enumerate(runs):
         columns[f"{name}_metric"] = np.tile(values.unpatched[run], n_cells)
     for name, column in describe(pairs).items():
         columns[name] = column if isinstance(column, str) else np.tile(column, n_cells)
     return pd.DataFrame(columns)
+
+
+def cell_columns(tower: Tower, cells: Sequence[Cell], n: int) -> dict[str, Any]:
+    """The columns that say which cell and which of `n` examples a row is of."""
+
+    def each(column: Sequence[object]) -> np.ndarray:
+        return np.repeat(np.asarray(column), n)
+
+    places = {axis: [dict(cell.index)[axis] for cell in cells] for axis, _ in cells[0].index}
+    return {
+        "measure": "",
+        "site": each([cell.site for cell in cells]),
+        "layer": each([cell.layer for cell in cells]),
+        "depth": each(depths(tower, [cell.site for cell in cells])),
+        **{axis: each(column) for axis, column in places.items()},
+        "example": np.tile(np.arange(n), len(cells)),
+        "value": np.nan,
+    }
 
 
 def depths(tower: Tower, sites: Sequence[str]) -> list[float]:
