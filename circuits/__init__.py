@@ -2,6 +2,7 @@
 
 from interp.circuits.ablation import ABLATIONS, ablate
 from interp.circuits.chain import Chain
+from interp.circuits.conversion import to_patching_result
 from interp.circuits.corruptions import CORRUPTIONS
 from interp.circuits.donors import draw_transplants, other_class
 from interp.circuits.effects import effects, localise
@@ -59,5 +60,6 @@ __all__ = [
     "other_class",
     "screen",
     "sweep",
+    "to_patching_result",
     "transplant",
 ]

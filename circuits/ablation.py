@@ -128,7 +128,8 @@ def ablate(
         plan,
         inputs if reference is None else reference,
         donors,
-        *(None if each is None else np.asarray(each) for each in (labels, reference_labels)),
+        None if labels is None else np.asarray(labels),
+        None if reference_labels is None else np.asarray(reference_labels),
         steps,
         seed,
     )
@@ -265,21 +266,23 @@ def _losses(
                     losses[cell] += each.detach().double().cpu()
                 if gradients:
                     # the donor, and the run up to the patch, are shared by all pieces
-                    gradient += torch.autograd.grad(sum(sums), constant, retain_graph=True)[0]
+                    gradient += torch.autograd.grad(
+                        torch.stack(sums).sum(), constant, retain_graph=True
+                    )[0]
     return losses, gradient
 
 
 def _means(ask: Ask) -> dict[str, Tensor]:
     """The mean activation of each site over the reference, `[axes but batch]`, streamed."""
     sums: dict[str, Tensor] = {}
+    cache: dict[str, Tensor] = {}
     with torch.no_grad():
         for part in ask.reference.split(ask.plan.rows):
             _, cache = ask.tower.run_with_cache(part, names_filter=ask.sites)
             for site in ask.sites:
                 total = cache[site].sum(dim=0, dtype=torch.float64)
                 sums[site] = sums[site] + total if site in sums else total
-                like = cache[site]
-    return {site: (total / len(ask.reference)).to(like.dtype) for site, total in sums.items()}
+    return {site: (sums[site] / len(ask.reference)).to(cache[site].dtype) for site in sums}
 
 
 def _for_all(constants: dict[str, Tensor], ask: Ask) -> Activations:

@@ -5,6 +5,8 @@ A sweep is exact: it gives what one full run per cell would give, at a fraction 
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 from interp.circuits.metrics import check_metric, name_of, rows_of
+from interp.circuits.resuming import measure_resumably
 from interp.circuits.runs import (
     Cell,
     Plan,
@@ -53,6 +56,7 @@ def sweep(
     null: Tensor | None = None,
     null_kind: str = "donors given as null",
     pairs: Pairs | None = None,
+    resume: str | Path | None = None,
     batch_size: int = 32,
     memory: int = MEMORY,
 ) -> Table:
@@ -70,7 +74,9 @@ def sweep(
     ("pos", "head", "channel", "row", ...). `null` are donors that share nothing relevant with
     clean, such as pictures of another class (`null_kind` says what they are); patched the same
     way, they fill the column `null`. `pairs` tells what the pictures show. `memory` (bytes) and
-    `batch_size` (examples) bound a forward.
+    `batch_size` (examples) bound a forward. `resume` is a folder where finished batches of cells
+    are kept: an interrupted sweep goes on from them, as long as inputs, cells, metric and weights
+    are the same (a function for a metric is known by its name alone).
 
     Raises `ShapeError` for inputs that differ in shape, `DataError` for identical partners,
     `SiteError` for unknown sites or axes, `SpecificationError` for a metric that ignores the
@@ -100,7 +106,8 @@ def sweep(
     )
     started = time.perf_counter()
     rehearse(tower, clean, corrupt, metric, plan)
-    values = measure_cells(
+    measured = measure_cells if resume is None else partial(measure_resumably, folder=resume)
+    values = measured(
         tower, plan.cells, base=base, donors=donors, metric=metric, rows=plan.rows, what="patch"
     )
     frame = frame_of(tower, plan.cells, values, direction, pairs)
