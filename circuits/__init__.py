@@ -1,16 +1,21 @@
 """What causes what: patch activations from one run into another and measure what changes."""
 
+from interp.circuits.ablation import ABLATIONS, ablate
 from interp.circuits.attribution import METHODS, Attribution, attribute
 from interp.circuits.chain import Chain
 from interp.circuits.channel_circuit import ChannelCircuit, channel_circuit
 from interp.circuits.channel_edges import channel_edges
 from interp.circuits.channels import channel_scores
+from interp.circuits.conversion import to_patching_result
+from interp.circuits.corruptions import CORRUPTIONS
 from interp.circuits.discovery import DISCOVERERS, Runs, discover
 from interp.circuits.donors import draw_transplants, other_class
 from interp.circuits.effects import effects, localise
 from interp.circuits.faithfulness import faithfulness, minimality
+from interp.circuits.gradients import node_scores
 from interp.circuits.graphs import Circuit
 from interp.circuits.metrics import METRICS, Classifier, Metric, Target
+from interp.circuits.pairing import read_pairs
 from interp.circuits.patching import (
     get_act_patch_attn_head_k_all_pos,
     get_act_patch_attn_head_k_by_pos,
@@ -29,6 +34,7 @@ from interp.circuits.patching import (
     get_act_patch_resid_pre,
 )
 from interp.circuits.paths import edge_effects, path_patch
+from interp.circuits.screening import screen
 from interp.circuits.segments import mean_activations
 from interp.circuits.sweep import sweep
 from interp.circuits.transplant import transplant
@@ -36,6 +42,8 @@ from interp.circuits.units import unit_faithfulness
 from interp.circuits.wiring import Wiring, wire
 
 __all__ = [
+    "ABLATIONS",
+    "CORRUPTIONS",
     "DISCOVERERS",
     "METHODS",
     "METRICS",
@@ -48,6 +56,7 @@ __all__ = [
     "Runs",
     "Target",
     "Wiring",
+    "ablate",
     "attribute",
     "channel_circuit",
     "channel_edges",
@@ -75,9 +84,13 @@ __all__ = [
     "localise",
     "mean_activations",
     "minimality",
+    "node_scores",
     "other_class",
     "path_patch",
+    "read_pairs",
+    "screen",
     "sweep",
+    "to_patching_result",
     "transplant",
     "unit_faithfulness",
     "wire",

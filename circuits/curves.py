@@ -25,6 +25,7 @@ from interp.core.statistics import jackknife
 from interp.core.tables import Table
 
 ALONE, WITHOUT = "circuit alone", "model without the circuit"
+WHOLE, NOTHING = "the whole model", "nothing left: the corrupt run"
 
 
 def curve_table(
@@ -55,8 +56,10 @@ def curve_table(
     triples = triples.swapaxes(0, 1)
     labels, roles, unit = units_of(pairs, len(gap))
     largest = float(np.abs(ends).max())
-    frame = share_rows(triples, labels, roles, seed=seed, rounding=ROUNDING * largest)
+    goals = np.repeat([1.0, 0.0], n)  # alone all is to remain, without it nothing
+    frame = share_rows(triples, labels, roles, goals=goals, seed=seed, rounding=ROUNDING * largest)
     frame.insert(0, "measure", np.repeat([ALONE, WITHOUT], n))
+    frame.insert(1, "ceiling_kind", np.repeat([WHOLE, NOTHING], n))
     frame["n_edges"] = np.tile(sizes, 2)
     frame["share"] = frame["n_edges"] / total
     if n > 1:
@@ -65,7 +68,6 @@ def curve_table(
     frame = frame.assign(
         metric=metric,
         null_kind=null_kind,
-        ceiling_kind="the whole model",
         unit=unit,
         n_units=len(np.unique(labels)),
         n_pictures=len(gap),
@@ -93,14 +95,25 @@ def count_drawings(pairs: Pairs | None, n: int) -> int:
 
 
 def share_rows(
-    triples: np.ndarray, labels: np.ndarray, roles: np.ndarray, *, seed: int, rounding: float
+    triples: np.ndarray,
+    labels: np.ndarray,
+    roles: np.ndarray,
+    *,
+    goals: np.ndarray,
+    seed: int,
+    rounding: float,
 ) -> pd.DataFrame:
-    """A row per mask from effect, null and gap `[example mask 3]`, as shares of the gap."""
+    """A row per mask from effect, null and gap `[example mask 3]`, as shares of the gap.
+
+    `goals` `[mask]` are the shares that full success would give: the ceilings.
+    """
     left = leave_out(triples, labels, roles)
+    ends = np.stack([np.ones_like(goals), np.ones_like(goals), goals], axis=-1)
     rows = []
     for number, means in enumerate(class_mean(triples, labels)):
         small = no_gap(means[2], left[:, number, 2], rounding=rounding)
-        index = small or index_of(means, left[:, number], rounding=rounding)
+        index = small or index_of(means * ends[number], left[:, number] * ends[number],
+                                  rounding=rounding)  # fmt: skip
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.full(3, np.nan) if small else means / means[2]
             spread = jackknife(share[0], left[:, number, 0] / left[:, number, 2])
@@ -110,7 +123,7 @@ def share_rows(
                 "low": spread.low,
                 "high": spread.high,
                 "null": share[1],
-                "ceiling": share[2],
+                "ceiling": goals[number],
                 "index": index.value,
                 "index_low": index.low,
                 "index_high": index.high,
@@ -142,6 +155,7 @@ def _areas(
         rows.append(
             {
                 "measure": name,
+                "ceiling_kind": WHOLE,
                 "value": value,
                 "low": spread.low,
                 "high": spread.high,

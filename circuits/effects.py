@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.circuits.donors import embed, other_class, read
-from interp.circuits.metrics import Classifier, Metric, Target
+from interp.circuits.donors import other_class, read
+from interp.circuits.metrics import Classifier
+from interp.circuits.pairing import read_pairs
 from interp.circuits.sweep import MEMORY, sweep
-from interp.core.errors import DataError, SampleError, SpecificationError
+from interp.core.errors import DataError, SampleError
 from interp.core.images import Pairs, Preprocess
 from interp.core.model import Tower
 from interp.core.seeds import rng
@@ -52,30 +53,22 @@ def localise(
     Device and dtype are those of the classifier's embeddings. Raises `DataError` for classes that
     the classifier does not know, and what `sweep` raises.
     """
-    clean_labels, corrupt_labels = pairs.clean.label.tolist(), pairs.corrupt.label.tolist()
-    labels, foils = classifier.numbers(clean_labels), classifier.numbers(corrupt_labels)
-    crossed = bool((labels != foils).all())
-    if metric == "logit_difference" and not crossed:
-        raise SpecificationError(
-            "score clean against corrupt classes",
-            "pairs of which some share their class",
-            "pairs that differ in class",
-            "use metric='margin', or other pairs",
-        )
-    like = classifier.embeddings
-    clean = read(pairs.images, pairs.clean_rows, preprocess, like)
-    corrupt = read(pairs.images, pairs.corrupt_rows, preprocess, like)
+    task = read_pairs(
+        tower,
+        pairs,
+        classifier=classifier,
+        preprocess=preprocess,
+        metric=metric,
+        batch_size=batch_size,
+    )
     rows = other_class(pairs, seed=seed)
+    like = classifier.embeddings
     null = None if rows is None else read(pairs.images, rows, preprocess, like)
-    outputs = embed(tower, clean, batch_size=batch_size)
-    scale = classifier.standardised(outputs)
-    target = Target(scale, labels, foils if crossed else None, outputs)
-    name = metric or ("logit_difference" if crossed else "margin")
     table = sweep(
         tower,
-        clean=clean,
-        corrupt=corrupt,
-        metric=Metric(name, target),
+        clean=task.clean,
+        corrupt=task.corrupt,
+        metric=task.metric,
         sites=sites,
         axes=axes,
         direction=direction,
@@ -85,7 +78,7 @@ def localise(
         batch_size=batch_size,
         memory=memory,
     )
-    facts = {**table.facts, "seed": seed, "contrast": classifier.scale / scale.scale}
+    facts = {**table.facts, "seed": seed, "contrast": task.contrast}
     return Table(table.name, table.frame, facts)
 
 

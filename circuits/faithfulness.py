@@ -56,7 +56,8 @@ def faithfulness(
     between it and 1 (Mueller et al. 2025).
 
     null = mean of `n_random` circuits that have as many edges between the same layers; ceiling = 1,
-    the whole model; index = (value - null) / (ceiling - null). `low, high` leave out a class at a
+    the whole model, for a circuit alone, 0 for the model without it; index = (value - null) /
+    (ceiling - null). `low, high` leave out a class at a
     time; `p` is two-sided for value = null, by sign flips of whole classes, adjusted over the rows
     (max-T). `reason` says why an index is missing.
 
@@ -139,7 +140,8 @@ def minimality(
     gap = np.broadcast_to(ends[0] - ends[1], lost.shape)
     triples = np.stack([lost, np.zeros_like(lost), gap], axis=-1).swapaxes(0, 1)
     largest = float(np.abs(ends).max())
-    frame = share_rows(triples, labels, roles, seed=seed, rounding=ROUNDING * largest)
+    goals = np.ones(len(places))
+    frame = share_rows(triples, labels, roles, goals=goals, seed=seed, rounding=ROUNDING * largest)
     frame.insert(0, "edge", [circuit.wiring.names[place] for place in places])
     frame = frame.assign(
         measure="loss of one edge",

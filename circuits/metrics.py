@@ -213,14 +213,39 @@ def clean_distance(
     return 1 - cosine_similarity(embedding, target.clean.to(embedding), dim=-1)
 
 
+def probability(
+    embedding: Float[Tensor, "batch d_embed"], target: Target
+) -> Float[Tensor, "batch"]:
+    """Softmax probability of the own class, 0 to 1; flat, so blind, where the model is sure."""
+    return _of(target.classifier.logits(embedding).softmax(dim=1), target.labels, "probability")
+
+
+def kl(embedding: Float[Tensor, "batch d_embed"], target: Target) -> Float[Tensor, "batch"]:
+    """Divergence of the class distribution from the clean run's, nats, 0 or more; needs `clean`.
+
+    KL(clean || patched) = sum over classes of p (log p - log q), p of the clean run, q of this one.
+    """
+    if target.clean is None:
+        raise _missing("kl", "clean")
+    log_q = target.classifier.logits(embedding).log_softmax(dim=1)
+    log_p = target.classifier.logits(target.clean.to(embedding)).log_softmax(dim=1)
+    return (log_p.exp() * (log_p - log_q)).sum(dim=1)
+
+
 METRICS: dict[str, Callable[[Tensor, Target], Tensor]] = {
     "true_class_cosine": true_class_cosine,
     "margin": margin,
     "mean_margin": mean_margin,
     "logit_difference": logit_difference,
     "clean_distance": clean_distance,
+    "probability": probability,
+    "kl": kl,
 }
 """Every metric by name; each takes `[batch d_embed]` and a target, and gives `[batch]`."""
+
+
+DISTANCES = ("clean_distance", "kl")
+"""The metrics that fall where the model does well; all others rise."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ from interp.core.errors import (
     listed,
     out_of_memory,
 )
-from interp.core.model import Tower
+from interp.core.model import Finishing, Tower
 from interp.core.patches import Patch, part
 from interp.core.progress import say, track
 from interp.core.sites import ON_DEMAND, find_sites
@@ -118,8 +118,15 @@ class _Run:
     def finish(self) -> Tensor:
         """The output of the run."""
         if self.output is None:
-            self.output = self.tower(self.stream, **self.span())
+            self.output = self.go_on(self.stream)
         return self.output
+
+    def go_on(self, stream: Tensor, copies: int = 1) -> Tensor:
+        """The output from a stream at this place, which stands for so many copies of the batch."""
+        words = self.span(copies=copies)
+        if words["start_at_layer"] is None or not isinstance(self.tower, Finishing):
+            return self.tower(stream, **words)
+        return self.tower.finish(stream, **{k: v for k, v in words.items() if v is not None})
 
 
 @dataclass(frozen=True)
@@ -198,7 +205,8 @@ def _run_patched(tower: Tower, patch: Patch, run: _Run, copies: int) -> Tensor:
 
     # repeat() copies even once, so that a tower that works in place leaves the kept stream alone
     stream = run.stream.repeat(copies, *[1] * (run.stream.ndim - 1))
-    out = tower.run_with_hooks(stream, fwd_hooks=[(patch.site, replace)], **run.span(None, copies))
+    with tower.hooks(fwd_hooks=[(patch.site, replace)]):
+        out = run.go_on(stream, copies)
     if not fired:
         raise SiteError(
             f"patch {patch.site}",
@@ -283,10 +291,15 @@ def make_plan(
             "raise batch_size or memory, or choose smaller sites",
         )
     rows = min(batch_size, memory // bytes_per_row)
-    depth = max(tower.n_layers, 1)
-    per_example = sum((depth - max(cell.layer, 0)) / depth for cell in cells)
-    forwards = len(base) * (n_donors * (per_example + 1) + 1)
+    forwards = len(base) * forwards_of(tower, cells, n_donors=n_donors)
     return Plan(cells, rows, forwards, rows * bytes_per_row)
+
+
+def forwards_of(tower: Tower, cells: Sequence[Cell], *, n_donors: int = 1) -> float:
+    """What measuring cells costs for one example, in full runs: no patch repeats its prefix."""
+    depth = max(tower.n_layers, 1)
+    patched = sum((depth - max(cell.layer, 0)) / depth for cell in cells)
+    return n_donors * (patched + 1) + 1
 
 
 @dataclass(frozen=True)
@@ -302,13 +315,14 @@ def measure_cells(
     cells: Sequence[Cell],
     *,
     base: Tensor,
-    donors: Sequence[Tensor],
+    donors: Sequence[Tensor | Activations],
     metric: Callable[[Tensor], Tensor],
     rows: int,
     what: str = "patch",
 ) -> Values:
     """Measure every cell, donor and example, at most `rows` examples to a forward.
 
+    A donor given as activations has no run of its own, so no unpatched number: NaN stands there.
     When memory runs out, the batch is halved and the run goes on; when one example is too much,
     the error is let through.
     """
@@ -328,17 +342,21 @@ def measure_cells(
                     values.unpatched[piece.run, window] = numbers
                 else:
                     values.patched[piece.run - 1, piece.cells[place], window] = numbers
-    _check_finite(values, cells)
+    _check_finite(values, cells, [isinstance(donor, Tensor) for donor in donors])
     return values
 
 
 def _pieces(
-    tower: Tower, cells: Sequence[Cell], base: Tensor, donors: Sequence[Tensor], limit: int
+    tower: Tower,
+    cells: Sequence[Cell],
+    base: Tensor,
+    donors: Sequence[Tensor | Activations],
+    limit: int,
 ) -> Iterator[tuple[slice, Piece]]:
     start = 0
     while start < len(base):
         window = slice(start, min(start + limit, len(base)))
-        chosen, size = [donor[window] for donor in donors], window.stop - start
+        chosen, size = [_rows(donor, window) for donor in donors], window.stop - start
         stack = max(1, limit // size)
         try:
             for piece in patched_outputs(
@@ -355,13 +373,19 @@ def _pieces(
         start = window.stop
 
 
-def _check_finite(values: Values, cells: Sequence[Cell]) -> None:
+def _rows(donor: Tensor | Activations, window: slice) -> Tensor | Activations:
+    if isinstance(donor, Tensor):
+        return donor[window]
+    return {site: value[window] for site, value in donor.items()}
+
+
+def _check_finite(values: Values, cells: Sequence[Cell], ran: Sequence[bool]) -> None:
     bad = [
         cell.site
         for number, cell in enumerate(cells)
         if not np.isfinite(values.patched[:, number]).all()
     ]
-    if bad or not np.isfinite(values.unpatched).all():
+    if bad or not np.isfinite(values.unpatched[[True, *ran]]).all():
         raise NumericsError(
             "measure patches",
             f"NaN or infinity after patching {listed(dict.fromkeys(bad))}",

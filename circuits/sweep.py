@@ -5,6 +5,8 @@ A sweep is exact: it gives what one full run per cell would give, at a fraction 
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 from interp.circuits.metrics import check_metric, name_of, rows_of
+from interp.circuits.resuming import measure_resumably
 from interp.circuits.runs import (
     Cell,
     Plan,
@@ -53,6 +56,7 @@ def sweep(
     null: Tensor | None = None,
     null_kind: str = "donors given as null",
     pairs: Pairs | None = None,
+    resume: str | Path | None = None,
     batch_size: int = 32,
     memory: int = MEMORY,
 ) -> Table:
@@ -70,7 +74,9 @@ def sweep(
     ("pos", "head", "channel", "row", ...). `null` are donors that share nothing relevant with
     clean, such as pictures of another class (`null_kind` says what they are); patched the same
     way, they fill the column `null`. `pairs` tells what the pictures show. `memory` (bytes) and
-    `batch_size` (examples) bound a forward.
+    `batch_size` (examples) bound a forward. `resume` is a folder where finished batches of cells
+    are kept: an interrupted sweep goes on from them, as long as inputs, cells, metric and weights
+    are the same (a function for a metric is known by its name alone).
 
     Raises `ShapeError` for inputs that differ in shape, `DataError` for identical partners,
     `SiteError` for unknown sites or axes, `SpecificationError` for a metric that ignores the
@@ -85,7 +91,7 @@ def sweep(
     [[0.0, 0.0, 0.0], [0.0, 1.0, 6.0], [1.0, 0.0, 0.0], [1.0, 1.0, 6.0]]
     """
     check_known("sweep", "direction", [direction], DIRECTIONS, SpecificationError)
-    _check_inputs(clean, corrupt, null, pairs)
+    check_inputs(clean, corrupt, null, pairs)
     names = resolve_sites(tower, sites)
     base, donor = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
     donors = [donor] if null is None else [donor, null]
@@ -99,11 +105,12 @@ def sweep(
         axes=axes,
     )
     started = time.perf_counter()
-    _rehearse(tower, clean, corrupt, metric, plan)
-    values = measure_cells(
+    rehearse(tower, clean, corrupt, metric, plan)
+    measured = measure_cells if resume is None else partial(measure_resumably, folder=resume)
+    values = measured(
         tower, plan.cells, base=base, donors=donors, metric=metric, rows=plan.rows, what="patch"
     )
-    frame = _frame(tower, plan.cells, values, direction, pairs)
+    frame = frame_of(tower, plan.cells, values, direction, pairs)
     frame["metric"] = name_of(metric)
     if null is not None:
         frame["null_kind"] = null_kind
@@ -119,7 +126,10 @@ def sweep(
     return Table("sweep", frame, facts)
 
 
-def _check_inputs(clean: Tensor, corrupt: Tensor, null: Tensor | None, pairs: Pairs | None) -> None:
+def check_inputs(
+    clean: Tensor, corrupt: Tensor, null: Tensor | None = None, pairs: Pairs | None = None
+) -> None:
+    """Refuse partners that do not fit one another, or are the same."""
     if len(clean) == 0:
         raise SampleError("sweep", "no pictures", "at least one pair", "give more pictures")
     for name, other in (("corrupt", corrupt), ("null", null)):
@@ -147,7 +157,7 @@ def _check_inputs(clean: Tensor, corrupt: Tensor, null: Tensor | None, pairs: Pa
         )
 
 
-def _rehearse(
+def rehearse(
     tower: Tower,
     clean: Tensor,
     corrupt: Tensor,
@@ -168,33 +178,39 @@ def _rehearse(
         )
 
 
-def _frame(
+def frame_of(
     tower: Tower, cells: Sequence[Cell], values: Values, direction: str, pairs: Pairs | None
 ) -> pd.DataFrame:
-    """One row per cell and example."""
-    n_cells, n = values.patched.shape[1:]
-
-    def each(column: Sequence[object]) -> np.ndarray:
-        return np.repeat(np.asarray(column), n)
-
-    places = {axis: [dict(cell.index)[axis] for cell in cells] for axis, _ in cells[0].index}
-    runs = ("corrupt", "clean") if direction == "denoise" else ("clean", "corrupt")
-    columns: dict[str, Any] = {
-        "measure": f"activation patching, {direction}",
-        "site": each([cell.site for cell in cells]),
-        "layer": each([cell.layer for cell in cells]),
-        "depth": each(depths(tower, [cell.site for cell in cells])),
-        **{axis: each(column) for axis, column in places.items()},
-        "example": np.tile(np.arange(n), n_cells),
-        "value": values.patched[0].ravel(),
-    }
+    """One row per cell and example, with both unpatched runs' metric."""
+    n_cells = len(cells)
+    columns = cell_columns(tower, cells, values.patched.shape[2])
+    columns |= {"measure": f"activation patching, {direction}", "value": values.patched[0].ravel()}
     if len(values.patched) > 1:
         columns["null"] = values.patched[1].ravel()
+    runs = ("corrupt", "clean") if direction == "denoise" else ("clean", "corrupt")
     for run, name in enumerate(runs):
         columns[f"{name}_metric"] = np.tile(values.unpatched[run], n_cells)
     for name, column in describe(pairs).items():
         columns[name] = column if isinstance(column, str) else np.tile(column, n_cells)
     return pd.DataFrame(columns)
+
+
+def cell_columns(tower: Tower, cells: Sequence[Cell], n: int) -> dict[str, Any]:
+    """The columns that say which cell and which of `n` examples a row is of."""
+
+    def each(column: Sequence[object]) -> np.ndarray:
+        return np.repeat(np.asarray(column), n)
+
+    places = {axis: [dict(cell.index)[axis] for cell in cells] for axis, _ in cells[0].index}
+    return {
+        "measure": "",
+        "site": each([cell.site for cell in cells]),
+        "layer": each([cell.layer for cell in cells]),
+        "depth": each(depths(tower, [cell.site for cell in cells])),
+        **{axis: each(column) for axis, column in places.items()},
+        "example": np.tile(np.arange(n), len(cells)),
+        "value": np.nan,
+    }
 
 
 def depths(tower: Tower, sites: Sequence[str]) -> list[float]:

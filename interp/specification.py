@@ -180,11 +180,13 @@ class AnalysisSpec:
 
     `representation` are directions, factors, separation and selectivity by layer; `erasure` takes
     the domain out at the middle site, against `n_controls` draws of each control; `features` trains
-    dictionaries there, on `n_dictionary_pictures` of every class and domain.
+    dictionaries there, on `n_dictionary_pictures` of every class and domain; `circuits` finds the
+    parts that make the class, and tests them, on `n_circuit_pairs` pairs each.
     """
 
     n_pairs: int = 60
     n_transplants: int = 240
+    n_circuit_pairs: int = 30
     n_permutations: int = 999
     n_splits: int = 5
     n_controls: int = 5
@@ -197,9 +199,16 @@ class AnalysisSpec:
     representation: bool = True
     erasure: bool = True
     features: bool = True
+    circuits: bool = True
 
     def __post_init__(self) -> None:
-        least = {"n_pairs": 2, "n_transplants": 2, "n_permutations": 19, "n_splits": 1}
+        least = {
+            "n_circuit_pairs": 2,
+            "n_pairs": 2,
+            "n_transplants": 2,
+            "n_permutations": 19,
+            "n_splits": 1,
+        }
         least |= {"n_controls": 2, "n_dictionary_pictures": 2, "dictionary_seeds": 2}
         least |= {"dictionary_steps": 1, "n_active": 1}
         for name, at_least in least.items():

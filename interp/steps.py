@@ -133,6 +133,8 @@ class Measurement:
             makers["erasure"] = self._erasure
         if analysis.features and trained:
             makers["features"] = self._features
+        if analysis.circuits and trained:
+            makers["circuits"] = self._circuits
         if analysis.patching and trained:
             makers |= {
                 "patching": self._patching,
@@ -255,6 +257,17 @@ class Measurement:
                 n_pairs=self.specification.analysis.n_transplants,
             )
         }
+
+    def _circuits(self) -> dict[str, pd.DataFrame]:
+        from interp.circuitry import circuitry
+
+        return circuitry(
+            self.subject,
+            self.analysed,
+            domains=self.pair,
+            class_names=self.images.labels,
+            n_pairs=self.specification.analysis.n_circuit_pairs,
+        )
 
     def _has_none_of(self, patterns: Iterable[str], what: str) -> bool:
         """Say that a tower opened by module path lacks the sites that a measurement is about."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
@@ -107,6 +107,17 @@ def attend(
     return mix_values(at_pattern(torch.softmax(scores, dim=-1)), v)
 
 
+def mask_at(
+    mask: Mask, place: Int[Tensor, "batch"]
+) -> Float[Tensor, "batch head_or_1 1 key"] | None:
+    """The mask of one query of each example."""
+    if mask is None:
+        return None
+    if mask.ndim == 2:
+        return mask[place][:, None, None]
+    return mask[torch.arange(len(place), device=place.device), :, place][:, :, None]
+
+
 def _plain(mask: Any) -> bool:
     """Whether `nn.MultiheadAttention` takes the mask: one for all heads and examples, or none."""
     return mask is None or mask.ndim == 2
@@ -150,6 +161,33 @@ class HookedAttention(nn.Module):
         )
         if hooked(self.hook_result):
             return self.hook_result(head_results(z, self.W_O)).sum(dim=-2) + self.b_O
+        return self.source.ls_1(attn.out_proj(merge_heads(z)))
+
+    def at(
+        self,
+        x: Float[Tensor, "batch pos d_model"],
+        place: Int[Tensor, "batch"],
+        mask: Mask = None,
+    ) -> Float[Tensor, "batch one d_model"]:
+        """What the heads write at one position of each example: `forward`'s row, and no other.
+
+        Keys and values are of all positions, and may be hooked; what depends on the query has one
+        position, so hooks there would see another shape than they expect.
+        """
+        attn, rows = self.source.attn, torch.arange(len(x), device=x.device)
+        width, bias = attn.embed_dim, attn.in_proj_bias
+        b_q, b_kv = (None, None) if bias is None else (bias[:width], bias[width:])
+        q = split_heads(
+            F.linear(x[rows, place][:, None], attn.in_proj_weight[:width], b_q),
+            n_heads=attn.num_heads,
+        )
+        k, v = rearrange(
+            F.linear(x, attn.in_proj_weight[width:], b_kv),
+            "batch pos (part head d_head) -> part batch pos head d_head",
+            part=2,
+            head=attn.num_heads,
+        )
+        z = fused_attention(q, self.hook_k(k), self.hook_v(v), mask_at(mask, place))
         return self.source.ls_1(attn.out_proj(merge_heads(z)))
 
     def _in_weight(self, part: int) -> Float[Tensor, "head d_model d_head"]:

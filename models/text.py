@@ -75,14 +75,20 @@ class HookedText(TransformerTower):
         return (padding if mask is None else mask + padding,)
 
     def _read_out(self, stream: Tensor, tokens: Tensor | None) -> Tensor:
+        if self.class_token:
+            return self._project(self.ln_final(stream[:, -1:]).squeeze(1))
+        return self._project(self._pool(self.ln_final(stream), tokens))
+
+    def _pool(self, stream: Tensor, tokens: Tensor | None) -> Tensor:
         if self.pool_type in ("argmax", "eos"):
             tokens = self._need(tokens, stream)
-        if self.class_token:
-            pooled = self.ln_final(stream[:, -1:]).squeeze(1)
-        else:
-            pooled = text_global_pool(
-                self.ln_final(stream), tokens, pool_type=self.pool_type, eos_token_id=self.eos_id
-            )
+        return text_global_pool(stream, tokens, pool_type=self.pool_type, eos_token_id=self.eos_id)
+
+    def _read_at(self, stream: Tensor, tokens: Tensor | None) -> Tensor:
+        places = torch.arange(stream.shape[1], device=stream.device)
+        return self._pool(places.expand(len(stream), -1), tokens)
+
+    def _project(self, pooled: Tensor) -> Tensor:
         pooled, project = self.hook_pooled(pooled), self.source.text_projection
         if project is None:
             return self.hook_embedding(pooled)

@@ -1,9 +1,10 @@
 """What both of CLIP's transformer towers are built of, with its activations named."""
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 from transformer_lens.config import TransformerBridgeConfig
@@ -128,6 +129,31 @@ class HookedBlock(nn.Module):
         stream = self.hook_resid_mid(stream + self.hook_attn_out(self.attn(self.ln1(stream), mask)))
         return self.hook_resid_post(stream + self.hook_mlp_out(self.mlp(self.ln2(stream))))
 
+    def at(
+        self,
+        stream: Float[Tensor, "batch pos d_model"],
+        place: Int[Tensor, "batch"],
+        mask: Mask = None,
+    ) -> Float[Tensor, "batch one d_model"]:
+        """The stream after the block at one position of each example, at a sixth of the cost.
+
+        Nobody may hook what depends on the query: everything but `SEEN_WHOLE`.
+        """
+        stream = self.hook_resid_pre(stream)
+        rows = torch.arange(len(stream), device=stream.device)
+        token = stream[rows, place][:, None] + self.attn.at(self.ln1(stream), place, mask)
+        return token + self.mlp(self.ln2(token))
+
+
+SEEN_WHOLE = (
+    "hook_resid_pre",
+    "ln1.hook_scale",
+    "ln1.hook_normalized",
+    "attn.hook_k",
+    "attn.hook_v",
+)
+"""The sites that a block has at all positions also where only one position of it is wanted."""
+
 
 class TransformerTower(HookedTower):
     """A chain of transformer blocks over tokens at learned positions."""
@@ -141,6 +167,8 @@ class TransformerTower(HookedTower):
         super().__init__(source, foreign=foreign)
         self.hook_embed, self.hook_pos_embed = HookPoint(), HookPoint()
         self.hook_full_embed = HookPoint()
+
+    ln_final: HookedNorm
 
     def _open_blocks(self) -> None:
         """Register the blocks; what comes before them in a run is registered before."""
@@ -186,6 +214,48 @@ class TransformerTower(HookedTower):
         """The embedding as open_clip itself computes it."""
         answer = self.source(x)
         return answer[0] if isinstance(answer, tuple) else answer
+
+    @abstractmethod
+    def _read_at(self, stream: Tensor, tokens: Tensor | None) -> Tensor | None:
+        """The one position of each example that the embedding is read off; None if it is more."""
+
+    @abstractmethod
+    def _project(self, pooled: Float[Tensor, "batch d_model"]) -> Tensor:
+        """The embedding, from the pooled and normalised vector."""
+
+    def finish(
+        self, stream: Tensor, *, start_at_layer: int, tokens: Tensor | None = None
+    ) -> Tensor:
+        """The embedding that `tower(stream, start_at_layer=l)` gives, with less of the last block.
+
+        Where the embedding is read off one position (a class token, the end of a text), the last
+        block computes keys and values everywhere, but queries, heads and neurons only there. Equal
+        up to the order of sums. Where somebody hooks or listens to what would then be missing, the
+        block runs in full.
+        """
+        last = self.n_layers - 1
+        whole = not 0 <= start_at_layer <= last or hooked(*self._left_out())
+        place = None if whole else self._read_at(stream, tokens)
+        if place is None:
+            return self(stream, start_at_layer=start_at_layer, tokens=tokens)
+        if start_at_layer < last:
+            stream = self(stream, start_at_layer=start_at_layer, stop_at_layer=last, tokens=tokens)
+        else:
+            self._check_stream(stream, last)
+            self._forwards += 1
+        block: Any = self.blocks[last]
+        token = block.at(stream, place, *self._context(stream, tokens))
+        return self._project(self.ln_final(token).squeeze(1))
+
+    def _left_out(self) -> list[HookPoint]:
+        """The hook points that `finish` would leave out, or show at one position."""
+        ahead = f"blocks.{self.n_layers - 1}."
+        return [
+            point
+            for site, point in self.hook_dict.items()
+            if (site.startswith(ahead) and site.removeprefix(ahead) not in SEEN_WHOLE)
+            or site.startswith("ln_final.")
+        ]
 
     def _n_ctx(self, stream: Tensor) -> int:
         return self.source.positional_embedding.shape[0]

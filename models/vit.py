@@ -65,6 +65,14 @@ class HookedViT(TransformerTower):
             pooled = self.ln_final(self._pool(stream)).squeeze(1)
         else:
             pooled = self._pool(self.ln_final(stream)).squeeze(1)
+        return self._project(pooled)
+
+    def _read_at(self, stream: Tensor, tokens: Tensor | None) -> Tensor | None:
+        if self.attnpool is not None or self.source.pool_type != "tok":
+            return None
+        return torch.zeros(len(stream), dtype=torch.long, device=stream.device)
+
+    def _project(self, pooled: Tensor) -> Tensor:
         pooled, project = self.hook_pooled(pooled), self.source.proj
         return self.hook_embedding(pooled if project is None else pooled @ project)
 

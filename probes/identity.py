@@ -3,10 +3,7 @@
 from hashlib import blake2b
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from interp.core.errors import SpecificationError
+from interp.core.identity import weights_hash
 from interp.core.images import ImageTable, Preprocess
 from interp.core.store import fingerprint
 from interp.probes.reading import Reading
@@ -18,7 +15,7 @@ def identity(
     """Hashes of all that the numbers depend on."""
     picture = preprocess(images.picture(0)).detach().cpu().float().contiguous().numpy()
     return {
-        "weights": _weights(reading.tower),
+        "weights": weights_hash(reading.tower, asked="store activations", leave_out="folder"),
         "configuration": fingerprint(
             type(reading.tower).__name__, list(reading.tower.sites), _configuration(reading.tower)
         ),
@@ -30,24 +27,6 @@ def identity(
         "pool": reading.pool,
         "dtype": str(reading.dtype),
     }
-
-
-def _weights(tower: Any) -> str:
-    """A hash of all parameters and buffers under their names."""
-    if not hasattr(tower, "state_dict"):
-        raise SpecificationError(
-            "store activations",
-            f"a {type(tower).__name__} without a state_dict, so that models cannot be told apart",
-            "a torch module",
-            "leave folder= out, or derive the tower from torch.nn.Module",
-        )
-    digest = blake2b(digest_size=8)
-    for name, value in sorted(tower.state_dict().items()):
-        if isinstance(value, Tensor):
-            flat = value.detach().cpu().contiguous().reshape(-1)
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(flat.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _configuration(tower: Any) -> dict[str, str]:

@@ -133,3 +133,17 @@ class Wired(Tower, Protocol):
     def components(self) -> Sequence[Component]:
         """Everything that reads the stream and adds to it, in order."""
         ...
+
+
+@runtime_checkable
+class Finishing(Tower, Protocol):
+    """A tower that offers one thing more: a cheaper way to the embedding, where it reads little.
+
+    `tower.finish(stream, start_at_layer=l) == tower(stream, start_at_layer=l)` up to the order of
+    sums, under whatever hooks are installed. A CLIP's last block has to be computed for one token
+    only. Sweeps use it where it is there.
+    """
+
+    def finish(self, stream: Tensor, *, start_at_layer: int) -> Tensor:
+        """The embedding, from the stream that enters block `start_at_layer`."""
+        ...

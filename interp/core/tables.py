@@ -121,6 +121,8 @@ COLUMNS: dict[str, str] = {
     "drawing": "artist and glyph",
     "clean_metric": "the metric on the clean picture",
     "corrupt_metric": "the metric on the corrupt picture",
+    "estimate": "what gradients say the patch changes, in the metric's unit",
+    "chosen": "why the cell was measured: screened (highest estimates) or sampled (at random)",
     # dictionaries of features
     "width": "number of features",
     "sparsity": "what keeps a dictionary's features few",

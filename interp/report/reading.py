@@ -33,6 +33,7 @@ OPTIONAL = (
     *("tradeoff", "exposure", "exposure_classes", "robustness", "epochs"),
     *("factorisation", "directions", "separation", "domain_probes", "selectivity", "views"),
     *("erasure", "dictionaries", "feature_sharing", "feature_ablation"),
+    *("faithfulness", "circuits"),
 )
 """Tables that a run may do without: the page shows those that are there, and misses none."""
 
@@ -41,7 +42,7 @@ WORDS = frozenset(
     "test_domain domain domain_a domain_b train_domain label class_set candidates prompts "
     "classifier family exposed_in control pairing metric clean_label clean_domain corrupt_label "
     "corrupt_domain drawing check factor erased positions read_at against sparsity code reading "
-    "ablated picture".split()
+    "ablated picture node node_b edge".split()
 )
 """Columns that hold text; an empty cell there is an empty word."""
 

@@ -12,6 +12,7 @@ from interp.report.figures_accuracy import (
     differences,
 )
 from interp.report.figures_certificate import certificate
+from interp.report.figures_circuits import circuit_graph, faithful
 from interp.report.figures_curves import epochs, tradeoff
 from interp.report.figures_erasure import erased
 from interp.report.figures_exposure import exposure
@@ -167,6 +168,18 @@ PLANS = (
         ("patching", "patching_examples"),
         (patching,),
         note="Patching says where, not whether two domains share it: it carries no verdict.",
+    ),
+    Plan(
+        "circuits",
+        "Which parts make the class: circuits",
+        "Edges of a transformer are scored by EAP-IG (Hanna et al. 2024), channels of a ResNet by "
+        "integrated gradients. A circuit alone runs with all else as in a picture of another "
+        "class; share = (m(circuit) − m(nothing)) / (m(model) − m(nothing)), m the margin.",
+        (),
+        (faithful, circuit_graph),
+        note="A circuit is faithful where it does what the model does, and complete where nothing "
+        "is left without it. Whether two domains have the same one is another question.",
+        optional=("faithfulness", "circuits"),
     ),
     Plan(
         "transplant",

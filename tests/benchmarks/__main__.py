@@ -28,6 +28,7 @@ from tests.benchmarks.peers import peers
 from tests.benchmarks.probing import probe_grid, probe_power
 from tests.benchmarks.sharing import sharing
 from tests.benchmarks.streaming import stream
+from tests.benchmarks.sweeping import sweeping
 from tests.benchmarks.training import train, vits
 
 FOLDER = Path("interp-report") / "benchmarks"
@@ -161,6 +162,7 @@ BENCHMARKS = {
     "layers": layers,
     "many": many,
     "peers": peers,
+    "sweep": sweeping,
     "stream": stream,
     "study": study,
     "seeds": seeds,

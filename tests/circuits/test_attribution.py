@@ -208,7 +208,7 @@ def test_more_steps_are_more_complete() -> None:
 
 
 def test_activations_on_the_way_equal_the_naive_loop() -> None:
-    tower = open_vit(layers=2)
+    tower: Any = open_vit(layers=2)
     torch.manual_seed(15)
     clean, corrupt = torch.randn(2, 2, 3, 16, 16).double()
     found = attribute(
@@ -284,10 +284,10 @@ def test_a_tower_without_parts_is_refused(vit: TinyViT, vit_inputs: dict[str, An
 
 def test_no_hook_or_freeze_outlives_an_error(hand_inputs: dict[str, Any]) -> None:
     class Failing(torch.nn.Linear):
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, input: Tensor) -> Tensor:
             if torch.is_grad_enabled():
                 raise RuntimeError("broken")
-            return super().forward(x)
+            return super().forward(input)
 
     tower = Chain([Failing(2, 2), Function(torch.relu)])
     with pytest.raises(RuntimeError, match="broken"):

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from scipy.special import softmax
+from scipy.stats import entropy
 
 from interp.circuits import METRICS, Classifier, Metric, Target
 from interp.circuits.metrics import check_metric, measure
@@ -35,6 +37,11 @@ BY_HAND = {
     "mean_margin": [6 - 4, 8 - 3],
     "logit_difference": [6 - 8, 8 - 0],
     "clean_distance": [1 - 0.6, 1 - 0.6],
+    "probability": [float(softmax([6, 8, 0])[0]), float(softmax([0, 6, 8])[2])],
+    "kl": [
+        float(entropy(softmax([10, 0, 0]), softmax([6, 8, 0]))),
+        float(entropy(softmax([0, 10, 0]), softmax([0, 6, 8]))),
+    ],
 }
 
 
@@ -53,7 +60,7 @@ def test_contract(name: str, target: Target) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "field"), [("logit_difference", "foils"), ("clean_distance", "clean")]
+    ("name", "field"), [("logit_difference", "foils"), ("clean_distance", "clean"), ("kl", "clean")]
 )
 def test_what_a_metric_needs_is_named(name: str, field: str, head: Classifier) -> None:
     with pytest.raises(SpecificationError, match=f"without {field}"):
@@ -101,3 +108,10 @@ def test_a_metric_that_ignores_the_output_is_refused() -> None:
     check_metric(lambda out: out[:, 0], OUTPUT, 2 * OUTPUT)
     with pytest.raises(ShapeError, match="one number per example"):
         measure(lambda out: out.mean(), OUTPUT)
+
+
+def test_divergence_is_zero_at_the_clean_run_and_positive_elsewhere(target: Target) -> None:
+    assert target.clean is not None
+    at_clean = Metric("kl", target)(target.clean)
+    torch.testing.assert_close(at_clean, torch.zeros(2).double())
+    assert (Metric("kl", target)(OUTPUT) > 0).all()

@@ -35,7 +35,7 @@ def layer_tables(index: Mapping[str, float], sites: Mapping[str, float]) -> dict
     made: dict[str, list[dict[str, Any]]] = {
         "factorisation": [], "directions": [], "separation": [], "domain_probes": [],
         "selectivity": [], "views": [], "erasure": [], "dictionaries": [],
-        "feature_sharing": [], "feature_ablation": [],
+        "feature_sharing": [], "feature_ablation": [], "faithfulness": [], "circuits": [],
     }  # fmt: skip
     for place, (setting, shared) in enumerate(index.items()):
         own = {"setting": setting, "test_domain": "sketch"}
@@ -45,7 +45,26 @@ def layer_tables(index: Mapping[str, float], sites: Mapping[str, float]) -> dict
                 at = where | {"control": control}
                 _by_site(made, at, shared * depth if not control else 0.01, place)
         _in_the_middle(made, own | {"site": "layer2.0.hook_resid_post", "depth": 0.4}, shared)
+        for domain in ("real", "sketch"):
+            _circuit(made, own | {"domain": domain}, shared)
     return {name: pd.DataFrame(rows) for name, rows in made.items()}
+
+
+def _circuit(made: dict[str, list[dict[str, Any]]], where: dict[str, Any], level: float) -> None:
+    """A circuit that does more alone, and leaves less behind, the larger it is."""
+    for share in (0.02, 0.1, 0.5, 1.0):
+        size = {"share": share, "n_edges": int(700 * share)}
+        for measure, value in (("alone", share**0.3), ("without", 1 - share**0.3)):
+            name = "circuit alone" if measure == "alone" else "model without the circuit"
+            made["faithfulness"].append(_row(where | size, value, measure=name))
+    made["faithfulness"].append(_row(where, 0.8, measure="CPR"))
+    for node, node_b, layer, layer_b, score in (
+        ("input", "a0.h1", -1, 0, level),
+        ("a0.h1", "m1", 0, 1, -level / 2),
+        ("m1", "logits", 1, 2, 2 * level),
+    ):
+        ends = {"node": node, "node_b": node_b, "layer": layer, "layer_b": layer_b}
+        made["circuits"].append(where | ends | {"edge": f"{node}->{node_b}", "score": score})
 
 
 def _by_site(

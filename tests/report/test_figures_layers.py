@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import pytest
 
 from interp.report.figures import Figure
+from interp.report.figures_circuits import circuit_graph, faithful
 from interp.report.figures_erasure import erased
 from interp.report.figures_features import ablated_features, shared_features
 from interp.report.figures_layers import angle, apart, factors, selective
@@ -30,6 +31,8 @@ DRAWN: dict[str, Callable[[Result], Figure | None]] = {
     "erasure": erased,
     "shared features": shared_features,
     "ablated features": ablated_features,
+    "faithfulness": faithful,
+    "circuit": circuit_graph,
 }
 CG_HIGH = "CG high diversity"
 
@@ -197,3 +200,27 @@ def test_the_sections_are_there_and_an_older_run_lacks_them(build: Build) -> Non
     found = sections(read_result(older))
     assert not {"layers", "features", "erasure"} & {section.anchor for section in found}
     assert not any(section.missing for section in found if section.anchor != "transplant")
+
+
+def test_circuits_say_what_their_tables_say(result: Result) -> None:
+    figure = faithful(result)
+    assert figure is not None
+    assert [choice.label for choice in figure.choices] == ["Test domain", "Model", "Pictures"]
+    model = list(figure.choices[1].options).index(CG_HIGH)
+    rows = of(result, "faithfulness", domain="sketch", measure="circuit alone")
+    line = shown(figure, "circuit alone", 0, model, 1)
+    assert line["x"] == sorted(rows["share"]) and line["y"] == sorted(rows["value"])
+    chance = shown(figure, "random circuits of the same size", 0, model, 1)
+    assert chance["y"] == [0.0] * len(rows)
+    graph = circuit_graph(result)
+    assert graph is not None
+    flow = next(trace for trace in graph.data if trace["meta"] == [0, model, 1])
+    edges = of(result, "circuits", domain="sketch")
+    names = flow["node"]["label"]
+    drawn = [
+        (names[a], names[b])
+        for a, b in zip(flow["link"]["source"], flow["link"]["target"], strict=True)
+    ]
+    assert drawn == list(zip(edges["node"], edges["node_b"], strict=True))
+    assert flow["link"]["value"] == edges["score"].abs().tolist()
+    assert len(set(flow["link"]["color"])) == 2  # one edge lowers the metric
