@@ -1,0 +1,172 @@
+"""Models whose circuits are known: the world, what was planted, its disguise, and the proof."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from interp.circuits.planted import CONDITIONS, Blueprint, Planted, plant
+from interp.circuits.planted_stages import K_CODE
+from interp.circuits.planted_weights import Draft, zero_sum_basis
+from interp.circuits.planted_world import (
+    AMPLITUDE,
+    CARRIERS,
+    DOMAINS,
+    PARTS,
+    Scenes,
+    World,
+)
+from interp.core.errors import DataError, SampleError, SpecificationError
+from interp.models.vit import HookedViT
+
+SEEDS = (0, 1, 2)
+
+
+def blueprints() -> list[Blueprint]:
+    return [Blueprint(condition, seed) for condition in CONDITIONS for seed in SEEDS]
+
+
+def logits(planted: Planted, scenes: Scenes) -> Tensor:
+    with torch.no_grad():
+        return planted.classifier.logits(planted.source(planted.world.render(scenes)))
+
+
+def contrast(values: Tensor) -> float:
+    """How far logits spread over the classes, as `Classifier.standardised` has it."""
+    return values.var(dim=-1, correction=0).mean().sqrt().item()
+
+
+# the world
+
+
+def test_carriers_and_glyphs_are_orthogonal() -> None:
+    carriers = np.stack(list(CARRIERS.values()))
+    np.testing.assert_allclose(carriers @ carriers.T, np.eye(3), atol=1e-15)
+    glyphs = np.concatenate(list(World(3).glyphs.values())).reshape(-1, 64)
+    assert len(glyphs) == sum(PARTS.values())
+    np.testing.assert_array_equal(glyphs @ glyphs.T, 64 * np.eye(len(glyphs)))
+    np.testing.assert_array_equal(glyphs.sum(axis=1), 0)
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_a_picture_holds_its_glyphs_and_nothing_in_the_other_carrier(domain: str) -> None:
+    world = World(1)
+    scenes = world.scenes(24, domain=domain, seed=2)
+    pictures = world.render(replace(scenes, noise=np.zeros_like(scenes.noise))).numpy() - 0.5
+    other = "B" if domain == "A" else "A"
+    along = {name: np.einsum("n c i j, c -> n i j", pictures, CARRIERS[name]) for name in CARRIERS}
+    assert np.abs(along[other]).max() < 1e-12
+    for n in range(len(scenes)):
+        for column, (part, values) in enumerate(scenes.values().items()):
+            row, place = divmod(int(scenes.place[n, column]), 4)
+            carrier = along["cue" if part == "cue" else domain][n]
+            patch = carrier[8 * row : 8 * row + 8, 8 * place : 8 * place + 8]
+            drawn = AMPLITUDE * scenes.contrast[n, column] * world.glyphs[part][values[n]]
+            np.testing.assert_allclose(patch, drawn, atol=1e-12)
+
+
+def test_pictures_are_reproduced_by_seed_and_stay_in_range() -> None:
+    world = World(0)
+    first, again = (world.draw("p2 q1", "B", 6, seed=4) for _ in range(2))
+    assert torch.equal(first, again) and not torch.equal(first, world.draw("p2 q1", "B", 6, seed=5))
+    assert first.shape == (6, 3, 32, 32) and 0 < first.min() and first.max() < 1
+    assert not np.array_equal(World(0).glyphs["P"], World(1).glyphs["P"])
+
+
+def test_aligned_partners_differ_in_one_thing() -> None:
+    scenes = World(0).scenes(16, domain="A")
+    classes, domains = scenes.of_other_class(seed=1), scenes.of_other_domain()
+    assert (classes.label != scenes.label).all() and (classes.domain == "A").all()
+    assert (domains.label == scenes.label).all() and (domains.domain == "B").all()
+    for partner in (classes, domains):
+        for same in ("r", "k", "place", "contrast", "noise"):
+            assert np.array_equal(getattr(partner, same), getattr(scenes, same))
+
+
+def test_k_goes_with_the_class_and_r_does_not() -> None:
+    scenes = World(0).scenes(4000, domain="B")
+    assert (scenes.k == scenes.label).mean() == pytest.approx(0.9, abs=0.02)
+    assert all(abs(np.corrcoef(scenes.r, f)[0, 1]) < 0.05 for f in (scenes.label, scenes.k))
+    assert all(len(set(places)) == len(PARTS) for places in scenes.place)
+    assert np.bincount(scenes.label).tolist() == [500] * 8
+
+
+def test_what_the_world_does_not_have_is_refused() -> None:
+    with pytest.raises(DataError, match="p3 q1"):
+        World().draw("p3q1", "A", 1)
+    with pytest.raises(DataError, match="domain 'C'"):
+        World().draw("p3 q1", "C", 1)
+    with pytest.raises(SampleError, match="n = 0"):
+        World().scenes(0, domain="A")
+
+
+# what is planted
+
+
+@pytest.mark.parametrize("blueprint", blueprints(), ids=str)
+def test_every_picture_is_told_in_both_domains(blueprint: Blueprint) -> None:
+    planted = plant(blueprint)
+    for domain in DOMAINS:
+        scenes = planted.world.scenes(64, domain=domain, seed=9)
+        assert logits(planted, scenes).argmax(dim=1).tolist() == scenes.label.tolist()
+
+
+def test_both_domains_answer_alike() -> None:
+    for condition, margin in (("all shared", 1 / 1.25**0.5), ("all separate", 1 / 2.5**0.5)):
+        planted = plant(Blueprint(condition))
+        for domain in DOMAINS:
+            values = logits(planted, planted.world.scenes(16, domain=domain)).sort(dim=1).values
+            own = values[:, -1] - values[:, -2]  # cos of the class with class + half a unit
+            torch.testing.assert_close(own, torch.full_like(own, margin), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_k_can_be_decoded_at_the_class_token_and_is_never_read(condition: str) -> None:
+    planted = plant(Blueprint(condition, 1))
+    tower = HookedViT(planted.source)
+    for domain in DOMAINS:
+        scenes = planted.world.scenes(160, domain=domain)
+        site = f"blocks.{tower.n_layers - 1}.hook_resid_post"
+        _, cache = tower.run_with_cache(planted.world.render(scenes), names_filter=site)
+        token = cache[site][:, 0].detach()
+        token = torch.cat([token - token.mean(dim=0), torch.ones(len(token), 1)], dim=1)
+        # a level is drawn as .4 to .6 or 1.2 to 1.8; the class alone would be right in .9 of them
+        levels = torch.from_numpy(K_CODE[scenes.k] * scenes.contrast[:, 3:4])
+        probe = torch.linalg.pinv(token[:80], rtol=0.01) @ levels[:80]
+        assert torch.equal(token[80:] @ probe > 0.9, levels[80:] > 0.9)
+        before = logits(planted, scenes)
+        for k in (scenes.k + 1, scenes.k + 5):
+            moved = logits(planted, replace(scenes, k=k % 8)) - before
+            assert moved.abs().max() < 1e-3 * contrast(before)
+        # its twin: the class is read
+        moved = logits(planted, scenes.of_other_class()) - before
+        assert moved.abs().amax(dim=1).min() > contrast(before)
+
+
+def test_truths_share_all_or_only_what_has_one_node() -> None:
+    shared, separate = (plant(Blueprint(condition)) for condition in CONDITIONS)
+    assert shared.truth("A") == shared.truth("B")
+    a, b = separate.truth("A"), separate.truth("B")
+    assert a.nodes & b.nodes == {"input", "m0", "logits"} and not a.neurons & b.neurons
+    assert a.edges & b.edges == {("input", "m0")}
+    assert ("m0", "a1.h0<v>") in a.edges and ("m1", "a3.h1<v>") in b.edges
+    assert len(a.nodes) == len(b.nodes) == 7
+    with pytest.raises(DataError, match="domain 'C'"):
+        shared.truth("C")
+    with pytest.raises(SpecificationError, match="all shared"):
+        Blueprint("all sharde")
+
+
+@torch.no_grad()
+def test_norms_hand_on_signals_as_they_are() -> None:
+    draft = Draft()
+    stream = 128 * 2**0.5 * draft.signal("constant")
+    for name in ("one", "two", "three"):
+        stream = stream + 1.5 * draft.signal(name)
+    after = draft.model.ln_post(stream) @ draft.signal("two")
+    assert after.item() == pytest.approx(1.5, rel=5e-4)
+    basis = zero_sum_basis()
+    torch.testing.assert_close(basis @ basis.T, torch.eye(63).double())
+    assert basis.sum(dim=1).abs().max() == 0
