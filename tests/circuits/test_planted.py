@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from interp.circuits.disguise import disguise
 from interp.circuits.planted import CONDITIONS, Blueprint, Planted, plant
 from interp.circuits.planted_stages import K_CODE
 from interp.circuits.planted_weights import Draft, zero_sum_basis
 from interp.circuits.planted_world import (
     AMPLITUDE,
     CARRIERS,
+    CLASSES,
     DOMAINS,
     PARTS,
     Scenes,
@@ -170,3 +172,29 @@ def test_norms_hand_on_signals_as_they_are() -> None:
     basis = zero_sum_basis()
     torch.testing.assert_close(basis @ basis.T, torch.eye(63).double())
     assert basis.sum(dim=1).abs().max() == 0
+
+
+# its disguise
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_a_disguise_changes_the_weights_and_not_the_function(condition: str) -> None:
+    plain = plant(Blueprint(condition))
+    shift_weights(plain)  # so that nothing is zero where a disguise might forget it
+    hidden = disguise(plain, seed=1)
+    pictures = torch.cat([plain.world.draw(name, d, 2) for name in CLASSES for d in DOMAINS])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            hidden.source(pictures), plain.source(pictures), rtol=0, atol=1e-9
+        )
+    for name, weight in hidden.source.named_parameters():
+        if name not in ("ln_pre.weight", "ln_pre.bias", "ln_post.bias"):
+            assert not torch.equal(weight, plain.source.get_parameter(name)), name
+    assert disguise(plain, seed=1).truths == hidden.truths != disguise(plain, seed=2).truths
+
+
+@torch.no_grad()
+def shift_weights(planted: Planted) -> None:
+    torch.manual_seed(0)
+    for parameter in planted.source.transformer.parameters():
+        parameter += 0.01 * torch.randn_like(parameter)
