@@ -1,5 +1,6 @@
 """Models whose circuits are known: the world, what was planted, its disguise, and the proof."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from interp.circuits.certification import certify_edges, certify_truth
 from interp.circuits.disguise import disguise
 from interp.circuits.planted import CONDITIONS, Blueprint, Planted, plant
 from interp.circuits.planted_stages import K_CODE
@@ -198,3 +200,80 @@ def shift_weights(planted: Planted) -> None:
     torch.manual_seed(0)
     for parameter in planted.source.transformer.parameters():
         parameter += 0.01 * torch.randn_like(parameter)
+
+
+# the proof
+
+
+@pytest.mark.parametrize("blueprint", blueprints(), ids=str)
+def test_the_truth_is_certified(blueprint: Blueprint) -> None:
+    planted = disguise(plant(blueprint), seed=blueprint.seed)
+    table = certify_truth(planted, HookedViT(planted.source), seed=blueprint.seed)
+    assert table.frame["ok"].all(), table.frame[~table.frame["ok"]]
+    assert table.facts["accuracy"] == {"A": 1.0, "B": 1.0}
+    found = table.frame.query("inside and kind == 'node'").groupby("domain")["component"].agg(set)
+    for domain in DOMAINS:
+        assert found[domain] == planted.truth(domain).nodes - {"input", "logits"}
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_every_edge_is_certified(condition: str) -> None:
+    planted = disguise(plant(Blueprint(condition, 4)), seed=3)
+    table = certify_edges(planted, HookedViT(planted.source), n=8)
+    assert table.frame["ok"].all(), table.frame[~table.frame["ok"]]
+    assert table.frame["inside"].sum() == 2 * 9 and len(table) == 2 * 479
+
+
+@torch.no_grad()
+def silence_a_head(planted: Planted) -> None:
+    planted.source.transformer.resblocks[1].attn.out_proj.weight[:, :16] = 0
+
+
+@torch.no_grad()
+def silence_neurons(planted: Planted) -> None:
+    planted.source.transformer.resblocks[2].mlp.c_proj.weight.zero_()
+
+
+@torch.no_grad()
+def let_k_be_read(planted: Planted) -> None:
+    """The head that carries K writes a class's direction as well; in B it carries noise there."""
+    blocks = planted.source.transformer.resblocks
+    blocks[2].attn.out_proj.weight[:, 0] += blocks[3].attn.out_proj.weight[:, 0]
+
+
+@torch.no_grad()
+def let_b_use_the_block_of_a(planted: Planted) -> None:
+    """Domain B's neurons move from block 1 to block 2: same function, other circuit."""
+    one, two = (planted.source.transformer.resblocks[layer].mlp for layer in (1, 2))
+    two.c_fc.weight[8:16], two.c_fc.bias[8:16] = one.c_fc.weight[:8], one.c_fc.bias[:8]
+    two.c_proj.weight[:, 8:16] = one.c_proj.weight[:, :8]
+    one.c_proj.weight.zero_()
+
+
+@pytest.mark.parametrize(
+    ("harm", "domains", "components"),
+    [
+        (silence_a_head, {"A"}, {"a1.h0", "a1.h1", "m2", "a0.h0"}),  # no margin, nothing passes
+        (silence_neurons, {"A"}, {"m2", "a3.h0"}),
+        (let_k_be_read, {"A", "B"}, {"a2.h0"}),
+        (let_b_use_the_block_of_a, {"B"}, {"m1", "m2"}),
+    ],
+)
+def test_a_broken_plant_fails(
+    harm: Callable[[Planted], None], domains: set[str], components: set[str]
+) -> None:
+    planted = plant(Blueprint("all separate"))
+    harm(planted)
+    frame = certify_truth(planted, HookedViT(planted.source)).frame
+    failed = frame[~frame["ok"]]
+    assert set(failed["domain"]) == domains and components <= set(failed["component"])
+
+
+def test_an_edge_that_bypasses_the_circuit_fails() -> None:
+    planted = plant(Blueprint("all shared"))
+    with torch.no_grad():  # the writing head reads the heads' P beside the class
+        blocks = planted.source.transformer.resblocks
+        value = blocks[3].attn.in_proj_weight[2 * 64]
+        value += blocks[1].attn.in_proj_weight[2 * 64]
+    frame = certify_edges(planted, HookedViT(planted.source), n=8).frame
+    assert set(frame[~frame["ok"]]["component"]) == {"a1.h0 -> a3.h0<v>"}
