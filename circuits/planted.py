@@ -34,7 +34,7 @@ CONDITIONS = {
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What to plant: a condition of `CONDITIONS`, and the seed of glyphs and class directions."""
+    """What to plant: a condition of `CONDITIONS`, and a seed of glyphs, directions and decoys."""
 
     condition: str
     seed: int = 0
@@ -99,7 +99,8 @@ def plant(blueprint: Blueprint) -> Planted:
     them to the class token, one head for P and one for Q; the neurons of block 2 (of block 1 for
     domain B, where it has a lane of its own) *combine* them, class = P and Q; a head of block 3
     *writes* the class's direction. R is ignored; K is carried to the class token by a head of
-    block 2, where it can be decoded, and read by nobody.
+    block 2, where it can be decoded, and read by nobody. All other heads and neurons are decoys:
+    they respond to glyphs, and nothing reads what they write.
 
     `all shared`: every stage is one for both domains. `all separate`: each stage has a part for
     each domain. Block 0's MLP is then still one node for both, with other neurons for each: a
@@ -131,6 +132,7 @@ def plant(blueprint: Blueprint) -> Planted:
         _note(neurons, lane, stages.COMBINES[lane], found)
     for lane in lanes.write:
         stages.write(draft, lane, feeding(lanes.combine, lane))
+    stages.add_decoys(draft, lanes.detect, seed=blueprint.seed)
     classes = stages.read_out(draft, lanes.write, seed=blueprint.seed)
     truths = {
         domain: Truth(_edges(lanes, domain), frozenset(neurons[domain])) for domain in DOMAINS

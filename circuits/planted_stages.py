@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.circuits.planted_weights import CONSTANT, D_EMBED, Draft
+from interp.circuits.planted_weights import CONSTANT, D_EMBED, LAYERS, Draft
 from interp.circuits.planted_world import AMPLITUDE, CARRIERS, CLASSES, PARTS, PATCH, World
 from interp.core.seeds import rng
 
@@ -73,7 +73,7 @@ def carry_unread(draft: Draft, world: World, lane: str) -> None:
         glyph = np.tensordot(K_CODE[:, bit], world.glyphs["K"], axes=1)
         draft.filter(_matched(glyph, lane), level)
     look = dict.fromkeys(levels, 1.0)
-    draft.head(CARRIES, SECOND[lane], look=look, move={level: level for level in levels})
+    draft.head(CARRIES, SECOND[lane], look=look, move={level: {level: 1.0} for level in levels})
 
 
 def bring(draft: Draft, lane: str, seen_by: Sequence[str]) -> None:
@@ -84,7 +84,7 @@ def bring(draft: Draft, lane: str, seen_by: Sequence[str]) -> None:
             BRINGS,
             bringing_head(lane, part),
             look=dict.fromkeys(signals, 1.0),
-            move={signal: signal for signal in signals},
+            move={signal: {signal: 1.0} for signal in signals},
         )
 
 
@@ -100,8 +100,46 @@ def combine(draft: Draft, lane: str, seen_by: Sequence[str]) -> list[int]:
 def write(draft: Draft, lane: str, combined_by: Sequence[str]) -> None:
     """A head of block 3, by which the class token reads its own class and writes the direction."""
     places = range(len(CLASSES))
-    move = {f"class {c} {by}": f"out {c} {lane}" for c, by in product(places, combined_by)}
+    move = {f"class {c} {by}": {f"out {c} {lane}": 1.0} for c, by in product(places, combined_by)}
     draft.head(WRITES, SECOND[lane], look={"constant": 1 / CONSTANT}, move=move)
+
+
+def add_decoys(draft: Draft, lanes: Sequence[str], *, seed: int) -> None:
+    """Make all heads and neurons that have no part in a circuit busy, for nobody.
+
+    Otherwise everything outside the circuit would be zero, and finding it no art. A decoy reads
+    what one lane sees and writes onto the filters' answers, which nobody reads after block 0's
+    neurons. Heads subtract, so that the class token never looks like a glyph to these. All of them
+    whisper: what is loud is felt through the layer norms.
+    """
+    stream = rng("decoys", seed)
+    for layer, head in draft.free_heads():
+        lane = lanes[head % len(lanes)]
+        reads, raw = _seen(lane, layer)[stream.integers(3)], _raw(lane)
+        move = {signal: {str(stream.choice(raw)): -stream.uniform(0.1, 0.3)} for signal in reads}
+        draft.head(layer, head, look=dict.fromkeys(reads, 1.0), move=move)
+    for layer in range(LAYERS):
+        for place in range(draft.free_neurons(layer)):
+            lane = lanes[place % len(lanes)]
+            reads, raw = [signal for kind in _seen(lane, layer) for signal in kind], _raw(lane)
+            read = _weights(reads, stream.normal(size=len(reads)))
+            write = _weights(raw, stream.normal(0, 0.01, len(raw)))
+            draft.neuron(layer, read, float(stream.normal()), write)
+
+
+def _raw(lane: str) -> list[str]:
+    return [f"raw {part}{value} {lane}" for part in ("P", "Q") for value in range(PARTS[part])]
+
+
+def _seen(lane: str, layer: int) -> list[list[str]]:
+    """The signals that tell P's, Q's and K's glyphs in a lane when a block begins."""
+    raw = "" if layer else "raw "
+    seen = [[f"{raw}{part}{value} {lane}" for value in range(PARTS[part])] for part in ("P", "Q")]
+    return [*seen, [f"K{bit} {lane}" for bit in range(3)]]
+
+
+def _weights(signals: Sequence[str], values: np.ndarray) -> dict[str, float]:
+    return dict(zip(signals, values.tolist(), strict=True))
 
 
 def read_out(draft: Draft, lanes: Sequence[str], *, seed: int) -> Float[Tensor, "class d_embed"]:

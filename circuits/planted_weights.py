@@ -5,6 +5,7 @@ head moves them to the class token from wherever the patch is that it looks for.
 """
 
 from collections.abc import Mapping
+from itertools import product
 
 import numpy as np
 import torch
@@ -53,6 +54,7 @@ class Draft:
         self._free = list(zero_sum_basis())
         self._signals: dict[str, Tensor] = {}
         self._neurons = [0] * LAYERS
+        self._heads: set[tuple[int, int]] = set()
         self.model.class_embedding.copy_(CONSTANT * self.signal("constant"))
         self.model.positional_embedding[1:] = -CONSTANT * self.signal("constant")
 
@@ -63,8 +65,8 @@ class Draft:
         return self._signals[name]
 
     def _sum(self, weights: Mapping[str, float]) -> Float[Tensor, "d_model"]:
-        directions = [weight * self.signal(name) for name, weight in weights.items()]
-        return torch.stack(directions).sum(dim=0)
+        directions = torch.stack([self.signal(name) for name in weights])
+        return torch.tensor(list(weights.values()), dtype=directions.dtype) @ directions
 
     def filter(self, pattern: np.ndarray, write: str) -> None:
         """Add to the patch embedding: `write` = the patch times `pattern`, `[3 8 8]`, summed."""
@@ -83,21 +85,35 @@ class Draft:
         return place
 
     def head(
-        self, layer: int, head: int, *, look: Mapping[str, float], move: Mapping[str, str]
+        self,
+        layer: int,
+        head: int,
+        *,
+        look: Mapping[str, float],
+        move: Mapping[str, Mapping[str, float]],
     ) -> None:
         """The class token attends to the token where `look` is largest, and gets its signals.
 
-        Each signal in `move` is added to the class token as the one it stands for. Patches look
-        away from such tokens, so nothing is moved to them.
+        Each signal in `move` is added to the class token, times weights, as others or as itself.
+        Patches look away from such tokens, so nothing is moved to them.
         """
         attn = self.model.transformer.resblocks[layer].attn
         first = head * D_HEAD
         query, key, value = attn.in_proj_weight.view(3, WIDTH, WIDTH)
         query[first] = SHARPNESS / CONSTANT * self.signal("constant")
         key[first] = SHARPNESS * self._sum(look)
-        for place, (source, target) in enumerate(move.items(), start=first):
+        for place, (source, targets) in enumerate(move.items(), start=first):
             value[place] = self.signal(source)
-            attn.out_proj.weight[:, place] = self.signal(target)
+            attn.out_proj.weight[:, place] = self._sum(targets)
+        self._heads.add((layer, head))
+
+    def free_heads(self) -> list[tuple[int, int]]:
+        """The heads that nothing was written into, as (layer, head)."""
+        return [at for at in product(range(LAYERS), range(HEADS)) if at not in self._heads]
+
+    def free_neurons(self, layer: int) -> int:
+        """How many neurons of a block nothing was written into."""
+        return self.model.transformer.resblocks[layer].mlp.c_fc.out_features - self._neurons[layer]
 
     def read_out(self, signal: str, embedding: Float[Tensor, "d_embed"], gain: float = 1.0) -> None:
         """Add to the embedding: the class token's signal times `gain` times a direction."""

@@ -163,6 +163,22 @@ def test_truths_share_all_or_only_what_has_one_node() -> None:
         Blueprint("all sharde")
 
 
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_no_head_or_neuron_is_idle(condition: str) -> None:
+    planted = plant(Blueprint(condition))
+    tower, world = HookedViT(planted.source), planted.world
+    pictures = torch.cat([world.render(world.scenes(64, domain=domain)) for domain in DOMAINS])
+    with torch.no_grad():
+        _, cache = tower.run_with_cache(pictures)
+    for layer in range(tower.n_layers):
+        heads = cache[f"blocks.{layer}.attn.hook_z"][:, 0]
+        assert (heads.std(dim=0).amax(dim=-1) > 0.1).all()
+        neurons = cache[f"blocks.{layer}.mlp.hook_post"]
+        assert (neurons.std(dim=0).amax(dim=0) > 1e-3).all()
+        written = cache[f"blocks.{layer}.hook_mlp_out"].std(dim=0).norm(dim=-1)
+        assert 0.1 < written.max() < 2
+
+
 @torch.no_grad()
 def test_norms_hand_on_signals_as_they_are() -> None:
     draft = Draft()
