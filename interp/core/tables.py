@@ -145,7 +145,8 @@ COLUMNS: dict[str, str] = {
     # decomposition
     "factor": "part of the features' variance: class, domain, interaction, residual; or an angle",
     "part": "what is one of those that sum to the embedding, named after where it was written",
-    "kind": "attn, mlp, head, token (a head from one position), block, stem, embed or bias",
+    "kind": "attn, mlp, head, token (a head from one position), block, stem, embed or bias; of a "
+    "circuit's parts node, edge or neurons",
     # audit of a mixture
     "split": "train, test or analysis",
     "picture": "path of a picture",
@@ -153,13 +154,15 @@ COLUMNS: dict[str, str] = {
     "label_b": "class of the other picture",
     "distance": "bits of 64 in which two perceptual hashes differ",
     "detail": "what was found, in words",
-    # certificate
+    # certificates
     "check": "what was compared or looked for",
     "error": "largest difference as a fraction of the largest absolute value",
     "reference": "what the site was held against",
     "bar": "largest error that passes",
     "ok": "whether it passes",
     "n": "number of values compared",
+    "component": "part of a model that may be in a circuit: a node, an edge, neurons of a block",
+    "inside": "whether the true circuit has the component",
 }
 """Every column that a table may have, with its unit or meaning."""
 

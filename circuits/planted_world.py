@@ -1,0 +1,153 @@
+"""A world of pictures of which everything is known: eight classes in two domains.
+
+A class is a part P (one of four glyphs) together with a part Q (one of two). Domain A draws in
+luminance, domain B in blue-yellow, so that nothing of one domain's code is seen in the other's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.linalg import hadamard
+from torch import Tensor
+
+from interp.core.errors import SampleError, check_known
+from interp.core.seeds import rng
+
+SIZE, PATCH, GRID = 32, 8, 4
+"""Pixels along a picture's side, along a patch's, and patches along a picture's side."""
+
+PARTS = {"P": 4, "Q": 2, "R": 4, "K": 8, "cue": 2}
+"""Each part of a picture, with the number of glyphs that may stand for it."""
+
+CLASSES = tuple(f"p{p} q{q}" for p in range(PARTS["P"]) for q in range(PARTS["Q"]))
+"""The classes, one for each pair of glyphs P and Q."""
+
+DOMAINS = ("A", "B")
+
+CARRIERS = {
+    "A": np.array([1.0, 1.0, 1.0]) / np.sqrt(3),
+    "B": np.array([-1.0, -1.0, 2.0]) / np.sqrt(6),
+    "cue": np.array([1.0, -1.0, 0.0]) / np.sqrt(2),
+}
+"""Directions in RGB, orthogonal: luminance and blue-yellow for the domains' code, red-green for
+the cue that tells the domain (a model whose domains are told apart by carrier needs no cue)."""
+
+AMPLITUDE = 0.3
+"""How far a glyph of contrast 1 moves a pixel along its carrier, where pixels go from 0 to 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scenes:
+    """What `n` pictures show: every factor of every picture, down to its noise.
+
+    `label` is the place of the class in `CLASSES`, `r` and `k` are the nuisance and the feature
+    that goes with the class in nine pictures of ten. `place` and `contrast`, `[n part]`, say at
+    which patch and how strongly each of `PARTS` is drawn; `noise` is `[n 3 32 32]`.
+    """
+
+    label: np.ndarray
+    domain: np.ndarray
+    r: np.ndarray
+    k: np.ndarray
+    place: np.ndarray
+    contrast: np.ndarray
+    noise: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def values(self) -> dict[str, np.ndarray]:
+        """Which of its glyphs each part shows, `[n]` for every one of `PARTS`."""
+        p, q = np.divmod(self.label, PARTS["Q"])
+        cue = np.array([DOMAINS.index(name) for name in self.domain])
+        return {"P": p, "Q": q, "R": self.r, "K": self.k, "cue": cue}
+
+    def of_other_class(self, *, seed: int = 0) -> "Scenes":
+        """The same places, contrasts, noise and nuisances (K among them), with another class."""
+        step = rng("other class", seed).integers(1, len(CLASSES), len(self))
+        return replace(self, label=(self.label + step) % len(CLASSES))
+
+    def of_other_domain(self) -> "Scenes":
+        """The same scene, drawn in the other domain's carrier, with the other cue."""
+        return replace(self, domain=np.where(self.domain == "A", "B", "A"))
+
+
+@dataclass(frozen=True)
+class World:
+    """Eight classes of 32 x 32 pictures in the domains A and B, with glyphs drawn by `seed`.
+
+    A glyph is an 8 x 8 pattern of plus and minus ones; all of them are orthogonal to one another
+    and to a flat patch. Each part of a picture fills one of its 4 x 4 patches, at a place drawn
+    anew for every picture. Nobody needs R and K to tell the class, but K agrees with it in nine
+    pictures of ten.
+
+    >>> world = World(seed=0)
+    >>> world.draw("p0 q1", "B", 5, seed=1).shape
+    torch.Size([5, 3, 32, 32])
+    >>> clean = world.scenes(4, domain="A")
+    >>> corrupt = clean.of_other_class()  # aligned: only P and Q may differ
+    >>> bool((clean.label != corrupt.label).all()), bool((clean.place == corrupt.place).all())
+    (True, True)
+    """
+
+    seed: int = 0
+
+    @cached_property
+    def glyphs(self) -> dict[str, np.ndarray]:
+        """The glyphs of each part, `[value 8 8]`: Walsh functions, all different."""
+        order = rng("glyphs", self.seed).permutation(PATCH**2 - 1)
+        patterns = hadamard(PATCH**2)[1:].reshape(-1, PATCH, PATCH)[order].astype(float)
+        ends = np.cumsum(list(PARTS.values()))
+        return dict(zip(PARTS, np.split(patterns[: ends[-1]], ends[:-1]), strict=True))
+
+    def draw(
+        self, label: str, domain: str, n: int, *, seed: int = 0
+    ) -> Float[Tensor, "batch 3 32 32"]:
+        """Draw `n` pictures of one class in one domain, in float64 and between 0 and 1.
+
+        Raises `DataError` for an unknown class or domain, `SampleError` for less than one picture.
+        """
+        check_known("draw pictures", "class", [label], CLASSES)
+        return self.render(self.scenes(n, domain=domain, labels=[CLASSES.index(label)], seed=seed))
+
+    def scenes(
+        self, n: int, *, domain: str, labels: Sequence[int] = range(len(CLASSES)), seed: int = 0
+    ) -> Scenes:
+        """Draw what `n` pictures of a domain show, spread evenly over the classes `labels`.
+
+        Raises `DataError` for an unknown domain, `SampleError` for less than one picture.
+        """
+        check_known("draw pictures", "domain", [domain], DOMAINS)
+        if n < 1:
+            raise SampleError("draw pictures", f"n = {n}", "one or more", "ask for more pictures")
+        stream = rng("scenes", self.seed, seed, DOMAINS.index(domain))
+        label = np.resize(np.asarray(labels), n)
+        other = (label + stream.integers(1, PARTS["K"], n)) % PARTS["K"]
+        patches = np.tile(np.arange(GRID**2), (n, 1))
+        return Scenes(
+            label=label,
+            domain=np.full(n, domain),
+            r=stream.integers(PARTS["R"], size=n),
+            k=np.where(stream.random(n) < 0.9, label, other),
+            place=stream.permuted(patches, axis=1)[:, : len(PARTS)],
+            contrast=stream.uniform(0.8, 1.2, (n, len(PARTS))),
+            noise=stream.normal(0, 0.02, (n, 3, SIZE, SIZE)),
+        )
+
+    def render(self, scenes: Scenes) -> Float[Tensor, "batch 3 32 32"]:
+        """Paint scenes: grey, the noise, and every part's glyph along its carrier, in float64."""
+        pictures = 0.5 + scenes.noise
+        rows = np.arange(len(scenes))
+        # [n row column 3 8 8]: a view, so that what is added to a patch is added to its picture
+        patches = pictures.reshape(-1, 3, GRID, PATCH, GRID, PATCH).transpose(0, 2, 4, 1, 3, 5)
+        for column, (part, value) in enumerate(scenes.values().items()):
+            carriers = [CARRIERS["cue" if part == "cue" else name] for name in scenes.domain]
+            strength = AMPLITUDE * scenes.contrast[:, column, None] * np.stack(carriers)
+            row, place = np.divmod(scenes.place[:, column], GRID)
+            glyph = self.glyphs[part][value][:, None]
+            patches[rows, row, place] += strength[:, :, None, None] * glyph
+        return torch.from_numpy(pictures)
