@@ -4,7 +4,7 @@ An exchange is exact: the part takes the activation that it has in a run on anot
 nothing else is changed (resample ablation; Chan et al. 2022).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.circuits.metrics import Metric, Target
+from interp.circuits.paths import edge_effects
 from interp.circuits.planted import Planted, Truth
 from interp.circuits.planted_world import PARTS
+from interp.circuits.wiring import wire
 from interp.core.model import Tower
 from interp.core.seeds import rng
 from interp.core.tables import Table
@@ -26,13 +28,9 @@ as shares of the mean margin."""
 FLOOR = 0.01
 """A mean margin (of cosines) below which a model has nothing to lose, and no truth to certify."""
 
-READ = (
-    *("hook_resid_pre", "attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_z"),
-    *("attn.hook_result", "mlp.hook_post", "hook_mlp_out", "hook_resid_post"),
-)
+READ = ("hook_resid_pre", "attn.hook_z", "mlp.hook_post", "hook_mlp_out")
 """What is kept of each block in the runs that exchange parts."""
 
-Stream = Float[Tensor, "batch pos d_model"]
 Margins = Float[Tensor, "batch"]
 
 
@@ -105,8 +103,9 @@ def _nodes_and_neurons(runs: "_Exchange", truth: Truth) -> Iterator[Part]:
 
 
 def _all_edges(runs: "_Exchange", truth: Truth) -> Iterator[Part]:
-    for sender, receiver, margin in runs.edges():
-        yield "edge", f"{sender} -> {receiver}", (sender, receiver) in truth.edges, margin
+    true = {f"{sender}->{receiver}" for sender, receiver in truth.edges}
+    for edge, margin in runs.edges():
+        yield "edge", edge, edge in true, margin
 
 
 class _Exchange:
@@ -120,9 +119,10 @@ class _Exchange:
         others = ((p + step) % PARTS["P"] * PARTS["Q"] + 1 - q).tolist()
         partners = world.scenes(n, domain=domain, labels=others, seed=2 * seed + 1)
         sites = [f"blocks.*.{name}" for name in READ]
+        self.runs = {"clean": world.render(scenes), "corrupt": world.render(partners)}
         with torch.no_grad():
-            outputs, self.base = tower.run_with_cache(world.render(scenes), names_filter=sites)
-            _, self.donor = tower.run_with_cache(world.render(partners), names_filter=sites)
+            outputs, self.base = tower.run_with_cache(self.runs["clean"], names_filter=sites)
+            _, self.donor = tower.run_with_cache(self.runs["corrupt"], names_filter=sites)
         self.metric = Metric("margin", Target(planted.classifier, scenes.label))
         self.margin = self.metric(outputs)
 
@@ -144,62 +144,11 @@ class _Exchange:
         value[..., places] = donor[here][..., places]
         return self._finish(layer, here, [value])[0]
 
-    def edges(self) -> Iterator[tuple[str, str, Margins]]:
-        """Every edge: sender, receiver, and the margins when it alone carries the donor's value."""
-        n_layers = self.tower.n_layers
-        changes = {"input": self._change("blocks.0.hook_resid_pre")}
-        for layer in range(n_layers):
-            yield from self._into_heads(layer, changes)
-            written = self._change(f"blocks.{layer}.attn.hook_result").unbind(dim=2)
-            changes |= {f"a{layer}.h{head}": change for head, change in enumerate(written)}
-            yield from self._into_mlp(layer, changes)
-            changes[f"m{layer}"] = self._change(f"blocks.{layer}.hook_mlp_out")
-        here = f"blocks.{n_layers - 1}.hook_resid_post"
-        values = [self.base[here] + change for change in changes.values()]
-        for sender, margin in zip(changes, self._finish(n_layers - 1, here, values), strict=True):
-            yield sender, "logits", margin
-
-    def _into_heads(
-        self, layer: int, changes: Mapping[str, Stream]
-    ) -> Iterator[tuple[str, str, Margins]]:
-        """Queries, keys and values are read off changed streams, and put into the run singly."""
-        start = self.base[f"blocks.{layer}.hook_resid_pre"]
-        sites = {part: f"blocks.{layer}.attn.hook_{part}" for part in "qkv"}
-        with torch.no_grad():
-            _, after = self.tower.run_with_cache(
-                torch.cat([start + change for change in changes.values()]),
-                start_at_layer=layer,
-                stop_at_layer=layer + 1,
-                names_filter=list(sites.values()),
-            )
-        for part, here in sites.items():
-            for sender, changed in zip(changes, after[here].split(self.n), strict=True):
-                values = _by_head(self.base[here], changed)
-                for head, margin in enumerate(self._finish(layer, here, values)):
-                    yield sender, f"a{layer}.h{head}<{part}>", margin
-
-    def _into_mlp(
-        self, layer: int, changes: Mapping[str, Stream]
-    ) -> Iterator[tuple[str, str, Margins]]:
-        """What the MLP writes is read off changed streams, and put into the run."""
-        here, change = f"blocks.{layer}.hook_mlp_out", torch.cat(list(changes.values()))
-        heard: list[Tensor] = []
-        with torch.no_grad():
-            self.tower.run_with_hooks(
-                self.base[f"blocks.{layer}.hook_resid_pre"].repeat(len(changes), 1, 1),
-                start_at_layer=layer,
-                stop_at_layer=layer + 1,
-                fwd_hooks=[
-                    (f"blocks.{layer}.hook_resid_mid", lambda stream, hook: stream + change),
-                    (here, lambda written, hook: heard.append(written)),
-                ],
-            )
-        margins = self._finish(layer, here, heard[0].split(self.n))
-        for sender, margin in zip(changes, margins, strict=True):
-            yield sender, f"m{layer}", margin
-
-    def _change(self, site: str) -> Tensor:
-        return self.donor[site] - self.base[site]
+    def edges(self) -> Iterator[tuple[str, Margins]]:
+        """Every edge, and the margins when it alone carries the donor's value: path patching."""
+        lost = edge_effects(self.tower, **self.runs, metric=self.metric)
+        for edge, effect in zip(wire(self.tower).names, lost.T, strict=True):
+            yield edge, self.margin - torch.as_tensor(effect).to(self.margin)
 
     def _finish(self, layer: int, site: str, values: Sequence[Tensor]) -> list[Margins]:
         """The margins of the base's run from a block on, for each of the values at a site."""

@@ -292,4 +292,4 @@ def test_an_edge_that_bypasses_the_circuit_fails() -> None:
         value = blocks[3].attn.in_proj_weight[2 * 64]
         value += blocks[1].attn.in_proj_weight[2 * 64]
     frame = certify_edges(planted, HookedViT(planted.source), n=8).frame
-    assert set(frame[~frame["ok"]]["component"]) == {"a1.h0 -> a3.h0<v>"}
+    assert set(frame[~frame["ok"]]["component"]) == {"a1.h0->a3.h0<v>"}
