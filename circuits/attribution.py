@@ -15,7 +15,7 @@ from torch import Tensor
 
 from interp.circuits.flows import Flow, open_run
 from interp.circuits.gradient_flows import Gradients, backward, batches
-from interp.circuits.metrics import check_metric, name_of, rows_of
+from interp.circuits.metrics import name_of, rows_of
 from interp.circuits.paths import edge_effects
 from interp.circuits.sweep import MEMORY, check_inputs
 from interp.circuits.wiring import Wiring, parts_of, wire
@@ -189,9 +189,6 @@ def attribute(
             "leave them at their defaults",
         )
     wiring, components, started = wire(tower), parts_of(tower), perf_counter()
-    few = slice(0, min(2, len(clean)))
-    with torch.no_grad():
-        check_metric(rows_of(metric, few), tower(clean[few]), tower(corrupt[few]))
     values = np.zeros((len(clean), wiring.n_edges), dtype=np.float64)
     windows = list(batches(len(clean), batch_size))
     for window in track(windows, f"attribute by {method}", total=len(windows)):

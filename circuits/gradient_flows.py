@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.circuits.metrics import measure
+from interp.circuits.metrics import measure, name_of
 from interp.circuits.wiring import frozen
 from interp.core.errors import SpecificationError
 from interp.core.model import Branched, Component, Hook, Tower
@@ -74,6 +74,13 @@ def backward(
             last = tower(leaf, start_at_layer=0, stop_at_layer=tower.n_layers, **words)
             output = tower(last, start_at_layer=tower.n_layers, **words)
         values = measure(metric, output)
+        if not values.requires_grad:
+            raise SpecificationError(
+                f"attribute {name_of(metric)!r} by its gradient",
+                "a metric that ignores the output, or has no gradient",
+                "a differentiable function of the tower's output",
+                "use a Metric, or method='exact', which needs no gradient",
+            )
         wanted = [*(kept[c.reads] for c in components), last, *(kept[site] for site in inner)]
         found = torch.autograd.grad(values.sum(), wanted, allow_unused=True)
     # without gradient: cut off by `straight`, or standing before a replaced activation

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from interp.circuits.flows import Flow, open_run
 from interp.circuits.gradient_flows import batches
-from interp.circuits.metrics import measure, rows_of
+from interp.circuits.metrics import check_metric, measure, rows_of
 from interp.circuits.wiring import Wiring, check_edges, parts_of, wire
 from interp.core.model import Component, Hook, Tower
 from interp.core.patches import Patch
@@ -87,6 +87,7 @@ def edge_effects(
         part = rows_of(metric, window)
         if opened is None or opened[0] != window:
             runs = open_run(tower, clean[window]), open_run(tower, corrupt[window])
+            check_metric(part, runs[0].output, runs[1].output)
             whole = measure(part, runs[0].output).double().cpu().numpy()
             opened = (window, *runs, whole)
         places = np.flatnonzero(wiring.edges[chosen, 1] == reader)

@@ -117,7 +117,7 @@ def _channels(subject: Subject, find: Read, test: Read) -> tuple[Table, pd.DataF
         tower,
         find.clean[few],
         baseline=find.corrupt[few],
-        keep=0.05,
+        keep=0.03,
         fan_in=2,
         **{**words, "metric": find.metric[few]},
     )

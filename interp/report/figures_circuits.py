@@ -25,7 +25,8 @@ from interp.report.subjects import Subject, subjects
 
 ALONE, WITHOUT = "circuit alone", "model without the circuit"
 COLOURS = {ALONE: "#0072B2", WITHOUT: "#D55E00"}
-RAISES, LOWERS = "#0072B2", "#D55E00"
+TICKS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
+POSITIVE, NEGATIVE = "#0072B2", "#D55E00"
 
 
 def faithful(result: Result) -> Figure | None:
@@ -57,8 +58,9 @@ def faithful(result: Result) -> Figure | None:
             xaxis=axis(
                 "size, as a share of all edges (or channels)",
                 type="log",
-                tickvals=sizes,
-                ticktext=[f"{100 * size:.3g} %" for size in sizes],
+                tickvals=TICKS,
+                ticktext=[f"{100 * size:g} %" for size in TICKS],
+                range=[np.log10(min(sizes)) - 0.1, 0.05],
             ),
             yaxis=axis("share of the metric that remains", range=[low, high]),
         ),
@@ -78,10 +80,11 @@ def circuit_graph(result: Result) -> Figure | None:
     return Figure(
         "circuit",
         "What the strongest circuit is made of",
-        f"The {most} strongest edges of one model and domain; each band is an edge, as wide as its "
-        "|score|: blue raises the metric, orange lowers it. Nodes can be dragged. Scores are "
-        "estimates without an interval; whether such a circuit does the work is for the figure "
-        "above to say.",
+        f"The strongest edges of one model and domain, {most} at most; each band is an edge, as "
+        "wide as its |score|: blue where the sender raises what is scored (the metric; of a "
+        "ResNet's edge, the change of the receiving channel), orange where it lowers it. Nodes "
+        "can be dragged. Scores are estimates without an interval; whether such a circuit does "
+        "the work is for the figure above to say.",
         f"Flow diagram of up to {most} edges from the input to the output",
         traces,
         layout(460),
@@ -163,7 +166,7 @@ def _streams(rows: Frame, meta: Sequence[int | None]) -> Trace:
     nodes = sorted(layers, key=lambda name: (layers[name], name))
     place = {name: number for number, name in enumerate(nodes)}
     last = max(layers.values()) or 1
-    colours = [faded(RAISES if score > 0 else LOWERS, 0.45) for score in rows["score"]]
+    colours = [faded(POSITIVE if score > 0 else NEGATIVE, 0.45) for score in rows["score"]]
     node: dict[str, Any] = {
         "label": [plain(name.replace(".hook_resid_post", ""), 24) for name in nodes],
         "x": [0.02 + 0.94 * (layers[name] + 1) / (last + 1) for name in nodes],

@@ -20,6 +20,7 @@ from typing import Any
 
 from tests.benchmarks.channels import channels
 from tests.benchmarks.dictionaries import dictionaries
+from tests.benchmarks.edges import edges
 from tests.benchmarks.grids import grids
 from tests.benchmarks.layers import layers, many
 from tests.benchmarks.mixing import mix
@@ -163,6 +164,7 @@ BENCHMARKS = {
     "many": many,
     "peers": peers,
     "sweep": sweeping,
+    "edges": edges,
     "stream": stream,
     "study": study,
     "seeds": seeds,

@@ -267,6 +267,10 @@ def test_refusals(hand: Chain, hand_inputs: dict[str, Any]) -> None:
         attribute(hand, **words, steps=0)
     with pytest.raises(SpecificationError, match="ignores the output"):
         attribute(hand, **hand_inputs, metric=lambda x: torch.ones(len(x)))
+    with pytest.raises(SpecificationError, match="ignores the output"):
+        attribute(hand, **hand_inputs, metric=lambda x: torch.ones(len(x)), method="exact")
+    with pytest.raises(SpecificationError, match="gradient"):
+        attribute(hand, **hand_inputs, metric=lambda x: x.argmax(dim=1).float())
     with pytest.raises(DataError, match="identical"):
         attribute(hand, clean=words["clean"], corrupt=words["clean"], metric=difference)
     with pytest.raises(SpecificationError, match="RelP"):

@@ -1,0 +1,85 @@
+"""What scores of all edges cost, against two forwards and one backward over activations."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from open_clip.transformer import VisionTransformer
+from torch import Tensor
+
+from interp.circuits import attribute, wire
+from interp.circuits.wiring import frozen
+from interp.models.allocator import keep_freed_memory
+from interp.models.vit import HookedViT
+
+TOWERS = {
+    "small ViT": (
+        {"image_size": 56, "patch_size": 8, "width": 192, "layers": 6, "heads": 3},
+        {"EAP": 1.3, "EAP-IG-inputs": 6.0},
+        9,
+    ),
+    "ViT-B/32": (
+        {"image_size": 224, "patch_size": 32, "width": 768, "layers": 12, "heads": 12},
+        {"EAP": 1.5, "EAP-IG-inputs": 6.0},
+        3,
+    ),
+}
+"""Each tower with its bars, as multiples, and how often all is repeated."""
+
+
+def edges() -> None:
+    """8 pairs on one thread; processor seconds, so that other work on the machine counts less."""
+    torch.set_num_threads(1)
+    for name, (size, bars, repeats) in TOWERS.items():
+        torch.manual_seed(0)
+        tower = HookedViT(VisionTransformer(**size, mlp_ratio=4.0, output_dim=128).eval())
+        side = size["image_size"]
+        clean, corrupt = torch.randn(2, 8, 3, side, side)
+        with keep_freed_memory():
+            _compare(name, tower, clean, corrupt, bars, repeats)
+
+
+def _compare(
+    name: str,
+    tower: HookedViT,
+    clean: Tensor,
+    corrupt: Tensor,
+    bars: dict[str, float],
+    repeats: int,
+) -> None:
+    words = {"clean": clean, "corrupt": corrupt, "metric": difference}
+    work: dict[str, Callable[[], object]] = {
+        "two forwards, one backward": lambda: bare(tower, clean, corrupt),
+        **{
+            method: lambda m=method: attribute(tower, **words, method=m, steps=5) for method in bars
+        },
+    }
+    taken: dict[str, list[float]] = {each: [] for each in work}
+    for _ in range(repeats):
+        for each, run in work.items():
+            start = time.process_time()
+            run()
+            taken[each].append(time.process_time() - start)
+    unit = taken["two forwards, one backward"]
+    for each, bar in bars.items():
+        ratio = statistics.median(a / b for a, b in zip(taken[each], unit, strict=True))
+        print(
+            f"edges: {name}, {wire(tower).n_edges:,} edges, {each:14} "
+            f"{statistics.median(taken[each]):6.2f} s, {ratio:.2f} of the runs (bar {bar})"
+        )
+
+
+def bare(tower: HookedViT, clean: Tensor, corrupt: Tensor) -> None:
+    """The runs that any method needs: both inputs, and back from the metric to the first stream."""
+    with torch.no_grad():
+        tower(corrupt)
+        start = tower(clean, stop_at_layer=0)
+    with frozen(tower):
+        leaf = start.requires_grad_()
+        difference(tower(leaf, start_at_layer=0)).sum().backward()
+
+
+def difference(output: Tensor) -> Tensor:
+    """A metric."""
+    return output[:, 0] - output[:, 1]
