@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from interp.core.tables import Table
 from interp.report.figures import (
     GREY,
     Choice,
@@ -90,6 +91,25 @@ def circuit_graph(result: Result) -> Figure | None:
         layout(460),
         places.choices,
     )
+
+
+def draw_circuit(table: Table, *, title: str = "") -> Any:
+    """A plotly figure of a circuit's kept edges, from `Circuit.to_table()`: hover, drag.
+
+    >>> import torch
+    >>> from interp.circuits import Chain, attribute, discover
+    >>> tower, ones = Chain([torch.nn.Identity()]), torch.ones(1, 2, 1)
+    >>> scores = attribute(tower, clean=ones, corrupt=0 * ones, metric=lambda x: x[:, 0])
+    >>> draw_circuit(discover(scores, n=3).to_table()).data[0].type
+    'sankey'
+    """
+    import plotly.graph_objects as go
+
+    frame = table.frame
+    rows = frame[frame["kept"]] if "kept" in frame else frame
+    trace = {key: value for key, value in _streams(rows, [None]).items() if key != "meta"}
+    said = f"{title}<br><sup>{len(rows)} edges; width is |score|, blue raises the metric</sup>"
+    return go.Figure(data=[trace], layout={"title": said, "height": 460})
 
 
 class _Places:
