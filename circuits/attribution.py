@@ -79,7 +79,11 @@ def eap(task: _Task) -> np.ndarray:
 
 
 def eap_ig_inputs(task: _Task) -> np.ndarray:
-    """The gradient is a mean over inputs between corrupt and clean (Hanna et al. 2024)."""
+    """The gradient is a mean over inputs between corrupt and clean (Hanna et al. 2024).
+
+    Inputs are corrupt + k/m (clean - corrupt) for k = 1 ... m. Hanna et al.'s library had the same
+    until its release 0.2.0, and has since taken k = 0 ... m - 1.
+    """
     return _along_input(task, [step / task.steps for step in range(1, task.steps + 1)])
 
 
@@ -89,7 +93,11 @@ def relp(task: _Task) -> np.ndarray:
 
 
 def eap_ig_activations(task: _Task) -> np.ndarray:
-    """The gradient is a mean over runs whose own part lies between corrupt and clean."""
+    """The gradient is a mean over runs whose own part lies between corrupt and clean.
+
+    Only edges that leave the component whose part is moved take a run's gradient; Hanna et al.'s
+    library adds up all edges in every such run, which is another quantity.
+    """
     clean, corrupt = open_run(task.tower, task.clean), open_run(task.tower, task.corrupt)
     total = np.zeros((len(clean), task.wiring.n_edges))
     writer = 1
