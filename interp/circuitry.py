@@ -97,7 +97,8 @@ def _edges(subject: Subject, find: Read, test: Read) -> tuple[Table, pd.DataFram
     tested = faithfulness(tower, scores, **test.words, shares=SHARES, n_random=3, seed=subject.seed)
     circuit = discover(scores, n=min(DRAWN, scores.wiring.n_edges), prune=False)
     frame = circuit.to_table().frame
-    return tested, frame[frame["kept"]].drop(columns="kept")
+    kept = frame[frame["kept"]].drop(columns="kept")
+    return tested, kept.assign(n_pictures=len(find.clean))
 
 
 def _channels(subject: Subject, find: Read, test: Read) -> tuple[Table, pd.DataFrame]:
@@ -125,4 +126,5 @@ def _channels(subject: Subject, find: Read, test: Read) -> tuple[Table, pd.DataF
     layer = [tower.layer(site) for site in frame["site"]]
     frame = frame.assign(layer=layer, layer_b=[n + 1 for n in layer], edge=frame["node"] + "->"
                          + frame["node_b"], score=frame["value"])  # fmt: skip
-    return tested, frame[["edge", "node", "node_b", "layer", "layer_b", "score"]]
+    drawn = frame[["edge", "node", "node_b", "layer", "layer_b", "score"]]
+    return tested, drawn.assign(n_pictures=len(few))

@@ -19,6 +19,7 @@ from interp.report.figures import (
     layout,
     numbers,
     reference,
+    span,
 )
 from interp.report.naming import faded, number, plain
 from interp.report.reading import Frame, Result
@@ -81,7 +82,8 @@ def circuit_graph(result: Result) -> Figure | None:
     return Figure(
         "circuit",
         "What the strongest circuit is made of",
-        f"The strongest edges of one model and domain, {most} at most; each band is an edge, as "
+        f"n = {span(rows['n_pictures'])} pictures. The strongest edges of one model and domain, "
+        f"{most} at most; each band is an edge, as "
         "wide as its |score|: blue where the sender raises what is scored (the metric; of a "
         "ResNet's edge, the change of the receiving channel), orange where it lowers it. Nodes "
         "can be dragged. Scores are estimates without an interval; whether such a circuit does "

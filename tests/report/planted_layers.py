@@ -64,7 +64,9 @@ def _circuit(made: dict[str, list[dict[str, Any]]], where: dict[str, Any], level
         ("m1", "logits", 1, 2, 2 * level),
     ):
         ends = {"node": node, "node_b": node_b, "layer": layer, "layer_b": layer_b}
-        made["circuits"].append(where | ends | {"edge": f"{node}->{node_b}", "score": score})
+        made["circuits"].append(
+            where | ends | {"edge": f"{node}->{node_b}", "score": score, "n_pictures": 30}
+        )
 
 
 def _by_site(

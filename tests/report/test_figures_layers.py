@@ -72,7 +72,7 @@ def test_valid_titled_and_captioned(result: Result, name: str) -> None:
 def test_nothing_measured_nothing_drawn(build: Build, name: str) -> None:
     tables = (
         *("factorisation", "directions", "separation", "domain_probes", "selectivity", "views"),
-        *("erasure", "feature_sharing", "feature_ablation"),
+        *("erasure", "feature_sharing", "feature_ablation", "faithfulness", "circuits"),
     )
     hollow = pd.DataFrame({"measure": ["x"], "reason": ["too few classes"]})
     replaced = dict.fromkeys(tables, hollow)
