@@ -5,7 +5,7 @@ when the writer's corrupt part takes the place of its clean one, for that reader
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
@@ -242,6 +242,7 @@ def _halving(method: Callable[[_Task], np.ndarray], task: _Task) -> np.ndarray:
 def _along_input(task: _Task, states: Sequence[float], *, straight: bool = False) -> np.ndarray:
     """Mean score over gradients at inputs between corrupt (0) and clean (1)."""
     corrupt = open_run(task.tower, task.corrupt)
+    corrupt = replace(corrupt, streams=corrupt.streams[:1])  # the others take memory only
     clean: Flow | None = None
     if states != [1.0]:
         clean = open_run(task.tower, task.clean)
@@ -278,7 +279,7 @@ def _score(
     Whatever is as large as batch x writers x stream is held for one chunk of examples only.
     """
     wiring, stream = task.wiring, clean.streams[0]
-    chunk = max(1, min(len(stream), task.memory // 8 // (len(wiring.writers) * stream[0].nbytes)))
+    chunk = max(1, min(len(stream), task.memory // 32 // (len(wiring.writers) * stream[0].nbytes)))
     scores = stream.new_zeros(len(stream), wiring.n_edges)
     for rows in batches(len(stream), chunk):
         parts = _Parts(len(wiring.writers), stream[rows])

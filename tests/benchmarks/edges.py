@@ -1,8 +1,10 @@
 """What scores of all edges cost, against two forwards and one backward over activations."""
 
+import ctypes
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from open_clip.transformer import VisionTransformer
@@ -28,6 +30,10 @@ TOWERS = {
 """Each tower with its bars, as multiples, and how often all is repeated."""
 
 
+_MMAP_THRESHOLD = -3
+"""The number of glibc's malloc.h."""
+
+
 def edges() -> None:
     """8 pairs on one thread; processor seconds, so that other work on the machine counts less."""
     torch.set_num_threads(1)
@@ -36,6 +42,10 @@ def edges() -> None:
         tower = HookedViT(VisionTransformer(**size, mlp_ratio=4.0, output_dim=128).eval())
         side = size["image_size"]
         clean, corrupt = torch.randn(2, 8, 3, side, side)
+        words = {"clean": clean, "corrupt": corrupt, "metric": difference}
+        bare(tower, clean, corrupt)  # what libraries load once is not counted
+        taken = peak(lambda w=words, t=tower: attribute(t, **w, method="EAP"))
+        print(f"edges: {name}, EAP takes {taken:.0f} MiB at 8 pairs (bar 350)")
         with keep_freed_memory():
             _compare(name, tower, clean, corrupt, bars, repeats)
 
@@ -68,6 +78,22 @@ def _compare(
             f"edges: {name}, {wire(tower).n_edges:,} edges, {each:14} "
             f"{statistics.median(taken[each]):6.2f} s, {ratio:.2f} of the runs (bar {bar})"
         )
+
+
+def peak(work: Callable[[], object]) -> float:
+    """MiB of buffers that one call holds at most, above what is held before it (Linux)."""
+    library = ctypes.CDLL("libc.so.6")
+    library.mallopt(_MMAP_THRESHOLD, 2**20)  # buffers of their own, so that holes do not count
+    library.malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # from here on the peak is counted anew
+    before = _resident("VmRSS")
+    work()
+    return (_resident("VmHWM") - before) / 1024
+
+
+def _resident(what: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what))
 
 
 def bare(tower: HookedViT, clean: Tensor, corrupt: Tensor) -> None:
