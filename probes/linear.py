@@ -149,7 +149,10 @@ class Fitted:
 
     def scores(self, coordinates: np.ndarray) -> np.ndarray:
         """Scores "labelling row class"; -inf for a class that was not in the training rows."""
-        return coordinates @ self.weights.transpose(0, 2, 1) + self.intercepts[:, None, :]
+        labellings, classes, rank = self.weights.shape
+        flat = coordinates @ self.weights.reshape(-1, rank).T  # one product, not one per labelling
+        apart = flat.reshape(len(coordinates), labellings, classes).transpose(1, 0, 2)
+        return apart + self.intercepts[:, None, :]
 
 
 def fit_many(

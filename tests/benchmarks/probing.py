@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -23,43 +24,60 @@ Probes = list[tuple[np.ndarray, np.ndarray]]
 """Weights "class feature" and intercepts in units of the inputs, per train domain."""
 
 
-def probe_grid() -> None:
+TOLERANCES = ((1.0, 4e-6, 2e-7), (0.01, 1e-4, 3e-6))
+"""C, and the tolerances of scikit-learn and of ours that end about as far from the optimum."""
+
+
+def probe_grid(layers: int = LAYERS) -> None:
     """13 layers x 6 train domains x 6 test domains, one thread each, layer by layer in turn.
 
-    Tolerances are chosen so that the worst gap to the optimum (found in float64 at 1e-10) is about
-    the same; scikit-learn's is the power of ten that brings accuracy within .25 points of the
-    optimum's in all but the layers with least signal. Both standardise, fit and test.
+    Both arms standardise, fit and test. Tolerances are chosen so that the worst gap to the optimum
+    (found in float64 at 1e-10) is about the same, and small enough that accuracy is within .25
+    points of the optimum's. `layers` runs fewer of them, spread from the first to the last. Steps
+    are gradients taken per probe: each passes the training rows twice, and unlike seconds it does
+    not depend on what else the processor does; what our solver does beforehand costs as much as 7.
     """
     import torch
 
     torch.set_num_threads(1)
-    for strength, theirs, ours in ((1.0, 1e-5, 5e-6), (0.01, 1e-4, 3e-6)):
-        seconds: dict[str, list[float]] = {}
-        gaps: dict[str, list[float]] = {}
-        points: dict[str, list[float]] = {}
-        arms: dict[str, Callable[[list[Domain]], Probes]] = {
+    chosen = np.unique(np.linspace(0, LAYERS - 1, layers).round().astype(int))
+    for strength, theirs, ours in TOLERANCES:
+        arms: dict[str, Callable[[list[Domain]], tuple[Probes, float]]] = {
             "ours": lambda d, c=strength, t=ours: _ours(d, c, t),
             "scikit-learn": lambda d, c=strength, t=theirs: _loop(d, c, t, np.float64),
             "scikit-learn, float32": lambda d, c=strength, t=theirs: _loop(d, c, t, np.float32),
         }
-        for layer in range(LAYERS):
+        rows = []
+        for layer in chosen.tolist():
             domains = list(_domains(layer))
-            best = _ours(domains, strength, 1e-10)
+            best, _ = _ours(domains, strength, 1e-10)
             for name, fit in arms.items():
                 start = time.process_time()  # the clock's seconds, but for other processes
-                found = fit(domains)
-                seconds.setdefault(name, []).append(time.process_time() - start)
-                gap, off = _apart(domains, found, best, strength)
-                gaps.setdefault(name, []).append(gap)
-                points.setdefault(name, []).append(off)
-        for name in arms:
-            ratio = [a / b for a, b in zip(seconds[name], seconds["ours"], strict=True)]
-            print(
-                f"probes: C = {strength:g}: {name}: {sum(seconds[name]):.1f} s, "
-                f"{statistics.median(ratio):.1f}x ours (median of {LAYERS} layers, bar 3x); gap "
-                f"at most {max(gaps[name]):.1e}, median {statistics.median(gaps[name]):.1e}; "
-                f"accuracy off by {max(points[name]):.2f} points at most"
-            )
+                found, steps = fit(domains)
+                seconds = time.process_time() - start
+                gap, points = _apart(domains, found, best, strength)
+                rows.append((layer, name, seconds, steps, gap, points))
+        _print_arms(strength, pd.DataFrame(rows, columns=["layer", "arm", *MEASURED]))
+
+
+MEASURED = ["seconds", "steps", "gap", "points"]
+
+
+def _print_arms(strength: float, frame: pd.DataFrame) -> None:
+    """A line per arm: seconds as a ratio to ours, layer by layer, and how far from the optimum."""
+    ours = frame[frame["arm"] == "ours"].set_index("layer")
+    for name, arm in frame.groupby("arm", sort=False):
+        ratio = arm.set_index("layer")["seconds"] / ours["seconds"]
+        gap, points = arm["gap"], arm["points"]
+        print(
+            f"probes: C = {strength:g}: {name}: {arm['seconds'].sum():.1f} s, "
+            f"{ratio.median():.1f}x ours ({ratio.min():.1f}-{ratio.max():.1f}; median of "
+            f"{len(arm)} layers, bar 3x); "
+            f"{arm['steps'].mean():.0f} steps a probe; gap at most {gap.max():.1e}, median "
+            f"{gap.median():.1e}; accuracy off by {points.max():.2f} points at most, median "
+            f"{points.median():.2f}",
+            flush=True,
+        )
 
 
 def probe_power(studies: int = 30) -> None:
@@ -144,24 +162,34 @@ def _domains(layer: int) -> Iterator[Domain]:
         yield rows[0].astype(np.float32), rows[1].astype(np.float32)
 
 
-def _ours(domains: list[Domain], strength: float, tolerance: float) -> Probes:
-    from interp.probes.linear import Basis, fit_many
+def _ours(domains: list[Domain], strength: float, tolerance: float) -> tuple[Probes, float]:
+    """All train domains' probes, tested together, and how many gradients each of them took."""
+    from interp.probes.linear import Basis, Fitted, fit_many
+    from interp.probes.solver import _Problem
 
     bases = [Basis.of(train) for train, _ in domains]
     codes = [LABELS[None]] * len(bases)
-    fitted = fit_many(bases, codes, CLASSES, C=strength, tolerance=tolerance)
+    with mock.patch.object(_Problem, "gradient", autospec=True, side_effect=_Problem.gradient) as g:
+        fitted = fit_many(bases, codes, CLASSES, C=strength, tolerance=tolerance)
     found = [basis.unstandardised(probe) for basis, probe in zip(bases, fitted, strict=True)]
-    for probe in found:
-        for _, test in domains:
-            probe.scores(test).argmax(axis=-1)
-    return [(probe.weights[0], probe.intercepts[0]) for probe in found]
+    together = Fitted(
+        np.concatenate([probe.weights for probe in found]),
+        np.concatenate([probe.intercepts for probe in found]),
+    )
+    for _, test in domains:
+        together.scores(test).argmax(axis=-1)
+    probes = [(probe.weights[0], probe.intercepts[0]) for probe in found]
+    return probes, g.call_count / len(domains)
 
 
-def _loop(domains: list[Domain], strength: float, tolerance: float, dtype: type) -> Probes:
+def _loop(
+    domains: list[Domain], strength: float, tolerance: float, dtype: type
+) -> tuple[Probes, float]:
+    """scikit-learn, one probe after another, and how many gradients each of them took at least."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    found = []
+    found, steps = [], []
     for train, _ in domains:
         rows = train.astype(dtype)
         scaler = StandardScaler().fit(rows)
@@ -169,12 +197,13 @@ def _loop(domains: list[Domain], strength: float, tolerance: float, dtype: type)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of steps that float32 cannot take
             model.fit(scaler.transform(rows), LABELS)
+        steps.append(1 + float(np.max(model.n_iter_)))
         weights = model.coef_ / scaler.scale_
         intercepts = model.intercept_ - weights @ scaler.mean_
         for _, test in domains:
             (test @ weights.T + intercepts).argmax(axis=1)
         found.append((weights, intercepts))
-    return found
+    return found, statistics.mean(steps)
 
 
 def _apart(
