@@ -78,7 +78,8 @@ def ablate(
     """Replace each cell of a grid by a baseline, and measure every example.
 
     value[cell, example] = metric(tower(inputs) with the cell's activation from the baseline);
-    `clean_metric` is the metric of the whole tower. Kinds (`ABLATIONS`):
+    `clean_metric` is the metric of the whole tower, `corrupt_metric` that of the donor's own run,
+    where there is one. `effects` summarises the table, with evidence. Kinds (`ABLATIONS`):
 
     - `resample`: the activation of another input: `donors`, aligned with `inputs`, or one drawn
       from `reference`, of another class where `labels` and `reference_labels` are given. The
@@ -106,6 +107,8 @@ def ablate(
     """
     check_known("ablate", "kind", [kind], ABLATIONS, SpecificationError)
     _check(inputs, reference, donors, labels, reference_labels, steps)
+    if reference is None and reference_labels is None:
+        reference_labels = labels
     names = resolve_sites(tower, sites)
     plan = make_plan(
         tower,
@@ -147,8 +150,12 @@ def ablate(
         "measure": f"ablation, {kind}",
         "value": values.patched[0].ravel(),
         "clean_metric": np.tile(values.unpatched[0], len(plan.cells)),
+        "corrupt_metric": np.tile(values.unpatched[1], len(plan.cells)),
         "metric": name_of(metric),
+        "pairing": said.get("donors", "a constant"),
     }
+    if labels is not None:
+        columns["clean_label"] = np.tile(np.asarray(labels), len(plan.cells))
     facts = {
         "axes": list(axes),
         "kind": kind,
@@ -314,12 +321,11 @@ def _check(
         ("labels", labels, len(inputs)),
         ("reference_labels", reference_labels, n_reference),
     ):
-        if (labels is None) != (reference_labels is None) or (
-            given is not None and len(given) != n
-        ):
+        lonely = given is None and labels is not None and reference is not None and donors is None
+        if lonely or (given is not None and len(given) != n):
             raise ShapeError(
-                "draw donors of another class",
+                "say the classes of inputs and donors",
                 f"{what} for {0 if given is None else len(given)} of {n}",
-                "labels and reference_labels, one each",
+                "one label for each input, and one for each of a reference to draw from",
                 "give both, or neither",
             )

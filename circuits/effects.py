@@ -25,6 +25,8 @@ from interp.core.tables import Table
 ROUNDING = 1e-6
 """Effects below this share of the largest metric are float32's rounding: no sign, no ratio."""
 
+CONSTANT = "none: a constant baseline has no run of its own"
+
 NULL_KIND = "no patch: the effect of patching nothing, 0 by definition"
 
 
@@ -83,7 +85,7 @@ def localise(
 
 
 def effects(table: Table, *, seed: int = 0) -> Table:
-    """Summarise a sweep: one row per cell, with its evidence.
+    """Summarise a sweep, or an ablation: one row per cell, with its evidence.
 
     value = mean over classes of (patched - base), in the metric's unit, where base is the run that
     was patched (corrupt when denoising, clean when noising). ceiling = the same mean of the whole
@@ -131,7 +133,8 @@ def _group(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
             "summarise each sweep on its own",
         )
     first = ordered.iloc[:: len(ordered) // n]
-    noise = str(frame["measure"].iloc[0]).endswith(", noise")
+    measure = str(frame["measure"].iloc[0])
+    noise = measure.endswith(", noise") or measure.startswith("ablation")
     base, donor = ("clean", "corrupt") if noise else ("corrupt", "clean")
     start = first[f"{base}_metric"].to_numpy()[:, None]
     gap = first[f"{donor}_metric"].to_numpy()[:, None] - start
@@ -141,8 +144,9 @@ def _group(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
     labelled = "clean_label" in frame
     unit = "class" if labelled else "pair"
     labels = first["clean_label" if labelled else "example"].to_numpy()
-    roles = first[["clean_label", "corrupt_label"]].to_numpy() if labelled else labels[:, None]
-    largest = frame[["value", "clean_metric", "corrupt_metric"]].abs().to_numpy().max()
+    known = [name for name in ("clean_label", "corrupt_label") if name in first]
+    roles = first[known].to_numpy() if labelled else labels[:, None]
+    largest = np.nanmax(frame[["value", "clean_metric", "corrupt_metric"]].abs().to_numpy())
     triples = np.stack([effect, null, np.broadcast_to(gap, effect.shape)], axis=-1)
     rows = _summarise(triples, labels, roles, seed=seed, rounding=ROUNDING * largest)
     head = ordered.iloc[: len(ordered) // n][keys].reset_index(drop=True)
@@ -150,7 +154,9 @@ def _group(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
     return head.assign(
         **rows,
         null_kind=frame["null_kind"].iloc[0] if given else NULL_KIND,
-        ceiling_kind=f"whole gap: {donor} minus {base}, the effect of replacing the input",
+        ceiling_kind=CONSTANT
+        if np.isnan(gap).all()
+        else f"whole gap: {donor} minus {base}, the effect of replacing the input",
         unit=unit,
         n_units=len(np.unique(labels)),
         n_pictures=n,
@@ -170,9 +176,12 @@ def _summarise(
     left_out = leave_out(triples, labels, roles)
     columns: dict[str, list[Any]] = {}
     for cell, means in enumerate(class_mean(triples, labels)):
-        index = no_gap(means[2], left_out[:, cell, 2], rounding=rounding) or index_of(
-            means, left_out[:, cell], rounding=rounding
-        )
+        if np.isnan(means[2]):
+            index = Index(np.nan, np.nan, np.nan, CANNOT_TELL, CONSTANT)
+        else:
+            index = no_gap(means[2], left_out[:, cell, 2], rounding=rounding) or index_of(
+                means, left_out[:, cell], rounding=rounding
+            )
         interval = mean_interval(triples[:, cell, 0], labels, seed=seed)
         row = {
             "value": means[0],

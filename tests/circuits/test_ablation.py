@@ -148,7 +148,7 @@ def test_refusals(vit: TinyViT, vit_inputs: dict[str, Any]) -> None:
     refuse(SpecificationError, "ignores", metric=lambda out: 0 * out[:, 0])
     refuse(SpecificationError, "-1 steps", kind="optimal", steps=-1)
     refuse(ShapeError, "one donor for every input", donors=x[:2])
-    refuse(ShapeError, "[Gg]ive both", labels=["a"] * 5)
+    refuse(ShapeError, "[Gg]ive both", labels=["a"] * 5, reference=x)
     refuse(ShapeError, "[Gg]ive both", labels=["a"] * 4, reference_labels=["b"] * 5)
     refuse(SampleError, "another class", labels=["a"] * 5, reference_labels=["a"] * 5)
     refuse(SampleError, "no inputs", reference=x[:0])

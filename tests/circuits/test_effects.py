@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp.circuits import Chain, Classifier, effects, localise, other_class, sweep
+from interp.circuits import (
+    ABLATIONS,
+    Chain,
+    Classifier,
+    ablate,
+    effects,
+    localise,
+    other_class,
+    sweep,
+)
 from interp.circuits.effects import class_mean, leave_out, max_t_p
 from interp.core.errors import DataError, SampleError, SpecificationError
 from interp.core.images import ImageTable
@@ -230,3 +239,28 @@ def test_null_donors_are_strangers_in_the_clean_domain(pictures: ImageTable) -> 
         assert (strangers.label.to_numpy() != side.label.to_numpy()).all()
     two = pictures.select(label=["ant", "bee"]).pairs(same="domain", differ="label")
     assert other_class(two) is None
+
+
+@pytest.mark.parametrize("kind", ABLATIONS)
+def test_an_ablation_has_its_evidence(kind: str) -> None:
+    """What is lost is the whole metric, in classes of which each has two inputs of one value."""
+    x = torch.tensor([4.0, 4.0, 5.0, 5.0, 6.0, 6.0, 7.0, 7.0])[:, None, None]
+    labels = list("aabbccdd")
+    donors = torch.zeros_like(x) if kind == "resample" else None
+    table = ablate(
+        Chain([torch.nn.Identity()]),
+        x,
+        metric=lambda out: out[:, 0],
+        kind=kind,
+        sites="hook_embed",
+        labels=labels,
+        donors=donors,
+    )
+    row = effects(table).frame.iloc[0]
+    assert row["unit"] == "class" and row["n_units"] == 4
+    if kind in ("resample", "zero"):
+        assert row["value"] == pytest.approx(-2 * 5.5)
+    if kind == "resample":
+        assert row["ceiling"] == row["value"] and row["index"] == 1
+    else:
+        assert np.isnan(row["index"]) and "constant" in row["reason"]
