@@ -15,6 +15,8 @@ from interp.circuits.faithfulness import faithfulness, minimality
 from interp.circuits.gradients import node_scores
 from interp.circuits.graphs import Circuit
 from interp.circuits.metrics import METRICS, Classifier, Metric, Target
+from interp.circuits.overlap import MEASURES as MEASURES_OF_OVERLAP
+from interp.circuits.overlap import Scores, overlap
 from interp.circuits.pairing import read_pairs
 from interp.circuits.patching import (
     get_act_patch_attn_head_k_all_pos,
@@ -45,6 +47,7 @@ __all__ = [
     "ABLATIONS",
     "CORRUPTIONS",
     "DISCOVERERS",
+    "MEASURES_OF_OVERLAP",
     "METHODS",
     "METRICS",
     "Attribution",
@@ -54,6 +57,7 @@ __all__ = [
     "Classifier",
     "Metric",
     "Runs",
+    "Scores",
     "Target",
     "Wiring",
     "ablate",
@@ -86,6 +90,7 @@ __all__ = [
     "minimality",
     "node_scores",
     "other_class",
+    "overlap",
     "path_patch",
     "read_pairs",
     "screen",

@@ -138,6 +138,7 @@ COLUMNS: dict[str, str] = {
     "node": "what writes: input, a head, an MLP, or a channel of a site",
     "node_b": "what reads it: a head, an MLP, the output, or a channel; empty for a node alone",
     "edge": "a writer and a reader behind it",
+    "level": "what a circuit is made of: nodes or edges",
     "score": "what an edge is worth, in the metric's unit",
     "kept": "whether it belongs to the circuit",
     "n_edges": "number of edges in the circuit, or of units where it is made of units",

@@ -1,0 +1,243 @@
+"""Do two domains use the same parts for a class? Overlap of circuits, with null and ceiling.
+
+Units that matter for everything overlap between any two classes, so the null is another class of
+the other domain; what two halves of one domain's artists agree on is the ceiling. Overlap says
+nothing of what the parts do there: that is for transfer and transplants.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from interp.circuits.attribution import Attribution
+from interp.core.errors import (
+    DataError,
+    SampleError,
+    ShapeError,
+    SpecificationError,
+    check_known,
+)
+from interp.core.evidence import evidence
+from interp.core.seeds import rng
+from interp.core.statistics import jackknife, permutation_p, sharing_index
+from interp.core.tables import Table
+
+LEVELS = ("node", "edge")
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """How much every unit matters to each example of a domain.
+
+    `values` are `[example unit]` in the metric's unit, `labels` and `sides` `[example]`: the class,
+    and which half (0 or 1) the example's artist belongs to. `groups` `[unit]` tells units apart
+    that are ranked apart, such as layers.
+    """
+
+    values: np.ndarray
+    labels: Sequence[Hashable] | np.ndarray
+    sides: Sequence[int] | np.ndarray
+    groups: np.ndarray
+
+    def __post_init__(self) -> None:
+        n, width = self.values.shape
+        if not len(self.labels) == len(self.sides) == n or len(self.groups) != width:
+            raise ShapeError(
+                "compare circuits",
+                f"{self.values.shape} scores with {len(self.labels)} labels, {len(self.sides)} "
+                f"sides and {len(self.groups)} groups",
+                "a label and a side for every example, a group for every unit",
+                "give them in the order of the scores",
+            )
+
+    @classmethod
+    def of(
+        cls, found: Attribution, sides: Sequence[int] | np.ndarray, *, level: str = "edge"
+    ) -> "Scores":
+        """Scores of a tower's edges, or of its nodes: all that leaves a node, summed."""
+        check_known("compare circuits", "level", [level], LEVELS, SpecificationError)
+        wiring = found.wiring
+        if found.labels is None:
+            raise DataError(
+                "compare circuits class by class",
+                "an attribution without labels",
+                "one made from pairs whose classes are known",
+                "pass pairs= to attribute",
+            )
+        senders, readers = wiring.edges.T
+        if level == "edge":
+            ends = wiring.layers[senders] * 1000 + wiring.layers[wiring.owners[readers]]
+            return cls(found.values, list(found.labels), sides, ends)
+        leaving = np.zeros((wiring.n_edges, len(wiring.writers)))
+        leaving[np.arange(wiring.n_edges), senders] = 1
+        return cls(found.values @ leaving, list(found.labels), sides, wiring.layers[:-1])
+
+    def means(self, classes: Sequence[Hashable]) -> np.ndarray:
+        """Mean scores of each class and half, `[class half unit]`."""
+        labels, sides = np.asarray(self.labels, dtype=object), np.asarray(self.sides)
+        found = []
+        for name in classes:
+            for side in (0, 1):
+                rows = self.values[(labels == name) & (sides == side)]
+                if not len(rows):
+                    raise SampleError(
+                        f"halve the examples of {name!r}",
+                        f"none in half {side}",
+                        "one or more of each class in each half",
+                        "leave the class out, or draw more pictures",
+                    )
+                found.append(rows.mean(axis=0))
+        return np.stack(found).reshape(len(classes), 2, -1)
+
+
+Compare = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def jaccard(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Shared units over all units of two circuits, `[n m]` from Booleans `[n unit]`, `[m unit]`."""
+    both = a.astype(float) @ b.astype(float).T
+    return both / (a.sum(axis=1)[:, None] + b.sum(axis=1)[None] - both)
+
+
+def weighted_jaccard(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Sum of minima over sum of maxima of |scores|, each scaled to sum to 1 (Ruzicka)."""
+    x, y = (np.abs(each) / np.abs(each).sum(axis=1, keepdims=True) for each in (a, b))
+    least = np.stack([np.minimum(row, y).sum(axis=1) for row in x])
+    return least / (2 - least)
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of signed scores: no threshold, and sign counts."""
+    x, y = (rankdata(each, axis=1) for each in (a, b))
+    x, y = (each - each.mean(axis=1, keepdims=True) for each in (x, y))
+    scale = np.linalg.norm(x, axis=1)[:, None] * np.linalg.norm(y, axis=1)[None]
+    return x @ y.T / scale
+
+
+MEASURES: dict[str, tuple[Compare, bool]] = {
+    "jaccard": (jaccard, True),
+    "weighted jaccard": (weighted_jaccard, False),
+    "rank correlation": (rank_correlation, False),
+}
+"""Every measure by name, and whether it compares the kept units rather than their scores."""
+
+
+def overlap(
+    a: Scores,
+    b: Scores,
+    *,
+    share: float = 0.1,
+    measures: Sequence[str] = tuple(MEASURES),
+    domains: tuple[str, str] = ("A", "B"),
+    level: str = "edge",
+    n_permutations: int = 999,
+    seed: int = 0,
+) -> Table:
+    r"""Overlap of each class's circuits in two domains, against other classes' and within a domain.
+
+    With $S_{AB}[c, c']$ the mean overlap of halves $A_i$ of class c and $B_j$ of class c', over i
+    and j: value = mean $S_{AB}[c, c]$; null = mean $S_{AB}[c, c']$, c' another class; ceiling =
+    $\sqrt{\mathrm{mean}\,S(A_1, A_2)\ \mathrm{mean}\,S(B_1, B_2)}$, the same class in halves of one
+    domain by different artists, at equal n; index = (value - null) / (ceiling - null), its interval
+    by leaving a class out wherever it stands. p: classes of B permuted whole, one-sided.
+
+    `jaccard` compares the `share` of each group's units with the largest |score|; the others need
+    no threshold. A row for each of `measures`. Raises `SampleError` for fewer than four classes in
+    both domains or a half without examples, `ShapeError` for scores of different units.
+
+    >>> stream = np.random.default_rng(0)
+    >>> truth = stream.normal(size=(6, 200))
+    >>> labels, sides = np.repeat(range(6), 8), np.tile([0, 1], 24)
+    >>> a, b = (Scores(truth[labels] + stream.normal(size=(48, 200)), labels, sides, np.zeros(200))
+    ...         for _ in range(2))
+    >>> overlap(a, b).frame["verdict"].unique().tolist()
+    ['shared']
+    """
+    check_known("compare circuits", "measure", measures, MEASURES, SpecificationError)
+    if a.values.shape[1] != b.values.shape[1] or (np.asarray(a.groups) != b.groups).any():
+        raise ShapeError(
+            "compare circuits",
+            f"{a.values.shape[1]} and {b.values.shape[1]} units",
+            "the same units in both domains",
+            "score the same model at the same level",
+        )
+    classes = sorted(set(a.labels) & set(b.labels), key=str)
+    if len(classes) < 4 or not 0 < share <= 1:
+        raise SampleError(
+            "compare circuits class by class",
+            f"{len(classes)} classes in both domains, and a share of {share}",
+            "four or more classes, and a share above 0, up to 1",
+            "give more classes",
+        )
+    means = a.means(classes), b.means(classes)
+    rows = [_row(name, means, a.groups, share, n_permutations, seed) for name in measures]
+    frame = pd.DataFrame(rows).assign(
+        level=level,
+        domain_a=domains[0],
+        domain_b=domains[1],
+        n_pictures=len(a.values) + len(b.values),
+    )
+    facts = {"share": share, "units": a.values.shape[1], "n_permutations": n_permutations}
+    return Table.with_evidence("overlap", frame, facts)
+
+
+def _row(
+    name: str,
+    means: tuple[np.ndarray, np.ndarray],
+    groups: np.ndarray,
+    share: float,
+    n_permutations: int,
+    seed: int,
+) -> dict[str, Any]:
+    compare, binary = MEASURES[name]
+    n = len(means[0])
+    halves = [_kept(each, groups, share) if binary else each for each in means]
+    across = np.mean(
+        [compare(halves[0][:, i], halves[1][:, j]) for i in (0, 1) for j in (0, 1)], axis=0
+    )
+    within = [np.diagonal(compare(each[:, 0], each[:, 1])) for each in halves]
+    values = _summary(across, within, np.arange(n))
+    left = np.stack([_summary(across, within, np.delete(np.arange(n), c)) for c in range(n)])
+    index = sharing_index(*values, left_out=left)
+    stream = rng("overlap", seed)
+    drawn = [across[np.arange(n), stream.permutation(n)].mean() for _ in range(n_permutations)]
+    row = evidence(
+        jackknife(values[0], left[:, 0]),
+        null=values[1],
+        null_kind="another class of the other domain",
+        ceiling=values[2],
+        ceiling_kind="the same class in halves of one domain, by different artists",
+        index=index,
+        p=permutation_p(values[0], drawn),
+        unit="class",
+        n_units=n,
+        n_pictures=0,
+        estimand="mean over classes of the overlap of a class's circuits in the two domains",
+        seed=seed,
+    )
+    return {"measure": name, **row}
+
+
+def _kept(means: np.ndarray, groups: np.ndarray, share: float) -> np.ndarray:
+    """In each group of units, the share with the largest |score|, rounded up."""
+    kept = np.zeros(means.shape, dtype=bool)
+    for group in np.unique(groups):
+        places = np.flatnonzero(groups == group)
+        size = int(np.ceil(share * len(places) - 1e-9))
+        best = np.argsort(-np.abs(means[..., places]), axis=-1, kind="stable")[..., :size]
+        np.put_along_axis(kept, places[best], True, axis=-1)
+    return kept
+
+
+def _summary(across: np.ndarray, within: Sequence[np.ndarray], classes: np.ndarray) -> np.ndarray:
+    """Value, null and ceiling over some classes."""
+    part = across[np.ix_(classes, classes)]
+    n = len(classes)
+    value = np.trace(part) / n
+    null = (part.sum() - np.trace(part)) / (n * (n - 1))
+    product = within[0][classes].mean() * within[1][classes].mean()
+    return np.array([value, null, np.sqrt(product) if product > 0 else np.nan])

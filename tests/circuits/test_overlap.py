@@ -1,0 +1,121 @@
+"""Overlap of circuits: by hand, on planted sharing, at its level without sharing, refusals."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import kstest, spearmanr
+
+from interp.circuits import MEASURES_OF_OVERLAP, Attribution, Scores, overlap, wire
+from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError
+from interp.core.tables import EVIDENCE
+from tests.circuits.conftest import open_vit
+
+
+def domains(
+    *, shared: float, common: float = 1.0, classes: int = 15, units: int = 300, seed: int = 0
+) -> tuple[Scores, Scores]:
+    """Two domains whose classes' scores correlate by `shared`, over what matters to every class."""
+    stream = np.random.default_rng(seed)
+    everywhere = common * stream.normal(size=units)
+    own = stream.normal(size=(3, classes, units))
+    truths = [
+        everywhere + np.sqrt(shared) * own[0] + np.sqrt(1 - shared) * own[1 + d] for d in (0, 1)
+    ]
+    labels, sides = np.repeat(np.arange(classes), 8), np.tile([0, 1], 4 * classes)
+    a, b = (
+        Scores(truth[labels] + stream.normal(size=(len(labels), units)), labels, sides,
+               np.arange(units) // 50)
+        for truth in truths
+    )  # fmt: skip
+    return a, b
+
+
+@pytest.mark.parametrize("measure", MEASURES_OF_OVERLAP)
+@pytest.mark.parametrize(("shared", "verdict"), [(1.0, "shared"), (0.0, "not shared")])
+def test_planted_sharing_is_told(measure: str, shared: float, verdict: str) -> None:
+    row = overlap(*domains(shared=shared), measures=[measure]).frame.iloc[0]
+    assert row["verdict"] == verdict
+    assert row["index"] == pytest.approx(shared, abs=0.12)
+    assert shared == 0 or row["p"] < 0.01
+
+
+@pytest.mark.parametrize("measure", MEASURES_OF_OVERLAP)
+def test_units_that_matter_to_every_class_are_no_sharing(measure: str) -> None:
+    """They lift the raw overlap far above chance, and the index not at all."""
+    bare = overlap(*domains(shared=0, common=0), measures=[measure]).frame.iloc[0]
+    row = overlap(*domains(shared=0, common=2), measures=[measure]).frame.iloc[0]
+    assert row["value"] > bare["value"] + 0.1
+    assert abs(row["index"]) < 0.15 and row["verdict"] != "shared"
+
+
+@pytest.mark.parametrize("measure", MEASURES_OF_OVERLAP)
+def test_p_is_uniform_without_sharing(measure: str) -> None:
+    found = [
+        overlap(*domains(shared=0, units=60, seed=seed), measures=[measure], n_permutations=99,
+                seed=seed).frame["p"].iloc[0]
+        for seed in range(120)
+    ]  # fmt: skip
+    assert kstest(found, "uniform").pvalue > 0.01
+
+
+def test_by_hand() -> None:
+    """Four classes, two units kept of four: every overlap can be counted."""
+    kept = {0: (0, 1), 1: (0, 2), 2: (1, 3), 3: (2, 3)}
+    values = np.zeros((8, 4))
+    for label, units in kept.items():
+        values[2 * label : 2 * label + 2, list(units)] = 1.0
+    same = Scores(values, np.repeat(range(4), 2), [0, 1] * 4, np.zeros(4))
+    row = overlap(same, same, measures=["jaccard"], share=0.5).frame.iloc[0]
+    pairs = [
+        len(set(kept[c]) & set(kept[d])) / len(set(kept[c]) | set(kept[d]))
+        for c in kept for d in kept if c != d
+    ]  # fmt: skip
+    assert row["value"] == row["ceiling"] == row["index"] == 1
+    assert row["null"] == pytest.approx(np.mean(pairs))
+
+
+def test_rank_correlation_is_scipys() -> None:
+    stream = np.random.default_rng(3)
+    x, y = stream.normal(size=(2, 3, 40))
+    compare, _ = MEASURES_OF_OVERLAP["rank correlation"]
+    slow = [[spearmanr(a, b).statistic for b in y] for a in x]
+    np.testing.assert_allclose(compare(x, y), slow, atol=1e-12)
+
+
+def test_nodes_are_sums_of_the_edges_that_leave_them() -> None:
+    wiring = wire(open_vit())
+    values = np.random.default_rng(4).normal(size=(8, wiring.n_edges))
+    found = Attribution(wiring, values, "EAP", "margin", labels=list("aabbccdd"))
+    nodes = Scores.of(found, [0, 1] * 4, level="node")
+    leaving = {name: [] for name in wiring.writers}
+    for edge, name in enumerate(wiring.names):
+        leaving[name.split("->")[0]].append(values[:, edge])
+    slow = np.stack([np.sum(edges, axis=0) for edges in leaving.values()], axis=1)
+    np.testing.assert_allclose(nodes.values, slow, atol=1e-12)
+    edges = Scores.of(found, [0, 1] * 4)
+    table = overlap(edges, edges, level="edge", domains=("real", "sketch"))
+    assert set(EVIDENCE) <= set(table.frame.columns)
+    assert table.frame["measure"].tolist() == list(MEASURES_OF_OVERLAP)
+
+
+def test_refusals() -> None:
+    a, b = domains(shared=1.0, classes=4)
+    words: dict[str, Any] = {}
+    with pytest.raises(SpecificationError, match="jaccard"):
+        overlap(a, b, measures=["jacard"])
+    with pytest.raises(SampleError, match="a share of 0"):
+        overlap(a, b, share=0, **words)
+    few = Scores(a.values[:16], a.labels[:16], a.sides[:16], a.groups)
+    with pytest.raises(SampleError, match="2 classes"):
+        overlap(few, b)
+    with pytest.raises(ShapeError, match="units"):
+        overlap(a, domains(shared=1.0, classes=4, units=100)[1])
+    with pytest.raises(SampleError, match="none in half 1"):
+        overlap(Scores(a.values, a.labels, [0] * len(a.sides), a.groups), b)
+    with pytest.raises(ShapeError, match="a label and a side"):
+        Scores(a.values, a.labels[:3], a.sides, a.groups)
+    wiring = wire(open_vit())
+    bare = Attribution(wiring, np.zeros((2, wiring.n_edges)), "EAP", "m")
+    with pytest.raises(DataError, match="without labels"):
+        Scores.of(bare, [0, 1])
