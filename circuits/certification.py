@@ -119,10 +119,10 @@ class _Exchange:
         others = ((p + step) % PARTS["P"] * PARTS["Q"] + 1 - q).tolist()
         partners = world.scenes(n, domain=domain, labels=others, seed=2 * seed + 1)
         sites = [f"blocks.*.{name}" for name in READ]
-        self.runs = {"clean": world.render(scenes), "corrupt": world.render(partners)}
+        self.clean, self.corrupt = world.render(scenes), world.render(partners)
         with torch.no_grad():
-            outputs, self.base = tower.run_with_cache(self.runs["clean"], names_filter=sites)
-            _, self.donor = tower.run_with_cache(self.runs["corrupt"], names_filter=sites)
+            outputs, self.base = tower.run_with_cache(self.clean, names_filter=sites)
+            _, self.donor = tower.run_with_cache(self.corrupt, names_filter=sites)
         self.metric = Metric("margin", Target(planted.classifier, scenes.label))
         self.margin = self.metric(outputs)
 
@@ -146,7 +146,7 @@ class _Exchange:
 
     def edges(self) -> Iterator[tuple[str, Margins]]:
         """Every edge, and the margins when it alone carries the donor's value: path patching."""
-        lost = edge_effects(self.tower, **self.runs, metric=self.metric)
+        lost = edge_effects(self.tower, clean=self.clean, corrupt=self.corrupt, metric=self.metric)
         for edge, effect in zip(wire(self.tower).names, lost.T, strict=True):
             yield edge, self.margin - torch.as_tensor(effect).to(self.margin)
 
