@@ -19,6 +19,13 @@ from interp.specification import (
 )
 from interp.study import Study
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that workers that share the files end together."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 SMALL = Specification(
     title="A small study",
     images=ImagesSpec(n_classes=8, n_train=24, n_test=6, n_analysis=8),
