@@ -34,6 +34,7 @@ SMALL = Specification(
     analysis=AnalysisSpec(
         n_pairs=8,
         n_transplants=16,
+        n_circuit_pairs=8,
         n_permutations=99,
         n_splits=2,
         n_controls=2,

@@ -44,10 +44,12 @@ EXPECTED = {
     "dictionaries",
     "feature_sharing",
     "feature_ablation",
+    "faithfulness",
+    "circuits",
 }
 WITH_EVIDENCE = (
     *("similarity", "transfer", "patching", "transplant", "factorisation", "directions"),
-    *("separation", "domain_probes", "erasure", "feature_sharing"),
+    *("separation", "domain_probes", "erasure", "feature_sharing", "faithfulness"),
 )
 
 

@@ -67,7 +67,7 @@ def test_draws_everything_quietly(browser: Any, build: Build, width: int, scheme
     assert page.locator("figure.plot .js-plotly-plot").count() == figures
     empty = page.evaluate(
         "Object.values(figures).filter(f => !document.getElementById(`canvas-${f.name}`)"
-        ".querySelector('.trace, .hm, .point, .heatmaplayer image')).map(f => f.name)"
+        ".querySelector('.trace, .hm, .point, .heatmaplayer image, .sankey-link')).map(f => f.name)"
     )
     assert empty == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
