@@ -103,7 +103,7 @@ def eap_ig_activations(task: _Task) -> np.ndarray:
     writer = 1
     states = [step / task.steps for step in range(1, task.steps + 1)]
     for state in states:  # the input's part is the input
-        found = _gradients(task, clean, corrupt, state)
+        found = _gradients(task, clean.streams[0], corrupt.streams[0], state, words=clean.words)
         total += _score(task, clean, corrupt, found, only=range(0, 1))
     for number, component in enumerate(task.components):
         mine = range(writer, writer := writer + len(component.writers))
@@ -240,33 +240,34 @@ def _halving(method: Callable[[_Task], np.ndarray], task: _Task) -> np.ndarray:
 
 
 def _along_input(task: _Task, states: Sequence[float], *, straight: bool = False) -> np.ndarray:
-    """Mean score over gradients at inputs between corrupt (0) and clean (1)."""
+    """Mean score over gradients at inputs between corrupt (0) and clean (1, among the states)."""
     corrupt = open_run(task.tower, task.corrupt)
-    corrupt = replace(corrupt, streams=corrupt.streams[:1])  # the others take memory only
+    start = corrupt.streams[:1]  # the others take memory only
+    corrupt = replace(corrupt, streams=start)
+    with torch.no_grad():
+        end = task.tower(task.clean, stop_at_layer=0)
     clean: Flow | None = None
-    if states != [1.0]:
-        clean = open_run(task.tower, task.clean)
     total = np.zeros((len(task.clean), task.wiring.n_edges))
-    for state in states:
-        found = _gradients(task, clean, corrupt, state, straight=straight)
-        ends = clean or Flow(found.streams, found.written, found.streams[-1], corrupt.words)
-        total += _score(task, ends, corrupt, found)
+    for state in sorted(states, reverse=True):  # the first is the clean run, which serves all
+        found = _gradients(task, end, start[0], state, words=corrupt.words, straight=straight)
+        clean = clean or Flow([end], found.written, found.streams[-1], corrupt.words)
+        total += _score(task, clean, corrupt, found)
     return total / len(states)
 
 
 def _gradients(
-    task: _Task, clean: Flow | None, corrupt: Flow, state: float, *, straight: bool = False
+    task: _Task,
+    clean: Tensor,
+    corrupt: Tensor,
+    state: float,
+    *,
+    words: Mapping[str, Any],
+    straight: bool = False,
 ) -> Gradients:
-    """The backward pass of a run whose input lies between corrupt (0) and clean (1)."""
-    if clean is None:
-        with torch.no_grad():
-            end = task.tower(task.clean, stop_at_layer=0)
-    else:
-        end = clean.streams[0]
-    start = corrupt.streams[0]
-    stream = end if state == 1 else start + state * (end - start)
+    """The backward pass of a run whose first stream lies between corrupt (0) and clean (1)."""
+    stream = clean if state == 1 else corrupt + state * (clean - corrupt)
     return backward(
-        task.tower, task.components, stream, task.metric, words=corrupt.words, straight=straight
+        task.tower, task.components, stream, task.metric, words=words, straight=straight
     )
 
 
