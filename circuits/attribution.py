@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.circuits.flows import Flow, open_run
+from interp.circuits.flows import Flow, Parts, open_run
 from interp.circuits.gradient_flows import Gradients, backward, batches
 from interp.circuits.metrics import name_of, rows_of
 from interp.circuits.paths import edge_effects
@@ -130,7 +130,6 @@ def exact(task: _Task) -> np.ndarray:
         corrupt=task.corrupt,
         metric=task.metric,
         batch_size=len(task.clean) * 8,
-        memory=task.memory,
     )
 
 
@@ -283,7 +282,7 @@ def _score(
     chunk = max(1, min(len(stream), task.memory // 32 // (len(wiring.writers) * stream[0].nbytes)))
     scores = stream.new_zeros(len(stream), wiring.n_edges)
     for rows in batches(len(stream), chunk):
-        parts = _Parts(len(wiring.writers), stream[rows])
+        parts = Parts(len(wiring.writers), stream[rows])
         parts.add((clean.streams[0][rows] - corrupt.streams[0][rows])[:, None])
         reader = 0
         for number, component in enumerate([*task.components, None]):
@@ -293,28 +292,10 @@ def _score(
             seen = range(parts.filled) if only is None else only
             if seen.stop <= parts.filled:
                 pulled = found.of_readers(component, number, rows).flatten(2)
-                block = torch.bmm(pulled, parts.seen(seen).transpose(1, 2))
+                block = torch.bmm(pulled, parts.buffer[:, seen.start : seen.stop].transpose(1, 2))
                 target = scores[rows, cut[0] : cut[1]].unflatten(1, (n, -1))
                 target[:, :, seen.start : seen.stop] = block
             if component is not None:
                 new, old = clean.written[number][rows], corrupt.written[number][rows]
                 parts.add(component.write(new - old))
     return scores.double().cpu().numpy()
-
-
-class _Parts:
-    """The differences of the parts written so far, `[batch writer stream]`, in one buffer."""
-
-    def __init__(self, n_writers: int, stream: Tensor) -> None:
-        self.buffer = stream.new_empty(len(stream), n_writers, stream[0].numel())
-        self.filled = 0
-
-    def add(self, parts: Tensor) -> None:
-        """Take in what a component wrote."""
-        n = parts.shape[1]
-        self.buffer[:, self.filled : self.filled + n] = parts.flatten(2)
-        self.filled += n
-
-    def seen(self, writers: range) -> Tensor:
-        """The parts of some writers."""
-        return self.buffer[:, writers.start : writers.stop]

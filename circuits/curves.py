@@ -54,7 +54,7 @@ def curve_table(
     stacked = np.concatenate([alone, without]), np.concatenate(nulls)
     triples = np.stack([*stacked, np.broadcast_to(gap, stacked[0].shape)], axis=-1)
     triples = triples.swapaxes(0, 1)
-    labels, roles, unit = units_of(pairs, len(gap))
+    labels, roles = units_of(pairs, len(gap))
     largest = float(np.abs(ends).max())
     goals = np.repeat([1.0, 0.0], n)  # alone all is to remain, without it nothing
     frame = share_rows(triples, labels, roles, goals=goals, seed=seed, rounding=ROUNDING * largest)
@@ -68,30 +68,32 @@ def curve_table(
     frame = frame.assign(
         metric=metric,
         null_kind=null_kind,
-        unit=unit,
-        n_units=len(np.unique(labels)),
-        n_pictures=len(gap),
-        n_drawings=count_drawings(pairs, len(gap)),
-        n_runs=1,
         estimand="share of the metric's difference between clean and corrupt runs that remains",
         seed=seed,
+        **counted(pairs, len(gap)),
     )
     return Table.with_evidence("faithfulness", frame, facts)
 
 
-def units_of(pairs: Pairs | None, n: int) -> tuple[np.ndarray, np.ndarray, str]:
-    """Labels, roles `[example role]` and the name of the unit of replication."""
+def units_of(pairs: Pairs | None, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """What is resampled, `[example]`, and the roles in which it stands, `[example role]`."""
     if pairs is None:
         labels = np.arange(n)
-        return labels, labels[:, None], "pair"
-    frame = np.stack([pairs.clean.label.to_numpy(), pairs.corrupt.label.to_numpy()], axis=1)
-    return frame[:, 0], frame, "class"
+        return labels, labels[:, None]
+    roles = np.stack([pairs.clean.label.to_numpy(), pairs.corrupt.label.to_numpy()], axis=1)
+    return roles[:, 0], roles
 
 
-def count_drawings(pairs: Pairs | None, n: int) -> int:
-    if pairs is None or "drawing" not in pairs.clean.frame:
-        return n
-    return int(pairs.clean.frame["drawing"].nunique())
+def counted(pairs: Pairs | None, n: int) -> dict[str, Any]:
+    """What stands behind every row: the unit of replication, and how many of each."""
+    frame = pd.DataFrame() if pairs is None else pairs.clean.frame
+    return {
+        "unit": "pair" if pairs is None else "class",
+        "n_units": len(np.unique(units_of(pairs, n)[0])),
+        "n_pictures": n,
+        "n_drawings": frame["drawing"].nunique() if "drawing" in frame else n,
+        "n_runs": 1,
+    }
 
 
 def share_rows(

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from interp.circuits.attribution import Attribution
-from interp.circuits.curves import count_drawings, curve_table, share_rows, units_of
+from interp.circuits.curves import counted, curve_table, share_rows, units_of
 from interp.circuits.discovery import discover
 from interp.circuits.effects import ROUNDING
 from interp.circuits.flows import fitting, open_run, run_masked
 from interp.circuits.gradient_flows import batches
 from interp.circuits.graphs import Circuit
-from interp.circuits.metrics import measure, name_of, rows_of
-from interp.circuits.sweep import MEMORY
-from interp.circuits.wiring import Wiring
-from interp.core.errors import SpecificationError
+from interp.circuits.metrics import check_metric, measure, name_of, rows_of
+from interp.circuits.sweep import MEMORY, check_inputs
+from interp.circuits.wiring import Wiring, wire
+from interp.core.errors import NumericsError, SpecificationError
 from interp.core.images import Pairs
 from interp.core.model import Tower
 from interp.core.progress import say, track
@@ -73,6 +73,10 @@ def faithfulness(
     [['circuit alone', 0.25], ['model without the circuit', 0.75]]
     """
     chosen = _as_circuits(circuits, shares)
+    if n_random < 1:
+        raise SpecificationError(
+            "hold circuits against chance", f"n_random={n_random}", "1 or more", "leave it at 10"
+        )
     wiring = chosen[0].wiring
     draws = [_random_masks(circuit, n_random, seed) for circuit in chosen]
     kept = np.stack([circuit.kept for circuit in chosen])
@@ -135,7 +139,7 @@ def minimality(
         memory=memory,
         what="minimality",
     )
-    labels, roles, unit = units_of(pairs, len(clean))
+    labels, roles = units_of(pairs, len(clean))
     lost = values[0] - values[1:]
     gap = np.broadcast_to(ends[0] - ends[1], lost.shape)
     triples = np.stack([lost, np.zeros_like(lost), gap], axis=-1).swapaxes(0, 1)
@@ -148,13 +152,9 @@ def minimality(
         metric=name_of(metric),
         null_kind="an edge outside the circuit: 0 by definition",
         ceiling_kind="the whole model",
-        unit=unit,
-        n_units=len(np.unique(labels)),
-        n_pictures=len(clean),
-        n_drawings=count_drawings(pairs, len(clean)),
-        n_runs=1,
         estimand="share of the metric's difference that the circuit loses without this edge",
         seed=seed,
+        **counted(pairs, len(clean)),
     )
     return Table.with_evidence("minimality", frame, dict(circuit.facts))
 
@@ -176,6 +176,14 @@ def measure_masks(
     Masks that keep everything, or nothing, cost no run. Others share forwards of at most
     `batch_size` examples.
     """
+    check_inputs(clean, corrupt, None, None)
+    if wire(tower) != wiring:
+        raise SpecificationError(
+            what,
+            f"a circuit of {wiring.n_edges} edges for a tower of {wire(tower).n_edges}",
+            "a circuit of this tower, or of one that is wired alike",
+            "discover it in this tower",
+        )
     values = np.full((len(masks), len(clean)), np.nan)
     ends = np.full((2, len(clean)), np.nan)
     whole, empty = masks.all(axis=1), ~masks.any(axis=1)
@@ -188,12 +196,20 @@ def measure_masks(
         say(f"{what}: {len(cut)} masks x {len(clean)} pairs, {len(cut) * len(clean):,} forwards")
     for window in track(windows, what, total=len(windows)):
         a, b = open_run(tower, clean[window]), open_run(tower, corrupt[window])
+        check_metric(rows_of(metric, window), a.output, b.output)
         ends[:, window] = [_numbers(metric, window, run.output) for run in (a, b)]
         for some in batches(len(cut), stack):
             outputs = run_masked(tower, wiring, masks[cut[some]], clean=a, corrupt=b)
             for mask, output in zip(cut[some], outputs, strict=True):
                 values[mask, window] = _numbers(metric, window, output)
     values[whole], values[empty] = ends[0], ends[1]
+    if not (np.isfinite(values).all() and np.isfinite(ends).all()):
+        raise NumericsError(
+            what,
+            "NaN or infinity from the metric",
+            "finite numbers",
+            "check the pictures, the metric and the tower's own output",
+        )
     return values, ends
 
 

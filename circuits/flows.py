@@ -60,12 +60,20 @@ def open_run(tower: Tower, x: Tensor) -> Flow:
     return Flow(streams, [cache[c.writes] for c in components], output, words)
 
 
-def changes(tower: Tower, to: Flow, since: Flow) -> Float[Tensor, "batch writer *stream"]:
-    """By how much every writer's part differs between two runs: `to - since`."""
-    parts = [(to.streams[0] - since.streams[0])[:, None]]
-    for component, new, old in zip(parts_of(tower), to.written, since.written, strict=True):
-        parts.append(component.write(new - old))
-    return torch.cat(parts, dim=1)
+class Parts:
+    """What writers have added so far, as differences between two runs: `[batch writer stream]`."""
+
+    def __init__(self, n_writers: int, stream: Tensor, *, copies: int = 1) -> None:
+        rows = copies * len(stream)
+        self.buffer = stream.new_empty(rows, n_writers, stream[0].numel())
+        self.filled = 0
+
+    def add(self, parts: Tensor) -> None:
+        """Take in what a component wrote, for one copy of the batch or for all."""
+        n = parts.shape[1]
+        here = self.buffer[:, self.filled : self.filled + n].unflatten(0, (-1, len(parts)))
+        here.copy_(parts.flatten(2).expand_as(here))
+        self.filled += n
 
 
 def run_masked(
@@ -109,24 +117,16 @@ def run_masked(
     return out.unflatten(0, (n, -1))
 
 
-class _Mixer:
+class _Mixer(Parts):
     """The parts written so far, as differences from the corrupt run, and each reader's mixture."""
 
     def __init__(self, wiring: Wiring, masks: np.ndarray, stream: Tensor) -> None:
+        super().__init__(len(wiring.writers), stream, copies=len(masks))
         self.wiring, self.copies, self.batch = wiring, len(masks), len(stream)
         self.shape = stream.shape[1:]
         self.kept = torch.as_tensor(masks, device=stream.device).to(stream.dtype)
-        rows = self.copies * self.batch
-        self.parts = stream.new_empty(rows, len(wiring.writers), stream[0].numel())
-        self.written = self.reader = 0
+        self.reader = 0
         self.whole = True
-
-    def add(self, parts: Tensor) -> None:
-        """Take in what a component wrote, for one copy of the batch or for all."""
-        n = parts.shape[1]
-        here = self.parts[:, self.written : self.written + n].unflatten(0, (-1, len(parts)))
-        here.copy_(parts.flatten(2).expand_as(here))
-        self.written += n
 
     def streams(self, base: Tensor, n: int) -> Tensor | None:
         """The streams of the next n readers, `[mask*batch reader *stream]`; None while clean."""
@@ -138,7 +138,7 @@ class _Mixer:
             return None
         start = base.flatten(1)[None, :, None].expand(self.copies, -1, n, -1).flatten(0, 1)
         mixed = torch.baddbmm(
-            start, kept.repeat_interleave(self.batch, dim=0), self.parts[:, : kept.shape[-1]]
+            start, kept.repeat_interleave(self.batch, dim=0), self.buffer[:, : kept.shape[-1]]
         )
         return mixed.unflatten(-1, self.shape)
 

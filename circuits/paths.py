@@ -16,6 +16,7 @@ from torch import Tensor
 from interp.circuits.flows import Flow, open_run
 from interp.circuits.gradient_flows import batches
 from interp.circuits.metrics import check_metric, measure, rows_of
+from interp.circuits.sweep import check_inputs
 from interp.circuits.wiring import Wiring, check_edges, parts_of, wire
 from interp.core.model import Component, Hook, Tower
 from interp.core.patches import Patch
@@ -37,7 +38,8 @@ def path_patch(
     all edges into one reader this is path patching (Wang et al. 2022; Goldowsky-Dill et al. 2023),
     with all edges but a circuit's it is the circuit's ablation. Equal to a run masked edge by edge.
 
-    Raises `SiteError` for an edge that the tower does not have, `SpecificationError` for none.
+    Raises `SiteError` for an edge that the tower does not have, `SpecificationError` for none,
+    `ShapeError` and `DataError` for inputs that are no pairs.
 
     >>> from interp.circuits import Chain
     >>> tower = Chain([torch.nn.Identity(), torch.nn.Identity()])  # each block doubles the stream
@@ -45,6 +47,7 @@ def path_patch(
     >>> path_patch(tower, ["m0->m1"], clean=ones, corrupt=0 * ones, metric=lambda x: x[:, 0])
     array([3.])
     """
+    check_inputs(clean, corrupt, None, None)
     wiring = wire(tower)
     chosen = check_edges(wiring, edges)
     values = []
@@ -64,18 +67,18 @@ def edge_effects(
     metric: Callable[[Tensor], Tensor],
     edges: Sequence[str] | None = None,
     batch_size: int = 32,
-    memory: int = 2**30,
 ) -> Float[np.ndarray, "example edge"]:
     """What the metric loses when one edge carries its corrupt part: clean - patched, each edge.
 
     All senders into a reader share their forwards, `batch_size` examples to each. `edges` are
-    names; by default every edge of the tower, in the order of `wire(tower).edges`.
+    names; by default every edge of the tower, in the order of `wire(tower).edges`. Raises what
+    `path_patch` raises, and `SpecificationError` for a metric that ignores the output.
     """
+    check_inputs(clean, corrupt, None, None)
     wiring = wire(tower)
     chosen = np.arange(wiring.n_edges) if edges is None else check_edges(wiring, edges)
     effects = np.zeros((len(clean), len(chosen)))
-    sender_bytes = 4 * max(1, clean[0].nbytes)
-    size = max(1, min(batch_size, len(clean), memory // sender_bytes))
+    size = min(batch_size, len(clean))
     stack = max(1, batch_size // size)
     windows = list(batches(len(clean), size))
     readers = np.unique(wiring.edges[chosen, 1])

@@ -66,6 +66,7 @@ def unit_faithfulness(
     kept = {site: np.stack([_best(scores[site], share) for share in shares]) for site in sites}
     stream = rng("random units", seed)
     drawn = {site: _random(masks, n_random, stream) for site, masks in kept.items()}
+    _check_widths(tower, kept, corrupt, axis)
     masks = {s: np.concatenate([kept[s], ~kept[s], drawn[s], ~drawn[s]]) for s in sites}
     values, ends = measure_units(
         tower, masks, clean=clean, corrupt=corrupt, metric=metric, axis=axis, batch_size=batch_size
@@ -147,6 +148,21 @@ def _best(scores: Tensor | np.ndarray, share: float) -> np.ndarray:
 def _random(kept: np.ndarray, n: int, stream: np.random.Generator) -> np.ndarray:
     """For each circuit, n with as many units."""
     return np.stack([stream.permutation(row) for row in kept for _ in range(n)])
+
+
+def _check_widths(tower: Tower, kept: Mapping[str, np.ndarray], x: Tensor, axis: str) -> None:
+    """Scores of another model would broadcast, or fail far from here."""
+    with torch.no_grad():
+        _, cache = tower.run_with_cache(x[:1], names_filter=list(kept))
+    for site, masks in kept.items():
+        right = cache[site].shape[tower.axes(site).index(axis)]
+        if masks.shape[1] != right:
+            raise ShapeError(
+                f"test units at {site}",
+                f"{masks.shape[1]} scores for {right} units",
+                "one number per unit",
+                "take the scores from the same tower",
+            )
 
 
 def _check(

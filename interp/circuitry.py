@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from interp.circuits import (
-    Attribution,
     attribute,
     channel_circuit,
     channel_scores,
@@ -21,6 +20,7 @@ from interp.circuits import (
     unit_faithfulness,
 )
 from interp.circuits.pairing import Read
+from interp.core.errors import DataError, SampleError
 from interp.core.images import ImageTable, Pairs
 from interp.core.model import Wired
 from interp.core.progress import say
@@ -51,7 +51,7 @@ def circuitry(
     """Tables `faithfulness` and `circuits`: a circuit of each domain, and how faithful it is.
 
     Scores come from one half of a domain's pairs, faithfulness from the other; no picture is in
-    both. Empty for a tower that can be cut neither way.
+    both. Empty for a tower that can be cut neither way; a domain without pairs is left out.
     """
     tower = subject.clip.visual
     cut = isinstance(tower, Wired)
@@ -60,12 +60,16 @@ def circuitry(
         return {}
     found: dict[str, list[pd.DataFrame]] = {"faithfulness": [], "circuits": []}
     for domain in domains:
-        tasks = [_read(subject, pairs, images, class_names) for pairs in _halves(
-            images.select(domain=domain), n_pairs, subject.seed)]  # fmt: skip
+        try:
+            halves = _halves(images.select(domain=domain), n_pairs, subject.seed)
+        except (DataError, SampleError) as error:
+            say(f"circuits in {domain} left out: {error}")
+            continue
+        tasks = [_read(subject, pairs, images, class_names) for pairs in halves]
         tested, drawn = (_edges if cut else _channels)(subject, *tasks)
         found["faithfulness"].append(subject.file(tested).assign(domain=domain))
         found["circuits"].append(subject.file(drawn).assign(domain=domain))
-    return {name: pd.concat(parts, ignore_index=True) for name, parts in found.items()}
+    return {name: pd.concat(parts, ignore_index=True) for name, parts in found.items() if parts}
 
 
 def _halves(images: ImageTable, n: int, seed: int) -> list[Pairs]:
@@ -93,7 +97,7 @@ def _read(subject: Subject, pairs: Pairs, images: ImageTable, class_names: Seque
 
 def _edges(subject: Subject, find: Read, test: Read) -> tuple[Table, pd.DataFrame]:
     tower = subject.clip.visual
-    scores: Attribution = attribute(tower, **find.words, method="EAP-IG-inputs")
+    scores = attribute(tower, **find.words, method="EAP-IG-inputs")
     tested = faithfulness(tower, scores, **test.words, shares=SHARES, n_random=3, seed=subject.seed)
     circuit = discover(scores, n=min(DRAWN, scores.wiring.n_edges), prune=False)
     frame = circuit.to_table().frame

@@ -174,7 +174,8 @@ PLANS = (
         "Which parts make the class: circuits",
         "Edges of a transformer are scored by EAP-IG (Hanna et al. 2024), channels of a ResNet by "
         "integrated gradients. A circuit alone runs with all else as in a picture of another "
-        "class; share = (m(circuit) − m(nothing)) / (m(model) − m(nothing)), m the margin.",
+        "class; share = (m(circuit) − m(nothing)) / (m(model) − m(nothing)), where m is the logit "
+        "of the picture's class less that of the other one.",
         (),
         (faithful, circuit_graph),
         note="A circuit is faithful where it does what the model does, and complete where nothing "

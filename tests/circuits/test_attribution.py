@@ -17,7 +17,7 @@ from interp.circuits import (
     wire,
 )
 from interp.circuits.flows import Flow, open_run, run_masked
-from interp.core.errors import DataError, SiteError, SpecificationError
+from interp.core.errors import DataError, ShapeError, SiteError, SpecificationError
 from tests.circuits.conftest import Function, TinyViT, open_vit
 
 
@@ -231,18 +231,77 @@ def test_activations_on_the_way_equal_the_naive_loop() -> None:
     np.testing.assert_allclose(found.values[:, edge], slow.detach().numpy(), atol=1e-12)
 
 
-def test_relp_is_eap_where_everything_is_straight_and_blind_to_queries() -> None:
-    tower = open_vit()
+def straight_block(block: Any, streams: list[Tensor], at: Tensor, part: str) -> Tensor:
+    """A head's or MLP's work as the linear map that it is at a stream `at`, written out."""
+
+    def norm(own: Any, stream: Tensor) -> Tensor:
+        scale = (at.var(dim=-1, keepdim=True, correction=0) + own.source.eps).sqrt()
+        return (stream - stream.mean(dim=-1, keepdim=True)) / scale * own.w + own.b
+
+    if part == "mlp":
+        before = norm(block.ln2, at) @ block.mlp.W_in + block.mlp.b_in
+        gain = torch.nn.functional.gelu(before) / before
+        made = norm(block.ln2, streams[0]) @ block.mlp.W_in + block.mlp.b_in
+        return ((made * gain) @ block.mlp.W_out + block.mlp.b_out)[:, None]
+    attn, seen = block.attn, norm(block.ln1, at)
+    heads = []
+    for head, stream in enumerate(streams):
+        q, k = (seen @ w[head] + b[head] for w, b in ((attn.W_Q, attn.b_Q), (attn.W_K, attn.b_K)))
+        pattern = (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1)
+        values = norm(block.ln1, stream) @ attn.W_V[head] + attn.b_V[head]
+        heads.append(pattern @ values @ attn.W_O[head])
+    return torch.stack(heads, dim=1)
+
+
+def test_relp_is_the_derivative_of_the_straight_tower() -> None:
+    """The tower is written out as it is at the clean run, and its edges get real weights."""
+    tower: Any = open_vit()
     torch.manual_seed(16)
     clean, corrupt = torch.randn(2, 2, 3, 16, 16).double()
-    words: dict[str, Any] = {"clean": clean, "corrupt": corrupt, "metric": difference}
-    straight = attribute(tower, **words, method="RelP")
-    asked = np.array([("<q>" in name or "<k>" in name) for name in straight.wiring.names])
-    assert np.abs(straight.values[:, asked]).max() == 0
-    # its gradients are those of the linear map between the input and the output: complete
-    with torch.no_grad():
-        zero = attribute(tower, **words, method="EAP")
-    assert not np.allclose(straight.values, zero.values)
+    wiring, a, b = wire(tower), open_run(tower, clean), open_run(tower, corrupt)
+    differ = [
+        c.write(x - y) for c, x, y in zip(tower.components, a.written, b.written, strict=True)
+    ]
+    start = a.streams[0] - b.streams[0]
+    n_heads = 2
+
+    def straight(weights: Tensor) -> Tensor:
+        # of a part, 1 - weight is corrupt; what reads it moves by a straight map of that
+        corrupted, reader = start[:, None], 0
+        moved = torch.zeros_like(corrupted)  # how far each part has moved from the clean run
+        for number, component in enumerate([*tower.components, None]):
+            n = 1 if component is None else len(component.readers)
+            here = weights[wiring.offsets[reader] : wiring.offsets[reader + n]].unflatten(
+                0, (n, -1)
+            )
+            reader += n
+            lost = torch.einsum("rw,bwpd->brpd", here - 1, corrupted)
+            streams = (a.streams[number] + moved.sum(dim=1))[:, None] + lost
+            if component is None:
+                last, at = streams[:, 0], a.streams[-1]
+                final, source = tower.ln_final, tower.source
+                scale = (at.var(dim=-1, keepdim=True, correction=0) + final.source.eps).sqrt()
+                pooled = ((last - last.mean(dim=-1, keepdim=True)) / scale * final.w + final.b)[
+                    :, 0
+                ]
+                return bent(pooled @ source.proj)
+            block, at = tower.blocks[component.layer], a.streams[number]
+            many = n > 1
+            which = [streams[:, 2 * n_heads + head] for head in range(n_heads)] if many else None
+            part = "attn" if many else "mlp"
+            new = straight_block(block, which or [streams[:, 0]], at, part)
+            old = straight_block(block, [at] * (n_heads if many else 1), at, part)
+            moved = torch.cat([moved, new - old], dim=1)
+            corrupted = torch.cat([corrupted, differ[number]], dim=1)
+        raise AssertionError
+
+    slow = torch.autograd.functional.jacobian(
+        straight, torch.ones(wiring.n_edges, dtype=torch.float64)
+    )
+    found = attribute(tower, clean=clean, corrupt=corrupt, metric=bent, method="RelP")
+    np.testing.assert_allclose(found.values, slow.numpy(), rtol=0, atol=1e-12)
+    asked = np.array([("<q>" in name or "<k>" in name) for name in wiring.names])
+    assert np.abs(found.values[:, asked]).max() == 0 < np.abs(found.values).max()
 
 
 # refusals and reports
@@ -279,6 +338,11 @@ def test_refusals(hand: Chain, hand_inputs: dict[str, Any]) -> None:
         path_patch(hand, ["m1->m0"], **words)
     with pytest.raises(SpecificationError, match="no edge"):
         path_patch(hand, [], **words)
+    for run in (path_patch, lambda tower, _, **more: edge_effects(tower, **more)):
+        with pytest.raises(DataError, match="identical"):
+            run(hand, ["m0->m1"], **{**words, "corrupt": words["clean"]})
+        with pytest.raises(ShapeError, match="one shape"):
+            run(hand, ["m0->m1"], **{**words, "corrupt": words["clean"][:, :1]})
 
 
 def test_a_tower_without_parts_is_refused(vit: TinyViT, vit_inputs: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from interp.circuits import (
     wire,
 )
 from interp.circuits.faithfulness import measure_masks
-from interp.core.errors import DataError, ShapeError, SiteError, SpecificationError
+from interp.core.errors import DataError, NumericsError, ShapeError, SiteError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.tables import EVIDENCE, Table
 from tests.circuits.conftest import Function, open_vit
@@ -259,6 +259,16 @@ def test_refusals_of_faithfulness(runs: dict[str, Any], hand: Chain) -> None:
         faithfulness(planted(), circuit, **runs, memory=10)
     with pytest.raises(SpecificationError, match="none"):
         faithfulness(planted(), [], **runs)
+    with pytest.raises(SpecificationError, match="n_random=0"):
+        faithfulness(planted(), circuit, **runs, n_random=0)
+    with pytest.raises(SpecificationError, match="for a tower of 6"):
+        minimality(hand, circuit, **runs)
+    with pytest.raises(SpecificationError, match="ignores the output"):
+        faithfulness(planted(), circuit, **{**runs, "metric": lambda out: 0 * out[:, 0]})
+    with pytest.raises(NumericsError, match="NaN"):
+        faithfulness(planted(), circuit, **{**runs, "metric": lambda out: out[:, 0].sqrt()})
+    with pytest.raises(DataError, match="identical"):
+        faithfulness(planted(), circuit, **{**runs, "corrupt": runs["clean"]})
 
 
 def test_no_gap_gives_no_share_but_a_reason(runs: dict[str, Any]) -> None:
