@@ -109,8 +109,12 @@ def test_sure_probes_take_few_steps() -> None:
     )[0]
     inputs = torch.from_numpy(Basis.of(x).coordinates)[None]
     for C in (1.0, 10.0):
-        solve(inputs, torch.from_numpy(y)[None, None], 10,
-              penalty=torch.tensor([1 / (C * len(y))]), max_iter=15)  # fmt: skip
+        words = {"penalty": torch.tensor([1 / (C * len(y))])}
+        few = solve(inputs, torch.from_numpy(y)[None, None], 10, **words, max_iter=15)
+        many = solve(inputs, torch.from_numpy(y)[None, None], 10, **words, max_iter=200)
+        assert torch.equal(few, many)  # it had arrived
+        with pytest.raises(NumericsError):
+            solve(inputs, torch.from_numpy(y)[None, None], 10, **words, max_iter=2)
 
 
 @pytest.mark.parametrize("C", [0.1, 10.0])
