@@ -272,8 +272,8 @@ def test_refusals_of_faithfulness(runs: dict[str, Any], hand: Chain) -> None:
 
 
 def test_no_gap_gives_no_share_but_a_reason(runs: dict[str, Any]) -> None:
-    """Where clean and corrupt hardly differ in the metric, no circuit can be told."""
-    words = {**runs, "metric": lambda out: out[:, 0] * 1e-9 + torch.tensor([1.0, -1.0] * 4)}
+    """Where clean and corrupt do not differ in the metric's mean, no circuit can be told."""
+    words = {**runs, "metric": lambda out: out[:, 0] ** 2}
     row = faithfulness(planted(), Circuit.of(wire(planted()), TRUE), **words).frame.iloc[0]
     assert np.isnan(row["value"]) and np.isnan(row["index"]) and "gap" in row["reason"]
 
