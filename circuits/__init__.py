@@ -6,8 +6,11 @@ from interp.circuits.chain import Chain
 from interp.circuits.channel_circuit import ChannelCircuit, channel_circuit
 from interp.circuits.channel_edges import channel_edges
 from interp.circuits.channels import channel_scores
+from interp.circuits.circuit_transfer import TRANSFER_SHARES, circuit_transfer
+from interp.circuits.class_circuits import ClassCircuits, class_circuits, inclusion
 from interp.circuits.conversion import to_patching_result
 from interp.circuits.corruptions import CORRUPTIONS
+from interp.circuits.cuts import Cut, Edges, Units
 from interp.circuits.discovery import DISCOVERERS, Runs, discover
 from interp.circuits.donors import draw_transplants, other_class
 from interp.circuits.effects import effects, localise
@@ -50,21 +53,28 @@ __all__ = [
     "MEASURES_OF_OVERLAP",
     "METHODS",
     "METRICS",
+    "TRANSFER_SHARES",
     "Attribution",
     "Chain",
     "ChannelCircuit",
     "Circuit",
+    "ClassCircuits",
     "Classifier",
+    "Cut",
+    "Edges",
     "Metric",
     "Runs",
     "Scores",
     "Target",
+    "Units",
     "Wiring",
     "ablate",
     "attribute",
     "channel_circuit",
     "channel_edges",
     "channel_scores",
+    "circuit_transfer",
+    "class_circuits",
     "discover",
     "draw_transplants",
     "edge_effects",
@@ -85,6 +95,7 @@ __all__ = [
     "get_act_patch_mlp_out",
     "get_act_patch_resid_mid",
     "get_act_patch_resid_pre",
+    "inclusion",
     "localise",
     "mean_activations",
     "minimality",

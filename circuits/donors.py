@@ -65,9 +65,7 @@ def draw_transplants(
     """
     check_known("transplant activations", "domain", [domain_a, domain_b], images.domains)
     frame = images.frame.reset_index(drop=True)
-    artists = next(
-        (name for name in ("artist", "drawing", "path") if name in frame.columns), "path"
-    )
+    artists = artist_column(frame)
     pools = {
         key: rows.to_numpy() for key, rows in frame.groupby(["domain", "label"]).groups.items()
     }
@@ -96,6 +94,11 @@ def draw_transplants(
             "give more pictures",
         )
     return Transplants(images, pd.DataFrame(drawn), artists, n - len(drawn))
+
+
+def artist_column(frame: pd.DataFrame) -> str:
+    """The column that says who drew a picture: artists, drawings, or else every picture its own."""
+    return next(name for name in ("artist", "drawing", "path") if name in frame.columns)
 
 
 def _draw_one(

@@ -173,8 +173,8 @@ def measure_masks(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The metric under each mask `[mask example]`, and on the clean and the corrupt run `[2 ...]`.
 
-    Masks that keep everything, or nothing, cost no run. Others share forwards of at most
-    `batch_size` examples.
+    `masks` are `[mask edge]`, or `[mask example edge]`. Masks that keep everything, or nothing,
+    cost no run. Others share forwards of at most `batch_size` examples.
     """
     check_inputs(clean, corrupt, None, None)
     if wire(tower) != wiring:
@@ -186,7 +186,8 @@ def measure_masks(
         )
     values = np.full((len(masks), len(clean)), np.nan)
     ends = np.full((2, len(clean)), np.nan)
-    whole, empty = masks.all(axis=1), ~masks.any(axis=1)
+    inner = tuple(range(1, masks.ndim))
+    whole, empty = masks.all(axis=inner), ~masks.any(axis=inner)
     cut = np.flatnonzero(~whole & ~empty)
     limit = fitting(wiring, open_run(tower, clean[:1]), memory=memory, batch_size=batch_size)
     size = min(limit, len(clean))
@@ -199,7 +200,8 @@ def measure_masks(
         check_metric(rows_of(metric, window), a.output, b.output)
         ends[:, window] = [_numbers(metric, window, run.output) for run in (a, b)]
         for some in batches(len(cut), stack):
-            outputs = run_masked(tower, wiring, masks[cut[some]], clean=a, corrupt=b)
+            kept = masks[cut[some]] if masks.ndim == 2 else masks[cut[some], window]
+            outputs = run_masked(tower, wiring, kept, clean=a, corrupt=b)
             for mask, output in zip(cut[some], outputs, strict=True):
                 values[mask, window] = _numbers(metric, window, output)
     values[whole], values[empty] = ends[0], ends[1]

@@ -79,23 +79,26 @@ class Parts:
 def run_masked(
     tower: Tower,
     wiring: Wiring,
-    masks: Bool[np.ndarray, "mask edge"],
+    masks: Bool[np.ndarray, "mask *rows edge"],
     *,
     clean: Flow,
     corrupt: Flow,
 ) -> Float[Tensor, "mask batch d_embed"]:
     """Outputs when only the edges of a mask carry what this run computes, all others the corrupt.
 
+    Masks are the same for every example, `[mask edge]`, or its own for each, `[mask batch edge]`.
+
     stream[v] = corrupt stream[v] + sum over kept edges (u, v) of (part of u in this run - its part
     in the corrupt run). The input's part is clean. With every edge kept this is the clean run,
     with none the corrupt one. Components before the first edge that any mask cuts are not computed
     again. All masks share one forward, of masks x batch examples.
     """
-    if masks.ndim != 2 or masks.shape[1] != wiring.n_edges:
+    right = [(wiring.n_edges,), (len(clean), wiring.n_edges)]
+    if masks.shape[1:] not in right:
         raise ShapeError(
             "run a tower under masks",
             f"masks of shape {masks.shape}",
-            f"(masks, {wiring.n_edges})",
+            f"(masks, {wiring.n_edges}), or (masks, {len(clean)}, {wiring.n_edges})",
             "give a Boolean for each edge, in the order of Wiring.edges",
         )
     n = len(masks)
@@ -125,6 +128,8 @@ class _Mixer(Parts):
         self.wiring, self.copies, self.batch = wiring, len(masks), len(stream)
         self.shape = stream.shape[1:]
         self.kept = torch.as_tensor(masks, device=stream.device).to(stream.dtype)
+        if masks.ndim == 3:
+            self.kept = self.kept.flatten(0, 1)
         self.reader = 0
         self.whole = True
 
@@ -137,9 +142,9 @@ class _Mixer(Parts):
         if self.whole:
             return None
         start = base.flatten(1)[None, :, None].expand(self.copies, -1, n, -1).flatten(0, 1)
-        mixed = torch.baddbmm(
-            start, kept.repeat_interleave(self.batch, dim=0), self.buffer[:, : kept.shape[-1]]
-        )
+        if len(kept) < len(self.buffer):
+            kept = kept.repeat_interleave(self.batch, dim=0)
+        mixed = torch.baddbmm(start, kept, self.buffer[:, : kept.shape[-1]])
         return mixed.unflatten(-1, self.shape)
 
 

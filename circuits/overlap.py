@@ -14,6 +14,8 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from interp.circuits.attribution import Attribution
+from interp.circuits.cuts import edge_groups
+from interp.circuits.rewiring import rewire
 from interp.core.errors import (
     DataError,
     SampleError,
@@ -28,6 +30,11 @@ from interp.core.tables import Table
 
 LEVELS = ("node", "edge")
 
+REWIRINGS = 20
+"""Random rewirings of every circuit."""
+
+CEILING = "the same class in halves of one domain, by different artists"
+
 
 @dataclass(frozen=True, eq=False)
 class Scores:
@@ -35,13 +42,15 @@ class Scores:
 
     `values` are `[example unit]` in the metric's unit, `labels` and `sides` `[example]`: the class,
     and which half (0 or 1) the example's artist belongs to. `groups` `[unit]` tells units apart
-    that are ranked apart, such as layers.
+    that are ranked apart, such as layers. Where units are edges, `ends` `[unit 2]` says between
+    which writer and reader.
     """
 
     values: np.ndarray
     labels: Sequence[Hashable] | np.ndarray
     sides: Sequence[int] | np.ndarray
     groups: np.ndarray
+    ends: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n, width = self.values.shape
@@ -68,12 +77,10 @@ class Scores:
                 "one made from pairs whose classes are known",
                 "pass pairs= to attribute",
             )
-        senders, readers = wiring.edges.T
         if level == "edge":
-            ends = wiring.layers[senders] * 1000 + wiring.layers[wiring.owners[readers]]
-            return cls(found.values, list(found.labels), sides, ends)
+            return cls(found.values, list(found.labels), sides, edge_groups(wiring), wiring.edges)
         leaving = np.zeros((wiring.n_edges, len(wiring.writers)))
-        leaving[np.arange(wiring.n_edges), senders] = 1
+        leaving[np.arange(wiring.n_edges), wiring.edges[:, 0]] = 1
         return cls(found.values @ leaving, list(found.labels), sides, wiring.layers[:-1])
 
     def means(self, classes: Sequence[Hashable]) -> np.ndarray:
@@ -139,15 +146,20 @@ def overlap(
 ) -> Table:
     r"""Overlap of each class's circuits in two domains, against other classes' and within a domain.
 
-    With $S_{AB}[c, c']$ the mean overlap of halves $A_i$ of class c and $B_j$ of class c', over i
-    and j: value = mean $S_{AB}[c, c]$; null = mean $S_{AB}[c, c']$, c' another class; ceiling =
+    With $S_{AB}[c, c']$ the mean overlap of $A_1$ of class c with $B_2$ of class c', and of $A_2$
+    with $B_1$ (an artist who drew in both domains is never on both sides): value = mean
+    $S_{AB}[c, c]$; null = mean $S_{AB}[c, c']$, c' another class; ceiling =
     $\sqrt{\mathrm{mean}\,S(A_1, A_2)\ \mathrm{mean}\,S(B_1, B_2)}$, the same class in halves of one
     domain by different artists, at equal n; index = (value - null) / (ceiling - null), its interval
     by leaving a class out wherever it stands. p: classes of B permuted whole, one-sided.
 
     `jaccard` compares the `share` of each group's units with the largest |score|; the others need
-    no threshold. A row for each of `measures`. Raises `SampleError` for fewer than four classes in
-    both domains or a half without examples, `ShapeError` for scores of different units.
+    no threshold. A row for each of `measures`; and, where the units are edges, "jaccard, nodes
+    given": the same value against circuits of the same class whose edges are rewired at random
+    between their own nodes, each keeping its number of edges in each group.
+
+    Raises `SampleError` for fewer than four classes in both domains or a half without examples,
+    `ShapeError` for scores of different units.
 
     >>> stream = np.random.default_rng(0)
     >>> truth = stream.normal(size=(6, 200))
@@ -175,6 +187,8 @@ def overlap(
         )
     means = a.means(classes), b.means(classes)
     rows = [_row(name, means, a.groups, share, n_permutations, seed) for name in measures]
+    if a.ends is not None and "jaccard" in measures:
+        rows.append(_rewired_row(means, a.groups, a.ends, share, seed))
     frame = pd.DataFrame(rows).assign(
         level=level,
         domain_a=domains[0],
@@ -195,10 +209,8 @@ def _row(
 ) -> dict[str, Any]:
     compare, binary = MEASURES[name]
     n = len(means[0])
-    halves = [_kept(each, groups, share) if binary else each for each in means]
-    across = np.mean(
-        [compare(halves[0][:, i], halves[1][:, j]) for i in (0, 1) for j in (0, 1)], axis=0
-    )
+    halves = [best_of_groups(each, groups, share) if binary else each for each in means]
+    across = np.mean([compare(halves[0][:, i], halves[1][:, 1 - i]) for i in (0, 1)], axis=0)
     within = [np.diagonal(compare(each[:, 0], each[:, 1])) for each in halves]
     values = _summary(across, within, np.arange(n))
     left = np.stack([_summary(across, within, np.delete(np.arange(n), c)) for c in range(n)])
@@ -210,7 +222,7 @@ def _row(
         null=values[1],
         null_kind="another class of the other domain",
         ceiling=values[2],
-        ceiling_kind="the same class in halves of one domain, by different artists",
+        ceiling_kind=CEILING,
         index=index,
         p=permutation_p(values[0], drawn),
         unit="class",
@@ -222,7 +234,52 @@ def _row(
     return {"measure": name, **row}
 
 
-def _kept(means: np.ndarray, groups: np.ndarray, share: float) -> np.ndarray:
+def _rewired_row(
+    means: tuple[np.ndarray, np.ndarray],
+    groups: np.ndarray,
+    ends: np.ndarray,
+    share: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Jaccard of a class's edges in the two domains, against rewired edges of the same class."""
+    stream, n = rng("rewiring", seed), len(means[0])
+    halves = [best_of_groups(each, groups, share) for each in means]
+
+    def like(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.diagonal(jaccard(x, y))
+
+    value = np.mean([like(halves[0][:, i], halves[1][:, 1 - i]) for i in (0, 1)], axis=0)
+    within = [like(each[:, 0], each[:, 1]) for each in halves]
+    drawn = []
+    for _ in range(REWIRINGS):
+        others = np.stack([[rewire(own, ends, groups, stream) for own in one] for one in halves[0]])
+        drawn.append(np.mean([like(others[:, i], halves[1][:, 1 - i]) for i in (0, 1)], axis=0))
+    per_class = value, np.mean(drawn, axis=0), *within
+
+    def summary(classes: np.ndarray) -> np.ndarray:
+        x, null, first, second = (each[classes].mean() for each in per_class)
+        return np.array([x, null, np.sqrt(first * second)])
+
+    left = np.stack([summary(np.delete(np.arange(n), c)) for c in range(n)])
+    found = summary(np.arange(n))
+    row = evidence(
+        jackknife(found[0], left[:, 0]),
+        null=found[1],
+        null_kind=f"mean of {REWIRINGS} rewirings of the class's edges between its own nodes",
+        ceiling=found[2],
+        ceiling_kind=CEILING,
+        index=sharing_index(*found, left_out=left),
+        p=permutation_p(found[0], np.mean(drawn, axis=1)),
+        unit="class",
+        n_units=n,
+        n_pictures=0,
+        estimand="mean over classes of the overlap of a class's edges in the two domains",
+        seed=seed,
+    )
+    return {"measure": "jaccard, nodes given", **row}
+
+
+def best_of_groups(means: np.ndarray, groups: np.ndarray, share: float) -> np.ndarray:
     """In each group of units, the share with the largest |score|, rounded up."""
     kept = np.zeros(means.shape, dtype=bool)
     for group in np.unique(groups):

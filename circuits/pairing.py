@@ -1,9 +1,11 @@
 """Pairs of an image table as tensors, with the metric that tells their classes apart."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from interp.circuits.donors import embed, read
@@ -25,6 +27,17 @@ class Read:
     metric: Metric
     pairs: Pairs
     contrast: float
+
+    def __getitem__(self, rows: np.ndarray) -> "Read":
+        """Some of the pairs."""
+        places = torch.as_tensor(rows)
+        return replace(
+            self,
+            clean=self.clean[places],
+            corrupt=self.corrupt[places],
+            metric=self.metric[rows],
+            pairs=self.pairs[rows],
+        )
 
     @property
     def words(self) -> Mapping[str, Any]:

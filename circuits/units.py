@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.circuits.channels import unit_axis
 from interp.circuits.curves import curve_table
 from interp.circuits.gradient_flows import batches
 from interp.circuits.metrics import check_metric, measure, name_of, rows_of
@@ -98,13 +99,13 @@ def measure_units(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The metric with only some units kept `[mask example]`, and on the two runs `[2 example]`.
 
-    `masks` are `[mask unit]` of Booleans for each site. Where all units are kept, or none, the
-    clean or the corrupt run answers.
+    `masks` are `[mask unit]` of Booleans for each site, or `[mask example unit]`. Where all units
+    are kept, the clean run answers.
     """
     sites = list(masks)
     n = len(masks[sites[0]])
     values, ends = np.full((n, len(clean)), np.nan), np.full((2, len(clean)), np.nan)
-    whole = np.all([masks[site].all(axis=1) for site in sites], axis=0)
+    whole = np.all([own.reshape(n, -1).all(axis=1) for own in masks.values()], axis=0)
     if n * len(clean) > 5_000:
         say(f"units: {n} circuits x {len(clean)} pairs, {n * len(clean):,} forwards")
     windows = list(batches(len(clean), batch_size))
@@ -117,10 +118,11 @@ def measure_units(
             check_metric(part, full, output)
             ends[0, window] = measure(part, full).double().cpu().numpy()
             for number in np.flatnonzero(~whole):
-                hooks = [
-                    (site, _replace(masks[site][number], held[site], tower.axes(site).index(axis)))
-                    for site in sites
-                ]
+                hooks = []
+                for site, own in masks.items():
+                    kept = own[number] if own.ndim == 2 else own[number, window]
+                    place = unit_axis(tower, site, axis)
+                    hooks.append((site, _replace(kept, held[site], place)))
                 out = tower.run_with_hooks(clean[window], fwd_hooks=hooks)
                 values[number, window] = measure(part, out).double().cpu().numpy()
     values[whole] = ends[0]
@@ -129,7 +131,7 @@ def measure_units(
 
 def _replace(kept: np.ndarray, corrupt: Tensor, axis: int) -> Hook:
     shape = [1] * corrupt.ndim
-    shape[axis] = -1
+    shape[0], shape[axis] = (1 if kept.ndim == 1 else -1), kept.shape[-1]
     here = torch.as_tensor(kept, device=corrupt.device).reshape(shape)
 
     def replace(tensor: Tensor, hook: Any) -> Tensor:

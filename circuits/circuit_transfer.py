@@ -1,0 +1,253 @@
+"""Does the circuit that says a class in one domain say it in another?
+
+Rung R6 of the ladder. Overlap asks whether circuits look alike; here one does the other's work.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.circuits.class_circuits import ClassCircuits
+from interp.circuits.effects import (
+    ROUNDING,
+    by_class,
+    class_mean,
+    index_of,
+    max_t_p,
+    no_gap,
+    rounded,
+)
+from interp.core.errors import SampleError, SpecificationError
+from interp.core.evidence import evidence
+from interp.core.progress import say
+from interp.core.seeds import rng
+from interp.core.statistics import jackknife
+from interp.core.tables import Table
+
+TRANSFER_SHARES = (0.05, 0.1, 0.2, 0.5)
+"""Sizes of circuits, as shares of each group's parts."""
+
+MEASURE, OVER_SIZES = "circuit transfer", "circuit transfer, mean over sizes"
+
+
+def circuit_transfer(
+    a: ClassCircuits,
+    b: ClassCircuits,
+    *,
+    shares: Sequence[float] = TRANSFER_SHARES,
+    n_null: int = 3,
+    seed: int = 0,
+) -> Table:
+    r"""How much of class c's work in domain B its circuit of domain A does, and the reverse.
+
+    A circuit keeps the `share` of each group's parts with the largest mean |score|; everything else
+    runs as in a picture of another class of the same domain. With $m(C)$ the mean of the metric
+    over classes, M the whole model and $\emptyset$ no part (the corrupt run),
+
+    value = $(m(C_{A,c}) - m(\emptyset)) / (m(M) - m(\emptyset))$ on pictures of (B, c);
+    null = the same for `n_null` circuits $C_{A,c'}$ of other classes, as large in every group;
+    ceiling = the same for $C_{B,c}$, found on pictures by other artists. Circuits of one half of
+    the artists run on pictures by the other half, in both domains and for both halves.
+
+    A row for every size and direction (the circuits are `domain_a`'s, the pictures `domain_b`'s),
+    and one for the mean over sizes, which needs no choice of a size. `random` is what circuits of
+    random parts do, as many in every group. index = (value - null) / (ceiling - null); intervals
+    leave out a class wherever it stands; p is two-sided for value = null, by sign flips of whole
+    classes, adjusted over sizes (max-T). Where circuits of other classes do the work as well
+    (ceiling = null), the parts are too coarse to tell classes apart, and there is no index.
+
+    Raises `SpecificationError` for circuits of different towers or cuts, `SampleError` for fewer
+    than four classes in both domains.
+    """
+    _check(a, b, shares, n_null)
+    classes = [name for name in a.classes if name in set(b.classes)]
+    if len(classes) < 4:
+        raise SampleError(
+            f"run circuits of {a.domain} in {b.domain}",
+            f"{len(classes)} classes in both",
+            "four or more",
+            "give more classes",
+        )
+    n_null = min(n_null, len(classes) - 1)
+    parts = [
+        _rows(_measure(source, target, classes, shares, n_null, seed), shares, seed).assign(
+            domain_a=source.domain, domain_b=target.domain
+        )
+        for source, target in ((a, b), (b, a))
+    ]
+    frame = pd.concat(parts, ignore_index=True).assign(
+        level=a.cut.level, metric=a.halves[0].metric.name, null_kind=f"{n_null} circuits of other "
+        "classes in domain_a, as large", ceiling_kind="circuit of the class in domain_b, by other "
+        "artists", estimand="share of the work of a class in domain_b that its circuit of domain_a "
+        "does",
+    )  # fmt: skip
+    facts = {"shares": list(shares), "n_null": n_null, "parts": len(a.cut.groups)}
+    return Table.with_evidence("circuit_transfer", frame, facts)
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """The metric over the corrupt run, `[size example ...]`, and what the examples show.
+
+    `other` `[size example null]` are circuits of the classes `others` `[example null]`.
+    """
+
+    own: np.ndarray
+    other: np.ndarray
+    ceiling: np.ndarray
+    random: np.ndarray
+    gap: np.ndarray
+    labels: np.ndarray
+    corrupt: np.ndarray
+    others: np.ndarray
+    drawings: int
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes there are."""
+        return int(self.labels.max()) + 1
+
+    def means(self, sizes: np.ndarray, *, without: int = -2) -> np.ndarray:
+        """Value, null, ceiling, gap and random: means over classes, and over some sizes.
+
+        A class to do `without` goes wherever it stands: shown, in the corrupt picture, or as the
+        class of another circuit.
+        """
+        usable = self.others != without
+        other = np.where(usable, self.other[sizes].mean(axis=0), 0).sum(axis=1)
+        columns = [
+            self.own[sizes].mean(axis=0),
+            other / np.maximum(usable.sum(axis=1), 1),
+            self.ceiling[sizes].mean(axis=0),
+            self.gap,
+            self.random[sizes].mean(axis=0),
+        ]
+        stay = (self.labels != without) & (self.corrupt != without) & usable.any(axis=1)
+        rows, labels = np.stack(columns, axis=1)[stay], self.labels[stay]
+        return class_mean(rows, labels) if len(rows) else np.full(5, np.nan)
+
+    def shift(self, sizes: np.ndarray) -> np.ndarray:
+        """How much more the class's own circuit does than others', `[class]`."""
+        difference = self.own[sizes].mean(axis=0) - self.other[sizes].mean(axis=(0, 2))
+        return by_class(difference, self.labels)
+
+
+def _measure(
+    source: ClassCircuits,
+    target: ClassCircuits,
+    classes: Sequence[str],
+    shares: Sequence[float],
+    n_null: int,
+    seed: int,
+) -> _Runs:
+    """Run the circuits of each half of the source on the target's other half."""
+    steps = 1 + rng("other classes", seed).permutation(len(classes) - 1)[:n_null]
+    place = {name: number for number, name in enumerate(classes)}
+    kept = [(source.kept(s, classes), target.kept(s, classes)) for s in shares]
+    stream = rng("random parts", seed)
+    found: dict[str, list[np.ndarray]] = {}
+    for side, read in enumerate(target.halves):
+        named = read.pairs.clean.label
+        rows = np.flatnonzero(named.isin(classes).to_numpy())
+        part = read[rows]
+        labels = named.iloc[rows].map(place).to_numpy()
+        others = (labels[:, None] + steps) % len(classes)
+        masks = []
+        for theirs, mine in kept:
+            half = theirs[:, 1 - side]
+            drawn = _shuffled(half, source.cut.groups, stream)
+            masks += [half[labels], *half[others.T], mine[labels, 1 - side], drawn[labels]]
+        say(f"circuits of {source.domain} on {len(rows)} pictures of {target.domain}: "
+            f"{len(masks)} each")  # fmt: skip
+        values, ends = source.cut.run(part, np.stack(masks))
+        values = (values - ends[1]).reshape(len(shares), n_null + 3, -1)
+        corrupt = part.pairs.corrupt.label.map(place).fillna(-1).to_numpy()
+        pieces = {
+            "own": values[:, 0], "other": values[:, 1 : 1 + n_null].swapaxes(1, 2),
+            "ceiling": values[:, -2], "random": values[:, -1], "gap": (ends[0] - ends[1])[None],
+            "labels": labels[None], "corrupt": corrupt[None], "others": others[None],
+        }  # fmt: skip
+        for name, piece in pieces.items():
+            found.setdefault(name, []).append(piece)
+    joined = {name: np.concatenate(pieces, axis=1) for name, pieces in found.items()}
+    for name in ("gap", "labels", "corrupt", "others"):
+        joined[name] = joined[name][0]
+    frames = [read.pairs.clean.frame for read in target.halves]
+    drawings = sum(
+        frame["drawing"].nunique() if "drawing" in frame else len(frame) for frame in frames
+    )
+    return _Runs(**joined, drawings=drawings)
+
+
+def _rows(runs: _Runs, shares: Sequence[float], seed: int) -> pd.DataFrame:
+    """A row for each size, and one for their mean."""
+    every = np.arange(len(shares))
+    sizes = [every[[place]] for place in every] + ([every] if len(every) > 1 else [])
+    rounding = ROUNDING * float(np.abs(runs.gap).max())
+    frame = pd.DataFrame([_row(runs, chosen, shares, rounding, seed) for chosen in sizes])
+    shifts = np.stack([runs.shift(chosen) for chosen in sizes], axis=1)
+    return frame.assign(p=max_t_p(rounded(shifts, rounding), seed=seed))
+
+
+def _row(
+    runs: _Runs, chosen: np.ndarray, shares: Sequence[float], rounding: float, seed: int
+) -> dict[str, Any]:
+    means = runs.means(chosen)
+    left = np.stack([runs.means(chosen, without=c) for c in range(runs.n_classes)])
+    small = no_gap(means[3], left[:, 3], rounding=rounding)
+    work = np.full(5, np.nan) if small else means / means[3]
+    spread = jackknife(work[0], [] if small else left[:, 0] / left[:, 3])
+    one = len(chosen) == 1
+    row = evidence(
+        spread,
+        null=work[1],
+        null_kind="",
+        ceiling=work[2],
+        index=small or index_of(means[:3], left[:, :3], rounding=rounding),
+        unit="class",
+        n_units=runs.n_classes,
+        n_pictures=len(runs.labels),
+        n_drawings=runs.drawings,
+        estimand="",
+        seed=seed,
+    )
+    named = {"measure": MEASURE if one else OVER_SIZES, "share": shares[chosen[0]] if one else None}
+    return named | row | {"random": work[4]}
+
+
+def _shuffled(kept: np.ndarray, groups: np.ndarray, stream: np.random.Generator) -> np.ndarray:
+    """For each circuit one of random parts, as many in every group."""
+    drawn = kept.copy()
+    for group in np.unique(groups):
+        own = np.flatnonzero(groups == group)
+        drawn[:, own] = stream.permuted(kept[:, own], axis=1)
+    return drawn
+
+
+def _check(a: ClassCircuits, b: ClassCircuits, shares: Sequence[float], n_null: int) -> None:
+    same = a.cut.tower is b.cut.tower and list(a.cut.names) == list(b.cut.names)
+    if not same:
+        raise SpecificationError(
+            f"run circuits of {a.domain} in {b.domain}",
+            f"a {a.cut.level} circuit of {len(a.cut.names)} parts and a {b.cut.level} circuit of "
+            f"{len(b.cut.names)}, or of two models",
+            "circuits of one tower, cut the same way",
+            "find both with the same cut",
+        )
+    if n_null < 1 or not shares or not all(0 < share < 1 for share in shares):
+        raise SpecificationError(
+            "run circuits in another domain",
+            f"n_null={n_null} and shares {list(shares)}",
+            "1 or more, and shares between 0 and 1",
+            "leave them at their defaults",
+        )
+    if a.domain == b.domain:
+        raise SpecificationError(
+            "run circuits in another domain",
+            f"{a.domain} twice",
+            "two domains",
+            "give the circuits of another domain",
+        )

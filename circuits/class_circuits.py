@@ -1,0 +1,148 @@
+"""The circuits of a domain's classes, each found twice, on pictures by different artists."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from interp.circuits.cuts import Cut, Edges
+from interp.circuits.donors import artist_column
+from interp.circuits.metrics import Classifier
+from interp.circuits.overlap import Scores, best_of_groups
+from interp.circuits.pairing import Read, read_pairs
+from interp.core.errors import SampleError, check_known
+from interp.core.images import ImageTable, Preprocess
+from interp.core.seeds import rng
+from interp.core.tables import Table
+
+
+@dataclass(frozen=True, eq=False)
+class ClassCircuits:
+    """How much each part of a tower matters to each class of one domain, by halves of artists.
+
+    `halves` are pairs of a picture of a class (clean) and one of another class (corrupt) in the
+    domain; `values` `[example part]` are the parts' scores for each.
+    """
+
+    cut: Cut
+    domain: str
+    halves: tuple[Read, Read]
+    values: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes with pictures in both halves, sorted."""
+        found = [set(half.pairs.clean.label) for half in self.halves]
+        return sorted(found[0] & found[1])
+
+    @cached_property
+    def scores(self) -> Scores:
+        """Both halves' scores, as `overlap` takes them."""
+        labels = [half.pairs.clean.label.tolist() for half in self.halves]
+        sides = np.repeat([0, 1], [len(each) for each in labels])
+        ends = self.cut.wiring.edges if isinstance(self.cut, Edges) else None
+        values = np.concatenate(self.values)
+        return Scores(values, [*labels[0], *labels[1]], sides, self.cut.groups, ends)
+
+    def kept(self, share: float, classes: Sequence[str] | None = None) -> np.ndarray:
+        """The best `share` of each group's parts, `[class half part]`."""
+        means = self.scores.means(self.classes if classes is None else classes)
+        return best_of_groups(means, self.cut.groups, share)
+
+
+def class_circuits(
+    cut: Cut,
+    images: ImageTable,
+    *,
+    domain: str,
+    classifier: Classifier,
+    preprocess: Preprocess,
+    n: int = 8,
+    metric: str = "margin",
+    seed: int = 0,
+) -> ClassCircuits:
+    """Score every part of a tower for every class of a domain, in two halves of artists.
+
+    `cut` is `Edges(tower)`, or `Units.of(...)`. Each half holds up to `n` pictures of each class,
+    paired with pictures of other classes in the same domain and half, so what a circuit leaves out
+    runs on as in a picture of another class. Artists are dealt once for all classes (drawings, or
+    pictures, where artists are not known).
+
+    Raises `DataError` for an unknown domain, `SampleError` for one artist, or fewer than four
+    classes with pictures in both halves.
+    """
+    check_known("find the circuits of a domain", "domain", [domain], images.domains)
+    frame = images.frame
+    known = frame["label"].isin(classifier.names) & (frame["domain"] == domain)
+    own, sides = images[known.to_numpy()], deal(frame)[known.to_numpy()]
+    counts = [own.frame["label"][sides == side].value_counts() for side in (0, 1)]
+    classes = [
+        name for name in own.labels if all(count.get(name, 0) for count in counts)
+    ]  # a class whose pictures are all by artists of one half says nothing
+    if len(classes) < 4:
+        raise SampleError(
+            f"find the circuits of {domain}'s classes",
+            f"{len(classes)} classes with pictures by artists of both halves",
+            "four or more",
+            "give more classes, or pictures by more artists",
+        )
+    tower = cut.tower
+    halves, values = [], []
+    for side in (0, 1):
+        chosen = own[(sides == side) & own.frame["label"].isin(classes).to_numpy()]
+        pairs = chosen.pairs(same="domain", differ="label", n=n * len(classes), seed=seed)
+        read = read_pairs(tower, pairs, classifier=classifier, preprocess=preprocess, metric=metric)
+        halves.append(read)
+        values.append(cut.score(read))
+    return ClassCircuits(cut, domain, (halves[0], halves[1]), (values[0], values[1]))
+
+
+def deal(frame: pd.DataFrame) -> np.ndarray:
+    """Which half, 0 or 1, each picture's artist belongs to: every other artist, by name.
+
+    Dealt once for all classes and domains: an artist is always on the same side.
+
+    >>> deal(pd.DataFrame({"artist": ["ann", "bob", "cy", "ann"], "path": list("wxyz")})).tolist()
+    [0, 1, 0, 0]
+    """
+    names = frame[artist_column(frame)].astype(str)
+    order = {name: place % 2 for place, name in enumerate(sorted(names.unique()))}
+    return names.map(order).to_numpy()
+
+
+def inclusion(found: ClassCircuits, *, share: float = 0.1, n: int = 200, seed: int = 0) -> Table:
+    """How often each part is among the best when a domain's pictures are drawn again.
+
+    value = share of `n` draws (pictures of each class with replacement, classes kept) in which the
+    part is in the circuit, which keeps the `share` of each group with the largest mean |score| over
+    classes; null = what a part has by chance, the kept share of its group.
+
+    Raises `SpecificationError` for a share outside (0, 1].
+    """
+    scores, stream = found.scores, rng("inclusion", seed)
+    labels = np.asarray(scores.labels, dtype=object)
+    rows = [np.flatnonzero(labels == name) for name in found.classes]
+    drawn = np.zeros(scores.values.shape[1])
+    for _ in range(n):
+        means = [scores.values[stream.choice(own, len(own))].mean(axis=0) for own in rows]
+        drawn += best_of_groups(np.mean(np.abs(means), axis=0)[None], found.cut.groups, share)[0]
+    kept = best_of_groups(np.abs(scores.means(found.classes)).mean(axis=(0, 1))[None],
+                          found.cut.groups, share)[0]  # fmt: skip
+    sizes = pd.Series(kept).groupby(found.cut.groups).transform("mean")
+    names = "edge" if found.cut.level == "edge" else "node"
+    frame = pd.DataFrame(
+        {
+            names: found.cut.names,
+            "measure": "inclusion probability",
+            "value": drawn / n,
+            "null": sizes,
+            "kept": kept,
+            "level": found.cut.level,
+            "domain": found.domain,
+            "n_pictures": len(labels),
+            "seed": seed,
+        }
+    )
+    return Table("inclusion", frame, {"share": share, "draws": n})
