@@ -17,6 +17,7 @@ from interp.circuits.effects import effects, localise
 from interp.circuits.faithfulness import faithfulness, minimality
 from interp.circuits.gradients import node_scores
 from interp.circuits.graphs import Circuit
+from interp.circuits.kernels import weisfeiler_lehman
 from interp.circuits.metrics import METRICS, Classifier, Metric, Target
 from interp.circuits.overlap import MEASURES as MEASURES_OF_OVERLAP
 from interp.circuits.overlap import Scores, overlap
@@ -109,5 +110,6 @@ __all__ = [
     "to_patching_result",
     "transplant",
     "unit_faithfulness",
+    "weisfeiler_lehman",
     "wire",
 ]

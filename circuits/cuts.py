@@ -7,7 +7,7 @@ parts alone. Whoever compares circuits needs to know no more of a tower than tha
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from interp.core.model import Tower
 from interp.core.sites import find_sites
 
 
+@runtime_checkable
 class Cut(Protocol):
     """Parts of a tower, `level` in words, ranked apart by `groups` `[part]`."""
 

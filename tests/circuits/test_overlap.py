@@ -1,12 +1,21 @@
 """Overlap of circuits: by hand, on planted sharing, at its level without sharing, refusals."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import kstest, spearmanr
 
-from interp.circuits import MEASURES_OF_OVERLAP, Attribution, Scores, overlap, wire
+from interp.circuits import (
+    MEASURES_OF_OVERLAP,
+    Attribution,
+    Circuit,
+    Scores,
+    overlap,
+    weisfeiler_lehman,
+    wire,
+)
 from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError
 from interp.core.tables import EVIDENCE
 from tests.circuits.conftest import open_vit
@@ -96,7 +105,7 @@ def test_nodes_are_sums_of_the_edges_that_leave_them() -> None:
     edges = Scores.of(found, [0, 1] * 4)
     table = overlap(edges, edges, level="edge", domains=("real", "sketch"))
     assert set(EVIDENCE) <= set(table.frame.columns)
-    assert table.frame["measure"].tolist() == list(MEASURES_OF_OVERLAP)
+    assert table.frame["measure"].tolist() == [*MEASURES_OF_OVERLAP, "jaccard, nodes given"]
 
 
 def test_refusals() -> None:
@@ -119,3 +128,34 @@ def test_refusals() -> None:
     bare = Attribution(wiring, np.zeros((2, wiring.n_edges)), "EAP", "m")
     with pytest.raises(DataError, match="without labels"):
         Scores.of(bare, [0, 1])
+
+
+# as graphs
+
+
+def test_kernel_counts_unfolded_trees() -> None:
+    """A label of round r is the tree of r steps upstream: counted here from the trees themselves."""
+    names = ["input->m0", "m0->m1", "m1->logits"], ["input->m0", "input->m1", "m1->logits"]
+    a, b = (Circuit.of(wire(open_vit()), edges) for edges in names)
+
+    def tree(edges: list[str], node: str, depth: int) -> str:
+        above = [edge.split("->")[0] for edge in edges if edge.endswith(f"->{node}")]
+        return f"{node}({sorted(tree(edges, u, depth - 1) for u in above)})" if depth else node
+
+    counts = [
+        Counter(f"{depth} {tree(edges, node, depth)}"
+                for depth in range(3) for node in ("input", "m0", "m1", "logits"))
+        for edges in names
+    ]  # fmt: skip
+    dot = sum(counts[0][label] * counts[1][label] for label in counts[0])
+    norms = [np.sqrt(sum(n**2 for n in count.values())) for count in counts]
+    assert weisfeiler_lehman(a, b, rounds=2) == pytest.approx(dot / (norms[0] * norms[1]))
+    assert weisfeiler_lehman(a, b) == weisfeiler_lehman(b, a) < weisfeiler_lehman(a, a) == 1
+
+
+def test_kernel_sees_which_input_of_a_head_an_edge_enters() -> None:
+    wiring = wire(open_vit())
+    key, query = (Circuit.of(wiring, [f"input->a0.h0<{kind}>", "a0.h0->logits"]) for kind in "kq")
+    assert weisfeiler_lehman(key, query) < 1
+    with pytest.raises(SpecificationError, match="as graphs"):
+        weisfeiler_lehman(key, key.without().pruned(), rounds=0)
