@@ -27,7 +27,7 @@ from interp.core.seeds import rng
 from interp.core.statistics import jackknife
 from interp.core.tables import Table
 
-TRANSFER_SHARES = (0.05, 0.1, 0.2, 0.5)
+TRANSFER_SHARES = (0.02, 0.05, 0.1, 0.2, 0.5)
 """Sizes of circuits, as shares of each group's parts."""
 
 MEASURE, OVER_SIZES = "circuit transfer", "circuit transfer, mean over sizes"

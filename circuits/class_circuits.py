@@ -1,20 +1,21 @@
 """The circuits of a domain's classes, each found twice, on pictures by different artists."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
-from interp.circuits.cuts import Cut, Edges
+from interp.circuits.cuts import Cut, Edges, Units
 from interp.circuits.donors import artist_column
 from interp.circuits.metrics import Classifier
 from interp.circuits.overlap import Scores, best_of_groups
 from interp.circuits.pairing import Read, read_pairs
-from interp.core.errors import SampleError, check_known
+from interp.core.errors import SampleError, SpecificationError, check_known
 from interp.core.images import ImageTable, Preprocess
 from interp.core.seeds import rng
+from interp.core.sites import find_sites
 from interp.core.tables import Table
 
 
@@ -45,6 +46,24 @@ class ClassCircuits:
         ends = self.cut.wiring.edges if isinstance(self.cut, Edges) else None
         values = np.concatenate(self.values)
         return Scores(values, [*labels[0], *labels[1]], sides, self.cut.groups, ends)
+
+    def only(self, sites: Sequence[str]) -> "ClassCircuits":
+        """The same circuits cut at some of the sites alone; units elsewhere run as they are.
+
+        Raises `SpecificationError` for circuits of edges, `SiteError` for other sites.
+        """
+        if not isinstance(self.cut, Units):
+            raise SpecificationError(
+                "cut circuits at some sites",
+                f"circuits of {self.cut.level}s",
+                "circuits of units",
+                "find them with Units.of",
+            )
+        names = find_sites(list(sites), list(self.cut.widths))
+        here = np.isin(np.repeat(list(self.cut.widths), list(self.cut.widths.values())), names)
+        cut = replace(self.cut, widths={site: self.cut.widths[site] for site in names})
+        first, second = (each[:, here] for each in self.values)
+        return replace(self, cut=cut, values=(first, second))
 
     def kept(self, share: float, classes: Sequence[str] | None = None) -> np.ndarray:
         """The best `share` of each group's parts, `[class half part]`."""

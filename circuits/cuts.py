@@ -28,7 +28,10 @@ from interp.core.sites import find_sites
 class Cut(Protocol):
     """Parts of a tower, `level` in words, ranked apart by `groups` `[part]`."""
 
-    tower: Tower
+    @property
+    def tower(self) -> Tower:
+        """What is cut."""
+        ...
 
     @property
     def level(self) -> str:

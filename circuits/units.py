@@ -16,6 +16,7 @@ from interp.circuits.curves import curve_table
 from interp.circuits.gradient_flows import batches
 from interp.circuits.metrics import check_metric, measure, name_of, rows_of
 from interp.circuits.sweep import check_inputs
+from interp.circuits.wiring import resuming
 from interp.core.errors import ShapeError, SpecificationError
 from interp.core.images import Pairs
 from interp.core.model import Hook, Tower
@@ -100,7 +101,7 @@ def measure_units(
     """The metric with only some units kept `[mask example]`, and on the two runs `[2 example]`.
 
     `masks` are `[mask unit]` of Booleans for each site, or `[mask example unit]`. Where all units
-    are kept, the clean run answers.
+    are kept, the clean run answers. Blocks before the first site run once.
     """
     sites = list(masks)
     n = len(masks[sites[0]])
@@ -108,22 +109,28 @@ def measure_units(
     whole = np.all([own.reshape(n, -1).all(axis=1) for own in masks.values()], axis=0)
     if n * len(clean) > 5_000:
         say(f"units: {n} circuits x {len(clean)} pairs, {n * len(clean):,} forwards")
+    axes = {site: unit_axis(tower, site, axis) for site in sites}
+    first = min(tower.layer(site) for site in sites)
     windows = list(batches(len(clean), batch_size))
     for window in track(windows, "circuits of units", total=len(windows)):
         with torch.no_grad():
             output, held = tower.run_with_cache(corrupt[window], names_filter=sites)
             part = rows_of(metric, window)
             ends[1, window] = measure(part, output).double().cpu().numpy()
-            full = tower(clean[window])
+            start, words = clean[window], {}
+            if first > 0:
+                words = {**resuming(tower, start), "start_at_layer": first}
+                start = tower(start, stop_at_layer=first)
+            full = tower(start, **words)
             check_metric(part, full, output)
             ends[0, window] = measure(part, full).double().cpu().numpy()
             for number in np.flatnonzero(~whole):
-                hooks = []
-                for site, own in masks.items():
-                    kept = own[number] if own.ndim == 2 else own[number, window]
-                    place = unit_axis(tower, site, axis)
-                    hooks.append((site, _replace(kept, held[site], place)))
-                out = tower.run_with_hooks(clean[window], fwd_hooks=hooks)
+                kept = {site: own[number] for site, own in masks.items()}
+                hooks = [
+                    (site, _replace(own if own.ndim == 1 else own[window], held[site], axes[site]))
+                    for site, own in kept.items()
+                ]
+                out = tower.run_with_hooks(start, fwd_hooks=hooks, **words)
                 values[number, window] = measure(part, out).double().cpu().numpy()
     values[whole] = ends[0]
     return values, ends

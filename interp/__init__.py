@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from interp.core.tables import Table
     from interp.data import open_images
     from interp.models.loading import load_clip
+    from interp.sharing import ladder
     from interp.study import Study
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Study",
     "Table",
     "circuits",
+    "ladder",
     "load_clip",
     "open_images",
     "probes",
@@ -31,6 +33,7 @@ _HOME = {
     "Site": "interp.core.sites",
     "Study": "interp.study",
     "Table": "interp.core.tables",
+    "ladder": "interp.sharing",
     "load_clip": "interp.models.loading",
     "open_images": "interp.data",
 }

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 BAND = (1 / 3, 2 / 3)
 """Depth from a third to two thirds."""
 
+BANDS = {"early": (0.0, BAND[0]), "middle": BAND, "late": (BAND[1], 1.0)}
+"""The bands of depth; a site on a border counts as middle."""
+
 LAST = "hook_embedding"
 """The final embedding, never part of the band."""
 
@@ -20,3 +23,16 @@ def middle_of(depths: Mapping[str, float]) -> str:
     """
     own = {site: depth for site, depth in depths.items() if site != LAST}
     return min(own, key=lambda site: abs(own[site] - 0.5)) if own else ""
+
+
+def band_of(depth: float) -> str:
+    """The name of the band that a depth lies in, "" where it is not known.
+
+    >>> band_of(0.2), band_of(1 / 3), band_of(0.9), band_of(float("nan"))
+    ('early', 'middle', 'late', '')
+    """
+    if not 0 <= depth <= 1:
+        return ""
+    if BAND[0] - 1e-9 <= depth <= BAND[1] + 1e-9:
+        return "middle"
+    return "early" if depth < BAND[0] else "late"

@@ -4,15 +4,11 @@ In a study the subjects are its settings, each with the natural domain and the t
 checkpoint they are the pairs of its natural domain with every other.
 """
 
-import math
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import pandas as pd
+from dataclasses import dataclass, replace
 
 from interp.core.band import BAND, LAST, middle_of
-from interp.core.statistics import CANNOT_TELL
+from interp.core.votes import Votes, count_votes
 from interp.report.naming import SYMBOLS, colours, ordered_settings, setting_look, setting_name
 from interp.report.reading import Frame, Result
 
@@ -85,44 +81,14 @@ def in_band(frame: Frame) -> Frame:
     return frame[deep & own & same]
 
 
-@dataclass(frozen=True)
-class Band:
-    """What the middle layers say together: mean index, its interval, one verdict, and why.
-
-    The ends of the interval are the means of the sites' ends: right if the sites err together, and
-    otherwise too wide, never too narrow. The verdict is that of all sites, or "cannot tell".
-    """
-
-    index: float
-    low: float
-    high: float
-    verdict: str
-    verdicts: str
-    reasons: tuple[str, ...]
-    n_sites: int
-
-
-def band(rows: Frame) -> Band | None:
+def band(rows: Frame) -> Votes | None:
     """Sum up the middle layers of one subject; None where nothing was measured there."""
     middle = in_band(rows)
-    tested = middle[~middle["reason"].str.startswith(CUT)]
     if middle.empty:
         return None
-    counted = Counter(tested["verdict"].replace("", CANNOT_TELL))
-    verdict = next(iter(counted)) if len(counted) == 1 else CANNOT_TELL
-    finite = tested[["index", "index_low", "index_high"]].dropna()
-    ends: Frame = finite.mean() if len(finite) else pd.Series(math.nan, index=finite.columns)
-    said = ", ".join(f"{count} of {len(tested)} {word}" for word, count in counted.most_common())
+    votes = count_votes(middle[~middle["reason"].str.startswith(CUT)])
     reasons = tuple(dict.fromkeys(reason for reason in middle["reason"] if reason))
-    return Band(
-        float(ends["index"]),
-        float(ends["index_low"]),
-        float(ends["index_high"]),
-        verdict,
-        said or "no site tested",
-        reasons,
-        len(tested),
-    )
+    return replace(votes, verdicts=votes.verdicts or "no site tested", reasons=reasons)
 
 
 def rung_rows(result: Result, rung: str, subject: Subject) -> Frame:

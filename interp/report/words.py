@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import pandas as pd
 
 from interp.core.statistics import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.core.votes import Votes
 from interp.report.naming import between, contrast, number, percent, sequence, setting_name
 from interp.report.primary import EPOCH_0, held_out_accuracy, primary_differences
 from interp.report.reading import Frame, Result
-from interp.report.subjects import Band, Subject, band, in_band, rung_rows, subjects
+from interp.report.subjects import Subject, band, in_band, rung_rows, subjects
 
 ENOUGH_MIXTURES = 8
 """Below this number of settings nothing across them is a test."""
@@ -139,12 +140,12 @@ def _moved(result: Result, compared: Sequence[Subject]) -> str:
     return f"The causal test, moving activations from domain to domain (R4), finds {_join(parts)}."
 
 
-def _bands(result: Result, rung: str, compared: Sequence[Subject]) -> list[tuple[Subject, Band]]:
+def _bands(result: Result, rung: str, compared: Sequence[Subject]) -> list[tuple[Subject, Votes]]:
     found = [(one, band(rung_rows(result, rung, one))) for one in compared]
     return [(one, summed) for one, summed in found if summed is not None]
 
 
-def _tell(found: Sequence[tuple[Subject, Band]], what: str) -> str:
+def _tell(found: Sequence[tuple[Subject, Votes]], what: str) -> str:
     """Which subjects are shared, not shared, undecided; each with its index where decided."""
     groups = {
         word: [

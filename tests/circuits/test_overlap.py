@@ -134,7 +134,7 @@ def test_refusals() -> None:
 
 
 def test_kernel_counts_unfolded_trees() -> None:
-    """A label of round r is the tree of r steps upstream: counted here from the trees themselves."""
+    """A label of round r is the tree of r steps upstream: counted here from whole trees."""
     names = ["input->m0", "m0->m1", "m1->logits"], ["input->m0", "input->m1", "m1->logits"]
     a, b = (Circuit.of(wire(open_vit()), edges) for edges in names)
 

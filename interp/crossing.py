@@ -1,0 +1,148 @@
+"""What two domains share in how one opened model works: causal directions, parts, wiring (R4-R6).
+
+Works on any tower with a classifier: a CLIP of a study, or a planted model whose answer is known.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import pandas as pd
+
+from interp.circuits import (
+    ClassCircuits,
+    Classifier,
+    Edges,
+    Units,
+    circuit_transfer,
+    class_circuits,
+    overlap,
+)
+from interp.circuits.sweep import depths
+from interp.core.band import BANDS, band_of
+from interp.core.errors import SampleError
+from interp.core.images import ImageTable, Preprocess
+from interp.core.model import Tower, Wired
+from interp.core.progress import say
+from interp.measurements import present
+
+UNITS: Mapping[str, str] = {
+    "layer*.*.hook_resid_post": "channel",
+    "blocks.*.mlp.hook_post": "d_mlp",
+}
+"""Where circuits are cut unit by unit: what a ResNet's blocks hand on, and a ViT's neurons."""
+
+PRIMARY_OVERLAP = "weighted jaccard"
+"""The overlap by which rung R5 is judged; the others stand beside it."""
+
+Frames = dict[str, pd.DataFrame]
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A tower with what it is asked about: pictures, the classes as directions, how it reads."""
+
+    tower: Tower
+    images: ImageTable
+    classifier: Classifier
+    preprocess: Preprocess
+    n: int = 4
+    seed: int = 0
+    found: dict[tuple[str, str], ClassCircuits | str] = field(default_factory=dict)
+
+    def circuits(self, domain: str, cut: Units | Edges) -> ClassCircuits | str:
+        """The class circuits of a domain, found once; or why there are none."""
+        key = (domain, cut.level)
+        if key not in self.found:
+            try:
+                self.found[key] = class_circuits(
+                    cut,
+                    self.images,
+                    domain=domain,
+                    classifier=self.classifier,
+                    preprocess=self.preprocess,
+                    n=self.n,
+                    seed=self.seed,
+                )
+            except SampleError as error:
+                self.found[key] = str(error)
+        return self.found[key]
+
+    def cuts(self) -> list[Units | Edges]:
+        """By units where the tower has known ones, and by edges where its stream is a sum."""
+        made: list[Units | Edges] = []
+        x = self.images.tensors(self.preprocess, [0]).to(self.classifier.embeddings)
+        for pattern, axis in UNITS.items():
+            if sites := present(self.tower, [pattern]):
+                made.append(Units.of(self.tower, sites, x, axis=axis))
+        if isinstance(self.tower, Wired):
+            made.append(Edges(self.tower))
+        return made
+
+
+def crossing(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
+    """Tables `overlap` and `circuit_transfer` for pairs of domains.
+
+    Overlap of units is told site by site and for all sites; circuits of units are run cut in each
+    band of layers, and cut everywhere; circuits of edges only as a whole. A pair for which there
+    are too few pictures is a row with the reason.
+    """
+    made: dict[str, list[pd.DataFrame]] = {"overlap": [], "circuit_transfer": []}
+    cuts = seen.cuts()
+    if not cuts:
+        say(f"circuits left out: {type(seen.tower).__name__} has neither parts nor known units")
+    for (a, b), cut in [(pair, cut) for pair in pairs for cut in cuts]:
+        found = seen.circuits(a, cut), seen.circuits(b, cut)
+        ends: dict[str, Any] = {"domain_a": a, "domain_b": b, "level": cut.level}
+        first, second = found
+        if isinstance(first, str) or isinstance(second, str):
+            reason = first if isinstance(first, str) else str(second)
+            for name, frames in made.items():
+                frames.append(pd.DataFrame([{"measure": name, **ends, "reason": reason}]))
+            continue
+        made["overlap"] += _overlaps(first, second, seed=seen.seed)
+        made["circuit_transfer"] += _transfers(first, second, seed=seen.seed)
+    return {name: pd.concat(found, ignore_index=True) for name, found in made.items() if found}
+
+
+def _overlaps(a: ClassCircuits, b: ClassCircuits, *, seed: int) -> list[pd.DataFrame]:
+    words: dict[str, Any] = {
+        "domains": (a.domain, b.domain), "level": a.cut.level, "seed": seed, "n_permutations": 199
+    }  # fmt: skip
+    frames = [overlap(a.scores, b.scores, **words).frame.assign(site="", band="")]
+    for site, place in _places(a).items():
+        one = overlap(a.only([site]).scores, b.only([site]).scores, **words).frame
+        frames.append(one.assign(site=site, **place))
+    return frames
+
+
+def _transfers(a: ClassCircuits, b: ClassCircuits, *, seed: int) -> list[pd.DataFrame]:
+    frames = [circuit_transfer(a, b, seed=seed).frame.assign(band="")]
+    places = _places(a)
+    for name in BANDS:
+        sites = [site for site, place in places.items() if place["band"] == name]
+        if sites and len(sites) < len(places):
+            some = circuit_transfer(a.only(sites), b.only(sites), seed=seed).frame
+            frames.append(some.assign(band=name))
+    return frames
+
+
+def _places(found: ClassCircuits) -> dict[str, dict[str, Any]]:
+    """Where the sites of a cut by units stand; nothing for a cut by edges."""
+    if not isinstance(found.cut, Units):
+        return {}
+    tower, sites = found.cut.tower, list(found.cut.widths)
+    return {
+        site: {"layer": tower.layer(site), "depth": depth, "band": band_of(depth)}
+        for site, depth in zip(sites, depths(tower, sites), strict=True)
+    }
+
+
+def all_pairs(domains: Sequence[str]) -> list[tuple[str, str]]:
+    """Every pair of domains, each once.
+
+    >>> all_pairs(["real", "sketch", "clipart"])
+    [('real', 'sketch'), ('real', 'clipart'), ('sketch', 'clipart')]
+    """
+    return list(combinations(domains, 2))

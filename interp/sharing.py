@@ -1,0 +1,268 @@
+"""The ladder: what two domains share in one model, rung by rung and band by band of its layers.
+
+R1 the class can be read, R2 same geometry, R3 same directions (probes), R4 same causal directions,
+R5 same parts, R6 same wiring (circuits). Only R4 and R6 speak of mechanisms.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from interp.circuits import Classifier
+from interp.circuits.circuit_transfer import OVER_SIZES
+from interp.core.band import BANDS, LAST, band_of
+from interp.core.errors import check_known
+from interp.core.images import ImageTable, Preprocess
+from interp.core.model import Tower
+from interp.core.statistics import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.core.tables import Table
+from interp.core.votes import count_votes
+from interp.crossing import PRIMARY_OVERLAP, Seen, all_pairs, crossing
+from interp.measurements import STREAM, present
+from interp.probes import collect, directions, factorisation, similarity, transfer
+
+CLAIMS = {
+    "R1": "the class can be read in both domains",
+    "R2": "same geometry",
+    "R3": "same directions",
+    "R4": "same causal directions",
+    "R5": "same parts",
+    "R6": "same wiring",
+}
+"""What each rung claims."""
+
+MECHANISM = ("R4", "R6")
+"""The rungs that license the words "shared mechanism"."""
+
+WHOLE = "whole tower"
+
+PLACE = ("setting", "test_domain", "architecture", "seed", "epoch", "control")
+"""Columns that tell models apart, where a table has several."""
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The answer, the rows that it was judged by, and all that was measured.
+
+    `table` has a row for each pair of domains, band of layers and rung; `rungs` one for each
+    measurement that a verdict rests on; `tables` are whole, the class and domain factorisation
+    among them.
+    """
+
+    table: Table
+    rungs: Table
+    tables: Mapping[str, Table]
+
+    def verdict(self, rung: str, band: str = "middle") -> str:
+        """The verdict on a rung in a band, of the first pair of domains.
+
+        Raises `SpecificationError` for an unknown rung or band.
+        """
+        check_known("read the ladder", "rung", [rung], CLAIMS)
+        check_known("read the ladder", "band", [band], [*BANDS, WHOLE])
+        rows = self.table.frame
+        found = rows[(rows["rung"] == rung) & (rows["band"] == band)]["verdict"]
+        return str(found.iloc[0]) if len(found) else CANNOT_TELL
+
+
+def ladder(
+    tower: Tower,
+    images: ImageTable,
+    *,
+    domains: Sequence[str],
+    classifier: Classifier,
+    preprocess: Preprocess,
+    sites: Sequence[str] = STREAM,
+    pool: str = "mean",
+    n: int = 6,
+    n_splits: int = 5,
+    n_permutations: int = 999,
+    seed: int = 0,
+) -> Ladder:
+    """Climb the ladder R1-R6 for every pair of `domains` in one model.
+
+    Rungs R1 to R3 read pooled activations at `sites` (patterns; those that the tower has): probes
+    within a domain, debiased CKA of class means, probes from the other domain. R5 and R6 cut the
+    tower by units, and by edges where its stream is a sum: overlap of a class's best parts, and the
+    work that the circuit of one domain does in the other, on up to 2 `n` pictures of each class and
+    domain. Every rung is judged by an index with null 0 and ceiling 1, by equivalence: shared if
+    its interval lies above .5, not shared if below .2. A band of layers is shared if all its sites
+    are, and "cannot tell" where they differ.
+
+    Raises `DataError` for an unknown domain or class, `SampleError` where no pair has enough
+    classes by two artists. What is missing for one pair alone is a row that says so.
+    """
+    check_known("climb the ladder", "domain", list(domains), images.domains)
+    chosen = images.select(domain=list(domains), label=list(classifier.names))
+    names = present(tower, sites)
+    read = collect(tower, chosen, names, preprocess=preprocess, pool=pool)
+    counted: dict[str, Any] = {"n_permutations": n_permutations, "seed": seed}
+    tables = {
+        "transfer": transfer(read, **counted),
+        "similarity": similarity(read, n_splits=n_splits, **counted),
+        "directions": directions(read, n_splits=n_splits, **counted),
+        "factorisation": factorisation(read, n_splits=n_splits, **counted),
+    }
+    seen = Seen(tower, chosen, classifier, preprocess, n=n, seed=seed)
+    for name, frame in crossing(seen, all_pairs(domains)).items():
+        tables[name] = Table(name, frame)
+    judged = rungs({name: table.frame for name, table in tables.items()})
+    return Ladder(Table("ladder", answers(judged)), Table("rungs", judged), tables)
+
+
+def rungs(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The rows by which each rung is judged, in one table, with the columns `rung` and `band`.
+
+    Tables that are not there leave their rungs out.
+    """
+    makers = {
+        "R1": (_readable, "transfer"),
+        "R2": (_geometry, "similarity"),
+        "R3": (_probed, "transfer"),
+        "R4": (_causal, "das"),
+        "R5": (_parts, "overlap"),
+        "R6": (_wired, "circuit_transfer"),
+    }
+    found = []
+    for rung, (make, name) in makers.items():
+        if name in frames and len(frames[name]):
+            rows = make(frames[name])
+            found.append(rows.assign(rung=rung))
+    if not found:
+        return pd.DataFrame(columns=["rung", *COLUMNS])
+    joined = pd.concat([_filled(rows) for rows in found], ignore_index=True)
+    return joined[["rung", *[name for name in COLUMNS if name in joined]]]
+
+
+COLUMNS = (
+    *("measure", "domain_a", "domain_b", "level", "band", "site", "layer", "depth"),
+    *("value", "null", "ceiling", "index", "index_low", "index_high", "p", "verdict", "reason"),
+    *("unit", "n_units", "n_pictures", "n_drawings", *PLACE),
+)
+
+
+def _filled(rows: pd.DataFrame) -> pd.DataFrame:
+    words = {name: "" for name in ("level", "site", "reason", "verdict", "control")}
+    for name, empty in words.items():
+        rows[name] = rows[name].fillna(empty) if name in rows else empty
+    if "band" not in rows:
+        rows["band"] = [
+            "" if site == LAST else band_of(depth)
+            for site, depth in zip(rows["site"], rows["depth"], strict=True)
+        ]
+    return rows
+
+
+def _readable(transfer: pd.DataFrame) -> pd.DataFrame:
+    """R1 in the domain of each pair where the class is harder to read.
+
+    index = (accuracy - null) / (1 - null). It is not the amount that is asked about: the class can
+    be read where the interval lies above the null, and cannot where the index lies below .2.
+    """
+    own = transfer[(transfer["train_domain"] == transfer["domain"]) & ~_true(transfer["centred"])]
+    rows = own.assign(
+        measure="probe within the domain",
+        ceiling=1.0,
+        reason="",
+        **{
+            f"index{end}": (own[name] - own["null"]) / (1 - own["null"])
+            for end, name in (("", "value"), ("_low", "low"), ("_high", "high"))
+        },
+    )
+    verdicts = pd.Series(CANNOT_TELL, index=rows.index)
+    verdicts[rows["index_high"] < 0.2] = NOT_SHARED
+    verdicts[rows["low"] > rows["null"]] = SHARED
+    rows["verdict"] = verdicts
+    order = {NOT_SHARED: 0, CANNOT_TELL: 1, SHARED: 2}
+    found = []
+    keys = [name for name in ("site", *PLACE) if name in rows]
+    for _, same in rows.groupby(keys, dropna=False, sort=False):
+        for a, b in all_pairs(sorted(same["domain"].unique())):
+            two = same[same["domain"].isin([a, b])]
+            worst = two.assign(rank=two["verdict"].map(order)).sort_values(["rank", "index"])
+            found.append(worst.iloc[:1].assign(domain_a=a, domain_b=b))
+    return pd.concat(found).drop(columns="rank") if found else rows.assign(domain_a="", domain_b="")
+
+
+def _geometry(similarity: pd.DataFrame) -> pd.DataFrame:
+    rows = similarity[similarity["domain_a"] != similarity["domain_b"]]
+    if "site_b" in rows:
+        other = rows["site_b"].fillna("")
+        rows = rows[(other == "") | (other == rows["site"])]
+    return rows.copy()
+
+
+def _probed(transfer: pd.DataFrame) -> pd.DataFrame:
+    across = transfer[
+        (transfer["train_domain"] != transfer["domain"]) & ~_true(transfer["centred"])
+    ]
+    return across.assign(
+        measure="probe transfer", domain_a=across["train_domain"], domain_b=across["domain"]
+    )
+
+
+def _causal(das: pd.DataFrame) -> pd.DataFrame:
+    return das.copy()
+
+
+def _parts(overlap: pd.DataFrame) -> pd.DataFrame:
+    """Units by site; a cut by edges has no overlap of parts, only of wiring."""
+    rows = overlap[overlap["level"] != "edge"]
+    judged = rows["measure"].isin([PRIMARY_OVERLAP, "overlap"])
+    return rows[judged].copy()
+
+
+def _wired(circuit_transfer: pd.DataFrame) -> pd.DataFrame:
+    rows = circuit_transfer
+    return rows[rows["measure"].isin([OVER_SIZES, "circuit_transfer"])].copy()
+
+
+def _true(column: pd.Series) -> pd.Series:
+    """A column of flags, also where it was read from a file."""
+    return column.astype(str).str.lower().isin(["true", "1", "1.0"])
+
+
+def answers(judged: pd.DataFrame) -> pd.DataFrame:
+    """One row for each model, pair of domains, band and rung: the verdict, and by how many votes.
+
+    Directions (A to B, B to A) and sites vote together. R6 by edges knows the whole tower alone,
+    where "not shared" by any cut is enough: wiring is the same only if every cut says so.
+    """
+    rows = judged.copy()
+    rows["band"] = rows["band"].where(rows["band"] != "", WHOLE)
+    embedding = rows["site"].isin([LAST]) | (rows["site"].isin(["pixels"]))
+    rows = rows[~embedding]
+    ends = rows[["domain_a", "domain_b"]].to_numpy()
+    rows["domain_a"], rows["domain_b"] = [min(pair) for pair in ends], [max(pair) for pair in ends]
+    keys = [name for name in PLACE if name in rows] + ["domain_a", "domain_b", "band", "rung"]
+    found = []
+    for place, group in rows.groupby(keys, dropna=False, sort=False):
+        votes = count_votes(group)
+        verdict = votes.verdict
+        if group["rung"].iloc[0] == "R6" and verdict == CANNOT_TELL:
+            verdict = _of_cuts(group)
+        found.append(
+            {
+                **dict(zip(keys, place, strict=True)),
+                "claim": CLAIMS[group["rung"].iloc[0]],
+                "verdict": verdict,
+                "index": votes.index,
+                "index_low": votes.low,
+                "index_high": votes.high,
+                "votes": votes.verdicts,
+                "n_sites": votes.n,
+                "n_units": group["n_units"].min(),
+                "reason": "; ".join(votes.reasons),
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def _of_cuts(group: pd.DataFrame) -> str:
+    """The verdict of several cuts: a cut that cannot tell classes apart leaves it to the others."""
+    by_cut = [count_votes(rows).verdict for _, rows in group.groupby("level")]
+    if NOT_SHARED in by_cut:
+        return NOT_SHARED
+    return SHARED if SHARED in by_cut else CANNOT_TELL
