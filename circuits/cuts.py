@@ -84,7 +84,7 @@ class Edges:
         """Which edges there are."""
         return wire(self.tower)
 
-    @cached_property
+    @property
     def groups(self) -> np.ndarray:
         """A number for each pair of blocks that an edge runs between, `[edge]`."""
         return edge_groups(self.wiring)
@@ -156,12 +156,12 @@ class Units:
         widths = {site: cache[site].shape[unit_axis(tower, site, axis)] for site in names}
         return cls(tower, widths, axis, steps, batch_size)
 
-    @cached_property
+    @property
     def groups(self) -> np.ndarray:
         """The place of its site, for each unit."""
         return np.repeat(np.arange(len(self.widths)), list(self.widths.values()))
 
-    @cached_property
+    @property
     def names(self) -> Sequence[str]:
         """Every unit as `site.number`."""
         return tuple(f"{site}.{unit}" for site, n in self.widths.items() for unit in range(n))
