@@ -8,6 +8,7 @@ from interp.circuits.channel_edges import channel_edges
 from interp.circuits.channels import channel_scores
 from interp.circuits.conversion import to_patching_result
 from interp.circuits.corruptions import CORRUPTIONS
+from interp.circuits.das import das
 from interp.circuits.discovery import DISCOVERERS, Runs, discover
 from interp.circuits.donors import draw_transplants, other_class
 from interp.circuits.effects import effects, localise
@@ -38,6 +39,7 @@ from interp.circuits.patching import (
 from interp.circuits.paths import edge_effects, path_patch
 from interp.circuits.screening import screen
 from interp.circuits.segments import mean_activations
+from interp.circuits.subspaces import Subspace, fit_subspace, interchange
 from interp.circuits.sweep import sweep
 from interp.circuits.transplant import transplant
 from interp.circuits.units import unit_faithfulness
@@ -58,6 +60,7 @@ __all__ = [
     "Metric",
     "Runs",
     "Scores",
+    "Subspace",
     "Target",
     "Wiring",
     "ablate",
@@ -65,11 +68,13 @@ __all__ = [
     "channel_circuit",
     "channel_edges",
     "channel_scores",
+    "das",
     "discover",
     "draw_transplants",
     "edge_effects",
     "effects",
     "faithfulness",
+    "fit_subspace",
     "get_act_patch_attn_head_k_all_pos",
     "get_act_patch_attn_head_k_by_pos",
     "get_act_patch_attn_head_out_all_pos",
@@ -85,6 +90,7 @@ __all__ = [
     "get_act_patch_mlp_out",
     "get_act_patch_resid_mid",
     "get_act_patch_resid_pre",
+    "interchange",
     "localise",
     "mean_activations",
     "minimality",
