@@ -11,6 +11,7 @@ from interp.circuits.class_circuits import ClassCircuits, class_circuits, inclus
 from interp.circuits.conversion import to_patching_result
 from interp.circuits.corruptions import CORRUPTIONS
 from interp.circuits.cuts import Cut, Edges, Units
+from interp.circuits.das import das
 from interp.circuits.discovery import DISCOVERERS, Runs, discover
 from interp.circuits.donors import draw_transplants, other_class
 from interp.circuits.effects import effects, localise
@@ -42,6 +43,7 @@ from interp.circuits.patching import (
 from interp.circuits.paths import edge_effects, path_patch
 from interp.circuits.screening import screen
 from interp.circuits.segments import mean_activations
+from interp.circuits.subspaces import Subspace, fit_subspace, interchange
 from interp.circuits.sweep import sweep
 from interp.circuits.transplant import transplant
 from interp.circuits.units import unit_faithfulness
@@ -66,6 +68,7 @@ __all__ = [
     "Metric",
     "Runs",
     "Scores",
+    "Subspace",
     "Target",
     "Units",
     "Wiring",
@@ -76,11 +79,13 @@ __all__ = [
     "channel_scores",
     "circuit_transfer",
     "class_circuits",
+    "das",
     "discover",
     "draw_transplants",
     "edge_effects",
     "effects",
     "faithfulness",
+    "fit_subspace",
     "get_act_patch_attn_head_k_all_pos",
     "get_act_patch_attn_head_k_by_pos",
     "get_act_patch_attn_head_out_all_pos",
@@ -97,6 +102,7 @@ __all__ = [
     "get_act_patch_resid_mid",
     "get_act_patch_resid_pre",
     "inclusion",
+    "interchange",
     "localise",
     "mean_activations",
     "minimality",

@@ -128,6 +128,11 @@ COLUMNS: dict[str, str] = {
     "corrupt_metric": "the metric on the corrupt picture",
     "estimate": "what gradients say the patch changes, in the metric's unit",
     "chosen": "why the cell was measured: screened (highest estimates) or sampled (at random)",
+    "k": "directions of a subspace",
+    "in_domain": "as value, in domain_a itself: its own subspace, other artists' pictures",
+    "random": "as ceiling, with a random subspace of k directions",
+    "whole": "as ceiling, with the whole site in place of the subspace",
+    "share_of_whole": "ceiling / whole: how much of what the site carries the subspace does",
     # dictionaries of features
     "width": "number of features",
     "sparsity": "what keeps a dictionary's features few",

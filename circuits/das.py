@@ -1,0 +1,305 @@
+"""Is the subspace through which one domain's pictures cause their class also the other domain's?
+
+Rung R4 of the ladder, beside `transplant`: there activations cross domains, here directions do.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.circuits.effects import (
+    ROUNDING,
+    by_class,
+    class_mean,
+    index_of,
+    leave_out,
+    max_t_p,
+    rounded,
+)
+from interp.circuits.held_out import HeldOut, hold_out
+from interp.circuits.interchanges import KINDS, Domain, Tried, read_domain, try_site
+from interp.circuits.metrics import Classifier
+from interp.circuits.runs import make_plan, probe, resolve_sites
+from interp.circuits.subspaces import (
+    RATE,
+    SPAN,
+    STEPS,
+    Recipe,
+    check_k,
+    check_place,
+    feature_axis,
+)
+from interp.circuits.sweep import MEMORY, depths
+from interp.core.errors import SpecificationError
+from interp.core.evidence import evidence
+from interp.core.images import ImageTable, Preprocess
+from interp.core.model import Tower
+from interp.core.progress import say, track
+from interp.core.statistics import CANNOT_TELL, Index, jackknife
+from interp.core.tables import Table
+
+WHOLE = "all directions of the site are interchanged: that compares no subspaces; lower k"
+
+
+def das(
+    tower: Tower,
+    images: ImageTable,
+    *,
+    domain_a: str,
+    domain_b: str,
+    classifier: Classifier,
+    sites: str | Sequence[str],
+    preprocess: Preprocess,
+    where: Mapping[str, int] | None = None,
+    k: int | None = None,
+    metric: str = "margin",
+    n: int = 96,
+    steps: int = STEPS,
+    learning_rate: float = RATE,
+    span: float = SPAN,
+    seed: int = 0,
+    batch_size: int = 32,
+    memory: int = MEMORY,
+) -> Table:
+    """Fit the subspace that carries the class in domain A, interchange it in domain B; vice versa.
+
+    In each domain a basis R `[d k]` is fitted (`fit_subspace`) so that the model says of a picture
+    with the activation h_base + R R^T (h_source - h_base) what it says of the source, a picture of
+    another class. Then pictures of B alone, by other artists, are interchanged:
+
+    value = mean over classes c of [metric for c of a picture of another class, A's subspace taken
+    from a picture of c] - [the same, unpatched]; null: taken from a picture of a third class, still
+    scored for c; ceiling: as value, with the subspace fitted in B. index = (value - null) /
+    (ceiling - null): 1 where A's directions carry the class in B as well as B's own do. Rows come
+    in both directions; `domain_a` is where the basis was fitted.
+
+    A basis is looked for where the activations of its own domain vary (`span`, see `fit_subspace`).
+    Free directions also learn ways that the domain's pictures never take: two domains with separate
+    ways to one output then read as a third shared. Beside the evidence stand `in_domain` (A's basis
+    in A, other artists' pictures), `random` (as ceiling, with a random basis), `whole` (all of the
+    site interchanged) and `share_of_whole` = ceiling / whole. There is no index where `in_domain`
+    or `whole`, each less its own null, is below 3 standard errors: then there is no subspace to
+    compare, or one that does what the site itself does not.
+
+    `k` is one less than the number of classes unless given, at most half of the features. `sites`,
+    `where` and `metric` are as in `transplant`, but the site needs a feature axis (d_model, d_mlp,
+    d_head, d_embed or channel), and the basis acts alike on all places that `where` leaves open.
+    Artists are dealt once, over all classes, into those fitted on and those tested on: about `n`
+    pictures of each domain, and `n` receivers. Intervals leave out a class wherever it plays a
+    part, with the bases as they are (jackknife); `p` is two-sided for value = null, by sign flips
+    of whole classes, adjusted over the sites of a direction (max-T).
+
+    Device and dtype are those of the classifier's embeddings; activations of the fitted pictures
+    are held for one site at a time. Raises `DataError` for an unknown domain, `SampleError` for
+    fewer than three classes or too few artists, `SiteError`, `SpecificationError` for another
+    metric, k or numbers out of range, `NumericsError`. Source: Geiger et al. 2024, "Finding
+    alignments between interpretable causal variables and distributed neural representations".
+    """
+    if metric not in ("margin", "mean_margin"):
+        raise SpecificationError(
+            "score an interchange",
+            f"the metric {metric!r}",
+            "margin or mean_margin, which score a class against all others",
+            "choose one of the two",
+        )
+    names, place = resolve_sites(tower, sites), dict(where or {})
+    check_place(tower, names, place)
+    recipe, began = Recipe(steps, learning_rate, span, batch_size), time.perf_counter()
+    known = set(classifier.names)
+    classes = [label for label in images.labels if label in known]
+    held = hold_out(images, [domain_a, domain_b], classes=classes, n=n, seed=seed)
+    domains = {
+        name: read_domain(
+            tower,
+            held,
+            name,
+            classifier=classifier,
+            preprocess=preprocess,
+            metric=metric,
+            n_pairs=steps * batch_size,
+            rows=batch_size,
+            seed=seed,
+        )
+        for name in (domain_a, domain_b)
+    }
+    sites_tried = _try_all(tower, names, domains, held, k, place, recipe, memory, seed)
+    frame = pd.concat(
+        [
+            _summarise(sites_tried, a, b, domains, held, seed)
+            for a, b in ((domain_a, domain_b), (domain_b, domain_a))
+        ],
+        ignore_index=True,
+    )
+    frame.insert(0, "measure", "distributed alignment search")
+    frame = frame.assign(
+        site=names * 2,
+        layer=[tower.layer(site) for site in names] * 2,
+        depth=depths(tower, names) * 2,
+        **place,
+        metric=metric,
+        pairing="other label, same domain; unaligned",
+        steps=steps,
+    )
+    facts = {
+        "n_fitted": {name: len(domain.fitted) for name, domain in domains.items()},
+        "n_tested": {name: len(domain.base) for name, domain in domains.items()},
+        "left_out": {name: drawn.left_out for name, drawn in held.tested.items()},
+        "classes": list(held.classes),
+        "artists": held.artists,
+        "where": place,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "span": span,
+        "seconds": time.perf_counter() - began,
+        "p": "sign flips of whole classes, max-T over the sites of a direction",
+    }
+    return Table.with_evidence("das", frame, facts)
+
+
+def _try_all(
+    tower: Tower,
+    sites: Sequence[str],
+    domains: Mapping[str, Domain],
+    held: HeldOut,
+    k: int | None,
+    where: Mapping[str, int],
+    recipe: Recipe,
+    memory: int,
+    seed: int,
+) -> list[dict[str, Tried]]:
+    """Every site's two subspaces and what they do, once all that is asked for has been checked."""
+    one = next(iter(domains.values())).fitted
+    plan = make_plan(
+        tower,
+        sites,
+        base=one,
+        n_donors=1,
+        batch_size=recipe.batch_size,
+        memory=memory,
+        axes=("layer",),
+        where=where,
+    )
+    shapes = probe(tower, one, sites)[0]
+    sizes = {}
+    for site in sites:
+        axes = tower.axes(site)
+        width = shapes[site][axes.index(feature_axis(axes))]
+        sizes[site] = max(1, min(len(held.classes) - 1, width // 2)) if k is None else k
+        check_k(site, sizes[site], width)
+    # a backward costs about two forwards; what the site spares is left out
+    forwards = len(sites) * sum(
+        3 * recipe.steps * recipe.batch_size + len(KINDS) * len(domain.base)
+        for domain in domains.values()
+    )
+    if forwards * one[0].numel() > 2e9:
+        say(f"das: {len(sites)} sites, at most {forwards:,} forwards of one picture")
+    return [
+        try_site(
+            tower,
+            site,
+            domains,
+            k=sizes[site],
+            where=where,
+            recipe=recipe,
+            rows=plan.rows,
+            memory=memory,
+            seed=seed,
+        )
+        for site in track(sites, "das", total=len(sites))
+    ]
+
+
+def _summarise(
+    sites_tried: Sequence[Mapping[str, Tried]],
+    a: str,
+    b: str,
+    domains: Mapping[str, Domain],
+    held: HeldOut,
+    seed: int,
+) -> pd.DataFrame:
+    """One row per site for the bases of `a`, tried in `b`."""
+    rows = held.tested[b].rows
+    labels = rows["label"].to_numpy()
+    roles = rows[["label", "target_label", "null_label"]].to_numpy()
+    largest = max(
+        float(np.abs(tried[b].effects + domains[b].before).max()) for tried in sites_tried
+    )
+    rounding, about, table, shifts = ROUNDING * largest, _about(held, a, b), [], []
+    for tried in sites_tried:
+        here, there = tried[b], tried[a]
+        triple = np.stack([here["other"], here["other null"], here["own"]], axis=1)
+        means, left = class_mean(triple, labels), leave_out(triple, labels, roles)
+        no_whole = _weak(here, "whole", held, b)
+        whole = float(class_mean(here["whole"], labels))
+        k, width = there.subspace.basis.shape[::-1]
+        index = _without_index(no_whole, _weak(there, "own", held, a), k == width)
+        row = evidence(
+            jackknife(means[0], left[:, 0]),
+            null=means[1],
+            ceiling=means[2],
+            index=index or index_of(means, left, rounding=rounding),
+            seed=seed,
+            **about,
+        )
+        table.append(
+            row
+            | {
+                "in_domain": float(
+                    class_mean(there["own"], held.tested[a].rows["label"].to_numpy())
+                ),
+                "random": float(class_mean(here["random"], labels)),
+                "whole": whole,
+                "share_of_whole": np.nan if no_whole else means[2] / whole,
+                "k": k,
+                "loss": float(there.subspace.losses[-5:].mean()),
+            }
+        )
+        shifts.append(triple[:, 0] - triple[:, 1])
+    p = max_t_p(by_class(rounded(np.stack(shifts, axis=1), rounding), labels), seed=seed)
+    return pd.DataFrame(table).assign(domain_a=a, domain_b=b, p=p)
+
+
+def _weak(tried: Tried, kind: str, held: HeldOut, domain: str) -> str:
+    """Why an interchange within a domain is too weak to compare with; empty if it is not."""
+    rows = held.tested[domain].rows
+    labels = rows["label"].to_numpy()
+    roles = rows[["label", "target_label", "null_label"]].to_numpy()
+    beyond = tried[kind] - tried[f"{kind} null"]
+    mean = float(class_mean(beyond, labels))
+    error = jackknife(mean, leave_out(beyond, labels, roles)).error
+    if mean > 3 * error or not np.isfinite(error):  # too few classes: the index says so
+        return ""
+    return f"{mean:.2g} beyond another class, below 3 standard errors ({3 * error:.2g})"
+
+
+def _without_index(no_whole: str, no_fit: str, all_of_it: bool) -> Index | None:
+    reason = ""
+    if all_of_it:
+        reason = WHOLE
+    elif no_whole:
+        reason = f"the whole site does not carry the class: {no_whole}"
+    elif no_fit:
+        reason = f"the subspace does not carry the class in its own domain: {no_fit}"
+    return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason) if reason else None
+
+
+def _about(held: HeldOut, a: str, b: str) -> dict[str, Any]:
+    """What is the same at every site: how null and ceiling were made, and the counts."""
+    drawn = held.tested[b]
+    apart = {"artist": "artists", "drawing": "drawings", "path": "pictures"}[held.artists]
+    tested = np.unique(drawn.rows[["target", "donor", "null"]].to_numpy())
+    fitted = np.concatenate([held.fitted[a], held.fitted[b]])
+    frame = pd.concat([held.images.frame.iloc[fitted], drawn.images.frame.iloc[tested]])
+    return {
+        "null_kind": "A's subspace, from a picture of a third class in B",
+        "ceiling_kind": f"subspace fitted in B on as many pictures, by other {apart} than tested",
+        "unit": "class",
+        "n_units": drawn.rows["label"].nunique(),
+        "n_pictures": len(frame),
+        "n_drawings": frame["drawing"].nunique() if "drawing" in frame else len(frame),
+        "estimand": "mean over classes c of how far the part of a picture of c in the subspace "
+        "fitted in domain A moves pictures of another class in domain B towards c",
+    }

@@ -1,0 +1,182 @@
+"""What interchanging subspaces does within two domains: bases fitted in each, tried in both."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.circuits.donors import embed, read
+from interp.circuits.held_out import HeldOut
+from interp.circuits.metrics import Classifier, Metric, Target, measure
+from interp.circuits.onward import Onward, in_parts
+from interp.circuits.subspaces import Recipe, Subspace, Task, fit
+from interp.core.errors import NumericsError
+from interp.core.images import Preprocess
+from interp.core.model import Tower
+from interp.core.seeds import rng
+
+KINDS = ("other", "other null", "own", "own null", "random", "whole", "whole null")
+"""What a receiver is given: the part in the other domain's subspace, in its own domain's, in a
+random one, or the whole site; from a source of the scored class or, for a null, of a third class.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Domain:
+    """A domain's pictures as the tower takes them: those fitted on, and receivers with sources.
+
+    `pairs` are rows of `fitted`, a base and a source of another class; `alike` is their distance
+    from what the model says of the source. `metric` scores receivers for class `label`, and is
+    `before` on them as they are.
+    """
+
+    fitted: Tensor
+    labels: Int[Tensor, "fitted"]
+    pairs: Int[np.ndarray, "pair 2"]
+    alike: Metric
+    base: Tensor
+    donor: Tensor
+    null: Tensor
+    metric: Metric
+    before: Float[np.ndarray, "receiver"]
+
+
+def read_domain(
+    tower: Tower,
+    held: HeldOut,
+    name: str,
+    *,
+    classifier: Classifier,
+    preprocess: Preprocess,
+    metric: str,
+    n_pairs: int,
+    rows: int,
+    seed: int,
+) -> Domain:
+    """Read a domain's pictures and run them once, unpatched; draw `n_pairs` to fit on."""
+    like, tested = classifier.embeddings, held.tested[name]
+    shown = held.images.frame["label"].to_numpy(object)[held.fitted[name]]
+    labels = classifier.numbers(shown.tolist())
+    pairs = draw_pairs(labels.numpy(), n_pairs, seed=seed)
+    fitted = read(held.images, held.fitted[name], preprocess, like)
+    says = embed(tower, fitted, batch_size=rows)
+    unit, source = classifier.standardised(says), torch.from_numpy(pairs[:, 1])
+    base, donor, null = (
+        read(tested.images, tested.rows[role].to_numpy(), preprocess, like)
+        for role in ("target", "donor", "null")
+    )
+    outputs = embed(tower, base, batch_size=rows)
+    scored = classifier.numbers(tested.rows["label"].tolist())
+    score = Metric(metric, Target(classifier.standardised(outputs), scored))
+    return Domain(
+        fitted=fitted,
+        labels=labels,
+        pairs=pairs,
+        alike=Metric("kl", Target(unit, labels[source], clean=says[source.to(says.device)])),
+        base=base,
+        donor=donor,
+        null=null,
+        metric=score,
+        before=measure(score, outputs).double().cpu().numpy(),
+    )
+
+
+def draw_pairs(labels: np.ndarray, n: int, *, seed: int = 0) -> Int[np.ndarray, "pair 2"]:
+    """Rows of bases and sources of different classes, sources spread evenly over the classes.
+
+    >>> draw_pairs(np.array([3, 3, 5]), 2)[:, 1].tolist()[1]
+    2
+    """
+    stream, classes = rng("das pairs", seed), np.unique(labels)
+    pairs = np.empty((n, 2), dtype=np.int64)
+    for place, label in enumerate(classes):
+        turn = slice(place, n, len(classes))
+        size = len(pairs[turn])
+        pairs[turn, 0] = stream.choice(np.flatnonzero(labels != label), size)
+        pairs[turn, 1] = stream.choice(np.flatnonzero(labels == label), size)
+    return pairs
+
+
+@dataclass(frozen=True, eq=False)
+class Tried:
+    """At one site in one domain: the subspace fitted there, and effects `[kind receiver]`."""
+
+    subspace: Subspace
+    effects: Float[np.ndarray, "kind receiver"]
+
+    def __getitem__(self, kind: str) -> Float[np.ndarray, "receiver"]:
+        return self.effects[KINDS.index(kind)]
+
+
+def try_site(
+    tower: Tower,
+    site: str,
+    domains: Mapping[str, Domain],
+    *,
+    k: int,
+    where: Mapping[str, int],
+    recipe: Recipe,
+    rows: int,
+    memory: int,
+    seed: int,
+) -> dict[str, Tried]:
+    """Fit a subspace in each of two domains, and interchange both in both."""
+    one = next(iter(domains.values())).fitted
+    onward = Onward.from_site(tower, site, one)
+    at_once = max(1, min(recipe.batch_size, memory // onward.bytes_with_gradients(one)))
+    fitted = {}
+    for name, domain in domains.items():
+        runs = onward.hold(domain.fitted, rows=rows)
+        task = Task(onward, runs, runs, domain.pairs, domain.alike, where, domain.labels)
+        fitted[name] = fit(task, k=k, recipe=recipe, rows=at_once, seed=seed)
+    tried = {}
+    for name, domain in domains.items():
+        [other] = (fitted[each] for each in domains if each != name)
+        effects = try_subspaces(onward, domain, fitted[name], other, rows=rows, seed=seed)
+        tried[name] = Tried(fitted[name], effects)
+    return tried
+
+
+@torch.no_grad()
+def try_subspaces(
+    onward: Onward, domain: Domain, own: Subspace, other: Subspace, *, rows: int, seed: int
+) -> Float[np.ndarray, "kind receiver"]:
+    """How far each of `KINDS` moves the metric of a domain's receivers."""
+    width, k = own.basis.shape
+    drawn = torch.from_numpy(rng("random subspace", seed).normal(size=(width, k)))
+    chance = _with_basis(own, torch.linalg.qr(drawn).Q)
+    whole = _with_basis(own, torch.eye(width))
+
+    def run(window: slice) -> Tensor:
+        base, donor, null = (
+            onward.hold(x[window], rows=rows) for x in (domain.base, domain.donor, domain.null)
+        )
+        found = []
+        for subspace, sources in (
+            (other, (donor, null)),
+            (own, (donor, null)),
+            (chance, (donor,)),
+            (whole, (donor, null)),
+        ):
+            for source in sources:
+                activation = subspace.swap(base.activation, source.activation)
+                outputs = onward.outputs(base.stream, activation)
+                found.append(measure(domain.metric[window], outputs))
+        return torch.stack(found)
+
+    after = torch.cat(in_parts(len(domain.base), rows, run), dim=1).double().cpu().numpy()
+    if not np.isfinite(after).all():
+        raise NumericsError(
+            f"interchange activations at {onward.site}",
+            "NaN or infinity in the outputs",
+            "finite numbers",
+            "check the pictures, the class embeddings and the tower's own output",
+        )
+    return after - domain.before
+
+
+def _with_basis(like: Subspace, basis: Tensor) -> Subspace:
+    return Subspace(like.site, like.axes, basis.to(like.basis), like.where)
