@@ -17,6 +17,7 @@ from interp.circuits import (
     Units,
     circuit_transfer,
     class_circuits,
+    das,
     overlap,
 )
 from interp.circuits.sweep import depths
@@ -32,6 +33,12 @@ UNITS: Mapping[str, str] = {
     "blocks.*.mlp.hook_post": "d_mlp",
 }
 """Where circuits are cut unit by unit: what a ResNet's blocks hand on, and a ViT's neurons."""
+
+CAUSAL: Mapping[str, Mapping[str, int]] = {
+    "layer*.*.hook_resid_post": {},
+    "blocks.*.hook_resid_post": {"pos": 0},
+}
+"""Where causal directions are looked for: the stream of a ResNet, and of a ViT's class token."""
 
 PRIMARY_OVERLAP = "weighted jaccard"
 """The overlap by which rung R5 is judged; the others stand beside it."""
@@ -82,13 +89,16 @@ class Seen:
 
 
 def crossing(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
-    """Tables `overlap` and `circuit_transfer` for pairs of domains.
+    """Tables `das`, `overlap` and `circuit_transfer` for pairs of domains.
 
+    Causal directions are told site by site, the last block's stream aside: it is read out as it is.
     Overlap of units is told site by site and for all sites; circuits of units are run cut in each
     band of layers, and cut everywhere; circuits of edges only as a whole. A pair for which there
     are too few pictures is a row with the reason.
     """
-    made: dict[str, list[pd.DataFrame]] = {"overlap": [], "circuit_transfer": []}
+    made: dict[str, list[pd.DataFrame]] = {"das": [], "overlap": [], "circuit_transfer": []}
+    for pair in pairs:
+        made["das"] += _interchanged(seen, pair)
     cuts = seen.cuts()
     if not cuts:
         say(f"circuits left out: {type(seen.tower).__name__} has neither parts nor known units")
@@ -98,12 +108,39 @@ def crossing(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
         first, second = found
         if isinstance(first, str) or isinstance(second, str):
             reason = first if isinstance(first, str) else str(second)
-            for name, frames in made.items():
-                frames.append(pd.DataFrame([{"measure": name, **ends, "reason": reason}]))
+            for name in ("overlap", "circuit_transfer"):
+                made[name].append(pd.DataFrame([{"measure": name, **ends, "reason": reason}]))
             continue
         made["overlap"] += _overlaps(first, second, seed=seen.seed)
         made["circuit_transfer"] += _transfers(first, second, seed=seen.seed)
     return {name: pd.concat(found, ignore_index=True) for name, found in made.items() if found}
+
+
+def _interchanged(seen: Seen, pair: tuple[str, str]) -> list[pd.DataFrame]:
+    """Causal directions of either domain, tried in the other."""
+    a, b = pair
+    found = []
+    for pattern, where in CAUSAL.items():
+        sites = present(seen.tower, [pattern])[:-1]
+        if not sites:
+            continue
+        try:
+            table = das(
+                seen.tower,
+                seen.images,
+                domain_a=a,
+                domain_b=b,
+                classifier=seen.classifier,
+                sites=sites,
+                preprocess=seen.preprocess,
+                where=where,
+                seed=seen.seed,
+            )
+            found.append(table.frame)
+        except SampleError as error:
+            row = {"measure": "das", "domain_a": a, "domain_b": b, "reason": str(error)}
+            found.append(pd.DataFrame([row]))
+    return found
 
 
 def _overlaps(a: ClassCircuits, b: ClassCircuits, *, seed: int) -> list[pd.DataFrame]:

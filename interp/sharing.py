@@ -252,12 +252,18 @@ def answers(judged: pd.DataFrame) -> pd.DataFrame:
                 "index_low": votes.low,
                 "index_high": votes.high,
                 "votes": votes.verdicts,
-                "n_sites": votes.n,
+                "n_judged": votes.n,
                 "n_units": group["n_units"].min(),
                 "reason": "; ".join(votes.reasons),
             }
         )
     return pd.DataFrame(found)
+
+
+def climb(frames: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The tables `rungs` and `ladder` from what was measured on a study's models."""
+    judged = rungs(frames)
+    return {"rungs": judged, "ladder": answers(judged)} if len(judged) else {}
 
 
 def _of_cuts(group: pd.DataFrame) -> str:

@@ -134,7 +134,7 @@ class Measurement:
         if analysis.features and trained:
             makers["features"] = self._features
         if analysis.circuits and trained:
-            makers["circuits"] = self._circuits
+            makers |= {"circuits": self._circuits, "crossing": self._crossing}
         if analysis.patching and trained:
             makers |= {
                 "patching": self._patching,
@@ -268,6 +268,17 @@ class Measurement:
             class_names=self.images.labels,
             n_pairs=self.specification.analysis.n_circuit_pairs,
         )
+
+    def _crossing(self) -> dict[str, pd.DataFrame]:
+        from interp.crossing import Seen, crossing
+        from interp.measurements import classifier
+
+        head = classifier(self.subject, self.images.labels, self.images.domains)
+        own, clip = self.analysed, self.subject.clip
+        n = max(2, 2 * self.specification.analysis.n_circuit_pairs // len(own.labels))
+        seen = Seen(clip.visual, own, head, clip.preprocess, n=n, seed=self.subject.seed)
+        found = crossing(seen, [self.pair])
+        return {name: self.subject.file(frame) for name, frame in found.items()}
 
     def _has_none_of(self, patterns: Iterable[str], what: str) -> bool:
         """Say that a tower opened by module path lacks the sites that a measurement is about."""

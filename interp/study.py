@@ -29,6 +29,7 @@ from interp.grid import (
     train_cells,
 )
 from interp.result import Result, provenance, thumbnails, write_result
+from interp.sharing import climb
 from interp.specification import Specification, TrainingSpec
 from interp.steps import Measurement, Model, measure
 
@@ -132,6 +133,7 @@ class Study:
                 name: frame[frame["architecture"] == architecture.name].reset_index(drop=True)
                 for name, frame in frames.items()
             }
+            part |= {} if only else climb(part)
             part = compare(part, own) | {"mixtures": mixture_table(own), "losses": loss_table(own)}
             facts = self.facts(architecture, list(blocks.values()), clock.seconds, command, where)
             if only:  # the page then asks for no more than that
@@ -257,6 +259,7 @@ def examine(
             spec, model, everything, (), folder / "steps", natural=pair[0], device=where
         )
         frames = step.run()
+        frames |= climb(frames)
     facts = {
         "mode": "model",
         "title": spec.title,

@@ -46,10 +46,16 @@ EXPECTED = {
     "feature_ablation",
     "faithfulness",
     "circuits",
+    "das",
+    "overlap",
+    "circuit_transfer",
+    "rungs",
+    "ladder",
 }
 WITH_EVIDENCE = (
     *("similarity", "transfer", "patching", "transplant", "factorisation", "directions"),
     *("separation", "domain_probes", "erasure", "feature_sharing", "faithfulness"),
+    *("overlap", "circuit_transfer"),
 )
 
 

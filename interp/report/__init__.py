@@ -1,6 +1,7 @@
 """Tables and plates become figures, and figures one self-contained HTML page; no model is seen."""
 
 from interp.report.figures_circuits import draw_circuit
+from interp.report.figures_ladder import draw_ladder, draw_profile
 from interp.report.page import build_page
 
-__all__ = ["build_page", "draw_circuit"]
+__all__ = ["build_page", "draw_circuit", "draw_ladder", "draw_profile"]

@@ -340,7 +340,7 @@ def draw_ladder(table: Table, *, title: str = "What is shared, rung by rung") ->
 
     >>> rows = pd.DataFrame({"rung": ["R2"], "domain_a": "real", "domain_b": "sketch",
     ...     "band": "middle", "claim": "same geometry", "verdict": "shared", "index": 0.9,
-    ...     "index_low": 0.8, "index_high": 1.0, "votes": "2 of 2 shared", "n_sites": 2,
+    ...     "index_low": 0.8, "index_high": 1.0, "votes": "2 of 2 shared", "n_judged": 2,
     ...     "n_units": 8, "reason": ""})
     >>> draw_ladder(Table("ladder", rows)).data[0].type
     'heatmap'

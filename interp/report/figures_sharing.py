@@ -37,7 +37,8 @@ WHAT = {
     "R2": ("similarity", "Shared geometry by depth"),
     "R3": ("transfer", "Shared directions by depth: probes"),
     "cosine": ("directions", "Shared directions by depth: cosines"),
-    "R4": ("transplant", "Shared causal directions by depth"),
+    "R4": ("transplant", "Activations taken abroad, by depth"),
+    "das": ("das", "Shared causal directions by depth"),
 }
 
 
@@ -84,9 +85,9 @@ def _variants(result: Result, rung: str) -> dict[str, Rows]:
         return {"": lambda result, one: one.pair(result.frame("similarity"))}
     if rung == "cosine":
         found = {kind: _measured("directions", kind) for kind in COSINES}
-    elif rung == "R4":
+    elif rung in ("R4", "das"):
         found = {
-            f"from {'natural' if onwards else 'the other'} domain": _transplanted(onwards)
+            f"from {'natural' if onwards else 'the other'} domain": _moved(rung, onwards)
             for onwards in (True, False)
         }
     else:
@@ -111,9 +112,9 @@ def _measured(table: str, measure: str) -> Rows:
     return pick
 
 
-def _transplanted(onwards: bool) -> Rows:
+def _moved(rung: str, onwards: bool) -> Rows:
     def pick(result: Result, one: Subject) -> Frame:
-        rows = one.pair(result.frame("transplant"))
+        rows = one.pair(result.frame(WHAT[rung][0]))
         return rows[(rows["domain_a"] == one.natural) == onwards]
 
     return pick

@@ -17,6 +17,7 @@ from interp.report.figures_curves import epochs, tradeoff
 from interp.report.figures_erasure import erased
 from interp.report.figures_exposure import exposure
 from interp.report.figures_features import ablated_features, shared_features
+from interp.report.figures_ladder import abroad, ladder_map, rungs_profile
 from interp.report.figures_layers import angle, apart, factors, selective
 from interp.report.figures_patching import patching
 from interp.report.figures_robustness import robustness
@@ -96,6 +97,19 @@ PLANS = (
         note="None of these was drawn at random: they say what goes with accuracy, not why.",
         study_only=True,
         optional=("tradeoff", "exposure", "exposure_classes", "robustness", "epochs"),
+    ),
+    Plan(
+        "ladder",
+        "What is shared: the ladder",
+        "Six rungs, from weak claims to strong: the class can be read in both domains (R1), same "
+        "geometry (R2), same directions (R3), same causal directions (R4), same parts (R5), same "
+        "wiring (R6). Each has an index, 0 at its null and 1 at its ceiling; a band of layers is "
+        "shared where the 95 % interval lies above .5 at all its sites.",
+        (),
+        (ladder_map, rungs_profile),
+        note="Lower rungs do not license the words of higher ones: geometry may be shared without "
+        "directions, and directions without anything that reads them.",
+        optional=("ladder", "rungs"),
     ),
     Plan(
         "similarity",
@@ -184,13 +198,41 @@ PLANS = (
     ),
     Plan(
         "transplant",
-        "Same causal directions? (R4)",
+        "Activations taken abroad: transplants",
         "Activations of class c in domain A replace those of another class's picture in domain B: "
         "index = (gain for c − gain by another class of A) / (gain by B's own c − the same).",
         ("transplant",),
         (lambda result: profile(result, "R4"),),
+        lambda result: verdicts(result, "transplant"),
+        "A transplant shows that the rest of the model takes A's activations in B; where A and B "
+        "have separate ways to the class that both stay open, it cannot tell them apart.",
+    ),
+    Plan(
+        "das",
+        "Same causal directions? (R4)",
+        "In each domain the subspace is fitted whose interchange between two pictures makes the "
+        "model say the class of the other (Geiger et al. 2024). Then A's subspace is interchanged "
+        "between pictures of B: index = (gain for c − gain by another class) / (gain with B's own "
+        "subspace − the same).",
+        (),
+        (lambda result: profile(result, "das"),),
         lambda result: verdicts(result, "R4"),
-        "Of the rungs on this page, only this one allows a claim about mechanisms.",
+        "Only this rung and R6 allow a claim about mechanisms.",
+        optional=("das",),
+    ),
+    Plan(
+        "crossing",
+        "Same parts and wiring? (R5, R6)",
+        "Parts are scored for every class in each domain, in halves of artists. Overlap compares "
+        "the parts of a class in A and B with those of another class (null) and of other artists "
+        "(ceiling). Then A's circuit of a class runs on pictures of B, all else as in a picture of "
+        "another class.",
+        (),
+        (abroad,),
+        lambda result: verdicts(result, "R6"),
+        "Where circuits of other classes do the work as well, the parts are too coarse to tell "
+        "classes apart, and nothing is concluded.",
+        optional=("circuit_transfer", "overlap"),
     ),
     Plan(
         "certificate",

@@ -102,7 +102,13 @@ def rung_rows(result: Result, rung: str, subject: Subject) -> Frame:
         rows = subject.pair(result.frame("feature_sharing"))
         rows = rows[(rows["code"] == "dictionary") & (rows["reading"] == "one code")]
         return rows[(rows["measure"] == "shared mass") & rows["centred"]]
-    if rung == "R4":
+    if rung == "R6":
+        rows = subject.pair(result.frame("circuit_transfer"))
+        rows = rows[rows["measure"] == "circuit transfer, mean over sizes"]
+        return rows[rows["band"] == "middle"].assign(depth=sum(BAND) / 2)
+    if rung == "R4" and len(rows := subject.pair(result.frame("das"))):
+        return rows
+    if rung in ("R4", "transplant"):
         rows = subject.pair(result.frame("transplant"))
         onwards = rows[rows["domain_a"] == subject.natural]
         return onwards if len(onwards) else rows

@@ -31,7 +31,7 @@ RUNGS = (
     ("R3", "same directions"),
     ("R4", "same causal directions"),
     ("R5", "same components (features)"),
-    ("R6", "same wiring"),
+    ("R6", "same wiring (circuits)"),
 )
 
 
@@ -66,8 +66,6 @@ def ladder(result: Result) -> list[Grid]:
 
 
 def _cell(result: Result, rung: str, one: Subject) -> str:
-    if rung == "R6":
-        return "not measured"
     if rung == "R1":
         return _read(result, one)
     summed = band(rung_rows(result, rung, one))

@@ -127,7 +127,7 @@ def _arranged(result: Result, compared: Sequence[Subject]) -> str:
 
 
 def _moved(result: Result, compared: Sequence[Subject]) -> str:
-    """R4, the only rung here that may speak of mechanisms."""
+    """R4, which may speak of mechanisms."""
     found = _bands(result, "R4", compared)
     if not found:
         return ""
@@ -137,7 +137,10 @@ def _moved(result: Result, compared: Sequence[Subject]) -> str:
     parts = [f"a shared mechanism for {sequence(shared)}"] if shared else []
     parts += [f"no common mechanism in the middle layers for {sequence(apart)}"] if apart else []
     parts += [f"no decision for {sequence(unsure)}"] if unsure else []
-    return f"The causal test, moving activations from domain to domain (R4), finds {_join(parts)}."
+    how = "moving activations from domain to domain"
+    if len(result.frame("das")):
+        how = "interchanging in one domain what carries the class in the other"
+    return f"The causal test, {how} (R4), finds {_join(parts)}."
 
 
 def _bands(result: Result, rung: str, compared: Sequence[Subject]) -> list[tuple[Subject, Votes]]:

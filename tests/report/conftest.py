@@ -14,6 +14,7 @@ from interp.core.plates import Plate
 from interp.core.statistics import verdict
 from interp.core.tables import Table
 from tests.report.planted import evaluation_tables
+from tests.report.planted_ladder import ladder_tables
 from tests.report.planted_layers import layer_tables
 
 SETTINGS: tuple[str, ...] = ("natural-only", "leave-out-domain", "cg-low", "cg-high")
@@ -67,7 +68,7 @@ def study_tables(
     accuracy: Mapping[str, float], index: Mapping[str, float], rung4: Mapping[str, float] | None
 ) -> dict[str, pd.DataFrame]:
     """All tables of a study with the test domain sketch."""
-    return {
+    tables = {
         "accuracy": _accuracy(accuracy),
         "accuracy_by_class": _by_class(accuracy),
         "differences": _differences(accuracy),
@@ -88,6 +89,7 @@ def study_tables(
         **evaluation_tables(accuracy),
         **layer_tables(index, SITES),
     }
+    return tables | ladder_tables(tables, index, SITES)
 
 
 def _accuracy(accuracy: Mapping[str, float]) -> pd.DataFrame:

@@ -56,8 +56,8 @@ def _circuit(made: dict[str, list[dict[str, Any]]], where: dict[str, Any], level
         size = {"share": share, "n_edges": int(700 * share)}
         for measure, value in (("alone", share**0.3), ("without", 1 - share**0.3)):
             name = "circuit alone" if measure == "alone" else "model without the circuit"
-            made["faithfulness"].append(_row(where | size, value, measure=name))
-    made["faithfulness"].append(_row(where, 0.8, measure="CPR"))
+            made["faithfulness"].append(row_of(where | size, value, measure=name))
+    made["faithfulness"].append(row_of(where, 0.8, measure="CPR"))
     for node, node_b, layer, layer_b, score in (
         ("input", "a0.h1", -1, 0, level),
         ("a0.h1", "m1", 0, 1, -level / 2),
@@ -73,23 +73,23 @@ def _by_site(
     made: dict[str, list[dict[str, Any]]], where: dict[str, Any], level: float, place: int
 ) -> None:
     made["factorisation"] += [
-        _row(where, share + level / 10, factor=factor, measure="share of variance")
+        row_of(where, share + level / 10, factor=factor, measure="share of variance")
         for factor, share in SHARES.items()
     ]
     made["directions"] += [
-        _row(where, level - shift, measure=measure, **PAIR)
+        row_of(where, level - shift, measure=measure, **PAIR)
         for shift, measure in ((0, "cosine of mean differences"), (0.1, "cosine of LDA directions"))
     ]
     made["separation"] += [
-        _row(where, value, measure=measure, **PAIR)
+        row_of(where, value, measure=measure, **PAIR)
         for value, measure in (
             (0.9 - level / 10, "domain classifier"),
             (4.0 + level, "squared distance of domain means"),
         )
     ]
-    made["domain_probes"].append(_row(where, 0.8 + level / 10, domain="real, sketch"))
+    made["domain_probes"].append(row_of(where, 0.8 + level / 10, domain="real, sketch"))
     made["selectivity"] += [
-        _row(where, value, domain=domain, measure="selectivity")
+        row_of(where, value, domain=domain, measure="selectivity")
         for value, domain in ((level, "real"), (level / 2, "sketch"))
     ]
     if where["site"] in ("layer2.0.hook_resid_post", "hook_embedding"):
@@ -113,14 +113,16 @@ def _in_the_middle(
         ("similarity", {"read_at": "embedding", **PAIR}, 0.01),
     )
     made["erasure"] += [
-        _row(where, change, measure=measure, against=against, removed=0.08, erased="domain", **keys)
+        row_of(
+            where, change, measure=measure, against=against, removed=0.08, erased="domain", **keys
+        )
         | {"beyond": change - null, "beyond_low": change - null - 0.03}
         | {"beyond_high": change - null + 0.03}
         for measure, keys, change in rows
         for against, null in (("permuted labels", 0.01), ("random subspace", -0.02))
     ]
     made["dictionaries"] += [
-        _row(where, value, measure=measure, domain=domain, width=256, class_set=classes, **more)
+        row_of(where, value, measure=measure, domain=domain, width=256, class_set=classes, **more)
         for measure, domain, value, classes, more in (
             ("active features", "", 16.0, "all", {}),
             ("explained variance", "", 0.86, "all", {}),
@@ -131,14 +133,14 @@ def _in_the_middle(
         )
     ]
     made["feature_sharing"] += [
-        _row(where, shared - 0.1 * (not centred) - 0.02 * place, **PAIR)
+        row_of(where, shared - 0.1 * (not centred) - 0.02 * place, **PAIR)
         | {"measure": measure, "code": code, "reading": reading, "centred": centred, "width": 256}
         for place, (code, reading) in enumerate(CODES)
         for measure in ("shared mass", "shared top features")
         for centred in (True, False)
     ]
     made["feature_ablation"] += [
-        _row(where, drop * (2 if measure == "margin drop" else 1), domain=domain, measure=measure)
+        row_of(where, drop * (2 if measure == "margin drop" else 1), domain=domain, measure=measure)
         | {"ablated": what, "removed": 0.1}
         for what, domain, drop in (
             ("shared", "real", 0.2), ("shared", "sketch", 0.2 * shared),
@@ -148,7 +150,8 @@ def _in_the_middle(
     ]  # fmt: skip
 
 
-def _row(where: Mapping[str, Any], value: float, **more: object) -> dict[str, Any]:
+def row_of(where: Mapping[str, Any], value: float, **more: object) -> dict[str, Any]:
+    """A row of evidence whose value is its index, too."""
     index = {"index": value, "index_low": value - 0.07, "index_high": value + 0.07}
     said = verdict(value - 0.07, value + 0.07)
     ends = {"value": value, "low": value - 0.05, "high": value + 0.05, "verdict": said}

@@ -12,6 +12,7 @@ from interp.report.figures import Figure
 from interp.report.figures_circuits import circuit_graph, faithful
 from interp.report.figures_erasure import erased
 from interp.report.figures_features import ablated_features, shared_features
+from interp.report.figures_ladder import abroad, ladder_map, rungs_profile
 from interp.report.figures_layers import angle, apart, factors, selective
 from interp.report.figures_sharing import profile
 from interp.report.figures_views import views
@@ -33,6 +34,10 @@ DRAWN: dict[str, Callable[[Result], Figure | None]] = {
     "ablated features": ablated_features,
     "faithfulness": faithful,
     "circuit": circuit_graph,
+    "ladder": ladder_map,
+    "profile of rungs": rungs_profile,
+    "causal directions": lambda result: profile(result, "das"),
+    "circuits abroad": abroad,
 }
 CG_HIGH = "CG high diversity"
 
@@ -73,6 +78,7 @@ def test_nothing_measured_nothing_drawn(build: Build, name: str) -> None:
     tables = (
         *("factorisation", "directions", "separation", "domain_probes", "selectivity", "views"),
         *("erasure", "feature_sharing", "feature_ablation", "faithfulness", "circuits"),
+        *("das", "circuit_transfer", "overlap", "rungs", "ladder"),
     )
     hollow = pd.DataFrame({"measure": ["x"], "reason": ["too few classes"]})
     replaced = dict.fromkeys(tables, hollow)
@@ -224,3 +230,41 @@ def test_circuits_say_what_their_tables_say(result: Result) -> None:
     assert drawn == list(zip(edges["node"], edges["node_b"], strict=True))
     assert flow["link"]["value"] == edges["score"].abs().tolist()
     assert len(set(flow["link"]["color"])) == 2  # one edge lowers the metric
+
+
+# the ladder
+
+
+def test_a_cell_of_the_ladder_is_the_tables_verdict(result: Result) -> None:
+    figure = ladder_map(result)
+    assert figure is not None
+    for setting, name in ((0, "natural-only"), (3, "cg-high")):
+        [trace] = [each for each in figure.data if each["meta"] == [0, setting]]
+        rows = of(result, "ladder", setting=name, band="middle", domain_a="real", domain_b="sketch")
+        row = trace["y"].index("real × sketch, middle")
+        signs = {"shared": "●", "not shared": "○", "cannot tell": "?"}
+        for column, rung in enumerate(("R1", "R2", "R3", "R4", "R5", "R6")):
+            [verdict] = rows[rows["rung"] == rung]["verdict"]
+            assert trace["text"][row][column] == signs[verdict]
+            assert verdict in trace["hovertext"][row][column]
+    assert trace["z"][row][3] == 2.0  # CG high diversity shares its causal directions
+
+
+def test_what_was_not_measured_is_an_empty_cell(build: Build) -> None:
+    hollow = pd.DataFrame({"measure": ["x"], "reason": ["none"]})
+    figure = ladder_map(read_result(build(name="some")))
+    assert figure is not None
+    [trace] = [each for each in figure.data if each["meta"] == [0, 0]]
+    row = next(n for n, name in enumerate(trace["y"]) if "clipart" in name)
+    assert trace["text"][row][3] == "" and trace["hovertext"][row][3] == "R4: not measured"
+    assert ladder_map(read_result(build(replaced={"ladder": hollow}, name="no ladder"))) is None
+
+
+def test_circuits_abroad_draw_value_null_ceiling_and_chance(result: Result) -> None:
+    figure = abroad(result)
+    assert figure is not None
+    rows = of(result, "circuit_transfer", band="", domain_a="real", measure="circuit transfer")
+    ends = {"the class in A": "value", "another class in A": "null", "random parts": "random"}
+    for name, column in ends.items():
+        line = shown(figure, name, 0, 3, 0)
+        assert line["y"] == pytest.approx(rows.sort_values("share")[column].tolist())

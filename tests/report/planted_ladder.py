@@ -1,0 +1,55 @@
+"""Planted tables of what crosses domains: causal directions, parts, circuits, and the ladder."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from interp.sharing import climb
+from tests.report.planted_layers import PAIR, row_of
+
+BACK = {"domain_a": "sketch", "domain_b": "real"}
+BANDS = ("early", "middle", "late", "")
+
+
+def ladder_tables(
+    tables: Mapping[str, pd.DataFrame], index: Mapping[str, float], sites: Mapping[str, float]
+) -> dict[str, pd.DataFrame]:
+    """The tables of rungs R4 to R6 of settings that share so much, and the ladder of all rungs."""
+    stages = {site: depth for site, depth in sites.items() if site.startswith("layer")}
+    made: dict[str, list[dict[str, Any]]] = {"das": [], "overlap": [], "circuit_transfer": []}
+    for setting, shared in index.items():
+        own = {"setting": setting, "test_domain": "sketch"}
+        for ends in (PAIR, BACK):
+            made["das"] += [
+                row_of(own | {"site": site, "depth": depth} | ends, shared, measure="das")
+                for site, depth in stages.items()
+            ]
+            made["circuit_transfer"] += [
+                row_of(
+                    own | ends | {"band": band, "share": share, "level": "channel"},
+                    shared * share**0.3,
+                    measure="circuit transfer",
+                    random=0.1,
+                )
+                for band in BANDS
+                for share in (0.05, 0.1, 0.5)
+            ]
+            made["circuit_transfer"] += [
+                row_of(
+                    own | ends | {"band": band, "level": "channel"},
+                    shared,
+                    measure="circuit transfer, mean over sizes",
+                )
+                for band in BANDS
+            ]
+        made["overlap"] += [
+            row_of(
+                own | PAIR | {"site": site, "depth": depth, "level": "channel"},
+                shared,
+                measure="weighted jaccard",
+            )
+            for site, depth in stages.items()
+        ]
+    frames = {name: pd.DataFrame(rows) for name, rows in made.items()}
+    return frames | climb(dict(tables) | frames)
