@@ -24,8 +24,8 @@ class LayerSums:
         sum x_l,  sum x_l x_m',  sum a_l,  sum a_l a_m,  sum a_l x_m
 
     about an origin near the mean, so that a large common mean costs no digits; any other origin
-    follows from them exactly. Products are made in the features' own precision (float32: the error
-    of a CKA stays below 1e-6), of up to `ROWS` pictures at a time, which wait for one another.
+    follows from them exactly. Products are made in a batch's own precision (float32: the error of a
+    CKA stays below 1e-6), of up to `ROWS` pictures at a time, which wait for one another.
 
     `widths` are the layers' numbers of features. With `other`, the widths of a second model seen
     on the same pictures, pairs are one of each; else all pairs of the first. Layers of width 768
@@ -66,7 +66,8 @@ class LayerSums:
         self.length = zeros(len(sizes))
         self.lengths = zeros(len(sizes), len(sizes))
         self.weighted = [zeros(len(sizes), d) for d in sizes]
-        self.waiting: list[list[Tensor]] = []  # batches about the origin, not yet in `cross`
+        self.room = [torch.empty(0, d, device=device) for d in sizes]
+        self.waiting = 0  # rows of `room`, about the origin, that are not yet in `cross`
 
     def update(self, batch: Mapping[str, Any], other: Mapping[str, Any] | None = None) -> None:
         """Add a batch: features "picture feature" by layer, of both models where there are two.
@@ -76,8 +77,8 @@ class LayerSums:
         x = self._checked(batch, other)
         if not self.n:
             self.origin = [part.mean(dim=0).double() for part in x]
-        x = [part - origin.to(part.dtype) for part, origin in zip(x, self.origin, strict=True)]
-        a = torch.stack([part.square().sum(dim=1) for part in x]).double()
+        x = self._put(x)
+        a = torch.stack([torch.linalg.vecdot(part, part) for part in x]).double()
         bad = ~a.isfinite().all(dim=1)
         if bad.any():
             raise NumericsError(
@@ -89,11 +90,13 @@ class LayerSums:
         self.n += len(x[0])
         self.length += a.sum(dim=1)
         self.lengths += a @ a.T
+        weights = torch.cat([a, torch.ones_like(a[:1])]).to(x[0].dtype)
         for i, part in enumerate(x):
-            self.total[i] += part.sum(dim=0, dtype=torch.float64)
-            self.weighted[i] += a.to(part.dtype) @ part
-        self.waiting.append(x)
-        if sum(len(parts[0]) for parts in self.waiting) >= ROWS:
+            *weighted, total = weights @ part
+            self.weighted[i] += torch.stack(weighted)
+            self.total[i] += total
+        self.waiting += len(x[0])
+        if self.waiting >= ROWS:
             self._multiply()
 
     def add(self, others: "LayerSums") -> None:
@@ -142,14 +145,26 @@ class LayerSums:
         far = torch.stack([at.square().sum() for at in self.origin]) * self.n
         return torch.maximum(self.length**2, 1e-15 * far**2).cpu().numpy()
 
+    def _put(self, x: list[Tensor]) -> list[Tensor]:
+        """The batch about the origin, behind the rows that wait: memory is asked for only once."""
+        n, kind = len(x[0]), x[0].dtype
+        if self.waiting + n > len(self.room[0]) or kind != self.room[0].dtype:
+            self._multiply()
+        if n > len(self.room[0]) or kind != self.room[0].dtype:
+            self.room = [part.new_empty(max(ROWS, n), part.shape[1]) for part in x]
+        put = [room[self.waiting : self.waiting + n] for room in self.room]
+        for part, origin, place in zip(x, self.origin, put, strict=True):
+            torch.sub(part, origin.to(kind), out=place)
+        return put
+
     def _multiply(self) -> None:
-        """Add the products of the pictures that wait."""
+        """Add the products of the rows that wait."""
         if not self.waiting:
             return
-        x = [torch.cat(parts) for parts in zip(*self.waiting, strict=True)]
+        x = [room[: self.waiting] for room in self.room]
         for (i, j), product in self.cross.items():
-            product += x[i].T @ x[j]
-        self.waiting = []
+            product += _product(x[i], x[j])
+        self.waiting = 0
 
     def _move(self, origin: list[Tensor]) -> None:
         """The same sums about another origin: x becomes x - d, a becomes a - 2 x.d + |d|^2."""
@@ -187,7 +202,7 @@ class LayerSums:
         return [*self.first, *(self.second or [])]
 
     def _checked(self, batch: Mapping[str, Any], other: Mapping[str, Any] | None) -> list[Tensor]:
-        """The layers' features in order, in a precision that matrices multiply in."""
+        """The layers' features in order, in one precision that matrices multiply in."""
         found = [batch.get(name) for name in self.first]
         found += [(other or {}).get(name) for name in self.second or []]
         n = len(found[0]) if found[0] is not None else 0
@@ -202,8 +217,16 @@ class LayerSums:
                     f"(pictures, {len(at)}), as many pictures for each layer",
                     "pool the activations to two axes",
                 )
-            x.append(tensor if tensor.dtype == torch.float64 else tensor.float())
-        return x
+            x.append(tensor)
+        double = any(part.dtype == torch.float64 for part in x)
+        return [part.double() if double else part.float() for part in x]
+
+
+def _product(x: Tensor, y: Tensor) -> Tensor:
+    """x'y. On a processor NumPy makes it: where y is x it multiplies only half, torch all."""
+    if x.device.type == "cpu":
+        return torch.from_numpy(x.numpy().T @ y.numpy())
+    return x.T @ y
 
 
 def refuse_few(n: int) -> None:

@@ -16,6 +16,10 @@ from interp.probes.layer_sums import ROWS, LayerSums, refuse_constant, refuse_fe
 from interp.probes.measures import Measure, find_measure
 from interp.probes.rows import paired_rows
 
+GRAM_PRICE = 1.2
+"""A multiplication of the Gram form in those of the feature form, by measurement: its matrices are
+larger than caches, and are read again for their inner products."""
+
 
 def layer_similarity(
     features: Features,
@@ -75,7 +79,7 @@ def _linear(
     if not batch_size and gram_work(n, widths, others) > sums_work(n, widths, others):
         return _by_sums(first, second)
     names = [*first, *(second or [])]
-    layers = [torch.from_numpy(_floating(m)) for m in [*first.values(), *(second or {}).values()]]
+    layers = _in_one_precision([*first.values(), *(second or {}).values()])
     if batch_size:
         hsic, scale = minibatch_hsic(layers, batch_size=batch_size, seed=seed)
     else:
@@ -86,25 +90,27 @@ def _linear(
     return ratio if second is None else ratio[: len(first), len(first) :]
 
 
-def gram_work(n: int, widths: list[int], others: list[int]) -> int:
-    """Multiplications of the Gram form: half of each Gram matrix.
+def gram_work(n: int, widths: list[int], others: list[int]) -> float:
+    """Multiplications of the Gram form: half of each Gram matrix, at what each costs more there.
 
     >>> gram_work(2000, [768] * 13, []) < sums_work(2000, [768] * 13, []) / 4
     True
     """
-    return n * n * (sum(widths) + sum(others)) // 2
+    return GRAM_PRICE * n * n * (sum(widths) + sum(others)) / 2
 
 
-def sums_work(n: int, widths: list[int], others: list[int]) -> int:
+def sums_work(n: int, widths: list[int], others: list[int]) -> float:
     """Multiplications of the feature form: products of features for every pair of layers.
 
+    Half of those of a layer with itself.
+
     >>> sums_work(10, [2], []), sums_work(10, [2], [3])
-    (40, 190)
+    (20.0, 125.0)
     """
-    own = sum(d * d for d in (*widths, *others))
     if others:
-        return n * (own + sum(widths) * sum(others))
-    return n * (own + sum(widths) ** 2) // 2
+        own = sum(d * d for d in (*widths, *others))
+        return n * (own / 2 + sum(widths) * sum(others))
+    return n * sum(widths) ** 2 / 2
 
 
 def _by_sums(
@@ -123,8 +129,9 @@ def _widths(values: Mapping[str, np.ndarray]) -> dict[str, int]:
     return {site: matrix.shape[1] for site, matrix in values.items()}
 
 
-def _floating(matrix: np.ndarray) -> np.ndarray:
-    return matrix if matrix.dtype == np.float64 else np.asarray(matrix, dtype=np.float32)
+def _in_one_precision(matrices: list[np.ndarray]) -> list[torch.Tensor]:
+    kind = np.float64 if any(matrix.dtype == np.float64 for matrix in matrices) else np.float32
+    return [torch.from_numpy(np.asarray(matrix, dtype=kind)) for matrix in matrices]
 
 
 def _by_matrix(
