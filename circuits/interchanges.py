@@ -34,7 +34,6 @@ class Domain:
     """
 
     fitted: Tensor
-    labels: Int[Tensor, "fitted"]
     pairs: Int[np.ndarray, "pair 2"]
     alike: Metric
     base: Tensor
@@ -73,7 +72,6 @@ def read_domain(
     score = Metric(metric, Target(classifier.standardised(outputs), scored))
     return Domain(
         fitted=fitted,
-        labels=labels,
         pairs=pairs,
         alike=Metric("kl", Target(unit, labels[source], clean=says[source.to(says.device)])),
         base=base,
@@ -130,7 +128,7 @@ def try_site(
     fitted = {}
     for name, domain in domains.items():
         runs = onward.hold(domain.fitted, rows=rows)
-        task = Task(onward, runs, runs, domain.pairs, domain.alike, where, domain.labels)
+        task = Task(onward, runs, runs, domain.pairs, domain.alike, where)
         fitted[name] = fit(task, k=k, recipe=recipe, rows=at_once, seed=seed)
     tried = {}
     for name, domain in domains.items():

@@ -132,11 +132,13 @@ class Onward:
 
 @torch.no_grad()
 def _hands_on(tower: Tower, site: str, x: Tensor) -> bool:
-    """Whether a block hands on exactly what stands at the site, tried with noise.
+    """Whether a block hands on exactly what stands at the site: its last, and tried with noise.
 
     To compare values would not do: a block whose last part adds zero here may add more to others.
     """
     layer = tower.layer(site)
+    if site != [name for name in tower.sites if tower.layer(name) == layer][-1]:
+        return False
     start = layer if layer >= 0 else None
     before = x if start is None else tower(x, stop_at_layer=start)
     noise: Mapping[str, Tensor] = {}

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.circuits.metrics import DISTANCES, Labels, measure, name_of
+from interp.circuits.metrics import DISTANCES, measure, name_of
 from interp.circuits.onward import Held, Onward, in_parts
 from interp.circuits.runs import make_plan, resolve_sites
 from interp.circuits.sweep import MEMORY
@@ -33,9 +33,14 @@ from interp.core.seeds import rng
 FEATURES = ("d_model", "d_mlp", "d_head", "d_embed", "channel")
 """The axes along which a subspace may lie."""
 
-STEPS, RATE, SPAN = 60, 0.05, 0.99
+STEPS, RATE, SPAN = 40, 0.05, 0.999
+"""In a trained ResNet and a ViT of 10 classes, 300 steps move a ceiling by at most 5 % and an index
+by at most .06 from where 40 leave them; an index there has an interval of +/- .1."""
 
 TINY = 1e-300
+
+STARTS = 96
+"""Pairs whose gradients a fit starts from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +132,6 @@ def fit_subspace(
     metric: Callable[[Tensor], Tensor],
     k: int,
     where: Mapping[str, int] | None = None,
-    labels: Labels | None = None,
     steps: int = STEPS,
     learning_rate: float = RATE,
     span: float = SPAN,
@@ -149,10 +153,11 @@ def fit_subspace(
     (Makelov, Lange and Nanda 2023): it carries the class by a way that the model does not take.
     `span=1` leaves R free.
 
-    The fit starts from the means of the classes `labels` of the sources, or from the largest
-    components, and takes `steps` steps of Adam, `batch_size` pairs each, with a learning rate that
-    falls as a cosine; R is the Q of a QR decomposition. `where` is as in `transplant`. Runs begin
-    at the site; when `memory` (bytes) is short, a step is made of several.
+    The fit starts from the largest components of the metric's gradients at the bases, and takes
+    `steps` steps of Adam, `batch_size` pairs each, with a learning rate that falls as a cosine; R
+    is the Q of a QR decomposition. `metric` is a `Metric`, or a function that needs no labels;
+    `where` is as in `transplant`. Runs begin at the site; when `memory` (bytes) is short, a step
+    is made of several.
 
     Raises `SiteError` for a site without features, `SpecificationError` for k outside 1 to d and
     other numbers out of range, `ShapeError`, `SampleError`, `NumericsError`. Source: Geiger et al.
@@ -198,7 +203,6 @@ def fit_subspace(
         np.stack([each, each], axis=1),
         metric,
         place,
-        labels,
     )
     return fit(
         task,
@@ -252,7 +256,7 @@ class Recipe:
 class Task:
     """What a subspace is fitted on: held runs, and `pairs` of a base's and a source's row in them.
 
-    `metric` scores the pairs, in their order; `labels` are the classes of the sources' rows.
+    `metric` scores the pairs, in their order.
     """
 
     onward: Onward
@@ -261,12 +265,17 @@ class Task:
     pairs: Int[np.ndarray, "pair 2"]
     metric: Callable[[Tensor], Tensor]
     where: Mapping[str, int]
-    labels: Labels | None
 
     @property
     def axes(self) -> tuple[str, ...]:
         """The axes of the site's activation."""
         return tuple(self.onward.tower.axes(self.onward.site))
+
+    def score(self, some: np.ndarray, outputs: Tensor) -> Float[Tensor, "some"]:
+        """What is to become small for some of the pairs: the metric, or its negative."""
+        sign = 1.0 if name_of(self.metric) in DISTANCES else -1.0
+        scored = self.metric[some] if hasattr(self.metric, "__getitem__") else self.metric  # type: ignore[index]
+        return sign * measure(scored, outputs)
 
     def descend(
         self, weights: Tensor, among: Tensor, chosen: np.ndarray, window: slice
@@ -276,15 +285,13 @@ class Task:
         The basis is what the QR decomposition makes of `weights`, within the directions `among`.
         """
         some = chosen[window]
-        sign = 1.0 if name_of(self.metric) in DISTANCES else -1.0
-        scored = self.metric[some] if hasattr(self.metric, "__getitem__") else self.metric  # type: ignore[index]
         base, source = torch.from_numpy(self.pairs[some].T.copy()).to(among.device)
         with torch.enable_grad():
             basis = among @ torch.linalg.qr(weights).Q
             own, other = self.base.activation[base], self.source.activation[source]
             activation = _swapped(own, other, basis, self.axes, self.where)
             outputs = self.onward.outputs(self.base.stream[base], activation)
-            loss = sign * measure(scored, outputs).sum() / len(chosen)
+            loss = self.score(some, outputs).sum() / len(chosen)
             [gradient] = torch.autograd.grad(loss, [weights])
         return gradient, loss.item()
 
@@ -292,8 +299,8 @@ class Task:
 def fit(task: Task, *, k: int, recipe: Recipe, rows: int, seed: int) -> Subspace:
     """Fit a subspace on held runs, at most `rows` pairs to a forward."""
     site = task.onward.site
-    among, start = _start(task, k, recipe.span)
-    weights = start.clone().requires_grad_()
+    among = _span(task, k, recipe.span)
+    weights = _start(task, among, k, rows).requires_grad_()
     adam = torch.optim.Adam([weights], lr=recipe.learning_rate, betas=(0.9, 0.99))
     stream, losses = rng("subspace", seed), []
     order = np.empty(0, dtype=int)
@@ -323,13 +330,10 @@ def _check_step(site: str, loss: float, gradient: Tensor) -> None:
         )
 
 
-def _start(
-    task: Task, k: int, span: float
-) -> tuple[Float[Tensor, "d within"], Float[Tensor, "within k"]]:
-    """The directions within which a basis is looked for, and the coordinates of where it starts."""
+def _span(task: Task, k: int, span: float) -> Float[Tensor, "d within"]:
+    """The directions within which a basis is looked for: the sources' principal components."""
     index, place = _place(task.axes, task.where)
     values = task.source.activation[index].movedim(place, -1)
-    dtype = torch.promote_types(values.dtype, torch.float32)
     rows, width = values[..., 0].numel(), values.shape[-1]
     check_k(task.onward.site, k, width)
     if rows <= k < width:
@@ -342,24 +346,34 @@ def _start(
     centred = (values - values.mean(dim=0)).to(torch.float64)
     sizes, components = _components(centred.reshape(-1, width))
     held = (sizes.cumsum(0) / sizes.sum().clamp_min(TINY)).cpu().numpy()
-    free = span == 1 or k == width
     within = max(k, int((held < span).sum()) + 1)
-    among = torch.eye(width).to(centred) if free else components[:, :within]
-    spread = (centred @ among).reshape(-1, among.shape[1])
-    scatter = _scatter(spread)
-    if task.labels is not None:
-        places = torch.as_tensor(task.labels).to(values.device)
-        means = torch.stack([centred[places == c].mean(dim=0) for c in places.unique()])
-        # what the class means leave open goes to the largest components
-        scatter = _scatter((means @ among).reshape(-1, among.shape[1])) + 1e-6 * scatter
-    start = torch.linalg.eigh(scatter)[1].flip(-1)[:, :k]
-    return among.to(dtype), start.to(dtype)
+    among = torch.eye(width).to(centred) if span == 1 or k == width else components[:, :within]
+    return among.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def _scatter(rows: Float[Tensor, "row d"]) -> Float[Tensor, "d d"]:
-    """The scatter of centred rows, its trace 1."""
-    matrix = rows.T @ rows
-    return matrix / matrix.trace().clamp_min(TINY)
+def _start(task: Task, among: Tensor, k: int, rows: int) -> Float[Tensor, "within k"]:
+    """Where a fit starts: the largest components of the metric's gradients at the bases.
+
+    Behind a site that is read linearly, the span of the gradients is the answer. Class means were
+    tried: they also point where the class stands but is not read, and 40 steps do not leave that.
+    """
+    index, place = _place(task.axes, task.where)
+    chosen = np.arange(min(len(task.pairs), STARTS))
+
+    def scatter(window: slice) -> Tensor:
+        first = torch.from_numpy(task.pairs[chosen[window], 0].copy()).to(among.device)
+        with torch.enable_grad():
+            own = task.base.activation[first].requires_grad_()
+            values = task.score(chosen[window], task.onward.outputs(task.base.stream[first], own))
+            [gradient] = torch.autograd.grad(values.sum(), [own])
+        felt = gradient[index].movedim(place, -1).reshape(-1, len(among)).to(among) @ among
+        return (felt.T @ felt).to(torch.float64)
+
+    total = torch.stack(in_parts(len(chosen), rows, scatter)).sum(dim=0)
+    # what gradients leave open goes to the largest components of the activations, which come first
+    order = torch.linspace(1, 0, len(total)).to(total)
+    total = total / total.trace().clamp_min(TINY) + 1e-6 * order.diag()
+    return torch.linalg.eigh(total)[1].flip(-1)[:, :k].to(among)
 
 
 def _components(
