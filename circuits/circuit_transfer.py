@@ -3,7 +3,7 @@
 Rung R6 of the ladder. Overlap asks whether circuits look alike; here one does the other's work.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from interp.circuits.class_circuits import ClassCircuits
+from interp.circuits.cuts import Cut
 from interp.circuits.effects import (
     ROUNDING,
     by_class,
@@ -74,36 +75,29 @@ def circuit_transfer(
     n_null = min(n_null, len(classes) - 1)
     parts = [
         _rows(_measure(source, target, classes, shares, n_null, seed), shares, seed).assign(
-            domain_a=source.domain, domain_b=target.domain
+            domain_a=source.domain, domain_b=target.domain, n_drawings=_drawings(target)
         )
         for source, target in ((a, b), (b, a))
     ]
-    frame = pd.concat(parts, ignore_index=True).assign(
-        level=a.cut.level, metric=a.halves[0].metric.name, null_kind=f"{n_null} circuits of other "
-        "classes in domain_a, as large", ceiling_kind="circuit of the class in domain_b, by other "
-        "artists", estimand="share of the work of a class in domain_b that its circuit of domain_a "
-        "does",
-    )  # fmt: skip
+    frame = pd.concat(parts, ignore_index=True)
+    frame = frame.assign(level=a.cut.level, metric=a.halves[0].metric.name)
     facts = {"shares": list(shares), "n_null": n_null, "parts": len(a.cut.groups)}
     return Table.with_evidence("circuit_transfer", frame, facts)
 
 
 @dataclass(frozen=True)
 class _Runs:
-    """The metric over the corrupt run, `[size example ...]`, and what the examples show.
+    """The metric over the corrupt run under each kind of circuit, and what the examples show.
 
-    `other` `[size example null]` are circuits of the classes `others` `[example null]`.
+    `work` is `[size example]` for the circuits own, ceiling and random, and `[size example null]`
+    for other, which are circuits of the classes `others` `[example null]`.
     """
 
-    own: np.ndarray
-    other: np.ndarray
-    ceiling: np.ndarray
-    random: np.ndarray
+    work: Mapping[str, np.ndarray]
     gap: np.ndarray
     labels: np.ndarray
     corrupt: np.ndarray
     others: np.ndarray
-    drawings: int
 
     @property
     def n_classes(self) -> int:
@@ -116,23 +110,20 @@ class _Runs:
         A class to do `without` goes wherever it stands: shown, in the corrupt picture, or as the
         class of another circuit.
         """
+        own, ceiling, random = (
+            self.work[name][sizes].mean(axis=0) for name in ("own", "ceiling", "random")
+        )
         usable = self.others != without
-        other = np.where(usable, self.other[sizes].mean(axis=0), 0).sum(axis=1)
-        columns = [
-            self.own[sizes].mean(axis=0),
-            other / np.maximum(usable.sum(axis=1), 1),
-            self.ceiling[sizes].mean(axis=0),
-            self.gap,
-            self.random[sizes].mean(axis=0),
-        ]
+        other = np.where(usable, self.work["other"][sizes].mean(axis=0), 0).sum(axis=1)
+        chance = other / np.maximum(usable.sum(axis=1), 1)
         stay = (self.labels != without) & (self.corrupt != without) & usable.any(axis=1)
-        rows, labels = np.stack(columns, axis=1)[stay], self.labels[stay]
-        return class_mean(rows, labels) if len(rows) else np.full(5, np.nan)
+        rows = np.stack([own, chance, ceiling, self.gap, random], axis=1)[stay]
+        return class_mean(rows, self.labels[stay]) if len(rows) else np.full(5, np.nan)
 
     def shift(self, sizes: np.ndarray) -> np.ndarray:
         """How much more the class's own circuit does than others', `[class]`."""
-        difference = self.own[sizes].mean(axis=0) - self.other[sizes].mean(axis=(0, 2))
-        return by_class(difference, self.labels)
+        other = self.work["other"][sizes].mean(axis=(0, 2))
+        return by_class(self.work["own"][sizes].mean(axis=0) - other, self.labels)
 
 
 def _measure(
@@ -146,76 +137,90 @@ def _measure(
     """Run the circuits of each half of the source on the target's other half."""
     steps = 1 + rng("other classes", seed).permutation(len(classes) - 1)[:n_null]
     place = {name: number for number, name in enumerate(classes)}
-    kept = [(source.kept(s, classes), target.kept(s, classes)) for s in shares]
+    kept = [(source.kept(share, classes), target.kept(share, classes)) for share in shares]
     stream = rng("random parts", seed)
-    found: dict[str, list[np.ndarray]] = {}
+    halves = []
     for side, read in enumerate(target.halves):
-        named = read.pairs.clean.label
-        rows = np.flatnonzero(named.isin(classes).to_numpy())
+        rows = np.flatnonzero(read.pairs.clean.label.isin(classes).to_numpy())
         part = read[rows]
-        labels = named.iloc[rows].map(place).to_numpy()
+        labels = part.pairs.clean.label.map(place).to_numpy()
         others = (labels[:, None] + steps) % len(classes)
-        masks = []
-        for theirs, mine in kept:
-            half = theirs[:, 1 - side]
-            drawn = _shuffled(half, source.cut.groups, stream)
-            masks += [half[labels], *half[others.T], mine[labels, 1 - side], drawn[labels]]
-        say(f"circuits of {source.domain} on {len(rows)} pictures of {target.domain}: "
-            f"{len(masks)} each")  # fmt: skip
-        values, ends = source.cut.run(part, np.stack(masks))
-        values = (values - ends[1]).reshape(len(shares), n_null + 3, -1)
+        chosen = [
+            _circuits(theirs[:, 1 - side], mine[:, 1 - side], labels, others, source.cut, stream)
+            for theirs, mine in kept
+        ]
+        kinds = [kind for kind, masks in chosen[0].items() for _ in masks]
+        masks = np.concatenate([masks for each in chosen for masks in each.values()])
+        say(f"{source.domain} in {target.domain}: {len(masks)} circuits x {len(rows)} pictures")
+        values, ends = source.cut.run(part, masks)
+        over = (values - ends[1]).reshape(len(shares), len(kinds), -1)
+        work = {kind: over[:, np.flatnonzero(np.array(kinds) == kind)] for kind in chosen[0]}
         corrupt = part.pairs.corrupt.label.map(place).fillna(-1).to_numpy()
-        pieces = {
-            "own": values[:, 0], "other": values[:, 1 : 1 + n_null].swapaxes(1, 2),
-            "ceiling": values[:, -2], "random": values[:, -1], "gap": (ends[0] - ends[1])[None],
-            "labels": labels[None], "corrupt": corrupt[None], "others": others[None],
-        }  # fmt: skip
-        for name, piece in pieces.items():
-            found.setdefault(name, []).append(piece)
-    joined = {name: np.concatenate(pieces, axis=1) for name, pieces in found.items()}
-    for name in ("gap", "labels", "corrupt", "others"):
-        joined[name] = joined[name][0]
-    frames = [read.pairs.clean.frame for read in target.halves]
-    drawings = sum(
-        frame["drawing"].nunique() if "drawing" in frame else len(frame) for frame in frames
-    )
-    return _Runs(**joined, drawings=drawings)
+        halves.append((work, ends[0] - ends[1], labels, corrupt, others))
+    works, *columns = zip(*halves, strict=True)
+    joined = {
+        kind: np.concatenate([work[kind] for work in works], axis=2).swapaxes(1, 2)
+        for kind in works[0]
+    }
+    work = {kind: each if kind == "other" else each[..., 0] for kind, each in joined.items()}
+    return _Runs(work, *(np.concatenate(column) for column in columns))
+
+
+def _circuits(
+    theirs: np.ndarray,
+    mine: np.ndarray,
+    labels: np.ndarray,
+    others: np.ndarray,
+    cut: Cut,
+    stream: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """Every kind of circuit of one size, `[circuit example part]`, from `[class part]`."""
+    return {
+        "own": theirs[labels][None],
+        "other": theirs[others.T],
+        "ceiling": mine[labels][None],
+        "random": _shuffled(theirs, cut.groups, stream)[labels][None],
+    }
 
 
 def _rows(runs: _Runs, shares: Sequence[float], seed: int) -> pd.DataFrame:
     """A row for each size, and one for their mean."""
     every = np.arange(len(shares))
-    sizes = [every[[place]] for place in every] + ([every] if len(every) > 1 else [])
+    asked = [(MEASURE, share, every[[place]]) for place, share in enumerate(shares)]
+    asked += [(OVER_SIZES, np.nan, every)] if len(every) > 1 else []
     rounding = ROUNDING * float(np.abs(runs.gap).max())
-    frame = pd.DataFrame([_row(runs, chosen, shares, rounding, seed) for chosen in sizes])
-    shifts = np.stack([runs.shift(chosen) for chosen in sizes], axis=1)
-    return frame.assign(p=max_t_p(rounded(shifts, rounding), seed=seed))
+    rows = [
+        {"measure": measure, "share": share, **_row(runs, chosen, rounding, seed)}
+        for measure, share, chosen in asked
+    ]
+    shifts = np.stack([runs.shift(chosen) for _, _, chosen in asked], axis=1)
+    return pd.DataFrame(rows).assign(p=max_t_p(rounded(shifts, rounding), seed=seed))
 
 
-def _row(
-    runs: _Runs, chosen: np.ndarray, shares: Sequence[float], rounding: float, seed: int
-) -> dict[str, Any]:
+def _row(runs: _Runs, chosen: np.ndarray, rounding: float, seed: int) -> dict[str, Any]:
     means = runs.means(chosen)
-    left = np.stack([runs.means(chosen, without=c) for c in range(runs.n_classes)])
+    left = np.stack([runs.means(chosen, without=label) for label in range(runs.n_classes)])
     small = no_gap(means[3], left[:, 3], rounding=rounding)
     work = np.full(5, np.nan) if small else means / means[3]
-    spread = jackknife(work[0], [] if small else left[:, 0] / left[:, 3])
-    one = len(chosen) == 1
     row = evidence(
-        spread,
+        jackknife(work[0], [] if small else left[:, 0] / left[:, 3]),
         null=work[1],
-        null_kind="",
+        null_kind="circuits of other classes in A, as large",
         ceiling=work[2],
+        ceiling_kind="circuit of the class in B, by other artists",
         index=small or index_of(means[:3], left[:, :3], rounding=rounding),
         unit="class",
         n_units=runs.n_classes,
         n_pictures=len(runs.labels),
-        n_drawings=runs.drawings,
-        estimand="",
+        estimand="share of the work of a class in B that its circuit of A does",
         seed=seed,
     )
-    named = {"measure": MEASURE if one else OVER_SIZES, "share": shares[chosen[0]] if one else None}
-    return named | row | {"random": work[4]}
+    return row | {"random": work[4]}
+
+
+def _drawings(found: ClassCircuits) -> int:
+    frames = [read.pairs.clean.frame for read in found.halves]
+    return sum(frame["drawing"].nunique() if "drawing" in frame else len(frame) for frame in frames)
 
 
 def _shuffled(kept: np.ndarray, groups: np.ndarray, stream: np.random.Generator) -> np.ndarray:
