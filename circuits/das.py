@@ -23,15 +23,8 @@ from interp.circuits.held_out import HeldOut, hold_out
 from interp.circuits.interchanges import KINDS, Domain, Tried, read_domain, try_site
 from interp.circuits.metrics import Classifier
 from interp.circuits.runs import make_plan, probe, resolve_sites
-from interp.circuits.subspaces import (
-    RATE,
-    SPAN,
-    STEPS,
-    Recipe,
-    check_k,
-    check_place,
-    feature_axis,
-)
+from interp.circuits.subspace_fitting import RATE, SPAN, STEPS, Recipe
+from interp.circuits.subspaces import check_k, check_place, feature_axis
 from interp.circuits.sweep import MEMORY, depths
 from interp.core.errors import SpecificationError
 from interp.core.evidence import evidence
