@@ -71,7 +71,7 @@ def das(
 
     A basis is looked for where the activations of its own domain vary (`span`, see `fit_subspace`).
     Free directions also learn ways that the domain's pictures never take: two domains with separate
-    ways to one output then read as a third shared. Beside the evidence stand `in_domain` (A's basis
+    ways to one output then read as a fifth shared. Beside the evidence stand `in_domain` (A's basis
     in A, other artists' pictures), `random` (as ceiling, with a random basis), `whole` (all of the
     site interchanged) and `share_of_whole` = ceiling / whole. There is no index where `in_domain`
     or `whole`, each less its own null, is below 3 standard errors: then there is no subspace to
