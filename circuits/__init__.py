@@ -43,7 +43,8 @@ from interp.circuits.patching import (
 from interp.circuits.paths import edge_effects, path_patch
 from interp.circuits.screening import screen
 from interp.circuits.segments import mean_activations
-from interp.circuits.subspaces import Subspace, fit_subspace, interchange
+from interp.circuits.subspace_fitting import fit_subspace
+from interp.circuits.subspaces import Subspace, interchange
 from interp.circuits.sweep import sweep
 from interp.circuits.transplant import transplant
 from interp.circuits.units import unit_faithfulness

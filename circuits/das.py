@@ -23,15 +23,8 @@ from interp.circuits.held_out import HeldOut, hold_out
 from interp.circuits.interchanges import KINDS, Domain, Tried, read_domain, try_site
 from interp.circuits.metrics import Classifier
 from interp.circuits.runs import make_plan, probe, resolve_sites
-from interp.circuits.subspaces import (
-    RATE,
-    SPAN,
-    STEPS,
-    Recipe,
-    check_k,
-    check_place,
-    feature_axis,
-)
+from interp.circuits.subspace_fitting import RATE, SPAN, STEPS, Recipe
+from interp.circuits.subspaces import check_k, check_place, feature_axis
 from interp.circuits.sweep import MEMORY, depths
 from interp.core.errors import SpecificationError
 from interp.core.evidence import evidence
@@ -78,7 +71,7 @@ def das(
 
     A basis is looked for where the activations of its own domain vary (`span`, see `fit_subspace`).
     Free directions also learn ways that the domain's pictures never take: two domains with separate
-    ways to one output then read as a third shared. Beside the evidence stand `in_domain` (A's basis
+    ways to one output then read as a fifth shared. Beside the evidence stand `in_domain` (A's basis
     in A, other artists' pictures), `random` (as ceiling, with a random basis), `whole` (all of the
     site interchanged) and `share_of_whole` = ceiling / whole. There is no index where `in_domain`
     or `whole`, each less its own null, is below 3 standard errors: then there is no subspace to

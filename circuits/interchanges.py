@@ -12,7 +12,8 @@ from interp.circuits.donors import embed, read
 from interp.circuits.held_out import HeldOut
 from interp.circuits.metrics import Classifier, Metric, Target, measure
 from interp.circuits.onward import Onward, in_parts
-from interp.circuits.subspaces import Recipe, Subspace, Task, fit
+from interp.circuits.subspace_fitting import Recipe, Task, fit
+from interp.circuits.subspaces import Subspace
 from interp.core.errors import NumericsError
 from interp.core.images import Preprocess
 from interp.core.model import Tower

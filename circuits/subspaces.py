@@ -1,26 +1,16 @@
-"""A few directions at a site, found by gradient, through which a class is told.
+"""A few directions at a site, and what the model says when two pictures exchange them."""
 
-Distributed alignment search (Geiger et al. 2024), linear: interchange the subspace between two
-pictures, run on, and turn it until the model says of the one what it says of the other.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from interp.circuits.metrics import DISTANCES, measure, name_of
-from interp.circuits.onward import Held, Onward, in_parts
-from interp.circuits.runs import make_plan, resolve_sites
-from interp.circuits.sweep import MEMORY
+from interp.circuits.onward import Onward, in_parts
 from interp.core.errors import (
-    NumericsError,
-    SampleError,
     ShapeError,
     SiteError,
     SpecificationError,
@@ -28,19 +18,9 @@ from interp.core.errors import (
 )
 from interp.core.model import Tower
 from interp.core.patches import part
-from interp.core.seeds import rng
 
 FEATURES = ("d_model", "d_mlp", "d_head", "d_embed", "channel")
 """The axes along which a subspace may lie."""
-
-STEPS, RATE, SPAN = 40, 0.05, 0.999
-"""In a trained ResNet and a ViT of 10 classes, 300 steps move a ceiling by at most 5 % and an index
-by at most .06 from where 40 leave them; an index there has an interval of +/- .1."""
-
-TINY = 1e-300
-
-STARTS = 96
-"""Pairs whose gradients a fit starts from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,17 +57,18 @@ class Subspace:
                 f"one shape of the axes {listed(self.axes)}, features {len(self.basis)}",
                 "take both from this site",
             )
-        return _swapped(base, source, self.basis, self.axes, self.where)
+        return swapped(base, source, self.basis, self.axes, self.where)
 
 
-def _swapped(
+def swapped(
     base: Tensor,
     source: Tensor,
     basis: Tensor,
     axes: tuple[str, ...],
     where: Mapping[str, int],
 ) -> Tensor:
-    index, place = _place(axes, where)
+    """The base's activation with the part in the span of `basis`, at the place, the source's."""
+    index, place = place_of(axes, where)
     own, turned = base[index], basis.to(base)
     shift = (source[index] - own).movedim(place, -1)
     moved = own + ((shift @ turned) @ turned.T).movedim(-1, place)
@@ -98,7 +79,7 @@ def _swapped(
     return patched
 
 
-def _place(
+def place_of(
     axes: tuple[str, ...], where: Mapping[str, int]
 ) -> tuple[tuple[int | slice | Tensor, ...], int]:
     """The index of a subspace's place, and which axis of what it gives are the features."""
@@ -123,96 +104,6 @@ def feature_axis(axes: Sequence[str]) -> str:
     )
 
 
-def fit_subspace(
-    tower: Tower,
-    site: str,
-    *,
-    base: Tensor,
-    source: Tensor,
-    metric: Callable[[Tensor], Tensor],
-    k: int,
-    where: Mapping[str, int] | None = None,
-    steps: int = STEPS,
-    learning_rate: float = RATE,
-    span: float = SPAN,
-    seed: int = 0,
-    batch_size: int = 32,
-    memory: int = MEMORY,
-) -> Subspace:
-    """Find `k` directions at a site that carry what the metric asks for from source to base.
-
-    R `[d k]` with R^T R = 1 minimises the mean over pairs of the metric (a distance: "kl",
-    "clean_distance") or of its negative (all others, functions too) of the tower's output when the
-    site has the activation h_base + R R^T (h_source - h_base). `base` and `source` are aligned
-    inputs of the tower. "kl" with the sources' own outputs as `clean` asks that the model says of
-    the base what it says of the source.
-
-    R lies within the principal components that hold the share `span` of the variance of `source`
-    at the site. Without this, a direction between one along which the sources differ, but which is
-    not read, and one that is read, but along which they do not differ, does the job as well
-    (Makelov, Lange and Nanda 2023): it carries the class by a way that the model does not take.
-    `span=1` leaves R free.
-
-    The fit starts from the largest components of the metric's gradients at the bases, and takes
-    `steps` steps of Adam, `batch_size` pairs each, with a learning rate that falls as a cosine; R
-    is the Q of a QR decomposition. `metric` is a `Metric`, or a function that needs no labels;
-    `where` is as in `transplant`. Runs begin at the site; when `memory` (bytes) is short, a step
-    is made of several.
-
-    Raises `SiteError` for a site without features, `SpecificationError` for k outside 1 to d and
-    other numbers out of range, `ShapeError`, `SampleError`, `NumericsError`. Source: Geiger et al.
-    2024, "Finding alignments between interpretable causal variables and distributed neural
-    representations".
-
-    >>> from interp.circuits import Chain, Classifier, Metric, Target
-    >>> base, source = torch.randn(2, 64, 1, 3, generator=torch.Generator().manual_seed(0))
-    >>> tower, ways = Chain([torch.nn.Identity()]), torch.tensor([[1.0, 0.0, 0.0]])
-    >>> head = Classifier(torch.cat([ways, -ways]), ("right", "left"))
-    >>> says = tower(source)
-    >>> alike = Metric("kl", Target(head, head.logits(says).argmax(dim=1), clean=says))
-    >>> found = fit_subspace(tower, "hook_embed", base=base, source=source, metric=alike, k=1)
-    >>> bool(found.basis[0].abs() > 0.9)
-    True
-    """
-    [name] = resolve_sites(tower, [site])
-    if base.shape != source.shape or base.dtype != source.dtype:
-        raise ShapeError(
-            "interchange between base and source",
-            f"{tuple(base.shape)} and {tuple(source.shape)}",
-            "one shape and dtype",
-            "give every base one source, preprocessed alike",
-        )
-    place = dict(where or {})
-    check_place(tower, [name], place)
-    plan = make_plan(
-        tower,
-        [name],
-        base=base,
-        n_donors=1,
-        batch_size=batch_size,
-        memory=memory,
-        axes=("layer",),
-        where=place,
-    )
-    onward = Onward.from_site(tower, name, base)
-    each = np.arange(len(base))
-    task = Task(
-        onward,
-        onward.hold(base, rows=plan.rows),
-        onward.hold(source, rows=plan.rows),
-        np.stack([each, each], axis=1),
-        metric,
-        place,
-    )
-    return fit(
-        task,
-        k=k,
-        recipe=Recipe(steps, learning_rate, span, batch_size),
-        rows=max(1, min(batch_size, memory // onward.bytes_with_gradients(base))),
-        seed=seed,
-    )
-
-
 def check_place(tower: Tower, sites: Sequence[str], where: Mapping[str, int]) -> None:
     """Refuse sites without features, and a place that would cut through a subspace."""
     for site in sites:
@@ -224,167 +115,6 @@ def check_place(tower: Tower, sites: Sequence[str], where: Mapping[str, int]) ->
                 f"places of other axes than batch and {axis}, along which the subspace lies",
                 'write for example where={"pos": 0}',
             )
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a subspace is fitted; numbers out of range are refused."""
-
-    steps: int
-    learning_rate: float
-    span: float
-    batch_size: int
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1 or not self.learning_rate > 0:
-            raise SpecificationError(
-                "fit a subspace",
-                f"{self.steps} steps of {self.batch_size} pairs at rate {self.learning_rate}",
-                "at least one step, one pair, and a rate above 0",
-                "choose other numbers",
-            )
-        if not 0 < self.span <= 1:
-            raise SpecificationError(
-                "fit a subspace",
-                f"span = {self.span}",
-                "a share of the variance: above 0, at most 1",
-                "choose 0.99, or 1 for no restriction",
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """What a subspace is fitted on: held runs, and `pairs` of a base's and a source's row in them.
-
-    `metric` scores the pairs, in their order.
-    """
-
-    onward: Onward
-    base: Held
-    source: Held
-    pairs: Int[np.ndarray, "pair 2"]
-    metric: Callable[[Tensor], Tensor]
-    where: Mapping[str, int]
-
-    @property
-    def axes(self) -> tuple[str, ...]:
-        """The axes of the site's activation."""
-        return tuple(self.onward.tower.axes(self.onward.site))
-
-    def score(self, some: np.ndarray, outputs: Tensor) -> Float[Tensor, "some"]:
-        """What is to become small for some of the pairs: the metric, or its negative."""
-        sign = 1.0 if name_of(self.metric) in DISTANCES else -1.0
-        scored = self.metric[some] if hasattr(self.metric, "__getitem__") else self.metric  # type: ignore[index]
-        return sign * measure(scored, outputs)
-
-    def descend(
-        self, weights: Tensor, among: Tensor, chosen: np.ndarray, window: slice
-    ) -> tuple[Tensor, float]:
-        """The gradient at `weights` of some of the chosen pairs' share of the loss, and the share.
-
-        The basis is what the QR decomposition makes of `weights`, within the directions `among`.
-        """
-        some = chosen[window]
-        base, source = torch.from_numpy(self.pairs[some].T.copy()).to(among.device)
-        with torch.enable_grad():
-            basis = among @ torch.linalg.qr(weights).Q
-            own, other = self.base.activation[base], self.source.activation[source]
-            activation = _swapped(own, other, basis, self.axes, self.where)
-            outputs = self.onward.outputs(self.base.stream[base], activation)
-            loss = self.score(some, outputs).sum() / len(chosen)
-            [gradient] = torch.autograd.grad(loss, [weights])
-        return gradient, loss.item()
-
-
-def fit(task: Task, *, k: int, recipe: Recipe, rows: int, seed: int) -> Subspace:
-    """Fit a subspace on held runs, at most `rows` pairs to a forward."""
-    site = task.onward.site
-    among = _span(task, k, recipe.span)
-    weights = _start(task, among, k, rows).requires_grad_()
-    adam = torch.optim.Adam([weights], lr=recipe.learning_rate, betas=(0.9, 0.99))
-    stream, losses = rng("subspace", seed), []
-    order = np.empty(0, dtype=int)
-    for step in range(recipe.steps):
-        if len(order) < min(recipe.batch_size, len(task.pairs)):
-            order = np.concatenate([order, stream.permutation(len(task.pairs))])
-        chosen, order = order[: recipe.batch_size], order[recipe.batch_size :]
-        found = in_parts(len(chosen), rows, partial(task.descend, weights, among, chosen))
-        losses.append(sum(loss for _, loss in found))
-        weights.grad = torch.stack([gradient for gradient, _ in found]).sum(dim=0)
-        _check_step(site, losses[-1], weights.grad)
-        falling = (1 + np.cos(np.pi * step / recipe.steps)) / 2
-        adam.param_groups[0]["lr"] = recipe.learning_rate * falling
-        adam.step()
-    basis = among @ torch.linalg.qr(weights.detach()).Q
-    facts = {"span": recipe.span, "within": among.shape[1], "steps": recipe.steps, "seed": seed}
-    return Subspace(site, task.axes, basis, dict(task.where), np.asarray(losses), facts)
-
-
-def _check_step(site: str, loss: float, gradient: Tensor) -> None:
-    if not np.isfinite(loss) or not bool(torch.isfinite(gradient).all()):
-        raise NumericsError(
-            f"fit a subspace at {site}",
-            "NaN or infinity in the loss or its gradient",
-            "finite numbers",
-            "check the class embeddings and the tower's output, or lower the learning rate",
-        )
-
-
-def _span(task: Task, k: int, span: float) -> Float[Tensor, "d within"]:
-    """The directions within which a basis is looked for: the sources' principal components."""
-    index, place = _place(task.axes, task.where)
-    values = task.source.activation[index].movedim(place, -1)
-    rows, width = values[..., 0].numel(), values.shape[-1]
-    check_k(task.onward.site, k, width)
-    if rows <= k < width:
-        raise SampleError(
-            f"find {k} directions at {task.onward.site}",
-            f"{rows} activations",
-            f"more than {k}",
-            "give more pictures, or ask for fewer directions",
-        )
-    centred = (values - values.mean(dim=0)).to(torch.float64)
-    sizes, components = _components(centred.reshape(-1, width))
-    held = (sizes.cumsum(0) / sizes.sum().clamp_min(TINY)).cpu().numpy()
-    within = max(k, int((held < span).sum()) + 1)
-    among = torch.eye(width).to(centred) if span == 1 or k == width else components[:, :within]
-    return among.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def _start(task: Task, among: Tensor, k: int, rows: int) -> Float[Tensor, "within k"]:
-    """Where a fit starts: the largest components of the metric's gradients at the bases.
-
-    Behind a site that is read linearly, the span of the gradients is the answer. Class means were
-    tried: they also point where the class stands but is not read, and 40 steps do not leave that.
-    """
-    index, place = _place(task.axes, task.where)
-    chosen = np.arange(min(len(task.pairs), STARTS))
-
-    def scatter(window: slice) -> Tensor:
-        first = torch.from_numpy(task.pairs[chosen[window], 0].copy()).to(among.device)
-        with torch.enable_grad():
-            own = task.base.activation[first].requires_grad_()
-            values = task.score(chosen[window], task.onward.outputs(task.base.stream[first], own))
-            [gradient] = torch.autograd.grad(values.sum(), [own])
-        felt = gradient[index].movedim(place, -1).reshape(-1, len(among)).to(among) @ among
-        return (felt.T @ felt).to(torch.float64)
-
-    total = torch.stack(in_parts(len(chosen), rows, scatter)).sum(dim=0)
-    # what gradients leave open goes to the largest components of the activations, which come first
-    order = torch.linspace(1, 0, len(total)).to(total)
-    total = total / total.trace().clamp_min(TINY) + 1e-6 * order.diag()
-    return torch.linalg.eigh(total)[1].flip(-1)[:, :k].to(among)
-
-
-def _components(
-    rows: Float[Tensor, "row d"],
-) -> tuple[Float[Tensor, "part"], Float[Tensor, "d part"]]:
-    """Variances and directions of principal components, the largest first."""
-    if len(rows) < rows.shape[1]:
-        _, sizes, directions = torch.linalg.svd(rows, full_matrices=False)
-        return sizes**2, directions.T
-    sizes, directions = torch.linalg.eigh(rows.T @ rows)
-    return sizes.flip(0).clamp_min(0), directions.flip(-1)
 
 
 def check_k(site: str, k: int, width: int) -> None:

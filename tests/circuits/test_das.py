@@ -19,7 +19,7 @@ from interp.circuits.interchanges import KINDS, read_domain, try_site
 from interp.circuits.planted import Blueprint, Planted, plant
 from interp.circuits.planted_world import CLASSES as PLANTED_CLASSES
 from interp.circuits.planted_world import DOMAINS, World
-from interp.circuits.subspaces import Recipe
+from interp.circuits.subspace_fitting import Recipe
 from interp.core.errors import DataError, SampleError, SiteError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.tables import EVIDENCE, Table

@@ -77,7 +77,7 @@ def test_a_fit_that_starts_far_off_arrives(monkeypatch: pytest.MonkeyPatch) -> N
         draw = torch.randn(len(among.T), k, generator=torch.Generator().manual_seed(1))
         return torch.linalg.qr(draw.to(among)).Q
 
-    monkeypatch.setattr("interp.circuits.subspaces._start", far)
+    monkeypatch.setattr("interp.circuits.subspace_fitting._start", far)
     found = fit_subspace(**task(loud=0.0), steps=200)
     assert overlap(found.basis, turned()[:, :2]) > 0.99
     assert found.losses[-5:].mean() < 0.01 * found.losses[0]
@@ -211,15 +211,15 @@ def test_the_real_towers_and_maps_agree_with_the_slow_path(
 ) -> None:
     real = open_vit()
     torch.manual_seed(5)
-    pictures = torch.randn(2, 4, 3, 16, 16).double()
+    one, two = torch.randn(2, 4, 3, 16, 16).double()
     text = open_text()
     tokens = torch.randint(1, 19, (2, 4, 6))
     tokens[:, torch.arange(4), torch.tensor([3, 5, 4, 2])] = 19
     cases: list[tuple[Any, str, dict[str, int], Tensor, Tensor]] = [
-        (real, "blocks.1.hook_resid_post", {"pos": 0}, *pictures),
-        (real, "blocks.2.attn.hook_z", {"pos": 0, "head": 0}, *pictures),
-        (real, "ln_final.hook_normalized", {"pos": 0}, *pictures),
-        (text, "blocks.0.hook_resid_post", {}, *tokens),
+        (real, "blocks.1.hook_resid_post", {"pos": 0}, one, two),
+        (real, "blocks.2.attn.hook_z", {"pos": 0, "head": 0}, one, two),
+        (real, "ln_final.hook_normalized", {"pos": 0}, one, two),
+        (text, "blocks.0.hook_resid_post", {}, tokens[0], tokens[1]),
         (maps, "blocks.1.hook_resid_post", {}, map_inputs["clean"], map_inputs["corrupt"]),
     ]
     for tower, site, where, base, source in cases:
