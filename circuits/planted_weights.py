@@ -4,7 +4,7 @@ A signal is a named direction of the residual stream. A neuron reads signals and
 head moves them to the class token from wherever the patch is that it looks for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 import numpy as np
@@ -16,19 +16,22 @@ from torch import Tensor, nn
 
 from interp.circuits.planted_world import PATCH, SIZE
 
-WIDTH, LAYERS, HEADS, D_HEAD, D_EMBED = 64, 4, 4, 16, 32
+WIDTH, LAYERS, HEADS, D_EMBED = 64, 4, 4, 32
 
 CONSTANT = 128 * np.sqrt(2)
 """Length of the constant signal, as long as a pair of coordinates at 128 and -128: all that varies
 is so small beside it that a layer norm divides every token by nearly the same number."""
 
-SHARPNESS = 10.0
-"""Length of queries and keys: a patch that is looked for wins by 10 x 10 / sqrt(16) = 25 nats."""
+SHARPNESS = 25.0
+"""By how many nats a patch that is looked for wins, where its signal is 1."""
 
 
-def zero_sum_basis() -> Float[Tensor, "signal d_model"]:
-    """The 63 Walsh functions that sum to zero, orthonormal: what a layer norm does not centre."""
-    return torch.from_numpy(hadamard(WIDTH)[1:] / np.sqrt(WIDTH))
+def zero_sum_basis(width: int = WIDTH) -> Float[Tensor, "signal d_model"]:
+    """The 63 Walsh functions that sum to zero, orthonormal: what a layer norm does not centre.
+
+    127 for a width of 128; the width is a power of two.
+    """
+    return torch.from_numpy(hadamard(width)[1:] / np.sqrt(width))
 
 
 class Draft:
@@ -40,18 +43,20 @@ class Draft:
     Signals are orthonormal directions that sum to zero, 63 of them, handed out as they are named
     (plus/minus pairs of coordinates would be 32). The first is constant: positive in the class
     token, negative in patches. It is so long that every layer norm, its gain set to the inverse,
-    hands on the signals as they stand in the stream, to one part in two thousand.
+    hands on the signals as they stand in the stream, to one part in two thousand. A `width` of 128
+    has room for 127 signals. A `steep` draft has neurons without a slope where they work.
     """
 
-    def __init__(self) -> None:
-        model = VisionTransformer(SIZE, PATCH, WIDTH, LAYERS, HEADS, 4.0, output_dim=D_EMBED)
+    def __init__(self, *, width: int = WIDTH, steep: bool = False) -> None:
+        model = VisionTransformer(SIZE, PATCH, width, LAYERS, HEADS, 4.0, output_dim=D_EMBED)
+        self.width, self.steep = width, steep
         self.model = model.double().eval()
         for parameter in self.model.parameters():
             parameter.zero_()
         for module in self.model.modules():
             if isinstance(module, nn.LayerNorm):
-                module.weight.fill_(CONSTANT / np.sqrt(WIDTH))
-        self._free = list(zero_sum_basis())
+                module.weight.fill_(CONSTANT / np.sqrt(width))
+        self._free = list(zero_sum_basis(width))
         self._signals: dict[str, Tensor] = {}
         self._neurons = [0] * LAYERS
         self._heads: set[tuple[int, int]] = set()
@@ -63,6 +68,10 @@ class Draft:
         if name not in self._signals:
             self._signals[name] = self._free.pop(0)
         return self._signals[name]
+
+    def has(self, name: str) -> bool:
+        """Whether a signal of that name is used."""
+        return name in self._signals
 
     def _sum(self, weights: Mapping[str, float]) -> Float[Tensor, "d_model"]:
         directions = torch.stack([self.signal(name) for name in weights])
@@ -84,6 +93,47 @@ class Draft:
         self._neurons[layer] += 1
         return place
 
+    def threshold(
+        self, layer: int, read: Mapping[str, float], write: Mapping[str, float]
+    ) -> list[int]:
+        """Two neurons that add `write` times 0 or 1: what they read goes from .4 to .6 between.
+
+        gelu(30 x - 12) / 6 - gelu(30 x - 18) / 6; their places.
+        """
+        steep = {signal: 30.0 * weight for signal, weight in read.items()}
+        return [
+            self.neuron(layer, steep, bias, {name: sign * w / 6 for name, w in write.items()})
+            for bias, sign in ((-12.0, 1), (-18.0, -1))
+        ]
+
+    def every(
+        self,
+        layer: int,
+        read: Sequence[str],
+        write: Mapping[str, float],
+        *,
+        of: int = 0,
+        against: Mapping[str, float] | None = None,
+    ) -> list[int]:
+        """Neurons that add `write` where all signals read are 1, or `of` of them; their places.
+
+        What is read `against` them lowers the sum before the gelu, by signals times weights.
+
+        With n signals and s their sum, one neuron, gelu(8 (s - n) + 4) / 4. Of a steep draft two,
+        gelu(60 (s - n) + 42) / 24 - gelu(60 (s - n) + 18) / 24: level at s = n, with no gradient.
+        """
+        n, slope, steps = of or len(read), 8.0, [(4.0, 1 / 4)]
+        if self.steep:
+            slope, steps = 60.0, [(42.0, 1 / 24), (18.0, -1 / 24)]
+        weights = dict.fromkeys(read, slope)
+        weights.update({name: -weight for name, weight in (against or {}).items()})
+        return [
+            self.neuron(
+                layer, weights, bias - slope * n, {name: gain * w for name, w in write.items()}
+            )
+            for bias, gain in steps
+        ]
+
     def head(
         self,
         layer: int,
@@ -98,10 +148,11 @@ class Draft:
         Patches look away from such tokens, so nothing is moved to them.
         """
         attn = self.model.transformer.resblocks[layer].attn
-        first = head * D_HEAD
-        query, key, value = attn.in_proj_weight.view(3, WIDTH, WIDTH)
-        query[first] = SHARPNESS / CONSTANT * self.signal("constant")
-        key[first] = SHARPNESS * self._sum(look)
+        d_head = self.width // HEADS
+        first, length = head * d_head, np.sqrt(SHARPNESS * np.sqrt(d_head))
+        query, key, value = attn.in_proj_weight.view(3, self.width, self.width)
+        query[first] = length / CONSTANT * self.signal("constant")
+        key[first] = length * self._sum(look)
         for place, (source, targets) in enumerate(move.items(), start=first):
             value[place] = self.signal(source)
             attn.out_proj.weight[:, place] = self._sum(targets)

@@ -56,6 +56,7 @@ class Scenes:
     place: np.ndarray
     contrast: np.ndarray
     noise: np.ndarray
+    rival: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -75,6 +76,21 @@ class Scenes:
         """The same scene, drawn in the other domain's carrier, with the other cue."""
         return replace(self, domain=np.where(self.domain == "A", "B", "A"))
 
+    def of_other_cue(self) -> "Scenes":
+        """The hard world's scene under the other cue: both codes stay, and the rival's counts.
+
+        R and K, which nobody needs, go to the carrier of the domain that the cue says.
+        """
+        assert self.rival is not None, "in the easy world there is no rival to count"
+        order = [5, 6, 2, 3, 4, 0, 1]
+        return replace(
+            self.of_other_domain(),
+            label=self.rival,
+            rival=self.label,
+            place=self.place[:, order],
+            contrast=self.contrast[:, order],
+        )
+
 
 @dataclass(frozen=True)
 class World:
@@ -84,6 +100,9 @@ class World:
     and to a flat patch. Each part of a picture fills one of its 4 x 4 patches, at a place drawn
     anew for every picture. Nobody needs R and K to tell the class, but K agrees with it in nine
     pictures of ten.
+
+    In the `hard` world the other domain's carrier holds a code as well, P and Q of a class drawn at
+    random, and only the cue says whose counts.
 
     >>> world = World(seed=0)
     >>> world.draw("p0 q1", "B", 5, seed=1).shape
@@ -95,6 +114,7 @@ class World:
     """
 
     seed: int = 0
+    hard: bool = False
 
     @cached_property
     def glyphs(self) -> dict[str, np.ndarray]:
@@ -128,26 +148,35 @@ class World:
         label = np.resize(np.asarray(labels), n)
         other = (label + stream.integers(1, PARTS["K"], n)) % PARTS["K"]
         patches = np.tile(np.arange(GRID**2), (n, 1))
+        n_glyphs = len(PARTS) + 2 * self.hard
         return Scenes(
             label=label,
             domain=np.full(n, domain),
             r=stream.integers(PARTS["R"], size=n),
             k=np.where(stream.random(n) < 0.9, label, other),
-            place=stream.permuted(patches, axis=1)[:, : len(PARTS)],
-            contrast=stream.uniform(0.8, 1.2, (n, len(PARTS))),
+            place=stream.permuted(patches, axis=1)[:, :n_glyphs],
+            contrast=stream.uniform(0.8, 1.2, (n, n_glyphs)),
             noise=stream.normal(0, 0.02, (n, 3, SIZE, SIZE)),
+            rival=stream.integers(len(CLASSES), size=n) if self.hard else None,
         )
 
     def render(self, scenes: Scenes) -> Float[Tensor, "batch 3 32 32"]:
         """Paint scenes: grey, the noise, and every part's glyph along its carrier, in float64."""
         pictures = 0.5 + scenes.noise
-        rows = np.arange(len(scenes))
         # [n row column 3 8 8]: a view, so that what is added to a patch is added to its picture
         patches = pictures.reshape(-1, 3, GRID, PATCH, GRID, PATCH).transpose(0, 2, 4, 1, 3, 5)
-        for column, (part, value) in enumerate(scenes.values().items()):
-            carriers = [CARRIERS["cue" if part == "cue" else name] for name in scenes.domain]
-            strength = AMPLITUDE * scenes.contrast[:, column, None] * np.stack(carriers)
+        drawn = [
+            (part, value, ["cue"] * len(scenes) if part == "cue" else scenes.domain)
+            for part, value in scenes.values().items()
+        ]
+        if scenes.rival is not None:
+            other = scenes.of_other_domain().domain
+            p, q = np.divmod(scenes.rival, PARTS["Q"])
+            drawn += [("P", p, other), ("Q", q, other)]
+        for column, (part, value, names) in enumerate(drawn):
+            carriers = np.stack([CARRIERS[name] for name in names])
+            strength = AMPLITUDE * scenes.contrast[:, column, None] * carriers
             row, place = np.divmod(scenes.place[:, column], GRID)
             glyph = self.glyphs[part][value][:, None]
-            patches[rows, row, place] += strength[:, :, None, None] * glyph
+            patches[np.arange(len(scenes)), row, place] += strength[:, :, None, None] * glyph
         return torch.from_numpy(pictures)
