@@ -4,7 +4,7 @@ An exchange is exact: the part takes the activation that it has in a run on anot
 nothing else is changed (resample ablation; Chan et al. 2022).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,12 @@ from torch import Tensor
 
 from interp.circuits.metrics import Metric, Target
 from interp.circuits.paths import edge_effects
-from interp.circuits.planted import Planted, Truth
-from interp.circuits.planted_world import PARTS
+from interp.circuits.planted import Planted
+from interp.circuits.planted_truth import Edge, Truth, union
+from interp.circuits.planted_world import CLASSES, PARTS
 from interp.circuits.wiring import wire
-from interp.core.model import Tower
+from interp.core.errors import SpecificationError, listed
+from interp.core.model import Hook, Tower
 from interp.core.seeds import rng
 from interp.core.tables import Table
 
@@ -45,9 +47,15 @@ def certify_truth(planted: Planted, tower: Tower, *, n: int = 16, seed: int = 0)
         value = mean(m - m') / mean(m),   error = max |m - m'| / mean(m).
 
     A part passes (`ok`) inside the circuit with value >= .3, outside with error <= .02; none passes
-    in a domain whose mean margin is no more than rounding (below a cosine of .01). `tower` is
-    `planted.source`, opened for hooks, such as a `HookedViT`; `n` pictures per domain are spread
-    evenly over the classes. The facts hold the accuracy in each domain.
+    in a domain whose mean margin is no more than rounding (below a cosine of .01). Nodes that do
+    each other's work, and their neurons, have a rule of their own (`kind` backup): one alone passes
+    with error <= .02, and all of them at once (a node, `m1+m2`) with value >= .3.
+
+    Where classes go by circuits of their own, as in the condition `dose`, each group of them
+    (`class_set`) is held against its circuit, with partners from the group. `tower` is
+    `planted.source`, opened for hooks, such as a `HookedViT`; `n` pictures per domain and group are
+    spread evenly over the
+    classes. The facts hold the accuracy in each domain.
 
     Raises `SampleError` for less than one picture, `SiteError` for a tower without heads. Source:
     InterpBench (Gupta et al. 2024) certifies nodes by interchange.
@@ -59,8 +67,20 @@ def certify_edges(planted: Planted, tower: Tower, *, n: int = 16, seed: int = 0)
     """Hold every edge of a planted model against exact interchange, as `certify_truth` does nodes.
 
     An edge takes over only the difference that its sender makes to what its receiver reads; all
-    others go on reading the sender as it was. There are 479 edges, and a run for each.
+    others go on reading the sender as it was. There are 479 edges, and a run for each. Those that
+    find the cue (`kind` cue) pass with a value beyond .3 in either direction.
+
+    Raises `SpecificationError` for models whose edges are not felt one by one: with a backup, or
+    with circuits of several groups of classes (the same head brings P to both combining blocks, and
+    P of one class with Q of another makes a class of the other group).
     """
+    if any(truths[0].backup or len(_groups(truths)) > 1 for truths in planted.by_class.values()):
+        raise SpecificationError(
+            "certify edges one by one",
+            f"the condition {planted.blueprint.condition!r}",
+            "a model without a backup, all classes of which go the same way",
+            "certify its nodes and neurons: certify_truth",
+        )
     return _certify("planted_edges", _all_edges, planted, tower, n, seed)
 
 
@@ -76,47 +96,74 @@ def _certify(
     n: int,
     seed: int,
 ) -> Table:
-    rows, accuracy = [], {}
-    for domain, truth in planted.truths.items():
-        runs = _Exchange(planted, tower, domain, n, seed)
-        accuracy[domain] = (runs.margin > 0).double().mean().item()
-        for kind, component, inside, margin in parts(runs, truth):
-            lost = (runs.margin - margin) / runs.margin.mean()
-            value, error = lost.mean().item(), lost.abs().max().item()
-            passes = value >= INSIDE if inside else error <= OUTSIDE
-            ok = passes and runs.margin.mean().item() >= FLOOR
-            rows.append((domain, component, kind, inside, value, error, ok))
-    columns = ["domain", "component", "kind", "inside", "value", "error", "ok"]
+    rows, right = [], {domain: [] for domain in planted.by_class}
+    for domain, truths in planted.by_class.items():
+        for numbers in _groups(truths):
+            runs = _Exchange(planted, tower, domain, numbers, n, seed)
+            right[domain] += (runs.margin > 0).tolist()
+            classes = (
+                "all" if len(numbers) == len(CLASSES) else listed([CLASSES[i] for i in numbers])
+            )
+            for kind, component, inside, margin in parts(runs, union(truths[i] for i in numbers)):
+                lost = (runs.margin - margin) / runs.margin.mean()
+                value, error = lost.mean().item(), lost.abs().max().item()
+                size = abs(value) if kind == "cue" else value
+                passes = size >= INSIDE if inside and kind != "backup" else error <= OUTSIDE
+                ok = passes and runs.margin.mean().item() >= FLOOR
+                rows.append((domain, classes, component, kind, inside, value, error, ok))
+    columns = ["domain", "class_set", "component", "kind", "inside", "value", "error", "ok"]
     frame = pd.DataFrame(rows, columns=columns).assign(n_pictures=n)
+    accuracy = {domain: float(np.mean(told)) for domain, told in right.items()}
     facts = {"inside": INSIDE, "outside": OUTSIDE, "accuracy": accuracy, "seed": seed}
     return Table(name, frame, facts)
 
 
+def _groups(truths: Sequence[Truth]) -> list[list[int]]:
+    """The classes that go the same way, by their places."""
+    groups: dict[frozenset[Edge], list[int]] = {}
+    for number, truth in enumerate(truths):
+        groups.setdefault(truth.edges | truth.cue, []).append(number)
+    return list(groups.values())
+
+
 def _nodes_and_neurons(runs: "_Exchange", truth: Truth) -> Iterator[Part]:
     for node, margin in runs.nodes():
-        yield "node", node, node in truth.nodes, margin
+        yield "backup" if node in truth.backup else "node", node, node in truth.nodes, margin
+    if truth.backup:
+        yield "node", "+".join(sorted(truth.backup)), True, runs.together(truth.backup)
     for layer in range(runs.tower.n_layers):
         own = [place for where, place in sorted(truth.neurons) if where == layer]
         for inside in (True, False) if own else (False,):
             name = f"m{layer} neurons {'inside' if inside else 'outside'}"
-            yield "neurons", name, inside, runs.neurons(layer, own, inside=inside)
+            kind = "backup" if inside and f"m{layer}" in truth.backup else "neurons"
+            yield kind, name, inside, runs.neurons(layer, own, inside=inside)
 
 
 def _all_edges(runs: "_Exchange", truth: Truth) -> Iterator[Part]:
-    true = {f"{sender}->{receiver}" for sender, receiver in truth.edges}
+    true, cue = (
+        {f"{sender}->{receiver}" for sender, receiver in edges}
+        for edges in (truth.edges, truth.cue)
+    )
     for edge, margin in runs.edges():
-        yield "edge", edge, edge in true, margin
+        yield "cue" if edge in cue else "edge", edge, edge in true | cue, margin
 
 
 class _Exchange:
     """A run on pictures of a domain, and one on partners of another class, to take parts from."""
 
-    def __init__(self, planted: Planted, tower: Tower, domain: str, n: int, seed: int) -> None:
+    def __init__(
+        self,
+        planted: Planted,
+        tower: Tower,
+        domain: str,
+        numbers: Sequence[int],
+        n: int,
+        seed: int,
+    ) -> None:
         world, self.tower, self.n = planted.world, tower, n
-        scenes = world.scenes(n, domain=domain, seed=2 * seed)
-        p, q = np.divmod(scenes.label, PARTS["Q"])
-        step = rng("certify", seed).integers(1, PARTS["P"], n)
-        others = ((p + step) % PARTS["P"] * PARTS["Q"] + 1 - q).tolist()
+        scenes = world.scenes(n, domain=domain, labels=numbers, seed=2 * seed)
+        stream = rng("certify", seed)
+        others = [int(stream.choice(_apart(label, numbers))) for label in scenes.label.tolist()]
         partners = world.scenes(n, domain=domain, labels=others, seed=2 * seed + 1)
         sites = [f"blocks.*.{name}" for name in READ]
         self.clean, self.corrupt = world.render(scenes), world.render(partners)
@@ -136,6 +183,13 @@ class _Exchange:
             here = f"blocks.{layer}.hook_mlp_out"
             yield f"m{layer}", self._finish(layer, here, [self.donor[here]])[0]
 
+    def together(self, mlps: Collection[str]) -> Margins:
+        """The margins when the outputs of several MLPs are the donor's, all at once."""
+        layers = sorted(int(name.removeprefix("m")) for name in mlps)
+        sites = [f"blocks.{layer}.hook_mlp_out" for layer in layers]
+        first, *later = [(site, self.donor[site]) for site in sites]
+        return self._finish(layers[0], first[0], [first[1]], later)[0]
+
     def neurons(self, layer: int, places: list[int], *, inside: bool) -> Margins:
         """The margins when some neurons of a layer, or all others, are the donor's."""
         here = f"blocks.{layer}.mlp.hook_post"
@@ -150,16 +204,32 @@ class _Exchange:
         for edge, effect in zip(wire(self.tower).names, lost.T, strict=True):
             yield edge, self.margin - torch.as_tensor(effect).to(self.margin)
 
-    def _finish(self, layer: int, site: str, values: Sequence[Tensor]) -> list[Margins]:
+    def _finish(
+        self,
+        layer: int,
+        site: str,
+        values: Sequence[Tensor],
+        also: Sequence[tuple[str, Tensor]] = (),
+    ) -> list[Margins]:
         """The margins of the base's run from a block on, for each of the values at a site."""
         start, value = self.base[f"blocks.{layer}.hook_resid_pre"], torch.cat(list(values))
         with torch.no_grad():
             outputs = self.tower.run_with_hooks(
                 start.repeat(len(values), 1, 1),
                 start_at_layer=layer,
-                fwd_hooks=[(site, lambda activation, hook: value)],
+                fwd_hooks=[(name, _replacing(new)) for name, new in ((site, value), *also)],
             )
         return [self.metric(own) for own in outputs.split(self.n)]
+
+
+def _replacing(value: Tensor) -> Hook:
+    return lambda activation, hook: value
+
+
+def _apart(label: int, numbers: Sequence[int]) -> list[int]:
+    """The classes among `numbers` that share neither P nor Q with one."""
+    p, q = divmod(label, PARTS["Q"])
+    return [i for i in numbers if i // PARTS["Q"] != p and i % PARTS["Q"] != q]
 
 
 def _by_head(base: Tensor, donor: Tensor) -> list[Tensor]:

@@ -1,7 +1,6 @@
 """The same function with other weights, so that nothing shows how a planted model was written."""
 
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from jaxtyping import Float
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
-from interp.circuits.planted import Planted, Truth
+from interp.circuits.planted import Planted
 from interp.circuits.planted_weights import zero_sum_basis
 from interp.core.seeds import rng
 
@@ -41,8 +40,12 @@ def disguise(planted: Planted, *, seed: int = 0) -> Planted:
         recode_heads(block, stream)
         heads.append(permute_heads(block, stream))
         neurons.append(permute_neurons(block, stream))
-    truths = {domain: _renamed(truth, heads, neurons) for domain, truth in planted.truths.items()}
-    return replace(planted, source=model, truths=truths)
+    names = {
+        f"a{layer}.h{old}": f"a{layer}.h{new}"
+        for layer, places in enumerate(heads)
+        for old, new in enumerate(places)
+    }
+    return planted.renamed(model, names, {i: dict(enumerate(at)) for i, at in enumerate(neurons)})
 
 
 def fold_gains(model: VisionTransformer) -> None:
@@ -67,7 +70,7 @@ def fold_gains(model: VisionTransformer) -> None:
 
 def rotate_stream(model: VisionTransformer, stream: np.random.Generator) -> None:
     """Turn the residual stream by a random rotation that leaves the all-ones vector where it is."""
-    basis = zero_sum_basis()
+    basis = zero_sum_basis(model.conv1.out_channels)
     turn = torch.from_numpy(np.linalg.qr(stream.normal(size=(len(basis), len(basis))))[0])
     rotation = basis.T @ turn @ basis + 1 / basis.shape[1]
     model.conv1.weight.copy_(torch.tensordot(rotation, model.conv1.weight, dims=1))
@@ -121,20 +124,3 @@ def _invertible(n: int, stream: np.random.Generator) -> Float[Tensor, "n n"]:
     """A random matrix with singular values from 1/2 to 2."""
     left, right = (np.linalg.qr(stream.normal(size=(n, n)))[0] for _ in range(2))
     return torch.from_numpy(left * np.exp2(stream.uniform(-1, 1, n)) @ right)
-
-
-def _renamed(truth: Truth, heads: list[list[int]], neurons: list[list[int]]) -> Truth:
-    names = {
-        f"a{layer}.h{old}": f"a{layer}.h{new}"
-        for layer, places in enumerate(heads)
-        for old, new in enumerate(places)
-    }
-
-    def rename(node: str) -> str:
-        name, mark, rest = node.partition("<")
-        return names.get(name, name) + mark + rest
-
-    return Truth(
-        frozenset((rename(source), rename(target)) for source, target in truth.edges),
-        frozenset((layer, neurons[layer][place]) for layer, place in truth.neurons),
-    )

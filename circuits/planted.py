@@ -1,13 +1,13 @@
-"""Vision transformers by hand, whose circuits are known: one circuit for both domains, or two.
+"""Vision transformers by hand, whose circuits are known, and what of them two domains share.
 
 What finds circuits can be scored on them. They follow Tracr (Lindner et al. 2023), which writes
 transformers by hand, and InterpBench (Gupta et al. 2024), which holds methods against them.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from open_clip.transformer import VisionTransformer
@@ -15,80 +15,132 @@ from torch import Tensor
 
 from interp.circuits import planted_stages as stages
 from interp.circuits.metrics import Classifier
-from interp.circuits.planted_stages import Lanes, feeding
+from interp.circuits.planted_conditions import CONDITIONS, DOSES, TIERS, Lanes
+from interp.circuits.planted_routes import ROUTES
+from interp.circuits.planted_truth import Truth, union
 from interp.circuits.planted_weights import Draft
-from interp.circuits.planted_world import CLASSES, DOMAINS, World
+from interp.circuits.planted_world import CLASSES, PARTS, World
 from interp.core.errors import SpecificationError, check_known
-
-Edge = tuple[str, str]
-Neuron = tuple[int, int]
-
-ONE, TWO = ("AB",), ("A", "B")
-
-CONDITIONS = {
-    "all shared": Lanes(detect=ONE, bring=ONE, combine=ONE, write=ONE),
-    "all separate": Lanes(detect=TWO, bring=TWO, combine=TWO, write=TWO),
-}
-"""What the two domains share in a planted model, stage by stage."""
+from interp.core.seeds import rng
 
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What to plant: a condition of `CONDITIONS`, and a seed of glyphs, directions and decoys."""
+    """What to plant: a condition of `CONDITIONS`, and a seed of glyphs, directions and decoys.
+
+    `dose` belongs to the condition `dose`: the share of classes that the domains have in common,
+    one of `DOSES`. `tier` is one of `TIERS`: `easy`; `hard`, where the other carrier holds a random
+    code at the same time and the model goes by the cue; `steep`, where neurons that combine stand
+    on a plateau, so that gradients vanish at the clean picture and exchanges work as ever.
+    """
 
     condition: str
     seed: int = 0
+    dose: float | None = None
+    tier: str = "easy"
 
     def __post_init__(self) -> None:
-        given = [self.condition]
-        check_known("plant a model", "condition", given, CONDITIONS, SpecificationError)
+        asked, error = "plant a model", SpecificationError
+        check_known(asked, "condition", [self.condition], CONDITIONS, error)
+        check_known(asked, "tier", [self.tier], TIERS, error)
+        if self.tier not in CONDITIONS[self.condition].tiers:
+            have = [name for name, lanes in CONDITIONS.items() if self.tier in lanes.tiers]
+            raise error(
+                asked,
+                f"{self.condition!r} in the tier {self.tier!r}",
+                f"one of {', '.join(have)}",
+                f"plant it in {' or '.join(CONDITIONS[self.condition].tiers)}",
+            )
+        if (self.dose in DOSES) != CONDITIONS[self.condition].dosed:
+            raise error(
+                asked,
+                f"{self.condition!r} with dose={self.dose}",
+                f"a dose of {', '.join(map(str, DOSES))} for 'dose', and none for the others",
+                'write Blueprint("dose", dose=0.25)',
+            )
 
+    @property
+    def lanes(self) -> Lanes:
+        """What the domains share, stage by stage; in the hard tier all goes by the cue."""
+        lanes = CONDITIONS[self.condition]
+        return replace(lanes, cued=True, width=128) if self.tier == "hard" else lanes
 
-@dataclass(frozen=True)
-class Truth:
-    """The circuit of one domain: what exchanging pictures can reach the logits through.
+    @property
+    def world(self) -> World:
+        """Where the pictures come from."""
+        return World(self.seed, hard=self.tier == "hard")
 
-    `nodes` are `input`, `a{layer}.h{head}`, `m{layer}`, `logits`; `edges` pairs of them, where a
-    head as receiver says which of its inputs is meant, `a1.h0<k>`; `neurons` are (layer, neuron).
-    What is the same in all pictures, such as the class token's query, is no part of a circuit; and
-    an edge into `<k>` shows only between pictures that differ in where the glyphs are.
-    """
+    @property
+    def shared_classes(self) -> frozenset[int]:
+        """Places of the classes that go one way in both domains, in the condition `dose`.
 
-    edges: frozenset[Edge]
-    neurons: frozenset[Neuron]
-
-    @cached_property
-    def nodes(self) -> frozenset[str]:
-        """What the edges connect."""
-        return frozenset(name.split("<")[0] for edge in self.edges for name in edge)
+        With a class there is always one that shares neither its P nor its Q.
+        """
+        if self.dose is None:
+            return frozenset()
+        pairs = [[p * PARTS["Q"] + q, (p + 1) * PARTS["Q"] + 1 - q] for p in (0, 2) for q in (0, 1)]
+        order = rng("shared classes", self.seed).permutation(len(pairs))
+        return frozenset(np.array(pairs)[order[: round(self.dose * len(pairs))]].ravel().tolist())
 
 
 @dataclass(frozen=True, eq=False)
 class Planted:
     """A vision transformer with its world, its classes' directions and its true circuits.
 
-    `source` is an open_clip `VisionTransformer` in float64, `classes` are `[class d_embed]`.
+    `source` is an open_clip `VisionTransformer` in float64, `classes` are `[class d_embed]`, and
+    `by_class` has for each domain the circuit of every class. They differ only in which neurons
+    combine, and, in the condition `dose`, in the way that they go. `cue_head` is the head that
+    brings the cue to the class token, in models that read it.
     """
 
     blueprint: Blueprint
     source: VisionTransformer
     classes: Float[Tensor, "class d_embed"]
-    truths: dict[str, Truth]
+    by_class: dict[str, tuple[Truth, ...]]
+    cue_head: str | None = None
 
     @property
     def world(self) -> World:
         """Where the pictures come from that the model was made for."""
-        return World(self.blueprint.seed)
+        return self.blueprint.world
 
     @property
     def classifier(self) -> Classifier:
         """The classes as a zero-shot head: plain cosines."""
         return Classifier(self.classes, CLASSES)
 
-    def truth(self, domain: str) -> Truth:
-        """The circuit that tells the classes in a domain; `DataError` for an unknown domain."""
-        check_known("say the truth", "domain", [domain], self.truths)
-        return self.truths[domain]
+    @property
+    def truths(self) -> dict[str, Truth]:
+        """For each domain the circuit that tells its classes."""
+        return {domain: union(truths) for domain, truths in self.by_class.items()}
+
+    def truth(self, domain: str, label: str | None = None) -> Truth:
+        """The circuit that tells the classes in a domain, or the one that tells a class.
+
+        Raises `DataError` for an unknown domain or class.
+        """
+        check_known("say the truth", "domain", [domain], self.by_class)
+        if label is None:
+            return union(self.by_class[domain])
+        check_known("say the truth", "class", [label], CLASSES)
+        return self.by_class[domain][CLASSES.index(label)]
+
+    def renamed(
+        self,
+        source: VisionTransformer,
+        heads: Mapping[str, str],
+        neurons: Mapping[int, Mapping[int, int]],
+    ) -> "Planted":
+        """The same function in another transformer, with heads and neurons at other places."""
+        return replace(
+            self,
+            source=source,
+            by_class={
+                domain: tuple(truth.renamed(heads, neurons) for truth in truths)
+                for domain, truths in self.by_class.items()
+            },
+            cue_head=self.cue_head and heads[self.cue_head],
+        )
 
 
 @torch.no_grad()
@@ -102,11 +154,12 @@ def plant(blueprint: Blueprint) -> Planted:
     block 2, where it can be decoded, and read by nobody. All other heads and neurons are decoys:
     they respond to glyphs, and nothing reads what they write.
 
-    `all shared`: every stage is one for both domains. `all separate`: each stage has a part for
-    each domain. Block 0's MLP is then still one node for both, with other neurons for each: a
-    measure of nodes sees the separation in the heads and in the blocks that combine, one of edges
-    sees it everywhere but in ("input", "m0"), one of neurons sees it there too. The class's
-    direction is the sum of two orthogonal ones: domain A writes the first, B the second.
+    What of this the domains share is the blueprint's condition, see `CONDITIONS`; three conditions
+    go another way, see `interp.circuits.planted_routes`. Block 0's MLP is always one node for both
+    domains, if with other neurons for each: where all is separate, a measure of nodes sees that in
+    the heads and in the blocks that combine, one of edges everywhere but in ("input", "m0"), one of
+    neurons there too. The class's direction is the sum of two orthogonal ones: where they write
+    apart, domain A writes the first and B the second.
 
     Scales and layer norms: see `interp.circuits.planted_weights.Draft`. Raises
     `SpecificationError` for an unknown condition. Sources: Tracr (Lindner et al. 2023), InterpBench
@@ -120,40 +173,11 @@ def plant(blueprint: Blueprint) -> Planted:
     >>> sorted(planted.truth("A").nodes & planted.truth("B").nodes)
     ['input', 'logits', 'm0']
     """
-    lanes, world, draft = CONDITIONS[blueprint.condition], World(blueprint.seed), Draft()
-    neurons: dict[str, set[Neuron]] = {domain: set() for domain in DOMAINS}
-    for lane in lanes.detect:
-        _note(neurons, lane, 0, stages.detect(draft, world, lane))
-        stages.carry_unread(draft, world, lane)
-    for lane in lanes.bring:
-        stages.bring(draft, lane, feeding(lanes.detect, lane))
-    for lane in lanes.combine:
-        found = stages.combine(draft, lane, feeding(lanes.detect, lane))
-        _note(neurons, lane, stages.COMBINES[lane], found)
-    for lane in lanes.write:
-        stages.write(draft, lane, feeding(lanes.combine, lane))
-    stages.add_decoys(draft, lanes.detect, seed=blueprint.seed)
-    classes = stages.read_out(draft, lanes.write, seed=blueprint.seed)
-    truths = {
-        domain: Truth(_edges(lanes, domain), frozenset(neurons[domain])) for domain in DOMAINS
-    }
-    return Planted(blueprint, draft.model, classes, truths)
-
-
-def _note(neurons: Mapping[str, set[Neuron]], lane: str, layer: int, places: Sequence[int]) -> None:
-    for domain in lane:
-        neurons[domain].update((layer, place) for place in places)
-
-
-def _edges(lanes: Lanes, domain: str) -> frozenset[Edge]:
-    """The way from the input to the logits, through the lanes that serve a domain."""
-    [bring], [combine], [write] = (
-        feeding(stage, domain) for stage in (lanes.bring, lanes.combine, lanes.write)
-    )
-    heads = [f"a{stages.BRINGS}.h{stages.bringing_head(bring, part)}" for part in "PQ"]
-    combiner = f"m{stages.COMBINES[combine]}"
-    writer = f"a{stages.WRITES}.h{stages.SECOND[write]}"
-    edges = [("input", "m0"), (combiner, f"{writer}<v>"), (writer, "logits")]
-    for head in heads:
-        edges += [("m0", f"{head}<k>"), ("m0", f"{head}<v>"), (head, combiner)]
-    return frozenset(edges)
+    lanes = blueprint.lanes
+    draft = Draft(width=lanes.width, steep=blueprint.tier == "steep")
+    laid = ROUTES[lanes.route](draft, blueprint.world, lanes, blueprint.shared_classes)
+    cue_head = stages.CUE_HEAD if draft.has("cue A") else None
+    aside = lanes.sensitivity < 1
+    stages.add_decoys(draft, lanes.detect, aside=aside, seed=blueprint.seed)
+    classes = stages.read_out(draft, laid.written, seed=blueprint.seed)
+    return Planted(blueprint, draft.model, classes, laid.truths(), cue_head)

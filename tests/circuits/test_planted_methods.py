@@ -20,9 +20,11 @@ from interp.circuits import (
     wire,
 )
 from interp.circuits.disguise import disguise
-from interp.circuits.planted import CONDITIONS, Blueprint, Planted, plant
+from interp.circuits.planted import Blueprint, Planted, plant
 from interp.circuits.planted_world import DOMAINS, PARTS
 from interp.models.vit import HookedViT
+
+CONDITIONS = ("all shared", "all separate")
 
 BARS = {
     "exact": 0.999,
@@ -101,7 +103,10 @@ def test_the_true_circuit_is_faithful_and_complete(condition: str) -> None:
     assert table.loc["circuit alone", "null"] < 0.2 and table.loc["circuit alone", "index"] > 0.9
 
 
-@pytest.mark.parametrize(("condition", "share"), [("all shared", 1.0), ("all separate", 0.0)])
+@pytest.mark.parametrize(
+    ("condition", "share"),
+    [("all shared", 1.0), ("all separate", 0.0), ("rotated code", 1.0), ("rewired", 0.0)],
+)
 def test_a_domains_circuit_in_the_other_domain(condition: str, share: float) -> None:
     """Shared: A's circuit does B's work. Separate: it does none of it. Nothing in between."""
     _, tower = model(condition)
