@@ -158,7 +158,7 @@ def add_offset_and_distractors(draft: Draft, world: World) -> None:
     Both at the class token, each on signals that the other domain does not use.
     """
     for domain in DOMAINS:
-        draft.every(0, [f"cue {domain}"], {f"offset {domain}": 3.0})
+        draft.threshold(0, {f"raw cue {domain}": 1.0}, {f"offset {domain}": 3.0})
     names = [f"R{value} {domain}" for domain in DOMAINS for value in range(PARTS["R"])]
     glyphs = [(glyph, domain) for domain in DOMAINS for glyph in world.glyphs["R"]]
     for name, (glyph, domain) in zip(names, glyphs, strict=True):
