@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from interp.circuits.artists import artists_of, deal
 from interp.circuits.cuts import Cut, Edges, Units
-from interp.circuits.donors import artist_column
 from interp.circuits.metrics import Classifier
 from interp.circuits.overlap import Scores, best_of_groups
 from interp.circuits.pairing import Read, read_pairs
@@ -93,9 +93,9 @@ def class_circuits(
     classes with pictures in both halves.
     """
     check_known("find the circuits of a domain", "domain", [domain], images.domains)
-    frame = images.frame
-    known = frame["label"].isin(classifier.names) & (frame["domain"] == domain)
-    own, sides = images[known.to_numpy()], deal(frame)[known.to_numpy()]
+    known = images.select(label=list(classifier.names))
+    here = (known.frame["domain"] == domain).to_numpy()
+    own, sides = known[here], sides_of(known.frame)[here]
     counts = [own.frame["label"][sides == side].value_counts() for side in (0, 1)]
     classes = [
         name for name in own.labels if all(count.get(name, 0) for count in counts)
@@ -118,17 +118,10 @@ def class_circuits(
     return ClassCircuits(cut, domain, (halves[0], halves[1]), (values[0], values[1]))
 
 
-def deal(frame: pd.DataFrame) -> np.ndarray:
-    """Which half, 0 or 1, each picture's artist belongs to: every other artist, by name.
-
-    Dealt once for all classes and domains: an artist is always on the same side.
-
-    >>> deal(pd.DataFrame({"artist": ["ann", "bob", "cy", "ann"], "path": list("wxyz")})).tolist()
-    [0, 1, 0, 0]
-    """
-    names = frame[artist_column(frame)].astype(str)
-    order = {name: place % 2 for place, name in enumerate(sorted(names.unique()))}
-    return names.map(order).to_numpy()
+def sides_of(frame: pd.DataFrame) -> np.ndarray:
+    """Which half, 0 or 1, each picture's artist belongs to, the same in all classes and domains."""
+    cells = frame["domain"].astype(str) + "/" + frame["label"].astype(str)
+    return deal(artists_of(frame)[1], cells.to_numpy(object))
 
 
 def inclusion(found: ClassCircuits, *, share: float = 0.1, n: int = 200, seed: int = 0) -> Table:

@@ -5,6 +5,7 @@ Rung R4 of the ladder, beside `transplant`: there activations cross domains, her
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,10 @@ from interp.core.evidence import evidence
 from interp.core.images import ImageTable, Preprocess
 from interp.core.model import Tower
 from interp.core.progress import say, track
-from interp.core.statistics import CANNOT_TELL, Index, jackknife
+from interp.core.statistics import CANNOT_TELL, SHARED, Index, jackknife
 from interp.core.tables import Table
 
+NARROW = "against a random subspace as large, the index is not clearly above .5; lower k"
 WHOLE = "all directions of the site are interchanged: that compares no subspaces; lower k"
 
 
@@ -66,8 +68,10 @@ def das(
     value = mean over classes c of [metric for c of a picture of another class, A's subspace taken
     from a picture of c] - [the same, unpatched]; null: taken from a picture of a third class, still
     scored for c; ceiling: as value, with the subspace fitted in B. index = (value - null) /
-    (ceiling - null): 1 where A's directions carry the class in B as well as B's own do. Rows come
-    in both directions; `domain_a` is where the basis was fitted.
+    (ceiling - null): 1 where A's directions carry the class in B as well as B's own do. "Shared"
+    must also hold with a random subspace as large for null: where a site is so narrow that any k
+    directions carry the class, nothing is told. Rows come in both directions; `domain_a` is where
+    the basis was fitted.
 
     A basis is looked for where the activations of its own domain vary (`span`, see `fit_subspace`).
     Free directions also learn ways that the domain's pictures never take: two domains with separate
@@ -229,11 +233,18 @@ def _summarise(
         whole = float(class_mean(here["whole"], labels))
         k, width = there.subspace.basis.shape[::-1]
         index = _without_index(no_whole, _weak(there, "own", held, a), k == width)
+        index = index or index_of(means, left, rounding=rounding)
+        by_chance = np.stack([here["other"], here["random"], here["own"]], axis=1)
+        chance = index_of(
+            class_mean(by_chance, labels), leave_out(by_chance, labels, roles), rounding=rounding
+        )
+        if index.verdict == SHARED and chance.verdict != SHARED:
+            index = replace(index, verdict=CANNOT_TELL, reason=NARROW)
         row = evidence(
             jackknife(means[0], left[:, 0]),
             null=means[1],
             ceiling=means[2],
-            index=index or index_of(means, left, rounding=rounding),
+            index=index,
             seed=seed,
             **about,
         )

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from interp.circuits.artists import artists_of
 from interp.core.errors import SampleError, check_known
 from interp.core.images import ImageTable, Pairs
 from interp.core.model import Tower
@@ -65,7 +66,7 @@ def draw_transplants(
     """
     check_known("transplant activations", "domain", [domain_a, domain_b], images.domains)
     frame = images.frame.reset_index(drop=True)
-    artists = artist_column(frame)
+    artists, names = artists_of(frame)
     pools = {
         key: rows.to_numpy() for key, rows in frame.groupby(["domain", "label"]).groups.items()
     }
@@ -78,7 +79,6 @@ def draw_transplants(
             "give more classes",
         )
     stream, drawn = rng("transplants", seed), []
-    names = frame[artists].to_numpy()
     for turn in range(n):
         row = None
         for _ in range(20):  # chance may pick an artist who drew all that would serve
@@ -94,11 +94,6 @@ def draw_transplants(
             "give more pictures",
         )
     return Transplants(images, pd.DataFrame(drawn), artists, n - len(drawn))
-
-
-def artist_column(frame: pd.DataFrame) -> str:
-    """The column that says who drew a picture: artists, drawings, or else every picture its own."""
-    return next(name for name in ("artist", "drawing", "path") if name in frame.columns)
 
 
 def _draw_one(

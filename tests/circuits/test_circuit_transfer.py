@@ -18,7 +18,7 @@ from interp.circuits import (
     inclusion,
     overlap,
 )
-from interp.circuits.class_circuits import deal
+from interp.circuits.class_circuits import sides_of
 from interp.circuits.disguise import disguise
 from interp.circuits.flows import open_run, run_masked
 from interp.circuits.planted import Blueprint, Planted, plant
@@ -219,7 +219,7 @@ def test_too_few_artists_classes_and_unknown_domains() -> None:
 
 def test_an_artist_is_on_one_side_in_every_domain() -> None:
     frame = pictures().frame
-    sides = pd.Series(deal(frame)).groupby([frame["artist"]]).nunique()
+    sides = pd.Series(sides_of(frame)).groupby([frame["artist"]]).nunique()
     assert (sides == 1).all()
     halves = [set(read.pairs.clean.artist) for read in found("all shared", "d_mlp", "A").halves]
     assert not halves[0] & halves[1]

@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from interp.circuits import Classifier, das, transplant
+from interp.circuits.artists import deal
 from interp.circuits.disguise import disguise
-from interp.circuits.held_out import deal, hold_out
+from interp.circuits.held_out import hold_out
 from interp.circuits.interchanges import KINDS, read_domain, try_site
 from interp.circuits.planted import Blueprint, Planted, plant
 from interp.circuits.planted_world import CLASSES as PLANTED_CLASSES
@@ -309,3 +310,24 @@ def test_refusals(pictures: ImageTable, colours: Callable) -> None:
     assert whole["reason"].str.startswith("all directions").all()
     few = das(tower(True), pictures.select(label=["ant", "bee", "cat"]), **words).frame
     assert set(few["verdict"]) == {"cannot tell"} and few["reason"].str.contains("3 units").all()
+
+
+def test_a_site_where_any_directions_will_do_tells_nothing(
+    pictures: ImageTable, colours: Callable
+) -> None:
+    """Half of all directions carry half of the class: that A's do is no sign of sharing."""
+    words = {
+        "domain_a": "A",
+        "domain_b": "B",
+        "classifier": Classifier(torch.eye(5, 6).double(), CLASSES),
+        "sites": "blocks.0.hook_mlp_out",
+        "where": {"pos": 0},
+        "preprocess": colours,
+        "n": 60,
+    }
+    some = das(tower(True), pictures, **words).frame
+    most = das(tower(True), pictures, k=int(some["k"].iloc[0]) * 2, **words).frame
+    assert set(some["verdict"]) == {"shared"} and (most["random"] > some["random"]).all()
+    told = most[most["verdict"] == "shared"]
+    assert (told["random"] < 0.5 * told["ceiling"]).all()
+    assert most.loc[most["verdict"] != "shared", "reason"].str.contains("random subspace").all()
