@@ -208,12 +208,13 @@ class LayerSums:
         n = len(found[0]) if found[0] is not None else 0
         x = []
         for name, part, at in zip(self._names(), found, self.origin, strict=True):
-            tensor = torch.as_tensor(part if part is not None else np.empty(0)).to(at.device)
+            given = torch.as_tensor(part if part is not None else np.empty(0))
+            tensor = given.detach().to(at.device)
             if tensor.ndim != 2 or tensor.shape[1] != len(at) or len(tensor) != n:
-                given = "nothing" if part is None else f"shape {tuple(tensor.shape)}"
+                shape = "nothing" if part is None else f"shape {tuple(tensor.shape)}"
                 raise ShapeError(
                     f"add a batch of {name}",
-                    given,
+                    shape,
                     f"(pictures, {len(at)}), as many pictures for each layer",
                     "pool the activations to two axes",
                 )

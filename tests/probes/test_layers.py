@@ -203,6 +203,13 @@ def test_batches_may_change_their_precision() -> None:
     np.testing.assert_allclose(sums.cka(), plain(doubled(values), doubled(values)), atol=1e-6)
 
 
+def test_features_that_carry_gradients_count_the_same() -> None:
+    values = layered(100)
+    sums = LayerSums({name: matrix.shape[1] for name, matrix in values.items()})
+    sums.update({name: torch.tensor(matrix, requires_grad=True) for name, matrix in values.items()})
+    np.testing.assert_array_equal(sums.cka(), summed(values, batch=100).cka())
+
+
 def test_a_refused_batch_leaves_the_sums_as_they_were() -> None:
     values = doubled(layered(200))
     sums, wrong = summed(values, rows=slice(100)), {k: m[100:].copy() for k, m in values.items()}
