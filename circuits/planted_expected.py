@@ -30,6 +30,7 @@ SITES = {
     "edge overlap": (None,),
     "neuron overlap": (None,),
     "circuit transfer": (None,),
+    "neuron transfer": (None,),
 }
 """The measures, and where each is taken: at the class token, or once per model.
 
@@ -37,7 +38,8 @@ SITES = {
 say what the directions do that vary in A and are read. A fit may find others that do as well in A:
 part code, part what goes with it, unread (Makelov et al. 2024); or part code, part what stands
 still in A and is read all the same. Where these vary in B, it can be fooled.
-`circuit transfer` is the faithfulness, in B, of the circuit from A.
+`circuit transfer` is the faithfulness, in B, of the circuit from A, cut by edges; `neuron
+transfer` cuts by neurons alone, and lets everything else run.
 """
 
 
@@ -58,6 +60,7 @@ EVERYWHERE = "one code, one circuit"
 GEOMETRY = "the classes lie alike, in whichever directions: CKA does not see these"
 UNGATED = "nothing is gated: what either lane writes is understood in any picture"
 EITHER = "one writer reads either domain's directions, so a fit cannot tell them from their sum"
+OTHER_NEURONS = "what B goes by are other neurons than A's"
 NO_TRANSFER = "other heads bring P and Q, so A's bring nothing in B"
 
 SHARED: dict[str, Row] = {
@@ -69,6 +72,7 @@ SHARED: dict[str, Row] = {
     "edge overlap": ("s", EVERYWHERE),
     "neuron overlap": ("s", EVERYWHERE),
     "circuit transfer": ("s", EVERYWHERE),
+    "neuron transfer": ("s", EVERYWHERE),
 }
 
 SEPARATE: dict[str, Row] = {
@@ -80,6 +84,7 @@ SEPARATE: dict[str, Row] = {
     "edge overlap": ("n", "only the edge from the input to block 0's MLP is in both"),
     "neuron overlap": ("n", "each domain has neurons of its own"),
     "circuit transfer": ("n", NO_TRANSFER),
+    "neuron transfer": ("n", OTHER_NEURONS),
 }
 
 ONE_OUTPUT: dict[str, Row] = {
@@ -99,6 +104,7 @@ FROM_BLOCK_2: dict[str, Row] = {
     "edge overlap": ("p", "from the combining block on the same edges"),
     "neuron overlap": ("p", "the detecting neurons differ, the combining ones do not"),
     "circuit transfer": ("n", NO_TRANSFER),
+    "neuron transfer": ("n", OTHER_NEURONS),
 }
 
 ROTATED: dict[str, Row] = {
@@ -110,6 +116,7 @@ ROTATED: dict[str, Row] = {
     "edge overlap": ("s", "edges say who writes to whom, not what"),
     "neuron overlap": ("n", "each domain has neurons of its own in the same blocks"),
     "circuit transfer": ("s", "A's edges are B's: they carry B's code as well"),
+    "neuron transfer": ("n", OTHER_NEURONS),
 }
 
 REWIRED: dict[str, Row] = {
@@ -121,6 +128,7 @@ REWIRED: dict[str, Row] = {
     "edge overlap": ("p", "before the bringing and behind the moving heads the same, between none"),
     "neuron overlap": ("p", "only block 3's neurons are in both"),
     "circuit transfer": ("n", "the edges that B goes by are not among A's"),
+    "neuron transfer": ("n", OTHER_NEURONS),
 }
 
 LATE_SEPARATE: dict[str, Row] = {
@@ -133,6 +141,7 @@ LATE_SEPARATE: dict[str, Row] = {
     "edge overlap": ("p", "detecting and bringing shared, combining and writing not"),
     "neuron overlap": ("p", "the detecting neurons are shared, the combining ones not"),
     "circuit transfer": ("n", "A's combining block has nothing to say under B's cue"),
+    "neuron transfer": ("n", OTHER_NEURONS),
 }
 
 DOSED: dict[str, Row] = {
@@ -143,6 +152,7 @@ DOSED: dict[str, Row] = {
     "edge overlap": ("p", "the union over classes; class by class, as the dose says"),
     "neuron overlap": ("p", "as many combining neurons are shared as the dose says"),
     "circuit transfer": ("p", "A's circuit tells as many of B's classes as the dose says"),
+    "neuron transfer": ("p", "A's neurons tell as many of B's classes as the dose says"),
 }
 
 UNREAD_COPY: dict[str, Row] = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.errors import DataError, InterpError
+from interp.core.errors import DataError, InterpError, check_known
 from interp.core.plates import Plate
 from interp.core.tables import COLUMNS, Table
 
@@ -67,18 +67,18 @@ class Result:
 
     def frame(self, name: str) -> Frame:
         """A table with every declared column, typed; without rows where the table is absent."""
+        if name not in self._typed:
+            check_known("read a result", "table", [name], (*TABLES, *OPTIONAL))
+            frame = tidy(self.tables[name].frame if name in self.tables else pd.DataFrame())
+            if self.one_model:  # nothing was held out from it, whatever domain it was asked about
+                frame = frame.assign(test_domain="")
+            self._typed[name] = frame
         return self._typed[name]
 
     @cached_property
-    def _typed(self) -> Mapping[str, Frame]:
-        empty = pd.DataFrame()
-        typed = {
-            name: tidy(self.tables[name].frame if name in self.tables else empty)
-            for name in (*TABLES, *OPTIONAL)
-        }
-        if self.one_model:  # nothing was held out from it, whatever domain it was asked about
-            typed = {name: frame.assign(test_domain="") for name, frame in typed.items()}
-        return typed
+    def _typed(self) -> dict[str, Frame]:
+        """The tables that were asked for so far."""
+        return {}
 
     @property
     def specification(self) -> Mapping[str, Any]:
@@ -160,7 +160,10 @@ def tidy(frame: Frame) -> Frame:
     """
     columns: dict[str, Any] = {}
     for name in COLUMNS:
-        given: Frame = frame[name] if name in frame else pd.Series(math.nan, index=frame.index)
+        if name not in frame:  # most columns of most tables
+            columns[name] = "" if name in WORDS else False if name in FLAGS else math.nan
+            continue
+        given: Frame = frame[name]
         if name in WORDS:
             columns[name] = given.astype(object).where(given.notna(), "").map(str).astype(object)
         elif name in FLAGS:
@@ -168,7 +171,9 @@ def tidy(frame: Frame) -> Frame:
         else:
             numeric: Frame = pd.to_numeric(given, errors="coerce")
             columns[name] = numeric.astype(float)
-    return pd.DataFrame(columns, index=frame.index)
+    return pd.DataFrame(columns, index=frame.index).astype(
+        {name: object for name in WORDS if name not in frame}
+    )
 
 
 def _why(error: Exception) -> str:

@@ -5,6 +5,7 @@ python -m tests.benchmarks start train     some of them
 python -m tests.benchmarks vits            a search for small ViTs that learn; only when named
 python -m tests.benchmarks grids           the grids, and their tables beside them; only when named
 python -m tests.benchmarks sharing         what the grid's models share; only when named
+python -m tests.benchmarks truth           the truth table (BLUEPRINTS=30 each); only when named
 """
 
 import os
@@ -22,6 +23,7 @@ from tests.benchmarks.channels import channels
 from tests.benchmarks.dictionaries import dictionaries
 from tests.benchmarks.edges import edges
 from tests.benchmarks.grids import grids
+from tests.benchmarks.judging import truth
 from tests.benchmarks.layers import layers, many
 from tests.benchmarks.mixing import mix
 from tests.benchmarks.opening import open_
@@ -148,7 +150,7 @@ def _print_worst(name: str, frame: Any) -> None:
     )
 
 
-WHEN_NAMED = ("vits", "grids", "sharing")
+WHEN_NAMED = ("vits", "grids", "sharing", "truth")
 BENCHMARKS = {
     "certificates": certificates,
     "channels": channels,
@@ -170,6 +172,7 @@ BENCHMARKS = {
     "seeds": seeds,
     "grids": grids,
     "sharing": sharing,
+    "truth": lambda: print(truth()),
 }
 
 if __name__ == "__main__":

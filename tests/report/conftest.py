@@ -1,6 +1,7 @@
 """Result folders whose truth is planted: which settings generalize, and which share."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -310,10 +311,25 @@ FACTS: Mapping[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Folders of planted tables, each written once in a test run."""
+    once: dict[str, Path] = {}
+
+    def write(*planted: Any) -> Path:
+        key = str(planted)
+        if key not in once:
+            once[key] = tmp_path_factory.mktemp("tables")
+            for table, frame in study_tables(*planted).items():
+                Table(table, frame).save(once[key])
+        return once[key]
+
+    return write
+
+
 @pytest.fixture
-def build(tmp_path: Path) -> Build:
+def build(tmp_path: Path, written: Callable[..., Path]) -> Build:
     """Write a result folder: planted numbers, tables left out or replaced, facts changed."""
-    once: dict[str, dict[str, pd.DataFrame]] = {}
 
     def write(
         *,
@@ -327,14 +343,13 @@ def build(tmp_path: Path) -> Build:
         **facts: object,
     ) -> Path:
         folder = tmp_path / name
-        (folder / "tables").mkdir(parents=True)
+        shutil.copytree(written(accuracy, index, rung4), folder / "tables")
         (folder / "facts.json").write_text(json.dumps({**FACTS, **facts}))
-        key = str((accuracy, index, rung4))
-        once.setdefault(key, study_tables(accuracy, index, rung4))
-        frames = once[key] | dict(replaced or {})
-        for table, frame in frames.items():
-            if table not in without:
-                Table(table, frame).save(folder / "tables")
+        for table, frame in dict(replaced or {}).items():
+            Table(table, frame).save(folder / "tables")
+        for table in without:
+            for path in (folder / "tables").glob(f"{table}.*"):
+                path.unlink()
         if plates:
             _plates(folder / "plates")
         return folder

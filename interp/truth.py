@@ -1,0 +1,232 @@
+"""Every measure of sharing held against planted models: what it says, and what it should say.
+
+Verdicts are given at the thresholds, and with the defaults, of a real study.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from interp.circuits import (
+    Attribution,
+    ClassCircuits,
+    Edges,
+    Scores,
+    Units,
+    circuit_transfer,
+    class_circuits,
+    das,
+    overlap,
+    transplant,
+)
+from interp.circuits.circuit_transfer import OVER_SIZES
+from interp.circuits.disguise import disguise
+from interp.circuits.planted import Blueprint, Planted, plant
+from interp.circuits.planted_expected import ADDED, STREAMS, expected
+from interp.circuits.planted_images import as_tensor, paint
+from interp.circuits.planted_world import DOMAINS
+from interp.core.statistics import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.core.votes import Votes, count_votes
+from interp.models.vit import HookedViT
+from interp.probes import Features, collect, similarity, transfer
+
+NEURONS = "blocks.*.mlp.hook_post"
+PICTURES, PER_HALF = 12, 6
+"""Pictures of each class and domain, and how many of them each half of a circuit's search takes."""
+
+CLASS_TOKEN = {"pos": 0}
+
+COLUMNS = [
+    *("condition", "tier", "dose", "seed", "measure", "site", "expected"),
+    *("index", "index_low", "index_high", "verdict", "outcome", "reason"),
+]
+"""What is known of each cell."""
+
+
+def judge(blueprint: Blueprint) -> pd.DataFrame:
+    """One row for each measure and site: the declared answer, the verdict, and whether it is right.
+
+    The model is planted, disguised, and asked through pictures of 8 bits, as a CLIP would be.
+    `outcome` is right or wrong where sharing must or must not be seen, abstained where the measure
+    cannot tell, and reported where the answer is declared in part or blind.
+    """
+    subject = _Subject(blueprint)
+    found: dict[tuple[str, str | None], Votes] = {}
+    for measure, make in MEASURES.items():
+        found |= {(measure, site): votes for site, votes in make(subject).items()}
+    rows = []
+    for cell in expected(blueprint):
+        votes = found.get((cell.measure, cell.site))
+        if votes is None:
+            continue
+        rows.append(
+            {
+                "condition": blueprint.condition,
+                "tier": blueprint.tier,
+                "dose": blueprint.dose,
+                "seed": blueprint.seed,
+                "measure": cell.measure,
+                "site": cell.site or "",
+                "expected": cell.answer,
+                "index": votes.index,
+                "index_low": votes.low,
+                "index_high": votes.high,
+                "verdict": votes.verdict,
+                "outcome": outcome(cell.answer, votes.verdict),
+                "reason": "; ".join(votes.reasons),
+            }
+        )
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def outcome(answer: str, verdict: str) -> str:
+    """Whether a verdict is right, given the declared answer.
+
+    >>> outcome("shared", "cannot tell"), outcome("not shared", "shared")
+    ('abstained', 'wrong')
+    """
+    if answer not in (SHARED, NOT_SHARED):
+        return "reported"
+    if verdict == CANNOT_TELL:
+        return "abstained"
+    return "right" if verdict == answer else "wrong"
+
+
+@dataclass(frozen=True, eq=False)
+class _Subject:
+    """A planted model, opened, with pictures; what several measures need is made once."""
+
+    blueprint: Blueprint
+
+    @cached_property
+    def planted(self) -> Planted:
+        return disguise(plant(self.blueprint), seed=self.blueprint.seed)
+
+    @cached_property
+    def tower(self) -> HookedViT:
+        return HookedViT(self.planted.source)
+
+    @cached_property
+    def words(self) -> dict[str, Any]:
+        """What every measure that runs the model is given."""
+        return {
+            "images": paint(self.planted.world, PICTURES, seed=self.blueprint.seed),
+            "classifier": self.planted.classifier,
+            "preprocess": as_tensor,
+        }
+
+    @cached_property
+    def features(self) -> Features:
+        """The stream at the class token."""
+        return collect(
+            self.tower, self.words["images"], STREAMS, preprocess=as_tensor, pool="class"
+        )
+
+    @cached_property
+    def neurons(self) -> list[ClassCircuits]:
+        x = self.words["images"].tensors(as_tensor, [0])
+        return self._circuits(Units.of(self.tower, NEURONS, x, axis="d_mlp"))
+
+    @cached_property
+    def edges(self) -> list[ClassCircuits]:
+        return self._circuits(Edges(self.tower))
+
+    def _circuits(self, cut: Units | Edges) -> list[ClassCircuits]:
+        return [class_circuits(cut, domain=domain, n=PER_HALF, **self.words) for domain in DOMAINS]
+
+
+Said = dict[str | None, Votes]
+
+
+def _by_site(frame: pd.DataFrame) -> Said:
+    return {str(site): count_votes(rows) for site, rows in frame.groupby("site")}
+
+
+def _probes(subject: _Subject) -> Said:
+    frame = transfer(subject.features).frame
+    across = frame[(frame["train_domain"] != frame["domain"]) & ~frame["centred"].astype(bool)]
+    return _by_site(across)
+
+
+def _geometry(subject: _Subject) -> Said:
+    return _by_site(similarity(subject.features).frame)
+
+
+def _interchanged(subject: _Subject) -> Said:
+    a, b = DOMAINS
+    words = subject.words | {"domain_a": a, "domain_b": b, "where": CLASS_TOKEN}
+    return _by_site(das(subject.tower, sites=list(STREAMS), **words).frame)
+
+
+def _transplanted(subject: _Subject) -> Said:
+    frames = []
+    for a, b in (DOMAINS, DOMAINS[::-1]):
+        words = subject.words | {"domain_a": a, "domain_b": b, "where": CLASS_TOKEN}
+        frames.append(transplant(subject.tower, sites=list(ADDED), **words).frame)
+    return _by_site(pd.concat(frames))
+
+
+def _nodes(subject: _Subject) -> Said:
+    scores = []
+    for found in subject.edges:
+        labels, sides = list(map(str, found.scores.labels)), found.scores.sides
+        values = found.scores.values
+        wiring = found.cut.wiring  # type: ignore[attr-defined]
+        given = Attribution(wiring, values, "EAP-IG-inputs", "margin", labels)
+        scores.append(Scores.of(given, sides, level="node"))
+    return _overlap(scores, "jaccard")
+
+
+def _edges(subject: _Subject) -> Said:
+    return _overlap([found.scores for found in subject.edges], "jaccard")
+
+
+def _neurons(subject: _Subject) -> Said:
+    return _overlap([found.scores for found in subject.neurons], "weighted jaccard")
+
+
+def _overlap(scores: list[Scores], measure: str) -> Said:
+    frame = overlap(*scores, measures=[measure], n_permutations=99).frame
+    return {None: count_votes(frame[frame["measure"] == measure])}
+
+
+def _circuits(subject: _Subject) -> Said:
+    return _carried(subject.edges)
+
+
+def _units(subject: _Subject) -> Said:
+    return _carried(subject.neurons)
+
+
+def _carried(found: list[ClassCircuits]) -> Said:
+    frame = circuit_transfer(*found).frame
+    return {None: count_votes(frame[frame["measure"] == OVER_SIZES])}
+
+
+MEASURES: Mapping[str, Callable[[_Subject], Said]] = {
+    "probe transfer": _probes,
+    "cka": _geometry,
+    "das": _interchanged,
+    "transplant": _transplanted,
+    "node overlap": _nodes,
+    "edge overlap": _edges,
+    "neuron overlap": _neurons,
+    "circuit transfer": _circuits,
+    "neuron transfer": _units,
+}
+"""Every measure of sharing by the name that `expected` has for it."""
+
+
+def summary(cells: pd.DataFrame) -> pd.DataFrame:
+    """For each condition, tier, measure and declared answer: how many cells, right, abstained."""
+    keys = ["condition", "tier", "measure", "expected"]
+    grouped = cells.groupby(keys, sort=False)
+    table = grouped["outcome"].value_counts().unstack(fill_value=0)
+    for name in ("right", "wrong", "abstained", "reported"):
+        if name not in table:
+            table[name] = 0
+    table["index"] = grouped["index"].mean()
+    return table[["right", "wrong", "abstained", "reported", "index"]].reset_index()

@@ -1,0 +1,138 @@
+"""The truth table: every measure of sharing on models whose answer is known.
+
+Cells are kept in `truth/`, a file per planted model, so that a run goes on where it was stopped.
+Blueprints 0 to 9 served to develop the measures and their thresholds; the table is of those after.
+"""
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from interp.circuits.planted import CONDITIONS, DOSES, TIERS, Blueprint
+from interp.core.parallel import side_by_side
+from interp.core.progress import say
+from interp.truth import judge, summary
+
+FOLDER = Path(__file__).parent / "truth"
+FIRST = 10
+"""The first blueprint that no threshold was chosen on."""
+
+SHORT = {
+    "probe transfer": "probes",
+    "cka": "CKA",
+    "das": "DAS",
+    "transplant": "transplant",
+    "node overlap": "nodes",
+    "edge overlap": "edges",
+    "neuron overlap": "neurons",
+    "circuit transfer": "edges' work",
+    "neuron transfer": "neurons' work",
+}
+
+
+def truth(n: int | None = None) -> str:
+    """Judge `n` blueprints of every condition and tier (`BLUEPRINTS`, 30); the table, as text."""
+    n = n or int(os.environ.get("BLUEPRINTS", "30"))
+    asked = list(blueprints(n))
+    missing = [each for each in asked if not path_of(each).exists()]
+    say(f"truth: {len(asked)} planted models, {len(missing)} to be judged, half a minute each")
+    side_by_side(partial(_keep, folder=FOLDER), missing, jobs=2, what="judge")
+    return table(read())
+
+
+def blueprints(n: int) -> Iterator[Blueprint]:
+    """Seed by seed, so that a table of fewer seeds is a table of all conditions."""
+    for seed in range(FIRST, FIRST + n):
+        for name, lanes in CONDITIONS.items():
+            for tier in TIERS:
+                if tier in lanes.tiers:
+                    for dose in DOSES if lanes.dosed else (None,):
+                        yield Blueprint(name, seed, dose, tier)
+
+
+def path_of(blueprint: Blueprint, folder: Path = FOLDER) -> Path:
+    """Where a blueprint's cells are kept."""
+    name = blueprint.condition.replace(", ", "-").replace(" ", "-")
+    dose = "" if blueprint.dose is None else f"-{blueprint.dose:g}"
+    return folder / f"{blueprint.seed}-{name}{dose}-{blueprint.tier}.csv"
+
+
+def _keep(blueprint: Blueprint, *, folder: Path) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    folder.mkdir(exist_ok=True)
+    target = path_of(blueprint, folder)
+    draft = target.with_suffix(".part")
+    judge(blueprint).round(4).to_csv(draft, index=False)
+    draft.rename(target)
+
+
+def read(folder: Path = FOLDER) -> pd.DataFrame:
+    """All cells that were judged."""
+    files = sorted(folder.glob("*.csv"))
+    return pd.concat([pd.read_csv(path, keep_default_na=False, na_values=[""]) for path in files])
+
+
+def table(cells: pd.DataFrame) -> str:
+    """A row for each condition and tier: what must be seen (s) or not (n), and how often it was.
+
+    A cell `s 9/0/1` says: sharing must be seen, was seen in 9 cells, denied in 0, and 1 could not
+    tell; `.4` is the mean index where the answer lies between.
+    """
+    found = summary(cells)
+    measures = [name for name in SHORT if name in set(found["measure"])]
+    head = ["condition", "tier", "n", *(SHORT[name] for name in measures)]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for (condition, tier), rows in found.groupby(["condition", "tier"], sort=False):
+        own = cells[(cells["condition"] == condition) & (cells["tier"] == tier)]
+        n = own.drop_duplicates(["seed", "dose"])
+        texts = [_cell(rows[rows["measure"] == name]) for name in measures]
+        lines.append(f"| {condition} | {tier} | {len(n)} | " + " | ".join(texts) + " |")
+    return "\n".join([*lines, "", overall(cells)])
+
+
+def _cell(rows: pd.DataFrame) -> str:
+    parts = []
+    for row in rows.itertuples():
+        if row.expected in ("shared", "not shared"):
+            letter = "s" if row.expected == "shared" else "n"
+            parts.append(f"{letter} {row.right}/{row.wrong}/{row.abstained}")
+    told = ", ".join(parts)
+    between = rows[rows["expected"] == "in part"]["index"].dropna()
+    if not told and len(between):
+        return f"{between.mean():.2f}"
+    return told or "–"
+
+
+def overall(cells: pd.DataFrame) -> str:
+    """Per measure: right among the decided, false "shared", false "not shared", abstentions."""
+    lines = ["| measure | cells | right | false shared | false not shared | abstained | AUROC |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for name in SHORT:
+        own = cells[(cells["measure"] == name) & cells["expected"].isin(["shared", "not shared"])]
+        if len(own):
+            wrong = own["outcome"] == "wrong"
+            numbers = [
+                f"{(own['outcome'] == 'right').mean():.0%}",
+                f"{(wrong & (own['verdict'] == 'shared')).mean():.0%}",
+                f"{(wrong & (own['verdict'] == 'not shared')).mean():.0%}",
+                f"{(own['outcome'] == 'abstained').mean():.0%}",
+                _auroc(own),
+            ]
+            lines.append(f"| {SHORT[name]} | {len(own)} | " + " | ".join(numbers) + " |")
+    return "\n".join(lines)
+
+
+def _auroc(own: pd.DataFrame) -> str:
+    """How well the index tells cells that share from cells that do not, where there is one."""
+    from sklearn.metrics import roc_auc_score
+
+    known = own.dropna(subset=["index"])
+    shared = known["expected"] == "shared"
+    if shared.nunique() < 2:
+        return "–"
+    return f"{roc_auc_score(shared, known['index']):.3f} ({len(known)})"
