@@ -15,7 +15,7 @@ from torch import Tensor
 from interp.circuits.metrics import Metric, Target
 from interp.circuits.paths import edge_effects
 from interp.circuits.planted import Planted, Truth
-from interp.circuits.planted_world import PARTS
+from interp.circuits.planted_world import PARTS, Scenes, World
 from interp.circuits.wiring import wire
 from interp.core.model import Tower
 from interp.core.seeds import rng
@@ -108,16 +108,21 @@ def _all_edges(runs: "_Exchange", truth: Truth) -> Iterator[Part]:
         yield "edge", edge, edge in true, margin
 
 
+def draw_partners(world: World, domain: str, n: int, seed: int) -> tuple[Scenes, Scenes]:
+    """Scenes of a domain, and others drawn independently whose classes share neither P nor Q."""
+    scenes = world.scenes(n, domain=domain, seed=2 * seed)
+    p, q = np.divmod(scenes.label, PARTS["Q"])
+    step = rng("certify", seed).integers(1, PARTS["P"], n)
+    others = ((p + step) % PARTS["P"] * PARTS["Q"] + 1 - q).tolist()
+    return scenes, world.scenes(n, domain=domain, labels=others, seed=2 * seed + 1)
+
+
 class _Exchange:
     """A run on pictures of a domain, and one on partners of another class, to take parts from."""
 
     def __init__(self, planted: Planted, tower: Tower, domain: str, n: int, seed: int) -> None:
         world, self.tower, self.n = planted.world, tower, n
-        scenes = world.scenes(n, domain=domain, seed=2 * seed)
-        p, q = np.divmod(scenes.label, PARTS["Q"])
-        step = rng("certify", seed).integers(1, PARTS["P"], n)
-        others = ((p + step) % PARTS["P"] * PARTS["Q"] + 1 - q).tolist()
-        partners = world.scenes(n, domain=domain, labels=others, seed=2 * seed + 1)
+        scenes, partners = draw_partners(world, domain, n, seed)
         sites = [f"blocks.*.{name}" for name in READ]
         self.clean, self.corrupt = world.render(scenes), world.render(partners)
         with torch.no_grad():
