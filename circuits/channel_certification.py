@@ -1,11 +1,13 @@
 """Is the truth of a planted ResNet true? Exchange channels, site by site, and read the margin."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from interp.circuits.certification import FLOOR, INSIDE, OUTSIDE, draw_partners
 from interp.circuits.metrics import Metric, Target
-from interp.circuits.planted_resnet import PlantedResNet
+from interp.circuits.planted_resnet import ChannelTruth, PlantedResNet
 from interp.circuits.units import measure_units
 from interp.core.model import Tower
 from interp.core.sites import find_sites
@@ -13,8 +15,6 @@ from interp.core.tables import Table
 
 CUTS = ("stem.*", "layer*.*.hook_resid_post")
 """Sites that everything passes through. At others, inside a block, the shortcut goes around."""
-
-INSIDE_CHANNELS, OUTSIDE_CHANNELS = "channels inside", "channels outside"
 
 
 def certify_channels(planted: PlantedResNet, tower: Tower, *, n: int = 16, seed: int = 0) -> Table:
@@ -39,26 +39,34 @@ def certify_channels(planted: PlantedResNet, tower: Tower, *, n: int = 16, seed:
     rows, accuracy, margins = [], {}, {}
     for domain, truth in planted.truths.items():
         scenes, partners = draw_partners(planted.world, domain, n, seed)
-        metric = Metric("margin", Target(planted.classifier, scenes.label))
-        clean, corrupt = planted.world.render(scenes), planted.world.render(partners)
-        cuts = set(find_sites(CUTS, tower.sites))
-        for site in truth.masks:
-            mask = truth.masks[site]
-            kept = {site: np.stack([mask, ~mask])}  # first the others are exchanged
-            values, (margin, _) = measure_units(
-                tower, kept, clean=clean, corrupt=corrupt, metric=metric, batch_size=n
-            )
-            accuracy[domain], margins[domain] = float((margin > 0).mean()), float(margin.mean())
-            outside, inside = (margin - values) / margin.mean()
-            for kind, lost in ((INSIDE_CHANNELS, inside), (OUTSIDE_CHANNELS, outside)):
-                if kind == INSIDE_CHANNELS and site not in cuts:
-                    continue
-                value, error = float(lost.mean()), float(np.abs(lost).max())
-                passes = value >= INSIDE if kind == INSIDE_CHANNELS else error <= OUTSIDE
-                ok = passes and margins[domain] >= FLOOR
-                rows.append((domain, site, kind, kind == INSIDE_CHANNELS, value, error, ok))
+        cuts = find_sites(CUTS, tower.sites)
+        asked = [(site, inside) for site in truth.masks for inside in (True, False)
+                 if site in cuts or not inside]  # fmt: skip
+        values, (margin, _) = measure_units(
+            tower,
+            _kept(truth, asked),
+            clean=planted.world.render(scenes),
+            corrupt=planted.world.render(partners),
+            metric=Metric("margin", Target(planted.classifier, scenes.label)),
+            batch_size=n,
+        )
+        accuracy[domain], margins[domain] = float((margin > 0).mean()), float(margin.mean())
+        for (site, inside), lost in zip(asked, (margin - values) / margin.mean(), strict=True):
+            value, error = float(lost.mean()), float(np.abs(lost).max())
+            passes = value >= INSIDE if inside else error <= OUTSIDE
+            kind = f"channels {'inside' if inside else 'outside'}"
+            ok = passes and margins[domain] >= FLOOR
+            rows.append((domain, site, kind, inside, value, error, ok))
     columns = ["domain", "component", "kind", "inside", "value", "error", "ok"]
     frame = pd.DataFrame(rows, columns=columns).assign(n_pictures=n)
     facts = {"inside": INSIDE, "outside": OUTSIDE, "accuracy": accuracy, "margin": margins,
              "seed": seed}  # fmt: skip
     return Table("planted_channels", frame, facts)
+
+
+def _kept(truth: ChannelTruth, asked: Sequence[tuple[str, bool]]) -> dict[str, np.ndarray]:
+    """For each exchange, what is kept: everything but the channels inside, or outside, at a site."""
+    kept = {site: np.ones((len(asked), len(mask)), bool) for site, mask in truth.masks.items()}
+    for row, (site, inside) in enumerate(asked):
+        kept[site][row] = truth.masks[site] != inside
+    return kept

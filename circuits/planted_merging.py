@@ -63,12 +63,14 @@ def merge(parts: Sequence[ModifiedResNet]) -> ModifiedResNet:
         )
     [(layers, size, d_embed, d_head)] = shapes
     width = sum(part.conv3.out_channels for part in parts)
-    merged = ModifiedResNet(list(layers), d_embed, 32 * width // d_head, size, width)
+    merged = ModifiedResNet(list(layers), d_embed, 32 * width // d_head, size, width).to(
+        parts[0].conv1.weight
+    )
     states = [part.state_dict() for part in parts]
     merged.load_state_dict(
         {name: _joined(name, [state[name] for state in states]) for name in states[0]}
     )
-    return merged.to(parts[0].conv1.weight).eval()
+    return merged.eval()
 
 
 def _shape(part: Any) -> tuple[tuple[int, ...], int, int, int]:
