@@ -65,7 +65,7 @@ def certify_channels(planted: PlantedResNet, tower: Tower, *, n: int = 16, seed:
 
 
 def _kept(truth: ChannelTruth, asked: Sequence[tuple[str, bool]]) -> dict[str, np.ndarray]:
-    """For each exchange, what is kept: everything but the channels inside, or outside, at a site."""
+    """For each exchange the channels kept: all, but at its site those outside, or inside."""
     kept = {site: np.ones((len(asked), len(mask)), bool) for site, mask in truth.masks.items()}
     for row, (site, inside) in enumerate(asked):
         kept[site][row] = truth.masks[site] != inside

@@ -30,8 +30,8 @@ from interp.core.errors import DataError, SpecificationError
 from interp.core.sites import find_sites
 from interp.models.resnet import HookedResNet
 
-BARS = {"all shared": 0.8, "all separate": 0.8}
-"""Least AUROC of |integrated gradients| for a channel's being in the truth, over all sites."""
+BARS = {"all shared": 0.95, "all separate": 0.95}
+"""Least AUROC of |integrated gradients| for a channel being in the truth; measured: .98 to 1."""
 
 
 @cache
@@ -190,7 +190,8 @@ def test_a_disguise_changes_the_weights_and_not_the_function() -> None:
             assert not torch.equal(weight, net.get_parameter(name)), name
     for module in hidden.source.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            assert bool((module.weight == 1).all()) and not bool(module.running_mean.any())
+            assert torch.equal(module.weight, torch.ones_like(module.weight))
+            assert module.running_mean is not None and not module.running_mean.any()
 
 
 # the proof
