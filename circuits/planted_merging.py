@@ -63,9 +63,9 @@ def merge(parts: Sequence[ModifiedResNet]) -> ModifiedResNet:
         )
     [(layers, size, d_embed, d_head)] = shapes
     width = sum(part.conv3.out_channels for part in parts)
-    merged = ModifiedResNet(list(layers), d_embed, 32 * width // d_head, size, width).to(
-        parts[0].conv1.weight
-    )
+    with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten
+        merged = ModifiedResNet(list(layers), d_embed, 32 * width // d_head, size, width)
+    merged = merged.to(parts[0].conv1.weight)
     states = [part.state_dict() for part in parts]
     merged.load_state_dict(
         {name: _joined(name, [state[name] for state in states]) for name in states[0]}

@@ -14,6 +14,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from scipy.linalg import hadamard
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import skip_init
 
 from interp.circuits.planted_world import (
     CARRIERS,
@@ -210,10 +211,12 @@ def _refitted(model: Any, task: Task, pool: Pool, stream: np.random.Generator) -
     Targets are of length 1, 0 in domains not served; an error there counts `HUSH` times as much.
     """
     batch, last = pool.batch(task, FITTED, stream), model.attnpool
-    last.c_proj = nn.Linear(32 * WIDTH, 32 * WIDTH).double()
-    nn.init.eye_(last.c_proj.weight)
-    nn.init.zeros_(last.c_proj.bias)
-    features = torch.cat([model(batch.pictures.double()), torch.ones(FITTED, 1)], dim=1)
+    same: Any = skip_init(nn.Linear, 32 * WIDTH, 32 * WIDTH, dtype=torch.float64)
+    same.weight.copy_(torch.eye(32 * WIDTH))
+    same.bias.zero_()
+    last.c_proj = same  # so that the network hands out what its last weights read
+    features = torch.cat([model(pictures) for pictures in batch.pictures.double().split(4 * BATCH)])
+    features = torch.cat([features, torch.ones(FITTED, 1)], dim=1)
     codes = torch.eye(N_VALUES, dtype=torch.float64) - 1 / N_VALUES
     codes /= codes[0].norm()
     targets = torch.where(batch.served[:, None], codes[batch.value], 0)
@@ -222,7 +225,8 @@ def _refitted(model: Any, task: Task, pool: Pool, stream: np.random.Generator) -
     gram = features.T @ features
     gram += 1e-6 * gram.trace() / len(gram) * torch.eye(len(gram))
     fit = torch.linalg.solve(gram, features.T @ targets)
-    last.c_proj = nn.Linear(32 * WIDTH, N_VALUES).double()
-    last.c_proj.weight.copy_(fit[:-1].T)
-    last.c_proj.bias.copy_(fit[-1])
+    refitted: Any = skip_init(nn.Linear, 32 * WIDTH, N_VALUES, dtype=torch.float64)
+    refitted.weight.copy_(fit[:-1].T)
+    refitted.bias.copy_(fit[-1])
+    last.c_proj = refitted
     return model
