@@ -16,7 +16,7 @@ from interp.circuits.metrics import Metric, Target
 from interp.circuits.paths import edge_effects
 from interp.circuits.planted import Planted
 from interp.circuits.planted_truth import Edge, Truth, union
-from interp.circuits.planted_world import CLASSES, PARTS
+from interp.circuits.planted_world import CLASSES, PARTS, Scenes, World
 from interp.circuits.wiring import wire
 from interp.core.errors import SpecificationError, listed
 from interp.core.model import Hook, Tower
@@ -161,10 +161,7 @@ class _Exchange:
         seed: int,
     ) -> None:
         world, self.tower, self.n = planted.world, tower, n
-        scenes = world.scenes(n, domain=domain, labels=numbers, seed=2 * seed)
-        stream = rng("certify", seed)
-        others = [int(stream.choice(_apart(label, numbers))) for label in scenes.label.tolist()]
-        partners = world.scenes(n, domain=domain, labels=others, seed=2 * seed + 1)
+        scenes, partners = draw_partners(world, domain, n, seed, numbers)
         sites = [f"blocks.*.{name}" for name in READ]
         self.clean, self.corrupt = world.render(scenes), world.render(partners)
         with torch.no_grad():
@@ -224,6 +221,20 @@ class _Exchange:
 
 def _replacing(value: Tensor) -> Hook:
     return lambda activation, hook: value
+
+
+def draw_partners(
+    world: World,
+    domain: str,
+    n: int,
+    seed: int,
+    numbers: Sequence[int] = range(len(CLASSES)),
+) -> tuple[Scenes, Scenes]:
+    """Scenes of some classes, and others drawn independently whose classes share neither P nor Q."""
+    scenes = world.scenes(n, domain=domain, labels=numbers, seed=2 * seed)
+    stream = rng("certify", seed)
+    others = [int(stream.choice(_apart(label, numbers))) for label in scenes.label.tolist()]
+    return scenes, world.scenes(n, domain=domain, labels=others, seed=2 * seed + 1)
 
 
 def _apart(label: int, numbers: Sequence[int]) -> list[int]:

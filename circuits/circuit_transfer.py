@@ -19,6 +19,7 @@ from interp.circuits.effects import (
     index_of,
     max_t_p,
     no_gap,
+    of_its_own,
     rounded,
 )
 from interp.core.errors import SampleError, SpecificationError
@@ -30,6 +31,9 @@ from interp.core.tables import Table
 
 TRANSFER_SHARES = (0.02, 0.05, 0.1, 0.2, 0.5)
 """Sizes of circuits, as shares of each group's parts."""
+
+SMALL = 0.2
+"""Circuits up to this size are averaged: half of all parts hold much that belongs to no circuit."""
 
 MEASURE, OVER_SIZES = "circuit transfer", "circuit transfer, mean over sizes"
 
@@ -54,11 +58,12 @@ def circuit_transfer(
     the artists run on pictures by the other half, in both domains and for both halves.
 
     A row for every size and direction (the circuits are `domain_a`'s, the pictures `domain_b`'s),
-    and one for the mean over sizes, which needs no choice of a size. `random` is what circuits of
-    random parts do, as many in every group. index = (value - null) / (ceiling - null); intervals
-    leave out a class wherever it stands; p is two-sided for value = null, by sign flips of whole
-    classes, adjusted over sizes (max-T). Where circuits of other classes do the work as well
-    (ceiling = null), the parts are too coarse to tell classes apart, and there is no index.
+    and one for the mean over sizes up to a fifth, which needs no choice of a size. `random` is what
+    circuits of random parts do, as many in every group. index = (value - null) / (ceiling - null);
+    intervals leave out a class wherever it stands; p is two-sided for value = null, by sign flips
+    of whole classes, adjusted over sizes (max-T). Where circuits of other classes do the work as
+    well (ceiling = null), the parts are too coarse to tell classes apart, and there is no index;
+    where they do more than half of it, no "not shared".
 
     Raises `SpecificationError` for circuits of different towers or cuts, `SampleError` for fewer
     than four classes in both domains.
@@ -187,7 +192,8 @@ def _rows(runs: _Runs, shares: Sequence[float], seed: int) -> pd.DataFrame:
     """A row for each size, and one for their mean."""
     every = np.arange(len(shares))
     asked = [(MEASURE, share, every[[place]]) for place, share in enumerate(shares)]
-    asked += [(OVER_SIZES, np.nan, every)] if len(every) > 1 else []
+    small = every[np.asarray(shares) <= SMALL]
+    asked += [(OVER_SIZES, np.nan, small)] if len(small) > 1 else []
     rounding = ROUNDING * float(np.abs(runs.gap).max())
     rows = [
         {"measure": measure, "share": share, **_row(runs, chosen, rounding, seed)}
@@ -208,7 +214,7 @@ def _row(runs: _Runs, chosen: np.ndarray, rounding: float, seed: int) -> dict[st
         null_kind="circuits of other classes in A, as large",
         ceiling=work[2],
         ceiling_kind="circuit of the class in B, by other artists",
-        index=small or index_of(means[:3], left[:, :3], rounding=rounding),
+        index=small or of_its_own(index_of(means[:3], left[:, :3], rounding=rounding), *means[1:3]),
         unit="class",
         n_units=runs.n_classes,
         n_pictures=len(runs.labels),

@@ -90,7 +90,7 @@ def recode_heads(block: Any, stream: np.random.Generator) -> None:
     """Change the basis in which each head compares queries with keys, and that of its values."""
     for first in range(0, block.attn.embed_dim, block.attn.head_dim):
         rows = slice(first, first + block.attn.head_dim)
-        compare, carry = (_invertible(block.attn.head_dim, stream) for _ in range(2))
+        compare, carry = (invertible(block.attn.head_dim, stream) for _ in range(2))
         changes = (compare, torch.linalg.inv(compare).T, carry)
         for part, change in enumerate(changes):
             for parameter in (block.attn.in_proj_weight, block.attn.in_proj_bias):
@@ -120,7 +120,7 @@ def permute_neurons(block: Any, stream: np.random.Generator) -> list[int]:
     return np.argsort(order).tolist()
 
 
-def _invertible(n: int, stream: np.random.Generator) -> Float[Tensor, "n n"]:
+def invertible(n: int, stream: np.random.Generator) -> Float[Tensor, "n n"]:
     """A random matrix with singular values from 1/2 to 2."""
     left, right = (np.linalg.qr(stream.normal(size=(n, n)))[0] for _ in range(2))
     return torch.from_numpy(left * np.exp2(stream.uniform(-1, 1, n)) @ right)

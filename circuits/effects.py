@@ -5,6 +5,7 @@ whole classes, and p is adjusted over all cells of a sweep.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,14 @@ from interp.core.images import Pairs, Preprocess
 from interp.core.model import Tower
 from interp.core.seeds import rng
 from interp.core.sites import AXES
-from interp.core.statistics import CANNOT_TELL, Index, jackknife, mean_interval, sharing_index
+from interp.core.statistics import (
+    CANNOT_TELL,
+    NOT_SHARED,
+    Index,
+    jackknife,
+    mean_interval,
+    sharing_index,
+)
 from interp.core.tables import Table
 
 ROUNDING = 1e-6
@@ -215,6 +223,18 @@ def index_of(means: np.ndarray, left_out: np.ndarray, *, rounding: float) -> Ind
         reason = f"ceiling - null = {ceiling - null:.2g} is rounding"
         return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
     return sharing_index(value, null, ceiling, left_out=np.nan_to_num(rows))
+
+
+def of_its_own(index: Index, null: float, ceiling: float) -> Index:
+    """An index against other classes, without "not shared" where most is common to all classes.
+
+    What all classes have in common is in null and ceiling alike: where it is more than half, only
+    the rest was compared, and two domains may share all that matters.
+    """
+    if index.verdict != NOT_SHARED or null <= 0.5 * ceiling:
+        return index
+    reason = f"most of it serves other classes as well (null {null:.2g}, ceiling {ceiling:.2g})"
+    return replace(index, verdict=CANNOT_TELL, reason=reason)
 
 
 def no_gap(gap: float, left_out: np.ndarray, *, rounding: float) -> Index | None:

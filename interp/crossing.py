@@ -40,7 +40,7 @@ CAUSAL: Mapping[str, Mapping[str, int]] = {
 }
 """Where causal directions are looked for: the stream of a ResNet, and of a ViT's class token."""
 
-PRIMARY_OVERLAP = "weighted jaccard"
+PRIMARY_OVERLAP = "jaccard"
 """The overlap by which rung R5 is judged; the others stand beside it."""
 
 Frames = dict[str, pd.DataFrame]

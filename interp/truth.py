@@ -177,7 +177,7 @@ def _nodes(subject: _Subject) -> Said:
         wiring = found.cut.wiring  # type: ignore[attr-defined]
         given = Attribution(wiring, values, "EAP-IG-inputs", "margin", labels)
         scores.append(Scores.of(given, sides, level="node"))
-    return _overlap(scores, "jaccard")
+    return _overlap(scores, "weighted jaccard")
 
 
 def _edges(subject: _Subject) -> Said:
@@ -185,7 +185,7 @@ def _edges(subject: _Subject) -> Said:
 
 
 def _neurons(subject: _Subject) -> Said:
-    return _overlap([found.scores for found in subject.neurons], "weighted jaccard")
+    return _overlap([found.scores for found in subject.neurons], "jaccard")
 
 
 def _overlap(scores: list[Scores], measure: str) -> Said:

@@ -171,9 +171,8 @@ def tidy(frame: Frame) -> Frame:
         else:
             numeric: Frame = pd.to_numeric(given, errors="coerce")
             columns[name] = numeric.astype(float)
-    return pd.DataFrame(columns, index=frame.index).astype(
-        {name: object for name in WORDS if name not in frame}
-    )
+    made = pd.DataFrame(columns, index=frame.index)
+    return made.astype({name: object for name in WORDS if name not in frame}).copy()
 
 
 def _why(error: Exception) -> str:

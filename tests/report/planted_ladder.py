@@ -47,7 +47,7 @@ def ladder_tables(
             row_of(
                 own | PAIR | {"site": site, "depth": depth, "level": "channel"},
                 shared,
-                measure="weighted jaccard",
+                measure="jaccard",
             )
             for site, depth in stages.items()
         ]
