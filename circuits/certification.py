@@ -230,7 +230,7 @@ def draw_partners(
     seed: int,
     numbers: Sequence[int] = range(len(CLASSES)),
 ) -> tuple[Scenes, Scenes]:
-    """Scenes of some classes, and others drawn independently whose classes share neither P nor Q."""
+    """Scenes of some classes, and others, drawn independently, that share neither P nor Q."""
     scenes = world.scenes(n, domain=domain, labels=numbers, seed=2 * seed)
     stream = rng("certify", seed)
     others = [int(stream.choice(_apart(label, numbers))) for label in scenes.label.tolist()]

@@ -153,8 +153,8 @@ def overlap(
     $\sqrt{\mathrm{mean}\,S(A_1, A_2)\ \mathrm{mean}\,S(B_1, B_2)}$, the same class in halves of one
     domain by different artists, at equal n; index = (value - null) / (ceiling - null), its interval
     by leaving a class out wherever it stands. p: classes of B permuted whole, one-sided. "Not
-    shared" is withheld where the null is above half of the ceiling: most of a class's units then
-    serve other classes as well, and only the rest was compared.
+    shared" is withheld where the null of `jaccard` is above half of its ceiling: most of a class's
+    units then serve other classes as well, and only the rest was compared.
 
     `jaccard` compares the `share` of each group's units with the largest |score|; the others need
     no threshold. A row for each of `measures`; and, where the units are edges, "jaccard, nodes
@@ -217,7 +217,9 @@ def _row(
     within = [np.diagonal(compare(each[:, 0], each[:, 1])) for each in halves]
     values = _summary(across, within, np.arange(n))
     left = np.stack([_summary(across, within, np.delete(np.arange(n), c)) for c in range(n)])
-    index = of_its_own(sharing_index(*values, left_out=left), values[1], values[2])
+    index = sharing_index(*values, left_out=left)
+    if binary:
+        index = of_its_own(index, values[1], values[2])
     stream = rng("overlap", seed)
     drawn = [across[np.arange(n), stream.permutation(n)].mean() for _ in range(n_permutations)]
     row = evidence(
