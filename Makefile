@@ -1,4 +1,4 @@
-.PHONY: check test test-all report bench
+.PHONY: check test test-all report bench truth
 
 check:            ## style, types, and who may import whom
 	ruff check .
@@ -17,3 +17,6 @@ report:           ## the embedded study, from pictures to page
 
 bench:            ## ratios and studies that are measured, never asserted on a clock
 	python -m tests.benchmarks
+
+truth:            ## every measure of sharing on models whose answer is known; resumes
+	python -m tests.benchmarks truth

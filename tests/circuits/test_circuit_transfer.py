@@ -64,7 +64,7 @@ def both(condition: str, level: str) -> list[ClassCircuits]:
 
 @pytest.mark.parametrize(("condition", "index"), [("all shared", 1.0), ("all separate", 0.0)])
 def test_neurons_tell_a_shared_circuit_from_a_separate_one(condition: str, index: float) -> None:
-    table = circuit_transfer(*both(condition, "d_mlp"), shares=(0.1, 0.3), seed=1)
+    table = circuit_transfer(*both(condition, "d_mlp"), shares=(0.05, 0.1), seed=1)
     assert set(EVIDENCE) <= set(table.frame) and len(table) == 6
     for row in table.frame.itertuples():
         assert row.verdict == ("shared" if index else "not shared")

@@ -1,0 +1,56 @@
+"""Measures held against planted truth: a few models here, all of them by `make truth`."""
+
+import pandas as pd
+import pytest
+
+from interp.circuits.planted import Blueprint
+from interp.circuits.planted_expected import expected
+from interp.truth import COLUMNS, MEASURES, judge, outcome, summary
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("blueprint", "least"),
+    [(Blueprint("all shared", 2), 12), (Blueprint("all separate", 2, tier="hard"), 8)],
+)
+def test_no_measure_says_the_wrong_thing(blueprint: Blueprint, least: int) -> None:
+    cells = judge(blueprint)
+    assert list(cells) == COLUMNS and len(cells) == len(expected(blueprint))
+    counted = cells["outcome"].value_counts()
+    assert counted.get("wrong", 0) == 0 and counted["right"] >= least
+    undecided = cells[cells["outcome"] == "abstained"]
+    assert (undecided["index"].notna() | (undecided["reason"] != "")).all()
+    causal = cells[cells["measure"].isin(["das", "neuron transfer", "neuron overlap"])]
+    decided = causal[causal["outcome"] != "reported"]
+    assert (decided["outcome"] == "right").mean() >= 0.8
+
+
+def test_every_declared_measure_is_taken() -> None:
+    assert {cell.measure for cell in expected(Blueprint("rotated code"))} == set(MEASURES)
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "right"),
+    [
+        ("shared", "shared", "right"),
+        ("shared", "not shared", "wrong"),
+        ("not shared", "shared", "wrong"),
+        ("not shared", "cannot tell", "abstained"),
+        ("in part", "shared", "reported"),
+        ("blind", "not shared", "reported"),
+    ],
+)
+def test_outcomes(answer: str, verdict: str, right: str) -> None:
+    assert outcome(answer, verdict) == right
+
+
+def test_the_summary_counts_cells() -> None:
+    cells = pd.DataFrame(
+        {
+            "condition": "rewired", "tier": "easy", "measure": "das", "expected": "shared",
+            "outcome": ["right", "right", "abstained"], "index": [1.0, 0.8, None],
+        }
+    )  # fmt: skip
+    row = summary(cells).iloc[0]
+    assert row[["right", "wrong", "abstained", "reported"]].tolist() == [2, 0, 1, 0]
+    assert row["index"] == pytest.approx(0.9)
