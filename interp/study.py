@@ -7,7 +7,7 @@ name until it is complete. Interrupt a study anywhere and start it again: it goe
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ from interp.grid import (
     train_cells,
 )
 from interp.result import Result, provenance, thumbnails, write_result
-from interp.sharing import climb
 from interp.specification import Specification, TrainingSpec
 from interp.steps import Measurement, Model, measure
 
@@ -133,7 +132,7 @@ class Study:
                 name: frame[frame["architecture"] == architecture.name].reset_index(drop=True)
                 for name, frame in frames.items()
             }
-            part |= {} if only else climb(part)
+            part |= {} if only else _climbed(part)
             part = compare(part, own) | {"mixtures": mixture_table(own), "losses": loss_table(own)}
             facts = self.facts(architecture, list(blocks.values()), clock.seconds, command, where)
             if only:  # the page then asks for no more than that
@@ -181,6 +180,13 @@ class Study:
             "seed": listed([block.seed for block in blocks]),
             **provenance(images, seconds, device),
         }
+
+
+def _climbed(frames: Mapping[str, Any]) -> dict[str, Any]:
+    """The ladder's tables. It opens models, which is more than a mistaken command should wait for."""
+    from interp.sharing import climb
+
+    return climb(frames)
 
 
 def question(domains: Sequence[str], *, sharing: bool = True) -> str:
@@ -259,7 +265,7 @@ def examine(
             spec, model, everything, (), folder / "steps", natural=pair[0], device=where
         )
         frames = step.run()
-        frames |= climb(frames)
+        frames |= _climbed(frames)
     facts = {
         "mode": "model",
         "title": spec.title,
