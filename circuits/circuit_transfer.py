@@ -156,7 +156,8 @@ def _measure(
         ]
         kinds = [kind for kind, masks in chosen[0].items() for _ in masks]
         masks = np.concatenate([masks for each in chosen for masks in each.values()])
-        say(f"{source.domain} in {target.domain}: {len(masks)} circuits x {len(rows)} pictures")
+        if len(masks) * len(rows) > 20_000:
+            say(f"{source.domain} in {target.domain}: {len(masks) * len(rows):,} forwards")
         values, ends = source.cut.run(part, masks)
         over = (values - ends[1]).reshape(len(shares), len(kinds), -1)
         work = {kind: over[:, np.flatnonzero(np.array(kinds) == kind)] for kind in chosen[0]}

@@ -183,7 +183,7 @@ class Study:
 
 
 def _climbed(frames: Mapping[str, Any]) -> dict[str, Any]:
-    """The ladder's tables. It opens models, which is more than a mistaken command should wait for."""
+    """The ladder's tables; its imports are more than a mistaken command should wait for."""
     from interp.sharing import climb
 
     return climb(frames)

@@ -91,16 +91,14 @@ def _of(rows: Frame, test: str, setting: str) -> Frame:
 
 def _pairs(rows: Frame) -> list[tuple[str, str, str]]:
     """Pairs of domains with their bands; pairs on which more rungs were measured come first."""
-    counted = rows.groupby(["domain_a", "domain_b"])["rung"].nunique().sort_values(
-        ascending=False, kind="stable"
-    )  # fmt: skip
-    present = set(zip(rows["domain_a"], rows["domain_b"], rows["band"], strict=True))
-    return [
-        (str(a), str(b), band)
-        for a, b in counted.index
-        for band in ORDER
-        if (a, b, band) in present
-    ]
+    bands: dict[tuple[str, str], set[str]] = {}
+    measured: dict[tuple[str, str], set[str]] = {}
+    for a, b, band, rung in rows[["domain_a", "domain_b", "band", "rung"]].itertuples(index=False):
+        pair = (min(a, b), max(a, b))
+        bands.setdefault(pair, set()).add(band)
+        measured.setdefault(pair, set()).add(rung)
+    ordered = sorted(bands, key=lambda pair: -len(measured[pair]))
+    return [(*pair, band) for pair in ordered for band in ORDER if band in bands[pair]]
 
 
 def _verdicts(
@@ -387,7 +385,9 @@ def draw_profile(table: Table, *, title: str = "The sharing profile") -> Any:
             traces.append({key: value for key, value in trace.items() if key != "meta"})
     n = span(rows["n_units"].dropna()) if rows["n_units"].notna().any() else "?"
     said = f"{title}<br><sup>index: 0 null, 1 ceiling; bars 95 % intervals; n = {n} classes</sup>"
-    return go.Figure(data=traces, layout={**_panel_layout(), "title": said, "margin": {"t": 110}})
+    legend = {"orientation": "h", "y": -0.12, "yanchor": "top"}
+    shape = {"title": said, "margin": {"t": 110}, "legend": legend}
+    return go.Figure(data=traces, layout=_panel_layout() | shape)
 
 
 PAIR_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
