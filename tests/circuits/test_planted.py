@@ -1,5 +1,6 @@
 """Models whose circuits are known: the world, what was planted, its disguise, and the proof."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -27,6 +28,10 @@ from interp.circuits.planted_world import (
 from interp.core.errors import DataError, SampleError, SpecificationError
 from interp.models.vit import HookedViT
 
+EVERY = bool(os.environ.get("ALL_BLUEPRINTS"))
+"""A few blueprints here; `ALL_BLUEPRINTS=1 pytest tests/circuits/test_planted.py -m "slow or not
+slow"` takes all of them, in an hour."""
+
 SEEDS = (0, 1, 2)
 
 
@@ -35,9 +40,8 @@ def example(condition: str, seed: int = 0, tier: str = "easy") -> Blueprint:
 
 
 def blueprints() -> list[Any]:
-    """Every condition once, the first two with every seed; the others' seeds and tiers are slow."""
-    quick = [example(name, seed) for name in CONDITIONS for seed in SEEDS]
-    quick = [one for one in quick if not one.seed or one.condition in list(CONDITIONS)[:2]]
+    """Every condition once; of seeds and other tiers a sample, or all, which is slow."""
+    quick = [example(name) for name in CONDITIONS]
     every = [
         Blueprint(name, seed, dose, tier)
         for name, lanes in CONDITIONS.items()
@@ -45,7 +49,10 @@ def blueprints() -> list[Any]:
         for dose in (DOSES if lanes.dosed else (None,))
         for seed in SEEDS
     ]
-    slow = [pytest.param(one, marks=pytest.mark.slow) for one in every if one not in quick]
+    some = [one for one in every if one not in quick] if EVERY else [
+        Blueprint("all separate", 1, tier="hard"), Blueprint("rotated code", 1, tier="steep")
+    ]  # fmt: skip
+    slow = [pytest.param(one, marks=pytest.mark.slow) for one in some]
     return [one for one in quick if one.condition != "separate, accurate"] + slow
 
 
@@ -210,7 +217,7 @@ def test_what_cannot_be_planted_is_refused() -> None:
         Blueprint("all shared", dose=0.5)
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("condition", ["all separate", "rewired", "late separate"])
 def test_no_head_or_neuron_is_idle(condition: str) -> None:
     planted = plant(example(condition))
     tower, world = HookedViT(planted.source), planted.world
@@ -300,6 +307,7 @@ def test_the_truth_is_certified(blueprint: Blueprint) -> None:
                 Blueprint("shared from block 2", 4, tier="hard"),
                 Blueprint("all shared", 4, tier="steep"),
             )
+            if EVERY or one.condition == "rewired"
         ),
     ],
     ids=str,
