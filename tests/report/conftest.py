@@ -90,7 +90,7 @@ def study_tables(
         **evaluation_tables(accuracy),
         **layer_tables(index, SITES),
     }
-    return tables | ladder_tables(tables, index, SITES)
+    return tables | ladder_tables(tables, index, SITES, rung4)
 
 
 def _accuracy(accuracy: Mapping[str, float]) -> pd.DataFrame:

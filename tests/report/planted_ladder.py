@@ -13,7 +13,10 @@ BANDS = ("early", "middle", "late", "")
 
 
 def ladder_tables(
-    tables: Mapping[str, pd.DataFrame], index: Mapping[str, float], sites: Mapping[str, float]
+    tables: Mapping[str, pd.DataFrame],
+    index: Mapping[str, float],
+    sites: Mapping[str, float],
+    rung4: Mapping[str, float] | None,
 ) -> dict[str, pd.DataFrame]:
     """The tables of rungs R4 to R6 of settings that share so much, and the ladder of all rungs."""
     stages = {site: depth for site, depth in sites.items() if site.startswith("layer")}
@@ -22,8 +25,9 @@ def ladder_tables(
         own = {"setting": setting, "test_domain": "sketch"}
         for ends in (PAIR, BACK):
             made["das"] += [
-                row_of(own | {"site": site, "depth": depth} | ends, shared, measure="das")
+                row_of(own | {"site": site, "depth": depth} | ends, rung4[setting], measure="das")
                 for site, depth in stages.items()
+                if rung4 and setting in rung4
             ]
             made["circuit_transfer"] += [
                 row_of(
@@ -51,5 +55,5 @@ def ladder_tables(
             )
             for site, depth in stages.items()
         ]
-    frames = {name: pd.DataFrame(rows) for name, rows in made.items()}
+    frames = {name: pd.DataFrame(rows) for name, rows in made.items() if rows}
     return frames | climb(dict(tables) | frames)

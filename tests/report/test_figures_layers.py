@@ -19,6 +19,7 @@ from interp.report.figures_views import views
 from interp.report.reading import Frame, Result, read_result
 from interp.report.sections import sections
 from interp.report.verdicts import angles, by_layer, dictionaries, ladder
+from tests.report.conftest import INDEX
 
 Build = Callable[..., Path]
 
@@ -44,7 +45,7 @@ CG_HIGH = "CG high diversity"
 
 @pytest.fixture
 def result(build: Build) -> Result:
-    return read_result(build())
+    return read_result(build(rung4=INDEX))
 
 
 def shown(figure: Figure, name: str, *meta: int) -> dict:
