@@ -131,8 +131,15 @@ def inclusion(found: ClassCircuits, *, share: float = 0.1, n: int = 200, seed: i
     part is in the circuit, which keeps the `share` of each group with the largest mean |score| over
     classes; null = what a part has by chance, the kept share of its group.
 
-    Raises `SpecificationError` for a share outside (0, 1].
+    Raises `SpecificationError` for a share outside (0, 1] or fewer than one draw.
     """
+    if not 0 < share <= 1 or n < 1:
+        raise SpecificationError(
+            "draw circuits again",
+            f"a share of {share}, {n} times",
+            "a share above 0, up to 1, once or more",
+            "leave them at their defaults",
+        )
     scores, stream = found.scores, rng("inclusion", seed)
     labels = np.asarray(scores.labels, dtype=object)
     rows = [np.flatnonzero(labels == name) for name in found.classes]

@@ -20,6 +20,7 @@ from interp.circuits import (
     das,
     overlap,
 )
+from interp.circuits.circuit_transfer import OVER_SIZES
 from interp.circuits.sweep import depths
 from interp.core.band import BANDS, band_of
 from interp.core.errors import SampleError
@@ -42,6 +43,9 @@ CAUSAL: Mapping[str, Mapping[str, int]] = {
 
 PRIMARY_OVERLAP = "jaccard"
 """The overlap by which rung R5 is judged; the others stand beside it."""
+
+JUDGED = {"overlap": PRIMARY_OVERLAP, "circuit_transfer": OVER_SIZES}
+"""By which rows of a table its rung is judged, and where a missing pair is said to be missing."""
 
 Frames = dict[str, pd.DataFrame]
 
@@ -108,8 +112,8 @@ def crossing(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
         first, second = found
         if isinstance(first, str) or isinstance(second, str):
             reason = first if isinstance(first, str) else str(second)
-            for name in ("overlap", "circuit_transfer"):
-                made[name].append(pd.DataFrame([{"measure": name, **ends, "reason": reason}]))
+            for name, measure in JUDGED.items():
+                made[name].append(pd.DataFrame([{"measure": measure, **ends, "reason": reason}]))
             continue
         made["overlap"] += _overlaps(first, second, seed=seen.seed)
         made["circuit_transfer"] += _transfers(first, second, seed=seen.seed)

@@ -13,7 +13,7 @@ import pandas as pd
 from interp.circuits import Classifier
 from interp.circuits.circuit_transfer import OVER_SIZES
 from interp.core.band import BANDS, LAST, band_of
-from interp.core.errors import check_known
+from interp.core.errors import SpecificationError, check_known, listed
 from interp.core.images import ImageTable, Preprocess
 from interp.core.model import Tower
 from interp.core.statistics import CANNOT_TELL, NOT_SHARED, SHARED
@@ -32,9 +32,6 @@ CLAIMS = {
     "R6": "same wiring",
 }
 """What each rung claims."""
-
-MECHANISM = ("R4", "R6")
-"""The rungs that license the words "shared mechanism"."""
 
 WHOLE = "whole tower"
 
@@ -60,8 +57,8 @@ class Ladder:
 
         Raises `SpecificationError` for an unknown rung or band.
         """
-        check_known("read the ladder", "rung", [rung], CLAIMS)
-        check_known("read the ladder", "band", [band], [*BANDS, WHOLE])
+        check_known("read the ladder", "rung", [rung], CLAIMS, SpecificationError)
+        check_known("read the ladder", "band", [band], [*BANDS, WHOLE], SpecificationError)
         rows = self.table.frame
         found = rows[(rows["rung"] == rung) & (rows["band"] == band)]["verdict"]
         return str(found.iloc[0]) if len(found) else CANNOT_TELL
@@ -91,10 +88,18 @@ def ladder(
     its interval lies above .5, not shared if below .2. A band of layers is shared if all its sites
     are, and "cannot tell" where they differ.
 
-    Raises `DataError` for an unknown domain or class, `SampleError` where no pair has enough
-    classes by two artists. What is missing for one pair alone is a row that says so.
+    Raises `DataError` for an unknown domain, `SpecificationError` for fewer than two different
+    ones, `SampleError` where no pair has enough classes by two artists. What is missing for one
+    pair alone is a row that says so.
     """
     check_known("climb the ladder", "domain", list(domains), images.domains)
+    if len(set(domains)) < max(2, len(domains)):
+        raise SpecificationError(
+            "climb the ladder",
+            f"the domains {listed(list(domains))}",
+            "two or more different domains",
+            "name others",
+        )
     chosen = images.select(domain=list(domains), label=list(classifier.names))
     names = present(tower, sites)
     read = collect(tower, chosen, names, preprocess=preprocess, pool=pool)
@@ -121,7 +126,7 @@ def rungs(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         "R1": (_readable, "transfer"),
         "R2": (_geometry, "similarity"),
         "R3": (_probed, "transfer"),
-        "R4": (_causal, "das"),
+        "R4": (pd.DataFrame.copy, "das"),
         "R5": (_parts, "overlap"),
         "R6": (_wired, "circuit_transfer"),
     }
@@ -143,15 +148,23 @@ COLUMNS = (
 )
 
 
+NEEDED = (
+    *("band", "level", "site", "depth", "index", "index_low", "index_high", "verdict", "reason"),
+    *("n_units", "control"),
+)
+
+
 def _filled(rows: pd.DataFrame) -> pd.DataFrame:
-    words = {name: "" for name in ("level", "site", "reason", "verdict", "control")}
-    for name, empty in words.items():
-        rows[name] = rows[name].fillna(empty) if name in rows else empty
-    if "band" not in rows:
-        rows["band"] = [
-            "" if site == LAST else band_of(depth)
-            for site, depth in zip(rows["site"], rows["depth"], strict=True)
-        ]
+    """Every column that answers rest on, also of rows that only say why nothing was measured."""
+    banded = "band" in rows
+    rows = rows.reindex(columns=dict.fromkeys([*rows.columns, *NEEDED]))
+    for name in ("level", "site", "reason", "verdict", "control"):
+        rows[name] = rows[name].astype(object).where(rows[name].notna(), "")
+    if banded:
+        rows["band"] = rows["band"].astype(object).where(rows["band"].notna(), "")
+    else:
+        places = zip(rows["site"], rows["depth"], strict=True)
+        rows["band"] = ["" if site == LAST else band_of(depth) for site, depth in places]
     return rows
 
 
@@ -203,20 +216,13 @@ def _probed(transfer: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _causal(das: pd.DataFrame) -> pd.DataFrame:
-    return das.copy()
-
-
 def _parts(overlap: pd.DataFrame) -> pd.DataFrame:
     """Units by site; a cut by edges has no overlap of parts, only of wiring."""
-    rows = overlap[overlap["level"] != "edge"]
-    judged = rows["measure"].isin([PRIMARY_OVERLAP, "overlap"])
-    return rows[judged].copy()
+    return overlap[(overlap["level"] != "edge") & (overlap["measure"] == PRIMARY_OVERLAP)].copy()
 
 
 def _wired(circuit_transfer: pd.DataFrame) -> pd.DataFrame:
-    rows = circuit_transfer
-    return rows[rows["measure"].isin([OVER_SIZES, "circuit_transfer"])].copy()
+    return circuit_transfer[circuit_transfer["measure"] == OVER_SIZES].copy()
 
 
 def _true(column: pd.Series) -> pd.Series:

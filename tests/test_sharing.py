@@ -9,7 +9,8 @@ import pytest
 from interp.circuits.disguise import disguise
 from interp.circuits.planted import Blueprint, plant
 from interp.circuits.planted_images import as_tensor, paint
-from interp.core.errors import DataError, InterpError, SampleError
+from interp.core.errors import DataError, SampleError, SpecificationError
+from interp.crossing import Seen, crossing
 from interp.models.vit import HookedViT
 from interp.sharing import CLAIMS, WHOLE, Ladder, answers, ladder, rungs
 
@@ -109,7 +110,26 @@ def test_what_cannot_be_asked_is_refused() -> None:
     tower = HookedViT(planted.source)
     with pytest.raises(DataError, match="domain"):
         ladder(tower, images, domains=["A", "C"], **words)
+    with pytest.raises(SpecificationError, match="two or more"):
+        ladder(tower, images, domains=["A", "A"], **words)
     with pytest.raises(SampleError):
         ladder(tower, images.select(label=images.labels[:1]), domains=["A", "B"], **words)
-    with pytest.raises(InterpError, match="rung"):
+    with pytest.raises(SpecificationError, match="rung"):
         climbed("all shared").verdict("R7")
+
+
+def test_a_pair_without_enough_classes_is_a_row_that_says_so() -> None:
+    planted = plant(Blueprint("all shared", 2))
+    images = paint(planted.world, 4, seed=4)
+    few = images[(images.frame["domain"].eq("A") | images.frame["label"].str.startswith("p0"))]
+    seen = Seen(HookedViT(planted.source), few, planted.classifier, as_tensor, n=2)
+    frames = crossing(seen, [("A", "B")])
+    assert {name: set(frame["domain_b"]) for name, frame in frames.items()} == {
+        "das": {"B"}, "overlap": {"B"}, "circuit_transfer": {"B"},
+    }  # fmt: skip
+    judged = rungs(frames)
+    assert set(judged["rung"]) == {"R4", "R5", "R6"} and (judged["reason"] != "").all()
+    found = answers(judged)
+    assert (
+        set(found["verdict"]) == {"cannot tell"} and found["reason"].str.contains("classes").all()
+    )

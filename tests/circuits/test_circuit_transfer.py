@@ -12,6 +12,7 @@ import torch
 from interp.circuits import (
     ClassCircuits,
     Edges,
+    Scores,
     Units,
     circuit_transfer,
     class_circuits,
@@ -20,6 +21,7 @@ from interp.circuits import (
 )
 from interp.circuits.class_circuits import sides_of
 from interp.circuits.disguise import disguise
+from interp.circuits.effects import of_its_own
 from interp.circuits.flows import open_run, run_masked
 from interp.circuits.planted import Blueprint, Planted, plant
 from interp.circuits.planted_images import as_tensor, paint
@@ -27,6 +29,7 @@ from interp.circuits.planted_world import DOMAINS
 from interp.circuits.rewiring import rewire
 from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError
 from interp.core.images import ImageTable
+from interp.core.statistics import Index
 from interp.core.tables import EVIDENCE
 from interp.models.vit import HookedViT
 
@@ -201,6 +204,33 @@ def test_what_cannot_be_compared_is_refused() -> None:
         circuit_transfer(a, b, shares=(0.0,))
     with pytest.raises(ShapeError):
         overlap(a.scores, edges.scores)
+    with pytest.raises(SpecificationError, match="share of 0"):
+        inclusion(a, share=0)
+    with pytest.raises(SpecificationError, match="circuits of edges"):
+        edges.only([NEURONS])
+
+
+def test_not_shared_is_withheld_where_most_serves_all_classes() -> None:
+    """A rotated code runs along one set of edges; what little is of a class alone is not shared."""
+    own = Index(0.0, -0.1, 0.1, "not shared", "")
+    withheld = of_its_own(own, 0.6, 1.0)
+    assert withheld.verdict == "cannot tell" and "serves other classes" in withheld.reason
+    assert of_its_own(own, 0.4, 1.0) is own
+    shared = Index(1.0, 0.9, 1.1, "shared", "")
+    assert of_its_own(shared, 0.9, 1.0) is shared
+    stream = np.random.default_rng(0)
+    labels, sides = np.repeat(range(8), 8), np.tile([0, 1], 32)
+    common = np.r_[np.full(8, 9.0), np.zeros(92)]  # most of a tenth serves every class
+
+    def scores(truth: np.ndarray) -> Scores:
+        noise = 0.1 * stream.normal(size=(64, 100))
+        return Scores(common + truth[labels] + noise, labels, sides, np.zeros(100))
+
+    apart = overlap(*(scores(np.eye(8, 100, place) * 3) for place in (20, 40))).frame
+    row = apart[apart["measure"] == "jaccard"].iloc[0]
+    assert row["null"] > 0.5 * row["ceiling"] and row["verdict"] == "cannot tell"
+    alike = overlap(*(scores(np.eye(8, 100, 20) * 3) for _ in range(2))).frame
+    assert alike.query("measure == 'jaccard'")["verdict"].tolist() == ["shared"]
 
 
 def test_too_few_artists_classes_and_unknown_domains() -> None:
