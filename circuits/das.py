@@ -238,8 +238,7 @@ def _summarise(
         chance = index_of(
             class_mean(by_chance, labels), leave_out(by_chance, labels, roles), rounding=rounding
         )
-        if index.verdict == SHARED and chance.verdict != SHARED:
-            index = replace(index, verdict=CANNOT_TELL, reason=NARROW)
+        index = beyond_chance(index, chance)
         row = evidence(
             jackknife(means[0], left[:, 0]),
             null=means[1],
@@ -264,6 +263,13 @@ def _summarise(
         shifts.append(triple[:, 0] - triple[:, 1])
     p = max_t_p(by_class(rounded(np.stack(shifts, axis=1), rounding), labels), seed=seed)
     return pd.DataFrame(table).assign(domain_a=a, domain_b=b, p=p)
+
+
+def beyond_chance(index: Index, chance: Index) -> Index:
+    """An index without "shared", where it is not shared against a random subspace as well."""
+    if index.verdict == SHARED and chance.verdict != SHARED:
+        return replace(index, verdict=CANNOT_TELL, reason=NARROW)
+    return index
 
 
 def _weak(tried: Tried, kind: str, held: HeldOut, domain: str) -> str:

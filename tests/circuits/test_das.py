@@ -1,5 +1,6 @@
 """DAS on planted models: one circuit for both domains, or two; and the ways to be fooled."""
 
+import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from interp.circuits import Classifier, das, transplant
 from interp.circuits.artists import deal
+from interp.circuits.das import beyond_chance
 from interp.circuits.disguise import disguise
 from interp.circuits.held_out import hold_out
 from interp.circuits.interchanges import KINDS, read_domain, try_site
@@ -23,6 +25,7 @@ from interp.circuits.planted_world import DOMAINS, World
 from interp.circuits.subspace_fitting import Recipe
 from interp.core.errors import DataError, SampleError, SiteError, SpecificationError
 from interp.core.images import ImageTable
+from interp.core.statistics import Index
 from interp.core.tables import EVIDENCE, Table
 from interp.models.vit import HookedViT
 from tests.circuits.conftest import CLASSES
@@ -312,22 +315,29 @@ def test_refusals(pictures: ImageTable, colours: Callable) -> None:
     assert set(few["verdict"]) == {"cannot tell"} and few["reason"].str.contains("3 units").all()
 
 
-def test_a_site_where_any_directions_will_do_tells_nothing(
-    pictures: ImageTable, colours: Callable
-) -> None:
+def test_a_site_where_any_directions_will_do_tells_nothing() -> None:
     """Half of all directions carry half of the class: that A's do is no sign of sharing."""
-    words = {
-        "domain_a": "A",
-        "domain_b": "B",
-        "classifier": Classifier(torch.eye(5, 6).double(), CLASSES),
-        "sites": "blocks.0.hook_mlp_out",
-        "where": {"pos": 0},
-        "preprocess": colours,
-        "n": 60,
-    }
-    some = das(tower(True), pictures, **words).frame
-    most = das(tower(True), pictures, k=int(some["k"].iloc[0]) * 2, **words).frame
-    assert set(some["verdict"]) == {"shared"} and (most["random"] > some["random"]).all()
-    told = most[most["verdict"] == "shared"]
-    assert (told["random"] < 0.5 * told["ceiling"]).all()
-    assert most.loc[most["verdict"] != "shared", "reason"].str.contains("random subspace").all()
+    shared, unsure = Index(0.9, 0.8, 1.0, "shared", ""), Index(0.5, 0.1, 0.9, "cannot tell", "")
+    told = beyond_chance(shared, unsure)
+    assert told.verdict == "cannot tell" and "random subspace" in told.reason
+    assert beyond_chance(shared, shared) is shared
+    apart = Index(0.0, -0.1, 0.1, "not shared", "")
+    assert beyond_chance(apart, unsure) is apart
+
+
+def test_the_random_subspace_has_its_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table asks it at every site: were its answer always no, nothing would be shared."""
+    asked: list[Index] = []
+
+    def never(index: Index, chance: Index) -> Index:
+        asked.append(chance)
+        return beyond_chance(index, unsure)
+
+    unsure = Index(0.5, 0.1, 0.9, "cannot tell", "")
+    monkeypatch.setattr(sys.modules[das.__module__], "beyond_chance", never)
+    frame = run("all shared", sites=SITES[:1], steps=15).frame
+    assert len(asked) == 2 and set(frame["verdict"]) == {"cannot tell"}
+    scores = frame["value"], frame["random"], frame["ceiling"]
+    value, random, ceiling = (each.to_numpy() for each in scores)
+    right = (value - random) / (ceiling - random)
+    assert [each.value for each in asked] == pytest.approx(right.tolist())

@@ -68,6 +68,20 @@ def test_p_is_uniform_without_sharing(measure: str) -> None:
     assert kstest(found, "uniform").pvalue > 0.01
 
 
+@pytest.mark.parametrize("measure", MEASURES_OF_OVERLAP)
+def test_an_artists_marks_are_no_sharing(measure: str) -> None:
+    """Artists who drew in both domains leave their own marks there; classes share nothing."""
+    stream = np.random.default_rng(0)
+    labels, sides = np.repeat(np.arange(15), 8), np.tile([0, 1], 60)
+    marks = stream.normal(size=(15, 2, 300))  # of each half's artists, alike in both domains
+    a, b = (
+        Scores(truth[labels] + 2 * marks[labels, sides], labels, sides, np.arange(300) // 50)
+        for truth in stream.normal(size=(2, 15, 300))
+    )
+    row = overlap(a, b, measures=[measure]).frame.iloc[0]
+    assert row["value"] == pytest.approx(row["null"], abs=0.03) and row["p"] > 0.01
+
+
 def test_by_hand() -> None:
     """Four classes, two units kept of four: every overlap can be counted."""
     kept = {0: (0, 1), 1: (0, 2), 2: (1, 3), 3: (2, 3)}
