@@ -11,7 +11,7 @@ from interp.circuits.class_circuits import ClassCircuits, class_circuits, inclus
 from interp.circuits.conversion import to_patching_result
 from interp.circuits.corruptions import CORRUPTIONS
 from interp.circuits.cuts import Cut, Edges, Units
-from interp.circuits.das import das
+from interp.circuits.das import das, das_among
 from interp.circuits.discovery import DISCOVERERS, Runs, discover
 from interp.circuits.donors import draw_transplants, other_class
 from interp.circuits.effects import effects, localise
@@ -81,6 +81,7 @@ __all__ = [
     "circuit_transfer",
     "class_circuits",
     "das",
+    "das_among",
     "discover",
     "draw_transplants",
     "edge_effects",

@@ -6,6 +6,7 @@ Rung R4 of the ladder, beside `transplant`: there activations cross domains, her
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,13 @@ from interp.circuits.effects import (
     rounded,
 )
 from interp.circuits.held_out import HeldOut, hold_out
-from interp.circuits.interchanges import KINDS, Domain, Tried, read_domain, try_site
+from interp.circuits.interchanges import FOREIGN, KINDS, Domain, Tried, read_domain, try_site
 from interp.circuits.metrics import Classifier
 from interp.circuits.runs import make_plan, probe, resolve_sites
 from interp.circuits.subspace_fitting import RATE, SPAN, STEPS, Recipe
 from interp.circuits.subspaces import check_k, check_place, feature_axis
 from interp.circuits.sweep import MEMORY, depths
-from interp.core.errors import SpecificationError
+from interp.core.errors import SpecificationError, listed
 from interp.core.evidence import evidence
 from interp.core.images import ImageTable, Preprocess
 from interp.core.model import Tower
@@ -95,6 +96,51 @@ def das(
     metric, k or numbers out of range, `NumericsError`. Source: Geiger et al. 2024, "Finding
     alignments between interpretable causal variables and distributed neural representations".
     """
+    return das_among(
+        tower,
+        images,
+        domains=(domain_a, domain_b),
+        classifier=classifier,
+        sites=sites,
+        preprocess=preprocess,
+        where=where,
+        k=k,
+        metric=metric,
+        n=n,
+        steps=steps,
+        learning_rate=learning_rate,
+        span=span,
+        seed=seed,
+        batch_size=batch_size,
+        memory=memory,
+    )
+
+
+def das_among(
+    tower: Tower,
+    images: ImageTable,
+    *,
+    domains: Sequence[str],
+    classifier: Classifier,
+    sites: str | Sequence[str],
+    preprocess: Preprocess,
+    where: Mapping[str, int] | None = None,
+    k: int | None = None,
+    metric: str = "margin",
+    n: int = 96,
+    steps: int = STEPS,
+    learning_rate: float = RATE,
+    span: float = SPAN,
+    seed: int = 0,
+    batch_size: int = 32,
+    memory: int = MEMORY,
+) -> Table:
+    """`das` for every pair of several domains, with one subspace fitted in each.
+
+    All domains are asked about the same classes, those that each of them has by enough artists, so
+    numbers compare across pairs; the cost of fitting does not grow with the number of pairs. Rows,
+    columns and errors are those of `das`.
+    """
     if metric not in ("margin", "mean_margin"):
         raise SpecificationError(
             "score an interchange",
@@ -102,13 +148,18 @@ def das(
             "margin or mean_margin, which score a class against all others",
             "choose one of the two",
         )
+    if len(domains) < 2:
+        raise SpecificationError(
+            "compare subspaces", f"one domain ({listed(list(domains))})", "two or more",
+            "name another",
+        )  # fmt: skip
     names, place = resolve_sites(tower, sites), dict(where or {})
     check_place(tower, names, place)
     recipe, began = Recipe(steps, learning_rate, span, batch_size), time.perf_counter()
     known = set(classifier.names)
     classes = [label for label in images.labels if label in known]
-    held = hold_out(images, [domain_a, domain_b], classes=classes, n=n, seed=seed)
-    domains = {
+    held = hold_out(images, list(domains), classes=classes, n=n, seed=seed)
+    opened = {
         name: read_domain(
             tower,
             held,
@@ -120,29 +171,26 @@ def das(
             rows=batch_size,
             seed=seed,
         )
-        for name in (domain_a, domain_b)
+        for name in domains
     }
-    sites_tried = _try_all(tower, names, domains, held, k, place, recipe, memory, seed)
+    sites_tried = _try_all(tower, names, opened, held, k, place, recipe, memory, seed)
+    ends = [both for a, b in combinations(domains, 2) for both in ((a, b), (b, a))]
     frame = pd.concat(
-        [
-            _summarise(sites_tried, a, b, domains, held, seed)
-            for a, b in ((domain_a, domain_b), (domain_b, domain_a))
-        ],
-        ignore_index=True,
+        [_summarise(sites_tried, a, b, opened, held, seed) for a, b in ends], ignore_index=True
     )
     frame.insert(0, "measure", "distributed alignment search")
     frame = frame.assign(
-        site=names * 2,
-        layer=[tower.layer(site) for site in names] * 2,
-        depth=depths(tower, names) * 2,
+        site=names * len(ends),
+        layer=[tower.layer(site) for site in names] * len(ends),
+        depth=depths(tower, names) * len(ends),
         **place,
         metric=metric,
         pairing="other label, same domain; unaligned",
         steps=steps,
     )
     facts = {
-        "n_fitted": {name: len(domain.fitted) for name, domain in domains.items()},
-        "n_tested": {name: len(domain.base) for name, domain in domains.items()},
+        "n_fitted": {name: len(domain.fitted) for name, domain in opened.items()},
+        "n_tested": {name: len(domain.base) for name, domain in opened.items()},
         "left_out": {name: drawn.left_out for name, drawn in held.tested.items()},
         "classes": list(held.classes),
         "artists": held.artists,
@@ -167,7 +215,7 @@ def _try_all(
     memory: int,
     seed: int,
 ) -> list[dict[str, Tried]]:
-    """Every site's two subspaces and what they do, once all that is asked for has been checked."""
+    """Every site's subspaces and what they do, once all that is asked for has been checked."""
     one = next(iter(domains.values())).fitted
     plan = make_plan(
         tower,
@@ -186,9 +234,10 @@ def _try_all(
         width = shapes[site][axes.index(feature_axis(axes))]
         sizes[site] = max(1, min(len(held.classes) - 1, width // 2)) if k is None else k
         check_k(site, sizes[site], width)
+    kinds = len(KINDS) + len(FOREIGN) * (len(domains) - 1)
     # a backward costs about two forwards; what the site spares is left out
     forwards = len(sites) * sum(
-        3 * recipe.steps * recipe.batch_size + len(KINDS) * len(domain.base)
+        3 * recipe.steps * recipe.batch_size + kinds * len(domain.base)
         for domain in domains.values()
     )
     if forwards * one[0].numel() > 2e9:
@@ -222,19 +271,21 @@ def _summarise(
     labels = rows["label"].to_numpy()
     roles = rows[["label", "target_label", "null_label"]].to_numpy()
     largest = max(
-        float(np.abs(tried[b].effects + domains[b].before).max()) for tried in sites_tried
+        float(np.abs(effects + domains[b].before).max())
+        for tried in sites_tried
+        for effects in (tried[b].effects, tried[b].foreign[a])
     )
     rounding, about, table, shifts = ROUNDING * largest, _about(held, a, b), [], []
     for tried in sites_tried:
         here, there = tried[b], tried[a]
-        triple = np.stack([here["other"], here["other null"], here["own"]], axis=1)
+        triple = np.stack([*(here.given(a, kind) for kind in FOREIGN), here["own"]], axis=1)
         means, left = class_mean(triple, labels), leave_out(triple, labels, roles)
         no_whole = _weak(here, "whole", held, b)
         whole = float(class_mean(here["whole"], labels))
         k, width = there.subspace.basis.shape[::-1]
         index = _without_index(no_whole, _weak(there, "own", held, a), k == width)
         index = index or index_of(means, left, rounding=rounding)
-        by_chance = np.stack([here["other"], here["random"], here["own"]], axis=1)
+        by_chance = np.stack([triple[:, 0], here["random"], here["own"]], axis=1)
         chance = index_of(
             class_mean(by_chance, labels), leave_out(by_chance, labels, roles), rounding=rounding
         )

@@ -1,4 +1,4 @@
-"""Some artists' pictures to fit on, other artists' to test on, in two domains alike."""
+"""Some artists' pictures to fit on, other artists' to test on, in all domains alike."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from interp.core.seeds import rng
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What is fitted on and what is tested on in each of two domains, by different artists.
+    """What is fitted on and what is tested on in each domain, by different artists.
 
-    `fitted` are rows of `images`, equally many of each class in both domains. `tested` are
+    `fitted` are rows of `images`, equally many of each class in all domains. `tested` are
     transplants within a domain: `target` receives from `donor`, which shows `label`, or from
     `null`, which shows a third class.
     """
@@ -31,20 +31,23 @@ class HeldOut:
 def hold_out(
     images: ImageTable, domains: Sequence[str], *, classes: Sequence[str], n: int, seed: int = 0
 ) -> HeldOut:
-    """Deal the artists of two domains into those fitted on and those tested on, and draw pictures.
+    """Deal the artists of all domains into those fitted on and those tested on, and draw pictures.
 
-    An artist stands on one side with all classes and both domains; the larger side is tested on,
+    An artist stands on one side with all classes and domains; the larger side is tested on,
     since base and source are by different artists there. About `n` pictures of each domain are
     fitted on, `n` receivers are tested.
 
     Raises `DataError` for an unknown domain, `SpecificationError` for one domain twice,
-    `SampleError` for fewer than three classes on both sides in both domains, or too few artists.
+    `SampleError` for fewer than three classes on both sides in every domain, or too few artists.
     """
     check_known("fit a subspace", "domain", domains, images.domains)
     asked = f"compare the subspaces of {' and '.join(domains)}"
     if len(set(domains)) < len(domains) or n < 1:
         raise SpecificationError(
-            asked, f"{listed(domains)}, n = {n}", "two domains, n of at least 1", "choose others"
+            asked,
+            f"{listed(domains)}, n = {n}",
+            "different domains, n of at least 1",
+            "choose others",
         )
     frame = images.frame
     used = frame["domain"].isin(domains).to_numpy() & frame["label"].isin(classes).to_numpy()
@@ -67,7 +70,7 @@ def hold_out(
         raise SampleError(
             asked,
             f"{len(usable)} classes by artists fitted on and others, of {n_artists} ({column})",
-            "three classes and three artists in both domains: one to fit on, two to test on",
+            "three classes and three artists in every domain: one to fit on, two to test on",
             "give more classes or more artists",
         )
     most, stream = -(-n // len(usable)), rng("fitted on", seed)

@@ -1,4 +1,4 @@
-"""What interchanging subspaces does within two domains: bases fitted in each, tried in both."""
+"""What interchanging subspaces does within domains: bases fitted in each, tried in all."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,10 +19,13 @@ from interp.core.images import Preprocess
 from interp.core.model import Tower
 from interp.core.seeds import rng
 
-KINDS = ("other", "other null", "own", "own null", "random", "whole", "whole null")
-"""What a receiver is given: the part in the other domain's subspace, in its own domain's, in a
-random one, or the whole site; from a source of the scored class or, for a null, of a third class.
+KINDS = ("own", "own null", "random", "whole", "whole null")
+"""What a receiver is given: the part in its own domain's subspace, in a random one, or the whole
+site; from a source of the scored class or, for a null, of a third class.
 """
+
+FOREIGN = ("other", "other null")
+"""The same in the subspace of another domain."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,13 +104,22 @@ def draw_pairs(labels: np.ndarray, n: int, *, seed: int = 0) -> Int[np.ndarray, 
 
 @dataclass(frozen=True, eq=False)
 class Tried:
-    """At one site in one domain: the subspace fitted there, and effects `[kind receiver]`."""
+    """At one site in one domain: the subspace fitted there, and what subspaces do there.
+
+    `effects` `[kind receiver]` are those of `KINDS`, `foreign[domain]` those of `FOREIGN` with the
+    subspace of another domain.
+    """
 
     subspace: Subspace
     effects: Float[np.ndarray, "kind receiver"]
+    foreign: Mapping[str, Float[np.ndarray, "role receiver"]]
 
     def __getitem__(self, kind: str) -> Float[np.ndarray, "receiver"]:
         return self.effects[KINDS.index(kind)]
+
+    def given(self, domain: str, kind: str) -> Float[np.ndarray, "receiver"]:
+        """What the subspace of another domain does here, by `FOREIGN`'s kinds."""
+        return self.foreign[domain][FOREIGN.index(kind)]
 
 
 def try_site(
@@ -122,7 +134,7 @@ def try_site(
     memory: int,
     seed: int,
 ) -> dict[str, Tried]:
-    """Fit a subspace in each of two domains, and interchange both in both."""
+    """Fit a subspace in each domain, and interchange each in all."""
     one = next(iter(domains.values())).fitted
     onward = Onward.from_site(tower, site, one)
     at_once = max(1, min(recipe.batch_size, memory // onward.bytes_with_gradients(one)))
@@ -133,17 +145,26 @@ def try_site(
         fitted[name] = fit(task, k=k, recipe=recipe, rows=at_once, seed=seed)
     tried = {}
     for name, domain in domains.items():
-        [other] = (fitted[each] for each in domains if each != name)
-        effects = try_subspaces(onward, domain, fitted[name], other, rows=rows, seed=seed)
-        tried[name] = Tried(fitted[name], effects)
+        others = {each: subspace for each, subspace in fitted.items() if each != name}
+        effects = try_subspaces(onward, domain, fitted[name], others, rows=rows, seed=seed)
+        foreign = np.split(effects[len(KINDS) :], len(others))
+        tried[name] = Tried(
+            fitted[name], effects[: len(KINDS)], dict(zip(others, foreign, strict=True))
+        )
     return tried
 
 
 @torch.no_grad()
 def try_subspaces(
-    onward: Onward, domain: Domain, own: Subspace, other: Subspace, *, rows: int, seed: int
+    onward: Onward,
+    domain: Domain,
+    own: Subspace,
+    others: Mapping[str, Subspace],
+    *,
+    rows: int,
+    seed: int,
 ) -> Float[np.ndarray, "kind receiver"]:
-    """How far each of `KINDS` moves the metric of a domain's receivers."""
+    """How far each of `KINDS`, then of `FOREIGN` by domain, moves the metric of the receivers."""
     width, k = own.basis.shape
     drawn = torch.from_numpy(rng("random subspace", seed).normal(size=(width, k)))
     chance = _with_basis(own, torch.linalg.qr(drawn).Q)
@@ -155,10 +176,10 @@ def try_subspaces(
         )
         found = []
         for subspace, sources in (
-            (other, (donor, null)),
             (own, (donor, null)),
             (chance, (donor,)),
             (whole, (donor, null)),
+            *((other, (donor, null)) for other in others.values()),
         ):
             for source in sources:
                 activation = subspace.swap(base.activation, source.activation)

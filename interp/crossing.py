@@ -17,10 +17,10 @@ from interp.circuits import (
     Units,
     circuit_transfer,
     class_circuits,
-    das,
+    das_among,
     overlap,
 )
-from interp.circuits.circuit_transfer import OVER_SIZES
+from interp.circuits.circuit_transfer import OVER_SIZES, SMALL, TRANSFER_SHARES
 from interp.circuits.sweep import depths
 from interp.core.band import BANDS, band_of
 from interp.core.errors import SampleError
@@ -46,6 +46,9 @@ PRIMARY_OVERLAP = "jaccard"
 
 JUDGED = {"overlap": PRIMARY_OVERLAP, "circuit_transfer": OVER_SIZES}
 """By which rows of a table its rung is judged, and where a missing pair is said to be missing."""
+
+JUDGED_SHARES = tuple(share for share in TRANSFER_SHARES if share <= SMALL)
+"""Sizes that a band's verdict is the mean of; larger ones are run for the whole tower only."""
 
 Frames = dict[str, pd.DataFrame]
 
@@ -100,9 +103,8 @@ def crossing(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
     band of layers, and cut everywhere; circuits of edges only as a whole. A pair for which there
     are too few pictures is a row with the reason.
     """
-    made: dict[str, list[pd.DataFrame]] = {"das": [], "overlap": [], "circuit_transfer": []}
-    for pair in pairs:
-        made["das"] += _interchanged(seen, pair)
+    made: dict[str, list[pd.DataFrame]] = {"overlap": [], "circuit_transfer": []}
+    made["das"] = _interchanged(seen, pairs) if pairs else []
     cuts = seen.cuts()
     if not cuts:
         say(f"circuits left out: {type(seen.tower).__name__} has neither parts nor known units")
@@ -120,31 +122,48 @@ def crossing(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
     return {name: pd.concat(found, ignore_index=True) for name, found in made.items() if found}
 
 
-def _interchanged(seen: Seen, pair: tuple[str, str]) -> list[pd.DataFrame]:
-    """Causal directions of either domain, tried in the other."""
-    a, b = pair
+def _interchanged(seen: Seen, pairs: Sequence[tuple[str, str]]) -> list[pd.DataFrame]:
+    """Causal directions of each domain, tried in the others."""
     found = []
     for pattern, where in CAUSAL.items():
-        sites = present(seen.tower, [pattern])[:-1]
-        if not sites:
-            continue
-        try:
-            table = das(
-                seen.tower,
-                seen.images,
-                domain_a=a,
-                domain_b=b,
-                classifier=seen.classifier,
-                sites=sites,
-                preprocess=seen.preprocess,
-                where=where,
-                seed=seen.seed,
-            )
-            found.append(table.frame)
-        except SampleError as error:
-            row = {"measure": "das", "domain_a": a, "domain_b": b, "reason": str(error)}
-            found.append(pd.DataFrame([row]))
+        if sites := present(seen.tower, [pattern])[:-1]:
+            found += _at(seen, pairs, sites, where)
     return found
+
+
+def _at(
+    seen: Seen, pairs: Sequence[tuple[str, str]], sites: Sequence[str], where: Mapping[str, int]
+) -> list[pd.DataFrame]:
+    """All domains at once, so that each is fitted once; else, with too few classes, by pairs."""
+    try:
+        return [_das(seen, pairs, sites, where)]
+    except SampleError as error:
+        if len(pairs) > 1:
+            return [frame for pair in pairs for frame in _at(seen, [pair], sites, where)]
+        [(a, b)] = pairs
+        row = {"measure": "das", "domain_a": a, "domain_b": b, "reason": str(error)}
+        return [pd.DataFrame([row])]
+
+
+def _das(
+    seen: Seen,
+    pairs: Sequence[tuple[str, str]],
+    sites: Sequence[str],
+    where: Mapping[str, int],
+) -> pd.DataFrame:
+    frame = das_among(
+        seen.tower,
+        seen.images,
+        domains=list(dict.fromkeys(domain for pair in pairs for domain in pair)),
+        classifier=seen.classifier,
+        sites=sites,
+        preprocess=seen.preprocess,
+        where=where,
+        seed=seen.seed,
+    ).frame
+    asked = {frozenset(pair) for pair in pairs}
+    ends = map(frozenset, zip(frame["domain_a"], frame["domain_b"], strict=True))
+    return frame[[pair in asked for pair in ends]]
 
 
 def _overlaps(a: ClassCircuits, b: ClassCircuits, *, seed: int) -> list[pd.DataFrame]:
@@ -164,7 +183,9 @@ def _transfers(a: ClassCircuits, b: ClassCircuits, *, seed: int) -> list[pd.Data
     for name in BANDS:
         sites = [site for site, place in places.items() if place["band"] == name]
         if sites and len(sites) < len(places):
-            some = circuit_transfer(a.only(sites), b.only(sites), seed=seed).frame
+            some = circuit_transfer(
+                a.only(sites), b.only(sites), shares=JUDGED_SHARES, seed=seed
+            ).frame
             frames.append(some.assign(band=name))
     return frames
 

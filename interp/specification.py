@@ -31,6 +31,8 @@ from interp.models.presets import PRESETS
 from interp.models.training import Recipe, named_recipe
 from interp.variation import Variation, are_names, frozen
 
+PAIRS = ("own", "one model", "all")
+
 FOUR_SETTINGS = ("natural-only", "cg-low", "leave-out-domain", "cg-high")
 
 
@@ -182,11 +184,18 @@ class AnalysisSpec:
     the domain out at the middle site, against `n_controls` draws of each control; `features` trains
     dictionaries there, on `n_dictionary_pictures` of every class and domain; `circuits` finds the
     parts that make the class, and tests them, on `n_circuit_pairs` pairs each.
+
+    Causal directions, parts and wiring (R4 to R6) are compared between the natural and the test
+    domain in every model. `pairs` says where also between all others, on `n_pair_classes` classes:
+    "own" nowhere, "one model" in the last setting's first model, "all" in every model. Of six
+    domains that takes about two minutes a model of one core.
     """
 
     n_pairs: int = 60
     n_transplants: int = 240
     n_circuit_pairs: int = 30
+    pairs: str = "one model"
+    n_pair_classes: int = 15
     n_permutations: int = 999
     n_splits: int = 5
     n_controls: int = 5
@@ -202,8 +211,10 @@ class AnalysisSpec:
     circuits: bool = True
 
     def __post_init__(self) -> None:
+        check_known("compare domains", "choice of pairs", [self.pairs], PAIRS, SpecificationError)
         least = {
             "n_circuit_pairs": 2,
+            "n_pair_classes": 4,
             "n_pairs": 2,
             "n_transplants": 2,
             "n_permutations": 19,

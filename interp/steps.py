@@ -13,6 +13,7 @@ from interp.core.errors import listed
 from interp.core.images import ImageTable
 from interp.core.parallel import side_by_side
 from interp.core.progress import say
+from interp.core.seeds import rng
 from interp.core.store import complete, file_hash, fingerprint
 from interp.core.tables import Table
 from interp.result import versions
@@ -50,7 +51,8 @@ class Model:
 class Measurement:
     """Everything that is measured on one model, each table a step of its own.
 
-    `only` names the steps to take; without it, all that the specification asks for.
+    `only` names the steps to take; without it, all that the specification asks for. `every_pair`
+    compares the circuits of all pairs of domains, not only of the natural and the test domain.
     """
 
     specification: Specification
@@ -61,19 +63,21 @@ class Measurement:
     natural: str = ""
     only: tuple[str, ...] = ()
     device: str = "cpu"
+    every_pair: bool = False
 
     def run(self) -> dict[str, pd.DataFrame]:
         """The model's tables by name, measured or read back."""
         key = self._key()
-        frames: dict[str, pd.DataFrame] = {}
+        frames: dict[str, list[pd.DataFrame]] = {}
         for name, make in self._makers().items():
             folder = self.steps / f"{name}-{key}"
             if not folder.exists():
                 with complete(folder) as temporary:
                     for table, frame in make().items():
                         Table(table, frame).save(temporary)
-            frames |= {path.stem: Table.load(path).frame for path in sorted(folder.glob("*.csv"))}
-        return frames
+            for path in sorted(folder.glob("*.csv")):
+                frames.setdefault(path.stem, []).append(Table.load(path).frame)
+        return {name: pd.concat(parts, ignore_index=True) for name, parts in frames.items()}
 
     def _key(self) -> str:
         return fingerprint(
@@ -135,6 +139,8 @@ class Measurement:
             makers["features"] = self._features
         if analysis.circuits and trained:
             makers |= {"circuits": self._circuits, "crossing": self._crossing}
+            if self.every_pair:
+                makers["pairs"] = self._pairs
         if analysis.patching and trained:
             makers |= {
                 "patching": self._patching,
@@ -270,14 +276,29 @@ class Measurement:
         )
 
     def _crossing(self) -> dict[str, pd.DataFrame]:
+        return self._crossed(self.analysed, [self.pair])
+
+    def _pairs(self) -> dict[str, pd.DataFrame]:
+        from interp.crossing import all_pairs
+
+        own, n = self.analysed, self.specification.analysis.n_pair_classes
+        chosen = rng("classes of pairs", self.model.seed).permutation(own.labels)[:n]
+        others = [pair for pair in all_pairs(own.domains) if set(pair) != set(self.pair)]
+        return self._crossed(own.select(label=sorted(chosen)), others)
+
+    def _crossed(
+        self, images: ImageTable, pairs: Sequence[tuple[str, str]]
+    ) -> dict[str, pd.DataFrame]:
         from interp.crossing import Seen, crossing
         from interp.measurements import classifier
 
+        if not pairs:
+            return {}
+        clip = self.subject.clip
         head = classifier(self.subject, self.images.labels, self.images.domains)
-        own, clip = self.analysed, self.subject.clip
-        n = max(2, 2 * self.specification.analysis.n_circuit_pairs // len(own.labels))
-        seen = Seen(clip.visual, own, head, clip.preprocess, n=n, seed=self.subject.seed)
-        found = crossing(seen, [self.pair])
+        n = max(2, 2 * self.specification.analysis.n_circuit_pairs // len(images.labels))
+        seen = Seen(clip.visual, images, head, clip.preprocess, n=n, seed=self.subject.seed)
+        found = crossing(seen, pairs)
         return {name: self.subject.file(frame) for name, frame in found.items()}
 
     def _has_none_of(self, patterns: Iterable[str], what: str) -> bool:
@@ -310,7 +331,8 @@ def weights_hash(checkpoint: Path) -> str:
 def measure(steps: Sequence[Measurement], jobs: int) -> dict[str, pd.DataFrame]:
     """Measure models side by side, each with its share of the cores; put their tables together."""
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    side_by_side(partial(_measure_one, threads=threads), steps, jobs=jobs, what="measure")
+    longest_first = sorted(steps, key=lambda step: not step.every_pair)
+    side_by_side(partial(_measure_one, threads=threads), longest_first, jobs=jobs, what="measure")
     parts = [step.run() for step in steps]
     names = dict.fromkeys(name for part in parts for name in part)
     return {

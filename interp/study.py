@@ -21,6 +21,7 @@ from interp.data import open_images
 from interp.data.mixtures import NATURAL
 from interp.grid import (
     Block,
+    Cell,
     Grid,
     check_trained,
     loss_table,
@@ -29,7 +30,7 @@ from interp.grid import (
     train_cells,
 )
 from interp.result import Result, provenance, thumbnails, write_result
-from interp.specification import Specification, TrainingSpec
+from interp.specification import AnalysisSpec, Specification, TrainingSpec
 from interp.steps import Measurement, Model, measure
 
 
@@ -107,7 +108,7 @@ class Study:
                 train_cells(cells, jobs=jobs, device=where)
         check_trained(cells)
         blocks = {cell.block.seed: cell.block for cell in cells}
-        every = models(cells, epochs=epochs)
+        every, paired = models(cells, epochs=epochs), self._every_pair(cells)
         with clock("measuring"):
             frames = measure(
                 [
@@ -119,6 +120,7 @@ class Study:
                         steps,
                         only=only,
                         device=where,
+                        every_pair=model in paired,
                     )
                     for model in every
                     for block in [blocks[model.seed]]
@@ -143,6 +145,23 @@ class Study:
                 write_result(target, part, thumbnails(blocks[own[0].block.seed].images), facts)
             )
         return replace(results[0], replications=tuple(results[1:]))
+
+    def _every_pair(self, cells: Sequence[Cell]) -> list[Model]:
+        """The models in which circuits are compared between all pairs of domains."""
+        pairs = self.specification.analysis.pairs
+        if pairs == "own":
+            return []
+        if pairs == "all":
+            return [cell.model() for cell in cells]
+        found = {}
+        for cell in cells:  # the last setting in the first block, for the first test domain
+            first = found.setdefault(cell.training.name, cell)
+            if (cell.block.seed, cell.mixture.test_domain) == (
+                first.block.seed,
+                first.mixture.test_domain,
+            ):
+                found[cell.training.name] = cell
+        return [cell.model() for cell in found.values()]
 
     def cost(self) -> str:
         """What the study takes, before it begins."""
@@ -236,6 +255,7 @@ def examine(
     *,
     architecture: str | None = None,
     domains: Sequence[str] = (),
+    analysis: AnalysisSpec | None = None,
     seed: int = 0,
     device: str | None = None,
     command: str = "",
@@ -243,7 +263,9 @@ def examine(
     """Measure one model, without training, on pictures laid out as `domain/class/*`.
 
     `domains` are the natural domain and the one to compare it with; by default `real` (or the
-    first) and the next. All pictures serve; a page about this model alone is built from them.
+    first) and the next. `analysis` says what is measured; unless its `pairs` are "own", circuits
+    are compared between all pairs of domains. All pictures serve; a page about this model alone is
+    built from them.
     """
     folder, clock, where = writable(Path(out), purpose="the study"), Clock(), which_device(device)
     with clock("pictures"):
@@ -259,10 +281,18 @@ def examine(
     pair = tuple(domains) if len(domains) == 2 else _default_pair(images.domains)
     everything = images.with_frame(images.frame.assign(split="test"))
     model = Model(Path(checkpoint), "", pair[1], seed, architecture=architecture)
-    spec = Specification(title=f"{checkpoint} on {images.source}")
+    asked = analysis or AnalysisSpec()
+    spec = Specification(title=f"{checkpoint} on {images.source}", analysis=asked)
     with clock("measuring"):
         step = Measurement(
-            spec, model, everything, (), folder / "steps", natural=pair[0], device=where
+            spec,
+            model,
+            everything,
+            (),
+            folder / "steps",
+            natural=pair[0],
+            device=where,
+            every_pair=asked.pairs != "own",
         )
         frames = step.run()
         frames |= _climbed(frames)
@@ -273,7 +303,7 @@ def examine(
         "command": command or "interp.study.examine(...)",
         "held_out": [],
         "specification": {"checkpoint": checkpoint, "domains": list(pair), "seed": seed},
-        "spec_hash": fingerprint(checkpoint, architecture, pair, seed, images.fingerprint),
+        "spec_hash": fingerprint(checkpoint, architecture, pair, asked, seed, images.fingerprint),
         "seed": seed,
         **provenance(images, clock.seconds, where),
     }

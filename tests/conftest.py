@@ -35,6 +35,7 @@ SMALL = Specification(
         n_pairs=8,
         n_transplants=16,
         n_circuit_pairs=8,
+        pairs="own",
         n_permutations=99,
         n_splits=2,
         n_controls=2,

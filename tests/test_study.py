@@ -211,15 +211,39 @@ def test_a_tampered_mixture_stops_the_study(small_study: Result, tmp_path: Path)
 def test_one_model_is_examined_on_a_folder(
     trained_checkpoint: Path, small_images: ImageTable, tmp_path: Path
 ) -> None:
-    some = small_images.select(split="analysis", domain=["real", "sketch"])
+    some = small_images.select(split="analysis", domain=["real", "sketch", "clipart"])
     for row in range(len(some)):
         target = tmp_path / "pictures" / some.path.iloc[row]
         target.parent.mkdir(parents=True, exist_ok=True)
         some.picture(row).save(target)
-    result = examine(str(trained_checkpoint), tmp_path / "pictures", tmp_path / "out")
+    brief = replace(SMALL.analysis, pairs="all", erasure=False, features=False)
+    words = {"analysis": brief, "out": tmp_path / "out"}
+    result = examine(str(trained_checkpoint), tmp_path / "pictures", **words)
     assert {"accuracy", "similarity", "transfer", "transplant"} <= set(result.tables)
     assert set(result.tables["accuracy"].frame["class_set"]) == {"all", "seen"}
     assert result.report().exists()
+    found = result.tables["ladder"].frame
+    causal = found[found["rung"].isin(["R4", "R5", "R6"])]
+    pairs = {("clipart", "real"), ("clipart", "sketch"), ("real", "sketch")}
+    assert set(zip(causal["domain_a"], causal["domain_b"], strict=True)) == pairs
+    assert {"early", "middle", "late", "whole tower"} <= set(causal["band"])
+
+
+@pytest.mark.parametrize(
+    ("pairs", "models"),
+    [("own", []), ("one model", [("cg-high", 0)]), ("all", [("natural-only", 0), ("cg-high", 0)])],
+)
+def test_circuits_of_every_pair_are_compared_in_the_models_asked_for(
+    pairs: str, models: list[tuple[str, int]], tmp_path: Path
+) -> None:
+    spec = replace(SMALL, analysis=replace(SMALL.analysis, pairs=pairs))
+    cells = Grid(spec).plan(tmp_path / "steps")
+    assert [(one.setting, one.seed) for one in Study(spec)._every_pair(cells)] == models
+
+
+def test_a_choice_of_pairs_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(SpecificationError, match="one model"):
+        replace(SMALL.analysis, pairs="one-model")
 
 
 def test_one_domain_leaves_nothing_to_compare(tmp_path: Path) -> None:

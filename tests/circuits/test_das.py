@@ -13,7 +13,7 @@ from open_clip.transformer import VisionTransformer
 from PIL import Image
 from torch import Tensor
 
-from interp.circuits import Classifier, das, transplant
+from interp.circuits import Classifier, das, das_among, transplant
 from interp.circuits.artists import deal
 from interp.circuits.das import beyond_chance
 from interp.circuits.disguise import disguise
@@ -198,10 +198,12 @@ def test_effects_are_those_of_hooks_on_the_whole_tower() -> None:
         scores[range(len(scores)), labels] = -torch.inf
         return own - scores.amax(1)
 
-    for kind, basis, sources in [
-        ("other", tried["A"].subspace.basis, b.donor),
-        ("own null", tried["B"].subspace.basis, b.null),
-        ("whole", torch.eye(16).double(), b.donor),
+    here = tried["B"]
+    for effects, basis, sources in [
+        (here.given("A", "other"), tried["A"].subspace.basis, b.donor),
+        (here.given("A", "other null"), tried["A"].subspace.basis, b.null),
+        (here["own null"], here.subspace.basis, b.null),
+        (here["whole"], torch.eye(16).double(), b.donor),
     ]:
         given = hooked.run_with_cache(sources, names_filter=[site])[1][site]
 
@@ -212,8 +214,28 @@ def test_effects_are_those_of_hooks_on_the_whole_tower() -> None:
 
         out = hooked.run_with_hooks(b.base, fwd_hooks=[(site, replace)])
         wanted = (margin(out) - margin(hooked(b.base))).detach().numpy()
-        np.testing.assert_allclose(tried["B"][kind], wanted, atol=1e-9)
-    assert tried["B"].effects.shape == (len(KINDS), 16)
+        np.testing.assert_allclose(effects, wanted, atol=1e-9)
+    assert here.effects.shape == (len(KINDS), 16)
+
+
+def test_several_domains_share_their_subspaces() -> None:
+    """A third domain (A's pictures by a name of their own) changes nothing between A and B."""
+    planted, hooked, images = model("all separate")
+    again = images.select(domain="A").frame.assign(domain="C")
+    frame = pd.concat([images.frame, again], ignore_index=True)
+    words: dict[str, Any] = {
+        "classifier": planted.classifier, "preprocess": pixels, "where": {"pos": 0}
+    }  # fmt: skip
+    words |= {"sites": SITES[-1], "n": 24, "steps": 4}
+    three = das_among(hooked, images.with_frame(frame), domains=("A", "B", "C"), **words).frame
+    by_ends = three.set_index(["domain_a", "domain_b"])
+    assert sorted(by_ends.index) == [(a, b) for a in "ABC" for b in "ABC" if a != b]
+    for column in ("in_domain", "loss"):  # a domain's basis is one, whoever it is tried on
+        assert by_ends.loc[("A", "B"), column] == by_ends.loc[("A", "C"), column]
+    for column in ("ceiling", "whole"):  # and so is what a domain says of its own
+        assert by_ends.loc[("B", "A"), column] == by_ends.loc[("C", "A"), column]
+    with pytest.raises(SpecificationError, match="one domain"):
+        das_among(hooked, images, domains=("A",), **words)
 
 
 def test_batches_and_memory_change_nothing_but_time() -> None:
@@ -297,7 +319,7 @@ def test_refusals(pictures: ImageTable, colours: Callable) -> None:
             das(tower(True), images, **{**words, **other})
 
     refuse(DataError, "domain 'C'", domain_b="C")
-    refuse(SpecificationError, "two domains", domain_b="A")
+    refuse(SpecificationError, "different domains", domain_b="A")
     refuse(SampleError, "2 classes", pictures.select(label=["ant", "bee"]))
     refuse(SampleError, "three artists", pictures.select(artist="artist 1"))
     refuse(SampleError, "three artists", pictures.select(artist=["artist 1", "artist 2"]))
