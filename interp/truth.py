@@ -230,3 +230,45 @@ def summary(cells: pd.DataFrame) -> pd.DataFrame:
             table[name] = 0
     table["index"] = grouped["index"].mean()
     return table[["right", "wrong", "abstained", "reported", "index"]].reset_index()
+
+
+RUNGS: Mapping[str, tuple[str, ...]] = {
+    "R4": ("das",),
+    "R5": ("neuron overlap",),
+    "R6": ("neuron transfer", "circuit transfer"),
+}
+"""The measures by which `interp.ladder` judges the rungs that speak of circuits."""
+
+
+def by_rung(cells: pd.DataFrame) -> pd.DataFrame:
+    """One row for each planted model and rung: the declared answer, the verdict, and whether right.
+
+    Left out are models in which the declared answer differs between sites, or lies between. The
+    sites of R4 must agree, else the verdict is "cannot tell". Of R6's two cuts one "not shared" is
+    enough, and one that cannot tell classes apart leaves the verdict to the other. `index` is the
+    mean over sites, and for R6 the smallest of the cuts.
+    """
+    rows = []
+    names = ["condition", "tier", "dose", "seed"]
+    for blueprint, own in cells.groupby(names, dropna=False, sort=False):
+        for rung, measures in RUNGS.items():
+            found = own[own["measure"].isin(measures)]
+            decided = found[found["expected"].isin([SHARED, NOT_SHARED])]
+            answers = set(decided["expected"])
+            answer = NOT_SHARED if rung == "R6" and NOT_SHARED in answers else None
+            if answer is None and len(answers) == 1:
+                [answer] = answers
+            if answer is None or (found["expected"] == "in part").any():
+                continue
+            verdict = _together(decided, any_denies=rung == "R6")
+            index = decided.groupby("measure")["index"].mean().min()
+            rows.append([*blueprint, rung, answer, index, verdict, outcome(answer, verdict)])
+    return pd.DataFrame(rows, columns=[*names, "rung", "expected", "index", "verdict", "outcome"])
+
+
+def _together(cells: pd.DataFrame, *, any_denies: bool) -> str:
+    verdicts = set(cells["verdict"])
+    if any_denies:
+        said = verdicts - {CANNOT_TELL}
+        return NOT_SHARED if NOT_SHARED in said else SHARED if said else CANNOT_TELL
+    return verdicts.pop() if len(verdicts) == 1 else CANNOT_TELL

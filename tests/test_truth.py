@@ -5,7 +5,7 @@ import pytest
 
 from interp.circuits.planted import Blueprint
 from interp.circuits.planted_expected import expected
-from interp.truth import COLUMNS, MEASURES, judge, outcome, summary
+from interp.truth import COLUMNS, MEASURES, RUNGS, by_rung, judge, outcome, summary
 
 
 @pytest.mark.slow
@@ -54,3 +54,50 @@ def test_the_summary_counts_cells() -> None:
     row = summary(cells).iloc[0]
     assert row[["right", "wrong", "abstained", "reported"]].tolist() == [2, 0, 1, 0]
     assert row["index"] == pytest.approx(0.9)
+
+
+def cells(condition: str, said: dict[str, list[tuple[str, str]]]) -> pd.DataFrame:
+    """Cells of one model: by measure, what was declared and what was said."""
+    rows = [
+        {
+            "condition": condition, "tier": "easy", "dose": None, "seed": 1, "measure": measure,
+            "expected": answer, "verdict": verdict, "index": 0.5,
+        }
+        for measure, each in said.items()
+        for answer, verdict in each
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("rung", "said", "outcome"),
+    [
+        ("R4", {"das": [("shared", "shared"), ("blind", "not shared")]}, "right"),
+        ("R4", {"das": [("shared", "shared"), ("shared", "cannot tell")]}, "abstained"),
+        ("R4", {"das": [("not shared", "shared"), ("not shared", "shared")]}, "wrong"),
+        ("R4", {"das": [("shared", "shared"), ("not shared", "not shared")]}, None),
+        ("R5", {"neuron overlap": [("in part", "shared")]}, None),
+        (
+            "R6",
+            {
+                "neuron transfer": [("not shared", "not shared")],
+                "circuit transfer": [("shared", "cannot tell")],
+            },
+            "right",
+        ),
+        (
+            "R6",
+            {
+                "neuron transfer": [("shared", "shared")],
+                "circuit transfer": [("shared", "not shared")],
+            },
+            "wrong",
+        ),
+    ],
+)
+def test_a_rung_is_judged_once_a_model(
+    rung: str, said: dict[str, list[tuple[str, str]]], outcome: str | None
+) -> None:
+    found = by_rung(cells("rewired", said))
+    assert found["outcome"].tolist() == ([] if outcome is None else [outcome])
+    assert set(found["rung"]) <= {rung} and rung in RUNGS

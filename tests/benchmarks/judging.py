@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from interp.circuits.planted import CONDITIONS, DOSES, TIERS, Blueprint
 from interp.core.parallel import side_by_side
 from interp.core.progress import say
-from interp.truth import judge, summary
+from interp.core.seeds import rng
+from interp.truth import by_rung, judge, summary
 
 FOLDER = Path(__file__).parent / "truth"
 FIRST = 10
@@ -109,30 +111,51 @@ def _cell(rows: pd.DataFrame) -> str:
 
 
 def overall(cells: pd.DataFrame) -> str:
-    """Per measure: right among the decided, false "shared", false "not shared", abstentions."""
-    lines = ["| measure | cells | right | false shared | false not shared | abstained | AUROC |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
-    for name in SHORT:
+    """Per measure, then per rung and blueprint: how often right, wrong either way, or undecided."""
+    head = [
+        "| {} | {} | right | false shared | false not shared | cannot tell | AUROC |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines = [head[0].format("measure", "cells"), head[1]]
+    for name, short in SHORT.items():
         own = cells[(cells["measure"] == name) & cells["expected"].isin(["shared", "not shared"])]
         if len(own):
-            wrong = own["outcome"] == "wrong"
-            numbers = [
-                f"{(own['outcome'] == 'right').mean():.0%}",
-                f"{(wrong & (own['verdict'] == 'shared')).mean():.0%}",
-                f"{(wrong & (own['verdict'] == 'not shared')).mean():.0%}",
-                f"{(own['outcome'] == 'abstained').mean():.0%}",
-                _auroc(own),
-            ]
-            lines.append(f"| {SHORT[name]} | {len(own)} | " + " | ".join(numbers) + " |")
+            lines.append(_shares(short, own))
+    lines += ["", head[0].format("rung", "models"), head[1]]
+    lines += [_shares(rung, own) for rung, own in by_rung(cells).groupby("rung")]
     return "\n".join(lines)
 
 
+def _shares(name: str, own: pd.DataFrame) -> str:
+    wrong = own["outcome"] == "wrong"
+    numbers = [
+        (own["outcome"] == "right").mean(),
+        (wrong & (own["verdict"] == "shared")).mean(),
+        (wrong & (own["verdict"] == "not shared")).mean(),
+        (own["outcome"] == "abstained").mean(),
+    ]
+    told = [f"{number:.0%}" for number in numbers]
+    return f"| {name} | {len(own)} | " + " | ".join([*told, _auroc(own)]) + " |"
+
+
 def _auroc(own: pd.DataFrame) -> str:
-    """How well the index tells cells that share from cells that do not, where there is one."""
+    """How well the index tells what is shared from what is not, with the models drawn again.
+
+    The interval holds 95 % of 1,000 draws of planted models (blueprints, with all their cells).
+    """
     from sklearn.metrics import roc_auc_score
 
-    known = own.dropna(subset=["index"])
-    shared = known["expected"] == "shared"
-    if shared.nunique() < 2:
+    known = own.dropna(subset=["index"]).reset_index(drop=True)
+    shared = (known["expected"] == "shared").to_numpy()
+    if len(set(shared)) < 2:
         return "–"
-    return f"{roc_auc_score(shared, known['index']):.3f} ({len(known)})"
+    index = known["index"].to_numpy()
+    models = known.groupby(["condition", "tier", "dose", "seed"], dropna=False).indices
+    rows, stream = list(models.values()), rng("auroc of the truth", 0)
+    drawn = []
+    for _ in range(1000):
+        some = np.concatenate([rows[one] for one in stream.integers(len(rows), size=len(rows))])
+        if len(set(shared[some])) == 2:
+            drawn.append(roc_auc_score(shared[some], index[some]))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return f"{roc_auc_score(shared, index):.2f} ({low:.2f} to {high:.2f}, {len(known)})"
