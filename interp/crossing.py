@@ -98,13 +98,22 @@ class Seen:
 def crossing(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
     """Tables `das`, `overlap` and `circuit_transfer` for pairs of domains.
 
-    Causal directions are told site by site, the last block's stream aside: it is read out as it is.
     Overlap of units is told site by site and for all sites; circuits of units are run cut in each
     band of layers, and cut everywhere; circuits of edges only as a whole. A pair for which there
     are too few pictures is a row with the reason.
     """
+    return causal_directions(seen, pairs) | _crossed(seen, pairs)
+
+
+def causal_directions(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
+    """The table `das`, site by site; the last block's stream aside: it is read out as it is."""
+    found = _interchanged(seen, pairs) if pairs else []
+    return {"das": pd.concat(found, ignore_index=True)} if found else {}
+
+
+def _crossed(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
+    """What circuits have in common, and what those of one domain do in the other."""
     made: dict[str, list[pd.DataFrame]] = {"overlap": [], "circuit_transfer": []}
-    made["das"] = _interchanged(seen, pairs) if pairs else []
     cuts = seen.cuts()
     if not cuts:
         say(f"circuits left out: {type(seen.tower).__name__} has neither parts nor known units")

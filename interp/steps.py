@@ -141,6 +141,8 @@ class Measurement:
             makers |= {"circuits": self._circuits, "crossing": self._crossing}
             if self.every_pair:
                 makers["pairs"] = self._pairs
+        if analysis.circuits and self.model.control and not self.model.supervised:
+            makers["crossing"] = self._directions
         if analysis.patching and trained:
             makers |= {
                 "patching": self._patching,
@@ -276,29 +278,36 @@ class Measurement:
         )
 
     def _crossing(self) -> dict[str, pd.DataFrame]:
-        return self._crossed(self.analysed, [self.pair])
+        from interp.crossing import crossing
+
+        return self._filed(crossing(self._seen(self.analysed), [self.pair]))
+
+    def _directions(self) -> dict[str, pd.DataFrame]:
+        """Causal directions alone: what an untrained model would seem to share."""
+        from interp.crossing import causal_directions
+
+        return self._filed(causal_directions(self._seen(self.analysed), [self.pair]))
 
     def _pairs(self) -> dict[str, pd.DataFrame]:
-        from interp.crossing import all_pairs
+        from interp.crossing import all_pairs, crossing
 
         own, n = self.analysed, self.specification.analysis.n_pair_classes
         chosen = rng("classes of pairs", self.model.seed).permutation(own.labels)[:n]
         others = [pair for pair in all_pairs(own.domains) if set(pair) != set(self.pair)]
-        return self._crossed(own.select(label=sorted(chosen)), others)
+        if not others:
+            return {}
+        return self._filed(crossing(self._seen(own.select(label=sorted(chosen))), others))
 
-    def _crossed(
-        self, images: ImageTable, pairs: Sequence[tuple[str, str]]
-    ) -> dict[str, pd.DataFrame]:
-        from interp.crossing import Seen, crossing
+    def _seen(self, images: ImageTable) -> Any:
+        from interp.crossing import Seen
         from interp.measurements import classifier
 
-        if not pairs:
-            return {}
         clip = self.subject.clip
         head = classifier(self.subject, self.images.labels, self.images.domains)
         n = max(2, 2 * self.specification.analysis.n_circuit_pairs // len(images.labels))
-        seen = Seen(clip.visual, images, head, clip.preprocess, n=n, seed=self.subject.seed)
-        found = crossing(seen, pairs)
+        return Seen(clip.visual, images, head, clip.preprocess, n=n, seed=self.subject.seed)
+
+    def _filed(self, found: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
         return {name: self.subject.file(frame) for name, frame in found.items()}
 
     def _has_none_of(self, patterns: Iterable[str], what: str) -> bool:
