@@ -13,10 +13,11 @@ import pandas as pd
 from interp.circuits import Classifier
 from interp.circuits.circuit_transfer import OVER_SIZES
 from interp.core.band import BANDS, LAST, band_of
+from interp.core.blocks import mean_t
 from interp.core.errors import SpecificationError, check_known, listed
 from interp.core.images import ImageTable, Preprocess
 from interp.core.model import Tower
-from interp.core.statistics import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.core.statistics import CANNOT_TELL, NOT_SHARED, SHARED, Interval
 from interp.core.tables import Table
 from interp.core.votes import count_votes
 from interp.crossing import PRIMARY_OVERLAP, Seen, all_pairs, crossing
@@ -267,9 +268,49 @@ def answers(judged: pd.DataFrame) -> pd.DataFrame:
 
 
 def climb(frames: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """The tables `rungs` and `ladder` from what was measured on a study's models."""
+    """The tables `rungs`, `ladder`, and with several blocks `stability`, of a study's models."""
     judged = rungs(frames)
-    return {"rungs": judged, "ladder": answers(judged)} if len(judged) else {}
+    if judged.empty:
+        return {}
+    told = answers(judged)
+    again = stability(told)
+    return {"rungs": judged, "ladder": told} | ({"stability": again} if len(again) else {})
+
+
+def stability(told: pd.DataFrame) -> pd.DataFrame:
+    """What `answers` says of the same question in several blocks: how many agree, and the mean.
+
+    A row for each question that two blocks or more were asked: `value` is the share of blocks that
+    give the commonest verdict, `verdict` that of all of them, or "cannot tell" where they differ.
+    index and its interval are Student's over blocks, whatever each block's own interval.
+    """
+    if "seed" not in told:
+        return pd.DataFrame()
+    places = [name for name in PLACE if name in told and name != "seed"]
+    keys = [*places, "domain_a", "domain_b", "band", "rung", "claim"]
+    found = []
+    for place, group in told.groupby(keys, dropna=False, sort=False):
+        if group["seed"].nunique() < 2:
+            continue
+        verdicts, index = group["verdict"].value_counts(), group["index"].dropna()
+        mean = mean_t(index) if len(index) > 1 else Interval(*[float("nan")] * 4)
+        found.append(
+            {
+                **dict(zip(keys, place, strict=True)),
+                "measure": "agreement of blocks",
+                "value": verdicts.iloc[0] / len(group),
+                "verdict": verdicts.index[0] if len(verdicts) == 1 else CANNOT_TELL,
+                "index": mean.value,
+                "index_low": mean.low,
+                "index_high": mean.high,
+                "votes": ", ".join(f"{n} of {len(group)} {word}" for word, n in verdicts.items()),
+                "unit": "block",
+                "n_units": len(index),
+                "n_runs": len(group),
+                "reason": "" if len(index) > 1 else "fewer than two blocks have an index",
+            }
+        )
+    return pd.DataFrame(found)
 
 
 def _of_cuts(group: pd.DataFrame) -> str:

@@ -12,7 +12,7 @@ from interp.circuits.planted_images import as_tensor, paint
 from interp.core.errors import DataError, SampleError, SpecificationError
 from interp.crossing import Seen, crossing
 from interp.models.vit import HookedViT
-from interp.sharing import CLAIMS, WHOLE, Ladder, answers, ladder, rungs
+from interp.sharing import CLAIMS, WHOLE, Ladder, answers, ladder, rungs, stability
 
 
 @cache
@@ -133,3 +133,21 @@ def test_a_pair_without_enough_classes_is_a_row_that_says_so() -> None:
     assert (
         set(found["verdict"]) == {"cannot tell"} and found["reason"].str.contains("classes").all()
     )
+
+
+def test_blocks_are_counted_and_their_indices_averaged() -> None:
+    """Three blocks, of which one differs; the interval is Student's of .9, .9 and 0."""
+    said = {0: "shared", 1: "shared", 2: "not shared"}
+    told = pd.concat(
+        answers(rows("R5", {"channel": verdict})).assign(seed=seed, setting="cg-high")
+        for seed, verdict in said.items()
+    )
+    [row] = stability(told).to_dict("records")
+    assert row["votes"] == "2 of 3 shared, 1 of 3 not shared" and row["verdict"] == "cannot tell"
+    assert row["value"] == pytest.approx(2 / 3) and row["n_runs"] == row["n_units"] == 3
+    error = np.std([0.9, 0.9, 0.0], ddof=1) / np.sqrt(3)
+    assert row["index"] == pytest.approx(0.6)
+    assert row["index_high"] == pytest.approx(0.6 + 4.302653 * error)
+    agreed = stability(told[told["seed"] < 2]).iloc[0]
+    assert agreed["verdict"] == "shared" and agreed["value"] == 1.0
+    assert stability(told[told["seed"] < 1]).empty
