@@ -6,6 +6,7 @@ python -m tests.benchmarks vits            a search for small ViTs that learn; o
 python -m tests.benchmarks grids           the grids, and their tables beside them; only when named
 python -m tests.benchmarks sharing         what the grid's models share; only when named
 python -m tests.benchmarks truth           the truth table (BLUEPRINTS=30 each); only when named
+python -m tests.benchmarks null            the ladder where nothing corresponds; only when named
 """
 
 import os
@@ -28,6 +29,7 @@ from tests.benchmarks.layers import layers, many
 from tests.benchmarks.mixing import mix
 from tests.benchmarks.opening import open_
 from tests.benchmarks.peers import peers
+from tests.benchmarks.permuted import permuted
 from tests.benchmarks.probing import probe_grid, probe_power
 from tests.benchmarks.sharing import sharing
 from tests.benchmarks.streaming import stream
@@ -150,7 +152,7 @@ def _print_worst(name: str, frame: Any) -> None:
     )
 
 
-WHEN_NAMED = ("vits", "grids", "sharing", "truth")
+WHEN_NAMED = ("vits", "grids", "sharing", "truth", "null")
 BENCHMARKS = {
     "certificates": certificates,
     "channels": channels,
@@ -173,6 +175,7 @@ BENCHMARKS = {
     "grids": grids,
     "sharing": sharing,
     "truth": lambda: print(truth()),
+    "null": lambda: print(permuted()),
 }
 
 if __name__ == "__main__":
