@@ -185,9 +185,9 @@ class Measurement:
         made = layers(
             self.subject, self.features, pair=self.pair, analysis=self.specification.analysis
         )
-        return made | self._by_class()
+        return made | self.class_sharing()
 
-    def _by_class(self) -> dict[str, pd.DataFrame]:
+    def class_sharing(self) -> dict[str, pd.DataFrame]:
         """Sharing of every class, where there are pictures apart from those accuracy is about."""
         from interp.representation import sharing_by_class
 

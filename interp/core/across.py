@@ -93,7 +93,7 @@ def across_mixtures(
 def measured(tables: Sequence[np.ndarray]) -> np.ndarray:
     """Which mixtures have every number in every domain, in one block at least."""
     known = np.stack([np.isfinite(each).any(axis=2) for each in tables])
-    return known.reshape(len(known), len(tables[0]), -1).all(axis=(0, 2))
+    return np.asarray(known.reshape(len(known), len(tables[0]), -1).all(axis=(0, 2)))
 
 
 def check_panels(tables: Sequence[np.ndarray], asked: str) -> None:

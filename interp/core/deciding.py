@@ -4,6 +4,7 @@ Each simulated study is larger than the one at hand and otherwise like it; it de
 interval leaves out 0, or lies within |r| < .3. The least size is named at which four in five do.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -126,9 +127,12 @@ def _ends(
 def _least(
     sizes: Sequence[int], intervals: Callable[[int], tuple[np.ndarray, np.ndarray]], what: str
 ) -> str:
-    for size in sizes:
+    """The least size that decides, by bisection: larger studies decide more often."""
+
+    def falls_short(size: int) -> bool:
         low, high = intervals(size)
         decided = (low > 0) | (high < 0) | ((low > -SMALL) & (high < SMALL))
-        if decided.mean() >= POWER:
-            return f"{size} {what}"
-    return f"more than {sizes[-1]} {what}"
+        return bool(decided.mean() < POWER)
+
+    place = bisect_left(sizes, True, key=lambda size: not falls_short(size))
+    return f"{sizes[place]} {what}" if place < len(sizes) else f"more than {sizes[-1]} {what}"
