@@ -39,8 +39,9 @@ def class_cosines(
         ceiling = sqrt(cos(A_1, A_2) cos(B_1, B_2)), equal n
 
     averaged over sites, and but for the halves over `n_splits` deals of artists. The two halves
-    have no drawing in common, and say how reliable the number is. Without `sites`, those of the
-    middle layers are read, never the final embedding.
+    have no picture in common (drawings that are seen in A in the one are seen in B in the other):
+    what they agree in is no noise of pictures. Without `sites`, those of the middle layers are
+    read, never the final embedding.
 
     Raises `SpecificationError` unless two domains are named, `SampleError` when fewer than four
     classes have two artists in both, or when no site lies in the middle.

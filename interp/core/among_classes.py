@@ -53,7 +53,7 @@ def among_classes(
     clustered by class and by run (Cameron, Gelbach and Miller 2011) and not taken below the larger
     of the two; t has as many degrees of freedom as the smaller number of clusters, less one. value
     is the partial correlation b sd(x) / sd(y); with `halves`, sharing on two halves without a
-    common drawing, value / sqrt(reliability) and b / reliability, from a reliability of .6. The
+    common picture, value / sqrt(reliability) and b / reliability, from a reliability of .6. The
     sign is looked at again without each `mixture`.
 
     Raises `ShapeError` for columns of different lengths, `NumericsError` for missing numbers,

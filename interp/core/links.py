@@ -104,7 +104,7 @@ def judge(link: Link, p_adjusted: float) -> tuple[str, str]:
         return APART, ""
     if link.low <= 0 <= link.high:
         return CANNOT_TELL, (
-            f"the interval {link.low:.2f} to {link.high:.2f} holds both 0 and |r| = {SMALL}"
+            f"the interval {signed(link.low)} to {signed(link.high)} holds both 0 and |r| = {SMALL}"
         )
     if not p_adjusted <= SIGNIFICANT:
         return CANNOT_TELL, f"p = {p_adjusted:.3f} after Holm's adjustment is above {SIGNIFICANT}"
@@ -174,10 +174,10 @@ def said(row: Any) -> str:
     beyond = f", {row['adjusted']} held constant" if row["adjusted"] else ""
     ends = "no interval"
     if np.isfinite([row["low"], row["high"]]).all():
-        ends = f"95 % interval {row['low']:.2f} to {row['high']:.2f}"
+        ends = f"95 % interval {signed(row['low'])} to {signed(row['high'])}"
     p = row["p_adjusted"]
     shown = f", p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}" if np.isfinite(p) else ""
-    number = f" (r = {row['value']:.2f}, {ends}{shown})" if np.isfinite(row["value"]) else ""
+    number = f" (r = {signed(row['value'])}, {ends}{shown})" if np.isfinite(row["value"]) else ""
     why = f": {row['reason']}" if row["verdict"] == CANNOT_TELL and row["reason"] else ""
     to_do = f"; {row['needed']} would decide" if row["needed"] else ""
     nothing = ""
@@ -185,6 +185,15 @@ def said(row: Any) -> str:
         nothing = "; it adds nothing to what else foretells accuracy"
     text = f"By {row['rung']} ({row['measure']}){beyond}, {row['licence']}{number}"
     return f"{text}{why}{to_do}{nothing}."
+
+
+def signed(number: float) -> str:
+    """A number with two decimals and a real minus sign.
+
+    >>> signed(-0.126)
+    '−0.13'
+    """
+    return f"{number:.2f}".replace("-", "−")
 
 
 def plural(unit: str, n: int) -> str:

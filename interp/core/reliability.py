@@ -20,7 +20,7 @@ def centred(values: Panel) -> Panel:
 
 
 def of_halves(first: np.ndarray, second: np.ndarray) -> float:
-    """Reliability of the mean of two numbers that share no drawings: cov / var of their mean.
+    """Reliability of the mean of two numbers that share no pictures: cov / var of their mean.
 
     Both are residuals, with what is of no interest taken out. It is about the mean as it was
     measured, not about twice as many drawings (no Spearman-Brown), and 0 where halves disagree.

@@ -38,7 +38,7 @@ def within_mixtures(
     fold's (block and domain) are taken out, and `given` by least squares. Noise in sharing flattens
     a slope b, so slope = b / reliability, and value = r / sqrt(reliability): the correlation of
     accuracy with sharing as it would be measured without noise. Reliability is known from `halves`,
-    sharing on two halves that have no drawing in common; else from `sharing_error`, the squared
+    sharing on two halves that have no picture in common; else from `sharing_error`, the squared
     standard errors of single models, which count the choice of classes too: reliability is then at
     least what is said. Below .6 nothing is divided. Intervals leave one block out at a time; p is
     two-sided, whole blocks permuted over all cells at once (all orders, where there are few).
