@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from interp.models.loading import load_clip
     from interp.sharing import ladder
     from interp.study import Study
+    from interp.verdicts import verdict
 
 __all__ = [
     "ImageTable",
@@ -25,6 +26,7 @@ __all__ = [
     "load_clip",
     "open_images",
     "probes",
+    "verdict",
 ]
 
 _HOME = {
@@ -36,6 +38,7 @@ _HOME = {
     "ladder": "interp.sharing",
     "load_clip": "interp.models.loading",
     "open_images": "interp.data",
+    "verdict": "interp.verdicts",
 }
 _WINGS = ("circuits", "probes")
 

@@ -17,12 +17,13 @@ from interp.core.images import ImageTable
 from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.core.tables import Table
-from interp.measurements import PromptSet, Subject
+from interp.measurements import STREAM, PromptSet, Subject, present
 from interp.models.picture_heads import few
 from interp.probes import (
     Features,
     TopK,
     ablate_shared,
+    class_cosines,
     collect,
     dictionary_quality,
     dictionary_stability,
@@ -76,6 +77,38 @@ def layers(
         "views": [partial(_views, read, subject.seed)],
     }
     return _filed(subject, made)
+
+
+def sharing_by_class(
+    subject: Subject,
+    images: ImageTable,
+    *,
+    pair: tuple[str, str],
+    held_out: Sequence[str],
+    tested: Sequence[str],
+    analysis: AnalysisSpec,
+) -> Frames:
+    """The table `class_sharing`: how far each class, held-out ones too, is shared in the middle.
+
+    Of `images` (not the ones that accuracy is measured on) pictures of a `tested` drawing are left
+    out, so that no drawing counts for sharing and for accuracy.
+    """
+    apart = images.select(domain=list(pair))
+    if "drawing" in apart.frame.columns:
+        apart = apart[(~apart.frame["drawing"].isin(list(tested))).to_numpy()]
+
+    def made() -> Table:
+        read = collect(
+            subject.clip.visual,
+            apart,
+            present(subject.clip.visual, STREAM),
+            preprocess=subject.clip.preprocess,
+        )
+        table = class_cosines(read, pair, n_splits=analysis.n_splits, seed=subject.seed)
+        sets = table.frame["label"].isin(list(held_out)).map({True: "held-out", False: "seen"})
+        return Table(table.name, table.frame.assign(class_set=sets), table.facts)
+
+    return _filed(subject, {"class_sharing": [made]})
 
 
 def erasing(

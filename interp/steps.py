@@ -190,8 +190,26 @@ class Measurement:
     def _representation(self) -> dict[str, pd.DataFrame]:
         from interp.representation import layers
 
-        return layers(
+        made = layers(
             self.subject, self.features, pair=self.pair, analysis=self.specification.analysis
+        )
+        return made | self.class_sharing()
+
+    def class_sharing(self) -> dict[str, pd.DataFrame]:
+        """Sharing of every class, where there are pictures apart from those accuracy is about."""
+        from interp.representation import sharing_by_class
+
+        splits = set(self.images.split)
+        if self.model.control or "analysis" not in splits or self._has_no_middle("class_sharing"):
+            return {}
+        test = self.images.select(split="test").frame
+        return sharing_by_class(
+            self.subject,
+            self.images.select(split="analysis"),
+            pair=self.pair,
+            held_out=self.held_out,
+            tested=sorted(set(test["drawing"].dropna())) if "drawing" in test else (),
+            analysis=self.specification.analysis,
         )
 
     def _erasure(self) -> dict[str, pd.DataFrame]:

@@ -136,6 +136,7 @@ class Study:
             }
             part |= {} if only else _climbed(part)
             part = compare(part, own) | {"mixtures": mixture_table(own), "losses": loss_table(own)}
+            part |= {} if only else _levels(part, self.specification.mixtures.natural)
             facts = self.facts(architecture, list(blocks.values()), clock.seconds, command, where)
             if only:  # the page then asks for no more than that
                 domains = self.specification.mixtures.test_domains
@@ -206,6 +207,14 @@ def _climbed(frames: Mapping[str, Any]) -> dict[str, Any]:
     from interp.sharing import climb
 
     return climb(frames)
+
+
+def _levels(frames: Mapping[str, Any], natural: str) -> dict[str, Any]:
+    """The verdict across checkpoints; a study too small to decide says what would."""
+    from interp.verdicts import from_tables, verdict
+
+    found = verdict(*from_tables(frames, natural=natural))
+    return {table.name: table.frame for table in (found.table, found.together) if len(table)}
 
 
 def question(domains: Sequence[str], *, sharing: bool = True) -> str:

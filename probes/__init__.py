@@ -2,6 +2,7 @@
 
 from interp.probes.canonical import pwcca, svcca
 from interp.probes.cka import biased_cka, cka, cross_validated_cka, minibatch_cka, rbf_cka
+from interp.probes.class_cosines import class_cosines
 from interp.probes.codes import LinearCode, pca, units
 from interp.probes.collecting import batches, collect, pixels
 from interp.probes.dictionaries import L1, BatchTopK, Dictionary, TopK
@@ -57,6 +58,7 @@ __all__ = [
     "batches",
     "biased_cka",
     "cka",
+    "class_cosines",
     "class_sharing",
     "classes_needed",
     "collect",

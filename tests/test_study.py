@@ -51,6 +51,9 @@ EXPECTED = {
     "circuit_transfer",
     "rungs",
     "ladder",
+    "class_sharing",
+    "levels",
+    "together",
 }
 WITH_EVIDENCE = (
     *("similarity", "transfer", "patching", "transplant", "factorisation", "directions"),

@@ -38,7 +38,8 @@ COLUMNS: dict[str, str] = {
     "n_drawings": "number of different drawings (pictures, where drawings are not known)",
     "n_runs": "number of trained models",
     "seed": "seed of resampling and pairing",
-    "verdict": "shared / not shared / cannot tell",
+    "verdict": "shared / not shared / cannot tell; across checkpoints goes together / goes "
+    "against / does not go together / cannot tell",
     "reason": "why a number is missing or a verdict withheld; empty otherwise",
     # what it was measured on
     "tower": "visual or text",
@@ -47,6 +48,16 @@ COLUMNS: dict[str, str] = {
     "depth": "place of the site in the tower, 0 to 1",
     "band": "early, middle or late third of the depth; empty for the whole tower",
     "rung": "rung of the ladder, R1 to R6",
+    "adjusted": "what was held constant beyond the level's own terms; empty for nothing",
+    "slope": "accuracy (0 to 1) per unit of sharing, noise in sharing taken out",
+    "reliability": "share of the variance of what is compared that is no noise",
+    "reliability_kind": "what reliability is known from",
+    "n_classes": "number of classes",
+    "licence": "the words that the verdict allows",
+    "needed": "what would have to be run to decide, by simulation; empty where it is decided",
+    "gain": "explained variance of left-out mixtures and domains that sharing adds (the lesser)",
+    "half_1": "sharing from the first half of drawings of domain_a and the second of domain_b",
+    "half_2": "sharing from the second half of drawings of domain_a and the first of domain_b",
     "claim": "what the rung claims to be shared",
     "n_judged": "number of rows that a verdict sums up",
     "votes": "how many of them say what",
@@ -73,6 +84,8 @@ COLUMNS: dict[str, str] = {
     "exposure": "training pictures of the class",
     "exposed_in": "where those pictures are counted: all domains or natural",
     "accuracy": "balanced accuracy, 0 to 1",
+    "accuracy_low": "lower end of its 95 % interval",
+    "accuracy_high": "upper end of its 95 % interval",
     "accuracy_control": "balanced accuracy of a control task: classes given at random to groups",
     "accuracy_in": "balanced accuracy in domain_a, 0 to 1",
     "accuracy_out": "balanced accuracy in domain_b, 0 to 1",
@@ -148,7 +161,8 @@ COLUMNS: dict[str, str] = {
     "node": "what writes: input, a head, an MLP, or a channel of a site",
     "node_b": "what reads it: a head, an MLP, the output, or a channel; empty for a node alone",
     "edge": "a writer and a reader behind it",
-    "level": "what a circuit is made of: nodes, edges, or units along an axis",
+    "level": "what a circuit is made of: nodes, edges, or units along an axis; of a verdict across "
+    "checkpoints L1 to L4",
     "score": "what an edge is worth, in the metric's unit",
     "kept": "whether it belongs to the circuit",
     "n_edges": "number of edges in the circuit, or of units where it is made of units",
@@ -279,6 +293,7 @@ class Table:
                 "run the study again",
             ) from None
         words = ("reason", "control", "verdict", "null_kind", "ceiling_kind", "prompts", "setting")
+        words += ("adjusted", "needed", "reliability_kind")
         present = [name for name in words if name in frame.columns]
         for name in present:  # an empty column of words reads as numbers
             frame[name] = frame[name].astype(object).where(frame[name].notna(), "")

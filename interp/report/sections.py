@@ -19,6 +19,7 @@ from interp.report.figures_exposure import exposure
 from interp.report.figures_features import ablated_features, shared_features
 from interp.report.figures_ladder import abroad, ladder_map, rungs_profile
 from interp.report.figures_layers import angle, apart, factors, selective
+from interp.report.figures_levels import cells, forest
 from interp.report.figures_patching import patching
 from interp.report.figures_robustness import robustness
 from interp.report.figures_sharing import domain_map, probe_map, profile
@@ -32,6 +33,7 @@ from interp.report.verdicts import (
     by_layer,
     certificate_verdict,
     dictionaries,
+    levels,
     verdicts,
 )
 
@@ -97,6 +99,21 @@ PLANS = (
         note="None of these was drawn at random: they say what goes with accuracy, not why.",
         study_only=True,
         optional=("tradeoff", "exposure", "exposure_classes", "robustness", "epochs"),
+    ),
+    Plan(
+        "levels",
+        "Does generalization go with sharing?",
+        "Four levels, never pooled. L1: Spearman of mixtures' mean accuracy and sharing. L2: slope "
+        "over the blocks of a mixture, cells and folds taken out. L3: accuracy of a class on its "
+        "sharing, fixed effects of class and model, natural accuracy held constant. L4: a loss "
+        "that aligns domains. p by Holm over the rungs of a level.",
+        (),
+        (cells, forest),
+        levels,
+        "L1 says “goes with” and no more: mixtures differ in much besides. L2 and L3 compare each "
+        "mixture, model and class with itself. Only an intervention says “because”.",
+        study_only=True,
+        optional=("levels", "together"),
     ),
     Plan(
         "ladder",

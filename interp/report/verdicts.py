@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from interp.core.links import AGAINST, APART, TOGETHER
 from interp.core.statistics import CANNOT_TELL, NOT_SHARED, SHARED
 from interp.report.figures import counts
 from interp.report.figures_certificate import worst_of_checks
@@ -152,6 +153,34 @@ def _at(own: Frame, site: str) -> str:
         return f"{SIGNS[verdict]} {verdict}: {row['reason'] or 'no index'}"
     ends = f"{number(row['index_low'])} to {number(row['index_high'])}"
     return f"{SIGNS[verdict]} {verdict}, {number(row['index'])} ({ends})"
+
+
+def levels(result: Result) -> list[Grid]:
+    """Every level's verdict with its number, why it cannot be told, and what would decide."""
+    rows = result.frame("levels")
+    body = []
+    for _, row in rows.iterrows():
+        held = f", {row['adjusted']} held constant" if row["adjusted"] else ""
+        ends = MISSING
+        if math.isfinite(row["low"]) and math.isfinite(row["high"]):
+            ends = f"{number(row['value'])} ({number(row['low'])} to {number(row['high'])})"
+        elif math.isfinite(row["value"]):
+            ends = f"{number(row['value'])} (no interval)"
+        gain = row["gain"]
+        body.append([
+            f"{row['level']} {row['rung']} {row['measure']}{held}",
+            f"{LINK_SIGNS.get(row['verdict'], '?')} {row['verdict']}",
+            ends,
+            number(row["p_adjusted"], 3),
+            "none" if gain <= 0 else percent(gain),
+            row["reason"] or MISSING,
+            row["needed"] or MISSING,
+        ])  # fmt: skip
+    head = ("", "Verdict", "Correlation", "p (Holm)", "Gain in prediction", "Why", "Would decide")
+    return [Grid("Does accuracy go with sharing? Level by level", head, body)] if body else []
+
+
+LINK_SIGNS = {TOGETHER: "●", AGAINST: "⊖", APART: "○", CANNOT_TELL: "?"}
 
 
 def angles(result: Result) -> list[Grid]:

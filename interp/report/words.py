@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from interp.core.links import LEVELS, disagreement
 from interp.core.statistics import CANNOT_TELL, NOT_SHARED, SHARED
 from interp.core.votes import Votes
 from interp.report.naming import between, contrast, number, percent, sequence, setting_name
@@ -35,9 +36,52 @@ def answer(result: Result) -> list[str]:
         if result.accuracy_only:
             continue
         sentences += [_arranged(result, compared), _moved(result, compared)]
-        if not result.one_model:
+        if not result.one_model and result.frame("levels").empty:
             sentences += [_together(result, test_domain, compared)]
+    sentences += linked(result)
     return [sentence for sentence in sentences if sentence]
+
+
+def linked(result: Result) -> list[str]:
+    """Whether generalization goes with sharing, level by level, and what would decide the rest.
+
+    Where levels are decided with opposite signs, that comes first.
+    """
+    rows = result.frame("levels")
+    if rows.empty:
+        return []
+    own = rows[rows["adjusted"] == ""]
+    present = [level for level in LEVELS if level in set(own["level"])]
+    said = "; ".join(_level(own[own["level"] == level], rows) for level in present)
+    wanted = [
+        f"{level} would take {needed}"
+        for level in present
+        for open_ in [own[(own["level"] == level) & (own["needed"] != "")]]
+        for needed in open_["needed"].iloc[:1]
+        if (own[own["level"] == level]["verdict"] == CANNOT_TELL).all()
+    ]
+    to_do = f"To decide: {'; '.join(wanted)}." if wanted else ""
+    return [disagreement(rows), f"{said[:1].upper()}{said[1:]}.", to_do]
+
+
+def _level(own: Frame, rows: Frame) -> str:
+    """What a level licenses to say, by which rungs."""
+    level = own["level"].iloc[0]
+    parts = []
+    for verdict, same in own[own["verdict"] != CANNOT_TELL].groupby("verdict", sort=False):
+        named = sequence(list(dict.fromkeys(same["rung"])))
+        held = rows[(rows["level"] == level) & (rows["adjusted"] != "")]
+        held = held[held["measure"].isin(same["measure"])]
+        lost = len(held) and not (held["verdict"] == verdict).any()
+        but = f", but not with the {held['adjusted'].iloc[0]} held constant" if lost else ""
+        parts.append(f"{same['licence'].iloc[0]} ({level}, by {named}){but}")
+    open_ = own[own["verdict"] == CANNOT_TELL]
+    if not parts:
+        why = next((reason for reason in open_["reason"] if reason), "")
+        return f"{open_['licence'].iloc[0]} ({level}{f': {why}' if why else ''})"
+    if len(open_):
+        parts.append(f"by {sequence(list(dict.fromkeys(open_['rung'])))} that cannot be told")
+    return ", ".join(parts)
 
 
 def _generalizes(result: Result, test_domain: str) -> str:

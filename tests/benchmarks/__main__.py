@@ -5,6 +5,7 @@ python -m tests.benchmarks start train     some of them
 python -m tests.benchmarks vits            a search for small ViTs that learn; only when named
 python -m tests.benchmarks grids           the grids, and their tables beside them; only when named
 python -m tests.benchmarks sharing         what the grid's models share; only when named
+python -m tests.benchmarks levels          whether accuracy goes with that; only when named
 python -m tests.benchmarks truth           the truth table (BLUEPRINTS=30 each); only when named
 python -m tests.benchmarks null            the ladder where nothing corresponds; only when named
 """
@@ -26,6 +27,7 @@ from tests.benchmarks.edges import edges
 from tests.benchmarks.grids import grids
 from tests.benchmarks.judging import truth
 from tests.benchmarks.layers import layers, many
+from tests.benchmarks.levels import levels
 from tests.benchmarks.mixing import mix
 from tests.benchmarks.opening import open_
 from tests.benchmarks.peers import peers
@@ -152,7 +154,7 @@ def _print_worst(name: str, frame: Any) -> None:
     )
 
 
-WHEN_NAMED = ("vits", "grids", "sharing", "truth", "null")
+WHEN_NAMED = ("vits", "grids", "sharing", "levels", "truth", "null")
 BENCHMARKS = {
     "certificates": certificates,
     "channels": channels,
@@ -174,6 +176,7 @@ BENCHMARKS = {
     "seeds": seeds,
     "grids": grids,
     "sharing": sharing,
+    "levels": levels,
     "truth": lambda: print(truth()),
     "null": lambda: print(permuted()),
 }

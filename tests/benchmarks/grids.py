@@ -34,6 +34,11 @@ def grids() -> None:
 ASKED = "candidates == 'all' and prompts == 'neutral' and classifier == 'text'"
 """The primary question: among all classes, by text, with neutral prompts."""
 
+BY_CLASS = [
+    "setting", "test_domain", "seed", "domain", "label", "class_set", "candidates", "prompts",
+    "classifier", "value", "n_pictures",
+]  # fmt: skip
+
 
 def keep(made: Path, folder: Path) -> None:
     """Write the rows of a grid that README speaks of, and the facts needed to repeat it.
@@ -52,7 +57,17 @@ def keep(made: Path, folder: Path) -> None:
             frame = frame[here & (frame["measure"] == "balanced top-1")]
         columns = [column for column in (*LABELS, *NUMBERS) if column in frame]
         frame[columns].round(4).to_csv(folder / f"{name}.csv", index=False)
+    keep_classes(made, folder)
     facts = json.loads((made / "facts.json").read_text())
     (folder / "facts.json").write_text(
         json.dumps({key: facts[key] for key in FACTS}, indent=1) + "\n"
     )
+
+
+def keep_classes(made: Path, folder: Path) -> None:
+    """Write the accuracy of every held-out class, in its test domain and in natural pictures."""
+    table = made / "tables" / "accuracy_by_class.csv"
+    frame = pd.read_csv(table, keep_default_na=False, na_values=[""], low_memory=False)
+    frame = frame[frame["control"].isna()].query(f"{ASKED} and class_set == 'held-out'")
+    here = (frame["domain"] == frame["test_domain"]) | (frame["domain"] == "real")
+    frame.loc[here, BY_CLASS].round(4).to_csv(folder / "accuracy_by_class.csv", index=False)

@@ -1,5 +1,6 @@
 """What the models of the committed grid share, and whether mixtures that share more do better."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,10 @@ from interp.core.band import BAND, LAST
 from tests.benchmarks.grids import ASKED, HERE
 
 MEASURES = ("debiased CKA", "cosine of mean differences")
+BY_CLASS = [
+    "setting", "test_domain", "seed", "label", "class_set", "measure", "value", "null", "ceiling",
+    "beyond", "half_1", "half_2", "n_pictures", "n_drawings", "reason",
+]  # fmt: skip
 KEPT = [
     "setting", "test_domain", "seed", "control", "measure", "site", "depth", "value", "low", "high",
     "null", "ceiling", "index", "index_low", "index_high", "p", "verdict", "n_units", "n_pictures",
@@ -17,20 +22,21 @@ KEPT = [
 
 
 def sharing() -> None:
-    """Geometry (R2) and directions (R3) of every model of the ResNet grid, by layer; then L1.
+    """Geometry (R2) and directions (R3) of every model of the ResNet grid, by layer and by class.
 
-    Needs the grid that `grids` makes. Takes six seconds a model.
+    Needs the grid that `grids` makes. Takes six seconds a model, and two for its classes.
     """
     made = Path("interp-report") / "benchmarks" / "grid-resnet"
-    table = measured(made)
+    steps = measurements(made)
+    table = measured(steps)
+    by_class(steps).to_csv(HERE / "resnet" / "class_sharing.csv", index=False)
     table.round(4).to_csv(HERE / "resnet" / "sharing.csv", index=False)
     for line in together(table, pd.read_csv(HERE / "resnet" / "accuracy.csv")):
         print(line)
 
 
-def measured(made: Path) -> pd.DataFrame:
-    """Rows of both measures at every site of the trained models and of the untrained ones."""
-    from interp.core.parallel import side_by_side
+def measurements(made: Path) -> list[Any]:
+    """What can be measured on each trained model, and on the untrained ones."""
     from interp.grid import Grid, check_trained, models
     from interp.specification import Specification
     from interp.steps import Measurement
@@ -39,11 +45,17 @@ def measured(made: Path) -> pd.DataFrame:
     cells = Grid(spec).plan(made / "steps")
     check_trained(cells)
     blocks = {cell.block.seed: cell.block for cell in cells}
-    steps = [
+    return [
         Measurement(spec, model, block.images, block.held_out, made / "steps")
         for model in models(cells)
         for block in [blocks[model.seed]]
     ]
+
+
+def measured(steps: Sequence[Any]) -> pd.DataFrame:
+    """Rows of both measures at every site."""
+    from interp.core.parallel import side_by_side
+
     return pd.concat(side_by_side(_shared, steps, jobs=2, what="share"), ignore_index=True)
 
 
@@ -62,6 +74,22 @@ def _shared(step: Any) -> pd.DataFrame:
     place = {"setting": step.model.setting, "test_domain": step.model.test_domain}
     rows = rows.assign(seed=step.model.seed, **place)
     return rows.loc[rows["measure"].isin(MEASURES), KEPT]
+
+
+def by_class(steps: Sequence[Any]) -> pd.DataFrame:
+    """Sharing of every class in the middle layers of the trained models."""
+    from interp.core.parallel import side_by_side
+
+    trained = [step for step in steps if not step.model.control]
+    table = pd.concat(side_by_side(_by_class, trained, jobs=2, what="classes"), ignore_index=True)
+    return table[BY_CLASS].round(4)
+
+
+def _by_class(step: Any) -> pd.DataFrame:
+    import torch
+
+    torch.set_num_threads(1)
+    return step.class_sharing()["class_sharing"]
 
 
 def together(table: pd.DataFrame, accuracy: pd.DataFrame) -> list[str]:
