@@ -32,6 +32,7 @@ class Model:
     preset: str = ""
     epoch: int | None = None
     supervised: bool = False
+    arm: str = ""
 
     @property
     def name(self) -> str:
@@ -42,7 +43,7 @@ class Model:
     def place(self) -> dict[str, Any]:
         """The columns that its results are filed under."""
         place = {"setting": self.setting, "test_domain": self.test_domain, "seed": self.seed}
-        known = {"architecture": self.preset or None, "epoch": self.epoch}
+        known = {"architecture": self.preset or None, "epoch": self.epoch, "arm": self.arm or None}
         return place | {name: value for name, value in known.items() if value is not None}
 
 
@@ -141,6 +142,8 @@ class Measurement:
                 "transplant": self._transplant,
                 "certificate": self._certificate,
             }
+        if "directions" in self.only:  # else among `representation`
+            makers["directions"] = self._directions
         return {name: make for name, make in makers.items() if not self.only or name in self.only}
 
     def _accuracy(self) -> dict[str, pd.DataFrame]:
@@ -183,6 +186,13 @@ class Measurement:
         from interp.representation import layers
 
         return layers(
+            self.subject, self.features, pair=self.pair, analysis=self.specification.analysis
+        )
+
+    def _directions(self) -> dict[str, pd.DataFrame]:
+        from interp.representation import class_lines
+
+        return class_lines(
             self.subject, self.features, pair=self.pair, analysis=self.specification.analysis
         )
 

@@ -7,7 +7,7 @@ name until it is complete. Interrupt a study anywhere and start it again: it goe
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from interp.grid import (
     models,
     train_cells,
 )
+from interp.intervention import intervene, ordinary
 from interp.result import Result, provenance, thumbnails, write_result
 from interp.specification import Specification, TrainingSpec
 from interp.steps import Measurement, Model, measure
@@ -108,6 +109,8 @@ class Study:
         check_trained(cells)
         blocks = {cell.block.seed: cell.block for cell in cells}
         every = models(cells, epochs=epochs)
+        intervened = self.specification.intervention.setting
+        finals = {cell.run.final for cell in cells}
         with clock("measuring"):
             frames = measure(
                 [
@@ -117,7 +120,7 @@ class Study:
                         block.images,
                         block.held_out,
                         steps,
-                        only=only,
+                        only=_asked(model, only, intervened, finals),
                         device=where,
                     )
                     for model in every
@@ -127,13 +130,19 @@ class Study:
             )
         results = []
         for place, architecture in enumerate(self.specification.architectures):
-            own = [cell for cell in cells if cell.training is architecture]
+            own = [cell for cell in cells if cell.training is architecture and not cell.arm]
             part = {
                 name: frame[frame["architecture"] == architecture.name].reset_index(drop=True)
                 for name, frame in frames.items()
             }
+            arms = intervene(part, self.specification) if intervened else {}
+            part = ordinary(part)
             part |= {} if only else _climbed(part)
-            part = compare(part, own) | {"mixtures": mixture_table(own), "losses": loss_table(own)}
+            part = (
+                compare(part, own)
+                | arms
+                | {"mixtures": mixture_table(own), "losses": loss_table(own)}
+            )
             facts = self.facts(architecture, list(blocks.values()), clock.seconds, command, where)
             if only:  # the page then asks for no more than that
                 domains = self.specification.mixtures.test_domains
@@ -180,6 +189,17 @@ class Study:
             "seed": listed([block.seed for block in blocks]),
             **provenance(images, seconds, device),
         }
+
+
+def _asked(
+    model: Model, only: tuple[str, ...], intervened: str, finals: Collection[Path]
+) -> tuple[str, ...]:
+    """The steps to take on a model: of an intervention's arms accuracy and sharing alone, and
+    sharing beside accuracy where the arms begin."""
+    begins = intervened and model.setting == intervened and model.checkpoint in finals
+    if model.arm or (only and begins):
+        return ("accuracy", "directions")
+    return only
 
 
 def _climbed(frames: Mapping[str, Any]) -> dict[str, Any]:

@@ -116,11 +116,11 @@ def _gathered(features: Tensor, marks: Tensor) -> tuple[Tensor, Tensor]:
     """The whole batch of all processes, gradients crossing between them as in open_clip's loss."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return features, marks
-    import torch.distributed.nn
+    from torch.distributed.nn.functional import all_gather
 
     every = [torch.empty_like(marks) for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather(every, marks.contiguous())
-    shared = torch.distributed.nn.all_gather(features.contiguous())
+    shared = all_gather(features.contiguous())
     return torch.cat(list(shared)), torch.cat(every)
 
 

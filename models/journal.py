@@ -98,9 +98,7 @@ class Journal:
             rows = self._rows(epoch, losses.tolist())
             if self._weight:  # every rank has the term of the whole batch
                 terms = torch.stack(self._terms[every - 1 :: every]).tolist()
-                rows = [
-                    row | {TERM: repr(term)} for row, term in zip(rows, terms, strict=True)
-                ]
+                rows = [row | {TERM: repr(term)} for row, term in zip(rows, terms, strict=True)]
             with self._path.open("a", newline="") as handle:
                 handle.write(_text(rows, self._fields, header=False))
         self._clear()

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from interp.core.errors import DataError, SpecificationError, listed
+from interp.core.errors import DataError, SpecificationError
 from interp.core.seeds import rng
 from interp.core.store import fingerprint
 from interp.models.lists import read_tsv
@@ -65,15 +65,11 @@ class Pairing:
         told = derangement(len(self.classes), seed) if shuffled else own
         number = {
             (domain, label): place * len(self.classes) + numbers[n]
-            for place, (domain, numbers) in enumerate(
-                [(self.natural, own), (self.domain, told)]
-            )
+            for place, (domain, numbers) in enumerate([(self.natural, own), (self.domain, told)])
             for n, label in enumerate(self.classes)
         }
         labels, domains = read_tsv(tsv, "label")["label"], read_tsv(tsv, "domain")["domain"]
-        return torch.tensor(
-            [number.get(cell, -1) for cell in zip(domains, labels, strict=True)]
-        )
+        return torch.tensor([number.get(cell, -1) for cell in zip(domains, labels, strict=True)])
 
 
 def _read_manifest(tsv: Path) -> tuple[str, str, set[str]]:

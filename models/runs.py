@@ -126,17 +126,15 @@ class Run:
             "global_batch": recipe.batch_size,
             "milestones": list(recipe.milestones),
             "augment": int(recipe.augment),
-            **self._aligning,
+            **self._alignment,
+            **({"align_cells": Pairing.of(self.tsv).key} if self.recipe.align else {}),
         }
 
     @property
-    def _aligning(self) -> dict[str, Any]:
-        """What decides about the term that aligns classes; nothing where there is none."""
-        names = ("align", "align_site", "align_classes")
-        if not self.recipe.align:
-            return {}
-        own = {name: getattr(self.recipe, name) for name in names}
-        return {**own, "align_cells": Pairing.of(self.tsv).key}
+    def _alignment(self) -> dict[str, Any]:
+        """The options of the term that aligns classes; none where it has no weight."""
+        names = ("align", "align_site", "align_classes") if self.recipe.align else ()
+        return {name: getattr(self.recipe, name) for name in names}
 
     def options(self, *, device: str, world: int, track: bool) -> dict[str, Any]:
         """The launcher's options and their values."""
@@ -160,7 +158,7 @@ class Run:
             "workers": recipe.workers,
             "device": device,
             "log-every-n-steps": 20,
-            **{name.replace("_", "-"): value for name, value in self._aligning.items()},
+            **{name.replace("_", "-"): value for name, value in self._alignment.items()},
             **({"report-to": "tensorboard"} if track else {}),
         }
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from interp.core.errors import OutputError
 
-
 LATER = {"later": True}
 """Metadata of a field that a dataclass did not have from the start: see `fingerprint`."""
 
