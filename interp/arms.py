@@ -46,7 +46,7 @@ class InterventionSpec:
     """Which arms are trained; none without a `setting`."""
 
     setting: str = ""
-    weights: tuple[float, ...] = (0.1, 0.3, 1.0)
+    weights: tuple[Any, ...] = (0.1, 0.3, 1.0)
     site: str = ""
     shuffled: bool = True
 

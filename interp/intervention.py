@@ -188,8 +188,9 @@ def _differences(
     for weight in sorted(spec.intervention.weights):
         own, shuffled = cells.get(Arm(weight, OWN)), cells.get(Arm(weight, SHUFFLED))
         if own is not None and shuffled is not None:
-            both = own.join(shuffled, rsuffix="_shuffled", how="inner").dropna()
-            gap = both["value"] - both["value_shuffled"]
+            wrong = shuffled["value"].rename("shuffled")
+            both = own.join(wrong, how="inner").dropna()
+            gap = both["value"] - both["shuffled"]
             made[weight] = both[["n_pictures"]].assign(value=gap)
     return made
 

@@ -4,6 +4,7 @@ It is added to open_clip's loss in open_clip's epoch loop: a hook on one block k
 gives, each picture comes with the number of its class and domain, and held-out classes have none.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -76,7 +77,7 @@ class Alignment:
     def _move(self, means: Tensor, present: Tensor) -> None:
         if self.running is None:
             self.running = torch.zeros_like(means)
-        keep = torch.where(self.met, KEEP, 0.0).to(means)[..., None]
+        keep = KEEP * self.met.to(means)[..., None]
         moved = keep * self.running + (1 - keep) * means
         self.running = torch.where(present[..., None], moved, self.running)
         self.met = self.met | present
@@ -157,7 +158,9 @@ class Watched(nn.Module):
 class AlignedLoss(nn.Module):
     """A loss, and beside it `alignment`: the weight times the term."""
 
-    def __init__(self, loss: nn.Module, term: Alignment, weight: float) -> None:
+    def __init__(
+        self, loss: Callable[..., dict[str, Tensor]], term: Alignment, weight: float
+    ) -> None:
         super().__init__()
         self.loss, self.term, self.weight = loss, term, weight
 

@@ -34,6 +34,7 @@ OPTIONAL = (
     *("factorisation", "directions", "separation", "domain_probes", "selectivity", "views"),
     *("erasure", "dictionaries", "feature_sharing", "feature_ablation"),
     *("faithfulness", "circuits", "overlap", "circuit_transfer", "das", "rungs", "ladder"),
+    *("intervention", "intervention_classes", "levels"),
 )
 """Tables that a run may do without: the page shows those that are there, and misses none."""
 
@@ -42,7 +43,8 @@ WORDS = frozenset(
     "test_domain domain domain_a domain_b train_domain label class_set candidates prompts "
     "classifier family exposed_in control pairing metric clean_label clean_domain corrupt_label "
     "corrupt_domain drawing check factor erased positions read_at against sparsity code reading "
-    "ablated picture node node_b edge band rung claim votes level".split()
+    "ablated picture node node_b edge band rung claim votes level arm adjusted licence needed"
+    "".split()
 )
 """Columns that hold text; an empty cell there is an empty word."""
 
