@@ -46,7 +46,7 @@ HELD_EQUAL = Outcome("accuracy of seen classes in the test domain", (SEEN,))
 SHARING = Outcome("index of shared directions, middle layers")
 OUTCOMES = (
     TARGET,
-    replace(TARGET, name=f"{TARGET.name}, among them alone", candidates=HELD_OUT),
+    replace(TARGET, name="accuracy of held-out classes among themselves", candidates=HELD_OUT),
     HELD_EQUAL,
     Outcome("accuracy in natural pictures", (HELD_OUT, SEEN), natural=True),
     SHARING,

@@ -35,23 +35,25 @@ def dose_response(result: Result) -> Figure | None:
     if rows.empty:
         return None
     measures = list(dict.fromkeys(rows["measure"]))
+    room = 0.006 * (rows["weight"].max() - min(rows["weight"].min(), 0.0))  # else bars hide bars
     traces: list[Trace] = []
     for place, measure in enumerate(measures):
         here = rows[rows["measure"] == measure]
-        for name, arms, colour, symbol in ARMS:
+        for aside, (name, arms, colour, symbol) in zip((-1, 1), ARMS, strict=True):
             part = here[here["arm"].isin(arms)].sort_values("weight", kind="stable")
-            traces.append(_line(part, name, colour, symbol, place, 0))
+            traces.append(_line(part, name, colour, symbol, place, 0, aside * room))
         gaps = here[here["arm"].str.contains(" − ", regex=False)].sort_values("weight")
-        traces.append(_line(gaps, LEVELS and GAPS, "#009E73", "diamond", place, 1))
-    panels, notes = _panels(measures, traces)
+        traces.append(_line(gaps, GAPS, "#009E73", "diamond", place, 1))
+    panels, notes = _panels(measures)
     shown = [trace for trace in traces if trace["x"]]
+    of_classes = rows[rows["unit"] != "block"]
     line, label = reference("x", 0.0, "no term")
     return Figure(
         "intervention",
         "What aligning classes does: dose and response",
         "Weight of the term, below 0 where it separates, against balanced accuracy (0 to 1) and "
         f"the index of shared directions. Bars: 95 % intervals over {resampled(rows)}; those of "
-        f"sharing over blocks. Hollow: no interval. {counts(rows)}. {_verdicts(result)}",
+        f"sharing over blocks. Hollow: no interval. {counts(of_classes)}. {_verdicts(result)}",
         _words(rows),
         shown,
         layout(
@@ -70,14 +72,17 @@ def _name(letter: str, place: int) -> str:
     return letter if place == 0 else f"{letter}{place + 1}"
 
 
-def _line(rows: Frame, name: str, colour: str, symbol: str, place: int, choice: int) -> Trace:
+def _line(
+    rows: Frame, name: str, colour: str, symbol: str, place: int, choice: int, aside: float = 0.0
+) -> Trace:
+    """An arm's numbers over weights in one panel, moved aside by so much weight."""
     said = [
         f"{plain(arm)}, weight {number(weight)}: {number(value, 3)}"
         for arm, weight, value in zip(rows["arm"], rows["weight"], rows["value"], strict=True)
     ]
     return {
         "type": "scatter", "mode": "lines+markers", "name": name, "legendgroup": name,
-        "showlegend": place == 0, "x": numbers(rows["weight"]), "y": numbers(rows["value"]),
+        "showlegend": place == 0, "x": numbers(rows["weight"] + aside), "y": numbers(rows["value"]),
         "yaxis": _name("y", place), "line": {"color": colour, "width": 2},
         "error_y": {**errors(rows, "value", "low", "high"), "color": colour},
         "marker": {
@@ -89,9 +94,7 @@ def _line(rows: Frame, name: str, colour: str, symbol: str, place: int, choice: 
     }  # fmt: skip
 
 
-def _panels(
-    measures: Sequence[str], traces: Sequence[Trace]
-) -> tuple[dict[str, object], list[Trace]]:
+def _panels(measures: Sequence[str]) -> tuple[dict[str, object], list[Trace]]:
     """An axis for each measure, from top to bottom, and its title above it: beside it, long words
     would leave a phone no room."""
     height, gap = 1 / len(measures), 0.3 / len(measures)
@@ -116,11 +119,11 @@ def _verdicts(result: Result) -> str:
     rows = rows[rows["level"] == "L4"]
     said = []
     for _, row in rows.iterrows():
-        where = row["measure"].rpartition(", ")[2]
+        where = row["measure"].rpartition(", ")[2].capitalize()
         why = f" ({row['reason']})" if row["reason"] else f": {row['licence']}"
         needed = f"; needed: {row['needed']}" if row["needed"] else ""
         said.append(f"{where}: {row['verdict']}{why}{needed}.")
-    return f"Verdict, {' '.join(said)}" if said else ""
+    return f"Verdicts. {' '.join(said)}" if said else ""
 
 
 def _words(rows: Frame) -> str:

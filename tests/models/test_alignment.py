@@ -29,9 +29,12 @@ from tests.models.test_launcher import Killed, Launch, killing, losses, same, to
 
 SEEN, HELD_OUT = ("red", "green", "null", "square"), "3"
 CORNERS = {
-    "red": ("100", "101"), "green": ("010", "110"), "null": ("001", "000"), "square": ("111", "011"),
+    "red": ("100", "101"),
+    "green": ("010", "110"),
+    "null": ("001", "000"),
+    "square": ("111", "011"),
     HELD_OUT: ("100", "100"),
-}  # fmt: skip
+}
 """Corners of the colour cube in real and sketch: contrasts of a seen class have a cosine of 1/3."""
 SITE = "blocks.0.hook_resid_post"
 
@@ -74,7 +77,7 @@ def naive(running: np.ndarray, met: np.ndarray, x: np.ndarray, marks: np.ndarray
             mine = [row for row, mark in zip(x, marks, strict=True) if mark == d * n + c]
             if not mine:
                 continue
-            a = sum(mine) / len(mine) - sum(running[d, k] for k in both) / len(both)
+            a = np.mean(mine, axis=0) - sum(running[d, k] for k in both) / len(both)
             b = running[1 - d, c] - sum(running[1 - d, k] for k in both) / len(both)
             gaps.append(1 - a @ b / np.sqrt((a @ a) * (b @ b)))
     return float(np.mean(gaps))
