@@ -55,16 +55,18 @@ OUTCOMES = (
 
 
 def intervene(frames: Mapping[str, pd.DataFrame], spec: Specification) -> Frames:
-    """The tables of an intervention: `intervention`, its rows of `levels`, `intervention_classes`.
-
-    The last holds the accuracy of each class in each arm, from which the others follow.
-    """
+    """The tables of an intervention: `intervention`, its rows of `levels`, and what both follow
+    from: `intervention_classes`, the accuracy of each class in each arm, and
+    `intervention_directions`, what is shared at each site."""
     made, levels = intervention(frames, spec)
-    return {
+    tables = {
         "intervention": made,
         "levels": levels,
         "intervention_classes": _answers(frames["accuracy_by_class"], spec),
     }
+    if "directions" in frames:
+        tables["intervention_directions"] = _at_mixture(frames["directions"], spec)
+    return tables
 
 
 def ordinary(frames: Mapping[str, pd.DataFrame]) -> Frames:
@@ -322,7 +324,8 @@ def _unequal(effect: Effect, weight: float) -> tuple[str, str] | None:
 def _unmoved(effect: Effect | None, weight: float) -> tuple[str, str] | None:
     """Why the term cannot have worked through sharing, and what would help; None where it did."""
     if effect is None:
-        return "sharing was not measured on the arms", "the table `directions` of every arm"
+        reason = "no index of sharing on the arms: not measured, or its ceiling too near its null"
+        return reason, "the table `directions` of every arm, with more classes or pictures"
     low, high = effect.interval.low, effect.interval.high
     if (low > 0) if weight > 0 else (high < 0):
         return None

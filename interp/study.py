@@ -137,6 +137,8 @@ class Study:
             }
             arms = intervene(part, self.specification) if intervened else {}
             part = ordinary(part)
+            if only:  # measured for the arms' sake alone
+                part.pop("directions", None)
             part |= {} if only else _climbed(part)
             part = (
                 compare(part, own)

@@ -152,7 +152,7 @@ def test_without_sharing_or_control_nothing_can_be_told() -> None:
     frames = planted()
     _, levels = intervention({"accuracy_by_class": frames["accuracy_by_class"]}, SPEC)
     assert set(levels["verdict"]) == {"cannot tell"}
-    assert levels["reason"].str.contains("sharing was not measured").all()
+    assert levels["reason"].str.contains("no index of sharing").all()
     alone = replace(SPEC, intervention=replace(SPEC.intervention, shuffled=False))
     made, levels = intervention(planted(alone), alone)
     assert levels["verdict"].tolist() == ["cannot tell"] and "shuffled" in levels["needed"].iloc[0]
@@ -195,6 +195,7 @@ def arms(tmp_path_factory: pytest.TempPathFactory) -> Result:
     return Study(TINY).grid(tmp_path_factory.mktemp("arms"), jobs=1, command="a test")
 
 
+@pytest.mark.slow
 def test_arms_are_trained_and_measured_beside_the_mixture(arms: Result) -> None:
     cells = Grid(TINY).plan(arms.folder / "steps")
     names = ["cg-high", "cg-high, aligned 0.5", "cg-high, shuffled 0.5"]
@@ -208,15 +209,16 @@ def test_arms_are_trained_and_measured_beside_the_mixture(arms: Result) -> None:
     assert set(tables["intervention_classes"]["setting"]) == set(names)
     assert set(tables["accuracy"]["setting"]) <= {"cg-high", ""} and "arm" not in tables["accuracy"]
     assert set(tables["losses"]["setting"]) == set(tables["mixtures"]["setting"]) == {"cg-high"}
-    shared = tables["intervention"].query("measure == @SHARING.name")
-    assert {"none", "aligned", "shuffled"} <= set(shared["arm"])
+    assert {"none", "aligned", "shuffled"} <= set(tables["intervention"]["arm"])
+    assert set(tables["intervention_directions"]["setting"]) == set(names)
+    assert "directions" not in tables  # a grid has no other sharing to compare it with
     assert tables["levels"]["reason"].tolist() == ["one block: no interval"]
 
 
-def test_the_runs_of_a_study_keep_their_names_when_arms_join(arms: Result) -> None:
+def test_the_runs_of_a_study_keep_their_names_when_arms_join(tmp_path: Path) -> None:
     plain = replace(TINY, intervention=InterventionSpec())
-    (before,) = Grid(plain).plan(arms.folder / "steps")
-    assert before.run.name == Grid(TINY).plan(arms.folder / "steps")[0].run.name
+    (before,) = Grid(plain).plan(tmp_path)
+    assert before.run.name == Grid(TINY).plan(tmp_path)[0].run.name
     assert fingerprint(plain) != fingerprint(TINY)
     without = {name: value for name, value in vars(plain).items() if name != "intervention"}
     assert fingerprint(plain) == fingerprint(without)

@@ -7,12 +7,12 @@ import pandas as pd
 
 HERE = Path(__file__).with_name("grid")
 KEPT = ("accuracy", "differences", "epochs", "mixtures")
-KEPT += ("intervention", "intervention_classes", "levels")  # where there are arms
+KEPT += ("intervention", "intervention_classes", "intervention_directions", "levels")
 FACTS = ("title", "command", "specification", "spec_hash", "versions", "seconds", "machine")
 LABELS = [
     "architecture", "setting", "test_domain", "domain", "class_set", "candidates", "prompts",
     "classifier", "label", "measure", "arm", "weight", "level", "rung", "adjusted", "epoch",
-    "seed", "n_runs",
+    "seed", "n_runs", "site", "depth", "domain_a", "domain_b",
 ]  # fmt: skip
 NUMBERS = [
     "value", "low", "high", "null", "index", "p", "p_adjusted", "family", "unit", "n_units",
