@@ -6,6 +6,7 @@ Every run lies in a folder named by the hash of all that it depends on, so that 
 (or two test domains of one) have in common are trained once, and an interrupted grid goes on.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from interp.arms import Arm
 from interp.core.errors import DataError, SpecificationError, check_known, listed
 from interp.core.images import ImageTable
 from interp.core.progress import say
@@ -68,29 +70,37 @@ class Cell:
     block: Block
     manifest: dict[str, Any]
     run: Run
+    arm: str = ""
+
+    @property
+    def setting(self) -> str:
+        """The mixture's name, and the arm of the intervention behind it."""
+        return f"{self.mixture.name}, {self.arm}" if self.arm else self.mixture.name
 
     @property
     def place(self) -> dict[str, Any]:
         """The columns that its results are filed under."""
-        return {
+        place = {
             "architecture": self.training.name,
-            "setting": self.mixture.name,
+            "setting": self.setting,
             "test_domain": self.mixture.test_domain,
             "seed": self.block.seed,
         }
+        return place | ({"arm": self.arm} if self.arm else {})
 
     def model(self, epoch: int | None = None) -> Model:
         """The model after an epoch, by default the last."""
         last = epoch is None or epoch == self.run.epochs
         return Model(
             self.run.final if last else self.run.checkpoints / f"epoch_{epoch}.pt",
-            self.mixture.name,
+            self.setting,
             self.mixture.test_domain,
             self.block.seed,
             control=UNTRAINED if epoch == 0 else "",
             preset=self.training.name,
             supervised=self.training.objective == "supervised",
             epoch=self.run.epochs if epoch is None else epoch,
+            arm=self.arm,
         )
 
 
@@ -112,8 +122,9 @@ class Grid:
     def cost(self) -> str:
         """What training takes, before it begins."""
         spec, domains = self.specification, self.specification.mixtures.test_domains
-        n = self.n_blocks * len(domains) * len(spec.mixtures.settings)
-        names = spec.mixtures.names(domains[0])
+        arms = [f"{spec.intervention.setting}, {arm.name}" for arm in spec.intervention.arms]
+        names = [*spec.mixtures.names(domains[0]), *arms]
+        n = self.n_blocks * len(domains) * len(names)
         repeats = f"{spec.blocks} blocks" if spec.blocks else f"seeds {listed(spec.seeds)}"
         runs = ", ".join(f"{n} runs of {each.name}, {_length(each)}" for each in spec.architectures)
         known = not any(each.epochs for each in spec.architectures)
@@ -201,21 +212,42 @@ class Grid:
             for training in self.specification.architectures:
                 _check_labels(training, [spec for spec, _, _ in mixtures])
                 model = self._model_folder(block.pool, training, steps)
-                for spec, folder, manifest in mixtures:
-                    recipe, base = replace(training.recipe, seed=block.seed), manifest["base"]
-                    key = fingerprint(recipe, manifest["tsv_hash"], base, model.name, versions())
-                    run = Run(
-                        f"train-{spec.slug}-{block.seed}-{key}",
-                        model.resolve(),
-                        (folder / "train.tsv").resolve(),
-                        manifest["pictures"],
-                        steps.resolve(),
-                        recipe,
-                        Base(base["path"], base["pictures"])
-                        if base and base["kind"] == "shards"
-                        else None,
-                    )
-                    cells.append(Cell(training, spec, block, manifest, run))
+                for mixture in mixtures:
+                    cells += self._cells(training, block, mixture, model, steps)
+        for run in {cell.run.name: cell.run for cell in cells if cell.arm}.values():
+            run.check()  # what no arm can be is said before anything is trained
+        return cells
+
+    def _cells(
+        self,
+        training: TrainingSpec,
+        block: Block,
+        mixture: tuple[MixtureSpec, Path, dict[str, Any]],
+        model: Path,
+        steps: Path,
+    ) -> list[Cell]:
+        """The run on a mixture, and those of the intervention's arms where it is made there."""
+        spec, folder, manifest = mixture
+        planned, base = self.specification.intervention, manifest["base"]
+        shards = base and base["kind"] == "shards"
+        cells = []
+        for arm in (Arm(0.0), *planned.at(spec)):
+            changes = planned.changes(arm) if arm.weight else {}
+            recipe = replace(training.recipe, seed=block.seed, **changes)
+            # the term's cells follow from what is held out where, which a list alone does not say
+            own = [spec.natural, spec.test_domain, spec.held_out] if arm.weight else []
+            key = fingerprint(recipe, manifest["tsv_hash"], base, model.name, versions(), *own)
+            words = "-".join([spec.slug, *re.findall(r"[a-z0-9]+", arm.name)])
+            run = Run(
+                f"train-{words}-{block.seed}-{key}",
+                model.resolve(),
+                (folder / "train.tsv").resolve(),
+                manifest["pictures"],
+                steps.resolve(),
+                recipe,
+                Base(base["path"], base["pictures"]) if shards else None,
+            )
+            cells.append(Cell(training, spec, block, manifest, run, arm.name))
         return cells
 
     def _specs(self, block: Block) -> list[MixtureSpec]:
@@ -322,14 +354,15 @@ def train_cells(cells: Sequence[Cell], *, jobs: int, device: str | None) -> None
 def models(cells: Sequence[Cell], *, epochs: bool = False) -> list[Model]:
     """The models of a grid: first the untrained one of each block, then the trained ones.
 
-    With `epochs`, every kept checkpoint of a run is a model, not only the last.
+    With `epochs`, every kept checkpoint of a run is a model, not only the last; of an
+    intervention's arms the last alone.
     """
     untrained: dict[tuple[str, str, int], Model] = {}
     trained: list[Model] = []
     for cell in cells:
         place = (cell.training.name, cell.mixture.test_domain, cell.block.seed)
         untrained.setdefault(place, replace(cell.model(0), setting=""))
-        kept = cell.run.kept if epochs else (cell.run.epochs,)
+        kept = cell.run.kept if epochs and not cell.arm else (cell.run.epochs,)
         trained += [cell.model(epoch) for epoch in kept if epoch]
     return [*untrained.values(), *trained]
 

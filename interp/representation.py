@@ -111,6 +111,16 @@ def sharing_by_class(
     return _filed(subject, {"class_sharing": [made]})
 
 
+def class_lines(
+    subject: Subject, read: Features, *, pair: tuple[str, str], analysis: AnalysisSpec
+) -> Frames:
+    """The table `directions` alone: how far classes of the pair lie in the same directions."""
+    counted = {"n_splits": analysis.n_splits, "n_permutations": analysis.n_permutations}
+    options: dict[str, Any] = {"seed": subject.seed, "control": subject.control}
+    made = partial(directions, read, domains=list(pair), **counted, **options)
+    return _filed(subject, {"directions": [made]})
+
+
 def erasing(
     subject: Subject,
     images: ImageTable,

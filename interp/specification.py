@@ -14,6 +14,9 @@
     preset = "vit-small"
     [analysis]
     n_pairs = 60
+    [intervention]                 # runs that align classes, at one of the mixtures (`interp.arms`)
+    setting = "cg-high"
+    weights = [0.3, 1.0]
 
 Whatever the file leaves out has the default below; a word that no section knows is an error.
 """
@@ -24,7 +27,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from interp.arms import InterventionSpec
 from interp.core.errors import SpecificationError, check_known, listed
+from interp.core.store import LATER
 from interp.data.embedded import EmbeddedSpec
 from interp.data.mixtures import NATURAL, MixtureSpec
 from interp.models.presets import PRESETS
@@ -239,7 +244,8 @@ class Specification:
     `seeds` repeats its models on the same pictures and held-out classes; `images.seed` moves those.
     `blocks` = n repeats everything instead, n times: block b redraws drawings, poses, subsamples,
     initialisation and order with seed b, and holds out the b-th of n folds of the classes, so that
-    each class is held out in one block. `replications` are further architectures.
+    each class is held out in one block. `replications` are further architectures. `intervention`
+    adds runs at one mixture whose loss aligns classes.
     """
 
     title: str = "The embedded study"
@@ -250,8 +256,12 @@ class Specification:
     analysis: AnalysisSpec = field(default_factory=AnalysisSpec)
     seeds: tuple[int, ...] = (0,)
     blocks: int = 0
+    intervention: InterventionSpec = field(default_factory=InterventionSpec, metadata=LATER)
 
     def __post_init__(self) -> None:
+        for domain in self.mixtures.test_domains:
+            self.intervention.check(self.mixtures.made(domain, (), foreign=("a foreign class",)))
+        self._check_align()
         numbers = all(isinstance(seed, int) and seed >= 0 for seed in self.seeds)
         if not numbers or not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise SpecificationError(
@@ -292,6 +302,17 @@ class Specification:
                 "take one of them out of [[replications]]",
             )
 
+    def _check_align(self) -> None:
+        """Refuse a term in [training]: its control and its mixture are the intervention's."""
+        aligned = [each.name for each in self.architectures if each.align]
+        if aligned:
+            raise SpecificationError(
+                f"train {listed(aligned)}",
+                "align in [training], for every mixture and without a control",
+                "an [intervention], which trains both at one mixture",
+                "write [intervention] with setting and weights",
+            )
+
     @property
     def architectures(self) -> tuple[TrainingSpec, ...]:
         """How every architecture is trained, the main one first."""
@@ -321,6 +342,7 @@ class Specification:
             "mixtures": MixturesSpec,
             "training": TrainingSpec,
             "analysis": AnalysisSpec,
+            "intervention": InterventionSpec,
         }
         check_known(
             f"read the study {path}",

@@ -33,6 +33,7 @@ class Model:
     preset: str = ""
     epoch: int | None = None
     supervised: bool = False
+    arm: str = ""
 
     @property
     def name(self) -> str:
@@ -43,7 +44,7 @@ class Model:
     def place(self) -> dict[str, Any]:
         """The columns that its results are filed under."""
         place = {"setting": self.setting, "test_domain": self.test_domain, "seed": self.seed}
-        known = {"architecture": self.preset or None, "epoch": self.epoch}
+        known = {"architecture": self.preset or None, "epoch": self.epoch, "arm": self.arm or None}
         return place | {name: value for name, value in known.items() if value is not None}
 
 
@@ -142,13 +143,15 @@ class Measurement:
             if self.every_pair:
                 makers["pairs"] = self._pairs
         if analysis.circuits and self.model.control and not self.model.supervised:
-            makers["crossing"] = self._directions
+            makers["crossing"] = self._causal
         if analysis.patching and trained:
             makers |= {
                 "patching": self._patching,
                 "transplant": self._transplant,
                 "certificate": self._certificate,
             }
+        if "directions" in self.only:  # else among `representation`
+            makers["directions"] = self._directions
         return {name: make for name, make in makers.items() if not self.only or name in self.only}
 
     def _accuracy(self) -> dict[str, pd.DataFrame]:
@@ -210,6 +213,13 @@ class Measurement:
             held_out=self.held_out,
             tested=sorted(set(test["drawing"].dropna())) if "drawing" in test else (),
             analysis=self.specification.analysis,
+        )
+
+    def _directions(self) -> dict[str, pd.DataFrame]:
+        from interp.representation import class_lines
+
+        return class_lines(
+            self.subject, self.features, pair=self.pair, analysis=self.specification.analysis
         )
 
     def _erasure(self) -> dict[str, pd.DataFrame]:
@@ -300,7 +310,7 @@ class Measurement:
 
         return self._filed(crossing(self._seen(self.analysed), [self.pair]))
 
-    def _directions(self) -> dict[str, pd.DataFrame]:
+    def _causal(self) -> dict[str, pd.DataFrame]:
         """Causal directions alone: what an untrained model would seem to share."""
         from interp.crossing import causal_directions
 

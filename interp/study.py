@@ -7,7 +7,7 @@ name until it is complete. Interrupt a study anywhere and start it again: it goe
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from interp.grid import (
     models,
     train_cells,
 )
+from interp.intervention import intervene, ordinary
 from interp.result import Result, provenance, thumbnails, write_result
 from interp.specification import AnalysisSpec, Specification, TrainingSpec
 from interp.steps import Measurement, Model, measure
@@ -109,6 +110,8 @@ class Study:
         check_trained(cells)
         blocks = {cell.block.seed: cell.block for cell in cells}
         every, paired = models(cells, epochs=epochs), self._every_pair(cells)
+        intervened = self.specification.intervention.setting
+        finals = {cell.run.final for cell in cells}
         with clock("measuring"):
             frames = measure(
                 [
@@ -118,7 +121,7 @@ class Study:
                         block.images,
                         block.held_out,
                         steps,
-                        only=only,
+                        only=_asked(model, only, intervened, finals),
                         device=where,
                         every_pair=model in paired,
                     )
@@ -129,14 +132,19 @@ class Study:
             )
         results = []
         for place, architecture in enumerate(self.specification.architectures):
-            own = [cell for cell in cells if cell.training is architecture]
+            own = [cell for cell in cells if cell.training is architecture and not cell.arm]
             part = {
                 name: frame[frame["architecture"] == architecture.name].reset_index(drop=True)
                 for name, frame in frames.items()
             }
+            arms = intervene(part, self.specification) if intervened else {}
+            part = ordinary(part)
+            if only:  # measured for the arms' sake alone
+                part.pop("directions", None)
             part |= {} if only else _climbed(part)
             part = compare(part, own) | {"mixtures": mixture_table(own), "losses": loss_table(own)}
             part |= {} if only else _levels(part, self.specification.mixtures.natural)
+            part |= _joined(part, arms)
             facts = self.facts(architecture, list(blocks.values()), clock.seconds, command, where)
             if only:  # the page then asks for no more than that
                 domains = self.specification.mixtures.test_domains
@@ -153,11 +161,11 @@ class Study:
         if pairs == "own":
             return []
         if pairs == "all":
-            return [cell.model() for cell in cells]
+            return [cell.model() for cell in cells if not cell.arm]
         found = {}
         for cell in cells:  # the last setting in the first block, for the first test domain
             first = found.setdefault(cell.training.name, cell)
-            if (cell.block.seed, cell.mixture.test_domain) == (
+            if not cell.arm and (cell.block.seed, cell.mixture.test_domain) == (
                 first.block.seed,
                 first.mixture.test_domain,
             ):
@@ -202,11 +210,32 @@ class Study:
         }
 
 
+def _asked(
+    model: Model, only: tuple[str, ...], intervened: str, finals: Collection[Path]
+) -> tuple[str, ...]:
+    """The steps to take on a model: of an intervention's arms accuracy and sharing alone, and
+    sharing beside accuracy where the arms begin."""
+    begins = intervened and model.setting == intervened and model.checkpoint in finals
+    if model.arm or (only and begins):
+        return ("accuracy", "directions")
+    return only
+
+
 def _climbed(frames: Mapping[str, Any]) -> dict[str, Any]:
     """The ladder's tables; its imports are more than a mistaken command should wait for."""
     from interp.sharing import climb
 
     return climb(frames)
+
+
+def _joined(part: Mapping[str, Any], arms: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of an intervention; its rows of `levels` come after those of other levels."""
+    import pandas as pd
+
+    if "levels" in part and "levels" in arms:
+        both = pd.concat([part["levels"], arms["levels"]], ignore_index=True)
+        return {**arms, "levels": both}
+    return dict(arms)
 
 
 def _levels(frames: Mapping[str, Any], natural: str) -> dict[str, Any]:

@@ -48,12 +48,16 @@ class Pictures(Dataset[tuple[Any, Tensor]]):
         column: str,
         seed: int = 0,
         memory: int = IN_MEMORY,
+        marks: Tensor | None = None,
     ) -> None:
-        """`target` maps the words of `column`, one row's in a list, to what stands in a batch."""
+        """`target` maps the words of `column`, one row's in a list, to what stands in a batch.
+
+        With `marks`, one number a row, that number stands behind the tokens or the label.
+        """
         frame = read_tsv(tsv, column)
         self.paths, self.words = frame["filepath"].tolist(), frame[column].tolist()
         self.transform, self.target, self.seed = transform, target, seed
-        self.epoch = SharedEpoch()
+        self.epoch, self.marks = SharedEpoch(), marks
         self._decoded: list[Image.Image] | None = None
         if self._size() <= memory:
             with ThreadPoolExecutor() as pool:  # Pillow lets go of the interpreter while it decodes
@@ -76,7 +80,10 @@ class Pictures(Dataset[tuple[Any, Tensor]]):
     def __getitem__(self, row: int) -> tuple[Any, Tensor]:
         picture = decode(self.paths[row]) if self._decoded is None else self._decoded[row]
         random.seed(f"crop/{self.seed}/{self.epoch.get_value()}/{row}")
-        return self.transform(picture), self.target([self.words[row]])[0]
+        target = self.target([self.words[row]])[0]
+        if self.marks is not None:
+            target = torch.cat([target.reshape(-1), self.marks[row : row + 1]])
+        return self.transform(picture), target
 
 
 def decode(path: str) -> Image.Image:
@@ -111,8 +118,12 @@ def feed(
     target: Callable[[list[str]], Tensor],
     *,
     epoch: int,
+    marks: Tensor | None = None,
 ) -> DataInfo:
-    """The training data, in the form that open_clip's epoch loop takes."""
+    """The training data, in the form that open_clip's epoch loop takes.
+
+    `marks`, one number for each row of a TSV, stand behind its tokens; shards have none.
+    """
     if args.dataset_type == "webdataset":
         return _shards(args, transform, target, epoch)
     column = "label" if args.objective == "supervised" else "title"
@@ -124,6 +135,7 @@ def feed(
         column=column,
         seed=args.seed,
         memory=IN_MEMORY // args.local_world,
+        marks=marks,
     )
     sampler = DistributedSampler(
         pictures, args.world_size, args.rank, seed=args.seed, drop_last=True

@@ -30,6 +30,10 @@ DECISIVE = (
     "crop",
     "augment",
     "seed",
+    "align",
+    "align_site",
+    "align_classes",
+    "align_cells",
 )
 """The options that decide what weights come out. Processes, workers, paths and device do not."""
 

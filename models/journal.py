@@ -7,7 +7,7 @@ the schedule and the loss.
 import csv
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from interp.models.resuming import diverged
 
 FILE = "losses.csv"
 FIELDS = ("step", "epoch", "loss", "lr", "pictures_per_second", "waiting", "seconds")
+TERM = "alignment"
+"""A further column of a run that aligns classes: that part of the loss, before its weight."""
 Loss = Callable[..., dict[str, Tensor]]
 LOOK_EVERY = 20  # steps between looks at the loss: each one makes a GPU wait
 
@@ -35,14 +37,17 @@ class Journal:
     def __init__(self, folder: Path, args: Namespace, start: int) -> None:
         """Rows of epochs after `start`, which a kill left behind, are dropped."""
         self._path, self._args = folder / FILE, args
+        self._weight = getattr(args, "align", 0.0)
+        self._fields = (*FIELDS, TERM) if self._weight else FIELDS
         self._clear()
         if args.rank == 0:
             text = self._path.read_text() if self._path.exists() else ""
             rows = [row for row in csv.DictReader(text.splitlines()) if int(row["epoch"]) <= start]
-            write_atomic(self._path, _text(rows))
+            write_atomic(self._path, _text(rows, self._fields))
 
     def _clear(self) -> None:
         self._losses: list[Tensor] = []
+        self._terms: list[Tensor] = []
         self._rates: list[float] = []
         self._waits: list[float] = []
         self._ends: list[float] = []
@@ -69,6 +74,8 @@ class Journal:
         def judge(**outputs: Any) -> dict[str, Tensor]:
             losses = loss(**outputs)
             self._losses.append(torch.stack([each.detach() for each in losses.values()]).sum())
+            if self._weight:
+                self._terms.append(losses[TERM].detach() / self._weight)
             if len(self._losses) % LOOK_EVERY == 0:
                 self._look()
             return losses
@@ -89,8 +96,11 @@ class Journal:
             losses /= self._args.world_size
         if self._args.rank == 0:
             rows = self._rows(epoch, losses.tolist())
+            if self._weight:  # every rank has the term of the whole batch
+                terms = torch.stack(self._terms[every - 1 :: every]).tolist()
+                rows = [row | {TERM: repr(term)} for row, term in zip(rows, terms, strict=True)]
             with self._path.open("a", newline="") as handle:
-                handle.write(_text(rows, header=False))
+                handle.write(_text(rows, self._fields, header=False))
         self._clear()
 
     def _rows(self, epoch: int, losses: list[float]) -> list[dict[str, Any]]:
@@ -132,9 +142,9 @@ class Timed:
             yield batch
 
 
-def _text(rows: list[dict[str, Any]], *, header: bool = True) -> str:
-    lines = [",".join(FIELDS)] if header else []
-    lines += [",".join(str(row[name]) for name in FIELDS) for row in rows]
+def _text(rows: list[dict[str, Any]], fields: Sequence[str], *, header: bool = True) -> str:
+    lines = [",".join(fields)] if header else []
+    lines += [",".join(str(row[name]) for name in fields) for row in rows]
     return "".join(f"{line}\n" for line in lines)
 
 

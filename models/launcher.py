@@ -8,7 +8,7 @@ the CPU; the untrained model is kept; checkpoints are atomic, and only the lates
 optimizer; convolutions run in channels_last; pictures are decoded once and take a quicker, equal
 way to tensors; the order of pictures and their crops depend on seed and epoch alone, so that a
 resumed run repeats an uninterrupted one and two processes repeat one; every step's loss is written
-down; the loss can be swapped for that of labels.
+down; the loss can be swapped for that of labels, and a term that aligns classes added to it.
 """
 
 import argparse
@@ -34,14 +34,16 @@ from torch import Tensor, nn
 from torchvision.transforms import Compose
 
 from interp.core.errors import InterpError, OutputError
+from interp.models.alignment import AlignedLoss, Alignment, Watched, find_block
 from interp.models.augmentation import quick
 from interp.models.exclusive import alone, end_with_parent
 from interp.models.feeding import feed
 from interp.models.identity import inputs, refuse_another
 from interp.models.journal import Journal, tensorboard
 from interp.models.lists import classes_of, numbering
+from interp.models.marking import Pairing
 from interp.models.optimizers import build_optimizer, build_schedule
-from interp.models.recipes import OBJECTIVES, OPTIMIZERS, PRECISIONS
+from interp.models.recipes import OBJECTIVES, OPTIMIZERS, PARTNERS, PRECISIONS
 from interp.models.resuming import resume, save, write_params
 from interp.models.runs import TOLD
 from interp.models.supervised import LabelledTower, LabelLoss
@@ -55,6 +57,9 @@ OWN: dict[str, dict[str, Any]] = {
     "keep": {"type": json.loads, "default": []},  # epochs whose weights stay
     "crop": {"type": float, "default": 0.9},
     "augment": {"type": int, "default": 1},
+    "align": {"type": float, "default": 0.0},  # weight of the term that aligns classes
+    "align-site": {"default": ""},
+    "align-classes": {"choices": PARTNERS, "default": "own"},
 }
 
 
@@ -84,12 +89,17 @@ def train(args: Namespace, device: torch.device, run: Path) -> None:
     model, transform = build(args, device)
     optimizer = build_optimizer(model, args)
     scaler = torch.amp.GradScaler(device.type) if args.precision == "amp" else None
-    start = resume(folder, model, optimizer, scaler)
+    term = build_term(args, device)
+    start = resume(folder, model, optimizer, scaler, term)
     logging.info(f"Resuming from epoch {start}" if start else "Starting at epoch 0")
     if is_master(args) and not start:
-        save(folder, 0, model, optimizer, scaler, args)
-    wrapped, loss = parallel(model, args, device), build_loss(args)
-    data = {"train": feed(args, transform, build_target(args), epoch=start)}
+        save(folder, 0, model, optimizer, scaler, args, term)
+    shown, loss, marks = model, build_loss(args), None
+    if term is not None:
+        shown = Watched(model, find_block(model, args.align_site), labels=bool(args.classes))
+        loss, marks = AlignedLoss(loss, term, args.align), mark_rows(args)
+    wrapped = parallel(shown, args, device)
+    data = {"train": feed(args, transform, build_target(args), epoch=start, marks=marks)}
     loader = data["train"].dataloader
     steps = loader.num_batches // args.accum_freq * args.epochs  # type: ignore[attr-defined]
     schedule, journal = build_schedule(optimizer, args, steps), Journal(run, args, start)
@@ -100,7 +110,7 @@ def train(args: Namespace, device: torch.device, run: Path) -> None:
         train_one_epoch(wrapped, data, judge, epoch, optimizer, scaler, steer, None, args, writer)
         journal.close(epoch + 1)
         if is_master(args):
-            save(folder, epoch + 1, model, optimizer, scaler, args)
+            save(folder, epoch + 1, model, optimizer, scaler, args, term)
 
 
 def prepare(argv: list[str]) -> Namespace:
@@ -120,6 +130,7 @@ def prepare(argv: list[str]) -> Namespace:
     args.keep = sorted({0, args.epochs, *own.keep})
     args.local_world = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     args.classes = classes_of(Path(args.train_data)) if args.objective == "supervised" else ()
+    args.align_cells = Pairing.of(Path(args.train_data)).key if args.align else ""
     vars(args).update(inputs(Path(args.model.removeprefix("local-dir:")), args.train_data))
     return args
 
@@ -160,6 +171,20 @@ def build_target(args: Namespace) -> Any:
 def build_loss(args: Namespace) -> nn.Module:
     """open_clip's contrastive loss, or the cross entropy of labels."""
     return LabelLoss() if args.objective == "supervised" else create_loss(args)
+
+
+def build_term(args: Namespace, device: torch.device) -> Alignment | None:
+    """The term that aligns the classes of two domains, if it has a weight."""
+    if not args.align:
+        return None
+    n_classes = len(Pairing.of(Path(args.train_data)).classes)
+    return Alignment(n_classes, separates=args.align < 0, every=args.accum_freq, device=device)
+
+
+def mark_rows(args: Namespace) -> Tensor:
+    """For each row of the training list, the class and domain that the term knows it by."""
+    pairing = Pairing.of(Path(args.train_data))
+    return pairing.marks(Path(args.train_data), args.align_classes == "shuffled", seed=args.seed)
 
 
 def parallel(model: nn.Module, args: Namespace, device: torch.device) -> nn.Module:

@@ -1,15 +1,18 @@
 """How a model is trained, as plain values: the toolkit's own recipe and those of the paper."""
 
 import dataclasses
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 import torch
 
 from interp.core.errors import SampleError, SpecificationError, check_known
+from interp.core.store import LATER
 
 PRECISIONS = ("fp32", "amp_bf16", "amp", "fp64")
 OBJECTIVES = ("clip", "supervised")
 OPTIMIZERS = ("adamw", "sgd")
+PARTNERS = ("own", "shuffled")
 STEPS = 1000
 """How many steps a recipe has that says neither steps nor epochs."""
 
@@ -28,6 +31,11 @@ class Recipe:
 
     Kept for good are `keep` checkpoints, evenly spaced from epoch 0 to the last, and every
     `save_frequency`-th. `workers` are processes that decode pictures beside the trainer.
+
+    `align` is the weight of a further loss term (`interp.models.alignment`) that pulls the class
+    means of the seen classes together between the natural and the test domain at `align_site` (by
+    default the middle block's output), or apart where it is below 0. With `align_classes`
+    "shuffled" each class gets another class of the test domain as its partner. 0 is no term.
 
     >>> Recipe().steps, Recipe(epochs=32).steps
     (1000, 0)
@@ -54,6 +62,9 @@ class Recipe:
     augment: bool = True
     workers: int = 0
     keep: int = 2
+    align: float = field(default=0.0, metadata=LATER)
+    align_site: str = field(default="", metadata=LATER)
+    align_classes: str = field(default="own", metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.steps == -1:
@@ -62,6 +73,7 @@ class Recipe:
             ("precision", self.precision, ("auto", *PRECISIONS)),
             ("objective", self.objective, OBJECTIVES),
             ("optimizer", self.optimizer, OPTIMIZERS),
+            ("partner", self.align_classes, PARTNERS),
         ):
             check_known("train a model", kind, [given], known, SpecificationError)
         if self.steps > 0 and self.epochs > 0:
@@ -91,6 +103,7 @@ class Recipe:
             ),
             (not 0 < self.lr < float("inf"), f"a learning rate of {self.lr}", "more than 0"),
             (not 0 < self.crop <= 1, f"crops of {self.crop} of the area", "a share, 0 to 1"),
+            (not math.isfinite(self.align), f"align = {self.align}", "a finite weight"),
             (self.keep < 2, f"keep = {self.keep}", "2 (epoch 0 and the last) or more"),
             (
                 min(self.workers, self.warmup, self.save_frequency) < 0,

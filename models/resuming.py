@@ -2,7 +2,8 @@
 
     RUN/params.txt                 the options, in open_clip's form, and what the result hangs on
     RUN/checkpoints/epoch_k.pt     weights of a kept epoch; epoch_0.pt is the untrained model
-    RUN/checkpoints/latest.pt      the last epoch with optimizer and scaler; gone at the end
+    RUN/checkpoints/latest.pt      the last epoch with the states of optimizer, scaler and of the
+                                   loss, where it has one; gone at the end
 
 Every file is written under another name and renamed when it is on the disk. The last `epoch_k.pt`
 is there if and only if the run is finished.
@@ -31,9 +32,12 @@ def write_params(folder: Path, args: Namespace) -> None:
 
 
 def resume(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any, term: Any = None
 ) -> int:  # fmt: skip
-    """Load the latest epoch if there is one, and return its number."""
+    """Load the latest epoch if there is one, and return its number.
+
+    `term` is a part of the loss that remembers earlier steps, where there is one.
+    """
     latest = folder / LATEST
     if not latest.exists():
         return 0
@@ -43,6 +47,8 @@ def resume(
         optimizer.load_state_dict(content["optimizer"])
         if scaler is not None:
             scaler.load_state_dict(content["scaler"])
+        if term is not None:
+            term.load_state_dict(content["term"])
     except Exception as error:  # readers raise classes of their own, outside every hierarchy
         raise CheckpointError(
             f"go on from {latest}",
@@ -55,7 +61,7 @@ def resume(
 
 def save(
     folder: Path, epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any,
-    args: Namespace,
+    args: Namespace, term: Any = None,
 ) -> None:  # fmt: skip
     """Keep an epoch: its weights for good if they are asked for, and all that going on needs."""
     try:
@@ -70,7 +76,7 @@ def save(
     if epoch == args.epochs:
         (folder / LATEST).unlink(missing_ok=True)
     elif epoch:
-        states = {"optimizer": optimizer, "scaler": scaler}
+        states = {"optimizer": optimizer, "scaler": scaler, "term": term}
         parts = {name: part.state_dict() for name, part in states.items() if part is not None}
         write(folder / LATEST, {**content, **parts})
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from interp.core.errors import DataError, SpecificationError
 from interp.models.identity import inputs
+from interp.models.marking import Pairing
 from interp.models.recipes import Recipe, fast_precision
 from interp.models.shards import Base, pack, pattern_of
 
@@ -75,6 +76,25 @@ class Run:
                 "leave the base set out",
             )
 
+        if self.recipe.align:
+            self._check_alignment()
+
+    def _check_alignment(self) -> None:
+        """Refuse a term for which classes, domains or the site are not there."""
+        from interp.models.alignment import find_block
+        from interp.models.loading import create
+
+        if self.base is not None:
+            raise SpecificationError(
+                f"align classes in {self.name}",
+                f"the base set {self.base.pattern}, whose shards carry no classes and domains",
+                "a mixture without a base set of shards",
+                "leave the base set out, or give it as a TSV",
+            )
+        Pairing.of(self.tsv)
+        model = create(f"local-dir:{self.model_folder}", load_weights=False)
+        find_block(model, self.recipe.align_site)
+
     def prepare(self) -> None:
         """Write the shards that a run with a base set needs, if they are not there."""
         if self.base is not None:
@@ -106,7 +126,15 @@ class Run:
             "global_batch": recipe.batch_size,
             "milestones": list(recipe.milestones),
             "augment": int(recipe.augment),
+            **self._alignment,
+            **({"align_cells": Pairing.of(self.tsv).key} if self.recipe.align else {}),
         }
+
+    @property
+    def _alignment(self) -> dict[str, Any]:
+        """The options of the term that aligns classes; none where it has no weight."""
+        names = ("align", "align_site", "align_classes") if self.recipe.align else ()
+        return {name: getattr(self.recipe, name) for name in names}
 
     def options(self, *, device: str, world: int, track: bool) -> dict[str, Any]:
         """The launcher's options and their values."""
@@ -130,6 +158,7 @@ class Run:
             "workers": recipe.workers,
             "device": device,
             "log-every-n-steps": 20,
+            **{name.replace("_", "-"): value for name, value in self._alignment.items()},
             **({"report-to": "tensorboard"} if track else {}),
         }
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from interp.grid import Grid, train_cells
+from interp.intervention import TARGET
 from interp.specification import Specification
 from interp.steps import Measurement
 from tests.benchmarks.grids import ASKED, HERE
@@ -44,6 +45,22 @@ def test_the_tables_say_how_they_were_made(name: str) -> None:
     assert said["settings"] == spec.mixtures.names(spec.mixtures.test_domains[0])
     assert said["training"]["steps"] == spec.training.steps
     assert said["images"]["n_train"] == spec.images.n_train
+
+
+@pytest.mark.skipif("intervention" not in MADE, reason="the arms have not been committed yet")
+def test_the_intervention_follows_from_its_classes() -> None:
+    """The committed differences, from the committed accuracy of each class in each arm."""
+    spec, tables = committed("intervention")
+    answers = tables["intervention_classes"].query(
+        "domain == test_domain and class_set == 'held-out' and candidates == 'all'"
+    )
+    wide = answers.pivot(index=["seed", "label"], columns="setting", values="value")
+    rows = tables["intervention"].query("arm == 'aligned − shuffled'")
+    rows = rows[rows["measure"] == TARGET.name].set_index("weight")["value"]
+    for weight in spec.intervention.weights:
+        gap = wide[f"cg-high, aligned {weight:g}"] - wide[f"cg-high, shuffled {weight:g}"]
+        assert rows[weight] == pytest.approx(gap.groupby("seed").mean().mean(), abs=2e-4)
+    assert set(tables["levels"]["level"]) == {"L4"}
 
 
 @pytest.mark.skipif("resnet" not in MADE, reason="the grid has not been committed yet")

@@ -101,7 +101,7 @@ def _student(value: float, error: float, degrees: float, confidence: float) -> I
     return Interval(value, error, value - reach, value + reach)
 
 
-def replicated(values: Mapping[int, pd.Series]) -> Replicated:
+def replicated(values: Mapping[int, pd.Series], *, confidence: float = 0.95) -> Replicated:
     """The mean of a number per class (index) and block (key), by the design that the data have.
 
     The same classes in every block: crossed. No class in two blocks, as with class folds: nested.
@@ -128,7 +128,7 @@ def replicated(values: Mapping[int, pd.Series]) -> Replicated:
         cells = np.column_stack([one.loc[common] for one in known.values()])
         gone = len(everything) - len(common)
         return Replicated(
-            crossed_interval(cells),
+            crossed_interval(cells, confidence=confidence),
             ONE_BLOCK if len(known) == 1 else CROSSED,
             len(common),
             len(known),
@@ -136,7 +136,7 @@ def replicated(values: Mapping[int, pd.Series]) -> Replicated:
         )
     again = n_classes - len(everything)
     return Replicated(
-        nested_interval([one.to_numpy() for one in known.values()]),
+        nested_interval([one.to_numpy() for one in known.values()], confidence=confidence),
         NESTED,
         n_classes,
         len(known),

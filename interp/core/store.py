@@ -7,16 +7,22 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 from interp.core.errors import OutputError
 
+LATER = {"later": True}
+"""Metadata of a field that a dataclass did not have from the start: see `fingerprint`."""
+
 
 def fingerprint(*things: Any) -> str:
     """A hash of plain values, dataclasses and paths' names, the same in every process.
+
+    A field with the metadata `LATER` is left out while it has its default, so that what was made
+    before the field was there keeps its name.
 
     >>> fingerprint({"b": 1, "a": (2, 3)}) == fingerprint({"a": [2, 3], "b": 1})
     True
@@ -27,10 +33,18 @@ def fingerprint(*things: Any) -> str:
 
 def _plain(thing: Any) -> Any:
     if is_dataclass(thing) and not isinstance(thing, type):
-        return asdict(thing)
+        return {f.name: getattr(thing, f.name) for f in fields(thing) if not _idle(thing, f)}
     if isinstance(thing, (set, frozenset)):
         return sorted(thing)
     return str(thing)
+
+
+def _idle(thing: Any, one: "Field[Any]") -> bool:
+    """Whether a later field of a dataclass says nothing yet."""
+    if "later" not in one.metadata:
+        return False
+    made = one.default if one.default_factory is MISSING else one.default_factory()
+    return getattr(thing, one.name) == made
 
 
 def file_hash(path: Path) -> str:

@@ -38,8 +38,8 @@ COLUMNS: dict[str, str] = {
     "n_drawings": "number of different drawings (pictures, where drawings are not known)",
     "n_runs": "number of trained models",
     "seed": "seed of resampling and pairing",
-    "verdict": "shared / not shared / cannot tell; across checkpoints goes together / goes "
-    "against / does not go together / cannot tell",
+    "verdict": "shared / not shared / cannot tell; of generalization and sharing goes together / "
+    "goes against / does not go together / cannot tell",
     "reason": "why a number is missing or a verdict withheld; empty otherwise",
     # what it was measured on
     "tower": "visual or text",
@@ -66,7 +66,9 @@ COLUMNS: dict[str, str] = {
     "depth_b": "place of site_b in the tower, 0 to 1",
     "model_b": "the model that domain_b was seen by, where two models are compared",
     "dtype": "floating-point format",
-    "setting": "training distribution",
+    "setting": "training distribution, and the arm of an intervention at it",
+    "arm": "of an intervention: aligned, separated or shuffled, and the weight; empty for none",
+    "weight": "weight of the term that aligns classes; below 0 it separates them",
     "architecture": "preset that the model was made from",
     "test_domain": "domain in which classes were held out",
     "domain": "domain of the pictures",
@@ -113,6 +115,7 @@ COLUMNS: dict[str, str] = {
     "steps": "optimiser steps",
     "step": "optimiser step, from 0",
     "loss": "training loss, nats",
+    "alignment": "mean over classes of 1 - cosine between domains: the term before its weight",
     "lr": "learning rate of the step",
     "pictures_per_second": "training pictures per second, over all processes",
     "waiting": "seconds of a step spent waiting for pictures",
@@ -161,8 +164,8 @@ COLUMNS: dict[str, str] = {
     "node": "what writes: input, a head, an MLP, or a channel of a site",
     "node_b": "what reads it: a head, an MLP, the output, or a channel; empty for a node alone",
     "edge": "a writer and a reader behind it",
-    "level": "what a circuit is made of: nodes, edges, or units along an axis; of a verdict across "
-    "checkpoints L1 to L4",
+    "level": "what a circuit is made of: nodes, edges, or units along an axis; of a verdict on "
+    "generalization L1 to L4",
     "score": "what an edge is worth, in the metric's unit",
     "kept": "whether it belongs to the circuit",
     "n_edges": "number of edges in the circuit, or of units where it is made of units",
@@ -293,7 +296,7 @@ class Table:
                 "run the study again",
             ) from None
         words = ("reason", "control", "verdict", "null_kind", "ceiling_kind", "prompts", "setting")
-        words += ("adjusted", "needed", "reliability_kind")
+        words += ("arm", "adjusted", "licence", "needed", "reliability_kind")
         present = [name for name in words if name in frame.columns]
         for name in present:  # an empty column of words reads as numbers
             frame[name] = frame[name].astype(object).where(frame[name].notna(), "")

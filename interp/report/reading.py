@@ -35,6 +35,7 @@ OPTIONAL = (
     *("erasure", "dictionaries", "feature_sharing", "feature_ablation"),
     *("faithfulness", "circuits", "overlap", "circuit_transfer", "das", "rungs", "ladder"),
     *("stability", "class_sharing", "levels", "together"),
+    *("intervention", "intervention_classes", "intervention_directions"),
 )
 """Tables that a run may do without: the page shows those that are there, and misses none."""
 
@@ -44,7 +45,7 @@ WORDS = frozenset(
     "classifier family exposed_in control pairing metric clean_label clean_domain corrupt_label "
     "corrupt_domain drawing check factor erased positions read_at against sparsity code reading "
     "ablated picture node node_b edge band rung claim votes level adjusted reliability_kind "
-    "licence needed".split()
+    "licence needed arm".split()
 )
 """Columns that hold text; an empty cell there is an empty word."""
 

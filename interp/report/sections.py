@@ -17,6 +17,7 @@ from interp.report.figures_curves import epochs, tradeoff
 from interp.report.figures_erasure import erased
 from interp.report.figures_exposure import exposure
 from interp.report.figures_features import ablated_features, shared_features
+from interp.report.figures_intervention import dose_response
 from interp.report.figures_ladder import abroad, ladder_map, rungs_profile
 from interp.report.figures_layers import angle, apart, factors, selective
 from interp.report.figures_levels import cells, forest
@@ -250,6 +251,19 @@ PLANS = (
         "Where circuits of other classes do the work as well, the parts are too coarse to tell "
         "classes apart, and nothing is concluded.",
         optional=("circuit_transfer", "overlap"),
+    ),
+    Plan(
+        "intervention",
+        "Made to be shared: the intervention (L4)",
+        "At one mixture, a loss term = weight × mean over seen classes of (1 − cosine of a class's "
+        "contrasts in natural pictures and in the test domain) at one layer. In the control every "
+        "class has a wrong partner, the same in the whole run. Held-out classes never enter it.",
+        (),
+        (dose_response,),
+        note="The mixture is the same and the term was put there: this comparison alone permits "
+        "the word because, where seen classes stay equally accurate and sharing did move.",
+        study_only=True,
+        optional=("intervention", "intervention_classes", "intervention_directions", "levels"),
     ),
     Plan(
         "certificate",

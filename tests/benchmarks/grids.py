@@ -7,27 +7,31 @@ import pandas as pd
 
 HERE = Path(__file__).with_name("grid")
 KEPT = ("accuracy", "differences", "epochs", "mixtures")
+KEPT += ("intervention", "intervention_classes", "intervention_directions", "levels")
 FACTS = ("title", "command", "specification", "spec_hash", "versions", "seconds", "machine")
 LABELS = [
     "architecture", "setting", "test_domain", "domain", "class_set", "candidates", "prompts",
-    "classifier", "measure", "epoch", "seed", "n_runs",
+    "classifier", "label", "measure", "arm", "weight", "level", "rung", "adjusted", "epoch",
+    "seed", "n_runs", "site", "depth", "domain_a", "domain_b",
 ]  # fmt: skip
 NUMBERS = [
     "value", "low", "high", "null", "index", "p", "p_adjusted", "family", "unit", "n_units",
-    "n_pictures", "n_train", "steps", "reason",
+    "n_pictures", "n_train", "steps", "verdict", "reason", "licence", "needed",
 ]  # fmt: skip
 
 
 def grids() -> None:
-    """Make both grids (two hours on two cores), and keep their small tables."""
+    """Make the grids (three hours on two cores), and keep their small tables."""
     from interp.study import Study
 
-    for name in ("resnet", "vit"):
+    for name in ("resnet", "vit", "intervention"):
         out = Path("interp-report") / "benchmarks" / f"grid-{name}"
         file = HERE / f"{name}.toml"
         command = f"interp-report grid tests/benchmarks/grid/{name}.toml"
         keep(Study.from_toml(file).grid(out, command=command).folder, HERE / name)
-        for row in pd.read_csv(HERE / name / "differences.csv").query(ASKED).itertuples():
+        compared = HERE / name / "differences.csv"
+        rows = pd.read_csv(compared).query(ASKED) if compared.exists() else pd.DataFrame()
+        for row in rows.itertuples():
             print(f"{name}: {row.setting} in {row.test_domain}: {100 * row.value:+.1f} points")
 
 
@@ -46,7 +50,7 @@ def keep(made: Path, folder: Path) -> None:
     Rows over all blocks, whatever is asked; of single runs the primary question alone.
     """
     folder.mkdir(exist_ok=True)
-    for name in KEPT:
+    for name in [each for each in KEPT if (made / "tables" / f"{each}.csv").exists()]:
         frame = pd.read_csv(made / "tables" / f"{name}.csv", keep_default_na=False, na_values=[""])
         if name in ("accuracy", "epochs"):
             frame = frame[frame["control"].isna()]
