@@ -28,7 +28,7 @@ from interp.grid import (
     models,
     train_cells,
 )
-from interp.result import Result, provenance, thumbnails, write_result
+from interp.result import Result, contact_sheets, provenance, thumbnails, write_result
 from interp.specification import Specification, TrainingSpec
 from interp.steps import Measurement, Model, measure
 
@@ -108,23 +108,21 @@ class Study:
         check_trained(cells)
         blocks = {cell.block.seed: cell.block for cell in cells}
         every = models(cells, epochs=epochs)
-        with clock("measuring"):
-            frames = measure(
-                [
-                    Measurement(
-                        self.specification,
-                        model,
-                        block.images,
-                        block.held_out,
-                        steps,
-                        only=only,
-                        device=where,
-                    )
-                    for model in every
-                    for block in [blocks[model.seed]]
-                ],
-                jobs,
+        taken = [
+            Measurement(
+                self.specification,
+                model,
+                block.images,
+                block.held_out,
+                steps,
+                only=only,
+                device=where,
             )
+            for model in every
+            for block in [blocks[model.seed]]
+        ]
+        with clock("measuring"):
+            frames = measure(taken, jobs)
         results = []
         for place, architecture in enumerate(self.specification.architectures):
             own = [cell for cell in cells if cell.training is architecture]
@@ -139,9 +137,10 @@ class Study:
                 domains = self.specification.mixtures.test_domains
                 facts |= {"measured": listed(only), "question": question(domains, sharing=False)}
             target = folder / architecture.name if place else folder
-            results.append(
-                write_result(target, part, thumbnails(blocks[own[0].block.seed].images), facts)
-            )
+            images = blocks[own[0].block.seed].images
+            moved = [p for m in taken if m.model.preset == architecture.name for p in m.plates()]
+            plates = [*thumbnails(images), *contact_sheets(images), *moved]
+            results.append(write_result(target, part, plates, facts))
         return replace(results[0], replications=tuple(results[1:]))
 
     def cost(self) -> str:
@@ -277,7 +276,8 @@ def examine(
         "seed": seed,
         **provenance(images, clock.seconds, where),
     }
-    return write_result(folder, frames, thumbnails(images), facts)
+    plates = [*thumbnails(images), *contact_sheets(images), *step.plates()]
+    return write_result(folder, frames, plates, facts)
 
 
 def _default_pair(domains: Sequence[str]) -> tuple[str, str]:

@@ -219,7 +219,12 @@ class Lists:
             "verdict": self._counted(self.verdicts, rows["verdict"]),
             "reason": self._counted(self.texts, rows["reason"]),
         }
-        return made | {name: one for name, one in scaled.items() if set(one) - {None}} | {"n": whole} | words
+        return (
+            made
+            | {name: one for name, one in scaled.items() if set(one) - {None}}
+            | {"n": whole}
+            | words
+        )
 
     @staticmethod
     def _counted(known: list[str], words: Frame) -> list[int]:

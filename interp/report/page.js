@@ -147,7 +147,7 @@ function showCells() {
     const bytes = Uint8Array.from(atob(sheet.data), (sign) => sign.charCodeAt(0));
     sheet.address = URL.createObjectURL(new Blob([bytes], { type: sheet.type }));
   }
-  const labels = [...new Set(sheets.flatMap((sheet) => sheet.labels))];
+  const labels = [...new Set(sheets.flatMap((sheet) => sheet.labels))].filter(Boolean);
   const top = table.createTHead().insertRow();
   for (const name of ["Class", ...sheets.map((sheet) => sheet.domain)]) {
     const cell = document.createElement("th");
