@@ -13,8 +13,11 @@ from PIL import Image
 from interp.report.figures import Figure
 from interp.report.reading import Result
 
+PAGE_BYTES = 14_500_000
+"""What a page may weigh: plotly has 4.8 MB of it, and tables what figures and pictures leave."""
+
 TABLE_BYTES = 6_000_000
-"""What all embedded tables may weigh; with plotly's 4.8 MB the page stays below 15 MB."""
+"""What all embedded tables may weigh at most."""
 
 PLATE_BYTES = 2_000_000
 WIDEST_PLATE = 1200
@@ -32,11 +35,14 @@ class Download:
     cut: bool
 
 
-def downloads(result: Result) -> dict[str, Download]:
-    """Every table's CSV, byte for byte; the largest only begin here if all would not fit."""
+def downloads(result: Result, room: int = PAGE_BYTES) -> dict[str, Download]:
+    """Every table's CSV, byte for byte; the largest only begin here if all would not fit.
+
+    `room` is what the rest of the page leaves, in bytes.
+    """
     raw = {name: (result.folder / "tables" / f"{name}.csv").read_bytes() for name in result.tables}
     found: dict[str, Download] = {}
-    left = TABLE_BYTES
+    left = min(TABLE_BYTES, room)
     packed = {name: _packed(data) for name, data in raw.items()}
     for name in sorted(packed, key=lambda name: len(packed[name])):
         payload, cut = packed[name], len(packed[name]) > left
@@ -71,13 +77,28 @@ def figure_json(figures: Sequence[Figure]) -> dict[str, str]:
     return {
         figure.name: script_json(
             {
-                "data": list(figure.data),
+                "data": _short(list(figure.data)),
                 "layout": figure.layout,
                 "selected": [choice.selected for choice in figure.choices],
             }
         )
         for figure in figures
     }
+
+
+def _short(thing: Any) -> Any:
+    """The same with five significant digits: more cannot be seen, and weighs three times as much.
+
+    >>> _short({"x": [0.123456789, 12345678, None]})
+    {'x': [0.12346, 12345678, None]}
+    """
+    if isinstance(thing, float):
+        return float(f"{thing:.5g}")
+    if isinstance(thing, Mapping):
+        return {name: _short(value) for name, value in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return [_short(value) for value in thing]
+    return thing
 
 
 def compressed(thing: Any) -> str:

@@ -55,7 +55,12 @@ function draw(name) {
     modeBarButtons: [["toImage", "resetScale2d"]],
     toImageButtonOptions: { format: "svg", filename: name },
   };
-  Plotly.react(canvas, shown(figure), layoutOf(figure), config);
+  try {
+    Plotly.react(canvas, shown(figure), layoutOf(figure), config);
+  } catch (error) {  // the others must still be drawn
+    canvas.textContent = "This figure could not be drawn; its table is below.";
+    console.error(`${name}: ${error}`);
+  }
   canvas.dataset.drawn = "";
   if (!root.dataset.first) root.dataset.first = Math.round(performance.now());
   const canvases = document.querySelectorAll("[data-canvas]");

@@ -15,6 +15,8 @@ from interp.core.store import write_atomic
 from interp.core.tables import COLUMNS
 from interp.report.atlas import MEASURES, atlas
 from interp.report.embedding import (
+    PAGE_BYTES,
+    Download,
     compressed,
     downloads,
     figure_json,
@@ -83,7 +85,7 @@ def render(result: Result) -> str:
     map_ = atlas(result)
     if map_:
         map_["plates"] = {plate.keys.get("domain", ""): plate.name for plate in domains}
-    return _template().render(
+    words = dict(
         title=_text(result.facts.get("title")) or "interp",
         question=_text(result.facts.get("question")) or "What do the domains share?",
         headline=headline(result),
@@ -101,7 +103,6 @@ def render(result: Result) -> str:
         examples=[plate for plate in plates if "kind" in plate.keys],
         sheets=sheets(result),
         strays=_text(result.facts.get("strays")),
-        downloads=downloads(result),
         provenance=provenance(result),
         credits=_credits(result),
         figures=figure_json(figures),
@@ -111,6 +112,9 @@ def render(result: Result) -> str:
         script="\n".join((HERE / name).read_text() for name in ("page.js", "atlas.js")),
         plotly=_plotly(),
     )
+    none = {name: Download(name, 0, 0, "", True) for name in result.tables}
+    rest = len(_template().render(**words, downloads=none).encode())
+    return _template().render(**words, downloads=downloads(result, PAGE_BYTES - rest))
 
 
 def _contents(

@@ -93,6 +93,13 @@ def band(rows: Frame) -> Votes | None:
 
 def rung_rows(result: Result, rung: str, subject: Subject) -> Frame:
     """Table rows by which a rung is judged for a subject (raw, from the natural domain onwards)."""
+    asked = ("rung", rung, subject)
+    if asked not in result.kept:
+        result.kept[asked] = _rung_rows(result, rung, subject)
+    return result.kept[asked]
+
+
+def _rung_rows(result: Result, rung: str, subject: Subject) -> Frame:
     if rung == "R2":
         return subject.pair(result.frame("similarity"))
     if rung == "cosine":
