@@ -166,8 +166,10 @@ function drawMap(focus = false) {
   const kinds = here.own ? [measure.null_kind && `Null: ${measure.null_kind}.`,
     measure.ceiling_kind && `Ceiling: ${measure.ceiling_kind}.`] : [
     "A band is shared, or not, where all its sites and both directions say so."];
+  const first = measure.rung === "R1" ? "R1 asks whether the class can be read, not how well: " +
+    "it is so where the accuracy's interval lies above its null, in the domain where that is harder." : "";
   byId("map-note").textContent =
-    [`${measure.n}; in brackets 95 % intervals of the index.`, how, ...kinds].filter(Boolean).join(" ");
+    [first, `${measure.n}; in brackets 95 % intervals of the index.`, how, ...kinds].filter(Boolean).join(" ");
   if (focus) cellButton(...here.pair)?.focus();
   detail();
 }

@@ -77,6 +77,8 @@ def circuit_graph(result: Result) -> Figure | None:
     if rows.empty:
         return None
     places = _Places(result, rows)
+    if not places.chosen:
+        return None
     traces = [_streams(chosen, meta) for meta, chosen in places.chosen]
     most = int(max(len(chosen) for _, chosen in places.chosen))
     return Figure(

@@ -43,8 +43,23 @@ function shown(figure) {
 function layoutOf(figure) {
   const layout = structuredClone(figure.layout);
   layout.template = theme();
-  if (narrow()) layout.font = { size: 11 };
+  if (!narrow()) return layout;
+  layout.font = { size: 11 };
+  if (layout.xaxis6) stack(layout);
   return layout;
+}
+
+// on a phone, six panels stand two and two; each has its title in the annotation of its number
+function stack(layout) {
+  layout.height = 760;
+  for (let place = 0; place < 6; place += 1) {
+    const at = place ? place + 1 : "", [row, column] = [Math.floor(place / 2), place % 2];
+    const x = [column * 0.54, column * 0.54 + 0.46], top = 0.95 - row * 0.335;
+    layout[`xaxis${at}`].domain = x;
+    layout[`yaxis${at}`].domain = [top - 0.24, top];
+    if (column) delete layout[`yaxis${at}`].title;
+    Object.assign(layout.annotations[place], { x: (x[0] + x[1]) / 2, y: top });
+  }
 }
 
 function draw(name) {
@@ -55,8 +70,10 @@ function draw(name) {
     modeBarButtons: [["toImage", "resetScale2d"]],
     toImageButtonOptions: { format: "svg", filename: name },
   };
+  const layout = layoutOf(figure);
+  canvas.style.height = `${layout.height}px`;
   try {
-    Plotly.react(canvas, shown(figure), layoutOf(figure), config);
+    Plotly.react(canvas, shown(figure), layout, config);
   } catch (error) {  // the others must still be drawn
     canvas.textContent = "This figure could not be drawn; its table is below.";
     console.error(`${name}: ${error}`);

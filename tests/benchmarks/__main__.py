@@ -27,6 +27,7 @@ from tests.benchmarks.judging import truth
 from tests.benchmarks.layers import layers, many
 from tests.benchmarks.mixing import mix
 from tests.benchmarks.opening import open_
+from tests.benchmarks.paging import page
 from tests.benchmarks.peers import peers
 from tests.benchmarks.probing import probe_grid, probe_power
 from tests.benchmarks.sharing import sharing
@@ -167,6 +168,7 @@ BENCHMARKS = {
     "peers": peers,
     "sweep": sweeping,
     "edges": edges,
+    "page": page,
     "stream": stream,
     "study": study,
     "seeds": seeds,

@@ -1,4 +1,4 @@
-"""The page in a real browser: no network, no errors, figures drawn, a map to click, for everyone."""
+"""The page in a real browser: no network, no errors, a map to click, for every reader."""
 
 import os
 import re
@@ -32,6 +32,13 @@ FLAGS = (
 
 SHOTS = Path(os.environ.get("INTERP_SHOTS", Path(__file__).parent.parent / "artefacts"))
 """Where screenshots are kept for people to look at."""
+
+LEFT_AT_PRINT = """addEventListener('beforeprint', () => {
+  const canvases = [...document.querySelectorAll('[data-canvas]')];
+  const shut = document.querySelectorAll('.made details:not([open])');
+  window.printed = canvases.filter((one) => !('drawn' in one.dataset)).length + shut.length;
+})"""
+"""Count, once the page has made itself ready for paper, what is not drawn and not open."""
 
 PRINT_WIDTH = 794  # A4 at 96 dots per inch
 
@@ -198,9 +205,7 @@ def test_dark_mode_is_a_switch_and_figures_follow(browser: Any, planted: Path) -
 def test_printing_draws_and_opens_everything(browser: Any, planted: Path) -> None:
     opened = Opened(browser, planted, viewport={"width": 1280, "height": 900})
     page = opened.page
-    page.evaluate("addEventListener('beforeprint', () => { window.printed = [...document"
-                  ".querySelectorAll('[data-canvas]')].filter(c => !('drawn' in c.dataset))"
-                  ".length + document.querySelectorAll('.made details:not([open])').length; })")  # fmt: skip
+    page.evaluate(LEFT_AT_PRINT)
     pdf = page.pdf(format="A4")
     assert page.evaluate("window.printed") == 0
     assert len(re.findall(rb"/Type\s*/Page\b", pdf)) > 5
