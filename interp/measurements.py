@@ -13,7 +13,7 @@ import pandas as pd
 
 from interp.circuits import Classifier, effects, localise, transplant
 from interp.core.errors import InterpError
-from interp.core.images import ImageTable
+from interp.core.images import ImageTable, Pairs
 from interp.core.model import Tower
 from interp.core.progress import say
 from interp.core.sites import find_sites
@@ -207,23 +207,16 @@ def patching(
     Partners are aligned where the pictures allow it: one drawing in one pose in both domains, or
     one style for both classes. The clean picture is the natural one, or of the test domain.
     """
-    natural, other = domains
     drawn = {"drawing", "warp", "style"} <= set(images.frame.columns)
-    two = images.select(domain=[natural, other])
-    across = two.pairs(
-        same=("label", "drawing", "warp") if drawn else ("label",),
-        differ="domain",
-        seed=subject.seed,
-    )
-    across = across[(across.clean.domain == natural).to_numpy()]
-    within = images.select(domain=other).pairs(
+    within = images.select(domain=domains[1]).pairs(
         same=("domain", "style") if drawn else ("domain",),
         differ="label",
         n=n_pairs,
         seed=subject.seed,
     )
+    across = across_domains(images, domains=domains, n_pairs=n_pairs, seed=subject.seed)
     summaries, examples = [], []
-    for pairs in (across.spread(n_pairs, seed=subject.seed), within):
+    for pairs in (across, within):
         for pattern, axes in PATCHED.items():
             if present(subject.clip.visual, [pattern]):
                 swept = localise(
@@ -238,6 +231,17 @@ def patching(
                 examples.append(subject.file(swept))
                 summaries.append(subject.file(effects(swept, seed=subject.seed)))
     return pd.concat(summaries, ignore_index=True), pd.concat(examples, ignore_index=True)
+
+
+def across_domains(
+    images: ImageTable, *, domains: tuple[str, str], n_pairs: int, seed: int
+) -> Pairs:
+    """Pictures of the first domain with partners of their class in the second, aligned if drawn."""
+    drawn = {"drawing", "warp"} <= set(images.frame.columns)
+    across = images.select(domain=list(domains)).pairs(
+        same=("label", "drawing", "warp") if drawn else ("label",), differ="domain", seed=seed
+    )
+    return across[(across.clean.domain == domains[0]).to_numpy()].spread(n_pairs, seed=seed)
 
 
 def transplanting(

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 from collections.abc import Sequence
@@ -139,4 +140,36 @@ def thumbnails(images: ImageTable, *, n_classes: int = 8, size: int = 96) -> lis
         plates.append(
             Plate(f"pictures-{domain}", sheet, f"{domain}: {', '.join(labels)}", {"domain": domain})
         )
+    return plates
+
+
+MOST_CLASSES = 400
+"""Classes in a contact sheet; of more, every second or third is shown."""
+
+
+def contact_sheets(images: ImageTable, *, size: int = 40) -> list[Plate]:
+    """A picture of every class in every domain: one plate per domain, the same places in each.
+
+    A cell without pictures stays white. The plate's keys say how to cut it: `labels` (JSON),
+    `columns` and `size` in pixels.
+    """
+    from PIL import Image
+
+    labels = images.labels[:: -(-len(images.labels) // MOST_CLASSES)]
+    columns = math.ceil(math.sqrt(len(labels)))
+    plates = []
+    for place, domain in enumerate(images.domains):
+        own = images.select(domain=domain)
+        first = dict(zip(own.label[::-1], range(len(own) - 1, -1, -1), strict=True))
+        sheet = Image.new("RGB", (columns * size, -(-len(labels) // columns) * size), "white")
+        for number, label in enumerate(labels):
+            if label in first:
+                down, across = divmod(number, columns)
+                picture = own.picture(first[label]).resize((size, size))
+                sheet.paste(picture, (across * size, down * size))
+        words = [label if label in first else "" for label in labels]
+        keys = {"kind": "cells", "domain": domain, "labels": json.dumps(words)}
+        keys |= {"columns": str(columns), "size": str(size)}
+        caption = f"A picture of each of {sum(map(bool, words))} classes in {domain}"
+        plates.append(Plate(f"cells-{place}", sheet, caption, keys))
     return plates

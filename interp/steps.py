@@ -12,6 +12,7 @@ import pandas as pd
 from interp.core.errors import listed
 from interp.core.images import ImageTable
 from interp.core.parallel import side_by_side
+from interp.core.plates import Plate
 from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.core.store import complete, file_hash, fingerprint
@@ -78,7 +79,34 @@ class Measurement:
                         Table(table, frame).save(temporary)
             for path in sorted(folder.glob("*.csv")):
                 frames.setdefault(path.stem, []).append(Table.load(path).frame)
-        return {name: pd.concat(parts, ignore_index=True) for name, parts in frames.items()}
+        made = {name: pd.concat(parts, ignore_index=True) for name, parts in frames.items()}
+        if "patching_examples" in made and not self._pictures.exists():
+            with complete(self._pictures) as temporary:
+                for plate in self._pictured(made["patching_examples"]):
+                    plate.save(temporary)
+        return made
+
+    @property
+    def _pictures(self) -> Path:
+        return self.steps / f"pictures-{self._key()}"
+
+    def plates(self) -> list[Plate]:
+        """The model's pictures, once it has been measured."""
+        return [Plate.load(path) for path in sorted(self._pictures.glob("*.png"))]
+
+    def _pictured(self, examples: pd.DataFrame) -> list[Plate]:
+        """Pictures that patching between the two domains moves most and least."""
+        from interp.measurements import across_domains
+        from interp.picturing import pictured
+
+        pairs = across_domains(
+            self.analysed,
+            domains=self.pair,
+            n_pairs=self.specification.analysis.n_pairs,
+            seed=self.subject.seed,
+        )
+        across = examples[examples["pairing"].str.startswith("same label, other domain")]
+        return pictured(self.subject, pairs, across, class_names=self.images.labels)
 
     def _key(self) -> str:
         return fingerprint(

@@ -30,7 +30,7 @@ from interp.grid import (
     train_cells,
 )
 from interp.intervention import intervene, ordinary
-from interp.result import Result, provenance, thumbnails, write_result
+from interp.result import Result, contact_sheets, provenance, thumbnails, write_result
 from interp.specification import AnalysisSpec, Specification, TrainingSpec
 from interp.steps import Measurement, Model, measure
 
@@ -112,24 +112,22 @@ class Study:
         every, paired = models(cells, epochs=epochs), self._every_pair(cells)
         intervened = self.specification.intervention.setting
         finals = {cell.run.final for cell in cells}
-        with clock("measuring"):
-            frames = measure(
-                [
-                    Measurement(
-                        self.specification,
-                        model,
-                        block.images,
-                        block.held_out,
-                        steps,
-                        only=_asked(model, only, intervened, finals),
-                        device=where,
-                        every_pair=model in paired,
-                    )
-                    for model in every
-                    for block in [blocks[model.seed]]
-                ],
-                jobs,
+        taken = [
+            Measurement(
+                self.specification,
+                model,
+                block.images,
+                block.held_out,
+                steps,
+                only=_asked(model, only, intervened, finals),
+                device=where,
+                every_pair=model in paired,
             )
+            for model in every
+            for block in [blocks[model.seed]]
+        ]
+        with clock("measuring"):
+            frames = measure(taken, jobs)
         results = []
         for place, architecture in enumerate(self.specification.architectures):
             own = [cell for cell in cells if cell.training is architecture and not cell.arm]
@@ -150,9 +148,10 @@ class Study:
                 domains = self.specification.mixtures.test_domains
                 facts |= {"measured": listed(only), "question": question(domains, sharing=False)}
             target = folder / architecture.name if place else folder
-            results.append(
-                write_result(target, part, thumbnails(blocks[own[0].block.seed].images), facts)
-            )
+            images = blocks[own[0].block.seed].images
+            moved = [p for m in taken if m.model.preset == architecture.name for p in m.plates()]
+            plates = [*thumbnails(images), *contact_sheets(images), *moved]
+            results.append(write_result(target, part, plates, facts))
         return replace(results[0], replications=tuple(results[1:]))
 
     def _every_pair(self, cells: Sequence[Cell]) -> list[Model]:
@@ -345,7 +344,8 @@ def examine(
         "seed": seed,
         **provenance(images, clock.seconds, where),
     }
-    return write_result(folder, frames, thumbnails(images), facts)
+    plates = [*thumbnails(images), *contact_sheets(images), *step.plates()]
+    return write_result(folder, frames, plates, facts)
 
 
 def _default_pair(domains: Sequence[str]) -> tuple[str, str]:

@@ -80,6 +80,11 @@ def test_every_table_is_there(small_study: Result) -> None:
     assert selectivity["reason"].str.contains("two pictures").all()
 
 
+def test_pictures_are_kept(small_study: Result) -> None:
+    kinds = [path.stem.split("-")[0] for path in (small_study.folder / "plates").glob("*.png")]
+    assert kinds.count("moved") == 2 and kinds.count("cells") == kinds.count("pictures") == 6
+
+
 def test_every_model_and_floor_is_measured(small_study: Result) -> None:
     accuracy = small_study.tables["accuracy"].frame.fillna({"setting": "", "control": ""})
     assert set(zip(accuracy["setting"], accuracy["control"], strict=True)) == {

@@ -10,12 +10,14 @@ from typing import Any
 
 from PIL import Image
 
-from interp.core.plates import Plate
 from interp.report.figures import Figure
 from interp.report.reading import Result
 
+PAGE_BYTES = 14_500_000
+"""What a page may weigh: plotly has 4.8 MB of it, and tables what figures and pictures leave."""
+
 TABLE_BYTES = 6_000_000
-"""What all embedded tables may weigh; with plotly's 4.8 MB the page stays below 15 MB."""
+"""What all embedded tables may weigh at most."""
 
 PLATE_BYTES = 2_000_000
 WIDEST_PLATE = 1200
@@ -33,11 +35,14 @@ class Download:
     cut: bool
 
 
-def downloads(result: Result) -> dict[str, Download]:
-    """Every table's CSV, byte for byte; the largest only begin here if all would not fit."""
+def downloads(result: Result, room: int = PAGE_BYTES) -> dict[str, Download]:
+    """Every table's CSV, byte for byte; the largest only begin here if all would not fit.
+
+    `room` is what the rest of the page leaves, in bytes.
+    """
     raw = {name: (result.folder / "tables" / f"{name}.csv").read_bytes() for name in result.tables}
     found: dict[str, Download] = {}
-    left = TABLE_BYTES
+    left = min(TABLE_BYTES, room)
     packed = {name: _packed(data) for name, data in raw.items()}
     for name in sorted(packed, key=lambda name: len(packed[name])):
         payload, cut = packed[name], len(packed[name]) > left
@@ -67,25 +72,45 @@ def script_json(thing: Any) -> str:
     return text
 
 
-def figure_json(figures: Sequence[Figure]) -> str:
-    """The figures as page.js reads them."""
-    return script_json(
-        [
+def figure_json(figures: Sequence[Figure]) -> dict[str, str]:
+    """Each figure by name, as page.js reads it when it comes into view."""
+    return {
+        figure.name: script_json(
             {
-                "name": figure.name,
-                "data": list(figure.data),
+                "data": _short(list(figure.data)),
                 "layout": figure.layout,
                 "selected": [choice.selected for choice in figure.choices],
             }
-            for figure in figures
-        ]
-    )
+        )
+        for figure in figures
+    }
+
+
+def _short(thing: Any) -> Any:
+    """The same with five significant digits: more cannot be seen, and weighs three times as much.
+
+    >>> _short({"x": [0.123456789, 12345678, None]})
+    {'x': [0.12346, 12345678, None]}
+    """
+    if isinstance(thing, float):
+        return float(f"{thing:.5g}")
+    if isinstance(thing, Mapping):
+        return {name: _short(value) for name, value in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return [_short(value) for value in thing]
+    return thing
+
+
+def compressed(thing: Any) -> str:
+    """JSON, compressed: what is unpacked only when it is looked at."""
+    return _packed(json.dumps(thing, ensure_ascii=False, allow_nan=False).encode())
 
 
 @dataclass(frozen=True)
 class Thumbnail:
     """A plate in the page."""
 
+    name: str
     source: str
     caption: str
     keys: Mapping[str, str]
@@ -93,28 +118,56 @@ class Thumbnail:
     height: int
 
 
+SHEET = "cells"
+"""The `kind` of a plate that holds a picture of every class in a domain."""
+
+
 def thumbnails(result: Result) -> list[Thumbnail]:
-    """The plates, natural domain first, as long as they fit."""
+    """The plates of domains, natural domain first, then all others, as long as they fit."""
     found, left = [], PLATE_BYTES
     natural = result.natural
-    order = sorted(result.plates, key=lambda p: (p.keys.get("domain") != natural, p.name))
+    plates = [plate for plate in result.plates if plate.keys.get("kind") != SHEET]
+    order = sorted(
+        plates, key=lambda p: ("kind" in p.keys, p.keys.get("domain") != natural, p.name)
+    )
     for plate in order:
-        source = _data_uri(plate)
+        kind, data = encoded(plate.image)
+        source = f"data:{kind};base64,{data}"
         left -= len(source)
         if left < 0:
             break
         size = plate.image.size
-        found.append(Thumbnail(source, plate.caption or plate.name, plate.keys, *size))
+        name = f"{len(found)}"  # plates are files, and their names may hold anything
+        found.append(Thumbnail(name, source, plate.caption or plate.name, plate.keys, *size))
     return found
 
 
-def _data_uri(plate: Plate) -> str:
-    """A picture as PNG, or, where that is large, as a smaller JPEG."""
+def sheets(result: Result) -> list[str]:
+    """A picture of every class, one sheet a domain, natural first; none where they do not fit."""
+    plates = [plate for plate in result.plates if plate.keys.get("kind") == SHEET]
+    plates.sort(key=lambda p: (p.keys.get("domain") != result.natural, p.name))
+    found = []
+    for plate in plates:
+        try:
+            labels = json.loads(plate.keys.get("labels", "[]"))
+            size, columns = int(plate.keys["size"]), int(plate.keys["columns"])
+        except (KeyError, ValueError):  # written by another version
+            continue
+        kind, data = encoded(plate.image, small=True)
+        words = {"domain": plate.keys.get("domain", ""), "labels": labels, "size": size}
+        found.append(script_json(words | {"columns": columns, "type": kind, "data": data}))
+    return found if sum(map(len, found)) < PLATE_BYTES else []
+
+
+def encoded(image: Image.Image, *, small: bool = False) -> tuple[str, str]:
+    """A picture's type and base64: PNG, or as JPEG where that is large or `small` is asked."""
     buffer = io.BytesIO()
-    plate.image.save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG", optimize=True)
     kind = "png"
-    if buffer.tell() > 150_000:
-        image, buffer, kind = plate.image.copy(), io.BytesIO(), "jpeg"
-        image.thumbnail((WIDEST_PLATE, WIDEST_PLATE), Image.Resampling.LANCZOS)
-        image.save(buffer, "JPEG", quality=85)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    if small or buffer.tell() > 60_000:
+        other, shrunk = io.BytesIO(), image.copy()
+        shrunk.thumbnail((WIDEST_PLATE, image.height), Image.Resampling.LANCZOS)
+        shrunk.save(other, "JPEG", quality=70 if small else 88, optimize=True)
+        if other.tell() < buffer.tell():
+            buffer, kind = other, "jpeg"
+    return f"image/{kind}", base64.b64encode(buffer.getvalue()).decode()

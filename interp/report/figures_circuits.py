@@ -73,10 +73,12 @@ def faithful(result: Result) -> Figure | None:
 def circuit_graph(result: Result) -> Figure | None:
     """The strongest edges as streams between nodes, which can be pointed at and dragged."""
     rows = result.frame("circuits")
-    rows = rows[rows["score"].notna()]
+    rows = rows[rows["score"].notna() & (rows["score"] != 0)]  # a band without width is no band
     if rows.empty:
         return None
     places = _Places(result, rows)
+    if not places.chosen:
+        return None
     traces = [_streams(chosen, meta) for meta, chosen in places.chosen]
     most = int(max(len(chosen) for _, chosen in places.chosen))
     return Figure(

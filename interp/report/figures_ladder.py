@@ -49,9 +49,20 @@ WHOLE = "whole tower"
 ORDER = (*BANDS, WHOLE)
 
 
+VERDICT = (
+    *("control", "rung", "test_domain", "setting", "domain_a", "domain_b", "band", "verdict"),
+    *("index", "index_low", "index_high", "claim", "votes", "reason", "n_units"),
+)
+POINT = (
+    *("control", "rung", "site", "band", "depth", "setting", "domain_a", "domain_b", "verdict"),
+    *("index", "index_low", "index_high", "unit", "n_units", "n_pictures", "n_drawings", "n_runs"),
+)
+"""The columns that a map and a profile need: a table with all declared ones is slow to cut up."""
+
+
 def ladder_map(result: Result) -> Figure | None:
     """Every pair of domains and band of layers, rung by rung: shared, not shared, cannot tell."""
-    rows = result.frame("ladder")
+    rows = result.frame("ladder")[list(VERDICT)]
     rows = rows[(rows["control"] == "") & (rows["rung"] != "")]
     if rows.empty:
         return None
@@ -108,9 +119,9 @@ def _verdicts(
     z: list[list[float | None]] = []
     text: list[list[str]] = []
     said: list[list[str]] = []
+    found = dict(iter(rows.groupby(["domain_a", "domain_b", "band", "rung"], sort=False)))
     for a, b, band in names:
-        here = rows[(rows["domain_a"] == a) & (rows["domain_b"] == b) & (rows["band"] == band)]
-        cells = [here[here["rung"] == rung] for rung in RUNGS]
+        cells = [found.get((a, b, band, rung), rows.iloc[:0]) for rung in RUNGS]
         verdicts = [_agreed(cell) for cell in cells]
         z.append([LEVELS.get(verdict) for verdict in verdicts])
         text.append([SIGNS.get(verdict, "") for verdict in verdicts])
@@ -144,7 +155,7 @@ def _cell(cell: Frame, rung: str) -> str:
 
 def rungs_profile(result: Result) -> Figure | None:
     """Depth against index, a panel per rung, a line per setting; untrained and pixels dashed."""
-    rows = result.frame("rungs")
+    rows = result.frame("rungs")[list(POINT)]
     rows = rows[(rows["site"] != "") | rows["band"].isin(list(BANDS))]
     if rows.empty or rows["index"].notna().sum() == 0:
         return None
@@ -177,12 +188,15 @@ MIDDLES = {"early": 1 / 6, "middle": 1 / 2, "late": 5 / 6}
 
 def _panels(rows: Frame, settings: Sequence[str], meta: Sequence[int | None]) -> list[Trace]:
     traces: list[Trace] = []
+    rows = rows[rows["site"] != LAST]
+    rows = rows.assign(at=_depths(rows)).sort_values(["domain_a", "at"], kind="stable")
+    parts = dict(iter(rows.groupby(["rung", "setting", "control"], sort=False)))
+    nothing = rows.iloc[:0]
     for number_of, rung in enumerate(RUNGS):
-        panel = rows[(rows["rung"] == rung) & (rows["site"] != LAST)]
         axes = {"xaxis": f"x{number_of + 1}", "yaxis": f"y{number_of + 1}"}
         for place, setting in enumerate(settings):
             colour, symbol = setting_look(setting, place)
-            own = panel[(panel["setting"] == setting) & (panel["control"] == "")]
+            own = parts.get((rung, setting, ""), nothing)
             line = _points(own, "lines+markers", colour, "solid", axes, meta)
             line |= {
                 "name": plain(setting_name(setting) or "this model"), "legendgroup": setting,
@@ -190,11 +204,11 @@ def _panels(rows: Frame, settings: Sequence[str], meta: Sequence[int | None]) ->
                 "showlegend": number_of == 1,
             }  # fmt: skip
             traces += [line] if len(own) else []
-            floor = panel[(panel["setting"] == setting) & (panel["control"] == EPOCH_0)]
+            floor = parts.get((rung, setting, EPOCH_0), nothing)
             if floor["index"].notna().any():
                 dashed = _points(floor, "lines", colour, "dash", axes, meta)
                 traces.append(dashed | {"name": "untrained", "showlegend": False})
-        pixels = panel[panel["control"] == "pixels"]
+        pixels = rows[(rows["rung"] == rung) & (rows["control"] == "pixels")]
         if pixels["index"].notna().any():
             level = float(pixels["index"].mean())
             dotted = _points(pixels.iloc[:1], "lines", GREY, "dot", axes, meta)
@@ -206,7 +220,6 @@ def _panels(rows: Frame, settings: Sequence[str], meta: Sequence[int | None]) ->
 def _points(
     rows: Frame, mode: str, colour: str, dash: str, axes: Trace, meta: Sequence[int | None]
 ) -> Trace:
-    rows = rows.assign(at=_depths(rows)).sort_values(["domain_a", "at"], kind="stable")
     said = [
         f"{site_label(site) or band}, {plain(a)} to {plain(b)}: {number(index)}, {verdict}"
         for site, band, a, b, index, verdict in rows[
@@ -231,7 +244,6 @@ def _depths(rows: Frame) -> Frame:
 
 
 def _bars(rows: Frame) -> dict[str, Any]:
-    rows = rows.assign(at=_depths(rows)).sort_values(["domain_a", "at"], kind="stable")
     high: list[float | None] = []
     low: list[float | None] = []
     for _, same in rows.groupby("domain_a", sort=False):

@@ -191,17 +191,13 @@ def _map(
     settings = [one for one in settings_of(result) if one in set(rows["setting"])]
     tests = [one for one in result.test_domains if one in set(rows["test_domain"])] or [""]
     sites = sites_by_depth(rows)
+    few = rows[["test_domain", "setting", "site", *ends, value]]  # quicker to cut up than all
+    found = dict(iter(few.groupby(["test_domain", "setting", "site"], sort=False)))
     traces = [
         _cells(_grid(chosen, ends, value, domains, symmetric), domains, legend, m, symmetric)
         for (d, test), (s, setting), (p, site) in product(*map(enumerate, (tests, settings, sites)))
         for m in [[d, s, p]]
-        for chosen in [
-            rows[
-                (rows["test_domain"] == test)
-                & (rows["setting"] == setting)
-                & (rows["site"] == site)
-            ]
-        ]
+        for chosen in [found.get((test, setting, site), few.iloc[:0])]
     ]
     middle = middle_site(rows)
     unsure = " A cell with ? was not measured, or its ceiling is too near its null for an index."

@@ -1,13 +1,15 @@
 "use strict";
-// Draws the figures in the page's own colours, shows the choices, unpacks the tables.
+// Draws the figures in the page's own colours as they come into view, and unpacks the tables.
 
-const read = (id) => JSON.parse(document.getElementById(id).textContent);
-const figures = Object.fromEntries(read("figures").map((figure) => [figure.name, figure]));
-const columns = read("columns");
+const byId = (id) => document.getElementById(id);
+const read = (id) => JSON.parse(byId(id).textContent);
+const root = document.documentElement;
 const narrow = () => window.innerWidth < 560;
+const figures = {};  // those that were read so far
+let printing = false;
 
 function theme() {
-  const style = getComputedStyle(document.documentElement);
+  const style = getComputedStyle(root);
   const [ink, soft, line, paper] = ["--ink", "--soft", "--line", "--paper"].map((name) =>
     style.getPropertyValue(name).trim());
   const axis = {
@@ -28,50 +30,81 @@ function theme() {
   };
 }
 
+// only the traces of the options chosen: a figure may hold hundreds for the others
 function shown(figure) {
-  return figure.data.map((trace) => {
-    const here = (trace.meta || []).every((option, choice) =>
-      option === null || option === figure.selected[choice]);
+  const here = figure.data.filter((trace) => (trace.meta || []).every((option, choice) =>
+    option === null || option === figure.selected[choice]));
+  return here.map((trace) => {
     const small = narrow() && trace.type === "heatmap" ? { showscale: false } : {};
-    return { ...trace, ...small, visible: here };
+    return { ...trace, ...small, visible: true };
   });
 }
 
 function layoutOf(figure) {
   const layout = structuredClone(figure.layout);
   layout.template = theme();
-  if (narrow()) layout.font = { size: 11 };
+  if (!narrow()) return layout;
+  layout.font = { size: 11 };
+  if (layout.xaxis6) stack(layout);
   return layout;
 }
 
-async function draw(figure) {
-  const canvas = document.getElementById(`canvas-${figure.name}`);
+// on a phone, six panels stand two and two; each has its title in the annotation of its number
+function stack(layout) {
+  layout.height = 760;
+  for (let place = 0; place < 6; place += 1) {
+    const at = place ? place + 1 : "", [row, column] = [Math.floor(place / 2), place % 2];
+    const x = [column * 0.54, column * 0.54 + 0.46], top = 0.95 - row * 0.335;
+    layout[`xaxis${at}`].domain = x;
+    layout[`yaxis${at}`].domain = [top - 0.24, top];
+    if (column) delete layout[`yaxis${at}`].title;
+    Object.assign(layout.annotations[place], { x: (x[0] + x[1]) / 2, y: top });
+  }
+}
+
+function draw(name) {
+  const canvas = byId(`canvas-${name}`);
+  const figure = figures[name] || (figures[name] = read(`figure-data-${name}`));
   const config = {
     responsive: true, displaylogo: false, displayModeBar: "hover", scrollZoom: false,
     modeBarButtons: [["toImage", "resetScale2d"]],
-    toImageButtonOptions: { format: "svg", filename: figure.name },
+    toImageButtonOptions: { format: "svg", filename: name },
   };
-  await Plotly.react(canvas, shown(figure), layoutOf(figure), config);
-}
-
-async function drawAll() {
-  for (const figure of Object.values(figures)) {
-    await draw(figure);
-    await new Promise((resume) => setTimeout(resume));  // the first figure is seen before the last
+  const layout = layoutOf(figure);
+  canvas.style.height = `${layout.height}px`;
+  try {
+    Plotly.react(canvas, shown(figure), layout, config);
+  } catch (error) {  // the others must still be drawn
+    canvas.textContent = "This figure could not be drawn; its table is below.";
+    console.error(`${name}: ${error}`);
   }
-  document.documentElement.dataset.drawn = Object.keys(figures).length;
+  canvas.dataset.drawn = "";
+  if (!root.dataset.first) root.dataset.first = Math.round(performance.now());
+  const canvases = document.querySelectorAll("[data-canvas]");
+  if ([...canvases].every((each) => "drawn" in each.dataset)) root.dataset.drawn = canvases.length;
 }
 
-async function csv(name) {
-  const packed = Uint8Array.from(
-    atob(document.getElementById(`table-${name}`).textContent), (sign) => sign.charCodeAt(0));
+function drawEverything() {
+  for (const canvas of document.querySelectorAll("[data-canvas]:not([data-drawn])"))
+    draw(canvas.dataset.canvas);
+}
+
+function drawAgain() {
+  for (const canvas of document.querySelectorAll("[data-canvas][data-drawn]"))
+    draw(canvas.dataset.canvas);
+  if (typeof redrawMap === "function") redrawMap();
+}
+
+async function unpacked(id) {
+  const packed = Uint8Array.from(atob(byId(id).textContent), (sign) => sign.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).arrayBuffer();
 }
 
 async function download(name) {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([await csv(name)], { type: "text/csv" }));
+  const rows = new Blob([await unpacked(`table-${name}`)], { type: "text/csv" });
+  link.href = URL.createObjectURL(rows);
   link.download = `${name}.csv`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
@@ -101,8 +134,9 @@ function rounded(text) {
 async function showRows(details) {
   const box = details.querySelector(".rows");
   if (box.firstChild) return;
-  const text = new TextDecoder().decode(await csv(details.dataset.table));
+  const text = new TextDecoder().decode(await unpacked(`table-${details.dataset.table}`));
   const [head, ...rows] = parse(text, 201).slice(0, 201);
+  const columns = read("columns");
   const table = document.createElement("table");
   const top = table.createTHead().insertRow();
   for (const name of head || []) {
@@ -125,11 +159,115 @@ async function showRows(details) {
   box.replaceChildren(table);
 }
 
+// a picture of every class in every domain, cut from one sheet for each domain
+function showCells() {
+  const table = document.querySelector("#cells table");
+  if (!table || table.firstChild) return;
+  const sheets = [...document.querySelectorAll("script.sheet")].map((one) =>
+    JSON.parse(one.textContent));
+  for (const sheet of sheets) {
+    const bytes = Uint8Array.from(atob(sheet.data), (sign) => sign.charCodeAt(0));
+    sheet.address = URL.createObjectURL(new Blob([bytes], { type: sheet.type }));
+  }
+  const labels = [...new Set(sheets.flatMap((sheet) => sheet.labels))].filter(Boolean);
+  const top = table.createTHead().insertRow();
+  for (const name of ["Class", ...sheets.map((sheet) => sheet.domain)]) {
+    const cell = document.createElement("th");
+    cell.scope = "col";
+    cell.dir = "auto";
+    cell.textContent = name;
+    top.append(cell);
+  }
+  const body = table.createTBody();
+  for (const label of labels) {
+    const row = body.insertRow();
+    const head = document.createElement("th");
+    head.scope = "row";
+    head.dir = "auto";
+    head.textContent = label;
+    row.append(head);
+    for (const sheet of sheets) {
+      const place = sheet.labels.indexOf(label), cell = row.insertCell();
+      if (place < 0) { cell.textContent = "–"; continue; }
+      const tile = document.createElement("span");
+      tile.className = "tile";
+      tile.setAttribute("role", "img");
+      tile.setAttribute("aria-label", `${label} in ${sheet.domain}`);
+      tile.style.backgroundImage = `url(${sheet.address})`;
+      tile.style.width = tile.style.height = `${sheet.size}px`;
+      const [down, across] = [Math.floor(place / sheet.columns), place % sheet.columns];
+      tile.style.backgroundPosition = `${-across * sheet.size}px ${-down * sheet.size}px`;
+      cell.append(tile);
+    }
+  }
+}
+
+function isDark() {
+  const chosen = root.dataset.theme;
+  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+function saved(choice) {
+  try {
+    if (choice) localStorage.setItem("interp-theme", choice);
+    return localStorage.getItem("interp-theme");
+  } catch { return null; }  // a page opened as a file may have no storage
+}
+
+if (saved()) root.dataset.theme = saved();
+
+function sayTheme() {
+  const button = byId("theme");
+  button.hidden = false;
+  button.setAttribute("aria-pressed", String(isDark()));
+}
+
+function setPrinting(on) {
+  if (printing === on) return;
+  printing = on;
+  root.classList.toggle("printing", on);
+  for (const details of document.querySelectorAll("main details:not([data-table])")) {
+    if (on && !details.open) { details.open = true; details.dataset.shut = ""; }
+    else if (!on && "shut" in details.dataset) { details.open = false; delete details.dataset.shut; }
+  }
+  if (on) { showCells(); drawEverything(); }
+  drawAgain();
+}
+
+// what is not on the first screen waits until the first figure has been seen
+function start() {
+  sayTheme();
+  if (innerWidth < 1100) document.querySelector("nav details").open = false;
+  const canvases = [...document.querySelectorAll("[data-canvas]")];
+  if (!canvases.length) root.dataset.drawn = 0;
+  const near = new IntersectionObserver((seen) => {
+    for (const { isIntersecting, target } of seen) {
+      if (!isIntersecting) continue;
+      near.unobserve(target);
+      if (!("drawn" in target.dataset)) draw(target.dataset.canvas);
+    }
+  }, { rootMargin: "800px 0px" });
+  requestAnimationFrame(() => setTimeout(() => {
+    for (const canvas of canvases) near.observe(canvas);
+    if (byId("atlas")) openMap();
+  }));
+  const links = new Map([...document.querySelectorAll("nav a")].map((a) => [a.hash.slice(1), a]));
+  const reading = new IntersectionObserver((seen) => {
+    for (const { isIntersecting, target } of seen) {
+      if (!isIntersecting || !links.has(target.id)) continue;
+      for (const link of links.values()) link.removeAttribute("aria-current");
+      links.get(target.id).setAttribute("aria-current", "true");
+    }
+  }, { rootMargin: "-15% 0px -75% 0px" });
+  for (const section of document.querySelectorAll("main section")) reading.observe(section);
+}
+
 document.addEventListener("change", (event) => {
   const { figure, choice } = event.target.dataset;
   if (!figure) return;
+  if (!figures[figure]) figures[figure] = read(`figure-data-${figure}`);
   figures[figure].selected[Number(choice)] = Number(event.target.value);
-  draw(figures[figure]);
+  draw(figure);
 });
 document.addEventListener("click", (event) => {
   const name = event.target.dataset && event.target.dataset.download;
@@ -137,7 +275,18 @@ document.addEventListener("click", (event) => {
 });
 for (const details of document.querySelectorAll("details[data-table]"))
   details.addEventListener("toggle", () => { if (details.open) showRows(details); });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
-matchMedia("(max-width: 559px)").addEventListener("change", drawAll);
-matchMedia("print").addEventListener("change", drawAll);
-drawAll();
+if (byId("cells")) byId("cells").addEventListener("toggle", showCells);
+byId("theme").addEventListener("click", () => {
+  root.dataset.theme = isDark() ? "light" : "dark";
+  saved(root.dataset.theme);
+  sayTheme();
+  drawAgain();
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  sayTheme();
+  drawAgain();
+});
+matchMedia("(max-width: 559px)").addEventListener("change", drawAgain);
+matchMedia("print").addEventListener("change", (event) => setPrinting(event.matches));
+addEventListener("beforeprint", () => setPrinting(true));
+addEventListener("afterprint", () => setPrinting(false));

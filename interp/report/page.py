@@ -1,7 +1,10 @@
 """One self-contained HTML page of a finished run: no network, no model, rebuilt in seconds."""
 
+import hashlib
+import importlib.metadata
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -10,15 +13,36 @@ from typing import Any
 from interp.core.errors import OutputError
 from interp.core.store import write_atomic
 from interp.core.tables import COLUMNS
-from interp.report.embedding import downloads, figure_json, script_json, thumbnails
+from interp.report.atlas import MEASURES, atlas
+from interp.report.embedding import (
+    PAGE_BYTES,
+    Download,
+    compressed,
+    downloads,
+    figure_json,
+    script_json,
+    sheets,
+    thumbnails,
+)
+from interp.report.figures import Figure
 from interp.report.figures_answer import answer_figure
+from interp.report.headline import headline
+from interp.report.making import Making, commands, making
 from interp.report.naming import percent, sequence, setting_name
 from interp.report.reading import Result, read_result
-from interp.report.sections import sections
+from interp.report.sections import Section, sections
 from interp.report.verdicts import ladder
 from interp.report.words import answer
 
 HERE = Path(__file__).parent
+
+MAP = Making(
+    "Every measure between two domains becomes an index, 0 at its null and 1 at its ceiling; the "
+    "verdict is by where the index's interval lies.",
+    "Each measure's own, said under the map.",
+    (),
+)
+MAP_TABLES = tuple(dict.fromkeys([*(one.table for one in MEASURES), "ladder"]))
 
 
 def build_page(result: Path, out: Path | None = None) -> Path:
@@ -44,31 +68,95 @@ def build_page(result: Path, out: Path | None = None) -> Path:
     return target
 
 
+LEADING = ("checkpoints", "levels", "across", "intervention", "causes")
+"""Sections that belong to the verdict, and come before the map."""
+
+
 def render(result: Result) -> str:
     """The whole page as text."""
     first = answer_figure(result)
     filled = sections(result)
+    leading = [section for section in filled if section.anchor in LEADING]
+    others = [section for section in filled if section.anchor not in LEADING]
     drawn = [first] if first else []
     figures = [*drawn, *(figure for section in filled for figure in section.figures)]
-    return _template().render(
+    plates = thumbnails(result)
+    domains = [plate for plate in plates if "kind" not in plate.keys]
+    map_ = atlas(result)
+    if map_:
+        map_["plates"] = {plate.keys.get("domain", ""): plate.name for plate in domains}
+    words = dict(
         title=_text(result.facts.get("title")) or "interp",
         question=_text(result.facts.get("question")) or "What do the domains share?",
+        headline=headline(result),
+        notes=_notes(result),
         answer=answer(result),
         first=first,
         ladder=ladder(result),
-        sections=filled,
-        thumbnails=thumbnails(result),
+        contents=_contents(leading, others, bool(map_)),
+        leading=leading,
+        sections=others,
+        atlas=compressed(map_) if map_ else "",
+        makings=_makings(result, drawn, filled),
+        commands=commands(result),
+        thumbnails=domains,
+        examples=[plate for plate in plates if "kind" in plate.keys],
+        sheets=sheets(result),
         strays=_text(result.facts.get("strays")),
-        downloads=downloads(result),
         provenance=provenance(result),
         credits=_credits(result),
         figures=figure_json(figures),
         columns=script_json(COLUMNS),
         setup=_setup(result),
         styles=(HERE / "page.css").read_text(),
-        script=(HERE / "page.js").read_text(),
+        script="\n".join((HERE / name).read_text() for name in ("page.js", "atlas.js")),
         plotly=_plotly(),
     )
+    none = {name: Download(name, 0, 0, "", True) for name in result.tables}
+    rest = len(_template().render(**words, downloads=none).encode())
+    return _template().render(**words, downloads=downloads(result, PAGE_BYTES - rest))
+
+
+def _contents(
+    leading: Sequence[Section], others: Sequence[Section], has_map: bool
+) -> list[tuple[str, str]]:
+    """Anchors and titles, in the order of the page."""
+    return [
+        ("answer", "The answer"),
+        ("verdict", "The verdict"),
+        *((section.anchor, section.title) for section in leading),
+        *([("map", "The map")] if has_map else []),
+        ("pictures", "The pictures"),
+        *((section.anchor, section.title) for section in others),
+        ("provenance", "Provenance"),
+    ]
+
+
+def _makings(
+    result: Result, drawn: Sequence[Figure], filled: Sequence[Section]
+) -> dict[str, Making]:
+    """How each figure was made, by its name, and the map."""
+    made = {figure.name: making(result, figure) for figure in drawn}
+    for section in filled:
+        for figure in section.figures:
+            made[figure.name] = making(result, figure, section.method, section.tables)
+    tables = [name for name in MAP_TABLES if name in result.tables]
+    return made | {"map": replace(MAP, tables=tables)}
+
+
+def _notes(result: Result) -> list[str]:
+    """What a reader must know before the first figure."""
+    versions = result.facts.get("versions")
+    made_by = _text(versions.get("interp")) if isinstance(versions, Mapping) else ""
+    here = importlib.metadata.version("interp")
+    if not made_by:
+        return ["Which version of interp measured this is not recorded."]
+    if made_by != here:
+        return [
+            f"Measured by interp {made_by}, page built by interp {here}: the numbers are as they "
+            "were measured, the words and figures are this version's."
+        ]
+    return []
 
 
 @cache
@@ -134,10 +222,13 @@ def provenance(result: Result) -> dict[str, list[tuple[str, str]]]:
         "Hash of the specification": facts.get("spec_hash"),
         "Seed": facts.get("seed"),
         "Machine": facts.get("machine"),
+        "Page built by": f"interp {importlib.metadata.version('interp')}, plotly "
+        f"{importlib.metadata.version('plotly')}",
+        "Hash of the tables": _tables_hash(result),
     }
     groups = {
         "Run": made,
-        "Specification": result.specification,
+        "Specification": dict(_flat(result.specification)),
         "Versions": facts.get("versions"),
         "Time": _times(facts.get("seconds")),
     }
@@ -146,6 +237,28 @@ def provenance(result: Result) -> dict[str, list[tuple[str, str]]]:
         for name, group in groups.items()
         if isinstance(group, Mapping) and group
     }
+
+
+def _flat(given: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested sections as one list of names and values.
+
+    >>> dict(_flat({"images": {"size": 48}, "seed": 0}))
+    {'images: size': 48, 'seed': 0}
+    """
+    for name, value in given.items():
+        if isinstance(value, Mapping) and not above:
+            yield from _flat(value, f"{name}: ")
+        else:
+            yield f"{above}{name}", value
+
+
+def _tables_hash(result: Result) -> str:
+    """What tells these tables from any others, whatever is drawn from them."""
+    made = hashlib.sha256()
+    for name in sorted(result.tables):
+        made.update(name.encode())
+        made.update((result.folder / "tables" / f"{name}.csv").read_bytes())
+    return made.hexdigest()[:16] if result.tables else ""
 
 
 def _times(seconds: Any) -> dict[str, str]:

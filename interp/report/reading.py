@@ -79,6 +79,11 @@ class Result:
         return self._typed[name]
 
     @cached_property
+    def kept(self) -> dict[Any, Any]:
+        """What several parts of the page work out of the tables, worked out once."""
+        return {}
+
+    @cached_property
     def _typed(self) -> dict[str, Frame]:
         """The tables that were asked for so far."""
         return {}

@@ -16,6 +16,13 @@ CUT = "a complete cut"
 """How a transplant's reason begins where the site carries the whole run, and nothing is tested."""
 
 
+SETTLED = (
+    *("mixtures", "accuracy", "similarity", "transfer", "transplant", "patching"),
+    *("ladder", "das", "circuits", "faithfulness", "factorisation"),
+)
+"""Tables that know the settings: any of them may be all that is left of a result."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """One model and pair of domains: its name, its looks, and the keys of its table rows."""
@@ -67,7 +74,7 @@ def subjects(result: Result, test_domain: str) -> list[Subject]:
 def settings_of(result: Result) -> list[str]:
     """Every setting that a table measured, in the order of the page."""
     names: list[str] = []
-    for table in ("mixtures", "accuracy", "similarity", "transfer", "transplant", "patching"):
+    for table in SETTLED:
         names += result.frame(table)["setting"].unique().tolist()
     found = ordered_settings(names)
     return [name for name in found if name] or found[:1]
@@ -93,6 +100,13 @@ def band(rows: Frame) -> Votes | None:
 
 def rung_rows(result: Result, rung: str, subject: Subject) -> Frame:
     """Table rows by which a rung is judged for a subject (raw, from the natural domain onwards)."""
+    asked = ("rung", rung, subject)
+    if asked not in result.kept:
+        result.kept[asked] = _rung_rows(result, rung, subject)
+    return result.kept[asked]
+
+
+def _rung_rows(result: Result, rung: str, subject: Subject) -> Frame:
     if rung == "R2":
         return subject.pair(result.frame("similarity"))
     if rung == "cosine":

@@ -30,6 +30,7 @@ from tests.benchmarks.layers import layers, many
 from tests.benchmarks.levels import levels
 from tests.benchmarks.mixing import mix
 from tests.benchmarks.opening import open_
+from tests.benchmarks.paging import page
 from tests.benchmarks.peers import peers
 from tests.benchmarks.permuted import permuted
 from tests.benchmarks.probing import probe_grid, probe_power
@@ -171,6 +172,7 @@ BENCHMARKS = {
     "peers": peers,
     "sweep": sweeping,
     "edges": edges,
+    "page": page,
     "stream": stream,
     "study": study,
     "seeds": seeds,

@@ -339,6 +339,7 @@ def build(tmp_path: Path, written: Callable[..., Path]) -> Build:
         without: tuple[str, ...] = (),
         replaced: Mapping[str, pd.DataFrame] | None = None,
         plates: bool = True,
+        sheets: bool = False,
         name: str = "result",
         **facts: object,
     ) -> Path:
@@ -352,6 +353,8 @@ def build(tmp_path: Path, written: Callable[..., Path]) -> Build:
                 path.unlink()
         if plates:
             _plates(folder / "plates")
+        if sheets:
+            _sheets(folder / "plates")
         return folder
 
     return write
@@ -363,6 +366,19 @@ def _plates(folder: Path) -> None:
         picture = Image.fromarray(np.kron(tiles, np.ones((48, 48, 1), dtype=np.uint8)))
         plate = Plate(f"domain-{domain}", picture, f"16 classes in {domain}", {"domain": domain})
         plate.save(folder)
+
+
+def _sheets(folder: Path) -> None:
+    """What newer studies keep: a picture of every class, and those that patching moves."""
+    for n, domain in enumerate(DOMAINS):
+        labels = [f"class_{c:02d}" if (c + n) % 7 else "" for c in range(60)]
+        tiles = np.random.default_rng(n).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+        picture = Image.fromarray(np.kron(tiles, np.ones((40, 40, 1), dtype=np.uint8)))
+        keys = {"kind": "cells", "domain": domain, "labels": json.dumps(labels)}
+        keys |= {"columns": "8", "size": "40"}
+        Plate(f"cells-{n}", picture, f"A picture of each class in {domain}", keys).save(folder)
+    keys = {"kind": "moved", "setting": "cg-high"}
+    Plate("moved", Image.new("RGB", (606, 297), "white"), "cg-high: moved", keys).save(folder)
 
 
 @pytest.fixture

@@ -1,0 +1,240 @@
+"""The map's data: what every pair of domains shares at every layer, small enough for the page.
+
+Numbers are whole ten-thousandths, names are places in lists, and columns are stored one after
+another: that is what compresses. page.js unpacks it and atlas.js draws it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from interp.core.band import BANDS, LAST
+from interp.report.figures import counts
+from interp.report.naming import ordered_settings, setting_name, site_label
+from interp.report.reading import Frame, Result
+
+SCALE = 10_000
+"""Numbers are stored as whole multiples of 1 / SCALE: a figure shows two or three decimals."""
+
+NUMBERS = {
+    "value": "value", "low": "low", "high": "high", "null": "null", "ceiling": "ceiling",
+    "index": "index", "from": "index_low", "to": "index_high", "p": "p",
+}  # fmt: skip
+"""The columns of numbers, as the page calls them and as the tables do."""
+
+WHOLE = "whole tower"
+BAND_NAMES = {"early": "early third", "middle": "middle third", "late": "late third", "": WHOLE}
+BAND_DEPTHS = {name: (low + high) / 2 for name, (low, high) in BANDS.items()}
+LEVELS = {"channel": "channels", "d_mlp": "neurons", "edge": "edges", "head": "heads"}
+MODEL = ["setting", "test_domain", "seed", "control"]
+"""Columns that tell models apart."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure of the map: its rung and name, its table, and which of its rows count."""
+
+    key: str
+    rung: str
+    name: str
+    table: str
+    directed: bool
+    rows: Callable[[Frame], Frame]
+
+
+def _same_site(rows: Frame) -> Frame:
+    return rows[(rows["site_b"] == "") | (rows["site_b"] == rows["site"])]
+
+
+def _across(rows: Frame) -> Frame:
+    rows = rows[(rows["train_domain"] != rows["domain"]) & ~rows["centred"]]
+    return rows.assign(domain_a=rows["train_domain"], domain_b=rows["domain"])
+
+
+def _named(measure: str) -> Callable[[Frame], Frame]:
+    return lambda rows: rows[rows["measure"] == measure]
+
+
+MEASURES = (
+    Measure(
+        "R1", "R1", "R1 readable: probes within a domain", "rungs", False,
+        lambda rows: rows[rows["rung"] == "R1"],
+    ),
+    Measure("R2", "R2", "R2 geometry: debiased CKA", "similarity", False, _same_site),
+    Measure("R3", "R3", "R3 directions: probes from A tried in B", "transfer", True, _across),
+    Measure(
+        "R3 cosine", "R3", "R3 directions: cosine of class differences", "directions", False,
+        _named("cosine of mean differences"),
+    ),
+    Measure("R4", "R4", "R4 causal directions: A's subspace in B", "das", True, _same_site),
+    Measure(
+        "R4 transplant", "R4", "R4 activations of A in B: transplants", "transplant", True,
+        _same_site,
+    ),
+    Measure("R5", "R5", "R5 parts: overlap", "overlap", False, _named("jaccard")),
+    Measure(
+        "R6", "R6", "R6 wiring: A's circuits in B", "circuit_transfer", True,
+        _named("circuit transfer, mean over sizes"),
+    ),
+)  # fmt: skip
+"""Measures between two domains, the one that the ladder judges by first within each rung."""
+
+
+def atlas(result: Result) -> dict[str, Any]:
+    """Everything the map needs, as plain lists; `{}` where no pair of domains was measured.
+
+    `domains`, `models`, `places`, `verdicts` and `texts` are what the columns of `measures` and
+    `bands` count into. `bands` holds the ladder's own verdicts, which have no direction.
+    """
+    if result.accuracy_only:
+        return {}
+    found = [(one, rows) for one in MEASURES for rows in [_rows(result, one)] if len(rows)]
+    ladder = _ladder(result)
+    if not found:
+        return {}
+    joined = pd.concat([*(rows for _, rows in found), ladder], ignore_index=True)
+    ends = set(joined["domain_a"]) | set(joined["domain_b"])
+    # a domain that other tables name may not have been compared: the map keeps its row
+    domains = [*result.domains, *sorted(ends - set(result.domains))]
+    lists = Lists(domains, _models(result, joined), _places(joined))
+    measures = []
+    for one, rows in found:
+        levels = [level for level in dict.fromkeys(rows["level"]) if level] or [""]
+        for level in levels:
+            own = rows[rows["level"] == level] if level else rows
+            words = f", by {LEVELS.get(level, level)}" if level else ""
+            measures.append(
+                {"key": f"{one.key} {level}".strip(), "rung": one.rung, "name": one.name + words}
+                | {"table": one.table, "directed": one.directed, "n": counts(own)}
+                | {word: _kind(own, word) for word in ("null_kind", "ceiling_kind")}
+                | {"first": one.key == one.rung, "columns": lists.columns(own)}
+            )
+    bands = {rung: lists.columns(ladder[ladder["rung"] == rung]) for rung in set(ladder["rung"])}
+    return {
+        "domains": lists.domains,
+        "models": lists.models,
+        "places": lists.places,
+        "measures": measures,
+        "bands": dict(sorted(bands.items())),
+        "verdicts": lists.verdicts,
+        "texts": lists.texts,
+        "scale": SCALE,
+        "pairs": [[result.natural, name] for name in result.test_domains if name],
+        "one_model": result.one_model,
+    }
+
+
+def _rows(result: Result, one: Measure) -> Frame:
+    """A measure's rows between two different domains, each with its place in the tower."""
+    rows = one.rows(result.frame(one.table))
+    rows = rows[(rows["domain_a"] != "") & (rows["domain_b"] != "")]
+    rows = rows[rows["domain_a"] != rows["domain_b"]]
+    if rows.empty:
+        return rows.assign(place="", at=0.0)
+    bands = rows["site"] == ""
+    place = rows["site"].where(~bands, rows["band"].map(lambda name: BAND_NAMES.get(name, name)))
+    at = rows["depth"].where(~bands, rows["band"].map(BAND_DEPTHS).astype(float))
+    return rows.assign(place=place, at=at)
+
+
+def _ladder(result: Result) -> Frame:
+    """The ladder's verdicts as rows of bands; `votes` joins the reasons."""
+    rows = result.frame("ladder")
+    rows = rows[(rows["rung"] != "") & (rows["domain_a"] != "")]
+    place = rows["band"].map(lambda name: BAND_NAMES.get(name, name) or WHOLE)
+    reason = [
+        ". ".join(part for part in (votes, why) if part)
+        for votes, why in zip(rows["votes"], rows["reason"], strict=True)
+    ]
+    at = rows["band"].map(BAND_DEPTHS).astype(float)
+    return rows.assign(place=place, at=at, reason=reason, level="")
+
+
+def _kind(rows: Frame, word: str) -> str:
+    return next((kind for kind in rows[word] if kind), "")
+
+
+def _models(result: Result, rows: Frame) -> Frame:
+    """Every model once, trained ones first and in the page's order, with its name."""
+    seen = rows[MODEL].drop_duplicates()
+    blocks, tests = seen["seed"].dropna().nunique() > 1, len(result.test_domains) > 1
+    order = {name: place for place, name in enumerate(ordered_settings(seen["setting"]))}
+    names = []
+    for setting, test_domain, seed, control in seen.itertuples(index=False):
+        parts = [setting_name(setting)] if setting or not control else []
+        parts += [{"epoch 0": "untrained", "pixels": "raw pixels"}.get(control, control)]
+        parts += [f"{test_domain} held out"] if tests and test_domain else []
+        parts += [f"seed {seed:g}"] if blocks and pd.notna(seed) else []
+        names.append(", ".join(part for part in parts if part))
+    ranked = seen.assign(name=names, rank=[order.get(name, 0) for name in seen["setting"]])
+    ranked["floor"] = ranked["control"] != ""
+    keys = ["floor", "test_domain", "rank", "seed"]
+    return ranked.sort_values(keys, kind="stable").reset_index(drop=True)
+
+
+def _places(rows: Frame) -> Frame:
+    """Sites from input to output and thirds of the tower, each once, with their depth."""
+    seen = rows[["place", "at", "site"]].drop_duplicates("place")
+    seen = seen.assign(band=seen["place"].isin(list(BAND_NAMES.values())))
+    return seen.sort_values(["band", "at"], kind="stable", na_position="last")
+
+
+class Lists:
+    """The lists that columns count into, and how a frame becomes such columns."""
+
+    def __init__(self, domains: Sequence[str], models: Frame, places: Frame) -> None:
+        self.domains = list(domains)
+        self.models = [
+            {"name": str(row.name_), "setting": str(row.setting), "test": str(row.test_domain),
+             "seed": None if pd.isna(row.seed) else float(row.seed), "control": str(row.control)}
+            for row in models.rename(columns={"name": "name_"}).itertuples()
+        ]  # fmt: skip
+        self.places = [
+            {"name": site_label(str(row.place)), "site": str(row.site), "band": bool(row.band),
+             "depth": None if pd.isna(row.at) else round(float(row.at), 4),
+             "last": row.site == LAST, "inner": row.place == BAND_NAMES["middle"]}
+            for row in places.itertuples()
+        ]  # fmt: skip
+        self._models = models[MODEL].fillna({"seed": -1})
+        self._places = {str(name): place for place, name in enumerate(places["place"])}
+        self.verdicts: list[str] = [""]
+        self.texts: list[str] = [""]
+
+    def columns(self, rows: Frame) -> Mapping[str, Sequence[int | None]]:
+        """The rows of a measure, a list per column, sorted so that neighbours are alike."""
+        known = self._models.assign(m=range(len(self._models)))
+        rows = rows.fillna({"seed": -1}).merge(known, on=MODEL, how="left")
+        places = {name: place for place, name in enumerate(self.domains)}
+        rows["s"] = rows["place"].map(self._places)
+        rows["a"], rows["b"] = rows["domain_a"].map(places), rows["domain_b"].map(places)
+        keys = ["m", "a", "b", "s"]
+        # where a model was measured at several epochs, the last one counts
+        rows = rows.sort_values([*keys, "epoch"], kind="stable").drop_duplicates(keys, keep="last")
+        made = {name: [int(place) for place in rows[name]] for name in keys}
+        scaled = {short: _scaled(rows[name]) for short, name in NUMBERS.items()}
+        whole = [None if pd.isna(n) else int(n) for n in rows["n_units"]]
+        words = {
+            "verdict": self._counted(self.verdicts, rows["verdict"]),
+            "reason": self._counted(self.texts, rows["reason"]),
+        }
+        return (
+            made
+            | {name: one for name, one in scaled.items() if set(one) - {None}}
+            | {"n": whole}
+            | words
+        )
+
+    @staticmethod
+    def _counted(known: list[str], words: Frame) -> list[int]:
+        fresh = [word for word in words.unique() if word not in known]
+        known += fresh
+        places = {word: place for place, word in enumerate(known)}
+        return [places[word] for word in words]
+
+
+def _scaled(column: Frame) -> list[int | None]:
+    """Whole multiples of 1 / SCALE; numbers beyond a million are no index and are left out."""
+    kept = column.where(column.abs() < 1e6)
+    return [None if pd.isna(one) else round(one * SCALE) for one in kept]

@@ -1,0 +1,116 @@
+"""The map's data: what the tables say, small, and with the ladder's own verdicts."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from interp.report import build_page
+from interp.report.atlas import SCALE, atlas
+from interp.report.embedding import PAGE_BYTES, compressed
+from interp.report.making import MADE, commands, making
+from interp.report.reading import read_result
+from interp.report.sections import sections
+from tests.report.planted_reach import write_reach
+
+Build = Callable[..., Path]
+
+
+def rows(found: dict[str, Any], columns: dict[str, Any]) -> pd.DataFrame:
+    """Columns read back into a frame, as atlas.js reads them."""
+    frame = pd.DataFrame(columns)
+    frame["setting"] = [found["models"][m]["setting"] for m in frame["m"]]
+    frame["control"] = [found["models"][m]["control"] for m in frame["m"]]
+    for name, end in (("domain_a", "a"), ("domain_b", "b")):
+        frame[name] = [found["domains"][place] for place in frame[end]]
+    frame["place"] = [found["places"][s]["site"] or found["places"][s]["name"] for s in frame["s"]]
+    frame["verdict"] = [found["verdicts"][place] for place in frame["verdict"]]
+    return frame
+
+
+KEYS = ["setting", "control", "domain_a", "domain_b"]
+
+
+def test_numbers_and_verdicts_are_the_table_s(build: Build) -> None:
+    result = read_result(build(rung4={"cg-high": 0.8}))
+    found = atlas(result)
+    measures = {one["key"]: one for one in found["measures"]}
+    assert {"R1", "R2", "R3", "R3 cosine", "R4", "R5 channel", "R6 channel"} <= set(measures)
+    got = rows(found, measures["R2"]["columns"]).rename(columns={"place": "site"})
+    table = result.frame("similarity")
+    both = got.merge(table, on=[*KEYS, "site"], suffixes=("", "_table"))
+    assert len(both) == len(got) == len(table)
+    for short, name in (("index", "index_table"), ("from", "index_low"), ("null", "null_table")):
+        assert (both[short] / SCALE).to_numpy() == pytest.approx(
+            both[name].to_numpy(), abs=1 / SCALE, nan_ok=True
+        )
+    assert (both["verdict"] == both["verdict_table"]).all()
+
+
+def test_bands_are_the_ladder_s(build: Build) -> None:
+    result = read_result(build(rung4={"cg-high": 0.8}))
+    found = atlas(result)
+    for rung, columns in found["bands"].items():
+        got = rows(found, columns)
+        table = result.frame("ladder")
+        table = table[table["rung"] == rung].assign(
+            place=lambda frame: frame["band"].map(
+                lambda band: f"{band} third" if band != "whole tower" else band
+            )
+        )
+        both = got.merge(table, on=[*KEYS, "place"], suffixes=("", "_table"))
+        assert len(both) == len(got) == len(table)
+        assert (both["verdict"] == both["verdict_table"]).all()
+
+
+def test_nothing_between_domains_gives_no_map(build: Build) -> None:
+    without = ("similarity", "transfer", "directions", "das", "transplant", "overlap",
+               "circuit_transfer", "rungs", "ladder")  # fmt: skip
+    folder = build(without=without)
+    assert atlas(read_result(folder)) == {}
+    assert 'id="map"' not in build_page(folder).read_text()
+
+
+def test_every_figure_says_how_it_was_made(build: Build) -> None:
+    result = read_result(build(rung4={"cg-high": 0.8}))
+    figures = [figure for section in sections(result) for figure in section.figures]
+    assert len(figures) > 20
+    for section in sections(result):
+        for figure in section.figures:
+            made = making(result, figure, section.method, section.tables)
+            assert made.method.endswith(".") and made.null, figure.name
+            assert made.tables, figure.name
+            assert figure.name not in MADE or "n = " in figure.caption, figure.name
+            words = figure.caption.lower()
+            assert figure.name not in MADE or "interval" in words, figure.name
+    assert commands(result)[0][0] == result.facts["command"]
+
+
+@pytest.fixture(scope="module")
+def reach(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The large study, a quarter of its checkpoints: the rest is the benchmark's."""
+    return write_reach(tmp_path_factory.mktemp("reach"), checkpoints=5)
+
+
+def test_a_large_study_stays_small(reach: Path) -> None:
+    page = build_page(reach)
+    assert page.stat().st_size < 15_000_000
+    found = atlas(read_result(reach))
+    packed = len(compressed(found))
+    whole = sum(len(one["columns"]["a"]) for one in found["measures"])
+    assert packed < 25 * whole  # 15 bytes a row, and some for what rows have in common
+    assert len(json.dumps(found)) > 3 * packed
+
+
+def test_tables_give_way_where_the_rest_is_large(
+    reach: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = build_page(reach).stat().st_size
+    assert whole < PAGE_BYTES
+    monkeypatch.setattr("interp.report.page.PAGE_BYTES", whole - 300_000)
+    text = build_page(reach).read_text()
+    assert len(text.encode()) < whole
+    assert 'href="tables/' in text and "too large for this page" in text
