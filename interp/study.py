@@ -131,18 +131,7 @@ class Study:
         results = []
         for place, architecture in enumerate(self.specification.architectures):
             own = [cell for cell in cells if cell.training is architecture and not cell.arm]
-            part = {
-                name: frame[frame["architecture"] == architecture.name].reset_index(drop=True)
-                for name, frame in frames.items()
-            }
-            arms = intervene(part, self.specification) if intervened else {}
-            part = ordinary(part)
-            if only:  # measured for the arms' sake alone
-                part.pop("directions", None)
-            part |= {} if only else _climbed(part)
-            part = compare(part, own) | {"mixtures": mixture_table(own), "losses": loss_table(own)}
-            part |= {} if only else _levels(part, self.specification.mixtures.natural)
-            part |= _joined(part, arms)
+            part = self._compared(frames, own, only)
             facts = self.facts(architecture, list(blocks.values()), clock.seconds, command, where)
             if only:  # the page then asks for no more than that
                 domains = self.specification.mixtures.test_domains
@@ -153,6 +142,24 @@ class Study:
             plates = [*thumbnails(images), *contact_sheets(images), *moved]
             results.append(write_result(target, part, plates, facts))
         return replace(results[0], replications=tuple(results[1:]))
+
+    def _compared(
+        self, frames: Mapping[str, Any], own: Sequence[Cell], only: tuple[str, ...]
+    ) -> dict[str, Any]:
+        """The tables of one architecture: its models', and what is compared across them."""
+        part = {
+            name: frame[frame["architecture"] == own[0].training.name].reset_index(drop=True)
+            for name, frame in frames.items()
+        }
+        spec = self.specification
+        arms = intervene(part, spec) if spec.intervention.setting else {}
+        part = ordinary(part)
+        if only:  # measured for the arms' sake alone
+            part.pop("directions", None)
+        part |= {} if only else _climbed(part)
+        part = compare(part, own) | {"mixtures": mixture_table(own), "losses": loss_table(own)}
+        part |= {} if only else _levels(part, spec.mixtures.natural)
+        return part | _joined(part, arms)
 
     def _every_pair(self, cells: Sequence[Cell]) -> list[Model]:
         """The models in which circuits are compared between all pairs of domains."""
