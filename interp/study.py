@@ -17,6 +17,7 @@ from interp.core.errors import DataError, SampleError, check_known, listed
 from interp.core.parallel import which_device
 from interp.core.progress import say
 from interp.core.store import fingerprint, writable
+from interp.cost import cost_of_study
 from interp.data import open_images
 from interp.data.mixtures import NATURAL
 from interp.grid import (
@@ -146,7 +147,7 @@ class Study:
 
     def cost(self) -> str:
         """What the study takes, before it begins."""
-        return f"{Grid(self.specification).cost()}; then measuring"
+        return cost_of_study(self.specification).text
 
     def facts(
         self,
