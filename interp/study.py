@@ -30,7 +30,7 @@ from interp.grid import (
     train_cells,
 )
 from interp.result import Result, provenance, thumbnails, write_result
-from interp.specification import Specification, TrainingSpec
+from interp.specification import AnalysisSpec, Specification, TrainingSpec
 from interp.steps import Measurement, Model, measure
 
 
@@ -240,11 +240,13 @@ def examine(
     seed: int = 0,
     device: str | None = None,
     command: str = "",
+    analysis: AnalysisSpec | None = None,
 ) -> Result:
     """Measure one model, without training, on pictures laid out as `domain/class/*`.
 
     `domains` are the natural domain and the one to compare it with; by default `real` (or the
     first) and the next. All pictures serve; a page about this model alone is built from them.
+    `analysis` says what is measured, and how often; by default everything.
     """
     folder, clock, where = writable(Path(out), purpose="the study"), Clock(), which_device(device)
     with clock("pictures"):
@@ -260,7 +262,8 @@ def examine(
     pair = tuple(domains) if len(domains) == 2 else _default_pair(images.domains)
     everything = images.with_frame(images.frame.assign(split="test"))
     model = Model(Path(checkpoint), "", pair[1], seed, architecture=architecture)
-    spec = Specification(title=f"{checkpoint} on {images.source}")
+    title = f"{checkpoint} on {images.source}"
+    spec = Specification(title=title, analysis=analysis or AnalysisSpec())
     with clock("measuring"):
         step = Measurement(
             spec, model, everything, (), folder / "steps", natural=pair[0], device=where
