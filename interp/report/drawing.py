@@ -12,7 +12,7 @@ from interp.report.sections import sections
 WIDTH, TOP = 900, 110
 """Pixels across, and above the plot for title and legend."""
 
-PAD = {"t": 16}
+PAD = {"t": 28}
 
 
 def result_figures(folder: str | Path) -> dict[str, Any]:
