@@ -1,4 +1,4 @@
-.PHONY: check test test-all report bench truth
+.PHONY: check test test-all report picture docs bench truth
 
 check:            ## style, types, and who may import whom
 	ruff check .
@@ -14,6 +14,14 @@ test-all:         ## the slow ones too
 
 report:           ## the embedded study, from pictures to page
 	interp-report
+
+picture: RESULT ?= interp-report
+picture:          ## README's picture, from the embedded study's result
+	interp-report export $(RESULT) --to build/picture --what png --figure answer
+	cp build/picture/png/answer.png docs/answer.png
+
+docs:             ## the API reference from docstrings, into docs/api
+	python docs/reference.py
 
 bench:            ## ratios and studies that are measured, never asserted on a clock
 	python -m tests.benchmarks

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from interp.core.sites import Site
     from interp.core.tables import Table
     from interp.data import open_images
+    from interp.difference import compare_results
+    from interp.exporting import export
     from interp.models.loading import load_clip
+    from interp.result import open_result
     from interp.sharing import ladder
     from interp.study import Study
     from interp.verdicts import verdict
@@ -22,9 +25,12 @@ __all__ = [
     "Study",
     "Table",
     "circuits",
+    "compare_results",
+    "export",
     "ladder",
     "load_clip",
     "open_images",
+    "open_result",
     "probes",
     "verdict",
 ]
@@ -35,9 +41,12 @@ _HOME = {
     "Site": "interp.core.sites",
     "Study": "interp.study",
     "Table": "interp.core.tables",
+    "compare_results": "interp.difference",
+    "export": "interp.exporting",
     "ladder": "interp.sharing",
     "load_clip": "interp.models.loading",
     "open_images": "interp.data",
+    "open_result": "interp.result",
     "verdict": "interp.verdicts",
 }
 _WINGS = ("circuits", "probes")
@@ -49,7 +58,9 @@ def __getattr__(name: str) -> object:
         return import_module(f"interp.{name}")
     if name not in _HOME:
         raise AttributeError(f"interp has no {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(_HOME[name]), name)
+    found = getattr(import_module(_HOME[name]), name)
+    globals()[name] = found  # from now on found without asking here, by documentation tools too
+    return found
 
 
 def __dir__() -> list[str]:

@@ -50,6 +50,7 @@ def circuitry(
 ) -> dict[str, pd.DataFrame]:
     """Tables `faithfulness` and `circuits`: a circuit of each domain, and how faithful it is.
 
+    Of a transformer also `edges`, the scores of all edges, which other tools read as a circuit.
     Scores come from one half of a domain's pairs, faithfulness from the other; no picture is in
     both. Empty for a tower that can be cut neither way; a domain without pairs is left out.
     """
@@ -58,7 +59,7 @@ def circuitry(
     if not cut and not present(tower, CHANNELS):
         say(f"circuits left out: {type(tower).__name__} has neither parts nor known channels")
         return {}
-    found: dict[str, list[pd.DataFrame]] = {"faithfulness": [], "circuits": []}
+    found: dict[str, list[pd.DataFrame]] = {"faithfulness": [], "circuits": [], "edges": []}
     for domain in domains:
         try:
             halves = _halves(images.select(domain=domain), n_pairs, subject.seed)
@@ -66,9 +67,8 @@ def circuitry(
             say(f"circuits in {domain} left out: {error}")
             continue
         tasks = [_read(subject, pairs, images, class_names) for pairs in halves]
-        tested, drawn = (_edges if cut else _channels)(subject, *tasks)
-        found["faithfulness"].append(subject.file(tested).assign(domain=domain))
-        found["circuits"].append(subject.file(drawn).assign(domain=domain))
+        for name, table in (_edges if cut else _channels)(subject, *tasks).items():
+            found[name].append(subject.file(table).assign(domain=domain))
     return {name: pd.concat(parts, ignore_index=True) for name, parts in found.items() if parts}
 
 
@@ -95,17 +95,17 @@ def _read(subject: Subject, pairs: Pairs, images: ImageTable, class_names: Seque
     )
 
 
-def _edges(subject: Subject, find: Read, test: Read) -> tuple[Table, pd.DataFrame]:
+def _edges(subject: Subject, find: Read, test: Read) -> dict[str, Table | pd.DataFrame]:
     tower = subject.clip.visual
     scores = attribute(tower, **find.words, method="EAP-IG-inputs")
     tested = faithfulness(tower, scores, **test.words, shares=SHARES, n_random=3, seed=subject.seed)
     circuit = discover(scores, n=min(DRAWN, scores.wiring.n_edges), prune=False)
     frame = circuit.to_table().frame
-    kept = frame[frame["kept"]].drop(columns="kept")
-    return tested, kept.assign(n_pictures=len(find.clean))
+    kept = frame[frame["kept"]].drop(columns="kept").assign(n_pictures=len(find.clean))
+    return {"faithfulness": tested, "circuits": kept, "edges": frame[["edge", "score", "kept"]]}
 
 
-def _channels(subject: Subject, find: Read, test: Read) -> tuple[Table, pd.DataFrame]:
+def _channels(subject: Subject, find: Read, test: Read) -> dict[str, Table | pd.DataFrame]:
     tower = subject.clip.visual
     words: dict[str, Any] = {"metric": find.metric, "sites": list(CHANNELS)}
     scores = channel_scores(tower, find.clean, baseline=find.corrupt, steps=10, **words)
@@ -131,4 +131,4 @@ def _channels(subject: Subject, find: Read, test: Read) -> tuple[Table, pd.DataF
     frame = frame.assign(layer=layer, layer_b=[n + 1 for n in layer], edge=frame["node"] + "->"
                          + frame["node_b"], score=frame["value"])  # fmt: skip
     drawn = frame[["edge", "node", "node_b", "layer", "layer_b", "score"]]
-    return tested, drawn.assign(n_pictures=len(few))
+    return {"faithfulness": tested, "circuits": drawn.assign(n_pictures=len(few))}

@@ -6,12 +6,12 @@ Nothing heavy is imported until a command runs, so that `--help` answers at once
 import shlex
 import signal
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from interp.console import DIFFERS, STATUSES, described, guarded, records, tell_difference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,54 +23,52 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Train CLIPs on controlled mixtures of domains, open them, and find out whether the same "
-    "representations and circuits serve all domains. Without a command: the embedded study.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=STATUSES,
 )
-
-Command = TypeVar("Command", bound=Callable[..., None])
-
-
-def guarded(command: Command) -> Command:
-    """Turn what goes wrong into a line or two: status 2 for our errors, 130 for Ctrl-C."""
-
-    @wraps(command)
-    def guard(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except KeyboardInterrupt:
-            print(
-                "interp-report: interrupted; finished steps are kept, run it again to go on",
-                file=sys.stderr,
-            )
-            sys.exit(130)
-        except Exception as error:
-            from interp.core.errors import InterpError
-
-            if not isinstance(error, InterpError):
-                raise
-            print(f"interp-report: {error}", file=sys.stderr)
-            sys.exit(2)
-
-    return cast(Command, guard)
-
 
 Out = Annotated[Path, typer.Option(help="Folder for results and the page.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Models trained or measured side by side.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, …; by default what there is.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of models and resampling.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say the cost and stop.")]
 
 OUT = Path("interp-report")
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"interp-report {version('interp')}")
+        raise typer.Exit()
+
+
 @app.callback(invoke_without_command=True)
-def without_command(context: typer.Context) -> None:
-    """Run the embedded study when no command is named."""
+def without_command(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """Train CLIPs on mixtures of domains, open them, and find out what the domains share.
+
+    Without a command: the embedded study, in about ten minutes, to one offline page.
+
+    \b
+    Examples:
+      interp-report                                  the embedded study
+      interp-report run STUDY.toml --dry-run         what a study of yours would cost
+      interp-report run --checkpoint X --images DIR  one model, without training
+      interp-report diff A B                         what changed between two results
+    """
     if context.invoked_subcommand is None:
         run(None)
 
 
-@app.command()
+@app.command(epilog=STATUSES)
 @guarded
 def run(
     study: Annotated[
@@ -80,13 +78,10 @@ def run(
     checkpoint: Annotated[
         str,
         typer.Option(
-            help="One model, without training: a checkpoint, "
-            "open_clip name, hf-hub:… or local-dir:…."
+            help="One model, without training: a file, open_clip name, hf-hub:… or local-dir:…."
         ),
     ] = "",
-    images: Annotated[
-        str, typer.Option(help="Folder of domain/class/*.jpg for --checkpoint.")
-    ] = "",
+    images: Annotated[str, typer.Option(help="domain/class/*.jpg for --checkpoint.")] = "",
     model: Annotated[
         str, typer.Option(help="Architecture of --checkpoint, where its run does not say.")
     ] = "",
@@ -97,10 +92,18 @@ def run(
     jobs: Jobs = 2,
     device: Device = "",
     seed: Seed = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say the cost and stop.")] = False,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
-) -> None:
-    """Carry out a study, or examine one model; finished steps are taken from the last run."""
+    as_json: Json = False,
+) -> dict[str, Any]:
+    """Carry out a study, or examine one model. Finished steps are taken from the last run.
+
+    \b
+    Examples:
+      interp-report run STUDY.toml --out results
+      interp-report run --checkpoint epoch_32.pt --images PACS --domains photo,sketch
+      interp-report run STUDY.toml --dry-run --json
+    """  # fmt: skip
     from interp.core.errors import SpecificationError
     from interp.core.parallel import which_device
     from interp.core.progress import say, set_quiet
@@ -115,50 +118,60 @@ def run(
         )
     command = shlex.join(["interp-report", *sys.argv[1:]])
     if checkpoint:
+        if dry_run:
+            from interp.cost import cost_of_model
+
+            where = which_device(device)
+            cost = cost_of_model(checkpoint, images, architecture=model or None, device=where)
+            return _told(cost, quiet)
         from interp.study import examine
 
         pair = [name.strip() for name in domains.split(",") if name.strip()]
         result = examine(
-            checkpoint,
-            images,
-            out,
-            architecture=model or None,
-            domains=pair,
-            seed=seed or 0,
-            device=device or None,
-            command=command,
-        )
-    else:
-        from interp.study import Study
+            checkpoint, images, out, architecture=model or None, domains=pair, seed=seed or 0,
+            device=device or None, command=command,
+        )  # fmt: skip
+        return _pages(result)
+    from interp.cost import cost_of_study
+    from interp.study import Study
 
-        chosen = Study.from_toml(study) if study else Study()
-        if seed is not None:
-            chosen = Study(chosen.specification.with_seed(seed))
-        say(chosen.cost())
-        which_device(device)
-        if dry_run:
-            return
-        result = chosen.run(out, jobs=jobs, device=device or None, command=command)
-    _pages(result)
+    chosen = Study.from_toml(study) if study else Study()
+    if seed is not None:
+        chosen = Study(chosen.specification.with_seed(seed))
+    which_device(device)
+    cost = cost_of_study(chosen.specification, jobs=jobs)
+    if dry_run:
+        return _told(cost, quiet)
+    say(cost.text)
+    return _pages(chosen.run(out, jobs=jobs, device=device or None, command=command))
 
 
-def _pages(result: "Result") -> None:
+def _told(cost: Any, quiet: bool) -> dict[str, Any]:
+    """A cost that was asked for: said on standard output, as what was asked."""
+    print(cost.text)
+    return {"cost": cost.as_dict()}
+
+
+def _pages(result: "Result") -> dict[str, Any]:
     """Build the pages of a result and of its replications, and print where they are."""
     from interp.core.progress import say
 
+    pages = []
     for each in (result, *result.replications):
         say("page …")
-        print(each.report())
+        pages.append(each.report())
+        print(pages[-1])
+    return described(result, pages)
 
 
-@app.command()
+@app.command(epilog=STATUSES)
 @guarded
 def grid(
     study: Annotated[Path, typer.Argument(help="STUDY.toml: settings x domains x blocks.")],
     out: Out = OUT,
     jobs: Jobs = 2,
     device: Device = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say the cost and stop.")] = False,
+    dry_run: DryRun = False,
     commands: Annotated[
         bool, typer.Option("--commands", help="Print a torchrun command per unfinished run.")
     ] = False,
@@ -172,10 +185,20 @@ def grid(
     partition: Annotated[str, typer.Option(help="Partition of the cluster.")] = "",
     minutes: Annotated[int, typer.Option(min=1, help="Time limit of a submitted run.")] = 720,
     quiet: Quiet = False,
-) -> None:
-    """Make the models of a study, go on with what is there, and tabulate their accuracy."""
+    as_json: Json = False,
+) -> dict[str, Any]:
+    """Make the models of a study, go on with what is there, and tabulate their accuracy.
+
+    \b
+    Examples:
+      interp-report grid STUDY.toml --out grid
+      interp-report grid STUDY.toml --commands > runs.sh
+      interp-report grid STUDY.toml --submit slurm --partition gpu --processes 4
+      interp-report grid STUDY.toml --tabulate
+    """
     from interp.core.errors import SpecificationError, listed
     from interp.core.progress import say, set_quiet
+    from interp.cost import cost_of_study
     from interp.grid import Grid
     from interp.study import Study
 
@@ -190,20 +213,20 @@ def grid(
             "leave one option out",
         )
     chosen = Grid.from_toml(study)
-    say(chosen.cost())
+    cost = cost_of_study(chosen.specification, jobs=jobs, measuring=False)
     if dry_run:
-        return
+        return _told(cost, quiet)
+    say(cost.text)
     if commands or submit:
         runs = chosen.runs(out / "steps", jobs=jobs)
         options = {"device": device or "cuda", "processes": processes}
         limits = {"timeout_min": minutes, **({"slurm_partition": partition} if partition else {})}
-        _hand_out(runs, out, submit, options, limits)
-        return
+        return _hand_out(runs, out, submit, options, limits)
     command = shlex.join(["interp-report", *sys.argv[1:]])
     result = Study(chosen.specification).grid(
         out, jobs=jobs, device=device or None, command=command, training=not tabulate
     )
-    _pages(result)
+    return _pages(result)
 
 
 def _hand_out(
@@ -212,13 +235,14 @@ def _hand_out(
     where: str,
     options: dict[str, Any],
     limits: dict[str, Any],
-) -> None:
+) -> dict[str, Any]:
     """Submit runs to a cluster, or, where none is named, print their commands."""
     from interp.cluster import commands, submit
 
     if not where:
-        print("\n".join(commands(runs, **options)))
-        return
+        lines = commands(runs, **options)
+        print("\n".join(lines))
+        return {"commands": list(lines)}
     if options["device"].startswith("cuda"):
         limits["gpus_per_node"] = options["processes"]
     made = submit(runs, out, cluster=where, **options, **limits)
@@ -226,17 +250,24 @@ def _hand_out(
         f"{len(made)} runs submitted; when they are finished, run this again with --tabulate "
         "instead of --submit"
     )
+    return {"submitted": len(made)}
 
 
-@app.command()
+@app.command(epilog=STATUSES)
 @guarded
 def audit(
     study: Annotated[Path, typer.Argument(help="STUDY.toml, whose mixtures are looked at.")],
     out: Out = OUT,
     jobs: Jobs = 2,
     quiet: Quiet = False,
-) -> None:
-    """Look for leaks in a study's mixtures before it is trained; status 1 where there are some."""
+    as_json: Json = False,
+) -> dict[str, Any]:
+    """Look for leaks in a study's mixtures before it is trained; status 1 where there are some.
+
+    \b
+    Example:
+      interp-report audit STUDY.toml
+    """
     from interp.auditing import audit_cells
     from interp.core.progress import set_quiet
     from interp.core.tables import Table
@@ -244,52 +275,134 @@ def audit(
 
     set_quiet(quiet)
     found = audit_cells(Grid.from_toml(study).plan(out / "steps", jobs=jobs), jobs=jobs)
-    Table("audit", found).save(out / "tables")
-    if not found["ok"].astype(bool).all():
-        sys.exit(1)
+    path = Table("audit", found).save(out / "tables")
+    ok = bool(found["ok"].astype(bool).all())
+    return {"table": str(path), "ok": ok, "findings": len(found), "exit": 0 if ok else DIFFERS}
 
 
-@app.command()
+@app.command(epilog=STATUSES)
 @guarded
-def page(out: Out = OUT) -> None:
-    """Build the page again from the tables of a finished study."""
-    from interp.core.errors import DataError
-    from interp.result import Result
+def page(out: Out = OUT, quiet: Quiet = False, as_json: Json = False) -> dict[str, Any]:
+    """Build the page of a finished study again, from its tables alone.
 
-    if not (out / "facts.json").is_file():
-        raise DataError(
-            f"build a page from {out}",
-            "a folder without a finished study",
-            "a folder that `interp-report run` has filled",
-            "run the study first",
-        )
-    print(Result(out).report())
+    \b
+    Example:
+      interp-report page --out results
+    """
+    from interp.core.progress import set_quiet
+    from interp.result import open_result
+
+    set_quiet(quiet)
+    return _pages(open_result(out))
 
 
-@app.command()
+@app.command(epilog=STATUSES)
+@guarded
+def diff(
+    a: Annotated[Path, typer.Argument(help="Folder of one result.")],
+    b: Annotated[Path, typer.Argument(help="Folder of another.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the table of all rows.")] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> dict[str, Any]:
+    """Say what changed from result A to result B, beyond noise; status 1 where something did.
+
+    Facts first (specification, versions, pictures), then every row that both have: the difference
+    of value and index with an interval, paired by class where classes are kept, Holm's adjustment
+    within each table. Other architectures are compared by naming their folders.
+
+    \b
+    Examples:
+      interp-report diff results results-again
+      interp-report diff results/vit-small again/vit-small --out changes --json
+    """
+    from interp.core.progress import set_quiet
+    from interp.difference import compare_results
+
+    set_quiet(quiet)
+    found = compare_results(a, b)
+    path = found.table.save(out) if out else None
+    tell_difference(found)
+    return {
+        "changed": found.changed,
+        "facts": [dict(zip(("name", "a", "b"), each, strict=True)) for each in found.facts],
+        "tables": {str(name): row for name, row in found.counts().to_dict("index").items()},
+        "not_compared": dict(found.rest),
+        "largest": [records(row) for row in found.largest().to_dict("records")],
+        "table": str(path) if path else None,
+        "exit": DIFFERS if found.changed else 0,
+    }
+
+
+@app.command(epilog=STATUSES)
+@guarded
+def export(
+    result: Annotated[Path, typer.Argument(help="Folder of a finished result.")] = OUT,
+    to: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("interp-export"),
+    what: Annotated[
+        str, typer.Option(help="Formats: csv, html, png, svg, mib, with commas between.")
+    ] = "csv,html",
+    figure: Annotated[
+        list[str] | None, typer.Option(help="Only this figure of the page; may be repeated.")
+    ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> dict[str, Any]:
+    """Write a result for other tools: tables, figures, circuits.
+
+    csv: every table, and what its columns mean. html: interactive figures, readable offline.
+    png, svg: pictures (pip install interp[image], and Chrome or Chromium). mib: circuits of
+    edges as the Mechanistic Interpretability Benchmark reads them.
+
+    \b
+    Examples:
+      interp-report export results --to shared --what csv,svg
+      interp-report export results --what png --figure answer
+    """
+    from interp.core.progress import set_quiet
+    from interp.exporting import export as write
+
+    set_quiet(quiet)
+    formats = [name.strip() for name in what.split(",") if name.strip()]
+    found = write(result, to, formats, figures=figure or ())
+    for name, paths in found.items():
+        print(f"{len(paths)} files  {to / name}")
+    return {"files": {name: [str(path) for path in paths] for name, paths in found.items()}}
+
+
+@app.command(epilog=STATUSES)
 @guarded
 def clean(
     yes: Annotated[bool, typer.Option("--yes", help="Empty it; without, only show it.")] = False,
-) -> None:
-    """Show what lies in the cache of rendered pictures, and empty it with --yes."""
+    as_json: Json = False,
+) -> dict[str, Any]:
+    """Show what lies in the cache of rendered pictures, and empty it with --yes.
+
+    \b
+    Example:
+      interp-report clean --yes
+    """
     import shutil
 
     from interp.core.store import cache_folder
 
     root = cache_folder()
     folders = sorted(path for path in root.glob("*") if path.is_dir()) if root.is_dir() else []
+    sizes = {}
     for folder in folders:
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        sizes[str(folder)] = size
         print(f"{size / 2**20:8.1f} MiB  {folder}")
         if yes:
             shutil.rmtree(folder)
     print(f"{len(folders)} folders {'removed from' if yes else 'in'} {root}")
+    return {"cache": str(root), "bytes": sizes, "removed": yes}
 
 
 def main() -> None:
     """The command line."""
     signal.signal(signal.SIGTERM, _interrupt)
-    app()
+    app(prog_name="interp-report")
 
 
 def _interrupt(*_: object) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from interp.core.errors import DataError
 from interp.core.images import ImageTable
 from interp.core.plates import Plate
 from interp.core.store import write_atomic
@@ -58,6 +59,38 @@ class Result:
         from interp.report import build_page
 
         return build_page(self.folder, Path(path) if path is not None else None)
+
+
+def open_result(folder: str | Path) -> Result:
+    """The finished result in a folder, with those of its other architectures.
+
+    Raises `DataError` for what is no folder, or one without readable facts or any table: a study
+    that has not been carried out, or a folder of which a part was deleted.
+    """
+    source = Path(folder)
+    facts, tables = source / "facts.json", source / "tables"
+    given = ""
+    if not source.is_dir():
+        given = "a file" if source.exists() else "a folder that is not there"
+    elif not facts.is_file():
+        given = "a folder without a finished study (no facts.json)"
+    elif not any(tables.glob("*.csv")):
+        given = "a folder without tables"
+    else:
+        try:
+            right = isinstance(json.loads(facts.read_text()), dict)
+        except ValueError:  # UnicodeDecodeError is one
+            right = False
+        given = "" if right else "a facts.json that does not read"
+    if given:
+        raise DataError(
+            f"open the result {source}",
+            given,
+            "a folder that `interp-report run` has filled",
+            "run the study first, or name the folder that it went to",
+        )
+    others = sorted(path.parent for path in source.glob("*/facts.json"))
+    return Result(source, tuple(Result(other) for other in others))
 
 
 def write_result(

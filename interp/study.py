@@ -17,6 +17,7 @@ from interp.core.errors import DataError, SampleError, check_known, listed
 from interp.core.parallel import which_device
 from interp.core.progress import say
 from interp.core.store import fingerprint, writable
+from interp.cost import cost_of_study
 from interp.data import open_images
 from interp.data.mixtures import NATURAL
 from interp.grid import (
@@ -180,7 +181,7 @@ class Study:
 
     def cost(self) -> str:
         """What the study takes, before it begins."""
-        return f"{Grid(self.specification).cost()}; then measuring"
+        return cost_of_study(self.specification).text
 
     def facts(
         self,
@@ -307,9 +308,9 @@ def examine(
     """Measure one model, without training, on pictures laid out as `domain/class/*`.
 
     `domains` are the natural domain and the one to compare it with; by default `real` (or the
-    first) and the next. `analysis` says what is measured; unless its `pairs` are "own", circuits
-    are compared between all pairs of domains. All pictures serve; a page about this model alone is
-    built from them.
+    first) and the next. `analysis` says what is measured, and how often; unless its `pairs` are
+    "own", circuits are compared between all pairs of domains. All pictures serve; a page about this
+    model alone is built from them.
     """
     folder, clock, where = writable(Path(out), purpose="the study"), Clock(), which_device(device)
     with clock("pictures"):

@@ -1,14 +1,20 @@
 """What a person types: help at once, errors in a line or two, exit statuses, and going on."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
+from interp.core.images import ImageTable
 from interp.result import Result
 
 COMMAND = [sys.executable, "-m", "interp.cli"]
@@ -35,8 +41,41 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0
-    for command in ("run", "grid", "audit", "page", "clean"):
-        assert command in done.stdout
+    for command in ("run", "grid", "audit", "page", "diff", "export", "clean"):
+        assert f"  {command} " in done.stdout
+    for status in ("  0  ", "  1  ", "  2  ", "  130  "):
+        assert status in done.stdout
+
+
+@pytest.mark.parametrize("command", ["run", "grid", "audit", "page", "diff", "export", "clean"])
+def test_every_commands_help_has_examples_and_statuses(command: str) -> None:
+    done = call(command, "--help")
+    assert done.returncode == 0 and f"  interp-report {command}" in done.stdout
+    assert "Example" in done.stdout and "Exit status:" in done.stdout and "--json" in done.stdout
+
+
+def test_the_version_is_the_packages() -> None:
+    assert call("--version").stdout == f"interp-report {version('interp')}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_can_be_shown(shell: str) -> None:
+    done = call("--show-completion", shell, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    assert done.returncode == 0 and "_INTERP_REPORT_COMPLETE" in done.stdout
+
+
+def test_completion_is_installed_and_completes_commands(tmp_path: Path) -> None:
+    done = call(
+        "--install-completion", "bash", HOME=str(tmp_path),
+        _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1",
+    )  # fmt: skip
+    assert done.returncode == 0
+    (script,) = (tmp_path / ".bash_completions").glob("*.sh")
+    assert script.name == "interp-report.sh" and str(script) in (tmp_path / ".bashrc").read_text()
+    asked = {"_INTERP_REPORT_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
+    assert call(COMP_WORDS="interp-report ex", **asked).stdout.split() == ["export"]
+    asked["COMP_CWORD"] = "2"
+    assert "--dry-run" in call(COMP_WORDS="interp-report run --dry", **asked).stdout
 
 
 @pytest.mark.parametrize(
@@ -49,6 +88,12 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
         (["run", "--device", "gpu", "--dry-run"], "Cannot compute on gpu"),
         (["grid", "x.toml", "--tabulate", "--commands"], "one of --commands"),
         (["grid", "x.toml", "--tabulate", "--processes", "2"], "--processes"),
+        (["run", "."], "read the study"),
+        (["run", "--checkpoint", "x.pt", "--images", __file__], "test_cli.py"),
+        (["page", "--out", __file__], "a file"),
+        (["diff", "no-such-folder", "."], "no-such-folder"),
+        (["export", __file__], "a file"),
+        (["export", "no-such-folder", "--what", "docx"], "no-such-folder"),
     ],
 )
 def test_mistakes_are_a_line_or_two_with_status_2(words: list[str], message: str) -> None:
@@ -73,7 +118,9 @@ def test_an_unwritable_folder_is_said_before_anything_runs(tmp_path: Path) -> No
 
 def test_a_dry_run_says_the_cost_and_does_nothing(tmp_path: Path) -> None:
     done = call("run", "--dry-run", "--out", str(tmp_path / "out"))
-    assert done.returncode == 0 and "4 runs" in done.stderr and "minutes" in done.stderr
+    assert done.returncode == 0 and "4 runs" in done.stdout
+    for word in ("minutes of training", "measuring 5 models", "MB of disk", "rough"):
+        assert word in done.stdout
     assert not (tmp_path / "out").exists()
 
 
@@ -135,6 +182,99 @@ def test_page_rebuilds_from_tables_alone(small_study: Result) -> None:
     page.unlink(missing_ok=True)
     done = call("page", "--out", str(small_study.folder))
     assert done.returncode == 0 and page.exists() and str(page) in done.stdout
+
+
+def answer(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
+    """What `--json` prints, which must be all that standard output holds."""
+    return json.loads(done.stdout)
+
+
+def test_json_is_one_object_with_paths_verdicts_and_seconds(small_study: Result) -> None:
+    found = answer(call("page", "--out", str(small_study.folder), "--json"))
+    assert found["command"] == "page" and found["exit"] == 0 and found["seconds"] > 0
+    assert [Path(path).is_file() for path in found["pages"]] == [True]
+    ladder = small_study.tables["ladder"].frame
+    assert {rung: len(rows) for rung, rows in found["verdicts"].items()} == (
+        ladder.groupby("rung").size().to_dict()
+    )
+    told = [row["verdict"] for rows in found["verdicts"].values() for row in rows]
+    assert sorted(told) == sorted(ladder["verdict"])
+
+
+def test_json_of_a_mistake_is_an_object_too() -> None:
+    done = call("page", "--out", "no-such-folder", "--json")
+    assert done.returncode == 2
+    found = answer(done)
+    assert found["exit"] == 2 and "no-such-folder" in found["error"]
+
+
+def test_a_dry_run_in_json_counts_models_minutes_and_bytes(tmp_path: Path) -> None:
+    study = tmp_path / "study.toml"
+    study.write_text("seeds = [0, 1]\n[mixtures]\nsettings = ['cg-low', 'cg-high']\n")
+    cost = answer(call("run", str(study), "--dry-run", "--json"))["cost"]
+    assert (cost["models_trained"], cost["models_measured"]) == (4, 6)
+    assert cost["training_minutes"] > 0 < cost["measuring_minutes"] and cost["disk_bytes"] > 10**7
+    grid = answer(call("grid", str(study), "--dry-run", "--json"))["cost"]
+    assert grid["measuring_minutes"] < cost["measuring_minutes"]
+
+
+def test_a_dry_run_of_a_checkpoint_opens_it_and_says_its_cost(
+    small_images: ImageTable, trained_checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "pictures"
+    for row in range(0, len(small_images), 40):
+        picture = small_images[row : row + 1]
+        place = folder / picture.domain.iloc[0] / picture.label.iloc[0]
+        place.mkdir(parents=True, exist_ok=True)
+        picture.picture(0).save(place / f"{row}.png")
+    words = ["run", "--checkpoint", str(trained_checkpoint), "--images", str(folder), "--dry-run"]
+    cost = answer(call(*words, "--json", "--out", str(tmp_path / "out")))["cost"]
+    assert cost["models_trained"] == 0 and cost["models_measured"] == 1
+    assert cost["measuring_minutes"] > 0 and not (tmp_path / "out").exists()
+
+
+def test_diff_tells_the_same_from_the_changed_by_its_status(
+    small_study: Result, tmp_path: Path
+) -> None:
+    same = call("diff", str(small_study.folder), str(small_study.folder))
+    assert same.returncode == 0 and same.stdout.rstrip().endswith("within noise")
+    moved = tmp_path / "moved"
+    shutil.copytree(small_study.folder / "tables", moved / "tables")
+    facts = small_study.facts | {"source_hash": "another"}
+    (moved / "facts.json").write_text(json.dumps(facts))
+    path = moved / "tables" / "similarity.csv"
+    frame = pd.read_csv(path)
+    for name in ("value", "low", "high"):
+        frame[name] += 100
+    frame.to_csv(path, index=False)
+    done = call("diff", str(small_study.folder), str(moved), "--out", str(tmp_path / "d"), "--json")
+    found = answer(done)
+    assert done.returncode == 1 and found["changed"]
+    assert [each["name"] for each in found["facts"]] == ["source_hash"]
+    changed = {name: row["changed beyond noise"] for name, row in found["tables"].items()}
+    assert changed.pop("similarity") > 0 and not any(changed.values())
+    assert (tmp_path / "d" / "diff.csv").is_file()
+
+
+def test_export_writes_tables_and_says_where(small_study: Result, tmp_path: Path) -> None:
+    done = call("export", str(small_study.folder), "--to", str(tmp_path), "--what", "csv", "--json")
+    paths = answer(done)["files"]["csv"]
+    assert done.returncode == 0 and str(tmp_path / "csv" / "columns.csv") in paths
+
+
+def test_quiet_leaves_standard_error_empty(small_study: Result) -> None:
+    loud = call("page", "--out", str(small_study.folder))
+    done = call("page", "--out", str(small_study.folder), "--quiet")
+    assert done.stderr == "" and loud.stderr and done.stdout == loud.stdout
+
+
+@pytest.mark.parametrize("gone", ["facts.json", "tables"])
+def test_a_half_deleted_result_is_said(small_study: Result, tmp_path: Path, gone: str) -> None:
+    half = tmp_path / "half"
+    shutil.copytree(small_study.folder, half, ignore=shutil.ignore_patterns("steps", gone))
+    for command in (["page", "--out"], ["export"], ["diff", str(small_study.folder)]):
+        done = call(*command, str(half))
+        assert done.returncode == 2 and "Traceback" not in done.stderr and gone[:5] in done.stderr
 
 
 def test_clean_shows_and_empties_the_cache(tmp_path: Path) -> None:

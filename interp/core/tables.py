@@ -191,6 +191,14 @@ COLUMNS: dict[str, str] = {
     "n": "number of values compared",
     "component": "part of a model that may be in a circuit: a node, an edge, neurons of a block",
     "inside": "whether the true circuit has the component",
+    # differences between two results
+    "table": "name of a table of both results",
+    "place": "what identifies its row, as name=value",
+    "quantity": "which number of the row is compared: value or index",
+    "value_a": "that number in the first result",
+    "value_b": "that number in the second result",
+    "method": "what its interval is made of: paired units, or the two results' intervals",
+    "change": "changed beyond noise / within noise / no interval / only in one result",
 }
 """Every column that a table may have, with its unit or meaning."""
 

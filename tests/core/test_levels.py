@@ -88,7 +88,7 @@ def test_l2_leaves_out_one_block_at_a_time() -> None:
             rows.append((own + rest.mean(axis=(0, 2), keepdims=True)).ravel())
         left.append(np.arctanh(np.corrcoef(*rows)[0, 1]))
     found = within_mixtures(x, y, halves=(x, x))
-    error = np.sqrt(4 / 5 * ((left - np.mean(left)) ** 2).sum())
+    error = np.sqrt(4 / 5 * ((np.array(left) - np.mean(left)) ** 2).sum())
     half = stats.t.ppf(0.975, 4) * error
     assert np.arctanh(found.high) - np.arctanh(found.value) == pytest.approx(half)
 

@@ -17,8 +17,20 @@ def code(path: Path) -> str:
     return "\n\n".join(cell.source for cell in cells if cell.cell_type == "code")
 
 
+LARGEST = 10_000_000
+"""Bytes that a saved notebook may have: beyond, figures stop rendering in common viewers."""
+
+
 def test_there_are_notebooks() -> None:
-    assert NOTEBOOKS
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["00", "01", "02", "03", "04", "05"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_has_at_most_fifteen_cells_of_code(path: Path) -> None:
+    cells = nbformat.read(path, as_version=4).cells
+    assert sum(cell.cell_type == "code" for cell in cells) <= 15
+    if path.stem[:2] in ("00", "05"):  # those that a newcomer opens
+        assert len(cells) <= 15
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -46,3 +58,4 @@ def test_a_notebook_runs(path: Path) -> None:
         if {"image/png", "application/vnd.plotly.v1+json"} & set(output.get("data", ()))
     ]  # fmt: skip
     assert len(figures) >= 4
+    assert len(nbformat.writes(notebook).encode()) < LARGEST

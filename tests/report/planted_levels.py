@@ -7,7 +7,7 @@ import pandas as pd
 
 from interp.core.links import licence
 
-SAID: Mapping[str, tuple[str, float, float, float]] = {
+SAID: dict[str, tuple[str, float, float, float]] = {
     "L1": ("goes together", 0.81, 0.52, 0.93),
     "L2": ("cannot tell", 0.2, -0.3, 0.6),
     "L3": ("does not go together", 0.02, -0.1, 0.14),

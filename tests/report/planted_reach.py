@@ -52,6 +52,7 @@ def reach_tables(*, checkpoints: int = CHECKPOINTS) -> dict[str, pd.DataFrame]:
                 for a, b in permutations(("real", "sketch")):
                     pair = {"domain_a": a, "domain_b": b}
                     made["das"].append(_row(stream, shared) | at | pair | {"measure": "das"})
+                pair = {"domain_a": "sketch", "domain_b": "real"}
                 pair |= {"measure": "jaccard", "level": "channel"}
                 made["overlap"].append(_row(stream, shared) | at | pair)
         if not control:

@@ -1,0 +1,159 @@
+"""How the command line speaks: one JSON object or lines to read, and statuses that scripts trust.
+
+Nothing heavy is imported here, so that `--help` answers at once.
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+if TYPE_CHECKING:
+    from interp.difference import Difference
+    from interp.result import Result
+
+SAME, DIFFERS, FAILED, INTERRUPTED = 0, 1, 2, 130
+
+STATUSES = """\b
+Exit status:
+  0    done (diff: nothing changed beyond noise; audit: no leak)
+  1    diff: something changed beyond noise; audit: a leak was found
+  2    a mistake in what was asked or given, said in a line or two
+  130  interrupted (Ctrl-C); finished steps are kept, run it again to go on"""
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def guarded(command: Command) -> Command:
+    """Turn what a command returns into output, and what goes wrong into a line and a status.
+
+    A command returns what `--json` prints; its `exit` there is the status. With `--json`, standard
+    output carries that one object and nothing else, whatever libraries and child processes print.
+    """
+
+    @wraps(command)
+    def guard(*args: Any, **kwargs: Any) -> None:
+        as_json, start = bool(kwargs.get("as_json")), time.monotonic()
+        with _apart(as_json) as write:
+            answer = _carried_out(command, args, kwargs)
+            status = answer.setdefault("exit", SAME)
+            if as_json:
+                answer = {"command": command.__name__, **answer}
+                answer["seconds"] = round(time.monotonic() - start, 1)
+                write(json.dumps(answer, indent=1, default=str, allow_nan=False))
+        if status:
+            sys.exit(status)
+
+    return cast(Command, guard)
+
+
+def _carried_out(command: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
+    """What a command returns, or the error as the same kind of thing."""
+    try:
+        return dict(command(*args, **kwargs) or {})
+    except KeyboardInterrupt:
+        said = "interrupted; finished steps are kept, run it again to go on"
+        print(f"interp-report: {said}", file=sys.stderr)
+        return {"error": said, "exit": INTERRUPTED}
+    except Exception as error:
+        from interp.core.errors import InterpError
+
+        if not isinstance(error, (InterpError, OSError)):
+            traceback.print_exc()
+        print(f"interp-report: {error}", file=sys.stderr)
+        return {"error": str(error), "exit": FAILED}
+
+
+@contextmanager
+def _apart(as_json: bool) -> Iterator[Callable[[str], Any]]:
+    """With JSON, what is printed to be read is dropped; child processes print to standard error.
+
+    Yields what writes to the true standard output.
+    """
+    if not as_json:
+        yield print
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+            yield lambda text: os.write(kept, f"{text}\n".encode())
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def verdicts(result: "Result") -> dict[str, list[dict[str, Any]]]:
+    """The ladder of a result by rung: every model's verdict for every pair of domains and band."""
+    if "ladder" not in result.tables:
+        return {}
+    from interp.sharing import PLACE
+
+    frame = result.tables["ladder"].frame
+    columns = [*PLACE, "domain_a", "domain_b", "band", "verdict", "index", "index_low"]
+    columns = [name for name in [*columns, "index_high", "reason"] if name in frame]
+    return {
+        str(rung): [records(row) for row in rows[columns].to_dict("records")]
+        for rung, rows in frame.groupby("rung")
+    }
+
+
+def records(row: dict[Any, Any]) -> dict[str, Any]:
+    """A row for JSON, which has no NaN."""
+    return {str(name): None if value != value else value for name, value in row.items()}
+
+
+def described(result: "Result", pages: list[Path]) -> dict[str, Any]:
+    """What `--json` says of a finished result: paths, verdicts by rung, seconds by step."""
+    return {
+        "folder": str(result.folder),
+        "pages": [str(path) for path in pages],
+        "tables": [str(path) for path in sorted((result.folder / "tables").glob("*.csv"))],
+        "verdicts": verdicts(result),
+        "steps": result.facts.get("seconds", {}),
+    }
+
+
+def tell_difference(found: "Difference", n: int = 8) -> None:
+    """A difference as lines to read: facts first, counts by table, the surest changes."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    for name, one, two in found.facts:
+        console.print(f"{escape(name)}: {escape(_short(one))} → {escape(_short(two))}")
+    if not found.facts:
+        console.print("the same specification, versions and pictures")
+    grid = Table(box=None, header_style="bold")
+    for column in ("table", *found.counts().columns):
+        grid.add_column(column, no_wrap=True)
+    for name, row in found.counts().iterrows():
+        grid.add_row(escape(str(name)), *(str(number) for number in row))
+    console.print(grid)
+    for name, why in found.rest.items():
+        if why != "the same":
+            console.print(escape(f"{name}: {why}"))
+    for row in found.largest(n).itertuples():
+        if row.p < 1:
+            console.print(escape(_line(row)))
+    console.print(f"[bold]{'changed beyond noise' if found.changed else 'within noise'}[/bold]")
+
+
+def _short(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _line(row: Any) -> str:
+    return (
+        f"{row.change}: {row.table} {row.quantity} {row.value_a:.3g} → {row.value_b:.3g} "
+        f"({row.value:+.3g} [{row.low:.3g}, {row.high:.3g}], adjusted p {row.p_adjusted:.2g}, "
+        f"{row.method}): {row.place}"
+    )

@@ -1,0 +1,80 @@
+"""The page's figures as plotly figures of their own, to be saved, changed or shown elsewhere."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from interp.report.figures import Figure
+from interp.report.figures_answer import answer_figure
+from interp.report.reading import read_result
+from interp.report.sections import sections
+
+WIDTH, TOP = 900, 110
+"""Pixels across, and above the plot for title and legend."""
+
+PAD = {"t": 28}
+
+
+def result_figures(folder: str | Path) -> dict[str, Any]:
+    """Every figure of a result's page by name, as `plotly.graph_objects.Figure`.
+
+    Where the page lets one choose (a layer, a setting), the first choice is drawn, and the title
+    says which. A figure's caption, with n, interval and null, is its `layout.meta["caption"]`.
+    Raises `DataError` where the folder holds no facts.
+    """
+    result = read_result(Path(folder))
+    first = answer_figure(result)
+    drawn = [first] if first else []
+    drawn += [figure for section in sections(result) for figure in section.figures]
+    return {figure.name: draw(figure) for figure in drawn}
+
+
+def draw(figure: Figure) -> Any:
+    """One of the page's figures in plotly's white theme, at the choices first shown.
+
+    >>> line = {"type": "scatter", "y": [1, 2]}
+    >>> both = [{**line, "meta": [0]}, {**line, "meta": [1]}]
+    >>> from interp.report.figures import Choice
+    >>> one = draw(Figure("a", "Title", "n = 2", "a line", both, {"height": 300},
+    ...                   [Choice("Layer", ["first", "last"])]))
+    >>> len(one.data), one.layout.title.text
+    (1, 'Title<br><sup>Layer: first</sup>')
+    """
+    import plotly.graph_objects as go
+
+    chosen = [choice.selected for choice in figure.choices]
+    traces = [_plain(trace) for trace in figure.data if _shown(trace, chosen)]
+    said = ", ".join(
+        f"{choice.label}: {choice.options[choice.selected]}"
+        for choice in figure.choices
+        if len(choice.options) > 1
+    )
+    title = f"{figure.title}<br><sup>{said}</sup>" if said else figure.title
+    layout = {
+        **figure.layout,
+        "template": "plotly_white",
+        "title": {
+            "text": title,
+            "x": 0.02,
+            "xanchor": "left",
+            "y": 1,
+            "yanchor": "top",
+            "pad": PAD,
+        },
+        "width": WIDTH,
+        "height": figure.layout.get("height", 430) + TOP,
+        "margin": {"l": 60, "r": 30, "b": 60, **figure.layout.get("margin", {}), "t": TOP},
+        "font": {"size": 13},
+        "meta": {"caption": figure.caption, "alt": figure.alt},
+    }
+    return go.Figure(data=traces, layout=layout)
+
+
+def _shown(trace: Mapping[str, Any], chosen: list[int]) -> bool:
+    """Whether a trace belongs to the choices; None belongs to all."""
+    options = trace.get("meta") or []
+    return all(option is None or option == at for option, at in zip(options, chosen, strict=False))
+
+
+def _plain(trace: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in trace.items() if key != "meta" and value is not None}
