@@ -1,6 +1,7 @@
 """A result for other tools: CSV with a dictionary of its columns, figures, circuits for MIB."""
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from interp.circuits.graphs import Circuit
-from interp.circuits.wiring import Wiring
+from interp.circuits.wiring import Wiring, node_of
 from interp.core.errors import DataError, SpecificationError, check_known, listed
 from interp.core.progress import say
 from interp.core.store import told_when_full, writable
@@ -170,7 +171,7 @@ def circuit_of(table: Table) -> Circuit:
         seen.setdefault(reader, []).append(writer)
     writers = max(seen.values(), key=len, default=[])
     wiring = Wiring(tuple(writers), tuple(seen), tuple(len(each) for each in seen.values()))
-    if not names or list(wiring.names) != names:
+    if not names or list(wiring.names) != names or not _whole(wiring):
         raise DataError(
             "read a circuit from a table",
             f"{len(names)} edges that are no whole wiring in its order",
@@ -179,6 +180,13 @@ def circuit_of(table: Table) -> Circuit:
         )
     kept = table.frame["kept"].astype(str).str.lower().isin(["true", "1"]).to_numpy()
     return Circuit(wiring, kept, table.frame["score"].to_numpy(float))
+
+
+def _whole(wiring: Wiring) -> bool:
+    """Whether every writer but the input reads too, and every head reads in as many places."""
+    places = Counter(node_of(reader) for reader in wiring.readers)
+    heads = {n for node, n in places.items() if ".h" in node}
+    return set(places) == set(wiring.nodes[1:]) and len(heads) <= 1
 
 
 FORMATS: dict[str, Callable[[Result, Path, dict[str, Any]], list[Path]]] = {
