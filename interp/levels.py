@@ -65,6 +65,8 @@ class Checkpoints:
 
     def across(self) -> list[dict[str, object]]:
         """L1, and L1 with the accuracy of seen classes held constant."""
+        if not self.mixtures:
+            return [_unanswered("L1")]
         asked = partial(
             across_mixtures,
             self.sharing,
@@ -81,6 +83,8 @@ class Checkpoints:
 
     def within(self) -> list[dict[str, object]]:
         """L2, and L2 with the accuracy of seen classes held constant."""
+        if not self.mixtures:
+            return [_unanswered("L2")]
         halves = (self.panel("half_1"), self.panel("half_2"))
         asked = partial(
             within_mixtures,
@@ -237,6 +241,14 @@ def among(own: pd.DataFrame, seed: int) -> dict[str, object]:
 
 def _least_classes() -> str:
     return f"at least {LEAST_CLASSES['class']} classes in {LEAST_CLASSES['run']} models"
+
+
+def _unanswered(level: str) -> dict[str, object]:
+    """A level of a measure that no model has both numbers of."""
+    link = Link(np.nan, np.nan, np.nan, np.nan, {}, {}, reason="no model has index and accuracy")
+    what = {"L1": "8 mixtures", "L2": f"{LEAST_BLOCKS['block']} blocks"}[level]
+    needed = f"at least {what}, with classes enough for an index"
+    return _row(level, link) | {"n_units": 0, "n_runs": 0, NEEDED: lambda: needed}
 
 
 def unmeasured() -> dict[str, object]:

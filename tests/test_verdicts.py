@@ -277,3 +277,16 @@ def test_classes_meet_their_own_accuracy() -> None:
     assert classes["sharing"].tolist() == pytest.approx([0.0, 0.1])
     assert classes["accuracy"].tolist() == [0, 1]
     assert classes["accuracy_natural"].tolist() == [1, 2]
+
+
+def test_a_measure_without_any_index_says_so() -> None:
+    runs = pd.DataFrame(
+        {
+            "setting": ["a", "b"], "test_domain": "sketch", "seed": 0, "rung": "R2",
+            "measure": "CKA", "index": np.nan, "accuracy": [0.1, 0.2],
+        }
+    )  # fmt: skip
+    table = verdict(runs, n_permutations=99).table.frame
+    asked = table[table["level"].isin(["L1", "L2"])]
+    assert set(asked["verdict"]) == {"cannot tell"} and len(asked) == 2
+    assert asked["reason"].str.contains("no model has index").all() and asked["needed"].all()
