@@ -58,6 +58,7 @@ function stack(layout) {
     layout[`xaxis${at}`].domain = x;
     layout[`yaxis${at}`].domain = [top - 0.24, top];
     if (column) delete layout[`yaxis${at}`].title;
+    if (row < 2) delete layout[`xaxis${at}`].title;
     Object.assign(layout.annotations[place], { x: (x[0] + x[1]) / 2, y: top });
   }
 }
