@@ -25,6 +25,7 @@ from interp.measurements import Subject, classifier
 from interp.models.attention_maps import attention_maps
 from interp.models.overlays import enlarged, laid_over
 from interp.models.vit import HookedViT
+from interp.report.naming import setting_name
 
 EACH = 3
 """So many pictures that move most, and as many that move least."""
@@ -93,7 +94,8 @@ def pictured(
     keys = {"kind": "moved", **{name: str(value) for name, value in subject.place.items()}}
     slug = re.sub(r"[^\w-]+", "-", f"moved-{keys.get('setting', '')}-{keys.get('test_domain', '')}")
     words = _words(rows.corrupt.label.tolist(), far[chosen].tolist(), each)
-    model = keys.get("setting") or "This model"
+    name = setting_name(keys.get("setting", ""))
+    model = f"{name[:1].upper()}{name[1:]}"
     caption = (
         f"{model}: of {len(far)} pairs, those whose partner moves most (first {each}) and least "
         f"(last {each}) when {site} takes the clean picture's activation: {words}. "

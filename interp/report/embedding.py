@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from interp.report.figures import Figure
+from interp.report.naming import ordered_settings
 from interp.report.reading import Result
 
 PAGE_BYTES = 14_500_000
@@ -127,8 +128,15 @@ def thumbnails(result: Result) -> list[Thumbnail]:
     found, left = [], PLATE_BYTES
     natural = result.natural
     plates = [plate for plate in result.plates if plate.keys.get("kind") != SHEET]
+    settings = ordered_settings(plate.keys.get("setting", "") for plate in plates)
     order = sorted(
-        plates, key=lambda p: ("kind" in p.keys, p.keys.get("domain") != natural, p.name)
+        plates,
+        key=lambda plate: (
+            "kind" in plate.keys,
+            settings.index(plate.keys.get("setting", "")),
+            plate.keys.get("domain") != natural,
+            plate.name,
+        ),
     )
     for plate in order:
         kind, data = encoded(plate.image)

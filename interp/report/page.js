@@ -7,6 +7,7 @@ const root = document.documentElement;
 const narrow = () => window.innerWidth < 560;
 const figures = {};  // those that were read so far
 let printing = false;
+let started = false;  // the first figure is drawn before the rest of the page is there
 
 function theme() {
   const style = getComputedStyle(root);
@@ -58,6 +59,7 @@ function stack(layout) {
     layout[`xaxis${at}`].domain = x;
     layout[`yaxis${at}`].domain = [top - 0.24, top];
     if (column) delete layout[`yaxis${at}`].title;
+    if (row < 2) delete layout[`xaxis${at}`].title;
     Object.assign(layout.annotations[place], { x: (x[0] + x[1]) / 2, y: top });
   }
 }
@@ -81,7 +83,7 @@ function draw(name) {
   canvas.dataset.drawn = "";
   if (!root.dataset.first) root.dataset.first = Math.round(performance.now());
   const canvases = document.querySelectorAll("[data-canvas]");
-  if ([...canvases].every((each) => "drawn" in each.dataset)) root.dataset.drawn = canvases.length;
+  if (started && [...canvases].every((each) => "drawn" in each.dataset)) root.dataset.drawn = canvases.length;
 }
 
 function drawEverything() {
@@ -237,9 +239,19 @@ function setPrinting(on) {
 // what is not on the first screen waits until the first figure has been seen
 function start() {
   sayTheme();
+  started = true;
+  for (const details of document.querySelectorAll("details[data-table]"))
+    details.addEventListener("toggle", () => { if (details.open) showRows(details); });
+  if (byId("cells")) byId("cells").addEventListener("toggle", showCells);
+  byId("theme").addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    saved(root.dataset.theme);
+    sayTheme();
+    drawAgain();
+  });
   if (innerWidth < 1100) document.querySelector("nav details").open = false;
   const canvases = [...document.querySelectorAll("[data-canvas]")];
-  if (!canvases.length) root.dataset.drawn = 0;
+  if (canvases.every((each) => "drawn" in each.dataset)) root.dataset.drawn = canvases.length;
   const near = new IntersectionObserver((seen) => {
     for (const { isIntersecting, target } of seen) {
       if (!isIntersecting) continue;
@@ -272,15 +284,6 @@ document.addEventListener("change", (event) => {
 document.addEventListener("click", (event) => {
   const name = event.target.dataset && event.target.dataset.download;
   if (name) download(name);
-});
-for (const details of document.querySelectorAll("details[data-table]"))
-  details.addEventListener("toggle", () => { if (details.open) showRows(details); });
-if (byId("cells")) byId("cells").addEventListener("toggle", showCells);
-byId("theme").addEventListener("click", () => {
-  root.dataset.theme = isDark() ? "light" : "dark";
-  saved(root.dataset.theme);
-  sayTheme();
-  drawAgain();
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   sayTheme();

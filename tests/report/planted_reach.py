@@ -52,9 +52,8 @@ def reach_tables(*, checkpoints: int = CHECKPOINTS) -> dict[str, pd.DataFrame]:
                 for a, b in permutations(("real", "sketch")):
                     pair = {"domain_a": a, "domain_b": b}
                     made["das"].append(_row(stream, shared) | at | pair | {"measure": "das"})
-                pair = {"domain_a": "sketch", "domain_b": "real"}
-                pair |= {"measure": "jaccard", "level": "channel"}
-                made["overlap"].append(_row(stream, shared) | at | pair)
+                pair = {"domain_a": "real", "domain_b": "sketch", "measure": "jaccard"}
+                made["overlap"].append(_row(stream, shared) | at | pair | {"level": "channel"})
         if not control:
             for a, b in permutations(("real", "sketch")):
                 ends = own | {"domain_a": a, "domain_b": b, "level": "channel"}
