@@ -144,13 +144,19 @@ def _agreed(cell: Frame) -> str:
 
 
 def _cell(cell: Frame, rung: str) -> str:
+    """What a cell says of one model, or of several: their mean, and how many say what."""
     if cell.empty:
         return f"{rung}: not measured"
-    row = cell.iloc[0]
-    ends = f" ({number(row['index_low'])} to {number(row['index_high'])})"
-    index = f"index {number(row['index'])}{ends}" if pd.notna(row["index"]) else "no index"
+    row, several = cell.iloc[0], len(cell) > 1
+    means = cell[["index", "index_low", "index_high"]].mean()
+    ends = f" ({number(means['index_low'])} to {number(means['index_high'])})"
+    index = f"index {number(means['index'])}{ends}" if pd.notna(means["index"]) else "no index"
+    votes = row["votes"]
+    if several:
+        counted = cell["verdict"].value_counts()
+        votes = ", ".join(f"{n} of {len(cell)} models {word}" for word, n in counted.items())
     why = f"<br>{plain(row['reason'], 90)}" if row["reason"] else ""
-    return f"{rung} {plain(row['claim'], 60)}: {_agreed(cell)}<br>{index}; {row['votes']}{why}"
+    return f"{rung} {plain(row['claim'], 60)}: {_agreed(cell)}<br>{index}; {votes}{why}"
 
 
 def rungs_profile(result: Result) -> Figure | None:
@@ -160,7 +166,7 @@ def rungs_profile(result: Result) -> Figure | None:
     if rows.empty or rows["index"].notna().sum() == 0:
         return None
     names = _pairs(rows.assign(band="middle"))
-    pairs = [(a, b) for a, b, _ in names][:8]
+    pairs = [(a, b) for a, b, _ in names]
     settings = [one for one in settings_of(result) if one in set(rows["setting"])] or [""]
     traces = [
         trace
@@ -175,7 +181,8 @@ def rungs_profile(result: Result) -> Figure | None:
         "The sharing profile: every rung by depth",
         f"{counts(own)}; bars are 95 % intervals of the index. 0 is the rung's null, 1 its "
         "ceiling; grey the middle layers; dashed the untrained model, dotted raw pixels. R6 is "
-        "cut in one third of the layers at a time; directions A to B and B to A are two points.",
+        "cut in one third of the layers at a time; directions A to B and B to A are two points. "
+        "Of several models of a setting the means are drawn, of their intervals too.",
         f"Six panels of index by depth, {len(pairs)} pairs of domains to choose from",
         traces,
         _panel_layout(),
@@ -189,7 +196,8 @@ MIDDLES = {"early": 1 / 6, "middle": 1 / 2, "late": 5 / 6}
 def _panels(rows: Frame, settings: Sequence[str], meta: Sequence[int | None]) -> list[Trace]:
     traces: list[Trace] = []
     rows = rows[rows["site"] != LAST]
-    rows = rows.assign(at=_depths(rows)).sort_values(["domain_a", "at"], kind="stable")
+    rows = _mean_models(rows.assign(at=_depths(rows)))
+    rows = rows.sort_values(["domain_a", "at"], kind="stable")
     parts = dict(iter(rows.groupby(["rung", "setting", "control"], sort=False)))
     nothing = rows.iloc[:0]
     for number_of, rung in enumerate(RUNGS):
@@ -204,10 +212,10 @@ def _panels(rows: Frame, settings: Sequence[str], meta: Sequence[int | None]) ->
                 "showlegend": number_of == 1,
             }  # fmt: skip
             traces += [line] if len(own) else []
-            floor = parts.get((rung, setting, EPOCH_0), nothing)
-            if floor["index"].notna().any():
-                dashed = _points(floor, "lines", colour, "dash", axes, meta)
-                traces.append(dashed | {"name": "untrained", "showlegend": False})
+        floor = rows[(rows["rung"] == rung) & (rows["control"] == EPOCH_0)]
+        if floor["index"].notna().any():
+            dashed = _points(floor, "lines", GREY, "dash", axes, meta)
+            traces.append(dashed | {"name": "untrained", "showlegend": number_of == 1})
         pixels = rows[(rows["rung"] == rung) & (rows["control"] == "pixels")]
         if pixels["index"].notna().any():
             level = float(pixels["index"].mean())
@@ -215,6 +223,16 @@ def _panels(rows: Frame, settings: Sequence[str], meta: Sequence[int | None]) ->
             traces.append(dotted | {"x": [0, 1], "y": [level, level], "name": "raw pixels",
                                     "showlegend": False, "hovertext": None})  # fmt: skip
     return traces
+
+
+def _mean_models(rows: Frame) -> Frame:
+    """One row for each point, where several models of a setting (blocks, test domains) have it."""
+    keys = ["rung", "setting", "control", "domain_a", "domain_b", "site", "band", "at"]
+    if not rows.duplicated(keys).any():
+        return rows
+    means = {name: "mean" for name in ("index", "index_low", "index_high")}
+    agreed = {"verdict": lambda said: said.iloc[0] if said.nunique() == 1 else CANNOT_TELL}
+    return rows.groupby(keys, sort=False, dropna=False, as_index=False).agg({**means, **agreed})
 
 
 def _points(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -269,3 +270,24 @@ def test_circuits_abroad_draw_value_null_ceiling_and_chance(result: Result) -> N
     for name, column in ends.items():
         line = shown(figure, name, 0, 3, 0)
         assert line["y"] == pytest.approx(rows.sort_values("share")[column].tolist())
+
+
+def test_the_profile_means_over_models_and_draws_the_untrained(build: Build) -> None:
+    """Two blocks of one setting make one line; the untrained model's rows name no setting."""
+    words: dict[str, Any] = {"rung4": {"natural-only": 0.05, "cg-high": 0.8}}
+    rows = read_result(build(name="one block", **words)).frame("rungs")
+    first = rows[(rows["rung"] == "R4") & (rows["control"] == "")]
+    setting, site = first["setting"].iloc[0], first["site"].iloc[0]
+    second = first.assign(seed=1, index=first["index"] + 0.2, verdict="cannot tell")
+    untrained = first.assign(setting="", control="epoch 0", index=0.125)
+    both = pd.concat([rows, second, untrained])
+    figure = rungs_profile(read_result(build(replaced={"rungs": both}, name="two blocks", **words)))
+    assert figure is not None
+    here = [trace for trace in figure.data if trace["xaxis"] == "x4" and trace["meta"] == [0]]
+    [dashed] = [trace for trace in here if trace["name"] == "untrained"]
+    assert set(dashed["y"]) == {0.125, None} and dashed["line"]["dash"] == "dash"
+    line = next(trace for trace in here if trace["legendgroup"] == setting)
+    own = first[(first["setting"] == setting) & (first["site"] == site)]
+    asked = own[own["domain_a"] == sorted(own["domain_a"])[0]]["index"].iloc[0] + 0.1
+    assert line["y"][0] == pytest.approx(asked, abs=1e-3)
+    assert "cannot tell" in line["hovertext"][0]
