@@ -191,14 +191,13 @@ function showCells() {
     for (const sheet of sheets) {
       const place = sheet.labels.indexOf(label), cell = row.insertCell();
       if (place < 0) { cell.textContent = "–"; continue; }
-      const tile = document.createElement("span");
+      const tile = document.createElement("img");
       tile.className = "tile";
-      tile.setAttribute("role", "img");
-      tile.setAttribute("aria-label", `${label} in ${sheet.domain}`);
-      tile.style.backgroundImage = `url(${sheet.address})`;
-      tile.style.width = tile.style.height = `${sheet.size}px`;
+      tile.alt = `${label} in ${sheet.domain}`;
+      tile.width = tile.height = sheet.size;
       const [down, across] = [Math.floor(place / sheet.columns), place % sheet.columns];
-      tile.style.backgroundPosition = `${-across * sheet.size}px ${-down * sheet.size}px`;
+      tile.style.objectPosition = `${-across * sheet.size}px ${-down * sheet.size}px`;
+      tile.src = sheet.address;
       cell.append(tile);
     }
   }

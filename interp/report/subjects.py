@@ -73,11 +73,13 @@ def subjects(result: Result, test_domain: str) -> list[Subject]:
 
 def settings_of(result: Result) -> list[str]:
     """Every setting that a table measured, in the order of the page."""
-    names: list[str] = []
-    for table in SETTLED:
-        names += result.frame(table)["setting"].unique().tolist()
-    found = ordered_settings(names)
-    return [name for name in found if name] or found[:1]
+    if "settings" not in result.kept:
+        names: list[str] = []
+        for table in SETTLED:
+            names += result.frame(table)["setting"].unique().tolist()
+        found = ordered_settings(names)
+        result.kept["settings"] = [name for name in found if name] or found[:1]
+    return result.kept["settings"]
 
 
 def in_band(frame: Frame) -> Frame:
