@@ -27,7 +27,11 @@ SECONDS = {
 }
 """Seconds of one core that each step takes for one model; `circuits` with those across domains."""
 
+EVERY_PAIR = 110.0
+"""The same for comparing circuits between all pairs of six domains, on 15 classes."""
+
 OF_UNTRAINED = ("accuracy", "similarity", "transfer", "representation")
+OF_ARMS = ("accuracy", "representation")
 
 PICTURES = 40 * 6 * 12
 """Analysis pictures of the embedded study, held-out classes included."""
@@ -70,17 +74,24 @@ def cost_of_study(specification: Specification, *, jobs: int = 2, measuring: boo
     grid, spec = Grid(specification), specification
     places = grid.n_blocks * len(spec.mixtures.test_domains)
     each = places * len(spec.mixtures.settings)
-    trained = each * len(spec.architectures)
-    measured = trained + places * len(spec.architectures)
+    arms = places * len(spec.intervention.arms)
+    plain, kinds = each * len(spec.architectures), len(spec.architectures)
+    trained = plain + arms * kinds
+    measured = trained + places * kinds
     known = not any(training.epochs for training in spec.architectures)
-    shown = sum(each * training.steps * training.batch_size for training in spec.architectures)
+    shown = sum(training.steps * training.batch_size for training in spec.architectures)
+    shown *= each + arms
     training = shown / PICTURES_PER_SECOND / 60 * (2 / min(jobs, 2)) if known else None
     steps = _steps(spec.analysis) if measuring else ("accuracy",)
     share = spec.images.n_classes * spec.images.n_analysis / (40 * 12)
-    seconds = trained * _seconds(steps, share)
-    seconds += (measured - trained) * _seconds([s for s in OF_UNTRAINED if s in steps], share)
+    seconds = plain * _seconds(steps, share)
+    seconds += places * kinds * _seconds([s for s in OF_UNTRAINED if s in steps], share)
+    seconds += arms * kinds * _seconds(OF_ARMS, share)
+    if "circuits" in steps:
+        paired = {"own": 0, "one model": 1, "all": each}[spec.analysis.pairs]
+        seconds += paired * kinds * EVERY_PAIR
     minutes = seconds / 60 / min(jobs, 2)
-    disk = _disk(spec, each, jobs)
+    disk = _disk(spec, each + arms, jobs)
     text = (
         f"{grid.cost()}; then measuring {measured} models, "
         f"about {max(1, round(minutes))} minutes; {_size(disk)} of disk (rough: as measured on a "
