@@ -124,7 +124,7 @@ PLANS = (
         "wiring (R6). Each has an index, 0 at its null and 1 at its ceiling; a band of layers is "
         "shared where the 95 % interval lies above .5 at all its sites.",
         (),
-        (ladder_map, rungs_profile),
+        (rungs_profile, ladder_map),
         note="Lower rungs do not license the words of higher ones: geometry may be shared without "
         "directions, and directions without anything that reads them.",
         optional=("ladder", "rungs"),

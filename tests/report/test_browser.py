@@ -98,10 +98,18 @@ def until(page: Any, expression: str) -> None:
     raise AssertionError(f"never true: {expression}")
 
 
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a page lies that several tests open."""
+    return tmp_path_factory.mktemp("page") / "report.html"
+
+
 @pytest.fixture
-def planted(build: Build) -> Path:
+def planted(build: Build, shelf: Path) -> Path:
     """The page of a study that measured everything."""
-    return build_page(build(rung4={"natural-only": 0.0, "cg-high": 0.8}, sheets=True))
+    if not shelf.exists():
+        build_page(build(rung4={"natural-only": 0.0, "cg-high": 0.8}, sheets=True), shelf)
+    return shelf
 
 
 @pytest.mark.parametrize("width", [390, 1280])
