@@ -64,6 +64,7 @@ def test_the_intervention_follows_from_its_classes() -> None:
 
 
 @pytest.mark.skipif("resnet" not in MADE, reason="the grid has not been committed yet")
+@pytest.mark.long
 @pytest.mark.slow
 def test_one_run_comes_out_again(tmp_path: Path) -> None:
     """Natural pictures alone, block 0, trained anew: within the committed run's intervals."""

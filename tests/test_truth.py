@@ -8,6 +8,7 @@ from interp.circuits.planted_expected import expected
 from interp.truth import COLUMNS, MEASURES, RUNGS, by_rung, judge, outcome, summary
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("blueprint", "least"),

@@ -67,6 +67,7 @@ def test_no_link_is_told_from_none_seen() -> None:
     assert row(found, "L1")["verdict"] == "cannot tell"  # 12 mixtures cannot show that nothing is
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_false_links_are_rare() -> None:
     """Over levels and studies without any link; and with one they are not."""

@@ -56,6 +56,8 @@ def blueprints() -> list[Any]:
     return [one for one in quick if one.condition != "separate, accurate"] + slow
 
 
+LONG = [pytest.mark.slow, pytest.mark.long]
+
 SHARP = [name for name in CONDITIONS if name != "shared, inaccurate"]
 """Conditions that are not meant to cost accuracy."""
 
@@ -330,7 +332,7 @@ def test_edges_that_are_not_felt_alone_are_not_certified(blueprint: Blueprint) -
 @pytest.mark.parametrize(
     "condition",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("rotated code", "backup")))
+        pytest.param(name, marks=LONG * (name not in ("rotated code", "backup")))
         for name in CONDITIONS
     ],
 )

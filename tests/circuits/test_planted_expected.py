@@ -194,9 +194,10 @@ def dosed(condition: str, tier: str = "easy") -> Blueprint:
     return Blueprint(condition, 1, dose=0.5 if condition == "dose" else None, tier=tier)
 
 
+LONG = [pytest.mark.slow, pytest.mark.long]
 QUICK = ("all shared", "all separate", "rotated code")
 EASY = [
-    pytest.param(dosed(name), marks=[pytest.mark.slow] * (name not in QUICK))
+    pytest.param(dosed(name), marks=LONG * (name not in QUICK))
     for name in CONDITIONS
     if name != "separate, accurate"
 ]
@@ -220,6 +221,7 @@ def test_plain_measures_say_what_is_declared(blueprint: Blueprint) -> None:
     assert disagreeing(blueprint, expected(blueprint)) == {}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("blueprint", [*HARD[:3:2], *STEEP[1:4:2]], ids=str)
 def test_so_they_do_in_the_other_tiers(blueprint: Blueprint) -> None:
@@ -237,6 +239,7 @@ def test_another_conditions_cells_disagree() -> None:
         assert {name.split(" blocks")[0] for name in found} >= {"das"}, found
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_transfer_goes_with_the_dose() -> None:
     values = []

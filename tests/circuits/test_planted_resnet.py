@@ -265,6 +265,7 @@ def channel_sizes(condition: str, domain: str) -> dict[str, np.ndarray]:
 # slow: other worlds
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("condition", RESNETS)

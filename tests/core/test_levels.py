@@ -228,6 +228,7 @@ def test_links_are_found_and_covered(level: str, world: World, least: float) -> 
     assert covered >= stats.binom.ppf(0.001, n, 0.93)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_rates_power_and_coverage_over_many_studies() -> None:
     n = 2000

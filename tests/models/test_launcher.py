@@ -153,6 +153,7 @@ launcher.main(sys.argv[2:])
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_ten_kills_at_random_steps_cost_at_most_one_epoch_each(
     toy: Any, launch: Launch, tmp_path: Path

@@ -21,7 +21,7 @@ SIMULATIONS = {"similarity": similarity, "factorisation": factorisation}
 HALF = {"similarity": 0.5, "factorisation": np.sqrt(0.5)}
 """Indices at many classes: the domains' class means correlate by sqrt(1/2), which CKA squares."""
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 both_sizes = pytest.mark.parametrize("n_classes", STUDIES)
 both_measures = pytest.mark.parametrize("name", SIMULATIONS)
 

@@ -134,6 +134,7 @@ def test_every_measure_finds_nothing_where_nothing_is_shared(planted, name: str)
     assert rows["p"].mean() > 0.1
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @every_name
 def test_p_is_uniform_without_sharing_and_the_index_is_zero(planted, name: str) -> None:
