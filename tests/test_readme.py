@@ -56,7 +56,7 @@ def small_words(
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_every_python_snippet_runs_as_it_stands(small_words: dict[str, Any]) -> None:
     snippets = blocks("python")
-    assert len(snippets) >= 8
+    assert len(snippets) == README.count("```python") > 5
     for snippet in snippets:  # one after another, in one session, as one reads them
         exec(compile(snippet, "README.md", "exec"), small_words)
     assert Path("sae/cfg.json").is_file() and Path("features").is_dir()
