@@ -263,7 +263,7 @@ PLANS = (
         note="The mixture is the same and the term was put there: this comparison alone permits "
         "the word because, where seen classes stay equally accurate and sharing did move.",
         study_only=True,
-        optional=("intervention", "intervention_classes", "intervention_directions", "levels"),
+        optional=("intervention", "intervention_classes", "intervention_directions"),
     ),
     Plan(
         "certificate",

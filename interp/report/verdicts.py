@@ -158,7 +158,7 @@ def _at(own: Frame, site: str) -> str:
 def levels(result: Result) -> list[Grid]:
     """Every level's verdict with its number, why it cannot be told, and what would decide."""
     rows = result.frame("levels")
-    body = []
+    told: dict[tuple[str, ...], list[str]] = {}
     for _, row in rows.iterrows():
         held = f", {row['adjusted']} held constant" if row["adjusted"] else ""
         ends = MISSING
@@ -167,15 +167,22 @@ def levels(result: Result) -> list[Grid]:
         elif math.isfinite(row["value"]):
             ends = f"{number(row['value'])} (no interval)"
         gain = row["gain"]
-        body.append([
-            f"{row['level']} {row['rung']} {row['measure']}{held}",
+        name = f"{row['rung']} {row['measure']}{held}".strip()
+        said = (
+            row["level"],
+            name if ends != MISSING else "",  # what has no number and fails alike is one row
             f"{LINK_SIGNS.get(row['verdict'], '?')} {row['verdict']}",
             ends,
             number(row["p_adjusted"], 3),
             "none" if gain <= 0 else percent(gain),
             row["reason"] or MISSING,
             row["needed"] or MISSING,
-        ])  # fmt: skip
+        )
+        told.setdefault(said, []).append(name)
+    body = []
+    for (level, _, *rest), names in told.items():
+        more = f" and {len(names) - 1} more rows" if len(names) > 1 else ""
+        body.append([f"{level} {names[0]}{more}", *rest])
     head = ("", "Verdict", "Correlation", "p (Holm)", "Gain in prediction", "Why", "Would decide")
     return [Grid("Does accuracy go with sharing? Level by level", head, body)] if body else []
 

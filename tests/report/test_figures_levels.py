@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import plotly.graph_objects as go
 import pytest
 
@@ -98,3 +99,17 @@ def test_a_result_without_levels_has_neither(build: Build) -> None:
     assert cells(bare) is forest(bare) is None and levels(bare) == []
     assert "levels" not in {section.anchor for section in sections(bare)}
     assert "descriptive" in " ".join(answer(bare))
+
+
+def test_what_has_no_number_and_fails_alike_stands_in_one_row(build: Build) -> None:
+    tables = level_tables()
+    nothing = {"value": np.nan, "low": np.nan, "high": np.nan, "p_adjusted": np.nan}
+    two = tables["levels"]["level"] == "L2"
+    for name, value in {**nothing, "gain": 0.0, "verdict": "cannot tell", "reason": "1 block",
+                        "needed": "6 blocks"}.items():  # fmt: skip
+        tables["levels"].loc[two, name] = value
+    (grid,) = levels(read_result(build(replaced=tables)))
+    [row] = [row for row in grid.rows if row[0].startswith("L2")]
+    assert row[0].endswith(f"and {int(two.sum()) - 1} more rows") and row[-2:] == [
+        "1 block", "6 blocks",
+    ]  # fmt: skip
