@@ -224,7 +224,8 @@ def test_one_model_is_examined_on_a_folder(
         target = tmp_path / "pictures" / some.path.iloc[row]
         target.parent.mkdir(parents=True, exist_ok=True)
         some.picture(row).save(target)
-    brief = replace(SMALL.analysis, pairs="all", erasure=False, features=False)
+    brief = replace(SMALL.analysis, pairs="all", n_pair_classes=4, n_permutations=19, n_splits=1)
+    brief = replace(brief, erasure=False, features=False)
     words = {"analysis": brief, "out": tmp_path / "out"}
     result = examine(str(trained_checkpoint), tmp_path / "pictures", **words)
     assert {"accuracy", "similarity", "transfer", "transplant"} <= set(result.tables)

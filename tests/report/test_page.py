@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from interp.report import build_page
 from interp.report.embedding import downloads
 from interp.report.page import render
 from interp.report.reading import OPTIONAL, TABLES, read_result
+from tests.report.planted_levels import level_tables
 
 Build = Callable[..., Path]
 Frames = Callable[[], dict[str, pd.DataFrame]]
@@ -108,6 +110,36 @@ def test_text_from_data_is_escaped(build: Build, study_frames: Frames) -> None:
     assert "🦒" in text and "007" in text
 
 
+def spoilt(frame: pd.DataFrame, how: str) -> pd.DataFrame:
+    """A table of one row, of no numbers, or of no rows."""
+    numbers = frame.select_dtypes("number").columns
+    hollow = frame.assign(**dict.fromkeys(numbers, np.nan))
+    return {"short": frame.head(1), "hollow": hollow, "empty": frame.head(0)}[how]
+
+
+@pytest.mark.parametrize("how", ["short", "hollow", "empty"])
+def test_optional_tables_may_all_be_spoilt_at_once(
+    build: Build, study_frames: Frames, how: str
+) -> None:
+    frames = study_frames() | level_tables()
+    replaced = {name: spoilt(frame, how) for name, frame in frames.items() if name in OPTIONAL}
+    assert {"das", "ladder", "levels", "exposure"} <= set(replaced)
+    words: dict[str, Any] = {"rung4": {"cg-high": 0.8}, "replaced": replaced}
+    assert "Missing: " not in render(read_result(build(**words)))
+
+
+def test_every_damaged_optional_table_is_named(build: Build, study_frames: Frames) -> None:
+    folder = build(name="damaged", rung4={"cg-high": 0.8})
+    names = [name for name in OPTIONAL if (folder / "tables" / f"{name}.csv").exists()]
+    for name in names:
+        (folder / "tables" / f"{name}.csv").write_bytes(b"")
+    text = render(read_result(folder))
+    said = " ".join(re.findall(r"Missing: [^<]*", text))
+    assert len(names) > 15 and all(name in said for name in names)
+
+
+@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", TABLES)
 def test_any_table_may_be_missing_short_or_hollow(
     build: Build, study_frames: Frames, name: str
@@ -136,11 +168,14 @@ def test_damaged_and_foreign_tables_are_named(build: Build) -> None:
     assert "its file is empty" in text
 
 
+@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", OPTIONAL)
 def test_optional_tables_are_shown_and_never_missed(
     build: Build, study_frames: Frames, name: str
 ) -> None:
-    frame = study_frames()[name]
+    nothing = pd.DataFrame({"measure": ["x"], "reason": ["none"]})
+    frame = (study_frames() | level_tables()).get(name, nothing)
     assert "Missing: " not in render(read_result(build(rung4={"cg-high": 0.8}, without=(name,))))
     numbers = frame.select_dtypes("number").columns
     hollow = frame.assign(**dict.fromkeys(numbers, np.nan))
