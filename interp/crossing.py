@@ -136,11 +136,11 @@ def _interchanged(seen: Seen, pairs: Sequence[tuple[str, str]]) -> list[pd.DataF
     found = []
     for pattern, where in CAUSAL.items():
         if sites := present(seen.tower, [pattern])[:-1]:
-            found += _at(seen, pairs, sites, where)
+            found += _directions_at(seen, pairs, sites, where)
     return found
 
 
-def _at(
+def _directions_at(
     seen: Seen, pairs: Sequence[tuple[str, str]], sites: Sequence[str], where: Mapping[str, int]
 ) -> list[pd.DataFrame]:
     """All domains at once, so that each is fitted once; else, with too few classes, by pairs."""
@@ -148,7 +148,7 @@ def _at(
         return [_das(seen, pairs, sites, where)]
     except SampleError as error:
         if len(pairs) > 1:
-            return [frame for pair in pairs for frame in _at(seen, [pair], sites, where)]
+            return [frame for pair in pairs for frame in _directions_at(seen, [pair], sites, where)]
         [(a, b)] = pairs
         row = {"measure": "das", "domain_a": a, "domain_b": b, "reason": str(error)}
         return [pd.DataFrame([row])]

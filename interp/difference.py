@@ -39,7 +39,7 @@ class Difference:
     """What sets result B apart from result A.
 
     `facts` are name, A's and B's value; `table` has a row for every number that both have and for
-    every row that one lacks; `rest` says in words which tables were not compared, and why.
+    every row that one lacks; `rest` says in words what was not compared, and why.
     """
 
     facts: tuple[tuple[str, str, str], ...]
@@ -102,8 +102,9 @@ def compare_results(
             same = _same(one[name], two[name])
             rest[name] = "the same" if same else "differs; it has no value with an interval"
             continue
-        compared = _compared(name, one, two)
+        compared, left = _compared(name, one, two)
         parts += [compared] if len(compared) else []
+        rest |= {name: f"{left} rows that no column tells apart"} if left else {}
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
     return Difference(
         tuple(_facts(first.facts, second.facts)), Table("diff", _judged(frame, alpha)), rest
@@ -133,9 +134,10 @@ def _same(a: pd.DataFrame, b: pd.DataFrame) -> bool:
 
 def _compared(
     name: str, one: Mapping[str, pd.DataFrame], two: Mapping[str, pd.DataFrame]
-) -> pd.DataFrame:
-    """Every number of one table, in A and in B."""
+) -> tuple[pd.DataFrame, int]:
+    """Every number of one table, in A and in B, and how many rows had to be left out."""
     a, b = match(one[name], two[name])
+    left = len(one[name]) + len(two[name]) - len(a) - len(b)
     parts = [_lonely(name, a.index.difference(b.index), ONLY_A)]
     parts += [_lonely(name, b.index.difference(a.index), ONLY_B)]
     common = a.index.intersection(b.index, sort=False)
@@ -147,7 +149,7 @@ def _compared(
         parts.append(made.assign(table=name, quantity=quantity, place=made.index))
     parts = [part for part in parts if len(part)]
     joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-    return joined.reindex(columns=list(COLUMNS))
+    return joined.reindex(columns=list(COLUMNS)), left
 
 
 def _told(a: pd.DataFrame, b: pd.DataFrame) -> list[str]:

@@ -14,7 +14,7 @@ KEYS = (
     *("metric", "band", "level", "factor", "part", "kind", "code", "width", "sparsity"),
     *("reading", "ablated", "feature", "share", "pos", "head", "query", "key", "d_head", "d_mlp"),
     *("d_model", "d_embed", "channel", "row", "column", "example", "node", "node_b", "edge"),
-    *("split", "component", "step"),
+    *("split", "component", "step", "adjusted", "arm", "weight"),
 )
 """Columns that say what a row is about, whatever came out."""
 

@@ -19,7 +19,7 @@ from interp.core.images import ImageTable, Preprocess
 from interp.core.model import Tower
 from interp.core.statistics import CANNOT_TELL, NOT_SHARED, SHARED, Interval
 from interp.core.tables import Table
-from interp.core.votes import count_votes
+from interp.core.votes import count_votes, of_cuts
 from interp.crossing import PRIMARY_OVERLAP, Seen, all_pairs, crossing
 from interp.measurements import STREAM, present
 from interp.probes import collect, directions, factorisation, similarity, transfer
@@ -249,7 +249,7 @@ def answers(judged: pd.DataFrame) -> pd.DataFrame:
         votes = count_votes(group)
         verdict = votes.verdict
         if group["rung"].iloc[0] == "R6" and verdict == CANNOT_TELL:
-            verdict = _of_cuts(group)
+            verdict = of_cuts(count_votes(rows).verdict for _, rows in group.groupby("level"))
         found.append(
             {
                 **dict(zip(keys, place, strict=True)),
@@ -311,11 +311,3 @@ def stability(told: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(found)
-
-
-def _of_cuts(group: pd.DataFrame) -> str:
-    """The verdict of several cuts: a cut that cannot tell classes apart leaves it to the others."""
-    by_cut = [count_votes(rows).verdict for _, rows in group.groupby("level")]
-    if NOT_SHARED in by_cut:
-        return NOT_SHARED
-    return SHARED if SHARED in by_cut else CANNOT_TELL

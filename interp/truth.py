@@ -29,7 +29,7 @@ from interp.circuits.planted_expected import ADDED, STREAMS, expected
 from interp.circuits.planted_images import as_tensor, paint
 from interp.circuits.planted_world import DOMAINS
 from interp.core.statistics import CANNOT_TELL, NOT_SHARED, SHARED
-from interp.core.votes import Votes, count_votes
+from interp.core.votes import Votes, count_votes, of_cuts
 from interp.models.vit import HookedViT
 from interp.probes import Features, collect, similarity, transfer
 
@@ -260,15 +260,9 @@ def by_rung(cells: pd.DataFrame) -> pd.DataFrame:
                 [answer] = answers
             if answer is None or (found["expected"] == "in part").any():
                 continue
-            verdict = _together(decided, any_denies=rung == "R6")
+            said = set(decided["verdict"])
+            agreed = next(iter(said)) if len(said) == 1 else CANNOT_TELL
+            verdict = of_cuts(said) if rung == "R6" else agreed
             index = decided.groupby("measure")["index"].mean().min()
             rows.append([*blueprint, rung, answer, index, verdict, outcome(answer, verdict)])
     return pd.DataFrame(rows, columns=[*names, "rung", "expected", "index", "verdict", "outcome"])
-
-
-def _together(cells: pd.DataFrame, *, any_denies: bool) -> str:
-    verdicts = set(cells["verdict"])
-    if any_denies:
-        said = verdicts - {CANNOT_TELL}
-        return NOT_SHARED if NOT_SHARED in said else SHARED if said else CANNOT_TELL
-    return verdicts.pop() if len(verdicts) == 1 else CANNOT_TELL

@@ -164,3 +164,19 @@ def test_a_table_of_another_version_is_named_and_the_rest_compared(tmp_path: Pat
     (b / "tables" / "transfer.csv").write_text("measure,valeu\nm,1\n")
     found = compare_results(a, b)
     assert "valeu" in found.rest["transfer"] and set(found.table.frame["table"]) == {"similarity"}
+
+
+def test_rows_that_nothing_tells_apart_are_counted(tmp_path: Path) -> None:
+    stream = rng("twins", 0)
+    twins = drawn(stream).assign(site=["s0", "s0", "s1", "s2", "s3", "s4"])
+    found = compared(tmp_path, twins, twins)
+    assert len(found.table) == 4 and found.rest["similarity"].startswith("4 rows")
+
+
+@pytest.mark.parametrize("column", ["adjusted", "arm", "weight"])
+def test_levels_and_arms_of_an_intervention_are_told_apart(tmp_path: Path, column: str) -> None:
+    rows = drawn(rng("arms", 0)).assign(site="s0")
+    rows[column] = np.arange(len(rows)) * (0.5 if column == "weight" else 1)
+    rows[column] = rows[column] if column == "weight" else rows[column].map("arm {:g}".format)
+    found = compared(tmp_path, rows, rows)
+    assert len(found.table) == len(rows) and "similarity" not in found.rest

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from interp.circuits import Circuit, Metric, Target, attribute, discover, wire
 from interp.circuits.disguise import disguise
@@ -114,13 +115,7 @@ def test_without_kaleido_pictures_say_what_to_install(
 
 @pytest.mark.filterwarnings("ignore")
 def test_pictures_are_drawn_in_their_size(small_study: Result, tmp_path: Path) -> None:
-    pytest.importorskip("kaleido")
-    from PIL import Image
-
-    try:
-        found = export(small_study, tmp_path, ["png", "svg"], figures=["answer"])
-    except SpecificationError as error:
-        pytest.skip(str(error))
+    found = export(small_study, tmp_path, ["png", "svg"], figures=["answer"])
     with Image.open(found["png"][0]) as image:
         assert image.width == 1800 and len(image.convert("RGB").getcolors(10**7) or ()) > 10
     assert "<svg" in found["svg"][0].read_text()[:200]

@@ -2,12 +2,13 @@
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from interp.core.statistics import CANNOT_TELL
+from interp.core.statistics import CANNOT_TELL, NOT_SHARED, SHARED
 
 
 @dataclass(frozen=True)
@@ -49,3 +50,16 @@ def count_votes(rows: Any) -> Votes:
         tuple(dict.fromkeys(reason for reason in rows["reason"] if reason)),
         len(rows),
     )
+
+
+def of_cuts(verdicts: Iterable[str]) -> str:
+    """The verdict of several cuts through a tower: one that denies is enough.
+
+    Wiring is the same only if every cut that can tell says so; a cut that cannot tell classes apart
+    leaves it to the others.
+
+    >>> of_cuts(["shared", "cannot tell"]), of_cuts(["shared", "not shared"]), of_cuts([])
+    ('shared', 'not shared', 'cannot tell')
+    """
+    said = set(verdicts)
+    return next((one for one in (NOT_SHARED, SHARED) if one in said), CANNOT_TELL)

@@ -80,8 +80,6 @@ def _points(result: Result, test_domain: str) -> Frame:
 
 def _traces(rows: Frame, place: int) -> list[Trace]:
     """A trace per setting, its name beside the point."""
-    # names go to the side away from the nearer edge, so that none is cut off
-    middle = rows["index"].mean()
     return [
         {
             "type": "scatter",
@@ -90,7 +88,8 @@ def _traces(rows: Frame, place: int) -> list[Trace]:
             "x": numbers([row["index"]]),
             "y": numbers([row["value"]]),
             "text": [plain(row["name"])],
-            "textposition": f"{_level(rows, row)} {'right' if row['index'] <= middle else 'left'}",
+            # away from the nearer edge, so that no name is cut off on a phone
+            "textposition": f"{_level(rows, row)} {'right' if row['index'] <= 0.5 else 'left'}",
             "error_x": errors(rows.loc[[label]], "index", "index_low", "index_high"),
             "error_y": errors(rows.loc[[label]], "value", "low", "high"),
             "marker": {"color": row["colour"], "symbol": row["symbol"], "size": 12},
