@@ -177,17 +177,10 @@ def test_effects_are_those_of_hooks_on_the_whole_tower() -> None:
         for name in DOMAINS
     }
     site, recipe = "blocks.1.attn.hook_z", Recipe(3, 0.05, 0.999, 16)
-    tried = try_site(
-        hooked,
-        site,
-        domains,
-        k=3,
-        where={"pos": 0, "head": 1},
-        recipe=recipe,
-        rows=5,
-        memory=2**30,
-        seed=2,
-    )
+    words: dict[str, Any] = {
+        "k": 3, "where": {"pos": 0, "head": 1}, "recipe": recipe, "rows": 5, "memory": 2**30
+    }  # fmt: skip
+    tried = try_site(hooked, site, domains, seed=2, **words)
     b, rows = domains["B"], held.tested["B"].rows
     logits = planted.classifier.standardised(hooked(b.base)).logits
     labels = [PLANTED_CLASSES.index(label) for label in rows["label"]]
@@ -216,6 +209,11 @@ def test_effects_are_those_of_hooks_on_the_whole_tower() -> None:
         wanted = (margin(out) - margin(hooked(b.base))).detach().numpy()
         np.testing.assert_allclose(effects, wanted, atol=1e-9)
     assert here.effects.shape == (len(KINDS), 16)
+    twin = try_site(hooked, site, {"C": domains["B"], **domains}, seed=2, **words)["B"]
+    for kind, own in (("other", "own"), ("other null", "own null")):  # C is B by another name
+        np.testing.assert_allclose(twin.given("C", kind), here[own], atol=1e-9)
+        np.testing.assert_allclose(twin.given("A", kind), here.given("A", kind), atol=1e-9)
+        assert not np.allclose(twin.given("A", kind), twin.given("C", kind))
 
 
 def test_several_domains_share_their_subspaces() -> None:
