@@ -91,7 +91,11 @@ def ladder_map(result: Result) -> Figure | None:
         ),
         [
             Choice("Test domain", tests),
-            Choice("Setting", [setting_name(one) or "this model" for one in settings]),
+            Choice(
+                "Setting",
+                [setting_name(one) or "this model" for one in settings],
+                _fullest(rows, settings),
+            ),
         ],
     )
 
@@ -101,15 +105,22 @@ def _of(rows: Frame, test: str, setting: str) -> Frame:
 
 
 def _pairs(rows: Frame) -> list[tuple[str, str, str]]:
-    """Pairs of domains with their bands; pairs on which more rungs were measured come first."""
+    """Pairs of domains with their bands; those first on which most was measured, in most models."""
     bands: dict[tuple[str, str], set[str]] = {}
-    measured: dict[tuple[str, str], set[str]] = {}
-    for a, b, band, rung in rows[["domain_a", "domain_b", "band", "rung"]].itertuples(index=False):
+    measured: dict[tuple[str, str], set[tuple[str, str]]] = {}
+    columns = ["domain_a", "domain_b", "band", "rung", "setting"]
+    for a, b, band, rung, setting in rows[columns].itertuples(index=False):
         pair = (min(a, b), max(a, b))
         bands.setdefault(pair, set()).add(band)
-        measured.setdefault(pair, set()).add(rung)
+        measured.setdefault(pair, set()).add((rung, setting))
     ordered = sorted(bands, key=lambda pair: -len(measured[pair]))
     return [(*pair, band) for pair in ordered for band in ORDER if band in bands[pair]]
+
+
+def _fullest(rows: Frame, settings: Sequence[str]) -> int:
+    """The place of the setting on which most was measured, the first of several."""
+    counts = rows["setting"].value_counts()
+    return max(range(len(settings)), key=lambda place: (counts.get(settings[place], 0), -place))
 
 
 def _verdicts(

@@ -291,3 +291,20 @@ def test_the_profile_means_over_models_and_draws_the_untrained(build: Build) -> 
     asked = own[own["domain_a"] == sorted(own["domain_a"])[0]]["index"].iloc[0] + 0.1
     assert line["y"][0] == pytest.approx(asked, abs=1e-3)
     assert "cannot tell" in line["hovertext"][0]
+
+
+def test_the_pair_measured_in_most_models_leads_and_the_fullest_model_is_shown(
+    build: Build,
+) -> None:
+    """Circuits of another pair, in one model alone, do not push the study's own pair back."""
+    words: dict[str, Any] = {"rung4": {"natural-only": 0.05, "cg-high": 0.8}}
+    rows = read_result(build(name="own", **words)).frame("ladder")
+    one = rows[(rows["setting"] == "cg-high") & (rows["domain_a"] == "real")]
+    other = one[one["domain_b"] == "sketch"].assign(domain_a="a", domain_b="b")
+    both = pd.concat([other, rows])
+    figure = ladder_map(read_result(build(name="all", replaced={"ladder": both}, **words)))
+    assert figure is not None
+    assert figure.data[0]["y"][0].startswith("real × sketch")
+    assert any(name.startswith("a × b") for name in figure.data[0]["y"])
+    asked = figure.choices[1]
+    assert asked.options[asked.selected] == "CG high diversity"
