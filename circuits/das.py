@@ -33,10 +33,11 @@ from interp.core.evidence import evidence
 from interp.core.images import ImageTable, Preprocess
 from interp.core.model import Tower
 from interp.core.progress import say, track
-from interp.core.statistics import CANNOT_TELL, SHARED, Index, jackknife
+from interp.core.statistics import CANNOT_TELL, NOT_SHARED, SHARED, Index, jackknife
 from interp.core.tables import Table
 
 NARROW = "against a random subspace as large, the index is not clearly above .5; lower k"
+APART = "one reader takes the classes of both domains, which lie along different directions"
 WHOLE = "all directions of the site are interchanged: that compares no subspaces; lower k"
 
 
@@ -71,24 +72,27 @@ def das(
     scored for c; ceiling: as value, with the subspace fitted in B. index = (value - null) /
     (ceiling - null): 1 where A's directions carry the class in B as well as B's own do. "Shared"
     must also hold with a random subspace as large for null: where a site is so narrow that any k
-    directions carry the class, nothing is told. Rows come in both directions; `domain_a` is where
-    the basis was fitted.
+    directions carry the class, nothing is told. Nor is it where A's basis, cut down to what varies
+    in A (`varied`), carries nothing in B: there one reader takes two codes. Rows come in both
+    directions; `domain_a` is where the basis was fitted.
 
-    A basis is looked for where the activations of its own domain vary (`span`, see `fit_subspace`).
-    Free directions also learn ways that the domain's pictures never take: two domains with separate
-    ways to one output then read as a fifth shared. Beside the evidence stand `in_domain` (A's basis
-    in A, other artists' pictures), `random` (as ceiling, with a random basis), `whole` (all of the
-    site interchanged) and `share_of_whole` = ceiling / whole. There is no index where `in_domain`
-    or `whole`, each less its own null, is below 3 standard errors: then there is no subspace to
+    A basis is looked for among directions that are read and along which its own domain varies
+    (`span`, see `fit_subspace`). Free directions also learn ways that the domain's pictures never
+    take: two domains with separate ways to one output then read as a fifth shared, a read code with
+    an unread copy beside it as half. Beside the evidence stand `in_domain` (A's basis in A, other
+    artists' pictures), `random` (as ceiling, with a random basis), `whole` (all of the site
+    interchanged) and `share_of_whole` = ceiling / whole. There is no index where `in_domain` or
+    `whole`, each less its own null, is below 3 standard errors: then there is no subspace to
     compare, or one that does what the site itself does not.
 
-    `k` is one less than the number of classes unless given, at most half of the features. `sites`,
-    `where` and `metric` are as in `transplant`, but the site needs a feature axis (d_model, d_mlp,
-    d_head, d_embed or channel), and the basis acts alike on all places that `where` leaves open.
-    Artists are dealt once, over all classes, into those fitted on and those tested on: about `n`
-    pictures of each domain, and `n` receivers. Intervals leave out a class wherever it plays a
-    part, with the bases as they are (jackknife); `p` is two-sided for value = null, by sign flips
-    of whole classes, adjusted over the sites of a direction (max-T).
+    `k` is one less than the number of classes unless given, at most half of the features; the
+    column `k` says how many are left where fewer are read and vary in A. `sites`, `where` and
+    `metric` are as in `transplant`, but the site needs a feature axis (d_model, d_mlp, d_head,
+    d_embed or channel), and the basis acts alike on all places that `where` leaves open. Artists
+    are dealt once, over all classes, into those fitted on and those tested on: about `n` pictures
+    of each domain, and `n` receivers. Intervals leave out a class wherever it plays a part, with
+    the bases as they are (jackknife); `p` is two-sided for value = null, by sign flips of whole
+    classes, adjusted over the sites of a direction (max-T).
 
     Device and dtype are those of the classifier's embeddings; activations of the fitted pictures
     are held for one site at a time. Raises `DataError` for an unknown domain, `SampleError` for
@@ -278,18 +282,22 @@ def _summarise(
     rounding, about, table, shifts = ROUNDING * largest, _about(held, a, b), [], []
     for tried in sites_tried:
         here, there = tried[b], tried[a]
-        triple = np.stack([*(here.given(a, kind) for kind in FOREIGN), here["own"]], axis=1)
+        other, null, varied, varied_null = (here.given(a, kind) for kind in FOREIGN)
+        triple = np.stack([other, null, here["own"]], axis=1)
         means, left = class_mean(triple, labels), leave_out(triple, labels, roles)
         no_whole = _weak(here, "whole", held, b)
         whole = float(class_mean(here["whole"], labels))
         k, width = there.subspace.basis.shape[::-1]
         index = _without_index(no_whole, _weak(there, "own", held, a), k == width)
         index = index or index_of(means, left, rounding=rounding)
-        by_chance = np.stack([triple[:, 0], here["random"], here["own"]], axis=1)
-        chance = index_of(
-            class_mean(by_chance, labels), leave_out(by_chance, labels, roles), rounding=rounding
-        )
-        index = beyond_chance(index, chance)
+
+        def against(value: np.ndarray, null: np.ndarray, own: np.ndarray = here["own"]) -> Index:
+            three = np.stack([value, null, own], axis=1)
+            kept = class_mean(three, labels), leave_out(three, labels, roles)
+            return index_of(*kept, rounding=rounding)
+
+        index = beyond_chance(index, against(other, here["random"]))
+        index = of_one_code(index, against(varied, varied_null))
         row = evidence(
             jackknife(means[0], left[:, 0]),
             null=means[1],
@@ -305,6 +313,7 @@ def _summarise(
                     class_mean(there["own"], held.tested[a].rows["label"].to_numpy())
                 ),
                 "random": float(class_mean(here["random"], labels)),
+                "varied": float(class_mean(varied, labels)),
                 "whole": whole,
                 "share_of_whole": np.nan if no_whole else means[2] / whole,
                 "k": k,
@@ -320,6 +329,13 @@ def beyond_chance(index: Index, chance: Index) -> Index:
     """An index without "shared", where it is not shared against a random subspace as well."""
     if index.verdict == SHARED and chance.verdict != SHARED:
         return replace(index, verdict=CANNOT_TELL, reason=NARROW)
+    return index
+
+
+def of_one_code(index: Index, varied: Index) -> Index:
+    """An index without "shared", where what varies in A carries nothing in B, but is read alike."""
+    if index.verdict == SHARED and varied.verdict == NOT_SHARED:
+        return replace(index, verdict=CANNOT_TELL, reason=APART)
     return index
 
 

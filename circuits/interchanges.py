@@ -12,7 +12,7 @@ from interp.circuits.donors import embed, read
 from interp.circuits.held_out import HeldOut
 from interp.circuits.metrics import Classifier, Metric, Target, measure
 from interp.circuits.onward import Onward, in_parts
-from interp.circuits.subspace_fitting import Recipe, Task, fit
+from interp.circuits.subspace_fitting import Recipe, Task, fit, varied
 from interp.circuits.subspaces import Subspace
 from interp.core.errors import NumericsError
 from interp.core.images import Preprocess
@@ -24,8 +24,9 @@ KINDS = ("own", "own null", "random", "whole", "whole null")
 site; from a source of the scored class or, for a null, of a third class.
 """
 
-FOREIGN = ("other", "other null")
-"""The same in the subspace of another domain."""
+FOREIGN = ("other", "other null", "varied", "varied null")
+"""The same in the subspace of another domain, and in that part of it along which its pictures vary.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,14 +139,15 @@ def try_site(
     one = next(iter(domains.values())).fitted
     onward = Onward.from_site(tower, site, one)
     at_once = max(1, min(recipe.batch_size, memory // onward.bytes_with_gradients(one)))
-    fitted = {}
+    fitted, parts = {}, {}
     for name, domain in domains.items():
         runs = onward.hold(domain.fitted, rows=rows)
         task = Task(onward, runs, runs, domain.pairs, domain.alike, where)
         fitted[name] = fit(task, k=k, recipe=recipe, rows=at_once, seed=seed)
+        parts[name] = varied(task, fitted[name], recipe.span)
     tried = {}
     for name, domain in domains.items():
-        others = {each: subspace for each, subspace in fitted.items() if each != name}
+        others = {each: (fitted[each], parts[each]) for each in fitted if each != name}
         effects = try_subspaces(onward, domain, fitted[name], others, rows=rows, seed=seed)
         foreign = np.split(effects[len(KINDS) :], len(others))
         tried[name] = Tried(
@@ -159,7 +161,7 @@ def try_subspaces(
     onward: Onward,
     domain: Domain,
     own: Subspace,
-    others: Mapping[str, Subspace],
+    others: Mapping[str, tuple[Subspace, Subspace]],
     *,
     rows: int,
     seed: int,
@@ -179,7 +181,7 @@ def try_subspaces(
             (own, (donor, null)),
             (chance, (donor,)),
             (whole, (donor, null)),
-            *((other, (donor, null)) for other in others.values()),
+            *((other, (donor, null)) for both in others.values() for other in both),
         ):
             for source in sources:
                 activation = subspace.swap(base.activation, source.activation)

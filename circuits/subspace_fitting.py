@@ -4,7 +4,7 @@ Distributed alignment search (Geiger et al. 2024), linear.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -27,8 +27,8 @@ most .07 from where 50 leave them; an index has an interval of +/- .15 there."""
 
 TINY = 1e-300
 
-STARTS = 96
-"""Pairs whose gradients a fit starts from."""
+READINGS = 192
+"""Pairs whose gradients say what is read, at least; four for each direction."""
 
 
 def fit_subspace(
@@ -55,17 +55,19 @@ def fit_subspace(
     inputs of the tower. "kl" with the sources' own outputs as `clean` asks that the model says of
     the base what it says of the source.
 
-    R lies within the principal components that hold the share `span` of the variance of `source`
-    at the site. Without this, a direction between one along which the sources differ, but which is
-    not read, and one that is read, but along which they do not differ, does the job as well
-    (Makelov, Lange and Nanda 2023): it carries the class by a way that the model does not take.
-    `span=1` leaves R free.
+    R lies within what is read, and there within what differs between sources: the principal
+    components that hold the share `span` of the metric's gradients at points between bases and
+    sources, and, in these, those that hold the share `span` of the variance of `source`. Without
+    this a direction halfway between one that is read, but along which the sources do not differ,
+    and one along which they differ, but which is not read, does the job as well (Makelov, Lange
+    and Nanda 2023): it carries the class by a way that the model does not take. So does one halfway
+    between the code that is read and a copy that is not. Where fewer than `k` directions are left,
+    R has as many as there are. `span=1` leaves R free.
 
-    The fit starts from the largest components of the metric's gradients at the bases, and takes
-    `steps` steps of Adam, `batch_size` pairs each, with a learning rate that falls as a cosine; R
-    is the Q of a QR decomposition. `metric` is a `Metric`, or a function that needs no labels;
-    `where` is as in `transplant`. Runs begin at the site; when `memory` (bytes) is short, a step
-    is made of several.
+    The fit starts from the largest components of these gradients, and takes `steps` steps of Adam,
+    `batch_size` pairs each, with a learning rate that falls as a cosine; R is the Q of a QR
+    decomposition. `metric` is a `Metric`, or a function that needs no labels; `where` is as in
+    `transplant`. Runs begin at the site; when `memory` (bytes) is short, a step is made of several.
 
     Raises `SiteError` for a site without features, `SpecificationError` for k outside 1 to d and
     other numbers out of range, `ShapeError`, `SampleError`, `NumericsError`. Source: Geiger et al.
@@ -194,8 +196,11 @@ class Task:
 def fit(task: Task, *, k: int, recipe: Recipe, rows: int, seed: int) -> Subspace:
     """Fit a subspace on held runs, at most `rows` pairs to a forward."""
     site = task.onward.site
-    among = _span(task, k, recipe.span)
-    weights = _start(task, among, k, rows).requires_grad_()
+    _check_given(task, k)
+    read = _gradients(task, k, rows=rows, seed=seed)
+    among = _among(task, read, 1 if k == len(read) else recipe.span)
+    like = torch.promote_types(task.source.activation.dtype, torch.float32)
+    weights, among = _start(among, read, k).to(like).requires_grad_(), among.to(like)
     adam = torch.optim.Adam([weights], lr=recipe.learning_rate, betas=(0.9, 0.99))
     stream, losses = rng("subspace", seed), []
     order = np.empty(0, dtype=int)
@@ -206,7 +211,7 @@ def fit(task: Task, *, k: int, recipe: Recipe, rows: int, seed: int) -> Subspace
         found = in_parts(len(chosen), rows, partial(task.descend, weights, among, chosen))
         losses.append(sum(loss for _, loss in found))
         weights.grad = torch.stack([gradient for gradient, _ in found]).sum(dim=0)
-        _check_step(site, losses[-1], weights.grad)
+        _check_finite(site, torch.as_tensor(losses[-1]), weights.grad)
         falling = (1 + np.cos(np.pi * step / recipe.steps)) / 2
         adam.param_groups[0]["lr"] = recipe.learning_rate * falling
         adam.step()
@@ -215,8 +220,8 @@ def fit(task: Task, *, k: int, recipe: Recipe, rows: int, seed: int) -> Subspace
     return Subspace(site, task.axes, basis, dict(task.where), np.asarray(losses), facts)
 
 
-def _check_step(site: str, loss: float, gradient: Tensor) -> None:
-    if not np.isfinite(loss) or not bool(torch.isfinite(gradient).all()):
+def _check_finite(site: str, *found: Tensor) -> None:
+    if not all(bool(torch.isfinite(each).all()) for each in found):
         raise NumericsError(
             f"fit a subspace at {site}",
             "NaN or infinity in the loss or its gradient",
@@ -225,58 +230,89 @@ def _check_step(site: str, loss: float, gradient: Tensor) -> None:
         )
 
 
-def _span(task: Task, k: int, span: float) -> Float[Tensor, "d within"]:
-    """The directions within which a basis is looked for: the sources' principal components."""
+def _check_given(task: Task, k: int) -> None:
     index, place = place_of(task.axes, task.where)
-    values = task.source.activation[index].movedim(place, -1)
-    rows, width = values[..., 0].numel(), values.shape[-1]
+    shape = task.source.activation[index].shape
+    width, given = shape[place], shape.numel() // shape[place]
     check_k(task.onward.site, k, width)
-    if rows <= k < width:
+    if given <= k < width:
         raise SampleError(
             f"find {k} directions at {task.onward.site}",
-            f"{rows} activations",
+            f"{given} activations",
             f"more than {k}",
             "give more pictures, or ask for fewer directions",
         )
-    centred = (values - values.mean(dim=0)).to(torch.float64)
-    sizes, components = _components(centred.reshape(-1, width))
-    held = (sizes.cumsum(0) / sizes.sum().clamp_min(TINY)).cpu().numpy()
-    within = max(k, int((held < span).sum()) + 1)
-    among = torch.eye(width).to(centred) if span == 1 or k == width else components[:, :within]
-    return among.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def _start(task: Task, among: Tensor, k: int, rows: int) -> Float[Tensor, "within k"]:
-    """Where a fit starts: the largest components of the metric's gradients at the bases.
+def _among(task: Task, read: Float[Tensor, "d d"], span: float) -> Float[Tensor, "d within"]:
+    """The directions within which a basis is looked for: those read, and of these those varied."""
+    if span == 1:
+        return torch.eye(len(read)).to(read)
+    leading = _leading(read, span)
+    return leading @ _leading(leading.T @ _variation(task) @ leading, span)
 
-    Behind a site that is read linearly, the span of the gradients is the answer. Class means were
-    tried: they also point where the class stands but is not read, and 40 steps do not leave that.
+
+def _start(
+    among: Float[Tensor, "d within"], read: Float[Tensor, "d d"], k: int
+) -> Float[Tensor, "within k"]:
+    """Where a fit starts: the largest components of the metric's gradients.
+
+    Class means were tried: they also point where the class stands but is not read, and 40 steps do
+    not leave that.
     """
+    felt = among.T @ read @ among
+    # what gradients leave open goes to the largest components of the activations, which come first
+    order = torch.linspace(1, 0, len(felt)).to(felt)
+    felt = felt / felt.trace().clamp_min(TINY) + 1e-6 * order.diag()
+    return torch.linalg.eigh(felt)[1].flip(-1)[:, :k]
+
+
+def varied(task: Task, subspace: Subspace, span: float) -> Subspace:
+    """The subspace without what it reads where its own domain stands still.
+
+    Its basis is projected on the principal components that hold the share `span` of the variance.
+    """
+    own = _leading(_variation(task), span)
+    basis = torch.linalg.qr(own @ (own.T @ subspace.basis.to(own))).Q
+    return replace(subspace, basis=basis.to(subspace.basis))
+
+
+def _variation(task: Task) -> Float[Tensor, "d d"]:
+    """The scatter of the sources' activations, at each place about its own mean."""
     index, place = place_of(task.axes, task.where)
-    chosen = np.arange(min(len(task.pairs), STARTS))
+    values = task.source.activation[index].movedim(place, -1).to(torch.float64)
+    centred = (values - values.mean(dim=0)).flatten(0, -2)
+    return centred.T @ centred
+
+
+def _gradients(task: Task, k: int, *, rows: int, seed: int) -> Float[Tensor, "d d"]:
+    """The scatter of the metric's gradients, at random points between bases and their sources."""
+    index, place = place_of(task.axes, task.where)
+    chosen = np.arange(min(len(task.pairs), max(READINGS, 4 * k)))
+    ways = torch.from_numpy(rng("between base and source", seed).random(len(chosen)))
 
     def scatter(window: slice) -> Tensor:
-        first = torch.from_numpy(task.pairs[chosen[window], 0].copy()).to(among.device)
+        activation = task.base.activation
+        base, source = torch.from_numpy(task.pairs[chosen[window]].T.copy()).to(activation.device)
+        own, other = activation[base], task.source.activation[source]
+        way = ways[window].to(own).reshape(-1, *[1] * (own.ndim - 1))
+        own[index] += (way * (other - own))[index]
         with torch.enable_grad():
-            own = task.base.activation[first].requires_grad_()
-            values = task.score(chosen[window], task.onward.outputs(task.base.stream[first], own))
+            values = task.score(
+                chosen[window], task.onward.outputs(task.base.stream[base], own.requires_grad_())
+            )
             [gradient] = torch.autograd.grad(values.sum(), [own])
-        felt = gradient[index].movedim(place, -1).reshape(-1, len(among)).to(among) @ among
-        return (felt.T @ felt).to(torch.float64)
+        felt = gradient[index].movedim(place, -1).flatten(0, -2).to(torch.float64)
+        return felt.T @ felt
 
     total = torch.stack(in_parts(len(chosen), rows, scatter)).sum(dim=0)
-    # what gradients leave open goes to the largest components of the activations, which come first
-    order = torch.linspace(1, 0, len(total)).to(total)
-    total = total / total.trace().clamp_min(TINY) + 1e-6 * order.diag()
-    return torch.linalg.eigh(total)[1].flip(-1)[:, :k].to(among)
+    _check_finite(task.onward.site, total)
+    return total
 
 
-def _components(
-    rows: Float[Tensor, "row d"],
-) -> tuple[Float[Tensor, "part"], Float[Tensor, "d part"]]:
-    """Variances and directions of principal components, the largest first."""
-    if len(rows) < rows.shape[1]:
-        _, sizes, directions = torch.linalg.svd(rows, full_matrices=False)
-        return sizes**2, directions.T
-    sizes, directions = torch.linalg.eigh(rows.T @ rows)
-    return sizes.flip(0).clamp_min(0), directions.flip(-1)
+def _leading(scatter: Float[Tensor, "d d"], share: float) -> Float[Tensor, "d part"]:
+    """The largest principal components that together hold the share; all where there is nothing."""
+    sizes, directions = torch.linalg.eigh(scatter)
+    sizes, directions = sizes.flip(0).clamp_min(0), directions.flip(-1)
+    held = sizes.cumsum(0) / sizes.sum().clamp_min(TINY)
+    return directions[:, : int((held < share).sum()) + 1]

@@ -72,54 +72,80 @@ def test_the_subspace_that_is_read_is_found_beside_a_louder_one_that_is_not(loud
     assert (overlap(loudest, basis[:, :2]) < 0.8) == (loud > 0)  # class means would not do
 
 
-def test_a_fit_that_starts_far_off_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
-    def far(task: Any, among: Tensor, k: int, rows: int) -> Tensor:
+@pytest.fixture
+def far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fits start anywhere but at the gradients."""
+
+    def anywhere(among: Tensor, read: Tensor, k: int) -> Tensor:
         draw = torch.randn(len(among.T), k, generator=torch.Generator().manual_seed(1))
         return torch.linalg.qr(draw.to(among)).Q
 
-    monkeypatch.setattr("interp.circuits.subspace_fitting._start", far)
-    found = fit_subspace(**task(loud=0.0), steps=200)
+    monkeypatch.setattr("interp.circuits.subspace_fitting._start", anywhere)
+
+
+@pytest.mark.usefixtures("far")
+def test_a_fit_that_starts_far_off_arrives() -> None:
+    found = fit_subspace(**task(loud=0.0), steps=200, span=1.0)
     assert overlap(found.basis, turned()[:, :2]) > 0.99
     assert found.losses[-5:].mean() < 0.01 * found.losses[0]
 
 
+@pytest.mark.usefixtures("far")
 def test_a_larger_metric_is_sought_where_it_is_no_distance() -> None:
-    words = task()
+    words = task(loud=0.0)
     margin = Metric("mean_margin", words["metric"].target)
-    found = fit_subspace(**{**words, "metric": margin}, steps=100)
+    found = fit_subspace(**{**words, "metric": margin}, steps=100, span=1.0)
     assert overlap(found.basis, turned()[:, :2]) > 0.95
     assert found.losses[-1] < found.losses[0]
 
 
-def test_the_span_keeps_out_where_sources_never_vary() -> None:
-    """The output reads direction 0, or 1, in which no source moves: half of each does, too."""
+class Towards:
+    """Rewards any movement of the first output towards the source, the further the better."""
+
+    name = "towards"
+
+    def __init__(self, wanted: Tensor) -> None:
+        self.wanted = wanted
+
+    def __call__(self, out: Tensor) -> Tensor:
+        return out[:, 0] * self.wanted
+
+    def __getitem__(self, rows: Any) -> "Towards":
+        return Towards(self.wanted[rows])
+
+
+def one_of_eight(reads: list[int], moves: list[float], **words: Any) -> Subspace:
+    """A direction fitted where the output reads `reads`' sum, and sources move by `moves`, alike.
+
+    In the basis of `turned`, not of the activations.
+    """
     basis = turned()
-    pool = Function(lambda x: (x[:, 0] @ basis[:, :2]).sum(1, keepdim=True) * torch.ones(1, 2))
-    hidden = torch.randn(2, N, D, generator=torch.Generator().manual_seed(0)).double()
-    hidden[..., 1] *= 1e-3
+    pool = Function(lambda x: (x[:, 0] @ basis[:, reads]).sum(1, keepdim=True) * torch.ones(1, 2))
+    draw = torch.Generator().manual_seed(0)
+    hidden = 1e-3 * torch.randn(2, N, D, generator=draw).double()
+    code = torch.randn(2, N, 1, generator=draw).double()
+    hidden[..., : len(moves)] += code * torch.tensor(moves).double()
     base, source = (hidden @ basis.T)[:, :, None]
-    tower = Chain([nn.Identity()], pool=Function(lambda x: pool(x)))
-    sign = torch.stack([source[:, 0] @ basis[:, 0], -(source[:, 0] @ basis[:, 0])], dim=1).sign()
+    tower = Chain([nn.Identity()], pool=pool)
+    wanted = Towards((code[1] - code[0])[:, 0].sign())
+    found = fit_subspace(
+        tower, "blocks.0.hook_resid_post", base=base, source=source, metric=wanted, k=1,
+        steps=100, **words,
+    )  # fmt: skip
+    found.basis[:] = basis.T @ found.basis
+    return found
 
-    class Towards:  # rewards any movement towards the source, the further the better
-        name = "towards"
 
-        def __init__(self, wanted: Tensor) -> None:
-            self.wanted = wanted
+def test_a_copy_that_nobody_reads_is_left_out() -> None:
+    """Sources always move along 0 and 1 together, and 0 alone is read: parts of both do as well."""
+    assert abs(float(one_of_eight([0], [1.0, 1.0], span=1.0).basis[1, 0])) > 0.3
+    assert abs(float(one_of_eight([0], [1.0, 1.0]).basis[0, 0])) > 0.999
 
-        def __call__(self, out: Tensor) -> Tensor:
-            return out[:, 0] * self.wanted[:, 0]
 
-        def __getitem__(self, rows: Any) -> "Towards":
-            return Towards(self.wanted[rows])
-
-    words = {"base": base, "source": source, "metric": Towards(sign), "k": 1, "steps": 100}
-    free, bound = (
-        fit_subspace(tower, "blocks.0.hook_resid_post", **words, span=span) for span in (1.0, 0.99)
-    )
-    assert abs(float(free.basis[:, 0] @ basis[:, 1])) > 0.3
-    assert abs(float(bound.basis[:, 0] @ basis[:, 1])) < 0.02
-    assert abs(float(bound.basis[:, 0] @ basis[:, 0])) > 0.95
+def test_a_reader_of_two_directions_is_found_whichever_varies() -> None:
+    """Sources move along 0 alone, and the sum of 0 and 1 is read: `das` tells the two apart."""
+    found = one_of_eight([0, 1], [1.0]).basis[:2, 0].abs()
+    torch.testing.assert_close(found, torch.full((2,), 0.5**0.5).double(), atol=0.01, rtol=0)
 
 
 def plain_swap(base: np.ndarray, source: np.ndarray, basis: np.ndarray) -> np.ndarray:
