@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from interp.circuits.planted import Blueprint
+from interp.circuits.planted_resnet import ResNetBlueprint
 
 ANSWERS = {"s": "shared", "n": "not shared", "p": "in part", "b": "blind"}
 """What a measure must say: an index above .5 or below .2, one between the ends; or anything."""
 
 STREAMS = tuple(f"blocks.{layer}.hook_resid_post" for layer in range(4))
 """Sites at the class token where codes are compared: the stream behind each block."""
+
+STAGES = tuple(f"layer{stage}.0.hook_resid_post" for stage in range(1, 5))
+"""Sites of a planted ResNet, at all places: what each stage hands on."""
 
 ADDED = tuple(
     f"blocks.{part}_out"
@@ -35,9 +39,7 @@ SITES = {
 """The measures, and where each is taken: at the class token, or once per model.
 
 `das` is a linear subspace fitted by interchange between A's pictures, tested between B's. Its cells
-say what the directions do that vary in A and are read. A fit may find others that do as well in A:
-part code, part what goes with it, unread (Makelov et al. 2024); or part code, part what stands
-still in A and is read all the same. Where these vary in B, it can be fooled.
+say what the directions do that are read and vary in A.
 `circuit transfer` is the faithfulness, in B, of the circuit from A, cut by edges; `neuron
 transfer` cuts by neurons alone, and lets everything else run.
 """
@@ -158,7 +160,7 @@ DOSED: dict[str, Row] = {
 UNREAD_COPY: dict[str, Row] = {
     **SEPARATE,
     "probe transfer": ("bsss", "the copy is alike in both domains, though nobody reads it"),
-    "das": ("bnnn", "what is read in A does not vary in B; a fit may be fooled by the copy"),
+    "das": ("bnnn", "what is read in A does not vary in B; what varies in both is not read"),
 }
 
 QUIET: dict[str, Row] = SHARED | {"transplant": ("sbssb", "A's code is the same, and louder")}
@@ -215,7 +217,33 @@ HARD: dict[str, dict[str, Row]] = {
 """What is other in the hard tier, where all goes by the cue."""
 
 
-def expected(blueprint: Blueprint) -> tuple[Expected, ...]:
+TRAINED = "what a part may show beside what it was trained to tell, nobody knows"
+PARTS_APART = "what is read in A's part does not vary in B"
+
+SHARED_PART: dict[str, Row] = {
+    "probe transfer": ("bbbb", TRAINED),
+    "cka": ("bbbb", TRAINED),
+    "das": ("ssss", "one part tells the class in both domains"),
+    "neuron overlap": ("s", "one part tells the class in both domains"),
+    "neuron transfer": ("s", "one part tells the class in both domains"),
+}
+
+SEPARATE_PARTS: dict[str, Row] = SHARED_PART | {
+    "das": ("nnnn", PARTS_APART),
+    "neuron overlap": ("n", "each domain has a part of its own"),
+    "neuron transfer": ("n", "each domain has a part of its own"),
+}
+
+MERGED: dict[str, dict[str, Row]] = {
+    "all shared": SHARED_PART,
+    "all separate": SEPARATE_PARTS,
+    "separate, one direction": SEPARATE_PARTS
+    | {"das": ("nnnb", f"{PARTS_APART}; at the end, {EITHER}")},
+}
+"""What each measure must say of each planted ResNet, stage by stage."""
+
+
+def expected(blueprint: Blueprint | ResNetBlueprint) -> tuple[Expected, ...]:
     """What every measure must say of a planted model, at every site where it is taken.
 
     The answer is `shared`, `not shared`, `in part` (between the two, or by the dose), or `blind`:
@@ -230,13 +258,14 @@ def expected(blueprint: Blueprint) -> tuple[Expected, ...]:
     return tuple(_cells(blueprint))
 
 
-def _cells(blueprint: Blueprint) -> Iterator[Expected]:
-    rows = TABLE[blueprint.condition]
+def _cells(blueprint: Blueprint | ResNetBlueprint) -> Iterator[Expected]:
+    merged = isinstance(blueprint, ResNetBlueprint)
+    rows = MERGED[blueprint.condition] if merged else TABLE[blueprint.condition]
     if blueprint.tier == "hard":
         rows = rows | HARD[blueprint.condition]
     if blueprint.dose in (0, 1):
         rows = SHARED if blueprint.dose else LATE_SEPARATE
-    for measure, sites in SITES.items():
-        letters, reason = rows[measure]
+    for measure, (letters, reason) in rows.items():
+        sites = STAGES if merged and len(letters) > 1 else SITES[measure]
         for site, letter in zip(sites, letters, strict=True):
             yield Expected(measure, site, ANSWERS[letter], reason)

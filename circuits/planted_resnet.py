@@ -6,7 +6,7 @@ channels: so the channels that make the class in a domain are known without look
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -51,6 +51,8 @@ class ResNetBlueprint:
 
     condition: str
     seed: int = 0
+    tier: ClassVar[str] = "ResNet"
+    dose: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         given = [self.condition]

@@ -25,19 +25,20 @@ from interp.circuits import (
 from interp.circuits.circuit_transfer import OVER_SIZES
 from interp.circuits.disguise import disguise
 from interp.circuits.planted import Blueprint, Planted, plant
-from interp.circuits.planted_expected import ADDED, STREAMS, expected
+from interp.circuits.planted_expected import ADDED, STAGES, STREAMS, expected
 from interp.circuits.planted_images import as_tensor, paint
+from interp.circuits.planted_resnet import PlantedResNet, ResNetBlueprint, plant_resnet
 from interp.circuits.planted_world import DOMAINS
+from interp.circuits.resnet_disguise import disguise_resnet
+from interp.core.model import Tower
 from interp.core.statistics import CANNOT_TELL, NOT_SHARED, SHARED
 from interp.core.votes import Votes, count_votes, of_cuts
+from interp.models.resnet import HookedResNet
 from interp.models.vit import HookedViT
 from interp.probes import Features, collect, similarity, transfer
 
-NEURONS = "blocks.*.mlp.hook_post"
 PICTURES, PER_HALF = 12, 6
 """Pictures of each class and domain, and how many of them each half of a circuit's search takes."""
-
-CLASS_TOKEN = {"pos": 0}
 
 COLUMNS = [
     *("condition", "tier", "dose", "seed", "measure", "site", "expected"),
@@ -46,19 +47,20 @@ COLUMNS = [
 """What is known of each cell."""
 
 
-def judge(blueprint: Blueprint) -> pd.DataFrame:
+def judge(blueprint: Blueprint | ResNetBlueprint) -> pd.DataFrame:
     """One row for each measure and site: the declared answer, the verdict, and whether it is right.
 
     The model is planted, disguised, and asked through pictures of 8 bits, as a CLIP would be.
     `outcome` is right or wrong where sharing must or must not be seen, abstained where the measure
     cannot tell, and reported where the answer is declared in part or blind.
     """
-    subject = _Subject(blueprint)
+    subject, declared = _Subject(blueprint), expected(blueprint)
     found: dict[tuple[str, str | None], Votes] = {}
-    for measure, make in MEASURES.items():
-        found |= {(measure, site): votes for site, votes in make(subject).items()}
+    for measure in dict.fromkeys(cell.measure for cell in declared):
+        said = MEASURES[measure](subject)
+        found |= {(measure, site): votes for site, votes in said.items()}
     rows = []
-    for cell in expected(blueprint):
+    for cell in declared:
         votes = found.get((cell.measure, cell.site))
         if votes is None:
             continue
@@ -95,19 +97,48 @@ def outcome(answer: str, verdict: str) -> str:
     return "right" if verdict == answer else "wrong"
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """How planted models of a kind are made and opened, and where in them measures look."""
+
+    plant: Callable[[Any], Any]
+    disguise: Callable[..., Any]
+    tower: Callable[[Any], Tower]
+    streams: tuple[str, ...]
+    place: Mapping[str, int]
+    pool: str
+    neurons: str
+    axis: str
+
+
+_KINDS: Mapping[type, _Kind] = {
+    Blueprint: _Kind(
+        plant, disguise, HookedViT, STREAMS, {"pos": 0}, "class", "blocks.*.mlp.hook_post", "d_mlp"
+    ),
+    ResNetBlueprint: _Kind(
+        plant_resnet, disguise_resnet, HookedResNet, STAGES, {}, "mean",
+        "layer*.*.hook_resid_post", "channel",
+    ),
+}  # fmt: skip
+
+
 @dataclass(frozen=True, eq=False)
 class _Subject:
     """A planted model, opened, with pictures; what several measures need is made once."""
 
-    blueprint: Blueprint
+    blueprint: Blueprint | ResNetBlueprint
+
+    @property
+    def kind(self) -> _Kind:
+        return _KINDS[type(self.blueprint)]
 
     @cached_property
-    def planted(self) -> Planted:
-        return disguise(plant(self.blueprint), seed=self.blueprint.seed)
+    def planted(self) -> Planted | PlantedResNet:
+        return self.kind.disguise(self.kind.plant(self.blueprint), seed=self.blueprint.seed)
 
     @cached_property
-    def tower(self) -> HookedViT:
-        return HookedViT(self.planted.source)
+    def tower(self) -> Tower:
+        return self.kind.tower(self.planted.source)
 
     @cached_property
     def words(self) -> dict[str, Any]:
@@ -118,17 +149,21 @@ class _Subject:
             "preprocess": as_tensor,
         }
 
+    @property
+    def crossing(self) -> dict[str, Any]:
+        """And what is more, every measure that goes from the first domain to the second."""
+        a, b = DOMAINS
+        return self.words | {"domain_a": a, "domain_b": b, "where": self.kind.place}
+
     @cached_property
     def features(self) -> Features:
-        """The stream at the class token."""
-        return collect(
-            self.tower, self.words["images"], STREAMS, preprocess=as_tensor, pool="class"
-        )
+        streams, pool = list(self.kind.streams), self.kind.pool
+        return collect(self.tower, self.words["images"], streams, preprocess=as_tensor, pool=pool)
 
     @cached_property
     def neurons(self) -> list[ClassCircuits]:
         x = self.words["images"].tensors(as_tensor, [0])
-        return self._circuits(Units.of(self.tower, NEURONS, x, axis="d_mlp"))
+        return self._circuits(Units.of(self.tower, self.kind.neurons, x, axis=self.kind.axis))
 
     @cached_property
     def edges(self) -> list[ClassCircuits]:
@@ -156,15 +191,13 @@ def _geometry(subject: _Subject) -> Said:
 
 
 def _interchanged(subject: _Subject) -> Said:
-    a, b = DOMAINS
-    words = subject.words | {"domain_a": a, "domain_b": b, "where": CLASS_TOKEN}
-    return _by_site(das(subject.tower, sites=list(STREAMS), **words).frame)
+    return _by_site(das(subject.tower, sites=subject.kind.streams, **subject.crossing).frame)
 
 
 def _transplanted(subject: _Subject) -> Said:
     frames = []
     for a, b in (DOMAINS, DOMAINS[::-1]):
-        words = subject.words | {"domain_a": a, "domain_b": b, "where": CLASS_TOKEN}
+        words: dict[str, Any] = {**subject.crossing, "domain_a": a, "domain_b": b}
         frames.append(transplant(subject.tower, sites=list(ADDED), **words).frame)
     return _by_site(pd.concat(frames))
 

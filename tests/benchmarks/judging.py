@@ -1,7 +1,7 @@
 """The truth table: every measure of sharing on models whose answer is known.
 
 Cells are kept in `truth/`, a file per planted model, so that a run goes on where it was stopped.
-Blueprints 0 to 9 served to develop the measures and their thresholds; the table is of those after.
+Blueprints 0 to 19 served to develop measures and thresholds; the table is of those after.
 """
 
 import os
@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 
 from interp.circuits.planted import CONDITIONS, DOSES, TIERS, Blueprint
+from interp.circuits.planted_resnet import RESNETS, ResNetBlueprint
 from interp.core.parallel import side_by_side
 from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.truth import by_rung, judge, summary
 
 FOLDER = Path(__file__).parent / "truth"
-FIRST = 10
+FIRST = 20
 """The first blueprint that no threshold was chosen on."""
 
 SHORT = {
@@ -45,7 +46,7 @@ def truth(n: int | None = None) -> str:
     return table(read())
 
 
-def blueprints(n: int) -> Iterator[Blueprint]:
+def blueprints(n: int) -> Iterator[Blueprint | ResNetBlueprint]:
     """Seed by seed, so that a table of fewer seeds is a table of all conditions."""
     for seed in range(FIRST, FIRST + n):
         for name, lanes in CONDITIONS.items():
@@ -53,16 +54,17 @@ def blueprints(n: int) -> Iterator[Blueprint]:
                 if tier in lanes.tiers:
                     for dose in DOSES if lanes.dosed else (None,):
                         yield Blueprint(name, seed, dose, tier)
+        yield from (ResNetBlueprint(name, seed) for name in RESNETS)
 
 
-def path_of(blueprint: Blueprint, folder: Path = FOLDER) -> Path:
+def path_of(blueprint: Blueprint | ResNetBlueprint, folder: Path = FOLDER) -> Path:
     """Where a blueprint's cells are kept."""
     name = blueprint.condition.replace(", ", "-").replace(" ", "-")
     dose = "" if blueprint.dose is None else f"-{blueprint.dose:g}"
     return folder / f"{blueprint.seed}-{name}{dose}-{blueprint.tier}.csv"
 
 
-def _keep(blueprint: Blueprint, *, folder: Path) -> None:
+def _keep(blueprint: Blueprint | ResNetBlueprint, *, folder: Path) -> None:
     import torch
 
     torch.set_num_threads(1)
