@@ -47,7 +47,6 @@ def test_the_tables_say_how_they_were_made(name: str) -> None:
     assert said["images"]["n_train"] == spec.images.n_train
 
 
-@pytest.mark.skipif("intervention" not in MADE, reason="the arms have not been committed yet")
 def test_the_intervention_follows_from_its_classes() -> None:
     """The committed differences, from the committed accuracy of each class in each arm."""
     spec, tables = committed("intervention")

@@ -70,13 +70,19 @@ def test_the_study_file_is_one(tmp_path: Path) -> None:
 
 def test_the_numbers_of_what_was_found_stand_in_the_committed_tables() -> None:
     said = README.split("## What was found")[1].split("\n## ")[0]
-    table = pd.read_csv(ROOT / "tests/benchmarks/grid/resnet/differences.csv")
+    grids = ROOT / "tests/benchmarks/grid"
+    table = pd.concat(
+        [
+            pd.read_csv(grids / f"{name}.csv")
+            for name in ("resnet/differences", "intervention/intervention")
+        ]
+    )
     known = {
         f"{row.value * 100:+.1f} [{row.low * 100:.1f}, {row.high * 100:.1f}]"
         for row in table.itertuples()
     }
     given = re.findall(r"[+-]\d+\.\d \[-?[\d.]+, -?[\d.]+\]", said)
-    assert len(given) == 8 and set(given) <= known
+    assert len(given) == 10 and set(given) <= known
     open_ones = {text for text in given if float(text.split("[")[1].split(",")[0]) < 0
                  < float(text.split(", ")[1].rstrip("]"))}  # fmt: skip
     for text in given:  # "open" is said exactly of intervals that hold zero

@@ -41,9 +41,9 @@ def dose_response(result: Result) -> Figure | None:
         here = rows[rows["measure"] == measure]
         for aside, (name, arms, colour, symbol) in zip((-1, 1), ARMS, strict=True):
             part = here[here["arm"].isin(arms)].sort_values("weight", kind="stable")
-            traces.append(_line(part, name, colour, symbol, place, 0, aside * room))
+            traces.append(_line(part, name, colour, symbol, place, 1, aside * room))
         gaps = here[here["arm"].str.contains(" − ", regex=False)].sort_values("weight")
-        traces.append(_line(gaps, GAPS, "#009E73", "diamond", place, 1))
+        traces.append(_line(gaps, GAPS, "#009E73", "diamond", place, 0))
     panels, notes = _panels(measures)
     shown = [trace for trace in traces if trace["x"]]
     of_classes = rows[rows["unit"] != "block"]
@@ -63,7 +63,7 @@ def dose_response(result: Result) -> Figure | None:
             annotations=[label, *notes],
             **panels,
         ),
-        [Choice("Show", [LEVELS, GAPS])],
+        [Choice("Show", [GAPS, LEVELS])],
     )
 
 

@@ -1,4 +1,7 @@
-"""The answer in two sentences, for the top of the page; the verdict's section says all of it."""
+"""The answer in two sentences, for the top of the page; the verdict's section says all of it.
+
+A third one says what an intervention did, where the study has one.
+"""
 
 import math
 from collections.abc import Sequence
@@ -23,16 +26,16 @@ MOST_DOMAINS = 2
 
 
 def headline(result: Result) -> list[str]:
-    """Two sentences: what generalizes, and what is shared and how sure that is."""
+    """What generalizes, what is shared and how sure that is, and what an intervention did."""
     tests = result.test_domains[:MOST_DOMAINS]
     compared = {name: subjects(result, name) for name in tests}
     if result.one_model:
-        first = answer(result)[:1]
+        said = answer(result)[:1]
     else:
-        first = [_reached(result, tests)]
-    if result.accuracy_only:
-        return first
-    return [*first, _shared(result, compared)]
+        said = [_reached(result, tests)]
+    if not result.accuracy_only:
+        said = [*said, _shared(result, compared)]
+    return said + _intervened(result)
 
 
 def _reached(result: Result, tests: Sequence[str]) -> str:
@@ -47,12 +50,35 @@ def _reached(result: Result, tests: Sequence[str]) -> str:
         null = float(rows["null"].mean())
         chance = f", chance {percent(null)}" if math.isfinite(null) else ""
         best, worst = rows.loc[rows["value"].idxmax()], rows.loc[rows["value"].idxmin()]
-        reached = f"{setting_name(best['setting'])} is best ({percent(best['value'])}{chance})"
+        name_of, value = setting_name(best["setting"]), percent(best["value"])
         if len(rows) > 1:
-            reached += f", {setting_name(worst['setting'])} worst ({percent(worst['value'])})"
+            reached = f"{name_of} is best ({value}{chance}), {setting_name(worst['setting'])} worst"
+            reached += f" ({percent(worst['value'])})"
+        else:
+            reached = f"{name_of} reaches {value}{chance}"
         parts.append(f"on classes held out in {where}, {reached}{_decided(result, name)}")
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}."
+
+
+def _intervened(result: Result) -> list[str]:
+    """What aligning classes did at the largest weight, and what that licenses; L4's sentence."""
+    rows = result.frame("levels")
+    rows = rows[(rows["level"] == "L4") & rows["measure"].str.contains(", weight ", regex=False)]
+    rows = rows.dropna(subset=["value", "low", "high"])
+    if rows.empty:
+        return []
+    weights = rows["measure"].str.rpartition("weight ")[2].astype(float)
+    row = rows.loc[weights.abs().idxmax()]
+    value, low, high = (f"{100 * row[each]:+.1f}" for each in ("value", "low", "high"))
+    weight = weights[row.name]
+    done = "Aligning" if weight > 0 else "Separating"
+    decided = row["licence"] if not row["reason"] else f"what causes that is open: {row['reason']}"
+    return [
+        f"{done} the seen classes of both domains in training (weight {abs(weight):g}) moves "
+        f"accuracy on held-out ones by {value} points ({low} to {high}) more than wrong partners "
+        f"do; {decided}."
+    ]
 
 
 def _decided(result: Result, test_domain: str) -> str:

@@ -261,7 +261,7 @@ PLANS = (
         (),
         (dose_response,),
         note="The mixture is the same and the term was put there: this comparison alone permits "
-        "the word because, where seen classes stay equally accurate and sharing did move.",
+        "the word “because”, where seen classes stay equally accurate and sharing did move.",
         study_only=True,
         optional=("intervention", "intervention_classes", "intervention_directions"),
     ),

@@ -60,7 +60,7 @@ def keep(made: Path, folder: Path) -> None:
             here = frame["domain"].isin([*frame["test_domain"].unique(), "real"])
             frame = frame[here & (frame["measure"] == "balanced top-1")]
         columns = [column for column in (*LABELS, *NUMBERS) if column in frame]
-        frame[columns].round(4).to_csv(folder / f"{name}.csv", index=False)
+        frame[columns].round(5).to_csv(folder / f"{name}.csv", index=False)
     keep_classes(made, folder)
     facts = json.loads((made / "facts.json").read_text())
     (folder / "facts.json").write_text(

@@ -10,6 +10,7 @@ import pytest
 from interp.core.tables import Table
 from interp.intervention import TARGET, intervene
 from interp.report.figures_intervention import GAPS, dose_response
+from interp.report.headline import headline
 from interp.report.reading import Result, read_result
 from interp.report.sections import sections
 from tests.test_intervention import SPEC, planted
@@ -39,8 +40,8 @@ def test_lines_are_the_rows_of_the_table(tmp_path: Path) -> None:
         assert trace["x"] == pytest.approx(own["weight"].tolist(), abs=0.02)
         ends = [y + up for y, up in zip(trace["y"], trace["error_y"]["array"], strict=True)]
         assert ends == pytest.approx(own["high"].tolist())
-    assert [trace["meta"] for trace in first] == [[0], [0], [1]]
-    assert figure.choices[0].options[1] == GAPS and len(figure.data) == 3 * 5
+    assert [trace["meta"] for trace in first] == [[1], [1], [0]]
+    assert figure.choices[0].options[0] == GAPS and len(figure.data) == 3 * 5
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,11 @@ def test_the_caption_carries_the_verdict(
     (section,) = [each for each in sections(result) if each.anchor == "intervention"]
     assert words in section.figures[0].caption
     assert ("because" in section.figures[0].caption) == (not change)
+    (sentence,) = [each for each in headline(result) if "wrong partners" in each]
+    row = result.frame("levels").query("measure.str.endswith('weight 1')").iloc[0]
+    said = [f"{100 * row[each]:+.1f}" for each in ("value", "low", "high")]
+    assert "by {} points ({} to {})".format(*said) in sentence
+    assert ("because" in sentence) == (not change) and ("is open" in sentence) == bool(change)
 
 
 def test_a_study_without_arms_has_no_such_section(tmp_path: Path) -> None:
