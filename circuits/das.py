@@ -5,7 +5,7 @@ Rung R4 of the ladder, beside `transplant`: there activations cross domains, her
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -271,9 +271,7 @@ def _summarise(
     seed: int,
 ) -> pd.DataFrame:
     """One row per site for the bases of `a`, tried in `b`."""
-    rows = held.tested[b].rows
-    labels = rows["label"].to_numpy()
-    roles = rows[["label", "target_label", "null_label"]].to_numpy()
+    own, home = _Receivers.of(held, b), _Receivers.of(held, a)
     largest = max(
         float(np.abs(effects + domains[b].before).max())
         for tried in sites_tried
@@ -282,47 +280,80 @@ def _summarise(
     rounding, about, table, shifts = ROUNDING * largest, _about(held, a, b), [], []
     for tried in sites_tried:
         here, there = tried[b], tried[a]
-        other, null, varied, varied_null = (here.given(a, kind) for kind in FOREIGN)
-        triple = np.stack([other, null, here["own"]], axis=1)
-        means, left = class_mean(triple, labels), leave_out(triple, labels, roles)
-        no_whole = _weak(here, "whole", held, b)
-        whole = float(class_mean(here["whole"], labels))
-        k, width = there.subspace.basis.shape[::-1]
-        index = _without_index(no_whole, _weak(there, "own", held, a), k == width)
-        index = index or index_of(means, left, rounding=rounding)
-
-        def against(value: np.ndarray, null: np.ndarray, own: np.ndarray = here["own"]) -> Index:
-            three = np.stack([value, null, own], axis=1)
-            kept = class_mean(three, labels), leave_out(three, labels, roles)
-            return index_of(*kept, rounding=rounding)
-
-        index = beyond_chance(index, against(other, here["random"]))
-        index = of_one_code(index, against(varied, varied_null))
+        other, null, varied, _ = (here.given(a, kind) for kind in FOREIGN)
+        means, left = own.means(other, null, here["own"])
+        whole = own.mean(here["whole"])
         row = evidence(
             jackknife(means[0], left[:, 0]),
             null=means[1],
             ceiling=means[2],
-            index=index,
+            index=_index(here, there, a, own, home, rounding),
             seed=seed,
             **about,
         )
         table.append(
             row
             | {
-                "in_domain": float(
-                    class_mean(there["own"], held.tested[a].rows["label"].to_numpy())
-                ),
-                "random": float(class_mean(here["random"], labels)),
-                "varied": float(class_mean(varied, labels)),
+                "in_domain": home.mean(there["own"]),
+                "random": own.mean(here["random"]),
+                "varied": own.mean(varied),
                 "whole": whole,
-                "share_of_whole": np.nan if no_whole else means[2] / whole,
-                "k": k,
+                "share_of_whole": np.nan if own.weak(here, "whole") else means[2] / whole,
+                "k": there.subspace.basis.shape[1],
                 "loss": float(there.subspace.losses[-5:].mean()),
             }
         )
-        shifts.append(triple[:, 0] - triple[:, 1])
-    p = max_t_p(by_class(rounded(np.stack(shifts, axis=1), rounding), labels), seed=seed)
+        shifts.append(other - null)
+    moved = rounded(np.stack(shifts, axis=1), rounding)
+    p = max_t_p(by_class(moved, own.labels), seed=seed)
     return pd.DataFrame(table).assign(domain_a=a, domain_b=b, p=p)
+
+
+@dataclass(frozen=True, eq=False)
+class _Receivers:
+    """The receivers of a domain: the scored class of each, and every class with a part in it."""
+
+    labels: np.ndarray
+    roles: np.ndarray
+
+    @classmethod
+    def of(cls, held: HeldOut, domain: str) -> "_Receivers":
+        rows = held.tested[domain].rows
+        roles = rows[["label", "target_label", "null_label"]]
+        return cls(rows["label"].to_numpy(), roles.to_numpy())
+
+    def mean(self, effects: np.ndarray) -> float:
+        """The mean over classes."""
+        return float(class_mean(effects, self.labels))
+
+    def means(self, *effects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Several means over classes, and the same with each class left out."""
+        table = np.stack(effects, axis=1)
+        return class_mean(table, self.labels), leave_out(table, self.labels, self.roles)
+
+    def weak(self, tried: Tried, kind: str) -> str:
+        """Why an interchange within a domain is too weak to compare with; empty if it is not."""
+        means, left = self.means(tried[kind] - tried[f"{kind} null"])
+        error = jackknife(means[0], left[:, 0]).error
+        if means[0] > 3 * error or not np.isfinite(error):  # too few classes: the index says so
+            return ""
+        return f"{means[0]:.2g} beyond another class, below 3 standard errors ({3 * error:.2g})"
+
+
+def _index(
+    here: Tried, there: Tried, a: str, own: _Receivers, home: _Receivers, rounding: float
+) -> Index:
+    """The index of the bases of `a` tried `here`, or why there is none, or no "shared"."""
+    width, k = there.subspace.basis.shape
+    without = _without_index(own.weak(here, "whole"), home.weak(there, "own"), k == width)
+    if without:
+        return without
+    other, null, varied, varied_null = (here.given(a, kind) for kind in FOREIGN)
+    index, by_chance, of_varied = (
+        index_of(*own.means(value, against, here["own"]), rounding=rounding)
+        for value, against in ((other, null), (other, here["random"]), (varied, varied_null))
+    )
+    return of_one_code(beyond_chance(index, by_chance), of_varied)
 
 
 def beyond_chance(index: Index, chance: Index) -> Index:
@@ -337,19 +368,6 @@ def of_one_code(index: Index, varied: Index) -> Index:
     if index.verdict == SHARED and varied.verdict == NOT_SHARED:
         return replace(index, verdict=CANNOT_TELL, reason=APART)
     return index
-
-
-def _weak(tried: Tried, kind: str, held: HeldOut, domain: str) -> str:
-    """Why an interchange within a domain is too weak to compare with; empty if it is not."""
-    rows = held.tested[domain].rows
-    labels = rows["label"].to_numpy()
-    roles = rows[["label", "target_label", "null_label"]].to_numpy()
-    beyond = tried[kind] - tried[f"{kind} null"]
-    mean = float(class_mean(beyond, labels))
-    error = jackknife(mean, leave_out(beyond, labels, roles)).error
-    if mean > 3 * error or not np.isfinite(error):  # too few classes: the index says so
-        return ""
-    return f"{mean:.2g} beyond another class, below 3 standard errors ({3 * error:.2g})"
 
 
 def _without_index(no_whole: str, no_fit: str, all_of_it: bool) -> Index | None:
