@@ -80,8 +80,8 @@ def ladder_map(result: Result) -> Figure | None:
         "What is shared, rung by rung",
         f"n = {n} classes per verdict. ● blue: shared (the index's 95 % interval lies above .5); "
         "○ orange: not shared (below .2); ? grey: cannot tell, or sites differ; empty: not "
-        "measured. In R1 ● and ○ say whether the class can be read in both domains. Point at a cell "
-        "for its index, interval and reasons. Only R4 and R6 speak of mechanisms.",
+        "measured. In R1 ● and ○ say whether the class can be read in both domains. Point at a "
+        "cell for its index, interval and reasons. Only R4 and R6 speak of mechanisms.",
         f"Map of verdicts: {len(names)} pairs and bands by six rungs",
         traces,
         layout(

@@ -17,9 +17,11 @@ from interp.circuits.planted_resnet import RESNETS, ResNetBlueprint
 from interp.core.parallel import side_by_side
 from interp.core.progress import say
 from interp.core.seeds import rng
+from interp.report import draw_truth
 from interp.truth import by_rung, judge, summary
 
 FOLDER = Path(__file__).parent / "truth"
+PICTURE = Path(__file__).parents[2] / "docs" / "truth.png"
 FIRST = 20
 """The first blueprint that no threshold was chosen on."""
 
@@ -37,13 +39,16 @@ SHORT = {
 
 
 def truth(n: int | None = None) -> str:
-    """Judge `n` blueprints of every condition and tier (`BLUEPRINTS`, 30); the table, as text."""
+    """Judge `n` blueprints of every condition and tier (`BLUEPRINTS`, 30), draw the table for
+    README, and return it as text."""
     n = n or int(os.environ.get("BLUEPRINTS", "30"))
     asked = list(blueprints(n))
     missing = [each for each in asked if not path_of(each).exists()]
     say(f"truth: {len(asked)} planted models, {len(missing)} to be judged, half a minute each")
     side_by_side(partial(_keep, folder=FOLDER), missing, jobs=2, what="judge")
-    return table(read())
+    cells = read()
+    draw_truth(cells).write_image(PICTURE)
+    return table(cells)
 
 
 def blueprints(n: int) -> Iterator[Blueprint | ResNetBlueprint]:

@@ -1,0 +1,86 @@
+"""What measures of sharing say of planted models, held against what was declared."""
+
+from typing import Any
+
+import pandas as pd
+
+SIGNS = {"shared": "●", "not shared": "○"}
+"""What must be seen, and what must not."""
+
+MEASURES = {
+    "probe transfer": "probe<br>transfer",
+    "cka": "CKA",
+    "das": "DAS",
+    "transplant": "transplant",
+    "neuron overlap": "neuron<br>overlap",
+    "node overlap": "node<br>overlap",
+    "edge overlap": "edge<br>overlap",
+    "neuron transfer": "neuron<br>transfer",
+    "circuit transfer": "circuit<br>transfer",
+}
+"""What is written over a measure's column, from the ladder's lower rungs to its upper ones."""
+
+SCALE = [[0, "#D55E00"], [0.49, "#D55E00"], [0.5, "#E8E8E8"], [1, "#56B4E9"]]
+"""Orange where anything is wrong; from grey, where nothing is decided, to blue, all right."""
+
+
+def draw_truth(cells: pd.DataFrame, *, title: str = "Held against the truth") -> Any:
+    """A plotly figure of the cells of `interp.truth.judge`: condition and tier against measure.
+
+    "● 5/6": sharing must be seen, and is in 5 of 6 cells; "○ 6/6": it must not, and is denied in
+    all. Blue: right, the fuller the more; grey: cannot tell; orange: at least one is wrong. A
+    number alone is the mean index where the declared answer lies between; empty: nothing declared.
+
+    >>> cells = pd.DataFrame({"condition": "rewired", "tier": "easy", "seed": 1, "dose": None,
+    ...     "measure": "das", "expected": "shared", "outcome": ["right", "abstained"],
+    ...     "index": [1.0, 0.4]})
+    >>> draw_truth(cells).data[0].text[0][0]
+    '● 1/2'
+    """
+    import plotly.graph_objects as go
+
+    kinds = list(dict.fromkeys(zip(cells["condition"], cells["tier"], strict=True)))
+    measures = [measure for measure in MEASURES if measure in set(cells["measure"])]
+    grouped = dict(list(cells.groupby(["condition", "tier", "measure"])))
+    found = [
+        [_cell(grouped.get((*kind, measure), cells[:0])) for measure in measures] for kind in kinds
+    ]
+    models = cells.drop_duplicates(["condition", "tier", "seed", "dose"])
+    said = (
+        f"{title}<br><sup>{len(models)} planted models, {len(cells):,} cells. ● must be seen, "
+        "○ must not: right / declared. Blue: right, grey: cannot tell, orange: wrong</sup>"
+    )
+    trace = go.Heatmap(
+        x=[MEASURES[measure] for measure in measures],
+        y=[f"{condition} · {tier}" for condition, tier in kinds],
+        z=[[score for score, _ in row] for row in found],
+        text=[[text for _, text in row] for row in found],
+        texttemplate="%{text}", textfont={"size": 11}, hoverongaps=False,
+        hovertemplate="%{y}<br>%{x}: %{text}<extra></extra>",
+        zmin=-1, zmax=1, colorscale=SCALE, showscale=False, xgap=2, ygap=2,
+    )  # fmt: skip
+    return go.Figure(
+        data=[trace],
+        layout={
+            "title": said, "width": 1000, "height": 140 + 24 * len(kinds),
+            "margin": {"t": 120, "b": 20, "r": 20},
+            "xaxis": {"side": "top", "type": "category"}, "plot_bgcolor": "white",
+            "yaxis": {"autorange": "reversed", "type": "category", "automargin": True},
+        },
+    )  # fmt: skip
+
+
+def _cell(own: pd.DataFrame) -> tuple[float | None, str]:
+    """A number for the colour (-1 wrong, else the share that is right), and what is written."""
+    told = own[own["expected"].isin(list(SIGNS))]
+    if told.empty:
+        between = own[own["expected"] == "in part"]["index"].dropna()
+        return None, f"{between.mean():.2f}" if len(between) else ""
+    right = told["outcome"] == "right"
+    said = [
+        f"{sign} {int(right[told['expected'] == answer].sum())}/{n}"
+        for answer, sign in SIGNS.items()
+        if (n := int((told["expected"] == answer).sum()))
+    ]
+    wrong = bool((told["outcome"] == "wrong").any())
+    return -1.0 if wrong else float(right.mean()), " ".join(said)
