@@ -351,8 +351,8 @@ def export(
     """Write a result for other tools: tables, figures, circuits.
 
     csv: every table, and what its columns mean. html: interactive figures, readable offline.
-    png, svg: pictures (pip install interp[image], and Chrome or Chromium). mib: circuits of
-    edges as the Mechanistic Interpretability Benchmark reads them.
+    png, svg: pictures (pip install kaleido, and Chrome or Chromium). mib: circuits of edges
+    as the Mechanistic Interpretability Benchmark reads them.
 
     \b
     Examples:

@@ -156,8 +156,8 @@ def tensorboard(run: Path, args: Namespace) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise SpecificationError(
-            "report to TensorBoard", "no tensorboard", "the extra `track`",
-            "pip install interp[track]",
+            "report to TensorBoard", "no tensorboard", "the package tensorboard",
+            "pip install tensorboard",
         ) from None  # fmt: skip
     return SummaryWriter(str(run / "tensorboard"))
 

@@ -65,8 +65,8 @@ def umap_view(
         raise SpecificationError(
             "draw a UMAP view",
             "an installation without umap-learn",
-            "pip install 'interp[umap]'",
-            "install it, or use pca_view",
+            "the package umap-learn",
+            "pip install umap-learn, or use pca_view",
         ) from None
 
     def project(site: str, x: np.ndarray) -> np.ndarray:
