@@ -59,7 +59,7 @@ def submit(
             "submit runs",
             "no submitit",
             "submitit, which hands jobs to a cluster",
-            "pip install submitit, or print the commands instead",
+            "run pip install submitit, or print the commands instead",
         ) from None
     waiting = _waiting(runs, processes)
     try:

@@ -120,7 +120,7 @@ def _with_kaleido(jobs: list[dict[str, Any]]) -> None:
         import kaleido  # pyright: ignore[reportMissingImports] - an extra
     except ImportError:
         raise SpecificationError(
-            "draw pictures", "no kaleido", right, f"pip install kaleido{html}"
+            "draw pictures", "no kaleido", right, f"run pip install kaleido{html}"
         ) from None
     try:
         kaleido.write_fig_from_object_sync(jobs, kopts={"mathjax": False})

@@ -157,7 +157,7 @@ def tensorboard(run: Path, args: Namespace) -> Any:
     except ImportError:
         raise SpecificationError(
             "report to TensorBoard", "no tensorboard", "the package tensorboard",
-            "pip install tensorboard",
+            "run pip install tensorboard",
         ) from None  # fmt: skip
     return SummaryWriter(str(run / "tensorboard"))
 

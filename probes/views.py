@@ -66,7 +66,7 @@ def umap_view(
             "draw a UMAP view",
             "an installation without umap-learn",
             "the package umap-learn",
-            "pip install umap-learn, or use pca_view",
+            "run pip install umap-learn, or use pca_view",
         ) from None
 
     def project(site: str, x: np.ndarray) -> np.ndarray:

@@ -43,7 +43,7 @@ def test_views_refuse_what_they_cannot_draw(planted, monkeypatch) -> None:
     with pytest.raises(SampleError, match="three"):
         pca_view(planted(0.5).rows([0, 1]))
     monkeypatch.setitem(sys.modules, "umap", None)
-    with pytest.raises(SpecificationError, match=r"pip install 'interp\[umap\]'"):
+    with pytest.raises(SpecificationError, match=r"pip install umap-learn"):
         umap_view(planted(0.5))
 
 
