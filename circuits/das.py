@@ -33,11 +33,14 @@ from interp.core.evidence import evidence
 from interp.core.images import ImageTable, Preprocess
 from interp.core.model import Tower
 from interp.core.progress import say, track
-from interp.core.statistics import CANNOT_TELL, NOT_SHARED, SHARED, Index, jackknife
+from interp.core.statistics import CANNOT_TELL, SHARED, Index, jackknife
 from interp.core.tables import Table
 
 NARROW = "against a random subspace as large, the index is not clearly above .5; lower k"
-APART = "one reader takes the classes of both domains, which lie along different directions"
+APART = "one reader may take two codes: A's and B's classes may lie along different directions"
+LEAST = 0.2
+"""What the index of the varied part must clear for "shared" to stand: the bar of "not shared"."""
+
 WHOLE = "all directions of the site are interchanged: that compares no subspaces; lower k"
 
 
@@ -72,25 +75,27 @@ def das(
     scored for c; ceiling: as value, with the subspace fitted in B. index = (value - null) /
     (ceiling - null): 1 where A's directions carry the class in B as well as B's own do. "Shared"
     must also hold with a random subspace as large for null: where a site is so narrow that any k
-    directions carry the class, nothing is told. Nor is it where A's basis, cut down to what varies
-    in A (`varied`), carries nothing in B: there one reader takes two codes. Rows come in both
-    directions; `domain_a` is where the basis was fitted.
+    directions carry the class, nothing is told. Nor is it where the directions that vary in A when
+    what its basis reads does (`varied`) do not carry the class in B, with an index clearly above
+    .2: there one reader may take two codes. (If it does, and a loud copy that nobody reads is in
+    both domains, no intervention at this site alone can tell.) Rows come in both directions;
+    `domain_a` is where the basis was fitted.
 
-    A basis is looked for among directions that are read and along which its own domain varies
-    (`span`, see `fit_subspace`). Free directions also learn ways that the domain's pictures never
-    take: two domains with separate ways to one output then read as a fifth shared, a read code with
-    an unread copy beside it as half. Beside the evidence stand `in_domain` (A's basis in A, other
-    artists' pictures), `random` (as ceiling, with a random basis), `whole` (all of the site
-    interchanged) and `share_of_whole` = ceiling / whole. There is no index where `in_domain` or
-    `whole`, each less its own null, is below 3 standard errors: then there is no subspace to
-    compare, or one that does what the site itself does not.
+    A basis is looked for among directions that are read and by which its own domain's variation
+    has effects (`span`, see `fit_subspace`). Free directions also learn ways that the domain's
+    pictures never take: two domains with separate ways to one output then read as a fifth shared, a
+    read code with an unread copy beside it as half. Beside the evidence stand `in_domain` (A's
+    basis in A, other artists' pictures), `random` (as value, with a random basis as large), `whole`
+    (all of the site interchanged) and `share_of_whole` = ceiling / whole. There is no index where
+    `in_domain` or `whole`, each less its own null, is below 3 standard errors: then there is no
+    subspace to compare, or one that does what the site itself does not.
 
     `k` is one less than the number of classes unless given, at most half of the features; the
-    column `k` says how many are left where fewer are read and vary in A. `sites`, `where` and
-    `metric` are as in `transplant`, but the site needs a feature axis (d_model, d_mlp, d_head,
-    d_embed or channel), and the basis acts alike on all places that `where` leaves open. Artists
-    are dealt once, over all classes, into those fitted on and those tested on: about `n` pictures
-    of each domain, and `n` receivers. Intervals leave out a class wherever it plays a part, with
+    column `k` says how many are left where fewer have effects in A. `sites`, `where` and `metric`
+    are as in `transplant`, but the site needs a feature axis (d_model, d_mlp, d_head, d_embed or
+    channel), and the basis acts alike on all places that `where` leaves open. Artists are dealt
+    once, over all classes, into those fitted on and those tested on: about `n` pictures of each
+    domain, and `n` receivers. Intervals leave out a class wherever it plays a part, with
     the bases as they are (jackknife); `p` is two-sided for value = null, by sign flips of whole
     classes, adjusted over the sites of a direction (max-T).
 
@@ -280,7 +285,7 @@ def _summarise(
     rounding, about, table, shifts = ROUNDING * largest, _about(held, a, b), [], []
     for tried in sites_tried:
         here, there = tried[b], tried[a]
-        other, null, varied, _ = (here.given(a, kind) for kind in FOREIGN)
+        other, null, varied, _, random = (here.given(a, kind) for kind in FOREIGN)
         means, left = own.means(other, null, here["own"])
         whole = own.mean(here["whole"])
         row = evidence(
@@ -295,7 +300,7 @@ def _summarise(
             row
             | {
                 "in_domain": home.mean(there["own"]),
-                "random": own.mean(here["random"]),
+                "random": own.mean(random),
                 "varied": own.mean(varied),
                 "whole": whole,
                 "share_of_whole": np.nan if own.weak(here, "whole") else means[2] / whole,
@@ -348,25 +353,31 @@ def _index(
     without = _without_index(own.weak(here, "whole"), home.weak(there, "own"), k == width)
     if without:
         return without
-    other, null, varied, varied_null = (here.given(a, kind) for kind in FOREIGN)
-    index, by_chance, of_varied = (
-        index_of(*own.means(value, against, here["own"]), rounding=rounding)
-        for value, against in ((other, null), (other, here["random"]), (varied, varied_null))
+    other, null, varied, varied_null, random = (here.given(a, kind) for kind in FOREIGN)
+    index, against_chance, of_varied = (
+        index_of(*own.means(value, low, here["own"]), rounding=rounding)
+        for value, low in ((other, null), (other, random), (varied, varied_null))
     )
-    return of_one_code(beyond_chance(index, by_chance), of_varied)
+    return of_one_code(beyond_chance(index, against_chance), of_varied)
 
 
 def beyond_chance(index: Index, chance: Index) -> Index:
     """An index without "shared", where it is not shared against a random subspace as well."""
     if index.verdict == SHARED and chance.verdict != SHARED:
-        return replace(index, verdict=CANNOT_TELL, reason=NARROW)
+        reason = f"{NARROW} ({chance.reason})" if chance.reason else NARROW
+        return replace(index, verdict=CANNOT_TELL, reason=reason)
     return index
 
 
 def of_one_code(index: Index, varied: Index) -> Index:
-    """An index without "shared", where what varies in A carries nothing in B, but is read alike."""
-    if index.verdict == SHARED and varied.verdict == NOT_SHARED:
-        return replace(index, verdict=CANNOT_TELL, reason=APART)
+    """An index without "shared", where what varies in A carries nothing in B, or may not.
+
+    The two are then read alike, and that may be a reader of two codes.
+    """
+    if index.verdict == SHARED and not varied.low > LEAST:
+        found = f"index of what varies in A: {varied.low:.2f} to {varied.high:.2f}"
+        reason = f"{APART} ({varied.reason or found})"
+        return replace(index, verdict=CANNOT_TELL, reason=reason)
     return index
 
 

@@ -19,13 +19,14 @@ from interp.core.images import Preprocess
 from interp.core.model import Tower
 from interp.core.seeds import rng
 
-KINDS = ("own", "own null", "random", "whole", "whole null")
-"""What a receiver is given: the part in its own domain's subspace, in a random one, or the whole
-site; from a source of the scored class or, for a null, of a third class.
+KINDS = ("own", "own null", "whole", "whole null")
+"""What a receiver is given: the part in its own domain's subspace, or the whole site; from a source
+of the scored class or, for a null, of a third class.
 """
 
-FOREIGN = ("other", "other null", "varied", "varied null")
-"""The same in the subspace of another domain, and in that part of it along which its pictures vary.
+FOREIGN = ("other", "other null", "varied", "varied null", "random")
+"""The same in the subspace of another domain, in the directions that vary there when what that one
+reads does, and in a random subspace as large.
 """
 
 
@@ -144,7 +145,7 @@ def try_site(
         runs = onward.hold(domain.fitted, rows=rows)
         task = Task(onward, runs, runs, domain.pairs, domain.alike, where)
         fitted[name] = fit(task, k=k, recipe=recipe, rows=at_once, seed=seed)
-        parts[name] = varied(task, fitted[name], recipe.span)
+        parts[name] = varied(task, fitted[name])
     tried = {}
     for name, domain in domains.items():
         others = {each: (fitted[each], parts[each]) for each in fitted if each != name}
@@ -167,26 +168,25 @@ def try_subspaces(
     seed: int,
 ) -> Float[np.ndarray, "kind receiver"]:
     """How far each of `KINDS`, then of `FOREIGN` by domain, moves the metric of the receivers."""
-    width, k = own.basis.shape
-    drawn = torch.from_numpy(rng("random subspace", seed).normal(size=(width, k)))
-    chance = _with_basis(own, torch.linalg.qr(drawn).Q)
-    whole = _with_basis(own, torch.eye(width))
+    tried = [own, own.with_basis(torch.eye(len(own.basis)))]
+    alike = [(subspace, role) for subspace in tried for role in ("donor", "null")]
+    for other, moving in others.values():
+        drawn = torch.from_numpy(rng("random subspace", seed).normal(size=other.basis.shape))
+        by_chance = own.with_basis(torch.linalg.qr(drawn).Q)
+        alike += [(subspace, role) for subspace in (other, moving) for role in ("donor", "null")]
+        alike.append((by_chance, "donor"))
 
     def run(window: slice) -> Tensor:
-        base, donor, null = (
-            onward.hold(x[window], rows=rows) for x in (domain.base, domain.donor, domain.null)
-        )
+        base = onward.hold(domain.base[window], rows=rows)
+        sources = {
+            "donor": onward.hold(domain.donor[window], rows=rows),
+            "null": onward.hold(domain.null[window], rows=rows),
+        }
         found = []
-        for subspace, sources in (
-            (own, (donor, null)),
-            (chance, (donor,)),
-            (whole, (donor, null)),
-            *((other, (donor, null)) for both in others.values() for other in both),
-        ):
-            for source in sources:
-                activation = subspace.swap(base.activation, source.activation)
-                outputs = onward.outputs(base.stream, activation)
-                found.append(measure(domain.metric[window], outputs))
+        for subspace, role in alike:
+            activation = subspace.swap(base.activation, sources[role].activation)
+            outputs = onward.outputs(base.stream, activation)
+            found.append(measure(domain.metric[window], outputs))
         return torch.stack(found)
 
     after = torch.cat(in_parts(len(domain.base), rows, run), dim=1).double().cpu().numpy()
@@ -198,7 +198,3 @@ def try_subspaces(
             "check the pictures, the class embeddings and the tower's own output",
         )
     return after - domain.before
-
-
-def _with_basis(like: Subspace, basis: Tensor) -> Subspace:
-    return Subspace(like.site, like.axes, basis.to(like.basis), like.where)

@@ -4,7 +4,7 @@ Distributed alignment search (Geiger et al. 2024), linear.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.circuits.effective_directions import TINY, effective, pattern
 from interp.circuits.metrics import DISTANCES, measure, name_of
 from interp.circuits.onward import Held, Onward, in_parts
 from interp.circuits.runs import make_plan, resolve_sites
@@ -24,8 +25,6 @@ from interp.core.seeds import rng
 STEPS, RATE, SPAN = 50, 0.05, 0.999
 """In a trained ResNet with 10 classes, 300 steps move ceilings by at most 7 % and indices by at
 most .07 from where 50 leave them; an index has an interval of +/- .15 there."""
-
-TINY = 1e-300
 
 READINGS = 192
 """Pairs whose gradients say what is read, at least; four for each direction."""
@@ -55,14 +54,14 @@ def fit_subspace(
     inputs of the tower. "kl" with the sources' own outputs as `clean` asks that the model says of
     the base what it says of the source.
 
-    R lies within what is read, and there within what differs between sources: the principal
-    components that hold the share `span` of the metric's gradients at points between bases and
-    sources, and, in these, those that hold the share `span` of the variance of `source`. Without
-    this a direction halfway between one that is read, but along which the sources do not differ,
-    and one along which they differ, but which is not read, does the job as well (Makelov, Lange
-    and Nanda 2023): it carries the class by a way that the model does not take. So does one halfway
-    between the code that is read and a copy that is not. Where fewer than `k` directions are left,
-    R has as many as there are. `span=1` leaves R free.
+    R lies within what varies in the directions that are read, as far as that has effects: those
+    that hold the share `span` of them (`effective`: gradients of the metric at points between bases
+    and sources, times how far the activations of `source` go). Without this a direction halfway
+    between one that is read, but along which the sources do not differ, and one along which they
+    differ, but which is not read, does the job as well (Makelov, Lange and Nanda 2023): it carries
+    the class by a way that the model does not take. So does one halfway between the code that is
+    read and a copy that is not. Where fewer than `k` directions are left, R has as many as there
+    are. `span=1` leaves R free.
 
     The fit starts from the largest components of these gradients, and takes `steps` steps of Adam,
     `batch_size` pairs each, with a learning rate that falls as a cosine; R is the Q of a QR
@@ -197,10 +196,12 @@ def fit(task: Task, *, k: int, recipe: Recipe, rows: int, seed: int) -> Subspace
     """Fit a subspace on held runs, at most `rows` pairs to a forward."""
     site = task.onward.site
     _check_given(task, k)
-    read = _gradients(task, k, rows=rows, seed=seed)
-    among = _among(task, read, 1 if k == len(read) else recipe.span)
+    felt = _felt(task, k, rows=rows, seed=seed)
+    among = torch.eye(felt.shape[1]).to(felt)
+    if recipe.span < 1 and k < len(among):
+        among = effective(felt, _moved(task), span=recipe.span)
     like = torch.promote_types(task.source.activation.dtype, torch.float32)
-    weights, among = _start(among, read, k).to(like).requires_grad_(), among.to(like)
+    weights, among = _start(among, felt, k).to(like).requires_grad_(), among.to(like)
     adam = torch.optim.Adam([weights], lr=recipe.learning_rate, betas=(0.9, 0.99))
     stream, losses = rng("subspace", seed), []
     order = np.empty(0, dtype=int)
@@ -244,55 +245,50 @@ def _check_given(task: Task, k: int) -> None:
         )
 
 
-def _among(task: Task, read: Float[Tensor, "d d"], span: float) -> Float[Tensor, "d within"]:
-    """The directions within which a basis is looked for: those read, and of these those varied."""
-    if span == 1:
-        return torch.eye(len(read)).to(read)
-    leading = _leading(read, span)
-    return leading @ _leading(leading.T @ _variation(task) @ leading, span)
-
-
 def _start(
-    among: Float[Tensor, "d within"], read: Float[Tensor, "d d"], k: int
+    among: Float[Tensor, "d within"], felt: Float[Tensor, "gradient d"], k: int
 ) -> Float[Tensor, "within k"]:
     """Where a fit starts: the largest components of the metric's gradients.
 
     Class means were tried: they also point where the class stands but is not read, and 40 steps do
     not leave that.
     """
-    felt = among.T @ read @ among
-    # what gradients leave open goes to the largest components of the activations, which come first
-    order = torch.linspace(1, 0, len(felt)).to(felt)
-    felt = felt / felt.trace().clamp_min(TINY) + 1e-6 * order.diag()
-    return torch.linalg.eigh(felt)[1].flip(-1)[:, :k]
+    inside = felt @ among
+    scatter = inside.T @ inside
+    # what gradients leave open goes to what comes first among the directions
+    order = torch.linspace(1, 0, len(scatter)).to(scatter)
+    scatter = scatter / scatter.trace().clamp_min(TINY) + 1e-6 * order.diag()
+    return torch.linalg.eigh(scatter)[1].flip(-1)[:, :k]
 
 
-def varied(task: Task, subspace: Subspace, span: float) -> Subspace:
-    """The subspace without what it reads where its own domain stands still.
-
-    Its basis is projected on the principal components that hold the share `span` of the variance.
-    """
-    own = _leading(_variation(task), span)
-    basis = torch.linalg.qr(own @ (own.T @ subspace.basis.to(own))).Q
-    return replace(subspace, basis=basis.to(subspace.basis))
+def varied(task: Task, subspace: Subspace) -> Subspace:
+    """The directions that move in a task's sources when what a subspace reads does."""
+    moved = _moved(task)
+    return subspace.with_basis(pattern(subspace.basis.to(moved), moved))
 
 
-def _variation(task: Task) -> Float[Tensor, "d d"]:
-    """The scatter of the sources' activations, at each place about its own mean."""
+def _moved(task: Task) -> Float[Tensor, "activation d"]:
+    """The sources' activations, at each place about its own mean."""
     index, place = place_of(task.axes, task.where)
     values = task.source.activation[index].movedim(place, -1).to(torch.float64)
-    centred = (values - values.mean(dim=0)).flatten(0, -2)
-    return centred.T @ centred
+    return (values - values.mean(dim=0)).flatten(0, -2)
 
 
-def _gradients(task: Task, k: int, *, rows: int, seed: int) -> Float[Tensor, "d d"]:
-    """The scatter of the metric's gradients, at random points between bases and their sources."""
+def _felt(task: Task, k: int, *, rows: int, seed: int) -> Float[Tensor, "gradient d"]:
+    """The metric's gradients at random points between bases and their sources.
+
+    Where there are more than directions, as many rows with the same scatter.
+    """
     index, place = place_of(task.axes, task.where)
-    chosen = np.arange(min(len(task.pairs), max(READINGS, 4 * k)))
-    ways = torch.from_numpy(rng("between base and source", seed).random(len(chosen)))
+    stream = rng("between base and source", seed)
+    chosen = stream.permutation(len(task.pairs))[: max(READINGS, 4 * k)]
+    ways = torch.from_numpy(stream.random(len(chosen)))
+    activation = task.base.activation
+    n_places, width = activation[0:1][index].movedim(place, -1).flatten(0, -2).shape
+    few, kept = len(chosen) * n_places <= width, list[Tensor]()
+    scatter = torch.zeros(0 if few else width, width).to(activation.device, torch.float64)
 
-    def scatter(window: slice) -> Tensor:
-        activation = task.base.activation
+    def gather(window: slice) -> None:
         base, source = torch.from_numpy(task.pairs[chosen[window]].T.copy()).to(activation.device)
         own, other = activation[base], task.source.activation[source]
         way = ways[window].to(own).reshape(-1, *[1] * (own.ndim - 1))
@@ -303,16 +299,14 @@ def _gradients(task: Task, k: int, *, rows: int, seed: int) -> Float[Tensor, "d 
             )
             [gradient] = torch.autograd.grad(values.sum(), [own])
         felt = gradient[index].movedim(place, -1).flatten(0, -2).to(torch.float64)
-        return felt.T @ felt
+        _check_finite(task.onward.site, felt)
+        if few:
+            kept.append(felt)
+        else:
+            scatter.addmm_(felt.T, felt)
 
-    total = torch.stack(in_parts(len(chosen), rows, scatter)).sum(dim=0)
-    _check_finite(task.onward.site, total)
-    return total
-
-
-def _leading(scatter: Float[Tensor, "d d"], share: float) -> Float[Tensor, "d part"]:
-    """The largest principal components that together hold the share; all where there is nothing."""
+    in_parts(len(chosen), rows, gather)
+    if few:
+        return torch.cat(kept)
     sizes, directions = torch.linalg.eigh(scatter)
-    sizes, directions = sizes.flip(0).clamp_min(0), directions.flip(-1)
-    held = sizes.cumsum(0) / sizes.sum().clamp_min(TINY)
-    return directions[:, : int((held < share).sum()) + 1]
+    return (directions * sizes.clamp_min(0).sqrt()).T

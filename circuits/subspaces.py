@@ -43,6 +43,10 @@ class Subspace:
     losses: np.ndarray = field(default_factory=lambda: np.empty(0))
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def with_basis(self, basis: Float[Tensor, "d k"]) -> "Subspace":
+        """Another subspace at the same place, which was not fitted."""
+        return Subspace(self.site, self.axes, basis.to(self.basis), self.where)
+
     def swap(self, base: Tensor, source: Tensor) -> Tensor:
         """`h_base + R R^T (h_source - h_base)`: the base's activation, the subspace the source's.
 

@@ -148,7 +148,7 @@ COLUMNS: dict[str, str] = {
     "in_domain": "as value, in domain_a itself: its own subspace, other artists' pictures",
     "random": "the same with a random subspace as large, or random parts as many in every group",
     "whole": "as ceiling, with the whole site in place of the subspace",
-    "varied": "as value, with A's basis cut down to what varies in A; the metric's unit",
+    "varied": "as value, in the directions that vary in A when what its basis reads does",
     "share_of_whole": "ceiling / whole: how much of what the site carries the subspace does",
     # dictionaries of features
     "width": "number of features",
