@@ -25,6 +25,9 @@ PICTURE = Path(__file__).parents[2] / "docs" / "truth.png"
 FIRST = 20
 """The first blueprint that no threshold was chosen on."""
 
+FEW = 5
+"""Of cells with an index, shared and not, an AUROC takes at least so many."""
+
 SHORT = {
     "probe transfer": "probes",
     "cka": "CKA",
@@ -154,7 +157,7 @@ def _auroc(own: pd.DataFrame) -> str:
 
     known = own.dropna(subset=["index"]).reset_index(drop=True)
     shared = (known["expected"] == "shared").to_numpy()
-    if len(set(shared)) < 2:
+    if min(shared.sum(), (~shared).sum()) < FEW:
         return "–"
     index = known["index"].to_numpy()
     models = known.groupby(["condition", "tier", "dose", "seed"], dropna=False).indices
