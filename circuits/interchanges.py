@@ -140,15 +140,15 @@ def try_site(
     one = next(iter(domains.values())).fitted
     onward = Onward.from_site(tower, site, one)
     at_once = max(1, min(recipe.batch_size, memory // onward.bytes_with_gradients(one)))
-    fitted, parts = {}, {}
+    fitted, moving = {}, {}
     for name, domain in domains.items():
         runs = onward.hold(domain.fitted, rows=rows)
         task = Task(onward, runs, runs, domain.pairs, domain.alike, where)
         fitted[name] = fit(task, k=k, recipe=recipe, rows=at_once, seed=seed)
-        parts[name] = varied(task, fitted[name])
+        moving[name] = varied(task, fitted[name])
     tried = {}
     for name, domain in domains.items():
-        others = {each: (fitted[each], parts[each]) for each in fitted if each != name}
+        others = {each: (fitted[each], moving[each]) for each in fitted if each != name}
         effects = try_subspaces(onward, domain, fitted[name], others, rows=rows, seed=seed)
         foreign = np.split(effects[len(KINDS) :], len(others))
         tried[name] = Tried(
@@ -168,13 +168,13 @@ def try_subspaces(
     seed: int,
 ) -> Float[np.ndarray, "kind receiver"]:
     """How far each of `KINDS`, then of `FOREIGN` by domain, moves the metric of the receivers."""
-    tried = [own, own.with_basis(torch.eye(len(own.basis)))]
-    alike = [(subspace, role) for subspace in tried for role in ("donor", "null")]
+    whole = own.with_basis(torch.eye(len(own.basis)))
+    swaps = [(subspace, role) for subspace in (own, whole) for role in ("donor", "null")]
     for other, moving in others.values():
         drawn = torch.from_numpy(rng("random subspace", seed).normal(size=other.basis.shape))
         by_chance = own.with_basis(torch.linalg.qr(drawn).Q)
-        alike += [(subspace, role) for subspace in (other, moving) for role in ("donor", "null")]
-        alike.append((by_chance, "donor"))
+        swaps += [(subspace, role) for subspace in (other, moving) for role in ("donor", "null")]
+        swaps.append((by_chance, "donor"))
 
     def run(window: slice) -> Tensor:
         base = onward.hold(domain.base[window], rows=rows)
@@ -183,7 +183,7 @@ def try_subspaces(
             "null": onward.hold(domain.null[window], rows=rows),
         }
         found = []
-        for subspace, role in alike:
+        for subspace, role in swaps:
             activation = subspace.swap(base.activation, sources[role].activation)
             outputs = onward.outputs(base.stream, activation)
             found.append(measure(domain.metric[window], outputs))

@@ -285,7 +285,8 @@ def _felt(task: Task, k: int, *, rows: int, seed: int) -> Float[Tensor, "gradien
     ways = torch.from_numpy(stream.random(len(chosen)))
     activation = task.base.activation
     n_places, width = activation[0:1][index].movedim(place, -1).flatten(0, -2).shape
-    few, kept = len(chosen) * n_places <= width, list[Tensor]()
+    few = len(chosen) * n_places <= width
+    kept: list[Tensor] = []
     scatter = torch.zeros(0 if few else width, width).to(activation.device, torch.float64)
 
     def gather(window: slice) -> None:

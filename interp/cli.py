@@ -55,7 +55,8 @@ def without_command(
 ) -> None:
     """Train CLIPs on mixtures of domains, open them, and find out what the domains share.
 
-    Without a command: the embedded study, in about eleven minutes, to one offline page.
+    Without a command, or with options of `run` alone: the embedded study, in about eleven minutes,
+    to one offline page.
 
     \b
     Examples:
@@ -399,9 +400,16 @@ def clean(
     return {"cache": str(root), "bytes": sizes, "removed": yes}
 
 
+OWN = ("-h", "--help", "--version", "--install-completion", "--show-completion")
+"""Options of the program itself."""
+
+
 def main() -> None:
-    """The command line."""
+    """The command line; other options without a command are those of `run`."""
     signal.signal(signal.SIGTERM, _interrupt)
+    first = sys.argv[1:2]
+    if first and first[0].startswith("-") and first[0].partition("=")[0] not in OWN:
+        sys.argv.insert(1, "run")
     app(prog_name="interp-report")
 
 

@@ -116,8 +116,9 @@ def test_an_unwritable_folder_is_said_before_anything_runs(tmp_path: Path) -> No
     assert not (tmp_path / "c").exists()
 
 
-def test_a_dry_run_says_the_cost_and_does_nothing(tmp_path: Path) -> None:
-    done = call("run", "--dry-run", "--out", str(tmp_path / "out"))
+@pytest.mark.parametrize("command", [("run",), ()], ids=["run", "no command"])
+def test_a_dry_run_says_the_cost_and_does_nothing(tmp_path: Path, command: tuple[str]) -> None:
+    done = call(*command, "--dry-run", "--out", str(tmp_path / "out"))
     assert done.returncode == 0 and "4 runs" in done.stdout
     for word in ("minutes of training", "measuring 5 models", "MB of disk", "rough"):
         assert word in done.stdout
