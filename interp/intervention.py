@@ -94,8 +94,9 @@ def intervention(
         slope(c, b) = sum_w w difference(w, c, b) / sum_w w^2
 
     Intervals are over classes and blocks (`interp.core.blocks`), those of sharing over blocks; p
-    flips signs of whole classes. A verdict needs C1 x d equal within two points (90 % interval
-    inside the margin: two one-sided tests at 5 %) and sharing moved as the weight says.
+    flips signs of whole classes. A verdict needs seen classes to be equally accurate in the test
+    domain, within two points (90 % interval inside the margin: two one-sided tests at 5 %), and
+    sharing moved as the weight says.
     """
     arms = [Arm(0.0), *spec.intervention.arms]
     rows: list[dict[str, Any]] = []
@@ -310,13 +311,14 @@ def _judge(
 
 
 def _unequal(effect: Effect, weight: float) -> tuple[str, str] | None:
-    """Why C1 x d does not count as equal, and what would help; None where it does."""
+    """Why seen classes do not count as equally accurate, and what would help; None if they do."""
     narrow = effect.narrow
     if -MARGIN < narrow.low and narrow.high < MARGIN:
         return None
-    reason = f"C1 x d differs by {_points(narrow)} at weight {weight:g}, not within two points"
+    moved = f"seen classes differ by {_points(narrow)} at weight {weight:g}"
+    reason = f"{moved}, not within two points"
     if abs(narrow.value) > MARGIN:
-        return reason, "a weight at which C1 x d stays equal"
+        return reason, "a weight at which seen classes stay equally accurate"
     room = MARGIN - abs(narrow.value)
     return reason, f"about {_blocks(effect.n_blocks, (narrow.high - narrow.low) / 2, room)} blocks"
 
@@ -365,7 +367,7 @@ def _level(
         "level": "L4",
         "rung": "R3",
         "measure": f"{TARGET.name}, own less shuffled partners, {where}",
-        "adjusted": "C1 x d held equal",
+        "adjusted": "accuracy of seen classes",
         "value": interval.value,
         "low": interval.low,
         "high": interval.high,
