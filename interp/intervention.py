@@ -280,7 +280,8 @@ def _levels(found: Mapping[tuple[str, float], Effect], spec: Specification) -> l
     for weight in weights:
         p = adjusted.get(weight, found[TARGET.name, weight].p)
         asked = single if weight == np.inf else [weight]
-        rows.append(_level(found[TARGET.name, weight], weight, *_judge(found, weight, asked, p)))
+        judged = _judge(found, weight, asked, p)
+        rows.append(_level(found[TARGET.name, weight], weight, *judged) | {"p_adjusted": p})
     return rows
 
 
@@ -362,7 +363,7 @@ def _level(
     """A row of the table `levels`."""
     nothing = Interval(np.nan, np.nan, np.nan, np.nan)
     interval = effect.interval if effect else nothing
-    where = SLOPE if weight == np.inf else f"weight {weight:g}"
+    where = {np.inf: SLOPE}.get(weight, f"weight {weight:g}") if effect else "any weight"
     return {
         "level": "L4",
         "rung": "R3",

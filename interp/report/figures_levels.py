@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+import pandas as pd
+
 from interp.core.links import LEVELS, SMALL
 from interp.core.statistics import CANNOT_TELL
 from interp.report.figures import (
@@ -148,6 +150,7 @@ def forest(result: Result) -> Figure | None:
     rows = rows[rows["level"].isin(list(LEVELS))]
     if rows.empty:
         return None
+    rows = pd.concat([rows[rows["level"] != "L4"], _intervened(rows)])
     models = rows[(rows["measure"] != "") & (rows["level"] != "L3")]  # L3 has measures of its own
     kinds = rungs(models) or rungs(rows)
     names = _names(rows)
@@ -172,7 +175,8 @@ def forest(result: Result) -> Figure | None:
         "noise in sharing taken out where it is known. Null: 0, no link (L1: mixtures permuted "
         "jointly over domains and blocks; L2: blocks permuted; L3: errors clustered by class and "
         f"by model). {_held(rows)}Grey: |r| below {SMALL}, too small to matter: an interval within "
-        "it says “does not go together”. Only L4 permits “because”.",
+        "it says “does not go together”. L4 compares trained models, and has a figure of its own; "
+        "only L4 permits “because”.",
         "; ".join(
             f"{row['level']} {row['rung']}: {row['verdict']}, {number(row['value'])}"
             for _, row in rows[rows["adjusted"] == ""].iterrows()
@@ -204,6 +208,15 @@ def forest(result: Result) -> Figure | None:
     )  # fmt: skip
 
 
+def _intervened(rows: Frame) -> Frame:
+    """L4's verdict as one row without a number: its numbers are differences in points."""
+    own = rows[rows["level"] == "L4"]
+    decided = own[own["verdict"] != CANNOT_TELL]
+    one = (decided if len(decided) else own).tail(1)
+    nothing = dict.fromkeys(("value", "low", "high"), math.nan)
+    return one.assign(measure="", adjusted="", **nothing)
+
+
 def _names(rows: Frame) -> list[tuple[str, str]]:
     """Rows of the forest: every level, and what else was held constant below it."""
     found = [
@@ -220,33 +233,37 @@ def _label(level: str, adjusted: str) -> str:
 
 def _rows(own: Frame, names: Sequence[tuple[str, str]], place: int) -> list[Trace]:
     """Marks with verdicts above them; where there is no number, the verdict alone."""
-    if own.empty:
-        return []
+    sure = own["low"].notna()
+    return [_marks(part, names, place) for part in (own[sure], own[~sure]) if len(part)]
+
+
+def _marks(own: Frame, names: Sequence[tuple[str, str]], place: int) -> Trace:
+    """Rows that all have an interval, or have none."""
     keys = zip(own["level"], own["adjusted"], strict=True)
     at = [names.index(key) for key in keys]
     known = own["value"].notna().to_numpy()
     decided = (own["verdict"] != CANNOT_TELL).to_numpy()
-    return [
-        {
-            "type": "scatter",
-            "mode": "markers+text",
-            "name": "r",
-            "x": [value if has else 0.0 for value, has in zip(own["value"], known, strict=True)],
-            "y": at,
-            "error_x": errors(own, "value", "low", "high") | {"color": "#0072B2"},
-            "text": [plain(word) for word in own["verdict"]],
-            "textposition": "top center",
-            "cliponaxis": False,
-            "marker": {
-                "color": "#0072B2",
-                "size": [10 if has else 0 for has in known],
-                "symbol": ["square" if sure else "square-open" for sure in decided],
-            },
-            "hovertext": [_why(row) for _, row in own.iterrows()],
-            "hoverinfo": "text",
-            "meta": [place],
-        }
-    ]
+    trace: Trace = {
+        "type": "scatter",
+        "mode": "markers+text",
+        "name": "r",
+        "x": [value if has else 0.0 for value, has in zip(own["value"], known, strict=True)],
+        "y": at,
+        "text": [plain(word) for word in own["verdict"]],
+        "textposition": "top center",
+        "cliponaxis": False,
+        "marker": {
+            "color": "#0072B2",
+            "size": [10 if has else 0 for has in known],
+            "symbol": ["square" if sure else "square-open" for sure in decided],
+        },
+        "hovertext": [_why(row) for _, row in own.iterrows()],
+        "hoverinfo": "text",
+        "meta": [place],
+    }
+    if own["low"].notna().all():  # without an interval plotly would draw a bar of no length
+        trace["error_x"] = errors(own, "value", "low", "high") | {"color": "#0072B2"}
+    return trace
 
 
 def _unmeasured(

@@ -162,7 +162,10 @@ def levels(result: Result) -> list[Grid]:
     for _, row in rows.iterrows():
         held = f", {row['adjusted']} held constant" if row["adjusted"] else ""
         ends = MISSING
-        if math.isfinite(row["low"]) and math.isfinite(row["high"]):
+        if row["level"] == "L4" and math.isfinite(row["low"]):
+            value, low, high = (f"{100 * row[each]:+.1f}" for each in ("value", "low", "high"))
+            ends = f"{value} points ({low} to {high})"
+        elif math.isfinite(row["low"]) and math.isfinite(row["high"]):
             ends = f"{number(row['value'])} ({number(row['low'])} to {number(row['high'])})"
         elif math.isfinite(row["value"]):
             ends = f"{number(row['value'])} (no interval)"
@@ -183,7 +186,8 @@ def levels(result: Result) -> list[Grid]:
     for (level, _, *rest), names in told.items():
         more = f" and {len(names) - 1} more rows" if len(names) > 1 else ""
         body.append([f"{level} {names[0]}{more}", *rest])
-    head = ("", "Verdict", "Correlation", "p (Holm)", "Gain in prediction", "Why", "Would decide")
+    link = "Correlation; of L4 the difference"
+    head = ("", "Verdict", link, "p (Holm)", "Gain in prediction", "Why", "Would decide")
     return [Grid("Does accuracy go with sharing? Level by level", head, body)] if body else []
 
 
