@@ -1,18 +1,15 @@
 """What tests share: a small rendered study and one really trained CLIP, made once per test run."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from interp.core.images import ImageTable
 from interp.core.progress import set_quiet
 from interp.core.store import cache_folder
 from interp.data.embedded import EmbeddedSpec, open_embedded
-from interp.result import Result, open_result
+from interp.result import Result
 from interp.specification import (
     AnalysisSpec,
     ImagesSpec,
@@ -68,20 +65,8 @@ def small_images(quiet_and_apart: None) -> ImageTable:
 
 @pytest.fixture(scope="session")
 def small_study(small_images: ImageTable, tmp_path_factory: pytest.TempPathFactory) -> Result:
-    """A whole study in small, two trained models included.
-
-    Workers of one run make it once: the first one trains, and each takes a copy of its own.
-    """
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent
-    with FileLock(root / "study.lock"):
-        if not (root / "small study" / "made").exists():
-            Study(SMALL).run(root / "small study", command="a test")
-            (root / "small study" / "made").touch()
-    own = tmp_path_factory.mktemp("study") / "result"
-    shutil.copytree(root / "small study", own, ignore=shutil.ignore_patterns("made"))
-    return open_result(own)
+    """A whole study in small, two trained models included."""
+    return Study(SMALL).run(tmp_path_factory.mktemp("study"), command="a test")
 
 
 @pytest.fixture(scope="session")
