@@ -369,6 +369,7 @@ def _level(
         "rung": "R3",
         "measure": f"{TARGET.name}, own less shuffled partners, {where}",
         "adjusted": "accuracy of seen classes",
+        "weight": weight if np.isfinite(weight) else np.nan,
         "value": interval.value,
         "low": interval.low,
         "high": interval.high,

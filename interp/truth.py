@@ -151,7 +151,7 @@ class _Subject:
 
     @property
     def crossing(self) -> dict[str, Any]:
-        """And what is more, every measure that goes from the first domain to the second."""
+        """The same, from the first domain to the second, at the place where measures look."""
         a, b = DOMAINS
         return self.words | {"domain_a": a, "domain_b": b, "where": self.kind.place}
 

@@ -208,13 +208,18 @@ def forest(result: Result) -> Figure | None:
     )  # fmt: skip
 
 
-def _intervened(rows: Frame) -> Frame:
-    """L4's verdict as one row without a number: its numbers are differences in points."""
+def foremost(rows: Frame) -> Frame:
+    """The row of L4 that stands for it: of those decided, if any is, the one of largest weight."""
     own = rows[rows["level"] == "L4"]
     decided = own[own["verdict"] != CANNOT_TELL]
-    one = (decided if len(decided) else own).tail(1)
+    own = decided if len(decided) else own
+    return own.loc[own["weight"].abs().sort_values(na_position="first").index].tail(1)
+
+
+def _intervened(rows: Frame) -> Frame:
+    """L4's verdict without a number: its numbers are differences in points, not correlations."""
     nothing = dict.fromkeys(("value", "low", "high"), math.nan)
-    return one.assign(measure="", adjusted="", **nothing)
+    return foremost(rows).assign(measure="", adjusted="", **nothing)
 
 
 def _names(rows: Frame) -> list[tuple[str, str]]:

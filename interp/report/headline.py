@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 from interp.core.statistics import NOT_SHARED, SHARED
+from interp.report.figures_levels import foremost
 from interp.report.naming import contrast, percent, sequence, setting_name
 from interp.report.primary import held_out_accuracy, primary_differences
 from interp.report.reading import Frame, Result
@@ -62,22 +63,18 @@ def _reached(result: Result, tests: Sequence[str]) -> str:
 
 
 def _intervened(result: Result) -> list[str]:
-    """What aligning classes did at the largest weight, and what that licenses; L4's sentence."""
-    rows = result.frame("levels")
-    rows = rows[(rows["level"] == "L4") & rows["measure"].str.contains(", weight ", regex=False)]
-    rows = rows.dropna(subset=["value", "low", "high"])
-    if rows.empty:
+    """What aligning classes did, and what that licenses; L4's sentence."""
+    found = foremost(result.frame("levels").dropna(subset=["weight", "value", "low", "high"]))
+    if found.empty:
         return []
-    weights = rows["measure"].str.rpartition("weight ")[2].astype(float)
-    row = rows.loc[weights.abs().idxmax()]
+    row = found.iloc[0]
     value, low, high = (f"{100 * row[each]:+.1f}" for each in ("value", "low", "high"))
-    weight = weights[row.name]
-    done = "Aligning" if weight > 0 else "Separating"
+    done = "Aligning" if row["weight"] > 0 else "Separating"
     decided = row["licence"] if not row["reason"] else f"what causes that is open: {row['reason']}"
     return [
-        f"{done} the seen classes of both domains in training (weight {abs(weight):g}) moves "
-        f"accuracy on held-out ones by {value} points ({low} to {high}) more than wrong partners "
-        f"do; {decided}."
+        f"{done} the seen classes of both domains in training (weight {abs(row['weight']):g}) "
+        f"moves accuracy on held-out ones by {value} points ({low} to {high}) more than wrong "
+        f"partners do; {decided}."
     ]
 
 

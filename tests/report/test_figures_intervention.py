@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
 from interp.core.tables import Table
 from interp.intervention import TARGET, intervene
 from interp.report.figures_intervention import GAPS, dose_response
+from interp.report.figures_levels import foremost, forest
 from interp.report.headline import headline
 from interp.report.reading import Result, read_result
 from interp.report.sections import sections
@@ -57,10 +59,33 @@ def test_the_caption_carries_the_verdict(
     assert words in section.figures[0].caption
     assert ("because" in section.figures[0].caption) == (not change)
     (sentence,) = [each for each in headline(result) if "wrong partners" in each]
-    row = result.frame("levels").query("measure.str.endswith('weight 1')").iloc[0]
+    row = result.frame("levels").query("weight == 1").iloc[0]
     said = [f"{100 * row[each]:+.1f}" for each in ("value", "low", "high")]
     assert "by {} points ({} to {})".format(*said) in sentence
     assert ("because" in sentence) == (not change) and ("is open" in sentence) == bool(change)
+
+
+def test_the_forest_has_the_verdict_and_no_number_among_correlations(tmp_path: Path) -> None:
+    result = read(tmp_path)
+    assert result.frame("levels")["value"].notna().all()
+    figure = forest(result)
+    assert figure is not None
+    (trace,) = [each for each in figure.data if each["name"] == "r"]
+    assert trace["text"] == ["goes together"] and "error_x" not in trace
+    assert trace["x"] == [0.0] and trace["marker"]["size"] == [0]
+
+
+def test_what_is_decided_stands_for_the_intervention() -> None:
+    rows = pd.DataFrame(
+        {
+            "level": "L4",
+            "weight": [0.3, 1.0, None],
+            "verdict": ["goes together", "cannot tell", "cannot tell"],
+        }
+    )
+    assert foremost(rows)["weight"].tolist() == [0.3]
+    assert foremost(rows.assign(verdict="cannot tell"))["weight"].tolist() == [1.0]
+    assert foremost(rows[:0]).empty
 
 
 def test_a_study_without_arms_has_no_such_section(tmp_path: Path) -> None:
