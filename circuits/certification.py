@@ -15,7 +15,7 @@ from torch import Tensor
 from interp.circuits.metrics import Metric, Target
 from interp.circuits.paths import edge_effects
 from interp.circuits.planted import Planted
-from interp.circuits.planted_truth import Edge, Truth, union
+from interp.circuits.planted_truth import Edge, Neuron, Truth, union
 from interp.circuits.planted_world import CLASSES, PARTS, Scenes, World
 from interp.circuits.wiring import wire
 from interp.core.errors import SpecificationError, listed
@@ -32,6 +32,8 @@ FLOOR = 0.01
 
 READ = ("hook_resid_pre", "attn.hook_z", "mlp.hook_post", "hook_mlp_out")
 """What is kept of each block in the runs that exchange parts."""
+
+COLUMNS = ["domain", "class_set", "component", "kind", "inside", "value", "error", "ok"]
 
 Margins = Float[Tensor, "batch"]
 
@@ -84,6 +86,48 @@ def certify_edges(planted: Planted, tower: Tower, *, n: int = 16, seed: int = 0)
     return _certify("planted_edges", _all_edges, planted, tower, n, seed)
 
 
+def certify_shared(planted: Planted, tower: Tower, *, n: int = 16, seed: int = 0) -> Table:
+    """Hold what both domains go by against an exchange between them: it must change nothing.
+
+    The parts are the heads in the circuit of every class in both domains; and in each MLP the
+    neurons that are, all together (`m2 neurons`), and a random half of them. Each takes its
+    activation from the same scene in the other domain: same class, places, contrasts and noise. It
+    passes (`ok`) with error <= .02, columns as in `certify_truth`. Parts that do one thing by two
+    codes, or by neurons of which each serves one domain, do not pass, and neither does what is
+    quieter in one domain.
+
+    Raises what `certify_truth` raises.
+    """
+    every = [truth for truths in planted.by_class.values() for truth in truths]
+    nodes = frozenset.intersection(*(truth.nodes for truth in every))
+    neurons = frozenset.intersection(*(truth.neurons for truth in every))
+    rows = []
+    for domain in planted.by_class:
+        scenes = planted.world.scenes(n, domain=domain, seed=2 * seed)
+        runs = _Exchange(planted, tower, scenes, scenes.of_other_domain())
+        for component, margin in _alike(runs, nodes, neurons, seed):
+            value, error = runs.lost(margin)
+            ok = error <= OUTSIDE and runs.margin.mean().item() >= FLOOR
+            rows.append((domain, "all", component, "shared", True, value, error, ok))
+    frame = pd.DataFrame(rows, columns=COLUMNS).assign(n_pictures=n)
+    return Table("planted_shared", frame, {"outside": OUTSIDE, "seed": seed})
+
+
+def _alike(
+    runs: "_Exchange", nodes: Collection[str], neurons: Collection[Neuron], seed: int
+) -> Iterator[tuple[str, Margins]]:
+    stream = rng("halves of shared neurons", seed)
+    for node, margin in runs.nodes():
+        if node in nodes and node.startswith("a"):
+            yield node, margin
+    for layer in range(runs.tower.n_layers):
+        own = [place for where, place in sorted(neurons) if where == layer]
+        if own:
+            half = stream.permutation(own)[: len(own) // 2].tolist()
+            yield f"m{layer} neurons", runs.neurons(layer, own, inside=True)
+            yield f"m{layer} neurons, half", runs.neurons(layer, half, inside=True)
+
+
 Part = tuple[str, str, bool, Margins]
 """Kind and name of a part, whether it is in the circuit, and the margin with it exchanged."""
 
@@ -99,20 +143,19 @@ def _certify(
     rows, right = [], {domain: [] for domain in planted.by_class}
     for domain, truths in planted.by_class.items():
         for numbers in _groups(truths):
-            runs = _Exchange(planted, tower, domain, numbers, n, seed)
+            pairs = draw_partners(planted.world, domain, n, seed, numbers)
+            runs = _Exchange(planted, tower, *pairs)
             right[domain] += (runs.margin > 0).tolist()
             classes = (
                 "all" if len(numbers) == len(CLASSES) else listed([CLASSES[i] for i in numbers])
             )
             for kind, component, inside, margin in parts(runs, union(truths[i] for i in numbers)):
-                lost = (runs.margin - margin) / runs.margin.mean()
-                value, error = lost.mean().item(), lost.abs().max().item()
+                value, error = runs.lost(margin)
                 size = abs(value) if kind == "cue" else value
                 passes = size >= INSIDE if inside and kind != "backup" else error <= OUTSIDE
                 ok = passes and runs.margin.mean().item() >= FLOOR
                 rows.append((domain, classes, component, kind, inside, value, error, ok))
-    columns = ["domain", "class_set", "component", "kind", "inside", "value", "error", "ok"]
-    frame = pd.DataFrame(rows, columns=columns).assign(n_pictures=n)
+    frame = pd.DataFrame(rows, columns=COLUMNS).assign(n_pictures=n)
     accuracy = {domain: float(np.mean(told)) for domain, told in right.items()}
     facts = {"inside": INSIDE, "outside": OUTSIDE, "accuracy": accuracy, "seed": seed}
     return Table(name, frame, facts)
@@ -149,19 +192,10 @@ def _all_edges(runs: "_Exchange", truth: Truth) -> Iterator[Part]:
 
 
 class _Exchange:
-    """A run on pictures of a domain, and one on partners of another class, to take parts from."""
+    """A run on pictures of scenes, and one on those of partners, to take parts from."""
 
-    def __init__(
-        self,
-        planted: Planted,
-        tower: Tower,
-        domain: str,
-        numbers: Sequence[int],
-        n: int,
-        seed: int,
-    ) -> None:
-        world, self.tower, self.n = planted.world, tower, n
-        scenes, partners = draw_partners(world, domain, n, seed, numbers)
+    def __init__(self, planted: Planted, tower: Tower, scenes: Scenes, partners: Scenes) -> None:
+        world, self.tower, self.n = planted.world, tower, len(scenes)
         sites = [f"blocks.*.{name}" for name in READ]
         self.clean, self.corrupt = world.render(scenes), world.render(partners)
         with torch.no_grad():
@@ -169,6 +203,11 @@ class _Exchange:
             _, self.donor = tower.run_with_cache(self.corrupt, names_filter=sites)
         self.metric = Metric("margin", Target(planted.classifier, scenes.label))
         self.margin = self.metric(outputs)
+
+    def lost(self, margin: Margins) -> tuple[float, float]:
+        """What an exchange costs on average, and at most moves, as shares of the mean margin."""
+        lost = (self.margin - margin) / self.margin.mean()
+        return lost.mean().item(), lost.abs().max().item()
 
     def nodes(self) -> Iterator[tuple[str, Margins]]:
         """Every head and MLP, and the margins when its output is the donor's."""

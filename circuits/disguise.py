@@ -1,13 +1,13 @@
 """The same function with other weights, so that nothing shows how a planted model was written."""
 
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from open_clip.transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.circuits.planted import Planted
 from interp.circuits.planted_weights import zero_sum_basis
@@ -51,7 +51,8 @@ def disguise(planted: Planted, *, seed: int = 0) -> Planted:
 def fold_gains(model: VisionTransformer) -> None:
     """Move every layer norm's gain and bias into the weights that read it.
 
-    The norm before the blocks has nobody but the stream to read it, and keeps its gain.
+    The norm before the blocks has nobody but the stream to read it, and keeps its gain, which is
+    the same for all coordinates.
     """
     for block in model.transformer.resblocks:
         for norm, weight, bias in (
@@ -62,8 +63,11 @@ def fold_gains(model: VisionTransformer) -> None:
             weight *= norm.weight
             norm.weight.fill_(1)
             norm.bias.zero_()
-    # a projection has no bias to take that of the last norm, which a planted model leaves at zero
+    # a projection has no bias to take that of the last norm, which a planted model leaves at zero;
+    # and a stream whose coordinates have gains or shifts of their own cannot be turned
     assert model.proj is not None and not bool(model.ln_post.bias.any())
+    first = cast(nn.LayerNorm, model.ln_pre)
+    assert not bool(first.bias.any()) and bool((first.weight == first.weight[0]).all())
     model.proj *= model.ln_post.weight[:, None]
     model.ln_post.weight.fill_(1)
 

@@ -6,6 +6,7 @@ transformers by hand, and InterpBench (Gupta et al. 2024), which holds methods a
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from interp.circuits import planted_stages as stages
 from interp.circuits.metrics import Classifier
-from interp.circuits.planted_conditions import CONDITIONS, DOSES, TIERS, Lanes
+from interp.circuits.planted_conditions import CONDITIONS, DOSES, TIERS, TRAINED, Lanes
 from interp.circuits.planted_routes import ROUTES
 from interp.circuits.planted_truth import Truth, union
 from interp.circuits.planted_weights import Draft
@@ -83,6 +84,31 @@ class Blueprint:
         return frozenset(np.array(pairs)[order[: round(self.dose * len(pairs))]].ravel().tolist())
 
 
+@dataclass(frozen=True)
+class TrainedBlueprint:
+    """What to train (`interp.circuits.planted_trained`): a condition of `TRAINED`, and a seed of
+    glyphs, directions and training."""
+
+    condition: str
+    seed: int = 0
+    tier: ClassVar[str] = "trained"
+    dose: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        asked = "train a planted model"
+        check_known(asked, "condition", [self.condition], TRAINED, SpecificationError)
+
+    @property
+    def lanes(self) -> Lanes:
+        """What the domains share, stage by stage."""
+        return CONDITIONS[self.condition]
+
+    @property
+    def world(self) -> World:
+        """Where the pictures come from."""
+        return World(self.seed)
+
+
 @dataclass(frozen=True, eq=False)
 class Planted:
     """A vision transformer with its world, its classes' directions and its true circuits.
@@ -93,7 +119,7 @@ class Planted:
     brings the cue to the class token, in models that read it.
     """
 
-    blueprint: Blueprint
+    blueprint: Blueprint | TrainedBlueprint
     source: VisionTransformer
     classes: Float[Tensor, "class d_embed"]
     by_class: dict[str, tuple[Truth, ...]]

@@ -76,3 +76,9 @@ accurate`: all separate, by the name that stands beside it.
 
 DOSES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the classes that the condition `dose` can have in common."""
+
+TRAINED = (
+    *("all shared", "all separate", "shared from block 2", "separate, one output"),
+    "late separate",
+)
+"""The conditions of which transformers are trained as well as written."""

@@ -7,7 +7,7 @@ written down as such.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from interp.circuits.planted import Blueprint
+from interp.circuits.planted import Blueprint, TrainedBlueprint
 from interp.circuits.planted_resnet import ResNetBlueprint
 
 ANSWERS = {"s": "shared", "n": "not shared", "p": "in part", "b": "blind"}
@@ -217,12 +217,12 @@ HARD: dict[str, dict[str, Row]] = {
 """What is other in the hard tier, where all goes by the cue."""
 
 
-TRAINED = "what a part may show beside what it was trained to tell, nobody knows"
+BESIDE = "what a training may have left beside what it asked for, nobody knows"
 PARTS_APART = "what is read in A's part does not vary in B"
 
 SHARED_PART: dict[str, Row] = {
-    "probe transfer": ("bbbb", TRAINED),
-    "cka": ("bbbb", TRAINED),
+    "probe transfer": ("bbbb", BESIDE),
+    "cka": ("bbbb", BESIDE),
     "das": ("ssss", "one part tells the class in both domains"),
     "neuron overlap": ("s", "one part tells the class in both domains"),
     "neuron transfer": ("s", "one part tells the class in both domains"),
@@ -242,8 +242,17 @@ MERGED: dict[str, dict[str, Row]] = {
 }
 """What each measure must say of each planted ResNet, stage by stage."""
 
+TRAINED: dict[str, Row] = {
+    "probe transfer": ("bbbb", BESIDE),
+    "cka": ("bbbb", BESIDE),
+    "transplant": ("bbbbb", BESIDE),
+}
+"""What is other in transformers that are trained: their circuits are asked for, not their codes."""
 
-def expected(blueprint: Blueprint | ResNetBlueprint) -> tuple[Expected, ...]:
+AnyBlueprint = Blueprint | TrainedBlueprint | ResNetBlueprint
+
+
+def expected(blueprint: AnyBlueprint) -> tuple[Expected, ...]:
     """What every measure must say of a planted model, at every site where it is taken.
 
     The answer is `shared`, `not shared`, `in part` (between the two, or by the dose), or `blind`:
@@ -258,11 +267,13 @@ def expected(blueprint: Blueprint | ResNetBlueprint) -> tuple[Expected, ...]:
     return tuple(_cells(blueprint))
 
 
-def _cells(blueprint: Blueprint | ResNetBlueprint) -> Iterator[Expected]:
+def _cells(blueprint: AnyBlueprint) -> Iterator[Expected]:
     merged = isinstance(blueprint, ResNetBlueprint)
     rows = MERGED[blueprint.condition] if merged else TABLE[blueprint.condition]
     if blueprint.tier == "hard":
         rows = rows | HARD[blueprint.condition]
+    if isinstance(blueprint, TrainedBlueprint):
+        rows = rows | TRAINED
     if blueprint.dose in (0, 1):
         rows = SHARED if blueprint.dose else LATE_SEPARATE
     for measure, (letters, reason) in rows.items():

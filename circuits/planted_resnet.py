@@ -18,11 +18,8 @@ from torch.nn.utils import skip_init
 from interp.circuits.metrics import Classifier
 from interp.circuits.planted_merging import merge, spaces
 from interp.circuits.planted_training import STEPS, Pool, Task, train
-from interp.circuits.planted_world import CLASSES, DOMAINS, World
+from interp.circuits.planted_world import CLASSES, D_EMBED, DOMAINS, PARTS, World, class_directions
 from interp.core.errors import SpecificationError, check_known
-from interp.core.seeds import rng
-
-D_EMBED = 32
 
 WHISPER = 0.05
 """Length of what nobody reads, beside a class of length 1: a cosine would feel what is loud."""
@@ -131,7 +128,8 @@ def plant_resnet(blueprint: ResNetBlueprint, *, steps: int = STEPS) -> PlantedRe
             "plant a ResNet", f"{steps} steps", "1 or more", f"take {STEPS}, the default"
         )
     parts, seed = RESNETS[blueprint.condition], blueprint.seed
-    pool, directions = Pool(World(seed), seed=seed), _directions(seed)
+    pool, directions = Pool(World(seed), seed=seed), class_directions(seed)
+    directions["K"] = WHISPER * directions["free"][: PARTS["K"]]
     networks = []
     for number, part in enumerate(parts):
         network = train(part.task, pool, seed=len(parts) * seed + number, steps=steps)
@@ -139,13 +137,6 @@ def plant_resnet(blueprint: ResNetBlueprint, *, steps: int = STEPS) -> PlantedRe
     merged = merge(networks)
     truths = {domain: _truth(merged, parts, domain) for domain in DOMAINS}
     return PlantedResNet(blueprint, merged, directions["AB"], truths)
-
-
-def _directions(seed: int) -> dict[str, Float[Tensor, "value d_embed"]]:
-    """Orthonormal directions for A and for B, their sums, and short ones for K."""
-    square = rng("class directions", seed).normal(size=(D_EMBED, D_EMBED))
-    a, b, k, _ = torch.from_numpy(np.linalg.qr(square)[0]).split(len(CLASSES))
-    return {"A": a, "B": b, "AB": (a + b) / np.sqrt(2), "K": WHISPER * k}
 
 
 @torch.no_grad()

@@ -103,7 +103,8 @@ def by_lanes(draft: Draft, world: World, lanes: Lanes, shared: Collection[int]) 
         for domain in DOMAINS:
             if (lanes.cued and (chooses or domain in combine)) or (lanes.dim < 1 and domain == "B"):
                 laid.cued.add((domain, number))
-            laid.wire(domain, _edges(domain, lanes.bring, combine, write, chooses), [number])
+            edges = lane_edges(domain, lanes.bring, combine, write, chooses=chooses)
+            laid.wire(domain, edges, [number])
     for head, move in moves.items():
         stages.write(draft, head, move)
     return laid
@@ -226,8 +227,13 @@ def _brought(heads: Iterable[str]) -> list[Edge]:
     return [("input", "m0"), *way]
 
 
-def _edges(
-    domain: str, bring: Sequence[str], combine: Sequence[str], write: Sequence[str], chooses: bool
+def lane_edges(
+    domain: str,
+    bring: Sequence[str],
+    combine: Sequence[str],
+    write: Sequence[str],
+    *,
+    chooses: bool = False,
 ) -> list[Edge]:
     """The way from the input to the logits, through the lanes that serve a domain."""
     lanes = [feeding(stage, domain)[0] for stage in (bring, combine, write)]

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.circuits.planted_weights import CONSTANT, D_EMBED, LAYERS, Draft
+from interp.circuits.planted_weights import CONSTANT, LAYERS, Draft
 from interp.circuits.planted_world import (
     AMPLITUDE,
     CARRIERS,
@@ -17,6 +16,7 @@ from interp.circuits.planted_world import (
     PARTS,
     PATCH,
     World,
+    class_directions,
 )
 from interp.core.seeds import rng
 
@@ -220,18 +220,14 @@ def read_out(
 ) -> Float[Tensor, "class d_embed"]:
     """Project what was written onto the classes' directions, and return these.
 
-    `written` says for each signal its lane and its class. A class's direction is (a + b) / sqrt(2),
-    all a and b orthonormal. Lane AB stands for that, lane A for a, lane B for b. To every embedding
-    half a unit is added that says nothing, so that an embedding without a class has a direction.
+    `written` says for each signal its lane, as in `class_directions`, and its class. To every
+    embedding half a unit is added that says nothing, so that an embedding without a class has a
+    direction.
     """
-    square = rng("class directions", seed).normal(size=(D_EMBED, D_EMBED))
-    directions = torch.from_numpy(np.linalg.qr(square)[0])
-    n = len(CLASSES)
-    own = {"A": directions[:n], "B": directions[n : 2 * n]}
-    own["AB"] = (own["A"] + own["B"]) / np.sqrt(2)
+    own = class_directions(seed)
     for signal, (lane, number) in written.items():
         draft.read_out(signal, own[lane][number])
-    draft.read_out("constant", directions[-1], gain=0.5 / CONSTANT)
+    draft.read_out("constant", own["free"][-1], gain=0.5 / CONSTANT)
     return own["AB"]
 
 

@@ -73,14 +73,19 @@ class Pool:
     """Pictures of both domains in which K says nothing about the class, in float32.
 
     All that is drawn fills one patch, so a picture with its patches shuffled is a picture again.
+    `twins` show the same scenes in both domains, in the same order.
     """
 
-    def __init__(self, world: World, *, seed: int) -> None:
+    def __init__(self, world: World, *, seed: int, twins: bool = False) -> None:
         stream = rng("pool", seed)
         patches, values, glyphs = [], [], []
+        scenes = None
         for number, domain in enumerate(DOMAINS):
-            scenes = world.scenes(POOL, domain=domain, seed=int(stream.integers(2**31)))
-            scenes = replace(scenes, k=stream.integers(PARTS["K"], size=POOL))
+            if twins and scenes is not None:
+                scenes = scenes.of_other_domain()
+            else:
+                scenes = world.scenes(POOL, domain=domain, seed=int(stream.integers(2**31)))
+                scenes = replace(scenes, k=stream.integers(PARTS["K"], size=POOL))
             pictures = world.render(scenes).float()
             grid = pictures.reshape(POOL, 3, GRID, PATCH, GRID, PATCH).permute(0, 2, 4, 1, 3, 5)
             patches.append(grid.reshape(POOL, GRID**2, 3, PATCH, PATCH))
@@ -92,15 +97,21 @@ class Pool:
     def batch(self, task: Task, n: int, stream: np.random.Generator) -> "Batch":
         """Pictures with all that a network for this task is to say of them."""
         rows = torch.from_numpy(stream.integers(len(self.patches), size=n))
-        order = torch.from_numpy(stream.permuted(np.tile(np.arange(GRID**2), (n, 1)), axis=1))
-        grid = self.patches[rows[:, None], order].reshape(n, GRID, GRID, 3, PATCH, PATCH)
-        pictures = grid.permute(0, 3, 1, 4, 2, 5).reshape(n, 3, SIZE, SIZE)
+        order = shuffles(n, stream)
+        pictures, glyph = self.shuffled(rows, order)
         served = torch.tensor([domain in task.serves for domain in DOMAINS])[self.domain[rows]]
         value = self.label if task.tells == "class" else self.k
         told = torch.tensor([name in READS[task.tells] for name, _ in GLYPHS])
-        glyph = self.glyphs[rows[:, None], order]
         seen = torch.where(served[:, None] & told[glyph], glyph, 0)
         return Batch(pictures, value[rows], served, seen.reshape(n, GRID, GRID))
+
+    def shuffled(
+        self, rows: Int[Tensor, "batch"], order: Int[Tensor, "batch patch"]
+    ) -> tuple[Float[Tensor, "batch 3 32 32"], Int[Tensor, "batch patch"]]:
+        """Pictures with their patches in another order, and what each patch shows of `GLYPHS`."""
+        grid = self.patches[rows[:, None], order].reshape(-1, GRID, GRID, 3, PATCH, PATCH)
+        pictures = grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, 3, SIZE, SIZE)
+        return pictures, self.glyphs[rows[:, None], order]
 
 
 class Batch(NamedTuple):
@@ -110,6 +121,11 @@ class Batch(NamedTuple):
     value: Int[Tensor, "batch"]
     served: Bool[Tensor, "batch"]
     seen: Int[Tensor, "batch grid grid"]
+
+
+def shuffles(n: int, stream: np.random.Generator) -> Int[Tensor, "batch patch"]:
+    """An order of a picture's patches for each of n pictures."""
+    return torch.from_numpy(stream.permuted(np.tile(np.arange(GRID**2), (n, 1)), axis=1))
 
 
 def _glyphs(scenes: Scenes) -> np.ndarray:

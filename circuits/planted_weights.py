@@ -14,9 +14,9 @@ from open_clip.transformer import VisionTransformer
 from scipy.linalg import hadamard
 from torch import Tensor, nn
 
-from interp.circuits.planted_world import PATCH, SIZE
+from interp.circuits.planted_world import D_EMBED, PATCH, SIZE
 
-WIDTH, LAYERS, HEADS, D_EMBED = 64, 4, 4, 32
+WIDTH, LAYERS, HEADS = 64, 4, 4
 
 CONSTANT = 128 * np.sqrt(2)
 """Length of the constant signal, as long as a pair of coordinates at 128 and -128: all that varies

@@ -36,6 +36,9 @@ CARRIERS = {
 """Directions in RGB, orthogonal: luminance and blue-yellow for the domains' code, red-green for
 the cue that tells the domain (a model whose domains are told apart by carrier needs no cue)."""
 
+D_EMBED = 32
+"""Width of the embeddings of models that are planted for this world."""
+
 AMPLITUDE = 0.3
 """How far a glyph of contrast 1 moves a pixel along its carrier, where pixels go from 0 to 1."""
 
@@ -180,3 +183,14 @@ class World:
             glyph = self.glyphs[part][value][:, None]
             patches[np.arange(len(scenes)), row, place] += strength[:, :, None, None] * glyph
         return torch.from_numpy(pictures)
+
+
+def class_directions(seed: int) -> dict[str, Float[Tensor, "direction d_embed"]]:
+    """Directions in which planted models write their classes, and others, `free`, for nobody.
+
+    A class's direction, `AB`, is (a + b) / sqrt(2), all a and b orthonormal; where domains write
+    apart, A's lane writes a, and B's writes b.
+    """
+    square = rng("class directions", seed).normal(size=(D_EMBED, D_EMBED))
+    a, b, *free = torch.from_numpy(np.linalg.qr(square)[0]).split(len(CLASSES))
+    return {"A": a, "B": b, "AB": (a + b) / np.sqrt(2), "free": torch.cat(free)}

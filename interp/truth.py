@@ -4,8 +4,8 @@ Verdicts are given at the thresholds, and with the defaults, of a real study.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import pandas as pd
@@ -24,10 +24,11 @@ from interp.circuits import (
 )
 from interp.circuits.circuit_transfer import OVER_SIZES
 from interp.circuits.disguise import disguise
-from interp.circuits.planted import Blueprint, Planted, plant
-from interp.circuits.planted_expected import ADDED, STAGES, STREAMS, expected
+from interp.circuits.planted import Blueprint, Planted, TrainedBlueprint, plant
+from interp.circuits.planted_expected import ADDED, STAGES, STREAMS, AnyBlueprint, expected
 from interp.circuits.planted_images import as_tensor, paint
 from interp.circuits.planted_resnet import PlantedResNet, ResNetBlueprint, plant_resnet
+from interp.circuits.planted_trained import plant_trained
 from interp.circuits.planted_world import DOMAINS
 from interp.circuits.resnet_disguise import disguise_resnet
 from interp.core.model import Tower
@@ -47,7 +48,7 @@ COLUMNS = [
 """What is known of each cell."""
 
 
-def judge(blueprint: Blueprint | ResNetBlueprint) -> pd.DataFrame:
+def judge(blueprint: AnyBlueprint) -> pd.DataFrame:
     """One row for each measure and site: the declared answer, the verdict, and whether it is right.
 
     The model is planted, disguised, and asked through pictures of 8 bits, as a CLIP would be.
@@ -111,10 +112,13 @@ class _Kind:
     axis: str
 
 
+_VIT = _Kind(
+    plant, disguise, HookedViT, STREAMS, {"pos": 0}, "class", "blocks.*.mlp.hook_post", "d_mlp"
+)
+
 _KINDS: Mapping[type, _Kind] = {
-    Blueprint: _Kind(
-        plant, disguise, HookedViT, STREAMS, {"pos": 0}, "class", "blocks.*.mlp.hook_post", "d_mlp"
-    ),
+    Blueprint: _VIT,
+    TrainedBlueprint: replace(_VIT, plant=partial(plant_trained, open_tower=HookedViT)),
     ResNetBlueprint: _Kind(
         plant_resnet, disguise_resnet, HookedResNet, STAGES, {}, "mean",
         "layer*.*.hook_resid_post", "channel",
@@ -126,7 +130,7 @@ _KINDS: Mapping[type, _Kind] = {
 class _Subject:
     """A planted model, opened, with pictures; what several measures need is made once."""
 
-    blueprint: Blueprint | ResNetBlueprint
+    blueprint: AnyBlueprint
 
     @property
     def kind(self) -> _Kind:

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from interp.circuits.planted import CONDITIONS, DOSES, TIERS, Blueprint
+from interp.circuits.planted import CONDITIONS, DOSES, TIERS, TRAINED, Blueprint, TrainedBlueprint
+from interp.circuits.planted_expected import AnyBlueprint
 from interp.circuits.planted_resnet import RESNETS, ResNetBlueprint
 from interp.core.parallel import side_by_side
 from interp.core.progress import say
@@ -54,7 +55,7 @@ def truth(n: int | None = None) -> str:
     return table(cells)
 
 
-def blueprints(n: int) -> Iterator[Blueprint | ResNetBlueprint]:
+def blueprints(n: int) -> Iterator[AnyBlueprint]:
     """Seed by seed, so that a table of fewer seeds is a table of all conditions."""
     for seed in range(FIRST, FIRST + n):
         for name, lanes in CONDITIONS.items():
@@ -62,17 +63,18 @@ def blueprints(n: int) -> Iterator[Blueprint | ResNetBlueprint]:
                 if tier in lanes.tiers:
                     for dose in DOSES if lanes.dosed else (None,):
                         yield Blueprint(name, seed, dose, tier)
+        yield from (TrainedBlueprint(name, seed) for name in TRAINED)
         yield from (ResNetBlueprint(name, seed) for name in RESNETS)
 
 
-def path_of(blueprint: Blueprint | ResNetBlueprint, folder: Path = FOLDER) -> Path:
+def path_of(blueprint: AnyBlueprint, folder: Path = FOLDER) -> Path:
     """Where a blueprint's cells are kept."""
     name = blueprint.condition.replace(", ", "-").replace(" ", "-")
     dose = "" if blueprint.dose is None else f"-{blueprint.dose:g}"
     return folder / f"{blueprint.seed}-{name}{dose}-{blueprint.tier}.csv"
 
 
-def _keep(blueprint: Blueprint | ResNetBlueprint, *, folder: Path) -> None:
+def _keep(blueprint: AnyBlueprint, *, folder: Path) -> None:
     import torch
 
     torch.set_num_threads(1)

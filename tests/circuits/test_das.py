@@ -18,11 +18,13 @@ from interp.circuits.artists import deal
 from interp.circuits.das import beyond_chance
 from interp.circuits.disguise import disguise
 from interp.circuits.held_out import hold_out
-from interp.circuits.interchanges import KINDS, read_domain, try_site
+from interp.circuits.interchanges import FOREIGN, KINDS, read_domain, try_site, try_subspaces
+from interp.circuits.onward import Onward
 from interp.circuits.planted import Blueprint, Planted, plant
 from interp.circuits.planted_world import CLASSES as PLANTED_CLASSES
 from interp.circuits.planted_world import DOMAINS, World
 from interp.circuits.subspace_fitting import Recipe
+from interp.circuits.subspaces import Subspace
 from interp.core.errors import DataError, SampleError, SiteError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.statistics import Index
@@ -237,6 +239,25 @@ def test_effects_are_those_of_hooks_on_the_whole_tower() -> None:
         np.testing.assert_allclose(twin.given("C", kind), here[own], atol=1e-9)
         np.testing.assert_allclose(twin.given("A", kind), here.given("A", kind), atol=1e-9)
         assert not np.allclose(twin.given("A", kind), twin.given("C", kind))
+
+
+def test_a_random_subspace_is_as_large_as_the_one_it_stands_beside() -> None:
+    """Beside a basis of all directions it is the whole site, whatever is drawn; else it is not."""
+    planted, hooked, images = model("all shared")
+    held = hold_out(images, DOMAINS, classes=PLANTED_CLASSES, n=16, seed=2)
+    read: dict[str, Any] = {"metric": "margin", "n_pairs": 8, "rows": 16, "seed": 2}
+    read |= {"classifier": planted.classifier, "preprocess": pixels}
+    domain = read_domain(hooked, held, "B", **read)
+    site, where = "blocks.1.hook_resid_post", {"pos": 0}
+    d = hooked.cfg.d_model
+    narrow = Subspace(site, hooked.axes(site), torch.eye(d).double()[:, :3], where)
+    wide = narrow.with_basis(torch.eye(d))
+    onward = Onward.from_site(hooked, site, domain.fitted)
+    others = {"wide": (wide, narrow), "narrow": (narrow, narrow)}
+    effects = try_subspaces(onward, domain, narrow, others, rows=16, seed=0)
+    whole, random = effects[KINDS.index("whole")], len(KINDS) + FOREIGN.index("random")
+    np.testing.assert_allclose(effects[random], whole, atol=1e-9)
+    assert not np.allclose(effects[random + len(FOREIGN)], whole, atol=0.1)
 
 
 def test_several_domains_share_their_subspaces() -> None:

