@@ -76,7 +76,9 @@ def certify_edges(planted: Planted, tower: Tower, *, n: int = 16, seed: int = 0)
     with circuits of several groups of classes (the same head brings P to both combining blocks, and
     P of one class with Q of another makes a class of the other group).
     """
-    if any(truths[0].backup or len(_groups(truths)) > 1 for truths in planted.by_class.values()):
+    if any(
+        truths[0].backup or len(class_groups(truths)) > 1 for truths in planted.by_class.values()
+    ):
         raise SpecificationError(
             "certify edges one by one",
             f"the condition {planted.blueprint.condition!r}",
@@ -142,7 +144,7 @@ def _certify(
 ) -> Table:
     rows, right = [], {domain: [] for domain in planted.by_class}
     for domain, truths in planted.by_class.items():
-        for numbers in _groups(truths):
+        for numbers in class_groups(truths):
             pairs = draw_partners(planted.world, domain, n, seed, numbers)
             runs = _Exchange(planted, tower, *pairs)
             right[domain] += (runs.margin > 0).tolist()
@@ -161,8 +163,8 @@ def _certify(
     return Table(name, frame, facts)
 
 
-def _groups(truths: Sequence[Truth]) -> list[list[int]]:
-    """The classes that go the same way, by their places."""
+def class_groups(truths: Sequence[Truth]) -> list[list[int]]:
+    """The classes that go the same way, by their places: one list where all do."""
     groups: dict[frozenset[Edge], list[int]] = {}
     for number, truth in enumerate(truths):
         groups.setdefault(truth.edges | truth.cue, []).append(number)

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
+from interp.circuits.certification import certify_truth
 from interp.circuits.planted import Planted, TrainedBlueprint
 from interp.circuits.planted_conditions import Lanes
 from interp.circuits.planted_routes import lane_edges
@@ -74,9 +75,10 @@ def plant_trained(
     cue does not see it.
 
     `open_tower` opens the transformer for hooks, such as `HookedViT`. About four minutes on one
-    core for 2,600 `steps`, and two more for every training that is stuck and begun anew; fewer
-    steps may not reach what `certify_truth`, `certify_edges` and `certify_shared` ask for. Raises
-    `SpecificationError` for less than one step, `NumericsError` where six trainings were stuck.
+    core for the 2,600 `steps`. A training that is stuck on its way, or whose model does not pass
+    `certify_truth` in the end, is begun anew from other weights. With fewer steps the model is
+    handed out as it is. Raises `SpecificationError` for less than one step, `NumericsError` where
+    six trainings came to nothing.
 
     >>> from interp.models.vit import HookedViT
     >>> planted = plant_trained(TrainedBlueprint("all separate"), HookedViT, steps=1)
@@ -104,11 +106,14 @@ def plant_trained(
         words: dict[str, Any] = {"blind": blind, "seed": again, "steps": steps}
         if train_strictly(model, tower, anatomy, pool, codes, **words):
             by_class = {domain: (truth,) * len(CLASSES) for domain, truth in truths.items()}
-            return Planted(blueprint, model.double().eval(), directions["AB"], by_class)
-        say(f"{blueprint.condition} {seed}: stuck at attempt {attempt + 1}, begun anew")
+            model = model.double().eval()
+            planted = Planted(blueprint, model, directions["AB"], by_class)
+            if steps < STEPS or certify_truth(planted, tower).frame["ok"].all():
+                return planted
+        say(f"{blueprint.condition} {seed}: attempt {attempt + 1} came to nothing, begun anew")
     raise NumericsError(
         "train by strict interchange",
-        f"{ATTEMPTS} attempts at {blueprint.condition!r} with seed {seed} that were stuck",
+        f"{ATTEMPTS} attempts at {blueprint.condition!r} with seed {seed} that came to nothing",
         "one that finds the circuit",
         "take another seed",
     )

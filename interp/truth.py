@@ -4,8 +4,7 @@ Verdicts are given at the thresholds, and with the defaults, of a real study.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -23,19 +22,12 @@ from interp.circuits import (
     transplant,
 )
 from interp.circuits.circuit_transfer import OVER_SIZES
-from interp.circuits.disguise import disguise
-from interp.circuits.planted import Blueprint, Planted, TrainedBlueprint, plant
-from interp.circuits.planted_expected import ADDED, STAGES, STREAMS, AnyBlueprint, expected
+from interp.circuits.planted_expected import ADDED, AnyBlueprint, expected
 from interp.circuits.planted_images import as_tensor, paint
-from interp.circuits.planted_resnet import PlantedResNet, ResNetBlueprint, plant_resnet
-from interp.circuits.planted_trained import plant_trained
 from interp.circuits.planted_world import DOMAINS
-from interp.circuits.resnet_disguise import disguise_resnet
-from interp.core.model import Tower
 from interp.core.statistics import CANNOT_TELL, NOT_SHARED, SHARED
 from interp.core.votes import Votes, count_votes, of_cuts
-from interp.models.resnet import HookedResNet
-from interp.models.vit import HookedViT
+from interp.planting import Opened
 from interp.probes import Features, collect, similarity, transfer
 
 PICTURES, PER_HALF = 12, 6
@@ -98,51 +90,8 @@ def outcome(answer: str, verdict: str) -> str:
     return "right" if verdict == answer else "wrong"
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """How planted models of a kind are made and opened, and where in them measures look."""
-
-    plant: Callable[[Any], Any]
-    disguise: Callable[..., Any]
-    tower: Callable[[Any], Tower]
-    streams: tuple[str, ...]
-    place: Mapping[str, int]
-    pool: str
-    neurons: str
-    axis: str
-
-
-_VIT = _Kind(
-    plant, disguise, HookedViT, STREAMS, {"pos": 0}, "class", "blocks.*.mlp.hook_post", "d_mlp"
-)
-
-_KINDS: Mapping[type, _Kind] = {
-    Blueprint: _VIT,
-    TrainedBlueprint: replace(_VIT, plant=partial(plant_trained, open_tower=HookedViT)),
-    ResNetBlueprint: _Kind(
-        plant_resnet, disguise_resnet, HookedResNet, STAGES, {}, "mean",
-        "layer*.*.hook_resid_post", "channel",
-    ),
-}  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class _Subject:
+class _Subject(Opened):
     """A planted model, opened, with pictures; what several measures need is made once."""
-
-    blueprint: AnyBlueprint
-
-    @property
-    def kind(self) -> _Kind:
-        return _KINDS[type(self.blueprint)]
-
-    @cached_property
-    def planted(self) -> Planted | PlantedResNet:
-        return self.kind.disguise(self.kind.plant(self.blueprint), seed=self.blueprint.seed)
-
-    @cached_property
-    def tower(self) -> Tower:
-        return self.kind.tower(self.planted.source)
 
     @cached_property
     def words(self) -> dict[str, Any]:

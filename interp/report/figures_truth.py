@@ -1,4 +1,4 @@
-"""What measures of sharing say of planted models, held against what was declared."""
+"""What is said of planted models, of sharing and of circuits, held against what was declared."""
 
 from typing import Any
 
@@ -37,8 +37,6 @@ def draw_truth(cells: pd.DataFrame, *, title: str = "Held against the truth") ->
     >>> draw_truth(cells).data[0].text[0][0]
     '● 1/2'
     """
-    import plotly.graph_objects as go
-
     kinds = list(dict.fromkeys(zip(cells["condition"], cells["tier"], strict=True)))
     measures = [measure for measure in MEASURES if measure in set(cells["measure"])]
     grouped = dict(list(cells.groupby(["condition", "tier", "measure"])))
@@ -50,8 +48,51 @@ def draw_truth(cells: pd.DataFrame, *, title: str = "Held against the truth") ->
         f"{title}<br><sup>{len(models)} planted models, {len(cells):,} cells. ● must be seen, "
         "○ must not: right / declared. Blue: right, grey: cannot tell, orange: wrong</sup>"
     )
+    names = [MEASURES[measure] for measure in measures]
+    return _heatmap(kinds, names, found, said)
+
+
+def draw_recovery(cells: pd.DataFrame, *, title: str = "Circuits found") -> Any:
+    """A plotly figure of `interp.recovery.recover`: condition and tier against method.
+
+    A cell is the mean AUROC of the method's scores for belonging to the circuit, over planted
+    models and domains. Blue: every one reaches what it must; orange: one does not, and the lowest
+    stands beside the mean; grey: declared blind; empty: not taken.
+
+    >>> cells = pd.DataFrame({"condition": "rewired", "tier": "easy", "seed": 1, "dose": None,
+    ...     "domain": ["A", "B"], "method": "EAP", "auroc": [0.97, 0.95], "least": 0.9})
+    >>> draw_recovery(cells).data[0].text[0][0]
+    '0.96'
+    """
+    kinds = list(dict.fromkeys(zip(cells["condition"], cells["tier"], strict=True)))
+    methods = list(dict.fromkeys(cells["method"]))
+    grouped = dict(list(cells.groupby(["condition", "tier", "method"])))
+    found = [
+        [_recovered(grouped.get((*kind, method), cells[:0])) for method in methods]
+        for kind in kinds
+    ]
+    models = cells.drop_duplicates(["condition", "tier", "seed", "dose"])
+    said = (
+        f"{title}<br><sup>{len(models)} planted models, two domains: mean AUROC of scores for "
+        "belonging to the circuit. Blue: reaches its bar, orange: one does not (lowest), "
+        "grey: declared blind</sup>"
+    )
+    names = [method.replace(" ", "<br>").replace("-IG", "-IG<br>") for method in methods]
+    return _heatmap(kinds, names, found, said)
+
+
+Cell = tuple[float | None, str]
+"""A number for the colour (-1 wrong, else the share that is right), and what is written."""
+
+
+def _heatmap(
+    kinds: list[tuple[str, str]], names: list[str], found: list[list[Cell]], title: str
+) -> Any:
+    """Kinds of planted model against what was asked of them."""
+    import plotly.graph_objects as go
+
     trace = go.Heatmap(
-        x=[MEASURES[measure] for measure in measures],
+        x=names,
         y=[f"{condition} · {tier}" for condition, tier in kinds],
         z=[[score for score, _ in row] for row in found],
         text=[[text for _, text in row] for row in found],
@@ -62,7 +103,7 @@ def draw_truth(cells: pd.DataFrame, *, title: str = "Held against the truth") ->
     return go.Figure(
         data=[trace],
         layout={
-            "title": said, "width": 1000, "height": 140 + 24 * len(kinds),
+            "title": title, "width": 1000, "height": 140 + 24 * len(kinds),
             "margin": {"t": 120, "b": 20, "r": 20},
             "xaxis": {"side": "top", "type": "category"}, "plot_bgcolor": "white",
             "yaxis": {"autorange": "reversed", "type": "category", "automargin": True},
@@ -70,8 +111,7 @@ def draw_truth(cells: pd.DataFrame, *, title: str = "Held against the truth") ->
     )  # fmt: skip
 
 
-def _cell(own: pd.DataFrame) -> tuple[float | None, str]:
-    """A number for the colour (-1 wrong, else the share that is right), and what is written."""
+def _cell(own: pd.DataFrame) -> Cell:
     told = own[own["expected"].isin(list(SIGNS))]
     if told.empty:
         between = own[own["expected"] == "in part"]["index"].dropna()
@@ -84,3 +124,14 @@ def _cell(own: pd.DataFrame) -> tuple[float | None, str]:
     ]
     wrong = bool((told["outcome"] == "wrong").any())
     return -1.0 if wrong else float(right.mean()), " ".join(said)
+
+
+def _recovered(own: pd.DataFrame) -> Cell:
+    if own.empty:
+        return None, ""
+    mean, lowest = own["auroc"].mean(), own["auroc"].min()
+    asked = own.dropna(subset=["least"])
+    if asked.empty:
+        return 0.0, f"{mean:.2f}"
+    short = bool((asked["auroc"] < asked["least"]).any())
+    return (-1.0, f"{mean:.2f} ({lowest:.2f})") if short else (1.0, f"{mean:.2f}")

@@ -1,13 +1,14 @@
-"""The truth table: every measure of sharing on models whose answer is known.
+"""The truth tables: every measure of sharing, and every way to a circuit, on planted models.
 
-Cells are kept in `truth/`, a file per planted model, so that a run goes on where it was stopped.
+Cells are kept in `truth/`, a file per planted model, those of circuits in `truth/circuits`, so that
+a run goes on where it was stopped.
 Blueprints 0 to 19 served to develop measures and thresholds; the table is of those after.
 """
 
 import os
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,11 +19,14 @@ from interp.circuits.planted_resnet import RESNETS, ResNetBlueprint
 from interp.core.parallel import side_by_side
 from interp.core.progress import say
 from interp.core.seeds import rng
-from interp.report import draw_truth
+from interp.recovery import recover
+from interp.report import draw_recovery, draw_truth
 from interp.truth import by_rung, judge, summary
+from tests.benchmarks import recovering
 
 FOLDER = Path(__file__).parent / "truth"
-PICTURE = Path(__file__).parents[2] / "docs" / "truth.png"
+CIRCUITS = FOLDER / "circuits"
+DOCS = Path(__file__).parents[2] / "docs"
 FIRST = 20
 """The first blueprint that no threshold was chosen on."""
 
@@ -43,16 +47,18 @@ SHORT = {
 
 
 def truth(n: int | None = None) -> str:
-    """Judge `n` blueprints of every condition and tier (`BLUEPRINTS`, 30), draw the table for
-    README, and return it as text."""
+    """Judge `n` blueprints of every condition and tier (`BLUEPRINTS`, 30), draw the tables for
+    README, and return them as text."""
     n = n or int(os.environ.get("BLUEPRINTS", "30"))
     asked = list(blueprints(n))
-    missing = [each for each in asked if not path_of(each).exists()]
+    missing = [each for each in asked if not all(path.exists() for path, _ in _made(each))]
     say(f"truth: {len(asked)} planted models, {len(missing)} to be judged, half a minute each")
-    side_by_side(partial(_keep, folder=FOLDER), missing, jobs=2, what="judge")
-    cells = read()
-    draw_truth(cells).write_image(PICTURE)
-    return table(cells)
+    side_by_side(_keep, missing, jobs=2, what="judge")
+    cells, circuits = read(), read(CIRCUITS)
+    draw_truth(cells).write_image(DOCS / "truth.png")
+    draw_recovery(circuits).write_image(DOCS / "circuits.png")
+    tables = [table(cells), recovering.by_condition(circuits), recovering.overall(circuits)]
+    return "\n\n".join(tables)
 
 
 def blueprints(n: int) -> Iterator[AnyBlueprint]:
@@ -74,15 +80,20 @@ def path_of(blueprint: AnyBlueprint, folder: Path = FOLDER) -> Path:
     return folder / f"{blueprint.seed}-{name}{dose}-{blueprint.tier}.csv"
 
 
-def _keep(blueprint: AnyBlueprint, *, folder: Path) -> None:
+def _made(blueprint: AnyBlueprint) -> list[tuple[Path, Callable[[Any], pd.DataFrame]]]:
+    return [(path_of(blueprint), judge), (path_of(blueprint, CIRCUITS), recover)]
+
+
+def _keep(blueprint: AnyBlueprint) -> None:
     import torch
 
     torch.set_num_threads(1)
-    folder.mkdir(exist_ok=True)
-    target = path_of(blueprint, folder)
-    draft = target.with_suffix(".part")
-    judge(blueprint).round(4).to_csv(draft, index=False)
-    draft.rename(target)
+    CIRCUITS.mkdir(parents=True, exist_ok=True)
+    for target, make in _made(blueprint):
+        if not target.exists():
+            draft = target.with_suffix(".part")
+            make(blueprint).round(4).to_csv(draft, index=False)
+            draft.rename(target)
 
 
 def read(folder: Path = FOLDER) -> pd.DataFrame:

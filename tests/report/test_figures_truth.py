@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from interp.report import draw_truth
+from interp.report import draw_recovery, draw_truth
 
 
 def cells(measure: str, answer: str, outcomes: list[str], **more: object) -> pd.DataFrame:
@@ -35,3 +35,31 @@ def test_cells_say_what_was_declared_and_how_often_it_was_right() -> None:
     assert trace.z[0] == [-1.0, 0.75, None, None]  # one wrong outweighs what is right
     assert trace.text[1] == ["● 0/1", "", "", ""] and trace.z[1][0] == 0
     assert "4 planted models, 10 cells" in figure.layout.title.text
+
+
+def circuits(method: str, auroc: list[float], least: float | None, **more: object) -> pd.DataFrame:
+    """Circuits of one condition and method, a seed each."""
+    return pd.DataFrame(
+        {
+            "condition": "rewired", "tier": "easy", "dose": None, "seed": range(len(auroc)),
+            "domain": "A", "method": method, "auroc": auroc, "least": least,
+        }
+    ).assign(**more)  # fmt: skip
+
+
+def test_circuits_that_miss_their_bar_show_the_lowest() -> None:
+    figure = draw_recovery(
+        pd.concat(
+            [
+                circuits("path patching", [1.0, 1.0], 0.95),
+                circuits("EAP", [0.95, 0.85], 0.9),
+                circuits("RelP", [0.8, 0.6], None),
+                circuits("EAP", [0.7], None, tier="steep"),
+            ]
+        )
+    )
+    (trace,) = figure.data
+    assert trace.x == ("path<br>patching", "EAP", "RelP")
+    assert [*map(list, trace.text)] == [["1.00", "0.90 (0.85)", "0.70"], ["", "0.70", ""]]
+    assert [*map(list, trace.z)] == [[1.0, -1.0, 0.0], [None, 0.0, None]]
+    assert "3 planted models, two domains" in figure.layout.title.text
