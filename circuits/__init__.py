@@ -7,7 +7,12 @@ from interp.circuits.channel_circuit import ChannelCircuit, channel_circuit
 from interp.circuits.channel_edges import channel_edges
 from interp.circuits.channels import channel_scores
 from interp.circuits.circuit_transfer import TRANSFER_SHARES, circuit_transfer
-from interp.circuits.class_circuits import ClassCircuits, class_circuits, inclusion
+from interp.circuits.class_circuits import (
+    ClassCircuits,
+    circuit_stability,
+    class_circuits,
+    inclusion,
+)
 from interp.circuits.conversion import to_patching_result
 from interp.circuits.corruptions import CORRUPTIONS
 from interp.circuits.cuts import Cut, Edges, Units
@@ -78,6 +83,7 @@ __all__ = [
     "channel_circuit",
     "channel_edges",
     "channel_scores",
+    "circuit_stability",
     "circuit_transfer",
     "class_circuits",
     "das",

@@ -13,10 +13,15 @@ from interp.circuits.metrics import Classifier
 from interp.circuits.overlap import Scores, best_of_groups
 from interp.circuits.pairing import Read, read_pairs
 from interp.core.errors import SampleError, SpecificationError, check_known
+from interp.core.evidence import evidence
 from interp.core.images import ImageTable, Preprocess
 from interp.core.seeds import rng
 from interp.core.sites import find_sites
+from interp.core.statistics import Interval
 from interp.core.tables import Table
+
+SURE = 0.95
+"""A part that is in so large a share of draws is a sure one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +138,90 @@ def inclusion(found: ClassCircuits, *, share: float = 0.1, n: int = 200, seed: i
 
     Raises `SpecificationError` for a share outside (0, 1] or fewer than one draw.
     """
+    _check_draws(share, n)
+    kept, drawn = _drawn_again(found, share, n, seed)
+    sizes = pd.Series(kept).groupby(found.cut.groups).transform("mean")
+    names = "edge" if found.cut.level == "edge" else "node"
+    frame = pd.DataFrame(
+        {
+            names: found.cut.names,
+            "measure": "inclusion probability",
+            "value": drawn.mean(axis=0),
+            "null": sizes,
+            "kept": kept,
+            "level": found.cut.level,
+            "domain": found.domain,
+            "n_pictures": len(found.scores.labels),
+            "seed": seed,
+        }
+    )
+    return Table("inclusion", frame, {"share": share, "draws": n})
+
+
+def circuit_stability(
+    found: ClassCircuits, *, share: float = 0.1, n: int = 200, seed: int = 0
+) -> Table:
+    """How much of a domain's circuit is in it again when its pictures are drawn again.
+
+    value = mean over `n` draws of the share of the circuit's parts that the circuit of the draw
+    has, which is the mean of their `inclusion`; `low, high` hold 95 % of the draws; null = the
+    share by chance; ceiling = 1; index = (value - null) / (1 - null). `n_edges` parts are in the
+    circuit, `n_sure` of them in 95 % of the draws or more. One row for all parts, and for a cut by
+    units one for each site.
+
+    Raises what `inclusion` raises.
+    """
+    _check_draws(share, n)
+    kept, drawn = _drawn_again(found, share, n, seed)
+    places = {"": np.ones(len(kept), bool)}
+    if isinstance(found.cut, Units):
+        of_site = np.repeat(list(found.cut.widths), list(found.cut.widths.values()))
+        places |= {site: of_site == site for site in found.cut.widths}
+    rows = []
+    for site, here in places.items():
+        again = drawn[:, here & kept]
+        value, null = float(again.mean()), float(kept[here].mean())
+        of_draws = again.mean(axis=1)
+        low, high = np.quantile(of_draws, [0.025, 0.975])
+        row = evidence(
+            Interval(value, float(of_draws.std()), float(low), float(high)),
+            null=null,
+            null_kind="parts drawn by chance",
+            ceiling=1.0,
+            ceiling_kind="the same parts every time",
+            index=(value - null) / (1 - null) if null < 1 else np.nan,
+            unit="draw of pictures",
+            n_units=n,
+            n_pictures=len(found.scores.labels),
+            estimand="this model, other pictures of these classes",
+            seed=seed,
+        )
+        sure = int((again.mean(axis=0) >= SURE).sum())
+        rows.append({"site": site, **row, "n_edges": int((here & kept).sum()), "n_sure": sure})
+    frame = pd.DataFrame(rows).assign(
+        measure="parts found again", level=found.cut.level, domain=found.domain
+    )
+    facts = {"share": share, "draws": n, "sure": SURE}
+    return Table.with_evidence("circuit_stability", frame, facts)
+
+
+def _drawn_again(
+    found: ClassCircuits, share: float, n: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The circuit over all classes, `[part]`, and that of every draw of pictures, `[draw part]`."""
+    scores, stream = found.scores, rng("inclusion", seed)
+    labels = np.asarray(scores.labels, dtype=object)
+    rows = [np.flatnonzero(labels == name) for name in found.classes]
+    drawn = np.zeros((n, scores.values.shape[1]), bool)
+    for number in range(n):
+        means = [scores.values[stream.choice(own, len(own))].mean(axis=0) for own in rows]
+        size = np.mean(np.abs(means), axis=0)[None]
+        drawn[number] = best_of_groups(size, found.cut.groups, share)[0]
+    size = np.abs(scores.means(found.classes)).mean(axis=(0, 1))[None]
+    return best_of_groups(size, found.cut.groups, share)[0], drawn
+
+
+def _check_draws(share: float, n: int) -> None:
     if not 0 < share <= 1 or n < 1:
         raise SpecificationError(
             "draw circuits again",
@@ -140,28 +229,3 @@ def inclusion(found: ClassCircuits, *, share: float = 0.1, n: int = 200, seed: i
             "a share above 0, up to 1, once or more",
             "leave them at their defaults",
         )
-    scores, stream = found.scores, rng("inclusion", seed)
-    labels = np.asarray(scores.labels, dtype=object)
-    rows = [np.flatnonzero(labels == name) for name in found.classes]
-    drawn = np.zeros(scores.values.shape[1])
-    for _ in range(n):
-        means = [scores.values[stream.choice(own, len(own))].mean(axis=0) for own in rows]
-        drawn += best_of_groups(np.mean(np.abs(means), axis=0)[None], found.cut.groups, share)[0]
-    kept = best_of_groups(np.abs(scores.means(found.classes)).mean(axis=(0, 1))[None],
-                          found.cut.groups, share)[0]  # fmt: skip
-    sizes = pd.Series(kept).groupby(found.cut.groups).transform("mean")
-    names = "edge" if found.cut.level == "edge" else "node"
-    frame = pd.DataFrame(
-        {
-            names: found.cut.names,
-            "measure": "inclusion probability",
-            "value": drawn / n,
-            "null": sizes,
-            "kept": kept,
-            "level": found.cut.level,
-            "domain": found.domain,
-            "n_pictures": len(labels),
-            "seed": seed,
-        }
-    )
-    return Table("inclusion", frame, {"share": share, "draws": n})

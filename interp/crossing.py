@@ -15,6 +15,7 @@ from interp.circuits import (
     Classifier,
     Edges,
     Units,
+    circuit_stability,
     circuit_transfer,
     class_circuits,
     das_among,
@@ -49,6 +50,8 @@ JUDGED = {"overlap": PRIMARY_OVERLAP, "circuit_transfer": OVER_SIZES}
 
 JUDGED_SHARES = tuple(share for share in TRANSFER_SHARES if share <= SMALL)
 """Sizes that a band's verdict is the mean of; larger ones are run for the whole tower only."""
+
+CROSSED = ("overlap", "circuit_transfer", "circuit_stability")
 
 Frames = dict[str, pd.DataFrame]
 
@@ -96,7 +99,7 @@ class Seen:
 
 
 def crossing(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
-    """Tables `das`, `overlap` and `circuit_transfer` for pairs of domains.
+    """Tables `das`, `overlap`, `circuit_transfer` and `circuit_stability` for pairs of domains.
 
     Overlap of units is told site by site and for all sites; circuits of units are run cut in each
     band of layers, and cut everywhere; circuits of edges only as a whole. A pair for which there
@@ -113,7 +116,7 @@ def causal_directions(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
 
 def _crossed(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
     """What circuits have in common, and what those of one domain do in the other."""
-    made: dict[str, list[pd.DataFrame]] = {"overlap": [], "circuit_transfer": []}
+    made: dict[str, list[pd.DataFrame]] = {name: [] for name in CROSSED}
     cuts = seen.cuts()
     if not cuts:
         say(f"circuits left out: {type(seen.tower).__name__} has neither parts nor known units")
@@ -128,6 +131,9 @@ def _crossed(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
             continue
         made["overlap"] += _overlaps(first, second, seed=seen.seed)
         made["circuit_transfer"] += _transfers(first, second, seed=seen.seed)
+    for found in seen.found.values():
+        if not isinstance(found, str):
+            made["circuit_stability"].append(circuit_stability(found, seed=seen.seed).frame)
     return {name: pd.concat(found, ignore_index=True) for name, found in made.items() if found}
 
 

@@ -124,6 +124,8 @@ def test_a_pair_without_enough_classes_is_a_row_that_says_so() -> None:
     few = images[(images.frame["domain"].eq("A") | images.frame["label"].str.startswith("p0"))]
     seen = Seen(HookedViT(planted.source), few, planted.classifier, as_tensor, n=2)
     frames = crossing(seen, [("A", "B")])
+    stable = frames.pop("circuit_stability")  # of the domain with classes enough, whatever B has
+    assert set(stable["domain"]) == {"A"} and set(stable["level"]) == {"d_mlp", "edge"}
     assert {name: set(frame["domain_b"]) for name, frame in frames.items()} == {
         "das": {"B"}, "overlap": {"B"}, "circuit_transfer": {"B"},
     }  # fmt: skip

@@ -49,6 +49,7 @@ EXPECTED = {
     "das",
     "overlap",
     "circuit_transfer",
+    "circuit_stability",
     "rungs",
     "ladder",
     "class_sharing",
@@ -58,7 +59,7 @@ EXPECTED = {
 WITH_EVIDENCE = (
     *("similarity", "transfer", "patching", "transplant", "factorisation", "directions"),
     *("separation", "domain_probes", "erasure", "feature_sharing", "faithfulness"),
-    *("overlap", "circuit_transfer"),
+    *("overlap", "circuit_transfer", "circuit_stability"),
 )
 
 

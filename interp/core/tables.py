@@ -169,6 +169,7 @@ COLUMNS: dict[str, str] = {
     "generalization L1 to L4",
     "score": "what an edge is worth, in the metric's unit",
     "kept": "whether it belongs to the circuit",
+    "n_sure": "number of a circuit's parts that are in 95 % of its draws or more",
     "n_edges": "number of edges in the circuit, or of units where it is made of units",
     "share": "that number as a share of all",
     # decomposition

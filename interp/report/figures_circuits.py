@@ -227,3 +227,46 @@ def _heights(nodes: Sequence[str], layers: dict[str, float]) -> list[float]:
         beside = [other for other in nodes if layers[other] == layers[name]]
         heights.append(0.05 + 0.9 * (beside.index(name) + 0.5) / len(beside))
     return heights
+
+
+def steady(result: Result) -> Figure | None:
+    """The share of a circuit's parts that is found again when pictures are drawn again."""
+    rows = result.frame("circuit_stability")
+    rows = rows[(rows["site"] != "") & rows["value"].notna()]
+    if rows.empty:
+        return None
+    places = _Places(result, rows)
+    traces: list[Trace] = []
+    for meta, chosen in places.chosen:
+        at = {"x": [site.split(".hook")[0] for site in chosen["site"]], "meta": list(meta)}
+        sure = [f"{n:.0f} of {kept:.0f}" for n, kept in chosen[["n_sure", "n_edges"]].to_numpy()]
+        traces += [
+            {
+                "type": "scatter", "mode": "lines+markers", "name": "found again", **at,
+                "y": numbers(chosen["value"]), "error_y": errors(chosen, "value", "low", "high"),
+                "line": {"color": POSITIVE, "width": 2.5}, "marker": {"size": 8},
+                "customdata": sure,
+                "hovertemplate": "%{x}: %{y:.2f}; %{customdata} parts in 95 % of draws or more"
+                "<extra>found again</extra>",
+            },
+            {
+                "type": "scatter", "mode": "lines", "name": "parts by chance", **at,
+                "y": numbers(chosen["null"]), "line": {"color": GREY, "dash": "dash", "width": 2},
+                "hovertemplate": "%{x}: %{y:.2f}<extra>by chance</extra>",
+            },
+        ]  # fmt: skip
+    return Figure(
+        "steady",
+        "How steady circuits are",
+        f"n = {span(rows['n_units'])} draws of {span(rows['n_pictures'])} pairs of pictures. A "
+        "circuit is the best tenth of each layer's parts over all classes; bars are intervals that "
+        "hold 95 % of the draws. 1: the same parts every time.",
+        "A line over layers of the share of parts found again, beside chance",
+        traces,
+        layout(
+            380,
+            xaxis=axis("layer", type="category"),
+            yaxis=axis("share of parts found again", range=[0, 1.05]),
+        ),
+        places.choices,
+    )

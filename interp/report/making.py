@@ -181,6 +181,11 @@ MADE = {
         "Circuits of other classes, as large; random parts are drawn beside them.",
         ("circuit_transfer",),
     ),
+    "steady": Making(
+        "Pictures of every class are drawn again, with replacement, and the circuit anew.",
+        "As many parts of each layer, drawn by chance.",
+        ("circuit_stability",),
+    ),
     "certificate": Making(
         "Every activation of our towers is held against the original's.",
         "None: an error is compared with what may pass.",

@@ -34,7 +34,7 @@ OPTIONAL = (
     *("factorisation", "directions", "separation", "domain_probes", "selectivity", "views"),
     *("erasure", "dictionaries", "feature_sharing", "feature_ablation"),
     *("faithfulness", "circuits", "overlap", "circuit_transfer", "das", "rungs", "ladder"),
-    *("stability", "class_sharing", "levels", "together"),
+    *("stability", "circuit_stability", "class_sharing", "levels", "together"),
     *("intervention", "intervention_classes", "intervention_directions"),
 )
 """Tables that a run may do without: the page shows those that are there, and misses none."""

@@ -12,7 +12,7 @@ from interp.report.figures_accuracy import (
     differences,
 )
 from interp.report.figures_certificate import certificate
-from interp.report.figures_circuits import circuit_graph, faithful
+from interp.report.figures_circuits import circuit_graph, faithful, steady
 from interp.report.figures_curves import epochs, tradeoff
 from interp.report.figures_erasure import erased
 from interp.report.figures_exposure import exposure
@@ -246,11 +246,11 @@ PLANS = (
         "(ceiling). Then A's circuit of a class runs on pictures of B, all else as in a picture of "
         "another class.",
         (),
-        (abroad,),
+        (abroad, steady),
         lambda result: verdicts(result, "R6"),
         "Where circuits of other classes do the work as well, the parts are too coarse to tell "
         "classes apart, and nothing is concluded.",
-        optional=("circuit_transfer", "overlap"),
+        optional=("circuit_transfer", "overlap", "circuit_stability"),
     ),
     Plan(
         "intervention",

@@ -14,6 +14,7 @@ from interp.circuits import (
     Edges,
     Scores,
     Units,
+    circuit_stability,
     circuit_transfer,
     class_circuits,
     inclusion,
@@ -199,6 +200,27 @@ def test_inclusion_is_certain_for_the_circuit_and_chance_for_noise() -> None:
     )
 
 
+def test_stability_sums_inclusion_up_site_by_site() -> None:
+    """A second way: the mean inclusion of the parts kept; and noise keeps what chance keeps."""
+    a = found("all shared", "d_mlp", "A")
+    parts = inclusion(a, share=0.1, n=50).frame
+    rows = circuit_stability(a, share=0.1, n=50).frame.set_index("site")
+    kept = parts[parts["kept"]]
+    assert rows.loc["", "value"] == pytest.approx(kept["value"].mean())
+    for site in a.cut.widths:  # type: ignore[attr-defined]
+        own = kept[kept["node"].str.startswith(f"{site}.")]
+        row = rows.loc[site]
+        assert row["value"] == pytest.approx(own["value"].mean())
+        assert row["n_edges"] == len(own) and row["n_sure"] == (own["value"] >= 0.95).sum()
+        assert row["low"] <= row["value"] <= row["high"] <= 1
+        assert row["null"] == pytest.approx(0.1, abs=0.01)
+        assert row["index"] == pytest.approx((row["value"] - row["null"]) / (1 - row["null"]))
+    noise = np.random.default_rng(0)
+    drawn = replace(a, values=tuple(noise.normal(size=each.shape) for each in a.values))
+    random = circuit_stability(drawn, n=50).frame.set_index("site")
+    assert rows.loc["", "index"] > 0.7 > 0.5 > random.loc["", "index"]
+
+
 # refusals
 
 
@@ -215,6 +237,8 @@ def test_what_cannot_be_compared_is_refused() -> None:
         overlap(a.scores, edges.scores)
     with pytest.raises(SpecificationError, match="share of 0"):
         inclusion(a, share=0)
+    with pytest.raises(SpecificationError, match="0 times"):
+        circuit_stability(a, n=0)
     with pytest.raises(SpecificationError, match="circuits of edges"):
         edges.only([NEURONS])
 

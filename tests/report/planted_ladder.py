@@ -20,7 +20,8 @@ def ladder_tables(
 ) -> dict[str, pd.DataFrame]:
     """The tables of rungs R4 to R6 of settings that share so much, and the ladder of all rungs."""
     stages = {site: depth for site, depth in sites.items() if site.startswith("layer")}
-    made: dict[str, list[dict[str, Any]]] = {"das": [], "overlap": [], "circuit_transfer": []}
+    names = ("das", "overlap", "circuit_transfer", "circuit_stability")
+    made: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for setting, shared in index.items():
         own = {"setting": setting, "test_domain": "sketch"}
         for ends in (PAIR, BACK):
@@ -54,6 +55,15 @@ def ladder_tables(
                 measure="jaccard",
             )
             for site, depth in stages.items()
+        ]
+        made["circuit_stability"] += [
+            own
+            | {"domain": domain, "site": site, "level": "channel", "measure": "parts found again"}
+            | {"value": 0.9 - 0.3 * depth, "low": 0.8 - 0.3 * depth, "high": 0.95 - 0.3 * depth}
+            | {"null": 0.1, "null_kind": "parts drawn by chance", "ceiling": 1.0, "n_edges": 10}
+            | {"n_sure": 6, "n_units": 200, "unit": "draw of pictures", "n_pictures": 240}
+            for domain in PAIR.values()
+            for site, depth in {"": 0.5, **stages}.items()
         ]
     frames = {name: pd.DataFrame(rows) for name, rows in made.items() if rows}
     return frames | climb(dict(tables) | frames)

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import pytest
 
 from interp.report.figures import Figure
-from interp.report.figures_circuits import circuit_graph, faithful
+from interp.report.figures_circuits import circuit_graph, faithful, steady
 from interp.report.figures_erasure import erased
 from interp.report.figures_features import ablated_features, shared_features
 from interp.report.figures_ladder import abroad, ladder_map, rungs_profile
@@ -40,6 +40,7 @@ DRAWN: dict[str, Callable[[Result], Figure | None]] = {
     "profile of rungs": rungs_profile,
     "causal directions": lambda result: profile(result, "das"),
     "circuits abroad": abroad,
+    "steady circuits": steady,
 }
 CG_HIGH = "CG high diversity"
 
@@ -80,7 +81,7 @@ def test_nothing_measured_nothing_drawn(build: Build, name: str) -> None:
     tables = (
         *("factorisation", "directions", "separation", "domain_probes", "selectivity", "views"),
         *("erasure", "feature_sharing", "feature_ablation", "faithfulness", "circuits"),
-        *("das", "circuit_transfer", "overlap", "rungs", "ladder"),
+        *("das", "circuit_transfer", "circuit_stability", "overlap", "rungs", "ladder"),
     )
     hollow = pd.DataFrame({"measure": ["x"], "reason": ["too few classes"]})
     replaced = dict.fromkeys(tables, hollow)
@@ -270,6 +271,17 @@ def test_circuits_abroad_draw_value_null_ceiling_and_chance(result: Result) -> N
     for name, column in ends.items():
         line = shown(figure, name, 0, 3, 0)
         assert line["y"] == pytest.approx(rows.sort_values("share")[column].tolist())
+
+
+def test_steady_circuits_are_drawn_site_by_site_beside_chance(result: Result) -> None:
+    figure = steady(result)
+    assert figure is not None and "200 draws of 240 pairs" in figure.caption
+    rows = of(result, "circuit_stability", domain="sketch")
+    rows = rows[rows["site"] != ""]
+    line, chance = shown(figure, "found again", 0, 0, 1), shown(figure, "parts by chance", 0, 0, 1)
+    assert line["y"] == pytest.approx(rows["value"].tolist())
+    assert line["x"] == chance["x"] == [site.split(".hook")[0] for site in rows["site"]]
+    assert set(line["customdata"]) == {"6 of 10"} and set(chance["y"]) == {0.1}
 
 
 def test_the_profile_means_over_models_and_draws_the_untrained(build: Build) -> None:
