@@ -30,6 +30,7 @@ from interp.circuits.planted_world import DOMAINS
 from interp.circuits.rewiring import rewire
 from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError
 from interp.core.images import ImageTable
+from interp.core.seeds import rng
 from interp.core.statistics import Index
 from interp.core.tables import EVIDENCE
 from interp.models.vit import HookedViT
@@ -215,6 +216,19 @@ def test_stability_sums_inclusion_up_site_by_site() -> None:
         assert row["low"] <= row["value"] <= row["high"] <= 1
         assert row["null"] == pytest.approx(0.1, abs=0.01)
         assert row["index"] == pytest.approx((row["value"] - row["null"]) / (1 - row["null"]))
+    stream, values = rng("inclusion", 0), a.scores.values
+    labels, first = np.asarray(a.scores.labels), parts["node"].str.startswith("blocks.0.")
+    shares = []
+    for _ in range(50):  # the slow way, for the first block
+        means = []
+        for name in a.classes:
+            own = np.flatnonzero(labels == name)
+            means.append(np.abs(values[stream.choice(own, len(own))].mean(axis=0)))
+        size = pd.Series(np.mean(means, axis=0))[first.to_numpy()]
+        best = size.nlargest(int(parts["kept"][first].sum())).index
+        shares.append(np.isin(np.flatnonzero(parts["kept"] & first), best).mean())
+    row = rows.loc["blocks.0.mlp.hook_post"]
+    assert [row["low"], row["high"]] == pytest.approx(np.quantile(shares, [0.025, 0.975]))
     noise = np.random.default_rng(0)
     drawn = replace(a, values=tuple(noise.normal(size=each.shape) for each in a.values))
     random = circuit_stability(drawn, n=50).frame.set_index("site")

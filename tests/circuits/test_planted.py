@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from interp.circuits import Metric, Target, attribute, edge_effects, wire
-from interp.circuits.certification import certify_edges, certify_truth
+from interp.circuits.certification import certify_edges, certify_shared, certify_truth
 from interp.circuits.disguise import disguise
 from interp.circuits.planted import CONDITIONS, DOSES, Blueprint, Planted, plant
 from interp.circuits.planted_stages import K_CODE
@@ -493,3 +493,27 @@ def test_an_edge_that_bypasses_the_circuit_fails() -> None:
         value += blocks[1].attn.in_proj_weight[2 * 64]
     frame = certify_edges(planted, HookedViT(planted.source), n=8).frame
     assert set(frame[~frame["ok"]]["component"]) == {"a1.h0->a3.h0<v>"}
+
+
+@pytest.mark.parametrize("condition", ["all shared", "shared from block 2", "late separate"])
+def test_what_both_domains_go_by_may_come_from_either(condition: str) -> None:
+    planted = disguise(plant(Blueprint(condition, 2)), seed=2)
+    frame = certify_shared(planted, HookedViT(planted.source)).frame
+    assert len(frame) and frame["ok"].all() and set(frame["domain"]) == set(DOMAINS)
+
+
+def test_the_same_nodes_by_two_codes_are_not_alike() -> None:
+    rotated, separate = (plant(Blueprint(name, 2)) for name in ("rotated code", "all separate"))
+    frame = certify_shared(rotated, HookedViT(rotated.source)).frame
+    assert set(frame["component"]) == {"a1.h0", "a1.h1"} and not frame["ok"].any()
+    assert certify_shared(separate, HookedViT(separate.source)).frame.empty
+
+
+def test_neurons_of_which_each_serves_one_domain_are_not_alike() -> None:
+    """All together they do the other domain's work in its way; of a half that cannot be said."""
+    planted = plant(Blueprint("separate, one output", 2))
+    both = planted.truth("A") | planted.truth("B")
+    claimed = replace(planted, by_class={domain: (both,) * len(CLASSES) for domain in DOMAINS})
+    frame = certify_shared(claimed, HookedViT(planted.source)).frame.set_index("component")
+    assert frame.loc["m0 neurons", "ok"].all()
+    assert not frame.loc["m0 neurons, half", "ok"].any()

@@ -1,5 +1,6 @@
 """Training by strict interchange: exchanges are exact, and a model comes to be what is asked."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -9,7 +10,15 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from interp.circuits import METHODS, Circuit, Metric, Target, attribute, faithfulness
+from interp.circuits import (
+    METHODS,
+    Circuit,
+    Metric,
+    Target,
+    attribute,
+    faithfulness,
+    strict_interchange,
+)
 from interp.circuits.certification import (
     certify_edges,
     certify_shared,
@@ -182,6 +191,44 @@ def test_everything_outside_the_circuit_is_exchanged_at_some_time() -> None:
     edges = torch.cat([each.edges.unflatten(0, (2, -1)) for each in drawn], dim=1).any(dim=1)
     neurons = torch.cat([each.neurons.unflatten(0, (2, -1)) for each in drawn], dim=1).any(dim=1)
     assert (edges >= anatomy.edges).all() and (neurons >= anatomy.neurons).all()
+
+
+@pytest.mark.parametrize("kind", strict_interchange.OUTSIDE)
+def test_each_kind_of_outside_is_what_its_name_says(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = barely("all separate")
+    wiring = wire(HookedViT(planted.source))
+    anatomy = anatomy_of(planted.blueprint.lanes, planted.truths, wiring)
+    monkeypatch.setattr(strict_interchange, "OUTSIDE", (kind,))
+    bare = replace(anatomy, parts=())  # so that of the circuit nothing is exchanged
+    exchange = draw_exchange(bare, torch.zeros(40, dtype=torch.long), np.random.default_rng(1))
+    domain = torch.arange(2).repeat_interleave(20)
+    edges, neurons = anatomy.edges[domain], anatomy.neurons[domain]
+    taken, all_taken = exchange.edges, exchange.neurons
+    assert (taken <= edges).all() and (all_taken <= neurons).all()
+    writers, readers = wiring.edges.T
+    for row in range(40):
+        shown = taken[row].any(dim=0).numpy()
+        if kind in ("nothing", "of a layer"):
+            assert not shown.any()
+        if kind in ("of a reader", "of a writer"):
+            ends = readers if kind == "of a reader" else writers
+            [one] = set(ends[shown])
+            assert torch.equal(taken[row], edges[row] & torch.from_numpy(ends == one))
+        if kind == "of the circuit's nodes":
+            nodes = {wiring.nodes[place] for place in writers[shown]}
+            assert nodes <= planted.truth(DOMAINS[int(domain[row])]).nodes
+        layers = [layer for layer in range(LAYERS) if all_taken[row, layer].any()]
+        if kind == "of a layer":
+            [layer] = layers
+            assert torch.equal(all_taken[row, layer], neurons[row, layer])
+        elif kind not in ("everything", "some"):
+            assert not layers
+    if kind == "everything":
+        assert torch.equal(taken, edges) and torch.equal(all_taken, neurons)
+    if kind == "some":
+        assert 0.2 < taken[edges].double().mean() < 0.8
 
 
 def test_twins_are_the_same_scene_in_both_domains() -> None:
