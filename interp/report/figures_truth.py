@@ -20,6 +20,12 @@ MEASURES = {
 }
 """What is written over a measure's column, from the ladder's lower rungs to its upper ones."""
 
+METHODS = (
+    *("path patching", "resample ablation", "integrated gradients"),
+    *("EAP-IG-inputs", "EAP-IG-activations", "EAP", "RelP", "random"),
+)
+"""Ways to a circuit in the order of their columns, from exchanges to chance."""
+
 SCALE = [[0, "#D55E00"], [0.49, "#D55E00"], [0.5, "#E8E8E8"], [1, "#56B4E9"]]
 """Orange where anything is wrong; from grey, where nothing is decided, to blue, all right."""
 
@@ -65,7 +71,7 @@ def draw_recovery(cells: pd.DataFrame, *, title: str = "Circuits found") -> Any:
     '0.96'
     """
     kinds = list(dict.fromkeys(zip(cells["condition"], cells["tier"], strict=True)))
-    methods = list(dict.fromkeys(cells["method"]))
+    methods = [method for method in METHODS if method in set(cells["method"])]
     grouped = dict(list(cells.groupby(["condition", "tier", "method"])))
     found = [
         [_recovered(grouped.get((*kind, method), cells[:0])) for method in methods]
