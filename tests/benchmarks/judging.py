@@ -52,7 +52,10 @@ def truth(n: int | None = None) -> str:
     n = n or int(os.environ.get("BLUEPRINTS", "30"))
     asked = list(blueprints(n))
     missing = [each for each in asked if not all(path.exists() for path, _ in _made(each))]
-    say(f"truth: {len(asked)} planted models, {len(missing)} to be judged, half a minute each")
+    say(
+        f"truth: {len(asked)} planted models, {len(missing)} to be judged, half a minute "
+        "each, those trained by interchange five"
+    )
     side_by_side(_keep, missing, jobs=2, what="judge")
     cells, circuits = read(), read(CIRCUITS)
     draw_truth(cells).write_image(DOCS / "truth.png")
