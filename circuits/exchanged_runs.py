@@ -89,12 +89,8 @@ def run_exchanged(
         reader, writer = 0, 1
         for number, component in enumerate(parts_of(tower)):
             parts = component.run(mixed(number, reader, len(component.readers)))
-            reader, before, writer = (
-                reader + len(component.readers),
-                writer,
-                writer + parts.shape[1],
-            )
-            differences.append(parts - other[:, before:writer])
+            differences.append(parts - other[:, writer : writer + parts.shape[1]])
+            reader, writer = reader + len(component.readers), writer + parts.shape[1]
     return tower(mixed(-1, reader, 1)[:, 0], start_at_layer=tower.n_layers)
 
 

@@ -1,7 +1,7 @@
 """Vision transformers that were trained to have a circuit, by strict interchange.
 
-They start from random weights and are deployed without masks. What descent finds is less tidy than
-what is written by hand: codes lie where they fell, and what is no part of the circuit keeps busy.
+They start from random weights and are deployed without masks. Which parts make the class is asked
+of them; in which directions these write, and by which neurons, is left to descent.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -52,6 +52,7 @@ JUDGED_SHARES = tuple(share for share in TRANSFER_SHARES if share <= SMALL)
 """Sizes that a band's verdict is the mean of; larger ones are run for the whole tower only."""
 
 CROSSED = ("overlap", "circuit_transfer", "circuit_stability")
+"""Tables of circuits: two of pairs of domains, and how steady those of each domain are."""
 
 Frames = dict[str, pd.DataFrame]
 

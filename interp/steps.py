@@ -352,7 +352,11 @@ class Measurement:
         others = [pair for pair in all_pairs(own.domains) if set(pair) != set(self.pair)]
         if not others:
             return {}
-        return self._filed(crossing(self._seen(own.select(label=sorted(chosen))), others))
+        made = crossing(self._seen(own.select(label=sorted(chosen))), others)
+        if (stable := made.get("circuit_stability")) is not None:
+            # the study's own pair has its rows over all classes already
+            made["circuit_stability"] = stable[~stable["domain"].isin(self.pair)]
+        return self._filed(made)
 
     def _seen(self, images: ImageTable) -> Any:
         from interp.crossing import Seen

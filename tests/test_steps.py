@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from interp.core.images import ImageTable
@@ -58,3 +59,30 @@ def test_a_traced_tower_is_measured_where_it_can_be(
     visual = frames["certificate"].query("tower == 'visual'")
     assert {"read", "patch with itself"} <= set(visual.check) and visual.ok.any()
     assert set(step.run()) == set(frames)  # read back
+
+
+def test_pairs_leave_the_studys_own_domains_as_steady_as_they_were_found(
+    small_images: ImageTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their circuits have been drawn again over all classes; pairs take fewer of these."""
+    asked: list[list[tuple[str, str]]] = []
+
+    def crossing(seen: object, pairs: list[tuple[str, str]]) -> dict[str, pd.DataFrame]:
+        asked.append(pairs)
+        domains = sorted({domain for pair in pairs for domain in pair})
+        return {
+            "overlap": pd.DataFrame(pairs, columns=["domain_a", "domain_b"]),
+            "circuit_stability": pd.DataFrame({"domain": domains, "value": 0.5}),
+        }
+
+    monkeypatch.setattr("interp.crossing.crossing", crossing)
+    monkeypatch.setattr(Measurement, "_seen", lambda self, images: None)
+    monkeypatch.setattr(Measurement, "_filed", lambda self, frames: frames)
+    model = Model(Path("epoch_1.pt"), "cg-high", "sketch", 0)
+    step = Measurement(Specification(), model, small_images, (), tmp_path, natural="real")
+    frames = step._pairs()
+    assert len(frames["overlap"]) == len(asked[0]) and {"real", "sketch"} < set(
+        frames["overlap"][["domain_a", "domain_b"]].to_numpy().ravel()
+    )
+    others = set(small_images.domains) - {"real", "sketch"}
+    assert set(frames["circuit_stability"]["domain"]) == others

@@ -81,6 +81,13 @@ def test_every_table_is_there(small_study: Result) -> None:
     assert selectivity["reason"].str.contains("two pictures").all()
 
 
+def test_a_domains_circuits_are_steady_once(small_study: Result) -> None:
+    rows = small_study.tables["circuit_stability"].frame
+    place = ["setting", "test_domain", "seed", "control", "domain", "level", "site"]
+    assert not rows.duplicated([name for name in place if name in rows]).any()
+    assert set(rows["domain"]) == {"real", "sketch"}
+
+
 def test_pictures_are_kept(small_study: Result) -> None:
     kinds = [path.stem.split("-")[0] for path in (small_study.folder / "plates").glob("*.png")]
     assert kinds.count("moved") == 2 and kinds.count("cells") == kinds.count("pictures") == 6

@@ -1,5 +1,6 @@
 """What is said of planted models, of sharing and of circuits, held against what was declared."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -20,11 +21,17 @@ MEASURES = {
 }
 """What is written over a measure's column, from the ladder's lower rungs to its upper ones."""
 
-METHODS = (
-    *("path patching", "resample ablation", "integrated gradients"),
-    *("EAP-IG-inputs", "EAP-IG-activations", "EAP", "RelP", "random"),
-)
-"""Ways to a circuit in the order of their columns, from exchanges to chance."""
+METHODS = {
+    "path patching": "path<br>patching",
+    "resample ablation": "resample<br>ablation",
+    "integrated gradients": "integrated<br>gradients",
+    "EAP-IG-inputs": "EAP-IG<br>inputs",
+    "EAP-IG-activations": "EAP-IG<br>activations",
+    "EAP": "EAP",
+    "RelP": "RelP",
+    "random": "random",
+}
+"""What is written over a method's column, from exchanges to chance."""
 
 SCALE = [[0, "#D55E00"], [0.49, "#D55E00"], [0.5, "#E8E8E8"], [1, "#56B4E9"]]
 """Orange where anything is wrong; from grey, where nothing is decided, to blue, all right."""
@@ -43,19 +50,11 @@ def draw_truth(cells: pd.DataFrame, *, title: str = "Held against the truth") ->
     >>> draw_truth(cells).data[0].text[0][0]
     '● 1/2'
     """
-    kinds = list(dict.fromkeys(zip(cells["condition"], cells["tier"], strict=True)))
-    measures = [measure for measure in MEASURES if measure in set(cells["measure"])]
-    grouped = dict(list(cells.groupby(["condition", "tier", "measure"])))
-    found = [
-        [_cell(grouped.get((*kind, measure), cells[:0])) for measure in measures] for kind in kinds
-    ]
-    models = cells.drop_duplicates(["condition", "tier", "seed", "dose"])
     said = (
-        f"{title}<br><sup>{len(models)} planted models, {len(cells):,} cells. ● must be seen, "
-        "○ must not: right / declared. Blue: right, grey: cannot tell, orange: wrong</sup>"
+        f"{len(cells):,} cells. ● must be seen, ○ must not: right / declared. Blue: right, "
+        "grey: cannot tell, orange: wrong"
     )
-    names = [MEASURES[measure] for measure in measures]
-    return _heatmap(kinds, names, found, said)
+    return _heatmap(cells, "measure", MEASURES, _cell, title, said)
 
 
 def draw_recovery(cells: pd.DataFrame, *, title: str = "Circuits found") -> Any:
@@ -70,21 +69,11 @@ def draw_recovery(cells: pd.DataFrame, *, title: str = "Circuits found") -> Any:
     >>> draw_recovery(cells).data[0].text[0][0]
     '0.96'
     """
-    kinds = list(dict.fromkeys(zip(cells["condition"], cells["tier"], strict=True)))
-    methods = [method for method in METHODS if method in set(cells["method"])]
-    grouped = dict(list(cells.groupby(["condition", "tier", "method"])))
-    found = [
-        [_recovered(grouped.get((*kind, method), cells[:0])) for method in methods]
-        for kind in kinds
-    ]
-    models = cells.drop_duplicates(["condition", "tier", "seed", "dose"])
     said = (
-        f"{title}<br><sup>{len(models)} planted models, two domains: mean AUROC of scores for "
-        "belonging to the circuit. Blue: reaches its bar, orange: one does not (lowest), "
-        "grey: declared blind</sup>"
+        "two domains: mean AUROC of scores for belonging to the circuit. Blue: reaches its bar, "
+        "orange: one does not (lowest), grey: declared blind"
     )
-    names = [method.replace(" ", "<br>").replace("-IG", "-IG<br>") for method in methods]
-    return _heatmap(kinds, names, found, said)
+    return _heatmap(cells, "method", METHODS, _recovered, title, said)
 
 
 Cell = tuple[float | None, str]
@@ -92,13 +81,23 @@ Cell = tuple[float | None, str]
 
 
 def _heatmap(
-    kinds: list[tuple[str, str]], names: list[str], found: list[list[Cell]], title: str
+    cells: pd.DataFrame,
+    column: str,
+    titles: Mapping[str, str],
+    cell: Callable[[pd.DataFrame], Cell],
+    title: str,
+    said: str,
 ) -> Any:
-    """Kinds of planted model against what was asked of them."""
+    """Kinds of planted model against what was asked of them, in the order of `titles`."""
     import plotly.graph_objects as go
 
+    kinds = list(dict.fromkeys(zip(cells["condition"], cells["tier"], strict=True)))
+    asked = [name for name in titles if name in set(cells[column])]
+    grouped = dict(list(cells.groupby(["condition", "tier", column])))
+    found = [[cell(grouped.get((*kind, name), cells[:0])) for name in asked] for kind in kinds]
+    models = cells.drop_duplicates(["condition", "tier", "seed", "dose"])
     trace = go.Heatmap(
-        x=names,
+        x=[titles[name] for name in asked],
         y=[f"{condition} · {tier}" for condition, tier in kinds],
         z=[[score for score, _ in row] for row in found],
         text=[[text for _, text in row] for row in found],
@@ -109,7 +108,8 @@ def _heatmap(
     return go.Figure(
         data=[trace],
         layout={
-            "title": title, "width": 1000, "height": 140 + 24 * len(kinds),
+            "title": f"{title}<br><sup>{len(models)} planted models, {said}</sup>",
+            "width": 1000, "height": 140 + 24 * len(kinds),
             "margin": {"t": 120, "b": 20, "r": 20},
             "xaxis": {"side": "top", "type": "category"}, "plot_bgcolor": "white",
             "yaxis": {"autorange": "reversed", "type": "category", "automargin": True},
