@@ -16,8 +16,8 @@ from interp.console import DIFFERS, STATUSES, described, guarded, records, tell_
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from interp.models.training import Run
-    from interp.result import Result
+    from interp.models.training.torchrun import Run
+    from interp.study.results import Result
 
 app = typer.Typer(
     add_completion=True,
@@ -120,12 +120,12 @@ def run(
     command = shlex.join(["interp-report", *sys.argv[1:]])
     if checkpoint:
         if dry_run:
-            from interp.cost import cost_of_model
+            from interp.study.cost import cost_of_model
 
             where = which_device(device)
             cost = cost_of_model(checkpoint, images, architecture=model or None, device=where)
             return _told(cost, quiet)
-        from interp.study import examine
+        from interp.study.studies import examine
 
         pair = [name.strip() for name in domains.split(",") if name.strip()]
         result = examine(
@@ -133,8 +133,8 @@ def run(
             device=device or None, command=command,
         )  # fmt: skip
         return _pages(result)
-    from interp.cost import cost_of_study
-    from interp.study import Study
+    from interp.study.cost import cost_of_study
+    from interp.study.studies import Study
 
     chosen = Study.from_toml(study) if study else Study()
     if seed is not None:
@@ -199,9 +199,9 @@ def grid(
     """
     from interp.core.errors import SpecificationError, listed
     from interp.core.progress import say, set_quiet
-    from interp.cost import cost_of_study
-    from interp.grid import Grid
-    from interp.study import Study
+    from interp.study.cost import cost_of_study
+    from interp.study.grids import Grid
+    from interp.study.studies import Study
 
     set_quiet(quiet)
     given = {"--commands": commands, "--submit": submit, "--tabulate": tabulate}
@@ -238,7 +238,7 @@ def _hand_out(
     limits: dict[str, Any],
 ) -> dict[str, Any]:
     """Submit runs to a cluster, or, where none is named, print their commands."""
-    from interp.cluster import commands, submit
+    from interp.study.cluster import commands, submit
 
     if not where:
         lines = commands(runs, **options)
@@ -269,10 +269,9 @@ def audit(
     Example:
       interp-report audit STUDY.toml
     """
-    from interp.auditing import audit_cells
     from interp.core.progress import set_quiet
     from interp.core.tables import Table
-    from interp.grid import Grid
+    from interp.study.grids import Grid, audit_cells
 
     set_quiet(quiet)
     found = audit_cells(Grid.from_toml(study).plan(out / "steps", jobs=jobs), jobs=jobs)
@@ -291,7 +290,7 @@ def page(out: Out = OUT, quiet: Quiet = False, as_json: Json = False) -> dict[st
       interp-report page --out results
     """
     from interp.core.progress import set_quiet
-    from interp.result import open_result
+    from interp.study.results import open_result
 
     set_quiet(quiet)
     return _pages(open_result(out))
@@ -318,7 +317,7 @@ def diff(
       interp-report diff results/vit-small again/vit-small --out changes --json
     """
     from interp.core.progress import set_quiet
-    from interp.difference import compare_results
+    from interp.study.comparing_results import compare_results
 
     set_quiet(quiet)
     found = compare_results(a, b)
@@ -361,7 +360,7 @@ def export(
       interp-report export results --what png --figure answer
     """
     from interp.core.progress import set_quiet
-    from interp.exporting import export as write
+    from interp.study.formats import export as write
 
     set_quiet(quiet)
     formats = [name.strip() for name in what.split(",") if name.strip()]

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
-    from interp.difference import Difference
-    from interp.result import Result
+    from interp.study.comparing_results import Difference
+    from interp.study.results import Result
 
 SAME, DIFFERS, FAILED, INTERRUPTED = 0, 1, 2, 130
 
@@ -94,7 +94,7 @@ def verdicts(result: "Result") -> dict[str, list[dict[str, Any]]]:
     """The ladder of a result by rung: every model's verdict for every pair of domains and band."""
     if "ladder" not in result.tables:
         return {}
-    from interp.sharing import PLACE
+    from interp.verdicts.judging import PLACE
 
     frame = result.tables["ladder"].frame
     columns = [*PLACE, "domain_a", "domain_b", "band", "verdict", "index", "index_low"]

@@ -1,1 +1,5 @@
-"""How CLIPs are made and opened: training, loading, hooked towers, certificates, heads."""
+"""CLIPs made and opened: loading, hooked towers, certificates, evaluation, training."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,16 +8,11 @@ import pytest
 from interp.core.images import ImageTable
 from interp.core.progress import set_quiet
 from interp.core.store import cache_folder
-from interp.data.embedded import EmbeddedSpec, open_embedded
-from interp.result import Result
-from interp.specification import (
-    AnalysisSpec,
-    ImagesSpec,
-    MixturesSpec,
-    Specification,
-    TrainingSpec,
-)
-from interp.study import Study
+from interp.data.artwork.embedded import EmbeddedSpec, open_embedded
+from interp.measures.options import AnalysisSpec
+from interp.study.results import Result
+from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
+from interp.study.studies import Study
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from interp.core.images import ImageTable
-from interp.result import Result
+from interp.study.results import Result
 
 COMMAND = [sys.executable, "-m", "interp.cli"]
 

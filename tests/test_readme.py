@@ -14,9 +14,9 @@ from typer.main import get_group
 import interp
 from interp.cli import app
 from interp.core.images import ImageTable
-from interp.data import embedded
-from interp.models.loading import load_clip
-from interp.specification import Specification
+from interp.data.artwork import embedded
+from interp.models.loading.load import load_clip
+from interp.study.specification import Specification
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -7,8 +7,8 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from interp.core.errors import ShapeError
+from interp.core.resampling import jackknife, permutation_p
 from interp.core.seeds import rng
-from interp.core.statistics import jackknife, permutation_p
 
 
 @dataclass(frozen=True)

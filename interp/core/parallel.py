@@ -1,9 +1,13 @@
 """Where work is done: side by side in processes, and on which device."""
 
+import atexit
+import os
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
+import numpy as np
 from joblib import Parallel, delayed
 
 from interp.core.errors import SpecificationError
@@ -60,3 +64,98 @@ def which_device(device: str | None = None) -> str:
             f"compute on {device}", "a device that is not there", right, "choose another"
         )
     return device
+
+
+@dataclass(frozen=True)
+class Rank:
+    """This process among those that work together: `place` of `count`."""
+
+    place: int = 0
+    count: int = 1
+
+    def share(self, n: int) -> range:
+        """The rows of `n` that are this rank's: contiguous, disjoint, as many as the others'.
+
+        >>> [list(Rank(place, 2).share(5)) for place in (0, 1)]
+        [[0, 1], [2, 3, 4]]
+        """
+        return range(n * self.place // self.count, n * (self.place + 1) // self.count)
+
+
+def this_rank() -> Rank:
+    """Which of the ranks this process is; the only one, unless several were started.
+
+    Where torchrun's `RANK` and `WORLD_SIZE` stand in the environment and nobody has initialised
+    `torch.distributed` yet, it is initialised with gloo, and left again when the process ends.
+
+    >>> this_rank()
+    Rank(place=0, count=1)
+    """
+    from torch import distributed
+
+    if not distributed.is_available():
+        return Rank()
+    if not distributed.is_initialized():
+        if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ:
+            return Rank()
+        distributed.init_process_group("gloo")
+        # gloo's threads abort a process that ends while they still run
+        atexit.register(_leave)
+    return Rank(distributed.get_rank(), distributed.get_world_size())
+
+
+def _leave() -> None:
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def gathered(thing: Any) -> list[Any]:
+    """What every rank hands in, in the order of the ranks; all wait for the last one.
+
+    >>> gathered("one process")
+    ['one process']
+    """
+    rank = this_rank()
+    if rank.count == 1:
+        return [thing]
+    from torch import distributed
+
+    found: list[Any] = [None] * rank.count
+    distributed.all_gather_object(found, thing)
+    return found
+
+
+def summed(array: np.ndarray) -> np.ndarray:
+    """The sum of every rank's array of one shape, for statistics that are sums over pictures.
+
+    >>> summed(np.ones(2)).tolist()
+    [1.0, 1.0]
+    """
+    return np.sum(gathered(array), axis=0)
+
+
+def fail_together(failure: Exception | None) -> None:
+    """Raise on all ranks what failed on one, so that none waits for another that has stopped.
+
+    >>> fail_together(None)
+    """
+    for found in gathered(failure):
+        if found is not None:
+            raise found
+
+
+def once(work: Callable[[], object]) -> None:
+    """Let the first rank do something while the others wait; what fails there is raised on all.
+
+    >>> once(lambda: print("done"))
+    done
+    """
+    failure = None
+    if this_rank().place == 0:
+        try:
+            work()
+        except Exception as error:
+            failure = error
+    fail_together(failure)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.band import BANDS, LAST
-from interp.report.figures import counts
+from interp.core.sites import BANDS, LAST
+from interp.report.figures.pieces import counts
+from interp.report.loaded import Frame, Result
 from interp.report.naming import ordered_settings, setting_name, site_label
-from interp.report.reading import Frame, Result
 
 SCALE = 10_000
 """Numbers are stored as whole multiples of 1 / SCALE: a figure shows two or three decimals."""

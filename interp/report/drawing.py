@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from interp.report.figures import Figure
-from interp.report.figures_answer import answer_figure
-from interp.report.reading import read_result
+from interp.report.figures.answer import answer_figure
+from interp.report.figures.pieces import Figure
+from interp.report.loaded import read_result
 from interp.report.sections import sections
 
 WIDTH, TOP = 900, 110
@@ -34,7 +34,7 @@ def draw(figure: Figure) -> Any:
 
     >>> line = {"type": "scatter", "y": [1, 2]}
     >>> both = [{**line, "meta": [0]}, {**line, "meta": [1]}]
-    >>> from interp.report.figures import Choice
+    >>> from interp.report.figures.pieces import Choice
     >>> one = draw(Figure("a", "Title", "n = 2", "a line", both, {"height": 300},
     ...                   [Choice("Layer", ["first", "last"])]))
     >>> len(one.data), one.layout.title.text

@@ -10,9 +10,9 @@ from typing import Any
 
 from PIL import Image
 
-from interp.report.figures import Figure
+from interp.report.figures.pieces import Figure
+from interp.report.loaded import Result
 from interp.report.naming import ordered_settings
-from interp.report.reading import Result
 
 PAGE_BYTES = 14_500_000
 """What a page may weigh: plotly has 4.8 MB of it, and tables what figures and pictures leave."""

@@ -4,8 +4,8 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from interp.report.figures import Figure
-from interp.report.reading import Result
+from interp.report.figures.pieces import Figure
+from interp.report.loaded import Result
 
 FREE = "None: these are counts or readings, held against nothing."
 

@@ -24,15 +24,14 @@ from interp.report.embedding import (
     sheets,
     thumbnails,
 )
-from interp.report.figures import Figure
-from interp.report.figures_answer import answer_figure
-from interp.report.headline import headline
+from interp.report.figures.answer import answer_figure
+from interp.report.figures.pieces import Figure
+from interp.report.loaded import Result, read_result
 from interp.report.making import Making, commands, making
 from interp.report.naming import percent, sequence, setting_name
-from interp.report.reading import Result, read_result
 from interp.report.sections import Section, sections
-from interp.report.verdicts import ladder
-from interp.report.words import answer
+from interp.report.verdict_tables import ladder
+from interp.report.words import answer, headline
 
 HERE = Path(__file__).parent
 

@@ -3,32 +3,26 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from interp.report.figures import Figure
-from interp.report.figures_accuracy import (
+from interp.report.figures.accuracies import (
     accuracy_by_class,
     accuracy_by_domain,
     accuracy_by_setting,
     classifiers,
     differences,
 )
-from interp.report.figures_certificate import certificate
-from interp.report.figures_circuits import circuit_graph, faithful, steady
-from interp.report.figures_curves import epochs, tradeoff
-from interp.report.figures_erasure import erased
-from interp.report.figures_exposure import exposure
-from interp.report.figures_features import ablated_features, shared_features
-from interp.report.figures_intervention import dose_response
-from interp.report.figures_ladder import abroad, ladder_map, rungs_profile
-from interp.report.figures_layers import angle, apart, factors, selective
-from interp.report.figures_levels import cells, forest
-from interp.report.figures_patching import patching
-from interp.report.figures_robustness import robustness
-from interp.report.figures_sharing import domain_map, probe_map, profile
-from interp.report.figures_training import losses, mixtures
-from interp.report.figures_views import views
+from interp.report.figures.behind_accuracy import epochs, exposure, robustness, tradeoff
+from interp.report.figures.circuit_graphs import circuit_graph, faithful, steady
+from interp.report.figures.features import ablated_features, erased, shared_features
+from interp.report.figures.ladders import abroad, ladder_map, rungs_profile
+from interp.report.figures.layers import angle, apart, factors, selective, views
+from interp.report.figures.levels_of_evidence import cells, dose_response, forest
+from interp.report.figures.patching_maps import patching
+from interp.report.figures.pieces import Figure
+from interp.report.figures.sharing import domain_map, probe_map, profile
+from interp.report.figures.training import certificate, losses, mixtures
+from interp.report.loaded import Result
 from interp.report.naming import sequence
-from interp.report.reading import Result
-from interp.report.verdicts import (
+from interp.report.verdict_tables import (
     Grid,
     angles,
     by_layer,

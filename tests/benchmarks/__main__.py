@@ -111,7 +111,7 @@ def _watch(process: "subprocess.Popen[bytes]", peak: list[float]) -> None:
 
 def seeds() -> None:
     """Do the paper's orderings hold, over seeds 0-2, for two test domains?"""
-    from interp.study import Study
+    from interp.study.studies import Study
 
     spec = Path(__file__).with_name("seeds.toml")
     frame = Study.from_toml(spec).run(FOLDER / "seeds").tables["differences"].frame
@@ -129,8 +129,8 @@ def certificates() -> None:
     import open_clip
 
     from interp import load_clip
-    from interp.models.certificate import certify
-    from interp.models.towers import open_tower
+    from interp.models.certificate.checks import certify
+    from interp.models.towers.opening import open_tower
     from tests.architectures import forms, is_hugging_face, is_timm, small
 
     own = (("visual", is_timm), ("text", is_hugging_face))

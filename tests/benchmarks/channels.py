@@ -11,9 +11,9 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from interp.circuits.channel_circuit import PAPER_SITES, channel_circuit
-from interp.circuits.channel_edges import MEMORY, Wanted, reference_edges, score_edges
-from interp.models.resnet import HookedResNet
+from interp.circuits.units.channel_circuits import PAPER_SITES, channel_circuit
+from interp.circuits.units.channel_wiring import MEMORY, Wanted, reference_edges, score_edges
+from interp.models.towers.resnet import HookedResNet
 
 STEPS = 10
 COUNTED = (3, 4, 6, 3)

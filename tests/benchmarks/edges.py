@@ -11,9 +11,9 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from interp.circuits import attribute, wire
-from interp.circuits.wiring import frozen
-from interp.models.allocator import keep_freed_memory
-from interp.models.vit import HookedViT
+from interp.circuits.edges.wiring import frozen
+from interp.models.towers.allocator import keep_freed_memory
+from interp.models.towers.vit import HookedViT
 
 TOWERS = {
     "small ViT": (

@@ -22,7 +22,7 @@ NUMBERS = [
 
 def grids() -> None:
     """Make the grids (three hours on two cores), and keep their small tables."""
-    from interp.study import Study
+    from interp.study.studies import Study
 
     for name in ("resnet", "vit", "intervention"):
         out = Path("interp-report") / "benchmarks" / f"grid-{name}"

@@ -13,15 +13,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.circuits.planted import CONDITIONS, DOSES, TIERS, TRAINED, Blueprint, TrainedBlueprint
-from interp.circuits.planted_expected import AnyBlueprint
-from interp.circuits.planted_resnet import RESNETS, ResNetBlueprint
+from interp.circuits.planted.expectations import AnyBlueprint
+from interp.circuits.planted.resnet import RESNETS, ResNetBlueprint
+from interp.circuits.planted.vit import (
+    CONDITIONS,
+    DOSES,
+    TIERS,
+    TRAINED,
+    Blueprint,
+    TrainedBlueprint,
+)
 from interp.core.parallel import side_by_side
 from interp.core.progress import say
 from interp.core.seeds import rng
-from interp.recovery import recover
 from interp.report import draw_recovery, draw_truth
-from interp.truth import by_rung, judge, summary
+from interp.validation.discovery import recover
+from interp.validation.sharing import by_rung, judge, summary
 from tests.benchmarks import recovering
 
 FOLDER = Path(__file__).parent / "truth"

@@ -10,10 +10,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from interp.probes.features import Features
-from interp.probes.layer_grams import BLOCK, gram_hsic, minibatch_hsic
-from interp.probes.layer_sums import LayerSums
-from interp.probes.layers import layer_similarity
+from interp.probes.features.matrices import Features
+from interp.probes.representational_similarity.between_layers import (
+    BLOCK,
+    gram_hsic,
+    layer_similarity,
+    minibatch_hsic,
+)
+from interp.probes.representational_similarity.layer_sums import LayerSums
 
 
 def layers() -> None:

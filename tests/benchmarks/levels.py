@@ -14,7 +14,7 @@ def levels() -> None:
 
     Reads the committed tables alone: half a minute.
     """
-    from interp.verdicts import verdict
+    from interp.verdicts.across_checkpoints import verdict
 
     found = verdict(*frames(GRID))
     for table in (found.table, found.together):
@@ -28,7 +28,7 @@ def levels() -> None:
 
 def frames(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The frames `runs` and `classes` from the tables committed in a folder."""
-    from interp.verdicts import from_tables
+    from interp.verdicts.across_checkpoints import from_tables
 
     shared = pd.read_csv(folder / "sharing.csv")
     shared = shared.assign(domain_a="real", domain_b=shared["test_domain"])

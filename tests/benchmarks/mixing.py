@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from interp.data.mixtures import (
+from interp.data.mixtures.mixture import (
     PAPER_HELD_OUT,
     SETTINGS,
     MixtureSpec,

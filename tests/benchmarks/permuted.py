@@ -44,11 +44,11 @@ def _keep(seed: int) -> None:
 def climbed(seed: int) -> pd.DataFrame:
     """Every judged row of one model that shares all, asked with B's names exchanged."""
     import interp
-    from interp.circuits.disguise import disguise
-    from interp.circuits.planted import Blueprint, plant
-    from interp.circuits.planted_images import as_tensor, paint
+    from interp.circuits.planted.disguises import disguise
+    from interp.circuits.planted.vit import Blueprint, plant
+    from interp.circuits.planted.world import as_tensor, paint
     from interp.core.seeds import rng
-    from interp.models.vit import HookedViT
+    from interp.models.towers.vit import HookedViT
 
     planted = disguise(plant(Blueprint("all shared", 100 + seed)), seed=seed)
     images = paint(planted.world, 12, seed=seed)

@@ -88,7 +88,7 @@ def probe_power(studies: int = 30) -> None:
     Separate: other class means in the second domain. Rotated: the same geometry, turned, which CKA
     is blind to: to it, that is shared.
     """
-    from interp.core.statistics import CANNOT_TELL, NOT_SHARED, SHARED
+    from interp.core.resampling import CANNOT_TELL, NOT_SHARED, SHARED
 
     truths = {"shared": SHARED, "separate": NOT_SHARED, "rotated": NOT_SHARED}
     for copies, noise in ((1, 3.0), (2, 3.0), (2, 1.5)):
@@ -164,8 +164,8 @@ def _domains(layer: int) -> Iterator[Domain]:
 
 def _ours(domains: list[Domain], strength: float, tolerance: float) -> tuple[Probes, float]:
     """All train domains' probes, tested together, and how many gradients each of them took."""
-    from interp.probes.linear import Basis, Fitted, fit_many
-    from interp.probes.solver import _Problem
+    from interp.probes.linear.linear_probe import Basis, Fitted, fit_many
+    from interp.probes.linear.solver import _Problem
 
     bases = [Basis.of(train) for train, _ in domains]
     codes = [LABELS[None]] * len(bases)

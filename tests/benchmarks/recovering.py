@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from interp.circuits.planted_findable import WAYS
+from interp.circuits.planted.expectations import WAYS
 from interp.core.seeds import rng
 
 MODEL = ["condition", "tier", "dose", "seed"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.band import BAND, LAST
+from interp.core.sites import BAND, LAST
 from tests.benchmarks.grids import ASKED, HERE
 
 MEASURES = ("debiased CKA", "cosine of mean differences")
@@ -37,9 +37,9 @@ def sharing() -> None:
 
 def measurements(made: Path) -> list[Any]:
     """What can be measured on each trained model, and on the untrained ones."""
-    from interp.grid import Grid, check_trained, models
-    from interp.specification import Specification
-    from interp.steps import Measurement
+    from interp.study.grids import Grid, check_trained, models
+    from interp.study.measuring import Measurement
+    from interp.study.specification import Specification
 
     spec = Specification.from_toml(HERE / "resnet.toml")
     cells = Grid(spec).plan(made / "steps")

@@ -34,7 +34,7 @@ def _time() -> None:
     import open_clip
     import torch
 
-    from interp.models.towers import open_tower
+    from interp.models.towers.opening import open_tower
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -104,7 +104,7 @@ def _added_and_read() -> tuple[float, float]:
     """
     import torch
 
-    from interp.probes.layer_sums import ROWS, LayerSums
+    from interp.probes.representational_similarity.layer_sums import ROWS, LayerSums
 
     x = {str(place): torch.randn(ROWS, 768) for place in range(13)}
     sums = LayerSums({site: part.shape[1] for site, part in x.items()})
@@ -125,7 +125,7 @@ def _peak(how: str, n: int) -> float:
 def _hold(how: str, n: int) -> None:
     import torch
 
-    from interp.models.towers import open_tower
+    from interp.models.towers.opening import open_tower
     from tests.benchmarks.opening import bare_clip
 
     torch.set_num_threads(1)

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.circuits.runs import Cell, list_cells, patched_outputs, probe, resolve_sites
-from interp.core.model import Tower
-from interp.core.patches import Patch, part
+from interp.circuits.patching.engine import Cell, list_cells, patched_outputs, probe, resolve_sites
+from interp.core.tower import Patch, Tower, part
 
 SMALL: Any = {"layers": 6, "width": 192, "patch_size": 8, "image_size": 56, "head_width": 32}
 LARGE: Any = {"layers": 12, "width": 768, "patch_size": 32, "image_size": 224, "head_width": 64}
@@ -69,7 +68,7 @@ def sweeping() -> None:
 def _tower(vision: Any) -> Any:
     from open_clip.model import CLIP
 
-    from interp.models.towers import open_tower
+    from interp.models.towers.opening import open_tower
 
     text: Any = {"context_length": 8, "vocab_size": 50, "width": 32, "heads": 2, "layers": 1}
     return open_tower(CLIP(64, vision, text).eval(), "visual")

@@ -24,11 +24,11 @@ def seconds(work: Callable[[], object]) -> float:
 def prepared(folder: Path, *, size: int = 48, preset: str = "resnet-small") -> tuple[Any, Any, Any]:
     """The embedded study's pictures, its widest mixture, and a model folder."""
     from interp.data import open_images
-    from interp.data.embedded import EmbeddedSpec
-    from interp.data.mixtures import MixtureSpec, choose_held_out, make_mixture
-    from interp.data.prompts import vocabulary
-    from interp.grid import longest_caption
-    from interp.models.presets import write_model_folder
+    from interp.data.artwork.embedded import EmbeddedSpec
+    from interp.data.mixtures.mixture import MixtureSpec, choose_held_out, make_mixture
+    from interp.data.mixtures.templates import vocabulary
+    from interp.models.loading.presets import write_model_folder
+    from interp.study.grids import longest_caption
 
     images = open_images(spec=EmbeddedSpec(size=size))
     held_out = choose_held_out(images.labels, 10)
@@ -45,7 +45,7 @@ def train() -> None:
     the share of a step that waits for data, as runs write it down."""
     import torch
 
-    from interp.models.training import Recipe, fast_precision
+    from interp.models.training.torchrun import Recipe, fast_precision
 
     torch.set_num_threads(1)
     precision, batch = fast_precision("cpu"), Recipe().batch_size
@@ -65,8 +65,8 @@ def train() -> None:
 
 def _print_waiting(size: int, workers: int) -> None:
     """Two runs side by side, as studies train."""
-    from interp.models.journal import read_journal
-    from interp.models.training import Recipe, Run, train
+    from interp.models.training.journal import read_journal
+    from interp.models.training.torchrun import Recipe, Run, train
 
     with tempfile.TemporaryDirectory() as name:
         _, tsv, model = prepared(Path(name), size=size)
@@ -91,8 +91,8 @@ def _loaded_and_bare(
     from open_clip_train.precision import get_autocast
     from open_clip_train.train import train_one_epoch
 
-    from interp.models import launcher
-    from interp.models.training import Recipe, Run
+    from interp.models.training import launcher
+    from interp.models.training.torchrun import Recipe, Run
 
     recipe = Recipe(precision=precision, batch_size=batch_size)
     rows = len(tsv.read_text().splitlines()) - 1
@@ -136,8 +136,8 @@ def _loaded_and_bare(
 def vits() -> None:
     """Which small ViT learns: balanced top-1 of the seen classes in each training domain, and the
     minutes that it took on one core. Not part of a plain run."""
-    from interp.models.presets import PRESETS as KNOWN
-    from interp.models.training import RECIPES
+    from interp.models.loading.presets import PRESETS as KNOWN
+    from interp.models.training.torchrun import RECIPES
 
     chosen = os.environ.get(PRESETS) or ",".join(name for name in KNOWN if name.startswith("vit-"))
     recipe = RECIPES["small-vit"]
@@ -149,10 +149,10 @@ def vits() -> None:
 
 
 def _print_accuracy(preset: str, recipe: Any, size: int) -> None:
-    from interp.measurements import prompt_sets
-    from interp.models.evaluation import accuracy, ask
-    from interp.models.loading import load_clip
-    from interp.models.training import Run, train
+    from interp.measures.subjects import prompt_sets
+    from interp.models.evaluation.overview import accuracy, ask
+    from interp.models.loading.load import load_clip
+    from interp.models.training.torchrun import Run, train
 
     with tempfile.TemporaryDirectory() as name:
         images, tsv, model = prepared(Path(name), size=size, preset=preset)

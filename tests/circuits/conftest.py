@@ -17,10 +17,10 @@ from transformer_lens.hook_points import HookPoint
 
 from interp.circuits import Chain
 from interp.core.images import ImageTable
-from interp.core.model import Hook
 from interp.core.progress import set_quiet
-from interp.models.text import HookedText
-from interp.models.vit import HookedViT
+from interp.core.tower import Hook
+from interp.models.towers.text import HookedText
+from interp.models.towers.vit import HookedViT
 
 
 @pytest.fixture(autouse=True)

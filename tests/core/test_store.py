@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from interp.core.errors import DataError, OutputError, SpecificationError
-from interp.core.plates import Plate
+from interp.core.illustrations import Plate
 from interp.core.store import complete, fingerprint, replacing, writable
 from interp.core.tables import EVIDENCE, Table
 

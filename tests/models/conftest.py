@@ -14,12 +14,12 @@ from open_clip.model import CLIP
 from PIL import Image
 from torch import Tensor
 
-from interp.models.launcher import main
-from interp.models.recipes import Recipe
-from interp.models.runs import Run
-from interp.models.shards import Base
-from interp.models.towers import open_tower
-from interp.models.vocabulary import write_tokenizer
+from interp.models.loading.presets import write_tokenizer
+from interp.models.towers.opening import open_tower
+from interp.models.training.launcher import main
+from interp.models.training.lists import Base
+from interp.models.training.recipes import Recipe
+from interp.models.training.runs import Run
 
 VIT: Any = {"layers": 3, "width": 32, "patch_size": 8, "image_size": 32, "head_width": 16}
 RESNET: Any = {"layers": (1, 2, 1, 1), "width": 8, "image_size": 64, "head_width": 64}

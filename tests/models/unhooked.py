@@ -10,7 +10,7 @@ from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 from transformers import BertConfig
 
-from interp.models.traced import TracedTower
+from interp.models.towers.traced import TracedTower
 
 
 def swin() -> nn.Module:

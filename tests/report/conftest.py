@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from interp.core.plates import Plate
-from interp.core.statistics import verdict
+from interp.core.illustrations import Plate
+from interp.core.resampling import verdict
 from interp.core.tables import Table
 from tests.report.planted import evaluation_tables
 from tests.report.planted_ladder import ladder_tables

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from interp.sharing import climb
+from interp.verdicts.judging import climb
 from tests.report.planted_layers import PAIR, row_of
 
 BACK = {"domain_a": "sketch", "domain_b": "real"}

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.statistics import verdict
+from interp.core.resampling import verdict
 
 SHARES = {
     "class": 0.2,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.links import licence
+from interp.verdicts.wording import licence
 
 SAID: dict[str, tuple[str, float, float, float]] = {
     "L1": ("goes together", 0.81, 0.52, 0.93),

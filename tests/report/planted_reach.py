@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from interp.core.plates import Plate
-from interp.core.statistics import verdict
+from interp.core.illustrations import Plate
+from interp.core.resampling import verdict
 from interp.core.tables import Table
-from interp.sharing import climb
+from interp.verdicts.judging import climb
 from tests.report.conftest import EVIDENCE, FACTS, study_tables
 
 DOMAINS = ("real", "clipart", "infograph", "painting", "quickdraw", "sketch")

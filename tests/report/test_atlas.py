@@ -11,8 +11,8 @@ import pytest
 from interp.report import build_page
 from interp.report.atlas import SCALE, atlas
 from interp.report.embedding import PAGE_BYTES, compressed
+from interp.report.loaded import read_result
 from interp.report.making import MADE, commands, making
-from interp.report.reading import read_result
 from interp.report.sections import sections
 from tests.report.planted_reach import write_reach
 

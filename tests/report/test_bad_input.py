@@ -12,7 +12,7 @@ import pytest
 
 from interp.core.errors import InterpError
 from interp.report import build_page
-from interp.report.reading import OPTIONAL, TABLES
+from interp.report.loaded import OPTIONAL, TABLES
 from tests.report.conftest import ACCURACY, INDEX
 
 Build = Callable[..., Path]
@@ -100,7 +100,7 @@ def cut_off(folder: Path) -> None:
 def without_sheet_keys(folder: Path) -> None:
     from PIL import Image
 
-    from interp.core.plates import Plate
+    from interp.core.illustrations import Plate
 
     plate = Plate("cells-9", Image.new("RGB", (9, 9)), "", {"kind": "cells", "labels": "{"})
     plate.save(folder / "plates")

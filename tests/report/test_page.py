@@ -15,8 +15,8 @@ import pytest
 from interp.core.errors import DataError, OutputError
 from interp.report import build_page
 from interp.report.embedding import downloads
+from interp.report.loaded import OPTIONAL, TABLES, read_result
 from interp.report.page import render
-from interp.report.reading import OPTIONAL, TABLES, read_result
 from tests.report.planted_levels import level_tables
 
 Build = Callable[..., Path]

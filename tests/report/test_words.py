@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interp.report.reading import read_result
+from interp.report.loaded import read_result
 from interp.report.words import answer
 
 Build = Callable[..., Path]

@@ -1,0 +1,1 @@
+"""Circuits as sets of edges: found from scores, judged by faithfulness and minimality."""

@@ -1,0 +1,257 @@
+"""A circuit: some edges of a tower, with their scores; read from and written to other tools."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+
+from interp.circuits.edges.wiring import Wiring, check_edges, node_of
+from interp.core.errors import DataError, OutputError, ShapeError, SpecificationError
+from interp.core.store import fingerprint
+from interp.core.tables import Table
+
+
+@dataclass(frozen=True, eq=False)
+class Circuit:
+    """The edges of a wiring that are `kept`, and every edge's score.
+
+    `kept` is `[edge]` of Booleans, `scores` `[edge]` of numbers in the metric's unit (NaN where
+    nobody scored). A node belongs to the circuit when a kept edge leaves or enters it.
+
+    >>> from interp.circuits import Chain, wire
+    >>> import torch
+    >>> wiring = wire(Chain([torch.nn.Identity(), torch.nn.Identity()]))
+    >>> circuit = Circuit.of(wiring, ["input->m0", "m0->logits"])
+    >>> len(circuit), circuit.nodes, "m0->m1" in circuit
+    (2, ('input', 'm0', 'logits'), False)
+    """
+
+    wiring: Wiring
+    kept: np.ndarray
+    scores: np.ndarray
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        right = (self.wiring.n_edges,)
+        if self.kept.shape != right or self.scores.shape != right or self.kept.dtype != bool:
+            raise ShapeError(
+                "make a circuit",
+                f"{self.kept.dtype} kept {self.kept.shape} and scores {self.scores.shape}",
+                f"Booleans and numbers of shape {right}",
+                "give one for every edge of the wiring",
+            )
+
+    @classmethod
+    def of(cls, wiring: Wiring, edges: Iterable[str]) -> "Circuit":
+        """A circuit of named edges, unscored; `SiteError` for an edge that does not exist."""
+        kept = np.zeros(wiring.n_edges, dtype=bool)
+        kept[check_edges(wiring, list(edges))] = True
+        return cls(wiring, kept, np.full(wiring.n_edges, np.nan))
+
+    def __len__(self) -> int:
+        return int(self.kept.sum())
+
+    def __contains__(self, name: str) -> bool:
+        if name in self.wiring.nodes:
+            return name in self.nodes
+        return bool(self.kept[self.wiring.edge(name)])
+
+    @cached_property
+    def edges(self) -> tuple[str, ...]:
+        """The names of the kept edges."""
+        return tuple(self.wiring.names[edge] for edge in np.flatnonzero(self.kept))
+
+    @cached_property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes that a kept edge leaves or enters, in the order of the computation."""
+        used = self.node_mask
+        return tuple(name for name, here in zip(self.wiring.nodes, used, strict=True) if here)
+
+    @property
+    def node_mask(self) -> np.ndarray:
+        """Which nodes of the wiring belong to the circuit, `[node]`."""
+        used = np.zeros(len(self.wiring.nodes), dtype=bool)
+        ends = self.wiring.edges[self.kept]
+        used[ends[:, 0]] = True
+        used[self.wiring.owners[ends[:, 1]]] = True
+        return used
+
+    def without(self) -> "Circuit":
+        """Everything but this circuit."""
+        return replace(self, kept=~self.kept)
+
+    def pruned(self) -> "Circuit":
+        """Without edges that lie on no path from the input to the output."""
+        edges, owners = self.wiring.edges, self.wiring.owners
+        ends = owners[edges[:, 1]]
+        reached = np.zeros(len(self.wiring.nodes), dtype=bool)
+        reaching = reached.copy()
+        reached[0], reaching[-1] = True, True
+        for edge in np.flatnonzero(self.kept):  # edges come reader by reader: in order
+            reached[ends[edge]] |= reached[edges[edge, 0]]
+        for edge in np.flatnonzero(self.kept)[::-1]:
+            reaching[edges[edge, 0]] |= reaching[ends[edge]]
+        return replace(self, kept=self.kept & reached[edges[:, 0]] & reaching[ends])
+
+    # other forms
+
+    def to_table(self) -> Table:
+        """Every edge of the wiring, whether it is kept, and its score."""
+        wiring = self.wiring
+        senders, readers = wiring.edges.T
+        frame = pd.DataFrame(
+            {
+                "edge": wiring.names,
+                "node": np.asarray(wiring.nodes)[senders],
+                "node_b": np.asarray(wiring.nodes)[wiring.owners[readers]],
+                "layer": wiring.layers[senders],
+                "layer_b": wiring.layers[wiring.owners[readers]],
+                "score": self.scores,
+                "kept": self.kept,
+            }
+        )
+        return Table("circuit", frame, {**self.facts, "n_edges": len(self)})
+
+    @classmethod
+    def from_table(cls, table: Table, wiring: Wiring) -> "Circuit":
+        """The circuit that `to_table` wrote, for the wiring of the same tower."""
+        frame = table.frame
+        rows = _in_order(wiring, frame["edge"].tolist(), "a table")
+        kept, scores = frame["kept"].to_numpy(bool)[rows], frame["score"].to_numpy(float)[rows]
+        return cls(wiring, kept, scores, dict(table.facts))
+
+    def to_mib(self, path: str | Path) -> Path:
+        """Write the json of the Mechanistic Interpretability Benchmark (Mueller et al. 2025)."""
+        wiring, target = self.wiring, Path(path)
+        used = self.node_mask
+        heads = sum(name.startswith("a0.") for name in wiring.writers)
+        written = {
+            "cfg": {"n_layers": int(wiring.layers[-1]), "n_heads": heads},
+            "nodes": {
+                name: {"in_graph": bool(here)}
+                for name, here in zip(wiring.nodes, used, strict=True)
+            },
+            "edges": {
+                name: {"score": float(score), "in_graph": bool(kept)}
+                for name, score, kept in zip(wiring.names, self.scores, self.kept, strict=True)
+            },
+        }
+        try:
+            target.write_text(json.dumps(written))
+        except OSError as error:
+            raise OutputError(
+                "write a circuit",
+                f"{target} ({error})",
+                "a file in a folder that can be written",
+                "choose another place",
+            ) from None
+        return target
+
+    @classmethod
+    def from_mib(cls, path: str | Path, wiring: Wiring) -> "Circuit":
+        """Read the json that MIB's tools, or `to_mib`, wrote for a tower of this wiring."""
+        try:
+            edges = json.loads(Path(path).read_text())["edges"]
+            rows = _in_order(wiring, list(edges), str(path))
+            found = [list(edges.values())[row] for row in rows]
+            kept = np.array([bool(edge["in_graph"]) for edge in found])
+            scores = np.array([float(edge["score"]) for edge in found])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                "read a circuit",
+                f"{path} ({type(error).__name__}: {error})",
+                "MIB's json: edges by name, each with a score and in_graph",
+                "write it again with to_mib, or with MIB's Graph.to_json",
+            ) from None
+        return cls(wiring, kept, scores, {"source": str(path)})
+
+    def to_networkx(self) -> nx.MultiDiGraph:
+        """The kept part as a graph: nodes with their `layer`, edges keyed q, k, v or `in`."""
+        graph, wiring = nx.MultiDiGraph(), self.wiring
+        for name, layer, here in zip(wiring.nodes, wiring.layers, self.node_mask, strict=True):
+            if here:
+                graph.add_node(name, layer=int(layer))
+        for edge in np.flatnonzero(self.kept):
+            sender, reader = wiring.edges[edge]
+            node, _, part = wiring.readers[reader].partition("<")
+            words = {"score": float(self.scores[edge]), "name": wiring.names[edge]}
+            graph.add_edge(wiring.writers[sender], node, key=part.rstrip(">") or "in", **words)
+        return graph
+
+    @classmethod
+    def from_networkx(cls, graph: nx.MultiDiGraph, wiring: Wiring) -> "Circuit":
+        """The circuit that `to_networkx` drew."""
+        names = [str(words["name"]) for _, _, words in graph.edges(data=True)]
+        circuit = cls.of(wiring, names)
+        for _, _, words in graph.edges(data=True):
+            circuit.scores[wiring.edge(words["name"])] = words["score"]
+        return circuit
+
+
+def _in_order(wiring: Wiring, names: Sequence[str], source: str) -> list[int]:
+    """Where each edge of the wiring stands among names, or an error if they are another tower's."""
+    places = {name: number for number, name in enumerate(names)}
+    if set(places) != set(wiring.names) or len(names) != wiring.n_edges:
+        raise DataError(
+            f"read a circuit from {source}",
+            f"{len(names)} edges, of which {len(set(places) & set(wiring.names))} exist here",
+            f"the {wiring.n_edges} edges of this tower",
+            "read it with the wiring of the tower that it was found in",
+        )
+    return [places[name] for name in wiring.names]
+
+
+def weisfeiler_lehman(a: Circuit, b: Circuit, *, rounds: int = 3) -> float:
+    r"""Cosine of two circuits' counts of Weisfeiler-Lehman labels (Shervashidze et al. 2011).
+
+    Every node starts with its own name as label; in each of `rounds` rounds it takes the labels of
+    the nodes that send to it into its own. With $\phi$ the counts of all labels of all rounds,
+    $k(a, b) = \phi(a) \cdot \phi(b) / (|\phi(a)|\,|\phi(b)|)$: 1 for the same graph, 0 for circuits
+    without a common node. Which input of a head an edge enters counts as part of the edge.
+
+    Raises `SpecificationError` for circuits of towers that are wired differently, or an empty one.
+
+    >>> import torch
+    >>> from interp.circuits import Chain, wire
+    >>> wiring = wire(Chain([torch.nn.Identity(), torch.nn.Identity()]))
+    >>> a = Circuit.of(wiring, ["input->m0", "m0->logits"])
+    >>> b = Circuit.of(wiring, ["input->m1", "m1->logits"])
+    >>> weisfeiler_lehman(a, a), round(weisfeiler_lehman(a, b), 2)
+    (1.0, 0.42)
+    """
+    if a.wiring != b.wiring or not len(a) or not len(b) or rounds < 1:
+        raise SpecificationError(
+            "compare circuits as graphs",
+            f"circuits of {len(a)} and {len(b)} edges, wired alike: {a.wiring == b.wiring}, and "
+            f"{rounds} rounds",
+            "circuits of one tower, with an edge each, and one round or more",
+            "discover both in the same tower",
+        )
+    counts = [_labels(circuit, rounds) for circuit in (a, b)]
+    names = sorted(set(counts[0]) | set(counts[1]))
+    x, y = (np.array([count[name] for name in names], dtype=float) for count in counts)
+    return float(x @ y / np.sqrt((x @ x) * (y @ y)))
+
+
+def _labels(circuit: Circuit, rounds: int) -> Counter[str]:
+    """How often each label stands in the circuit, over all rounds."""
+    senders: dict[str, list[tuple[str, str]]] = {node: [] for node in circuit.nodes}
+    for edge in circuit.edges:
+        sender, reader = edge.split("->")
+        senders[node_of(reader)].append((reader, sender))
+    labels = {node: node for node in senders}
+    counts = Counter(labels.values())
+    for _ in range(rounds):
+        labels = {
+            node: fingerprint(labels[node], sorted((reader, labels[u]) for reader, u in sending))
+            for node, sending in senders.items()
+        }
+        counts.update(labels.values())
+    return counts

@@ -1,0 +1,278 @@
+"""Is it the circuit? It must do the work alone, and nothing must do it in its absence.
+
+A circuit alone runs with all other edges carrying the corrupt input's parts; the model without it,
+the reverse. What random circuits of the same size and layer profile achieve is the null.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from interp.circuits.discovery.circuit import Circuit
+from interp.circuits.discovery.curves import counted, curve_table, share_rows, units_of
+from interp.circuits.discovery.searching import discover
+from interp.circuits.edges.attribution import Attribution
+from interp.circuits.edges.masked_runs import fitting, open_run, run_masked
+from interp.circuits.edges.stream_gradients import batches
+from interp.circuits.edges.wiring import Wiring, wire
+from interp.circuits.patching.localisation import ROUNDING
+from interp.circuits.patching.sweeping import MEMORY, check_inputs
+from interp.circuits.tasks.metrics import check_metric, measure, name_of, rows_of
+from interp.core.errors import NumericsError, SpecificationError
+from interp.core.images import Pairs
+from interp.core.progress import say, track
+from interp.core.seeds import rng
+from interp.core.tables import Table
+from interp.core.tower import Tower
+
+SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Sizes of circuits as shares of all edges: those of the Mechanistic Interpretability Benchmark."""
+
+
+def faithfulness(
+    tower: Tower,
+    circuits: Circuit | Sequence[Circuit] | Attribution,
+    *,
+    clean: Tensor,
+    corrupt: Tensor,
+    metric: Callable[[Tensor], Tensor],
+    shares: Sequence[float] = SHARES,
+    n_random: int = 10,
+    pairs: Pairs | None = None,
+    seed: int = 0,
+    batch_size: int = 32,
+    memory: int = MEMORY,
+) -> Table:
+    r"""How much of the model's metric a circuit keeps by itself, and how much is left without it.
+
+    value = $(m(C) - m(\emptyset)) / (m(M) - m(\emptyset))$ with m the mean of the metric over
+    classes, M the whole model and $\emptyset$ no edge (the corrupt run): 1 is the model, 0 nothing.
+    Rows are `circuit alone` (faithfulness) and `model without the circuit` (completeness: 0 where
+    nothing else does the work), for one circuit, several, or, from an `Attribution`, greedy
+    circuits of each of `shares`; then the curve's areas: CPR, the area under it, and CMD, the area
+    between it and 1 (Mueller et al. 2025).
+
+    null = mean of `n_random` circuits that have as many edges between the same layers; ceiling = 1,
+    the whole model, for a circuit alone, 0 for the model without it; index = (value - null) /
+    (ceiling - null). `low, high` leave out a class at a
+    time; `p` is two-sided for value = null, by sign flips of whole classes, adjusted over the rows
+    (max-T). `reason` says why an index is missing.
+
+    Raises what `attribute` raises, and `SpecificationError` for an empty circuit or a budget below
+    one example.
+
+    >>> from interp.circuits import Chain, wire
+    >>> tower, ones = Chain([torch.nn.Identity(), torch.nn.Identity()]), torch.ones(1, 2, 1)
+    >>> circuit = Circuit.of(wire(tower), ["input->logits"])  # carries 1 of the 4
+    >>> table = faithfulness(tower, circuit, clean=ones, corrupt=0 * ones,
+    ...                      metric=lambda x: x[:, 0], n_random=1)
+    >>> table.frame[["measure", "value"]].to_numpy().tolist()
+    [['circuit alone', 0.25], ['model without the circuit', 0.75]]
+    """
+    chosen = _as_circuits(circuits, shares)
+    if n_random < 1:
+        raise SpecificationError(
+            "hold circuits against chance", f"n_random={n_random}", "1 or more", "leave it at 10"
+        )
+    wiring = chosen[0].wiring
+    draws = [_random_masks(circuit, n_random, seed) for circuit in chosen]
+    kept = np.stack([circuit.kept for circuit in chosen])
+    masks = np.concatenate([kept, ~kept, *draws, *(~draw for draw in draws)])
+    values, ends = measure_masks(
+        tower,
+        wiring,
+        masks,
+        clean=clean,
+        corrupt=corrupt,
+        metric=metric,
+        batch_size=batch_size,
+        memory=memory,
+        what="faithfulness",
+    )
+    return curve_table(
+        values,
+        ends,
+        kept.sum(axis=1),
+        total=wiring.n_edges,
+        n_random=n_random,
+        pairs=pairs,
+        null_kind=f"mean of {n_random} random circuits with as many edges between the same layers",
+        metric=name_of(metric),
+        seed=seed,
+        facts={"edges": wiring.n_edges, "masks": len(masks), **chosen[0].facts},
+    )
+
+
+def minimality(
+    tower: Tower,
+    circuit: Circuit,
+    *,
+    clean: Tensor,
+    corrupt: Tensor,
+    metric: Callable[[Tensor], Tensor],
+    pairs: Pairs | None = None,
+    seed: int = 0,
+    batch_size: int = 32,
+    memory: int = MEMORY,
+) -> Table:
+    """What a circuit loses with each of its edges: an edge that costs nothing does not belong.
+
+    value = (m(C) - m(C without the edge)) / (m(M) - m(none)), for every kept edge. null = 0, what
+    an edge outside the circuit would cost; ceiling = all that the circuit does. p is adjusted over
+    edges (max-T). See `faithfulness` for m, C, M, the units and the errors.
+    """
+    _check_size(circuit)
+    places = np.flatnonzero(circuit.kept)
+    masks = np.tile(circuit.kept, (1 + len(places), 1))
+    masks[1 + np.arange(len(places)), places] = False
+    values, ends = measure_masks(
+        tower,
+        circuit.wiring,
+        masks,
+        clean=clean,
+        corrupt=corrupt,
+        metric=metric,
+        batch_size=batch_size,
+        memory=memory,
+        what="minimality",
+    )
+    labels, roles = units_of(pairs, len(clean))
+    lost = values[0] - values[1:]
+    gap = np.broadcast_to(ends[0] - ends[1], lost.shape)
+    triples = np.stack([lost, np.zeros_like(lost), gap], axis=-1).swapaxes(0, 1)
+    largest = float(np.abs(ends).max())
+    goals = np.ones(len(places))
+    frame = share_rows(triples, labels, roles, goals=goals, seed=seed, rounding=ROUNDING * largest)
+    frame.insert(0, "edge", [circuit.wiring.names[place] for place in places])
+    frame = frame.assign(
+        measure="loss of one edge",
+        metric=name_of(metric),
+        null_kind="an edge outside the circuit: 0 by definition",
+        ceiling_kind="the whole model",
+        estimand="share of the metric's difference that the circuit loses without this edge",
+        seed=seed,
+        **counted(pairs, len(clean)),
+    )
+    return Table.with_evidence("minimality", frame, dict(circuit.facts))
+
+
+def measure_masks(
+    tower: Tower,
+    wiring: Wiring,
+    masks: np.ndarray,
+    *,
+    clean: Tensor,
+    corrupt: Tensor,
+    metric: Callable[[Tensor], Tensor],
+    batch_size: int = 32,
+    memory: int = MEMORY,
+    what: str = "run circuits",
+) -> tuple[np.ndarray, np.ndarray]:
+    """The metric under each mask `[mask example]`, and on the clean and the corrupt run `[2 ...]`.
+
+    `masks` are `[mask edge]`, or `[mask example edge]`. Masks that keep everything, or nothing,
+    cost no run. Others share forwards of at most `batch_size` examples.
+    """
+    check_inputs(clean, corrupt, None, None)
+    if wire(tower) != wiring:
+        raise SpecificationError(
+            what,
+            f"a circuit of {wiring.n_edges} edges for a tower of {wire(tower).n_edges}",
+            "a circuit of this tower, or of one that is wired alike",
+            "discover it in this tower",
+        )
+    values = np.full((len(masks), len(clean)), np.nan)
+    ends = np.full((2, len(clean)), np.nan)
+    inner = tuple(range(1, masks.ndim))
+    whole, empty = masks.all(axis=inner), ~masks.any(axis=inner)
+    cut = np.flatnonzero(~whole & ~empty)
+    limit = fitting(wiring, open_run(tower, clean[:1]), memory=memory, batch_size=batch_size)
+    size = min(limit, len(clean))
+    stack = max(1, limit // size)
+    windows = list(batches(len(clean), size))
+    if len(cut) * len(clean) > 20_000:
+        say(f"{what}: {len(cut)} masks x {len(clean)} pairs, {len(cut) * len(clean):,} forwards")
+    for window in track(windows, what, total=len(windows)):
+        a, b = open_run(tower, clean[window]), open_run(tower, corrupt[window])
+        check_metric(rows_of(metric, window), a.output, b.output)
+        ends[:, window] = [_numbers(metric, window, run.output) for run in (a, b)]
+        for some in batches(len(cut), stack):
+            kept = masks[cut[some]] if masks.ndim == 2 else masks[cut[some], window]
+            outputs = run_masked(tower, wiring, kept, clean=a, corrupt=b)
+            for mask, output in zip(cut[some], outputs, strict=True):
+                values[mask, window] = _numbers(metric, window, output)
+    values[whole], values[empty] = ends[0], ends[1]
+    if not (np.isfinite(values).all() and np.isfinite(ends).all()):
+        raise NumericsError(
+            what,
+            "NaN or infinity from the metric",
+            "finite numbers",
+            "check the pictures, the metric and the tower's own output",
+        )
+    return values, ends
+
+
+@torch.no_grad()
+def _numbers(metric: Callable[[Tensor], Tensor], window: slice, output: Tensor) -> np.ndarray:
+    return measure(rows_of(metric, window), output).double().cpu().numpy()
+
+
+def _as_circuits(
+    circuits: Circuit | Sequence[Circuit] | Attribution, shares: Sequence[float]
+) -> list[Circuit]:
+    """The circuits to test, smallest first; from scores, greedy ones of each share."""
+    if isinstance(circuits, Circuit):
+        chosen = [circuits]
+    elif isinstance(circuits, Attribution):
+        n_edges = circuits.wiring.n_edges
+        sizes = sorted({max(1, round(share * n_edges)) for share in shares})
+        chosen = [discover(circuits, n=n, prune=False) for n in sizes]
+    else:
+        chosen = sorted(circuits, key=len)
+    if not chosen:
+        raise SpecificationError(
+            "test circuits", "none", "a Circuit, several, or an Attribution", "discover one first"
+        )
+    for circuit in chosen:
+        _check_size(circuit)
+        if circuit.wiring != chosen[0].wiring:
+            raise SpecificationError(
+                "test circuits together",
+                "circuits of towers that are wired differently",
+                "circuits of one tower",
+                "test each with its own tower",
+            )
+    return chosen
+
+
+def _check_size(circuit: Circuit) -> None:
+    if not len(circuit):
+        raise SpecificationError(
+            "test a circuit", "a circuit without edges", "one edge or more", "keep more edges"
+        )
+
+
+def _random_masks(circuit: Circuit, n: int, seed: int) -> np.ndarray:
+    """Circuits with as many edges between the same two layers and kinds of reader, at random."""
+    wiring = circuit.wiring
+    senders, readers = wiring.edges.T
+    kinds = [name.partition("<")[2] or name[0] for name in wiring.readers]
+    profile = pd.DataFrame(
+        {
+            "from": wiring.layers[senders],
+            "sender": [wiring.nodes[u][0] for u in senders],
+            "to": wiring.layers[wiring.owners[readers]],
+            "kind": np.asarray(kinds)[readers],
+        }
+    )
+    groups = [rows.to_numpy() for rows in profile.groupby(list(profile)).groups.values()]
+    stream = rng("random circuits", seed)
+    masks = np.zeros((n, wiring.n_edges), dtype=bool)
+    for rows in groups:
+        size = int(circuit.kept[rows].sum())
+        for mask in masks if size else ():
+            mask[stream.choice(rows, size, replace=False)] = True
+    return masks

@@ -1,0 +1,169 @@
+"""From the metric under masks to shares of the model's work, with their evidence, and their areas.
+
+One value is the metric with some of the tower kept, as a share of the difference between the clean
+run (everything kept) and the corrupt one (nothing kept).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.circuits.patching.localisation import (
+    ROUNDING,
+    by_class,
+    class_mean,
+    index_of,
+    leave_out,
+    max_t_p,
+    no_gap,
+    rounded,
+)
+from interp.core.images import Pairs
+from interp.core.resampling import jackknife
+from interp.core.tables import Table
+
+ALONE, WITHOUT = "circuit alone", "model without the circuit"
+WHOLE, NOTHING = "the whole model", "nothing left: the corrupt run"
+
+
+def curve_table(
+    values: np.ndarray,
+    ends: np.ndarray,
+    sizes: np.ndarray,
+    *,
+    total: int,
+    n_random: int,
+    pairs: Pairs | None,
+    null_kind: str,
+    metric: str,
+    seed: int,
+    facts: Mapping[str, Any],
+) -> Table:
+    """The table of `faithfulness`, from the metric under masks.
+
+    `values` `[mask example]` are n circuits alone, the model without each, and `n_random` random
+    circuits for each, alone and without; `ends` the clean and the corrupt run `[2 example]`;
+    `sizes` `[n]` what each circuit holds, of `total`.
+    """
+    n = len(sizes)
+    alone, without, *drawn = np.split(values - ends[1], [n, 2 * n, n * (2 + n_random)])
+    nulls = [part.reshape(n, n_random, -1).mean(axis=1) for part in drawn]
+    gap = ends[0] - ends[1]
+    stacked = np.concatenate([alone, without]), np.concatenate(nulls)
+    triples = np.stack([*stacked, np.broadcast_to(gap, stacked[0].shape)], axis=-1)
+    triples = triples.swapaxes(0, 1)
+    labels, roles = units_of(pairs, len(gap))
+    largest = float(np.abs(ends).max())
+    goals = np.repeat([1.0, 0.0], n)  # alone all is to remain, without it nothing
+    frame = share_rows(triples, labels, roles, goals=goals, seed=seed, rounding=ROUNDING * largest)
+    frame.insert(0, "measure", np.repeat([ALONE, WITHOUT], n))
+    frame.insert(1, "ceiling_kind", np.repeat([WHOLE, NOTHING], n))
+    frame["n_edges"] = np.tile(sizes, 2)
+    frame["share"] = frame["n_edges"] / total
+    if n > 1:
+        areas = _areas(triples[:, :n], frame["share"].to_numpy()[:n], labels, roles)
+        frame = pd.concat([frame, areas], ignore_index=True)
+    frame = frame.assign(
+        metric=metric,
+        null_kind=null_kind,
+        estimand="share of the metric's difference between clean and corrupt runs that remains",
+        seed=seed,
+        **counted(pairs, len(gap)),
+    )
+    return Table.with_evidence("faithfulness", frame, facts)
+
+
+def units_of(pairs: Pairs | None, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """What is resampled, `[example]`, and the roles in which it stands, `[example role]`."""
+    if pairs is None:
+        labels = np.arange(n)
+        return labels, labels[:, None]
+    roles = np.stack([pairs.clean.label.to_numpy(), pairs.corrupt.label.to_numpy()], axis=1)
+    return roles[:, 0], roles
+
+
+def counted(pairs: Pairs | None, n: int) -> dict[str, Any]:
+    """What stands behind every row: the unit of replication, and how many of each."""
+    frame = pd.DataFrame() if pairs is None else pairs.clean.frame
+    return {
+        "unit": "pair" if pairs is None else "class",
+        "n_units": len(np.unique(units_of(pairs, n)[0])),
+        "n_pictures": n,
+        "n_drawings": frame["drawing"].nunique() if "drawing" in frame else n,
+        "n_runs": 1,
+    }
+
+
+def share_rows(
+    triples: np.ndarray,
+    labels: np.ndarray,
+    roles: np.ndarray,
+    *,
+    goals: np.ndarray,
+    seed: int,
+    rounding: float,
+) -> pd.DataFrame:
+    """A row per mask from effect, null and gap `[example mask 3]`, as shares of the gap.
+
+    `goals` `[mask]` are the shares that full success would give: the ceilings.
+    """
+    left = leave_out(triples, labels, roles)
+    ends = np.stack([np.ones_like(goals), np.ones_like(goals), goals], axis=-1)
+    rows = []
+    for number, means in enumerate(class_mean(triples, labels)):
+        small = no_gap(means[2], left[:, number, 2], rounding=rounding)
+        index = small or index_of(means * ends[number], left[:, number] * ends[number],
+                                  rounding=rounding)  # fmt: skip
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.full(3, np.nan) if small else means / means[2]
+            spread = jackknife(share[0], left[:, number, 0] / left[:, number, 2])
+        rows.append(
+            {
+                "value": share[0],
+                "low": spread.low,
+                "high": spread.high,
+                "null": share[1],
+                "ceiling": goals[number],
+                "index": index.value,
+                "index_low": index.low,
+                "index_high": index.high,
+                "reason": index.reason,
+            }
+        )
+    shift = rounded(triples[..., 0] - triples[..., 1], rounding)
+    return pd.DataFrame(rows).assign(p=max_t_p(by_class(shift, labels), seed=seed))
+
+
+def _areas(
+    triples: np.ndarray, shares: np.ndarray, labels: np.ndarray, roles: np.ndarray
+) -> pd.DataFrame:
+    """CPR and CMD of a curve, from effect, null and gap `[example size 3]`, with intervals."""
+    left = leave_out(triples, labels, roles)
+    means = class_mean(triples, labels)
+    # no edge at all has faithfulness 0
+    at = np.concatenate([[0.0], shares])
+
+    def area(effects: np.ndarray, gaps: np.ndarray, gap_only: bool) -> float:
+        curve = np.concatenate([[0.0], effects / gaps])
+        return float(np.trapezoid(np.abs(1 - curve) if gap_only else curve, at))
+
+    rows = []
+    for name, gap_only in (("CPR", False), ("CMD", True)):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value, null = (area(means[:, k], means[:, 2], gap_only) for k in (0, 1))
+            spread = jackknife(value, [area(part[:, 0], part[:, 2], gap_only) for part in left])
+        rows.append(
+            {
+                "measure": name,
+                "ceiling_kind": WHOLE,
+                "value": value,
+                "low": spread.low,
+                "high": spread.high,
+                "null": null,
+                "ceiling": 0.0 if gap_only else 1.0,
+                "reason": "an area under a curve has no index of its own",
+            }
+        )
+    return pd.DataFrame(rows).assign(index=np.nan, p=np.nan)

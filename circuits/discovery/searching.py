@@ -1,0 +1,184 @@
+"""Which edges make the circuit: the best ones, a connected best, or those whose loss is felt."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.circuits.discovery.circuit import Circuit
+from interp.circuits.edges.attribution import Attribution
+from interp.circuits.edges.masked_runs import open_run, run_masked
+from interp.circuits.edges.wiring import Wiring
+from interp.circuits.tasks.metrics import measure
+from interp.core.errors import SpecificationError, check_known
+from interp.core.progress import say, track
+from interp.core.tower import Tower
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs that a method may test edges on: what `attribute` was given."""
+
+    tower: Tower
+    clean: Tensor
+    corrupt: Tensor
+    metric: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class _Task:
+    wiring: Wiring
+    scores: np.ndarray
+    n: int | None
+    threshold: float | None
+    runs: Runs | None
+
+
+def top_n(task: _Task) -> np.ndarray:
+    """The n edges of the largest |score|."""
+    kept = np.zeros(len(task.scores), dtype=bool)
+    kept[np.argsort(-np.abs(task.scores), kind="stable")[: _need_n(task, "top-n")]] = True
+    return kept
+
+
+def above(task: _Task) -> np.ndarray:
+    """Every edge whose |score| reaches the threshold."""
+    return np.abs(task.scores) >= _need_threshold(task, "threshold")
+
+
+def greedy(task: _Task) -> np.ndarray:
+    """From the output backwards, n times the best edge into a node that is already connected."""
+    wiring, size = task.wiring, np.abs(task.scores)
+    kept = np.zeros(len(size), dtype=bool)
+    joined = np.zeros(len(wiring.nodes), dtype=bool)
+    joined[-1] = True
+    ends = wiring.owners[wiring.edges[:, 1]]
+    for _ in range(min(_need_n(task, "greedy"), len(size))):
+        open_edges = joined[ends] & ~kept
+        best = int(np.argmax(np.where(open_edges, size, -1.0)))
+        kept[best] = True
+        joined[wiring.edges[best, 0]] = True
+    return kept
+
+
+def acdc(task: _Task) -> np.ndarray:
+    """From the output backwards, drop an edge where its loss moves the metric less than threshold.
+
+    The metric's distance from the whole model is the mean over examples of its absolute
+    difference; an edge goes if that grows by less than `threshold` (Conmy et al. 2023). Weakest
+    scores are tried first; every edge costs a run.
+    """
+    threshold = _need_threshold(task, "ACDC")
+    if task.runs is None:
+        raise SpecificationError(
+            "discover a circuit by ACDC",
+            "scores alone",
+            "the runs to test edges on",
+            "pass runs=Runs(tower, clean, corrupt, metric)",
+        )
+    runs, wiring = task.runs, task.wiring
+    clean, corrupt = open_run(runs.tower, runs.clean), open_run(runs.tower, runs.corrupt)
+    whole = measure(runs.metric, clean.output)
+
+    def distance(kept: np.ndarray) -> float:
+        out = run_masked(runs.tower, wiring, kept[None], clean=clean, corrupt=corrupt)[0]
+        return float((measure(runs.metric, out) - whole).abs().mean())
+
+    kept = np.ones(wiring.n_edges, dtype=bool)
+    now = 0.0
+    order = np.lexsort([np.abs(task.scores), -wiring.edges[:, 1]])
+    say(f"ACDC: {wiring.n_edges} edges, a run of {len(clean)} examples for each")
+    with torch.no_grad():
+        for edge in track(order, "ACDC", total=len(order)):
+            kept[edge] = False
+            then = distance(kept)
+            if then - now < threshold:
+                now = then
+            else:
+                kept[edge] = True
+    return kept
+
+
+DISCOVERERS: dict[str, Callable[[_Task], np.ndarray]] = {
+    "top-n": top_n,
+    "threshold": above,
+    "greedy": greedy,
+    "ACDC": acdc,
+}
+"""Every way to choose edges by name; help, errors and the tests' matrix read it."""
+
+
+def discover(
+    attribution: Attribution,
+    *,
+    how: str = "greedy",
+    n: int | None = None,
+    share: float | None = None,
+    threshold: float | None = None,
+    runs: Runs | None = None,
+    prune: bool = True,
+) -> Circuit:
+    """Choose a circuit by one way of `DISCOVERERS`, from the scores of all edges.
+
+    `n` (or `share`, of all edges) sizes top-n and greedy circuits, `threshold` (in the metric's
+    unit) cuts for threshold and ACDC. `prune` then drops edges on no path from input to output.
+
+    Raises `SpecificationError` for an unknown way, a missing size, or an empty circuit.
+
+    >>> import torch
+    >>> from interp.circuits import Chain, attribute
+    >>> tower, ones = Chain([torch.nn.Identity(), torch.nn.Identity()]), torch.ones(1, 2, 1)
+    >>> scores = attribute(tower, clean=ones, corrupt=0 * ones, metric=lambda x: x[:, 0])
+    >>> discover(scores, n=2).edges
+    ('input->m1', 'm1->logits')
+    """
+    check_known("discover a circuit", "way", [how], DISCOVERERS, SpecificationError)
+    wiring = attribution.wiring
+    if share is not None:
+        n = max(1, round(share * wiring.n_edges))
+    if n is not None and not 1 <= n <= wiring.n_edges:
+        raise SpecificationError(
+            "discover a circuit",
+            f"{n} edges",
+            f"1 to {wiring.n_edges}, which the tower has",
+            "change n or share",
+        )
+    kept = DISCOVERERS[how](_Task(wiring, attribution.scores, n, threshold, runs))
+    facts: dict[str, Any] = {
+        **attribution.facts,
+        "method": attribution.method,
+        "metric": attribution.metric,
+        "how": how,
+        **{k: v for k, v in (("n", n), ("threshold", threshold)) if v is not None},
+    }
+    circuit = Circuit(wiring, kept, attribution.scores, facts)
+    pruned = circuit.pruned() if prune else circuit
+    if not len(pruned):
+        raise SpecificationError(
+            "discover a circuit",
+            f"{len(circuit)} edges, none of them on a path from the input to the output",
+            "a connected circuit",
+            "keep more edges, or use how='greedy', or prune=False to see them",
+        )
+    return pruned
+
+
+def _need_n(task: _Task, how: str) -> int:
+    if task.n is None:
+        raise _missing(how, "n or share")
+    return task.n
+
+
+def _need_threshold(task: _Task, how: str) -> float:
+    if task.threshold is None:
+        raise _missing(how, "threshold")
+    return task.threshold
+
+
+def _missing(how: str, what: str) -> SpecificationError:
+    return SpecificationError(
+        f"discover a circuit by {how}", f"no {what}", f"a {what}", f"pass {what.split()[0]}="
+    )

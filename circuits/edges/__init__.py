@@ -1,0 +1,1 @@
+"""Edges of a residual stream: masked runs, edge attribution, path patching."""

@@ -1,0 +1,301 @@
+"""What each edge is worth: its share of the difference between a clean and a corrupt run.
+
+Every method gives one number per edge and example: an estimate of how much of the metric is lost
+when the writer's corrupt part takes the place of its clean one, for that reader alone.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.circuits.edges.masked_runs import Flow, Parts, open_run
+from interp.circuits.edges.path_patching import edge_effects
+from interp.circuits.edges.stream_gradients import Gradients, backward, batches
+from interp.circuits.edges.wiring import Wiring, parts_of, wire
+from interp.circuits.patching.sweeping import MEMORY, check_inputs
+from interp.circuits.tasks.metrics import name_of, rows_of
+from interp.core.errors import NumericsError, SpecificationError, check_known, out_of_memory
+from interp.core.images import Pairs
+from interp.core.progress import say, track
+from interp.core.seeds import rng
+from interp.core.tower import Component, Tower
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """Scores of all edges of a tower, `values[example, edge]`, in the metric's unit.
+
+    Positive: the clean part raises the metric. `labels` are the examples' classes, where known.
+    """
+
+    wiring: Wiring
+    values: np.ndarray
+    method: str
+    metric: str
+    labels: Sequence[str] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Mean over examples, of class means where classes are known, `[edge]`."""
+        return self.values.mean(axis=0) if self.labels is None else self._by_class().mean(axis=0)
+
+    @property
+    def node_scores(self) -> np.ndarray:
+        """Every node's score: the sum over the edges that leave it (for the output, enter it)."""
+        leaving = np.zeros(len(self.wiring.nodes))
+        np.add.at(leaving, self.wiring.edges[:, 0], self.scores)
+        leaving[-1] = self.scores[self.wiring.offsets[-2] :].sum()
+        return leaving
+
+    def _by_class(self) -> np.ndarray:
+        labels = np.asarray(self.labels)
+        return np.stack([self.values[labels == name].mean(axis=0) for name in np.unique(labels)])
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a method is given: a batch of the two runs, and how to go about it."""
+
+    tower: Tower
+    components: Sequence[Component]
+    wiring: Wiring
+    metric: Callable[[Tensor], Tensor]
+    clean: Tensor
+    corrupt: Tensor
+    steps: int
+    memory: int
+    seed: int
+
+
+def eap(task: _Task) -> np.ndarray:
+    """Part's difference times the gradient of the clean run (Syed, Rager and Conmy 2023)."""
+    return _along_input(task, [1.0])
+
+
+def eap_ig_inputs(task: _Task) -> np.ndarray:
+    """The gradient is a mean over inputs between corrupt and clean (Hanna et al. 2024).
+
+    Inputs are corrupt + k/m (clean - corrupt) for k = 1 ... m. Hanna et al.'s library had the same
+    until its release 0.2.0, and has since taken k = 0 ... m - 1.
+    """
+    return _along_input(task, [step / task.steps for step in range(1, task.steps + 1)])
+
+
+def relp(task: _Task) -> np.ndarray:
+    """EAP, with norms, patterns and activation functions held straight (Jafari et al. 2025)."""
+    return _along_input(task, [1.0], straight=True)
+
+
+def eap_ig_activations(task: _Task) -> np.ndarray:
+    """The gradient is a mean over runs whose own part lies between corrupt and clean.
+
+    Only edges that leave the component whose part is moved take a run's gradient; Hanna et al.'s
+    library adds up all edges in every such run, which is another quantity.
+    """
+    clean, corrupt = open_run(task.tower, task.clean), open_run(task.tower, task.corrupt)
+    total = np.zeros((len(clean), task.wiring.n_edges))
+    writer = 1
+    states = [step / task.steps for step in range(1, task.steps + 1)]
+    for state in states:  # the input's part is the input
+        found = _gradients(task, clean.streams[0], corrupt.streams[0], state, words=clean.words)
+        total += _score(task, clean, corrupt, found, only=range(0, 1))
+    for number, component in enumerate(task.components):
+        mine = range(writer, writer := writer + len(component.writers))
+        start, end = corrupt.written[number], clean.written[number]
+        for state in states:
+            swap = {component.writes: start + state * (end - start)}
+            found = backward(
+                task.tower,
+                task.components,
+                clean.streams[0],
+                task.metric,
+                words=clean.words,
+                replace=swap,
+            )
+            total += _score(task, clean, corrupt, found, only=mine)
+    return total / task.steps
+
+
+def exact(task: _Task) -> np.ndarray:
+    """What the metric loses in a run of its own for every edge: path patching, the slow truth."""
+    return edge_effects(
+        task.tower,
+        clean=task.clean,
+        corrupt=task.corrupt,
+        metric=task.metric,
+        batch_size=len(task.clean) * 8,
+    )
+
+
+def chance(task: _Task) -> np.ndarray:
+    """Normal random numbers, the same for every example: what a method must beat."""
+    drawn = rng("random attribution", task.seed).standard_normal(task.wiring.n_edges)
+    return np.tile(drawn, (len(task.clean), 1))
+
+
+METHODS: dict[str, Callable[[_Task], np.ndarray]] = {
+    "EAP": eap,
+    "EAP-IG-inputs": eap_ig_inputs,
+    "EAP-IG-activations": eap_ig_activations,
+    "RelP": relp,
+    "exact": exact,
+    "random": chance,
+}
+"""Every method by name; help, errors and the tests' matrix read it."""
+
+
+def attribute(
+    tower: Tower,
+    *,
+    clean: Tensor,
+    corrupt: Tensor,
+    metric: Callable[[Tensor], Tensor],
+    method: str = "EAP-IG-inputs",
+    steps: int = 5,
+    pairs: Pairs | None = None,
+    batch_size: int = 8,
+    memory: int = MEMORY,
+    seed: int = 0,
+) -> Attribution:
+    r"""Score every edge of a tower by one method of `METHODS`.
+
+    score(u -> v) = sum over the stream of (part of u, clean - corrupt) times the gradient of the
+    metric at v's stream, for gradients taken at the clean run (EAP), or averaged over `steps`
+    inputs $x_k = x_{corrupt} + k/m\,(x_{clean} - x_{corrupt})$, k = 1 ... m (EAP-IG-inputs). The
+    sum over the readers of u is u's attribution as a node. `exact` measures each edge in a run.
+
+    `clean` and `corrupt` are aligned inputs `[batch ...]`; `metric` takes outputs and gives one
+    number per example. `pairs` says what the pictures show, which makes classes the units.
+    `batch_size` examples share a pass; `memory` (bytes) bounds what is held beside it.
+
+    Raises `SpecificationError` for an unknown method, a metric that ignores the output or a tower
+    that cannot be wired, `ShapeError` and `DataError` for inputs that are no pairs, `NumericsError`
+    for NaN.
+
+    >>> from interp.circuits import Chain
+    >>> tower = Chain([torch.nn.Identity(), torch.nn.Identity()])  # each block doubles the stream
+    >>> ones = torch.ones(1, 2, 1)
+    >>> scores = attribute(tower, clean=ones, corrupt=0 * ones, metric=lambda x: x[:, 0],
+    ...                    method="EAP")
+    >>> dict(zip(scores.wiring.names, scores.scores.tolist()))["m0->logits"]
+    1.0
+    """
+    check_known("attribute", "method", [method], METHODS, SpecificationError)
+    check_inputs(clean, corrupt, None, pairs)
+    if steps < 1 or batch_size < 1:
+        raise SpecificationError(
+            "attribute",
+            f"{steps} steps and batches of {batch_size}",
+            "at least 1 of each",
+            "leave them at their defaults",
+        )
+    wiring, components, started = wire(tower), parts_of(tower), perf_counter()
+    values = np.zeros((len(clean), wiring.n_edges), dtype=np.float64)
+    windows = list(batches(len(clean), batch_size))
+    for window in track(windows, f"attribute by {method}", total=len(windows)):
+        part = rows_of(metric, window)
+        ends = clean[window], corrupt[window]
+        task = _Task(tower, components, wiring, part, *ends, steps, memory, seed)
+        values[window] = _halving(METHODS[method], task)
+    if not np.isfinite(values).all():
+        raise NumericsError(
+            "attribute",
+            f"NaN or infinity in {np.isnan(values).any(axis=0).sum()} edges",
+            "finite scores",
+            "check the pictures, the metric and the tower's own output",
+        )
+    labels = None if pairs is None else pairs.clean.label.tolist()
+    facts = {
+        "steps": steps if "IG" in method else 1,
+        "seconds": perf_counter() - started,
+        "dtype": str(clean.dtype),
+        "n_examples": len(clean),
+        "seed": seed,
+    }
+    return Attribution(wiring, values, method, name_of(metric), labels, facts)
+
+
+def _halving(method: Callable[[_Task], np.ndarray], task: _Task) -> np.ndarray:
+    """Run a method; where memory runs out, on each half of the batch."""
+    try:
+        return method(task)
+    except (MemoryError, RuntimeError) as error:
+        n = len(task.clean)
+        if n == 1 or not out_of_memory(error):
+            raise
+        say(f"out of memory: going on with {n // 2} examples per pass")
+        parts = []
+        for rows in batches(n, -(-n // 2)):
+            cut = {"clean": task.clean[rows], "corrupt": task.corrupt[rows]}
+            words = {**task.__dict__, **cut, "metric": rows_of(task.metric, rows)}
+            parts.append(_halving(method, _Task(**words)))
+        return np.concatenate(parts)
+
+
+def _along_input(task: _Task, states: Sequence[float], *, straight: bool = False) -> np.ndarray:
+    """Mean score over gradients at inputs between corrupt (0) and clean (1, among the states)."""
+    corrupt = open_run(task.tower, task.corrupt)
+    start = corrupt.streams[:1]  # the others take memory only
+    corrupt = replace(corrupt, streams=start)
+    with torch.no_grad():
+        end = task.tower(task.clean, stop_at_layer=0)
+    clean: Flow | None = None
+    total = np.zeros((len(task.clean), task.wiring.n_edges))
+    for state in sorted(states, reverse=True):  # the first is the clean run, which serves all
+        found = _gradients(task, end, start[0], state, words=corrupt.words, straight=straight)
+        clean = clean or Flow([end], found.written, found.streams[-1], corrupt.words)
+        total += _score(task, clean, corrupt, found)
+    return total / len(states)
+
+
+def _gradients(
+    task: _Task,
+    clean: Tensor,
+    corrupt: Tensor,
+    state: float,
+    *,
+    words: Mapping[str, Any],
+    straight: bool = False,
+) -> Gradients:
+    """The backward pass of a run whose first stream lies between corrupt (0) and clean (1)."""
+    stream = clean if state == 1 else corrupt + state * (clean - corrupt)
+    return backward(
+        task.tower, task.components, stream, task.metric, words=words, straight=straight
+    )
+
+
+@torch.no_grad()
+def _score(
+    task: _Task, clean: Flow, corrupt: Flow, found: Gradients, only: range | None = None
+) -> np.ndarray:
+    """Differences of parts times gradients, `[example edge]`, a few examples at a time.
+
+    Whatever is as large as batch x writers x stream is held for one chunk of examples only.
+    """
+    wiring, stream = task.wiring, clean.streams[0]
+    chunk = max(1, min(len(stream), task.memory // 32 // (len(wiring.writers) * stream[0].nbytes)))
+    scores = stream.new_zeros(len(stream), wiring.n_edges)
+    for rows in batches(len(stream), chunk):
+        parts = Parts(len(wiring.writers), stream[rows])
+        parts.add((clean.streams[0][rows] - corrupt.streams[0][rows])[:, None])
+        reader = 0
+        for number, component in enumerate([*task.components, None]):
+            n = 1 if component is None else len(component.readers)
+            cut = wiring.offsets[[reader, reader + n]]
+            reader += n
+            seen = range(parts.filled) if only is None else only
+            if seen.stop <= parts.filled:
+                pulled = found.of_readers(component, number, rows).flatten(2)
+                block = torch.bmm(pulled, parts.buffer[:, seen.start : seen.stop].transpose(1, 2))
+                target = scores[rows, cut[0] : cut[1]].unflatten(1, (n, -1))
+                target[:, :, seen.start : seen.stop] = block
+            if component is not None:
+                new, old = clean.written[number][rows], corrupt.written[number][rows]
+                parts.add(component.write(new - old))
+    return scores.double().cpu().numpy()

@@ -1,0 +1,166 @@
+"""Runs of a tower that is wired edge by edge: each reader sees clean parts or corrupt ones.
+
+`Flow` remembers what every writer of a run added. `run_masked` is the general engine behind
+circuits: a reader's stream is the corrupt run's, and along each edge that is kept the writer's part
+in *this* run takes the place of its part in the corrupt run.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from interp.circuits.edges.wiring import Wiring, parts_of, resuming
+from interp.core.errors import ShapeError, SpecificationError
+from interp.core.tower import Tower
+
+
+@dataclass(frozen=True)
+class Flow:
+    """One run, opened: the stream before each component and at the end, and what each one wrote.
+
+    `streams` has one entry more than there are components; `written[i]` is the activation at
+    `components[i].writes`; `words` are the keywords that a resumed run needs.
+    """
+
+    streams: Sequence[Tensor]
+    written: Sequence[Tensor]
+    output: Tensor
+    words: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.output)
+
+    def __getitem__(self, rows: slice) -> "Flow":
+        return Flow(
+            [stream[rows] for stream in self.streams],
+            [part[rows] for part in self.written],
+            self.output[rows],
+            {key: tokens[rows] for key, tokens in self.words.items()},
+        )
+
+    def resume(self, copies: int = 1) -> dict[str, Any]:
+        """The keywords for so many copies of the batch."""
+        return {key: tokens.repeat(copies, 1) for key, tokens in self.words.items()}
+
+
+def open_run(tower: Tower, x: Tensor) -> Flow:
+    """Run the tower once, without gradients, and keep what a circuit needs of it."""
+    components = parts_of(tower)
+    words = resuming(tower, x)
+    names = list(dict.fromkeys([c.reads for c in components] + [c.writes for c in components]))
+    with torch.no_grad():
+        last, cache = tower.run_with_cache(x, names_filter=names, stop_at_layer=tower.n_layers)
+        output = tower(last, start_at_layer=tower.n_layers, **words)
+    streams = [*(cache[c.reads] for c in components), last]
+    return Flow(streams, [cache[c.writes] for c in components], output, words)
+
+
+class Parts:
+    """What writers have added so far, as differences between two runs: `[batch writer stream]`."""
+
+    def __init__(self, n_writers: int, stream: Tensor, *, copies: int = 1) -> None:
+        rows = copies * len(stream)
+        self.buffer = stream.new_empty(rows, n_writers, stream[0].numel())
+        self.filled = 0
+
+    def add(self, parts: Tensor) -> None:
+        """Take in what a component wrote, for one copy of the batch or for all."""
+        n = parts.shape[1]
+        here = self.buffer[:, self.filled : self.filled + n].unflatten(0, (-1, len(parts)))
+        here.copy_(parts.flatten(2).expand_as(here))
+        self.filled += n
+
+
+def run_masked(
+    tower: Tower,
+    wiring: Wiring,
+    masks: Bool[np.ndarray, "mask *rows edge"],
+    *,
+    clean: Flow,
+    corrupt: Flow,
+) -> Float[Tensor, "mask batch d_embed"]:
+    """Outputs when only the edges of a mask carry what this run computes, all others the corrupt.
+
+    Masks are the same for every example, `[mask edge]`, or its own for each, `[mask batch edge]`.
+
+    stream[v] = corrupt stream[v] + sum over kept edges (u, v) of (part of u in this run - its part
+    in the corrupt run). The input's part is clean. With every edge kept this is the clean run,
+    with none the corrupt one. Components before the first edge that any mask cuts are not computed
+    again. All masks share one forward, of masks x batch examples.
+    """
+    right = [(wiring.n_edges,), (len(clean), wiring.n_edges)]
+    if masks.shape[1:] not in right:
+        raise ShapeError(
+            "run a tower under masks",
+            f"masks of shape {masks.shape}",
+            f"(masks, {wiring.n_edges}), or (masks, {len(clean)}, {wiring.n_edges})",
+            "give a Boolean for each edge, in the order of Wiring.edges",
+        )
+    n = len(masks)
+    mixer = _Mixer(wiring, masks, clean.streams[0])
+    mixer.add(clean.streams[0][:, None] - corrupt.streams[0][:, None])
+    with torch.no_grad():
+        for number, component in enumerate(parts_of(tower)):
+            streams = mixer.streams(corrupt.streams[number], len(component.readers))
+            before = component.write(corrupt.written[number])
+            if streams is None:
+                mixer.add(component.write(clean.written[number]) - before)
+            else:
+                added = component.run(streams, clean.resume(n).get("tokens"))
+                mixer.add((added.unflatten(0, (n, -1)) - before).flatten(0, 1))
+        last = mixer.streams(corrupt.streams[-1], 1)
+        if last is None:
+            return clean.output.expand(n, *clean.output.shape)
+        out = tower(last[:, 0], start_at_layer=tower.n_layers, **clean.resume(n))
+    return out.unflatten(0, (n, -1))
+
+
+class _Mixer(Parts):
+    """The parts written so far, as differences from the corrupt run, and each reader's mixture."""
+
+    def __init__(self, wiring: Wiring, masks: np.ndarray, stream: Tensor) -> None:
+        super().__init__(len(wiring.writers), stream, copies=len(masks))
+        self.wiring, self.copies, self.batch = wiring, len(masks), len(stream)
+        self.shape = stream.shape[1:]
+        self.kept = torch.as_tensor(masks, device=stream.device).to(stream.dtype)
+        if masks.ndim == 3:
+            self.kept = self.kept.flatten(0, 1)
+        self.reader = 0
+        self.whole = True
+
+    def streams(self, base: Tensor, n: int) -> Tensor | None:
+        """The streams of the next n readers, `[mask*batch reader *stream]`; None while clean."""
+        cut = self.wiring.offsets[self.reader : self.reader + n + 1]
+        kept = self.kept[:, cut[0] : cut[-1]].unflatten(1, (n, -1))
+        self.reader += n
+        self.whole = self.whole and bool(kept.all())
+        if self.whole:
+            return None
+        start = base.flatten(1)[None, :, None].expand(self.copies, -1, n, -1).flatten(0, 1)
+        if len(kept) < len(self.buffer):
+            kept = kept.repeat_interleave(self.batch, dim=0)
+        mixed = torch.baddbmm(start, kept, self.buffer[:, : kept.shape[-1]])
+        return mixed.unflatten(-1, self.shape)
+
+
+def fitting(wiring: Wiring, flow: Flow, *, memory: int, batch_size: int) -> int:
+    """How many examples (masks x batch) a masked run may hold within `memory` bytes.
+
+    An example holds all writers' parts and, for the readers of one component, three streams.
+    """
+    stream = flow.streams[0][0]
+    readers = max(np.unique(wiring.seen, return_counts=True)[1])
+    need = (len(wiring.writers) + 3 * int(readers)) * stream.nbytes
+    if batch_size < 1 or memory < need:
+        raise SpecificationError(
+            "run a circuit",
+            f"batches of {batch_size} and a budget of {memory} bytes",
+            f"at least 1 example and {need} bytes, what one example under one mask needs",
+            "raise batch_size or memory",
+        )
+    return min(batch_size, memory // need)

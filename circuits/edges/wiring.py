@@ -1,0 +1,154 @@
+"""What is wired to what: the writers and readers of a tower's stream, and the edges between them.
+
+Nodes carry the field's names: `input` (the stream that enters block 0), `a3.h5` (a head), `m3` (an
+MLP), `logits` (what reads the last stream). A head reads three times, as `a3.h5<q>`, `<k>`, `<v>`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from interp.core.errors import SiteError, SpecificationError, listed, nearest
+from interp.core.tower import Component, Tower, Wired
+
+INPUT, OUTPUT = "input", "logits"
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """Writers and readers in the order of the computation, and how many writers each reader sees.
+
+    Edge `(u, v)` exists where writer u stands before reader v. Edges are counted reader by reader;
+    `edges` lists them as `[edge 2]`, places of a writer and of a reader.
+
+    >>> from interp.circuits import Chain, wire
+    >>> import torch
+    >>> for edge in wire(Chain([torch.nn.Identity(), torch.nn.Identity()])).names:
+    ...     print(edge)
+    input->m0
+    input->m1
+    m0->m1
+    input->logits
+    m0->logits
+    m1->logits
+    """
+
+    writers: tuple[str, ...]
+    readers: tuple[str, ...]
+    seen: tuple[int, ...]
+
+    @cached_property
+    def edges(self) -> np.ndarray:
+        """Places of writer and reader of every edge, `[edge 2]`."""
+        pairs = [np.stack([np.arange(n), np.full(n, v)], 1) for v, n in enumerate(self.seen)]
+        return np.concatenate(pairs)
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """Where each reader's edges begin, and how many there are in all."""
+        return np.concatenate([[0], np.cumsum(self.seen)])
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Every edge as `writer->reader`."""
+        return tuple(f"{self.writers[u]}->{self.readers[v]}" for u, v in self.edges)
+
+    @cached_property
+    def nodes(self) -> tuple[str, ...]:
+        """Every writer, and the output."""
+        return (*self.writers, OUTPUT)
+
+    @cached_property
+    def owners(self) -> np.ndarray:
+        """For every reader, the place of its node."""
+        place = {name: number for number, name in enumerate(self.nodes)}
+        return np.array([place[node_of(reader)] for reader in self.readers])
+
+    @cached_property
+    def layers(self) -> np.ndarray:
+        """For every node the block it stands in: -1 for the input, n_layers for the output."""
+        inner = [int(name[1:].split(".")[0]) for name in self.writers[1:]]
+        return np.array([-1, *inner, max(inner, default=-1) + 1])
+
+    @property
+    def n_edges(self) -> int:
+        """How many edges there are."""
+        return int(self.offsets[-1])
+
+    def edge(self, name: str) -> int:
+        """The place of an edge by its name; `SiteError` if there is none."""
+        try:
+            return self._places[name]
+        except KeyError:
+            raise SiteError(
+                f"find the edge {name!r}",
+                f"a tower of {self.n_edges} edges",
+                "a writer and a reader behind it, as in 'm0->a1.h0<v>' or 'input->logits'",
+                f"try {nearest(name, self.names)}",
+            ) from None
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.names)}
+
+
+def node_of(reader: str) -> str:
+    """The node that a reader belongs to: `a3.h5` of `a3.h5<q>`."""
+    return reader.split("<")[0]
+
+
+def wire(tower: Tower) -> Wiring:
+    """The wiring of a tower; `SpecificationError` for one whose stream is no sum of parts."""
+    writers, readers, seen = [INPUT], [], []
+    for component in parts_of(tower):
+        readers += component.readers
+        seen += [len(writers)] * len(component.readers)
+        writers += component.writers
+    return Wiring(tuple(writers), (*readers, OUTPUT), (*seen, len(writers)))
+
+
+def parts_of(tower: Tower) -> Sequence[Component]:
+    """The tower's components, or an error that says which towers have some."""
+    if not isinstance(tower, Wired):
+        raise SpecificationError(
+            "wire a tower edge by edge",
+            f"a {type(tower).__name__}",
+            "a tower whose stream is a sum of what its components add: a ViT or a text transformer",
+            "sweep sites or channels instead",
+        )
+    return tower.components
+
+
+def resuming(tower: Tower, x: Tensor) -> dict[str, Any]:
+    """Keywords that a run resumed from a stream needs: a text tower reads where its tokens end."""
+    return {} if x.is_floating_point() else {"tokens": x}
+
+
+@contextmanager
+def frozen(tower: Tower) -> Iterator[None]:
+    """Let no parameter of the tower collect gradients, during a `with` block."""
+    parameters = [p for p in getattr(tower, "parameters", list)() if p.requires_grad]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def check_edges(wiring: Wiring, names: Sequence[str]) -> np.ndarray:
+    """Places of edges by name; refuses none at all and unknown ones."""
+    if not len(names):
+        raise SpecificationError(
+            "choose edges",
+            "no edge",
+            f"one or more of {listed(wiring.names, limit=3)}",
+            "name some, or take those of a Circuit",
+        )
+    return np.array([wiring.edge(name) for name in names])

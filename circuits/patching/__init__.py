@@ -1,0 +1,1 @@
+"""Activation patching: activations replaced, swept over sites, layers and positions."""

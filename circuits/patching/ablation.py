@@ -1,0 +1,331 @@
+"""What a cell is worth: take out what it says about its input, and measure what is lost.
+
+An ablation is a sweep whose donor is a baseline rather than another run. Which baseline decides
+what the answer means: a zero or a mean may be an activation that the tower never sees.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from interp.circuits.patching.engine import (
+    Activations,
+    Cell,
+    Plan,
+    make_plan,
+    measure_cells,
+    patched_outputs,
+    resolve_sites,
+)
+from interp.circuits.patching.sweeping import MEMORY, cell_columns
+from interp.circuits.tasks.metrics import DISTANCES, check_metric, measure, name_of, rows_of
+from interp.core.errors import SampleError, ShapeError, SpecificationError, check_known
+from interp.core.seeds import rng
+from interp.core.tables import Table
+from interp.core.tower import Tower
+
+RATE = 0.1
+"""Adam's step for the optimal constants, as a share of the site's standard deviation."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ask:
+    """What was asked to be ablated, from which each kind makes its donor."""
+
+    tower: Tower
+    inputs: Tensor
+    metric: Callable[[Tensor], Tensor]
+    plan: Plan
+    reference: Tensor
+    donors: Tensor | None
+    labels: np.ndarray | None
+    reference_labels: np.ndarray | None
+    steps: int
+    seed: int
+
+    @property
+    def sites(self) -> list[str]:
+        """The sites of the cells."""
+        return list(dict.fromkeys(cell.site for cell in self.plan.cells))
+
+
+Baseline = tuple[Tensor | Activations, dict[str, Any]]
+
+
+def ablate(
+    tower: Tower,
+    inputs: Tensor,
+    *,
+    metric: Callable[[Tensor], Tensor],
+    kind: str = "resample",
+    sites: str | Sequence[str] = "blocks.*.hook_mlp_out",
+    axes: Sequence[str] = ("layer",),
+    reference: Tensor | None = None,
+    donors: Tensor | None = None,
+    labels: Sequence[Any] | np.ndarray | None = None,
+    reference_labels: Sequence[Any] | np.ndarray | None = None,
+    steps: int = 50,
+    seed: int = 0,
+    batch_size: int = 32,
+    memory: int = MEMORY,
+) -> Table:
+    """Replace each cell of a grid by a baseline, and measure every example.
+
+    value[cell, example] = metric(tower(inputs) with the cell's activation from the baseline);
+    `clean_metric` is the metric of the whole tower, `corrupt_metric` that of the donor's own run,
+    where there is one. `effects` summarises the table, with evidence. Kinds (`ABLATIONS`):
+
+    - `resample`: the activation of another input: `donors`, aligned with `inputs`, or one drawn
+      from `reference`, of another class where `labels` and `reference_labels` are given. The
+      primary baseline; let the reference be of the same domain (Chan et al. 2022).
+    - `mean`: the mean activation over `reference` (by default the inputs), at each position.
+    - `zero`: nothing.
+    - `optimal`: the constant, one per cell, that serves the metric best on average over the inputs:
+      min_c mean loss(tower with the cell at c), the loss being minus the metric (or the metric,
+      where that is a distance). It removes what the cell says and nothing else (Li and Janson
+      2024). Found by `steps` of Adam from the mean; the best constant seen is kept, and `facts`
+      say the `steps`, the `loss` and the `loss_at_mean`, averages over cells. Fitted on the inputs
+      that it is measured on, so a lower bound of the loss.
+
+    `inputs` and `reference` are `[batch ...]`; the metric, `sites`, `axes`, `batch_size` and
+    `memory` are as in `sweep`. Raises `SpecificationError` for an unknown kind or a metric that
+    ignores the output, `SampleError` where an input has no donor of another class, `ShapeError` for
+    donors or labels that do not fit, `SiteError`, `NumericsError`.
+
+    >>> from interp.circuits import Chain
+    >>> tower = Chain([torch.nn.Identity()])  # doubles the stream
+    >>> x = torch.tensor([[[1.0]], [[5.0]]])
+    >>> table = ablate(tower, x, metric=lambda output: output[:, 0], kind="mean")
+    >>> table.frame[["clean_metric", "value"]].to_numpy().tolist()
+    [[2.0, 4.0], [10.0, 8.0]]
+    """
+    check_known("ablate", "kind", [kind], ABLATIONS, SpecificationError)
+    _check(inputs, reference, donors, labels, reference_labels, steps)
+    if reference is None and reference_labels is None:
+        reference_labels = labels
+    names = resolve_sites(tower, sites)
+    plan = make_plan(
+        tower,
+        names,
+        base=inputs,
+        n_donors=1,
+        batch_size=batch_size,
+        memory=memory,
+        axes=axes,
+    )
+    started = time.perf_counter()
+    few = slice(0, min(4, plan.rows, len(inputs)))
+    with torch.no_grad():
+        outputs = tower(inputs[few])
+        check_metric(rows_of(metric, few), outputs, outputs.roll(1, dims=-1))
+    ask = Ask(
+        tower,
+        inputs,
+        metric,
+        plan,
+        inputs if reference is None else reference,
+        donors,
+        None if labels is None else np.asarray(labels),
+        None if reference_labels is None else np.asarray(reference_labels),
+        steps,
+        seed,
+    )
+    donor, said = ABLATIONS[kind](ask)
+    values = measure_cells(
+        tower,
+        plan.cells,
+        base=inputs,
+        donors=[donor],
+        metric=metric,
+        rows=plan.rows,
+        what="ablate",
+    )
+    columns = cell_columns(tower, plan.cells, len(inputs)) | {
+        "measure": f"ablation, {kind}",
+        "value": values.patched[0].ravel(),
+        "clean_metric": np.tile(values.unpatched[0], len(plan.cells)),
+        "corrupt_metric": np.tile(values.unpatched[1], len(plan.cells)),
+        "metric": name_of(metric),
+        "pairing": said.get("donors", "a constant"),
+    }
+    if labels is not None:
+        columns["clean_label"] = np.tile(np.asarray(labels), len(plan.cells))
+    facts = {
+        "axes": list(axes),
+        "kind": kind,
+        "n_reference": len(ask.reference),
+        "dtype": str(outputs.dtype),
+        "seed": seed,
+        **said,
+        "forwards": plan.forwards,
+        "seconds": time.perf_counter() - started,
+    }
+    return Table("ablation", pd.DataFrame(columns), facts)
+
+
+def zero(ask: Ask) -> Baseline:
+    """Nothing."""
+    return _for_all({site: torch.zeros_like(m) for site, m in _means(ask).items()}, ask), {}
+
+
+def mean(ask: Ask) -> Baseline:
+    """The mean activation over the reference."""
+    return _for_all(_means(ask), ask), {}
+
+
+def resample(ask: Ask) -> Baseline:
+    """The activation of another input, of another class where classes are known."""
+    if ask.donors is not None:
+        return ask.donors, {"donors": "given"}
+    stream, rows = rng("ablation donors", ask.seed), []
+    for place in range(len(ask.inputs)):
+        fits = np.ones(len(ask.reference), dtype=bool)
+        if ask.labels is not None and ask.reference_labels is not None:
+            fits = ask.reference_labels != ask.labels[place]
+        elif ask.reference is ask.inputs:
+            fits[place] = False  # not its own
+        if not fits.any():
+            raise SampleError(
+                f"resample input {place}",
+                "no other input, or none of another class, in the reference",
+                "a reference with two or more classes",
+                "give more reference inputs, or donors=",
+            )
+        rows.append(int(stream.choice(np.flatnonzero(fits))))
+    kind = "drawn from the reference" + ("" if ask.labels is None else ", of another class")
+    return ask.reference[rows], {"donors": kind}
+
+
+def optimal(ask: Ask) -> Baseline:
+    """The constant that serves the metric best, one per cell."""
+    best: dict[str, Tensor] = {}
+    first, last = [], []
+    for site, start in _means(ask).items():
+        cells = [cell for cell in ask.plan.cells if cell.site == site]
+        best[site], losses = descend(ask, cells, start)
+        first.append(losses[0])
+        last.append(losses.amin(dim=0))
+    loss, before = torch.cat(last).mean().item(), torch.cat(first).mean().item()
+    return _for_all(best, ask), {"steps": ask.steps, "loss": loss, "loss_at_mean": before}
+
+
+ABLATIONS: dict[str, Callable[[Ask], Baseline]] = {
+    "resample": resample,
+    "mean": mean,
+    "zero": zero,
+    "optimal": optimal,
+}
+"""Every kind by name; each makes the donor of a sweep, and facts about it."""
+
+
+def descend(ask: Ask, cells: Sequence[Cell], start: Tensor) -> tuple[Tensor, Tensor]:
+    """The best constants of a site's cells, and the losses `[step cell]` on the way.
+
+    Cells are parts of one tensor that do not overlap, so all of them descend at once, each on its
+    own patched runs.
+    """
+    constant = start.clone().requires_grad_()
+    scale = float(start.std()) if start.numel() > 1 else float(start.abs().max())
+    steps = torch.optim.Adam([constant], lr=RATE * (scale or 1.0))
+    best, lowest = start.clone(), torch.full((len(cells),), torch.inf, dtype=torch.float64)
+    trail = []
+    axes = ask.tower.axes(cells[0].site)[1:]
+    for step in range(ask.steps + 1):
+        losses, gradient = _losses(ask, cells, constant, gradients=step < ask.steps)
+        for number, cell in enumerate(cells):
+            if losses[number] < lowest[number]:
+                index = tuple(dict(cell.index).get(axis, slice(None)) for axis in axes)
+                best[index] = constant.detach()[index]
+        lowest = torch.minimum(lowest, losses)
+        trail.append(losses)
+        if step < ask.steps:
+            constant.grad = gradient
+            steps.step()
+    return best, torch.stack(trail)
+
+
+def _losses(
+    ask: Ask, cells: Sequence[Cell], constant: Tensor, *, gradients: bool
+) -> tuple[Tensor, Tensor]:
+    """Mean loss of each cell over the inputs, and the gradient of their sum."""
+    sign = 1.0 if name_of(ask.metric) in DISTANCES else -1.0
+    losses, gradient = torch.zeros(len(cells), dtype=torch.float64), torch.zeros_like(constant)
+    rows, n = min(ask.plan.rows, len(ask.inputs)), len(ask.inputs)
+    for begin in range(0, n, rows):
+        window = slice(begin, min(begin + rows, n))
+        base, metric = ask.inputs[window], rows_of(ask.metric, window)
+        with torch.set_grad_enabled(gradients):
+            donor = {cells[0].site: constant.expand(len(base), *constant.shape)}
+            pieces = patched_outputs(
+                ask.tower, cells, base=base, donors=[donor], stack=max(1, ask.plan.rows // rows)
+            )
+            for piece in pieces:
+                if piece.cells is None:
+                    continue
+                sums = [sign * measure(metric, outputs).sum() / n for outputs in piece.outputs]
+                for cell, each in zip(piece.cells, sums, strict=True):
+                    losses[cell] += each.detach().double().cpu()
+                if gradients:
+                    # the donor, and the run up to the patch, are shared by all pieces
+                    gradient += torch.autograd.grad(
+                        torch.stack(sums).sum(), constant, retain_graph=True
+                    )[0]
+    return losses, gradient
+
+
+def _means(ask: Ask) -> dict[str, Tensor]:
+    """The mean activation of each site over the reference, `[axes but batch]`, streamed."""
+    sums: dict[str, Tensor] = {}
+    cache: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for part in ask.reference.split(ask.plan.rows):
+            _, cache = ask.tower.run_with_cache(part, names_filter=ask.sites)
+            for site in ask.sites:
+                total = cache[site].sum(dim=0, dtype=torch.float64)
+                sums[site] = sums[site] + total if site in sums else total
+    return {site: (sums[site] / len(ask.reference)).to(cache[site].dtype) for site in sums}
+
+
+def _for_all(constants: dict[str, Tensor], ask: Ask) -> Activations:
+    n = len(ask.inputs)
+    return {site: value.expand(n, *value.shape) for site, value in constants.items()}
+
+
+def _check(
+    inputs: Tensor,
+    reference: Tensor | None,
+    donors: Tensor | None,
+    labels: Any,
+    reference_labels: Any,
+    steps: int,
+) -> None:
+    if not len(inputs) or (reference is not None and not len(reference)):
+        raise SampleError("ablate", "no inputs", "at least one", "give more pictures")
+    if steps < 0:
+        raise SpecificationError("ablate", f"{steps} steps", "0 or more", "keep the default")
+    if donors is not None and donors.shape != inputs.shape:
+        raise ShapeError(
+            "ablate by other inputs",
+            f"donors of shape {tuple(donors.shape)} for inputs {tuple(inputs.shape)}",
+            "one donor for every input",
+            "give aligned donors, or a reference to draw from",
+        )
+    n_reference = len(inputs if reference is None else reference)
+    for what, given, n in (
+        ("labels", labels, len(inputs)),
+        ("reference_labels", reference_labels, n_reference),
+    ):
+        lonely = given is None and labels is not None and reference is not None and donors is None
+        if lonely or (given is not None and len(given) != n):
+            raise ShapeError(
+                "say the classes of inputs and donors",
+                f"{what} for {0 if given is None else len(given)} of {n}",
+                "one label for each input, and one for each of a reference to draw from",
+                "give both, or neither",
+            )

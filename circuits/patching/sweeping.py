@@ -1,0 +1,328 @@
+"""One sweep behind everything: patch every cell of a grid from one run into another, and measure.
+
+A sweep is exact: it gives what one full run per cell would give, at a fraction of the cost.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from interp.circuits.patching.engine import (
+    Cell,
+    Plan,
+    Values,
+    make_plan,
+    measure_cells,
+    resolve_sites,
+)
+from interp.circuits.tasks.metrics import check_metric, name_of, rows_of
+from interp.core.errors import (
+    DataError,
+    SampleError,
+    ShapeError,
+    SpecificationError,
+    check_known,
+    listed,
+)
+from interp.core.images import Pairs
+from interp.core.progress import say
+from interp.core.store import fingerprint, replacing, tensor_hash, weights_hash, writable
+from interp.core.tables import Table
+from interp.core.tower import Tower
+
+BATCH = 128
+"""Cells in a batch that is kept; a batch is of one block, so that its prefix is run once."""
+
+
+def measure_resumably(
+    tower: Tower,
+    cells: Sequence[Cell],
+    *,
+    base: Tensor,
+    donors: Sequence[Tensor],
+    metric: Callable[[Tensor], Tensor],
+    rows: int,
+    what: str = "patch",
+    folder: str | Path,
+) -> Values:
+    """`measure_cells` in batches of cells, each kept in `folder` under the hash of all it hangs on.
+
+    That is the inputs, the batch's cells, the metric and what it scores against, and the tower's
+    weights; not the rows to a forward, which move the last bits alone. What does not read is
+    measured again. Each batch repeats the unpatched runs, so this costs a few forwards more.
+
+    Raises `OutputError` for a folder that cannot be written, `SpecificationError` for a tower
+    without a `state_dict`.
+    """
+    kept = writable(Path(folder), purpose="finished cells")
+    weights = weights_hash(tower, asked="resume a sweep", leave_out="resume")
+    inputs = [tensor_hash(x) for x in (base, *donors)]
+    common = (type(tower).__name__, weights, inputs, name_of(metric), _content(metric))
+    values = Values(
+        np.full((len(donors), len(cells), len(base)), np.nan),
+        np.full((1 + len(donors), len(base)), np.nan),
+    )
+    for numbers in batches(cells):
+        chosen = [cells[number] for number in numbers]
+        path = kept / f"cells-{fingerprint(common, chosen)}.npz"
+        found = _read(path)
+        if found is None:
+            found = measure_cells(
+                tower, chosen, base=base, donors=donors, metric=metric, rows=rows, what=what
+            )
+            with replacing(path) as temporary, temporary.open("wb") as handle:
+                np.savez(handle, patched=found.patched, unpatched=found.unpatched)
+        values.patched[:, numbers] = found.patched
+        values.unpatched[:] = found.unpatched
+    return values
+
+
+def batches(cells: Sequence[Cell]) -> Iterator[list[int]]:
+    """Numbers of cells of one block, at most `BATCH` at a time.
+
+    >>> list(batches([Cell("a", 1), Cell("b", 0), Cell("c", 1)]))
+    [[1], [0, 2]]
+    """
+    order = sorted(range(len(cells)), key=lambda number: cells[number].layer)
+    for _, group in groupby(order, key=lambda number: cells[number].layer):
+        numbers = list(group)
+        for start in range(0, len(numbers), BATCH):
+            yield numbers[start : start + BATCH]
+
+
+def _read(path: Path) -> Values | None:
+    try:
+        with path.open("rb") as handle, np.load(handle) as stored:
+            return Values(stored["patched"], stored["unpatched"])
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile):  # not there, or broken
+        return None
+
+
+def _content(thing: Any) -> Any:
+    """What a metric scores against, as plain values; a function says nothing of itself."""
+    if isinstance(thing, Tensor):
+        return tensor_hash(thing)
+    if is_dataclass(thing) and not isinstance(thing, type):
+        return {each.name: _content(getattr(thing, each.name)) for each in fields(thing)}
+    return getattr(thing, "__qualname__", None) if callable(thing) else thing
+
+
+DIRECTIONS = ("denoise", "noise")
+"""`denoise`: the corrupt run gets clean activations; `noise`: the clean run gets corrupt ones."""
+
+MEMORY = 2**30
+"""Bytes of activations that a sweep may hold unless told otherwise."""
+
+
+def sweep(
+    tower: Tower,
+    *,
+    clean: Tensor,
+    corrupt: Tensor,
+    metric: Callable[[Tensor], Tensor],
+    sites: str | Sequence[str] = "blocks.*.hook_resid_pre",
+    axes: Sequence[str] = ("layer", "pos"),
+    direction: str = "denoise",
+    null: Tensor | None = None,
+    null_kind: str = "donors given as null",
+    pairs: Pairs | None = None,
+    resume: str | Path | None = None,
+    batch_size: int = 32,
+    memory: int = MEMORY,
+) -> Table:
+    """Patch each cell of a grid from the clean run into the corrupt one, and measure every example.
+
+    value[cell, example] = metric(tower(corrupt) with the cell's activation from tower(clean)); it
+    lies at `clean_metric` where the cell carries all that makes the difference. With
+    `direction="noise"` clean and corrupt change places. The result is that of one full run per
+    cell (Meng et al. 2022; Heimersheim and Nanda 2024), but no run repeats the blocks before its
+    patch.
+
+    `clean`, `corrupt` and `null` are aligned inputs of the tower, `[batch ...]`. `metric` takes
+    outputs `[batch d_embed]` and gives `[batch]` in any unit: a `Metric`, or a function that
+    needs no labels. `sites` are names or patterns, `axes` are "layer" and axes that the sites have
+    ("pos", "head", "channel", "row", ...). `null` are donors that share nothing relevant with
+    clean, such as pictures of another class (`null_kind` says what they are); patched the same
+    way, they fill the column `null`. `pairs` tells what the pictures show. `memory` (bytes) and
+    `batch_size` (examples) bound a forward. `resume` is a folder where finished batches of cells
+    are kept: an interrupted sweep goes on from them, as long as inputs, cells, metric and weights
+    are the same (a function for a metric is known by its name alone).
+
+    Raises `ShapeError` for inputs that differ in shape, `DataError` for identical partners,
+    `SiteError` for unknown sites or axes, `SpecificationError` for a metric that ignores the
+    output or a memory budget below one cell, `NumericsError` for NaN.
+
+    >>> from interp.circuits import Chain
+    >>> tower = Chain([torch.nn.Identity(), torch.nn.Identity()])  # each block doubles the stream
+    >>> clean, corrupt = torch.zeros(1, 2, 1), torch.zeros(1, 2, 1)
+    >>> clean[0, 1] = 3.0  # only position 1 differs
+    >>> table = sweep(tower, clean=clean, corrupt=corrupt, metric=lambda output: output[:, 0])
+    >>> table.frame[["layer", "pos", "value"]].to_numpy().tolist()
+    [[0.0, 0.0, 0.0], [0.0, 1.0, 6.0], [1.0, 0.0, 0.0], [1.0, 1.0, 6.0]]
+    """
+    check_known("sweep", "direction", [direction], DIRECTIONS, SpecificationError)
+    check_inputs(clean, corrupt, null, pairs)
+    names = resolve_sites(tower, sites)
+    base, donor = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
+    donors = [donor] if null is None else [donor, null]
+    plan = make_plan(
+        tower,
+        names,
+        base=base,
+        n_donors=len(donors),
+        batch_size=batch_size,
+        memory=memory,
+        axes=axes,
+    )
+    started = time.perf_counter()
+    rehearse(tower, clean, corrupt, metric, plan)
+    measured = measure_cells if resume is None else partial(measure_resumably, folder=resume)
+    values = measured(
+        tower, plan.cells, base=base, donors=donors, metric=metric, rows=plan.rows, what="patch"
+    )
+    frame = frame_of(tower, plan.cells, values, direction, pairs)
+    frame["metric"] = name_of(metric)
+    if null is not None:
+        frame["null_kind"] = null_kind
+    facts = {
+        "axes": list(axes),
+        "direction": direction,
+        "dtype": str(clean.dtype),
+        "forwards": plan.forwards,
+        "bytes": plan.bytes,
+        "rows_per_forward": plan.rows,
+        "seconds": time.perf_counter() - started,
+    }
+    return Table("sweep", frame, facts)
+
+
+def check_inputs(
+    clean: Tensor, corrupt: Tensor, null: Tensor | None = None, pairs: Pairs | None = None
+) -> None:
+    """Refuse partners that do not fit one another, or are the same."""
+    if len(clean) == 0:
+        raise SampleError("sweep", "no pictures", "at least one pair", "give more pictures")
+    for name, other in (("corrupt", corrupt), ("null", null)):
+        if other is not None and (other.shape != clean.shape or other.dtype != clean.dtype):
+            raise ShapeError(
+                f"patch between clean and {name}",
+                f"{tuple(clean.shape)} {clean.dtype} and {tuple(other.shape)} {other.dtype}",
+                "one shape and dtype",
+                "give every clean picture one partner, preprocessed alike",
+            )
+    same = (clean == corrupt).flatten(1).all(dim=1).nonzero()[:, 0].tolist()
+    if same:
+        raise DataError(
+            "patch between clean and corrupt",
+            f"identical partners (pair {listed(same)})",
+            "two different inputs in each pair",
+            "leave these pairs out, or pair other pictures",
+        )
+    if pairs is not None and len(pairs) != len(clean):
+        raise ShapeError(
+            "say what the pictures show",
+            f"{len(pairs)} pairs for {len(clean)} clean pictures",
+            "the pairs that the tensors were read from",
+            "pass the same Pairs that gave clean and corrupt",
+        )
+
+
+def rehearse(
+    tower: Tower,
+    clean: Tensor,
+    corrupt: Tensor,
+    metric: Callable[[Tensor], Tensor],
+    plan: Plan,
+) -> None:
+    """Try the metric on a few examples, and say the cost if the sweep will be long."""
+    few = slice(0, min(4, plan.rows, len(clean)))
+    started = time.perf_counter()
+    with torch.no_grad():
+        outputs = tower(clean[few]), tower(corrupt[few])
+        check_metric(rows_of(metric, few), *outputs)
+    seconds = (time.perf_counter() - started) / (2 * few.stop) * plan.forwards
+    if seconds > 5:
+        say(
+            f"sweep: {len(plan.cells)} cells x {len(clean)} pairs, {plan.forwards:,.0f} forwards "
+            f"of one picture, {plan.bytes / 2**20:,.0f} MiB, at most about {seconds:,.0f} s"
+        )
+
+
+def frame_of(
+    tower: Tower, cells: Sequence[Cell], values: Values, direction: str, pairs: Pairs | None
+) -> pd.DataFrame:
+    """One row per cell and example, with both unpatched runs' metric."""
+    n_cells = len(cells)
+    columns = cell_columns(tower, cells, values.patched.shape[2])
+    columns |= {"measure": f"activation patching, {direction}", "value": values.patched[0].ravel()}
+    if len(values.patched) > 1:
+        columns["null"] = values.patched[1].ravel()
+    runs = ("corrupt", "clean") if direction == "denoise" else ("clean", "corrupt")
+    for run, name in enumerate(runs):
+        columns[f"{name}_metric"] = np.tile(values.unpatched[run], n_cells)
+    for name, column in describe(pairs).items():
+        columns[name] = column if isinstance(column, str) else np.tile(column, n_cells)
+    return pd.DataFrame(columns)
+
+
+def cell_columns(tower: Tower, cells: Sequence[Cell], n: int) -> dict[str, Any]:
+    """The columns that say which cell and which of `n` examples a row is of."""
+
+    def each(column: Sequence[object]) -> np.ndarray:
+        return np.repeat(np.asarray(column), n)
+
+    places = {axis: [dict(cell.index)[axis] for cell in cells] for axis, _ in cells[0].index}
+    return {
+        "measure": "",
+        "site": each([cell.site for cell in cells]),
+        "layer": each([cell.layer for cell in cells]),
+        "depth": each(depths(tower, [cell.site for cell in cells])),
+        **{axis: each(column) for axis, column in places.items()},
+        "example": np.tile(np.arange(n), len(cells)),
+        "value": np.nan,
+    }
+
+
+def depths(tower: Tower, sites: Sequence[str]) -> list[float]:
+    """The place of sites in their tower, 0 for the first and 1 for the last."""
+    known = list(tower.sites)
+    return [known.index(site) / max(1, len(known) - 1) for site in sites]
+
+
+def describe(pairs: Pairs | None) -> dict[str, Any]:
+    """The columns that say what each pair shows."""
+    if pairs is None:
+        return {"pairing": "as given"}
+    clean, corrupt = pairs.clean.frame, pairs.corrupt.frame
+    columns: dict[str, Any] = {
+        f"{side}_{name}": frame[name].to_numpy()
+        for side, frame in (("clean", clean), ("corrupt", corrupt))
+        for name in ("label", "domain")
+    }
+    if "drawing" in clean:
+        columns["drawing"] = clean["drawing"].to_numpy()
+    return {**columns, "pairing": pairing(pairs)}
+
+
+def pairing(pairs: Pairs) -> str:
+    """What partners share and differ in, in words, and whether they are aligned."""
+    clean, corrupt = pairs.clean.frame, pairs.corrupt.frame
+    same = {
+        name: (clean[name].to_numpy() == corrupt[name].to_numpy()) for name in ("label", "domain")
+    }
+    words = {
+        name: f"same {name}" if hits.all() else f"other {name}" if not hits.any() else f"any {name}"
+        for name, hits in same.items()
+    }
+    order = sorted(words.values(), reverse=True)  # what is the same comes first
+    return f"{', '.join(order)}; {'aligned' if pairs.aligned else 'unaligned'}"

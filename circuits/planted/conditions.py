@@ -1,0 +1,154 @@
+"""What the two domains may share in a planted model: one row for every condition."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+ONE, TWO = ("AB",), ("A", "B")
+
+TIERS = ("easy", "hard", "steep")
+"""How hard a planted model is to read: `easy`; `hard`, where the other carrier holds a code too and
+the circuit goes by the cue; `steep`, where neurons have no slope in the pictures they work on."""
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """Which domains each stage serves, and what else sets a condition apart.
+
+    A stage has one lane `AB` for both domains, or a lane `A` and a lane `B`. `route` names the way
+    from the glyphs to the class (see `interp.circuits.planted.routes`). `cued`: neurons that serve
+    one domain answer only under its cue. `one_output`: separate lanes write onto one direction.
+    `dim`: how much of the class code domain B has. `copied`: the class token gets a class code that
+    both domains write alike and nobody reads. `loud`: a domain's own offset, and distractors.
+    `dosed`: each class has its own combining and writing lanes, as the blueprint's dose says.
+    `sensitivity`: what the filters for P and Q make of domain B's carrier. `tiers` are those it can
+    be planted in, `width` that of the stream.
+    """
+
+    detect: Sequence[str]
+    bring: Sequence[str]
+    combine: Sequence[str]
+    write: Sequence[str]
+    route: str = "lanes"
+    cued: bool = False
+    one_output: bool = False
+    dim: float = 1.0
+    copied: bool = False
+    loud: bool = False
+    dosed: bool = False
+    sensitivity: float = 1.0
+    tiers: Sequence[str] = ("easy", "steep")
+    width: int = 64
+
+
+SEPARATE = Lanes(TWO, TWO, TWO, TWO, tiers=TIERS)
+
+CONDITIONS = {
+    "all shared": Lanes(ONE, ONE, ONE, ONE),
+    "all separate": SEPARATE,
+    "shared from block 2": Lanes(TWO, TWO, ONE, ONE, tiers=TIERS),
+    "separate, one output": Lanes(TWO, TWO, TWO, TWO, one_output=True, tiers=TIERS),
+    "rotated code": Lanes(TWO, ONE, ONE, ONE, route="rotated"),
+    "rewired": Lanes(TWO, ONE, ONE, ONE, route="rewired", width=128),
+    "shared, quiet in B": Lanes(ONE, ONE, ONE, ONE, dim=0.3, tiers=("easy",)),
+    "unread shared copy": Lanes(TWO, TWO, TWO, TWO, copied=True, tiers=TIERS, width=128),
+    "offset and distractors": Lanes(ONE, ONE, ONE, ONE, loud=True),
+    "late separate": Lanes(ONE, ONE, TWO, TWO, cued=True),
+    "backup": Lanes(ONE, ONE, ONE, ONE, route="backed up", tiers=("easy",)),
+    "dose": Lanes(ONE, ONE, TWO, TWO, cued=True, dosed=True),
+    "shared, inaccurate": Lanes(ONE, ONE, ONE, ONE, sensitivity=0.543, tiers=("easy",)),
+    "separate, accurate": SEPARATE,
+}
+"""What the two domains share in a planted model, stage by stage.
+
+`all shared`, `all separate`: every stage; none. `shared from block 2`: P and Q are detected and
+brought by separate parts, and combined and written by the same. `separate, one output`: as all
+separate, but both lanes write a class onto one direction. `rotated code`: the same heads and MLPs,
+but P, Q and the class stand on other signals in each domain, and are read under its cue only.
+`rewired`: the same nodes, each other's in the other domain: who brings P in A, brings Q in B.
+`shared, quiet in B`: all shared, with .3 of the class code in B. `unread shared copy`: as all
+separate, and a copy of the class, alike in both domains, that nobody reads. `offset and
+distractors`: all shared, beside a domain's own constant and loud nuisances. `late separate`: shared
+up to the class token, then combined and written apart. `backup`: all shared; when what combines
+fails, the next block mends it. `dose`: a share of the classes is as in all shared, the others as in
+late separate. `shared, inaccurate`: all shared, but B's glyphs are half overlooked. `separate,
+accurate`: all separate, by the name that stands beside it.
+"""
+
+DOSES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Shares of the classes that the condition `dose` can have in common."""
+
+TRAINED = (
+    *("all shared", "all separate", "shared from block 2", "separate, one output"),
+    "late separate",
+)
+"""The conditions of which transformers are trained as well as written."""
+
+
+Edge = tuple[str, str]
+Neuron = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The circuit of one domain: what exchanging pictures can reach the logits through.
+
+    `nodes` are `input`, `a{layer}.h{head}`, `m{layer}`, `logits`; `edges` pairs of them, where a
+    head as receiver says which of its inputs is meant, `a1.h0<k>`; `neurons` are (layer, neuron).
+    What is the same in all pictures, such as the class token's query or the domain's cue, is no
+    part of a circuit; and an edge into `<k>` shows only between pictures that differ in where the
+    glyphs are. Nodes of `backup` do each other's work: the margin falls when all of them are
+    exchanged at once, and not for one alone. The edges of `cue` find the patch with the cue: they
+    show only between pictures that differ in where that is, and their head as a node never.
+    """
+
+    edges: frozenset[Edge]
+    neurons: frozenset[Neuron]
+    backup: frozenset[str] = frozenset()
+    cue: frozenset[Edge] = frozenset()
+
+    @cached_property
+    def nodes(self) -> frozenset[str]:
+        """What the edges connect."""
+        return frozenset(name.split("<")[0] for edge in self.edges for name in edge)
+
+    def __or__(self, other: "Truth") -> "Truth":
+        return Truth(
+            self.edges | other.edges,
+            self.neurons | other.neurons,
+            self.backup | other.backup,
+            self.cue | other.cue,
+        )
+
+    def renamed(
+        self, heads: Mapping[str, str], neurons: Mapping[int, Mapping[int, int]]
+    ) -> "Truth":
+        """The same circuit where heads have other names, and neurons other places, by layer.
+
+        >>> truth = Truth(frozenset({("m0", "a1.h0<v>")}), frozenset({(0, 2)}))
+        >>> moved = truth.renamed({"a1.h0": "a1.h3"}, {0: {2: 7}})
+        >>> sorted(moved.edges), sorted(moved.neurons)
+        ([('m0', 'a1.h3<v>')], [(0, 7)])
+        """
+
+        def rename(node: str) -> str:
+            name, mark, rest = node.partition("<")
+            return heads.get(name, name) + mark + rest
+
+        def rename_all(edges: Iterable[Edge]) -> frozenset[Edge]:
+            return frozenset((rename(sender), rename(reader)) for sender, reader in edges)
+
+        return Truth(
+            rename_all(self.edges),
+            frozenset((layer, neurons[layer][place]) for layer, place in self.neurons),
+            frozenset(rename(node) for node in self.backup),
+            rename_all(self.cue),
+        )
+
+
+def union(truths: Iterable[Truth]) -> Truth:
+    """The circuit of several classes: whatever is in that of one."""
+    first, *others = truths
+    for other in others:
+        first = first | other
+    return first

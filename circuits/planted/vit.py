@@ -1,0 +1,216 @@
+"""Vision transformers by hand, whose circuits are known, and what of them two domains share.
+
+What finds circuits can be scored on them. They follow Tracr (Lindner et al. 2023), which writes
+transformers by hand, and InterpBench (Gupta et al. 2024), which holds methods against them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from open_clip.transformer import VisionTransformer
+from torch import Tensor
+
+from interp.circuits.planted import stages
+from interp.circuits.planted.conditions import (
+    CONDITIONS,
+    DOSES,
+    TIERS,
+    TRAINED,
+    Lanes,
+    Truth,
+    union,
+)
+from interp.circuits.planted.routes import ROUTES
+from interp.circuits.planted.weights import Draft
+from interp.circuits.planted.world import CLASSES, PARTS, World
+from interp.circuits.tasks.metrics import Classifier
+from interp.core.errors import SpecificationError, check_known
+from interp.core.seeds import rng
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What to plant: a condition of `CONDITIONS`, and a seed of glyphs, directions and decoys.
+
+    `dose` belongs to the condition `dose`: the share of classes that the domains have in common,
+    one of `DOSES`. `tier` is one of `TIERS`: `easy`; `hard`, where the other carrier holds a random
+    code at the same time and the model goes by the cue; `steep`, where neurons that combine stand
+    on a plateau, so that gradients vanish at the clean picture and exchanges work as ever.
+    """
+
+    condition: str
+    seed: int = 0
+    dose: float | None = None
+    tier: str = "easy"
+
+    def __post_init__(self) -> None:
+        asked, error = "plant a model", SpecificationError
+        check_known(asked, "condition", [self.condition], CONDITIONS, error)
+        check_known(asked, "tier", [self.tier], TIERS, error)
+        if self.tier not in CONDITIONS[self.condition].tiers:
+            have = [name for name, lanes in CONDITIONS.items() if self.tier in lanes.tiers]
+            raise error(
+                asked,
+                f"{self.condition!r} in the tier {self.tier!r}",
+                f"one of {', '.join(have)}",
+                f"plant it in {' or '.join(CONDITIONS[self.condition].tiers)}",
+            )
+        if (self.dose in DOSES) != CONDITIONS[self.condition].dosed:
+            raise error(
+                asked,
+                f"{self.condition!r} with dose={self.dose}",
+                f"a dose of {', '.join(map(str, DOSES))} for 'dose', and none for the others",
+                'write Blueprint("dose", dose=0.25)',
+            )
+
+    @property
+    def lanes(self) -> Lanes:
+        """What the domains share, stage by stage; in the hard tier all goes by the cue."""
+        lanes = CONDITIONS[self.condition]
+        return replace(lanes, cued=True, width=128) if self.tier == "hard" else lanes
+
+    @property
+    def world(self) -> World:
+        """Where the pictures come from."""
+        return World(self.seed, hard=self.tier == "hard")
+
+    @property
+    def shared_classes(self) -> frozenset[int]:
+        """Places of the classes that go one way in both domains, in the condition `dose`.
+
+        With a class there is always one that shares neither its P nor its Q.
+        """
+        if self.dose is None:
+            return frozenset()
+        pairs = [[p * PARTS["Q"] + q, (p + 1) * PARTS["Q"] + 1 - q] for p in (0, 2) for q in (0, 1)]
+        order = rng("shared classes", self.seed).permutation(len(pairs))
+        return frozenset(np.array(pairs)[order[: round(self.dose * len(pairs))]].ravel().tolist())
+
+
+@dataclass(frozen=True)
+class TrainedBlueprint:
+    """What to train (`interp.circuits.planted.trained`): a condition of `TRAINED`, and a seed of
+    glyphs, directions and training."""
+
+    condition: str
+    seed: int = 0
+    tier: ClassVar[str] = "trained"
+    dose: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        asked = "train a planted model"
+        check_known(asked, "condition", [self.condition], TRAINED, SpecificationError)
+
+    @property
+    def lanes(self) -> Lanes:
+        """What the domains share, stage by stage."""
+        return CONDITIONS[self.condition]
+
+    @property
+    def world(self) -> World:
+        """Where the pictures come from."""
+        return World(self.seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Planted:
+    """A vision transformer with its world, its classes' directions and its true circuits.
+
+    `source` is an open_clip `VisionTransformer` in float64, `classes` are `[class d_embed]`, and
+    `by_class` has for each domain the circuit of every class. They differ only in which neurons
+    combine, and, in the condition `dose`, in the way that they go. `cue_head` is the head that
+    brings the cue to the class token, in models that read it.
+    """
+
+    blueprint: Blueprint | TrainedBlueprint
+    source: VisionTransformer
+    classes: Float[Tensor, "class d_embed"]
+    by_class: dict[str, tuple[Truth, ...]]
+    cue_head: str | None = None
+
+    @property
+    def world(self) -> World:
+        """Where the pictures come from that the model was made for."""
+        return self.blueprint.world
+
+    @property
+    def classifier(self) -> Classifier:
+        """The classes as a zero-shot head: plain cosines."""
+        return Classifier(self.classes, CLASSES)
+
+    @property
+    def truths(self) -> dict[str, Truth]:
+        """For each domain the circuit that tells its classes."""
+        return {domain: union(truths) for domain, truths in self.by_class.items()}
+
+    def truth(self, domain: str, label: str | None = None) -> Truth:
+        """The circuit that tells the classes in a domain, or the one that tells a class.
+
+        Raises `DataError` for an unknown domain or class.
+        """
+        check_known("say the truth", "domain", [domain], self.by_class)
+        if label is None:
+            return union(self.by_class[domain])
+        check_known("say the truth", "class", [label], CLASSES)
+        return self.by_class[domain][CLASSES.index(label)]
+
+    def renamed(
+        self,
+        source: VisionTransformer,
+        heads: Mapping[str, str],
+        neurons: Mapping[int, Mapping[int, int]],
+    ) -> "Planted":
+        """The same function in another transformer, with heads and neurons at other places."""
+        return replace(
+            self,
+            source=source,
+            by_class={
+                domain: tuple(truth.renamed(heads, neurons) for truth in truths)
+                for domain, truths in self.by_class.items()
+            },
+            cue_head=self.cue_head and heads[self.cue_head],
+        )
+
+
+@torch.no_grad()
+def plant(blueprint: Blueprint) -> Planted:
+    """Write a transformer by hand that tells the world's classes in both domains.
+
+    Block 0's neurons *detect* the glyphs of P and Q in a domain's carrier; block 1's heads *bring*
+    them to the class token, one head for P and one for Q; the neurons of block 2 (of block 1 for
+    domain B, where it has a lane of its own) *combine* them, class = P and Q; a head of block 3
+    *writes* the class's direction. R is ignored; K is carried to the class token by a head of
+    block 2, where it can be decoded, and read by nobody. All other heads and neurons are decoys:
+    they respond to glyphs, and nothing reads what they write.
+
+    What of this the domains share is the blueprint's condition, see `CONDITIONS`; three conditions
+    go another way, see `interp.circuits.planted.routes`. Block 0's MLP is always one node for both
+    domains, if with other neurons for each: where all is separate, a measure of nodes sees that in
+    the heads and in the blocks that combine, one of edges everywhere but in ("input", "m0"), one of
+    neurons there too. The class's direction is the sum of two orthogonal ones: where they write
+    apart, domain A writes the first and B the second.
+
+    Scales and layer norms: see `interp.circuits.planted.weights.Draft`. Raises
+    `SpecificationError` for an unknown condition. Sources: Tracr (Lindner et al. 2023), InterpBench
+    (Gupta et al. 2024).
+
+    >>> planted = plant(Blueprint("all separate", seed=1))
+    >>> pictures = planted.world.draw("p3 q0", "B", 2)
+    >>> logits = planted.classifier.logits(planted.source(pictures))
+    >>> [CLASSES[place] for place in logits.argmax(dim=1)]
+    ['p3 q0', 'p3 q0']
+    >>> sorted(planted.truth("A").nodes & planted.truth("B").nodes)
+    ['input', 'logits', 'm0']
+    """
+    lanes = blueprint.lanes
+    draft = Draft(width=lanes.width, steep=blueprint.tier == "steep")
+    laid = ROUTES[lanes.route](draft, blueprint.world, lanes, blueprint.shared_classes)
+    cue_head = stages.CUE_HEAD if draft.has("cue A") else None
+    aside = lanes.sensitivity < 1
+    stages.add_decoys(draft, lanes.detect, aside=aside, seed=blueprint.seed)
+    classes = stages.read_out(draft, laid.written, seed=blueprint.seed)
+    return Planted(blueprint, draft.model, classes, laid.truths(), cue_head)

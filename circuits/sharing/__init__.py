@@ -1,0 +1,1 @@
+"""Circuits of classes compared between domains: overlap, and what one does in the other."""

@@ -1,0 +1,338 @@
+"""Do two domains use the same parts for a class? Overlap of circuits, with null and ceiling.
+
+Units that matter for everything overlap between any two classes, so the null is another class of
+the other domain; what two halves of one domain's artists agree on is the ceiling. Overlap says
+nothing of what the parts do there: that is for transfer and transplants.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from interp.circuits.edges.attribution import Attribution
+from interp.circuits.patching.localisation import of_its_own
+from interp.circuits.sharing.components import edge_groups
+from interp.core.errors import (
+    DataError,
+    SampleError,
+    ShapeError,
+    SpecificationError,
+    check_known,
+)
+from interp.core.resampling import jackknife, permutation_p, sharing_index
+from interp.core.seeds import rng
+from interp.core.tables import Table, evidence
+
+
+def rewire(
+    kept: np.ndarray, ends: np.ndarray, groups: np.ndarray, stream: np.random.Generator
+) -> np.ndarray:
+    """Swap edges at random so that every node keeps its number of edges in every group.
+
+    `kept` are Booleans `[edge]`, `ends` `[edge 2]` the writer and reader of each edge. Two kept
+    edges u->v and u'->v' of a group become u->v' and u'->v where both exist and neither is kept
+    (Maslov and Sneppen 2002); ten attempts per kept edge.
+
+    >>> ends = np.array([[u, v] for u in range(2) for v in range(2)])
+    >>> kept = np.array([True, False, False, True])  # 0->0 and 1->1
+    >>> rewire(kept, ends, np.zeros(4), np.random.default_rng(0)).tolist()
+    [False, True, True, False]
+    """
+    places = {(int(u), int(v)): edge for edge, (u, v) in enumerate(ends)}
+    rewired = kept.copy()
+    for group in np.unique(groups[kept]):
+        own = np.flatnonzero(rewired & (groups == group)).tolist()
+        if len(own) < 2:
+            continue
+        for first, second in stream.integers(len(own), size=(10 * len(own), 2)):
+            (u, v), (x, y) = ends[own[first]], ends[own[second]]
+            one, other = places.get((int(u), int(y))), places.get((int(x), int(v)))
+            if one is None or other is None or rewired[one] or rewired[other]:
+                continue
+            rewired[[own[first], own[second]]] = False
+            rewired[[one, other]] = True
+            own[first], own[second] = one, other
+    return rewired
+
+
+LEVELS = ("node", "edge")
+
+REWIRINGS = 20
+"""Random rewirings of every circuit."""
+
+CEILING = "the same class in halves of one domain, by different artists"
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """How much every unit matters to each example of a domain.
+
+    `values` are `[example unit]` in the metric's unit, `labels` and `sides` `[example]`: the class,
+    and which half (0 or 1) the example's artist belongs to. `groups` `[unit]` tells units apart
+    that are ranked apart, such as layers. Where units are edges, `ends` `[unit 2]` says between
+    which writer and reader.
+    """
+
+    values: np.ndarray
+    labels: Sequence[Hashable] | np.ndarray
+    sides: Sequence[int] | np.ndarray
+    groups: np.ndarray
+    ends: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        n, width = self.values.shape
+        if not len(self.labels) == len(self.sides) == n or len(self.groups) != width:
+            raise ShapeError(
+                "compare circuits",
+                f"{self.values.shape} scores with {len(self.labels)} labels, {len(self.sides)} "
+                f"sides and {len(self.groups)} groups",
+                "a label and a side for every example, a group for every unit",
+                "give them in the order of the scores",
+            )
+
+    @classmethod
+    def of(
+        cls, found: Attribution, sides: Sequence[int] | np.ndarray, *, level: str = "edge"
+    ) -> "Scores":
+        """Scores of a tower's edges, or of its nodes: all that leaves a node, summed."""
+        check_known("compare circuits", "level", [level], LEVELS, SpecificationError)
+        wiring = found.wiring
+        if found.labels is None:
+            raise DataError(
+                "compare circuits class by class",
+                "an attribution without labels",
+                "one made from pairs whose classes are known",
+                "pass pairs= to attribute",
+            )
+        if level == "edge":
+            return cls(found.values, list(found.labels), sides, edge_groups(wiring), wiring.edges)
+        leaving = np.zeros((wiring.n_edges, len(wiring.writers)))
+        leaving[np.arange(wiring.n_edges), wiring.edges[:, 0]] = 1
+        return cls(found.values @ leaving, list(found.labels), sides, wiring.layers[:-1])
+
+    def means(self, classes: Sequence[Hashable]) -> np.ndarray:
+        """Mean scores of each class and half, `[class half unit]`."""
+        labels, sides = np.asarray(self.labels, dtype=object), np.asarray(self.sides)
+        found = []
+        for name in classes:
+            for side in (0, 1):
+                rows = self.values[(labels == name) & (sides == side)]
+                if not len(rows):
+                    raise SampleError(
+                        f"halve the examples of {name!r}",
+                        f"none in half {side}",
+                        "one or more of each class in each half",
+                        "leave the class out, or draw more pictures",
+                    )
+                found.append(rows.mean(axis=0))
+        return np.stack(found).reshape(len(classes), 2, -1)
+
+
+Compare = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def jaccard(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Shared units over all units of two circuits, `[n m]` from Booleans `[n unit]`, `[m unit]`."""
+    both = a.astype(float) @ b.astype(float).T
+    return both / (a.sum(axis=1)[:, None] + b.sum(axis=1)[None] - both)
+
+
+def weighted_jaccard(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Sum of minima over sum of maxima of |scores|, each scaled to sum to 1 (Ruzicka)."""
+    x, y = (np.abs(each) / np.abs(each).sum(axis=1, keepdims=True) for each in (a, b))
+    least = np.stack([np.minimum(row, y).sum(axis=1) for row in x])
+    return least / (2 - least)
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of signed scores: no threshold, and sign counts."""
+    x, y = (rankdata(each, axis=1) for each in (a, b))
+    x, y = (each - each.mean(axis=1, keepdims=True) for each in (x, y))
+    scale = np.linalg.norm(x, axis=1)[:, None] * np.linalg.norm(y, axis=1)[None]
+    return x @ y.T / scale
+
+
+MEASURES_OF_OVERLAP: dict[str, tuple[Compare, bool]] = {
+    "jaccard": (jaccard, True),
+    "weighted jaccard": (weighted_jaccard, False),
+    "rank correlation": (rank_correlation, False),
+}
+"""Every measure by name, and whether it compares the kept units rather than their scores."""
+
+PRIMARY_OVERLAP = "jaccard"
+"""The overlap by which rung R5 is judged; the others stand beside it."""
+
+
+def overlap(
+    a: Scores,
+    b: Scores,
+    *,
+    share: float = 0.1,
+    measures: Sequence[str] = tuple(MEASURES_OF_OVERLAP),
+    domains: tuple[str, str] = ("A", "B"),
+    level: str = "edge",
+    n_permutations: int = 999,
+    seed: int = 0,
+) -> Table:
+    r"""Overlap of each class's circuits in two domains, against other classes' and within a domain.
+
+    With $S_{AB}[c, c']$ the mean overlap of $A_1$ of class c with $B_2$ of class c', and of $A_2$
+    with $B_1$ (an artist who drew in both domains is never on both sides): value = mean
+    $S_{AB}[c, c]$; null = mean $S_{AB}[c, c']$, c' another class; ceiling =
+    $\sqrt{\mathrm{mean}\,S(A_1, A_2)\ \mathrm{mean}\,S(B_1, B_2)}$, the same class in halves of one
+    domain by different artists, at equal n; index = (value - null) / (ceiling - null), its interval
+    by leaving a class out wherever it stands. p: classes of B permuted whole, one-sided. "Not
+    shared" is withheld where the null of `jaccard` is above half of its ceiling: most of a class's
+    units then serve other classes as well, and only the rest was compared.
+
+    `jaccard` compares the `share` of each group's units with the largest |score|; the others need
+    no threshold. A row for each of `measures`; and, where the units are edges, "jaccard, nodes
+    given": the same value against circuits of the same class whose edges are rewired at random
+    between their own nodes, each keeping its number of edges in each group.
+
+    Raises `SampleError` for fewer than four classes in both domains or a half without examples,
+    `ShapeError` for scores of different units.
+
+    >>> stream = np.random.default_rng(0)
+    >>> truth = stream.normal(size=(6, 200))
+    >>> labels, sides = np.repeat(range(6), 8), np.tile([0, 1], 24)
+    >>> a, b = (Scores(truth[labels] + stream.normal(size=(48, 200)), labels, sides, np.zeros(200))
+    ...         for _ in range(2))
+    >>> overlap(a, b).frame["verdict"].unique().tolist()
+    ['shared']
+    """
+    check_known("compare circuits", "measure", measures, MEASURES_OF_OVERLAP, SpecificationError)
+    if a.values.shape[1] != b.values.shape[1] or (np.asarray(a.groups) != b.groups).any():
+        raise ShapeError(
+            "compare circuits",
+            f"{a.values.shape[1]} and {b.values.shape[1]} units",
+            "the same units in both domains",
+            "score the same model at the same level",
+        )
+    classes = sorted(set(a.labels) & set(b.labels), key=str)
+    if len(classes) < 4 or not 0 < share <= 1:
+        raise SampleError(
+            "compare circuits class by class",
+            f"{len(classes)} classes in both domains, and a share of {share}",
+            "four or more classes, and a share above 0, up to 1",
+            "give more classes",
+        )
+    means = a.means(classes), b.means(classes)
+    rows = [_row(name, means, a.groups, share, n_permutations, seed) for name in measures]
+    if a.ends is not None and "jaccard" in measures:
+        rows.append(_rewired_row(means, a.groups, a.ends, share, seed))
+    frame = pd.DataFrame(rows).assign(
+        level=level,
+        domain_a=domains[0],
+        domain_b=domains[1],
+        n_pictures=len(a.values) + len(b.values),
+    )
+    facts = {"share": share, "units": a.values.shape[1], "n_permutations": n_permutations}
+    return Table.with_evidence("overlap", frame, facts)
+
+
+def _row(
+    name: str,
+    means: tuple[np.ndarray, np.ndarray],
+    groups: np.ndarray,
+    share: float,
+    n_permutations: int,
+    seed: int,
+) -> dict[str, Any]:
+    compare, binary = MEASURES_OF_OVERLAP[name]
+    n = len(means[0])
+    halves = [best_of_groups(each, groups, share) if binary else each for each in means]
+    across = np.mean([compare(halves[0][:, i], halves[1][:, 1 - i]) for i in (0, 1)], axis=0)
+    within = [np.diagonal(compare(each[:, 0], each[:, 1])) for each in halves]
+    values = _summary(across, within, np.arange(n))
+    left = np.stack([_summary(across, within, np.delete(np.arange(n), c)) for c in range(n)])
+    index = sharing_index(*values, left_out=left)
+    if binary:
+        index = of_its_own(index, values[1], values[2])
+    stream = rng("overlap", seed)
+    drawn = [across[np.arange(n), stream.permutation(n)].mean() for _ in range(n_permutations)]
+    row = evidence(
+        jackknife(values[0], left[:, 0]),
+        null=values[1],
+        null_kind="another class of the other domain",
+        ceiling=values[2],
+        ceiling_kind=CEILING,
+        index=index,
+        p=permutation_p(values[0], drawn),
+        unit="class",
+        n_units=n,
+        n_pictures=0,
+        estimand="mean over classes of the overlap of a class's circuits in the two domains",
+        seed=seed,
+    )
+    return {"measure": name, **row}
+
+
+def _rewired_row(
+    means: tuple[np.ndarray, np.ndarray],
+    groups: np.ndarray,
+    ends: np.ndarray,
+    share: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Jaccard of a class's edges in the two domains, against rewired edges of the same class."""
+    stream, n = rng("rewiring", seed), len(means[0])
+    halves = [best_of_groups(each, groups, share) for each in means]
+
+    def like(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.diagonal(jaccard(x, y))
+
+    value = np.mean([like(halves[0][:, i], halves[1][:, 1 - i]) for i in (0, 1)], axis=0)
+    within = [like(each[:, 0], each[:, 1]) for each in halves]
+    drawn = []
+    for _ in range(REWIRINGS):
+        others = np.stack([[rewire(own, ends, groups, stream) for own in one] for one in halves[0]])
+        drawn.append(np.mean([like(others[:, i], halves[1][:, 1 - i]) for i in (0, 1)], axis=0))
+    per_class = value, np.mean(drawn, axis=0), *within
+
+    def summary(classes: np.ndarray) -> np.ndarray:
+        x, null, first, second = (each[classes].mean() for each in per_class)
+        return np.array([x, null, np.sqrt(first * second)])
+
+    left = np.stack([summary(np.delete(np.arange(n), c)) for c in range(n)])
+    found = summary(np.arange(n))
+    row = evidence(
+        jackknife(found[0], left[:, 0]),
+        null=found[1],
+        null_kind=f"mean of {REWIRINGS} rewirings of the class's edges between its own nodes",
+        ceiling=found[2],
+        ceiling_kind=CEILING,
+        index=sharing_index(*found, left_out=left),
+        p=permutation_p(found[0], np.mean(drawn, axis=1)),
+        unit="class",
+        n_units=n,
+        n_pictures=0,
+        estimand="mean over classes of the overlap of a class's edges in the two domains",
+        seed=seed,
+    )
+    return {"measure": "jaccard, nodes given", **row}
+
+
+def best_of_groups(means: np.ndarray, groups: np.ndarray, share: float) -> np.ndarray:
+    """In each group of units, the share with the largest |score|, rounded up."""
+    kept = np.zeros(means.shape, dtype=bool)
+    for group in np.unique(groups):
+        places = np.flatnonzero(groups == group)
+        size = int(np.ceil(share * len(places) - 1e-9))
+        best = np.argsort(-np.abs(means[..., places]), axis=-1, kind="stable")[..., :size]
+        np.put_along_axis(kept, places[best], True, axis=-1)
+    return kept
+
+
+def _summary(across: np.ndarray, within: Sequence[np.ndarray], classes: np.ndarray) -> np.ndarray:
+    """Value, null and ceiling over some classes."""
+    part = across[np.ix_(classes, classes)]
+    n = len(classes)
+    value = np.trace(part) / n
+    null = (part.sum() - np.trace(part)) / (n * (n - 1))
+    product = within[0][classes].mean() * within[1][classes].mean()
+    return np.array([value, null, np.sqrt(product) if product > 0 else np.nan])

@@ -1,0 +1,230 @@
+"""The circuits of a domain's classes, each found twice, on pictures by different artists."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from interp.circuits.sharing.components import Cut, Edges, Units
+from interp.circuits.sharing.overlap_measures import Scores, best_of_groups
+from interp.circuits.tasks.metrics import Classifier
+from interp.circuits.tasks.pairs import Read, read_pairs
+from interp.core.artists import artists_of, deal
+from interp.core.errors import SampleError, SpecificationError, check_known
+from interp.core.images import ImageTable, Preprocess
+from interp.core.resampling import Interval
+from interp.core.seeds import rng
+from interp.core.sites import find_sites
+from interp.core.tables import Table, evidence
+
+SURE = 0.95
+"""A part that is in so large a share of draws is a sure one."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClassCircuits:
+    """How much each part of a tower matters to each class of one domain, by halves of artists.
+
+    `halves` are pairs of a picture of a class (clean) and one of another class (corrupt) in the
+    domain; `values` `[example part]` are the parts' scores for each.
+    """
+
+    cut: Cut
+    domain: str
+    halves: tuple[Read, Read]
+    values: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes with pictures in both halves, sorted."""
+        found = [set(half.pairs.clean.label) for half in self.halves]
+        return sorted(found[0] & found[1])
+
+    @cached_property
+    def scores(self) -> Scores:
+        """Both halves' scores, as `overlap` takes them."""
+        labels = [half.pairs.clean.label.tolist() for half in self.halves]
+        sides = np.repeat([0, 1], [len(each) for each in labels])
+        ends = self.cut.wiring.edges if isinstance(self.cut, Edges) else None
+        values = np.concatenate(self.values)
+        return Scores(values, [*labels[0], *labels[1]], sides, self.cut.groups, ends)
+
+    def only(self, sites: Sequence[str]) -> "ClassCircuits":
+        """The same circuits cut at some of the sites alone; units elsewhere run as they are.
+
+        Raises `SpecificationError` for circuits of edges, `SiteError` for other sites.
+        """
+        if not isinstance(self.cut, Units):
+            raise SpecificationError(
+                "cut circuits at some sites",
+                f"circuits of {self.cut.level}s",
+                "circuits of units",
+                "find them with Units.of",
+            )
+        names = find_sites(list(sites), list(self.cut.widths))
+        here = np.isin(np.repeat(list(self.cut.widths), list(self.cut.widths.values())), names)
+        cut = replace(self.cut, widths={site: self.cut.widths[site] for site in names})
+        first, second = (each[:, here] for each in self.values)
+        return replace(self, cut=cut, values=(first, second))
+
+    def kept(self, share: float, classes: Sequence[str] | None = None) -> np.ndarray:
+        """The best `share` of each group's parts, `[class half part]`."""
+        means = self.scores.means(self.classes if classes is None else classes)
+        return best_of_groups(means, self.cut.groups, share)
+
+
+def class_circuits(
+    cut: Cut,
+    images: ImageTable,
+    *,
+    domain: str,
+    classifier: Classifier,
+    preprocess: Preprocess,
+    n: int = 8,
+    metric: str = "margin",
+    seed: int = 0,
+) -> ClassCircuits:
+    """Score every part of a tower for every class of a domain, in two halves of artists.
+
+    `cut` is `Edges(tower)`, or `Units.of(...)`. Each half holds up to `n` pictures of each class,
+    paired with pictures of other classes in the same domain and half, so what a circuit leaves out
+    runs on as in a picture of another class. Artists are dealt once for all classes (drawings, or
+    pictures, where artists are not known).
+
+    Raises `DataError` for an unknown domain, `SampleError` for one artist, or fewer than four
+    classes with pictures in both halves.
+    """
+    check_known("find the circuits of a domain", "domain", [domain], images.domains)
+    known = images.select(label=list(classifier.names))
+    here = (known.frame["domain"] == domain).to_numpy()
+    own, sides = known[here], sides_of(known.frame)[here]
+    counts = [own.frame["label"][sides == side].value_counts() for side in (0, 1)]
+    classes = [
+        name for name in own.labels if all(count.get(name, 0) for count in counts)
+    ]  # a class whose pictures are all by artists of one half says nothing
+    if len(classes) < 4:
+        raise SampleError(
+            f"find the circuits of {domain}'s classes",
+            f"{len(classes)} classes with pictures by artists of both halves",
+            "four or more",
+            "give more classes, or pictures by more artists",
+        )
+    tower = cut.tower
+    halves, values = [], []
+    for side in (0, 1):
+        chosen = own[(sides == side) & own.frame["label"].isin(classes).to_numpy()]
+        pairs = chosen.pairs(same="domain", differ="label", n=n * len(classes), seed=seed)
+        read = read_pairs(tower, pairs, classifier=classifier, preprocess=preprocess, metric=metric)
+        halves.append(read)
+        values.append(cut.score(read))
+    return ClassCircuits(cut, domain, (halves[0], halves[1]), (values[0], values[1]))
+
+
+def sides_of(frame: pd.DataFrame) -> np.ndarray:
+    """Which half, 0 or 1, each picture's artist belongs to, the same in all classes and domains."""
+    cells = frame["domain"].astype(str) + "/" + frame["label"].astype(str)
+    return deal(artists_of(frame)[1], cells.to_numpy(object))
+
+
+def inclusion(found: ClassCircuits, *, share: float = 0.1, n: int = 200, seed: int = 0) -> Table:
+    """How often each part is among the best when a domain's pictures are drawn again.
+
+    value = share of `n` draws (pictures of each class with replacement, classes kept) in which the
+    part is in the circuit, which keeps the `share` of each group with the largest mean |score| over
+    classes; null = what a part has by chance, the kept share of its group.
+
+    Raises `SpecificationError` for a share outside (0, 1] or fewer than one draw.
+    """
+    _check_draws(share, n)
+    kept, drawn = _drawn_again(found, share, n, seed)
+    sizes = pd.Series(kept).groupby(found.cut.groups).transform("mean")
+    names = "edge" if found.cut.level == "edge" else "node"
+    frame = pd.DataFrame(
+        {
+            names: found.cut.names,
+            "measure": "inclusion probability",
+            "value": drawn.mean(axis=0),
+            "null": sizes,
+            "kept": kept,
+            "level": found.cut.level,
+            "domain": found.domain,
+            "n_pictures": len(found.scores.labels),
+            "seed": seed,
+        }
+    )
+    return Table("inclusion", frame, {"share": share, "draws": n})
+
+
+def circuit_stability(
+    found: ClassCircuits, *, share: float = 0.1, n: int = 200, seed: int = 0
+) -> Table:
+    """How much of a domain's circuit is in it again when its pictures are drawn again.
+
+    value = mean over `n` draws of the share of the circuit's parts that the circuit of the draw
+    has, which is the mean of their `inclusion`; `low, high` hold 95 % of the draws; null = the
+    share by chance; ceiling = 1; index = (value - null) / (1 - null). `n_edges` parts are in the
+    circuit, `n_sure` of them in 95 % of the draws or more. One row for all parts, and for a cut by
+    units one for each site.
+
+    Raises what `inclusion` raises.
+    """
+    _check_draws(share, n)
+    kept, drawn = _drawn_again(found, share, n, seed)
+    places = {"": np.ones(len(kept), bool)}
+    if isinstance(found.cut, Units):
+        of_site = np.repeat(list(found.cut.widths), list(found.cut.widths.values()))
+        places |= {site: of_site == site for site in found.cut.widths}
+    rows = []
+    for site, here in places.items():
+        again = drawn[:, here & kept]
+        value, null = float(again.mean()), float(kept[here].mean())
+        of_draws = again.mean(axis=1)
+        low, high = np.quantile(of_draws, [0.025, 0.975])
+        row = evidence(
+            Interval(value, float(of_draws.std()), float(low), float(high)),
+            null=null,
+            null_kind="parts drawn by chance",
+            ceiling=1.0,
+            ceiling_kind="the same parts every time",
+            index=(value - null) / (1 - null) if null < 1 else np.nan,
+            unit="draw of pictures",
+            n_units=n,
+            n_pictures=len(found.scores.labels),
+            estimand="this model, other pictures of these classes",
+            seed=seed,
+        )
+        sure = int((again.mean(axis=0) >= SURE).sum())
+        rows.append({"site": site, **row, "n_edges": int((here & kept).sum()), "n_sure": sure})
+    frame = pd.DataFrame(rows).assign(
+        measure="parts found again", level=found.cut.level, domain=found.domain
+    )
+    facts = {"share": share, "draws": n, "sure": SURE}
+    return Table.with_evidence("circuit_stability", frame, facts)
+
+
+def _drawn_again(
+    found: ClassCircuits, share: float, n: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The circuit over all classes, `[part]`, and that of every draw of pictures, `[draw part]`."""
+    scores, stream = found.scores, rng("inclusion", seed)
+    labels = np.asarray(scores.labels, dtype=object)
+    rows = [np.flatnonzero(labels == name) for name in found.classes]
+    drawn = np.zeros((n, scores.values.shape[1]), bool)
+    for number in range(n):
+        means = [scores.values[stream.choice(own, len(own))].mean(axis=0) for own in rows]
+        size = np.mean(np.abs(means), axis=0)[None]
+        drawn[number] = best_of_groups(size, found.cut.groups, share)[0]
+    size = np.abs(scores.means(found.classes)).mean(axis=(0, 1))[None]
+    return best_of_groups(size, found.cut.groups, share)[0], drawn
+
+
+def _check_draws(share: float, n: int) -> None:
+    if not 0 < share <= 1 or n < 1:
+        raise SpecificationError(
+            "draw circuits again",
+            f"a share of {share}, {n} times",
+            "a share above 0, up to 1, once or more",
+            "leave them at their defaults",
+        )

@@ -1,0 +1,264 @@
+"""Does the circuit that says a class in one domain say it in another?
+
+Rung R6 of the ladder. Overlap asks whether circuits look alike; here one does the other's work.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.circuits.patching.localisation import (
+    ROUNDING,
+    by_class,
+    class_mean,
+    index_of,
+    max_t_p,
+    no_gap,
+    of_its_own,
+    rounded,
+)
+from interp.circuits.sharing.components import Cut
+from interp.circuits.sharing.per_class import ClassCircuits
+from interp.core.errors import SampleError, SpecificationError
+from interp.core.progress import say
+from interp.core.resampling import jackknife
+from interp.core.seeds import rng
+from interp.core.tables import Table, evidence
+
+TRANSFER_SHARES = (0.02, 0.05, 0.1, 0.2, 0.5)
+"""Sizes of circuits, as shares of each group's parts."""
+
+SMALL = 0.2
+"""Circuits up to this size are averaged: half of all parts hold much that belongs to no circuit."""
+
+MEASURE, OVER_SIZES = "circuit transfer", "circuit transfer, mean over sizes"
+
+
+def circuit_transfer(
+    a: ClassCircuits,
+    b: ClassCircuits,
+    *,
+    shares: Sequence[float] = TRANSFER_SHARES,
+    n_null: int = 3,
+    seed: int = 0,
+) -> Table:
+    r"""How much of class c's work in domain B its circuit of domain A does, and the reverse.
+
+    A circuit keeps the `share` of each group's parts with the largest mean |score|; everything else
+    runs as in a picture of another class of the same domain. With $m(C)$ the mean of the metric
+    over classes, M the whole model and $\emptyset$ no part (the corrupt run),
+
+    value = $(m(C_{A,c}) - m(\emptyset)) / (m(M) - m(\emptyset))$ on pictures of (B, c);
+    null = the same for `n_null` circuits $C_{A,c'}$ of other classes, as large in every group;
+    ceiling = the same for $C_{B,c}$, found on pictures by other artists. Circuits of one half of
+    the artists run on pictures by the other half, in both domains and for both halves.
+
+    A row for every size and direction (the circuits are `domain_a`'s, the pictures `domain_b`'s),
+    and one for the mean over sizes up to a fifth, which needs no choice of a size. `random` is what
+    circuits of random parts do, as many in every group. index = (value - null) / (ceiling - null);
+    intervals leave out a class wherever it stands; p is two-sided for value = null, by sign flips
+    of whole classes, adjusted over sizes (max-T). Where circuits of other classes do the work as
+    well (ceiling = null), the parts are too coarse to tell classes apart, and there is no index;
+    where they do more than half of it, no "not shared".
+
+    Raises `SpecificationError` for circuits of different towers or cuts, `SampleError` for fewer
+    than four classes in both domains.
+    """
+    _check(a, b, shares, n_null)
+    classes = [name for name in a.classes if name in set(b.classes)]
+    if len(classes) < 4:
+        raise SampleError(
+            f"run circuits of {a.domain} in {b.domain}",
+            f"{len(classes)} classes in both",
+            "four or more",
+            "give more classes",
+        )
+    n_null = min(n_null, len(classes) - 1)
+    parts = [
+        _rows(_measure(source, target, classes, shares, n_null, seed), shares, seed).assign(
+            domain_a=source.domain, domain_b=target.domain, n_drawings=_drawings(target)
+        )
+        for source, target in ((a, b), (b, a))
+    ]
+    frame = pd.concat(parts, ignore_index=True)
+    frame = frame.assign(level=a.cut.level, metric=a.halves[0].metric.name)
+    facts = {"shares": list(shares), "n_null": n_null, "parts": len(a.cut.groups)}
+    return Table.with_evidence("circuit_transfer", frame, facts)
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """The metric over the corrupt run under each kind of circuit, and what the examples show.
+
+    `work` is `[size example]` for the circuits own, ceiling and random, and `[size example null]`
+    for other, which are circuits of the classes `others` `[example null]`.
+    """
+
+    work: Mapping[str, np.ndarray]
+    gap: np.ndarray
+    labels: np.ndarray
+    corrupt: np.ndarray
+    others: np.ndarray
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes there are."""
+        return int(self.labels.max()) + 1
+
+    def means(self, sizes: np.ndarray, *, without: int = -2) -> np.ndarray:
+        """Value, null, ceiling, gap and random: means over classes, and over some sizes.
+
+        A class to do `without` goes wherever it stands: shown, in the corrupt picture, or as the
+        class of another circuit.
+        """
+        own, ceiling, random = (
+            self.work[name][sizes].mean(axis=0) for name in ("own", "ceiling", "random")
+        )
+        usable = self.others != without
+        other = np.where(usable, self.work["other"][sizes].mean(axis=0), 0).sum(axis=1)
+        chance = other / np.maximum(usable.sum(axis=1), 1)
+        stay = (self.labels != without) & (self.corrupt != without) & usable.any(axis=1)
+        rows = np.stack([own, chance, ceiling, self.gap, random], axis=1)[stay]
+        return class_mean(rows, self.labels[stay]) if len(rows) else np.full(5, np.nan)
+
+    def shift(self, sizes: np.ndarray) -> np.ndarray:
+        """How much more the class's own circuit does than others', `[class]`."""
+        other = self.work["other"][sizes].mean(axis=(0, 2))
+        return by_class(self.work["own"][sizes].mean(axis=0) - other, self.labels)
+
+
+def _measure(
+    source: ClassCircuits,
+    target: ClassCircuits,
+    classes: Sequence[str],
+    shares: Sequence[float],
+    n_null: int,
+    seed: int,
+) -> _Runs:
+    """Run the circuits of each half of the source on the target's other half."""
+    steps = 1 + rng("other classes", seed).permutation(len(classes) - 1)[:n_null]
+    place = {name: number for number, name in enumerate(classes)}
+    kept = [(source.kept(share, classes), target.kept(share, classes)) for share in shares]
+    stream = rng("random parts", seed)
+    halves = []
+    for side, read in enumerate(target.halves):
+        rows = np.flatnonzero(read.pairs.clean.label.isin(classes).to_numpy())
+        part = read[rows]
+        labels = part.pairs.clean.label.map(place).to_numpy()
+        others = (labels[:, None] + steps) % len(classes)
+        chosen = [
+            _circuits(theirs[:, 1 - side], mine[:, 1 - side], labels, others, source.cut, stream)
+            for theirs, mine in kept
+        ]
+        kinds = [kind for kind, masks in chosen[0].items() for _ in masks]
+        masks = np.concatenate([masks for each in chosen for masks in each.values()])
+        if len(masks) * len(rows) > 20_000:
+            say(f"{source.domain} in {target.domain}: {len(masks) * len(rows):,} forwards")
+        values, ends = source.cut.run(part, masks)
+        over = (values - ends[1]).reshape(len(shares), len(kinds), -1)
+        work = {kind: over[:, np.flatnonzero(np.array(kinds) == kind)] for kind in chosen[0]}
+        corrupt = part.pairs.corrupt.label.map(place).fillna(-1).to_numpy()
+        halves.append((work, ends[0] - ends[1], labels, corrupt, others))
+    works, *columns = zip(*halves, strict=True)
+    joined = {
+        kind: np.concatenate([work[kind] for work in works], axis=2).swapaxes(1, 2)
+        for kind in works[0]
+    }
+    work = {kind: each if kind == "other" else each[..., 0] for kind, each in joined.items()}
+    return _Runs(work, *(np.concatenate(column) for column in columns))
+
+
+def _circuits(
+    theirs: np.ndarray,
+    mine: np.ndarray,
+    labels: np.ndarray,
+    others: np.ndarray,
+    cut: Cut,
+    stream: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """Every kind of circuit of one size, `[circuit example part]`, from `[class part]`."""
+    return {
+        "own": theirs[labels][None],
+        "other": theirs[others.T],
+        "ceiling": mine[labels][None],
+        "random": _shuffled(theirs, cut.groups, stream)[labels][None],
+    }
+
+
+def _rows(runs: _Runs, shares: Sequence[float], seed: int) -> pd.DataFrame:
+    """A row for each size, and one for their mean."""
+    every = np.arange(len(shares))
+    asked = [(MEASURE, share, every[[place]]) for place, share in enumerate(shares)]
+    small = every[np.asarray(shares) <= SMALL]
+    asked += [(OVER_SIZES, np.nan, small)] if len(small) > 1 else []
+    rounding = ROUNDING * float(np.abs(runs.gap).max())
+    rows = [
+        {"measure": measure, "share": share, **_row(runs, chosen, rounding, seed)}
+        for measure, share, chosen in asked
+    ]
+    shifts = np.stack([runs.shift(chosen) for _, _, chosen in asked], axis=1)
+    return pd.DataFrame(rows).assign(p=max_t_p(rounded(shifts, rounding), seed=seed))
+
+
+def _row(runs: _Runs, chosen: np.ndarray, rounding: float, seed: int) -> dict[str, Any]:
+    means = runs.means(chosen)
+    left = np.stack([runs.means(chosen, without=label) for label in range(runs.n_classes)])
+    small = no_gap(means[3], left[:, 3], rounding=rounding)
+    work = np.full(5, np.nan) if small else means / means[3]
+    row = evidence(
+        jackknife(work[0], [] if small else left[:, 0] / left[:, 3]),
+        null=work[1],
+        null_kind="circuits of other classes in A, as large",
+        ceiling=work[2],
+        ceiling_kind="circuit of the class in B, by other artists",
+        index=small or of_its_own(index_of(means[:3], left[:, :3], rounding=rounding), *means[1:3]),
+        unit="class",
+        n_units=runs.n_classes,
+        n_pictures=len(runs.labels),
+        estimand="share of the work of a class in B that its circuit of A does",
+        seed=seed,
+    )
+    return row | {"random": work[4]}
+
+
+def _drawings(found: ClassCircuits) -> int:
+    frames = [read.pairs.clean.frame for read in found.halves]
+    return sum(frame["drawing"].nunique() if "drawing" in frame else len(frame) for frame in frames)
+
+
+def _shuffled(kept: np.ndarray, groups: np.ndarray, stream: np.random.Generator) -> np.ndarray:
+    """For each circuit one of random parts, as many in every group."""
+    drawn = kept.copy()
+    for group in np.unique(groups):
+        own = np.flatnonzero(groups == group)
+        drawn[:, own] = stream.permuted(kept[:, own], axis=1)
+    return drawn
+
+
+def _check(a: ClassCircuits, b: ClassCircuits, shares: Sequence[float], n_null: int) -> None:
+    same = a.cut.tower is b.cut.tower and list(a.cut.names) == list(b.cut.names)
+    if not same:
+        raise SpecificationError(
+            f"run circuits of {a.domain} in {b.domain}",
+            f"a {a.cut.level} circuit of {len(a.cut.names)} parts and a {b.cut.level} circuit of "
+            f"{len(b.cut.names)}, or of two models",
+            "circuits of one tower, cut the same way",
+            "find both with the same cut",
+        )
+    if n_null < 1 or not shares or not all(0 < share < 1 for share in shares):
+        raise SpecificationError(
+            "run circuits in another domain",
+            f"n_null={n_null} and shares {list(shares)}",
+            "1 or more, and shares between 0 and 1",
+            "leave them at their defaults",
+        )
+    if a.domain == b.domain:
+        raise SpecificationError(
+            "run circuits in another domain",
+            f"{a.domain} twice",
+            "two domains",
+            "give the circuits of another domain",
+        )

@@ -1,0 +1,418 @@
+"""Is the subspace through which one domain's pictures cause their class also the other domain's?
+
+Rung R4 of the ladder, beside `transplant`: there activations cross domains, here directions do.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.circuits.patching.engine import make_plan, probe, resolve_sites
+from interp.circuits.patching.localisation import (
+    ROUNDING,
+    by_class,
+    class_mean,
+    index_of,
+    leave_out,
+    max_t_p,
+    rounded,
+)
+from interp.circuits.patching.sweeping import MEMORY, depths
+from interp.circuits.subspaces.fitting import RATE, SPAN, STEPS, Recipe
+from interp.circuits.subspaces.interchanges import (
+    FOREIGN,
+    KINDS,
+    Domain,
+    HeldOut,
+    Tried,
+    hold_out,
+    read_domain,
+    try_site,
+)
+from interp.circuits.subspaces.subspace import check_k, check_place, feature_axis
+from interp.circuits.tasks.metrics import Classifier
+from interp.core.errors import SpecificationError, listed
+from interp.core.images import ImageTable, Preprocess
+from interp.core.progress import say, track
+from interp.core.resampling import CANNOT_TELL, SHARED, Index, jackknife
+from interp.core.tables import Table, evidence
+from interp.core.tower import Tower
+
+NARROW = "against a random subspace as large, the index is not clearly above .5; lower k"
+APART = "one reader may take two codes: A's and B's classes may lie along different directions"
+LEAST = 0.2
+"""What the index of the varied part must clear for "shared" to stand: the bar of "not shared"."""
+
+WHOLE = "all directions of the site are interchanged: that compares no subspaces; lower k"
+
+
+def das(
+    tower: Tower,
+    images: ImageTable,
+    *,
+    domain_a: str,
+    domain_b: str,
+    classifier: Classifier,
+    sites: str | Sequence[str],
+    preprocess: Preprocess,
+    where: Mapping[str, int] | None = None,
+    k: int | None = None,
+    metric: str = "margin",
+    n: int = 96,
+    steps: int = STEPS,
+    learning_rate: float = RATE,
+    span: float = SPAN,
+    seed: int = 0,
+    batch_size: int = 32,
+    memory: int = MEMORY,
+) -> Table:
+    """Fit the subspace that carries the class in domain A, interchange it in domain B; vice versa.
+
+    In each domain a basis R `[d k]` is fitted (`fit_subspace`) so that the model says of a picture
+    with the activation h_base + R R^T (h_source - h_base) what it says of the source, a picture of
+    another class. Then pictures of B alone, by other artists, are interchanged:
+
+    value = mean over classes c of [metric for c of a picture of another class, A's subspace taken
+    from a picture of c] - [the same, unpatched]; null: taken from a picture of a third class, still
+    scored for c; ceiling: as value, with the subspace fitted in B. index = (value - null) /
+    (ceiling - null): 1 where A's directions carry the class in B as well as B's own do. "Shared"
+    must also hold with a random subspace as large for null: where a site is so narrow that any k
+    directions carry the class, nothing is told. Nor is it where the directions that vary in A when
+    what its basis reads does (`varied`) do not carry the class in B, with an index clearly above
+    .2: there one reader may take two codes. (If it does, and a loud copy that nobody reads is in
+    both domains, no intervention at this site alone can tell.) Rows come in both directions;
+    `domain_a` is where the basis was fitted.
+
+    A basis is looked for among directions that are read and by which its own domain's variation
+    has effects (`span`, see `fit_subspace`). Free directions also learn ways that the domain's
+    pictures never take: two domains with separate ways to one output then read as a fifth shared, a
+    read code with an unread copy beside it as half. Beside the evidence stand `in_domain` (A's
+    basis in A, other artists' pictures), `random` (as value, with a random basis as large), `whole`
+    (all of the site interchanged) and `share_of_whole` = ceiling / whole. There is no index where
+    `in_domain` or `whole`, each less its own null, is below 3 standard errors: then there is no
+    subspace to compare, or one that does what the site itself does not.
+
+    `k` is one less than the number of classes unless given, at most half of the features; the
+    column `k` says how many are left where fewer have effects in A. `sites`, `where` and `metric`
+    are as in `transplant`, but the site needs a feature axis (d_model, d_mlp, d_head, d_embed or
+    channel), and the basis acts alike on all places that `where` leaves open. Artists are dealt
+    once, over all classes, into those fitted on and those tested on: about `n` pictures of each
+    domain, and `n` receivers. Intervals leave out a class wherever it plays a part, with
+    the bases as they are (jackknife); `p` is two-sided for value = null, by sign flips of whole
+    classes, adjusted over the sites of a direction (max-T).
+
+    Device and dtype are those of the classifier's embeddings; activations of the fitted pictures
+    are held for one site at a time. Raises `DataError` for an unknown domain, `SampleError` for
+    fewer than three classes or too few artists, `SiteError`, `SpecificationError` for another
+    metric, k or numbers out of range, `NumericsError`. Source: Geiger et al. 2024, "Finding
+    alignments between interpretable causal variables and distributed neural representations".
+    """
+    return das_among(
+        tower,
+        images,
+        domains=(domain_a, domain_b),
+        classifier=classifier,
+        sites=sites,
+        preprocess=preprocess,
+        where=where,
+        k=k,
+        metric=metric,
+        n=n,
+        steps=steps,
+        learning_rate=learning_rate,
+        span=span,
+        seed=seed,
+        batch_size=batch_size,
+        memory=memory,
+    )
+
+
+def das_among(
+    tower: Tower,
+    images: ImageTable,
+    *,
+    domains: Sequence[str],
+    classifier: Classifier,
+    sites: str | Sequence[str],
+    preprocess: Preprocess,
+    where: Mapping[str, int] | None = None,
+    k: int | None = None,
+    metric: str = "margin",
+    n: int = 96,
+    steps: int = STEPS,
+    learning_rate: float = RATE,
+    span: float = SPAN,
+    seed: int = 0,
+    batch_size: int = 32,
+    memory: int = MEMORY,
+) -> Table:
+    """`das` for every pair of several domains, with one subspace fitted in each.
+
+    All domains are asked about the same classes, those that each of them has by enough artists, so
+    numbers compare across pairs; the cost of fitting does not grow with the number of pairs. Rows,
+    columns and errors are those of `das`.
+    """
+    if metric not in ("margin", "mean_margin"):
+        raise SpecificationError(
+            "score an interchange",
+            f"the metric {metric!r}",
+            "margin or mean_margin, which score a class against all others",
+            "choose one of the two",
+        )
+    if len(domains) < 2:
+        raise SpecificationError(
+            "compare subspaces", f"one domain ({listed(list(domains))})", "two or more",
+            "name another",
+        )  # fmt: skip
+    names, place = resolve_sites(tower, sites), dict(where or {})
+    check_place(tower, names, place)
+    recipe, began = Recipe(steps, learning_rate, span, batch_size), time.perf_counter()
+    known = set(classifier.names)
+    classes = [label for label in images.labels if label in known]
+    held = hold_out(images, list(domains), classes=classes, n=n, seed=seed)
+    opened = {
+        name: read_domain(
+            tower,
+            held,
+            name,
+            classifier=classifier,
+            preprocess=preprocess,
+            metric=metric,
+            n_pairs=steps * batch_size,
+            rows=batch_size,
+            seed=seed,
+        )
+        for name in domains
+    }
+    sites_tried = _try_all(tower, names, opened, held, k, place, recipe, memory, seed)
+    ends = [both for a, b in combinations(domains, 2) for both in ((a, b), (b, a))]
+    frame = pd.concat(
+        [_summarise(sites_tried, a, b, opened, held, seed) for a, b in ends], ignore_index=True
+    )
+    frame.insert(0, "measure", "distributed alignment search")
+    frame = frame.assign(
+        site=names * len(ends),
+        layer=[tower.layer(site) for site in names] * len(ends),
+        depth=depths(tower, names) * len(ends),
+        **place,
+        metric=metric,
+        pairing="other label, same domain; unaligned",
+        steps=steps,
+    )
+    facts = {
+        "n_fitted": {name: len(domain.fitted) for name, domain in opened.items()},
+        "n_tested": {name: len(domain.base) for name, domain in opened.items()},
+        "left_out": {name: drawn.left_out for name, drawn in held.tested.items()},
+        "classes": list(held.classes),
+        "artists": held.artists,
+        "where": place,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "span": span,
+        "seconds": time.perf_counter() - began,
+        "p": "sign flips of whole classes, max-T over the sites of a direction",
+    }
+    return Table.with_evidence("das", frame, facts)
+
+
+def _try_all(
+    tower: Tower,
+    sites: Sequence[str],
+    domains: Mapping[str, Domain],
+    held: HeldOut,
+    k: int | None,
+    where: Mapping[str, int],
+    recipe: Recipe,
+    memory: int,
+    seed: int,
+) -> list[dict[str, Tried]]:
+    """Every site's subspaces and what they do, once all that is asked for has been checked."""
+    one = next(iter(domains.values())).fitted
+    plan = make_plan(
+        tower,
+        sites,
+        base=one,
+        n_donors=1,
+        batch_size=recipe.batch_size,
+        memory=memory,
+        axes=("layer",),
+        where=where,
+    )
+    shapes = probe(tower, one, sites)[0]
+    sizes = {}
+    for site in sites:
+        axes = tower.axes(site)
+        width = shapes[site][axes.index(feature_axis(axes))]
+        sizes[site] = max(1, min(len(held.classes) - 1, width // 2)) if k is None else k
+        check_k(site, sizes[site], width)
+    kinds = len(KINDS) + len(FOREIGN) * (len(domains) - 1)
+    # a backward costs about two forwards; what the site spares is left out
+    forwards = len(sites) * sum(
+        3 * recipe.steps * recipe.batch_size + kinds * len(domain.base)
+        for domain in domains.values()
+    )
+    if forwards * one[0].numel() > 2e9:
+        say(f"das: {len(sites)} sites, at most {forwards:,} forwards of one picture")
+    return [
+        try_site(
+            tower,
+            site,
+            domains,
+            k=sizes[site],
+            where=where,
+            recipe=recipe,
+            rows=plan.rows,
+            memory=memory,
+            seed=seed,
+        )
+        for site in track(sites, "das", total=len(sites))
+    ]
+
+
+def _summarise(
+    sites_tried: Sequence[Mapping[str, Tried]],
+    a: str,
+    b: str,
+    domains: Mapping[str, Domain],
+    held: HeldOut,
+    seed: int,
+) -> pd.DataFrame:
+    """One row per site for the bases of `a`, tried in `b`."""
+    own, home = _Receivers.of(held, b), _Receivers.of(held, a)
+    largest = max(
+        float(np.abs(effects + domains[b].before).max())
+        for tried in sites_tried
+        for effects in (tried[b].effects, tried[b].foreign[a])
+    )
+    rounding, about, table, shifts = ROUNDING * largest, _about(held, a, b), [], []
+    for tried in sites_tried:
+        here, there = tried[b], tried[a]
+        other, null, varied, _, random = (here.given(a, kind) for kind in FOREIGN)
+        means, left = own.means(other, null, here["own"])
+        whole = own.mean(here["whole"])
+        row = evidence(
+            jackknife(means[0], left[:, 0]),
+            null=means[1],
+            ceiling=means[2],
+            index=_index(here, there, a, own, home, rounding),
+            seed=seed,
+            **about,
+        )
+        table.append(
+            row
+            | {
+                "in_domain": home.mean(there["own"]),
+                "random": own.mean(random),
+                "varied": own.mean(varied),
+                "whole": whole,
+                "share_of_whole": np.nan if own.weak(here, "whole") else means[2] / whole,
+                "k": there.subspace.basis.shape[1],
+                "loss": float(there.subspace.losses[-5:].mean()),
+            }
+        )
+        shifts.append(other - null)
+    moved = rounded(np.stack(shifts, axis=1), rounding)
+    p = max_t_p(by_class(moved, own.labels), seed=seed)
+    return pd.DataFrame(table).assign(domain_a=a, domain_b=b, p=p)
+
+
+@dataclass(frozen=True, eq=False)
+class _Receivers:
+    """The receivers of a domain: the scored class of each, and every class with a part in it."""
+
+    labels: np.ndarray
+    roles: np.ndarray
+
+    @classmethod
+    def of(cls, held: HeldOut, domain: str) -> "_Receivers":
+        rows = held.tested[domain].rows
+        roles = rows[["label", "target_label", "null_label"]]
+        return cls(rows["label"].to_numpy(), roles.to_numpy())
+
+    def mean(self, effects: np.ndarray) -> float:
+        """The mean over classes."""
+        return float(class_mean(effects, self.labels))
+
+    def means(self, *effects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Several means over classes, and the same with each class left out."""
+        table = np.stack(effects, axis=1)
+        return class_mean(table, self.labels), leave_out(table, self.labels, self.roles)
+
+    def weak(self, tried: Tried, kind: str) -> str:
+        """Why an interchange within a domain is too weak to compare with; empty if it is not."""
+        means, left = self.means(tried[kind] - tried[f"{kind} null"])
+        error = jackknife(means[0], left[:, 0]).error
+        if means[0] > 3 * error or not np.isfinite(error):  # too few classes: the index says so
+            return ""
+        return f"{means[0]:.2g} beyond another class, below 3 standard errors ({3 * error:.2g})"
+
+
+def _index(
+    here: Tried, there: Tried, a: str, own: _Receivers, home: _Receivers, rounding: float
+) -> Index:
+    """The index of the bases of `a` tried `here`, or why there is none, or no "shared"."""
+    width, k = there.subspace.basis.shape
+    without = _without_index(own.weak(here, "whole"), home.weak(there, "own"), k == width)
+    if without:
+        return without
+    other, null, varied, varied_null, random = (here.given(a, kind) for kind in FOREIGN)
+    index, against_chance, of_varied = (
+        index_of(*own.means(value, low, here["own"]), rounding=rounding)
+        for value, low in ((other, null), (other, random), (varied, varied_null))
+    )
+    return of_one_code(beyond_chance(index, against_chance), of_varied)
+
+
+def beyond_chance(index: Index, chance: Index) -> Index:
+    """An index without "shared", where it is not shared against a random subspace as well."""
+    if index.verdict == SHARED and chance.verdict != SHARED:
+        reason = f"{NARROW} ({chance.reason})" if chance.reason else NARROW
+        return replace(index, verdict=CANNOT_TELL, reason=reason)
+    return index
+
+
+def of_one_code(index: Index, varied: Index) -> Index:
+    """An index without "shared", where what varies in A carries nothing in B, or may not.
+
+    The two are then read alike, and that may be a reader of two codes.
+    """
+    if index.verdict == SHARED and not varied.low > LEAST:
+        found = f"index of what varies in A: {varied.low:.2f} to {varied.high:.2f}"
+        reason = f"{APART} ({varied.reason or found})"
+        return replace(index, verdict=CANNOT_TELL, reason=reason)
+    return index
+
+
+def _without_index(no_whole: str, no_fit: str, all_of_it: bool) -> Index | None:
+    reason = ""
+    if all_of_it:
+        reason = WHOLE
+    elif no_whole:
+        reason = f"the whole site does not carry the class: {no_whole}"
+    elif no_fit:
+        reason = f"the subspace does not carry the class in its own domain: {no_fit}"
+    return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason) if reason else None
+
+
+def _about(held: HeldOut, a: str, b: str) -> dict[str, Any]:
+    """What is the same at every site: how null and ceiling were made, and the counts."""
+    drawn = held.tested[b]
+    apart = {"artist": "artists", "drawing": "drawings", "path": "pictures"}[held.artists]
+    tested = np.unique(drawn.rows[["target", "donor", "null"]].to_numpy())
+    fitted = np.concatenate([held.fitted[a], held.fitted[b]])
+    frame = pd.concat([held.images.frame.iloc[fitted], drawn.images.frame.iloc[tested]])
+    return {
+        "null_kind": "A's subspace, from a picture of a third class in B",
+        "ceiling_kind": f"subspace fitted in B on as many pictures, by other {apart} than tested",
+        "unit": "class",
+        "n_units": drawn.rows["label"].nunique(),
+        "n_pictures": len(frame),
+        "n_drawings": frame["drawing"].nunique() if "drawing" in frame else len(frame),
+        "estimand": "mean over classes c of how far the part of a picture of c in the subspace "
+        "fitted in domain A moves pictures of another class in domain B towards c",
+    }

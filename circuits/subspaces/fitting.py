@@ -1,0 +1,378 @@
+"""Fitting a subspace by gradient, so that one picture is taken for another when it is exchanged.
+
+Distributed alignment search (Geiger et al. 2024), linear.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.circuits.patching.engine import make_plan, resolve_sites
+from interp.circuits.patching.onward import Held, Onward, in_parts
+from interp.circuits.patching.sweeping import MEMORY
+from interp.circuits.subspaces.subspace import Subspace, check_k, check_place, place_of, swapped
+from interp.circuits.tasks.metrics import DISTANCES, measure, name_of
+from interp.core.errors import NumericsError, SampleError, ShapeError, SpecificationError
+from interp.core.seeds import rng
+from interp.core.tower import Tower
+
+TINY = 1e-300
+
+
+def effective(
+    felt: Float[Tensor, "gradient d"], moved: Float[Tensor, "activation d"], *, span: float
+) -> Float[Tensor, "d within"]:
+    """An orthonormal basis of what varies in the directions that are read, where that has effects.
+
+    First L: the gradients' principal components, each counted by how strongly it is read times how
+    far activations go along it. Then, within L, with the activations' covariance C = H H^T and the
+    gradients' scatter S, the ways of varying H v for the components v of H^T S H. Of both, as many
+    as hold the share `span`. So a code with an unread copy beside it gives the code alone, what is
+    read but stands still gives nothing, and neither loudness nor a strong reader decides alone.
+
+    >>> felt = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # directions 0 and 2 are read
+    >>> moved = torch.tensor([[1.0, 1.0, 0.0], [-1.0, -1.0, 0.0]])  # 0 varies, and 1 with it
+    >>> effective(felt, moved, span=0.99).abs().flatten().tolist()
+    [1.0, 0.0, 0.0]
+    """
+    strengths, readers = principal(felt)
+    effects = strengths * (moved @ readers).square().sum(dim=0)
+    order = effects.argsort(descending=True)
+    read = readers[:, order[: count(effects[order], span)]]
+    sizes, directions = principal(moved @ read)
+    half = directions * sizes.sqrt()
+    effects, ways = principal(felt @ read @ half)
+    return orthonormal(read @ half @ ways[:, : count(effects, span)])
+
+
+def count(sizes: Float[Tensor, "part"], share: float) -> int:
+    """How many of the first sizes hold the share of all; every one where there is nothing."""
+    held = sizes.cumsum(0) / sizes.sum().clamp_min(TINY)
+    return int((held < share).sum()) + 1
+
+
+def pattern(
+    basis: Float[Tensor, "d k"], moved: Float[Tensor, "activation d"]
+) -> Float[Tensor, "d k"]:
+    """An orthonormal basis of what moves when what a basis reads does: C R, not R.
+
+    What is read says how a code is taken, not how it lies (Haufe et al. 2014, "On the
+    interpretation of weight vectors of linear models in multivariate neuroimaging").
+
+    >>> reader, moved = torch.tensor([[0.6], [0.8]]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    >>> pattern(reader, moved).abs().flatten().tolist()
+    [1.0, 0.0]
+    """
+    return orthonormal(moved.T @ (moved @ basis))
+
+
+def principal(
+    rows: Float[Tensor, "row d"],
+) -> tuple[Float[Tensor, "part"], Float[Tensor, "d part"]]:
+    """Sums of squares along principal components, and these, the largest first."""
+    if len(rows) < rows.shape[1]:
+        _, sizes, directions = torch.linalg.svd(rows, full_matrices=False)
+        return sizes**2, directions.T
+    sizes, directions = torch.linalg.eigh(rows.T @ rows)
+    return sizes.flip(0).clamp_min(0), directions.flip(-1)
+
+
+def orthonormal(columns: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:
+    """Orthonormal columns with the same span, whatever the lengths of those given."""
+    return torch.linalg.qr(columns / columns.norm(dim=0).clamp_min(TINY)).Q
+
+
+STEPS, RATE, SPAN = 50, 0.05, 0.999
+"""In a trained ResNet with 10 classes, 300 steps move ceilings by at most 7 % and indices by at
+most .07 from where 50 leave them; an index has an interval of +/- .15 there."""
+
+READINGS = 192
+"""Pairs whose gradients say what is read, at least; four for each direction."""
+
+
+def fit_subspace(
+    tower: Tower,
+    site: str,
+    *,
+    base: Tensor,
+    source: Tensor,
+    metric: Callable[[Tensor], Tensor],
+    k: int,
+    where: Mapping[str, int] | None = None,
+    steps: int = STEPS,
+    learning_rate: float = RATE,
+    span: float = SPAN,
+    seed: int = 0,
+    batch_size: int = 32,
+    memory: int = MEMORY,
+) -> Subspace:
+    """Find `k` directions at a site that carry what the metric asks for from source to base.
+
+    R `[d k]` with R^T R = 1 minimises the mean over pairs of the metric (a distance: "kl",
+    "clean_distance") or of its negative (all others, functions too) of the tower's output when the
+    site has the activation h_base + R R^T (h_source - h_base). `base` and `source` are aligned
+    inputs of the tower. "kl" with the sources' own outputs as `clean` asks that the model says of
+    the base what it says of the source.
+
+    R lies within what varies in the directions that are read, as far as that has effects: those
+    that hold the share `span` of them (`effective`: gradients of the metric at points between bases
+    and sources, times how far the activations of `source` go). Without this a direction halfway
+    between one that is read, but along which the sources do not differ, and one along which they
+    differ, but which is not read, does the job as well (Makelov, Lange and Nanda 2023): it carries
+    the class by a way that the model does not take. So does one halfway between the code that is
+    read and a copy that is not. Where fewer than `k` directions are left, R has as many as there
+    are. `span=1` leaves R free.
+
+    The fit starts from the largest components of these gradients, and takes `steps` steps of Adam,
+    `batch_size` pairs each, with a learning rate that falls as a cosine; R is the Q of a QR
+    decomposition. `metric` is a `Metric`, or a function that needs no labels; `where` is as in
+    `transplant`. Runs begin at the site; when `memory` (bytes) is short, a step is made of several.
+
+    Raises `SiteError` for a site without features, `SpecificationError` for k outside 1 to d and
+    other numbers out of range, `ShapeError`, `SampleError`, `NumericsError`. Source: Geiger et al.
+    2024, "Finding alignments between interpretable causal variables and distributed neural
+    representations".
+
+    >>> from interp.circuits import Chain, Classifier, Metric, Target
+    >>> base, source = torch.randn(2, 64, 1, 3, generator=torch.Generator().manual_seed(0))
+    >>> tower, ways = Chain([torch.nn.Identity()]), torch.tensor([[1.0, 0.0, 0.0]])
+    >>> head = Classifier(torch.cat([ways, -ways]), ("right", "left"))
+    >>> says = tower(source)
+    >>> alike = Metric("kl", Target(head, head.logits(says).argmax(dim=1), clean=says))
+    >>> found = fit_subspace(tower, "hook_embed", base=base, source=source, metric=alike, k=1)
+    >>> bool(found.basis[0].abs() > 0.9)
+    True
+    """
+    [name] = resolve_sites(tower, [site])
+    if base.shape != source.shape or base.dtype != source.dtype:
+        raise ShapeError(
+            "interchange between base and source",
+            f"{tuple(base.shape)} and {tuple(source.shape)}",
+            "one shape and dtype",
+            "give every base one source, preprocessed alike",
+        )
+    place = dict(where or {})
+    check_place(tower, [name], place)
+    plan = make_plan(
+        tower,
+        [name],
+        base=base,
+        n_donors=1,
+        batch_size=batch_size,
+        memory=memory,
+        axes=("layer",),
+        where=place,
+    )
+    onward = Onward.from_site(tower, name, base)
+    each = np.arange(len(base))
+    task = Task(
+        onward,
+        onward.hold(base, rows=plan.rows),
+        onward.hold(source, rows=plan.rows),
+        np.stack([each, each], axis=1),
+        metric,
+        place,
+    )
+    return fit(
+        task,
+        k=k,
+        recipe=Recipe(steps, learning_rate, span, batch_size),
+        rows=max(1, min(batch_size, memory // onward.bytes_with_gradients(base))),
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a subspace is fitted; numbers out of range are refused."""
+
+    steps: int
+    learning_rate: float
+    span: float
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1 or not self.learning_rate > 0:
+            raise SpecificationError(
+                "fit a subspace",
+                f"{self.steps} steps of {self.batch_size} pairs at rate {self.learning_rate}",
+                "at least one step, one pair, and a rate above 0",
+                "choose other numbers",
+            )
+        if not 0 < self.span <= 1:
+            raise SpecificationError(
+                "fit a subspace",
+                f"span = {self.span}",
+                "a share of the variance: above 0, at most 1",
+                "choose 0.99, or 1 for no restriction",
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What a subspace is fitted on: held runs, and `pairs` of a base's and a source's row in them.
+
+    `metric` scores the pairs, in their order.
+    """
+
+    onward: Onward
+    base: Held
+    source: Held
+    pairs: Int[np.ndarray, "pair 2"]
+    metric: Callable[[Tensor], Tensor]
+    where: Mapping[str, int]
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes of the site's activation."""
+        return tuple(self.onward.tower.axes(self.onward.site))
+
+    def score(self, some: np.ndarray, outputs: Tensor) -> Float[Tensor, "some"]:
+        """What is to become small for some of the pairs: the metric, or its negative."""
+        sign = 1.0 if name_of(self.metric) in DISTANCES else -1.0
+        scored = self.metric[some] if hasattr(self.metric, "__getitem__") else self.metric  # type: ignore[index]
+        return sign * measure(scored, outputs)
+
+    def descend(
+        self, weights: Tensor, among: Tensor, chosen: np.ndarray, window: slice
+    ) -> tuple[Tensor, float]:
+        """The gradient at `weights` of some of the chosen pairs' share of the loss, and the share.
+
+        The basis is what the QR decomposition makes of `weights`, within the directions `among`.
+        """
+        some = chosen[window]
+        base, source = torch.from_numpy(self.pairs[some].T.copy()).to(among.device)
+        with torch.enable_grad():
+            basis = among @ torch.linalg.qr(weights).Q
+            own, other = self.base.activation[base], self.source.activation[source]
+            activation = swapped(own, other, basis, self.axes, self.where)
+            outputs = self.onward.outputs(self.base.stream[base], activation)
+            loss = self.score(some, outputs).sum() / len(chosen)
+            [gradient] = torch.autograd.grad(loss, [weights])
+        return gradient, loss.item()
+
+
+def fit(task: Task, *, k: int, recipe: Recipe, rows: int, seed: int) -> Subspace:
+    """Fit a subspace on held runs, at most `rows` pairs to a forward."""
+    site = task.onward.site
+    _check_given(task, k)
+    felt = _felt(task, k, rows=rows, seed=seed)
+    among = torch.eye(felt.shape[1]).to(felt)
+    if recipe.span < 1 and k < len(among):
+        among = effective(felt, _moved(task), span=recipe.span)
+    like = torch.promote_types(task.source.activation.dtype, torch.float32)
+    weights, among = _start(among, felt, k).to(like).requires_grad_(), among.to(like)
+    adam = torch.optim.Adam([weights], lr=recipe.learning_rate, betas=(0.9, 0.99))
+    stream, losses = rng("subspace", seed), []
+    order = np.empty(0, dtype=int)
+    for step in range(recipe.steps):
+        if len(order) < min(recipe.batch_size, len(task.pairs)):
+            order = np.concatenate([order, stream.permutation(len(task.pairs))])
+        chosen, order = order[: recipe.batch_size], order[recipe.batch_size :]
+        found = in_parts(len(chosen), rows, partial(task.descend, weights, among, chosen))
+        losses.append(sum(loss for _, loss in found))
+        weights.grad = torch.stack([gradient for gradient, _ in found]).sum(dim=0)
+        _check_finite(site, torch.as_tensor(losses[-1]), weights.grad)
+        falling = (1 + np.cos(np.pi * step / recipe.steps)) / 2
+        adam.param_groups[0]["lr"] = recipe.learning_rate * falling
+        adam.step()
+    basis = among @ torch.linalg.qr(weights.detach()).Q
+    facts = {"span": recipe.span, "within": among.shape[1], "steps": recipe.steps, "seed": seed}
+    return Subspace(site, task.axes, basis, dict(task.where), np.asarray(losses), facts)
+
+
+def _check_finite(site: str, *found: Tensor) -> None:
+    if not all(bool(torch.isfinite(each).all()) for each in found):
+        raise NumericsError(
+            f"fit a subspace at {site}",
+            "NaN or infinity in the loss or its gradient",
+            "finite numbers",
+            "check the class embeddings and the tower's output, or lower the learning rate",
+        )
+
+
+def _check_given(task: Task, k: int) -> None:
+    index, place = place_of(task.axes, task.where)
+    shape = task.source.activation[index].shape
+    width, given = shape[place], shape.numel() // shape[place]
+    check_k(task.onward.site, k, width)
+    if given <= k < width:
+        raise SampleError(
+            f"find {k} directions at {task.onward.site}",
+            f"{given} activations",
+            f"more than {k}",
+            "give more pictures, or ask for fewer directions",
+        )
+
+
+def _start(
+    among: Float[Tensor, "d within"], felt: Float[Tensor, "gradient d"], k: int
+) -> Float[Tensor, "within k"]:
+    """Where a fit starts: the largest components of the metric's gradients.
+
+    Class means were tried: they also point where the class stands but is not read, and 40 steps do
+    not leave that.
+    """
+    inside = felt @ among
+    scatter = inside.T @ inside
+    # what gradients leave open goes to what comes first among the directions
+    order = torch.linspace(1, 0, len(scatter)).to(scatter)
+    scatter = scatter / scatter.trace().clamp_min(TINY) + 1e-6 * order.diag()
+    return torch.linalg.eigh(scatter)[1].flip(-1)[:, :k]
+
+
+def varied(task: Task, subspace: Subspace) -> Subspace:
+    """The directions that move in a task's sources when what a subspace reads does."""
+    moved = _moved(task)
+    return subspace.with_basis(pattern(subspace.basis.to(moved), moved))
+
+
+def _moved(task: Task) -> Float[Tensor, "activation d"]:
+    """The sources' activations, at each place about its own mean."""
+    index, place = place_of(task.axes, task.where)
+    values = task.source.activation[index].movedim(place, -1).to(torch.float64)
+    return (values - values.mean(dim=0)).flatten(0, -2)
+
+
+def _felt(task: Task, k: int, *, rows: int, seed: int) -> Float[Tensor, "gradient d"]:
+    """The metric's gradients at random points between bases and their sources.
+
+    Where there are more than directions, as many rows with the same scatter.
+    """
+    index, place = place_of(task.axes, task.where)
+    stream = rng("between base and source", seed)
+    chosen = stream.permutation(len(task.pairs))[: max(READINGS, 4 * k)]
+    ways = torch.from_numpy(stream.random(len(chosen)))
+    activation = task.base.activation
+    n_places, width = activation[0:1][index].movedim(place, -1).flatten(0, -2).shape
+    few = len(chosen) * n_places <= width
+    kept: list[Tensor] = []
+    scatter = torch.zeros(0 if few else width, width).to(activation.device, torch.float64)
+
+    def gather(window: slice) -> None:
+        base, source = torch.from_numpy(task.pairs[chosen[window]].T.copy()).to(activation.device)
+        own, other = activation[base], task.source.activation[source]
+        way = ways[window].to(own).reshape(-1, *[1] * (own.ndim - 1))
+        own[index] += (way * (other - own))[index]
+        with torch.enable_grad():
+            values = task.score(
+                chosen[window], task.onward.outputs(task.base.stream[base], own.requires_grad_())
+            )
+            [gradient] = torch.autograd.grad(values.sum(), [own])
+        felt = gradient[index].movedim(place, -1).flatten(0, -2).to(torch.float64)
+        _check_finite(task.onward.site, felt)
+        if few:
+            kept.append(felt)
+        else:
+            scatter.addmm_(felt.T, felt)
+
+    in_parts(len(chosen), rows, gather)
+    if few:
+        return torch.cat(kept)
+    sizes, directions = torch.linalg.eigh(scatter)
+    return (directions * sizes.clamp_min(0).sqrt()).T

@@ -1,0 +1,156 @@
+"""A few directions at a site, and what the model says when two pictures exchange them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.circuits.patching.onward import Onward, in_parts
+from interp.core.errors import (
+    ShapeError,
+    SiteError,
+    SpecificationError,
+    listed,
+)
+from interp.core.tower import Tower, part
+
+FEATURES = ("d_model", "d_mlp", "d_head", "d_embed", "channel")
+"""The axes along which a subspace may lie."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subspace:
+    """Orthonormal directions along the feature axis of a site, `basis` `[d k]`.
+
+    They act at the place `where`, and alike at all places of the axes that it leaves out. `losses`
+    `[step]` are those of the fit, `facts` say how it was made.
+
+    >>> plane = Subspace("blocks.0.hook_resid_post", ("batch", "pos", "d_model"),
+    ...                  torch.eye(3)[:, :1], where={"pos": 1})
+    >>> plane.swap(torch.zeros(1, 2, 3), torch.ones(1, 2, 3)).tolist()
+    [[[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]]
+    """
+
+    site: str
+    axes: tuple[str, ...]
+    basis: Float[Tensor, "d k"]
+    where: Mapping[str, int] = field(default_factory=dict)
+    losses: np.ndarray = field(default_factory=lambda: np.empty(0))
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_basis(self, basis: Float[Tensor, "d k"]) -> "Subspace":
+        """Another subspace at the same place, which was not fitted."""
+        return Subspace(self.site, self.axes, basis.to(self.basis), self.where)
+
+    def swap(self, base: Tensor, source: Tensor) -> Tensor:
+        """`h_base + R R^T (h_source - h_base)`: the base's activation, the subspace the source's.
+
+        Both are whole activations of the site, `[batch ...]`. Raises `ShapeError` where they differ
+        in shape or have another width than the basis.
+        """
+        width = dict(zip(self.axes, base.shape, strict=False)).get(feature_axis(self.axes))
+        if base.shape != source.shape or base.ndim != len(self.axes) or width != len(self.basis):
+            raise ShapeError(
+                f"interchange a subspace at {self.site}",
+                f"activations {tuple(base.shape)} and {tuple(source.shape)}",
+                f"one shape of the axes {listed(self.axes)}, features {len(self.basis)}",
+                "take both from this site",
+            )
+        return swapped(base, source, self.basis, self.axes, self.where)
+
+
+def swapped(
+    base: Tensor,
+    source: Tensor,
+    basis: Tensor,
+    axes: tuple[str, ...],
+    where: Mapping[str, int],
+) -> Tensor:
+    """The base's activation with the part in the span of `basis`, at the place, the source's."""
+    index, place = place_of(axes, where)
+    own, turned = base[index], basis.to(base)
+    shift = (source[index] - own).movedim(place, -1)
+    moved = own + ((shift @ turned) @ turned.T).movedim(-1, place)
+    if not where:
+        return moved
+    patched = base.clone()
+    patched[index] = moved
+    return patched
+
+
+def place_of(
+    axes: tuple[str, ...], where: Mapping[str, int]
+) -> tuple[tuple[int | slice | Tensor, ...], int]:
+    """The index of a subspace's place, and which axis of what it gives are the features."""
+    rest = [axis for axis in axes if axis not in where]
+    return part(where, axes=axes, site="a subspace"), rest.index(feature_axis(axes))
+
+
+def feature_axis(axes: Sequence[str]) -> str:
+    """The axis along which a subspace lies; `SiteError` for a site that has none.
+
+    >>> feature_axis(("batch", "channel", "row", "column"))
+    'channel'
+    """
+    for axis in FEATURES:
+        if axis in axes:
+            return axis
+    raise SiteError(
+        "find a subspace",
+        f"a site with the axes {listed(axes)}",
+        f"a site with one of {listed(FEATURES)}",
+        "choose a residual stream, an attention's or an MLP's output, or a feature map",
+    )
+
+
+def check_place(tower: Tower, sites: Sequence[str], where: Mapping[str, int]) -> None:
+    """Refuse sites without features, and a place that would cut through a subspace."""
+    for site in sites:
+        axis = feature_axis(tower.axes(site))
+        if {"batch", axis} & set(where):
+            raise SpecificationError(
+                f"find a subspace at {site}",
+                f"the place {dict(where)}",
+                f"places of other axes than batch and {axis}, along which the subspace lies",
+                'write for example where={"pos": 0}',
+            )
+
+
+def check_k(site: str, k: int, width: int) -> None:
+    """Refuse a number of directions that the site does not have."""
+    if not 1 <= k <= width:
+        raise SpecificationError(
+            f"find a subspace at {site}", f"k = {k}", f"1 to {width} directions", "choose another k"
+        )
+
+
+def interchange(
+    tower: Tower,
+    subspace: Subspace,
+    *,
+    base: Tensor,
+    source: Tensor,
+    batch_size: int = 32,
+) -> Float[Tensor, "batch d_embed"]:
+    """Outputs of the tower for `base`, with the subspace's part of the activation from `source`.
+
+    Raises `ShapeError` for inputs that differ in shape, `NumericsError` for NaN at the site.
+
+    >>> from interp.circuits import Chain
+    >>> tower = Chain([torch.nn.Identity()])  # doubles the stream
+    >>> first = Subspace("hook_embed", tower.axes("hook_embed"), torch.eye(2)[:, :1])
+    >>> interchange(tower, first, base=torch.zeros(1, 1, 2), source=torch.ones(1, 1, 2)).tolist()
+    [[2.0, 0.0]]
+    """
+    onward = Onward.from_site(tower, subspace.site, base)
+
+    def run(window: slice) -> Tensor:
+        own, other = (onward.hold(x[window], rows=batch_size) for x in (base, source))
+        return onward.outputs(own.stream, subspace.swap(own.activation, other.activation))
+
+    with torch.no_grad():
+        return torch.cat(in_parts(len(base), batch_size, run))

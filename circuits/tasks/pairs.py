@@ -1,0 +1,210 @@
+"""Pairs of an image table as tensors, with the metric that tells their classes apart."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from interp.circuits.tasks.metrics import Classifier, Metric, Target
+from interp.core.artists import artists_of
+from interp.core.errors import SampleError, SpecificationError, check_known
+from interp.core.images import ImageTable, Pairs, Preprocess
+from interp.core.seeds import rng
+from interp.core.tower import Tower
+
+
+def other_class(pairs: Pairs, *, seed: int = 0) -> np.ndarray | None:
+    """Null donors: for each pair a picture of the clean domain, but of neither partner's class.
+
+    Rows of `pairs.images`, or None where some pair has no third class to draw from.
+    """
+    frame = pairs.images.frame
+    labels, domains = frame["label"].to_numpy(), frame["domain"].to_numpy()
+    stream = rng("null donors", seed)
+    rows = []
+    for clean, corrupt in zip(pairs.clean_rows, pairs.corrupt_rows, strict=True):
+        fits = (domains == domains[clean]) & ~np.isin(labels, [labels[clean], labels[corrupt]])
+        if not fits.any():
+            return None
+        rows.append(stream.choice(np.flatnonzero(fits)))
+    return np.asarray(rows)
+
+
+@dataclass(frozen=True)
+class Transplants:
+    """Aligned rows of one image table: who receives, and three donors scored for class `label`.
+
+    `target` shows class `target_label` in domain B; `donor` shows `label` in A, `null` shows
+    `null_label` in A, `ceiling` shows `label` in B. The artist of the target drew none of the three
+    (`artists` says what counted as artist).
+    """
+
+    images: ImageTable
+    rows: pd.DataFrame
+    artists: str
+    left_out: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def draw_transplants(
+    images: ImageTable,
+    *,
+    domain_a: str,
+    domain_b: str,
+    classes: Sequence[str],
+    n: int,
+    seed: int = 0,
+) -> Transplants:
+    """Draw `n` receivers with their donors, spread evenly over the classes that both domains have.
+
+    Raises `DataError` for an unknown domain, `SampleError` when fewer than three classes stand in
+    both domains, or nobody has donors by another artist.
+    """
+    check_known("transplant activations", "domain", [domain_a, domain_b], images.domains)
+    frame = images.frame.reset_index(drop=True)
+    artists, names = artists_of(frame)
+    pools = {
+        key: rows.to_numpy() for key, rows in frame.groupby(["domain", "label"]).groups.items()
+    }
+    usable = [c for c in classes if (domain_a, c) in pools and (domain_b, c) in pools]
+    if len(usable) < 3:
+        raise SampleError(
+            f"transplant activations from {domain_a} to {domain_b}",
+            f"{len(usable)} classes that stand in both",
+            "three or more: one to score, one that receives, one for the null",
+            "give more classes",
+        )
+    stream, drawn = rng("transplants", seed), []
+    for turn in range(n):
+        row = None
+        for _ in range(20):  # chance may pick an artist who drew all that would serve
+            row = row or _draw_one(
+                usable[turn % len(usable)], usable, pools, names, stream, (domain_a, domain_b)
+            )
+        drawn.extend([row] if row else [])
+    if not drawn:
+        raise SampleError(
+            f"transplant activations from {domain_a} to {domain_b}",
+            f"no target whose donors are by another {artists}",
+            f"two or more of {artists} in each class and domain",
+            "give more pictures",
+        )
+    return Transplants(images, pd.DataFrame(drawn), artists, n - len(drawn))
+
+
+def _draw_one(
+    label: str,
+    classes: Sequence[str],
+    pools: Mapping[Hashable, np.ndarray],
+    artists: np.ndarray,
+    stream: np.random.Generator,
+    domains: tuple[str, str],
+) -> dict[str, object] | None:
+    others = [name for name in classes if name != label]
+    target_label, null_label = (others[i] for i in stream.permutation(len(others))[:2])
+    a, b = domains
+    target = int(stream.choice(pools[b, target_label]))
+    row: dict[str, object] = {
+        "label": label,
+        "target_label": target_label,
+        "null_label": null_label,
+        "target": target,
+    }
+    wanted = {"donor": (a, label), "null": (a, null_label), "ceiling": (b, label)}
+    for role, pool in wanted.items():
+        fits = pools[pool][artists[pools[pool]] != artists[target]]
+        if not len(fits):
+            return None
+        row[role] = int(stream.choice(fits))
+    return row
+
+
+def embed(tower: Tower, x: Tensor, *, batch_size: int) -> Tensor:
+    """Outputs of the tower, without gradients, `batch_size` at a time."""
+    with torch.no_grad():
+        return torch.cat([tower(part) for part in x.split(batch_size)])
+
+
+def read(
+    images: ImageTable, rows: np.ndarray, preprocess: Callable[..., Tensor], like: Tensor
+) -> Tensor:
+    """Pictures as the tower takes them, with the device and dtype of `like`."""
+    return images.tensors(preprocess, rows.tolist()).to(like)
+
+
+@dataclass(frozen=True)
+class Read:
+    """Clean and corrupt pictures as the tower takes them, and the metric that scores its outputs.
+
+    `contrast` is the unit of the metric, in logits of the classifier that was given.
+    """
+
+    clean: Tensor
+    corrupt: Tensor
+    metric: Metric
+    pairs: Pairs
+    contrast: float
+
+    def __getitem__(self, rows: np.ndarray) -> "Read":
+        """Some of the pairs."""
+        places = torch.as_tensor(rows)
+        return replace(
+            self,
+            clean=self.clean[places],
+            corrupt=self.corrupt[places],
+            metric=self.metric[rows],
+            pairs=self.pairs[rows],
+        )
+
+    @property
+    def words(self) -> Mapping[str, Any]:
+        """What `sweep`, `attribute` and `faithfulness` take: `attribute(tower, **task.words)`."""
+        return {
+            "clean": self.clean,
+            "corrupt": self.corrupt,
+            "metric": self.metric,
+            "pairs": self.pairs,
+        }
+
+
+def read_pairs(
+    tower: Tower,
+    pairs: Pairs,
+    *,
+    classifier: Classifier,
+    preprocess: Preprocess,
+    metric: str | None = None,
+    batch_size: int = 32,
+) -> Read:
+    """Read the partners of pairs, and bind the metric to their classes.
+
+    The metric is the `margin` of the pairs' class, or, where partners differ in class, the
+    `logit_difference` of the clean class against the corrupt one, in units of the model's own
+    contrast (`Classifier.standardised`), so that checkpoints compare. Device and dtype are those of
+    the classifier's embeddings. Raises `DataError` for classes that the classifier does not know,
+    `SpecificationError` for a logit difference between pairs that share their class.
+    """
+    labels = classifier.numbers(pairs.clean.label.tolist())
+    foils = classifier.numbers(pairs.corrupt.label.tolist())
+    crossed = bool((labels != foils).all())
+    if metric == "logit_difference" and not crossed:
+        raise SpecificationError(
+            "score clean against corrupt classes",
+            "pairs of which some share their class",
+            "pairs that differ in class",
+            "use metric='margin', or other pairs",
+        )
+    like = classifier.embeddings
+    clean = read(pairs.images, pairs.clean_rows, preprocess, like)
+    corrupt = read(pairs.images, pairs.corrupt_rows, preprocess, like)
+    outputs = embed(tower, clean, batch_size=batch_size)
+    scale = classifier.standardised(outputs)
+    target = Target(scale, labels, foils if crossed else None, outputs)
+    name = metric or ("logit_difference" if crossed else "margin")
+    return Read(clean, corrupt, Metric(name, target), pairs, classifier.scale / scale.scale)

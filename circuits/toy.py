@@ -1,0 +1,127 @@
+"""The smallest tower: any modules in a row that each add to a stream, opened for patching.
+
+It is what the examples here run on, and a way to bring a model of one's own.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformer_lens import HookedRootModule
+from transformer_lens.hook_points import HookPoint
+
+from interp.core.errors import SiteError, check_known
+from interp.core.tower import Hook
+
+
+class _Block(HookedRootModule):
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+        self.hook_resid_pre = HookPoint()
+        self.hook_mlp_out = HookPoint()
+        self.hook_resid_post = HookPoint()
+
+    def forward(self, stream: Tensor) -> Tensor:
+        stream = self.hook_resid_pre(stream)
+        return self.hook_resid_post(stream + self.hook_mlp_out(self.body(stream)))
+
+
+class _Link:
+    """A block as a circuit sees it: one reader, one writer."""
+
+    def __init__(self, body: Any, layer: int) -> None:
+        self.body, self.layer = body, layer
+        self.reads, self.writes = (
+            f"blocks.{layer}.hook_resid_pre",
+            f"blocks.{layer}.hook_mlp_out",
+        )
+        self.readers = self.writers = (f"m{layer}",)
+        self.places: tuple[tuple[str, Mapping[str, int]], ...] = ((self.writes, {}),)
+
+    def write(self, activation: Tensor) -> Tensor:
+        return activation[:, None]
+
+    def read(self, reader: int, stream: Tensor) -> Tensor:
+        return self.body(stream)
+
+    def run(self, streams: Tensor, tokens: Tensor | None = None) -> Tensor:
+        return self.body(streams[:, 0])[:, None]
+
+
+class Chain(HookedRootModule):
+    """A tower whose block l computes `stream + blocks[l](stream)` and whose output is pooled.
+
+    Its sites are `hook_embed`, `blocks.{l}.hook_resid_pre`, `hook_mlp_out`, `hook_resid_post` and
+    `hook_embedding`; `axes` names those of the stream. `embed` makes the stream from the input
+    (by default it is the input), `pool` makes `[batch d_embed]` from the stream (by default its
+    mean over all axes between the first and the last).
+
+    >>> tower = Chain([nn.Identity(), nn.Identity()])
+    >>> tower(torch.ones(1, 3, 2)).tolist()
+    [[4.0, 4.0]]
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[nn.Module],
+        *,
+        embed: nn.Module | None = None,
+        pool: nn.Module | None = None,
+        axes: tuple[str, ...] = ("batch", "pos", "d_model"),
+    ) -> None:
+        super().__init__()
+        self.stream_axes = axes
+        self.embed = embed or nn.Identity()
+        self.hook_embed = HookPoint()
+        self.blocks = nn.ModuleList([_Block(body) for body in blocks])
+        self.pool = pool
+        self.hook_embedding = HookPoint()
+        self.setup()
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Every name that may be hooked, in the order of the computation."""
+        return tuple(self.hook_dict)
+
+    @property
+    def n_layers(self) -> int:
+        """How many blocks the chain has."""
+        return len(self.blocks)
+
+    @property
+    def components(self) -> list[_Link]:
+        """Its blocks, each a reader and a writer called `m` and its number."""
+        return [_Link(block.body, layer) for layer, block in enumerate(self.blocks)]
+
+    def axes(self, site: str) -> tuple[str, ...]:
+        """The axes of a site's activation."""
+        check_known("look up axes", "site", [site], self.sites, SiteError)
+        return ("batch", "d_embed") if site == "hook_embedding" else self.stream_axes
+
+    def layer(self, site: str) -> int:
+        """The block that computes a site: -1 before the chain, n_layers after it."""
+        check_known("look up the layer", "site", [site], self.sites, SiteError)
+        if site in ("hook_embed", "hook_embedding"):
+            return -1 if site == "hook_embed" else self.n_layers
+        return int(site.split(".")[1])
+
+    def forward(
+        self, x: Tensor, *, start_at_layer: int | None = None, stop_at_layer: int | None = None
+    ) -> Tensor:
+        """Embed a batch, or run a part of the chain."""
+        stream = self.hook_embed(self.embed(x)) if start_at_layer is None else x
+        for block in self.blocks[start_at_layer or 0 : stop_at_layer]:
+            stream = block(stream)
+        if stop_at_layer is not None:
+            return stream
+        pool = self.pool or partial(torch.mean, dim=tuple(range(1, stream.ndim - 1)))
+        return self.hook_embedding(pool(stream))
+
+    def run_with_hooks(
+        self, *args: Any, fwd_hooks: Iterable[tuple[Any, Hook]] = (), **kwargs: Any
+    ) -> Any:
+        """Embed a batch while functions read or replace its activations."""
+        return super().run_with_hooks(*args, fwd_hooks=list(fwd_hooks), **kwargs)

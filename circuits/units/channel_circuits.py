@@ -1,0 +1,168 @@
+"""The paper's circuit of a ResNet: the strongest channels of each site, and their strongest edges.
+
+Overlap of such circuits is no evidence that they do anything; whether they do is for faithfulness
+to say.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil
+from typing import Any, NamedTuple
+
+import pandas as pd
+from torch import Tensor
+
+from interp.circuits.patching.segments import Baseline
+from interp.circuits.tasks.metrics import name_of
+from interp.circuits.units.channel_wiring import MEMORY, check_adjacent, score_edges, want
+from interp.circuits.units.integrated_gradients import channel_scores, check_steps
+from interp.core.errors import SpecificationError
+from interp.core.sites import find_sites
+from interp.core.tables import Table
+from interp.core.tower import Tower
+
+PAPER_SITES = (
+    "stem.hook_act1",
+    "stem.hook_act2",
+    "stem.hook_act3",
+    "stem.hook_pool",
+    "layer*.*.hook_resid_post",
+    "hook_embedding",
+)
+"""What the paper takes for the layers of a ResNet: stem, residual blocks, attention pool."""
+
+
+class Edge(NamedTuple):
+    """From a channel of one site to a channel of the next, with its mean score."""
+
+    upstream: str
+    channel_u: int
+    downstream: str
+    channel_d: int
+    score: float
+
+
+@dataclass(frozen=True)
+class ChannelCircuit:
+    """Channels that were kept, by site, with their scores, and the edges that were kept.
+
+    Both stand in the order of the tower, and within a site (or a receiving channel) strongest
+    first. `facts` say how they were scored.
+    """
+
+    nodes: Mapping[str, Mapping[int, float]]
+    edges: tuple[Edge, ...]
+    facts: Mapping[str, Any]
+
+    def to_table(self) -> Table:
+        """One row per node and per edge; `node_b`, the receiver, is empty where it is a node.
+
+        >>> circuit = ChannelCircuit({"a": {3: 1.0}, "b": {0: -2.0}}, (Edge("a", 3, "b", 0, 0.5),),
+        ...                          {})
+        >>> circuit.to_table().frame[["node", "node_b", "value"]].to_numpy().tolist()
+        [['a:3', '', 1.0], ['b:0', '', -2.0], ['a:3', 'b:0', 0.5]]
+        """
+        rows = [
+            ("node", site, channel, node_name(site, channel), "", score)
+            for site, channels in self.nodes.items()
+            for channel, score in channels.items()
+        ]
+        rows += [
+            ("edge", up, u, node_name(up, u), node_name(down, d), score)
+            for up, u, down, d, score in self.edges
+        ]
+        columns = ["measure", "site", "channel", "node", "node_b", "value"]
+        return Table("channel_circuit", pd.DataFrame(rows, columns=columns), self.facts)
+
+
+def node_name(site: str, channel: int) -> str:
+    """What a channel is called as a node: `layer1.0.hook_resid_post:12`."""
+    return f"{site}:{channel}"
+
+
+def channel_circuit(
+    tower: Tower,
+    x: Tensor,
+    *,
+    metric: Callable[[Tensor], Tensor],
+    sites: str | Sequence[str] = PAPER_SITES,
+    baseline: Baseline = "zero",
+    keep: float = 0.1,
+    fan_in: int = 3,
+    steps: int = 10,
+    batch_size: int = 32,
+    memory: int = MEMORY,
+) -> ChannelCircuit:
+    """Keep the strongest channels of each site, and into each of them its strongest edges.
+
+    nodes = the `keep` share of a site's channels, rounded up, with the largest |mean over examples
+    of `channel_scores`|; edges = into each kept channel, the `fan_in` kept channels of the site
+    before with the largest |mean of `channel_edges`|. The defaults are the paper's (Kempf et al.
+    2025): on RN50 1,644 nodes and 4,920 edges. Its zero baseline is kept in this preset alone; at
+    `hook_embedding` a cosine's gradient explodes at the zero vector, so that there the order is
+    that of each coordinate's product with the class direction.
+
+    `x` are inputs `[batch ...]` of one class in one domain; all else is as in `channel_scores` and
+    `channel_edges`. Raises what they raise, and `SpecificationError` for a share that keeps
+    nothing or more than there is, or no incoming edges.
+
+    >>> import torch
+    >>> from interp.circuits import Chain
+    >>> tower = Chain([torch.nn.Identity()], axes=("batch", "channel", "row", "column"),
+    ...               pool=torch.nn.Flatten())
+    >>> circuit = channel_circuit(tower, torch.tensor([[[[1.0]], [[3.0]]]]), keep=0.5,
+    ...                           metric=lambda out: out[:, 1], sites=["hook_embed", "*_post"])
+    >>> circuit.nodes
+    {'hook_embed': {1: 6.0}, 'blocks.0.hook_resid_post': {1: 6.0}}
+    >>> [edge[:4] for edge in circuit.edges]
+    [('hook_embed', 1, 'blocks.0.hook_resid_post', 1)]
+    """
+    asked = "find a channel circuit"
+    check_steps(asked, steps, 2)
+    if not 0 < keep <= 1 or not isinstance(fan_in, int) or fan_in < 1:
+        raise SpecificationError(
+            asked,
+            f"keep={keep} and fan_in={fan_in}",
+            "a share above 0, up to 1, and one incoming edge or more",
+            "the paper keeps 0.1 and 3",
+        )
+    names = find_sites(sites, tower.sites)
+    for up, down in pairwise(names):
+        check_adjacent(asked, tower, up, down)
+    scores = channel_scores(
+        tower, x, metric=metric, sites=names, baseline=baseline, steps=steps, batch_size=batch_size
+    )
+    nodes = {site: _strongest(scores[site].mean(dim=1), share=keep) for site in names}
+    edges: list[Edge] = []
+    wanted = [
+        want(asked, tower, x, (up, down), list(nodes[up]), list(nodes[down]))
+        for up, down in pairwise(names)
+    ]
+    found = score_edges(
+        tower, x, wanted, baseline=baseline, steps=steps, batch_size=batch_size, memory=memory
+    )
+    for each, scored in zip(wanted, found, strict=True):
+        for d, into in zip(each.receivers, scored.mean(dim=-1).T, strict=True):
+            edges += [
+                Edge(each.upstream, each.senders[u], each.downstream, d, score)
+                for u, score in _strongest(into, count=fan_in).items()
+            ]
+    facts = {
+        "metric": name_of(metric),
+        "baseline": baseline if isinstance(baseline, str) else "activations of other inputs",
+        "keep": keep,
+        "fan_in": fan_in,
+        "steps": steps,
+        "n_pictures": len(x),
+        "dtype": str(x.dtype),
+    }
+    return ChannelCircuit(nodes, tuple(edges), facts)
+
+
+def _strongest(means: Tensor, *, share: float = 1.0, count: int | None = None) -> dict[int, float]:
+    """Places of the largest absolute values, strongest first; of equals, the first."""
+    # 0.1 * 70 is 7.000000000000001, which must not keep eight
+    kept = ceil(share * len(means) - 1e-9) if count is None else count
+    order = means.abs().argsort(descending=True, stable=True)[:kept].tolist()
+    return {place: float(means[place]) for place in order}

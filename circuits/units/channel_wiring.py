@@ -1,0 +1,333 @@
+"""Which channels of one site drive which channels of the next: edges of a channel circuit.
+
+Edges between two sites need derivatives of the block between them and of no other. One backward
+pass of that block scores all edges into a channel, one forward-mode pass all edges out of a
+channel; whichever side has fewer channels is walked, many channels to a batch.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import einsum
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from interp.circuits.patching.segments import (
+    Baseline,
+    Segment,
+    baselines,
+    check_run,
+    in_windows,
+    walk,
+)
+from interp.circuits.units.integrated_gradients import by_unit, check_finite, check_steps, unit_axis
+from interp.core.errors import ShapeError, SiteError, SpecificationError, check_known, listed
+from interp.core.tower import Tower
+
+MEMORY = 2**28
+"""Bytes that derivatives in flight may take unless told otherwise."""
+
+IN_FLIGHT = 6
+"""Maps of either site's size that one channel's derivative holds within a block, generously."""
+
+Edges = Float[Tensor, "channel new_channel batch"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Channels of two adjacent sites between which edges are scored."""
+
+    upstream: str
+    downstream: str
+    senders: Sequence[int]
+    receivers: Sequence[int]
+
+
+def channel_edges(
+    tower: Tower,
+    x: Tensor,
+    *,
+    upstream: str,
+    downstream: str,
+    baseline: Baseline,
+    senders: Sequence[int] | None = None,
+    receivers: Sequence[int] | None = None,
+    steps: int = 10,
+    batch_size: int = 32,
+    memory: int = MEMORY,
+) -> Edges:
+    r"""Score the edge from each channel of a site to each channel of the next site.
+
+    With $a$ the upstream activation, $a^0$ its baseline, $a^\alpha = a + \alpha (a^0 - a)$, and
+    $g_d$ what the block between the sites makes of an activation in downstream channel d,
+
+    $$L_d(a') = \operatorname{mean}_\mathrm{space} \big(g_d(a') - g_d(a)\big)^2, \qquad
+    e_{ud} = \sum_\mathrm{space} (a^0 - a)_u \cdot \frac{1}{m} \sum_{k=0}^{m-1}
+    \frac{\partial L_d}{\partial a_u}(a^{k/m})$$
+
+    in squared units of the downstream activation: integrated gradients of the mean squared change
+    of d while the whole upstream site moves to its baseline. With `baseline="zero"`, upstream is
+    scaled to (1 - alpha), which is the paper's edge (Kempf et al. 2025); with the inputs of a
+    corrupt run it is contrastive. A positive edge says that moving u moves d; a negative one, that
+    it undoes what other channels do to d. Edges into d sum to L_d at the baseline as the steps m
+    grow (Sundararajan et al. 2017); where the block is linear, to (m - 1) / m of it, because the
+    sum is on the left and L starts flat.
+
+    `x` are inputs `[batch ...]`; `baseline` is as in `channel_scores`. `upstream` and `downstream`
+    are sites with channels (or the embedding) of the same block or of neighbouring ones.
+    `senders` and `receivers` choose channels of either; by default all. No run of the whole tower
+    is repeated for a channel: a step costs the block between the sites once, and once more for
+    each channel of the smaller side. `batch_size` (examples) and `memory` (bytes) bound what is
+    held beside the result, `[channel new_channel batch]`. Attention runs unfused here.
+
+    Raises `SiteError` for sites that are unknown, without channels, in the wrong order or not
+    adjacent, or that do not reach one another; `SpecificationError` for fewer than two steps (one
+    alone is zero everywhere), no channels, or too little memory; `ShapeError` for a channel that is
+    not there or a baseline that does not fit; `NumericsError` for NaN.
+
+    >>> from interp.circuits import Chain
+    >>> _ = torch.manual_seed(0)
+    >>> mix = torch.nn.Conv2d(2, 2, 1, bias=False)
+    >>> with torch.no_grad():
+    ...     _ = mix.weight.copy_(torch.tensor([[0.0, 0.0], [3.0, 0.0]])[:, :, None, None])
+    >>> tower = Chain([mix], axes=("batch", "channel", "row", "column"))  # 0 is added 3 x to 1
+    >>> edges = channel_edges(tower, torch.ones(1, 2, 1, 1), upstream="hook_embed",
+    ...                       downstream="blocks.0.hook_mlp_out", baseline="zero", steps=1000)
+    >>> edges[:, :, 0].round(decimals=1).tolist()
+    [[0.0, 9.0], [0.0, 0.0]]
+    """
+    asked = f"score edges from {upstream} to {downstream}"
+    check_known(asked, "site", [upstream, downstream], tower.sites, SiteError)
+    wanted = [want(asked, tower, x, (upstream, downstream), senders, receivers)]
+    check_run(asked, tower, x, baseline, sites=[upstream], batch_size=batch_size)
+    return score_edges(
+        tower, x, wanted, baseline=baseline, steps=steps, batch_size=batch_size, memory=memory
+    )[0]
+
+
+def want(
+    asked: str,
+    tower: Tower,
+    x: Tensor,
+    sites: tuple[str, str],
+    senders: Sequence[int] | None = None,
+    receivers: Sequence[int] | None = None,
+) -> Wanted:
+    """The channels asked for at two sites, refused where they or the sites do not fit."""
+    check_adjacent(asked, tower, *sites)
+    sizes = {
+        stop.site: stop.activation.shape[unit_axis(tower, stop.site)]
+        for stop in walk(tower, x[:1], sites)
+    }
+    chosen = []
+    for site, channels in zip(sites, (senders, receivers), strict=True):
+        every = list(range(sizes[site])) if channels is None else [int(c) for c in channels]
+        strange = [c for c in every if not 0 <= c < sizes[site]]
+        if strange or len(set(every)) < len(every):
+            raise ShapeError(
+                asked,
+                f"channels {listed(strange or every)} of {site}",
+                f"different ones from 0 to {sizes[site] - 1}",
+                "count from the start of the axis, and name each once",
+            )
+        if not every:
+            raise SpecificationError(
+                asked, f"no channels of {site}", "at least one", "name some, or leave it to all"
+            )
+        chosen.append(every)
+    return Wanted(*sites, *chosen)
+
+
+def check_adjacent(asked: str, tower: Tower, upstream: str, downstream: str) -> None:
+    """Refuse two sites between which there is more than one block, or the wrong order."""
+    order = list(tower.sites)
+    for site in (upstream, downstream):
+        unit_axis(tower, site)
+    if order.index(upstream) >= order.index(downstream):
+        raise SiteError(
+            asked,
+            "a downstream site that is not computed after the upstream one",
+            "two sites in the order of the computation",
+            f"exchange them, or choose a site behind {upstream}",
+        )
+    layers = tower.layer(upstream), tower.layer(downstream)
+    if layers[1] - layers[0] > 1:
+        raise SiteError(
+            asked,
+            f"sites of the blocks {layers[0]} and {layers[1]}",
+            "sites of the same block or of neighbouring ones",
+            "score the sites between them too, one pair at a time",
+        )
+
+
+def score_edges(
+    tower: Tower,
+    x: Tensor,
+    wanted: Sequence[Wanted],
+    *,
+    baseline: Baseline,
+    steps: int,
+    batch_size: int,
+    memory: int,
+) -> list[Tensor]:
+    """Edges `[sender receiver batch]` of several pairs of sites, upstream to downstream.
+
+    One walk down the tower serves all of them.
+    """
+    asked = "score channel edges"
+    check_steps(asked, steps, 2)
+    names = [each.upstream for each in wanted]
+
+    def window_edges(window: slice) -> list[Tensor]:
+        stops = walk(tower, x[window], names)
+        found = []
+        moved = baselines(tower, baseline, stops, window, names)
+        for each, (stop, zero) in zip(wanted, moved, strict=True):
+            segment = Segment(tower, stop, each.downstream)
+            found.append(_Pair(segment, zero, each, memory).integrate(steps))
+        return found
+
+    windows = in_windows(window_edges, len(x), batch_size)
+    edges = [torch.cat(parts, dim=-1) for parts in zip(*windows, strict=True)]
+    labels = [f"{each.upstream} to {each.downstream}" for each in wanted]
+    check_finite(asked, dict(zip(labels, edges, strict=True)))
+    return edges
+
+
+class _Pair:
+    """One pair of sites and some examples: the derivatives between them, summed along the path."""
+
+    def __init__(self, segment: Segment, zero: Tensor, wanted: Wanted, memory: int) -> None:
+        self.segment, self.wanted = segment, wanted
+        self.start = segment.stop.activation
+        self.move = zero - self.start
+        tower = segment.tower
+        self.axis_u, self.axis_d = (
+            unit_axis(tower, site) for site in (wanted.upstream, wanted.downstream)
+        )
+        self.end = _end(segment)
+        each = IN_FLIGHT * (self.start.nbytes + self.end.nbytes)
+        self.chunk = memory // max(1, each)
+        if self.chunk < 1:
+            raise SpecificationError(
+                f"score edges into {wanted.downstream}",
+                f"a budget of {memory} bytes",
+                f"at least {each}, what one channel of {len(zero)} examples needs",
+                "raise memory, or lower batch_size",
+            )
+
+    def integrate(self, steps: int) -> Tensor:
+        """Edges `[sender receiver batch]`. The first step has no change, so it is not computed."""
+        senders, receivers = self.wanted.senders, self.wanted.receivers
+        sums = self._push if len(senders) < len(receivers) else self._pull
+        shape = (len(senders), len(receivers), len(self.start))
+        total = torch.zeros(shape, dtype=self.start.dtype, device=self.start.device)
+        # the fused kernels have no forward mode, and batch no gradients
+        with sdpa_kernel(SDPBackend.MATH):
+            for step in range(1, steps):
+                sums(self.start + step / steps * self.move, total)
+        return total / steps
+
+    def _slope(self, end: Tensor) -> Tensor:
+        """Derivative of every L_d by its own activation."""
+        space = end[0].numel() // end.shape[self.axis_d]
+        return 2 / space * (end.detach() - self.end)
+
+    def _pull(self, at: Tensor, total: Tensor) -> None:
+        """Reverse mode: one pass for each receiver, and all senders of it at once."""
+        at = at.detach().requires_grad_()
+        with torch.enable_grad():
+            end = self.segment(at)
+        slope, move = self._slope(end), by_unit(self.move, self.axis_u)[:, self.wanted.senders]
+        for start, some in _chunks(self.wanted.receivers, self.chunk):
+            hot = _one_hot(slope, self.axis_d, some)
+            (pulled,) = torch.autograd.grad(end, at, hot, retain_graph=True, is_grads_batched=True)
+            pulled = by_unit(pulled, self.axis_u + 1, 2)[:, :, self.wanted.senders]
+            total[:, start : start + len(some)] += einsum(
+                move, pulled, "batch u space, d batch u space -> u d batch"
+            )
+
+    def _push(self, at: Tensor, total: Tensor) -> None:
+        """Forward mode: one pass for each sender, and all receivers of it at once."""
+
+        def push(tangent: Tensor) -> tuple[Tensor, Tensor]:
+            # two backward passes would do it too, but torch's for a convolution costs two of them
+            found = torch.func.jvp(self.segment, (at,), (tangent,))
+            return found[0], found[1]
+
+        for start, some in _chunks(self.wanted.senders, self.chunk):
+            hot = _one_hot(self.move, self.axis_u, some)
+            with torch.no_grad(), warnings.catch_warnings():
+                # torch's forward mode loads what it deprecates itself (torch.jit)
+                warnings.simplefilter("ignore", DeprecationWarning)
+                ends, pushed = torch.func.vmap(push)(hot)
+            slope = by_unit(self._slope(ends[0]), self.axis_d)[:, self.wanted.receivers]
+            pushed = by_unit(pushed, self.axis_d + 1, 2)[:, :, self.wanted.receivers]
+            total[start : start + len(some)] += einsum(
+                slope, pushed, "batch d space, u batch d space -> u d batch"
+            )
+
+
+def _end(segment: Segment) -> Tensor:
+    """The downstream activation of the run itself; refused if the upstream one is not in it."""
+    at = segment.stop.activation.detach().requires_grad_()
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        end = segment(at)
+    nothing = torch.zeros_like(end)
+    if not end.requires_grad or torch.autograd.grad(end, at, nothing, allow_unused=True)[0] is None:
+        raise SiteError(
+            f"score edges from {segment.stop.site} to {segment.until}",
+            "a downstream site that does not depend on the upstream one",
+            "two sites with a path between them",
+            "choose another pair",
+        )
+    return end.detach()
+
+
+def _chunks(channels: Sequence[int], size: int) -> list[tuple[int, Sequence[int]]]:
+    return [(start, channels[start : start + size]) for start in range(0, len(channels), size)]
+
+
+def _one_hot(values: Tensor, axis: int, channels: Sequence[int]) -> Tensor:
+    """A copy of the activation for each channel, zero in all the others, `[channel batch ...]`."""
+    hot = values.new_zeros((len(channels), *values.shape))
+    places = torch.arange(len(channels), device=values.device)
+    chosen = torch.tensor(channels, device=values.device)
+    hot.movedim(axis + 1, 1)[places, chosen] = values.movedim(axis, 0)[chosen]
+    return hot
+
+
+def reference_edges(
+    tower: Tower, x: Tensor, wanted: Wanted, *, baseline: Tensor | str, steps: int
+) -> Tensor:
+    """The slow second way, for tests and benchmarks: a full run per receiver and step."""
+    site, axis_d = wanted.upstream, unit_axis(tower, wanted.downstream)
+    names = [wanted.upstream, wanted.downstream]
+    _, cache = tower.run_with_cache(x, names_filter=names)
+    a, end = cache[site].detach(), cache[wanted.downstream].detach().movedim(axis_d, 0)
+    zero = torch.zeros_like(a)
+    if isinstance(baseline, Tensor):
+        zero = tower.run_with_cache(baseline, names_filter=[site])[1][site].detach()
+    columns = []
+    for d in wanted.receivers:
+        total = torch.zeros_like(a)
+        for step in range(steps):
+            at = (a + step / steps * (zero - a)).requires_grad_()
+            change = _run_moved(tower, x, wanted, at).movedim(axis_d, 0)[d] - end[d]
+            loss = change.square().reshape(len(x), -1).mean(dim=1).sum()
+            total += torch.autograd.grad(loss, at)[0]
+        whole = by_unit((zero - a) * total / steps, unit_axis(tower, site))
+        columns.append(whole.sum(dim=-1)[:, wanted.senders].T)
+    return torch.stack(columns, dim=1)
+
+
+def _run_moved(tower: Tower, x: Tensor, wanted: Wanted, at: Tensor) -> Tensor:
+    kept: list[Tensor] = []
+    replace: Callable[..., Tensor] = lambda activation, hook: at.clone()  # noqa: E731
+    keep: Callable[..., None] = lambda activation, hook: kept.append(activation.clone())  # noqa: E731
+    with torch.enable_grad():
+        tower.run_with_hooks(x, fwd_hooks=[(wanted.upstream, replace), (wanted.downstream, keep)])
+    return kept[0]

@@ -1,0 +1,163 @@
+"""Which channels a metric rests on: integrated gradients, one site at a time."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from interp.circuits.patching.segments import (
+    Baseline,
+    Segment,
+    baselines,
+    check_run,
+    in_windows,
+    walk,
+)
+from interp.circuits.tasks.metrics import check_metric, measure, name_of, rows_of
+from interp.core.errors import NumericsError, SiteError, SpecificationError, listed
+from interp.core.sites import find_sites
+from interp.core.tower import Tower
+
+
+def channel_scores(
+    tower: Tower,
+    x: Tensor,
+    *,
+    metric: Callable[[Tensor], Tensor],
+    sites: str | Sequence[str],
+    baseline: Baseline,
+    axis: str = "channel",
+    steps: int = 10,
+    batch_size: int = 32,
+) -> dict[str, Tensor]:
+    r"""Score the channels of each site by integrated gradients of the metric.
+
+    With $a$ the site's activation, $a^0$ its baseline and $F$ the metric of a run that goes on from
+    another activation there, channel $c$ of an example scores
+
+    $$s_c = \sum_\mathrm{space} (a - a^0)_c \cdot \frac{1}{m} \sum_{k=0}^{m-1}
+    \frac{\partial F}{\partial a_c} \Big(a^0 + \frac{k}{m} (a - a^0)\Big)$$
+
+    in the metric's unit: the sum on the left of Sundararajan et al. (2017), which is exact where F
+    is linear. Summed over channels it tends to $F(a) - F(a^0)$ as the steps m grow, however
+    F bends in between; where F jumps (a cosine at the zero embedding), it does not. The paper
+    (Kempf et al. 2025) takes 10 steps and the baseline "zero", which no run ever produces:
+    activations of another run are the better choice.
+
+    `x` are inputs `[batch ...]`; `metric` takes outputs `[batch d_embed]` and gives `[batch]`.
+    `sites` are names or patterns, and each site is scored on its own. `baseline` is "zero", a
+    tensor of inputs aligned with `x` (the corrupt run), or activations by site, `[1 ...]` or
+    `[batch ...]` (`mean_activations`). `axis` is the axis of the site that is kept while all others
+    are summed: "channel" ("d_embed" at an embedding), "head", "d_mlp", "pos", ... `batch_size`
+    bounds the examples of a forward; small batches share it among steps. Blocks before a site run
+    once. Returns `[channel batch]` by site.
+
+    Raises `SiteError` for unknown sites or a site without the axis, `SpecificationError` for fewer
+    than one step or a metric that ignores the output or has no gradient, `ShapeError` and
+    `DataError` for a baseline that does not fit, `NumericsError` for NaN.
+
+    >>> from interp.circuits import Chain
+    >>> tower = Chain([torch.nn.Identity()], axes=("batch", "channel", "row", "column"),
+    ...               pool=torch.nn.Flatten())
+    >>> x = torch.tensor([[[[1.0]], [[3.0]]]])
+    >>> scores = channel_scores(tower, x, metric=lambda out: out[:, 0] + 10 * out[:, 1],
+    ...                         sites="hook_embed", baseline="zero")
+    >>> scores["hook_embed"].tolist()
+    [[2.0], [60.0]]
+    """
+    asked = "score channels"
+    names = find_sites(sites, tower.sites)
+    axes = {site: unit_axis(tower, site, axis) for site in names}
+    check_steps(asked, steps, 1)
+    check_run(asked, tower, x, baseline, sites=names, batch_size=batch_size)
+    with torch.no_grad():
+        some = tower(x[:batch_size])
+        check_metric(rows_of(metric, slice(0, len(some))), some, some + 1)
+
+    def window_scores(window: slice) -> list[Tensor]:
+        score = rows_of(metric, window)
+        stops = walk(tower, x[window], names)
+        found = []
+        for stop, zero in baselines(tower, baseline, stops, window, names):
+            stack = max(1, batch_size // len(zero))
+            segment = Segment(tower, stop)
+            whole = _integrate(segment, stop.activation, zero, score, steps, stack)
+            found.append(by_unit(whole, axes[stop.site]).sum(dim=-1).T)
+        return found
+
+    windows = in_windows(window_scores, len(x), batch_size)
+    order = sorted(names, key=tower.layer)
+    scores = {site: torch.cat(parts, dim=1) for site, *parts in zip(order, *windows, strict=True)}
+    check_finite(asked, scores)
+    return {site: scores[site] for site in names}
+
+
+def _integrate(
+    segment: Segment,
+    a: Tensor,
+    zero: Tensor,
+    metric: Callable[[Tensor], Tensor],
+    steps: int,
+    stack: int,
+) -> Tensor:
+    """Integrated gradients of every number of the activation; `stack` steps share a forward."""
+    total = torch.zeros_like(a)
+    marks = torch.arange(steps, device=a.device, dtype=a.dtype) / steps
+    for some in marks.split(stack):
+        path = zero + some.view(-1, *[1] * a.ndim) * (a - zero)
+        path = path.flatten(0, 1).requires_grad_()
+        with torch.enable_grad():
+            outputs = segment(path).unflatten(0, (len(some), len(a)))
+            value = torch.stack([measure(metric, each) for each in outputs]).sum()
+        if outputs.requires_grad and not value.requires_grad:
+            raise SpecificationError(
+                f"take gradients of {name_of(metric)!r}",
+                "numbers that torch cannot trace to the output",
+                "a metric made of differentiable steps",
+                "return tensors; no .detach(), .item(), argmax or numpy",
+            )
+        if value.requires_grad:  # else the site does not reach the output, and scores 0
+            (grad,) = torch.autograd.grad(value, path, allow_unused=True, materialize_grads=True)
+            total += grad.unflatten(0, (len(some), len(a))).sum(dim=0)
+    return (a - zero) * total / steps
+
+
+def unit_axis(tower: Tower, site: str, axis: str = "channel") -> int:
+    """Where a site has the axis of its units; an embedding's coordinates count as channels."""
+    axes = tower.axes(site)
+    name = "d_embed" if axis == "channel" and axes == ("batch", "d_embed") else axis
+    if name not in axes or name == "batch":
+        units = [each for each in axes if each != "batch"]
+        raise SiteError(
+            f"take apart {site} by {axis}",
+            f"a site with the axes {listed(axes)}",
+            f"a site with the axis {axis}" if axis != "batch" else f"one of {listed(units)}",
+            f"choose another site, or one of its axes {listed(units)}",
+        )
+    return axes.index(name)
+
+
+def by_unit(activation: Tensor, axis: int, first: int = 1) -> Tensor:
+    """`[... channel space]`: the axis of units at place `first`, all behind it laid in one."""
+    moved = activation.movedim(axis, first)
+    return moved.flatten(first + 1) if moved.ndim > first + 1 else moved.unsqueeze(-1)
+
+
+def check_steps(asked: str, steps: int, least: int) -> None:
+    """Refuse fewer steps than there must be."""
+    if not isinstance(steps, int) or steps < least:
+        raise SpecificationError(
+            asked, f"{steps} steps", f"a whole number, {least} or more", "take 10, as the paper did"
+        )
+
+
+def check_finite(asked: str, scores: dict[str, Tensor]) -> None:
+    """Refuse scores that are no numbers, and say where."""
+    bad = [site for site, values in scores.items() if not bool(torch.isfinite(values).all())]
+    if bad:
+        raise NumericsError(
+            asked,
+            f"NaN or infinity at {listed(bad)}",
+            "finite numbers",
+            "check the pictures, the tower, and the metric's gradient at the baseline",
+        )

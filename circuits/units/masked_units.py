@@ -1,0 +1,199 @@
+"""Circuits of units: some channels, heads or neurons at each of several sites, kept or replaced.
+
+It needs no sum of parts, so it serves a ResNet as well: a unit outside the circuit is given its
+activation of the corrupt run, at every site, while the rest of the run goes on.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.circuits.discovery.curves import curve_table
+from interp.circuits.edges.stream_gradients import batches
+from interp.circuits.edges.wiring import resuming
+from interp.circuits.patching.sweeping import check_inputs
+from interp.circuits.tasks.metrics import check_metric, measure, name_of, rows_of
+from interp.circuits.units.integrated_gradients import unit_axis
+from interp.core.errors import ShapeError, SpecificationError
+from interp.core.images import Pairs
+from interp.core.progress import say, track
+from interp.core.seeds import rng
+from interp.core.tables import Table
+from interp.core.tower import Hook, Tower
+
+UNIT_SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Sizes of circuits as shares of the units of each site; the paper keeps a tenth."""
+
+
+def unit_faithfulness(
+    tower: Tower,
+    scores: Mapping[str, Tensor | np.ndarray],
+    *,
+    clean: Tensor,
+    corrupt: Tensor,
+    metric: Callable[[Tensor], Tensor],
+    axis: str = "channel",
+    shares: Sequence[float] = UNIT_SHARES,
+    n_random: int = 5,
+    pairs: Pairs | None = None,
+    seed: int = 0,
+    batch_size: int = 32,
+) -> Table:
+    """How much of the model's metric its best units keep by themselves, and how much without them.
+
+    `scores` gives each site one number per unit along `axis`, such as the means of
+    `channel_scores`; a circuit keeps a share of each site's units, rounded up, with the largest
+    |score|. In the run of a circuit every other unit, at every site, has its activation of the
+    corrupt run. Rows, `value`, areas and evidence are those of `faithfulness`; the null are random
+    circuits with as many units at each site.
+
+    Raises `ShapeError` for scores that are not one per unit, `SiteError`, `SpecificationError` for
+    no site, a share outside (0, 1] or a metric that ignores the output.
+
+    >>> from interp.circuits import Chain
+    >>> tower = Chain([torch.nn.Identity()], axes=("batch", "channel", "row", "column"))
+    >>> clean, corrupt = torch.ones(4, 2, 1, 1), torch.zeros(4, 2, 1, 1)
+    >>> tower.pool = torch.nn.Flatten()
+    >>> table = unit_faithfulness(tower, {"hook_embed": torch.tensor([3.0, 0.0])}, clean=clean,
+    ...                           corrupt=corrupt, metric=lambda x: x[:, 0], shares=[0.5])
+    >>> table.frame[["measure", "value"]].to_numpy().tolist()
+    [['circuit alone', 1.0], ['model without the circuit', 0.0]]
+    """
+    check_inputs(clean, corrupt, None, pairs)
+    sites = [site for site in tower.sites if site in scores]
+    _check(tower, scores, sites, shares, axis)
+    kept = {site: np.stack([_best(scores[site], share) for share in shares]) for site in sites}
+    stream = rng("random units", seed)
+    drawn = {site: _random(masks, n_random, stream) for site, masks in kept.items()}
+    _check_widths(tower, kept, corrupt, axis)
+    masks = {s: np.concatenate([kept[s], ~kept[s], drawn[s], ~drawn[s]]) for s in sites}
+    values, ends = measure_units(
+        tower, masks, clean=clean, corrupt=corrupt, metric=metric, axis=axis, batch_size=batch_size
+    )
+    total = sum(masks[site].shape[1] for site in sites)
+    return curve_table(
+        values,
+        ends,
+        np.sum([kept[site].sum(axis=1) for site in sites], axis=0),
+        total=total,
+        n_random=n_random,
+        pairs=pairs,
+        null_kind=f"mean of {n_random} random circuits with as many units at each site",
+        metric=name_of(metric),
+        seed=seed,
+        facts={"units": total, "axis": axis, "sites": sites},
+    )
+
+
+def measure_units(
+    tower: Tower,
+    masks: Mapping[str, np.ndarray],
+    *,
+    clean: Tensor,
+    corrupt: Tensor,
+    metric: Callable[[Tensor], Tensor],
+    axis: str = "channel",
+    batch_size: int = 32,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The metric with only some units kept `[mask example]`, and on the two runs `[2 example]`.
+
+    `masks` are `[mask unit]` of Booleans for each site, or `[mask example unit]`. Where all units
+    are kept, the clean run answers. Blocks before the first site run once.
+    """
+    sites = list(masks)
+    n = len(masks[sites[0]])
+    values, ends = np.full((n, len(clean)), np.nan), np.full((2, len(clean)), np.nan)
+    whole = np.all([own.reshape(n, -1).all(axis=1) for own in masks.values()], axis=0)
+    if n * len(clean) > 5_000:
+        say(f"units: {n} circuits x {len(clean)} pairs, {n * len(clean):,} forwards")
+    axes = {site: unit_axis(tower, site, axis) for site in sites}
+    first = min(tower.layer(site) for site in sites)
+    windows = list(batches(len(clean), batch_size))
+    for window in track(windows, "circuits of units", total=len(windows)):
+        with torch.no_grad():
+            output, held = tower.run_with_cache(corrupt[window], names_filter=sites)
+            part = rows_of(metric, window)
+            ends[1, window] = measure(part, output).double().cpu().numpy()
+            start, words = clean[window], {}
+            if first > 0:
+                words = {**resuming(tower, start), "start_at_layer": first}
+                start = tower(start, stop_at_layer=first)
+            full = tower(start, **words)
+            check_metric(part, full, output)
+            ends[0, window] = measure(part, full).double().cpu().numpy()
+            for number in np.flatnonzero(~whole):
+                kept = {site: own[number] for site, own in masks.items()}
+                hooks = [
+                    (site, _replace(own if own.ndim == 1 else own[window], held[site], axes[site]))
+                    for site, own in kept.items()
+                ]
+                out = tower.run_with_hooks(start, fwd_hooks=hooks, **words)
+                values[number, window] = measure(part, out).double().cpu().numpy()
+    values[whole] = ends[0]
+    return values, ends
+
+
+def _replace(kept: np.ndarray, corrupt: Tensor, axis: int) -> Hook:
+    shape = [1] * corrupt.ndim
+    shape[0], shape[axis] = (1 if kept.ndim == 1 else -1), kept.shape[-1]
+    here = torch.as_tensor(kept, device=corrupt.device).reshape(shape)
+
+    def replace(tensor: Tensor, hook: Any) -> Tensor:
+        return torch.where(here, tensor, corrupt)
+
+    return replace
+
+
+def _best(scores: Tensor | np.ndarray, share: float) -> np.ndarray:
+    size = np.abs(np.asarray(scores))
+    kept = np.zeros(len(size), dtype=bool)
+    kept[np.argsort(-size, kind="stable")[: int(np.ceil(share * len(size) - 1e-9))]] = True
+    return kept
+
+
+def _random(kept: np.ndarray, n: int, stream: np.random.Generator) -> np.ndarray:
+    """For each circuit, n with as many units."""
+    return np.stack([stream.permutation(row) for row in kept for _ in range(n)])
+
+
+def _check_widths(tower: Tower, kept: Mapping[str, np.ndarray], x: Tensor, axis: str) -> None:
+    """Scores of another model would broadcast, or fail far from here."""
+    with torch.no_grad():
+        _, cache = tower.run_with_cache(x[:1], names_filter=list(kept))
+    for site, masks in kept.items():
+        right = cache[site].shape[tower.axes(site).index(axis)]
+        if masks.shape[1] != right:
+            raise ShapeError(
+                f"test units at {site}",
+                f"{masks.shape[1]} scores for {right} units",
+                "one number per unit",
+                "take the scores from the same tower",
+            )
+
+
+def _check(
+    tower: Tower,
+    scores: Mapping[str, Any],
+    sites: Sequence[str],
+    shares: Sequence[float],
+    axis: str,
+) -> None:
+    unknown = [site for site in scores if site not in sites]
+    if unknown or not sites or not shares or not all(0 < share <= 1 for share in shares):
+        raise SpecificationError(
+            "test circuits of units",
+            f"the sites {unknown or list(sites)} and shares {list(shares)}",
+            "sites of the tower and shares above 0, up to 1",
+            "take the scores from channel_scores on the same tower",
+        )
+    for site in sites:
+        if axis not in tower.axes(site) or np.ndim(np.asarray(scores[site])) != 1:
+            raise ShapeError(
+                f"test units at {site}",
+                f"scores of shape {tuple(np.shape(scores[site]))} along {axis!r}",
+                f"one number per unit, along one of {tower.axes(site)[1:]}",
+                "average scores over examples first, or name another axis",
+            )

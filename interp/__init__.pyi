@@ -1,0 +1,15 @@
+from . import circuits as circuits
+from . import models as models
+from . import probes as probes
+from .core.images import ImageTable as ImageTable
+from .core.sites import Site as Site
+from .core.tables import Table as Table
+from .core.tower import Patch as Patch
+from .data.sources.opening import open_images as open_images
+from .measures.climbing import ladder as ladder
+from .models.loading.load import load_clip as load_clip
+from .study.comparing_results import compare_results as compare_results
+from .study.formats import export as export
+from .study.results import open_result as open_result
+from .study.studies import Study as Study
+from .verdicts.across_checkpoints import verdict as verdict

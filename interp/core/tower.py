@@ -1,0 +1,200 @@
+"""What a model must offer to be patched and probed; `interp.models` provides it, so may a user.
+
+probes and circuits never import models: they take anything that keeps these promises, from a
+hand-made two-neuron network to a CLIP tower.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from interp.core.errors import ShapeError, SiteError, listed
+
+Hook = Callable[..., Tensor | None]
+"""Called as `hook(tensor, hook=point)`; what it returns replaces the activation, None leaves it."""
+
+
+@runtime_checkable
+class Tower(Protocol):
+    """A chain of blocks with named activations, in TransformerLens's spelling.
+
+    `tower(x, stop_at_layer=m)` returns the stream that enters block m, and
+    `tower(stream, start_at_layer=l)` goes on from the stream that enters block l, so
+    `tower(tower(x, stop_at_layer=l), start_at_layer=l) == tower(x)`.
+    """
+
+    @property
+    def sites(self) -> Sequence[str]:
+        """Every name that may be hooked, in the order of the computation."""
+        ...
+
+    @property
+    def n_layers(self) -> int:
+        """How many blocks the chain has."""
+        ...
+
+    def axes(self, site: str) -> tuple[str, ...]:
+        """The axes of a site's activation."""
+        ...
+
+    def layer(self, site: str) -> int:
+        """The block that computes a site: -1 before the chain, n_layers after it."""
+        ...
+
+    def __call__(
+        self, x: Tensor, *, start_at_layer: int | None = None, stop_at_layer: int | None = None
+    ) -> Tensor:
+        """Embed a batch, or run a part of the chain."""
+        ...
+
+    def run_with_cache(
+        self, *args: Any, names_filter: Any = None, **kwargs: Any
+    ) -> tuple[Any, Any]:
+        """Embed a batch and keep its activations."""
+        ...
+
+    def run_with_hooks(
+        self, *args: Any, fwd_hooks: Iterable[tuple[Any, Hook]] = (), **kwargs: Any
+    ) -> Any:
+        """Embed a batch while functions read or replace its activations."""
+        ...
+
+    def hooks(self, fwd_hooks: Any = ..., bwd_hooks: Any = ...) -> AbstractContextManager[Any]:
+        """Keep functions installed for the length of a `with` block."""
+        ...
+
+
+@runtime_checkable
+class Component(Protocol):
+    """What reads the stream and adds to it: all heads of an attention, or an MLP.
+
+    A *reader* is an input that may be given a stream of its own (a head's query, key or value, or
+    an MLP), a *writer* is a part of what is added (a head, an MLP). Streams and parts are
+    `[batch reader *stream]` and `[batch writer *stream]`, the stream's own axes last.
+    """
+
+    layer: int
+    reads: str
+    """The site of the stream that it reads."""
+    writes: str
+    """The site from which `write` tells the writers apart."""
+    readers: tuple[str, ...]
+    writers: tuple[str, ...]
+    places: tuple[tuple[str, Mapping[str, int]], ...]
+    """For each reader, the site and place that hold what `read` makes of its stream."""
+
+    def write(self, activation: Tensor) -> Tensor:
+        """What each writer adds, from the activation at `writes`; linear."""
+        ...
+
+    def read(self, reader: int, stream: Tensor) -> Tensor:
+        """What one reader makes of a stream."""
+        ...
+
+    def run(self, streams: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """What each writer adds when each reader has a stream of its own."""
+        ...
+
+
+@runtime_checkable
+class Branched(Component, Protocol):
+    """A component of several readers, which in an ordinary run all read the same stream.
+
+    A gradient at that stream is then the sum of theirs; `pull` tells them apart.
+    """
+
+    inner: tuple[str, ...]
+    """The sites, one behind each kind of reader, whose gradients `pull` starts from."""
+
+    def pull(
+        self,
+        stream: Tensor,
+        values: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        *,
+        straight: bool = False,
+    ) -> Tensor:
+        """Gradients at each reader's stream, from activations and gradients at `inner`.
+
+        `straight` holds the scale of norms fixed.
+        """
+        ...
+
+
+@runtime_checkable
+class Wired(Tower, Protocol):
+    """A tower whose stream is a sum: it can be cut, and wired again, edge by edge.
+
+    The stream that enters block l is the stream that enters block 0 plus, up to constants, what all
+    writers of the components before it have added.
+    """
+
+    @property
+    def components(self) -> Sequence[Component]:
+        """Everything that reads the stream and adds to it, in order."""
+        ...
+
+
+@runtime_checkable
+class Finishing(Tower, Protocol):
+    """A tower that offers one thing more: a cheaper way to the embedding, where it reads little.
+
+    `tower.finish(stream, start_at_layer=l) == tower(stream, start_at_layer=l)` up to the order of
+    sums, under whatever hooks are installed. A CLIP's last block has to be computed for one token
+    only. Sweeps use it where it is there.
+    """
+
+    def finish(self, stream: Tensor, *, start_at_layer: int) -> Tensor:
+        """The embedding, from the stream that enters block `start_at_layer`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Patch:
+    """The activation at `site`, where `where` says, becomes `value`.
+
+    `where` gives an index for some of the site's axes; the axes it leaves out are replaced whole.
+
+    >>> import torch
+    >>> stream = torch.zeros(1, 3, 2)
+    >>> patch = Patch("blocks.0.hook_resid_pre", torch.ones(2), where={"pos": 1})
+    >>> patch.apply(stream, axes=("batch", "pos", "d_model"))[0, :, 0].tolist()
+    [0.0, 1.0, 0.0]
+    """
+
+    site: str
+    value: Tensor
+    where: Mapping[str, int | slice | Tensor] = field(default_factory=dict)
+
+    def apply(self, activation: Tensor, *, axes: tuple[str, ...]) -> Tensor:
+        """A copy of `activation` with the patch in it; the original stays as it was."""
+        index = part(self.where, axes=axes, site=self.site)
+        patched = activation.clone()
+        try:
+            patched[index] = self.value.to(patched.dtype)
+        except (RuntimeError, IndexError) as error:
+            raise ShapeError(
+                f"patch {self.site}",
+                f"a value of shape {tuple(self.value.shape)} at {dict(self.where)}",
+                f"a part of {dict(zip(axes, activation.shape, strict=True))}",
+                f"give a value of that part's shape ({error})",
+            ) from None
+        return patched
+
+
+def part(
+    where: Mapping[str, int | slice | Tensor], *, axes: tuple[str, ...], site: str
+) -> tuple[int | slice | Tensor, ...]:
+    """Turn an index by axis name into an index by axis order."""
+    unknown = set(where) - set(axes)
+    if unknown:
+        raise SiteError(
+            f"index {site}",
+            f"axis {listed(sorted(unknown))}",
+            f"one of {listed(axes)}",
+            "use the site's own axes",
+        )
+    return tuple(where.get(axis, slice(None)) for axis in axes)

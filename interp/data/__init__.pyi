@@ -1,0 +1,14 @@
+from .artwork.embedded import EmbeddedSpec as EmbeddedSpec
+from .artwork.embedded import open_embedded as open_embedded
+from .leakage.checks import Audit as Audit
+from .leakage.checks import audit as audit
+from .mixtures.basesets import open_base as open_base
+from .mixtures.manifest import diff_manifests as diff_manifests
+from .mixtures.mixture import Mixture as Mixture
+from .mixtures.mixture import make_mixture as make_mixture
+from .mixtures.mixture import make_mixtures as make_mixtures
+from .mixtures.settings import SETTINGS as SETTINGS
+from .mixtures.settings import MixtureSpec as MixtureSpec
+from .mixtures.templates import prompts as prompts
+from .sources.opening import open_images as open_images
+from .sources.shards import write_shards as write_shards

@@ -1,0 +1,1 @@
+"""The embedded study: drawings from installed packages, rendered in six domains."""

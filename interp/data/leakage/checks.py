@@ -1,0 +1,378 @@
+"""Look for leaks: test pictures among the training ones, captions that name what is withheld.
+
+What a manifest cannot see: that a test picture was trained on under another name, that the base
+set calls something a drawing of a class whose drawings are withheld, that a cell is empty. Every
+finding is a row; a leak spoils a comparison, the rest is worth knowing.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from interp.core.errors import SampleError, listed
+from interp.core.images import ImageTable
+from interp.core.tables import Table
+from interp.data.leakage.hashing import nearest, picture_hashes
+from interp.data.mixtures.basesets import base_captions, is_shards, open_base, read_base
+from interp.data.mixtures.manifest import largest
+from interp.data.mixtures.mixture import Mixture
+from interp.data.mixtures.settings import BASE, MixtureSpec
+from interp.data.mixtures.templates import words_for
+
+GAP = r"[\s_-]*"
+"""What may stand between the parts of a name: `traffic light`, `traffic_light`, `trafficlight`."""
+
+
+def pattern(names: Iterable[str]) -> re.Pattern[str] | None:
+    """One expression for any of the names as whole words, singular or plural; None without names.
+
+    >>> found = pattern(["traffic_light", "strawberry", "bus"])
+    >>> [bool(found.search(text)) for text in
+    ...  ("two Traffic-lights", "strawberries", "a school bus", "busy", "a light")]
+    [True, True, True, False, False]
+    """
+    forms = [_forms(name) for name in sorted(set(names), key=len, reverse=True)]
+    if not forms:
+        return None
+    return re.compile(rf"(?<![^\W_])(?:{'|'.join(forms)})(?![^\W_])", re.IGNORECASE)
+
+
+def _forms(name: str) -> str:
+    """The singular and the regular plurals of a name."""
+    words = [re.escape(word) for word in re.split(r"[\s_-]+", name.strip()) if word]
+    *first, last = words or [re.escape(name)]
+    if last.endswith("y"):
+        last = f"{last[:-1]}(?:y|ys|ies)"
+    elif last.endswith("fe"):
+        last = f"{last[:-2]}(?:fe|fes|ves)"
+    elif last.endswith("f"):
+        last = f"{last[:-1]}(?:f|fs|ves)"
+    elif last.endswith("man"):
+        last = f"{last[:-3]}(?:man|men)"
+    elif last.endswith("s"):
+        last = f"{last[:-1]}(?:s|ses)?"  # scissors, bus; a name in the plural also in the singular
+    else:
+        last = f"{last}(?:s|es)?"
+    return GAP.join([*first, last])
+
+
+def mentions(texts: pd.Series, names: Iterable[str]) -> np.ndarray:
+    """Which of the texts name any of the names; each distinct text is read once.
+
+    >>> mentions(pd.Series(["a drawing of a lion", "a photo of a cat"]), ["lion"]).tolist()
+    [True, False]
+    """
+    expression = pattern(names)
+    if expression is None or not len(texts):
+        return np.zeros(len(texts), dtype=bool)
+    place, distinct = pd.factorize(texts)
+    named = np.array([bool(expression.search(str(text))) for text in distinct], dtype=bool)
+    return named[place]
+
+
+CHUNK = 200_000
+"""Base captions that are read at a time."""
+
+CHECKS = {
+    "same pixels": "{n} {split} pictures have the very pixels of a training picture",
+    "looks alike": "{n} {split} pictures look like a training picture",
+    "withheld in words": "{n} captions name what the mixture withholds",
+    "words not aligned": "{n} captions name a domain though captions are aligned",
+    "held-out class in the base set": "{n} base captions name a held-out class",
+    "empty cell": "{n} cells have no training picture",
+    "nothing to test on": "{n} held-out classes have no test picture in the test domain",
+    "does not read": "{n} pictures do not read",
+}
+"""What is looked for, and how a finding of it is summed up."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Findings, one a row, and what was looked at to find them."""
+
+    frame: pd.DataFrame
+    looked: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def table(self) -> Table:
+        """The findings as a table that can be saved."""
+        return Table("audit", self.frame, {"looked at": self.looked, "verdict": self.verdict})
+
+    @property
+    def leaks(self) -> pd.DataFrame:
+        """The findings that spoil a comparison."""
+        return self.frame[~self.frame["ok"].astype(bool)]
+
+    @property
+    def verdict(self) -> str:
+        """The findings summed up in a few sentences."""
+        looked = ", ".join(f"{n} {what}" for what, n in self.looked.items() if n)
+        parts = []
+        for ok, before in ((False, "Leaks: "), (True, "Worth knowing: ")):
+            words = list(self._sums(ok))
+            if words:
+                parts.append(f"{before}{'; '.join(words)}.")
+        if not len(self.leaks):
+            parts.insert(0, "No leak was found.")
+        return f"{' '.join(parts)} Looked at {looked}."
+
+    def _sums(self, ok: bool) -> Iterator[str]:
+        found = self.frame[self.frame["ok"] == ok]
+        for (check, split), rows in found.groupby(["check", "split"], sort=False):
+            n = int(rows["n"].sum()) if "captions" in CHECKS[str(check)] else len(rows)
+            text = CHECKS[str(check)].format(n=n, split=split)
+            if check == "looks alike":
+                own = (rows["label"].astype(str) == rows["label_b"].astype(str)).sum()
+                text += f" ({own} of them one of their own class)"
+            yield text
+
+
+COLUMNS = (
+    "check", "ok", "split", "label", "domain", "picture",
+    "label_b", "domain_b", "other", "distance", "n", "detail",
+)  # fmt: skip
+
+
+def audit(
+    images: ImageTable,
+    mixture: Mixture | None = None,
+    *,
+    base: ImageTable | None = None,
+    bits: int = 4,
+    jobs: int = 1,
+) -> Audit:
+    """Look for leaks between training and test, in one mixture or in all training pictures.
+
+    - Pictures, by the hash of their pixels and by a perceptual hash that may differ in up to `bits`
+      of 64 bits: each test (or analysis) picture beside the nearest training picture. One of the
+      same pixels is a leak, one that looks alike is worth a look.
+    - Captions of a mixture and its base set that name a withheld domain, or a held-out class in
+      words of the test domain; held-out classes that the base set names at all.
+    - Cells without a picture where the mixture would have some, and held-out classes without test
+      pictures.
+
+    `base` holds the pictures of base shards, if they are to be compared; a base TSV's are read.
+    Hashes are kept in the cache, so a second audit takes seconds.
+
+    Raises `SampleError` for a table without training or test pictures.
+    """
+    train = mixture.images if mixture else images.select(split="train")
+    rest = images[(images.split != "train").to_numpy()]
+    if not len(train) or not len(rest):
+        raise SampleError(
+            f"audit {images.source}",
+            f"{len(train)} training pictures and {len(rest)} others",
+            "some of both",
+            "give pictures of the splits train and test",
+        )
+    spec = mixture.spec if mixture else None
+    extra = base if base is not None else _base_pictures(spec)
+    groups = [group for group in (train, extra) if group is not None]
+    found = list(_alike(groups, rest, bits, jobs))
+    captions = 0
+    if mixture:
+        found += _in_words(mixture.images.frame, mixture.spec, images.domains)
+        if mixture.spec.base:
+            rows, captions = _in_base(mixture.spec, images.domains)
+            found += rows
+        found += _empty(mixture, rest.frame)
+    frame = pd.DataFrame(found, columns=list(COLUMNS))
+    looked = {
+        "training pictures": len(train),
+        "base pictures": len(extra) if extra is not None else 0,
+        **{f"{split} pictures": int(n) for split, n in rest.split.value_counts().items() if n},
+        "base captions": captions,
+    }
+    return Audit(frame, looked)
+
+
+def _base_pictures(spec: MixtureSpec | None) -> ImageTable | None:
+    """The pictures of a base TSV; those of shards have to be given."""
+    if spec is None or not spec.base or is_shards(spec.base):
+        return None
+    rows = pd.concat(list(read_base(spec.base)), ignore_index=True)
+    frame = rows.rename(columns={"filepath": "path", "title": "caption"})
+    return ImageTable(frame.assign(label="", domain=BASE, split="train"), source=spec.base)
+
+
+def _alike(
+    groups: list[ImageTable], rest: ImageTable, bits: int, jobs: int
+) -> Iterator[dict[str, object]]:
+    """Test pictures beside the training picture that has their pixels, or looks most like them."""
+    ours = picture_hashes(rest, jobs=jobs)
+    theirs = pd.concat([picture_hashes(group, jobs=jobs) for group in groups], ignore_index=True)
+    columns = ["path", "label", "domain"]
+    frames = [group.frame[columns].astype(object) for group in groups]
+    train = pd.concat(frames, ignore_index=True)
+    test = rest.frame[[*columns, "split"]].astype(object).reset_index(drop=True)
+    for frame, hashes in ((test, ours), (train.assign(split="train"), theirs)):
+        for row in np.flatnonzero(hashes["pixels"] == ""):
+            yield _finding("does not read", True, frame.iloc[row])
+    rows = np.flatnonzero(theirs["pixels"] != "")  # the first of several alike stands for them
+    same = theirs.loc[rows, "pixels"].drop_duplicates()
+    place = dict(zip(same, same.index, strict=True))
+    many = theirs.loc[rows, "pixels"].value_counts()
+    near = nearest(ours["looks"].to_numpy(), theirs["looks"].to_numpy()[rows], bits=bits)
+    for row, (pixels, (at, distance, n)) in enumerate(zip(ours["pixels"], near, strict=True)):
+        if pixels and pixels in place:
+            there = train.iloc[place[pixels]]
+            yield _finding("same pixels", False, test.iloc[row], there, n=int(many[pixels]))
+        elif pixels and n:
+            there = train.iloc[rows[at]]
+            yield _finding(
+                "looks alike", True, test.iloc[row], there, distance=int(distance), n=int(n)
+            )
+
+
+def _finding(
+    check: str, ok: bool, row: pd.Series, other: pd.Series | None = None, **more: object
+) -> dict[str, object]:
+    """One row of the report about a picture, and perhaps another beside it."""
+    found = {"check": check, "ok": ok, "split": row["split"], "n": 1, "detail": "", **more}
+    found |= {"picture": row["path"], "label": row["label"], "domain": row["domain"]}
+    if other is not None:
+        found |= {"other": other["path"], "label_b": other["label"], "domain_b": other["domain"]}
+    return found
+
+
+def _withheld(spec: MixtureSpec, domains: Iterable[str]) -> list[str]:
+    """Domains of which the mixture holds nothing."""
+    apart = [domain for domain in domains if domain not in (spec.natural, spec.test_domain)]
+    joined = set(spec.other_domains(list(domains)))
+    gone = [domain for domain in apart if domain not in joined]
+    if spec.seen_share == 0 and spec.held_out_share == 0:
+        gone.append(spec.test_domain)
+    return gone
+
+
+def _named_in(texts: pd.Series, spec: MixtureSpec, domains: list[str]) -> dict[str, np.ndarray]:
+    """What each text names that the mixture withholds: a domain, or a class in the test domain."""
+    named = {
+        f"words for {domain}": mentions(texts, words_for(domain))
+        for domain in _withheld(spec, domains)
+    }
+    if spec.test_domain not in _withheld(spec, domains) and spec.held_out_share == 0:
+        here = mentions(texts, words_for(spec.test_domain))
+        for label in spec.held_out:
+            named[f"{label} in words for {spec.test_domain}"] = here & mentions(texts, [label])
+    return named
+
+
+def _in_words(
+    frame: pd.DataFrame, spec: MixtureSpec, domains: list[str]
+) -> list[dict[str, object]]:
+    """Captions of the table's own pictures that name what is withheld."""
+    texts = frame["caption"].reset_index(drop=True)
+    named = _named_in(texts, spec, domains)
+    if spec.held_out_share == 0:  # a seen class's picture whose caption speaks of a withheld one
+        here = (frame["domain"] == spec.test_domain).to_numpy()
+        for label in spec.held_out:
+            key = f"{label} beside a picture of {spec.test_domain}"
+            named[key] = mentions(texts, [label]) & here
+    found = [
+        row
+        for what, mask in named.items()
+        for row in _worded("withheld in words", what, texts, mask)
+    ]
+    if not spec.domain_words:
+        words = [word for domain in domains for word in words_for(domain)]
+        found += _worded("words not aligned", "a domain word", texts, mentions(texts, words))
+    return found
+
+
+def _worded(
+    check: str,
+    what: str,
+    texts: pd.Series,
+    mask: np.ndarray,
+    *,
+    ok: bool = False,
+    split: str = "train",
+) -> list[dict[str, object]]:
+    """A row for every distinct text that the mask picks."""
+    counts = Counter(texts[mask])
+    return [
+        {"check": check, "ok": ok, "split": split, "n": n, "detail": f"{what}: {text}"}
+        for text, n in sorted(counts.items())
+    ]
+
+
+def _in_base(spec: MixtureSpec, domains: list[str]) -> tuple[list[dict[str, object]], int]:
+    """Base captions that name what is withheld, or a held-out class; and how many were read."""
+    sums: Counter[tuple[str, str]] = Counter()
+    first: dict[tuple[str, str], str] = {}
+    read = 0
+    open_base(spec.base)  # a shard that is cut short is refused here, in words
+    for texts in _chunks(base_captions(spec.base)):
+        read += len(texts)
+        named = {
+            ("withheld in words", what): m for what, m in _named_in(texts, spec, domains).items()
+        }
+        for label in spec.held_out:
+            named["held-out class in the base set", label] = mentions(texts, [label])
+        for key, mask in named.items():
+            if mask.any():
+                sums[key] += int(mask.sum())
+                first.setdefault(key, str(texts[mask].iloc[0]))
+    found = [
+        {
+            "check": check,
+            "ok": check != "withheld in words",
+            "split": BASE,
+            "n": n,
+            "label": what if check.startswith("held-out") else None,
+            "detail": f"{what}, first in: {first[check, what]}",
+        }
+        for (check, what), n in sums.items()
+    ]
+    return found, read
+
+
+def _chunks(texts: Iterator[str]) -> Iterator[pd.Series]:
+    chunk: list[str] = []
+    for text in texts:
+        chunk.append(text)
+        if len(chunk) == CHUNK:
+            yield pd.Series(chunk)
+            chunk = []
+    if chunk:
+        yield pd.Series(chunk)
+
+
+def _empty(mixture: Mixture, rest: pd.DataFrame) -> list[dict[str, object]]:
+    """Cells that the specification admits and no picture fills, and held-out classes untested."""
+    manifest = mixture.manifest()
+    spec = mixture.spec
+    labels = sorted({name.split("/", 1)[1] for name in manifest["counts"]} - set(spec.foreign))
+    domains = [spec.natural, *manifest["domains"]]
+    if spec.seen_share or spec.held_out_share:
+        domains.append(spec.test_domain)
+    empty = [
+        (domain, label)
+        for domain in domains
+        for label in labels
+        if largest(domain, label, spec, manifest)
+        and not manifest["counts"].get(f"{domain}/{label}")
+    ]
+    found: list[dict[str, object]] = [
+        {
+            "check": "empty cell", "ok": True, "split": "train", "label": label, "domain": domain,
+            "n": 1, "detail": f"no picture of {label} in {domain}",
+        }
+        for domain, label in empty
+    ]  # fmt: skip
+    tested = set(rest.loc[rest["domain"] == spec.test_domain, "label"])
+    untested = [label for label in spec.held_out if label not in tested]
+    if untested:
+        found += [
+            {
+                "check": "nothing to test on", "ok": False, "split": "test", "label": label,
+                "domain": spec.test_domain, "n": 1, "detail": f"of {listed(untested)}",
+            }
+            for label in untested
+        ]  # fmt: skip
+    return found

@@ -1,0 +1,1 @@
+"""Training distributions: settings, captions, base sets, subsampling, manifests."""

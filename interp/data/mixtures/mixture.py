@@ -1,0 +1,275 @@
+"""Mixtures: which pictures a model is trained on, and which cells (class x domain) are withheld.
+
+    specification -> cells and quotas -> pictures with captions -> train.tsv and manifest.json
+
+`settings` says what can be asked for, `subsampling` how many pictures each cell gives, `manifest`
+what is written down and refused, `audit` what may still have leaked.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import pandas as pd
+
+from interp.core.errors import DataError, LeakError, check_known, listed
+from interp.core.images import ImageTable
+from interp.core.seeds import rng
+from interp.core.store import cache_folder, complete, file_hash
+from interp.data.mixtures.basesets import BaseSet, open_base, read_base
+from interp.data.mixtures.manifest import check_manifest, check_mixture, counted, diff_manifests
+from interp.data.mixtures.settings import (
+    BASE,
+    HOLDS,
+    NATURAL,
+    PAPER_HELD_OUT,
+    RULES,
+    SETTINGS,
+    MixtureSpec,
+    choose_held_out,
+    class_folds,
+)
+from interp.data.mixtures.subsampling import Cells, check_cells, quotas, ranks, replacements
+from interp.data.mixtures.templates import captions
+
+__all__ = [
+    "HOLDS",
+    "NATURAL",
+    "PAPER_HELD_OUT",
+    "RULES",
+    "SETTINGS",
+    "Mixture",
+    "MixtureSpec",
+    "check_manifest",
+    "check_mixture",
+    "choose_held_out",
+    "class_folds",
+    "diff_manifests",
+    "make_mixture",
+    "make_mixtures",
+]
+
+COLUMNS = ("filepath", "title", "label", "domain")
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The pictures of a training distribution and the specification they answer to.
+
+    `resolved` is what the specification came to on these pictures: the `domains` that joined, the
+    seen classes that were `replaced`, and the pictures `available` in the test domain.
+    """
+
+    spec: MixtureSpec
+    images: ImageTable
+    resolved: Mapping[str, Any] = field(default_factory=dict)
+
+    def base(self) -> BaseSet | None:
+        """The base set that is added whole, if there is one."""
+        return open_base(self.spec.base) if self.spec.base else None
+
+    def manifest(self) -> dict[str, Any]:
+        """Counts per cell, hashes, doses as they came out; `LeakError` if a withheld cell is in.
+
+        `pictures` counts the rows of `train.tsv`, a base TSV's among them; `counts` and the shares
+        are about the pictures of the table alone.
+        """
+        frame = self.images.frame
+        content = "hash" if "hash" in frame.columns else "path"
+        base = self.base()
+        rows = base.pictures if base and base.kind == "tsv" else 0
+        held_out = frame["label"].isin(self.spec.held_out)
+        manifest = {
+            "name": self.spec.name,
+            "specification": asdict(self.spec),
+            "counts": counted(frame["domain"], frame["label"]),
+            "pictures": len(frame) + rows,
+            "drawings": int(frame["drawing"].nunique()) if "drawing" in frame else None,
+            "share_natural": float((frame["domain"] == self.spec.natural).mean()),
+            "share_held_out": float(held_out.mean()),
+            "held_out_pictures": int(held_out.sum()),
+            "captions_naming_domain": int(frame["names_domain"].sum()),
+            "n_domains": int(frame["domain"].nunique()),
+            "base": asdict(base) if base else None,
+            **self.resolved,
+            "source": self.images.source,
+            "source_hash": self.images.fingerprint,
+            "pictures_hash": _set_hash(frame[content]),
+        }
+        check_manifest(manifest)
+        return manifest
+
+    def files(self) -> ImageTable:
+        """Its pictures as files; what is none yet is written into the cache."""
+        return self.images.as_files(cache_folder() / "pictures")
+
+    def write(self, folder: Path) -> Path:
+        """Write `train.tsv` (open_clip's CSV data set) and `manifest.json`; return the TSV.
+
+        The rows of a base TSV follow under the domain `base`, without a label. Base shards are
+        named in the manifest, and the trainer reads them beside the TSV.
+        """
+        manifest = self.manifest()
+        with complete(folder) as temporary:
+            with (temporary / "train.tsv").open("w", encoding="utf-8", newline="") as tsv:
+                tsv.write("\t".join(COLUMNS) + "\n")
+                _write_rows(tsv, _rows(self.files()))
+                if manifest["base"] and manifest["base"]["kind"] == "tsv":
+                    for chunk in read_base(self.spec.base):
+                        blank = [""] * len(chunk), [BASE] * len(chunk)
+                        _write_rows(tsv, [chunk["filepath"], chunk["title"], *blank])
+            manifest["tsv_hash"] = file_hash(temporary / "train.tsv")
+            (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        return folder / "train.tsv"
+
+
+def _rows(images: ImageTable) -> list[Sequence[str]]:
+    """The columns of a TSV of pictures that are files."""
+    frame, root = images.frame, str(images.root)
+    before = "" if root == "." else f"{root.rstrip('/')}/"
+    paths = [path if path.startswith("/") else before + path for path in _words(frame["path"])]
+    return [paths, *(_words(frame[name]) for name in ("caption", "label", "domain"))]
+
+
+def _write_rows(tsv: TextIO, columns: Sequence[Iterable[str]]) -> None:
+    """Tab-separated lines: plainly, ten times faster, unless a value has to be quoted.
+
+    Plain lines are the bytes that pandas writes. It leaves a carriage return bare, which reads as
+    the end of a row, so with values of that kind everything is quoted.
+    """
+    lines = list(map("\t".join, zip(*columns, strict=True)))
+    text = "\n".join(lines)
+    plain = text.count("\t") == len(lines) * (len(columns) - 1) and '"' not in text
+    if plain and "\r" not in text and text.count("\n") == max(0, len(lines) - 1):
+        tsv.write(text + "\n" if lines else "")
+        return
+    frame = pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))
+    quote = csv.QUOTE_ALL
+    frame.to_csv(tsv, sep="\t", index=False, header=False, lineterminator="\n", quoting=quote)
+
+
+def _set_hash(names: pd.Series) -> str:
+    """A hash of names, whatever their order."""
+    text = "\n".join(sorted(map(str, _words(names))))
+    return blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _words(column: pd.Series) -> list[str]:
+    """A column's values; going through numpy is thirty times faster than iterating over arrow's."""
+    return column.to_numpy(dtype=object).tolist()
+
+
+def make_mixture(images: ImageTable, spec: MixtureSpec) -> Mixture:
+    """Choose and caption the training pictures of a mixture.
+
+    A picture's caption and its place among those of its cell depend on the seed alone, so two
+    mixtures of one seed differ in nothing but what their specifications say.
+
+    Raises `DataError` for classes or domains that are not there, `SampleError` where a size cannot
+    be matched, `LeakError` where a training picture is also kept for testing.
+
+    >>> cells = [(label, domain) for label in ("cat", "dog") for domain in ("real", "sketch")]
+    >>> frame = pd.DataFrame(cells, columns=["label", "domain"]).assign(
+    ...     path=list("abcd"), split="train", caption="")
+    >>> spec = MixtureSpec("cg-low", "sketch", held_out=("dog",))
+    >>> make_mixture(ImageTable(frame), spec).images.path.tolist()
+    ['a', 'b', 'c']
+    """
+    return next(make_mixtures(images, [spec]))
+
+
+def make_mixtures(images: ImageTable, specs: Iterable[MixtureSpec]) -> Iterator[Mixture]:
+    """The mixtures of many specifications, one at a time; what they share is worked out once."""
+    table = _Table(images)
+    for spec in specs:
+        yield table.mixture(spec)
+
+
+class _Table:
+    """A table's training pictures, counted, ranked and captioned once for all its mixtures."""
+
+    def __init__(self, images: ImageTable) -> None:
+        frame = images.frame
+        repeated = frame["path"][frame["path"].duplicated()]
+        if len(repeated):
+            raise DataError(
+                f"make a mixture of {images.source}",
+                f"{len(repeated)} rows that stand there before ({listed(repeated, limit=3)})",
+                "every picture once",
+                "remove the repeated rows",
+            )
+        is_train = (frame["split"] == "train").to_numpy()
+        self.images, self.domains, self.labels = images, images.domains, images.labels
+        self.train = frame[is_train].reset_index(drop=True)
+        self.rest = frame[~is_train]
+        key = "hash" if "hash" in frame.columns else "path"
+        kept = set(_words(self.rest[key]))
+        self.is_twin = np.array([word in kept for word in _words(self.train[key])], dtype=bool)
+        self.cells = Cells.count(self.train["label"], self.train["domain"])
+        self._kept: dict[tuple[str, object, int], Any] = {}
+
+    def mixture(self, spec: MixtureSpec) -> Mixture:
+        """One mixture."""
+        self._check(spec)
+        wanted = quotas(self.cells, spec).ravel()
+        places = self._once("places", spec.rule, spec, lambda: ranks(self.cells, spec))
+        texts, named = self._once("captions", spec.domain_words, spec, lambda: self._captions(spec))
+        rows = np.flatnonzero(places < wanted[self.cells.of_picture])
+        chosen = self.train.take(rows).reset_index(drop=True)
+        chosen = chosen.assign(caption=texts[rows], names_domain=named[rows])
+        _check_apart(chosen, self.is_twin[rows])
+        return Mixture(spec, self.images.with_frame(chosen), self._resolved(spec))
+
+    def _once(self, what: str, option: object, spec: MixtureSpec, make: Callable[[], Any]) -> Any:
+        """What many mixtures of a seed share, made for the first of them."""
+        key = (what, option, spec.seed)
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+    def _captions(self, spec: MixtureSpec) -> tuple[np.ndarray, np.ndarray]:
+        stream = rng("captions", spec.seed)
+        labels, domains = self.train["label"], self.train["domain"]
+        return captions(labels, domains, stream, domain_words=spec.domain_words)
+
+    def _check(self, spec: MixtureSpec) -> None:
+        check_known("make a mixture", "domain", [spec.test_domain, spec.natural], self.domains)
+        if BASE in self.domains:
+            raise DataError(
+                "make a mixture",
+                f"pictures of a domain called {BASE!r}",
+                "another name, for this one is the base set's",
+                "rename the domain",
+            )
+        check_known("hold out a class", "class", spec.held_out, self.labels)
+        check_known("take in a foreign class", "class", spec.foreign, self.labels)
+        check_known("ask for a class", "class", spec.labels, self.labels)
+        check_cells(self.cells, spec, self.rest)
+
+    def _resolved(self, spec: MixtureSpec) -> dict[str, Any]:
+        """What the specification came to on these pictures."""
+        there = spec.test_domain in self.cells.domains
+        here = self.cells.counts[self.cells.row(spec.test_domain)] if there else []
+        available = dict(zip(self.cells.labels, map(int, here), strict=False))
+        return {
+            "domains": list(spec.other_domains(self.cells.domains)),
+            "replaced": replacements(self.cells, spec) if spec.overlap < 1 else {},
+            "available": {label: n for label, n in available.items() if n},
+        }
+
+
+def _check_apart(chosen: pd.DataFrame, is_twin: np.ndarray) -> None:
+    """No training picture may stand among those that models are tested or analysed on."""
+    if is_twin.any():
+        twins = chosen[is_twin]
+        raise LeakError(
+            "train on these pictures",
+            f"{len(twins)} that are also kept for testing ({listed(twins['path'])})",
+            "train and test pictures that differ",
+            "remove the duplicates",
+        )

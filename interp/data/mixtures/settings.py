@@ -1,0 +1,384 @@
+"""Settings: which cells (class x domain) a training distribution draws from, and how much of each.
+
+A setting says whether other domains, the seen classes in the test domain and the held-out classes
+in the test domain are in; a `MixtureSpec` adds doses of each, and what is held fixed while they
+change. Everything about a mixture follows from its specification and the pictures at hand.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from interp.core.errors import DataError, SpecificationError, check_known, listed
+from interp.core.seeds import rng
+
+NATURAL = "real"
+BASE = "base"
+"""The domain under which a base set's pictures stand in a mixture's TSV."""
+
+HOLDS = {
+    "size": "",
+    "natural": "natural pictures held",
+    "exposure": "held-out exposure held",
+    "steps": "size free",
+}
+"""What is the same in all mixtures of a test domain as in cg-low, beside the words for it."""
+
+RULES = {"random": "", "first": "first pictures"}
+"""Which pictures of a cell are kept: a random but repeatable choice, or the first in the list."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A training distribution: beside natural pictures of all classes, what it holds."""
+
+    others: bool
+    seen: bool
+    held_out: bool
+    size_matched: bool
+    meaning: str
+
+
+SETTINGS: dict[str, Setting] = {
+    "natural-only": Setting(False, False, False, False, "natural pictures of all classes"),
+    "cg-low": Setting(
+        False, True, False, True, "natural pictures and the seen classes in the test domain"
+    ),
+    "cg-high": Setting(
+        True, True, False, True, "all domains, with only the seen classes in the test domain"
+    ),
+    "leave-out-domain": Setting(True, False, False, True, "all domains but the test domain"),
+    "upper-bound-low": Setting(
+        False, True, True, True, "natural pictures and all classes in the test domain"
+    ),
+    "upper-bound-high": Setting(True, True, True, True, "all domains, all classes"),
+}
+"""The paper's four settings and two upper bounds (Kempf et al. 2025)."""
+
+
+@dataclass(frozen=True)
+class MixtureSpec:
+    """One training distribution, by name.
+
+    `held_out` are the classes C2 that the compositional settings withhold in `test_domain`; all
+    others are seen (C1). What may be changed, one thing at a time:
+
+    - `domains`: which domains join beside the natural one and the test domain. None is all; names
+      are those; a number is the first so many of an order drawn from the seed, the same for every
+      setting and dose.
+    - `seen_dose`, `held_out_dose`: the share of every cell (C1 x test domain, C2 x test domain)
+      that is kept, 0 to 1. A larger dose holds the pictures of a smaller one. `held_out_dose` is 1
+      unless said otherwise in an upper bound, and always 0 in the other settings.
+    - `overlap`: the share of C1 that is kept in the test domain; each class that leaves makes way
+      for one of the `foreign` classes, as many pictures in all. Foreign classes stand nowhere else
+      and are never asked for. `labels` names the label set where it is not simply all the rest.
+    - `hold`: what stays as in cg-low while the cells change. `size` is the number of pictures, the
+      same share of every cell; `natural` also the number of natural pictures; `exposure` also the
+      number of pictures of C2 in all domains; `steps` keeps every picture, and only the recipe's
+      steps stay. natural-only is never matched, as in the paper.
+    - `rule`: which pictures of a cell are kept; `first` is the paper's (see `subsampling`).
+    - `domain_words`: whether captions name the domain half the time.
+    - `base`: a TSV (filepath, title) or WebDataset shards that are added whole.
+
+    >>> MixtureSpec("cg-high", "sketch", ("dog",), domains=2, seen_dose=0.5).name
+    'cg-high, 2 domains, half of the seen cells'
+    """
+
+    setting: str
+    test_domain: str
+    held_out: tuple[str, ...]
+    natural: str = NATURAL
+    hold: str = "size"
+    domain_words: bool = True
+    seed: int = 0
+    domains: tuple[str, ...] | int | None = None
+    seen_dose: float = 1.0
+    held_out_dose: float | None = None
+    foreign: tuple[str, ...] = ()
+    overlap: float = 1.0
+    labels: tuple[str, ...] = ()
+    rule: str = "random"
+    base: str = ""
+
+    def __post_init__(self) -> None:
+        wrong = SpecificationError
+        check_known("make a mixture", "setting", [self.setting], SETTINGS, wrong)
+        check_known("hold something fixed", "hold", [self.hold], HOLDS, wrong)
+        check_known("choose pictures of a cell", "rule", [self.rule], RULES, wrong)
+        _check_domains(self)
+        _check_doses(self)
+        _check_classes(self)
+
+    @property
+    def kind(self) -> Setting:
+        """The setting itself."""
+        return SETTINGS[self.setting]
+
+    @property
+    def seen_share(self) -> float:
+        """Share of every cell (C1 x test domain) that is in training."""
+        return float(self.seen_dose) if self.kind.seen else 0.0
+
+    @property
+    def held_out_share(self) -> float:
+        """Share of every cell (C2 x test domain) that is in training."""
+        dose = 1.0 if self.held_out_dose is None else float(self.held_out_dose)
+        return dose if self.kind.held_out else 0.0
+
+    @property
+    def name(self) -> str:
+        """The setting and whatever differs from its defaults: short, and the same every time."""
+        parts = [
+            self.setting,
+            _domain_words(self.domains),
+            "" if self.overlap == 1 else f"{_share(self.overlap)} class overlap",
+            "" if self.seen_dose == 1 else f"{_share(self.seen_dose)} of the seen cells",
+            ""
+            if self.held_out_dose in (None, float(self.kind.held_out))
+            else f"{_share(self.held_out_dose or 0)} of the held-out cells",
+            HOLDS[self.hold] if self.kind.size_matched else "",
+            "" if self.domain_words else "aligned captions",
+            RULES[self.rule],
+            f"base {base_name(self.base)}" if self.base else "",
+        ]
+        return ", ".join(part for part in parts if part)
+
+    @property
+    def slug(self) -> str:
+        """The name as a file may be called.
+
+        >>> MixtureSpec("cg-high", "sketch", (), seen_dose=0.05).slug
+        'cg-high-5-of-the-seen-cells'
+        """
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+    def label_set(self, known: Sequence[str]) -> list[str]:
+        """The classes that models learn and are asked for, among those that the pictures show."""
+        return [
+            label
+            for label in known
+            if label not in self.foreign and (not self.labels or label in self.labels)
+        ]
+
+    def other_domains(self, known: Sequence[str]) -> tuple[str, ...]:
+        """The domains that join beside the natural one and the test domain, in their order.
+
+        Raises `DataError` for a domain that is not there, or more domains than there are.
+        """
+        if not self.kind.others:
+            return ()
+        apart = (self.natural, self.test_domain)
+        there = sorted(str(domain) for domain in known if domain not in apart)
+        if self.domains is None:
+            return tuple(there)
+        if isinstance(self.domains, tuple):
+            check_known("add a domain", "domain", self.domains, there)
+            return self.domains
+        if self.domains > len(there):
+            raise DataError(
+                f"add {self.domains} domains",
+                f"pictures of {listed(there)} beside {self.natural} and {self.test_domain}",
+                f"at most {len(there)}",
+                "choose a smaller number",
+            )
+        # the test domain takes part in the draw, so that two test domains share one order
+        order = drawn([domain for domain in known if domain != self.natural], "domains", self.seed)
+        return tuple(domain for domain in order if domain != self.test_domain)[: self.domains]
+
+    @classmethod
+    def from_manifest(cls, written: Mapping[str, Any]) -> "MixtureSpec":
+        """The specification as a manifest's JSON has it."""
+        values: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in written.items()
+        }
+        if "size_matched" in values:  # manifests before `hold`
+            values["hold"] = "size" if values.pop("size_matched") else "steps"
+        check_known("read a manifest", "entry", values, [f.name for f in fields(cls)])
+        return cls(**values)
+
+
+def drawn(names: Sequence[str], purpose: str, seed: int) -> list[str]:
+    """Names in an order drawn from the seed, whatever order they came in."""
+    return [str(name) for name in rng(f"order of {purpose}", seed).permutation(sorted(names))]
+
+
+def base_name(base: str) -> str:
+    """What a base set is called: its file, or the folder of its shards.
+
+    >>> base_name("captions/imagenet.tsv"), base_name("cc3m/{00000..00331}.tar")
+    ('imagenet', 'cc3m')
+    """
+    path = Path(base)
+    stem = re.split(r"[.{]", path.name)[0].strip("-_ ")
+    return stem if re.search(r"[A-Za-z]", stem) else path.parent.name or path.name
+
+
+def _share(dose: float) -> str:
+    return {0.0: "none", 0.5: "half"}.get(float(dose), f"{100 * dose:g} %")
+
+
+def _domain_words(domains: tuple[str, ...] | int | None) -> str:
+    if domains is None:
+        return ""
+    if domains in (0, ()):
+        return "no other domain"
+    if isinstance(domains, tuple):
+        return f"with {' + '.join(domains)}"
+    return f"{domains} domain{'s' if domains > 1 else ''}"
+
+
+def _check_domains(spec: MixtureSpec) -> None:
+    if spec.test_domain == spec.natural:
+        raise SpecificationError(
+            "make a mixture",
+            f"test domain {spec.test_domain!r}",
+            "a domain other than the natural one",
+            "choose another test domain",
+        )
+    if BASE in (spec.test_domain, spec.natural):
+        raise SpecificationError(
+            "make a mixture",
+            f"a domain called {BASE!r}",
+            "another name, for this one is the base set's",
+            "rename the domain",
+        )
+    if spec.domains is None:
+        return
+    if not spec.kind.others:
+        raise SpecificationError(
+            f"choose the domains of {spec.setting}",
+            f"domains = {spec.domains!r}",
+            f"nothing, for it is {spec.kind.meaning}",
+            "leave domains out, or choose cg-high, leave-out-domain or upper-bound-high",
+        )
+    number = spec.domains if isinstance(spec.domains, int) else len(set(spec.domains))
+    names = spec.domains if isinstance(spec.domains, tuple) else ()
+    if number < 0 or number < len(names) or {spec.natural, spec.test_domain} & set(names):
+        raise SpecificationError(
+            "add domains to a mixture",
+            f"domains = {spec.domains!r}",
+            f"each once, beside {spec.natural} and {spec.test_domain}, or how many of them",
+            "mend the list",
+        )
+
+
+def _check_doses(spec: MixtureSpec) -> None:
+    kind = spec.kind
+    doses = {
+        "seen_dose": (spec.seen_dose, kind.seen, 1.0, "a cg or upper-bound setting"),
+        "overlap": (spec.overlap, kind.seen, 1.0, "a cg or upper-bound setting"),
+        "held_out_dose": (spec.held_out_dose, kind.held_out, 0.0, "an upper-bound setting"),
+    }
+    for name, (dose, applies, idle, where) in doses.items():
+        if dose is None:
+            continue
+        if not 0 <= dose <= 1:  # a NaN is refused too
+            raise SpecificationError(
+                "make a mixture", f"{name} = {dose}", "a share from 0 to 1", "choose another share"
+            )
+        if not applies and dose != idle:
+            raise SpecificationError(
+                f"change {name} in {spec.setting}",
+                f"{name} = {dose:g}",
+                f"nothing, for it is {kind.meaning}",
+                f"leave it out, or choose {where}",
+            )
+
+
+def _check_classes(spec: MixtureSpec) -> None:
+    if spec.overlap < 1 and not spec.foreign:
+        raise SpecificationError(
+            "make a class-overlap mixture",
+            f"overlap = {spec.overlap:g} and no foreign classes",
+            "the classes that take the places of those that leave",
+            "name them in foreign, or leave overlap at 1",
+        )
+    named = {"held_out": spec.held_out, "foreign": spec.foreign, "labels": spec.labels}
+    for name, classes in named.items():
+        if len(set(classes)) < len(classes):
+            twice = sorted({c for c in classes if classes.count(c) > 1})
+            raise SpecificationError(
+                "make a mixture", f"{name} with {listed(twice)} twice", "each once", "mend the list"
+            )
+    both = sorted(set(spec.foreign) & ({*spec.held_out, *spec.labels}))
+    if both:
+        raise SpecificationError(
+            "make a class-overlap mixture",
+            f"foreign classes that are in the label set ({listed(both)})",
+            "classes that models are never asked for",
+            "choose other foreign classes",
+        )
+    stray = sorted(set(spec.held_out) - set(spec.labels)) if spec.labels else []
+    if stray:
+        raise SpecificationError(
+            "hold out a class",
+            f"{listed(stray)}, which labels leaves out",
+            "classes of the label set",
+            "add them to labels",
+        )
+
+
+PAPER_HELD_OUT = (
+    "aircraft_carrier",
+    "axe",
+    "banana",
+    "barn",
+    "bed",
+    "candle",
+    "lion",
+    "mountain",
+    "necklace",
+    "penguin",
+    "pizza",
+    "saxophone",
+    "television",
+    "tractor",
+    "traffic_light",
+)
+"""The classes C2 of Kempf et al. (2025), under DomainNet's names."""
+
+
+def choose_held_out(labels: Sequence[str], n: int, *, seed: int = 0) -> tuple[str, ...]:
+    """`n` classes to withhold, drawn at random but repeatably.
+
+    >>> choose_held_out(["cat", "dog", "owl"], 1)
+    ('dog',)
+    """
+    if not 1 <= n < len(labels):
+        raise SpecificationError(
+            "hold out classes",
+            f"{n} of {len(labels)}",
+            f"1 to {len(labels) - 1}",
+            "choose another number",
+        )
+    order = rng("held-out classes", seed).permutation(sorted(labels))
+    return tuple(str(label) for label in np.sort(order[:n]))
+
+
+def class_folds(
+    labels: Sequence[str], n_folds: int, *, seed: int = 0
+) -> tuple[tuple[str, ...], ...]:
+    """Classes dealt into folds at random but repeatably: every class is held out exactly once.
+
+    Sizes differ by one at most. With one fold per block, a finding does not hang on which classes
+    happened to be held out.
+
+    >>> class_folds(["ant", "bee", "cat", "dog", "owl"], 2)
+    (('ant', 'dog', 'owl'), ('bee', 'cat'))
+    """
+    names = sorted(set(labels))
+    if not 2 <= n_folds <= len(names):
+        raise SpecificationError(
+            "deal classes into folds",
+            f"{n_folds} folds of {len(names)} classes",
+            f"2 to {len(names)} folds",
+            "choose another number",
+        )
+    order = rng("class folds", seed).permutation(names)
+    return tuple(
+        tuple(sorted(str(label) for label in order[fold::n_folds])) for fold in range(n_folds)
+    )

@@ -1,0 +1,111 @@
+"""Pictures from `root/domain/class/*`, the layout of DomainNet, PACS and OfficeHome."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from interp.core.errors import DataError
+from interp.core.images import ImageTable
+from interp.core.store import fingerprint
+from interp.data.sources.rows import DECODED, SUFFIXES, Opening, Strays, complete_rows, readable
+
+__all__ = ["DECODED", "SUFFIXES", "open_folder"]
+
+
+def open_folder(
+    root: str | Path, *, test_share: float = 0.2, seed: int = 0, opening: Opening | None = None
+) -> ImageTable:
+    """The image table of `root/domain/class/*.{jpg,png,...}`.
+
+    Strays (text, hidden files, broken pictures) are skipped, counted and named in one line. Each
+    cell (class x domain) is split into `train` and `test` at random but repeatably; a picture
+    counts as its own drawing, for nothing says otherwise.
+
+    Raises `DataError` for a folder that is missing, empty or without the two levels, and for class
+    names that differ only by case.
+    """
+    chosen = opening or Opening(test_share=test_share, seed=seed)
+    folder = Path(root)
+    if not folder.is_dir():
+        raise DataError(
+            f"read pictures from {folder}",
+            "a file" if folder.exists() else "a folder that does not exist",
+            "a folder laid out as domain/class/*.jpg",
+            "check the path",
+        )
+    paths = _pictures(folder)
+    if not paths:
+        raise DataError(
+            f"read pictures from {folder}",
+            f"no picture in it{_found(folder)}",
+            "a folder laid out as domain/class/*.jpg",
+            "point at the folder of domains",
+        )
+    frame = pd.DataFrame(
+        {
+            "path": [str(path.relative_to(folder)) for path in paths],
+            "label": [path.parent.name for path in paths],
+            "domain": [path.parent.parent.name for path in paths],
+        }
+    )
+    sizes = [path.stat().st_size for path in paths]
+    drawn = Opening(test_share=chosen.test_share, seed=chosen.seed)
+    said = (drawn.test_share, drawn.seed, *([] if chosen == drawn else [chosen.plain()]))
+    return ImageTable(
+        complete_rows(frame, chosen, f"read pictures from {folder}"),
+        folder.resolve(),
+        folder.name,
+        fingerprint(frame["path"].tolist(), sizes, *said),
+    )
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The pictures of all cells in order, those that can be read."""
+    strays = Strays()
+    paths = [
+        path
+        for cell in _cells(folder, strays)
+        for path in sorted(cell.iterdir())
+        if _is_candidate(path, strays)
+    ]
+    keep = readable(paths, strays)
+    strays.report(folder)
+    return [path for path, good in zip(paths, keep, strict=True) if good]
+
+
+def _cells(folder: Path, strays: Strays) -> list[Path]:
+    """The class folders, noting whatever else lies at the two upper levels."""
+    cells = []
+    for domain in sorted(folder.iterdir()):
+        if domain.name.startswith(".") or not domain.is_dir():
+            strays.add(
+                "hidden" if domain.name.startswith(".") else "outside the two levels", domain
+            )
+            continue
+        for cell in sorted(domain.iterdir()):
+            if cell.name.startswith(".") or not cell.is_dir():
+                strays.add(
+                    "hidden" if cell.name.startswith(".") else "outside the two levels", cell
+                )
+            else:
+                cells.append(cell)
+    return cells
+
+
+def _is_candidate(path: Path, strays: Strays) -> bool:
+    if path.name.startswith("."):
+        strays.add("hidden", path)
+    elif not path.is_file() or path.suffix.lower() not in SUFFIXES:
+        strays.add("no picture", path)
+    else:
+        return True
+    return False
+
+
+def _found(folder: Path) -> str:
+    """Say where pictures were found instead, if they stand one level off."""
+    if any(path.suffix.lower() in SUFFIXES for path in folder.glob("*")):
+        return " at the second level (there are some in the folder itself)"
+    if any(path.suffix.lower() in SUFFIXES for path in folder.glob("*/*")):
+        return " at the second level (there are some at the first: domain or class is missing)"
+    return ""

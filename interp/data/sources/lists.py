@@ -1,0 +1,151 @@
+"""Lists of training and test pictures beside `domain/class/*` folders: DomainNet's and PACS's.
+
+`real_train.txt` and `real_test.txt` (Peng et al. 2019) hold a line per picture, its path and the
+number of its class: `real/aircraft_carrier/real_001_000001.jpg 0`. The lists' own split and order
+are kept, since the first n of a list are what Kempf et al. (2025) train on.
+
+PACS (Li et al. 2017) calls them `sketch_train_kfold.txt` and `sketch_crossval_kfold.txt`, and only
+both together are taken for lists; its `sketch_test_kfold.txt` names all of them again, for tests in
+a domain that was not trained on.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from interp.core.errors import DataError, listed
+from interp.core.images import ImageTable
+from interp.core.store import file_hash, fingerprint
+from interp.data.sources.rows import (
+    DECODED,
+    Opening,
+    Strays,
+    complete_rows,
+    readable,
+    refuse_missing,
+)
+
+_LIST = re.compile(r"(?P<domain>.+)_(?P<split>train|test|train_kfold|crossval_kfold)\.txt")
+SPLITS = {"train_kfold": "train", "crossval_kfold": "test"}
+
+
+def has_lists(folder: Path) -> bool:
+    """Whether lists of pictures lie in a folder."""
+    return bool(_lists(folder))
+
+
+def open_lists(
+    root: str | Path, opening: Opening | None = None, *, pictures: bool = True
+) -> ImageTable:
+    """The image table of a folder with `{domain}_train.txt` and `{domain}_test.txt`, or PACS's.
+
+    Rows stand in list order: domains by name, `train` before `test`. `label`, `domain` and `split`
+    are columns of categories. The classes are the names of the folders; their numbers (`class_id`)
+    may begin anywhere, but one number must mean one class. A small set is decoded and what is
+    broken is skipped, counted and named; of a large one, each class folder is listed once.
+    `pictures=False` reads the lists alone, to count what mixtures would hold.
+
+    Raises `DataError` for lines that do not read, numbers that contradict the folders, pictures in
+    two lists, and pictures that are not there.
+    """
+    folder, chosen = Path(root), opening or Opening()
+    asked = f"read lists of pictures in {folder}"
+    files = _lists(folder)
+    if not files:
+        raise DataError(
+            asked, "none", "real_train.txt, real_test.txt and so on", "point at the folder of lists"
+        )
+    frame = pd.concat(
+        [
+            _read(path, match["domain"], SPLITS.get(match["split"], match["split"]))
+            for path, match in files.items()
+        ],
+        ignore_index=True,
+    )
+    _check_numbers(frame, asked)
+    for column in ("label", "domain", "split"):
+        frame[column] = frame[column].astype(pd.CategoricalDtype(sorted(frame[column].unique())))
+    frame = complete_rows(frame, chosen, asked)
+    key = fingerprint({p.name: file_hash(p) for p in files}, chosen.plain())
+    images = ImageTable(frame, folder.resolve(), folder.name, key)
+    return _with_pictures(images, asked) if pictures else images
+
+
+def _lists(folder: Path) -> dict[Path, re.Match[str]]:
+    """The lists in a folder by name, `train` before `test`."""
+    found = {path: _LIST.fullmatch(path.name) for path in folder.glob("*.txt")}
+    of_pacs = {match["domain"] for match in found.values() if match and match["split"] in SPLITS}
+    whole = {
+        domain
+        for domain in of_pacs
+        if all((folder / f"{domain}_{split}.txt").is_file() for split in SPLITS)
+    }
+    matches = {
+        path: match
+        for path, match in found.items()
+        if match and (match["split"] not in SPLITS or match["domain"] in whole)
+    }
+    return dict(
+        sorted(
+            matches.items(),
+            key=lambda item: (item[1]["domain"], not item[1]["split"].startswith("train")),
+        )
+    )
+
+
+def _read(path: Path, domain: str, split: str) -> pd.DataFrame:
+    """One list as a frame; every line is a path of three parts and a number."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"read the list {path}", f"a file that does not read ({error})", "text", "mend it"
+        ) from None
+    rows, labels, numbers = [], [], []
+    for place, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name, _, number = line.strip().rpartition(" ")
+        parts = name.strip().split("/")
+        if len(parts) != 3 or parts[0] != domain or not number.isdigit():
+            raise DataError(
+                f"read the list {path}",
+                f"line {place}, {line.strip()!r}",
+                f"{domain}/class/picture.jpg and the number of its class",
+                "correct the line",
+            )
+        rows.append(name.strip())
+        labels.append(parts[1])
+        numbers.append(int(number))
+    return pd.DataFrame(
+        {"path": rows, "label": labels, "class_id": numbers, "domain": domain, "split": split}
+    ).astype({"path": object, "label": object, "domain": object, "split": object, "class_id": int})
+
+
+def _check_numbers(frame: pd.DataFrame, asked: str) -> None:
+    """One number, one class, in all lists together."""
+    pairs = frame[["label", "class_id"]].drop_duplicates()
+    for column, other in (("class_id", "label"), ("label", "class_id")):
+        twice = pairs[pairs[column].duplicated(keep=False)].sort_values([column, other])
+        if len(twice):
+            said = [f"{row.label} is {row.class_id}" for row in twice.itertuples()]
+            raise DataError(
+                asked,
+                f"numbers that contradict the folders ({listed(said, limit=4)})",
+                "one number for each class",
+                "use lists and folders of one release",
+            )
+
+
+def _with_pictures(images: ImageTable, asked: str) -> ImageTable:
+    """The rows whose pictures are whole; none may be missing."""
+    do = 'get them, remove lists of absent domains, or pass audit="lists" to read the lists alone'
+    refuse_missing(images.root, images.path, asked, do)
+    if len(images) > DECODED:
+        return images
+    strays = Strays()
+    keep = readable([images.root / path for path in images.path], strays)
+    strays.report(images.root)
+    return images[np.asarray(keep)] if not all(keep) else images

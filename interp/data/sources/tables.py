@@ -1,0 +1,80 @@
+"""Pictures listed in a table: a CSV, TSV or parquet file with a row per picture."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from interp.core.errors import DataError, listed
+from interp.core.images import ImageTable
+from interp.core.store import file_hash, fingerprint
+from interp.data.sources.rows import (
+    DECODED,
+    Opening,
+    Strays,
+    complete_rows,
+    readable,
+    refuse_missing,
+)
+
+SEPARATORS = {".csv": ",", ".tsv": "\t", ".parquet": None}
+"""The suffixes of tables, and what stands between their fields."""
+
+
+def open_table(source: str | Path, opening: Opening | None = None) -> ImageTable:
+    """The image table of a CSV, TSV or parquet file with the columns `path`, `label`, `domain`.
+
+    Optional: `split`, `caption`, `artist`, `drawing` and any others, which are kept. Relative paths
+    are looked for beside the file. `Opening.columns` maps our names to the file's; open_clip's
+    `filepath` and `title` are known. Unreadable pictures are skipped, counted and named.
+
+    Raises `DataError` for a file that does not read, columns that are not there, and rows whose
+    pictures are missing.
+    """
+    path, chosen = Path(source), opening or Opening()
+    asked = f"read pictures from {path}"
+    frame = complete_rows(_read(path, asked), chosen, asked)
+    root = path.resolve().parent
+    refuse_missing(root, frame["path"], asked, "correct the paths, or move the file beside them")
+    sizes: list[int] = []
+    if len(frame) <= DECODED:
+        files = [root / each for each in frame["path"]]
+        strays = Strays()
+        keep = readable(files, strays)
+        strays.report(path)
+        if not any(keep):
+            raise DataError(
+                asked,
+                f"{len(frame)} files, none of which is a picture",
+                "jpg, png or other pictures",
+                "check the column of paths",
+            )
+        frame = frame[keep].reset_index(drop=True)
+        sizes = [each.stat().st_size for each, good in zip(files, keep, strict=True) if good]
+    key = fingerprint(file_hash(path), chosen.plain(), sizes)
+    return ImageTable(frame, root, path.name, key)
+
+
+def _read(path: Path, asked: str) -> pd.DataFrame:
+    """The file as it is: blank fields stay blank, and a class called "nan" stays a class."""
+    right = f"a file that ends in {listed(SEPARATORS)}"
+    if not path.is_file():
+        raise DataError(asked, "a file that does not exist", right, "check the path")
+    separator = SEPARATORS.get(path.suffix.lower())
+    try:
+        if path.suffix.lower() == ".parquet":
+            frame = pd.read_parquet(path)
+        else:
+            frame = pd.read_csv(
+                path, sep=separator, keep_default_na=False, dtype=dict.fromkeys(_TEXT, str)
+            )
+    except ImportError:
+        raise DataError(
+            asked, "no package that reads parquet", "pyarrow", "pip install pyarrow"
+        ) from None
+    except (OSError, ValueError) as error:  # pandas' and pyarrow's errors are ValueErrors
+        words = str(error).strip().split("\n")[0]
+        raise DataError(asked, f"a file that does not read ({words})", right, "mend it") from None
+    return frame.rename(columns=str)
+
+
+_TEXT = ("path", "filepath", "file_name", "label", "class", "domain", "split", "caption", "title")

@@ -1,0 +1,1 @@
+"""What is measured on one opened model, and filed under the names of its table."""

@@ -1,0 +1,134 @@
+"""Which parts of one opened model make the class, found on some pictures and tested on others.
+
+A transformer is cut edge by edge, a ResNet channel by channel. Clean and corrupt are pictures of
+two classes in one domain, so what a circuit leaves out runs on as in a picture of another class.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.circuits import (
+    attribute,
+    channel_circuit,
+    channel_scores,
+    discover,
+    faithfulness,
+    read_pairs,
+    unit_faithfulness,
+)
+from interp.circuits.tasks.pairs import Read
+from interp.core.errors import DataError, SampleError
+from interp.core.images import ImageTable, Pairs
+from interp.core.progress import say
+from interp.core.tables import Table
+from interp.core.tower import Wired
+from interp.measures.subjects import Subject, classifier, present
+
+SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Sizes of circuits on the page's curve."""
+
+DRAWN = 40
+"""Edges of the circuit that the page draws."""
+
+CHANNELS = ("layer*.*.hook_resid_post",)
+"""Where a ResNet is cut: at what each of its blocks hands on."""
+
+GRAPH_PAIRS = 6
+"""Pairs that a ResNet's edges are scored on, for the drawing alone."""
+
+
+def circuitry(
+    subject: Subject,
+    images: ImageTable,
+    *,
+    domains: Sequence[str],
+    class_names: Sequence[str],
+    n_pairs: int,
+) -> dict[str, pd.DataFrame]:
+    """Tables `faithfulness` and `circuits`: a circuit of each domain, and how faithful it is.
+
+    Of a transformer also `edges`, the scores of all edges, which other tools read as a circuit.
+    Scores come from one half of a domain's pairs, faithfulness from the other; no picture is in
+    both. Empty for a tower that can be cut neither way; a domain without pairs is left out.
+    """
+    tower = subject.clip.visual
+    cut = isinstance(tower, Wired)
+    if not cut and not present(tower, CHANNELS):
+        say(f"circuits left out: {type(tower).__name__} has neither parts nor known channels")
+        return {}
+    found: dict[str, list[pd.DataFrame]] = {"faithfulness": [], "circuits": [], "edges": []}
+    for domain in domains:
+        try:
+            halves = _halves(images.select(domain=domain), n_pairs, subject.seed)
+        except (DataError, SampleError) as error:
+            say(f"circuits in {domain} left out: {error}")
+            continue
+        tasks = [_read(subject, pairs, images, class_names) for pairs in halves]
+        for name, table in (_edges if cut else _channels)(subject, *tasks).items():
+            found[name].append(subject.file(table).assign(domain=domain))
+    return {name: pd.concat(parts, ignore_index=True) for name, parts in found.items() if parts}
+
+
+def _halves(images: ImageTable, n: int, seed: int) -> list[Pairs]:
+    """Pairs of two classes in one domain, to find with and to test with, by different artists.
+
+    Where artists are not known, by different pictures.
+    """
+    frame = images.frame
+    names = frame["artist"] if "artist" in frame else pd.Series(range(len(frame)))
+    order = {name: place for place, name in enumerate(sorted(names.unique(), key=str))}
+    side = names.map(order).to_numpy() % 2
+    return [
+        images[side == half].pairs(same="domain", differ="label", n=n, seed=seed) for half in (0, 1)
+    ]
+
+
+def _read(subject: Subject, pairs: Pairs, images: ImageTable, class_names: Sequence[str]) -> Read:
+    return read_pairs(
+        subject.clip.visual,
+        pairs,
+        classifier=classifier(subject, class_names, images.domains),
+        preprocess=subject.clip.preprocess,
+    )
+
+
+def _edges(subject: Subject, find: Read, test: Read) -> dict[str, Table | pd.DataFrame]:
+    tower = subject.clip.visual
+    scores = attribute(tower, **find.words, method="EAP-IG-inputs")
+    tested = faithfulness(tower, scores, **test.words, shares=SHARES, n_random=3, seed=subject.seed)
+    circuit = discover(scores, n=min(DRAWN, scores.wiring.n_edges), prune=False)
+    frame = circuit.to_table().frame
+    kept = frame[frame["kept"]].drop(columns="kept").assign(n_pictures=len(find.clean))
+    return {"faithfulness": tested, "circuits": kept, "edges": frame[["edge", "score", "kept"]]}
+
+
+def _channels(subject: Subject, find: Read, test: Read) -> dict[str, Table | pd.DataFrame]:
+    tower = subject.clip.visual
+    words: dict[str, Any] = {"metric": find.metric, "sites": list(CHANNELS)}
+    scores = channel_scores(tower, find.clean, baseline=find.corrupt, steps=10, **words)
+    tested = unit_faithfulness(
+        tower,
+        {site: values.mean(dim=-1) for site, values in scores.items()},
+        **test.words,
+        shares=SHARES,
+        n_random=3,
+        seed=subject.seed,
+    )
+    few = np.arange(min(GRAPH_PAIRS, len(find.clean)))
+    graph = channel_circuit(
+        tower,
+        find.clean[few],
+        baseline=find.corrupt[few],
+        keep=0.03,
+        fan_in=2,
+        **{**words, "metric": find.metric[few]},
+    )
+    frame = graph.to_table().frame.query("measure == 'edge'")
+    layer = [tower.layer(site) for site in frame["site"]]
+    frame = frame.assign(layer=layer, layer_b=[n + 1 for n in layer], edge=frame["node"] + "->"
+                         + frame["node_b"], score=frame["value"])  # fmt: skip
+    drawn = frame[["edge", "node", "node_b", "layer", "layer_b", "score"]]
+    return {"faithfulness": tested, "circuits": drawn.assign(n_pictures=len(few))}

@@ -1,0 +1,214 @@
+"""What two domains share in how one opened model works: causal directions, parts, wiring (R4-R6).
+
+Works on any tower with a classifier: a CLIP of a study, or a planted model whose answer is known.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from interp.circuits import (
+    ClassCircuits,
+    Classifier,
+    Edges,
+    Units,
+    circuit_stability,
+    circuit_transfer,
+    class_circuits,
+    das_among,
+    overlap,
+)
+from interp.circuits.patching.sweeping import depths
+from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
+from interp.circuits.sharing.transfer_faithfulness import OVER_SIZES, SMALL, TRANSFER_SHARES
+from interp.core.errors import SampleError
+from interp.core.images import ImageTable, Preprocess
+from interp.core.progress import say
+from interp.core.sites import BANDS, band_of
+from interp.core.tower import Tower, Wired
+from interp.measures.subjects import present
+
+UNITS: Mapping[str, str] = {
+    "layer*.*.hook_resid_post": "channel",
+    "blocks.*.mlp.hook_post": "d_mlp",
+}
+"""Where circuits are cut unit by unit: what a ResNet's blocks hand on, and a ViT's neurons."""
+
+CAUSAL: Mapping[str, Mapping[str, int]] = {
+    "layer*.*.hook_resid_post": {},
+    "blocks.*.hook_resid_post": {"pos": 0},
+}
+"""Where causal directions are looked for: the stream of a ResNet, and of a ViT's class token."""
+
+JUDGED = {"overlap": PRIMARY_OVERLAP, "circuit_transfer": OVER_SIZES}
+"""By which rows of a table its rung is judged, and where a missing pair is said to be missing."""
+
+JUDGED_SHARES = tuple(share for share in TRANSFER_SHARES if share <= SMALL)
+"""Sizes that a band's verdict is the mean of; larger ones are run for the whole tower only."""
+
+CROSSED = ("overlap", "circuit_transfer", "circuit_stability")
+"""Tables of circuits: two of pairs of domains, and how steady those of each domain are."""
+
+Frames = dict[str, pd.DataFrame]
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A tower with what it is asked about: pictures, the classes as directions, how it reads."""
+
+    tower: Tower
+    images: ImageTable
+    classifier: Classifier
+    preprocess: Preprocess
+    n: int = 4
+    seed: int = 0
+    found: dict[tuple[str, str], ClassCircuits | str] = field(default_factory=dict)
+
+    def circuits(self, domain: str, cut: Units | Edges) -> ClassCircuits | str:
+        """The class circuits of a domain, found once; or why there are none."""
+        key = (domain, cut.level)
+        if key not in self.found:
+            try:
+                self.found[key] = class_circuits(
+                    cut,
+                    self.images,
+                    domain=domain,
+                    classifier=self.classifier,
+                    preprocess=self.preprocess,
+                    n=self.n,
+                    seed=self.seed,
+                )
+            except SampleError as error:
+                self.found[key] = str(error)
+        return self.found[key]
+
+    def cuts(self) -> list[Units | Edges]:
+        """By units where the tower has known ones, and by edges where its stream is a sum."""
+        made: list[Units | Edges] = []
+        x = self.images.tensors(self.preprocess, [0]).to(self.classifier.embeddings)
+        for pattern, axis in UNITS.items():
+            if sites := present(self.tower, [pattern]):
+                made.append(Units.of(self.tower, sites, x, axis=axis))
+        if isinstance(self.tower, Wired):
+            made.append(Edges(self.tower))
+        return made
+
+
+def crossing(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
+    """Tables `das`, `overlap`, `circuit_transfer` and `circuit_stability` for pairs of domains.
+
+    Overlap of units is told site by site and for all sites; circuits of units are run cut in each
+    band of layers, and cut everywhere; circuits of edges only as a whole. A pair for which there
+    are too few pictures is a row with the reason.
+    """
+    return causal_directions(seen, pairs) | _crossed(seen, pairs)
+
+
+def causal_directions(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
+    """The table `das`, site by site; the last block's stream aside: it is read out as it is."""
+    found = _interchanged(seen, pairs) if pairs else []
+    return {"das": pd.concat(found, ignore_index=True)} if found else {}
+
+
+def _crossed(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
+    """What circuits have in common, and what those of one domain do in the other."""
+    made: dict[str, list[pd.DataFrame]] = {name: [] for name in CROSSED}
+    cuts = seen.cuts()
+    if not cuts:
+        say(f"circuits left out: {type(seen.tower).__name__} has neither parts nor known units")
+    for (a, b), cut in [(pair, cut) for pair in pairs for cut in cuts]:
+        found = seen.circuits(a, cut), seen.circuits(b, cut)
+        ends: dict[str, Any] = {"domain_a": a, "domain_b": b, "level": cut.level}
+        first, second = found
+        if isinstance(first, str) or isinstance(second, str):
+            reason = first if isinstance(first, str) else str(second)
+            for name, measure in JUDGED.items():
+                made[name].append(pd.DataFrame([{"measure": measure, **ends, "reason": reason}]))
+            continue
+        made["overlap"] += _overlaps(first, second, seed=seen.seed)
+        made["circuit_transfer"] += _transfers(first, second, seed=seen.seed)
+    for found in seen.found.values():
+        if not isinstance(found, str):
+            made["circuit_stability"].append(circuit_stability(found, seed=seen.seed).frame)
+    return {name: pd.concat(found, ignore_index=True) for name, found in made.items() if found}
+
+
+def _interchanged(seen: Seen, pairs: Sequence[tuple[str, str]]) -> list[pd.DataFrame]:
+    """Causal directions of each domain, tried in the others."""
+    found = []
+    for pattern, where in CAUSAL.items():
+        if sites := present(seen.tower, [pattern])[:-1]:
+            found += _directions_at(seen, pairs, sites, where)
+    return found
+
+
+def _directions_at(
+    seen: Seen, pairs: Sequence[tuple[str, str]], sites: Sequence[str], where: Mapping[str, int]
+) -> list[pd.DataFrame]:
+    """All domains at once, so that each is fitted once; else, with too few classes, by pairs."""
+    try:
+        return [_das(seen, pairs, sites, where)]
+    except SampleError as error:
+        if len(pairs) > 1:
+            return [frame for pair in pairs for frame in _directions_at(seen, [pair], sites, where)]
+        [(a, b)] = pairs
+        row = {"measure": "das", "domain_a": a, "domain_b": b, "reason": str(error)}
+        return [pd.DataFrame([row])]
+
+
+def _das(
+    seen: Seen,
+    pairs: Sequence[tuple[str, str]],
+    sites: Sequence[str],
+    where: Mapping[str, int],
+) -> pd.DataFrame:
+    frame = das_among(
+        seen.tower,
+        seen.images,
+        domains=list(dict.fromkeys(domain for pair in pairs for domain in pair)),
+        classifier=seen.classifier,
+        sites=sites,
+        preprocess=seen.preprocess,
+        where=where,
+        seed=seen.seed,
+    ).frame
+    asked = {frozenset(pair) for pair in pairs}
+    ends = map(frozenset, zip(frame["domain_a"], frame["domain_b"], strict=True))
+    return frame[[pair in asked for pair in ends]]
+
+
+def _overlaps(a: ClassCircuits, b: ClassCircuits, *, seed: int) -> list[pd.DataFrame]:
+    words: dict[str, Any] = {
+        "domains": (a.domain, b.domain), "level": a.cut.level, "seed": seed, "n_permutations": 199
+    }  # fmt: skip
+    frames = [overlap(a.scores, b.scores, **words).frame.assign(site="", band="")]
+    for site, place in _places(a).items():
+        one = overlap(a.only([site]).scores, b.only([site]).scores, **words).frame
+        frames.append(one.assign(site=site, **place))
+    return frames
+
+
+def _transfers(a: ClassCircuits, b: ClassCircuits, *, seed: int) -> list[pd.DataFrame]:
+    frames = [circuit_transfer(a, b, seed=seed).frame.assign(band="")]
+    places = _places(a)
+    for name in BANDS:
+        sites = [site for site, place in places.items() if place["band"] == name]
+        if sites and len(sites) < len(places):
+            some = circuit_transfer(
+                a.only(sites), b.only(sites), shares=JUDGED_SHARES, seed=seed
+            ).frame
+            frames.append(some.assign(band=name))
+    return frames
+
+
+def _places(found: ClassCircuits) -> dict[str, dict[str, Any]]:
+    """Where the sites of a cut by units stand; nothing for a cut by edges."""
+    if not isinstance(found.cut, Units):
+        return {}
+    tower, sites = found.cut.tower, list(found.cut.widths)
+    return {
+        site: {"layer": tower.layer(site), "depth": depth, "band": band_of(depth)}
+        for site, depth in zip(sites, depths(tower, sites), strict=True)
+    }

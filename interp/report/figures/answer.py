@@ -1,0 +1,151 @@
+"""The one figure that carries the answer: generalization against sharing, a point per setting."""
+
+import math
+
+import pandas as pd
+
+from interp.report.figures.accuracies import accuracy_by_setting
+from interp.report.figures.pieces import (
+    GREY,
+    THRESHOLDS,
+    Choice,
+    Figure,
+    Trace,
+    axis,
+    counts,
+    errors,
+    layout,
+    numbers,
+    reference,
+)
+from interp.report.figures.sharing import profile
+from interp.report.figures.subjects import EPOCH_0, band, held_out_accuracy, rung_rows, subjects
+from interp.report.loaded import Frame, Result
+from interp.report.naming import number, percent, plain, sequence
+
+
+def answer_figure(result: Result) -> Figure | None:
+    """Accuracy against sharing; accuracy alone without an index; sharing by depth for one model."""
+    if result.one_model:
+        return profile(result, "R2", name="answer")
+    found = pd.concat([_points(result, test_domain) for test_domain in result.test_domains])
+    placed = found.dropna(subset=["value", "index"])
+    if placed.empty:
+        return accuracy_by_setting(result, name="answer")
+    where = sequence(result.test_domains)
+    words = ("not shared<br>below .2", "shared<br>above .5")
+    lines = [reference("x", at, word) for at, word in zip(THRESHOLDS, words, strict=True)]
+    traces: list[Trace] = []
+    for place, test_domain in enumerate(result.test_domains):
+        traces += _traces(placed[placed["test_domain"] == test_domain], place)
+        traces += _floors(result, test_domain, place)
+    return Figure(
+        "answer",
+        f"Generalization to held-out classes in {where}, against sharing in the middle layers",
+        _caption(result, where, found),
+        "; ".join(_said(row) for _, row in placed.iterrows()),
+        traces,
+        layout(
+            440,
+            showlegend=False,
+            margin={"t": 44},
+            xaxis=axis(f"sharing index, {result.natural} × {where} (0 null, 1 ceiling)"),
+            yaxis=axis("balanced accuracy, held-out classes", tickformat=".0%", rangemode="tozero"),
+            shapes=[line for line, _ in lines],
+            annotations=[note for _, note in lines],
+        ),
+        [Choice("Test domain", result.test_domains)],
+    )
+
+
+def _points(result: Result, test_domain: str) -> Frame:
+    """Accuracy and middle-layer index of every setting that has an accuracy."""
+    accuracy = held_out_accuracy(result, test_domain)
+    rows = []
+    for one in subjects(result, test_domain):
+        if one.setting not in accuracy.index:
+            continue
+        summed = band(rung_rows(result, "R2", one))
+        ends = (summed.index, summed.low, summed.high) if summed else (math.nan,) * 3
+        rows.append(
+            {"name": one.name, "colour": one.colour, "symbol": one.symbol}
+            | {"test_domain": test_domain}
+            | accuracy.loc[one.setting, ["value", "low", "high"]].to_dict()
+            | dict(zip(("index", "index_low", "index_high"), ends, strict=True))
+        )
+    columns = ["name", "colour", "symbol", "test_domain", "value", "low", "high"]
+    return pd.DataFrame(rows, columns=[*columns, "index", "index_low", "index_high"])
+
+
+def _traces(rows: Frame, place: int) -> list[Trace]:
+    """A trace per setting, its name beside the point."""
+    return [
+        {
+            "type": "scatter",
+            "mode": "markers+text",
+            "name": plain(row["name"]),
+            "x": numbers([row["index"]]),
+            "y": numbers([row["value"]]),
+            "text": [plain(row["name"])],
+            # away from the nearer edge, so that no name is cut off on a phone
+            "textposition": f"{_level(rows, row)} {'right' if row['index'] <= 0.5 else 'left'}",
+            "error_x": errors(rows.loc[[label]], "index", "index_low", "index_high"),
+            "error_y": errors(rows.loc[[label]], "value", "low", "high"),
+            "marker": {"color": row["colour"], "symbol": row["symbol"], "size": 12},
+            "hovertext": [plain(_said(row), 200)],
+            "hoverinfo": "text",
+            "meta": [place],
+        }
+        for label, row in rows.iterrows()
+    ]
+
+
+def _level(rows: Frame, row: pd.Series) -> str:
+    """Above the point, or below it where another point stands closely above."""
+    height = (rows["high"].max() - rows["low"].min()) or 1.0
+    above = (rows["value"] - row["value"]) / height
+    beside = (rows["index"] - row["index"]).abs()
+    return "bottom" if ((above > 0) & (above < 0.08) & (beside < 0.3)).any() else "top"
+
+
+def _floors(result: Result, test_domain: str, place: int) -> list[Trace]:
+    """Chance and the untrained models, as lines across."""
+    accuracy = held_out_accuracy(result, test_domain)
+    untrained = held_out_accuracy(result, test_domain, control=EPOCH_0)
+    levels = (("chance", accuracy["null"], "dash"), ("untrained", untrained["value"], "dot"))
+    return [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": name,
+            "x": [-0.1, 1.1],
+            "y": [float(values.mean())] * 2,
+            "line": {"color": GREY, "width": 1, "dash": dash},
+            "hovertemplate": f"{name}: %{{y:.1%}}<extra></extra>",
+            "meta": [place],
+        }
+        for name, values, dash in levels
+        if values.notna().any()
+    ]
+
+
+def _said(row: Frame) -> str:
+    return (
+        f"{row['name']}: accuracy {percent(row['value'])} ({percent(row['low'])} to "
+        f"{percent(row['high'])}), index {number(row['index'])} ({number(row['index_low'])} to "
+        f"{number(row['index_high'])})"
+    )
+
+
+def _caption(result: Result, where: str, found: Frame) -> str:
+    missing = found[found["index"].isna()]["name"].tolist()
+    absent = f" Not shown, for want of an index: {sequence(missing)}." if missing else ""
+    accuracy = pd.concat([held_out_accuracy(result, name) for name in result.test_domains])
+    return (
+        "One point per training distribution, 95 % intervals on both axes. Across: index of "
+        f"debiased CKA between {result.natural} and {where}, mean over the layers from a third to "
+        "two thirds of the depth, and the mean of their intervals, which is never too narrow; "
+        f"below {THRESHOLDS[0]} not shared, above {THRESHOLDS[1]} shared (dotted verticals). Up: "
+        f"balanced top-1 among all classes, {counts(accuracy)}; dashed chance, dotted untrained."
+        f"{absent}"
+    )

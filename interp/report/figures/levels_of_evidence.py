@@ -1,0 +1,440 @@
+"""Figures of the verdict across checkpoints: accuracy against sharing, and a forest of levels."""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from interp.core.resampling import CANNOT_TELL
+from interp.report.figures.pieces import (
+    GREY,
+    Choice,
+    Figure,
+    Trace,
+    axis,
+    counts,
+    errors,
+    layout,
+    numbers,
+    reference,
+    resampled,
+    span,
+)
+from interp.report.loaded import Frame, Result
+from interp.report.naming import (
+    SETTINGS,
+    SYMBOLS,
+    faded,
+    number,
+    ordered_settings,
+    percent,
+    plain,
+    sequence,
+    setting_name,
+)
+from interp.verdicts.wording import LEVELS, SMALL
+
+MORE_COLOURS = ("#D55E00", "#a69a00", "#7d5bd0", "#8a5a2b", "#c2185b", "#00908f")
+"""For mixtures beyond the page's settings; told apart on white and on black."""
+
+
+def cells(result: Result) -> Figure | None:
+    """Mean accuracy against mean sharing, a point per mixture and test domain, by rung."""
+    rows = result.frame("together").dropna(subset=["index", "accuracy"])
+    if rows.empty:
+        return None
+    kinds = rungs(rows)
+    domains = list(dict.fromkeys(rows["test_domain"]))
+    settings = ordered_settings(rows["setting"])
+    tints = mixture_colours(settings)
+    traces = [
+        _mixture(own, setting, tints[setting], domains, place)
+        for place, (rung, measure) in enumerate(kinds)
+        for setting in settings
+        for own in [_of(rows, rung, measure, setting)]
+        if len(own)
+    ]
+    runs = span(rows["n_runs"])
+    unit = "classes" if (rows["unit"] == "class").all() else "blocks"
+    return Figure(
+        "together",
+        f"Generalization to held-out classes in {sequence(domains)}, against sharing",
+        "A point per mixture and test domain: means over blocks of the sharing index in the middle "
+        "layers (never the final embedding) and of balanced accuracy on held-out classes, "
+        f"n = {runs} trained models per point, {len(settings)} mixtures; bars are 95 % intervals "
+        f"over {unit}. {_symbols(domains)} Intervals of single points that overlap say nothing of "
+        "the difference of two: the forest below has the tests. The rungs are never pooled.",
+        f"Accuracy against sharing for {len(settings)} mixtures in {sequence(domains)}: "
+        f"{_extremes(rows)}",
+        traces,
+        layout(
+            560,
+            xaxis=axis("sharing index (0 null, 1 ceiling)"),
+            yaxis=axis("balanced accuracy, held-out classes", tickformat=".0%"),
+        ),
+        [Choice("Shared by", [f"{rung} {measure}" for rung, measure in kinds])],
+    )
+
+
+def rungs(rows: Frame) -> list[tuple[str, str]]:
+    """Every rung and measure, from weak claims to strong."""
+    named = zip(rows["rung"], rows["measure"], strict=True)
+    return sorted(dict.fromkeys(named), key=lambda each: each[0])
+
+
+def mixture_colours(settings: Sequence[str]) -> dict[str, str]:
+    """A colour for each mixture: its own for the settings that the page knows.
+
+    >>> mixture_colours(["cg-high", "cg-high, 2 domains"])
+    {'cg-high': '#009E73', 'cg-high, 2 domains': '#D55E00'}
+    """
+    others = [name for name in settings if name not in SETTINGS]
+    own = {name: SETTINGS[name][1] for name in settings if name in SETTINGS}
+    more = {name: MORE_COLOURS[n % len(MORE_COLOURS)] for n, name in enumerate(others)}
+    return own | more
+
+
+def _of(rows: Frame, rung: str, measure: str, setting: str) -> Frame:
+    same = (rows["rung"] == rung) & (rows["measure"] == measure)
+    return rows[same & (rows["setting"] == setting)]
+
+
+def _mixture(own: Frame, setting: str, colour: str, domains: Sequence[str], place: int) -> Trace:
+    """One mixture's points, a symbol per test domain."""
+    looks = [SYMBOLS[domains.index(name) % len(SYMBOLS)] for name in own["test_domain"]]
+    bar = {"color": faded(colour, 0.45), "thickness": 1.2, "width": 0}
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": plain(setting_name(setting), 44),
+        "x": numbers(own["index"]),
+        "y": numbers(own["accuracy"]),
+        "error_x": errors(own, "index", "index_low", "index_high") | bar,
+        "error_y": errors(own, "accuracy", "accuracy_low", "accuracy_high") | bar,
+        "marker": {"color": colour, "symbol": looks, "size": 11},
+        "text": [_said(row) for _, row in own.iterrows()],
+        "hovertemplate": "%{text}<extra>%{fullData.name}</extra>",
+        "meta": [place],
+    }
+
+
+def _said(row: Frame) -> str:
+    return (
+        f"{plain(row['test_domain'])}: accuracy {percent(row['accuracy'])} "
+        f"({percent(row['accuracy_low'])} to {percent(row['accuracy_high'])}),<br>index "
+        f"{number(row['index'])} ({number(row['index_low'])} to {number(row['index_high'])}), "
+        f"n = {row['n_runs']:.0f}"
+    )
+
+
+def _symbols(domains: Sequence[str]) -> str:
+    if len(domains) < 2:
+        return ""
+    shapes = [f"{SYMBOLS[n % len(SYMBOLS)]}s" for n in range(len(domains))]
+    named = [f"{shape} {name}" for shape, name in zip(shapes, domains, strict=True)]
+    return f"{sequence(named).capitalize()}."
+
+
+def _extremes(rows: Frame) -> str:
+    first = rows[rows["measure"] == rows["measure"].iloc[0]].sort_values("accuracy")
+    ends = [first.iloc[0], first.iloc[-1]]
+    said = [
+        f"{setting_name(row['setting'])} in {row['test_domain']} {percent(row['accuracy'])} at "
+        f"{number(row['index'])}"
+        for row in ends
+    ]
+    return f"lowest {said[0]}, highest {said[1]}"
+
+
+def forest(result: Result) -> Figure | None:
+    """Every level's correlation with its interval and its verdict in words, by rung."""
+    rows = result.frame("levels")
+    rows = rows[rows["level"].isin(list(LEVELS))]
+    if rows.empty:
+        return None
+    rows = pd.concat([rows[rows["level"] != "L4"], _intervened(rows)])
+    models = rows[(rows["measure"] != "") & (rows["level"] != "L3")]  # L3 has measures of its own
+    kinds = rungs(models) or rungs(rows)
+    names = _names(rows)
+    traces: list[Trace] = []
+    for place, (rung, measure) in enumerate(kinds):
+        # a level that is measured otherwise, as L3 is by class, stands beside its rung
+        own = rows[(rows["rung"] == rung) & (rows["measure"] == measure)]
+        rest = rows[(rows["rung"] == rung) & ~rows["level"].isin(set(own["level"]))]
+        other = rest.drop_duplicates(["level", "adjusted"])
+        traces += _rows(own, names, place) + _rows(other, names, place)
+        known = {*own["level"], *other["level"]}
+        traces += _unmeasured([name for name in names if name[0] not in known], names, place)
+    line, note = reference("x", 0.0, "no link")
+    band = {
+        "type": "rect", "x0": -SMALL, "x1": SMALL, "y0": 0, "y1": 1, "yref": "paper",
+        "layer": "below", "line": {"width": 0}, "fillcolor": faded(GREY, 0.16),
+    }  # fmt: skip
+    return Figure(
+        "levels",
+        "Does accuracy go with sharing? Four levels of evidence",
+        f"{_counted(rows)} Points are correlations with their 95 % interval; L2 and L3 with the "
+        "noise in sharing taken out where it is known. Null: 0, no link (L1: mixtures permuted "
+        "jointly over domains and blocks; L2: blocks permuted; L3: errors clustered by class and "
+        f"by model). {_held(rows)}Grey: |r| below {SMALL}, too small to matter: an interval within "
+        "it says “does not go together”. L4 compares trained models, and has a figure of its own; "
+        "only L4 permits “because”.",
+        "; ".join(
+            f"{row['level']} {row['rung']}: {row['verdict']}, {number(row['value'])}"
+            for _, row in rows[rows["adjusted"] == ""].iterrows()
+        ),
+        traces,
+        layout(
+            120 + 62 * len(names),
+            showlegend=False,
+            margin={"t": 44},
+            xaxis=axis("correlation with sharing", range=[-1.3, 1.3],
+                       tickvals=[-1, -0.5, 0, 0.5, 1]),
+            yaxis={
+                "automargin": True,
+                "tickvals": list(range(len(names))),
+                "ticktext": [_label(*name) for name in names],
+                "range": [len(names) - 0.5, -0.7],
+                "zeroline": False,
+            },
+            shapes=[band, line],
+            annotations=[note],
+        ),
+        [
+            Choice(
+                "Shared by",
+                [f"{rung} {measure}".strip() for rung, measure in kinds],
+                _most(rows, kinds),
+            )
+        ],
+    )  # fmt: skip
+
+
+def foremost(rows: Frame) -> Frame:
+    """The row of L4 that stands for it: of those decided, if any is, the one of largest weight."""
+    own = rows[rows["level"] == "L4"]
+    decided = own[own["verdict"] != CANNOT_TELL]
+    own = decided if len(decided) else own
+    return own.loc[own["weight"].abs().sort_values(na_position="first").index].tail(1)
+
+
+def _intervened(rows: Frame) -> Frame:
+    """L4's verdict without a number: its numbers are differences in points, not correlations."""
+    nothing = dict.fromkeys(("value", "low", "high"), math.nan)
+    return foremost(rows).assign(measure="", adjusted="", **nothing)
+
+
+def _names(rows: Frame) -> list[tuple[str, str]]:
+    """Rows of the forest: every level, and what else was held constant below it."""
+    found = [
+        (level, adjusted)
+        for level in LEVELS
+        for adjusted in dict.fromkeys(["", *rows[rows["level"] == level]["adjusted"]])
+    ]
+    return found
+
+
+def _label(level: str, adjusted: str) -> str:
+    return f"{level} adjusted" if adjusted else f"<b>{level}</b> {LEVELS[level]}"
+
+
+def _rows(own: Frame, names: Sequence[tuple[str, str]], place: int) -> list[Trace]:
+    """Marks with verdicts above them; where there is no number, the verdict alone."""
+    sure = own["low"].notna()
+    return [_marks(part, names, place) for part in (own[sure], own[~sure]) if len(part)]
+
+
+def _marks(own: Frame, names: Sequence[tuple[str, str]], place: int) -> Trace:
+    """Rows that all have an interval, or have none."""
+    keys = zip(own["level"], own["adjusted"], strict=True)
+    at = [names.index(key) for key in keys]
+    known = own["value"].notna().to_numpy()
+    decided = (own["verdict"] != CANNOT_TELL).to_numpy()
+    trace: Trace = {
+        "type": "scatter",
+        "mode": "markers+text",
+        "name": "r",
+        "x": [value if has else 0.0 for value, has in zip(own["value"], known, strict=True)],
+        "y": at,
+        "text": [plain(word) for word in own["verdict"]],
+        "textposition": "top center",
+        "cliponaxis": False,
+        "marker": {
+            "color": "#0072B2",
+            "size": [10 if has else 0 for has in known],
+            "symbol": ["square" if sure else "square-open" for sure in decided],
+        },
+        "hovertext": [_why(row) for _, row in own.iterrows()],
+        "hoverinfo": "text",
+        "meta": [place],
+    }
+    if own["low"].notna().all():  # without an interval plotly would draw a bar of no length
+        trace["error_x"] = errors(own, "value", "low", "high") | {"color": "#0072B2"}
+    return trace
+
+
+def _unmeasured(
+    missing: Sequence[tuple[str, str]], names: Sequence[tuple[str, str]], place: int
+) -> list[Trace]:
+    bare = [name for name in missing if not name[1]]
+    if not bare:
+        return []
+    return [
+        {
+            "type": "scatter", "mode": "text", "name": "not measured", "x": [0.0] * len(bare),
+            "y": [names.index(name) for name in bare], "text": ["not measured"] * len(bare),
+            "textfont": {"color": GREY}, "hoverinfo": "skip", "meta": [place],
+        }
+    ]  # fmt: skip
+
+
+def _held(rows: Frame) -> str:
+    held = [name for name in dict.fromkeys(rows["adjusted"]) if name]
+    return f"Adjusted: {sequence(held)} held constant. " if held else ""
+
+
+def _most(rows: Frame, kinds: Sequence[tuple[str, str]]) -> int:
+    """The rung by which most levels were looked at: the one shown first."""
+    found = [rows[rows["rung"] == rung]["level"].nunique() for rung, _ in kinds]
+    return found.index(max(found))
+
+
+def _why(row: Frame) -> str:
+    parts = [f"{row['licence']}"]
+    if math.isfinite(row["value"]):
+        ends = f" ({number(row['low'])} to {number(row['high'])})" * math.isfinite(row["low"])
+        parts.append(f"r = {number(row['value'])}{ends}")
+    parts += [row["reason"]] if row["reason"] else []
+    parts += [f"would decide: {row['needed']}"] if row["needed"] else []
+    return "<br>".join(plain(part, 90) for part in parts)
+
+
+def _counted(rows: Frame) -> str:
+    """How much stands behind each level."""
+    parts = []
+    for level, unit in (("L1", "mixtures"), ("L2", "blocks"), ("L3", "classes"), ("L4", "pairs")):
+        own = rows[(rows["level"] == level) & rows["n_units"].notna()]
+        if len(own) and own["n_units"].max() > 0:
+            parts.append(f"{level} {span(own['n_units'])} {unit}")
+    runs = rows["n_runs"].dropna()
+    models = f", {span(runs[runs > 0])} trained models" if (runs > 0).any() else ""
+    return f"n = {', '.join(parts)}{models}." if parts else "n is not recorded."
+
+
+OWN = ("aligned", "separated", "none")
+"""Arms whose classes meet themselves; without the term, all do and none is pulled."""
+
+ARMS = (
+    ("own classes as partners", OWN, "#0072B2", "circle"),
+    ("wrong classes as partners", ("shuffled", "none"), "#E69F00", "square"),
+)
+"""The two lines: name, arms, colour, marker. Both begin at the run without the term."""
+
+PER_ARM, GAPS = "each arm", "own less wrong partners"
+
+
+def dose_response(result: Result) -> Figure | None:
+    """Accuracy and sharing against the term's weight, one panel each, one above the other."""
+    rows = result.frame("intervention").dropna(subset=["value", "weight"])
+    if rows.empty:
+        return None
+    measures = list(dict.fromkeys(rows["measure"]))
+    room = 0.006 * (rows["weight"].max() - min(rows["weight"].min(), 0.0))  # else bars hide bars
+    traces: list[Trace] = []
+    for place, measure in enumerate(measures):
+        here = rows[rows["measure"] == measure]
+        for aside, (name, arms, colour, symbol) in zip((-1, 1), ARMS, strict=True):
+            part = here[here["arm"].isin(arms)].sort_values("weight", kind="stable")
+            traces.append(_line(part, name, colour, symbol, place, 1, aside * room))
+        gaps = here[here["arm"].str.contains(" − ", regex=False)].sort_values("weight")
+        traces.append(_line(gaps, GAPS, "#009E73", "diamond", place, 0))
+    panels, notes = _panels(measures)
+    shown = [trace for trace in traces if trace["x"]]
+    of_classes = rows[rows["unit"] != "block"]
+    line, label = reference("x", 0.0, "no term")
+    return Figure(
+        "intervention",
+        "What aligning classes does: dose and response",
+        "Weight of the term, below 0 where it separates, against balanced accuracy (0 to 1) and "
+        f"the index of shared directions. Bars: 95 % intervals over {resampled(rows)}; those of "
+        f"sharing over blocks. Hollow: no interval. {counts(of_classes)}. {_verdicts(result)}",
+        _words(rows),
+        shown,
+        layout(
+            150 + 190 * len(measures),
+            xaxis=axis("weight of the term", anchor=_name("y", len(measures) - 1), zeroline=False),
+            shapes=[line],
+            annotations=[label, *notes],
+            **panels,
+        ),
+        [Choice("Show", [GAPS, PER_ARM])],
+    )
+
+
+def _name(letter: str, place: int) -> str:
+    """What plotly calls an axis: y, y2, y3."""
+    return letter if place == 0 else f"{letter}{place + 1}"
+
+
+def _line(
+    rows: Frame, name: str, colour: str, symbol: str, place: int, choice: int, aside: float = 0.0
+) -> Trace:
+    """An arm's numbers over weights in one panel, moved aside by so much weight."""
+    said = [
+        f"{plain(arm)}, weight {number(weight)}: {number(value, 3)}"
+        for arm, weight, value in zip(rows["arm"], rows["weight"], rows["value"], strict=True)
+    ]
+    return {
+        "type": "scatter", "mode": "lines+markers", "name": name, "legendgroup": name,
+        "showlegend": place == 0, "x": numbers(rows["weight"] + aside), "y": numbers(rows["value"]),
+        "yaxis": _name("y", place), "line": {"color": colour, "width": 2},
+        "error_y": {**errors(rows, "value", "low", "high"), "color": colour},
+        "marker": {
+            "color": colour, "size": 9,
+            "symbol": [symbol + ("-open" if bare else "") for bare in rows["low"].isna()],
+        },
+        "text": said, "hovertemplate": "%{text}<extra>%{fullData.name}</extra>",
+        "meta": [choice],
+    }  # fmt: skip
+
+
+def _panels(measures: Sequence[str]) -> tuple[dict[str, object], list[Trace]]:
+    """An axis for each measure, from top to bottom, and its title above it: beside it, long words
+    would leave a phone no room."""
+    height, gap = 1 / len(measures), 0.3 / len(measures)
+    panels: dict[str, object] = {}
+    notes: list[Trace] = []
+    for place, measure in enumerate(measures):
+        top = 1 - place * height - gap / 2
+        name = "yaxis" if place == 0 else f"yaxis{place + 1}"
+        panels[name] = axis("", domain=[max(0.0, top - height + gap), top], anchor="x")
+        notes.append(
+            {
+                "text": plain(measure, 70), "x": 0, "xref": "paper", "y": top, "yref": "paper",
+                "xanchor": "left", "yanchor": "bottom", "showarrow": False, "font": {"size": 12},
+            }
+        )  # fmt: skip
+    return panels, notes
+
+
+def _verdicts(result: Result) -> str:
+    """What may be concluded, in the words of the table `levels`."""
+    rows = result.frame("levels")
+    rows = rows[rows["level"] == "L4"]
+    said = []
+    for _, row in rows.iterrows():
+        where = row["measure"].rpartition(", ")[2].capitalize()
+        why = f" ({row['reason']})" if row["reason"] else f": {row['licence']}"
+        needed = f"; needed: {row['needed']}" if row["needed"] else ""
+        said.append(f"{where}: {row['verdict']}{why}{needed}.")
+    return f"Verdicts. {' '.join(said)}" if said else ""
+
+
+def _words(rows: Frame) -> str:
+    """The differences at each weight, for whoever cannot see the figure."""
+    gaps = rows[rows["arm"].str.contains(" − ", regex=False)]
+    said = [
+        f"{row['measure']} at weight {number(row['weight'])}: {number(row['value'], 3)}"
+        for _, row in gaps.iterrows()
+    ]
+    return f"Own less wrong partners: {sequence(said)}" if said else "No control was trained"

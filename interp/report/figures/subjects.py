@@ -1,0 +1,235 @@
+"""What the page compares, and what it says of each: a pair of domains in one model.
+
+In a study the subjects are its settings, each with the natural domain and the test domain. For one
+checkpoint they are the pairs of its natural domain with every other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from interp.core.sites import BAND, LAST, middle_of
+from interp.report.loaded import Frame, Result
+from interp.report.naming import (
+    PROMPTS,
+    SYMBOLS,
+    colours,
+    ordered_settings,
+    setting_look,
+    setting_name,
+)
+from interp.verdicts.votes import Votes, count_votes
+
+CUT = "a complete cut"
+"""How a transplant's reason begins where the site carries the whole run, and nothing is tested."""
+
+
+SETTLED = (
+    *("mixtures", "accuracy", "similarity", "transfer", "transplant", "patching"),
+    *("ladder", "das", "circuits", "faithfulness", "factorisation"),
+)
+"""Tables that know the settings: any of them may be all that is left of a result."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model and pair of domains: its name, its looks, and the keys of its table rows."""
+
+    name: str
+    setting: str
+    test_domain: str
+    natural: str
+    domain: str
+    colour: str
+    symbol: str
+
+    def pair(self, frame: Frame) -> Frame:
+        """Rows between the subject's two domains, in either order."""
+        ends = {self.natural, self.domain}
+        either = frame["domain_a"].isin(ends) & frame["domain_b"].isin(ends)
+        return self.of(frame[either & (frame["domain_a"] != frame["domain_b"])])
+
+    def of(self, frame: Frame) -> Frame:
+        """Rows of the subject's model, and of the floors that all settings have in common."""
+        tested = frame["test_domain"].isin([self.test_domain, ""])
+        floor = (frame["setting"] == "") & (frame["control"] != "")
+        return frame[((frame["setting"] == self.setting) | floor) & tested]
+
+
+def subjects(result: Result, test_domain: str) -> list[Subject]:
+    """The settings of a test domain, or the domain pairs of one checkpoint."""
+    settings = settings_of(result)
+    if not result.one_model:
+        return [
+            Subject(setting_name(setting), setting, test_domain, result.natural, test_domain, *look)
+            for place, setting in enumerate(settings)
+            for look in [setting_look(setting, place)]
+        ]
+    domains = result.domains
+    natural = result.natural if result.natural in domains else (domains or [""])[0]
+    others = [name for name in domains if name != natural]
+    tints = colours(others)
+    return [
+        Subject(
+            f"{natural} and {name}", setting, test_domain, natural, name, tints[name],
+            SYMBOLS[place % len(SYMBOLS)],
+        )
+        for setting in settings[:1] or [""]
+        for place, name in enumerate(others)
+    ]  # fmt: skip
+
+
+def settings_of(result: Result) -> list[str]:
+    """Every setting that a table measured, in the order of the page."""
+    if "settings" not in result.kept:
+        names: list[str] = []
+        for table in SETTLED:
+            names += result.frame(table)["setting"].unique().tolist()
+        found = ordered_settings(names)
+        result.kept["settings"] = [name for name in found if name] or found[:1]
+    return result.kept["settings"]
+
+
+def in_band(frame: Frame) -> Frame:
+    """The rows of a model's own middle layers."""
+    deep = frame["depth"].between(BAND[0] - 1e-9, BAND[1] + 1e-9)
+    own = (frame["control"] == "") & (frame["site"] != LAST)
+    same = (frame["site_b"] == "") | (frame["site_b"] == frame["site"])
+    return frame[deep & own & same]
+
+
+def band(rows: Frame) -> Votes | None:
+    """Sum up the middle layers of one subject; None where nothing was measured there."""
+    middle = in_band(rows)
+    if middle.empty:
+        return None
+    votes = count_votes(middle[~middle["reason"].str.startswith(CUT)])
+    reasons = tuple(dict.fromkeys(reason for reason in middle["reason"] if reason))
+    return replace(votes, verdicts=votes.verdicts or "no site tested", reasons=reasons)
+
+
+def rung_rows(result: Result, rung: str, subject: Subject) -> Frame:
+    """Table rows by which a rung is judged for a subject (raw, from the natural domain onwards)."""
+    asked = ("rung", rung, subject)
+    if asked not in result.kept:
+        result.kept[asked] = _rung_rows(result, rung, subject)
+    return result.kept[asked]
+
+
+def _rung_rows(result: Result, rung: str, subject: Subject) -> Frame:
+    if rung == "R2":
+        return subject.pair(result.frame("similarity"))
+    if rung == "cosine":
+        rows = subject.pair(result.frame("directions"))
+        return rows[rows["measure"] == "cosine of mean differences"]
+    if rung == "R5":
+        rows = subject.pair(result.frame("feature_sharing"))
+        rows = rows[(rows["code"] == "dictionary") & (rows["reading"] == "one code")]
+        return rows[(rows["measure"] == "shared mass") & rows["centred"]]
+    if rung == "R6":
+        rows = subject.pair(result.frame("circuit_transfer"))
+        rows = rows[rows["measure"] == "circuit transfer, mean over sizes"]
+        return rows[rows["band"] == "middle"].assign(depth=sum(BAND) / 2)
+    if rung == "R4" and len(rows := subject.pair(result.frame("das"))):
+        return rows
+    if rung in ("R4", "transplant"):
+        rows = subject.pair(result.frame("transplant"))
+        onwards = rows[rows["domain_a"] == subject.natural]
+        return onwards if len(onwards) else rows
+    rows = subject.of(result.frame("transfer"))
+    rows = rows[~rows["centred"]]
+    if rung == "R3":
+        there = rows["domain"] == subject.domain
+        return rows[(rows["train_domain"] == subject.natural) & there]
+    return rows[
+        (rows["train_domain"] == rows["domain"])
+        & rows["domain"].isin([subject.natural, subject.domain])
+    ]
+
+
+def middle_site(frame: Frame) -> str:
+    """The site nearest to half depth among a model's own; fixed by its place, not its result."""
+    own = frame[frame["control"] == ""].dropna(subset=["depth"])
+    return middle_of(dict(zip(own["site"], own["depth"], strict=True)))
+
+
+def sites_by_depth(frame: Frame) -> Sequence[str]:
+    """Sites from input to output, each once."""
+    order = frame.drop_duplicates("site").sort_values(["depth", "layer"], kind="stable")
+    return [str(site) for site in order["site"]]
+
+
+EPOCH_0 = "epoch 0"
+TOP_1, TEXT = "balanced top-1", "text"
+QUESTION = [
+    *("setting", "test_domain", "domain", "class_set"),
+    *("candidates", "prompts", "classifier", "measure"),
+]
+"""What an accuracy is an answer to."""
+
+
+def prompt_sets(frame: Frame) -> list[str]:
+    """The prompt sets of a table, neutral first."""
+    given = list(dict.fromkeys(frame["prompts"]))
+    return [name for name in PROMPTS if name in given] + [n for n in given if n not in PROMPTS]
+
+
+def top_1(frame: Frame) -> Frame:
+    """Rows of balanced top-1 by the text head; a table that names neither holds nothing else."""
+    return text_head(frame[frame["measure"].isin([TOP_1, ""])])
+
+
+def text_head(frame: Frame) -> Frame:
+    """Rows of answers that came through text."""
+    return frame[frame["classifier"].isin([TEXT, ""])]
+
+
+def final(frame: Frame) -> Frame:
+    """Rows of the trained models, each at its last epoch; one row per setting and question.
+
+    Where a question was also answered over all blocks at once, the rows of single blocks give way.
+    """
+    trained = frame[frame["control"] == ""]
+    most = trained.groupby(QUESTION, sort=False)["n_runs"].transform("max")
+    trained = trained[(trained["n_runs"] == most) | most.isna()]
+    last = trained.groupby(["setting", "test_domain"])["epoch"].transform("max")
+    return trained[(trained["epoch"] == last) | last.isna()]
+
+
+def in_test_domain(frame: Frame) -> Frame:
+    """Trained models' rows asked for through text, with the primary prompts, in the test domain."""
+    rows = text_head(frame)
+    rows = rows[rows["prompts"].isin(prompt_sets(rows)[:1])]
+    return rows[(rows["domain"] == rows["test_domain"]) & (rows["control"] == "")]
+
+
+def held_out_accuracy(
+    result: Result, test_domain: str, *, control: str = "", candidates: str = "all"
+) -> Frame:
+    """Accuracy on held-out classes in the test domain: one row per setting, in the page's order."""
+    frame = top_1(result.frame("accuracy"))
+    rows = frame[frame["control"] == control] if control else final(frame)
+    rows = rows[
+        (rows["test_domain"] == test_domain)
+        & (rows["domain"] == test_domain)
+        & (rows["class_set"] == "held-out")
+        & (rows["candidates"] == candidates)
+    ]
+    first = rows[rows["prompts"].isin(prompt_sets(rows)[:1])]
+    once = first.drop_duplicates("setting").set_index("setting", drop=False)
+    return once.loc[ordered_settings(once.index)]
+
+
+def held_out_differences(result: Result, test_domain: str) -> Frame:
+    """Contrasts of settings on the same question, one row each."""
+    rows = text_head(result.frame("differences"))
+    rows = rows[rows["test_domain"].isin([test_domain, ""])]
+    rows = rows[rows["candidates"].isin(["all", ""])]
+    rows = rows[rows["prompts"].isin(prompt_sets(rows)[:1])]
+    return rows.drop_duplicates("setting")
+
+
+def primary_differences(result: Result, test_domain: str) -> Frame:
+    """Of the contrasts, those of the primary family; all, where a table names no families."""
+    rows = held_out_differences(result, test_domain)
+    primary = rows["family"].str.startswith("primary")
+    return rows[primary] if primary.any() else rows

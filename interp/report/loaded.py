@@ -1,0 +1,219 @@
+"""What a run left behind, as the page reads it: facts, tables, plates, and what is missing."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from interp.core.errors import DataError, InterpError, check_known
+from interp.core.illustrations import Plate
+from interp.core.tables import COLUMNS, Table
+
+TABLES = (
+    "accuracy",
+    "accuracy_by_class",
+    "differences",
+    "mixtures",
+    "losses",
+    "similarity",
+    "transfer",
+    "transplant",
+    "patching",
+    "patching_examples",
+    "certificate",
+)
+"""The tables that the page knows how to show."""
+
+OPTIONAL = (
+    *("tradeoff", "exposure", "exposure_classes", "robustness", "epochs"),
+    *("factorisation", "directions", "separation", "domain_probes", "selectivity", "views"),
+    *("erasure", "dictionaries", "feature_sharing", "feature_ablation"),
+    *("faithfulness", "circuits", "overlap", "circuit_transfer", "das", "rungs", "ladder"),
+    *("stability", "circuit_stability", "class_sharing", "levels", "together"),
+    *("intervention", "intervention_classes", "intervention_directions"),
+)
+"""Tables that a run may do without: the page shows those that are there, and misses none."""
+
+WORDS = frozenset(
+    "measure estimand null_kind ceiling_kind unit verdict reason tower site site_b dtype setting "
+    "test_domain domain domain_a domain_b train_domain label class_set candidates prompts "
+    "classifier family exposed_in control pairing metric clean_label clean_domain corrupt_label "
+    "corrupt_domain drawing check factor erased positions read_at against sparsity code reading "
+    "ablated picture node node_b edge band rung claim votes level adjusted reliability_kind "
+    "licence needed arm".split()
+)
+"""Columns that hold text; an empty cell there is an empty word."""
+
+FLAGS = frozenset({"centred", "ok", "fitted"})
+YES = frozenset({"true", "1", "1.0"})
+
+Frame = Any
+"""A pandas frame, row or column. pandas' own types make every selection a union of all three."""
+
+UNMADE = "the run did not make it"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: its `facts`, `tables` by name, `plates`, and why a table is `absent`."""
+
+    folder: Path
+    facts: Mapping[str, Any]
+    tables: Mapping[str, Table]
+    plates: Sequence[Plate] = ()
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+    def frame(self, name: str) -> Frame:
+        """A table with every declared column, typed; without rows where the table is absent."""
+        if name not in self._typed:
+            check_known("read a result", "table", [name], (*TABLES, *OPTIONAL))
+            frame = tidy(self.tables[name].frame if name in self.tables else pd.DataFrame())
+            if self.one_model:  # nothing was held out from it, whatever domain it was asked about
+                frame = frame.assign(test_domain="")
+            self._typed[name] = frame
+        return self._typed[name]
+
+    @cached_property
+    def kept(self) -> dict[Any, Any]:
+        """What several parts of the page work out of the tables, worked out once."""
+        return {}
+
+    @cached_property
+    def _typed(self) -> dict[str, Frame]:
+        """The tables that were asked for so far."""
+        return {}
+
+    @property
+    def specification(self) -> Mapping[str, Any]:
+        given = self.facts.get("specification")
+        return given if isinstance(given, Mapping) else {}
+
+    @property
+    def one_model(self) -> bool:
+        """Whether the run looked at one checkpoint, without settings to compare."""
+        return self.facts.get("mode") == "model"
+
+    @property
+    def accuracy_only(self) -> bool:
+        """Whether the run was a grid, which asks for accuracy and nothing else."""
+        return self.facts.get("measured") == "accuracy"
+
+    @property
+    def partial(self) -> bool:
+        """Whether a table may be absent without being missed."""
+        return self.one_model or self.accuracy_only
+
+    @cached_property
+    def domains(self) -> list[str]:
+        """Every domain of the tables, the natural one first."""
+        found: dict[str, None] = {}
+        for name, columns in (
+            ("mixtures", ["domain"]),
+            ("accuracy", ["domain"]),
+            ("similarity", ["domain_a", "domain_b"]),
+            ("transfer", ["train_domain", "domain"]),
+            ("transplant", ["domain_a", "domain_b"]),
+        ):
+            frame = self.frame(name)
+            for column in columns:
+                found |= dict.fromkeys(value for value in frame[column].unique() if value)
+        return sorted(found, key=lambda name: (name != self.natural, name))
+
+    @property
+    def natural(self) -> str:
+        return str(self.specification.get("natural") or "real")
+
+    @cached_property
+    def test_domains(self) -> list[str]:
+        """Domains in which classes were held out; `""` alone where there are none."""
+        if self.one_model:
+            return [""]
+        given = self.specification.get("test_domains") or []
+        names = [given] if isinstance(given, str) else [str(name) for name in given]
+        if not names:
+            for table in ("accuracy", "similarity", "transfer"):
+                names += [name for name in self.frame(table)["test_domain"].unique() if name]
+        return list(dict.fromkeys(names)) or [""]
+
+
+def read_result(folder: Path) -> Result:
+    """Read a result folder; a table that is not there or does not read is `absent`, with why."""
+    facts = _facts(folder)
+    tables: dict[str, Table] = {}
+    absent: dict[str, str] = {}
+    for name in (*TABLES, *OPTIONAL):
+        path = folder / "tables" / f"{name}.csv"
+        if not path.exists():
+            absent |= {name: UNMADE} if name in TABLES else {}
+            continue
+        try:
+            # all as text, for `tidy` to type: a class may be called 007, None or True
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+            tables[name] = Table(name, frame)
+        except (OSError, ValueError, InterpError) as error:
+            absent[name] = _why(error)
+    return Result(folder, facts, tables, _plates(folder / "plates"), absent)
+
+
+def tidy(frame: Frame) -> Frame:
+    """A frame with every declared column: text as text, flags as booleans, the rest as numbers.
+
+    >>> tidy(pd.DataFrame({"value": ["0.5", "oops"]}))["value"].tolist()
+    [0.5, nan]
+    """
+    columns: dict[str, Any] = {}
+    for name in COLUMNS:
+        if name not in frame:  # most columns of most tables
+            columns[name] = "" if name in WORDS else False if name in FLAGS else math.nan
+            continue
+        given: Frame = frame[name]
+        if name in WORDS:
+            columns[name] = given.astype(object).where(given.notna(), "").map(str).astype(object)
+        elif name in FLAGS:
+            columns[name] = given.map(lambda flag: str(flag).lower() in YES).astype(bool)
+        else:
+            numeric: Frame = pd.to_numeric(given, errors="coerce")
+            columns[name] = numeric.astype(float)
+    made = pd.DataFrame(columns, index=frame.index)
+    return made.astype({name: object for name in WORDS if name not in frame}).copy()
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, pd.errors.EmptyDataError):
+        return "its file is empty"
+    return f"its file does not read: {error}".splitlines()[0].rstrip(".")
+
+
+def _facts(folder: Path) -> Mapping[str, Any]:
+    try:
+        facts = json.loads((folder / "facts.json").read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"make a page from {folder}",
+            f"no readable facts.json ({error})",
+            "the folder that a run wrote, with facts.json, tables/ and plates/",
+            "name that folder, or run the study again",
+        ) from None
+    if not isinstance(facts, dict):
+        raise DataError(
+            f"make a page from {folder}",
+            f"a facts.json that holds a {type(facts).__name__}",
+            "an object of facts",
+            "run the study again",
+        )
+    return facts
+
+
+def _plates(folder: Path) -> list[Plate]:
+    plates = []
+    for path in sorted(folder.glob("*.png")):
+        try:
+            plates.append(Plate.load(path))
+        except (OSError, ValueError, SyntaxError):  # Pillow says SyntaxError of a broken PNG
+            continue
+    return plates

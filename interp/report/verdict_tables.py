@@ -1,0 +1,261 @@
+"""The verdicts in tables of words: the ladder of rungs, and each rung with its numbers."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from interp.core.resampling import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.report.figures.features import dictionary_words
+from interp.report.figures.pieces import counts
+from interp.report.figures.subjects import (
+    Subject,
+    band,
+    middle_site,
+    rung_rows,
+    sites_by_depth,
+    subjects,
+)
+from interp.report.figures.training import worst_of_checks
+from interp.report.loaded import Frame, Result
+from interp.report.naming import MISSING, number, percent, site_label
+from interp.report.words import readable
+from interp.verdicts.wording import AGAINST, APART, TOGETHER
+
+SIGNS = {SHARED: "●", NOT_SHARED: "○", CANNOT_TELL: "?", "yes": "●", "no": "?"}
+"""A sign beside each verdict, so that no reader depends on colour."""
+
+RUNGS = (
+    ("R1", "class can be read in both domains"),
+    ("R2", "same geometry"),
+    ("R3", "same directions"),
+    ("R4", "same causal directions"),
+    ("R5", "same components (features)"),
+    ("R6", "same wiring (circuits)"),
+)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A small table of words for the page."""
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def ladder(result: Result) -> list[Grid]:
+    """Every rung for every subject, one grid per test domain; rungs not measured say so.
+
+    A run that asked for accuracy alone has no ladder to climb.
+    """
+    grids: list[Grid] = []
+    if result.accuracy_only:
+        return grids
+    for test_domain in result.test_domains:
+        compared = subjects(result, test_domain)
+        where = f"{result.natural} and {test_domain}" if test_domain else "the domains"
+        rows = [
+            [f"{rung} {claim}", *(_cell(result, rung, one) for one in compared)]
+            for rung, claim in RUNGS
+        ]
+        caption = f"Are the middle layers shared between {where}? Every rung of the ladder"
+        if compared:
+            grids.append(Grid(caption, ["Rung", *(one.name for one in compared)], rows))
+    return grids
+
+
+def _cell(result: Result, rung: str, one: Subject) -> str:
+    if rung == "R1":
+        return _read(result, one)
+    summed = band(rung_rows(result, rung, one))
+    if summed is None:
+        return "not measured"
+    index = f" (index {number(summed.index)})" if math.isfinite(summed.index) else ""
+    return f"{SIGNS.get(summed.verdict, '?')} {summed.verdict}{index}"
+
+
+def _read(result: Result, one: Subject) -> str:
+    rows = rung_rows(result, "R1", one)
+    found = {name: readable(rows[rows["domain"] == name]) for name in (one.natural, one.domain)}
+    if not all(verdict for verdict, _ in found.values()):
+        return "not measured"
+    sure = all(verdict == "yes" for verdict, _ in found.values())
+    accuracies = ", ".join(f"{name} {percent(value)}" for name, (_, value) in found.items())
+    return f"{SIGNS['yes' if sure else 'no']} {'yes' if sure else CANNOT_TELL} ({accuracies})"
+
+
+def verdicts(result: Result, rung: str) -> list[Grid]:
+    """A rung's verdict in the middle layers, with index, interval, votes and reasons."""
+    grids = []
+    for test_domain in result.test_domains:
+        rows = [
+            _verdict(result, rung, one)
+            for one in subjects(result, test_domain)
+            if len(rung_rows(result, rung, one))
+        ]
+        if rows:
+            where = f", {result.natural} × {test_domain}" if test_domain else ""
+            grids.append(Grid(f"Verdict of {rung} in the middle layers{where}", _HEAD, rows))
+    return grids
+
+
+_HEAD = ("", "Verdict", "Mean index", "95 % interval", "Sites", "Why")
+
+
+def _verdict(result: Result, rung: str, one: Subject) -> list[str]:
+    summed = band(rung_rows(result, rung, one))
+    if summed is None:
+        return [one.name, "? cannot tell", MISSING, MISSING, "0", "no site in the middle layers"]
+    ends = MISSING
+    if math.isfinite(summed.low) and math.isfinite(summed.high):
+        ends = f"{number(summed.low)} to {number(summed.high)}"
+    return [
+        one.name,
+        f"{SIGNS.get(summed.verdict, '?')} {summed.verdict}",
+        number(summed.index),
+        ends,
+        summed.verdicts,
+        "; ".join(summed.reasons) or MISSING,
+    ]
+
+
+def by_layer(result: Result, rung: str) -> list[Grid]:
+    """A rung's verdict at every site, with index and interval, or the reason for none."""
+    grids = []
+    for test_domain in result.test_domains:
+        compared = [
+            (one, own)
+            for one in subjects(result, test_domain)
+            for rows in [rung_rows(result, rung, one)]
+            for own in [rows[rows["control"] == ""]]
+            if len(own)
+        ]
+        sites = sites_by_depth(pd.concat([own for _, own in compared])) if compared else []
+        rows = [[site_label(site), *(_at(own, site) for _, own in compared)] for site in sites]
+        if rows:
+            where = f", {result.natural} × {test_domain}" if test_domain else ""
+            counted = counts(pd.concat([own for _, own in compared]))
+            head = ["Layer", *(one.name for one, _ in compared)]
+            grids.append(Grid(f"{rung} layer by layer{where}. {counted}", head, rows))
+    return grids
+
+
+def _at(own: Frame, site: str) -> str:
+    """One site's verdict in words."""
+    rows = own[own["site"] == site]
+    if rows.empty:
+        return "not measured"
+    row = rows.iloc[0]
+    verdict = row["verdict"] or CANNOT_TELL
+    if not math.isfinite(row["index"]):
+        return f"{SIGNS[verdict]} {verdict}: {row['reason'] or 'no index'}"
+    ends = f"{number(row['index_low'])} to {number(row['index_high'])}"
+    return f"{SIGNS[verdict]} {verdict}, {number(row['index'])} ({ends})"
+
+
+def levels(result: Result) -> list[Grid]:
+    """Every level's verdict with its number, why it cannot be told, and what would decide."""
+    rows = result.frame("levels")
+    told: dict[tuple[str, ...], list[str]] = {}
+    for _, row in rows.iterrows():
+        held = f", {row['adjusted']} held constant" if row["adjusted"] else ""
+        ends = MISSING
+        if row["level"] == "L4" and math.isfinite(row["low"]):
+            value, low, high = (f"{100 * row[each]:+.1f}" for each in ("value", "low", "high"))
+            ends = f"{value} points ({low} to {high})"
+        elif math.isfinite(row["low"]) and math.isfinite(row["high"]):
+            ends = f"{number(row['value'])} ({number(row['low'])} to {number(row['high'])})"
+        elif math.isfinite(row["value"]):
+            ends = f"{number(row['value'])} (no interval)"
+        gain = row["gain"]
+        name = f"{row['rung']} {row['measure']}{held}".strip()
+        said = (
+            row["level"],
+            name if ends != MISSING else "",  # what has no number and fails alike is one row
+            f"{LINK_SIGNS.get(row['verdict'], '?')} {row['verdict']}",
+            ends,
+            number(row["p_adjusted"], 3),
+            "none" if gain <= 0 else percent(gain),
+            row["reason"] or MISSING,
+            row["needed"] or MISSING,
+        )
+        told.setdefault(said, []).append(name)
+    body = []
+    for (level, _, *rest), names in told.items():
+        more = f" and {len(names) - 1} more rows" if len(names) > 1 else ""
+        body.append([f"{level} {names[0]}{more}", *rest])
+    link = "Correlation; of L4 the difference"
+    head = ("", "Verdict", link, "p (Holm)", "Gain in prediction", "Why", "Would decide")
+    return [Grid("Does accuracy go with sharing? Level by level", head, body)] if body else []
+
+
+LINK_SIGNS = {TOGETHER: "●", AGAINST: "⊖", APART: "○", CANNOT_TELL: "?"}
+
+
+def angles(result: Result) -> list[Grid]:
+    """Shares of class and domain at the middle site, and whether they lie along one another."""
+    frame = result.frame("factorisation")
+    site = middle_site(frame)
+    grids = []
+    for test_domain in result.test_domains:
+        rows = []
+        for one in subjects(result, test_domain):
+            own = one.of(frame)
+            own = own[(own["control"] == "") & (own["site"] == site)].set_index("factor")
+            if len(own):
+                rows.append([one.name, *(_share(own, factor) for factor in FACTOR_COLUMNS)])
+        if rows:
+            where = f", {test_domain} held out" if test_domain else ""
+            head = ["", *FACTOR_COLUMNS.values()]
+            grids.append(Grid(f"Factors at {site_label(site)}{where}", head, rows))
+    return grids[:1] if result.one_model else grids
+
+
+FACTOR_COLUMNS = {
+    "class": "Class, in all domains",
+    "domain": "Domain, in all classes",
+    "interaction": "Only jointly",
+    "class and domain": "Squared cosine of class and domain",
+}
+
+
+def _share(own: Frame, factor: str) -> str:
+    if factor not in own.index or not math.isfinite(own.loc[factor, "value"]):
+        return MISSING
+    row = own.loc[factor]
+    if factor == "class and domain":
+        return f"{number(row['value'])} (null {number(row['null'])})"
+    return f"{percent(row['value'])} ({percent(row['low'])} to {percent(row['high'])})"
+
+
+def dictionaries(result: Result) -> list[Grid]:
+    """How good the dictionaries are that features were counted in."""
+    rows = [[name, *words] for name, words in dictionary_words(result)]
+    head = (
+        "",
+        "Features",
+        "Active",
+        "Explained",
+        "Dead",
+        "Accuracy recovered",
+        "Cosine over seeds",
+    )
+    return [Grid("Dictionaries at the middle site", head, rows)] if rows else []
+
+
+def certificate_verdict(result: Result) -> list[Grid]:
+    """Passed or failed, by check."""
+    rows = result.frame("certificate")
+    if rows.empty:
+        return []
+    body = []
+    for row in worst_of_checks(rows).itertuples():
+        error = f"{row.error:.2g}" if math.isfinite(row.error) else MISSING
+        verdict = f"✗ {row.failed} fail" if row.failed else "✓ all pass"
+        check = f"{row.tower} {row.check}"
+        numbers = [str(row.n_sites), row.site, error, f"{row.bar:.2g}"]
+        body.append([check, str(row.dtype), *numbers, verdict])
+    head = ("Check", "Precision", "Sites", "Nearest to its bar", "Error", "Bar", "Verdict")
+    return [Grid("Certificate", head, body)]

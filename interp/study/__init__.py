@@ -1,0 +1,1 @@
+"""A question, asked and answered: specification, grid of runs, measurements, results."""

@@ -1,0 +1,363 @@
+"""What changed between two results, beyond noise: facts first, then every table row by row.
+
+Rows are matched by the columns that say what was measured on what. A difference has an interval:
+of its units' own differences where the result keeps them (accuracy and patching, by class), else
+from the two intervals. Two results on the same pictures are not independent; intervals made from
+two are then too wide, and what changed beyond them did change.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from interp.core.errors import InterpError
+from interp.core.resampling import holm
+from interp.core.tables import Table
+from interp.study.results import Result, open_result
+
+KEYS = (
+    *("measure", "rung", "tower", "site", "site_b", "model_b", "dtype", "check", "architecture"),
+    *("setting", "test_domain", "epoch", "control", "domain", "domain_a", "domain_b"),
+    *("train_domain", "label", "label_b", "class_set", "candidates", "prompts", "classifier"),
+    *("exposed_in", "bias", "centred", "erased", "positions", "read_at", "against", "pairing"),
+    *("metric", "band", "level", "factor", "part", "kind", "code", "width", "sparsity"),
+    *("reading", "ablated", "feature", "share", "pos", "head", "query", "key", "d_head", "d_mlp"),
+    *("d_model", "d_embed", "channel", "row", "column", "example", "node", "node_b", "edge"),
+    *("split", "component", "step", "adjusted", "arm", "weight"),
+)
+"""Columns that say what a row is about, whatever came out."""
+
+BREAKERS = ("seed", "n_runs", "unit", "layer", "k", "n_edges", "ceiling_kind", "null_kind", "claim")
+"""Columns that tell rows apart only where those above do not."""
+
+
+def match(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both tables with what identifies a row as their index, in words: `site=x; domain=y`.
+
+    A seed counts only where rows cannot be told apart without it, so that two studies of other
+    seeds compare. Rows that nothing tells apart are left out.
+
+    >>> one = pd.DataFrame({"site": ["a", "b"], "value": [1.0, 2.0], "seed": 0})
+    >>> two = pd.DataFrame({"site": ["b", "a"], "value": [2.0, 1.0], "seed": 1})
+    >>> [float(each.loc["site=a", "value"]) for each in match(one, two)]
+    [1.0, 1.0]
+    """
+    frames = (a, b)
+    names = [name for name in KEYS if name in a or name in b]
+    for extra in BREAKERS:
+        if not any(_words(frame, names).duplicated().any() for frame in frames):
+            break
+        names += [extra] if extra in a or extra in b else []
+    keyed = [frame.set_index(_words(frame, names).rename("place")) for frame in frames]
+    twice = set().union(*(each.index[each.index.duplicated()] for each in keyed))
+    return keyed[0].drop(index=list(twice), errors="ignore"), keyed[1].drop(
+        index=list(twice), errors="ignore"
+    )
+
+
+def _words(frame: pd.DataFrame, names: list[str]) -> pd.Series:
+    """`name=value; ...` of every row, without empty values."""
+    said = pd.Series("", index=frame.index, dtype=object)
+    for name in names:
+        if name not in frame:
+            continue
+        column = frame[name]
+        if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+            text = column.map(lambda number: "" if np.isnan(number) else f"{number:g}")
+        else:
+            text = column.map(lambda value: "" if pd.isna(value) else str(value))
+        said += np.where(text != "", f"{name}=" + text.astype(object) + "; ", "")
+    return said.str.removesuffix("; ")
+
+
+@dataclass(frozen=True)
+class Units:
+    """Where the units of a table's rows are kept: a table, its unit's column, what is averaged."""
+
+    table: str
+    unit: str
+    less: str = ""
+
+
+BY_UNIT = {
+    "accuracy": Units("accuracy_by_class", "label"),
+    "patching": Units("patching_examples", "clean_label", less="corrupt_metric"),
+}
+"""Tables whose rows are means over classes that the result keeps."""
+
+
+def means_by_unit(
+    name: str, rows: pd.DataFrame, tables: Mapping[str, pd.DataFrame]
+) -> "pd.Series[float]":
+    """The mean of every unit of a table's rows, indexed by the row's place and the unit.
+
+    Only of rows that they give back: where the mean over units is not the row's own value, the
+    row is another statistic of them, and left out.
+    """
+    where = BY_UNIT[name]
+    nothing = pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], []]))
+    if where.table not in tables or not len(rows):
+        return nothing
+    examples = tables[where.table]
+    keys = [each for each in (*KEYS, "seed") if each in rows and each in examples]
+    keys = [each for each in keys if each not in (where.unit, "class_set", "example")]
+    numbers = examples["value"] - (examples[where.less] if where.less else 0)
+    parts = examples[[*keys, where.unit]].assign(mean=numbers)
+    if "class_set" in examples:
+        parts = parts.assign(its_set=examples["class_set"])
+    single = rows[rows["unit"] == "class"] if "unit" in rows else rows
+    kept = [*keys, "value"] + (["class_set"] if "class_set" in rows else [])
+    left = single[kept].reset_index(names="place")
+    joined = left.merge(parts, on=keys, how="inner")
+    if "its_set" in joined and "class_set" in joined:
+        joined = joined[joined["class_set"].isin(["all"]) | (joined["class_set"] == joined.its_set)]
+    means = joined.groupby(["place", where.unit])["mean"].mean()
+    value = single["value"]
+    given_back = means.groupby(level=0).mean()
+    good = given_back.index[np.isclose(given_back, value.loc[given_back.index], atol=1e-9, rtol=0)]
+    return means[means.index.get_level_values(0).isin(good)]
+
+
+CHANGED, WITHIN, ONLY_A, ONLY_B = "changed beyond noise", "within noise", "only in A", "only in B"
+NO_INTERVAL = "no interval"
+
+NUMBERS = {"value": ("low", "high"), "index": ("index_low", "index_high")}
+"""What is compared, and the columns of its interval."""
+
+LEAST = 4
+"""Units below which an interval is not trusted, as for the index."""
+
+UNTOLD = ("command", "seconds", "credits", "strays", "title", "question", "held_out", "spec_hash")
+"""Facts that are no cause of a difference, or that the specification says as well."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What sets result B apart from result A.
+
+    `facts` are name, A's and B's value; `table` has a row for every number that both have and for
+    every row that one lacks; `rest` says in words what was not compared, and why.
+    """
+
+    facts: tuple[tuple[str, str, str], ...]
+    table: Table
+    rest: Mapping[str, str]
+
+    @property
+    def changed(self) -> bool:
+        """Whether any number changed beyond noise."""
+        return bool((self.table.frame["change"] == CHANGED).any())
+
+    def counts(self) -> pd.DataFrame:
+        """How many rows of each table changed, stayed, or stand in one result only."""
+        frame = self.table.frame
+        kinds = [CHANGED, WITHIN, NO_INTERVAL, ONLY_A, ONLY_B]
+        return pd.crosstab(frame["table"], frame["change"]).reindex(columns=kinds, fill_value=0)
+
+    def largest(self, n: int = 10) -> pd.DataFrame:
+        """The surest changes, those within noise too where fewer than `n` are beyond it."""
+        told = self.table.frame[self.table.frame["p"].notna()]
+        return told.sort_values(["p_adjusted", "p"], kind="stable").head(n)
+
+
+def compare_results(
+    a: Result | str | Path, b: Result | str | Path, *, alpha: float = 0.05
+) -> Difference:
+    """Compare two result folders: facts, then `value` and `index` of all rows they have in common.
+
+    difference = B - A. Paired by class, its interval is Student's t on the classes' differences.
+    From two intervals it is value +/- the root of the summed squares of their halves (Zou and
+    Donner 2008), which holds for independent results and is too wide for others. p is Holm's over
+    the rows of a table, times the number of tables, so that two results of one truth are told apart
+    with probability `alpha` at most in all. Noise is that of the drawn classes: another training
+    seed changes the model, which an interval of one model does not hold.
+
+    Raises `DataError` for a folder that holds no finished result.
+
+    >>> import tempfile
+    >>> rows = pd.DataFrame({"measure": ["cka"], "site": ["a"], "value": [0.5], "low": [0.4],
+    ...                      "high": [0.6], "unit": ["class"], "n_units": [20]})
+    >>> def made(folder, shift):
+    ...     moved = rows.assign(**{name: rows[name] + shift for name in ("value", "low", "high")})
+    ...     _ = Table("similarity", moved).save(folder + "/tables")
+    ...     _ = (Path(folder) / "facts.json").write_text("{}")
+    ...     return folder
+    >>> with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
+    ...     found = compare_results(made(one, 0.0), made(two, 0.3))
+    >>> found.table.frame[["value", "low", "high", "change"]].round(2).to_numpy().tolist()
+    [[0.3, 0.16, 0.44, 'changed beyond noise']]
+    """
+    first, second = (each if isinstance(each, Result) else open_result(each) for each in (a, b))
+    one, rest_a = _read(first, "A")
+    two, rest_b = _read(second, "B")
+    rest = {**rest_a, **rest_b}
+    rest |= {name: "only in A" for name in one if name not in two and name not in rest}
+    rest |= {name: "only in B" for name in two if name not in one and name not in rest}
+    parts = []
+    for name in sorted(set(one) & set(two)):
+        if not _told(one[name], two[name]):
+            same = _same(one[name], two[name])
+            rest[name] = "the same" if same else "differs; it has no value with an interval"
+            continue
+        compared, left = _compared(name, one, two)
+        parts += [compared] if len(compared) else []
+        rest |= {name: f"{left} rows that no column tells apart"} if left else {}
+    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
+    return Difference(
+        tuple(_facts(first.facts, second.facts)), Table("diff", _judged(frame, alpha)), rest
+    )
+
+
+COLUMNS = (
+    *("table", "place", "quantity", "value_a", "value_b", "value", "low", "high", "p"),
+    *("p_adjusted", "family", "method", "unit", "n_units", "change", "reason"),
+)
+
+
+def _read(result: Result, side: str) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
+    """The tables of a result that read, and why others do not."""
+    found, absent = {}, {}
+    for path in sorted((result.folder / "tables").glob("*.csv")):
+        try:
+            found[path.stem] = Table.load(path).frame
+        except InterpError as error:
+            absent[path.stem] = f"does not read in {side}: {error.given}"
+    return found, absent
+
+
+def _same(a: pd.DataFrame, b: pd.DataFrame) -> bool:
+    return list(a.columns) == list(b.columns) and a.equals(b)
+
+
+def _compared(
+    name: str, one: Mapping[str, pd.DataFrame], two: Mapping[str, pd.DataFrame]
+) -> tuple[pd.DataFrame, int]:
+    """Every number of one table, in A and in B, and how many rows had to be left out."""
+    a, b = match(one[name], two[name])
+    left = len(one[name]) + len(two[name]) - len(a) - len(b)
+    parts = [_lonely(name, a.index.difference(b.index), ONLY_A)]
+    parts += [_lonely(name, b.index.difference(a.index), ONLY_B)]
+    common = a.index.intersection(b.index, sort=False)
+    a, b = a.loc[common], b.loc[common]
+    for quantity in _told(a, b):
+        made = _from_two(a, b, quantity, NUMBERS[quantity])
+        if quantity == "value" and name in BY_UNIT:
+            made.update(_paired(name, a, b, one, two))
+        parts.append(made.assign(table=name, quantity=quantity, place=made.index))
+    parts = [part for part in parts if len(part)]
+    joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return joined.reindex(columns=list(COLUMNS)), left
+
+
+def _told(a: pd.DataFrame, b: pd.DataFrame) -> list[str]:
+    """Which numbers stand in both tables with their intervals."""
+    return [
+        name
+        for name, ends in NUMBERS.items()
+        if all(column in frame for frame in (a, b) for column in (name, *ends))
+    ]
+
+
+def _lonely(name: str, places: pd.Index, change: str) -> pd.DataFrame:
+    return pd.DataFrame({"table": name, "place": places, "change": change})
+
+
+def _from_two(
+    a: pd.DataFrame, b: pd.DataFrame, quantity: str, ends: tuple[str, str]
+) -> pd.DataFrame:
+    """Differences with intervals made of the two results' own."""
+    here, there = (frame[quantity].astype(float) for frame in (a, b))
+    nan = pd.Series(np.nan, index=a.index)
+    lows, highs = ([frame.get(end, nan).astype(float) for frame in (a, b)] for end in ends)
+    units = pd.concat([frame.get("n_units", nan).astype(float) for frame in (a, b)], axis=1)
+    n = units.min(axis=1, skipna=False)
+    # a bootstrap's end may lie on the wrong side of its value, where that is biased
+    down = np.hypot((there - lows[1]).clip(lower=0), (highs[0] - here).clip(lower=0))
+    up = np.hypot((highs[1] - there).clip(lower=0), (here - lows[0]).clip(lower=0))
+    moved = there - here
+    reach = pd.Series(np.where(moved > 0, down, up), index=a.index)
+    p = _p_of_reach(moved, reach, n)
+    made = pd.DataFrame({"value_a": here, "value_b": there, "value": moved, "p": p})
+    made = made.assign(low=moved - down, high=moved + up, n_units=n, unit=a.get("unit", ""))
+    made["method"], made["reason"] = "from the two intervals", ""
+    made.loc[p.isna(), "reason"] = "no interval in one of them"
+    made.loc[p.isna() & (reach == 0), "reason"] = "intervals without width"
+    made.loc[n < LEAST, "reason"] = f"fewer than {LEAST} units"
+    return made[here.notna() | there.notna()]
+
+
+def _p_of_reach(moved: pd.Series, reach: pd.Series, n: pd.Series) -> pd.Series:
+    """Two-sided p of no difference: below .05 exactly where the interval leaves zero out."""
+    told = (n >= LEAST) & reach.notna() & ((reach > 0) | (moved == 0))
+    degrees = (n - 1).clip(lower=1)
+    t = (moved.abs() / reach.where(reach > 0, 1.0)) * stats.t.ppf(0.975, degrees)
+    return pd.Series(2 * stats.t.sf(t, degrees), index=moved.index).where(told)
+
+
+def _paired(
+    name: str,
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    one: Mapping[str, pd.DataFrame],
+    two: Mapping[str, pd.DataFrame],
+) -> pd.DataFrame:
+    """Rows whose units are known in both results: Student's t on the units' differences."""
+    here, there = means_by_unit(name, a, one), means_by_unit(name, b, two)
+    both = here.rename("a").to_frame().join(there.rename("b"), how="inner")
+    apart = (both["b"] - both["a"]).groupby(level=0)
+    n, mean = apart.size(), apart.mean()
+    # only rows that have the same units in both: others are compared by their intervals
+    sizes = [each.groupby(level=0).size().reindex(n.index) for each in (here, there)]
+    whole = (n == sizes[0]) & (n == sizes[1])
+    n, mean, spread = (each[whole & (n >= LEAST)] for each in (n, mean, apart.std(ddof=1)))
+    error = spread / np.sqrt(n)
+    reach = error * stats.t.ppf(0.975, n - 1)
+    sure = (error > 0) | (mean == 0)
+    p = pd.Series(2 * stats.t.sf(mean.abs() / error.where(error > 0, 1.0), n - 1), index=n.index)
+    made = pd.DataFrame({"p": p, "low": mean - reach, "high": mean + reach, "n_units": n})
+    return made.assign(method="paired by class", unit="class", reason="")[sure]
+
+
+def _judged(frame: pd.DataFrame, alpha: float) -> pd.DataFrame:
+    """Holm over the rows of each table, times the tables; and what that says of each row."""
+    frame = frame.reindex(columns=list(COLUMNS))
+    words = ("change", "reason", "method", "unit", "quantity", "family")
+    frame[list(words)] = frame[list(words)].astype(object).fillna("")
+    tested = frame[frame["p"].notna()]
+    tables = tested["table"].nunique()
+    for name, rows in tested.groupby("table"):
+        frame.loc[rows.index, "p_adjusted"] = np.minimum(1.0, holm(rows["p"]) * tables)
+        frame.loc[rows.index, "family"] = f"{len(rows)} of {name} (Holm), times {tables} tables"
+    open_rows = frame["change"] == ""
+    beyond = frame["p_adjusted"] < alpha
+    frame.loc[open_rows, "change"] = np.select(
+        [beyond[open_rows], frame["p"].notna()[open_rows]], [CHANGED, WITHIN], NO_INTERVAL
+    )
+    return frame
+
+
+def _facts(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Names of facts that differ, with both values."""
+    one, two = _flat(a), _flat(b)
+    names = dict.fromkeys([*one, *two])
+    return [
+        (name, one.get(name, "–"), two.get(name, "–"))
+        for name in names
+        if one.get(name) != two.get(name) and name.split(".")[0] not in UNTOLD
+    ]
+
+
+def _flat(facts: Mapping[str, Any], above: str = "") -> dict[str, str]:
+    """Facts by dotted names, as text."""
+    found: dict[str, str] = {}
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{above}{name}.")
+        else:
+            found[f"{above}{name}"] = str(value)
+    return found

@@ -1,0 +1,185 @@
+"""What a run will cost, said before it begins: models, minutes, disk. Rough, from measured numbers.
+
+Measured once on one core, on a small ResNet at 48 pixels and the embedded study's 2,160 analysis
+pictures; what costs forwards and what costs statistics scale apart.
+"""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from interp.core.errors import listed
+from interp.measures.options import AnalysisSpec
+from interp.study.grids import PICTURES_PER_SECOND, Grid
+from interp.study.specification import Specification, TrainingSpec
+
+SECONDS = {
+    "accuracy": 9.1,
+    "similarity": 3.9,
+    "transfer": 4.6,
+    "representation": 8.3,
+    "erasure": 3.5,
+    "features": 15.7,
+    "circuits": 4.3 + 24.0,
+    "patching": 1.1 + 1.9 + 0.4,
+}
+"""Seconds of one core that each step takes for one model; `circuits` with those across domains."""
+
+EVERY_PAIR = 110.0
+"""The same for comparing circuits between all pairs of six domains, on 15 classes."""
+
+OF_UNTRAINED = ("accuracy", "similarity", "transfer", "representation")
+OF_ARMS = ("accuracy", "representation")
+
+PICTURES = 40 * 6 * 12
+"""Analysis pictures of the embedded study, held-out classes included."""
+
+FORWARDS, STATISTICS = 78_000, 33.0
+"""What measuring one model takes beside accuracy: forwards of a picture, seconds of one core."""
+
+TABLES, MIXTURE, PICTURE = 2_500_000, 900_000, 7_000
+"""Bytes: a model's tables twice (step and result), a mixture's list, a rendered picture."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Models to train and to measure, minutes of either, bytes of disk, and `text` to read.
+
+    A number that cannot be foretold is None.
+    """
+
+    models_trained: int
+    models_measured: int
+    training_minutes: float | None
+    measuring_minutes: float | None
+    disk_bytes: int | None
+    text: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def cost_of_study(specification: Specification, *, jobs: int = 2, measuring: bool = True) -> Cost:
+    """What a study costs that has finished nothing yet; a grid's without `measuring`.
+
+    Measuring is foretold for the embedded study's pictures, in any number; where pictures come from
+    elsewhere, as if they were as many as its own.
+
+    >>> cost_of_study(Specification()).models_trained
+    4
+    """
+    grid, spec = Grid(specification), specification
+    places = grid.n_blocks * len(spec.mixtures.test_domains)
+    each = places * len(spec.mixtures.settings)
+    arms = places * len(spec.intervention.arms)
+    plain, kinds = each * len(spec.architectures), len(spec.architectures)
+    trained = plain + arms * kinds
+    measured = trained + places * kinds
+    known = not any(training.epochs for training in spec.architectures)
+    shown = sum(training.steps * training.batch_size for training in spec.architectures)
+    shown *= each + arms
+    training = shown / PICTURES_PER_SECOND / 60 * (2 / min(jobs, 2)) if known else None
+    steps = _steps(spec.analysis) if measuring else ("accuracy",)
+    share = spec.images.n_classes * spec.images.n_analysis / (40 * 12)
+    seconds = plain * _seconds(steps, share)
+    seconds += places * kinds * _seconds([s for s in OF_UNTRAINED if s in steps], share)
+    seconds += arms * kinds * _seconds(OF_ARMS, share)
+    if "circuits" in steps:
+        paired = {"own": 0, "one model": 1, "all": each}[spec.analysis.pairs]
+        seconds += paired * kinds * EVERY_PAIR
+    minutes = seconds / 60 / min(jobs, 2)
+    disk = _disk(spec, each + arms, jobs)
+    text = (
+        f"{grid.cost()}; then measuring {measured} models, "
+        f"about {max(1, round(minutes))} minutes; {_size(disk)} of disk (rough: as measured on a "
+        "small ResNet, two cores, nothing finished yet)"
+    )
+    if spec.images.source:
+        text += "; measuring as for the embedded study's number of pictures"
+    return Cost(trained, measured, training, minutes, disk, text)
+
+
+def _steps(analysis: AnalysisSpec) -> list[str]:
+    """The steps that a specification asks for."""
+    return [name for name in SECONDS if getattr(analysis, name, True)]
+
+
+def _seconds(steps: Sequence[str], share: float) -> float:
+    return sum(SECONDS[name] for name in steps) * share
+
+
+def _disk(spec: Specification, n_runs: int, jobs: int) -> int:
+    """Checkpoints of every run, mixtures, tables, and the rendered pictures."""
+    total = n_runs * (MIXTURE + TABLES * len(spec.architectures))
+    total += sum(_checkpoints(spec, each, n_runs, jobs) for each in spec.architectures)
+    if not spec.images.source:
+        cell = spec.images.n_train + spec.images.n_test + spec.images.n_analysis
+        pictures = spec.images.n_classes * 6 * cell
+        total += pictures * PICTURE * (spec.blocks or 1) * spec.images.size**2 // 48**2
+    return total
+
+
+def _checkpoints(spec: Specification, training: TrainingSpec, n_runs: int, jobs: int) -> int:
+    from interp.models.loading.presets import is_full_size, write_model_folder
+    from interp.models.training.runs import Run
+    from interp.models.training.torchrun import forecast_disk
+
+    size = None if is_full_size(training.preset) else spec.images.size
+    recipe = TrainingSpec(preset=training.preset, keep=training.keep, optimizer=training.optimizer)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "model"
+        words = [f"word{number}" for number in range(spec.images.n_classes + 20)]
+        write_model_folder(folder, training.preset, words=words, longest=12, image_size=size)
+        run = Run("run", folder, Path(place) / "no.tsv", 1000, Path(place), recipe.recipe)
+        return forecast_disk([run] * n_runs, jobs=jobs)
+
+
+def cost_of_model(
+    checkpoint: str, images: str | Path, *, architecture: str | None = None, device: str = "cpu"
+) -> Cost:
+    """What measuring one model costs: opens it and its pictures, and times a forward.
+
+    minutes = (n forwards x seconds of one + statistics) / 60, where n = pictures (accuracy) +
+    78,000 x min(1, pictures / 2,880), as measured for circuits, patching and erasure. Raises what
+    opening either raises.
+    """
+    from interp.data import open_images
+    from interp.models.loading.load import load_clip
+
+    pictures = open_images(images)
+    clip = load_clip(checkpoint, model=architecture, device=device)
+    forward = _forward(clip, pictures[: min(8, len(pictures))])
+    share = min(1.0, len(pictures) / PICTURES)
+    minutes = ((len(pictures) + FORWARDS * share) * forward + STATISTICS * share) / 60
+    text = (
+        f"1 model, no training; {len(pictures)} pictures, {len(pictures.labels)} classes, domains "
+        f"{listed(pictures.domains)}; {1000 * forward:.1f} ms per picture; measuring takes about "
+        f"{max(1, round(minutes))} minutes and {_size(TABLES)} of disk (rough: forwards and "
+        "statistics as counted on a small ResNet)"
+    )
+    return Cost(0, 1, 0.0, minutes, TABLES, text)
+
+
+def _forward(clip: Any, pictures: Any) -> float:
+    """Seconds that a picture takes, after a first run that warms up."""
+    import torch
+
+    batch = pictures.tensors(clip.preprocess).to(next(clip.model.parameters()).device)
+    with torch.no_grad():
+        clip.visual(batch)
+        start = time.perf_counter()
+        clip.visual(batch).sum().item()  # waits for a GPU
+    return (time.perf_counter() - start) / len(batch)
+
+
+def _size(n_bytes: float) -> str:
+    """Bytes in words.
+
+    >>> _size(2_500_000), _size(1.3e9)
+    ('2 MB', '1.3 GB')
+    """
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"

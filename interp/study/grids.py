@@ -1,0 +1,441 @@
+"""A grid makes the models of a study: one specification, every training distribution, every block.
+
+    pictures -> blocks -> mixtures -> runs -> accuracy -> tables
+
+Every run lies in a folder named by the hash of all that it depends on, so that runs which two grids
+(or two test domains of one) have in common are trained once, and an interrupted grid goes on.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from interp.core.errors import DataError, SpecificationError, check_known, listed
+from interp.core.images import ImageTable
+from interp.core.progress import say
+from interp.core.store import fingerprint
+from interp.data import open_images
+from interp.data.artwork.embedded import study_classes
+from interp.data.leakage.checks import Audit, audit
+from interp.data.mixtures.arms import Arm
+from interp.data.mixtures.basesets import open_base
+from interp.data.mixtures.manifest import check_mixture, diff_manifests
+from interp.data.mixtures.mixture import MixtureSpec, make_mixture, make_mixtures
+from interp.data.mixtures.settings import BASE, choose_held_out, class_folds
+from interp.data.mixtures.templates import DOMAIN_WORDS, TEMPLATES, vocabulary, words_for
+from interp.models.loading.presets import PRESETS, is_full_size, write_model_folder
+from interp.models.training.journal import read_journal
+from interp.models.training.torchrun import Base, Run, train
+from interp.study.measuring import Model
+from interp.study.results import versions
+from interp.study.specification import ImagesSpec, Specification, TrainingSpec
+
+UNTRAINED = "epoch 0"
+PICTURES_PER_SECOND = 1200
+"""Rough speed of training the small ResNet at 48 pixels, two runs side by side on two cores."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """What all models of a repetition share: pictures, held-out classes, and a seed.
+
+    `pool` are all pictures; `images` those of the label set, which models are asked about.
+    """
+
+    seed: int
+    pool: ImageTable
+    held_out: tuple[str, ...]
+    foreign: tuple[str, ...] = ()
+
+    @cached_property
+    def images(self) -> ImageTable:
+        """The pictures of the label set."""
+        if not self.foreign:
+            return self.pool
+        return self.pool[(~self.pool.label.isin(self.foreign)).to_numpy()]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid: an architecture, trained on a mixture, in a block."""
+
+    training: TrainingSpec
+    mixture: MixtureSpec
+    block: Block
+    manifest: dict[str, Any]
+    run: Run
+    arm: str = ""
+
+    @property
+    def setting(self) -> str:
+        """The mixture's name, and the arm of the intervention behind it."""
+        return f"{self.mixture.name}, {self.arm}" if self.arm else self.mixture.name
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """The columns that its results are filed under."""
+        place = {
+            "architecture": self.training.name,
+            "setting": self.setting,
+            "test_domain": self.mixture.test_domain,
+            "seed": self.block.seed,
+        }
+        return place | ({"arm": self.arm} if self.arm else {})
+
+    def model(self, epoch: int | None = None) -> Model:
+        """The model after an epoch, by default the last."""
+        last = epoch is None or epoch == self.run.epochs
+        return Model(
+            self.run.final if last else self.run.checkpoints / f"epoch_{epoch}.pt",
+            self.setting,
+            self.mixture.test_domain,
+            self.block.seed,
+            control=UNTRAINED if epoch == 0 else "",
+            preset=self.training.name,
+            supervised=self.training.objective == "supervised",
+            epoch=self.run.epochs if epoch is None else epoch,
+            arm=self.arm,
+        )
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The models that a specification asks for.
+
+    >>> Grid().cost().split(":")[0]
+    '4 runs of resnet-small, 1000 steps of 128 pictures'
+    """
+
+    specification: Specification = field(default_factory=Specification)
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> "Grid":
+        """The grid that a TOML file describes."""
+        return cls(Specification.from_toml(path))
+
+    def cost(self) -> str:
+        """What training takes, before it begins."""
+        spec, domains = self.specification, self.specification.mixtures.test_domains
+        arms = [f"{spec.intervention.setting}, {arm.name}" for arm in spec.intervention.arms]
+        names = [*spec.mixtures.names(domains[0]), *arms]
+        n = self.n_blocks * len(domains) * len(names)
+        repeats = f"{spec.blocks} blocks" if spec.blocks else f"seeds {listed(spec.seeds)}"
+        runs = ", ".join(f"{n} runs of {each.name}, {_length(each)}" for each in spec.architectures)
+        known = not any(each.epochs for each in spec.architectures)
+        pictures = sum(n * each.steps * each.batch_size for each in spec.architectures)
+        minutes = pictures / PICTURES_PER_SECOND / 60
+        return f"{runs}: {listed(names, limit=20)}; test domain {listed(domains)}; {repeats}" + (
+            f"; about {minutes:.0f} minutes of training on two cores" if known else ""
+        )
+
+    @property
+    def n_blocks(self) -> int:
+        """How often everything is repeated."""
+        return self.specification.blocks or len(self.specification.seeds)
+
+    def blocks(self, jobs: int = 2) -> list[Block]:
+        """The repetitions: seeds on the same pictures, or blocks that redraw everything."""
+        spec = self.specification
+        if not spec.blocks:
+            pool, foreign = self._pictures(spec.images, jobs)
+            held_out = self._held_out(pool, foreign)
+            return [Block(seed, pool, held_out, foreign) for seed in spec.seeds]
+        return [self.block(number, jobs) for number in range(spec.blocks)]
+
+    def block(self, number: int, jobs: int = 2) -> Block:
+        """One of the blocks that redraw everything, by its number from 0."""
+        images = replace(self.specification.images, seed=number)
+        pool, foreign = self._pictures(images, jobs)
+        return Block(number, pool, self._held_out(pool, foreign, fold=number), foreign)
+
+    def _pictures(self, images: ImagesSpec, jobs: int) -> tuple[ImageTable, tuple[str, ...]]:
+        """All pictures, and the names of the classes among them that are foreign."""
+        if images.source:
+            pool = open_images(
+                images.source,
+                columns=dict(images.columns),
+                domain=images.domain or None,
+                labels=images.labels or None,
+                test_share=images.test_share,
+                seed=images.seed,
+            )
+        else:
+            pool = open_images(spec=images.embedded, jobs=jobs)
+        if isinstance(images.foreign, tuple):
+            check_known("call a class foreign", "class", images.foreign, pool.labels)
+            return pool, images.foreign
+        if images.foreign and images.source:
+            raise SpecificationError(
+                "call classes foreign",
+                f"foreign = {images.foreign} for {images.source}",
+                "their names",
+                "list them in [images]",
+            )
+        own = set(study_classes(images.n_classes)) if images.foreign else set(pool.labels)
+        return pool, tuple(label for label in pool.labels if label not in own)
+
+    def _common(self, pool: ImageTable, foreign: Iterable[str]) -> list[str]:
+        """The classes of the label set that stand in every domain in question."""
+        mixtures = self.specification.mixtures
+        domains = [mixtures.natural, *mixtures.test_domains]
+        check_known("study a domain", "domain", domains, pool.domains)
+        counts = pool.counts()
+        asked = [label for label in pool.labels if label not in set(foreign)]
+        return [label for label in asked if (counts.loc[label, domains] > 0).all()]
+
+    def _held_out(
+        self, pool: ImageTable, foreign: Iterable[str], *, fold: int | None = None
+    ) -> tuple[str, ...]:
+        """The classes C2: as named, a fold, or drawn from those that every asked domain has."""
+        chosen, seed = self.specification.mixtures.held_out, self.specification.images.seed
+        common = self._common(pool, foreign)
+        if isinstance(chosen, tuple):
+            check_known("hold out a class", "class", chosen, common)
+            return chosen
+        if fold is not None:
+            return class_folds(common, self.specification.blocks, seed=seed)[fold]
+        return choose_held_out(common, chosen, seed=seed)
+
+    def plan(
+        self, steps: Path, *, jobs: int = 2, blocks: Sequence[Block] | None = None
+    ) -> list[Cell]:
+        """Every run of the grid (or of some of its blocks), its mixture written and checked."""
+        cells = []
+        for block in self.blocks(jobs) if blocks is None else blocks:
+            mixtures = self._mixtures(block, steps)
+            for training in self.specification.architectures:
+                _check_labels(training, [spec for spec, _, _ in mixtures])
+                model = self._model_folder(block.pool, training, steps)
+                for mixture in mixtures:
+                    cells += self._cells(training, block, mixture, model, steps)
+        for run in {cell.run.name: cell.run for cell in cells if cell.arm}.values():
+            run.check()  # what no arm can be is said before anything is trained
+        return cells
+
+    def _cells(
+        self,
+        training: TrainingSpec,
+        block: Block,
+        mixture: tuple[MixtureSpec, Path, dict[str, Any]],
+        model: Path,
+        steps: Path,
+    ) -> list[Cell]:
+        """The run on a mixture, and those of the intervention's arms where it is made there."""
+        spec, folder, manifest = mixture
+        planned, base = self.specification.intervention, manifest["base"]
+        shards = base and base["kind"] == "shards"
+        cells = []
+        for arm in (Arm(0.0), *planned.at(spec)):
+            changes = planned.changes(arm) if arm.weight else {}
+            recipe = replace(training.recipe, seed=block.seed, **changes)
+            # the term's cells follow from what is held out where, which a list alone does not say
+            own = [spec.natural, spec.test_domain, spec.held_out] if arm.weight else []
+            key = fingerprint(recipe, manifest["tsv_hash"], base, model.name, versions(), *own)
+            words = "-".join([spec.slug, *re.findall(r"[a-z0-9]+", arm.name)])
+            run = Run(
+                f"train-{words}-{block.seed}-{key}",
+                model.resolve(),
+                (folder / "train.tsv").resolve(),
+                manifest["pictures"],
+                steps.resolve(),
+                recipe,
+                Base(base["path"], base["pictures"]) if shards else None,
+            )
+            cells.append(Cell(training, spec, block, manifest, run, arm.name))
+        return cells
+
+    def _specs(self, block: Block) -> list[MixtureSpec]:
+        mixtures = self.specification.mixtures
+        return [
+            spec
+            for domain in mixtures.test_domains
+            for spec in mixtures.made(
+                domain, block.held_out, foreign=block.foreign, seed=block.seed
+            )
+        ]
+
+    def _mixtures(
+        self, block: Block, steps: Path
+    ) -> list[tuple[MixtureSpec, Path, dict[str, Any]]]:
+        """Write the mixtures that are not there yet, and hold each against its manifest."""
+        specs = self._specs(block)
+        folders = [steps / f"mixture-{_mixture_key(block, spec)}" for spec in specs]
+        # the cache may have been emptied since, so pictures that had to be written are looked for
+        asked = [not folder.exists() or not block.pool.all_files for folder in folders]
+        missing = [spec for spec, is_asked in zip(specs, asked, strict=True) if is_asked]
+        if missing:
+            made = make_mixtures(block.pool, missing)
+            for mixture, folder in zip(made, compress(folders, asked), strict=True):
+                mixture.files() if folder.exists() else mixture.write(folder)
+        return [
+            (spec, folder, check_mixture(folder))
+            for spec, folder in zip(specs, folders, strict=True)
+        ]
+
+    def _model_folder(self, pool: ImageTable, training: TrainingSpec, steps: Path) -> Path:
+        """The configuration and tokenizer that all models of an architecture share."""
+        words, longest = vocabulary(pool.labels, pool.domains), longest_caption(pool)
+        size = None if is_full_size(training.preset) else self.specification.images.size
+        key = fingerprint(PRESETS[training.preset], words, longest, size, versions())
+        folder = steps / f"model-{training.preset}-{key}"
+        if not folder.exists():
+            write_model_folder(
+                folder, training.preset, words=words, longest=longest, image_size=size
+            )
+        return folder
+
+    def runs(self, steps: Path, *, jobs: int = 2) -> list[Run]:
+        """Every run of the grid once, its mixture written."""
+        return distinct(self.plan(steps, jobs=jobs))
+
+
+def _mixture_key(block: Block, spec: MixtureSpec) -> str:
+    """What a mixture's folder is named by: its specification, its pictures and its base set."""
+    base = open_base(spec.base).hash if spec.base else ""
+    return fingerprint(spec, base, block.pool.fingerprint, str(block.pool.root), versions())
+
+
+def _check_labels(training: TrainingSpec, mixtures: Sequence[MixtureSpec]) -> None:
+    """Refuse to train on labels where a base set has captions only."""
+    based = [mixture.name for mixture in mixtures if mixture.base]
+    if training.objective == "supervised" and based:
+        raise SpecificationError(
+            f"train {training.name}",
+            f"{listed(based)}, whose base set has captions and no labels",
+            "mixtures without a base set",
+            "leave the baseline out, or give it a study of its own",
+        )
+
+
+def _length(training: TrainingSpec) -> str:
+    """How long each run of an architecture is, in words."""
+    if training.epochs:
+        return f"{training.epochs} epochs"
+    return f"{training.steps} steps of {training.batch_size} pictures"
+
+
+def distinct(cells: Sequence[Cell]) -> list[Run]:
+    """The runs of cells; one that several have in common comes once."""
+    return list({cell.run.name: cell.run for cell in cells}.values())
+
+
+def unfinished(cells: Sequence[Cell]) -> list[Run]:
+    """The runs of cells that have not been trained to their end."""
+    return [run for run in distinct(cells) if not run.final.exists()]
+
+
+def check_trained(cells: Sequence[Cell]) -> None:
+    """Refuse to tabulate a grid of which some runs are not finished; the error names them."""
+    missing = unfinished(cells)
+    if missing:
+        raise DataError(
+            "tabulate a grid",
+            f"{len(missing)} of {len(distinct(cells))} runs unfinished "
+            f"({listed([run.name for run in missing], limit=3)})",
+            "finished runs in this folder",
+            "train them here, or wait for those that were handed out",
+        )
+
+
+def train_cells(cells: Sequence[Cell], *, jobs: int, device: str | None) -> None:
+    """Train every run that is not finished; a run that cells have in common is trained once."""
+    runs, waiting = distinct(cells), unfinished(cells)
+    if waiting:
+        say(f"{len(waiting)} of {len(runs)} runs to train")
+    train(runs, jobs=jobs, device=device)
+
+
+def models(cells: Sequence[Cell], *, epochs: bool = False) -> list[Model]:
+    """The models of a grid: first the untrained one of each block, then the trained ones.
+
+    With `epochs`, every kept checkpoint of a run is a model, not only the last; of an
+    intervention's arms the last alone.
+    """
+    untrained: dict[tuple[str, str, int], Model] = {}
+    trained: list[Model] = []
+    for cell in cells:
+        place = (cell.training.name, cell.mixture.test_domain, cell.block.seed)
+        untrained.setdefault(place, replace(cell.model(0), setting=""))
+        kept = cell.run.kept if epochs and not cell.arm else (cell.run.epochs,)
+        trained += [cell.model(epoch) for epoch in kept if epoch]
+    return [*untrained.values(), *trained]
+
+
+def longest_caption(images: ImageTable) -> int:
+    """Words in the longest caption or prompt that these classes and domains can make."""
+    template = max(len(each.split()) for each in TEMPLATES)
+    label = max(len(each.replace("_", " ").split()) for each in images.labels)
+    term = max(
+        len(word.split())
+        for domain in (*images.domains, *DOMAIN_WORDS)
+        for word in words_for(domain)
+    )
+    return template - 2 + label + term + 1  # TERM and CLASS make way; the final stop is a word
+
+
+def mixture_table(cells: Sequence[Cell]) -> pd.DataFrame:
+    """Training pictures by domain, and the optimiser steps taken on them."""
+    rows = []
+    for cell in cells:
+        n_train, recipe = cell.run.pictures, cell.training.recipe
+        counts = pd.Series(cell.manifest["counts"])
+        by_domain = counts.groupby(counts.index.str.split("/", n=1).str[0]).sum().to_dict()
+        base = cell.manifest["base"]
+        if base:
+            by_domain[BASE] = base["pictures"]
+        rows += [
+            {
+                **cell.place,
+                "domain": domain,
+                "n_pictures": int(n),
+                "n_train": n_train,
+                "steps": recipe.epochs_for(n_train) * recipe.batches(n_train),
+            }
+            for domain, n in by_domain.items()
+        ]
+    return pd.DataFrame(rows)
+
+
+def loss_table(cells: Sequence[Cell]) -> pd.DataFrame:
+    """Training loss per epoch, the mean over its steps."""
+    rows = []
+    for cell in cells:
+        steps = read_journal(cell.run.folder).frame
+        rows += [
+            {**cell.place, "epoch": epoch, "loss": loss}
+            for epoch, loss in steps.groupby("epoch")["loss"].mean().items()
+        ]
+    return pd.DataFrame(rows)
+
+
+def audit_cells(
+    cells: Sequence[Cell], *, jobs: int = 1, tell: Callable[[str], None] = print
+) -> pd.DataFrame:
+    """The findings about every mixture of a grid, each verdict told as it comes.
+
+    A mixture that several architectures train on is looked at once. After its verdict comes, in one
+    line, what sets it apart from the mixture before it in the same block and test domain.
+    """
+    found: list[pd.DataFrame] = []
+    before: dict[tuple[str, int], Cell] = {}
+    once = {(cell.mixture, cell.block.seed): cell for cell in cells}
+    for cell in once.values():
+        made = audit(cell.block.pool, make_mixture(cell.block.pool, cell.mixture), jobs=jobs)
+        place = cell.mixture.test_domain, cell.block.seed
+        tell(f"{cell.mixture.name} (test domain {place[0]}, block {place[1]}): {made.verdict}")
+        if place in before:
+            tell(f"  {diff_manifests(before[place].manifest, cell.manifest)}")
+        before[place] = cell
+        found.append(_filed(made, cell))
+    return pd.concat(found, ignore_index=True)
+
+
+def _filed(made: Audit, cell: Cell) -> pd.DataFrame:
+    place = {name: value for name, value in cell.place.items() if name != "architecture"}
+    return made.frame.assign(**place)

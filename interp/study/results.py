@@ -1,0 +1,208 @@
+"""A finished study on disk: tables, plates and the facts needed to repeat it."""
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from interp.core.errors import DataError
+from interp.core.illustrations import Plate
+from interp.core.images import ImageTable
+from interp.core.store import write_atomic
+from interp.core.tables import Table
+
+PACKAGES = (
+    "interp",
+    "torch",
+    "open_clip_torch",
+    "transformer_lens",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pandas",
+    "pillow",
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished study's folder: `tables`, `plates`, `facts.json`; `report` builds its page.
+
+    `replications` are the results of its other architectures.
+    """
+
+    folder: Path
+    replications: tuple["Result", ...] = ()
+
+    @cached_property
+    def tables(self) -> dict[str, Table]:
+        """Every table by name."""
+        return {
+            path.stem: Table.load(path) for path in sorted((self.folder / "tables").glob("*.csv"))
+        }
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What is needed to repeat it: specification, held-out classes, versions, seconds."""
+        return json.loads((self.folder / "facts.json").read_text())
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Build the page (default: `report.html` in the result's folder) and return its path."""
+        from interp.report import build_page
+
+        return build_page(self.folder, Path(path) if path is not None else None)
+
+
+def open_result(folder: str | Path) -> Result:
+    """The finished result in a folder, with those of its other architectures.
+
+    Raises `DataError` for what is no folder, or one without readable facts or any table: a study
+    that has not been carried out, or a folder of which a part was deleted.
+    """
+    source = Path(folder)
+    facts, tables = source / "facts.json", source / "tables"
+    given = ""
+    if not source.is_dir():
+        given = "a file" if source.exists() else "a folder that is not there"
+    elif not facts.is_file():
+        given = "a folder without a finished study (no facts.json)"
+    elif not any(tables.glob("*.csv")):
+        given = "a folder without tables"
+    else:
+        try:
+            right = isinstance(json.loads(facts.read_text()), dict)
+        except ValueError:  # UnicodeDecodeError is one
+            right = False
+        given = "" if right else "a facts.json that does not read"
+    if given:
+        raise DataError(
+            f"open the result {source}",
+            given,
+            "a folder that `interp-report run` has filled",
+            "run the study first, or name the folder that it went to",
+        )
+    others = sorted(path.parent for path in source.glob("*/facts.json"))
+    return Result(source, tuple(Result(other) for other in others))
+
+
+def write_result(
+    folder: Path, frames: dict[str, pd.DataFrame], plates: Sequence[Plate], facts: dict[str, Any]
+) -> Result:
+    """Write tables, plates and facts, ready for the page.
+
+    What an earlier study left in the folder goes: its numbers would be taken for this one's. An
+    audit stays, which is about pictures and no study's result.
+    """
+    for name, made in (("tables", {*frames, "audit"}), ("plates", {each.name for each in plates})):
+        for old in (folder / name).glob("*"):
+            if old.stem not in made:
+                old.unlink()
+    for name, frame in frames.items():
+        Table(name, frame, {"spec_hash": facts["spec_hash"], "versions": facts["versions"]}).save(
+            folder / "tables"
+        )
+    for plate in plates:
+        plate.save(folder / "plates")
+    write_atomic(folder / "facts.json", json.dumps(facts, indent=1, default=str))
+    return Result(folder)
+
+
+def versions() -> dict[str, str]:
+    """The versions that results depend on."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def provenance(images: ImageTable, seconds: dict[str, float], device: str) -> dict[str, Any]:
+    """Versions, machine, seconds, and whose pictures they are."""
+    return {
+        "versions": {**versions(), "python": platform.python_version()},
+        "seconds": seconds,
+        "machine": {
+            "cores": os.cpu_count(),
+            "system": platform.system(),
+            "device": device,
+        },
+        "source": images.source,
+        "source_hash": images.fingerprint,
+        "strays": "",
+        "credits": credit(images),
+    }
+
+
+def credit(images: ImageTable) -> list[dict[str, Any]]:
+    """The artists whose drawings the pictures are made from, with their licences."""
+    if "artist" not in images.frame.columns:
+        return []
+    from interp.data.artwork.packages import ARTISTS
+
+    drawn = images.frame.groupby("artist")["drawing"].nunique()
+    return [
+        {
+            "artist": ARTISTS[key].name,
+            "licence": ARTISTS[key].licence,
+            "url": ARTISTS[key].credit,
+            "drawings": int(n),
+        }
+        for key, n in drawn.items()
+        if key in ARTISTS
+    ]
+
+
+def thumbnails(images: ImageTable, *, n_classes: int = 8, size: int = 96) -> list[Plate]:
+    """One plate per domain: a picture each of a few classes, the same classes in every domain."""
+    from PIL import Image
+
+    counts = images.counts()
+    labels = [label for label in images.labels if (counts.loc[label] > 0).all()] or images.labels
+    labels = labels[:: max(1, len(labels) // n_classes)][:n_classes]
+    plates = []
+    for domain in images.domains:
+        sheet = Image.new("RGB", (size * len(labels), size), "white")
+        for place, label in enumerate(labels):
+            cell = images.select(domain=domain, label=label)
+            if len(cell):
+                sheet.paste(cell.picture(0).resize((size, size)), (place * size, 0))
+        plates.append(
+            Plate(f"pictures-{domain}", sheet, f"{domain}: {', '.join(labels)}", {"domain": domain})
+        )
+    return plates
+
+
+MOST_CLASSES = 400
+"""Classes in a contact sheet; of more, every second or third is shown."""
+
+
+def contact_sheets(images: ImageTable, *, size: int = 40) -> list[Plate]:
+    """A picture of every class in every domain: one plate per domain, the same places in each.
+
+    A cell without pictures stays white. The plate's keys say how to cut it: `labels` (JSON),
+    `columns` and `size` in pixels.
+    """
+    from PIL import Image
+
+    labels = images.labels[:: -(-len(images.labels) // MOST_CLASSES)]
+    columns = math.ceil(math.sqrt(len(labels)))
+    plates = []
+    for place, domain in enumerate(images.domains):
+        own = images.select(domain=domain)
+        first = dict(zip(own.label[::-1], range(len(own) - 1, -1, -1), strict=True))
+        sheet = Image.new("RGB", (columns * size, -(-len(labels) // columns) * size), "white")
+        for number, label in enumerate(labels):
+            if label in first:
+                down, across = divmod(number, columns)
+                picture = own.picture(first[label]).resize((size, size))
+                sheet.paste(picture, (across * size, down * size))
+        words = [label if label in first else "" for label in labels]
+        keys = {"kind": "cells", "domain": domain, "labels": json.dumps(words)}
+        keys |= {"columns": str(columns), "size": str(size)}
+        caption = f"A picture of each of {sum(map(bool, words))} classes in {domain}"
+        plates.append(Plate(f"cells-{place}", sheet, caption, keys))
+    return plates

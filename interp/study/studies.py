@@ -1,0 +1,369 @@
+"""A question, asked and answered: a specification becomes resumable steps, tables and a page.
+
+    grid of models -> accuracy, similarity, probes, patching -> tables -> page
+
+Every step writes into a folder named by the hash of everything it depends on, under a temporary
+name until it is complete. Interrupt a study anywhere and start it again: it goes on.
+"""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from interp.core.errors import DataError, SampleError, check_known, listed
+from interp.core.parallel import which_device
+from interp.core.progress import say
+from interp.core.store import fingerprint, writable
+from interp.data import open_images
+from interp.data.mixtures.mixture import NATURAL
+from interp.measures.options import AnalysisSpec
+from interp.study.comparisons import compare
+from interp.study.cost import cost_of_study
+from interp.study.grids import (
+    Block,
+    Cell,
+    Grid,
+    check_trained,
+    loss_table,
+    mixture_table,
+    models,
+    train_cells,
+)
+from interp.study.measuring import Measurement, Model, measure
+from interp.study.results import Result, contact_sheets, provenance, thumbnails, write_result
+from interp.study.specification import Specification, TrainingSpec
+from interp.verdicts.l4_intervention import intervene, ordinary
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study of a specification: its grid of models, and what is measured on them.
+
+    >>> Study().specification.mixtures.test_domains
+    ('sketch',)
+    """
+
+    specification: Specification = field(default_factory=Specification)
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> "Study":
+        """The study that a TOML file describes."""
+        return cls(Specification.from_toml(path))
+
+    def run(
+        self,
+        out: str | Path = "interp-report",
+        *,
+        jobs: int = 2,
+        device: str | None = None,
+        command: str = "",
+    ) -> Result:
+        """Carry the study out, or what is left of it, and return its result.
+
+        `jobs` models are trained and measured side by side, each with its share of the cores. Other
+        architectures have results of their own (`replications`), in folders of their names.
+        """
+        return self._carry_out(Path(out), jobs=jobs, device=device, command=command)
+
+    def grid(
+        self,
+        out: str | Path = "interp-report",
+        *,
+        jobs: int = 2,
+        device: str | None = None,
+        command: str = "",
+        training: bool = True,
+    ) -> Result:
+        """Make the study's models and measure their accuracy only, at every kept epoch.
+
+        Without `training`, the models must be there, from this machine or a cluster; `DataError`
+        names those that are not.
+        """
+        return self._carry_out(
+            Path(out),
+            jobs=jobs,
+            device=device,
+            command=command,
+            only=("accuracy",),
+            epochs=True,
+            training=training,
+        )
+
+    def _carry_out(
+        self,
+        out: Path,
+        *,
+        jobs: int,
+        device: str | None,
+        command: str,
+        only: tuple[str, ...] = (),
+        epochs: bool = False,
+        training: bool = True,
+    ) -> Result:
+        folder, clock, where = writable(out, purpose="the study"), Clock(), which_device(device)
+        steps = folder / "steps"
+        with clock("pictures and mixtures"):
+            cells = Grid(self.specification).plan(steps, jobs=jobs)
+        if training:
+            with clock("training"):
+                train_cells(cells, jobs=jobs, device=where)
+        check_trained(cells)
+        blocks = {cell.block.seed: cell.block for cell in cells}
+        every, paired = models(cells, epochs=epochs), self._every_pair(cells)
+        intervened = self.specification.intervention.setting
+        finals = {cell.run.final for cell in cells}
+        taken = [
+            Measurement(
+                self.specification,
+                model,
+                block.images,
+                block.held_out,
+                steps,
+                only=_asked(model, only, intervened, finals),
+                device=where,
+                every_pair=model in paired,
+            )
+            for model in every
+            for block in [blocks[model.seed]]
+        ]
+        with clock("measuring"):
+            frames = measure(taken, jobs)
+        results = []
+        for place, architecture in enumerate(self.specification.architectures):
+            own = [cell for cell in cells if cell.training is architecture and not cell.arm]
+            part = self._compared(frames, own, only)
+            facts = self.facts(architecture, list(blocks.values()), clock.seconds, command, where)
+            if only:  # the page then asks for no more than that
+                domains = self.specification.mixtures.test_domains
+                facts |= {"measured": listed(only), "question": question(domains, sharing=False)}
+            target = folder / architecture.name if place else folder
+            images = blocks[own[0].block.seed].images
+            moved = [p for m in taken if m.model.preset == architecture.name for p in m.plates()]
+            plates = [*thumbnails(images), *contact_sheets(images), *moved]
+            results.append(write_result(target, part, plates, facts))
+        return replace(results[0], replications=tuple(results[1:]))
+
+    def _compared(
+        self, frames: Mapping[str, Any], own: Sequence[Cell], only: tuple[str, ...]
+    ) -> dict[str, Any]:
+        """The tables of one architecture: its models', and what is compared across them."""
+        part = {
+            name: frame[frame["architecture"] == own[0].training.name].reset_index(drop=True)
+            for name, frame in frames.items()
+        }
+        spec = self.specification
+        arms = (
+            intervene(part, spec.intervention, natural=spec.mixtures.natural)
+            if spec.intervention.setting
+            else {}
+        )
+        part = ordinary(part)
+        if only:  # measured for the arms' sake alone
+            part.pop("directions", None)
+        part |= {} if only else _climbed(part)
+        part = compare(part, own) | {"mixtures": mixture_table(own), "losses": loss_table(own)}
+        part |= {} if only else _levels(part, spec.mixtures.natural)
+        return part | _joined(part, arms)
+
+    def _every_pair(self, cells: Sequence[Cell]) -> list[Model]:
+        """The models in which circuits are compared between all pairs of domains."""
+        pairs = self.specification.analysis.pairs
+        if pairs == "own":
+            return []
+        if pairs == "all":
+            return [cell.model() for cell in cells if not cell.arm]
+        found = {}
+        for cell in cells:  # the last setting in the first block, for the first test domain
+            first = found.setdefault(cell.training.name, cell)
+            if not cell.arm and (cell.block.seed, cell.mixture.test_domain) == (
+                first.block.seed,
+                first.mixture.test_domain,
+            ):
+                found[cell.training.name] = cell
+        return [cell.model() for cell in found.values()]
+
+    def cost(self) -> str:
+        """What the study takes, before it begins."""
+        return cost_of_study(self.specification).text
+
+    def facts(
+        self,
+        training: TrainingSpec,
+        blocks: Sequence[Block],
+        seconds: dict[str, float],
+        command: str,
+        device: str,
+    ) -> dict[str, Any]:
+        """What a reader needs to repeat the study."""
+        spec, images = self.specification, blocks[0].images
+        held_out = sorted({label for block in blocks for label in block.held_out})
+        return {
+            "mode": "study",
+            "title": spec.title,
+            "question": question(spec.mixtures.test_domains),
+            "command": command or "interp.Study(...).run()",
+            "specification": {
+                "settings": spec.mixtures.names(spec.mixtures.test_domains[0]),
+                "test_domains": list(spec.mixtures.test_domains),
+                "held_out": {str(block.seed): list(block.held_out) for block in blocks}
+                if spec.blocks
+                else held_out,
+                "natural": spec.mixtures.natural,
+                "n_classes": len(images.labels),
+                "architecture": training.name,
+                **asdict(spec),
+            },
+            "spec_hash": fingerprint(spec),
+            "held_out": held_out,
+            "seed": listed([block.seed for block in blocks]),
+            **provenance(images, seconds, device),
+        }
+
+
+def _asked(
+    model: Model, only: tuple[str, ...], intervened: str, finals: Collection[Path]
+) -> tuple[str, ...]:
+    """The steps to take on a model: of an intervention's arms accuracy and sharing alone, and
+    sharing beside accuracy where the arms begin."""
+    begins = intervened and model.setting == intervened and model.checkpoint in finals
+    if model.arm or (only and begins):
+        return ("accuracy", "directions")
+    return only
+
+
+def _climbed(frames: Mapping[str, Any]) -> dict[str, Any]:
+    """The ladder's tables; its imports are more than a mistaken command should wait for."""
+    from interp.verdicts.judging import climb
+
+    return climb(frames)
+
+
+def _joined(part: Mapping[str, Any], arms: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of an intervention; its rows of `levels` come after those of other levels."""
+    import pandas as pd
+
+    if "levels" in part and "levels" in arms:
+        both = pd.concat([part["levels"], arms["levels"]], ignore_index=True)
+        return {**arms, "levels": both}
+    return dict(arms)
+
+
+def _levels(frames: Mapping[str, Any], natural: str) -> dict[str, Any]:
+    """The verdict across checkpoints; a study too small to decide says what would."""
+    from interp.verdicts.across_checkpoints import from_tables, verdict
+
+    found = verdict(*from_tables(frames, natural=natural))
+    return {table.name: table.frame for table in (found.table, found.together) if len(table)}
+
+
+def question(domains: Sequence[str], *, sharing: bool = True) -> str:
+    """The question that a study asks, with or without what sharing has to do with it.
+
+    >>> question(["sketch"], sharing=False)
+    'Does CLIP recognise classes in sketch that it was never shown there?'
+    """
+    asked = f"Does CLIP recognise classes in {' and '.join(domains)} that it was never shown there"
+    if not sharing:
+        return f"{asked}?"
+    return (
+        f"{asked}, and does that go with representations and circuits that it shares with natural "
+        "pictures?"
+    )
+
+
+class Clock:
+    """Seconds per step, said when each begins.
+
+    >>> clock = Clock()
+    >>> with clock("wait"): pass
+    >>> list(clock.seconds)
+    ['wait']
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._name, self._start = "", 0.0
+
+    def __call__(self, name: str) -> "Clock":
+        self._name = name
+        return self
+
+    def __enter__(self) -> None:
+        say(f"{self._name} …")
+        self._start = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds[self._name] = round(time.monotonic() - self._start, 1)
+
+
+def examine(
+    checkpoint: str,
+    images_folder: str | Path,
+    out: str | Path = "interp-report",
+    *,
+    architecture: str | None = None,
+    domains: Sequence[str] = (),
+    analysis: AnalysisSpec | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    command: str = "",
+) -> Result:
+    """Measure one model, without training, on pictures laid out as `domain/class/*`.
+
+    `domains` are the natural domain and the one to compare it with; by default `real` (or the
+    first) and the next. `analysis` says what is measured, and how often; unless its `pairs` are
+    "own", circuits are compared between all pairs of domains. All pictures serve; a page about this
+    model alone is built from them.
+    """
+    folder, clock, where = writable(Path(out), purpose="the study"), Clock(), which_device(device)
+    with clock("pictures"):
+        images = open_images(images_folder, seed=seed)
+    check_known("compare domains", "domain", domains, images.domains)
+    if len(images.domains) < 2:
+        raise SampleError(
+            "compare domains",
+            f"one domain ({listed(images.domains)})",
+            "at least two",
+            "add a folder beside it",
+        )
+    pair = tuple(domains) if len(domains) == 2 else _default_pair(images.domains)
+    everything = images.with_frame(images.frame.assign(split="test"))
+    model = Model(Path(checkpoint), "", pair[1], seed, architecture=architecture)
+    asked = analysis or AnalysisSpec()
+    spec = Specification(title=f"{checkpoint} on {images.source}", analysis=asked)
+    with clock("measuring"):
+        step = Measurement(
+            spec,
+            model,
+            everything,
+            (),
+            folder / "steps",
+            natural=pair[0],
+            device=where,
+            every_pair=asked.pairs != "own",
+        )
+        frames = step.run()
+        frames |= _climbed(frames)
+    facts = {
+        "mode": "model",
+        "title": spec.title,
+        "question": question(pair[1:]),
+        "command": command or "interp.study.studies.examine(...)",
+        "held_out": [],
+        "specification": {"checkpoint": checkpoint, "domains": list(pair), "seed": seed},
+        "spec_hash": fingerprint(checkpoint, architecture, pair, asked, seed, images.fingerprint),
+        "seed": seed,
+        **provenance(images, clock.seconds, where),
+    }
+    plates = [*thumbnails(images), *contact_sheets(images), *step.plates()]
+    return write_result(folder, frames, plates, facts)
+
+
+def _default_pair(domains: Sequence[str]) -> tuple[str, str]:
+    first = NATURAL if NATURAL in domains else domains[0]
+    others = [domain for domain in domains if domain != first]
+    if not others:
+        raise DataError("compare domains", listed(domains), "two domains", "add another")
+    return first, others[0]

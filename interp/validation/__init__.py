@@ -1,0 +1,1 @@
+"""Measures and discovery methods judged on planted models whose answer is known."""

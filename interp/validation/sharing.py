@@ -1,0 +1,253 @@
+"""Every measure of sharing held against planted models: what it says, and what it should say.
+
+Verdicts are given at the thresholds, and with the defaults, of a real study.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from interp.circuits import (
+    Attribution,
+    ClassCircuits,
+    Edges,
+    Scores,
+    Units,
+    circuit_transfer,
+    class_circuits,
+    das,
+    overlap,
+    transplant,
+)
+from interp.circuits.planted.expectations import ADDED, AnyBlueprint, expected
+from interp.circuits.planted.world import DOMAINS, as_tensor, paint
+from interp.circuits.sharing.transfer_faithfulness import OVER_SIZES
+from interp.core.resampling import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.probes import Features, collect, similarity, transfer
+from interp.validation.opened import Opened
+from interp.verdicts.votes import Votes, count_votes, of_cuts
+
+PICTURES, PER_HALF = 12, 6
+"""Pictures of each class and domain, and how many of them each half of a circuit's search takes."""
+
+COLUMNS = [
+    *("condition", "tier", "dose", "seed", "measure", "site", "expected"),
+    *("index", "index_low", "index_high", "verdict", "outcome", "reason"),
+]
+"""What is known of each cell."""
+
+
+def judge(blueprint: AnyBlueprint) -> pd.DataFrame:
+    """One row for each measure and site: the declared answer, the verdict, and whether it is right.
+
+    The model is planted, disguised, and asked through pictures of 8 bits, as a CLIP would be.
+    `outcome` is right or wrong where sharing must or must not be seen, abstained where the measure
+    cannot tell, and reported where the answer is declared in part or blind.
+    """
+    subject, declared = _Subject(blueprint), expected(blueprint)
+    found: dict[tuple[str, str | None], Votes] = {}
+    for measure in dict.fromkeys(cell.measure for cell in declared):
+        said = MEASURES[measure](subject)
+        found |= {(measure, site): votes for site, votes in said.items()}
+    rows = []
+    for cell in declared:
+        votes = found.get((cell.measure, cell.site))
+        if votes is None:
+            continue
+        rows.append(
+            {
+                "condition": blueprint.condition,
+                "tier": blueprint.tier,
+                "dose": blueprint.dose,
+                "seed": blueprint.seed,
+                "measure": cell.measure,
+                "site": cell.site or "",
+                "expected": cell.answer,
+                "index": votes.index,
+                "index_low": votes.low,
+                "index_high": votes.high,
+                "verdict": votes.verdict,
+                "outcome": outcome(cell.answer, votes.verdict),
+                "reason": "; ".join(votes.reasons),
+            }
+        )
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def outcome(answer: str, verdict: str) -> str:
+    """Whether a verdict is right, given the declared answer.
+
+    >>> outcome("shared", "cannot tell"), outcome("not shared", "shared")
+    ('abstained', 'wrong')
+    """
+    if answer not in (SHARED, NOT_SHARED):
+        return "reported"
+    if verdict == CANNOT_TELL:
+        return "abstained"
+    return "right" if verdict == answer else "wrong"
+
+
+class _Subject(Opened):
+    """A planted model, opened, with pictures; what several measures need is made once."""
+
+    @cached_property
+    def words(self) -> dict[str, Any]:
+        """What every measure that runs the model is given."""
+        return {
+            "images": paint(self.planted.world, PICTURES, seed=self.blueprint.seed),
+            "classifier": self.planted.classifier,
+            "preprocess": as_tensor,
+        }
+
+    @property
+    def crossing(self) -> dict[str, Any]:
+        """The same, from the first domain to the second, at the place where measures look."""
+        a, b = DOMAINS
+        return self.words | {"domain_a": a, "domain_b": b, "where": self.kind.place}
+
+    @cached_property
+    def features(self) -> Features:
+        streams, pool = list(self.kind.streams), self.kind.pool
+        return collect(self.tower, self.words["images"], streams, preprocess=as_tensor, pool=pool)
+
+    @cached_property
+    def neurons(self) -> list[ClassCircuits]:
+        x = self.words["images"].tensors(as_tensor, [0])
+        return self._circuits(Units.of(self.tower, self.kind.neurons, x, axis=self.kind.axis))
+
+    @cached_property
+    def edges(self) -> list[ClassCircuits]:
+        return self._circuits(Edges(self.tower))
+
+    def _circuits(self, cut: Units | Edges) -> list[ClassCircuits]:
+        return [class_circuits(cut, domain=domain, n=PER_HALF, **self.words) for domain in DOMAINS]
+
+
+Said = dict[str | None, Votes]
+
+
+def _by_site(frame: pd.DataFrame) -> Said:
+    return {str(site): count_votes(rows) for site, rows in frame.groupby("site")}
+
+
+def _probes(subject: _Subject) -> Said:
+    frame = transfer(subject.features).frame
+    across = frame[(frame["train_domain"] != frame["domain"]) & ~frame["centred"].astype(bool)]
+    return _by_site(across)
+
+
+def _geometry(subject: _Subject) -> Said:
+    return _by_site(similarity(subject.features).frame)
+
+
+def _interchanged(subject: _Subject) -> Said:
+    return _by_site(das(subject.tower, sites=subject.kind.streams, **subject.crossing).frame)
+
+
+def _transplanted(subject: _Subject) -> Said:
+    frames = []
+    for a, b in (DOMAINS, DOMAINS[::-1]):
+        words: dict[str, Any] = {**subject.crossing, "domain_a": a, "domain_b": b}
+        frames.append(transplant(subject.tower, sites=list(ADDED), **words).frame)
+    return _by_site(pd.concat(frames))
+
+
+def _nodes(subject: _Subject) -> Said:
+    scores = []
+    for found in subject.edges:
+        labels, sides = list(map(str, found.scores.labels)), found.scores.sides
+        values = found.scores.values
+        wiring = found.cut.wiring  # type: ignore[attr-defined]
+        given = Attribution(wiring, values, "EAP-IG-inputs", "margin", labels)
+        scores.append(Scores.of(given, sides, level="node"))
+    return _overlap(scores, "weighted jaccard")
+
+
+def _edges(subject: _Subject) -> Said:
+    return _overlap([found.scores for found in subject.edges], "jaccard")
+
+
+def _neurons(subject: _Subject) -> Said:
+    return _overlap([found.scores for found in subject.neurons], "jaccard")
+
+
+def _overlap(scores: list[Scores], measure: str) -> Said:
+    frame = overlap(*scores, measures=[measure], n_permutations=99).frame
+    return {None: count_votes(frame[frame["measure"] == measure])}
+
+
+def _circuits(subject: _Subject) -> Said:
+    return _carried(subject.edges)
+
+
+def _units(subject: _Subject) -> Said:
+    return _carried(subject.neurons)
+
+
+def _carried(found: list[ClassCircuits]) -> Said:
+    frame = circuit_transfer(*found).frame
+    return {None: count_votes(frame[frame["measure"] == OVER_SIZES])}
+
+
+MEASURES: Mapping[str, Callable[[_Subject], Said]] = {
+    "probe transfer": _probes,
+    "cka": _geometry,
+    "das": _interchanged,
+    "transplant": _transplanted,
+    "node overlap": _nodes,
+    "edge overlap": _edges,
+    "neuron overlap": _neurons,
+    "circuit transfer": _circuits,
+    "neuron transfer": _units,
+}
+"""Every measure of sharing by the name that `expected` has for it."""
+
+
+def summary(cells: pd.DataFrame) -> pd.DataFrame:
+    """For each condition, tier, measure and declared answer: how many cells, right, abstained."""
+    keys = ["condition", "tier", "measure", "expected"]
+    grouped = cells.groupby(keys, sort=False)
+    table = grouped["outcome"].value_counts().unstack(fill_value=0)
+    for name in ("right", "wrong", "abstained", "reported"):
+        if name not in table:
+            table[name] = 0
+    table["index"] = grouped["index"].mean()
+    return table[["right", "wrong", "abstained", "reported", "index"]].reset_index()
+
+
+RUNGS: Mapping[str, tuple[str, ...]] = {
+    "R4": ("das",),
+    "R5": ("neuron overlap",),
+    "R6": ("neuron transfer", "circuit transfer"),
+}
+"""The measures by which `interp.ladder` judges the rungs that speak of circuits."""
+
+
+def by_rung(cells: pd.DataFrame) -> pd.DataFrame:
+    """One row for each planted model and rung: the declared answer, the verdict, and whether right.
+
+    Left out are models in which the declared answer differs between sites, or lies between. The
+    sites of R4 must agree, else the verdict is "cannot tell". Of R6's two cuts one "not shared" is
+    enough, and one that cannot tell classes apart leaves the verdict to the other. `index` is the
+    mean over sites, and for R6 the smallest of the cuts.
+    """
+    rows = []
+    names = ["condition", "tier", "dose", "seed"]
+    for blueprint, own in cells.groupby(names, dropna=False, sort=False):
+        for rung, measures in RUNGS.items():
+            found = own[own["measure"].isin(measures)]
+            decided = found[found["expected"].isin([SHARED, NOT_SHARED])]
+            answers = set(decided["expected"])
+            answer = NOT_SHARED if rung == "R6" and NOT_SHARED in answers else None
+            if answer is None and len(answers) == 1:
+                [answer] = answers
+            if answer is None or (found["expected"] == "in part").any():
+                continue
+            said = set(decided["verdict"])
+            agreed = next(iter(said)) if len(said) == 1 else CANNOT_TELL
+            verdict = of_cuts(said) if rung == "R6" else agreed
+            index = decided.groupby("measure")["index"].mean().min()
+            rows.append([*blueprint, rung, answer, index, verdict, outcome(answer, verdict)])
+    return pd.DataFrame(rows, columns=[*names, "rung", "expected", "index", "verdict", "outcome"])

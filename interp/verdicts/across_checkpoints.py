@@ -1,0 +1,177 @@
+"""The verdict across checkpoints: does generalization go with sharing, and how is that known?
+
+Three levels, never pooled: across mixtures (L1), within a mixture (L2), among the classes of a
+model (L3). Each licenses words of its own; "because" needs an intervention (L4), made elsewhere.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.core.errors import DataError, SpecificationError, check_known, listed
+from interp.core.replication import mean_t
+from interp.core.resampling import CANNOT_TELL, holm
+from interp.core.tables import Table
+from interp.verdicts.panels import LINK, NEEDED, RUN, Checkpoints, among, from_tables, unmeasured
+from interp.verdicts.wording import LEVELS, disagreement, judge, licence, said
+
+__all__ = ["Verdict", "from_tables", "verdict"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Every level's answer, rung by rung; the cells behind it; and what stands above all.
+
+    `table` ("levels") has a row per level, rung, measure and what is held constant; `together` a
+    row per mixture, test domain, rung and measure with mean sharing and mean accuracy. `headline`
+    says so where levels are decided with opposite signs, and is empty otherwise.
+    """
+
+    table: Table
+    together: Table
+    headline: str = ""
+
+    def sentence(self, level: str, rung: str = "", *, measure: str = "", adjusted: str = "") -> str:
+        """The answer of a level (of its first rung by default) in the words that it licenses.
+
+        Raises `SpecificationError` for an unknown level, or one without such a row.
+        """
+        return said(self._row(level, rung, measure, adjusted))
+
+    def needed(self, level: str, rung: str = "") -> str:
+        """What would have to be run to decide a level, by simulation; empty where it is decided."""
+        return str(self._row(level, rung, "", "")["needed"])
+
+    def _row(self, level: str, rung: str, measure: str, adjusted: str) -> Any:
+        check_known("read the verdict", "level", [level], LEVELS, SpecificationError)
+        rows = self.table.frame
+        rows = rows[(rows["level"] == level) & (rows["adjusted"] == adjusted)]
+        found = rows[rows["rung"] == rung] if rung else rows
+        found = found[found["measure"] == measure] if measure else found
+        if found.empty:
+            raise SpecificationError(
+                "read the verdict", f"{level} {rung}".strip(),
+                f"one of the rungs {listed(dict.fromkeys(rows['rung']))}", "name another",
+            )  # fmt: skip
+        return found.iloc[0]
+
+
+def verdict(
+    runs: pd.DataFrame,
+    classes: pd.DataFrame | None = None,
+    *,
+    seed: int = 0,
+    n_permutations: int = 4999,
+) -> Verdict:
+    """Does accuracy on held-out classes in a new domain go with what the domains share?
+
+    `runs`: a row per model (setting, test_domain, seed = block), rung and measure, with `index` and
+    `accuracy`; where known also `index_low, index_high, half_1, half_2` (sharing on halves of
+    drawings), `accuracy_low, accuracy_high` and what else may foretell accuracy: `accuracy_seen,
+    accuracy_natural, exposure, epoch_0, pixels`. `classes`: a row per model, measure and class
+    (`label`) with `sharing` and `accuracy`, where known `half_1, half_2, accuracy_natural`.
+    `from_tables` makes both.
+
+    L1: Spearman of cell means, centred within domain, mixtures permuted jointly. L2: slope over
+    blocks with cell and fold effects taken out, divided by reliability. L3: a class's accuracy on
+    its sharing with fixed effects of class and run and natural accuracy as a covariate. L1 and L2
+    come again with the accuracy of seen classes held constant (in L3 run effects hold it). p is
+    adjusted within a level (Holm over rungs). What cannot be decided says why, and what would have
+    to be run. Raises `DataError` for missing columns, or two rows for one model and measure.
+
+    >>> runs = pd.DataFrame([{"setting": f"mixture {m}", "test_domain": d, "seed": b, "rung": "R2",
+    ...                       "measure": "CKA", "index": m + 0.01 * b * (m % 3), "accuracy": m**2}
+    ...                      for m in range(10) for d in ("sketch", "quickdraw") for b in range(3)])
+    >>> found = verdict(runs, n_permutations=999)
+    >>> found.table.frame.query("level == 'L1' and adjusted == ''")["verdict"].tolist()
+    ['goes together']
+    >>> found.needed("L2")
+    'at least 6 blocks'
+    """
+    _check(runs, [*RUN, "rung", "measure", "index", "accuracy"], [*RUN, "rung", "measure"])
+    given = pd.DataFrame() if classes is None else classes
+    if len(given):
+        needed = [*RUN, "label", "measure", "sharing", "accuracy"]
+        _check(given, needed, [*RUN, "label", "measure"])
+    rows = []
+    for (rung, measure), own in runs.groupby(["rung", "measure"], sort=False):
+        known = own.dropna(subset=["index", "accuracy"])
+        study = Checkpoints(known, seed, n_permutations)
+        named = {"rung": rung, "measure": measure}
+        rows += [named | row for row in (*study.across(), *study.within())]
+    if len(given):
+        for measure, own in given.groupby("measure", sort=False):
+            rung = own["rung"].iloc[0] if "rung" in own else ""
+            rows.append({"rung": rung, "measure": measure} | among(own, seed))
+    elif len(runs):
+        rows.append({"rung": "R3", "measure": ""} | unmeasured())
+    frame = _decided(pd.DataFrame(rows, columns=None if rows else COLUMNS), seed)
+    return Verdict(Table("levels", frame), Table("together", _together(runs)), disagreement(frame))
+
+
+COLUMNS = (
+    *("level", "rung", "measure", "adjusted", "value", "low", "high", "slope", "null", "null_kind"),
+    *("p", "p_adjusted", "family", "unit", "n_units", "n_runs", "n_classes", "reliability"),
+    *("reliability_kind", "verdict", "reason", "licence", "needed", "gain", "seed"),
+)
+
+
+def _check(frame: pd.DataFrame, needed: list[str], key: list[str]) -> None:
+    missing = [name for name in needed if name not in frame]
+    if missing:
+        raise DataError(
+            "give a verdict across checkpoints", f"a frame without {listed(missing)}",
+            f"the columns {listed(needed, limit=12)}", "see `from_tables`",
+        )  # fmt: skip
+    twice = frame.duplicated(key)
+    if twice.any():
+        raise DataError(
+            "give a verdict across checkpoints", f"{int(twice.sum())} rows more than models",
+            f"one row for each {listed(key)}", "take means first",
+        )  # fmt: skip
+
+
+def _decided(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Rows with their p adjusted within the level, their verdict, and what it allows to say."""
+    if frame.empty:
+        return pd.DataFrame(columns=list(COLUMNS))
+    frame = frame.assign(p_adjusted=np.nan, family="", seed=seed)
+    for (level, adjusted), rows in frame.groupby(["level", "adjusted"], sort=False):
+        tests = int(rows["p"].notna().sum())
+        frame.loc[rows.index, "p_adjusted"] = holm(rows["p"].to_numpy(dtype=float))
+        what = f", {adjusted} held constant" if adjusted else ""
+        frame.loc[rows.index, "family"] = f"{level} over rungs{what}: {tests} tests"
+    said = [judge(row[LINK], float(row["p_adjusted"])) for _, row in frame.iterrows()]
+    frame["verdict"], frame["reason"] = ([each[place] for each in said] for place in (0, 1))
+    frame["licence"] = [
+        licence(level, each) for level, each in zip(frame["level"], frame["verdict"], strict=True)
+    ]
+    frame["needed"] = [
+        row[NEEDED]() if row["verdict"] == CANNOT_TELL else "" for _, row in frame.iterrows()
+    ]
+    order = sorted(frame.index, key=lambda at: frame["level"][at])
+    return frame.loc[order, list(COLUMNS)].reset_index(drop=True)
+
+
+def _together(runs: pd.DataFrame) -> pd.DataFrame:
+    """Mean sharing and mean accuracy of every mixture in every test domain, with intervals."""
+    rows = []
+    keys = ["setting", "test_domain", "rung", "measure"]
+    for place, own in runs.groupby(keys, sort=False):
+        row: dict[str, object] = dict(zip(keys, place, strict=True))
+        for name in ("index", "accuracy"):
+            known = own[name].dropna()
+            several = len(known) > 1
+            if several:
+                found = mean_t(known)
+                low, high = found.low, found.high
+            else:
+                ends = (f"{name}_low", f"{name}_high")
+                low, high = (own[end].mean() if end in own else np.nan for end in ends)
+            row |= {name: known.mean(), f"{name}_low": low, f"{name}_high": high}
+        n = int(own[["index", "accuracy"]].notna().all(axis=1).sum())
+        row |= {"unit": "block" if n > 1 else "class", "n_runs": n}
+        rows.append(row | {"reason": "" if n else "no model with both numbers"})
+    return pd.DataFrame(rows)

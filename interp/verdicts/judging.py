@@ -1,0 +1,227 @@
+"""The ladder: what two domains share in one model, rung by rung and band by band of its layers.
+
+R1 the class can be read, R2 same geometry, R3 same directions (probes), R4 same causal directions,
+R5 same parts, R6 same wiring (circuits). Only R4 and R6 speak of mechanisms.
+"""
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import pandas as pd
+
+from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
+from interp.circuits.sharing.transfer_faithfulness import OVER_SIZES
+from interp.core.replication import mean_t
+from interp.core.resampling import CANNOT_TELL, NOT_SHARED, SHARED, Interval
+from interp.core.sites import LAST, band_of
+from interp.verdicts.votes import count_votes, of_cuts
+
+CLAIMS = {
+    "R1": "the class can be read in both domains",
+    "R2": "same geometry",
+    "R3": "same directions",
+    "R4": "same causal directions",
+    "R5": "same parts",
+    "R6": "same wiring",
+}
+"""What each rung claims."""
+
+WHOLE = "whole tower"
+
+PLACE = ("setting", "test_domain", "architecture", "seed", "epoch", "control")
+"""Columns that tell models apart, where a table has several."""
+
+
+def rungs(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The rows by which each rung is judged, in one table, with the columns `rung` and `band`.
+
+    Tables that are not there leave their rungs out.
+    """
+    makers = {
+        "R1": (_readable, "transfer"),
+        "R2": (_geometry, "similarity"),
+        "R3": (_probed, "transfer"),
+        "R4": (pd.DataFrame.copy, "das"),
+        "R5": (_parts, "overlap"),
+        "R6": (_wired, "circuit_transfer"),
+    }
+    found = []
+    for rung, (make, name) in makers.items():
+        if name in frames and len(frames[name]):
+            rows = make(frames[name])
+            found.append(rows.assign(rung=rung))
+    if not found:
+        return pd.DataFrame(columns=["rung", *COLUMNS])
+    joined = pd.concat([_filled(rows) for rows in found], ignore_index=True)
+    return joined[["rung", *[name for name in COLUMNS if name in joined]]]
+
+
+COLUMNS = (
+    *("measure", "domain_a", "domain_b", "level", "band", "site", "layer", "depth"),
+    *("value", "null", "ceiling", "index", "index_low", "index_high", "p", "verdict", "reason"),
+    *("unit", "n_units", "n_pictures", "n_drawings", *PLACE),
+)
+
+
+NEEDED = (
+    *("band", "level", "site", "depth", "index", "index_low", "index_high", "verdict", "reason"),
+    *("n_units", "control"),
+)
+
+
+def _filled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every column that answers rest on, also of rows that only say why nothing was measured."""
+    banded = "band" in rows
+    rows = rows.reindex(columns=dict.fromkeys([*rows.columns, *NEEDED]))
+    for name in ("level", "site", "reason", "verdict", "control"):
+        rows[name] = rows[name].astype(object).where(rows[name].notna(), "")
+    if banded:
+        rows["band"] = rows["band"].astype(object).where(rows["band"].notna(), "")
+    else:
+        places = zip(rows["site"], rows["depth"], strict=True)
+        rows["band"] = ["" if site == LAST else band_of(depth) for site, depth in places]
+    return rows
+
+
+def _readable(transfer: pd.DataFrame) -> pd.DataFrame:
+    """R1 in the domain of each pair where the class is harder to read.
+
+    index = (accuracy - null) / (1 - null). It is not the amount that is asked about: the class can
+    be read where the interval lies above the null, and cannot where the index lies below .2.
+    """
+    own = transfer[(transfer["train_domain"] == transfer["domain"]) & ~_true(transfer["centred"])]
+    rows = own.assign(
+        measure="probe within the domain",
+        ceiling=1.0,
+        reason="",
+        **{
+            f"index{end}": (own[name] - own["null"]) / (1 - own["null"])
+            for end, name in (("", "value"), ("_low", "low"), ("_high", "high"))
+        },
+    )
+    verdicts = pd.Series(CANNOT_TELL, index=rows.index)
+    verdicts[rows["index_high"] < 0.2] = NOT_SHARED
+    verdicts[rows["low"] > rows["null"]] = SHARED
+    rows["verdict"] = verdicts
+    order = {NOT_SHARED: 0, CANNOT_TELL: 1, SHARED: 2}
+    found = []
+    keys = [name for name in ("site", *PLACE) if name in rows]
+    for _, same in rows.groupby(keys, dropna=False, sort=False):
+        for a, b in combinations(sorted(same["domain"].unique()), 2):
+            two = same[same["domain"].isin([a, b])]
+            worst = two.assign(rank=two["verdict"].map(order)).sort_values(["rank", "index"])
+            found.append(worst.iloc[:1].assign(domain_a=a, domain_b=b))
+    return pd.concat(found).drop(columns="rank") if found else rows.assign(domain_a="", domain_b="")
+
+
+def _geometry(similarity: pd.DataFrame) -> pd.DataFrame:
+    rows = similarity[similarity["domain_a"] != similarity["domain_b"]]
+    if "site_b" in rows:
+        other = rows["site_b"].fillna("")
+        rows = rows[(other == "") | (other == rows["site"])]
+    return rows.copy()
+
+
+def _probed(transfer: pd.DataFrame) -> pd.DataFrame:
+    across = transfer[
+        (transfer["train_domain"] != transfer["domain"]) & ~_true(transfer["centred"])
+    ]
+    return across.assign(
+        measure="probe transfer", domain_a=across["train_domain"], domain_b=across["domain"]
+    )
+
+
+def _parts(overlap: pd.DataFrame) -> pd.DataFrame:
+    """Units by site; a cut by edges has no overlap of parts, only of wiring."""
+    return overlap[(overlap["level"] != "edge") & (overlap["measure"] == PRIMARY_OVERLAP)].copy()
+
+
+def _wired(circuit_transfer: pd.DataFrame) -> pd.DataFrame:
+    return circuit_transfer[circuit_transfer["measure"] == OVER_SIZES].copy()
+
+
+def _true(column: pd.Series) -> pd.Series:
+    """A column of flags, also where it was read from a file."""
+    return column.astype(str).str.lower().isin(["true", "1", "1.0"])
+
+
+def answers(judged: pd.DataFrame) -> pd.DataFrame:
+    """One row for each model, pair of domains, band and rung: the verdict, and by how many votes.
+
+    Directions (A to B, B to A) and sites vote together. R6 by edges knows the whole tower alone,
+    where "not shared" by any cut is enough: wiring is the same only if every cut says so.
+    """
+    rows = judged.copy()
+    rows["band"] = rows["band"].where(rows["band"] != "", WHOLE)
+    embedding = rows["site"].isin([LAST]) | (rows["site"].isin(["pixels"]))
+    rows = rows[~embedding]
+    ends = rows[["domain_a", "domain_b"]].to_numpy()
+    rows["domain_a"], rows["domain_b"] = [min(pair) for pair in ends], [max(pair) for pair in ends]
+    keys = [name for name in PLACE if name in rows] + ["domain_a", "domain_b", "band", "rung"]
+    found = []
+    for place, group in rows.groupby(keys, dropna=False, sort=False):
+        votes = count_votes(group)
+        verdict = votes.verdict
+        if group["rung"].iloc[0] == "R6" and verdict == CANNOT_TELL:
+            verdict = of_cuts(count_votes(rows).verdict for _, rows in group.groupby("level"))
+        found.append(
+            {
+                **dict(zip(keys, place, strict=True)),
+                "claim": CLAIMS[group["rung"].iloc[0]],
+                "verdict": verdict,
+                "index": votes.index,
+                "index_low": votes.low,
+                "index_high": votes.high,
+                "votes": votes.verdicts,
+                "n_judged": votes.n,
+                "n_units": group["n_units"].min(),
+                "reason": "; ".join(votes.reasons),
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def climb(frames: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The tables `rungs`, `ladder`, and with several blocks `stability`, of a study's models."""
+    judged = rungs(frames)
+    if judged.empty:
+        return {}
+    told = answers(judged)
+    again = stability(told)
+    return {"rungs": judged, "ladder": told} | ({"stability": again} if len(again) else {})
+
+
+def stability(told: pd.DataFrame) -> pd.DataFrame:
+    """What `answers` says of the same question in several blocks: how many agree, and the mean.
+
+    A row for each question that two blocks or more were asked: `value` is the share of blocks that
+    give the commonest verdict, `verdict` that of all of them, or "cannot tell" where they differ.
+    index and its interval are Student's over blocks, whatever each block's own interval.
+    """
+    if "seed" not in told:
+        return pd.DataFrame()
+    places = [name for name in PLACE if name in told and name != "seed"]
+    keys = [*places, "domain_a", "domain_b", "band", "rung", "claim"]
+    found = []
+    for place, group in told.groupby(keys, dropna=False, sort=False):
+        if group["seed"].nunique() < 2:
+            continue
+        verdicts, index = group["verdict"].value_counts(), group["index"].dropna()
+        mean = mean_t(index) if len(index) > 1 else Interval(*[float("nan")] * 4)
+        found.append(
+            {
+                **dict(zip(keys, place, strict=True)),
+                "measure": "agreement of blocks",
+                "value": verdicts.iloc[0] / len(group),
+                "verdict": verdicts.index[0] if len(verdicts) == 1 else CANNOT_TELL,
+                "index": mean.value,
+                "index_low": mean.low,
+                "index_high": mean.high,
+                "votes": ", ".join(f"{n} of {len(group)} {word}" for word, n in verdicts.items()),
+                "unit": "block",
+                "n_units": len(index),
+                "n_runs": len(group),
+                "reason": "" if len(index) > 1 else "fewer than two blocks have an index",
+            }
+        )
+    return pd.DataFrame(found)

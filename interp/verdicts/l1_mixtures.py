@@ -1,0 +1,217 @@
+"""L1: across mixtures, does accuracy go with sharing? Cell means, whole mixtures permuted.
+
+Cells of one mixture are not independent of one another, nor are blocks of one cell: permuted one by
+one they reject true nulls ten times too often. So whole mixtures are permuted, in all domains and
+blocks at once.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from interp.core.errors import SampleError, ShapeError
+from interp.core.resampling import jackknife, permutation_p
+from interp.core.seeds import rng
+from interp.verdicts.reliability import Panel, of_cells
+from interp.verdicts.wording import Link, plural
+
+LEAST = {"mixture": 8}
+"""With fewer mixtures no permutation test says anything worth its cost."""
+
+
+def across_mixtures(
+    sharing: ArrayLike,
+    accuracy: ArrayLike,
+    *,
+    given: ArrayLike | None = None,
+    names: Sequence[str] = (),
+    sharing_error: ArrayLike | None = None,
+    accuracy_error: ArrayLike | None = None,
+    seed: int = 0,
+    n_permutations: int = 4999,
+) -> Link:
+    """Spearman's correlation of mean accuracy with mean sharing over cells (mixture by domain).
+
+    Tables are "mixture domain block" (accuracy 0 to 1; NaN: not run). Cell means over blocks are
+    centred within their domain, then ranked. With `given`, a number to hold constant, its ranks are
+    taken out of both by least squares (partial rank correlation). The interval leaves one mixture
+    out at a time, of Fisher's z; p is two-sided, mixtures permuted jointly over domains and blocks
+    (residuals, where something is given: Freedman and Lane 1983). `sharing_error` and
+    `accuracy_error` are squared standard errors of single models; with two blocks or more the
+    blocks themselves say how reliable cell means are. A mixture that lacks a domain is left out.
+
+    Raises `ShapeError` where tables do not agree, `SampleError` for fewer than three mixtures or a
+    number that is the same for all.
+
+    >>> table = np.arange(10.0)[:, None, None] + np.zeros((10, 2, 3))
+    >>> found = across_mixtures(table, table**2)
+    >>> round(found.value, 2), found.p < 0.01, found.n
+    (1.0, True, {'mixture': 10})
+    """
+    tables = [np.asarray(each, dtype=float) for each in (sharing, accuracy)]
+    tables += [np.asarray(given, dtype=float)] if given is not None else []
+    check_panels(tables, "correlate mixtures")
+    kept = measured(tables)
+    cells = [np.nanmean(each[kept], axis=2) for each in tables]
+    n = int(kept.sum())
+    if n < 3:
+        raise SampleError(
+            "correlate mixtures",
+            f"{n} {plural('mixture', n)} with both numbers in every domain",
+            f"{LEAST['mixture']} or more",
+            "train models on more mixtures",
+        )
+    for one, what in zip(cells, ("sharing", "accuracy", "what is held constant"), strict=False):
+        check_varies(one - one.mean(axis=0), what, "mixtures")
+    value = float(rank_link(*cells))
+    left = np.array([
+        float(rank_link(*(np.delete(one, out, axis=0) for one in cells))) for out in range(n)
+    ])  # fmt: skip
+    named = [name for name, is_kept in zip(names, kept, strict=True) if is_kept] if names else []
+    opposite = np.flatnonzero(np.sign(left) == -np.sign(value))
+    limit = largest_rho(cells[0].size)
+    low, high = fisher_interval(value, left, limit) if n > 4 else (np.nan, np.nan)
+    reliability, kind, narrow = _trusted(
+        [each[kept] for each in tables[:2]], [sharing_error, accuracy_error], kept
+    )
+    return Link(
+        value,
+        low,
+        high,
+        _permuted(cells, seed, n_permutations),
+        {"mixture": n},
+        LEAST,
+        reliability=reliability,
+        reliability_kind=kind,
+        narrow=narrow,
+        flips=(named[opposite[0]] if named else f"mixture {opposite[0]}") if len(opposite) else "",
+    )
+
+
+def measured(tables: Sequence[np.ndarray]) -> np.ndarray:
+    """Which mixtures have every number in every domain, in one block at least."""
+    known = np.stack([np.isfinite(each).any(axis=2) for each in tables])
+    return np.asarray(known.reshape(len(known), len(tables[0]), -1).all(axis=(0, 2)))
+
+
+def check_panels(tables: Sequence[np.ndarray], asked: str) -> None:
+    """Refuse tables "mixture domain block" of different shapes."""
+    shapes = {each.shape for each in tables}
+    if len(shapes) > 1 or tables[0].ndim != 3:
+        raise ShapeError(
+            asked, f"shapes {sorted(shapes)}", "one shape, mixture by domain by block",
+            "give a number per mixture, domain and block, NaN where none was measured",
+        )  # fmt: skip
+
+
+def check_varies(values: np.ndarray, what: str, over: str) -> None:
+    """Refuse a number that is the same everywhere (but for rounding)."""
+    if np.abs(values).max(initial=0) <= 1e-12:
+        raise SampleError(
+            "correlate accuracy with sharing",
+            f"{what} that is the same for all {over}",
+            "a number that varies",
+            "look whether it was measured at all",
+        )
+
+
+def rank_link(x: np.ndarray, y: np.ndarray, z: np.ndarray | None = None) -> np.ndarray:
+    """(Partial) rank correlations of cells "... mixture domain", centred within each domain.
+
+    >>> x = np.array([[1.0, 5.0], [2.0, 6.0], [4.0, 7.0]])
+    >>> float(rank_link(x, -x))
+    -1.0
+    """
+    a, b = (ranked(each) for each in (x, y))
+    if z is not None:
+        a, b = (without(each, ranked(z)) for each in (a, b))
+    size = np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
+    alive = size > 1e-9
+    return np.where(alive, (a * b).sum(axis=-1) / np.where(alive, size, 1.0), np.nan)
+
+
+def ranked(cells: np.ndarray) -> np.ndarray:
+    """Ranks over all cells, centred; of values centred within their domain and freed of rounding.
+
+    Ties are real: without rounding, centring would break them at random.
+    """
+    own = cells - cells.mean(axis=-2, keepdims=True)
+    flat = own.reshape(*own.shape[:-2], -1)
+    scale = np.maximum(np.abs(flat).max(axis=-1, keepdims=True), 1e-300)
+    ranks = stats.rankdata(np.round(flat / scale, 10), axis=-1)
+    return ranks - ranks.mean(axis=-1, keepdims=True)
+
+
+def without(values: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """Residuals of values on another number, both centred, along the last axis."""
+    size = (given**2).sum(axis=-1, keepdims=True)
+    share = (values * given).sum(axis=-1, keepdims=True) / np.where(size > 0, size, 1.0)
+    return values - np.where(size > 0, share, 0.0) * given
+
+
+def largest_rho(n: int) -> float:
+    """What a perfect order of n numbers counts as: half a swap of neighbours short of 1.
+
+    artanh(1) is infinite; a study whose ranks agree but for one swap would otherwise be all the
+    less certain for it.
+
+    >>> round(largest_rho(10), 4)
+    0.9939
+    """
+    return 1 - 6 / (n * (n**2 - 1))
+
+
+def fisher_interval(
+    value: float, left_out: np.ndarray, largest: float = 1 - 1e-9
+) -> tuple[float, float]:
+    """Ends of a correlation's 95 % interval, by a jackknife of artanh."""
+    z = np.arctanh(np.clip(np.append(left_out, value), -largest, largest))
+    spread = jackknife(float(z[-1]), z[:-1])
+    return float(np.tanh(spread.low)), float(np.tanh(spread.high))
+
+
+def _permuted(cells: Sequence[np.ndarray], seed: int, n_permutations: int) -> float:
+    """Two-sided p, mixtures of the first table permuted jointly over domains.
+
+    With M[i, j] = sum over domains of x[i] y[j], a permutation's product is the sum of M[p(j), j].
+    """
+    n, domains = cells[0].shape
+    ranks = [ranked(each) for each in cells]
+    if len(ranks) == 3:
+        ranks[:2] = [without(each, ranks[2]) for each in ranks[:2]]
+    tables = [each.reshape(n, domains) for each in ranks]
+    orders = rng("mixtures", seed).permuted(np.tile(np.arange(n), (n_permutations, 1)), axis=1)
+    orders = np.vstack([np.arange(n), orders])
+    drawn = (tables[0] @ tables[1].T)[orders, np.arange(n)].sum(axis=1)
+    square = np.full(len(drawn), (tables[0] ** 2).sum())
+    if len(tables) == 3:  # what is held constant is taken out of the permuted residuals again
+        along = (tables[0] @ tables[2].T)[orders, np.arange(n)].sum(axis=1)
+        square = square - along**2 / (tables[2] ** 2).sum()
+    found = np.abs(drawn) / np.sqrt(np.maximum(square, 1e-12))
+    return permutation_p(float(found[0]) - 1e-9, found[1:])
+
+
+def _trusted(
+    tables: Sequence[Panel], errors: Sequence[ArrayLike | None], kept: np.ndarray
+) -> tuple[float, str, str]:
+    """The lower reliability of the two numbers, its source, and which hardly spreads."""
+    found, narrow = [], ""
+    for values, error, what in zip(tables, errors, ("sharing", "accuracy"), strict=True):
+        square = None if error is None else np.asarray(error, dtype=float)[kept]
+        whole = np.isfinite(values).all(axis=(0, 1))
+        own = values[:, :, whole] if whole.any() else np.nanmean(values, axis=2, keepdims=True)
+        if square is not None:
+            square = square[:, :, whole] if whole.any() else square
+        reliability, noise, source = of_cells(own, square)
+        found.append((reliability, f"{what}, by {source}" if source else ""))
+        spread = float(np.ptp(own.mean(axis=2), axis=0).mean())
+        if spread < 2 * np.sqrt(2 * noise):
+            narrow = narrow or (
+                f"{what} spreads over {spread:.3f} between mixtures, below two standard errors of "
+                f"a difference ({2 * np.sqrt(2 * noise):.3f})"
+            )
+    if any(np.isnan(value) for value, _ in found):
+        return np.nan, "", narrow
+    return *min(found), narrow

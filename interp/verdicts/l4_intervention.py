@@ -1,0 +1,397 @@
+"""L4: what a loss term that makes classes lie alike in two domains does to generalization.
+
+At one mixture, arms with the term are held against arms whose partners are wrong classes, paired by
+class, block and test domain. Only this permits "because": the mixture is the same, the term was put
+there by us, and the control does all that it does but for whose classes meet.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.core.replication import mean_t, replicated
+from interp.core.resampling import CANNOT_TELL, Interval, holm, sign_flip_p
+from interp.core.sites import band_of
+from interp.core.tables import evidence
+from interp.data.mixtures.arms import OWN, SHUFFLED, Arm, InterventionSpec
+from interp.data.mixtures.settings import NATURAL
+from interp.models.evaluation.accuracies import ALL, HELD_OUT, SEEN
+from interp.probes.geometry.contrasts import MEAN_DIFFERENCE
+
+MARGIN = 0.02
+"""Accuracies that differ by less count as equal: two points."""
+
+NONE, SLOPE = "none", "per unit of weight"
+TOGETHER, AGAINST, APART = "goes together", "goes against", "does not go together"
+
+Frames = dict[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is read off every arm: a mean over classes in a domain, or how much is shared."""
+
+    name: str
+    class_sets: tuple[str, ...] = ()
+    natural: bool = False
+    candidates: str = ALL
+
+
+TARGET = Outcome("accuracy of held-out classes in the test domain", (HELD_OUT,))
+HELD_EQUAL = Outcome("accuracy of seen classes in the test domain", (SEEN,))
+SHARING = Outcome("index of shared directions, middle layers")
+OUTCOMES = (
+    TARGET,
+    replace(TARGET, name="accuracy of held-out classes among themselves", candidates=HELD_OUT),
+    HELD_EQUAL,
+    Outcome("accuracy in natural pictures", (HELD_OUT, SEEN), natural=True),
+    SHARING,
+)
+"""The question first; then what must be equal, and what the term was to move."""
+
+
+def intervene(
+    frames: Mapping[str, pd.DataFrame], spec: InterventionSpec, *, natural: str = NATURAL
+) -> Frames:
+    """The tables of an intervention: `intervention`, its rows of `levels`, and what both follow
+    from: `intervention_classes`, the accuracy of each class in each arm, and
+    `intervention_directions`, what is shared at each site."""
+    made, levels = intervention(frames, spec, natural=natural)
+    tables = {
+        "intervention": made,
+        "levels": levels,
+        "intervention_classes": _answers(frames["accuracy_by_class"], spec, natural),
+    }
+    if "directions" in frames:
+        tables["intervention_directions"] = _at_mixture(frames["directions"], spec)
+    return tables
+
+
+def ordinary(frames: Mapping[str, pd.DataFrame]) -> Frames:
+    """A study's tables without the arms of its intervention, which no comparison may see."""
+    return {name: _without_arms(frame) for name, frame in frames.items()}
+
+
+def _without_arms(frame: pd.DataFrame) -> pd.DataFrame:
+    if "arm" not in frame:
+        return frame
+    own = frame[frame["arm"].fillna("") == ""]
+    return own.drop(columns="arm").reset_index(drop=True)
+
+
+def intervention(
+    frames: Mapping[str, pd.DataFrame], spec: InterventionSpec, *, natural: str = NATURAL
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What the arms came to (`intervention`), and what may be concluded (rows of `levels`).
+
+    `frames` are the tables `accuracy_by_class` and, where sharing was measured, `directions` of one
+    architecture, with the arms named in `arm`; `natural` is the natural domain. Rows of
+    `intervention`, for each outcome: the mean of every arm; own less shuffled partners at every
+    weight, paired by class, block and test domain; and with several weights the slope of that
+    difference, through the origin:
+
+        slope(c, b) = sum_w w difference(w, c, b) / sum_w w^2
+
+    Intervals are over classes and blocks (`interp.core.replication`), those of sharing over blocks;
+    p flips signs of whole classes. A verdict needs seen classes to be equally accurate in the test
+    domain, within two points (90 % interval inside the margin: two one-sided tests at 5 %), and
+    sharing moved as the weight says.
+    """
+    arms = [Arm(0.0), *spec.arms]
+    rows: list[dict[str, Any]] = []
+    found: dict[tuple[str, float], Effect] = {}
+    for outcome in OUTCOMES:
+        cells = _cells(frames, spec, natural, outcome, arms)
+        rows += [_row(Effect.of(cells[arm]), outcome, _name(arm), arm.weight) for arm in cells]
+        gaps = _differences(cells, spec)
+        for weight, gap in gaps.items():
+            found[outcome.name, weight] = effect = Effect.of(gap, n_arms=2)
+            name = f"{_name(Arm(weight))} − shuffled"
+            rows.append(_row(effect, outcome, name, weight))
+        if len(gaps) > 1:
+            found[outcome.name, np.inf] = effect = Effect.of(_slope(gaps), n_arms=2 * len(gaps))
+            rows.append(_row(effect, outcome, SLOPE, np.nan))
+    return pd.DataFrame(rows), pd.DataFrame(_levels(found, spec))
+
+
+def _name(arm: Arm) -> str:
+    """An arm without its weight.
+
+    >>> [_name(each) for each in (Arm(0.0), Arm(0.3), Arm(-0.3), Arm(0.3, "shuffled"))]
+    ['none', 'aligned', 'separated', 'shuffled']
+    """
+    return arm.name.split()[0] if arm.weight else NONE
+
+
+KEYS = ["test_domain", "seed", "label"]
+
+
+def _cells(
+    frames: Mapping[str, pd.DataFrame],
+    spec: InterventionSpec,
+    natural: str,
+    outcome: Outcome,
+    arms: list[Arm],
+) -> dict[Arm, pd.DataFrame]:
+    """For each arm that was measured, `value` and `n_pictures` by test domain, block and class."""
+    table = (
+        _shared(frames, spec)
+        if outcome is SHARING
+        else _answers(frames["accuracy_by_class"], spec, natural)
+    )
+    if table.empty:
+        return {}
+    if outcome is not SHARING:
+        inside = natural if outcome.natural else table["test_domain"]
+        table = table[
+            (table["domain"] == inside)
+            & table["class_set"].isin(outcome.class_sets)
+            & (table["candidates"] == outcome.candidates)
+        ]
+    own = {arm: table[table["arm"] == arm.name].set_index(KEYS) for arm in arms}
+    return {arm: part[["value", "n_pictures"]] for arm, part in own.items() if len(part)}
+
+
+def _answers(by_class: pd.DataFrame, spec: InterventionSpec, natural: str) -> pd.DataFrame:
+    """Trained models' accuracy of each class in the test and the natural domain, arm by arm.
+
+    Of the last epoch, by neutral prompts (a supervised head's rows stand as such).
+    """
+    rows = _at_mixture(by_class, spec)
+    rows = rows[rows["control"].fillna("") == ""]
+    if "epoch" in rows:
+        last = rows.groupby(["arm", "test_domain", "seed"])["epoch"].transform("max")
+        rows = rows[rows["epoch"] == last]
+    if "classifier" in rows:
+        rows = rows[(rows["classifier"] == "text") & (rows["prompts"] == "neutral")]
+    here = (rows["domain"] == rows["test_domain"]) | (rows["domain"] == natural)
+    return rows[here].reset_index(drop=True)
+
+
+def _shared(frames: Mapping[str, pd.DataFrame], spec: InterventionSpec) -> pd.DataFrame:
+    """The index of shared directions in the middle layers, a mean over sites, arm by arm."""
+    if "directions" not in frames:
+        return pd.DataFrame()
+    rows = _at_mixture(frames["directions"], spec)
+    middle = rows["depth"].map(band_of) == "middle"
+    rows = rows[middle & (rows["measure"] == MEAN_DIFFERENCE) & (rows["control"].fillna("") == "")]
+    rows = rows.assign(label="").dropna(subset=["index"])
+    keys = ["arm", *KEYS]
+    means = rows.groupby(keys, as_index=False)[["index", "n_pictures"]].mean()
+    return means.rename(columns={"index": "value"})
+
+
+def _at_mixture(frame: pd.DataFrame, spec: InterventionSpec) -> pd.DataFrame:
+    """Rows of the mixture intervened at: of the arms, and of the run without the term."""
+    arm = frame["arm"].fillna("") if "arm" in frame else pd.Series("", index=frame.index)
+    own = (arm != "") | (frame["setting"] == spec.setting)
+    return frame.assign(arm=arm)[own]
+
+
+def _differences(
+    cells: Mapping[Arm, pd.DataFrame], spec: InterventionSpec
+) -> dict[float, pd.DataFrame]:
+    """Own less shuffled partners at each weight, where both were measured."""
+    made = {}
+    for weight in sorted(spec.weights):
+        own, shuffled = cells.get(Arm(weight, OWN)), cells.get(Arm(weight, SHUFFLED))
+        if own is not None and shuffled is not None:
+            wrong = shuffled["value"].rename("shuffled")
+            both = own.join(wrong, how="inner").dropna()
+            gap = both["value"] - both["shuffled"]
+            made[weight] = both[["n_pictures"]].assign(value=gap)
+    return made
+
+
+def _slope(gaps: Mapping[float, pd.DataFrame]) -> pd.DataFrame:
+    """The slope of differences over weights, through the origin, class by class."""
+    parts = [gap.assign(value=weight * gap["value"]) for weight, gap in gaps.items()]
+    every = pd.concat(parts).groupby(KEYS)
+    whole = every.size() == len(parts)
+    made = every.agg({"value": "sum", "n_pictures": "max"})[whole.to_numpy()]
+    return made.assign(value=made["value"] / sum(weight**2 for weight in gaps))
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A mean over classes and blocks: its 95 % and its 90 % interval, p, and what was counted."""
+
+    interval: Interval
+    narrow: Interval
+    p: float
+    unit: str
+    n_units: int
+    n_blocks: int
+    n_runs: int
+    n_pictures: int
+    reason: str
+
+    @classmethod
+    def of(cls, cells: pd.DataFrame, *, n_arms: int = 1) -> "Effect":
+        """The mean of `value` by test domain, block and class; test domains are averaged first."""
+        n_domains = cells.index.get_level_values("test_domain").nunique()
+        means = cells.groupby(["seed", "label"])["value"].mean()
+        by_block = {int(seed): part.droplevel("seed") for seed, part in means.groupby("seed")}  # type: ignore[call-overload]
+        n_blocks = len(by_block)
+        counts = {"n_blocks": n_blocks, "n_runs": n_arms * n_blocks * n_domains}
+        counts["n_pictures"] = int(cells["n_pictures"].sum())
+        labels = means.index.get_level_values("label")
+        if set(labels) <= {""}:  # one number a run
+            wide, narrow = (mean_t(means, confidence=level) for level in (0.95, 0.90))
+            reason = "" if n_blocks > 1 else "one block: no interval"
+            return cls(wide, narrow, np.nan, "block", n_blocks, **counts, reason=reason)
+        wide, narrow = (replicated(by_block, confidence=level) for level in (0.95, 0.90))
+        reason = wide.reason if wide.n_units > 1 else "one class: no interval"
+        p = sign_flip_p(means.to_numpy(), labels.to_numpy())
+        return cls(
+            wide.interval, narrow.interval, p, wide.unit, wide.n_units, **counts, reason=reason
+        )
+
+
+def _row(effect: Effect, outcome: Outcome, arm: str, weight: float) -> dict[str, Any]:
+    """A row of `intervention`; only differences and slopes have a null and a p."""
+    compared = arm not in (NONE, "aligned", "separated", SHUFFLED)
+    return {
+        "measure": outcome.name,
+        "arm": arm,
+        "weight": weight,
+        **evidence(
+            effect.interval,
+            null=0.0 if compared else np.nan,
+            null_kind="signs flipped over whole classes" if compared else "none: a mean",
+            ceiling_kind="none: read against the shuffled arm",
+            index=np.nan,
+            p=effect.p if compared else np.nan,
+            unit=effect.unit,
+            n_units=effect.n_units,
+            n_pictures=effect.n_pictures,
+            n_runs=effect.n_runs,
+            seed=0,
+            reason=effect.reason,
+            estimand="models of this mixture and arm, over classes and blocks like these",
+        ),
+    }
+
+
+def _levels(
+    found: Mapping[tuple[str, float], Effect], spec: InterventionSpec
+) -> list[dict[str, Any]]:
+    """Rows of level L4: one for each weight, and one for the slope over weights."""
+    weights = sorted({weight for name, weight in found if name == TARGET.name})
+    if not weights:
+        return [_level(None, np.nan, CANNOT_TELL, "no run with shuffled partners to compare with",
+                       "shuffled = true in [intervention]")]  # fmt: skip
+    single = [weight for weight in weights if np.isfinite(weight)]
+    adjusted = dict(zip(single, holm([found[TARGET.name, w].p for w in single]), strict=True))
+    rows = []
+    for weight in weights:
+        p = adjusted.get(weight, found[TARGET.name, weight].p)
+        asked = single if weight == np.inf else [weight]
+        judged = _judge(found, weight, asked, p)
+        rows.append(_level(found[TARGET.name, weight], weight, *judged) | {"p_adjusted": p})
+    return rows
+
+
+def _judge(
+    found: Mapping[tuple[str, float], Effect], weight: float, asked: list[float], p: float
+) -> tuple[str, str, str]:
+    """Verdict, reason and what is needed, at a weight or (infinite) for the slope over `asked`."""
+    effect = found[TARGET.name, weight]
+    if effect.n_blocks < 2 or not math.isfinite(effect.interval.low):
+        return CANNOT_TELL, effect.reason or "one block: no interval", "two blocks or more"
+    for each in asked:
+        if unequal := _unequal(found[HELD_EQUAL.name, each], each):
+            return CANNOT_TELL, *unequal
+    if unmoved := _unmoved(found.get((SHARING.name, weight)), weight):
+        return CANNOT_TELL, *unmoved
+    turned = weight if math.isfinite(weight) else 1.0
+    low, high = effect.interval.low, effect.interval.high
+    if (low > 0 or high < 0) and p <= 0.05:
+        return (TOGETHER if (low > 0) == (turned > 0) else AGAINST), "", ""
+    largest = max(abs(each) for each in asked)
+    reach = MARGIN / largest if weight == np.inf else MARGIN
+    if -reach < low and high < reach:
+        return APART, f"the effect is smaller than {100 * MARGIN:g} points", ""
+    half = (high - low) / 2
+    blocks = _blocks(effect.n_blocks, half, max(abs(effect.interval.value), reach))
+    given = f"an effect of {_points(effect.interval)} may be none, or more than {100 * MARGIN:g}"
+    return CANNOT_TELL, f"{given} points", f"about {blocks} blocks"
+
+
+def _unequal(effect: Effect, weight: float) -> tuple[str, str] | None:
+    """Why seen classes do not count as equally accurate, and what would help; None if they do."""
+    narrow = effect.narrow
+    if -MARGIN < narrow.low and narrow.high < MARGIN:
+        return None
+    moved = f"seen classes differ by {_points(narrow)} at weight {weight:g}"
+    reason = f"{moved}, not within two points"
+    if abs(narrow.value) > MARGIN:
+        return reason, "a weight at which seen classes stay equally accurate"
+    room = MARGIN - abs(narrow.value)
+    return reason, f"about {_blocks(effect.n_blocks, (narrow.high - narrow.low) / 2, room)} blocks"
+
+
+def _unmoved(effect: Effect | None, weight: float) -> tuple[str, str] | None:
+    """Why the term cannot have worked through sharing, and what would help; None where it did."""
+    if effect is None:
+        reason = "no index of sharing on the arms: not measured, or its ceiling too near its null"
+        return reason, "the table `directions` of every arm, with more classes or pictures"
+    low, high = effect.interval.low, effect.interval.high
+    if (low > 0) if weight > 0 else (high < 0):
+        return None
+    ends = f"{effect.interval.value:+.2f} ({low:+.2f} to {high:+.2f})"
+    return f"the term did not change sharing: index {ends}", "a larger weight, or more blocks"
+
+
+def _blocks(n: int, half: float, wanted: float) -> int:
+    """Blocks after which an interval's half is as wanted, as its square falls with their number."""
+    return max(n + 1, math.ceil(n * (half / max(wanted, 1e-3)) ** 2))
+
+
+def _points(interval: Interval) -> str:
+    value, low, high = (100 * each for each in (interval.value, interval.low, interval.high))
+    return f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
+
+
+LICENCES = {
+    TOGETHER: "held-out classes are recognised better in the test domain because classes lie in "
+    "the same directions there as in natural pictures",
+    AGAINST: "held-out classes are recognised worse in the test domain because classes lie in "
+    "the same directions there as in natural pictures",
+    APART: "sharing directions is not what makes held-out classes recognised in the test domain",
+    CANNOT_TELL: "nothing about causes",
+}
+"""What each verdict allows to be said, of this mixture, layer and term."""
+
+
+def _level(
+    effect: Effect | None, weight: float, verdict: str, reason: str, needed: str
+) -> dict[str, Any]:
+    """A row of the table `levels`."""
+    nothing = Interval(np.nan, np.nan, np.nan, np.nan)
+    interval = effect.interval if effect else nothing
+    where = {np.inf: SLOPE}.get(weight, f"weight {weight:g}") if effect else "any weight"
+    return {
+        "level": "L4",
+        "rung": "R3",
+        "measure": f"{TARGET.name}, own less shuffled partners, {where}",
+        "adjusted": "accuracy of seen classes",
+        "weight": weight if np.isfinite(weight) else np.nan,
+        "value": interval.value,
+        "low": interval.low,
+        "high": interval.high,
+        "null": 0.0,
+        "p": effect.p if effect else np.nan,
+        "unit": effect.unit if effect else "",
+        "n_units": effect.n_units if effect else 0,
+        "n_runs": effect.n_runs if effect else 0,
+        "verdict": verdict,
+        "reason": reason,
+        "licence": LICENCES[verdict],
+        "needed": needed,
+        "seed": 0,
+    }

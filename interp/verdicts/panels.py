@@ -1,0 +1,390 @@
+"""The rows of a verdict across checkpoints before they are judged: every level of one measure."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.core.errors import DataError, InterpError, listed
+from interp.core.sites import BAND, LAST
+from interp.verdicts.judging import rungs
+from interp.verdicts.l1_mixtures import across_mixtures, measured
+from interp.verdicts.l2_runs import LEAST as LEAST_BLOCKS
+from interp.verdicts.l2_runs import by_block, complete, within_mixtures
+from interp.verdicts.l3_classes import LEAST as LEAST_CLASSES
+from interp.verdicts.l3_classes import among_classes, take_out
+from interp.verdicts.power import (
+    blocks_for_reliability,
+    blocks_needed,
+    classes_needed,
+    mixtures_needed,
+)
+from interp.verdicts.reliability import centred, gain
+from interp.verdicts.wording import RELIABLE, Link
+
+RUN = ["setting", "test_domain", "seed"]
+SEEN = "accuracy of seen classes"
+OTHERS = ("accuracy_seen", "accuracy_natural", "exposure", "epoch_0", "pixels")
+"""What else may foretell accuracy."""
+
+NULLS = {
+    "L1": "mixtures permuted jointly over domains and blocks",
+    "L2": "blocks permuted jointly over cells",
+    "L3": "t, errors clustered by class and by run",
+}
+UNITS = {"L1": "mixture", "L2": "block", "L3": "class"}
+
+LINK, NEEDED = "_link", "_needed"
+"""Columns that a verdict is made from, and that go when it is."""
+
+
+class Checkpoints:
+    """One measure of sharing and accuracy over the models of a study, as panels."""
+
+    def __init__(self, own: pd.DataFrame, seed: int, n_permutations: int) -> None:
+        self.own = own
+        self.options: dict[str, Any] = {"seed": seed, "n_permutations": n_permutations}
+        self.mixtures, self.domains, self.blocks = (list(dict.fromkeys(own[name])) for name in RUN)
+        self.sharing, self.accuracy = self.panel("index"), self.panel("accuracy")
+        self.seen = self.panel("accuracy_seen")
+        self.errors = {
+            name: ((self.panel(f"{name}_high") - self.panel(f"{name}_low")) / (2 * 1.96)) ** 2
+            for name in ("index", "accuracy")
+        }
+        self.seed = seed
+
+    def panel(self, column: str) -> np.ndarray:
+        """A column as "mixture domain block", NaN where it is not known."""
+        keys = pd.MultiIndex.from_product([self.mixtures, self.domains, self.blocks])
+        shape = (len(self.mixtures), len(self.domains), len(self.blocks))
+        if column not in self.own:
+            return np.full(shape, np.nan)
+        values = self.own.set_index(RUN)[column].reindex(keys)
+        return values.to_numpy(dtype=float).reshape(shape)
+
+    def across(self) -> list[dict[str, object]]:
+        """L1, and L1 with the accuracy of seen classes held constant."""
+        if not self.mixtures:
+            return [_unanswered("L1")]
+        asked = partial(
+            across_mixtures,
+            self.sharing,
+            self.accuracy,
+            names=self.mixtures,
+            sharing_error=self.errors["index"],
+            accuracy_error=self.errors["accuracy"],
+            **self.options,
+        )
+        return [
+            self._row("L1", adjusted, _tried(asked, given), self._mixtures_needed, given)
+            for adjusted, given in self._adjustments()
+        ]
+
+    def within(self) -> list[dict[str, object]]:
+        """L2, and L2 with the accuracy of seen classes held constant."""
+        if not self.mixtures:
+            return [_unanswered("L2")]
+        halves = (self.panel("half_1"), self.panel("half_2"))
+        asked = partial(
+            within_mixtures,
+            self.sharing,
+            self.accuracy,
+            halves=halves if np.isfinite(halves).any() else None,
+            sharing_error=self.errors["index"],
+            names=self.mixtures,
+            **self.options,
+        )
+        return [
+            self._row("L2", adjusted, _tried(asked, given), self._blocks_needed, given)
+            for adjusted, given in self._adjustments()
+        ]
+
+    def _adjustments(self) -> list[tuple[str, np.ndarray | None]]:
+        known = np.isfinite(self.seen).any()
+        return [("", None), *([(SEEN, self.seen)] if known else [])]
+
+    def _row(
+        self,
+        level: str,
+        adjusted: str,
+        link: Link,
+        needed: Callable[[Link, np.ndarray | None], str],
+        given: np.ndarray | None,
+    ) -> dict[str, object]:
+        row = _row(level, link, adjusted=adjusted)
+        small = {"L1": len(self.mixtures), "L2": len(self.blocks)}[level]
+        row["n_units"] = link.n.get(UNITS[level], small)
+        row["n_runs"] = int(np.isfinite(self.sharing).sum())
+        row["gain"] = self._gain(level)
+        return row | {NEEDED: lambda: needed(link, given)}
+
+    def _cells(self, given: np.ndarray | None) -> list[np.ndarray]:
+        """Cell means within their domain of sharing and accuracy, what is given taken out."""
+        tables = [self.sharing, self.accuracy, *([] if given is None else [given])]
+        cells = [np.nanmean(each[measured(tables)], axis=2) for each in tables]
+        return _freed([each - each.mean(axis=0) for each in cells])
+
+    def _mixtures_needed(self, link: Link, given: np.ndarray | None) -> str:
+        cells = self._cells(given)
+        size = mixtures_needed(cells, seed=self.seed)
+        if not link.n or link.reliability >= RELIABLE:
+            return size
+        blocks = len(self.blocks)
+        known = np.isfinite(link.reliability) and blocks > 1
+        return f"{size} in " + (
+            blocks_for_reliability(link.reliability, blocks) if known else "3 blocks or more"
+        )
+
+    def _blocks_needed(self, link: Link, given: np.ndarray | None) -> str:
+        if not link.n:
+            return f"at least {LEAST_BLOCKS['block']} blocks"
+        tables = [self.sharing, self.accuracy, *([] if given is None else [given])]
+        mixtures, blocks = complete(tables)
+        rows = _freed([by_block(centred(each[mixtures][:, :, blocks])) for each in tables])
+        width = (int(mixtures.sum()) - 1) * len(self.domains)
+        size = blocks_needed(rows, width=width, reliability=link.reliability, seed=self.seed)
+        return size + _more_drawings(link)
+
+    def _gain(self, level: str) -> float:
+        """What sharing adds to the others where mixtures and domains are left out."""
+        tables = [self.accuracy, self.sharing, *(self.panel(name) for name in OTHERS)]
+        known = [each for each in tables if np.isfinite(each).all()]
+        if len(known) < 2 or known[0] is not self.accuracy or known[1] is not self.sharing:
+            return np.nan
+        if level == "L1":
+            flat = [each.mean(axis=2) for each in known]
+            flat = [each - each.mean(axis=0) for each in flat]
+        else:
+            flat = [centred(each) for each in known]
+        mixture, domain = np.indices(flat[0].shape)[:2]
+        y, x, *others = (each.ravel() for each in flat)
+        if np.abs(x).max() <= 1e-12:
+            return np.nan
+        return gain(y, x, others, [mixture.ravel(), domain.ravel()])
+
+
+def _tried(asked: Callable[..., Link], given: np.ndarray | None = None) -> Link:
+    """A link, or why there is none."""
+    try:
+        return asked(given=given) if given is not None else asked()
+    except InterpError as error:
+        return Link(np.nan, np.nan, np.nan, np.nan, {}, {}, reason=_why(error))
+
+
+def _why(error: InterpError) -> str:
+    return f"{error.given}; {error.right} needed"
+
+
+def _freed(numbers: list[np.ndarray]) -> list[np.ndarray]:
+    """The first two numbers, less what the third explains of them."""
+    if len(numbers) == 2:
+        return numbers
+    given = numbers[2]
+    square = float((given**2).sum()) or 1.0
+    return [each - (each * given).sum() / square * given for each in numbers[:2]]
+
+
+def _more_drawings(link: Link) -> str:
+    return "" if link.reliability >= RELIABLE else ", with more drawings of each class"
+
+
+def _row(level: str, link: Link, *, adjusted: str = "") -> dict[str, object]:
+    return {
+        "level": level,
+        "adjusted": adjusted,
+        **{name: getattr(link, name) for name in ("value", "low", "high", "slope", "p")},
+        "null": 0.0,
+        "null_kind": NULLS[level],
+        "unit": UNITS[level],
+        "n_classes": np.nan,
+        "reliability": link.reliability,
+        "reliability_kind": link.reliability_kind,
+        "gain": np.nan,
+        LINK: link,
+    }
+
+
+def among(own: pd.DataFrame, seed: int) -> dict[str, object]:
+    """L3 from the classes of all models."""
+    natural = "accuracy_natural" in own and own["accuracy_natural"].notna().any()
+    numbers = ["sharing", "accuracy", *(["accuracy_natural"] if natural else [])]
+    rows = own.dropna(subset=numbers)
+    codes = [rows["label"].to_numpy(), rows.groupby(RUN, sort=False).ngroup().to_numpy()]
+    halves = ("half_1", "half_2")
+    asked = partial(
+        among_classes,
+        rows["sharing"],
+        rows["accuracy"],
+        label=codes[0],
+        run=codes[1],
+        natural=rows["accuracy_natural"] if natural else None,
+        halves=(rows["half_1"], rows["half_2"]) if set(halves) <= set(rows) else None,
+        mixture=rows["setting"],
+    )
+    link = _tried(asked)
+    row = _row("L3", link) | {"n_units": link.n.get("class", rows["label"].nunique())}
+    row |= {"n_classes": row["n_units"], "n_runs": link.n.get("run", len(set(codes[1])))}
+    if not link.n:
+        return row | {NEEDED: _least_classes}
+    arrays = [rows[name].to_numpy(dtype=float) for name in numbers]
+    places = [np.unique(code, return_inverse=True)[1] for code in codes]
+    free = take_out(arrays, places)
+    groups = [rows[name].to_numpy() for name in ("setting", "test_domain")]
+    row["gain"] = gain(free.y, free.x, [], groups)
+    return row | {
+        NEEDED: lambda: (
+            classes_needed(free, reliability=link.reliability, seed=seed) + _more_drawings(link)
+        )
+    }
+
+
+def _least_classes() -> str:
+    return f"at least {LEAST_CLASSES['class']} classes in {LEAST_CLASSES['run']} models"
+
+
+def _unanswered(level: str) -> dict[str, object]:
+    """A level of a measure that no model has both numbers of."""
+    link = Link(np.nan, np.nan, np.nan, np.nan, {}, {}, reason="no model has index and accuracy")
+    what = {"L1": "8 mixtures", "L2": f"{LEAST_BLOCKS['block']} blocks"}[level]
+    needed = f"at least {what}, with classes enough for an index"
+    return _row(level, link) | {"n_units": 0, "n_runs": 0, NEEDED: lambda: needed}
+
+
+def unmeasured() -> dict[str, object]:
+    link = Link(np.nan, np.nan, np.nan, np.nan, {}, {}, reason="no sharing measured class by class")
+    return _row("L3", link) | {"n_units": 0, "n_runs": 0, "n_classes": 0, NEEDED: _least_classes}
+
+
+PLACES = ["setting", "test_domain", "seed"]
+LINKED = ("R2", "R3", "R4", "R5", "R6")
+"""Rungs that have an index of sharing; R1 says in each domain whether the class can be read."""
+
+COSINE = "cosine of mean differences"
+UNTRAINED, PIXELS = "epoch 0", "pixels"
+Frames = Mapping[str, pd.DataFrame]
+
+
+def from_tables(frames: Frames, *, natural: str = "real") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The frames `runs` and `classes` that `interp.verdict` asks for, from a study's tables.
+
+    `runs` has a row per model (setting, test_domain, seed), rung and measure: the mean index over
+    the sites of the middle layers (and both directions) between the natural and the test domain,
+    never the final embedding; accuracy of held-out classes in the test domain (balanced top-1
+    among all classes, neutral prompts, text head), of seen ones there, and of held-out ones in
+    natural pictures; how often held-out classes were trained on; and the index of the untrained
+    model and of pixels. `classes` has a row per model and held-out class: its accuracy, its sharing
+    beyond that with other classes, and its accuracy in natural pictures.
+
+    Needs `accuracy`; of `similarity`, `transfer`, `directions`, `das`, `overlap` and
+    `circuit_transfer` (or of `rungs`, made from them) what is there, of `class_sharing`,
+    `accuracy_by_class` and `exposure_classes` likewise. Raises `DataError` without `accuracy`.
+    """
+    if "accuracy" not in frames:
+        raise DataError(
+            "hold accuracy against sharing", f"the tables {listed(frames)}", "accuracy among them",
+            "measure accuracy",
+        )  # fmt: skip
+    frames = {name: _plain(frame) for name, frame in frames.items()}
+    shared = _sharing(frames, natural)
+    runs = shared.merge(_accuracies(frames["accuracy"], natural), on=PLACES, how="inner")
+    if "exposure_classes" in frames:
+        runs = runs.merge(_exposure(frames["exposure_classes"]), on=PLACES, how="left")
+    return runs, _classes(frames, natural)
+
+
+def _plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """Empty words as "", whether or not the table was read from a file."""
+    words = ("setting", "control", "prompts", "classifier", "reason", "test_domain", "site_b")
+    present = [name for name in words if name in frame]
+    return frame.assign(**{
+        name: frame[name].astype(object).where(frame[name].notna(), "") for name in present
+    })  # fmt: skip
+
+
+def _sharing(frames: Frames, natural: str) -> pd.DataFrame:
+    """One row per model, rung and measure, with its floors and halves beside it."""
+    judged = frames["rungs"] if "rungs" in frames else rungs(frames)
+    parts = [judged[judged["rung"].isin(LINKED) & (judged["band"] == "middle")]]
+    if "directions" in frames:
+        own = frames["directions"]
+        deep = own["depth"].between(BAND[0] - 1e-9, BAND[1] + 1e-9) & (own["site"] != LAST)
+        parts.append(own[(own["measure"] == COSINE) & deep].assign(rung="R3"))
+    rows = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    columns = [*PLACES, "rung", "measure", "index", "index_low", "index_high", "epoch_0", "pixels"]
+    if rows.empty or not {*PLACES, "domain_a", "domain_b"} <= set(rows):
+        return pd.DataFrame(columns=columns)
+    rows["control"] = rows["control"].fillna("") if "control" in rows else ""
+    ends = rows[["domain_a", "domain_b", "test_domain"]].to_numpy()
+    rows = rows[[{a, b} == {natural, test} for a, b, test in ends]]
+    key = [*PLACES, "rung", "measure"]
+    trained = rows[rows["control"] == ""].groupby(key, as_index=False, sort=False)
+    found = trained[["index", "index_low", "index_high"]].mean()
+    for name, control in (("epoch_0", UNTRAINED), ("pixels", PIXELS)):
+        floor = rows[rows["control"] == control].groupby(key[1:])["index"].mean()
+        found = found.merge(floor.rename(name).reset_index(), on=key[1:], how="left")
+    return _with_halves(found, frames)
+
+
+def _with_halves(found: pd.DataFrame, frames: Frames) -> pd.DataFrame:
+    """Sharing on two halves of drawings, known for cosines: the mean over the seen classes."""
+    if "class_sharing" not in frames or "half_1" not in frames["class_sharing"]:
+        return found
+    table = frames["class_sharing"]
+    seen = table[table["class_set"] == "seen"]
+    halves = seen.groupby(PLACES, as_index=False)[["half_1", "half_2"]].mean()
+    return found.merge(halves.assign(measure=COSINE), on=[*PLACES, "measure"], how="left")
+
+
+def _asked(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the primary question: among all classes, by text, with neutral prompts."""
+    rows = frame
+    if "control" in rows:
+        rows = rows[rows["control"] == ""]
+    for name, wanted in (("candidates", "all"), ("prompts", "neutral"), ("classifier", "text")):
+        if name in rows:
+            rows = rows[rows[name].isin([wanted])]
+    return rows[rows["measure"] == "balanced top-1"] if "measure" in rows else rows
+
+
+def _accuracies(accuracy: pd.DataFrame, natural: str) -> pd.DataFrame:
+    """Accuracy of every trained model on the questions that a verdict asks."""
+    rows = _asked(accuracy)
+    if "n_runs" in rows:
+        rows = rows[rows["n_runs"] == 1]
+    here, held = rows["domain"] == rows["test_domain"], rows["class_set"] == "held-out"
+    ends = {"value": "accuracy", "low": "accuracy_low", "high": "accuracy_high"}
+    found = rows[here & held][[*PLACES, *ends]].rename(columns=ends)
+    for name, which in (
+        ("accuracy_seen", here & (rows["class_set"] == "seen")),
+        ("accuracy_natural", (rows["domain"] == natural) & held),
+    ):
+        other = rows[which][[*PLACES, "value"]].rename(columns={"value": name})
+        found = found.merge(other, on=PLACES, how="left")
+    return found
+
+
+def _exposure(table: pd.DataFrame) -> pd.DataFrame:
+    """Training pictures of a held-out class, the mean over them."""
+    rows = _asked(table)
+    rows = rows[(rows["domain"] == rows["test_domain"]) & (rows["class_set"] == "held-out")]
+    rows = rows[rows["exposed_in"] == "all domains"]
+    return rows.groupby(PLACES, as_index=False)["exposure"].mean()
+
+
+def _classes(frames: Frames, natural: str) -> pd.DataFrame:
+    """One row per model and held-out class."""
+    key = [*PLACES, "label"]
+    columns = [*key, "rung", "measure", "sharing", "half_1", "half_2", "accuracy"]
+    known = {"class_sharing", "accuracy_by_class"} <= set(frames)
+    if not known or "beyond" not in frames["class_sharing"]:
+        return pd.DataFrame(columns=[*columns, "accuracy_natural"])
+    rows = _asked(frames["accuracy_by_class"])
+    rows = rows[rows["class_set"] == "held-out"]
+    here = rows[rows["domain"] == rows["test_domain"]][[*key, "value"]]
+    there = rows[rows["domain"] == natural][[*key, "value"]]
+    shared = frames["class_sharing"].dropna(subset=["beyond"]).rename(columns={"beyond": "sharing"})
+    found = shared[[*key, "measure", "sharing", "half_1", "half_2"]].assign(rung="R3")
+    found = found.merge(here.rename(columns={"value": "accuracy"}), on=key)
+    return found.merge(there.rename(columns={"value": "accuracy_natural"}), on=key, how="left")

@@ -1,0 +1,138 @@
+"""What would have to be run to decide: studies simulated from the variances that this one has.
+
+Each simulated study is larger than the one at hand and otherwise like it; it decides where its
+interval leaves out 0, or lies within |r| < .3. The least size is named at which four in five do.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy import stats
+
+from interp.core.seeds import rng
+from interp.verdicts.l1_mixtures import largest_rho, rank_link
+from interp.verdicts.l2_runs import block_link
+from interp.verdicts.l3_classes import Within
+from interp.verdicts.wording import RELIABLE, SMALL
+
+POWER, STUDIES = 0.8, 200
+MIXTURES = (8, 10, 12, 16, 20, 24, 32, 40)
+BLOCKS = (6, 8, 10, 12, 16, 24, 32, 40)
+MANY = (1, 1.5, 2, 3, 4, 6, 8, 12)
+"""So many times the classes and runs at hand."""
+
+
+def mixtures_needed(cells: Sequence[np.ndarray], *, seed: int = 0) -> str:
+    """How many mixtures would decide L1, from cell means "mixture domain" of sharing and accuracy.
+
+    A mixture's cells, all its domains in both numbers, are drawn from a normal distribution with
+    the covariance that the mixtures at hand have.
+
+    >>> x = np.arange(6.0)[:, None]
+    >>> mixtures_needed([x, x + np.array([[0.1], [-0.1], [0.1], [-0.1], [0.1], [-0.1]])])
+    '8 mixtures'
+    """
+    n, domains = cells[0].shape
+    if n < 3:
+        return f"at least {MIXTURES[0]} mixtures"
+    own = np.concatenate([each - each.mean(axis=0) for each in cells], axis=1) / np.sqrt(n - 1)
+
+    def intervals(size: int) -> tuple[np.ndarray, np.ndarray]:
+        drawn = rng("more mixtures", seed, size).normal(size=(STUDIES, size, n)) @ own
+        two = [drawn[..., place * domains : (place + 1) * domains] for place in (0, 1)]
+        keep = np.array([[m for m in range(size) if m != out] for out in range(size)])
+        left = rank_link(*(each[:, keep] for each in two))
+        return _ends(rank_link(*two), left, largest_rho(size * domains))
+
+    return _least(MIXTURES, intervals, "mixtures")
+
+
+def blocks_needed(
+    rows: Sequence[np.ndarray], *, width: int = 0, reliability: float = 1.0, seed: int = 0
+) -> str:
+    """How many blocks would decide L2, from centred rows "block cell" of sharing and accuracy.
+
+    `width` is how many of the cells are independent, all by default; their numbers are drawn with
+    the variances and the correlation of the blocks at hand.
+
+    >>> x = np.random.default_rng(0).normal(size=(4, 6))
+    >>> blocks_needed([x - x.mean(axis=0), x - x.mean(axis=0)])
+    '6 blocks'
+    """
+    if len(rows[0]) < 2:
+        return f"at least {BLOCKS[0]} blocks"
+    wide = width or rows[0].shape[1]
+    size = np.sqrt((rows[0] ** 2).sum() * (rows[1] ** 2).sum())
+    r = float(np.clip((rows[0] * rows[1]).sum() / size, -0.999, 0.999))
+    divisor = np.sqrt(reliability) if reliability >= RELIABLE else 1.0
+
+    def intervals(size: int) -> tuple[np.ndarray, np.ndarray]:
+        x, rest = rng("more blocks", seed, size).normal(size=(2, STUDIES, size, wide))
+        two = [x, r * x + np.sqrt(1 - r**2) * rest]
+        low, high = _ends(*block_link([each - each.mean(axis=-2, keepdims=True) for each in two]))
+        return low / divisor, high / divisor
+
+    return _least(BLOCKS, intervals, "blocks")
+
+
+def classes_needed(own: Within, *, reliability: float = 1.0, seed: int = 0) -> str:
+    """How many classes, or runs, would decide L3: whichever of the two makes the larger error.
+
+    Scores of new classes (or runs) are drawn from a normal distribution with the variance of those
+    at hand; more of one kind leave each as it is.
+    """
+    square, spread = float((own.x**2).sum()), float((own.y**2).sum())
+    kinds = {"classes": own.by_class, "runs": own.by_run}
+    kind = max(kinds, key=lambda name: (kinds[name] ** 2).sum())
+    scores = kinds[kind]
+    n, deviation = len(scores), float(np.sqrt((scores**2).mean()))
+    divisor = np.sqrt(reliability) if reliability >= RELIABLE else 1.0
+    scale = np.sqrt(square / spread) / divisor
+
+    def intervals(size: int) -> tuple[np.ndarray, np.ndarray]:
+        drawn = deviation * rng("more classes", seed, size).normal(size=(STUDIES, size))
+        total = square * size / n
+        found = own.slope + drawn.sum(axis=1) / total
+        reach = stats.t.ppf(0.975, size - 1) * np.sqrt((drawn**2).sum(axis=1)) / total
+        return (found - reach) * scale, (found + reach) * scale
+
+    return _least([int(np.ceil(n * times)) for times in MANY], intervals, kind)
+
+
+def blocks_for_reliability(reliability: float, blocks: int) -> str:
+    """How many blocks would make cell means reliable, whose reliability is known from some.
+
+    >>> blocks_for_reliability(0.5, 2), blocks_for_reliability(-0.2, 3)
+    ('3 blocks', 'more than 40 blocks')
+    """
+    if not reliability > 0:
+        return f"more than {BLOCKS[-1]} blocks"
+    ratio = reliability / (1 - reliability) / blocks
+    needed = int(np.ceil(RELIABLE / (1 - RELIABLE) / ratio - 1e-9))
+    return f"{needed} blocks" if needed <= BLOCKS[-1] else f"more than {BLOCKS[-1]} blocks"
+
+
+def _ends(
+    value: np.ndarray, left: np.ndarray, largest: float = 1 - 1e-9
+) -> tuple[np.ndarray, np.ndarray]:
+    """Intervals of many correlations by their jackknives of artanh, as `fisher_interval`."""
+    z, out = (np.arctanh(np.clip(each, -largest, largest)) for each in (value, left))
+    n = out.shape[-1]
+    error = np.sqrt((n - 1) * out.var(axis=-1))
+    reach = stats.t.ppf(0.975, n - 1) * error
+    return np.tanh(z - reach), np.tanh(z + reach)
+
+
+def _least(
+    sizes: Sequence[int], intervals: Callable[[int], tuple[np.ndarray, np.ndarray]], what: str
+) -> str:
+    """The least size that decides, by bisection: larger studies decide more often."""
+
+    def falls_short(size: int) -> bool:
+        low, high = intervals(size)
+        decided = (low > 0) | (high < 0) | ((low > -SMALL) & (high < SMALL))
+        return bool(decided.mean() < POWER)
+
+    place = bisect_left(sizes, True, key=lambda size: not falls_short(size))
+    return f"{sizes[place]} {what}" if place < len(sizes) else f"more than {sizes[-1]} {what}"

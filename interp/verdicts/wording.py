@@ -1,0 +1,205 @@
+"""Does accuracy go with sharing? What a level of evidence found, its verdict, its licensed words.
+
+A level is a way to ask: L1 across mixtures, L2 within a mixture, L3 among the classes of a model,
+L4 by an intervention. They are never pooled, and each licenses words of its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from interp.core.resampling import CANNOT_TELL
+
+TOGETHER, AGAINST, APART = "goes together", "goes against", "does not go together"
+
+SMALL = 0.3
+"""A correlation below this is too small to matter: the bound of equivalence."""
+
+RELIABLE = 0.6
+"""The least share of the variance of a number that must not be noise."""
+
+SIGNIFICANT = 0.05
+
+LEVELS = {
+    "L1": "across mixtures",
+    "L2": "within a mixture",
+    "L3": "among classes",
+    "L4": "by intervention",
+}
+
+WORDING = {
+    "L1": "across mixtures, generalization {} sharing",
+    "L2": "within a mixture, generalization {} sharing",
+    "L4": "generalization {} because of sharing",
+}
+GOES = {TOGETHER: "goes with", AGAINST: "goes against", APART: "does not go with"}
+CLASSES = {
+    TOGETHER: "classes that are shared more are recognised better",
+    AGAINST: "classes that are shared more are recognised worse",
+    APART: "classes that are shared more are recognised neither better nor worse",
+}
+CAUSES = {TOGETHER: "rises", AGAINST: "falls", APART: "does not change"}
+
+
+@dataclass(frozen=True)
+class Link:
+    """A correlation of accuracy with sharing at one level, and all that its verdict rests on.
+
+    value, low, high: the correlation and its 95 % interval; slope: points of accuracy (0 to 1) per
+    unit of sharing; n: number of units by name, as in {"mixture": 10}; least: how many of each are
+    needed; narrow: which number hardly varies; flips: the mixture without which the sign is
+    another; reason: why there is no number.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    n: Mapping[str, int]
+    least: Mapping[str, int]
+    slope: float = np.nan
+    reliability: float = np.nan
+    reliability_kind: str = ""
+    narrow: str = ""
+    flips: str = ""
+    reason: str = ""
+
+
+def judge(link: Link, p_adjusted: float) -> tuple[str, str]:
+    """The verdict on a link, and the condition that keeps it from another; "" where none does.
+
+    "does not go together" is an equivalence: the interval lies within |r| < .3. "goes together" and
+    "goes against" need an interval that excludes 0, p (after Holm) of at most .05, and a sign that
+    no single mixture carries. All else is "cannot tell", as is whatever has too few units, a
+    reliability below .6, or a spread below two standard errors.
+
+    >>> enough = {"mixture": 10}
+    >>> judge(Link(0.8, 0.5, 0.9, 0.001, enough, {"mixture": 8}, reliability=0.9), 0.005)
+    ('goes together', '')
+    >>> judge(Link(0.1, -0.4, 0.5, 0.7, enough, {"mixture": 8}, reliability=0.9), 1.0)[0]
+    'cannot tell'
+    """
+    if link.reason:
+        return CANNOT_TELL, link.reason
+    few = [
+        f"{link.n.get(unit, 0)} {plural(unit, link.n.get(unit, 0))}, at least {least} are needed"
+        for unit, least in link.least.items()
+        if link.n.get(unit, 0) < least
+    ]
+    if few:
+        return CANNOT_TELL, "; ".join(few)
+    if not np.isfinite(link.reliability):
+        return CANNOT_TELL, "reliability is not known: measure sharing on two halves of drawings"
+    if link.reliability < RELIABLE:
+        return CANNOT_TELL, (
+            f"reliability {link.reliability:.2f} ({link.reliability_kind}) is below {RELIABLE}"
+        )
+    if link.narrow:
+        return CANNOT_TELL, link.narrow
+    if not np.isfinite([link.low, link.high]).all():
+        return CANNOT_TELL, "no interval: without one unit a number does not vary"
+    if -SMALL < link.low and link.high < SMALL:
+        return APART, ""
+    if link.low <= 0 <= link.high:
+        return CANNOT_TELL, (
+            f"the interval {signed(link.low)} to {signed(link.high)} holds both 0 and |r| = {SMALL}"
+        )
+    if not p_adjusted <= SIGNIFICANT:
+        return CANNOT_TELL, f"p = {p_adjusted:.3f} after Holm's adjustment is above {SIGNIFICANT}"
+    if link.flips:
+        return CANNOT_TELL, f"the sign is another without {link.flips}"
+    return (TOGETHER if link.value > 0 else AGAINST), ""
+
+
+def licence(level: str, verdict: str) -> str:
+    """The words that a verdict licenses at a level, no stronger ones.
+
+    >>> licence("L2", "goes together")
+    'within a mixture, generalization goes with sharing'
+    >>> licence("L1", "cannot tell")
+    'whether generalization goes with sharing across mixtures cannot be told'
+    """
+    if verdict not in GOES:
+        asked = {
+            "L3": "whether classes that are shared more are recognised better cannot be told",
+            "L4": "whether generalization rises because of sharing cannot be told",
+        }
+        return asked.get(
+            level, f"whether generalization goes with sharing {LEVELS[level]} cannot be told"
+        )
+    if level == "L3":
+        return CLASSES[verdict]
+    return WORDING[level].format((CAUSES if level == "L4" else GOES)[verdict])
+
+
+def disagreement(levels: Any) -> str:
+    """What is said first where L1 and L2 or L3 are decided with opposite signs; else "".
+
+    `levels` is a frame with the columns `level, rung, measure, adjusted, verdict`.
+
+    >>> import pandas as pd
+    >>> said = {"rung": "R2", "measure": "debiased CKA", "adjusted": ""}
+    >>> disagreement(pd.DataFrame([{"level": "L1", "verdict": "goes together", **said},
+    ...                            {"level": "L2", "verdict": "goes against", **said}]))
+    'By R2 (debiased CKA), accuracy goes with sharing across mixtures, but against it within a
+    mixture: what differs between mixtures makes both, or hides what sharing does.'
+    """
+    signed = levels[levels["verdict"].isin([TOGETHER, AGAINST]) & (levels["adjusted"] == "")]
+    first = signed[signed["level"] == "L1"]
+    for row in first.itertuples():
+        others = signed[(signed["level"].isin(["L2", "L3"])) & (signed["rung"] == row.rung)]
+        opposed = others[others["verdict"] != row.verdict]["level"]
+        if len(opposed):
+            where = " and ".join(LEVELS[level] for level in dict.fromkeys(opposed))
+            ends = ("with", "against") if row.verdict == TOGETHER else ("against", "with")
+            return (
+                f"By {row.rung} ({row.measure}), accuracy goes {ends[0]} sharing across mixtures, "
+                f"but {ends[1]} it {where}: what differs between mixtures makes both, or hides "
+                "what sharing does."
+            )
+    return ""
+
+
+def said(row: Any) -> str:
+    """A row of the table `levels` as a sentence: what it licenses, its number, and what is missing.
+
+    >>> said({"level": "L1", "rung": "R2", "measure": "debiased CKA", "adjusted": "", "value": 0.8,
+    ...       "low": 0.5, "high": 0.9, "p_adjusted": 0.01, "verdict": "goes together",
+    ...       "licence": licence("L1", "goes together"), "reason": "", "needed": "", "gain": -0.1})
+    'By R2 (debiased CKA), across mixtures, generalization goes with sharing (r = 0.80, 95 %
+    interval 0.50 to 0.90, p = 0.01); it adds nothing to what else foretells accuracy.'
+    """
+    beyond = f", {row['adjusted']} held constant" if row["adjusted"] else ""
+    ends = "no interval"
+    if np.isfinite([row["low"], row["high"]]).all():
+        ends = f"95 % interval {signed(row['low'])} to {signed(row['high'])}"
+    p = row["p_adjusted"]
+    shown = f", p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}" if np.isfinite(p) else ""
+    number = f" (r = {signed(row['value'])}, {ends}{shown})" if np.isfinite(row["value"]) else ""
+    why = f": {row['reason']}" if row["verdict"] == CANNOT_TELL and row["reason"] else ""
+    to_do = f"; {row['needed']} would decide" if row["needed"] else ""
+    nothing = ""
+    if row["verdict"] != CANNOT_TELL and row["gain"] <= 0:
+        nothing = "; it adds nothing to what else foretells accuracy"
+    text = f"By {row['rung']} ({row['measure']}){beyond}, {row['licence']}{number}"
+    return f"{text}{why}{to_do}{nothing}."
+
+
+def signed(number: float) -> str:
+    """A number with two decimals and a real minus sign.
+
+    >>> signed(-0.126)
+    '−0.13'
+    """
+    return f"{number:.2f}".replace("-", "−")
+
+
+def plural(unit: str, n: int) -> str:
+    """A unit's name for so many of it.
+
+    >>> plural("class", 2), plural("block", 1)
+    ('classes', 'block')
+    """
+    return unit if n == 1 else f"{unit}es" if unit.endswith("s") else f"{unit}s"

@@ -1,0 +1,123 @@
+"""The logit lens: what a tower would answer if it stopped after each block.
+
+Every residual stream is read through the tower's own last norm and projection, as if the blocks
+above it added nothing (nostalgebraist 2020, "interpreting GPT: the logit lens").
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.core.errors import SiteError, listed
+from interp.core.sites import Site, find_sites
+from interp.models.attribution.decomposition import decompose
+from interp.models.clip import ZeroShotHead
+from interp.models.towers.hooked import HookedTower
+from interp.models.towers.opening import check_opened
+from interp.models.towers.resnet import HookedResNet
+
+STREAMS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post")
+"""The sites that a lens reads."""
+
+
+def lens_sites(tower: HookedTower) -> list[str]:
+    """The streams that the lens reads unless told otherwise: before the first block and after each.
+
+    >>> import open_clip
+    >>> from interp.models.towers.opening import open_tower
+    >>> model = open_clip.create_model("ViT-S-32-alt", force_image_size=64)
+    >>> lens_sites(open_tower(model, "visual"))[:2]
+    ['blocks.0.hook_resid_pre', 'blocks.0.hook_resid_post']
+    """
+    names = [str(block.name) for block in tower.chain]
+    return [f"{names[0]}.hook_resid_pre", *(f"{name}.hook_resid_post" for name in names)]
+
+
+def lens_embeddings(
+    tower: Any, x: Tensor, *, sites: str | Iterable[str] | None = None
+) -> Float[Tensor, "layer batch d_embed"]:
+    """The embedding that the tower's read-out makes of each residual stream, not normalised.
+
+    The rows are the streams that `sites` names, in tower order, and those of `lens_sites` if it
+    names none. At the last stream it is the tower's own embedding (without
+    gradients), to the bit.
+
+    A ResNet's streams differ in shape and only the last fits the pool; there the row of a block is
+    the sum of the parts up to it (`decompose(tower, x, by="layer")`) and of the pool's constants.
+    That keeps later gates and the pool's attention at what the whole run made of them.
+
+    Nothing carries gradients. Raises `SiteError` for a site that is no residual stream.
+    """
+    wanted = _streams(tower, sites)
+    with torch.no_grad():
+        if isinstance(tower, HookedResNet):
+            return _cumulative(tower, x, wanted)
+        _, cache = tower.run_with_cache(x, names_filter=wanted)
+        # one at a time: a stack of all would be multiplied in another order, and differ in bits
+        last = tower.n_layers
+        return torch.stack([tower(cache[site], start_at_layer=last, tokens=x) for site in wanted])
+
+
+def logit_lens(
+    tower: Any,
+    x: Tensor,
+    head: ZeroShotHead,
+    *,
+    sites: str | Iterable[str] | None = None,
+) -> Float[Tensor, "layer batch classes"]:
+    """The logits of every class at each residual stream: `head` of `lens_embeddings`.
+
+    >>> import open_clip, torch
+    >>> from interp.models.towers.opening import open_tower
+    >>> model = open_clip.create_model("ViT-S-32-alt", force_image_size=64).eval()
+    >>> tower, x = open_tower(model, "visual"), torch.zeros(1, 3, 64, 64)
+    >>> head = ZeroShotHead(("cat", "dog"), torch.eye(256)[:2], 100.0)
+    >>> lens = logit_lens(tower, x, head)
+    >>> with torch.no_grad():
+    ...     lens.shape, torch.equal(lens[-1], head(tower(x)))
+    (torch.Size([13, 1, 2]), True)
+    """
+    return torch.stack([head(row) for row in lens_embeddings(tower, x, sites=sites)])
+
+
+def _streams(tower: Any, sites: str | Iterable[str] | None) -> list[str]:
+    check_opened("read streams through the lens", tower)
+    if sites is None:
+        return lens_sites(tower)
+    patterns = [sites] if isinstance(sites, (str, Site)) else list(sites)
+    found = find_sites([str(pattern) for pattern in patterns], tower.sites)
+    wrong = [site for site in found if not site.endswith(STREAMS)]
+    if wrong:
+        raise SiteError(
+            "read a stream through the lens",
+            listed(wrong, limit=3),
+            f"sites that end in {listed(STREAMS)}",
+            "for what a head or an MLP adds, use decompose",
+        )
+    return found
+
+
+def _cumulative(
+    tower: HookedResNet, x: Tensor, sites: list[str]
+) -> Float[Tensor, "layer batch d_embed"]:
+    kept: dict[str, Tensor] = {}
+    last = tower.n_layers
+
+    def keep(stream: Tensor, hook: Any) -> None:
+        kept["stream"] = stream
+
+    with tower.hooks(fwd_hooks=[(lens_sites(tower)[-1], keep)]):
+        whole = decompose(tower, x, by="layer")
+    # the sum would be right but for rounding, and so would the run, whose attention is opened
+    embedding = tower(kept["stream"], start_at_layer=last)
+    layers = whole.labels["layer"].to_numpy(dtype=int)
+    rows = []
+    for site in sites:
+        below = tower.layer(site) - (1 if site.endswith("hook_resid_pre") else 0)
+        upto = torch.as_tensor((layers <= below) | (layers == last), device=x.device)
+        total = whole.parts[:, upto].sum(dim=1).to(embedding)
+        rows.append(embedding if below == last - 1 else total)
+    return torch.stack(rows)

@@ -1,0 +1,295 @@
+"""The parts that a transformer tower's embedding is the sum of: what each block or head wrote.
+
+With the last norm's scale held at its value, the way from the last residual stream to the embedding
+is linear, and the stream is itself a sum of what was written into it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from einops import einsum
+from jaxtyping import Float
+from open_clip.transformer import text_global_pool
+from torch import Tensor, nn
+
+from interp.models.towers.attention import Heads
+from interp.models.towers.pooling import HookedQueries
+from interp.models.towers.text import HookedText
+from interp.models.towers.transformer import HookedNorm
+from interp.models.towers.vit import HookedViT
+
+Stream = Float[Tensor, "batch pos d_model"]
+
+
+class Label(NamedTuple):
+    """What a part is; None where a word does not apply."""
+
+    name: str
+    kind: str
+    layer: int
+    head: int | None = None
+    pos: int | None = None
+
+
+class Piece(NamedTuple):
+    """Some parts, and the function that computes them: `batch part d_embed`, or to be reshaped."""
+
+    labels: list[Label]
+    make: Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How an embedding is read off the last stream, everything but the stream held fixed.
+
+    embedding = sum_channel sum_pos weight[channel, pos] stream[pos] matrix[channel] + constants.
+    The weights hold pooling and norm scale, the matrix holds centring, gain and projection. Pooling
+    by position has one channel; pooling by attention has one for each of its heads.
+    """
+
+    weight: Float[Tensor, "#batch channel pos"]
+    matrix: Float[Tensor, "channel d_model d_embed"]
+    constants: dict[str, Float[Tensor, "*batch d_embed"]]
+
+    def __call__(self, stream: Stream) -> Float[Tensor, "batch d_embed"]:
+        """What a stream, or a part of it, adds to the embedding."""
+        pooled = einsum(
+            self.weight.expand(len(stream), -1, -1),
+            stream.to(self.matrix),
+            "batch channel pos, batch pos d_model -> batch channel d_model",
+        )
+        return einsum(
+            pooled, self.matrix, "batch channel d_model, channel d_model d_embed -> batch d_embed"
+        )
+
+    def heads(
+        self, z: Heads, w_o: Float[Tensor, "head d_head d_model"]
+    ) -> Float[Tensor, "batch head d_embed"]:
+        """What each head adds; the bias belongs to none of them."""
+        pooled = einsum(
+            self.weight.expand(len(z), -1, -1),
+            z.to(self.matrix),
+            "batch channel pos, batch pos head d_head -> batch channel head d_head",
+        )
+        return einsum(
+            pooled,
+            self._through(w_o),
+            "batch channel head d_head, channel head d_head d_embed -> batch head d_embed",
+        )
+
+    def tokens(
+        self,
+        pattern: Float[Tensor, "batch head query key"],
+        v: Float[Tensor, "batch key head d_head"],
+        w_o: Float[Tensor, "head d_head d_model"],
+    ) -> Float[Tensor, "batch head key d_embed"]:
+        """What each head adds from each source position."""
+        # queries first: a head and source then costs d_embed numbers, however long the sequence
+        share = einsum(
+            self.weight.expand(len(v), -1, -1),
+            pattern.to(self.matrix),
+            "batch channel query, batch head query key -> batch channel head key",
+        )
+        through, values = self._through(w_o), v.to(self.matrix)
+        total = 0
+        for channel in range(through.shape[0]):
+            carried = einsum(
+                values,
+                through[channel],
+                "batch key head d_head, head d_head d_embed -> batch head key d_embed",
+            )
+            total = total + carried.mul_(share[:, channel, :, :, None])
+        return torch.as_tensor(total)
+
+    def _through(
+        self, w_o: Float[Tensor, "head d_head d_model"]
+    ) -> Float[Tensor, "channel head d_head d_embed"]:
+        return einsum(
+            w_o.to(self.matrix),
+            self.matrix,
+            "head d_head d_model, channel d_model d_embed -> channel head d_head d_embed",
+        )
+
+
+def pooling_weight(tower: HookedViT | HookedText, x: Tensor | None) -> Float[Tensor, "#batch pos"]:
+    """How much of each position the pooling reads; 1 in all. A text tower needs the tokens.
+
+    Where learned queries pool, the positions are those of the queries: see `read_by_queries`.
+    Pooling is linear, so its weights are what it makes of an identity.
+    """
+    where: Tensor = tower.source.positional_embedding
+    if isinstance(tower, HookedViT):
+        n = len(where) if tower.attnpool is None else len(tower.attnpool.source.query)
+        return tower._pool(torch.eye(n, device=where.device)[None])[:, 0]
+    assert x is not None
+    identity = torch.eye(len(where), device=where.device)
+    if tower.class_token:
+        return identity[None, -1]
+    return text_global_pool(
+        identity.expand(len(x), -1, -1), x, pool_type=tower.pool_type, eos_token_id=tower.eos_id
+    )
+
+
+def read_out(tower: HookedViT | HookedText, x: Tensor, cache: Mapping[str, Tensor]) -> Reading:
+    """The tower's read-out with the scales of its norms, and the attention of its pooling, held
+    at their actual values."""
+    scale = wide(cache["ln_final.hook_scale"])
+    # the scale has one position where the tower pools before it normalises
+    weight = pooling_weight(tower, x).to(scale) / scale.squeeze(-1)
+    project, bias = _projection(tower, scale)
+    gain, shift = tower.ln_final.w.to(scale), tower.ln_final.b.to(scale)
+    matrix = _centred(gain[:, None] * project)
+    constants = {"ln_final.b": shift @ project}
+    if bias is not None:
+        constants["projection.b"] = bias
+    pool = getattr(tower, "attnpool", None)
+    if pool is None:
+        return Reading(weight[:, None], matrix[None], constants)
+    return read_by_queries(pool, cache, Reading(weight[:, None], matrix[None], constants))
+
+
+def read_by_queries(pool: HookedQueries, cache: Mapping[str, Tensor], after: Reading) -> Reading:
+    """The same where learned queries pool: `after` reads what they give, one channel is a head."""
+    like = after.matrix
+    pattern = wide(cache["attnpool.hook_pattern"])
+    queries = after.weight[:, 0]  # batch query
+    weight = einsum(queries, pattern, "batch query, batch head query key -> batch head key")
+    weight = weight / wide(cache["attnpool.ln_k.hook_scale"]).squeeze(-1)[:, None]
+    gain, shift = pool.ln_k.w.to(like), pool.ln_k.b.to(like)
+    w_v, b_v, w_o = pool.W_V.to(like), pool.b_V.to(like), pool.W_O.to(like)
+    onwards = einsum(w_o, like[0], "head d_head width, width d_embed -> head d_head d_embed")
+    through = einsum(
+        w_v, onwards, "head d_model d_head, head d_head d_embed -> head d_model d_embed"
+    )
+    matrix = torch.stack([_centred(gain[:, None] * each) for each in through])
+    # a query's attention is 1 in all, so it reads each bias once
+    once = queries.sum(dim=1)[:, None]
+    biases = {
+        "attnpool.ln_k.b": einsum(shift, through, "d_model, head d_model d_embed -> d_embed"),
+        "attnpool.b_V": einsum(b_v, onwards, "head d_head, head d_head d_embed -> d_embed"),
+        "attnpool.b_O": pool.source.attn.out_proj.bias.to(like) @ like[0],
+    }
+    constants = {name: once * bias for name, bias in biases.items()}
+    return Reading(weight, matrix, constants | after.constants)
+
+
+def _centred(matrix: Float[Tensor, "d_model d_embed"]) -> Float[Tensor, "d_model d_embed"]:
+    """To subtract a vector's mean is to subtract the mean of the matrix that it meets."""
+    return matrix - matrix.mean(dim=0)
+
+
+def _projection(tower: HookedViT | HookedText, like: Tensor) -> tuple[Tensor, Tensor | None]:
+    source = tower.source
+    project = source.proj if isinstance(tower, HookedViT) else source.text_projection
+    if isinstance(project, nn.Linear):
+        return project.weight.T.to(like), None if project.bias is None else project.bias.to(like)
+    if project is None:
+        return torch.eye(len(tower.ln_final.w)).to(like), None
+    return project.to(like), None
+
+
+def wide(x: Tensor) -> Tensor:
+    """Half precision cannot hold a sum of parts."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+INNER = {
+    "layer": ("hook_attn_out", "hook_mlp_out"),
+    "component": ("hook_attn_out", "hook_mlp_out"),
+    "head": ("attn.hook_z", "hook_mlp_out"),
+    "token": ("attn.hook_pattern", "attn.hook_v", "hook_mlp_out"),
+}
+"""The sites of a block that each granularity reads."""
+
+
+def transformer_pieces(
+    tower: HookedViT | HookedText, x: Tensor, *, by: str
+) -> tuple[Float[Tensor, "batch d_embed"], list[Piece]]:
+    """The embedding, and its parts as pieces that are computed when asked for."""
+    sites = [f"blocks.*.{name}" for name in INNER[by]]
+    sites += ["hook_embed", "hook_pos_embed", "ln_final.hook_scale"]
+    if isinstance(getattr(tower, "ln_pre", None), HookedNorm):
+        sites.append("ln_pre.hook_scale")
+    if getattr(tower, "attnpool", None) is not None:
+        sites += ["attnpool.hook_pattern", "attnpool.ln_k.hook_scale"]
+    embedding, cache = tower.run_with_cache(x, names_filter=sites)
+    reading = read_out(tower, x, cache)
+    pieces = _entry(tower, cache, reading)
+    for layer, block in enumerate(tower.blocks):
+        pieces += _block(block, cache, reading, layer, by)
+    for name, constant in reading.constants.items():
+        pieces.append(_one(name, "bias", tower.n_layers, partial(constant.expand, len(x), -1)))
+    return embedding, pieces
+
+
+def _one(name: str, kind: str, layer: int, make: Callable[[], Tensor]) -> Piece:
+    return Piece([Label(name, kind, layer)], make)
+
+
+def _entry(tower: Any, cache: Any, reading: Reading) -> list[Piece]:
+    """What stands in the stream before the first block."""
+    norm: Any = getattr(tower, "ln_pre", None)
+    scale = cache["ln_pre.hook_scale"] if isinstance(norm, HookedNorm) else None
+
+    def through(site: str) -> Tensor:
+        stream = wide(cache[site])
+        if scale is None:
+            return reading(stream)
+        centred = stream - stream.mean(dim=-1, keepdim=True)
+        return reading(centred / scale * norm.w)
+
+    pieces = [
+        _one("embed", "embed", -1, partial(through, "hook_embed")),
+        _one("pos_embed", "pos_embed", -1, partial(through, "hook_pos_embed")),
+    ]
+    if scale is not None:
+        shift = norm.b.expand_as(cache["hook_embed"])
+        pieces.append(_one("ln_pre.b", "bias", -1, partial(reading, shift)))
+    return pieces
+
+
+def _block(block: Any, cache: Any, reading: Reading, layer: int, by: str) -> list[Piece]:
+    """What a block wrote into the stream."""
+    here = f"blocks.{layer}"
+
+    def kept(name: str) -> Tensor:
+        return wide(cache[f"{here}.{name}"])
+
+    if by == "layer":
+        return [
+            _one(
+                here,
+                "block",
+                layer,
+                lambda: reading(kept("hook_attn_out") + kept("hook_mlp_out")),
+            )
+        ]
+    mlp = _one(f"{here}.mlp", "mlp", layer, lambda: reading(kept("hook_mlp_out")))
+    if by == "component":
+        return [_one(f"{here}.attn", "attn", layer, lambda: reading(kept("hook_attn_out"))), mlp]
+    n_heads = block.attn.source.attn.num_heads
+    name = f"{here}.attn.head"
+    if by == "head":
+        heads = Piece(
+            [Label(f"{name}.{head}", "head", layer, head) for head in range(n_heads)],
+            lambda: reading.heads(kept("attn.hook_z"), block.attn.W_O),
+        )
+    else:
+        heads = Piece(
+            [
+                Label(f"{name}.{head}.pos.{pos}", "token", layer, head, pos)
+                for head in range(n_heads)
+                for pos in range(kept("attn.hook_v").shape[1])
+            ],
+            lambda: reading.tokens(kept("attn.hook_pattern"), kept("attn.hook_v"), block.attn.W_O),
+        )
+    shift = _one(
+        f"{here}.attn.b_O",
+        "bias",
+        layer,
+        lambda: reading(block.attn.b_O.expand_as(cache["hook_embed"])),
+    )
+    return [heads, shift, mlp]

@@ -1,0 +1,211 @@
+"""Say what to keep of a run, and keep no more: sites, positions, heads, format and place."""
+
+from collections.abc import Callable, Container, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.core.errors import NumericsError, ShapeError, SiteError, listed
+from interp.core.sites import ON_DEMAND, find_sites
+from interp.core.tower import Hook, Tower
+from interp.models.towers.hooked import HookedTower, Listener
+
+Places = int | slice | Sequence[int] | Tensor | None
+"""Some places of an axis, counted from 0; None is all of them."""
+
+_ALONG = {"pos": ("pos", "query"), "head": ("head",)}
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What to keep of a run, of any tower.
+
+    `sites` are names or patterns; None is every site but the costly ones (`ON_DEMAND`). `pos`
+    applies to the sites with a `pos` or `query` axis and `head` to those with a `head` axis; the
+    others are kept whole. One place keeps its axis, with length 1. What is kept is converted to
+    `dtype` and moved to `device`; None leaves it as computed.
+
+    >>> Keep("blocks.*.hook_resid_post", pos=0, dtype=torch.float16, device="cpu").pos
+    (0,)
+    """
+
+    sites: str | Sequence[str] | None = None
+    pos: Places = None
+    head: Places = None
+    dtype: torch.dtype | None = None
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.sites is not None and not isinstance(self.sites, str):
+            object.__setattr__(self, "sites", tuple(self.sites))
+        for axis in _ALONG:
+            object.__setattr__(self, axis, _plain(getattr(self, axis), axis))
+        if self.device is not None:
+            object.__setattr__(self, "device", str(self.device))
+
+    def find(self, tower: Tower) -> list[str]:
+        """The tower's sites that are kept, in tower order.
+
+        `SiteError` where a pattern matches nothing, or no site has an axis that is selected from.
+        """
+        if self.sites is None:
+            sites = [site for site in tower.sites if not site.endswith(ON_DEMAND)]
+        else:
+            sites = find_sites(self.sites, tower.sites)
+        for axis, names in _ALONG.items():
+            if getattr(self, axis) is not None and not any(
+                set(names) & set(tower.axes(site)) for site in sites
+            ):
+                raise SiteError(
+                    f"keep a part of the {axis} axis",
+                    f"{listed(sites, limit=4)}",
+                    f"a site that has the axis {' or '.join(names)}",
+                    f"leave {axis}= out, or choose other sites",
+                )
+        return sites
+
+    def part(self, activation: Tensor, *, axes: tuple[str, ...], site: str) -> Tensor:
+        """The kept positions and heads of an activation, detached."""
+        value = activation.detach()
+        if self.pos is None and self.head is None:
+            return value
+        for axis, names in _ALONG.items():
+            places = getattr(self, axis)
+            for dim in [axes.index(name) for name in names if name in axes]:
+                value = _select(value, dim, places, axis=axis, site=site)
+        return value
+
+    def take(self, activation: Tensor, *, axes: tuple[str, ...], site: str) -> Tensor:
+        """The kept part in the kept format and place, holding no more memory than it shows.
+
+        A view (a slice, or q inside the product that also holds k and v) would keep all of what it
+        looks at alive, so it is copied.
+        """
+        value = self.part(activation, axes=axes, site=site)
+        stored = value.to(self.device or value.device, self.dtype or value.dtype)
+        if stored.untyped_storage().nbytes() > stored.nbytes:
+            stored = stored.clone(memory_format=torch.contiguous_format)
+        return stored
+
+    def describe(self) -> dict[str, Any]:
+        """The same in plain values, for an index or a fingerprint."""
+        places = {
+            axis: str(value) if isinstance(value := getattr(self, axis), slice) else value
+            for axis in _ALONG
+        }
+        dtype = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
+        return {"sites": self.sites, **places, "dtype": dtype}
+
+
+def read(tower: Tower, x: Tensor, keep: Keep) -> dict[str, Tensor]:
+    """Run a batch as far as the last kept site, and return what is kept of each, in tower order.
+
+    Without gradients. No block after the last site runs; each activation is cut to its part when
+    it is computed, and the rest freed as the run goes on. A number that was finite and is not in
+    the kept format is a `NumericsError`.
+
+    >>> kept = read(clip.visual, x, Keep("blocks.3.*", head=[0, 5]))  # doctest: +SKIP
+    """
+    kept: dict[str, Tensor] = {}
+
+    def at(site: str, activation: Tensor, axes: tuple[str, ...]) -> None:
+        kept[site] = keep.take(activation, axes=axes, site=site)
+        if keep.dtype is not None and kept[site].is_floating_point():
+            _check_range(activation, kept[site], site)
+
+    visit(tower, x, keep, at=at)
+    return kept
+
+
+def visit(
+    tower: Tower, x: Tensor, keep: Keep, *, at: Callable[[str, Tensor, tuple[str, ...]], None]
+) -> None:
+    """Run a batch as far as the last kept site, and call `at(site, activation, axes)` at each."""
+    sites = keep.find(tower)
+    axes = {site: tower.axes(site) for site in sites}
+    reached: set[str] = set()
+
+    def listen(site: str, activation: Tensor) -> None:
+        at(site, activation, axes[site])
+        reached.add(site)
+
+    last = max(tower.layer(site) for site in sites) + 1
+    stop = {"stop_at_layer": last} if last <= tower.n_layers else {}
+    with torch.no_grad(), watch(tower, listen, sites, filling=reached):
+        tower(x, **stop)
+    silent = [site for site in sites if site not in reached]
+    if silent:
+        raise SiteError(
+            f"read {listed(silent)}",
+            "a run that never came there",
+            "a run that computes the site",
+            "check the tower's layer() of this site",
+        )
+
+
+def watch(
+    tower: Tower, listener: Listener, sites: Sequence[str] | None, *, filling: Container[str]
+) -> AbstractContextManager[Any]:
+    """Call `listener(site, activation)` at some sites, or all but the costly, in a `with` block.
+
+    Our own towers have listeners, which are cheap and leave the fused kernels in use; any other
+    tower has hooks.
+    """
+    if isinstance(tower, HookedTower):
+        return tower.listening(listener, sites, filling=filling)
+
+    def hook_for(site: str) -> Hook:
+        def hook(activation: Tensor, hook: Any = None) -> None:
+            listener(site, activation)
+
+        return hook
+
+    named = Keep().find(tower) if sites is None else sites
+    return tower.hooks(fwd_hooks=[(site, hook_for(site)) for site in named])
+
+
+def _plain(places: Any, axis: str) -> slice | tuple[int, ...] | None:
+    """Places in a form that compares and hashes by value."""
+    if places is None or isinstance(places, slice):
+        return places
+    try:
+        numbers = tuple(int(place) for place in getattr(places, "tolist", lambda: places)())
+    except TypeError:
+        numbers = (int(places),)
+    if not numbers or min(numbers) < 0:
+        raise ShapeError(
+            f"keep a part of the {axis} axis",
+            f"the places {listed(numbers)}",
+            "at least one, counted from 0",
+            "count from the start of the axis",
+        )
+    return numbers
+
+
+def _select(value: Tensor, dim: int, places: Any, *, axis: str, site: str) -> Tensor:
+    if places is None:
+        return value
+    size = value.shape[dim]
+    chosen = list(range(*places.indices(size))) if isinstance(places, slice) else list(places)
+    if not chosen or max(chosen) >= size:
+        raise ShapeError(
+            f"keep a part of {site}",
+            f"{axis} {listed(chosen)}",
+            f"some of 0 to {size - 1}",
+            "count from the start of the axis",
+        )
+    return value.index_select(dim, torch.tensor(chosen, device=value.device))
+
+
+def _check_range(activation: Tensor, stored: Tensor, site: str) -> None:
+    """Refuse numbers that are infinite in the kept format and were not before."""
+    if stored.isinf().any() and not activation.isinf().any():
+        raise NumericsError(
+            f"keep {site} as {str(stored.dtype).removeprefix('torch.')}",
+            f"values up to {float(activation.abs().max()):.3g}",
+            f"at most {torch.finfo(stored.dtype).max:.3g}",
+            "keep it as bfloat16 or float32",
+        )

@@ -1,0 +1,232 @@
+"""The numerics certificate: does a hooked tower compute what open_clip computes, at every site?
+
+The comparison runs on a copy in which every parameter and buffer has been moved off its initial
+value. A fresh ResNet has the last gain of every branch at zero and a fresh ViT a third of its
+tensors: a wrapper could leave all of that out, and nothing would show.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import pandas as pd
+import torch
+from open_clip.transformer import LayerNorm, LayerNormFp32
+from torch import Tensor, nn
+
+from interp.core.seeds import rng
+from interp.models.certificate.reference import References, references, relative_error
+from interp.models.certificate.traced_rows import traced_rows
+from interp.models.towers.hooked import HookedTower
+from interp.models.towers.opening import open_tower
+from interp.models.towers.text import HookedText
+from interp.models.towers.traced import TracedTower
+
+FORWARD_BARS = {torch.float32: 5e-6, torch.float64: 1e-12}
+"""The largest difference at a site, as a fraction of the largest absolute value there."""
+
+GRADIENT_BAR = 1e-10
+"""The norm of a gradient's difference (float64), as a fraction of the norm of all gradients."""
+
+COLUMNS = ("tower", "site", "check", "dtype", "error", "bar", "ok", "n", "reference")
+
+OPENING = ("hook_scale", "hook_normalized", "hook_attn_scores", "hook_pattern", "hook_result")
+"""Sites that make the tower compute in the open what it otherwise leaves to a fused kernel."""
+
+
+def certify(opened: nn.Module, *, seed: int = 0, batch: int = 3, patches: int = 32) -> pd.DataFrame:
+    """Compare a hooked tower, or both towers of an open_clip model, with the open_clip original,
+    site by site; the model itself is untouched.
+
+    Three forward checks (float32 with and without gradients, where PyTorch takes different
+    kernels, and float64) and one of gradients with respect to every parameter and the picture.
+    Each is made with all sites hooked, with only those that leave the fused kernels in place, and
+    with none; the worst counts. One row per site and check:
+
+    - `error`: max |ours - theirs| / max |theirs|; for gradients |ours - theirs| / |all gradients|,
+      and `site` is the parameter's name, or `input`. Infinite where the shapes differ, or a value
+      is finite in one and not in the other, or the site has no reference;
+    - `bar`, `ok`: `FORWARD_BARS` or `GRADIENT_BAR`, and whether the error keeps below it; in
+      float32 a site's bar is `ROUNDINGS` times the original's own distance from its float64 values
+      where that is larger;
+    - `n`: how many numbers were compared;
+    - `reference`: `module` (a module's own input or output), `function` (PyTorch's or open_clip's
+      own function on such an input), `weight` or `model`; for attention also the kernel it ran.
+
+    A traced tower runs the original itself, so its rows are other checks, about the tracing:
+    `read`, `patch with itself`, `patch with another` (`patches` sites of them really patched) and
+    `out of reach`; see `interp.models.certificate.traced_rows`.
+    """
+    towers = (
+        [opened]
+        if isinstance(opened, HookedTower)
+        else [open_tower(opened, which) for which in ("visual", "text")]
+    )
+    rows = [row for tower in towers for row in _tower_rows(tower, seed, batch, patches)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _tower_rows(tower: HookedTower, seed: int, batch: int, patches: int) -> list[tuple]:
+    copy = _moved(tower, seed)
+    if isinstance(copy, TracedTower):
+        bar = FORWARD_BARS[torch.float32]
+        return traced_rows(copy, copy.example(min(batch, 2)), bar=bar, patches=patches, seed=seed)
+    x = _input(copy, seed, batch)
+    wide = _widened(copy.over(deepcopy(copy.source)))
+    wide_x = x.double() if x.is_floating_point() else x
+    rounding = _rounding(references(copy, x), references(wide, wide_x))
+    rows = [row for grad in (True, False) for row in _forward_rows(copy, x, rounding, grad=grad)]
+    return rows + _forward_rows(wide, wide_x, {}, grad=True) + _gradient_rows(wide, wide_x, seed)
+
+
+def _rounding(narrow: References, wide: References) -> dict[str, float]:
+    """How far the original in float32 is from itself in float64, site by site.
+
+    A trained attention pool can have scores above 1,000, and a softmax turns their last bits into
+    errors of 1e-5: nobody can agree with such a site better than it agrees with itself.
+    """
+    return {site: relative_error(narrow[site][0].double(), wide[site][0]) for site in narrow}
+
+
+ROUNDINGS = 4
+"""Ours and theirs each round once, and a maximum over a few values varies by a factor of two."""
+
+
+def _moved(tower: HookedTower, seed: int) -> HookedTower:
+    """A tower over a float32 copy of the model, all weights moved, relatively and absolutely."""
+    source = deepcopy(tower.source).float().eval().requires_grad_(True)
+    copy = tower.over(source)
+    dice = torch.Generator().manual_seed(int(rng("certificate weights", seed).integers(2**62)))
+
+    def noise(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=dice).to(like)
+
+    with torch.no_grad():
+        for value in copy.parameters():
+            value.copy_(value * (1 + 0.1 * noise(value)) + 0.02 * noise(value))
+        for name, value in copy.named_buffers():
+            if not value.is_floating_point():
+                value += name.endswith("num_batches_tracked")  # an index must stay one
+            elif name.endswith("running_var"):  # must stay positive
+                value.copy_(value * (0.1 * noise(value)).exp() + 0.02 * noise(value).abs())
+            else:  # a mask's infinities stay what they are
+                value.copy_(value * (1 + 0.1 * noise(value).abs()) + 0.02 * noise(value))
+    return copy
+
+
+def _widened(tower: HookedTower) -> HookedTower:
+    """The tower in true float64: open_clip's half-precision norms would round to float32."""
+    for module in tower.source.modules():
+        if isinstance(module, LayerNormFp32):
+            module.__class__ = LayerNorm  # type: ignore[assignment]
+    return tower.double()
+
+
+def _input(tower: HookedTower, seed: int, batch: int) -> Tensor:
+    dice = rng("certificate input", seed)
+    device = next(tower.parameters()).device
+    if not isinstance(tower, HookedText):
+        height, width = _picture_size(tower)
+        pictures = dice.standard_normal((batch, 3, height, width))
+        return torch.tensor(pictures, dtype=torch.float32, device=device)
+    length, words = tower.source.context_length, tower.source.vocab_size
+    end = tower.eos_id if tower.pool_type == "eos" and tower.eos_id else words - 1
+    tokens = dice.integers(1, words - 1, (batch, length))
+    tokens[tokens == end] = 1
+    for row, place in enumerate(dice.integers(1, length, batch)):  # texts of different lengths
+        tokens[row, place], tokens[row, place + 1 :] = end, 0
+    return torch.tensor(tokens, device=device)
+
+
+def _picture_size(tower: HookedTower) -> tuple[int, int]:
+    size = tower.source.image_size
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def _forward_rows(
+    tower: HookedTower, x: Tensor, rounding: dict[str, float], *, grad: bool
+) -> list[tuple]:
+    fused = [site for site in tower.sites if not site.endswith(OPENING)]
+    with torch.set_grad_enabled(grad):
+        theirs = references(tower, x)
+        _, opened = tower.run_with_cache(x, names_filter="*")
+        _, closed = tower.run_with_cache(x, names_filter=fused)
+        idle = {
+            "hook_embedding": tower(x).detach()
+        }  # where nobody listens, yet another kernel may run
+    check = "forward grad" if grad else "forward no-grad"
+    return [
+        _forward_row(
+            tower,
+            site,
+            check,
+            [run[site] for run in (opened, closed, idle) if site in run],
+            theirs,
+            rounding.get(site, 0.0),
+        )
+        for site in tower.sites
+    ]
+
+
+def _forward_row(
+    tower: HookedTower,
+    site: str,
+    check: str,
+    ours: list[Tensor],
+    theirs: References,
+    rounding: float,
+) -> tuple:
+    dtype = next(tower.parameters()).dtype
+    bar = max(FORWARD_BARS[dtype], ROUNDINGS * rounding)
+    if site not in theirs:
+        return (tower.label, site, check, _word(dtype), float("inf"), bar, False, 0, "none")
+    value, how = theirs[site]
+    error = max(relative_error(run, value) for run in ours)
+    n = sum(run.numel() for run in ours)
+    return (tower.label, site, check, _word(dtype), error, bar, error <= bar, n, how)
+
+
+def _gradient_rows(tower: HookedTower, x: Tensor, seed: int) -> list[tuple]:
+    with torch.enable_grad():  # the caller may have turned gradients off
+        theirs = _gradients(tower, tower.original, x, seed)
+        runs = [_gradients(tower, tower, x, seed)]
+        with tower.hooks(fwd_hooks=[("*", lambda tensor, hook: None)]):
+            runs.append(_gradients(tower, tower, x, seed))
+    norm = float(torch.stack([value.norm() for value in theirs.values()]).norm())
+    rows = []
+    for name, value in theirs.items():
+        error = max(float((run[name] - value).norm()) for run in runs) / norm
+        rows.append(
+            (
+                tower.label,
+                name,
+                "gradient",
+                _word(value.dtype),
+                error,
+                GRADIENT_BAR,
+                error <= GRADIENT_BAR,
+                len(runs) * value.numel(),
+                "model",
+            )
+        )
+    return rows
+
+
+def _gradients(
+    tower: HookedTower, run: Callable[[Tensor], Tensor], x: Tensor, seed: int
+) -> dict[str, Tensor]:
+    """Gradients of a random projection of the embedding."""
+    wanted: dict[str, Tensor] = dict(tower.named_parameters())
+    if x.is_floating_point():
+        x = x.detach().requires_grad_(True)
+        wanted["input"] = x
+    embedding = run(x)
+    weights = rng("certificate gradient", seed).standard_normal(tuple(embedding.shape))
+    loss = (embedding * torch.tensor(weights).to(embedding)).sum()
+    values = torch.autograd.grad(
+        loss, list(wanted.values()), materialize_grads=True, allow_unused=True
+    )
+    return dict(zip(wanted, values, strict=True))
+
+
+def _word(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,1 @@
+"""Zero-shot accuracy and what stands behind it: class sets, exposure, robustness, trade-off."""

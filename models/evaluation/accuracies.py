@@ -1,0 +1,225 @@
+"""Balanced accuracy and its kin, per domain, class set, candidates, prompts and classifier."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from interp.core.errors import SampleError
+from interp.core.progress import track
+from interp.core.resampling import Interval, column_intervals, jackknife
+from interp.core.tables import evidence
+from interp.models.evaluation.predictions import ALL, HELD_OUT, SEEN, Answers
+
+
+def macro_f1(true: ArrayLike, chosen: ArrayLike, classes: Sequence[str]) -> Interval:
+    """Mean over classes of F1 = 2 TP / (2 TP + FP + FN), with a class jackknife interval.
+
+    `true` and `chosen` are class names, one per picture; choices outside `classes` are misses of
+    the true class. F1 is 0 for a class that is neither shown nor chosen. The F1 of a class depends
+    on other classes' pictures (its false positives), so that resampling classes with replacement
+    would count copies of one class as agreeing; leaving one class's pictures out at a time does
+    not. The interval ends at 0 and 1.
+
+    >>> found = macro_f1(["cat", "cat", "dog"], ["cat", "dog", "dog"], ["cat", "dog"])
+    >>> round(found.value, 4)
+    0.6667
+    """
+    names = sorted(classes)
+    counts = confusion(true, chosen, names)
+    value = float(_f1(counts, counts.sum(axis=0)[: len(names)]).mean())
+    if len(names) < 2:
+        return Interval(value, np.nan, np.nan, np.nan)
+    within = counts[:, : len(names)]
+    # row c: what remains in each column when the pictures of class c are left out
+    remaining = within.sum(axis=0)[None, :] - within
+    each = _f1(counts, remaining)
+    np.fill_diagonal(each, np.nan)
+    spread = jackknife(value, np.nanmean(each, axis=1))
+    return Interval(value, spread.error, max(spread.low, 0.0), min(spread.high, 1.0))
+
+
+def confusion(true: ArrayLike, chosen: ArrayLike, names: Sequence[str]) -> np.ndarray:
+    """Pictures `true chosen`, classes sorted; a last column holds choices of any other class.
+
+    >>> confusion(["cat", "dog"], ["cat", "owl"], ["cat", "dog"]).tolist()
+    [[1, 0, 0], [0, 0, 1]]
+    """
+    place = {name: number for number, name in enumerate(names)}
+    rows = [place[str(label)] for label in np.asarray(true)]
+    columns = [place.get(str(label), len(names)) for label in np.asarray(chosen)]
+    counts = np.zeros((len(names), len(names) + 1), dtype=int)
+    np.add.at(counts, (rows, columns), 1)
+    return counts
+
+
+def _f1(counts: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """F1 per class from a confusion table and how often each class was chosen (last axis)."""
+    hits = np.diagonal(counts)
+    shown = counts.sum(axis=1)
+    total = np.asarray(chosen + shown, dtype=float)
+    return np.divide(2.0 * hits, total, out=np.zeros_like(total), where=total > 0)
+
+
+def guessing_f1(shown: Sequence[int], n_candidates: int) -> float:
+    """Expected macro-F1 of guessing evenly among `n_candidates` classes.
+
+    `shown` are the pictures of each class, N in all. A class is guessed P ~
+    Bin(N, 1 / n_candidates) times and, of these, P shown / N times rightly on average, hence
+
+    E[F1_c] = sum_p Pr(P = p) 2 p (shown_c / N) / (shown_c + p).
+
+    >>> round(guessing_f1([1, 1], 2), 4)  # by hand: 1/2 x 1/2 + 1/4 x 2/3
+    0.4167
+    """
+    counts = np.asarray(shown, dtype=float)
+    total = int(counts.sum())
+    guessed = np.arange(total + 1)
+    chance = stats.binom.pmf(guessed, total, 1 / n_candidates)
+    sizes, place = np.unique(counts, return_inverse=True)
+    expected = [
+        float((chance * 2 * guessed * (size / total) / np.maximum(size + guessed, 1)).sum())
+        for size in sizes
+    ]
+    return float(np.asarray(expected)[place].mean())
+
+
+TOP_1, TOP_5, MACRO_F1 = "balanced top-1", "balanced top-5", "macro-F1"
+TAKEN = "held-out taken for seen"
+
+KEYS = ["domain", "prompts", "classifier", "candidates"]
+"""What one set of answers is about."""
+
+
+def accuracy(answers: Answers, *, seed: int = 0) -> pd.DataFrame:
+    """How well classes are named, a row per measure, with interval, null and counts.
+
+    - *balanced top-1*, *balanced top-5*: mean over classes of the share of their pictures whose
+      true class comes first, or among the first five. Interval: bootstrap over whole classes;
+      null: 1 / n and 5 / n of n candidates. No top-5 among five or fewer.
+    - *macro-F1*: mean over classes of 2 TP / (2 TP + FP + FN), counted on the row's own pictures.
+      Interval: class jackknife; null: the expectation of even guessing.
+    - *held-out taken for seen*: share of held-out classes' pictures given to a seen class, balanced
+      over classes; null: the share of seen classes among the candidates.
+
+    Index is (value - null) / (1 - null), accuracy beyond chance; p is left empty, since interval
+    against null says whether a model does better than chance.
+    """
+    rows = []
+    for (domain, prompts, classifier, candidates), class_set, part in questions(answers):
+        n = answers.n_candidates(candidates)
+        for measure, spread, null, null_kind in _measures(answers, part, class_set, n, seed):
+            rows.append(
+                {
+                    "domain": domain,
+                    "class_set": class_set,
+                    "candidates": candidates,
+                    "prompts": prompts,
+                    "classifier": classifier,
+                    "measure": measure,
+                    **of_share(spread, null, null_kind, part, seed=seed),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def questions(answers: Answers) -> Iterator[tuple[tuple[str, ...], str, pd.DataFrame]]:
+    """Each (domain, prompts, classifier, candidates) with each class set and its answers."""
+    held = answers.frame["label"].isin(answers.held_out)
+    for class_set, keep in ((HELD_OUT, held), (SEEN, ~held), (ALL, held | ~held)):
+        for cell, part in answers.frame[keep].groupby(KEYS, sort=False):
+            if cell[-1] != HELD_OUT or class_set == HELD_OUT:
+                yield cell, class_set, part
+
+
+def _measures(
+    answers: Answers, part: pd.DataFrame, class_set: str, n: int, seed: int
+) -> Iterator[tuple[str, Interval, float, str]]:
+    """Measure, interval, null, and how the null was made."""
+    chosen_seen = ~part["chosen"].isin(answers.held_out)
+    shares = np.column_stack([part["correct"], part["rank"] <= 5, chosen_seen]).astype(float)
+    first, fifth, taken = column_intervals(shares, part["label"], seed=seed)
+    yield TOP_1, first, 1 / n, f"chance among {n} classes"
+    if n > 5:
+        yield TOP_5, fifth, 5 / n, f"chance among {n} classes"
+    shown = part["label"].value_counts()
+    f1 = macro_f1(part["label"], part["chosen"], list(shown.index))
+    yield MACRO_F1, f1, guessing_f1(shown.tolist(), n), f"expected of guessing among {n} classes"
+    candidates = part["candidates"].iloc[0]
+    if class_set == HELD_OUT and candidates == ALL and n > len(answers.held_out):
+        share = 1 - len(answers.held_out) / n
+        yield TAKEN, taken, share, f"share of seen classes among {n}"
+
+
+def of_share(
+    spread: Interval, null: float, null_kind: str, part: pd.DataFrame, *, seed: int
+) -> dict[str, object]:
+    """The evidence for a share between 0 and 1, on one model's answers."""
+    n_classes = part["label"].nunique()
+    return evidence(
+        spread,
+        null=null,
+        null_kind=null_kind,
+        ceiling=1.0,
+        ceiling_kind="every picture",
+        index=(spread.value - null) / (1 - null) if null < 1 else np.nan,
+        unit="class",
+        n_units=n_classes,
+        n_pictures=len(part),
+        n_drawings=part["drawing"].nunique() if "drawing" in part else len(part),
+        estimand="this model, over classes like these",
+        seed=seed,
+        reason="" if n_classes > 1 else "one class: no interval",
+    )
+
+
+def accuracy_by_class(answers: Answers) -> pd.DataFrame:
+    """Share of each class's pictures named right, per domain, candidates, prompts and classifier.
+
+    `class_set` says whether the class was held out, `null` is chance. Single classes have no
+    interval: they are what intervals are made of.
+    """
+    keys = ["domain", "label", "prompts", "classifier", "candidates"]
+    found = answers.frame.groupby(keys, sort=True)["correct"].agg(value="mean", n_pictures="size")
+    frame = found.reset_index()
+    held = frame["label"].isin(answers.held_out)
+    return frame.assign(
+        class_set=np.where(held, HELD_OUT, SEEN),
+        null=[1 / answers.n_candidates(one) for one in frame["candidates"]],
+        measure=TOP_1,
+    )
+
+
+def by_epoch(
+    checkpoints: Iterable[tuple[int, Callable[[], Answers]]],
+    *,
+    measure: Callable[..., pd.DataFrame] = accuracy,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The `accuracy` table of every checkpoint of a run, with its `epoch`.
+
+    `checkpoints` are pairs of an epoch (0: untrained) and a function that opens that checkpoint and
+    asks it, called one after another, so that one model is in memory at a time. The same classes
+    are resampled alike in every epoch (`seed`), so that curves differ by their models alone; an
+    interval is of one epoch, and says nothing of the step from one to the next. Raises
+    `SampleError` without checkpoints.
+
+    >>> frame = pd.DataFrame({"label": ["cat", "dog"], "domain": "real", "prompts": "neutral",
+    ...     "classifier": "text", "candidates": "all", "chosen": ["cat", "cat"],
+    ...     "correct": [1.0, 0.0], "rank": [1, 2], "margin": float("nan")})
+    >>> answers = Answers(frame, (), 2)
+    >>> by_epoch([(0, lambda: answers), (4, lambda: answers)])["epoch"].unique().tolist()
+    [0, 4]
+    """
+    known = sorted(checkpoints, key=lambda pair: pair[0])
+    if not known:
+        raise SampleError(
+            "draw a curve over epochs", "no checkpoint", "at least one", "keep some of the epochs"
+        )
+    parts = [
+        measure(answer(), seed=seed).assign(epoch=epoch)
+        for epoch, answer in track(known, "evaluate epochs")
+    ]
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,87 @@
+"""Does a class that was trained on more often get recognised better?"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from interp.core.association import spearman
+from interp.core.errors import DataError, listed
+from interp.core.resampling import Interval
+from interp.core.tables import evidence
+from interp.models.evaluation.predictions import ALL, HELD_OUT, SEEN
+
+EVERYWHERE, NATURAL = "all domains", "natural"
+SAME = "every class was trained on equally often"
+
+
+def exposures(
+    by_class: pd.DataFrame, trained_on: pd.DataFrame, *, natural: str = "real"
+) -> pd.DataFrame:
+    """Each class's accuracy in each domain beside the training pictures of that class.
+
+    `by_class` is `accuracy_by_class` of one model; `trained_on` has `label, domain, n_pictures`, a
+    row per cell of its mixture (a cell that is absent was not trained on). Gives a row per class,
+    domain, way of asking and `exposed_in`, with `exposure`, the training pictures of the class in
+    all domains, or in the natural one alone. Raises `DataError` without those columns.
+    """
+    missing = [c for c in ("label", "domain", "n_pictures") if c not in trained_on]
+    if missing:
+        raise DataError(
+            "count what a class was trained on",
+            f"a table without {listed(missing)}",
+            "the columns label, domain, n_pictures",
+            "pass the counts of the mixture's manifest",
+        )
+    parts = []
+    for name, cells in (
+        (EVERYWHERE, trained_on),
+        (NATURAL, trained_on[trained_on["domain"] == natural]),
+    ):
+        seen = cells.groupby("label")["n_pictures"].sum()
+        times = by_class["label"].map(seen).fillna(0).astype(int)
+        parts.append(by_class.assign(exposure=times, exposed_in=name))
+    return pd.concat(parts, ignore_index=True)
+
+
+def exposure(classes: pd.DataFrame, *, keys: Sequence[str] = (), seed: int = 0) -> pd.DataFrame:
+    """Spearman's correlation over classes of accuracy with exposure, for each class set.
+
+    `classes` is what `exposures` gives, of one model or of several told apart by `keys` (such as
+    setting, test_domain, seed). The interval is a class jackknife, p permutes exposures over whole
+    classes, the null is 0. Held-out classes differ from seen ones in more than their number, so the
+    two are also looked at on their own. It says "goes with": exposure was not drawn at random.
+    """
+    cell = [*keys, "domain", "prompts", "classifier", "candidates", "exposed_in"]
+    rows = []
+    for values, part in classes.groupby(cell, sort=False, dropna=False):
+        for class_set in (ALL, HELD_OUT, SEEN):
+            chosen = part if class_set == ALL else part[part["class_set"] == class_set]
+            if len(chosen) and not (class_set != ALL and len(chosen) == len(part)):
+                found = spearman(chosen["value"], chosen["exposure"], seed=seed)
+                reason = found.reason
+                if np.ptp(chosen["exposure"]) == 0:
+                    reason = SAME
+                rows.append(
+                    {
+                        **dict(zip(cell, values, strict=True)),
+                        "class_set": class_set,
+                        "measure": "Spearman of accuracy and exposure",
+                        **evidence(
+                            Interval(found.value, np.nan, found.low, found.high),
+                            null=0.0,
+                            null_kind="exposures permuted over classes",
+                            ceiling=1.0,
+                            ceiling_kind="the same order",
+                            index=found.value,
+                            p=found.p,
+                            unit="class",
+                            n_units=found.n,
+                            n_pictures=int(chosen["n_pictures"].sum()),
+                            estimand="this model, over classes like these",
+                            seed=seed,
+                            reason=reason,
+                        ),
+                    }
+                )
+    return pd.DataFrame(rows)

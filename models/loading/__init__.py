@@ -1,0 +1,1 @@
+"""CLIPs opened from names, folders, checkpoints and archives."""

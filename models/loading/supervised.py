@@ -1,0 +1,158 @@
+"""The supervised baseline: CLIP's image tower, a ReLU and a linear head, trained on class labels.
+
+It goes through the same launcher as CLIP with the loss swapped: the labels of a mixture's TSV stand
+where captions stand, and cross entropy where the contrastive loss stands.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor, nn
+
+from interp.core.errors import CheckpointError, check_known
+from interp.core.images import ImageTable
+from interp.models.clip import Clip
+from interp.models.loading.checkpoints import check_finite, fill, read_classes, read_weights
+from interp.models.towers.hooked import HookedTower
+
+
+class LabelledTower(nn.Module):
+    """An image tower that answers with the logits of classes; what the launcher trains."""
+
+    def __init__(self, visual: nn.Module, n_classes: int, width: int) -> None:
+        super().__init__()
+        self.visual = visual
+        self.head = nn.Linear(width, n_classes)
+        # open_clip's epoch loop clamps and reports one; it has no part in the loss
+        self.logit_scale: Tensor
+        self.register_buffer("logit_scale", torch.zeros(()), persistent=False)
+
+    def forward(
+        self,
+        images: Float[Tensor, "batch channel height width"],
+        labels: Int[Tensor, " batch"],
+    ) -> dict[str, Tensor]:
+        """The logits beside their labels, in the form that open_clip's epoch loop hands on."""
+        logits = self.head(F.relu(self.visual(images)))
+        return {"logits": logits, "labels": labels, "logit_scale": self.logit_scale}
+
+
+class LabelLoss(nn.Module):
+    """Cross entropy, with the arguments that open_clip's epoch loop gives a loss."""
+
+    def forward(
+        self,
+        logits: Float[Tensor, "batch classes"],
+        labels: Int[Tensor, " batch"],
+        logit_scale: Tensor,
+        output_dict: bool = True,
+    ) -> dict[str, Tensor]:
+        """Mean over the batch, nats. `logit_scale` and `output_dict` are the loop's own words."""
+        return {"loss_of_labels": F.cross_entropy(logits, labels)}
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """The trained head as evaluation takes it: `head(embedding)` are the logits of the classes.
+
+    logits = W relu(embedding) + b.
+    """
+
+    class_names: tuple[str, ...]
+    weight: Float[Tensor, "classes d_embed"]
+    bias: Float[Tensor, " classes"]
+
+    def __call__(self, embedding: Float[Tensor, "batch d_embed"]) -> Float[Tensor, "batch classes"]:
+        return F.linear(F.relu(embedding), self.weight.to(embedding), self.bias.to(embedding))
+
+
+class SupervisedModel:
+    """A trained baseline, opened: hooked image tower, head, class names; it has no text tower.
+
+    `visual(pixels)` is the embedding before the ReLU, `head(visual(pixels))` the logits. It answers
+    to `embed` and `zero_shot` as a CLIP does, so `interp.models.evaluation.overview.ask` takes it.
+    """
+
+    def __init__(self, clip: Clip, head: LinearHead) -> None:
+        """`clip` lends its image tower; its text tower is untrained and stays out of sight."""
+        self._clip, self.head = clip, head
+
+    def __repr__(self) -> str:
+        return f"SupervisedModel({self._clip.architecture!r}, {len(self.class_names)} classes)"
+
+    @cached_property
+    def visual(self) -> HookedTower:
+        """The image tower, with hooks on every activation."""
+        return self._clip.visual
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in the order of the logits."""
+        return self.head.class_names
+
+    @property
+    def preprocess(self) -> Callable[[Image.Image], Tensor]:
+        """A picture to `channel row column`."""
+        return self._clip.preprocess
+
+    def embed(self, images: ImageTable, *, batch_size: int = 256) -> Tensor:
+        """Embed pictures in table order, `batch d_embed`, before the ReLU, without gradients."""
+        return self._clip.embed(images, batch_size=batch_size)
+
+    def zero_shot(self, class_names: Sequence[str], templates: Sequence[object] = ()) -> LinearHead:
+        """The head's rows for these classes; prompts say nothing to it.
+
+        Raises `CheckpointError` for a class that it was not trained on.
+        """
+        check_known("classify", "class", class_names, self.class_names, CheckpointError)
+        rows = [self.class_names.index(name) for name in class_names]
+        return LinearHead(tuple(class_names), self.head.weight[rows], self.head.bias[rows])
+
+
+def load_classifier(
+    path: str | Path,
+    *,
+    model: str | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> SupervisedModel:
+    """Open the checkpoint of a supervised run; `model` is its architecture where no run tells.
+
+    Raises `CheckpointError` for what is missing, cut short, or no classifier.
+
+    >>> load_classifier("no such/epoch_1.pt", model="RN50")
+    Traceback (most recent call last):
+    ...
+    interp.core.errors.CheckpointError: Cannot open no such/epoch_1.pt: given a file that does ...
+    """
+    from interp.models.loading.load import architecture_of, create
+
+    source = Path(path)
+    weights, classes = read_weights(source), read_classes(source)
+    if not {"head.weight", "head.bias"} <= weights.keys() or len(classes) != len(
+        weights["head.bias"]
+    ):
+        raise CheckpointError(
+            f"open {source} as a classifier",
+            "weights without a linear head and its class names",
+            "the checkpoint of a supervised run",
+            "open a CLIP with load_clip",
+        )
+    architecture = model or architecture_of(source)
+    made = create(architecture, load_weights=False)
+    tower = {
+        name.removeprefix("visual."): value
+        for name, value in weights.items()
+        if name.startswith("visual.")
+    }
+    fill(made.visual, tower, source, architecture)  # type: ignore[arg-type]
+    check_finite(made, str(source))
+    made.eval().to(device=device, dtype=dtype)
+    head = LinearHead(tuple(classes), weights["head.weight"], weights["head.bias"])
+    return SupervisedModel(Clip(made, architecture), head)

@@ -1,0 +1,292 @@
+"""A tower that nobody wrote hooks for, opened by module path: the same verbs, through nnsight."""
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformer_lens.config import TransformerBridgeConfig
+from transformer_lens.hook_points import HookPoint
+
+from interp.core.errors import ShapeError, SiteError, SpecificationError, listed, nearest
+from interp.core.sites import Site
+from interp.models.towers.hooked import Ask, HookedTower, ListeningPoint, Names, hooked
+from interp.models.towers.surveying import Found, Survey, survey
+from interp.models.towers.text import check_tokens
+from interp.models.towers.tracing import Net, first_tensor, with_first_tensor
+from interp.models.towers.vit import check_pictures
+
+EMBEDDING = "hook_embedding"
+
+
+class TracedTower(HookedTower):
+    """Any module as a tower: its sites are its modules' outputs and inputs, by module path.
+
+    `trunk.blocks.3.attn` is what that module gives and `trunk.blocks.3.attn.input` the first thing
+    it is given, so in a timm transformer `norm2.input` is the stream in the middle of a block and
+    `attn.proj.input` the heads' z. Where a module runs more than once in a forward each call is a
+    site (`act#0`, `act#1`, `act#1.input`) and the bare path is refused. Where it gives a tuple or a
+    dictionary the site is the first tensor in it. `hook_embedding` is the embedding, as in every
+    tower. A cache of nothing in particular holds the outputs; ask for inputs by name or pattern.
+
+    Out of reach is what is computed between modules, such as q, k, v and the pattern of a fused
+    attention. `unreachable` lists the modules that are no sites, or not the whole of one, and why.
+
+    The tower runs whole: `n_layers` is 0 and every site but the embedding is in layer -1, before
+    the chain, so a sweep repeats the whole forward for each of its cells. Axes are `batch` where
+    an axis grows with the batch, `batch_x_64` where it grows 64 times as fast (windows stacked on
+    the batch), and else `axis_1`, `axis_2`, ...: whether 64 numbers in a row are channels or
+    positions, no module says. Say it with `name_axes`, and features are pooled and sweeps run over
+    positions as in any tower.
+
+    `example` is a batch, of one row or more, of the kind that the module takes: sites are found by
+    running it a few times, when they are first asked for. `method` is what a run calls. `longest`
+    is for texts that may be shorter than it.
+
+    >>> tower = TracedTower(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.zeros(1, 4))
+    >>> tower.sites
+    ('0.input', '0', '1.input', '1', 'hook_embedding')
+    >>> embedding, cache = tower.run_with_cache(torch.ones(2, 4), names_filter="0")
+    >>> torch.equal(cache["0"].relu(), embedding)
+    True
+    """
+
+    def __init__(
+        self,
+        source: nn.Module,
+        example: Tensor,
+        *,
+        label: str = "visual",
+        method: str = "__call__",
+        foreign: tuple[str, ...] = (),
+        longest: int | None = None,
+    ) -> None:
+        super().__init__(source, foreign=foreign)
+        self.label, self.longest = label, longest
+        self._example, self._method = example, method
+        self._given_axes: dict[str, tuple[str, ...]] = {}
+
+    def over(self, source: nn.Module) -> "TracedTower":
+        """The same tower over another copy of its module."""
+        tower = TracedTower(
+            source,
+            self._example,
+            label=self.label,
+            method=self._method,
+            foreign=self.foreign,
+            longest=self.longest,
+        )
+        tower._given_axes = dict(self._given_axes)
+        if self._surveyed:  # the same modules run in the same order
+            tower._survey = self._survey
+        return tower
+
+    def example(self, n: int) -> Tensor:
+        """`n` rows of the kind the tower takes, on its device and in its format."""
+        like = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
+        rows = self._example[torch.arange(n) % len(self._example)].to(like.device)
+        return rows.to(like.dtype) if rows.is_floating_point() else rows
+
+    def original(self, x: Tensor) -> Tensor:
+        """The embedding as the module itself computes it, nnsight aside."""
+        return self._embedding(getattr(self.source, self._method)(x))
+
+    def _embedding(self, answer: Any) -> Tensor:
+        tensor = first_tensor(answer)
+        if tensor is None:
+            raise SpecificationError(
+                f"trace a {type(self.source).__name__}",
+                f"a {type(answer).__name__} for its result",
+                "a tensor, or a tuple or dictionary that holds one",
+                "trace the part of it that gives the embedding",
+            )
+        return tensor
+
+    # the run
+
+    @cached_property
+    def _net(self) -> Net:
+        return Net(self.source, method=self._method)
+
+    @property
+    def _surveyed(self) -> bool:
+        return "_survey" in self.__dict__
+
+    @cached_property
+    def _survey(self) -> Survey:
+        return survey(self.source, self._net, self.example, foreign=self.foreign)
+
+    def _embed(self, x: Tensor) -> Tensor:
+        heard = [
+            (found.place, self._visit(self.hook_dict[site], found))
+            for site, found in (self._survey.sites if self._surveyed else {}).items()
+            if hooked(self.hook_dict[site])
+        ]
+        return self._embedding(self._net.run(x, heard))
+
+    def _visit(self, point: HookPoint, found: Found) -> Callable[[Any], Any]:
+        def visit(value: Any) -> Any:
+            tensor = first_tensor(value)
+            if tensor is None:
+                raise SiteError(
+                    f"hook {point.name}",
+                    f"a {type(value).__name__} in this run",
+                    "a tensor, as on the example",
+                    "hook another site",
+                )
+            new = point(tensor)
+            if found.overwritten:  # what a hook has kept must stay what it was
+                new = new.clone()
+            return value if new is tensor else with_first_tensor(value, new)
+
+        return visit
+
+    def _read_out(self, stream: Tensor, tokens: Tensor | None) -> Tensor:
+        return self.hook_dict[EMBEDDING](stream) if self._surveyed else stream
+
+    def _context(self, stream: Tensor, tokens: Tensor | None) -> tuple[()]:
+        return ()
+
+    def _check_input(self, x: Tensor) -> None:
+        right = self._example
+        if self.label == "visual" and right.ndim == 4:
+            check_pictures(x, size=(right.shape[2], right.shape[3]))
+        elif self.label == "text" and right.ndim == 2:
+            check_tokens(x, length=self.longest or right.shape[1], fewer=self.longest is not None)
+        elif not isinstance(x, Tensor) or x.shape[1:] != right.shape[1:]:
+            given = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise ShapeError(
+                "run a traced tower",
+                given,
+                f"a batch of {tuple(right.shape[1:])}, as its example",
+                "pass such a batch, or trace the module with another example",
+            )
+
+    def _check_stream(self, stream: Tensor, layer: int) -> None:
+        right = self._survey.embedding[1:]
+        if not isinstance(stream, Tensor) or tuple(stream.shape[1:]) != right:
+            given = f"shape {tuple(stream.shape)}" if isinstance(stream, Tensor) else "no tensor"
+            raise ShapeError(
+                "resume behind a traced tower",
+                given,
+                f"its embedding, (batch, {listed(right)})",
+                "pass what stop_at_layer=0 gave",
+            )
+
+    def _span(self, start: int | None, stop: int | None) -> tuple[int, int]:
+        if start not in (None, 0) or stop not in (None, 0):
+            raise SiteError(
+                "run a part of a traced tower",
+                f"start_at_layer={start!r}, stop_at_layer={stop!r}",
+                "neither, or 0, which is behind the whole",
+                "read or patch its sites in whole runs",
+            )
+        return 0, 0
+
+    # names
+
+    @cached_property
+    def hook_dict(self) -> dict[str, HookPoint]:  # type: ignore[override]  # made when asked for
+        """A hook point for every site."""
+        points: dict[str, HookPoint] = {
+            site: ListeningPoint() for site in (*self._survey.sites, EMBEDDING)
+        }
+        for site, point in points.items():
+            point.name = site
+        return points
+
+    @cached_property
+    def mod_dict(self) -> dict[str, nn.Module]:  # type: ignore[override]  # made when asked for
+        """The same; TransformerLens looks in both."""
+        return dict(self.hook_dict)
+
+    @property
+    def found(self) -> dict[str, Found]:
+        """Every site but the embedding, with its place in the tree."""
+        return dict(self._survey.sites)
+
+    @property
+    def unreachable(self) -> dict[str, str]:
+        """The modules that are no sites, or not the whole of one, and why.
+
+        >>> tower = TracedTower(nn.Sequential(nn.LSTM(4, 3)), torch.zeros(1, 5, 4))
+        >>> tower.unreachable
+        {'0': 'gives a tuple, of which the site is the first tensor'}
+        """
+        return dict(self._survey.unreachable)
+
+    def axes(self, site: str | Site) -> tuple[str, ...]:
+        """The axes of a site's activation: as `name_axes` said, or neutral."""
+        name = self._known(site)
+        if name in self._given_axes:
+            return self._given_axes[name]
+        if name != EMBEDDING:
+            return self._survey.sites[name].axes
+        rest = range(1, len(self._survey.embedding))
+        return ("batch", "d_embed") if len(rest) == 1 else ("batch", *(f"axis_{i}" for i in rest))
+
+    def name_axes(self, names: Names, axes: Iterable[str]) -> None:
+        """Say what the axes of some sites are, such as `batch channel row column`.
+
+        >>> tower = TracedTower(nn.Sequential(nn.Conv2d(3, 5, 2)), torch.zeros(1, 3, 8, 8))
+        >>> tower.name_axes("0", ("batch", "channel", "row", "column"))
+        >>> tower.axes("0")
+        ('batch', 'channel', 'row', 'column')
+        """
+        words = tuple(axes)
+        for site in self._match(names):
+            found = self.axes(site)
+            batch = [axis if axis.startswith("batch") else "" for axis in found]
+            if len(set(words)) < len(words) or batch != [
+                axis if axis.startswith("batch") else "" for axis in words
+            ]:
+                raise SiteError(
+                    f"name the axes of {site}",
+                    listed(words),
+                    f"a name for each of {listed(found)}, the batch in its place",
+                    "name all of them, each by a word of its own",
+                )
+            self._given_axes[site] = words
+
+    def layer(self, site: str | Site) -> int:
+        """-1, before the chain; the embedding is behind it, in layer 0."""
+        return 0 if self._known(site) == EMBEDDING else -1
+
+    def _match(self, names: Names) -> list[str]:
+        if isinstance(names, str) and names not in self.hook_dict and names in self.unreachable:
+            kin = [site for site in self.sites if site.startswith((f"{names}#", f"{names}."))]
+            raise SiteError(
+                f"hook {names}",
+                f"a module that {self.unreachable[names]}",
+                "a site of the tower",
+                f"try {listed(kin, limit=3) if kin else nearest(names, self.sites)}",
+            )
+        return super()._match(names)
+
+    def _wanted(self, names_filter: Names | Iterable[Names] | None) -> dict[str, list[Ask]]:
+        if names_filter is None:  # inputs are mostly outputs over again
+            places = {site: found.place for site, found in self._survey.sites.items()}
+            given = {site for site, place in places.items() if place.end == "input"}
+            return {site: [] for site in self.sites if site not in given}
+        return super()._wanted(names_filter)
+
+    @property
+    def chain(self) -> list[nn.Module]:
+        """No blocks: the tower runs whole."""
+        return []
+
+    @property
+    def cfg(self) -> TransformerBridgeConfig:
+        """`SpecificationError`: TransformerLens has no terms for any module whatever."""
+        raise SpecificationError(
+            "describe a traced tower in TransformerLens's terms",
+            f"a {type(self.source).__name__}",
+            "a hooked transformer or ResNet",
+            "read its caches as plain dictionaries",
+        )
+
+    def extra_repr(self) -> str:
+        """One line on the tower; a survey of its sites is not made for it."""
+        sites = f"{len(self.sites)} sites" if self._surveyed else "sites not yet listed"
+        return f"{type(self.source).__name__} traced through nnsight, {sites}"

@@ -1,0 +1,296 @@
+"""What both of CLIP's transformer towers are built of, with its activations named."""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock
+from torch import Tensor, nn
+from transformer_lens.config import TransformerBridgeConfig
+from transformer_lens.hook_points import HookPoint
+
+from interp.core.errors import ShapeError, SpecificationError
+from interp.models.towers.attention import HookedAttention, Mask
+from interp.models.towers.components import Heads, Perceptron, components
+from interp.models.towers.hooked import HookedTower, hooked, only_heard, share
+
+
+class HookedNorm(nn.Module):
+    """A layer norm; its scale and normalised stream exist when somebody listens.
+
+    `hook_scale` is $\\sqrt{\\mathrm{var}(x) + \\epsilon}$ and `hook_normalized` is (x - mean) /
+    scale, *before* the gain and the bias, as TransformerLens 4 has it.
+    """
+
+    source: Any
+
+    def __init__(self, source: Any) -> None:
+        super().__init__()
+        share(self, source=source)
+        self.hook_scale, self.hook_normalized = HookPoint(), HookPoint()
+
+    def forward(
+        self, x: Float[Tensor, "*batch pos d_model"]
+    ) -> Float[Tensor, "*batch pos d_model"]:
+        """The normalised stream, with gain and bias."""
+        points = self._modules.values()  # quicker to come by than each as an attribute
+        if not hooked(*points):
+            return self.source(x)
+        if not torch.is_grad_enabled() and x.dtype in (torch.float32, torch.float64):
+            if only_heard(*points):
+                return self._overheard(x)
+        # half precision cannot hold the squares; the fused kernel widens them too
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        centred = wide - wide.mean(dim=-1, keepdim=True)
+        scale = (centred.pow(2).mean(dim=-1, keepdim=True) + self.source.eps).sqrt()
+        normalized = self.hook_normalized(centred / self.hook_scale(scale))
+        return (normalized * self.source.weight + self.source.bias).to(x.dtype)
+
+    def _overheard(
+        self, x: Float[Tensor, "*batch pos d_model"]
+    ) -> Float[Tensor, "*batch pos d_model"]:
+        """The fused kernel, and what it knows: no bit of the result changes for being heard."""
+        out, mean, inverse = torch.native_layer_norm(
+            x, self.source.normalized_shape, self.source.weight, self.source.bias, self.source.eps
+        )
+        self.hook_scale(inverse.reciprocal())
+        self.hook_normalized((x - mean).mul_(inverse))
+        return out
+
+    @property
+    def w(self) -> Float[Tensor, "d_model"]:
+        """The gain."""
+        return self.source.weight
+
+    @property
+    def b(self) -> Float[Tensor, "d_model"]:
+        """The bias."""
+        return self.source.bias
+
+
+class HookedMLP(nn.Module):
+    """The two-layer perceptron of a block, with the LayerScale that may follow it."""
+
+    source: Any
+
+    def __init__(self, source: Any) -> None:
+        super().__init__()
+        share(self, source=source)
+        self.hook_pre, self.hook_post = HookPoint(), HookPoint()
+
+    def forward(
+        self, x: Float[Tensor, "*batch pos d_model"]
+    ) -> Float[Tensor, "*batch pos d_model"]:
+        """What the neurons write, given the normalised stream."""
+        mlp = self.source.mlp
+        neurons = self.hook_post(mlp.gelu(self.hook_pre(mlp.c_fc(x))))
+        return self.source.ls_2(mlp.c_proj(neurons))
+
+    @property
+    def W_in(self) -> Float[Tensor, "d_model d_mlp"]:
+        """The weights into the neurons."""
+        return self.source.mlp.c_fc.weight.T
+
+    @property
+    def b_in(self) -> Float[Tensor, "d_mlp"]:
+        """The neurons' biases."""
+        return self.source.mlp.c_fc.bias
+
+    @property
+    def W_out(self) -> Float[Tensor, "d_mlp d_model"]:
+        """The weights out of the neurons, LayerScale included."""
+        return self.source.ls_2(self.source.mlp.c_proj.weight.T)
+
+    @property
+    def b_out(self) -> Float[Tensor, "d_model"]:
+        """The output bias, LayerScale included."""
+        return self.source.ls_2(self.source.mlp.c_proj.bias)
+
+
+class HookedBlock(nn.Module):
+    """A residual block: attention, then the perceptron, each adding to the stream."""
+
+    def __init__(self, source: Any) -> None:
+        super().__init__()
+        self.hook_resid_pre = HookPoint()
+        self.ln1 = HookedNorm(source.ln_1)
+        self.attn = HookedAttention(source)
+        self.hook_attn_out, self.hook_resid_mid = HookPoint(), HookPoint()
+        self.ln2 = HookedNorm(source.ln_2)
+        self.mlp = HookedMLP(source)
+        self.hook_mlp_out, self.hook_resid_post = HookPoint(), HookPoint()
+
+    def forward(
+        self, stream: Float[Tensor, "batch pos d_model"], mask: Mask = None
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The stream after the block."""
+        stream = self.hook_resid_pre(stream)
+        stream = self.hook_resid_mid(stream + self.hook_attn_out(self.attn(self.ln1(stream), mask)))
+        return self.hook_resid_post(stream + self.hook_mlp_out(self.mlp(self.ln2(stream))))
+
+    def at(
+        self,
+        stream: Float[Tensor, "batch pos d_model"],
+        place: Int[Tensor, "batch"],
+        mask: Mask = None,
+    ) -> Float[Tensor, "batch one d_model"]:
+        """The stream after the block at one position of each example, at a sixth of the cost.
+
+        Nobody may hook what depends on the query: everything but `SEEN_WHOLE`.
+        """
+        stream = self.hook_resid_pre(stream)
+        rows = torch.arange(len(stream), device=stream.device)
+        token = stream[rows, place][:, None] + self.attn.at(self.ln1(stream), place, mask)
+        return token + self.mlp(self.ln2(token))
+
+
+SEEN_WHOLE = (
+    "hook_resid_pre",
+    "ln1.hook_scale",
+    "ln1.hook_normalized",
+    "attn.hook_k",
+    "attn.hook_v",
+)
+"""The sites that a block has at all positions also where only one position of it is wanted."""
+
+
+class TransformerTower(HookedTower):
+    """A chain of transformer blocks over tokens at learned positions."""
+
+    def __init__(self, source: Any, *, foreign: tuple[str, ...] = ()) -> None:
+        for block in source.transformer.resblocks:
+            if type(block) is not ResidualAttentionBlock:
+                raise unsupported(
+                    f"blocks of type {type(block).__name__}", "ResidualAttentionBlock"
+                )
+        super().__init__(source, foreign=foreign)
+        self.hook_embed, self.hook_pos_embed = HookPoint(), HookPoint()
+        self.hook_full_embed = HookPoint()
+
+    ln_final: HookedNorm
+
+    def _open_blocks(self) -> None:
+        """Register the blocks; what comes before them in a run is registered before."""
+        self.blocks = nn.ModuleList(HookedBlock(b) for b in self.source.transformer.resblocks)
+
+    @property
+    def chain(self) -> list[nn.Module]:
+        """The blocks in order."""
+        return list(self.blocks)
+
+    @property
+    def components(self) -> list[Heads | Perceptron]:
+        """What reads the stream and adds to it, for circuits to wire: heads and perceptrons."""
+        return components(self)
+
+    @property
+    def cfg(self) -> TransformerBridgeConfig:
+        """The tower in TransformerLens's terms."""
+        n_ctx, d_model = self.source.positional_embedding.shape
+        block: Any = self.source.transformer.resblocks[0]
+        weight = block.attn.in_proj_weight
+        return TransformerBridgeConfig(
+            d_model=d_model,
+            d_head=d_model // block.attn.num_heads,
+            n_layers=self.n_layers,
+            n_ctx=n_ctx,
+            n_heads=block.attn.num_heads,
+            d_mlp=block.mlp.c_fc.out_features,
+            d_vocab=-1,
+            eps=block.ln_1.eps,
+            act_fn=_name_of(block.mlp.gelu),
+            normalization_type="LN",
+            attention_dir="causal" if self.causal else "bidirectional",
+            is_visual_model=self.label == "visual",
+            device=str(weight.device),
+            dtype=weight.dtype,
+        )
+
+    causal: bool = False
+    """Whether a token sees only those before it."""
+
+    def original(self, x: Tensor) -> Tensor:
+        """The embedding as open_clip itself computes it."""
+        answer = self.source(x)
+        return answer[0] if isinstance(answer, tuple) else answer
+
+    @abstractmethod
+    def _read_at(self, stream: Tensor, tokens: Tensor | None) -> Tensor | None:
+        """The one position of each example that the embedding is read off; None if it is more."""
+
+    @abstractmethod
+    def _project(self, pooled: Float[Tensor, "batch d_model"]) -> Tensor:
+        """The embedding, from the pooled and normalised vector."""
+
+    def finish(
+        self, stream: Tensor, *, start_at_layer: int, tokens: Tensor | None = None
+    ) -> Tensor:
+        """The embedding that `tower(stream, start_at_layer=l)` gives, with less of the last block.
+
+        Where the embedding is read off one position (a class token, the end of a text), the last
+        block computes keys and values everywhere, but queries, heads and neurons only there. Equal
+        up to the order of sums. Where somebody hooks or listens to what would then be missing, the
+        block runs in full.
+        """
+        last = self.n_layers - 1
+        whole = not 0 <= start_at_layer <= last or hooked(*self._left_out())
+        place = None if whole else self._read_at(stream, tokens)
+        if place is None:
+            return self(stream, start_at_layer=start_at_layer, tokens=tokens)
+        if start_at_layer < last:
+            stream = self(stream, start_at_layer=start_at_layer, stop_at_layer=last, tokens=tokens)
+        else:
+            self._check_stream(stream, last)
+            self._forwards += 1
+        block: Any = self.blocks[last]
+        token = block.at(stream, place, *self._context(stream, tokens))
+        return self._project(self.ln_final(token).squeeze(1))
+
+    def _left_out(self) -> list[HookPoint]:
+        """The hook points that `finish` would leave out, or show at one position."""
+        ahead = f"blocks.{self.n_layers - 1}."
+        return [
+            point
+            for site, point in self.hook_dict.items()
+            if (site.startswith(ahead) and site.removeprefix(ahead) not in SEEN_WHOLE)
+            or site.startswith("ln_final.")
+        ]
+
+    def _n_ctx(self, stream: Tensor) -> int:
+        return self.source.positional_embedding.shape[0]
+
+    def _check_stream(self, stream: Tensor, layer: int) -> None:
+        right = (self._n_ctx(stream), self.source.positional_embedding.shape[1])
+        if stream.ndim != 3 or tuple(stream.shape[1:]) != right:
+            raise ShapeError(
+                "resume from a residual stream",
+                f"shape {tuple(stream.shape)}",
+                f"(batch, {right[0]}, {right[1]})",
+                "pass what stop_at_layer or hook_resid_pre gave",
+            )
+
+    def _add_positions(
+        self, tokens: Float[Tensor, "batch pos d_model"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        tokens = self.hook_embed(tokens)
+        where = self.source.positional_embedding.to(tokens.dtype).expand_as(tokens)
+        # a hook may write in place, and must not write into the parameter
+        where = where.clone() if hooked(self.hook_pos_embed) else where
+        return self.hook_full_embed(tokens + self.hook_pos_embed(where))
+
+
+def _name_of(activation: nn.Module) -> str:
+    """An activation function in TransformerLens's word."""
+    if isinstance(activation, QuickGELU):
+        return "quick_gelu"
+    return "gelu_pytorch_tanh" if getattr(activation, "approximate", "") == "tanh" else "gelu"
+
+
+class Unhooked(SpecificationError):
+    """A tower, or a part of one, that nobody wrote hooks for."""
+
+
+def unsupported(given: str, right: str) -> Unhooked:
+    """The error for a part of a tower that nobody wrote hooks for."""
+    return Unhooked("hook this tower", given, right, "open it by module path, as a TracedTower")

@@ -1,0 +1,1 @@
+"""Training runs: recipes, open_clip's trainer under torchrun, resumption."""

@@ -1,0 +1,281 @@
+"""A loss term that makes classes lie alike, or apart, in two domains at a layer: rung L4.
+
+It is added to open_clip's loss in open_clip's epoch loop: a hook on one block keeps what the block
+gives, each picture comes with the number of its class and domain, and held-out classes have none.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+
+from interp.core.errors import DataError, SiteError, SpecificationError, check_known
+from interp.core.seeds import rng
+from interp.core.store import fingerprint
+from interp.models.towers.opening import open_tower
+from interp.models.training.lists import read_tsv
+
+KEEP = 0.9
+"""How much of a running mean stays when a batch brings pictures of its class and domain."""
+
+
+class Alignment:
+    """The term: mean over classes of 1 - cosine between a class's contrasts in two domains.
+
+    A contrast is a class mean less the mean over classes in the same domain, so that a constant
+    offset between domains costs nothing:
+
+        term = mean over (c, d) of 1 - cos(m(c, d) - centre(d), r(c, d') - centre(d'))
+
+    m is the mean over the batch's pictures of class c in domain d, r a running mean over earlier
+    batches without gradient, d' the other domain, centre the mean of r over classes. A cell
+    (c, d) counts if the batch has pictures of it and its partner was met before. Where classes are
+    to be separated, a cell stops counting once its cosine is 0 or less: below that they would share
+    an axis again, with its sign turned.
+
+    Why running means: with six domains, a batch of 128 holds one picture or none of most cells, so
+    few classes meet themselves in it, and a partner made of one picture is mostly noise; the tests
+    hold the gradient of both against that of all pictures. The batch's own mean stays as it is,
+    since the gradient must reach it. (After `KEEP` = .9, a mean spans the last ten batches with its
+    class: young enough to follow the weights.)
+    """
+
+    def __init__(
+        self, n_classes: int, *, separates: bool = False, every: int = 1, device: Any = "cpu"
+    ) -> None:
+        """`every` is how often a batch is judged before weights change, as with accumulation."""
+        self.n_classes, self.separates, self._every = n_classes, separates, every
+        self._device, self._calls = device, 0
+        self.running: Tensor | None = None  # "domain class feature"
+        self.met = torch.zeros(2, n_classes, dtype=torch.bool, device=device)
+
+    def __call__(
+        self, features: Float[Tensor, "batch feature"], marks: Int[Tensor, " batch"]
+    ) -> Float[Tensor, ""]:
+        """The term of a batch, over all processes; then the running means move on."""
+        x, own = _gathered(features, marks)
+        x = x if x.dtype == torch.float64 else x.float()
+        means, present = class_means(x, own, self.n_classes)
+        term = self._term(means, present, x)
+        self._calls += 1
+        if self._calls % self._every == 0:
+            self._move(means.detach(), present)
+        return term
+
+    def _term(self, means: Tensor, present: Tensor, x: Tensor) -> Tensor:
+        partners = self.met.all(dim=0)
+        asked = present & partners
+        if self.running is None or not asked.any() or int(partners.sum()) < 2:
+            return 0.0 * x.sum()  # nothing to compare, but a gradient for every process
+        centre = self.running[:, partners].mean(dim=1, keepdim=True)
+        cosine = F.cosine_similarity(means - centre, (self.running - centre).flip(0), dim=-1)
+        gap = 1 - cosine
+        return (gap.clamp(max=1.0) if self.separates else gap)[asked].mean()
+
+    def _move(self, means: Tensor, present: Tensor) -> None:
+        if self.running is None:
+            self.running = torch.zeros_like(means)
+        keep = KEEP * self.met.to(means)[..., None]
+        moved = keep * self.running + (1 - keep) * means
+        self.running = torch.where(present[..., None], moved, self.running)
+        self.met = self.met | present
+
+    def state_dict(self) -> dict[str, Any]:
+        """What later steps hang on."""
+        return {"running": self.running, "met": self.met}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        running = state["running"]
+        self.running = None if running is None else running.to(self._device)
+        self.met = state["met"].to(self._device)
+
+
+def class_means(
+    x: Float[Tensor, "batch feature"], marks: Int[Tensor, " batch"], n_classes: int
+) -> tuple[Float[Tensor, "domain class feature"], Tensor]:
+    """Mean features of every class in both domains, and which of them have a picture at all.
+
+    A mark is domain * n_classes + class; below 0, the picture is left out.
+
+    >>> x = torch.tensor([[1.0], [3.0], [5.0], [9.0]])
+    >>> means, present = class_means(x, torch.tensor([0, 0, 3, -1]), 2)
+    >>> means.flatten().tolist(), present.tolist()
+    ([2.0, 0.0, 0.0, 5.0], [[True, False], [False, True]])
+    """
+    inside = marks >= 0
+    own, rows = marks[inside], x[inside]
+    total = x.new_zeros(2 * n_classes, x.shape[1]).index_add(0, own, rows)
+    count = x.new_zeros(2 * n_classes).index_add(0, own, x.new_ones(len(rows)))
+    means = total / count.clamp(min=1)[:, None]
+    return means.unflatten(0, (2, n_classes)), (count > 0).unflatten(0, (2, n_classes))
+
+
+def _gathered(features: Tensor, marks: Tensor) -> tuple[Tensor, Tensor]:
+    """The whole batch of all processes, gradients crossing between them as in open_clip's loss."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return features, marks
+    from torch.distributed.nn.functional import all_gather
+
+    every = [torch.empty_like(marks) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(every, marks.contiguous())
+    shared = all_gather(features.contiguous())
+    return torch.cat(list(shared)), torch.cat(every)
+
+
+class Watched(nn.Module):
+    """A model that also tells what one of its blocks gave, mean over positions or places.
+
+    It takes tokens (or labels) with a mark behind them, and answers as the model does, with
+    `at_site` "batch feature" and `marks` beside it.
+    """
+
+    def __init__(self, model: nn.Module, block: nn.Module, *, labels: bool = False) -> None:
+        super().__init__()
+        self.model, self._labels = model, labels
+        self._kept: Tensor | None = None
+        block.register_forward_hook(self._keep)
+
+    def _keep(self, block: nn.Module, given: Any, out: Tensor) -> None:
+        self._kept = out.mean(dim=(2, 3)) if out.ndim == 4 else out.mean(dim=1)
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """The model's own, which open_clip's epoch loop looks for."""
+        return self.model.logit_scale  # type: ignore[return-value]
+
+    def forward(self, images: Tensor, rows: Int[Tensor, "batch token"]) -> dict[str, Tensor]:
+        """The model's answer, and what the term needs."""
+        targets = rows[:, 0] if self._labels else rows[:, :-1]
+        told = self.model(images, targets)
+        assert self._kept is not None
+        seen, self._kept = self._kept, None
+        return {**told, "at_site": seen, "marks": rows[:, -1]}
+
+
+class AlignedLoss(nn.Module):
+    """A loss, and beside it `alignment`: the weight times the term."""
+
+    def __init__(
+        self, loss: Callable[..., dict[str, Tensor]], term: Alignment, weight: float
+    ) -> None:
+        super().__init__()
+        self.loss, self.term, self.weight = loss, term, weight
+
+    def forward(
+        self, at_site: Tensor, marks: Tensor, output_dict: bool = True, **outputs: Tensor
+    ) -> dict[str, Tensor]:
+        """The parts of the loss by name, in the form of open_clip's epoch loop."""
+        told = self.loss(**outputs, output_dict=True)
+        return {**told, "alignment": self.weight * self.term(at_site, marks)}
+
+
+def find_block(model: nn.Module, site: str = "") -> nn.Module:
+    """The block of the image tower that gives a site: `...hook_resid_post`, or the middle block's.
+
+    Raises `SiteError` for a site that no block gives, `SpecificationError` for a tower without
+    blocks that we know.
+    """
+    visual: Any = model.visual
+    if isinstance(visual, ModifiedResNet):
+        blocks = [*visual.layer1, *visual.layer2, *visual.layer3, *visual.layer4]
+    elif isinstance(visual, VisionTransformer):
+        blocks = [*visual.transformer.resblocks]
+    else:
+        raise SpecificationError(
+            f"align classes in a {type(visual).__name__}",
+            "a tower whose blocks have no names here",
+            "open_clip's ViT or ModifiedResNet",
+            "choose another preset",
+        )
+    names = [f"{block.name}.hook_resid_post" for block in open_tower(model, "visual").chain]
+    check_known("align classes", "site", [site] if site else [], names, SiteError)
+    return blocks[names.index(site) if site else len(blocks) // 2]
+
+
+LEAST_CLASSES = 3
+"""Two classes less their mean are opposites in every domain: there is nothing to align."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """The natural and the test domain, and the seen classes (C1) that have pictures in both."""
+
+    natural: str
+    domain: str
+    classes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, tsv: Path) -> "Pairing":
+        """The pairing of a mixture, from its `train.tsv` and the `manifest.json` beside it.
+
+        Raises `DataError` without a manifest, and `SpecificationError` where fewer than three seen
+        classes stand in both domains, as when the test domain is left out.
+        """
+        natural, domain, held_out = _read_manifest(tsv)
+        here = read_tsv(tsv, "label").assign(domain=read_tsv(tsv, "domain")["domain"])
+        found = [set(here.loc[here["domain"] == name, "label"]) for name in (natural, domain)]
+        classes = tuple(sorted((found[0] & found[1]) - held_out - {""}))
+        if len(classes) < LEAST_CLASSES:
+            raise SpecificationError(
+                f"align classes between {natural} and {domain} in {tsv.parent.name}",
+                f"{len(classes)} seen classes with training pictures in both",
+                f"at least {LEAST_CLASSES}, since the effect is read at equal C1 x {domain}",
+                "choose a mixture with seen classes in the test domain, such as cg-high",
+            )
+        return cls(natural, domain, classes)
+
+    @property
+    def key(self) -> str:
+        """What tells it from every other pairing."""
+        return fingerprint(self)
+
+    def marks(self, tsv: Path, shuffled: bool, *, seed: int) -> Int[Tensor, " row"]:
+        """The mark of each row.
+
+        With `shuffled`, a class of the test domain goes by the number of another, so that every
+        class meets a wrong partner, the same in the whole run (`derangement` by `seed`).
+        """
+        own = list(range(len(self.classes)))
+        told = derangement(len(self.classes), seed) if shuffled else own
+        number = {
+            (domain, label): place * len(self.classes) + numbers[n]
+            for place, (domain, numbers) in enumerate([(self.natural, own), (self.domain, told)])
+            for n, label in enumerate(self.classes)
+        }
+        labels, domains = read_tsv(tsv, "label")["label"], read_tsv(tsv, "domain")["domain"]
+        return torch.tensor([number.get(cell, -1) for cell in zip(domains, labels, strict=True)])
+
+
+def _read_manifest(tsv: Path) -> tuple[str, str, set[str]]:
+    """Natural domain, test domain and held-out classes of a mixture."""
+    path = tsv.parent / "manifest.json"
+    try:
+        said = json.loads(path.read_text())["specification"]
+        return str(said["natural"]), str(said["test_domain"]), set(said["held_out"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"align classes in {tsv}",
+            f"no manifest that says which are held out ({type(error).__name__}: {error})",
+            f"{path.name} of the mixture beside it",
+            "make the mixture again",
+        ) from None
+
+
+def derangement(n: int, seed: int) -> Sequence[int]:
+    """A permutation that leaves none of n numbers in its place: one cycle, drawn by `seed`.
+
+    >>> sorted(derangement(4, 0)), any(k == each for k, each in enumerate(derangement(4, 0)))
+    ([0, 1, 2, 3], False)
+    """
+    order = rng("shuffled partners", seed).permutation(n).tolist()
+    after = dict(zip(order, [*order[1:], order[0]], strict=True))
+    return [after[number] for number in range(n)]

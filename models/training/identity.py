@@ -1,0 +1,89 @@
+"""Which options decide what a training run comes to, and whether a folder holds that very run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from interp.core.errors import SpecificationError
+from interp.core.store import file_hash, fingerprint
+
+STAMP = "made_from.txt"
+"""Beside shards that were made from a list, the hash of that list."""
+
+LATEST = "latest.pt"
+"""Beside the kept epochs, the state that an unfinished run goes on from."""
+
+DECISIVE = (
+    "model_hash",
+    "data_hash",
+    "objective",
+    "epochs",
+    "global_batch",
+    "lr",
+    "wd",
+    "beta2",
+    "eps",
+    "warmup",
+    "milestones",
+    "optimizer",
+    "precision",
+    "crop",
+    "augment",
+    "seed",
+    "align",
+    "align_site",
+    "align_classes",
+    "align_cells",
+)
+"""The options that decide what weights come out. Processes, workers, paths and device do not."""
+
+
+def inputs(model_folder: Path, data: str) -> dict[str, str]:
+    """Hashes of a model's configuration and of its training list, wherever they lie.
+
+    >>> sorted(inputs(Path("no such folder"), "shards-{0..9}.tar"))
+    ['data_hash', 'model_hash']
+    """
+    files = sorted(model_folder.glob("*.json")) if model_folder.is_dir() else []
+    stamps = [path.parent / STAMP for path in map(Path, data.split("::"))]
+    shards = [
+        (Path(part).name, *_read(stamp))
+        for part, stamp in zip(data.split("::"), stamps, strict=True)
+    ]
+    table = Path(data)
+    return {
+        "model_hash": fingerprint([(path.name, file_hash(path)) for path in files]),
+        "data_hash": file_hash(table) if table.is_file() else fingerprint(shards),
+    }
+
+
+def _read(stamp: Path) -> list[str]:
+    return [stamp.read_text()] if stamp.is_file() else []
+
+
+def differing(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """The decisive options that a run folder holds and that are now another, with both values.
+
+    >>> differing({"lr": 0.1, "seed": 0}, {"lr": 0.2, "seed": 0})
+    ['lr 0.1, now 0.2']
+    """
+    return [
+        f"{name} {recorded[name]}, now {wanted[name]}"
+        for name in DECISIVE
+        if name in recorded and name in wanted
+        if str(recorded[name]) != str(wanted[name])
+    ]
+
+
+def refuse_another(folder: Path, wanted: Mapping[str, Any]) -> None:
+    """Refuse to go on in the folder of a run with another specification; say what differs."""
+    from interp.models.loading.checkpoints import run_options
+
+    unlike = differing(run_options(folder / "checkpoints" / LATEST), wanted)
+    if unlike:
+        raise SpecificationError(
+            f"go on with the run {folder}",
+            f"a folder of another specification ({'; '.join(unlike)})",
+            "the options that the run was begun with",
+            "choose another name, or delete the folder",
+        )

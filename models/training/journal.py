@@ -1,0 +1,167 @@
+"""A run's diary: the loss of every step, its learning rate, and the time spent waiting for data.
+
+It listens to open_clip's epoch loop through the three things that the loop is handed: the loader,
+the schedule and the loss.
+"""
+
+import csv
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from interp.core.errors import SpecificationError
+from interp.core.store import write_atomic
+from interp.core.tables import Table
+from interp.models.training.resuming import diverged
+
+FILE = "losses.csv"
+FIELDS = ("step", "epoch", "loss", "lr", "pictures_per_second", "waiting", "seconds")
+TERM = "alignment"
+"""A further column of a run that aligns classes: that part of the loss, before its weight."""
+Loss = Callable[..., dict[str, Tensor]]
+LOOK_EVERY = 20  # steps between looks at the loss: each one makes a GPU wait
+
+
+class Journal:
+    """Collects one epoch at a time; `close` appends it to `losses.csv`, on the first rank.
+
+    With several ranks the loss is the mean of theirs, which is the loss of the whole batch.
+    """
+
+    def __init__(self, folder: Path, args: Namespace, start: int) -> None:
+        """Rows of epochs after `start`, which a kill left behind, are dropped."""
+        self._path, self._args = folder / FILE, args
+        self._weight = getattr(args, "align", 0.0)
+        self._fields = (*FIELDS, TERM) if self._weight else FIELDS
+        self._clear()
+        if args.rank == 0:
+            text = self._path.read_text() if self._path.exists() else ""
+            rows = [row for row in csv.DictReader(text.splitlines()) if int(row["epoch"]) <= start]
+            write_atomic(self._path, _text(rows, self._fields))
+
+    def _clear(self) -> None:
+        self._losses: list[Tensor] = []
+        self._terms: list[Tensor] = []
+        self._rates: list[float] = []
+        self._waits: list[float] = []
+        self._ends: list[float] = []
+
+    def feeding(self, loader: Any) -> "Timed":
+        """The loader, with its waits noted."""
+        return Timed(loader, self._waits_for)
+
+    def _waits_for(self, seconds: float, now: float) -> None:
+        self._waits.append(seconds)
+        self._ends.append(now)
+
+    def steering(self, schedule: Callable[[int], float]) -> Callable[[int], None]:
+        """The schedule, with its rates noted."""
+
+        def steer(step: int) -> None:
+            self._rates.append(schedule(step))
+
+        return steer
+
+    def judging(self, loss: Loss) -> Loss:
+        """The loss, noted and now and then looked at: one that is not finite ends the run."""
+
+        def judge(**outputs: Any) -> dict[str, Tensor]:
+            losses = loss(**outputs)
+            self._losses.append(torch.stack([each.detach() for each in losses.values()]).sum())
+            if self._weight:
+                self._terms.append(losses[TERM].detach() / self._weight)
+            if len(self._losses) % LOOK_EVERY == 0:
+                self._look()
+            return losses
+
+        return judge
+
+    def _look(self) -> None:
+        if self._losses and not torch.isfinite(torch.stack(self._losses[-LOOK_EVERY:])).all():
+            raise diverged(self._args, "a loss that is not finite")
+
+    def close(self, epoch: int) -> None:
+        """Write the steps of epoch number `epoch`, counted from 1."""
+        self._look()
+        every = self._args.accum_freq  # with accumulation, each part judges the whole batch
+        losses = torch.stack(self._losses[every - 1 :: every]).double()
+        if self._args.distributed:
+            torch.distributed.all_reduce(losses)
+            losses /= self._args.world_size
+        if self._args.rank == 0:
+            rows = self._rows(epoch, losses.tolist())
+            if self._weight:  # every rank has the term of the whole batch
+                terms = torch.stack(self._terms[every - 1 :: every]).tolist()
+                rows = [row | {TERM: repr(term)} for row, term in zip(rows, terms, strict=True)]
+            with self._path.open("a", newline="") as handle:
+                handle.write(_text(rows, self._fields, header=False))
+        self._clear()
+
+    def _rows(self, epoch: int, losses: list[float]) -> list[dict[str, Any]]:
+        every, n = self._args.accum_freq, len(losses)
+        begun = [end - wait for end, wait in zip(self._ends, self._waits, strict=True)][::every]
+        begun = [*begun[:n], begun[n] if len(begun) > n else time.perf_counter()]
+        return [
+            {
+                "step": (epoch - 1) * n + place,
+                "epoch": epoch,
+                "loss": repr(loss),
+                "lr": repr(self._rates[place * every]),
+                "pictures_per_second": f"{self._args.global_batch / took:.1f}",
+                "waiting": f"{sum(self._waits[place * every : (place + 1) * every]):.6f}",
+                "seconds": f"{took:.6f}",
+            }
+            for place, loss in enumerate(losses)
+            for took in [begun[place + 1] - begun[place]]
+        ]
+
+
+class Timed:
+    """A loader that tells how long each batch was waited for, and when it came."""
+
+    def __init__(self, loader: Any, tell: Callable[[float, float], None]) -> None:
+        self._loader, self._tell = loader, tell
+        self.num_batches, self.num_samples = loader.num_batches, loader.num_samples
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = iter(self._loader)
+        while True:
+            start = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            now = time.perf_counter()
+            self._tell(now - start, now)
+            yield batch
+
+
+def _text(rows: list[dict[str, Any]], fields: Sequence[str], *, header: bool = True) -> str:
+    lines = [",".join(fields)] if header else []
+    lines += [",".join(str(row[name]) for name in fields) for row in rows]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def tensorboard(run: Path, args: Namespace) -> Any:
+    """open_clip's TensorBoard writer, if it was asked for (`--report-to tensorboard`)."""
+    if not (args.tensorboard and args.rank == 0):
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise SpecificationError(
+            "report to TensorBoard", "no tensorboard", "the package tensorboard",
+            "run pip install tensorboard",
+        ) from None  # fmt: skip
+    return SummaryWriter(str(run / "tensorboard"))
+
+
+def read_journal(run: Path) -> Table:
+    """The losses of a run's folder, one row per step of the optimiser."""
+    return Table("training", pd.read_csv(run / FILE))

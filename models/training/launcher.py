@@ -1,0 +1,297 @@
+"""open_clip's trainer, started through torchrun where open_clip's own `main` does not serve.
+
+    torchrun --nproc-per-node 1 -m interp.models.training.launcher -- --model local-dir:FOLDER ...
+
+The options are open_clip's (`open_clip_train.params`) and the few of `OWN`; model, loss, shards,
+cosine and `train_one_epoch` are open_clip's. Only this differs from its `main`: DDP also runs on
+the CPU; the untrained model is kept; checkpoints are atomic, and only the latest holds the
+optimizer; convolutions run in channels_last; pictures are decoded once and take a quicker, equal
+way to tensors; the order of pictures and their crops depend on seed and epoch alone, so that a
+resumed run repeats an uninterrupted one and two processes repeat one; every step's loss is written
+down; the loss can be swapped for that of labels, and a term that aligns classes added to it.
+"""
+
+import argparse
+import ctypes
+import errno
+import fcntl
+import json
+import logging
+import os
+import signal
+import sys
+import warnings
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from open_clip import create_loss, create_model_and_transforms, get_tokenizer
+from open_clip_train.distributed import init_distributed_device, is_master
+from open_clip_train.logger import setup_logging
+from open_clip_train.main import random_seed
+from open_clip_train.params import parse_args
+from open_clip_train.scheduler import assign_learning_rate, cosine_lr
+from open_clip_train.train import train_one_epoch
+from torch import Tensor, nn
+from torchvision.transforms import Compose
+
+from interp.core.errors import InterpError, OutputError
+from interp.models.loading.presets import remembering
+from interp.models.loading.supervised import LabelledTower, LabelLoss
+from interp.models.training.alignment import AlignedLoss, Alignment, Pairing, Watched, find_block
+from interp.models.training.data import feed, quick
+from interp.models.training.identity import inputs, refuse_another
+from interp.models.training.journal import Journal, tensorboard
+from interp.models.training.lists import classes_of, numbering
+from interp.models.training.recipes import OBJECTIVES, OPTIMIZERS, PARTNERS, PRECISIONS
+from interp.models.training.resuming import resume, save, write_params
+from interp.models.training.runs import TOLD
+
+Schedule = Callable[[int], float]
+"""From a step to its learning rate, which it also sets in the optimizer."""
+
+
+def build_optimizer(model: nn.Module, args: Namespace) -> torch.optim.Optimizer:
+    """AdamW without decay on gains, biases and the logit scale, as open_clip's `main` has it; or,
+    for the supervised baseline, SGD with Nesterov momentum and one decay for all."""
+    if args.optimizer == "sgd":
+        return torch.optim.SGD(
+            model.parameters(), lr=args.lr, momentum=0.9, nesterov=True, weight_decay=args.wd
+        )
+    plain, decayed = [], []
+    for name, parameter in model.named_parameters():
+        free = any(word in name for word in ("bn", "ln", "bias", "logit_scale"))
+        (plain if parameter.ndim < 2 or free else decayed).append(parameter)
+    groups = [{"params": plain, "weight_decay": 0.0}, {"params": decayed, "weight_decay": args.wd}]
+    return torch.optim.AdamW(groups, lr=args.lr, betas=(args.beta1, args.beta2), eps=args.eps)
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, args: Namespace, steps: int) -> Schedule:
+    """A cosine over all `steps` of all epochs, or a tenth of the rate after each milestone."""
+    if not args.milestones:
+        return cosine_lr(optimizer, args.lr, args.warmup, steps)
+    return stepwise(
+        optimizer, args.lr, args.warmup, [steps * m // args.epochs for m in args.milestones]
+    )
+
+
+def stepwise(
+    optimizer: torch.optim.Optimizer, lr: float, warmup: int, milestones: Sequence[int]
+) -> Schedule:
+    """Rise over `warmup` steps; then a tenth of the rate after each milestone, in steps.
+
+    >>> sgd = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    >>> [round(stepwise(sgd, 1.0, 2, [3, 4])(step), 4) for step in range(5)]
+    [0.5, 1.0, 1.0, 0.1, 0.01]
+    """
+
+    def schedule(step: int) -> float:
+        passed = sum(step >= milestone for milestone in milestones)
+        rate = lr * (step + 1) / warmup if step < warmup else lr * 0.1**passed
+        assign_learning_rate(optimizer, rate)
+        return rate
+
+    return schedule
+
+
+LOCK = "lock"
+_PARENT_DIED = 1  # Linux's PR_SET_PDEATHSIG
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a run's folder; wait while another trainer holds it.
+
+    The system lets go of it when a process ends, however it ends, so that a lock is never stale.
+    File systems without locks are used without.
+    """
+    with (folder / LOCK).open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logging.warning(f"Another trainer is at work in {folder}; waiting for it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield
+
+
+def end_with_parent() -> None:
+    """Ask Linux to end this process when its parent ends: a torchrun that is killed outright
+    cannot end its workers itself."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGKILL)
+
+
+OWN: dict[str, dict[str, Any]] = {
+    "objective": {"choices": OBJECTIVES, "default": "clip"},
+    "optimizer": {"choices": OPTIMIZERS, "default": "adamw"},
+    "precision": {"choices": PRECISIONS, "default": "fp32"},
+    "milestones": {"type": json.loads, "default": []},  # epochs after which the rate falls
+    "keep": {"type": json.loads, "default": []},  # epochs whose weights stay
+    "crop": {"type": float, "default": 0.9},
+    "augment": {"type": int, "default": 1},
+    "align": {"type": float, "default": 0.0},  # weight of the term that aligns classes
+    "align-site": {"default": ""},
+    "align-classes": {"choices": PARTNERS, "default": "own"},
+}
+
+
+def main(argv: list[str]) -> None:
+    """Train one model, from its latest checkpoint if there is one."""
+    args = prepare(argv)
+    device = init_distributed_device(args)
+    args.global_batch = args.batch_size * args.world_size * args.accum_freq
+    run = Path(args.logs) / args.name
+    (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+    log = str(run / "out.log") if is_master(args) else None
+    setup_logging(log, logging.INFO if is_master(args) else logging.ERROR)
+    with alone(run) if is_master(args) else nullcontext():
+        if args.distributed:
+            torch.distributed.barrier()  # until the first rank has the folder
+        if is_master(args):
+            refuse_another(run, vars(args))
+        if not (run / "checkpoints" / f"epoch_{args.epochs}.pt").exists():
+            train(args, device, run)
+
+
+def train(args: Namespace, device: torch.device, run: Path) -> None:
+    """Make the model and take it through the epochs that are left."""
+    folder = run / "checkpoints"
+    if is_master(args):
+        write_params(run, args)
+    model, transform = build(args, device)
+    optimizer = build_optimizer(model, args)
+    scaler = torch.amp.GradScaler(device.type) if args.precision == "amp" else None
+    term = build_term(args, device)
+    start = resume(folder, model, optimizer, scaler, term)
+    logging.info(f"Resuming from epoch {start}" if start else "Starting at epoch 0")
+    if is_master(args) and not start:
+        save(folder, 0, model, optimizer, scaler, args, term)
+    shown, loss, marks = model, build_loss(args), None
+    if term is not None:
+        shown = Watched(model, find_block(model, args.align_site), labels=bool(args.classes))
+        loss, marks = AlignedLoss(loss, term, args.align), mark_rows(args)
+    wrapped = parallel(shown, args, device)
+    data = {"train": feed(args, transform, build_target(args), epoch=start, marks=marks)}
+    loader = data["train"].dataloader
+    steps = loader.num_batches // args.accum_freq * args.epochs  # type: ignore[attr-defined]
+    schedule, journal = build_schedule(optimizer, args, steps), Journal(run, args, start)
+    data["train"].dataloader = journal.feeding(loader)
+    steer, judge, writer = journal.steering(schedule), journal.judging(loss), tensorboard(run, args)
+    for epoch in range(start, args.epochs):
+        random_seed(args.seed + 1_000_003 * epoch, args.rank)
+        train_one_epoch(wrapped, data, judge, epoch, optimizer, scaler, steer, None, args, writer)
+        journal.close(epoch + 1)
+        if is_master(args):
+            save(folder, epoch + 1, model, optimizer, scaler, args, term)
+
+
+def prepare(argv: list[str]) -> Namespace:
+    """open_clip's options and our own, with what its `main` derives from them."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    for name, form in OWN.items():
+        parser.add_argument(f"--{name}", **form)
+    own, rest = parser.parse_known_args(argv)
+    args = parse_args(rest)
+    vars(args).update(vars(own))
+    args.distill = args.wandb = False
+    args.tensorboard = "tensorboard" in args.report_to
+    # parse_args knows betas and eps by the model's name, and a local folder has none
+    for name, usual in {"lr": 1e-3, "beta1": 0.9, "beta2": 0.98, "eps": 1e-6}.items():
+        if getattr(args, name) is None:
+            setattr(args, name, usual)
+    args.keep = sorted({0, args.epochs, *own.keep})
+    args.local_world = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    args.classes = classes_of(Path(args.train_data)) if args.objective == "supervised" else ()
+    args.align_cells = Pairing.of(Path(args.train_data)).key if args.align else ""
+    vars(args).update(inputs(Path(args.model.removeprefix("local-dir:")), args.train_data))
+    return args
+
+
+def build(args: Namespace, device: torch.device) -> tuple[nn.Module, Any]:
+    """The model in channels_last, the same on every rank, and the transform of its pictures."""
+    random_seed(args.seed, 0)
+    precision = "fp32" if args.precision == "fp64" else args.precision
+    model, *transforms = create_model_and_transforms(
+        args.model,
+        precision=precision,
+        device=device,
+        output_dict=True,
+        aug_cfg={**args.aug_cfg, "scale": (args.crop, 1.0)},
+    )
+    transform = quick(transforms[0 if args.augment else 1])  # type: ignore[arg-type]
+    if args.objective == "supervised":
+        visual: Any = model.visual
+        with torch.no_grad():
+            width = visual.eval()(torch.zeros(1, 3, *_pair(visual.image_size), device=device))
+        model = LabelledTower(visual, len(args.classes), width.shape[-1]).to(device)
+    if args.precision == "fp64":
+        model, transform = model.double(), Compose([*transform.transforms, Tensor.double])
+    return model.to(memory_format=torch.channels_last), transform  # pyright: ignore[reportCallIssue]
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def build_target(args: Namespace) -> Any:
+    """From the words of a row to tokens, or to the number of its class."""
+    if args.objective == "supervised":
+        return numbering(args.classes)
+    return remembering(get_tokenizer(args.model))
+
+
+def build_loss(args: Namespace) -> nn.Module:
+    """open_clip's contrastive loss, or the cross entropy of labels."""
+    return LabelLoss() if args.objective == "supervised" else create_loss(args)
+
+
+def build_term(args: Namespace, device: torch.device) -> Alignment | None:
+    """The term that aligns the classes of two domains, if it has a weight."""
+    if not args.align:
+        return None
+    n_classes = len(Pairing.of(Path(args.train_data)).classes)
+    return Alignment(n_classes, separates=args.align < 0, every=args.accum_freq, device=device)
+
+
+def mark_rows(args: Namespace) -> Tensor:
+    """For each row of the training list, the class and domain that the term knows it by."""
+    pairing = Pairing.of(Path(args.train_data))
+    return pairing.marks(Path(args.train_data), args.align_classes == "shuffled", seed=args.seed)
+
+
+def parallel(model: nn.Module, args: Namespace, device: torch.device) -> nn.Module:
+    """DDP where there is more than one rank; on the CPU it must not be told a device."""
+    if not args.distributed:
+        return model
+    if args.use_bn_sync:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    ids = None if device.type == "cpu" else [device]
+    return nn.parallel.DistributedDataParallel(model, device_ids=ids)
+
+
+def told(argv: list[str]) -> int:
+    """Train, and tell an error of ours in one line that the parent process reads."""
+    try:
+        main([word for word in argv if word != "--"])  # torchrun hands its separator on
+    except (InterpError, OSError) as error:
+        if isinstance(error, OSError):
+            if error.errno != errno.ENOSPC:
+                raise
+            error = OutputError("train", "a disk that is full", "free space", "make room")
+        parts = [error.asked, error.given, error.right, error.do]
+        print(TOLD + json.dumps([type(error).__name__, *parts]), flush=True)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    end_with_parent()
+    sys.exit(told(sys.argv[1:]))

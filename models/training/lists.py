@@ -1,0 +1,148 @@
+"""Training lists: the rows of a mixture's TSV, and the numbers of its classes."""
+
+import io
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+
+from interp.core.errors import DataError, SpecificationError, listed
+from interp.core.progress import track
+from interp.core.seeds import rng
+from interp.core.store import complete, file_hash
+from interp.models.training.identity import STAMP
+
+
+def read_tsv(tsv: Path, column: str) -> pd.DataFrame:
+    """The columns `filepath` and `column` of a training TSV, as words ("null" may be a class)."""
+    try:
+        frame = pd.read_csv(tsv, sep="\t", dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"train on {tsv}", f"a file that does not read ({error})", "a TSV", "check the path"
+        ) from None
+    missing = [name for name in ("filepath", column) if name not in frame.columns]
+    if missing or frame.empty:
+        given = f"no column {listed(missing)}" if missing else "no rows"
+        raise DataError(
+            f"train on {tsv}", given, f"rows with filepath and {column}", "make the mixture again"
+        )
+    return frame[["filepath", column]]
+
+
+def classes_of(tsv: Path) -> tuple[str, ...]:
+    """The class names of a training TSV, sorted; a label's place among them is its number."""
+    labels = read_tsv(tsv, "label")["label"]
+    without = int((labels == "").sum())
+    if without:
+        raise DataError(
+            f"train on the labels of {tsv}",
+            f"{without} rows without a label",
+            "a class for every row",
+            "leave the base set out of the mixture, or name its classes",
+        )
+    return tuple(sorted(set(labels)))
+
+
+def numbering(classes: Sequence[str]) -> Callable[[list[str]], Tensor]:
+    """From class names to their numbers.
+
+    >>> numbering(["cat", "dog"])(["dog"])
+    tensor([1])
+    """
+    number = {name: place for place, name in enumerate(classes)}
+    return lambda names: torch.tensor([number[name] for name in names])
+
+
+PER_SHARD = 1000
+AT_LEAST = 16
+"""Shards that even a small set is spread over, so that processes and workers each get some."""
+AS_THEY_ARE = (".jpg", ".jpeg", ".png", ".webp")
+"""Picture files that open_clip reads out of shards; others become PNG."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base set of shards that is added whole: their `pattern`, and how many pictures they hold.
+
+    >>> Base("cc3m/{00000..00331}.tar", 2_905_954).pictures
+    2905954
+    """
+
+    pattern: str
+    pictures: int
+
+    def __post_init__(self) -> None:
+        if self.pictures < 1 or not self.pattern:
+            raise SpecificationError(
+                "train on a base set",
+                f"{self.pictures} pictures in {self.pattern!r}",
+                "a pattern of shards and their number of pictures",
+                "count them",
+            )
+
+
+def count_for(n_rows: int) -> int:
+    """How many shards a list of so many rows is spread over."""
+    return min(n_rows, max(AT_LEAST, -(-n_rows // PER_SHARD)))
+
+
+def pattern_of(folder: Path, n_rows: int) -> str:
+    """The shards of a list, in the words that open_clip expands.
+
+    >>> pattern_of(Path("m/shards"), 2500)
+    'm/shards/mixture-{00000..00015}.tar'
+    """
+    return str(folder / f"mixture-{{00000..{count_for(n_rows) - 1:05d}}}.tar")
+
+
+def pack(tsv: Path, folder: Path) -> str:
+    """Write a TSV's pictures and captions into shards, once; return the shards' pattern.
+
+    Files go in as they are, in a shuffled order that depends on nothing. Shards that are there and
+    were made from the same TSV stay. Raises `DataError` for a picture that is not there.
+    """
+    frame = read_tsv(tsv, "title")
+    order = rng("shards", 0).permutation(len(frame))
+    n_shards, pattern = count_for(len(frame)), pattern_of(folder, len(frame))
+    made, stamp = file_hash(tsv), folder / STAMP
+    if stamp.is_file() and stamp.read_text() == made:
+        return pattern
+    with complete(folder) as temporary:
+        parts = np.array_split(order, n_shards)
+        for number, rows in enumerate(track(parts, f"pack {tsv.parent.name}")):
+            with tarfile.open(temporary / f"mixture-{number:05d}.tar", "w") as shard:
+                for row in rows.tolist():
+                    for name, content in _files(row, *frame.iloc[row]):
+                        entry = tarfile.TarInfo(name)
+                        entry.size = len(content)
+                        shard.addfile(entry, io.BytesIO(content))
+        (temporary / stamp.name).write_text(made)
+    return pattern
+
+
+def _files(row: int, filepath: str, title: str) -> Iterator[tuple[str, bytes]]:
+    """A picture and its caption, under one key."""
+    path, key = Path(filepath), f"{row:09d}"
+    try:
+        content, suffix = path.read_bytes(), path.suffix.lower()
+        if suffix not in AS_THEY_ARE:
+            stream = io.BytesIO()
+            with Image.open(path) as picture:
+                picture.save(stream, "png")
+            content, suffix = stream.getvalue(), ".png"
+    except OSError as error:
+        raise DataError(
+            "write the mixture as shards",
+            f"{path}, which does not read ({error.strerror or error})",
+            "a picture",
+            "restore it, or make the mixture again",
+        ) from None
+    yield f"{key}{suffix}", content
+    yield f"{key}.txt", title.encode()

@@ -1,0 +1,109 @@
+"""What a run writes, so that a kill at any moment costs at most one epoch, and how it goes on.
+
+    RUN/params.txt                 the options, in open_clip's form, and what the result hangs on
+    RUN/checkpoints/epoch_k.pt     weights of a kept epoch; epoch_0.pt is the untrained model
+    RUN/checkpoints/latest.pt      the last epoch with the states of optimizer, scaler and of the
+                                   loss, where it has one; gone at the end
+
+Every file is written under another name and renamed when it is on the disk. The last `epoch_k.pt`
+is there if and only if the run is finished.
+"""
+
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from interp.core.errors import CheckpointError, NumericsError, OutputError
+from interp.core.store import write_atomic
+from interp.models.loading.checkpoints import check_finite, first_line
+from interp.models.training.identity import LATEST
+
+UNFINISHED = "writing.tmp"
+
+
+def write_params(folder: Path, args: Namespace) -> None:
+    """Keep the options; a checkpoint's architecture is read from here again."""
+    lines = [f"{name}: {value}\n" for name, value in sorted(vars(args).items())]
+    write_atomic(folder / "params.txt", "".join(lines))
+
+
+def resume(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any, term: Any = None
+) -> int:  # fmt: skip
+    """Load the latest epoch if there is one, and return its number.
+
+    `term` is a part of the loss that remembers earlier steps, where there is one.
+    """
+    latest = folder / LATEST
+    if not latest.exists():
+        return 0
+    try:
+        content = torch.load(latest, map_location="cpu", weights_only=True)
+        model.load_state_dict(content["state_dict"])
+        optimizer.load_state_dict(content["optimizer"])
+        if scaler is not None:
+            scaler.load_state_dict(content["scaler"])
+        if term is not None:
+            term.load_state_dict(content["term"])
+    except Exception as error:  # readers raise classes of their own, outside every hierarchy
+        raise CheckpointError(
+            f"go on from {latest}",
+            f"a file that does not read ({first_line(error)})",
+            "the state of this run",
+            "delete its folder and train again",
+        ) from None
+    return int(content["epoch"])
+
+
+def save(
+    folder: Path, epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any,
+    args: Namespace, term: Any = None,
+) -> None:  # fmt: skip
+    """Keep an epoch: its weights for good if they are asked for, and all that going on needs."""
+    try:
+        check_finite(model, f"epoch {epoch} of {args.name}")
+    except NumericsError as error:
+        raise diverged(args, error.given) from None
+    content: dict[str, Any] = {"epoch": epoch, "name": args.name, "state_dict": model.state_dict()}
+    if args.classes:
+        content["classes"] = list(args.classes)
+    if epoch in args.keep:
+        write(folder / f"epoch_{epoch}.pt", content)
+    if epoch == args.epochs:
+        (folder / LATEST).unlink(missing_ok=True)
+    elif epoch:
+        states = {"optimizer": optimizer, "scaler": scaler, "term": term}
+        parts = {name: part.state_dict() for name, part in states.items() if part is not None}
+        write(folder / LATEST, {**content, **parts})
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file whole or not at all; a full disk leaves what was there before."""
+    temporary = path.parent / UNFINISHED
+    try:
+        with temporary.open("wb") as handle:
+            torch.save(dict(content), handle)
+            handle.flush()
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # PyTorch's writer wraps what the disk says
+        temporary.unlink(missing_ok=True)
+        raise OutputError(
+            f"write {path}",
+            f"a disk that is full or does not take it ({first_line(error)})",
+            "free space",
+            "make room and run again; the epoch before is kept",
+        ) from None
+
+
+def diverged(args: Namespace, given: str) -> NumericsError:
+    """What to say of a run whose numbers are not finite any more."""
+    return NumericsError(
+        f"train {args.name}",
+        given,
+        "finite losses and weights",
+        "lower the learning rate or raise warmup; the last good epoch is kept",
+    )

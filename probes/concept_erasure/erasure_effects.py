@@ -1,0 +1,344 @@
+"""Is a concept that can be read at a site also used? It is erased there, and the model is run on.
+
+Reading is no proof of use. Here the domain (or the class) is made unreadable at a site by LEACE,
+inside the tower, and what follows is measured: beside it stand LEACE on permuted labels and a
+random subspace of as much variance, since any erasing does harm.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+from torch import Tensor
+
+from interp.core.artists import n_drawings
+from interp.core.errors import SpecificationError, check_known
+from interp.core.images import ImageTable, Preprocess
+from interp.core.progress import say
+from interp.core.resampling import Interval, jackknife
+from interp.core.seeds import rng
+from interp.core.sites import find_sites
+from interp.core.tables import Table, evidence
+from interp.core.tower import Tower
+from interp.probes.concept_erasure.erasers import Eraser, Moments, check_positions, eraser_hook
+from interp.probes.concept_erasure.outcomes import Cells, Consequence, balanced_cells, consequences
+from interp.probes.features.matrices import refuse_nan
+from interp.probes.features.pooling import pooled, tokens
+from interp.probes.features.reading import parameter, runs
+
+CONCEPTS = ("domain", "class")
+PERMUTED, RANDOM = "permuted labels", "random subspace"
+BEFORE, ERASED = "before", "LEACE"
+
+Classify = Callable[[Tensor], Tensor]
+"""From embeddings "batch d_embed" to logits "batch class"."""
+
+
+def erasure(
+    tower: Tower,
+    images: ImageTable,
+    sites: str | Iterable[str],
+    *,
+    preprocess: Preprocess,
+    concept: str = "domain",
+    classifier: Classify | None = None,
+    class_names: Sequence[str] | None = None,
+    positions: str = "every",
+    n_controls: int = 5,
+    batch_size: int = 256,
+    device: str | torch.device | None = None,
+    seed: int = 0,
+) -> Table:
+    """Erase a concept at one site after the other, inside the tower, and measure what changes.
+
+    Pictures are balanced: every class has as many in each domain, so that domain says nothing of
+    class. Artists are dealt into halves; erasers are fitted on one half and judged on the other,
+    both ways. `positions="every"` fits one map to all positions (places of a map) and changes all
+    of them, which also makes their mean unreadable; `"class"` fits and changes the class token.
+
+    Measures, each after erasing less before, balanced over classes:
+
+    - *accuracy*: `classifier(embedding)` names the class among `class_names`, per domain;
+    - *concept probe*: a ridge classifier reads the concept, in `read_at`;
+    - *similarity*: debiased CKA of class means between two domains, in `read_at`;
+    - *transfer*: a ridge class probe of `train_domain` is tested in `domain`, in `read_at`.
+
+    The last three train on half of the judged artists and test on the others, both ways; `read_at`
+    is the site itself (mean over tokens, or the class token) or the tower's output.
+
+        value  = change under LEACE of the concept
+        null   = mean change under `n_controls` draws of a control (`against`): LEACE of labels
+                 permuted over whole groups, or a random subspace, as large as it must be for
+                 exactly as much variance to be removed
+        beyond = value - null, paired by class; its interval and p (two-sided, Student's t) join the
+                 jackknife over classes and the spread of the draws
+
+    Low and high are the class jackknife of the value. Rows per domain show the effect in each,
+    the source domain among them. `removed` is the share of variance that LEACE takes out.
+
+    Raises `SampleError` for fewer than four classes by two artists in every domain, `SiteError` for
+    sites that hold no vectors, `NumericsError` naming site and picture for a NaN.
+
+    >>> table = erasure(clip.visual, images, "blocks.*.hook_resid_post", classifier=head,
+    ...                 preprocess=clip.preprocess)  # doctest: +SKIP
+    """
+    check_known("erase a concept", "concept", [concept], CONCEPTS, SpecificationError)
+    if n_controls < 2:
+        raise SpecificationError(
+            "compare an eraser with its controls",
+            f"n_controls={n_controls}",
+            "two or more, for their spread",
+            "draw more of them",
+        )
+    names = find_sites(sites, list(tower.sites))
+    for name in names:
+        check_positions(tower.axes(name), positions)
+    cells = balanced_cells(images.frame, concept=concept, n_permutations=n_controls, seed=seed)
+    said = _class_names(classifier, class_names, cells.classes)
+    run = _Run(tower, images, preprocess, positions, batch_size, device)
+    n = len(cells.rows)
+    say(
+        f"erasure: {n} pictures, {len(names)} sites; {n} forwards, then {n * len(names)} up to the "
+        f"erased site and {n * len(names) * 2 * (1 + n_controls)} from there on"
+    )
+    counts = {
+        "n_pictures": n,
+        "n_drawings": n_drawings(images.frame.iloc[cells.rows]),
+        "seed": seed,
+    }
+    gone = cells.left_out
+    fewer = f"{gone} classes left out: not by two artists in every domain" if gone else ""
+    moments = run.moments(names, cells)
+    rows: list[dict[str, object]] = []
+    for site in names:
+        erasers = [_erasers(moments[half, site], n_controls, seed) for half in (0, 1)]
+        seen = run.conditions(site, erasers, cells)
+        right = {
+            condition: _right(classifier, values["embedding"], said, cells)
+            for condition, values in seen.items()
+            if classifier is not None
+        }
+        place: dict[str, object] = {
+            "site": site,
+            "layer": tower.layer(site),
+            "depth": list(tower.sites).index(site) / max(len(tower.sites) - 1, 1),
+            "erased": concept,
+            "positions": positions,
+            "removed": np.mean([_removed(moments[h, site], erasers[h][ERASED]) for h in (0, 1)]),
+        }
+        for found in consequences(seen, right, cells, concept):
+            told = _rows(found, concept, n_controls, fewer)
+            rows += [{**row, **place, **counts} for row in told]
+    facts = {"source": images.source, "fingerprint": images.fingerprint, "n_controls": n_controls}
+    return Table.with_evidence("erasure", pd.DataFrame(rows), facts)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The tower, the pictures, and how the one is run on the others."""
+
+    tower: Tower
+    images: ImageTable
+    preprocess: Preprocess
+    positions: str
+    batch_size: int
+    device: str | torch.device | None
+
+    def moments(self, names: Sequence[str], cells: Cells) -> dict[tuple[int, str], Moments]:
+        """What erasers are fitted from, per half and site: one pass for all of them."""
+        found = {
+            (half, name): Moments(cells.labels.shape[1], cells.n_values)
+            for half in (0, 1)
+            for name in names
+        }
+        last = max(self.tower.layer(name) for name in names) + 1
+        stop = {"stop_at_layer": last} if last < self.tower.n_layers else {}
+
+        def read(batch: Tensor) -> dict[str, Tensor]:
+            _, cache = self.tower.run_with_cache(batch, names_filter=list(names), **stop)
+            vectors = {name: tokens(cache[name], self.tower.axes(name)) for name in names}
+            kept = slice(0, 1) if self.positions == "class" else slice(None)
+            return {name: x[:, kept] for name, x in vectors.items()}
+
+        for half in (0, 1):
+            mine = np.flatnonzero(cells.half == half)
+            for rows, made in self._runs(read, cells.rows[mine]):
+                labels = torch.as_tensor(cells.labels[mine[rows.start : rows.stop]])
+                for name, x in made.items():
+                    vectors = torch.as_tensor(x)
+                    each = labels.repeat_interleave(x.shape[1], dim=0)
+                    found[half, name].update(vectors.flatten(0, 1), each)
+        return found
+
+    def conditions(
+        self, site: str, erasers: Sequence[Mapping[str, Eraser]], cells: Cells
+    ) -> dict[str, dict[str, np.ndarray]]:
+        """Features per condition and place of reading; who was fitted on one half sees the other.
+
+        The tower runs once up to the site's block, and from there on under every condition.
+        """
+        seen: dict[str, dict[str, np.ndarray]] = {}
+        for half in (0, 1):
+            judged = np.flatnonzero(cells.half != half)
+            conditions: dict[str, Eraser | None] = {BEFORE: None, **erasers[half]}
+            read = partial(self._under, site=site, conditions=conditions)
+            for rows, made in self._runs(read, cells.rows[judged]):
+                for key, x in made.items():
+                    condition, read_at = key.split("/")
+                    kept = seen.setdefault(condition, {})
+                    if read_at not in kept:
+                        kept[read_at] = np.empty((len(cells.rows), x.shape[1]), np.float32)
+                    kept[read_at][judged[rows.start : rows.stop]] = x
+        return seen
+
+    def _under(
+        self, batch: Tensor, *, site: str, conditions: Mapping[str, Eraser | None]
+    ) -> dict[str, Tensor]:
+        """The site pooled, and the embedding, of one batch under every condition."""
+        axes, layer = self.tower.axes(site), self.tower.layer(site)
+        pool = "class" if self.positions == "class" else "mean"
+        start = {"start_at_layer": layer} if layer >= 0 < self.tower.n_layers else {}
+        x = self.tower(batch, stop_at_layer=layer) if start else batch
+        made: dict[str, Tensor] = {}
+        for name, eraser in conditions.items():
+            erase = eraser_hook(eraser, axes, positions=self.positions) if eraser else _as_it_is
+
+            def watch(
+                activation: Tensor, hook: Any = None, erase: Any = erase, name: str = name
+            ) -> Tensor:
+                changed = erase(activation)
+                made[f"{name}/site"] = pooled(changed, axes, pool)
+                return changed
+
+            made[f"{name}/embedding"] = self.tower.run_with_hooks(
+                x, fwd_hooks=[(site, watch)], **start
+            )
+        return made
+
+    def _runs(
+        self, read: Callable[[Tensor], dict[str, Tensor]], rows: np.ndarray
+    ) -> Iterator[tuple[range, dict[str, np.ndarray]]]:
+        """Batches of some of the pictures, read; a NaN is refused at once."""
+        like, table = parameter(self.tower), self.images[rows]
+        target = torch.device(self.device) if self.device is not None else like.device
+
+        def embed(batch: Tensor) -> dict[str, Tensor]:
+            with torch.no_grad():
+                return read(batch.to(target, like.dtype))
+
+        whole = [range(len(rows))]
+        for part, made in runs(embed, table, self.preprocess, self.batch_size, whole):
+            for name, x in made.items():
+                refuse_nan(name, x.reshape(len(x), -1), table.frame, part.start)
+            yield part, made
+
+
+def _as_it_is(activation: Tensor) -> Tensor:
+    return activation
+
+
+def _erasers(moments: Moments, n_controls: int, seed: int) -> dict[str, Eraser]:
+    """LEACE of the concept and the draws of both controls, fitted on one half."""
+    true = moments.leace(0)
+    stream = rng("random subspace", seed)
+    return (
+        {ERASED: true}
+        | {f"{PERMUTED} {draw}": moments.leace(draw + 1) for draw in range(n_controls)}
+        | {f"{RANDOM} {draw}": moments.random(true, stream) for draw in range(n_controls)}
+    )
+
+
+def _removed(moments: Moments, eraser: Eraser) -> float:
+    """The variance removed, as a share of all there is."""
+    return eraser.moved(moments.covariance) / float(moments.covariance.trace())
+
+
+def _class_names(
+    classifier: Classify | None, given: Sequence[str] | None, needed: Sequence[str]
+) -> list[str]:
+    """The classifier's classes in its own order; every class of the pictures is among them."""
+    names = given if given is not None else getattr(classifier, "class_names", None)
+    if classifier is None:
+        return []
+    if names is None:
+        raise SpecificationError(
+            "score pictures after erasing",
+            "a classifier that does not say its classes",
+            "class_names=, in the order of its logits",
+            "pass them",
+        )
+    check_known("score pictures", "class", needed, names)
+    return list(names)
+
+
+def _right(
+    classifier: Classify, embedding: np.ndarray, names: Sequence[str], cells: Cells
+) -> np.ndarray:
+    """Which pictures the classifier names right."""
+    with torch.no_grad():
+        said = classifier(torch.as_tensor(embedding)).argmax(dim=1).cpu().numpy()
+    truth = np.array([names.index(name) for name in cells.classes])
+    return said == truth[cells.code]
+
+
+def _rows(
+    found: Consequence, concept: str, n_controls: int, fewer: str
+) -> Iterator[dict[str, object]]:
+    """A row per control: change, its null, and what is beyond it."""
+    kinds = {
+        PERMUTED: f"LEACE of {concept} permuted over whole groups, {n_controls} draws",
+        RANDOM: f"random subspace, as much variance removed, {n_controls} draws",
+    }
+    for control, kind in kinds.items():
+        change = beyond = Interval(*[np.nan] * 4)
+        before = null = p = np.nan
+        if not found.reason:
+            before, left = found.found[BEFORE]
+            after, left_after = found.found[ERASED]
+            draws = [found.found[f"{control} {draw}"] for draw in range(n_controls)]
+            change = jackknife(after - before, left_after - left)
+            null = float(np.mean([value for value, _ in draws])) - before
+            beyond, p = _beyond((after, left_after), draws)
+        yield {
+            "measure": found.measure,
+            "against": control,
+            "domain": "", "train_domain": "", "domain_a": "", "domain_b": "",
+            **found.where,
+            "before": before,
+            **evidence(
+                change, null=null, null_kind=kind, p=p, unit="class", n_units=found.n_classes,
+                n_pictures=0, seed=0, reason=found.reason or fewer,
+                estimand=f"change of {found.measure} when the {concept} is erased at the site",
+            ),
+            "beyond": beyond.value, "beyond_low": beyond.low, "beyond_high": beyond.high,
+        }  # fmt: skip
+
+
+def _beyond(
+    after: tuple[float, np.ndarray], draws: Sequence[tuple[float, np.ndarray]]
+) -> tuple[Interval, float]:
+    """LEACE less the mean of a control's draws, with its interval and two-sided p.
+
+    se^2 = the jackknife's over classes, paired, + the draws' variance (1 + 1 / draws): LEACE is one
+    eraser beside several, and had it been a draw itself it would differ from their mean by that
+    much. Student's t with Satterthwaite's degrees of freedom. Where neither classes nor draws vary,
+    p is that of n classes agreeing in sign, 2^(1 - n), or 1 without any difference.
+    """
+    values = np.array([value for value, _ in draws])
+    value = after[0] - float(values.mean())
+    left = after[1] - np.mean([each for _, each in draws], axis=0)
+    n, m = len(left), len(draws)
+    parts = np.array([jackknife(value, left).error ** 2, values.var(ddof=1) * (1 + 1 / m)])
+    square = float(parts.sum())
+    if square <= 1e-24:
+        return Interval(value, 0.0, value, value), 1.0 if abs(value) < 1e-12 else 2.0 ** (1 - n)
+    error = square**0.5
+    freedom = square**2 / (parts**2 / np.array([n - 1, m - 1])).sum()
+    reach = float(stats.t.ppf(0.975, freedom)) * error
+    p = 2 * float(stats.t.sf(abs(value) / error, freedom))
+    return Interval(value, error, value - reach, value + reach), p

@@ -1,0 +1,1 @@
+"""Dictionaries of features: training, quality, stability, and which features two domains share."""

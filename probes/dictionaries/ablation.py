@@ -1,0 +1,288 @@
+"""Are the features that two domains share used? They are taken away, and so are private ones.
+
+Sharing of features is about what is there. Whether anything reads them shows when they are replaced
+by those of another picture: shared ones should then cost accuracy in both domains, private ones,
+matched in what they take away and in what that costs in their own domain, in that domain alone.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from interp.core.artists import artist_halves, n_drawings
+from interp.core.errors import DataError, SpecificationError, check_known
+from interp.core.images import ImageTable, Preprocess
+from interp.core.progress import say
+from interp.core.resampling import CANNOT_TELL, jackknife, sharing_index, sign_flip_p
+from interp.core.seeds import rng
+from interp.core.tables import Table, evidence
+from interp.core.tower import Tower
+from interp.probes.concept_erasure.edits import (
+    AS_IT_IS,
+    Answers,
+    Classifier,
+    Edit,
+    answers,
+    site_rows,
+)
+from interp.probes.dictionaries.codes import Code
+from interp.probes.dictionaries.feature_groups import roles
+from interp.probes.dictionaries.quality import per_class
+from interp.probes.dictionaries.usage import Design, checked_activity
+
+Ask = Callable[[np.ndarray, Mapping[str, Edit]], Answers]
+"""Runs some of the pictures under edits."""
+
+MEASURES = ("accuracy drop", "margin drop")
+SHARED, PRIVATE, LESS = "shared", "private", "shared less private"
+ESTIMAND = "what the model loses without the features (causal, within this code)"
+WIDEST, FARTHEST = 1.0, 1.0
+"""What matched features may differ by: doublings of the variance they remove, and standard
+deviations (over features) of the margin they cost."""
+
+
+def ablate_shared(
+    code: Code,
+    tower: Tower,
+    images: ImageTable,
+    site: str,
+    *,
+    source: str,
+    target: str,
+    preprocess: Preprocess,
+    classifier: Classifier,
+    class_names: Sequence[str],
+    pool: str = "mean",
+    n_donors: int = 3,
+    seed: int = 0,
+    batch_size: int = 256,
+) -> Table:
+    """What replacing shared features costs in two domains, against private ones matched to them.
+
+    1. The classes' artists are dealt into two halves. On the first, features get their roles
+       (`feature_roles`): shared by `source` and `target`, or private to `source`.
+    2. Each of these is replaced alone in the source pictures of the first half: that takes away a
+       variance and costs a margin (true logit less the largest other). Shared and private features
+       are paired one to one, as like as can be in both (Hungarian method); pairs that differ by
+       more than a factor of 2 in variance or one standard deviation in cost are dropped.
+    3. On the second half all paired shared features are replaced at once, and all paired private
+       ones. Replaced means: by those of a picture of the same domain and another class, `n_donors`
+       times over; whatever the code does not hold stays.
+
+    Rows per domain: the drop of balanced accuracy (0 to 1) and of the margin (in standard
+    deviations of the source's margins as they are) for the `ablated` shared and private features,
+    and the first less the second. In the target domain the index says how much of the cost carries
+    over, (value - null) / (ceiling - null): the ceiling is the same features' cost in the source
+    domain; the null is, for shared features, the private ones' cost in the target, and 0 for those.
+    Intervals leave one class out at a time; p flips the signs of whole classes. `removed` is the
+    variance that was taken out of the site's activations.
+
+    Costs one run per feature in use over half of the source pictures. Raises `SampleError` for
+    fewer than five classes by four artists, and what `recovered_accuracy` raises.
+
+    >>> ablate_shared(dictionary, clip.visual, images, "blocks.2.hook_resid_post", source="real",
+    ...               target="sketch", preprocess=clip.preprocess, classifier=head,
+    ...               class_names=head.class_names)  # doctest: +SKIP
+    """
+    if n_donors < 1 or source == target:
+        raise SpecificationError(
+            "replace features", f"n_donors={n_donors} between {source} and {target}",
+            "at least one donor and two domains", "choose others",
+        )  # fmt: skip
+    check_known("replace features", "domain", [source, target], images.domains, DataError)
+    here = images[images.frame["domain"].isin([source, target]).to_numpy()]
+    run: dict[str, Any] = {"preprocess": preprocess, "pool": pool, "batch_size": batch_size}
+    bench = _Bench.of(code, site_rows(tower, here, site, **run), here.frame, n_donors, seed)
+
+    def asked(rows: np.ndarray, edits: Mapping[str, Edit]) -> Answers:
+        moved = {name: partial(_elsewhere, edit, rows) for name, edit in edits.items()}
+        return answers(
+            tower, here[rows], site, moved, classifier=classifier, class_names=class_names, **run
+        )
+
+    half = artist_halves(here.frame, [source, target], seed=seed)
+    part = {
+        (which, name): np.flatnonzero((half == which) & (here.frame["domain"] == name).to_numpy())
+        for which in (0, 1)
+        for name in (source, target)
+    }
+    shared, private = bench.roles(np.flatnonzero(half == 0), source, target)
+    both = np.concatenate([shared, private])
+    removed, cost = bench.single(asked, part[0, source], both)
+    pairs = _paired(removed, cost, len(shared))
+    chosen = {SHARED: shared[pairs[:, 0]], PRIVATE: private[pairs[:, 1]]}
+    drops = {name: bench.drops(asked, part[1, name], chosen) for name in (source, target)}
+    rows = [
+        {"measure": measure, "ablated": ablated, "domain": name}
+        | {"removed": drops[name].removed.get(ablated, np.nan)}
+        | _evidence(drops, measure, ablated, (name, source), here.frame.iloc[part[1, name]], seed)
+        for measure, ablated, name in product(MEASURES, (SHARED, PRIVATE, LESS), (source, target))
+    ]
+    counts = f"{len(pairs)} pairs of {len(shared)} shared and {len(private)} private features"
+    if len(shared) and len(private):
+        alone = cost[: len(shared)].mean(), cost[len(shared) :].mean()
+        counts += f", which alone cost {alone[0]:.2f} and {alone[1]:.2f} logits"
+    if not len(pairs):
+        blank = {name: np.nan for name in ("value", "low", "high", "null", "ceiling", "index", "p")}
+        blank |= {"verdict": CANNOT_TELL, "removed": np.nan}
+        why = f"no shared feature is matched by a private one: {counts}"
+        rows = [row | blank | {"reason": why} for row in rows]
+    place = {"site": site, "layer": tower.layer(site)}
+    frame = pd.DataFrame(rows).assign(**place)
+    facts = {name: features.tolist() for name, features in chosen.items()}
+    return Table.with_evidence("feature ablation", frame, facts | {"pairs": counts})
+
+
+def _elsewhere(edit: Edit, rows: np.ndarray, x: Tensor, local: np.ndarray) -> Tensor:
+    """An edit of all pictures, applied to some of them."""
+    return edit(x, rows[local])
+
+
+@dataclass(frozen=True)
+class _Drops:
+    """What is lost per class, measure and set of features, and the variance taken out."""
+
+    lost: dict[tuple[str, str], np.ndarray]
+    removed: dict[str, float]
+    spread: float
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """Activations and features "picture token ..." of all pictures, and who stands in for whom.
+
+    donors: "draw picture", pictures of the same domain and another class.
+    """
+
+    code: Code
+    seen: Tensor
+    features: Tensor
+    frame: pd.DataFrame
+    donors: np.ndarray
+    seed: int
+
+    @classmethod
+    def of(cls, code: Any, seen: Tensor, frame: pd.DataFrame, n: int, seed: int) -> "_Bench":
+        code = code.to(seen.device, seen.dtype) if hasattr(code, "to") else code
+        with torch.no_grad():
+            features = code.encode(seen)
+        label, domain = frame["label"].to_numpy(object), frame["domain"].to_numpy(object)
+        stream = rng("feature donors", seed)
+        donors = np.zeros((n, len(frame)), dtype=int)
+        for name, one in sorted(set(zip(domain, label, strict=True))):
+            mine = np.flatnonzero((domain == name) & (label == one))
+            others = np.flatnonzero((domain == name) & (label != one))
+            if len(others):  # with one class in a domain there is no other, and no role either
+                donors[:, mine] = stream.choice(others, (n, len(mine)))
+        return cls(code, seen, features, frame, donors, seed)
+
+    def roles(self, rows: np.ndarray, source: str, target: str) -> tuple[np.ndarray, np.ndarray]:
+        """Features shared by the domains and private to the source, on some of the pictures."""
+        mean = self.features[torch.as_tensor(rows)].mean(dim=1).cpu().numpy()
+        activity = checked_activity(mean, len(rows), "the code")
+        part = self.frame.iloc[rows].reset_index(drop=True)
+        design = Design.of(part, source, target, n_splits=5, seed=self.seed)
+        found = roles(design, activity)
+        return np.flatnonzero(found.shared), np.flatnonzero(found.private_a)
+
+    def replaced(self, chosen: np.ndarray, draw: int) -> Edit:
+        """The edit that gives pictures the chosen features of their donors."""
+
+        def edit(x: Tensor, rows: np.ndarray) -> Tensor:
+            own = self.code.encode(x)
+            new = own.clone()
+            new[..., chosen] = self.features[self.donors[draw, rows]][..., chosen].to(new)
+            return x + self.code.reconstruct(x, new) - self.code.reconstruct(x, own)
+
+        return edit
+
+    def removed(self, chosen: np.ndarray, rows: np.ndarray) -> float:
+        """Variance that the edit takes out of the pictures' activations, a share of theirs."""
+        x = self.seen[torch.as_tensor(rows)]
+        moved = self.replaced(chosen, 0)(x, rows) - x
+        return float(moved.square().sum() / (x - x.mean(dim=(0, 1))).square().sum())
+
+    def single(
+        self, asked: Ask, rows: np.ndarray, features: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Variance that each feature alone takes out, and the margin that costs."""
+        say(f"replace {len(features)} features one by one in {len(rows)} pictures")
+        edits = {str(one): self.replaced(np.array([one]), 0) for one in features}
+        found = asked(rows, edits)
+        margin = found.margin(AS_IT_IS)
+        cost = np.array([(margin - found.margin(name)).mean() for name in edits])
+        return np.array([self.removed(np.array([one]), rows) for one in features]), cost
+
+    def drops(self, asked: Ask, rows: np.ndarray, chosen: Mapping[str, np.ndarray]) -> _Drops:
+        """What all chosen features at once cost every class, averaged over donors."""
+        draws = range(len(self.donors))
+        edits = {f"{k} {draw}": self.replaced(v, draw) for k, v in chosen.items() for draw in draws}
+        found = asked(rows, edits)
+        margin, right = found.margin(AS_IT_IS), found.right(AS_IT_IS).astype(float)
+        labels = self.frame["label"].iloc[rows]
+        lost = {}
+        for name in chosen:
+            after = [(found.margin(f"{name} {n}"), found.right(f"{name} {n}")) for n in draws]
+            lost["margin drop", name] = per_class(
+                margin - np.mean([each for each, _ in after], axis=0), labels
+            )
+            lost["accuracy drop", name] = per_class(
+                right - np.mean([each for _, each in after], axis=0), labels
+            )
+        for measure in MEASURES:
+            lost[measure, LESS] = lost[measure, SHARED] - lost[measure, PRIVATE]
+        removed = {name: self.removed(features, rows) for name, features in chosen.items()}
+        return _Drops(lost, removed, float(margin.std()))
+
+
+def _paired(removed: np.ndarray, cost: np.ndarray, n_shared: int) -> np.ndarray:
+    """Pairs "pair 2" of a shared and a private feature that take away and cost about as much."""
+    size = np.log2(np.maximum(removed, 1e-12))
+    level = cost / (cost.std() or 1.0) if len(cost) else cost
+    apart = [np.abs(each[:n_shared, None] - each[None, n_shared:]) for each in (size, level)]
+    mine, partner = linear_sum_assignment(apart[0] / WIDEST + apart[1] / FARTHEST)
+    near = (apart[0][mine, partner] <= WIDEST) & (apart[1][mine, partner] <= FARTHEST)
+    return np.column_stack([mine[near], partner[near]]).astype(int)
+
+
+def _evidence(
+    drops: Mapping[str, _Drops],
+    measure: str,
+    ablated: str,
+    domains: tuple[str, str],
+    part: pd.DataFrame,
+    seed: int,
+) -> dict[str, object]:
+    """One row's numbers: what is lost in a domain, held against the source and the other set."""
+    name, source = domains
+    unit = drops[source].spread or 1.0 if measure == "margin drop" else 1.0
+    lost = drops[name].lost[measure, ablated] / unit
+    at_home = drops[source].lost[measure, ablated] / unit
+    control = drops[name].lost[measure, PRIVATE] / unit if ablated == SHARED else 0 * lost
+    value = float(lost.mean())
+    numbers: dict[str, Any] = {"null": float(control.mean())}
+    if name != source and ablated != LESS and len(lost) == len(at_home):
+        left = np.stack([_without(each) for each in (lost, control, at_home)], axis=1)
+        index = sharing_index(value, float(control.mean()), float(at_home.mean()), left_out=left)
+        numbers |= {"index": index, "ceiling": float(at_home.mean())}
+        numbers["ceiling_kind"] = "what the same features cost in the source domain"
+    return evidence(
+        jackknife(value, _without(lost)), unit="class", n_units=len(lost), n_pictures=len(part),
+        n_drawings=n_drawings(part), estimand=ESTIMAND, seed=seed, p=sign_flip_p(lost, seed=seed),
+        null_kind="private features matched in variance removed and in cost in the source domain"
+        if ablated == SHARED else "nothing replaced",
+        **numbers,
+    )  # fmt: skip
+
+
+def _without(values: np.ndarray) -> np.ndarray:
+    """Means with one class left out."""
+    return (values.sum() - values) / max(len(values) - 1, 1)

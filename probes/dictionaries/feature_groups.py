@@ -1,0 +1,134 @@
+"""Which features tell classes apart in two domains, and which in one of them only."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from interp.core.errors import SampleError
+from interp.core.tables import Table
+from interp.probes.dictionaries.sharing import LEAST_CLASSES
+from interp.probes.dictionaries.usage import Design, checked_activity, only_site
+from interp.probes.features.matrices import Features, check_domains
+
+SHARED_FROM, PRIVATE_TO = 0.5, 0.2
+"""Agreement from which a feature is shared; what of its class means may recur if it is private."""
+
+IN_USE = 0.95
+"""Features are in use that together carry this part of a domain's class variance."""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Per feature: share of the class variance in A and in B, agreement, and what follows."""
+
+    used_a: np.ndarray
+    used_b: np.ndarray
+    agreement: np.ndarray
+    shared: np.ndarray
+    private_a: np.ndarray
+    private_b: np.ndarray
+
+
+def feature_roles(
+    features: Features,
+    site: str,
+    code: Callable[[np.ndarray], np.ndarray],
+    *,
+    domain_a: str,
+    domain_b: str,
+    n_splits: int = 5,
+    seed: int = 0,
+) -> Table:
+    """One row per feature: what class variance it carries in either domain, and its role.
+
+    With m the means of a feature over classes, 1 and 2 halves of the pictures by other artists,
+
+        used_a    = cov(m_A1, m_A2), positive part, divided by its sum over features; used_b alike
+        agreement = cov(m_A, m_B) / sqrt(cov(m_A1, m_A2) cov(m_B1, m_B2))
+
+    averaged over deals, and over halves of A and B that share no artist. A feature is in use where
+    it is among the fewest that carry 95 % of the class variance. It is `shared` if in use in both
+    domains with agreement of at least .5, and private to A if in use there, not in B, and
+    cov(m_A, m_B) is at most .2 cov(m_A1, m_A2). Roles serve to choose features, for `ablate_shared`
+    say; how much two domains share is measured by `feature_sharing`.
+
+    Raises `SampleError` for fewer than five classes by two artists in both domains, `NumericsError`
+    for negative activity or none at all.
+
+    >>> frame = pd.DataFrame([(c, d, a) for c in "abcde" for d in ("real", "sketch")
+    ...                       for a in "wxyz"], columns=["label", "domain", "artist"])
+    >>> place = frame["label"].map({c: n for n, c in enumerate("abcde")}).to_numpy()
+    >>> features = Features({"site": np.eye(5)[place] * [1, 1, 1, 1, 0]}, frame)
+    >>> table = feature_roles(features, "site", lambda x: x, domain_a="real", domain_b="sketch")
+    >>> table.frame["role"].tolist()
+    ['shared', 'shared', 'shared', 'shared', '']
+    """
+    name = only_site(features, site)
+    check_domains(features, [domain_a, domain_b], "find the roles of features")
+    activity = checked_activity(code(features.values[name]), len(features), "the code")
+    design = Design.of(features.frame, domain_a, domain_b, n_splits=n_splits, seed=seed)
+    found = roles(design, activity)
+    role = np.select(
+        [found.shared, found.private_a, found.private_b],
+        ["shared", f"private to {domain_a}", f"private to {domain_b}"], "",
+    )  # fmt: skip
+    frame = pd.DataFrame({
+        "site": name, "layer": features.layer(name), "feature": np.arange(activity.shape[1]),
+        "domain_a": domain_a, "domain_b": domain_b, "used_a": found.used_a,
+        "used_b": found.used_b, "agreement": found.agreement, "role": role,
+        "n_units": len(design.classes), "n_pictures": design.n_pictures, "seed": seed,
+        "reason": np.where(np.isnan(found.agreement), "does not tell classes apart in both", ""),
+    })  # fmt: skip
+    return Table("feature roles", frame, dict(features.facts))
+
+
+def roles(design: Design, activity: np.ndarray) -> Roles:
+    """The roles of features "picture feature"."""
+    if len(design.classes) < LEAST_CLASSES:
+        raise SampleError(
+            "find the roles of features",
+            f"{len(design.classes)} classes by two artists in both domains",
+            f"at least {LEAST_CLASSES}", "give more classes, or pictures by more artists",
+        )  # fmt: skip
+    in_a, in_b, both = (np.zeros(activity.shape[1]) for _ in range(3))
+    for split in range(design.n_splits):
+        own = {
+            (name, half): design.usage(activity, name, split, half)
+            for name in (design.a, design.b)
+            for half in (0, 1)
+        }
+        in_a += _covariance(own[design.a, 0], own[design.a, 1])
+        in_b += _covariance(own[design.b, 0], own[design.b, 1])
+        for i, j in design.meetings:
+            both += _covariance(own[design.a, i], own[design.b, j]) / len(design.meetings)
+    least = in_a * in_b
+    known = (in_a > 0) & (in_b > 0)
+    agreement = np.where(known, both / np.sqrt(np.where(known, least, 1)), np.nan)
+    used_a, used_b = _share(in_a), _share(in_b)
+    a, b = _in_use(used_a), _in_use(used_b)
+    return Roles(
+        used_a, used_b, agreement,
+        a & b & (np.nan_to_num(agreement) >= SHARED_FROM),
+        a & ~b & (both <= PRIVATE_TO * in_a), b & ~a & (both <= PRIVATE_TO * in_b),
+    )  # fmt: skip
+
+
+def _covariance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Over classes, of each feature."""
+    return ((a - a.mean(axis=0)) * (b - b.mean(axis=0))).sum(axis=0) / (len(a) - 1)
+
+
+def _share(variance: np.ndarray) -> np.ndarray:
+    kept = np.maximum(variance, 0)
+    return kept / kept.sum() if kept.sum() > 0 else kept
+
+
+def _in_use(share: np.ndarray) -> np.ndarray:
+    """The fewest features that carry `IN_USE` of the whole."""
+    order = np.argsort(-share, kind="stable")
+    before = np.cumsum(share[order]) - share[order]
+    used = np.zeros(len(share), dtype=bool)
+    used[order] = (before < IN_USE) & (share[order] > 0)
+    return used

@@ -1,0 +1,215 @@
+"""How good a dictionary is: how few features, how much they explain, how many never speak.
+
+And what counts in the end: how much of a model's accuracy is left when the dictionary's
+reconstruction stands in for the activation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from interp.core.artists import n_drawings
+from interp.core.errors import SampleError
+from interp.core.images import ImageTable, Preprocess
+from interp.core.resampling import Interval, jackknife, sharing_index
+from interp.core.tables import Table, evidence
+from interp.core.tower import Tower
+from interp.probes.concept_erasure.edits import AS_IT_IS, Classifier, answers, site_rows
+from interp.probes.dictionaries.dictionary import Dictionary
+from interp.probes.dictionaries.usage import only_site
+from interp.probes.features.matrices import Features
+
+DESCRIBED = "none: a description of the dictionary"
+KEPT = "balanced accuracy with the reconstruction in place of the activation"
+
+
+def dictionary_quality(
+    dictionaries: Dictionary | Sequence[Dictionary], features: Features
+) -> Table:
+    """Active features, explained variance and dead features, per dictionary and domain.
+
+        active features     = mean over pictures of the number of features above 0 (L0)
+        explained variance  = 1 - sum |x - x^|^2 / sum |x - mean of x|^2, mean within the rows named
+        dead features       = share of the dictionary that no picture of these rows uses, 0 to 1
+
+    for the pictures of each domain and of all, and where the dictionary knows of withheld cells
+    also for those (`class_set` "held-out") and the rest ("seen"). Intervals leave out one class at
+    a time; a share of dead features has none, since leaving classes out can only add to it.
+
+    Raises `SiteError` where the features lack the dictionary's site, `ShapeError` where its
+    activations are of another width.
+
+    >>> stream = np.random.default_rng(0)
+    >>> frame = pd.DataFrame({"label": list("abcd") * 9, "domain": "real"})
+    >>> eye, zero = torch.eye(2), torch.zeros(2)
+    >>> dictionary = Dictionary(eye, eye, zero, zero, zero, facts={"site": "s"})
+    >>> values = np.abs(stream.normal(size=(36, 2))).astype(np.float32)
+    >>> table = dictionary_quality(dictionary, Features({"s": values}, frame))
+    >>> table.frame.query("domain == 'real'")["value"].round(3).tolist()
+    [2.0, 1.0, 0.0]
+    """
+    several = [dictionaries] if isinstance(dictionaries, Dictionary) else list(dictionaries)
+    rows: list[dict[str, object]] = []
+    for dictionary in several:
+        site = only_site(features, str(dictionary.facts["site"]))
+        x = features.values[site]
+        active = dictionary(x) > 0
+        made = [dictionary.reconstruct(part).cpu() for part in dictionary.rows(x)]
+        lacking = (x - torch.cat(made).numpy()).astype(np.float64)
+        place = {"site": site, "layer": features.layer(site), "depth": features.depth(site)}
+        for (domain, class_set), chosen in _groups(features.frame, dictionary).items():
+            part = features.frame[chosen]
+            found = _described(x[chosen], lacking[chosen], active[chosen], part["label"])
+            rows += [
+                place
+                | {"width": dictionary.width, "sparsity": dictionary.facts.get("sparsity", "")}
+                | {"domain": domain, "class_set": class_set, "measure": measure}
+                | evidence(
+                    value, null=np.nan, null_kind=DESCRIBED, unit="class",
+                    n_units=part["label"].nunique(), n_pictures=len(part),
+                    n_drawings=n_drawings(part), estimand="this dictionary on these pictures",
+                    seed=int(dictionary.facts.get("seed", 0)), reason=reason,
+                )
+                for measure, value, reason in found
+            ]  # fmt: skip
+    return Table.with_evidence("dictionaries", pd.DataFrame(rows), dict(features.facts))
+
+
+def recovered_accuracy(
+    dictionary: Dictionary,
+    tower: Tower,
+    images: ImageTable,
+    *,
+    preprocess: Preprocess,
+    classifier: Classifier,
+    class_names: Sequence[str],
+    batch_size: int = 256,
+) -> Table:
+    """Balanced accuracy per domain when the dictionary's reconstruction replaces the activation.
+
+        value = with the reconstruction; ceiling = as it is; null = with the mean over all pictures
+        index = (value - null) / (ceiling - null), the share of accuracy that is recovered
+
+    The change is made as the activations were pooled: the mean over tokens moves all of them alike,
+    the class token alone, or each token by itself. Intervals leave one class out at a time.
+
+    `classifier` takes embeddings to logits of `class_names` (a zero-shot head does). Raises what
+    `collect` raises, and `DataError` for pictures of a class without a name.
+
+    >>> recovered_accuracy(dictionary, clip.visual, images, preprocess=clip.preprocess,
+    ...                    classifier=head, class_names=head.class_names)  # doctest: +SKIP
+    """
+    site, pool = str(dictionary.facts["site"]), str(dictionary.facts.get("pool") or "mean")
+    seen = site_rows(tower, images, site, preprocess=preprocess, pool=pool, batch_size=batch_size)
+    mean = seen.flatten(0, 1).mean(dim=0)
+    like = dictionary.to(seen.device, seen.dtype)
+    edits = {
+        "reconstruction": lambda x, rows: like.reconstruct(x),
+        "mean": lambda x, rows: mean.expand_as(x),
+    }
+    found = answers(
+        tower, images, site, edits, preprocess=preprocess, classifier=classifier,
+        class_names=class_names, pool=pool, batch_size=batch_size,
+    )  # fmt: skip
+    right = {name: found.right(name) for name in ("reconstruction", "mean", AS_IT_IS)}
+    rows = []
+    for domain in images.domains:
+        chosen = (images.frame["domain"] == domain).to_numpy()
+        part = images.frame[chosen]
+        each = [per_class(values[chosen], part["label"]) for values in right.values()]
+        value, null, ceiling = (float(one.mean()) for one in each)
+        left = np.stack([_without(one) for one in each], axis=1)
+        index = sharing_index(value, null, ceiling, left_out=left)
+        rows.append(
+            {"measure": "recovered accuracy", "site": site, "layer": tower.layer(site),
+             "width": dictionary.width, "sparsity": dictionary.facts.get("sparsity", ""),
+             "domain": domain}
+            | evidence(
+                jackknife(value, left[:, 0]), null=null, null_kind="mean activation instead",
+                ceiling=ceiling, ceiling_kind="the activation as it is",
+                index=replace(index, verdict=""), unit="class", n_units=len(each[0]),
+                n_pictures=len(part), n_drawings=n_drawings(part), estimand=KEPT,
+                seed=int(dictionary.facts.get("seed", 0)),
+            )
+        )  # fmt: skip
+    return Table.with_evidence("recovered accuracy", pd.DataFrame(rows))
+
+
+def per_class(values: np.ndarray, labels: pd.Series) -> np.ndarray:
+    """Mean of each class's pictures, classes sorted.
+
+    >>> per_class(np.array([1, 0, 1]), pd.Series(["cat", "cat", "dog"])).tolist()
+    [0.5, 1.0]
+    """
+    return pd.Series(values, dtype=float).groupby(labels.to_numpy()).mean().to_numpy()
+
+
+def _without(per_class: np.ndarray) -> np.ndarray:
+    """Means over classes with one of them left out."""
+    return (per_class.sum() - per_class) / max(len(per_class) - 1, 1)
+
+
+def _groups(frame: pd.DataFrame, dictionary: Dictionary) -> dict[tuple[str, str], np.ndarray]:
+    """Pictures of all domains and of each; of each also held-out and seen cells, if there are."""
+    if not len(frame):
+        raise SampleError("describe a dictionary", "no pictures", "at least one", "check the rows")
+    domain = frame["domain"].to_numpy(object)
+    cells = pd.MultiIndex.from_frame(frame[["label", "domain"]])
+    withheld = [tuple(cell) for cell in dictionary.facts.get("withheld", ())]
+    out = cells.isin(withheld) if withheld else np.zeros(len(frame), dtype=bool)
+    groups = {("", "all"): np.ones(len(frame), dtype=bool)}
+    for name in sorted(set(domain)):
+        here = domain == name
+        groups[name, "all"] = here
+        if (here & out).any() and (here & ~out).any():
+            groups |= {(name, "held-out"): here & out, (name, "seen"): here & ~out}
+    return groups
+
+
+def _described(
+    x: np.ndarray, lacking: np.ndarray, active: np.ndarray, labels: pd.Series
+) -> list[tuple[str, Interval, str]]:
+    """Measure, value with its interval, and the reason for a missing interval."""
+    code = np.unique(labels.to_numpy(object).astype(str), return_inverse=True)[1]
+    x = x.astype(np.float64) - x.mean(axis=0, dtype=np.float64)
+
+    def sums(values: np.ndarray) -> np.ndarray:
+        """Per class."""
+        return np.bincount(code, weights=values)
+
+    count = np.bincount(code).astype(float)
+    on, error = sums(active.sum(axis=1)), sums((lacking**2).sum(axis=1))
+    square, total = sums((x**2).sum(axis=1)), np.stack([sums(each) for each in x.T], axis=1)
+
+    def explained(kept: np.ndarray) -> float:
+        """From whole classes: the variance is about the mean of those kept."""
+        spread = square[kept].sum() - (total[kept].sum(axis=0) ** 2).sum() / count[kept].sum()
+        return float(1 - error[kept].sum() / spread) if spread > 0 else np.nan
+
+    everyone = np.arange(len(count))
+    left = [everyone != one for one in everyone] if len(count) > 1 else []
+    dead = 1 - float(active.any(axis=0).mean())
+    variance = jackknife(explained(everyone >= 0), [explained(kept) for kept in left])
+    few = "" if left else "one class: no interval"
+    return [
+        (
+            "active features",
+            jackknife(
+                float(on.sum() / count.sum()), [on[kept].sum() / count[kept].sum() for kept in left]
+            ),
+            few,
+        ),
+        (
+            "explained variance",
+            variance,
+            few if np.isfinite(variance.value) else "activations that do not vary",
+        ),
+        (
+            "dead features",
+            Interval(dead, np.nan, np.nan, np.nan),
+            "no interval: leaving classes out only adds dead features",
+        ),
+    ]

@@ -1,0 +1,245 @@
+"""Dictionaries on disk, in the files that SAELens writes: `cfg.json` and `sae_weights.safetensors`.
+
+The weights are `W_enc` "d_in d_sae", `W_dec` "d_sae d_in", `b_enc` "d_sae", `b_dec` "d_in" and, for
+JumpReLU, `threshold` "d_sae". What the configuration says beside sizes is met here:
+
+    architecture            standard, topk (with `k`), or jumprelu: what BatchTopK is once trained
+    apply_b_dec_to_input    false: folded into b_enc
+    normalize_activations   none, or constant_norm_rescale (rows of norm sqrt(d_in)): `unit_rows`
+    rescale_acts_by_decoder_norm, and decoder rows of any norm: folded, so that rows have norm 1
+
+What cannot be said by a `Dictionary` is refused: other architectures, layer_norm, an average norm
+that was not folded in, a scaling of features learnt afterwards.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from interp.core.errors import CheckpointError, OutputError, listed
+from interp.core.store import replacing, writable
+from interp.probes.dictionaries.dictionary import Dictionary
+
+CONFIGURATION, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+WRITTEN_AS = "6.0.0"
+"""The version of SAELens whose form is written; readers decide by it what a file means."""
+
+
+def write_saelens(dictionary: Dictionary, folder: str | Path) -> Path:
+    """Write a dictionary as SAELens does, with its facts as metadata; return the folder.
+
+    Features come out as `dictionary` gives them but where `unit_rows`: SAELens takes such rows to
+    norm sqrt(d_in), so its features are sqrt(d_in) times as strong. Raises `OutputError` where the
+    folder cannot be written, `CheckpointError` for thresholds below 0 or beside k, which SAELens
+    does not have.
+
+    >>> import tempfile
+    >>> eye, zero = torch.eye(2), torch.zeros(2)
+    >>> folder = write_saelens(Dictionary(eye, eye, zero, zero, zero), tempfile.mkdtemp())
+    >>> sorted(path.name for path in folder.iterdir())
+    ['cfg.json', 'sae_weights.safetensors']
+    """
+    target = writable(Path(folder), purpose="a dictionary")
+    scale = dictionary.d_in**0.5 if dictionary.unit_rows else 1.0
+    jump = bool((dictionary.threshold != 0).any())
+    if (jump and dictionary.k is not None) or bool((dictionary.threshold < 0).any()):
+        _refuse(target, "write", "a threshold below 0, or a threshold beside k",
+                "k, or thresholds of at least 0", "keep one of them")  # fmt: skip
+    weights = {
+        "W_enc": dictionary.encoder,
+        "W_dec": dictionary.decoder,
+        "b_enc": scale * dictionary.encoder_bias,
+        "b_dec": scale * dictionary.decoder_bias,
+    }
+    if jump:
+        weights["threshold"] = scale * dictionary.threshold
+    architecture = "jumprelu" if jump else "standard" if dictionary.k is None else "topk"
+    facts = {f"interp_{name}": value for name, value in dictionary.facts.items()}
+    configuration = {
+        "d_in": dictionary.d_in,
+        "d_sae": dictionary.width,
+        "dtype": str(dictionary.decoder.dtype).removeprefix("torch."),
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "constant_norm_rescale" if dictionary.unit_rows else "none",
+        "reshape_activations": "none",
+        "metadata": {
+            "sae_lens_version": WRITTEN_AS,
+            "hook_name": str(dictionary.facts.get("site", "")),
+            **facts,
+        },
+        "architecture": architecture,
+    }
+    if dictionary.k is not None:
+        configuration |= {"k": dictionary.k, "rescale_acts_by_decoder_norm": False}
+    try:
+        with replacing(target / WEIGHTS) as temporary:
+            copies = {n: t.detach().cpu().clone().contiguous() for n, t in weights.items()}
+            save_file(copies, temporary)
+        with replacing(target / CONFIGURATION) as temporary:
+            temporary.write_text(json.dumps(configuration, indent=1, default=_plain))
+    except OSError as error:
+        raise OutputError(
+            f"write a dictionary to {target}", str(error), "a folder that can be written",
+            "choose another folder",
+        ) from None  # fmt: skip
+    return target
+
+
+def read_saelens(folder: str | Path) -> Dictionary:
+    """The dictionary in a folder that SAELens, or `write_saelens`, wrote.
+
+    Older files (before SAELens 6) are read too: there a TopK is a standard architecture with
+    `activation_fn` (or `activation_fn_str`) "topk". Features are SAELens's own but for rows of
+    norm sqrt(d_in), see `write_saelens`, and for decoder rows whose norm is not 1: then they are
+    multiplied by it. Raises `CheckpointError` for files that are missing, cut short or of other
+    shapes than they say, and for what a `Dictionary` cannot say.
+
+    >>> import tempfile
+    >>> eye, zero = torch.eye(2), torch.zeros(2)
+    >>> one = Dictionary(eye, eye, zero, zero, zero, k=1, facts={"site": "hook_embedding"})
+    >>> other = read_saelens(write_saelens(one, tempfile.mkdtemp()))
+    >>> other.k, other.facts["site"], bool((other.encoder == eye).all())
+    (1, 'hook_embedding', True)
+    """
+    source = Path(folder)
+    configuration, weights = _read(source)
+    metadata = configuration.get("metadata") or {}
+    architecture, k = _architecture(source, configuration)
+    _refuse_unsayable(source, configuration, weights)
+    _refuse_shapes(source, configuration, weights, architecture)
+    facts = {
+        name.removeprefix("interp_"): value
+        for name, value in metadata.items()
+        if name.startswith("interp_")
+    }
+    site = metadata.get("hook_name") or configuration.get("hook_name")
+    return _dictionary(
+        configuration, weights, architecture, k, facts | ({"site": site} if site else {})
+    )
+
+
+def _dictionary(
+    configuration: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    architecture: str,
+    k: int | None,
+    facts: Mapping[str, Any],
+) -> Dictionary:
+    """Everything folded into the one formula of a `Dictionary`."""
+    encoder, decoder, b_enc, b_dec = (weights[n] for n in ("W_enc", "W_dec", "b_enc", "b_dec"))
+    threshold = weights["threshold"].relu() if architecture == "jumprelu" else 0 * b_enc
+    if not configuration.get("apply_b_dec_to_input", True):
+        b_enc = b_enc + b_dec @ encoder
+    norm = decoder.norm(dim=1)
+    rows = norm[:, None].where(norm[:, None] > 0, 1)
+    rescaled = bool(configuration.get("rescale_acts_by_decoder_norm", False))
+    # features times the norm of their row, rows divided by it: the same sum. With k this keeps the
+    # choice only where SAELens chooses by the same product, or where all norms are alike.
+    if not torch.allclose(norm, torch.ones_like(norm), rtol=0, atol=1e-4):
+        if k is not None and not rescaled and not torch.allclose(norm, norm[:1], rtol=1e-4):
+            k_kept = "decoder rows of one norm, or rescale_acts_by_decoder_norm"
+            raise CheckpointError(
+                "read a dictionary", "k strongest features chosen apart from unequal decoder norms",
+                k_kept, "rescale the decoder with SAELens's fold_W_dec_norm first",
+            )  # fmt: skip
+        encoder, b_enc, threshold = encoder * norm, b_enc * norm, threshold * norm
+        decoder = decoder / rows
+    unit_rows = configuration.get("normalize_activations") == "constant_norm_rescale"
+    scale = decoder.shape[1] ** 0.5 if unit_rows else 1.0
+    return Dictionary(
+        encoder, decoder, b_enc / scale, b_dec / scale, threshold / scale, k, unit_rows, facts
+    )
+
+
+def _read(source: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        configuration = json.loads((source / CONFIGURATION).read_text())
+        weights = load_file(source / WEIGHTS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(
+            f"read the dictionary in {source}", f"files that do not read ({error})",
+            f"{CONFIGURATION} and {WEIGHTS}, as SAELens writes them",
+            "check the path, or fetch the files again",
+        ) from None  # fmt: skip
+    if not isinstance(configuration, dict):
+        _refuse(source, "read", f"a {CONFIGURATION} that is no table", "names with values",
+                "fetch the file again")  # fmt: skip
+    return configuration, {name: tensor.float() if tensor.dtype in HALF else tensor
+                           for name, tensor in weights.items()}  # fmt: skip
+
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+def _architecture(source: Path, configuration: Mapping[str, Any]) -> tuple[str, int | None]:
+    """The architecture, and k where it has one."""
+    name = configuration.get("architecture", "standard")
+    function = configuration.get("activation_fn_str", configuration.get("activation_fn", "relu"))
+    words = configuration.get("activation_fn_kwargs") or {}
+    if name == "standard" and function == "topk":
+        name = "topk"
+    elif name == "standard" and function != "relu":
+        name = f"standard with {function}"
+    if name not in ("standard", "topk", "jumprelu"):
+        _refuse(source, "read", f"the architecture {name}", "standard, topk or jumprelu",
+                "convert it with SAELens (BatchTopK is saved as jumprelu)")  # fmt: skip
+    if name != "topk":
+        return name, None
+    k = configuration.get("k", words.get("k"))
+    if not isinstance(k, int) or k < 1 or k > int(configuration.get("d_sae", k)):
+        _refuse(source, "read", f"k={k!r}", "a number of features from 1 to d_sae",
+                "correct the configuration")  # fmt: skip
+    return name, k
+
+
+def _refuse_unsayable(
+    source: Path, configuration: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> None:
+    normalised = configuration.get("normalize_activations", "none")
+    if normalised not in ("none", "constant_norm_rescale", False, None):
+        _refuse(source, "read", f"normalize_activations={normalised!r}",
+                "none or constant_norm_rescale",
+                "fold the scaling in with SAELens first")  # fmt: skip
+    reshaped = configuration.get("reshape_activations", "none")
+    if reshaped not in ("none", "hook_z", None):
+        _refuse(source, "read", f"reshape_activations={reshaped!r}", "none or hook_z",
+                "convert it with SAELens first")  # fmt: skip
+    for name in ("scaling_factor", "finetuning_scaling_factor"):
+        if name in weights and not torch.allclose(weights[name], torch.ones_like(weights[name])):
+            _refuse(source, "read", f"a {name} learnt afterwards", "weights without it",
+                    "multiply W_dec by it and take it out")  # fmt: skip
+
+
+def _refuse_shapes(
+    source: Path,
+    configuration: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    architecture: str,
+) -> None:
+    d_in, d_sae = configuration.get("d_in"), configuration.get("d_sae")
+    wanted = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_enc": (d_sae,), "b_dec": (d_in,)}
+    if architecture == "jumprelu":
+        wanted["threshold"] = (d_sae,)
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items() if name in wanted}
+    if found != wanted:
+        wrong = [name for name in wanted if found.get(name) != wanted[name]]
+        _refuse(source, "read", listed(f"{n} of shape {found.get(n, 'nothing')}" for n in wrong),
+                listed(f"{n} of shape {wanted[n]}" for n in wrong),
+                "fetch the files again, or correct the configuration")  # fmt: skip
+
+
+def _refuse(source: Path, verb: str, given: str, right: str, do: str) -> None:
+    raise CheckpointError(f"{verb} the dictionary in {source}", given, right, do)
+
+
+def _plain(value: object) -> object:
+    """A numpy number as Python's; anything else as words."""
+    return value.item() if isinstance(value, np.generic) else str(value)

@@ -1,0 +1,128 @@
+"""Do dictionaries of other seeds hold the same features? Matched one to one by their directions."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import linear_sum_assignment
+
+from interp.core.errors import SampleError, ShapeError
+from interp.core.resampling import jackknife, permutation_p
+from interp.core.seeds import rng
+from interp.core.tables import Table, evidence
+from interp.probes.dictionaries.dictionary import Dictionary
+
+SAME = 0.7
+"""Cosine from which two features count as one (Paulo and Belrose 2025)."""
+
+
+def match_features(first: Dictionary, second: Dictionary) -> tuple[np.ndarray, np.ndarray]:
+    """For each feature of `first` its partner in `second`, and the cosine of their directions.
+
+    The one-to-one assignment that has the largest sum of cosines (Hungarian method); where
+    `second` is narrower the features left over have partner -1 and cosine 0. Raises `ShapeError`
+    for dictionaries of other activations.
+
+    >>> import torch
+    >>> eye, zero = torch.eye(3), torch.zeros(3)
+    >>> one = Dictionary(eye, eye, zero, zero, zero)
+    >>> other = Dictionary(eye, eye[[2, 0, 1]], zero, zero, zero)
+    >>> match_features(one, other)[0].tolist()
+    [1, 2, 0]
+    """
+    if first.d_in != second.d_in:
+        raise ShapeError(
+            "match the features of two dictionaries",
+            f"activations of {first.d_in} and {second.d_in} values",
+            "dictionaries of one site",
+            "train both on the same activations",
+        )
+    return _assigned(_directions(first), _directions(second))
+
+
+def dictionary_stability(
+    dictionaries: Sequence[Dictionary], *, n_null: int = 20, seed: int = 0
+) -> Table:
+    """How far dictionaries of one site, trained from other seeds, hold the same features.
+
+        mean cosine    = mean over features of the cosine with their partner in `match_features`
+        same features  = share of features whose cosine with their partner is at least .7
+
+    averaged over pairs of dictionaries. For the null, the directions of one of each pair are drawn
+    at random, with the second moments that they have, `n_null` times; 1 is the ceiling. The
+    interval leaves one dictionary out at a time, and takes three.
+
+    Raises `SampleError` for fewer than two, `ShapeError` for dictionaries of other activations.
+
+    >>> import torch
+    >>> eye, zero = torch.eye(8), torch.zeros(8)
+    >>> one = Dictionary(eye, eye, zero, zero, zero, facts={"site": "hook_embedding"})
+    >>> dictionary_stability([one, one]).frame["value"].tolist()
+    [1.0, 1.0]
+    """
+    if len(dictionaries) < 2:
+        raise SampleError(
+            "compare dictionaries over seeds", f"{len(dictionaries)} of them", "at least two",
+            "train with seeds=(0, 1, 2)",
+        )  # fmt: skip
+    pairs = list(combinations(range(len(dictionaries)), 2))
+    both = [(dictionaries[i], dictionaries[j]) for i, j in pairs]
+    found = np.array([_agreement(match_features(*pair)[1]) for pair in both])
+    null = np.array([
+        [_agreement(_by_chance(*pair, seed, draw, n)) for n, pair in enumerate(both)]
+        for draw in range(n_null)
+    ]).mean(axis=1)  # fmt: skip
+    left = [
+        found[[one not in pair for pair in pairs]].mean(axis=0)
+        for one in range(len(dictionaries))
+        if len(dictionaries) > 2
+    ]
+    rows = []
+    for place, measure in enumerate(("mean cosine", "same features")):
+        value, chance = float(found[:, place].mean()), float(null[:, place].mean())
+        rows.append(
+            {"measure": measure, "site": str(dictionaries[0].facts.get("site", "")),
+             "code": "dictionary", "width": dictionaries[0].width}
+            | evidence(
+                jackknife(value, [each[place] for each in left]), null=chance,
+                null_kind=f"directions at random with the same second moments, {n_null} times",
+                ceiling=1.0, ceiling_kind="the same dictionary",
+                index=(value - chance) / (1 - chance) if chance < 1 else np.nan,
+                p=permutation_p(value, null[:, place]),
+                unit="dictionary", n_units=len(dictionaries),
+                n_pictures=int(dictionaries[0].facts.get("n_rows", 0)),
+                estimand="features that training from another seed would find again", seed=seed,
+                reason="" if left else "two dictionaries: an interval takes three",
+            )
+        )  # fmt: skip
+    return Table.with_evidence("dictionary stability", pd.DataFrame(rows))
+
+
+def _directions(dictionary: Dictionary) -> np.ndarray:
+    rows = dictionary.decoder.detach().double().cpu().numpy()
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def _assigned(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    cosine = a @ b.T
+    mine, partner = linear_sum_assignment(-cosine)
+    found, value = np.full(len(a), -1), np.zeros(len(a))
+    found[mine], value[mine] = partner, cosine[mine, partner]
+    return found, value
+
+
+def _agreement(cosine: np.ndarray) -> tuple[float, float]:
+    return float(cosine.mean()), float((cosine >= SAME).mean())
+
+
+def _by_chance(
+    first: Dictionary, second: Dictionary, seed: int, draw: int, pair: int
+) -> np.ndarray:
+    """Cosines with partners among random directions of the second moments that `second` has."""
+    directions = _directions(second)
+    square, axes = np.linalg.eigh(directions.T @ directions / len(directions))
+    root = np.sqrt(np.maximum(square, 0))[:, None] * axes.T
+    drawn = rng("dictionary directions", seed, draw, pair).normal(size=directions.shape) @ root
+    drawn /= np.maximum(np.linalg.norm(drawn, axis=1, keepdims=True), 1e-12)
+    return _assigned(_directions(first), drawn)[1]

@@ -1,0 +1,242 @@
+"""Does a class use the same features in two domains? Overlap of use, with null and ceilings.
+
+A code (a dictionary, raw units, principal components) gives every picture some features. What a
+class uses is their mean over its pictures; what two domains share is how far these agree. Features
+that are on for everything agree too, which is why another class sets the null.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations, permutations, product
+
+import numpy as np
+import pandas as pd
+
+from interp.core.artists import hand_column
+from interp.core.errors import SampleError, SpecificationError, listed
+from interp.core.progress import track
+from interp.core.resampling import (
+    CANNOT_TELL,
+    Index,
+    Interval,
+    class_permutations,
+    jackknife,
+    max_t,
+    sharing_index,
+)
+from interp.core.tables import Table, evidence
+from interp.probes.dictionaries.dictionary import Dictionary
+from interp.probes.dictionaries.seeds_matched import match_features
+from interp.probes.dictionaries.usage import (
+    MEASURES,
+    Design,
+    Overlaps,
+    Reading,
+    checked_activity,
+    only_site,
+    overlaps,
+)
+from interp.probes.features.matrices import PIXELS, Features, check_domains
+
+AnyCode = Callable[[np.ndarray], np.ndarray] | Sequence[Dictionary]
+"""What takes "picture d_in" to "picture feature", all at least 0, or one dictionary per seed."""
+
+LEAST_CLASSES = 5
+READ_ALIKE, READ_APART = "one code", "dictionaries of two seeds"
+ESTIMAND = "features that a class uses in both domains, less what any class would (rung R5)"
+
+
+def feature_sharing(
+    features: Features,
+    site: str,
+    codes: Mapping[str, AnyCode],
+    *,
+    domains: Sequence[str] | None = None,
+    n_matched: int = 5,
+    n_splits: int = 5,
+    n_permutations: int = 999,
+    seed: int = 0,
+    control: str = "",
+) -> Table:
+    """Overlap between domains of the features a class uses, per code and pair of domains.
+
+    u[c, d] is the mean activity of each feature over the pictures of class c in domain d and, where
+    `centred`, what of it exceeds the domain's mean over classes. Two measures of overlap:
+
+        shared mass          = sum over features of min(p, q),  p and q being u divided by its sum
+        shared top features  = mean over k of |k most used of both| / k,  k = 5, 10, 15, 20 (those
+                               up to half of the features)
+
+    Each class's artists are dealt into halves as in `similarity`, and halves of A and B that share
+    an artist do not meet:
+
+        value   = mean over classes of overlap(c in A, c in B)
+        null    = the same with c' instead of c in one of the domains: the `n_matched` classes most
+                  like c there in firing rate (active features a picture) and mass (summed activity)
+        ceiling = geometric mean over the domains of overlap(c, c) between halves of one domain
+        index   = (value - null) / (ceiling - null)
+
+    Intervals leave out one class at a time, as itself and as a match. p permutes the classes of B.
+    A list of dictionaries (seeds) is measured one by one and averaged. It also gets rows of the
+    `reading` "dictionaries of two seeds": value, null and ceiling again, with one of the two halves
+    always read by another seed's dictionary, whose features are matched by `match_features`. Their
+    ceiling is what can agree, given that seeds differ.
+
+    Loud features of a domain lower the raw overlap but not the centred one. Raises `SampleError`
+    where no pair has five classes by two artists in both domains, `NumericsError` for activity that
+    is negative or no number, `ShapeError` for another shape.
+
+    >>> stream = np.random.default_rng(0)
+    >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")
+    ...                       for a in "wxyz"], columns=["label", "domain", "artist"])
+    >>> place = frame["label"].map({c: n for n, c in enumerate("abcdefgh")}).to_numpy()
+    >>> points = np.eye(8)[place] + 0.1 * stream.random((64, 8))
+    >>> table = feature_sharing(Features({"site": points}, frame), "site", {"as is": lambda x: x})
+    >>> table.frame.query("centred and measure == 'shared mass'")["verdict"].tolist()
+    ['shared']
+    """
+    if n_matched < 1 or n_splits < 1:
+        raise SpecificationError(
+            "measure feature sharing", f"n_matched={n_matched}, n_splits={n_splits}",
+            "at least 1 of each", "ask for more",
+        )  # fmt: skip
+    name, designs = _designs(features, site, domains, n_splits, seed)
+    rows = []
+    for label, code in track(list(codes.items()), "feature sharing"):
+        for read, readings in _readings(features.values[name], label, code).items():
+            for design, measure, centred in product(designs, MEASURES, (True, False)):
+                found = overlaps(design, readings, measure, centred=centred)
+                rows.append(
+                    {"measure": measure, "code": label, "width": readings[0][0].shape[1]}
+                    | {"reading": read, "domain_a": design.a, "domain_b": design.b}
+                    | {"centred": centred}
+                    | _evidence(design, found, n_matched, n_permutations, seed)
+                )
+    place = {"site": name, "layer": features.layer(name), "depth": features.depth(name)}
+    frame = pd.DataFrame(rows).assign(**place, ceiling_kind=_ceiling_kind(features.frame))
+    frame["control"] = "pixels" if name == PIXELS else control
+    facts = {**features.facts, "n_matched": n_matched, "n_splits": n_splits}
+    return Table.with_evidence("feature sharing", frame, facts)
+
+
+def class_sharing(
+    features: Features,
+    site: str,
+    code: AnyCode,
+    *,
+    domains: Sequence[str] | None = None,
+    n_matched: int = 5,
+    n_splits: int = 5,
+    seed: int = 0,
+) -> Table:
+    """The centred shared mass of `feature_sharing` for each class by itself.
+
+    value, null and ceiling are the class's own terms of those means. One class has no interval;
+    what the classes have in common is in `feature_sharing`. Raises what that does.
+
+    >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")
+    ...                       for a in "wxyz"], columns=["label", "domain", "artist"])
+    >>> place = frame["label"].map({c: n for n, c in enumerate("abcdefgh")}).to_numpy()
+    >>> features = Features({"site": np.eye(8)[place]}, frame)
+    >>> class_sharing(features, "site", lambda x: x).frame["index"].tolist()[:2]
+    [1.0, 1.0]
+    """
+    name, designs = _designs(features, site, domains, n_splits, seed)
+    readings = _readings(features.values[name], "the code", code)[READ_ALIKE]
+    rows = []
+    for design in designs:
+        found = overlaps(design, readings, "shared mass", centred=True)
+        null = found.nulls(min(n_matched, len(design.classes) - 1))
+        ceiling, value = np.sqrt(found.within.prod(axis=0)), np.diag(found.across)
+        rows_of = np.concatenate([design.everyone(each) for each in (design.a, design.b)])
+        n_pictures = np.bincount(design.code[rows_of], minlength=len(value))
+        for place, label in enumerate(design.classes):
+            room = float(ceiling[place] - null[place])
+            index = float(value[place] - null[place]) / room if room > 0 else np.nan
+            why = "" if room > 0 else ", no index: its halves agree no more than other classes do"
+            rows.append(
+                {"measure": "shared mass", "label": label, "centred": True}
+                | {"domain_a": design.a, "domain_b": design.b}
+                | evidence(
+                    Interval(float(value[place]), np.nan, np.nan, np.nan), null=float(null[place]),
+                    null_kind=_null_kind(n_matched), ceiling=float(ceiling[place]),
+                    ceiling_kind=_ceiling_kind(features.frame), index=index, unit="class",
+                    n_units=1, n_pictures=int(n_pictures[place]), estimand=ESTIMAND, seed=seed,
+                    reason=f"one class: no interval{why}",
+                )
+            )  # fmt: skip
+    frame = pd.DataFrame(rows).assign(site=name, layer=features.layer(name))
+    return Table.with_evidence("class sharing", frame, dict(features.facts))
+
+
+def _designs(
+    features: Features, site: str, domains: Sequence[str] | None, n_splits: int, seed: int
+) -> tuple[str, list[Design]]:
+    """The site's name, and who is compared in each pair of domains."""
+    asked = "measure feature sharing"
+    name = only_site(features, site)
+    pairs = list(combinations(check_domains(features, domains, asked), 2))
+    designs = [Design.of(features.frame, a, b, n_splits=n_splits, seed=seed) for a, b in pairs]
+    most = max((len(design.classes) for design in designs), default=0)
+    if most < LEAST_CLASSES:
+        raise SampleError(
+            asked, f"at most {most} classes with pictures by two artists in both of two domains",
+            f"at least {LEAST_CLASSES}",
+            "give more classes, or two pictures of each class and domain",
+        )  # fmt: skip
+    return name, designs
+
+
+def _readings(values: np.ndarray, label: str, code: AnyCode) -> dict[str, list[Reading]]:
+    """Both domains read by one code; and by dictionaries of two seeds, if there are several."""
+    if callable(code):
+        activity = checked_activity(code(values), len(values), label)
+        return {READ_ALIKE: [(activity, activity)]}
+    several = list(code)
+    if len({each.width for each in several}) != 1:
+        raise SpecificationError(
+            f"use {label} as features",
+            f"dictionaries of {listed(each.width for each in several)} features",
+            "one dictionary per seed, all of one width", "give dictionaries of other widths apart",
+        )  # fmt: skip
+    made = [checked_activity(each(values), len(values), label) for each in several]
+    readings = {READ_ALIKE: [(activity, activity) for activity in made]}
+    if len(made) > 1:
+        readings[READ_APART] = [
+            (made[i], made[j][:, match_features(several[i], several[j])[0]])
+            for i, j in permutations(range(len(made)), 2)
+        ]
+    return readings
+
+
+def _evidence(
+    design: Design, found: Overlaps, n_matched: int, n_permutations: int, seed: int
+) -> dict[str, object]:
+    """Value, null, ceiling, index and p of one measure, or the reason for none."""
+    n, nothing = len(design.classes), np.nan
+    value, null, ceiling, p, left = nothing, nothing, nothing, nothing, np.empty((0, 3))
+    if n < LEAST_CLASSES:
+        said = f"{n} classes by two artists in both domains, {LEAST_CLASSES} are needed"
+        index = Index(nothing, nothing, nothing, CANNOT_TELL, said)
+    else:
+        value, null, ceiling = found.terms(n_matched)
+        left = np.array([found.terms(n_matched, one) for one in range(n)])
+        index = sharing_index(value, null, ceiling, left_out=left)
+        orders = class_permutations(n, n_permutations, seed)
+        drawn = found.across[np.arange(n), orders].mean(axis=1)
+        p = float(max_t(np.array([value]), drawn[:, None])[0])
+    fewer = f"{design.left_out} classes left out: not by two artists in both domains"
+    notes = [index.reason, fewer if design.left_out else ""]
+    return evidence(
+        jackknife(value, left[:, 0]), null=null, null_kind=_null_kind(n_matched), ceiling=ceiling,
+        index=index, p=p, unit="class", n_units=n, n_pictures=design.n_pictures,
+        n_drawings=design.n_drawings, estimand=ESTIMAND, seed=seed,
+        reason="; ".join(note for note in notes if note),
+    )  # fmt: skip
+
+
+def _null_kind(n_matched: int) -> str:
+    return f"the {n_matched} other classes nearest in firing rate and mass; p permutes all classes"
+
+
+def _ceiling_kind(frame: pd.DataFrame) -> str:
+    return f"halves of a domain by {hand_column(frame)}, geometric mean of both domains"

@@ -1,0 +1,328 @@
+"""Training sparse autoencoders on the pictures that may be trained on, several seeds at once.
+
+A cell (class x domain) that the model never saw must not shape the features it is judged by. So a
+dictionary is trained only where it is known which cells are withheld.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.core.errors import NumericsError, SampleError, SpecificationError
+from interp.core.progress import track
+from interp.core.seeds import rng
+from interp.probes.dictionaries.codes import Cells, training_rows
+from interp.probes.dictionaries.dictionary import L1, BatchTopK, Dictionary, Sparsity, TopK
+from interp.probes.dictionaries.usage import only_site
+from interp.probes.features.matrices import Features
+
+REDRAWN_AT = tuple(share / 100 for share in range(5, 75, 5))
+"""Shares of the steps after which dead features are drawn anew; then they have time to settle."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How many dictionaries of what width are trained, and how."""
+
+    n: int
+    width: int
+    steps: int
+    batch_size: int
+    rate: float
+    decay: float
+    redraw: bool
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of several dictionaries, in normalised coordinates."""
+
+    encoder: Float[Tensor, "dictionary d_in width"]
+    decoder: Float[Tensor, "dictionary width d_in"]
+    encoder_bias: Float[Tensor, "dictionary one width"]
+    decoder_bias: Float[Tensor, "dictionary one d_in"]
+
+    def all(self) -> list[Tensor]:
+        return [self.encoder, self.decoder, self.encoder_bias, self.decoder_bias]
+
+    def strength(
+        self, x: Float[Tensor, "dictionary row d_in"]
+    ) -> Float[Tensor, "dictionary row width"]:
+        return torch.baddbmm(self.encoder_bias, x - self.decoder_bias, self.encoder)
+
+    def decode(
+        self, features: Float[Tensor, "dictionary row width"]
+    ) -> Float[Tensor, "dictionary row d_in"]:
+        return torch.baddbmm(self.decoder_bias, features, self.decoder)
+
+
+def begin(x: Tensor, width: int, seeds: Sequence[int]) -> Weights:
+    """Random unit directions, the same for reading and writing; biases 0."""
+    d_in = x.shape[1]
+    drawn = np.stack([rng("dictionary", seed).normal(size=(width, d_in)) for seed in seeds])
+    decoder = torch.nn.functional.normalize(torch.as_tensor(drawn).to(x), dim=-1)
+    n = len(seeds)
+    weights = Weights(
+        decoder.transpose(1, 2).clone(), decoder, x.new_zeros(n, 1, width), x.new_zeros(n, 1, d_in)
+    )
+    for tensor in weights.all():
+        tensor.requires_grad_(True)
+    return weights
+
+
+def fit(x: Tensor, sparsity: Sparsity, seeds: list[int], training: Training) -> Weights:
+    """Adam on random batches, every seed with its own."""
+    weights = begin(x, training.width, seeds)
+    adam = torch.optim.Adam(weights.all(), lr=training.rate)
+    batches = [_batches(len(x), training.batch_size, seed) for seed in seeds]
+    checks = {round(share * training.steps) for share in REDRAWN_AT} if training.redraw else set()
+    fired = torch.zeros(training.n, training.width, dtype=torch.bool, device=x.device)
+    for step in track(range(training.steps), "dictionary"):
+        rows = torch.as_tensor(np.stack([next(each) for each in batches]), device=x.device)
+        codes = _step(weights, adam, x[rows], sparsity)
+        left = (training.steps - step) / max(training.decay * training.steps, 1e-9)
+        for group in adam.param_groups:
+            group["lr"] = training.rate * min(1.0, left)
+        fired |= (codes > 0).any(dim=1)
+        if step + 1 in checks:
+            _redraw(weights, adam, x, sparsity, ~fired, seeds, step)
+            fired.zero_()
+    return weights
+
+
+def _batches(n: int, size: int, seed: int) -> Iterator[np.ndarray]:
+    """Row numbers of batches without end: every row once, in a new order each time round."""
+    stream = rng("dictionary batches", seed)
+    size = min(size, n)
+    while True:
+        order = stream.permutation(n)
+        for start in range(0, n - size + 1, size):
+            yield order[start : start + size]
+
+
+def _step(
+    weights: Weights,
+    adam: torch.optim.Adam,
+    x: Float[Tensor, "dictionary row d_in"],
+    sparsity: Sparsity,
+) -> Float[Tensor, "dictionary row width"]:
+    """One step of Adam; decoder rows move along the sphere only."""
+    codes = sparsity.select(weights.strength(x))
+    loss = (weights.decode(codes) - x).square().mean(dim=(1, 2))
+    if isinstance(sparsity, L1):
+        loss = loss + sparsity.penalty * codes.sum(dim=2).mean(dim=1)
+    if not torch.isfinite(loss).all():
+        raise NumericsError(
+            "train a dictionary", "a loss that is no number", "a finite loss",
+            "lower the rate, or check the activations",
+        )  # fmt: skip
+    adam.zero_grad(set_to_none=True)
+    loss.sum().backward()
+    with torch.no_grad():
+        slope, decoder = weights.decoder.grad, weights.decoder
+        assert slope is not None
+        slope -= (slope * decoder).sum(dim=-1, keepdim=True) * decoder
+        adam.step()
+        decoder /= decoder.norm(dim=-1, keepdim=True)
+    return codes.detach()
+
+
+@torch.no_grad()
+def _redraw(
+    weights: Weights,
+    adam: torch.optim.Adam,
+    x: Tensor,
+    sparsity: Sparsity,
+    dead: Tensor,
+    seeds: list[int],
+    step: int,
+) -> None:
+    """Point dead features at what badly reconstructed rows lack, and forget their momentum."""
+    for place in torch.nonzero(dead.any(dim=1)).flatten().tolist():
+        stream = rng("dictionary redraw", seeds[place], step)
+        sample = x[torch.as_tensor(stream.permutation(len(x))[:4096], device=x.device)]
+        one = Weights(*(tensor[place : place + 1] for tensor in weights.all()))
+        lacking = sample - one.decode(sparsity.select(one.strength(sample[None])))[0]
+        chance = lacking.square().sum(dim=1).double().cpu().numpy()
+        which = torch.nonzero(dead[place]).flatten()
+        if not chance.sum() > 0:  # nothing is lacking
+            continue
+        drawn = stream.choice(len(sample), size=len(which), p=chance / chance.sum())
+        new = torch.nn.functional.normalize(lacking[torch.as_tensor(drawn).to(x.device)], dim=-1)
+        alive = weights.encoder[place][:, ~dead[place]].norm(dim=0)
+        size = alive.mean() if len(alive) else x.new_tensor(1.0)
+        weights.decoder[place, which] = new
+        weights.encoder[place][:, which] = size * new.T
+        weights.encoder_bias[place, 0, which] = 0
+        for tensor, index in (
+            (weights.decoder, (place, which)),
+            (weights.encoder, (place, slice(None), which)),
+            (weights.encoder_bias, (place, 0, which)),
+        ):
+            for moment in ("exp_avg", "exp_avg_sq"):
+                adam.state[tensor][moment][index] = 0
+
+
+@torch.no_grad()
+def folded(
+    weights: Weights,
+    place: int,
+    mean: Tensor,
+    scale: Tensor,
+    sparsity: Sparsity,
+    x: Tensor,
+    facts: dict[str, object],
+    *,
+    unit_rows: bool = False,
+) -> Dictionary:
+    """One dictionary in the activations' own units: strengths are in them too."""
+    encoder, decoder, encoder_bias, decoder_bias = (t[place].detach() for t in weights.all())
+    threshold = torch.zeros_like(encoder_bias[0])
+    if isinstance(sparsity, BatchTopK):
+        one = Weights(*(tensor[place : place + 1] for tensor in weights.all()))
+        threshold += _threshold(one, x, sparsity.k)
+    return Dictionary(
+        encoder, decoder, scale * encoder_bias[0], mean + scale * decoder_bias[0],
+        scale * threshold, sparsity.k if isinstance(sparsity, TopK) else None, unit_rows,
+        facts | {"sparsity": repr(sparsity)},
+    )  # fmt: skip
+
+
+def _threshold(weights: Weights, x: Tensor, k: int) -> Tensor:
+    """The strength that k features a row exceed on average over the training rows."""
+    strength = weights.strength(x[: max(1, 2**25 // weights.decoder.shape[1])][None])[0]
+    n = min(k * len(strength) + 1, strength.numel())
+    return strength.flatten().topk(n).values[-1].relu()
+
+
+def train_dictionaries(
+    features: Features,
+    site: str,
+    sparsity: Sparsity,
+    *,
+    width: int,
+    withheld: Cells | None = None,
+    seeds: Sequence[int] = (0,),
+    steps: int = 2000,
+    batch_size: int = 512,
+    rate: float = 3e-3,
+    device: str | torch.device | None = None,
+) -> list[Dictionary]:
+    """Sparse autoencoders of a site's activations, one per seed.
+
+    minimises  mean over dimensions of (x - x^)^2 + penalty * sum of strengths  (`L1`), or the first
+    term alone with few features kept (`TopK`, `BatchTopK`; the `Dictionary` has the formula), by
+    Adam at `rate`, which falls to 0 over the last fifth. x is centred and scaled to variance 1 per
+    dimension on average, which makes one rate and penalty fit all sites; both are folded back in.
+    Decoder rows keep norm 1.
+
+    A feature that no row of the last twentieth of the steps used is dead, and drawn anew: its
+    directions become what a badly reconstructed row lacks (the resampling of Bricken et al. 2023).
+
+    `withheld` names the cells (class, domain) that are left out; None takes them from a column
+    `withheld` of the frame. With neither, or with cells that the frame withholds and you do not,
+    it is refused: `withheld=()` says that nothing is withheld.
+
+    Seeds train side by side in batched products; each has its own first weights and order of rows,
+    and gives what it gives alone. float32 or float64, as the activations are.
+
+    Raises `LeakError` as said, `SampleError` for fewer rows than `width`, `NumericsError` for
+    activations that are the same in every row, `SpecificationError` for widths below 1 or k.
+
+    >>> import numpy as np, pandas as pd
+    >>> from interp.probes import TopK
+    >>> stream = np.random.default_rng(0)
+    >>> frame = pd.DataFrame({"label": "cat", "domain": ["real", "sketch"] * 50})
+    >>> features = Features({"hook_embedding": stream.normal(size=(100, 4))}, frame)
+    >>> first, second = train_dictionaries(
+    ...     features, "hook_embedding", TopK(1), width=8, withheld=[("cat", "sketch")],
+    ...     seeds=(0, 1), steps=20)
+    >>> first.width, first.facts["n_rows"]
+    (8, 50)
+    """
+    rows = training_rows(features.frame, withheld)
+    x = torch.as_tensor(features.values[only_site(features, site)][rows]).to(device)
+    _refuse(x, width, sparsity, site)
+    mean, scale = x.mean(dim=0), (x - x.mean(dim=0)).square().mean().sqrt()
+    if not scale > 1e-7 * mean.abs().max():
+        raise NumericsError(
+            f"train a dictionary of {site}", "activations that are the same for every picture",
+            "activations that vary", "choose another site, or check the model",
+        )  # fmt: skip
+    training = Training(len(seeds), width, steps, batch_size, rate, decay=0.2, redraw=True)
+    weights = fit((x - mean) / scale, sparsity, list(seeds), training)
+    facts = _facts(features, site, withheld, len(x), steps)
+    return [
+        folded(weights, place, mean, scale, sparsity, (x - mean) / scale, facts | {"seed": seed})
+        for place, seed in enumerate(seeds)
+    ]
+
+
+def paper_dictionary(
+    features: Features,
+    site: str = "hook_embedding",
+    *,
+    withheld: Cells | None = None,
+    seed: int = 0,
+    steps: int = 2000,
+    device: str | torch.device | None = None,
+) -> Dictionary:
+    """The sparse autoencoder of Kempf et al. 2025, with their settings.
+
+    On rows divided by their norm: f = ReLU(W_e (x - b) + b_e), x^ = W_d f + b, four features per
+    dimension, decoder rows of norm 1, loss = mean over dimensions of the squared error + 1e-4 times
+    the sum of f, Adam at 1e-4, batches of 2048. Nothing is done about dead features. Theirs saw the
+    withheld cells; here `withheld` is that of `train_dictionaries`, and so are the errors.
+
+    >>> import numpy as np, pandas as pd
+    >>> stream = np.random.default_rng(0)
+    >>> frame = pd.DataFrame({"label": "cat", "domain": ["real"] * 50})
+    >>> features = Features({"hook_embedding": stream.normal(size=(50, 4))}, frame)
+    >>> paper_dictionary(features, withheld=(), steps=5).width
+    16
+    """
+    rows = training_rows(features.frame, withheld)
+    x = torch.as_tensor(features.values[only_site(features, site)][rows]).to(device)
+    width, sparsity = 4 * x.shape[1], L1(1e-4)
+    _refuse(x, width, sparsity, site)
+    x = torch.nn.functional.normalize(x, dim=-1)
+    training = Training(1, width, steps, 2048, 1e-4, decay=0.0, redraw=False)
+    weights = fit(x, sparsity, [seed], training)
+    facts = _facts(features, site, withheld, len(x), steps) | {"seed": seed}
+    nothing = torch.zeros_like(x[0]), torch.ones_like(x[0, 0])
+    return folded(weights, 0, *nothing, sparsity, x, facts, unit_rows=True)
+
+
+def _facts(
+    features: Features, site: str, withheld: Cells | None, n_rows: int, steps: int
+) -> dict[str, object]:
+    if withheld is None:
+        marked = features.frame[features.frame["withheld"].to_numpy(dtype=bool)]
+        withheld = sorted(set(zip(marked["label"], marked["domain"], strict=True)))
+    return {
+        "site": site,
+        "pool": features.facts.get("pool", ""),
+        "fingerprint": features.facts.get("fingerprint", ""),
+        "withheld": [list(cell) for cell in withheld],
+        "n_rows": n_rows,
+        "steps": steps,
+    }
+
+
+def _refuse(x: Tensor, width: int, sparsity: Sparsity, site: str) -> None:
+    k = 1 if isinstance(sparsity, L1) else sparsity.k
+    if width < max(1, k):
+        raise SpecificationError(
+            f"train a dictionary of {site}", f"width {width} and {sparsity}",
+            f"a width of at least {max(1, k)}", "ask for more features or a smaller k",
+        )  # fmt: skip
+    if len(x) < width:
+        raise SampleError(
+            f"train a dictionary of {width} features", f"{len(x)} pictures that are not withheld",
+            f"at least {width}: with fewer, a feature can be a single picture",
+            "give more pictures, or ask for fewer features",
+        )  # fmt: skip

@@ -1,0 +1,1 @@
+"""From pictures to features: one pass over the data, pooled, kept or stored."""

@@ -1,0 +1,243 @@
+"""Features: one matrix per site, a row per picture, and the table that says what the rows show."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.core.errors import DataError, NumericsError, ShapeError, check_known, listed
+from interp.core.sites import find_sites
+from interp.core.store import complete
+
+PIXELS = "pixels"
+"""The site that stands for the raw picture: a floor under every tower."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Pooled activations of pictures: `values[site]` is "picture feature", aligned with `frame`.
+
+    `layers` and `depths` say where in the tower a site is (-1 and 0 for pixels). Where every token
+    was kept, `shapes` holds their number and width per site. A matrix may lie on disk, mapped into
+    memory: it was checked when it was written, and is read where it is used.
+
+    >>> frame = pd.DataFrame({"label": ["cat", "dog"], "domain": ["real", "real"]})
+    >>> features = Features({"hook_embedding": np.eye(2, dtype=np.float32)}, frame)
+    >>> features.rows(features.frame["label"] == "dog").values["hook_embedding"].tolist()
+    [[0.0, 1.0]]
+    """
+
+    values: Mapping[str, np.ndarray]
+    frame: pd.DataFrame
+    layers: Mapping[str, int] = field(default_factory=dict)
+    depths: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for site, matrix in self.values.items():
+            if matrix.ndim != 2 or len(matrix) != len(self.frame):
+                raise ShapeError(
+                    f"keep the features of {site}",
+                    f"shape {matrix.shape}",
+                    f"({len(self.frame)}, features), a row per picture",
+                    "give one row for each row of the frame",
+                )
+            if not isinstance(matrix, np.memmap):
+                refuse_nan(site, matrix, self.frame)
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @property
+    def sites(self) -> list[str]:
+        """The sites, in the order they were collected in."""
+        return list(self.values)
+
+    @property
+    def domains(self) -> list[str]:
+        """The domains, sorted."""
+        return sorted(self.frame["domain"].unique())
+
+    def layer(self, site: str) -> int:
+        """The block that computes a site; -1 where it is not known, as for pixels."""
+        return self.layers.get(site, -1)
+
+    def depth(self, site: str) -> float:
+        """The place of a site in its tower, 0 to 1; 0 where it is not known, as for pixels."""
+        return self.depths.get(site, 0.0)
+
+    def rows(self, chosen: pd.Series | np.ndarray | Sequence[int]) -> "Features":
+        """Some of the pictures, by mask or by row numbers."""
+        keys = np.asarray(chosen)
+        places = np.flatnonzero(keys) if keys.dtype == bool else keys
+        values = {site: matrix[places] for site, matrix in self.values.items()}
+        frame = self.frame.iloc[places].reset_index(drop=True)
+        return replace(self, values=values, frame=frame)
+
+    def only(self, sites: str | Iterable[str]) -> "Features":
+        """Some of the sites, by name or pattern."""
+        names = find_sites(sites, self.sites)
+        return replace(self, values={site: self.values[site] for site in names})
+
+    def batches(self, batch_size: int = 256) -> Iterator[tuple[range, dict[str, np.ndarray]]]:
+        """Row numbers and their values per site, as `interp.probes.batches` yields them."""
+        for start in range(0, len(self), batch_size):
+            rows = range(start, min(start + batch_size, len(self)))
+            yield (
+                rows,
+                {
+                    site: np.asarray(matrix[rows.start : rows.stop])
+                    for site, matrix in self.values.items()
+                },
+            )
+
+    def tokens(self, site: str) -> "Features":
+        """One site with a row per picture and token (column `pos`), where every token was kept.
+
+        >>> frame = pd.DataFrame({"label": ["cat"], "domain": ["real"]})
+        >>> kept = Features({"s": np.arange(6.0)[None]}, frame, shapes={"s": (3, 2)})
+        >>> kept.tokens("s").values["s"].tolist(), kept.tokens("s").frame["pos"].tolist()
+        ([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], [0, 1, 2])
+        """
+        check_known("take tokens apart", "site", [site], self.shapes)
+        n, width = self.shapes[site]
+        values = {site: self.values[site].reshape(len(self) * n, width)}
+        frame = self.frame.loc[self.frame.index.repeat(n)].reset_index(drop=True)
+        frame["pos"] = np.tile(np.arange(n), len(self))
+        return replace(self, values=values, frame=frame, shapes={})
+
+    def stacked(self, other: "Features") -> "Features":
+        """The rows of `other` below these, at the sites both have: prompts below pictures, say.
+
+        >>> frame = pd.DataFrame({"label": ["cat", "dog"], "domain": "real"})
+        >>> image = Features({"s": np.eye(2)}, frame)
+        >>> image.stacked(Features({"s": np.eye(2)}, frame.assign(domain="text"))).domains
+        ['real', 'text']
+        """
+        common = [site for site in self.sites if site in other.values]
+        widths = {
+            site: (self.values[site].shape[1], other.values[site].shape[1]) for site in common
+        }
+        unlike = [site for site, (mine, its) in widths.items() if mine != its]
+        if unlike or not common:
+            raise ShapeError(
+                "stack features",
+                f"other widths at {listed(unlike)}" if unlike else "no site that both have",
+                "sites of one name and one width",
+                "choose those with `only`",
+            )
+        values = {site: np.vstack([self.values[site], other.values[site]]) for site in common}
+        frame = pd.concat([self.frame, other.frame], ignore_index=True)
+        return replace(self, values=values, frame=frame)
+
+    def joined(self, other: "Features") -> "Features":
+        """These sites and those of `other`, measured on the same pictures (`pixels`, say)."""
+        same = len(self) == len(other) and all(
+            self.frame[name].astype(str).tolist() == other.frame[name].astype(str).tolist()
+            for name in ("path", "label", "domain")
+            if name in self.frame.columns and name in other.frame.columns
+        )
+        twice = set(self.values) & set(other.values)
+        if not same or twice:
+            raise ShapeError(
+                "join features",
+                f"the site {listed(sorted(twice))} twice" if same else "features of two tables",
+                "other sites of the same pictures in the same order",
+                "collect both from one image table",
+            )
+        return replace(
+            self,
+            values={**self.values, **other.values},
+            layers={**self.layers, **other.layers},
+            depths={**self.depths, **other.depths},
+            shapes={**self.shapes, **other.shapes},
+        )
+
+
+def refuse_nan(site: str, matrix: np.ndarray, frame: pd.DataFrame, first: int = 0) -> None:
+    """Refuse values that are not finite, naming site and picture; row 0 is row `first` of `frame`.
+
+    >>> refuse_nan("s", np.array([[0.0], [np.nan]]), pd.DataFrame({"path": ["a.png", "b.png"]}))
+    Traceback (most recent call last):
+    ...
+    interp.core.errors.NumericsError: Cannot read s: given a NaN or infinity for picture b.png ...
+    """
+    bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+    if not len(bad):
+        return
+    row = first + int(bad[0])
+    name = frame["path"].iloc[row] if "path" in frame.columns else "?"
+    raise NumericsError(
+        f"read {site}",
+        f"a NaN or infinity for picture {name} (row {row}; {len(bad)} pictures in this batch)",
+        "finite activations",
+        "check the checkpoint, or run in float32",
+    )
+
+
+def check_domains(features: Features, domains: Sequence[str] | None, asked: str) -> list[str]:
+    """The domains asked for, or all; at least one, each of them there."""
+    names = features.domains if domains is None else list(domains)
+    check_known(asked, "domain", names, features.domains)
+    return names
+
+
+FACTS = "features.json"
+
+
+def save_features(features: Features, folder: str | Path) -> Path:
+    """Write features into a folder of their own: a `.npy` per site, and one file of the rest.
+
+    The folder has its name only once it is whole; one that is there already is replaced. Raises
+    `OutputError` where it cannot be written.
+
+    >>> import tempfile
+    >>> frame = pd.DataFrame({"label": ["cat", "dog"], "domain": "real"})
+    >>> features = Features({"hook_embedding": np.eye(2, dtype=np.float32)}, frame)
+    >>> kept = open_features(save_features(features, Path(tempfile.mkdtemp()) / "kept"))
+    >>> kept.sites, kept.values["hook_embedding"].tolist()
+    (['hook_embedding'], [[1.0, 0.0], [0.0, 1.0]])
+    """
+    target = Path(folder)
+    about = {
+        "sites": features.sites,
+        "layers": dict(features.layers),
+        "depths": dict(features.depths),
+        "shapes": {site: list(shape) for site, shape in features.shapes.items()},
+        "facts": dict(features.facts),
+        "pictures": {str(name): column.tolist() for name, column in features.frame.items()},
+    }
+    with complete(target) as temporary:
+        for place, matrix in enumerate(features.values.values()):
+            np.save(temporary / f"{place:03d}.npy", matrix)
+        (temporary / FACTS).write_text(json.dumps(about, indent=1, default=str))
+    return target
+
+
+def open_features(folder: str | Path) -> Features:
+    """Features that `save_features` wrote, their matrices mapped into memory.
+
+    Raises `DataError` for a folder that holds none, or not all of them.
+    """
+    source = Path(folder)
+    try:
+        about = json.loads((source / FACTS).read_text())
+        values = {
+            site: np.load(source / f"{place:03d}.npy", mmap_mode="r")
+            for place, site in enumerate(about["sites"])
+        }
+        shapes = {site: (int(n), int(d)) for site, (n, d) in about["shapes"].items()}
+        frame = pd.DataFrame(about["pictures"])
+        return Features(values, frame, about["layers"], about["depths"], about["facts"], shapes)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"open the features in {source}",
+            f"files that do not read ({error})",
+            "a folder that save_features wrote",
+            "name that folder, or collect the features again",
+        ) from None

@@ -1,0 +1,182 @@
+"""From an activation to one vector per picture: what is kept of its tokens or places."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from interp.core.errors import SiteError, SpecificationError, check_known, listed
+from interp.core.tower import Tower
+
+POOLS = ("mean", "class", "space", "attention", "token")
+"""How tokens become one vector:
+
+- `mean`: the mean over all tokens, or over all places of a map;
+- `class`: the first token; a map, which has none, is averaged;
+- `space`: the mean over the tokens after the first (the patches); a map is averaged;
+- `attention`: the mean under the weights with which the tower itself collects its tokens: the
+  first query's row of its last attention pattern, averaged over heads (`pooling_site`);
+- `token`: all of them side by side, "picture token*feature" (`Features.tokens` takes them apart).
+"""
+
+
+def tokens(activation: Tensor, axes: tuple[str, ...]) -> Tensor:
+    """An activation as "batch token feature": a token is a position, a query or a place of a map.
+
+    What has none of these axes is one token. Heads stand side by side.
+
+    >>> tokens(torch.ones(2, 5, 3, 4), ("batch", "pos", "head", "d_head")).shape
+    torch.Size([2, 5, 12])
+    >>> tokens(torch.ones(2, 3, 4, 4), ("batch", "channel", "row", "column")).shape
+    torch.Size([2, 16, 3])
+    """
+    _check_axes(activation, axes)
+    found = places(axes)
+    if not found:
+        return activation.flatten(1)[:, None]
+    first = activation.movedim(found, list(range(1, len(found) + 1)))
+    return first.flatten(1, len(found)).flatten(2)
+
+
+def untokens(x: Tensor, like: Tensor, axes: tuple[str, ...]) -> Tensor:
+    """The reverse of `tokens`: "batch token feature" in the shape of the activation `like`.
+
+    >>> like, axes = torch.rand(2, 3, 4, 5), ("batch", "channel", "row", "column")
+    >>> bool((untokens(tokens(like, axes), like, axes) == like).all())
+    True
+    """
+    found = places(axes)
+    if not found:
+        return x.reshape(like.shape)
+    ahead = list(range(1, len(found) + 1))
+    return x.reshape(like.movedim(found, ahead).shape).movedim(ahead, found)
+
+
+def places(axes: tuple[str, ...]) -> list[int]:
+    """Which axes tell tokens apart, by number.
+
+    >>> places(("batch", "channel", "row", "column"))
+    [2, 3]
+    """
+    return [place for place, axis in enumerate(axes) if axis in ("pos", "query", "row", "column")]
+
+
+def pooled(
+    activation: Tensor, axes: tuple[str, ...], pool: str, weights: Tensor | None = None
+) -> Tensor:
+    """An activation as "batch feature", pooled as `POOLS` says.
+
+    `weights` "batch key" are those of `attention_weights`, for `pool="attention"` alone. They fit
+    tokens of their own number. On a map their first key stands for the mean of all places, as in
+    CLIP's attention pool, and is dealt out evenly; a map so many times as fine as the pool's is
+    taken in windows.
+
+    >>> pooled(torch.ones(2, 3, 4, 4), ("batch", "channel", "row", "column"), "mean").shape
+    torch.Size([2, 3])
+    >>> pooled(torch.ones(2, 5, 3, 4), ("batch", "pos", "head", "d_head"), "class").shape
+    torch.Size([2, 12])
+    """
+    _check_axes(activation, axes)
+    is_map = "row" in axes or "column" in axes
+    found = places(axes)
+    if pool == "token":
+        return tokens(activation, axes).flatten(1)
+    if not found:
+        return activation.flatten(1)
+    if pool == "attention":
+        if activation.shape[found[0]] == 1 and not is_map:
+            return activation.flatten(1)
+        size = tuple(activation.shape[place] for place in found)
+        w = _on_map(_given(weights), size) if is_map else _on_tokens(_given(weights), size[0])
+        return torch.einsum("bt,btf->bf", w.to(activation), tokens(activation, axes))
+    if pool == "class" and not is_map:
+        return activation.select(found[0], 0).flatten(1)
+    if pool == "space" and not is_map and activation.shape[found[0]] > 1:
+        activation = activation.narrow(found[0], 1, activation.shape[found[0]] - 1)
+    return activation.mean(dim=found).flatten(1)
+
+
+def attention_weights(pattern: Tensor) -> Tensor:
+    """The first query's weights, averaged over heads: "batch head query key" to "batch key".
+
+    >>> attention_weights(torch.tensor([[[[0.5, 0.5], [1.0, 0.0]]]])).tolist()
+    [[0.5, 0.5]]
+    """
+    return pattern[:, :, 0].mean(dim=1)
+
+
+def pooling_site(tower: Tower) -> str:
+    """The tower's last attention pattern, by which it collects its tokens: `attnpool`'s, if any.
+
+    Raises `SiteError` for a tower that shows no pattern.
+    """
+    found = [
+        site
+        for site in tower.sites
+        if site.endswith("pattern") and tower.axes(site) == ("batch", "head", "query", "key")
+    ]
+    if not found:
+        raise SiteError(
+            "pool by the tower's own attention",
+            "a tower without a site that ends in `pattern`",
+            "a tower whose attention is hooked",
+            f"choose another pool of {listed(POOLS)}",
+        )
+    return found[-1]
+
+
+def check_pool(pool: str) -> None:
+    """Refuse a way of pooling that there is not."""
+    check_known("pool features", "pool", [pool], POOLS, SpecificationError)
+
+
+def _check_axes(activation: Tensor, axes: Iterable[str]) -> None:
+    names = tuple(axes)
+    if activation.ndim != len(names):
+        raise SiteError(
+            "pool an activation",
+            f"shape {tuple(activation.shape)}",
+            f"the axes {listed(names)}",
+            "correct the tower's `axes`",
+        )
+    if names[:1] != ("batch",):
+        raise SiteError(
+            "pool an activation",
+            f"the axes {listed(names)}",
+            "a row per picture, so that `batch` comes first",
+            "choose another site",
+        )
+
+
+def _given(weights: Tensor | None) -> Tensor:
+    if weights is None:
+        raise SpecificationError(
+            "pool by attention", "no weights", '"batch key"', "pass attention_weights(pattern)"
+        )
+    return weights
+
+
+def _on_tokens(weights: Tensor, n: int) -> Tensor:
+    if weights.shape[1] != n:
+        raise _unlike(f"{n} tokens", weights)
+    return weights
+
+
+def _on_map(weights: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Weights "batch key" (the mean, then side x side places) spread over a map, flat."""
+    side = round((weights.shape[1] - 1) ** 0.5)
+    if side < 1 or side**2 + 1 != weights.shape[1] or any(length % side for length in size):
+        raise _unlike(f"a map of {' x '.join(map(str, size))}", weights)
+    spread = (weights[:, 1:] + weights[:, :1] / side**2).unflatten(1, (side, side))
+    for axis, length in enumerate(size, start=1):
+        spread = spread.repeat_interleave(length // side, dim=axis) * side / length
+    return spread.flatten(1)
+
+
+def _unlike(site: str, weights: Tensor) -> SiteError:
+    return SiteError(
+        "pool by the tower's own attention",
+        f"{site} under weights of {weights.shape[1]} keys",
+        "as many tokens as keys, or a map as fine as they are, or 2, 3, ... times",
+        "choose other sites, or another pool",
+    )

@@ -1,0 +1,1 @@
+"""How classes and domains lie in a layer: variance shares, directions, distances."""

@@ -1,0 +1,422 @@
+"""How far do domains lie apart at each site? A classifier that tells them apart, and a distance."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from interp.core.artists import dealt_artists, equally_many, hand_column, hands, n_drawings
+from interp.core.errors import SampleError, listed
+from interp.core.progress import track
+from interp.core.resampling import Interval, jackknife, max_t
+from interp.core.seeds import rng
+from interp.core.tables import Table, evidence
+from interp.probes.features.matrices import PIXELS, Features, check_domains
+
+
+@dataclass(frozen=True)
+class DomainPair:
+    """Pictures of two domains, balanced: each class has as many in one as in the other, per half.
+
+    `rows` are places in the frame; aligned with them are `code` (the class's place in `classes`),
+    `half` (of the artist), `sign` (1 in domain a, -1 in b) and `drawn` "permutation picture", the
+    signs under relabelling.
+    """
+
+    a: str
+    b: str
+    classes: list[str]
+    rows: np.ndarray
+    code: np.ndarray
+    half: np.ndarray
+    sign: np.ndarray
+    drawn: np.ndarray
+    left_out: int
+
+
+def domain_pair(
+    frame: pd.DataFrame, a: str, b: str, *, n_permutations: int, seed: int
+) -> DomainPair:
+    """Classes that both domains have in both halves of the artists, and their pictures.
+
+    An artist stands in one half with all pictures. Relabelling keeps to what could have been: an
+    artist who drew a class in both domains has the two groups swapped or not; the groups of the
+    others are permuted among themselves, within class and half.
+
+    >>> frame = pd.DataFrame([(c, d, r) for c in "pq" for d in "ab" for r in "wxyz"],
+    ...                      columns=["label", "domain", "artist"])
+    >>> pair = domain_pair(frame, "a", "b", n_permutations=2, seed=0)
+    >>> len(pair.rows), pair.drawn.shape, int(pair.sign.sum())
+    (16, (2, 16), 0)
+    """
+    stream = rng("balanced pair", seed)
+    here = np.flatnonzero(frame["domain"].isin([a, b]).to_numpy())
+    part = frame.iloc[here].reset_index(drop=True)
+    half = dealt_artists(part, [a, b], seed=seed)
+    label, is_a = part["label"].to_numpy(object), (part["domain"] == a).to_numpy()
+    kept: list[np.ndarray] = []
+    classes: list[str] = []
+    for name in sorted(set(label)):
+        cells = [
+            [np.flatnonzero((label == name) & (half == side) & (is_a == one)) for one in (1, 0)]
+            for side in (0, 1)
+        ]
+        if min(len(rows) for pair in cells for rows in pair) == 0:
+            continue
+        classes.append(name)
+        for pair in cells:
+            kept += equally_many(pair, stream)
+    rows = np.concatenate(kept) if kept else np.empty(0, dtype=int)
+    code = pd.Index(classes).get_indexer(label[rows])
+    sign = np.where(is_a[rows], 1, -1).astype(np.int8)
+    drawn = _relabelled(
+        sign, code * 2 + half[rows], hands(part)[rows], n_permutations, rng("relabelled", seed)
+    )
+    return DomainPair(
+        a, b, classes, here[rows], code, half[rows], sign, drawn, len(set(label)) - len(classes)
+    )
+
+
+def _relabelled(
+    sign: np.ndarray, cell: np.ndarray, who: np.ndarray, n: int, stream: np.random.Generator
+) -> np.ndarray:
+    drawn = np.tile(sign, (n, 1))
+    for each in np.unique(cell):
+        alone: list[np.ndarray] = []
+        for artist in sorted(set(who[cell == each])):
+            rows = np.flatnonzero((cell == each) & (who == artist))
+            if np.ptp(sign[rows]):  # drew it in both domains
+                drawn[:, rows] *= stream.choice(np.array([-1, 1], np.int8), size=(n, 1))
+            else:
+                alone.append(rows)
+        if alone:
+            given = np.tile([sign[rows[0]] for rows in alone], (n, 1))
+            for rows, labels in zip(alone, stream.permuted(given, axis=1).T, strict=True):
+                drawn[:, rows] = labels[:, None]
+    return drawn
+
+
+LEAST_CLASSES = 4
+"""Two to train on and two to test on."""
+
+Found = tuple[float, np.ndarray, np.ndarray]
+"""A statistic, its values with one class left out, and its values under relabelling."""
+
+
+def domain_test(
+    features: Features,
+    sites: str | Iterable[str] | None = None,
+    *,
+    domains: Sequence[str] | None = None,
+    n_permutations: int = 999,
+    seed: int = 0,
+    control: str = "",
+) -> Table:
+    """Can a linear classifier tell two domains apart, by classes and artists it has not seen?
+
+    The classifier two-sample test (Lopez-Paz and Oquab 2017), per site and pair of domains. Classes
+    and artists are each dealt into halves; trained on one half of both, it is tested on the other
+    half of both, in all four ways, so that every picture is tested once.
+
+        value = accuracy, averaged over pictures of a class, then over classes
+        null  = its mean when all is trained and tested again under permuted domains
+        index = (value - null) / (1 - null)
+
+    The classifier is ridge regression of the domain (1, -1) on standardised features, with a
+    penalty of one mean eigenvalue of their Gram matrix, which needs no choosing by labels; so all
+    permutations are refitted, by one matrix product. They move whole class x artist groups
+    (`domain_pair`), and p is adjusted by max-T over the sites of a pair. Intervals leave out one
+    class at a time, in training as in testing (standardised as with all of them); they are too wide
+    (200 of 200 hold the truth, with eight classes) where there is nothing to tell apart.
+
+    Shapes: features "picture d". Accuracy 0 to 1. Raises `SampleError` when no pair of domains has
+    four classes by two artists in each.
+
+    >>> stream = np.random.default_rng(0)
+    >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")
+    ...                       for a in "wxyz"], columns=["label", "domain", "artist"])
+    >>> offset = 3.0 * (frame["domain"] == "real").to_numpy()[:, None]
+    >>> points = stream.normal(size=(64, 8)) + offset
+    >>> table = domain_test(Features({"hook_embedding": points}, frame), n_permutations=99)
+    >>> table.frame.query("value > 0.9 and p == 0.01")["domain_b"].tolist()
+    ['sketch']
+    """
+
+    def told_apart(x: np.ndarray, pair: DomainPair) -> Found:
+        return _told_apart(x, pair, seed)
+
+    return _separation(
+        "domain classifier", features, sites, told_apart,
+        domains=domains, n_permutations=n_permutations, seed=seed, control=control,
+        ceiling=1.0, ceiling_kind="every picture",
+        estimand="domains told apart linearly by classes and artists not trained on",
+    )  # fmt: skip
+
+
+def domain_distance(
+    features: Features,
+    sites: str | Iterable[str] | None = None,
+    *,
+    domains: Sequence[str] | None = None,
+    n_permutations: int = 999,
+    seed: int = 0,
+    control: str = "",
+) -> Table:
+    """Squared distance between the means of two domains, in units of the spread within a class.
+
+    Artists are dealt into halves; in each half the difference of the domains is the mean over
+    classes of the difference of their means, and
+
+        value = <difference in half 1, difference in half 2> / s^2
+
+    with s^2 the variance within class and domain, summed over features. The halves' noise is
+    independent, so that the estimate is unbiased: 0 on average where domains have one mean, and
+    then as often negative (the cross-validated distance of Walther et al. 2016, without
+    whitening). Without halves, noise alone would read as a distance.
+
+    p counts permutations of whole class x artist groups (`domain_pair`) with max-T over the sites
+    of a pair. Intervals leave one class out at a time. A distance has no ceiling, and no index.
+    Raises `SampleError` like `domain_test`.
+
+    >>> stream = np.random.default_rng(0)
+    >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")
+    ...                       for a in "wxyz"], columns=["label", "domain", "artist"])
+    >>> offset = 3.0 * (frame["domain"] == "real").to_numpy()[:, None]
+    >>> points = stream.normal(size=(64, 8)) + offset
+    >>> table = domain_distance(Features({"hook_embedding": points}, frame), n_permutations=99)
+    >>> bool(8.0 < table.frame["value"].iloc[0] < 10.0)  # each feature: variance 1, offset 3
+    True
+    """
+    return _separation(
+        "squared distance of domain means", features, sites, _distance,
+        domains=domains, n_permutations=n_permutations, seed=seed, control=control,
+        ceiling=np.nan, ceiling_kind="",
+        estimand="squared distance of domain means in variances within class and domain",
+    )  # fmt: skip
+
+
+def _separation(
+    measure: str,
+    features: Features,
+    sites: str | Iterable[str] | None,
+    statistic: Callable[[np.ndarray, DomainPair], Found],
+    *,
+    domains: Sequence[str] | None,
+    n_permutations: int,
+    seed: int,
+    control: str,
+    ceiling: float,
+    ceiling_kind: str,
+    estimand: str,
+) -> Table:
+    """A statistic of every site and pair of domains, with its evidence."""
+    chosen = features if sites is None else features.only(sites)
+    names = check_domains(chosen, domains, f"measure the {measure}")
+    pairs = [
+        domain_pair(chosen.frame, a, b, n_permutations=n_permutations, seed=seed)
+        for a, b in combinations(names, 2)
+    ]
+    if max((len(pair.classes) for pair in pairs), default=0) < LEAST_CLASSES:
+        raise SampleError(
+            f"measure the {measure} between {listed(names)}",
+            f"at most {max((len(pair.classes) for pair in pairs), default=0)} classes with "
+            "pictures by two artists in both of two domains",
+            f"at least {LEAST_CLASSES}",
+            "give more classes, or two artists for each class and domain",
+        )
+    rows: list[dict[str, object]] = []
+    for pair in track(pairs, measure):
+        shared = {
+            "null_kind": f"domains permuted over whole class x artist groups, {n_permutations} "
+            "times; p by max-T over sites",
+            "ceiling_kind": ceiling_kind,
+            "unit": "class",
+            "n_units": len(pair.classes),
+            "n_pictures": len(pair.rows),
+            "n_drawings": n_drawings(chosen.frame.iloc[pair.rows]),
+            "estimand": f"{estimand}; halves by {hand_column(chosen.frame)}",
+            "seed": seed,
+        }
+        found = [_found(chosen.values[site], pair, statistic) for site in chosen.sites]
+        p, gone = _adjusted(found), pair.left_out
+        fewer = f"{gone} classes left out: not by two artists in both domains" if gone else ""
+        for place, (site, (told, reason)) in enumerate(zip(chosen.sites, found, strict=True)):
+            value, left, drawn = told
+            null = float(drawn.mean()) if drawn.size else np.nan
+            rows.append({
+                "measure": measure,
+                "site": site,
+                "layer": chosen.layer(site),
+                "depth": chosen.depth(site),
+                "domain_a": pair.a,
+                "domain_b": pair.b,
+                "control": "pixels" if site == PIXELS else control,
+                **evidence(
+                    jackknife(value, left) if not reason else Interval(*[np.nan] * 4),
+                    null=null, ceiling=ceiling, p=p[place], reason=reason or fewer,
+                    index=(value - null) / (ceiling - null), **shared,
+                ),
+            })  # fmt: skip
+    facts = {**features.facts, "n_permutations": n_permutations}
+    return Table.with_evidence("separation", pd.DataFrame(rows), facts)
+
+
+def _found(
+    values: np.ndarray, pair: DomainPair, statistic: Callable[[np.ndarray, DomainPair], Found]
+) -> tuple[Found, str]:
+    """The statistic of a site, or nothing and the reason why."""
+    nothing = (np.nan, np.empty(0), np.empty(0))
+    k = len(pair.classes)
+    if k < LEAST_CLASSES:
+        return nothing, f"{k} classes by two artists in both domains, {LEAST_CLASSES} are needed"
+    x = np.asarray(values[pair.rows], dtype=np.float64)
+    if np.ptp(x, axis=0).max(initial=0.0) <= 1e-10 * np.abs(x).max(initial=0.0):
+        return nothing, "constant features"
+    return statistic(x, pair), ""
+
+
+def _adjusted(found: Sequence[tuple[Found, str]]) -> np.ndarray:
+    """p of every site, by max-T over those that could be measured."""
+    good = np.array([not reason for _, reason in found])
+    p = np.full(len(found), np.nan)
+    if good.any():
+        told = [each for each, reason in found if not reason]
+        p[good] = max_t(
+            np.array([value for value, _, _ in told]), np.stack([d for _, _, d in told], axis=1)
+        )
+    return p
+
+
+def _told_apart(x: np.ndarray, pair: DomainPair, seed: int) -> Found:
+    """Accuracy over classes, the same without each class, and under every relabelling."""
+    k = len(pair.classes)
+    second = np.zeros(k, dtype=bool)
+    second[rng("class halves", seed).permutation(k)[: k // 2]] = True
+    side = second[pair.code].astype(int)
+    labels = np.vstack([pair.sign, pair.drawn]).astype(np.float64).T
+    right, without = np.zeros((labels.shape[1], k)), np.zeros((k, k))
+    for classes in (0, 1):
+        for artists in (0, 1):
+            train = (side == classes) & (pair.half == artists)
+            test = (side != classes) & (pair.half != artists)
+            scores = ridge(x[train], x[test], labels[train])
+            right += _class_sums(_hits(scores, labels[test]), pair.code[test], k)
+            left = ridge_without(x[train], x[test], labels[train, 0], pair.code[train])
+            trained = np.unique(pair.code[train])
+            hits = _hits(left, labels[test][:, :1])
+            without[trained] += _class_sums(hits, pair.code[test], k)
+    counts = np.bincount(pair.code, minlength=k)
+    by_class, refitted = right / counts, without / counts
+    # without a class, those of its own side are told by probes that had not seen it anyway
+    alike = second[:, None] == second[None]
+    each = np.where(alike, by_class[0], refitted)
+    np.fill_diagonal(each, 0.0)
+    whole = by_class.mean(axis=1)
+    return float(whole[0]), each.sum(axis=1) / (k - 1), whole[1:]
+
+
+def _hits(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """1 where a score has its label's sign, 1/2 where it has none."""
+    return (scores * labels > 0) + 0.5 * (scores == 0)
+
+
+def _class_sums(hits: np.ndarray, code: np.ndarray, k: int) -> np.ndarray:
+    """Sums over pictures of a class, "labelling class"."""
+    member = np.zeros((len(code), k))
+    member[np.arange(len(code)), code] = 1.0
+    return hits.T @ member
+
+
+def ridge(train: np.ndarray, test: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Scores "row labelling" of ridge regressions of many labellings of the same rows at once.
+
+    Features are standardised on the rows of `train`, the penalty is one mean eigenvalue of their
+    Gram matrix, and labels are centred: the scores have no intercept.
+
+    >>> x = np.array([[-1.0], [1.0]])
+    >>> ridge(x, 3 * x, x).tolist()
+    [[-2.0], [2.0]]
+    """
+    z, new = _standardised(train, test)
+    if not z.shape[1]:
+        return np.zeros((len(test), labels.shape[1]))
+    solved = np.linalg.solve(_penalised_gram(z), labels - labels.mean(axis=0))
+    return new @ (z.T @ solved) / z.shape[1]
+
+
+def ridge_without(
+    train: np.ndarray, test: np.ndarray, labels: np.ndarray, groups: np.ndarray
+) -> np.ndarray:
+    """Scores "row group" of `ridge` on one labelling, each group of training rows left out.
+
+    Groups in sorted order. Features are standardised, and labels centred, as with all rows. With M
+    the penalised Gram matrix, H its inverse and a = H y, leaving out the rows B gives the others
+    a_A - H_AB H_BB^-1 a_B: no system is solved again.
+
+    >>> x = np.array([[-1.0], [1.0], [-1.0], [1.0]])
+    >>> ridge_without(x, x[:1], x[:, 0], np.array([0, 0, 1, 1])).round(3).tolist()
+    [[-0.667, -0.667]]
+    """
+    z, new = _standardised(train, test)
+    names = np.unique(groups)
+    if not z.shape[1]:
+        return np.zeros((len(test), len(names)))
+    inverse = np.linalg.inv(_penalised_gram(z))
+    whole = inverse @ (labels - labels.mean())
+    solved = np.zeros((len(z), len(names)))
+    for place, name in enumerate(names):
+        out = groups == name
+        fix = np.linalg.solve(inverse[np.ix_(out, out)], whole[out])
+        solved[~out, place] = whole[~out] - inverse[np.ix_(~out, out)] @ fix
+    return new @ (z.T @ solved) / z.shape[1]
+
+
+def _standardised(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both by the mean and deviation of `train`, without features that do not vary there."""
+    mean, scale = train.mean(axis=0), train.std(axis=0)
+    varies = scale > 1e-10 * max(float(np.abs(train).max()), np.finfo(float).tiny)
+    z, new = ((part - mean)[:, varies] / scale[varies] for part in (train, test))
+    return z, new
+
+
+def _penalised_gram(z: np.ndarray) -> np.ndarray:
+    """The Gram matrix, of mean eigenvalue 1, with a penalty of as much."""
+    return z @ z.T / z.shape[1] + np.eye(len(z))
+
+
+def _distance(x: np.ndarray, pair: DomainPair) -> Found:
+    """The standardised distance, without each class, and under every relabelling."""
+    k = len(pair.classes)
+    labels = np.vstack([pair.sign, pair.drawn])
+    differences, by_class = [], []
+    for half in (0, 1):
+        rows = np.flatnonzero(pair.half == half)
+        weights = _difference_weights(labels[:, rows], pair.code[rows], k)
+        differences.append(weights @ x[rows] / k)
+        member = pair.code[rows][None] == np.arange(k)[:, None]
+        by_class.append((member * weights[0]) @ x[rows])
+    spread = _within(x, pair.code * 2 + (pair.sign > 0))
+    everything = (differences[0] * differences[1]).sum(axis=1) / spread
+    without = [(each.sum(axis=0) - each) / (k - 1) for each in by_class]
+    left = (without[0] * without[1]).sum(axis=1) / spread
+    return float(everything[0]), left, everything[1:]
+
+
+def _difference_weights(labels: np.ndarray, code: np.ndarray, k: int) -> np.ndarray:
+    """Weights "labelling picture" whose sums are each class's mean in a less its mean in b."""
+    member = np.zeros((len(code), k))
+    member[np.arange(len(code)), code] = 1.0
+    first = labels > 0
+    counts = np.stack([first @ member, ~first @ member])  # side labelling class
+    return np.where(first, 1 / counts[0][:, code], -1 / counts[1][:, code])
+
+
+def _within(x: np.ndarray, cell: np.ndarray) -> float:
+    """Variance within cells, summed over features."""
+    _, place, counts = np.unique(cell, return_inverse=True, return_counts=True)
+    order = np.argsort(place, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    means = np.add.reduceat(x[order], starts, axis=0) / counts[:, None]
+    return float(((x - means[place]) ** 2).sum() / (len(x) - len(counts)))

@@ -1,0 +1,162 @@
+"""Does a probe read the class, or could it learn any labels? Accuracy against a control task."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from interp.core.artists import hands, n_drawings
+from interp.core.errors import SampleError, listed
+from interp.core.progress import track
+from interp.core.resampling import holm, jackknife, sign_flip_p
+from interp.core.seeds import rng
+from interp.core.tables import Table, evidence
+from interp.probes.features.matrices import PIXELS, Features, check_domains
+from interp.probes.linear.fitting import LEAST_CLASSES, TrainingSet, fit_probes, permuted_groups
+
+ESTIMAND = "accuracy of a class probe beyond what it can memorise of artists' drawings of a class"
+
+
+def selectivity(
+    features: Features,
+    sites: str | Iterable[str] | None = None,
+    domains: Sequence[str] | None = None,
+    *,
+    n_control: int = 5,
+    seed: int = 0,
+    control: str = "",
+) -> Table:
+    """Accuracy of class probes less that of the same probes on a control task, per site and domain.
+
+    The control task of Hewitt and Liang (2019): every class x artist group gets a class at random
+    (as many groups per class as before), the same in training and test, so that only a probe that
+    memorises groups can do it. Pictures are dealt into two halves *within* groups; one trains and
+    the other tests, then the reverse. Both tasks share pictures, test and C, which the class task
+    chooses in the training half.
+
+        value = accuracy - accuracy_control, each the mean over classes of the share told rightly
+        null  = 0: a probe that knows no more of classes than of chance groups
+
+    with `n_control` draws of the control task. `accuracy` here is no claim about new artists, whom
+    `transfer` tests. Intervals leave one class out at a time; p flips the signs of classes
+    (two-sided, not adjusted over sites). No question of sharing: no ceiling, no index. A domain
+    with fewer than four classes of two such groups is a row with a `reason`.
+
+    Raises `SampleError` where no domain has four classes of two groups of two pictures.
+
+    >>> stream = np.random.default_rng(0)
+    >>> frame = pd.DataFrame([(c, "real", a) for c in "abcdefgh" for a in "wxyz" for _ in range(4)],
+    ...                      columns=["label", "domain", "artist"])
+    >>> place = frame["label"].map({c: n for n, c in enumerate("abcdefgh")}).to_numpy()
+    >>> points = stream.normal(size=(8, 16))[place] + 0.1 * stream.normal(size=(128, 16))
+    >>> table = selectivity(Features({"hook_embedding": points.astype(np.float32)}, frame))
+    >>> bool(table.frame["value"].iloc[0] > 0.5)
+    True
+    """
+    chosen = features if sites is None else features.only(sites)
+    names = check_domains(chosen, domains, "measure selectivity")
+    deals = {name: _deal(chosen.frame, name, n_control, seed) for name in names}
+    most = max(len(deal.classes) for deal in deals.values())
+    if most < LEAST_CLASSES:
+        raise SampleError(
+            f"measure selectivity in {listed(names)}",
+            f"at most {most} classes of two artists with two pictures each",
+            f"at least {LEAST_CLASSES} in a domain: a control task is learnt on one picture of an "
+            "artist and tested on another",
+            "collect features of more pictures per artist",
+        )
+    rows: list[dict[str, object]] = []
+    for site in track(chosen.sites, "selectivity"):
+        for name, deal in deals.items():
+            place = {
+                "measure": "selectivity",
+                "site": site,
+                "layer": chosen.layer(site),
+                "depth": chosen.depth(site),
+                "domain": name,
+                "control": "pixels" if site == PIXELS else control,
+            }
+            rows.append(place | _row(chosen, site, deal, seed))
+    table = pd.DataFrame(rows)
+    table["p_adjusted"] = table.groupby("domain")["p"].transform(holm)
+    table["family"] = f"{len(chosen.sites)} sites of a domain"
+    facts = {**features.facts, "n_control": n_control}
+    return Table.with_evidence("selectivity", table, facts)
+
+
+class _Deal:
+    """Pictures of one domain in two halves that share every class x artist group."""
+
+    def __init__(
+        self, rows: np.ndarray, half: np.ndarray, label: np.ndarray, control: np.ndarray
+    ) -> None:
+        self.rows, self.half, self.control = rows, half, control
+        self.classes, self.code = np.unique(label.astype(str), return_inverse=True)
+
+    def training(self, side: int, seed: int) -> TrainingSet:
+        """A half to train on; C is chosen between two halves of its pictures."""
+        at = np.flatnonzero(self.half == side)
+        inner, stream = np.zeros(len(at), dtype=np.int8), rng("selectivity, inner halves", seed)
+        for one in range(len(self.classes)):
+            mine = np.flatnonzero(self.code[at] == one)
+            inner[mine] = stream.permutation(len(mine)) % 2
+        return TrainingSet(self.rows[at], self.code[at], inner, self.control[:, at])
+
+
+def _deal(frame: pd.DataFrame, domain: str, n_control: int, seed: int) -> _Deal:
+    here = np.flatnonzero((frame["domain"] == domain).to_numpy())
+    label, who = frame["label"].to_numpy(object)[here], hands(frame).astype(str)[here]
+    group = pd.factorize(pd.MultiIndex.from_arrays([label, who]), sort=True)[0]
+    stream = rng("selectivity", seed)
+    half = np.full(len(here), -1)
+    for one in range(group.max() + 1):
+        at = stream.permutation(np.flatnonzero(group == one))
+        even = len(at) - len(at) % 2  # an odd picture would tilt one half
+        half[at[:even]] = np.arange(even) % 2
+    groups = pd.Series(group[half >= 0]).groupby(label[half >= 0]).nunique()
+    used = (half >= 0) & np.isin(label, groups.index[groups >= 2])
+    code = np.unique(label[used].astype(str), return_inverse=True)[1]
+    drawn = permuted_groups(code, who[used], n_control, rng("control task", seed))
+    return _Deal(here[used], half[used], label[used], drawn)
+
+
+def _row(features: Features, site: str, deal: _Deal, seed: int) -> dict[str, object]:
+    """Both accuracies and their difference, per true class, averaged over the two turns."""
+    k, reason = len(deal.classes), ""
+    accuracy, control = np.full(k, np.nan), np.full(k, np.nan)
+    if k < LEAST_CLASSES:
+        reason = f"{k} classes of two artists with two pictures each, {LEAST_CLASSES} are needed"
+    else:
+        sets = [deal.training(side, seed) for side in (0, 1)]
+        accuracy, control = np.zeros(k), np.zeros(k)
+        for side, probe in enumerate(fit_probes(features.values[site], sets, k)):
+            test = np.flatnonzero(deal.half == 1 - side)
+            x = probe.basis.project(features.values[site][deal.rows[test]])
+            code = deal.code[test]
+            count = np.bincount(code, minlength=k)
+            hit = probe.fitted.scores(x)[0].argmax(axis=1) == code
+            accuracy += np.bincount(code, hit, minlength=k) / count / 2
+            hits = (probe.null.scores(x).argmax(axis=2) == deal.control[:, test]).mean(axis=0)
+            control += np.bincount(code, hits, minlength=k) / count / 2
+            reason = reason or probe.reason
+    apart = accuracy - control
+    value = float(apart.mean()) if k else np.nan
+    left = (apart.sum() - apart) / max(k - 1, 1)
+    used = features.frame.iloc[deal.rows]
+    return {
+        "accuracy": float(accuracy.mean()) if k else np.nan,
+        "accuracy_control": float(control.mean()) if k else np.nan,
+    } | evidence(
+        jackknife(value, left),
+        null=0.0,
+        null_kind="class probe as good as the same probe on random classes of class x artist "
+        "groups; p flips signs of classes",
+        p=sign_flip_p(apart, seed=seed) if k >= LEAST_CLASSES else np.nan,
+        unit="class",
+        n_units=k,
+        n_pictures=len(used),
+        n_drawings=n_drawings(used),
+        estimand=ESTIMAND,
+        seed=seed,
+        reason=reason or "no question of sharing: no ceiling or index",
+    )

@@ -1,0 +1,202 @@
+"""Can the domain of a picture be read from a site? Tested in other classes, by other artists."""
+
+from collections.abc import Iterable, Sequence
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from interp.core.artists import hands, n_drawings
+from interp.core.errors import SampleError, listed
+from interp.core.progress import track
+from interp.core.resampling import jackknife, max_t
+from interp.core.seeds import rng
+from interp.core.tables import Table, evidence
+from interp.probes.features.matrices import PIXELS, Features, check_domains
+from interp.probes.linear.fitting import (
+    LEAST_CLASSES,
+    Probe,
+    TrainingSet,
+    confusion,
+    fit_probes,
+    permuted_groups,
+)
+
+ESTIMAND = "domains told apart by a linear probe in classes and by artists it has not seen"
+
+
+def domain_probes(
+    features: Features,
+    sites: str | Iterable[str] | None = None,
+    domains: Sequence[str] | None = None,
+    *,
+    n_null: int = 5,
+    n_permutations: int = 999,
+    seed: int = 0,
+    control: str = "",
+) -> Table:
+    """Balanced accuracy of probes that tell a picture's domain, per site.
+
+    Classes are dealt into two folds and artists into two halves. A probe is trained on one fold
+    and half and tested on the other fold and half, so that it has seen neither the classes nor the
+    artists; all four turns count. Where artists are not known, drawings or pictures take their
+    place.
+
+        value = mean over classes of the mean over domains of the share named rightly
+        null  = the same probe, domain labels permuted over whole class x artist x domain cells
+                within each class
+
+    The null is refitted `n_null` times per turn; chance is 1 / domains. Intervals leave out the
+    test pictures of one class at a time. p permutes the domains' names within each test class,
+    independently, and is adjusted by max-T over sites. That a domain can be read is no question of
+    sharing: no ceiling, no index. Domains need not have the same classes; a class that some domain
+    lacks trains nothing and tests nothing. Where artists drew in one domain only, their styles
+    stand for the domain, and p, which counts classes, does not know how few they are.
+
+    Raises `SampleError` for fewer than two domains, four classes in all of them, or two artists.
+
+    >>> stream = np.random.default_rng(0)
+    >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")
+    ...                       for a in "wxyz"], columns=["label", "domain", "artist"])
+    >>> points = stream.normal(size=(64, 16)) + 4.0 * (frame[["domain"]] == "real").to_numpy()
+    >>> table = domain_probes(Features({"hook_embedding": points.astype(np.float32)}, frame))
+    >>> float(table.frame["value"].iloc[0]), table.frame["n_units"].tolist()
+    (1.0, [8])
+    """
+    chosen = features if sites is None else features.only(sites)
+    names = check_domains(chosen, domains, "read domains")
+    frame = chosen.frame
+    code = pd.Index(names).get_indexer(frame["domain"].to_numpy(object))
+    classes, cell = _cells(frame, code, names, seed)
+    label = pd.Index(classes).get_indexer(frame["label"].to_numpy(object))
+    fewer = frame["label"][code >= 0].nunique() - len(classes)
+    sets = [_training(frame, np.flatnonzero(cell == turn), code, n_null, seed) for turn in range(4)]
+    rows: list[dict[str, object]] = []
+    answers = []
+    for site in track(chosen.sites, "domain probes"):
+        probes = fit_probes(chosen.values[site], sets, len(names))
+        tested = [
+            _answers(chosen.values[site], probe, np.flatnonzero(cell == 3 - turn), label, code,
+                     (len(classes), len(names)))
+            for turn, probe in enumerate(probes)
+        ]  # fmt: skip
+        # a class is tested in two turns: with either half of the artists
+        told = np.nansum([each for each, _ in tested], axis=0) / 2
+        null = np.nansum([each for _, each in tested], axis=0) / 2
+        answers.append(told)
+        right = np.diagonal(told, axis1=1, axis2=2).mean(axis=1)
+        left = (right.sum() - right) / (len(right) - 1)
+        reasons = sorted({probe.reason for probe in probes} - {""})
+        reasons += [f"{fewer} classes left out: not by two artists in every domain"] * (fewer > 0)
+        rows.append(
+            {
+                "measure": "domain probe",
+                "site": site,
+                "layer": chosen.layer(site),
+                "depth": chosen.depth(site),
+                "domain": ", ".join(names),
+                "control": "pixels" if site == PIXELS else control,
+            }
+            | evidence(
+                jackknife(float(right.mean()), left),
+                null=float(null.mean()),
+                null_kind="probe on domain labels permuted over whole class x artist cells within "
+                f"each class, {n_null} per turn; p from {n_permutations} permutations of domain "
+                "names within test classes, max-T over sites",
+                unit="class",
+                n_units=len(classes),
+                n_pictures=int((cell >= 0).sum()),
+                n_drawings=n_drawings(frame[cell >= 0]),
+                estimand=ESTIMAND,
+                seed=seed,
+                reason="; ".join([*reasons, "no question of sharing: no ceiling or index"]),
+            )
+        )
+    table = pd.DataFrame(rows)
+    table["p"] = _p_values(np.stack(answers), n_permutations, seed)
+    facts = {**features.facts, "n_null": n_null, "n_permutations": n_permutations}
+    return Table.with_evidence("domain_probes", table, facts)
+
+
+def _cells(
+    frame: pd.DataFrame, code: np.ndarray, names: Sequence[str], seed: int
+) -> tuple[list[str], np.ndarray]:
+    """Classes that take part, and each picture's cell: 2 * class fold + artist half, or -1.
+
+    Artists are dealt over all classes at once, so that a style that betrays its domain is new in
+    the test. Cell 3 - c shares neither class nor artist with cell c.
+    """
+    label, who = frame["label"].to_numpy(object), hands(frame).astype(str)
+    stream = rng("domain probes", seed)
+    artists = np.unique(who[code >= 0])
+    of_artist = dict(zip(stream.permutation(artists), np.arange(len(artists)) % 2, strict=True))
+    half = np.array([of_artist.get(name, -1) for name in who])
+    # every class must be there in every domain and by both halves, or folds would differ by it
+    able = [
+        name
+        for name in sorted(set(label[code >= 0]))
+        if all(
+            ((label == name) & (code == domain) & (half == side)).any()
+            for domain, side in product(range(len(names)), (0, 1))
+        )
+    ]
+    if len(names) < 2 or len(able) < LEAST_CLASSES:
+        raise SampleError(
+            f"read the domain among {listed(names)}",
+            f"{len(names)} domains and {len(able)} classes by artists of both halves in all of "
+            "them",
+            f"two domains and {LEAST_CLASSES} classes",
+            "give more classes by at least two artists, or fewer domains",
+        )
+    fold = dict(zip(stream.permutation(np.array(able, object)), np.arange(len(able)) % 2,
+                    strict=True))  # fmt: skip
+    there = np.array([name in fold for name in label]) & (code >= 0)
+    folds = np.array([fold.get(name, 0) for name in label])
+    return able, np.where(there, 2 * folds + half, -1)
+
+
+def _training(
+    frame: pd.DataFrame, rows: np.ndarray, code: np.ndarray, n_null: int, seed: int
+) -> TrainingSet:
+    """One turn's training set; C is chosen between two halves of its classes."""
+    label, who = frame["label"].to_numpy(object)[rows], hands(frame).astype(str)[rows]
+    place = pd.factorize(label, sort=True)[0]
+    domain, stream = code[rows], rng("permuted domains", seed)
+    permuted = np.empty((n_null, len(rows)), dtype=int)
+    for one in range(place.max() + 1):
+        at = np.flatnonzero(place == one)
+        permuted[:, at] = permuted_groups(domain[at], who[at], n_null, stream)
+    return TrainingSet(rows, domain, (place % 2).astype(np.int8), permuted)
+
+
+def _answers(
+    values: np.ndarray,
+    probe: Probe,
+    rows: np.ndarray,
+    label: np.ndarray,
+    code: np.ndarray,
+    shape: tuple[int, int],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of each class's pictures of a domain taken for each: "class domain domain"; null.
+
+    NaN for classes that this turn does not test; of the null, accuracy per class.
+    """
+    k, n = shape
+    x = probe.basis.project(values[rows])
+    told, null = np.full((k, n, n), np.nan), np.full(k, np.nan)
+    scores, drawn = probe.fitted.scores(x), probe.null.scores(x)
+    for one in np.unique(label[rows]):
+        at = label[rows] == one
+        told[one] = confusion(scores[:, at], np.arange(n), code[rows][at])[0]
+        confused = confusion(drawn[:, at], np.arange(n), code[rows][at])
+        null[one] = np.diagonal(confused, axis1=1, axis2=2).mean()
+    return told, null
+
+
+def _p_values(told: np.ndarray, n_permutations: int, seed: int) -> np.ndarray:
+    """p per site from "site class domain domain": domains' names permuted within each class."""
+    _, k, n, _ = told.shape
+    stream = rng("domain names", seed)
+    orders = stream.random((n_permutations, k, n)).argsort(axis=2)
+    drawn = told[:, np.arange(k)[:, None], np.arange(n), orders].mean(axis=(2, 3)).T
+    return max_t(np.diagonal(told, axis1=2, axis2=3).mean(axis=(1, 2)), drawn)

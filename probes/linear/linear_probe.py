@@ -1,0 +1,239 @@
+"""What a straight line can read: a linear probe, alone or many at once on the same pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from interp.probes.linear.solver import solve
+
+CACHED = 2**21
+"""Numbers that a processor's cache holds: larger batches of fits were slower there."""
+
+
+class LinearProbe(ClassifierMixin, BaseEstimator):
+    """Multinomial logistic regression on standardised features, as a scikit-learn estimator.
+
+    minimises  C sum_i -log p(y_i | x_i) + |W|^2 / 2  over weights W and a free intercept, with x
+    standardised by the mean and deviation of the training rows (a constant feature is left as it
+    is). scikit-learn's `LogisticRegression` does the fitting.
+
+    Parameters: `C`, the inverse strength of the penalty (a standardised layer has hundreds of
+    features of unit variance, so the default is small); `max_iter` and `tol`, when to stop.
+
+    Fitted attributes: `classes_`; `coef_` "class feature" and `intercept_` in the units of the
+    inputs (one row for two classes, as in scikit-learn); `n_features_in_`, `n_iter_`.
+
+    Raises scikit-learn's own `ValueError` for fewer than two classes, NaN or wrong shapes.
+
+    >>> x = np.array([[-2.0], [-1.0], [1.0], [2.0]])
+    >>> LinearProbe().fit(x, ["low", "low", "high", "high"]).predict([[3.0]]).tolist()
+    ['high']
+    """
+
+    # Any, because scikit-learn's contract is that a constructor accepts everything; fit complains
+    def __init__(self, C: Any = 0.01, *, max_iter: Any = 1000, tol: Any = 1e-6) -> None:
+        self.C = C
+        self.max_iter = max_iter
+        self.tol = tol
+
+    def fit(self, X: Any, y: Any) -> "LinearProbe":
+        """Fit to "row feature" and one label per row."""
+        X, y = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(y)
+        self.scaler_ = StandardScaler().fit(X)
+        self.model_ = LogisticRegression(C=self.C, max_iter=self.max_iter, tol=self.tol)
+        self.model_.fit(self.scaler_.transform(X), y)
+        self.classes_ = self.model_.classes_
+        self.n_iter_ = int(np.max(self.model_.n_iter_))
+        self.coef_ = self.model_.coef_ / self.scaler_.scale_
+        self.intercept_ = self.model_.intercept_ - self.coef_ @ self.scaler_.mean_
+        return self
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Scores "row class"; one per row for two classes."""
+        x = self._standardised(X)
+        return np.asarray(self.model_.decision_function(x))
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities "row class"."""
+        x = self._standardised(X)
+        return np.asarray(self.model_.predict_proba(x))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The likeliest class of each row."""
+        x = self._standardised(X)
+        return np.asarray(self.model_.predict(x))
+
+    def _standardised(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        x = validate_data(self, X, dtype=np.float64, reset=False)
+        return np.asarray(self.scaler_.transform(x))
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Standardised training rows, in their own row space where that is smaller.
+
+    The penalty forbids weights outside the span of the training rows, so n rows of any width need
+    at most n coordinates. `coordinates` is "row rank"; `axes`, "feature rank", is None where the
+    coordinates are the standardised features themselves.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    coordinates: np.ndarray
+    axes: np.ndarray | None
+
+    @classmethod
+    def of(cls, x: np.ndarray) -> "Basis":
+        """The basis of training rows "row feature"."""
+        z = np.array(x, dtype=np.float64)
+        mean = z.mean(axis=0)
+        z -= mean
+        scale = np.sqrt(np.einsum("ij,ij->j", z, z) / len(z))
+        # scikit-learn's rule: what varies by no more than rounding is constant and keeps its scale
+        flat = scale <= 10 * np.finfo(np.float64).eps * np.maximum(np.abs(mean), 1e-300)
+        scale[flat] = 1.0
+        z *= np.where(flat, 0.0, 1 / scale)
+        if len(z) >= z.shape[1]:
+            return cls(mean, scale, z, None)
+        axes, coordinates = np.linalg.qr(z.T)
+        return cls(mean, scale, np.ascontiguousarray(coordinates.T), axes)
+
+    @property
+    def constant(self) -> bool:
+        """Whether no feature varies."""
+        return not self.coordinates.any()
+
+    def project(self, x: np.ndarray) -> np.ndarray:
+        """Other rows in the same coordinates."""
+        return self.turn(np.asarray(x, dtype=np.float64) - self.mean)
+
+    def turn(self, difference: np.ndarray) -> np.ndarray:
+        """A difference of two rows in the same coordinates."""
+        z = difference / self.scale
+        return z if self.axes is None else z @ self.axes
+
+    def unstandardised(self, fitted: "Fitted") -> "Fitted":
+        """The same probes on rows as they are: cheaper than standardising many test rows.
+
+        >>> x = np.array([[-2.0], [-1.0], [1.0], [2.0]])
+        >>> basis = Basis.of(x)
+        >>> probe = Fitted(np.array([[[-1.0], [1.0]]]), np.zeros((1, 2)))
+        >>> bool(np.allclose(basis.unstandardised(probe).scores(x), probe.scores(basis.project(x))))
+        True
+        """
+        weights = fitted.weights if self.axes is None else fitted.weights @ self.axes.T
+        weights = weights / self.scale
+        return Fitted(weights, fitted.intercepts - weights @ self.mean)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Weights "labelling class rank" and intercepts "labelling class" in a basis's coordinates."""
+
+    weights: np.ndarray
+    intercepts: np.ndarray
+
+    def __getitem__(self, labellings: slice) -> "Fitted":
+        return Fitted(self.weights[labellings], self.intercepts[labellings])
+
+    def scores(self, coordinates: np.ndarray) -> np.ndarray:
+        """Scores "labelling row class"; -inf for a class that was not in the training rows."""
+        labellings, classes, rank = self.weights.shape
+        flat = coordinates @ self.weights.reshape(-1, rank).T  # one product, not one per labelling
+        apart = flat.reshape(len(coordinates), labellings, classes).transpose(1, 0, 2)
+        return apart + self.intercepts[:, None, :]
+
+
+def fit_many(
+    bases: Sequence[Basis],
+    codes: Sequence[np.ndarray],
+    n_classes: int,
+    *,
+    C: float | Sequence[float],
+    start: Sequence[Fitted] | None = None,
+    tolerance: float = 1e-6,
+    device: str | torch.device = "cpu",
+) -> list[Fitted]:
+    """Fit the objective of `LinearProbe` on several bases, to several labellings of each.
+
+    `interp.probes.linear.solver.solve` fits them in batches: as many bases at once as fit the
+    processor's cache (`CACHED` numbers), or an accelerator's memory. `tolerance` is in nats of the
+    mean log loss; `start` holds fits to begin with, such as those of a smaller C.
+
+    Shapes: `codes`, "labelling row" per basis (classes as 0 .. n_classes - 1). Raises
+    `NumericsError` where no optimum is reached.
+
+    >>> x = Basis.of(np.array([[-2.0], [-1.0], [1.0], [2.0]]))
+    >>> fitted, = fit_many([x], [np.array([[0, 0, 1, 1]])], 2, C=1.0)
+    >>> fitted.scores(x.project(np.array([[3.0]]))).argmax(axis=-1).tolist()
+    [[1]]
+    """
+    strengths = np.broadcast_to(np.asarray(C, dtype=float), (len(bases),))
+    room = CACHED if torch.device(device).type == "cpu" else 256 * CACHED
+    many = max(1, room // max(max(basis.coordinates.size for basis in bases), 1))
+    found: list[Fitted] = []
+    for first in range(0, len(bases), many):
+        batch = slice(first, first + many)
+        begin = None if start is None else start[batch]
+        found += _fit(
+            bases[batch], codes[batch], n_classes, strengths[batch], begin, tolerance, device
+        )
+    return found
+
+
+def _fit(
+    bases: Sequence[Basis],
+    codes: Sequence[np.ndarray],
+    n_classes: int,
+    strengths: np.ndarray,
+    start: Sequence[Fitted] | None,
+    tolerance: float,
+    device: str | torch.device,
+) -> list[Fitted]:
+    """One batch: bases of unlike size are padded to the largest."""
+    n = max(len(basis.coordinates) for basis in bases)
+    ranks = [basis.coordinates.shape[1] for basis in bases]
+    inputs = _stacked([basis.coordinates for basis in bases], n, max(ranks), fill=0.0)
+    labels = _stacked(codes, len(codes[0]), n, fill=-1)
+    counts = torch.tensor([each.shape[1] for each in codes], dtype=torch.float64)
+    begin = None
+    if start is not None:
+        weights = [each.weights.reshape(-1, each.weights.shape[2]) for each in start]
+        slopes = _stacked(weights, len(weights[0]), max(ranks), fill=0.0)
+        offsets = torch.from_numpy(np.stack([each.intercepts for each in start]))
+        begin = torch.cat(
+            [slopes.reshape(*offsets.shape, max(ranks)), offsets[..., None]], -1
+        ).to(device)  # fmt: skip
+    solved = solve(
+        inputs.to(device),
+        labels.to(device),
+        n_classes,
+        penalty=(1 / (torch.from_numpy(strengths.copy()) * counts)).to(device),
+        start=begin,
+        tolerance=tolerance,
+    )
+    solved = solved.cpu().numpy()
+    return [
+        Fitted(each[..., :rank], each[..., -1]) for each, rank in zip(solved, ranks, strict=True)
+    ]
+
+
+def _stacked(arrays: Sequence[np.ndarray], n: int, m: int, *, fill: float) -> Tensor:
+    """Matrices, each padded to n by m, one upon another."""
+    if len(arrays) == 1:  # the usual case of large bases, and no reason to copy them
+        return torch.from_numpy(np.ascontiguousarray(arrays[0]))[None]
+    stack = np.full((len(arrays), n, m), fill, dtype=arrays[0].dtype)
+    for place, each in enumerate(arrays):
+        stack[place, : each.shape[0], : each.shape[1]] = each
+    return torch.from_numpy(stack)

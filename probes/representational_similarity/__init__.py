@@ -1,0 +1,1 @@
+"""CKA and other similarities between domains and between layers, with evidence."""

@@ -1,0 +1,287 @@
+"""The similarity measures by name, with what holds of each: one list for tables and for tests."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.spatial.distance import pdist, squareform
+from scipy.stats import rankdata
+
+from interp.core.errors import NumericsError, SampleError, check_known
+from interp.probes.representational_similarity.cca import (
+    pwcca,
+    pwcca_dimensions,
+    pwcca_in_orders,
+    svcca,
+    svcca_dimensions,
+    svcca_in_orders,
+)
+from interp.probes.representational_similarity.kernel_alignment import (
+    biased_cka,
+    cka,
+    dealt_batches,
+    gaussian_kernel,
+    minibatch_cka,
+    minibatch_in_orders,
+    rbf_cka,
+    u_centred,
+)
+from interp.probes.representational_similarity.linear_prediction import (
+    dealt_folds,
+    predictivity,
+    predictivity_in_orders,
+)
+from interp.probes.representational_similarity.rows import narrowed, paired_rows
+
+
+def procrustes(x: ArrayLike, y: ArrayLike) -> float:
+    """Orthogonal Procrustes similarity: how well the best rotation maps one set onto the other.
+
+    With X and Y centred and of Frobenius norm 1, d^2 = min over rotations Q of |X - Y Q|^2 =
+    2 - 2 |X'Y|_* (the nuclear norm: Schoenemann 1966), and the similarity is 1 - d^2 / 2 = |X'Y|_*
+    (Williams et al. 2021; Ding et al. 2021). Sets of different width are padded with zeros. It is
+    not 0 without relation: noise fits noise the better, the fewer the rows (.99 at 15 rows of
+    1024).
+
+    Shapes: `x` "row d_x", `y` "row d_y". Unitless, 0 to 1. Raises like `cka`, from two rows on.
+
+    >>> stream = np.random.default_rng(0)
+    >>> x, turn = stream.normal(size=(20, 5)), np.linalg.qr(stream.normal(size=(5, 5)))[0]
+    >>> round(procrustes(x, 3 * x @ turn - 1), 6)
+    1.0
+    """
+    a, b = paired_rows(x, y, "Procrustes similarity", at_least=2)
+    return float(procrustes_in_orders(a, b, np.arange(len(a))[None], np.zeros(len(a)))[0])
+
+
+def procrustes_in_orders(
+    x: np.ndarray, y: np.ndarray, orders: np.ndarray, deal: np.ndarray
+) -> np.ndarray:
+    """Procrustes similarity of centred features, with the rows of `y` in every order: "order".
+
+    Shapes: `x` "row d_x", `y` "row d_y", `orders` "order row"; no `deal` of the rows is needed.
+
+    >>> orders = np.array([[0, 1, 2], [1, 0, 2]])
+    >>> x = np.diag([1.0, 2.0, 3.0])
+    >>> procrustes_in_orders(x, x, orders, np.zeros(3)).round(3).tolist()
+    [1.0, 0.929]
+    """
+    a, b = (narrowed(side) / np.linalg.norm(side) for side in (x, y))
+    return np.linalg.svd(a.T @ b[orders], compute_uv=False).sum(axis=-1)
+
+
+def mutual_knn(x: ArrayLike, y: ArrayLike, *, k: int = 10) -> float:
+    """Mean share of a row's k nearest neighbours that two sets of features have in common.
+
+    Neighbours by the cosine of centred rows (Huh et al. 2024). Without relation it is k / (rows -
+    1) on average, exactly so over permutations of the rows; a local measure, blind to how far
+    apart groups of rows lie.
+
+    Shapes: `x` "row d_x", `y` "row d_y". Unitless, 0 to 1. Memory row^2.
+
+    Raises like `cka`, and `SampleError` unless there are at least k + 2 rows.
+
+    >>> x = np.random.default_rng(0).normal(size=(20, 5))
+    >>> mutual_knn(x, 3 * x + 1, k=3)
+    1.0
+    """
+    if k < 1:
+        raise SampleError("measure mutual k-NN", f"k={k}", "at least 1", "say k=10")
+    a, b = paired_rows(x, y, "mutual k-NN", at_least=k + 2)
+    return float((neighbours(a, k) & neighbours(b, k)).sum() / (k * len(a)))
+
+
+def neighbours(centred: np.ndarray, k: int) -> np.ndarray:
+    """Which rows are among the k nearest of which, by cosine: "row row", k true in each.
+
+    >>> neighbours(np.array([[1.0, 0.0], [1.0, 0.1], [-1.0, 0.0], [-1.0, 0.1]]), 1).argmax(axis=1)
+    array([1, 0, 3, 2])
+    """
+    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+    if not (lengths > 1e-10 * lengths.max()).all():
+        raise NumericsError(
+            "find neighbours",
+            f"row {int(lengths.argmin())}, which is the mean of all rows and has no direction",
+            "rows that differ from their mean",
+            "leave the row out",
+        )
+    cosine = (centred / lengths) @ (centred / lengths).T
+    np.fill_diagonal(cosine, -np.inf)
+    near = np.argsort(-cosine, axis=1, kind="stable")[:, :k]
+    found = np.zeros(cosine.shape, dtype=bool)
+    np.put_along_axis(found, near, True, axis=1)
+    return found
+
+
+DISTANCES = ("correlation", "cosine", "euclidean")
+
+
+def rsa(x: ArrayLike, y: ArrayLike, *, distance: str = "correlation") -> float:
+    """Representational similarity analysis: Spearman's correlation of two sets of dissimilarities.
+
+    The dissimilarities of all pairs of rows, 1 - r ("correlation", r over the features), 1 - cos
+    ("cosine") or |x_i - x_j| ("euclidean"), are ranked and correlated (Kriegeskorte et al. 2008).
+    0 on average without relation. Rotations leave cosine and euclidean alone; correlation takes
+    each row's mean over the features out and so depends on the axes.
+
+    Shapes: `x` "row d_x", `y` "row d_y"; centred first. Unitless, -1 to 1. Memory row^2.
+
+    Raises like `cka`, from four rows on, and `NumericsError` where dissimilarities are undefined
+    or all the same.
+
+    >>> x = np.random.default_rng(0).normal(size=(20, 5))
+    >>> noise = np.random.default_rng(1).normal(size=(20, 5))
+    >>> round(rsa(x, 3 * x + 1e4), 6), abs(rsa(x, noise)) < 0.3
+    (1.0, True)
+    """
+    check_known("measure RSA", "distance", [distance], DISTANCES)
+    a, b = paired_rows(x, y, "RSA", at_least=4)
+    overlap = (ranked_distances(a, distance) * ranked_distances(b, distance)).sum()
+    return float(np.clip(overlap, -1, 1))
+
+
+def ranked_distances(centred: np.ndarray, distance: str) -> np.ndarray:
+    """Ranks of the dissimilarities, "row row", so scaled that inner products are correlations.
+
+    Symmetric, 0 on the diagonal, sum 0, sum of squares 1.
+
+    >>> ranked_distances(np.array([[0.0], [1.0], [3.0]]), "euclidean").round(2).tolist()
+    [[0.0, -0.5, 0.5], [-0.5, 0.0, 0.0], [0.5, 0.0, 0.0]]
+    """
+    if distance != "euclidean":
+        _refuse_without_direction(centred, distance)
+    apart = pdist(centred, distance)  # type: ignore[call-overload]
+    # equal distances must tie, whatever rounding did to them
+    ranks = rankdata(np.round(apart / apart.max(), 12)) if apart.max() > 0 else apart
+    ranks = ranks - ranks.mean()
+    length = np.sqrt(2 * (ranks**2).sum())
+    if not length > 0:
+        raise NumericsError(
+            "measure RSA",
+            "rows whose dissimilarities are all the same",
+            "rows with some geometry",
+            "give more rows or another distance",
+        )
+    return squareform(ranks / length)
+
+
+def _refuse_without_direction(centred: np.ndarray, distance: str) -> None:
+    """A row without length (or without variance over the features) has no angle to the others."""
+    spread = centred - centred.mean(axis=1, keepdims=True) if distance == "correlation" else centred
+    flat = np.flatnonzero(np.abs(spread).max(axis=1) <= 1e-10 * np.abs(centred).max())
+    if len(flat):
+        raise NumericsError(
+            f"measure {distance} dissimilarities",
+            f"row {flat[0]}, which is the same in every feature",
+            "rows that vary over at least two features",
+            "leave the row out or take distance='euclidean'",
+        )
+
+
+K = 10
+"""Neighbours of mutual k-NN, as in Huh et al. 2024."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A similarity measure: its title in tables, its function, and what holds of it.
+
+    `least` is the fewest rows. `matrix` makes of centred rows "row feature" a matrix "row row" of
+    length 1, such that the measure of two sets is the inner product of their matrices. A measure
+    without one has `in_orders` instead: of centred x and y, "order row" and the rows' deal, its
+    values with the rows of y in every order. `deal` makes of the rows' groups (classes) the fold or
+    batch of each row, and `dimensions` tells how many of a set it keeps, where it needs more rows
+    than both sets keep together. The others say whether it is 0 on average without relation
+    (`zero`), unmoved by rotations of either set, the same from either side, and unmoved by the
+    order of the rows (batches and folds are dealt by place).
+
+    >>> MEASURES["cka"].title, MEASURES["pwcca"].symmetric
+    ('debiased CKA', False)
+    """
+
+    title: str
+    estimate: Callable[..., float]
+    least: int
+    matrix: Callable[[np.ndarray], np.ndarray] | None = None
+    zero: bool = False
+    rotation: bool = True
+    symmetric: bool = True
+    any_order: bool = True
+    in_orders: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
+    deal: Callable[[np.ndarray], np.ndarray] | None = None
+    dimensions: Callable[[np.ndarray], int] | None = None
+
+
+def _unit(matrix: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(matrix)
+    if not length > 0:
+        raise NumericsError(
+            "compare rows",
+            "rows that are all equally far apart",
+            "rows with some geometry",
+            "give more rows or another site",
+        )
+    return matrix / length
+
+
+def _debiased(x: np.ndarray) -> np.ndarray:
+    return _unit(u_centred(x @ x.T))
+
+
+def _biased(x: np.ndarray) -> np.ndarray:
+    return _unit(x @ x.T)
+
+
+def _rbf(x: np.ndarray) -> np.ndarray:
+    return _unit(u_centred(gaussian_kernel(x)))
+
+
+def _near(x: np.ndarray) -> np.ndarray:
+    return _unit(neighbours(x, K).astype(float))
+
+
+def _rsa(title: str, distance: str, *, rotation: bool) -> Measure:
+    matrix = partial(ranked_distances, distance=distance)
+    estimate = partial(rsa, distance=distance)
+    return Measure(title, estimate, 4, matrix, zero=True, rotation=rotation)
+
+
+MEASURES: dict[str, Measure] = {
+    "cka": Measure("debiased CKA", cka, 4, _debiased, zero=True),
+    "biased_cka": Measure("biased CKA", biased_cka, 2, _biased),
+    "rbf_cka": Measure("debiased RBF CKA", rbf_cka, 4, _rbf, zero=True),
+    "minibatch_cka": Measure(
+        "minibatch CKA", minibatch_cka, 4, zero=True, any_order=False,
+        in_orders=minibatch_in_orders, deal=lambda groups: dealt_batches(len(groups)),
+    ),
+    "rsa": _rsa("RSA (correlation)", "correlation", rotation=False),
+    "rsa_cosine": _rsa("RSA (cosine)", "cosine", rotation=True),
+    "rsa_euclidean": _rsa("RSA (euclidean)", "euclidean", rotation=True),
+    "procrustes": Measure(
+        "Procrustes similarity", procrustes, 2, in_orders=procrustes_in_orders
+    ),
+    "svcca": Measure(
+        "SVCCA", svcca, 4, in_orders=svcca_in_orders, dimensions=svcca_dimensions
+    ),
+    "pwcca": Measure(
+        "PWCCA", pwcca, 4, rotation=False, symmetric=False,
+        in_orders=pwcca_in_orders, dimensions=pwcca_dimensions,
+    ),
+    "mutual_knn": Measure(f"mutual {K}-NN", mutual_knn, K + 2, _near),
+    "predictivity": Measure(
+        "linear predictivity", predictivity, 10, zero=True, symmetric=False, any_order=False,
+        in_orders=predictivity_in_orders, deal=dealt_folds,
+    ),
+}  # fmt: skip
+
+
+def find_measure(name: str, asked: str) -> Measure:
+    """The measure of a name, or an error that suggests the nearest.
+
+    >>> find_measure("rsa_cosine", "compare layers").title
+    'RSA (cosine)'
+    """
+    check_known(asked, "measure", [name], MEASURES)
+    return MEASURES[name]

@@ -1,0 +1,400 @@
+"""Training by strict interchange: exchanges are exact, and a model comes to be what is asked."""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from interp.circuits import METHODS, Circuit, Metric, Target, attribute, faithfulness
+from interp.circuits.edges.masked_runs import open_run, run_masked
+from interp.circuits.edges.wiring import wire
+from interp.circuits.planted import interchange_training as strict_interchange
+from interp.circuits.planted.certification import (
+    certify_edges,
+    certify_shared,
+    certify_truth,
+    draw_partners,
+)
+from interp.circuits.planted.disguises import disguise
+from interp.circuits.planted.interchange_training import (
+    STEPS,
+    Exchange,
+    draw_exchange,
+    keep_run,
+    run_exchanged,
+)
+from interp.circuits.planted.resnet_training import Pool
+from interp.circuits.planted.trained import NEURONS, anatomy_of, plant_trained
+from interp.circuits.planted.vit import TRAINED, Blueprint, Planted, TrainedBlueprint, plant
+from interp.circuits.planted.weights import LAYERS
+from interp.circuits.planted.world import CARRIERS, CLASSES, DOMAINS, World
+from interp.core.errors import SpecificationError
+from interp.models.towers.vit import HookedViT
+
+N = 5
+
+
+@cache
+def barely(condition: str, seed: int = 0) -> Planted:
+    """A model after two steps: nothing is learned, everything is there."""
+    return plant_trained(TrainedBlueprint(condition, seed), HookedViT, steps=2)
+
+
+def pictures(seed: int) -> Tensor:
+    world = World(0)
+    return world.render(world.scenes(N, domain="A", seed=seed))
+
+
+def nothing(tower: HookedViT) -> Exchange:
+    return Exchange(
+        torch.zeros(N, 2, wire(tower).n_edges, dtype=torch.bool),
+        torch.zeros(N, LAYERS, 2, NEURONS, dtype=torch.bool),
+        torch.arange(N),
+        torch.zeros(N, dtype=torch.long),
+    )
+
+
+# an exchange is exact
+
+
+def test_edges_carry_what_a_masked_run_says() -> None:
+    tower = HookedViT(barely("all shared").source)
+    clean, corrupt, wiring = pictures(1), pictures(2), wire(tower)
+    edges = torch.from_numpy(np.random.default_rng(0).random((N, wiring.n_edges)) < 0.3)
+    exchange = nothing(tower)._replace(edges=edges[:, None].expand(-1, 2, -1))
+    found = run_exchanged(tower, clean, keep_run(tower, corrupt), exchange)
+    flows = {"clean": open_run(tower, clean), "corrupt": open_run(tower, corrupt)}
+    right = run_masked(tower, wiring, (~edges).numpy()[None], **flows)[0]
+    assert (right - tower(clean)).abs().max() > 0.01
+    torch.testing.assert_close(found, right, rtol=0, atol=1e-9)
+
+
+def test_nothing_exchanged_is_the_run_itself() -> None:
+    tower = HookedViT(barely("all shared").source)
+    x = pictures(1)
+    plain = keep_run(tower, x)
+    torch.testing.assert_close(plain.output, barely("all shared").source(x), rtol=0, atol=1e-9)
+    same = run_exchanged(tower, x, keep_run(tower, pictures(2)), nothing(tower))
+    torch.testing.assert_close(same, plain.output, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_neurons_are_exchanged_at_their_place_and_donors_in_their_order(place: int) -> None:
+    tower = HookedViT(barely("all shared").source)
+    x, donor, site = pictures(1), torch.tensor([2, 0, 1, 4, 3]), "blocks.1.mlp.hook_post"
+    taken = torch.from_numpy(np.random.default_rng(1).random((N, NEURONS)) < 0.5)
+    exchange = nothing(tower)._replace(donor=donor)
+    exchange.neurons[:, 1, place] = taken
+    plain = keep_run(tower, x)
+    positions = slice(0, 1) if place == 0 else slice(1, None)
+
+    def take(activation: Tensor, hook: object) -> Tensor:
+        value, own = activation.clone(), activation[:, positions]
+        other = plain.neurons[donor, 1][:, positions]
+        value[:, positions] = torch.where(taken[:, None], other, own)
+        return value
+
+    right = tower.run_with_hooks(x, fwd_hooks=[(site, take)])
+    assert (right - plain.output).abs().max() > 1e-3
+    torch.testing.assert_close(run_exchanged(tower, x, plain, exchange), right, rtol=0, atol=1e-9)
+
+
+def test_an_edge_is_exchanged_at_its_place_alone() -> None:
+    tower = HookedViT(barely("all shared").source)
+    clean, corrupt, at = pictures(1), pictures(2), wire(tower).edge("m2->m3")
+    exchange = nothing(tower)
+    exchange.edges[:, 0, at] = True
+
+    # the class token of block 3's MLP reads block 2's MLP as it is in the other picture
+    with torch.no_grad():
+        own, other = (tower.run_with_cache(x)[1] for x in (clean, corrupt))
+        stream, sender = own["blocks.3.hook_resid_mid"], "blocks.2.hook_mlp_out"
+        read = stream.clone()
+        read[:, 0] += (other[sender] - own[sender])[:, 0]
+        block = tower.blocks[3]
+        right = tower(stream + block.mlp(block.ln2(read)), start_at_layer=LAYERS)
+    found = run_exchanged(tower, clean, keep_run(tower, corrupt), exchange)
+    assert (right - tower(clean)).abs().max() > 1e-4
+    torch.testing.assert_close(found, right, rtol=0, atol=1e-9)
+
+
+def test_gradients_reach_what_is_exchanged_and_what_is_kept() -> None:
+    tower = HookedViT(barely("all shared").source)
+    clean, corrupt = pictures(1).requires_grad_(), pictures(2).requires_grad_()
+    exchange = nothing(tower)
+    exchange.edges[:, :, ::2] = True
+    output = run_exchanged(tower, clean, keep_run(tower, corrupt), exchange)
+    gradients = torch.autograd.grad(output.square().sum(), [clean, corrupt])
+    assert all(bool(each.abs().sum() > 0) for each in gradients)
+
+
+# what is drawn
+
+
+@pytest.mark.parametrize("condition", TRAINED)
+def test_what_an_exchange_brings_is_what_the_circuit_says(condition: str) -> None:
+    """By the symbolic circuit: the last of its parts that is exchanged says P, and says Q."""
+    planted = barely(condition)
+    tower = HookedViT(planted.source)
+    wiring = wire(tower)
+    anatomy = anatomy_of(planted.blueprint.lanes, planted.truths, wiring)
+    stream, half = np.random.default_rng(3), 200
+    label = torch.from_numpy(stream.integers(len(CLASSES), size=half)).repeat(2)
+    exchange = draw_exchange(anatomy, label, stream)
+    domains = np.repeat([0, 1], half)
+    twins = domains[exchange.donor] != domains
+    shares = {"all separate", "separate, one output"}
+    assert (twins.mean() > 0.05) == (condition not in shares)
+    assert (label[exchange.donor[twins]] == label[twins]).all()
+    changed = 0
+    counts = wiring.layers[wiring.edges[:, 0]] <= 0  # in patches what is early, else at the class
+    for i in range(2 * half):
+        truth = planted.by_class[DOMAINS[domains[i]]][0]
+        taken = torch.where(torch.from_numpy(counts), exchange.edges[i, 1], exchange.edges[i, 0])
+        sent = {tuple(wiring.names[place].split("->")) for place in taken.nonzero()}
+        if twins[i]:  # nothing but what the circuit has
+            assert sent <= truth.edges and exchange.label[i] == label[i]
+            continue
+        heads = {sender for sender, _ in sent & truth.edges if sender.startswith("a")}
+        layers = {
+            layer
+            for layer, place in truth.neurons
+            if exchange.neurons[i, layer, int(layer == 0), place]
+        }
+        assert len(heads) + len(layers) <= 1  # of the circuit one part at a time
+        (p, q), other = (divmod(int(label[j]), 2) for j in (i, exchange.donor[i]))
+        if layers or any(head.startswith("a3") for head in heads):
+            p, q = other
+        if heads & {"a1.h0", "a1.h2"}:
+            p = other[0]
+        if heads & {"a1.h1", "a1.h3"}:
+            q = other[1]
+        assert divmod(int(exchange.label[i]), 2) == (p, q)
+        changed += bool(exchange.label[i] != label[i])
+    assert changed > half / 2
+
+
+def test_everything_outside_the_circuit_is_exchanged_at_some_time() -> None:
+    planted = barely("late separate")
+    wiring = wire(HookedViT(planted.source))
+    anatomy = anatomy_of(planted.blueprint.lanes, planted.truths, wiring)
+    stream = np.random.default_rng(0)
+    label = torch.zeros(48, dtype=torch.long)
+    drawn = [draw_exchange(anatomy, label, stream) for _ in range(20)]
+    edges = torch.cat([each.edges.unflatten(0, (2, -1)) for each in drawn], dim=1).any(dim=1)
+    neurons = torch.cat([each.neurons.unflatten(0, (2, -1)) for each in drawn], dim=1).any(dim=1)
+    assert (edges >= anatomy.edges).all() and (neurons >= anatomy.neurons).all()
+
+
+@pytest.mark.parametrize("kind", strict_interchange.OUTSIDE)
+def test_each_kind_of_outside_is_what_its_name_says(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = barely("all separate")
+    wiring = wire(HookedViT(planted.source))
+    anatomy = anatomy_of(planted.blueprint.lanes, planted.truths, wiring)
+    monkeypatch.setattr(strict_interchange, "OUTSIDE", (kind,))
+    bare = replace(anatomy, parts=())  # so that of the circuit nothing is exchanged
+    exchange = draw_exchange(bare, torch.zeros(40, dtype=torch.long), np.random.default_rng(1))
+    domain = torch.arange(2).repeat_interleave(20)
+    edges, neurons = anatomy.edges[domain], anatomy.neurons[domain]
+    taken, all_taken = exchange.edges, exchange.neurons
+    assert (taken <= edges).all() and (all_taken <= neurons).all()
+    writers, readers = wiring.edges.T
+    for row in range(40):
+        shown = taken[row].any(dim=0).numpy()
+        if kind in ("nothing", "of a layer"):
+            assert not shown.any()
+        if kind in ("of a reader", "of a writer"):
+            ends = readers if kind == "of a reader" else writers
+            [one] = set(ends[shown])
+            assert torch.equal(taken[row], edges[row] & torch.from_numpy(ends == one))
+        if kind == "of the circuit's nodes":
+            nodes = {wiring.nodes[place] for place in writers[shown]}
+            assert nodes <= planted.truth(DOMAINS[int(domain[row])]).nodes
+        layers = [layer for layer in range(LAYERS) if all_taken[row, layer].any()]
+        if kind == "of a layer":
+            [layer] = layers
+            assert torch.equal(all_taken[row, layer], neurons[row, layer])
+        elif kind not in ("everything", "some"):
+            assert not layers
+    if kind == "everything":
+        assert torch.equal(taken, edges) and torch.equal(all_taken, neurons)
+    if kind == "some":
+        assert 0.2 < taken[edges].double().mean() < 0.8
+
+
+def test_twins_are_the_same_scene_in_both_domains() -> None:
+    pool = Pool(World(3), seed=1, twins=True)
+    n = len(pool.patches) // 2
+    assert torch.equal(pool.label[:n], pool.label[n:]) and torch.equal(pool.k[:n], pool.k[n:])
+    carriers = [torch.from_numpy(CARRIERS[domain]).float() for domain in DOMAINS]
+    seen = [
+        torch.einsum("npcij,c->npij", part - 0.5, carrier)
+        for part, carrier in zip(pool.patches.split(n), carriers, strict=True)
+    ]
+    shown = (pool.glyphs[:n] > 0) & (pool.glyphs[:n] < 19)  # all but the cue, which is another
+    assert torch.equal(pool.glyphs[:n][shown], pool.glyphs[n:][shown])
+    assert (seen[0] - seen[1])[shown].abs().max() < 0.25 < seen[0][shown].abs().mean()
+
+
+# what is planted
+
+
+def test_training_is_reproduced_and_leaves_torchs_numbers_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    again = plant_trained(TrainedBlueprint("all shared"), HookedViT, steps=2)
+    assert torch.equal(before, torch.get_rng_state())
+    first, other = barely("all shared"), barely("all shared", 1)
+    assert torch.equal(again.source.conv1.weight, first.source.conv1.weight)
+    assert not torch.equal(other.source.conv1.weight, first.source.conv1.weight)
+
+
+@pytest.mark.parametrize("condition", TRAINED)
+def test_its_truth_is_that_of_the_model_by_hand(condition: str) -> None:
+    """The same heads, blocks and edges; neurons are a lane's half instead of those written."""
+    trained, written = barely(condition), plant(Blueprint(condition))
+    for domain in DOMAINS:
+        ours, theirs = trained.truth(domain), written.truth(domain)
+        assert ours.edges == theirs.edges
+        assert {layer for layer, _ in ours.neurons} == {layer for layer, _ in theirs.neurons}
+    a, b = (trained.truth(domain).neurons for domain in DOMAINS)
+    a_written, b_written = (written.truth(domain).neurons for domain in DOMAINS)
+    for layer in range(LAYERS):
+        shared = [
+            {place for at, place in x & y if at == layer}
+            for x, y in ((a, b), (a_written, b_written))
+        ]
+        assert bool(shared[0]) == bool(shared[1])
+
+
+@pytest.mark.parametrize(
+    ("condition", "seen"), [("all shared", 1), ("late separate", 2), ("all separate", 2)]
+)
+def test_first_filters_do_not_see_what_they_must_not(condition: str, seen: int) -> None:
+    weight = barely(condition).source.conv1.weight.movedim(1, 0).flatten(1)
+    assert np.linalg.matrix_rank(weight.detach().numpy(), tol=1e-4) == seen
+
+
+def test_bad_blueprints_are_refused() -> None:
+    with pytest.raises(SpecificationError, match="all separate"):
+        TrainedBlueprint("all seperate")
+    with pytest.raises(SpecificationError, match="rewired"):
+        TrainedBlueprint("rewired")
+    with pytest.raises(SpecificationError, match="0 steps"):
+        plant_trained(TrainedBlueprint("all shared"), HookedViT, steps=0)
+
+
+def test_a_disguise_changes_nothing_of_what_it_does() -> None:
+    plain = barely("all separate")
+    hidden, x = disguise(plain, seed=3), pictures(1)
+    with torch.no_grad():
+        before, after = plain.source(x), hidden.source(x)
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-9)
+    assert not torch.allclose(hidden.source.conv1.weight, plain.source.conv1.weight, atol=0.1)
+
+
+# the proof
+
+
+@cache
+def trained(condition: str, seed: int = 0, steps: int = STEPS) -> Planted:
+    return disguise(
+        plant_trained(TrainedBlueprint(condition, seed), HookedViT, steps=steps), seed=seed
+    )
+
+
+def one() -> Planted:
+    """The model that most tests ask, in fewer steps than others need: two minutes on one core."""
+    return trained("shared from block 2", steps=1600)
+
+
+def check_certified(planted: Planted) -> None:
+    """All nodes, neurons and shared parts pass; of 958 edges a few may move the margin by more."""
+    tower = HookedViT(planted.source)
+    for certify, least in ((certify_truth, 1.0), (certify_shared, 1.0), (certify_edges, 0.99)):
+        frame = certify(planted, tower, seed=planted.blueprint.seed).frame
+        assert frame["ok"].astype(bool).mean() >= least or frame.empty, frame[~frame["ok"]]
+
+
+@pytest.mark.slow
+def test_what_was_trained_is_certified() -> None:
+    check_certified(one())
+
+
+@cache
+def runs(domain: str) -> dict[str, Any]:
+    """Pictures of a domain, and partners that share neither P nor Q, and what tells them apart."""
+    planted = one()
+    scenes, partners = draw_partners(planted.world, domain, 16, seed=5)
+    return {
+        "clean": planted.world.render(scenes),
+        "corrupt": planted.world.render(partners),
+        "metric": Metric("margin", Target(planted.classifier, scenes.label)),
+    }
+
+
+def true_circuit(domain: str) -> tuple[HookedViT, Circuit]:
+    planted = one()
+    tower, edges = HookedViT(planted.source), planted.truth(domain).edges
+    return tower, Circuit.of(wire(tower), [f"{sender}->{reader}" for sender, reader in edges])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_the_circuit_alone_does_the_work_and_nothing_else_does(domain: str) -> None:
+    """All outside the circuit exchanged at once, which no certificate asks: measured .997, .000."""
+    tower, circuit = true_circuit(domain)
+    frame = faithfulness(tower, circuit, **runs(domain), n_random=1, batch_size=16).frame
+    values = frame.set_index("measure")["value"]
+    assert values["circuit alone"] > 0.99 and abs(values["model without the circuit"]) < 0.01
+
+
+BARS = {"exact": 0.999, "EAP-IG-inputs": 0.98, "EAP-IG-activations": 0.98, "EAP": 0.8, "RelP": 0.8}
+"""Least AUROC of |score| for an edge's being in the circuit; measured on three models and both
+domains: 1.00, .99, 1.00, .87, .84."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_find_a_circuit_that_nobody_wrote(method: str, domain: str) -> None:
+    tower, circuit = true_circuit(domain)
+    scores = attribute(tower, **runs(domain), method=method, batch_size=16).scores
+    found = roc_auc_score(circuit.kept, np.abs(scores))
+    assert 0.2 < found < 0.8 if method == "random" else found >= BARS[method]
+
+
+@pytest.mark.slow
+def test_patches_carry_nothing_behind_the_heads_that_bring() -> None:
+    """Behind block 1 all is told at the class token: what patches hold there is felt by nobody."""
+    planted = one()
+    tower, world = HookedViT(planted.source), planted.world
+    for domain in DOMAINS:
+        x, y = (world.render(world.scenes(16, domain=domain, seed=seed)) for seed in (1, 2))
+        with torch.no_grad():
+            streams = [tower(pictures, stop_at_layer=2) for pictures in (x, y.flip(0))]
+            mixed = torch.cat([streams[0][:, :1], streams[1][:, 1:]], dim=1)
+            before = planted.classifier.logits(tower(x))
+            after = planted.classifier.logits(tower(mixed, start_at_layer=2))
+        assert (after - before).abs().max() < 0.02 * before.std()
+
+
+def test_what_was_not_trained_is_not_certified() -> None:
+    planted = disguise(barely("shared from block 2"))
+    for certify in (certify_truth, certify_edges, certify_shared):
+        frame = certify(planted, HookedViT(planted.source)).frame
+        assert not frame["ok"].any()
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.parametrize("condition", TRAINED)
+def test_every_condition_is_certified(condition: str) -> None:
+    check_certified(trained(condition, 1))

@@ -1,0 +1,302 @@
+"""Circuits of one domain at work in another: planted truth, a plain loop, its level, refusals."""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from interp.circuits import (
+    ClassCircuits,
+    Edges,
+    Scores,
+    Units,
+    circuit_stability,
+    circuit_transfer,
+    class_circuits,
+    inclusion,
+    overlap,
+)
+from interp.circuits.edges.masked_runs import open_run, run_masked
+from interp.circuits.patching.localisation import of_its_own
+from interp.circuits.planted.disguises import disguise
+from interp.circuits.planted.vit import Blueprint, Planted, plant
+from interp.circuits.planted.world import DOMAINS, as_tensor, paint
+from interp.circuits.sharing.overlap_measures import rewire
+from interp.circuits.sharing.per_class import sides_of
+from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError
+from interp.core.images import ImageTable
+from interp.core.resampling import Index
+from interp.core.seeds import rng
+from interp.core.tables import EVIDENCE
+from interp.models.towers.vit import HookedViT
+
+MODELS = ["all shared", "all separate"]
+NEURONS = "blocks.*.mlp.hook_post"
+
+
+@cache
+def model(condition: str) -> tuple[Planted, HookedViT]:
+    planted = disguise(plant(Blueprint(condition, 1)), seed=3)
+    return planted, HookedViT(planted.source)
+
+
+@cache
+def pictures() -> ImageTable:
+    return paint(model("all shared")[0].world, 8, seed=5)
+
+
+@cache
+def found(condition: str, level: str, domain: str) -> ClassCircuits:
+    planted, tower = model(condition)
+    x = torch.zeros(1, 3, 32, 32, dtype=torch.float64)
+    cut = Edges(tower) if level == "edge" else Units.of(tower, NEURONS, x, axis="d_mlp")
+    return search(cut, pictures(), planted, domain=domain)
+
+
+def search(cut: Any, images: ImageTable, planted: Planted, **words: Any) -> ClassCircuits:
+    options = {"n": 2, "preprocess": as_tensor, "classifier": planted.classifier} | words
+    return class_circuits(cut, images, **options)
+
+
+def both(condition: str, level: str) -> list[ClassCircuits]:
+    return [found(condition, level, domain) for domain in DOMAINS]
+
+
+@pytest.mark.parametrize(("condition", "index"), [("all shared", 1.0), ("all separate", 0.0)])
+def test_neurons_tell_a_shared_circuit_from_a_separate_one(condition: str, index: float) -> None:
+    table = circuit_transfer(*both(condition, "d_mlp"), shares=(0.05, 0.1), seed=1)
+    assert set(EVIDENCE) <= set(table.frame) and len(table) == 6
+    for row in table.frame.itertuples():
+        assert row.verdict == ("shared" if index else "not shared")
+        assert row.value == pytest.approx(index, abs=0.05)
+        assert row.ceiling == pytest.approx(1, abs=0.05)
+        assert row.null < 0.6 and row.random < 0.6
+    np.testing.assert_allclose(table.frame["index"], index, atol=0.05)
+
+
+def test_edges_see_the_separation_but_not_which_class_is_shared() -> None:
+    """All classes of a planted model run along one set of edges: other classes' do as well."""
+    apart = circuit_transfer(*both("all separate", "edge"), shares=(0.5,)).frame
+    assert (apart["verdict"] == "not shared").all() and (apart["value"].abs() < 0.01).all()
+    same = circuit_transfer(*both("all shared", "edge"), shares=(0.2,)).frame
+    assert (same["value"] > 0.95).all() and (same["null"] > 0.95).all()
+    assert (same["verdict"] == "cannot tell").all()
+    assert same["reason"].str.contains("ceiling - null").all()
+
+
+def test_a_row_is_what_a_plain_loop_gives() -> None:
+    """Value, null and ceiling from masked runs of one picture each, and counted by hand."""
+    a, b = (scrambled(one, seed) for seed, one in enumerate(both("all shared", "edge")))
+    share = 0.2
+    row = circuit_transfer(a, b, shares=(share,), n_null=7).frame.iloc[0]
+    kept_a, kept_b = a.kept(share), b.kept(share)
+    rows = []
+    for side in (0, 1):
+        read = b.halves[side]
+        for place, name in enumerate(read.pairs.clean.label):
+            c = b.classes.index(name)
+            clean, corrupt = (open_run(a.cut.tower, x[[place]]) for x in (read.clean, read.corrupt))
+            score = read.metric[np.array([place])]
+
+            def work(mask: np.ndarray, runs: Any = (clean, corrupt), score: Any = score) -> float:
+                wiring = a.cut.wiring  # type: ignore[attr-defined]
+                out = run_masked(a.cut.tower, wiring, mask[None], clean=runs[0], corrupt=runs[1])
+                return float(score(out[0]) - score(runs[1].output))
+
+            others = [work(kept_a[o, 1 - side]) for o in range(8) if o != c]
+            gap = float(score(clean.output) - score(corrupt.output))
+            rows.append((c, work(kept_a[c, 1 - side]), np.mean(others),
+                         work(kept_b[c, 1 - side]), gap))  # fmt: skip
+    means = pd.DataFrame(rows).groupby(0).mean().mean()
+    expected = [means[column] / means[4] for column in (1, 2, 3)]
+    np.testing.assert_allclose([row["value"], row["null"], row["ceiling"]], expected, atol=1e-9)
+
+
+def scrambled(found: ClassCircuits, seed: int) -> ClassCircuits:
+    """The same pictures with scores by chance around the true ones: no two circuits are alike."""
+    stream = np.random.default_rng(seed)
+    first, second = (
+        each + 0.3 * stream.normal(size=each.shape) * np.abs(each).max() for each in found.values
+    )
+    return replace(found, values=(first, second))
+
+
+def test_units_of_each_example_are_those_of_a_run_of_its_own() -> None:
+    a = found("all shared", "d_mlp", "A")
+    read, kept = a.halves[0], a.kept(0.1)[:, 0]
+    some = read[np.array([0, 5, 9])]
+    masks = np.stack([kept[[0, 1, 2]], kept[[3, 4, 5]]])
+    values, _ = a.cut.run(some, masks)
+    for slot, example in np.ndindex(2, 3):
+        alone, _ = a.cut.run(some[np.array([example])], masks[slot, example][None, None])
+        assert values[slot, example] == pytest.approx(alone[0, 0], abs=1e-12)
+
+
+def test_classes_of_b_under_other_names_are_not_shared() -> None:
+    """The null study: where B's classes are permuted, A's circuits do no better than others'."""
+    a, b = both("all shared", "d_mlp")
+    labels = np.asarray(b.classes, dtype=object)
+    for seed in range(10):
+        order = np.random.default_rng(seed).permutation(len(labels))
+        fixed = order == np.arange(len(labels))
+        if fixed.sum() > 1:
+            continue
+        renamed = dict(zip(labels, labels[order], strict=True))
+        other = rename(b, renamed)
+        table = circuit_transfer(a, other, shares=(0.1,), seed=seed).frame
+        assert (table["verdict"] != "shared").all()
+        verdicts = overlap(a.scores, other.scores).frame["verdict"]
+        assert (verdicts != "shared").all()
+
+
+def rename(found: ClassCircuits, names: dict[str, str]) -> ClassCircuits:
+    """The same circuits and pictures, under other classes' names; the metric stays."""
+    halves = []
+    for read in found.halves:
+        frame = read.pairs.images.frame
+        images = read.pairs.images.with_frame(frame.assign(label=frame["label"].map(names)))
+        halves.append(replace(read, pairs=replace(read.pairs, images=images)))
+    return replace(found, halves=tuple(halves))
+
+
+# overlap, edges and nodes
+
+
+def test_rewiring_keeps_every_nodes_number_of_edges_in_every_group() -> None:
+    a = found("all separate", "edge", "A")
+    kept, ends = a.kept(0.1)[0, 0], a.cut.wiring.edges  # type: ignore[attr-defined]
+    moved = 0
+    for seed in range(5):
+        rewired = rewire(kept, ends, a.cut.groups, np.random.default_rng(seed))
+        for column, group in [(c, g) for c in (0, 1) for g in np.unique(a.cut.groups)]:
+            here = a.cut.groups == group
+            before, after = (np.bincount(ends[one & here, column], minlength=200)
+                             for one in (kept, rewired))  # fmt: skip
+            assert (before == after).all()
+        moved += int((rewired != kept).sum())
+    assert moved > 0
+
+
+def test_edges_are_held_against_rewired_ones() -> None:
+    rows = overlap(*(one.scores for one in both("all separate", "edge"))).frame
+    given = rows[rows["measure"] == "jaccard, nodes given"].iloc[0]
+    plain = rows[rows["measure"] == "jaccard"].iloc[0]
+    assert given["value"] == plain["value"] and "rewirings" in given["null_kind"]
+
+
+def test_inclusion_is_certain_for_the_circuit_and_chance_for_noise() -> None:
+    planted, _ = model("all shared")
+    a = found("all shared", "d_mlp", "A")
+    table = inclusion(a, share=0.1, n=50).frame
+    true = {f"blocks.{layer}.mlp.hook_post.{unit}" for layer, unit in planted.truth("A").neurons}
+    inside = table["node"].isin(true)
+    assert table.loc[inside, "value"].mean() > 0.9 > 0.1 > table.loc[~inside, "value"].mean()
+    assert table["value"].groupby(a.cut.groups).mean().to_numpy() == pytest.approx(
+        table["null"].groupby(a.cut.groups).mean().to_numpy()
+    )
+
+
+def test_stability_sums_inclusion_up_site_by_site() -> None:
+    """A second way: the mean inclusion of the parts kept; and noise keeps what chance keeps."""
+    a = found("all shared", "d_mlp", "A")
+    parts = inclusion(a, share=0.1, n=50).frame
+    rows = circuit_stability(a, share=0.1, n=50).frame.set_index("site")
+    kept = parts[parts["kept"]]
+    assert rows.loc["", "value"] == pytest.approx(kept["value"].mean())
+    for site in a.cut.widths:  # type: ignore[attr-defined]
+        own = kept[kept["node"].str.startswith(f"{site}.")]
+        row = rows.loc[site]
+        assert row["value"] == pytest.approx(own["value"].mean())
+        assert row["n_edges"] == len(own) and row["n_sure"] == (own["value"] >= 0.95).sum()
+        assert row["low"] <= row["value"] <= row["high"] <= 1
+        assert row["null"] == pytest.approx(0.1, abs=0.01)
+        assert row["index"] == pytest.approx((row["value"] - row["null"]) / (1 - row["null"]))
+    stream, values = rng("inclusion", 0), a.scores.values
+    labels, first = np.asarray(a.scores.labels), parts["node"].str.startswith("blocks.0.")
+    shares = []
+    for _ in range(50):  # the slow way, for the first block
+        means = []
+        for name in a.classes:
+            own = np.flatnonzero(labels == name)
+            means.append(np.abs(values[stream.choice(own, len(own))].mean(axis=0)))
+        size = pd.Series(np.mean(means, axis=0))[first.to_numpy()]
+        best = size.nlargest(int(parts["kept"][first].sum())).index
+        shares.append(np.isin(np.flatnonzero(parts["kept"] & first), best).mean())
+    row = rows.loc["blocks.0.mlp.hook_post"]
+    assert [row["low"], row["high"]] == pytest.approx(np.quantile(shares, [0.025, 0.975]))
+    noise = np.random.default_rng(0)
+    drawn = replace(a, values=tuple(noise.normal(size=each.shape) for each in a.values))
+    random = circuit_stability(drawn, n=50).frame.set_index("site")
+    assert rows.loc["", "index"] > 0.7 > 0.5 > random.loc["", "index"]
+
+
+# refusals
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    a, b = both("all shared", "d_mlp")
+    edges = found("all shared", "edge", "B")
+    other = found("all separate", "d_mlp", "B")
+    for wrong, said in ((edges, "d_mlp circuit"), (other, "two models"), (a, "two domains")):
+        with pytest.raises(SpecificationError, match=said):
+            circuit_transfer(a, wrong)
+    with pytest.raises(SpecificationError, match="shares"):
+        circuit_transfer(a, b, shares=(0.0,))
+    with pytest.raises(ShapeError):
+        overlap(a.scores, edges.scores)
+    with pytest.raises(SpecificationError, match="share of 0"):
+        inclusion(a, share=0)
+    with pytest.raises(SpecificationError, match="0 times"):
+        circuit_stability(a, n=0)
+    with pytest.raises(SpecificationError, match="circuits of edges"):
+        edges.only([NEURONS])
+
+
+def test_not_shared_is_withheld_where_most_serves_all_classes() -> None:
+    """A rotated code runs along one set of edges; what little is of a class alone is not shared."""
+    own = Index(0.0, -0.1, 0.1, "not shared", "")
+    withheld = of_its_own(own, 0.6, 1.0)
+    assert withheld.verdict == "cannot tell" and "serves other classes" in withheld.reason
+    assert of_its_own(own, 0.4, 1.0) is own
+    shared = Index(1.0, 0.9, 1.1, "shared", "")
+    assert of_its_own(shared, 0.9, 1.0) is shared
+    stream = np.random.default_rng(0)
+    labels, sides = np.repeat(range(8), 8), np.tile([0, 1], 32)
+    common = np.r_[np.full(8, 9.0), np.zeros(92)]  # most of a tenth serves every class
+
+    def scores(truth: np.ndarray) -> Scores:
+        noise = 0.1 * stream.normal(size=(64, 100))
+        return Scores(common + truth[labels] + noise, labels, sides, np.zeros(100))
+
+    apart = overlap(*(scores(np.eye(8, 100, place) * 3) for place in (20, 40))).frame
+    row = apart[apart["measure"] == "jaccard"].iloc[0]
+    assert row["null"] > 0.5 * row["ceiling"] and row["verdict"] == "cannot tell"
+    alike = overlap(*(scores(np.eye(8, 100, 20) * 3) for _ in range(2))).frame
+    assert alike.query("measure == 'jaccard'")["verdict"].tolist() == ["shared"]
+
+
+def test_too_few_artists_classes_and_unknown_domains() -> None:
+    planted, _ = model("all shared")
+    cut = found("all shared", "d_mlp", "A").cut
+    images = pictures()
+    with pytest.raises(DataError, match="domain"):
+        search(cut, images, planted, domain="C")
+    one = images[images.artist == "artist 0"]
+    with pytest.raises(SampleError, match="0 classes with pictures by artists of both halves"):
+        search(cut, one, planted, domain="A")
+    few = images.select(label=images.labels[:3])
+    with pytest.raises(SampleError, match="3 classes"):
+        search(cut, few, planted, domain="A")
+
+
+def test_an_artist_is_on_one_side_in_every_domain() -> None:
+    frame = pictures().frame
+    sides = pd.Series(sides_of(frame)).groupby([frame["artist"]]).nunique()
+    assert (sides == 1).all()
+    halves = [set(read.pairs.clean.artist) for read in found("all shared", "d_mlp", "A").halves]
+    assert not halves[0] & halves[1]
+    assert halves[1] == set(found("all shared", "d_mlp", "B").halves[1].pairs.clean.artist)

@@ -1,0 +1,413 @@
+"""DAS on planted models: one circuit for both domains, or two; and the ways to be fooled."""
+
+import sys
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from open_clip.transformer import VisionTransformer
+from PIL import Image
+from torch import Tensor
+
+from interp.circuits import Classifier, das, das_among, transplant
+from interp.circuits.patching.onward import Onward
+from interp.circuits.planted.disguises import disguise
+from interp.circuits.planted.vit import Blueprint, Planted, plant
+from interp.circuits.planted.world import CLASSES as PLANTED_CLASSES
+from interp.circuits.planted.world import DOMAINS, World
+from interp.circuits.subspaces.alignment_search import beyond_chance
+from interp.circuits.subspaces.fitting import Recipe
+from interp.circuits.subspaces.interchanges import (
+    FOREIGN,
+    KINDS,
+    hold_out,
+    read_domain,
+    try_site,
+    try_subspaces,
+)
+from interp.circuits.subspaces.subspace import Subspace
+from interp.core.artists import deal
+from interp.core.errors import DataError, SampleError, SiteError, SpecificationError
+from interp.core.images import ImageTable
+from interp.core.resampling import Index
+from interp.core.tables import EVIDENCE, Table
+from interp.models.towers.vit import HookedViT
+from tests.circuits.conftest import CLASSES
+from tests.circuits.patching.test_transplants import tower
+
+SITES = [f"blocks.{layer}.hook_resid_post" for layer in (1, 2, 3)]
+STEPS = 15  # enough for models without noise, and a third of the time
+
+
+@cache
+def model(condition: str) -> tuple[Planted, HookedViT, ImageTable]:
+    planted = disguise(plant(Blueprint(condition, 1)), seed=3)
+    return planted, HookedViT(planted.source), painted(planted.world)
+
+
+def painted(world: World, n: int = 128) -> ImageTable:
+    """Pictures of both domains in memory, by eight artists who each drew every class."""
+    rows, pictures = [], []
+    for domain in DOMAINS:
+        scenes = world.scenes(n, domain=domain, seed=5)
+        pixels = (world.render(scenes).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
+        for place, label in enumerate(scenes.label):
+            rows.append(
+                {
+                    "path": str(len(pictures)),
+                    "label": PLANTED_CLASSES[label],
+                    "domain": domain,
+                    "split": "test",
+                    "caption": "",
+                    "artist": f"artist {place // 8 % 8}",
+                }
+            )
+            pictures.append(pixels[place].numpy())
+    return ImageTable(
+        pd.DataFrame(rows), reader=lambda row: Image.fromarray(pictures[int(row["path"])])
+    )
+
+
+def pixels(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).double() / 255
+
+
+def run(condition: str, **words: Any) -> Table:
+    planted, hooked, images = model(condition)
+    arguments: dict[str, Any] = {
+        "domain_a": "A",
+        "domain_b": "B",
+        "classifier": planted.classifier,
+        "sites": SITES,
+        "preprocess": pixels,
+        "where": {"pos": 0},
+        "n": 48,
+        "steps": STEPS,
+        **words,
+    }
+    return das(arguments.pop("tower", hooked), arguments.pop("images", images), **arguments)
+
+
+@cache
+def found(condition: str) -> pd.DataFrame:
+    return run(condition).frame
+
+
+@pytest.mark.parametrize(
+    ("condition", "verdict", "index"),
+    [("all shared", "shared", 1.0), ("all separate", "not shared", 0.0)],
+)
+def test_planted_truth(condition: str, verdict: str, index: float) -> None:
+    frame = found(condition)
+    assert frame["site"].tolist() == SITES * 2 and set(EVIDENCE) <= set(frame.columns)
+    assert frame["domain_a"].tolist() == ["A"] * 3 + ["B"] * 3
+    assert set(frame["verdict"]) == {verdict} and set(frame["reason"]) == {""}
+    assert (frame["index"] - index).abs().max() < 0.05
+    if condition == "all shared":
+        assert (frame["p"] < 0.05).all()
+        assert frame["k"].tolist() == [4, 7, 7] * 2  # P of 4, Q of 2; then 8 classes
+    assert (frame["share_of_whole"] > 0.95).all() and (frame["loss"] < 0.01).all()
+    assert (frame["random"] < 0.5 * frame["ceiling"]).all()
+    own = frame["ceiling"].to_numpy()  # what one direction calls its ceiling is the other's own fit
+    np.testing.assert_allclose(frame["in_domain"], np.roll(own, 3))
+
+
+def test_separate_lanes_pass_for_shared_when_activations_cross_domains() -> None:
+    """Lane A also works in pictures of B, so what a picture of A carries makes the model say its
+    class there. That the two domains use different directions shows only between pictures of B."""
+    planted, hooked, images = model("all separate")
+    crossed = transplant(
+        hooked,
+        images,
+        domain_a="A",
+        domain_b="B",
+        classifier=planted.classifier,
+        sites=SITES[1],
+        preprocess=pixels,
+        where={"pos": 0},
+        n=64,
+    ).frame.iloc[0]
+    share = (crossed["value"] - crossed["null"]) / (crossed["ceiling"] - crossed["null"])
+    assert share > 0.95 and crossed["p"] < 0.05
+    assert set(found("all separate")["verdict"]) == {"not shared"}
+
+
+def test_free_directions_learn_ways_that_no_picture_takes() -> None:
+    """Both lanes end in one output: halfway between A's lane and B's, a direction reads what A's
+    pictures show and writes into both. It is kept out by looking where A's pictures vary."""
+    free = run("all separate", sites=SITES[1], span=1.0, steps=40).frame
+    assert (free["index"] > 0.1).any()
+    bound = found("all separate").query(f"site == {SITES[1]!r}")
+    assert (bound["index"].abs() < 0.02).all()
+
+
+@pytest.mark.parametrize(
+    ("condition", "site", "index", "verdict", "reason"),
+    [
+        # A's and B's lanes stay in the stream beside the code that is read from block 2 on
+        ("shared from block 2", SITES[1], 1.0, "shared", ""),
+        # what both domains have alike nobody reads
+        ("unread shared copy", SITES[1], 0.0, "not shared", ""),
+        # the two lanes are still apart, but the block behind takes their sum
+        ("separate, one output", SITES[1], 1.0, "cannot tell", "one reader"),
+    ],
+)
+def test_what_is_read_is_told_from_what_goes_with_it(
+    condition: str, site: str, index: float, verdict: str, reason: str
+) -> None:
+    frame = run(condition, sites=site).frame
+    assert (frame["index"] - index).abs().max() < 0.02
+    assert set(frame["verdict"]) == {verdict}
+    assert frame["reason"].str.startswith(reason).all()
+    apart = frame["varied"].abs() < 0.05 * frame["ceiling"]
+    assert (apart == bool(reason)).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_classes_that_do_not_correspond_are_never_shared(seed: int) -> None:
+    _, _, images = model("all shared")
+    order = np.random.default_rng(seed).permutation(len(PLANTED_CLASSES))
+    other = dict(zip(PLANTED_CLASSES, np.asarray(PLANTED_CLASSES)[order], strict=True))
+    frame = images.frame.copy()
+    in_b = frame["domain"] == "B"
+    frame.loc[in_b, "label"] = frame.loc[in_b, "label"].map(other)
+    table = run("all shared", images=images.with_frame(frame), sites=SITES[2], seed=seed).frame
+    assert "shared" not in set(table["verdict"])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_untrained_tower_is_never_shared(seed: int) -> None:
+    torch.manual_seed(seed)
+    size = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 3, "heads": 2}
+    fresh = VisionTransformer(**size, mlp_ratio=2.0, output_dim=24).double().eval()
+    head = Classifier(torch.randn(8, 24).double(), PLANTED_CLASSES)
+    table = run("all shared", tower=HookedViT(fresh), classifier=head, sites=SITES[1], seed=seed)
+    assert "shared" not in set(table.frame["verdict"])
+    assert (table.frame["verdict"] == "not shared").all() or table.frame["reason"].any()
+
+
+def test_effects_are_those_of_hooks_on_the_whole_tower() -> None:
+    planted, hooked, images = model("all separate")
+    held = hold_out(images, DOMAINS, classes=PLANTED_CLASSES, n=16, seed=2)
+    domains = {
+        name: read_domain(
+            hooked,
+            held,
+            name,
+            classifier=planted.classifier,
+            preprocess=pixels,
+            metric="margin",
+            n_pairs=64,
+            rows=8,
+            seed=2,
+        )
+        for name in DOMAINS
+    }
+    site, recipe = "blocks.1.attn.hook_z", Recipe(3, 0.05, 0.999, 16)
+    words: dict[str, Any] = {
+        "k": 3, "where": {"pos": 0, "head": 1}, "recipe": recipe, "rows": 5, "memory": 2**30
+    }  # fmt: skip
+    tried = try_site(hooked, site, domains, seed=2, **words)
+    b, rows = domains["B"], held.tested["B"].rows
+    logits = planted.classifier.standardised(hooked(b.base)).logits
+    labels = [PLANTED_CLASSES.index(label) for label in rows["label"]]
+
+    def margin(outputs: Tensor) -> Tensor:
+        scores = logits(outputs)
+        own = scores[range(len(scores)), labels]
+        scores[range(len(scores)), labels] = -torch.inf
+        return own - scores.amax(1)
+
+    here = tried["B"]
+    for effects, basis, sources in [
+        (here.given("A", "other"), tried["A"].subspace.basis, b.donor),
+        (here.given("A", "other null"), tried["A"].subspace.basis, b.null),
+        (here["own null"], here.subspace.basis, b.null),
+        (here["whole"], torch.eye(16).double(), b.donor),
+    ]:
+        given = hooked.run_with_cache(sources, names_filter=[site])[1][site]
+
+        def replace(own: Tensor, hook: object, basis: Any = basis, given: Any = given) -> Tensor:
+            patched = own.clone()
+            patched[:, 0, 1] += (given[:, 0, 1] - own[:, 0, 1]) @ basis @ basis.T
+            return patched
+
+        out = hooked.run_with_hooks(b.base, fwd_hooks=[(site, replace)])
+        wanted = (margin(out) - margin(hooked(b.base))).detach().numpy()
+        np.testing.assert_allclose(effects, wanted, atol=1e-9)
+    assert here.effects.shape == (len(KINDS), 16)
+    twin = try_site(hooked, site, {"C": domains["B"], **domains}, seed=2, **words)["B"]
+    for kind, own in (("other", "own"), ("other null", "own null")):  # C is B by another name
+        np.testing.assert_allclose(twin.given("C", kind), here[own], atol=1e-9)
+        np.testing.assert_allclose(twin.given("A", kind), here.given("A", kind), atol=1e-9)
+        assert not np.allclose(twin.given("A", kind), twin.given("C", kind))
+
+
+def test_a_random_subspace_is_as_large_as_the_one_it_stands_beside() -> None:
+    """Beside a basis of all directions it is the whole site, whatever is drawn; else it is not."""
+    planted, hooked, images = model("all shared")
+    held = hold_out(images, DOMAINS, classes=PLANTED_CLASSES, n=16, seed=2)
+    read: dict[str, Any] = {"metric": "margin", "n_pairs": 8, "rows": 16, "seed": 2}
+    read |= {"classifier": planted.classifier, "preprocess": pixels}
+    domain = read_domain(hooked, held, "B", **read)
+    site, where = "blocks.1.hook_resid_post", {"pos": 0}
+    d = hooked.cfg.d_model
+    narrow = Subspace(site, hooked.axes(site), torch.eye(d).double()[:, :3], where)
+    wide = narrow.with_basis(torch.eye(d))
+    onward = Onward.from_site(hooked, site, domain.fitted)
+    others = {"wide": (wide, narrow), "narrow": (narrow, narrow)}
+    effects = try_subspaces(onward, domain, narrow, others, rows=16, seed=0)
+    whole, random = effects[KINDS.index("whole")], len(KINDS) + FOREIGN.index("random")
+    np.testing.assert_allclose(effects[random], whole, atol=1e-9)
+    assert not np.allclose(effects[random + len(FOREIGN)], whole, atol=0.1)
+
+
+def test_several_domains_share_their_subspaces() -> None:
+    """A third domain (A's pictures by a name of their own) changes nothing between A and B."""
+    planted, hooked, images = model("all separate")
+    again = images.select(domain="A").frame.assign(domain="C")
+    frame = pd.concat([images.frame, again], ignore_index=True)
+    words: dict[str, Any] = {
+        "classifier": planted.classifier, "preprocess": pixels, "where": {"pos": 0}
+    }  # fmt: skip
+    words |= {"sites": SITES[-1], "n": 24, "steps": 4}
+    three = das_among(hooked, images.with_frame(frame), domains=("A", "B", "C"), **words).frame
+    by_ends = three.set_index(["domain_a", "domain_b"])
+    assert sorted(by_ends.index) == [(a, b) for a in "ABC" for b in "ABC" if a != b]
+    for column in ("in_domain", "loss"):  # a domain's basis is one, whoever it is tried on
+        assert by_ends.loc[("A", "B"), column] == by_ends.loc[("A", "C"), column]
+    for column in ("ceiling", "whole"):  # and so is what a domain says of its own
+        assert by_ends.loc[("B", "A"), column] == by_ends.loc[("C", "A"), column]
+    with pytest.raises(SpecificationError, match="one domain"):
+        das_among(hooked, images, domains=("A",), **words)
+
+
+def test_batches_and_memory_change_nothing_but_time() -> None:
+    words: dict[str, Any] = {"sites": "blocks.2.hook_mlp_out", "n": 16, "steps": 2}
+    one, again = (run("all shared", **words).frame for _ in range(2))
+    pd.testing.assert_frame_equal(one, again)
+    tight = run("all shared", **words, memory=24 * 2**20, batch_size=32).frame
+    for column in ("value", "null", "ceiling", "in_domain", "whole"):
+        np.testing.assert_allclose(tight[column], one[column], atol=1e-7)
+    other = run("all shared", **words, seed=1).frame
+    assert (other["value"] != one["value"]).all()
+
+
+def test_nobody_is_fitted_on_and_tested_on(pictures: ImageTable) -> None:
+    held = hold_out(pictures, ["A", "B"], classes=CLASSES, n=20, seed=3)
+    frame = pictures.frame
+    fitted = {name: frame.iloc[rows] for name, rows in held.fitted.items()}
+    artists = {name: set(part["artist"]) for name, part in fitted.items()}
+    assert artists["A"] == artists["B"] and len(artists["A"]) == 2
+    for name, part in fitted.items():
+        assert set(part["domain"]) == {name}
+        assert part["label"].value_counts().to_dict() == dict.fromkeys(CLASSES, 4)
+        drawn = held.tested[name]
+        assert len(drawn) == 20
+        for role, label in (("target", "target_label"), ("donor", "label"), ("null", "null_label")):
+            shown = drawn.images.frame.iloc[drawn.rows[role]]
+            assert not artists[name] & set(shown["artist"])
+            assert set(shown["domain"]) == {name}
+            assert shown["label"].tolist() == drawn.rows[label].tolist()
+    again = hold_out(pictures, ["B", "A"], classes=CLASSES, n=20, seed=3)
+    assert all((again.fitted[name] == held.fitted[name]).all() for name in ("A", "B")) or (
+        set(frame.iloc[again.fitted["A"]]["artist"]) == artists["A"]
+    )
+
+
+def test_dealt_cells_stand_on_both_sides_wherever_they_can() -> None:
+    """Forty artists who each drew three of thirty cells: a coin for each would leave some empty."""
+    stream = np.random.default_rng(0)
+    artists = np.repeat(np.arange(40), 3).astype(str)
+    cells = np.concatenate([stream.choice(30, 3, replace=False) for _ in range(40)]).astype(str)
+    side = deal(artists, cells)
+    assert all(len(set(side[artists == name])) == 1 for name in set(artists))
+    both = [len(set(side[cells == cell])) == 2 for cell in set(cells)]
+    could = [len(set(artists[cells == cell])) > 1 for cell in set(cells)]
+    assert sum(both) >= sum(could) - 1
+
+
+@pytest.mark.parametrize(("shared", "verdict"), [(True, "shared"), (False, "not shared")])
+def test_a_hand_made_tower(
+    pictures: ImageTable, colours: Callable, shared: bool, verdict: str
+) -> None:
+    frame = das(
+        tower(shared),
+        pictures,
+        domain_a="A",
+        domain_b="B",
+        classifier=Classifier(torch.eye(5, 6).double(), CLASSES),
+        sites="blocks.0.hook_mlp_out",
+        where={"pos": 0},
+        preprocess=colours,
+        n=60,
+    ).frame
+    assert frame["verdict"].tolist() == [verdict] * 2
+    assert (frame["n_drawings"] <= 20).all() and (frame["n_units"] == 5).all()
+
+
+def test_refusals(pictures: ImageTable, colours: Callable) -> None:
+    words: dict[str, Any] = {
+        "domain_a": "A",
+        "domain_b": "B",
+        "classifier": Classifier(torch.eye(5, 6).double(), CLASSES),
+        "sites": "blocks.0.hook_mlp_out",
+        "where": {"pos": 0},
+        "preprocess": colours,
+        "n": 12,
+        "steps": 2,
+    }
+
+    def refuse(error: type, match: str, images: ImageTable = pictures, **other: Any) -> None:
+        with pytest.raises(error, match=match):
+            das(tower(True), images, **{**words, **other})
+
+    refuse(DataError, "domain 'C'", domain_b="C")
+    refuse(SpecificationError, "different domains", domain_b="A")
+    refuse(SampleError, "2 classes", pictures.select(label=["ant", "bee"]))
+    refuse(SampleError, "three artists", pictures.select(artist="artist 1"))
+    refuse(SampleError, "three artists", pictures.select(artist=["artist 1", "artist 2"]))
+    refuse(SpecificationError, "clean_distance", metric="clean_distance")
+    refuse(SpecificationError, "k = 0", k=0)
+    refuse(SpecificationError, "k = 19, right would be 1 to 18", k=19)
+    refuse(SpecificationError, "rate 0", learning_rate=0.0)
+    refuse(SpecificationError, "budget", memory=8)
+    refuse(SiteError, "hook_mlp_in", sites="blocks.0.hook_mlp_in")
+    refuse(SiteError, "axis head", where={"head": 0})
+    whole = das(tower(True), pictures, **{**words, "k": 18}).frame
+    assert set(whole["verdict"]) == {"cannot tell"}
+    assert whole["reason"].str.startswith("all directions").all()
+    few = das(tower(True), pictures.select(label=["ant", "bee", "cat"]), **words).frame
+    assert set(few["verdict"]) == {"cannot tell"} and few["reason"].str.contains("3 units").all()
+
+
+def test_a_site_where_any_directions_will_do_tells_nothing() -> None:
+    """Half of all directions carry half of the class: that A's do is no sign of sharing."""
+    shared, unsure = Index(0.9, 0.8, 1.0, "shared", ""), Index(0.5, 0.1, 0.9, "cannot tell", "")
+    told = beyond_chance(shared, unsure)
+    assert told.verdict == "cannot tell" and "random subspace" in told.reason
+    assert beyond_chance(shared, shared) is shared
+    apart = Index(0.0, -0.1, 0.1, "not shared", "")
+    assert beyond_chance(apart, unsure) is apart
+
+
+def test_the_random_subspace_has_its_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table asks it at every site: were its answer always no, nothing would be shared."""
+    asked: list[Index] = []
+
+    def never(index: Index, chance: Index) -> Index:
+        asked.append(chance)
+        return beyond_chance(index, unsure)
+
+    unsure = Index(0.5, 0.1, 0.9, "cannot tell", "")
+    monkeypatch.setattr(sys.modules[das.__module__], "beyond_chance", never)
+    frame = run("all shared", sites=SITES[:1], steps=15).frame
+    assert len(asked) == 2 and set(frame["verdict"]) == {"cannot tell"}
+    scores = frame["value"], frame["random"], frame["ceiling"]
+    value, random, ceiling = (each.to_numpy() for each in scores)
+    right = (value - random) / (ceiling - random)
+    assert [each.value for each in asked] == pytest.approx(right.tolist())

@@ -1,0 +1,111 @@
+"""Means over classes and blocks: right variance, right coverage, no false certainty."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from interp.core.errors import SampleError
+from interp.core.replication import crossed_interval, mean_t, nested_interval, replicated
+from interp.core.resampling import two_way_interval
+from interp.core.seeds import rng
+
+
+def table(
+    stream: np.random.Generator, units: int, blocks: int, spread: tuple[float, float, float]
+) -> np.ndarray:
+    """0.1 plus an effect of each unit, of each block, and of each cell."""
+    unit, block, cell = spread
+    return (
+        0.1
+        + unit * stream.normal(size=(units, 1))
+        + block * stream.normal(size=(1, blocks))
+        + cell * stream.normal(size=(units, blocks))
+    )
+
+
+@pytest.mark.parametrize("spread", [(0.1, 0.05, 0.1), (0.0, 0.1, 0.05), (0.1, 0.0, 0.05)])
+def test_three_blocks_cover_at_the_nominal_rate(spread: tuple[float, float, float]) -> None:
+    stream = rng("crossed coverage", 0)
+    found = [crossed_interval(table(stream, 10, 3, spread)) for _ in range(600)]
+    covered = np.mean([one.low <= 0.1 <= one.high for one in found])
+    assert 0.925 <= covered <= 0.98
+
+
+def test_the_percentile_bootstrap_would_not() -> None:
+    """Why there is a closed form with Student's t: three blocks are too few to resample."""
+    stream = rng("bootstrap coverage", 0)
+    found = [
+        two_way_interval(table(stream, 10, 3, (0.0, 0.1, 0.05)), seed=k, n_resamples=300)
+        for k in range(200)
+    ]
+    assert np.mean([one.low <= 0.1 <= one.high for one in found]) < 0.85
+
+
+def test_nested_blocks_cover_at_the_nominal_rate() -> None:
+    stream = rng("nested coverage", 0)
+    covered = []
+    for _ in range(600):
+        blocks = [0.1 + 0.05 * stream.normal() + 0.1 * stream.normal(size=8) for _ in range(3)]
+        one = nested_interval(blocks)
+        covered.append(one.low <= 0.1 <= one.high)
+    assert 0.925 <= np.mean(covered) <= 0.98
+
+
+def test_the_variance_is_what_resampling_shows() -> None:
+    """Resampling units, blocks and cells, each by itself; n - 1 of n drawn, for no bias."""
+    cells = table(rng("resampled", 0), 12, 9, (0.1, 0.08, 0.05))
+    units, blocks = cells.shape
+    stream, n = rng("resampled", 1), 6000
+    by_unit, by_block = cells.mean(axis=1), cells.mean(axis=0)
+    rest = cells - by_unit[:, None] - by_block + cells.mean()
+    of_unit = by_unit[stream.integers(units, size=(n, units - 1))].mean(axis=1).var()
+    of_block = by_block[stream.integers(blocks, size=(n, blocks - 1))].mean(axis=1).var()
+    free = (units - 1) * (blocks - 1)
+    of_cell = rest.ravel()[stream.integers(cells.size, size=(n, free))].mean(axis=1).var()
+    assert crossed_interval(cells).error ** 2 == pytest.approx(
+        of_unit + of_block - of_cell, rel=0.06
+    )
+
+
+def test_many_blocks_agree_with_the_two_way_bootstrap() -> None:
+    cells = table(rng("many", 0), 60, 60, (0.1, 0.1, 0.1))
+    ours, theirs = crossed_interval(cells), two_way_interval(cells)
+    assert ours.value == theirs.value
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.006)
+
+
+def test_one_block_is_students_interval_over_units() -> None:
+    values = rng("one block", 0).normal(size=9)
+    expected = stats.t.interval(0.95, 8, values.mean(), stats.sem(values))
+    for found in (crossed_interval(values[:, None]), nested_interval([values]), mean_t(values)):
+        assert (found.low, found.high) == pytest.approx(expected)
+
+
+def test_blocks_that_disagree_are_no_certainty() -> None:
+    cells = np.tile([0.0, 0.4], (12, 1))  # every class agrees, the two blocks do not
+    found = crossed_interval(cells)
+    assert found.low < 0 < found.high
+    same = crossed_interval(np.full((12, 2), 0.2))
+    assert same.error == 0.0 and same.low == same.high == pytest.approx(0.2)
+
+
+def test_too_little_has_no_interval() -> None:
+    assert np.isnan(mean_t([0.3]).low)
+    assert np.isnan(crossed_interval([[0.1, 0.2]]).low)
+    with pytest.raises(SampleError, match="no class"):
+        replicated({0: pd.Series([np.nan], index=["cat"])})
+
+
+def test_the_design_is_read_off_the_classes() -> None:
+    whole = pd.Series([0.1, 0.2, 0.4], index=["cat", "dog", "owl"])
+    assert replicated({0: whole}).unit == "class"
+    crossed = replicated({0: whole, 1: whole + 0.1})
+    assert (crossed.unit, crossed.n_units, crossed.reason) == ("class x block", 3, "")
+    partly = replicated({0: whole, 1: whole.drop("owl")})
+    assert partly.unit == "class x block" and partly.n_units == 2
+    assert "1 classes that some block lacks" in partly.reason
+    apart = replicated({0: whole, 1: whole.rename(lambda name: f"other {name}")})
+    assert (apart.unit, apart.n_units, apart.n_blocks) == ("class within block", 6, 2)
+    again = replicated({0: whole, 1: pd.Series([0.3, 0.5], index=["owl", "pig"])})
+    assert again.unit == "class within block" and "count in each" in again.reason

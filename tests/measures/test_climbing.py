@@ -1,0 +1,156 @@
+"""The ladder on models whose answer is known, in small; and how rows become answers."""
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from interp.circuits.planted.disguises import disguise
+from interp.circuits.planted.vit import Blueprint, plant
+from interp.circuits.planted.world import as_tensor, paint
+from interp.core.errors import DataError, SampleError, SpecificationError
+from interp.measures.climbing import Ladder, ladder
+from interp.measures.mechanisms import Seen, crossing
+from interp.models.towers.vit import HookedViT
+from interp.verdicts.judging import CLAIMS, WHOLE, answers, rungs, stability
+
+
+@cache
+def climbed(condition: str) -> Ladder:
+    planted = disguise(plant(Blueprint(condition, 2)), seed=1)
+    return ladder(
+        HookedViT(planted.source),
+        paint(planted.world, 6, seed=4),
+        domains=["A", "B"],
+        classifier=planted.classifier,
+        preprocess=as_tensor,
+        pool="class",
+        n=2,
+        n_permutations=99,
+        n_splits=2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("condition", "right", "wrong"),
+    [("all shared", "shared", "not shared"), ("all separate", "not shared", "shared")],
+)
+def test_the_answer_is_the_planted_one(condition: str, right: str, wrong: str) -> None:
+    found = climbed(condition)
+    assert found.verdict("R5", WHOLE) == found.verdict("R6", WHOLE) == right
+    assert found.verdict("R1") == "shared"
+    judged = found.rungs.frame
+    causal = judged[judged["rung"].isin(["R3", "R5", "R6"])]
+    assert wrong not in set(causal["verdict"])
+    assert {"R1", "R2", "R3", "R5", "R6"} <= set(found.table.frame["rung"])
+
+
+def test_geometry_is_blind_to_separate_circuits() -> None:
+    """CKA cannot see a rotation: it calls separate circuits shared, as the ladder's page says."""
+    assert climbed("all separate").verdict("R2") == "shared"
+
+
+def test_every_answer_has_a_claim_an_index_or_a_reason() -> None:
+    for condition in ("all shared", "all separate"):
+        table = climbed(condition).table.frame
+        assert (table["claim"] == table["rung"].map(CLAIMS)).all()
+        assert (table["index"].notna() | (table["reason"] != "")).all()
+        assert not table.duplicated(["domain_a", "domain_b", "band", "rung"]).any()
+        assert set(table["band"]) <= {"early", "middle", "late", WHOLE}
+    assert "factor" in climbed("all shared").tables["factorisation"].frame
+
+
+def rows(rung: str, verdicts: dict[str, str]) -> pd.DataFrame:
+    """Judged rows of one pair, a row per level."""
+    index = {"shared": 0.9, "not shared": 0.0, "cannot tell": np.nan}
+    return pd.DataFrame(
+        {
+            "rung": rung, "level": level, "domain_a": "b", "domain_b": "a", "band": "", "site": "",
+            "index": index[verdict], "index_low": index[verdict], "index_high": index[verdict],
+            "verdict": verdict, "reason": "" if verdict != "cannot tell" else "too little room",
+            "n_units": 8,
+        }
+        for level, verdict in verdicts.items()
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "answer"),
+    [
+        ({"channel": "shared", "edge": "cannot tell"}, "shared"),
+        ({"channel": "shared", "edge": "not shared"}, "not shared"),
+        ({"channel": "cannot tell", "edge": "cannot tell"}, "cannot tell"),
+        ({"channel": "shared", "edge": "shared"}, "shared"),
+    ],
+)
+def test_wiring_is_shared_only_if_no_cut_denies_it(verdicts: dict[str, str], answer: str) -> None:
+    found = answers(rows("R6", verdicts))
+    assert found["verdict"].tolist() == [answer]
+    assert found[["domain_a", "domain_b"]].iloc[0].tolist() == ["a", "b"]
+
+
+def test_other_rungs_need_all_their_sites() -> None:
+    found = answers(rows("R3", {"x": "shared", "y": "not shared"})).iloc[0]
+    assert (
+        found["verdict"] == "cannot tell" and found["votes"] == "1 of 2 shared, 1 of 2 not shared"
+    )
+
+
+def test_tables_that_are_missing_leave_their_rungs_out() -> None:
+    whole = {name: table.frame for name, table in climbed("all shared").tables.items()}
+    some = rungs({"similarity": whole["similarity"]})
+    assert set(some["rung"]) == {"R2"}
+    assert rungs({}).empty
+
+
+def test_what_cannot_be_asked_is_refused() -> None:
+    planted = plant(Blueprint("all shared", 2))
+    images = paint(planted.world, 2, seed=4)
+    words = {"classifier": planted.classifier, "preprocess": as_tensor, "pool": "class"}
+    tower = HookedViT(planted.source)
+    with pytest.raises(DataError, match="domain"):
+        ladder(tower, images, domains=["A", "C"], **words)
+    with pytest.raises(SpecificationError, match="two or more"):
+        ladder(tower, images, domains=["A", "A"], **words)
+    with pytest.raises(SampleError):
+        ladder(tower, images.select(label=images.labels[:1]), domains=["A", "B"], **words)
+    with pytest.raises(SpecificationError, match="rung"):
+        climbed("all shared").verdict("R7")
+
+
+def test_a_pair_without_enough_classes_is_a_row_that_says_so() -> None:
+    planted = plant(Blueprint("all shared", 2))
+    images = paint(planted.world, 4, seed=4)
+    few = images[(images.frame["domain"].eq("A") | images.frame["label"].str.startswith("p0"))]
+    seen = Seen(HookedViT(planted.source), few, planted.classifier, as_tensor, n=2)
+    frames = crossing(seen, [("A", "B")])
+    stable = frames.pop("circuit_stability")  # of the domain with classes enough, whatever B has
+    assert set(stable["domain"]) == {"A"} and set(stable["level"]) == {"d_mlp", "edge"}
+    assert {name: set(frame["domain_b"]) for name, frame in frames.items()} == {
+        "das": {"B"}, "overlap": {"B"}, "circuit_transfer": {"B"},
+    }  # fmt: skip
+    judged = rungs(frames)
+    assert set(judged["rung"]) == {"R4", "R5", "R6"} and (judged["reason"] != "").all()
+    found = answers(judged)
+    assert (
+        set(found["verdict"]) == {"cannot tell"} and found["reason"].str.contains("classes").all()
+    )
+
+
+def test_blocks_are_counted_and_their_indices_averaged() -> None:
+    """Three blocks, of which one differs; the interval is Student's of .9, .9 and 0."""
+    said = {0: "shared", 1: "shared", 2: "not shared"}
+    told = pd.concat(
+        answers(rows("R5", {"channel": verdict})).assign(seed=seed, setting="cg-high")
+        for seed, verdict in said.items()
+    )
+    [row] = stability(told).to_dict("records")
+    assert row["votes"] == "2 of 3 shared, 1 of 3 not shared" and row["verdict"] == "cannot tell"
+    assert row["value"] == pytest.approx(2 / 3) and row["n_runs"] == row["n_units"] == 3
+    error = np.std([0.9, 0.9, 0.0], ddof=1) / np.sqrt(3)
+    assert row["index"] == pytest.approx(0.6)
+    assert row["index_high"] == pytest.approx(0.6 + 4.302653 * error)
+    agreed = stability(told[told["seed"] < 2]).iloc[0]
+    assert agreed["verdict"] == "shared" and agreed["value"] == 1.0
+    assert stability(told[told["seed"] < 1]).empty

@@ -1,0 +1,83 @@
+"""What the study measures of layers: which pictures, which sites, and what becomes of too few."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from interp.core.errors import SpecificationError
+from interp.core.images import ImageTable
+from interp.measures import layers_within as representation
+from interp.measures.layers_within import has_middle, layers, sharing_features
+from interp.measures.options import AnalysisSpec
+from interp.measures.subjects import Subject, features
+from interp.models.loading.load import load_clip
+from interp.probes import Features
+
+BRIEF = AnalysisSpec(n_permutations=19, n_splits=1, dictionary_steps=5, n_dictionary_pictures=4)
+
+
+@pytest.fixture(scope="module")
+def subject(trained_checkpoint: Path) -> Subject:
+    return Subject(load_clip(trained_checkpoint), {"setting": "cg-high", "seed": 0})
+
+
+def test_too_few_classes_are_rows_that_say_so(subject: Subject, small_images: ImageTable) -> None:
+    one = small_images.select(split="analysis", label=list(small_images.labels[:3]))
+    frames = layers(subject, features(subject, one), pair=("real", "sketch"), analysis=BRIEF)
+    for name in ("factorisation", "directions", "domain_probes"):
+        (row,) = frames[name].to_dict("records")
+        assert "at least" in row["reason"] or "classes" in row["reason"]
+        assert row["setting"] == "cg-high" and "value" not in row
+
+
+def test_dictionaries_are_fitted_without_withheld_cells(
+    subject: Subject, small_images: ImageTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+    original = representation.train_dictionaries
+
+    def watched(read: Features, site: str, *args: Any, **options: Any) -> Any:
+        seen.update(frame=read.frame, site=site, **options)
+        return original(read, site, *args, **options)
+
+    monkeypatch.setattr(representation, "train_dictionaries", watched)
+    labels = list(small_images.labels)
+    some = small_images.select(split="analysis", domain=["real", "sketch"])
+    held = [(labels[0], "sketch")]
+    frames = sharing_features(
+        subject, features(subject, some), some, small_images.select(split="train"),
+        pair=("real", "sketch"), withheld=held, class_names=labels, analysis=BRIEF,
+    )  # fmt: skip
+    assert seen["withheld"] == held and seen["site"] == "layer2.0.hook_resid_post"
+    assert seen["frame"].groupby(["label", "domain"]).size().max() == 4
+    assert set(frames) == {"dictionaries", "feature_sharing", "feature_ablation"}
+    recovered = frames["dictionaries"].query("measure == 'recovered accuracy'")
+    assert set(recovered["domain"]) == {"real", "sketch"}
+
+
+def test_views_take_the_same_pictures_at_every_site(
+    subject: Subject, small_images: ImageTable
+) -> None:
+    some = small_images.select(split="analysis")
+    frames = layers(subject, features(subject, some), pair=("real", "sketch"), analysis=BRIEF)
+    views = frames["views"]
+    assert list(views["site"].unique()) == ["layer2.0.hook_resid_post", "hook_embedding"]
+    counts = views.groupby(["site", "domain"]).size()
+    assert counts.nunique() == 1 and counts.max() <= representation.SEEN_IN_VIEWS
+    assert views["explained"].between(0, 1).all()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"n_controls": 1}, {"dictionary_seeds": 1}, {"dictionary_steps": 0}, {"n_active": 0}],
+)
+def test_analysis_has_bounds(changes: dict[str, int]) -> None:
+    with pytest.raises(SpecificationError, match="at least"):
+        replace(BRIEF, **changes)
+
+
+def test_a_tower_without_middle_sites_is_known() -> None:
+    assert not has_middle({"hook_embedding": 0.5, "stem.hook_pool": 0.1})
+    assert has_middle({"blocks.1.hook_resid_post": 0.5})

@@ -1,0 +1,154 @@
+"""Finishing a run: the whole run's embedding, from one position of the last block."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from open_clip.model import CLIP, CustomTextCLIP
+from torch import Tensor
+
+from interp.core.errors import ShapeError, SiteError
+from interp.core.tower import Finishing
+from interp.models.towers.opening import open_tower
+from interp.models.towers.transformer import SEEN_WHOLE
+from tests.models.moved import moved, tokens
+from tests.models.towers import test_text, test_vit
+
+READS_ALL = ("mean", "queries")
+"""How variants' names begin whose embedding is read off many positions."""
+
+BARS = {torch.float64: 1e-10, torch.float32: 5e-6}
+
+
+def vit(name: str) -> tuple[Any, Tensor]:
+    model, tower, x = test_vit.build(**test_vit.VARIANTS[name])
+    model.eval()
+    return tower, x
+
+
+def text(name: str, kind: Any = CustomTextCLIP) -> tuple[Any, Tensor]:
+    torch.manual_seed(0)
+    model = moved(kind(24, test_text.VIT, test_text.TEXT | test_text.VARIANTS[name]))
+    return open_tower(model, "text"), tokens()
+
+
+CASES = [(vit, name) for name in test_vit.VARIANTS] + [(text, name) for name in test_text.VARIANTS]
+
+
+def again(tower: Any, x: Tensor) -> dict[str, Tensor]:
+    return {"tokens": x} if tower.label == "text" else {}
+
+
+def check_close(found: Tensor, right: Tensor, bar: float) -> None:
+    assert found.shape == right.shape
+    assert (found - right).abs().max() <= bar * right.abs().max()
+
+
+@contextmanager
+def counting(tower: Any) -> Iterator[list[int]]:
+    """How many positions each call of the last block's perceptron gets."""
+    seen: list[int] = []
+    perceptron = tower.source.transformer.resblocks[-1].mlp.c_fc
+    handle = perceptron.register_forward_hook(lambda _, given, out: seen.append(given[0].shape[1]))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("dtype", BARS)
+@pytest.mark.parametrize(("make", "name"), CASES)
+def test_equals_the_whole_run(make: Any, name: str, dtype: torch.dtype, gradients: bool) -> None:
+    tower, x = make(name)
+    tower, x = tower.to(dtype), x.to(dtype) if x.is_floating_point() else x
+    assert isinstance(tower, Finishing)
+    with torch.set_grad_enabled(gradients):
+        right = tower(x)
+        for layer in range(tower.n_layers + 1):
+            stream = tower(x, stop_at_layer=layer)
+            with counting(tower) as positions:
+                found = tower.finish(stream, start_at_layer=layer, **again(tower, x))
+            check_close(found, right, BARS[dtype])
+            whole = make is vit and name.startswith(READS_ALL)
+            expected = [stream.shape[1] if whole else 1]
+            assert positions == (expected if layer < tower.n_layers else [])
+
+
+@pytest.mark.parametrize("kind", [CLIP, CustomTextCLIP])
+def test_equals_the_whole_run_wherever_open_clip_keeps_the_text(kind: Any) -> None:
+    tower, x = text("eos", kind)
+    stream = tower(x, stop_at_layer=0)
+    check_close(tower.finish(stream, start_at_layer=0, tokens=x), tower(x), 1e-10)
+    with pytest.raises(ShapeError, match="tokens="):
+        tower.finish(stream, start_at_layer=0)
+
+
+def test_a_mask_for_each_example_is_obeyed() -> None:
+    from open_clip.transformer import TextTransformer
+
+    from interp.models.towers.text import HookedText
+
+    torch.manual_seed(0)
+    words: dict[str, Any] = {"output_dim": 24, "no_causal_mask": True, "use_pad_mask": True}
+    tower = HookedText(moved(TextTransformer(8, 50, 32, 2, 2, pool_type="argmax", **words)))
+    stream = tower(tokens(), stop_at_layer=0)
+    found = tower.finish(stream, start_at_layer=0, tokens=tokens())
+    check_close(found, tower(tokens()), 1e-10)
+
+
+@pytest.mark.parametrize(("make", "name"), [(vit, "class token"), (text, "plain")])
+def test_hooks_see_and_change_what_they_would_in_the_whole_run(make: Any, name: str) -> None:
+    """At every site of every block: a doubled activation, with the shape that its axes promise."""
+    tower, x = make(name)
+    last = tower.n_layers - 1
+    stream = tower(x, stop_at_layer=0)
+    shapes: dict[str, list] = {}
+
+    def double(tensor: Tensor, hook: Any) -> Tensor:
+        shapes.setdefault(hook.name, []).append(tensor.shape)
+        return 2 * tensor
+
+    for site in [name for name in tower.sites if tower.layer(name) >= 0]:
+        with counting(tower) as positions:
+            with tower.hooks(fwd_hooks=[(site, double)]):
+                found = tower.finish(stream, start_at_layer=0, **again(tower, x))
+        right = tower.run_with_hooks(x, fwd_hooks=[(site, double)])
+        check_close(found, right, 1e-10)
+        assert shapes[site][0] == shapes[site][1]
+        ahead = f"blocks.{last}."
+        inside = site.startswith(ahead) and site.removeprefix(ahead) not in SEEN_WHOLE
+        assert (positions == [1]) == (not inside and not site.startswith("ln_final."))
+
+
+def test_listeners_hear_what_they_would_in_the_whole_run() -> None:
+    tower, x = vit("class token")
+    stream, heard = tower(x, stop_at_layer=1), {}
+    with tower.listening(heard.__setitem__, ["blocks.1.*", "ln_final.*"], filling=heard):
+        found = tower.finish(stream, start_at_layer=1)
+    right, cache = tower.run_with_cache(x, names_filter=["blocks.1.*", "ln_final.*"])
+    check_close(found, right, 1e-10)
+    for site, value in cache.items():
+        check_close(heard[site], value, 1e-10)
+
+
+def test_gradients_are_those_of_the_whole_run() -> None:
+    tower, x = vit("class token")
+    stream = tower(x, stop_at_layer=0).detach().requires_grad_()
+    right = torch.autograd.grad(tower(stream, start_at_layer=0).square().sum(), stream)[0]
+    found = torch.autograd.grad(tower.finish(stream, start_at_layer=0).square().sum(), stream)[0]
+    check_close(found, right, 1e-10)
+
+
+def test_a_hook_that_never_fires_and_a_layer_that_is_not_there() -> None:
+    tower, x = vit("class token")
+    stream = tower(x, stop_at_layer=1)
+    with pytest.raises(SiteError, match="never came there"):
+        with tower.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", lambda tensor, hook: None)]):
+            tower.finish(stream, start_at_layer=1)
+    with pytest.raises(SiteError, match="0 <= start_at_layer"):
+        tower.finish(stream, start_at_layer=-1)
+    with pytest.raises(ShapeError, match="resume from"):
+        tower.finish(stream[:, 1:], start_at_layer=1)

@@ -1,0 +1,320 @@
+"""Figures of layers, erasure and features say what their tables say."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from interp.report.figures.circuit_graphs import circuit_graph, faithful, steady
+from interp.report.figures.features import ablated_features, erased, shared_features
+from interp.report.figures.ladders import abroad, ladder_map, rungs_profile
+from interp.report.figures.layers import angle, apart, factors, selective, views
+from interp.report.figures.pieces import Figure
+from interp.report.figures.sharing import profile
+from interp.report.loaded import Frame, Result, read_result
+from interp.report.sections import sections
+from interp.report.verdict_tables import angles, by_layer, dictionaries, ladder
+from tests.report.conftest import INDEX
+
+Build = Callable[..., Path]
+
+DRAWN: dict[str, Callable[[Result], Figure | None]] = {
+    "factors": factors,
+    "angle": angle,
+    "apart": apart,
+    "selectivity": selective,
+    "cosines": lambda result: profile(result, "cosine"),
+    "views": views,
+    "erasure": erased,
+    "shared features": shared_features,
+    "ablated features": ablated_features,
+    "faithfulness": faithful,
+    "circuit": circuit_graph,
+    "ladder": ladder_map,
+    "profile of rungs": rungs_profile,
+    "causal directions": lambda result: profile(result, "das"),
+    "circuits abroad": abroad,
+    "steady circuits": steady,
+}
+CG_HIGH = "CG high diversity"
+
+
+@pytest.fixture
+def result(build: Build) -> Result:
+    return read_result(build(rung4=INDEX))
+
+
+def shown(figure: Figure, name: str, *meta: int) -> dict:
+    found = [each for each in figure.data if each["name"] == name and each["meta"] == list(meta)]
+    assert len(found) == 1, [(each["name"], each["meta"]) for each in figure.data]
+    return found[0]
+
+
+def of(result: Result, table: str, **keys: object) -> Frame:
+    frame = result.frame(table)
+    for column, value in ({"setting": "cg-high", "control": ""} | keys).items():
+        frame = frame[frame[column] == value]
+    assert len(frame)
+    return frame
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_valid_titled_and_captioned(result: Result, name: str) -> None:
+    figure = DRAWN[name](result)
+    assert figure is not None
+    go.Figure(data=list(figure.data), layout=figure.layout)
+    assert figure.title and figure.alt
+    assert "n = " in figure.caption and "interval" in figure.caption
+    options = [len(choice.options) for choice in figure.choices]
+    for trace in figure.data:
+        assert all(0 <= at < most for at, most in zip(trace["meta"], options, strict=True))
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_nothing_measured_nothing_drawn(build: Build, name: str) -> None:
+    tables = (
+        *("factorisation", "directions", "separation", "domain_probes", "selectivity", "views"),
+        *("erasure", "feature_sharing", "feature_ablation", "faithfulness", "circuits"),
+        *("das", "circuit_transfer", "circuit_stability", "overlap", "rungs", "ladder"),
+    )
+    hollow = pd.DataFrame({"measure": ["x"], "reason": ["too few classes"]})
+    replaced = dict.fromkeys(tables, hollow)
+    assert DRAWN[name](read_result(build(replaced=replaced, name="hollow"))) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "place", "keys"),
+    [
+        ("factors", "factorisation", 1, {"factor": "domain"}),
+        ("angle", "factorisation", 0, {"factor": "class and domain"}),
+        ("apart", "domain_probes", 0, {}),
+        ("apart", "separation", 1, {"measure": "domain classifier"}),
+        ("apart", "separation", 2, {"measure": "squared distance of domain means"}),
+        ("selectivity", "selectivity", 1, {"domain": "sketch"}),
+        ("cosines", "directions", 1, {"measure": "cosine of LDA directions"}),
+    ],
+)
+def test_lines_are_the_table(
+    result: Result, name: str, table: str, place: int, keys: dict[str, str]
+) -> None:
+    figure = DRAWN[name](result)
+    assert figure is not None
+    rows = of(result, table, **keys).sort_values("depth", kind="stable")
+    column = "index" if name == "cosines" else "value"
+    line = shown(figure, CG_HIGH, 0, place)
+    assert line["x"] == pytest.approx(rows["depth"].tolist())
+    assert line["y"] == pytest.approx(rows[column].tolist())
+
+
+def test_views_hold_every_picture_once(result: Result) -> None:
+    figure = views(result)
+    assert figure is not None
+    rows = of(result, "views", site="layer2.0.hook_resid_post", domain="sketch")
+    model = list(figure.choices[1].options).index(CG_HIGH)
+    site = list(figure.choices[2].options).index("layer2.0.resid_post")
+    points = shown(figure, "sketch", 0, model, site)
+    assert points["x"] == pytest.approx(rows["x"].tolist(), abs=1e-4)
+    assert points["text"] == rows["label"].tolist()
+    assert "untrained (epoch 0)" in figure.choices[1].options
+
+
+def test_erasure_shows_what_is_beyond_each_control(result: Result) -> None:
+    figure = erased(result)
+    assert figure is not None
+    for place, against in enumerate(("permuted labels", "random subspace")):
+        rows = of(result, "erasure", against=against)
+        found = shown(figure, CG_HIGH, 0, place)
+        assert found["x"] == pytest.approx(rows["beyond"].tolist())
+        assert found["error_x"]["array"] == pytest.approx([0.03] * len(rows))
+    names = figure.layout["yaxis"]["ticktext"]
+    assert any("probe real → sketch" in name for name in names)
+
+
+def test_features_are_compared_with_units_and_components(result: Result) -> None:
+    figure = shared_features(result)
+    assert figure is not None
+    rows = of(result, "feature_sharing", measure="shared mass", centred=True)
+    found = shown(figure, CG_HIGH, 0, 0)
+    assert found["x"] == pytest.approx(rows["index"].tolist())
+    assert len(figure.layout["yaxis"]["ticktext"]) == 4
+    # no two subjects of a row lie upon each other
+    places = np.concatenate([each["y"] for each in figure.data if each["meta"] == [0, 0]])
+    assert len(set(places)) == len(places)
+
+
+def test_ablation_is_the_table(result: Result) -> None:
+    figure = ablated_features(result)
+    assert figure is not None
+    for place, measure in enumerate(("margin drop", "accuracy drop")):
+        rows = of(result, "feature_ablation", measure=measure)
+        assert shown(figure, CG_HIGH, 0, place)["x"] == pytest.approx(rows["value"].tolist())
+
+
+def test_every_layer_has_its_verdict(result: Result) -> None:
+    (grid,) = by_layer(result, "R2")
+    frame = of(result, "similarity", domain_a="real", domain_b="sketch").set_index("site")
+    column = grid.head.index(CG_HIGH)
+    assert "n = 45 classes" in grid.caption
+    for row in grid.rows:
+        site = row[0].replace("resid_post", "hook_resid_post").replace("pool", "hook_pool")
+        site = "hook_embedding" if row[0] == "embedding" else site
+        assert frame.loc[site, "verdict"] in row[column]
+        assert f"{frame.loc[site, 'index']:.2f}" in row[column]
+
+
+def test_a_withheld_layer_says_why(
+    build: Build, study_frames: Callable[[], dict[str, pd.DataFrame]]
+) -> None:
+    frame = study_frames()["similarity"]
+    gone = (frame["site"] == "layer2.0.hook_resid_post") & (frame["control"] == "")
+    frame.loc[gone, ["index", "index_low", "index_high"]] = np.nan
+    frame.loc[gone, ["verdict", "reason"]] = ["cannot tell", "ceiling too low"]
+    (grid,) = by_layer(read_result(build(replaced={"similarity": frame})), "R2")
+    assert any("cannot tell: ceiling too low" in row[1] for row in grid.rows)
+
+
+def test_the_ladder_knows_of_features(result: Result) -> None:
+    (grid,) = ladder(result)
+    row = next(row for row in grid.rows if row[0].startswith("R5"))
+    assert "not shared" in row[1] and "● shared" in row[grid.head.index(CG_HIGH)]
+
+
+def test_dictionaries_and_factors_in_words(result: Result) -> None:
+    (grid,) = dictionaries(result)
+    row = next(row for row in grid.rows if row[0] == CG_HIGH)
+    assert row[1:] == [
+        "256", "16.0", "86.0 %", "40.0 %", "real 45.0 % of 50.0 %; sketch 30.0 % of 40.0 %",
+        "0.44 (chance 0.36)",
+    ]  # fmt: skip
+    (factor,) = angles(result)
+    assert factor.rows[0][1].startswith("20.") and "null" in factor.rows[0][-1]
+
+
+def test_the_sections_are_there_and_an_older_run_lacks_them(build: Build) -> None:
+    anchors = [section.anchor for section in sections(read_result(build()))]
+    assert {"layers", "features", "erasure"} <= set(anchors)
+    older = build(
+        name="older",
+        without=(
+            *("factorisation", "directions", "separation", "domain_probes", "selectivity"),
+            *("views", "erasure", "dictionaries", "feature_sharing", "feature_ablation"),
+        ),
+    )
+    found = sections(read_result(older))
+    assert not {"layers", "features", "erasure"} & {section.anchor for section in found}
+    assert not any(section.missing for section in found if section.anchor != "transplant")
+
+
+def test_circuits_say_what_their_tables_say(result: Result) -> None:
+    figure = faithful(result)
+    assert figure is not None
+    assert [choice.label for choice in figure.choices] == ["Test domain", "Model", "Pictures"]
+    model = list(figure.choices[1].options).index(CG_HIGH)
+    rows = of(result, "faithfulness", domain="sketch", measure="circuit alone")
+    line = shown(figure, "circuit alone", 0, model, 1)
+    assert line["x"] == sorted(rows["share"]) and line["y"] == sorted(rows["value"])
+    chance = shown(figure, "random circuits of the same size", 0, model, 1)
+    assert chance["y"] == [0.0] * len(rows)
+    graph = circuit_graph(result)
+    assert graph is not None
+    flow = next(trace for trace in graph.data if trace["meta"] == [0, model, 1])
+    edges = of(result, "circuits", domain="sketch")
+    names = flow["node"]["label"]
+    drawn = [
+        (names[a], names[b])
+        for a, b in zip(flow["link"]["source"], flow["link"]["target"], strict=True)
+    ]
+    assert drawn == list(zip(edges["node"], edges["node_b"], strict=True))
+    assert flow["link"]["value"] == edges["score"].abs().tolist()
+    assert len(set(flow["link"]["color"])) == 2  # one edge lowers the metric
+
+
+# the ladder
+
+
+def test_a_cell_of_the_ladder_is_the_tables_verdict(result: Result) -> None:
+    figure = ladder_map(result)
+    assert figure is not None
+    for setting, name in ((0, "natural-only"), (3, "cg-high")):
+        [trace] = [each for each in figure.data if each["meta"] == [0, setting]]
+        rows = of(result, "ladder", setting=name, band="middle", domain_a="real", domain_b="sketch")
+        row = trace["y"].index("real × sketch, middle")
+        signs = {"shared": "●", "not shared": "○", "cannot tell": "?"}
+        for column, rung in enumerate(("R1", "R2", "R3", "R4", "R5", "R6")):
+            [verdict] = rows[rows["rung"] == rung]["verdict"]
+            assert trace["text"][row][column] == signs[verdict]
+            assert verdict in trace["hovertext"][row][column]
+    assert trace["z"][row][3] == 2.0  # CG high diversity shares its causal directions
+
+
+def test_what_was_not_measured_is_an_empty_cell(build: Build) -> None:
+    hollow = pd.DataFrame({"measure": ["x"], "reason": ["none"]})
+    figure = ladder_map(read_result(build(name="some")))
+    assert figure is not None
+    [trace] = [each for each in figure.data if each["meta"] == [0, 0]]
+    row = next(n for n, name in enumerate(trace["y"]) if "clipart" in name)
+    assert trace["text"][row][3] == "" and trace["hovertext"][row][3] == "R4: not measured"
+    assert ladder_map(read_result(build(replaced={"ladder": hollow}, name="no ladder"))) is None
+
+
+def test_circuits_abroad_draw_value_null_ceiling_and_chance(result: Result) -> None:
+    figure = abroad(result)
+    assert figure is not None
+    rows = of(result, "circuit_transfer", band="", domain_a="real", measure="circuit transfer")
+    ends = {"the class in A": "value", "another class in A": "null", "random parts": "random"}
+    for name, column in ends.items():
+        line = shown(figure, name, 0, 3, 0)
+        assert line["y"] == pytest.approx(rows.sort_values("share")[column].tolist())
+
+
+def test_steady_circuits_are_drawn_site_by_site_beside_chance(result: Result) -> None:
+    figure = steady(result)
+    assert figure is not None and "200 draws of 240 pairs" in figure.caption
+    rows = of(result, "circuit_stability", domain="sketch")
+    rows = rows[rows["site"] != ""]
+    line, chance = shown(figure, "found again", 0, 0, 1), shown(figure, "parts by chance", 0, 0, 1)
+    assert line["y"] == pytest.approx(rows["value"].tolist())
+    assert line["x"] == chance["x"] == [site.split(".hook")[0] for site in rows["site"]]
+    assert set(line["customdata"]) == {"6 of 10"} and set(chance["y"]) == {0.1}
+
+
+def test_the_profile_means_over_models_and_draws_the_untrained(build: Build) -> None:
+    """Two blocks of one setting make one line; the untrained model's rows name no setting."""
+    words: dict[str, Any] = {"rung4": {"natural-only": 0.05, "cg-high": 0.8}}
+    rows = read_result(build(name="one block", **words)).frame("rungs")
+    first = rows[(rows["rung"] == "R4") & (rows["control"] == "")]
+    setting, site = first["setting"].iloc[0], first["site"].iloc[0]
+    second = first.assign(seed=1, index=first["index"] + 0.2, verdict="cannot tell")
+    untrained = first.assign(setting="", control="epoch 0", index=0.125)
+    both = pd.concat([rows, second, untrained])
+    figure = rungs_profile(read_result(build(replaced={"rungs": both}, name="two blocks", **words)))
+    assert figure is not None
+    here = [trace for trace in figure.data if trace["xaxis"] == "x4" and trace["meta"] == [0]]
+    [dashed] = [trace for trace in here if trace["name"] == "untrained"]
+    assert set(dashed["y"]) == {0.125, None} and dashed["line"]["dash"] == "dash"
+    line = next(trace for trace in here if trace["legendgroup"] == setting)
+    own = first[(first["setting"] == setting) & (first["site"] == site)]
+    asked = own[own["domain_a"] == sorted(own["domain_a"])[0]]["index"].iloc[0] + 0.1
+    assert line["y"][0] == pytest.approx(asked, abs=1e-3)
+    assert "cannot tell" in line["hovertext"][0]
+
+
+def test_the_pair_measured_in_most_models_leads_and_the_fullest_model_is_shown(
+    build: Build,
+) -> None:
+    """Circuits of another pair, in one model alone, do not push the study's own pair back."""
+    words: dict[str, Any] = {"rung4": {"natural-only": 0.05, "cg-high": 0.8}}
+    rows = read_result(build(name="own", **words)).frame("ladder")
+    one = rows[(rows["setting"] == "cg-high") & (rows["domain_a"] == "real")]
+    other = one[one["domain_b"] == "sketch"].assign(domain_a="a", domain_b="b")
+    both = pd.concat([other, rows])
+    figure = ladder_map(read_result(build(name="all", replaced={"ladder": both}, **words)))
+    assert figure is not None
+    assert figure.data[0]["y"][0].startswith("real × sketch")
+    assert any(name.startswith("a × b") for name in figure.data[0]["y"])
+    asked = figure.choices[1]
+    assert asked.options[asked.selected] == "CG high diversity"

@@ -1,0 +1,115 @@
+"""The verdict's figures and sentences say what its tables say, in the words of its level."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from interp.report.figures.levels_of_evidence import cells, forest, mixture_colours
+from interp.report.loaded import Result, read_result
+from interp.report.sections import sections
+from interp.report.verdict_tables import levels
+from interp.report.words import answer
+from tests.report.planted_levels import SAID, level_tables
+
+Build = Callable[..., Path]
+
+
+@pytest.fixture
+def result(build: Build) -> Result:
+    return read_result(build(replaced=level_tables()))
+
+
+def test_cells_stand_where_the_table_says(result: Result) -> None:
+    figure = cells(result)
+    assert figure is not None
+    go.Figure(data=list(figure.data), layout=figure.layout)
+    first = [trace for trace in figure.data if trace["meta"] == [0]]
+    table = result.frame("together")
+    own = table[(table["rung"] == "R2") & (table["setting"] == "cg-high")]
+    (trace,) = [trace for trace in first if trace["name"] == "CG high diversity"]
+    assert trace["x"] == own["index"].tolist() and trace["y"] == own["accuracy"].tolist()
+    assert trace["error_y"]["array"] == pytest.approx([0.1, 0.1])
+    assert trace["error_x"]["arrayminus"] == pytest.approx([0.05, 0.05])
+    assert trace["marker"]["symbol"] == ["circle", "square"]
+    assert "circles sketch" in figure.caption.lower() and "n = 3" in figure.caption
+    assert figure.choices[0].options == ["R2 debiased CKA", "R3 cosine of mean differences"]
+    assert not any("<b>other" in trace["name"] for trace in figure.data)
+    colours = [trace["marker"]["color"] for trace in first]
+    assert len(set(colours)) == len(colours) == 5
+
+
+def test_mixtures_beyond_the_known_ones_have_other_colours() -> None:
+    tints = mixture_colours(["cg-high", *[f"cg-high, {n}" for n in range(6)]])
+    assert len(set(tints.values())) == 7
+
+
+def test_the_forest_has_every_level_with_its_verdict(result: Result) -> None:
+    figure = forest(result)
+    assert figure is not None
+    go.Figure(data=list(figure.data), layout=figure.layout)
+    names = figure.layout["yaxis"]["ticktext"]
+    said: dict[str, str] = {}
+    for trace in (trace for trace in figure.data if trace["meta"] == [1]):
+        said |= {names[int(at)]: word for at, word in zip(trace["y"], trace["text"], strict=True)}
+    assert said["<b>L1</b> across mixtures"] == "goes together"
+    assert said["<b>L3</b> among classes"] == "does not go together"
+    assert said["L1 adjusted"] == "cannot tell"
+    assert said["<b>L4</b> by intervention"] == "not measured"
+    low = next(t["error_x"] for t in figure.data if t["meta"] == [1] and t["mode"] != "text")
+    assert low["arrayminus"][0] == pytest.approx(0.81 - 0.52)
+    assert figure.choices[0].selected == 1  # by R3 there is an answer at L3 as well
+
+
+def test_the_answer_uses_the_words_of_each_level(result: Result) -> None:
+    said = answer(result)
+    linked = said[-2]
+    assert linked.startswith("Across mixtures, generalization goes with sharing (L1, by R2 and R3)")
+    assert "but not with the accuracy of seen classes held constant" in linked
+    assert "whether generalization goes with sharing within a mixture cannot be told" in linked
+    assert "neither better nor worse" in linked
+    assert said[-1] == "To decide: L2 would take 16 blocks."
+    assert "because" not in " ".join(said) and "descriptive" not in " ".join(said)
+
+
+def test_opposite_signs_lead(build: Build) -> None:
+    twins = SAID | {"L2": ("goes against", -0.6, -0.8, -0.4)}
+    said = answer(read_result(build(replaced=level_tables(twins))))
+    assert "goes with sharing across mixtures, but against it within a mixture" in said[-2]
+    cause = SAID | {"L4": ("goes together", 0.5, 0.4, 0.6)}
+    said = answer(read_result(build(name="l4", replaced=level_tables(cause))))
+    assert "generalization rises because of sharing (L4, by R2 and R3)" in " ".join(said)
+
+
+def test_the_section_stands_before_the_ladder_and_names_what_would_decide(result: Result) -> None:
+    found = {section.anchor: place for place, section in enumerate(sections(result))}
+    assert found["levels"] < found["ladder"]
+    (grid,) = levels(result)
+    rows = {row[0]: row for row in grid.rows}
+    told = rows["L2 R2 debiased CKA"]
+    assert told[1] == "? cannot tell" and told[-1] == "16 blocks" and "holds both" in told[-2]
+    assert rows["L1 R2 debiased CKA"][1] == "● goes together"
+    assert rows["L1 R2 debiased CKA"][4] == "none"
+
+
+def test_a_result_without_levels_has_neither(build: Build) -> None:
+    bare = read_result(build())
+    assert cells(bare) is forest(bare) is None and levels(bare) == []
+    assert "levels" not in {section.anchor for section in sections(bare)}
+    assert "descriptive" in " ".join(answer(bare))
+
+
+def test_what_has_no_number_and_fails_alike_stands_in_one_row(build: Build) -> None:
+    tables = level_tables()
+    nothing = {"value": np.nan, "low": np.nan, "high": np.nan, "p_adjusted": np.nan}
+    two = tables["levels"]["level"] == "L2"
+    for name, value in {**nothing, "gain": 0.0, "verdict": "cannot tell", "reason": "1 block",
+                        "needed": "6 blocks"}.items():  # fmt: skip
+        tables["levels"].loc[two, name] = value
+    (grid,) = levels(read_result(build(replaced=tables)))
+    [row] = [row for row in grid.rows if row[0].startswith("L2")]
+    assert row[0].endswith(f"and {int(two.sum()) - 1} more rows") and row[-2:] == [
+        "1 block", "6 blocks",
+    ]  # fmt: skip

@@ -1,0 +1,305 @@
+"""Every figure says what its table says, is valid plotly, and carries n and its interval."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from interp.report.figures.accuracies import (
+    accuracy_by_class,
+    accuracy_by_domain,
+    accuracy_by_setting,
+    differences,
+)
+from interp.report.figures.answer import answer_figure
+from interp.report.figures.behind_accuracy import epochs, exposure, robustness, tradeoff
+from interp.report.figures.patching_maps import patching
+from interp.report.figures.pieces import Figure, Trace
+from interp.report.figures.sharing import domain_map, probe_map, profile
+from interp.report.figures.subjects import in_band, middle_site
+from interp.report.figures.training import certificate, losses, mixtures
+from interp.report.loaded import Result, read_result
+from interp.report.naming import SETTINGS, setting_name
+from interp.report.verdict_tables import certificate_verdict
+
+Build = Callable[..., Path]
+
+DRAWN: dict[str, Callable[[Result], Figure | None]] = {
+    "answer": answer_figure,
+    "mixtures": mixtures,
+    "losses": losses,
+    "accuracy": accuracy_by_setting,
+    "differences": differences,
+    "by domain": accuracy_by_domain,
+    "by class": accuracy_by_class,
+    "R2": lambda result: profile(result, "R2"),
+    "R3": lambda result: profile(result, "R3"),
+    "R4": lambda result: profile(result, "R4"),
+    "domain map": domain_map,
+    "probe map": probe_map,
+    "patching": patching,
+    "certificate": certificate,
+    "tradeoff": tradeoff,
+    "exposure": exposure,
+    "robustness": robustness,
+    "epochs": epochs,
+}
+NAMES = {setting: words for setting, (words, _, _) in SETTINGS.items()}
+
+
+@pytest.fixture
+def result(build: Build) -> Result:
+    return read_result(build(rung4={"natural-only": 0.05, "cg-high": 0.8}))
+
+
+def drawn(result: Result, name: str) -> Figure:
+    figure = DRAWN[name](result)
+    assert figure is not None
+    return figure
+
+
+def named(figure: Figure, name: str, *meta: int | None) -> Trace:
+    """The one trace of a name that shows under the given choices."""
+    found = [
+        trace
+        for trace in figure.data
+        if trace.get("name") == name and (not meta or trace["meta"] == list(meta))
+    ]
+    assert len(found) == 1, [trace.get("name") for trace in figure.data]
+    return found[0]
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_valid_titled_and_captioned(result: Result, name: str) -> None:
+    figure = drawn(result, name)
+    go.Figure(data=list(figure.data), layout=figure.layout)  # raises on any name plotly lacks
+    assert figure.title and figure.alt
+    assert "n = " in figure.caption
+    assert "interval" in figure.caption
+    options = [len(choice.options) for choice in figure.choices]
+    for trace in figure.data:
+        for option, most in zip(trace.get("meta") or [], options, strict=True):
+            assert option is None or 0 <= option < most
+
+
+def test_accuracy_is_the_tables(result: Result) -> None:
+    figure = drawn(result, "accuracy")
+    frame = result.frame("accuracy")
+    for candidates, place in (("all", 0), ("held-out", 1)):
+        for prompts, number in (("neutral", 0), ("domain-averaged", 1)):
+            trace = named(figure, "trained", 0, place, number)
+            asked = (frame["candidates"] == candidates) & (frame["prompts"] == prompts)
+            here = (frame["domain"] == "sketch") & (frame["class_set"] == "held-out")
+            rows = frame[asked & here & (frame["control"] == "")].set_index("setting")
+            rows.index = rows.index.map(NAMES)
+            rows = rows.loc[trace["y"]]
+            assert trace["x"] == pytest.approx(rows["value"].tolist())
+            reach = (rows["high"] - rows["value"]).tolist()
+            assert trace["error_x"]["array"] == pytest.approx(reach)
+            chance = named(figure, "chance", 0, place, number)
+            assert chance["x"] == pytest.approx(rows["null"].tolist())
+            floor = named(figure, "untrained (epoch 0)", 0, place, number)
+            assert floor["x"] == pytest.approx(rows["null"].tolist())
+
+
+def test_answer_places_accuracy_against_the_middle_layers(result: Result) -> None:
+    figure = drawn(result, "answer")
+    similarity, accuracy = result.frame("similarity"), result.frame("accuracy")
+    for setting, words in list(NAMES.items())[:4]:
+        point = named(figure, words)
+        pair = (similarity["domain_a"] == "real") & (similarity["domain_b"] == "sketch")
+        middle = in_band(similarity[pair & (similarity["setting"] == setting)])
+        assert sorted(middle["site"]) == ["layer2.0.hook_resid_post", "layer3.0.hook_resid_post"]
+        assert point["x"] == pytest.approx([middle["index"].mean()])
+        low = middle["index"].mean() - middle["index_low"].mean()
+        assert point["error_x"]["arrayminus"] == pytest.approx([low])
+        asked = accuracy.query(
+            "domain == 'sketch' and class_set == 'held-out' and candidates == 'all' "
+            "and prompts == 'neutral' and control == ''"
+        )
+        assert point["y"] == asked[asked["setting"] == setting]["value"].tolist()
+
+
+def test_profile_is_the_table(result: Result) -> None:
+    figure = drawn(result, "R2")
+    frame = result.frame("similarity")
+    pair = (frame["domain_a"] == "real") & (frame["domain_b"] == "sketch")
+    rows = frame[pair & (frame["setting"] == "cg-high")].sort_values("depth", kind="stable")
+    own, floor = rows[rows["control"] == ""], rows[rows["control"] == "epoch 0"]
+    line = named(figure, "CG high diversity")
+    assert line["x"] == pytest.approx(own["depth"].tolist())
+    assert line["y"] == pytest.approx(own["index"].tolist())
+    band = named(figure, "CG high diversity, 95 % interval")
+    ends = own["index_high"].tolist() + own["index_low"].tolist()[::-1]
+    assert band["y"] == pytest.approx(ends)
+    untrained = named(figure, "untrained (epoch 0)")  # once: it is the same for all settings
+    assert untrained["y"] == pytest.approx(floor["index"].tolist())
+    assert named(figure, "raw pixels")["y"] == pytest.approx([0.12, 0.12])
+
+
+def test_both_directions_of_probes(result: Result) -> None:
+    figure = drawn(result, "R3")
+    frame = result.frame("transfer")
+    for direction, (train, test) in enumerate((("real", "sketch"), ("sketch", "real"))):
+        rows = frame[
+            (frame["train_domain"] == train)
+            & (frame["domain"] == test)
+            & (frame["setting"] == "cg-low")
+            & ~frame["centred"]
+            & (frame["control"] == "")
+        ].sort_values("depth", kind="stable")
+        line = named(figure, "CG low diversity", 0, direction)
+        assert line["y"] == pytest.approx(rows["index"].tolist())
+
+
+@pytest.mark.parametrize(("name", "table", "value"), [
+    ("domain map", "similarity", "index"), ("probe map", "transfer", "value"),
+])  # fmt: skip
+def test_maps_are_the_table(result: Result, name: str, table: str, value: str) -> None:
+    figure = drawn(result, name)
+    frame = result.frame(table)
+    sites = figure.choices[2]
+    assert middle_site(frame).replace("hook_", "") in sites.options[sites.selected]
+    setting, site = 3, sites.selected
+    trace = next(trace for trace in figure.data if trace["meta"] == [0, setting, site])
+    rows = frame[
+        (frame["setting"] == "cg-high")
+        & (frame["site"] == middle_site(frame))
+        & (frame["control"] == "")
+        & ~frame["centred"]
+    ]
+    ends = ("domain_a", "domain_b") if table == "similarity" else ("train_domain", "domain")
+    for _, row in rows.iterrows():
+        y, x = (trace[axis].index(row[end]) for axis, end in zip("yx", ends, strict=True))
+        assert trace["z"][y][x] == pytest.approx(row[value])
+        if table == "similarity":
+            assert trace["z"][x][y] == pytest.approx(row[value])
+
+
+def test_patching_means_and_dots_share_a_scale(result: Result) -> None:
+    figure = drawn(result, "patching")
+    frame, examples = result.frame("patching"), result.frame("patching_examples")
+    pairing = frame["pairing"].iloc[0]
+    rows = frame[(frame["pairing"] == pairing) & (frame["setting"] == "cg-high")]
+    point = named(figure, "CG high diversity", 0, 0)
+    assert point["y"] == pytest.approx(rows["index"].tolist())
+    ones = examples[(examples["pairing"] == pairing) & (examples["setting"] == "cg-high")]
+    effect = (ones["value"] - ones["corrupt_metric"] - 0.1) / 2.0
+    dots = named(figure, "CG high diversity, single pairs", 0, 0)
+    assert np.isin(np.round(dots["y"], 9), np.round(effect, 9)).all()
+    assert len(dots["y"]) <= 60 * rows["site"].nunique()
+
+
+def test_patching_by_position_is_a_map(build: Build) -> None:
+    rows = pd.DataFrame(
+        [
+            {
+                "setting": "cg-high",
+                "test_domain": "sketch",
+                "pairing": "aligned",
+                "metric": "margin",
+            }
+            | {"measure": "activation patching, denoise", "site": f"blocks.{b}.hook_resid_pre"}
+            | {"layer": b, "depth": b / 4, "pos": p, "value": b + p / 10, "index": (b + p) / 20}
+            for b in range(4)
+            for p in range(10)
+        ]
+    )
+    figure = patching(read_result(build(replaced={"patching": rows})))
+    assert figure is not None
+    (trace,) = figure.data
+    assert trace["type"] == "heatmap"
+    expected = rows.pivot_table(index="layer", columns="pos", values="index").to_numpy()
+    assert np.asarray(trace["z"], dtype=float) == pytest.approx(expected)
+
+
+def test_bars_and_losses_are_the_tables(result: Result) -> None:
+    figure = drawn(result, "mixtures")
+    rows = result.frame("mixtures")
+    for domain in result.domains:
+        part = rows[rows["domain"] == domain].set_index("setting").rename(index=NAMES)
+        trace = named(figure, domain)
+        assert trace["x"] == part["n_pictures"].reindex(trace["y"]).tolist()
+    line = named(drawn(result, "losses"), "CG low diversity")
+    losses_here = result.frame("losses")
+    assert line["y"] == losses_here[losses_here["setting"] == "cg-low"]["loss"].tolist()
+
+
+def test_differences_are_in_points(result: Result) -> None:
+    (trace,) = drawn(result, "differences").data
+    rows = result.frame("differences")
+    assert trace["x"] == pytest.approx((100 * rows["value"]).tolist())
+    assert trace["error_x"]["array"] == pytest.approx(
+        (100 * (rows["high"] - rows["value"])).tolist()
+    )
+
+
+def test_classes_and_domains_are_the_tables(result: Result) -> None:
+    (trace,) = drawn(result, "by class").data
+    for _, row in result.frame("accuracy_by_class").iterrows():
+        y, x = trace["y"].index(row["label"]), trace["x"].index(setting_name(row["setting"]))
+        assert trace["z"][y][x] == pytest.approx(row["value"])
+    points = named(drawn(result, "by domain"), "CG high diversity", 0, 0)
+    rows = result.frame("accuracy").query(
+        "setting == 'cg-high' and class_set == 'held-out' and candidates == 'all' "
+        "and prompts == 'neutral' and control == ''"
+    )
+    values = rows.set_index("domain")["value"]
+    assert points["y"] == pytest.approx(values.loc[points["text"]].tolist())
+
+
+def test_certificate_shows_the_worst_and_marks_failures(build: Build, result: Result) -> None:
+    worst = result.frame("certificate").groupby(["tower", "check", "dtype"], sort=False)["error"]
+    trace = drawn(result, "certificate").data[0]  # all sites of a check have one bar here
+    assert trace["x"] == pytest.approx([max(value, 1e-18) for value in worst.max()])
+    failing = result.frame("certificate").assign(error=[1.0, *[0.0] * 27])
+    figure = certificate(read_result(build(replaced={"certificate": failing}, name="failing")))
+    assert figure is not None
+    assert figure.data[0]["marker"]["symbol"][0] == "x"
+    assert "FAILS" in figure.alt
+
+
+def test_certificate_holds_each_site_against_its_own_bar(build: Build, result: Result) -> None:
+    frame = result.frame("certificate").copy()
+    # a site whose bar is wide may err more than others' bars allow, and pass
+    frame.loc[0, ["error", "bar", "ok"]] = [1.2e-5, 4e-5, True]
+    found = read_result(build(replaced={"certificate": frame}, name="wide"))
+    figure = certificate(found)
+    assert figure is not None
+    error, bar = figure.data[0]["x"][0], figure.data[1]["x"][0]
+    assert (error, bar) == pytest.approx((1.2e-5, 4e-5))  # .3 of its bar; the others, .06 of theirs
+    assert "FAILS" not in figure.alt
+    (grid,) = certificate_verdict(found)
+    assert grid.rows[0][3:] == [frame["site"].iloc[0], "1.2e-05", "4e-05", "✓ all pass"]
+
+
+def test_single_pairs_do_not_set_the_axis(build: Build, result: Result) -> None:
+    examples, rows = result.frame("patching_examples").copy(), result.frame("patching").copy()
+    examples.loc[0, "value"] = 1e4
+    rows.loc[rows["setting"] == "cg-low", ["index", "index_low", "index_high"]] = np.nan
+    changed = {"patching": rows, "patching_examples": examples}
+    figure = patching(read_result(build(replaced=changed, name="far")))
+    assert figure is not None
+    low, high = figure.layout["yaxis"]["range"]
+    assert low < 0 and 1 < high < 5
+    assert high > rows["index_high"].max() and low < rows["index_low"].min()
+    assert "lie beyond the axis" in figure.caption and "values withheld" in figure.caption
+    # a pair has no share where the mean has none
+    assert named(figure, "CG low diversity, single pairs", 0, 0)["y"] == []
+
+
+def test_gaps_are_gaps(build: Build, study_frames: Callable[[], dict[str, pd.DataFrame]]) -> None:
+    frame = study_frames()["similarity"]
+    gone = frame["site"] == "layer2.0.hook_resid_post"
+    frame.loc[gone, ["index", "index_low", "index_high"]] = np.nan
+    frame.loc[gone, ["verdict", "reason"]] = ["cannot tell", "ceiling too low"]
+    figure = profile(read_result(build(replaced={"similarity": frame})), "R2")
+    assert figure is not None
+    line = named(figure, "CG high diversity")
+    assert line["y"][2] is None
+    bands = [t for t in figure.data if t["name"] == "CG high diversity, 95 % interval"]
+    assert len(bands) == 2
+    assert "withheld" in figure.caption

@@ -1,0 +1,90 @@
+"""The tables that README speaks of: whole, made from the committed files, and to be had again."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from interp.study.grids import Grid, train_cells
+from interp.study.measuring import Measurement
+from interp.study.specification import Specification
+from interp.verdicts.l4_intervention import TARGET
+from tests.benchmarks.grids import ASKED, HERE
+
+MADE = sorted(path.parent.name for path in HERE.glob("*/facts.json"))
+
+
+def committed(name: str) -> tuple[Specification, dict[str, pd.DataFrame]]:
+    tables = {path.stem: pd.read_csv(path) for path in (HERE / name).glob("*.csv")}
+    return Specification.from_toml(HERE / f"{name}.toml"), tables
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_every_mixture_has_its_accuracy_over_all_blocks(name: str) -> None:
+    spec, tables = committed(name)
+    rows = tables["accuracy"].query(f"{ASKED} and measure == 'balanced top-1'")
+    rows = rows[(rows["domain"] == rows["test_domain"]) & (rows["class_set"] == "held-out")]
+    for domain in spec.mixtures.test_domains:
+        for setting in spec.mixtures.names(domain):
+            own = rows[(rows["setting"] == setting) & (rows["test_domain"] == domain)]
+            single, (pooled,) = own[own["n_runs"] == 1], own[own["n_runs"] > 1].itertuples()
+            assert len(single) == pooled.n_runs == spec.blocks
+            assert pooled.low < pooled.value < pooled.high
+            assert pooled.value == pytest.approx(single["value"].mean(), abs=2e-4)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_the_tables_say_how_they_were_made(name: str) -> None:
+    spec, _ = committed(name)
+    facts = json.loads((HERE / name / "facts.json").read_text())
+    assert f"interp-report grid tests/benchmarks/grid/{name}.toml" in facts["command"]
+    assert facts["title"] == spec.title
+    said = facts["specification"]
+    assert said["settings"] == spec.mixtures.names(spec.mixtures.test_domains[0])
+    assert said["training"]["steps"] == spec.training.steps
+    assert said["images"]["n_train"] == spec.images.n_train
+
+
+def test_the_intervention_follows_from_its_classes() -> None:
+    """The committed differences, from the committed accuracy of each class in each arm."""
+    spec, tables = committed("intervention")
+    answers = tables["intervention_classes"].query(
+        "domain == test_domain and class_set == 'held-out' and candidates == 'all'"
+    )
+    wide = answers.pivot(index=["seed", "label"], columns="setting", values="value")
+    rows = tables["intervention"].query("arm == 'aligned − shuffled'")
+    rows = rows[rows["measure"] == TARGET.name].set_index("weight")["value"]
+    for weight in spec.intervention.weights:
+        gap = wide[f"cg-high, aligned {weight:g}"] - wide[f"cg-high, shuffled {weight:g}"]
+        assert rows[weight] == pytest.approx(gap.groupby("seed").mean().mean(), abs=2e-4)
+    assert set(tables["levels"]["level"]) == {"L4"}
+
+
+@pytest.mark.skipif("resnet" not in MADE, reason="the grid has not been committed yet")
+@pytest.mark.long
+@pytest.mark.slow
+def test_one_run_comes_out_again(tmp_path: Path) -> None:
+    """Natural pictures alone, block 0, trained anew: within the committed run's intervals."""
+    spec, tables = committed("resnet")
+    mixtures = replace(spec.mixtures, test_domains=("sketch",), settings=("natural-only",))
+    grid = Grid(replace(spec, mixtures=mixtures))
+    block = grid.block(0)
+    (cell,) = grid.plan(tmp_path / "steps", blocks=[block])
+    train_cells([cell], jobs=1, device="cpu")
+    step = Measurement(
+        spec, cell.model(), block.images, block.held_out, tmp_path / "steps", only=("accuracy",)
+    )
+    keys = ["domain", "class_set"]
+    asked = f"{ASKED} and measure == 'balanced top-1'"
+    found = step.run()["accuracy"].query(asked).set_index(keys)["value"]
+    before = tables["accuracy"].query(
+        f"{asked} and n_runs == 1 and seed == 0 and setting == 'natural-only' and "
+        "test_domain == 'sketch'"
+    )
+    assert len(before) == len(found) == 18  # six domains, three sets of classes
+    for row in before.itertuples():
+        assert row.low <= found[row.domain, row.class_set] <= row.high
+    real = found["real", "all"]
+    assert real > 10 * before["null"].iloc[0]  # it has learnt something that can be lost

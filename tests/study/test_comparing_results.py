@@ -1,0 +1,188 @@
+"""What changed between two results: nothing where nothing did, and something where it did."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from interp.core.errors import DataError
+from interp.core.resampling import mean_interval
+from interp.core.seeds import rng
+from interp.core.tables import Table
+from interp.study.comparing_results import (
+    CHANGED,
+    ONLY_B,
+    WITHIN,
+    Difference,
+    compare_results,
+    match,
+)
+
+
+def drawn(stream: np.random.Generator, *, shift: float = 0.0, rows: int = 6, n: int = 20):
+    """A table of means of n units, each with its Student interval."""
+    values = stream.normal(shift, 1.0, size=(rows, n))
+    from scipy import stats
+
+    mean, error = values.mean(1), values.std(1, ddof=1) / n**0.5
+    reach = error * stats.t.ppf(0.975, n - 1)
+    return pd.DataFrame(
+        {"measure": "m", "site": [f"s{row}" for row in range(rows)], "value": mean,
+         "low": mean - reach, "high": mean + reach, "unit": "class", "n_units": n}
+    )  # fmt: skip
+
+
+def result(folder: Path, facts: dict | None = None, **tables: pd.DataFrame) -> Path:
+    for name, frame in tables.items():
+        Table(name, frame).save(folder / "tables")
+    (folder / "facts.json").write_text(json.dumps(facts or {}))
+    return folder
+
+
+def compared(tmp_path: Path, one: pd.DataFrame, two: pd.DataFrame) -> Difference:
+    a, b = (tmp_path / name for name in "ab")
+    return compare_results(result(a, similarity=one), result(b, similarity=two))
+
+
+def test_a_result_does_not_differ_from_itself(small_study) -> None:
+    found = compare_results(small_study, small_study.folder)
+    assert not found.changed and not found.facts and len(found.table)
+    told = found.table.frame[found.table.frame["p"].notna()]
+    assert (told["value"] == 0).all() and (told["change"] == WITHIN).all()
+
+
+def test_two_draws_of_one_truth_are_seldom_told_apart(tmp_path: Path) -> None:
+    stream, told = rng("difference test", 0), []
+    for _ in range(80):
+        told.append(compared(tmp_path, drawn(stream), drawn(stream)).changed)
+    assert np.mean(told) <= 0.1  # 5 % at most; two standard errors of 80 draws are 5 %
+    moved = [compared(tmp_path, drawn(stream), drawn(stream, shift=2)).changed for _ in range(10)]
+    assert all(moved)
+
+
+def test_the_interval_of_two_holds_the_truth_as_often_as_it_says(tmp_path: Path) -> None:
+    stream = rng("difference coverage", 0)
+    covered = []
+    for _ in range(40):
+        frame = compared(tmp_path, drawn(stream), drawn(stream, shift=0.5)).table.frame
+        covered += ((frame["low"] < 0.5) & (frame["high"] > 0.5)).tolist()
+    assert 0.91 < np.mean(covered) < 0.99
+
+
+def by_class(values: np.ndarray, setting: str = "cg-high") -> pd.DataFrame:
+    return pd.DataFrame(
+        {"domain": "sketch", "label": [f"c{place}" for place in range(len(values))],
+         "class_set": "held-out", "value": values, "setting": setting, "measure": "balanced top-1"}
+    )  # fmt: skip
+
+
+def accuracy(values: np.ndarray, *, low: float | None = None) -> pd.DataFrame:
+    found = mean_interval(values)
+    return pd.DataFrame(
+        {"domain": "sketch", "class_set": "held-out", "measure": ["balanced top-1"],
+         "value": found.value, "low": found.low, "high": found.high, "setting": "cg-high",
+         "unit": "class", "n_units": len(values)}
+    )  # fmt: skip
+
+
+def test_pairing_by_class_sees_what_two_intervals_cannot(tmp_path: Path) -> None:
+    stream = rng("paired difference", 0)
+    one = stream.uniform(0, 0.8, 12)  # classes differ much, the change little
+    two = one + 0.1 + stream.normal(0, 0.01, 12)
+    with_units, without = tmp_path / "with", tmp_path / "without"
+    pair = []
+    for folder, values in ((with_units / "a", one), (with_units / "b", two)):
+        pair.append(result(folder, accuracy=accuracy(values), accuracy_by_class=by_class(values)))
+    paired = compare_results(*pair).table.frame.iloc[0]
+    assert paired["method"] == "paired by class" and paired["change"] == CHANGED
+    difference = two - one  # a second way: the one-sample t-test of the differences
+    from scipy import stats
+
+    assert paired["p"] == pytest.approx(stats.ttest_1samp(difference, 0).pvalue)
+    assert paired["value"] == pytest.approx(difference.mean())
+    plain = compare_results(
+        result(without / "a", accuracy=accuracy(one)), result(without / "b", accuracy=accuracy(two))
+    ).table.frame.iloc[0]
+    assert plain["method"] == "from the two intervals" and plain["change"] == WITHIN
+
+
+def test_units_that_do_not_give_the_value_back_are_not_paired(tmp_path: Path) -> None:
+    values = rng("unpaired", 0).uniform(size=12)
+    a, b = (
+        result(tmp_path / name, accuracy=accuracy(values), accuracy_by_class=by_class(values + by))
+        for name, by in (("a", 0.0), ("b", 0.3))
+    )
+    assert compare_results(a, b).table.frame.iloc[0]["method"] == "from the two intervals"
+
+
+def test_facts_and_lonely_rows_and_tables_are_said(tmp_path: Path) -> None:
+    frame = drawn(rng("lonely", 0))
+    a = result(tmp_path / "a", {"versions": {"torch": "1"}, "source_hash": "x"},
+               similarity=frame, losses=pd.DataFrame({"epoch": [1], "loss": [0.1]}))  # fmt: skip
+    b = result(tmp_path / "b", {"versions": {"torch": "2"}, "source_hash": "x", "seconds": 3},
+               similarity=pd.concat([frame, frame.assign(site="new")]).drop_duplicates("site"),
+               losses=pd.DataFrame({"epoch": [1], "loss": [0.2]}), das=frame)  # fmt: skip
+    found = compare_results(a, b)
+    assert found.facts == (("versions.torch", "1", "2"),)
+    lonely = found.table.frame[found.table.frame["change"] == ONLY_B]
+    assert lonely["place"].tolist() == ["measure=m; site=new"]
+    assert found.rest["das"] == "only in B" and found.rest["losses"].startswith("differs")
+
+
+def test_rows_that_nothing_tells_apart_are_left_out_and_seeds_do_not_part_studies() -> None:
+    one = pd.DataFrame({"site": ["a", "a", "b"], "value": [1.0, 2.0, 3.0]})
+    assert [list(each.index) for each in match(one, one)] == [["site=b"], ["site=b"]]
+    two = one.assign(seed=[0, 1, 0])  # now the seed tells them apart
+    assert len(match(two, two)[0]) == 3
+
+
+def test_few_units_are_not_judged(tmp_path: Path) -> None:
+    few = drawn(rng("few", 0), n=3)
+    found = compared(tmp_path, few, few.assign(value=9.0, low=8.9, high=9.1))
+    assert not found.changed and (found.table.frame["reason"] == "fewer than 4 units").all()
+
+
+@pytest.mark.parametrize("broken", ["missing", "file", "no facts", "bad facts", "no tables"])
+def test_what_is_no_result_is_refused(tmp_path: Path, broken: str) -> None:
+    good = result(tmp_path / "good", similarity=drawn(rng("broken", 0)))
+    bad = result(tmp_path / "bad", similarity=drawn(rng("broken", 0)))
+    if broken == "missing":
+        bad = tmp_path / "none"
+    elif broken == "file":
+        bad = tmp_path / "file"
+        bad.write_text("")
+    elif broken == "no facts":
+        (bad / "facts.json").unlink()
+    elif broken == "bad facts":
+        (bad / "facts.json").write_bytes(b"\xff{")
+    else:
+        (bad / "tables" / "similarity.csv").unlink()
+    with pytest.raises(DataError, match="open the result"):
+        compare_results(good, bad)
+
+
+def test_a_table_of_another_version_is_named_and_the_rest_compared(tmp_path: Path) -> None:
+    frame = drawn(rng("version", 0))
+    a = result(tmp_path / "a", similarity=frame, transfer=frame)
+    b = result(tmp_path / "b", similarity=frame, transfer=frame)
+    (b / "tables" / "transfer.csv").write_text("measure,valeu\nm,1\n")
+    found = compare_results(a, b)
+    assert "valeu" in found.rest["transfer"] and set(found.table.frame["table"]) == {"similarity"}
+
+
+def test_rows_that_nothing_tells_apart_are_counted(tmp_path: Path) -> None:
+    stream = rng("twins", 0)
+    twins = drawn(stream).assign(site=["s0", "s0", "s1", "s2", "s3", "s4"])
+    found = compared(tmp_path, twins, twins)
+    assert len(found.table) == 4 and found.rest["similarity"].startswith("4 rows")
+
+
+@pytest.mark.parametrize("column", ["adjusted", "arm", "weight"])
+def test_levels_and_arms_of_an_intervention_are_told_apart(tmp_path: Path, column: str) -> None:
+    rows = drawn(rng("arms", 0)).assign(site="s0")
+    rows[column] = np.arange(len(rows)) * (0.5 if column == "weight" else 1)
+    rows[column] = rows[column] if column == "weight" else rows[column].map("arm {:g}".format)
+    found = compared(tmp_path, rows, rows)
+    assert len(found.table) == len(rows) and "similarity" not in found.rest

@@ -1,0 +1,89 @@
+"""What a step's hash covers, and what is measured on towers that lack the usual sites."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from interp.core.images import ImageTable
+from interp.measures.options import AnalysisSpec
+from interp.study.measuring import Measurement, Model, weights_hash
+from interp.study.specification import Specification
+
+TIMM = {
+    "embed_dim": 16,
+    "vision_cfg": {
+        "timm_model_name": "convnext_atto", "timm_model_pretrained": False,
+        "timm_pool": "", "timm_proj": "linear", "image_size": 32,
+    },
+    "text_cfg": {"context_length": 20, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 1},
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model folder of a tower that nobody wrote hooks for, without weights."""
+    place = tmp_path / "timm"
+    place.mkdir()
+    (place / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": TIMM, "preprocess_cfg": {}})
+    )
+    return place
+
+
+def test_a_model_is_identified_by_its_content(folder: Path, tmp_path: Path) -> None:
+    name = Path(f"local-dir:{folder}")
+    first = weights_hash(name)
+    assert weights_hash(name) == weights_hash(folder) == first
+    (folder / "open_clip_pytorch_model.bin").write_bytes(b"weights")
+    assert weights_hash(name) != first
+    file = tmp_path / "epoch_1.pt"
+    file.write_bytes(b"one")
+    before = weights_hash(file)
+    file.write_bytes(b"two")
+    assert weights_hash(file) != before
+    assert weights_hash(Path("hf-hub:org/model")) != weights_hash(Path("hf-hub:org/other"))
+
+
+def test_a_traced_tower_is_measured_where_it_can_be(
+    folder: Path, small_images: ImageTable, tmp_path: Path
+) -> None:
+    spec = Specification(analysis=AnalysisSpec(n_permutations=19, n_splits=1, transfer=False))
+    some = small_images.select(split="analysis", domain=["real", "sketch"])
+    pictures = ImageTable(some.frame.assign(split="test"), some.root, some.source, some.fingerprint)
+    model = Model(Path(f"local-dir:{folder}"), "", "sketch", 0)
+    step = Measurement(spec, model, pictures, (), tmp_path / "steps", natural="real")
+    frames = step.run()
+    assert set(frames["similarity"].site) == {"hook_embedding"}
+    assert "patching" not in frames and "transplant" not in frames
+    visual = frames["certificate"].query("tower == 'visual'")
+    assert {"read", "patch with itself"} <= set(visual.check) and visual.ok.any()
+    assert set(step.run()) == set(frames)  # read back
+
+
+def test_pairs_leave_the_studys_own_domains_as_steady_as_they_were_found(
+    small_images: ImageTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their circuits have been drawn again over all classes; pairs take fewer of these."""
+    asked: list[list[tuple[str, str]]] = []
+
+    def crossing(seen: object, pairs: list[tuple[str, str]]) -> dict[str, pd.DataFrame]:
+        asked.append(pairs)
+        domains = sorted({domain for pair in pairs for domain in pair})
+        return {
+            "overlap": pd.DataFrame(pairs, columns=["domain_a", "domain_b"]),
+            "circuit_stability": pd.DataFrame({"domain": domains, "value": 0.5}),
+        }
+
+    monkeypatch.setattr("interp.measures.mechanisms.crossing", crossing)
+    monkeypatch.setattr(Measurement, "_seen", lambda self, images: None)
+    monkeypatch.setattr(Measurement, "_filed", lambda self, frames: frames)
+    model = Model(Path("epoch_1.pt"), "cg-high", "sketch", 0)
+    step = Measurement(Specification(), model, small_images, (), tmp_path, natural="real")
+    frames = step._pairs()
+    assert len(frames["overlap"]) == len(asked[0]) and {"real", "sketch"} < set(
+        frames["overlap"][["domain_a", "domain_b"]].to_numpy().ravel()
+    )
+    others = set(small_images.domains) - {"real", "sketch"}
+    assert set(frames["circuit_stability"]["domain"]) == others

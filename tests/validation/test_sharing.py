@@ -1,0 +1,104 @@
+"""Measures held against planted truth: a few models here, all of them by `make truth`."""
+
+import pandas as pd
+import pytest
+
+from interp.circuits.planted.expectations import expected
+from interp.circuits.planted.vit import Blueprint
+from interp.validation.sharing import COLUMNS, MEASURES, RUNGS, by_rung, judge, outcome, summary
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("blueprint", "least"),
+    [(Blueprint("all shared", 2), 12), (Blueprint("all separate", 2, tier="hard"), 8)],
+)
+def test_no_measure_says_the_wrong_thing(blueprint: Blueprint, least: int) -> None:
+    cells = judge(blueprint)
+    assert list(cells) == COLUMNS and len(cells) == len(expected(blueprint))
+    counted = cells["outcome"].value_counts()
+    assert counted.get("wrong", 0) == 0 and counted["right"] >= least
+    undecided = cells[cells["outcome"] == "abstained"]
+    assert (undecided["index"].notna() | (undecided["reason"] != "")).all()
+    causal = cells[cells["measure"].isin(["das", "neuron transfer", "neuron overlap"])]
+    decided = causal[causal["outcome"] != "reported"]
+    assert (decided["outcome"] == "right").mean() >= 0.8
+
+
+def test_every_declared_measure_is_taken() -> None:
+    assert {cell.measure for cell in expected(Blueprint("rotated code"))} == set(MEASURES)
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "right"),
+    [
+        ("shared", "shared", "right"),
+        ("shared", "not shared", "wrong"),
+        ("not shared", "shared", "wrong"),
+        ("not shared", "cannot tell", "abstained"),
+        ("in part", "shared", "reported"),
+        ("blind", "not shared", "reported"),
+    ],
+)
+def test_outcomes(answer: str, verdict: str, right: str) -> None:
+    assert outcome(answer, verdict) == right
+
+
+def test_the_summary_counts_cells() -> None:
+    cells = pd.DataFrame(
+        {
+            "condition": "rewired", "tier": "easy", "measure": "das", "expected": "shared",
+            "outcome": ["right", "right", "abstained"], "index": [1.0, 0.8, None],
+        }
+    )  # fmt: skip
+    row = summary(cells).iloc[0]
+    assert row[["right", "wrong", "abstained", "reported"]].tolist() == [2, 0, 1, 0]
+    assert row["index"] == pytest.approx(0.9)
+
+
+def cells(condition: str, said: dict[str, list[tuple[str, str]]]) -> pd.DataFrame:
+    """Cells of one model: by measure, what was declared and what was said."""
+    rows = [
+        {
+            "condition": condition, "tier": "easy", "dose": None, "seed": 1, "measure": measure,
+            "expected": answer, "verdict": verdict, "index": 0.5,
+        }
+        for measure, each in said.items()
+        for answer, verdict in each
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("rung", "said", "outcome"),
+    [
+        ("R4", {"das": [("shared", "shared"), ("blind", "not shared")]}, "right"),
+        ("R4", {"das": [("shared", "shared"), ("shared", "cannot tell")]}, "abstained"),
+        ("R4", {"das": [("not shared", "shared"), ("not shared", "shared")]}, "wrong"),
+        ("R4", {"das": [("shared", "shared"), ("not shared", "not shared")]}, None),
+        ("R5", {"neuron overlap": [("in part", "shared")]}, None),
+        (
+            "R6",
+            {
+                "neuron transfer": [("not shared", "not shared")],
+                "circuit transfer": [("shared", "cannot tell")],
+            },
+            "right",
+        ),
+        (
+            "R6",
+            {
+                "neuron transfer": [("shared", "shared")],
+                "circuit transfer": [("shared", "not shared")],
+            },
+            "wrong",
+        ),
+    ],
+)
+def test_a_rung_is_judged_once_a_model(
+    rung: str, said: dict[str, list[tuple[str, str]]], outcome: str | None
+) -> None:
+    found = by_rung(cells("rewired", said))
+    assert found["outcome"].tolist() == ([] if outcome is None else [outcome])
+    assert set(found["rung"]) <= {rung} and rung in RUNGS

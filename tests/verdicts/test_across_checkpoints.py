@@ -1,0 +1,293 @@
+"""The verdict across checkpoints on made studies: words, conditions, what would decide."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import interp
+from interp.core.errors import DataError, SpecificationError
+from interp.core.tables import COLUMNS
+from interp.verdicts.across_checkpoints import Verdict, from_tables, verdict
+from interp.verdicts.wording import Link, disagreement, judge, licence
+from tests.verdicts.made_studies import ClassWorld, World
+
+
+def told(world: World, seed: int = 0, classes: pd.DataFrame | None = None, **more: Any) -> Verdict:
+    return verdict(world.runs(np.random.default_rng(seed), **more), classes, n_permutations=999)
+
+
+def row(found: Verdict, level: str, adjusted: str = "") -> Any:
+    frame = found.table.frame
+    return frame[(frame["level"] == level) & (frame["adjusted"] == adjusted)].iloc[0]
+
+
+LINKED = World(mixtures=14, blocks=6, l1=0.97, l2=0.7, own=0.2)
+CLASSES = ClassWorld(link=0.6)
+
+
+def test_links_at_every_level_are_said_in_the_words_of_their_level() -> None:
+    found = told(LINKED, classes=CLASSES.rows(np.random.default_rng(0)))
+    for level, words in (
+        ("L1", "across mixtures, generalization goes with sharing"),
+        ("L2", "within a mixture, generalization goes with sharing"),
+        ("L3", "classes that are shared more are recognised better"),
+    ):
+        assert row(found, level)["verdict"] == "goes together", found.sentence(level)
+        assert words in found.sentence(level)
+        assert found.needed(level) == row(found, level)["reason"] == ""
+        assert "because" not in found.sentence(level)
+    assert found.headline == ""
+
+
+def test_a_link_against_is_said_so() -> None:
+    against = replace(LINKED, l1=-0.97, l2=-0.7)
+    found = told(against, classes=ClassWorld(link=-0.6).rows(np.random.default_rng(0)))
+    assert [row(found, level)["verdict"] for level in ("L1", "L2", "L3")] == ["goes against"] * 3
+    assert "recognised worse" in found.sentence("L3")
+
+
+def test_opposite_signs_are_the_headline() -> None:
+    """Simpson: mixtures that share more do better, and of their runs those that share less."""
+    found = told(replace(LINKED, l2=-0.7))
+    assert row(found, "L1")["verdict"] == "goes together"
+    assert row(found, "L2")["verdict"] == "goes against"
+    assert "with sharing across mixtures, but against it within a mixture" in found.headline
+    undecided = found.table.frame.assign(verdict="cannot tell")
+    assert disagreement(undecided) == ""
+
+
+def test_no_link_is_told_from_none_seen() -> None:
+    many = World(mixtures=12, blocks=24, noise=1.0)
+    found = told(many, seed=1, classes=replace(CLASSES, link=0.0).rows(np.random.default_rng(0)))
+    assert row(found, "L2")["verdict"] == row(found, "L3")["verdict"] == "does not go together"
+    assert "neither better nor worse" in found.sentence("L3")
+    assert row(found, "L1")["verdict"] == "cannot tell"  # 12 mixtures cannot show that nothing is
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_false_links_are_rare() -> None:
+    """Over levels and studies without any link; and with one they are not."""
+    said = {"none": 0, "some": 0}
+    for seed in range(40):
+        for name, world in (
+            ("none", World(mixtures=9, blocks=6)),
+            ("some", World(mixtures=9, blocks=6, l1=0.95, l2=0.6, own=0.2)),
+        ):
+            found = verdict(world.runs(np.random.default_rng(seed)), n_permutations=199)
+            words = found.table.frame[found.table.frame["level"].isin(["L1", "L2"])]["verdict"]
+            said[name] += int(words.isin(["goes together", "goes against"]).sum())
+    assert said["none"] <= 8 and said["some"] >= 56  # of 80; .999 quantile of a rate of .05
+
+
+@pytest.mark.parametrize(
+    ("world", "level", "why"),
+    [
+        (replace(LINKED, mixtures=4), "L1", "4 mixtures, at least 8"),
+        (replace(LINKED, blocks=3), "L2", "3 blocks, at least 6"),
+        (replace(LINKED, drawings=3.0), "L2", "reliability"),
+        (replace(LINKED, noise=4.0), "L1", "reliability"),
+        (replace(LINKED, l1=0.0, mixtures=9), "L1", "holds both 0 and"),
+    ],
+)
+def test_the_failing_condition_is_named(world: World, level: str, why: str) -> None:
+    found = told(world)
+    assert row(found, level)["verdict"] == "cannot tell"
+    assert why in row(found, level)["reason"]
+    assert row(found, level)["needed"] and row(found, level)["needed"] in found.sentence(level)
+    assert "cannot be told" in found.sentence(level)
+
+
+def test_a_sign_that_one_mixture_carries_is_no_sign() -> None:
+    sure = {"mixture": 10}
+    link = Link(0.6, 0.2, 0.8, 0.01, sure, {"mixture": 8}, reliability=0.9, flips="cg-high")
+    assert judge(link, 0.02) == ("cannot tell", "the sign is another without cg-high")
+    assert judge(replace(link, flips=""), 0.02)[0] == "goes together"
+    assert judge(replace(link, flips=""), 0.06)[0] == "cannot tell"
+    assert judge(replace(link, low=-0.1, high=0.2), 0.9) == ("does not go together", "")
+    assert judge(replace(link, narrow="sharing spreads little", flips=""), 0.02)[0] == "cannot tell"
+
+
+def test_outlier_mixture_flips_the_sign() -> None:
+    runs = World(mixtures=9, l1=-0.9, noise=0.1, own=0.1).runs(np.random.default_rng(0))
+    one = runs["setting"] == "mixture 3"
+    runs.loc[one, ["index", "accuracy"]] += 100
+    blocks = verdict(runs, n_permutations=99).table.frame
+    link = blocks[blocks["level"] == "L2"].iloc[0]
+    assert link["verdict"] == "cannot tell"
+    assert set(verdict(runs, n_permutations=99).together.frame["n_runs"]) == {3}
+
+
+def test_a_number_held_constant_takes_a_common_cause_out() -> None:
+    """Seen-class accuracy makes both: adjusted for it nothing is left, and there is no gain."""
+    stream = np.random.default_rng(3)
+    runs = World(mixtures=14, blocks=3, noise=0.2).runs(stream)
+    cause = runs["setting"].map(
+        dict(zip(runs["setting"].unique(), stream.normal(size=14), strict=True))
+    )
+    runs["accuracy_seen"] = cause + 0.01 * stream.normal(size=len(runs))
+    for name in ("index", "half_1", "half_2", "accuracy"):
+        runs[name] = 0.3 * runs[name] + 3 * cause
+    found = verdict(runs, n_permutations=999)
+    assert row(found, "L1")["verdict"] == "goes together"
+    adjusted = row(found, "L1", "accuracy of seen classes")
+    assert adjusted["verdict"] == "cannot tell" and abs(adjusted["value"]) < 0.6
+    assert row(found, "L1")["gain"] < 0.01
+    if row(found, "L1")["gain"] <= 0:
+        assert "adds nothing" in found.sentence("L1")
+
+
+def test_rungs_are_one_family_within_a_level_and_never_across() -> None:
+    runs = [World(l1=0.8).runs(np.random.default_rng(s)).assign(measure=f"m{s}") for s in range(3)]
+    frame = verdict(pd.concat(runs), n_permutations=499).table.frame
+    for _, rows in frame.groupby("level"):
+        assert len(set(rows["family"])) == 1
+        p = rows["p"].dropna().sort_values().to_numpy()
+        adjusted = rows["p_adjusted"].dropna().sort_values().to_numpy()
+        if len(p):
+            assert adjusted[0] == pytest.approx(min(1, 3 * p[0]))
+
+
+def test_more_mixtures_decide_as_foretold() -> None:
+    """The named number of mixtures does decide, four times in five."""
+    world = World(mixtures=8, blocks=4, l1=0.75, noise=0.3, own=0.3)
+    link = next(
+        found
+        for seed in range(20)
+        for found in [row(told(world, seed), "L1")]
+        if found["verdict"] == "cannot tell" and 0.5 < found["value"] < 0.8
+    )
+    assert "mixtures" in link["needed"]
+    many = int(link["needed"].split()[0].replace("more", "40"))
+    assert many > 8
+    decided = [row(told(replace(world, mixtures=many), seed), "L1") for seed in range(10)]
+    assert np.mean([each["low"] > 0 for each in decided]) > 0.6
+
+
+def test_cells_say_their_means_and_intervals() -> None:
+    runs = World(mixtures=3, blocks=4).runs(np.random.default_rng(0))
+    cell = verdict(runs, n_permutations=99).together.frame.iloc[0]
+    own = runs[(runs["setting"] == cell["setting"]) & (runs["test_domain"] == cell["test_domain"])]
+    half = 3.1824463 * own["accuracy"].std() / 2  # t with 3 degrees of freedom
+    assert cell["accuracy"] == pytest.approx(own["accuracy"].mean())
+    assert cell["accuracy_high"] - cell["accuracy"] == pytest.approx(half, rel=1e-4)
+    assert cell["n_runs"] == 4 and cell["unit"] == "block"
+
+
+def test_one_of_everything_is_answered_with_what_is_missing() -> None:
+    alone = World(mixtures=1, domains=1, blocks=1)
+    found = told(alone)
+    assert set(found.table.frame["verdict"]) == {"cannot tell"}
+    assert "1 mixture" in row(found, "L1")["reason"] and "1 block" in row(found, "L2")["reason"]
+    assert found.needed("L1").startswith("at least 8 mixtures")
+    default = told(World(mixtures=4, domains=1, blocks=1))
+    assert "4 mixtures" in row(default, "L1")["reason"]
+    assert default.needed("L2") == "at least 6 blocks"
+    same = told(World(mixtures=9), accuracy=0.5)
+    assert "the same for all" in row(same, "L1")["reason"]
+    assert set(found.table.frame.columns) <= set(COLUMNS)
+
+
+def test_what_cannot_be_read_is_refused() -> None:
+    runs = World().runs(np.random.default_rng(0))
+    with pytest.raises(DataError, match="without accuracy"):
+        verdict(runs.drop(columns="accuracy"))
+    with pytest.raises(DataError, match="rows more than models"):
+        verdict(pd.concat([runs, runs]))
+    with pytest.raises(DataError, match="sharing"):
+        verdict(runs, pd.DataFrame({"setting": ["a"]}))
+    found = verdict(runs, n_permutations=9)
+    with pytest.raises(SpecificationError, match="level"):
+        found.sentence("L7")
+    with pytest.raises(SpecificationError, match="R3"):
+        found.sentence("L1", "R6")
+    with pytest.raises(DataError, match="accuracy among"):
+        from_tables({})
+    assert interp.verdict is interp.verdict is verdict
+
+
+def test_only_an_intervention_says_because() -> None:
+    for words in ("goes together", "goes against", "does not go together", "cannot tell"):
+        assert all("because" not in licence(level, words) for level in ("L1", "L2", "L3"))
+        assert "because" in licence("L4", words)
+
+
+def tables() -> dict[str, pd.DataFrame]:
+    """Two mixtures, one block: indices that only the right rows give."""
+    place = [{"setting": s, "test_domain": "sketch", "seed": 0} for s in ("a", "b")]
+    own = {"domain_a": "real", "domain_b": "sketch", "measure": "debiased CKA", "control": ""}
+    own |= {"verdict": "", "reason": "", "n_units": 8, "index_low": 0.0, "index_high": 1.0}
+    sites = [("layer1", 0.4, 0.2), ("layer2", 0.6, 0.4), ("layer3", 0.9, 9.0)]
+    sites += [("hook_embedding", 0.5, 9.0)]
+    shared = [
+        at | own | {"site": site, "depth": depth, "index": index + 0.1 * n}
+        for n, at in enumerate(place)
+        for site, depth, index in sites
+    ]
+    other = [one | {"domain_b": "clipart", "index": 9.0} for one in shared]
+    floor = [one | {"setting": "", "control": "epoch 0", "index": 0.05} for one in shared[:4]]
+    asked = {"candidates": "all", "prompts": "neutral", "classifier": "text", "control": ""}
+    asked |= {"measure": "balanced top-1", "n_runs": 1, "low": 0.1, "high": 0.9}
+    reached = [
+        at | asked | {"domain": domain, "class_set": which, "value": value + 0.01 * n}
+        for n, at in enumerate(place)
+        for domain, which, value in (
+            ("sketch", "held-out", 0.3), ("sketch", "seen", 0.5), ("real", "held-out", 0.7),
+        )
+    ]  # fmt: skip
+    wrong = [one | {"prompts": "paper"} for one in reached] + [
+        one | {"n_runs": 2} for one in reached
+    ]
+    return {
+        "similarity": pd.DataFrame([*shared, *other, *floor]),
+        "accuracy": pd.DataFrame([*reached, *wrong]),
+    }
+
+
+def test_frames_are_made_from_the_middle_layers_and_the_primary_question() -> None:
+    runs, classes = from_tables(tables())
+    assert classes.empty and len(runs) == 2
+    assert runs["index"].tolist() == pytest.approx([0.3, 0.4])
+    assert runs["epoch_0"].tolist() == pytest.approx([0.05, 0.05])
+    assert runs["accuracy"].tolist() == pytest.approx([0.3, 0.31])
+    assert runs["accuracy_seen"].tolist() == pytest.approx([0.5, 0.51])
+    assert runs["accuracy_natural"].tolist() == pytest.approx([0.7, 0.71])
+
+
+def test_classes_meet_their_own_accuracy() -> None:
+    given = tables()
+    labels = [f"class {n}" for n in range(4)]
+    at = {"setting": "a", "test_domain": "sketch", "seed": 0}
+    given["class_sharing"] = pd.DataFrame(
+        at | {"label": label, "measure": "cosine", "beyond": 0.1 * n, "half_1": 0.2, "half_2": 0.4}
+        | {"class_set": "held-out" if n < 2 else "seen"}
+        for n, label in enumerate(labels)
+    )  # fmt: skip
+    asked = {"candidates": "all", "prompts": "neutral", "classifier": "text", "control": ""}
+    given["accuracy_by_class"] = pd.DataFrame(
+        at | asked | {"label": label, "domain": domain, "value": n + (domain == "real")}
+        | {"class_set": "held-out" if n < 2 else "seen"}
+        for n, label in enumerate(labels)
+        for domain in ("sketch", "real", "clipart")
+    )  # fmt: skip
+    _, classes = from_tables(given)
+    assert classes["label"].tolist() == labels[:2]
+    assert classes["sharing"].tolist() == pytest.approx([0.0, 0.1])
+    assert classes["accuracy"].tolist() == [0, 1]
+    assert classes["accuracy_natural"].tolist() == [1, 2]
+
+
+def test_a_measure_without_any_index_says_so() -> None:
+    runs = pd.DataFrame(
+        {
+            "setting": ["a", "b"], "test_domain": "sketch", "seed": 0, "rung": "R2",
+            "measure": "CKA", "index": np.nan, "accuracy": [0.1, 0.2],
+        }
+    )  # fmt: skip
+    table = verdict(runs, n_permutations=99).table.frame
+    asked = table[table["level"].isin(["L1", "L2"])]
+    assert set(asked["verdict"]) == {"cannot tell"} and len(asked) == 2
+    assert asked["reason"].str.contains("no model has index").all() and asked["needed"].all()

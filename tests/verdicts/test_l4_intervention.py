@@ -1,0 +1,271 @@
+"""The intervention: which arms are made, what they are compared in, and what may be concluded."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from interp import Study
+from interp.core.errors import SpecificationError
+from interp.core.seeds import rng
+from interp.core.store import fingerprint
+from interp.core.tables import COLUMNS, Table
+from interp.data.mixtures.arms import SHUFFLED, Arm, InterventionSpec
+from interp.models.loading.checkpoints import run_options
+from interp.study.grids import Grid
+from interp.study.results import Result
+from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
+from interp.verdicts.l4_intervention import (
+    HELD_EQUAL,
+    SHARING,
+    SLOPE,
+    TARGET,
+    intervention,
+    ordinary,
+)
+
+SPEC = Specification(
+    blocks=3,
+    mixtures=MixturesSpec(settings=("cg-low", "cg-high")),
+    intervention=InterventionSpec("cg-high", (0.3, 1.0)),
+)
+CLASSES = [f"class {number:02}" for number in range(24)]
+
+
+def planted(
+    spec: Specification = SPEC,
+    *,
+    gain: float = 0.3,
+    seen: float = 0.0,
+    moved: float = 0.4,
+    noise: float = 0.02,
+    blocks: int = 3,
+) -> dict[str, pd.DataFrame]:
+    """Tables of arms in which a weight of 1 adds `gain` to C2 x d, `seen` to C1 x d and `moved` to
+    the index; shuffled arms, and classes, blocks and arms by themselves, only vary."""
+    stream = rng("planted arms", 0)
+    answers: list[dict[str, Any]] = []
+    shared: list[dict[str, Any]] = []
+    for block in range(blocks):
+        held_out = set(CLASSES[block::3])
+        base = dict(zip(CLASSES, stream.uniform(0.2, 0.6, len(CLASSES)), strict=True))
+        for arm in (Arm(0.0), *spec.intervention.arms):
+            pull = arm.weight if arm.partners != SHUFFLED else 0.0
+            name = f"cg-high, {arm.name}" if arm.name else "cg-high"
+            own = {"setting": name, "arm": arm.name, "test_domain": "sketch", "seed": block}
+            own |= {"control": "", "epoch": 8}
+            for label in CLASSES:
+                out = label in held_out
+                for domain in ("real", "sketch", "clipart"):
+                    by = (gain if out else seen) * pull if domain == "sketch" else 0.0
+                    row = own | {"label": label, "domain": domain, "n_pictures": 16}
+                    row |= {"class_set": "held-out" if out else "seen", "prompts": "neutral"}
+                    row |= {"classifier": "text"}
+                    value = base[label] + by + noise * stream.normal()
+                    for candidates in ("all", "held-out") if out else ("all",):
+                        answers.append(row | {"candidates": candidates, "value": value})
+                    answers.append(row | {"candidates": "all", "value": 0.9, "prompts": "paper"})
+            for depth in (0.1, 0.43, 0.6, 0.8):
+                index = 0.3 + moved * pull + 0.02 * stream.normal()
+                shared.append(
+                    own | {"depth": depth, "index": index if 0.3 < depth < 0.7 else 0.9}
+                    | {"measure": "cosine of mean differences", "n_pictures": 100}
+                )  # fmt: skip
+    # what must not be seen: other mixtures, earlier epochs, the untrained model
+    other = [row | {"setting": "cg-low", "arm": "", "value": 0.99} for row in answers]
+    early = [row | {"epoch": 4, "value": 0.99} for row in answers]
+    floor = [row | {"control": "epoch 0", "value": 0.99} for row in answers]
+    return {
+        "accuracy_by_class": pd.DataFrame([*other, *answers, *early, *floor]),
+        "directions": pd.DataFrame(shared),
+    }
+
+
+def verdicts(frames: Mapping[str, pd.DataFrame], spec: Specification = SPEC) -> pd.Series:
+    _, levels = intervention(frames, spec.intervention)
+    return levels.set_index(levels["measure"].str.split(", ").str[-1])["verdict"]
+
+
+def test_differences_are_those_recomputed_class_by_class() -> None:
+    frames = planted()
+    made, _ = intervention(frames, SPEC.intervention)
+    Table.with_evidence("intervention", made)
+    rows = frames["accuracy_by_class"].query(
+        "setting != 'cg-low' and epoch == 8 and control == '' and prompts == 'neutral' and "
+        "candidates == 'all' and domain == 'sketch' and class_set == 'held-out'"
+    )
+    wide = rows.pivot(index=["seed", "label"], columns="setting", values="value")
+    for weight in (0.3, 1.0):
+        gap = wide[f"cg-high, aligned {weight:g}"] - wide[f"cg-high, shuffled {weight:g}"]
+        (row,) = made[(made["measure"] == TARGET.name) & (made["weight"] == weight)
+                      & (made["arm"] == "aligned − shuffled")].itertuples()  # fmt: skip
+        means = gap.groupby("seed").mean()
+        assert row.value == pytest.approx(means.mean())
+        error = means.std(ddof=1) / np.sqrt(3)
+        assert row.high - row.value == pytest.approx(4.302653 * error, rel=1e-5)  # t, 2 degrees
+        assert (row.unit, row.n_units, row.n_runs) == ("class within block", 24, 6)
+    slopes = (
+        0.3 * (wide["cg-high, aligned 0.3"] - wide["cg-high, shuffled 0.3"])
+        + (wide["cg-high, aligned 1"] - wide["cg-high, shuffled 1"])
+    ) / 1.09
+    (row,) = made[(made["measure"] == TARGET.name) & (made["arm"] == SLOPE)].itertuples()
+    assert row.value == pytest.approx(slopes.groupby("seed").mean().mean())
+    (base,) = made[(made["measure"] == TARGET.name) & (made["arm"] == "none")].itertuples()
+    assert base.value == pytest.approx(wide["cg-high"].groupby("seed").mean().mean())
+
+
+def test_sharing_is_read_in_the_middle_layers() -> None:
+    made, _ = intervention(planted(moved=0.5), SPEC.intervention)
+    rows = made[(made["measure"] == SHARING.name) & (made["arm"] == "aligned − shuffled")]
+    assert rows["value"].tolist() == pytest.approx([0.15, 0.5], abs=0.04)
+    assert set(rows["unit"]) == {"block"}
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "why"),
+    [
+        ({}, "goes together", ""),
+        ({"gain": -0.3}, "goes against", ""),
+        ({"gain": 0.0, "noise": 0.005}, "does not go together", "smaller than 2 points"),
+        ({"seen": 0.1}, "cannot tell", "seen classes differ by +"),
+        ({"seen": 0.0, "noise": 0.25}, "cannot tell", "seen classes differ by"),
+        ({"moved": 0.0}, "cannot tell", "did not change sharing"),
+        ({"moved": -0.4}, "cannot tell", "did not change sharing"),
+        ({"blocks": 1}, "cannot tell", "one block"),
+    ],
+)  # fmt: skip
+def test_the_verdict_is_what_was_planted(change: dict[str, Any], verdict: str, why: str) -> None:
+    _, levels = intervention(planted(**change), SPEC.intervention)
+    row = levels[levels["measure"].str.endswith("weight 1")].iloc[0]
+    assert row["verdict"] == verdict and why in row["reason"]
+    assert ("because" in row["licence"]) == verdict.startswith("goes")
+    assert bool(row["needed"]) == (verdict == "cannot tell")
+    assert set(levels["level"]) == {"L4"} and set(levels.columns) <= set(COLUMNS)
+
+
+def test_separating_is_judged_by_its_own_sign() -> None:
+    """Less shared and less well recognised is the same link as more and better."""
+    spec = replace(SPEC, intervention=InterventionSpec("cg-high", (-1.0, 1.0)))
+    assert (verdicts(planted(spec), spec) == "goes together").all()
+    against = verdicts(planted(spec, gain=-0.3), spec)
+    assert (against == "goes against").all() and len(against) == 3
+
+
+def test_without_sharing_or_control_nothing_can_be_told() -> None:
+    frames = planted()
+    _, levels = intervention({"accuracy_by_class": frames["accuracy_by_class"]}, SPEC.intervention)
+    assert set(levels["verdict"]) == {"cannot tell"}
+    assert levels["reason"].str.contains("no index of sharing").all()
+    alone = replace(SPEC, intervention=replace(SPEC.intervention, shuffled=False))
+    made, levels = intervention(planted(alone), alone.intervention)
+    assert levels["verdict"].tolist() == ["cannot tell"] and "shuffled" in levels["needed"].iloc[0]
+    assert set(made["arm"]) == {"none", "aligned"}
+
+
+def test_without_an_effect_the_verdict_is_seldom_a_link() -> None:
+    """Nothing planted in C2 x d, sharing moved and C1 equal: at most two of 16 studies."""
+    found = []
+    for seed in range(16):
+        frames = planted(gain=0.0, noise=0.02)
+        stream = rng("no effect", seed)
+        table = frames["accuracy_by_class"]
+        out = (table["class_set"] == "held-out") & (table["domain"] == "sketch")
+        table.loc[out, "value"] += 0.1 * stream.normal(size=int(out.sum()))
+        found.append(verdicts(frames).loc[SLOPE])
+    assert sum(each.startswith("goes") for each in found) <= 2
+    assert "cannot tell" in found
+
+
+def test_comparisons_of_mixtures_never_see_an_arm() -> None:
+    frames = planted()
+    assert (frames["accuracy_by_class"]["arm"] != "").any()
+    for name, frame in ordinary(frames).items():
+        assert "arm" not in frame and len(frame) < len(frames[name])
+        assert not frame["setting"].str.contains("aligned|shuffled").any()
+
+
+TINY = Specification(
+    title="Arms",
+    images=ImagesSpec(n_classes=6, n_train=8, n_test=3, n_analysis=3, size=32),
+    mixtures=MixturesSpec(settings=("cg-high",), held_out=2),
+    training=TrainingSpec(steps=8, batch_size=32, warmup=2, precision="fp32"),
+    intervention=InterventionSpec("cg-high", (0.5,)),
+)
+
+
+@pytest.fixture(scope="module")
+def arms(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return Study(TINY).grid(tmp_path_factory.mktemp("arms"), jobs=1, command="a test")
+
+
+@pytest.mark.slow
+def test_arms_are_trained_and_measured_beside_the_mixture(arms: Result) -> None:
+    cells = Grid(TINY).plan(arms.folder / "steps")
+    names = ["cg-high", "cg-high, aligned 0.5", "cg-high, shuffled 0.5"]
+    assert [cell.setting for cell in cells] == names
+    assert len({cell.run.name for cell in cells}) == 3
+    assert len({cell.run.tsv for cell in cells}) == 1
+    for cell, partners in zip(cells[1:], ("own", "shuffled"), strict=True):
+        told = run_options(cell.run.final)
+        assert told["align"] == 0.5 and told["align_classes"] == partners
+    tables = {name: table.frame for name, table in arms.tables.items()}
+    assert set(tables["intervention_classes"]["setting"]) == set(names)
+    assert set(tables["accuracy"]["setting"]) <= {"cg-high", ""} and "arm" not in tables["accuracy"]
+    assert set(tables["losses"]["setting"]) == set(tables["mixtures"]["setting"]) == {"cg-high"}
+    assert {"none", "aligned", "shuffled"} <= set(tables["intervention"]["arm"])
+    assert set(tables["intervention_directions"]["setting"]) == set(names)
+    assert "directions" not in tables  # a grid has no other sharing to compare it with
+    assert tables["levels"]["reason"].tolist() == ["one block: no interval"]
+
+
+def test_the_runs_of_a_study_keep_their_names_when_arms_join(tmp_path: Path) -> None:
+    plain = replace(TINY, intervention=InterventionSpec())
+    (before,) = Grid(plain).plan(tmp_path)
+    assert before.run.name == Grid(TINY).plan(tmp_path)[0].run.name
+    assert fingerprint(plain) != fingerprint(TINY)
+    without = {name: value for name, value in vars(plain).items() if name != "intervention"}
+    assert fingerprint(plain) == fingerprint(without)
+
+
+def test_the_cost_counts_every_arm() -> None:
+    assert Grid(TINY).cost().startswith("3 runs of resnet-small")
+    assert "cg-high, shuffled 0.5" in Grid(TINY).cost()
+    two = replace(TINY, intervention=replace(TINY.intervention, weights=(0.5, -1.0)))
+    assert Grid(two).cost().startswith("5 runs")
+    assert "cg-high, separated 1" in Grid(two).cost()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("setting = 'cg-hihg'", "mean cg-high"),
+        ("setting = 'leave-out-domain'", "without seen classes in sketch"),
+        ("setting = 'natural-only'", "without seen classes in sketch"),
+        ("setting = 'cg-high'\nweights = [0.0, 1.0]", "numbers other than 0"),
+        ("setting = 'cg-high'\nweights = [1.0, 1.0]", "each once"),
+        ("setting = 'cg-high'\nweights = []", "numbers other than 0"),
+        ("setting = 'cg-high'\nweights = ['much']", "numbers other than 0"),
+        ("setting = 'cg-high'\nsigth = 'x'", "mean site"),
+        ("[training]\nalign = 0.5", "Write \\[intervention\\]"),
+    ],
+)
+def test_bad_interventions_say_what_is_right(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "study.toml").write_text(f"[intervention]\n{text}")
+    with pytest.raises(SpecificationError, match=words):
+        Grid.from_toml(tmp_path / "study.toml")
+
+
+def test_an_unknown_site_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    wrong = replace(TINY, intervention=replace(TINY.intervention, site="layer9.0.hook_resid_post"))
+    with pytest.raises(Exception, match=r"mean layer\d\.0\.hook_resid_post"):
+        Grid(wrong).plan(tmp_path / "steps")
+
+
+def test_seen_classes_are_what_is_held_equal() -> None:
+    made, _ = intervention(planted(seen=0.1), SPEC.intervention)
+    rows = made[(made["measure"] == HELD_EQUAL.name) & (made["arm"] == "aligned − shuffled")]
+    assert rows["value"].tolist() == pytest.approx([0.03, 0.1], abs=0.01)
