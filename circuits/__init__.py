@@ -1,5 +1,5 @@
 """What causes what: patch activations from one run into another and measure what changes."""
 
-import lazy_loader
+from interp.core.faces import face
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = face(__name__, __file__)

@@ -1,5 +1,5 @@
 """Find out how CLIP sees: train it on controlled mixtures, open it, and test what domains share."""
 
-import lazy_loader
+from interp.core.faces import face
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = face(__name__, __file__)

@@ -66,12 +66,12 @@ def without_command(
       interp-report diff A B                         what changed between two results
     """
     if context.invoked_subcommand is None:
-        run(None)
+        run_command(None)
 
 
-@app.command(epilog=STATUSES)
+@app.command("run", epilog=STATUSES)
 @guarded
-def run(
+def run_command(
     study: Annotated[
         Path | None,
         typer.Argument(help="STUDY.toml; default: the embedded study.", show_default=False),
@@ -165,9 +165,9 @@ def _pages(result: "Result") -> dict[str, Any]:
     return described(result, pages)
 
 
-@app.command(epilog=STATUSES)
+@app.command("grid", epilog=STATUSES)
 @guarded
-def grid(
+def grid_command(
     study: Annotated[Path, typer.Argument(help="STUDY.toml: settings x domains x blocks.")],
     out: Out = OUT,
     jobs: Jobs = 2,
@@ -254,9 +254,9 @@ def _hand_out(
     return {"submitted": len(made)}
 
 
-@app.command(epilog=STATUSES)
+@app.command("audit", epilog=STATUSES)
 @guarded
-def audit(
+def audit_command(
     study: Annotated[Path, typer.Argument(help="STUDY.toml, whose mixtures are looked at.")],
     out: Out = OUT,
     jobs: Jobs = 2,
@@ -280,9 +280,9 @@ def audit(
     return {"table": str(path), "ok": ok, "findings": len(found), "exit": 0 if ok else DIFFERS}
 
 
-@app.command(epilog=STATUSES)
+@app.command("page", epilog=STATUSES)
 @guarded
-def page(out: Out = OUT, quiet: Quiet = False, as_json: Json = False) -> dict[str, Any]:
+def page_command(out: Out = OUT, quiet: Quiet = False, as_json: Json = False) -> dict[str, Any]:
     """Build the page of a finished study again, from its tables alone.
 
     \b
@@ -296,9 +296,9 @@ def page(out: Out = OUT, quiet: Quiet = False, as_json: Json = False) -> dict[st
     return _pages(open_result(out))
 
 
-@app.command(epilog=STATUSES)
+@app.command("diff", epilog=STATUSES)
 @guarded
-def diff(
+def diff_command(
     a: Annotated[Path, typer.Argument(help="Folder of one result.")],
     b: Annotated[Path, typer.Argument(help="Folder of another.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the table of all rows.")] = None,
@@ -334,9 +334,9 @@ def diff(
     }
 
 
-@app.command(epilog=STATUSES)
+@app.command("export", epilog=STATUSES)
 @guarded
-def export(
+def export_command(
     result: Annotated[Path, typer.Argument(help="Folder of a finished result.")] = OUT,
     to: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("interp-export"),
     what: Annotated[
@@ -370,9 +370,9 @@ def export(
     return {"files": {name: [str(path) for path in paths] for name, paths in found.items()}}
 
 
-@app.command(epilog=STATUSES)
+@app.command("clean", epilog=STATUSES)
 @guarded
-def clean(
+def clean_command(
     yes: Annotated[bool, typer.Option("--yes", help="Empty it; without, only show it.")] = False,
     as_json: Json = False,
 ) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def guarded(command: Command) -> Command:
             answer = _carried_out(command, args, kwargs)
             status = answer.setdefault("exit", SAME)
             if as_json:
-                answer = {"command": command.__name__, **answer}
+                answer = {"command": command.__name__.removesuffix("_command"), **answer}
                 answer["seconds"] = round(time.monotonic() - start, 1)
                 write(json.dumps(answer, indent=1, default=str, allow_nan=False))
         if status:
@@ -90,7 +90,7 @@ def _apart(as_json: bool) -> Iterator[Callable[[str], Any]]:
         os.close(kept)
 
 
-def verdicts(result: "Result") -> dict[str, list[dict[str, Any]]]:
+def said_verdicts(result: "Result") -> dict[str, list[dict[str, Any]]]:
     """The ladder of a result by rung: every model's verdict for every pair of domains and band."""
     if "ladder" not in result.tables:
         return {}
@@ -116,7 +116,7 @@ def described(result: "Result", pages: list[Path]) -> dict[str, Any]:
         "folder": str(result.folder),
         "pages": [str(path) for path in pages],
         "tables": [str(path) for path in sorted((result.folder / "tables").glob("*.csv"))],
-        "verdicts": verdicts(result),
+        "verdicts": said_verdicts(result),
         "steps": result.facts.get("seconds", {}),
     }
 

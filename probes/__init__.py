@@ -1,5 +1,7 @@
 """What is represented, and whether it is the same across domains: features, similarity, probes."""
 
-import lazy_loader
+from interp.core.faces import face
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = face(
+    __name__, __file__, moved={"artist_halves": "interp.core.artists:artist_halves"}
+)

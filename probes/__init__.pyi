@@ -5,7 +5,7 @@ from .concept_erasure.erasure_effects import erasure as erasure
 from .dictionaries.ablation import ablate_shared as ablate_shared
 from .dictionaries.codes import LinearCode as LinearCode
 from .dictionaries.codes import pca as pca
-from .dictionaries.codes import units as units
+from .dictionaries.codes import raw_units as raw_units
 from .dictionaries.dictionary import L1 as L1
 from .dictionaries.dictionary import BatchTopK as BatchTopK
 from .dictionaries.dictionary import Dictionary as Dictionary
@@ -55,7 +55,7 @@ from .representational_similarity.kernel_alignment import rbf_cka as rbf_cka
 from .representational_similarity.layer_sums import LayerSums as LayerSums
 from .representational_similarity.linear_prediction import predictivity as predictivity
 from .representational_similarity.measures import MEASURES as MEASURES
-from .representational_similarity.measures import Measure as Measure
+from .representational_similarity.measures import SimilarityMeasure as SimilarityMeasure
 from .representational_similarity.measures import mutual_knn as mutual_knn
 from .representational_similarity.measures import procrustes as procrustes
 from .representational_similarity.measures import rsa as rsa

@@ -1,15 +1,25 @@
 """The shape of the house: folders, links, names and what an import costs."""
 
+import ast
 import importlib
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import networkx
 import pytest
 
 ROOT = Path(__file__).parent.parent
 WINGS = ("models", "probes", "circuits")
+MODULES = sorted(
+    path for top in ("interp", *WINGS) for path in (ROOT / top).rglob("*.py")
+    if not any(ROOT / "interp" / wing in path.parents for wing in WINGS)
+)  # fmt: skip
+MOST_FILES = 15
+LISTS_OF_ONE_KIND: tuple[str, ...] = ()
+"""Folders that may hold more files than one keeps in the head: each file is of the same kind."""
+
 HEAVY = ("torch", "open_clip", "transformer_lens", "nnsight", "plotly", "pandas", "sklearn")
 
 
@@ -35,8 +45,10 @@ def test_every_folder_with_code_is_declared() -> None:
 def test_every_data_file_is_declared() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     patterns = declared["package-data"]
-    for folder in ("interp/data", "interp/report"):
-        files = [p for p in (ROOT / folder).iterdir() if p.is_file() and p.suffix != ".py"]
+    for folder in ("interp/data/artwork", "interp/report"):
+        files = [
+            p for p in (ROOT / folder).iterdir() if p.is_file() and p.suffix not in (".py", ".pyi")
+        ]
         globs = patterns[folder.replace("/", ".")]
         assert files and all(any(path.match(glob) for glob in globs) for path in files)
 
@@ -52,10 +64,70 @@ def test_the_lightness_test_can_fail() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 1
 
 
-@pytest.mark.parametrize("package", ["interp", "interp.probes", "interp.circuits"])
+def test_every_stub_is_declared() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    stubs = {path.parent for path in ROOT.rglob("*.pyi") if path.parent.parent != ROOT / "interp"}
+    stubs |= {path.parent for path in (ROOT / "interp").glob("*/*.pyi")}
+    for folder in stubs:
+        name = folder.relative_to(ROOT).as_posix().replace("/", ".")
+        name = name if name.startswith("interp") else f"interp.{name}"
+        assert "*.pyi" in patterns["package-data"][name]
+
+
+def test_no_folder_is_too_full_to_hold_in_the_head() -> None:
+    folders: dict[Path, int] = {}
+    for path in MODULES:
+        folders[path.parent] = folders.get(path.parent, 0) + 1
+    full = {str(folder.relative_to(ROOT)) for folder, n in folders.items() if n > MOST_FILES}
+    assert full <= set(LISTS_OF_ONE_KIND)
+
+
+def _public(kind: type[ast.FunctionDef] | type[ast.ClassDef]) -> list[tuple[str, Path]]:
+    return [
+        (node.name, path)
+        for path in MODULES
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, kind) and not node.name.startswith("_")
+    ]
+
+
+def test_no_module_bears_the_name_of_a_public_function() -> None:
+    functions = {name for name, _ in _public(ast.FunctionDef)}
+    modules = {path.parent.name if path.stem == "__init__" else path.stem for path in MODULES}
+    assert not functions & modules
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    names = [name for name, _ in _public(ast.ClassDef)]
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_nothing_imports_in_a_circle() -> None:
+    graph = networkx.DiGraph()
+    names = {_dotted(path) for path in MODULES}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("interp"):
+                for each in node.names:
+                    inner = f"{node.module}.{each.name}"
+                    graph.add_edge(_dotted(path), inner if inner in names else node.module)
+    circles = [sorted(each) for each in networkx.strongly_connected_components(graph)]
+    assert not [each for each in circles if len(each) > 1]
+
+
+def _dotted(path: Path) -> str:
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    return name if name.startswith("interp") else f"interp.{name}"
+
+
+@pytest.mark.parametrize(
+    "package",
+    ["interp", "interp.models", "interp.probes", "interp.circuits", "interp.data", "interp.report"],
+)
 def test_public_names_are_there(package: str) -> None:
     module = importlib.import_module(package)
     assert len(set(module.__all__)) == len(module.__all__) > 0
+    assert dir(module) == sorted(module.__all__)
     for name in module.__all__:
         assert getattr(module, name) is not None
 
@@ -64,3 +136,10 @@ def test_unknown_public_name_is_an_attribute_error() -> None:
     interp = importlib.import_module("interp")
     with pytest.raises(AttributeError, match="load_clip"):
         _ = interp.load_clap
+
+
+def test_a_name_that_moved_still_works_and_says_where_it_is() -> None:
+    probes = importlib.import_module("interp.probes")
+    with pytest.warns(DeprecationWarning, match="interp.core.artists.artist_halves"):
+        moved = probes.artist_halves
+    assert moved is importlib.import_module("interp.core.artists").artist_halves

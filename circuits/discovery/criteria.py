@@ -15,7 +15,7 @@ from interp.circuits.discovery.circuit import Circuit
 from interp.circuits.discovery.curves import counted, curve_table, share_rows, units_of
 from interp.circuits.discovery.searching import discover
 from interp.circuits.edges.attribution import Attribution
-from interp.circuits.edges.masked_runs import fitting, open_run, run_masked
+from interp.circuits.edges.masked_runs import fitting_memory, open_run, run_masked
 from interp.circuits.edges.stream_gradients import batches
 from interp.circuits.edges.wiring import Wiring, wire
 from interp.circuits.patching.localisation import ROUNDING
@@ -189,7 +189,7 @@ def measure_masks(
     inner = tuple(range(1, masks.ndim))
     whole, empty = masks.all(axis=inner), ~masks.any(axis=inner)
     cut = np.flatnonzero(~whole & ~empty)
-    limit = fitting(wiring, open_run(tower, clean[:1]), memory=memory, batch_size=batch_size)
+    limit = fitting_memory(wiring, open_run(tower, clean[:1]), memory=memory, batch_size=batch_size)
     size = min(limit, len(clean))
     stack = max(1, limit // size)
     windows = list(batches(len(clean), size))
@@ -269,10 +269,10 @@ def _random_masks(circuit: Circuit, n: int, seed: int) -> np.ndarray:
         }
     )
     groups = [rows.to_numpy() for rows in profile.groupby(list(profile)).groups.values()]
-    stream = rng("random circuits", seed)
+    generator = rng("random circuits", seed)
     masks = np.zeros((n, wiring.n_edges), dtype=bool)
     for rows in groups:
         size = int(circuit.kept[rows].sum())
         for mask in masks if size else ():
-            mask[stream.choice(rows, size, replace=False)] = True
+            mask[generator.choice(rows, size, replace=False)] = True
     return masks

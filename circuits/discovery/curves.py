@@ -21,7 +21,7 @@ from interp.circuits.patching.localisation import (
     rounded,
 )
 from interp.core.images import Pairs
-from interp.core.resampling import jackknife
+from interp.core.statistics.resampling import jackknife
 from interp.core.tables import Table
 
 ALONE, WITHOUT = "circuit alone", "model without the circuit"

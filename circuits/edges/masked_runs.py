@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.circuits.edges.wiring import Wiring, parts_of, resuming
+from interp.circuits.edges.wiring import Wiring, parts_of, resumption
 from interp.core.errors import ShapeError, SpecificationError
 from interp.core.tower import Tower
 
@@ -51,7 +51,7 @@ class Flow:
 def open_run(tower: Tower, x: Tensor) -> Flow:
     """Run the tower once, without gradients, and keep what a circuit needs of it."""
     components = parts_of(tower)
-    words = resuming(tower, x)
+    words = resumption(tower, x)
     names = list(dict.fromkeys([c.reads for c in components] + [c.writes for c in components]))
     with torch.no_grad():
         last, cache = tower.run_with_cache(x, names_filter=names, stop_at_layer=tower.n_layers)
@@ -148,7 +148,7 @@ class _Mixer(Parts):
         return mixed.unflatten(-1, self.shape)
 
 
-def fitting(wiring: Wiring, flow: Flow, *, memory: int, batch_size: int) -> int:
+def fitting_memory(wiring: Wiring, flow: Flow, *, memory: int, batch_size: int) -> int:
     """How many examples (masks x batch) a masked run may hold within `memory` bytes.
 
     An example holds all writers' parts and, for the readers of one component, three streams.

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.circuits.edges.wiring import frozen
+from interp.circuits.edges.wiring import with_frozen_norms
 from interp.circuits.tasks.metrics import measure, name_of
 from interp.core.errors import SpecificationError
 from interp.core.tower import Branched, Component, Hook, Tower
@@ -67,7 +67,7 @@ def backward(
     kept: dict[str, Tensor] = {}
     swaps: list[tuple[str, Hook]] = [(s, _put(v)) for s, v in (replace or {}).items()]
     straightening = _straighten(tower) if straight else []
-    with torch.enable_grad(), frozen(tower):
+    with torch.enable_grad(), with_frozen_norms(tower):
         leaf = stream.detach().requires_grad_()
         hooks = [*swaps, *straightening, *((name, _keep(kept)) for name in names)]
         with tower.hooks(fwd_hooks=hooks):

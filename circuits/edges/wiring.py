@@ -124,13 +124,13 @@ def parts_of(tower: Tower) -> Sequence[Component]:
     return tower.components
 
 
-def resuming(tower: Tower, x: Tensor) -> dict[str, Any]:
+def resumption(tower: Tower, x: Tensor) -> dict[str, Any]:
     """Keywords that a run resumed from a stream needs: a text tower reads where its tokens end."""
     return {} if x.is_floating_point() else {"tokens": x}
 
 
 @contextmanager
-def frozen(tower: Tower) -> Iterator[None]:
+def with_frozen_norms(tower: Tower) -> Iterator[None]:
     """Let no parameter of the tower collect gradients, during a `with` block."""
     parameters = [p for p in getattr(tower, "parameters", list)() if p.requires_grad]
     try:

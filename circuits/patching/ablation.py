@@ -16,8 +16,8 @@ from torch import Tensor
 
 from interp.circuits.patching.engine import (
     Activations,
-    Cell,
-    Plan,
+    PatchPlace,
+    RunPlan,
     make_plan,
     measure_cells,
     patched_outputs,
@@ -35,13 +35,13 @@ RATE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
-class Ask:
+class AblationRequest:
     """What was asked to be ablated, from which each kind makes its donor."""
 
     tower: Tower
     inputs: Tensor
     metric: Callable[[Tensor], Tensor]
-    plan: Plan
+    plan: RunPlan
     reference: Tensor
     donors: Tensor | None
     labels: np.ndarray | None
@@ -124,7 +124,7 @@ def ablate(
     with torch.no_grad():
         outputs = tower(inputs[few])
         check_metric(rows_of(metric, few), outputs, outputs.roll(1, dims=-1))
-    ask = Ask(
+    ask = AblationRequest(
         tower,
         inputs,
         metric,
@@ -169,21 +169,21 @@ def ablate(
     return Table("ablation", pd.DataFrame(columns), facts)
 
 
-def zero(ask: Ask) -> Baseline:
+def zero(ask: AblationRequest) -> Baseline:
     """Nothing."""
     return _for_all({site: torch.zeros_like(m) for site, m in _means(ask).items()}, ask), {}
 
 
-def mean(ask: Ask) -> Baseline:
+def mean(ask: AblationRequest) -> Baseline:
     """The mean activation over the reference."""
     return _for_all(_means(ask), ask), {}
 
 
-def resample(ask: Ask) -> Baseline:
+def resample(ask: AblationRequest) -> Baseline:
     """The activation of another input, of another class where classes are known."""
     if ask.donors is not None:
         return ask.donors, {"donors": "given"}
-    stream, rows = rng("ablation donors", ask.seed), []
+    generator, rows = rng("ablation donors", ask.seed), []
     for place in range(len(ask.inputs)):
         fits = np.ones(len(ask.reference), dtype=bool)
         if ask.labels is not None and ask.reference_labels is not None:
@@ -197,12 +197,12 @@ def resample(ask: Ask) -> Baseline:
                 "a reference with two or more classes",
                 "give more reference inputs, or donors=",
             )
-        rows.append(int(stream.choice(np.flatnonzero(fits))))
+        rows.append(int(generator.choice(np.flatnonzero(fits))))
     kind = "drawn from the reference" + ("" if ask.labels is None else ", of another class")
     return ask.reference[rows], {"donors": kind}
 
 
-def optimal(ask: Ask) -> Baseline:
+def optimal(ask: AblationRequest) -> Baseline:
     """The constant that serves the metric best, one per cell."""
     best: dict[str, Tensor] = {}
     first, last = [], []
@@ -215,7 +215,7 @@ def optimal(ask: Ask) -> Baseline:
     return _for_all(best, ask), {"steps": ask.steps, "loss": loss, "loss_at_mean": before}
 
 
-ABLATIONS: dict[str, Callable[[Ask], Baseline]] = {
+ABLATIONS: dict[str, Callable[[AblationRequest], Baseline]] = {
     "resample": resample,
     "mean": mean,
     "zero": zero,
@@ -224,7 +224,9 @@ ABLATIONS: dict[str, Callable[[Ask], Baseline]] = {
 """Every kind by name; each makes the donor of a sweep, and facts about it."""
 
 
-def descend(ask: Ask, cells: Sequence[Cell], start: Tensor) -> tuple[Tensor, Tensor]:
+def descend(
+    ask: AblationRequest, cells: Sequence[PatchPlace], start: Tensor
+) -> tuple[Tensor, Tensor]:
     """The best constants of a site's cells, and the losses `[step cell]` on the way.
 
     Cells are parts of one tensor that do not overlap, so all of them descend at once, each on its
@@ -251,7 +253,7 @@ def descend(ask: Ask, cells: Sequence[Cell], start: Tensor) -> tuple[Tensor, Ten
 
 
 def _losses(
-    ask: Ask, cells: Sequence[Cell], constant: Tensor, *, gradients: bool
+    ask: AblationRequest, cells: Sequence[PatchPlace], constant: Tensor, *, gradients: bool
 ) -> tuple[Tensor, Tensor]:
     """Mean loss of each cell over the inputs, and the gradient of their sum."""
     sign = 1.0 if name_of(ask.metric) in DISTANCES else -1.0
@@ -279,7 +281,7 @@ def _losses(
     return losses, gradient
 
 
-def _means(ask: Ask) -> dict[str, Tensor]:
+def _means(ask: AblationRequest) -> dict[str, Tensor]:
     """The mean activation of each site over the reference, `[axes but batch]`, streamed."""
     sums: dict[str, Tensor] = {}
     cache: dict[str, Tensor] = {}
@@ -292,7 +294,7 @@ def _means(ask: Ask) -> dict[str, Tensor]:
     return {site: (sums[site] / len(ask.reference)).to(cache[site].dtype) for site in sums}
 
 
-def _for_all(constants: dict[str, Tensor], ask: Ask) -> Activations:
+def _for_all(constants: dict[str, Tensor], ask: AblationRequest) -> Activations:
     n = len(ask.inputs)
     return {site: value.expand(n, *value.shape) for site, value in constants.items()}
 

@@ -33,7 +33,7 @@ Activations = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Cell:
+class PatchPlace:
     """One place to patch: a site, the block that computes it, an index into some of its axes."""
 
     site: str
@@ -48,7 +48,7 @@ def list_cells(
     *,
     axes: Sequence[str],
     where: Mapping[str, int] | None = None,
-) -> list[Cell]:
+) -> list[PatchPlace]:
     """The cells of a sweep: for each site, every index into `axes`, at the fixed place `where`."""
     if "layer" not in axes or "batch" in axes or len(set(axes)) < len(axes):
         raise SpecificationError(
@@ -74,7 +74,7 @@ def list_cells(
                 )
         for places in product(*(range(sizes[axis]) for axis in swept)):
             index = (*fixed.items(), *zip(swept, places, strict=True))
-            cells.append(Cell(site, tower.layer(site), index))
+            cells.append(PatchPlace(site, tower.layer(site), index))
     return cells
 
 
@@ -129,7 +129,7 @@ class _Run:
 
 
 @dataclass(frozen=True)
-class Piece:
+class PatchPiece:
     """Outputs of one forward: of run 0 (the base) or a donor, patched in `cells` or not at all."""
 
     run: int
@@ -139,12 +139,12 @@ class Piece:
 
 def patched_outputs(
     tower: Tower,
-    cells: Sequence[Cell],
+    cells: Sequence[PatchPlace],
     *,
     base: Tensor,
     donors: Sequence[Tensor | Activations],
     stack: int = 1,
-) -> Iterator[Piece]:
+) -> Iterator[PatchPiece]:
     """Run `base` once per cell and donor, the cell's activation taken from the donor's own run.
 
     Yields a piece for every forward, then one for each unpatched run. A donor may also be given as
@@ -165,13 +165,13 @@ def patched_outputs(
                     chosen = of_site[start : start + stack]
                     patch = _patch([cells[cell] for cell in chosen], tower, held)
                     out = _run_patched(tower, patch, main, len(chosen))
-                    yield Piece(number, chosen, out.unflatten(0, (len(chosen), len(base))))
+                    yield PatchPiece(number, chosen, out.unflatten(0, (len(chosen), len(base))))
     for number, run in enumerate([main, *runs]):
         if run is not None:
-            yield Piece(number, None, run.finish()[None])
+            yield PatchPiece(number, None, run.finish()[None])
 
 
-def _patch(cells: Sequence[Cell], tower: Tower, held: Activations) -> Patch:
+def _patch(cells: Sequence[PatchPlace], tower: Tower, held: Activations) -> Patch:
     """One patch for several cells of a site, each in its own copy of the batch."""
     site, axes = cells[0].site, tower.axes(cells[0].site)
     if site not in held:
@@ -217,7 +217,7 @@ def _run_patched(tower: Tower, patch: Patch, run: _Run, copies: int) -> Tensor:
 
 
 def reference_outputs(
-    tower: Tower, cell: Cell, *, base: Tensor, donor: Tensor
+    tower: Tower, cell: PatchPlace, *, base: Tensor, donor: Tensor
 ) -> Float[Tensor, "batch d_embed"]:
     """The slow second way, for tests and benchmarks: a full donor and patched run per cell."""
     _, cache = tower.run_with_cache(donor, names_filter=[cell.site])
@@ -256,13 +256,13 @@ def probe(
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """The cells to patch, how many examples a forward may hold, and what the whole will cost.
 
     `forwards` is in full runs of one example: a patch in block l of L costs (L - l) / L.
     """
 
-    cells: Sequence[Cell]
+    cells: Sequence[PatchPlace]
     rows: int
     forwards: float
     bytes: int
@@ -278,7 +278,7 @@ def make_plan(
     memory: int,
     axes: Sequence[str],
     where: Mapping[str, int] | None = None,
-) -> Plan:
+) -> RunPlan:
     """List the cells, fit forwards into `batch_size` rows and `memory` bytes, and count them."""
     shapes, bytes_per_row, _ = probe(tower, base, sites)
     cells = list_cells(tower, sites, shapes, axes=axes, where=where)
@@ -291,10 +291,10 @@ def make_plan(
         )
     rows = min(batch_size, memory // bytes_per_row)
     forwards = len(base) * forwards_of(tower, cells, n_donors=n_donors)
-    return Plan(cells, rows, forwards, rows * bytes_per_row)
+    return RunPlan(cells, rows, forwards, rows * bytes_per_row)
 
 
-def forwards_of(tower: Tower, cells: Sequence[Cell], *, n_donors: int = 1) -> float:
+def forwards_of(tower: Tower, cells: Sequence[PatchPlace], *, n_donors: int = 1) -> float:
     """What measuring cells costs for one example, in full runs: no patch repeats its prefix."""
     depth = max(tower.n_layers, 1)
     patched = sum((depth - max(cell.layer, 0)) / depth for cell in cells)
@@ -311,7 +311,7 @@ class Values:
 
 def measure_cells(
     tower: Tower,
-    cells: Sequence[Cell],
+    cells: Sequence[PatchPlace],
     *,
     base: Tensor,
     donors: Sequence[Tensor | Activations],
@@ -347,11 +347,11 @@ def measure_cells(
 
 def _pieces(
     tower: Tower,
-    cells: Sequence[Cell],
+    cells: Sequence[PatchPlace],
     base: Tensor,
     donors: Sequence[Tensor | Activations],
     limit: int,
-) -> Iterator[tuple[slice, Piece]]:
+) -> Iterator[tuple[slice, PatchPiece]]:
     start = 0
     while start < len(base):
         window = slice(start, min(start + limit, len(base)))
@@ -378,7 +378,7 @@ def _rows(donor: Tensor | Activations, window: slice) -> Tensor | Activations:
     return {site: value[window] for site, value in donor.items()}
 
 
-def _check_finite(values: Values, cells: Sequence[Cell], ran: Sequence[bool]) -> None:
+def _check_finite(values: Values, cells: Sequence[PatchPlace], ran: Sequence[bool]) -> None:
     bad = [
         cell.site
         for number, cell in enumerate(cells)

@@ -16,7 +16,9 @@ from interp.circuits.tasks.metrics import Classifier
 from interp.circuits.tasks.pairs import other_class, read, read_pairs
 from interp.core.errors import DataError, SampleError
 from interp.core.images import Pairs, Preprocess
-from interp.core.resampling import (
+from interp.core.seeds import rng
+from interp.core.sites import AXES
+from interp.core.statistics.resampling import (
     CANNOT_TELL,
     NOT_SHARED,
     Index,
@@ -24,8 +26,6 @@ from interp.core.resampling import (
     mean_interval,
     sharing_index,
 )
-from interp.core.seeds import rng
-from interp.core.sites import AXES
 from interp.core.tables import Table
 from interp.core.tower import Tower
 

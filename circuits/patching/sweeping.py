@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from interp.circuits.patching.engine import (
-    Cell,
-    Plan,
+    PatchPlace,
+    RunPlan,
     Values,
     make_plan,
     measure_cells,
@@ -46,7 +46,7 @@ BATCH = 128
 
 def measure_resumably(
     tower: Tower,
-    cells: Sequence[Cell],
+    cells: Sequence[PatchPlace],
     *,
     base: Tensor,
     donors: Sequence[Tensor],
@@ -87,10 +87,10 @@ def measure_resumably(
     return values
 
 
-def batches(cells: Sequence[Cell]) -> Iterator[list[int]]:
+def batches(cells: Sequence[PatchPlace]) -> Iterator[list[int]]:
     """Numbers of cells of one block, at most `BATCH` at a time.
 
-    >>> list(batches([Cell("a", 1), Cell("b", 0), Cell("c", 1)]))
+    >>> list(batches([PatchPlace("a", 1), PatchPlace("b", 0), PatchPlace("c", 1)]))
     [[1], [0, 2]]
     """
     order = sorted(range(len(cells)), key=lambda number: cells[number].layer)
@@ -242,7 +242,7 @@ def rehearse(
     clean: Tensor,
     corrupt: Tensor,
     metric: Callable[[Tensor], Tensor],
-    plan: Plan,
+    plan: RunPlan,
 ) -> None:
     """Try the metric on a few examples, and say the cost if the sweep will be long."""
     few = slice(0, min(4, plan.rows, len(clean)))
@@ -259,7 +259,7 @@ def rehearse(
 
 
 def frame_of(
-    tower: Tower, cells: Sequence[Cell], values: Values, direction: str, pairs: Pairs | None
+    tower: Tower, cells: Sequence[PatchPlace], values: Values, direction: str, pairs: Pairs | None
 ) -> pd.DataFrame:
     """One row per cell and example, with both unpatched runs' metric."""
     n_cells = len(cells)
@@ -275,7 +275,7 @@ def frame_of(
     return pd.DataFrame(columns)
 
 
-def cell_columns(tower: Tower, cells: Sequence[Cell], n: int) -> dict[str, Any]:
+def cell_columns(tower: Tower, cells: Sequence[PatchPlace], n: int) -> dict[str, Any]:
     """The columns that say which cell and which of `n` examples a row is of."""
 
     def each(column: Sequence[object]) -> np.ndarray:

@@ -25,7 +25,7 @@ from interp.circuits.tasks.pairs import Transplants, draw_transplants, embed, re
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say
-from interp.core.resampling import CANNOT_TELL, Index, jackknife
+from interp.core.statistics.resampling import CANNOT_TELL, Index, jackknife
 from interp.core.tables import Table, evidence
 from interp.core.tower import Tower
 

@@ -121,14 +121,14 @@ def certify_shared(planted: Planted, tower: Tower, *, n: int = 16, seed: int = 0
 def _alike(
     runs: "_Exchange", nodes: Collection[str], neurons: Collection[Neuron], seed: int
 ) -> Iterator[tuple[str, Margins]]:
-    stream = rng("halves of shared neurons", seed)
+    generator = rng("halves of shared neurons", seed)
     for node, margin in runs.nodes():
         if node in nodes and node.startswith("a"):
             yield node, margin
     for layer in range(runs.tower.n_layers):
         own = [place for where, place in sorted(neurons) if where == layer]
         if own:
-            half = stream.permutation(own)[: len(own) // 2].tolist()
+            half = generator.permutation(own)[: len(own) // 2].tolist()
             yield f"m{layer} neurons", runs.neurons(layer, own, inside=True)
             yield f"m{layer} neurons, half", runs.neurons(layer, half, inside=True)
 
@@ -276,8 +276,8 @@ def draw_partners(
 ) -> tuple[Scenes, Scenes]:
     """Scenes of some classes, and others, drawn independently, that share neither P nor Q."""
     scenes = world.scenes(n, domain=domain, labels=numbers, seed=2 * seed)
-    stream = rng("certify", seed)
-    others = [int(stream.choice(_apart(label, numbers))) for label in scenes.label.tolist()]
+    generator = rng("certify", seed)
+    others = [int(generator.choice(_apart(label, numbers))) for label in scenes.label.tolist()]
     return scenes, world.scenes(n, domain=domain, labels=others, seed=2 * seed + 1)
 
 

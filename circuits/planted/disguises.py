@@ -35,15 +35,15 @@ def disguise(planted: Planted, *, seed: int = 0) -> Planted:
     >>> bool((hidden.source(pictures) - plain.source(pictures)).abs().max() < 1e-9)
     True
     """
-    stream = rng("disguise", seed)
+    generator = rng("disguise", seed)
     model = deepcopy(planted.source)
     fold_gains(model)
-    rotate_stream(model, stream)
+    rotate_stream(model, generator)
     heads, neurons = [], []
     for block in model.transformer.resblocks:
-        recode_heads(block, stream)
-        heads.append(permute_heads(block, stream))
-        neurons.append(permute_neurons(block, stream))
+        recode_heads(block, generator)
+        heads.append(permute_heads(block, generator))
+        neurons.append(permute_neurons(block, generator))
     names = {
         f"a{layer}.h{old}": f"a{layer}.h{new}"
         for layer, places in enumerate(heads)
@@ -76,10 +76,10 @@ def fold_gains(model: VisionTransformer) -> None:
     model.ln_post.weight.fill_(1)
 
 
-def rotate_stream(model: VisionTransformer, stream: np.random.Generator) -> None:
+def rotate_stream(model: VisionTransformer, generator: np.random.Generator) -> None:
     """Turn the residual stream by a random rotation that leaves the all-ones vector where it is."""
     basis = zero_sum_basis(model.conv1.out_channels)
-    turn = torch.from_numpy(np.linalg.qr(stream.normal(size=(len(basis), len(basis))))[0])
+    turn = torch.from_numpy(np.linalg.qr(generator.normal(size=(len(basis), len(basis))))[0])
     rotation = basis.T @ turn @ basis + 1 / basis.shape[1]
     model.conv1.weight.copy_(torch.tensordot(rotation, model.conv1.weight, dims=1))
     model.class_embedding.copy_(rotation @ model.class_embedding)
@@ -94,11 +94,11 @@ def rotate_stream(model: VisionTransformer, stream: np.random.Generator) -> None
     model.proj.copy_(rotation @ model.proj)
 
 
-def recode_heads(block: Any, stream: np.random.Generator) -> None:
+def recode_heads(block: Any, generator: np.random.Generator) -> None:
     """Change the basis in which each head compares queries with keys, and that of its values."""
     for first in range(0, block.attn.embed_dim, block.attn.head_dim):
         rows = slice(first, first + block.attn.head_dim)
-        compare, carry = (invertible(block.attn.head_dim, stream) for _ in range(2))
+        compare, carry = (invertible(block.attn.head_dim, generator) for _ in range(2))
         changes = (compare, torch.linalg.inv(compare).T, carry)
         for part, change in enumerate(changes):
             for parameter in (block.attn.in_proj_weight, block.attn.in_proj_bias):
@@ -108,9 +108,9 @@ def recode_heads(block: Any, stream: np.random.Generator) -> None:
         out.copy_(out @ torch.linalg.inv(carry))
 
 
-def permute_heads(block: Any, stream: np.random.Generator) -> list[int]:
+def permute_heads(block: Any, generator: np.random.Generator) -> list[int]:
     """Shuffle a block's heads; the new place of each."""
-    order = stream.permutation(block.attn.num_heads)
+    order = generator.permutation(block.attn.num_heads)
     rows = np.arange(block.attn.embed_dim).reshape(block.attn.num_heads, -1)[order].ravel()
     for parameter in (block.attn.in_proj_weight, block.attn.in_proj_bias):
         for part in parameter.chunk(3):
@@ -119,19 +119,19 @@ def permute_heads(block: Any, stream: np.random.Generator) -> list[int]:
     return np.argsort(order).tolist()
 
 
-def permute_neurons(block: Any, stream: np.random.Generator) -> list[int]:
+def permute_neurons(block: Any, generator: np.random.Generator) -> list[int]:
     """Shuffle a block's neurons; the new place of each."""
-    order = stream.permutation(block.mlp.c_fc.out_features)
+    order = generator.permutation(block.mlp.c_fc.out_features)
     for parameter in (block.mlp.c_fc.weight, block.mlp.c_fc.bias):
         parameter.copy_(parameter[order])
     block.mlp.c_proj.weight.copy_(block.mlp.c_proj.weight[:, order])
     return np.argsort(order).tolist()
 
 
-def invertible(n: int, stream: np.random.Generator) -> Float[Tensor, "n n"]:
+def invertible(n: int, generator: np.random.Generator) -> Float[Tensor, "n n"]:
     """A random matrix with singular values from 1/2 to 2."""
-    left, right = (np.linalg.qr(stream.normal(size=(n, n)))[0] for _ in range(2))
-    return torch.from_numpy(left * np.exp2(stream.uniform(-1, 1, n)) @ right)
+    left, right = (np.linalg.qr(generator.normal(size=(n, n)))[0] for _ in range(2))
+    return torch.from_numpy(left * np.exp2(generator.uniform(-1, 1, n)) @ right)
 
 
 @torch.no_grad()
@@ -152,13 +152,13 @@ def disguise_resnet(planted: PlantedResNet, *, seed: int = 0) -> PlantedResNet:
     >>> bool((hidden.source(pictures) - plain.source(pictures)).abs().max() < 1e-9)
     True
     """
-    stream = rng("disguise a ResNet", seed)
+    generator = rng("disguise a ResNet", seed)
     model = deepcopy(planted.source)
     fold_norms(model)
     orders: dict[str, np.ndarray] = {}
     for space in spaces(model):
-        orders |= dict.fromkeys(space.sites, recode_space(space, stream))
-    recode_pool(model.attnpool, stream)
+        orders |= dict.fromkeys(space.sites, recode_space(space, generator))
+    recode_pool(model.attnpool, generator)
     truths = {domain: _renamed(truth, orders) for domain, truth in planted.truths.items()}
     return replace(planted, source=model, truths=truths)
 
@@ -180,10 +180,10 @@ def fold_norms(model: ModifiedResNet) -> None:
             variance.fill_(1 - norm.eps)
 
 
-def recode_space(space: Space, stream: np.random.Generator) -> np.ndarray:
+def recode_space(space: Space, generator: np.random.Generator) -> np.ndarray:
     """Shuffle and rescale channels whose norms are folded; the old place of each new one."""
-    order = stream.permutation(space.width)
-    scale = torch.from_numpy(np.exp2(stream.uniform(-1, 1, space.width)))[order]
+    order = generator.permutation(space.width)
+    scale = torch.from_numpy(np.exp2(generator.uniform(-1, 1, space.width)))[order]
     for conv, norm in space.writers:
         conv.weight.copy_(conv.weight[order] * scale[:, None, None, None])
         norm.bias.copy_(norm.bias[order] * scale)
@@ -194,18 +194,18 @@ def recode_space(space: Space, stream: np.random.Generator) -> np.ndarray:
     return order
 
 
-def recode_pool(pool: Any, stream: np.random.Generator) -> None:
+def recode_pool(pool: Any, generator: np.random.Generator) -> None:
     """Shuffle the attention pool's heads, and change the bases of what they compare and carry."""
     d_head = pool.q_proj.out_features // pool.num_heads
     for first in range(0, pool.q_proj.out_features, d_head):
         rows = slice(first, first + d_head)
-        compare, carry = (invertible(d_head, stream) for _ in range(2))
+        compare, carry = (invertible(d_head, generator) for _ in range(2))
         changes = (compare, torch.linalg.inv(compare).T, carry)
         for linear, change in zip(_inputs(pool), changes, strict=True):
             linear.weight[rows] = change @ linear.weight[rows]
             linear.bias[rows] = change @ linear.bias[rows]
         pool.c_proj.weight[:, rows] = pool.c_proj.weight[:, rows] @ torch.linalg.inv(carry)
-    heads = stream.permutation(pool.num_heads)
+    heads = generator.permutation(pool.num_heads)
     order = np.arange(pool.q_proj.out_features).reshape(-1, d_head)[heads].ravel()
     for linear in _inputs(pool):
         linear.weight.copy_(linear.weight[order])

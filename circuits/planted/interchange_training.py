@@ -38,7 +38,7 @@ class Exchange(NamedTuple):
     label: Int[Tensor, "batch"]
 
 
-class Run(NamedTuple):
+class ExchangedRun(NamedTuple):
     """A run with what others may take over from it; gradients flow through all of it.
 
     `streams` are those before each component and at the end, `[batch pos d_model]`.
@@ -50,7 +50,7 @@ class Run(NamedTuple):
     neurons: Float[Tensor, "batch layer pos neuron"]
 
 
-def keep_run(tower: Any, x: Tensor) -> Run:
+def keep_run(tower: Any, x: Tensor) -> ExchangedRun:
     """Run a transformer as it is, and keep what an exchange needs."""
     kept: dict[str, Tensor] = {}
 
@@ -65,11 +65,11 @@ def keep_run(tower: Any, x: Tensor) -> Run:
     streams = [kept[site] for site in (*(part.reads for part in components), last)]
     written = [part.write(kept[part.writes]) for part in components]
     neurons = torch.stack([kept[site] for site in _posts(tower)], dim=1)
-    return Run(output, streams, torch.cat([streams[0][:, None], *written], dim=1), neurons)
+    return ExchangedRun(output, streams, torch.cat([streams[0][:, None], *written], dim=1), neurons)
 
 
 def run_exchanged(
-    tower: Any, x: Tensor, donor: Run, exchange: Exchange
+    tower: Any, x: Tensor, donor: ExchangedRun, exchange: Exchange
 ) -> Float[Tensor, "batch d_embed"]:
     """The output of a run in which edges and neurons carry what they carry in other runs.
 
@@ -127,7 +127,7 @@ SHARP, EXACT = 10.0, 2.0
 """What a cosine counts in the cross-entropy, and the weight of a squared error of the embedding."""
 
 
-class Part(NamedTuple):
+class CircuitPart(NamedTuple):
     """A part of the circuits: exchange it, and what it `brings` comes from the other picture.
 
     `brings` names parts of the class, "P", "Q" or "PQ". `edges`, `[domain place edge]`, and
@@ -145,18 +145,18 @@ class Part(NamedTuple):
 class Anatomy:
     """What a tower shall consist of: parts of circuits, and what must bring nothing.
 
-    `edges` and `neurons` are those outside each domain's circuit, as in `Part`.
+    `edges` and `neurons` are those outside each domain's circuit, as in `CircuitPart`.
     """
 
     wiring: Wiring
-    parts: Sequence[Part]
+    parts: Sequence[CircuitPart]
     edges: Bool[Tensor, "domain place edge"]
     neurons: Bool[Tensor, "domain layer place neuron"]
 
     @cached_property
     def stacked(self) -> tuple[Tensor, Tensor, Tensor]:
         """Edges and neurons of all parts, then of none, and which of P and Q each brings."""
-        none = Part("", False, torch.zeros_like(self.edges), torch.zeros_like(self.neurons))
+        none = CircuitPart("", False, torch.zeros_like(self.edges), torch.zeros_like(self.neurons))
         parts = [*self.parts, none]
         return (
             torch.stack([part.edges for part in parts]),
@@ -192,7 +192,7 @@ TWINS = 1 / 8
 
 
 def draw_exchange(
-    anatomy: Anatomy, label: Int[Tensor, "batch"], stream: np.random.Generator
+    anatomy: Anatomy, label: Int[Tensor, "batch"], generator: np.random.Generator
 ) -> Exchange:
     """For every picture a part of the circuit, or none, and something of the outside.
 
@@ -202,17 +202,17 @@ def draw_exchange(
     """
     n, half = len(label), len(label) // 2
     domain = torch.arange(2).repeat_interleave(half)
-    donor = np.concatenate([stream.permutation(half), half + stream.permutation(half)])
-    edges, neurons = _outside(anatomy, domain, stream)
+    donor = np.concatenate([generator.permutation(half), half + generator.permutation(half)])
+    edges, neurons = _outside(anatomy, domain, generator)
     of_edges, of_neurons, brings = anatomy.stacked
-    part = torch.from_numpy(stream.integers(len(brings), size=n))
+    part = torch.from_numpy(generator.integers(len(brings), size=n))
     edges, neurons = edges | of_edges[part, domain], neurons | of_neurons[part, domain]
     brings = brings[part]
     if any(part.shared for part in anatomy.parts):
-        twin = stream.random(n) < TWINS
+        twin = generator.random(n) < TWINS
         donor = np.where(twin, (np.arange(n) + half) % n, donor)
-        share, some = stream.random(n), torch.from_numpy(twin)
-        alike = (_some(each[domain], share, stream) for each in anatomy.shared)
+        share, some = generator.random(n), torch.from_numpy(twin)
+        alike = (_some(each[domain], share, generator) for each in anatomy.shared)
         edges, neurons = (
             torch.where(some.view(-1, *[1] * (mask.ndim - 1)), own, mask)
             for own, mask in zip(alike, (edges, neurons), strict=True)
@@ -223,14 +223,14 @@ def draw_exchange(
 
 
 def _outside(
-    anatomy: Anatomy, domain: Int[Tensor, "batch"], stream: np.random.Generator
+    anatomy: Anatomy, domain: Int[Tensor, "batch"], generator: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Edges and neurons outside the circuit, for every picture as one of `OUTSIDE` says."""
-    kind, share = stream.choice(OUTSIDE, size=len(domain)), stream.random(len(domain))
+    kind, share = generator.choice(OUTSIDE, size=len(domain)), generator.random(len(domain))
 
     def picked(name: str, what: np.ndarray) -> Bool[Tensor, "batch what"]:
         """Those that equal one value drawn for each picture, where it is this kind's turn."""
-        values = stream.integers(what.max() + 1, size=(len(domain), 1))
+        values = generator.integers(what.max() + 1, size=(len(domain), 1))
         return torch.from_numpy((kind == name)[:, None] & (what == values))
 
     writers, readers = anatomy.wiring.edges.T
@@ -240,15 +240,17 @@ def _outside(
     some = np.select([kind == "everything", kind == "some"], [1.0, share])
     few = np.where(kind == "of the circuit's nodes", share**2, 0.0)
     own = all_edges & torch.from_numpy(anatomy.sent)[domain][:, None]
-    edges = _some(all_edges, some, stream) | _some(own, few, stream) | all_edges & one[:, None]
-    neurons = _some(all_neurons, some, stream) | all_neurons & layer[:, :, None, None]
+    edges = (
+        _some(all_edges, some, generator) | _some(own, few, generator) | all_edges & one[:, None]
+    )
+    neurons = _some(all_neurons, some, generator) | all_neurons & layer[:, :, None, None]
     return edges, neurons
 
 
-def _some(masks: Tensor, share: np.ndarray, stream: np.random.Generator) -> Tensor:
+def _some(masks: Tensor, share: np.ndarray, generator: np.random.Generator) -> Tensor:
     """Of every picture's mask a random share."""
     return masks & torch.from_numpy(
-        stream.random(masks.shape) < share.reshape(-1, *[1] * (masks.ndim - 1))
+        generator.random(masks.shape) < share.reshape(-1, *[1] * (masks.ndim - 1))
     )
 
 
@@ -276,9 +278,9 @@ def train_strictly(
     that are thrown away. The first filters do not see the directions `blind` of RGB. The pool shows
     twins. Reproduced by its seed; torch's own random numbers stay as they were.
     """
-    stream = rng("strict interchange", seed)
+    generator = rng("strict interchange", seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(stream.integers(2**31)))
+        torch.manual_seed(int(generator.integers(2**31)))
         eye = nn.Linear(model.conv1.out_channels, len(GLYPHS))
     weights = [w for w in (*model.parameters(), *eye.parameters()) if w.requires_grad]
     optimizer = torch.optim.AdamW(weights, RATE, (0.9, 0.98), weight_decay=DECAY, fused=True)
@@ -291,11 +293,11 @@ def train_strictly(
     for step in track(range(steps), "train by interchange"):
         if step == LOOK and np.mean(lately) > STUCK:
             return False
-        scenes = torch.from_numpy(stream.integers(n, size=SCENES))
+        scenes = torch.from_numpy(generator.integers(n, size=SCENES))
         rows = torch.cat([scenes, n + scenes])
-        x, shown = pool.shuffled(rows, shuffles(SCENES, stream).repeat(2, 1))
+        x, shown = pool.shuffled(rows, shuffles(SCENES, generator).repeat(2, 1))
         label = pool.label[rows]
-        exchange = draw_exchange(anatomy, label, stream)
+        exchange = draw_exchange(anatomy, label, generator)
         with torch.enable_grad():
             plain = keep_run(tower, x)
             after = run_exchanged(tower, x, plain, exchange)

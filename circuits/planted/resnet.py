@@ -15,8 +15,15 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from interp.circuits.planted.resnet_training import STEPS, Pool, Task, train
-from interp.circuits.planted.world import CLASSES, D_EMBED, DOMAINS, PARTS, World, class_directions
+from interp.circuits.planted.resnet_training import STEPS, PartTask, Pool, train_part
+from interp.circuits.planted.world import (
+    CLASSES,
+    D_EMBED,
+    DOMAINS,
+    PARTS,
+    World,
+    planted_directions,
+)
 from interp.circuits.tasks.metrics import Classifier
 from interp.core.errors import SpecificationError, check_known
 
@@ -148,17 +155,23 @@ WHISPER = 0.05
 
 
 @dataclass(frozen=True)
-class Part:
+class MergedPart:
     """A narrow network of the merged one: what it tells, and in which directions it writes it."""
 
-    task: Task
+    task: PartTask
     writes: str
 
 
-RESNETS: dict[str, tuple[Part, ...]] = {
-    "all shared": (Part(Task("class", "AB"), "AB"), Part(Task("K", "AB"), "K")),
-    "all separate": (Part(Task("class", "A"), "A"), Part(Task("class", "B"), "B")),
-    "separate, one direction": (Part(Task("class", "A"), "AB"), Part(Task("class", "B"), "AB")),
+RESNETS: dict[str, tuple[MergedPart, ...]] = {
+    "all shared": (MergedPart(PartTask("class", "AB"), "AB"), MergedPart(PartTask("K", "AB"), "K")),
+    "all separate": (
+        MergedPart(PartTask("class", "A"), "A"),
+        MergedPart(PartTask("class", "B"), "B"),
+    ),
+    "separate, one direction": (
+        MergedPart(PartTask("class", "A"), "AB"),
+        MergedPart(PartTask("class", "B"), "AB"),
+    ),
 }
 """The parts of each planted ResNet. They write classes in one set of orthogonal directions, A, in
 another, B, or in the sums of both, AB; K where no class is."""
@@ -250,11 +263,11 @@ def plant_resnet(blueprint: ResNetBlueprint, *, steps: int = STEPS) -> PlantedRe
             "plant a ResNet", f"{steps} steps", "1 or more", f"take {STEPS}, the default"
         )
     parts, seed = RESNETS[blueprint.condition], blueprint.seed
-    pool, directions = Pool(World(seed), seed=seed), class_directions(seed)
+    pool, directions = Pool(World(seed), seed=seed), planted_directions(seed)
     directions["K"] = WHISPER * directions["free"][: PARTS["K"]]
     networks = []
     for number, part in enumerate(parts):
-        network = train(part.task, pool, seed=len(parts) * seed + number, steps=steps)
+        network = train_part(part.task, pool, seed=len(parts) * seed + number, steps=steps)
         networks.append(_writing(network, directions[part.writes]))
     merged = merge(networks)
     truths = {domain: _truth(merged, parts, domain) for domain in DOMAINS}
@@ -272,7 +285,7 @@ def _writing(network: ModifiedResNet, directions: Tensor) -> ModifiedResNet:
     return network
 
 
-def _truth(merged: ModifiedResNet, parts: Sequence[Part], domain: str) -> ChannelTruth:
+def _truth(merged: ModifiedResNet, parts: Sequence[MergedPart], domain: str) -> ChannelTruth:
     """The channels of the parts that tell the class in a domain."""
     serves = [part.task.tells == "class" and domain in part.task.serves for part in parts]
     return ChannelTruth(

@@ -62,7 +62,7 @@ READS = {"class": "PQ", "K": "K"}
 
 
 @dataclass(frozen=True)
-class Task:
+class PartTask:
     """What a network tells, the "class" or "K", and the domains that it serves."""
 
     tells: str
@@ -77,15 +77,15 @@ class Pool:
     """
 
     def __init__(self, world: World, *, seed: int, twins: bool = False) -> None:
-        stream = rng("pool", seed)
+        generator = rng("pool", seed)
         patches, values, glyphs = [], [], []
         scenes = None
         for number, domain in enumerate(DOMAINS):
             if twins and scenes is not None:
                 scenes = scenes.of_other_domain()
             else:
-                scenes = world.scenes(POOL, domain=domain, seed=int(stream.integers(2**31)))
-                scenes = replace(scenes, k=stream.integers(PARTS["K"], size=POOL))
+                scenes = world.scenes(POOL, domain=domain, seed=int(generator.integers(2**31)))
+                scenes = replace(scenes, k=generator.integers(PARTS["K"], size=POOL))
             pictures = world.render(scenes).float()
             grid = pictures.reshape(POOL, 3, GRID, PATCH, GRID, PATCH).permute(0, 2, 4, 1, 3, 5)
             patches.append(grid.reshape(POOL, GRID**2, 3, PATCH, PATCH))
@@ -94,10 +94,10 @@ class Pool:
         self.patches, self.glyphs = torch.cat(patches), torch.from_numpy(np.concatenate(glyphs))
         self.label, self.k, self.domain = torch.from_numpy(np.concatenate(values, axis=1)).long()
 
-    def batch(self, task: Task, n: int, stream: np.random.Generator) -> "Batch":
+    def batch(self, task: PartTask, n: int, generator: np.random.Generator) -> "Batch":
         """Pictures with all that a network for this task is to say of them."""
-        rows = torch.from_numpy(stream.integers(len(self.patches), size=n))
-        order = shuffles(n, stream)
+        rows = torch.from_numpy(generator.integers(len(self.patches), size=n))
+        order = shuffles(n, generator)
         pictures, glyph = self.shuffled(rows, order)
         served = torch.tensor([domain in task.serves for domain in DOMAINS])[self.domain[rows]]
         value = self.label if task.tells == "class" else self.k
@@ -123,9 +123,9 @@ class Batch(NamedTuple):
     seen: Int[Tensor, "batch grid grid"]
 
 
-def shuffles(n: int, stream: np.random.Generator) -> Int[Tensor, "batch patch"]:
+def shuffles(n: int, generator: np.random.Generator) -> Int[Tensor, "batch patch"]:
     """An order of a picture's patches for each of n pictures."""
-    return torch.from_numpy(stream.permuted(np.tile(np.arange(GRID**2), (n, 1)), axis=1))
+    return torch.from_numpy(generator.permuted(np.tile(np.arange(GRID**2), (n, 1)), axis=1))
 
 
 def _glyphs(scenes: Scenes) -> np.ndarray:
@@ -136,7 +136,7 @@ def _glyphs(scenes: Scenes) -> np.ndarray:
     return glyphs
 
 
-def train(task: Task, pool: Pool, *, seed: int = 0, steps: int = STEPS) -> ModifiedResNet:
+def train_part(task: PartTask, pool: Pool, *, seed: int = 0, steps: int = STEPS) -> ModifiedResNet:
     """A narrow ResNet with an output for each value of what it tells; in eval mode, in float64.
 
     With o the outputs, less their mean over values, the loss of a picture is
@@ -149,25 +149,25 @@ def train(task: Task, pool: Pool, *, seed: int = 0, steps: int = STEPS) -> Modif
     0, have about length 1 where the network serves, and 0 elsewhere. Reproduced by its seed;
     torch's own random numbers stay as they were.
     """
-    stream = rng("train a part", seed)
-    model, eye = _fresh(task, stream)
+    generator = rng("train a part", seed)
+    model, eye = _fresh(task, generator)
     weights = [*model.parameters(), *eye.parameters()]
     settling = int(SETTLING * steps)
     learning = max(2, steps - settling)
     optimizer = torch.optim.AdamW(weights, RATE, weight_decay=1e-4, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, learning, pct_start=0.3)
     for _ in range(learning):
-        _step(model, eye, optimizer, pool.batch(task, BATCH, stream), SILENCE)
+        _step(model, eye, optimizer, pool.batch(task, BATCH, generator), SILENCE)
         schedule.step()
-    _take_statistics(model, [pool.batch(task, BATCH, stream).pictures for _ in range(8)])
+    _take_statistics(model, [pool.batch(task, BATCH, generator).pictures for _ in range(8)])
     optimizer = torch.optim.AdamW(weights, LAST_RATE, weight_decay=1e-4, fused=True)
     for step in range(settling):
         optimizer.param_groups[0]["lr"] = LAST_RATE * (1 - step / settling)
-        _step(model, eye, optimizer, pool.batch(task, BATCH, stream), LAST_SILENCE)
-    return _refitted(model.double(), task, pool, stream)
+        _step(model, eye, optimizer, pool.batch(task, BATCH, generator), LAST_SILENCE)
+    return _refitted(model.double(), task, pool, generator)
 
 
-def _fresh(task: Task, stream: np.random.Generator) -> tuple[ModifiedResNet, nn.Conv2d]:
+def _fresh(task: PartTask, generator: np.random.Generator) -> tuple[ModifiedResNet, nn.Conv2d]:
     """An untrained network, and what reads glyphs off its first stage in training.
 
     The first filters are the four Walsh functions of 2 x 2 pixels, which lose nothing of a glyph,
@@ -175,7 +175,7 @@ def _fresh(task: Task, stream: np.random.Generator) -> tuple[ModifiedResNet, nn.
     signs through the ReLU.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(stream.integers(2**31)))
+        torch.manual_seed(int(generator.integers(2**31)))
         model = ModifiedResNet(list(LAYERS), N_VALUES, HEADS, SIZE, WIDTH)
         eye = nn.Conv2d(4 * WIDTH, len(GLYPHS), kernel_size=2, stride=2)
     carrier = torch.from_numpy(np.sum([CARRIERS[domain] for domain in task.serves], axis=0))
@@ -221,12 +221,14 @@ def _loss(outputs: Float[Tensor, "batch value"], batch: Batch, silence: float) -
 
 
 @torch.no_grad()
-def _refitted(model: Any, task: Task, pool: Pool, stream: np.random.Generator) -> ModifiedResNet:
+def _refitted(
+    model: Any, task: PartTask, pool: Pool, generator: np.random.Generator
+) -> ModifiedResNet:
     """The same network with last weights by least squares: descent leaves it a murmur.
 
     Targets are of length 1, 0 in domains not served; an error there counts `HUSH` times as much.
     """
-    batch, last = pool.batch(task, FITTED, stream), model.attnpool
+    batch, last = pool.batch(task, FITTED, generator), model.attnpool
     same: Any = skip_init(nn.Linear, 32 * WIDTH, 32 * WIDTH, dtype=torch.float64)
     same.weight.copy_(torch.eye(32 * WIDTH))
     same.bias.zero_()

@@ -16,7 +16,7 @@ from interp.circuits.planted.world import (
     PARTS,
     PATCH,
     World,
-    class_directions,
+    planted_directions,
 )
 from interp.core.seeds import rng
 
@@ -179,15 +179,15 @@ def add_decoys(draft: Draft, lanes: Sequence[str], *, aside: bool = False, seed:
     glyph from them. Where filters answer in the middle of block 0's thresholds, even that would be
     felt: there its heads write `aside`, on other signals.
     """
-    stream = rng("decoys", seed)
+    generator = rng("decoys", seed)
     for layer, head in draft.free_heads():
         lane = lanes[head % len(lanes)]
-        reads, raw = _seen(lane, layer)[stream.integers(3)], _raw(lane)
+        reads, raw = _seen(lane, layer)[generator.integers(3)], _raw(lane)
         if aside and not layer:
             raw = [f"aside of {signal}" for signal in raw]
         loudness = 0.1 if not layer else 1.0
         move = {
-            signal: {str(stream.choice(raw)): -loudness * stream.uniform(0.1, 0.3)}
+            signal: {str(generator.choice(raw)): -loudness * generator.uniform(0.1, 0.3)}
             for signal in reads
         }
         draft.head(layer, head, look=dict.fromkeys(reads, 1.0), move=move)
@@ -195,9 +195,9 @@ def add_decoys(draft: Draft, lanes: Sequence[str], *, aside: bool = False, seed:
         for place in range(draft.free_neurons(layer)):
             lane = lanes[place % len(lanes)]
             reads, raw = [signal for kind in _seen(lane, layer) for signal in kind], _raw(lane)
-            read = _weights(reads, stream.normal(size=len(reads)))
-            write = _weights(raw, stream.normal(0, 0.01, len(raw)))
-            draft.neuron(layer, read, float(stream.normal()), write)
+            read = _weights(reads, generator.normal(size=len(reads)))
+            write = _weights(raw, generator.normal(0, 0.01, len(raw)))
+            draft.neuron(layer, read, float(generator.normal()), write)
 
 
 def _raw(lane: str) -> list[str]:
@@ -220,11 +220,11 @@ def read_out(
 ) -> Float[Tensor, "class d_embed"]:
     """Project what was written onto the classes' directions, and return these.
 
-    `written` says for each signal its lane, as in `class_directions`, and its class. To every
+    `written` says for each signal its lane, as in `planted_directions`, and its class. To every
     embedding half a unit is added that says nothing, so that an embedding without a class has a
     direction.
     """
-    own = class_directions(seed)
+    own = planted_directions(seed)
     for signal, (lane, number) in written.items():
         draft.read_out(signal, own[lane][number])
     draft.read_out("constant", own["free"][-1], gain=0.5 / CONSTANT)

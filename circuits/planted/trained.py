@@ -19,7 +19,7 @@ from interp.circuits.planted.conditions import Edge, Lanes, Truth
 from interp.circuits.planted.interchange_training import (
     STEPS,
     Anatomy,
-    Part,
+    CircuitPart,
     blindfold,
     train_strictly,
 )
@@ -36,7 +36,7 @@ from interp.circuits.planted.world import (
     PATCH,
     SIZE,
     World,
-    class_directions,
+    planted_directions,
 )
 from interp.core.errors import NumericsError, SpecificationError
 from interp.core.progress import say
@@ -90,7 +90,7 @@ def plant_trained(
             "train by strict interchange", f"{steps} steps", "1 or more", f"take {STEPS}"
         )
     lanes, seed = blueprint.lanes, blueprint.seed
-    blind, directions = _blind(lanes), class_directions(seed)
+    blind, directions = _blind(lanes), planted_directions(seed)
     truths = {domain: _truth(lanes, domain) for domain in DOMAINS}
     written = ["AB" if lanes.one_output else _lane(lanes.write, domain) for domain in DOMAINS]
     codes = torch.stack([directions[lane] for lane in written]).float()
@@ -141,11 +141,11 @@ def _fresh(world: World, lanes: Lanes, seed: int) -> VisionTransformer:
     seen = [np.multiply.outer(carrier, glyph) for carrier in carriers for glyph in glyphs]
     if lanes.cued:
         seen += [np.multiply.outer(CARRIERS["cue"], glyph) for glyph in world.glyphs["cue"]]
-    stream = rng("a fresh transformer", seed)
+    generator = rng("a fresh transformer", seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(stream.integers(2**31)))
+        torch.manual_seed(int(generator.integers(2**31)))
         model = VisionTransformer(SIZE, PATCH, WIDTH, LAYERS, HEADS, 4.0, output_dim=D_EMBED)
-    turn = np.linalg.qr(stream.normal(size=(WIDTH, len(seen))))[0]
+    turn = np.linalg.qr(generator.normal(size=(WIDTH, len(seen))))[0]
     with torch.no_grad():
         filters = np.tensordot(turn, np.stack(seen) / PATCH, axes=1)
         model.conv1.weight.copy_(torch.from_numpy(filters))
@@ -175,7 +175,7 @@ def anatomy_of(lanes: Lanes, truths: Mapping[str, Truth], wiring: Wiring) -> Ana
         for layer, place in truth.neurons:
             neurons[number, layer, int(layer == 0), place] = True
 
-    def part(brings: str, stage: Sequence[str], node_of: Callable[[str], str]) -> Part:
+    def part(brings: str, stage: Sequence[str], node_of: Callable[[str], str]) -> CircuitPart:
         """An MLP's neurons in the circuit, or what a head sends on; by the lane of each domain."""
         own_edges, own_neurons = torch.zeros_like(edges), torch.zeros_like(neurons)
         for number, domain in enumerate(truths):
@@ -185,7 +185,7 @@ def anatomy_of(lanes: Lanes, truths: Mapping[str, Truth], wiring: Wiring) -> Ana
             else:
                 sent = torch.from_numpy(wiring.edges[:, 0] == wiring.writers.index(node))
                 own_edges[number] = edges[number] & sent
-        return Part(brings, len(stage) == 1, own_edges, own_neurons)
+        return CircuitPart(brings, len(stage) == 1, own_edges, own_neurons)
 
     parts = [
         part("PQ", lanes.detect, lambda lane: "m0"),

@@ -151,20 +151,20 @@ class World:
         check_known("draw pictures", "domain", [domain], DOMAINS)
         if n < 1:
             raise SampleError("draw pictures", f"n = {n}", "one or more", "ask for more pictures")
-        stream = rng("scenes", self.seed, seed, DOMAINS.index(domain))
+        generator = rng("scenes", self.seed, seed, DOMAINS.index(domain))
         label = np.resize(np.asarray(labels), n)
-        other = (label + stream.integers(1, PARTS["K"], n)) % PARTS["K"]
+        other = (label + generator.integers(1, PARTS["K"], n)) % PARTS["K"]
         patches = np.tile(np.arange(GRID**2), (n, 1))
         n_glyphs = len(PARTS) + 2 * self.hard
         return Scenes(
             label=label,
             domain=np.full(n, domain),
-            r=stream.integers(PARTS["R"], size=n),
-            k=np.where(stream.random(n) < 0.9, label, other),
-            place=stream.permuted(patches, axis=1)[:, :n_glyphs],
-            contrast=stream.uniform(0.8, 1.2, (n, n_glyphs)),
-            noise=stream.normal(0, 0.02, (n, 3, SIZE, SIZE)),
-            rival=stream.integers(len(CLASSES), size=n) if self.hard else None,
+            r=generator.integers(PARTS["R"], size=n),
+            k=np.where(generator.random(n) < 0.9, label, other),
+            place=generator.permuted(patches, axis=1)[:, :n_glyphs],
+            contrast=generator.uniform(0.8, 1.2, (n, n_glyphs)),
+            noise=generator.normal(0, 0.02, (n, 3, SIZE, SIZE)),
+            rival=generator.integers(len(CLASSES), size=n) if self.hard else None,
         )
 
     def render(self, scenes: Scenes) -> Float[Tensor, "batch 3 32 32"]:
@@ -189,7 +189,7 @@ class World:
         return torch.from_numpy(pictures)
 
 
-def class_directions(seed: int) -> dict[str, Float[Tensor, "direction d_embed"]]:
+def planted_directions(seed: int) -> dict[str, Float[Tensor, "direction d_embed"]]:
     """Directions in which planted models write their classes, and others, `free`, for nobody.
 
     A class's direction, `AB`, is (a + b) / sqrt(2), all a and b orthonormal; where domains write

@@ -23,13 +23,13 @@ from interp.core.errors import (
     SpecificationError,
     check_known,
 )
-from interp.core.resampling import jackknife, permutation_p, sharing_index
 from interp.core.seeds import rng
+from interp.core.statistics.resampling import jackknife, permutation_p, sharing_index
 from interp.core.tables import Table, evidence
 
 
 def rewire(
-    kept: np.ndarray, ends: np.ndarray, groups: np.ndarray, stream: np.random.Generator
+    kept: np.ndarray, ends: np.ndarray, groups: np.ndarray, generator: np.random.Generator
 ) -> np.ndarray:
     """Swap edges at random so that every node keeps its number of edges in every group.
 
@@ -48,7 +48,7 @@ def rewire(
         own = np.flatnonzero(rewired & (groups == group)).tolist()
         if len(own) < 2:
             continue
-        for first, second in stream.integers(len(own), size=(10 * len(own), 2)):
+        for first, second in generator.integers(len(own), size=(10 * len(own), 2)):
             (u, v), (x, y) = ends[own[first]], ends[own[second]]
             one, other = places.get((int(u), int(y))), places.get((int(x), int(v)))
             if one is None or other is None or rewired[one] or rewired[other]:
@@ -197,11 +197,11 @@ def overlap(
     Raises `SampleError` for fewer than four classes in both domains or a half without examples,
     `ShapeError` for scores of different units.
 
-    >>> stream = np.random.default_rng(0)
-    >>> truth = stream.normal(size=(6, 200))
+    >>> generator = np.random.default_rng(0)
+    >>> truth = generator.normal(size=(6, 200))
     >>> labels, sides = np.repeat(range(6), 8), np.tile([0, 1], 24)
-    >>> a, b = (Scores(truth[labels] + stream.normal(size=(48, 200)), labels, sides, np.zeros(200))
-    ...         for _ in range(2))
+    >>> found = [truth[labels] + generator.normal(size=(48, 200)) for _ in range(2)]
+    >>> a, b = (Scores(each, labels, sides, np.zeros(200)) for each in found)
     >>> overlap(a, b).frame["verdict"].unique().tolist()
     ['shared']
     """
@@ -253,8 +253,8 @@ def _row(
     index = sharing_index(*values, left_out=left)
     if binary:
         index = of_its_own(index, values[1], values[2])
-    stream = rng("overlap", seed)
-    drawn = [across[np.arange(n), stream.permutation(n)].mean() for _ in range(n_permutations)]
+    generator = rng("overlap", seed)
+    drawn = [across[np.arange(n), generator.permutation(n)].mean() for _ in range(n_permutations)]
     row = evidence(
         jackknife(values[0], left[:, 0]),
         null=values[1],
@@ -280,7 +280,7 @@ def _rewired_row(
     seed: int,
 ) -> dict[str, Any]:
     """Jaccard of a class's edges in the two domains, against rewired edges of the same class."""
-    stream, n = rng("rewiring", seed), len(means[0])
+    generator, n = rng("rewiring", seed), len(means[0])
     halves = [best_of_groups(each, groups, share) for each in means]
 
     def like(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -290,7 +290,9 @@ def _rewired_row(
     within = [like(each[:, 0], each[:, 1]) for each in halves]
     drawn = []
     for _ in range(REWIRINGS):
-        others = np.stack([[rewire(own, ends, groups, stream) for own in one] for one in halves[0]])
+        others = np.stack(
+            [[rewire(own, ends, groups, generator) for own in one] for one in halves[0]]
+        )
         drawn.append(np.mean([like(others[:, i], halves[1][:, 1 - i]) for i in (0, 1)], axis=0))
     per_class = value, np.mean(drawn, axis=0), *within
 

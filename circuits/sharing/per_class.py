@@ -14,9 +14,9 @@ from interp.circuits.tasks.pairs import Read, read_pairs
 from interp.core.artists import artists_of, deal
 from interp.core.errors import SampleError, SpecificationError, check_known
 from interp.core.images import ImageTable, Preprocess
-from interp.core.resampling import Interval
 from interp.core.seeds import rng
 from interp.core.sites import find_sites
+from interp.core.statistics.resampling import Interval
 from interp.core.tables import Table, evidence
 
 SURE = 0.95
@@ -208,12 +208,12 @@ def _drawn_again(
     found: ClassCircuits, share: float, n: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The circuit over all classes, `[part]`, and that of every draw of pictures, `[draw part]`."""
-    scores, stream = found.scores, rng("inclusion", seed)
+    scores, generator = found.scores, rng("inclusion", seed)
     labels = np.asarray(scores.labels, dtype=object)
     rows = [np.flatnonzero(labels == name) for name in found.classes]
     drawn = np.zeros((n, scores.values.shape[1]), bool)
     for number in range(n):
-        means = [scores.values[stream.choice(own, len(own))].mean(axis=0) for own in rows]
+        means = [scores.values[generator.choice(own, len(own))].mean(axis=0) for own in rows]
         size = np.mean(np.abs(means), axis=0)[None]
         drawn[number] = best_of_groups(size, found.cut.groups, share)[0]
     size = np.abs(scores.means(found.classes)).mean(axis=(0, 1))[None]

@@ -24,8 +24,8 @@ from interp.circuits.sharing.components import Cut
 from interp.circuits.sharing.per_class import ClassCircuits
 from interp.core.errors import SampleError, SpecificationError
 from interp.core.progress import say
-from interp.core.resampling import jackknife
 from interp.core.seeds import rng
+from interp.core.statistics.resampling import jackknife
 from interp.core.tables import Table, evidence
 
 TRANSFER_SHARES = (0.02, 0.05, 0.1, 0.2, 0.5)
@@ -142,7 +142,7 @@ def _measure(
     steps = 1 + rng("other classes", seed).permutation(len(classes) - 1)[:n_null]
     place = {name: number for number, name in enumerate(classes)}
     kept = [(source.kept(share, classes), target.kept(share, classes)) for share in shares]
-    stream = rng("random parts", seed)
+    generator = rng("random parts", seed)
     halves = []
     for side, read in enumerate(target.halves):
         rows = np.flatnonzero(read.pairs.clean.label.isin(classes).to_numpy())
@@ -150,7 +150,7 @@ def _measure(
         labels = part.pairs.clean.label.map(place).to_numpy()
         others = (labels[:, None] + steps) % len(classes)
         chosen = [
-            _circuits(theirs[:, 1 - side], mine[:, 1 - side], labels, others, source.cut, stream)
+            _circuits(theirs[:, 1 - side], mine[:, 1 - side], labels, others, source.cut, generator)
             for theirs, mine in kept
         ]
         kinds = [kind for kind, masks in chosen[0].items() for _ in masks]
@@ -177,14 +177,14 @@ def _circuits(
     labels: np.ndarray,
     others: np.ndarray,
     cut: Cut,
-    stream: np.random.Generator,
+    generator: np.random.Generator,
 ) -> dict[str, np.ndarray]:
     """Every kind of circuit of one size, `[circuit example part]`, from `[class part]`."""
     return {
         "own": theirs[labels][None],
         "other": theirs[others.T],
         "ceiling": mine[labels][None],
-        "random": _shuffled(theirs, cut.groups, stream)[labels][None],
+        "random": _shuffled(theirs, cut.groups, generator)[labels][None],
     }
 
 
@@ -229,12 +229,12 @@ def _drawings(found: ClassCircuits) -> int:
     return sum(frame["drawing"].nunique() if "drawing" in frame else len(frame) for frame in frames)
 
 
-def _shuffled(kept: np.ndarray, groups: np.ndarray, stream: np.random.Generator) -> np.ndarray:
+def _shuffled(kept: np.ndarray, groups: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """For each circuit one of random parts, as many in every group."""
     drawn = kept.copy()
     for group in np.unique(groups):
         own = np.flatnonzero(groups == group)
-        drawn[:, own] = stream.permuted(kept[:, own], axis=1)
+        drawn[:, own] = generator.permuted(kept[:, own], axis=1)
     return drawn
 
 

@@ -23,7 +23,7 @@ from interp.circuits.patching.localisation import (
     rounded,
 )
 from interp.circuits.patching.sweeping import MEMORY, depths
-from interp.circuits.subspaces.fitting import RATE, SPAN, STEPS, Recipe
+from interp.circuits.subspaces.fitting import RATE, SPAN, STEPS, FitRecipe
 from interp.circuits.subspaces.interchanges import (
     FOREIGN,
     KINDS,
@@ -39,7 +39,7 @@ from interp.circuits.tasks.metrics import Classifier
 from interp.core.errors import SpecificationError, listed
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say, track
-from interp.core.resampling import CANNOT_TELL, SHARED, Index, jackknife
+from interp.core.statistics.resampling import CANNOT_TELL, SHARED, Index, jackknife
 from interp.core.tables import Table, evidence
 from interp.core.tower import Tower
 
@@ -171,7 +171,7 @@ def das_among(
         )  # fmt: skip
     names, place = resolve_sites(tower, sites), dict(where or {})
     check_place(tower, names, place)
-    recipe, began = Recipe(steps, learning_rate, span, batch_size), time.perf_counter()
+    recipe, began = FitRecipe(steps, learning_rate, span, batch_size), time.perf_counter()
     known = set(classifier.names)
     classes = [label for label in images.labels if label in known]
     held = hold_out(images, list(domains), classes=classes, n=n, seed=seed)
@@ -227,7 +227,7 @@ def _try_all(
     held: HeldOut,
     k: int | None,
     where: Mapping[str, int],
-    recipe: Recipe,
+    recipe: FitRecipe,
     memory: int,
     seed: int,
 ) -> list[dict[str, Tried]]:

@@ -170,7 +170,7 @@ def fit_subspace(
     )
     onward = Onward.from_site(tower, name, base)
     each = np.arange(len(base))
-    task = Task(
+    task = SubspaceTask(
         onward,
         onward.hold(base, rows=plan.rows),
         onward.hold(source, rows=plan.rows),
@@ -178,17 +178,17 @@ def fit_subspace(
         metric,
         place,
     )
-    return fit(
+    return fit_directions(
         task,
         k=k,
-        recipe=Recipe(steps, learning_rate, span, batch_size),
+        recipe=FitRecipe(steps, learning_rate, span, batch_size),
         rows=max(1, min(batch_size, memory // onward.bytes_with_gradients(base))),
         seed=seed,
     )
 
 
 @dataclass(frozen=True)
-class Recipe:
+class FitRecipe:
     """How a subspace is fitted; numbers out of range are refused."""
 
     steps: int
@@ -214,7 +214,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class SubspaceTask:
     """What a subspace is fitted on: held runs, and `pairs` of a base's and a source's row in them.
 
     `metric` scores the pairs, in their order.
@@ -257,7 +257,9 @@ class Task:
         return gradient, loss.item()
 
 
-def fit(task: Task, *, k: int, recipe: Recipe, rows: int, seed: int) -> Subspace:
+def fit_directions(
+    task: SubspaceTask, *, k: int, recipe: FitRecipe, rows: int, seed: int
+) -> Subspace:
     """Fit a subspace on held runs, at most `rows` pairs to a forward."""
     site = task.onward.site
     _check_given(task, k)
@@ -268,11 +270,11 @@ def fit(task: Task, *, k: int, recipe: Recipe, rows: int, seed: int) -> Subspace
     like = torch.promote_types(task.source.activation.dtype, torch.float32)
     weights, among = _start(among, felt, k).to(like).requires_grad_(), among.to(like)
     adam = torch.optim.Adam([weights], lr=recipe.learning_rate, betas=(0.9, 0.99))
-    stream, losses = rng("subspace", seed), []
+    generator, losses = rng("subspace", seed), []
     order = np.empty(0, dtype=int)
     for step in range(recipe.steps):
         if len(order) < min(recipe.batch_size, len(task.pairs)):
-            order = np.concatenate([order, stream.permutation(len(task.pairs))])
+            order = np.concatenate([order, generator.permutation(len(task.pairs))])
         chosen, order = order[: recipe.batch_size], order[recipe.batch_size :]
         found = in_parts(len(chosen), rows, partial(task.descend, weights, among, chosen))
         losses.append(sum(loss for _, loss in found))
@@ -296,7 +298,7 @@ def _check_finite(site: str, *found: Tensor) -> None:
         )
 
 
-def _check_given(task: Task, k: int) -> None:
+def _check_given(task: SubspaceTask, k: int) -> None:
     index, place = place_of(task.axes, task.where)
     shape = task.source.activation[index].shape
     width, given = shape[place], shape.numel() // shape[place]
@@ -326,28 +328,28 @@ def _start(
     return torch.linalg.eigh(scatter)[1].flip(-1)[:, :k]
 
 
-def varied(task: Task, subspace: Subspace) -> Subspace:
+def varied(task: SubspaceTask, subspace: Subspace) -> Subspace:
     """The directions that move in a task's sources when what a subspace reads does."""
     moved = _moved(task)
     return subspace.with_basis(pattern(subspace.basis.to(moved), moved))
 
 
-def _moved(task: Task) -> Float[Tensor, "activation d"]:
+def _moved(task: SubspaceTask) -> Float[Tensor, "activation d"]:
     """The sources' activations, at each place about its own mean."""
     index, place = place_of(task.axes, task.where)
     values = task.source.activation[index].movedim(place, -1).to(torch.float64)
     return (values - values.mean(dim=0)).flatten(0, -2)
 
 
-def _felt(task: Task, k: int, *, rows: int, seed: int) -> Float[Tensor, "gradient d"]:
+def _felt(task: SubspaceTask, k: int, *, rows: int, seed: int) -> Float[Tensor, "gradient d"]:
     """The metric's gradients at random points between bases and their sources.
 
     Where there are more than directions, as many rows with the same scatter.
     """
     index, place = place_of(task.axes, task.where)
-    stream = rng("between base and source", seed)
-    chosen = stream.permutation(len(task.pairs))[: max(READINGS, 4 * k)]
-    ways = torch.from_numpy(stream.random(len(chosen)))
+    generator = rng("between base and source", seed)
+    chosen = generator.permutation(len(task.pairs))[: max(READINGS, 4 * k)]
+    ways = torch.from_numpy(generator.random(len(chosen)))
     activation = task.base.activation
     n_places, width = activation[0:1][index].movedim(place, -1).flatten(0, -2).shape
     few = len(chosen) * n_places <= width

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.circuits.patching.onward import Onward, in_parts
-from interp.circuits.subspaces.fitting import Recipe, Task, fit, varied
+from interp.circuits.subspaces.fitting import FitRecipe, SubspaceTask, fit_directions, varied
 from interp.circuits.subspaces.subspace import Subspace
 from interp.circuits.tasks.metrics import Classifier, Metric, Target, measure
 from interp.circuits.tasks.pairs import Transplants, draw_transplants, embed, read
@@ -81,12 +81,12 @@ def hold_out(
             "three classes and three artists in every domain: one to fit on, two to test on",
             "give more classes or more artists",
         )
-    most, stream = -(-n // len(usable)), rng("fitted on", seed)
+    most, generator = -(-n // len(usable)), rng("fitted on", seed)
     fitted: dict[str, list[np.ndarray]] = {d: [] for d in domains}
     for c in usable:
         count = min(most, *(len(rows[d, c, 0]) for d in domains))
         for d in domains:
-            fitted[d].append(np.sort(stream.choice(rows[d, c, 0], count, replace=False)))
+            fitted[d].append(np.sort(generator.choice(rows[d, c, 0], count, replace=False)))
     rest = images[np.flatnonzero(side == 1)]
     tested = {
         d: draw_transplants(rest, domain_a=d, domain_b=d, classes=usable, n=n, seed=seed)
@@ -171,13 +171,13 @@ def draw_pairs(labels: np.ndarray, n: int, *, seed: int = 0) -> Int[np.ndarray, 
     >>> draw_pairs(np.array([3, 3, 5]), 2)[:, 1].tolist()[1]
     2
     """
-    stream, classes = rng("das pairs", seed), np.unique(labels)
+    generator, classes = rng("das pairs", seed), np.unique(labels)
     pairs = np.empty((n, 2), dtype=np.int64)
     for place, label in enumerate(classes):
         turn = slice(place, n, len(classes))
         size = len(pairs[turn])
-        pairs[turn, 0] = stream.choice(np.flatnonzero(labels != label), size)
-        pairs[turn, 1] = stream.choice(np.flatnonzero(labels == label), size)
+        pairs[turn, 0] = generator.choice(np.flatnonzero(labels != label), size)
+        pairs[turn, 1] = generator.choice(np.flatnonzero(labels == label), size)
     return pairs
 
 
@@ -208,7 +208,7 @@ def try_site(
     *,
     k: int,
     where: Mapping[str, int],
-    recipe: Recipe,
+    recipe: FitRecipe,
     rows: int,
     memory: int,
     seed: int,
@@ -220,8 +220,8 @@ def try_site(
     fitted, moving = {}, {}
     for name, domain in domains.items():
         runs = onward.hold(domain.fitted, rows=rows)
-        task = Task(onward, runs, runs, domain.pairs, domain.alike, where)
-        fitted[name] = fit(task, k=k, recipe=recipe, rows=at_once, seed=seed)
+        task = SubspaceTask(onward, runs, runs, domain.pairs, domain.alike, where)
+        fitted[name] = fit_directions(task, k=k, recipe=recipe, rows=at_once, seed=seed)
         moving[name] = varied(task, fitted[name])
     tried = {}
     for name, domain in domains.items():

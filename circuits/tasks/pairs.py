@@ -24,13 +24,13 @@ def other_class(pairs: Pairs, *, seed: int = 0) -> np.ndarray | None:
     """
     frame = pairs.images.frame
     labels, domains = frame["label"].to_numpy(), frame["domain"].to_numpy()
-    stream = rng("null donors", seed)
+    generator = rng("null donors", seed)
     rows = []
     for clean, corrupt in zip(pairs.clean_rows, pairs.corrupt_rows, strict=True):
         fits = (domains == domains[clean]) & ~np.isin(labels, [labels[clean], labels[corrupt]])
         if not fits.any():
             return None
-        rows.append(stream.choice(np.flatnonzero(fits)))
+        rows.append(generator.choice(np.flatnonzero(fits)))
     return np.asarray(rows)
 
 
@@ -80,12 +80,12 @@ def draw_transplants(
             "three or more: one to score, one that receives, one for the null",
             "give more classes",
         )
-    stream, drawn = rng("transplants", seed), []
+    generator, drawn = rng("transplants", seed), []
     for turn in range(n):
         row = None
         for _ in range(20):  # chance may pick an artist who drew all that would serve
             row = row or _draw_one(
-                usable[turn % len(usable)], usable, pools, names, stream, (domain_a, domain_b)
+                usable[turn % len(usable)], usable, pools, names, generator, (domain_a, domain_b)
             )
         drawn.extend([row] if row else [])
     if not drawn:
@@ -103,13 +103,13 @@ def _draw_one(
     classes: Sequence[str],
     pools: Mapping[Hashable, np.ndarray],
     artists: np.ndarray,
-    stream: np.random.Generator,
+    generator: np.random.Generator,
     domains: tuple[str, str],
 ) -> dict[str, object] | None:
     others = [name for name in classes if name != label]
-    target_label, null_label = (others[i] for i in stream.permutation(len(others))[:2])
+    target_label, null_label = (others[i] for i in generator.permutation(len(others))[:2])
     a, b = domains
-    target = int(stream.choice(pools[b, target_label]))
+    target = int(generator.choice(pools[b, target_label]))
     row: dict[str, object] = {
         "label": label,
         "target_label": target_label,
@@ -121,7 +121,7 @@ def _draw_one(
         fits = pools[pool][artists[pools[pool]] != artists[target]]
         if not len(fits):
             return None
-        row[role] = int(stream.choice(fits))
+        row[role] = int(generator.choice(fits))
     return row
 
 

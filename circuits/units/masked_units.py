@@ -13,7 +13,7 @@ from torch import Tensor
 
 from interp.circuits.discovery.curves import curve_table
 from interp.circuits.edges.stream_gradients import batches
-from interp.circuits.edges.wiring import resuming
+from interp.circuits.edges.wiring import resumption
 from interp.circuits.patching.sweeping import check_inputs
 from interp.circuits.tasks.metrics import check_metric, measure, name_of, rows_of
 from interp.circuits.units.integrated_gradients import unit_axis
@@ -66,8 +66,8 @@ def unit_faithfulness(
     sites = [site for site in tower.sites if site in scores]
     _check(tower, scores, sites, shares, axis)
     kept = {site: np.stack([_best(scores[site], share) for share in shares]) for site in sites}
-    stream = rng("random units", seed)
-    drawn = {site: _random(masks, n_random, stream) for site, masks in kept.items()}
+    generator = rng("random units", seed)
+    drawn = {site: _random(masks, n_random, generator) for site, masks in kept.items()}
     _check_widths(tower, kept, corrupt, axis)
     masks = {s: np.concatenate([kept[s], ~kept[s], drawn[s], ~drawn[s]]) for s in sites}
     values, ends = measure_units(
@@ -119,7 +119,7 @@ def measure_units(
             ends[1, window] = measure(part, output).double().cpu().numpy()
             start, words = clean[window], {}
             if first > 0:
-                words = {**resuming(tower, start), "start_at_layer": first}
+                words = {**resumption(tower, start), "start_at_layer": first}
                 start = tower(start, stop_at_layer=first)
             full = tower(start, **words)
             check_metric(part, full, output)
@@ -154,9 +154,9 @@ def _best(scores: Tensor | np.ndarray, share: float) -> np.ndarray:
     return kept
 
 
-def _random(kept: np.ndarray, n: int, stream: np.random.Generator) -> np.ndarray:
+def _random(kept: np.ndarray, n: int, generator: np.random.Generator) -> np.ndarray:
     """For each circuit, n with as many units."""
-    return np.stack([stream.permutation(row) for row in kept for _ in range(n)])
+    return np.stack([generator.permutation(row) for row in kept for _ in range(n)])
 
 
 def _check_widths(tower: Tower, kept: Mapping[str, np.ndarray], x: Tensor, axis: str) -> None:

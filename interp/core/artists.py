@@ -69,9 +69,9 @@ def artist_halves(
     sides = _common_sides(who, label, places, rng("artists of several classes", seed, split))
     for name in sorted(set(label)):
         rows = np.flatnonzero(label == name)
-        stream = rng(f"artist halves of {name}", seed, split)
-        dealt = _deal(who[rows], places[rows], len(domains), stream, sides)
-        keep = _equal(dealt, places[rows], len(domains), stream)
+        generator = rng(f"artist halves of {name}", seed, split)
+        dealt = _deal(who[rows], places[rows], len(domains), generator, sides)
+        keep = _equal(dealt, places[rows], len(domains), generator)
         half[rows[keep]] = dealt[keep]
     return half
 
@@ -91,7 +91,7 @@ def dealt_artists(frame: pd.DataFrame, domains: Sequence[str], *, seed: int = 0)
 
 
 def _common_sides(
-    who: np.ndarray, label: np.ndarray, places: np.ndarray, stream: np.random.Generator
+    who: np.ndarray, label: np.ndarray, places: np.ndarray, generator: np.random.Generator
 ) -> dict[str, int]:
     """A side for every artist of several classes, so that as many cells as can be have both.
 
@@ -114,8 +114,8 @@ def _common_sides(
     for _ in range(TRIES):
         sides = np.zeros(len(several), dtype=np.int8)
         filled = np.zeros((2, counts.shape[1]))
-        coin = stream.random(len(several)) < 0.5
-        for place in stream.permutation(len(several)):
+        coin = generator.random(len(several)) < 0.5
+        for place in generator.permutation(len(several)):
             own = share[several[place]]
             zero, one = filled[:, own > 0].sum(axis=1)
             sides[place] = int(coin[place]) if np.isclose(zero, one) else int(one < zero)
@@ -135,7 +135,7 @@ def _deal(
     who: np.ndarray,
     places: np.ndarray,
     n_domains: int,
-    stream: np.random.Generator,
+    generator: np.random.Generator,
     given: Mapping[str, int],
 ) -> np.ndarray:
     """A half for each picture of one class: artists in random order go to the emptier half.
@@ -144,7 +144,7 @@ def _deal(
     drew in few could leave a domain with an empty half.
     """
     artists, code = np.unique(who.astype(str), return_inverse=True)
-    rank, coin = stream.random(len(artists)), stream.random(len(artists)) < 0.5
+    rank, coin = generator.random(len(artists)), generator.random(len(artists)) < 0.5
     asked = places >= 0
     counts = np.zeros((len(artists), n_domains))
     np.add.at(counts, (code[asked], places[asked]), 1)
@@ -160,7 +160,7 @@ def _deal(
 
 
 def _equal(
-    dealt: np.ndarray, places: np.ndarray, n_domains: int, stream: np.random.Generator
+    dealt: np.ndarray, places: np.ndarray, n_domains: int, generator: np.random.Generator
 ) -> np.ndarray:
     """Rows kept so that all halves of all usable domains hold equally many pictures of a class."""
     cells = [
@@ -170,10 +170,10 @@ def _equal(
     usable = [pair for pair in cells if min(len(rows) for rows in pair) > 0]
     if not usable:
         return np.empty(0, dtype=int)
-    return np.concatenate(equally_many([rows for pair in usable for rows in pair], stream))
+    return np.concatenate(equally_many([rows for pair in usable for rows in pair], generator))
 
 
-def equally_many(cells: Sequence[np.ndarray], stream: np.random.Generator) -> list[np.ndarray]:
+def equally_many(cells: Sequence[np.ndarray], generator: np.random.Generator) -> list[np.ndarray]:
     """As many rows of each cell as the smallest has.
 
     Without a need to drop pictures nothing is drawn, and domains keep the same drawings.
@@ -184,7 +184,8 @@ def equally_many(cells: Sequence[np.ndarray], stream: np.random.Generator) -> li
     """
     n = min(map(len, cells))
     return [
-        rows if len(rows) == n else np.sort(stream.choice(rows, n, replace=False)) for rows in cells
+        rows if len(rows) == n else np.sort(generator.choice(rows, n, replace=False))
+        for rows in cells
     ]
 
 
@@ -249,11 +250,11 @@ def deal(artists: np.ndarray, cells: np.ndarray, *, seed: int = 0) -> np.ndarray
     share = np.zeros((len(names), len(kinds)))
     np.add.at(share, (who, cell), 1.0)
     share /= share.sum(axis=0)
-    stream, best, found = rng("deal artists", seed), -1.0, np.zeros(len(names), dtype=int)
+    generator, best, found = rng("deal artists", seed), -1.0, np.zeros(len(names), dtype=int)
     for _ in range(DEALS):
         sides, filled = np.zeros(len(names), dtype=int), np.zeros((2, len(kinds)))
-        coin = stream.integers(2, size=len(names))
-        for artist in stream.permutation(len(names)):
+        coin = generator.integers(2, size=len(names))
+        for artist in generator.permutation(len(names)):
             zero, one = filled[:, share[artist] > 0].sum(axis=1)
             side = coin[artist] if np.isclose(zero, one) else int(one < zero)
             sides[artist] = side

@@ -274,7 +274,7 @@ class ImageTable:
         agree = [same] if isinstance(same, str) else list(same)
         disagree = [differ] if isinstance(differ, str) else list(differ)
         check_known("pair pictures", "column", [*agree, *disagree], map(str, self.frame.columns))
-        stream = rng("pairs", seed)
+        generator = rng("pairs", seed)
         frame = self.frame.reset_index(drop=True)
         clean, corrupt = [], []
         for _, group in frame.groupby(agree, sort=True, observed=True):
@@ -283,7 +283,7 @@ class ImageTable:
                 partners = np.flatnonzero((keys != keys[place]).all(axis=1))
                 if len(partners):
                     clean.append(row)
-                    corrupt.append(group.index[stream.choice(partners)])
+                    corrupt.append(group.index[generator.choice(partners)])
         if not clean:
             raise SampleError(
                 f"pair pictures of the same {listed(agree)} and different {listed(disagree)}",
@@ -291,7 +291,7 @@ class ImageTable:
                 "at least two such pictures",
                 "give more pictures or ask for less",
             )
-        chosen = _spread(frame["label"].iloc[clean].to_numpy(), n, stream)
+        chosen = _spread(frame["label"].iloc[clean].to_numpy(), n, generator)
         return Pairs(
             self,
             np.asarray(clean)[chosen],
@@ -319,9 +319,9 @@ def _write_pictures(task: tuple["ImageTable", Path, list[str]]) -> None:
             images.picture(row).save(temporary, format="PNG", compress_level=1)
 
 
-def _spread(labels: np.ndarray, n: int | None, stream: np.random.Generator) -> np.ndarray:
+def _spread(labels: np.ndarray, n: int | None, generator: np.random.Generator) -> np.ndarray:
     """Places of `n` items spread evenly over labels: first one of each label, then a second, ..."""
-    order = stream.permutation(len(labels))
+    order = generator.permutation(len(labels))
     turn = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
     ranked = order[np.argsort(turn, kind="stable")]
     return np.sort(ranked if n is None else ranked[:n])

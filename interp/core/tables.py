@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from interp.core.errors import DataError, OutputError, SpecificationError, listed
-from interp.core.resampling import Index, Interval
+from interp.core.statistics.resampling import Index, Interval
 
 COLUMNS: dict[str, str] = {
     # what was measured

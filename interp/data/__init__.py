@@ -1,5 +1,5 @@
 """Where pictures come from, what is said of them, and which of them a model is trained on."""
 
-import lazy_loader
+from interp.core.faces import face
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = face(__name__, __file__)

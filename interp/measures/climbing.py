@@ -8,14 +8,14 @@ from typing import Any
 from interp.circuits.tasks.metrics import Classifier
 from interp.core.errors import SpecificationError, check_known, listed
 from interp.core.images import ImageTable, Preprocess
-from interp.core.resampling import CANNOT_TELL
 from interp.core.sites import BANDS
+from interp.core.statistics.resampling import CANNOT_TELL
 from interp.core.tables import Table
 from interp.core.tower import Tower
 from interp.measures.mechanisms import Seen, crossing
 from interp.measures.subjects import STREAM, present
 from interp.probes import collect, directions, factorisation, similarity, transfer
-from interp.verdicts.judging import CLAIMS, WHOLE, answers, rungs
+from interp.verdicts.judging import CLAIMS, WHOLE, judged_rows, ladder_rows
 
 
 @dataclass(frozen=True)
@@ -92,5 +92,5 @@ def ladder(
     seen = Seen(tower, chosen, classifier, preprocess, n=n, seed=seed)
     for name, frame in crossing(seen, list(combinations(domains, 2))).items():
         tables[name] = Table(name, frame)
-    judged = rungs({name: table.frame for name, table in tables.items()})
-    return Ladder(Table("ladder", answers(judged)), Table("rungs", judged), tables)
+    judged = judged_rows({name: table.frame for name, table in tables.items()})
+    return Ladder(Table("ladder", ladder_rows(judged)), Table("rungs", judged), tables)

@@ -37,10 +37,10 @@ from interp.probes import (
     feature_sharing,
     pca,
     pca_view,
+    raw_units,
     recovered_accuracy,
     selectivity,
     train_dictionaries,
-    units,
 )
 
 Frames = dict[str, pd.DataFrame]
@@ -52,7 +52,7 @@ SEEN_IN_VIEWS = 60
 """Pictures of a domain in a view: enough to see by, few enough for a page."""
 
 
-def layers(
+def layer_tables(
     subject: Subject, read: Features, *, pair: tuple[str, str], analysis: AnalysisSpec
 ) -> Frames:
     """Tables of what pooled features say without running the model again, at every site.
@@ -182,7 +182,7 @@ def sharing_features(
     )  # fmt: skip
     codes = {
         "dictionary": several,
-        "raw units": units(fitted, site, withheld=withheld),
+        "raw units": raw_units(fitted, site, withheld=withheld),
         "principal components": pca(fitted, site, withheld=withheld),
     }
     few_images = few(images, PICTURES_PER_CELL, seed=seed)

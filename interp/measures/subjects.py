@@ -124,7 +124,7 @@ class PromptSet:
         ]
 
 
-def evaluation(
+def evaluation_tables(
     subject: Subject,
     test: ImageTable,
     *,
@@ -155,7 +155,7 @@ def evaluation(
     return {name: subject.file(table) for name, table in tables.items() if len(table)}
 
 
-def features(subject: Subject, images: ImageTable) -> Features:
+def stream_features(subject: Subject, images: ImageTable) -> Features:
     """Pooled activations of the stream, one pass over the pictures."""
     tower = subject.clip.visual
     return collect(tower, images, present(tower, STREAM), preprocess=subject.clip.preprocess)
@@ -193,7 +193,7 @@ def classifier(subject: Subject, class_names: Sequence[str], domains: Sequence[s
     return Classifier(head.weight, head.class_names, scale=head.logit_scale)
 
 
-def patching(
+def patching_tables(
     subject: Subject,
     images: ImageTable,
     *,

@@ -1,5 +1,5 @@
 """Tables and plates become figures, and figures one self-contained HTML page; no model is seen."""
 
-import lazy_loader
+from interp.core.faces import face
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = face(__name__, __file__)

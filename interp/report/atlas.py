@@ -12,7 +12,7 @@ import pandas as pd
 
 from interp.core.sites import BANDS, LAST
 from interp.report.figures.pieces import counts
-from interp.report.loaded import Frame, Result
+from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import ordered_settings, setting_name, site_label
 
 SCALE = 10_000
@@ -33,7 +33,7 @@ MODEL = ["setting", "test_domain", "seed", "control"]
 
 
 @dataclass(frozen=True)
-class Measure:
+class MapMeasure:
     """One measure of the map: its rung and name, its table, and which of its rows count."""
 
     key: str
@@ -58,23 +58,23 @@ def _named(measure: str) -> Callable[[Frame], Frame]:
 
 
 MEASURES = (
-    Measure(
+    MapMeasure(
         "R1", "R1", "R1 readable: probes within a domain", "rungs", False,
         lambda rows: rows[rows["rung"] == "R1"],
     ),
-    Measure("R2", "R2", "R2 geometry: debiased CKA", "similarity", False, _same_site),
-    Measure("R3", "R3", "R3 directions: probes from A tried in B", "transfer", True, _across),
-    Measure(
+    MapMeasure("R2", "R2", "R2 geometry: debiased CKA", "similarity", False, _same_site),
+    MapMeasure("R3", "R3", "R3 directions: probes from A tried in B", "transfer", True, _across),
+    MapMeasure(
         "R3 cosine", "R3", "R3 directions: cosine of class differences", "directions", False,
         _named("cosine of mean differences"),
     ),
-    Measure("R4", "R4", "R4 causal directions: A's subspace in B", "das", True, _same_site),
-    Measure(
+    MapMeasure("R4", "R4", "R4 causal directions: A's subspace in B", "das", True, _same_site),
+    MapMeasure(
         "R4 transplant", "R4", "R4 activations of A in B: transplants", "transplant", True,
         _same_site,
     ),
-    Measure("R5", "R5", "R5 parts: overlap", "overlap", False, _named("jaccard")),
-    Measure(
+    MapMeasure("R5", "R5", "R5 parts: overlap", "overlap", False, _named("jaccard")),
+    MapMeasure(
         "R6", "R6", "R6 wiring: A's circuits in B", "circuit_transfer", True,
         _named("circuit transfer, mean over sizes"),
     ),
@@ -82,7 +82,7 @@ MEASURES = (
 """Measures between two domains, the one that the ladder judges by first within each rung."""
 
 
-def atlas(result: Result) -> dict[str, Any]:
+def map_data(result: LoadedResult) -> dict[str, Any]:
     """Everything the map needs, as plain lists; `{}` where no pair of domains was measured.
 
     `domains`, `models`, `places`, `verdicts` and `texts` are what the columns of `measures` and
@@ -126,7 +126,7 @@ def atlas(result: Result) -> dict[str, Any]:
     }
 
 
-def _rows(result: Result, one: Measure) -> Frame:
+def _rows(result: LoadedResult, one: MapMeasure) -> Frame:
     """A measure's rows between two different domains, each with its place in the tower."""
     rows = one.rows(result.frame(one.table))
     rows = rows[(rows["domain_a"] != "") & (rows["domain_b"] != "")]
@@ -139,7 +139,7 @@ def _rows(result: Result, one: Measure) -> Frame:
     return rows.assign(place=place, at=at)
 
 
-def _ladder(result: Result) -> Frame:
+def _ladder(result: LoadedResult) -> Frame:
     """The ladder's verdicts as rows of bands; `votes` joins the reasons."""
     rows = result.frame("ladder")
     rows = rows[(rows["rung"] != "") & (rows["domain_a"] != "")]
@@ -156,7 +156,7 @@ def _kind(rows: Frame, word: str) -> str:
     return next((kind for kind in rows[word] if kind), "")
 
 
-def _models(result: Result, rows: Frame) -> Frame:
+def _models(result: LoadedResult, rows: Frame) -> Frame:
     """Every model once, trained ones first and in the page's order, with its name."""
     seen = rows[MODEL].drop_duplicates()
     blocks, tests = seen["seed"].dropna().nunique() > 1, len(result.test_domains) > 1

@@ -7,7 +7,7 @@ from typing import Any
 from interp.report.figures.answer import answer_figure
 from interp.report.figures.pieces import Figure
 from interp.report.loaded import read_result
-from interp.report.sections import sections
+from interp.report.sections import filled_sections
 
 WIDTH, TOP = 900, 110
 """Pixels across, and above the plot for title and legend."""
@@ -25,7 +25,7 @@ def result_figures(folder: str | Path) -> dict[str, Any]:
     result = read_result(Path(folder))
     first = answer_figure(result)
     drawn = [first] if first else []
-    drawn += [figure for section in sections(result) for figure in section.figures]
+    drawn += [figure for section in filled_sections(result) for figure in section.figures]
     return {figure.name: draw(figure) for figure in drawn}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from interp.report.figures.pieces import Figure
-from interp.report.loaded import Result
+from interp.report.loaded import LoadedResult
 from interp.report.naming import ordered_settings
 
 PAGE_BYTES = 14_500_000
@@ -36,7 +36,7 @@ class Download:
     cut: bool
 
 
-def downloads(result: Result, room: int = PAGE_BYTES) -> dict[str, Download]:
+def downloads(result: LoadedResult, room: int = PAGE_BYTES) -> dict[str, Download]:
     """Every table's CSV, byte for byte; the largest only begin here if all would not fit.
 
     `room` is what the rest of the page leaves, in bytes.
@@ -123,7 +123,7 @@ SHEET = "cells"
 """The `kind` of a plate that holds a picture of every class in a domain."""
 
 
-def thumbnails(result: Result) -> list[Thumbnail]:
+def embedded_thumbnails(result: LoadedResult) -> list[Thumbnail]:
     """The plates of domains, natural domain first, then all others, as long as they fit."""
     found, left = [], PLATE_BYTES
     natural = result.natural
@@ -150,7 +150,7 @@ def thumbnails(result: Result) -> list[Thumbnail]:
     return found
 
 
-def sheets(result: Result) -> list[str]:
+def sheets(result: LoadedResult) -> list[str]:
     """A picture of every class, one sheet a domain, natural first; none where they do not fit."""
     plates = [plate for plate in result.plates if plate.keys.get("kind") == SHEET]
     plates.sort(key=lambda p: (p.keys.get("domain") != result.natural, p.name))

@@ -59,7 +59,7 @@ UNMADE = "the run did not make it"
 
 
 @dataclass(frozen=True)
-class Result:
+class LoadedResult:
     """A finished run: its `facts`, `tables` by name, `plates`, and why a table is `absent`."""
 
     folder: Path
@@ -141,7 +141,7 @@ class Result:
         return list(dict.fromkeys(names)) or [""]
 
 
-def read_result(folder: Path) -> Result:
+def read_result(folder: Path) -> LoadedResult:
     """Read a result folder; a table that is not there or does not read is `absent`, with why."""
     facts = _facts(folder)
     tables: dict[str, Table] = {}
@@ -157,7 +157,7 @@ def read_result(folder: Path) -> Result:
             tables[name] = Table(name, frame)
         except (OSError, ValueError, InterpError) as error:
             absent[name] = _why(error)
-    return Result(folder, facts, tables, _plates(folder / "plates"), absent)
+    return LoadedResult(folder, facts, tables, _plates(folder / "plates"), absent)
 
 
 def tidy(frame: Frame) -> Frame:

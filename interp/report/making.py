@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from interp.report.figures.pieces import Figure
-from interp.report.loaded import Result
+from interp.report.loaded import LoadedResult
 
 FREE = "None: these are counts or readings, held against nothing."
 
@@ -195,18 +195,20 @@ MADE = {
 """Figures by name; one that is not here takes its section's method and tables."""
 
 
-def making(result: Result, figure: Figure, method: str = "", tables: Sequence[str] = ()) -> Making:
+def how_made(
+    result: LoadedResult, figure: Figure, method: str = "", tables: Sequence[str] = ()
+) -> Making:
     """What stands under a figure, with those of its tables that the result has."""
     made = MADE.get(figure.name, Making(method, "See the caption.", tables))
     return Making(made.method, made.null, [name for name in made.tables if name in result.tables])
 
 
-def commands(result: Result) -> list[tuple[str, str]]:
+def shown_commands(result: LoadedResult) -> list[tuple[str, str]]:
     """What to type: the command that measured, and the one that draws the page again.
 
     >>> from pathlib import Path
-    >>> made = Result(Path("."), {"command": "interp-report run a.toml --out 'my run'"}, {})
-    >>> [command for command, _ in commands(made)]
+    >>> made = LoadedResult(Path("."), {"command": "interp-report run a.toml --out 'my run'"}, {})
+    >>> [command for command, _ in shown_commands(made)]
     ["interp-report run a.toml --out 'my run'", "interp-report page --out 'my run'"]
     """
     given = result.facts.get("command")

@@ -13,25 +13,25 @@ from typing import Any
 from interp.core.errors import OutputError
 from interp.core.store import write_atomic
 from interp.core.tables import COLUMNS
-from interp.report.atlas import MEASURES, atlas
+from interp.report.atlas import MEASURES, map_data
 from interp.report.embedding import (
     PAGE_BYTES,
     Download,
     compressed,
     downloads,
+    embedded_thumbnails,
     figure_json,
     script_json,
     sheets,
-    thumbnails,
 )
 from interp.report.figures.answer import answer_figure
 from interp.report.figures.pieces import Figure
-from interp.report.loaded import Result, read_result
-from interp.report.making import Making, commands, making
+from interp.report.loaded import LoadedResult, read_result
+from interp.report.making import Making, how_made, shown_commands
 from interp.report.naming import percent, sequence, setting_name
-from interp.report.sections import Section, sections
-from interp.report.verdict_tables import ladder
-from interp.report.words import answer, headline
+from interp.report.sections import Section, filled_sections
+from interp.report.verdict_tables import ladder_table
+from interp.report.words import answer_sentences, headline
 
 HERE = Path(__file__).parent
 
@@ -53,7 +53,7 @@ def build_page(result: Path, out: Path | None = None) -> Path:
     """
     folder = Path(result)
     target = Path(out) if out is not None else folder / "report.html"
-    text = render(read_result(folder))
+    text = render_page(read_result(folder))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(target, text)
@@ -71,17 +71,17 @@ LEADING = ("checkpoints", "levels", "across", "intervention", "causes")
 """Sections that belong to the verdict, and come before the map."""
 
 
-def render(result: Result) -> str:
+def render_page(result: LoadedResult) -> str:
     """The whole page as text."""
     first = answer_figure(result)
-    filled = sections(result)
+    filled = filled_sections(result)
     leading = [section for section in filled if section.anchor in LEADING]
     others = [section for section in filled if section.anchor not in LEADING]
     drawn = [first] if first else []
     figures = [*drawn, *(figure for section in filled for figure in section.figures)]
-    plates = thumbnails(result)
+    plates = embedded_thumbnails(result)
     domains = [plate for plate in plates if "kind" not in plate.keys]
-    map_ = atlas(result)
+    map_ = map_data(result)
     if map_:
         map_["plates"] = {plate.keys.get("domain", ""): plate.name for plate in domains}
     words = dict(
@@ -89,20 +89,20 @@ def render(result: Result) -> str:
         question=_text(result.facts.get("question")) or "What do the domains share?",
         headline=headline(result),
         notes=_notes(result),
-        answer=answer(result),
+        answer=answer_sentences(result),
         first=first,
-        ladder=ladder(result),
+        ladder=ladder_table(result),
         contents=_contents(leading, others, bool(map_)),
         leading=leading,
         sections=others,
         atlas=compressed(map_) if map_ else "",
         makings=_makings(result, drawn, filled),
-        commands=commands(result),
+        commands=shown_commands(result),
         thumbnails=domains,
         examples=[plate for plate in plates if "kind" in plate.keys],
         sheets=sheets(result),
         strays=_text(result.facts.get("strays")),
-        provenance=provenance(result),
+        provenance=page_provenance(result),
         credits=_credits(result),
         figures=figure_json(figures),
         columns=script_json(COLUMNS),
@@ -132,18 +132,18 @@ def _contents(
 
 
 def _makings(
-    result: Result, drawn: Sequence[Figure], filled: Sequence[Section]
+    result: LoadedResult, drawn: Sequence[Figure], filled: Sequence[Section]
 ) -> dict[str, Making]:
     """How each figure was made, by its name, and the map."""
-    made = {figure.name: making(result, figure) for figure in drawn}
+    made = {figure.name: how_made(result, figure) for figure in drawn}
     for section in filled:
         for figure in section.figures:
-            made[figure.name] = making(result, figure, section.method, section.tables)
+            made[figure.name] = how_made(result, figure, section.method, section.tables)
     tables = [name for name in MAP_TABLES if name in result.tables]
     return made | {"map": replace(MAP, tables=tables)}
 
 
-def _notes(result: Result) -> list[str]:
+def _notes(result: LoadedResult) -> list[str]:
     """What a reader must know before the first figure."""
     versions = result.facts.get("versions")
     made_by = _text(versions.get("interp")) if isinstance(versions, Mapping) else ""
@@ -194,7 +194,7 @@ def _text(fact: Any) -> str:
     return "" if fact is None else str(fact)
 
 
-def _setup(result: Result) -> str:
+def _setup(result: LoadedResult) -> str:
     """One line under the question: on what this was measured."""
     given, facts = result.specification, result.facts
     classes = given.get("n_classes")
@@ -211,7 +211,7 @@ def _setup(result: Result) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def provenance(result: Result) -> dict[str, list[tuple[str, str]]]:
+def page_provenance(result: LoadedResult) -> dict[str, list[tuple[str, str]]]:
     """What made the page: groups of names and values, in the order shown."""
     facts = result.facts
     made = {
@@ -251,7 +251,7 @@ def _flat(given: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]
             yield f"{above}{name}", value
 
 
-def _tables_hash(result: Result) -> str:
+def _tables_hash(result: LoadedResult) -> str:
     """What tells these tables from any others, whatever is drawn from them."""
     made = hashlib.sha256()
     for name in sorted(result.tables):
@@ -276,7 +276,7 @@ def _times(seconds: Any) -> dict[str, str]:
     return {**shown, "All steps": str(timedelta(seconds=round(total)))} if known else {}
 
 
-def _credits(result: Result) -> list[dict[str, str]]:
+def _credits(result: LoadedResult) -> list[dict[str, str]]:
     """Artists and licences; an address becomes a link only if it is one of the web."""
     given = result.facts.get("credits")
     rows = given if isinstance(given, list) else []

@@ -6,21 +6,21 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from interp.core.resampling import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
 from interp.report.figures.features import dictionary_words
 from interp.report.figures.pieces import counts
 from interp.report.figures.subjects import (
-    Subject,
+    ComparedPair,
     band,
+    compared_pairs,
     middle_site,
     rung_rows,
     sites_by_depth,
-    subjects,
 )
 from interp.report.figures.training import worst_of_checks
-from interp.report.loaded import Frame, Result
+from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import MISSING, number, percent, site_label
-from interp.report.words import readable
+from interp.report.words import readable_sentence
 from interp.verdicts.wording import AGAINST, APART, TOGETHER
 
 SIGNS = {SHARED: "●", NOT_SHARED: "○", CANNOT_TELL: "?", "yes": "●", "no": "?"}
@@ -37,7 +37,7 @@ RUNGS = (
 
 
 @dataclass(frozen=True)
-class Grid:
+class WordTable:
     """A small table of words for the page."""
 
     caption: str
@@ -45,16 +45,16 @@ class Grid:
     rows: Sequence[Sequence[str]]
 
 
-def ladder(result: Result) -> list[Grid]:
+def ladder_table(result: LoadedResult) -> list[WordTable]:
     """Every rung for every subject, one grid per test domain; rungs not measured say so.
 
     A run that asked for accuracy alone has no ladder to climb.
     """
-    grids: list[Grid] = []
+    grids: list[WordTable] = []
     if result.accuracy_only:
         return grids
     for test_domain in result.test_domains:
-        compared = subjects(result, test_domain)
+        compared = compared_pairs(result, test_domain)
         where = f"{result.natural} and {test_domain}" if test_domain else "the domains"
         rows = [
             [f"{rung} {claim}", *(_cell(result, rung, one) for one in compared)]
@@ -62,11 +62,11 @@ def ladder(result: Result) -> list[Grid]:
         ]
         caption = f"Are the middle layers shared between {where}? Every rung of the ladder"
         if compared:
-            grids.append(Grid(caption, ["Rung", *(one.name for one in compared)], rows))
+            grids.append(WordTable(caption, ["Rung", *(one.name for one in compared)], rows))
     return grids
 
 
-def _cell(result: Result, rung: str, one: Subject) -> str:
+def _cell(result: LoadedResult, rung: str, one: ComparedPair) -> str:
     if rung == "R1":
         return _read(result, one)
     summed = band(rung_rows(result, rung, one))
@@ -76,9 +76,11 @@ def _cell(result: Result, rung: str, one: Subject) -> str:
     return f"{SIGNS.get(summed.verdict, '?')} {summed.verdict}{index}"
 
 
-def _read(result: Result, one: Subject) -> str:
+def _read(result: LoadedResult, one: ComparedPair) -> str:
     rows = rung_rows(result, "R1", one)
-    found = {name: readable(rows[rows["domain"] == name]) for name in (one.natural, one.domain)}
+    found = {
+        name: readable_sentence(rows[rows["domain"] == name]) for name in (one.natural, one.domain)
+    }
     if not all(verdict for verdict, _ in found.values()):
         return "not measured"
     sure = all(verdict == "yes" for verdict, _ in found.values())
@@ -86,25 +88,25 @@ def _read(result: Result, one: Subject) -> str:
     return f"{SIGNS['yes' if sure else 'no']} {'yes' if sure else CANNOT_TELL} ({accuracies})"
 
 
-def verdicts(result: Result, rung: str) -> list[Grid]:
+def verdicts_table(result: LoadedResult, rung: str) -> list[WordTable]:
     """A rung's verdict in the middle layers, with index, interval, votes and reasons."""
     grids = []
     for test_domain in result.test_domains:
         rows = [
             _verdict(result, rung, one)
-            for one in subjects(result, test_domain)
+            for one in compared_pairs(result, test_domain)
             if len(rung_rows(result, rung, one))
         ]
         if rows:
             where = f", {result.natural} × {test_domain}" if test_domain else ""
-            grids.append(Grid(f"Verdict of {rung} in the middle layers{where}", _HEAD, rows))
+            grids.append(WordTable(f"Verdict of {rung} in the middle layers{where}", _HEAD, rows))
     return grids
 
 
 _HEAD = ("", "Verdict", "Mean index", "95 % interval", "Sites", "Why")
 
 
-def _verdict(result: Result, rung: str, one: Subject) -> list[str]:
+def _verdict(result: LoadedResult, rung: str, one: ComparedPair) -> list[str]:
     summed = band(rung_rows(result, rung, one))
     if summed is None:
         return [one.name, "? cannot tell", MISSING, MISSING, "0", "no site in the middle layers"]
@@ -121,13 +123,13 @@ def _verdict(result: Result, rung: str, one: Subject) -> list[str]:
     ]
 
 
-def by_layer(result: Result, rung: str) -> list[Grid]:
+def by_layer_table(result: LoadedResult, rung: str) -> list[WordTable]:
     """A rung's verdict at every site, with index and interval, or the reason for none."""
     grids = []
     for test_domain in result.test_domains:
         compared = [
             (one, own)
-            for one in subjects(result, test_domain)
+            for one in compared_pairs(result, test_domain)
             for rows in [rung_rows(result, rung, one)]
             for own in [rows[rows["control"] == ""]]
             if len(own)
@@ -138,7 +140,7 @@ def by_layer(result: Result, rung: str) -> list[Grid]:
             where = f", {result.natural} × {test_domain}" if test_domain else ""
             counted = counts(pd.concat([own for _, own in compared]))
             head = ["Layer", *(one.name for one, _ in compared)]
-            grids.append(Grid(f"{rung} layer by layer{where}. {counted}", head, rows))
+            grids.append(WordTable(f"{rung} layer by layer{where}. {counted}", head, rows))
     return grids
 
 
@@ -155,7 +157,7 @@ def _at(own: Frame, site: str) -> str:
     return f"{SIGNS[verdict]} {verdict}, {number(row['index'])} ({ends})"
 
 
-def levels(result: Result) -> list[Grid]:
+def levels_table(result: LoadedResult) -> list[WordTable]:
     """Every level's verdict with its number, why it cannot be told, and what would decide."""
     rows = result.frame("levels")
     told: dict[tuple[str, ...], list[str]] = {}
@@ -188,20 +190,20 @@ def levels(result: Result) -> list[Grid]:
         body.append([f"{level} {names[0]}{more}", *rest])
     link = "Correlation; of L4 the difference"
     head = ("", "Verdict", link, "p (Holm)", "Gain in prediction", "Why", "Would decide")
-    return [Grid("Does accuracy go with sharing? Level by level", head, body)] if body else []
+    return [WordTable("Does accuracy go with sharing? Level by level", head, body)] if body else []
 
 
 LINK_SIGNS = {TOGETHER: "●", AGAINST: "⊖", APART: "○", CANNOT_TELL: "?"}
 
 
-def angles(result: Result) -> list[Grid]:
+def angles_table(result: LoadedResult) -> list[WordTable]:
     """Shares of class and domain at the middle site, and whether they lie along one another."""
     frame = result.frame("factorisation")
     site = middle_site(frame)
     grids = []
     for test_domain in result.test_domains:
         rows = []
-        for one in subjects(result, test_domain):
+        for one in compared_pairs(result, test_domain):
             own = one.of(frame)
             own = own[(own["control"] == "") & (own["site"] == site)].set_index("factor")
             if len(own):
@@ -209,7 +211,7 @@ def angles(result: Result) -> list[Grid]:
         if rows:
             where = f", {test_domain} held out" if test_domain else ""
             head = ["", *FACTOR_COLUMNS.values()]
-            grids.append(Grid(f"Factors at {site_label(site)}{where}", head, rows))
+            grids.append(WordTable(f"Factors at {site_label(site)}{where}", head, rows))
     return grids[:1] if result.one_model else grids
 
 
@@ -230,7 +232,7 @@ def _share(own: Frame, factor: str) -> str:
     return f"{percent(row['value'])} ({percent(row['low'])} to {percent(row['high'])})"
 
 
-def dictionaries(result: Result) -> list[Grid]:
+def dictionaries_table(result: LoadedResult) -> list[WordTable]:
     """How good the dictionaries are that features were counted in."""
     rows = [[name, *words] for name, words in dictionary_words(result)]
     head = (
@@ -242,10 +244,10 @@ def dictionaries(result: Result) -> list[Grid]:
         "Accuracy recovered",
         "Cosine over seeds",
     )
-    return [Grid("Dictionaries at the middle site", head, rows)] if rows else []
+    return [WordTable("Dictionaries at the middle site", head, rows)] if rows else []
 
 
-def certificate_verdict(result: Result) -> list[Grid]:
+def certificate_verdict(result: LoadedResult) -> list[WordTable]:
     """Passed or failed, by check."""
     rows = result.frame("certificate")
     if rows.empty:
@@ -258,4 +260,4 @@ def certificate_verdict(result: Result) -> list[Grid]:
         numbers = [str(row.n_sites), row.site, error, f"{row.bar:.2g}"]
         body.append([check, str(row.dtype), *numbers, verdict])
     head = ("Check", "Precision", "Sites", "Nearest to its bar", "Error", "Bar", "Verdict")
-    return [Grid("Certificate", head, body)]
+    return [WordTable("Certificate", head, body)]

@@ -9,19 +9,19 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from interp.core.resampling import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
 from interp.report.figures.levels_of_evidence import foremost
 from interp.report.figures.subjects import (
     EPOCH_0,
-    Subject,
+    ComparedPair,
     band,
+    compared_pairs,
     held_out_accuracy,
     in_band,
     primary_differences,
     rung_rows,
-    subjects,
 )
-from interp.report.loaded import Frame, Result
+from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import between, contrast, number, percent, sequence, setting_name
 from interp.verdicts.votes import Votes
 from interp.verdicts.wording import LEVELS, disagreement
@@ -30,14 +30,14 @@ ENOUGH_MIXTURES = 8
 """Below this number of settings nothing across them is a test."""
 
 
-def answer(result: Result) -> list[str]:
+def answer_sentences(result: LoadedResult) -> list[str]:
     """Two to four sentences per test domain; the first says what generalizes, the last how sure.
 
     Sentences whose tables are missing say so in their own words.
     """
     sentences: list[str] = []
     for test_domain in result.test_domains:
-        compared = subjects(result, test_domain)
+        compared = compared_pairs(result, test_domain)
         if result.one_model:
             sentences += [_readable(result, compared)]
         else:
@@ -51,7 +51,7 @@ def answer(result: Result) -> list[str]:
     return [sentence for sentence in sentences if sentence]
 
 
-def linked(result: Result) -> list[str]:
+def linked(result: LoadedResult) -> list[str]:
     """Whether generalization goes with sharing, level by level, and what would decide the rest.
 
     Where levels are decided with opposite signs, that comes first.
@@ -93,7 +93,7 @@ def _level(own: Frame, rows: Frame) -> str:
     return ", ".join(parts)
 
 
-def _generalizes(result: Result, test_domain: str) -> str:
+def _generalizes(result: LoadedResult, test_domain: str) -> str:
     """Accuracy on held-out classes in the test domain, and what the paired differences allow."""
     rows = held_out_accuracy(result, test_domain)
     where = f"On held-out classes in {test_domain or 'the test domain'}"
@@ -114,7 +114,7 @@ def _generalizes(result: Result, test_domain: str) -> str:
     return f"{where}, balanced accuracy is {sequence(reached)} ({floor}){compared}."
 
 
-def _floor(result: Result, rows: Frame, test_domain: str) -> str:
+def _floor(result: LoadedResult, rows: Frame, test_domain: str) -> str:
     untrained = held_out_accuracy(result, test_domain, control=EPOCH_0)["value"].dropna()
     words = [f"chance {percent(float(rows['null'].mean()))}"] if rows["null"].notna().any() else []
     if len(untrained):
@@ -141,12 +141,12 @@ def _difference(row: Frame) -> str:
     )
 
 
-def _readable(result: Result, compared: Sequence[Subject]) -> str:
+def _readable(result: LoadedResult, compared: Sequence[ComparedPair]) -> str:
     """R1 for one checkpoint: in which domains a probe reads the class."""
     frame = result.frame("transfer")
     own = frame[(frame["train_domain"] == frame["domain"]) & ~frame["centred"]]
     domains = dict.fromkeys(name for one in compared for name in (one.natural, one.domain))
-    found = {name: readable(own[own["domain"] == name]) for name in domains}
+    found = {name: readable_sentence(own[own["domain"] == name]) for name in domains}
     yes = [name for name, (verdict, _) in found.items() if verdict == "yes"]
     no = [name for name, (verdict, _) in found.items() if verdict == "no"]
     if not yes and not no:
@@ -156,7 +156,7 @@ def _readable(result: Result, compared: Sequence[Subject]) -> str:
     return f"In the middle layers the class {' but '.join(parts)} (linear probes, R1)."
 
 
-def readable(rows: Frame) -> tuple[str, float]:
+def readable_sentence(rows: Frame) -> tuple[str, float]:
     """Whether a probe beats its null at every middle layer ("yes", "no", "") and its accuracy."""
     middle = in_band(rows).dropna(subset=["value", "null"])
     if middle.empty:
@@ -165,7 +165,7 @@ def readable(rows: Frame) -> tuple[str, float]:
     return ("yes" if sure else "no"), float(middle["value"].mean())
 
 
-def _arranged(result: Result, compared: Sequence[Subject]) -> str:
+def _arranged(result: LoadedResult, compared: Sequence[ComparedPair]) -> str:
     """R2 and R3: are geometry and directions of the middle layers shared, per subject?"""
     parts = []
     for rung, what in (("R2", "arranged alike (debiased CKA, R2)"), ("R3", "")):
@@ -179,7 +179,7 @@ def _arranged(result: Result, compared: Sequence[Subject]) -> str:
     return f"In the middle layers, {where}, the classes are {'; they are '.join(parts)}."
 
 
-def _moved(result: Result, compared: Sequence[Subject]) -> str:
+def _moved(result: LoadedResult, compared: Sequence[ComparedPair]) -> str:
     """R4, which may speak of mechanisms."""
     found = _bands(result, "R4", compared)
     if not found:
@@ -196,12 +196,14 @@ def _moved(result: Result, compared: Sequence[Subject]) -> str:
     return f"The causal test, {how} (R4), finds {_join(parts)}."
 
 
-def _bands(result: Result, rung: str, compared: Sequence[Subject]) -> list[tuple[Subject, Votes]]:
+def _bands(
+    result: LoadedResult, rung: str, compared: Sequence[ComparedPair]
+) -> list[tuple[ComparedPair, Votes]]:
     found = [(one, band(rung_rows(result, rung, one))) for one in compared]
     return [(one, summed) for one, summed in found if summed is not None]
 
 
-def _tell(found: Sequence[tuple[Subject, Votes]], what: str) -> str:
+def _tell(found: Sequence[tuple[ComparedPair, Votes]], what: str) -> str:
     """Which subjects are shared, not shared, undecided; each with its index where decided."""
     groups = {
         word: [
@@ -225,7 +227,7 @@ def _join(parts: Sequence[str]) -> str:
     return ", ".join(parts)
 
 
-def _together(result: Result, test_domain: str, compared: Sequence[Subject]) -> str:
+def _together(result: LoadedResult, test_domain: str, compared: Sequence[ComparedPair]) -> str:
     """Accuracy beside sharing across checkpoints: always a description, and says why."""
     points = [
         (float(row["value"]), summed.index)
@@ -280,12 +282,12 @@ MOST_DOMAINS = 2
 """With more test domains than this, only the first ones are in the headline."""
 
 
-def headline(result: Result) -> list[str]:
+def headline(result: LoadedResult) -> list[str]:
     """What generalizes, what is shared and how sure that is, and what an intervention did."""
     tests = result.test_domains[:MOST_DOMAINS]
-    compared = {name: subjects(result, name) for name in tests}
+    compared = {name: compared_pairs(result, name) for name in tests}
     if result.one_model:
-        said = answer(result)[:1]
+        said = answer_sentences(result)[:1]
     else:
         said = [_reached(result, tests)]
     if not result.accuracy_only:
@@ -293,7 +295,7 @@ def headline(result: Result) -> list[str]:
     return said + _intervened(result)
 
 
-def _reached(result: Result, tests: Sequence[str]) -> str:
+def _reached(result: LoadedResult, tests: Sequence[str]) -> str:
     """The best and the worst setting on held-out classes, and whether diversity matters."""
     parts = []
     for name in tests:
@@ -316,7 +318,7 @@ def _reached(result: Result, tests: Sequence[str]) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def _intervened(result: Result) -> list[str]:
+def _intervened(result: LoadedResult) -> list[str]:
     """What aligning classes did, and what that licenses; L4's sentence."""
     found = foremost(result.frame("levels").dropna(subset=["weight", "value", "low", "high"]))
     if found.empty:
@@ -332,7 +334,7 @@ def _intervened(result: Result) -> list[str]:
     ]
 
 
-def _decided(result: Result, test_domain: str) -> str:
+def _decided(result: LoadedResult, test_domain: str) -> str:
     """What the paired differences allow, in a clause."""
     rows = primary_differences(result, test_domain).dropna(subset=["low", "high"])
     rows = rows[[len(contrast(setting)) == 2 for setting in rows["setting"]]]
@@ -349,7 +351,7 @@ def _better(row: Frame) -> str:
     return f"{one} beats {other}" if row["low"] > 0 else f"{other} beats {one}"
 
 
-def _shared(result: Result, compared: dict[str, list[Subject]]) -> str:
+def _shared(result: LoadedResult, compared: dict[str, list[ComparedPair]]) -> str:
     """Rung by rung, what the middle layers share; then what that says of generalization."""
     said = []
     for rung, what in ASKED.items():
@@ -382,7 +384,7 @@ def _tally(verdicts: Sequence[str]) -> str:
     return f"{yes} ({undecided} open)" if undecided else yes
 
 
-def _link(result: Result) -> str:
+def _link(result: LoadedResult) -> str:
     if result.one_model:
         return "; what that is good for, one model cannot say"
     n = len(held_out_accuracy(result, result.test_domains[0])["setting"].unique())

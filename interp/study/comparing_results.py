@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from interp.core.errors import InterpError
-from interp.core.resampling import holm
+from interp.core.statistics.resampling import holm
 from interp.core.tables import Table
 from interp.study.results import Result, open_result
 
@@ -76,7 +76,7 @@ def _words(frame: pd.DataFrame, names: list[str]) -> pd.Series:
 
 
 @dataclass(frozen=True)
-class Units:
+class RowUnits:
     """Where the units of a table's rows are kept: a table, its unit's column, what is averaged."""
 
     table: str
@@ -85,8 +85,8 @@ class Units:
 
 
 BY_UNIT = {
-    "accuracy": Units("accuracy_by_class", "label"),
-    "patching": Units("patching_examples", "clean_label", less="corrupt_metric"),
+    "accuracy": RowUnits("accuracy_by_class", "label"),
+    "patching": RowUnits("patching_examples", "clean_label", less="corrupt_metric"),
 }
 """Tables whose rows are means over classes that the result keeps."""
 

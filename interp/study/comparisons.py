@@ -16,7 +16,7 @@ from interp.models.evaluation.overview import (
     robustness,
     run_means,
 )
-from interp.study.grids import UNTRAINED, Cell
+from interp.study.grids import UNTRAINED, GridRun
 
 PRIMARY = (("leave-out-domain", "natural-only"), ("cg-high", "cg-low"))
 """The paper's first finding: diversity helps both kinds of generalization."""
@@ -33,7 +33,9 @@ FURTHER = (
 RUN = ["setting", "test_domain", "seed"]
 
 
-def compare(frames: dict[str, pd.DataFrame], cells: Sequence[Cell]) -> dict[str, pd.DataFrame]:
+def compare_settings(
+    frames: dict[str, pd.DataFrame], cells: Sequence[GridRun]
+) -> dict[str, pd.DataFrame]:
     """The tables of a study's models of one architecture, with those that compare models.
 
     From `accuracy` and `accuracy_by_class` of every model and epoch: `accuracy` of the last epoch
@@ -92,21 +94,21 @@ def _over_blocks(accuracy: pd.DataFrame, by_class: pd.DataFrame) -> pd.DataFrame
     return pd.concat(parts, ignore_index=True).assign(architecture=accuracy["architecture"].iloc[0])
 
 
-def _differences(own: pd.DataFrame, cells: Sequence[Cell]) -> pd.DataFrame:
+def _differences(own: pd.DataFrame, cells: Sequence[GridRun]) -> pd.DataFrame:
     """What one setting gains over another on held-out classes in the test domain."""
     parts = [
         differences(own, pairs, family=family)
-        for family, pairs in contrasts([cell.mixture for cell in cells]).items()
+        for family, pairs in contrast_tables([cell.mixture for cell in cells]).items()
     ]
     return pd.concat([part for part in parts if len(part)] or [pd.DataFrame()], ignore_index=True)
 
 
-def contrasts(mixtures: Sequence[MixtureSpec]) -> dict[str, list[tuple[str, str]]]:
+def contrast_tables(mixtures: Sequence[MixtureSpec]) -> dict[str, list[tuple[str, str]]]:
     """Pairs of mixtures to compare, by name: settings changed in the same way, and each change.
 
     >>> specs = [MixtureSpec(name, "sketch", ()) for name in ("cg-low", "cg-high")]
     >>> specs.append(MixtureSpec("cg-high", "sketch", (), domains=2))
-    >>> list(contrasts(specs).values())
+    >>> list(contrast_tables(specs).values())
     [[('cg-high', 'cg-low')], [('cg-high, 2 domains', 'cg-high')]]
     """
     once = {mixture.name: mixture for mixture in mixtures}
@@ -138,7 +140,9 @@ def _changes(mixture: MixtureSpec) -> list[str]:
     return [part for part in mixture.name.split(", ")[1:] if part not in HOLDS.values()]
 
 
-def _exposure(last: pd.DataFrame, cells: Sequence[Cell], natural: str) -> dict[str, pd.DataFrame]:
+def _exposure(
+    last: pd.DataFrame, cells: Sequence[GridRun], natural: str
+) -> dict[str, pd.DataFrame]:
     """Accuracy of a class against how often it was trained on, run by run."""
     classes = []
     for cell, part in _by_cell(last, cells):
@@ -152,7 +156,9 @@ def _exposure(last: pd.DataFrame, cells: Sequence[Cell], natural: str) -> dict[s
     return {"exposure_classes": table, "exposure": exposure(table, keys=["architecture", *RUN])}
 
 
-def _by_cell(frame: pd.DataFrame, cells: Sequence[Cell]) -> Iterator[tuple[Cell, pd.DataFrame]]:
+def _by_cell(
+    frame: pd.DataFrame, cells: Sequence[GridRun]
+) -> Iterator[tuple[GridRun, pd.DataFrame]]:
     """Each cell that has rows, with them."""
     rows = dict(tuple(frame.groupby(RUN)))
     for cell in cells:
@@ -161,7 +167,7 @@ def _by_cell(frame: pd.DataFrame, cells: Sequence[Cell]) -> Iterator[tuple[Cell,
             yield cell, rows[key]
 
 
-def _robustness(every: pd.DataFrame, cells: Sequence[Cell], natural: str) -> pd.DataFrame:
+def _robustness(every: pd.DataFrame, cells: Sequence[GridRun], natural: str) -> pd.DataFrame:
     """Accuracy in the test domain against natural accuracy, beside what natural models reach.
 
     The line is fitted to every kept epoch of every model of natural pictures; fewer than four that

@@ -62,7 +62,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Cell:
+class GridRun:
     """One run of a grid: an architecture, trained on a mixture, in a block."""
 
     training: TrainingSpec
@@ -204,7 +204,7 @@ class Grid:
 
     def plan(
         self, steps: Path, *, jobs: int = 2, blocks: Sequence[Block] | None = None
-    ) -> list[Cell]:
+    ) -> list[GridRun]:
         """Every run of the grid (or of some of its blocks), its mixture written and checked."""
         cells = []
         for block in self.blocks(jobs) if blocks is None else blocks:
@@ -225,7 +225,7 @@ class Grid:
         mixture: tuple[MixtureSpec, Path, dict[str, Any]],
         model: Path,
         steps: Path,
-    ) -> list[Cell]:
+    ) -> list[GridRun]:
         """The run on a mixture, and those of the intervention's arms where it is made there."""
         spec, folder, manifest = mixture
         planned, base = self.specification.intervention, manifest["base"]
@@ -247,7 +247,7 @@ class Grid:
                 recipe,
                 Base(base["path"], base["pictures"]) if shards else None,
             )
-            cells.append(Cell(training, spec, block, manifest, run, arm.name))
+            cells.append(GridRun(training, spec, block, manifest, run, arm.name))
         return cells
 
     def _specs(self, block: Block) -> list[MixtureSpec]:
@@ -320,17 +320,17 @@ def _length(training: TrainingSpec) -> str:
     return f"{training.steps} steps of {training.batch_size} pictures"
 
 
-def distinct(cells: Sequence[Cell]) -> list[Run]:
+def distinct(cells: Sequence[GridRun]) -> list[Run]:
     """The runs of cells; one that several have in common comes once."""
     return list({cell.run.name: cell.run for cell in cells}.values())
 
 
-def unfinished(cells: Sequence[Cell]) -> list[Run]:
+def unfinished(cells: Sequence[GridRun]) -> list[Run]:
     """The runs of cells that have not been trained to their end."""
     return [run for run in distinct(cells) if not run.final.exists()]
 
 
-def check_trained(cells: Sequence[Cell]) -> None:
+def check_trained(cells: Sequence[GridRun]) -> None:
     """Refuse to tabulate a grid of which some runs are not finished; the error names them."""
     missing = unfinished(cells)
     if missing:
@@ -343,7 +343,7 @@ def check_trained(cells: Sequence[Cell]) -> None:
         )
 
 
-def train_cells(cells: Sequence[Cell], *, jobs: int, device: str | None) -> None:
+def train_cells(cells: Sequence[GridRun], *, jobs: int, device: str | None) -> None:
     """Train every run that is not finished; a run that cells have in common is trained once."""
     runs, waiting = distinct(cells), unfinished(cells)
     if waiting:
@@ -351,7 +351,7 @@ def train_cells(cells: Sequence[Cell], *, jobs: int, device: str | None) -> None
     train(runs, jobs=jobs, device=device)
 
 
-def models(cells: Sequence[Cell], *, epochs: bool = False) -> list[Model]:
+def models_of(cells: Sequence[GridRun], *, epochs: bool = False) -> list[Model]:
     """The models of a grid: first the untrained one of each block, then the trained ones.
 
     With `epochs`, every kept checkpoint of a run is a model, not only the last; of an
@@ -379,7 +379,7 @@ def longest_caption(images: ImageTable) -> int:
     return template - 2 + label + term + 1  # TERM and CLASS make way; the final stop is a word
 
 
-def mixture_table(cells: Sequence[Cell]) -> pd.DataFrame:
+def mixture_table(cells: Sequence[GridRun]) -> pd.DataFrame:
     """Training pictures by domain, and the optimiser steps taken on them."""
     rows = []
     for cell in cells:
@@ -402,7 +402,7 @@ def mixture_table(cells: Sequence[Cell]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def loss_table(cells: Sequence[Cell]) -> pd.DataFrame:
+def loss_table(cells: Sequence[GridRun]) -> pd.DataFrame:
     """Training loss per epoch, the mean over its steps."""
     rows = []
     for cell in cells:
@@ -415,7 +415,7 @@ def loss_table(cells: Sequence[Cell]) -> pd.DataFrame:
 
 
 def audit_cells(
-    cells: Sequence[Cell], *, jobs: int = 1, tell: Callable[[str], None] = print
+    cells: Sequence[GridRun], *, jobs: int = 1, tell: Callable[[str], None] = print
 ) -> pd.DataFrame:
     """The findings about every mixture of a grid, each verdict told as it comes.
 
@@ -423,7 +423,7 @@ def audit_cells(
     line, what sets it apart from the mixture before it in the same block and test domain.
     """
     found: list[pd.DataFrame] = []
-    before: dict[tuple[str, int], Cell] = {}
+    before: dict[tuple[str, int], GridRun] = {}
     once = {(cell.mixture, cell.block.seed): cell for cell in cells}
     for cell in once.values():
         made = audit(cell.block.pool, make_mixture(cell.block.pool, cell.mixture), jobs=jobs)
@@ -436,6 +436,6 @@ def audit_cells(
     return pd.concat(found, ignore_index=True)
 
 
-def _filed(made: Audit, cell: Cell) -> pd.DataFrame:
+def _filed(made: Audit, cell: GridRun) -> pd.DataFrame:
     place = {name: value for name, value in cell.place.items() if name != "architecture"}
     return made.frame.assign(**place)

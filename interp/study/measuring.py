@@ -118,7 +118,7 @@ class Measurement:
 
     def _key(self) -> str:
         return fingerprint(
-            weights_hash(self.model.checkpoint),
+            checkpoint_hash(self.model.checkpoint),
             self.images.fingerprint,
             self.held_out,
             self.specification.analysis,
@@ -155,9 +155,9 @@ class Measurement:
     @cached_property
     def features(self) -> Any:
         """Activations of the stream, collected once for similarity and probes."""
-        from interp.measures.subjects import features
+        from interp.measures.subjects import stream_features
 
-        return features(self.subject, self.analysed)
+        return stream_features(self.subject, self.analysed)
 
     def _makers(self) -> dict[str, Callable[[], dict[str, pd.DataFrame]]]:
         analysis = self.specification.analysis
@@ -191,10 +191,10 @@ class Measurement:
         return {name: make for name, make in makers.items() if not self.only or name in self.only}
 
     def _accuracy(self) -> dict[str, pd.DataFrame]:
-        from interp.measures.subjects import evaluation
+        from interp.measures.subjects import evaluation_tables
 
         splits = set(self.images.split)
-        return evaluation(
+        return evaluation_tables(
             self.subject,
             self.images.select(split="test"),
             class_names=self.images.labels,
@@ -227,9 +227,9 @@ class Measurement:
         }
 
     def _representation(self) -> dict[str, pd.DataFrame]:
-        from interp.measures.layers_within import layers
+        from interp.measures.layers_within import layer_tables
 
-        made = layers(
+        made = layer_tables(
             self.subject, self.features, pair=self.pair, analysis=self.specification.analysis
         )
         return made | self.class_sharing()
@@ -302,11 +302,11 @@ class Measurement:
         return True
 
     def _patching(self) -> dict[str, pd.DataFrame]:
-        from interp.measures.subjects import PATCHED, patching
+        from interp.measures.subjects import PATCHED, patching_tables
 
         if self._has_none_of(PATCHED, "patching"):
             return {}
-        effects, examples = patching(
+        effects, examples = patching_tables(
             self.subject,
             self.analysed,
             domains=self.pair,
@@ -392,10 +392,10 @@ class Measurement:
         return {"certificate": self.subject.file(self.subject.clip.certify())}
 
 
-def weights_hash(checkpoint: Path) -> str:
+def checkpoint_hash(checkpoint: Path) -> str:
     """What identifies a model: a file's content, a folder's files, or else its name.
 
-    >>> weights_hash(Path("hf-hub:org/model"))
+    >>> checkpoint_hash(Path("hf-hub:org/model"))
     'hf-hub:org/model'
     """
     folder = Path(str(checkpoint).removeprefix("local-dir:"))
@@ -405,7 +405,7 @@ def weights_hash(checkpoint: Path) -> str:
     return file_hash(checkpoint) if checkpoint.is_file() else str(checkpoint)
 
 
-def measure(steps: Sequence[Measurement], jobs: int) -> dict[str, pd.DataFrame]:
+def measure_models(steps: Sequence[Measurement], jobs: int) -> dict[str, pd.DataFrame]:
     """Measure models side by side, each with its share of the cores; put their tables together."""
     threads = max(1, (os.cpu_count() or 1) // jobs)
     longest_first = sorted(steps, key=lambda step: not step.every_pair)

@@ -19,19 +19,19 @@ from interp.core.store import fingerprint, writable
 from interp.data import open_images
 from interp.data.mixtures.mixture import NATURAL
 from interp.measures.options import AnalysisSpec
-from interp.study.comparisons import compare
+from interp.study.comparisons import compare_settings
 from interp.study.cost import cost_of_study
 from interp.study.grids import (
     Block,
-    Cell,
     Grid,
+    GridRun,
     check_trained,
     loss_table,
     mixture_table,
-    models,
+    models_of,
     train_cells,
 )
-from interp.study.measuring import Measurement, Model, measure
+from interp.study.measuring import Measurement, Model, measure_models
 from interp.study.results import Result, contact_sheets, provenance, thumbnails, write_result
 from interp.study.specification import Specification, TrainingSpec
 from interp.verdicts.l4_intervention import intervene, ordinary
@@ -111,7 +111,7 @@ class Study:
                 train_cells(cells, jobs=jobs, device=where)
         check_trained(cells)
         blocks = {cell.block.seed: cell.block for cell in cells}
-        every, paired = models(cells, epochs=epochs), self._every_pair(cells)
+        every, paired = models_of(cells, epochs=epochs), self._every_pair(cells)
         intervened = self.specification.intervention.setting
         finals = {cell.run.final for cell in cells}
         taken = [
@@ -129,7 +129,7 @@ class Study:
             for block in [blocks[model.seed]]
         ]
         with clock("measuring"):
-            frames = measure(taken, jobs)
+            frames = measure_models(taken, jobs)
         results = []
         for place, architecture in enumerate(self.specification.architectures):
             own = [cell for cell in cells if cell.training is architecture and not cell.arm]
@@ -146,7 +146,7 @@ class Study:
         return replace(results[0], replications=tuple(results[1:]))
 
     def _compared(
-        self, frames: Mapping[str, Any], own: Sequence[Cell], only: tuple[str, ...]
+        self, frames: Mapping[str, Any], own: Sequence[GridRun], only: tuple[str, ...]
     ) -> dict[str, Any]:
         """The tables of one architecture: its models', and what is compared across them."""
         part = {
@@ -163,11 +163,14 @@ class Study:
         if only:  # measured for the arms' sake alone
             part.pop("directions", None)
         part |= {} if only else _climbed(part)
-        part = compare(part, own) | {"mixtures": mixture_table(own), "losses": loss_table(own)}
+        part = compare_settings(part, own) | {
+            "mixtures": mixture_table(own),
+            "losses": loss_table(own),
+        }
         part |= {} if only else _levels(part, spec.mixtures.natural)
         return part | _joined(part, arms)
 
-    def _every_pair(self, cells: Sequence[Cell]) -> list[Model]:
+    def _every_pair(self, cells: Sequence[GridRun]) -> list[Model]:
         """The models in which circuits are compared between all pairs of domains."""
         pairs = self.specification.analysis.pairs
         if pairs == "own":

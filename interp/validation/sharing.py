@@ -24,7 +24,7 @@ from interp.circuits import (
 from interp.circuits.planted.expectations import ADDED, AnyBlueprint, expected
 from interp.circuits.planted.world import DOMAINS, as_tensor, paint
 from interp.circuits.sharing.transfer_faithfulness import OVER_SIZES
-from interp.core.resampling import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
 from interp.probes import Features, collect, similarity, transfer
 from interp.validation.opened import Opened
 from interp.verdicts.votes import Votes, count_votes, of_cuts

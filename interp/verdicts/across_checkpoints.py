@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from interp.core.errors import DataError, SpecificationError, check_known, listed
-from interp.core.replication import mean_t
-from interp.core.resampling import CANNOT_TELL, holm
+from interp.core.statistics.replication import mean_t
+from interp.core.statistics.resampling import CANNOT_TELL, holm
 from interp.core.tables import Table
 from interp.verdicts.panels import LINK, NEEDED, RUN, Checkpoints, among, from_tables, unmeasured
-from interp.verdicts.wording import LEVELS, disagreement, judge, licence, said
+from interp.verdicts.wording import LEVELS, disagreement, judge_link, licence, said
 
 __all__ = ["Verdict", "from_tables", "verdict"]
 
@@ -143,7 +143,7 @@ def _decided(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
         frame.loc[rows.index, "p_adjusted"] = holm(rows["p"].to_numpy(dtype=float))
         what = f", {adjusted} held constant" if adjusted else ""
         frame.loc[rows.index, "family"] = f"{level} over rungs{what}: {tests} tests"
-    said = [judge(row[LINK], float(row["p_adjusted"])) for _, row in frame.iterrows()]
+    said = [judge_link(row[LINK], float(row["p_adjusted"])) for _, row in frame.iterrows()]
     frame["verdict"], frame["reason"] = ([each[place] for each in said] for place in (0, 1))
     frame["licence"] = [
         licence(level, each) for level, each in zip(frame["level"], frame["verdict"], strict=True)

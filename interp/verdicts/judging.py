@@ -11,9 +11,9 @@ import pandas as pd
 
 from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
 from interp.circuits.sharing.transfer_faithfulness import OVER_SIZES
-from interp.core.replication import mean_t
-from interp.core.resampling import CANNOT_TELL, NOT_SHARED, SHARED, Interval
 from interp.core.sites import LAST, band_of
+from interp.core.statistics.replication import mean_t
+from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED, Interval
 from interp.verdicts.votes import count_votes, of_cuts
 
 CLAIMS = {
@@ -32,7 +32,7 @@ PLACE = ("setting", "test_domain", "architecture", "seed", "epoch", "control")
 """Columns that tell models apart, where a table has several."""
 
 
-def rungs(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def judged_rows(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """The rows by which each rung is judged, in one table, with the columns `rung` and `band`.
 
     Tables that are not there leave their rungs out.
@@ -145,7 +145,7 @@ def _true(column: pd.Series) -> pd.Series:
     return column.astype(str).str.lower().isin(["true", "1", "1.0"])
 
 
-def answers(judged: pd.DataFrame) -> pd.DataFrame:
+def ladder_rows(judged: pd.DataFrame) -> pd.DataFrame:
     """One row for each model, pair of domains, band and rung: the verdict, and by how many votes.
 
     Directions (A to B, B to A) and sites vote together. R6 by edges knows the whole tower alone,
@@ -183,15 +183,15 @@ def answers(judged: pd.DataFrame) -> pd.DataFrame:
 
 def climb(frames: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """The tables `rungs`, `ladder`, and with several blocks `stability`, of a study's models."""
-    judged = rungs(frames)
+    judged = judged_rows(frames)
     if judged.empty:
         return {}
-    told = answers(judged)
-    again = stability(told)
+    told = ladder_rows(judged)
+    again = agreement_of_blocks(told)
     return {"rungs": judged, "ladder": told} | ({"stability": again} if len(again) else {})
 
 
-def stability(told: pd.DataFrame) -> pd.DataFrame:
+def agreement_of_blocks(told: pd.DataFrame) -> pd.DataFrame:
     """What `answers` says of the same question in several blocks: how many agree, and the mean.
 
     A row for each question that two blocks or more were asked: `value` is the share of blocks that

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from interp.core.errors import SampleError, ShapeError
-from interp.core.resampling import jackknife, permutation_p
 from interp.core.seeds import rng
+from interp.core.statistics.resampling import jackknife, permutation_p
 from interp.verdicts.reliability import Panel, of_cells
 from interp.verdicts.wording import Link, plural
 

@@ -46,8 +46,8 @@ def within_mixtures(
     Mixtures that lack a block are left out. Raises `ShapeError` where tables do not agree and
     `SampleError` for fewer than two mixtures or blocks, or a number that does not vary.
 
-    >>> stream = np.random.default_rng(0)
-    >>> x = stream.normal(size=(4, 2, 6))
+    >>> generator = np.random.default_rng(0)
+    >>> x = generator.normal(size=(4, 2, 6))
     >>> found = within_mixtures(x, 0.1 * x, halves=(x, x))
     >>> round(found.value, 3), round(found.slope, 3), found.n
     (1.0, 0.1, {'block': 6})
@@ -55,7 +55,7 @@ def within_mixtures(
     tables = [np.asarray(each, dtype=float) for each in (sharing, accuracy)]
     tables += [np.asarray(given, dtype=float)] if given is not None else []
     check_panels(tables, "compare blocks")
-    kept = complete(tables)
+    kept = complete_blocks(tables)
     mixtures, blocks = (int(each.sum()) for each in kept)
     if min(mixtures, blocks) < 2:
         raise SampleError(
@@ -94,7 +94,7 @@ def within_mixtures(
 Kept = tuple[np.ndarray, np.ndarray]
 
 
-def complete(tables: Sequence[Panel]) -> Kept:
+def complete_blocks(tables: Sequence[Panel]) -> Kept:
     """Which blocks any mixture was run in, and which mixtures were run in all of those."""
     known = np.all([np.isfinite(each).all(axis=1) for each in tables], axis=0)
     blocks = known.any(axis=0)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.replication import mean_t, replicated
-from interp.core.resampling import CANNOT_TELL, Interval, holm, sign_flip_p
 from interp.core.sites import band_of
+from interp.core.statistics.replication import mean_t, replicated
+from interp.core.statistics.resampling import CANNOT_TELL, Interval, holm, sign_flip_p
 from interp.core.tables import evidence
 from interp.data.mixtures.arms import OWN, SHUFFLED, Arm, InterventionSpec
 from interp.data.mixtures.settings import NATURAL
@@ -96,8 +96,8 @@ def intervention(
 
         slope(c, b) = sum_w w difference(w, c, b) / sum_w w^2
 
-    Intervals are over classes and blocks (`interp.core.replication`), those of sharing over blocks;
-    p flips signs of whole classes. A verdict needs seen classes to be equally accurate in the test
+    Intervals are over classes and blocks (`replication` in core), those of sharing over blocks; p
+    flips signs of whole classes. A verdict needs seen classes to be equally accurate in the test
     domain, within two points (90 % interval inside the margin: two one-sided tests at 5 %), and
     sharing moved as the weight says.
     """

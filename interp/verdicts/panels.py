@@ -9,16 +9,16 @@ import pandas as pd
 
 from interp.core.errors import DataError, InterpError, listed
 from interp.core.sites import BAND, LAST
-from interp.verdicts.judging import rungs
+from interp.verdicts.judging import judged_rows
 from interp.verdicts.l1_mixtures import across_mixtures, measured
 from interp.verdicts.l2_runs import LEAST as LEAST_BLOCKS
-from interp.verdicts.l2_runs import by_block, complete, within_mixtures
+from interp.verdicts.l2_runs import by_block, complete_blocks, within_mixtures
 from interp.verdicts.l3_classes import LEAST as LEAST_CLASSES
 from interp.verdicts.l3_classes import among_classes, take_out
 from interp.verdicts.power import (
     blocks_for_reliability,
     blocks_needed,
-    classes_needed,
+    classes_to_decide,
     mixtures_needed,
 )
 from interp.verdicts.reliability import centred, gain
@@ -141,7 +141,7 @@ class Checkpoints:
         if not link.n:
             return f"at least {LEAST_BLOCKS['block']} blocks"
         tables = [self.sharing, self.accuracy, *([] if given is None else [given])]
-        mixtures, blocks = complete(tables)
+        mixtures, blocks = complete_blocks(tables)
         rows = _freed([by_block(centred(each[mixtures][:, :, blocks])) for each in tables])
         width = (int(mixtures.sum()) - 1) * len(self.domains)
         size = blocks_needed(rows, width=width, reliability=link.reliability, seed=self.seed)
@@ -235,7 +235,7 @@ def among(own: pd.DataFrame, seed: int) -> dict[str, object]:
     row["gain"] = gain(free.y, free.x, [], groups)
     return row | {
         NEEDED: lambda: (
-            classes_needed(free, reliability=link.reliability, seed=seed) + _more_drawings(link)
+            classes_to_decide(free, reliability=link.reliability, seed=seed) + _more_drawings(link)
         )
     }
 
@@ -305,7 +305,7 @@ def _plain(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _sharing(frames: Frames, natural: str) -> pd.DataFrame:
     """One row per model, rung and measure, with its floors and halves beside it."""
-    judged = frames["rungs"] if "rungs" in frames else rungs(frames)
+    judged = frames["rungs"] if "rungs" in frames else judged_rows(frames)
     parts = [judged[judged["rung"].isin(LINKED) & (judged["band"] == "middle")]]
     if "directions" in frames:
         own = frames["directions"]

@@ -76,7 +76,7 @@ def blocks_needed(
     return _least(BLOCKS, intervals, "blocks")
 
 
-def classes_needed(own: Within, *, reliability: float = 1.0, seed: int = 0) -> str:
+def classes_to_decide(own: Within, *, reliability: float = 1.0, seed: int = 0) -> str:
     """How many classes, or runs, would decide L3: whichever of the two makes the larger error.
 
     Scores of new classes (or runs) are drawn from a normal distribution with the variance of those

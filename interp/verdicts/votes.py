@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.resampling import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from interp.core.resampling import CANNOT_TELL
+from interp.core.statistics.resampling import CANNOT_TELL
 
 TOGETHER, AGAINST, APART = "goes together", "goes against", "does not go together"
 
@@ -67,7 +67,7 @@ class Link:
     reason: str = ""
 
 
-def judge(link: Link, p_adjusted: float) -> tuple[str, str]:
+def judge_link(link: Link, p_adjusted: float) -> tuple[str, str]:
     """The verdict on a link, and the condition that keeps it from another; "" where none does.
 
     "does not go together" is an equivalence: the interval lies within |r| < .3. "goes together" and
@@ -76,9 +76,9 @@ def judge(link: Link, p_adjusted: float) -> tuple[str, str]:
     reliability below .6, or a spread below two standard errors.
 
     >>> enough = {"mixture": 10}
-    >>> judge(Link(0.8, 0.5, 0.9, 0.001, enough, {"mixture": 8}, reliability=0.9), 0.005)
+    >>> judge_link(Link(0.8, 0.5, 0.9, 0.001, enough, {"mixture": 8}, reliability=0.9), 0.005)
     ('goes together', '')
-    >>> judge(Link(0.1, -0.4, 0.5, 0.7, enough, {"mixture": 8}, reliability=0.9), 1.0)[0]
+    >>> judge_link(Link(0.1, -0.4, 0.5, 0.7, enough, {"mixture": 8}, reliability=0.9), 1.0)[0]
     'cannot tell'
     """
     if link.reason:

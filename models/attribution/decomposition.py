@@ -25,10 +25,10 @@ from interp.core.errors import (
     SpecificationError,
     check_known,
 )
-from interp.core.resampling import column_intervals
+from interp.core.statistics.resampling import column_intervals
 from interp.core.tables import Table
 from interp.models.attribution.resnet_parts import resnet_pieces
-from interp.models.attribution.transformer_parts import Piece, transformer_pieces
+from interp.models.attribution.transformer_parts import EmbeddingPiece, transformer_pieces
 from interp.models.clip import ZeroShotHead
 from interp.models.towers.opening import check_opened
 from interp.models.towers.resnet import HookedResNet
@@ -246,7 +246,7 @@ def decompose(tower: nn.Module, x: Tensor, *, by: str = "component") -> Decompos
     return whole
 
 
-def _splitter(tower: Any) -> Callable[..., tuple[Tensor, list[Piece]]]:
+def _splitter(tower: Any) -> Callable[..., tuple[Tensor, list[EmbeddingPiece]]]:
     check_opened("decompose an embedding", tower)
     if isinstance(tower, HookedResNet):
         return partial(resnet_pieces, tower)
@@ -276,7 +276,7 @@ def _check_mode(tower: Any) -> None:
             )
 
 
-def _assemble(embedding: Tensor, pieces: Sequence[Piece]) -> Decomposition:
+def _assemble(embedding: Tensor, pieces: Sequence[EmbeddingPiece]) -> Decomposition:
     labels = [label for piece in pieces for label in piece.labels]
     wide = torch.promote_types(embedding.dtype, torch.float32)
     # one buffer, filled piece by piece: a list of pieces and their concatenation would be twice it

@@ -14,14 +14,14 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.models.attribution.transformer_parts import Label, Piece, wide
+from interp.models.attribution.transformer_parts import EmbeddingPiece, Label, wide
 from interp.models.towers.resnet import HookedResNet
 
 Maps = Float[Tensor, "part batch channel row column"]
 NewMaps = Float[Tensor, "part batch new_channel new_row new_column"]
 
 
-class Flow:
+class ResNetFlow:
     """The parts of the stream, carried along block by block while the tower runs.
 
     At block m every part so far goes through the shortcut's linear part; the branch's output and
@@ -87,13 +87,13 @@ def _shortcut(downsample: Any, maps: Maps) -> tuple[NewMaps, Float[Tensor, "new_
 
 def resnet_pieces(
     tower: HookedResNet, x: Tensor, *, by: str
-) -> tuple[Float[Tensor, "batch d_embed"], list[Piece]]:
+) -> tuple[Float[Tensor, "batch d_embed"], list[EmbeddingPiece]]:
     """The embedding, and its parts as pieces that are computed when asked for."""
     if by == "head":
         return _head_pieces(tower, x)
     if by == "token":
         return _token_pieces(tower, x)
-    flow = Flow(tower)
+    flow = ResNetFlow(tower)
     embedding = tower.run_with_hooks(x, fwd_hooks=flow.hooks())
     pool, pattern = tower.source.attnpool, flow.pattern[:, :, 0]
     places = rearrange(
@@ -116,12 +116,12 @@ def resnet_pieces(
     bias = rearrange(pool.v_proj.bias, "(head d_head) -> head d_head", head=pool.num_heads)
     last = tower.n_layers
     return embedding, [
-        Piece(flow.labels, carried),
-        Piece(
+        EmbeddingPiece(flow.labels, carried),
+        EmbeddingPiece(
             [Label("attnpool.pos_embed", "pos_embed", last)],
             lambda: _project(pool, _values(pool, where)),
         ),
-        Piece(
+        EmbeddingPiece(
             [Label("attnpool.b_V", "bias", last)],
             lambda: _project(pool, bias).expand(len(x), -1),
         ),
@@ -129,16 +129,16 @@ def resnet_pieces(
     ]
 
 
-def _head_pieces(tower: HookedResNet, x: Tensor) -> tuple[Tensor, list[Piece]]:
+def _head_pieces(tower: HookedResNet, x: Tensor) -> tuple[Tensor, list[EmbeddingPiece]]:
     """One part for each head of the attention pool."""
     embedding, cache = tower.run_with_cache(x, names_filter="attnpool.hook_z")
     pool, last = tower.source.attnpool, tower.n_layers
     labels = [Label(f"attnpool.head.{head}", "head", last, head) for head in range(pool.num_heads)]
     each = partial(_project_each, pool, wide(cache["attnpool.hook_z"]))
-    return embedding, [Piece(labels, each), _output_bias(tower, x)]
+    return embedding, [EmbeddingPiece(labels, each), _output_bias(tower, x)]
 
 
-def _token_pieces(tower: HookedResNet, x: Tensor) -> tuple[Tensor, list[Piece]]:
+def _token_pieces(tower: HookedResNet, x: Tensor) -> tuple[Tensor, list[EmbeddingPiece]]:
     """One part for each head of the pool and place of the map.
 
     Place 0 of the pool is the mean of the map; what a head takes from it is shared out evenly over
@@ -169,12 +169,14 @@ def _token_pieces(tower: HookedResNet, x: Tensor) -> tuple[Tensor, list[Piece]]:
             pool, rearrange(values, "batch head pos d_head -> batch pos head d_head")
         )
 
-    return embedding, [Piece(labels, each), _output_bias(tower, x)]
+    return embedding, [EmbeddingPiece(labels, each), _output_bias(tower, x)]
 
 
-def _output_bias(tower: HookedResNet, x: Tensor) -> Piece:
+def _output_bias(tower: HookedResNet, x: Tensor) -> EmbeddingPiece:
     bias = tower.source.attnpool.c_proj.bias
-    return Piece([Label("attnpool.b_O", "bias", tower.n_layers)], lambda: bias.expand(len(x), -1))
+    return EmbeddingPiece(
+        [Label("attnpool.b_O", "bias", tower.n_layers)], lambda: bias.expand(len(x), -1)
+    )
 
 
 def _place_weight(pattern: Float[Tensor, "batch head key"]) -> Float[Tensor, "batch head pos"]:

@@ -34,7 +34,7 @@ class Label(NamedTuple):
     pos: int | None = None
 
 
-class Piece(NamedTuple):
+class EmbeddingPiece(NamedTuple):
     """Some parts, and the function that computes them: `batch part d_embed`, or to be reshaped."""
 
     labels: list[Label]
@@ -42,7 +42,7 @@ class Piece(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOut:
     """How an embedding is read off the last stream, everything but the stream held fixed.
 
     embedding = sum_channel sum_pos weight[channel, pos] stream[pos] matrix[channel] + constants.
@@ -133,7 +133,7 @@ def pooling_weight(tower: HookedViT | HookedText, x: Tensor | None) -> Float[Ten
     )
 
 
-def read_out(tower: HookedViT | HookedText, x: Tensor, cache: Mapping[str, Tensor]) -> Reading:
+def read_out(tower: HookedViT | HookedText, x: Tensor, cache: Mapping[str, Tensor]) -> ReadOut:
     """The tower's read-out with the scales of its norms, and the attention of its pooling, held
     at their actual values."""
     scale = wide(cache["ln_final.hook_scale"])
@@ -147,11 +147,11 @@ def read_out(tower: HookedViT | HookedText, x: Tensor, cache: Mapping[str, Tenso
         constants["projection.b"] = bias
     pool = getattr(tower, "attnpool", None)
     if pool is None:
-        return Reading(weight[:, None], matrix[None], constants)
-    return read_by_queries(pool, cache, Reading(weight[:, None], matrix[None], constants))
+        return ReadOut(weight[:, None], matrix[None], constants)
+    return read_by_queries(pool, cache, ReadOut(weight[:, None], matrix[None], constants))
 
 
-def read_by_queries(pool: HookedQueries, cache: Mapping[str, Tensor], after: Reading) -> Reading:
+def read_by_queries(pool: HookedQueries, cache: Mapping[str, Tensor], after: ReadOut) -> ReadOut:
     """The same where learned queries pool: `after` reads what they give, one channel is a head."""
     like = after.matrix
     pattern = wide(cache["attnpool.hook_pattern"])
@@ -173,7 +173,7 @@ def read_by_queries(pool: HookedQueries, cache: Mapping[str, Tensor], after: Rea
         "attnpool.b_O": pool.source.attn.out_proj.bias.to(like) @ like[0],
     }
     constants = {name: once * bias for name, bias in biases.items()}
-    return Reading(weight, matrix, constants | after.constants)
+    return ReadOut(weight, matrix, constants | after.constants)
 
 
 def _centred(matrix: Float[Tensor, "d_model d_embed"]) -> Float[Tensor, "d_model d_embed"]:
@@ -207,7 +207,7 @@ INNER = {
 
 def transformer_pieces(
     tower: HookedViT | HookedText, x: Tensor, *, by: str
-) -> tuple[Float[Tensor, "batch d_embed"], list[Piece]]:
+) -> tuple[Float[Tensor, "batch d_embed"], list[EmbeddingPiece]]:
     """The embedding, and its parts as pieces that are computed when asked for."""
     sites = [f"blocks.*.{name}" for name in INNER[by]]
     sites += ["hook_embed", "hook_pos_embed", "ln_final.hook_scale"]
@@ -225,11 +225,11 @@ def transformer_pieces(
     return embedding, pieces
 
 
-def _one(name: str, kind: str, layer: int, make: Callable[[], Tensor]) -> Piece:
-    return Piece([Label(name, kind, layer)], make)
+def _one(name: str, kind: str, layer: int, make: Callable[[], Tensor]) -> EmbeddingPiece:
+    return EmbeddingPiece([Label(name, kind, layer)], make)
 
 
-def _entry(tower: Any, cache: Any, reading: Reading) -> list[Piece]:
+def _entry(tower: Any, cache: Any, reading: ReadOut) -> list[EmbeddingPiece]:
     """What stands in the stream before the first block."""
     norm: Any = getattr(tower, "ln_pre", None)
     scale = cache["ln_pre.hook_scale"] if isinstance(norm, HookedNorm) else None
@@ -251,7 +251,7 @@ def _entry(tower: Any, cache: Any, reading: Reading) -> list[Piece]:
     return pieces
 
 
-def _block(block: Any, cache: Any, reading: Reading, layer: int, by: str) -> list[Piece]:
+def _block(block: Any, cache: Any, reading: ReadOut, layer: int, by: str) -> list[EmbeddingPiece]:
     """What a block wrote into the stream."""
     here = f"blocks.{layer}"
 
@@ -273,12 +273,12 @@ def _block(block: Any, cache: Any, reading: Reading, layer: int, by: str) -> lis
     n_heads = block.attn.source.attn.num_heads
     name = f"{here}.attn.head"
     if by == "head":
-        heads = Piece(
+        heads = EmbeddingPiece(
             [Label(f"{name}.{head}", "head", layer, head) for head in range(n_heads)],
             lambda: reading.heads(kept("attn.hook_z"), block.attn.W_O),
         )
     else:
-        heads = Piece(
+        heads = EmbeddingPiece(
             [
                 Label(f"{name}.{head}.pos.{pos}", "token", layer, head, pos)
                 for head in range(n_heads)

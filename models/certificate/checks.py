@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from interp.core.seeds import rng
 from interp.models.certificate.reference import References, references, relative_error
-from interp.models.certificate.traced_rows import traced_rows
+from interp.models.certificate.traced_rows import rows_of_traced
 from interp.models.towers.hooked import HookedTower
 from interp.models.towers.opening import open_tower
 from interp.models.towers.text import HookedText
@@ -69,7 +69,9 @@ def _tower_rows(tower: HookedTower, seed: int, batch: int, patches: int) -> list
     copy = _moved(tower, seed)
     if isinstance(copy, TracedTower):
         bar = FORWARD_BARS[torch.float32]
-        return traced_rows(copy, copy.example(min(batch, 2)), bar=bar, patches=patches, seed=seed)
+        return rows_of_traced(
+            copy, copy.example(min(batch, 2)), bar=bar, patches=patches, seed=seed
+        )
     x = _input(copy, seed, batch)
     wide = _widened(copy.over(deepcopy(copy.source)))
     wide_x = x.double() if x.is_floating_point() else x

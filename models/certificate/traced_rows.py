@@ -25,7 +25,7 @@ TOGETHER = 8
 """Sites patched in one forward, each in a row of its own."""
 
 
-def traced_rows(
+def rows_of_traced(
     tower: TracedTower, x: Tensor, *, bar: float, patches: int = 32, seed: int = 0
 ) -> list[tuple]:
     """Rows of a certificate (`interp.models.certificate.checks.COLUMNS`), four checks of them.

@@ -9,7 +9,7 @@ from scipy import stats
 
 from interp.core.errors import SampleError
 from interp.core.progress import track
-from interp.core.resampling import Interval, column_intervals, jackknife
+from interp.core.statistics.resampling import Interval, column_intervals, jackknife
 from interp.core.tables import evidence
 from interp.models.evaluation.predictions import ALL, HELD_OUT, SEEN, Answers
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from interp.core.association import spearman
 from interp.core.errors import DataError, listed
-from interp.core.resampling import Interval
+from interp.core.statistics.association import spearman
+from interp.core.statistics.resampling import Interval
 from interp.core.tables import evidence
 from interp.models.evaluation.predictions import ALL, HELD_OUT, SEEN
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from interp.core.errors import SampleError
-from interp.core.resampling import group_means, two_sample_interval, two_way_interval
+from interp.core.statistics.resampling import group_means, two_sample_interval, two_way_interval
 from interp.models.evaluation.accuracies import KEYS, of_share
 from interp.models.evaluation.predictions import ALL, Answers
 

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from interp.core.errors import SpecificationError
-from interp.core.replication import ONE_BLOCK, mean_t, replicated
-from interp.core.resampling import holm, sign_flip_p
+from interp.core.statistics.replication import ONE_BLOCK, mean_t, replicated
+from interp.core.statistics.resampling import holm, sign_flip_p
 from interp.core.tables import evidence
 from interp.models.evaluation.accuracies import TOP_1
 
@@ -57,10 +57,10 @@ def differences(
     `by_class` holds `accuracy_by_class` with the columns `setting`, `test_domain` and `seed` (the
     block), and only the classes and domain in question. Value: mean over blocks and classes of
     each class's contrast. Intervals count classes and blocks as samples
-    (`interp.core.replication`): crossed, or nested where the blocks held out classes of their own.
-    p flips the signs of whole classes, blocks as they are; `p_adjusted` is Holm's over the
-    `family`: all contrasts and test domains asked with the same prompts, classifier and candidates.
-    With one block, all of it speaks of these models alone.
+    (`interp.core.statistics.replication`): crossed, or nested where blocks held out their own. p
+    flips the signs of whole classes, blocks as they are; `p_adjusted` is Holm's over the `family`:
+    all contrasts and test domains asked with the same prompts, classifier and candidates. With one
+    block, all of it speaks of these models alone.
     """
     asked = _plain(by_class)
     known = [one if isinstance(one, Contrast) else Contrast.between(*one) for one in contrasts]

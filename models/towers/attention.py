@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from interp.models.towers.hooked import hooked, share
+from interp.models.towers.hooked import share, with_hooks
 
 Heads = Float[Tensor, "batch pos head d_head"]
 Mask = Float[Tensor, "*shape query key"] | None
@@ -101,7 +101,7 @@ def attend(
     at_pattern: HookPoint,
 ) -> Float[Tensor, "batch query head d_head"]:
     """z, in the open where somebody listens to scores or pattern, and fused otherwise."""
-    if not hooked(at_scores, at_pattern):
+    if not with_hooks(at_scores, at_pattern):
         return fused_attention(q, k, v, mask)
     scores = at_scores(attention_scores(q, k, mask))
     return mix_values(at_pattern(torch.softmax(scores, dim=-1)), v)
@@ -145,7 +145,7 @@ class HookedAttention(nn.Module):
         """What the heads write, given the normalised stream."""
         attn = self.source.attn
         points: Any = self._modules.values()
-        if not (torch.is_grad_enabled() or hooked(*points)) and _plain(mask):
+        if not (torch.is_grad_enabled() or with_hooks(*points)) and _plain(mask):
             # without gradients torch has one kernel for all of it: open_clip's result to the bit
             return self.source.ls_1(attn(x, x, x, need_weights=False, attn_mask=mask)[0])
         q, k, v = in_projection(x, attn.in_proj_weight, attn.in_proj_bias, n_heads=attn.num_heads)
@@ -159,7 +159,7 @@ class HookedAttention(nn.Module):
                 at_pattern=self.hook_pattern,
             )
         )
-        if hooked(self.hook_result):
+        if with_hooks(self.hook_result):
             return self.hook_result(head_results(z, self.W_O)).sum(dim=-2) + self.b_O
         return self.source.ls_1(attn.out_proj(merge_heads(z)))
 

@@ -140,6 +140,6 @@ class Perceptron:
         return self.block.mlp(self.block.ln2(streams))
 
 
-def components(tower: Any) -> list[Heads | Perceptron]:
+def components_of(tower: Any) -> list[Heads | Perceptron]:
     """Everything that reads the stream and adds to it, in order."""
     return [part(tower, layer) for layer in range(tower.n_layers) for part in (Heads, Perceptron)]

@@ -51,7 +51,7 @@ class ListeningPoint(HookPoint):
         return x
 
 
-def hooked(*points: Any) -> bool:
+def with_hooks(*points: Any) -> bool:
     """Whether anybody hooks or listens at one of the points; what nobody hears is not computed."""
     for point in points:
         # the lists themselves: the library's has_hooks() makes two functions first
@@ -75,7 +75,7 @@ def share(owner: nn.Module, **modules: Any) -> None:
 
 
 @dataclass(eq=False)
-class Ask:
+class HookRequest:
     """Something a user asked to hook; at least one of the sites it stands for must fire."""
 
     name: str
@@ -85,7 +85,7 @@ class Ask:
 class _Watched:
     """A user's hook, with its asks marked when it fires and the shape it returns checked."""
 
-    def __init__(self, hook: Hook, asks: Sequence[Ask]) -> None:
+    def __init__(self, hook: Hook, asks: Sequence[HookRequest]) -> None:
         self.hook, self.asks = hook, asks
 
     def __call__(self, tensor: Tensor, hook: HookPoint) -> Any:
@@ -283,7 +283,7 @@ class HookedTower(HookedRootModule, ABC):
         Whether a backward hook fires is not known here (the backward may come later), but the
         forward must have reached its site.
         """
-        asks: list[Ask] = []
+        asks: list[HookRequest] = []
         forward: list[Any] = []
         backward: list[Any] = []
         for name, hook in fwd_hooks:
@@ -298,12 +298,12 @@ class HookedTower(HookedRootModule, ABC):
         if self._forwards > before:
             _check_fired(ask.name for ask in asks if not ask.fired)
 
-    def _watch(self, name: Names, hook: Hook, asks: list[Ask]) -> list[tuple[str, Hook]]:
+    def _watch(self, name: Names, hook: Hook, asks: list[HookRequest]) -> list[tuple[str, Hook]]:
         sites = self._match(name)
         if isinstance(hook, _Watched):  # a caching hook; it has asks of its own
             asks.extend(ask for ask in hook.asks if ask not in asks)
             return [(site, hook) for site in sites]
-        ask = Ask("a filter" if callable(name) else str(name))
+        ask = HookRequest("a filter" if callable(name) else str(name))
         asks.append(ask)
         return [(site, _Watched(hook, (ask,))) for site in sites]
 
@@ -389,15 +389,15 @@ class HookedTower(HookedRootModule, ABC):
         """Install caching hooks until `reset_hooks`, after checking their names."""
         return super().add_caching_hooks(list(self._wanted(names_filter)), *args, **kwargs)
 
-    def _wanted(self, names_filter: Names | Iterable[Names] | None) -> dict[str, list[Ask]]:
+    def _wanted(self, names_filter: Names | Iterable[Names] | None) -> dict[str, list[HookRequest]]:
         """The sites to cache, in tower order, each with what asked for it."""
         if names_filter is None:  # asked for nothing in particular: whatever the run reaches
             return {site: [] for site in self.sites if not site.endswith(ON_DEMAND)}
         if callable(names_filter) or isinstance(names_filter, (str, Site)):
             names_filter = [names_filter]
-        asked: dict[str, list[Ask]] = {}
+        asked: dict[str, list[HookRequest]] = {}
         for name in names_filter:
-            ask = Ask("a filter" if callable(name) else str(name))
+            ask = HookRequest("a filter" if callable(name) else str(name))
             for site in self._match(name):
                 asked.setdefault(site, []).append(ask)
         if not asked:

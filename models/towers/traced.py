@@ -11,7 +11,7 @@ from transformer_lens.hook_points import HookPoint
 
 from interp.core.errors import ShapeError, SiteError, SpecificationError, listed, nearest
 from interp.core.sites import Site
-from interp.models.towers.hooked import Ask, HookedTower, ListeningPoint, Names, hooked
+from interp.models.towers.hooked import HookedTower, HookRequest, ListeningPoint, Names, with_hooks
 from interp.models.towers.surveying import Found, Survey, survey
 from interp.models.towers.text import check_tokens
 from interp.models.towers.tracing import Net, first_tensor, with_first_tensor
@@ -121,7 +121,7 @@ class TracedTower(HookedTower):
         heard = [
             (found.place, self._visit(self.hook_dict[site], found))
             for site, found in (self._survey.sites if self._surveyed else {}).items()
-            if hooked(self.hook_dict[site])
+            if with_hooks(self.hook_dict[site])
         ]
         return self._embedding(self._net.run(x, heard))
 
@@ -264,7 +264,7 @@ class TracedTower(HookedTower):
             )
         return super()._match(names)
 
-    def _wanted(self, names_filter: Names | Iterable[Names] | None) -> dict[str, list[Ask]]:
+    def _wanted(self, names_filter: Names | Iterable[Names] | None) -> dict[str, list[HookRequest]]:
         if names_filter is None:  # inputs are mostly outputs over again
             places = {site: found.place for site, found in self._survey.sites.items()}
             given = {site for site, place in places.items() if place.end == "input"}

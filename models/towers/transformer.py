@@ -12,8 +12,8 @@ from transformer_lens.hook_points import HookPoint
 
 from interp.core.errors import ShapeError, SpecificationError
 from interp.models.towers.attention import HookedAttention, Mask
-from interp.models.towers.components import Heads, Perceptron, components
-from interp.models.towers.hooked import HookedTower, hooked, only_heard, share
+from interp.models.towers.components import Heads, Perceptron, components_of
+from interp.models.towers.hooked import HookedTower, only_heard, share, with_hooks
 
 
 class HookedNorm(nn.Module):
@@ -35,7 +35,7 @@ class HookedNorm(nn.Module):
     ) -> Float[Tensor, "*batch pos d_model"]:
         """The normalised stream, with gain and bias."""
         points = self._modules.values()  # quicker to come by than each as an attribute
-        if not hooked(*points):
+        if not with_hooks(*points):
             return self.source(x)
         if not torch.is_grad_enabled() and x.dtype in (torch.float32, torch.float64):
             if only_heard(*points):
@@ -182,7 +182,7 @@ class TransformerTower(HookedTower):
     @property
     def components(self) -> list[Heads | Perceptron]:
         """What reads the stream and adds to it, for circuits to wire: heads and perceptrons."""
-        return components(self)
+        return components_of(self)
 
     @property
     def cfg(self) -> TransformerBridgeConfig:
@@ -234,7 +234,7 @@ class TransformerTower(HookedTower):
         block runs in full.
         """
         last = self.n_layers - 1
-        whole = not 0 <= start_at_layer <= last or hooked(*self._left_out())
+        whole = not 0 <= start_at_layer <= last or with_hooks(*self._left_out())
         place = None if whole else self._read_at(stream, tokens)
         if place is None:
             return self(stream, start_at_layer=start_at_layer, tokens=tokens)
@@ -276,7 +276,7 @@ class TransformerTower(HookedTower):
         tokens = self.hook_embed(tokens)
         where = self.source.positional_embedding.to(tokens.dtype).expand_as(tokens)
         # a hook may write in place, and must not write into the parameter
-        where = where.clone() if hooked(self.hook_pos_embed) else where
+        where = where.clone() if with_hooks(self.hook_pos_embed) else where
         return self.hook_full_embed(tokens + self.hook_pos_embed(where))
 
 

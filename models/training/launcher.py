@@ -177,7 +177,7 @@ def train(args: Namespace, device: torch.device, run: Path) -> None:
     if term is not None:
         shown = Watched(model, find_block(model, args.align_site), labels=bool(args.classes))
         loss, marks = AlignedLoss(loss, term, args.align), mark_rows(args)
-    wrapped = parallel(shown, args, device)
+    wrapped = in_parallel(shown, args, device)
     data = {"train": feed(args, transform, build_target(args), epoch=start, marks=marks)}
     loader = data["train"].dataloader
     steps = loader.num_batches // args.accum_freq * args.epochs  # type: ignore[attr-defined]
@@ -266,7 +266,7 @@ def mark_rows(args: Namespace) -> Tensor:
     return pairing.marks(Path(args.train_data), args.align_classes == "shuffled", seed=args.seed)
 
 
-def parallel(model: nn.Module, args: Namespace, device: torch.device) -> nn.Module:
+def in_parallel(model: nn.Module, args: Namespace, device: torch.device) -> nn.Module:
     """DDP where there is more than one rank; on the CPU it must not be told a device."""
     if not args.distributed:
         return model

@@ -66,7 +66,7 @@ def edited(activation: Tensor, axes: tuple[str, ...], pool: str, change: Edit) -
 
 
 @dataclass(frozen=True)
-class Answers:
+class EditedAnswers:
     """Logits "picture class" per edit, and which class each picture shows."""
 
     logits: Mapping[str, np.ndarray]
@@ -87,7 +87,7 @@ class Answers:
 
 
 @torch.no_grad()
-def answers(
+def edited_answers(
     tower: Tower,
     images: ImageTable,
     site: str,
@@ -98,7 +98,7 @@ def answers(
     class_names: Sequence[str],
     pool: str = "mean",
     batch_size: int = 256,
-) -> Answers:
+) -> EditedAnswers:
     """Run the pictures through the tower once per edit of `site`, and name their classes.
 
     The blocks before the site run once for all edits. An edit named "as it is" need not be given:
@@ -123,7 +123,7 @@ def answers(
             made[name].append(_checked(logits, names, name))
     place = {name: number for number, name in enumerate(names)}
     truth = np.array([place[label] for label in images.frame["label"]])
-    return Answers({name: np.concatenate(parts) for name, parts in made.items()}, truth)
+    return EditedAnswers({name: np.concatenate(parts) for name, parts in made.items()}, truth)
 
 
 @torch.no_grad()

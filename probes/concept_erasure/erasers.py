@@ -92,9 +92,9 @@ class Moments:
             )
         return eraser
 
-    def random(self, like: Eraser, stream: np.random.Generator) -> Eraser:
+    def random(self, like: Eraser, generator: np.random.Generator) -> Eraser:
         """Take out a random subspace that holds as much variance as `like` removes."""
-        axes, strength = matched_subspace(self.covariance, like.moved(self.covariance), stream)
+        axes, strength = matched_subspace(self.covariance, like.moved(self.covariance), generator)
         return Eraser(like.mean, axes * strength, axes.T)
 
 
@@ -115,7 +115,7 @@ def leace(x: Any, labels: Any) -> Eraser:
 
 
 def matched_subspace(
-    covariance: Tensor, variance: float, stream: np.random.Generator
+    covariance: Tensor, variance: float, generator: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Random orthonormal axes "feature rank" and strengths "rank" that remove a given variance.
 
@@ -130,7 +130,9 @@ def matched_subspace(
     (torch.Size([4, 3]), 0.5)
     """
     d = len(covariance)
-    axes = torch.linalg.qr(torch.as_tensor(stream.normal(size=(d, d)), dtype=covariance.dtype))[0]
+    axes = torch.linalg.qr(torch.as_tensor(generator.normal(size=(d, d)), dtype=covariance.dtype))[
+        0
+    ]
     held = (axes * (covariance @ axes)).sum(dim=0)
     total = held.cumsum(dim=0)
     if not variance <= float(total[-1]) * (1 + 1e-9):

@@ -20,16 +20,21 @@ from interp.core.artists import n_drawings
 from interp.core.errors import SpecificationError, check_known
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say
-from interp.core.resampling import Interval, jackknife
 from interp.core.seeds import rng
 from interp.core.sites import find_sites
+from interp.core.statistics.resampling import Interval, jackknife
 from interp.core.tables import Table, evidence
 from interp.core.tower import Tower
 from interp.probes.concept_erasure.erasers import Eraser, Moments, check_positions, eraser_hook
-from interp.probes.concept_erasure.outcomes import Cells, Consequence, balanced_cells, consequences
+from interp.probes.concept_erasure.outcomes import (
+    BalancedCells,
+    Consequence,
+    balanced_cells,
+    consequences,
+)
 from interp.probes.features.matrices import refuse_nan
 from interp.probes.features.pooling import pooled, tokens
-from interp.probes.features.reading import parameter, runs
+from interp.probes.features.reading import parameter, reading_runs
 
 CONCEPTS = ("domain", "class")
 PERMUTED, RANDOM = "permuted labels", "random subspace"
@@ -149,7 +154,7 @@ class _Run:
     batch_size: int
     device: str | torch.device | None
 
-    def moments(self, names: Sequence[str], cells: Cells) -> dict[tuple[int, str], Moments]:
+    def moments(self, names: Sequence[str], cells: BalancedCells) -> dict[tuple[int, str], Moments]:
         """What erasers are fitted from, per half and site: one pass for all of them."""
         found = {
             (half, name): Moments(cells.labels.shape[1], cells.n_values)
@@ -176,7 +181,7 @@ class _Run:
         return found
 
     def conditions(
-        self, site: str, erasers: Sequence[Mapping[str, Eraser]], cells: Cells
+        self, site: str, erasers: Sequence[Mapping[str, Eraser]], cells: BalancedCells
     ) -> dict[str, dict[str, np.ndarray]]:
         """Features per condition and place of reading; who was fitted on one half sees the other.
 
@@ -232,7 +237,7 @@ class _Run:
                 return read(batch.to(target, like.dtype))
 
         whole = [range(len(rows))]
-        for part, made in runs(embed, table, self.preprocess, self.batch_size, whole):
+        for part, made in reading_runs(embed, table, self.preprocess, self.batch_size, whole):
             for name, x in made.items():
                 refuse_nan(name, x.reshape(len(x), -1), table.frame, part.start)
             yield part, made
@@ -245,11 +250,11 @@ def _as_it_is(activation: Tensor) -> Tensor:
 def _erasers(moments: Moments, n_controls: int, seed: int) -> dict[str, Eraser]:
     """LEACE of the concept and the draws of both controls, fitted on one half."""
     true = moments.leace(0)
-    stream = rng("random subspace", seed)
+    generator = rng("random subspace", seed)
     return (
         {ERASED: true}
         | {f"{PERMUTED} {draw}": moments.leace(draw + 1) for draw in range(n_controls)}
-        | {f"{RANDOM} {draw}": moments.random(true, stream) for draw in range(n_controls)}
+        | {f"{RANDOM} {draw}": moments.random(true, generator) for draw in range(n_controls)}
     )
 
 
@@ -277,7 +282,7 @@ def _class_names(
 
 
 def _right(
-    classifier: Classify, embedding: np.ndarray, names: Sequence[str], cells: Cells
+    classifier: Classify, embedding: np.ndarray, names: Sequence[str], cells: BalancedCells
 ) -> np.ndarray:
     """Which pictures the classifier names right."""
     with torch.no_grad():

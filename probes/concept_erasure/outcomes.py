@@ -19,7 +19,7 @@ LEAST_CLASSES = 4
 
 
 @dataclass(frozen=True)
-class Cells:
+class BalancedCells:
     """Balanced pictures: a class has equally many in every domain, within a half of the artists.
 
     `rows` are places in the frame; aligned with them are `code` (the class's place in `classes`),
@@ -47,7 +47,9 @@ class Cells:
         return np.flatnonzero(seen.all(axis=(1, 2, 3)))
 
 
-def balanced_cells(frame: pd.DataFrame, *, concept: str, n_permutations: int, seed: int) -> Cells:
+def balanced_cells(
+    frame: pd.DataFrame, *, concept: str, n_permutations: int, seed: int
+) -> BalancedCells:
     """Classes that all domains have in both halves of the artists, and equally many pictures.
 
     Raises `SampleError` for fewer than two domains, or fewer than four such classes.
@@ -61,7 +63,7 @@ def balanced_cells(frame: pd.DataFrame, *, concept: str, n_permutations: int, se
     domains = sorted(set(frame["domain"]))
     half = dealt_artists(frame, domains, seed=seed)
     label, domain = frame["label"].to_numpy(object), frame["domain"].to_numpy(object)
-    stream = rng("balanced cells", seed)
+    generator = rng("balanced cells", seed)
     kept: list[np.ndarray] = []
     classes: list[str] = []
     for name in sorted(set(label)):
@@ -73,7 +75,7 @@ def balanced_cells(frame: pd.DataFrame, *, concept: str, n_permutations: int, se
             continue
         classes.append(name)
         for side in cells:
-            kept += equally_many(side, stream)
+            kept += equally_many(side, generator)
     if len(domains) < 2 or len(classes) < LEAST_CLASSES:
         raise SampleError(
             f"erase the {concept}",
@@ -93,7 +95,7 @@ def balanced_cells(frame: pd.DataFrame, *, concept: str, n_permutations: int, se
         concept, codes, places, half[rows], hands(frame)[rows], n_permutations,
         rng("permuted concept", seed),
     )  # fmt: skip
-    return Cells(
+    return BalancedCells(
         classes, domains, rows, codes, places, half[rows], quarter[rows], labels,
         len(domains) if concept == "domain" else len(classes), len(set(label)) - len(classes),
     )  # fmt: skip
@@ -106,7 +108,7 @@ def _labellings(
     half: np.ndarray,
     who: np.ndarray,
     n: int,
-    stream: np.random.Generator,
+    generator: np.random.Generator,
 ) -> np.ndarray:
     """The concept's labels, then permuted ones: "picture labelling".
 
@@ -129,7 +131,7 @@ def _labellings(
     for _ in range(n):
         drawn = first["own"].to_numpy().copy()
         for rows in members:
-            drawn[rows] = stream.permutation(drawn[rows])
+            drawn[rows] = generator.permutation(drawn[rows])
         labellings.append(drawn[group])
     return np.stack(labellings, axis=1)
 
@@ -156,7 +158,7 @@ class Consequence:
 
 
 def consequences(
-    seen: Seen, right: Mapping[str, np.ndarray], cells: Cells, concept: str
+    seen: Seen, right: Mapping[str, np.ndarray], cells: BalancedCells, concept: str
 ) -> Iterator[Consequence]:
     """All measures; `right` says per condition which pictures the classifier names right."""
     for place, name in enumerate(cells.domains if right else ()):
@@ -181,7 +183,7 @@ def _over_classes(hits: np.ndarray, code: np.ndarray, n: int) -> tuple[float, np
 
 
 def _read_by_probes(
-    x: Mapping[str, np.ndarray], cells: Cells, concept: str, read_at: str
+    x: Mapping[str, np.ndarray], cells: BalancedCells, concept: str, read_at: str
 ) -> Iterator[Consequence]:
     fine = cells.fine
     k, reason = len(fine), ""
@@ -209,7 +211,7 @@ def _probed(
     code: np.ndarray,
     trains: np.ndarray,
     tests: np.ndarray,
-    cells: Cells,
+    cells: BalancedCells,
     k: int,
 ) -> tuple[float, np.ndarray]:
     """Accuracy of ridge probes, each trained on a quarter and tested on the other of its half."""
@@ -231,7 +233,9 @@ def _probed(
     return float(np.mean([value for value, _ in parts])), np.mean([left for _, left in parts], 0)
 
 
-def _similar(x: Mapping[str, np.ndarray], cells: Cells, read_at: str) -> Iterator[Consequence]:
+def _similar(
+    x: Mapping[str, np.ndarray], cells: BalancedCells, read_at: str
+) -> Iterator[Consequence]:
     """Debiased CKA between two domains' class means, of quarters that share no artist."""
     k, least = len(cells.fine), LEAST_CLASSES + 1
     grams, constant = np.empty(0), False
@@ -251,7 +255,7 @@ def _similar(x: Mapping[str, np.ndarray], cells: Cells, read_at: str) -> Iterato
         yield Consequence("similarity", where, found, k, reason)
 
 
-def _grams(x: Mapping[str, np.ndarray], cells: Cells) -> tuple[np.ndarray, bool]:
+def _grams(x: Mapping[str, np.ndarray], cells: BalancedCells) -> tuple[np.ndarray, bool]:
     """U-centred Gram matrices of length 1: "domain half quarter condition class class"."""
     fine = cells.fine
     k = len(fine)

@@ -21,24 +21,24 @@ from interp.core.artists import artist_halves, n_drawings
 from interp.core.errors import DataError, SpecificationError, check_known
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say
-from interp.core.resampling import CANNOT_TELL, jackknife, sharing_index, sign_flip_p
 from interp.core.seeds import rng
+from interp.core.statistics.resampling import CANNOT_TELL, jackknife, sharing_index, sign_flip_p
 from interp.core.tables import Table, evidence
 from interp.core.tower import Tower
 from interp.probes.concept_erasure.edits import (
     AS_IT_IS,
-    Answers,
     Classifier,
     Edit,
-    answers,
+    EditedAnswers,
+    edited_answers,
     site_rows,
 )
 from interp.probes.dictionaries.codes import Code
 from interp.probes.dictionaries.feature_groups import roles
-from interp.probes.dictionaries.quality import per_class
-from interp.probes.dictionaries.usage import Design, checked_activity
+from interp.probes.dictionaries.quality import by_label
+from interp.probes.dictionaries.usage import UsageDesign, checked_activity
 
-Ask = Callable[[np.ndarray, Mapping[str, Edit]], Answers]
+Ask = Callable[[np.ndarray, Mapping[str, Edit]], EditedAnswers]
 """Runs some of the pictures under edits."""
 
 MEASURES = ("accuracy drop", "margin drop")
@@ -102,9 +102,9 @@ def ablate_shared(
     run: dict[str, Any] = {"preprocess": preprocess, "pool": pool, "batch_size": batch_size}
     bench = _Bench.of(code, site_rows(tower, here, site, **run), here.frame, n_donors, seed)
 
-    def asked(rows: np.ndarray, edits: Mapping[str, Edit]) -> Answers:
+    def asked(rows: np.ndarray, edits: Mapping[str, Edit]) -> EditedAnswers:
         moved = {name: partial(_elsewhere, edit, rows) for name, edit in edits.items()}
-        return answers(
+        return edited_answers(
             tower, here[rows], site, moved, classifier=classifier, class_names=class_names, **run
         )
 
@@ -175,13 +175,13 @@ class _Bench:
         with torch.no_grad():
             features = code.encode(seen)
         label, domain = frame["label"].to_numpy(object), frame["domain"].to_numpy(object)
-        stream = rng("feature donors", seed)
+        generator = rng("feature donors", seed)
         donors = np.zeros((n, len(frame)), dtype=int)
         for name, one in sorted(set(zip(domain, label, strict=True))):
             mine = np.flatnonzero((domain == name) & (label == one))
             others = np.flatnonzero((domain == name) & (label != one))
             if len(others):  # with one class in a domain there is no other, and no role either
-                donors[:, mine] = stream.choice(others, (n, len(mine)))
+                donors[:, mine] = generator.choice(others, (n, len(mine)))
         return cls(code, seen, features, frame, donors, seed)
 
     def roles(self, rows: np.ndarray, source: str, target: str) -> tuple[np.ndarray, np.ndarray]:
@@ -189,7 +189,7 @@ class _Bench:
         mean = self.features[torch.as_tensor(rows)].mean(dim=1).cpu().numpy()
         activity = checked_activity(mean, len(rows), "the code")
         part = self.frame.iloc[rows].reset_index(drop=True)
-        design = Design.of(part, source, target, n_splits=5, seed=self.seed)
+        design = UsageDesign.of(part, source, target, n_splits=5, seed=self.seed)
         found = roles(design, activity)
         return np.flatnonzero(found.shared), np.flatnonzero(found.private_a)
 
@@ -231,10 +231,10 @@ class _Bench:
         lost = {}
         for name in chosen:
             after = [(found.margin(f"{name} {n}"), found.right(f"{name} {n}")) for n in draws]
-            lost["margin drop", name] = per_class(
+            lost["margin drop", name] = by_label(
                 margin - np.mean([each for each, _ in after], axis=0), labels
             )
-            lost["accuracy drop", name] = per_class(
+            lost["accuracy drop", name] = by_label(
                 right - np.mean([each for _, each in after], axis=0), labels
             )
         for measure in MEASURES:

@@ -105,7 +105,7 @@ class LinearCode:
         return self.encode(torch.as_tensor(np.asarray(values))).numpy()
 
 
-def units(features: Features, site: str, *, withheld: Cells | None = None) -> LinearCode:
+def raw_units(features: Features, site: str, *, withheld: Cells | None = None) -> LinearCode:
     """A site's raw units as a code: each in its own standard deviations from its mean.
 
     Mean and deviation are those of the pictures that are not withheld, as for
@@ -114,7 +114,7 @@ def units(features: Features, site: str, *, withheld: Cells | None = None) -> Li
     >>> import pandas as pd
     >>> frame = pd.DataFrame({"label": ["cat", "dog"], "domain": "real"})
     >>> features = Features({"site": np.array([[1.0, 0.0], [3.0, 0.0]])}, frame)
-    >>> units(features, "site", withheld=())(features.values["site"]).tolist()
+    >>> raw_units(features, "site", withheld=())(features.values["site"]).tolist()
     [[0.0, 0.0, 1.0, 0.0], [1.0, 0.0, 0.0, 0.0]]
     """
     x = _training(features, site, withheld)

@@ -9,7 +9,7 @@ import pandas as pd
 from interp.core.errors import SampleError
 from interp.core.tables import Table
 from interp.probes.dictionaries.sharing import LEAST_CLASSES
-from interp.probes.dictionaries.usage import Design, checked_activity, only_site
+from interp.probes.dictionaries.usage import UsageDesign, checked_activity, only_site
 from interp.probes.features.matrices import Features, check_domains
 
 SHARED_FROM, PRIVATE_TO = 0.5, 0.2
@@ -68,7 +68,7 @@ def feature_roles(
     name = only_site(features, site)
     check_domains(features, [domain_a, domain_b], "find the roles of features")
     activity = checked_activity(code(features.values[name]), len(features), "the code")
-    design = Design.of(features.frame, domain_a, domain_b, n_splits=n_splits, seed=seed)
+    design = UsageDesign.of(features.frame, domain_a, domain_b, n_splits=n_splits, seed=seed)
     found = roles(design, activity)
     role = np.select(
         [found.shared, found.private_a, found.private_b],
@@ -84,7 +84,7 @@ def feature_roles(
     return Table("feature roles", frame, dict(features.facts))
 
 
-def roles(design: Design, activity: np.ndarray) -> Roles:
+def roles(design: UsageDesign, activity: np.ndarray) -> Roles:
     """The roles of features "picture feature"."""
     if len(design.classes) < LEAST_CLASSES:
         raise SampleError(

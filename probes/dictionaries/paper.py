@@ -8,7 +8,7 @@ import pandas as pd
 
 from interp.core.artists import n_drawings
 from interp.core.errors import SampleError, SpecificationError, check_known, listed
-from interp.core.resampling import jackknife
+from interp.core.statistics.resampling import jackknife
 from interp.core.tables import Table, evidence
 from interp.probes.dictionaries.usage import TOP, checked_activity, most_used, only_site
 from interp.probes.features.matrices import Features, check_domains

@@ -14,10 +14,10 @@ import torch
 from interp.core.artists import n_drawings
 from interp.core.errors import SampleError
 from interp.core.images import ImageTable, Preprocess
-from interp.core.resampling import Interval, jackknife, sharing_index
+from interp.core.statistics.resampling import Interval, jackknife, sharing_index
 from interp.core.tables import Table, evidence
 from interp.core.tower import Tower
-from interp.probes.concept_erasure.edits import AS_IT_IS, Classifier, answers, site_rows
+from interp.probes.concept_erasure.edits import AS_IT_IS, Classifier, edited_answers, site_rows
 from interp.probes.dictionaries.dictionary import Dictionary
 from interp.probes.dictionaries.usage import only_site
 from interp.probes.features.matrices import Features
@@ -42,11 +42,11 @@ def dictionary_quality(
     Raises `SiteError` where the features lack the dictionary's site, `ShapeError` where its
     activations are of another width.
 
-    >>> stream = np.random.default_rng(0)
+    >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame({"label": list("abcd") * 9, "domain": "real"})
     >>> eye, zero = torch.eye(2), torch.zeros(2)
     >>> dictionary = Dictionary(eye, eye, zero, zero, zero, facts={"site": "s"})
-    >>> values = np.abs(stream.normal(size=(36, 2))).astype(np.float32)
+    >>> values = np.abs(generator.normal(size=(36, 2))).astype(np.float32)
     >>> table = dictionary_quality(dictionary, Features({"s": values}, frame))
     >>> table.frame.query("domain == 'real'")["value"].round(3).tolist()
     [2.0, 1.0, 0.0]
@@ -110,7 +110,7 @@ def recovered_accuracy(
         "reconstruction": lambda x, rows: like.reconstruct(x),
         "mean": lambda x, rows: mean.expand_as(x),
     }
-    found = answers(
+    found = edited_answers(
         tower, images, site, edits, preprocess=preprocess, classifier=classifier,
         class_names=class_names, pool=pool, batch_size=batch_size,
     )  # fmt: skip
@@ -119,7 +119,7 @@ def recovered_accuracy(
     for domain in images.domains:
         chosen = (images.frame["domain"] == domain).to_numpy()
         part = images.frame[chosen]
-        each = [per_class(values[chosen], part["label"]) for values in right.values()]
+        each = [by_label(values[chosen], part["label"]) for values in right.values()]
         value, null, ceiling = (float(one.mean()) for one in each)
         left = np.stack([_without(one) for one in each], axis=1)
         index = sharing_index(value, null, ceiling, left_out=left)
@@ -138,10 +138,10 @@ def recovered_accuracy(
     return Table.with_evidence("recovered accuracy", pd.DataFrame(rows))
 
 
-def per_class(values: np.ndarray, labels: pd.Series) -> np.ndarray:
+def by_label(values: np.ndarray, labels: pd.Series) -> np.ndarray:
     """Mean of each class's pictures, classes sorted.
 
-    >>> per_class(np.array([1, 0, 1]), pd.Series(["cat", "cat", "dog"])).tolist()
+    >>> by_label(np.array([1, 0, 1]), pd.Series(["cat", "cat", "dog"])).tolist()
     [0.5, 1.0]
     """
     return pd.Series(values, dtype=float).groupby(labels.to_numpy()).mean().to_numpy()

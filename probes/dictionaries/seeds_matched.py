@@ -8,8 +8,8 @@ import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
 from interp.core.errors import SampleError, ShapeError
-from interp.core.resampling import jackknife, permutation_p
 from interp.core.seeds import rng
+from interp.core.statistics.resampling import jackknife, permutation_p
 from interp.core.tables import Table, evidence
 from interp.probes.dictionaries.dictionary import Dictionary
 

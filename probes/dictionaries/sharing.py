@@ -14,7 +14,7 @@ import pandas as pd
 from interp.core.artists import hand_column
 from interp.core.errors import SampleError, SpecificationError, listed
 from interp.core.progress import track
-from interp.core.resampling import (
+from interp.core.statistics.resampling import (
     CANNOT_TELL,
     Index,
     Interval,
@@ -28,9 +28,9 @@ from interp.probes.dictionaries.dictionary import Dictionary
 from interp.probes.dictionaries.seeds_matched import match_features
 from interp.probes.dictionaries.usage import (
     MEASURES,
-    Design,
     Overlaps,
     Reading,
+    UsageDesign,
     checked_activity,
     only_site,
     overlaps,
@@ -85,11 +85,11 @@ def feature_sharing(
     where no pair has five classes by two artists in both domains, `NumericsError` for activity that
     is negative or no number, `ShapeError` for another shape.
 
-    >>> stream = np.random.default_rng(0)
+    >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")
     ...                       for a in "wxyz"], columns=["label", "domain", "artist"])
     >>> place = frame["label"].map({c: n for n, c in enumerate("abcdefgh")}).to_numpy()
-    >>> points = np.eye(8)[place] + 0.1 * stream.random((64, 8))
+    >>> points = np.eye(8)[place] + 0.1 * generator.random((64, 8))
     >>> table = feature_sharing(Features({"site": points}, frame), "site", {"as is": lambda x: x})
     >>> table.frame.query("centred and measure == 'shared mass'")["verdict"].tolist()
     ['shared']
@@ -170,12 +170,12 @@ def class_sharing(
 
 def _designs(
     features: Features, site: str, domains: Sequence[str] | None, n_splits: int, seed: int
-) -> tuple[str, list[Design]]:
+) -> tuple[str, list[UsageDesign]]:
     """The site's name, and who is compared in each pair of domains."""
     asked = "measure feature sharing"
     name = only_site(features, site)
     pairs = list(combinations(check_domains(features, domains, asked), 2))
-    designs = [Design.of(features.frame, a, b, n_splits=n_splits, seed=seed) for a, b in pairs]
+    designs = [UsageDesign.of(features.frame, a, b, n_splits=n_splits, seed=seed) for a, b in pairs]
     most = max((len(design.classes) for design in designs), default=0)
     if most < LEAST_CLASSES:
         raise SampleError(
@@ -209,7 +209,7 @@ def _readings(values: np.ndarray, label: str, code: AnyCode) -> dict[str, list[R
 
 
 def _evidence(
-    design: Design, found: Overlaps, n_matched: int, n_permutations: int, seed: int
+    design: UsageDesign, found: Overlaps, n_matched: int, n_permutations: int, seed: int
 ) -> dict[str, object]:
     """Value, null, ceiling, index and p of one measure, or the reason for none."""
     n, nothing = len(design.classes), np.nan

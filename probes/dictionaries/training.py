@@ -96,10 +96,10 @@ def fit(x: Tensor, sparsity: Sparsity, seeds: list[int], training: Training) -> 
 
 def _batches(n: int, size: int, seed: int) -> Iterator[np.ndarray]:
     """Row numbers of batches without end: every row once, in a new order each time round."""
-    stream = rng("dictionary batches", seed)
+    generator = rng("dictionary batches", seed)
     size = min(size, n)
     while True:
-        order = stream.permutation(n)
+        order = generator.permutation(n)
         for start in range(0, n - size + 1, size):
             yield order[start : start + size]
 
@@ -143,15 +143,15 @@ def _redraw(
 ) -> None:
     """Point dead features at what badly reconstructed rows lack, and forget their momentum."""
     for place in torch.nonzero(dead.any(dim=1)).flatten().tolist():
-        stream = rng("dictionary redraw", seeds[place], step)
-        sample = x[torch.as_tensor(stream.permutation(len(x))[:4096], device=x.device)]
+        generator = rng("dictionary redraw", seeds[place], step)
+        sample = x[torch.as_tensor(generator.permutation(len(x))[:4096], device=x.device)]
         one = Weights(*(tensor[place : place + 1] for tensor in weights.all()))
         lacking = sample - one.decode(sparsity.select(one.strength(sample[None])))[0]
         chance = lacking.square().sum(dim=1).double().cpu().numpy()
         which = torch.nonzero(dead[place]).flatten()
         if not chance.sum() > 0:  # nothing is lacking
             continue
-        drawn = stream.choice(len(sample), size=len(which), p=chance / chance.sum())
+        drawn = generator.choice(len(sample), size=len(which), p=chance / chance.sum())
         new = torch.nn.functional.normalize(lacking[torch.as_tensor(drawn).to(x.device)], dim=-1)
         alive = weights.encoder[place][:, ~dead[place]].norm(dim=0)
         size = alive.mean() if len(alive) else x.new_tensor(1.0)
@@ -235,9 +235,9 @@ def train_dictionaries(
 
     >>> import numpy as np, pandas as pd
     >>> from interp.probes import TopK
-    >>> stream = np.random.default_rng(0)
+    >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame({"label": "cat", "domain": ["real", "sketch"] * 50})
-    >>> features = Features({"hook_embedding": stream.normal(size=(100, 4))}, frame)
+    >>> features = Features({"hook_embedding": generator.normal(size=(100, 4))}, frame)
     >>> first, second = train_dictionaries(
     ...     features, "hook_embedding", TopK(1), width=8, withheld=[("cat", "sketch")],
     ...     seeds=(0, 1), steps=20)
@@ -279,9 +279,9 @@ def paper_dictionary(
     withheld cells; here `withheld` is that of `train_dictionaries`, and so are the errors.
 
     >>> import numpy as np, pandas as pd
-    >>> stream = np.random.default_rng(0)
+    >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame({"label": "cat", "domain": ["real"] * 50})
-    >>> features = Features({"hook_embedding": stream.normal(size=(50, 4))}, frame)
+    >>> features = Features({"hook_embedding": generator.normal(size=(50, 4))}, frame)
     >>> paper_dictionary(features, withheld=(), steps=5).width
     16
     """

@@ -14,7 +14,7 @@ from interp.probes.features.matrices import Features
 
 
 @dataclass(frozen=True)
-class Design:
+class UsageDesign:
     """Which pictures of domains A and B meet which, the same for every code.
 
     rows[domain, split, half] are row numbers, and code the class of each row (-1: not compared).
@@ -33,7 +33,7 @@ class Design:
     left_out: int
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, a: str, b: str, *, n_splits: int, seed: int) -> "Design":
+    def of(cls, frame: pd.DataFrame, a: str, b: str, *, n_splits: int, seed: int) -> "UsageDesign":
         """Deal the artists of both domains' common classes into halves, `n_splits` times."""
         places = np.flatnonzero(frame["domain"].isin([a, b]).to_numpy())
         part = frame.iloc[places].reset_index(drop=True)
@@ -96,7 +96,7 @@ def checked_activity(made: object, n: int, name: str) -> np.ndarray:
     return activity
 
 
-def activity_of(design: Design, activity: np.ndarray, domain: str) -> np.ndarray:
+def activity_of(design: UsageDesign, activity: np.ndarray, domain: str) -> np.ndarray:
     """What classes are matched on in a domain: active features and mass a picture, "class 2"."""
     told = np.column_stack([(activity > 0).sum(axis=1), activity.sum(axis=1)])
     return design.means(told, design.everyone(domain))
@@ -163,7 +163,7 @@ class Overlaps:
 
 
 def overlaps(
-    design: Design, readings: Sequence[Reading], measure: str, *, centred: bool
+    design: UsageDesign, readings: Sequence[Reading], measure: str, *, centred: bool
 ) -> Overlaps:
     """Measure every class against every other, and against itself within each domain."""
     overlap, n, domains = MEASURES[measure], len(design.classes), (design.a, design.b)

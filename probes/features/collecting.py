@@ -20,11 +20,18 @@ from interp.core.progress import say
 from interp.core.store import fingerprint, weights_hash
 from interp.core.tower import Tower
 from interp.probes.features.matrices import PIXELS, Features
-from interp.probes.features.reading import Reading, Values, checked, read_from, refuse_values, runs
+from interp.probes.features.reading import (
+    Reading,
+    Values,
+    checked,
+    read_from,
+    reading_runs,
+    refuse_values,
+)
 from interp.probes.features.storing import StoredPass
 
 
-def identity(
+def pass_identity(
     reading: Reading, images: ImageTable, preprocess: Preprocess
 ) -> dict[str, str | list[str]]:
     """Hashes of all that the numbers depend on."""
@@ -94,7 +101,7 @@ def collect(
     """
     _refuse_empty(images)
     reading = read_from(tower, sites, pool, device)
-    first = next(iter(runs(reading, images, preprocess, 1, [range(1)])))[1]
+    first = next(iter(reading_runs(reading, images, preprocess, 1, [range(1)])))[1]
     refuse_values(first, images, 0)
     widths = {site: row.shape[1] for site, row in first.items()}
     share = this_rank().share(len(images))
@@ -139,7 +146,7 @@ def batches(
     _refuse_empty(images)
     reading = read_from(tower, sites, pool, device)
     share = this_rank().share(len(images))
-    return checked(runs(reading, images, preprocess, batch_size, [share]), images)
+    return checked(reading_runs(reading, images, preprocess, batch_size, [share]), images)
 
 
 def pixels(
@@ -159,7 +166,7 @@ def pixels(
         return {PIXELS: small.flatten(1)}
 
     _refuse_empty(images)
-    made = runs(embed, images, preprocess, batch_size, [range(len(images))])
+    made = reading_runs(embed, images, preprocess, batch_size, [range(len(images))])
     matrix = np.concatenate([values[PIXELS] for _, values in checked(made, images)])
     facts = {"source": images.source, "fingerprint": images.fingerprint}
     frame = images.frame.reset_index(drop=True)
@@ -221,7 +228,7 @@ def _in_memory(
         ) from None
     failure = None
     try:
-        made = runs(reading, images, preprocess, batch_size, [share])
+        made = reading_runs(reading, images, preprocess, batch_size, [share])
         for rows, part in checked(made, images):
             for site, matrix in part.items():
                 values[site][rows.start : rows.stop] = matrix
@@ -245,7 +252,7 @@ def _on_disk(
     first: Values,
 ) -> Values:
     """The same matrices as files: those rows are run that are not there yet."""
-    facts = identity(reading, images, preprocess)
+    facts = pass_identity(reading, images, preprocess)
     stored = StoredPass(folder, f"features-{fingerprint(facts)}", len(images), widths, facts)
     _check_same(stored, first, reading.dtype)
     waiting = stored.missing(share)
@@ -256,7 +263,7 @@ def _on_disk(
         _say_cost(images, range(count), batch_size, widths, f"in {stored.final}")
     failure = None
     try:
-        made = runs(reading, images, preprocess, batch_size, waiting)
+        made = reading_runs(reading, images, preprocess, batch_size, waiting)
         for rows, part in checked(made, images):
             stored.write(rows, part)
     except Exception as error:

@@ -72,7 +72,7 @@ def read_from(
     return Reading(tower, names, pool, weights_from, stop, target, like.dtype, {})
 
 
-def runs(
+def reading_runs(
     embed: Callable[[Tensor], Mapping[str, Tensor]],
     images: ImageTable,
     preprocess: Preprocess,

@@ -14,7 +14,8 @@ import pandas as pd
 from interp.core.artists import artist_halves, halved_classes, hand_column, n_drawings
 from interp.core.errors import SampleError, SpecificationError, listed
 from interp.core.progress import track
-from interp.core.resampling import (
+from interp.core.sites import LAST, band_of
+from interp.core.statistics.resampling import (
     CANNOT_TELL,
     Index,
     class_permutations,
@@ -22,7 +23,6 @@ from interp.core.resampling import (
     max_t,
     sharing_index,
 )
-from interp.core.sites import LAST, band_of
 from interp.core.tables import Table, evidence
 from interp.probes.features.matrices import PIXELS, Features, check_domains
 
@@ -63,11 +63,11 @@ def directions(
     Raises `SampleError` when no pair has four classes by two artists in both domains; a pair that
     has not is a row with a `reason`, and so is LDA where a half has one picture per class.
 
-    >>> stream = np.random.default_rng(0)
+    >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")
     ...                       for a in "wxyz"], columns=["label", "domain", "artist"])
     >>> place = frame["label"].map({c: n for n, c in enumerate("abcdefgh")}).to_numpy()
-    >>> points = stream.normal(size=(8, 16))[place] + 0.1 * stream.normal(size=(64, 16))
+    >>> points = generator.normal(size=(8, 16))[place] + 0.1 * generator.normal(size=(64, 16))
     >>> table = directions(Features({"hook_embedding": points.astype(np.float32)}, frame))
     >>> table.frame["verdict"].tolist()
     ['shared', 'shared']
@@ -346,11 +346,11 @@ def class_cosines(
     Raises `SpecificationError` unless two domains are named, `SampleError` when fewer than four
     classes have two artists in both, or when no site lies in the middle.
 
-    >>> stream = np.random.default_rng(0)
+    >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")
     ...                       for a in "wxyz"], columns=["label", "domain", "artist"])
     >>> place = frame["label"].map({c: n for n, c in enumerate("abcdefgh")}).to_numpy()
-    >>> points = stream.normal(size=(8, 16))[place] + 0.1 * stream.normal(size=(64, 16))
+    >>> points = generator.normal(size=(8, 16))[place] + 0.1 * generator.normal(size=(64, 16))
     >>> read = Features({"blocks.1.hook_resid_post": points.astype(np.float32)}, frame)
     >>> table = class_cosines(read, ["real", "sketch"], sites=read.sites).frame
     >>> len(table), bool(table["beyond"].min() > 0.9)

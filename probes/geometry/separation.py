@@ -10,8 +10,8 @@ import pandas as pd
 from interp.core.artists import dealt_artists, equally_many, hand_column, hands, n_drawings
 from interp.core.errors import SampleError, listed
 from interp.core.progress import track
-from interp.core.resampling import Interval, jackknife, max_t
 from interp.core.seeds import rng
+from interp.core.statistics.resampling import Interval, jackknife, max_t
 from interp.core.tables import Table, evidence
 from interp.probes.features.matrices import PIXELS, Features, check_domains
 
@@ -51,7 +51,7 @@ def domain_pair(
     >>> len(pair.rows), pair.drawn.shape, int(pair.sign.sum())
     (16, (2, 16), 0)
     """
-    stream = rng("balanced pair", seed)
+    generator = rng("balanced pair", seed)
     here = np.flatnonzero(frame["domain"].isin([a, b]).to_numpy())
     part = frame.iloc[here].reset_index(drop=True)
     half = dealt_artists(part, [a, b], seed=seed)
@@ -67,7 +67,7 @@ def domain_pair(
             continue
         classes.append(name)
         for pair in cells:
-            kept += equally_many(pair, stream)
+            kept += equally_many(pair, generator)
     rows = np.concatenate(kept) if kept else np.empty(0, dtype=int)
     code = pd.Index(classes).get_indexer(label[rows])
     sign = np.where(is_a[rows], 1, -1).astype(np.int8)
@@ -80,7 +80,7 @@ def domain_pair(
 
 
 def _relabelled(
-    sign: np.ndarray, cell: np.ndarray, who: np.ndarray, n: int, stream: np.random.Generator
+    sign: np.ndarray, cell: np.ndarray, who: np.ndarray, n: int, generator: np.random.Generator
 ) -> np.ndarray:
     drawn = np.tile(sign, (n, 1))
     for each in np.unique(cell):
@@ -88,12 +88,12 @@ def _relabelled(
         for artist in sorted(set(who[cell == each])):
             rows = np.flatnonzero((cell == each) & (who == artist))
             if np.ptp(sign[rows]):  # drew it in both domains
-                drawn[:, rows] *= stream.choice(np.array([-1, 1], np.int8), size=(n, 1))
+                drawn[:, rows] *= generator.choice(np.array([-1, 1], np.int8), size=(n, 1))
             else:
                 alone.append(rows)
         if alone:
             given = np.tile([sign[rows[0]] for rows in alone], (n, 1))
-            for rows, labels in zip(alone, stream.permuted(given, axis=1).T, strict=True):
+            for rows, labels in zip(alone, generator.permuted(given, axis=1).T, strict=True):
                 drawn[:, rows] = labels[:, None]
     return drawn
 
@@ -134,11 +134,11 @@ def domain_test(
     Shapes: features "picture d". Accuracy 0 to 1. Raises `SampleError` when no pair of domains has
     four classes by two artists in each.
 
-    >>> stream = np.random.default_rng(0)
+    >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")
     ...                       for a in "wxyz"], columns=["label", "domain", "artist"])
     >>> offset = 3.0 * (frame["domain"] == "real").to_numpy()[:, None]
-    >>> points = stream.normal(size=(64, 8)) + offset
+    >>> points = generator.normal(size=(64, 8)) + offset
     >>> table = domain_test(Features({"hook_embedding": points}, frame), n_permutations=99)
     >>> table.frame.query("value > 0.9 and p == 0.01")["domain_b"].tolist()
     ['sketch']
@@ -180,11 +180,11 @@ def domain_distance(
     of a pair. Intervals leave one class out at a time. A distance has no ceiling, and no index.
     Raises `SampleError` like `domain_test`.
 
-    >>> stream = np.random.default_rng(0)
+    >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")
     ...                       for a in "wxyz"], columns=["label", "domain", "artist"])
     >>> offset = 3.0 * (frame["domain"] == "real").to_numpy()[:, None]
-    >>> points = stream.normal(size=(64, 8)) + offset
+    >>> points = generator.normal(size=(64, 8)) + offset
     >>> table = domain_distance(Features({"hook_embedding": points}, frame), n_permutations=99)
     >>> bool(8.0 < table.frame["value"].iloc[0] < 10.0)  # each feature: variance 1, offset 3
     True

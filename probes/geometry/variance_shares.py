@@ -15,8 +15,8 @@ import pandas as pd
 from interp.core.artists import artist_halves, halved_classes, hand_column, n_drawings
 from interp.core.errors import SampleError, listed
 from interp.core.progress import track
-from interp.core.resampling import Index, jackknife, max_t, sharing_index
 from interp.core.seeds import rng
+from interp.core.statistics.resampling import Index, jackknife, max_t, sharing_index
 from interp.core.tables import NO_VERDICT, Table, evidence
 from interp.probes.features.matrices import PIXELS, Features, check_domains
 from interp.probes.representational_similarity.kernel_alignment import u_centred
@@ -87,11 +87,11 @@ def factorisation(
 
     Shapes: features "picture d". Unitless shares.
 
-    >>> stream = np.random.default_rng(0)
+    >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")
     ...                       for a in "wxyz"], columns=["label", "domain", "artist"])
     >>> place = frame["label"].map({c: n for n, c in enumerate("abcdefgh")}).to_numpy()
-    >>> points = stream.normal(size=(8, 16))[place] + 0.1 * stream.normal(size=(64, 16))
+    >>> points = generator.normal(size=(8, 16))[place] + 0.1 * generator.normal(size=(64, 16))
     >>> table = factorisation(Features({"hook_embedding": points.astype(np.float32)}, frame))
     >>> table.frame.set_index("factor")["value"].round(1)[["class", "residual"]].tolist()
     [1.0, 0.0]
@@ -234,12 +234,12 @@ class _Products:
     def permuted(self, n_permutations: int, seed: int) -> dict[str, np.ndarray]:
         """Class and domain effects with classes permuted in each domain, domains in each class."""
         n, n_domains = self.gram.shape[:2]
-        stream = rng("class permutations in each domain", seed)
+        generator = rng("class permutations in each domain", seed)
         everything, every, each = self.gram.mean(), np.arange(n), range(n_domains)
         drawn = np.empty((2, n_permutations))
         for place in range(n_permutations):
-            order = np.stack([stream.permutation(n) for _ in each], axis=1)
-            turn = np.argsort(stream.random((n, n_domains)), axis=1)
+            order = np.stack([generator.permutation(n) for _ in each], axis=1)
+            turn = np.argsort(generator.random((n, n_domains)), axis=1)
             met = self.gram[order[:, :, None], np.arange(n_domains)[:, None],
                             order[:, None, :], np.arange(n_domains)]  # fmt: skip
             drawn[0, place] = met.mean() - everything

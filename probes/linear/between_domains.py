@@ -10,7 +10,8 @@ import pandas as pd
 from interp.core.artists import artist_halves, hand_column, hands, n_drawings
 from interp.core.errors import SampleError, listed
 from interp.core.progress import track
-from interp.core.resampling import (
+from interp.core.seeds import rng
+from interp.core.statistics.resampling import (
     CANNOT_TELL,
     Index,
     class_permutations,
@@ -18,7 +19,6 @@ from interp.core.resampling import (
     max_t,
     sharing_index,
 )
-from interp.core.seeds import rng
 from interp.core.tables import Table
 from interp.probes.features.matrices import PIXELS, Features, check_domains
 from interp.probes.linear.fitting import (
@@ -72,11 +72,11 @@ def transfer(
 
     Raises `SampleError` when no pair of domains has four classes by two artists in each.
 
-    >>> stream = np.random.default_rng(0)
+    >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")
     ...                       for a in "wxyz"], columns=["label", "domain", "artist"])
     >>> place = frame["label"].map({c: n for n, c in enumerate("abcdefgh")}).to_numpy()
-    >>> points = stream.normal(size=(8, 16))[place] + 0.1 * stream.normal(size=(64, 16))
+    >>> points = generator.normal(size=(8, 16))[place] + 0.1 * generator.normal(size=(64, 16))
     >>> table = transfer(Features({"hook_embedding": points.astype(np.float32)}, frame))
     >>> table.frame.query("train_domain != domain and centred")["verdict"].tolist()
     ['shared', 'shared']
@@ -154,12 +154,12 @@ def _design(frame: pd.DataFrame, names: Sequence[str], n_null: int, seed: int) -
     sets = {}
     for name, side in product(names, (0, 1)):
         rows = np.flatnonzero((domain == name) & (half == side))
-        stream = rng("permuted groups", seed, side)
+        generator = rng("permuted groups", seed, side)
         sets[name, side] = TrainingSet(
             rows,
             code[rows],
             inner_halves(frame, rows, name, seed),
-            permuted_groups(code[rows], who[rows], n_null, stream),
+            permuted_groups(code[rows], who[rows], n_null, generator),
         )
     return _Design(frame, half, code, classes, there, sets)
 
@@ -344,11 +344,11 @@ def leave_one_domain_out(
     Raises `SampleError` for fewer than three domains (with two, `transfer` says it), and where no
     domain shares four classes by two artists with the others.
 
-    >>> stream = np.random.default_rng(0)
+    >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, d, a) for c in "abcdef" for d in ("ink", "real", "sketch")
     ...                       for a in "wxyz"], columns=["label", "domain", "artist"])
     >>> place = frame["label"].map({c: n for n, c in enumerate("abcdef")}).to_numpy()
-    >>> points = stream.normal(size=(6, 16))[place] + 0.1 * stream.normal(size=(72, 16))
+    >>> points = generator.normal(size=(6, 16))[place] + 0.1 * generator.normal(size=(72, 16))
     >>> table = leave_one_domain_out(Features({"hook_embedding": points.astype(np.float32)}, frame))
     >>> table.frame.query("centred")["verdict"].tolist()
     ['shared', 'shared', 'shared']

@@ -8,8 +8,8 @@ import pandas as pd
 from interp.core.artists import hands, n_drawings
 from interp.core.errors import SampleError, listed
 from interp.core.progress import track
-from interp.core.resampling import holm, jackknife, sign_flip_p
 from interp.core.seeds import rng
+from interp.core.statistics.resampling import holm, jackknife, sign_flip_p
 from interp.core.tables import Table, evidence
 from interp.probes.features.matrices import PIXELS, Features, check_domains
 from interp.probes.linear.fitting import LEAST_CLASSES, TrainingSet, fit_probes, permuted_groups
@@ -44,11 +44,11 @@ def selectivity(
 
     Raises `SampleError` where no domain has four classes of two groups of two pictures.
 
-    >>> stream = np.random.default_rng(0)
+    >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, "real", a) for c in "abcdefgh" for a in "wxyz" for _ in range(4)],
     ...                      columns=["label", "domain", "artist"])
     >>> place = frame["label"].map({c: n for n, c in enumerate("abcdefgh")}).to_numpy()
-    >>> points = stream.normal(size=(8, 16))[place] + 0.1 * stream.normal(size=(128, 16))
+    >>> points = generator.normal(size=(8, 16))[place] + 0.1 * generator.normal(size=(128, 16))
     >>> table = selectivity(Features({"hook_embedding": points.astype(np.float32)}, frame))
     >>> bool(table.frame["value"].iloc[0] > 0.5)
     True
@@ -96,10 +96,10 @@ class _Deal:
     def training(self, side: int, seed: int) -> TrainingSet:
         """A half to train on; C is chosen between two halves of its pictures."""
         at = np.flatnonzero(self.half == side)
-        inner, stream = np.zeros(len(at), dtype=np.int8), rng("selectivity, inner halves", seed)
+        inner, generator = np.zeros(len(at), dtype=np.int8), rng("selectivity, inner halves", seed)
         for one in range(len(self.classes)):
             mine = np.flatnonzero(self.code[at] == one)
-            inner[mine] = stream.permutation(len(mine)) % 2
+            inner[mine] = generator.permutation(len(mine)) % 2
         return TrainingSet(self.rows[at], self.code[at], inner, self.control[:, at])
 
 
@@ -107,10 +107,10 @@ def _deal(frame: pd.DataFrame, domain: str, n_control: int, seed: int) -> _Deal:
     here = np.flatnonzero((frame["domain"] == domain).to_numpy())
     label, who = frame["label"].to_numpy(object)[here], hands(frame).astype(str)[here]
     group = pd.factorize(pd.MultiIndex.from_arrays([label, who]), sort=True)[0]
-    stream = rng("selectivity", seed)
+    generator = rng("selectivity", seed)
     half = np.full(len(here), -1)
     for one in range(group.max() + 1):
-        at = stream.permutation(np.flatnonzero(group == one))
+        at = generator.permutation(np.flatnonzero(group == one))
         even = len(at) - len(at) % 2  # an odd picture would tilt one half
         half[at[:even]] = np.arange(even) % 2
     groups = pd.Series(group[half >= 0]).groupby(label[half >= 0]).nunique()

@@ -9,8 +9,8 @@ import pandas as pd
 from interp.core.artists import hands, n_drawings
 from interp.core.errors import SampleError, listed
 from interp.core.progress import track
-from interp.core.resampling import jackknife, max_t
 from interp.core.seeds import rng
+from interp.core.statistics.resampling import jackknife, max_t
 from interp.core.tables import Table, evidence
 from interp.probes.features.matrices import PIXELS, Features, check_domains
 from interp.probes.linear.fitting import (
@@ -55,10 +55,10 @@ def domain_probes(
 
     Raises `SampleError` for fewer than two domains, four classes in all of them, or two artists.
 
-    >>> stream = np.random.default_rng(0)
+    >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")
     ...                       for a in "wxyz"], columns=["label", "domain", "artist"])
-    >>> points = stream.normal(size=(64, 16)) + 4.0 * (frame[["domain"]] == "real").to_numpy()
+    >>> points = generator.normal(size=(64, 16)) + 4.0 * (frame[["domain"]] == "real").to_numpy()
     >>> table = domain_probes(Features({"hook_embedding": points.astype(np.float32)}, frame))
     >>> float(table.frame["value"].iloc[0]), table.frame["n_units"].tolist()
     (1.0, [8])
@@ -127,9 +127,9 @@ def _cells(
     the test. Cell 3 - c shares neither class nor artist with cell c.
     """
     label, who = frame["label"].to_numpy(object), hands(frame).astype(str)
-    stream = rng("domain probes", seed)
+    generator = rng("domain probes", seed)
     artists = np.unique(who[code >= 0])
-    of_artist = dict(zip(stream.permutation(artists), np.arange(len(artists)) % 2, strict=True))
+    of_artist = dict(zip(generator.permutation(artists), np.arange(len(artists)) % 2, strict=True))
     half = np.array([of_artist.get(name, -1) for name in who])
     # every class must be there in every domain and by both halves, or folds would differ by it
     able = [
@@ -148,7 +148,7 @@ def _cells(
             f"two domains and {LEAST_CLASSES} classes",
             "give more classes by at least two artists, or fewer domains",
         )
-    fold = dict(zip(stream.permutation(np.array(able, object)), np.arange(len(able)) % 2,
+    fold = dict(zip(generator.permutation(np.array(able, object)), np.arange(len(able)) % 2,
                     strict=True))  # fmt: skip
     there = np.array([name in fold for name in label]) & (code >= 0)
     folds = np.array([fold.get(name, 0) for name in label])
@@ -161,11 +161,11 @@ def _training(
     """One turn's training set; C is chosen between two halves of its classes."""
     label, who = frame["label"].to_numpy(object)[rows], hands(frame).astype(str)[rows]
     place = pd.factorize(label, sort=True)[0]
-    domain, stream = code[rows], rng("permuted domains", seed)
+    domain, generator = code[rows], rng("permuted domains", seed)
     permuted = np.empty((n_null, len(rows)), dtype=int)
     for one in range(place.max() + 1):
         at = np.flatnonzero(place == one)
-        permuted[:, at] = permuted_groups(domain[at], who[at], n_null, stream)
+        permuted[:, at] = permuted_groups(domain[at], who[at], n_null, generator)
     return TrainingSet(rows, domain, (place % 2).astype(np.int8), permuted)
 
 
@@ -196,7 +196,7 @@ def _answers(
 def _p_values(told: np.ndarray, n_permutations: int, seed: int) -> np.ndarray:
     """p per site from "site class domain domain": domains' names permuted within each class."""
     _, k, n, _ = told.shape
-    stream = rng("domain names", seed)
-    orders = stream.random((n_permutations, k, n)).argsort(axis=2)
+    generator = rng("domain names", seed)
+    orders = generator.random((n_permutations, k, n)).argsort(axis=2)
     drawn = told[:, np.arange(k)[:, None], np.arange(n), orders].mean(axis=(2, 3)).T
     return max_t(np.diagonal(told, axis1=2, axis2=3).mean(axis=(1, 2)), drawn)

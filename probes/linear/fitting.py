@@ -117,7 +117,7 @@ def inner_halves(frame: pd.DataFrame, rows: np.ndarray, domain: str, seed: int) 
 
 
 def permuted_groups(
-    labels: np.ndarray, who: np.ndarray, n: int, stream: np.random.Generator
+    labels: np.ndarray, who: np.ndarray, n: int, generator: np.random.Generator
 ) -> np.ndarray:
     """Labels permuted over whole label x artist groups, `n` times: a group stays one group.
 
@@ -128,7 +128,7 @@ def permuted_groups(
     """
     place, groups = pd.factorize(pd.MultiIndex.from_arrays([labels, who]), sort=True)
     of_group = np.array([group[0] for group in groups], dtype=int)
-    return np.stack([stream.permutation(of_group)[place] for _ in range(n)])
+    return np.stack([generator.permutation(of_group)[place] for _ in range(n)])
 
 
 def confusion(scores: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> np.ndarray:

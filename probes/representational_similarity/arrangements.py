@@ -6,7 +6,7 @@ import numpy as np
 
 from interp.core.errors import NumericsError, SampleError, SpecificationError, check_known
 from interp.probes.representational_similarity.kernel_alignment import u_centred
-from interp.probes.representational_similarity.measures import Measure, find_measure
+from interp.probes.representational_similarity.measures import SimilarityMeasure, find_measure
 from interp.probes.representational_similarity.rows import narrowed, varies
 
 ROWS = ("class mean", "class structure", "picture pair")
@@ -66,7 +66,7 @@ def builder(measure: str, rows: str, n_pairs: int) -> Build:
     return lambda x, starts, counts: matrix(x[(starts[:, None] + places).ravel()])
 
 
-def _matrix(measure: Measure) -> Callable[[np.ndarray], np.ndarray]:
+def _matrix(measure: SimilarityMeasure) -> Callable[[np.ndarray], np.ndarray]:
     make = measure.matrix
     assert make is not None
 
@@ -80,7 +80,7 @@ def _matrix(measure: Measure) -> Callable[[np.ndarray], np.ndarray]:
     return build
 
 
-def row_builder(measure: Measure, rows: str, n_pairs: int) -> Build:
+def row_builder(measure: SimilarityMeasure, rows: str, n_pairs: int) -> Build:
     """The centred rows themselves, for measures that have no matrix.
 
     Where rotations leave the measure as it is, they stand in no more columns than rows: a measure

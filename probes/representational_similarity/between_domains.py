@@ -15,7 +15,7 @@ from interp.core.artists import hand_column, meeting_halves
 from interp.core.errors import SampleError, SpecificationError, listed
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say, track
-from interp.core.resampling import CANNOT_TELL, Index, jackknife, sharing_index
+from interp.core.statistics.resampling import CANNOT_TELL, Index, jackknife, sharing_index
 from interp.core.tables import Table
 from interp.core.tower import Tower
 from interp.probes.features.collecting import as_features
@@ -28,7 +28,7 @@ from interp.probes.representational_similarity.arrangements import (
 )
 from interp.probes.representational_similarity.between_layers import same_pictures
 from interp.probes.representational_similarity.comparison import LEAST_CLASSES, Comparison, compare
-from interp.probes.representational_similarity.design import Design
+from interp.probes.representational_similarity.design import ComparisonDesign
 from interp.probes.representational_similarity.measures import MEASURES
 from interp.probes.representational_similarity.reordered import NULL_DRAWS, foretell_reordering
 
@@ -47,7 +47,7 @@ def comparison_rows(
     features: Features,
     other: Features,
     comparison: Comparison,
-    design: Design,
+    design: ComparisonDesign,
     control: str,
 ) -> list[dict[str, object]]:
     """Table rows of one domain pair, a dict of columns for each pair of sites."""
@@ -84,7 +84,7 @@ def comparison_rows(
     return rows
 
 
-def _kinds(design: Design) -> tuple[str, str]:
+def _kinds(design: ComparisonDesign) -> tuple[str, str]:
     """What ceiling and null are, in words."""
     name = title(design.measure)
     ceiling = f"geometric mean of {name}(A1,A2), {name}(B1,B2)"
@@ -104,7 +104,9 @@ def _kinds(design: Design) -> tuple[str, str]:
     return ceiling, NULL_KIND.format(mean=mean)
 
 
-def _evidence(comparison: Comparison, design: Design, s: int, t: int) -> dict[str, object]:
+def _evidence(
+    comparison: Comparison, design: ComparisonDesign, s: int, t: int
+) -> dict[str, object]:
     """Value, ceiling, index, intervals and verdict of a site pair, or the reason for none."""
     reason = _reason(comparison, s, t)
     missing, found = np.nan if reason else 0.0, comparison.found
@@ -288,11 +290,11 @@ def similarity(
     Raises `SampleError` when no pair has five classes with pictures by two artists in both domains.
 
     >>> import numpy as np
-    >>> stream = np.random.default_rng(0)
+    >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")
     ...                       for a in "wxyz"], columns=["label", "domain", "artist"])
     >>> place = frame["label"].map({c: n for n, c in enumerate("abcdefgh")}).to_numpy()
-    >>> points = stream.normal(size=(8, 16))[place] + 0.1 * stream.normal(size=(64, 16))
+    >>> points = generator.normal(size=(8, 16))[place] + 0.1 * generator.normal(size=(64, 16))
     >>> table = similarity(Features({"hook_embedding": points.astype(np.float32)}, frame))
     >>> table.frame["verdict"].tolist()
     ['shared']
@@ -307,7 +309,7 @@ def similarity(
     names = check_domains(features, domains, "measure similarity")
     pairs = list(combinations(names, 2) if other is None else product(names, names))
     _foretell(features, names)
-    design = Design(measure, rows, layers, n_splits, n_permutations, seed)
+    design = ComparisonDesign(measure, rows, layers, n_splits, n_permutations, seed)
     if not design.by_matrix:
         _foretell_reordering(features, other or features, pairs, design)
     # a slow measure says itself how far it is, pair by pair
@@ -353,7 +355,7 @@ def _foretell(features: Features, names: Sequence[str]) -> None:
 
 
 def _foretell_reordering(
-    features: Features, other: Features, pairs: Sequence[tuple[str, str]], design: Design
+    features: Features, other: Features, pairs: Sequence[tuple[str, str]], design: ComparisonDesign
 ) -> None:
     """Say what a measure costs that is taken anew for every order of the classes."""
     frame = features.frame

@@ -18,7 +18,7 @@ from interp.probes.representational_similarity.layer_sums import (
     refuse_constant,
     refuse_few,
 )
-from interp.probes.representational_similarity.measures import Measure, find_measure
+from interp.probes.representational_similarity.measures import SimilarityMeasure, find_measure
 from interp.probes.representational_similarity.rows import paired_rows
 
 BLOCK = 256
@@ -234,7 +234,7 @@ def _in_one_precision(matrices: list[np.ndarray]) -> list[torch.Tensor]:
 
 
 def _by_matrix(
-    measure: Measure,
+    measure: SimilarityMeasure,
     first: Mapping[str, np.ndarray],
     second: Mapping[str, np.ndarray] | None,
 ) -> np.ndarray:
@@ -253,7 +253,7 @@ def _by_matrix(
 
 
 def _by_pair(
-    measure: Measure,
+    measure: SimilarityMeasure,
     first: Mapping[str, np.ndarray],
     second: Mapping[str, np.ndarray] | None,
 ) -> np.ndarray:
@@ -271,7 +271,7 @@ def _by_pair(
     return np.array([[found.get((s, t), found.get((t, s))) for t in across] for s in first])
 
 
-def _foretell(measure: Measure, n: int, width: int, layers: int) -> None:
+def _foretell(measure: SimilarityMeasure, n: int, width: int, layers: int) -> None:
     """Say what the matrices of all layers will cost, from the time of one of few rows of noise."""
     assert measure.matrix is not None
     if n < measure.least:

@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 
 from interp.core.artists import artist_halves, halved_classes, meeting_halves, n_drawings
-from interp.core.resampling import max_t
+from interp.core.statistics.resampling import max_t
 from interp.probes.features.matrices import Features
 from interp.probes.representational_similarity.arrangements import (
     CROSS_VALIDATED,
     MOST_PAIRS,
     builder,
 )
-from interp.probes.representational_similarity.design import Dealt, Design, Measured
+from interp.probes.representational_similarity.design import ComparisonDesign, Dealt, Measured
 from interp.probes.representational_similarity.grams import (
     across,
     class_grams,
@@ -46,7 +46,9 @@ class Comparison:
     p: np.ndarray
 
 
-def compare(features: Features, other: Features, a: str, b: str, design: Design) -> Comparison:
+def compare(
+    features: Features, other: Features, a: str, b: str, design: ComparisonDesign
+) -> Comparison:
     """Compare sites of A with sites of B, A seen by one model and B by the other."""
     dealt = _dealt(features, other, a, b, design)
     classes, labels = dealt.classes, dealt.frame["label"]
@@ -65,7 +67,7 @@ def compare(features: Features, other: Features, a: str, b: str, design: Design)
     return Comparison(a, b, classes, **counts, found=found, p=_adjusted(found))
 
 
-def _dealt(features: Features, other: Features, a: str, b: str, design: Design) -> Dealt:
+def _dealt(features: Features, other: Features, a: str, b: str, design: ComparisonDesign) -> Dealt:
     rows = np.flatnonzero(features.frame["domain"].isin([a, b]).to_numpy())
     frame = features.frame.iloc[rows].reset_index(drop=True)
     both = list(dict.fromkeys([a, b]))
@@ -80,7 +82,7 @@ def _dealt(features: Features, other: Features, a: str, b: str, design: Design) 
     return Dealt(sides, rows, frame, deals, classes, meeting_halves(frame, a, b), size)
 
 
-def _too_few(n_classes: int, size: int, design: Design) -> str:
+def _too_few(n_classes: int, size: int, design: ComparisonDesign) -> str:
     """Why so few classes cannot be compared, one being left out at a time; or nothing."""
     if n_classes < LEAST_CLASSES:
         return (
@@ -96,7 +98,7 @@ def _too_few(n_classes: int, size: int, design: Design) -> str:
     return f"{n_classes} classes; {found.title} needs {needed}, with one to leave out"
 
 
-def _by_matrix(dealt: Dealt, design: Design) -> Measured:
+def _by_matrix(dealt: Dealt, design: ComparisonDesign) -> Measured:
     """A measure that is an inner product of matrices, all pairs of sites at once."""
     classes, meetings = dealt.classes, dealt.meetings
     build = builder(design.measure, design.rows, dealt.size)

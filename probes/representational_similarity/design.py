@@ -11,7 +11,7 @@ from interp.probes.representational_similarity.measures import MEASURES
 
 
 @dataclass(frozen=True)
-class Design:
+class ComparisonDesign:
     """What is asked of every pair of domains."""
 
     measure: str

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from interp.core.errors import InterpError
-from interp.core.resampling import class_permutations
+from interp.core.statistics.resampling import class_permutations
 from interp.probes.representational_similarity.arrangements import Build
 from interp.probes.representational_similarity.design import Dealt
 

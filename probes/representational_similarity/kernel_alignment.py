@@ -147,8 +147,8 @@ def cross_validated_cka(x: ArrayLike, y: ArrayLike) -> float:
     Shapes: `x` "half row d_x", `y` "half row d_y", two halves of the same rows (classes). Raises
     like `cka`, and `NumericsError` where a side's halves do not agree at all.
 
-    >>> stream = np.random.default_rng(0)
-    >>> x = stream.normal(size=(20, 5)) + 0.3 * stream.normal(size=(2, 20, 5))
+    >>> generator = np.random.default_rng(0)
+    >>> x = generator.normal(size=(20, 5)) + 0.3 * generator.normal(size=(2, 20, 5))
     >>> cka(*x) < 0.95 and abs(cross_validated_cka(x, x[::-1]) - 1) < 0.1
     True
     """

@@ -30,9 +30,10 @@ def predictivity(
     Shapes: `x` "row d_x", `y` "row d_y". Unitless, at most 1. Raises like `cka`, and `SampleError`
     for fewer than two rows, or fewer groups than one, per fold.
 
-    >>> stream = np.random.default_rng(0)
-    >>> x = stream.normal(size=(60, 5))
-    >>> round(predictivity(x, x @ stream.normal(size=(5, 3))), 3), predictivity(x[:, :1], x) < 0.5
+    >>> generator = np.random.default_rng(0)
+    >>> x = generator.normal(size=(60, 5))
+    >>> y = x @ generator.normal(size=(5, 3))
+    >>> round(predictivity(x, y), 3), predictivity(x[:, :1], x) < 0.5
     (1.0, True)
     """
     from sklearn.linear_model import RidgeCV

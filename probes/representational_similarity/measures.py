@@ -47,8 +47,8 @@ def procrustes(x: ArrayLike, y: ArrayLike) -> float:
 
     Shapes: `x` "row d_x", `y` "row d_y". Unitless, 0 to 1. Raises like `cka`, from two rows on.
 
-    >>> stream = np.random.default_rng(0)
-    >>> x, turn = stream.normal(size=(20, 5)), np.linalg.qr(stream.normal(size=(5, 5)))[0]
+    >>> generator = np.random.default_rng(0)
+    >>> x, turn = generator.normal(size=(20, 5)), np.linalg.qr(generator.normal(size=(5, 5)))[0]
     >>> round(procrustes(x, 3 * x @ turn - 1), 6)
     1.0
     """
@@ -185,7 +185,7 @@ K = 10
 
 
 @dataclass(frozen=True)
-class Measure:
+class SimilarityMeasure:
     """A similarity measure: its title in tables, its function, and what holds of it.
 
     `least` is the fewest rows. `matrix` makes of centred rows "row feature" a matrix "row row" of
@@ -242,42 +242,42 @@ def _near(x: np.ndarray) -> np.ndarray:
     return _unit(neighbours(x, K).astype(float))
 
 
-def _rsa(title: str, distance: str, *, rotation: bool) -> Measure:
+def _rsa(title: str, distance: str, *, rotation: bool) -> SimilarityMeasure:
     matrix = partial(ranked_distances, distance=distance)
     estimate = partial(rsa, distance=distance)
-    return Measure(title, estimate, 4, matrix, zero=True, rotation=rotation)
+    return SimilarityMeasure(title, estimate, 4, matrix, zero=True, rotation=rotation)
 
 
-MEASURES: dict[str, Measure] = {
-    "cka": Measure("debiased CKA", cka, 4, _debiased, zero=True),
-    "biased_cka": Measure("biased CKA", biased_cka, 2, _biased),
-    "rbf_cka": Measure("debiased RBF CKA", rbf_cka, 4, _rbf, zero=True),
-    "minibatch_cka": Measure(
+MEASURES: dict[str, SimilarityMeasure] = {
+    "cka": SimilarityMeasure("debiased CKA", cka, 4, _debiased, zero=True),
+    "biased_cka": SimilarityMeasure("biased CKA", biased_cka, 2, _biased),
+    "rbf_cka": SimilarityMeasure("debiased RBF CKA", rbf_cka, 4, _rbf, zero=True),
+    "minibatch_cka": SimilarityMeasure(
         "minibatch CKA", minibatch_cka, 4, zero=True, any_order=False,
         in_orders=minibatch_in_orders, deal=lambda groups: dealt_batches(len(groups)),
     ),
     "rsa": _rsa("RSA (correlation)", "correlation", rotation=False),
     "rsa_cosine": _rsa("RSA (cosine)", "cosine", rotation=True),
     "rsa_euclidean": _rsa("RSA (euclidean)", "euclidean", rotation=True),
-    "procrustes": Measure(
+    "procrustes": SimilarityMeasure(
         "Procrustes similarity", procrustes, 2, in_orders=procrustes_in_orders
     ),
-    "svcca": Measure(
+    "svcca": SimilarityMeasure(
         "SVCCA", svcca, 4, in_orders=svcca_in_orders, dimensions=svcca_dimensions
     ),
-    "pwcca": Measure(
+    "pwcca": SimilarityMeasure(
         "PWCCA", pwcca, 4, rotation=False, symmetric=False,
         in_orders=pwcca_in_orders, dimensions=pwcca_dimensions,
     ),
-    "mutual_knn": Measure(f"mutual {K}-NN", mutual_knn, K + 2, _near),
-    "predictivity": Measure(
+    "mutual_knn": SimilarityMeasure(f"mutual {K}-NN", mutual_knn, K + 2, _near),
+    "predictivity": SimilarityMeasure(
         "linear predictivity", predictivity, 10, zero=True, symmetric=False, any_order=False,
         in_orders=predictivity_in_orders, deal=dealt_folds,
     ),
 }  # fmt: skip
 
 
-def find_measure(name: str, asked: str) -> Measure:
+def find_measure(name: str, asked: str) -> SimilarityMeasure:
     """The measure of a name, or an error that suggests the nearest.
 
     >>> find_measure("rsa_cosine", "compare layers").title

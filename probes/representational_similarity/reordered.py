@@ -9,12 +9,12 @@ import numpy as np
 
 from interp.core.errors import InterpError
 from interp.core.progress import say, track
-from interp.core.resampling import class_permutations
 from interp.core.seeds import rng
+from interp.core.statistics.resampling import class_permutations
 from interp.probes.representational_similarity.arrangements import row_builder
-from interp.probes.representational_similarity.design import Dealt, Design, Measured
+from interp.probes.representational_similarity.design import ComparisonDesign, Dealt, Measured
 from interp.probes.representational_similarity.grams import pictured
-from interp.probes.representational_similarity.measures import MEASURES, Measure
+from interp.probes.representational_similarity.measures import MEASURES, SimilarityMeasure
 from interp.probes.representational_similarity.rows import centred_rows
 
 NULL_DRAWS = 20
@@ -28,7 +28,7 @@ Rows = Mapping[tuple[int, int, int], np.ndarray]
 """Centred rows of one side, by deal, half and site."""
 
 
-def by_reordering(dealt: Dealt, design: Design) -> Measured:
+def by_reordering(dealt: Dealt, design: ComparisonDesign) -> Measured:
     """A measure at every pair of sites, each pair on its own.
 
     The null is the mean over the drawn permutations, which p counts too; with a class left out, it
@@ -68,7 +68,7 @@ def by_reordering(dealt: Dealt, design: Design) -> Measured:
 
 
 def _class_rows(
-    dealt: Dealt, side: int, measure: Measure, design: Design
+    dealt: Dealt, side: int, measure: SimilarityMeasure, design: ComparisonDesign
 ) -> tuple[Rows, np.ndarray]:
     """The rows of one side, and why a site cannot be measured."""
     build = row_builder(measure, design.rows, dealt.size)
@@ -86,7 +86,7 @@ def _class_rows(
     return found, reasons
 
 
-def _forced(measure: Measure, kept: int, n_classes: int, size: int) -> str:
+def _forced(measure: SimilarityMeasure, kept: int, n_classes: int, size: int) -> str:
     """Why both halves' dimensions together leave no room, also with one class left out."""
     needed = 2 * kept // size + 2
     if n_classes >= needed:
@@ -98,7 +98,7 @@ def _forced(measure: Measure, kept: int, n_classes: int, size: int) -> str:
 
 
 def _mean(
-    measure: Measure, pairs: list[tuple[np.ndarray, np.ndarray]], orders: np.ndarray
+    measure: SimilarityMeasure, pairs: list[tuple[np.ndarray, np.ndarray]], orders: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The mean over pairs of halves: "order", and with each class left out "class order".
 
@@ -120,7 +120,7 @@ def _mean(
 
 
 def in_orders(
-    measure: Measure, x: np.ndarray, y: np.ndarray, orders: np.ndarray, deal: np.ndarray
+    measure: SimilarityMeasure, x: np.ndarray, y: np.ndarray, orders: np.ndarray, deal: np.ndarray
 ) -> np.ndarray:
     """A measure with the classes of `y` in every order: "order".
 
@@ -156,7 +156,7 @@ def orders_without(orders: np.ndarray, c: int) -> np.ndarray:
 
 
 def foretell_reordering(
-    design: Design, n_classes: int, size: int, width: int, n_sites: int, n_meetings: int
+    design: ComparisonDesign, n_classes: int, size: int, width: int, n_sites: int, n_meetings: int
 ) -> None:
     """Say how often the measure will be taken, and for how long, from its time on noise.
 

@@ -18,8 +18,8 @@ from interp.probes import (
     dictionary_stability,
     feature_sharing,
     pca,
+    raw_units,
     train_dictionaries,
-    units,
 )
 from tests.probes.sparse_world import SITE, sparse_world
 
@@ -77,7 +77,7 @@ def _doses() -> None:
         )  # fmt: skip
         codes = {
             "planted": lambda x, w=world: w.codes, "dictionary": several,
-            "units": units(world.features, SITE, withheld=()),
+            "units": raw_units(world.features, SITE, withheld=()),
             "pca": pca(world.features, SITE, withheld=()),
         }  # fmt: skip
         frame = feature_sharing(world.features, SITE, codes, n_permutations=19).frame

@@ -184,10 +184,10 @@ def _auroc(own: pd.DataFrame) -> str:
         return "–"
     index = known["index"].to_numpy()
     models = known.groupby(["condition", "tier", "dose", "seed"], dropna=False).indices
-    rows, stream = list(models.values()), rng("auroc of the truth", 0)
+    rows, generator = list(models.values()), rng("auroc of the truth", 0)
     drawn = []
     for _ in range(1000):
-        some = np.concatenate([rows[one] for one in stream.integers(len(rows), size=len(rows))])
+        some = np.concatenate([rows[one] for one in generator.integers(len(rows), size=len(rows))])
         if len(set(shared[some])) == 2:
             drawn.append(roc_auc_score(shared[some], index[some]))
     low, high = np.quantile(drawn, [0.025, 0.975])

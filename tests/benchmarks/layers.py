@@ -110,12 +110,12 @@ def _products(x: Any, rows: int) -> np.ndarray:
 
 def layered(n: int, width: int = 768, count: int = 13, *, mean: float = 10.0) -> list[torch.Tensor]:
     """Layers that share more and more, about a common mean of so many times their spread."""
-    stream = np.random.default_rng(0)
-    signal, middle = stream.normal(size=(n, width)), mean * stream.choice([-1, 1], width)
+    generator = np.random.default_rng(0)
+    signal, middle = generator.normal(size=(n, width)), mean * generator.choice([-1, 1], width)
     return [
         torch.from_numpy(
             (signal * np.sqrt(place / count)
-             + stream.normal(size=(n, width)) * np.sqrt(1 - place / count) + middle).astype("f4")
+             + generator.normal(size=(n, width)) * np.sqrt(1 - place / count) + middle).astype("f4")
         )
         for place in range(count)
     ]  # fmt: skip

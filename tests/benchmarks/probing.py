@@ -88,7 +88,7 @@ def probe_power(studies: int = 30) -> None:
     Separate: other class means in the second domain. Rotated: the same geometry, turned, which CKA
     is blind to: to it, that is shared.
     """
-    from interp.core.resampling import CANNOT_TELL, NOT_SHARED, SHARED
+    from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
 
     truths = {"shared": SHARED, "separate": NOT_SHARED, "rotated": NOT_SHARED}
     for copies, noise in ((1, 3.0), (2, 3.0), (2, 1.5)):
@@ -125,7 +125,7 @@ def _planted(name: str, copies: int, noise: float, seed: int) -> "Features":
     """Features of two domains whose class means are the same, others, or turned."""
     from interp.probes import Features
 
-    stream, width, k = np.random.default_rng(seed), 192, 40
+    generator, width, k = np.random.default_rng(seed), 192, 40
     rows = [
         (f"c{c:02d}", domain, f"artist{a}", f"artist{a}/c{c:02d}")
         for domain in ("real", "sketch")
@@ -134,29 +134,34 @@ def _planted(name: str, copies: int, noise: float, seed: int) -> "Features":
         for _ in range(copies)
     ]
     frame = pd.DataFrame(rows, columns=["label", "domain", "artist", "drawing"])
-    means = stream.normal(size=(k, width))
-    turn = np.linalg.qr(stream.normal(size=(width, width)))[0]
-    others = {"shared": means, "separate": stream.normal(size=means.shape), "rotated": means @ turn}
+    means = generator.normal(size=(k, width))
+    turn = np.linalg.qr(generator.normal(size=(width, width)))[0]
+    others = {
+        "shared": means,
+        "separate": generator.normal(size=means.shape),
+        "rotated": means @ turn,
+    }
     label, drawing = (pd.factorize(frame[each])[0] for each in ("label", "drawing"))
     sketch = (frame["domain"] == "sketch").to_numpy()[:, None]
-    marks = stream.normal(size=(drawing.max() + 1, width))[drawing]
+    marks = generator.normal(size=(drawing.max() + 1, width))[drawing]
     x = np.where(sketch, others[name][label] + 1.0, means[label])
-    x = x + noise * (0.6 * marks + 0.8 * stream.normal(size=x.shape))
+    x = x + noise * (0.6 * marks + 0.8 * generator.normal(size=x.shape))
     return Features({"site": x.astype(np.float32)}, frame)
 
 
 def _domains(layer: int) -> Iterator[Domain]:
     """Classes in directions that domains share in part, under noise whose spectrum falls as 1/i."""
-    stream = np.random.default_rng(layer)
+    generator = np.random.default_rng(layer)
     spectrum = np.arange(1, WIDTH + 1) ** -0.5
     spectrum /= np.sqrt((spectrum**2).mean())
-    turn = np.linalg.qr(stream.normal(size=(WIDTH, WIDTH)))[0]
-    shared, signal = stream.normal(size=(CLASSES, WIDTH)), 0.2 + 0.05 * layer
+    turn = np.linalg.qr(generator.normal(size=(WIDTH, WIDTH)))[0]
+    shared, signal = generator.normal(size=(CLASSES, WIDTH)), 0.2 + 0.05 * layer
     for _ in range(DOMAINS):
-        own = 0.8 * shared + 0.6 * stream.normal(size=shared.shape)
-        means, offset = signal * own * spectrum**0.5, stream.normal(size=WIDTH)
+        own = 0.8 * shared + 0.6 * generator.normal(size=shared.shape)
+        means, offset = signal * own * spectrum**0.5, generator.normal(size=WIDTH)
         rows = [
-            (means[LABELS] + 3 * stream.normal(size=(PICTURES, WIDTH)) * spectrum) @ turn + offset
+            (means[LABELS] + 3 * generator.normal(size=(PICTURES, WIDTH)) * spectrum) @ turn
+            + offset
             for _ in ("train", "test")
         ]
         yield rows[0].astype(np.float32), rows[1].astype(np.float32)

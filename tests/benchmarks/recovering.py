@@ -47,8 +47,8 @@ def overall(cells: pd.DataFrame) -> str:
 
 def _interval(own: pd.DataFrame) -> tuple[float, float]:
     means = own.groupby(MODEL, dropna=False)["auroc"].mean().to_numpy()
-    stream = rng("recovery of circuits", 0)
-    drawn = means[stream.integers(len(means), size=(1000, len(means)))].mean(axis=1)
+    generator = rng("recovery of circuits", 0)
+    drawn = means[generator.integers(len(means), size=(1000, len(means)))].mean(axis=1)
     low, high = np.quantile(drawn, [0.025, 0.975])
     return float(low), float(high)
 

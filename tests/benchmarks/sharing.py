@@ -37,7 +37,7 @@ def sharing() -> None:
 
 def measurements(made: Path) -> list[Any]:
     """What can be measured on each trained model, and on the untrained ones."""
-    from interp.study.grids import Grid, check_trained, models
+    from interp.study.grids import Grid, check_trained, models_of
     from interp.study.measuring import Measurement
     from interp.study.specification import Specification
 
@@ -47,7 +47,7 @@ def measurements(made: Path) -> list[Any]:
     blocks = {cell.block.seed: cell.block for cell in cells}
     return [
         Measurement(spec, model, block.images, block.held_out, made / "steps")
-        for model in models(cells)
+        for model in models_of(cells)
         for block in [blocks[model.seed]]
     ]
 
@@ -94,7 +94,7 @@ def _by_class(step: Any) -> pd.DataFrame:
 
 def together(table: pd.DataFrame, accuracy: pd.DataFrame) -> list[str]:
     """Does accuracy on held-out classes go with sharing in the middle layers, across mixtures?"""
-    from interp.core.association import joint_spearman
+    from interp.core.statistics.association import joint_spearman
 
     asked = accuracy.query(f"{ASKED} and class_set == 'held-out' and measure == 'balanced top-1'")
     asked = asked[(asked["domain"] == asked["test_domain"]) & (asked["n_runs"] == 1)]

@@ -9,7 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.circuits.patching.engine import Cell, list_cells, patched_outputs, probe, resolve_sites
+from interp.circuits.patching.engine import (
+    PatchPlace,
+    list_cells,
+    patched_outputs,
+    probe,
+    resolve_sites,
+)
 from interp.core.tower import Patch, Tower, part
 
 SMALL: Any = {"layers": 6, "width": 192, "patch_size": 8, "image_size": 56, "head_width": 32}
@@ -74,7 +80,7 @@ def _tower(vision: Any) -> Any:
     return open_tower(CLIP(64, vision, text).eval(), "visual")
 
 
-def _cells(tower: Tower, case: Case, x: Tensor) -> list[Cell]:
+def _cells(tower: Tower, case: Case, x: Tensor) -> list[PatchPlace]:
     """All cells, or of each layer as many as the case keeps, evenly spread."""
     sites = resolve_sites(tower, case.sites)
     shapes, _, _ = probe(tower, x, sites)
@@ -83,7 +89,7 @@ def _cells(tower: Tower, case: Case, x: Tensor) -> list[Cell]:
     return [cell for cell in cells if dict(cell.index)[case.axis] % step == 0]
 
 
-def naive_loop(tower: Tower, cells: Sequence[Cell], *, base: Tensor, donor: Tensor) -> Tensor:
+def naive_loop(tower: Tower, cells: Sequence[PatchPlace], *, base: Tensor, donor: Tensor) -> Tensor:
     """The donor's run once, with the swept sites kept, then a full patched run for every cell."""
     _, cache = tower.run_with_cache(donor, names_filter=list({cell.site for cell in cells}))
     outputs = []
@@ -99,7 +105,7 @@ def naive_loop(tower: Tower, cells: Sequence[Cell], *, base: Tensor, donor: Tens
     return torch.stack(outputs)
 
 
-def our_sweep(tower: Tower, cells: Sequence[Cell], *, base: Tensor, donor: Tensor) -> Tensor:
+def our_sweep(tower: Tower, cells: Sequence[PatchPlace], *, base: Tensor, donor: Tensor) -> Tensor:
     """The same outputs from the sweep's own engine, both unpatched runs included."""
     outputs: list[Tensor] = [torch.empty(0)] * len(cells)
     stack = max(1, ROWS // len(base))
@@ -127,7 +133,7 @@ def _alternate(
     return statistics.median(first), statistics.median(second), ratio
 
 
-def _error(tower: Tower, cells: Sequence[Cell], base: Tensor, donor: Tensor) -> float:
+def _error(tower: Tower, cells: Sequence[PatchPlace], base: Tensor, donor: Tensor) -> float:
     """The largest difference between both, as a share of the largest value, on some cells."""
     some = cells[:: max(1, len(cells) // 12)]
     right = naive_loop(tower, some, base=base, donor=donor)

@@ -13,7 +13,7 @@ from interp.core.errors import DataError, SampleError, SpecificationError
 from interp.measures.climbing import Ladder, ladder
 from interp.measures.mechanisms import Seen, crossing
 from interp.models.towers.vit import HookedViT
-from interp.verdicts.judging import CLAIMS, WHOLE, answers, rungs, stability
+from interp.verdicts.judging import CLAIMS, WHOLE, agreement_of_blocks, judged_rows, ladder_rows
 
 
 @cache
@@ -85,13 +85,13 @@ def rows(rung: str, verdicts: dict[str, str]) -> pd.DataFrame:
     ],
 )
 def test_wiring_is_shared_only_if_no_cut_denies_it(verdicts: dict[str, str], answer: str) -> None:
-    found = answers(rows("R6", verdicts))
+    found = ladder_rows(rows("R6", verdicts))
     assert found["verdict"].tolist() == [answer]
     assert found[["domain_a", "domain_b"]].iloc[0].tolist() == ["a", "b"]
 
 
 def test_other_rungs_need_all_their_sites() -> None:
-    found = answers(rows("R3", {"x": "shared", "y": "not shared"})).iloc[0]
+    found = ladder_rows(rows("R3", {"x": "shared", "y": "not shared"})).iloc[0]
     assert (
         found["verdict"] == "cannot tell" and found["votes"] == "1 of 2 shared, 1 of 2 not shared"
     )
@@ -99,9 +99,9 @@ def test_other_rungs_need_all_their_sites() -> None:
 
 def test_tables_that_are_missing_leave_their_rungs_out() -> None:
     whole = {name: table.frame for name, table in climbed("all shared").tables.items()}
-    some = rungs({"similarity": whole["similarity"]})
+    some = judged_rows({"similarity": whole["similarity"]})
     assert set(some["rung"]) == {"R2"}
-    assert rungs({}).empty
+    assert judged_rows({}).empty
 
 
 def test_what_cannot_be_asked_is_refused() -> None:
@@ -130,9 +130,9 @@ def test_a_pair_without_enough_classes_is_a_row_that_says_so() -> None:
     assert {name: set(frame["domain_b"]) for name, frame in frames.items()} == {
         "das": {"B"}, "overlap": {"B"}, "circuit_transfer": {"B"},
     }  # fmt: skip
-    judged = rungs(frames)
+    judged = judged_rows(frames)
     assert set(judged["rung"]) == {"R4", "R5", "R6"} and (judged["reason"] != "").all()
-    found = answers(judged)
+    found = ladder_rows(judged)
     assert (
         set(found["verdict"]) == {"cannot tell"} and found["reason"].str.contains("classes").all()
     )
@@ -142,15 +142,15 @@ def test_blocks_are_counted_and_their_indices_averaged() -> None:
     """Three blocks, of which one differs; the interval is Student's of .9, .9 and 0."""
     said = {0: "shared", 1: "shared", 2: "not shared"}
     told = pd.concat(
-        answers(rows("R5", {"channel": verdict})).assign(seed=seed, setting="cg-high")
+        ladder_rows(rows("R5", {"channel": verdict})).assign(seed=seed, setting="cg-high")
         for seed, verdict in said.items()
     )
-    [row] = stability(told).to_dict("records")
+    [row] = agreement_of_blocks(told).to_dict("records")
     assert row["votes"] == "2 of 3 shared, 1 of 3 not shared" and row["verdict"] == "cannot tell"
     assert row["value"] == pytest.approx(2 / 3) and row["n_runs"] == row["n_units"] == 3
     error = np.std([0.9, 0.9, 0.0], ddof=1) / np.sqrt(3)
     assert row["index"] == pytest.approx(0.6)
     assert row["index_high"] == pytest.approx(0.6 + 4.302653 * error)
-    agreed = stability(told[told["seed"] < 2]).iloc[0]
+    agreed = agreement_of_blocks(told[told["seed"] < 2]).iloc[0]
     assert agreed["verdict"] == "shared" and agreed["value"] == 1.0
-    assert stability(told[told["seed"] < 1]).empty
+    assert agreement_of_blocks(told[told["seed"] < 1]).empty

@@ -9,9 +9,9 @@ import pytest
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
 from interp.measures import layers_within as representation
-from interp.measures.layers_within import has_middle, layers, sharing_features
+from interp.measures.layers_within import has_middle, layer_tables, sharing_features
 from interp.measures.options import AnalysisSpec
-from interp.measures.subjects import Subject, features
+from interp.measures.subjects import Subject, stream_features
 from interp.models.loading.load import load_clip
 from interp.probes import Features
 
@@ -25,7 +25,9 @@ def subject(trained_checkpoint: Path) -> Subject:
 
 def test_too_few_classes_are_rows_that_say_so(subject: Subject, small_images: ImageTable) -> None:
     one = small_images.select(split="analysis", label=list(small_images.labels[:3]))
-    frames = layers(subject, features(subject, one), pair=("real", "sketch"), analysis=BRIEF)
+    frames = layer_tables(
+        subject, stream_features(subject, one), pair=("real", "sketch"), analysis=BRIEF
+    )
     for name in ("factorisation", "directions", "domain_probes"):
         (row,) = frames[name].to_dict("records")
         assert "at least" in row["reason"] or "classes" in row["reason"]
@@ -47,7 +49,7 @@ def test_dictionaries_are_fitted_without_withheld_cells(
     some = small_images.select(split="analysis", domain=["real", "sketch"])
     held = [(labels[0], "sketch")]
     frames = sharing_features(
-        subject, features(subject, some), some, small_images.select(split="train"),
+        subject, stream_features(subject, some), some, small_images.select(split="train"),
         pair=("real", "sketch"), withheld=held, class_names=labels, analysis=BRIEF,
     )  # fmt: skip
     assert seen["withheld"] == held and seen["site"] == "layer2.0.hook_resid_post"
@@ -61,7 +63,9 @@ def test_views_take_the_same_pictures_at_every_site(
     subject: Subject, small_images: ImageTable
 ) -> None:
     some = small_images.select(split="analysis")
-    frames = layers(subject, features(subject, some), pair=("real", "sketch"), analysis=BRIEF)
+    frames = layer_tables(
+        subject, stream_features(subject, some), pair=("real", "sketch"), analysis=BRIEF
+    )
     views = frames["views"]
     assert list(views["site"].unique()) == ["layer2.0.hook_resid_post", "hook_embedding"]
     counts = views.groupby(["site", "domain"]).size()

@@ -82,10 +82,10 @@ TOY_COLOURS = {"red": (200, 40, 40), "green": (40, 180, 60), "null": (60, 60, 21
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     """48 pictures of 20 pixels, one of the classes called null, and a ViT of 16 pixels."""
     folder = tmp_path_factory.mktemp("toy")
-    stream, rows = np.random.default_rng(0), []
+    generator, rows = np.random.default_rng(0), []
     for number in range(48):
         label = list(TOY_COLOURS)[number % 3]
-        noise = stream.normal(0, 20, (20, 20, 3)) + TOY_COLOURS[label]
+        noise = generator.normal(0, 20, (20, 20, 3)) + TOY_COLOURS[label]
         path = folder / f"{number}.png"
         Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(path)
         caption = f"{('a', 'the')[number % 2]} {label} square {number % 5}"

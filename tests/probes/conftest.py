@@ -45,23 +45,23 @@ def plant(
     Each site is a view of its own. The later domains are rotated; pictures vary by `noise`, and by
     `drawing` in a way that is the same in every domain (rotated along).
     """
-    stream = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     frame = make_frame(n_classes, domains) if pictures is None else pictures
     label, hand = pd.factorize(frame["label"])[0], pd.factorize(frame["drawing"])[0]
     values = {}
     for site in range(sites):
-        common = stream.normal(size=(n_classes, width))
-        marks = drawing * stream.normal(size=(hand.max() + 1, width))
+        common = generator.normal(size=(n_classes, width))
+        marks = drawing * generator.normal(size=(hand.max() + 1, width))
         x = np.empty((len(frame), width))
         for place, domain in enumerate(domains):
-            private = stream.normal(size=(n_classes, width))
+            private = generator.normal(size=(n_classes, width))
             means = np.sqrt(sharing) * common + np.sqrt(1 - sharing) * private
             means = common if place == 0 else means
-            turn = np.linalg.qr(stream.normal(size=(width, width)))[0]
+            turn = np.linalg.qr(generator.normal(size=(width, width)))[0]
             rows = (frame["domain"] == domain).to_numpy()
             seen = means[label[rows]] + marks[hand[rows]]
             seen = seen @ turn if rotate and place else seen
-            x[rows] = seen + noise * stream.normal(size=seen.shape) + place * offset
+            x[rows] = seen + noise * generator.normal(size=seen.shape) + place * offset
         values[f"site{site}"] = x.astype(np.float32)
     return Features(values, frame)
 

@@ -68,16 +68,16 @@ def sparse_world(
     are on in every picture and `of_domain` in every picture of a domain, `loud` times as strong; a
     class's own are each on in a part `on` of its pictures.
     """
-    stream = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     labels, domains = [f"c{n:02d}" for n in range(n_classes)], ("real", "sketch")
     kept = round(dose * per_class)
     of: dict[tuple[str, str], list[int]] = {}
     n = pool
     for label in labels:
         if pool:
-            first = stream.choice(pool, per_class, replace=False).tolist()
+            first = generator.choice(pool, per_class, replace=False).tolist()
             others = np.setdiff1d(np.arange(pool), first[:kept])
-            own = stream.choice(others, per_class - kept, replace=False).tolist()
+            own = generator.choice(others, per_class - kept, replace=False).tolist()
         else:
             first = list(range(n, n + per_class))
             own = list(range(n + per_class, n + 2 * per_class - kept))
@@ -92,12 +92,12 @@ def sparse_world(
     codes = np.zeros((len(rows), n))
     for row, (domain, label, _, _) in enumerate(rows):
         mine = np.array(of[label, domain])
-        lit = mine[stream.random(len(mine)) < on]
-        codes[row, lit] = 1 + 0.5 * stream.random(len(lit))
-        codes[row, always[domain]] = loud * (1 + 0.2 * stream.random(len(always[domain])))
-    directions = stream.normal(size=(n, width))
+        lit = mine[generator.random(len(mine)) < on]
+        codes[row, lit] = 1 + 0.5 * generator.random(len(lit))
+        codes[row, always[domain]] = loud * (1 + 0.2 * generator.random(len(always[domain])))
+    directions = generator.normal(size=(n, width))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    x = codes @ directions + noise * stream.normal(size=(len(rows), width)) + offset
+    x = codes @ directions + noise * generator.normal(size=(len(rows), width)) + offset
     frame = pd.DataFrame({
         "path": [f"{number}.png" for number in range(len(rows))],
         "label": [row[1] for row in rows],

@@ -72,9 +72,9 @@ def preprocess(picture: Image.Image) -> Tensor:
 
 def noise(root: Path) -> ImageTable:
     """Twelve 4 x 4 pictures of noise; picture n has n in its first corner."""
-    stream = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     for n in range(12):
-        array = stream.integers(20, 255, size=(4, 4, 3)).astype(np.uint8)
+        array = generator.integers(20, 255, size=(4, 4, 3)).astype(np.uint8)
         array[0, 0] = n
         Image.fromarray(array).save(root / f"{n}.png")
     frame = pd.DataFrame({"path": [f"{n}.png" for n in range(12)]})

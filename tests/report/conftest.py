@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from interp.core.illustrations import Plate
-from interp.core.resampling import verdict
+from interp.core.statistics.resampling import verdict_of_interval
 from interp.core.tables import Table
 from tests.report.planted import evaluation_tables
 from tests.report.planted_ladder import ladder_tables
@@ -54,7 +54,7 @@ def index_row(index: float, half: float = 0.07, **more: object) -> dict[str, obj
         "index": index,
         "index_low": index - half,
         "index_high": index + half,
-        "verdict": verdict(index - half, index + half) if known else "cannot tell",
+        "verdict": verdict_of_interval(index - half, index + half) if known else "cannot tell",
         "reason": "" if known else "ceiling - null is below 3 standard errors",
         **more,
     }
@@ -123,12 +123,12 @@ def _accuracy(accuracy: Mapping[str, float]) -> pd.DataFrame:
 
 
 def _by_class(accuracy: Mapping[str, float]) -> pd.DataFrame:
-    stream = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     return pd.DataFrame(
         [
             {"setting": s, "test_domain": "sketch", "domain": "sketch", "label": f"class_{c:02d}"}
             | {"prompts": "neutral", "candidates": "all", "control": "", "n_pictures": 16}
-            | {"value": float(np.clip(a + stream.normal(0, 0.15), 0, 1))}
+            | {"value": float(np.clip(a + generator.normal(0, 0.15), 0, 1))}
             for s, a in accuracy.items()
             for c in range(15)
         ]
@@ -253,12 +253,12 @@ def _patching(index: Mapping[str, float]) -> pd.DataFrame:
 
 
 def _examples(index: Mapping[str, float]) -> pd.DataFrame:
-    stream = np.random.default_rng(1)
+    generator = np.random.default_rng(1)
     return pd.DataFrame(
         [
             {"measure": "activation patching, denoise", "pairing": pairing, "metric": "margin"}
             | {"site": site, "depth": depth, "setting": setting, "test_domain": "sketch"}
-            | {"example": n, "value": float(2 * depth * middle - 1 + stream.normal(0, 0.4))}
+            | {"example": n, "value": float(2 * depth * middle - 1 + generator.normal(0, 0.4))}
             | {"clean_metric": 1.0, "corrupt_metric": -1.0, "clean_label": f"class_{n % 15:02d}"}
             for setting, middle in index.items()
             for pairing in PAIRINGS

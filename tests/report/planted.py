@@ -75,14 +75,14 @@ def _exposure(accuracy: Mapping[str, float]) -> pd.DataFrame:
 
 
 def _exposure_classes(accuracy: Mapping[str, float]) -> pd.DataFrame:
-    stream = np.random.default_rng(3)
+    generator = np.random.default_rng(3)
     return pd.DataFrame(
         [
             {**TEXT, "setting": setting, "domain": "sketch", "candidates": "all"}
             | {"label": f"class_{c:02d}", "class_set": "held-out" if c < 15 else "seen"}
             | {"exposed_in": where, "n_pictures": 16}
             | {"exposure": 100 if where == "natural" else 100 + 20 * (c % 20)}
-            | {"value": float(np.clip(value + 0.01 * (c % 20) + stream.normal(0, 0.1), 0, 1))}
+            | {"value": float(np.clip(value + 0.01 * (c % 20) + generator.normal(0, 0.1), 0, 1))}
             for setting, value in accuracy.items()
             for where in ("all domains", "natural")
             for c in range(60)

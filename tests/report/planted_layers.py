@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.resampling import verdict
+from interp.core.statistics.resampling import verdict_of_interval
 
 SHARES = {
     "class": 0.2,
@@ -93,11 +93,11 @@ def _by_site(
         for value, domain in ((level, "real"), (level / 2, "sketch"))
     ]
     if where["site"] in ("layer2.0.hook_resid_post", "hook_embedding"):
-        stream = np.random.default_rng(place)
+        generator = np.random.default_rng(place)
         made["views"] += [
             where
             | {"measure": "PCA", "label": f"class_{n:02d}", "domain": domain, "explained": 0.4}
-            | {"x": float(stream.normal()), "y": float(stream.normal())}
+            | {"x": float(generator.normal()), "y": float(generator.normal())}
             for domain in ("real", "sketch")
             for n in range(8)
         ]
@@ -153,6 +153,6 @@ def _in_the_middle(
 def row_of(where: Mapping[str, Any], value: float, **more: object) -> dict[str, Any]:
     """A row of evidence whose value is its index, too."""
     index = {"index": value, "index_low": value - 0.07, "index_high": value + 0.07}
-    said = verdict(value - 0.07, value + 0.07)
+    said = verdict_of_interval(value - 0.07, value + 0.07)
     ends = {"value": value, "low": value - 0.05, "high": value + 0.05, "verdict": said}
     return {**EVIDENCE, **ends, **index, **where, **more}

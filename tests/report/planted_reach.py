@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from interp.core.illustrations import Plate
-from interp.core.resampling import verdict
+from interp.core.statistics.resampling import verdict_of_interval
 from interp.core.tables import Table
 from interp.verdicts.judging import climb
 from tests.report.conftest import EVIDENCE, FACTS, study_tables
@@ -27,7 +27,7 @@ CHECKPOINTS = 20
 def reach_tables(*, checkpoints: int = CHECKPOINTS) -> dict[str, pd.DataFrame]:
     """Every table of a study of so many settings, with pairs of domains at every site."""
     settings = [f"cg-high, dose {n / checkpoints:g}" for n in range(checkpoints)]
-    stream = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     index = {setting: n / checkpoints for n, setting in enumerate(settings)}
     tables = study_tables({name: 0.1 + 0.4 * at for name, at in index.items()}, index, index)
     floors = [*((name, "", at) for name, at in index.items()), ("", "epoch 0", 0.02)]
@@ -42,32 +42,32 @@ def reach_tables(*, checkpoints: int = CHECKPOINTS) -> dict[str, pd.DataFrame]:
                 for b in DOMAINS:
                     ends = {"train_domain": a, "domain": b, "measure": "probe transfer"}
                     made["transfer"] += [
-                        _row(stream, shared) | at | ends | {"centred": centred}
+                        _row(generator, shared) | at | ends | {"centred": centred}
                         for centred in (False, True)
                     ]
                     if a < b:
                         pair = {"domain_a": a, "domain_b": b, "measure": "debiased CKA"}
-                        made["similarity"].append(_row(stream, shared) | at | pair)
+                        made["similarity"].append(_row(generator, shared) | at | pair)
             if not control and site not in ("stem.hook_pool", "hook_embedding"):
                 for a, b in permutations(("real", "sketch")):
                     pair = {"domain_a": a, "domain_b": b}
-                    made["das"].append(_row(stream, shared) | at | pair | {"measure": "das"})
+                    made["das"].append(_row(generator, shared) | at | pair | {"measure": "das"})
                 pair = {"domain_a": "real", "domain_b": "sketch", "measure": "jaccard"}
-                made["overlap"].append(_row(stream, shared) | at | pair | {"level": "channel"})
+                made["overlap"].append(_row(generator, shared) | at | pair | {"level": "channel"})
         if not control:
             for a, b in permutations(("real", "sketch")):
                 ends = own | {"domain_a": a, "domain_b": b, "level": "channel"}
                 for band in ("early", "middle", "late", ""):
                     mean = {"measure": "circuit transfer, mean over sizes", "band": band}
-                    made["circuit_transfer"].append(_row(stream, shared) | ends | mean)
+                    made["circuit_transfer"].append(_row(generator, shared) | ends | mean)
     frames = {name: pd.DataFrame(rows) for name, rows in made.items()}
     return tables | frames | climb(frames)
 
 
-def _row(stream: np.random.Generator, shared: float) -> dict[str, Any]:
+def _row(generator: np.random.Generator, shared: float) -> dict[str, Any]:
     """A row of evidence around a planted index, every number of it drawn."""
-    index, half = shared + stream.normal(0, 0.05), abs(stream.normal(0.1, 0.02))
-    null, ceiling = abs(stream.normal(0.02, 0.01)), stream.uniform(0.7, 0.9)
+    index, half = shared + generator.normal(0, 0.05), abs(generator.normal(0.1, 0.02))
+    null, ceiling = abs(generator.normal(0.02, 0.01)), generator.uniform(0.7, 0.9)
     at = [null + (ceiling - null) * each for each in (index, index - half, index + half)]
     return {
         **EVIDENCE,
@@ -77,8 +77,8 @@ def _row(stream: np.random.Generator, shared: float) -> dict[str, Any]:
         "index": index,
         "index_low": index - half,
         "index_high": index + half,
-        "verdict": verdict(index - half, index + half),
-        "p": stream.uniform(),
+        "verdict": verdict_of_interval(index - half, index + half),
+        "p": generator.uniform(),
         "seed": 0,
     }
 
@@ -94,20 +94,22 @@ def write_reach(folder: Path, *, checkpoints: int = CHECKPOINTS) -> Path:
         "settings": sorted(set(tables["similarity"].setting)),
     }
     (folder / "facts.json").write_text(json.dumps(facts | {"specification": specification}))
-    stream = np.random.default_rng(1)
+    generator = np.random.default_rng(1)
     for domain in DOMAINS:
         keys = {"domain": domain}
-        Plate(f"pictures-{domain}", _noise(stream, 96, 768), domain, keys).save(folder / "plates")
+        Plate(f"pictures-{domain}", _noise(generator, 96, 768), domain, keys).save(
+            folder / "plates"
+        )
         labels = json.dumps([f"class_{n:02d}" for n in range(60)])
         sheet = keys | {"kind": "cells", "labels": labels, "columns": "8", "size": "40"}
-        Plate(f"cells-{domain}", _noise(stream, 320, 320), domain, sheet).save(folder / "plates")
+        Plate(f"cells-{domain}", _noise(generator, 320, 320), domain, sheet).save(folder / "plates")
     for n in range(checkpoints):
         keys = {"kind": "moved", "setting": f"{n}"}
-        Plate(f"moved-{n}", _noise(stream, 297, 606), f"{n}", keys).save(folder / "plates")
+        Plate(f"moved-{n}", _noise(generator, 297, 606), f"{n}", keys).save(folder / "plates")
     return folder
 
 
-def _noise(stream: np.random.Generator, height: int, width: int) -> Image.Image:
+def _noise(generator: np.random.Generator, height: int, width: int) -> Image.Image:
     """A picture that compresses about as badly as a photograph."""
-    small = stream.integers(0, 255, (height // 3 + 1, width // 3 + 1, 3), dtype=np.uint8)
+    small = generator.integers(0, 255, (height // 3 + 1, width // 3 + 1, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)

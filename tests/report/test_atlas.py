@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from interp.report import build_page
-from interp.report.atlas import SCALE, atlas
+from interp.report.atlas import SCALE, map_data
 from interp.report.embedding import PAGE_BYTES, compressed
 from interp.report.loaded import read_result
-from interp.report.making import MADE, commands, making
-from interp.report.sections import sections
+from interp.report.making import MADE, how_made, shown_commands
+from interp.report.sections import filled_sections
 from tests.report.planted_reach import write_reach
 
 Build = Callable[..., Path]
@@ -36,7 +36,7 @@ KEYS = ["setting", "control", "domain_a", "domain_b"]
 
 def test_numbers_and_verdicts_are_the_table_s(build: Build) -> None:
     result = read_result(build(rung4={"cg-high": 0.8}))
-    found = atlas(result)
+    found = map_data(result)
     measures = {one["key"]: one for one in found["measures"]}
     assert {"R1", "R2", "R3", "R3 cosine", "R4", "R5 channel", "R6 channel"} <= set(measures)
     got = rows(found, measures["R2"]["columns"]).rename(columns={"place": "site"})
@@ -52,7 +52,7 @@ def test_numbers_and_verdicts_are_the_table_s(build: Build) -> None:
 
 def test_bands_are_the_ladder_s(build: Build) -> None:
     result = read_result(build(rung4={"cg-high": 0.8}))
-    found = atlas(result)
+    found = map_data(result)
     for rung, columns in found["bands"].items():
         got = rows(found, columns)
         table = result.frame("ladder")
@@ -70,23 +70,23 @@ def test_nothing_between_domains_gives_no_map(build: Build) -> None:
     without = ("similarity", "transfer", "directions", "das", "transplant", "overlap",
                "circuit_transfer", "rungs", "ladder")  # fmt: skip
     folder = build(without=without)
-    assert atlas(read_result(folder)) == {}
+    assert map_data(read_result(folder)) == {}
     assert 'id="map"' not in build_page(folder).read_text()
 
 
 def test_every_figure_says_how_it_was_made(build: Build) -> None:
     result = read_result(build(rung4={"cg-high": 0.8}))
-    figures = [figure for section in sections(result) for figure in section.figures]
+    figures = [figure for section in filled_sections(result) for figure in section.figures]
     assert len(figures) > 20
-    for section in sections(result):
+    for section in filled_sections(result):
         for figure in section.figures:
-            made = making(result, figure, section.method, section.tables)
+            made = how_made(result, figure, section.method, section.tables)
             assert made.method.endswith(".") and made.null, figure.name
             assert made.tables, figure.name
             assert figure.name not in MADE or "n = " in figure.caption, figure.name
             words = figure.caption.lower()
             assert figure.name not in MADE or "interval" in words, figure.name
-    assert commands(result)[0][0] == result.facts["command"]
+    assert shown_commands(result)[0][0] == result.facts["command"]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def reach(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_large_study_stays_small(reach: Path) -> None:
     page = build_page(reach)
     assert page.stat().st_size < 15_000_000
-    found = atlas(read_result(reach))
+    found = map_data(read_result(reach))
     packed = len(compressed(found))
     columns = [one["columns"] for one in found["measures"]] + list(found["bands"].values())
     assert packed < 25 * sum(len(each["a"]) for each in columns)  # bytes a row; its CSV has 300

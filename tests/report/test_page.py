@@ -16,7 +16,7 @@ from interp.core.errors import DataError, OutputError
 from interp.report import build_page
 from interp.report.embedding import downloads
 from interp.report.loaded import OPTIONAL, TABLES, read_result
-from interp.report.page import render
+from interp.report.page import render_page
 from tests.report.planted_levels import level_tables
 
 Build = Callable[..., Path]
@@ -125,7 +125,7 @@ def test_optional_tables_may_all_be_spoilt_at_once(
     replaced = {name: spoilt(frame, how) for name, frame in frames.items() if name in OPTIONAL}
     assert {"das", "ladder", "levels", "exposure"} <= set(replaced)
     words: dict[str, Any] = {"rung4": {"cg-high": 0.8}, "replaced": replaced}
-    assert "Missing: " not in render(read_result(build(**words)))
+    assert "Missing: " not in render_page(read_result(build(**words)))
 
 
 def test_every_damaged_optional_table_is_named(build: Build, study_frames: Frames) -> None:
@@ -133,7 +133,7 @@ def test_every_damaged_optional_table_is_named(build: Build, study_frames: Frame
     names = [name for name in OPTIONAL if (folder / "tables" / f"{name}.csv").exists()]
     for name in names:
         (folder / "tables" / f"{name}.csv").write_bytes(b"")
-    text = render(read_result(folder))
+    text = render_page(read_result(folder))
     said = " ".join(re.findall(r"Missing: [^<]*", text))
     assert len(names) > 15 and all(name in said for name in names)
 
@@ -145,17 +145,19 @@ def test_any_table_may_be_missing_short_or_hollow(
     build: Build, study_frames: Frames, name: str
 ) -> None:
     frame = study_frames()[name]
-    missing = render(read_result(build(rung4={"cg-high": 0.8}, without=(name,), name="missing")))
+    missing = render_page(
+        read_result(build(rung4={"cg-high": 0.8}, without=(name,), name="missing"))
+    )
     assert re.search(rf"Missing: the tables? [^<]*\b{name}\b[^<]*\(", missing)
     numbers = frame.select_dtypes("number").columns
     hollow = frame.assign(**dict.fromkeys(numbers, np.nan))
     for replaced in (frame.head(1), hollow):
-        render(read_result(build(replaced={name: replaced}, name=f"with-{len(replaced)}")))
+        render_page(read_result(build(replaced={name: replaced}, name=f"with-{len(replaced)}")))
 
 
 def test_all_tables_may_be_empty(build: Build, study_frames: Frames) -> None:
     empty = {name: frame.head(0) for name, frame in study_frames().items()}
-    assert "Nothing to draw" in render(read_result(build(replaced=empty)))
+    assert "Nothing to draw" in render_page(read_result(build(replaced=empty)))
 
 
 def test_damaged_and_foreign_tables_are_named(build: Build) -> None:
@@ -176,14 +178,16 @@ def test_optional_tables_are_shown_and_never_missed(
 ) -> None:
     nothing = pd.DataFrame({"measure": ["x"], "reason": ["none"]})
     frame = (study_frames() | level_tables()).get(name, nothing)
-    assert "Missing: " not in render(read_result(build(rung4={"cg-high": 0.8}, without=(name,))))
+    assert "Missing: " not in render_page(
+        read_result(build(rung4={"cg-high": 0.8}, without=(name,)))
+    )
     numbers = frame.select_dtypes("number").columns
     hollow = frame.assign(**dict.fromkeys(numbers, np.nan))
     for number, replaced in enumerate((frame.head(1), hollow, frame.head(0))):
-        render(read_result(build(replaced={name: replaced}, name=f"with-{number}")))
+        render_page(read_result(build(replaced={name: replaced}, name=f"with-{number}")))
     folder = build(name="damaged")
     (folder / "tables" / f"{name}.csv").write_bytes(b"")
-    assert f"Missing: the table {name} (its file is empty)" in render(read_result(folder))
+    assert f"Missing: the table {name} (its file is empty)" in render_page(read_result(folder))
 
 
 def test_a_page_of_an_older_run_has_no_empty_section(build: Build) -> None:

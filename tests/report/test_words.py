@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from interp.report.loaded import read_result
-from interp.report.words import answer
+from interp.report.words import answer_sentences
 
 Build = Callable[..., Path]
 Frames = Callable[[], dict[str, pd.DataFrame]]
@@ -21,7 +21,7 @@ def planted(*values: float) -> dict[str, float]:
 
 
 def said(folder: Path) -> list[str]:
-    return answer(read_result(folder))
+    return answer_sentences(read_result(folder))
 
 
 def test_generalization_and_its_twin(build: Build) -> None:

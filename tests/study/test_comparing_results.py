@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from interp.core.errors import DataError
-from interp.core.resampling import mean_interval
 from interp.core.seeds import rng
+from interp.core.statistics.resampling import mean_interval
 from interp.core.tables import Table
 from interp.study.comparing_results import (
     CHANGED,
@@ -21,9 +21,9 @@ from interp.study.comparing_results import (
 )
 
 
-def drawn(stream: np.random.Generator, *, shift: float = 0.0, rows: int = 6, n: int = 20):
+def drawn(generator: np.random.Generator, *, shift: float = 0.0, rows: int = 6, n: int = 20):
     """A table of means of n units, each with its Student interval."""
-    values = stream.normal(shift, 1.0, size=(rows, n))
+    values = generator.normal(shift, 1.0, size=(rows, n))
     from scipy import stats
 
     mean, error = values.mean(1), values.std(1, ddof=1) / n**0.5
@@ -54,19 +54,21 @@ def test_a_result_does_not_differ_from_itself(small_study) -> None:
 
 
 def test_two_draws_of_one_truth_are_seldom_told_apart(tmp_path: Path) -> None:
-    stream, told = rng("difference test", 0), []
+    generator, told = rng("difference test", 0), []
     for _ in range(80):
-        told.append(compared(tmp_path, drawn(stream), drawn(stream)).changed)
+        told.append(compared(tmp_path, drawn(generator), drawn(generator)).changed)
     assert np.mean(told) <= 0.1  # 5 % at most; two standard errors of 80 draws are 5 %
-    moved = [compared(tmp_path, drawn(stream), drawn(stream, shift=2)).changed for _ in range(10)]
+    moved = [
+        compared(tmp_path, drawn(generator), drawn(generator, shift=2)).changed for _ in range(10)
+    ]
     assert all(moved)
 
 
 def test_the_interval_of_two_holds_the_truth_as_often_as_it_says(tmp_path: Path) -> None:
-    stream = rng("difference coverage", 0)
+    generator = rng("difference coverage", 0)
     covered = []
     for _ in range(40):
-        frame = compared(tmp_path, drawn(stream), drawn(stream, shift=0.5)).table.frame
+        frame = compared(tmp_path, drawn(generator), drawn(generator, shift=0.5)).table.frame
         covered += ((frame["low"] < 0.5) & (frame["high"] > 0.5)).tolist()
     assert 0.91 < np.mean(covered) < 0.99
 
@@ -88,9 +90,9 @@ def accuracy(values: np.ndarray, *, low: float | None = None) -> pd.DataFrame:
 
 
 def test_pairing_by_class_sees_what_two_intervals_cannot(tmp_path: Path) -> None:
-    stream = rng("paired difference", 0)
-    one = stream.uniform(0, 0.8, 12)  # classes differ much, the change little
-    two = one + 0.1 + stream.normal(0, 0.01, 12)
+    generator = rng("paired difference", 0)
+    one = generator.uniform(0, 0.8, 12)  # classes differ much, the change little
+    two = one + 0.1 + generator.normal(0, 0.01, 12)
     with_units, without = tmp_path / "with", tmp_path / "without"
     pair = []
     for folder, values in ((with_units / "a", one), (with_units / "b", two)):
@@ -173,8 +175,8 @@ def test_a_table_of_another_version_is_named_and_the_rest_compared(tmp_path: Pat
 
 
 def test_rows_that_nothing_tells_apart_are_counted(tmp_path: Path) -> None:
-    stream = rng("twins", 0)
-    twins = drawn(stream).assign(site=["s0", "s0", "s1", "s2", "s3", "s4"])
+    generator = rng("twins", 0)
+    twins = drawn(generator).assign(site=["s0", "s0", "s1", "s2", "s3", "s4"])
     found = compared(tmp_path, twins, twins)
     assert len(found.table) == 4 and found.rest["similarity"].startswith("4 rows")
 

@@ -10,8 +10,8 @@ import pytest
 from interp.core.images import ImageTable
 from interp.data.mixtures.mixture import MixtureSpec
 from interp.models.training.torchrun import Recipe, Run
-from interp.study.comparisons import FURTHER, PRIMARY, compare, contrasts
-from interp.study.grids import Block, Cell
+from interp.study.comparisons import FURTHER, PRIMARY, compare_settings, contrast_tables
+from interp.study.grids import Block, GridRun
 from interp.study.specification import TrainingSpec
 
 SETTINGS = ("natural-only", "cg-low", "cg-high", "leave-out-domain", "cg-high, 2 domains")
@@ -19,7 +19,7 @@ LABELS = ("ant", "bee", "cat", "dog", "elk", "fox")
 HELD_OUT = {0: ("ant", "bee"), 1: ("cat", "dog"), 2: ("elk", "fox")}
 
 
-def cells(blocks: int) -> list[Cell]:
+def cells(blocks: int) -> list[GridRun]:
     counts = {f"real/{label}": 1 + number for number, label in enumerate(LABELS)}
     pool = ImageTable(pd.DataFrame(columns=["path", "label", "domain", "split", "caption"]))
     made = []
@@ -33,7 +33,9 @@ def cells(blocks: int) -> list[Cell]:
         assert spec.name == setting
         run = Run("run", Path("model"), Path("train.tsv"), 256, Path("out"), Recipe())
         made.append(
-            Cell(TrainingSpec(), spec, Block(block, pool, HELD_OUT[block]), {"counts": counts}, run)
+            GridRun(
+                TrainingSpec(), spec, Block(block, pool, HELD_OUT[block]), {"counts": counts}, run
+            )
         )
     return made
 
@@ -66,17 +68,17 @@ def frames(blocks: int, *, epochs: int = 1) -> dict[str, pd.DataFrame]:
 
 
 def test_only_the_last_epoch_is_compared() -> None:
-    made = compare(frames(1, epochs=3), cells(1))
+    made = compare_settings(frames(1, epochs=3), cells(1))
     assert set(made["accuracy"].query("control == ''")["epoch"]) == {3}
     assert set(made["accuracy"].query("control == 'epoch 0'")["epoch"]) == {0}
     curves = made["epochs"].groupby("setting")["epoch"].agg(set)
     assert dict(curves) == {setting: {0, 1, 2, 3} for setting in SETTINGS}
-    assert "epochs" not in compare(frames(1), cells(1))
+    assert "epochs" not in compare_settings(frames(1), cells(1))
 
 
 def test_one_block_keeps_its_runs_and_several_are_averaged() -> None:
-    assert (compare(frames(1), cells(1))["accuracy"]["n_runs"] == 1).all()
-    many = compare(frames(3), cells(3))
+    assert (compare_settings(frames(1), cells(1))["accuracy"]["n_runs"] == 1).all()
+    many = compare_settings(frames(3), cells(3))
     row = many["accuracy"].query(
         "setting == 'cg-low' and domain == 'sketch' and class_set == 'held-out' and control == '' "
         "and n_runs == 3 and measure == 'balanced top-1'"
@@ -92,7 +94,7 @@ def test_one_block_keeps_its_runs_and_several_are_averaged() -> None:
 def test_what_is_no_mean_over_classes_is_averaged_over_blocks() -> None:
     made = frames(3)
     other = made["accuracy"].assign(measure="macro-F1", null_kind="", ceiling_kind="")
-    many = compare({**made, "accuracy": pd.concat([made["accuracy"], other])}, cells(3))
+    many = compare_settings({**made, "accuracy": pd.concat([made["accuracy"], other])}, cells(3))
     row = many["accuracy"].query(
         "measure == 'macro-F1' and n_runs == 3 and setting == 'cg-low' and domain == 'real' "
         "and class_set == 'all'"
@@ -104,7 +106,7 @@ def test_what_is_no_mean_over_classes_is_averaged_over_blocks() -> None:
 
 
 def test_differences_are_paired_and_of_two_families() -> None:
-    made = compare(frames(3), cells(3))["differences"]
+    made = compare_settings(frames(3), cells(3))["differences"]
     by_name = made.set_index("setting")
     assert by_name.loc["cg-high − cg-low", "value"] == pytest.approx(0.1)
     assert by_name.loc["leave-out-domain − natural-only", "value"] == pytest.approx(0.3)
@@ -120,11 +122,11 @@ def test_a_setting_that_was_not_trained_makes_no_contrast() -> None:
     some = [cell for cell in cells(1) if cell.mixture.name in ("natural-only", "cg-high")]
     part = {name: frame[frame["setting"].isin(["natural-only", "cg-high", ""])]
             for name, frame in frames(1).items()}  # fmt: skip
-    assert "differences" not in compare(part, some)
+    assert "differences" not in compare_settings(part, some)
 
 
 def test_exposure_is_counted_per_run() -> None:
-    made = compare(frames(2), cells(2))
+    made = compare_settings(frames(2), cells(2))
     rows = made["exposure_classes"].query("exposed_in == 'natural' and domain == 'sketch'")
     assert len(rows) == len(SETTINGS) * 2 * len(LABELS)
     assert dict(zip(rows["label"], rows["exposure"], strict=True)) == {
@@ -138,7 +140,7 @@ def test_exposure_is_counted_per_run() -> None:
 def test_a_line_needs_four_models_of_natural_pictures(
     blocks: int, epochs: int, there: bool
 ) -> None:
-    made = compare(frames(blocks, epochs=epochs), cells(blocks))
+    made = compare_settings(frames(blocks, epochs=epochs), cells(blocks))
     assert ("robustness" in made) == there
     if there:
         fitted = made["robustness"].query("fitted")
@@ -147,7 +149,7 @@ def test_a_line_needs_four_models_of_natural_pictures(
 
 def test_nothing_is_lost_that_no_comparison_is_about() -> None:
     other = pd.DataFrame({"setting": ["cg-low"], "value": [1.0]})
-    made = compare({**frames(1), "similarity": other}, cells(1))
+    made = compare_settings({**frames(1), "similarity": other}, cells(1))
     pd.testing.assert_frame_equal(made["similarity"], other)
 
 
@@ -158,7 +160,7 @@ def test_what_is_held_does_not_part_natural_only_from_the_others(hold: str) -> N
         for name in ("natural-only", "leave-out-domain", "cg-low", "cg-high")
     ]
     names = {spec.setting: spec.name for spec in specs}
-    assert contrasts(specs)["primary contrasts"] == [
+    assert contrast_tables(specs)["primary contrasts"] == [
         (names["leave-out-domain"], "natural-only"),
         (names["cg-high"], names["cg-low"]),
     ]
@@ -167,7 +169,7 @@ def test_what_is_held_does_not_part_natural_only_from_the_others(hold: str) -> N
 def test_mixtures_changed_in_different_ways_are_no_contrast() -> None:
     specs = [MixtureSpec("cg-high", "sketch", (), domain_words=False),
              MixtureSpec("cg-low", "sketch", ())]  # fmt: skip
-    assert contrasts(specs) == {"primary contrasts": [], "further contrasts": []}
+    assert contrast_tables(specs) == {"primary contrasts": [], "further contrasts": []}
 
 
 def test_what_is_held_parts_all_but_natural_only() -> None:
@@ -177,4 +179,4 @@ def test_what_is_held_parts_all_but_natural_only() -> None:
         MixtureSpec("cg-low", "sketch", ()),
         MixtureSpec("cg-high", "sketch", (), hold="steps"),
     ]
-    assert contrasts(specs)["primary contrasts"] == [(specs[1].name, "natural-only")]
+    assert contrast_tables(specs)["primary contrasts"] == [(specs[1].name, "natural-only")]

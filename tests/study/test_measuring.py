@@ -8,7 +8,7 @@ import pytest
 
 from interp.core.images import ImageTable
 from interp.measures.options import AnalysisSpec
-from interp.study.measuring import Measurement, Model, weights_hash
+from interp.study.measuring import Measurement, Model, checkpoint_hash
 from interp.study.specification import Specification
 
 TIMM = {
@@ -34,16 +34,16 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_model_is_identified_by_its_content(folder: Path, tmp_path: Path) -> None:
     name = Path(f"local-dir:{folder}")
-    first = weights_hash(name)
-    assert weights_hash(name) == weights_hash(folder) == first
+    first = checkpoint_hash(name)
+    assert checkpoint_hash(name) == checkpoint_hash(folder) == first
     (folder / "open_clip_pytorch_model.bin").write_bytes(b"weights")
-    assert weights_hash(name) != first
+    assert checkpoint_hash(name) != first
     file = tmp_path / "epoch_1.pt"
     file.write_bytes(b"one")
-    before = weights_hash(file)
+    before = checkpoint_hash(file)
     file.write_bytes(b"two")
-    assert weights_hash(file) != before
-    assert weights_hash(Path("hf-hub:org/model")) != weights_hash(Path("hf-hub:org/other"))
+    assert checkpoint_hash(file) != before
+    assert checkpoint_hash(Path("hf-hub:org/model")) != checkpoint_hash(Path("hf-hub:org/other"))
 
 
 def test_a_traced_tower_is_measured_where_it_can_be(

@@ -275,9 +275,9 @@ def test_captions_fit_the_context(small_images: ImageTable) -> None:
     from interp.core.seeds import rng
     from interp.data.mixtures.templates import caption
 
-    stream = rng("context", 0)
+    generator = rng("context", 0)
     longest = max(
-        len(caption(c, d, stream).replace(".", " .").split())
+        len(caption(c, d, generator).replace(".", " .").split())
         for c in small_images.labels
         for d in small_images.domains
         for _ in range(50)

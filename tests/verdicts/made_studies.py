@@ -26,7 +26,7 @@ class World:
     drawings: float = 0.2
     own: float = 0.5
 
-    def panels(self, stream: np.random.Generator) -> dict[str, np.ndarray]:
+    def panels(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
         """Sharing and accuracy "mixture domain block", and sharing on two halves of drawings."""
         m, d, b = self.mixtures, self.domains, self.blocks
         x, y = (np.zeros((m, d, b)) for _ in range(2))
@@ -36,10 +36,10 @@ class World:
             ((1, d, b), self.fold, 0.0),
             ((m, d, b), self.noise, self.l2),
         ):
-            first, second = stream.normal(size=(2, *shape))
+            first, second = generator.normal(size=(2, *shape))
             x = x + size * first
             y = y + size * (link * first + np.sqrt(1 - link**2) * second)
-        halves = x + self.drawings * stream.normal(size=(2, m, d, b))
+        halves = x + self.drawings * generator.normal(size=(2, m, d, b))
         return {
             "sharing": halves.mean(axis=0),
             "accuracy": y,
@@ -47,9 +47,9 @@ class World:
             "half_2": halves[1],
         }
 
-    def runs(self, stream: np.random.Generator, **more: object) -> pd.DataFrame:
+    def runs(self, generator: np.random.Generator, **more: object) -> pd.DataFrame:
         """The frame that `interp.verdict` asks for, with one rung."""
-        drawn = self.panels(stream)
+        drawn = self.panels(generator)
         m, d, b = np.indices(drawn["sharing"].shape)
         return pd.DataFrame(
             {
@@ -83,7 +83,7 @@ class ClassWorld:
     nested: float = 0.5
     drawings: float = 0.4
 
-    def rows(self, stream: np.random.Generator) -> pd.DataFrame:
+    def rows(self, generator: np.random.Generator) -> pd.DataFrame:
         """The frame `classes` that `interp.verdict` asks for."""
         c, m, d = self.classes, self.mixtures, self.domains
         parts = []
@@ -96,11 +96,11 @@ class ClassWorld:
                 ((c, 1, d), self.nested, 0.0),
                 ((c, m, d), 1.0, self.link),
             ):
-                first, second = stream.normal(size=(2, *shape))
+                first, second = generator.normal(size=(2, *shape))
                 x = x + size * first
                 y = y + size * (link * first + np.sqrt(1 - link**2) * second)
-            natural = stream.normal(size=(c, m, d))
-            halves = x + self.drawings * stream.normal(size=(2, c, m, d))
+            natural = generator.normal(size=(c, m, d))
+            halves = x + self.drawings * generator.normal(size=(2, c, m, d))
             at = np.indices(x.shape)
             parts.append(
                 pd.DataFrame(

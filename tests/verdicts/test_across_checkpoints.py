@@ -11,7 +11,7 @@ import interp
 from interp.core.errors import DataError, SpecificationError
 from interp.core.tables import COLUMNS
 from interp.verdicts.across_checkpoints import Verdict, from_tables, verdict
-from interp.verdicts.wording import Link, disagreement, judge, licence
+from interp.verdicts.wording import Link, disagreement, judge_link, licence
 from tests.verdicts.made_studies import ClassWorld, World
 
 
@@ -104,11 +104,14 @@ def test_the_failing_condition_is_named(world: World, level: str, why: str) -> N
 def test_a_sign_that_one_mixture_carries_is_no_sign() -> None:
     sure = {"mixture": 10}
     link = Link(0.6, 0.2, 0.8, 0.01, sure, {"mixture": 8}, reliability=0.9, flips="cg-high")
-    assert judge(link, 0.02) == ("cannot tell", "the sign is another without cg-high")
-    assert judge(replace(link, flips=""), 0.02)[0] == "goes together"
-    assert judge(replace(link, flips=""), 0.06)[0] == "cannot tell"
-    assert judge(replace(link, low=-0.1, high=0.2), 0.9) == ("does not go together", "")
-    assert judge(replace(link, narrow="sharing spreads little", flips=""), 0.02)[0] == "cannot tell"
+    assert judge_link(link, 0.02) == ("cannot tell", "the sign is another without cg-high")
+    assert judge_link(replace(link, flips=""), 0.02)[0] == "goes together"
+    assert judge_link(replace(link, flips=""), 0.06)[0] == "cannot tell"
+    assert judge_link(replace(link, low=-0.1, high=0.2), 0.9) == ("does not go together", "")
+    assert (
+        judge_link(replace(link, narrow="sharing spreads little", flips=""), 0.02)[0]
+        == "cannot tell"
+    )
 
 
 def test_outlier_mixture_flips_the_sign() -> None:
@@ -123,12 +126,12 @@ def test_outlier_mixture_flips_the_sign() -> None:
 
 def test_a_number_held_constant_takes_a_common_cause_out() -> None:
     """Seen-class accuracy makes both: adjusted for it nothing is left, and there is no gain."""
-    stream = np.random.default_rng(3)
-    runs = World(mixtures=14, blocks=3, noise=0.2).runs(stream)
+    generator = np.random.default_rng(3)
+    runs = World(mixtures=14, blocks=3, noise=0.2).runs(generator)
     cause = runs["setting"].map(
-        dict(zip(runs["setting"].unique(), stream.normal(size=14), strict=True))
+        dict(zip(runs["setting"].unique(), generator.normal(size=14), strict=True))
     )
-    runs["accuracy_seen"] = cause + 0.01 * stream.normal(size=len(runs))
+    runs["accuracy_seen"] = cause + 0.01 * generator.normal(size=len(runs))
     for name in ("index", "half_1", "half_2", "accuracy"):
         runs[name] = 0.3 * runs[name] + 3 * cause
     found = verdict(runs, n_permutations=999)

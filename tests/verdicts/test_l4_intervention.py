@@ -47,12 +47,12 @@ def planted(
 ) -> dict[str, pd.DataFrame]:
     """Tables of arms in which a weight of 1 adds `gain` to C2 x d, `seen` to C1 x d and `moved` to
     the index; shuffled arms, and classes, blocks and arms by themselves, only vary."""
-    stream = rng("planted arms", 0)
+    generator = rng("planted arms", 0)
     answers: list[dict[str, Any]] = []
     shared: list[dict[str, Any]] = []
     for block in range(blocks):
         held_out = set(CLASSES[block::3])
-        base = dict(zip(CLASSES, stream.uniform(0.2, 0.6, len(CLASSES)), strict=True))
+        base = dict(zip(CLASSES, generator.uniform(0.2, 0.6, len(CLASSES)), strict=True))
         for arm in (Arm(0.0), *spec.intervention.arms):
             pull = arm.weight if arm.partners != SHUFFLED else 0.0
             name = f"cg-high, {arm.name}" if arm.name else "cg-high"
@@ -65,12 +65,12 @@ def planted(
                     row = own | {"label": label, "domain": domain, "n_pictures": 16}
                     row |= {"class_set": "held-out" if out else "seen", "prompts": "neutral"}
                     row |= {"classifier": "text"}
-                    value = base[label] + by + noise * stream.normal()
+                    value = base[label] + by + noise * generator.normal()
                     for candidates in ("all", "held-out") if out else ("all",):
                         answers.append(row | {"candidates": candidates, "value": value})
                     answers.append(row | {"candidates": "all", "value": 0.9, "prompts": "paper"})
             for depth in (0.1, 0.43, 0.6, 0.8):
-                index = 0.3 + moved * pull + 0.02 * stream.normal()
+                index = 0.3 + moved * pull + 0.02 * generator.normal()
                 shared.append(
                     own | {"depth": depth, "index": index if 0.3 < depth < 0.7 else 0.9}
                     | {"measure": "cosine of mean differences", "n_pictures": 100}
@@ -171,10 +171,10 @@ def test_without_an_effect_the_verdict_is_seldom_a_link() -> None:
     found = []
     for seed in range(16):
         frames = planted(gain=0.0, noise=0.02)
-        stream = rng("no effect", seed)
+        generator = rng("no effect", seed)
         table = frames["accuracy_by_class"]
         out = (table["class_set"] == "held-out") & (table["domain"] == "sketch")
-        table.loc[out, "value"] += 0.1 * stream.normal(size=int(out.sum()))
+        table.loc[out, "value"] += 0.1 * generator.normal(size=int(out.sum()))
         found.append(verdicts(frames).loc[SLOPE])
     assert sum(each.startswith("goes") for each in found) <= 2
     assert "cannot tell" in found

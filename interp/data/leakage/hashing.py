@@ -162,7 +162,7 @@ PART = 1000
 
 
 @dataclass(frozen=True)
-class Part:
+class HashedPart:
     """Some rows of a table to be hashed, the state of their files, and where the result goes."""
 
     images: ImageTable
@@ -182,7 +182,7 @@ def picture_hashes(images: ImageTable, *, jobs: int = 1) -> pd.DataFrame:
     keys = [f"{path}\n{state}" for path, state in zip(images.frame["path"], states, strict=True)]
     missing = [row for row, key in enumerate(keys) if key not in known]
     parts = [
-        Part(images[rows], [states[row] for row in rows], folder)
+        HashedPart(images[rows], [states[row] for row in rows], folder)
         for rows in (missing[start : start + PART] for start in range(0, len(missing), PART))
     ]
     if parts:
@@ -218,7 +218,7 @@ def _known(folder: Path) -> dict[str, tuple[str, int]]:
     return known
 
 
-def _hash_part(part: Part) -> int:
+def _hash_part(part: HashedPart) -> int:
     """Hash some pictures and file the result under a name of its own."""
     rows = [_both(part.images, row) for row in range(len(part.images))]
     frame = pd.DataFrame(

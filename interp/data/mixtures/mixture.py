@@ -34,7 +34,7 @@ from interp.data.mixtures.settings import (
     choose_held_out,
     class_folds,
 )
-from interp.data.mixtures.subsampling import Cells, check_cells, quotas, ranks, replacements
+from interp.data.mixtures.subsampling import MixtureCells, check_cells, quotas, ranks, replacements
 from interp.data.mixtures.templates import captions
 
 __all__ = [
@@ -210,7 +210,7 @@ class _Table:
         key = "hash" if "hash" in frame.columns else "path"
         kept = set(_words(self.rest[key]))
         self.is_twin = np.array([word in kept for word in _words(self.train[key])], dtype=bool)
-        self.cells = Cells.count(self.train["label"], self.train["domain"])
+        self.cells = MixtureCells.count(self.train["label"], self.train["domain"])
         self._kept: dict[tuple[str, object, int], Any] = {}
 
     def mixture(self, spec: MixtureSpec) -> Mixture:
@@ -233,9 +233,9 @@ class _Table:
         return self._kept[key]
 
     def _captions(self, spec: MixtureSpec) -> tuple[np.ndarray, np.ndarray]:
-        stream = rng("captions", spec.seed)
+        generator = rng("captions", spec.seed)
         labels, domains = self.train["label"], self.train["domain"]
-        return captions(labels, domains, stream, domain_words=spec.domain_words)
+        return captions(labels, domains, generator, domain_words=spec.domain_words)
 
     def _check(self, spec: MixtureSpec) -> None:
         check_known("make a mixture", "domain", [spec.test_domain, spec.natural], self.domains)

@@ -26,7 +26,7 @@ PAPER_ORDER = ("real", "quickdraw", "painting", "sketch", "infograph", "clipart"
 
 
 @dataclass(frozen=True)
-class Cells:
+class MixtureCells:
     """Pictures per cell, where each cell begins in the list of pictures, and the cell of each.
 
     >>> Cells.count(pd.Series(["cat", "dog", "cat"]), pd.Series(["real"] * 3)).counts.tolist()
@@ -40,7 +40,7 @@ class Cells:
     of_picture: Int[np.ndarray, "picture"]
 
     @classmethod
-    def count(cls, labels: pd.Series, domains: pd.Series) -> "Cells":
+    def count(cls, labels: pd.Series, domains: pd.Series) -> "MixtureCells":
         """The cells of aligned columns of classes and domains."""
         (label, label_names), (domain, domain_names) = _codes(labels), _codes(domains)
         shape = (len(domain_names), len(label_names))
@@ -68,7 +68,7 @@ def _codes(names: pd.Series) -> tuple[np.ndarray, list[str]]:
     return np.argsort(order)[codes], [words[k] for k in order]
 
 
-def ranks(cells: Cells, spec: MixtureSpec) -> Int[np.ndarray, "picture"]:
+def ranks(cells: MixtureCells, spec: MixtureSpec) -> Int[np.ndarray, "picture"]:
     """The place of every picture within its cell, under the specification's rule.
 
     A random order is drawn once for all pictures: it depends on the seed, and not on the setting.
@@ -82,7 +82,7 @@ def ranks(cells: Cells, spec: MixtureSpec) -> Int[np.ndarray, "picture"]:
     return places
 
 
-def pool(cells: Cells, spec: MixtureSpec) -> Int[np.ndarray, "domain label"]:
+def pool(cells: MixtureCells, spec: MixtureSpec) -> Int[np.ndarray, "domain label"]:
     """How many pictures of each cell a specification admits, before any size is matched."""
     admitted = np.zeros_like(cells.counts)
     known = cells.columns(spec.label_set(cells.labels))
@@ -100,7 +100,7 @@ def pool(cells: Cells, spec: MixtureSpec) -> Int[np.ndarray, "domain label"]:
     return admitted
 
 
-def replacements(cells: Cells, spec: MixtureSpec) -> dict[str, str]:
+def replacements(cells: MixtureCells, spec: MixtureSpec) -> dict[str, str]:
     """The seen classes that leave the test domain, each with the foreign class in its place.
 
     An order is drawn from the seed, so that a smaller overlap replaces the classes of a larger one.
@@ -122,14 +122,14 @@ def replacements(cells: Cells, spec: MixtureSpec) -> dict[str, str]:
     return dict(zip(reversed(leaving), joining, strict=False))
 
 
-def _replaced(cells: Cells, seen: np.ndarray, spec: MixtureSpec) -> np.ndarray:
+def _replaced(cells: MixtureCells, seen: np.ndarray, spec: MixtureSpec) -> np.ndarray:
     """The test domain's seen pictures, those of classes that leave given to foreign classes."""
     swaps = replacements(cells, spec)
     leaving = cells.columns(list(swaps))
     joining = cells.counts[cells.row(spec.test_domain)] * cells.columns(list(swaps.values()))
     size = min(int(seen[leaving].sum()), int(joining.sum()))
-    stream = rng("surplus/foreign", spec.seed)
-    quota = _shrunk(joining, size, stream.permutation(len(joining)))
+    generator = rng("surplus/foreign", spec.seed)
+    quota = _shrunk(joining, size, generator.permutation(len(joining)))
     return np.where(leaving, 0, seen) + quota
 
 
@@ -139,7 +139,7 @@ def _dose(counts: np.ndarray, share: float) -> np.ndarray:
     return np.ceil(share * counts - 1e-9).astype(counts.dtype)
 
 
-def quotas(cells: Cells, spec: MixtureSpec) -> Int[np.ndarray, "domain label"]:
+def quotas(cells: MixtureCells, spec: MixtureSpec) -> Int[np.ndarray, "domain label"]:
     """How many pictures each cell gives: its pool, shrunk to what `hold` says.
 
     Each group of cells that has a size of its own (all of them; natural and other; C2 and C1) is
@@ -179,7 +179,7 @@ def cg_low(spec: MixtureSpec) -> MixtureSpec:
     )
 
 
-def _groups(cells: Cells, spec: MixtureSpec) -> dict[str, np.ndarray]:
+def _groups(cells: MixtureCells, spec: MixtureSpec) -> dict[str, np.ndarray]:
     everything = np.ones_like(cells.counts, dtype=bool)
     if spec.hold == "natural":
         natural = everything & (np.asarray(cells.domains, dtype=object) == spec.natural)[:, None]
@@ -190,11 +190,11 @@ def _groups(cells: Cells, spec: MixtureSpec) -> dict[str, np.ndarray]:
     return {"pictures in its cells": everything}
 
 
-def _shrink(cells: Cells, counts: np.ndarray, size: int, spec: MixtureSpec) -> np.ndarray:
+def _shrink(cells: MixtureCells, counts: np.ndarray, size: int, spec: MixtureSpec) -> np.ndarray:
     """`size` pictures, the same share of every cell, by the specification's rule."""
     if spec.rule == "random":
-        stream = rng(f"surplus/{spec.test_domain}", spec.seed)
-        order = stream.permutation(counts.size)
+        generator = rng(f"surplus/{spec.test_domain}", spec.seed)
+        order = generator.permutation(counts.size)
         return _shrunk(counts.ravel(), size, order).reshape(counts.shape)
     known = [domain for domain in PAPER_ORDER if domain in cells.domains]
     others = [domain for domain in cells.domains if domain not in known]
@@ -227,7 +227,7 @@ def _without_surplus(quota: np.ndarray, size: int, order: np.ndarray) -> np.ndar
     return kept
 
 
-def check_cells(cells: Cells, spec: MixtureSpec, test: pd.DataFrame) -> None:
+def check_cells(cells: MixtureCells, spec: MixtureSpec, test: pd.DataFrame) -> None:
     """Refuse classes C2 without pictures in the test domain, or without natural training pictures.
 
     `test` has the `label` and `domain` of the pictures that models are tested on.
@@ -252,6 +252,6 @@ def check_cells(cells: Cells, spec: MixtureSpec, test: pd.DataFrame) -> None:
             )
 
 
-def _row(cells: Cells, domain: str) -> np.ndarray:
+def _row(cells: MixtureCells, domain: str) -> np.ndarray:
     there = domain in cells.domains
     return cells.counts[cells.row(domain)] if there else np.zeros(len(cells.labels), dtype=int)

@@ -64,21 +64,21 @@ def sentence(template: str, term: str, label: str) -> str:
 
 
 def caption(
-    label: str, domain: str, stream: np.random.Generator, *, domain_words: bool = True
+    label: str, domain: str, generator: np.random.Generator, *, domain_words: bool = True
 ) -> str:
     """One training caption; `domain_words=False` aligns captions over domains.
 
     >>> caption("cat", "sketch", np.random.default_rng(0), domain_words=False)
     'a cat is visible in an image.'
     """
-    texts, _ = captions([label], [domain], stream, domain_words=domain_words)
+    texts, _ = captions([label], [domain], generator, domain_words=domain_words)
     return str(texts[0])
 
 
 def captions(
     labels: Sequence[str] | pd.Series,
     domains: Sequence[str] | pd.Series,
-    stream: np.random.Generator,
+    generator: np.random.Generator,
     *,
     domain_words: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -94,8 +94,8 @@ def captions(
     (['a picture depicting a cat.', 'a dog depicted in a sketch'], [False, True])
     """
     n = len(labels)
-    template, named = stream.integers(len(TEMPLATES), size=n), stream.random(n) < 0.5
-    which, stop = stream.random(n), stream.random(n) < 0.5
+    template, named = generator.integers(len(TEMPLATES), size=n), generator.random(n) < 0.5
+    which, stop = generator.random(n), generator.random(n) < 0.5
     named &= domain_words
     label, label_names = pd.factorize(pd.Series(labels, dtype=None if n else object))
     domain, domain_names = pd.factorize(pd.Series(domains, dtype=None if n else object))

@@ -13,11 +13,11 @@ from interp.report.figures.pieces import (
     Trace,
     axis,
     counts,
-    errors,
+    error_bars,
     heat,
     layout,
     numbers,
-    reference,
+    reference_line,
     resampled,
     rows_axis,
 )
@@ -26,11 +26,11 @@ from interp.report.figures.subjects import (
     TOP_1,
     final,
     held_out_differences,
-    prompt_sets,
+    shown_prompt_sets,
     text_head,
     top_1,
 )
-from interp.report.loaded import Frame, Result
+from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import (
     CANDIDATES,
     CLASS_SETS,
@@ -49,7 +49,7 @@ from interp.report.naming import (
 )
 
 
-def accuracy_by_setting(result: Result, *, name: str = "accuracy") -> Figure | None:
+def accuracy_by_setting_figure(result: LoadedResult, *, name: str = "accuracy") -> Figure | None:
     """Balanced accuracy on held-out classes in the test domain, a point per setting."""
     frame = top_1(result.frame("accuracy"))
     rows = frame[(frame["class_set"] == "held-out") & (frame["domain"] == frame["test_domain"])]
@@ -58,7 +58,7 @@ def accuracy_by_setting(result: Result, *, name: str = "accuracy") -> Figure | N
     options = [
         [one for one in result.test_domains if one in set(rows["test_domain"])],
         [one for one in CANDIDATES if one in set(rows["candidates"])],
-        prompt_sets(rows),
+        shown_prompt_sets(rows),
     ]
     traces: list[Trace] = []
     for keys in product(*map(enumerate, options)):
@@ -104,7 +104,7 @@ def _settings(rows: Frame, meta: Sequence[int | None]) -> list[Trace]:
             "name": "trained",
             "x": numbers(trained["value"]),
             "y": [setting_label(name) for name in trained["setting"]],
-            "error_x": {**errors(trained, "value", "low", "high"), "color": GREY},
+            "error_x": {**error_bars(trained, "value", "low", "high"), "color": GREY},
             "marker": {
                 "size": 12,
                 "color": [colour for colour, _ in looks],
@@ -141,17 +141,17 @@ def _settings(rows: Frame, meta: Sequence[int | None]) -> list[Trace]:
 
 
 def _list_values(rows: Frame) -> str:
-    asked = rows[(rows["candidates"] == "all") & rows["prompts"].isin(prompt_sets(rows)[:1])]
+    asked = rows[(rows["candidates"] == "all") & rows["prompts"].isin(shown_prompt_sets(rows)[:1])]
     return "; ".join(
         f"{setting_name(row['setting'])}, {row['test_domain']}: {percent(row['value'])}"
         for _, row in asked.iterrows()
     )
 
 
-def accuracy_by_domain(result: Result) -> Figure | None:
+def accuracy_by_domain_figure(result: LoadedResult) -> Figure | None:
     """Balanced accuracy in every domain, a line of points per setting."""
     rows = final(top_1(result.frame("accuracy"))).dropna(subset=["value"])
-    rows = rows[rows["prompts"].isin(prompt_sets(rows)[:1])]
+    rows = rows[rows["prompts"].isin(shown_prompt_sets(rows)[:1])]
     rows = rows[rows["candidates"].isin(["all", ""])]
     if rows.empty:
         return None
@@ -205,7 +205,7 @@ def _by_domain(
         "name": setting_label(setting),
         "x": [domains.index(name) + aside for name in rows["domain"]],
         "y": numbers(rows["value"]),
-        "error_y": errors(rows, "value", "low", "high"),
+        "error_y": error_bars(rows, "value", "low", "high"),
         "marker": {"color": colour, "symbol": symbol, "size": 9},
         "text": [plain(name) for name in rows["domain"]],
         "hovertemplate": "%{text}: %{y:.1%}<extra>%{fullData.name}</extra>",
@@ -213,7 +213,7 @@ def _by_domain(
     }
 
 
-def classifiers(result: Result) -> Figure | None:
+def classifiers_figure(result: LoadedResult) -> Figure | None:
     """Accuracy on held-out classes in the test domain by text and by what pictures teach."""
     frame = final(result.frame("accuracy"))
     rows = frame[
@@ -222,7 +222,7 @@ def classifiers(result: Result) -> Figure | None:
         & (frame["candidates"] == "all")
         & (frame["domain"] == frame["test_domain"])
     ].dropna(subset=["value"])
-    rows = rows[rows["prompts"].isin(["", *prompt_sets(text_head(rows))[:1]])]
+    rows = rows[rows["prompts"].isin(["", *shown_prompt_sets(text_head(rows))[:1]])]
     names = [name for name in CLASSIFIERS if name in set(rows["classifier"])]
     if len(names) < 2:
         return None
@@ -270,7 +270,7 @@ def _by_classifier(rows: Frame, settings: Sequence[str], number: int, n: int, pl
         "name": CLASSIFIERS[name],
         "x": numbers(rows["value"]),
         "y": [settings.index(setting) + aside for setting in rows["setting"]],
-        "error_x": errors(rows, "value", "low", "high"),
+        "error_x": error_bars(rows, "value", "low", "high"),
         "marker": {"color": OKABE_ITO[number], "symbol": SYMBOLS[number], "size": 10},
         "text": [setting_label(setting) for setting in rows["setting"]],
         "hovertemplate": "%{text}: %{x:.1%}<extra>%{fullData.name}</extra>",
@@ -278,7 +278,7 @@ def _by_classifier(rows: Frame, settings: Sequence[str], number: int, n: int, pl
     }
 
 
-def differences(result: Result) -> Figure | None:
+def differences_figure(result: LoadedResult) -> Figure | None:
     """Paired differences between settings, in points of accuracy."""
     found = [
         held_out_differences(result, name).assign(test_domain=name) for name in result.test_domains
@@ -292,7 +292,7 @@ def differences(result: Result) -> Figure | None:
         for _, row in rows.iterrows()
     ]
     points = rows[["value", "low", "high"]] * 100
-    line, _ = reference("x", 0, "", "solid")
+    line, _ = reference_line("x", 0, "", "solid")
     return Figure(
         "differences",
         "Differences between settings on the same held-out classes",
@@ -310,7 +310,7 @@ def differences(result: Result) -> Figure | None:
                 "y": [
                     "<br>− ".join(plain(part, 48) for part in name.split(" − ")) for name in names
                 ],
-                "error_x": errors(points, "value", "low", "high"),
+                "error_x": error_bars(points, "value", "low", "high"),
                 "marker": {"size": 11, "color": "#0072B2"},
                 "hovertemplate": "%{y}: %{x:.1f} points<extra></extra>",
             }
@@ -325,11 +325,13 @@ def differences(result: Result) -> Figure | None:
     )
 
 
-def accuracy_by_class(result: Result) -> Figure | None:
+def accuracy_by_class_figure(result: LoadedResult) -> Figure | None:
     """Accuracy of every held-out class in the test domain, class by setting."""
     frame = text_head(result.frame("accuracy_by_class"))
     rows = frame[(frame["control"] == "") & (frame["domain"] == frame["test_domain"])]
-    rows = rows[rows["prompts"].isin(prompt_sets(rows)[:1]) & rows["candidates"].isin(["all", ""])]
+    rows = rows[
+        rows["prompts"].isin(shown_prompt_sets(rows)[:1]) & rows["candidates"].isin(["all", ""])
+    ]
     held_out = result.specification.get("held_out")
     if (rows["class_set"] == "held-out").any():  # which classes they are may differ by block
         rows = rows[rows["class_set"] == "held-out"]

@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from interp.report.figures.accuracies import accuracy_by_setting
+from interp.report.figures.accuracies import accuracy_by_setting_figure
 from interp.report.figures.pieces import (
     GREY,
     THRESHOLDS,
@@ -13,28 +13,34 @@ from interp.report.figures.pieces import (
     Trace,
     axis,
     counts,
-    errors,
+    error_bars,
     layout,
     numbers,
-    reference,
+    reference_line,
 )
 from interp.report.figures.sharing import profile
-from interp.report.figures.subjects import EPOCH_0, band, held_out_accuracy, rung_rows, subjects
-from interp.report.loaded import Frame, Result
+from interp.report.figures.subjects import (
+    EPOCH_0,
+    band,
+    compared_pairs,
+    held_out_accuracy,
+    rung_rows,
+)
+from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import number, percent, plain, sequence
 
 
-def answer_figure(result: Result) -> Figure | None:
+def answer_figure(result: LoadedResult) -> Figure | None:
     """Accuracy against sharing; accuracy alone without an index; sharing by depth for one model."""
     if result.one_model:
         return profile(result, "R2", name="answer")
     found = pd.concat([_points(result, test_domain) for test_domain in result.test_domains])
     placed = found.dropna(subset=["value", "index"])
     if placed.empty:
-        return accuracy_by_setting(result, name="answer")
+        return accuracy_by_setting_figure(result, name="answer")
     where = sequence(result.test_domains)
     words = ("not shared<br>below .2", "shared<br>above .5")
-    lines = [reference("x", at, word) for at, word in zip(THRESHOLDS, words, strict=True)]
+    lines = [reference_line("x", at, word) for at, word in zip(THRESHOLDS, words, strict=True)]
     traces: list[Trace] = []
     for place, test_domain in enumerate(result.test_domains):
         traces += _traces(placed[placed["test_domain"] == test_domain], place)
@@ -58,11 +64,11 @@ def answer_figure(result: Result) -> Figure | None:
     )
 
 
-def _points(result: Result, test_domain: str) -> Frame:
+def _points(result: LoadedResult, test_domain: str) -> Frame:
     """Accuracy and middle-layer index of every setting that has an accuracy."""
     accuracy = held_out_accuracy(result, test_domain)
     rows = []
-    for one in subjects(result, test_domain):
+    for one in compared_pairs(result, test_domain):
         if one.setting not in accuracy.index:
             continue
         summed = band(rung_rows(result, "R2", one))
@@ -89,8 +95,8 @@ def _traces(rows: Frame, place: int) -> list[Trace]:
             "text": [plain(row["name"])],
             # away from the nearer edge, so that no name is cut off on a phone
             "textposition": f"{_level(rows, row)} {'right' if row['index'] <= 0.5 else 'left'}",
-            "error_x": errors(rows.loc[[label]], "index", "index_low", "index_high"),
-            "error_y": errors(rows.loc[[label]], "value", "low", "high"),
+            "error_x": error_bars(rows.loc[[label]], "index", "index_low", "index_high"),
+            "error_y": error_bars(rows.loc[[label]], "value", "low", "high"),
             "marker": {"color": row["colour"], "symbol": row["symbol"], "size": 12},
             "hovertext": [plain(_said(row), 200)],
             "hoverinfo": "text",
@@ -108,7 +114,7 @@ def _level(rows: Frame, row: pd.Series) -> str:
     return "bottom" if ((above > 0) & (above < 0.08) & (beside < 0.3)).any() else "top"
 
 
-def _floors(result: Result, test_domain: str, place: int) -> list[Trace]:
+def _floors(result: LoadedResult, test_domain: str, place: int) -> list[Trace]:
     """Chance and the untrained models, as lines across."""
     accuracy = held_out_accuracy(result, test_domain)
     untrained = held_out_accuracy(result, test_domain, control=EPOCH_0)
@@ -137,7 +143,7 @@ def _said(row: Frame) -> str:
     )
 
 
-def _caption(result: Result, where: str, found: Frame) -> str:
+def _caption(result: LoadedResult, where: str, found: Frame) -> str:
     missing = found[found["index"].isna()]["name"].tolist()
     absent = f" Not shown, for want of an index: {sequence(missing)}." if missing else ""
     accuracy = pd.concat([held_out_accuracy(result, name) for name in result.test_domains])

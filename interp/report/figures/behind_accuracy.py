@@ -13,13 +13,13 @@ from interp.report.figures.pieces import (
     Trace,
     axis,
     counts,
-    errors,
+    error_bars,
     layout,
     numbers,
     span,
 )
 from interp.report.figures.subjects import final, in_test_domain, text_head, top_1
-from interp.report.loaded import Frame, Result
+from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import (
     CLASS_SETS,
     OKABE_ITO,
@@ -38,7 +38,7 @@ from interp.report.naming import (
 AREA = "AUSUC"
 
 
-def tradeoff(result: Result) -> Figure | None:
+def tradeoff_figure(result: LoadedResult) -> Figure | None:
     """Accuracy of held-out against seen classes under every bias, a line per setting."""
     rows = in_test_domain(result.frame("tradeoff")).dropna(
         subset=["accuracy_seen", "accuracy_held_out"]
@@ -98,8 +98,8 @@ def _unbiased(rows: Frame, settings: Sequence[str], place: int) -> list[Trace]:
                 "showlegend": False,
                 "x": numbers(seen["value"]),
                 "y": numbers(held["value"]),
-                "error_x": {**errors(seen, "value", "low", "high"), "color": colour},
-                "error_y": {**errors(held, "value", "low", "high"), "color": colour},
+                "error_x": {**error_bars(seen, "value", "low", "high"), "color": colour},
+                "error_y": {**error_bars(held, "value", "low", "high"), "color": colour},
                 "marker": {"color": colour, "symbol": symbol, "size": 11},
                 "hovertemplate": "seen %{x:.1%}, held-out %{y:.1%}<extra>%{fullData.name}</extra>",
                 "meta": [place],
@@ -121,7 +121,7 @@ def _areas(areas: Frame, options: Sequence[str]) -> str:
     return some(said, "accuracy") if said else "not recorded"
 
 
-def epochs(result: Result) -> Figure | None:
+def epochs_figure(result: LoadedResult) -> Figure | None:
     """Accuracy in the test domain after every kept epoch, a line per setting and block."""
     rows = in_test_domain(top_1(result.frame("epochs"))).dropna(subset=["value", "epoch"])
     rows = rows[rows["candidates"].isin(["all", ""])]
@@ -140,7 +140,7 @@ def epochs(result: Result) -> Figure | None:
             trace |= {"meta": [d, c], "mode": "lines+markers"}
             trace["marker"] = {"symbol": look[1], "size": 8, "color": look[0]}
             if not block:  # bars of one block; those of all would hide one another
-                trace["error_y"] = errors(line, "value", "low", "high")
+                trace["error_y"] = error_bars(line, "value", "low", "high")
             traces.append(trace)
     return Figure(
         "epochs",
@@ -194,7 +194,7 @@ def _line(
     }
 
 
-def exposure(result: Result) -> Figure | None:
+def exposure_figure(result: LoadedResult) -> Figure | None:
     """Accuracy of each class against its training pictures."""
     rows = in_test_domain(result.frame("exposure_classes")).dropna(subset=["value", "exposure"])
     rows = rows[rows["candidates"].isin(["all", ""])]
@@ -263,7 +263,7 @@ def _classes(rows: Frame, words: str, place: int, meta: Sequence[int]) -> Trace:
     }
 
 
-def _spearman(result: Result) -> str:
+def _spearman(result: LoadedResult) -> str:
     """Every correlation with its interval, and where there is none, why."""
     rows = in_test_domain(result.frame("exposure"))
     rows = rows[(rows["class_set"] == "all") & (rows["candidates"].isin(["all", ""]))]
@@ -297,7 +297,7 @@ TICKS = (
 """Where a logit axis carries a number: the first of these that puts three on it."""
 
 
-def robustness(result: Result) -> Figure | None:
+def robustness_figure(result: LoadedResult) -> Figure | None:
     """Accuracy in the test domain against accuracy in natural pictures, on logit axes."""
     rows = text_head(result.frame("robustness")).dropna(subset=["accuracy_in", "accuracy_out"])
     if rows.empty:

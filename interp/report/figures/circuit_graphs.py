@@ -14,15 +14,15 @@ from interp.report.figures.pieces import (
     Trace,
     axis,
     counts,
-    errors,
+    error_bars,
     kinds,
     layout,
     numbers,
-    reference,
+    reference_line,
     span,
 )
-from interp.report.figures.subjects import Subject, subjects
-from interp.report.loaded import Frame, Result
+from interp.report.figures.subjects import ComparedPair, compared_pairs
+from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import faded, number, plain
 
 ALONE, WITHOUT = "circuit alone", "model without the circuit"
@@ -31,7 +31,7 @@ TICKS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
 POSITIVE, NEGATIVE = "#0072B2", "#D55E00"
 
 
-def faithful(result: Result) -> Figure | None:
+def faithful(result: LoadedResult) -> Figure | None:
     """The share of the model's work that circuits do alone, and that is left without them."""
     rows = result.frame("faithfulness")
     curve = rows[rows["measure"].isin([ALONE, WITHOUT]) & rows["value"].notna()]
@@ -56,7 +56,7 @@ def faithful(result: Result) -> Figure | None:
         traces,
         layout(
             430,
-            shapes=[reference("y", at, "")[0] for at in (0, 1)],
+            shapes=[reference_line("y", at, "")[0] for at in (0, 1)],
             xaxis=axis(
                 "size, as a share of all edges (or channels)",
                 type="log",
@@ -70,7 +70,7 @@ def faithful(result: Result) -> Figure | None:
     )
 
 
-def circuit_graph(result: Result) -> Figure | None:
+def circuit_graph(result: LoadedResult) -> Figure | None:
     """The strongest edges as streams between nodes, which can be pointed at and dragged."""
     rows = result.frame("circuits")
     rows = rows[rows["score"].notna() & (rows["score"] != 0)]  # a band without width is no band
@@ -119,7 +119,7 @@ def draw_circuit(table: Table, *, title: str = "") -> Any:
 class _Places:
     """Rows by what may be chosen: test domain, subject, domain of the pictures."""
 
-    def __init__(self, result: Result, rows: Frame) -> None:
+    def __init__(self, result: LoadedResult, rows: Frame) -> None:
         tests = [name for name in result.test_domains if name in set(rows["test_domain"])] or [""]
         models = {test: _models(result, test, rows) for test in tests}
         names = list(dict.fromkeys(one.name for each in models.values() for one in each))
@@ -138,9 +138,9 @@ class _Places:
                     self.chosen.append(([t, names.index(one.name), d], here))
 
 
-def _models(result: Result, test: str, rows: Frame) -> list[Subject]:
+def _models(result: LoadedResult, test: str, rows: Frame) -> list[ComparedPair]:
     """Subjects with rows; one where a single checkpoint was measured, whatever its pairs."""
-    found = [one for one in subjects(result, test) if len(one.of(rows))]
+    found = [one for one in compared_pairs(result, test) if len(one.of(rows))]
     return found[:1] if result.one_model else found
 
 
@@ -160,7 +160,7 @@ def _line(rows: Frame, measure: str, meta: Sequence[int | None]) -> Trace:
         "name": measure,
         "x": numbers(rows["share"]),
         "y": numbers(rows["value"]),
-        "error_y": errors(rows, "value", "low", "high"),
+        "error_y": error_bars(rows, "value", "low", "high"),
         "line": {"color": colour, "dash": "solid" if measure == ALONE else "dash"},
         "marker": {"color": colour, "size": 8, "symbol": "circle" if measure == ALONE else "x"},
         "text": said,
@@ -229,7 +229,7 @@ def _heights(nodes: Sequence[str], layers: dict[str, float]) -> list[float]:
     return heights
 
 
-def steady(result: Result) -> Figure | None:
+def steady(result: LoadedResult) -> Figure | None:
     """The share of a circuit's parts that is found again when pictures are drawn again."""
     rows = result.frame("circuit_stability")
     rows = rows[(rows["site"] != "") & rows["value"].notna()]
@@ -243,7 +243,8 @@ def steady(result: Result) -> Figure | None:
         traces += [
             {
                 "type": "scatter", "mode": "lines+markers", "name": "found again", **at,
-                "y": numbers(chosen["value"]), "error_y": errors(chosen, "value", "low", "high"),
+                "y": numbers(chosen["value"]),
+                "error_y": error_bars(chosen, "value", "low", "high"),
                 "line": {"color": POSITIVE, "width": 2.5}, "marker": {"size": 8},
                 "customdata": sure,
                 "hovertemplate": "%{x}: %{y:.2f}; %{customdata} parts in 95 % of draws or more"

@@ -18,11 +18,11 @@ from interp.report.figures.pieces import (
     kinds,
     layout,
     marks,
-    reference,
+    reference_line,
     rows_by_name,
 )
-from interp.report.figures.subjects import Subject, subjects
-from interp.report.loaded import Frame, Result
+from interp.report.figures.subjects import ComparedPair, compared_pairs
+from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import number, percent, percents, sequence, site_label
 
 SHARES = {
@@ -34,7 +34,7 @@ SHARES = {
 DROPS = {"margin of the true class": "margin drop", "balanced accuracy": "accuracy drop"}
 
 
-def shared_features(result: Result) -> Figure | None:
+def shared_features_figure(result: LoadedResult) -> Figure | None:
     """The sharing index of features, for a dictionary and for what it has to beat."""
     frame = result.frame("feature_sharing")
     if frame["index"].notna().sum() == 0:
@@ -50,14 +50,14 @@ def shared_features(result: Result) -> Figure | None:
     for (d, test_domain), (k, (measure, centred)) in product(
         enumerate(result.test_domains), enumerate(SHARES.values())
     ):
-        compared = subjects(result, test_domain)
+        compared = compared_pairs(result, test_domain)
         most = max(most, len(compared))
         for nth, one in enumerate(compared):
             rows = one.pair(frame)
             rows = rows[(rows["measure"] == measure) & (rows["centred"] == centred)]
             traces.append(marks(rows, names, one, (nth, len(compared)), [d, k], INDEX))
     words = ("not shared<br>below .2", "shared<br>above .5")
-    lines = [reference("x", at, word) for at, word in zip(THRESHOLDS, words, strict=True)]
+    lines = [reference_line("x", at, word) for at, word in zip(THRESHOLDS, words, strict=True)]
     below = {"y": 0, "yanchor": "bottom"}  # above, the legend is in the way
     withheld = int(frame["index"].isna().sum())
     gaps = f" {withheld} values withheld, see the table's reasons." if withheld else ""
@@ -78,7 +78,7 @@ def shared_features(result: Result) -> Figure | None:
     )
 
 
-def ablated_features(result: Result) -> Figure | None:
+def ablated_features_figure(result: LoadedResult) -> Figure | None:
     """What replacing shared features costs in either domain, and private ones matched to them."""
     frame = result.frame("feature_ablation")
     if frame["value"].notna().sum() == 0:
@@ -96,13 +96,13 @@ def ablated_features(result: Result) -> Figure | None:
     for (d, test_domain), (k, measure) in product(
         enumerate(result.test_domains), enumerate(DROPS.values())
     ):
-        compared = subjects(result, test_domain)
+        compared = compared_pairs(result, test_domain)
         most = max(most, len(compared))
         for nth, one in enumerate(compared):
             rows = _of(frame, one)
             rows = rows[rows["measure"] == measure]
             traces.append(marks(rows, names, one, (nth, len(compared)), [d, k], RAW))
-    zero, _ = reference("x", 0, "", "solid")
+    zero, _ = reference_line("x", 0, "", "solid")
     reasons = sequence(sorted({reason for reason in frame["reason"] if "matched" in reason})[:2])
     return Figure(
         "feature-ablation",
@@ -122,12 +122,12 @@ def ablated_features(result: Result) -> Figure | None:
     )
 
 
-def dictionary_words(result: Result) -> list[tuple[str, list[str]]]:
+def dictionary_words(result: LoadedResult) -> list[tuple[str, list[str]]]:
     """Each subject's dictionary: L0, explained variance, dead, recovered accuracy, stability."""
     frame = result.frame("dictionaries")
     found = []
     for test_domain in result.test_domains:
-        for one in subjects(result, test_domain):
+        for one in compared_pairs(result, test_domain):
             own = one.of(frame)
             own = own[(own["control"] == "") & (own["class_set"].isin(["all", ""]))]
             if own["value"].notna().any():
@@ -136,7 +136,7 @@ def dictionary_words(result: Result) -> list[tuple[str, list[str]]]:
     return found
 
 
-def _described(own: Frame, one: Subject) -> list[str]:
+def _described(own: Frame, one: ComparedPair) -> list[str]:
     whole = own[own["domain"] == ""]
 
     def mean(rows: Frame, measure: str) -> float:
@@ -167,7 +167,7 @@ def _recovered(own: Frame, domain: str) -> "pd.Series[bool]":
     return (own["measure"] == "recovered accuracy") & (own["domain"] == domain)
 
 
-def _of(frame: Frame, one: Subject) -> Frame:
+def _of(frame: Frame, one: ComparedPair) -> Frame:
     rows = one.of(frame)
     return rows[rows["domain"].isin([one.natural, one.domain])]
 
@@ -186,7 +186,7 @@ LOOKS = {
 }
 
 
-def erased(result: Result) -> Figure | None:
+def erasure_figure(result: LoadedResult) -> Figure | None:
     """Change of accuracy, similarity, transfer and readable domain, with their intervals."""
     frame = result.frame("erasure").dropna(subset=["value"])
     if frame.empty:
@@ -198,13 +198,13 @@ def erased(result: Result) -> Figure | None:
     for (d, test_domain), (k, (against, scale)) in product(
         enumerate(result.test_domains), enumerate(LOOKS.values())
     ):
-        compared = subjects(result, test_domain)
+        compared = compared_pairs(result, test_domain)
         most = max(most, len(compared))
         for nth, one in enumerate(compared):
             rows = _erased_of(frame, one)
             rows = rows[rows["against"] == against]
             traces.append(marks(rows, names, one, (nth, len(compared)), [d, k], scale))
-    zero, _ = reference("x", 0, "", "solid")
+    zero, _ = reference_line("x", 0, "", "solid")
     removed = frame["removed"].dropna()
     site = sequence([site_label(name) for name in dict.fromkeys(frame["site"])])
     share = percents(float(removed.min()), float(removed.max()))
@@ -238,7 +238,7 @@ def _row(row: Frame) -> str:
     return f"{row['measure']}, {where}"
 
 
-def _erased_of(frame: Frame, one: Subject) -> Frame:
+def _erased_of(frame: Frame, one: ComparedPair) -> Frame:
     """A subject's rows; of one checkpoint, those of its pair of domains."""
     rows = one.of(frame)
     ends = pd.Series([one.natural, one.domain, ""])

@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.resampling import CANNOT_TELL, NOT_SHARED, SHARED
 from interp.core.sites import BAND, BANDS, LAST
+from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
 from interp.core.tables import Table
 from interp.report.figures.pieces import (
     GREY,
@@ -16,7 +16,7 @@ from interp.report.figures.pieces import (
     Trace,
     axis,
     counts,
-    errors,
+    error_bars,
     kinds,
     layout,
     numbers,
@@ -24,7 +24,7 @@ from interp.report.figures.pieces import (
     span,
 )
 from interp.report.figures.subjects import EPOCH_0, settings_of
-from interp.report.loaded import Frame, Result, tidy
+from interp.report.loaded import Frame, LoadedResult, tidy
 from interp.report.naming import number, plain, setting_look, setting_name, site_label
 
 RUNGS = {
@@ -59,7 +59,7 @@ POINT = (
 """The columns that a map and a profile need: a table with all declared ones is slow to cut up."""
 
 
-def ladder_map(result: Result) -> Figure | None:
+def ladder_map(result: LoadedResult) -> Figure | None:
     """Every pair of domains and band of layers, rung by rung: shared, not shared, cannot tell."""
     rows = result.frame("ladder")[list(VERDICT)]
     rows = rows[(rows["control"] == "") & (rows["rung"] != "")]
@@ -169,7 +169,7 @@ def _cell(cell: Frame, rung: str) -> str:
     return f"{rung} {plain(row['claim'], 60)}: {_agreed(cell)}<br>{index}; {votes}{why}"
 
 
-def rungs_profile(result: Result) -> Figure | None:
+def rungs_profile(result: LoadedResult) -> Figure | None:
     """Depth against index, a panel per rung, a line per setting; untrained and pixels dashed."""
     rows = result.frame("rungs")[list(POINT)]
     rows = rows[(rows["site"] != "") | rows["band"].isin(list(BANDS))]
@@ -316,7 +316,7 @@ ABROAD = {
 """Whose circuits run on pictures of B: what each is drawn as."""
 
 
-def abroad(result: Result) -> Figure | None:
+def abroad(result: LoadedResult) -> Figure | None:
     """Faithfulness against size on pictures of B, for circuits from B, A, another class, chance."""
     rows = result.frame("circuit_transfer")
     rows = rows[(rows["measure"] == "circuit transfer") & (rows["band"] == "")]
@@ -366,7 +366,7 @@ def _sizes(rows: Frame, meta: Sequence[int | None]) -> list[Trace]:
             "type": "scatter", "mode": "lines+markers", "name": name, "x": numbers(rows["share"]),
             "y": numbers(rows[column]), "line": {"color": colour, "dash": dash, "width": 2.5},
             "marker": {"symbol": symbol, "size": 8}, "meta": list(meta),
-            **({"error_y": errors(rows, "value", "low", "high")} if column == "value" else {}),
+            **({"error_y": error_bars(rows, "value", "low", "high")} if column == "value" else {}),
             "hovertemplate": "%{x:.0%}: %{y:.2f}<extra>%{fullData.name}</extra>",
         }
         for column, (name, colour, dash, symbol) in ABROAD.items()

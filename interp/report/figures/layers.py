@@ -19,15 +19,15 @@ from interp.report.figures.pieces import (
     layout,
     named,
     numbers,
-    reference,
+    reference_line,
     shade,
     without_twins,
 )
-from interp.report.figures.subjects import EPOCH_0, Subject, settings_of, subjects
-from interp.report.loaded import Frame, Result
+from interp.report.figures.subjects import EPOCH_0, ComparedPair, compared_pairs, settings_of
+from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import colours, percents, plain, sequence, setting_name, site_label
 
-Look = tuple[str, Callable[[Result, Subject], Frame]]
+Look = tuple[str, Callable[[LoadedResult, ComparedPair], Frame]]
 """A way to look at a table: its name among the choices, and the rows of a subject."""
 
 FACTORS = {
@@ -38,7 +38,7 @@ FACTORS = {
 }
 
 
-def factors(result: Result) -> Figure | None:
+def factors_figure(result: LoadedResult) -> Figure | None:
     """Shares of the pictures' variance by class, domain, both together and the rest, by depth."""
     looks = [(words, _factor(name)) for name, words in FACTORS.items()]
     return _by_depth(
@@ -50,7 +50,7 @@ def factors(result: Result) -> Figure | None:
     )  # fmt: skip
 
 
-def angle(result: Result) -> Figure | None:
+def angle_figure(result: LoadedResult) -> Figure | None:
     """Overlap of the directions of class and domain effects, by depth."""
     looks = [("", _factor("class and domain"))]
     return _by_depth(
@@ -61,7 +61,7 @@ def angle(result: Result) -> Figure | None:
     )  # fmt: skip
 
 
-def apart(result: Result) -> Figure | None:
+def apart_figure(result: LoadedResult) -> Figure | None:
     """How well the domain can be read, and how far two domains lie apart, by depth."""
     looks: list[Look] = [
         ("which of all domains, classes not trained on", _domain_probe),
@@ -75,7 +75,7 @@ def apart(result: Result) -> Figure | None:
     )  # fmt: skip
 
 
-def selective(result: Result) -> Figure | None:
+def selective_figure(result: LoadedResult) -> Figure | None:
     """Accuracy of class probes beyond a control task, by depth."""
     looks: list[Look] = [("in the natural domain", _selective(True))]
     looks += [] if result.one_model else [("in the test domain", _selective(False))]
@@ -89,7 +89,7 @@ def selective(result: Result) -> Figure | None:
 
 
 def _by_depth(
-    result: Result,
+    result: LoadedResult,
     looks: Sequence[Look],
     *,
     name: str,
@@ -105,7 +105,7 @@ def _by_depth(
     alive = [look for look in looks if _any(result, look[1])]
     for d, test_domain in enumerate(result.test_domains):
         for v, (_, pick) in enumerate(alive):
-            for one in subjects(result, test_domain):
+            for one in compared_pairs(result, test_domain):
                 rows = pick(result, one)
                 shown.append(rows)
                 traces += depth_lines(rows, one, [d, v], RAW)
@@ -113,7 +113,7 @@ def _by_depth(
         return None
     rows: Frame = pd.concat(shown)
     scale = {"range": list(limits)} if limits else {}
-    zero, _ = reference("y", 0, "")
+    zero, _ = reference_line("y", 0, "")
     return Figure(
         name,
         title,
@@ -131,36 +131,36 @@ def _by_depth(
     )
 
 
-def _any(result: Result, pick: Callable[[Result, Subject], Frame]) -> bool:
+def _any(result: LoadedResult, pick: Callable[[LoadedResult, ComparedPair], Frame]) -> bool:
     return any(
         pick(result, one)["value"].notna().any()
         for test_domain in result.test_domains
-        for one in subjects(result, test_domain)
+        for one in compared_pairs(result, test_domain)
     )
 
 
-def _factor(factor: str) -> Callable[[Result, Subject], Frame]:
-    def pick(result: Result, one: Subject) -> Frame:
+def _factor(factor: str) -> Callable[[LoadedResult, ComparedPair], Frame]:
+    def pick(result: LoadedResult, one: ComparedPair) -> Frame:
         rows = one.of(result.frame("factorisation"))
         return rows[rows["factor"] == factor]
 
     return pick
 
 
-def _domain_probe(result: Result, one: Subject) -> Frame:
+def _domain_probe(result: LoadedResult, one: ComparedPair) -> Frame:
     return one.of(result.frame("domain_probes"))
 
 
-def _separated(measure: str) -> Callable[[Result, Subject], Frame]:
-    def pick(result: Result, one: Subject) -> Frame:
+def _separated(measure: str) -> Callable[[LoadedResult, ComparedPair], Frame]:
+    def pick(result: LoadedResult, one: ComparedPair) -> Frame:
         rows = one.pair(result.frame("separation"))
         return rows[rows["measure"] == measure]
 
     return pick
 
 
-def _selective(natural: bool) -> Callable[[Result, Subject], Frame]:
-    def pick(result: Result, one: Subject) -> Frame:
+def _selective(natural: bool) -> Callable[[LoadedResult, ComparedPair], Frame]:
+    def pick(result: LoadedResult, one: ComparedPair) -> Frame:
         rows = one.of(result.frame("selectivity"))
         return rows[rows["domain"] == (one.natural if natural else one.domain)]
 
@@ -170,7 +170,7 @@ def _selective(natural: bool) -> Callable[[Result, Subject], Frame]:
 UNTRAINED = "untrained (epoch 0)"
 
 
-def views(result: Result) -> Figure | None:
+def views_figure(result: LoadedResult) -> Figure | None:
     """Principal components of the middle site and of the embedding, a point per picture."""
     rows = result.frame("views").dropna(subset=["x", "y"])
     rows = rows[rows["seed"].eq(rows["seed"].min()) | rows["seed"].isna()]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from interp.core.resampling import CANNOT_TELL
+from interp.core.statistics.resampling import CANNOT_TELL
 from interp.report.figures.pieces import (
     GREY,
     Choice,
@@ -13,14 +13,14 @@ from interp.report.figures.pieces import (
     Trace,
     axis,
     counts,
-    errors,
+    error_bars,
     layout,
     numbers,
-    reference,
+    reference_line,
     resampled,
     span,
 )
-from interp.report.loaded import Frame, Result
+from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import (
     SETTINGS,
     SYMBOLS,
@@ -38,12 +38,12 @@ MORE_COLOURS = ("#D55E00", "#a69a00", "#7d5bd0", "#8a5a2b", "#c2185b", "#00908f"
 """For mixtures beyond the page's settings; told apart on white and on black."""
 
 
-def cells(result: Result) -> Figure | None:
+def cells(result: LoadedResult) -> Figure | None:
     """Mean accuracy against mean sharing, a point per mixture and test domain, by rung."""
     rows = result.frame("together").dropna(subset=["index", "accuracy"])
     if rows.empty:
         return None
-    kinds = rungs(rows)
+    kinds = rungs_shown(rows)
     domains = list(dict.fromkeys(rows["test_domain"]))
     settings = ordered_settings(rows["setting"])
     tints = mixture_colours(settings)
@@ -76,7 +76,7 @@ def cells(result: Result) -> Figure | None:
     )
 
 
-def rungs(rows: Frame) -> list[tuple[str, str]]:
+def rungs_shown(rows: Frame) -> list[tuple[str, str]]:
     """Every rung and measure, from weak claims to strong."""
     named = zip(rows["rung"], rows["measure"], strict=True)
     return sorted(dict.fromkeys(named), key=lambda each: each[0])
@@ -109,8 +109,8 @@ def _mixture(own: Frame, setting: str, colour: str, domains: Sequence[str], plac
         "name": plain(setting_name(setting), 44),
         "x": numbers(own["index"]),
         "y": numbers(own["accuracy"]),
-        "error_x": errors(own, "index", "index_low", "index_high") | bar,
-        "error_y": errors(own, "accuracy", "accuracy_low", "accuracy_high") | bar,
+        "error_x": error_bars(own, "index", "index_low", "index_high") | bar,
+        "error_y": error_bars(own, "accuracy", "accuracy_low", "accuracy_high") | bar,
         "marker": {"color": colour, "symbol": looks, "size": 11},
         "text": [_said(row) for _, row in own.iterrows()],
         "hovertemplate": "%{text}<extra>%{fullData.name}</extra>",
@@ -146,7 +146,7 @@ def _extremes(rows: Frame) -> str:
     return f"lowest {said[0]}, highest {said[1]}"
 
 
-def forest(result: Result) -> Figure | None:
+def forest(result: LoadedResult) -> Figure | None:
     """Every level's correlation with its interval and its verdict in words, by rung."""
     rows = result.frame("levels")
     rows = rows[rows["level"].isin(list(LEVELS))]
@@ -154,7 +154,7 @@ def forest(result: Result) -> Figure | None:
         return None
     rows = pd.concat([rows[rows["level"] != "L4"], _intervened(rows)])
     models = rows[(rows["measure"] != "") & (rows["level"] != "L3")]  # L3 has measures of its own
-    kinds = rungs(models) or rungs(rows)
+    kinds = rungs_shown(models) or rungs_shown(rows)
     names = _names(rows)
     traces: list[Trace] = []
     for place, (rung, measure) in enumerate(kinds):
@@ -165,7 +165,7 @@ def forest(result: Result) -> Figure | None:
         traces += _rows(own, names, place) + _rows(other, names, place)
         known = {*own["level"], *other["level"]}
         traces += _unmeasured([name for name in names if name[0] not in known], names, place)
-    line, note = reference("x", 0.0, "no link")
+    line, note = reference_line("x", 0.0, "no link")
     band = {
         "type": "rect", "x0": -SMALL, "x1": SMALL, "y0": 0, "y1": 1, "yref": "paper",
         "layer": "below", "line": {"width": 0}, "fillcolor": faded(GREY, 0.16),
@@ -269,7 +269,7 @@ def _marks(own: Frame, names: Sequence[tuple[str, str]], place: int) -> Trace:
         "meta": [place],
     }
     if own["low"].notna().all():  # without an interval plotly would draw a bar of no length
-        trace["error_x"] = errors(own, "value", "low", "high") | {"color": "#0072B2"}
+        trace["error_x"] = error_bars(own, "value", "low", "high") | {"color": "#0072B2"}
     return trace
 
 
@@ -333,7 +333,7 @@ ARMS = (
 PER_ARM, GAPS = "each arm", "own less wrong partners"
 
 
-def dose_response(result: Result) -> Figure | None:
+def dose_response(result: LoadedResult) -> Figure | None:
     """Accuracy and sharing against the term's weight, one panel each, one above the other."""
     rows = result.frame("intervention").dropna(subset=["value", "weight"])
     if rows.empty:
@@ -351,7 +351,7 @@ def dose_response(result: Result) -> Figure | None:
     panels, notes = _panels(measures)
     shown = [trace for trace in traces if trace["x"]]
     of_classes = rows[rows["unit"] != "block"]
-    line, label = reference("x", 0.0, "no term")
+    line, label = reference_line("x", 0.0, "no term")
     return Figure(
         "intervention",
         "What aligning classes does: dose and response",
@@ -388,7 +388,7 @@ def _line(
         "type": "scatter", "mode": "lines+markers", "name": name, "legendgroup": name,
         "showlegend": place == 0, "x": numbers(rows["weight"] + aside), "y": numbers(rows["value"]),
         "yaxis": _name("y", place), "line": {"color": colour, "width": 2},
-        "error_y": {**errors(rows, "value", "low", "high"), "color": colour},
+        "error_y": {**error_bars(rows, "value", "low", "high"), "color": colour},
         "marker": {
             "color": colour, "size": 9,
             "symbol": [symbol + ("-open" if bare else "") for bare in rows["low"].isna()],
@@ -417,7 +417,7 @@ def _panels(measures: Sequence[str]) -> tuple[dict[str, object], list[Trace]]:
     return panels, notes
 
 
-def _verdicts(result: Result) -> str:
+def _verdicts(result: LoadedResult) -> str:
     """What may be concluded, in the words of the table `levels`."""
     rows = result.frame("levels")
     rows = rows[rows["level"] == "L4"]

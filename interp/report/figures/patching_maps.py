@@ -13,16 +13,16 @@ from interp.report.figures.pieces import (
     Trace,
     axis,
     counts,
-    errors,
+    error_bars,
     heat,
     hover,
     kinds,
     layout,
     numbers,
-    reference,
+    reference_line,
 )
 from interp.report.figures.subjects import settings_of, sites_by_depth
-from interp.report.loaded import Frame, Result
+from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import plain, setting_label, setting_look, setting_name, site_label
 
 MOST_DOTS = 60
@@ -30,7 +30,7 @@ MOST_DOTS = 60
 _INTERVALS = {True: "intervals are in the table", False: "bars are 95 % intervals over classes"}
 
 
-def patching(result: Result) -> Figure | None:
+def patching_figure(result: LoadedResult) -> Figure | None:
     """Share of the gap that a patch closes: points by site, or a map of layer by position."""
     rows = result.frame("patching")
     rows = rows[rows["control"] == ""]
@@ -69,7 +69,7 @@ def _figure(
     settings = [setting_name(name) for name in options[2]]
     choices = [Choice("Test domain", options[0]), Choice("Pairs", options[1])]
     sites, beyond = sites_by_depth(rows), ""
-    lines = [reference("y", at, "")[0] for at in ((0, 1) if scale == "index" else (0,))]
+    lines = [reference_line("y", at, "")[0] for at in ((0, 1) if scale == "index" else (0,))]
     if by_position:
         positions = rows["pos"].nunique()
         shape = layout(140 + 34 * len(sites), xaxis=axis("token position (0 is the class token)"))
@@ -119,7 +119,7 @@ def _range(rows: Frame, scale: str, traces: Sequence[Trace]) -> tuple[list[float
 
 
 def _sites(
-    result: Result, rows: Frame, scale: str, place: int, n: int, meta: Sequence[int | None]
+    result: LoadedResult, rows: Frame, scale: str, place: int, n: int, meta: Sequence[int | None]
 ) -> list[Trace]:
     """One setting: mean effects with intervals, and its single examples behind them."""
     rows = rows.drop_duplicates("site")
@@ -149,7 +149,7 @@ def _sites(
             "name": name,
             "x": [sites.index(site) + aside for site in rows["site"]],
             "y": numbers(rows[scale]),
-            "error_y": errors(rows, scale, low, high),
+            "error_y": error_bars(rows, scale, low, high),
             "marker": {"color": colour, "symbol": symbol, "size": 10},
             "hovertext": hover(rows, scale, low, high),
             "hovertemplate": "%{hovertext}<extra>%{fullData.name}</extra>",
@@ -159,7 +159,7 @@ def _sites(
     ]
 
 
-def _examples(result: Result, rows: Frame, scale: str) -> Frame:
+def _examples(result: LoadedResult, rows: Frame, scale: str) -> Frame:
     """Single effects on the figure's scale: the cell's own null is 0 and its ceiling 1."""
     frame = result.frame("patching_examples")
     keys = ("setting", "test_domain", "pairing")

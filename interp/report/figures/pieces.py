@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from interp.report.figures.subjects import EPOCH_0, Subject
+from interp.report.figures.subjects import EPOCH_0, ComparedPair
 from interp.report.loaded import Frame
 from interp.report.naming import faded, number, plain, site_label
 
@@ -52,7 +52,7 @@ class Figure:
     choices: Sequence[Choice] = ()
 
 
-def errors(rows: Frame, value: str, low: str, high: str) -> dict[str, Any]:
+def error_bars(rows: Frame, value: str, low: str, high: str) -> dict[str, Any]:
     """Error bars from the ends of intervals; none where an end is missing."""
     return {
         "type": "data",
@@ -81,7 +81,7 @@ def hover(rows: Frame, value: str, low: str, high: str) -> list[str]:
     return said
 
 
-def reference(axis: str, at: float, text: str, dash: str = "dot") -> tuple[Trace, Trace]:
+def reference_line(axis: str, at: float, text: str, dash: str = "dot") -> tuple[Trace, Trace]:
     """A line across a figure at a value, and its label; to go to `shapes` and `annotations`."""
     other = "y" if axis == "x" else "x"
     line: Trace = {"type": "line", f"{axis}0": at, f"{axis}1": at, f"{other}0": 0, f"{other}1": 1}
@@ -206,7 +206,7 @@ DEPTH = "depth in the tower (0 picture, 1 embedding)"
 
 
 def depth_lines(
-    rows: Frame, one: Subject, meta: Sequence[int | None], scale: Scale = INDEX
+    rows: Frame, one: ComparedPair, meta: Sequence[int | None], scale: Scale = INDEX
 ) -> list[Trace]:
     """A subject's line with its interval, its untrained self, and the pixels' level."""
     rows = rows[(rows["site_b"] == "") | (rows["site_b"] == rows["site"])]
@@ -266,7 +266,7 @@ def _stretches(rows: Frame, scale: Scale) -> list[Frame]:
     return [part for _, part in rows[has].groupby(run[has])]
 
 
-def _interval(rows: Frame, one: Subject, group: Trace, scale: Scale) -> Trace:
+def _interval(rows: Frame, one: ComparedPair, group: Trace, scale: Scale) -> Trace:
     depth = numbers(rows["depth"])
     return {
         "type": "scatter",
@@ -312,7 +312,7 @@ SPREAD = 0.6
 def marks(
     rows: Frame,
     names: Sequence[str],
-    one: Subject,
+    one: ComparedPair,
     place: tuple[int, int],
     meta: Sequence[int | None],
     scale: tuple[str, str, str],
@@ -337,7 +337,7 @@ def marks(
         "name": plain(one.name),
         "x": numbers(known[value]),
         "y": at,
-        "error_x": {**errors(known, value, low, high), "color": one.colour},
+        "error_x": {**error_bars(known, value, low, high), "color": one.colour},
         "marker": {
             "color": one.colour,
             "size": 9,

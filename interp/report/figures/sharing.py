@@ -20,21 +20,21 @@ from interp.report.figures.pieces import (
     kinds,
     layout,
     named,
-    reference,
+    reference_line,
     shade,
     without_twins,
 )
 from interp.report.figures.subjects import (
-    Subject,
+    ComparedPair,
+    compared_pairs,
     middle_site,
     settings_of,
     sites_by_depth,
-    subjects,
 )
-from interp.report.loaded import Frame, Result
+from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import sequence, setting_name, site_label
 
-Rows = Callable[[Result, Subject], Frame]
+Rows = Callable[[LoadedResult, ComparedPair], Frame]
 
 WHAT = {
     "R2": ("similarity", "Shared geometry by depth"),
@@ -45,7 +45,7 @@ WHAT = {
 }
 
 
-def profile(result: Result, rung: str, *, name: str = "") -> Figure | None:
+def profile(result: LoadedResult, rung: str, *, name: str = "") -> Figure | None:
     """Index by depth, a line per subject with its interval, floors dashed, thresholds marked."""
     table, title = WHAT[rung]
     variants = _variants(result, rung)
@@ -53,14 +53,14 @@ def profile(result: Result, rung: str, *, name: str = "") -> Figure | None:
     shown: list[Frame] = []
     for d, test_domain in enumerate(result.test_domains):
         for v, pick in enumerate(variants.values()):
-            for one in subjects(result, test_domain):
+            for one in compared_pairs(result, test_domain):
                 rows = pick(result, one)
                 shown.append(rows)
                 traces += depth_lines(rows, one, [d, v])
     rows: Frame = pd.concat(shown) if shown else pd.DataFrame()
     if rows.empty or rows["index"].notna().sum() == 0:
         return None
-    lines = [reference("y", at, word) for at, word in zip(THRESHOLDS, _WORDS, strict=True)]
+    lines = [reference_line("y", at, word) for at, word in zip(THRESHOLDS, _WORDS, strict=True)]
     return Figure(
         name or table,
         f"{title}, {_pair(result)}",
@@ -82,7 +82,7 @@ _WORDS = ("not shared below .2", "shared above .5")
 COSINES = ("cosine of mean differences", "cosine of LDA directions")
 
 
-def _variants(result: Result, rung: str) -> dict[str, Rows]:
+def _variants(result: LoadedResult, rung: str) -> dict[str, Rows]:
     """The ways a rung looks at a pair of domains, by name, the primary one first."""
     if rung == "R2":
         return {"": lambda result, one: one.pair(result.frame("similarity"))}
@@ -102,13 +102,15 @@ def _variants(result: Result, rung: str) -> dict[str, Rows]:
     alive = {
         name: pick
         for name, pick in found.items()
-        if any(len(pick(result, one)) for d in result.test_domains for one in subjects(result, d))
+        if any(
+            len(pick(result, one)) for d in result.test_domains for one in compared_pairs(result, d)
+        )
     }
     return alive or dict(list(found.items())[:1])
 
 
 def _measured(table: str, measure: str) -> Rows:
-    def pick(result: Result, one: Subject) -> Frame:
+    def pick(result: LoadedResult, one: ComparedPair) -> Frame:
         rows = one.pair(result.frame(table))
         return rows[rows["measure"] == measure]
 
@@ -116,7 +118,7 @@ def _measured(table: str, measure: str) -> Rows:
 
 
 def _moved(rung: str, onwards: bool) -> Rows:
-    def pick(result: Result, one: Subject) -> Frame:
+    def pick(result: LoadedResult, one: ComparedPair) -> Frame:
         rows = one.pair(result.frame(WHAT[rung][0]))
         return rows[(rows["domain_a"] == one.natural) == onwards]
 
@@ -124,7 +126,7 @@ def _moved(rung: str, onwards: bool) -> Rows:
 
 
 def _probed(onwards: bool, centred: bool) -> Rows:
-    def pick(result: Result, one: Subject) -> Frame:
+    def pick(result: LoadedResult, one: ComparedPair) -> Frame:
         rows = one.of(result.frame("transfer"))
         ends = (one.natural, one.domain) if onwards else (one.domain, one.natural)
         there = (rows["train_domain"] == ends[0]) & (rows["domain"] == ends[1])
@@ -133,7 +135,7 @@ def _probed(onwards: bool, centred: bool) -> Rows:
     return pick
 
 
-def _pair(result: Result) -> str:
+def _pair(result: LoadedResult) -> str:
     if result.one_model:
         return f"{result.natural} with every other domain"
     return f"{result.natural} × {sequence(result.test_domains)}"
@@ -151,7 +153,7 @@ def _caption(rows: Frame) -> str:
     )
 
 
-def domain_map(result: Result) -> Figure | None:
+def domain_map(result: LoadedResult) -> Figure | None:
     """Index of CKA between all domains at one site; the middle site is shown first."""
     frame = result.frame("similarity")
     own = frame[
@@ -165,7 +167,7 @@ def domain_map(result: Result) -> Figure | None:
     )  # fmt: skip
 
 
-def probe_map(result: Result) -> Figure | None:
+def probe_map(result: LoadedResult) -> Figure | None:
     """Accuracy of probes trained in one domain (down) and tested in another (across)."""
     frame = result.frame("transfer")
     own = frame[(frame["control"] == "") & ~frame["centred"]]
@@ -179,7 +181,7 @@ def probe_map(result: Result) -> Figure | None:
 
 
 def _map(
-    result: Result,
+    result: LoadedResult,
     rows: Frame,
     ends: tuple[str, str],
     value: str,

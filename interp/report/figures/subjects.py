@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from interp.core.sites import BAND, LAST, middle_of
-from interp.report.loaded import Frame, Result
+from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import (
     PROMPTS,
     SYMBOLS,
@@ -31,7 +31,7 @@ SETTLED = (
 
 
 @dataclass(frozen=True)
-class Subject:
+class ComparedPair:
     """One model and pair of domains: its name, its looks, and the keys of its table rows."""
 
     name: str
@@ -55,12 +55,14 @@ class Subject:
         return frame[((frame["setting"] == self.setting) | floor) & tested]
 
 
-def subjects(result: Result, test_domain: str) -> list[Subject]:
+def compared_pairs(result: LoadedResult, test_domain: str) -> list[ComparedPair]:
     """The settings of a test domain, or the domain pairs of one checkpoint."""
     settings = settings_of(result)
     if not result.one_model:
         return [
-            Subject(setting_name(setting), setting, test_domain, result.natural, test_domain, *look)
+            ComparedPair(
+                setting_name(setting), setting, test_domain, result.natural, test_domain, *look
+            )
             for place, setting in enumerate(settings)
             for look in [setting_look(setting, place)]
         ]
@@ -69,7 +71,7 @@ def subjects(result: Result, test_domain: str) -> list[Subject]:
     others = [name for name in domains if name != natural]
     tints = colours(others)
     return [
-        Subject(
+        ComparedPair(
             f"{natural} and {name}", setting, test_domain, natural, name, tints[name],
             SYMBOLS[place % len(SYMBOLS)],
         )
@@ -78,7 +80,7 @@ def subjects(result: Result, test_domain: str) -> list[Subject]:
     ]  # fmt: skip
 
 
-def settings_of(result: Result) -> list[str]:
+def settings_of(result: LoadedResult) -> list[str]:
     """Every setting that a table measured, in the order of the page."""
     if "settings" not in result.kept:
         names: list[str] = []
@@ -107,7 +109,7 @@ def band(rows: Frame) -> Votes | None:
     return replace(votes, verdicts=votes.verdicts or "no site tested", reasons=reasons)
 
 
-def rung_rows(result: Result, rung: str, subject: Subject) -> Frame:
+def rung_rows(result: LoadedResult, rung: str, subject: ComparedPair) -> Frame:
     """Table rows by which a rung is judged for a subject (raw, from the natural domain onwards)."""
     asked = ("rung", rung, subject)
     if asked not in result.kept:
@@ -115,7 +117,7 @@ def rung_rows(result: Result, rung: str, subject: Subject) -> Frame:
     return result.kept[asked]
 
 
-def _rung_rows(result: Result, rung: str, subject: Subject) -> Frame:
+def _rung_rows(result: LoadedResult, rung: str, subject: ComparedPair) -> Frame:
     if rung == "R2":
         return subject.pair(result.frame("similarity"))
     if rung == "cosine":
@@ -167,7 +169,7 @@ QUESTION = [
 """What an accuracy is an answer to."""
 
 
-def prompt_sets(frame: Frame) -> list[str]:
+def shown_prompt_sets(frame: Frame) -> list[str]:
     """The prompt sets of a table, neutral first."""
     given = list(dict.fromkeys(frame["prompts"]))
     return [name for name in PROMPTS if name in given] + [n for n in given if n not in PROMPTS]
@@ -198,12 +200,12 @@ def final(frame: Frame) -> Frame:
 def in_test_domain(frame: Frame) -> Frame:
     """Trained models' rows asked for through text, with the primary prompts, in the test domain."""
     rows = text_head(frame)
-    rows = rows[rows["prompts"].isin(prompt_sets(rows)[:1])]
+    rows = rows[rows["prompts"].isin(shown_prompt_sets(rows)[:1])]
     return rows[(rows["domain"] == rows["test_domain"]) & (rows["control"] == "")]
 
 
 def held_out_accuracy(
-    result: Result, test_domain: str, *, control: str = "", candidates: str = "all"
+    result: LoadedResult, test_domain: str, *, control: str = "", candidates: str = "all"
 ) -> Frame:
     """Accuracy on held-out classes in the test domain: one row per setting, in the page's order."""
     frame = top_1(result.frame("accuracy"))
@@ -214,21 +216,21 @@ def held_out_accuracy(
         & (rows["class_set"] == "held-out")
         & (rows["candidates"] == candidates)
     ]
-    first = rows[rows["prompts"].isin(prompt_sets(rows)[:1])]
+    first = rows[rows["prompts"].isin(shown_prompt_sets(rows)[:1])]
     once = first.drop_duplicates("setting").set_index("setting", drop=False)
     return once.loc[ordered_settings(once.index)]
 
 
-def held_out_differences(result: Result, test_domain: str) -> Frame:
+def held_out_differences(result: LoadedResult, test_domain: str) -> Frame:
     """Contrasts of settings on the same question, one row each."""
     rows = text_head(result.frame("differences"))
     rows = rows[rows["test_domain"].isin([test_domain, ""])]
     rows = rows[rows["candidates"].isin(["all", ""])]
-    rows = rows[rows["prompts"].isin(prompt_sets(rows)[:1])]
+    rows = rows[rows["prompts"].isin(shown_prompt_sets(rows)[:1])]
     return rows.drop_duplicates("setting")
 
 
-def primary_differences(result: Result, test_domain: str) -> Frame:
+def primary_differences(result: LoadedResult, test_domain: str) -> Frame:
     """Of the contrasts, those of the primary family; all, where a table names no families."""
     rows = held_out_differences(result, test_domain)
     primary = rows["family"].str.startswith("primary")

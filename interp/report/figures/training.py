@@ -15,7 +15,7 @@ from interp.report.figures.pieces import (
     rows_axis,
     span,
 )
-from interp.report.loaded import Frame, Result
+from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import (
     colours,
     ordered_settings,
@@ -27,7 +27,7 @@ from interp.report.naming import (
 )
 
 
-def mixtures(result: Result) -> Figure | None:
+def mixtures_figure(result: LoadedResult) -> Figure | None:
     """Training pictures of each domain in each setting, stacked."""
     rows = result.frame("mixtures").dropna(subset=["n_pictures"])
     if rows.empty:
@@ -79,7 +79,7 @@ def _bar(rows: Frame, domain: str, colour: str, place: int) -> Trace:
     }
 
 
-def losses(result: Result) -> Figure | None:
+def losses_figure(result: LoadedResult) -> Figure | None:
     """Training loss by epoch, a line per setting."""
     rows = result.frame("losses").dropna(subset=["epoch", "loss"])
     if rows.empty:
@@ -129,7 +129,7 @@ LEAST = 1e-18
 POWERS = {"exponentformat": "power", "nticks": 5, "tickangle": 0}
 
 
-def certificate(result: Result) -> Figure | None:
+def certificate_figure(result: LoadedResult) -> Figure | None:
     """Worst error of each check against its bar."""
     rows = result.frame("certificate").dropna(subset=["error", "bar"])
     if rows.empty:

@@ -282,8 +282,10 @@ def test_no_gap_gives_no_share_but_a_reason(runs: dict[str, Any]) -> None:
 
 
 def scored(wiring: Wiring) -> Circuit:
-    stream = np.random.default_rng(5)
-    return Circuit(wiring, stream.random(wiring.n_edges) < 0.3, stream.normal(size=wiring.n_edges))
+    generator = np.random.default_rng(5)
+    return Circuit(
+        wiring, generator.random(wiring.n_edges) < 0.3, generator.normal(size=wiring.n_edges)
+    )
 
 
 def test_forms_there_and_back(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from interp.circuits import (
 from interp.circuits.patching.localisation import class_mean, leave_out, max_t_p
 from interp.core.errors import DataError, SampleError, SpecificationError
 from interp.core.images import ImageTable
-from interp.core.resampling import sign_flip_p
+from interp.core.statistics.resampling import sign_flip_p
 from interp.core.tables import EVIDENCE, Table
 from tests.circuits.conftest import CLASSES, Function
 
@@ -100,8 +100,8 @@ def test_a_falling_metric_and_noising_have_an_index_too() -> None:
 
 
 def test_rows_may_come_in_any_order_but_not_with_gaps() -> None:
-    stream = np.random.default_rng(0)
-    table = raw(stream.normal(1, 0.1, (3, 8)), np.full(8, 2.0), list("aabbccdd"))
+    generator = np.random.default_rng(0)
+    table = raw(generator.normal(1, 0.1, (3, 8)), np.full(8, 2.0), list("aabbccdd"))
     shuffled = Table("sweep", table.frame.sample(frac=1, random_state=1))
     one, two = (effects(t).frame.sort_values("pos") for t in (table, shuffled))
     np.testing.assert_allclose(one["index"], two["index"])
@@ -119,11 +119,11 @@ def test_max_t_is_the_sign_flip_test_for_one_cell() -> None:
 @pytest.mark.parametrize("n_classes", [8, 20])
 def test_max_t_keeps_its_level_over_cells(n_classes: int) -> None:
     """Of true nulls over 12 correlated cells, 5 % are rejected somewhere; of a real one, most."""
-    stream = np.random.default_rng(2)
+    generator = np.random.default_rng(2)
     hits = []
     for _ in range(200):
-        common = stream.normal(size=(n_classes, 1))
-        means = common + stream.normal(size=(n_classes, 12))
+        common = generator.normal(size=(n_classes, 1))
+        means = common + generator.normal(size=(n_classes, 12))
         hits.append(
             [
                 max_t_p(means, n_resamples=499).min() <= 0.05,

@@ -164,9 +164,9 @@ def test_what_gradients_cannot_see_is_seen_by_the_sample(hidden: bool) -> None:
 
 @pytest.mark.parametrize("missed", [0, 3, 12])
 def test_the_bound_holds_as_often_as_it_says(missed: int) -> None:
-    stream = np.random.default_rng(missed)
+    generator = np.random.default_rng(missed)
     rest, drawn = 80, 20
-    hits = stream.hypergeometric(missed, rest - missed, drawn, size=2000)
+    hits = generator.hypergeometric(missed, rest - missed, drawn, size=2000)
     bounds = np.array([missed_at_most(m, drawn=drawn, rest=rest) for m in range(missed + 1)])
     assert (bounds[hits] >= missed).mean() >= 0.94
     assert bounds[0] < rest / 4  # and is worth something

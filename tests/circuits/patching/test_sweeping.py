@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 
 from interp.circuits import Chain, Classifier, Metric, Target, sweep
-from interp.circuits.patching.engine import Cell, measure_cells, patched_outputs, reference_outputs
+from interp.circuits.patching.engine import (
+    PatchPlace,
+    measure_cells,
+    patched_outputs,
+    reference_outputs,
+)
 from interp.core.errors import (
     DataError,
     InterpError,
@@ -95,7 +100,7 @@ def check_against_naive(
     largest = float(table.frame["value"].abs().to_numpy().max())
     for _, rows in table.frame.groupby(["site", *axes], sort=False):
         first = rows.iloc[0].to_dict()
-        cell = Cell(str(first["site"]), 0, tuple((axis, int(first[axis])) for axis in axes))
+        cell = PatchPlace(str(first["site"]), 0, tuple((axis, int(first[axis])) for axis in axes))
         out = reference_outputs(tower, cell, base=inputs["corrupt"], donor=inputs["clean"])
         expected = metric(out).double().numpy()
         np.testing.assert_allclose(rows["value"].to_numpy(), expected, rtol=0, atol=bar * largest)
@@ -148,7 +153,7 @@ def test_null_donors_are_patched_the_same_way(vit: TinyViT, vit_inputs: dict[str
 @pytest.mark.parametrize("name", ["vit", "maps"])
 def test_own_activations_change_no_bit(request: pytest.FixtureRequest, name: str) -> None:
     tower, x = request.getfixturevalue(name), request.getfixturevalue(f"{name[:3]}_inputs")["clean"]
-    cells = [Cell(site, tower.layer(site)) for site in tower.sites]
+    cells = [PatchPlace(site, tower.layer(site)) for site in tower.sites]
     with torch.no_grad():
         plain = tower(x)
         for piece in patched_outputs(tower, cells, base=x, donors=[x]):
@@ -275,7 +280,9 @@ def test_out_of_memory_halves_the_batch(vit: TinyViT, vit_inputs: dict[str, Any]
 
     vit.forward = stingy
     limit = 2
-    cells = [Cell(f"blocks.{layer}.hook_resid_pre", layer, (("pos", 1),)) for layer in range(3)]
+    cells = [
+        PatchPlace(f"blocks.{layer}.hook_resid_pre", layer, (("pos", 1),)) for layer in range(3)
+    ]
     words: dict[str, Any] = {
         "base": vit_inputs["corrupt"],
         "donors": [vit_inputs["clean"]],
@@ -303,7 +310,7 @@ def test_no_hook_outlives_an_error(vit: TinyViT, vit_inputs: dict[str, Any]) -> 
     with pytest.raises(RuntimeError, match="metric broke"):
         sweep(vit, **vit_inputs, metric=failing)
     assert not any(point.fwd_hooks for point in vit.hook_points())
-    wrong = Cell("blocks.0.hook_resid_pre", 2)  # a tower that lies about its layers
+    wrong = PatchPlace("blocks.0.hook_resid_pre", 2)  # a tower that lies about its layers
     with pytest.raises(SiteError, match="never came there"):
         list(
             patched_outputs(vit, [wrong], base=vit_inputs["clean"], donors=[vit_inputs["corrupt"]])

@@ -9,7 +9,7 @@ from open_clip.model import CLIP, CustomTextCLIP
 from torch import Tensor
 
 from interp.circuits import sweep
-from interp.circuits.patching.engine import Cell, reference_outputs
+from interp.circuits.patching.engine import PatchPlace, reference_outputs
 from interp.models.towers.opening import open_tower
 from tests.models.moved import moved, tokens
 
@@ -53,7 +53,7 @@ def test_equals_the_naive_loop(form: str, dtype: torch.dtype, bar: float) -> Non
     table = sweep(tower, clean=clean, corrupt=corrupt, metric=difference, sites=SITES).frame
     largest = float(table["value"].abs().to_numpy().max())
     for (site, pos), rows in table.groupby(["site", "pos"], sort=False):
-        cell = Cell(str(site), 0, (("pos", int(pos)),))  # type: ignore[arg-type]
+        cell = PatchPlace(str(site), 0, (("pos", int(pos)),))  # type: ignore[arg-type]
         with torch.no_grad():
             out = reference_outputs(tower, cell, base=corrupt, donor=clean)
         expected = difference(out).double().numpy()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from interp.circuits import Chain, Classifier, draw_transplants, transplant
-from interp.circuits.patching.engine import Cell, reference_outputs
+from interp.circuits.patching.engine import PatchPlace, reference_outputs
 from interp.circuits.tasks.pairs import read
 from interp.core.errors import DataError, SampleError, SpecificationError
 from interp.core.images import ImageTable
@@ -106,7 +106,9 @@ def test_value_null_and_ceiling_are_those_of_single_runs(
 
     for role, column in [("donor", "value"), ("null", "null"), ("ceiling", "ceiling")]:
         donor = read(pictures, drawn.rows[role].to_numpy(), colours, like)
-        out = reference_outputs(model, Cell("blocks.0.hook_mlp_out", 0), base=base, donor=donor)
+        out = reference_outputs(
+            model, PatchPlace("blocks.0.hook_mlp_out", 0), base=base, donor=donor
+        )
         moved = (margins(out) - margins(model(base))).numpy()
         expected = np.mean([moved[labels == label].mean() for label in sorted(set(labels))])
         assert table.frame[column].iloc[0] == pytest.approx(expected, abs=1e-10)

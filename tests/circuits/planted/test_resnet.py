@@ -23,7 +23,7 @@ from interp.circuits.planted.resnet import (
     plant_resnet,
     spaces,
 )
-from interp.circuits.planted.resnet_training import Pool, Task, train
+from interp.circuits.planted.resnet_training import PartTask, Pool, train_part
 from interp.circuits.planted.world import CLASSES, DOMAINS, World
 from interp.circuits.units.masked_units import measure_units
 from interp.core.errors import DataError, SpecificationError
@@ -118,7 +118,7 @@ def test_training_is_reproduced_and_leaves_torchs_numbers_alone() -> None:
     pool = Pool(World(0), seed=0)
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    nets = [train(Task("class", "A"), pool, seed=seed, steps=3) for seed in (1, 1, 2)]
+    nets = [train_part(PartTask("class", "A"), pool, seed=seed, steps=3) for seed in (1, 1, 2)]
     merge(nets)
     assert torch.equal(before, torch.get_rng_state())
     first, again, other = (net.attnpool.q_proj.weight for net in nets)

@@ -143,9 +143,9 @@ def test_what_an_exchange_brings_is_what_the_circuit_says(condition: str) -> Non
     tower = HookedViT(planted.source)
     wiring = wire(tower)
     anatomy = anatomy_of(planted.blueprint.lanes, planted.truths, wiring)
-    stream, half = np.random.default_rng(3), 200
-    label = torch.from_numpy(stream.integers(len(CLASSES), size=half)).repeat(2)
-    exchange = draw_exchange(anatomy, label, stream)
+    generator, half = np.random.default_rng(3), 200
+    label = torch.from_numpy(generator.integers(len(CLASSES), size=half)).repeat(2)
+    exchange = draw_exchange(anatomy, label, generator)
     domains = np.repeat([0, 1], half)
     twins = domains[exchange.donor] != domains
     shares = {"all separate", "separate, one output"}
@@ -183,9 +183,9 @@ def test_everything_outside_the_circuit_is_exchanged_at_some_time() -> None:
     planted = barely("late separate")
     wiring = wire(HookedViT(planted.source))
     anatomy = anatomy_of(planted.blueprint.lanes, planted.truths, wiring)
-    stream = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     label = torch.zeros(48, dtype=torch.long)
-    drawn = [draw_exchange(anatomy, label, stream) for _ in range(20)]
+    drawn = [draw_exchange(anatomy, label, generator) for _ in range(20)]
     edges = torch.cat([each.edges.unflatten(0, (2, -1)) for each in drawn], dim=1).any(dim=1)
     neurons = torch.cat([each.neurons.unflatten(0, (2, -1)) for each in drawn], dim=1).any(dim=1)
     assert (edges >= anatomy.edges).all() and (neurons >= anatomy.neurons).all()

@@ -25,15 +25,15 @@ def domains(
     *, shared: float, common: float = 1.0, classes: int = 15, units: int = 300, seed: int = 0
 ) -> tuple[Scores, Scores]:
     """Two domains whose classes' scores correlate by `shared`, over what matters to every class."""
-    stream = np.random.default_rng(seed)
-    everywhere = common * stream.normal(size=units)
-    own = stream.normal(size=(3, classes, units))
+    generator = np.random.default_rng(seed)
+    everywhere = common * generator.normal(size=units)
+    own = generator.normal(size=(3, classes, units))
     truths = [
         everywhere + np.sqrt(shared) * own[0] + np.sqrt(1 - shared) * own[1 + d] for d in (0, 1)
     ]
     labels, sides = np.repeat(np.arange(classes), 8), np.tile([0, 1], 4 * classes)
     a, b = (
-        Scores(truth[labels] + stream.normal(size=(len(labels), units)), labels, sides,
+        Scores(truth[labels] + generator.normal(size=(len(labels), units)), labels, sides,
                np.arange(units) // 50)
         for truth in truths
     )  # fmt: skip
@@ -71,12 +71,12 @@ def test_p_is_uniform_without_sharing(measure: str) -> None:
 @pytest.mark.parametrize("measure", MEASURES_OF_OVERLAP)
 def test_an_artists_marks_are_no_sharing(measure: str) -> None:
     """Artists who drew in both domains leave their own marks there; classes share nothing."""
-    stream = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     labels, sides = np.repeat(np.arange(15), 8), np.tile([0, 1], 60)
-    marks = stream.normal(size=(15, 2, 300))  # of each half's artists, alike in both domains
+    marks = generator.normal(size=(15, 2, 300))  # of each half's artists, alike in both domains
     a, b = (
         Scores(truth[labels] + 2 * marks[labels, sides], labels, sides, np.arange(300) // 50)
-        for truth in stream.normal(size=(2, 15, 300))
+        for truth in generator.normal(size=(2, 15, 300))
     )
     row = overlap(a, b, measures=[measure]).frame.iloc[0]
     assert row["value"] == pytest.approx(row["null"], abs=0.03) and row["p"] > 0.01
@@ -99,8 +99,8 @@ def test_by_hand() -> None:
 
 
 def test_rank_correlation_is_scipys() -> None:
-    stream = np.random.default_rng(3)
-    x, y = stream.normal(size=(2, 3, 40))
+    generator = np.random.default_rng(3)
+    x, y = generator.normal(size=(2, 3, 40))
     compare, _ = MEASURES_OF_OVERLAP["rank correlation"]
     slow = [[spearmanr(a, b).statistic for b in y] for a in x]
     np.testing.assert_allclose(compare(x, y), slow, atol=1e-12)

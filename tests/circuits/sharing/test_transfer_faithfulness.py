@@ -29,8 +29,8 @@ from interp.circuits.sharing.overlap_measures import rewire
 from interp.circuits.sharing.per_class import sides_of
 from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError
 from interp.core.images import ImageTable
-from interp.core.resampling import Index
 from interp.core.seeds import rng
+from interp.core.statistics.resampling import Index
 from interp.core.tables import EVIDENCE
 from interp.models.towers.vit import HookedViT
 
@@ -118,9 +118,9 @@ def test_a_row_is_what_a_plain_loop_gives() -> None:
 
 def scrambled(found: ClassCircuits, seed: int) -> ClassCircuits:
     """The same pictures with scores by chance around the true ones: no two circuits are alike."""
-    stream = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     first, second = (
-        each + 0.3 * stream.normal(size=each.shape) * np.abs(each).max() for each in found.values
+        each + 0.3 * generator.normal(size=each.shape) * np.abs(each).max() for each in found.values
     )
     return replace(found, values=(first, second))
 
@@ -215,14 +215,14 @@ def test_stability_sums_inclusion_up_site_by_site() -> None:
         assert row["low"] <= row["value"] <= row["high"] <= 1
         assert row["null"] == pytest.approx(0.1, abs=0.01)
         assert row["index"] == pytest.approx((row["value"] - row["null"]) / (1 - row["null"]))
-    stream, values = rng("inclusion", 0), a.scores.values
+    generator, values = rng("inclusion", 0), a.scores.values
     labels, first = np.asarray(a.scores.labels), parts["node"].str.startswith("blocks.0.")
     shares = []
     for _ in range(50):  # the slow way, for the first block
         means = []
         for name in a.classes:
             own = np.flatnonzero(labels == name)
-            means.append(np.abs(values[stream.choice(own, len(own))].mean(axis=0)))
+            means.append(np.abs(values[generator.choice(own, len(own))].mean(axis=0)))
         size = pd.Series(np.mean(means, axis=0))[first.to_numpy()]
         best = size.nlargest(int(parts["kept"][first].sum())).index
         shares.append(np.isin(np.flatnonzero(parts["kept"] & first), best).mean())
@@ -264,12 +264,12 @@ def test_not_shared_is_withheld_where_most_serves_all_classes() -> None:
     assert of_its_own(own, 0.4, 1.0) is own
     shared = Index(1.0, 0.9, 1.1, "shared", "")
     assert of_its_own(shared, 0.9, 1.0) is shared
-    stream = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     labels, sides = np.repeat(range(8), 8), np.tile([0, 1], 32)
     common = np.r_[np.full(8, 9.0), np.zeros(92)]  # most of a tenth serves every class
 
     def scores(truth: np.ndarray) -> Scores:
-        noise = 0.1 * stream.normal(size=(64, 100))
+        noise = 0.1 * generator.normal(size=(64, 100))
         return Scores(common + truth[labels] + noise, labels, sides, np.zeros(100))
 
     apart = overlap(*(scores(np.eye(8, 100, place) * 3) for place in (20, 40))).frame

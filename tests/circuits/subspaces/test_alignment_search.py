@@ -20,7 +20,7 @@ from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.world import CLASSES as PLANTED_CLASSES
 from interp.circuits.planted.world import DOMAINS, World
 from interp.circuits.subspaces.alignment_search import beyond_chance
-from interp.circuits.subspaces.fitting import Recipe
+from interp.circuits.subspaces.fitting import FitRecipe
 from interp.circuits.subspaces.interchanges import (
     FOREIGN,
     KINDS,
@@ -33,7 +33,7 @@ from interp.circuits.subspaces.subspace import Subspace
 from interp.core.artists import deal
 from interp.core.errors import DataError, SampleError, SiteError, SpecificationError
 from interp.core.images import ImageTable
-from interp.core.resampling import Index
+from interp.core.statistics.resampling import Index
 from interp.core.tables import EVIDENCE, Table
 from interp.models.towers.vit import HookedViT
 from tests.circuits.conftest import CLASSES
@@ -207,7 +207,7 @@ def test_effects_are_those_of_hooks_on_the_whole_tower() -> None:
         )
         for name in DOMAINS
     }
-    site, recipe = "blocks.1.attn.hook_z", Recipe(3, 0.05, 0.999, 16)
+    site, recipe = "blocks.1.attn.hook_z", FitRecipe(3, 0.05, 0.999, 16)
     words: dict[str, Any] = {
         "k": 3, "where": {"pos": 0, "head": 1}, "recipe": recipe, "rows": 5, "memory": 2**30
     }  # fmt: skip
@@ -321,9 +321,9 @@ def test_nobody_is_fitted_on_and_tested_on(pictures: ImageTable) -> None:
 
 def test_dealt_cells_stand_on_both_sides_wherever_they_can() -> None:
     """Forty artists who each drew three of thirty cells: a coin for each would leave some empty."""
-    stream = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     artists = np.repeat(np.arange(40), 3).astype(str)
-    cells = np.concatenate([stream.choice(30, 3, replace=False) for _ in range(40)]).astype(str)
+    cells = np.concatenate([generator.choice(30, 3, replace=False) for _ in range(40)]).astype(str)
     side = deal(artists, cells)
     assert all(len(set(side[artists == name])) == 1 for name in set(artists))
     both = [len(set(side[cells == cell])) == 2 for cell in set(cells)]

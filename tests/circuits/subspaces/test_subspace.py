@@ -170,11 +170,11 @@ def plain_swap(base: np.ndarray, source: np.ndarray, basis: np.ndarray) -> np.nd
 def test_swap_is_a_plain_recomputation(
     axes: tuple[str, ...], where: Mapping[str, int], last: tuple[int, ...]
 ) -> None:
-    stream = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     sizes = {"batch": 3, "channel": 4, "d_model": 4, "d_head": 4}
     shape = [sizes.get(axis, 2) for axis in axes]
-    base, source = stream.normal(size=(2, *shape))
-    basis = np.linalg.qr(stream.normal(size=(4, 2)))[0]
+    base, source = generator.normal(size=(2, *shape))
+    basis = np.linalg.qr(generator.normal(size=(4, 2)))[0]
     subspace = Subspace("somewhere", axes, torch.from_numpy(basis), where)
     kept = base.copy()
     got = subspace.swap(torch.from_numpy(base), torch.from_numpy(source)).numpy()

@@ -73,9 +73,9 @@ def test_near_pairs_are_all_pairs_that_a_naive_search_finds(
 
 @pytest.mark.parametrize("block", [1, 7, 1 << 22])
 def test_blocks_do_not_matter(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = rng("hashes")
-    ours = stream.integers(0, 2**64, 300, dtype=np.uint64) >> np.uint64(52)  # many alike
-    theirs = stream.integers(0, 2**64, 200, dtype=np.uint64) >> np.uint64(52)
+    generator = rng("hashes")
+    ours = generator.integers(0, 2**64, 300, dtype=np.uint64) >> np.uint64(52)  # many alike
+    theirs = generator.integers(0, 2**64, 200, dtype=np.uint64) >> np.uint64(52)
     naive = [
         [i, j, (int(a) ^ int(b)).bit_count()]
         for i, a in enumerate(ours)
@@ -90,8 +90,8 @@ def test_far_fewer_than_all_pairs_are_compared(monkeypatch: pytest.MonkeyPatch) 
     compared = []
     real = perceptual._distance
     monkeypatch.setattr(perceptual, "_distance", lambda a, b: compared.append(len(a)) or real(a, b))
-    stream = rng("hashes")
-    ours, theirs = (stream.integers(0, 2**64, 20_000, dtype=np.uint64) for _ in range(2))
+    generator = rng("hashes")
+    ours, theirs = (generator.integers(0, 2**64, 20_000, dtype=np.uint64) for _ in range(2))
     theirs[:50] = ours[:50] ^ np.uint64(0b1011)
     found = nearest(ours, theirs, bits=4)
     assert (found[:50, 0] == np.arange(50)).all() and (found[:50, 1] == 3).all()

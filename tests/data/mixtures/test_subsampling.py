@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from interp.core.errors import DataError, SampleError
 from interp.core.images import ImageTable
 from interp.data.mixtures.mixture import SETTINGS, MixtureSpec, make_mixture, make_mixtures
-from interp.data.mixtures.subsampling import Cells, pool, quotas, ranks
+from interp.data.mixtures.subsampling import MixtureCells, pool, quotas, ranks
 from tests.data.domainnet import DOMAINS, counts, listed_pictures
 
 LABELS = tuple("abcdefgh")
@@ -25,12 +25,12 @@ BOUND = MixtureSpec("upper-bound-high", "sketch", HELD_OUT)
 
 def table(seed: int = 0, low: int = 6, high: int = 20, labels: tuple[str, ...] = LABELS) -> Any:
     """Pictures in cells of unequal size, in a list whose classes come in turns."""
-    stream = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     rows = [
         (f"{domain}/{label}/{k}", label, domain)
         for domain in ("sketch", "real", *DOMAINS[:4])
-        for label in stream.permutation(labels).tolist()
-        for k in range(int(stream.integers(low, high)))
+        for label in generator.permutation(labels).tolist()
+        for k in range(int(generator.integers(low, high)))
     ]
     frame = pd.DataFrame(rows, columns=["path", "label", "domain"])
     test = [(f"test/{d}/{c}", c, d) for d in ("real", "sketch") for c in labels]
@@ -39,9 +39,9 @@ def table(seed: int = 0, low: int = 6, high: int = 20, labels: tuple[str, ...] =
     return ImageTable(both.assign(caption=""))
 
 
-def cells(images: ImageTable) -> Cells:
+def cells(images: ImageTable) -> MixtureCells:
     train = images.frame[images.frame["split"] == "train"].reset_index(drop=True)
-    return Cells.count(train["label"], train["domain"])
+    return MixtureCells.count(train["label"], train["domain"])
 
 
 def by_cell(frame: pd.DataFrame) -> Counter[tuple[str, str]]:
@@ -178,7 +178,7 @@ def test_quotas_are_exact_even_and_never_more_than_there_is(
     frame = pd.DataFrame(rows, columns=["label", "domain"])
     if {"real", "sketch"} - set(frame["domain"]):
         return
-    counted = Cells.count(frame["label"], frame["domain"])
+    counted = MixtureCells.count(frame["label"], frame["domain"])
     spec = MixtureSpec(setting, "sketch", HELD_OUT, rule=rule, hold=hold)
     low = pool(counted, replace(spec, setting="cg-low"))
     admits = pool(counted, spec)
@@ -203,7 +203,7 @@ def test_quotas_are_exact_even_and_never_more_than_there_is(
 
 def test_ranks_are_places_within_cells() -> None:
     frame = table().frame.iloc[::-1].reset_index(drop=True)
-    counted = Cells.count(frame["label"], frame["domain"])
+    counted = MixtureCells.count(frame["label"], frame["domain"])
     for rule in ("first", "random"):
         places = ranks(counted, replace(HIGH, rule=rule))
         for _, rows in frame.groupby(["label", "domain"]).groups.items():

@@ -26,8 +26,8 @@ LABELS = ["ice_cream", "umbrella", "cat"]
 
 
 def test_captions_use_every_template_and_drop_half_the_stops() -> None:
-    stream = rng("captions", 0)
-    made = [caption("cat", "sketch", stream) for _ in range(2000)]
+    generator = rng("captions", 0)
+    made = [caption("cat", "sketch", generator) for _ in range(2000)]
     assert 0.45 < sum(text.endswith(".") for text in made) / 2000 < 0.55
     for template in TEMPLATES:
         pattern = re.escape(template).replace("CLASS", "cat").replace("TERM", r"[\w ]+")
@@ -90,8 +90,8 @@ def test_prompt_sets_hold_their_own_words_only() -> None:
 
 def test_the_vocabulary_holds_every_word_of_every_caption_and_prompt() -> None:
     words = set(vocabulary(LABELS, list(DOMAIN_WORDS)))
-    stream = rng("vocabulary", 0)
-    texts = [caption(c, d, stream) for c in LABELS for d in DOMAIN_WORDS for _ in range(100)]
+    generator = rng("vocabulary", 0)
+    texts = [caption(c, d, generator) for c in LABELS for d in DOMAIN_WORDS for _ in range(100)]
     texts += [
         fill(prompt, label)
         for name in PROMPT_SETS
@@ -121,8 +121,8 @@ def test_words_of_other_collections_are_in_the_vocabulary_too() -> None:
     names = ["photo", "Real World", "art_painting", "Art", "cartoon", "Product", "stained_glass"]
     assert words_for("Real World") == words_for("real") == words_for("photo")
     words = set(vocabulary(LABELS, names))
-    stream = rng("vocabulary", 1)
-    texts = [caption("cat", domain, stream) for domain in names for _ in range(100)]
+    generator = rng("vocabulary", 1)
+    texts = [caption("cat", domain, generator) for domain in names for _ in range(100)]
     assert {word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower())} <= words
     assert any("comic" in text for text in texts) and any("stained glass" in text for text in texts)
 

@@ -121,11 +121,11 @@ def test_what_is_no_picture_is_refused(thing: Any, words: str) -> None:
 
 
 def test_a_random_transform_is_refused() -> None:
-    stream = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
 
     class Random(Pairs):
         def picture(self, each: made.Made) -> Any:
-            return Image.new("RGB", (4, 4), tuple(stream.integers(255, size=3).tolist()))
+            return Image.new("RGB", (4, 4), tuple(generator.integers(255, size=3).tolist()))
 
     with pytest.raises(DataError, match="differ when they are read twice"):
         open_images(Random(), domain="photo")

@@ -14,11 +14,11 @@ from tests.data import made
 
 def test_missing_files_are_those_without_a_stat(tmp_path: Path) -> None:
     made.files(tmp_path)
-    stream = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     paths = pd.Series([each.path for each in made.PICTURES], index=range(100, 124))
-    for path in stream.choice(paths, 7, replace=False):
+    for path in generator.choice(paths, 7, replace=False):
         (tmp_path / path).unlink()
-    mixed = paths.where(stream.random(24) < 0.5, [str(tmp_path / path) for path in paths])
+    mixed = paths.where(generator.random(24) < 0.5, [str(tmp_path / path) for path in paths])
     some = pd.concat([mixed, pd.Series(["x.png", "no/folder/x.png", "/x.png"])])
     naive = [not (tmp_path / path).is_file() for path in some]
     assert missing(tmp_path, some).tolist() == naive and 7 <= sum(naive) == 10

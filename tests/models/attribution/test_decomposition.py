@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformer_lens import ActivationCache
 
 from interp.core.errors import DataError, InterpError, NumericsError, ShapeError
-from interp.core.resampling import mean_interval
+from interp.core.statistics.resampling import mean_interval
 from interp.models.attribution.decomposition import GRANULARITIES, Decomposition, decompose
 from interp.models.clip import ZeroShotHead
 from interp.models.towers.opening import open_tower

@@ -272,11 +272,11 @@ def test_a_finished_folder_is_only_opened(small_tower, small_batch, tmp_path, mo
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> ImageTable:
-    stream = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     names = [f"{number}.png" for number in range(7)]
     (tmp_path / "pictures").mkdir()
     for name in names:
-        pixels = stream.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        pixels = generator.integers(0, 255, (32, 32, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "pictures" / name)
     frame = pd.DataFrame({"path": names, "label": "a", "domain": "b", "split": "c", "caption": ""})
     return ImageTable(frame, tmp_path / "pictures")

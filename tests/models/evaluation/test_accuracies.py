@@ -15,10 +15,10 @@ HELD_OUT = NAMES[:4]
 
 
 def asked(signal: float, seed: int = 0, n: int = 20) -> tuple[Answers, np.ndarray, np.ndarray]:
-    stream = rng("accuracy", seed)
+    generator = rng("accuracy", seed)
     labels = np.repeat(NAMES, n)
-    labels = labels[stream.random(len(labels)) < 0.8]  # unequal classes
-    logits = stream.normal(size=(len(labels), 12))
+    labels = labels[generator.random(len(labels)) < 0.8]  # unequal classes
+    logits = generator.normal(size=(len(labels), 12))
     logits[range(len(labels)), [NAMES.index(one) for one in labels]] += signal
     pictures = pd.DataFrame({"label": labels, "domain": "real", "drawing": "x"})
     return Question(NAMES, HELD_OUT).answers(pictures, torch.from_numpy(logits)), logits, labels

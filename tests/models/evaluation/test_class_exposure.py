@@ -14,13 +14,13 @@ N = 24
 
 def made(slope: float, seed: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
     """24 classes, six held out; accuracy rises by `slope` per hundred natural pictures."""
-    stream = rng("exposure", seed)
-    natural = stream.permutation(N) * 10 + 10
+    generator = rng("exposure", seed)
+    natural = generator.permutation(N) * 10 + 10
     labels = [f"c{k:02d}" for k in range(N)]
     cells = [(c, "real", int(n)) for c, n in zip(labels, natural, strict=True)]
     cells += [(c, "sketch", 50) for c in labels[6:]]
     trained_on = pd.DataFrame(cells, columns=["label", "domain", "n_pictures"])
-    value = 0.2 + slope * natural / 100 + 0.05 * stream.normal(size=N)
+    value = 0.2 + slope * natural / 100 + 0.05 * generator.normal(size=N)
     by_class = pd.DataFrame({
         "label": labels, "domain": "sketch", "prompts": "neutral", "classifier": "text",
         "candidates": "all", "value": value, "n_pictures": 16,

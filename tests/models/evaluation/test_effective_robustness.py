@@ -14,9 +14,9 @@ from interp.models.evaluation.effective_robustness import Line, logit, robustnes
 
 def models(lift: float, n: int = 8, seed: int = 0) -> pd.DataFrame:
     """Reference models on a line of logits, and one lifted above it; accuracies of 4,000."""
-    stream = rng("robustness", seed)
+    generator = rng("robustness", seed)
     inside = np.append(np.linspace(-0.5, 1.5, n), 0.5)
-    outside = -0.8 + 0.7 * inside + 0.08 * stream.normal(size=n + 1)
+    outside = -0.8 + 0.7 * inside + 0.08 * generator.normal(size=n + 1)
     outside[-1] += lift
     rows = []
     for place in range(n + 1):
@@ -67,12 +67,12 @@ def test_a_reference_model_is_held_against_the_others() -> None:
 
 
 def test_line_intervals_cover_the_line_and_one_more_model() -> None:
-    stream = rng("line coverage", 0)
+    generator = rng("line coverage", 0)
     x = np.linspace(-1, 1, 6)
     line_hit, model_hit = [], []
     for _ in range(600):
-        line = Line.fit(x, 1 + 2 * x + 0.3 * stream.normal(size=6))
-        new = 1 + 2 * 0.7 + 0.3 * stream.normal()
+        line = Line.fit(x, 1 + 2 * x + 0.3 * generator.normal(size=6))
+        new = 1 + 2 * 0.7 + 0.3 * generator.normal()
         line_hit.append(abs(float(line.at(0.7)) - 2.4) <= float(line.reach(0.7, of_model=False)))
         model_hit.append(abs(float(line.at(0.7)) - new) <= float(line.reach(0.7, of_model=True)))
     assert 0.925 <= np.mean(line_hit) <= 0.975

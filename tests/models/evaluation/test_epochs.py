@@ -13,9 +13,9 @@ NAMES = tuple("abcdefgh")
 
 
 def answers(signal: float) -> Answers:
-    stream = rng("epochs", 0)
+    generator = rng("epochs", 0)
     labels = list(NAMES) * 12
-    logits = stream.normal(size=(len(labels), 8))
+    logits = generator.normal(size=(len(labels), 8))
     logits[range(len(labels)), [NAMES.index(one) for one in labels]] += signal
     pictures = pd.DataFrame({"label": labels, "domain": "real"})
     return Question(NAMES, ("c", "h")).answers(pictures, torch.from_numpy(logits))

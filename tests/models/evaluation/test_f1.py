@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from interp.core.resampling import jackknife
 from interp.core.seeds import rng
+from interp.core.statistics.resampling import jackknife
 from interp.models.evaluation.accuracies import confusion, guessing_f1, macro_f1
 
 CLASSES = ["a", "b", "c", "d"]
@@ -14,10 +14,10 @@ CLASSES = ["a", "b", "c", "d"]
 @pytest.fixture
 def choices() -> tuple[np.ndarray, np.ndarray]:
     """Unequal classes, right two times in three, and sometimes a class from outside."""
-    stream = rng("f1", 0)
-    true = stream.choice(CLASSES, 120, p=[0.4, 0.3, 0.2, 0.1])
-    guess = stream.choice([*CLASSES, "outside"], 120)
-    return true, np.where(stream.random(120) < 0.66, true, guess)
+    generator = rng("f1", 0)
+    true = generator.choice(CLASSES, 120, p=[0.4, 0.3, 0.2, 0.1])
+    guess = generator.choice([*CLASSES, "outside"], 120)
+    return true, np.where(generator.random(120) < 0.66, true, guess)
 
 
 def sklearns(true: np.ndarray, chosen: np.ndarray, classes: list[str]) -> float:
@@ -56,11 +56,11 @@ def test_a_class_never_shown_nor_chosen_counts_as_nought() -> None:
 
 @pytest.mark.parametrize(("shown", "n"), [([16] * 10, 40), ([3, 5, 9], 3), ([2, 2, 2, 30], 12)])
 def test_guessing_scores_what_it_is_said_to(shown: list[int], n: int) -> None:
-    stream = rng("guessing", 0)
+    generator = rng("guessing", 0)
     true = np.repeat([f"c{k}" for k in range(len(shown))], shown)
     names = [f"c{k}" for k in range(len(shown))]
     drawn = [
-        macro_f1(true, stream.choice([f"c{k}" for k in range(n)], len(true)), names).value
+        macro_f1(true, generator.choice([f"c{k}" for k in range(n)], len(true)), names).value
         for _ in range(600)
     ]
     error = np.std(drawn) / np.sqrt(len(drawn))
@@ -69,11 +69,11 @@ def test_guessing_scores_what_it_is_said_to(shown: list[int], n: int) -> None:
 
 
 def test_a_random_classifier_is_at_the_null_and_a_good_one_above() -> None:
-    stream = rng("f1 null", 0)
+    generator = rng("f1 null", 0)
     names = [f"c{k}" for k in range(12)]
     true = np.repeat(names, 16)
     null = guessing_f1([16] * 12, 12)
-    random = macro_f1(true, stream.choice(names, len(true)), names)
+    random = macro_f1(true, generator.choice(names, len(true)), names)
     assert random.low < null < random.high
-    good = np.where(stream.random(len(true)) < 0.5, true, stream.choice(names, len(true)))
+    good = np.where(generator.random(len(true)) < 0.5, true, generator.choice(names, len(true)))
     assert macro_f1(true, good, names).low > null

@@ -36,10 +36,10 @@ def pictures(
 
 def embedded(images: ImageTable, *, shuffled: bool, seed: int = 0) -> Embedded:
     """Class c at axis c in natural pictures; in sketches too, or each at the next class's axis."""
-    stream = rng("planted", seed)
+    generator = rng("planted", seed)
     place = images.label.map(LABELS.index).to_numpy()
     place = (place + (images.domain == "sketch").to_numpy() * shuffled) % 4
-    noise = 0.15 * stream.normal(size=(len(images), 6))
+    noise = 0.15 * generator.normal(size=(len(images), 6))
     return Embedded(images, torch.from_numpy(np.eye(6)[place] + noise))
 
 

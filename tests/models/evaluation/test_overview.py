@@ -112,10 +112,10 @@ def test_no_pictures_and_unknown_classes_are_errors(images: ImageTable) -> None:
 
 def test_rank_margin_and_best_of_kind_are_what_sorting_says() -> None:
     """The kept columns against the logits themselves, ties included."""
-    stream = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     names = tuple("abcdefg")
-    logits = stream.integers(0, 4, size=(200, 7)).astype(float)  # many ties
-    pictures = pd.DataFrame({"label": stream.choice(names, 200), "domain": "real"})
+    logits = generator.integers(0, 4, size=(200, 7)).astype(float)  # many ties
+    pictures = pd.DataFrame({"label": generator.choice(names, 200), "domain": "real"})
     held_out = ("b", "e", "g")
     got = Question(names, held_out).answers(pictures, torch.from_numpy(logits)).frame
     wide = got[got["candidates"] == "all"]

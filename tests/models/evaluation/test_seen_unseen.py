@@ -18,9 +18,9 @@ def asked(
     signal: float = 1.0, bias: float = 0.0, seed: int = 0, n: int = 240
 ) -> tuple[Answers, np.ndarray, pd.Series]:
     """Answers of a scorer that sees the class by `signal` and prefers seen classes by `bias`."""
-    stream = rng("trade-off", seed)
-    logits = stream.normal(size=(n, len(NAMES)))
-    labels = stream.choice(NAMES, n, p=[0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
+    generator = rng("trade-off", seed)
+    logits = generator.normal(size=(n, len(NAMES)))
+    labels = generator.choice(NAMES, n, p=[0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
     logits[np.arange(n), [NAMES.index(one) for one in labels]] += signal
     logits[:, ~np.isin(NAMES, HELD_OUT)] += bias
     pictures = pd.DataFrame({"label": labels, "domain": "sketch"})

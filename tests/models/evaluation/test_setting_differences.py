@@ -5,17 +5,17 @@ import pandas as pd
 import pytest
 
 from interp.core.errors import SpecificationError
-from interp.core.resampling import holm
 from interp.core.seeds import rng
+from interp.core.statistics.resampling import holm
 from interp.models.evaluation.setting_differences import Contrast, differences, over_blocks
 
 
 def by_class_table(gains: dict[str, float], seeds: int) -> pd.DataFrame:
-    stream = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     rows = []
     for seed in range(seeds):
         for label in range(12):
-            hard = stream.normal()
+            hard = generator.normal()
             rows += [
                 (
                     setting,
@@ -25,7 +25,7 @@ def by_class_table(gains: dict[str, float], seeds: int) -> pd.DataFrame:
                     f"c{label}",
                     "neutral",
                     "all",
-                    0.3 + 0.2 * hard + gain + 0.02 * stream.normal(),
+                    0.3 + 0.2 * hard + gain + 0.02 * generator.normal(),
                     10,
                 )
                 for setting, gain in gains.items()
@@ -65,12 +65,12 @@ def test_a_missing_setting_gives_no_row() -> None:
 
 def folds(effect: float, n_blocks: int = 3, seed: int = 0) -> pd.DataFrame:
     """Each block holds out four classes of its own."""
-    stream = rng("folds", seed)
+    generator = rng("folds", seed)
     rows = []
     for block in range(n_blocks):
-        own = 0.05 * stream.normal()
+        own = 0.05 * generator.normal()
         for place in range(4):
-            noise = 0.1 * stream.normal(size=2)
+            noise = 0.1 * generator.normal(size=2)
             for setting, gain in (("high", effect + own), ("low", 0.0)):
                 value = 0.4 + gain + noise[int(setting == "low")]
                 rows.append([setting, "sketch", block, "sketch", f"c{block}{place}", "neutral",

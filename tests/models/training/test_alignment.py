@@ -56,13 +56,13 @@ SITE = "blocks.0.hook_resid_post"
 @pytest.fixture(scope="session")
 def twins(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Four seen classes in two domains of other colours, one held out, and a base picture."""
-    folder, stream, rows = tmp_path_factory.mktemp("twins"), rng("twins", 0), []
+    folder, generator, rows = tmp_path_factory.mktemp("twins"), rng("twins", 0), []
     cells = [(label, domain) for label in SEEN for domain in ("real", "sketch")]
     for number, (label, domain) in enumerate([*cells, (HELD_OUT, "real")] * 12):
         corner = CORNERS[label][domain == "sketch"]
         colour = [60 + 140 * int(part) for part in corner]
         path = folder / f"{number}.png"
-        noise = stream.normal(0, 30, (20, 20, 3)) + colour
+        noise = generator.normal(0, 30, (20, 20, 3)) + colour
         Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(path)
         rows.append(f"{path}\tthe {label} {number % 5}\t{label}\t{domain}\n")
     rows.append(rows[0].replace("\tred\treal", "\t\tbase"))
@@ -99,8 +99,8 @@ def naive(running: np.ndarray, met: np.ndarray, x: np.ndarray, marks: np.ndarray
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_term_is_the_formula(seed: int) -> None:
-    term, stream = started(5, 3), rng("a batch", seed)
-    x, marks = stream.normal(size=(20, 3)), stream.integers(-1, 10, 20)
+    term, generator = started(5, 3), rng("a batch", seed)
+    x, marks = generator.normal(size=(20, 3)), generator.integers(-1, 10, 20)
     before = term.running.numpy().copy(), term.met.numpy().copy()  # type: ignore[union-attr]
     found = term(torch.tensor(x), torch.tensor(marks))
     assert float(found) == pytest.approx(naive(*before, x, marks), abs=1e-12)
@@ -116,9 +116,9 @@ def test_the_term_is_the_formula(seed: int) -> None:
 
 
 def test_the_gradient_is_that_of_finite_differences() -> None:
-    stream = rng("a batch", 0)
-    x = torch.tensor(stream.normal(size=(12, 3)), requires_grad=True)
-    marks = torch.tensor(stream.integers(-1, 10, 12))
+    generator = rng("a batch", 0)
+    x = torch.tensor(generator.normal(size=(12, 3)), requires_grad=True)
+    marks = torch.tensor(generator.integers(-1, 10, 12))
     assert torch.autograd.gradcheck(lambda x: deepcopy(started(5, 3))(x, marks), [x])
 
 
@@ -149,8 +149,8 @@ def test_separating_stops_where_contrasts_are_at_right_angles() -> None:
 def test_running_partners_tell_more_than_those_of_one_batch() -> None:
     """Against the gradient of all pictures: batches of 128 from 6 domains, 27 of 40 classes seen,
     noise of a picture as large as what tells classes apart, a true cosine of .5."""
-    stream, n, width, noise = rng("planted", 0), 27, 32, 1.0
-    shared, own = stream.normal(size=(n, width)), stream.normal(size=(2, n, width))
+    generator, n, width, noise = rng("planted", 0), 27, 32, 1.0
+    shared, own = generator.normal(size=(n, width)), generator.normal(size=(2, n, width))
     truth = torch.tensor((shared + own) / np.sqrt(2))
 
     def gradient(means: torch.Tensor, partners: torch.Tensor, asked: torch.Tensor) -> np.ndarray:
@@ -166,11 +166,11 @@ def test_running_partners_tell_more_than_those_of_one_batch() -> None:
     whole = gradient(truth, truth, torch.ones(2, n, dtype=torch.bool))
     term, running, single, both = Alignment(n), [], [], []
     for step in range(60):
-        cells = stream.integers(0, 240, 128)  # 6 domains x 40 classes
+        cells = generator.integers(0, 240, 128)  # 6 domains x 40 classes
         rows = [cell for cell in cells if cell < 80 and cell % 40 < n]
         marks = torch.tensor([n * (cell // 40) + cell % 40 for cell in rows])
         x = truth.flatten(0, 1)[marks] + noise * torch.tensor(
-            stream.normal(size=(len(rows), width))
+            generator.normal(size=(len(rows), width))
         )
         x.requires_grad_()
         term(x, marks).backward()

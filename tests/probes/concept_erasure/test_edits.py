@@ -16,7 +16,7 @@ from interp.core.errors import (
 )
 from interp.core.tables import EVIDENCE
 from interp.probes import Dictionary, TopK, dictionary_quality, recovered_accuracy
-from interp.probes.concept_erasure.edits import AS_IT_IS, answers, edited, site_rows
+from interp.probes.concept_erasure.edits import AS_IT_IS, edited, edited_answers, site_rows
 from interp.probes.dictionaries.training import train_dictionaries
 from interp.probes.features.pooling import pooled
 from tests.probes.sparse_world import SITE, SparseWorld, sparse_world
@@ -95,7 +95,9 @@ def test_answers_are_those_of_the_plain_arithmetic(world) -> None:
     x = torch.as_tensor(world.features.values[SITE])
     shift = torch.randn(len(x), 24, generator=torch.Generator().manual_seed(0))
     edits = {"shifted": lambda f, rows: f + shift[rows][:, None]}
-    found = answers(tower_of(world), world.images, SITE, edits, batch_size=50, **words(world))
+    found = edited_answers(
+        tower_of(world), world.images, SITE, edits, batch_size=50, **words(world)
+    )
     for name, wanted in ((AS_IT_IS, x + 1), ("shifted", x + shift + 1)):
         logits = classifier(wanted).numpy()
         np.testing.assert_allclose(found.logits[name], logits, atol=1e-5)
@@ -187,13 +189,15 @@ def test_quality_is_that_of_plain_sums(world) -> None:
 def test_doors_refuse_what_cannot_be_answered(world) -> None:
     tower, good = tower_of(world), words(world)
     with pytest.raises(SiteError, match="blocks"):
-        answers(tower, world.images, "blocks.7", {}, **good)
+        edited_answers(tower, world.images, "blocks.7", {}, **good)
     with pytest.raises(SampleError, match="no pictures"):
-        answers(tower, world.images[:0], SITE, {}, **good)
+        edited_answers(tower, world.images[:0], SITE, {}, **good)
     with pytest.raises(DataError, match="c05"):
-        answers(tower, world.images, SITE, {}, **good | {"class_names": good["class_names"][:-1]})
+        edited_answers(
+            tower, world.images, SITE, {}, **good | {"class_names": good["class_names"][:-1]}
+        )
     with pytest.raises(ShapeError, match="class name"):
-        answers(tower, world.images, SITE, {}, **good | {"classifier": lambda e: e[:, :2]})
+        edited_answers(tower, world.images, SITE, {}, **good | {"classifier": lambda e: e[:, :2]})
     broken = {"classifier": lambda e: good["classifier"](e) * torch.nan}
     with pytest.raises(NumericsError, match="logits"):
-        answers(tower, world.images, SITE, {}, **good | broken)
+        edited_answers(tower, world.images, SITE, {}, **good | broken)

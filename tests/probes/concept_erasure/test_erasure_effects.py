@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from interp.circuits import Chain
 from interp.core.errors import NumericsError, SampleError, SiteError, SpecificationError
 from interp.core.images import ImageTable
-from interp.core.resampling import jackknife
+from interp.core.statistics.resampling import jackknife
 from interp.core.tables import EVIDENCE
 from interp.probes import Eraser, collect, erased, erasure, leace
 from interp.probes.concept_erasure.erasers import Moments, matched_subspace
@@ -56,7 +56,7 @@ def world(
     Without `meaning` the seventh coordinate has nothing to do with the domain; `shift` adds the
     domain to the first class's coordinate too.
     """
-    stream = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     frame = pd.DataFrame(
         [(c, d, f"artist{a}") for c in NAMES for d in ("real", "sketch")
          for a in range(n_artists) for _ in range(2)],
@@ -64,8 +64,8 @@ def world(
     )  # fmt: skip
     frame = frame.assign(path=frame.index.astype(str), split="test", caption="")
     sign = np.where(frame["domain"] == "real", 1.0, -1.0)
-    sign = sign if meaning else stream.choice([1.0, -1.0], size=len(frame))
-    x = 0.6 * stream.normal(size=(len(frame), 3, K + 1 + WIDTH))
+    sign = sign if meaning else generator.choice([1.0, -1.0], size=len(frame))
+    x = 0.6 * generator.normal(size=(len(frame), 3, K + 1 + WIDTH))
     x[:, :, :K] *= 0.5
     code = frame["label"].map(NAMES.index).to_numpy()
     x[np.arange(len(frame)), :, code] += (sign if through else 1.0 + 0 * sign)[:, None]
@@ -102,9 +102,9 @@ def run(read: Callable[[Tensor], Tensor], through: bool, seed: int = 0, **option
 
 class TestErasers:
     def test_no_line_reads_what_leace_took_and_the_rest_is_left(self) -> None:
-        stream = np.random.default_rng(0)
+        generator = np.random.default_rng(0)
         domain, label = np.arange(400) % 2, (np.arange(400) // 2) % 5
-        x = stream.normal(size=(400, 12))
+        x = generator.normal(size=(400, 12))
         x[:, 0] += 3 * domain
         x[:, 1:6] += 4 * np.eye(5)[label]
         after = leace(x, domain)(torch.as_tensor(x)).numpy()
@@ -119,8 +119,8 @@ class TestErasers:
 
     def test_leace_is_the_formula_where_covariance_is_known(self) -> None:
         """I - W^+ U U' W with U the column space of W Sigma_xz (Belrose et al. 2023)."""
-        stream = np.random.default_rng(1)
-        x, z = stream.normal(size=(300, 5)) @ stream.normal(size=(5, 5)), np.arange(300) % 3
+        generator = np.random.default_rng(1)
+        x, z = generator.normal(size=(300, 5)) @ generator.normal(size=(5, 5)), np.arange(300) % 3
         moments = Moments(1, 3)
         for part in (slice(0, 100), slice(100, 300)):  # batch by batch
             moments.update(torch.as_tensor(x[part]), torch.as_tensor(z[part, None]))
@@ -138,8 +138,8 @@ class TestErasers:
         np.testing.assert_allclose(moments.covariance.numpy(), np.cov(x.T), atol=1e-10)
 
     def test_labels_in_columns_are_as_each_alone(self) -> None:
-        stream = np.random.default_rng(2)
-        x, z = stream.normal(size=(80, 6)), stream.integers(2, size=(80, 3))
+        generator = np.random.default_rng(2)
+        x, z = generator.normal(size=(80, 6)), generator.integers(2, size=(80, 3))
         moments = Moments(3, 2)
         moments.update(torch.as_tensor(x), torch.as_tensor(z))
         for labelling in range(3):
@@ -163,12 +163,12 @@ class TestErasers:
             matched_subspace(torch.eye(2).double(), 3.0, np.random.default_rng(0))
 
     def test_permuted_labels_take_little_and_the_concept_much(self) -> None:
-        stream = np.random.default_rng(5)
+        generator = np.random.default_rng(5)
         domain = np.arange(1000) % 2
-        x = stream.normal(size=(1000, 10)) + 3 * domain[:, None]
+        x = generator.normal(size=(1000, 10)) + 3 * domain[:, None]
         covariance = torch.as_tensor(np.cov(x.T))
         true = leace(x, domain).moved(covariance)
-        permuted = leace(x, stream.permutation(domain)).moved(covariance)
+        permuted = leace(x, generator.permutation(domain)).moved(covariance)
         assert true == pytest.approx(10 * 9 / 4, rel=0.1)  # ten coordinates of variance 9 / 4
         assert permuted < true / 4  # one direction of ten, whatever it holds
 
@@ -380,8 +380,8 @@ def test_a_real_tower_resumed_at_the_site_is_the_whole_tower_with_the_eraser_in_
 
 
 def test_beyond_joins_classes_and_draws() -> None:
-    stream = np.random.default_rng(0)
-    after, draws = stream.normal(size=8), stream.normal(size=(4, 8)) + 0.5
+    generator = np.random.default_rng(0)
+    after, draws = generator.normal(size=8), generator.normal(size=(4, 8)) + 0.5
 
     def told(values: np.ndarray) -> tuple[float, np.ndarray]:
         return float(values.mean()), (values.sum() - values) / 7

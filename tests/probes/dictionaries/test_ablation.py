@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from interp.circuits import Chain
 from interp.core.errors import DataError, SampleError, SpecificationError
-from interp.core.resampling import jackknife, sign_flip_p
+from interp.core.statistics.resampling import jackknife, sign_flip_p
 from interp.core.tables import EVIDENCE
 from interp.probes import Dictionary, TopK, ablate_shared, pca, train_dictionaries
 from interp.probes.dictionaries.ablation import _paired
@@ -115,11 +115,11 @@ def test_drops_are_those_of_plain_arithmetic(world, known) -> None:
     label, domain = (world.features.frame[n].to_numpy(object) for n in ("label", "domain"))
     x = world.features.values[SITE].astype(np.float64)
     codes = known(world.features.values[SITE]).astype(np.float64)
-    donors, stream = np.zeros((2, len(x)), dtype=int), rng("feature donors", 0)
+    donors, generator = np.zeros((2, len(x)), dtype=int), rng("feature donors", 0)
     for where, name in sorted(set(zip(domain, label, strict=True))):
         mine = (domain == where) & (label == name)
         others = np.flatnonzero((domain == where) & (label != name))
-        donors[:, mine] = stream.choice(others, (2, mine.sum()))
+        donors[:, mine] = generator.choice(others, (2, mine.sum()))
     truth = np.array([words["class_names"].index(name) for name in label])
 
     def right(values: np.ndarray) -> np.ndarray:

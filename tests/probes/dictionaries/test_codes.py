@@ -23,8 +23,8 @@ from interp.probes import (
     dictionary_stability,
     match_features,
     pca,
+    raw_units,
     train_dictionaries,
-    units,
 )
 from tests.probes.sparse_world import SITE, sparse_world
 
@@ -33,7 +33,7 @@ def features_of(x: np.ndarray) -> Features:
     return Features({"s": x}, pd.DataFrame({"label": ["cat"] * len(x), "domain": "real"}))
 
 
-@pytest.mark.parametrize("make", [units, pca])
+@pytest.mark.parametrize("make", [raw_units, pca])
 def test_codes_are_non_negative_and_write_back_what_they_read(make) -> None:
     x = 7 + np.random.default_rng(0).normal(size=(40, 6)) * [1, 2, 3, 4, 5, 0]
     code = make(features_of(x), "s", withheld=())
@@ -42,7 +42,7 @@ def test_codes_are_non_negative_and_write_back_what_they_read(make) -> None:
     np.testing.assert_allclose(code.reconstruct(torch.as_tensor(x)).numpy(), x, atol=1e-9)
     half = made.shape[1] // 2
     z = made[:, :half] - made[:, half:]
-    if make is units:
+    if make is raw_units:
         np.testing.assert_allclose(z[:, :5], ((x - x.mean(0)) / np.maximum(x.std(0), 1e-9))[:, :5])
         assert (z[:, 5] == 0).all()  # a unit that does not vary
     else:
@@ -61,7 +61,7 @@ def test_fewer_components_keep_the_largest() -> None:
             pca(features_of(x), "s", n_components=n, withheld=())
 
 
-@pytest.mark.parametrize("make", [units, pca])
+@pytest.mark.parametrize("make", [raw_units, pca])
 def test_codes_do_not_see_withheld_cells(make) -> None:
     world = sparse_world(1.0, n_classes=6)
     inside = (world.features.frame["label"] == "c00").to_numpy()
@@ -74,7 +74,7 @@ def test_codes_do_not_see_withheld_cells(make) -> None:
         make(world.features, SITE)
 
 
-@pytest.mark.parametrize("make", [units, pca])
+@pytest.mark.parametrize("make", [raw_units, pca])
 def test_codes_refuse_what_does_not_vary_or_fit(make) -> None:
     with pytest.raises(NumericsError, match="do not vary"):
         make(features_of(np.full((9, 3), 0.1)), "s", withheld=())
@@ -91,8 +91,8 @@ def dictionary_of(directions: np.ndarray) -> Dictionary:
 
 
 def test_matching_is_the_best_of_all_permutations() -> None:
-    stream = np.random.default_rng(0)
-    first, second = (dictionary_of(stream.normal(size=(6, 4))) for _ in range(2))
+    generator = np.random.default_rng(0)
+    first, second = (dictionary_of(generator.normal(size=(6, 4))) for _ in range(2))
     partner, cosine = match_features(first, second)
     every = (first.decoder @ second.decoder.T).numpy()
     best = max(permutations(range(6)), key=lambda order: every[range(6), list(order)].sum())
@@ -102,29 +102,29 @@ def test_matching_is_the_best_of_all_permutations() -> None:
 
 
 def test_a_narrower_dictionary_leaves_features_without_a_partner() -> None:
-    stream = np.random.default_rng(0)
-    first, second = (dictionary_of(stream.normal(size=(n, 4))) for n in (6, 2))
+    generator = np.random.default_rng(0)
+    first, second = (dictionary_of(generator.normal(size=(n, 4))) for n in (6, 2))
     partner, cosine = match_features(first, second)
     assert (partner == -1).sum() == 4 and (cosine[partner == -1] == 0).all()
     with pytest.raises(ShapeError, match="one site"):
-        match_features(first, dictionary_of(stream.normal(size=(6, 5))))
+        match_features(first, dictionary_of(generator.normal(size=(6, 5))))
 
 
 class TestStability:
     def test_finds_nothing_among_random_directions(self) -> None:
-        stream = np.random.default_rng(1)
+        generator = np.random.default_rng(1)
         frame = dictionary_stability(
-            [dictionary_of(stream.normal(size=(40, 10))) for _ in range(3)], n_null=40
+            [dictionary_of(generator.normal(size=(40, 10))) for _ in range(3)], n_null=40
         ).frame.set_index("measure")
         row = frame.loc["mean cosine"]
         assert row["value"] == pytest.approx(row["null"], abs=0.02) and row["p"] > 0.05
         assert row["null"] > 0.5  # forty directions in ten dimensions: cosines are never small
 
     def test_finds_directions_that_are_the_same_but_for_noise(self) -> None:
-        stream = np.random.default_rng(0)
-        base = stream.normal(size=(20, 30))
+        generator = np.random.default_rng(0)
+        base = generator.normal(size=(20, 30))
         several = [
-            dictionary_of(stream.permutation(base) + 0.1 * stream.normal(size=base.shape))
+            dictionary_of(generator.permutation(base) + 0.1 * generator.normal(size=base.shape))
             for _ in range(3)
         ]
         frame = dictionary_stability(several).frame.set_index("measure")

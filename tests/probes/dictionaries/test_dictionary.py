@@ -59,11 +59,11 @@ def plain(dictionary: Dictionary, x: np.ndarray) -> tuple[np.ndarray, np.ndarray
 @pytest.mark.parametrize("k", [None, 2])
 @pytest.mark.parametrize("unit_rows", [False, True])
 def test_features_and_reconstruction_are_the_formula_in_numpy(k, unit_rows) -> None:
-    stream = torch.Generator().manual_seed(0)
-    encoder, decoder = (torch.randn(5, 9, generator=stream).double() for _ in range(2))
-    biases = [torch.randn(n, generator=stream).double() for n in (9, 5, 9)]
+    generator = torch.Generator().manual_seed(0)
+    encoder, decoder = (torch.randn(5, 9, generator=generator).double() for _ in range(2))
+    biases = [torch.randn(n, generator=generator).double() for n in (9, 5, 9)]
     one = Dictionary(encoder, decoder.T, *biases[:2], biases[2].abs(), k, unit_rows)
-    x = torch.randn(40, 5, generator=stream).double()
+    x = torch.randn(40, 5, generator=generator).double()
     codes, made = plain(one, x.numpy())
     assert 0 < (codes > 0).sum() < codes.size
     np.testing.assert_allclose(one(x.numpy()), codes, atol=1e-13)

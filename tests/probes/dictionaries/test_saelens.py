@@ -31,16 +31,16 @@ def x() -> np.ndarray:
 
 def made(folder: Path, *, unit: bool = False, drop: str = "", **said) -> Path:
     """Files as SAELens writes them, in float64, with random weights."""
-    stream = np.random.default_rng(0)
-    decoder = stream.normal(size=(D_SAE, D_IN))
+    generator = np.random.default_rng(0)
+    decoder = generator.normal(size=(D_SAE, D_IN))
     if unit:
         decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
     weights = {
-        "W_enc": stream.normal(size=(D_IN, D_SAE)), "W_dec": decoder,
-        "b_enc": stream.normal(size=D_SAE), "b_dec": stream.normal(size=D_IN),
+        "W_enc": generator.normal(size=(D_IN, D_SAE)), "W_dec": decoder,
+        "b_enc": generator.normal(size=D_SAE), "b_dec": generator.normal(size=D_IN),
     }  # fmt: skip
     if said.get("architecture") == "jumprelu":
-        weights["threshold"] = stream.normal(size=D_SAE)
+        weights["threshold"] = generator.normal(size=D_SAE)
     weights.pop(drop, None)
     folder.mkdir(exist_ok=True)
     save_file(

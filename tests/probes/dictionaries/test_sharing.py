@@ -17,7 +17,7 @@ from interp.core.errors import (
     SiteError,
     SpecificationError,
 )
-from interp.core.resampling import jackknife
+from interp.core.statistics.resampling import jackknife
 from interp.core.tables import EVIDENCE
 from interp.probes import (
     Dictionary,
@@ -28,8 +28,8 @@ from interp.probes import (
     feature_sharing,
     paper_feature_sharing,
     pca,
+    raw_units,
     train_dictionaries,
-    units,
 )
 from tests.probes.sparse_world import SITE, SparseWorld, sparse_world
 
@@ -204,7 +204,7 @@ class TestCodes:
         world, dictionaries = made
         codes = {
             "dictionary": dictionaries,
-            "units": units(world.features, SITE, withheld=()),
+            "units": raw_units(world.features, SITE, withheld=()),
             "pca": pca(world.features, SITE, withheld=()),
         }
         frame = feature_sharing(world.features, SITE, codes, n_permutations=9).frame
@@ -238,13 +238,13 @@ class TestCodes:
 
 
 def test_the_paper_s_measure_is_a_plain_recomputation() -> None:
-    stream = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     world = sparse_world(0.5, n_classes=5, pool=60, per_class=12, everywhere=10, seed=2)
     third = np.arange(len(world.codes)) % 3 == 0  # a third domain out of some pictures
     frame = world.features.frame.assign(
         domain=np.where(third, "paint", world.features.frame["domain"])
     )
-    codes = world.codes * (stream.random(world.codes.shape) < 0.8)
+    codes = world.codes * (generator.random(world.codes.shape) < 0.8)
     features = Features({SITE: world.features.values[SITE]}, frame)
     labels = ["c00", "c01", "c02"]
     table = paper_feature_sharing(features, lambda x: codes, SITE, labels=labels).frame

@@ -11,7 +11,7 @@ from interp.probes import Features, directions, open_features, save_features
 
 
 def made() -> Features:
-    stream = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     frame = pd.DataFrame(
         [(c, d, a) for c in ("None", "007", "NA", "x y", "1.0") for d in ("real", "sketch")
          for a in "wxyz"],
@@ -19,8 +19,8 @@ def made() -> Features:
     )  # fmt: skip
     frame["withheld"] = frame["label"] == "NA"
     values = {
-        "blocks.0.hook_resid_post": stream.normal(size=(40, 6)).astype(np.float32),
-        "hook_embedding": stream.normal(size=(40, 3)),
+        "blocks.0.hook_resid_post": generator.normal(size=(40, 6)).astype(np.float32),
+        "hook_embedding": generator.normal(size=(40, 3)),
     }
     depths = {"blocks.0.hook_resid_post": 0.5, "hook_embedding": 1.0}
     layers = {"blocks.0.hook_resid_post": 0, "hook_embedding": 1}

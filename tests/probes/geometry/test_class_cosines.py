@@ -14,15 +14,15 @@ SITE = "blocks.1.hook_resid_post"
 
 def made(shared: int = 4, noise: float = 0.2, depth: float = 0.5) -> Features:
     """The first `shared` classes point the same way in both domains, the others do not."""
-    stream = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     frame = pd.DataFrame(
         [(c, d, a) for c in CLASSES for d in ("real", "sketch") for a in "uvwxyz"],
         columns=["label", "domain", "artist"],
     )
-    ways = stream.normal(size=(2, len(CLASSES), 64))
+    ways = generator.normal(size=(2, len(CLASSES), 64))
     ways[1, :shared] = ways[0, :shared]
     rows = [ways[int(d == "sketch"), CLASSES.index(c)] for c, d, _ in frame.to_numpy()]
-    x = np.array(rows) + noise * stream.normal(size=(len(frame), 64))
+    x = np.array(rows) + noise * generator.normal(size=(len(frame), 64))
     return Features({SITE: x.astype(np.float32)}, frame, depths={SITE: depth})
 
 

@@ -21,9 +21,9 @@ def directions(features, **options) -> pd.DataFrame:
 
 @pytest.mark.parametrize("width", [10, 200])
 def test_lda_directions_are_scikit_learns(width: int) -> None:
-    stream = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     code = np.repeat(np.arange(5), 8)
-    x = stream.normal(size=(5, width))[code] + stream.normal(size=(40, width))
+    x = generator.normal(size=(5, width))[code] + generator.normal(size=(40, width))
     inner = x - np.stack([x[code == c].mean(axis=0) for c in code])
     share = ledoit_wolf_shrinkage(inner, assume_centered=True)
     peer = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=share).fit(x, code).coef_

@@ -12,8 +12,8 @@ from sklearn.preprocessing import StandardScaler
 
 from interp.core.artists import hands
 from interp.core.errors import SampleError
-from interp.core.resampling import jackknife
 from interp.core.seeds import rng
+from interp.core.statistics.resampling import jackknife
 from interp.core.tables import EVIDENCE, Table
 from interp.probes import Features, domain_distance, domain_test
 from interp.probes.geometry.separation import domain_pair, ridge_without
@@ -129,7 +129,7 @@ def test_distance_is_unbiased_where_one_without_halves_is_not(alike) -> None:
 
 def grouped(seed: int, *, copies: int = 4, offset: float = 0.0) -> Features:
     """Eight classes by six artists in two domains; a group's pictures are nearly one picture."""
-    stream = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     rows = [
         (f"c{c}", domain, f"artist{a}", k)
         for c in range(8)
@@ -139,7 +139,9 @@ def grouped(seed: int, *, copies: int = 4, offset: float = 0.0) -> Features:
     ]
     frame = pd.DataFrame(rows, columns=["label", "domain", "artist", "copy"])
     group = pd.factorize(frame["label"] + frame["domain"] + frame["artist"])[0]
-    x = stream.normal(size=(group.max() + 1, 10))[group] + 0.1 * stream.normal(size=(len(rows), 10))
+    x = generator.normal(size=(group.max() + 1, 10))[group] + 0.1 * generator.normal(
+        size=(len(rows), 10)
+    )
     shift = offset * (frame["domain"] == "sketch").to_numpy()[:, None]
     return Features({"site0": x + shift}, frame)
 
@@ -160,8 +162,8 @@ def test_without_difference_p_is_uniform_and_intervals_cover(
 
 
 def test_leaving_rows_out_is_solving_again() -> None:
-    stream = np.random.default_rng(0)
-    train, test = stream.normal(size=(24, 7)), stream.normal(size=(5, 7))
+    generator = np.random.default_rng(0)
+    train, test = generator.normal(size=(24, 7)), generator.normal(size=(5, 7))
     labels, groups = np.tile([1.0, -1.0], 12), np.repeat([0, 1, 2], 8)
     found = ridge_without(train, test, labels, groups)
     z, new = ((part - train.mean(axis=0)) / train.std(axis=0) for part in (train, test))
@@ -183,12 +185,12 @@ def test_permuting_single_pictures_rejects_a_true_null() -> None:
     for seed in range(20):
         features = grouped(seed)
         x, real = features.values["site0"], (features.frame["domain"] == "real").to_numpy()
-        stream = np.random.default_rng(seed)
+        generator = np.random.default_rng(seed)
 
         def squared(mask: np.ndarray, x: np.ndarray = x) -> float:
             return float(((x[mask].mean(axis=0) - x[~mask].mean(axis=0)) ** 2).sum())
 
-        drawn = [squared(stream.permutation(real)) for _ in range(99)]
+        drawn = [squared(generator.permutation(real)) for _ in range(99)]
         rejected += squared(real) > np.quantile(drawn, 0.95)
     assert rejected >= 10
 

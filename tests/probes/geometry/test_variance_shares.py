@@ -6,7 +6,7 @@ import pytest
 
 from interp.core.artists import artist_halves
 from interp.core.errors import SampleError
-from interp.core.resampling import jackknife
+from interp.core.statistics.resampling import jackknife
 from interp.probes import Features, factorisation
 
 NAMES = ("real", "sketch", "quickdraw")
@@ -25,7 +25,7 @@ def additive(
     seed: int = 0,
 ) -> Features:
     """Effects of known variance; classes in `rank` axes, domains at a known angle to them."""
-    stream = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     label, domain = (pd.factorize(frame[name])[0] for name in ("label", "domain"))
     n, k = label.max() + 1, domain.max() + 1
 
@@ -35,16 +35,16 @@ def additive(
         return effects * np.sqrt(variance / size) if variance else 0 * effects
 
     classes = np.zeros((n, width))
-    classes[:, :rank] = stream.normal(size=(n, rank))
+    classes[:, :rank] = generator.normal(size=(n, rank))
     axis = np.zeros(width)
     axis[0], axis[rank] = cosine, np.sqrt(1 - cosine**2)
     domains = scaled(np.arange(k)[:, None] * axis, of_domain)
-    both = stream.normal(size=(n, k, width))
+    both = generator.normal(size=(n, k, width))
     both -= both.mean(axis=0) + both.mean(axis=1, keepdims=True) - both.mean(axis=(0, 1))
     both *= np.sqrt(of_both / (both**2).sum(axis=2).mean())
     x = scaled(classes, of_class)[label] + domains[domain] + both[label, domain]
-    x = x + np.sqrt(noise / width) * stream.normal(size=x.shape)
-    turn = np.linalg.qr(stream.normal(size=(width, width)))[0]
+    x = x + np.sqrt(noise / width) * generator.normal(size=x.shape)
+    turn = np.linalg.qr(generator.normal(size=(width, width)))[0]
     return Features({"site0": (x @ turn + 5).astype(np.float32)}, frame)
 
 

@@ -9,7 +9,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from interp.core.artists import artist_halves
 from interp.core.errors import DataError, SampleError
-from interp.core.resampling import class_permutations
+from interp.core.statistics.resampling import class_permutations
 from interp.core.tables import EVIDENCE
 from interp.probes import Features, LinearProbe
 from interp.probes import transfer as measure

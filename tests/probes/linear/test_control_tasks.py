@@ -21,10 +21,10 @@ def selective(features: Features, **options) -> pd.DataFrame:
 
 def drawings_only(features: Features, noise: float = 0.3) -> Features:
     """Every drawing a point of its own, the same for its pictures; classes are nothing."""
-    stream = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     group = pd.factorize(features.frame["label"] + features.frame["artist"])[0]
-    x = stream.normal(size=(group.max() + 1, 256))[group]
-    x += noise * stream.normal(size=x.shape)
+    x = generator.normal(size=(group.max() + 1, 256))[group]
+    x += noise * generator.normal(size=x.shape)
     return replace(features, values={"site0": x.astype(np.float32)})
 
 
@@ -75,8 +75,8 @@ def test_bad_data_get_a_reason_or_an_error(planted) -> None:
 
 def test_p_is_adjusted_over_the_sites_of_a_domain(planted) -> None:
     features = planted(1.0, n_classes=8, noise=3.0)
-    stream = np.random.default_rng(3)
-    noise = stream.normal(size=features.values["site0"].shape).astype(np.float32)
+    generator = np.random.default_rng(3)
+    noise = generator.normal(size=features.values["site0"].shape).astype(np.float32)
     two = replace(features, values={"site0": features.values["site0"], "noise": noise})
     for _, rows in selective(two, domains=["real", "sketch"]).groupby("domain"):
         smaller, larger = rows.sort_values("p")[["p", "p_adjusted"]].to_numpy()

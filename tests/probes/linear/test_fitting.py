@@ -10,9 +10,9 @@ from interp.probes.linear.fitting import STRENGTHS, TrainingSet, _strengths, fit
 
 @pytest.mark.parametrize("noise", [0.3, 6.0])
 def test_c_has_the_least_held_out_log_loss(noise: float) -> None:
-    stream = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     y, inner = np.arange(80) % 5, np.arange(80) // 5 % 2
-    x = stream.normal(size=(5, 12))[y] + noise * stream.normal(size=(80, 12))
+    x = generator.normal(size=(5, 12))[y] + noise * generator.normal(size=(80, 12))
     loss = []
     for strength in STRENGTHS:
         probes = [

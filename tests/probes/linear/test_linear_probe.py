@@ -24,9 +24,9 @@ def test_scikit_learns_contract(estimator, check) -> None:
 def classes(
     n: int, width: int, k: int = 5, seed: int = 0, noise: float = 2.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    stream = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     y = np.arange(n) % k
-    return 3 + stream.normal(size=(k, width))[y] + noise * stream.normal(size=(n, width)), y
+    return 3 + generator.normal(size=(k, width))[y] + noise * generator.normal(size=(n, width)), y
 
 
 def peer(x: np.ndarray, y: np.ndarray, C: float) -> tuple[StandardScaler, LogisticRegression]:
@@ -102,11 +102,11 @@ def test_tolerance_bounds_the_distance_to_the_optimum(C: float, noise: float) ->
 
 def test_sure_probes_take_few_steps() -> None:
     """Preconditioned for equal probabilities they took 34 at C = 1 and 28 at C = 10."""
-    stream = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     y, spectrum = np.arange(400) % 10, np.arange(1, 151) ** -0.5
-    x = 0.6 * stream.normal(size=(10, 150))[y] * spectrum**0.5
-    x = (x + stream.normal(size=(400, 150)) * spectrum) @ np.linalg.qr(
-        stream.normal(size=(150, 150))
+    x = 0.6 * generator.normal(size=(10, 150))[y] * spectrum**0.5
+    x = (x + generator.normal(size=(400, 150)) * spectrum) @ np.linalg.qr(
+        generator.normal(size=(150, 150))
     )[0]
     inputs = torch.from_numpy(Basis.of(x).coordinates)[None]
     for C in (1.0, 10.0):
@@ -199,9 +199,9 @@ def test_fitted_scores_are_a_product() -> None:
 
 
 def test_scores_of_many_labellings_are_those_of_each() -> None:
-    stream = np.random.default_rng(0)
-    fitted = Fitted(stream.normal(size=(4, 3, 5)), stream.normal(size=(4, 3)))
-    x = stream.normal(size=(7, 5)).astype(np.float32)
+    generator = np.random.default_rng(0)
+    fitted = Fitted(generator.normal(size=(4, 3, 5)), generator.normal(size=(4, 3)))
+    x = generator.normal(size=(7, 5)).astype(np.float32)
     scores = fitted.scores(x)
     assert scores.shape == (4, 7, 3)
     for one, weights, intercepts in zip(scores, fitted.weights, fitted.intercepts, strict=True):

@@ -8,7 +8,7 @@ import pytest
 
 from interp.core.artists import artist_halves
 from interp.core.errors import SpecificationError
-from interp.core.resampling import jackknife, permutation_p
+from interp.core.statistics.resampling import jackknife, permutation_p
 from interp.probes import (
     Features,
     biased_cka,
@@ -59,8 +59,8 @@ def test_value_ceiling_and_jackknife_are_those_of_plain_estimates(planted, name,
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_the_null_is_the_mean_over_every_permutation_of_classes(size: int) -> None:
-    stream = np.random.default_rng(0)
-    a, b = stream.normal(size=(2, 1, 2, 1, 5 * size, 5 * size))
+    generator = np.random.default_rng(0)
+    a, b = generator.normal(size=(2, 1, 2, 1, 5 * size, 5 * size))
     orders = [
         (np.array(order)[:, None] * size + np.arange(size)).ravel()
         for order in permutations(range(5))
@@ -124,18 +124,18 @@ def test_rows_that_a_measure_cannot_take_are_refused(planted) -> None:
 
 @pytest.mark.parametrize("n", [8, 15, 45])
 def test_the_foretold_deviation_is_that_of_noise(n: int) -> None:
-    stream = np.random.default_rng(n)
+    generator = np.random.default_rng(n)
     for width in (6, 64):
-        drawn = [cka(*stream.normal(size=(2, n, width))) for _ in range(400)]
+        drawn = [cka(*generator.normal(size=(2, n, width))) for _ in range(400)]
         assert np.std(drawn) == pytest.approx(null_deviation(n), rel=0.16)
 
 
 def test_the_classes_foretold_give_the_width_asked_for() -> None:
     n = classes_needed(0.4)
-    stream = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     widths = []
     for _ in range(60):
-        x, y = stream.normal(size=(2, n, 32))
+        x, y = generator.normal(size=(2, n, 32))
         left = [cka(np.delete(x, c, 0), np.delete(y, c, 0)) for c in range(n)]
         spread = jackknife(cka(x, y), left)
         widths.append(spread.high - spread.low)
@@ -147,11 +147,11 @@ class TestTraps:
 
     def test_bootstrap_of_rows_finds_what_is_not_there(self) -> None:
         """A row drawn twice agrees with itself in both sets: unrelated classes read far above 0."""
-        stream = np.random.default_rng(0)
+        generator = np.random.default_rng(0)
         means, lows, covered = [], [], []
         for _ in range(8):
-            x, y = stream.normal(size=(2, 15, 32))
-            drawn = stream.integers(15, size=(60, 15))
+            x, y = generator.normal(size=(2, 15, 32))
+            drawn = generator.integers(15, size=(60, 15))
             boot = [cka(x[rows], y[rows]) for rows in drawn]
             means.append(np.mean(boot))
             lows.append(np.quantile(boot, 0.025))
@@ -163,11 +163,11 @@ class TestTraps:
 
     def test_spearman_brown_on_cka(self) -> None:
         """Stepping a half's CKA up to full length misses what all pictures give."""
-        stream = np.random.default_rng(0)
+        generator = np.random.default_rng(0)
         off = []
         for _ in range(150):
-            truth = stream.normal(size=(40, 20))
-            four = truth + 1.5 * stream.normal(size=(4, 40, 20))
+            truth = generator.normal(size=(40, 20))
+            four = truth + 1.5 * generator.normal(size=(4, 40, 20))
             half = cka(four[0], four[1])
             full = cka(four[:2].mean(axis=0), four[2:].mean(axis=0))
             off.append(2 * half / (1 + half) - full)
@@ -175,19 +175,21 @@ class TestTraps:
 
     def test_free_permutation_of_rows_rejects_true_nulls(self) -> None:
         """Pictures of a class move together; permuting them freely makes every block look real."""
-        stream = np.random.default_rng(0)
+        generator = np.random.default_rng(0)
         classes, each = 8, 4
         label = np.repeat(np.arange(classes), each)
         free, whole = [], []
         for _ in range(20):
             x, y = (
-                stream.normal(size=(classes, 10))[label] + 0.3 * stream.normal(size=(32, 10))
+                generator.normal(size=(classes, 10))[label] + 0.3 * generator.normal(size=(32, 10))
                 for _ in range(2)
             )
             value = cka(x, y)
-            rows = [cka(x, y[stream.permutation(32)]) for _ in range(39)]
+            rows = [cka(x, y[generator.permutation(32)]) for _ in range(39)]
             blocks = [
-                cka(x, y[(stream.permutation(classes)[:, None] * each + np.arange(each)).ravel()])
+                cka(
+                    x, y[(generator.permutation(classes)[:, None] * each + np.arange(each)).ravel()]
+                )
                 for _ in range(39)
             ]
             free.append(permutation_p(value, rows))

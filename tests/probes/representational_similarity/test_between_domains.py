@@ -10,7 +10,7 @@ from scipy import stats
 
 from interp.core.artists import artist_halves
 from interp.core.errors import SampleError, SpecificationError
-from interp.core.resampling import class_permutations, jackknife, max_t
+from interp.core.statistics.resampling import class_permutations, jackknife, max_t
 from interp.core.tables import EVIDENCE
 from interp.probes import Features, cka, similarity
 
@@ -60,8 +60,8 @@ def test_value_ceiling_and_jackknife_are_those_of_plain_cka(planted) -> None:
 def test_the_mean_over_all_permutations_of_classes_is_zero() -> None:
     from itertools import permutations
 
-    stream = np.random.default_rng(0)
-    x, y = stream.normal(size=(2, 6, 3))
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(2, 6, 3))
     y[:, 0] += x[:, 0]
     every = [cka(x, y[list(order)]) for order in permutations(range(6))]
     assert np.mean(every) == pytest.approx(0.0, abs=1e-12)
@@ -88,8 +88,8 @@ def test_p_is_that_of_plain_permutations(planted) -> None:
 
 
 def test_max_t_allows_for_the_number_of_layers() -> None:
-    stream = np.random.default_rng(0)
-    drawn = stream.normal(size=(999, 20)) * np.arange(1, 21)
+    generator = np.random.default_rng(0)
+    drawn = generator.normal(size=(999, 20)) * np.arange(1, 21)
     value = np.zeros(20)
     value[3] = 2 * 4  # two deviations at one layer of twenty: p is .02 alone, not picked out
     adjusted = max_t(value, drawn)

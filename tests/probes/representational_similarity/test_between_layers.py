@@ -17,14 +17,16 @@ def layered(
     n: int = 300, width: int = 12, layers: int = 4, mean: float = 10.0, seed: int = 0
 ) -> dict[str, np.ndarray]:
     """Layers of decreasing likeness to a common signal, with a mean far above their spread."""
-    stream = np.random.default_rng(seed)
-    signal = stream.normal(size=(n, width))
+    generator = np.random.default_rng(seed)
+    signal = generator.normal(size=(n, width))
     values = {}
     for layer in range(layers):
         shared = 1 - layer / layers
-        own = stream.normal(size=(n, width + layer))
+        own = generator.normal(size=(n, width + layer))
         own[:, :width] = np.sqrt(shared) * signal + np.sqrt(1 - shared) * own[:, :width]
-        values[f"layer{layer}"] = (own + mean * stream.choice([-1, 1], width + layer)).astype("f4")
+        values[f"layer{layer}"] = (own + mean * generator.choice([-1, 1], width + layer)).astype(
+            "f4"
+        )
     return values
 
 

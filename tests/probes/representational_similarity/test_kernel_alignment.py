@@ -27,9 +27,9 @@ def by_loop(k: np.ndarray, m: np.ndarray) -> float:
 
 
 def related(n: int, seed: int = 0, wide: int = 7) -> tuple[np.ndarray, np.ndarray]:
-    stream = np.random.default_rng(seed)
-    x = stream.normal(size=(n, 4))
-    y = x[:, :2] @ stream.normal(size=(2, wide)) + stream.normal(size=(n, wide))
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=(n, 4))
+    y = x[:, :2] @ generator.normal(size=(2, wide)) + generator.normal(size=(n, wide))
     return x, y
 
 
@@ -65,8 +65,8 @@ def test_biased_cka_is_the_normalised_overlap_of_centred_grams() -> None:
 
 
 def test_noise_floor_at_15_classes_of_width_1024() -> None:
-    stream = np.random.default_rng(1)
-    noise = [stream.normal(size=(2, 15, 1024)) for _ in range(300)]
+    generator = np.random.default_rng(1)
+    noise = [generator.normal(size=(2, 15, 1024)) for _ in range(300)]
     debiased = np.array([cka(*pair) for pair in noise])
     biased = np.array([biased_cka(*pair) for pair in noise])
     assert abs(debiased.mean()) < 3 * debiased.std() / np.sqrt(300)
@@ -126,7 +126,7 @@ def test_float32_features_give_float64_results() -> None:
 
 
 def test_a_row_bootstrap_takes_duplicates_for_agreement() -> None:
-    stream = np.random.default_rng(0)
-    x, y = stream.normal(size=(2, 15, 64))
-    draws = [stream.integers(15, size=15) for _ in range(200)]
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(2, 15, 64))
+    draws = [generator.integers(15, size=15) for _ in range(200)]
     assert np.mean([cka(x[rows], y[rows]) for rows in draws]) > 0.4  # the truth is 0

@@ -21,7 +21,11 @@ from interp.probes import (
     svcca,
 )
 from interp.probes.representational_similarity.linear_prediction import STRENGTHS, _folds
-from interp.probes.representational_similarity.measures import MEASURES, Measure, find_measure
+from interp.probes.representational_similarity.measures import (
+    MEASURES,
+    SimilarityMeasure,
+    find_measure,
+)
 from interp.probes.representational_similarity.rows import centred_rows
 from tests.probes.representational_similarity.test_kernel_alignment import related, song
 
@@ -97,8 +101,8 @@ class TestAgainstAnotherComputation:
 
     def test_svcca_drops_components_of_little_variance(self) -> None:
         x, y = related(80, wide=3)
-        stream = np.random.default_rng(5)
-        noisy = np.hstack([x, 1e-3 * stream.normal(size=(80, 20))])
+        generator = np.random.default_rng(5)
+        noisy = np.hstack([x, 1e-3 * generator.normal(size=(80, 20))])
         assert svcca(noisy, y) == pytest.approx(svcca(x, y), abs=1e-4)
         assert svcca(noisy, y, variance=1.0) > svcca(x, y) + 0.05
 
@@ -150,28 +154,31 @@ class TestAgainstAnotherComputation:
 
     def test_predictivity_keeps_groups_together(self) -> None:
         """Copies of a row on both sides of a fold let a map be learnt by heart."""
-        stream = np.random.default_rng(0)
-        x, y = (np.repeat(stream.normal(size=(12, 20)), 4, axis=0) for _ in range(2))
-        x, y = (side + 0.1 * stream.normal(size=side.shape) for side in (x, y))
+        generator = np.random.default_rng(0)
+        x, y = (np.repeat(generator.normal(size=(12, 20)), 4, axis=0) for _ in range(2))
+        x, y = (side + 0.1 * generator.normal(size=side.shape) for side in (x, y))
         who = np.repeat(np.arange(12), 4)
         assert predictivity(x, y) > 0.9
         assert predictivity(x, y, groups=who) < 0.1
 
     def test_cross_validated_cka_by_tuples(self) -> None:
         x, y = related(8)
-        stream = np.random.default_rng(1)
-        two = [x + 0.1 * stream.normal(size=(2, *x.shape)), y + stream.normal(size=(2, *y.shape))]
+        generator = np.random.default_rng(1)
+        two = [
+            x + 0.1 * generator.normal(size=(2, *x.shape)),
+            y + generator.normal(size=(2, *y.shape)),
+        ]
         k = [[half @ half.T for half in side] for side in two]
         expected = song(k[0][0], k[1][0]) / np.sqrt(song(*k[0]) * song(*k[1]))
         assert cross_validated_cka(*two) == pytest.approx(expected, abs=1e-10)
         assert cross_validated_cka(two[0] + 1e3, 5 * two[1]) == pytest.approx(expected, abs=1e-8)
 
     def test_cross_validated_cka_undoes_noise_where_cka_does_not(self) -> None:
-        stream = np.random.default_rng(0)
+        generator = np.random.default_rng(0)
         found = []
         for _ in range(60):
-            x = stream.normal(size=(40, 10))
-            noisy = x + 1.0 * stream.normal(size=(4, 40, 10))
+            x = generator.normal(size=(40, 10))
+            noisy = x + 1.0 * generator.normal(size=(4, 40, 10))
             found.append((cka(noisy[0], noisy[2]), cross_validated_cka(noisy[:2], noisy[2:])))
         plain, cross = np.array(found).T
         assert plain.mean() < 0.5
@@ -195,25 +202,25 @@ class TestAgainstAnotherComputation:
 class TestContract:
     """What every measure promises, by its entry in the list."""
 
-    def sides(self, measure: Measure) -> tuple[np.ndarray, np.ndarray]:
+    def sides(self, measure: SimilarityMeasure) -> tuple[np.ndarray, np.ndarray]:
         return related(40)
 
-    def test_is_one_with_itself(self, measure: Measure) -> None:
+    def test_is_one_with_itself(self, measure: SimilarityMeasure) -> None:
         x, _ = self.sides(measure)
         assert measure.estimate(x, x) == pytest.approx(1.0, abs=1e-4)
 
-    def test_symmetry_is_as_declared(self, measure: Measure) -> None:
+    def test_symmetry_is_as_declared(self, measure: SimilarityMeasure) -> None:
         x, y = self.sides(measure)
         there, back = measure.estimate(x, y), measure.estimate(y, x)
         assert (abs(there - back) < 1e-10) == measure.symmetric
 
-    def test_ignores_scale_and_shift(self, measure: Measure) -> None:
+    def test_ignores_scale_and_shift(self, measure: SimilarityMeasure) -> None:
         x, y = self.sides(measure)
         plain = measure.estimate(x, y)
         assert measure.estimate(x * 1e-12 + 1e-9, 1e12 * y) == pytest.approx(plain, abs=1e-9)
         assert measure.estimate(x + 1e4, y - 10) == pytest.approx(plain, abs=1e-8)
 
-    def test_rotation_is_as_declared(self, measure: Measure) -> None:
+    def test_rotation_is_as_declared(self, measure: SimilarityMeasure) -> None:
         x, y = self.sides(measure)
         plain = measure.estimate(x, y)
         moved = max(
@@ -221,29 +228,31 @@ class TestContract:
         )
         assert (moved < 1e-9) == measure.rotation
 
-    def test_order_of_the_rows_is_as_declared(self, measure: Measure) -> None:
+    def test_order_of_the_rows_is_as_declared(self, measure: SimilarityMeasure) -> None:
         x, y = related(300)  # more than one batch
         order = np.random.default_rng(0).permutation(300)
         moved = abs(measure.estimate(x[order], y[order]) - measure.estimate(x, y))
         assert (moved < 1e-10) == measure.any_order
 
-    def test_floor_on_noise_is_as_declared(self, measure: Measure) -> None:
-        stream = np.random.default_rng(1)
-        noise = [measure.estimate(*stream.normal(size=(2, 40, 8))) for _ in range(60)]
+    def test_floor_on_noise_is_as_declared(self, measure: SimilarityMeasure) -> None:
+        generator = np.random.default_rng(1)
+        noise = [measure.estimate(*generator.normal(size=(2, 40, 8))) for _ in range(60)]
         low = np.mean(noise) < 3 * np.std(noise) / np.sqrt(60)
         assert low == measure.zero
         assert np.mean(noise) > -0.2  # an R^2 may fall a little below 0
 
-    def test_finds_a_relation(self, measure: Measure) -> None:
+    def test_finds_a_relation(self, measure: SimilarityMeasure) -> None:
         x, _ = self.sides(measure)
-        stream = np.random.default_rng(2)
-        y = turned(x) + 0.1 * stream.normal(size=x.shape)
-        noise = [measure.estimate(*stream.normal(size=(2, 40, 4))) for _ in range(40)]
+        generator = np.random.default_rng(2)
+        y = turned(x) + 0.1 * generator.normal(size=x.shape)
+        noise = [measure.estimate(*generator.normal(size=(2, 40, 4))) for _ in range(40)]
         if measure.rotation:
             assert measure.estimate(x, y) > max(noise)
-        assert measure.estimate(x, x + 0.1 * stream.normal(size=x.shape)) > max(noise)
+        assert measure.estimate(x, x + 0.1 * generator.normal(size=x.shape)) > max(noise)
 
-    def test_matrices_give_the_measure_as_an_inner_product(self, measure: Measure) -> None:
+    def test_matrices_give_the_measure_as_an_inner_product(
+        self, measure: SimilarityMeasure
+    ) -> None:
         if measure.matrix is None:
             return
         x, y = self.sides(measure)
@@ -251,19 +260,19 @@ class TestContract:
         assert np.linalg.norm(a) == pytest.approx(1)
         assert (a * b).sum() == pytest.approx(measure.estimate(x, y), abs=1e-12)
 
-    def test_has_a_matrix_or_takes_many_orders_at_once(self, measure: Measure) -> None:
+    def test_has_a_matrix_or_takes_many_orders_at_once(self, measure: SimilarityMeasure) -> None:
         assert (measure.matrix is None) != (measure.in_orders is None)
         if measure.in_orders is None:
             return
         x, y = (centred_rows(side, "test") for side in self.sides(measure))
-        stream = np.random.default_rng(0)
-        orders = np.stack([np.arange(40), *(stream.permutation(40) for _ in range(4))])
+        generator = np.random.default_rng(0)
+        orders = np.stack([np.arange(40), *(generator.permutation(40) for _ in range(4))])
         deal = np.zeros(40, dtype=int) if measure.deal is None else measure.deal(np.arange(40))
         found = measure.in_orders(x, y, orders, deal)
         expected = [measure.estimate(x, y[order]) for order in orders]
         np.testing.assert_allclose(found, expected, atol=1e-9)
 
-    def test_refuses_what_it_cannot_measure(self, measure: Measure) -> None:
+    def test_refuses_what_it_cannot_measure(self, measure: SimilarityMeasure) -> None:
         x, y = self.sides(measure)
         least = measure.least
         with pytest.raises(ShapeError, match="40 and 39 rows"):

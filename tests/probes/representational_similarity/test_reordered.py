@@ -9,10 +9,10 @@ import pytest
 from scipy import stats
 from sklearn.linear_model import RidgeCV
 
-from interp.core.resampling import class_permutations, jackknife
+from interp.core.statistics.resampling import class_permutations, jackknife
 from interp.probes import Features, cka, predictivity, procrustes, similarity
 from interp.probes.representational_similarity.comparison import compare
-from interp.probes.representational_similarity.design import Design
+from interp.probes.representational_similarity.design import ComparisonDesign
 from interp.probes.representational_similarity.linear_prediction import STRENGTHS, dealt_folds
 from interp.probes.representational_similarity.measures import MEASURES
 from interp.probes.representational_similarity.reordered import NULL_DRAWS, orders_without
@@ -30,7 +30,7 @@ def by_loop(x: np.ndarray, y: np.ndarray, orders: np.ndarray, deal: np.ndarray) 
 def test_reordering_gives_what_matrices_give(planted, monkeypatch, rows: str) -> None:
     """Debiased CKA by both ways: all but the null, which the one draws and the other knows."""
     features = planted(0.5, n_classes=6, width=5, sites=2)
-    design = Design("cka", rows, "all", 2, 200, 0)
+    design = ComparisonDesign("cka", rows, "all", 2, 200, 0)
     fast = compare(features, features, "real", "sketch", design)
     plain = replace(MEASURES["cka"], matrix=None, in_orders=by_loop)
     monkeypatch.setitem(MEASURES, "cka", plain)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from interp.core.artists import artist_halves
-from interp.core.resampling import SHARED
+from interp.core.statistics.resampling import SHARED
 from interp.probes import Features, directions, factorisation, similarity, transfer
 
 
@@ -20,11 +20,11 @@ def styled(seed: int, *, classes: float, common: bool = True, k: int = 20) -> Fe
     `classes` scales what the class adds, the same in both domains; 0 is no class at all. `common`
     styles are the same in both domains.
     """
-    stream = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     rows = [
         (f"c{c:02d}", domain, f"artist{a}", f"artist{a}/c{c:02d}")
         for c in range(k)
-        for a in stream.choice(7, 5, replace=False)
+        for a in generator.choice(7, 5, replace=False)
         for domain in ("real", "sketch")
         for _ in range(2)
     ]
@@ -32,11 +32,11 @@ def styled(seed: int, *, classes: float, common: bool = True, k: int = 20) -> Fe
     code, artist, drawing = (
         pd.factorize(frame[name])[0] for name in ("label", "artist", "drawing")
     )
-    first, second = stream.normal(size=(2, 7, 64))
+    first, second = generator.normal(size=(2, 7, 64))
     sketch = (frame["domain"] == "sketch").to_numpy()[:, None]
     x = np.where(sketch & (not common), second[artist], first[artist])
-    x = x + stream.normal(size=(drawing.max() + 1, 64))[drawing] + stream.normal(size=x.shape)
-    x = x + classes * stream.normal(size=(k, 64))[code]
+    x = x + generator.normal(size=(drawing.max() + 1, 64))[drawing] + generator.normal(size=x.shape)
+    x = x + classes * generator.normal(size=(k, 64))[code]
     return Features({"site": x.astype(np.float32)}, frame, {"site": 0}, {"site": 0.5})
 
 

@@ -9,11 +9,16 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from interp.report.figures.accuracies import accuracy_by_setting, classifiers
-from interp.report.figures.behind_accuracy import epochs, exposure, robustness, tradeoff
+from interp.report.figures.accuracies import accuracy_by_setting_figure, classifiers_figure
+from interp.report.figures.behind_accuracy import (
+    epochs_figure,
+    exposure_figure,
+    robustness_figure,
+    tradeoff_figure,
+)
 from interp.report.figures.pieces import Figure, Trace
 from interp.report.figures.subjects import held_out_accuracy
-from interp.report.loaded import Result, read_result
+from interp.report.loaded import LoadedResult, read_result
 from tests.report.planted import classifier_rows
 
 Build = Callable[..., Path]
@@ -21,12 +26,12 @@ ACCURACY = {"natural-only": 0.08, "leave-out-domain": 0.31, "cg-low": 0.22, "cg-
 
 
 @pytest.fixture
-def result(build: Build) -> Result:
+def result(build: Build) -> LoadedResult:
     return read_result(build(accuracy=ACCURACY))
 
 
 @pytest.fixture
-def newer(build: Build, study_frames: Callable[[], dict[str, pd.DataFrame]]) -> Result:
+def newer(build: Build, study_frames: Callable[[], dict[str, pd.DataFrame]]) -> LoadedResult:
     """A run whose accuracy table has other measures and classifiers before the primary rows."""
     older = study_frames()["accuracy"].assign(measure="balanced top-1", classifier="text")
     own = (older["class_set"] == "held-out") & (older["prompts"] == "neutral")
@@ -45,22 +50,22 @@ def named(figure: Figure | None, name: str, *meta: int) -> Trace:
     return found
 
 
-def test_other_measures_and_classifiers_do_not_stand_for_accuracy(newer: Result) -> None:
+def test_other_measures_and_classifiers_do_not_stand_for_accuracy(newer: LoadedResult) -> None:
     rows = held_out_accuracy(newer, "sketch")
     assert rows["value"].to_dict() == pytest.approx(ACCURACY)
-    shown = named(accuracy_by_setting(newer), "trained", 0, 0, 0)
+    shown = named(accuracy_by_setting_figure(newer), "trained", 0, 0, 0)
     assert shown["x"] == pytest.approx(list(ACCURACY.values()))
 
 
-def test_rows_over_several_runs_stand_before_those_of_one(newer: Result) -> None:
+def test_rows_over_several_runs_stand_before_those_of_one(newer: LoadedResult) -> None:
     frame = newer.frame("accuracy")
     over_blocks = frame[frame["measure"] == "balanced top-1"].assign(n_runs=3.0, value=0.5)
     newer.__dict__["_typed"] = {**newer._typed, "accuracy": pd.concat([frame, over_blocks])}
     assert (held_out_accuracy(newer, "sketch")["value"] == 0.5).all()
 
 
-def test_classifiers_stand_beside_one_another(newer: Result, result: Result) -> None:
-    figure = classifiers(newer)
+def test_classifiers_stand_beside_one_another(newer: LoadedResult, result: LoadedResult) -> None:
+    figure = classifiers_figure(newer)
     for place, name in enumerate(
         ("text head", "class means of natural pictures", "linear probe of the own domain")
     ):
@@ -69,11 +74,11 @@ def test_classifiers_stand_beside_one_another(newer: Result, result: Result) -> 
         assert named(figure, name, 0)["error_x"]["array"] == pytest.approx([0.05] * 4)
     assert figure is not None and "n = 60 classes" in figure.caption
     go.Figure(data=list(figure.data), layout=figure.layout)
-    assert classifiers(result) is None  # an older run knew the text head alone
+    assert classifiers_figure(result) is None  # an older run knew the text head alone
 
 
-def test_trade_off_lines_are_the_table_and_areas_are_said(newer: Result) -> None:
-    figure = tradeoff(newer)
+def test_trade_off_lines_are_the_table_and_areas_are_said(newer: LoadedResult) -> None:
+    figure = tradeoff_figure(newer)
     rows = newer.frame("tradeoff").query("setting == 'cg-high' and seed == 0")
     line = named(figure, "CG high diversity", 0)
     assert line["x"] == pytest.approx(rows["accuracy_seen"].tolist())
@@ -83,14 +88,14 @@ def test_trade_off_lines_are_the_table_and_areas_are_said(newer: Result) -> None
     assert figure is not None and "CG high diversity 0.23 (0.18 to 0.28)" in figure.caption
 
 
-def test_the_model_as_it_is_is_marked(result: Result) -> None:
-    mark = named(tradeoff(result), "CG high diversity, no bias", 0)
+def test_the_model_as_it_is_is_marked(result: LoadedResult) -> None:
+    mark = named(tradeoff_figure(result), "CG high diversity, no bias", 0)
     assert mark["y"] == [ACCURACY["cg-high"]]
     assert mark["x"] == pytest.approx([ACCURACY["cg-high"] + 0.15])
 
 
-def test_exposure_points_are_classes(result: Result) -> None:
-    figure = exposure(result)
+def test_exposure_points_are_classes(result: LoadedResult) -> None:
+    figure = exposure_figure(result)
     rows = result.frame("exposure_classes")
     for where, place in (("all domains", 0), ("natural", 1)):
         for kind, words in (("held-out", "held-out classes"), ("seen", "seen classes")):
@@ -103,8 +108,8 @@ def test_exposure_points_are_classes(result: Result) -> None:
     assert re.search(r"none for \d+, where every class was trained on equally", figure.caption)
 
 
-def test_robustness_is_on_logit_axes(result: Result) -> None:
-    figure = robustness(result)
+def test_robustness_is_on_logit_axes(result: LoadedResult) -> None:
+    figure = robustness_figure(result)
     rows = result.frame("robustness")
     own = rows[rows["setting"] == "cg-high"]
     points = named(figure, "CG high diversity", 0)
@@ -121,8 +126,8 @@ def test_robustness_is_on_logit_axes(result: Result) -> None:
     assert len(ticks) >= 2 and min(ticks) >= figure.layout["xaxis"]["range"][0]
 
 
-def test_epochs_are_lines_of_top_1(result: Result) -> None:
-    figure = epochs(result)
+def test_epochs_are_lines_of_top_1(result: LoadedResult) -> None:
+    figure = epochs_figure(result)
     line = named(figure, "CG low diversity", 0, 0)
     assert line["x"] == [0, 4, 8]
     assert line["y"] == pytest.approx([0.02, 0.13, 0.24]) and "error_y" in line

@@ -10,14 +10,14 @@ import pytest
 
 from interp.core.tables import Table
 from interp.report.figures.levels_of_evidence import GAPS, dose_response, foremost, forest
-from interp.report.loaded import Result, read_result
-from interp.report.sections import sections
+from interp.report.loaded import LoadedResult, read_result
+from interp.report.sections import filled_sections
 from interp.report.words import headline
 from interp.verdicts.l4_intervention import TARGET, intervene
 from tests.verdicts.test_l4_intervention import SPEC, planted
 
 
-def read(folder: Path, **change: Any) -> Result:
+def read(folder: Path, **change: Any) -> LoadedResult:
     for name, frame in intervene(planted(**change), SPEC.intervention).items():
         Table(name, frame).save(folder / "tables")
     facts = {"mode": "study", "measured": "accuracy", "specification": {"natural": "real"}}
@@ -54,7 +54,7 @@ def test_the_caption_carries_the_verdict(
     tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
     result = read(tmp_path, **change)
-    (section,) = [each for each in sections(result) if each.anchor == "intervention"]
+    (section,) = [each for each in filled_sections(result) if each.anchor == "intervention"]
     assert words in section.figures[0].caption
     assert ("because" in section.figures[0].caption) == (not change)
     (sentence,) = [each for each in headline(result) if "wrong partners" in each]
@@ -91,7 +91,7 @@ def test_a_study_without_arms_has_no_such_section(tmp_path: Path) -> None:
     (tmp_path / "facts.json").write_text(json.dumps({"mode": "study", "measured": "accuracy"}))
     result = read_result(tmp_path)
     assert dose_response(result) is None
-    assert "intervention" not in [each.anchor for each in sections(result)]
+    assert "intervention" not in [each.anchor for each in filled_sections(result)]
 
 
 def test_one_block_is_drawn_without_intervals(tmp_path: Path) -> None:

@@ -10,28 +10,43 @@ import plotly.graph_objects as go
 import pytest
 
 from interp.report.figures.circuit_graphs import circuit_graph, faithful, steady
-from interp.report.figures.features import ablated_features, erased, shared_features
+from interp.report.figures.features import (
+    ablated_features_figure,
+    erasure_figure,
+    shared_features_figure,
+)
 from interp.report.figures.ladders import abroad, ladder_map, rungs_profile
-from interp.report.figures.layers import angle, apart, factors, selective, views
+from interp.report.figures.layers import (
+    angle_figure,
+    apart_figure,
+    factors_figure,
+    selective_figure,
+    views_figure,
+)
 from interp.report.figures.pieces import Figure
 from interp.report.figures.sharing import profile
-from interp.report.loaded import Frame, Result, read_result
-from interp.report.sections import sections
-from interp.report.verdict_tables import angles, by_layer, dictionaries, ladder
+from interp.report.loaded import Frame, LoadedResult, read_result
+from interp.report.sections import filled_sections
+from interp.report.verdict_tables import (
+    angles_table,
+    by_layer_table,
+    dictionaries_table,
+    ladder_table,
+)
 from tests.report.conftest import INDEX
 
 Build = Callable[..., Path]
 
-DRAWN: dict[str, Callable[[Result], Figure | None]] = {
-    "factors": factors,
-    "angle": angle,
-    "apart": apart,
-    "selectivity": selective,
+DRAWN: dict[str, Callable[[LoadedResult], Figure | None]] = {
+    "factors": factors_figure,
+    "angle": angle_figure,
+    "apart": apart_figure,
+    "selectivity": selective_figure,
     "cosines": lambda result: profile(result, "cosine"),
-    "views": views,
-    "erasure": erased,
-    "shared features": shared_features,
-    "ablated features": ablated_features,
+    "views": views_figure,
+    "erasure": erasure_figure,
+    "shared features": shared_features_figure,
+    "ablated features": ablated_features_figure,
     "faithfulness": faithful,
     "circuit": circuit_graph,
     "ladder": ladder_map,
@@ -44,7 +59,7 @@ CG_HIGH = "CG high diversity"
 
 
 @pytest.fixture
-def result(build: Build) -> Result:
+def result(build: Build) -> LoadedResult:
     return read_result(build(rung4=INDEX))
 
 
@@ -54,7 +69,7 @@ def shown(figure: Figure, name: str, *meta: int) -> dict:
     return found[0]
 
 
-def of(result: Result, table: str, **keys: object) -> Frame:
+def of(result: LoadedResult, table: str, **keys: object) -> Frame:
     frame = result.frame(table)
     for column, value in ({"setting": "cg-high", "control": ""} | keys).items():
         frame = frame[frame[column] == value]
@@ -63,7 +78,7 @@ def of(result: Result, table: str, **keys: object) -> Frame:
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_valid_titled_and_captioned(result: Result, name: str) -> None:
+def test_valid_titled_and_captioned(result: LoadedResult, name: str) -> None:
     figure = DRAWN[name](result)
     assert figure is not None
     go.Figure(data=list(figure.data), layout=figure.layout)
@@ -99,7 +114,7 @@ def test_nothing_measured_nothing_drawn(build: Build, name: str) -> None:
     ],
 )
 def test_lines_are_the_table(
-    result: Result, name: str, table: str, place: int, keys: dict[str, str]
+    result: LoadedResult, name: str, table: str, place: int, keys: dict[str, str]
 ) -> None:
     figure = DRAWN[name](result)
     assert figure is not None
@@ -110,8 +125,8 @@ def test_lines_are_the_table(
     assert line["y"] == pytest.approx(rows[column].tolist())
 
 
-def test_views_hold_every_picture_once(result: Result) -> None:
-    figure = views(result)
+def test_views_hold_every_picture_once(result: LoadedResult) -> None:
+    figure = views_figure(result)
     assert figure is not None
     rows = of(result, "views", site="layer2.0.hook_resid_post", domain="sketch")
     model = list(figure.choices[1].options).index(CG_HIGH)
@@ -122,8 +137,8 @@ def test_views_hold_every_picture_once(result: Result) -> None:
     assert "untrained (epoch 0)" in figure.choices[1].options
 
 
-def test_erasure_shows_what_is_beyond_each_control(result: Result) -> None:
-    figure = erased(result)
+def test_erasure_shows_what_is_beyond_each_control(result: LoadedResult) -> None:
+    figure = erasure_figure(result)
     assert figure is not None
     for place, against in enumerate(("permuted labels", "random subspace")):
         rows = of(result, "erasure", against=against)
@@ -134,8 +149,8 @@ def test_erasure_shows_what_is_beyond_each_control(result: Result) -> None:
     assert any("probe real → sketch" in name for name in names)
 
 
-def test_features_are_compared_with_units_and_components(result: Result) -> None:
-    figure = shared_features(result)
+def test_features_are_compared_with_units_and_components(result: LoadedResult) -> None:
+    figure = shared_features_figure(result)
     assert figure is not None
     rows = of(result, "feature_sharing", measure="shared mass", centred=True)
     found = shown(figure, CG_HIGH, 0, 0)
@@ -146,16 +161,16 @@ def test_features_are_compared_with_units_and_components(result: Result) -> None
     assert len(set(places)) == len(places)
 
 
-def test_ablation_is_the_table(result: Result) -> None:
-    figure = ablated_features(result)
+def test_ablation_is_the_table(result: LoadedResult) -> None:
+    figure = ablated_features_figure(result)
     assert figure is not None
     for place, measure in enumerate(("margin drop", "accuracy drop")):
         rows = of(result, "feature_ablation", measure=measure)
         assert shown(figure, CG_HIGH, 0, place)["x"] == pytest.approx(rows["value"].tolist())
 
 
-def test_every_layer_has_its_verdict(result: Result) -> None:
-    (grid,) = by_layer(result, "R2")
+def test_every_layer_has_its_verdict(result: LoadedResult) -> None:
+    (grid,) = by_layer_table(result, "R2")
     frame = of(result, "similarity", domain_a="real", domain_b="sketch").set_index("site")
     column = grid.head.index(CG_HIGH)
     assert "n = 45 classes" in grid.caption
@@ -173,29 +188,29 @@ def test_a_withheld_layer_says_why(
     gone = (frame["site"] == "layer2.0.hook_resid_post") & (frame["control"] == "")
     frame.loc[gone, ["index", "index_low", "index_high"]] = np.nan
     frame.loc[gone, ["verdict", "reason"]] = ["cannot tell", "ceiling too low"]
-    (grid,) = by_layer(read_result(build(replaced={"similarity": frame})), "R2")
+    (grid,) = by_layer_table(read_result(build(replaced={"similarity": frame})), "R2")
     assert any("cannot tell: ceiling too low" in row[1] for row in grid.rows)
 
 
-def test_the_ladder_knows_of_features(result: Result) -> None:
-    (grid,) = ladder(result)
+def test_the_ladder_knows_of_features(result: LoadedResult) -> None:
+    (grid,) = ladder_table(result)
     row = next(row for row in grid.rows if row[0].startswith("R5"))
     assert "not shared" in row[1] and "● shared" in row[grid.head.index(CG_HIGH)]
 
 
-def test_dictionaries_and_factors_in_words(result: Result) -> None:
-    (grid,) = dictionaries(result)
+def test_dictionaries_and_factors_in_words(result: LoadedResult) -> None:
+    (grid,) = dictionaries_table(result)
     row = next(row for row in grid.rows if row[0] == CG_HIGH)
     assert row[1:] == [
         "256", "16.0", "86.0 %", "40.0 %", "real 45.0 % of 50.0 %; sketch 30.0 % of 40.0 %",
         "0.44 (chance 0.36)",
     ]  # fmt: skip
-    (factor,) = angles(result)
+    (factor,) = angles_table(result)
     assert factor.rows[0][1].startswith("20.") and "null" in factor.rows[0][-1]
 
 
 def test_the_sections_are_there_and_an_older_run_lacks_them(build: Build) -> None:
-    anchors = [section.anchor for section in sections(read_result(build()))]
+    anchors = [section.anchor for section in filled_sections(read_result(build()))]
     assert {"layers", "features", "erasure"} <= set(anchors)
     older = build(
         name="older",
@@ -204,12 +219,12 @@ def test_the_sections_are_there_and_an_older_run_lacks_them(build: Build) -> Non
             *("views", "erasure", "dictionaries", "feature_sharing", "feature_ablation"),
         ),
     )
-    found = sections(read_result(older))
+    found = filled_sections(read_result(older))
     assert not {"layers", "features", "erasure"} & {section.anchor for section in found}
     assert not any(section.missing for section in found if section.anchor != "transplant")
 
 
-def test_circuits_say_what_their_tables_say(result: Result) -> None:
+def test_circuits_say_what_their_tables_say(result: LoadedResult) -> None:
     figure = faithful(result)
     assert figure is not None
     assert [choice.label for choice in figure.choices] == ["Test domain", "Model", "Pictures"]
@@ -236,7 +251,7 @@ def test_circuits_say_what_their_tables_say(result: Result) -> None:
 # the ladder
 
 
-def test_a_cell_of_the_ladder_is_the_tables_verdict(result: Result) -> None:
+def test_a_cell_of_the_ladder_is_the_tables_verdict(result: LoadedResult) -> None:
     figure = ladder_map(result)
     assert figure is not None
     for setting, name in ((0, "natural-only"), (3, "cg-high")):
@@ -261,7 +276,7 @@ def test_what_was_not_measured_is_an_empty_cell(build: Build) -> None:
     assert ladder_map(read_result(build(replaced={"ladder": hollow}, name="no ladder"))) is None
 
 
-def test_circuits_abroad_draw_value_null_ceiling_and_chance(result: Result) -> None:
+def test_circuits_abroad_draw_value_null_ceiling_and_chance(result: LoadedResult) -> None:
     figure = abroad(result)
     assert figure is not None
     rows = of(result, "circuit_transfer", band="", domain_a="real", measure="circuit transfer")
@@ -271,7 +286,7 @@ def test_circuits_abroad_draw_value_null_ceiling_and_chance(result: Result) -> N
         assert line["y"] == pytest.approx(rows.sort_values("share")[column].tolist())
 
 
-def test_steady_circuits_are_drawn_site_by_site_beside_chance(result: Result) -> None:
+def test_steady_circuits_are_drawn_site_by_site_beside_chance(result: LoadedResult) -> None:
     figure = steady(result)
     assert figure is not None and "200 draws of 240 pairs" in figure.caption
     rows = of(result, "circuit_stability", domain="sketch")

@@ -8,21 +8,21 @@ import plotly.graph_objects as go
 import pytest
 
 from interp.report.figures.levels_of_evidence import cells, forest, mixture_colours
-from interp.report.loaded import Result, read_result
-from interp.report.sections import sections
-from interp.report.verdict_tables import levels
-from interp.report.words import answer
+from interp.report.loaded import LoadedResult, read_result
+from interp.report.sections import filled_sections
+from interp.report.verdict_tables import levels_table
+from interp.report.words import answer_sentences
 from tests.report.planted_levels import SAID, level_tables
 
 Build = Callable[..., Path]
 
 
 @pytest.fixture
-def result(build: Build) -> Result:
+def result(build: Build) -> LoadedResult:
     return read_result(build(replaced=level_tables()))
 
 
-def test_cells_stand_where_the_table_says(result: Result) -> None:
+def test_cells_stand_where_the_table_says(result: LoadedResult) -> None:
     figure = cells(result)
     assert figure is not None
     go.Figure(data=list(figure.data), layout=figure.layout)
@@ -46,7 +46,7 @@ def test_mixtures_beyond_the_known_ones_have_other_colours() -> None:
     assert len(set(tints.values())) == 7
 
 
-def test_the_forest_has_every_level_with_its_verdict(result: Result) -> None:
+def test_the_forest_has_every_level_with_its_verdict(result: LoadedResult) -> None:
     figure = forest(result)
     assert figure is not None
     go.Figure(data=list(figure.data), layout=figure.layout)
@@ -63,8 +63,8 @@ def test_the_forest_has_every_level_with_its_verdict(result: Result) -> None:
     assert figure.choices[0].selected == 1  # by R3 there is an answer at L3 as well
 
 
-def test_the_answer_uses_the_words_of_each_level(result: Result) -> None:
-    said = answer(result)
+def test_the_answer_uses_the_words_of_each_level(result: LoadedResult) -> None:
+    said = answer_sentences(result)
     linked = said[-2]
     assert linked.startswith("Across mixtures, generalization goes with sharing (L1, by R2 and R3)")
     assert "but not with the accuracy of seen classes held constant" in linked
@@ -76,17 +76,19 @@ def test_the_answer_uses_the_words_of_each_level(result: Result) -> None:
 
 def test_opposite_signs_lead(build: Build) -> None:
     twins = SAID | {"L2": ("goes against", -0.6, -0.8, -0.4)}
-    said = answer(read_result(build(replaced=level_tables(twins))))
+    said = answer_sentences(read_result(build(replaced=level_tables(twins))))
     assert "goes with sharing across mixtures, but against it within a mixture" in said[-2]
     cause = SAID | {"L4": ("goes together", 0.5, 0.4, 0.6)}
-    said = answer(read_result(build(name="l4", replaced=level_tables(cause))))
+    said = answer_sentences(read_result(build(name="l4", replaced=level_tables(cause))))
     assert "generalization rises because of sharing (L4, by R2 and R3)" in " ".join(said)
 
 
-def test_the_section_stands_before_the_ladder_and_names_what_would_decide(result: Result) -> None:
-    found = {section.anchor: place for place, section in enumerate(sections(result))}
+def test_the_section_stands_before_the_ladder_and_names_what_would_decide(
+    result: LoadedResult,
+) -> None:
+    found = {section.anchor: place for place, section in enumerate(filled_sections(result))}
     assert found["levels"] < found["ladder"]
-    (grid,) = levels(result)
+    (grid,) = levels_table(result)
     rows = {row[0]: row for row in grid.rows}
     told = rows["L2 R2 debiased CKA"]
     assert told[1] == "? cannot tell" and told[-1] == "16 blocks" and "holds both" in told[-2]
@@ -96,9 +98,9 @@ def test_the_section_stands_before_the_ladder_and_names_what_would_decide(result
 
 def test_a_result_without_levels_has_neither(build: Build) -> None:
     bare = read_result(build())
-    assert cells(bare) is forest(bare) is None and levels(bare) == []
-    assert "levels" not in {section.anchor for section in sections(bare)}
-    assert "descriptive" in " ".join(answer(bare))
+    assert cells(bare) is forest(bare) is None and levels_table(bare) == []
+    assert "levels" not in {section.anchor for section in filled_sections(bare)}
+    assert "descriptive" in " ".join(answer_sentences(bare))
 
 
 def test_what_has_no_number_and_fails_alike_stands_in_one_row(build: Build) -> None:
@@ -108,7 +110,7 @@ def test_what_has_no_number_and_fails_alike_stands_in_one_row(build: Build) -> N
     for name, value in {**nothing, "gain": 0.0, "verdict": "cannot tell", "reason": "1 block",
                         "needed": "6 blocks"}.items():  # fmt: skip
         tables["levels"].loc[two, name] = value
-    (grid,) = levels(read_result(build(replaced=tables)))
+    (grid,) = levels_table(read_result(build(replaced=tables)))
     [row] = [row for row in grid.rows if row[0].startswith("L2")]
     assert row[0].endswith(f"and {int(two.sum()) - 1} more rows") and row[-2:] == [
         "1 block", "6 blocks",

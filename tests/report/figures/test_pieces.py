@@ -9,53 +9,58 @@ import plotly.graph_objects as go
 import pytest
 
 from interp.report.figures.accuracies import (
-    accuracy_by_class,
-    accuracy_by_domain,
-    accuracy_by_setting,
-    differences,
+    accuracy_by_class_figure,
+    accuracy_by_domain_figure,
+    accuracy_by_setting_figure,
+    differences_figure,
 )
 from interp.report.figures.answer import answer_figure
-from interp.report.figures.behind_accuracy import epochs, exposure, robustness, tradeoff
-from interp.report.figures.patching_maps import patching
+from interp.report.figures.behind_accuracy import (
+    epochs_figure,
+    exposure_figure,
+    robustness_figure,
+    tradeoff_figure,
+)
+from interp.report.figures.patching_maps import patching_figure
 from interp.report.figures.pieces import Figure, Trace
 from interp.report.figures.sharing import domain_map, probe_map, profile
 from interp.report.figures.subjects import in_band, middle_site
-from interp.report.figures.training import certificate, losses, mixtures
-from interp.report.loaded import Result, read_result
+from interp.report.figures.training import certificate_figure, losses_figure, mixtures_figure
+from interp.report.loaded import LoadedResult, read_result
 from interp.report.naming import SETTINGS, setting_name
 from interp.report.verdict_tables import certificate_verdict
 
 Build = Callable[..., Path]
 
-DRAWN: dict[str, Callable[[Result], Figure | None]] = {
+DRAWN: dict[str, Callable[[LoadedResult], Figure | None]] = {
     "answer": answer_figure,
-    "mixtures": mixtures,
-    "losses": losses,
-    "accuracy": accuracy_by_setting,
-    "differences": differences,
-    "by domain": accuracy_by_domain,
-    "by class": accuracy_by_class,
+    "mixtures": mixtures_figure,
+    "losses": losses_figure,
+    "accuracy": accuracy_by_setting_figure,
+    "differences": differences_figure,
+    "by domain": accuracy_by_domain_figure,
+    "by class": accuracy_by_class_figure,
     "R2": lambda result: profile(result, "R2"),
     "R3": lambda result: profile(result, "R3"),
     "R4": lambda result: profile(result, "R4"),
     "domain map": domain_map,
     "probe map": probe_map,
-    "patching": patching,
-    "certificate": certificate,
-    "tradeoff": tradeoff,
-    "exposure": exposure,
-    "robustness": robustness,
-    "epochs": epochs,
+    "patching": patching_figure,
+    "certificate": certificate_figure,
+    "tradeoff": tradeoff_figure,
+    "exposure": exposure_figure,
+    "robustness": robustness_figure,
+    "epochs": epochs_figure,
 }
 NAMES = {setting: words for setting, (words, _, _) in SETTINGS.items()}
 
 
 @pytest.fixture
-def result(build: Build) -> Result:
+def result(build: Build) -> LoadedResult:
     return read_result(build(rung4={"natural-only": 0.05, "cg-high": 0.8}))
 
 
-def drawn(result: Result, name: str) -> Figure:
+def drawn(result: LoadedResult, name: str) -> Figure:
     figure = DRAWN[name](result)
     assert figure is not None
     return figure
@@ -73,7 +78,7 @@ def named(figure: Figure, name: str, *meta: int | None) -> Trace:
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_valid_titled_and_captioned(result: Result, name: str) -> None:
+def test_valid_titled_and_captioned(result: LoadedResult, name: str) -> None:
     figure = drawn(result, name)
     go.Figure(data=list(figure.data), layout=figure.layout)  # raises on any name plotly lacks
     assert figure.title and figure.alt
@@ -85,7 +90,7 @@ def test_valid_titled_and_captioned(result: Result, name: str) -> None:
             assert option is None or 0 <= option < most
 
 
-def test_accuracy_is_the_tables(result: Result) -> None:
+def test_accuracy_is_the_tables(result: LoadedResult) -> None:
     figure = drawn(result, "accuracy")
     frame = result.frame("accuracy")
     for candidates, place in (("all", 0), ("held-out", 1)):
@@ -105,7 +110,7 @@ def test_accuracy_is_the_tables(result: Result) -> None:
             assert floor["x"] == pytest.approx(rows["null"].tolist())
 
 
-def test_answer_places_accuracy_against_the_middle_layers(result: Result) -> None:
+def test_answer_places_accuracy_against_the_middle_layers(result: LoadedResult) -> None:
     figure = drawn(result, "answer")
     similarity, accuracy = result.frame("similarity"), result.frame("accuracy")
     for setting, words in list(NAMES.items())[:4]:
@@ -123,7 +128,7 @@ def test_answer_places_accuracy_against_the_middle_layers(result: Result) -> Non
         assert point["y"] == asked[asked["setting"] == setting]["value"].tolist()
 
 
-def test_profile_is_the_table(result: Result) -> None:
+def test_profile_is_the_table(result: LoadedResult) -> None:
     figure = drawn(result, "R2")
     frame = result.frame("similarity")
     pair = (frame["domain_a"] == "real") & (frame["domain_b"] == "sketch")
@@ -140,7 +145,7 @@ def test_profile_is_the_table(result: Result) -> None:
     assert named(figure, "raw pixels")["y"] == pytest.approx([0.12, 0.12])
 
 
-def test_both_directions_of_probes(result: Result) -> None:
+def test_both_directions_of_probes(result: LoadedResult) -> None:
     figure = drawn(result, "R3")
     frame = result.frame("transfer")
     for direction, (train, test) in enumerate((("real", "sketch"), ("sketch", "real"))):
@@ -158,7 +163,7 @@ def test_both_directions_of_probes(result: Result) -> None:
 @pytest.mark.parametrize(("name", "table", "value"), [
     ("domain map", "similarity", "index"), ("probe map", "transfer", "value"),
 ])  # fmt: skip
-def test_maps_are_the_table(result: Result, name: str, table: str, value: str) -> None:
+def test_maps_are_the_table(result: LoadedResult, name: str, table: str, value: str) -> None:
     figure = drawn(result, name)
     frame = result.frame(table)
     sites = figure.choices[2]
@@ -179,7 +184,7 @@ def test_maps_are_the_table(result: Result, name: str, table: str, value: str) -
             assert trace["z"][x][y] == pytest.approx(row[value])
 
 
-def test_patching_means_and_dots_share_a_scale(result: Result) -> None:
+def test_patching_means_and_dots_share_a_scale(result: LoadedResult) -> None:
     figure = drawn(result, "patching")
     frame, examples = result.frame("patching"), result.frame("patching_examples")
     pairing = frame["pairing"].iloc[0]
@@ -208,7 +213,7 @@ def test_patching_by_position_is_a_map(build: Build) -> None:
             for p in range(10)
         ]
     )
-    figure = patching(read_result(build(replaced={"patching": rows})))
+    figure = patching_figure(read_result(build(replaced={"patching": rows})))
     assert figure is not None
     (trace,) = figure.data
     assert trace["type"] == "heatmap"
@@ -216,7 +221,7 @@ def test_patching_by_position_is_a_map(build: Build) -> None:
     assert np.asarray(trace["z"], dtype=float) == pytest.approx(expected)
 
 
-def test_bars_and_losses_are_the_tables(result: Result) -> None:
+def test_bars_and_losses_are_the_tables(result: LoadedResult) -> None:
     figure = drawn(result, "mixtures")
     rows = result.frame("mixtures")
     for domain in result.domains:
@@ -228,7 +233,7 @@ def test_bars_and_losses_are_the_tables(result: Result) -> None:
     assert line["y"] == losses_here[losses_here["setting"] == "cg-low"]["loss"].tolist()
 
 
-def test_differences_are_in_points(result: Result) -> None:
+def test_differences_are_in_points(result: LoadedResult) -> None:
     (trace,) = drawn(result, "differences").data
     rows = result.frame("differences")
     assert trace["x"] == pytest.approx((100 * rows["value"]).tolist())
@@ -237,7 +242,7 @@ def test_differences_are_in_points(result: Result) -> None:
     )
 
 
-def test_classes_and_domains_are_the_tables(result: Result) -> None:
+def test_classes_and_domains_are_the_tables(result: LoadedResult) -> None:
     (trace,) = drawn(result, "by class").data
     for _, row in result.frame("accuracy_by_class").iterrows():
         y, x = trace["y"].index(row["label"]), trace["x"].index(setting_name(row["setting"]))
@@ -251,23 +256,27 @@ def test_classes_and_domains_are_the_tables(result: Result) -> None:
     assert points["y"] == pytest.approx(values.loc[points["text"]].tolist())
 
 
-def test_certificate_shows_the_worst_and_marks_failures(build: Build, result: Result) -> None:
+def test_certificate_shows_the_worst_and_marks_failures(build: Build, result: LoadedResult) -> None:
     worst = result.frame("certificate").groupby(["tower", "check", "dtype"], sort=False)["error"]
     trace = drawn(result, "certificate").data[0]  # all sites of a check have one bar here
     assert trace["x"] == pytest.approx([max(value, 1e-18) for value in worst.max()])
     failing = result.frame("certificate").assign(error=[1.0, *[0.0] * 27])
-    figure = certificate(read_result(build(replaced={"certificate": failing}, name="failing")))
+    figure = certificate_figure(
+        read_result(build(replaced={"certificate": failing}, name="failing"))
+    )
     assert figure is not None
     assert figure.data[0]["marker"]["symbol"][0] == "x"
     assert "FAILS" in figure.alt
 
 
-def test_certificate_holds_each_site_against_its_own_bar(build: Build, result: Result) -> None:
+def test_certificate_holds_each_site_against_its_own_bar(
+    build: Build, result: LoadedResult
+) -> None:
     frame = result.frame("certificate").copy()
     # a site whose bar is wide may err more than others' bars allow, and pass
     frame.loc[0, ["error", "bar", "ok"]] = [1.2e-5, 4e-5, True]
     found = read_result(build(replaced={"certificate": frame}, name="wide"))
-    figure = certificate(found)
+    figure = certificate_figure(found)
     assert figure is not None
     error, bar = figure.data[0]["x"][0], figure.data[1]["x"][0]
     assert (error, bar) == pytest.approx((1.2e-5, 4e-5))  # .3 of its bar; the others, .06 of theirs
@@ -276,12 +285,12 @@ def test_certificate_holds_each_site_against_its_own_bar(build: Build, result: R
     assert grid.rows[0][3:] == [frame["site"].iloc[0], "1.2e-05", "4e-05", "✓ all pass"]
 
 
-def test_single_pairs_do_not_set_the_axis(build: Build, result: Result) -> None:
+def test_single_pairs_do_not_set_the_axis(build: Build, result: LoadedResult) -> None:
     examples, rows = result.frame("patching_examples").copy(), result.frame("patching").copy()
     examples.loc[0, "value"] = 1e4
     rows.loc[rows["setting"] == "cg-low", ["index", "index_low", "index_high"]] = np.nan
     changed = {"patching": rows, "patching_examples": examples}
-    figure = patching(read_result(build(replaced=changed, name="far")))
+    figure = patching_figure(read_result(build(replaced=changed, name="far")))
     assert figure is not None
     low, high = figure.layout["yaxis"]["range"]
     assert low < 0 and 1 < high < 5

@@ -132,9 +132,9 @@ def two_way_interval(
     units, blocks = cells.shape
     if units < 2:
         return Interval(float(cells.mean()), np.nan, np.nan, np.nan)
-    stream = rng("two-way bootstrap", seed)
-    rows = stream.integers(units, size=(n_resamples, units))
-    columns = stream.integers(blocks, size=(n_resamples, blocks))
+    generator = rng("two-way bootstrap", seed)
+    rows = generator.integers(units, size=(n_resamples, units))
+    columns = generator.integers(blocks, size=(n_resamples, blocks))
     # how often each way was drawn says all, and spares a copy of the table per resample
     by_row = np.stack([np.bincount(drawn, minlength=units) for drawn in rows]) / units
     by_column = np.stack([np.bincount(drawn, minlength=blocks) for drawn in columns]) / blocks
@@ -163,9 +163,9 @@ def two_sample_interval(
     value = float(statistic(one.mean(keepdims=True), two.mean(keepdims=True))[0])
     if min(len(one), len(two)) < 2:
         return Interval(value, np.nan, np.nan, np.nan)
-    stream = rng("two samples", seed)
+    generator = rng("two samples", seed)
     means = [
-        each[stream.integers(len(each), size=(n_resamples, len(each)))].mean(axis=1)
+        each[generator.integers(len(each), size=(n_resamples, len(each)))].mean(axis=1)
         for each in (one, two)
     ]
     drawn = statistic(means[0], means[1])
@@ -284,17 +284,17 @@ def sharing_index(
         spread.value,
         spread.low,
         spread.high,
-        verdict(spread.low, spread.high, shared_above, not_shared_below),
+        verdict_of_interval(spread.low, spread.high, shared_above, not_shared_below),
         "",
     )
 
 
-def verdict(
+def verdict_of_interval(
     low: float, high: float, shared_above: float = 0.5, not_shared_below: float = 0.2
 ) -> str:
     """Decide by equivalence on an index's interval.
 
-    >>> verdict(0.6, 0.9), verdict(-0.1, 0.1), verdict(0.1, 0.9)
+    >>> verdict_of_interval(0.6, 0.9), verdict_of_interval(-0.1, 0.1), verdict_of_interval(0.1, 0.9)
     ('shared', 'not shared', 'cannot tell')
     """
     if low > shared_above:
@@ -309,8 +309,8 @@ def class_permutations(n_classes: int, n_permutations: int, seed: int) -> np.nda
     >>> class_permutations(4, 2, seed=0).shape
     (2, 4)
     """
-    stream = rng("class permutations", seed)
-    orders = np.stack([stream.permutation(n_classes) for _ in range(n_permutations)])
+    generator = rng("class permutations", seed)
+    orders = np.stack([generator.permutation(n_classes) for _ in range(n_permutations)])
     orders.flags.writeable = False  # the cache hands the same array to everyone
     return orders
 

@@ -6,47 +6,49 @@ import pytest
 from scipy import stats
 
 from interp.core.errors import SampleError
-from interp.core.replication import crossed_interval, mean_t, nested_interval, replicated
-from interp.core.resampling import two_way_interval
 from interp.core.seeds import rng
+from interp.core.statistics.replication import crossed_interval, mean_t, nested_interval, replicated
+from interp.core.statistics.resampling import two_way_interval
 
 
 def table(
-    stream: np.random.Generator, units: int, blocks: int, spread: tuple[float, float, float]
+    generator: np.random.Generator, units: int, blocks: int, spread: tuple[float, float, float]
 ) -> np.ndarray:
     """0.1 plus an effect of each unit, of each block, and of each cell."""
     unit, block, cell = spread
     return (
         0.1
-        + unit * stream.normal(size=(units, 1))
-        + block * stream.normal(size=(1, blocks))
-        + cell * stream.normal(size=(units, blocks))
+        + unit * generator.normal(size=(units, 1))
+        + block * generator.normal(size=(1, blocks))
+        + cell * generator.normal(size=(units, blocks))
     )
 
 
 @pytest.mark.parametrize("spread", [(0.1, 0.05, 0.1), (0.0, 0.1, 0.05), (0.1, 0.0, 0.05)])
 def test_three_blocks_cover_at_the_nominal_rate(spread: tuple[float, float, float]) -> None:
-    stream = rng("crossed coverage", 0)
-    found = [crossed_interval(table(stream, 10, 3, spread)) for _ in range(600)]
+    generator = rng("crossed coverage", 0)
+    found = [crossed_interval(table(generator, 10, 3, spread)) for _ in range(600)]
     covered = np.mean([one.low <= 0.1 <= one.high for one in found])
     assert 0.925 <= covered <= 0.98
 
 
 def test_the_percentile_bootstrap_would_not() -> None:
     """Why there is a closed form with Student's t: three blocks are too few to resample."""
-    stream = rng("bootstrap coverage", 0)
+    generator = rng("bootstrap coverage", 0)
     found = [
-        two_way_interval(table(stream, 10, 3, (0.0, 0.1, 0.05)), seed=k, n_resamples=300)
+        two_way_interval(table(generator, 10, 3, (0.0, 0.1, 0.05)), seed=k, n_resamples=300)
         for k in range(200)
     ]
     assert np.mean([one.low <= 0.1 <= one.high for one in found]) < 0.85
 
 
 def test_nested_blocks_cover_at_the_nominal_rate() -> None:
-    stream = rng("nested coverage", 0)
+    generator = rng("nested coverage", 0)
     covered = []
     for _ in range(600):
-        blocks = [0.1 + 0.05 * stream.normal() + 0.1 * stream.normal(size=8) for _ in range(3)]
+        blocks = [
+            0.1 + 0.05 * generator.normal() + 0.1 * generator.normal(size=8) for _ in range(3)
+        ]
         one = nested_interval(blocks)
         covered.append(one.low <= 0.1 <= one.high)
     assert 0.925 <= np.mean(covered) <= 0.98
@@ -56,13 +58,13 @@ def test_the_variance_is_what_resampling_shows() -> None:
     """Resampling units, blocks and cells, each by itself; n - 1 of n drawn, for no bias."""
     cells = table(rng("resampled", 0), 12, 9, (0.1, 0.08, 0.05))
     units, blocks = cells.shape
-    stream, n = rng("resampled", 1), 6000
+    generator, n = rng("resampled", 1), 6000
     by_unit, by_block = cells.mean(axis=1), cells.mean(axis=0)
     rest = cells - by_unit[:, None] - by_block + cells.mean()
-    of_unit = by_unit[stream.integers(units, size=(n, units - 1))].mean(axis=1).var()
-    of_block = by_block[stream.integers(blocks, size=(n, blocks - 1))].mean(axis=1).var()
+    of_unit = by_unit[generator.integers(units, size=(n, units - 1))].mean(axis=1).var()
+    of_block = by_block[generator.integers(blocks, size=(n, blocks - 1))].mean(axis=1).var()
     free = (units - 1) * (blocks - 1)
-    of_cell = rest.ravel()[stream.integers(cells.size, size=(n, free))].mean(axis=1).var()
+    of_cell = rest.ravel()[generator.integers(cells.size, size=(n, free))].mean(axis=1).var()
     assert crossed_interval(cells).error ** 2 == pytest.approx(
         of_unit + of_block - of_cell, rel=0.06
     )

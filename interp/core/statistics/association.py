@@ -7,8 +7,8 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from interp.core.errors import ShapeError
-from interp.core.resampling import jackknife, permutation_p
 from interp.core.seeds import rng
+from interp.core.statistics.resampling import jackknife, permutation_p
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,11 @@ def _fisher(rho: float) -> float:
 
 
 def _permuted(
-    x: np.ndarray, y: np.ndarray, stream: np.random.Generator, n_permutations: int
+    x: np.ndarray, y: np.ndarray, generator: np.random.Generator, n_permutations: int
 ) -> np.ndarray:
     """Correlations of x with permutations of y: products of standardised ranks."""
     a, b = (stats.zscore(stats.rankdata(each)) for each in (x, y))
-    return stream.permuted(np.tile(b, (n_permutations, 1)), axis=1) @ a / len(a)
+    return generator.permuted(np.tile(b, (n_permutations, 1)), axis=1) @ a / len(a)
 
 
 def joint_spearman(
@@ -125,7 +125,7 @@ def joint_spearman(
         return Association(*nothing, n, "a number is the same for all units")
     left = [rho(kept, kept) for one in everyone for kept in [np.delete(everyone, one)]]
     spread = jackknife(_fisher(value), [_fisher(each) for each in left])
-    stream = rng("joint spearman", seed)
-    drawn = [rho(everyone, stream.permutation(n)) for _ in range(n_permutations)]
+    generator = rng("joint spearman", seed)
+    drawn = [rho(everyone, generator.permutation(n)) for _ in range(n_permutations)]
     p = permutation_p(abs(value) - 1e-12, np.abs(drawn))
     return Association(value, float(np.tanh(spread.low)), float(np.tanh(spread.high)), p, n)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from interp.core import resampling as statistics
+from interp.core.statistics import resampling as statistics
 from interp.core.seeds import rng
 
 
@@ -22,10 +22,12 @@ def test_balanced_mean_weighs_groups_not_values() -> None:
 
 
 def test_mean_interval_covers_at_its_nominal_rate() -> None:
-    stream = rng("cover", 0)
+    generator = rng("cover", 0)
     covered = []
     for seed in range(200):
-        spread = statistics.mean_interval(stream.normal(1.0, 1.0, 30), seed=seed, n_resamples=400)
+        spread = statistics.mean_interval(
+            generator.normal(1.0, 1.0, 30), seed=seed, n_resamples=400
+        )
         covered.append(spread.low <= 1.0 <= spread.high)
     assert 0.88 <= np.mean(covered) <= 0.99
 
@@ -42,8 +44,8 @@ def test_column_intervals_are_mean_intervals_of_every_column() -> None:
 
 
 def test_two_way_interval_is_wider_than_resampling_one_way_alone() -> None:
-    stream = rng("two way", 0)
-    cells = stream.normal(size=(12, 1)) + 2 * stream.normal(size=(1, 3))
+    generator = rng("two way", 0)
+    cells = generator.normal(size=(12, 1)) + 2 * generator.normal(size=(1, 3))
     both = statistics.two_way_interval(cells)
     units_alone = statistics.mean_interval(cells.mean(axis=1))
     assert both.high - both.low > 1.5 * (units_alone.high - units_alone.low)
@@ -57,10 +59,10 @@ def test_two_way_interval_with_one_block_is_a_bootstrap_over_units() -> None:
 
 
 def test_sign_flip_rejects_true_nulls_at_its_level_and_sees_effects() -> None:
-    stream = rng("flip", 0)
-    null = [statistics.sign_flip_p(stream.normal(size=12), n_resamples=400) for _ in range(200)]
+    generator = rng("flip", 0)
+    null = [statistics.sign_flip_p(generator.normal(size=12), n_resamples=400) for _ in range(200)]
     assert np.mean(np.asarray(null) < 0.05) < 0.1
-    assert statistics.sign_flip_p(stream.normal(2.0, 1.0, size=12)) < 0.01
+    assert statistics.sign_flip_p(generator.normal(2.0, 1.0, size=12)) < 0.01
 
 
 def test_flipping_whole_groups_is_not_flipping_single_pairs() -> None:

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from interp.core.association import joint_spearman, spearman
 from interp.core.errors import ShapeError
 from interp.core.seeds import rng
+from interp.core.statistics.association import joint_spearman, spearman
 
 
 def test_it_is_scipys_with_ties_and_gaps() -> None:
-    stream = rng("spearman", 0)
-    x, y = stream.integers(0, 5, 30).astype(float), stream.normal(size=30)
+    generator = rng("spearman", 0)
+    x, y = generator.integers(0, 5, 30).astype(float), generator.normal(size=30)
     x[3] = np.nan
     known = np.isfinite(x)
     found = spearman(x, y)
@@ -22,23 +22,23 @@ def test_it_is_scipys_with_ties_and_gaps() -> None:
 def test_the_interval_covers_at_its_nominal_rate() -> None:
     rho, n = 0.5, 40
     truth = 6 / np.pi * np.arcsin(rho / 2)  # Spearman's of a normal pair
-    stream, covered = rng("spearman coverage", 0), []
+    generator, covered = rng("spearman coverage", 0), []
     for _ in range(300):
-        pair = stream.multivariate_normal([0, 0], [[1, rho], [rho, 1]], n)
+        pair = generator.multivariate_normal([0, 0], [[1, rho], [rho, 1]], n)
         found = spearman(pair[:, 0], pair[:, 1], n_permutations=9)
         covered.append(found.low <= truth <= found.high)
     assert 0.91 <= np.mean(covered) <= 0.985
 
 
 def test_p_holds_its_level_and_agrees_with_scipy() -> None:
-    stream = rng("spearman p", 0)
-    p = [spearman(*stream.normal(size=(2, 15)), n_permutations=199).p for _ in range(300)]
+    generator = rng("spearman p", 0)
+    p = [spearman(*generator.normal(size=(2, 15)), n_permutations=199).p for _ in range(300)]
     assert 0.02 <= np.mean(np.asarray(p) <= 0.05) <= 0.09
-    x = stream.normal(size=25)
-    y = x + stream.normal(size=25)
+    x = generator.normal(size=25)
+    y = x + generator.normal(size=25)
     expected = stats.permutation_test(
         (x,), lambda a: stats.spearmanr(a, y).statistic, permutation_type="pairings",
-        n_resamples=1999, rng=stream,
+        n_resamples=1999, rng=generator,
     ).pvalue  # fmt: skip
     assert spearman(x, y).p == pytest.approx(expected, abs=0.01)
     assert spearman(x, -y).p == pytest.approx(expected, abs=0.01)  # either direction counts
@@ -60,10 +60,10 @@ def test_a_single_class_that_varies_has_no_interval() -> None:
 
 
 def test_joint_correlation_ignores_what_groups_add() -> None:
-    stream = np.random.default_rng(0)
-    units = stream.normal(size=(10, 1))
-    first = units + stream.normal(size=(10, 2)) * 0.1
-    second = units + stream.normal(size=(10, 2)) * 0.1
+    generator = np.random.default_rng(0)
+    units = generator.normal(size=(10, 1))
+    first = units + generator.normal(size=(10, 2)) * 0.1
+    second = units + generator.normal(size=(10, 2)) * 0.1
     found = joint_spearman(first, second)
     moved = joint_spearman(first + np.array([0, 100]), second - np.array([50, 0]))
     assert found.value == pytest.approx(moved.value) and found.p == moved.p < 0.01
@@ -75,10 +75,10 @@ def test_joint_correlation_ignores_what_groups_add() -> None:
 
 def test_joint_permutation_holds_its_level_where_single_cells_do_not() -> None:
     """Units that differ, in both groups alike, and two numbers that have nothing in common."""
-    stream = np.random.default_rng(1)
+    generator = np.random.default_rng(1)
     joint, naive = [], []
     for number in range(120):
-        a, b = (stream.normal(size=(10, 1)) + 0.1 * stream.normal(size=(10, 6)) for _ in "ab")
+        a, b = (generator.normal(size=(10, 1)) + 0.1 * generator.normal(size=(10, 6)) for _ in "ab")
         joint.append(joint_spearman(a, b, seed=number, n_permutations=199).p)
         flat = [(each - each.mean(axis=0)).ravel() for each in (a, b)]
         naive.append(spearman(*flat, seed=number, n_permutations=199).p)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from interp.core.errors import SampleError
-from interp.core.resampling import Interval
+from interp.core.statistics.resampling import Interval
 
 CROSSED, NESTED, ONE_BLOCK = "class x block", "class within block", "class"
 

@@ -1,0 +1,1 @@
+"""Intervals, nulls, permutation tests, replication over blocks, association of two numbers."""
