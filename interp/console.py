@@ -94,7 +94,7 @@ def said_verdicts(result: "Result") -> dict[str, list[dict[str, Any]]]:
     """The ladder of a result by rung: every model's verdict for every pair of domains and band."""
     if "ladder" not in result.tables:
         return {}
-    from interp.verdicts.judging import PLACE
+    from interp.verdicts.rungs import PLACE
 
     frame = result.tables["ladder"].frame
     columns = [*PLACE, "domain_a", "domain_b", "band", "verdict", "index", "index_low"]

@@ -15,7 +15,8 @@ from interp.core.tower import Tower
 from interp.measures.mechanisms import Seen, crossing
 from interp.measures.subjects import STREAM, present
 from interp.probes import collect, directions, factorisation, similarity, transfer
-from interp.verdicts.judging import CLAIMS, WHOLE, judged_rows, ladder_rows
+from interp.verdicts.judging import WHOLE, judged_rows, ladder_rows
+from interp.verdicts.rungs import RUNGS
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Ladder:
 
         Raises `SpecificationError` for an unknown rung or band.
         """
-        check_known("read the ladder", "rung", [rung], CLAIMS, SpecificationError)
+        check_known("read the ladder", "rung", [rung], RUNGS, SpecificationError)
         check_known("read the ladder", "band", [band], [*BANDS, WHOLE], SpecificationError)
         rows = self.table.frame
         found = rows[(rows["rung"] == rung) & (rows["band"] == band)]["verdict"]

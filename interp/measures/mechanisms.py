@@ -21,14 +21,14 @@ from interp.circuits import (
     overlap,
 )
 from interp.circuits.patching.sweeping import depths
-from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
-from interp.circuits.sharing.transfer_faithfulness import OVER_SIZES, SMALL, TRANSFER_SHARES
+from interp.circuits.sharing.transfer_faithfulness import SMALL, TRANSFER_SHARES
 from interp.core.errors import SampleError
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say
 from interp.core.sites import BANDS, band_of
 from interp.core.tower import Tower, Wired
 from interp.measures.subjects import present
+from interp.verdicts.rungs import RUNGS
 
 UNITS: Mapping[str, str] = {
     "layer*.*.hook_resid_post": "channel",
@@ -42,7 +42,7 @@ CAUSAL: Mapping[str, Mapping[str, int]] = {
 }
 """Where causal directions are looked for: the stream of a ResNet, and of a ViT's class token."""
 
-JUDGED = {"overlap": PRIMARY_OVERLAP, "circuit_transfer": OVER_SIZES}
+JUDGED = {rung.judged.table: rung.judged.measure for rung in (RUNGS["R5"], RUNGS["R6"])}
 """By which rows of a table its rung is judged, and where a missing pair is said to be missing."""
 
 JUDGED_SHARES = tuple(share for share in TRANSFER_SHARES if share <= SMALL)

@@ -4,8 +4,7 @@ Numbers are whole ten-thousandths, names are places in lists, and columns are st
 another: that is what compresses. page.js unpacks it and atlas.js draws it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,6 +13,7 @@ from interp.core.sites import BANDS, LAST
 from interp.report.figures.pieces import counts
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import ordered_settings, setting_name, site_label
+from interp.verdicts.rungs import RUNGS, RungMeasure
 
 SCALE = 10_000
 """Numbers are stored as whole multiples of 1 / SCALE: a figure shows two or three decimals."""
@@ -32,56 +32,6 @@ MODEL = ["setting", "test_domain", "seed", "control"]
 """Columns that tell models apart."""
 
 
-@dataclass(frozen=True)
-class MapMeasure:
-    """One measure of the map: its rung and name, its table, and which of its rows count."""
-
-    key: str
-    rung: str
-    name: str
-    table: str
-    directed: bool
-    rows: Callable[[Frame], Frame]
-
-
-def _same_site(rows: Frame) -> Frame:
-    return rows[(rows["site_b"] == "") | (rows["site_b"] == rows["site"])]
-
-
-def _across(rows: Frame) -> Frame:
-    rows = rows[(rows["train_domain"] != rows["domain"]) & ~rows["centred"]]
-    return rows.assign(domain_a=rows["train_domain"], domain_b=rows["domain"])
-
-
-def _named(measure: str) -> Callable[[Frame], Frame]:
-    return lambda rows: rows[rows["measure"] == measure]
-
-
-MEASURES = (
-    MapMeasure(
-        "R1", "R1", "R1 readable: probes within a domain", "rungs", False,
-        lambda rows: rows[rows["rung"] == "R1"],
-    ),
-    MapMeasure("R2", "R2", "R2 geometry: debiased CKA", "similarity", False, _same_site),
-    MapMeasure("R3", "R3", "R3 directions: probes from A tried in B", "transfer", True, _across),
-    MapMeasure(
-        "R3 cosine", "R3", "R3 directions: cosine of class differences", "directions", False,
-        _named("cosine of mean differences"),
-    ),
-    MapMeasure("R4", "R4", "R4 causal directions: A's subspace in B", "das", True, _same_site),
-    MapMeasure(
-        "R4 transplant", "R4", "R4 activations of A in B: transplants", "transplant", True,
-        _same_site,
-    ),
-    MapMeasure("R5", "R5", "R5 parts: overlap", "overlap", False, _named("jaccard")),
-    MapMeasure(
-        "R6", "R6", "R6 wiring: A's circuits in B", "circuit_transfer", True,
-        _named("circuit transfer, mean over sizes"),
-    ),
-)  # fmt: skip
-"""Measures between two domains, the one that the ladder judges by first within each rung."""
-
-
 def map_data(result: LoadedResult) -> dict[str, Any]:
     """Everything the map needs, as plain lists; `{}` where no pair of domains was measured.
 
@@ -90,33 +40,35 @@ def map_data(result: LoadedResult) -> dict[str, Any]:
     """
     if result.accuracy_only:
         return {}
-    found = [(one, rows) for one in MEASURES for rows in [_rows(result, one)] if len(rows)]
+    measures = [(rung, one) for rung in RUNGS.values() for one in rung.measures]
+    found = [(*each, rows) for each in measures for rows in [_rows(result, each[1])] if len(rows)]
     ladder = _ladder(result)
     if not found:
         return {}
-    joined = pd.concat([*(rows for _, rows in found), ladder], ignore_index=True)
+    joined = pd.concat([*(rows for *_, rows in found), ladder], ignore_index=True)
     ends = set(joined["domain_a"]) | set(joined["domain_b"])
     # a domain that other tables name may not have been compared: the map keeps its row
     domains = [*result.domains, *sorted(ends - set(result.domains))]
     lists = Lists(domains, _models(result, joined), _places(joined))
-    measures = []
-    for one, rows in found:
+    drawn = []
+    for rung, one, rows in found:
         levels = [level for level in dict.fromkeys(rows["level"]) if level] or [""]
         for level in levels:
             own = rows[rows["level"] == level] if level else rows
             words = f", by {LEVELS.get(level, level)}" if level else ""
-            measures.append(
-                {"key": f"{one.key} {level}".strip(), "rung": one.rung, "name": one.name + words}
+            name = f"{rung.name} {rung.label}: {one.name}{words}"
+            drawn.append(
+                {"key": f"{one.key} {level}".strip(), "rung": rung.name, "name": name}
                 | {"table": one.table, "directed": one.directed, "n": counts(own)}
                 | {word: _kind(own, word) for word in ("null_kind", "ceiling_kind")}
-                | {"first": one.key == one.rung, "columns": lists.columns(own)}
+                | {"first": one is rung.judged, "columns": lists.columns(own)}
             )
     bands = {rung: lists.columns(ladder[ladder["rung"] == rung]) for rung in set(ladder["rung"])}
     return {
         "domains": lists.domains,
         "models": lists.models,
         "places": lists.places,
-        "measures": measures,
+        "measures": drawn,
         "bands": dict(sorted(bands.items())),
         "verdicts": lists.verdicts,
         "texts": lists.texts,
@@ -126,9 +78,9 @@ def map_data(result: LoadedResult) -> dict[str, Any]:
     }
 
 
-def _rows(result: LoadedResult, one: MapMeasure) -> Frame:
+def _rows(result: LoadedResult, one: RungMeasure) -> Frame:
     """A measure's rows between two different domains, each with its place in the tower."""
-    rows = one.rows(result.frame(one.table))
+    rows = one.select(result.frame(one.table))
     rows = rows[(rows["domain_a"] != "") & (rows["domain_b"] != "")]
     rows = rows[rows["domain_a"] != rows["domain_b"]]
     if rows.empty:

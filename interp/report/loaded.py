@@ -13,6 +13,7 @@ import pandas as pd
 from interp.core.errors import DataError, InterpError, check_known
 from interp.core.illustrations import Plate
 from interp.core.tables import COLUMNS, Table
+from interp.verdicts.judging import climb
 
 TABLES = (
     "accuracy",
@@ -157,6 +158,9 @@ def read_result(folder: Path) -> LoadedResult:
             tables[name] = Table(name, frame)
         except (OSError, ValueError, InterpError) as error:
             absent[name] = _why(error)
+    if "ladder" not in tables:  # a run of an earlier version, or one whose ladder was taken away
+        typed = {name: tidy(table.frame) for name, table in tables.items()}
+        tables |= {name: Table(name, rows) for name, rows in climb(typed).items()}
     return LoadedResult(folder, facts, tables, _plates(folder / "plates"), absent)
 
 

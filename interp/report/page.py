@@ -13,7 +13,7 @@ from typing import Any
 from interp.core.errors import OutputError
 from interp.core.store import write_atomic
 from interp.core.tables import COLUMNS
-from interp.report.atlas import MEASURES, map_data
+from interp.report.atlas import map_data
 from interp.report.embedding import (
     PAGE_BYTES,
     Download,
@@ -32,6 +32,7 @@ from interp.report.naming import percent, sequence, setting_name
 from interp.report.sections import Section, filled_sections
 from interp.report.verdict_tables import ladder_table
 from interp.report.words import answer_sentences, headline
+from interp.verdicts.rungs import RUNGS
 
 HERE = Path(__file__).parent
 
@@ -41,7 +42,9 @@ MAP = Making(
     "Each measure's own, said under the map.",
     (),
 )
-MAP_TABLES = tuple(dict.fromkeys([*(one.table for one in MEASURES), "ladder"]))
+MAP_TABLES = tuple(
+    dict.fromkeys([*(one.table for rung in RUNGS.values() for one in rung.measures), "ladder"])
+)
 
 
 def build_page(result: Path, out: Path | None = None) -> Path:

@@ -236,7 +236,7 @@ PLANS = (
         "index = (gain for c − gain by another class of A) / (gain by B's own c − the same).",
         ("transplant",),
         (lambda result: profile(result, "R4"),),
-        lambda result: verdicts_table(result, "transplant"),
+        lambda result: by_layer_table(result, "R4 transplant"),
         "A transplant shows that the rest of the model takes A's activations in B; where A and B "
         "have separate ways to the class that both stay open, it cannot tell them apart.",
     ),

@@ -6,34 +6,25 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from interp.core.sites import band_of
 from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
 from interp.report.figures.features import dictionary_words
 from interp.report.figures.pieces import counts
 from interp.report.figures.subjects import (
     ComparedPair,
-    band,
     compared_pairs,
     middle_site,
-    rung_rows,
+    middle_verdict,
     sites_by_depth,
 )
 from interp.report.figures.training import worst_of_checks
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import MISSING, number, percent, site_label
-from interp.report.words import readable_sentence
+from interp.verdicts.rungs import RUNGS, RungMeasure
 from interp.verdicts.wording import AGAINST, APART, TOGETHER
 
-SIGNS = {SHARED: "●", NOT_SHARED: "○", CANNOT_TELL: "?", "yes": "●", "no": "?"}
+SIGNS = {SHARED: "●", NOT_SHARED: "○", CANNOT_TELL: "?"}
 """A sign beside each verdict, so that no reader depends on colour."""
-
-RUNGS = (
-    ("R1", "class can be read in both domains"),
-    ("R2", "same geometry"),
-    ("R3", "same directions"),
-    ("R4", "same causal directions"),
-    ("R5", "same components (features)"),
-    ("R6", "same wiring (circuits)"),
-)
 
 
 @dataclass(frozen=True)
@@ -57,8 +48,8 @@ def ladder_table(result: LoadedResult) -> list[WordTable]:
         compared = compared_pairs(result, test_domain)
         where = f"{result.natural} and {test_domain}" if test_domain else "the domains"
         rows = [
-            [f"{rung} {claim}", *(_cell(result, rung, one) for one in compared)]
-            for rung, claim in RUNGS
+            [f"{name} {rung.claim}", *(_cell(result, name, one) for one in compared)]
+            for name, rung in RUNGS.items()
         ]
         caption = f"Are the middle layers shared between {where}? Every rung of the ladder"
         if compared:
@@ -67,25 +58,31 @@ def ladder_table(result: LoadedResult) -> list[WordTable]:
 
 
 def _cell(result: LoadedResult, rung: str, one: ComparedPair) -> str:
-    if rung == "R1":
-        return _read(result, one)
-    summed = band(rung_rows(result, rung, one))
+    summed = middle_verdict(result, rung, one)
     if summed is None:
         return "not measured"
+    if not RUNGS[rung].indexed:
+        return _read(result, one, summed.verdict)
     index = f" (index {number(summed.index)})" if math.isfinite(summed.index) else ""
     return f"{SIGNS.get(summed.verdict, '?')} {summed.verdict}{index}"
 
 
-def _read(result: LoadedResult, one: ComparedPair) -> str:
-    rows = rung_rows(result, "R1", one)
-    found = {
-        name: readable_sentence(rows[rows["domain"] == name]) for name in (one.natural, one.domain)
-    }
-    if not all(verdict for verdict, _ in found.values()):
-        return "not measured"
-    sure = all(verdict == "yes" for verdict, _ in found.values())
-    accuracies = ", ".join(f"{name} {percent(value)}" for name, (_, value) in found.items())
-    return f"{SIGNS['yes' if sure else 'no']} {'yes' if sure else CANNOT_TELL} ({accuracies})"
+def _read(result: LoadedResult, one: ComparedPair, verdict: str) -> str:
+    """Whether the class can be read in both domains, with the accuracy of probes in each."""
+    rows = one.of(result.frame("transfer"))
+    own = rows[
+        (rows["train_domain"] == rows["domain"]) & ~rows["centred"] & (rows["control"] == "")
+    ]
+    middle = own[own["depth"].map(band_of) == "middle"]
+    accuracies = ", ".join(
+        f"{name} {percent(middle[middle['domain'] == name]['value'].mean())}"
+        for name in (one.natural, one.domain)
+    )
+    return f"{SIGNS.get(verdict, '?')} {READABLE.get(verdict, verdict)} ({accuracies})"
+
+
+READABLE = {SHARED: "yes", NOT_SHARED: "no"}
+"""R1's verdicts: what is shared there is that the class can be read."""
 
 
 def verdicts_table(result: LoadedResult, rung: str) -> list[WordTable]:
@@ -95,7 +92,7 @@ def verdicts_table(result: LoadedResult, rung: str) -> list[WordTable]:
         rows = [
             _verdict(result, rung, one)
             for one in compared_pairs(result, test_domain)
-            if len(rung_rows(result, rung, one))
+            if middle_verdict(result, rung, one)
         ]
         if rows:
             where = f", {result.natural} × {test_domain}" if test_domain else ""
@@ -107,7 +104,7 @@ _HEAD = ("", "Verdict", "Mean index", "95 % interval", "Sites", "Why")
 
 
 def _verdict(result: LoadedResult, rung: str, one: ComparedPair) -> list[str]:
-    summed = band(rung_rows(result, rung, one))
+    summed = middle_verdict(result, rung, one)
     if summed is None:
         return [one.name, "? cannot tell", MISSING, MISSING, "0", "no site in the middle layers"]
     ends = MISSING
@@ -123,33 +120,48 @@ def _verdict(result: LoadedResult, rung: str, one: ComparedPair) -> list[str]:
     ]
 
 
-def by_layer_table(result: LoadedResult, rung: str) -> list[WordTable]:
-    """A rung's verdict at every site, with index and interval, or the reason for none."""
+def by_layer_table(result: LoadedResult, key: str) -> list[WordTable]:
+    """A measure's verdict at every site, with index and interval, or the reason for none.
+
+    Of a measure with a direction both are told, the one from the natural domain first.
+    """
+    measure = _measure(key)
     grids = []
     for test_domain in result.test_domains:
         compared = [
             (one, own)
             for one in compared_pairs(result, test_domain)
-            for rows in [rung_rows(result, rung, one)]
+            for rows in [one.pair(measure.select(result.frame(measure.table)))]
             for own in [rows[rows["control"] == ""]]
             if len(own)
         ]
         sites = sites_by_depth(pd.concat([own for _, own in compared])) if compared else []
-        rows = [[site_label(site), *(_at(own, site) for _, own in compared)] for site in sites]
+        rows = [
+            [site_label(site), *(_at(own[own["site"] == site], one) for one, own in compared)]
+            for site in sites
+        ]
         if rows:
             where = f", {result.natural} × {test_domain}" if test_domain else ""
+            where += "; after the stroke, back" if measure.directed else ""
             counted = counts(pd.concat([own for _, own in compared]))
             head = ["Layer", *(one.name for one, _ in compared)]
-            grids.append(WordTable(f"{rung} layer by layer{where}. {counted}", head, rows))
+            grids.append(WordTable(f"{key} layer by layer{where}. {counted}", head, rows))
     return grids
 
 
-def _at(own: Frame, site: str) -> str:
-    """One site's verdict in words."""
-    rows = own[own["site"] == site]
-    if rows.empty:
-        return "not measured"
-    row = rows.iloc[0]
+def _measure(key: str) -> RungMeasure:
+    """A measure of the registry by its key."""
+    return next(one for rung in RUNGS.values() for one in rung.measures if one.key == key)
+
+
+def _at(rows: Frame, one: ComparedPair) -> str:
+    """One site's verdict in words, in each direction that was measured."""
+    onwards = rows[rows["domain_a"] == one.natural]
+    both = [part.iloc[0] for part in (onwards, rows.drop(onwards.index)) if len(part)]
+    return " / ".join(map(_one_way, both)) or "not measured"
+
+
+def _one_way(row: Frame) -> str:
     verdict = row["verdict"] or CANNOT_TELL
     if not math.isfinite(row["index"]):
         return f"{SIGNS[verdict]} {verdict}: {row['reason'] or 'no index'}"

@@ -14,15 +14,14 @@ from interp.report.figures.levels_of_evidence import foremost
 from interp.report.figures.subjects import (
     EPOCH_0,
     ComparedPair,
-    band,
     compared_pairs,
     held_out_accuracy,
-    in_band,
+    middle_verdict,
     primary_differences,
-    rung_rows,
 )
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import between, contrast, number, percent, sequence, setting_name
+from interp.verdicts.rungs import RUNGS
 from interp.verdicts.votes import Votes
 from interp.verdicts.wording import LEVELS, disagreement
 
@@ -143,26 +142,16 @@ def _difference(row: Frame) -> str:
 
 def _readable(result: LoadedResult, compared: Sequence[ComparedPair]) -> str:
     """R1 for one checkpoint: in which domains a probe reads the class."""
-    frame = result.frame("transfer")
-    own = frame[(frame["train_domain"] == frame["domain"]) & ~frame["centred"]]
-    domains = dict.fromkeys(name for one in compared for name in (one.natural, one.domain))
-    found = {name: readable_sentence(own[own["domain"] == name]) for name in domains}
-    yes = [name for name, (verdict, _) in found.items() if verdict == "yes"]
-    no = [name for name, (verdict, _) in found.items() if verdict == "no"]
-    if not yes and not no:
+    found = _bands(result, "R1", compared)
+    if not found:
         return "Whether the classes can be read in each domain (R1) was not measured."
+    both = [one for one, votes in found if votes.verdict == SHARED]
+    yes = list(dict.fromkeys(name for one in both for name in (one.natural, one.domain)))
+    ends = dict.fromkeys(name for one, _ in found for name in (one.natural, one.domain))
+    no = [name for name in ends if name not in yes]
     parts = [f"can be read in {sequence(yes)}"] if yes else []
     parts += [f"cannot be shown to be readable in {sequence(no)}"] if no else []
     return f"In the middle layers the class {' but '.join(parts)} (linear probes, R1)."
-
-
-def readable_sentence(rows: Frame) -> tuple[str, float]:
-    """Whether a probe beats its null at every middle layer ("yes", "no", "") and its accuracy."""
-    middle = in_band(rows).dropna(subset=["value", "null"])
-    if middle.empty:
-        return "", math.nan
-    sure = bool((middle["low"] > middle["null"]).all())
-    return ("yes" if sure else "no"), float(middle["value"].mean())
 
 
 def _arranged(result: LoadedResult, compared: Sequence[ComparedPair]) -> str:
@@ -199,7 +188,7 @@ def _moved(result: LoadedResult, compared: Sequence[ComparedPair]) -> str:
 def _bands(
     result: LoadedResult, rung: str, compared: Sequence[ComparedPair]
 ) -> list[tuple[ComparedPair, Votes]]:
-    found = [(one, band(rung_rows(result, rung, one))) for one in compared]
+    found = [(one, middle_verdict(result, rung, one)) for one in compared]
     return [(one, summed) for one, summed in found if summed is not None]
 
 
@@ -270,13 +259,8 @@ def _least(n: int) -> str:
     return "the mixtures were not permuted here"
 
 
-ASKED = {
-    "R2": "geometry",
-    "R3": "directions",
-    "R4": "causal directions",
-    "R6": "wiring",
-}
-"""What the headline names of the ladder, in its order."""
+ASKED = ("R2", "R3", "R4", "R6")
+"""The rungs that the headline names, in its order."""
 
 MOST_DOMAINS = 2
 """With more test domains than this, only the first ones are in the headline."""
@@ -354,16 +338,16 @@ def _better(row: Frame) -> str:
 def _shared(result: LoadedResult, compared: dict[str, list[ComparedPair]]) -> str:
     """Rung by rung, what the middle layers share; then what that says of generalization."""
     said = []
-    for rung, what in ASKED.items():
+    for rung in ASKED:
         found = [
             summed.verdict
             for each in compared.values()
             for one in each
-            for summed in [band(rung_rows(result, rung, one))]
+            for summed in [middle_verdict(result, rung, one)]
             if summed is not None
         ]
         if found:
-            said.append(f"{what} in {_tally(found)}")
+            said.append(f"{RUNGS[rung].label} in {_tally(found)}")
     if not said:
         return "What the domains share was not measured."
     of = " pairs of domains" if result.one_model else " models"

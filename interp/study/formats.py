@@ -17,7 +17,7 @@ from interp.core.store import told_when_full, writable
 from interp.core.tables import Table
 from interp.report.drawing import result_figures
 from interp.study.results import Result, open_result
-from interp.verdicts.judging import PLACE
+from interp.verdicts.rungs import PLACE
 
 PIXELS = 2
 """Pixels of a PNG per pixel of its figure."""

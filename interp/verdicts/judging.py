@@ -5,31 +5,16 @@ R5 same parts, R6 same wiring (circuits). Only R4 and R6 speak of mechanisms.
 """
 
 from collections.abc import Mapping
-from itertools import combinations
 
 import pandas as pd
 
-from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
-from interp.circuits.sharing.transfer_faithfulness import OVER_SIZES
 from interp.core.sites import LAST, band_of
 from interp.core.statistics.replication import mean_t
-from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED, Interval
+from interp.core.statistics.resampling import CANNOT_TELL, Interval
+from interp.verdicts.rungs import PLACE, RUNGS
 from interp.verdicts.votes import count_votes, of_cuts
 
-CLAIMS = {
-    "R1": "the class can be read in both domains",
-    "R2": "same geometry",
-    "R3": "same directions",
-    "R4": "same causal directions",
-    "R5": "same parts",
-    "R6": "same wiring",
-}
-"""What each rung claims."""
-
 WHOLE = "whole tower"
-
-PLACE = ("setting", "test_domain", "architecture", "seed", "epoch", "control")
-"""Columns that tell models apart, where a table has several."""
 
 
 def judged_rows(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -37,19 +22,11 @@ def judged_rows(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
     Tables that are not there leave their rungs out.
     """
-    makers = {
-        "R1": (_readable, "transfer"),
-        "R2": (_geometry, "similarity"),
-        "R3": (_probed, "transfer"),
-        "R4": (pd.DataFrame.copy, "das"),
-        "R5": (_parts, "overlap"),
-        "R6": (_wired, "circuit_transfer"),
-    }
-    found = []
-    for rung, (make, name) in makers.items():
-        if name in frames and len(frames[name]):
-            rows = make(frames[name])
-            found.append(rows.assign(rung=rung))
+    found = [
+        rung.judged.select(frames[rung.judged.table]).assign(rung=name)
+        for name, rung in RUNGS.items()
+        if len(frames.get(rung.judged.table, ()))
+    ]
     if not found:
         return pd.DataFrame(columns=["rung", *COLUMNS])
     joined = pd.concat([_filled(rows) for rows in found], ignore_index=True)
@@ -83,68 +60,6 @@ def _filled(rows: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def _readable(transfer: pd.DataFrame) -> pd.DataFrame:
-    """R1 in the domain of each pair where the class is harder to read.
-
-    index = (accuracy - null) / (1 - null). It is not the amount that is asked about: the class can
-    be read where the interval lies above the null, and cannot where the index lies below .2.
-    """
-    own = transfer[(transfer["train_domain"] == transfer["domain"]) & ~_true(transfer["centred"])]
-    rows = own.assign(
-        measure="probe within the domain",
-        ceiling=1.0,
-        reason="",
-        **{
-            f"index{end}": (own[name] - own["null"]) / (1 - own["null"])
-            for end, name in (("", "value"), ("_low", "low"), ("_high", "high"))
-        },
-    )
-    verdicts = pd.Series(CANNOT_TELL, index=rows.index)
-    verdicts[rows["index_high"] < 0.2] = NOT_SHARED
-    verdicts[rows["low"] > rows["null"]] = SHARED
-    rows["verdict"] = verdicts
-    order = {NOT_SHARED: 0, CANNOT_TELL: 1, SHARED: 2}
-    found = []
-    keys = [name for name in ("site", *PLACE) if name in rows]
-    for _, same in rows.groupby(keys, dropna=False, sort=False):
-        for a, b in combinations(sorted(same["domain"].unique()), 2):
-            two = same[same["domain"].isin([a, b])]
-            worst = two.assign(rank=two["verdict"].map(order)).sort_values(["rank", "index"])
-            found.append(worst.iloc[:1].assign(domain_a=a, domain_b=b))
-    return pd.concat(found).drop(columns="rank") if found else rows.assign(domain_a="", domain_b="")
-
-
-def _geometry(similarity: pd.DataFrame) -> pd.DataFrame:
-    rows = similarity[similarity["domain_a"] != similarity["domain_b"]]
-    if "site_b" in rows:
-        other = rows["site_b"].fillna("")
-        rows = rows[(other == "") | (other == rows["site"])]
-    return rows.copy()
-
-
-def _probed(transfer: pd.DataFrame) -> pd.DataFrame:
-    across = transfer[
-        (transfer["train_domain"] != transfer["domain"]) & ~_true(transfer["centred"])
-    ]
-    return across.assign(
-        measure="probe transfer", domain_a=across["train_domain"], domain_b=across["domain"]
-    )
-
-
-def _parts(overlap: pd.DataFrame) -> pd.DataFrame:
-    """Units by site; a cut by edges has no overlap of parts, only of wiring."""
-    return overlap[(overlap["level"] != "edge") & (overlap["measure"] == PRIMARY_OVERLAP)].copy()
-
-
-def _wired(circuit_transfer: pd.DataFrame) -> pd.DataFrame:
-    return circuit_transfer[circuit_transfer["measure"] == OVER_SIZES].copy()
-
-
-def _true(column: pd.Series) -> pd.Series:
-    """A column of flags, also where it was read from a file."""
-    return column.astype(str).str.lower().isin(["true", "1", "1.0"])
-
-
 def ladder_rows(judged: pd.DataFrame) -> pd.DataFrame:
     """One row for each model, pair of domains, band and rung: the verdict, and by how many votes.
 
@@ -160,14 +75,14 @@ def ladder_rows(judged: pd.DataFrame) -> pd.DataFrame:
     keys = [name for name in PLACE if name in rows] + ["domain_a", "domain_b", "band", "rung"]
     found = []
     for place, group in rows.groupby(keys, dropna=False, sort=False):
-        votes = count_votes(group)
+        rung, votes = RUNGS[group["rung"].iloc[0]], count_votes(group)
         verdict = votes.verdict
-        if group["rung"].iloc[0] == "R6" and verdict == CANNOT_TELL:
+        if rung.by_cuts and verdict == CANNOT_TELL:
             verdict = of_cuts(count_votes(rows).verdict for _, rows in group.groupby("level"))
         found.append(
             {
                 **dict(zip(keys, place, strict=True)),
-                "claim": CLAIMS[group["rung"].iloc[0]],
+                "claim": rung.claim,
                 "verdict": verdict,
                 "index": votes.index,
                 "index_low": votes.low,

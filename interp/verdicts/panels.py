@@ -22,6 +22,7 @@ from interp.verdicts.power import (
     mixtures_needed,
 )
 from interp.verdicts.reliability import centred, gain
+from interp.verdicts.rungs import RUNGS
 from interp.verdicts.wording import RELIABLE, Link
 
 RUN = ["setting", "test_domain", "seed"]
@@ -257,11 +258,10 @@ def unmeasured() -> dict[str, object]:
     return _row("L3", link) | {"n_units": 0, "n_runs": 0, "n_classes": 0, NEEDED: _least_classes}
 
 
-PLACES = ["setting", "test_domain", "seed"]
-LINKED = ("R2", "R3", "R4", "R5", "R6")
+LINKED = tuple(name for name, rung in RUNGS.items() if rung.indexed)
 """Rungs that have an index of sharing; R1 says in each domain whether the class can be read."""
 
-COSINE = "cosine of mean differences"
+(COSINE,) = (one.measure for one in RUNGS["R3"].beside)
 UNTRAINED, PIXELS = "epoch 0", "pixels"
 Frames = Mapping[str, pd.DataFrame]
 
@@ -288,9 +288,9 @@ def from_tables(frames: Frames, *, natural: str = "real") -> tuple[pd.DataFrame,
         )  # fmt: skip
     frames = {name: _plain(frame) for name, frame in frames.items()}
     shared = _sharing(frames, natural)
-    runs = shared.merge(_accuracies(frames["accuracy"], natural), on=PLACES, how="inner")
+    runs = shared.merge(_accuracies(frames["accuracy"], natural), on=RUN, how="inner")
     if "exposure_classes" in frames:
-        runs = runs.merge(_exposure(frames["exposure_classes"]), on=PLACES, how="left")
+        runs = runs.merge(_exposure(frames["exposure_classes"]), on=RUN, how="left")
     return runs, _classes(frames, natural)
 
 
@@ -312,13 +312,13 @@ def _sharing(frames: Frames, natural: str) -> pd.DataFrame:
         deep = own["depth"].between(BAND[0] - 1e-9, BAND[1] + 1e-9) & (own["site"] != LAST)
         parts.append(own[(own["measure"] == COSINE) & deep].assign(rung="R3"))
     rows = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
-    columns = [*PLACES, "rung", "measure", "index", "index_low", "index_high", "epoch_0", "pixels"]
-    if rows.empty or not {*PLACES, "domain_a", "domain_b"} <= set(rows):
+    columns = [*RUN, "rung", "measure", "index", "index_low", "index_high", "epoch_0", "pixels"]
+    if rows.empty or not {*RUN, "domain_a", "domain_b"} <= set(rows):
         return pd.DataFrame(columns=columns)
     rows["control"] = rows["control"].fillna("") if "control" in rows else ""
     ends = rows[["domain_a", "domain_b", "test_domain"]].to_numpy()
     rows = rows[[{a, b} == {natural, test} for a, b, test in ends]]
-    key = [*PLACES, "rung", "measure"]
+    key = [*RUN, "rung", "measure"]
     trained = rows[rows["control"] == ""].groupby(key, as_index=False, sort=False)
     found = trained[["index", "index_low", "index_high"]].mean()
     for name, control in (("epoch_0", UNTRAINED), ("pixels", PIXELS)):
@@ -333,8 +333,8 @@ def _with_halves(found: pd.DataFrame, frames: Frames) -> pd.DataFrame:
         return found
     table = frames["class_sharing"]
     seen = table[table["class_set"] == "seen"]
-    halves = seen.groupby(PLACES, as_index=False)[["half_1", "half_2"]].mean()
-    return found.merge(halves.assign(measure=COSINE), on=[*PLACES, "measure"], how="left")
+    halves = seen.groupby(RUN, as_index=False)[["half_1", "half_2"]].mean()
+    return found.merge(halves.assign(measure=COSINE), on=[*RUN, "measure"], how="left")
 
 
 def _asked(frame: pd.DataFrame) -> pd.DataFrame:
@@ -355,13 +355,13 @@ def _accuracies(accuracy: pd.DataFrame, natural: str) -> pd.DataFrame:
         rows = rows[rows["n_runs"] == 1]
     here, held = rows["domain"] == rows["test_domain"], rows["class_set"] == "held-out"
     ends = {"value": "accuracy", "low": "accuracy_low", "high": "accuracy_high"}
-    found = rows[here & held][[*PLACES, *ends]].rename(columns=ends)
+    found = rows[here & held][[*RUN, *ends]].rename(columns=ends)
     for name, which in (
         ("accuracy_seen", here & (rows["class_set"] == "seen")),
         ("accuracy_natural", (rows["domain"] == natural) & held),
     ):
-        other = rows[which][[*PLACES, "value"]].rename(columns={"value": name})
-        found = found.merge(other, on=PLACES, how="left")
+        other = rows[which][[*RUN, "value"]].rename(columns={"value": name})
+        found = found.merge(other, on=RUN, how="left")
     return found
 
 
@@ -370,12 +370,12 @@ def _exposure(table: pd.DataFrame) -> pd.DataFrame:
     rows = _asked(table)
     rows = rows[(rows["domain"] == rows["test_domain"]) & (rows["class_set"] == "held-out")]
     rows = rows[rows["exposed_in"] == "all domains"]
-    return rows.groupby(PLACES, as_index=False)["exposure"].mean()
+    return rows.groupby(RUN, as_index=False)["exposure"].mean()
 
 
 def _classes(frames: Frames, natural: str) -> pd.DataFrame:
     """One row per model and held-out class."""
-    key = [*PLACES, "label"]
+    key = [*RUN, "label"]
     columns = [*key, "rung", "measure", "sharing", "half_1", "half_2", "accuracy"]
     known = {"class_sharing", "accuracy_by_class"} <= set(frames)
     if not known or "beyond" not in frames["class_sharing"]:

@@ -13,7 +13,8 @@ from interp.core.errors import DataError, SampleError, SpecificationError
 from interp.measures.climbing import Ladder, ladder
 from interp.measures.mechanisms import Seen, crossing
 from interp.models.towers.vit import HookedViT
-from interp.verdicts.judging import CLAIMS, WHOLE, agreement_of_blocks, judged_rows, ladder_rows
+from interp.verdicts.judging import WHOLE, agreement_of_blocks, judged_rows, ladder_rows
+from interp.verdicts.rungs import RUNGS
 
 
 @cache
@@ -54,7 +55,7 @@ def test_geometry_is_blind_to_separate_circuits() -> None:
 def test_every_answer_has_a_claim_an_index_or_a_reason() -> None:
     for condition in ("all shared", "all separate"):
         table = climbed(condition).table.frame
-        assert (table["claim"] == table["rung"].map(CLAIMS)).all()
+        assert (table["claim"] == table["rung"].map(lambda rung: RUNGS[rung].claim)).all()
         assert (table["index"].notna() | (table["reason"] != "")).all()
         assert not table.duplicated(["domain_a", "domain_b", "band", "rung"]).any()
         assert set(table["band"]) <= {"early", "middle", "late", WHOLE}

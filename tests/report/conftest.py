@@ -14,6 +14,8 @@ from PIL import Image
 from interp.core.illustrations import Plate
 from interp.core.statistics.resampling import verdict_of_interval
 from interp.core.tables import Table
+from interp.verdicts.judging import climb
+from interp.verdicts.rungs import RUNGS
 from tests.report.planted import evaluation_tables
 from tests.report.planted_ladder import ladder_tables
 from tests.report.planted_layers import layer_tables
@@ -348,6 +350,8 @@ def build(tmp_path: Path, written: Callable[..., Path]) -> Build:
         (folder / "facts.json").write_text(json.dumps({**FACTS, **facts}))
         for table, frame in dict(replaced or {}).items():
             Table(table, frame).save(folder / "tables")
+        if replaced and not {"ladder", "rungs"} & set(replaced):
+            _climb_again(folder / "tables")
         for table in without:
             for path in (folder / "tables").glob(f"{table}.*"):
                 path.unlink()
@@ -358,6 +362,15 @@ def build(tmp_path: Path, written: Callable[..., Path]) -> Build:
         return folder
 
     return write
+
+
+def _climb_again(folder: Path) -> None:
+    """Judge the rungs by the tables as they now are, as a run would have."""
+    judged = {rung.judged.table for rung in RUNGS.values()}
+    paths = [folder / f"{name}.csv" for name in sorted(judged)]
+    frames = {path.stem: Table.load(path).frame for path in paths if path.exists()}
+    for name, frame in climb(frames).items():
+        Table(name, frame).save(folder)
 
 
 def _plates(folder: Path) -> None:

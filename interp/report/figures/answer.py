@@ -21,10 +21,9 @@ from interp.report.figures.pieces import (
 from interp.report.figures.sharing import profile
 from interp.report.figures.subjects import (
     EPOCH_0,
-    band,
     compared_pairs,
     held_out_accuracy,
-    rung_rows,
+    middle_verdict,
 )
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import number, percent, plain, sequence
@@ -71,7 +70,7 @@ def _points(result: LoadedResult, test_domain: str) -> Frame:
     for one in compared_pairs(result, test_domain):
         if one.setting not in accuracy.index:
             continue
-        summed = band(rung_rows(result, "R2", one))
+        summed = middle_verdict(result, "R2", one)
         ends = (summed.index, summed.low, summed.high) if summed else (math.nan,) * 3
         rows.append(
             {"name": one.name, "colour": one.colour, "symbol": one.symbol}

@@ -26,15 +26,11 @@ from interp.report.figures.pieces import (
 from interp.report.figures.subjects import EPOCH_0, settings_of
 from interp.report.loaded import Frame, LoadedResult, tidy
 from interp.report.naming import number, plain, setting_look, setting_name, site_label
+from interp.verdicts.rungs import RUNGS
 
-RUNGS = {
-    "R1": "R1 class<br>readable",
-    "R2": "R2<br>geometry",
-    "R3": "R3<br>directions",
-    "R4": "R4 causal<br>directions",
-    "R5": "R5<br>parts",
-    "R6": "R6<br>wiring",
-}
+HEADS = {name: f"{name} {rung.label}".replace(" ", "<br>", 1) for name, rung in RUNGS.items()}
+"""What stands above a rung's column."""
+
 SIGNS = {SHARED: "●", NOT_SHARED: "○", CANNOT_TELL: "?"}
 LEVELS = {NOT_SHARED: 0.0, CANNOT_TELL: 1.0, SHARED: 2.0}
 SCALE = [
@@ -137,7 +133,7 @@ def _verdicts(
         text.append([SIGNS.get(verdict, "") for verdict in verdicts])
         said.append([_cell(cell, rung) for cell, rung in zip(cells, RUNGS, strict=True)])
     return {
-        "type": "heatmap", "z": z, "x": list(RUNGS.values()),
+        "type": "heatmap", "z": z, "x": list(HEADS.values()),
         "y": [f"{plain(a, 14)} × {plain(b, 14)}, {band}" for a, b, band in names],
         "text": text, "texttemplate": "%{text}", "textfont": {"color": "#1a1a1a", "size": 14},
         "hovertext": said, "hovertemplate": "%{y}<br>%{hovertext}<extra></extra>",
@@ -286,7 +282,7 @@ def _panel_layout() -> dict[str, Any]:
     made: dict[str, Any] = layout(620)
     shapes: list[Trace] = []
     notes: list[Trace] = []
-    for place, title in enumerate(RUNGS.values()):
+    for place, title in enumerate(HEADS.values()):
         row, column = divmod(place, 3)
         x = [column * 0.345, column * 0.345 + 0.31]
         y = [0.56, 0.94] if row == 0 else [0.02, 0.4]

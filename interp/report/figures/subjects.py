@@ -7,7 +7,7 @@ checkpoint they are the pairs of its natural domain with every other.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from interp.core.sites import BAND, LAST, middle_of
+from interp.core.sites import middle_of
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import (
     PROMPTS,
@@ -18,10 +18,6 @@ from interp.report.naming import (
     setting_name,
 )
 from interp.verdicts.votes import Votes, count_votes
-
-CUT = "a complete cut"
-"""How a transplant's reason begins where the site carries the whole run, and nothing is tested."""
-
 
 SETTLED = (
     *("mixtures", "accuracy", "similarity", "transfer", "transplant", "patching"),
@@ -91,61 +87,19 @@ def settings_of(result: LoadedResult) -> list[str]:
     return result.kept["settings"]
 
 
-def in_band(frame: Frame) -> Frame:
-    """The rows of a model's own middle layers."""
-    deep = frame["depth"].between(BAND[0] - 1e-9, BAND[1] + 1e-9)
-    own = (frame["control"] == "") & (frame["site"] != LAST)
-    same = (frame["site_b"] == "") | (frame["site_b"] == frame["site"])
-    return frame[deep & own & same]
+def middle_verdict(result: LoadedResult, rung: str, pair: ComparedPair) -> Votes | None:
+    """What the ladder says of a rung in the middle layers; None where nothing was measured there.
 
-
-def band(rows: Frame) -> Votes | None:
-    """Sum up the middle layers of one subject; None where nothing was measured there."""
-    middle = in_band(rows)
-    if middle.empty:
+    Several models of one setting (its seeds) vote together.
+    """
+    rows = pair.pair(result.frame("ladder"))
+    rows = rows[(rows["rung"] == rung) & (rows["band"] == "middle") & (rows["control"] == "")]
+    if rows.empty:
         return None
-    votes = count_votes(middle[~middle["reason"].str.startswith(CUT)])
-    reasons = tuple(dict.fromkeys(reason for reason in middle["reason"] if reason))
-    return replace(votes, verdicts=votes.verdicts or "no site tested", reasons=reasons)
-
-
-def rung_rows(result: LoadedResult, rung: str, subject: ComparedPair) -> Frame:
-    """Table rows by which a rung is judged for a subject (raw, from the natural domain onwards)."""
-    asked = ("rung", rung, subject)
-    if asked not in result.kept:
-        result.kept[asked] = _rung_rows(result, rung, subject)
-    return result.kept[asked]
-
-
-def _rung_rows(result: LoadedResult, rung: str, subject: ComparedPair) -> Frame:
-    if rung == "R2":
-        return subject.pair(result.frame("similarity"))
-    if rung == "cosine":
-        rows = subject.pair(result.frame("directions"))
-        return rows[rows["measure"] == "cosine of mean differences"]
-    if rung == "R5":
-        rows = subject.pair(result.frame("feature_sharing"))
-        rows = rows[(rows["code"] == "dictionary") & (rows["reading"] == "one code")]
-        return rows[(rows["measure"] == "shared mass") & rows["centred"]]
-    if rung == "R6":
-        rows = subject.pair(result.frame("circuit_transfer"))
-        rows = rows[rows["measure"] == "circuit transfer, mean over sizes"]
-        return rows[rows["band"] == "middle"].assign(depth=sum(BAND) / 2)
-    if rung == "R4" and len(rows := subject.pair(result.frame("das"))):
-        return rows
-    if rung in ("R4", "transplant"):
-        rows = subject.pair(result.frame("transplant"))
-        onwards = rows[rows["domain_a"] == subject.natural]
-        return onwards if len(onwards) else rows
-    rows = subject.of(result.frame("transfer"))
-    rows = rows[~rows["centred"]]
-    if rung == "R3":
-        there = rows["domain"] == subject.domain
-        return rows[(rows["train_domain"] == subject.natural) & there]
-    return rows[
-        (rows["train_domain"] == rows["domain"])
-        & rows["domain"].isin([subject.natural, subject.domain])
-    ]
+    votes = count_votes(rows)
+    if len(rows) == 1:
+        return replace(votes, verdicts=str(rows["votes"].iloc[0]))
+    return votes
 
 
 def middle_site(frame: Frame) -> str:

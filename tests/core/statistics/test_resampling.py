@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from interp.core.statistics import resampling as statistics
 from interp.core.seeds import rng
+from interp.core.statistics import resampling as statistics
 
 
 def test_jackknife_of_a_mean_is_the_standard_error() -> None:

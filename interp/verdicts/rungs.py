@@ -1,0 +1,213 @@
+"""The registry of rungs: what each claims, by which rows of which table it is judged, its words.
+
+The ladder, the page, its map, the levels across checkpoints, the judging of planted models and
+the documentation read this one list.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import pandas as pd
+
+from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
+from interp.circuits.sharing.transfer_faithfulness import OVER_SIZES
+from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.probes.geometry.contrasts import MEAN_DIFFERENCE
+
+PLACE = ("setting", "test_domain", "architecture", "seed", "epoch", "control")
+"""Columns that tell models apart, where a table has several."""
+
+WITHIN, ACROSS = "probe within the domain", "probe transfer"
+
+
+@dataclass(frozen=True)
+class RungMeasure:
+    """A measure of what two domains share, and which rows of its table count.
+
+    Attributes:
+        key: Its name on the map: the rung's, for the measure that the rung is judged by.
+        name: What it measures, in a few words.
+        table: The table of a study that holds its rows.
+        measure: What its rows have in the column `measure`.
+        directed: Whether A to B and B to A are two numbers.
+        select: Its rows of that table, with the columns `domain_a` and `domain_b`.
+    """
+
+    key: str
+    name: str
+    table: str
+    measure: str
+    directed: bool
+    select: Callable[[pd.DataFrame], pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A rung of the ladder.
+
+    Attributes:
+        name: "R1" to "R6".
+        claim: What holds of two domains where the verdict is "shared".
+        label: The claim in one or two words, for heads of columns.
+        null: What the index counts as 0.
+        ceiling: What the index counts as 1.
+        judged: The measure that the verdict rests on.
+        beside: Further measures, shown beside it and not judged by.
+        mechanism: Whether "shared" permits to speak of a shared mechanism.
+        by_cuts: Whether one cut through the tower that denies is enough for "not shared".
+        indexed: Whether the index says how much is shared (R1's says how well a class is read).
+    """
+
+    name: str
+    claim: str
+    label: str
+    null: str
+    ceiling: str
+    judged: RungMeasure
+    beside: tuple[RungMeasure, ...] = ()
+    mechanism: bool = False
+    by_cuts: bool = False
+    indexed: bool = True
+
+    @property
+    def measures(self) -> tuple[RungMeasure, ...]:
+        """All its measures, the one that it is judged by first."""
+        return (self.judged, *self.beside)
+
+
+def is_true(column: pd.Series) -> pd.Series:
+    """A column of flags as booleans, also where it was read from a file.
+
+    >>> is_true(pd.Series(["True", "", "0"])).tolist()
+    [True, False, False]
+    """
+    return column.astype(str).str.lower().isin(["true", "1", "1.0"])
+
+
+def _readable(transfer: pd.DataFrame) -> pd.DataFrame:
+    """R1 in the domain of each pair where the class is harder to read.
+
+    index = (accuracy - null) / (1 - null). It is not the amount that is asked about: the class can
+    be read where the interval lies above the null, and cannot where the index lies below .2.
+    """
+    own = transfer[(transfer["train_domain"] == transfer["domain"]) & ~is_true(transfer["centred"])]
+    rows = own.assign(
+        measure=WITHIN,
+        ceiling=1.0,
+        reason="",
+        **{
+            f"index{end}": (own[name] - own["null"]) / (1 - own["null"])
+            for end, name in (("", "value"), ("_low", "low"), ("_high", "high"))
+        },
+    )
+    verdicts = pd.Series(CANNOT_TELL, index=rows.index)
+    verdicts[rows["index_high"] < 0.2] = NOT_SHARED
+    verdicts[rows["low"] > rows["null"]] = SHARED
+    rows["verdict"] = verdicts
+    order = {NOT_SHARED: 0, CANNOT_TELL: 1, SHARED: 2}
+    found = []
+    keys = [name for name in ("site", *PLACE) if name in rows]
+    for _, same in rows.groupby(keys, dropna=False, sort=False):
+        for a, b in combinations(sorted(same["domain"].unique()), 2):
+            two = same[same["domain"].isin([a, b])]
+            worst = two.assign(rank=two["verdict"].map(order)).sort_values(["rank", "index"])
+            found.append(worst.iloc[:1].assign(domain_a=a, domain_b=b))
+    return pd.concat(found).drop(columns="rank") if found else rows.assign(domain_a="", domain_b="")
+
+
+def _across(transfer: pd.DataFrame) -> pd.DataFrame:
+    rows = transfer[transfer["train_domain"] != transfer["domain"]]
+    rows = rows[~is_true(rows["centred"])]
+    return rows.assign(measure=ACROSS, domain_a=rows["train_domain"], domain_b=rows["domain"])
+
+
+def _same_site(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows between two domains, each at one site."""
+    rows = rows[rows["domain_a"] != rows["domain_b"]]
+    if "site_b" in rows:
+        other = rows["site_b"].fillna("")
+        rows = rows[(other == "") | (other == rows["site"])]
+    return rows.copy()
+
+
+def _named(measure: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    return lambda rows: rows[rows["measure"] == measure].copy()
+
+
+def _parts(overlap: pd.DataFrame) -> pd.DataFrame:
+    """Units by site; a cut by edges has no overlap of parts, only of wiring."""
+    return overlap[(overlap["level"] != "edge") & (overlap["measure"] == PRIMARY_OVERLAP)].copy()
+
+
+def _edges(overlap: pd.DataFrame) -> pd.DataFrame:
+    return overlap[(overlap["level"] == "edge") & (overlap["measure"] == PRIMARY_OVERLAP)].copy()
+
+
+_MEASURES = (
+    RungMeasure("R1", "probes within a domain", "transfer", WITHIN, False, _readable),
+    RungMeasure("R2", "debiased CKA", "similarity", "debiased CKA", False, _same_site),
+    RungMeasure("R3", "probes from A tried in B", "transfer", ACROSS, True, _across),
+    RungMeasure(
+        *("R3 cosine", "cosine of class differences", "directions", MEAN_DIFFERENCE, False),
+        _named(MEAN_DIFFERENCE),
+    ),
+    RungMeasure("R4", "A's subspace in B", "das", "das", True, pd.DataFrame.copy),
+    RungMeasure(
+        *("R4 transplant", "activations of A in B: transplants", "transplant", "transplant", True),
+        _same_site,
+    ),
+    RungMeasure("R5", "overlap", "overlap", PRIMARY_OVERLAP, False, _parts),
+    RungMeasure(
+        "R6", "A's circuits in B", "circuit_transfer", OVER_SIZES, True, _named(OVER_SIZES)
+    ),
+    RungMeasure("R6 overlap", "overlap of edges", "overlap", PRIMARY_OVERLAP, False, _edges),
+)
+
+
+def _rung(name: str, claim: str, label: str, **more: Any) -> Rung:
+    judged, *beside = (one for one in _MEASURES if one.key.split()[0] == name)
+    return Rung(name, claim, label, judged=judged, beside=tuple(beside), **more)
+
+
+RUNGS: Mapping[str, Rung] = {
+    rung.name: rung
+    for rung in (
+        _rung(
+            *("R1", "the class can be read in both domains", "class readable"),
+            null="a probe of permuted labels",
+            ceiling="every picture right",
+            indexed=False,
+        ),
+        _rung(
+            *("R2", "same geometry", "geometry"),
+            null="whole classes permuted",
+            ceiling="halves of one domain by other artists",
+        ),
+        _rung(
+            *("R3", "same directions", "directions"),
+            null="a probe of permuted labels",
+            ceiling="a probe trained in the domain that it is tested in",
+        ),
+        _rung(
+            *("R4", "same causal directions", "causal directions"),
+            null="the strongest of another class and a random subspace",
+            ceiling="the domain's own subspace",
+            mechanism=True,
+        ),
+        _rung(
+            *("R5", "same parts", "parts"),
+            null="another class in the other domain",
+            ceiling="the same class, found by other artists",
+        ),
+        _rung(
+            *("R6", "same wiring", "wiring"),
+            null="another class's circuit",
+            ceiling="the domain's own circuit",
+            mechanism=True,
+            by_cuts=True,
+        ),
+    )
+}
+"""Every rung by its name, from the weakest claim to the strongest."""
