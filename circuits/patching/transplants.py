@@ -174,7 +174,7 @@ def _summarise(values: Values, drawn: Transplants, seed: int) -> pd.DataFrame:
 
 def _about(drawn: Transplants) -> dict[str, Any]:
     """What is the same at every site: how null and ceiling were made, and the counts."""
-    apart = {"artist": "artist", "drawing": "drawing", "path": "picture"}[drawn.artists]
+    apart = drawn.artists
     return {
         "null_kind": f"donor of another class in A, by another {apart} than the receiver's",
         "ceiling_kind": f"donor of the class in B, by another {apart} than the receiver's",

@@ -11,7 +11,7 @@ from interp.circuits.sharing.components import Cut, Edges, Units
 from interp.circuits.sharing.overlap_measures import Scores, best_of_groups
 from interp.circuits.tasks.metrics import Classifier
 from interp.circuits.tasks.pairs import Read, read_pairs
-from interp.core.artists import artists_of, deal
+from interp.core.artists import artist_sides
 from interp.core.errors import SampleError, SpecificationError, check_known
 from interp.core.images import ImageTable, Preprocess
 from interp.core.seeds import rng
@@ -99,7 +99,7 @@ def class_circuits(
     check_known("find the circuits of a domain", "domain", [domain], images.domains)
     known = images.select(label=list(classifier.names))
     here = (known.frame["domain"] == domain).to_numpy()
-    own, sides = known[here], sides_of(known.frame)[here]
+    own, sides = known[here], artist_sides(known.frame)[here]
     counts = [own.frame["label"][sides == side].value_counts() for side in (0, 1)]
     classes = [
         name for name in own.labels if all(count.get(name, 0) for count in counts)
@@ -120,12 +120,6 @@ def class_circuits(
         halves.append(read)
         values.append(cut.score(read))
     return ClassCircuits(cut, domain, (halves[0], halves[1]), (values[0], values[1]))
-
-
-def sides_of(frame: pd.DataFrame) -> np.ndarray:
-    """Which half, 0 or 1, each picture's artist belongs to, the same in all classes and domains."""
-    cells = frame["domain"].astype(str) + "/" + frame["label"].astype(str)
-    return deal(artists_of(frame)[1], cells.to_numpy(object))
 
 
 def inclusion(found: ClassCircuits, *, share: float = 0.1, n: int = 200, seed: int = 0) -> Table:

@@ -402,7 +402,7 @@ def _without_index(no_whole: str, no_fit: str, all_of_it: bool) -> Index | None:
 def _about(held: HeldOut, a: str, b: str) -> dict[str, Any]:
     """What is the same at every site: how null and ceiling were made, and the counts."""
     drawn = held.tested[b]
-    apart = {"artist": "artists", "drawing": "drawings", "path": "pictures"}[held.artists]
+    apart = f"{held.artists}s"
     tested = np.unique(drawn.rows[["target", "donor", "null"]].to_numpy())
     fitted = np.concatenate([held.fitted[a], held.fitted[b]])
     frame = pd.concat([held.images.frame.iloc[fitted], drawn.images.frame.iloc[tested]])

@@ -13,7 +13,7 @@ from interp.circuits.subspaces.fitting import FitRecipe, SubspaceTask, fit_direc
 from interp.circuits.subspaces.subspace import Subspace
 from interp.circuits.tasks.metrics import Classifier, Metric, Target, measure
 from interp.circuits.tasks.pairs import Transplants, draw_transplants, embed, read
-from interp.core.artists import artists_of, deal
+from interp.core.artists import artist_column, artist_sides, artists_of
 from interp.core.errors import NumericsError, SampleError, SpecificationError, check_known, listed
 from interp.core.images import ImageTable, Preprocess
 from interp.core.seeds import rng
@@ -59,12 +59,11 @@ def hold_out(
         )
     frame = images.frame
     used = frame["domain"].isin(domains).to_numpy() & frame["label"].isin(classes).to_numpy()
-    column, who = artists_of(frame)
+    column, who = artist_column(frame), artists_of(frame)
     label, domain = (frame[name].to_numpy(object) for name in ("label", "domain"))
     side = np.full(len(frame), -1)
     if used.any():
-        cells = np.array([f"{d}/{c}" for d, c in zip(domain[used], label[used], strict=True)])
-        side[used] = deal(who[used], cells, seed=seed)
+        side[used] = artist_sides(frame[used], seed=seed)
     rows = {
         (d, c, half): np.flatnonzero((domain == d) & (label == c) & (side == half))
         for d in domains

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from interp.circuits.tasks.metrics import Classifier, Metric, Target
-from interp.core.artists import artists_of
+from interp.core.artists import artist_column, artists_of
 from interp.core.errors import SampleError, SpecificationError, check_known
 from interp.core.images import ImageTable, Pairs, Preprocess
 from interp.core.seeds import rng
@@ -68,7 +68,7 @@ def draw_transplants(
     """
     check_known("transplant activations", "domain", [domain_a, domain_b], images.domains)
     frame = images.frame.reset_index(drop=True)
-    artists, names = artists_of(frame)
+    column, artists = artist_column(frame), artists_of(frame)
     pools = {
         key: rows.to_numpy() for key, rows in frame.groupby(["domain", "label"]).groups.items()
     }
@@ -85,17 +85,17 @@ def draw_transplants(
         row = None
         for _ in range(20):  # chance may pick an artist who drew all that would serve
             row = row or _draw_one(
-                usable[turn % len(usable)], usable, pools, names, generator, (domain_a, domain_b)
+                usable[turn % len(usable)], usable, pools, artists, generator, (domain_a, domain_b)
             )
         drawn.extend([row] if row else [])
     if not drawn:
         raise SampleError(
             f"transplant activations from {domain_a} to {domain_b}",
-            f"no target whose donors are by another {artists}",
-            f"two or more of {artists} in each class and domain",
+            f"no target whose donors are by another {column}",
+            f"two or more of {column} in each class and domain",
             "give more pictures",
         )
-    return Transplants(images, pd.DataFrame(drawn), artists, n - len(drawn))
+    return Transplants(images, pd.DataFrame(drawn), column, n - len(drawn))
 
 
 def _draw_one(

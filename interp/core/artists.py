@@ -13,7 +13,7 @@ import pandas as pd
 from interp.core.seeds import rng
 
 
-def hand_column(frame: pd.DataFrame) -> str:
+def artist_column(frame: pd.DataFrame) -> str:
     """The column that says who drew a picture: `artist`, else `drawing`, else none (`picture`)."""
     for name in ("artist", "drawing"):
         if name in frame.columns and frame[name].notna().to_numpy().any():
@@ -21,18 +21,24 @@ def hand_column(frame: pd.DataFrame) -> str:
     return "picture"
 
 
-def hands(frame: pd.DataFrame) -> np.ndarray:
-    """Who drew each picture; a picture of unknown artist is an artist of its own.
+def artists_of(frame: pd.DataFrame) -> np.ndarray:
+    """Who drew each picture: its artist where known, else its drawing, else the picture alone.
 
-    >>> hands(pd.DataFrame({"artist": ["ann", None, "bob"]})).tolist()
-    ['ann', 'picture 1', 'bob']
+    >>> frame = pd.DataFrame({"artist": ["ann", None, None], "drawing": ["1", "2", None]})
+    >>> artists_of(frame).tolist()
+    ['ann', 'drawing 2', 'picture 2']
+    >>> artists_of(frame[["drawing"]]).tolist()
+    ['1', '2', 'picture 2']
     """
-    own = np.array([f"picture {row}" for row in range(len(frame))], dtype=object)
-    column = hand_column(frame)
-    if column == "picture":
-        return own
-    known = frame[column].notna().to_numpy()
-    return np.where(known, frame[column].astype(str).to_numpy(dtype=object), own)
+    names = np.array([f"picture {row}" for row in range(len(frame))], dtype=object)
+    column = artist_column(frame)
+    for name in ("drawing", "artist"):
+        if name in frame.columns and column != "picture":
+            known = frame[name].notna().to_numpy()
+            prefix = "" if name == column else f"{name} "
+            said = np.array([f"{prefix}{value}" for value in frame[name]], dtype=object)
+            names = np.where(known, said, names)
+    return names
 
 
 def n_drawings(frame: pd.DataFrame) -> int:
@@ -64,7 +70,7 @@ def artist_halves(
     [2, 2]
     """
     half = np.full(len(frame), -1, dtype=np.int8)
-    who, label = hands(frame), frame["label"].to_numpy(object)
+    who, label = artists_of(frame), frame["label"].to_numpy(object)
     places = pd.Index(list(domains)).get_indexer(frame["domain"].to_numpy(object))
     sides = _common_sides(who, label, places, rng("artists of several classes", seed, split))
     for name in sorted(set(label)):
@@ -87,7 +93,59 @@ def dealt_artists(frame: pd.DataFrame, domains: Sequence[str], *, seed: int = 0)
     True
     """
     places = pd.Index(list(domains)).get_indexer(frame["domain"].to_numpy(object))
-    return _deal(hands(frame), places, len(domains), rng("dealt artists", seed), {})
+    return _deal(artists_of(frame), places, len(domains), rng("dealt artists", seed), {})
+
+
+def artist_sides(frame: pd.DataFrame, *, seed: int = 0) -> np.ndarray:
+    """Deal all artists to sides 0 and 1, the same in all classes and domains; no row is left out.
+
+    Of several random orders the one counts that fills cells (class x domain) most evenly. Side 1
+    has the more artists.
+
+    >>> frame = pd.DataFrame({"domain": "real", "label": ["cat", "dog"] * 3,
+    ...                       "artist": list("aabbcc")})
+    >>> artist_sides(frame).tolist().count(0)
+    2
+    """
+    names, who = np.unique(artists_of(frame).astype(str), return_inverse=True)
+    cells = frame["domain"].astype(str) + "/" + frame["label"].astype(str)
+    kinds, cell = np.unique(cells.to_numpy(object).astype(str), return_inverse=True)
+    share = np.zeros((len(names), len(kinds)))
+    np.add.at(share, (who, cell), 1.0)
+    share /= share.sum(axis=0)
+    generator, best, sides = rng("deal artists", seed), -1.0, np.zeros(len(names), dtype=np.int8)
+    for _ in range(ORDERS):
+        coin = generator.integers(2, size=len(names))
+        dealt, filled = _fill(share, generator.permutation(len(names)), coin)
+        even = float(np.minimum(*filled).sum())
+        if even > best + 1e-9:
+            best, sides = even, dealt
+    return sides[who] if 2 * sides.sum() >= len(names) else 1 - sides[who]
+
+
+ORDERS = 16
+"""Random orders in which `artist_sides` deals; the most even one counts."""
+
+
+def _fill(
+    share: np.ndarray,
+    order: np.ndarray,
+    coin: np.ndarray,
+    given: Mapping[int, int] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Artists in `order` go to the half where the cells that they drew for are emptier.
+
+    `share` is each artist's share of each cell, "artist cell". A coin decides between halves that
+    are equally full; artists whose side is `given` go there. Returns the sides, and how full each
+    half's cells are, "half cell".
+    """
+    sides, filled = np.zeros(len(share), dtype=np.int8), np.zeros((2, share.shape[1]))
+    for artist in order:
+        zero, one = filled[:, share[artist] > 0].sum(axis=1)
+        side = int(coin[artist]) if np.isclose(zero, one) else int(one < zero)
+        sides[artist] = side = (given or {}).get(int(artist), side)
+        filled[side] += share[artist]
+    return sides, filled
 
 
 def _common_sides(
@@ -110,22 +168,16 @@ def _common_sides(
     np.add.at(counts, (artist, cell), 1)
     share = counts / counts.sum(axis=0)
     alone = np.delete(counts, several, axis=0) > 0  # who drew one class can still fill a half
-    best, found = -1, np.zeros(len(several), dtype=np.int8)
+    best, sides = -1, np.zeros(len(several), dtype=np.int8)
     for _ in range(TRIES):
-        sides = np.zeros(len(several), dtype=np.int8)
-        filled = np.zeros((2, counts.shape[1]))
         coin = generator.random(len(several)) < 0.5
-        for place in generator.permutation(len(several)):
-            own = share[several[place]]
-            zero, one = filled[:, own > 0].sum(axis=1)
-            sides[place] = int(coin[place]) if np.isclose(zero, one) else int(one < zero)
-            filled[sides[place]] += own
+        dealt, filled = _fill(share[several], generator.permutation(len(several)), coin)
         both = int((((filled > 0).sum(axis=0) + alone.sum(axis=0)) > 1).sum())
         if both > best:
-            best, found = both, sides
+            best, sides = both, dealt
         if best == counts.shape[1]:
             break
-    return {str(names[each]): int(side) for each, side in zip(several, found, strict=True)}
+    return {str(names[each]): int(side) for each, side in zip(several, sides, strict=True)}
 
 
 TRIES = 32
@@ -149,14 +201,10 @@ def _deal(
     counts = np.zeros((len(artists), n_domains))
     np.add.at(counts, (code[asked], places[asked]), 1)
     share = counts / np.maximum(counts.sum(axis=0), 1)
-    filled, dealt = np.zeros((2, n_domains)), np.zeros(len(artists), dtype=np.int8)
-    free = np.array([artist not in given for artist in artists])
-    for artist in np.lexsort((rank, -(counts > 0).sum(axis=1), free)):
-        zero, one = filled[:, counts[artist] > 0].sum(axis=1)
-        side = int(coin[artist]) if np.isclose(zero, one) else int(one < zero)
-        dealt[artist] = side = given.get(str(artists[artist]), side)
-        filled[side] += share[artist]
-    return dealt[code]
+    fixed = {place: given[name] for place, name in enumerate(artists.tolist()) if name in given}
+    free = np.array([place not in fixed for place in range(len(artists))])
+    order = np.lexsort((rank, -(counts > 0).sum(axis=1), free))
+    return _fill(share, order, coin, fixed)[0][code]
 
 
 def _equal(
@@ -215,51 +263,6 @@ def meeting_halves(frame: pd.DataFrame, a: str, b: str) -> list[tuple[int, int]]
     >>> meeting_halves(frame, "real", "sketch")
     [(0, 1), (1, 0)]
     """
-    who, domain = hands(frame), frame["domain"].to_numpy(object)
+    who, domain = artists_of(frame), frame["domain"].to_numpy(object)
     common = set(who[domain == a]) & set(who[domain == b])
     return [(0, 1), (1, 0)] if common else [(0, 0), (0, 1), (1, 0), (1, 1)]
-
-
-DEALS = 16
-"""Orders in which artists are dealt; the one that fills cells most evenly counts."""
-
-
-def artists_of(frame: pd.DataFrame) -> tuple[str, np.ndarray]:
-    """Which column says who drew a picture, and who: artists, drawings, or else each its own.
-
-    >>> artists_of(pd.DataFrame({"artist": ["ann", None], "path": ["x", "y"]}))[1].tolist()
-    ['ann', 'picture 1']
-    """
-    column = next(name for name in ("artist", "drawing", "path") if name in frame.columns)
-    known = frame[column].notna().to_numpy()
-    alone = np.array([f"picture {row}" for row in range(len(frame))], dtype=object)
-    return column, np.where(known, frame[column].astype(str).to_numpy(object), alone)
-
-
-def deal(artists: np.ndarray, cells: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """A side, 0 or 1, for each picture: artists go with all they drew, so that cells fill evenly.
-
-    In random order each artist goes where the cells that they drew for are emptier; of several
-    orders the one that fills cells most evenly counts. Side 1 has the more artists.
-
-    >>> deal(np.array(list("aabbcc")), np.array(["cat", "dog"] * 3)).tolist().count(0)
-    2
-    """
-    names, who = np.unique(artists.astype(str), return_inverse=True)
-    kinds, cell = np.unique(cells.astype(str), return_inverse=True)
-    share = np.zeros((len(names), len(kinds)))
-    np.add.at(share, (who, cell), 1.0)
-    share /= share.sum(axis=0)
-    generator, best, found = rng("deal artists", seed), -1.0, np.zeros(len(names), dtype=int)
-    for _ in range(DEALS):
-        sides, filled = np.zeros(len(names), dtype=int), np.zeros((2, len(kinds)))
-        coin = generator.integers(2, size=len(names))
-        for artist in generator.permutation(len(names)):
-            zero, one = filled[:, share[artist] > 0].sum(axis=1)
-            side = coin[artist] if np.isclose(zero, one) else int(one < zero)
-            sides[artist] = side
-            filled[side] += share[artist]
-        even = float(np.minimum(*filled).sum())
-        if even > best + 1e-9:
-            best, found = even, sides
-    return found[who] if 2 * found.sum() >= len(names) else 1 - found[who]

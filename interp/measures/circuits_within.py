@@ -20,6 +20,7 @@ from interp.circuits import (
     unit_faithfulness,
 )
 from interp.circuits.tasks.pairs import Read
+from interp.core.artists import artist_sides
 from interp.core.errors import DataError, SampleError
 from interp.core.images import ImageTable, Pairs
 from interp.core.progress import say
@@ -62,7 +63,7 @@ def circuitry(
     found: dict[str, list[pd.DataFrame]] = {"faithfulness": [], "circuits": [], "edges": []}
     for domain in domains:
         try:
-            halves = _halves(images.select(domain=domain), n_pairs, subject.seed)
+            halves = _halves(images, domain, n_pairs, subject.seed)
         except (DataError, SampleError) as error:
             say(f"circuits in {domain} left out: {error}")
             continue
@@ -72,17 +73,15 @@ def circuitry(
     return {name: pd.concat(parts, ignore_index=True) for name, parts in found.items() if parts}
 
 
-def _halves(images: ImageTable, n: int, seed: int) -> list[Pairs]:
+def _halves(images: ImageTable, domain: str, n: int, seed: int) -> list[Pairs]:
     """Pairs of two classes in one domain, to find with and to test with, by different artists.
 
-    Where artists are not known, by different pictures.
+    An artist stands on one side in all domains: no drawing finds in one and tests in another.
     """
-    frame = images.frame
-    names = frame["artist"] if "artist" in frame else pd.Series(range(len(frame)))
-    order = {name: place for place, name in enumerate(sorted(names.unique(), key=str))}
-    side = names.map(order).to_numpy() % 2
+    here, side = (images.domain == domain).to_numpy(), artist_sides(images.frame)
     return [
-        images[side == half].pairs(same="domain", differ="label", n=n, seed=seed) for half in (0, 1)
+        images[here & (side == half)].pairs(same="domain", differ="label", n=n, seed=seed)
+        for half in (0, 1)
     ]
 
 

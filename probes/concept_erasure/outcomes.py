@@ -7,7 +7,7 @@ from itertools import combinations, permutations
 import numpy as np
 import pandas as pd
 
-from interp.core.artists import dealt_artists, equally_many, hands
+from interp.core.artists import artists_of, dealt_artists, equally_many
 from interp.core.errors import SampleError
 from interp.core.seeds import rng
 from interp.probes.geometry.separation import ridge
@@ -92,7 +92,7 @@ def balanced_cells(
     codes = pd.Index(classes).get_indexer(label[rows])
     places = pd.Index(domains).get_indexer(domain[rows])
     labels = _labellings(
-        concept, codes, places, half[rows], hands(frame)[rows], n_permutations,
+        concept, codes, places, half[rows], artists_of(frame)[rows], n_permutations,
         rng("permuted concept", seed),
     )  # fmt: skip
     return BalancedCells(

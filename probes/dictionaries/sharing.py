@@ -11,7 +11,7 @@ from itertools import combinations, permutations, product
 import numpy as np
 import pandas as pd
 
-from interp.core.artists import hand_column
+from interp.core.artists import artist_column
 from interp.core.errors import SampleError, SpecificationError, listed
 from interp.core.progress import track
 from interp.core.statistics.resampling import (
@@ -239,4 +239,4 @@ def _null_kind(n_matched: int) -> str:
 
 
 def _ceiling_kind(frame: pd.DataFrame) -> str:
-    return f"halves of a domain by {hand_column(frame)}, geometric mean of both domains"
+    return f"halves of a domain by {artist_column(frame)}, geometric mean of both domains"

@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from interp.core.artists import artist_halves, halved_classes, hand_column, n_drawings
+from interp.core.artists import artist_column, artist_halves, halved_classes, n_drawings
 from interp.core.errors import SampleError, SpecificationError, listed
 from interp.core.progress import track
 from interp.core.sites import LAST, band_of
@@ -289,7 +289,7 @@ def _rows(
                 f"{n_permutations} permutations, max-T over sites",
                 ceiling=ceiling,
                 ceiling_kind="geometric mean of the cosines within each domain; halves by "
-                f"{hand_column(frame)}, equal n",
+                f"{artist_column(frame)}, equal n",
                 index=replace(index, reason="; ".join(note for note in notes if note)),
                 p=float(each),
                 unit="class",

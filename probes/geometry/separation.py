@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from interp.core.artists import dealt_artists, equally_many, hand_column, hands, n_drawings
+from interp.core.artists import artist_column, artists_of, dealt_artists, equally_many, n_drawings
 from interp.core.errors import SampleError, listed
 from interp.core.progress import track
 from interp.core.seeds import rng
@@ -72,7 +72,7 @@ def domain_pair(
     code = pd.Index(classes).get_indexer(label[rows])
     sign = np.where(is_a[rows], 1, -1).astype(np.int8)
     drawn = _relabelled(
-        sign, code * 2 + half[rows], hands(part)[rows], n_permutations, rng("relabelled", seed)
+        sign, code * 2 + half[rows], artists_of(part)[rows], n_permutations, rng("relabelled", seed)
     )
     return DomainPair(
         a, b, classes, here[rows], code, half[rows], sign, drawn, len(set(label)) - len(classes)
@@ -236,7 +236,7 @@ def _separation(
             "n_units": len(pair.classes),
             "n_pictures": len(pair.rows),
             "n_drawings": n_drawings(chosen.frame.iloc[pair.rows]),
-            "estimand": f"{estimand}; halves by {hand_column(chosen.frame)}",
+            "estimand": f"{estimand}; halves by {artist_column(chosen.frame)}",
             "seed": seed,
         }
         found = [_found(chosen.values[site], pair, statistic) for site in chosen.sites]

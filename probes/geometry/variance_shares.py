@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.artists import artist_halves, halved_classes, hand_column, n_drawings
+from interp.core.artists import artist_column, artist_halves, halved_classes, n_drawings
 from interp.core.errors import SampleError, listed
 from interp.core.progress import track
 from interp.core.seeds import rng
@@ -127,7 +127,7 @@ def factorisation(
             adjusted = float(p[factor][place]) if factor in p else np.nan
             row = each.row(factor, adjusted, len(names), counts)
             rows.append({"measure": row.pop("measure"), "factor": factor} | where | row)
-    facts = {**features.facts, "domains": names, "halves by": hand_column(frame)}
+    facts = {**features.facts, "domains": names, "halves by": artist_column(frame)}
     facts |= {"n_splits": n_splits, "n_permutations": n_permutations}
     return Table.with_evidence("factorisation", pd.DataFrame(rows), facts)
 

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from interp.core.artists import artist_halves, hand_column, hands, n_drawings
+from interp.core.artists import artist_column, artist_halves, artists_of, n_drawings
 from interp.core.errors import SampleError, listed
 from interp.core.progress import track
 from interp.core.seeds import rng
@@ -146,7 +146,7 @@ def _design(frame: pd.DataFrame, names: Sequence[str], n_null: int, seed: int) -
     half = artist_halves(frame, names, seed=seed)
     classes = sorted(set(frame["label"]))
     code = pd.Index(classes).get_indexer(frame["label"].to_numpy(object))
-    domain, who = frame["domain"].to_numpy(object), hands(frame).astype(str)
+    domain, who = frame["domain"].to_numpy(object), artists_of(frame).astype(str)
     there = {
         name: np.bincount(code[(half >= 0) & (domain == name)], minlength=len(classes)) > 0
         for name in names
@@ -267,7 +267,7 @@ def _rows(
         "ceiling_kind": ""
         if a == b
         else f"probe of the test domain, same n, same test pictures; halves by "
-        f"{hand_column(design.frame)}",
+        f"{artist_column(design.frame)}",
     }
     fewer = len(there) - k
     note = f"{fewer} classes left out: not by two artists in both domains" if fewer else ""

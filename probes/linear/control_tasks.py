@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from interp.core.artists import hands, n_drawings
+from interp.core.artists import artists_of, n_drawings
 from interp.core.errors import SampleError, listed
 from interp.core.progress import track
 from interp.core.seeds import rng
@@ -105,7 +105,7 @@ class _Deal:
 
 def _deal(frame: pd.DataFrame, domain: str, n_control: int, seed: int) -> _Deal:
     here = np.flatnonzero((frame["domain"] == domain).to_numpy())
-    label, who = frame["label"].to_numpy(object)[here], hands(frame).astype(str)[here]
+    label, who = frame["label"].to_numpy(object)[here], artists_of(frame).astype(str)[here]
     group = pd.factorize(pd.MultiIndex.from_arrays([label, who]), sort=True)[0]
     generator = rng("selectivity", seed)
     half = np.full(len(here), -1)

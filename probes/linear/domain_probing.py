@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from interp.core.artists import hands, n_drawings
+from interp.core.artists import artists_of, n_drawings
 from interp.core.errors import SampleError, listed
 from interp.core.progress import track
 from interp.core.seeds import rng
@@ -126,7 +126,7 @@ def _cells(
     Artists are dealt over all classes at once, so that a style that betrays its domain is new in
     the test. Cell 3 - c shares neither class nor artist with cell c.
     """
-    label, who = frame["label"].to_numpy(object), hands(frame).astype(str)
+    label, who = frame["label"].to_numpy(object), artists_of(frame).astype(str)
     generator = rng("domain probes", seed)
     artists = np.unique(who[code >= 0])
     of_artist = dict(zip(generator.permutation(artists), np.arange(len(artists)) % 2, strict=True))
@@ -159,7 +159,7 @@ def _training(
     frame: pd.DataFrame, rows: np.ndarray, code: np.ndarray, n_null: int, seed: int
 ) -> TrainingSet:
     """One turn's training set; C is chosen between two halves of its classes."""
-    label, who = frame["label"].to_numpy(object)[rows], hands(frame).astype(str)[rows]
+    label, who = frame["label"].to_numpy(object)[rows], artists_of(frame).astype(str)[rows]
     place = pd.factorize(label, sort=True)[0]
     domain, generator = code[rows], rng("permuted domains", seed)
     permuted = np.empty((n_null, len(rows)), dtype=int)

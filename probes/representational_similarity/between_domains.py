@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from interp.core.artists import hand_column, meeting_halves
+from interp.core.artists import artist_column, meeting_halves
 from interp.core.errors import SampleError, SpecificationError, listed
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say, track
@@ -51,7 +51,7 @@ def comparison_rows(
     control: str,
 ) -> list[dict[str, object]]:
     """Table rows of one domain pair, a dict of columns for each pair of sites."""
-    hand = hand_column(features.frame)
+    hand = artist_column(features.frame)
     sites, others = range(len(features.sites)), range(len(other.sites))
     cells = [(s, s) for s in sites] if design.layers == "same" else list(product(sites, others))
     name = title(design.measure)

@@ -17,7 +17,7 @@ def table(artists: int) -> ImageTable:
 
 
 def test_no_artist_is_in_both_halves() -> None:
-    find, test = _halves(table(6), 12, seed=0)
+    find, test = _halves(table(6), "A", 12, seed=0)
     sides = [set(pairs.clean.artist) | set(pairs.corrupt.artist) for pairs in (find, test)]
     assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 6
     for pairs in (find, test):

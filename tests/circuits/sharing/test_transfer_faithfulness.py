@@ -26,7 +26,7 @@ from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.world import DOMAINS, as_tensor, paint
 from interp.circuits.sharing.overlap_measures import rewire
-from interp.circuits.sharing.per_class import sides_of
+from interp.core.artists import artist_sides
 from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.seeds import rng
@@ -295,7 +295,7 @@ def test_too_few_artists_classes_and_unknown_domains() -> None:
 
 def test_an_artist_is_on_one_side_in_every_domain() -> None:
     frame = pictures().frame
-    sides = pd.Series(sides_of(frame)).groupby([frame["artist"]]).nunique()
+    sides = pd.Series(artist_sides(frame)).groupby([frame["artist"]]).nunique()
     assert (sides == 1).all()
     halves = [set(read.pairs.clean.artist) for read in found("all shared", "d_mlp", "A").halves]
     assert not halves[0] & halves[1]

@@ -30,7 +30,7 @@ from interp.circuits.subspaces.interchanges import (
     try_subspaces,
 )
 from interp.circuits.subspaces.subspace import Subspace
-from interp.core.artists import deal
+from interp.core.artists import artist_sides
 from interp.core.errors import DataError, SampleError, SiteError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.statistics.resampling import Index
@@ -324,7 +324,7 @@ def test_dealt_cells_stand_on_both_sides_wherever_they_can() -> None:
     generator = np.random.default_rng(0)
     artists = np.repeat(np.arange(40), 3).astype(str)
     cells = np.concatenate([generator.choice(30, 3, replace=False) for _ in range(40)]).astype(str)
-    side = deal(artists, cells)
+    side = artist_sides(pd.DataFrame({"artist": artists, "label": cells, "domain": "A"}))
     assert all(len(set(side[artists == name])) == 1 for name in set(artists))
     both = [len(set(side[cells == cell])) == 2 for cell in set(cells)]
     could = [len(set(artists[cells == cell])) > 1 for cell in set(cells)]

@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
-from interp.core.artists import hands
+from interp.core.artists import artists_of
 from interp.core.errors import SampleError
 from interp.core.seeds import rng
 from interp.core.statistics.resampling import jackknife
@@ -49,7 +49,7 @@ def accuracy(features: Features, labels: np.ndarray, without: int = -1) -> np.nd
             train = (side == classes) & (pair.half == artists)
             test = (side != classes) & (pair.half != artists)
             assert not set(pair.code[train]) & set(pair.code[test])
-            who = hands(features.frame)[pair.rows]
+            who = artists_of(features.frame)[pair.rows]
             assert not set(who[train]) & set(who[test])
             scaler = StandardScaler().fit(x[train])
             kept = train & (pair.code != without)
