@@ -8,6 +8,7 @@ from .caching.activations import save_activations as save_activations
 from .caching.memory import forecast as forecast
 from .caching.selection import Keep as Keep
 from .caching.stored import SavedActivations as SavedActivations
+from .caching.stored import convert_shards as convert_shards
 from .certificate.checks import certify as certify
 from .clip import Clip as Clip
 from .clip import ZeroShotHead as ZeroShotHead

@@ -134,6 +134,43 @@ def told_when_full(name: str) -> Iterator[None]:
         ) from None
 
 
+def check_room(folder: Path, rows: int, row_bytes: int) -> None:
+    """Refuse activations that the disk cannot hold.
+
+    Args:
+        folder: an existing folder on that disk.
+        rows: how many examples are still to be written.
+        row_bytes: what one of them takes.
+
+    Raises:
+        OutputError: less is free than they take.
+    """
+    needed, free = rows * row_bytes, shutil.disk_usage(folder).free
+    if needed > free:
+        raise OutputError(
+            f"keep the activations of {rows} examples in {folder}",
+            f"{in_words(free)} free",
+            f"{in_words(needed)}, {in_words(row_bytes)} for each",
+            "make room, choose another folder, keep fewer sites, positions or heads, "
+            "or keep them as float16",
+        )
+
+
+def in_words(n_bytes: float) -> str:
+    """A number of bytes as people write it.
+
+    >>> in_words(1536), in_words(3 * 2**30)
+    ('1.5 KiB', '3.0 GiB')
+    """
+    if n_bytes < 1024:
+        return f"{n_bytes:.0f} bytes"
+    for unit in ("KiB", "MiB", "GiB"):
+        n_bytes /= 1024
+        if n_bytes < 1024:
+            return f"{n_bytes:.1f} {unit}"
+    return f"{n_bytes / 1024:.1f} TiB"
+
+
 def weights_hash(tower: Any, *, asked: str, leave_out: str) -> str:
     """A hash of all parameters and buffers under their names.
 
@@ -163,5 +200,15 @@ def weights_hash(tower: Any, *, asked: str, leave_out: str) -> str:
 def tensor_hash(value: Tensor) -> str:
     """A hash of a tensor's shape, format and content, wherever it is."""
     digest = blake2b(f"{value.dtype} {tuple(value.shape)}".encode(), digest_size=8)
-    digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    digest.update(tensor_bytes(value))
     return digest.hexdigest()
+
+
+def tensor_bytes(value: Tensor) -> memoryview:
+    """A tensor's numbers as bytes, for a hash.
+
+    >>> len(tensor_bytes(torch.zeros(3, dtype=torch.bfloat16)))
+    6
+    """
+    # by way of uint8, since numpy has no bfloat16
+    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

@@ -1,34 +1,25 @@
 """Save the activations of many examples to disk, shard by shard, resuming where it stopped."""
 
-import json
-import os
-import shutil
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from hashlib import blake2b
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
-from interp.core.errors import (
-    NumericsError,
-    OutputError,
-    SampleError,
-    ShapeError,
-    SpecificationError,
-    out_of_memory,
-)
+from interp.core.activations import ActivationWriter, begin_activations
+from interp.core.batching import Batching, batches
+from interp.core.errors import NumericsError, SampleError, ShapeError, SpecificationError
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say, track
-from interp.core.store import fingerprint, writable, write_atomic
+from interp.core.store import check_room, fingerprint, in_words, tensor_bytes
 from interp.core.tower import Tower
-from interp.models.caching.memory import Forecast, forecast, in_words
+from interp.models.caching.memory import Forecast, forecast
 from interp.models.caching.selection import Keep, read
-from interp.models.caching.stored import INDEX, VERSION, SavedActivations, read_index, shard_name
+from interp.models.caching.stored import SavedActivations, as_array, refuse_shards
 
 
 class TableRows:
@@ -113,12 +104,6 @@ def open_examples(examples: Any, preprocess: Preprocess | None, tower: Any) -> R
     return BatchRows([examples] if isinstance(examples, Tensor) else examples, like)
 
 
-def as_bytes(value: Tensor) -> Any:
-    """A tensor's numbers as bytes, for a hash."""
-    # by way of uint8, since numpy has no bfloat16
-    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-
-
 def save_activations(
     tower: Tower,
     examples: ImageTable | Iterable[Any],
@@ -131,7 +116,7 @@ def save_activations(
 ) -> SavedActivations:
     """Run a tower over an image table, or an iterable of batches, and write what is kept to disk.
 
-    Shards of about `shard_size` bytes are written whole under a temporary name and then renamed;
+    Shards, stretches of rows of about `shard_size` bytes, are written into one file per site;
     memory holds one of them. Interrupted and started again with the same arguments it goes on
     after the last complete shard, with the same batches, so the files are the same to the bit
     (give an iterable that starts at the beginning again). When memory runs out the batch is halved
@@ -159,78 +144,70 @@ def save_activations(
             "save activations", "no examples", "at least one", "check the selection of examples"
         )
     one = forecast(tower, example, keep)
+    sites = {
+        site: {"axes": tower.axes(site), "shape": shape[1:], "dtype": one.dtypes[site]}
+        for site, shape in one.shapes.items()
+    }
     identity = {
         "tower": describe_tower(tower),
         # the first example, for what its preprocessing makes of it
-        "examples": {**source.describe(), "first": blake2b(as_bytes(example)).hexdigest()[:16]},
+        "examples": {**source.describe(), "first": blake2b(tensor_bytes(example)).hexdigest()[:16]},
         "selection": keep.describe(),
     }
-    target = writable(Path(folder), purpose="activations")
-    for left_over in target.glob("activations-*.part-*"):  # of a run that was killed
-        left_over.unlink()
-    index = _start(target, tower, identity, one, rows=max(1, shard_size // one.total))
-    if not index["finished"]:
-        _write_shards(target, index, tower, source, keep, one=one, batch_size=batch_size)
+    target = Path(folder)
+    refuse_shards(target)
+    begin_activations(target, sites, identity, source.n_rows)
+    writer = ActivationWriter(target)
+    if not writer.finished:
+        shards = _shards(writer, source, one, rows=max(1, shard_size // one.total))
+        with closing(writer):
+            _write(shards, writer, tower, source, keep, batch_size=batch_size)
+        writer.finish(source.n_rows or writer.reach())
     return SavedActivations(target)
 
 
-def _write_shards(
-    folder: Path,
-    index: dict[str, Any],
+def _shards(writer: ActivationWriter, source: Rows, one: Forecast, *, rows: int) -> Iterator[range]:
+    """The stretches of rows that are still to be written, without end where nobody knows it."""
+    reach = writer.reach() if source.n_rows is None else source.n_rows
+    waiting = writer.missing(range(reach))
+    total = None
+    if source.n_rows is None:
+        waiting.append(range(reach, sys.maxsize))
+    else:
+        left = sum(map(len, waiting))
+        check_room(writer.folder, left, one.total)
+        said = f"saving {left} examples of {one.tower}, {in_words(left * one.total)}"
+        say(f"{said}, in {writer.folder}")
+        total = sum(-(-len(stretch) // rows) for stretch in waiting)
+    pieces = (stretch[part] for stretch in waiting for part in batches(len(stretch), rows))
+    return track(pieces, "save activations", total)
+
+
+def _write(
+    shards: Iterable[range],
+    writer: ActivationWriter,
     tower: Tower,
     source: Rows,
     keep: Keep,
     *,
-    one: Forecast,
     batch_size: int,
 ) -> None:
-    rows, done, size = index["rows_per_shard"], _done(index), batch_size
-    left = None if source.n_rows is None else source.n_rows - done
-    if left is not None:
-        _check_room(folder, one, rows=left)
-        say(f"saving {left} examples of {one.tower}, {in_words(left * one.total)}, in {folder}")
-    total = None if left is None else -(-left // rows)
-    for number in track(count(len(index["shards"])), "save activations", total):
-        kept: list[dict[str, Tensor]] = []
-        stop = done + rows
-        for start in range(done, stop, batch_size):
-            x = source.take(start, min(start + batch_size, stop))
-            if not len(x):
-                break
-            parts, size = _read_in_parts(tower, x, keep, size)
-            kept += parts
-        shard = _joined(kept)
-        found = len(next(iter(shard.values()))) if shard else 0
+    """Read the shards and write them, as far as there are examples."""
+    halved = Batching(batch_size)
+
+    def parts(start: int, stop: int) -> Iterator[dict[str, Tensor]]:
+        x = source.take(start, stop)
+        for _, made in halved.through(len(x), lambda rows: [read(tower, x[rows], keep)]):
+            yield {site: value.cpu() for site, value in made.items()}
+
+    for shard in shards:
+        pieces = [shard[part] for part in batches(len(shard), batch_size)]
+        values = _joined([part for rows in pieces for part in parts(rows.start, rows.stop)])
+        found = len(next(iter(values.values()), ()))
         if found:
-            _check_room(folder, one, rows=found)
-            size_on_disk = _write(folder, number, shard)
-            index["shards"].append({"rows": found, "bytes": size_on_disk})
-        done += found
-        index["finished"] = found < rows or done == source.n_rows
-        write_atomic(folder / INDEX, json.dumps(index, indent=1))
-        if index["finished"]:
+            writer.write(shard[:found], {site: as_array(value) for site, value in values.items()})
+        if found < len(shard):
             return
-
-
-def _read_in_parts(
-    tower: Tower, x: Tensor, keep: Keep, size: int
-) -> tuple[list[dict[str, Tensor]], int]:
-    """What is kept of a batch, in parts of at most `size`; halved for good when memory runs out."""
-    parts: list[dict[str, Tensor]] = []
-    done = 0
-    while done < len(x):
-        try:
-            made = read(tower, x[done : done + size], keep)
-            parts.append({site: value.cpu() for site, value in made.items()})
-        except (MemoryError, RuntimeError) as error:
-            size = min(size, len(x) - done)
-            if size == 1 or not out_of_memory(error):
-                raise
-            size //= 2
-            say(f"out of memory: the batch is halved to {size}")
-        else:
-            done += size
-    return parts, size
 
 
 def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -248,69 +225,6 @@ def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return shard
 
 
-def _write(folder: Path, number: int, shard: dict[str, Tensor]) -> int:
-    """Write a shard under a temporary name, rename it, and return its size in bytes."""
-    path = folder / shard_name(number)
-    temporary = path.with_name(f"{path.name}.part-{os.getpid()}")
-    try:
-        save_file({site: value.contiguous() for site, value in shard.items()}, temporary)
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(
-            f"write {path}", str(error), "room for the shard", "make room and start again to go on"
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path.stat().st_size
-
-
-def _done(index: dict[str, Any]) -> int:
-    return sum(shard["rows"] for shard in index["shards"])
-
-
-def _check_room(folder: Path, one: Forecast, *, rows: int) -> None:
-    """Refuse at once what the disk cannot hold."""
-    needed, free = rows * one.total, shutil.disk_usage(folder).free
-    if needed > free:
-        raise OutputError(
-            f"save the activations of {rows} examples in {folder}",
-            f"{in_words(free)} free",
-            f"{in_words(needed)}, {in_words(one.total)} for each",
-            "keep fewer sites, positions or heads, keep them as float16, or make room",
-        )
-
-
-def _start(
-    folder: Path, tower: Tower, identity: dict[str, Any], one: Forecast, *, rows: int
-) -> dict[str, Any]:
-    """The index of a folder: the one that is there if it is of the same run, else a new one."""
-    if (folder / INDEX).exists():
-        index = read_index(folder)
-        # what came through JSON has lists for tuples
-        same = json.loads(json.dumps(identity))
-        other = [name for name in same if same[name] != index["identity"].get(name)]
-        if other:
-            raise OutputError(
-                f"save activations in {folder}",
-                f"a folder that holds those of another {' and '.join(other)}",
-                "an empty folder, or the one where this run was interrupted",
-                "choose another folder, or delete this one",
-            )
-        return index
-    sites = {
-        site: {"axes": tower.axes(site), "shape": one.shapes[site][1:], "dtype": one.dtypes[site]}
-        for site in one.shapes
-    }
-    return {
-        "version": VERSION,
-        "finished": False,
-        "identity": identity,
-        "rows_per_shard": rows,
-        "sites": sites,
-        "shards": [],
-    }
-
-
 def describe_tower(tower: Any) -> dict[str, str]:
     """The kind of a tower and a hash of all its weights.
 
@@ -323,5 +237,5 @@ def describe_tower(tower: Any) -> dict[str, str]:
     state = tower.state_dict() if hasattr(tower, "state_dict") else {}
     for name, value in state.items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(as_bytes(value))
+        digest.update(tensor_bytes(value))
     return {"kind": kind, "weights": digest.hexdigest()}

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from interp.core.errors import ShapeError
+from interp.core.store import in_words
 from interp.core.tower import Tower
 from interp.models.caching.selection import Keep, visit, watch
 
@@ -79,21 +80,6 @@ def forecast(tower: Tower, batch: Any, keep: Keep | None = None) -> Forecast:
         {site: str(value.dtype).removeprefix("torch.") for site, value in kept.items()},
         {site: value.numel() * value.element_size() for site, value in kept.items()},
     )
-
-
-def in_words(n_bytes: float) -> str:
-    """A number of bytes as people write it.
-
-    >>> in_words(1536), in_words(3 * 2**30)
-    ('1.5 KiB', '3.0 GiB')
-    """
-    if n_bytes < 1024:
-        return f"{n_bytes:.0f} bytes"
-    for unit in ("KiB", "MiB", "GiB"):
-        n_bytes /= 1024
-        if n_bytes < 1024:
-            return f"{n_bytes:.1f} {unit}"
-    return f"{n_bytes / 1024:.1f} TiB"
 
 
 @contextmanager

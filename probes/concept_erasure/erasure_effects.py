@@ -32,7 +32,6 @@ from interp.probes.concept_erasure.outcomes import (
     balanced_cells,
     consequences,
 )
-from interp.probes.features.matrices import refuse_nan
 from interp.probes.features.pooling import pooled, tokens
 from interp.probes.features.reading import parameter, reading_runs
 
@@ -237,10 +236,7 @@ class _Run:
                 return read(batch.to(target, like.dtype))
 
         whole = [range(len(rows))]
-        for part, made in reading_runs(embed, table, self.preprocess, self.batch_size, whole):
-            for name, x in made.items():
-                refuse_nan(name, x.reshape(len(x), -1), table.frame, part.start)
-            yield part, made
+        return reading_runs(embed, table, self.preprocess, self.batch_size, whole)
 
 
 def _as_it_is(activation: Tensor) -> Tensor:

@@ -4,7 +4,11 @@
 for statistics that are sums.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -13,22 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.core.activations import (
+    FACTS,
+    ActivationWriter,
+    StoredActivations,
+    begin_activations,
+)
 from interp.core.errors import DataError, SampleError, SpecificationError
 from interp.core.images import ImageTable, Preprocess
-from interp.core.parallel import fail_together, gathered, this_rank
+from interp.core.parallel import fail_together, gathered, once, this_rank
 from interp.core.progress import say
 from interp.core.store import fingerprint, weights_hash
 from interp.core.tower import Tower
 from interp.probes.features.matrices import PIXELS, Features
-from interp.probes.features.reading import (
-    Reading,
-    Values,
-    checked,
-    read_from,
-    reading_runs,
-    refuse_values,
-)
-from interp.probes.features.storing import StoredPass
+from interp.probes.features.reading import Reading, Values, read_from, reading_runs
 
 
 def pass_identity(
@@ -101,17 +103,9 @@ def collect(
     """
     _refuse_empty(images)
     reading = read_from(tower, sites, pool, device)
-    first = next(iter(reading_runs(reading, images, preprocess, 1, [range(1)])))[1]
-    refuse_values(first, images, 0)
-    widths = {site: row.shape[1] for site, row in first.items()}
-    share = this_rank().share(len(images))
-    if folder is None:
-        _say_cost(images, share, batch_size, widths, "in memory")
-        values = _in_memory(reading, images, preprocess, batch_size, widths, share)
-    else:
-        values = _on_disk(
-            reading, images, preprocess, batch_size, widths, share, Path(folder), first
-        )
+    _, first = next(reading_runs(reading, images, preprocess, 1, [range(1)]))
+    one = _Pass(reading, images, preprocess, batch_size, first)
+    values = _in_memory(one) if folder is None else _on_disk(one, Path(folder))
     order = {name: place for place, name in enumerate(tower.sites)}
     return Features(
         values,
@@ -146,7 +140,7 @@ def batches(
     _refuse_empty(images)
     reading = read_from(tower, sites, pool, device)
     share = this_rank().share(len(images))
-    return checked(reading_runs(reading, images, preprocess, batch_size, [share]), images)
+    return reading_runs(reading, images, preprocess, batch_size, [share])
 
 
 def pixels(
@@ -167,7 +161,7 @@ def pixels(
 
     _refuse_empty(images)
     made = reading_runs(embed, images, preprocess, batch_size, [range(len(images))])
-    matrix = np.concatenate([values[PIXELS] for _, values in checked(made, images)])
+    matrix = np.concatenate([values[PIXELS] for _, values in made])
     facts = {"source": images.source, "fingerprint": images.fingerprint}
     frame = images.frame.reset_index(drop=True)
     return Features({PIXELS: matrix}, frame, {PIXELS: -1}, {PIXELS: 0.0}, facts)
@@ -206,108 +200,135 @@ def as_features(
     )  # fmt: skip
 
 
-def _in_memory(
-    reading: Reading,
-    images: ImageTable,
-    preprocess: Preprocess,
-    batch_size: int,
-    widths: Mapping[str, int],
-    share: range,
-) -> Values:
+@dataclass(frozen=True)
+class _Pass:
+    """One pass of a tower over pictures, the first of which has been run."""
+
+    reading: Reading
+    images: ImageTable
+    preprocess: Preprocess
+    batch_size: int
+    first: Values
+
+    @cached_property
+    def share(self) -> range:
+        """The pictures that this rank runs."""
+        return this_rank().share(len(self.images))
+
+    @cached_property
+    def widths(self) -> dict[str, int]:
+        """How many numbers a picture has at each site."""
+        return {site: row.shape[1] for site, row in self.first.items()}
+
+    @property
+    def gigabytes(self) -> str:
+        """What the values of all pictures take, in words."""
+        return f"{4e-9 * len(self.images) * sum(self.widths.values()):.3g} GB"
+
+    def say_cost(self, n: int, where: str) -> None:
+        """Say what `n` pictures cost before they are run; one batch is over before that is read."""
+        if n > self.batch_size:
+            say(
+                f"activations: {n} pictures, {-(-n // self.batch_size)} forwards of "
+                f"{self.batch_size}, {len(self.widths)} sites, {self.gigabytes} {where}"
+            )
+
+    def run(self, stretches: Iterable[range], keep: Callable[[range, Values], None]) -> None:
+        """Hand the values of these rows to `keep`; what fails on one rank is raised on all."""
+        failure = None
+        try:
+            for rows, values in reading_runs(
+                self.reading, self.images, self.preprocess, self.batch_size, stretches
+            ):
+                keep(rows, values)
+        except Exception as error:
+            failure = error
+        fail_together(failure)
+
+
+def _in_memory(one: _Pass) -> Values:
     """The matrices of all pictures; every rank runs its share and is handed the others'."""
+    n, share = len(one.images), one.share
+    one.say_cost(len(share), "in memory")
     try:
-        values = {
-            site: np.empty((len(images), width), np.float32) for site, width in widths.items()
-        }
+        matrices = {site: np.empty((n, width), np.float32) for site, width in one.widths.items()}
     except MemoryError:
         raise SpecificationError(
             "keep activations in memory",
-            f"{_gigabytes(len(images), widths)} of them",
+            f"{one.gigabytes} of them",
             "less than there is",
             "pass folder=... or choose fewer sites",
         ) from None
-    failure = None
-    try:
-        made = reading_runs(reading, images, preprocess, batch_size, [share])
-        for rows, part in checked(made, images):
-            for site, matrix in part.items():
-                values[site][rows.start : rows.stop] = matrix
-    except Exception as error:
-        failure = error
-    fail_together(failure)
-    if len(share) < len(images):
-        for matrix in values.values():  # site by site, so that little is held twice
+
+    def keep(rows: range, values: Values) -> None:
+        for site, matrix in values.items():
+            matrices[site][rows.start : rows.stop] = matrix
+
+    one.run([share], keep)
+    if len(share) < n:
+        for matrix in matrices.values():  # site by site, so that little is held twice
             np.concatenate(gathered(matrix[share.start : share.stop]), out=matrix)
-    return values
+    return matrices
 
 
-def _on_disk(
-    reading: Reading,
-    images: ImageTable,
-    preprocess: Preprocess,
-    batch_size: int,
-    widths: Mapping[str, int],
-    share: range,
-    folder: Path,
-    first: Values,
-) -> Values:
+def _on_disk(one: _Pass, folder: Path) -> Values:
     """The same matrices as files: those rows are run that are not there yet."""
-    facts = pass_identity(reading, images, preprocess)
-    stored = StoredPass(folder, f"features-{fingerprint(facts)}", len(images), widths, facts)
-    _check_same(stored, first, reading.dtype)
-    waiting = stored.missing(share)
-    if not stored.complete:
-        count = sum(map(len, waiting))
-        if count < len(share):
-            say(f"activations: {len(share) - count} of {len(share)} pictures are there already")
-        _say_cost(images, range(count), batch_size, widths, f"in {stored.final}")
-    failure = None
+    identity = pass_identity(one.reading, one.images, one.preprocess)
+    final = folder / f"features-{fingerprint(identity)}"
+    if (final / FACTS).is_file():
+        _check_same(StoredActivations(final), one)
+        return StoredActivations(final).matrices()
+    part, n, share = final.with_name(f"{final.name}.part"), len(one.images), one.share
+    once(lambda: _begin(part, one.widths, identity, n))  # nobody writes before the files are there
+    with closing(ActivationWriter(part, place=this_rank().place)) as writer:
+        _check_same(writer, one)
+        waiting = writer.missing(share)
+        there = len(share) - sum(map(len, waiting))
+        if there:
+            say(f"activations: {there} of {len(share)} pictures are there already")
+        one.say_cost(len(share) - there, f"in {final}")
+        one.run(waiting, writer.write)
+    gathered(None)  # until all have closed their files
+    once(lambda: _publish(writer, n, final))
+    return StoredActivations(final).matrices()
+
+
+def _begin(part: Path, widths: Mapping[str, int], identity: Mapping[str, Any], n: int) -> None:
+    """Begin a pass, or go on with one; where its facts do not read, it is not ours to trust."""
+    sites = {site: {"shape": [width], "dtype": "float32"} for site, width in widths.items()}
     try:
-        made = reading_runs(reading, images, preprocess, batch_size, waiting)
-        for rows, part in checked(made, images):
-            stored.write(rows, part)
-    except Exception as error:
-        failure = error
-    finally:
-        stored.close()
-    fail_together(failure)
-    stored.finish()
-    return stored.values()
+        begin_activations(part, sites, identity, n)
+    except DataError:
+        shutil.rmtree(part)
+        begin_activations(part, sites, identity, n)
 
 
-def _check_same(stored: StoredPass, first: Values, dtype: torch.dtype) -> None:
+def _publish(writer: ActivationWriter, n: int, final: Path) -> None:
+    """Give a finished pass its own name, in place of a folder without facts."""
+    writer.finish(n)
+    shutil.rmtree(final, ignore_errors=True)
+    writer.folder.rename(final)
+
+
+def _check_same(stored: StoredActivations, one: _Pass) -> None:
     """Refuse a pass whose first picture has other values than it has now.
 
     The hashes cannot know all (an activation function leaves no weights); this knows.
     """
-    kept = stored.row(0) or {}
-    tolerance = 1e-3 if dtype in (torch.float32, torch.float64) else 0.1
-    for site, old in kept.items():
-        value = first[site][0]
+    if stored.missing(range(1)):
+        return
+    tolerance = 1e-3 if one.reading.dtype in (torch.float32, torch.float64) else 0.1
+    for site, matrix in stored.matrices().items():
+        value = one.first[site][0]
         largest = max(float(np.abs(value).max(initial=0)), 1e-30)
-        off = float(np.abs(old - value).max(initial=0)) / largest
+        off = float(np.abs(matrix[0] - value).max(initial=0)) / largest
         if off > tolerance:
             raise DataError(
-                f"use the activations stored in {stored.final.parent}",
+                f"use the activations stored in {stored.folder.parent}",
                 f"numbers at {site} that differ by {off:.1%} from this tower's for one picture",
                 "the same tower, pictures and preprocess",
-                f"delete {stored.final.name} there, or choose another folder",
+                f"delete {stored.folder.name} there, or choose another folder",
             )
-
-
-def _say_cost(
-    images: ImageTable, rows: range, batch_size: int, widths: Mapping[str, int], where: str
-) -> None:
-    """Say a pass's cost before it begins; a pass of one batch is over before that is read."""
-    if len(rows) > batch_size:
-        say(
-            f"activations: {len(rows)} pictures, {-(-len(rows) // batch_size)} forwards of "
-            f"{batch_size}, {len(widths)} sites, {_gigabytes(len(images), widths)} {where}"
-        )
-
-
-def _gigabytes(n: int, widths: Mapping[str, int]) -> str:
-    return f"{4e-9 * n * sum(widths.values()):.3g} GB"
 
 
 def _refuse_empty(images: ImageTable) -> None:

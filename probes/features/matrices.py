@@ -167,7 +167,7 @@ def refuse_nan(site: str, matrix: np.ndarray, frame: pd.DataFrame, first: int = 
     ...
     interp.core.errors.NumericsError: Cannot read s: given a NaN or infinity for picture b.png ...
     """
-    bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+    bad = np.flatnonzero(~np.isfinite(matrix).all(axis=tuple(range(1, matrix.ndim))))
     if not len(bad):
         return
     row = first + int(bad[0])

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.core.errors import out_of_memory
+from interp.core.batching import Batching, batches
 from interp.core.images import ImageTable, Preprocess
-from interp.core.progress import say, track
+from interp.core.progress import track
 from interp.core.sites import find_sites
 from interp.core.tower import Tower
 from interp.probes.features.matrices import refuse_nan
@@ -79,44 +79,20 @@ def reading_runs(
     batch_size: int,
     stretches: Iterable[range],
 ) -> Iterator[tuple[range, Values]]:
-    """Batches of pictures, embedded; the batch is halved for good whenever memory runs out."""
-    size = batch_size
-    parts = [
-        range(start, min(start + batch_size, rows.stop))
-        for rows in stretches
-        for start in range(rows.start, rows.stop, batch_size)
-    ]
-    for part in track(parts, "activations") if len(parts) > 1 else parts:
-        batch = images.tensors(preprocess, part)
-        done = 0
-        while done < len(batch):
-            try:
-                made = embed(batch[done : done + size])
-            except (MemoryError, RuntimeError) as error:
-                if size == 1 or not out_of_memory(error):
-                    raise
-                size = max(1, min(size, len(batch)) // 2)
-                say(f"out of memory: the batch is halved to {size}")
-                continue
-            stop = min(done + size, len(batch))
-            values = {site: x.detach().float().cpu().numpy() for site, x in made.items()}
-            yield range(part.start + done, part.start + stop), values
-            done = stop
+    """Batches of pictures, embedded; the batch is halved for good whenever memory runs out.
 
-
-def checked(
-    made: Iterable[tuple[range, Values]], images: ImageTable
-) -> Iterator[tuple[range, Values]]:
-    """The same batches; a NaN is refused at once rather than after the whole pass."""
-    for rows, values in made:
-        refuse_values(values, images, rows.start)
-        yield rows, values
-
-
-def refuse_values(values: Values, images: ImageTable, start: int) -> None:
-    """Refuse a batch with a value that is not finite; its first row is picture `start`."""
-    for site, matrix in values.items():
-        refuse_nan(site, matrix, images.frame, start)
+    A value that is not finite is refused at once rather than after the whole pass.
+    """
+    halved = Batching(batch_size)
+    pieces = [rows[part] for rows in stretches for part in batches(len(rows), batch_size)]
+    for piece in track(pieces, "activations") if len(pieces) > 1 else pieces:
+        x = images.tensors(preprocess, piece)
+        for part, made in halved.through(len(x), lambda rows, x=x: [embed(x[rows])]):
+            rows = piece[part]
+            values = {site: value.detach().float().cpu().numpy() for site, value in made.items()}
+            for site, matrix in values.items():
+                refuse_nan(site, matrix, images.frame, rows.start)
+            yield rows, values
 
 
 def parameter(tower: Any) -> Tensor:

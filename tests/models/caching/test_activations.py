@@ -1,7 +1,10 @@
 """What is read and saved is what a plain run holds, to the bit, also when it was interrupted."""
 
+import errno
 import json
+import os
 import shutil
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +15,10 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 
+from interp.core.activations import FACTS, ActivationWriter
 from interp.core.errors import (
     DataError,
     NumericsError,
@@ -29,7 +34,7 @@ from interp.models.caching import activations
 from interp.models.caching.activations import save_activations
 from interp.models.caching.memory import forecast
 from interp.models.caching.selection import Keep, read
-from interp.models.caching.stored import INDEX, SavedActivations, shard_name
+from interp.models.caching.stored import SavedActivations, convert_shards
 
 # reading
 
@@ -184,6 +189,12 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+def shards(folder: Path) -> list[tuple[int, int]]:
+    """First row and end of what was written at a time, as the journal notes it."""
+    lines = (folder / "rows-0.txt").read_text().split("\n")
+    return [(int(line.split()[0]), int(line.split()[1])) for line in lines if line]
+
+
 def save(tower: Any, x: Any, folder: Path, keep: Keep | None = None, **options: Any) -> Any:
     """Two rows to a batch, four to a shard."""
     keep = Keep("blocks.*.hook_resid_post") if keep is None else keep
@@ -218,7 +229,9 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
 def test_what_is_saved_is_what_a_plain_run_holds(kind, small_tower, small_batch, tmp_path):
     tower, x = small_tower(kind), small_batch(kind, 10)
     saved = save(tower, x, tmp_path, Keep())
-    assert saved.finished and saved.n_rows == 10 and len(files(tmp_path)) == 4
+    assert saved.finished and saved.n_rows == 10
+    # a file per site, what they are, and which rows were written when
+    assert len(files(tmp_path)) == len(saved) + 2
     batches = [plain(tower, x[start : start + 2]) for start in range(0, 10, 2)]
     assert saved.sites == tuple(batches[0])
     for site in saved:
@@ -241,9 +254,7 @@ def test_an_interrupted_run_goes_on_to_the_same_files(
     one = read(tower, x[:1], Keep("hook_embed"))["hook_embed"].nbytes
     options: Any = {"batch_size": 2, "shard_size": 4 * one}
     whole = save_activations(tower, examples(), tmp_path / "a", Keep("hook_embed"), **options)
-    assert [row["rows"] for row in json.loads((tmp_path / "a" / INDEX).read_text())["shards"]] == [
-        4, 4, 2,
-    ]  # fmt: skip
+    assert shards(tmp_path / "a") == [(0, 4), (4, 8), (8, 10)]
     with monkeypatch.context() as patch:
         interrupt(patch, after)
         with pytest.raises(Interrupted):
@@ -252,8 +263,8 @@ def test_an_interrupted_run_goes_on_to_the_same_files(
         half = SavedActivations(tmp_path / "b")
         assert not half.finished and half.n_rows == 4 * after
         assert torch.equal(half["hook_embed"].tensor(), whole["hook_embed"][: 4 * after])
-    (tmp_path / "b").mkdir(exist_ok=True)
-    (tmp_path / "b" / "activations-00009.safetensors.part-1").touch()  # of a run that was killed
+    with next((tmp_path / "b").glob("*.npy")).open("ab") as file:  # of a run that was killed
+        file.write(b"half a shard")
     runs: list[int] = []
     monkeypatch.setattr(activations, "read", lambda *args: runs.append(1) or read(*args))
     save_activations(tower, examples(), tmp_path / "b", Keep("hook_embed"), **options)
@@ -265,7 +276,7 @@ def test_a_finished_folder_is_only_opened(small_tower, small_batch, tmp_path, mo
     tower, x = small_tower("vit"), small_batch("vit")
     save(tower, x, tmp_path)
     before = files(tmp_path)
-    monkeypatch.setattr(activations, "_read_in_parts", None)
+    monkeypatch.setattr(activations, "read", None)
     assert save(tower, x, tmp_path).finished
     assert files(tmp_path) == before
 
@@ -331,35 +342,32 @@ def test_one_changed_weight_is_another_tower(small_tower):
 def test_what_is_cut_short_is_refused(small_tower, small_batch, tmp_path):
     tower, x = small_tower("vit"), small_batch("vit")
     save(tower, x, tmp_path / "good")
-    shard = shard_name(1)
-
-    def broken(name: str, content: bytes | None) -> Path:
+    name = "001-blocks.1.hook_resid_post.npy"
+    facts, data = (tmp_path / "good" / FACTS).read_bytes(), files(tmp_path / "good")[name]
+    for harmed, content, words in (
+        (name, data[:-1], "does not read"),
+        (name, None, "No such file"),
+        (name, b"\xff" * len(data), "does not read"),
+        (name, data.replace(b"<f4", b"<i4"), "int32 of shape"),
+        (name, data.replace(b"(8,", b"(7,"), "float32 of shape .7"),
+        (FACTS, facts[:-5], "does not read"),
+        (FACTS, None, "does not read"),
+        (FACTS, b"{}", "without all of"),
+        (FACTS, b"[]", "without all of"),
+        (FACTS, facts.replace(b'"version": 2', b'"version": 9'), "format version 9"),
+    ):
         folder = tmp_path / "bad"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(tmp_path / "good", folder)
-        (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
-        return folder
-
-    index, data = (tmp_path / "good" / INDEX).read_bytes(), files(tmp_path / "good")[shard]
-    for name, content, words in (
-        (shard, data[:-1], "the [0-9]+ bytes that the index lists"),
-        (shard, None, "no such file"),
-        (INDEX, index[:-5], "does not read"),
-        (INDEX, None, "does not read"),
-        (INDEX, b"{}", "without all of"),
-        (INDEX, index.replace(b'"version": 1', b'"version": 9'), "format version 9"),
-    ):
-        folder = broken(name, content)
+        if content is None:
+            (folder / harmed).unlink()
+        else:
+            (folder / harmed).write_bytes(content)
         with pytest.raises(DataError, match=words):
             SavedActivations(folder)
-        if (folder / INDEX).exists():
+        if (folder / FACTS).exists():
             with pytest.raises(DataError, match=words):
                 save(tower, x, folder)
-    folder = broken(shard, b"\xff" * len(data))  # as long as it was: met when it is read
-    saved = SavedActivations(folder)["blocks.0.hook_resid_post"]
-    assert len(saved[:4]) == 4
-    with pytest.raises(DataError, match="does not read"):
-        saved[4]
 
 
 def test_a_disk_that_is_too_small_is_refused_before_the_run(
@@ -370,7 +378,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_run(
 
     def free(n_bytes: int) -> None:
         usage = type("usage", (), {"free": n_bytes})
-        monkeypatch.setattr(activations.shutil, "disk_usage", lambda folder: usage)
+        monkeypatch.setattr("interp.core.store.shutil.disk_usage", lambda _: usage)
 
     free(8 * one - 1)
     with monkeypatch.context() as patch:
@@ -389,16 +397,20 @@ def test_a_disk_that_is_too_small_is_refused_before_the_run(
 def test_a_shard_that_cannot_be_written_leaves_nothing_half_done(
     small_tower, small_batch, tmp_path, monkeypatch
 ):
-    def full(tensors: Any, path: Path) -> None:
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+    tower, x = small_tower("vit"), small_batch("vit")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(activations, "save_file", full)
-        with pytest.raises(OutputError, match="No space left"):
-            save(small_tower("vit"), small_batch("vit"), tmp_path)
-    assert not list(tmp_path.iterdir())
-    assert save(small_tower("vit"), small_batch("vit"), tmp_path).finished
+    for number, words in ((errno.ENOSPC, "a disk that is full"), (errno.EIO, "error")):
+
+        def refuse(*_: Any, number: int = number) -> Any:
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ActivationWriter, "_handle", refuse)
+            with pytest.raises(OutputError, match=words):
+                save(tower, x, tmp_path)
+        assert SavedActivations(tmp_path).n_rows == 0
+    keep = Keep("hook_embed")  # the folder is free for another run
+    assert save(tower, x, tmp_path, keep).finished and len(files(tmp_path)) == 3
 
 
 def test_out_of_memory_halves_the_batch(small_tower, small_batch, tmp_path, monkeypatch):
@@ -413,7 +425,7 @@ def test_out_of_memory_halves_the_batch(small_tower, small_batch, tmp_path, monk
 
     limit = 2
     monkeypatch.setattr(activations, "read", limited)
-    monkeypatch.setattr(activations, "say", said.append)
+    monkeypatch.setattr("interp.core.batching.say", said.append)
     keep = Keep("hook_embedding")
     saved = save_activations(tower, x, tmp_path / "a", keep, batch_size=8)
     assert seen == [8, 4, 2, 2, 2, 2]
@@ -467,22 +479,69 @@ def test_rows_are_read_as_a_tensor_gives_them(small_tower, small_batch, tmp_path
         next(saved.batches(0))
 
 
-def test_only_the_shards_asked_for_are_opened(small_tower, small_batch, tmp_path, monkeypatch):
-    from interp.models.caching import stored as module
-
+def test_only_the_rows_asked_for_are_read(small_tower, small_batch, tmp_path):
     saved = save(small_tower("vit"), small_batch("vit", 10), tmp_path)["blocks.1.hook_resid_post"]
-    opened: list[str] = []
-    real = module.safe_open
+    one = saved[0].nbytes
 
-    def watched(path: Path, **options: Any) -> Any:
-        opened.append(path.name)
-        return real(path, **options)
+    def most(read: Any) -> int:
+        tracemalloc.start()
+        read()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
 
-    monkeypatch.setattr(module, "safe_open", watched)
-    saved[5:7]
-    assert opened == [shard_name(1)]
-    saved[3:5]
-    assert opened[1:] == [shard_name(0), shard_name(1)]
+    assert most(lambda: saved[3:5]) < 4 * one < most(saved.tensor)
+    assert most(lambda: list(map(len, saved.batches(2)))) < 6 * one
+
+
+def save_shards(folder: Path, tower: Any, x: Tensor, keep: Keep, finished: bool = True) -> None:
+    """Activations in the form before this one: shards of four rows, and an index."""
+    now = save(tower, x, folder.with_name("now"), keep)
+    facts = json.loads((now.folder / FACTS).read_text())
+    index = {"version": 1, "finished": finished, "identity": facts["identity"], "shards": []}
+    index |= {"rows_per_shard": 4, "sites": facts["sites"]}
+    folder.mkdir()
+    for number in range(2 if finished else 1):
+        path = folder / f"activations-{number:05d}.safetensors"
+        values = {site: now[site][4 * number : 4 * number + 4] for site in now}
+        save_file(values, path)
+        index["shards"].append({"rows": 4, "bytes": path.stat().st_size})
+    (folder / "index.json").write_text(json.dumps(index, indent=1))
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_shards_as_they_were_saved_before_are_converted(dtype, small_tower, small_batch, tmp_path):
+    tower, x = small_tower("vit"), small_batch("vit")
+    keep = Keep("blocks.*.hook_resid_post", pos=0, dtype=dtype)
+    old, now = tmp_path / "old", tmp_path / "now"
+    save_shards(old, tower, x, keep)
+    for use in (SavedActivations, lambda folder: save(tower, x, folder, keep)):
+        with pytest.raises(DataError, match=r"convert_shards\(.*old', a new folder"):
+            use(old)
+    converted = convert_shards(old, tmp_path / "new")
+    assert converted.finished and files(tmp_path / "new") == files(now)
+    assert save(tower, x, tmp_path / "new", keep).finished  # of the same run
+    shutil.rmtree(now)
+    save_shards(tmp_path / "half", tower, x, keep, finished=False)
+    half = convert_shards(tmp_path / "half", tmp_path / "whole")
+    assert not half.finished and half.n_rows == 4
+    save(tower, x, tmp_path / "whole", keep)
+    assert files(tmp_path / "whole") == files(now)
+    next(old.glob("activations-00001*")).write_bytes(b"cut")
+    with pytest.raises(DataError, match="do not read"):
+        convert_shards(old, tmp_path / "newer")
+    with pytest.raises(DataError, match="do not read"):
+        convert_shards(now, tmp_path / "newest")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_every_format_comes_back(dtype, small_tower, small_batch, tmp_path):
+    tower, x = small_tower("vit"), small_batch("vit")
+    keep = Keep("blocks.*.hook_resid_post", dtype=dtype)
+    saved = save(tower, x, tmp_path, keep)["blocks.1.hook_resid_post"]
+    wanted = torch.cat([read(tower, x[i : i + 2], keep)[saved.site] for i in range(0, 8, 2)])
+    assert saved.dtype == dtype and saved[:].dtype == dtype
+    assert torch.equal(saved.tensor(), wanted) and torch.equal(saved[[3, 1]], wanted[[3, 1]])
 
 
 def test_unknown_sites_are_refused_and_known_ones_listed(small_tower, small_batch, tmp_path):

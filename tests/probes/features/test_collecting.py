@@ -22,7 +22,7 @@ from interp.probes import POOLS, batches, collect
 from interp.probes.features.pooling import attention_weights, pooled, pooling_site, tokens, untokens
 from tests.probes.toy import Toy, noise, preprocess
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 MAP = ("batch", "channel", "row", "column")
 
 
@@ -179,15 +179,43 @@ class TestFolder:
         assert [n for n, _ in again.calls] == [1, 2]
         np.testing.assert_array_equal(got.values["heads"], read(images).values["heads"])
 
+    @pytest.mark.parametrize("stopped", [False, True])
+    def test_a_folder_without_a_version_is_opened_and_gone_on_with(
+        self, images, tmp_path, stopped
+    ) -> None:
+        """Facts had no version once: sites had a width each, and files their final size."""
+        tower = Stops() if stopped else Toy()
+        if stopped:
+            with pytest.raises(KeyboardInterrupt):
+                read(images, tmp_path, tower)
+        else:
+            read(images, tmp_path, tower)
+        folder = only(tmp_path)
+        facts = json.loads((folder / "facts.json").read_text())
+        widths = {site: about["shape"][0] for site, about in facts["sites"].items()}
+        for file, width in zip(sorted(folder.glob("*.npy")), widths.values(), strict=True):
+            written = np.fromfile(file, np.float32, offset=128)
+            whole = np.zeros((12, width), np.float32)
+            whole.ravel()[: len(written)] = written
+            np.save(file, whole)
+        old = {**facts["identity"], "rows": 12, "sites": widths}
+        (folder / "facts.json").write_text(json.dumps(old, indent=1))
+        again = Toy()
+        again.__class__ = type(type(tower).__name__, (Toy,), {})
+        got = read(images, tmp_path, again)
+        assert [n for n, _ in again.calls] == ([1, 2] if stopped else [1])
+        for site, matrix in read(images).values.items():
+            np.testing.assert_array_equal(got.values[site], matrix)
+
     @pytest.mark.parametrize("harm", ["bytes", "line", "facts"])
     def test_what_was_half_written_is_done_again(self, images, tmp_path, harm) -> None:
         with pytest.raises(KeyboardInterrupt):
             read(images, tmp_path, Stops())
         part = only(tmp_path)
         if harm == "bytes":  # pages that a crashed machine never wrote
-            stored = np.load(next(part.glob("*heads.npy")), mmap_mode="r+")
-            stored[6] = 0
-            stored.flush()
+            with next(part.glob("*heads.npy")).open("r+b") as file:
+                file.seek(-4 * 6 * 4, os.SEEK_END)  # row 6 of 10, each 6 numbers
+                file.write(bytes(4 * 6))
         elif harm == "line":  # a journal cut off within its second line
             journal = part / "rows-0.txt"
             journal.write_text(journal.read_text()[:-4])
@@ -238,9 +266,10 @@ class TestFolder:
         def fsync(_: int) -> None:
             synced.append(only(tmp_path).suffix == ".part")
 
-        monkeypatch.setattr("interp.probes.features.storing.os.fsync", fsync)
+        monkeypatch.setattr("interp.core.activations.os.fsync", fsync)
         read(images, tmp_path)
-        assert synced == [True] * len(Toy.sites)  # each site's file, under the unfinished name
+        # each site's file, under the unfinished name: its rows, then their number
+        assert synced == [True] * 2 * len(Toy.sites)
 
     def test_a_broken_file_and_a_folder_that_is_none_are_named(self, images, tmp_path) -> None:
         read(images, tmp_path)
@@ -259,7 +288,7 @@ class TestFolder:
             free = 100
 
         with monkeypatch.context() as patch:
-            patch.setattr("interp.probes.features.storing.shutil.disk_usage", lambda _: Usage)
+            patch.setattr("interp.core.store.shutil.disk_usage", lambda _: Usage)
             with pytest.raises(OutputError, match="free"):
                 read(images, tmp_path)
 
@@ -267,7 +296,7 @@ class TestFolder:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr("interp.probes.features.storing.StoredPass._handle", full)
+            patch.setattr("interp.core.activations.ActivationWriter._handle", full)
             with pytest.raises(OutputError, match="disk that is full"):
                 read(images, tmp_path)
         assert len(read(images, tmp_path)) == 12
