@@ -1,4 +1,4 @@
-"""Activations on disk: written in any order by several, cut anywhere, and never believed wrongly."""
+"""Activations on disk: written in any order, by several, cut anywhere, never believed wrongly."""
 
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def test_a_run_cut_at_any_byte_goes_on_to_the_same_rows(where: str, tmp_path: Pa
 def test_lost_bytes_are_written_again(tmp_path: Path) -> None:
     write(tmp_path, range(0, 3), range(3, 7))
     file = tmp_path / "002-half.npy"
-    file.write_bytes(file.read_bytes()[:-1] + b"\0")
+    file.write_bytes(file.read_bytes()[:-1] + b"\xff")
     writer = ActivationWriter(tmp_path)
     assert writer.missing(range(N)) == [range(3, 7)]
     with pytest.raises(OutputError, match="did not reach the disk"):
@@ -97,7 +97,9 @@ def test_another_run_is_refused_once_a_row_is_written(tmp_path: Path) -> None:
     write(tmp_path)
     begin_activations(tmp_path, {"s": SITES["half"]}, {"run": "b"})
     assert [path.name for path in tmp_path.glob("*.npy")] == ["000-s.npy"]
-    ActivationWriter(tmp_path).write(range(1), {"s": np.ones((1, 4))})
+    writer = ActivationWriter(tmp_path)
+    writer.write(range(1), {"s": np.ones((1, 4))})
+    writer.close()
     with pytest.raises(OutputError, match="another run and sites"):
         write(tmp_path)
     (tmp_path / FACTS).write_text("[1")
