@@ -271,7 +271,8 @@ def audit_command(
     """
     from interp.core.progress import set_quiet
     from interp.core.tables import Table
-    from interp.study.grids import Grid, audit_cells
+    from interp.study.grid_tables import audit_cells
+    from interp.study.grids import Grid
 
     set_quiet(quiet)
     found = audit_cells(Grid.from_toml(study).plan(out / "steps", jobs=jobs), jobs=jobs)

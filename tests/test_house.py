@@ -20,7 +20,9 @@ MOST_FILES = 15
 LISTS_OF_ONE_KIND: tuple[str, ...] = ()
 """Folders that may hold more files than one keeps in the head: each file is of the same kind."""
 
-HEAVY = ("torch", "open_clip", "transformer_lens", "nnsight", "plotly", "pandas", "sklearn")
+HEAVY = (
+    "torch", "open_clip", "transformer_lens", "nnsight", "plotly", "pandas", "sklearn", "pydantic"
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("wing", WINGS)

@@ -1,14 +1,16 @@
 """What is measured on each trained model, and how often."""
 
-from dataclasses import dataclass
+from typing import Annotated
 
-from interp.core.errors import SpecificationError, check_known
+from pydantic.dataclasses import dataclass
+
+from interp.core.declared import Declared, Flag, Text, at_least, one_of
 
 PAIRS = ("own", "one model", "all")
 
 
 @dataclass(frozen=True)
-class AnalysisSpec:
+class AnalysisSpec(Declared):
     """What is measured on each trained model, and how often.
 
     `representation` are directions, factors, separation and selectivity by layer; `erasure` takes
@@ -22,42 +24,23 @@ class AnalysisSpec:
     domains that takes about two minutes a model of one core.
     """
 
-    n_pairs: int = 60
-    n_transplants: int = 240
-    n_circuit_pairs: int = 30
-    pairs: str = "one model"
-    n_pair_classes: int = 15
-    n_permutations: int = 999
-    n_splits: int = 5
-    n_controls: int = 5
-    n_dictionary_pictures: int = 30
-    dictionary_seeds: int = 2
-    dictionary_steps: int = 600
-    n_active: int = 16
-    transfer: bool = True
-    patching: bool = True
-    representation: bool = True
-    erasure: bool = True
-    features: bool = True
-    circuits: bool = True
+    asked = "measure models"
 
-    def __post_init__(self) -> None:
-        check_known("compare domains", "choice of pairs", [self.pairs], PAIRS, SpecificationError)
-        least = {
-            "n_circuit_pairs": 2,
-            "n_pair_classes": 4,
-            "n_pairs": 2,
-            "n_transplants": 2,
-            "n_permutations": 19,
-            "n_splits": 1,
-        }
-        least |= {"n_controls": 2, "n_dictionary_pictures": 2, "dictionary_seeds": 2}
-        least |= {"dictionary_steps": 1, "n_active": 1}
-        for name, at_least in least.items():
-            if getattr(self, name) < at_least:
-                raise SpecificationError(
-                    "measure models",
-                    f"{name} = {getattr(self, name)}",
-                    f"at least {at_least}",
-                    "mend [analysis]",
-                )
+    n_pairs: Annotated[int, at_least(2)] = 60
+    n_transplants: Annotated[int, at_least(2)] = 240
+    n_circuit_pairs: Annotated[int, at_least(2)] = 30
+    pairs: Annotated[Text, one_of(PAIRS)] = "one model"
+    n_pair_classes: Annotated[int, at_least(4)] = 15
+    n_permutations: Annotated[int, at_least(19)] = 999
+    n_splits: Annotated[int, at_least(1)] = 5
+    n_controls: Annotated[int, at_least(2)] = 5
+    n_dictionary_pictures: Annotated[int, at_least(2)] = 30
+    dictionary_seeds: Annotated[int, at_least(2)] = 2
+    dictionary_steps: Annotated[int, at_least(1)] = 600
+    n_active: Annotated[int, at_least(1)] = 16
+    transfer: Flag = True
+    patching: Flag = True
+    representation: Flag = True
+    erasure: Flag = True
+    features: Flag = True
+    circuits: Flag = True

@@ -7,58 +7,31 @@ Every run lies in a folder named by the hash of all that it depends on, so that 
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import compress
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from interp.core.errors import DataError, SpecificationError, check_known, listed
+from interp.core.errors import DataError, SpecificationError, listed
 from interp.core.images import ImageTable
 from interp.core.progress import say
 from interp.core.store import fingerprint
-from interp.data import open_images
-from interp.data.artwork.embedded import study_classes
-from interp.data.leakage.checks import Audit, audit
 from interp.data.mixtures.arms import Arm
 from interp.data.mixtures.basesets import open_base
-from interp.data.mixtures.manifest import check_mixture, diff_manifests
-from interp.data.mixtures.mixture import MixtureSpec, make_mixture, make_mixtures
-from interp.data.mixtures.settings import BASE, choose_held_out, class_folds
-from interp.data.mixtures.templates import DOMAIN_WORDS, TEMPLATES, vocabulary, words_for
+from interp.data.mixtures.manifest import check_mixture
+from interp.data.mixtures.mixture import MixtureSpec, make_mixtures
+from interp.data.mixtures.templates import longest_caption, vocabulary
 from interp.models.loading.presets import PRESETS, is_full_size, write_model_folder
-from interp.models.training.journal import read_journal
 from interp.models.training.torchrun import Base, Run, train
+from interp.study.blocks import Block, open_blocks
 from interp.study.measuring import Model
 from interp.study.results import versions
-from interp.study.specification import ImagesSpec, Specification, TrainingSpec
+from interp.study.specification import Specification, TrainingSpec
 
 UNTRAINED = "epoch 0"
 PICTURES_PER_SECOND = 1200
 """Rough speed of training the small ResNet at 48 pixels, two runs side by side on two cores."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """What all models of a repetition share: pictures, held-out classes, and a seed.
-
-    `pool` are all pictures; `images` those of the label set, which models are asked about.
-    """
-
-    seed: int
-    pool: ImageTable
-    held_out: tuple[str, ...]
-    foreign: tuple[str, ...] = ()
-
-    @cached_property
-    def images(self) -> ImageTable:
-        """The pictures of the label set."""
-        if not self.foreign:
-            return self.pool
-        return self.pool[(~self.pool.label.isin(self.foreign)).to_numpy()]
 
 
 @dataclass(frozen=True)
@@ -139,75 +112,12 @@ class Grid:
         """How often everything is repeated."""
         return self.specification.blocks or len(self.specification.seeds)
 
-    def blocks(self, jobs: int = 2) -> list[Block]:
-        """The repetitions: seeds on the same pictures, or blocks that redraw everything."""
-        spec = self.specification
-        if not spec.blocks:
-            pool, foreign = self._pictures(spec.images, jobs)
-            held_out = self._held_out(pool, foreign)
-            return [Block(seed, pool, held_out, foreign) for seed in spec.seeds]
-        return [self.block(number, jobs) for number in range(spec.blocks)]
-
-    def block(self, number: int, jobs: int = 2) -> Block:
-        """One of the blocks that redraw everything, by its number from 0."""
-        images = replace(self.specification.images, seed=number)
-        pool, foreign = self._pictures(images, jobs)
-        return Block(number, pool, self._held_out(pool, foreign, fold=number), foreign)
-
-    def _pictures(self, images: ImagesSpec, jobs: int) -> tuple[ImageTable, tuple[str, ...]]:
-        """All pictures, and the names of the classes among them that are foreign."""
-        if images.source:
-            pool = open_images(
-                images.source,
-                columns=dict(images.columns),
-                domain=images.domain or None,
-                labels=images.labels or None,
-                test_share=images.test_share,
-                seed=images.seed,
-            )
-        else:
-            pool = open_images(spec=images.embedded, jobs=jobs)
-        if isinstance(images.foreign, tuple):
-            check_known("call a class foreign", "class", images.foreign, pool.labels)
-            return pool, images.foreign
-        if images.foreign and images.source:
-            raise SpecificationError(
-                "call classes foreign",
-                f"foreign = {images.foreign} for {images.source}",
-                "their names",
-                "list them in [images]",
-            )
-        own = set(study_classes(images.n_classes)) if images.foreign else set(pool.labels)
-        return pool, tuple(label for label in pool.labels if label not in own)
-
-    def _common(self, pool: ImageTable, foreign: Iterable[str]) -> list[str]:
-        """The classes of the label set that stand in every domain in question."""
-        mixtures = self.specification.mixtures
-        domains = [mixtures.natural, *mixtures.test_domains]
-        check_known("study a domain", "domain", domains, pool.domains)
-        counts = pool.counts()
-        asked = [label for label in pool.labels if label not in set(foreign)]
-        return [label for label in asked if (counts.loc[label, domains] > 0).all()]
-
-    def _held_out(
-        self, pool: ImageTable, foreign: Iterable[str], *, fold: int | None = None
-    ) -> tuple[str, ...]:
-        """The classes C2: as named, a fold, or drawn from those that every asked domain has."""
-        chosen, seed = self.specification.mixtures.held_out, self.specification.images.seed
-        common = self._common(pool, foreign)
-        if isinstance(chosen, tuple):
-            check_known("hold out a class", "class", chosen, common)
-            return chosen
-        if fold is not None:
-            return class_folds(common, self.specification.blocks, seed=seed)[fold]
-        return choose_held_out(common, chosen, seed=seed)
-
     def plan(
         self, steps: Path, *, jobs: int = 2, blocks: Sequence[Block] | None = None
     ) -> list[GridRun]:
         """Every run of the grid (or of some of its blocks), its mixture written and checked."""
         cells = []
-        for block in self.blocks(jobs) if blocks is None else blocks:
+        for block in open_blocks(self.specification, jobs) if blocks is None else blocks:
             mixtures = self._mixtures(block, steps)
             for training in self.specification.architectures:
                 _check_labels(training, [spec for spec, _, _ in mixtures])
@@ -280,7 +190,8 @@ class Grid:
 
     def _model_folder(self, pool: ImageTable, training: TrainingSpec, steps: Path) -> Path:
         """The configuration and tokenizer that all models of an architecture share."""
-        words, longest = vocabulary(pool.labels, pool.domains), longest_caption(pool)
+        named = pool.labels, pool.domains
+        words, longest = vocabulary(*named), longest_caption(*named)
         size = None if is_full_size(training.preset) else self.specification.images.size
         key = fingerprint(PRESETS[training.preset], words, longest, size, versions())
         folder = steps / f"model-{training.preset}-{key}"
@@ -365,77 +276,3 @@ def models_of(cells: Sequence[GridRun], *, epochs: bool = False) -> list[Model]:
         kept = cell.run.kept if epochs and not cell.arm else (cell.run.epochs,)
         trained += [cell.model(epoch) for epoch in kept if epoch]
     return [*untrained.values(), *trained]
-
-
-def longest_caption(images: ImageTable) -> int:
-    """Words in the longest caption or prompt that these classes and domains can make."""
-    template = max(len(each.split()) for each in TEMPLATES)
-    label = max(len(each.replace("_", " ").split()) for each in images.labels)
-    term = max(
-        len(word.split())
-        for domain in (*images.domains, *DOMAIN_WORDS)
-        for word in words_for(domain)
-    )
-    return template - 2 + label + term + 1  # TERM and CLASS make way; the final stop is a word
-
-
-def mixture_table(cells: Sequence[GridRun]) -> pd.DataFrame:
-    """Training pictures by domain, and the optimiser steps taken on them."""
-    rows = []
-    for cell in cells:
-        n_train, recipe = cell.run.pictures, cell.training.recipe
-        counts = pd.Series(cell.manifest["counts"])
-        by_domain = counts.groupby(counts.index.str.split("/", n=1).str[0]).sum().to_dict()
-        base = cell.manifest["base"]
-        if base:
-            by_domain[BASE] = base["pictures"]
-        rows += [
-            {
-                **cell.place,
-                "domain": domain,
-                "n_pictures": int(n),
-                "n_train": n_train,
-                "steps": recipe.epochs_for(n_train) * recipe.batches(n_train),
-            }
-            for domain, n in by_domain.items()
-        ]
-    return pd.DataFrame(rows)
-
-
-def loss_table(cells: Sequence[GridRun]) -> pd.DataFrame:
-    """Training loss per epoch, the mean over its steps."""
-    rows = []
-    for cell in cells:
-        steps = read_journal(cell.run.folder).frame
-        rows += [
-            {**cell.place, "epoch": epoch, "loss": loss}
-            for epoch, loss in steps.groupby("epoch")["loss"].mean().items()
-        ]
-    return pd.DataFrame(rows)
-
-
-def audit_cells(
-    cells: Sequence[GridRun], *, jobs: int = 1, tell: Callable[[str], None] = print
-) -> pd.DataFrame:
-    """The findings about every mixture of a grid, each verdict told as it comes.
-
-    A mixture that several architectures train on is looked at once. After its verdict comes, in one
-    line, what sets it apart from the mixture before it in the same block and test domain.
-    """
-    found: list[pd.DataFrame] = []
-    before: dict[tuple[str, int], GridRun] = {}
-    once = {(cell.mixture, cell.block.seed): cell for cell in cells}
-    for cell in once.values():
-        made = audit(cell.block.pool, make_mixture(cell.block.pool, cell.mixture), jobs=jobs)
-        place = cell.mixture.test_domain, cell.block.seed
-        tell(f"{cell.mixture.name} (test domain {place[0]}, block {place[1]}): {made.verdict}")
-        if place in before:
-            tell(f"  {diff_manifests(before[place].manifest, cell.manifest)}")
-        before[place] = cell
-        found.append(_filed(made, cell))
-    return pd.concat(found, ignore_index=True)
-
-
-def _filed(made: Audit, cell: GridRun) -> pd.DataFrame:
-    place = {name: value for name, value in cell.place.items() if name != "architecture"}
-    return made.frame.assign(**place)

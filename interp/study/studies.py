@@ -19,18 +19,11 @@ from interp.core.store import fingerprint, writable
 from interp.data import open_images
 from interp.data.mixtures.mixture import NATURAL
 from interp.measures.options import AnalysisSpec
+from interp.study.blocks import Block
 from interp.study.comparisons import compare_settings
 from interp.study.cost import cost_of_study
-from interp.study.grids import (
-    Block,
-    Grid,
-    GridRun,
-    check_trained,
-    loss_table,
-    mixture_table,
-    models_of,
-    train_cells,
-)
+from interp.study.grid_tables import loss_table, mixture_table
+from interp.study.grids import Grid, GridRun, check_trained, models_of, train_cells
 from interp.study.measuring import Measurement, Model, measure_models
 from interp.study.results import Result, contact_sheets, provenance, thumbnails, write_result
 from interp.study.specification import Specification, TrainingSpec

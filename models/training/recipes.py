@@ -1,11 +1,13 @@
 """How a model is trained, as plain values: the toolkit's own recipe and those of the paper."""
 
-import dataclasses
-import math
-from dataclasses import dataclass, field
+from dataclasses import field, replace
+from typing import Annotated
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
+from interp.core.declared import Declared, Finite, Flag, Positive, Text, Whole, at_least, one_of
 from interp.core.errors import SampleError, SpecificationError, check_known
 from interp.core.store import LATER
 
@@ -18,7 +20,7 @@ STEPS = 1000
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Declared):
     """How a model is trained. Length is `steps` of the optimiser, so that mixtures compare, or
     `epochs`; one of the two counts, and 1,000 steps are taken where neither is given.
 
@@ -43,74 +45,50 @@ class Recipe:
     (0, 4, 8)
     """
 
-    steps: int = -1
-    batch_size: int = 128
-    lr: float = 1e-3
-    wd: float = 0.05
-    warmup: int = 100
-    precision: str = "auto"
-    save_frequency: int = 0
-    seed: int = 0
-    epochs: int = 0
-    accumulate: int = 1
-    objective: str = "clip"
-    optimizer: str = "adamw"
-    beta2: float = 0.98
-    eps: float = 1e-6
-    milestones: tuple[int, ...] = ()
-    crop: float = 0.9
-    augment: bool = True
-    workers: int = 0
-    keep: int = 2
-    align: float = field(default=0.0, metadata=LATER)
-    align_site: str = field(default="", metadata=LATER)
-    align_classes: str = field(default="own", metadata=LATER)
+    asked = "train a model"
+
+    steps: Annotated[int, at_least(-1, "at least one step")] = -1
+    batch_size: Annotated[int, at_least(2, "two pictures or more")] = 128
+    lr: Positive = 1e-3
+    wd: Finite = 0.05
+    warmup: Annotated[int, at_least(0)] = 100
+    precision: Annotated[Text, one_of(("auto", *PRECISIONS))] = "auto"
+    save_frequency: Annotated[int, at_least(0)] = 0
+    seed: Whole = 0
+    epochs: Annotated[int, at_least(0, "at least one epoch")] = 0
+    accumulate: Annotated[int, at_least(1)] = 1
+    objective: Annotated[Text, one_of(OBJECTIVES)] = "clip"
+    optimizer: Annotated[Text, one_of(OPTIMIZERS)] = "adamw"
+    beta2: Finite = 0.98
+    eps: Finite = 1e-6
+    milestones: Annotated[tuple[Whole, ...], Field(description="a list of epochs")] = ()
+    crop: Annotated[Positive, Field(le=1, description="a share above 0, up to 1")] = 0.9
+    augment: Flag = True
+    workers: Annotated[int, at_least(0)] = 0
+    keep: Annotated[int, at_least(2, "2 (epoch 0 and the last) or more")] = 2
+    align: Annotated[Finite, Field(description="a finite weight")] = field(
+        default=0.0, metadata=LATER
+    )
+    align_site: Text = field(default="", metadata=LATER)
+    align_classes: Annotated[Text, one_of(PARTNERS)] = field(default="own", metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.steps == -1:
             object.__setattr__(self, "steps", 0 if self.epochs > 0 else STEPS)
-        for kind, given, known in (
-            ("precision", self.precision, ("auto", *PRECISIONS)),
-            ("objective", self.objective, OBJECTIVES),
-            ("optimizer", self.optimizer, OPTIMIZERS),
-            ("partner", self.align_classes, PARTNERS),
-        ):
-            check_known("train a model", kind, [given], known, SpecificationError)
-        if self.steps > 0 and self.epochs > 0:
+        if (self.steps > 0) == (self.epochs > 0):
             raise SpecificationError(
                 "train a model",
                 f"{self.steps} steps and {self.epochs} epochs",
-                "one of the two",
-                "leave the other out",
+                "at least one of the two, and one of the two alone",
+                "give one and leave the other out",
             )
-        for wrong, given, right in self._limits():
-            if wrong:
-                raise SpecificationError("train a model", given, right, "choose another number")
-
-    def _limits(self) -> list[tuple[bool, str, str]]:
-        """What is out of bounds, how it was given, and the bounds."""
-        length = max(self.steps, self.epochs)
-        return [
-            (
-                length < 1 or min(self.steps, self.epochs) < 0 or self.batch_size < 2,
-                f"{length} steps or epochs of {self.batch_size} pictures",
-                "at least one step of two",
-            ),
-            (
-                self.accumulate < 1 or self.batch_size % max(self.accumulate, 1) > 0,
+        if self.batch_size % self.accumulate:
+            raise SpecificationError(
+                "train a model",
                 f"a batch of {self.batch_size} in {self.accumulate} parts",
                 "parts of equal size",
-            ),
-            (not 0 < self.lr < float("inf"), f"a learning rate of {self.lr}", "more than 0"),
-            (not 0 < self.crop <= 1, f"crops of {self.crop} of the area", "a share, 0 to 1"),
-            (not math.isfinite(self.align), f"align = {self.align}", "a finite weight"),
-            (self.keep < 2, f"keep = {self.keep}", "2 (epoch 0 and the last) or more"),
-            (
-                min(self.workers, self.warmup, self.save_frequency) < 0,
-                "workers, warmup or save_frequency below 0",
-                "0 or more",
-            ),
-        ]
+                "choose another number",
+            )
 
     def epochs_for(self, n_train: int) -> int:
         """The number of whole epochs: as given, or nearest to `steps`, at least one.
@@ -182,8 +160,8 @@ RECIPES: dict[str, Recipe] = {
     # Kempf et al. 2025, with open_clip's betas and eps for ResNets and Swin ...
     "imagenet-captions": _PAPER,
     # ... and for ViTs
-    "imagenet-captions-vit": dataclasses.replace(_PAPER, beta2=0.98, eps=1e-6),
-    "cc": dataclasses.replace(_PAPER, batch_size=2048, lr=5e-4, warmup=2000),
+    "imagenet-captions-vit": replace(_PAPER, beta2=0.98, eps=1e-6),
+    "cc": replace(_PAPER, batch_size=2048, lr=5e-4, warmup=2000),
     "supervised": Recipe(
         epochs=90,
         batch_size=256,
@@ -220,4 +198,4 @@ def named_recipe(name: str, **changes: object) -> Recipe:
     check_known("train a model", "recipe", [name], RECIPES, SpecificationError)
     if ("steps" in changes) != ("epochs" in changes):
         changes = {"steps": 0, "epochs": 0, **changes}
-    return dataclasses.replace(RECIPES[name], **changes)  # type: ignore[arg-type]
+    return replace(RECIPES[name], **changes)  # type: ignore[arg-type]

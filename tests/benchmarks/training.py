@@ -26,14 +26,14 @@ def prepared(folder: Path, *, size: int = 48, preset: str = "resnet-small") -> t
     from interp.data import open_images
     from interp.data.artwork.embedded import EmbeddedSpec
     from interp.data.mixtures.mixture import MixtureSpec, choose_held_out, make_mixture
-    from interp.data.mixtures.templates import vocabulary
+    from interp.data.mixtures.templates import longest_caption, vocabulary
     from interp.models.loading.presets import write_model_folder
-    from interp.study.grids import longest_caption
 
     images = open_images(spec=EmbeddedSpec(size=size))
     held_out = choose_held_out(images.labels, 10)
     tsv = make_mixture(images, MixtureSpec("cg-high", "sketch", held_out)).write(folder / "m")
-    words, longest = vocabulary(images.labels, images.domains), longest_caption(images)
+    named = images.labels, images.domains
+    words, longest = vocabulary(*named), longest_caption(*named)
     model = write_model_folder(
         folder / preset, preset, words=words, longest=longest, image_size=size
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from interp.study.blocks import open_block
 from interp.study.grids import Grid, train_cells
 from interp.study.measuring import Measurement
 from interp.study.specification import Specification
@@ -70,7 +71,7 @@ def test_one_run_comes_out_again(tmp_path: Path) -> None:
     spec, tables = committed("resnet")
     mixtures = replace(spec.mixtures, test_domains=("sketch",), settings=("natural-only",))
     grid = Grid(replace(spec, mixtures=mixtures))
-    block = grid.block(0)
+    block = open_block(grid.specification, 0)
     (cell,) = grid.plan(tmp_path / "steps", blocks=[block])
     train_cells([cell], jobs=1, device="cpu")
     step = Measurement(

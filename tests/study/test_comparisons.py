@@ -10,8 +10,9 @@ import pytest
 from interp.core.images import ImageTable
 from interp.data.mixtures.mixture import MixtureSpec
 from interp.models.training.torchrun import Recipe, Run
+from interp.study.blocks import Block
 from interp.study.comparisons import FURTHER, PRIMARY, compare_settings, contrast_tables
-from interp.study.grids import Block, GridRun
+from interp.study.grids import GridRun
 from interp.study.specification import TrainingSpec
 
 SETTINGS = ("natural-only", "cg-low", "cg-high", "leave-out-domain", "cg-high, 2 domains")

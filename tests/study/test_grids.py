@@ -16,21 +16,16 @@ from PIL import ImageOps
 from interp import Study, open_images
 from interp.core.errors import DataError, InterpError, SpecificationError
 from interp.core.images import ImageTable
-from interp.core.store import fingerprint
 from interp.data.artwork.embedded import study_classes
 from interp.data.mixtures.mixture import Mixture, MixtureSpec, make_mixtures
 from interp.data.mixtures.settings import class_folds
 from interp.models.training.torchrun import Run
+from interp.study.blocks import open_blocks
 from interp.study.cluster import carry_out, commands, submit
-from interp.study.grids import Grid, audit_cells, distinct, mixture_table
+from interp.study.grid_tables import audit_cells, mixture_table
+from interp.study.grids import Grid, distinct
 from interp.study.results import Result, write_result
-from interp.study.specification import (
-    ImagesSpec,
-    MixturesSpec,
-    Specification,
-    TrainingSpec,
-    Variation,
-)
+from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
 
 TINY = Specification(
     title="A small grid",
@@ -120,18 +115,18 @@ def test_what_domains_have_in_common_is_trained_once(tiny_grid: Result) -> None:
 
 
 def test_every_class_is_held_out_in_one_block(tiny_grid: Result) -> None:
-    blocks = Grid(TINY).blocks()
+    blocks = open_blocks(TINY)
     counted = Counter(label for block in blocks for label in block.held_out)
     assert dict(counted) == dict.fromkeys(study_classes(6), 1)
 
 
 def test_blocks_share_no_rendering(tiny_grid: Result) -> None:
-    first, second = (block.images.frame for block in Grid(TINY).blocks())
+    first, second = (block.images.frame for block in open_blocks(TINY))
     assert not set(first["hash"]) & set(second["hash"])
 
 
 def test_foreign_classes_are_never_asked_about(tiny_grid: Result) -> None:
-    blocks = Grid(TINY).blocks()
+    blocks = open_blocks(TINY)
     assert all(len(block.foreign) == 2 for block in blocks)
     assert set(blocks[0].pool.labels) == set(blocks[0].images.labels) | set(blocks[0].foreign)
     asked = set(tiny_grid.tables["accuracy_by_class"].frame["label"])
@@ -188,62 +183,18 @@ def test_an_unknown_parameter_of_the_cluster_is_refused(tiny_grid: Result, tmp_p
 
 
 def test_seeds_keep_pictures_and_held_out_classes() -> None:
-    blocks = Grid(
+    blocks = open_blocks(
         replace(TINY, blocks=0, seeds=(3, 4), mixtures=replace(TINY.mixtures, held_out=2))
-    ).blocks()
+    )
     assert [block.seed for block in blocks] == [3, 4]
     assert blocks[0].held_out == blocks[1].held_out and len(blocks[0].held_out) == 2
     assert blocks[0].pool.fingerprint == blocks[1].pool.fingerprint
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("[mixtures]\nsettings = ['cg-high', 'cg-high']", "more than once"),
-        ("[mixtures]\nsettings = [{setting = 'cg-high', dose = 1}]", "seen_dose"),
-        ("[mixtures]\nsettings = [{domains = 2}]", "setting = NAME"),
-        ("[mixtures]\nsettings = [{setting = 'cg-high', seen_dose = 2.0}]", "0 to 1"),
-        ("blocks = 2\nseeds = [1, 2]", "one of them"),
-        ("[[replications]]\npreset = 'resnet-small'", "each preset and objective once"),
-        ("replications = 3", "array of sections"),
-        ("seeds = []", "at least one"),
-        ("seeds = [0, 0]", "each once"),
-        ("blocks = -1", "two or more"),
-        ("blocks = 1", "name the held-out"),
-        ("[mixtures]\ntest_domains = ['sketch', 'sketch']", "each once"),
-        (
-            "[mixtures]\nsettings = [{setting = 'cg-high', seen_dose = 'half'}]",
-            "seen_dose = 'half'",
-        ),
-        ("[mixtures]\nsettings = [{setting = 'cg-high', domains = 'sketch'}]", "a list of names"),
-        ("[mixtures]\nsettings = [{setting = 'cg-high', domain_words = 'no'}]", "true or false"),
-        ("[mixtures]\nsettings = [{setting = 'cg-high', base = 3}]", "text"),
-        ("[training]\nrecipe = 'small'\nsteps = 'x'", "steps = 'x'"),
-        ("[training]\nrecipe = 'smal'", "small"),
-        ("[training]\nseed = 3", "seeds = "),
-        ("[images]\nsource = 'x'\nn_classes = 7", "n_classes for"),
-        ("[images]\ntest_share = 0.5", "test_share without a source"),
-        ("[analysis]\nn_permutations = 0", "at least 19"),
-    ],
-)
-def test_bad_grids_say_what_is_right(tmp_path: Path, text: str, words: str) -> None:
-    (tmp_path / "study.toml").write_text(text)
-    with pytest.raises(SpecificationError, match=words):
-        Grid.from_toml(tmp_path / "study.toml")
-
-
-def test_paths_are_looked_for_beside_the_file(tmp_path: Path) -> None:
-    (tmp_path / "study.toml").write_text(
-        "[mixtures]\nbase = 'a.tsv'\nsettings = ['cg-low', { setting = 'cg-high', base = 'b.tsv' }]"
-    )
-    made = Grid.from_toml(tmp_path / "study.toml").specification.mixtures.made("sketch", ())
-    assert [spec.base for spec in made] == [str(tmp_path / "a.tsv"), str(tmp_path / "b.tsv")]
-
-
 @pytest.mark.parametrize("name", ["resnet", "vit"])
 def test_the_mixtures_of_the_committed_grids_can_be_made(name: str) -> None:
     """On a made-up table with as many classes, for every fold: nothing is found out too late."""
-    file = Path(__file__).parent / "benchmarks" / "grid" / f"{name}.toml"
+    file = Path(__file__).parents[1] / "benchmarks" / "grid" / f"{name}.toml"
     spec = Grid.from_toml(file).specification
     n_foreign = spec.images.foreign if isinstance(spec.images.foreign, int) else 0
     labels = [f"class {number:02}" for number in range(spec.images.n_classes + n_foreign)]
@@ -324,13 +275,12 @@ def test_pictures_that_the_cache_has_lost_are_written_again(
     """Of a mixture whose pictures are no files of their own."""
     monkeypatch.setenv("INTERP_CACHE", str(tmp_path / "cache"))
     pool = open_images(spec=TINY.images.embedded).prepared(ImageOps.grayscale, name="grey")
-    block = replace(Grid(TINY).blocks()[0], pool=pool)
-    monkeypatch.setattr(Grid, "blocks", lambda self, jobs=2: [block])
-    (run, *_) = Grid(TINY).runs(tmp_path / "steps")
-    paths = pd.read_csv(run.tsv, sep="\t")["filepath"]
+    block = replace(open_blocks(TINY)[0], pool=pool)
+    (cell, *_) = Grid(TINY).plan(tmp_path / "steps", blocks=[block])
+    paths = pd.read_csv(cell.run.tsv, sep="\t")["filepath"]
     shutil.rmtree(tmp_path / "cache" / "pictures")
     assert not Path(paths[0]).exists()
-    Grid(TINY).runs(tmp_path / "steps")
+    Grid(TINY).plan(tmp_path / "steps", blocks=[block])
     assert all(Path(path).exists() for path in paths)
 
 
@@ -343,23 +293,6 @@ def test_a_grid_of_other_machines_is_tabulated_and_not_trained(
     again = Study(TINY).grid(tiny_grid.folder, command="a test", training=False)
     frame = tiny_grid.tables["accuracy"].frame
     pd.testing.assert_frame_equal(Result(again.folder).tables["accuracy"].frame, frame)
-
-
-def test_a_file_says_what_varies(tmp_path: Path) -> None:
-    (tmp_path / "study.toml").write_text(
-        "[mixtures]\nsettings = ['cg-low', { setting = 'cg-high', domains = ['painting'] }]\n"
-        "[[replications]]\npreset = 'vit-small'\nsteps = 7\n"
-    )
-    spec = Grid.from_toml(tmp_path / "study.toml").specification
-    assert spec.mixtures.settings == (
-        Variation("cg-low"),
-        Variation("cg-high", (("domains", ("painting",)),)),
-    )
-    assert [(each.preset, each.steps) for each in spec.architectures] == [
-        ("resnet-small", 1000),
-        ("vit-small", 7),
-    ]
-    assert fingerprint(spec) != fingerprint(Specification())
 
 
 def test_an_audit_speaks_of_every_mixture_once(tiny_grid: Result) -> None:

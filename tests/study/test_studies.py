@@ -9,13 +9,12 @@ import pytest
 from PIL import Image
 
 from interp import Study
-from interp.core.errors import DataError, LeakError, SampleError, SpecificationError
+from interp.core.errors import LeakError, SampleError
 from interp.core.images import ImageTable
 from interp.core.tables import EVIDENCE
 from interp.models.loading.load import load_clip
-from interp.study.grids import Grid, longest_caption
+from interp.study.grids import Grid
 from interp.study.results import Result
-from interp.study.specification import Specification
 from interp.study.studies import examine
 from tests.conftest import SMALL
 
@@ -258,11 +257,6 @@ def test_circuits_of_every_pair_are_compared_in_the_models_asked_for(
     assert [(one.setting, one.seed) for one in Study(spec)._every_pair(cells)] == models
 
 
-def test_a_choice_of_pairs_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(SpecificationError, match="one model"):
-        replace(SMALL.analysis, pairs="one-model")
-
-
 def test_one_domain_leaves_nothing_to_compare(tmp_path: Path) -> None:
     for label in ("cat", "dog"):
         (tmp_path / "real" / label).mkdir(parents=True)
@@ -273,7 +267,7 @@ def test_one_domain_leaves_nothing_to_compare(tmp_path: Path) -> None:
 
 def test_captions_fit_the_context(small_images: ImageTable) -> None:
     from interp.core.seeds import rng
-    from interp.data.mixtures.templates import caption
+    from interp.data.mixtures.templates import caption, longest_caption
 
     generator = rng("context", 0)
     longest = max(
@@ -282,43 +276,4 @@ def test_captions_fit_the_context(small_images: ImageTable) -> None:
         for d in small_images.domains
         for _ in range(50)
     )
-    assert longest <= longest_caption(small_images)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("[images]\nn_clases = 3", "n_classes"),
-        ("[mixtures]\nsettings = ['cg-hihg']", "cg-high"),
-        ("[training]\nsteps = 'many'", "steps = 'many'"),
-        ("[training]\npreset = 'vit-smal'", "vit-small"),
-        ("[mixtures]\ntest_domains = []", "at least one of each"),
-        ("nonsense", "no TOML"),
-        ("images = 3", r"write \[images\]|Write \[images\]"),
-        ("[training]\nprecision = 'fp8'", "amp_bf16"),
-    ],
-)
-def test_bad_study_files_say_what_is_right(tmp_path: Path, text: str, words: str) -> None:
-    (tmp_path / "study.toml").write_text(text)
-    with pytest.raises(SpecificationError, match=words):
-        Study.from_toml(tmp_path / "study.toml")
-
-
-def test_a_study_file_is_its_specification(tmp_path: Path) -> None:
-    (tmp_path / "study.toml").write_text(
-        "title = 'x'\nseeds = [1, 2]\n[images]\nsource = 'pictures'\n"
-        "[mixtures]\nheld_out = ['cat']\n[training]\nlr = 1\n"
-    )
-    read = Study.from_toml(tmp_path / "study.toml").specification
-    assert read.seeds == (1, 2) and read.mixtures.held_out == ("cat",)
-    assert read.images.source == str(tmp_path / "pictures")
-    assert read == replace(
-        Specification(),
-        title="x",
-        seeds=(1, 2),
-        images=read.images,
-        mixtures=read.mixtures,
-        training=read.training,
-    )
-    with pytest.raises(DataError, match="does not exist"):
-        Study.from_toml(tmp_path / "study.toml").run(tmp_path / "out")
+    assert longest <= longest_caption(small_images.labels, small_images.domains)

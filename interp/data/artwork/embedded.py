@@ -8,14 +8,15 @@ several classes: what a renderer can make and no collection has.
 It is synthetic, and never to be called DomainNet.
 """
 
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
+from pydantic.dataclasses import dataclass
 
+from interp.core.declared import Declared, Flag, Whole
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
 from interp.core.parallel import side_by_side
@@ -44,7 +45,7 @@ styles, which makes halves disagree (an untrained model's interaction read -.9 %
 
 
 @dataclass(frozen=True)
-class EmbeddedSpec:
+class EmbeddedSpec(Declared):
     """What the embedded study consists of; all of it goes into its hash.
 
     `n_classes` takes the classes that most artists drew; `n_train`, `n_test` and `n_analysis` are
@@ -52,13 +53,15 @@ class EmbeddedSpec:
     painting and clipart: a shortcut worth studying, off by default.
     """
 
-    n_classes: int = 40
-    n_train: int = 100
-    n_test: int = 16
-    n_analysis: int = 12
-    size: int = 48
-    colour_prior: bool = False
-    seed: int = 0
+    asked = "make the embedded study"
+
+    n_classes: Whole = 40
+    n_train: Whole = 100
+    n_test: Whole = 16
+    n_analysis: Whole = 12
+    size: Whole = 48
+    colour_prior: Flag = False
+    seed: Whole = 0
 
 
 def open_embedded(spec: EmbeddedSpec | None = None, *, jobs: int = 2) -> ImageTable:

@@ -9,11 +9,13 @@
 An arm is a run like any other, but the study's comparisons across mixtures never see it.
 """
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
+
+from interp.core.declared import Declared, Finite, Flag, Text, each_once
 from interp.core.errors import SpecificationError, check_known
 from interp.data.mixtures.settings import MixtureSpec
 
@@ -41,25 +43,30 @@ class Arm:
         return f"{'aligned' if self.weight > 0 else 'separated'} {abs(self.weight):g}"
 
 
+def _other_than_zero(weight: float) -> float:
+    if weight == 0:
+        raise ValueError("0")
+    return weight
+
+
 @dataclass(frozen=True)
-class InterventionSpec:
+class InterventionSpec(Declared):
     """Which arms are trained; none without a `setting`."""
 
-    setting: str = ""
-    weights: tuple[Any, ...] = (0.1, 0.3, 1.0)
-    site: str = ""
-    shuffled: bool = True
+    asked = "intervene"
 
-    def __post_init__(self) -> None:
-        numbers = all(isinstance(w, (int, float)) and not isinstance(w, bool) for w in self.weights)
-        usable = numbers and all(w and math.isfinite(w) for w in self.weights)
-        if not usable or not self.weights or len(set(self.weights)) < len(self.weights):
-            raise SpecificationError(
-                "intervene",
-                f"weights = {list(self.weights)}",
-                "numbers other than 0, each once (the mixture without the term is in the study)",
-                "mend the list in [intervention]",
-            )
+    setting: Text = ""
+    weights: Annotated[
+        tuple[Annotated[Finite, AfterValidator(_other_than_zero)], ...],
+        AfterValidator(each_once),
+        Field(
+            min_length=1,
+            description="numbers other than 0, each once (the mixture without the term is in the "
+            "study)",
+        ),
+    ] = (0.1, 0.3, 1.0)
+    site: Text = ""
+    shuffled: Flag = True
 
     @property
     def arms(self) -> tuple[Arm, ...]:

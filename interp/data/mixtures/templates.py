@@ -183,3 +183,13 @@ def vocabulary(labels: Sequence[str], domains: Sequence[str]) -> list[str]:
         )
         | {"."}
     )
+
+
+def longest_caption(labels: Sequence[str], domains: Sequence[str]) -> int:
+    """Words in the longest caption or prompt that these classes and domains can make."""
+    template = max(len(each.split()) for each in TEMPLATES)
+    label = max(len(each.replace("_", " ").split()) for each in labels)
+    term = max(
+        len(word.split()) for domain in (*domains, *DOMAIN_WORDS) for word in words_for(domain)
+    )
+    return template - 2 + label + term + 1  # TERM and CLASS make way; the final stop is a word

@@ -8,10 +8,9 @@ import torch
 
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
-from interp.data.mixtures.templates import vocabulary
+from interp.data.mixtures.templates import longest_caption, vocabulary
 from interp.models.loading.load import load_clip
 from interp.models.loading.presets import PRESETS, is_full_size, write_model_folder
-from interp.study.grids import longest_caption
 
 SMALL = [name for name in PRESETS if not is_full_size(name)]
 FULL = [name for name in PRESETS if is_full_size(name)]
@@ -23,7 +22,7 @@ def test_every_small_preset_opens_in_open_clip(
 ) -> None:
     import open_clip
 
-    longest = longest_caption(small_images)
+    longest = longest_caption(small_images.labels, small_images.domains)
     words = vocabulary(small_images.labels, small_images.domains)
     folder = write_model_folder(tmp_path / preset, preset, words=words, longest=longest)
     model = open_clip.create_model(f"local-dir:{folder}")

@@ -26,7 +26,7 @@ from interp.study.specification import Specification, TrainingSpec
         ({"lr": float("nan")}, "more than 0"),
         ({"crop": 1.5}, "a share"),
         ({"keep": 1}, "epoch 0 and the last"),
-        ({"workers": -1}, "0 or more"),
+        ({"workers": -1}, "at least 0"),
     ],
 )
 def test_bad_recipes_are_refused(values: dict[str, object], words: str) -> None:

@@ -1,0 +1,97 @@
+"""Blocks: the repetitions of a study, each with its pictures, held-out classes and seed."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from interp.core.errors import SpecificationError, check_known
+from interp.core.images import ImageTable
+from interp.data import open_images
+from interp.data.artwork.embedded import study_classes
+from interp.data.mixtures.settings import choose_held_out, class_folds
+from interp.study.specification import ImagesSpec, Specification
+
+
+@dataclass(frozen=True)
+class Block:
+    """What all models of a repetition share: pictures, held-out classes, and a seed.
+
+    `pool` are all pictures; `images` those of the label set, which models are asked about.
+    """
+
+    seed: int
+    pool: ImageTable
+    held_out: tuple[str, ...]
+    foreign: tuple[str, ...] = ()
+
+    @cached_property
+    def images(self) -> ImageTable:
+        """The pictures of the label set."""
+        if not self.foreign:
+            return self.pool
+        return self.pool[(~self.pool.label.isin(self.foreign)).to_numpy()]
+
+
+def open_blocks(spec: Specification, jobs: int = 2) -> list[Block]:
+    """The repetitions: seeds on the same pictures, or blocks that redraw everything."""
+    if spec.blocks:
+        return [open_block(spec, number, jobs) for number in range(spec.blocks)]
+    pool, foreign = _pictures(spec.images, jobs)
+    held_out = _held_out(spec, pool, foreign)
+    return [Block(seed, pool, held_out, foreign) for seed in spec.seeds]
+
+
+def open_block(spec: Specification, number: int, jobs: int = 2) -> Block:
+    """One of the blocks that redraw everything, by its number from 0."""
+    pool, foreign = _pictures(replace(spec.images, seed=number), jobs)
+    return Block(number, pool, _held_out(spec, pool, foreign, fold=number), foreign)
+
+
+def _pictures(images: ImagesSpec, jobs: int) -> tuple[ImageTable, tuple[str, ...]]:
+    """All pictures, and the names of the classes among them that are foreign."""
+    if images.source:
+        pool = open_images(
+            images.source,
+            columns=dict(images.columns),
+            domain=images.domain or None,
+            labels=images.labels or None,
+            test_share=images.test_share,
+            seed=images.seed,
+        )
+    else:
+        pool = open_images(spec=images.embedded, jobs=jobs)
+    if isinstance(images.foreign, tuple):
+        check_known("call a class foreign", "class", images.foreign, pool.labels)
+        return pool, images.foreign
+    if images.foreign and images.source:
+        raise SpecificationError(
+            "call classes foreign",
+            f"foreign = {images.foreign} for {images.source}",
+            "their names",
+            "list them in [images]",
+        )
+    own = set(study_classes(images.n_classes)) if images.foreign else set(pool.labels)
+    return pool, tuple(label for label in pool.labels if label not in own)
+
+
+def _common(spec: Specification, pool: ImageTable, foreign: Iterable[str]) -> list[str]:
+    """The classes of the label set that stand in every domain in question."""
+    domains = [spec.mixtures.natural, *spec.mixtures.test_domains]
+    check_known("study a domain", "domain", domains, pool.domains)
+    counts = pool.counts()
+    asked = [label for label in pool.labels if label not in set(foreign)]
+    return [label for label in asked if (counts.loc[label, domains] > 0).all()]
+
+
+def _held_out(
+    spec: Specification, pool: ImageTable, foreign: Iterable[str], *, fold: int | None = None
+) -> tuple[str, ...]:
+    """The classes C2: as named, a fold, or drawn from those that every asked domain has."""
+    chosen, seed = spec.mixtures.held_out, spec.images.seed
+    common = _common(spec, pool, foreign)
+    if isinstance(chosen, tuple):
+        check_known("hold out a class", "class", chosen, common)
+        return chosen
+    if fold is not None:
+        return class_folds(common, spec.blocks, seed=seed)[fold]
+    return choose_held_out(common, chosen, seed=seed)

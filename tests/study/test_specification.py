@@ -1,0 +1,180 @@
+"""Specifications: read from files, refused in four parts, and named by the same hash for good."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from interp.core.errors import DataError, SpecificationError
+from interp.core.store import fingerprint
+from interp.data.mixtures.arms import InterventionSpec
+from interp.data.mixtures.settings import MixtureSpec
+from interp.measures.options import AnalysisSpec
+from interp.models.training.recipes import RECIPES
+from interp.study.distributions import Variation
+from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
+from interp.study.studies import Study
+
+GRIDS = Path(__file__).parents[1] / "benchmarks" / "grid"
+
+
+def test_hashes_stay_so_that_finished_studies_resume() -> None:
+    """Step folders are named by them: as they were when specifications were plain dataclasses."""
+    resnet = Specification.from_toml(GRIDS / "resnet.toml")
+    assert fingerprint(resnet) == "64fd954889f505e9"
+    assert fingerprint(Specification.from_toml(GRIDS / "vit.toml")) == "3deaa3ba06703601"
+    assert fingerprint(Specification.from_toml(GRIDS / "intervention.toml")) == "53c402be385b40f7"
+    assert fingerprint(Specification()) == "8d6a0f356707f0e2"
+    assert fingerprint(RECIPES["supervised"]) == "dd635697fdc90984"
+
+
+def test_a_whole_number_is_not_made_a_fraction() -> None:
+    """1 and 1.0 have different hashes."""
+    assert isinstance(TrainingSpec(lr=1).lr, int)
+    assert isinstance(MixtureSpec("cg-high", "sketch", (), seen_dose=1).seen_dose, int)
+
+
+def test_specifications_are_values() -> None:
+    spec, same = (Specification(seeds=[1, 2], mixtures=MixturesSpec(["sketch"])) for _ in range(2))
+    assert spec == same and hash(spec) == hash(same) and spec.seeds == (1, 2)
+    assert spec != replace(spec, title="another")
+    with pytest.raises(AttributeError):
+        spec.title = "another"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize(
+    "kind", [InterventionSpec, ImagesSpec, MixturesSpec, MixtureSpec, TrainingSpec, AnalysisSpec]
+)
+def test_every_field_says_what_would_be_right(kind: Any) -> None:
+    assert [name for name, one in kind.__pydantic_fields__.items() if not one.description] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[mixtures]\nsettings = ['cg-high', 'cg-high']", "more than once"),
+        ("[mixtures]\nsettings = [{setting = 'cg-high', dose = 1}]", "seen_dose"),
+        ("[mixtures]\nsettings = [{domains = 2}]", "setting = NAME"),
+        ("[mixtures]\nsettings = [{setting = 'cg-high', seen_dose = 2.0}]", "0 to 1"),
+        ("blocks = 2\nseeds = [1, 2]", "one of them"),
+        ("[[replications]]\npreset = 'resnet-small'", "each preset and objective once"),
+        ("replications = 3", "array of sections"),
+        ("seeds = []", "at least one"),
+        ("seeds = [0, 0]", "each once"),
+        ("blocks = -1", "two or more"),
+        ("blocks = 1", "name the held-out"),
+        ("[mixtures]\ntest_domains = ['sketch', 'sketch']", "each once"),
+        (
+            "[mixtures]\nsettings = [{setting = 'cg-high', seen_dose = 'half'}]",
+            "seen_dose = 'half'",
+        ),
+        ("[mixtures]\nsettings = [{setting = 'cg-high', domains = 'sketch'}]", "a list of names"),
+        ("[mixtures]\nsettings = [{setting = 'cg-high', domain_words = 'no'}]", "true or false"),
+        ("[mixtures]\nsettings = [{setting = 'cg-high', base = 3}]", "text"),
+        ("[training]\nrecipe = 'small'\nsteps = 'x'", "steps = 'x'"),
+        ("[training]\nrecipe = 'smal'", "small"),
+        ("[training]\nseed = 3", "seeds = "),
+        ("[images]\nsource = 'x'\nn_classes = 7", "n_classes for"),
+        ("[images]\ntest_share = 0.5", "test_share without a source"),
+        ("[analysis]\nn_permutations = 0", "at least 19"),
+        ("[images]\nn_clases = 3", "n_classes"),
+        ("[mixtures]\nsettings = ['cg-hihg']", "cg-high"),
+        ("[training]\nsteps = 'many'", "steps = 'many'"),
+        ("[training]\npreset = 'vit-smal'", "vit-small"),
+        ("[mixtures]\ntest_domains = []", "at least one"),
+        ("nonsense", "no TOML"),
+        ("images = 3", r"a section \[images\]"),
+        ("[training]\nprecision = 'fp8'", "amp_bf16"),
+    ],
+)
+def test_bad_files_say_what_is_right(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "study.toml").write_text(text)
+    with pytest.raises(SpecificationError, match=words):
+        Specification.from_toml(tmp_path / "study.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "asked", "given", "right", "advice"),
+    [
+        ("seeds = [-1]", "the study FILE", "-1 in seeds", "numbers from 0", "mend seeds"),
+        ("seeds = [3, 3]", "the study FILE", "3 twice in seeds", "each once", "mend seeds"),
+        ("tilte = 'x'", "the study FILE", "entry 'tilte'", "one of title", "mean title"),
+        ("images = 3", "the study FILE", "images = 3", "a section [images]", "mend images"),
+        ("[[replications]]\nlr = 0", "[replications]", "lr = 0", "more than 0", "mend lr"),
+        ("[mixtures]\nheld_out = 'x'", "[mixtures]", "held_out = 'x'", "names", "mend held_out"),
+        ("[images]\nlabels = [1]", "[images]", "1 in labels", "a list of names", "mend labels"),
+        ("[analysis]\nn_pairs = 2.5", "[analysis]", "n_pairs = 2.5", "at least 2", "mend n_pairs"),
+        ("[analysis]\nerasure = 1", "[analysis]", "erasure = 1", "true or false", "mend erasure"),
+        ("[training]\npreset = 'RN5'", "[training]", "preset = 'RN5'", "one of", "mean RN50"),
+    ],
+)
+def test_a_refusal_has_four_parts(
+    tmp_path: Path, text: str, asked: str, given: str, right: str, advice: str
+) -> None:
+    file = tmp_path / "study.toml"
+    file.write_text(text)
+    with pytest.raises(SpecificationError) as refused:
+        Specification.from_toml(file)
+    assert refused.value.asked == f"read {asked.replace('FILE', str(file))}"
+    assert refused.value.given == given
+    assert right in refused.value.right and advice in refused.value.do
+
+
+def test_a_constructor_refuses_as_a_file_does() -> None:
+    with pytest.raises(SpecificationError, match=r"Cannot measure models: given n_pairs = 1, .* 2"):
+        AnalysisSpec(1)
+    with pytest.raises(SpecificationError, match=r"make a mixture: given entry 'dose'.*seen_dose"):
+        MixtureSpec("cg-high", "sketch", (), dose=1)
+    with pytest.raises(SpecificationError, match="given no held_out"):
+        MixtureSpec("cg-high", "sketch")
+
+
+def test_a_choice_of_pairs_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(SpecificationError, match="one model"):
+        replace(AnalysisSpec(), pairs="one-model")
+
+
+def test_a_study_file_is_its_specification(tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(
+        "title = 'x'\nseeds = [1, 2]\n[images]\nsource = 'pictures'\n"
+        "[mixtures]\nheld_out = ['cat']\n[training]\nlr = 1\n"
+    )
+    read = Study.from_toml(tmp_path / "study.toml").specification
+    assert read.seeds == (1, 2) and read.mixtures.held_out == ("cat",)
+    assert read.images.source == str(tmp_path / "pictures")
+    assert read == replace(
+        Specification(),
+        title="x",
+        seeds=(1, 2),
+        images=read.images,
+        mixtures=read.mixtures,
+        training=read.training,
+    )
+    with pytest.raises(DataError, match="does not exist"):
+        Study.from_toml(tmp_path / "study.toml").run(tmp_path / "out")
+
+
+def test_paths_are_looked_for_beside_the_file(tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(
+        "[mixtures]\nbase = 'a.tsv'\nsettings = ['cg-low', { setting = 'cg-high', base = 'b.tsv' }]"
+    )
+    made = Specification.from_toml(tmp_path / "study.toml").mixtures.made("sketch", ())
+    assert [spec.base for spec in made] == [str(tmp_path / "a.tsv"), str(tmp_path / "b.tsv")]
+
+
+def test_a_file_says_what_varies(tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(
+        "[mixtures]\nsettings = ['cg-low', { setting = 'cg-high', domains = ['painting'] }]\n"
+        "[[replications]]\npreset = 'vit-small'\nsteps = 7\n"
+    )
+    spec = Specification.from_toml(tmp_path / "study.toml")
+    assert spec.mixtures.settings == (
+        Variation("cg-low"),
+        Variation("cg-high", (("domains", ("painting",)),)),
+    )
+    assert [(each.preset, each.steps) for each in spec.architectures] == [
+        ("resnet-small", 1000),
+        ("vit-small", 7),
+    ]
+    assert fingerprint(spec) != fingerprint(Specification())
