@@ -13,8 +13,10 @@ from typing import Any
 
 from interp.core.errors import listed
 from interp.measures.options import AnalysisSpec
-from interp.study.grids import PICTURES_PER_SECOND, Grid
 from interp.study.specification import Specification, TrainingSpec
+
+PICTURES_PER_SECOND = 1200
+"""Rough speed of training the small ResNet at 48 pixels, two runs side by side on two cores."""
 
 SECONDS = {
     "accuracy": 9.1,
@@ -69,20 +71,18 @@ def cost_of_study(specification: Specification, *, jobs: int = 2, measuring: boo
     Measuring is foretold for the embedded study's pictures, in any number; where pictures come from
     elsewhere, as if they were as many as its own.
 
-    >>> cost_of_study(Specification()).models_trained
-    4
+    >>> cost_of_study(Specification()).text.split(":")[0]
+    '4 runs of resnet-small, 1000 steps of 128 pictures'
     """
-    grid, spec = Grid(specification), specification
-    places = grid.n_blocks * len(spec.mixtures.test_domains)
+    spec = specification
+    places = (spec.blocks or len(spec.seeds)) * len(spec.mixtures.test_domains)
     each = places * len(spec.mixtures.settings)
     arms = places * len(spec.intervention.arms)
     plain, kinds = each * len(spec.architectures), len(spec.architectures)
     trained = plain + arms * kinds
     measured = trained + places * kinds
-    known = not any(training.epochs for training in spec.architectures)
-    shown = sum(training.steps * training.batch_size for training in spec.architectures)
-    shown *= each + arms
-    training = shown / PICTURES_PER_SECOND / 60 * (2 / min(jobs, 2)) if known else None
+    on_two_cores = _training_minutes(spec, each + arms)
+    training = on_two_cores * (2 / min(jobs, 2)) if on_two_cores is not None else None
     steps = _steps(spec.analysis) if measuring else ("accuracy",)
     share = spec.images.n_classes * spec.images.n_analysis / (40 * 12)
     seconds = plain * _seconds(steps, share)
@@ -94,13 +94,41 @@ def cost_of_study(specification: Specification, *, jobs: int = 2, measuring: boo
     minutes = seconds / 60 / min(jobs, 2)
     disk = _disk(spec, each + arms, jobs)
     text = (
-        f"{grid.cost()}; then measuring {measured} models, "
+        f"{_training_in_words(spec, each + arms, on_two_cores)}; then measuring {measured} models, "
         f"about {max(1, round(minutes))} minutes; {_size(disk)} of disk (rough: as measured on a "
         "small ResNet, two cores, nothing finished yet)"
     )
     if spec.images.source:
         text += "; measuring as for the embedded study's number of pictures"
     return Cost(trained, measured, training, minutes, disk, text)
+
+
+def _training_minutes(spec: Specification, n_runs: int) -> float | None:
+    """Minutes of training `n_runs` of each architecture on two cores; None if in epochs."""
+    if any(training.epochs for training in spec.architectures):
+        return None
+    shown = sum(n_runs * each.steps * each.batch_size for each in spec.architectures)
+    return shown / PICTURES_PER_SECOND / 60
+
+
+def _training_in_words(spec: Specification, n_runs: int, minutes: float | None) -> str:
+    """The runs, what they are trained on, how often, and how long that takes."""
+    domains = spec.mixtures.test_domains
+    arms = [f"{spec.intervention.setting}, {arm.name}" for arm in spec.intervention.arms]
+    names = [*spec.mixtures.names(domains[0]), *arms]
+    repeats = f"{spec.blocks} blocks" if spec.blocks else f"seeds {listed(spec.seeds)}"
+    runs = [f"{n_runs} runs of {each.name}, {_length(each)}" for each in spec.architectures]
+    text = f"{', '.join(runs)}: {listed(names, limit=20)}; test domain {listed(domains)}; {repeats}"
+    return (
+        text if minutes is None else f"{text}; about {minutes:.0f} minutes of training on two cores"
+    )
+
+
+def _length(training: TrainingSpec) -> str:
+    """How long each run of an architecture is, in words."""
+    if training.epochs:
+        return f"{training.epochs} epochs"
+    return f"{training.steps} steps of {training.batch_size} pictures"
 
 
 def _steps(analysis: AnalysisSpec) -> list[str]:

@@ -20,7 +20,8 @@ from interp.core.store import fingerprint
 from interp.data.mixtures.arms import Arm
 from interp.data.mixtures.basesets import open_base
 from interp.data.mixtures.manifest import check_mixture
-from interp.data.mixtures.mixture import MixtureSpec, make_mixtures
+from interp.data.mixtures.mixture import make_mixtures
+from interp.data.mixtures.settings import MixtureSpec
 from interp.data.mixtures.templates import longest_caption, vocabulary
 from interp.models.loading.presets import PRESETS, is_full_size, write_model_folder
 from interp.models.training.torchrun import Base, Run, train
@@ -30,8 +31,6 @@ from interp.study.results import versions
 from interp.study.specification import Specification, TrainingSpec
 
 UNTRAINED = "epoch 0"
-PICTURES_PER_SECOND = 1200
-"""Rough speed of training the small ResNet at 48 pixels, two runs side by side on two cores."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,8 @@ class GridRun:
 class Grid:
     """The models that a specification asks for.
 
-    >>> Grid().cost().split(":")[0]
-    '4 runs of resnet-small, 1000 steps of 128 pictures'
+    >>> Grid().specification.mixtures.test_domains
+    ('sketch',)
     """
 
     specification: Specification = field(default_factory=Specification)
@@ -91,26 +90,6 @@ class Grid:
     def from_toml(cls, path: str | Path) -> "Grid":
         """The grid that a TOML file describes."""
         return cls(Specification.from_toml(path))
-
-    def cost(self) -> str:
-        """What training takes, before it begins."""
-        spec, domains = self.specification, self.specification.mixtures.test_domains
-        arms = [f"{spec.intervention.setting}, {arm.name}" for arm in spec.intervention.arms]
-        names = [*spec.mixtures.names(domains[0]), *arms]
-        n = self.n_blocks * len(domains) * len(names)
-        repeats = f"{spec.blocks} blocks" if spec.blocks else f"seeds {listed(spec.seeds)}"
-        runs = ", ".join(f"{n} runs of {each.name}, {_length(each)}" for each in spec.architectures)
-        known = not any(each.epochs for each in spec.architectures)
-        pictures = sum(n * each.steps * each.batch_size for each in spec.architectures)
-        minutes = pictures / PICTURES_PER_SECOND / 60
-        return f"{runs}: {listed(names, limit=20)}; test domain {listed(domains)}; {repeats}" + (
-            f"; about {minutes:.0f} minutes of training on two cores" if known else ""
-        )
-
-    @property
-    def n_blocks(self) -> int:
-        """How often everything is repeated."""
-        return self.specification.blocks or len(self.specification.seeds)
 
     def plan(
         self, steps: Path, *, jobs: int = 2, blocks: Sequence[Block] | None = None
@@ -222,13 +201,6 @@ def _check_labels(training: TrainingSpec, mixtures: Sequence[MixtureSpec]) -> No
             "mixtures without a base set",
             "leave the baseline out, or give it a study of its own",
         )
-
-
-def _length(training: TrainingSpec) -> str:
-    """How long each run of an architecture is, in words."""
-    if training.epochs:
-        return f"{training.epochs} epochs"
-    return f"{training.steps} steps of {training.batch_size} pictures"
 
 
 def distinct(cells: Sequence[GridRun]) -> list[Run]:

@@ -17,7 +17,7 @@ from interp.core.parallel import which_device
 from interp.core.progress import say
 from interp.core.store import fingerprint, writable
 from interp.data import open_images
-from interp.data.mixtures.mixture import NATURAL
+from interp.data.mixtures.settings import NATURAL
 from interp.measures.options import AnalysisSpec
 from interp.study.blocks import Block
 from interp.study.comparisons import compare_settings

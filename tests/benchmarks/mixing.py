@@ -6,13 +6,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from interp.data.mixtures.mixture import (
-    PAPER_HELD_OUT,
-    SETTINGS,
-    MixtureSpec,
-    check_mixture,
-    make_mixtures,
-)
+from interp.data.mixtures.manifest import check_mixture
+from interp.data.mixtures.mixture import make_mixtures
+from interp.data.mixtures.settings import PAPER_HELD_OUT, SETTINGS, MixtureSpec
 from tests.data.domainnet import DOMAINS, listed_pictures
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from interp.core.images import ImageTable
-from interp.data.mixtures.mixture import MixtureSpec
+from interp.data.mixtures.settings import MixtureSpec
 from interp.models.training.torchrun import Recipe, Run
 from interp.study.blocks import Block
 from interp.study.comparisons import FURTHER, PRIMARY, compare_settings, contrast_tables

@@ -17,8 +17,8 @@ from interp import Study, open_images
 from interp.core.errors import DataError, InterpError, SpecificationError
 from interp.core.images import ImageTable
 from interp.data.artwork.embedded import study_classes
-from interp.data.mixtures.mixture import Mixture, MixtureSpec, make_mixtures
-from interp.data.mixtures.settings import class_folds
+from interp.data.mixtures.mixture import Mixture, make_mixtures
+from interp.data.mixtures.settings import MixtureSpec, class_folds
 from interp.models.training.torchrun import Run
 from interp.study.blocks import open_blocks
 from interp.study.cluster import carry_out, commands, submit

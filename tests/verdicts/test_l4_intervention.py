@@ -16,6 +16,7 @@ from interp.core.store import fingerprint
 from interp.core.tables import COLUMNS, Table
 from interp.data.mixtures.arms import SHUFFLED, Arm, InterventionSpec
 from interp.models.loading.checkpoints import run_options
+from interp.study.cost import cost_of_study
 from interp.study.grids import Grid
 from interp.study.results import Result
 from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
@@ -232,11 +233,11 @@ def test_the_runs_of_a_study_keep_their_names_when_arms_join(tmp_path: Path) -> 
 
 
 def test_the_cost_counts_every_arm() -> None:
-    assert Grid(TINY).cost().startswith("3 runs of resnet-small")
-    assert "cg-high, shuffled 0.5" in Grid(TINY).cost()
+    assert cost_of_study(TINY).text.startswith("3 runs of resnet-small")
+    assert "cg-high, shuffled 0.5" in cost_of_study(TINY).text
     two = replace(TINY, intervention=replace(TINY.intervention, weights=(0.5, -1.0)))
-    assert Grid(two).cost().startswith("5 runs")
-    assert "cg-high, separated 1" in Grid(two).cost()
+    assert cost_of_study(two).text.startswith("5 runs")
+    assert "cg-high, separated 1" in cost_of_study(two).text
 
 
 @pytest.mark.parametrize(

@@ -22,37 +22,10 @@ from interp.core.images import ImageTable
 from interp.core.seeds import rng
 from interp.core.store import cache_folder, complete, file_hash
 from interp.data.mixtures.basesets import BaseSet, open_base, read_base
-from interp.data.mixtures.manifest import check_manifest, check_mixture, counted, diff_manifests
-from interp.data.mixtures.settings import (
-    BASE,
-    HOLDS,
-    NATURAL,
-    PAPER_HELD_OUT,
-    RULES,
-    SETTINGS,
-    MixtureSpec,
-    choose_held_out,
-    class_folds,
-)
+from interp.data.mixtures.manifest import check_manifest, counted
+from interp.data.mixtures.settings import BASE, MixtureSpec
 from interp.data.mixtures.subsampling import MixtureCells, check_cells, quotas, ranks, replacements
 from interp.data.mixtures.templates import captions
-
-__all__ = [
-    "HOLDS",
-    "NATURAL",
-    "PAPER_HELD_OUT",
-    "RULES",
-    "SETTINGS",
-    "Mixture",
-    "MixtureSpec",
-    "check_manifest",
-    "check_mixture",
-    "choose_held_out",
-    "class_folds",
-    "diff_manifests",
-    "make_mixture",
-    "make_mixtures",
-]
 
 COLUMNS = ("filepath", "title", "label", "domain")
 

@@ -15,7 +15,8 @@ from interp.core.tables import Table
 from interp.data.leakage import hashing as hashes
 from interp.data.leakage.checks import Audit, audit
 from interp.data.leakage.hashing import picture_hashes
-from interp.data.mixtures.mixture import Mixture, MixtureSpec, make_mixture
+from interp.data.mixtures.mixture import Mixture, make_mixture
+from interp.data.mixtures.settings import MixtureSpec
 from tests.data.leakage.test_hashing import scene
 from tests.data.mixtures.test_basesets import write_shards
 

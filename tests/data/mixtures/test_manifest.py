@@ -11,7 +11,8 @@ import pytest
 
 from interp.core.errors import DataError, LeakError
 from interp.data.mixtures.manifest import check_manifest, check_mixture, diff_manifests
-from interp.data.mixtures.mixture import MixtureSpec, make_mixture
+from interp.data.mixtures.mixture import make_mixture
+from interp.data.mixtures.settings import MixtureSpec
 from tests.data.mixtures.test_mixture import HELD_OUT, pictures, spec
 
 HIGH = MixtureSpec("cg-high", "sketch", HELD_OUT)

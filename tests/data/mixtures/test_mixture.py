@@ -8,15 +8,9 @@ import pytest
 
 from interp.core.errors import DataError, LeakError, SampleError, SpecificationError
 from interp.core.images import ImageTable
-from interp.data.mixtures.mixture import (
-    SETTINGS,
-    MixtureSpec,
-    _rows,
-    check_mixture,
-    diff_manifests,
-    make_mixture,
-    make_mixtures,
-)
+from interp.data.mixtures.manifest import check_mixture, diff_manifests
+from interp.data.mixtures.mixture import _rows, make_mixture, make_mixtures
+from interp.data.mixtures.settings import SETTINGS, MixtureSpec
 
 DOMAINS = ("real", "clipart", "infograph", "painting", "quickdraw", "sketch")
 LABELS = tuple("abcdefgh")

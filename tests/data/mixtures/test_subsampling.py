@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from interp.core.errors import DataError, SampleError
 from interp.core.images import ImageTable
-from interp.data.mixtures.mixture import SETTINGS, MixtureSpec, make_mixture, make_mixtures
+from interp.data.mixtures.mixture import make_mixture, make_mixtures
+from interp.data.mixtures.settings import SETTINGS, MixtureSpec
 from interp.data.mixtures.subsampling import MixtureCells, pool, quotas, ranks
 from tests.data.domainnet import DOMAINS, counts, listed_pictures
 

@@ -10,7 +10,8 @@ from interp import open_images
 from interp.core import progress
 from interp.core.errors import DataError
 from interp.core.images import ImageTable
-from interp.data.mixtures.mixture import MixtureSpec, make_mixture
+from interp.data.mixtures.mixture import make_mixture
+from interp.data.mixtures.settings import MixtureSpec
 from tests.data import made
 
 ORDER = ("real_train", "real_test", "sketch_train", "sketch_test")

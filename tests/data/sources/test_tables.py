@@ -8,7 +8,8 @@ import pytest
 from interp import open_images
 from interp.core import progress
 from interp.core.errors import DataError
-from interp.data.mixtures.mixture import MixtureSpec, make_mixture
+from interp.data.mixtures.mixture import make_mixture
+from interp.data.mixtures.settings import MixtureSpec
 from tests.data import made
 
 

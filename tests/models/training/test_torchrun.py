@@ -19,7 +19,8 @@ from interp.core.errors import (
     SpecificationError,
 )
 from interp.core.images import ImageTable
-from interp.data.mixtures.mixture import MixtureSpec, make_mixture
+from interp.data.mixtures.mixture import make_mixture
+from interp.data.mixtures.settings import MixtureSpec
 from interp.data.mixtures.templates import vocabulary
 from interp.models.loading.presets import write_model_folder
 from interp.models.training import torchrun as training
