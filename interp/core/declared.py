@@ -1,10 +1,5 @@
 """Specifications are declared field by field, checked by pydantic, and refused in our four parts.
 
-    @dataclass(frozen=True)                       # pydantic's
-    class FitSpec(Declared):
-        asked = "fit directions"
-        steps: Annotated[int, at_least(1)] = 100
-
 The `description` of a field says what would be right; the types below bring theirs. Values are
 taken as given: nothing is converted but lists, which become tuples, so hashes stay the same.
 """
@@ -28,12 +23,16 @@ from interp.core.errors import SpecificationError, listed, nearest
 
 
 def at_least(number: int, words: str = "") -> Any:
-    """The field of a whole number with a lower bound; `words` say it otherwise."""
+    """The field of a whole number with a lower bound; `words` say it otherwise.
+
+    >>> at_least(2).description
+    'a whole number, at least 2'
+    """
     return Field(strict=True, ge=number, description=words or f"a whole number, at least {number}")
 
 
 def one_of(names: Iterable[str]) -> AfterValidator:
-    """Refuse a name that is not known; the error suggests the nearest."""
+    """A check that refuses a name that is not known; the error suggests the nearest."""
     known = list(names)
 
     def check(name: str) -> str:
@@ -45,7 +44,11 @@ def one_of(names: Iterable[str]) -> AfterValidator:
 
 
 def each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Refuse values that stand in a list more than once."""
+    """Refuse values that stand in a list more than once.
+
+    >>> each_once(("cat", "dog"))
+    ('cat', 'dog')
+    """
     twice = sorted({value for value in values if values.count(value) > 1})
     if twice:
         raise ValueError(f"{listed(twice)} twice")
@@ -78,6 +81,15 @@ class Declared:
 
     Checks of one field are declared at the field. Those of several stand in `__post_init__` and
     raise our errors themselves.
+
+    >>> @dataclass(frozen=True)
+    ... class FitSpec(Declared):
+    ...     asked = "fit directions"
+    ...     steps: Annotated[int, at_least(1)] = 100
+    >>> FitSpec(0)
+    Traceback (most recent call last):
+    ...
+    interp.core.errors.SpecificationError: Cannot fit directions: given steps = 0, ... Mend steps.
 
     Notes:
         With a validation context, values come from a file. A refusal then travels on as pydantic's
