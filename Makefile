@@ -20,8 +20,8 @@ picture:          ## README's picture, from the embedded study's result
 	interp-report export $(RESULT) --to build/picture --what png --figure answer
 	cp build/picture/png/answer.png docs/answer.png
 
-docs:             ## the API reference from docstrings, into docs/api
-	python docs/reference.py
+docs:             ## one offline site, into docs/site; with OPTIONS=--without-outputs in a minute
+	OMP_NUM_THREADS=1 python -m docs.building $(OPTIONS)
 
 bench:            ## ratios and studies that are measured, never asserted on a clock
 	python -m tests.benchmarks

@@ -1,0 +1,1 @@
+"""The documentation: Markdown pages here, and `docs.building`, which makes one site of them."""
