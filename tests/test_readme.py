@@ -1,4 +1,4 @@
-"""README says what is so: its snippets run, its numbers stand in tables, its commands exist."""
+"""README and docs say what is so: snippets run, numbers stand in tables, names exist."""
 
 import json
 import re
@@ -12,6 +12,7 @@ import pytest
 from typer.main import get_group
 
 import interp
+from interp import models
 from interp.cli import app
 from interp.core.images import ImageTable
 from interp.data.artwork import embedded
@@ -20,11 +21,19 @@ from interp.study.specification import Specification
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = {"README": README} | {
+    path.stem: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))
+}
+TOGETHER = "\n".join(PAGES.values())
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, text: str) -> list[str]:
     """The code blocks of a language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+SNIPPETS = {page: blocks("python", text) for page, text in PAGES.items()}
+STUDY = blocks("toml", PAGES["bringing_your_own_data"])[0]
 
 
 @pytest.fixture
@@ -45,31 +54,46 @@ def small_words(
     def loaded(source: str, **more: Any) -> Any:
         return load_clip(small if source == "ViT-B-32" else source, **more)
 
-    monkeypatch.setattr(interp, "load_clip", loaded, raising=False)
+    for face in (interp, models):
+        monkeypatch.setattr(face, "load_clip", loaded, raising=False)
     monkeypatch.setattr(embedded, "open_embedded", lambda spec=None, jobs=2: small_images)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "study.toml").write_text(blocks("toml")[0])
+    (tmp_path / "study.toml").write_text(STUDY)
     return {}
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-def test_every_python_snippet_runs_as_it_stands(small_words: dict[str, Any]) -> None:
-    snippets = blocks("python")
-    assert len(snippets) == README.count("```python") > 5
-    for snippet in snippets:  # one after another, in one session, as one reads them
-        exec(compile(snippet, "README.md", "exec"), small_words)
-    assert Path("sae/cfg.json").is_file() and Path("features").is_dir()
+@pytest.mark.parametrize("page", [page for page, snippets in SNIPPETS.items() if snippets])
+def test_every_python_snippet_runs_as_it_stands(page: str, small_words: dict[str, Any]) -> None:
+    assert len(SNIPPETS[page]) == PAGES[page].count("```python")
+    for snippet in SNIPPETS[page]:  # one after another, in one session, as one reads them
+        exec(compile(snippet, f"{page}.md", "exec"), small_words)
+    if page == "coming_from_other_tools":
+        assert Path("sae/cfg.json").is_file()
+    if page == "in_python":
+        assert Path("features").is_dir()
+
+
+def test_there_are_snippets_and_readme_has_one_of_about_twenty_lines() -> None:
+    assert sum(map(len, SNIPPETS.values())) > 10
+    (example,) = SNIPPETS["README"]
+    assert len([line for line in example.splitlines() if line]) <= 25
 
 
 def test_the_study_file_is_one(tmp_path: Path) -> None:
-    (tmp_path / "study.toml").write_text(blocks("toml")[0])
+    (tmp_path / "study.toml").write_text(STUDY)
     study = Specification.from_toml(tmp_path / "study.toml")
     assert study.blocks == 3 and len(study.architectures) == 2
 
 
-def test_the_numbers_of_what_was_found_stand_in_the_committed_tables() -> None:
-    said = README.split("## What was found")[1].split("\n## ")[0]
+NUMBER = r"[+-]\d+\.\d \[-?[\d.]+, -?[\d.]+\]"
+"""A difference in points, with its interval."""
+
+
+@pytest.fixture(scope="module")
+def known_differences() -> set[str]:
+    """What the committed tables say, as the pages say it."""
     grids = ROOT / "tests/benchmarks/grid"
     table = pd.concat(
         [
@@ -77,12 +101,18 @@ def test_the_numbers_of_what_was_found_stand_in_the_committed_tables() -> None:
             for name in ("resnet/differences", "intervention/intervention")
         ]
     )
-    known = {
+    return {
         f"{row.value * 100:+.1f} [{row.low * 100:.1f}, {row.high * 100:.1f}]"
         for row in table.itertuples()
     }
-    given = re.findall(r"[+-]\d+\.\d \[-?[\d.]+, -?[\d.]+\]", said)
-    assert len(given) == 10 and set(given) <= known
+
+
+def test_the_numbers_of_what_was_found_stand_in_the_committed_tables(
+    known_differences: set[str],
+) -> None:
+    said = PAGES["findings"].split("## How sure it is")[1].split("\n## ")[0]
+    given = re.findall(NUMBER, said)
+    assert len(given) == 10 and set(given) <= known_differences
     open_ones = {text for text in given if float(text.split("[")[1].split(",")[0]) < 0
                  < float(text.split(", ")[1].rstrip("]"))}  # fmt: skip
     for item in map(" ".join, map(str.split, re.split(r"\n(?=\d\. )", said))):
@@ -92,41 +122,99 @@ def test_the_numbers_of_what_was_found_stand_in_the_committed_tables() -> None:
             assert (text in open_ones) == ("open" in clause or "Open" in before), text
 
 
-@pytest.mark.parametrize("module", ["interp", "interp.probes", "interp.circuits"])
+def test_readme_says_five_findings_in_numbers_of_the_page_on_findings(
+    known_differences: set[str],
+) -> None:
+    said = README.split("## What was found")[1].split("\n## ")[0]
+    given = re.findall(NUMBER, said)
+    assert len(re.findall(r"^\d\. ", said, re.MULTILINE)) == 5
+    assert len(given) == 4 and set(given) <= known_differences
+    assert all(text in PAGES["findings"] for text in given)
+
+
+@pytest.mark.parametrize("module", ["interp", "probes", "circuits", "models", "data"])
 def test_every_name_in_the_text_exists(module: str) -> None:
-    short = module.rpartition(".")[2]
-    names = re.findall(rf"(?<![\w./]){short}\.([A-Za-z_]+)", README)
-    assert len(names) > 5
+    now = {page: text for page, text in PAGES.items() if page != "moved"}  # it names what is gone
+    names = re.findall(rf"(?<![\w./]){module}\.(?!png)([A-Za-z_]+)", "\n".join(now.values()))
+    assert len(names) > (5 if module in ("interp", "probes", "circuits") else 1)
+    package = import_module("interp" if module == "interp" else f"interp.{module}")
     for name in names:
-        there = hasattr(import_module(module), name)
+        there = hasattr(package, name)
         assert there or (ROOT / "interp" / name).is_dir() or (ROOT / f"interp/{name}.py").exists()
 
 
+def test_what_moved_is_where_the_table_says() -> None:
+    text, face = PAGES["moved"], ""
+    checked = 0
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if found := re.match(r"## Now from `([\w.]+)`", line):
+            face = found[1]
+        elif line.startswith("| `") and len(cells) == 3:
+            home = import_module(cells[1].strip("` "))
+            checked += len([getattr(home, name) for name in re.findall(r"`(\w+)`", cells[2])])
+        elif line.startswith("| `") and face:
+            named = re.findall(r"`(\w+)`", cells[1])
+            checked += len([getattr(import_module(face), name) for name in named])
+    assert checked > 180
+
+
+@pytest.mark.parametrize("face", ["interp", *(f"interp.{name}" for name in
+                                  ("models", "probes", "circuits", "data", "report"))])  # fmt: skip
+def test_every_public_name_stands_in_the_table_of_what_moved(face: str) -> None:
+    section = PAGES["moved"].split(f"## Now from `{face}`\n")[1].split("\n## ")[0]
+    named = set(re.findall(r"`(\w+)`", section))
+    rooms = {"models", "probes", "circuits"}
+    assert set(import_module(face).__all__) - rooms <= named
+
+
+def test_the_map_names_every_room() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = [
+        project["package-dir"].get(name, name.replace(".", "/")) for name in project["packages"]
+    ]
+    rooms = re.findall(r"^\| `([\w/]+)` \|", PAGES["adding_things"], re.MULTILINE)
+    assert set(folders) - {"interp"} <= set(rooms) and all((ROOT / room).is_dir() for room in rooms)
+
+
+def test_paths_in_the_text_exist() -> None:
+    text = PAGES["adding_things"] + (ROOT / "CONTRIBUTING.md").read_text()
+    paths = re.findall(r"`((?:interp|models|probes|circuits|tests|docs)/[\w/.]+)`", text)
+    assert len(paths) > 40
+    assert all((ROOT / path).exists() for path in paths if path != "docs/site")  # that is built
+
+
 @pytest.mark.slow
-def test_a_traced_tower_has_the_sites_that_readme_names() -> None:
+def test_a_traced_tower_has_the_sites_that_the_docs_name() -> None:
     assert "trunk.stages.0.input" in load_clip("convnext_tiny").visual.sites
 
 
-def test_every_command_that_readme_types_exists() -> None:
+def test_every_command_that_the_docs_type_exists() -> None:
     typed = {
         words.split()[1]
-        for block in blocks("sh")
+        for block in blocks("sh", TOGETHER)
         for words in block.splitlines()
         if words.startswith("interp-report ") and not words.split()[1].startswith("#")
     }
     assert typed == set(get_group(app).commands)
 
 
-def test_links_lead_somewhere_and_the_page_is_short() -> None:
-    for text in (README, (ROOT / "docs/measured.md").read_text()):
-        base = ROOT if text is README else ROOT / "docs"
-        for target in re.findall(r"\]\(([^)#h][^)#]*)", text):
-            assert (base / target).exists(), target
-    unfolded = re.sub(r"<details>.*?</details>", "", README, flags=re.DOTALL)
-    assert len(unfolded.splitlines()) < 375
+def test_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 200
+
+
+def test_every_term_stands_once_in_the_glossary() -> None:
+    terms = re.findall(r"^\*\*(.+?)\*\*: ", PAGES["glossary"], re.MULTILINE)
+    each = [term for entry in terms for term in entry.split(", ")]
+    assert len(each) == len(set(each)) and "docs/glossary.md" in README
+    wanted = (
+        "site patch table band block rung level index ceiling null cell stream head arm drawing"
+    )
+    assert set(wanted.split()) <= set(each) | set(re.findall(r"\*\*(\w+)\*\*", PAGES["glossary"]))
 
 
 def test_the_citation_names_this_package_and_its_version() -> None:
     cited = (ROOT / "CITATION.cff").read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert f"version: {project['version']}" in cited and "2502.09507" in cited
+    assert f"## [{project['version']}]" in (ROOT / "CHANGELOG.md").read_text()

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pdoc
+from pdoc import render
 
 WINGS = ("interp.models", "interp.probes", "interp.circuits")
 OWN = ("interp", "interp.data", "interp.report")
@@ -30,7 +31,7 @@ def write_reference(folder: Path) -> None:
         warnings.simplefilter("error", UserWarning)
         # pandas is generic to type checkers alone
         warnings.filterwarnings("ignore", r"Error parsing type annotation pd\.Series")
-        pdoc.render.configure(
+        render.configure(
             docformat="google", footer_text="interp", show_source=False,
             template_directory=Path(__file__).parent / "pdoc",
         )  # fmt: skip
