@@ -23,11 +23,19 @@ def notebooks() -> list[Path]:
     return sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-def run_notebook(path: Path) -> nbformat.NotebookNode:
-    """Run a notebook from top to bottom, and keep what came out for the site."""
+def run_notebook(path: Path, *, timeout: int = 3600) -> nbformat.NotebookNode:
+    """Run a notebook from top to bottom, and keep what came out for the site.
+
+    Args:
+        path: The notebook.
+        timeout: Seconds that one cell may take.
+
+    Returns:
+        The notebook with its outputs.
+    """
     notebook = nbformat.read(path, as_version=4)
     where = {"metadata": {"path": str(ROOT)}}
-    NotebookClient(notebook, timeout=900, kernel_name="python3", resources=where).execute()
+    NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources=where).execute()
     RUNS.mkdir(parents=True, exist_ok=True)
     for old in RUNS.glob(f"{path.stem}-*.ipynb"):
         old.unlink()

@@ -51,7 +51,7 @@ def test_a_notebook_is_committed_without_output_and_imports_nothing_private(path
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path: Path) -> None:
-    notebook = run_notebook(path)  # keeps what comes out, so that `make docs` need not run it again
+    notebook = run_notebook(path, timeout=900)  # kept, so that `make docs` need not run it again
     figures = [
         output for cell in notebook.cells for output in cell.get("outputs", ())
         if {"image/png", "application/vnd.plotly.v1+json"} & set(output.get("data", ()))
