@@ -1,0 +1,159 @@
+"""Rows of evidence: what all rows of a measure have in common, and a row made of its numbers."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from interp.core.artists import n_drawings
+from interp.core.statistics.resampling import (
+    CANNOT_TELL,
+    Index,
+    Interval,
+    jackknife,
+    sharing_index,
+)
+
+NO_VERDICT = Index(np.nan, np.nan, np.nan, "", "")
+"""The index of what has no ceiling, or is no question of sharing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What all rows of one measure have in common; `row` and `judged` make a row of its numbers.
+
+    The fields are columns of the table, as `interp.core.tables.COLUMNS` declares them.
+
+    >>> about = Evidence(estimand="this model", null_kind="chance", seed=0, n_units=4, n_pictures=9)
+    >>> row = about.row(Interval(0.5, 0.1, 0.3, 0.7), null=0.25)
+    >>> row["low"], row["null"], row["unit"], row["n_units"]
+    (0.3, 0.25, 'class', 4)
+    """
+
+    estimand: str
+    null_kind: str
+    seed: int
+    n_units: int
+    n_pictures: int
+    n_drawings: float = np.nan
+    n_runs: int = 1
+    unit: str = "class"
+    ceiling_kind: str = ""
+
+    def row(
+        self,
+        found: Interval,
+        *,
+        null: float,
+        ceiling: float = np.nan,
+        index: Index | float = NO_VERDICT,
+        p: float = np.nan,
+        reason: str = "",
+    ) -> dict[str, object]:
+        """The columns of evidence of one number.
+
+        Args:
+            found: The value with its 95 % interval.
+            null: What the value would be without sharing or effect.
+            ceiling: What it would be with full sharing; NaN for none.
+            index: An `Index` brings its interval and verdict along, and its reason where `reason`
+                is empty; a number alone is an index without them.
+            p: Probability of such a value under the null; NaN for none.
+            reason: Why a number is missing or a verdict withheld.
+
+        Returns:
+            The row, by column.
+        """
+        judged: dict[str, object] = {"index": index}
+        if isinstance(index, Index):
+            reason = reason or index.reason
+            judged = {"index": index.value, "index_low": index.low, "index_high": index.high}
+            judged["verdict"] = index.verdict
+        return {
+            "value": found.value,
+            "low": found.low,
+            "high": found.high,
+            "null": null,
+            "null_kind": self.null_kind,
+            "ceiling": ceiling,
+            "ceiling_kind": self.ceiling_kind,
+            **judged,
+            "p": p,
+            "unit": self.unit,
+            "n_units": self.n_units,
+            "n_pictures": self.n_pictures,
+            "n_drawings": self.n_drawings,
+            "n_runs": self.n_runs,
+            "estimand": self.estimand,
+            "seed": self.seed,
+            "reason": reason,
+        }
+
+    def judged(
+        self,
+        terms: ArrayLike,
+        *,
+        index: Index | None = None,
+        p: float = np.nan,
+        refused: str = "",
+        notes: Iterable[str] = (),
+    ) -> dict[str, object]:
+        """The row of a value, null and ceiling, judged by leaving out one unit at a time.
+
+        Args:
+            terms: `[1 + unit, 3]`, value, null and ceiling: of all units, then with each left out.
+            index: The index, where it is not the `sharing_index` of these terms.
+            p: Probability of such a value under the null; NaN for none.
+            refused: Why there is no index; empty where there may be one.
+            notes: What `reason` says beside why there is no index; empty ones are dropped.
+
+        Returns:
+            The row, by column, with the jackknife interval of the value and of the index.
+
+        >>> about = Evidence(estimand="", null_kind="", seed=0, n_units=4, n_pictures=4)
+        >>> row = about.judged(leaving_out([[0.8, 0.0, 0.9], [0.9, 0.0, 1.0]] * 2))
+        >>> round(row["value"], 2), row["verdict"]
+        (0.85, 'shared')
+        """
+        (value, null, ceiling), *left = np.asarray(terms, dtype=float).tolist()
+        if refused:
+            index = Index(np.nan, np.nan, np.nan, CANNOT_TELL, refused)
+        index = index or sharing_index(value, null, ceiling, left_out=left)
+        spread = jackknife(value, [each[0] for each in left])
+        reason = "; ".join(dict.fromkeys(filter(None, [index.reason, *notes])))
+        return self.row(spread, null=null, ceiling=ceiling, index=index, p=p, reason=reason)
+
+
+def counts_of(pictures: pd.DataFrame, n_units: int) -> dict[str, Any]:
+    """The counts of an `Evidence`: units, pictures, and the drawings that these show.
+
+    >>> counts_of(pd.DataFrame({"drawing": ["a", "a", "b"]}), 1)
+    {'n_units': 1, 'n_pictures': 3, 'n_drawings': 2}
+    """
+    return {
+        "n_units": n_units,
+        "n_pictures": len(pictures),
+        "n_drawings": n_drawings(pictures),
+    }
+
+
+def leaving_out(per_unit: ArrayLike) -> np.ndarray:
+    """The mean over units, then the mean with each of them left out.
+
+    Args:
+        per_unit: `[unit, ...]`, numbers of each unit.
+
+    Returns:
+        `[1 + unit, ...]`; NaN where there are no units.
+
+    >>> leaving_out([1.0, 2.0, 6.0]).tolist()
+    [3.0, 4.0, 3.5, 1.5]
+    """
+    numbers = np.asarray(per_unit, dtype=float)
+    if not len(numbers):
+        return np.full((1, *numbers.shape[1:]), np.nan)
+    left = (numbers.sum(axis=0) - numbers) / max(len(numbers) - 1, 1)
+    return np.concatenate([numbers.mean(axis=0, keepdims=True), left])
