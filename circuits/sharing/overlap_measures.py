@@ -24,8 +24,9 @@ from interp.core.errors import (
     check_known,
 )
 from interp.core.seeds import rng
-from interp.core.statistics.resampling import jackknife, permutation_p, sharing_index
-from interp.core.tables import Table, evidence
+from interp.core.statistics.evidence_rows import Evidence
+from interp.core.statistics.resampling import permutation_p, sharing_index
+from interp.core.tables import Table
 
 
 def rewire(
@@ -248,28 +249,24 @@ def _row(
     halves = [best_of_groups(each, groups, share) if binary else each for each in means]
     across = np.mean([compare(halves[0][:, i], halves[1][:, 1 - i]) for i in (0, 1)], axis=0)
     within = [np.diagonal(compare(each[:, 0], each[:, 1])) for each in halves]
-    values = _summary(across, within, np.arange(n))
-    left = np.stack([_summary(across, within, np.delete(np.arange(n), c)) for c in range(n)])
-    index = sharing_index(*values, left_out=left)
+    terms = [_summary(across, within, np.arange(n))]
+    terms += [_summary(across, within, np.delete(np.arange(n), c)) for c in range(n)]
+    index = sharing_index(*terms[0], left_out=terms[1:])
     if binary:
-        index = of_its_own(index, values[1], values[2])
+        index = of_its_own(index, terms[0][1], terms[0][2])
     generator = rng("overlap", seed)
     drawn = [across[np.arange(n), generator.permutation(n)].mean() for _ in range(n_permutations)]
-    row = evidence(
-        jackknife(values[0], left[:, 0]),
-        null=values[1],
-        null_kind="another class of the other domain",
-        ceiling=values[2],
-        ceiling_kind=CEILING,
-        index=index,
-        p=permutation_p(values[0], drawn),
-        unit="class",
-        n_units=n,
-        n_pictures=0,
-        estimand="mean over classes of the overlap of a class's circuits in the two domains",
-        seed=seed,
-    )
-    return {"measure": name, **row}
+    about = _about("circuits", "another class of the other domain", n, seed)
+    p = permutation_p(terms[0][0], drawn)
+    return {"measure": name, **about.judged(terms, index=index, p=p)}
+
+
+def _about(what: str, null_kind: str, n_classes: int, seed: int) -> Evidence:
+    """What rows have in common; the pictures are counted for all of them at once."""
+    return Evidence(
+        estimand=f"mean over classes of the overlap of a class's {what} in the two domains",
+        null_kind=null_kind, ceiling_kind=CEILING, seed=seed, n_units=n_classes, n_pictures=0,
+    )  # fmt: skip
 
 
 def _rewired_row(
@@ -300,23 +297,11 @@ def _rewired_row(
         x, null, first, second = (each[classes].mean() for each in per_class)
         return np.array([x, null, np.sqrt(first * second)])
 
-    left = np.stack([summary(np.delete(np.arange(n), c)) for c in range(n)])
-    found = summary(np.arange(n))
-    row = evidence(
-        jackknife(found[0], left[:, 0]),
-        null=found[1],
-        null_kind=f"mean of {REWIRINGS} rewirings of the class's edges between its own nodes",
-        ceiling=found[2],
-        ceiling_kind=CEILING,
-        index=sharing_index(*found, left_out=left),
-        p=permutation_p(found[0], np.mean(drawn, axis=1)),
-        unit="class",
-        n_units=n,
-        n_pictures=0,
-        estimand="mean over classes of the overlap of a class's edges in the two domains",
-        seed=seed,
-    )
-    return {"measure": "jaccard, nodes given", **row}
+    terms = [summary(np.arange(n)), *(summary(np.delete(np.arange(n), c)) for c in range(n))]
+    rewired = f"mean of {REWIRINGS} rewirings of the class's edges between its own nodes"
+    about = _about("edges", rewired, n, seed)
+    p = permutation_p(terms[0][0], np.mean(drawn, axis=1))
+    return {"measure": "jaccard, nodes given", **about.judged(terms, p=p)}
 
 
 def best_of_groups(means: np.ndarray, groups: np.ndarray, share: float) -> np.ndarray:

@@ -16,8 +16,9 @@ from interp.core.errors import SampleError, SpecificationError, check_known
 from interp.core.images import ImageTable, Preprocess
 from interp.core.seeds import rng
 from interp.core.sites import find_sites
+from interp.core.statistics.evidence_rows import Evidence
 from interp.core.statistics.resampling import Interval
-from interp.core.tables import Table, evidence
+from interp.core.tables import Table
 
 SURE = 0.95
 """A part that is in so large a share of draws is a sure one."""
@@ -170,25 +171,21 @@ def circuit_stability(
     if isinstance(found.cut, Units):
         of_site = np.repeat(list(found.cut.widths), list(found.cut.widths.values()))
         places |= {site: of_site == site for site in found.cut.widths}
+    about = Evidence(
+        estimand="this model, other pictures of these classes", null_kind="parts drawn by chance",
+        ceiling_kind="the same parts every time", unit="draw of pictures", seed=seed, n_units=n,
+        n_pictures=len(found.scores.labels),
+    )  # fmt: skip
     rows = []
     for site, here in places.items():
         again = drawn[:, here & kept]
         value, null = float(again.mean()), float(kept[here].mean())
         of_draws = again.mean(axis=1)
         low, high = np.quantile(of_draws, [0.025, 0.975])
-        row = evidence(
-            Interval(value, float(of_draws.std()), float(low), float(high)),
-            null=null,
-            null_kind="parts drawn by chance",
-            ceiling=1.0,
-            ceiling_kind="the same parts every time",
+        row = about.row(
+            Interval(value, float(of_draws.std()), float(low), float(high)), null=null, ceiling=1.0,
             index=(value - null) / (1 - null) if null < 1 else np.nan,
-            unit="draw of pictures",
-            n_units=n,
-            n_pictures=len(found.scores.labels),
-            estimand="this model, other pictures of these classes",
-            seed=seed,
-        )
+        )  # fmt: skip
         sure = int((again.mean(axis=0) >= SURE).sum())
         rows.append({"site": site, **row, "n_edges": int((here & kept).sum()), "n_sure": sure})
     frame = pd.DataFrame(rows).assign(

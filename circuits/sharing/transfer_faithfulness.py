@@ -25,8 +25,9 @@ from interp.circuits.sharing.per_class import ClassCircuits
 from interp.core.errors import SampleError, SpecificationError
 from interp.core.progress import say
 from interp.core.seeds import rng
+from interp.core.statistics.evidence_rows import Evidence
 from interp.core.statistics.resampling import jackknife
-from interp.core.tables import Table, evidence
+from interp.core.tables import Table
 
 TRANSFER_SHARES = (0.02, 0.05, 0.1, 0.2, 0.5)
 """Sizes of circuits, as shares of each group's parts."""
@@ -208,19 +209,16 @@ def _row(runs: _Runs, chosen: np.ndarray, rounding: float, seed: int) -> dict[st
     left = np.stack([runs.means(chosen, without=label) for label in range(runs.n_classes)])
     small = no_gap(means[3], left[:, 3], rounding=rounding)
     work = np.full(5, np.nan) if small else means / means[3]
-    row = evidence(
-        jackknife(work[0], [] if small else left[:, 0] / left[:, 3]),
-        null=work[1],
-        null_kind="circuits of other classes in A, as large",
-        ceiling=work[2],
-        ceiling_kind="circuit of the class in B, by other artists",
-        index=small or of_its_own(index_of(means[:3], left[:, :3], rounding=rounding), *means[1:3]),
-        unit="class",
-        n_units=runs.n_classes,
-        n_pictures=len(runs.labels),
+    about = Evidence(
         estimand="share of the work of a class in B that its circuit of A does",
-        seed=seed,
-    )
+        null_kind="circuits of other classes in A, as large",
+        ceiling_kind="circuit of the class in B, by other artists",
+        seed=seed, n_units=runs.n_classes, n_pictures=len(runs.labels),
+    )  # fmt: skip
+    row = about.row(
+        jackknife(work[0], [] if small else left[:, 0] / left[:, 3]), null=work[1], ceiling=work[2],
+        index=small or of_its_own(index_of(means[:3], left[:, :3], rounding=rounding), *means[1:3]),
+    )  # fmt: skip
     return row | {"random": work[4]}
 
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,8 +38,9 @@ from interp.circuits.tasks.metrics import Classifier
 from interp.core.errors import SpecificationError, listed
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say, track
+from interp.core.statistics.evidence_rows import Evidence
 from interp.core.statistics.resampling import CANNOT_TELL, SHARED, Index, jackknife
-from interp.core.tables import Table, evidence
+from interp.core.tables import Table
 from interp.core.tower import Tower
 
 NARROW = "against a random subspace as large, the index is not clearly above .5; lower k"
@@ -289,20 +289,14 @@ def _summarise(
         for tried in sites_tried
         for effects in (tried[b].effects, tried[b].foreign[a])
     )
-    rounding, about, table, shifts = ROUNDING * largest, _about(held, a, b), [], []
+    rounding, about, table, shifts = ROUNDING * largest, _about(held, a, b, seed), [], []
     for tried in sites_tried:
         here, there = tried[b], tried[a]
         other, null, varied, _, random = (here.given(a, kind) for kind in FOREIGN)
         means, left = own.means(other, null, here["own"])
         whole = own.mean(here["whole"])
-        row = evidence(
-            jackknife(means[0], left[:, 0]),
-            null=means[1],
-            ceiling=means[2],
-            index=_index(here, there, a, own, home, rounding),
-            seed=seed,
-            **about,
-        )
+        index = _index(here, there, a, own, home, rounding)
+        row = about.judged(np.vstack([means, left]), index=index)
         table.append(
             row
             | {
@@ -399,20 +393,20 @@ def _without_index(no_whole: str, no_fit: str, all_of_it: bool) -> Index | None:
     return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason) if reason else None
 
 
-def _about(held: HeldOut, a: str, b: str) -> dict[str, Any]:
+def _about(held: HeldOut, a: str, b: str, seed: int) -> Evidence:
     """What is the same at every site: how null and ceiling were made, and the counts."""
     drawn = held.tested[b]
     apart = f"{held.artists}s"
     tested = np.unique(drawn.rows[["target", "donor", "null"]].to_numpy())
     fitted = np.concatenate([held.fitted[a], held.fitted[b]])
     frame = pd.concat([held.images.frame.iloc[fitted], drawn.images.frame.iloc[tested]])
-    return {
-        "null_kind": "A's subspace, from a picture of a third class in B",
-        "ceiling_kind": f"subspace fitted in B on as many pictures, by other {apart} than tested",
-        "unit": "class",
-        "n_units": drawn.rows["label"].nunique(),
-        "n_pictures": len(frame),
-        "n_drawings": frame["drawing"].nunique() if "drawing" in frame else len(frame),
-        "estimand": "mean over classes c of how far the part of a picture of c in the subspace "
+    return Evidence(
+        estimand="mean over classes c of how far the part of a picture of c in the subspace "
         "fitted in domain A moves pictures of another class in domain B towards c",
-    }
+        null_kind="A's subspace, from a picture of a third class in B",
+        ceiling_kind=f"subspace fitted in B on as many pictures, by other {apart} than tested",
+        seed=seed,
+        n_units=drawn.rows["label"].nunique(),
+        n_pictures=len(frame),
+        n_drawings=frame["drawing"].nunique() if "drawing" in frame else len(frame),
+    )
