@@ -37,12 +37,11 @@ from .geometry.projections import umap_view as umap_view
 from .geometry.separation import domain_distance as domain_distance
 from .geometry.separation import domain_test as domain_test
 from .geometry.variance_shares import factorisation as factorisation
-from .linear.between_domains import leave_one_domain_out as leave_one_domain_out
+from .linear.all_but_one import leave_one_domain_out as leave_one_domain_out
 from .linear.between_domains import transfer as transfer
 from .linear.control_tasks import selectivity as selectivity
 from .linear.domain_probing import domain_probes as domain_probes
 from .linear.linear_probe import LinearProbe as LinearProbe
-from .representational_similarity.between_domains import classes_needed as classes_needed
 from .representational_similarity.between_domains import similarity as similarity
 from .representational_similarity.between_layers import layer_similarity as layer_similarity
 from .representational_similarity.cca import pwcca as pwcca
@@ -59,3 +58,4 @@ from .representational_similarity.measures import SimilarityMeasure as Similarit
 from .representational_similarity.measures import mutual_knn as mutual_knn
 from .representational_similarity.measures import procrustes as procrustes
 from .representational_similarity.measures import rsa as rsa
+from .representational_similarity.planning import classes_needed as classes_needed

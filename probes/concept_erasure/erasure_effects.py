@@ -6,7 +6,7 @@ random subspace of as much variance, since any erasing does harm.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,8 +22,9 @@ from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.core.sites import find_sites
+from interp.core.statistics.evidence_rows import Evidence
 from interp.core.statistics.resampling import Interval, jackknife
-from interp.core.tables import Table, evidence
+from interp.core.tables import Table
 from interp.core.tower import Tower
 from interp.probes.concept_erasure.erasers import Eraser, Moments, check_positions, eraser_hook
 from interp.probes.concept_erasure.outcomes import (
@@ -110,11 +111,7 @@ def erasure(
         f"erasure: {n} pictures, {len(names)} sites; {n} forwards, then {n * len(names)} up to the "
         f"erased site and {n * len(names) * 2 * (1 + n_controls)} from there on"
     )
-    counts = {
-        "n_pictures": n,
-        "n_drawings": n_drawings(images.frame.iloc[cells.rows]),
-        "seed": seed,
-    }
+    drawings = n_drawings(images.frame.iloc[cells.rows])
     gone = cells.left_out
     fewer = f"{gone} classes left out: not by two artists in every domain" if gone else ""
     moments = run.moments(names, cells)
@@ -136,8 +133,11 @@ def erasure(
             "removed": np.mean([_removed(moments[h, site], erasers[h][ERASED]) for h in (0, 1)]),
         }
         for found in consequences(seen, right, cells, concept):
-            told = _rows(found, concept, n_controls, fewer)
-            rows += [{**row, **place, **counts} for row in told]
+            about = Evidence(
+                estimand=f"change of {found.measure} when the {concept} is erased at the site",
+                null_kind="", seed=seed, n_units=found.n_classes, n_pictures=n, n_drawings=drawings,
+            )  # fmt: skip
+            rows += [row | place for row in _rows(found, about, concept, n_controls, fewer)]
     facts = {"source": images.source, "fingerprint": images.fingerprint, "n_controls": n_controls}
     return Table.with_evidence("erasure", pd.DataFrame(rows), facts)
 
@@ -288,7 +288,7 @@ def _right(
 
 
 def _rows(
-    found: Consequence, concept: str, n_controls: int, fewer: str
+    found: Consequence, about: Evidence, concept: str, n_controls: int, fewer: str
 ) -> Iterator[dict[str, object]]:
     """A row per control: change, its null, and what is beyond it."""
     kinds = {
@@ -299,42 +299,36 @@ def _rows(
         change = beyond = Interval(*[np.nan] * 4)
         before = null = p = np.nan
         if not found.reason:
-            before, left = found.found[BEFORE]
-            after, left_after = found.found[ERASED]
-            draws = [found.found[f"{control} {draw}"] for draw in range(n_controls)]
-            change = jackknife(after - before, left_after - left)
-            null = float(np.mean([value for value, _ in draws])) - before
-            beyond, p = _beyond((after, left_after), draws)
+            after = found.found[ERASED]
+            draws = np.stack([found.found[f"{control} {draw}"] for draw in range(n_controls)])
+            before = float(found.found[BEFORE][0])
+            value, *left = after - found.found[BEFORE]
+            change, null = jackknife(value, left), float(draws[:, 0].mean()) - before
+            beyond, p = _beyond(after, draws)
         yield {
             "measure": found.measure,
             "against": control,
             "domain": "", "train_domain": "", "domain_a": "", "domain_b": "",
             **found.where,
             "before": before,
-            **evidence(
-                change, null=null, null_kind=kind, p=p, unit="class", n_units=found.n_classes,
-                n_pictures=0, seed=0, reason=found.reason or fewer,
-                estimand=f"change of {found.measure} when the {concept} is erased at the site",
+            **replace(about, null_kind=kind).row(
+                change, null=null, p=p, reason=found.reason or fewer
             ),
             "beyond": beyond.value, "beyond_low": beyond.low, "beyond_high": beyond.high,
         }  # fmt: skip
 
 
-def _beyond(
-    after: tuple[float, np.ndarray], draws: Sequence[tuple[float, np.ndarray]]
-) -> tuple[Interval, float]:
-    """LEACE less the mean of a control's draws, with its interval and two-sided p.
+def _beyond(after: np.ndarray, draws: np.ndarray) -> tuple[Interval, float]:
+    """LEACE ("left") less the mean of a control's draws ("draw left"), its interval, two-sided p.
 
     se^2 = the jackknife's over classes, paired, + the draws' variance (1 + 1 / draws): LEACE is one
     eraser beside several, and had it been a draw itself it would differ from their mean by that
     much. Student's t with Satterthwaite's degrees of freedom. Where neither classes nor draws vary,
     p is that of n classes agreeing in sign, 2^(1 - n), or 1 without any difference.
     """
-    values = np.array([value for value, _ in draws])
-    value = after[0] - float(values.mean())
-    left = after[1] - np.mean([each for _, each in draws], axis=0)
+    value, *left = (after - draws.mean(axis=0)).tolist()
     n, m = len(left), len(draws)
-    parts = np.array([jackknife(value, left).error ** 2, values.var(ddof=1) * (1 + 1 / m)])
+    parts = np.array([jackknife(value, left).error ** 2, draws[:, 0].var(ddof=1) * (1 + 1 / m)])
     square = float(parts.sum())
     if square <= 1e-24:
         return Interval(value, 0.0, value, value), 1.0 if abs(value) < 1e-12 else 2.0 ** (1 - n)

@@ -7,12 +7,14 @@ from itertools import combinations, permutations
 import numpy as np
 import pandas as pd
 
-from interp.core.artists import artists_of, dealt_artists, equally_many
+from interp.core.artists import artists_of, dealt_artists
 from interp.core.errors import SampleError
 from interp.core.seeds import rng
-from interp.probes.geometry.separation import ridge
-from interp.probes.representational_similarity.grams import across
+from interp.core.statistics.evidence_rows import leaving_out
+from interp.probes.geometry.balancing import balanced_pictures
+from interp.probes.linear.ridge_scores import ridge
 from interp.probes.representational_similarity.kernel_alignment import u_centred
+from interp.probes.representational_similarity.permuting import across
 from interp.probes.representational_similarity.rows import varies
 
 LEAST_CLASSES = 4
@@ -62,20 +64,8 @@ def balanced_cells(
     """
     domains = sorted(set(frame["domain"]))
     half = dealt_artists(frame, domains, seed=seed)
-    label, domain = frame["label"].to_numpy(object), frame["domain"].to_numpy(object)
     generator = rng("balanced cells", seed)
-    kept: list[np.ndarray] = []
-    classes: list[str] = []
-    for name in sorted(set(label)):
-        cells = [
-            [np.flatnonzero((label == name) & (half == side) & (domain == d)) for d in domains]
-            for side in (0, 1)
-        ]
-        if min(len(rows) for side in cells for rows in side) == 0:
-            continue
-        classes.append(name)
-        for side in cells:
-            kept += equally_many(side, generator)
+    classes, rows, codes = balanced_pictures(frame, domains, half, generator)
     if len(domains) < 2 or len(classes) < LEAST_CLASSES:
         raise SampleError(
             f"erase the {concept}",
@@ -83,21 +73,20 @@ def balanced_cells(
             f"two domains and {LEAST_CLASSES} classes",
             "give more classes, or two artists for each class and domain",
         )
-    rows = np.concatenate(kept)
     quarter = np.zeros(len(frame), dtype=np.int8)
     for side in (0, 1):
         mine = np.flatnonzero(half == side)
         part = frame.iloc[mine].reset_index(drop=True)
         quarter[mine] = dealt_artists(part, domains, seed=seed + 1)
-    codes = pd.Index(classes).get_indexer(label[rows])
-    places = pd.Index(domains).get_indexer(domain[rows])
+    places = pd.Index(domains).get_indexer(frame["domain"].to_numpy(object)[rows])
     labels = _labellings(
         concept, codes, places, half[rows], artists_of(frame)[rows], n_permutations,
         rng("permuted concept", seed),
     )  # fmt: skip
     return BalancedCells(
         classes, domains, rows, codes, places, half[rows], quarter[rows], labels,
-        len(domains) if concept == "domain" else len(classes), len(set(label)) - len(classes),
+        n_values=len(domains) if concept == "domain" else len(classes),
+        left_out=frame["label"].nunique() - len(classes),
     )  # fmt: skip
 
 
@@ -145,14 +134,14 @@ CROSSED = ((0, 1), (1, 0))
 
 @dataclass(frozen=True)
 class Consequence:
-    """One measure under every condition: its value, and its values with one class left out.
+    """One measure under every condition: its values "left", of all classes, then each left out.
 
     `where` are the table's columns that say of what; a `reason` stands where there are no values.
     """
 
     measure: str
     where: dict[str, str]
-    found: dict[str, tuple[float, np.ndarray]]
+    found: dict[str, np.ndarray]
     n_classes: int
     reason: str = ""
 
@@ -176,10 +165,10 @@ def consequences(
         yield from _similar(by_condition, cells, read_at)
 
 
-def _over_classes(hits: np.ndarray, code: np.ndarray, n: int) -> tuple[float, np.ndarray]:
+def _over_classes(hits: np.ndarray, code: np.ndarray, n: int) -> np.ndarray:
     """Mean over classes of the mean over their pictures, and the same without each class."""
     by_class = np.bincount(code, weights=hits, minlength=n) / np.bincount(code, minlength=n)
-    return float(by_class.mean()), (by_class.sum() - by_class) / (n - 1)
+    return leaving_out(by_class)
 
 
 def _read_by_probes(
@@ -213,7 +202,7 @@ def _probed(
     tests: np.ndarray,
     cells: BalancedCells,
     k: int,
-) -> tuple[float, np.ndarray]:
+) -> np.ndarray:
     """Accuracy of ridge probes, each trained on a quarter and tested on the other of its half."""
     hits = np.zeros(len(x))
     targets = np.eye(int(labels[trains].max()) + 1)
@@ -230,7 +219,7 @@ def _probed(
         for place in range(len(cells.domains))
         if (chosen := tests & (cells.domain == place)).any()
     ]
-    return float(np.mean([value for value, _ in parts])), np.mean([left for _, left in parts], 0)
+    return np.mean(parts, axis=0)
 
 
 def _similar(
@@ -246,11 +235,8 @@ def _similar(
     for a, b in combinations(range(len(cells.domains)), 2):
         found = {}
         if not reason:
-            value, left = across(grams[a], grams[b], CROSSED)
-            found = {
-                condition: (float(value[place, place]), left[:, place, place])
-                for place, condition in enumerate(x)
-            }
+            met = across(grams[a], grams[b], CROSSED)
+            found = {condition: met[:, place, place] for place, condition in enumerate(x)}
         where = {"domain_a": cells.domains[a], "domain_b": cells.domains[b], "read_at": read_at}
         yield Consequence("similarity", where, found, k, reason)
 

@@ -6,7 +6,7 @@ matched in what they take away and in what that costs in their own domain, in th
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -17,13 +17,14 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from interp.core.artists import artist_halves, n_drawings
+from interp.core.artists import artist_halves
 from interp.core.errors import DataError, SpecificationError, check_known
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say
 from interp.core.seeds import rng
-from interp.core.statistics.resampling import CANNOT_TELL, jackknife, sharing_index, sign_flip_p
-from interp.core.tables import Table, evidence
+from interp.core.statistics.evidence_rows import Evidence, counts_of, leaving_out
+from interp.core.statistics.resampling import CANNOT_TELL, jackknife, sign_flip_p
+from interp.core.tables import Table
 from interp.core.tower import Tower
 from interp.probes.concept_erasure.edits import (
     AS_IT_IS,
@@ -36,7 +37,8 @@ from interp.probes.concept_erasure.edits import (
 from interp.probes.dictionaries.codes import Code
 from interp.probes.dictionaries.feature_groups import roles
 from interp.probes.dictionaries.quality import by_label
-from interp.probes.dictionaries.usage import UsageDesign, checked_activity
+from interp.probes.dictionaries.usage import checked_activity
+from interp.probes.representational_similarity.halved_pairs import HalvedPair
 
 Ask = Callable[[np.ndarray, Mapping[str, Edit]], EditedAnswers]
 """Runs some of the pictures under edits."""
@@ -189,8 +191,7 @@ class _Bench:
         mean = self.features[torch.as_tensor(rows)].mean(dim=1).cpu().numpy()
         activity = checked_activity(mean, len(rows), "the code")
         part = self.frame.iloc[rows].reset_index(drop=True)
-        design = UsageDesign.of(part, source, target, n_splits=5, seed=self.seed)
-        found = roles(design, activity)
+        found = roles(HalvedPair.of(part, source, target, n_splits=5, seed=self.seed), activity)
         return np.flatnonzero(found.shared), np.flatnonzero(found.private_a)
 
     def replaced(self, chosen: np.ndarray, draw: int) -> Edit:
@@ -267,22 +268,14 @@ def _evidence(
     lost = drops[name].lost[measure, ablated] / unit
     at_home = drops[source].lost[measure, ablated] / unit
     control = drops[name].lost[measure, PRIVATE] / unit if ablated == SHARED else 0 * lost
-    value = float(lost.mean())
-    numbers: dict[str, Any] = {"null": float(control.mean())}
-    if name != source and ablated != LESS and len(lost) == len(at_home):
-        left = np.stack([_without(each) for each in (lost, control, at_home)], axis=1)
-        index = sharing_index(value, float(control.mean()), float(at_home.mean()), left_out=left)
-        numbers |= {"index": index, "ceiling": float(at_home.mean())}
-        numbers["ceiling_kind"] = "what the same features cost in the source domain"
-    return evidence(
-        jackknife(value, _without(lost)), unit="class", n_units=len(lost), n_pictures=len(part),
-        n_drawings=n_drawings(part), estimand=ESTIMAND, seed=seed, p=sign_flip_p(lost, seed=seed),
+    about = Evidence(
+        estimand=ESTIMAND, seed=seed, **counts_of(part, len(lost)),
         null_kind="private features matched in variance removed and in cost in the source domain"
         if ablated == SHARED else "nothing replaced",
-        **numbers,
     )  # fmt: skip
-
-
-def _without(values: np.ndarray) -> np.ndarray:
-    """Means with one class left out."""
-    return (values.sum() - values) / max(len(values) - 1, 1)
+    p = sign_flip_p(lost, seed=seed)
+    if name != source and ablated != LESS and len(lost) == len(at_home):
+        carried = replace(about, ceiling_kind="what the same features cost in the source domain")
+        return carried.judged(leaving_out(np.stack([lost, control, at_home], axis=1)), p=p)
+    value, *left = leaving_out(lost)
+    return about.row(jackknife(value, left), null=float(control.mean()), p=p)

@@ -9,8 +9,9 @@ import pandas as pd
 from interp.core.errors import SampleError
 from interp.core.tables import Table
 from interp.probes.dictionaries.sharing import LEAST_CLASSES
-from interp.probes.dictionaries.usage import UsageDesign, checked_activity, only_site
+from interp.probes.dictionaries.usage import checked_activity, only_site, usage
 from interp.probes.features.matrices import Features, check_domains
+from interp.probes.representational_similarity.halved_pairs import HalvedPair
 
 SHARED_FROM, PRIVATE_TO = 0.5, 0.2
 """Agreement from which a feature is shared; what of its class means may recur if it is private."""
@@ -68,8 +69,8 @@ def feature_roles(
     name = only_site(features, site)
     check_domains(features, [domain_a, domain_b], "find the roles of features")
     activity = checked_activity(code(features.values[name]), len(features), "the code")
-    design = UsageDesign.of(features.frame, domain_a, domain_b, n_splits=n_splits, seed=seed)
-    found = roles(design, activity)
+    pair = HalvedPair.of(features.frame, domain_a, domain_b, n_splits=n_splits, seed=seed)
+    found = roles(pair, activity)
     role = np.select(
         [found.shared, found.private_a, found.private_b],
         ["shared", f"private to {domain_a}", f"private to {domain_b}"], "",
@@ -78,40 +79,41 @@ def feature_roles(
         "site": name, "layer": features.layer(name), "feature": np.arange(activity.shape[1]),
         "domain_a": domain_a, "domain_b": domain_b, "used_a": found.used_a,
         "used_b": found.used_b, "agreement": found.agreement, "role": role,
-        "n_units": len(design.classes), "n_pictures": design.n_pictures, "seed": seed,
+        "n_units": len(pair.classes), "n_pictures": pair.counts["n_pictures"], "seed": seed,
         "reason": np.where(np.isnan(found.agreement), "does not tell classes apart in both", ""),
     })  # fmt: skip
     return Table("feature roles", frame, dict(features.facts))
 
 
-def roles(design: UsageDesign, activity: np.ndarray) -> Roles:
+def roles(pair: HalvedPair, activity: np.ndarray) -> Roles:
     """The roles of features "picture feature"."""
-    if len(design.classes) < LEAST_CLASSES:
+    if len(pair.classes) < LEAST_CLASSES:
         raise SampleError(
             "find the roles of features",
-            f"{len(design.classes)} classes by two artists in both domains",
+            f"{len(pair.classes)} classes by two artists in both domains",
             f"at least {LEAST_CLASSES}", "give more classes, or pictures by more artists",
         )  # fmt: skip
     in_a, in_b, both = (np.zeros(activity.shape[1]) for _ in range(3))
-    for split in range(design.n_splits):
+    a, b = pair.a, pair.b
+    for split in range(len(pair.deals)):
         own = {
-            (name, half): design.usage(activity, name, split, half)
-            for name in (design.a, design.b)
+            (name, half): usage(pair, activity, name, split, half)
+            for name in (a, b)
             for half in (0, 1)
         }
-        in_a += _covariance(own[design.a, 0], own[design.a, 1])
-        in_b += _covariance(own[design.b, 0], own[design.b, 1])
-        for i, j in design.meetings:
-            both += _covariance(own[design.a, i], own[design.b, j]) / len(design.meetings)
+        in_a += _covariance(own[a, 0], own[a, 1])
+        in_b += _covariance(own[b, 0], own[b, 1])
+        for i, j in pair.meetings:
+            both += _covariance(own[a, i], own[b, j]) / len(pair.meetings)
     least = in_a * in_b
     known = (in_a > 0) & (in_b > 0)
     agreement = np.where(known, both / np.sqrt(np.where(known, least, 1)), np.nan)
     used_a, used_b = _share(in_a), _share(in_b)
-    a, b = _in_use(used_a), _in_use(used_b)
+    on_a, on_b = _in_use(used_a), _in_use(used_b)
     return Roles(
         used_a, used_b, agreement,
-        a & b & (np.nan_to_num(agreement) >= SHARED_FROM),
-        a & ~b & (both <= PRIVATE_TO * in_a), b & ~a & (both <= PRIVATE_TO * in_b),
+        on_a & on_b & (np.nan_to_num(agreement) >= SHARED_FROM),
+        on_a & ~on_b & (both <= PRIVATE_TO * in_a), on_b & ~on_a & (both <= PRIVATE_TO * in_b),
     )  # fmt: skip
 
 

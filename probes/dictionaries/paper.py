@@ -6,10 +6,10 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from interp.core.artists import n_drawings
 from interp.core.errors import SampleError, SpecificationError, check_known, listed
+from interp.core.statistics.evidence_rows import Evidence, counts_of
 from interp.core.statistics.resampling import jackknife
-from interp.core.tables import Table, evidence
+from interp.core.tables import Table
 from interp.probes.dictionaries.usage import TOP, checked_activity, most_used, only_site
 from interp.probes.features.matrices import Features, check_domains
 
@@ -122,9 +122,11 @@ def _row(
     fewer = len(wanted) - len(group.dropna())
     notes = ["no ceiling and no index: the paper has none"]
     notes += [f"{fewer} classes are missing in some domain"] if fewer else []
-    return {"domain_a": a, "domain_b": b, "test_domain": test} | evidence(
-        jackknife(float(value), left if len(left) > 1 else []), null=float(np.mean(TOP)) / width,
-        null_kind="random sets of features of the same sizes", unit="class", n_units=len(group),
-        n_pictures=len(part), n_drawings=n_drawings(part), seed=0, reason="; ".join(notes),
-        estimand="features that top a class's histogram in both domains",
+    about = Evidence(
+        estimand="features that top a class's histogram in both domains", seed=0,
+        null_kind="random sets of features of the same sizes", **counts_of(part, len(group)),
     )  # fmt: skip
+    spread = jackknife(float(value), left if len(left) > 1 else [])
+    return {"domain_a": a, "domain_b": b, "test_domain": test} | about.row(
+        spread, null=float(np.mean(TOP)) / width, reason="; ".join(notes)
+    )

@@ -5,17 +5,16 @@ reconstruction stands in for the activation.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import torch
 
-from interp.core.artists import n_drawings
 from interp.core.errors import SampleError
 from interp.core.images import ImageTable, Preprocess
-from interp.core.statistics.resampling import Interval, jackknife, sharing_index
-from interp.core.tables import Table, evidence
+from interp.core.statistics.evidence_rows import Evidence, counts_of, leaving_out
+from interp.core.statistics.resampling import Interval, jackknife
+from interp.core.tables import Table
 from interp.core.tower import Tower
 from interp.probes.concept_erasure.edits import AS_IT_IS, Classifier, edited_answers, site_rows
 from interp.probes.dictionaries.dictionary import Dictionary
@@ -62,19 +61,20 @@ def dictionary_quality(
         place = {"site": site, "layer": features.layer(site), "depth": features.depth(site)}
         for (domain, class_set), chosen in _groups(features.frame, dictionary).items():
             part = features.frame[chosen]
-            found = _described(x[chosen], lacking[chosen], active[chosen], part["label"])
+            about = Evidence(
+                estimand="this dictionary on these pictures", null_kind=DESCRIBED,
+                seed=int(dictionary.facts.get("seed", 0)),
+                **counts_of(part, part["label"].nunique()),
+            )  # fmt: skip
             rows += [
                 place
                 | {"width": dictionary.width, "sparsity": dictionary.facts.get("sparsity", "")}
                 | {"domain": domain, "class_set": class_set, "measure": measure}
-                | evidence(
-                    value, null=np.nan, null_kind=DESCRIBED, unit="class",
-                    n_units=part["label"].nunique(), n_pictures=len(part),
-                    n_drawings=n_drawings(part), estimand="this dictionary on these pictures",
-                    seed=int(dictionary.facts.get("seed", 0)), reason=reason,
+                | about.row(value, null=np.nan, reason=reason)
+                for measure, value, reason in _described(
+                    x[chosen], lacking[chosen], active[chosen], part["label"]
                 )
-                for measure, value, reason in found
-            ]  # fmt: skip
+            ]
     return Table.with_evidence("dictionaries", pd.DataFrame(rows), dict(features.facts))
 
 
@@ -120,20 +120,17 @@ def recovered_accuracy(
         chosen = (images.frame["domain"] == domain).to_numpy()
         part = images.frame[chosen]
         each = [by_label(values[chosen], part["label"]) for values in right.values()]
-        value, null, ceiling = (float(one.mean()) for one in each)
-        left = np.stack([_without(one) for one in each], axis=1)
-        index = sharing_index(value, null, ceiling, left_out=left)
+        about = Evidence(
+            estimand=KEPT, null_kind="mean activation instead",
+            ceiling_kind="the activation as it is", seed=int(dictionary.facts.get("seed", 0)),
+            **counts_of(part, len(each[0])),
+        )  # fmt: skip
         rows.append(
             {"measure": "recovered accuracy", "site": site, "layer": tower.layer(site),
              "width": dictionary.width, "sparsity": dictionary.facts.get("sparsity", ""),
              "domain": domain}
-            | evidence(
-                jackknife(value, left[:, 0]), null=null, null_kind="mean activation instead",
-                ceiling=ceiling, ceiling_kind="the activation as it is",
-                index=replace(index, verdict=""), unit="class", n_units=len(each[0]),
-                n_pictures=len(part), n_drawings=n_drawings(part), estimand=KEPT,
-                seed=int(dictionary.facts.get("seed", 0)),
-            )
+            | about.judged(leaving_out(np.stack(each, axis=1)))
+            | {"verdict": ""}
         )  # fmt: skip
     return Table.with_evidence("recovered accuracy", pd.DataFrame(rows))
 
@@ -145,11 +142,6 @@ def by_label(values: np.ndarray, labels: pd.Series) -> np.ndarray:
     [0.5, 1.0]
     """
     return pd.Series(values, dtype=float).groupby(labels.to_numpy()).mean().to_numpy()
-
-
-def _without(per_class: np.ndarray) -> np.ndarray:
-    """Means over classes with one of them left out."""
-    return (per_class.sum() - per_class) / max(len(per_class) - 1, 1)
 
 
 def _groups(frame: pd.DataFrame, dictionary: Dictionary) -> dict[tuple[str, str], np.ndarray]:

@@ -9,8 +9,9 @@ from scipy.optimize import linear_sum_assignment
 
 from interp.core.errors import SampleError, ShapeError
 from interp.core.seeds import rng
+from interp.core.statistics.evidence_rows import Evidence
 from interp.core.statistics.resampling import jackknife, permutation_p
-from interp.core.tables import Table, evidence
+from interp.core.tables import Table
 from interp.probes.dictionaries.dictionary import Dictionary
 
 SAME = 0.7
@@ -78,21 +79,22 @@ def dictionary_stability(
         for one in range(len(dictionaries))
         if len(dictionaries) > 2
     ]
+    about = Evidence(
+        estimand="features that training from another seed would find again",
+        null_kind=f"directions at random with the same second moments, {n_null} times",
+        ceiling_kind="the same dictionary", unit="dictionary", seed=seed, n_units=len(dictionaries),
+        n_pictures=int(dictionaries[0].facts.get("n_rows", 0)),
+    )  # fmt: skip
     rows = []
     for place, measure in enumerate(("mean cosine", "same features")):
         value, chance = float(found[:, place].mean()), float(null[:, place].mean())
         rows.append(
             {"measure": measure, "site": str(dictionaries[0].facts.get("site", "")),
              "code": "dictionary", "width": dictionaries[0].width}
-            | evidence(
-                jackknife(value, [each[place] for each in left]), null=chance,
-                null_kind=f"directions at random with the same second moments, {n_null} times",
-                ceiling=1.0, ceiling_kind="the same dictionary",
+            | about.row(
+                jackknife(value, [each[place] for each in left]), null=chance, ceiling=1.0,
                 index=(value - chance) / (1 - chance) if chance < 1 else np.nan,
                 p=permutation_p(value, null[:, place]),
-                unit="dictionary", n_units=len(dictionaries),
-                n_pictures=int(dictionaries[0].facts.get("n_rows", 0)),
-                estimand="features that training from another seed would find again", seed=seed,
                 reason="" if left else "two dictionaries: an interval takes three",
             )
         )  # fmt: skip

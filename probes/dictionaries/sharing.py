@@ -7,35 +7,29 @@ that are on for everything agree too, which is why another class sets the null.
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations, permutations, product
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from interp.core.artists import artist_column
-from interp.core.errors import SampleError, SpecificationError, listed
+from interp.core.errors import SpecificationError, listed
 from interp.core.progress import track
-from interp.core.statistics.resampling import (
-    CANNOT_TELL,
-    Index,
-    Interval,
-    class_permutations,
-    jackknife,
-    max_t,
-    sharing_index,
-)
-from interp.core.tables import Table, evidence
+from interp.core.statistics.evidence_rows import Evidence
+from interp.core.statistics.resampling import Interval, class_permutations, max_t
+from interp.core.tables import Table
 from interp.probes.dictionaries.dictionary import Dictionary
 from interp.probes.dictionaries.seeds_matched import match_features
 from interp.probes.dictionaries.usage import (
     MEASURES,
     Overlaps,
     Reading,
-    UsageDesign,
     checked_activity,
     only_site,
     overlaps,
 )
 from interp.probes.features.matrices import PIXELS, Features, check_domains
+from interp.probes.representational_similarity.halved_pairs import HalvedPair, refuse_few_classes
 
 AnyCode = Callable[[np.ndarray], np.ndarray] | Sequence[Dictionary]
 """What takes "picture d_in" to "picture feature", all at least 0, or one dictionary per seed."""
@@ -99,20 +93,20 @@ def feature_sharing(
             "measure feature sharing", f"n_matched={n_matched}, n_splits={n_splits}",
             "at least 1 of each", "ask for more",
         )  # fmt: skip
-    name, designs = _designs(features, site, domains, n_splits, seed)
+    name, pairs = _pairs(features, site, domains, n_splits, seed)
     rows = []
     for label, code in track(list(codes.items()), "feature sharing"):
         for read, readings in _readings(features.values[name], label, code).items():
-            for design, measure, centred in product(designs, MEASURES, (True, False)):
-                found = overlaps(design, readings, measure, centred=centred)
+            for pair, measure, centred in product(pairs, MEASURES, (True, False)):
+                found = overlaps(pair, readings, measure, centred=centred)
                 rows.append(
                     {"measure": measure, "code": label, "width": readings[0][0].shape[1]}
-                    | {"reading": read, "domain_a": design.a, "domain_b": design.b}
+                    | {"reading": read, "domain_a": pair.a, "domain_b": pair.b}
                     | {"centred": centred}
-                    | _evidence(design, found, n_matched, n_permutations, seed)
+                    | _judged(pair, found, n_matched, n_permutations, seed)
                 )
     place = {"site": name, "layer": features.layer(name), "depth": features.depth(name)}
-    frame = pd.DataFrame(rows).assign(**place, ceiling_kind=_ceiling_kind(features.frame))
+    frame = pd.DataFrame(rows).assign(**place)
     frame["control"] = "pixels" if name == PIXELS else control
     facts = {**features.facts, "n_matched": n_matched, "n_splits": n_splits}
     return Table.with_evidence("feature sharing", frame, facts)
@@ -140,27 +134,26 @@ def class_sharing(
     >>> class_sharing(features, "site", lambda x: x).frame["index"].tolist()[:2]
     [1.0, 1.0]
     """
-    name, designs = _designs(features, site, domains, n_splits, seed)
+    name, pairs = _pairs(features, site, domains, n_splits, seed)
     readings = _readings(features.values[name], "the code", code)[READ_ALIKE]
     rows = []
-    for design in designs:
-        found = overlaps(design, readings, "shared mass", centred=True)
-        null = found.nulls(min(n_matched, len(design.classes) - 1))
+    for pair in pairs:
+        found = overlaps(pair, readings, "shared mass", centred=True)
+        null = found.nulls(min(n_matched, len(pair.classes) - 1))
         ceiling, value = np.sqrt(found.within.prod(axis=0)), np.diag(found.across)
-        rows_of = np.concatenate([design.everyone(each) for each in (design.a, design.b)])
-        n_pictures = np.bincount(design.code[rows_of], minlength=len(value))
-        for place, label in enumerate(design.classes):
+        rows_of = np.concatenate([pair.everyone(each) for each in (pair.a, pair.b)])
+        n_pictures = np.bincount(pair.code[rows_of], minlength=len(value))
+        for place, label in enumerate(pair.classes):
             room = float(ceiling[place] - null[place])
             index = float(value[place] - null[place]) / room if room > 0 else np.nan
             why = "" if room > 0 else ", no index: its halves agree no more than other classes do"
+            counts = {"n_units": 1, "n_pictures": int(n_pictures[place])}
             rows.append(
                 {"measure": "shared mass", "label": label, "centred": True}
-                | {"domain_a": design.a, "domain_b": design.b}
-                | evidence(
+                | {"domain_a": pair.a, "domain_b": pair.b}
+                | _about(pair.frame, n_matched, seed, counts).row(
                     Interval(float(value[place]), np.nan, np.nan, np.nan), null=float(null[place]),
-                    null_kind=_null_kind(n_matched), ceiling=float(ceiling[place]),
-                    ceiling_kind=_ceiling_kind(features.frame), index=index, unit="class",
-                    n_units=1, n_pictures=int(n_pictures[place]), estimand=ESTIMAND, seed=seed,
+                    ceiling=float(ceiling[place]), index=index,
                     reason=f"one class: no interval{why}",
                 )
             )  # fmt: skip
@@ -168,22 +161,16 @@ def class_sharing(
     return Table.with_evidence("class sharing", frame, dict(features.facts))
 
 
-def _designs(
+def _pairs(
     features: Features, site: str, domains: Sequence[str] | None, n_splits: int, seed: int
-) -> tuple[str, list[UsageDesign]]:
+) -> tuple[str, list[HalvedPair]]:
     """The site's name, and who is compared in each pair of domains."""
     asked = "measure feature sharing"
-    name = only_site(features, site)
-    pairs = list(combinations(check_domains(features, domains, asked), 2))
-    designs = [UsageDesign.of(features.frame, a, b, n_splits=n_splits, seed=seed) for a, b in pairs]
-    most = max((len(design.classes) for design in designs), default=0)
-    if most < LEAST_CLASSES:
-        raise SampleError(
-            asked, f"at most {most} classes with pictures by two artists in both of two domains",
-            f"at least {LEAST_CLASSES}",
-            "give more classes, or two pictures of each class and domain",
-        )  # fmt: skip
-    return name, designs
+    name, frame = only_site(features, site), features.frame
+    both = combinations(check_domains(features, domains, asked), 2)
+    pairs = [HalvedPair.of(frame, a, b, n_splits=n_splits, seed=seed) for a, b in both]
+    refuse_few_classes([len(pair.classes) for pair in pairs], LEAST_CLASSES, asked)
+    return name, pairs
 
 
 def _readings(values: np.ndarray, label: str, code: AnyCode) -> dict[str, list[Reading]]:
@@ -208,35 +195,26 @@ def _readings(values: np.ndarray, label: str, code: AnyCode) -> dict[str, list[R
     return readings
 
 
-def _evidence(
-    design: UsageDesign, found: Overlaps, n_matched: int, n_permutations: int, seed: int
+def _judged(
+    pair: HalvedPair, found: Overlaps, n_matched: int, n_permutations: int, seed: int
 ) -> dict[str, object]:
     """Value, null, ceiling, index and p of one measure, or the reason for none."""
-    n, nothing = len(design.classes), np.nan
-    value, null, ceiling, p, left = nothing, nothing, nothing, nothing, np.empty((0, 3))
-    if n < LEAST_CLASSES:
-        said = f"{n} classes by two artists in both domains, {LEAST_CLASSES} are needed"
-        index = Index(nothing, nothing, nothing, CANNOT_TELL, said)
-    else:
-        value, null, ceiling = found.terms(n_matched)
-        left = np.array([found.terms(n_matched, one) for one in range(n)])
-        index = sharing_index(value, null, ceiling, left_out=left)
+    n, few, p = len(pair.classes), pair.too_few(LEAST_CLASSES), np.nan
+    terms = np.full((1, 3), np.nan)
+    if not few:
+        terms = np.array([found.terms(n_matched, one) for one in range(-1, n)])
         orders = class_permutations(n, n_permutations, seed)
         drawn = found.across[np.arange(n), orders].mean(axis=1)
-        p = float(max_t(np.array([value]), drawn[:, None])[0])
-    fewer = f"{design.left_out} classes left out: not by two artists in both domains"
-    notes = [index.reason, fewer if design.left_out else ""]
-    return evidence(
-        jackknife(value, left[:, 0]), null=null, null_kind=_null_kind(n_matched), ceiling=ceiling,
-        index=index, p=p, unit="class", n_units=n, n_pictures=design.n_pictures,
-        n_drawings=design.n_drawings, estimand=ESTIMAND, seed=seed,
-        reason="; ".join(note for note in notes if note),
+        p = float(max_t(terms[0, :1], drawn[:, None])[0])
+    about = _about(pair.frame, n_matched, seed, pair.counts)
+    return about.judged(terms, p=p, refused=few, notes=[pair.fewer])
+
+
+def _about(frame: pd.DataFrame, n_matched: int, seed: int, counts: Mapping[str, Any]) -> Evidence:
+    """What all rows have in common."""
+    return Evidence(
+        estimand=ESTIMAND, seed=seed, **counts,
+        null_kind=f"the {n_matched} other classes nearest in firing rate and mass; p permutes all "
+        "classes",
+        ceiling_kind=f"halves of a domain by {artist_column(frame)}, geometric mean of both domains",
     )  # fmt: skip
-
-
-def _null_kind(n_matched: int) -> str:
-    return f"the {n_matched} other classes nearest in firing rate and mass; p permutes all classes"
-
-
-def _ceiling_kind(frame: pd.DataFrame) -> str:
-    return f"halves of a domain by {artist_column(frame)}, geometric mean of both domains"

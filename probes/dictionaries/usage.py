@@ -5,72 +5,11 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-import pandas as pd
 from scipy.spatial.distance import cdist
 
-from interp.core.artists import artist_halves, halved_classes, meeting_halves, n_drawings
 from interp.core.errors import NumericsError, ShapeError, SiteError, check_known
 from interp.probes.features.matrices import Features
-
-
-@dataclass(frozen=True)
-class UsageDesign:
-    """Which pictures of domains A and B meet which, the same for every code.
-
-    rows[domain, split, half] are row numbers, and code the class of each row (-1: not compared).
-    `meetings` are the halves of A and B that share no artist.
-    """
-
-    a: str
-    b: str
-    classes: list[str]
-    code: np.ndarray
-    rows: dict[tuple[str, int, int], np.ndarray]
-    meetings: list[tuple[int, int]]
-    n_splits: int
-    n_pictures: int
-    n_drawings: int
-    left_out: int
-
-    @classmethod
-    def of(cls, frame: pd.DataFrame, a: str, b: str, *, n_splits: int, seed: int) -> "UsageDesign":
-        """Deal the artists of both domains' common classes into halves, `n_splits` times."""
-        places = np.flatnonzero(frame["domain"].isin([a, b]).to_numpy())
-        part = frame.iloc[places].reset_index(drop=True)
-        deals = [artist_halves(part, [a, b], seed=seed, split=split) for split in range(n_splits)]
-        label, domain = part["label"].to_numpy(object), part["domain"].to_numpy(object)
-        classes = halved_classes(part, deals, (a, b))
-        kept = np.isin(label, classes)
-        rows = {
-            (name, split, half): places[kept & (deal == half) & (domain == name)]
-            for (split, deal), half, name in product(enumerate(deals), (0, 1), (a, b))
-        }
-        used = kept & np.any([deal >= 0 for deal in deals], axis=0)
-        return cls(
-            a, b, classes,
-            pd.Index(classes).get_indexer(frame["label"].to_numpy(object)),
-            rows,
-            meeting_halves(part, a, b),
-            n_splits, int(used.sum()), n_drawings(part[used]), len(set(label)) - len(classes),
-        )  # fmt: skip
-
-    def usage(self, activity: np.ndarray, domain: str, split: int, half: int) -> np.ndarray:
-        """Mean activity "class feature" over the pictures of a half."""
-        return self.means(activity, self.rows[domain, split, half])
-
-    def means(self, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Mean of some rows per class, "class feature"."""
-        code = self.code[rows]
-        share = np.zeros((len(self.classes), len(rows)))
-        share[code, np.arange(len(rows))] = 1
-        share /= np.maximum(share.sum(axis=1, keepdims=True), 1)
-        return share @ values[rows]
-
-    def everyone(self, domain: str) -> np.ndarray:
-        """All pictures of a domain that some half holds."""
-        return np.unique(
-            np.concatenate([rows for (name, _, _), rows in self.rows.items() if name == domain])
-        )
+from interp.probes.representational_similarity.halved_pairs import HalvedPair
 
 
 def only_site(features: Features, site: str) -> str:
@@ -96,10 +35,15 @@ def checked_activity(made: object, n: int, name: str) -> np.ndarray:
     return activity
 
 
-def activity_of(design: UsageDesign, activity: np.ndarray, domain: str) -> np.ndarray:
+def usage(pair: HalvedPair, activity: np.ndarray, domain: str, split: int, half: int) -> np.ndarray:
+    """Mean activity "class feature" over the pictures of a half."""
+    return pair.means(activity, pair.rows(domain, split, half))
+
+
+def activity_of(pair: HalvedPair, activity: np.ndarray, domain: str) -> np.ndarray:
     """What classes are matched on in a domain: active features and mass a picture, "class 2"."""
     told = np.column_stack([(activity > 0).sum(axis=1), activity.sum(axis=1)])
-    return design.means(told, design.everyone(domain))
+    return pair.means(told, pair.everyone(domain))
 
 
 def nearest_classes(told: np.ndarray, n: int) -> np.ndarray:
@@ -163,24 +107,23 @@ class Overlaps:
 
 
 def overlaps(
-    design: UsageDesign, readings: Sequence[Reading], measure: str, *, centred: bool
+    pair: HalvedPair, readings: Sequence[Reading], measure: str, *, centred: bool
 ) -> Overlaps:
     """Measure every class against every other, and against itself within each domain."""
-    overlap, n, domains = MEASURES[measure], len(design.classes), (design.a, design.b)
-    keys: list[tuple[str, int]] = list(product(domains, (0, 1)))
+    overlap, n, domains = MEASURES[measure], len(pair.classes), (pair.a, pair.b)
     across, within, told = np.zeros((n, n)), np.zeros((2, n)), np.zeros((2, n, 2))
     for first, second in readings:
-        told += [activity_of(design, first, design.a), activity_of(design, second, design.b)]
-        for split in range(design.n_splits):
+        told += [activity_of(pair, first, pair.a), activity_of(pair, second, pair.b)]
+        for split in range(len(pair.deals)):
             one, other = (
-                {key: _own(design.usage(activity, key[0], split, key[1]), centred)
-                 for key in keys}
+                {(name, half): _own(usage(pair, activity, name, split, half), centred)
+                 for name, half in product(domains, (0, 1))}
                 for activity in (first, second)
             )  # fmt: skip
-            for i, j in design.meetings:
-                across += overlap(one[design.a, i], other[design.b, j]) / len(design.meetings)
+            for i, j in pair.meetings:
+                across += overlap(one[pair.a, i], other[pair.b, j]) / len(pair.meetings)
             within += [np.diag(overlap(one[name, 0], other[name, 1])) for name in domains]
-    times = design.n_splits * len(readings)
+    times = len(pair.deals) * len(readings)
     orders = np.stack([nearest_classes(each, n - 1) for each in told])
     return Overlaps(across / times, within / times, orders)
 

@@ -5,26 +5,21 @@ the scale and place of the classes along it.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations
+from dataclasses import dataclass
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
 
-from interp.core.artists import artist_column, artist_halves, halved_classes, n_drawings
+from interp.core.artists import artist_column, n_drawings
 from interp.core.errors import SampleError, SpecificationError, listed
 from interp.core.progress import track
 from interp.core.sites import LAST, band_of
-from interp.core.statistics.resampling import (
-    CANNOT_TELL,
-    Index,
-    class_permutations,
-    jackknife,
-    max_t,
-    sharing_index,
-)
-from interp.core.tables import Table, evidence
+from interp.core.statistics.evidence_rows import Evidence
+from interp.core.statistics.resampling import class_permutations, max_t
+from interp.core.tables import Table
 from interp.probes.features.matrices import PIXELS, Features, check_domains
+from interp.probes.representational_similarity.halved_pairs import HalvedPair, refuse_few_classes
 
 MEAN_DIFFERENCE, DISCRIMINANT = "cosine of mean differences", "cosine of LDA directions"
 
@@ -74,15 +69,11 @@ def directions(
     """
     chosen = features if sites is None else features.only(sites)
     names = check_domains(chosen, domains, "compare directions")
-    pairs = [_Pair.of(chosen, a, b, n_splits, seed) for a, b in combinations(names, 2)]
-    most = max((len(pair.classes) for pair in pairs), default=0)
-    if most < LEAST_CLASSES:
-        raise SampleError(
-            f"compare directions between {listed(names)}",
-            f"at most {most} classes with pictures by two artists in both of two domains",
-            f"at least {LEAST_CLASSES}",
-            "give more classes, or two pictures of each class and domain",
-        )
+    pairs = [_pair(chosen, a, b, n_splits, seed) for a, b in combinations(names, 2)]
+    refuse_few_classes(
+        [len(pair.classes) for pair in pairs], LEAST_CLASSES,
+        f"compare directions between {listed(names)}",
+    )  # fmt: skip
     rows: list[dict[str, object]] = []
     for pair in track(pairs, "directions"):
         for kind in (MEAN_DIFFERENCE, DISCRIMINANT):
@@ -93,43 +84,33 @@ def directions(
     return Table.with_evidence("directions", frame, facts)
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """Two domains, the deals of their artists, and the classes that both have in every half."""
-
-    a: str
-    b: str
-    deals: list[np.ndarray]
-    code: np.ndarray
-    classes: list[str]
-    used: np.ndarray
-    left_out: int
-
-    @classmethod
-    def of(cls, features: Features, a: str, b: str, n_splits: int, seed: int) -> "_Pair":
-        frame = features.frame
-        deals = [artist_halves(frame, [a, b], seed=seed, split=split) for split in range(n_splits)]
-        label, domain = frame["label"].to_numpy(object), frame["domain"].to_numpy(object)
-        classes = halved_classes(frame, deals, (a, b))
-        code = pd.Index(classes).get_indexer(label)
-        used = np.any([deal >= 0 for deal in deals], axis=0) & (code >= 0)
-        everything = set(label[np.isin(domain, (a, b))])
-        return cls(a, b, deals, code, classes, used, len(everything) - len(classes))
+def _pair(features: Features, a: str, b: str, n_splits: int, seed: int) -> HalvedPair:
+    """Two domains in halves; the artists of all domains are dealt, whichever two are compared."""
+    among = features.domains
+    return HalvedPair.of(features.frame, a, b, n_splits=n_splits, seed=seed, among=among)
 
 
 @dataclass(frozen=True)
 class _Cosines:
-    """At one site: cosines of A's classes with B's, and of classes between a domain's halves.
+    """At one site: cosines of A's classes with B's, "class class", and what the index is made of.
 
-    across: "class class"; across_left: mean over classes with one left out, and its null, "class
-    2"; within: one per domain; within_left: "class 2".
+    terms: value, null and the cosines between the halves of A and of B, "left 4": of all classes,
+    then with each left out.
     """
 
     across: np.ndarray
-    across_left: np.ndarray
-    within: np.ndarray
-    within_left: np.ndarray
+    terms: np.ndarray
     reason: str = ""
+
+    @classmethod
+    def nothing(cls, k: int, reason: str) -> "_Cosines":
+        return cls(np.full((k, k), np.nan), np.full((1 + k, 4), np.nan), reason)
+
+    def judged(self) -> np.ndarray:
+        """Value, null and ceiling, "left 3"."""
+        # 0 where a half says nothing about the other, which refuses the index
+        ceiling = np.sqrt(np.maximum(self.terms[:, 2:], 0).prod(axis=1))
+        return np.column_stack([self.terms[:, :2], ceiling])
 
 
 def class_directions(x: np.ndarray, code: np.ndarray, *, shrunk: bool) -> np.ndarray:
@@ -178,38 +159,26 @@ def _ledoit_wolf(squares: np.ndarray, norms: np.ndarray, width: int) -> tuple[fl
     return float(np.clip(noise / spread, 1e-6, 1.0)), level
 
 
-def _cosines(values: np.ndarray, frame: pd.DataFrame, pair: _Pair, *, shrunk: bool) -> _Cosines:
+def _cosines(values: np.ndarray, pair: HalvedPair, *, shrunk: bool) -> _Cosines:
     """All cosines at a site, averaged over deals."""
-    k, domain = len(pair.classes), frame["domain"].to_numpy(object)
-    across, within = np.zeros((k, k)), np.zeros(2)
-    across_left, within_left = np.zeros((k, 2)), np.zeros((k, 2))
-    reason = ""
-    for deal in pair.deals:
+    k, n = len(pair.classes), len(pair.deals)
+    across, terms, reason = np.zeros((k, k)), np.zeros((1 + k, 4)), ""
+    for split in range(n):
         found = {}
-        for (place, name), half in ((each, half) for each in enumerate((pair.a, pair.b))
-                                    for half in (0, 1)):  # fmt: skip
-            rows = np.flatnonzero((domain == name) & (deal == half) & (pair.code >= 0))
+        for (place, name), half in product(enumerate((pair.a, pair.b)), (0, 1)):
+            rows = pair.rows(name, split, half)
             found[place, half] = class_directions(values[rows], pair.code[rows], shrunk=shrunk)
             if not _varies(found[place, half], values[rows]):
-                single = shrunk and len(rows) == k
-                reason = (
-                    "one picture per class in a half, two are needed for a covariance"
-                    if single
-                    else f"constant features in {name}"
-                )
+                single = "one picture per class in a half, two are needed for a covariance"
+                reason = single if shrunk and len(rows) == k else f"constant features in {name}"
         if reason:
-            blank = np.full((k, 2), np.nan)
-            return _Cosines(np.full((k, k), np.nan), blank, np.full(2, np.nan), blank, reason)
+            return _Cosines.nothing(k, reason)
         for half in (0, 1):
-            one, two = found[0, half], found[1, 1 - half]
-            whole, left = _meet(one, two)
-            across, across_left = across + whole / 2, across_left + left / 2
+            met, left = _meet(found[0, half], found[1, 1 - half])
+            across, terms[:, :2] = across + met / 2, terms[:, :2] + left / 2
         for place in (0, 1):
-            whole, left = _meet(found[place, 0], found[place, 1])
-            within[place] += np.diag(whole).mean()
-            within_left[:, place] += left[:, 0]
-    n = len(pair.deals)
-    return _Cosines(across / n, across_left / n, within / n, within_left / n)
+            terms[:, 2 + place] += _meet(found[place, 0], found[place, 1])[1][:, 0]
+    return _Cosines(across / n, terms / n)
 
 
 def _varies(found: np.ndarray, x: np.ndarray) -> bool:
@@ -219,13 +188,17 @@ def _varies(found: np.ndarray, x: np.ndarray) -> bool:
 
 
 def _meet(one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines "class class"; and with each class left out their mean over classes and its null."""
+    """Cosines "class class"; their mean over classes and its null, "left 2"."""
     grams = [one @ two.T, one @ one.T, two @ two.T]
     k = len(one)
     keep = np.array([[c for c in range(k) if c != out] for out in range(k)])
     left = _cosine(*(gram[keep[:, :, None], keep[:, None, :]] for gram in grams))
-    means = np.diagonal(left, axis1=1, axis2=2).mean(axis=1)
-    return _cosine(*grams), np.column_stack([means, left.mean(axis=(1, 2))])
+    whole = _cosine(*grams)
+    means = [
+        [np.diagonal(each, axis1=-2, axis2=-1).mean(axis=-1), each.mean(axis=(-2, -1))]
+        for each in (whole[None], left)
+    ]
+    return whole, np.concatenate(means, axis=1).T
 
 
 def _cosine(across: np.ndarray, one: np.ndarray, two: np.ndarray) -> np.ndarray:
@@ -243,20 +216,16 @@ def _cosine(across: np.ndarray, one: np.ndarray, two: np.ndarray) -> np.ndarray:
 
 
 def _rows(
-    features: Features, pair: _Pair, kind: str, n_permutations: int, seed: int
+    features: Features, pair: HalvedPair, kind: str, n_permutations: int, seed: int
 ) -> list[dict[str, object]]:
     """Table rows of one domain pair and kind of direction: all sites, one family for p."""
-    k, frame = len(pair.classes), features.frame
-    few = f"{k} classes by two artists in both domains, {LEAST_CLASSES} are needed"
-    if k < LEAST_CLASSES:
-        blank = np.full((k, 2), np.nan)
-        nothing = _Cosines(np.full((k, k), np.nan), blank, np.full(2, np.nan), blank, few)
-        cells = [nothing for _ in features.sites]
-    else:
-        cells = [
-            _cosines(features.values[site], frame, pair, shrunk=kind == DISCRIMINANT)
-            for site in features.sites
-        ]
+    k, few = len(pair.classes), pair.too_few(LEAST_CLASSES)
+    cells = [
+        _Cosines.nothing(k, few)
+        if few
+        else _cosines(features.values[site], pair, shrunk=kind == DISCRIMINANT)
+        for site in features.sites
+    ]
     p = np.full(len(cells), np.nan)
     good = np.array([not cell.reason for cell in cells])
     if good.any():
@@ -264,56 +233,23 @@ def _rows(
         orders = class_permutations(k, n_permutations, seed)
         drawn = across[:, np.arange(k), orders].mean(axis=2).T
         p[good] = max_t(np.diagonal(across, axis1=1, axis2=2).mean(axis=1), drawn)
-    fewer = f"{pair.left_out} classes left out: not by two artists in both domains"
-    rows = []
-    for site, cell, each in zip(features.sites, cells, p, strict=True):
-        value, null, ceiling, left = _triple(cell)
-        if cell.reason:
-            index = Index(np.nan, np.nan, np.nan, CANNOT_TELL, cell.reason)
-        else:
-            index = sharing_index(value, null, ceiling, left_out=left)
-        notes = [index.reason, fewer if pair.left_out and k >= LEAST_CLASSES else ""]
-        rows.append(
-            {
-                "measure": kind,
-                "site": site,
-                "layer": features.layer(site),
-                "depth": features.depth(site),
-                "domain_a": pair.a,
-                "domain_b": pair.b,
-            }
-            | evidence(
-                jackknife(value, left[:, 0]),
-                null=null,
-                null_kind="whole classes of domain_b permuted: exact mean; p from "
-                f"{n_permutations} permutations, max-T over sites",
-                ceiling=ceiling,
-                ceiling_kind="geometric mean of the cosines within each domain; halves by "
-                f"{artist_column(frame)}, equal n",
-                index=replace(index, reason="; ".join(note for note in notes if note)),
-                p=float(each),
-                unit="class",
-                n_units=k,
-                n_pictures=int(pair.used.sum()),
-                n_drawings=n_drawings(frame[pair.used]),
-                estimand=ESTIMAND,
-                seed=seed,
-            )
+    about = Evidence(
+        estimand=ESTIMAND, seed=seed,
+        null_kind="whole classes of domain_b permuted: exact mean; p from "
+        f"{n_permutations} permutations, max-T over sites",
+        ceiling_kind="geometric mean of the cosines within each domain; halves by "
+        f"{artist_column(features.frame)}, equal n",
+        **pair.counts,
+    )  # fmt: skip
+    return [
+        {"measure": kind, "site": site}
+        | {"layer": features.layer(site), "depth": features.depth(site)}
+        | {"domain_a": pair.a, "domain_b": pair.b}
+        | about.judged(
+            cell.judged(), p=float(each), refused=cell.reason, notes=[] if few else [pair.fewer]
         )
-    return rows
-
-
-def _triple(cell: _Cosines) -> tuple[float, float, float, np.ndarray]:
-    """Value, null and ceiling, and the same with one class left out: "class 3"."""
-
-    def root(pair: np.ndarray) -> np.ndarray:
-        """0 where a half says nothing about the other, which refuses the index."""
-        return np.asarray(np.sqrt(np.maximum(pair[..., 0], 0) * np.maximum(pair[..., 1], 0)))
-
-    value = float(np.diag(cell.across).mean()) if cell.across.size else np.nan
-    null = float(cell.across.mean()) if cell.across.size else np.nan
-    left = np.column_stack([cell.across_left, root(cell.within_left)])
-    return value, null, float(root(cell.within)), left
+        for site, cell, each in zip(features.sites, cells, p, strict=True)
+    ]
 
 
 MEASURE = "cosine of a class's mean difference"
@@ -367,20 +303,19 @@ def class_cosines(
             "collect one, or name `sites`",
         )  # fmt: skip
     frame = features.frame
-    deals = [artist_halves(frame, names, seed=seed, split=split) for split in range(n_splits)]
-    classes = halved_classes(frame, deals, names)
+    pair = _pair(features, names[0], names[1], n_splits, seed)
+    classes, code = pair.classes, pair.code
     if len(classes) < LEAST_CLASSES:
         raise SampleError(
             asked, f"{len(classes)} classes by two artists in both domains",
             f"at least {LEAST_CLASSES}", "give more classes, or pictures by more artists",
         )  # fmt: skip
-    code = pd.Index(classes).get_indexer(frame["label"].to_numpy(object))
     found = np.mean(
-        [[_one_deal(features.values[site], frame, names, code, deal) for deal in deals]
+        [[_one_deal(features.values[site], pair, split) for split in range(n_splits)]
          for site in chosen], axis=0,
     )  # fmt: skip
     value, null, ceiling = found.mean(axis=0)[:3]
-    used = frame["domain"].isin(names).to_numpy() & np.isin(code, range(len(classes)))
+    used = frame["domain"].isin(names).to_numpy() & (code >= 0)
     counted = frame[used].assign(code=code[used]).groupby("code")
     rows = pd.DataFrame(
         {
@@ -411,18 +346,13 @@ def _middle(features: Features) -> list[str]:
     return [site for site, depth in depths.items() if band_of(depth) == "middle"]
 
 
-def _one_deal(
-    x: np.ndarray, frame: pd.DataFrame, names: Sequence[str], code: np.ndarray, deal: np.ndarray
-) -> np.ndarray:
+def _one_deal(x: np.ndarray, pair: HalvedPair, split: int) -> np.ndarray:
     """Value, null, ceiling and both halves of every class: "5 class"."""
-    domain = frame["domain"].to_numpy(object)
     units = {}
-    for place, name in enumerate(names):
-        for half in (0, 1):
-            rows = np.flatnonzero((domain == name) & (deal == half) & (code >= 0))
-            own = class_directions(x[rows], code[rows], shrunk=False)
-            lengths = np.linalg.norm(own, axis=1, keepdims=True)
-            units[place, half] = own / np.maximum(lengths, 1e-300)
+    for (place, name), half in product(enumerate((pair.a, pair.b)), (0, 1)):
+        rows = pair.rows(name, split, half)
+        own = class_directions(x[rows], pair.code[rows], shrunk=False)
+        units[place, half] = own / np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-300)
     across = [units[0, half] @ units[1, 1 - half].T for half in (0, 1)]
     k = len(across[0])
     own = np.array([np.diag(each) for each in across])

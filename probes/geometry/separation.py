@@ -1,102 +1,22 @@
 """How far do domains lie apart at each site? A classifier that tells them apart, and a distance."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
-from interp.core.artists import artist_column, artists_of, dealt_artists, equally_many, n_drawings
-from interp.core.errors import SampleError, listed
+from interp.core.artists import artist_column
+from interp.core.errors import listed
 from interp.core.progress import track
 from interp.core.seeds import rng
+from interp.core.statistics.evidence_rows import Evidence, counts_of
 from interp.core.statistics.resampling import Interval, jackknife, max_t
-from interp.core.tables import Table, evidence
+from interp.core.tables import Table
 from interp.probes.features.matrices import PIXELS, Features, check_domains
-
-
-@dataclass(frozen=True)
-class DomainPair:
-    """Pictures of two domains, balanced: each class has as many in one as in the other, per half.
-
-    `rows` are places in the frame; aligned with them are `code` (the class's place in `classes`),
-    `half` (of the artist), `sign` (1 in domain a, -1 in b) and `drawn` "permutation picture", the
-    signs under relabelling.
-    """
-
-    a: str
-    b: str
-    classes: list[str]
-    rows: np.ndarray
-    code: np.ndarray
-    half: np.ndarray
-    sign: np.ndarray
-    drawn: np.ndarray
-    left_out: int
-
-
-def domain_pair(
-    frame: pd.DataFrame, a: str, b: str, *, n_permutations: int, seed: int
-) -> DomainPair:
-    """Classes that both domains have in both halves of the artists, and their pictures.
-
-    An artist stands in one half with all pictures. Relabelling keeps to what could have been: an
-    artist who drew a class in both domains has the two groups swapped or not; the groups of the
-    others are permuted among themselves, within class and half.
-
-    >>> frame = pd.DataFrame([(c, d, r) for c in "pq" for d in "ab" for r in "wxyz"],
-    ...                      columns=["label", "domain", "artist"])
-    >>> pair = domain_pair(frame, "a", "b", n_permutations=2, seed=0)
-    >>> len(pair.rows), pair.drawn.shape, int(pair.sign.sum())
-    (16, (2, 16), 0)
-    """
-    generator = rng("balanced pair", seed)
-    here = np.flatnonzero(frame["domain"].isin([a, b]).to_numpy())
-    part = frame.iloc[here].reset_index(drop=True)
-    half = dealt_artists(part, [a, b], seed=seed)
-    label, is_a = part["label"].to_numpy(object), (part["domain"] == a).to_numpy()
-    kept: list[np.ndarray] = []
-    classes: list[str] = []
-    for name in sorted(set(label)):
-        cells = [
-            [np.flatnonzero((label == name) & (half == side) & (is_a == one)) for one in (1, 0)]
-            for side in (0, 1)
-        ]
-        if min(len(rows) for pair in cells for rows in pair) == 0:
-            continue
-        classes.append(name)
-        for pair in cells:
-            kept += equally_many(pair, generator)
-    rows = np.concatenate(kept) if kept else np.empty(0, dtype=int)
-    code = pd.Index(classes).get_indexer(label[rows])
-    sign = np.where(is_a[rows], 1, -1).astype(np.int8)
-    drawn = _relabelled(
-        sign, code * 2 + half[rows], artists_of(part)[rows], n_permutations, rng("relabelled", seed)
-    )
-    return DomainPair(
-        a, b, classes, here[rows], code, half[rows], sign, drawn, len(set(label)) - len(classes)
-    )
-
-
-def _relabelled(
-    sign: np.ndarray, cell: np.ndarray, who: np.ndarray, n: int, generator: np.random.Generator
-) -> np.ndarray:
-    drawn = np.tile(sign, (n, 1))
-    for each in np.unique(cell):
-        alone: list[np.ndarray] = []
-        for artist in sorted(set(who[cell == each])):
-            rows = np.flatnonzero((cell == each) & (who == artist))
-            if np.ptp(sign[rows]):  # drew it in both domains
-                drawn[:, rows] *= generator.choice(np.array([-1, 1], np.int8), size=(n, 1))
-            else:
-                alone.append(rows)
-        if alone:
-            given = np.tile([sign[rows[0]] for rows in alone], (n, 1))
-            for rows, labels in zip(alone, generator.permuted(given, axis=1).T, strict=True):
-                drawn[:, rows] = labels[:, None]
-    return drawn
-
+from interp.probes.geometry.balancing import DomainPair, domain_pair
+from interp.probes.linear.ridge_scores import ridge, ridge_without
+from interp.probes.representational_similarity.halved_pairs import refuse_few_classes
 
 LEAST_CLASSES = 4
 """Two to train on and two to test on."""
@@ -218,47 +138,45 @@ def _separation(
         domain_pair(chosen.frame, a, b, n_permutations=n_permutations, seed=seed)
         for a, b in combinations(names, 2)
     ]
-    if max((len(pair.classes) for pair in pairs), default=0) < LEAST_CLASSES:
-        raise SampleError(
-            f"measure the {measure} between {listed(names)}",
-            f"at most {max((len(pair.classes) for pair in pairs), default=0)} classes with "
-            "pictures by two artists in both of two domains",
-            f"at least {LEAST_CLASSES}",
-            "give more classes, or two artists for each class and domain",
-        )
+    refuse_few_classes(
+        [len(pair.classes) for pair in pairs], LEAST_CLASSES,
+        f"measure the {measure} between {listed(names)}",
+    )  # fmt: skip
     rows: list[dict[str, object]] = []
     for pair in track(pairs, measure):
-        shared = {
-            "null_kind": f"domains permuted over whole class x artist groups, {n_permutations} "
+        about = Evidence(
+            estimand=f"{estimand}; halves by {artist_column(chosen.frame)}",
+            null_kind=f"domains permuted over whole class x artist groups, {n_permutations} "
             "times; p by max-T over sites",
-            "ceiling_kind": ceiling_kind,
-            "unit": "class",
-            "n_units": len(pair.classes),
-            "n_pictures": len(pair.rows),
-            "n_drawings": n_drawings(chosen.frame.iloc[pair.rows]),
-            "estimand": f"{estimand}; halves by {artist_column(chosen.frame)}",
-            "seed": seed,
-        }
+            ceiling_kind=ceiling_kind,
+            seed=seed,
+            **counts_of(chosen.frame.iloc[pair.rows], len(pair.classes)),
+        )
         found = [_found(chosen.values[site], pair, statistic) for site in chosen.sites]
         p, gone = _adjusted(found), pair.left_out
         fewer = f"{gone} classes left out: not by two artists in both domains" if gone else ""
         for place, (site, (told, reason)) in enumerate(zip(chosen.sites, found, strict=True)):
             value, left, drawn = told
             null = float(drawn.mean()) if drawn.size else np.nan
-            rows.append({
-                "measure": measure,
-                "site": site,
-                "layer": chosen.layer(site),
-                "depth": chosen.depth(site),
-                "domain_a": pair.a,
-                "domain_b": pair.b,
-                "control": "pixels" if site == PIXELS else control,
-                **evidence(
+            rows.append(
+                {
+                    "measure": measure,
+                    "site": site,
+                    "layer": chosen.layer(site),
+                    "depth": chosen.depth(site),
+                    "domain_a": pair.a,
+                    "domain_b": pair.b,
+                    "control": "pixels" if site == PIXELS else control,
+                }
+                | about.row(
                     jackknife(value, left) if not reason else Interval(*[np.nan] * 4),
-                    null=null, ceiling=ceiling, p=p[place], reason=reason or fewer,
-                    index=(value - null) / (ceiling - null), **shared,
-                ),
-            })  # fmt: skip
+                    null=null,
+                    ceiling=ceiling,
+                    p=p[place],
+                    reason=reason or fewer,
+                    index=(value - null) / (ceiling - null),
+                )
+            )
     facts = {**features.facts, "n_permutations": n_permutations}
     return Table.with_evidence("separation", pd.DataFrame(rows), facts)
 
@@ -327,63 +245,6 @@ def _class_sums(hits: np.ndarray, code: np.ndarray, k: int) -> np.ndarray:
     member = np.zeros((len(code), k))
     member[np.arange(len(code)), code] = 1.0
     return hits.T @ member
-
-
-def ridge(train: np.ndarray, test: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Scores "row labelling" of ridge regressions of many labellings of the same rows at once.
-
-    Features are standardised on the rows of `train`, the penalty is one mean eigenvalue of their
-    Gram matrix, and labels are centred: the scores have no intercept.
-
-    >>> x = np.array([[-1.0], [1.0]])
-    >>> ridge(x, 3 * x, x).tolist()
-    [[-2.0], [2.0]]
-    """
-    z, new = _standardised(train, test)
-    if not z.shape[1]:
-        return np.zeros((len(test), labels.shape[1]))
-    solved = np.linalg.solve(_penalised_gram(z), labels - labels.mean(axis=0))
-    return new @ (z.T @ solved) / z.shape[1]
-
-
-def ridge_without(
-    train: np.ndarray, test: np.ndarray, labels: np.ndarray, groups: np.ndarray
-) -> np.ndarray:
-    """Scores "row group" of `ridge` on one labelling, each group of training rows left out.
-
-    Groups in sorted order. Features are standardised, and labels centred, as with all rows. With M
-    the penalised Gram matrix, H its inverse and a = H y, leaving out the rows B gives the others
-    a_A - H_AB H_BB^-1 a_B: no system is solved again.
-
-    >>> x = np.array([[-1.0], [1.0], [-1.0], [1.0]])
-    >>> ridge_without(x, x[:1], x[:, 0], np.array([0, 0, 1, 1])).round(3).tolist()
-    [[-0.667, -0.667]]
-    """
-    z, new = _standardised(train, test)
-    names = np.unique(groups)
-    if not z.shape[1]:
-        return np.zeros((len(test), len(names)))
-    inverse = np.linalg.inv(_penalised_gram(z))
-    whole = inverse @ (labels - labels.mean())
-    solved = np.zeros((len(z), len(names)))
-    for place, name in enumerate(names):
-        out = groups == name
-        fix = np.linalg.solve(inverse[np.ix_(out, out)], whole[out])
-        solved[~out, place] = whole[~out] - inverse[np.ix_(~out, out)] @ fix
-    return new @ (z.T @ solved) / z.shape[1]
-
-
-def _standardised(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both by the mean and deviation of `train`, without features that do not vary there."""
-    mean, scale = train.mean(axis=0), train.std(axis=0)
-    varies = scale > 1e-10 * max(float(np.abs(train).max()), np.finfo(float).tiny)
-    z, new = ((part - mean)[:, varies] / scale[varies] for part in (train, test))
-    return z, new
-
-
-def _penalised_gram(z: np.ndarray) -> np.ndarray:
-    """The Gram matrix, of mean eigenvalue 1, with a penalty of as much."""
-    return z @ z.T / z.shape[1] + np.eye(len(z))
 
 
 def _distance(x: np.ndarray, pair: DomainPair) -> Found:

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.artists import artist_column, artist_halves, halved_classes, n_drawings
+from interp.core.artists import artist_column, artist_halves, halved_classes
 from interp.core.errors import SampleError, listed
 from interp.core.progress import track
 from interp.core.seeds import rng
+from interp.core.statistics.evidence_rows import NO_VERDICT, Evidence, counts_of
 from interp.core.statistics.resampling import Index, jackknife, max_t, sharing_index
-from interp.core.tables import NO_VERDICT, Table, evidence
+from interp.core.tables import Table
 from interp.probes.features.matrices import PIXELS, Features, check_domains
 from interp.probes.representational_similarity.kernel_alignment import u_centred
 from interp.probes.representational_similarity.rows import varies
@@ -115,10 +116,7 @@ def factorisation(
         for factor in ("class", "domain")
     }
     used = np.isin(np.arange(len(frame)), np.concatenate([each.rows for each in layouts]))
-    counts: dict[str, Any] = {
-        "unit": "class", "n_units": len(classes), "n_pictures": int(used.sum()),
-        "n_drawings": n_drawings(frame[used]), "seed": seed,
-    }  # fmt: skip
+    counts = {**counts_of(frame[used], len(classes)), "seed": seed}
     rows = []
     for place, (site, each) in enumerate(zip(chosen.sites, found, strict=True)):
         where = {"site": site, "layer": chosen.layer(site), "depth": chosen.depth(site)}
@@ -327,11 +325,14 @@ class _Site:
             index = sharing_index(*map(float, left[0]), left_out=left[1:])
         if overlap:  # an angle is no question of sharing
             index = Index(index.value, index.low, index.high, "", index.reason)
-        return {"measure": "squared cosine" if overlap else "share of variance"} | evidence(
-            spread, null=float(null[0]) + missing, null_kind=NULLS[factor],
-            ceiling=float(ceiling[0]) + missing, ceiling_kind=CEILINGS.get(factor, "none"),
-            index=index, p=p + missing, estimand=ESTIMANDS[factor], reason=reason, **counts,
+        about = Evidence(
+            estimand=ESTIMANDS[factor], null_kind=NULLS[factor],
+            ceiling_kind=CEILINGS.get(factor, "none"), **counts,
         )  # fmt: skip
+        null, ceiling = float(null[0]) + missing, float(ceiling[0]) + missing
+        return {"measure": "squared cosine" if overlap else "share of variance"} | about.row(
+            spread, null=null, ceiling=ceiling, index=index, p=p + missing, reason=reason
+        )
 
     def _angle_p(self) -> float:
         """Share of random directions within cells that lie along class effects at least so much."""

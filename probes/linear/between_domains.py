@@ -7,18 +7,12 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from interp.core.artists import artist_column, artist_halves, artists_of, n_drawings
-from interp.core.errors import SampleError, listed
+from interp.core.artists import artist_column, artist_halves, artists_of
+from interp.core.errors import listed
 from interp.core.progress import track
 from interp.core.seeds import rng
-from interp.core.statistics.resampling import (
-    CANNOT_TELL,
-    Index,
-    class_permutations,
-    jackknife,
-    max_t,
-    sharing_index,
-)
+from interp.core.statistics.evidence_rows import Evidence, counts_of, leaving_out
+from interp.core.statistics.resampling import class_permutations, max_t
 from interp.core.tables import Table
 from interp.probes.features.matrices import PIXELS, Features, check_domains
 from interp.probes.linear.fitting import (
@@ -31,6 +25,7 @@ from interp.probes.linear.fitting import (
     permuted_groups,
     right,
 )
+from interp.probes.representational_similarity.halved_pairs import refuse_few_classes
 
 READ = "classes told apart by a linear probe within one domain (rung R1)"
 MOVED = "classes told apart by a linear probe from another domain (rung R3)"
@@ -86,7 +81,10 @@ def transfer(
     tests = check_domains(chosen, test_domains, "test probes")
     names = list(dict.fromkeys([*trains, *tests]))
     design = _design(chosen.frame, names, n_null, seed)
-    _refuse_nothing(design, trains, tests)
+    refuse_few_classes(
+        [len(design.common(a, b)) for a, b in product(trains, tests)], LEAST_CLASSES,
+        f"test probes of {listed(trains)} in {listed(tests)}",
+    )  # fmt: skip
     able = [
         (name, half)
         for name, half in product(names, (0, 1))
@@ -105,7 +103,7 @@ def transfer(
     rows = [
         row for kind, found in cells.items() for row in _rows(chosen, design, kind, found, notes)
     ]
-    frame = pd.DataFrame(rows).assign(n_runs=1, seed=seed)
+    frame = pd.DataFrame(rows)
     frame["control"] = np.where(frame["site"] == PIXELS, "pixels", control)
     facts = {**features.facts, "n_null": n_null, "n_permutations": n_permutations}
     return Table.with_evidence("transfer", frame, facts)
@@ -226,17 +224,6 @@ def _class_mean(
     return weight @ values[kept].astype(np.float64)
 
 
-def _refuse_nothing(design: _Design, trains: Sequence[str], tests: Sequence[str]) -> None:
-    most = max(len(design.common(a, b)) for a in trains for b in tests)
-    if most < LEAST_CLASSES:
-        raise SampleError(
-            f"test probes of {listed(trains)} in {listed(tests)}",
-            f"at most {most} classes with pictures by two artists in both domains",
-            f"at least {LEAST_CLASSES}",
-            "give more classes, or two pictures of each class and domain",
-        )
-
-
 def _rows(
     features: Features,
     design: _Design,
@@ -246,36 +233,27 @@ def _rows(
 ) -> list[dict[str, object]]:
     """Table rows of one train domain, test domain and centring: all sites, one family for p."""
     (a, b, centred), (n_null, n_permutations, seed) = kind, notes
-    classes = cells[0].classes
-    k = len(classes)
-    used = design.half >= 0
-    used &= design.frame["domain"].isin([a, b]).to_numpy() & np.isin(design.code, classes)
-    there = set(design.frame["label"][design.frame["domain"].isin([a, b])])
-    shared = {
-        "measure": "probe transfer",
-        "train_domain": a,
-        "domain": b,
-        "centred": centred,
-        "null_kind": f"probe of train_domain on labels permuted over whole class x artist groups, "
+    classes, here = cells[0].classes, design.frame["domain"].isin([a, b]).to_numpy()
+    used = (design.half >= 0) & here & np.isin(design.code, classes)
+    about = Evidence(
+        estimand=READ if a == b else MOVED,
+        null_kind="probe of train_domain on labels permuted over whole class x artist groups, "
         f"{n_null} per half; p from {n_permutations} permutations of whole test classes, "
         "max-T over sites",
-        "unit": "class",
-        "n_units": k,
-        "n_pictures": int(used.sum()),
-        "n_drawings": n_drawings(design.frame.iloc[np.flatnonzero(used)]),
-        "estimand": READ if a == b else MOVED,
-        "ceiling_kind": ""
+        ceiling_kind=""
         if a == b
         else f"probe of the test domain, same n, same test pictures; halves by "
         f"{artist_column(design.frame)}",
-    }
-    fewer = len(there) - k
+        seed=seed,
+        **counts_of(design.frame[used], len(classes)),
+    )
+    fewer = design.frame["label"][here].nunique() - len(classes)
     note = f"{fewer} classes left out: not by two artists in both domains" if fewer else ""
+    asked = {"measure": "probe transfer", "train_domain": a, "domain": b, "centred": centred}
     return [
         {"site": cell.site, "layer": features.layer(cell.site), "depth": features.depth(cell.site)}
-        | shared
-        | _evidence(cell, note, within=a == b)
-        | {"p": float(p)}
+        | asked
+        | _judged(cell, about, float(p), note, within=a == b)
         for cell, p in zip(cells, _p_values(cells, n_permutations, seed), strict=True)
     ]
 
@@ -290,140 +268,13 @@ def _p_values(cells: Sequence[_Cell], n_permutations: int, seed: int) -> np.ndar
     return max_t(np.diagonal(confusion, axis1=1, axis2=2).mean(axis=1), drawn)
 
 
-def _evidence(cell: _Cell, note: str, *, within: bool) -> dict[str, object]:
+def _judged(
+    cell: _Cell, about: Evidence, p: float, note: str, *, within: bool
+) -> dict[str, object]:
     """Value, null, ceiling, index, intervals and verdict from accuracies per class."""
-    per_class = np.column_stack([np.diag(cell.confusion), cell.null, cell.ceiling])
-    k = len(per_class)
-    left = (per_class.sum(axis=0) - per_class) / max(k - 1, 1)
-    whole = per_class.mean(axis=0) if k else np.full(3, np.nan)
-    spread = jackknife(whole[0], left[:, 0])
-    blank = Index(np.nan, np.nan, np.nan, CANNOT_TELL, cell.reason)
-    if k < LEAST_CLASSES:
-        index = blank
-    elif within:
-        index = replace(blank, verdict="", reason="one domain: rung R1 has no ceiling or index")
-    else:
-        index = sharing_index(*whole, left_out=left)
-    reasons = dict.fromkeys([index.reason, cell.reason, note if k >= LEAST_CLASSES else ""])
-    return {
-        "value": whole[0],
-        "low": spread.low,
-        "high": spread.high,
-        "null": whole[1],
-        "ceiling": np.nan if within else whole[2],
-        "index": index.value,
-        "index_low": index.low,
-        "index_high": index.high,
-        "verdict": index.verdict,
-        "reason": "; ".join(reason for reason in reasons if reason),
-    }
-
-
-MEASURE = "probe transfer, one domain left out"
-
-
-def leave_one_domain_out(
-    features: Features,
-    sites: str | Iterable[str] | None = None,
-    domains: Sequence[str] | None = None,
-    *,
-    n_null: int = 5,
-    n_permutations: int = 999,
-    seed: int = 0,
-    control: str = "",
-) -> Table:
-    """Balanced accuracy of class probes trained in all domains but one and tested in that one.
-
-    Rows are those of `transfer`, with its null, index, interval and p, and with "all but sketch"
-    as `train_domain`. The ceiling is a probe of the left-out domain itself. The others' pictures
-    are drawn together down to as many per class as the left-out domain has in a half, so that
-    value and ceiling come from equally many pictures. `centred`: each training domain's mean is
-    taken out before they are put together (classes weighted equally), the left-out domain's as
-    `transfer` does, from the half that is not tested.
-
-    Raises `SampleError` for fewer than three domains (with two, `transfer` says it), and where no
-    domain shares four classes by two artists with the others.
-
-    >>> generator = np.random.default_rng(0)
-    >>> frame = pd.DataFrame([(c, d, a) for c in "abcdef" for d in ("ink", "real", "sketch")
-    ...                       for a in "wxyz"], columns=["label", "domain", "artist"])
-    >>> place = frame["label"].map({c: n for n, c in enumerate("abcdef")}).to_numpy()
-    >>> points = generator.normal(size=(6, 16))[place] + 0.1 * generator.normal(size=(72, 16))
-    >>> table = leave_one_domain_out(Features({"hook_embedding": points.astype(np.float32)}, frame))
-    >>> table.frame.query("centred")["verdict"].tolist()
-    ['shared', 'shared', 'shared']
-    """
-    chosen = features if sites is None else features.only(sites)
-    names = check_domains(chosen, domains, "leave a domain out")
-    if len(names) < 3:
-        raise SampleError(
-            "leave a domain out",
-            f"{len(names)} domains, {listed(names)}",
-            "three domains or more",
-            "measure `transfer` between two domains",
-        )
-    here = chosen.rows(chosen.frame["domain"].isin(names))
-    level = _centred(here)
-    frames, refused = [], []
-    for name in names:
-        for centred, part in ((False, here), (True, level)):
-            try:
-                frame = _one(
-                    part, here, name, n_null=n_null, n_permutations=n_permutations, seed=seed,
-                    control=control,
-                )  # fmt: skip
-            except SampleError as error:
-                refused.append(error)
-            else:
-                frames.append(frame[frame["centred"] == centred])
-    if not frames:
-        raise refused[0]
-    frame = pd.concat(frames, ignore_index=True).assign(measure=MEASURE)
-    facts = {**features.facts, "n_null": n_null, "n_permutations": n_permutations}
-    if refused:
-        facts["left_out"] = [str(error) for error in refused]
-    return Table.with_evidence("leave_one_domain_out", frame, facts)
-
-
-def _one(
-    others: Features,
-    own: Features,
-    name: str,
-    *,
-    n_null: int,
-    n_permutations: int,
-    seed: int,
-    control: str,
-) -> pd.DataFrame:
-    """One domain left out: `transfer` from the others as one domain, itself as it is."""
-    rest = f"all but {name}"
-    mine = (own.frame["domain"] == name).to_numpy()
-    values = {
-        site: np.where(mine[:, None], own.values[site], others.values[site]) for site in own.values
-    }
-    pooled = Features(
-        values, own.frame.assign(domain=np.where(mine, name, rest)), own.layers, own.depths
-    )
-    table = transfer(
-        pooled, None, [rest], [name], n_null=n_null, n_permutations=n_permutations, seed=seed,
-        control=control,
-    )  # fmt: skip
-    return table.frame
-
-
-def _centred(features: Features) -> Features:
-    """Each domain less the mean of its class means; classes that some domain lacks do not count."""
-    frame = features.frame
-    by_domain = [set(part["label"]) for _, part in frame.groupby("domain")]
-    common = frame["label"].isin(set.intersection(*by_domain)).to_numpy()
-    values = {}
-    for site, matrix in features.values.items():
-        moved = matrix.astype(np.float64)
-        for name in features.domains:
-            rows = (frame["domain"] == name).to_numpy()
-            counted = rows & common if common.any() else rows
-            label = pd.factorize(frame["label"][counted])[0]
-            weight = 1 / np.bincount(label)[label]
-            moved[rows] -= weight @ moved[counted] / weight.sum()
-        values[site] = moved.astype(matrix.dtype)
-    return Features(values, frame, features.layers, features.depths, features.facts)
+    terms = leaving_out(np.column_stack([np.diag(cell.confusion), cell.null, cell.ceiling]))
+    if len(cell.classes) < LEAST_CLASSES:
+        return about.judged(terms, p=p, refused=cell.reason)
+    refused = "one domain: rung R1 has no ceiling or index" if within else ""
+    row = about.judged(terms, p=p, refused=refused, notes=[cell.reason, note])
+    return row | ({"ceiling": np.nan, "verdict": ""} if within else {})

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from interp.core.artists import artists_of, n_drawings
+from interp.core.artists import artists_of
 from interp.core.errors import SampleError, listed
 from interp.core.progress import track
 from interp.core.seeds import rng
+from interp.core.statistics.evidence_rows import Evidence, counts_of, leaving_out
 from interp.core.statistics.resampling import holm, jackknife, sign_flip_p
-from interp.core.tables import Table, evidence
+from interp.core.tables import Table
 from interp.probes.features.matrices import PIXELS, Features, check_domains
 from interp.probes.linear.fitting import LEAST_CLASSES, TrainingSet, fit_probes, permuted_groups
 
@@ -139,24 +140,20 @@ def _row(features: Features, site: str, deal: _Deal, seed: int) -> dict[str, obj
             hits = (probe.null.scores(x).argmax(axis=2) == deal.control[:, test]).mean(axis=0)
             control += np.bincount(code, hits, minlength=k) / count / 2
             reason = reason or probe.reason
-    apart = accuracy - control
-    value = float(apart.mean()) if k else np.nan
-    left = (apart.sum() - apart) / max(k - 1, 1)
-    used = features.frame.iloc[deal.rows]
+    apart, used = accuracy - control, features.frame.iloc[deal.rows]
+    value, *left = leaving_out(apart).tolist()
+    about = Evidence(
+        estimand=ESTIMAND,
+        null_kind="class probe as good as the same probe on random classes of class x artist "
+        "groups; p flips signs of classes",
+        seed=seed, **counts_of(used, k),
+    )  # fmt: skip
     return {
         "accuracy": float(accuracy.mean()) if k else np.nan,
         "accuracy_control": float(control.mean()) if k else np.nan,
-    } | evidence(
+    } | about.row(
         jackknife(value, left),
         null=0.0,
-        null_kind="class probe as good as the same probe on random classes of class x artist "
-        "groups; p flips signs of classes",
         p=sign_flip_p(apart, seed=seed) if k >= LEAST_CLASSES else np.nan,
-        unit="class",
-        n_units=k,
-        n_pictures=len(used),
-        n_drawings=n_drawings(used),
-        estimand=ESTIMAND,
-        seed=seed,
         reason=reason or "no question of sharing: no ceiling or index",
     )

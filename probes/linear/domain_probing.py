@@ -6,12 +6,13 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from interp.core.artists import artists_of, n_drawings
+from interp.core.artists import artists_of
 from interp.core.errors import SampleError, listed
 from interp.core.progress import track
 from interp.core.seeds import rng
+from interp.core.statistics.evidence_rows import Evidence, counts_of, leaving_out
 from interp.core.statistics.resampling import jackknife, max_t
-from interp.core.tables import Table, evidence
+from interp.core.tables import Table
 from interp.probes.features.matrices import PIXELS, Features, check_domains
 from interp.probes.linear.fitting import (
     LEAST_CLASSES,
@@ -71,6 +72,14 @@ def domain_probes(
     label = pd.Index(classes).get_indexer(frame["label"].to_numpy(object))
     fewer = frame["label"][code >= 0].nunique() - len(classes)
     sets = [_training(frame, np.flatnonzero(cell == turn), code, n_null, seed) for turn in range(4)]
+    about = Evidence(
+        estimand=ESTIMAND,
+        null_kind="probe on domain labels permuted over whole class x artist cells within "
+        f"each class, {n_null} per turn; p from {n_permutations} permutations of domain "
+        "names within test classes, max-T over sites",
+        seed=seed,
+        **counts_of(frame[cell >= 0], len(classes)),
+    )
     rows: list[dict[str, object]] = []
     answers = []
     for site in track(chosen.sites, "domain probes"):
@@ -84,8 +93,7 @@ def domain_probes(
         told = np.nansum([each for each, _ in tested], axis=0) / 2
         null = np.nansum([each for _, each in tested], axis=0) / 2
         answers.append(told)
-        right = np.diagonal(told, axis1=1, axis2=2).mean(axis=1)
-        left = (right.sum() - right) / (len(right) - 1)
+        value, *left = leaving_out(np.diagonal(told, axis1=1, axis2=2).mean(axis=1)).tolist()
         reasons = sorted({probe.reason for probe in probes} - {""})
         reasons += [f"{fewer} classes left out: not by two artists in every domain"] * (fewer > 0)
         rows.append(
@@ -97,18 +105,9 @@ def domain_probes(
                 "domain": ", ".join(names),
                 "control": "pixels" if site == PIXELS else control,
             }
-            | evidence(
-                jackknife(float(right.mean()), left),
+            | about.row(
+                jackknife(value, left),
                 null=float(null.mean()),
-                null_kind="probe on domain labels permuted over whole class x artist cells within "
-                f"each class, {n_null} per turn; p from {n_permutations} permutations of domain "
-                "names within test classes, max-T over sites",
-                unit="class",
-                n_units=len(classes),
-                n_pictures=int((cell >= 0).sum()),
-                n_drawings=n_drawings(frame[cell >= 0]),
-                estimand=ESTIMAND,
-                seed=seed,
                 reason="; ".join([*reasons, "no question of sharing: no ceiling or index"]),
             )
         )

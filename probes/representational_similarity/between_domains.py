@@ -1,36 +1,37 @@
 """Do two domains arrange the classes alike, layer by layer? Any measure, with null and ceiling."""
 
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import ArrayLike
-from scipy import stats
 
-from interp.core.artists import artist_column, meeting_halves
-from interp.core.errors import SampleError, SpecificationError, listed
+from interp.core.artists import artist_column
+from interp.core.errors import SpecificationError, listed
 from interp.core.images import ImageTable, Preprocess
-from interp.core.progress import say, track
-from interp.core.statistics.resampling import CANNOT_TELL, Index, jackknife, sharing_index
+from interp.core.progress import track
+from interp.core.statistics.evidence_rows import Evidence
+from interp.core.statistics.resampling import jackknife, max_t
 from interp.core.tables import Table
 from interp.core.tower import Tower
 from interp.probes.features.collecting import as_features
 from interp.probes.features.matrices import PIXELS, Features, check_domains
-from interp.probes.representational_similarity.arrangements import (
+from interp.probes.representational_similarity.arranging import (
     CROSS_VALIDATED,
-    MOST_PAIRS,
-    check_arrangement,
-    title,
+    ComparisonDesign,
+    Side,
 )
 from interp.probes.representational_similarity.between_layers import same_pictures
-from interp.probes.representational_similarity.comparison import LEAST_CLASSES, Comparison, compare
-from interp.probes.representational_similarity.design import ComparisonDesign
-from interp.probes.representational_similarity.measures import MEASURES
-from interp.probes.representational_similarity.reordered import NULL_DRAWS, foretell_reordering
+from interp.probes.representational_similarity.halved_pairs import HalvedPair, refuse_few_classes
+from interp.probes.representational_similarity.permuting import (
+    NULL_DRAWS,
+    Measured,
+    by_matrix,
+    by_reordering,
+)
+from interp.probes.representational_similarity.planning import LEAST_CLASSES, foretell
 
 ESTIMANDS = {
     "class mean": "similarity between two domains of the arrangement of class means (rung R2)",
@@ -41,183 +42,6 @@ NULL_KIND = (
     "whole classes of domain_b permuted, {mean}; p adjusted by max-T over the layers of a domain "
     "pair"
 )
-
-
-def comparison_rows(
-    features: Features,
-    other: Features,
-    comparison: Comparison,
-    design: ComparisonDesign,
-    control: str,
-) -> list[dict[str, object]]:
-    """Table rows of one domain pair, a dict of columns for each pair of sites."""
-    hand = artist_column(features.frame)
-    sites, others = range(len(features.sites)), range(len(other.sites))
-    cells = [(s, s) for s in sites] if design.layers == "same" else list(product(sites, others))
-    name = title(design.measure)
-    ceiling_kind, null_kind = _kinds(design)
-    rows = []
-    for s, t in cells:
-        site, site_b = features.sites[s], other.sites[t]
-        place: dict[str, object] = {"measure": name, "site": site}
-        place |= {"layer": features.layer(site), "depth": features.depth(site)}
-        if design.layers == "all":
-            place |= {"site_b": site_b, "layer_b": other.layer(site_b)}
-            place |= {"depth_b": other.depth(site_b)}
-        p = float(comparison.p[0 if design.layers == "all" else 1, s, t])
-        rows.append(
-            place
-            | {"domain_a": comparison.a, "domain_b": comparison.b}
-            | _evidence(comparison, design, s, t)
-            | {
-                "p": p,
-                "null_kind": null_kind,
-                "ceiling_kind": f"{ceiling_kind}; halves by {hand}, equal n",
-                "unit": "class",
-                "n_units": len(comparison.classes),
-                "n_pictures": comparison.n_pictures,
-                "n_drawings": comparison.n_drawings,
-                "estimand": ESTIMANDS[design.rows],
-                "control": "pixels" if PIXELS in (site, site_b) else control,
-            }
-        )
-    return rows
-
-
-def _kinds(design: ComparisonDesign) -> tuple[str, str]:
-    """What ceiling and null are, in words."""
-    name = title(design.measure)
-    ceiling = f"geometric mean of {name}(A1,A2), {name}(B1,B2)"
-    if design.measure == CROSS_VALIDATED:
-        ceiling = "1 by construction: scaled by HSIC(A1,A2), HSIC(B1,B2)"
-    elif design.measure == "cka":
-        ceiling = "geometric mean of CKA(A1,A2), CKA(B1,B2)"
-    elif not MEASURES[design.measure].symmetric:
-        ceiling += ", over both directions"
-    mean = "the exact expectation"
-    if not design.by_matrix:
-        few = min(NULL_DRAWS, design.n_permutations)
-        mean = (
-            f"the mean of {design.n_permutations} drawn, with a class left out moved by the mean "
-            f"change of {few} of them"
-        )
-    return ceiling, NULL_KIND.format(mean=mean)
-
-
-def _evidence(
-    comparison: Comparison, design: ComparisonDesign, s: int, t: int
-) -> dict[str, object]:
-    """Value, ceiling, index, intervals and verdict of a site pair, or the reason for none."""
-    reason = _reason(comparison, s, t)
-    missing, found = np.nan if reason else 0.0, comparison.found
-    value = np.r_[found.value[s, t], found.value_left[:, s, t]] + missing
-    null = np.r_[found.null[s, t], found.null_left[:, s, t]] + missing
-    ends = [
-        np.r_[found.within[side][place], found.within_left[side][:, place]]
-        for side, place in ((0, s), (1, t))
-    ]
-    ceiling = _root(*ends) + missing
-    scaled, full = value, ceiling
-    if design.measure == CROSS_VALIDATED:
-        scaled = np.divide(value, ceiling, out=np.full_like(value, np.nan), where=ceiling > 0)
-        full = np.where(ceiling > 0, 1.0, np.nan) + missing
-    # an R^2 without relation is below 0, so that a ceiling of 0 would pass for one above the null
-    unlike = not reason and not ceiling[0] > 0
-    if unlike and (design.measure == CROSS_VALIDATED or null[0] < 0):
-        reason = "halves of a domain do not agree"
-    spread = jackknife(float(scaled[0]), scaled[1:])
-    if reason:
-        index = Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
-    else:
-        triples = np.column_stack([value, null, ceiling])
-        index = sharing_index(*map(float, triples[0]), left_out=triples[1:])
-    fewer = f"{comparison.left_out} classes left out: not by two artists in both domains"
-    notes = [index.reason, fewer if comparison.left_out and not reason else ""]
-    return {
-        "value": spread.value,
-        "low": spread.low,
-        "high": spread.high,
-        "null": float(null[0]),
-        "ceiling": float(full[0]),
-        "index": index.value,
-        "index_low": index.low,
-        "index_high": index.high,
-        "verdict": index.verdict,
-        "reason": "; ".join(note for note in notes if note),
-    }
-
-
-def _root(a: ArrayLike, b: ArrayLike) -> np.ndarray:
-    """Geometric mean; 0 where a half says nothing about the other, which refuses the index."""
-    return np.asarray(np.sqrt(np.maximum(a, 0) * np.maximum(b, 0)))
-
-
-def _reason(comparison: Comparison, s: int, t: int) -> str:
-    found = comparison.found
-    if found.refused[s, t]:
-        return str(found.refused[s, t])
-    sides = ((comparison.a, found.failed[0][s]), (comparison.b, found.failed[1][t]))
-    failed = {name: why for name, why in sides if why}
-    return "; ".join(
-        f"{why} in {listed(name for name in failed if failed[name] == why)}"
-        for why in dict.fromkeys(failed.values())
-    )
-
-
-def null_deviation(n_classes: int) -> float:
-    """Standard deviation of debiased CKA between unrelated class means: sqrt(2 / (n (n - 3))).
-
-    Two U-centred matrices of length 1 have n (n - 3) / 2 free entries, and the inner product of
-    unrelated ones has the deviation of a mean of so many. The width of the features does not
-    matter, nor their spectrum to first order: it cancels between HSIC and its scale.
-
-    >>> round(null_deviation(15), 3)
-    0.105
-    """
-    if n_classes < 4:
-        raise SpecificationError(
-            "foretell the deviation of CKA",
-            f"{n_classes} classes",
-            "at least 4",
-            "give more classes",
-        )
-    return math.sqrt(2 / (n_classes * (n_classes - 3)))
-
-
-def classes_needed(width: float, *, ceiling: float = 1.0) -> int:
-    """Fewest classes at which the index of unrelated domains has a 95 % interval of some width.
-
-    A jackknife interval of the index is 2 t sqrt(2) null_deviation(n) / ceiling wide (t the 97.5 %
-    quantile of Student's t with n - 1 degrees). The index is withheld unless the ceiling, the CKA
-    that two halves of one domain reach, is three deviations above 0. For a verdict "not shared"
-    the interval must end below .2, so that a width of .4 is the most that can decide.
-
-    >>> classes_needed(0.4), classes_needed(0.4, ceiling=0.5)
-    (23, 42)
-    """
-    if not (width > 0 and 0 < ceiling <= 1):
-        raise SpecificationError(
-            "foretell the classes needed",
-            f"width={width}, ceiling={ceiling}",
-            "a width above 0 and a ceiling above 0, at most 1",
-            "say width=0.4",
-        )
-    n = 5
-    while interval_width(n, ceiling=ceiling) > width or ceiling < 3 * null_deviation(n):
-        n += 1
-    return n
-
-
-def interval_width(n_classes: int, *, ceiling: float = 1.0) -> float:
-    """Width of the 95 % interval of an index of unrelated domains, foretold.
-
-    The jackknife doubles the variance of a sum over pairs of unrelated classes, hence the root.
-
-    >>> round(interval_width(45), 2)
-    0.19
-    """
-    reach = float(stats.t.ppf(0.975, n_classes - 1))
-    return 2 * reach * math.sqrt(2) * null_deviation(n_classes) / ceiling
 
 
 def similarity(
@@ -299,29 +123,24 @@ def similarity(
     >>> table.frame["verdict"].tolist()
     ['shared']
     """
-    check_arrangement(measure, rows, layers)
+    design = ComparisonDesign(measure, rows, layers, n_splits, n_permutations, seed)
     features = as_features(
         source, images, sites, preprocess=preprocess, pool=pool, batch_size=batch_size,
         device=device,
     )  # fmt: skip
-    if other is not None:
-        other = _fitting(features, other, layers)
+    beside = features if other is None else _fitting(features, other, layers)
     names = check_domains(features, domains, "measure similarity")
     pairs = list(combinations(names, 2) if other is None else product(names, names))
-    _foretell(features, names)
-    design = ComparisonDesign(measure, rows, layers, n_splits, n_permutations, seed)
-    if not design.by_matrix:
-        _foretell_reordering(features, other or features, pairs, design)
+    foretell(features, beside, pairs, design)
     # a slow measure says itself how far it is, pair by pair
-    steps = track(pairs, "similarity") if design.by_matrix else pairs
-    compared = [compare(features, other or features, a, b, design) for a, b in steps]
-    _refuse_nothing(compared, names)
-    found = [
-        row
-        for comparison in compared
-        for row in comparison_rows(features, other or features, comparison, design, control)
-    ]
-    frame = pd.DataFrame(found).assign(n_runs=1, seed=seed)
+    steps = pairs if design.method.matrix is None else track(pairs, "similarity")
+    compared = [compare(features, beside, a, b, design) for a, b in steps]
+    refuse_few_classes(
+        [len(each.pair.classes) for each in compared], LEAST_CLASSES,
+        f"measure similarity between {listed(names)}",
+        ": four for the unbiased estimator, one to leave out",
+    )  # fmt: skip
+    frame = pd.DataFrame([row for each in compared for row in each.rows(control)])
     if other is not None:
         frame["model_b"] = other_name
     facts = {**features.facts, "n_splits": n_splits, "n_permutations": n_permutations}
@@ -343,39 +162,134 @@ def _fitting(features: Features, other: Features, layers: str) -> Features:
     return other
 
 
-def _foretell(features: Features, names: Sequence[str]) -> None:
-    """Say what this number of classes can show."""
-    n = features.frame["label"][features.frame["domain"].isin(names)].nunique()
-    if n >= LEAST_CLASSES:
-        say(
-            f"similarity over at most {n} classes: without sharing, debiased CKA deviates by "
-            f"{null_deviation(n):.2f} and its interval is {interval_width(n):.2f} wide; a width of "
-            f".4 needs {classes_needed(0.4)} classes where halves agree fully"
+def compare(
+    features: Features, other: Features, a: str, b: str, design: ComparisonDesign
+) -> "Comparison":
+    """Compare sites of A with sites of B, A seen by one model and B by the other."""
+    pair = HalvedPair.of(features.frame, a, b, n_splits=design.n_splits, seed=design.seed)
+    sides = Side.of(features, a, pair, design), Side.of(other, b, pair, design)
+    n, sites = len(pair.classes), (len(features.sites), len(other.sites))
+    why = _too_few(n, sides[0].size, design)
+    if why:
+        found = Measured.nothing(sites, n, why=why)
+        return Comparison(design, sides, found, np.full((2, *sites), np.nan))
+    measure = by_reordering if design.method.matrix is None else by_matrix
+    found = measure(sides, design)
+    return Comparison(design, sides, found, _adjusted(found))
+
+
+def _too_few(n_classes: int, size: int, design: ComparisonDesign) -> str:
+    """Why so few classes cannot be compared, one being left out at a time; or nothing."""
+    if n_classes < LEAST_CLASSES:
+        return (
+            f"{n_classes} classes with pictures by two artists in both domains, "
+            f"at least {LEAST_CLASSES} are needed"
+        )
+    needed = -(-design.method.least // size) + 1
+    if design.rows == "class structure" or n_classes >= needed:
+        return ""
+    return f"{n_classes} classes; {design.method.title} needs {needed}, with one to leave out"
+
+
+def _adjusted(found: Measured) -> np.ndarray:
+    """Adjusted p, "2 site site": max-T over all pairs of sites, then over sites with themselves."""
+    value = found.value[0]
+    good = (found.refused == "") & (found.failed[0][:, None] == "") & (found.failed[1] == "")
+    good &= np.isfinite(value)
+    p = np.full((2, *value.shape), np.nan)
+    for adjusted, asked in zip(p, (good, good & np.eye(*value.shape, dtype=bool)), strict=True):
+        adjusted[asked] = max_t(value[asked], found.drawn[:, asked])
+    return p
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two domains compared, and the rows of evidence that this makes.
+
+    p: "2 site site", adjusted over all pairs of sites and over sites with themselves.
+    """
+
+    design: ComparisonDesign
+    sides: tuple[Side, Side]
+    found: Measured
+    p: np.ndarray
+
+    @property
+    def pair(self) -> HalvedPair:
+        """Who was compared."""
+        return self.sides[0].pair
+
+    def rows(self, control: str) -> list[dict[str, object]]:
+        """Table rows, a dict of columns for each pair of sites."""
+        design, pair = self.design, self.pair
+        features, other = (side.features for side in self.sides)
+        about = _about(design, pair)
+        rows = []
+        for s, t in design.cells(len(features.sites), len(other.sites)):
+            site, site_b = features.sites[s], other.sites[t]
+            place: dict[str, object] = {"measure": design.method.title, "site": site}
+            place |= {"layer": features.layer(site), "depth": features.depth(site)}
+            if design.layers == "all":
+                place |= {"site_b": site_b, "layer_b": other.layer(site_b)}
+                place |= {"depth_b": other.depth(site_b)}
+            place |= {"domain_a": pair.a, "domain_b": pair.b}
+            place["control"] = "pixels" if PIXELS in (site, site_b) else control
+            rows.append(place | self._evidence(about, s, t))
+        return rows
+
+    def _evidence(self, about: Evidence, s: int, t: int) -> dict[str, object]:
+        """Value, ceiling, index, intervals and verdict of a site pair, or the reason for none."""
+        found, reason = self.found, self._reason(s, t)
+        p = float(self.p[0 if self.design.layers == "all" else 1, s, t])
+        ends = np.maximum(found.within[0][:, s], 0) * np.maximum(found.within[1][:, t], 0)
+        # 0 where a half says nothing about the other, which refuses the index
+        terms = np.stack([found.value[:, s, t], found.null[:, s, t], np.sqrt(ends)], axis=1)
+        terms += np.nan if reason else 0.0
+        cross_validated = self.design.measure == CROSS_VALIDATED
+        # an R^2 without relation is below 0, so that a ceiling of 0 would pass for one above the
+        # null
+        unlike = not reason and not terms[0, 2] > 0
+        if unlike and (cross_validated or terms[0, 1] < 0):
+            reason = "halves of a domain do not agree"
+        fewer = "" if reason else self.pair.fewer
+        row = about.judged(terms, p=p, refused=reason, notes=[fewer])
+        if cross_validated:
+            value, _, ceiling = terms.T
+            scaled = np.divide(value, ceiling, out=np.full_like(value, np.nan), where=ceiling > 0)
+            spread = jackknife(float(scaled[0]), scaled[1:])
+            row |= {"value": spread.value, "low": spread.low, "high": spread.high}
+            row["ceiling"] = 1.0 if ceiling[0] > 0 else np.nan
+        return row
+
+    def _reason(self, s: int, t: int) -> str:
+        """Why a pair of sites cannot be measured; or nothing."""
+        if self.found.refused[s, t]:
+            return str(self.found.refused[s, t])
+        whys = self.found.failed[0][s], self.found.failed[1][t]
+        failed = {side.domain: why for side, why in zip(self.sides, whys, strict=True) if why}
+        return "; ".join(
+            f"{why} in {listed(name for name in failed if failed[name] == why)}"
+            for why in dict.fromkeys(failed.values())
         )
 
 
-def _foretell_reordering(
-    features: Features, other: Features, pairs: Sequence[tuple[str, str]], design: ComparisonDesign
-) -> None:
-    """Say what a measure costs that is taken anew for every order of the classes."""
-    frame = features.frame
-    in_pairs = frame["domain"].isin({name for pair in pairs for name in pair})
-    n_classes = frame["label"][in_pairs].nunique()
-    cells = len(features.sites) * (len(other.sites) if design.layers == "all" else 1)
-    meetings = sum(len(meeting_halves(frame, a, b)) for a, b in pairs)
-    width = max(matrix.shape[1] for matrix in features.values.values())
-    size = MOST_PAIRS if design.rows == "picture pair" else 1
-    if n_classes >= LEAST_CLASSES:
-        foretell_reordering(design, n_classes, size, width, cells * len(pairs), cells * meetings)
-
-
-def _refuse_nothing(compared: Sequence[Comparison], names: Sequence[str]) -> None:
-    if any(len(comparison.classes) >= LEAST_CLASSES for comparison in compared):
-        return
-    most = max((len(comparison.classes) for comparison in compared), default=0)
-    raise SampleError(
-        f"measure similarity between {listed(names)}",
-        f"at most {most} classes with pictures by two artists in both of two domains",
-        f"at least {LEAST_CLASSES}: four for the unbiased estimator, one to leave out",
-        "give more classes, or two pictures of each class and domain",
-    )
+def _about(design: ComparisonDesign, pair: HalvedPair) -> Evidence:
+    """What all rows of two domains have in common: ceiling and null in words, and the counts."""
+    name, mean = design.method.title, "the exact expectation"
+    ceiling = f"geometric mean of {name}(A1,A2), {name}(B1,B2)"
+    if design.measure == CROSS_VALIDATED:
+        ceiling = "1 by construction: scaled by HSIC(A1,A2), HSIC(B1,B2)"
+    elif design.measure == "cka":
+        ceiling = "geometric mean of CKA(A1,A2), CKA(B1,B2)"
+    elif not design.method.symmetric:
+        ceiling += ", over both directions"
+    if design.method.matrix is None:
+        mean = (
+            f"the mean of {design.n_permutations} drawn, with a class left out moved by the mean "
+            f"change of {min(NULL_DRAWS, design.n_permutations)} of them"
+        )
+    return Evidence(
+        estimand=ESTIMANDS[design.rows], null_kind=NULL_KIND.format(mean=mean),
+        ceiling_kind=f"{ceiling}; halves by {artist_column(pair.frame)}, equal n", seed=design.seed,
+        **pair.counts,
+    )  # fmt: skip

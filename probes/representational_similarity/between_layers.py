@@ -15,7 +15,7 @@ from interp.probes.features.matrices import Features
 from interp.probes.representational_similarity.layer_sums import (
     ROWS,
     LayerSums,
-    refuse_constant,
+    ratios,
     refuse_few,
 )
 from interp.probes.representational_similarity.measures import SimilarityMeasure, find_measure
@@ -153,15 +153,15 @@ def layer_similarity(
     if other is not None:
         same_pictures(features, other)
     first = features.values
-    second = first if other is None else other.values
+    second = None if other is None else other.values
     if measure in ("cka", "minibatch_cka"):
         small = batch_size if measure == "minibatch_cka" else 0
-        values = _linear(first, None if other is None else second, small, seed)
+        values = _linear(first, second, small, seed)
     elif found.matrix is not None:
-        values = _by_matrix(found, first, None if other is None else second)
+        values = _by_matrix(found, first, second)
     else:
-        values = _by_pair(found, first, None if other is None else second)
-    return pd.DataFrame(values, index=list(first), columns=list(second))
+        values = _by_pair(found, first, second)
+    return pd.DataFrame(values, index=list(first), columns=list(second or first))
 
 
 def _linear(
@@ -183,10 +183,7 @@ def _linear(
         hsic, scale = minibatch_hsic(layers, batch_size=batch_size, seed=seed)
     else:
         hsic, scale = gram_hsic(layers)
-    own = hsic.diagonal()
-    refuse_constant(own, scale, names)
-    ratio = hsic / np.sqrt(np.outer(own, own))
-    return ratio if second is None else ratio[: len(first), len(first) :]
+    return ratios(hsic, scale, names, None if second is None else len(first))
 
 
 def gram_work(n: int, widths: list[int], others: list[int]) -> float:

@@ -121,12 +121,8 @@ class LayerSums:
 
         Raises `SampleError` below four pictures, `NumericsError` for constant features.
         """
-        hsic = self._hsic()
-        own = hsic.diagonal()
-        refuse_constant(own, self._scale(), self._names())
-        ratio = hsic / np.sqrt(np.outer(own, own))
-        k = len(self.first)
-        return ratio if self.second is None else ratio[:k, k:]
+        k = None if self.second is None else len(self.first)
+        return ratios(self._hsic(), self._scale(), self._names(), k)
 
     def _hsic(self) -> np.ndarray:
         """n (n - 3) times unbiased HSIC of the pairs that are kept; NaN for others."""
@@ -238,8 +234,14 @@ def refuse_few(n: int) -> None:
         )
 
 
-def refuse_constant(own: np.ndarray, scale: np.ndarray, names: list[str]) -> None:
-    """Refuse layers whose HSIC with themselves is no more than rounding of what it is made of."""
+def ratios(
+    hsic: np.ndarray, scale: np.ndarray, names: list[str], n_first: int | None
+) -> np.ndarray:
+    """CKA of every pair of layers from HSIC; of the first model's with the second's where two are.
+
+    Refuses layers whose HSIC with themselves is no more than rounding of what it is made of.
+    """
+    own = hsic.diagonal()
     wild = np.flatnonzero(~np.isfinite(own))
     if len(wild):
         raise NumericsError(
@@ -256,3 +258,5 @@ def refuse_constant(own: np.ndarray, scale: np.ndarray, names: list[str]) -> Non
             "features that vary",
             "leave this site out",
         )
+    ratio = hsic / np.sqrt(np.outer(own, own))
+    return ratio if n_first is None else ratio[:n_first, n_first:]

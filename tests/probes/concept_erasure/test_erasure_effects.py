@@ -383,10 +383,10 @@ def test_beyond_joins_classes_and_draws() -> None:
     generator = np.random.default_rng(0)
     after, draws = generator.normal(size=8), generator.normal(size=(4, 8)) + 0.5
 
-    def told(values: np.ndarray) -> tuple[float, np.ndarray]:
-        return float(values.mean()), (values.sum() - values) / 7
+    def told(values: np.ndarray) -> np.ndarray:
+        return np.r_[values.mean(), (values.sum() - values) / 7]
 
-    found, p = _beyond(told(after), [told(each) for each in draws])
+    found, p = _beyond(told(after), np.stack([told(each) for each in draws]))
     difference = after - draws.mean(axis=0)
     square = difference.var(ddof=1) / 8 + draws.mean(axis=1).var(ddof=1) * 5 / 4
     assert found.error == pytest.approx(square**0.5)
@@ -394,8 +394,8 @@ def test_beyond_joins_classes_and_draws() -> None:
         (difference.var(ddof=1) / 8) ** 2 / 7 + (draws.mean(axis=1).var(ddof=1) * 5 / 4) ** 2 / 3
     )
     assert p == pytest.approx(2 * stats.t.sf(abs(difference.mean()) / square**0.5, free))
-    assert _beyond(told(np.ones(8)), [told(np.zeros(8))] * 2)[1] == 2.0**-7
-    assert _beyond(told(np.ones(8)), [told(np.ones(8))] * 2)[1] == 1.0
+    assert _beyond(told(np.ones(8)), np.stack([told(np.zeros(8))] * 2))[1] == 2.0**-7
+    assert _beyond(told(np.ones(8)), np.stack([told(np.ones(8))] * 2))[1] == 1.0
 
 
 class TestDoors:

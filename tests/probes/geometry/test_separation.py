@@ -16,7 +16,8 @@ from interp.core.seeds import rng
 from interp.core.statistics.resampling import jackknife
 from interp.core.tables import EVIDENCE, Table
 from interp.probes import Features, domain_distance, domain_test
-from interp.probes.geometry.separation import domain_pair, ridge_without
+from interp.probes.geometry.separation import domain_pair
+from interp.probes.linear.ridge_scores import ridge_without
 
 Measure = Callable[..., Table]
 

@@ -11,12 +11,12 @@ from sklearn.linear_model import RidgeCV
 
 from interp.core.statistics.resampling import class_permutations, jackknife
 from interp.probes import Features, cka, predictivity, procrustes, similarity
-from interp.probes.representational_similarity.comparison import compare
-from interp.probes.representational_similarity.design import ComparisonDesign
+from interp.probes.representational_similarity.arranging import ComparisonDesign
+from interp.probes.representational_similarity.between_domains import compare
 from interp.probes.representational_similarity.linear_prediction import STRENGTHS, dealt_folds
 from interp.probes.representational_similarity.measures import MEASURES
-from interp.probes.representational_similarity.reordered import NULL_DRAWS, orders_without
-from tests.probes.representational_similarity.test_arrangements import halves
+from interp.probes.representational_similarity.permuting import NULL_DRAWS, orders_without
+from tests.probes.representational_similarity.test_arranging import halves
 
 QUICK = {"n_splits": 1, "n_permutations": 49}
 every_name = pytest.mark.parametrize("name", MEASURES)
@@ -36,17 +36,16 @@ def test_reordering_gives_what_matrices_give(planted, monkeypatch, rows: str) ->
     monkeypatch.setitem(MEASURES, "cka", plain)
     slow = compare(features, features, "real", "sketch", design)
     one, two = fast.found, slow.found
-    for name in ("value", "value_left", "drawn"):
+    for name in ("value", "drawn"):
         np.testing.assert_allclose(getattr(two, name), getattr(one, name), atol=1e-10)
     for side in (0, 1):
         np.testing.assert_allclose(two.within[side], one.within[side], atol=1e-10)
-        np.testing.assert_allclose(two.within_left[side], one.within_left[side], atol=1e-10)
     np.testing.assert_allclose(slow.p, fast.p)
-    np.testing.assert_allclose(two.null, one.drawn.mean(axis=0), atol=1e-10)
+    np.testing.assert_allclose(two.null[0], one.drawn.mean(axis=0), atol=1e-10)
     error = one.drawn.std(axis=0) / np.sqrt(200)
-    assert (abs(two.null - one.null) < 4 * error).all()
+    assert (abs(two.null[0] - one.null[0]) < 4 * error).all()
     # with a class left out, what 20 permutations change is nearly the change of the exact mean
-    moved = two.null_left - two.null - (one.null_left - one.null)
+    moved = two.null[1:] - two.null[0] - (one.null[1:] - one.null[0])
     assert abs(moved).max() < 4 * one.drawn.std() / np.sqrt(NULL_DRAWS)
 
 

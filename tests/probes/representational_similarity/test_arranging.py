@@ -18,8 +18,8 @@ from interp.probes import (
     rsa,
     similarity,
 )
-from interp.probes.representational_similarity.between_domains import null_deviation
-from interp.probes.representational_similarity.grams import expected
+from interp.probes.representational_similarity.permuting import expected
+from interp.probes.representational_similarity.planning import null_deviation
 from tests.probes.representational_similarity.test_between_domains import means
 
 QUICK = {"n_splits": 1, "n_permutations": 49}

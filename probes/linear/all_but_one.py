@@ -1,0 +1,120 @@
+"""Class probes of all domains but one, tested in the one that was left out."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from interp.core.errors import SampleError, listed
+from interp.core.tables import Table
+from interp.probes.features.matrices import Features, check_domains
+from interp.probes.linear.between_domains import transfer
+
+MEASURE = "probe transfer, one domain left out"
+
+
+def leave_one_domain_out(
+    features: Features,
+    sites: str | Iterable[str] | None = None,
+    domains: Sequence[str] | None = None,
+    *,
+    n_null: int = 5,
+    n_permutations: int = 999,
+    seed: int = 0,
+    control: str = "",
+) -> Table:
+    """Balanced accuracy of class probes trained in all domains but one and tested in that one.
+
+    Rows are those of `transfer`, with its null, index, interval and p, and with "all but sketch"
+    as `train_domain`. The ceiling is a probe of the left-out domain itself. The others' pictures
+    are drawn together down to as many per class as the left-out domain has in a half, so that
+    value and ceiling come from equally many pictures. `centred`: each training domain's mean is
+    taken out before they are put together (classes weighted equally), the left-out domain's as
+    `transfer` does, from the half that is not tested.
+
+    Raises `SampleError` for fewer than three domains (with two, `transfer` says it), and where no
+    domain shares four classes by two artists with the others.
+
+    >>> generator = np.random.default_rng(0)
+    >>> frame = pd.DataFrame([(c, d, a) for c in "abcdef" for d in ("ink", "real", "sketch")
+    ...                       for a in "wxyz"], columns=["label", "domain", "artist"])
+    >>> place = frame["label"].map({c: n for n, c in enumerate("abcdef")}).to_numpy()
+    >>> points = generator.normal(size=(6, 16))[place] + 0.1 * generator.normal(size=(72, 16))
+    >>> table = leave_one_domain_out(Features({"hook_embedding": points.astype(np.float32)}, frame))
+    >>> table.frame.query("centred")["verdict"].tolist()
+    ['shared', 'shared', 'shared']
+    """
+    chosen = features if sites is None else features.only(sites)
+    names = check_domains(chosen, domains, "leave a domain out")
+    if len(names) < 3:
+        raise SampleError(
+            "leave a domain out",
+            f"{len(names)} domains, {listed(names)}",
+            "three domains or more",
+            "measure `transfer` between two domains",
+        )
+    here = chosen.rows(chosen.frame["domain"].isin(names))
+    level = _centred(here)
+    frames, refused = [], []
+    for name in names:
+        for centred, part in ((False, here), (True, level)):
+            try:
+                frame = _one(
+                    part, here, name, n_null=n_null, n_permutations=n_permutations, seed=seed,
+                    control=control,
+                )  # fmt: skip
+            except SampleError as error:
+                refused.append(error)
+            else:
+                frames.append(frame[frame["centred"] == centred])
+    if not frames:
+        raise refused[0]
+    frame = pd.concat(frames, ignore_index=True).assign(measure=MEASURE)
+    facts = {**features.facts, "n_null": n_null, "n_permutations": n_permutations}
+    if refused:
+        facts["left_out"] = [str(error) for error in refused]
+    return Table.with_evidence("leave_one_domain_out", frame, facts)
+
+
+def _one(
+    others: Features,
+    own: Features,
+    name: str,
+    *,
+    n_null: int,
+    n_permutations: int,
+    seed: int,
+    control: str,
+) -> pd.DataFrame:
+    """One domain left out: `transfer` from the others as one domain, itself as it is."""
+    rest = f"all but {name}"
+    mine = (own.frame["domain"] == name).to_numpy()
+    values = {
+        site: np.where(mine[:, None], own.values[site], others.values[site]) for site in own.values
+    }
+    pooled = Features(
+        values, own.frame.assign(domain=np.where(mine, name, rest)), own.layers, own.depths
+    )
+    table = transfer(
+        pooled, None, [rest], [name], n_null=n_null, n_permutations=n_permutations, seed=seed,
+        control=control,
+    )  # fmt: skip
+    return table.frame
+
+
+def _centred(features: Features) -> Features:
+    """Each domain less the mean of its class means; classes that some domain lacks do not count."""
+    frame = features.frame
+    by_domain = [set(part["label"]) for _, part in frame.groupby("domain")]
+    common = frame["label"].isin(set.intersection(*by_domain)).to_numpy()
+    values = {}
+    for site, matrix in features.values.items():
+        moved = matrix.astype(np.float64)
+        for name in features.domains:
+            rows = (frame["domain"] == name).to_numpy()
+            counted = rows & common if common.any() else rows
+            label = pd.factorize(frame["label"][counted])[0]
+            weight = 1 / np.bincount(label)[label]
+            moved[rows] -= weight @ moved[counted] / weight.sum()
+        values[site] = moved.astype(matrix.dtype)
+    return Features(values, frame, features.layers, features.depths, features.facts)
