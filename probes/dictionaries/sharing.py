@@ -216,5 +216,6 @@ def _about(frame: pd.DataFrame, n_matched: int, seed: int, counts: Mapping[str, 
         estimand=ESTIMAND, seed=seed, **counts,
         null_kind=f"the {n_matched} other classes nearest in firing rate and mass; p permutes all "
         "classes",
-        ceiling_kind=f"halves of a domain by {artist_column(frame)}, geometric mean of both domains",
+        ceiling_kind=f"halves of a domain by {artist_column(frame)}, "
+        "geometric mean of both domains",
     )  # fmt: skip
