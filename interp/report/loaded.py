@@ -2,11 +2,12 @@
 
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 
@@ -53,8 +54,8 @@ WORDS = frozenset(
 FLAGS = frozenset({"centred", "ok", "fitted"})
 YES = frozenset({"true", "1", "1.0"})
 
-Frame = Any
-"""A pandas frame, row or column. pandas' own types make every selection a union of all three."""
+Frame: TypeAlias = pd.DataFrame
+"""A table, as the page reads it: every declared column, typed."""
 
 UNMADE = "the run did not make it"
 
@@ -175,14 +176,13 @@ def tidy(frame: Frame) -> Frame:
         if name not in frame:  # most columns of most tables
             columns[name] = "" if name in WORDS else False if name in FLAGS else math.nan
             continue
-        given: Frame = frame[name]
+        given = frame[name]
         if name in WORDS:
             columns[name] = given.astype(object).where(given.notna(), "").map(str).astype(object)
         elif name in FLAGS:
             columns[name] = given.map(lambda flag: str(flag).lower() in YES).astype(bool)
         else:
-            numeric: Frame = pd.to_numeric(given, errors="coerce")
-            columns[name] = numeric.astype(float)
+            columns[name] = pd.to_numeric(given, errors="coerce").astype(float)
     made = pd.DataFrame(columns, index=frame.index)
     return made.astype({name: object for name in WORDS if name not in frame}).copy()
 
@@ -221,3 +221,30 @@ def _plates(folder: Path) -> list[Plate]:
         except (OSError, ValueError, SyntaxError):  # Pillow says SyntaxError of a broken PNG
             continue
     return plates
+
+
+def shown_commands(result: LoadedResult) -> list[tuple[str, str]]:
+    """What to type: the command that measured, and the one that draws the page again.
+
+    >>> made = LoadedResult(Path("."), {"command": "interp-report run a.toml --out 'my run'"}, {})
+    >>> [command for command, _ in shown_commands(made)]
+    ["interp-report run a.toml --out 'my run'", "interp-report page --out 'my run'"]
+    """
+    given = result.facts.get("command")
+    measured = given if isinstance(given, str) and given else "interp-report"
+    again = f"interp-report page --out {shlex.quote(_out(measured))}"
+    return [(measured, "measures it"), (again, "draws it again from the tables")]
+
+
+def _out(command: str) -> str:
+    """The folder that a command names for its results."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # an unpaired quote
+        return "interp-report"
+    for place, word in enumerate(words):
+        if word == "--out" and place + 1 < len(words):
+            return words[place + 1]
+        if word.startswith("--out="):
+            return word.removeprefix("--out=")
+    return "interp-report"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.core.errors import OutputError
+from interp.core.figures import FigureSpec
 from interp.core.store import write_atomic
 from interp.core.tables import COLUMNS
 from interp.report.atlas import map_data
@@ -25,9 +26,7 @@ from interp.report.embedding import (
     sheets,
 )
 from interp.report.figures.answer import answer_figure
-from interp.report.figures.pieces import Figure
-from interp.report.loaded import LoadedResult, read_result
-from interp.report.making import Making, how_made, shown_commands
+from interp.report.loaded import LoadedResult, read_result, shown_commands
 from interp.report.naming import percent, sequence, setting_name
 from interp.report.sections import Section, filled_sections
 from interp.report.verdict_tables import ladder_table
@@ -36,14 +35,16 @@ from interp.verdicts.rungs import RUNGS
 
 HERE = Path(__file__).parent
 
-MAP = Making(
-    "Every measure between two domains becomes an index, 0 at its null and 1 at its ceiling; the "
-    "verdict is by where the index's interval lies.",
-    "Each measure's own, said under the map.",
-    (),
-)
-MAP_TABLES = tuple(
-    dict.fromkeys([*(one.table for rung in RUNGS.values() for one in rung.measures), "ladder"])
+MAP = FigureSpec(
+    "map",
+    "The map",
+    "atlas",
+    tuple(
+        dict.fromkeys([*(one.table for rung in RUNGS.values() for one in rung.measures), "ladder"])
+    ),
+    method="Every measure between two domains becomes an index, 0 at its null and 1 at its "
+    "ceiling; the verdict is by where the index's interval lies.",
+    null="Each measure's own, said under the map.",
 )
 
 
@@ -70,7 +71,7 @@ def build_page(result: Path, out: Path | None = None) -> Path:
     return target
 
 
-LEADING = ("checkpoints", "levels", "across", "intervention", "causes")
+LEADING = ("levels", "intervention")
 """Sections that belong to the verdict, and come before the map."""
 
 
@@ -99,7 +100,7 @@ def render_page(result: LoadedResult) -> str:
         leading=leading,
         sections=others,
         atlas=compressed(map_) if map_ else "",
-        makings=_makings(result, drawn, filled),
+        map_made=replace(MAP, tables=[name for name in MAP.tables if name in result.tables]),
         commands=shown_commands(result),
         thumbnails=domains,
         examples=[plate for plate in plates if "kind" in plate.keys],
@@ -132,18 +133,6 @@ def _contents(
         *((section.anchor, section.title) for section in others),
         ("provenance", "Provenance"),
     ]
-
-
-def _makings(
-    result: LoadedResult, drawn: Sequence[Figure], filled: Sequence[Section]
-) -> dict[str, Making]:
-    """How each figure was made, by its name, and the map."""
-    made = {figure.name: how_made(result, figure) for figure in drawn}
-    for section in filled:
-        for figure in section.figures:
-            made[figure.name] = how_made(result, figure, section.method, section.tables)
-    tables = [name for name in MAP_TABLES if name in result.tables]
-    return made | {"map": replace(MAP, tables=tables)}
 
 
 def _notes(result: LoadedResult) -> list[str]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from interp.core.sites import band_of
 from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
-from interp.report.figures.features import dictionary_words
+from interp.report.figures.layers import dictionary_words
 from interp.report.figures.pieces import counts
 from interp.report.figures.subjects import (
     ComparedPair,

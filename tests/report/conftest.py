@@ -14,6 +14,9 @@ from PIL import Image
 from interp.core.illustrations import Plate
 from interp.core.statistics.resampling import verdict_of_interval
 from interp.core.tables import Table
+from interp.report.figures.pieces import Figure
+from interp.report.loaded import LoadedResult
+from interp.report.sections import SECTIONS, draw_figure
 from interp.verdicts.judging import climb
 from interp.verdicts.rungs import RUNGS
 from tests.report.planted import evaluation_tables
@@ -43,6 +46,13 @@ EVIDENCE: Mapping[str, object] = {
 }  # fmt: skip
 
 Build = Callable[..., Path]
+
+SPECS = {figure.name: figure for section in SECTIONS for figure in section.figures}
+
+
+def figure_of(result: LoadedResult, name: str) -> Figure | None:
+    """The page's figure of a name, drawn from a result."""
+    return draw_figure(result, SPECS[name])
 
 
 def index_row(index: float, half: float = 0.07, **more: object) -> dict[str, object]:

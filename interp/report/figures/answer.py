@@ -1,24 +1,25 @@
 """The one figure that carries the answer: generalization against sharing, a point per setting."""
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 
-from interp.report.figures.accuracies import accuracy_by_setting_figure
+from interp.core.figures import INDEX, RAW, THRESHOLDS, FigureSpec
+from interp.report.figures.accuracies import ACCURACY
+from interp.report.figures.grammar import finished
+from interp.report.figures.kinds import across_lines, depth_figure, forest_figure
 from interp.report.figures.pieces import (
     GREY,
-    THRESHOLDS,
     Choice,
     Figure,
     Trace,
     axis,
-    counts,
     error_bars,
     layout,
     numbers,
-    reference_line,
 )
-from interp.report.figures.sharing import profile
+from interp.report.figures.sharing import CKA, PERMUTED
 from interp.report.figures.subjects import (
     EPOCH_0,
     compared_pairs,
@@ -28,38 +29,65 @@ from interp.report.figures.subjects import (
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import number, percent, plain, sequence
 
+ANSWER = FigureSpec(
+    "answer",
+    "Generalization to held-out classes in {where}, against sharing in the middle layers",
+    "answer",
+    ("accuracy", "similarity"),
+    method="Each model's zero-shot accuracy is set against the index of debiased CKA of class "
+    "means, averaged over its middle layers; for one checkpoint, that index is drawn by depth.",
+    null=f"Across, {PERMUTED[0].lower()}{PERMUTED[1:]} Up, chance and the untrained model.",
+    caption="One point per training distribution, 95 % intervals on both axes. Across: index of "
+    "debiased CKA between {natural} and {where}, mean over the layers from a third to two thirds "
+    "of the depth, and the mean of their intervals, which is never too narrow; below {least} not "
+    "shared, above {most} shared (dotted verticals). Up: balanced top-1 among all classes, {n}; "
+    "dashed chance, dotted untrained.{absent}",
+    alt="{said}",
+)
+
 
 def answer_figure(result: LoadedResult) -> Figure | None:
     """Accuracy against sharing; accuracy alone without an index; sharing by depth for one model."""
     if result.one_model:
-        return profile(result, "R2", name="answer")
+        return _instead(result, depth_figure(result, CKA))
     found = pd.concat([_points(result, test_domain) for test_domain in result.test_domains])
     placed = found.dropna(subset=["value", "index"])
     if placed.empty:
-        return accuracy_by_setting_figure(result, name="answer")
+        return _instead(result, forest_figure(result, ACCURACY))
     where = sequence(result.test_domains)
-    words = ("not shared<br>below .2", "shared<br>above .5")
-    lines = [reference_line("x", at, word) for at, word in zip(THRESHOLDS, words, strict=True)]
+    lines, notes = across_lines(THRESHOLDS, "x")
     traces: list[Trace] = []
     for place, test_domain in enumerate(result.test_domains):
         traces += _traces(placed[placed["test_domain"] == test_domain], place)
         traces += _floors(result, test_domain, place)
-    return Figure(
-        "answer",
-        f"Generalization to held-out classes in {where}, against sharing in the middle layers",
-        _caption(result, where, found),
-        "; ".join(_said(row) for _, row in placed.iterrows()),
-        traces,
-        layout(
-            440,
-            showlegend=False,
-            margin={"t": 44},
-            xaxis=axis(f"sharing index, {result.natural} × {where} (0 null, 1 ceiling)"),
-            yaxis=axis("balanced accuracy, held-out classes", tickformat=".0%", rangemode="tozero"),
-            shapes=[line for line, _ in lines],
-            annotations=[note for _, note in lines],
-        ),
-        [Choice("Test domain", result.test_domains)],
+    shape = layout(
+        440,
+        showlegend=False,
+        margin={"t": 44},
+        xaxis=axis(f"sharing index, {result.natural} × {where} (0 null, 1 ceiling)"),
+        yaxis=axis("balanced accuracy, held-out classes", tickformat=".0%", rangemode="tozero"),
+        shapes=lines,
+        annotations=[note | {"y": 1} for note in notes],
+    )
+    missing = found[found["index"].isna()]["name"].tolist()
+    least, most = (line.at for line in THRESHOLDS)
+    said = {
+        "where": where,
+        "least": least,
+        "most": most,
+        "said": "; ".join(_said(row) for _, row in placed.iterrows()),
+        "absent": f" Not shown, for want of an index: {sequence(missing)}." if missing else "",
+    }
+    accuracy = pd.concat([held_out_accuracy(result, name) for name in result.test_domains])
+    choices = [Choice("Test domain", result.test_domains)]
+    return finished(ANSWER, result, accuracy, traces, shape, choices, **said)
+
+
+def _instead(result: LoadedResult, figure: Figure | None) -> Figure | None:
+    """Another figure in the answer's place: it is made as the answer is."""
+    tables = [name for name in ANSWER.tables if name in result.tables]
+    return figure and replace(
+        figure, name="answer", method=ANSWER.method, null=ANSWER.null, tables=tables
     )
 
 
@@ -94,8 +122,8 @@ def _traces(rows: Frame, place: int) -> list[Trace]:
             "text": [plain(row["name"])],
             # away from the nearer edge, so that no name is cut off on a phone
             "textposition": f"{_level(rows, row)} {'right' if row['index'] <= 0.5 else 'left'}",
-            "error_x": error_bars(rows.loc[[label]], "index", "index_low", "index_high"),
-            "error_y": error_bars(rows.loc[[label]], "value", "low", "high"),
+            "error_x": error_bars(rows.loc[[label]], INDEX),
+            "error_y": error_bars(rows.loc[[label]], RAW),
             "marker": {"color": row["colour"], "symbol": row["symbol"], "size": 12},
             "hovertext": [plain(_said(row), 200)],
             "hoverinfo": "text",
@@ -134,23 +162,9 @@ def _floors(result: LoadedResult, test_domain: str, place: int) -> list[Trace]:
     ]
 
 
-def _said(row: Frame) -> str:
+def _said(row: pd.Series) -> str:
     return (
         f"{row['name']}: accuracy {percent(row['value'])} ({percent(row['low'])} to "
         f"{percent(row['high'])}), index {number(row['index'])} ({number(row['index_low'])} to "
         f"{number(row['index_high'])})"
-    )
-
-
-def _caption(result: LoadedResult, where: str, found: Frame) -> str:
-    missing = found[found["index"].isna()]["name"].tolist()
-    absent = f" Not shown, for want of an index: {sequence(missing)}." if missing else ""
-    accuracy = pd.concat([held_out_accuracy(result, name) for name in result.test_domains])
-    return (
-        "One point per training distribution, 95 % intervals on both axes. Across: index of "
-        f"debiased CKA between {result.natural} and {where}, mean over the layers from a third to "
-        "two thirds of the depth, and the mean of their intervals, which is never too narrow; "
-        f"below {THRESHOLDS[0]} not shared, above {THRESHOLDS[1]} shared (dotted verticals). Up: "
-        f"balanced top-1 among all classes, {counts(accuracy)}; dashed chance, dotted untrained."
-        f"{absent}"
     )

@@ -1,14 +1,25 @@
-"""Figures that are lines: the seen/unseen trade-off under any bias, and accuracy over training."""
+"""The section on what lies behind accuracy: bias, training pictures, natural accuracy, time."""
 
 from collections.abc import Iterable, Sequence
-from itertools import product
 
 import numpy as np
 import pandas as pd
 
+from interp.core.figures import (
+    SETTING,
+    TEST_DOMAIN,
+    AxisSpec,
+    ChoiceSpec,
+    FigureSpec,
+    Row,
+    Scale,
+    SectionSpec,
+)
+from interp.report.figures.accuracies import CHANCE, CLASSES, SHARE
+from interp.report.figures.grammar import finished, read_rows, shown_first, views
+from interp.report.figures.kinds import axis_of, curves
 from interp.report.figures.pieces import (
     GREY,
-    Choice,
     Figure,
     Trace,
     axis,
@@ -18,15 +29,15 @@ from interp.report.figures.pieces import (
     numbers,
     span,
 )
-from interp.report.figures.subjects import final, in_test_domain, text_head, top_1
+from interp.report.figures.subjects import final, in_test_domain, top_1
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import (
     CLASS_SETS,
-    OKABE_ITO,
     between,
     faded,
     number,
     ordered_settings,
+    percent,
     plain,
     sequence,
     setting_label,
@@ -36,50 +47,134 @@ from interp.report.naming import (
 )
 
 AREA = "AUSUC"
+ALL_CLASSES = {"candidates": ["all", ""]}
+TRADEOFF = FigureSpec(
+    "tradeoff",
+    "Seen against held-out classes in {where} under any bias",
+    "trade-off",
+    ("tradeoff", "accuracy"),
+    method="A growing bias is taken off the logits of seen classes; each step gives a point.",
+    null="The area under the line of random logits.",
+    caption="Along a line, a bias is subtracted from seen classes' logits; further blocks are "
+    "faint; the marker is accuracy without bias, over all blocks. Area under the line of the first "
+    "block (AUSUC): {areas}.{chance} {counted}; bars and intervals are 95 % over classes.",
+    alt="Trade-off curves of {settings}",
+    keep=("asked in the test domain",),
+    needs=("accuracy_seen", "accuracy_held_out"),
+    scale=Scale("accuracy_held_out"),
+    subjects="settings",
+    choices=(TEST_DOMAIN,),
+    across="accuracy_seen",
+    along="bias",
+    mode="lines",
+    hover=lambda row: (
+        f"seen {percent(row['accuracy_seen'])}, held-out {percent(row['accuracy_held_out'])}"
+    ),
+    x=AxisSpec("balanced accuracy, seen classes", percent=True, from_zero=True),
+    y=AxisSpec("balanced accuracy, held-out classes", percent=True, from_zero=True),
+)
 
 
-def tradeoff_figure(result: LoadedResult) -> Figure | None:
+def _class(row: Row) -> str:
+    return f"{plain(row['label'])}: {percent(row['value'])}, {row['exposure']:,g} pictures"
+
+
+EXPOSURE = FigureSpec(
+    "exposure",
+    "Accuracy of each class against its training pictures",
+    "exposure",
+    ("exposure", "exposure_classes"),
+    method="Each class's accuracy is ranked against its number of training pictures.",
+    null="No rank correlation, 0.",
+    caption="First block; Spearman over all classes: {spearman}. n = {classes} classes per "
+    "setting; single classes have no interval, those in brackets are 95 % over classes.",
+    alt="Accuracy against training pictures for {settings}",
+    where=ALL_CLASSES,
+    keep=("asked in the test domain", "first block"),
+    needs=("value", "exposure"),
+    scale=Scale("value"),
+    subjects="class_set",
+    subject_names=CLASS_SETS,
+    choices=(TEST_DOMAIN, SETTING, ChoiceSpec("Counted in", "exposed_in")),
+    across="exposure",
+    mode="markers",
+    hover=_class,
+    x=AxisSpec("training pictures of the class", from_zero=True),
+    y=AxisSpec("accuracy", percent=True, limits=(-0.04, 1.04)),
+    height=380,
+)
+ROBUSTNESS = FigureSpec(
+    "robustness",
+    "Accuracy in {outside} against accuracy in {inside}",
+    "robustness",
+    ("robustness",),
+    method="A line from accuracy in natural pictures to accuracy in the test domain is fitted to "
+    "reference models, and each model's distance from it is taken.",
+    null="The line itself, 0.",
+    caption="Logit axes. Above the line: more robust than accuracy in natural pictures foretells. "
+    "Line: least squares through {fitted} reference models (hollow), band: its 95 % interval. "
+    "n = {models} models, one point each.",
+    alt="{distances}",
+    keep=("text head",),
+    needs=("accuracy_in", "accuracy_out"),
+    choices=(ChoiceSpec("Test domain", "domain_b"),),
+)
+EPOCHS = FigureSpec(
+    "epochs",
+    "Accuracy in {where} over training",
+    "curve",
+    ("epochs",),
+    method="The accuracy of every kept epoch is taken.",
+    null=CHANCE,
+    caption="Balanced top-1 among all classes; epoch 0 is the untrained model. Further blocks are "
+    "faint. {n}; bars are 95 % intervals over classes, of the first block.",
+    alt="Lines of {settings} over epochs",
+    where=ALL_CLASSES,
+    keep=("top-1", "asked in the test domain"),
+    needs=("value", "epoch"),
+    subjects="settings",
+    choices=(TEST_DOMAIN, CLASSES),
+    across="epoch",
+    x=AxisSpec("epoch", from_zero=True),
+    y=SHARE,
+    height=360,
+)
+BEHIND = SectionSpec(
+    "behind",
+    "Behind the accuracy",
+    "A bias against seen classes (Chao et al. 2016), training pictures per class, accuracy in "
+    "natural pictures (Taori et al. 2020) and time in training: what else may move accuracy.",
+    (TRADEOFF, EXPOSURE, ROBUSTNESS, EPOCHS),
+    note="None of these was drawn at random: they say what goes with accuracy, not why.",
+    study_only=True,
+    optional=("tradeoff", "exposure", "exposure_classes", "robustness", "epochs"),
+)
+
+
+def tradeoff_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     """Accuracy of held-out against seen classes under every bias, a line per setting."""
-    rows = in_test_domain(result.frame("tradeoff")).dropna(
-        subset=["accuracy_seen", "accuracy_held_out"]
-    )
+    rows = read_rows(result, spec)
     if rows.empty:
         return None
     accuracy = in_test_domain(result.frame("accuracy"))
     areas = final(accuracy[accuracy["measure"] == AREA])
-    options = [name for name in result.test_domains if name in set(rows["test_domain"])]
-    traces: list[Trace] = []
-    for place, test_domain in enumerate(options):
-        here = rows[rows["test_domain"] == test_domain]
-        plain_rows = final(top_1(accuracy[accuracy["test_domain"] == test_domain]))
-        for setting, block, line, look in _lines(here):
-            traces.append(
-                _line(line, "accuracy_seen", "accuracy_held_out", setting, look, block, place)
-                | {"mode": "lines"}
-            )
-        traces += _unbiased(plain_rows, ordered_settings(here["setting"]), place)
-    share = axis("", tickformat=".0%", rangemode="tozero")
+    found, choices = views(result, spec, rows)
+    traces = curves(spec, found)
+    for view in found:
+        here = accuracy[accuracy["test_domain"] == view.test_domain]
+        names = [one.key for one in view.subjects if len(one.rows)]
+        traces += _unbiased(final(top_1(here)), ordered_settings(names), view.meta)
     null = areas["null"].dropna()
-    chance = f" Random logits: {number(float(null.mean()), 3)}." if len(null) else ""
-    return Figure(
-        "tradeoff",
-        f"Seen against held-out classes in {sequence(options)} under any bias",
-        "Along a line, a bias is subtracted from seen classes' logits; further blocks are faint; "
-        "the marker is accuracy without bias, over all blocks. Area under the line of the first "
-        f"block (AUSUC): {_areas(areas, options)}.{chance} "
-        f"{counts(areas if len(areas) else rows)}; bars and intervals are 95 % over classes.",
-        f"Trade-off curves of {_named(rows)}",
-        traces,
-        layout(
-            440,
-            xaxis={**share, "title": {"text": "balanced accuracy, seen classes"}},
-            yaxis={**share, "title": {"text": "balanced accuracy, held-out classes"}},
-        ),
-        [Choice("Test domain", options)],
-    )
+    said = {
+        "areas": _areas(areas, choices[0].options),
+        "chance": f" Random logits: {number(float(null.mean()), 3)}." if len(null) else "",
+        "counted": counts(areas if len(areas) else rows),
+    }
+    shape = layout(440, xaxis=axis_of(spec.x), yaxis=axis_of(spec.y))
+    return finished(spec, result, rows, traces, shape, choices, **said)
 
 
-def _unbiased(rows: Frame, settings: Sequence[str], place: int) -> list[Trace]:
+def _unbiased(rows: Frame, settings: Sequence[str], meta: Sequence[int | None]) -> list[Trace]:
     """The models as they are: accuracy of either kind of classes, with both intervals."""
     among_all = rows[rows["candidates"].isin(["all", ""])]
     traces = []
@@ -98,11 +193,11 @@ def _unbiased(rows: Frame, settings: Sequence[str], place: int) -> list[Trace]:
                 "showlegend": False,
                 "x": numbers(seen["value"]),
                 "y": numbers(held["value"]),
-                "error_x": {**error_bars(seen, "value", "low", "high"), "color": colour},
-                "error_y": {**error_bars(held, "value", "low", "high"), "color": colour},
+                "error_x": {**error_bars(seen), "color": colour},
+                "error_y": {**error_bars(held), "color": colour},
                 "marker": {"color": colour, "symbol": symbol, "size": 11},
                 "hovertemplate": "seen %{x:.1%}, held-out %{y:.1%}<extra>%{fullData.name}</extra>",
-                "meta": [place],
+                "meta": list(meta),
             }
         )
     return traces
@@ -121,146 +216,27 @@ def _areas(areas: Frame, options: Sequence[str]) -> str:
     return some(said, "accuracy") if said else "not recorded"
 
 
-def epochs_figure(result: LoadedResult) -> Figure | None:
-    """Accuracy in the test domain after every kept epoch, a line per setting and block."""
-    rows = in_test_domain(top_1(result.frame("epochs"))).dropna(subset=["value", "epoch"])
-    rows = rows[rows["candidates"].isin(["all", ""])]
-    if rows.empty:
-        return None
-    options = [
-        [name for name in result.test_domains if name in set(rows["test_domain"])],
-        [name for name in CLASS_SETS if name in set(rows["class_set"])],
-    ]
-    traces = []
-    for (d, test_domain), (c, classes) in product(*map(enumerate, options)):
-        here = rows[(rows["test_domain"] == test_domain) & (rows["class_set"] == classes)]
-        for setting, block, line, look in _lines(here):
-            line = line.sort_values("epoch", kind="stable")
-            trace = _line(line, "epoch", "value", setting, look, block, d)
-            trace |= {"meta": [d, c], "mode": "lines+markers"}
-            trace["marker"] = {"symbol": look[1], "size": 8, "color": look[0]}
-            if not block:  # bars of one block; those of all would hide one another
-                trace["error_y"] = error_bars(line, "value", "low", "high")
-            traces.append(trace)
-    return Figure(
-        "epochs",
-        f"Accuracy in {sequence(options[0])} over training",
-        "Balanced top-1 among all classes; epoch 0 is the untrained model. Further blocks are "
-        f"faint. {counts(rows)}; bars are 95 % intervals over classes, of the first block.",
-        f"Lines of {_named(rows)} over epochs",
-        traces,
-        layout(
-            360,
-            xaxis=axis("epoch", rangemode="tozero"),
-            yaxis=axis("balanced accuracy", tickformat=".0%", rangemode="tozero"),
-        ),
-        [
-            Choice("Test domain", options[0]),
-            Choice("Classes", [CLASS_SETS[one] for one in options[1]]),
-        ],
-    )
-
-
-def _named(rows: Frame) -> str:
-    return sequence([setting_name(name) for name in ordered_settings(rows["setting"])])
-
-
-def _lines(rows: Frame) -> Iterable[tuple[str, int, Frame, tuple[str, str]]]:
-    """Setting, number of the block, its rows, and the setting's look."""
-    for place, setting in enumerate(ordered_settings(rows["setting"])):
-        own = rows[rows["setting"] == setting]
-        for block, (_, line) in enumerate(own.groupby("seed", dropna=False, sort=True)):
-            yield setting, block, line, setting_look(setting, place)
-
-
-def _line(
-    rows: Frame, x: str, y: str, setting: str, look: tuple[str, str], block: int, place: int
-) -> Trace:
-    """A line of one block; blocks after the first are faint and share the first's legend entry."""
-    name = setting_label(setting)
-    return {
-        "type": "scatter",
-        "name": name if not block else f"{name}, block {block + 1}",
-        "legendgroup": setting,
-        "showlegend": not block,
-        "opacity": 1.0 if not block else 0.35,
-        "x": numbers(rows[x]),
-        "y": numbers(rows[y]),
-        "line": {"color": look[0], "width": 2},
-        "hovertemplate": "%{x}: %{y:.1%}<extra>%{fullData.name}</extra>"
-        if x == "epoch"
-        else "seen %{x:.1%}, held-out %{y:.1%}<extra>%{fullData.name}</extra>",
-        "meta": [place],
-    }
-
-
-def exposure_figure(result: LoadedResult) -> Figure | None:
+def exposure_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     """Accuracy of each class against its training pictures."""
-    rows = in_test_domain(result.frame("exposure_classes")).dropna(subset=["value", "exposure"])
-    rows = rows[rows["candidates"].isin(["all", ""])]
+    rows = read_rows(result, spec, "exposure_classes")
     if rows.empty:
         return None
-    options = [
-        [name for name in result.test_domains if name in set(rows["test_domain"])],
-        ordered_settings(rows["setting"]),
-        list(dict.fromkeys(rows["exposed_in"])),
-    ]
+    found, choices = views(result, spec, rows)
+    choices = shown_first(choices, 1, _varied(rows, choices[1].options))
     classes = rows.groupby(["test_domain", "setting"])["label"].nunique()
-    traces = []
-    for keys in product(*map(enumerate, options)):
-        (d, test_domain), (s, setting), (e, exposed_in) = keys
-        own = rows[
-            (rows["test_domain"] == test_domain)
-            & (rows["setting"] == setting)
-            & (rows["exposed_in"] == exposed_in)
-        ]
-        own = own[own["seed"] == own["seed"].min()] if own["seed"].notna().any() else own
-        for n, (class_set, words) in enumerate(CLASS_SETS.items()):
-            part = own[own["class_set"] == class_set]
-            if len(part):
-                traces.append(_classes(part, words, n, [d, s, e]))
-    return Figure(
-        "exposure",
-        "Accuracy of each class against its training pictures",
-        f"First block; Spearman over all classes: {_spearman(result)}. n = {span(classes)} "
-        "classes per setting; single classes have no interval, those in brackets are 95 % over "
-        "classes.",
-        f"Accuracy against training pictures for {sequence([setting_name(s) for s in options[1]])}",
-        traces,
-        layout(
-            380,
-            xaxis=axis("training pictures of the class", rangemode="tozero"),
-            yaxis=axis("accuracy", tickformat=".0%", range=[-0.04, 1.04]),
-        ),
-        [
-            Choice("Test domain", options[0]),
-            Choice(
-                "Setting",
-                [setting_name(one) for one in options[1]],
-                _varied(rows, options[1]),
-            ),
-            Choice("Counted in", options[2]),
-        ],
-    )
+    traces = curves(spec, found)
+    for trace in traces:
+        trace["marker"]["opacity"] = 0.75
+    shape = layout(spec.height, xaxis=axis_of(spec.x), yaxis=axis_of(spec.y))
+    said = {"spearman": _spearman(result), "classes": span(classes)}
+    return finished(spec, result, rows, traces, shape, choices, **said)
 
 
-def _classes(rows: Frame, words: str, place: int, meta: Sequence[int]) -> Trace:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": words,
-        "x": numbers(rows["exposure"]),
-        "y": numbers(rows["value"]),
-        "text": [plain(name) for name in rows["label"]],
-        "marker": {
-            "size": 9,
-            "color": OKABE_ITO[place],
-            "symbol": ("diamond", "circle", "square")[place],
-            "opacity": 0.75,
-        },
-        "hovertemplate": "%{text}: %{y:.1%}, %{x:,} pictures<extra>%{fullData.name}</extra>",
-        "meta": list(meta),
-    }
+def _varied(rows: Frame, options: Sequence[str]) -> int:
+    """The first setting whose classes were trained on unequally: the one worth showing first."""
+    first = rows[rows["exposed_in"] == rows["exposed_in"].iloc[0]]
+    varied = first.groupby(first["setting"].map(setting_name))["exposure"].nunique() > 1
+    return next((place for place, name in enumerate(options) if varied.get(name)), 0)
 
 
 def _spearman(result: LoadedResult) -> str:
@@ -282,13 +258,6 @@ def _spearman(result: LoadedResult) -> str:
     return "; ".join(parts) if parts else "not measured"
 
 
-def _varied(rows: Frame, settings: Sequence[str]) -> int:
-    """The first setting whose classes were trained on unequally: the one worth showing first."""
-    first = rows[rows["exposed_in"] == rows["exposed_in"].iloc[0]]
-    varied = first.groupby("setting")["exposure"].nunique() > 1
-    return next((place for place, name in enumerate(settings) if varied.get(name)), 0)
-
-
 TICKS = (
     (0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98, 0.99),
     tuple(step / 20 for step in range(1, 20)),
@@ -297,40 +266,37 @@ TICKS = (
 """Where a logit axis carries a number: the first of these that puts three on it."""
 
 
-def robustness_figure(result: LoadedResult) -> Figure | None:
+def robustness_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     """Accuracy in the test domain against accuracy in natural pictures, on logit axes."""
-    rows = text_head(result.frame("robustness")).dropna(subset=["accuracy_in", "accuracy_out"])
+    rows = read_rows(result, spec)
     if rows.empty:
         return None
-    options = list(dict.fromkeys(rows["domain_b"]))
+    found, choices = views(result, spec, rows)
     traces: list[Trace] = []
-    for place, domain in enumerate(options):
-        here = rows[rows["domain_b"] == domain]
-        traces += _fit(here, place)
-        for n, setting in enumerate(ordered_settings(here["setting"])):
-            traces.append(_models(here[here["setting"] == setting], setting, n, place))
+    for view in found:
+        traces += _fit(view.rows, view.meta)
+        for n, setting in enumerate(ordered_settings(view.rows["setting"])):
+            own = view.rows[view.rows["setting"] == setting]
+            traces.append(_models(own, setting, n, view.meta))
     inside = sequence(list(dict.fromkeys(rows["domain_a"])))
-    ends = rows[["accuracy_in", "accuracy_out", "expected_low", "expected_high"]]
-    return Figure(
-        "robustness",
-        f"Accuracy in {sequence(options)} against accuracy in {inside}",
-        "Logit axes. Above the line: more robust than accuracy in natural pictures foretells. "
-        f"Line: least squares through {span(rows['n_units'].dropna())} reference models (hollow), "
-        f"band: its 95 % interval. n = {len(rows)} models, one point each.",
-        "; ".join(
-            f"{setting_name(setting)}: {number(100 * value, 1)} points above the line"
-            for setting, value in rows.groupby("setting")["value"].mean().items()
-        ),
-        traces,
-        layout(
-            440,
-            xaxis=_logit_axis(f"balanced accuracy, {inside}", [ends["accuracy_in"]]),
-            yaxis=_logit_axis(
-                "balanced accuracy, test domain", [ends[c] for c in ends.columns[1:]]
-            ),
-        ),
-        [Choice("Test domain", options)],
+    outer = [rows[name] for name in ("accuracy_out", "expected_low", "expected_high")]
+    shape = layout(
+        440,
+        xaxis=_logit_axis(f"balanced accuracy, {inside}", [rows["accuracy_in"]]),
+        yaxis=_logit_axis("balanced accuracy, test domain", outer),
     )
+    distances = rows.groupby("setting")["value"].mean()
+    said = {
+        "inside": inside,
+        "outside": sequence(choices[0].options),
+        "fitted": span(rows["n_units"].dropna()),
+        "models": len(rows),
+        "distances": "; ".join(
+            f"{setting_name(str(setting))}: {number(100 * value, 1)} points above the line"
+            for setting, value in distances.items()
+        ),
+    }
+    return finished(spec, result, rows, traces, shape, choices, **said)
 
 
 def _logit(values: Iterable[float]) -> np.ndarray:
@@ -338,7 +304,7 @@ def _logit(values: Iterable[float]) -> np.ndarray:
     return np.log(share / (1 - share))
 
 
-def _logit_axis(title: str, shown: Sequence[Frame]) -> dict[str, object]:
+def _logit_axis(title: str, shown: Sequence[pd.Series]) -> dict[str, object]:
     """An axis in logits, labelled in percent, over the values shown."""
     known = _logit(pd.concat(list(shown)).dropna())
     room = 0.08 * max(float(np.ptp(known)), 0.5)
@@ -357,7 +323,7 @@ def _logit_axis(title: str, shown: Sequence[Frame]) -> dict[str, object]:
     )
 
 
-def _fit(rows: Frame, place: int) -> list[Trace]:
+def _fit(rows: Frame, meta: Sequence[int | None]) -> list[Trace]:
     """The reference models' line, and its interval as a band."""
     line = rows.dropna(subset=["expected"]).sort_values("accuracy_in", kind="stable")
     x = numbers(_logit(line["accuracy_in"]))
@@ -367,17 +333,17 @@ def _fit(rows: Frame, place: int) -> list[Trace]:
             "type": "scatter", "mode": "lines", "name": "95 % interval of the line",
             "x": [*x, *x[::-1]], "y": numbers(around), "fill": "toself", "line": {"width": 0},
             "fillcolor": faded(GREY, 0.2), "hoverinfo": "skip", "showlegend": False,
-            "meta": [place],
+            "meta": list(meta),
         },
         {
             "type": "scatter", "mode": "lines", "name": "line of the reference models", "x": x,
             "y": numbers(_logit(line["expected"])), "line": {"color": GREY, "width": 1.5},
-            "hoverinfo": "skip", "meta": [place],
+            "hoverinfo": "skip", "meta": list(meta),
         },
     ]  # fmt: skip
 
 
-def _models(rows: Frame, setting: str, n: int, place: int) -> Trace:
+def _models(rows: Frame, setting: str, n: int, meta: Sequence[int | None]) -> Trace:
     colour, symbol = setting_look(setting, n)
     said = [
         f"{setting_label(setting)}<br>{100 * inside:.1f} % and {100 * outside:.1f} %, "
@@ -399,5 +365,5 @@ def _models(rows: Frame, setting: str, n: int, place: int) -> Trace:
         },
         "text": said,
         "hovertemplate": "%{text}<extra></extra>",
-        "meta": [place],
+        "meta": list(meta),
     }

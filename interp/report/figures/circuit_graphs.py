@@ -1,100 +1,196 @@
-"""Figures of circuits: how faithful one of each size is, and what the strongest is made of."""
+"""The sections on circuits: how faithful one is, what it is made of, what it does abroad."""
 
 from collections.abc import Sequence
-from itertools import product
 from typing import Any
 
-import numpy as np
-
-from interp.core.tables import Table
-from interp.report.figures.pieces import (
-    GREY,
-    Choice,
-    Figure,
-    Trace,
-    axis,
-    counts,
-    error_bars,
-    kinds,
-    layout,
-    numbers,
-    reference_line,
-    span,
+from interp.core.figures import (
+    PAIR,
+    SETTING,
+    TEST_DOMAIN,
+    AxisSpec,
+    ChoiceSpec,
+    FigureSpec,
+    LineSpec,
+    Row,
+    Scale,
+    SectionSpec,
+    SeriesSpec,
 )
-from interp.report.figures.subjects import ComparedPair, compared_pairs
+from interp.core.figures import RAW as VALUE
+from interp.core.tables import Table
+from interp.report.figures.grammar import finished, read_rows, views
+from interp.report.figures.pieces import GREY, Figure, Trace, layout, numbers
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import faded, number, plain
 
-ALONE, WITHOUT = "circuit alone", "model without the circuit"
-COLOURS = {ALONE: "#0072B2", WITHOUT: "#D55E00"}
-TICKS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
 POSITIVE, NEGATIVE = "#0072B2", "#D55E00"
+MODEL = ChoiceSpec("Model", "model")
+PICTURES = ChoiceSpec("Pictures", "domain")
+ALONE = {"measure": "circuit alone"}
+SIZES = {
+    size: f"{100 * size:g} %" for size in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
+}
 
 
-def faithful(result: LoadedResult) -> Figure | None:
-    """The share of the model's work that circuits do alone, and that is left without them."""
-    rows = result.frame("faithfulness")
-    curve = rows[rows["measure"].isin([ALONE, WITHOUT]) & rows["value"].notna()]
-    if curve.empty:
-        return None
-    places = _Places(result, curve)
-    traces: list[Trace] = []
-    for meta, chosen in places.chosen:
-        for measure in (ALONE, WITHOUT):
-            traces.append(_line(chosen[chosen["measure"] == measure], measure, meta))
-        traces.append(_random(chosen[chosen["measure"] == ALONE], meta))
-    sizes = sorted(curve["share"].unique())
-    ends = [float(curve["low"].min()), float(curve["high"].max())]
-    low, high = max(-0.5, min(-0.05, *ends)), min(1.6, max(1.1, *ends))
-    return Figure(
-        "faithfulness",
-        "How much of the model a circuit is",
-        f"{counts(curve)}; bars are 95 % intervals, a class left out at a time. Circuits were "
-        "chosen on other pictures. 1 is the whole model, 0 the model that sees a picture of "
-        f"another class. {kinds(curve)} Areas under the curve (CPR) are in the table.",
-        f"Lines over {len(sizes)} sizes of circuit, alone, absent, and at random",
-        traces,
-        layout(
-            430,
-            shapes=[reference_line("y", at, "")[0] for at in (0, 1)],
-            xaxis=axis(
-                "size, as a share of all edges (or channels)",
-                type="log",
-                tickvals=TICKS,
-                ticktext=[f"{100 * size:g} %" for size in TICKS],
-                range=[np.log10(min(sizes)) - 0.1, 0.05],
-            ),
-            yaxis=axis("share of the metric that remains", range=[low, high]),
-        ),
-        places.choices,
-    )
+def _sized(row: Row) -> str:
+    ends = f" ({number(row['low'])} to {number(row['high'])})"
+    index = f"<br>index {number(row['index'])}" if row["index"] == row["index"] else ""
+    return f"{row['n_edges']:,.0f} of them: {number(row['value'], 3)}{ends}{index}"
 
 
-def circuit_graph(result: LoadedResult) -> Figure | None:
+FAITHFUL = FigureSpec(
+    "faithfulness",
+    "How much of the model a circuit is",
+    "curve",
+    ("faithfulness",),
+    method="The best-scored parts run alone, and the model runs without them, at every size.",
+    null="Random circuits as large.",
+    caption="{n}; bars are 95 % intervals, a class left out at a time. Circuits were chosen on "
+    "other pictures. 1 is the whole model, 0 the model that sees a picture of another class. "
+    "{kinds} Areas under the curve (CPR) are in the table.",
+    alt="Lines over {points} sizes of circuit, alone, absent, and at random",
+    where={"measure": ["circuit alone", "model without the circuit"]},
+    needs=("value",),
+    choices=(TEST_DOMAIN, MODEL, PICTURES),
+    across="share",
+    series=(
+        SeriesSpec("circuit alone", VALUE, POSITIVE, ALONE),
+        SeriesSpec("model without the circuit", VALUE, NEGATIVE,
+                   {"measure": "model without the circuit"}, "dash", "x"),
+        SeriesSpec("random circuits of the same size", Scale("null"), GREY, ALONE, "dot",
+                   mode="lines"),
+    ),
+    hover=_sized,
+    x=AxisSpec("size, as a share of all edges (or channels)", percent=True, log=True, ticks=SIZES),
+    y=AxisSpec("share of the metric that remains", within=(-0.5, 1.6)),
+    lines=(LineSpec(0), LineSpec(1)),
+)  # fmt: skip
+STRONGEST = FigureSpec(
+    "circuit",
+    "What the strongest circuit is made of",
+    "circuit",
+    ("circuits",),
+    method="Every edge is scored by the gradient along the way from one picture to another.",
+    null="None: whether such a circuit does the work is tested in the figure of faithfulness.",
+    caption="n = {pictures} pictures. The strongest edges of one model and domain, {most} at most; "
+    "each band is an edge, as wide as its |score|: blue where the sender raises what is scored "
+    "(the metric; of a ResNet's edge, the change of the receiving channel), orange where it lowers "
+    "it. Nodes can be dragged. Scores are estimates without an interval; whether such a circuit "
+    "does the work is for the figure above to say.",
+    alt="Flow diagram of up to {most} edges from the input to the output",
+    needs=("score",),
+    choices=(TEST_DOMAIN, MODEL, PICTURES),
+)
+CIRCUITS = SectionSpec(
+    "circuits",
+    "Which parts make the class: circuits",
+    "Edges of a transformer are scored by EAP-IG (Hanna et al. 2024), channels of a ResNet by "
+    "integrated gradients. A circuit alone runs with all else as in a picture of another "
+    "class; share = (m(circuit) − m(nothing)) / (m(model) − m(nothing)), where m is the logit "
+    "of the picture's class less that of the other one.",
+    (FAITHFUL, STRONGEST),
+    note="A circuit is faithful where it does what the model does, and complete where nothing "
+    "is left without it. Whether two domains have the same one is another question.",
+    optional=("faithfulness", "circuits"),
+)
+
+UNITS = {"channel": "channels", "d_mlp": "neurons", "edge": "edges"}
+
+
+def _way(row: Row) -> str:
+    by = UNITS.get(row["level"], row["level"])
+    return f"{plain(row['domain_a'])} → {plain(row['domain_b'])}, by {by}"
+
+
+ABROAD = FigureSpec(
+    "circuits-abroad",
+    "Circuits of one domain at work in another",
+    "curve",
+    ("circuit_transfer",),
+    method="A circuit found in A runs on pictures of B, all else as in another class's picture.",
+    null="Circuits of other classes, as large; random parts are drawn beside them.",
+    caption="{n}; bars are 95 % intervals of the share. Everything outside a circuit runs as in a "
+    "picture of another class. {kinds}",
+    alt="Lines of faithfulness by size for four kinds of circuit, {options} ways to choose from",
+    where={"measure": "circuit transfer", "band": ""},
+    needs=("share", "value"),
+    choices=(
+        TEST_DOMAIN,
+        SETTING,
+        ChoiceSpec("From A to B", (*PAIR, "level"), named=_way),
+    ),
+    across="share",
+    series=(
+        SeriesSpec("the class in B itself, other artists", Scale("ceiling"), "#009E73"),
+        SeriesSpec("the class in A", VALUE, POSITIVE, symbol="diamond"),
+        SeriesSpec("another class in A", Scale("null"), NEGATIVE, dash="dash", symbol="x"),
+        SeriesSpec("random parts", Scale("random"), GREY, dash="dot", symbol="square"),
+    ),
+    x=AxisSpec(
+        "size, as a share of each layer's parts",
+        percent=True,
+        log=True,
+        ticks={size: words for size, words in SIZES.items() if 0.02 <= size <= 0.5},
+    ),
+    y=AxisSpec("share of the class's work in B"),
+)
+FOUND_AGAIN = "{n_sure:.0f} of {n_edges:.0f} parts in 95 % of draws or more"
+STEADY = FigureSpec(
+    "steady",
+    "How steady circuits are",
+    "curve",
+    ("circuit_stability",),
+    method="Pictures of every class are drawn again, with replacement, and the circuit anew.",
+    null="As many parts of each layer, drawn by chance.",
+    caption="n = {draws} draws of {pictures} pairs of pictures. A circuit is the best tenth of "
+    "each layer's parts over all classes; bars are intervals that hold 95 % of the draws. 1: the "
+    "same parts every time.",
+    alt="A line over layers of the share of parts found again, beside chance",
+    keep=("a site",),
+    needs=("value",),
+    choices=(TEST_DOMAIN, MODEL, PICTURES),
+    across="site",
+    labels=lambda row: row["site"].split(".hook")[0],
+    series=(
+        SeriesSpec("found again", VALUE, POSITIVE),
+        SeriesSpec("parts by chance", Scale("null"), GREY, dash="dash", mode="lines"),
+    ),
+    hover=lambda row: (
+        f"{row['site'].split('.hook')[0]}: {number(row['value'])}, by chance "
+        f"{number(row['null'])}; {FOUND_AGAIN.format(**row)}"
+    ),
+    x=AxisSpec("layer"),
+    y=AxisSpec("share of parts found again", limits=(0, 1.05)),
+    height=380,
+)
+CROSSING = SectionSpec(
+    "crossing",
+    "Same parts and wiring? (R5, R6)",
+    "Parts are scored for every class in each domain, in halves of artists. Overlap compares "
+    "the parts of a class in A and B with those of another class (null) and of other artists "
+    "(ceiling). Then A's circuit of a class runs on pictures of B, all else as in a picture of "
+    "another class.",
+    (ABROAD, STEADY),
+    words=(("verdicts", "R6"),),
+    note="Where circuits of other classes do the work as well, the parts are too coarse to tell "
+    "classes apart, and nothing is concluded.",
+    optional=("circuit_transfer", "overlap", "circuit_stability"),
+)
+
+
+def circuit_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     """The strongest edges as streams between nodes, which can be pointed at and dragged."""
-    rows = result.frame("circuits")
-    rows = rows[rows["score"].notna() & (rows["score"] != 0)]  # a band without width is no band
+    rows = read_rows(result, spec)
+    rows = rows[rows["score"] != 0]  # a band without width is no band
     if rows.empty:
         return None
-    places = _Places(result, rows)
-    if not places.chosen:
+    found, choices = views(result, spec, rows)
+    shown = [view for view in found if len(view.rows)]
+    if not shown:
         return None
-    traces = [_streams(chosen, meta) for meta, chosen in places.chosen]
-    most = int(max(len(chosen) for _, chosen in places.chosen))
-    return Figure(
-        "circuit",
-        "What the strongest circuit is made of",
-        f"n = {span(rows['n_pictures'])} pictures. The strongest edges of one model and domain, "
-        f"{most} at most; each band is an edge, as "
-        "wide as its |score|: blue where the sender raises what is scored (the metric; of a "
-        "ResNet's edge, the change of the receiving channel), orange where it lowers it. Nodes "
-        "can be dragged. Scores are estimates without an interval; whether such a circuit does "
-        "the work is for the figure above to say.",
-        f"Flow diagram of up to {most} edges from the input to the output",
-        traces,
-        layout(460),
-        places.choices,
-    )
+    traces = [_streams(view.rows, view.meta) for view in shown]
+    most = max(len(view.rows) for view in shown)
+    return finished(spec, result, rows, traces, layout(460), choices, most=most)
 
 
 def draw_circuit(table: Table, *, title: str = "") -> Any:
@@ -114,73 +210,6 @@ def draw_circuit(table: Table, *, title: str = "") -> Any:
     trace = {key: value for key, value in _streams(rows, [None]).items() if key != "meta"}
     said = f"{title}<br><sup>{len(rows)} edges; width is |score|, blue raises the metric</sup>"
     return go.Figure(data=[trace], layout={"title": said, "height": 460})
-
-
-class _Places:
-    """Rows by what may be chosen: test domain, subject, domain of the pictures."""
-
-    def __init__(self, result: LoadedResult, rows: Frame) -> None:
-        tests = [name for name in result.test_domains if name in set(rows["test_domain"])] or [""]
-        models = {test: _models(result, test, rows) for test in tests}
-        names = list(dict.fromkeys(one.name for each in models.values() for one in each))
-        domains = list(dict.fromkeys(rows["domain"]))
-        self.choices: Sequence[Choice] = (
-            Choice("Test domain", tests),
-            Choice("Model", [plain(name) for name in names]),
-            Choice("Pictures", domains),
-        )
-        self.chosen: list[tuple[list[int | None], Frame]] = []
-        for (t, test), (d, domain) in product(enumerate(tests), enumerate(domains)):
-            for one in models[test]:
-                here = one.of(rows)
-                here = here[here["domain"] == domain]
-                if len(here):
-                    self.chosen.append(([t, names.index(one.name), d], here))
-
-
-def _models(result: LoadedResult, test: str, rows: Frame) -> list[ComparedPair]:
-    """Subjects with rows; one where a single checkpoint was measured, whatever its pairs."""
-    found = [one for one in compared_pairs(result, test) if len(one.of(rows))]
-    return found[:1] if result.one_model else found
-
-
-def _line(rows: Frame, measure: str, meta: Sequence[int | None]) -> Trace:
-    rows = rows.sort_values("share")
-    colour = COLOURS[measure]
-    said = [
-        f"{n:,.0f} of them: {number(value, 3)} ({number(low)} to {number(high)})"
-        + (f"<br>index {number(index)}" if np.isfinite(index) else "")
-        for n, value, low, high, index in rows[
-            ["n_edges", "value", "low", "high", "index"]
-        ].itertuples(index=False)
-    ]
-    return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": measure,
-        "x": numbers(rows["share"]),
-        "y": numbers(rows["value"]),
-        "error_y": error_bars(rows, "value", "low", "high"),
-        "line": {"color": colour, "dash": "solid" if measure == ALONE else "dash"},
-        "marker": {"color": colour, "size": 8, "symbol": "circle" if measure == ALONE else "x"},
-        "text": said,
-        "hovertemplate": "%{text}<extra>%{fullData.name}</extra>",
-        "meta": list(meta),
-    }
-
-
-def _random(rows: Frame, meta: Sequence[int | None]) -> Trace:
-    rows = rows.sort_values("share")
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": "random circuits of the same size",
-        "x": numbers(rows["share"]),
-        "y": numbers(rows["null"]),
-        "line": {"color": GREY, "dash": "dot"},
-        "hovertemplate": "%{y:.3f}<extra>%{fullData.name}</extra>",
-        "meta": list(meta),
-    }
 
 
 def _streams(rows: Frame, meta: Sequence[int | None]) -> Trace:
@@ -227,47 +256,3 @@ def _heights(nodes: Sequence[str], layers: dict[str, float]) -> list[float]:
         beside = [other for other in nodes if layers[other] == layers[name]]
         heights.append(0.05 + 0.9 * (beside.index(name) + 0.5) / len(beside))
     return heights
-
-
-def steady(result: LoadedResult) -> Figure | None:
-    """The share of a circuit's parts that is found again when pictures are drawn again."""
-    rows = result.frame("circuit_stability")
-    rows = rows[(rows["site"] != "") & rows["value"].notna()]
-    if rows.empty:
-        return None
-    places = _Places(result, rows)
-    traces: list[Trace] = []
-    for meta, chosen in places.chosen:
-        at = {"x": [site.split(".hook")[0] for site in chosen["site"]], "meta": list(meta)}
-        sure = [f"{n:.0f} of {kept:.0f}" for n, kept in chosen[["n_sure", "n_edges"]].to_numpy()]
-        traces += [
-            {
-                "type": "scatter", "mode": "lines+markers", "name": "found again", **at,
-                "y": numbers(chosen["value"]),
-                "error_y": error_bars(chosen, "value", "low", "high"),
-                "line": {"color": POSITIVE, "width": 2.5}, "marker": {"size": 8},
-                "customdata": sure,
-                "hovertemplate": "%{x}: %{y:.2f}; %{customdata} parts in 95 % of draws or more"
-                "<extra>found again</extra>",
-            },
-            {
-                "type": "scatter", "mode": "lines", "name": "parts by chance", **at,
-                "y": numbers(chosen["null"]), "line": {"color": GREY, "dash": "dash", "width": 2},
-                "hovertemplate": "%{x}: %{y:.2f}<extra>by chance</extra>",
-            },
-        ]  # fmt: skip
-    return Figure(
-        "steady",
-        "How steady circuits are",
-        f"n = {span(rows['n_units'])} draws of {span(rows['n_pictures'])} pairs of pictures. A "
-        "circuit is the best tenth of each layer's parts over all classes; bars are intervals that "
-        "hold 95 % of the draws. 1: the same parts every time.",
-        "A line over layers of the share of parts found again, beside chance",
-        traces,
-        layout(
-            380,
-            xaxis=axis("layer", type="category"),
-            yaxis=axis("share of parts found again", range=[0, 1.05]),
-        ),
-        places.choices,
-    )

@@ -1,13 +1,15 @@
-"""Figures of the ladder: what is shared by rung and band, its profile by depth, circuits abroad."""
+"""The section on the ladder: what is shared by rung and band, and its profile by depth."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
+from interp.core.figures import SETTING, TEST_DOMAIN, THRESHOLDS, FigureSpec, SectionSpec
 from interp.core.sites import BAND, BANDS, LAST
 from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
 from interp.core.tables import Table
+from interp.report.figures.grammar import finished, read_rows, shown_first, views
 from interp.report.figures.pieces import (
     GREY,
     MAP,
@@ -15,9 +17,6 @@ from interp.report.figures.pieces import (
     Figure,
     Trace,
     axis,
-    counts,
-    error_bars,
-    kinds,
     layout,
     numbers,
     shade,
@@ -55,48 +54,74 @@ POINT = (
 """The columns that a map and a profile need: a table with all declared ones is slow to cut up."""
 
 
-def ladder_map(result: LoadedResult) -> Figure | None:
+LADDER_MAP = FigureSpec(
+    "ladder",
+    "What is shared, rung by rung",
+    "ladder",
+    ("ladder", "rungs"),
+    method="Every measure between two domains is turned into an index, and a band of layers gets "
+    "the verdict on which all its sites agree.",
+    null="Each rung's own null, at index 0.",
+    caption="n = {classes} classes per verdict. ● blue: shared (the index's 95 % interval lies "
+    "above .5); ○ orange: not shared (below .2); ? grey: cannot tell, or sites differ; empty: not "
+    "measured. In R1 ● and ○ say whether the class can be read in both domains. Point at a "
+    "cell for its index, interval and reasons. Only R4 and R6 speak of mechanisms.",
+    alt="Map of verdicts: {pairs} pairs and bands by six rungs",
+    where={"control": ""},
+    choices=(TEST_DOMAIN, SETTING),
+)
+PROFILE = FigureSpec(
+    "sharing-profile",
+    "The sharing profile: every rung by depth",
+    "profile",
+    ("rungs",),
+    method="Every rung's index is drawn site by site, or third by third for circuits.",
+    null="Each rung's own null, at index 0; the untrained model and raw pixels are further floors.",
+    caption="{n}; bars are 95 % intervals of the index. 0 is the rung's null, 1 its ceiling; grey "
+    "the middle layers; dashed the untrained model, dotted raw pixels. R6 is cut in one third of "
+    "the layers at a time; directions A to B and B to A are two points. Of several models of a "
+    "setting the means are drawn, of their intervals too.",
+    alt="Six panels of index by depth, {pairs} pairs of domains to choose from",
+)
+LADDER = SectionSpec(
+    "ladder",
+    "What is shared: the ladder",
+    "Six rungs, from weak claims to strong: the class can be read in both domains (R1), same "
+    "geometry (R2), same directions (R3), same causal directions (R4), same parts (R5), same "
+    "wiring (R6). Each has an index, 0 at its null and 1 at its ceiling; a band of layers is "
+    "shared where the 95 % interval lies above .5 at all its sites.",
+    (PROFILE, LADDER_MAP),
+    note="Lower rungs do not license the words of higher ones: geometry may be shared without "
+    "directions, and directions without anything that reads them.",
+    optional=("ladder", "rungs"),
+)
+
+
+def ladder_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     """Every pair of domains and band of layers, rung by rung: shared, not shared, cannot tell."""
-    rows = result.frame("ladder")[list(VERDICT)]
-    rows = rows[(rows["control"] == "") & (rows["rung"] != "")]
+    rows = read_rows(result, spec)[list(VERDICT)]
+    rows = rows[rows["rung"] != ""]
     if rows.empty:
         return None
-    tests = [name for name in result.test_domains if name in set(rows["test_domain"])] or [""]
-    settings = [one for one in settings_of(result) if one in set(rows["setting"])] or [""]
     names = _pairs(rows)
-    traces = [
-        _verdicts(_of(rows, test, setting), names, [d, s])
-        for d, test in enumerate(tests)
-        for s, setting in enumerate(settings)
-    ]
-    n = span(rows["n_units"].dropna()) if rows["n_units"].notna().any() else "?"
-    return Figure(
-        "ladder",
-        "What is shared, rung by rung",
-        f"n = {n} classes per verdict. ● blue: shared (the index's 95 % interval lies above .5); "
-        "○ orange: not shared (below .2); ? grey: cannot tell, or sites differ; empty: not "
-        "measured. In R1 ● and ○ say whether the class can be read in both domains. Point at a "
-        "cell for its index, interval and reasons. Only R4 and R6 speak of mechanisms.",
-        f"Map of verdicts: {len(names)} pairs and bands by six rungs",
-        traces,
-        layout(
-            120 + 24 * len(names),
-            xaxis={**MAP, "side": "top", "tickfont": {"size": 11}},
-            yaxis={**MAP, "autorange": "reversed", "tickfont": {"size": 11}},
-        ),
-        [
-            Choice("Test domain", tests),
-            Choice(
-                "Setting",
-                [setting_name(one) or "this model" for one in settings],
-                _fullest(rows, settings),
-            ),
-        ],
+    found, choices = views(result, spec, rows)
+    traces = [_verdicts(view.rows, names, view.meta) for view in found]
+    counted = rows["setting"].map(setting_name).value_counts()
+    options = choices[-1].options
+    most = max(range(len(options)), key=lambda at: (counted.get(options[at], 0), -at))
+    shape = layout(
+        120 + 24 * len(names),
+        xaxis={**MAP, "side": "top", "tickfont": {"size": 11}},
+        yaxis={**MAP, "autorange": "reversed", "tickfont": {"size": 11}},
     )
+    choices = shown_first(choices, 1, most)
+    said = {"classes": _classes(rows), "pairs": len(names)}
+    return finished(spec, result, rows, traces, shape, choices, **said)
 
 
-def _of(rows: Frame, test: str, setting: str) -> Frame:
-    return rows[(rows["test_domain"] == test) & (rows["setting"] == setting)]
+def _classes(rows: Frame) -> str:
+    known = rows["n_units"].dropna()
+    return span(known) if len(known) else "?"
 
 
 def _pairs(rows: Frame) -> list[tuple[str, str, str]]:
@@ -110,12 +135,6 @@ def _pairs(rows: Frame) -> list[tuple[str, str, str]]:
         measured.setdefault(pair, set()).add((rung, setting))
     ordered = sorted(bands, key=lambda pair: -len(measured[pair]))
     return [(*pair, band) for pair in ordered for band in ORDER if band in bands[pair]]
-
-
-def _fullest(rows: Frame, settings: Sequence[str]) -> int:
-    """The place of the setting on which most was measured, the first of several."""
-    counts = rows["setting"].value_counts()
-    return max(range(len(settings)), key=lambda place: (counts.get(settings[place], 0), -place))
 
 
 def _verdicts(
@@ -165,35 +184,22 @@ def _cell(cell: Frame, rung: str) -> str:
     return f"{rung} {plain(row['claim'], 60)}: {_agreed(cell)}<br>{index}; {votes}{why}"
 
 
-def rungs_profile(result: LoadedResult) -> Figure | None:
+def sharing_profile_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     """Depth against index, a panel per rung, a line per setting; untrained and pixels dashed."""
-    rows = result.frame("rungs")[list(POINT)]
+    rows = read_rows(result, spec)[list(POINT)]
     rows = rows[(rows["site"] != "") | rows["band"].isin(list(BANDS))]
     if rows.empty or rows["index"].notna().sum() == 0:
         return None
-    names = _pairs(rows.assign(band="middle"))
-    pairs = [(a, b) for a, b, _ in names]
+    pairs = [(a, b) for a, b, _ in _pairs(rows.assign(band="middle"))]
     settings = [one for one in settings_of(result) if one in set(rows["setting"])] or [""]
     traces = [
         trace
-        for p, (a, b) in enumerate(pairs)
-        for trace in _panels(
-            rows[rows["domain_a"].isin([a, b]) & rows["domain_b"].isin([a, b])], settings, [p]
-        )
+        for p, pair in enumerate(pairs)
+        for own in [rows[rows["domain_a"].isin(pair) & rows["domain_b"].isin(pair)]]
+        for trace in _panels(own, settings, [p])
     ]
-    own = rows[rows["control"] == ""]
-    return Figure(
-        "sharing-profile",
-        "The sharing profile: every rung by depth",
-        f"{counts(own)}; bars are 95 % intervals of the index. 0 is the rung's null, 1 its "
-        "ceiling; grey the middle layers; dashed the untrained model, dotted raw pixels. R6 is "
-        "cut in one third of the layers at a time; directions A to B and B to A are two points. "
-        "Of several models of a setting the means are drawn, of their intervals too.",
-        f"Six panels of index by depth, {len(pairs)} pairs of domains to choose from",
-        traces,
-        _panel_layout(),
-        [Choice("Domains", [f"{plain(a)} × {plain(b)}" for a, b in pairs])],
-    )
+    choices = [Choice("Domains", [f"{plain(a)} × {plain(b)}" for a, b in pairs])]
+    return finished(spec, result, rows, traces, _panel_layout(), choices, pairs=len(pairs))
 
 
 MIDDLES = {"early": 1 / 6, "middle": 1 / 2, "late": 5 / 6}
@@ -263,7 +269,7 @@ def _points(
     }  # fmt: skip
 
 
-def _depths(rows: Frame) -> Frame:
+def _depths(rows: Frame) -> pd.Series:
     return rows["depth"].where(rows["depth"].notna(), rows["band"].map(MIDDLES))
 
 
@@ -293,7 +299,7 @@ def _panel_layout() -> dict[str, Any]:
                                    anchor=f"x{key}")  # fmt: skip
         here = {"xref": f"x{key}", "yref": f"y{key} domain"}
         shapes.append({**shade(*BAND), **here})
-        for at in (0.2, 0.5):
+        for at in (line.at for line in THRESHOLDS):
             shapes.append({"type": "line", "x0": 0, "x1": 1, "y0": at, "y1": at, "layer": "below",
                            "xref": f"x{key} domain", "yref": f"y{key}",
                            "line": {"color": GREY, "width": 1, "dash": "dot"}})  # fmt: skip
@@ -301,72 +307,6 @@ def _panel_layout() -> dict[str, Any]:
                       "xref": "paper", "yref": "paper", "showarrow": False, "xanchor": "center",
                       "yanchor": "bottom", "font": {"size": 12}})  # fmt: skip
     return {**made, "shapes": shapes, "annotations": notes}
-
-
-ABROAD = {
-    "ceiling": ("the class in B itself, other artists", "#009E73", "solid", "circle"),
-    "value": ("the class in A", "#0072B2", "solid", "diamond"),
-    "null": ("another class in A", "#D55E00", "dash", "x"),
-    "random": ("random parts", GREY, "dot", "square"),
-}
-"""Whose circuits run on pictures of B: what each is drawn as."""
-
-
-def abroad(result: LoadedResult) -> Figure | None:
-    """Faithfulness against size on pictures of B, for circuits from B, A, another class, chance."""
-    rows = result.frame("circuit_transfer")
-    rows = rows[(rows["measure"] == "circuit transfer") & (rows["band"] == "")]
-    rows = rows[rows["share"].notna() & rows["value"].notna()]
-    if rows.empty:
-        return None
-    tests = [name for name in result.test_domains if name in set(rows["test_domain"])] or [""]
-    settings = [one for one in settings_of(result) if one in set(rows["setting"])] or [""]
-    ways = list(dict.fromkeys(zip(rows["domain_a"], rows["domain_b"], rows["level"], strict=True)))
-    traces: list[Trace] = []
-    for d, test in enumerate(tests):
-        for s, setting in enumerate(settings):
-            for w, (a, b, level) in enumerate(ways):
-                chosen = _of(rows, test, setting)
-                chosen = chosen[(chosen["domain_a"] == a) & (chosen["domain_b"] == b)]
-                chosen = chosen[chosen["level"] == level].sort_values("share")
-                traces += _sizes(chosen, [d, s, w]) if len(chosen) else []
-    return Figure(
-        "circuits-abroad",
-        "Circuits of one domain at work in another",
-        f"{counts(rows)}; bars are 95 % intervals of the share. Everything outside a circuit runs "
-        f"as in a picture of another class. {kinds(rows)}",
-        f"Lines of faithfulness by size for four kinds of circuit, {len(ways)} ways to choose from",
-        traces,
-        layout(
-            430,
-            xaxis=axis("size, as a share of each layer's parts", type="log",
-                       tickvals=[0.02, 0.05, 0.1, 0.2, 0.5],
-                       ticktext=["2 %", "5 %", "10 %", "20 %", "50 %"]),
-            yaxis=axis("share of the class's work in B"),
-        ),
-        [
-            Choice("Test domain", tests),
-            Choice("Setting", [setting_name(one) or "this model" for one in settings]),
-            Choice("From A to B", [f"{plain(a)} → {plain(b)}, by {LEVEL_NAMES.get(level, level)}"
-                                   for a, b, level in ways]),
-        ],
-    )  # fmt: skip
-
-
-LEVEL_NAMES = {"channel": "channels", "d_mlp": "neurons", "edge": "edges"}
-
-
-def _sizes(rows: Frame, meta: Sequence[int | None]) -> list[Trace]:
-    return [
-        {
-            "type": "scatter", "mode": "lines+markers", "name": name, "x": numbers(rows["share"]),
-            "y": numbers(rows[column]), "line": {"color": colour, "dash": dash, "width": 2.5},
-            "marker": {"symbol": symbol, "size": 8}, "meta": list(meta),
-            **({"error_y": error_bars(rows, "value", "low", "high")} if column == "value" else {}),
-            "hovertemplate": "%{x:.0%}: %{y:.2f}<extra>%{fullData.name}</extra>",
-        }
-        for column, (name, colour, dash, symbol) in ABROAD.items()
-    ]  # fmt: skip
 
 
 def draw_ladder(table: Table, *, title: str = "What is shared, rung by rung") -> Any:
@@ -384,8 +324,9 @@ def draw_ladder(table: Table, *, title: str = "What is shared, rung by rung") ->
     rows = tidy(table.frame)
     names = _pairs(rows)
     trace = {key: value for key, value in _verdicts(rows, names, [None]).items() if key != "meta"}
-    n = span(rows["n_units"].dropna()) if rows["n_units"].notna().any() else "?"
-    said = f"{title}<br><sup>● shared, ○ not shared, ? cannot tell; n = {n} classes</sup>"
+    said = (
+        f"{title}<br><sup>● shared, ○ not shared, ? cannot tell; n = {_classes(rows)} classes</sup>"
+    )
     return go.Figure(
         data=[trace],
         layout={
@@ -419,8 +360,7 @@ def draw_profile(table: Table, *, title: str = "The sharing profile") -> Any:
             if trace["name"] == "this model":
                 trace |= {"name": name, "legendgroup": name, "line": {"color": colour, "width": 2}}
             traces.append({key: value for key, value in trace.items() if key != "meta"})
-    n = span(rows["n_units"].dropna()) if rows["n_units"].notna().any() else "?"
-    said = f"{title}<br><sup>index: 0 null, 1 ceiling; bars 95 % intervals; n = {n} classes</sup>"
+    said = f"{title}<br><sup>index: 0 null, 1 ceiling; bars 95 % intervals; n = {_classes(rows)} classes</sup>"
     legend = {"orientation": "h", "y": -0.12, "yanchor": "top"}
     shape = {"title": said, "margin": {"t": 110}, "legend": legend}
     return go.Figure(data=traces, layout=_panel_layout() | shape)

@@ -1,11 +1,14 @@
-"""Figures of the verdict across checkpoints: accuracy against sharing, and a forest of levels."""
+"""The sections of the verdict across checkpoints: accuracy against sharing, levels, intervention."""
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
+from interp.core.figures import INDEX, FigureSpec, Scale, SectionSpec
 from interp.core.statistics.resampling import CANNOT_TELL
+from interp.report.figures.grammar import finished, read_rows
 from interp.report.figures.pieces import (
     GREY,
     Choice,
@@ -17,7 +20,7 @@ from interp.report.figures.pieces import (
     layout,
     numbers,
     reference_line,
-    resampled,
+    rows_by_name,
     span,
 )
 from interp.report.loaded import Frame, LoadedResult
@@ -37,10 +40,86 @@ from interp.verdicts.wording import LEVELS, SMALL
 MORE_COLOURS = ("#D55E00", "#a69a00", "#7d5bd0", "#8a5a2b", "#c2185b", "#00908f")
 """For mixtures beyond the page's settings; told apart on white and on black."""
 
+ACCURACY = Scale("accuracy", "accuracy_low", "accuracy_high")
 
-def cells(result: LoadedResult) -> Figure | None:
+TOGETHER = FigureSpec(
+    "together",
+    "Generalization to held-out classes in {domains}, against sharing",
+    "together",
+    ("together", "levels"),
+    method="Each mixture's accuracy and sharing index are averaged over its blocks, and set "
+    "against each other.",
+    null="None is drawn: the tests, each with its null, are in the forest of levels.",
+    caption="A point per mixture and test domain: means over blocks of the sharing index in the "
+    "middle layers (never the final embedding) and of balanced accuracy on held-out classes, n = "
+    "{runs} trained models per point, {mixtures} mixtures; bars are 95 % intervals over {units}. "
+    "{symbols} Intervals of single points that overlap say nothing of the difference of two: the "
+    "forest below has the tests. The rungs are never pooled.",
+    alt="Accuracy against sharing for {mixtures} mixtures in {domains}: {extremes}",
+    needs=("index", "accuracy"),
+)
+FOREST = FigureSpec(
+    "levels",
+    "Does accuracy go with sharing? Four levels of evidence",
+    "levels",
+    ("levels", "together"),
+    method="Accuracy and sharing are correlated across mixtures, within a mixture and among "
+    "classes; an intervention trains models that differ in sharing alone.",
+    null="No link, 0; the caption says what is permuted at each level.",
+    caption="{counted} Points are correlations with their 95 % interval; L2 and L3 with the noise "
+    "in sharing taken out where it is known. Null: 0, no link (L1: mixtures permuted jointly over "
+    "domains and blocks; L2: blocks permuted; L3: errors clustered by class and by model). {held}"
+    f"Grey: |r| below {SMALL}, too small to matter: an interval within it says “does not go "
+    "together”. L4 compares trained models, and has a figure of its own; only L4 permits "
+    "“because”.",
+    alt="{said}",
+    where={"level": list(LEVELS)},
+)
+EVIDENCE = SectionSpec(
+    "levels",
+    "Does generalization go with sharing?",
+    "Four levels, never pooled. L1: Spearman of mixtures' mean accuracy and sharing. L2: slope "
+    "over the blocks of a mixture, cells and folds taken out. L3: accuracy of a class on its "
+    "sharing, fixed effects of class and model, natural accuracy held constant. L4: a loss "
+    "that aligns domains. p by Holm over the rungs of a level.",
+    (TOGETHER, FOREST),
+    words=(("levels",),),
+    note="L1 says “goes with” and no more: mixtures differ in much besides. L2 and L3 compare each "
+    "mixture, model and class with itself. Only an intervention says “because”.",
+    study_only=True,
+    optional=("levels", "together"),
+)
+DOSE_RESPONSE = FigureSpec(
+    "intervention",
+    "What aligning classes does: dose and response",
+    "dose",
+    ("intervention", "intervention_classes", "intervention_directions"),
+    method="Models are trained with a loss term of several weights that pulls classes of two "
+    "domains together, once with their own class as partner and once with a wrong one.",
+    null="Wrong classes as partners, and the run without the term.",
+    caption="Weight of the term, below 0 where it separates, against balanced accuracy (0 to 1) "
+    "and the index of shared directions. Bars: 95 % intervals over {over}; those of sharing over "
+    "blocks. Hollow: no interval. {of_classes}. {verdicts}",
+    alt="{differences}",
+    needs=("value", "weight"),
+)
+INTERVENTION = SectionSpec(
+    "intervention",
+    "Made to be shared: the intervention (L4)",
+    "At one mixture, a loss term = weight × mean over seen classes of (1 − cosine of a class's "
+    "contrasts in natural pictures and in the test domain) at one layer. In the control every "
+    "class has a wrong partner, the same in the whole run. Held-out classes never enter it.",
+    (DOSE_RESPONSE,),
+    note="The mixture is the same and the term was put there: this comparison alone permits "
+    "the word “because”, where seen classes stay equally accurate and sharing did move.",
+    study_only=True,
+    optional=("intervention", "intervention_classes", "intervention_directions"),
+)
+
+
+def together_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     """Mean accuracy against mean sharing, a point per mixture and test domain, by rung."""
-    rows = result.frame("together").dropna(subset=["index", "accuracy"])
+    rows = read_rows(result, spec)
     if rows.empty:
         return None
     kinds = rungs_shown(rows)
@@ -54,26 +133,21 @@ def cells(result: LoadedResult) -> Figure | None:
         for own in [_of(rows, rung, measure, setting)]
         if len(own)
     ]
-    runs = span(rows["n_runs"])
-    unit = "classes" if (rows["unit"] == "class").all() else "blocks"
-    return Figure(
-        "together",
-        f"Generalization to held-out classes in {sequence(domains)}, against sharing",
-        "A point per mixture and test domain: means over blocks of the sharing index in the middle "
-        "layers (never the final embedding) and of balanced accuracy on held-out classes, "
-        f"n = {runs} trained models per point, {len(settings)} mixtures; bars are 95 % intervals "
-        f"over {unit}. {_symbols(domains)} Intervals of single points that overlap say nothing of "
-        "the difference of two: the forest below has the tests. The rungs are never pooled.",
-        f"Accuracy against sharing for {len(settings)} mixtures in {sequence(domains)}: "
-        f"{_extremes(rows)}",
-        traces,
-        layout(
-            560,
-            xaxis=axis("sharing index (0 null, 1 ceiling)"),
-            yaxis=axis("balanced accuracy, held-out classes", tickformat=".0%"),
-        ),
-        [Choice("Shared by", [f"{rung} {measure}" for rung, measure in kinds])],
+    shape = layout(
+        560,
+        xaxis=axis("sharing index (0 null, 1 ceiling)"),
+        yaxis=axis("balanced accuracy, held-out classes", tickformat=".0%"),
     )
+    said = {
+        "domains": sequence(domains),
+        "runs": span(rows["n_runs"]),
+        "mixtures": len(settings),
+        "units": "classes" if (rows["unit"] == "class").all() else "blocks",
+        "symbols": _symbols(domains),
+        "extremes": _extremes(rows),
+    }
+    choices = [Choice("Shared by", [f"{rung} {measure}" for rung, measure in kinds])]
+    return finished(spec, result, rows, traces, shape, choices, **said)
 
 
 def rungs_shown(rows: Frame) -> list[tuple[str, str]]:
@@ -109,8 +183,8 @@ def _mixture(own: Frame, setting: str, colour: str, domains: Sequence[str], plac
         "name": plain(setting_name(setting), 44),
         "x": numbers(own["index"]),
         "y": numbers(own["accuracy"]),
-        "error_x": error_bars(own, "index", "index_low", "index_high") | bar,
-        "error_y": error_bars(own, "accuracy", "accuracy_low", "accuracy_high") | bar,
+        "error_x": error_bars(own, INDEX) | bar,
+        "error_y": error_bars(own, ACCURACY) | bar,
         "marker": {"color": colour, "symbol": looks, "size": 11},
         "text": [_said(row) for _, row in own.iterrows()],
         "hovertemplate": "%{text}<extra>%{fullData.name}</extra>",
@@ -118,7 +192,7 @@ def _mixture(own: Frame, setting: str, colour: str, domains: Sequence[str], plac
     }
 
 
-def _said(row: Frame) -> str:
+def _said(row: pd.Series) -> str:
     return (
         f"{plain(row['test_domain'])}: accuracy {percent(row['accuracy'])} "
         f"({percent(row['accuracy_low'])} to {percent(row['accuracy_high'])}),<br>index "
@@ -146,10 +220,9 @@ def _extremes(rows: Frame) -> str:
     return f"lowest {said[0]}, highest {said[1]}"
 
 
-def forest(result: LoadedResult) -> Figure | None:
+def levels_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     """Every level's correlation with its interval and its verdict in words, by rung."""
-    rows = result.frame("levels")
-    rows = rows[rows["level"].isin(list(LEVELS))]
+    rows = read_rows(result, spec)
     if rows.empty:
         return None
     rows = pd.concat([rows[rows["level"] != "L4"], _intervened(rows)])
@@ -170,44 +243,30 @@ def forest(result: LoadedResult) -> Figure | None:
         "type": "rect", "x0": -SMALL, "x1": SMALL, "y0": 0, "y1": 1, "yref": "paper",
         "layer": "below", "line": {"width": 0}, "fillcolor": faded(GREY, 0.16),
     }  # fmt: skip
-    return Figure(
-        "levels",
-        "Does accuracy go with sharing? Four levels of evidence",
-        f"{_counted(rows)} Points are correlations with their 95 % interval; L2 and L3 with the "
-        "noise in sharing taken out where it is known. Null: 0, no link (L1: mixtures permuted "
-        "jointly over domains and blocks; L2: blocks permuted; L3: errors clustered by class and "
-        f"by model). {_held(rows)}Grey: |r| below {SMALL}, too small to matter: an interval within "
-        "it says “does not go together”. L4 compares trained models, and has a figure of its own; "
-        "only L4 permits “because”.",
-        "; ".join(
+    shape = layout(
+        120 + 62 * len(names),
+        showlegend=False,
+        margin={"t": 44},
+        xaxis=axis("correlation with sharing", range=[-1.3, 1.3], tickvals=[-1, -0.5, 0, 0.5, 1]),
+        yaxis=rows_by_name([]) | {
+            "tickvals": list(range(len(names))),
+            "ticktext": [_label(*name) for name in names],
+            "range": [len(names) - 0.5, -0.7],
+        },
+        shapes=[band, line],
+        annotations=[note],
+    )  # fmt: skip
+    said = {
+        "counted": _counted(rows),
+        "held": _held(rows),
+        "said": "; ".join(
             f"{row['level']} {row['rung']}: {row['verdict']}, {number(row['value'])}"
             for _, row in rows[rows["adjusted"] == ""].iterrows()
         ),
-        traces,
-        layout(
-            120 + 62 * len(names),
-            showlegend=False,
-            margin={"t": 44},
-            xaxis=axis("correlation with sharing", range=[-1.3, 1.3],
-                       tickvals=[-1, -0.5, 0, 0.5, 1]),
-            yaxis={
-                "automargin": True,
-                "tickvals": list(range(len(names))),
-                "ticktext": [_label(*name) for name in names],
-                "range": [len(names) - 0.5, -0.7],
-                "zeroline": False,
-            },
-            shapes=[band, line],
-            annotations=[note],
-        ),
-        [
-            Choice(
-                "Shared by",
-                [f"{rung} {measure}".strip() for rung, measure in kinds],
-                _most(rows, kinds),
-            )
-        ],
-    )  # fmt: skip
+    }
+    options = [f"{rung} {measure}".strip() for rung, measure in kinds]
+    choices = [Choice("Shared by", options, _most(rows, kinds))]
+    return finished(spec, result, rows, traces, shape, choices, **said)
 
 
 def foremost(rows: Frame) -> Frame:
@@ -269,7 +328,7 @@ def _marks(own: Frame, names: Sequence[tuple[str, str]], place: int) -> Trace:
         "meta": [place],
     }
     if own["low"].notna().all():  # without an interval plotly would draw a bar of no length
-        trace["error_x"] = error_bars(own, "value", "low", "high") | {"color": "#0072B2"}
+        trace["error_x"] = error_bars(own) | {"color": "#0072B2"}
     return trace
 
 
@@ -299,7 +358,7 @@ def _most(rows: Frame, kinds: Sequence[tuple[str, str]]) -> int:
     return found.index(max(found))
 
 
-def _why(row: Frame) -> str:
+def _why(row: pd.Series) -> str:
     parts = [f"{row['licence']}"]
     if math.isfinite(row["value"]):
         ends = f" ({number(row['low'])} to {number(row['high'])})" * math.isfinite(row["low"])
@@ -333,9 +392,9 @@ ARMS = (
 PER_ARM, GAPS = "each arm", "own less wrong partners"
 
 
-def dose_response(result: LoadedResult) -> Figure | None:
+def dose_response_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     """Accuracy and sharing against the term's weight, one panel each, one above the other."""
-    rows = result.frame("intervention").dropna(subset=["value", "weight"])
+    rows = read_rows(result, spec)
     if rows.empty:
         return None
     measures = list(dict.fromkeys(rows["measure"]))
@@ -350,25 +409,22 @@ def dose_response(result: LoadedResult) -> Figure | None:
         traces.append(_line(gaps, GAPS, "#009E73", "diamond", place, 0))
     panels, notes = _panels(measures)
     shown = [trace for trace in traces if trace["x"]]
-    of_classes = rows[rows["unit"] != "block"]
     line, label = reference_line("x", 0.0, "no term")
-    return Figure(
-        "intervention",
-        "What aligning classes does: dose and response",
-        "Weight of the term, below 0 where it separates, against balanced accuracy (0 to 1) and "
-        f"the index of shared directions. Bars: 95 % intervals over {resampled(rows)}; those of "
-        f"sharing over blocks. Hollow: no interval. {counts(of_classes)}. {_verdicts(result)}",
-        _words(rows),
-        shown,
-        layout(
-            150 + 190 * len(measures),
-            xaxis=axis("weight of the term", anchor=_name("y", len(measures) - 1), zeroline=False),
-            shapes=[line],
-            annotations=[label, *notes],
-            **panels,
-        ),
-        [Choice("Show", [GAPS, PER_ARM])],
+    shape = layout(
+        150 + 190 * len(measures),
+        xaxis=axis("weight of the term", anchor=_name("y", len(measures) - 1), zeroline=False),
+        shapes=[line],
+        annotations=[label, *notes],
+        **panels,
     )
+    said = {
+        "of_classes": counts(rows[rows["unit"] != "block"]),
+        "verdicts": _verdicts(result),
+        "differences": _words(rows),
+    }
+    shown = [trace for trace in traces if trace["x"]]
+    choices = [Choice("Show", [GAPS, PER_ARM])]
+    return finished(spec, result, rows, shown, shape, choices, **said)
 
 
 def _name(letter: str, place: int) -> str:
@@ -388,7 +444,7 @@ def _line(
         "type": "scatter", "mode": "lines+markers", "name": name, "legendgroup": name,
         "showlegend": place == 0, "x": numbers(rows["weight"] + aside), "y": numbers(rows["value"]),
         "yaxis": _name("y", place), "line": {"color": colour, "width": 2},
-        "error_y": {**error_bars(rows, "value", "low", "high"), "color": colour},
+        "error_y": {**error_bars(rows), "color": colour},
         "marker": {
             "color": colour, "size": 9,
             "symbol": [symbol + ("-open" if bare else "") for bare in rows["low"].isna()],
@@ -398,11 +454,11 @@ def _line(
     }  # fmt: skip
 
 
-def _panels(measures: Sequence[str]) -> tuple[dict[str, object], list[Trace]]:
+def _panels(measures: Sequence[str]) -> tuple[dict[str, Any], list[Trace]]:
     """An axis for each measure, from top to bottom, and its title above it: beside it, long words
     would leave a phone no room."""
     height, gap = 1 / len(measures), 0.3 / len(measures)
-    panels: dict[str, object] = {}
+    panels: dict[str, Any] = {}
     notes: list[Trace] = []
     for place, measure in enumerate(measures):
         top = 1 - place * height - gap / 2

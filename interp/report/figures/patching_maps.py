@@ -1,116 +1,121 @@
-"""Figures of patching: what replacing one activation does, by site, or by layer and position."""
+"""The section on patching: what replacing one activation does, by site, or layer and position."""
 
 from collections.abc import Sequence
-from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from interp.core.figures import (
+    INDEX,
+    RAW,
+    SETTING,
+    TEST_DOMAIN,
+    ChoiceSpec,
+    FigureSpec,
+    Scale,
+    SectionSpec,
+)
+from interp.report.figures.grammar import finished, read_rows, views
 from interp.report.figures.pieces import (
     MAP,
-    Choice,
     Figure,
     Trace,
     axis,
-    counts,
     error_bars,
     heat,
     hover,
-    kinds,
     layout,
     numbers,
     reference_line,
 )
-from interp.report.figures.subjects import settings_of, sites_by_depth
+from interp.report.figures.subjects import sites_by_depth
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import plain, setting_label, setting_look, setting_name, site_label
+from interp.report.naming import plain, setting_label, setting_look, site_label
 
 MOST_DOTS = 60
 """Examples drawn per site; the table holds them all."""
 _INTERVALS = {True: "intervals are in the table", False: "bars are 95 % intervals over classes"}
 
+PATCHED = FigureSpec(
+    "patching",
+    "What patching one site does",
+    "patching",
+    ("patching", "patching_examples"),
+    method="One activation of the corrupt run is replaced by the clean run's, pair by pair.",
+    null="A donor of a third class, or no patch; index 0 stands for it.",
+    caption="{n}; {bars}. Measure: {measures}. 0 is the null, 1 what replacing the whole input "
+    "does. {kinds} {gaps}",
+    alt="{shape}",
+    where={"control": ""},
+    choices=(TEST_DOMAIN, ChoiceSpec("Pairs", "pairing"), SETTING),
+)
+PATCHING = SectionSpec(
+    "patching",
+    "Where the difference is carried: patching",
+    "One activation of the clean run replaces the corrupt run's (Meng et al. 2022); index = "
+    "(effect − null) / (gap − null), with the class's margin as metric, mean over classes.",
+    (PATCHED,),
+    ("patching", "patching_examples"),
+    note="Patching says where, not whether two domains share it: it carries no verdict.",
+)
 
-def patching_figure(result: LoadedResult) -> Figure | None:
+
+def patching_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     """Share of the gap that a patch closes: points by site, or a map of layer by position."""
-    rows = result.frame("patching")
-    rows = rows[rows["control"] == ""]
+    rows = read_rows(result, spec)
     if rows[["value", "index"]].notna().sum().sum() == 0:
         return None
-    scale = "index" if rows["index"].notna().any() else "value"
-    options = [
-        [name for name in result.test_domains if name in set(rows["test_domain"])] or [""],
-        list(dict.fromkeys(rows["pairing"])),
-        [name for name in settings_of(result) if name in set(rows["setting"])],
-    ]
-    by_position = bool(rows["pos"].notna().any())
-    traces: list[Trace] = []
-    for (d, test), (p, pairing), (s, setting) in product(*map(enumerate, options)):
-        chosen = rows[
-            (rows["test_domain"] == test)
-            & (rows["pairing"] == pairing)
-            & (rows["setting"] == setting)
-        ]
-        if by_position:
-            traces.append(_positions(chosen, scale, [d, p, s]))
-        elif len(chosen):
-            traces += _sites(result, chosen, scale, s, len(options[2]), [d, p])
-    return _figure(rows, scale, by_position, options, traces)
-
-
-def _figure(
-    rows: Frame,
-    scale: str,
-    by_position: bool,
-    options: Sequence[Sequence[str]],
-    traces: Sequence[Trace],
-) -> Figure:
-    unit = "share of the gap closed" if scale == "index" else "effect, in units of the metric"
-    measures = ", ".join(dict.fromkeys(name for name in rows["measure"] if name))
-    settings = [setting_name(name) for name in options[2]]
-    choices = [Choice("Test domain", options[0]), Choice("Pairs", options[1])]
-    sites, beyond = sites_by_depth(rows), ""
-    lines = [reference_line("y", at, "")[0] for at in ((0, 1) if scale == "index" else (0,))]
-    if by_position:
-        positions = rows["pos"].nunique()
+    scale = INDEX if rows["index"].notna().any() else RAW
+    found, choices = views(result, spec, rows)
+    sites, settings = sites_by_depth(rows), choices[-1].options
+    if rows["pos"].notna().any():
+        traces = [_positions(view.rows, scale.value, view.meta) for view in found]
         shape = layout(140 + 34 * len(sites), xaxis=axis("token position (0 is the class token)"))
         shape["yaxis"] = MAP
-        alt = f"Heat map of {len(sites)} layers by {positions} positions"
-        choices.append(Choice("Setting", settings))
+        alt = f"Heat map of {len(sites)} layers by {rows['pos'].nunique()} positions"
+        bars, dots = _INTERVALS[True], ""
     else:
+        traces = [
+            trace
+            for view in found
+            if len(view.rows)
+            for place in [view.meta[-1] or 0]
+            for trace in _sites(result, view.rows, scale, place, len(settings), view.meta[:-1])
+        ]
+        choices = choices[:-1]  # settings stand side by side
         ends, beyond = _range(rows, scale, traces)
-        shape = layout(430, yaxis=axis(unit, range=ends), shapes=lines)
-        ticks = {
-            "tickvals": list(range(len(sites))),
-            "ticktext": [plain(site_label(s)) for s in sites],
-        }
-        shape["xaxis"] = axis("site patched, from input to output", **ticks)
+        shape = _site_layout(sites, scale, ends)
         alt = f"Effect at {len(sites)} sites for {len(settings)} settings, with intervals"
-    gaps = int(rows[scale].isna().sum())
-    notes = f" {gaps} values withheld, see the table's reasons." if gaps else ""
-    if not by_position:
-        notes += f" Small dots: single pairs, at most {MOST_DOTS} per site{beyond}."
-    return Figure(
-        "patching",
-        "What patching one site does",
-        f"{counts(rows)}; {_INTERVALS[by_position]}. Measure: {measures}. 0 is the null, 1 what "
-        f"replacing the whole input does. {kinds(rows)}{notes}",
-        alt,
-        traces,
-        shape,
-        choices,
-    )
+        bars = _INTERVALS[False]
+        dots = f" Small dots: single pairs, at most {MOST_DOTS} per site{beyond}."
+    gaps = int(rows[scale.value].isna().sum())
+    said = {
+        "gaps": (f"{gaps} values withheld, see the table's reasons." if gaps else "") + dots,
+        "measures": ", ".join(dict.fromkeys(name for name in rows["measure"] if name)),
+        "bars": bars,
+        "shape": alt,
+    }
+    return finished(spec, result, rows, traces, shape, choices, **said)
 
 
-def _range(rows: Frame, scale: str, traces: Sequence[Trace]) -> tuple[list[float], str]:
+def _site_layout(sites: Sequence[str], scale: Scale, ends: Sequence[float]) -> dict[str, Any]:
+    index = scale is INDEX
+    unit = "share of the gap closed" if index else "effect, in units of the metric"
+    words = [plain(site_label(site)) for site in sites]
+    places = list(range(len(sites)))
+    across = axis("site patched, from input to output", tickvals=places, ticktext=words)
+    lines = [reference_line("y", at, "")[0] for at in ((0, 1) if index else (0,))]
+    return layout(430, xaxis=across, yaxis=axis(unit, range=list(ends)), shapes=lines)
+
+
+def _range(rows: Frame, scale: Scale, traces: Sequence[Trace]) -> tuple[list[float], str]:
     """Ends of the axis: all intervals and nearly all single pairs; and how many lie beyond."""
-    names = [scale, f"{scale}_low", f"{scale}_high"] if scale == "index" else [scale, "low", "high"]
-    means = rows[names].to_numpy(float).ravel()
+    means = rows[[scale.value, scale.low, scale.high]].to_numpy(float).ravel()
     dots = np.array([y for t in traces if t.get("hoverinfo") == "skip" for y in t["y"]], float)
     dots = dots[np.isfinite(dots)]
     inner = np.quantile(dots, [0.02, 0.98]) if len(dots) else []
-    shown = np.concatenate(
-        [means[np.isfinite(means)], inner, [0.0, 1.0 if scale == "index" else 0]]
-    )
+    shown = np.concatenate([means[np.isfinite(means)], inner, [0.0, 1.0 if scale is INDEX else 0]])
     low, high = float(shown.min()), float(shown.max())
     room = 0.05 * ((high - low) or 1.0)
     low, high = low - room, high + room
@@ -119,7 +124,7 @@ def _range(rows: Frame, scale: str, traces: Sequence[Trace]) -> tuple[list[float
 
 
 def _sites(
-    result: LoadedResult, rows: Frame, scale: str, place: int, n: int, meta: Sequence[int | None]
+    result: LoadedResult, rows: Frame, scale: Scale, place: int, n: int, meta: Sequence[int | None]
 ) -> list[Trace]:
     """One setting: mean effects with intervals, and its single examples behind them."""
     rows = rows.drop_duplicates("site")
@@ -127,9 +132,8 @@ def _sites(
     setting = rows["setting"].iloc[0]
     colour, symbol = setting_look(setting, place)
     aside = (place - (n - 1) / 2) * min(0.16, 0.7 / n)
-    low, high = ("index_low", "index_high") if scale == "index" else ("low", "high")
     name = setting_label(setting)
-    dots = _examples(result, rows, scale)
+    dots = _examples(result, rows, scale.value)
     return [
         {
             "type": "scatter",
@@ -148,10 +152,10 @@ def _sites(
             "mode": "markers",
             "name": name,
             "x": [sites.index(site) + aside for site in rows["site"]],
-            "y": numbers(rows[scale]),
-            "error_y": error_bars(rows, scale, low, high),
+            "y": numbers(rows[scale.value]),
+            "error_y": error_bars(rows, scale),
             "marker": {"color": colour, "symbol": symbol, "size": 10},
-            "hovertext": hover(rows, scale, low, high),
+            "hovertext": hover(rows, scale),
             "hovertemplate": "%{hovertext}<extra>%{fullData.name}</extra>",
             "legendgroup": name,
             "meta": list(meta),

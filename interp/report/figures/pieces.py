@@ -11,16 +11,14 @@ from typing import Any
 
 import pandas as pd
 
-from interp.report.figures.subjects import EPOCH_0, ComparedPair
+from interp.core.figures import INDEX, RAW, Scale
+from interp.report.figures.subjects import EPOCH_0
 from interp.report.loaded import Frame
-from interp.report.naming import faded, number, plain, site_label
+from interp.report.naming import faded, number, percent, plain, site_label
 
 Trace = dict[str, Any]
 
 GREY = "#8c8c8c"
-THRESHOLDS = (0.2, 0.5)
-"""An index is "not shared" below the first, "shared" above the second."""
-
 PLURALS = {
     "class x block": "classes in every block",
     "class within block": "classes, each in its own block",
@@ -50,15 +48,33 @@ class Figure:
     data: Sequence[Trace]
     layout: dict[str, Any]
     choices: Sequence[Choice] = ()
+    method: str = ""
+    null: str = ""
+    tables: Sequence[str] = ()
 
 
-def error_bars(rows: Frame, value: str, low: str, high: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Subject:
+    """What is drawn as one line or one set of marks: its name, its looks, its rows.
+
+    The name is safe text (`naming.plain`); colour and symbol may be lists, one for each row.
+    """
+
+    name: str
+    colour: Any
+    symbol: Any
+    rows: Frame
+    key: str = ""
+
+
+def error_bars(rows: Frame, scale: Scale = RAW) -> dict[str, Any]:
     """Error bars from the ends of intervals; none where an end is missing."""
+    value, low, high = (scale.times * rows[name] for name in (scale.value, scale.low, scale.high))
     return {
         "type": "data",
         "symmetric": False,
-        "array": numbers(rows[high] - rows[value]),
-        "arrayminus": numbers(rows[value] - rows[low]),
+        "array": numbers(high - value),
+        "arrayminus": numbers(value - low),
         "thickness": 1.6,
         "width": 4,
     }
@@ -69,13 +85,14 @@ def numbers(values: Iterable[float]) -> list[float | None]:
     return [None if pd.isna(value) else float(value) for value in values]
 
 
-def hover(rows: Frame, value: str, low: str, high: str) -> list[str]:
+def hover(rows: Frame, scale: Scale) -> list[str]:
     """What a point says when pointed at: site, number, interval, verdict."""
     said = []
     for _, row in rows.iterrows():
         parts = [plain(site_label(row["site"]), 40)] if row["site"] else []
-        ends = f" ({number(row[low])} to {number(row[high])})" if pd.notna(row[low]) else ""
-        parts += [f"{number(row[value], 3)}{ends}"]
+        low, high = row[scale.low], row[scale.high]
+        ends = f" ({number(low)} to {number(high)})" if pd.notna(low) else ""
+        parts += [f"{number(row[scale.value], 3)}{ends}"]
         parts += [row["verdict"]] if row["verdict"] else []
         said.append("<br>".join(parts))
     return said
@@ -196,23 +213,15 @@ def kinds(rows: Frame) -> str:
     return " ".join(parts)
 
 
-Scale = tuple[str, str, str]
-"""The columns drawn: a number, and the ends of its interval."""
-
-INDEX: Scale = ("index", "index_low", "index_high")
-RAW: Scale = ("value", "low", "high")
-
 DEPTH = "depth in the tower (0 picture, 1 embedding)"
 
 
-def depth_lines(
-    rows: Frame, one: ComparedPair, meta: Sequence[int | None], scale: Scale = INDEX
-) -> list[Trace]:
+def depth_lines(one: Subject, meta: Sequence[int | None], scale: Scale = INDEX) -> list[Trace]:
     """A subject's line with its interval, its untrained self, and the pixels' level."""
-    rows = rows[(rows["site_b"] == "") | (rows["site_b"] == rows["site"])]
+    rows = one.rows[(one.rows["site_b"] == "") | (one.rows["site_b"] == one.rows["site"])]
     rows = rows.sort_values("depth", kind="stable")
     own, untrained = rows[rows["control"] == ""], rows[rows["control"] == EPOCH_0]
-    group = {"legendgroup": plain(one.name), "meta": list(meta)}
+    group = {"legendgroup": one.name, "meta": list(meta)}
     traces: list[Trace] = []
     if len(own):
         traces += [_interval(part, one, group, scale) for part in _stretches(own, scale)]
@@ -220,19 +229,19 @@ def depth_lines(
             {
                 "type": "scatter",
                 "mode": "lines+markers",
-                "name": plain(one.name),
+                "name": one.name,
                 "x": numbers(own["depth"]),
-                "y": numbers(own[scale[0]]),
+                "y": numbers(own[scale.value]),
                 "line": {"color": one.colour, "width": 2.5},
                 "marker": {"symbol": one.symbol, "size": 8},
-                "hovertext": hover(own, *scale),
+                "hovertext": hover(own, scale),
                 "hovertemplate": "%{hovertext}<extra>%{fullData.name}</extra>",
                 **group,
             }
         )
     for floor, dash, colour in ((untrained, "dash", one.colour), (_pixels(rows), "dot", GREY)):
-        if floor[scale[0]].notna().any():
-            traces.append(_floor(floor, dash, colour, group, scale[0]))
+        if floor[scale.value].notna().any():
+            traces.append(_floor(floor, dash, colour, group, scale.value))
     return traces
 
 
@@ -261,24 +270,24 @@ def _pixels(rows: Frame) -> Frame:
 
 def _stretches(rows: Frame, scale: Scale) -> list[Frame]:
     """Runs of layers that have an interval: a band must not bridge a layer without one."""
-    has = rows[scale[1]].notna() & rows[scale[2]].notna()
+    has = rows[scale.low].notna() & rows[scale.high].notna()
     run = (~has).cumsum()
     return [part for _, part in rows[has].groupby(run[has])]
 
 
-def _interval(rows: Frame, one: ComparedPair, group: Trace, scale: Scale) -> Trace:
+def _interval(rows: Frame, one: Subject, group: Trace, scale: Scale) -> Trace:
     depth = numbers(rows["depth"])
     return {
         "type": "scatter",
         "mode": "lines",
         "fill": "toself",
         "x": [*depth, *reversed(depth)],
-        "y": [*numbers(rows[scale[2]]), *reversed(numbers(rows[scale[1]]))],
+        "y": [*numbers(rows[scale.high]), *reversed(numbers(rows[scale.low]))],
         "fillcolor": faded(one.colour, 0.12),
         "line": {"width": 0, "color": one.colour},
         "hoverinfo": "skip",
         "showlegend": False,
-        "name": f"{plain(one.name)}, 95 % interval",
+        "name": f"{one.name}, 95 % interval",
         **group,
     }
 
@@ -310,59 +319,88 @@ SPREAD = 0.6
 
 
 def marks(
-    rows: Frame,
+    one: Subject,
     names: Sequence[str],
-    one: ComparedPair,
     place: tuple[int, int],
     meta: Sequence[int | None],
-    scale: tuple[str, str, str],
+    scale: Scale,
+    *,
+    upright: bool = False,
+    share: bool = False,
 ) -> Trace:
-    """A subject's marks: `rows` have a column `row` that is one of `names`; place is n-th of how
-    many subjects.
+    """A subject's marks, each with its interval; a number whose interval is missing is drawn open.
 
-    A number whose interval is missing is drawn open.
+    Args:
+        one: The subject; its rows have a column `row` that is one of `names`.
+        names: The names of the rows, in order.
+        place: Which of how many subjects it is.
+        meta: The options under which it is shown.
+        scale: The columns drawn.
+        upright: Whether the rows stand side by side, not one below the other.
+        share: Whether numbers are said as percentages.
     """
-    value, low, high = scale
     nth, n = place
     offset = SPREAD * ((nth + 0.5) / n - 0.5)
-    known = rows[rows[value].notna()]
+    digits = 3 if scale.times == 1 else 1
+    has = one.rows[scale.value].notna()
+    known = one.rows[has]
     at = [names.index(row) + offset for row in known["row"]]
     said = [
-        f"{plain(row, 60)}: {number(float(each), 3)}" + (f"<br>{verdict}" if verdict else "")
-        for row, each, verdict in zip(known["row"], known[value], known["verdict"], strict=True)
+        f"{plain(row, 60)}: {percent(each) if share else number(float(each), digits)}"
+        + (f"<br>{verdict}" if verdict else "")
+        for row, each, verdict in zip(
+            known["row"], scale.times * known[scale.value], known["verdict"], strict=True
+        )
     ]
+    colour, symbols = (
+        [each for each, there in zip(look, has, strict=True) if there]
+        if isinstance(look, list)
+        else look
+        for look in (one.colour, one.symbol)
+    )
+    shapes = symbols if isinstance(symbols, list) else [symbols] * len(known)
+    bare = known[scale.low].isna()
+    values, bars = numbers(scale.times * known[scale.value]), error_bars(known, scale)
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": plain(one.name),
-        "x": numbers(known[value]),
-        "y": at,
-        "error_x": {**error_bars(known, value, low, high), "color": one.colour},
+        "name": one.name,
+        "x": at if upright else values,
+        "y": values if upright else at,
+        "error_y" if upright else "error_x": bars
+        | {"color": GREY if isinstance(colour, list) else colour},
         "marker": {
-            "color": one.colour,
+            "color": colour,
             "size": 9,
-            "symbol": [one.symbol + ("-open" if bare else "") for bare in known[low].isna()],
+            "symbol": [
+                shape + ("-open" if without else "")
+                for shape, without in zip(shapes, bare, strict=True)
+            ],
         },
         "text": said,
-        "hovertemplate": "%{text}<extra>%{fullData.name}</extra>",
+        "hovertemplate": f"%{{text}}<extra>{'%{fullData.name}' if one.name else ''}</extra>",
         "meta": list(meta),
     }
 
 
-def rows_by_name(names: Sequence[str], *, room: float = 0.0) -> dict[str, Any]:
-    """The axis that carries the rows' names, from top to bottom, with `room` rows below them."""
+def rows_by_name(names: Sequence[str], *, room: float = 0.0, limit: int = 80) -> dict[str, Any]:
+    """The axis that carries the rows' names, from top to bottom, with `room` rows below them.
+
+    Names longer than `limit` are cut.
+    """
     return {
         "automargin": True,
         "tickvals": list(range(len(names))),
-        "ticktext": [_broken(name) for name in names],
+        "ticktext": [_broken(name, limit) for name in names],
         "range": [len(names) - 0.5 + room, -0.5],
         "zeroline": False,
     }
 
 
-def _broken(name: str) -> str:
-    """A name on two lines where it has a comma."""
-    first, comma, rest = plain(name, 80).partition(", ")
+def _broken(name: str, limit: int) -> str:
+    """A name on two lines where it has a comma, or subtracts one from another."""
+    text = "<br>− ".join(plain(part, 48) for part in name.split(" − ")) if " − " in name else ""
+    first, comma, rest = (text or plain(name, limit)).partition(", ")
     return f"{first},<br>{rest}" if comma else first
 
 

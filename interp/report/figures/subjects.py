@@ -151,6 +151,11 @@ def final(frame: Frame) -> Frame:
     return trained[(trained["epoch"] == last) | last.isna()]
 
 
+def primary_prompts(frame: Frame) -> Frame:
+    """Rows of the prompt set shown first, and those asked without prompts."""
+    return frame[frame["prompts"].isin(["", *shown_prompt_sets(text_head(frame))[:1]])]
+
+
 def in_test_domain(frame: Frame) -> Frame:
     """Trained models' rows asked for through text, with the primary prompts, in the test domain."""
     rows = text_head(frame)
@@ -175,13 +180,18 @@ def held_out_accuracy(
     return once.loc[ordered_settings(once.index)]
 
 
-def held_out_differences(result: LoadedResult, test_domain: str) -> Frame:
+def contrasts(frame: Frame) -> Frame:
     """Contrasts of settings on the same question, one row each."""
-    rows = text_head(result.frame("differences"))
-    rows = rows[rows["test_domain"].isin([test_domain, ""])]
+    rows = text_head(frame)
     rows = rows[rows["candidates"].isin(["all", ""])]
     rows = rows[rows["prompts"].isin(shown_prompt_sets(rows)[:1])]
-    return rows.drop_duplicates("setting")
+    return rows.drop_duplicates(["setting", "test_domain"])
+
+
+def held_out_differences(result: LoadedResult, test_domain: str) -> Frame:
+    """Contrasts in a test domain."""
+    rows = contrasts(result.frame("differences"))
+    return rows[rows["test_domain"].isin([test_domain, ""])].drop_duplicates("setting")
 
 
 def primary_differences(result: LoadedResult, test_domain: str) -> Frame:

@@ -1,13 +1,15 @@
-"""Figures of training: what each setting was trained on, and how its loss fell."""
+"""The sections on training and on numerics: mixtures, losses, and the certificate."""
 
 import math
 from collections.abc import Sequence
 
+from interp.core.figures import TEST_DOMAIN, AxisSpec, FigureSpec, Scale, SectionSpec
+from interp.report.figures.grammar import finished, read_rows, views
 from interp.report.figures.pieces import (
     GREY,
     LEGEND,
-    Choice,
     Figure,
+    Subject,
     Trace,
     axis,
     layout,
@@ -16,110 +18,113 @@ from interp.report.figures.pieces import (
     span,
 )
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import (
-    colours,
-    ordered_settings,
-    plain,
-    sequence,
-    setting_label,
-    setting_look,
-    setting_name,
+from interp.report.naming import ordered_settings, plain, sequence, setting_label, setting_name
+
+FREE = "None: these are counts or readings, held against nothing."
+
+MIXTURES = FigureSpec(
+    "mixtures",
+    "Training pictures by domain",
+    "bars",
+    ("mixtures",),
+    method="The training pictures of each setting are counted.",
+    null=FREE,
+    caption="Pictures, not steps; n = {totals} per run, counted and so without interval. "
+    "Optimiser steps: {steps}.",
+    alt="Stacked bars of {settings} by domain",
+    needs=("n_pictures",),
+    subjects="domain",
+    choices=(TEST_DOMAIN,),
+)
+LOSSES = FigureSpec(
+    "losses",
+    "Training loss by epoch",
+    "curve",
+    ("losses",),
+    method="The contrastive loss of the training batches is averaged over each epoch.",
+    null="None is drawn; random guessing costs the logarithm of the batch size.",
+    caption="Training loss, mean over an epoch; n = 1 run per line, so without interval. Further "
+    "blocks are faint.",
+    alt="Lines of {settings} over {points} epochs",
+    needs=("epoch", "loss"),
+    scale=Scale("loss"),
+    subjects="settings",
+    choices=(TEST_DOMAIN,),
+    across="epoch",
+    x=AxisSpec("epoch"),
+    y=AxisSpec("loss, nats"),
+    height=320,
+)
+CERTIFIED = FigureSpec(
+    "certificate",
+    "Largest difference from the original model, against what may pass",
+    "certificate",
+    ("certificate",),
+    method="Every activation of our towers is held against the original's.",
+    null="None: an error is compared with what may pass.",
+    caption="n = {checked} sites or parameters per check; of each the one nearest to its own bar, "
+    "or furthest beyond, so without interval. Left of the grey bar passes. An error of exactly 0 "
+    "is drawn at {least:g}.",
+    alt="{said}",
+    needs=("error", "bar"),
+)
+
+TRAINING = SectionSpec(
+    "training",
+    "Training distributions",
+    "Each setting is a rule on which cells (class × domain) are trained on. All but natural "
+    "only are matched in size unless the specification says otherwise (Kempf et al. 2025).",
+    (MIXTURES, LOSSES),
+    ("mixtures", "losses"),
+    study_only=True,
+)
+CERTIFICATE = SectionSpec(
+    "certificate",
+    "Numerics certificate",
+    "Every opened tower against the original at every site, on weights of which each was moved "
+    "off its initial value: error = max |ours − theirs| / max |theirs|.",
+    (CERTIFIED,),
+    ("certificate",),
+    words=(("certificate",),),
 )
 
 
-def mixtures_figure(result: LoadedResult) -> Figure | None:
+def mixtures_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     """Training pictures of each domain in each setting, stacked."""
-    rows = result.frame("mixtures").dropna(subset=["n_pictures"])
+    rows = read_rows(result, spec)
     if rows.empty:
         return None
-    options = list(dict.fromkeys(rows["test_domain"]))
-    domains = [name for name in result.domains if name in set(rows["domain"])]
-    tints = colours(domains)
     settings = ordered_settings(rows["setting"])
-    traces: list[Trace] = []
-    for place, test_domain in enumerate(options):
-        here = rows[rows["test_domain"] == test_domain]
-        for domain in domains:
-            part = here[here["domain"] == domain].drop_duplicates("setting").set_index("setting")
-            part = part.reindex([name for name in settings if name in set(part.index)])
-            traces.append(_bar(part, domain, tints[domain], place))
+    found, choices = views(result, spec, rows)
+    traces = [_bar(one, settings, view.meta) for view in found for one in view.subjects]
     steps = rows.groupby("setting")["steps"].max().dropna()
     trained = sequence(
         [f"{setting_name(name)} {steps[name]:,.0f}" for name in ordered_settings(steps.index)]
     )
     totals = rows.groupby(["test_domain", "setting", "seed"], dropna=False)["n_pictures"].sum()
-    return Figure(
-        "mixtures",
-        "Training pictures by domain",
-        f"Pictures, not steps; n = {span(totals)} per run, counted and so without interval. "
-        f"Optimiser steps: {trained or 'not recorded'}.",
-        f"Stacked bars of {sequence([setting_name(name) for name in settings])} by domain",
-        traces,
-        layout(
-            130 + 46 * len(settings),
-            barmode="stack",
-            legend={**LEGEND, "traceorder": "normal"},
-            xaxis=axis("training pictures"),
-            yaxis=rows_axis(len(settings)),
-        ),
-        [Choice("Test domain", options)],
+    shape = layout(
+        130 + 46 * len(settings),
+        barmode="stack",
+        legend={**LEGEND, "traceorder": "normal"},
+        xaxis=axis("training pictures"),
+        yaxis=rows_axis(len(settings)),
     )
+    said = {"totals": span(totals), "steps": trained or "not recorded"}
+    return finished(spec, result, rows, traces, shape, choices, **said)
 
 
-def _bar(rows: Frame, domain: str, colour: str, place: int) -> Trace:
+def _bar(one: Subject, settings: Sequence[str], meta: Sequence[int | None]) -> Trace:
+    rows = one.rows.drop_duplicates("setting").set_index("setting")
+    rows = rows.reindex([name for name in settings if name in set(rows.index)])
     return {
         "type": "bar",
         "orientation": "h",
-        "name": plain(domain),
+        "name": one.name,
         "x": numbers(rows["n_pictures"]),
         "y": [setting_label(str(name)) for name in rows.index],
-        "marker": {"color": colour},
+        "marker": {"color": one.colour},
         "hovertemplate": "%{y}: %{x:,} pictures<extra>%{fullData.name}</extra>",
-        "meta": [place],
-    }
-
-
-def losses_figure(result: LoadedResult) -> Figure | None:
-    """Training loss by epoch, a line per setting."""
-    rows = result.frame("losses").dropna(subset=["epoch", "loss"])
-    if rows.empty:
-        return None
-    options = list(dict.fromkeys(rows["test_domain"]))
-    traces: list[Trace] = []
-    for place, test_domain in enumerate(options):
-        here = rows[rows["test_domain"] == test_domain]
-        for number, setting in enumerate(ordered_settings(here["setting"])):
-            own = here[here["setting"] == setting]
-            for block, (_, line) in enumerate(own.groupby("seed", dropna=False, sort=True)):
-                traces.append(_loss(line, setting, setting_look(setting, number), block, place))
-    return Figure(
-        "losses",
-        "Training loss by epoch",
-        "Training loss, mean over an epoch; n = 1 run per line, so without interval. Further "
-        "blocks are faint.",
-        f"Lines for {rows['setting'].nunique()} settings over {rows['epoch'].max():.0f} epochs",
-        traces,
-        layout(320, xaxis=axis("epoch"), yaxis=axis("loss, nats")),
-        [Choice("Test domain", options)],
-    )
-
-
-def _loss(rows: Frame, setting: str, look: tuple[str, str], block: int, place: int) -> Trace:
-    """A line of one run; blocks after the first are faint and share the first's legend entry."""
-    line = rows.sort_values("epoch", kind="stable")
-    return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": setting_label(setting),
-        "legendgroup": setting,
-        "showlegend": not block,
-        "opacity": 0.35 if block else 1.0,
-        "x": numbers(line["epoch"]),
-        "y": numbers(line["loss"]),
-        "line": {"color": look[0], "width": 2},
-        "marker": {"symbol": look[1], "size": 6},
-        "hovertemplate": "epoch %{x}: %{y:.3f}<extra>%{fullData.name}</extra>",
-        "meta": [place],
+        "meta": list(meta),
     }
 
 
@@ -129,35 +134,29 @@ LEAST = 1e-18
 POWERS = {"exponentformat": "power", "nticks": 5, "tickangle": 0}
 
 
-def certificate_figure(result: LoadedResult) -> Figure | None:
+def certificate_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     """Worst error of each check against its bar."""
-    rows = result.frame("certificate").dropna(subset=["error", "bar"])
+    rows = read_rows(result, spec)
     if rows.empty:
         return None
     worst = worst_of_checks(rows)
     names = [
-        plain(f"{row.tower} {row.check}, {str(row.dtype).removeprefix('torch.')}".strip(), 60)
-        for row in worst.itertuples()
+        plain(f"{tower} {check}, {str(dtype).removeprefix('torch.')}".strip(), 60)
+        for tower, check, dtype in zip(worst["tower"], worst["check"], worst["dtype"], strict=True)
     ]
     errors = [float(value) for value in worst["error"]]
-    passed = [value <= bar for value, bar in zip(errors, worst["bar"], strict=True)]
-    return Figure(
-        "certificate",
-        "Largest difference from the original model, against what may pass",
-        f"n = {span(worst['n_sites'])} sites or parameters per check; of each the one nearest to "
-        "its own bar, or furthest beyond, so without interval. Left of the grey bar passes. An "
-        f"error of exactly 0 is drawn at {LEAST:g}.",
-        "; ".join(
-            f"{name}: {value:.2g} {'passes' if fine else 'FAILS'}"
-            for name, value, fine in zip(names, errors, passed, strict=True)
-        ),
-        _traces(names, errors, [float(bar) for bar in worst["bar"]]),
-        layout(
-            120 + 36 * len(names),
-            xaxis=axis("relative error", type="log", **POWERS),
-            yaxis=rows_axis(len(names)),
-        ),
+    bars = [float(bar) for bar in worst["bar"]]
+    said = "; ".join(
+        f"{name}: {value:.2g} {'passes' if value <= bar else 'FAILS'}"
+        for name, value, bar in zip(names, errors, bars, strict=True)
     )
+    shape = layout(
+        120 + 36 * len(names),
+        xaxis=axis("relative error", type="log", **POWERS),
+        yaxis=rows_axis(len(names)),
+    )
+    told = {"checked": span(worst["n_sites"]), "least": LEAST, "said": said}
+    return finished(spec, result, rows, _traces(names, errors, bars), shape, **told)
 
 
 def worst_of_checks(rows: Frame) -> Frame:

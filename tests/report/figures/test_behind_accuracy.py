@@ -9,16 +9,10 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from interp.report.figures.accuracies import accuracy_by_setting_figure, classifiers_figure
-from interp.report.figures.behind_accuracy import (
-    epochs_figure,
-    exposure_figure,
-    robustness_figure,
-    tradeoff_figure,
-)
 from interp.report.figures.pieces import Figure, Trace
 from interp.report.figures.subjects import held_out_accuracy
 from interp.report.loaded import LoadedResult, read_result
+from tests.report.conftest import figure_of
 from tests.report.planted import classifier_rows
 
 Build = Callable[..., Path]
@@ -53,7 +47,7 @@ def named(figure: Figure | None, name: str, *meta: int) -> Trace:
 def test_other_measures_and_classifiers_do_not_stand_for_accuracy(newer: LoadedResult) -> None:
     rows = held_out_accuracy(newer, "sketch")
     assert rows["value"].to_dict() == pytest.approx(ACCURACY)
-    shown = named(accuracy_by_setting_figure(newer), "trained", 0, 0, 0)
+    shown = named(figure_of(newer, "accuracy"), "trained", 0, 0, 0)
     assert shown["x"] == pytest.approx(list(ACCURACY.values()))
 
 
@@ -65,7 +59,7 @@ def test_rows_over_several_runs_stand_before_those_of_one(newer: LoadedResult) -
 
 
 def test_classifiers_stand_beside_one_another(newer: LoadedResult, result: LoadedResult) -> None:
-    figure = classifiers_figure(newer)
+    figure = figure_of(newer, "classifiers")
     for place, name in enumerate(
         ("text head", "class means of natural pictures", "linear probe of the own domain")
     ):
@@ -74,11 +68,11 @@ def test_classifiers_stand_beside_one_another(newer: LoadedResult, result: Loade
         assert named(figure, name, 0)["error_x"]["array"] == pytest.approx([0.05] * 4)
     assert figure is not None and "n = 60 classes" in figure.caption
     go.Figure(data=list(figure.data), layout=figure.layout)
-    assert classifiers_figure(result) is None  # an older run knew the text head alone
+    assert figure_of(result, "classifiers") is None  # an older run knew the text head alone
 
 
 def test_trade_off_lines_are_the_table_and_areas_are_said(newer: LoadedResult) -> None:
-    figure = tradeoff_figure(newer)
+    figure = figure_of(newer, "tradeoff")
     rows = newer.frame("tradeoff").query("setting == 'cg-high' and seed == 0")
     line = named(figure, "CG high diversity", 0)
     assert line["x"] == pytest.approx(rows["accuracy_seen"].tolist())
@@ -89,13 +83,13 @@ def test_trade_off_lines_are_the_table_and_areas_are_said(newer: LoadedResult) -
 
 
 def test_the_model_as_it_is_is_marked(result: LoadedResult) -> None:
-    mark = named(tradeoff_figure(result), "CG high diversity, no bias", 0)
+    mark = named(figure_of(result, "tradeoff"), "CG high diversity, no bias", 0)
     assert mark["y"] == [ACCURACY["cg-high"]]
     assert mark["x"] == pytest.approx([ACCURACY["cg-high"] + 0.15])
 
 
 def test_exposure_points_are_classes(result: LoadedResult) -> None:
-    figure = exposure_figure(result)
+    figure = figure_of(result, "exposure")
     rows = result.frame("exposure_classes")
     for where, place in (("all domains", 0), ("natural", 1)):
         for kind, words in (("held-out", "held-out classes"), ("seen", "seen classes")):
@@ -109,7 +103,7 @@ def test_exposure_points_are_classes(result: LoadedResult) -> None:
 
 
 def test_robustness_is_on_logit_axes(result: LoadedResult) -> None:
-    figure = robustness_figure(result)
+    figure = figure_of(result, "robustness")
     rows = result.frame("robustness")
     own = rows[rows["setting"] == "cg-high"]
     points = named(figure, "CG high diversity", 0)
@@ -127,7 +121,7 @@ def test_robustness_is_on_logit_axes(result: LoadedResult) -> None:
 
 
 def test_epochs_are_lines_of_top_1(result: LoadedResult) -> None:
-    figure = epochs_figure(result)
+    figure = figure_of(result, "epochs")
     line = named(figure, "CG low diversity", 0, 0)
     assert line["x"] == [0, 4, 8]
     assert line["y"] == pytest.approx([0.02, 0.13, 0.24]) and "error_y" in line

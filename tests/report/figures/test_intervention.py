@@ -9,11 +9,12 @@ import plotly.graph_objects as go
 import pytest
 
 from interp.core.tables import Table
-from interp.report.figures.levels_of_evidence import GAPS, dose_response, foremost, forest
+from interp.report.figures.levels_of_evidence import GAPS, foremost
 from interp.report.loaded import LoadedResult, read_result
 from interp.report.sections import filled_sections
 from interp.report.words import headline
 from interp.verdicts.l4_intervention import TARGET, intervene
+from tests.report.conftest import figure_of
 from tests.verdicts.test_l4_intervention import SPEC, planted
 
 
@@ -27,7 +28,7 @@ def read(folder: Path, **change: Any) -> LoadedResult:
 
 def test_lines_are_the_rows_of_the_table(tmp_path: Path) -> None:
     result = read(tmp_path)
-    figure = dose_response(result)
+    figure = figure_of(result, "intervention")
     assert figure is not None
     go.Figure(list(figure.data), figure.layout)
     rows = result.frame("intervention")
@@ -67,7 +68,7 @@ def test_the_caption_carries_the_verdict(
 def test_the_forest_has_the_verdict_and_no_number_among_correlations(tmp_path: Path) -> None:
     result = read(tmp_path)
     assert result.frame("levels")["value"].notna().all()
-    figure = forest(result)
+    figure = figure_of(result, "levels")
     assert figure is not None
     (trace,) = [each for each in figure.data if each["name"] == "r"]
     assert trace["text"] == ["goes together"] and "error_x" not in trace
@@ -90,12 +91,12 @@ def test_what_is_decided_stands_for_the_intervention() -> None:
 def test_a_study_without_arms_has_no_such_section(tmp_path: Path) -> None:
     (tmp_path / "facts.json").write_text(json.dumps({"mode": "study", "measured": "accuracy"}))
     result = read_result(tmp_path)
-    assert dose_response(result) is None
+    assert figure_of(result, "intervention") is None
     assert "intervention" not in [each.anchor for each in filled_sections(result)]
 
 
 def test_one_block_is_drawn_without_intervals(tmp_path: Path) -> None:
-    figure = dose_response(read(tmp_path, blocks=1))
+    figure = figure_of(read(tmp_path, blocks=1), "intervention")
     assert figure is not None
     shared = [trace for trace in figure.data if trace["yaxis"] == "y5"]
     assert all(each.endswith("-open") for trace in shared for each in trace["marker"]["symbol"])

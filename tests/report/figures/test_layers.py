@@ -9,22 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from interp.report.figures.circuit_graphs import circuit_graph, faithful, steady
-from interp.report.figures.features import (
-    ablated_features_figure,
-    erasure_figure,
-    shared_features_figure,
-)
-from interp.report.figures.ladders import abroad, ladder_map, rungs_profile
-from interp.report.figures.layers import (
-    angle_figure,
-    apart_figure,
-    factors_figure,
-    selective_figure,
-    views_figure,
-)
 from interp.report.figures.pieces import Figure
-from interp.report.figures.sharing import profile
 from interp.report.loaded import Frame, LoadedResult, read_result
 from interp.report.sections import filled_sections
 from interp.report.verdict_tables import (
@@ -33,28 +18,15 @@ from interp.report.verdict_tables import (
     dictionaries_table,
     ladder_table,
 )
-from tests.report.conftest import INDEX
+from tests.report.conftest import INDEX, figure_of
 
 Build = Callable[..., Path]
 
-DRAWN: dict[str, Callable[[LoadedResult], Figure | None]] = {
-    "factors": factors_figure,
-    "angle": angle_figure,
-    "apart": apart_figure,
-    "selectivity": selective_figure,
-    "cosines": lambda result: profile(result, "cosine"),
-    "views": views_figure,
-    "erasure": erasure_figure,
-    "shared features": shared_features_figure,
-    "ablated features": ablated_features_figure,
-    "faithfulness": faithful,
-    "circuit": circuit_graph,
-    "ladder": ladder_map,
-    "profile of rungs": rungs_profile,
-    "causal directions": lambda result: profile(result, "das"),
-    "circuits abroad": abroad,
-    "steady circuits": steady,
-}
+DRAWN = (
+    *("factors", "angle", "apart", "selectivity", "directions", "views", "erasure"),
+    *("feature-sharing", "feature-ablation", "faithfulness", "circuit", "ladder"),
+    *("sharing-profile", "das", "circuits-abroad", "steady"),
+)
 CG_HIGH = "CG high diversity"
 
 
@@ -79,7 +51,7 @@ def of(result: LoadedResult, table: str, **keys: object) -> Frame:
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_valid_titled_and_captioned(result: LoadedResult, name: str) -> None:
-    figure = DRAWN[name](result)
+    figure = figure_of(result, name)
     assert figure is not None
     go.Figure(data=list(figure.data), layout=figure.layout)
     assert figure.title and figure.alt
@@ -98,7 +70,7 @@ def test_nothing_measured_nothing_drawn(build: Build, name: str) -> None:
     )
     hollow = pd.DataFrame({"measure": ["x"], "reason": ["too few classes"]})
     replaced = dict.fromkeys(tables, hollow)
-    assert DRAWN[name](read_result(build(replaced=replaced, name="hollow"))) is None
+    assert figure_of(read_result(build(replaced=replaced, name="hollow")), name) is None
 
 
 @pytest.mark.parametrize(
@@ -110,23 +82,23 @@ def test_nothing_measured_nothing_drawn(build: Build, name: str) -> None:
         ("apart", "separation", 1, {"measure": "domain classifier"}),
         ("apart", "separation", 2, {"measure": "squared distance of domain means"}),
         ("selectivity", "selectivity", 1, {"domain": "sketch"}),
-        ("cosines", "directions", 1, {"measure": "cosine of LDA directions"}),
+        ("directions", "directions", 1, {"measure": "cosine of LDA directions"}),
     ],
 )
 def test_lines_are_the_table(
     result: LoadedResult, name: str, table: str, place: int, keys: dict[str, str]
 ) -> None:
-    figure = DRAWN[name](result)
+    figure = figure_of(result, name)
     assert figure is not None
     rows = of(result, table, **keys).sort_values("depth", kind="stable")
-    column = "index" if name == "cosines" else "value"
-    line = shown(figure, CG_HIGH, 0, place)
+    column = "index" if name == "directions" else "value"
+    line = shown(figure, CG_HIGH, *(0, place)[: len(figure.choices)])
     assert line["x"] == pytest.approx(rows["depth"].tolist())
     assert line["y"] == pytest.approx(rows[column].tolist())
 
 
 def test_views_hold_every_picture_once(result: LoadedResult) -> None:
-    figure = views_figure(result)
+    figure = figure_of(result, "views")
     assert figure is not None
     rows = of(result, "views", site="layer2.0.hook_resid_post", domain="sketch")
     model = list(figure.choices[1].options).index(CG_HIGH)
@@ -138,7 +110,7 @@ def test_views_hold_every_picture_once(result: LoadedResult) -> None:
 
 
 def test_erasure_shows_what_is_beyond_each_control(result: LoadedResult) -> None:
-    figure = erasure_figure(result)
+    figure = figure_of(result, "erasure")
     assert figure is not None
     for place, against in enumerate(("permuted labels", "random subspace")):
         rows = of(result, "erasure", against=against)
@@ -150,7 +122,7 @@ def test_erasure_shows_what_is_beyond_each_control(result: LoadedResult) -> None
 
 
 def test_features_are_compared_with_units_and_components(result: LoadedResult) -> None:
-    figure = shared_features_figure(result)
+    figure = figure_of(result, "feature-sharing")
     assert figure is not None
     rows = of(result, "feature_sharing", measure="shared mass", centred=True)
     found = shown(figure, CG_HIGH, 0, 0)
@@ -162,7 +134,7 @@ def test_features_are_compared_with_units_and_components(result: LoadedResult) -
 
 
 def test_ablation_is_the_table(result: LoadedResult) -> None:
-    figure = ablated_features_figure(result)
+    figure = figure_of(result, "feature-ablation")
     assert figure is not None
     for place, measure in enumerate(("margin drop", "accuracy drop")):
         rows = of(result, "feature_ablation", measure=measure)
@@ -225,7 +197,7 @@ def test_the_sections_are_there_and_an_older_run_lacks_them(build: Build) -> Non
 
 
 def test_circuits_say_what_their_tables_say(result: LoadedResult) -> None:
-    figure = faithful(result)
+    figure = figure_of(result, "faithfulness")
     assert figure is not None
     assert [choice.label for choice in figure.choices] == ["Test domain", "Model", "Pictures"]
     model = list(figure.choices[1].options).index(CG_HIGH)
@@ -234,7 +206,7 @@ def test_circuits_say_what_their_tables_say(result: LoadedResult) -> None:
     assert line["x"] == sorted(rows["share"]) and line["y"] == sorted(rows["value"])
     chance = shown(figure, "random circuits of the same size", 0, model, 1)
     assert chance["y"] == [0.0] * len(rows)
-    graph = circuit_graph(result)
+    graph = figure_of(result, "circuit")
     assert graph is not None
     flow = next(trace for trace in graph.data if trace["meta"] == [0, model, 1])
     edges = of(result, "circuits", domain="sketch")
@@ -252,7 +224,7 @@ def test_circuits_say_what_their_tables_say(result: LoadedResult) -> None:
 
 
 def test_a_cell_of_the_ladder_is_the_tables_verdict(result: LoadedResult) -> None:
-    figure = ladder_map(result)
+    figure = figure_of(result, "ladder")
     assert figure is not None
     for setting, name in ((0, "natural-only"), (3, "cg-high")):
         [trace] = [each for each in figure.data if each["meta"] == [0, setting]]
@@ -268,16 +240,19 @@ def test_a_cell_of_the_ladder_is_the_tables_verdict(result: LoadedResult) -> Non
 
 def test_what_was_not_measured_is_an_empty_cell(build: Build) -> None:
     hollow = pd.DataFrame({"measure": ["x"], "reason": ["none"]})
-    figure = ladder_map(read_result(build(name="some")))
+    figure = figure_of(read_result(build(name="some")), "ladder")
     assert figure is not None
     [trace] = [each for each in figure.data if each["meta"] == [0, 0]]
     row = next(n for n, name in enumerate(trace["y"]) if "clipart" in name)
     assert trace["text"][row][3] == "" and trace["hovertext"][row][3] == "R4: not measured"
-    assert ladder_map(read_result(build(replaced={"ladder": hollow}, name="no ladder"))) is None
+    assert (
+        figure_of(read_result(build(replaced={"ladder": hollow}, name="no ladder")), "ladder")
+        is None
+    )
 
 
 def test_circuits_abroad_draw_value_null_ceiling_and_chance(result: LoadedResult) -> None:
-    figure = abroad(result)
+    figure = figure_of(result, "circuits-abroad")
     assert figure is not None
     rows = of(result, "circuit_transfer", band="", domain_a="real", measure="circuit transfer")
     ends = {"the class in A": "value", "another class in A": "null", "random parts": "random"}
@@ -287,14 +262,14 @@ def test_circuits_abroad_draw_value_null_ceiling_and_chance(result: LoadedResult
 
 
 def test_steady_circuits_are_drawn_site_by_site_beside_chance(result: LoadedResult) -> None:
-    figure = steady(result)
+    figure = figure_of(result, "steady")
     assert figure is not None and "200 draws of 240 pairs" in figure.caption
     rows = of(result, "circuit_stability", domain="sketch")
     rows = rows[rows["site"] != ""]
     line, chance = shown(figure, "found again", 0, 0, 1), shown(figure, "parts by chance", 0, 0, 1)
     assert line["y"] == pytest.approx(rows["value"].tolist())
     assert line["x"] == chance["x"] == [site.split(".hook")[0] for site in rows["site"]]
-    assert set(line["customdata"]) == {"6 of 10"} and set(chance["y"]) == {0.1}
+    assert all("6 of 10 parts" in said for said in line["text"]) and set(chance["y"]) == {0.1}
 
 
 def test_the_profile_means_over_models_and_draws_the_untrained(build: Build) -> None:
@@ -306,7 +281,9 @@ def test_the_profile_means_over_models_and_draws_the_untrained(build: Build) -> 
     second = first.assign(seed=1, index=first["index"] + 0.2, verdict="cannot tell")
     untrained = first.assign(setting="", control="epoch 0", index=0.125)
     both = pd.concat([rows, second, untrained])
-    figure = rungs_profile(read_result(build(replaced={"rungs": both}, name="two blocks", **words)))
+    figure = figure_of(
+        read_result(build(replaced={"rungs": both}, name="two blocks", **words)), "sharing-profile"
+    )
     assert figure is not None
     here = [trace for trace in figure.data if trace["xaxis"] == "x4" and trace["meta"] == [0]]
     [dashed] = [trace for trace in here if trace["name"] == "untrained"]
@@ -327,7 +304,7 @@ def test_the_pair_measured_in_most_models_leads_and_the_fullest_model_is_shown(
     one = rows[(rows["setting"] == "cg-high") & (rows["domain_a"] == "real")]
     other = one[one["domain_b"] == "sketch"].assign(domain_a="a", domain_b="b")
     both = pd.concat([other, rows])
-    figure = ladder_map(read_result(build(name="all", replaced={"ladder": both}, **words)))
+    figure = figure_of(read_result(build(name="all", replaced={"ladder": both}, **words)), "ladder")
     assert figure is not None
     assert figure.data[0]["y"][0].startswith("real × sketch")
     assert any(name.startswith("a × b") for name in figure.data[0]["y"])

@@ -7,11 +7,12 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from interp.report.figures.levels_of_evidence import cells, forest, mixture_colours
+from interp.report.figures.levels_of_evidence import mixture_colours
 from interp.report.loaded import LoadedResult, read_result
 from interp.report.sections import filled_sections
 from interp.report.verdict_tables import levels_table
 from interp.report.words import answer_sentences
+from tests.report.conftest import figure_of
 from tests.report.planted_levels import SAID, level_tables
 
 Build = Callable[..., Path]
@@ -23,7 +24,7 @@ def result(build: Build) -> LoadedResult:
 
 
 def test_cells_stand_where_the_table_says(result: LoadedResult) -> None:
-    figure = cells(result)
+    figure = figure_of(result, "together")
     assert figure is not None
     go.Figure(data=list(figure.data), layout=figure.layout)
     first = [trace for trace in figure.data if trace["meta"] == [0]]
@@ -47,7 +48,7 @@ def test_mixtures_beyond_the_known_ones_have_other_colours() -> None:
 
 
 def test_the_forest_has_every_level_with_its_verdict(result: LoadedResult) -> None:
-    figure = forest(result)
+    figure = figure_of(result, "levels")
     assert figure is not None
     go.Figure(data=list(figure.data), layout=figure.layout)
     names = figure.layout["yaxis"]["ticktext"]
@@ -98,7 +99,10 @@ def test_the_section_stands_before_the_ladder_and_names_what_would_decide(
 
 def test_a_result_without_levels_has_neither(build: Build) -> None:
     bare = read_result(build())
-    assert cells(bare) is forest(bare) is None and levels_table(bare) == []
+    assert (
+        figure_of(bare, "together") is figure_of(bare, "levels") is None
+        and levels_table(bare) == []
+    )
     assert "levels" not in {section.anchor for section in filled_sections(bare)}
     assert "descriptive" in " ".join(answer_sentences(bare))
 

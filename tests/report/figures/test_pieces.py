@@ -8,50 +8,21 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from interp.report.figures.accuracies import (
-    accuracy_by_class_figure,
-    accuracy_by_domain_figure,
-    accuracy_by_setting_figure,
-    differences_figure,
-)
 from interp.report.figures.answer import answer_figure
-from interp.report.figures.behind_accuracy import (
-    epochs_figure,
-    exposure_figure,
-    robustness_figure,
-    tradeoff_figure,
-)
-from interp.report.figures.patching_maps import patching_figure
 from interp.report.figures.pieces import Figure, Trace
-from interp.report.figures.sharing import domain_map, probe_map, profile
 from interp.report.figures.subjects import in_band, middle_site
-from interp.report.figures.training import certificate_figure, losses_figure, mixtures_figure
 from interp.report.loaded import LoadedResult, read_result
 from interp.report.naming import SETTINGS, setting_name
 from interp.report.verdict_tables import certificate_verdict
+from tests.report.conftest import figure_of
 
 Build = Callable[..., Path]
 
-DRAWN: dict[str, Callable[[LoadedResult], Figure | None]] = {
-    "answer": answer_figure,
-    "mixtures": mixtures_figure,
-    "losses": losses_figure,
-    "accuracy": accuracy_by_setting_figure,
-    "differences": differences_figure,
-    "by domain": accuracy_by_domain_figure,
-    "by class": accuracy_by_class_figure,
-    "R2": lambda result: profile(result, "R2"),
-    "R3": lambda result: profile(result, "R3"),
-    "R4": lambda result: profile(result, "R4"),
-    "domain map": domain_map,
-    "probe map": probe_map,
-    "patching": patching_figure,
-    "certificate": certificate_figure,
-    "tradeoff": tradeoff_figure,
-    "exposure": exposure_figure,
-    "robustness": robustness_figure,
-    "epochs": epochs_figure,
-}
+DRAWN = (
+    *("answer", "mixtures", "losses", "accuracy", "differences", "accuracy-by-domain"),
+    *("accuracy-by-class", "similarity", "transfer", "transplant", "domain-map", "probe-map"),
+    *("patching", "certificate", "tradeoff", "exposure", "robustness", "epochs"),
+)
 NAMES = {setting: words for setting, (words, _, _) in SETTINGS.items()}
 
 
@@ -61,7 +32,7 @@ def result(build: Build) -> LoadedResult:
 
 
 def drawn(result: LoadedResult, name: str) -> Figure:
-    figure = DRAWN[name](result)
+    figure = answer_figure(result) if name == "answer" else figure_of(result, name)
     assert figure is not None
     return figure
 
@@ -100,7 +71,8 @@ def test_accuracy_is_the_tables(result: LoadedResult) -> None:
             here = (frame["domain"] == "sketch") & (frame["class_set"] == "held-out")
             rows = frame[asked & here & (frame["control"] == "")].set_index("setting")
             rows.index = rows.index.map(NAMES)
-            rows = rows.loc[trace["y"]]
+            names = figure.layout["yaxis"]["ticktext"]
+            rows = rows.loc[[names[int(at)] for at in trace["y"]]]
             assert trace["x"] == pytest.approx(rows["value"].tolist())
             reach = (rows["high"] - rows["value"]).tolist()
             assert trace["error_x"]["array"] == pytest.approx(reach)
@@ -129,7 +101,7 @@ def test_answer_places_accuracy_against_the_middle_layers(result: LoadedResult) 
 
 
 def test_profile_is_the_table(result: LoadedResult) -> None:
-    figure = drawn(result, "R2")
+    figure = drawn(result, "similarity")
     frame = result.frame("similarity")
     pair = (frame["domain_a"] == "real") & (frame["domain_b"] == "sketch")
     rows = frame[pair & (frame["setting"] == "cg-high")].sort_values("depth", kind="stable")
@@ -146,7 +118,7 @@ def test_profile_is_the_table(result: LoadedResult) -> None:
 
 
 def test_both_directions_of_probes(result: LoadedResult) -> None:
-    figure = drawn(result, "R3")
+    figure = drawn(result, "transfer")
     frame = result.frame("transfer")
     for direction, (train, test) in enumerate((("real", "sketch"), ("sketch", "real"))):
         rows = frame[
@@ -161,7 +133,7 @@ def test_both_directions_of_probes(result: LoadedResult) -> None:
 
 
 @pytest.mark.parametrize(("name", "table", "value"), [
-    ("domain map", "similarity", "index"), ("probe map", "transfer", "value"),
+    ("domain-map", "similarity", "index"), ("probe-map", "transfer", "value"),
 ])  # fmt: skip
 def test_maps_are_the_table(result: LoadedResult, name: str, table: str, value: str) -> None:
     figure = drawn(result, name)
@@ -213,7 +185,7 @@ def test_patching_by_position_is_a_map(build: Build) -> None:
             for p in range(10)
         ]
     )
-    figure = patching_figure(read_result(build(replaced={"patching": rows})))
+    figure = figure_of(read_result(build(replaced={"patching": rows})), "patching")
     assert figure is not None
     (trace,) = figure.data
     assert trace["type"] == "heatmap"
@@ -243,17 +215,18 @@ def test_differences_are_in_points(result: LoadedResult) -> None:
 
 
 def test_classes_and_domains_are_the_tables(result: LoadedResult) -> None:
-    (trace,) = drawn(result, "by class").data
+    (trace,) = drawn(result, "accuracy-by-class").data
     for _, row in result.frame("accuracy_by_class").iterrows():
         y, x = trace["y"].index(row["label"]), trace["x"].index(setting_name(row["setting"]))
         assert trace["z"][y][x] == pytest.approx(row["value"])
-    points = named(drawn(result, "by domain"), "CG high diversity", 0, 0)
+    points = named(drawn(result, "accuracy-by-domain"), "CG high diversity", 0, 0)
     rows = result.frame("accuracy").query(
         "setting == 'cg-high' and class_set == 'held-out' and candidates == 'all' "
         "and prompts == 'neutral' and control == ''"
     )
     values = rows.set_index("domain")["value"]
-    assert points["y"] == pytest.approx(values.loc[points["text"]].tolist())
+    domains = [said.partition(":")[0] for said in points["text"]]
+    assert points["y"] == pytest.approx(values.loc[domains].tolist())
 
 
 def test_certificate_shows_the_worst_and_marks_failures(build: Build, result: LoadedResult) -> None:
@@ -261,8 +234,8 @@ def test_certificate_shows_the_worst_and_marks_failures(build: Build, result: Lo
     trace = drawn(result, "certificate").data[0]  # all sites of a check have one bar here
     assert trace["x"] == pytest.approx([max(value, 1e-18) for value in worst.max()])
     failing = result.frame("certificate").assign(error=[1.0, *[0.0] * 27])
-    figure = certificate_figure(
-        read_result(build(replaced={"certificate": failing}, name="failing"))
+    figure = figure_of(
+        read_result(build(replaced={"certificate": failing}, name="failing")), "certificate"
     )
     assert figure is not None
     assert figure.data[0]["marker"]["symbol"][0] == "x"
@@ -276,7 +249,7 @@ def test_certificate_holds_each_site_against_its_own_bar(
     # a site whose bar is wide may err more than others' bars allow, and pass
     frame.loc[0, ["error", "bar", "ok"]] = [1.2e-5, 4e-5, True]
     found = read_result(build(replaced={"certificate": frame}, name="wide"))
-    figure = certificate_figure(found)
+    figure = figure_of(found, "certificate")
     assert figure is not None
     error, bar = figure.data[0]["x"][0], figure.data[1]["x"][0]
     assert (error, bar) == pytest.approx((1.2e-5, 4e-5))  # .3 of its bar; the others, .06 of theirs
@@ -290,7 +263,7 @@ def test_single_pairs_do_not_set_the_axis(build: Build, result: LoadedResult) ->
     examples.loc[0, "value"] = 1e4
     rows.loc[rows["setting"] == "cg-low", ["index", "index_low", "index_high"]] = np.nan
     changed = {"patching": rows, "patching_examples": examples}
-    figure = patching_figure(read_result(build(replaced=changed, name="far")))
+    figure = figure_of(read_result(build(replaced=changed, name="far")), "patching")
     assert figure is not None
     low, high = figure.layout["yaxis"]["range"]
     assert low < 0 and 1 < high < 5
@@ -305,7 +278,7 @@ def test_gaps_are_gaps(build: Build, study_frames: Callable[[], dict[str, pd.Dat
     gone = frame["site"] == "layer2.0.hook_resid_post"
     frame.loc[gone, ["index", "index_low", "index_high"]] = np.nan
     frame.loc[gone, ["verdict", "reason"]] = ["cannot tell", "ceiling too low"]
-    figure = profile(read_result(build(replaced={"similarity": frame})), "R2")
+    figure = figure_of(read_result(build(replaced={"similarity": frame})), "similarity")
     assert figure is not None
     line = named(figure, "CG high diversity")
     assert line["y"][2] is None

@@ -1,0 +1,228 @@
+"""Figures and sections of the page as data: declared beside a measure, drawn by the report."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Row = Mapping[str, Any]
+"""One row of a table."""
+
+Label = str | Sequence[str] | Callable[[Row], str]
+"""What a row is called: a column's value, those of several columns, or a function of the row."""
+
+Where = Mapping[str, Any]
+"""Rows to keep: a value, or several to choose from, for each column."""
+
+NATURAL, OTHER = "@natural", "@other"
+"""In a `Where`, the natural domain of the subject that is drawn, and its other domain."""
+
+PAIR = ("domain_a", "domain_b")
+"""The columns in which most tables name two domains."""
+
+NO_NUMBER = "the tables hold no number"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The columns that are drawn: a number and the ends of its interval, times a factor."""
+
+    value: str
+    low: str = ""
+    high: str = ""
+    times: float = 1.0
+
+
+INDEX = Scale("index", "index_low", "index_high")
+RAW = Scale("value", "low", "high")
+
+
+@dataclass(frozen=True)
+class AxisSpec:
+    """An axis: its title, its unit, and which values it shows.
+
+    Args:
+        title: What is drawn along it, with its unit.
+        percent: Whether numbers are shares, written as percentages.
+        log: Whether the axis is logarithmic.
+        limits: Its ends; None: as far as the numbers reach.
+        within: The furthest that it may reach, where a few intervals are very long.
+        from_zero: Whether 0 is always on it.
+        ticks: Where it carries words, and which.
+    """
+
+    title: str = ""
+    percent: bool = False
+    log: bool = False
+    limits: tuple[float, float] | None = None
+    within: tuple[float, float] | None = None
+    from_zero: bool = False
+    ticks: Mapping[float, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LineSpec:
+    """A line across the figure at a value of its number axis."""
+
+    at: float
+    text: str = ""
+    dash: str = "dot"
+
+
+THRESHOLDS = (LineSpec(0.2, "not shared below .2"), LineSpec(0.5, "shared above .5"))
+"""An index is "not shared" below the first, "shared" above the second."""
+
+ZERO = (LineSpec(0),)
+
+
+@dataclass(frozen=True)
+class Look:
+    """One option of a choice: its label, and the rows and columns that it shows.
+
+    `table` and `scale` are the figure's own where they are not given.
+    """
+
+    label: str
+    where: Where = field(default_factory=dict)
+    table: str = ""
+    ends: Sequence[str] | None = None
+    scale: Scale | None = None
+
+
+@dataclass(frozen=True)
+class ChoiceSpec:
+    """A choice above a figure: an option for each value of `columns`, or the `looks` given.
+
+    Args:
+        label: What is chosen.
+        columns: A column, or several whose combinations are the options; `"model"` stands for the
+            compared models.
+        names: What values are called, in the order shown; further values come after them.
+        named: What a combination of several columns is called.
+        looks: Options that are no column's values.
+    """
+
+    label: str
+    columns: str | Sequence[str] = ""
+    names: Mapping[str, str] = field(default_factory=dict)
+    named: Callable[[Row], str] | None = None
+    looks: Sequence[Look] = ()
+
+
+TEST_DOMAIN = ChoiceSpec("Test domain", "test_domain")
+SETTING = ChoiceSpec("Setting", "setting")
+
+
+@dataclass(frozen=True)
+class SeriesSpec:
+    """A line of a curve: its name, its columns, its rows and its looks."""
+
+    name: str
+    scale: Scale
+    colour: str
+    where: Where = field(default_factory=dict)
+    dash: str = "solid"
+    symbol: str = "circle"
+    mode: str = "lines+markers"
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """A figure: what it reads, how that is drawn, and every sentence that is said of it.
+
+    `title`, `caption` and `alt` are patterns: `{n}`, `{over}`, `{kinds}`, `{withheld}`, `{sites}`,
+    `{where}`, `{pair}`, `{natural}`, `{names}`, `{rows}` and `{subjects}` are filled in from the
+    rows, and further fields by functions that the report knows by name.
+
+    Args:
+        name: The figure's anchor.
+        title: Its heading.
+        kind: `"depth"`, `"forest"`, `"map"`, `"curve"`, or the name of a renderer of its own.
+        tables: The tables behind it; the first one is read.
+        method: How it was made, in a sentence.
+        null: What the numbers are held against, in a sentence.
+        caption: What stands under it, with n and interval.
+        alt: What it shows, for whoever cannot see it.
+        empty: What is said where there is nothing to draw.
+        where: The rows that are read.
+        keep: Filters of rows that the report knows by name, one after the other.
+        needs: Columns in which a row must have a number.
+        scale: The columns drawn.
+        subjects: What is drawn beside one another: `"pairs"` of domains in a model, `"settings"`,
+            a column's values, or nothing.
+        subject_names: What the values of that column are called, in order.
+        least: How many subjects there must be.
+        ends: Columns that must name the subject's domains.
+        choices: What can be chosen above it.
+        labels: What the rows of a forest, or the points of a curve, are called.
+        across: The column along a curve, or the columns down and across of a map.
+        along: The column that orders a curve's points, where it is another than `across`.
+        series: The lines of a curve, where they are no subjects.
+        hover: What a curve's point says; None: its numbers.
+        mode: How a curve is drawn, in plotly's words.
+        floors: Whether the untrained model and chance are drawn in a forest.
+        upright: Whether a forest's rows stand side by side.
+        symmetric: Whether a map has the same numbers on both sides of its diagonal.
+        x: The axis across.
+        y: The axis upwards; of a forest, the number axis is `x`.
+        lines: Lines across the number axis.
+        height: In pixels, of a forest or map without its rows.
+    """
+
+    name: str
+    title: str
+    kind: str
+    tables: Sequence[str]
+    method: str
+    null: str
+    caption: str = ""
+    alt: str = ""
+    empty: str = NO_NUMBER
+    where: Where = field(default_factory=dict)
+    keep: Sequence[str] = ()
+    needs: Sequence[str] = ()
+    scale: Scale = RAW
+    subjects: str = ""
+    subject_names: Mapping[str, str] = field(default_factory=dict)
+    least: int = 1
+    ends: Sequence[str] = ()
+    choices: Sequence[ChoiceSpec] = ()
+    labels: Label = ""
+    across: str | tuple[str, str] = ""
+    along: str = ""
+    series: Sequence[SeriesSpec] = ()
+    hover: Callable[[Row], str] | None = None
+    mode: str = "lines+markers"
+    floors: bool = False
+    upright: bool = False
+    symmetric: bool = False
+    x: AxisSpec = AxisSpec()
+    y: AxisSpec = AxisSpec()
+    lines: Sequence[LineSpec] = ()
+    height: int = 0
+
+
+@dataclass(frozen=True)
+class SectionSpec:
+    """A section of the page: what it is about, the figures it draws, the tables it needs.
+
+    Args:
+        anchor: Its name in addresses.
+        title: Its heading.
+        intro: How it was measured.
+        tables: Tables that are missed where they are absent.
+        figures: What it draws, in order.
+        words: Tables of verdicts in words, by the report's names, each with what it is asked.
+        note: What the numbers do not say.
+        study_only: Whether one checkpoint alone has no such section.
+        optional: Tables that a run may do without.
+    """
+
+    anchor: str
+    title: str
+    intro: str
+    figures: Sequence[FigureSpec]
+    tables: Sequence[str] = ()
+    words: Sequence[tuple[str, ...]] = ()
+    note: str = ""
+    study_only: bool = False
+    optional: Sequence[str] = ()

@@ -1,0 +1,311 @@
+"""The four kinds of figure that a specification may name: depth, forest, map and curve."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.core.figures import AxisSpec, FigureSpec, LineSpec, Row, Scale
+from interp.core.sites import BAND
+from interp.report.figures.grammar import (
+    View,
+    finished,
+    in_order,
+    kept,
+    label_rows,
+    read_rows,
+    records,
+    views,
+)
+from interp.report.figures.pieces import (
+    DEPTH,
+    GREY,
+    MAP,
+    Figure,
+    Subject,
+    Trace,
+    axis,
+    depth_lines,
+    error_bars,
+    heat,
+    height,
+    layout,
+    marks,
+    named,
+    numbers,
+    reference_line,
+    rows_by_name,
+    shade,
+    without_twins,
+)
+from interp.report.figures.subjects import EPOCH_0
+from interp.report.loaded import Frame, LoadedResult
+from interp.report.naming import number, ordered_settings, percent, sequence, setting_look
+
+
+def depth_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+    """Lines over depth: one per subject with its interval, floors dashed, middle layers grey."""
+    found, choices = views(result, spec, read_rows(result, spec))
+    shown = pd.concat([one.rows for view in found for one in view.subjects] or [pd.DataFrame()])
+    columns = {view.scale.value for view in found}
+    if shown.empty or not shown[list(columns)].notna().any(axis=None):
+        return None
+    traces = [
+        trace
+        for view in found
+        for one in view.subjects
+        for trace in depth_lines(one, view.meta, view.scale)
+    ]
+    lines, notes = across_lines(spec.lines, "y")
+    shape = layout(
+        spec.height or 430,
+        shapes=[shade(*BAND), *lines],
+        annotations=notes,
+        xaxis=axis(DEPTH, range=[-0.03, 1.03]),
+        yaxis=axis_of(spec.y),
+    )
+    names = sequence([trace["name"] for trace in named(traces)])
+    return finished(spec, result, shown, without_twins(traces), shape, choices, names=names)
+
+
+def forest_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+    """Marks with intervals: a row for each label, subjects side by side within it."""
+    rows = read_rows(result, spec)
+    if rows.empty or not rows[spec.scale.value].notna().any():
+        return None
+    rows = rows.assign(natural=result.natural)
+    rows["row"] = label_rows(rows, spec.labels)
+    names = in_order(result, rows, spec.labels)
+    found, choices = views(result, spec, rows)
+    most = max(max(len(view.subjects) for view in found), 1)
+    if spec.subjects and most < spec.least:
+        return None
+    traces = [trace for view in found for trace in _marks(spec, view, names)]
+    lines, notes = across_lines(spec.lines, "y" if spec.upright else "x")
+    words = any(line.text for line in spec.lines)
+    sides = [
+        axis_of(spec.x),
+        rows_by_name(names, room=0.6 * words, limit=28 if spec.upright else 80),
+    ]
+    tall = spec.height or height(names, most) + 30 * words
+    if spec.upright:
+        sides[1] = {**sides[1], "range": sides[1]["range"][::-1]}
+        sides.reverse()
+    shape = layout(
+        tall, shapes=lines, annotations=notes, xaxis=sides[0], yaxis=sides[1],
+        **({} if spec.subjects or spec.floors else {"showlegend": False}),
+    )  # fmt: skip
+    said = {
+        "rows": len(names),
+        "labels": sequence(names),
+        "subjects": most,
+        "names": sequence([one.name for one in found[0].subjects]),
+        "numbers": _numbers(spec, found[0]),
+    }
+    return finished(spec, result, rows, traces, shape, choices, **said)
+
+
+def _marks(spec: FigureSpec, view: View, names: Sequence[str]) -> Iterator[Trace]:
+    """The marks of a view, and the floors beside them."""
+    own = view.rows[view.rows["control"] == ""]
+    subjects = view.subjects or [Subject("trained" * spec.floors, *_looks_of(spec, own), own)]
+    scale = view.scale
+    for nth, one in enumerate(subjects):
+        where = (nth, len(subjects))
+        yield marks(one, names, where, view.meta, scale, upright=spec.upright,
+                    share=spec.x.percent)  # fmt: skip
+    if not spec.floors:
+        return
+    untrained = view.rows[view.rows["control"] == EPOCH_0].drop_duplicates("setting")
+    floor = Subject("untrained (epoch 0)", GREY, "circle", untrained.assign(low=np.nan))
+    yield marks(floor, names, (0, 1), view.meta, Scale(scale.value, "low", "low"),
+                share=spec.x.percent)  # fmt: skip
+    if own["null"].notna().any():
+        own = own.drop_duplicates("row")
+        yield {
+            "type": "scatter", "mode": "lines", "name": "chance", "x": numbers(own["null"]),
+            "y": [names.index(row) for row in own["row"]],
+            "line": {"color": GREY, "width": 1, "dash": "dash"},
+            "hovertemplate": "chance: %{x:.1%}<extra></extra>", "meta": view.meta,
+        }  # fmt: skip
+
+
+def _numbers(spec: FigureSpec, view: View) -> str:
+    """The trained models' numbers of a view, in words."""
+    own = view.rows[view.rows["control"] == ""]
+    values = view.scale.times * own[view.scale.value]
+    said = [percent(each) if spec.x.percent else number(each, 1) for each in values]
+    return "; ".join(f"{row}: {each}" for row, each in zip(own["row"], said, strict=True))
+
+
+def _looks_of(spec: FigureSpec, rows: Frame) -> tuple[Any, Any]:
+    """Colours and symbols of rows that are settings; else one for all."""
+    if spec.labels != "setting":
+        return "#0072B2", "circle"
+    order = ordered_settings(rows["setting"])
+    looks = [setting_look(name, order.index(name)) for name in rows["setting"]]
+    return [colour for colour, _ in looks], [symbol for _, symbol in looks]
+
+
+def map_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+    """A heat map of one column of domains against another, with choices."""
+    down, over = spec.across if isinstance(spec.across, tuple) else (spec.across, spec.across)
+    rows = read_rows(result, spec)
+    if rows.empty or rows[down].eq("").all():
+        return None
+    domains = [one for one in result.domains if one in set(rows[down]) | set(rows[over])]
+    found, choices = views(result, spec, rows)
+    traces = [_cells(spec, view, (down, over), domains) for view in found]
+    shape = layout(80 + 50 * len(domains), xaxis=MAP, yaxis={**MAP, "autorange": "reversed"})
+    said = {"rows": len(domains), "options": len(choices[-1].options)}
+    return finished(spec, result, rows, traces, shape, choices, **said)
+
+
+def _cells(spec: FigureSpec, view: View, ends: tuple[str, str], domains: Sequence[str]) -> Trace:
+    """The cells of a view; a domain with itself was never in question in a symmetric map."""
+    cells = view.rows[[*ends, view.scale.value]].itertuples(index=False)
+    found = {(a, b): float(value) for a, b, value in cells}
+    if spec.symmetric:
+        found |= {(b, a): value for (a, b), value in found.items()}
+    grid = [[found.get((a, b), float("nan")) for b in domains] for a in domains]
+    trace = heat(grid, domains, domains, title=spec.y.title, meta=view.meta)
+    if spec.symmetric:
+        for place, row in enumerate(trace["text"]):
+            row[place] = ""
+    return trace
+
+
+def curve_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+    """Lines along a column: the given series, or one per subject and block."""
+    rows = read_rows(result, spec)
+    if rows.empty:
+        return None
+    found, choices = views(result, spec, rows)
+    traces = curves(spec, found)
+    if not traces:
+        return None
+    lines, notes = across_lines(spec.lines, "y")
+    words = rows_are_words(rows, str(spec.across))
+    drawn = [spec.scale, *(each.scale for each in spec.series)]
+    ends = {name for each in drawn for name in (each.value, each.low, each.high) if name}
+    shape = layout(
+        spec.height or 430,
+        shapes=lines,
+        annotations=notes,
+        xaxis=axis_of(spec.x) | ({"type": "category"} if words else {}),
+        yaxis=axis_of(spec.y, rows[sorted(ends)].to_numpy(float) if spec.y.within else None),
+    )
+    said = {"options": len(choices[-1].options), "points": rows[spec.across].nunique()}
+    return finished(spec, result, rows, traces, shape, choices, **said)
+
+
+def curves(spec: FigureSpec, found: Sequence[View]) -> list[Trace]:
+    """The lines of all views that have points: the given series, and those of subjects."""
+    return [trace for view in found for trace in (*_series(spec, view), *_lines(spec, view))]
+
+
+def _series(spec: FigureSpec, view: View) -> Iterator[Trace]:
+    for each in spec.series if len(view.rows) else ():
+        one = Subject(each.name, each.colour, each.symbol, kept(view.rows, each.where))
+        line = {"color": each.colour, "width": 2.5, "dash": each.dash}
+        yield curve(spec, one, each.scale, view.meta) | {"mode": each.mode, "line": line}
+
+
+def _lines(spec: FigureSpec, view: View) -> Iterator[Trace]:
+    """A line for each subject and block; points alone are not parted by block."""
+    for one in view.subjects:
+        blocks = one.rows.groupby("seed", dropna=False, sort=True)
+        parts = [part for _, part in blocks] if "lines" in spec.mode else [one.rows]
+        for block, part in enumerate(parts):
+            if len(part):
+                own = replace(one, rows=part)
+                yield _faint(curve(spec, own, view.scale, view.meta), own, block)
+
+
+def _faint(trace: Trace, one: Subject, block: int) -> Trace:
+    """A line of one block; those after the first are faint and have no entry in the legend.
+
+    Bars are the first block's: those of all would hide one another.
+    """
+    first = {"legendgroup": one.key, "showlegend": not block, "opacity": 0.35 if block else 1.0}
+    if not block:
+        return trace | first
+    bare = {key: value for key, value in trace.items() if key != "error_y"}
+    return bare | first | {"name": f"{one.name}, block {block + 1}"}
+
+
+def curve(spec: FigureSpec, one: Subject, scale: Scale, meta: Sequence[int | None]) -> Trace:
+    """A subject's points along a column, with their intervals."""
+    column = str(spec.across)
+    words = rows_are_words(one.rows, column)
+    ordered = "lines" in spec.mode and not words
+    rows = one.rows.sort_values(spec.along or column, kind="stable") if ordered else one.rows
+    places = label_rows(rows, spec.labels or column) if words else numbers(rows[column])
+    told = zip(records(rows), places, strict=True)
+    said = [_point(spec, row, at, scale) for row, at in told]
+    trace: Trace = {
+        "type": "scatter", "mode": spec.mode, "name": one.name,
+        "x": places,
+        "y": numbers(rows[scale.value]),
+        "line": {"color": one.colour, "width": 2},
+        "marker": {"color": one.colour, "symbol": one.symbol, "size": 8},
+        "text": said, "hovertemplate": "%{text}<extra>%{fullData.name}</extra>",
+        "meta": list(meta),
+    }  # fmt: skip
+    if scale.low:
+        trace["error_y"] = error_bars(rows, scale)
+    return trace
+
+
+def rows_are_words(rows: Frame, column: str) -> bool:
+    """Whether a column holds names and not numbers."""
+    return not pd.api.types.is_numeric_dtype(rows[column])
+
+
+def _point(spec: FigureSpec, row: Row, at: object, scale: Scale) -> str:
+    """What a point of a curve says: where it is, its number, its interval."""
+    if spec.hover and scale.value == spec.scale.value:
+        return spec.hover(row)
+    told = percent if spec.y.percent else lambda value: number(value, 3)
+    where = str(at)
+    if isinstance(at, float):
+        where = f"{100 * at:g} %" if spec.x.percent else f"{spec.x.title} {at:g}"
+    ends = scale.low and np.isfinite(row[scale.low])
+    interval = f" ({told(row[scale.low])} to {told(row[scale.high])})" if ends else ""
+    return f"{where}: {told(row[scale.value])}{interval}"
+
+
+def across_lines(lines: Sequence[LineSpec], letter: str) -> tuple[list[Trace], list[Trace]]:
+    """Lines across a number axis, and their labels; on an axis across, below and on two lines."""
+    drawn, notes = [], []
+    for each in lines:
+        words = each.text.split()
+        half = len(words) // 2
+        parted = [" ".join(words[:half]), " ".join(words[half:])]
+        text = each.text if letter == "y" else "<br>".join(part for part in parted if part)
+        line, note = reference_line(letter, each.at, text, each.dash)
+        drawn.append(line)
+        if each.text:
+            notes.append(note if letter == "y" else note | {"y": 0, "yanchor": "bottom"})
+    return drawn, notes
+
+
+def axis_of(spec: AxisSpec, numbers_shown: Any = None) -> dict[str, Any]:
+    """An axis in plotly's words."""
+    words: dict[str, Any] = {}
+    if spec.percent:
+        words["tickformat"] = ".0%"
+    if spec.from_zero:
+        words["rangemode"] = "tozero"
+    if spec.log:
+        words["type"] = "log"
+    if spec.limits:
+        words["range"] = list(spec.limits)
+    if spec.within and numbers_shown is not None:
+        low, high = float(np.nanmin(numbers_shown)), float(np.nanmax(numbers_shown))
+        words["range"] = [max(spec.within[0], min(-0.05, low)), min(spec.within[1], max(1.1, high))]
+    if spec.ticks:
+        words |= {"tickvals": list(spec.ticks), "ticktext": list(spec.ticks.values())}
+    return axis(spec.title, **words)
