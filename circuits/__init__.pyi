@@ -14,11 +14,11 @@ from .edges.wiring import Wiring as Wiring
 from .edges.wiring import wire as wire
 from .patching.ablation import ABLATIONS as ABLATIONS
 from .patching.ablation import ablate as ablate
+from .patching.baselines import mean_activations as mean_activations
 from .patching.localisation import effects as effects
 from .patching.localisation import localise as localise
 from .patching.screening import node_scores as node_scores
 from .patching.screening import screen as screen
-from .patching.segments import mean_activations as mean_activations
 from .patching.sweeping import sweep as sweep
 from .patching.transformer_lens import (
     get_act_patch_attn_head_k_all_pos as get_act_patch_attn_head_k_all_pos,

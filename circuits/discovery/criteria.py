@@ -16,11 +16,11 @@ from interp.circuits.discovery.curves import counted, curve_table, share_rows, u
 from interp.circuits.discovery.searching import discover
 from interp.circuits.edges.attribution import Attribution
 from interp.circuits.edges.masked_runs import fitting_memory, open_run, run_masked
-from interp.circuits.edges.stream_gradients import batches
 from interp.circuits.edges.wiring import Wiring, wire
 from interp.circuits.patching.localisation import ROUNDING
 from interp.circuits.patching.sweeping import MEMORY, check_inputs
 from interp.circuits.tasks.metrics import check_metric, measure, name_of, rows_of
+from interp.core.batching import batches
 from interp.core.errors import NumericsError, SpecificationError
 from interp.core.images import Pairs
 from interp.core.progress import say, track

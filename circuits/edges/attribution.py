@@ -15,13 +15,14 @@ from torch import Tensor
 
 from interp.circuits.edges.masked_runs import Flow, Parts, open_run
 from interp.circuits.edges.path_patching import edge_effects
-from interp.circuits.edges.stream_gradients import Gradients, backward, batches
+from interp.circuits.edges.stream_gradients import Gradients, backward
 from interp.circuits.edges.wiring import Wiring, parts_of, wire
 from interp.circuits.patching.sweeping import MEMORY, check_inputs
 from interp.circuits.tasks.metrics import name_of, rows_of
-from interp.core.errors import NumericsError, SpecificationError, check_known, out_of_memory
+from interp.core.batching import Batching, batches
+from interp.core.errors import NumericsError, SpecificationError, check_known
 from interp.core.images import Pairs
-from interp.core.progress import say, track
+from interp.core.progress import track
 from interp.core.seeds import rng
 from interp.core.tower import Component, Tower
 
@@ -197,12 +198,17 @@ def attribute(
         )
     wiring, components, started = wire(tower), parts_of(tower), perf_counter()
     values = np.zeros((len(clean), wiring.n_edges), dtype=np.float64)
-    windows = list(batches(len(clean), batch_size))
-    for window in track(windows, f"attribute by {method}", total=len(windows)):
+
+    def scored(window: slice) -> list[np.ndarray]:
         part = rows_of(metric, window)
         ends = clean[window], corrupt[window]
         task = _Task(tower, components, wiring, part, *ends, steps, memory, seed)
-        values[window] = _halving(METHODS[method], task)
+        return [METHODS[method](task)]
+
+    scores = Batching(batch_size).through(len(clean), scored)
+    total = -(-len(clean) // batch_size)
+    for window, found in track(scores, f"attribute by {method}", total=total):
+        values[window] = found
     if not np.isfinite(values).all():
         raise NumericsError(
             "attribute",
@@ -219,23 +225,6 @@ def attribute(
         "seed": seed,
     }
     return Attribution(wiring, values, method, name_of(metric), labels, facts)
-
-
-def _halving(method: Callable[[_Task], np.ndarray], task: _Task) -> np.ndarray:
-    """Run a method; where memory runs out, on each half of the batch."""
-    try:
-        return method(task)
-    except (MemoryError, RuntimeError) as error:
-        n = len(task.clean)
-        if n == 1 or not out_of_memory(error):
-            raise
-        say(f"out of memory: going on with {n // 2} examples per pass")
-        parts = []
-        for rows in batches(n, -(-n // 2)):
-            cut = {"clean": task.clean[rows], "corrupt": task.corrupt[rows]}
-            words = {**task.__dict__, **cut, "metric": rows_of(task.metric, rows)}
-            parts.append(_halving(method, _Task(**words)))
-        return np.concatenate(parts)
 
 
 def _along_input(task: _Task, states: Sequence[float], *, straight: bool = False) -> np.ndarray:

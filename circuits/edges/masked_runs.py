@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.circuits.edges.wiring import Wiring, parts_of, resumption
+from interp.circuits.edges.wiring import Wiring, parts_of
 from interp.core.errors import ShapeError, SpecificationError
-from interp.core.tower import Tower
+from interp.core.tower import Tower, resumption
 
 
 @dataclass(frozen=True)

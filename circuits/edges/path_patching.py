@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.circuits.edges.masked_runs import Flow, open_run
-from interp.circuits.edges.stream_gradients import batches
 from interp.circuits.edges.wiring import Wiring, check_edges, parts_of, wire
 from interp.circuits.patching.sweeping import check_inputs
 from interp.circuits.tasks.metrics import check_metric, measure, rows_of
+from interp.core.batching import batches
 from interp.core.progress import say, track
 from interp.core.tower import Component, Hook, Patch, Tower
 

@@ -5,7 +5,7 @@ theirs. Where a component has several readers it pulls them apart from the gradi
 single reader's is what the stream's gradient gains from behind the component to before it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,8 +134,3 @@ def _straighten(tower: Tower) -> list[tuple[str, Hook]]:
     hooks: list[tuple[str, Hook]] = [(site, hold) for site in scales]
     hooks += [(site, remember) for site in sites if site.endswith("mlp.hook_pre")]
     return hooks + [(site, gain) for site in sites if site.endswith("mlp.hook_post")]
-
-
-def batches(n: int, size: int) -> Iterator[slice]:
-    """Slices of at most `size` that cover n rows."""
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))

@@ -8,10 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from interp.core.errors import SiteError, SpecificationError, listed, nearest
 from interp.core.tower import Component, Tower, Wired
@@ -122,11 +120,6 @@ def parts_of(tower: Tower) -> Sequence[Component]:
             "sweep sites or channels instead",
         )
     return tower.components
-
-
-def resumption(tower: Tower, x: Tensor) -> dict[str, Any]:
-    """Keywords that a run resumed from a stream needs: a text tower reads where its tokens end."""
-    return {} if x.is_floating_point() else {"tokens": x}
 
 
 @contextmanager

@@ -14,19 +14,21 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from interp.circuits.patching.engine import (
-    Activations,
+from interp.circuits.patching.baselines import mean_activations
+from interp.circuits.patching.engine import Activations
+from interp.circuits.patching.patched_cells import (
     PatchPlace,
     RunPlan,
     make_plan,
     measure_cells,
     patched_outputs,
-    resolve_sites,
 )
 from interp.circuits.patching.sweeping import MEMORY, cell_columns
 from interp.circuits.tasks.metrics import DISTANCES, check_metric, measure, name_of, rows_of
+from interp.core.batching import batches
 from interp.core.errors import SampleError, ShapeError, SpecificationError, check_known
 from interp.core.seeds import rng
+from interp.core.sites import find_sites
 from interp.core.tables import Table
 from interp.core.tower import Tower
 
@@ -109,10 +111,9 @@ def ablate(
     _check(inputs, reference, donors, labels, reference_labels, steps)
     if reference is None and reference_labels is None:
         reference_labels = labels
-    names = resolve_sites(tower, sites)
     plan = make_plan(
         tower,
-        names,
+        find_sites(sites, tower.sites),
         base=inputs,
         n_donors=1,
         batch_size=batch_size,
@@ -259,8 +260,7 @@ def _losses(
     sign = 1.0 if name_of(ask.metric) in DISTANCES else -1.0
     losses, gradient = torch.zeros(len(cells), dtype=torch.float64), torch.zeros_like(constant)
     rows, n = min(ask.plan.rows, len(ask.inputs)), len(ask.inputs)
-    for begin in range(0, n, rows):
-        window = slice(begin, min(begin + rows, n))
+    for window in batches(n, rows):
         base, metric = ask.inputs[window], rows_of(ask.metric, window)
         with torch.set_grad_enabled(gradients):
             donor = {cells[0].site: constant.expand(len(base), *constant.shape)}
@@ -282,16 +282,9 @@ def _losses(
 
 
 def _means(ask: AblationRequest) -> dict[str, Tensor]:
-    """The mean activation of each site over the reference, `[axes but batch]`, streamed."""
-    sums: dict[str, Tensor] = {}
-    cache: dict[str, Tensor] = {}
-    with torch.no_grad():
-        for part in ask.reference.split(ask.plan.rows):
-            _, cache = ask.tower.run_with_cache(part, names_filter=ask.sites)
-            for site in ask.sites:
-                total = cache[site].sum(dim=0, dtype=torch.float64)
-                sums[site] = sums[site] + total if site in sums else total
-    return {site: (sums[site] / len(ask.reference)).to(cache[site].dtype) for site in sums}
+    """The mean activation of each site over the reference, `[axes but batch]`."""
+    means = mean_activations(ask.tower, ask.reference, sites=ask.sites, batch_size=ask.plan.rows)
+    return {site: means[site][0] for site in ask.sites}
 
 
 def _for_all(constants: dict[str, Tensor], ask: AblationRequest) -> Activations:

@@ -1,393 +1,229 @@
-"""Patched runs, exact and without recomputing what a patch cannot have changed.
+"""Patched runs: hold what comes before a patch, patch a site, and go on from there.
 
-A tower is a chain, so a patch in block l leaves the stream that enters block l as it was: the run
-goes on from there. Base and donor walk down the chain together, one layer's activations are held
-at a time, and where a batch is small several cells share a forward.
+A tower is a chain, so a patch in block l leaves the stream that enters block l as it was. Every
+patched run here starts from a stream that is held, and is exact: it gives what a whole run would.
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby, product
-from typing import Any, cast
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from interp.circuits.tasks.metrics import measure, rows_of
-from interp.core.errors import (
-    NumericsError,
-    ShapeError,
-    SiteError,
-    SpecificationError,
-    listed,
-    out_of_memory,
-)
-from interp.core.progress import say, track
-from interp.core.sites import ON_DEMAND, find_sites
-from interp.core.tower import Finishing, Patch, Tower, part
+from interp.core.batching import Batching
+from interp.core.errors import NumericsError, SiteError
+from interp.core.seeds import rng
+from interp.core.tower import Finishing, Hook, Tower, resumption
 
 Activations = Mapping[str, Tensor]
 
-
-@dataclass(frozen=True)
-class PatchPlace:
-    """One place to patch: a site, the block that computes it, an index into some of its axes."""
-
-    site: str
-    layer: int
-    index: tuple[tuple[str, int], ...] = ()
+Change = Callable[[Tensor], Tensor | None]
+"""From an activation to the one that takes its place; None leaves it."""
 
 
-def list_cells(
-    tower: Tower,
-    sites: Sequence[str],
-    shapes: Mapping[str, Sequence[int]],
-    *,
-    axes: Sequence[str],
-    where: Mapping[str, int] | None = None,
-) -> list[PatchPlace]:
-    """The cells of a sweep: for each site, every index into `axes`, at the fixed place `where`."""
-    if "layer" not in axes or "batch" in axes or len(set(axes)) < len(axes):
-        raise SpecificationError(
-            "list the cells of a sweep",
-            f"the axes {listed(axes)}",
-            "'layer' and axes of the site, such as 'pos', 'head' or 'channel'",
-            'write for example axes=("layer", "pos")',
-        )
-    fixed = dict(where or {})
-    cells = []
-    for site in sites:
-        names = tower.axes(site)
-        swept = [axis for axis in axes if axis != "layer"]
-        part(dict.fromkeys([*swept, *fixed], 0), axes=names, site=site)  # refuses unknown axes
-        sizes = dict(zip(names, shapes[site], strict=True))
-        for axis, place in fixed.items():
-            if not 0 <= place < sizes[axis]:
-                raise ShapeError(
-                    f"patch {site}",
-                    f"{axis} {place}",
-                    f"0 to {sizes[axis] - 1}",
-                    "count from the start of the axis",
-                )
-        for places in product(*(range(sizes[axis]) for axis in swept)):
-            index = (*fixed.items(), *zip(swept, places, strict=True))
-            cells.append(PatchPlace(site, tower.layer(site), index))
-    return cells
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """Runs that have come as far as the stream that enters block `at`; at -1 it is their inputs.
 
+    `words` are the keywords that a resumed run takes beside the stream (`resumption`).
+    """
 
-class _Run:
-    """A run that has come as far as the stream that enters block `at` (-1: the input itself)."""
+    tower: Tower
+    stream: Tensor
+    at: int = -1
+    words: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def __init__(self, tower: Tower, x: Tensor) -> None:
-        self.tower, self.stream, self.at, self.output = tower, x, -1, None
-        forward = getattr(tower, "forward", tower.__call__)
-        # a text tower reads its output off where the tokens end, also when it resumes
-        resumes = not x.is_floating_point() and "tokens" in inspect.signature(forward).parameters
-        self.tokens: Tensor | None = x if resumes else None
+    @classmethod
+    def of(cls, tower: Tower, x: Tensor) -> "Prefix":
+        """Runs of the inputs `x` that have not begun."""
+        return cls(tower, x, words=resumption(tower, x))
 
-    def span(self, stop: int | None = None, copies: int = 1) -> dict[str, Any]:
-        """Keywords that resume from here, for so many copies of the batch."""
-        start = None if self.at < 0 else self.at
-        words: dict[str, Any] = {"start_at_layer": start, "stop_at_layer": stop}
-        if self.tokens is not None and start is not None:
-            words["tokens"] = self.tokens.repeat(copies, 1)
-        return words
+    def times(self, copies: int) -> "Prefix":
+        """So many copies of the runs, one after the other."""
+        if copies == 1:
+            return self
+        stream = self.stream.repeat(copies, *[1] * (self.stream.ndim - 1))
+        words = {name: tokens.repeat(copies, 1) for name, tokens in self.words.items()}
+        return replace(self, stream=stream, words=words)
 
-    def forward_to(self, layer: int) -> None:
-        """Walk on to the stream that enters block `layer`."""
-        if layer > self.at:
-            self.stream, self.at = self.tower(self.stream, **self.span(layer)), layer
+    def _span(self, stop: int | None = None) -> dict[str, Any]:
+        start = {} if self.at < 0 else {"start_at_layer": self.at, **self.words}
+        return start if stop is None else {**start, "stop_at_layer": stop}
 
-    def read(self, layer: int, sites: Sequence[str]) -> Activations:
-        """The activations of some sites of block `layer`; the run stands behind it afterwards."""
-        self.forward_to(layer)
-        stop = layer + 1 if layer < self.tower.n_layers else None
-        out, cache = self.tower.run_with_cache(
-            self.stream, names_filter=list(sites), **self.span(stop)
-        )
-        if stop is None:
-            self.output = out
-        else:
-            self.stream, self.at = out, stop
-        return cache
+    def run(self, stop: int | None = None) -> Tensor:
+        """The stream that enters block `stop`, or by default the output."""
+        # a tower may work in place, and the stream that is kept must stay what it is
+        return self.tower(self.stream.clone(), **self._span(stop))
 
     def finish(self) -> Tensor:
-        """The output of the run."""
-        if self.output is None:
-            self.output = self.go_on(self.stream)
-        return self.output
+        """The output, by the tower's cheapest way: equal to `run` up to the order of sums."""
+        if self.at < 0 or not isinstance(self.tower, Finishing):
+            return self.run()
+        return self.tower.finish(self.stream.clone(), **self._span())
 
-    def go_on(self, stream: Tensor, copies: int = 1) -> Tensor:
-        """The output from a stream at this place, which stands for so many copies of the batch."""
-        words = self.span(copies=copies)
-        if words["start_at_layer"] is None or not isinstance(self.tower, Finishing):
-            return self.tower(stream, **words)
-        return self.tower.finish(stream, **{k: v for k, v in words.items() if v is not None})
+    def forward_to(self, layer: int) -> "Prefix":
+        """The runs as they enter block `layer`."""
+        return self if layer <= self.at else replace(self, stream=self.run(layer), at=layer)
 
-
-@dataclass(frozen=True)
-class PatchPiece:
-    """Outputs of one forward: of run 0 (the base) or a donor, patched in `cells` or not at all."""
-
-    run: int
-    cells: Sequence[int] | None
-    outputs: Float[Tensor, "cell batch d_embed"]
-
-
-def patched_outputs(
-    tower: Tower,
-    cells: Sequence[PatchPlace],
-    *,
-    base: Tensor,
-    donors: Sequence[Tensor | Activations],
-    stack: int = 1,
-) -> Iterator[PatchPiece]:
-    """Run `base` once per cell and donor, the cell's activation taken from the donor's own run.
-
-    Yields a piece for every forward, then one for each unpatched run. A donor may also be given as
-    activations by site. `stack` cells share a forward, so it holds `stack * batch` examples.
-    """
-    main = _Run(tower, base)
-    runs = [_Run(tower, donor) if isinstance(donor, Tensor) else None for donor in donors]
-    order = sorted(range(len(cells)), key=lambda number: cells[number].layer)
-    for layer, numbers in groupby(order, key=lambda number: cells[number].layer):
-        here = list(numbers)
-        sites = list(dict.fromkeys(cells[number].site for number in here))
-        main.forward_to(layer)
-        for number, (donor, run) in enumerate(zip(donors, runs, strict=True), start=1):
-            held = run.read(layer, sites) if run is not None else cast(Activations, donor)
-            for site in sites:
-                of_site = [cell for cell in here if cells[cell].site == site]
-                for start in range(0, len(of_site), stack):
-                    chosen = of_site[start : start + stack]
-                    patch = _patch([cells[cell] for cell in chosen], tower, held)
-                    out = _run_patched(tower, patch, main, len(chosen))
-                    yield PatchPiece(number, chosen, out.unflatten(0, (len(chosen), len(base))))
-    for number, run in enumerate([main, *runs]):
-        if run is not None:
-            yield PatchPiece(number, None, run.finish()[None])
-
-
-def _patch(cells: Sequence[PatchPlace], tower: Tower, held: Activations) -> Patch:
-    """One patch for several cells of a site, each in its own copy of the batch."""
-    site, axes = cells[0].site, tower.axes(cells[0].site)
-    if site not in held:
-        raise SiteError(
-            f"patch {site}",
-            "a donor run that never came there",
-            f"an activation that block {cells[0].layer} computes",
-            "check the tower's layer() of this site",
+    def read(self, sites: Sequence[str]) -> tuple[Activations, "Prefix"]:
+        """The activations of some sites of the next block, and the runs as they come out of it."""
+        stop = behind(self.tower, self.at)
+        out, cache = self.tower.run_with_cache(
+            self.stream.clone(), names_filter=list(sites), **self._span(stop)
         )
-    donor = held[site]
-    batch = torch.arange(len(donor), device=donor.device)
-    copies = torch.arange(len(cells), device=donor.device)[:, None]
-    places = {
-        axis: torch.tensor([[dict(cell.index)[axis]] for cell in cells], device=donor.device)
-        for axis, _ in cells[0].index
-    }
-    # beside one index tensor on the batch axis, the others broadcast: [cell batch] comes first
-    here = part({"batch": batch[None], **places}, axes=axes, site=site)
-    value = donor[here].expand(len(cells), len(donor), *donor[here].shape[2:])
-    return Patch(site, value, {"batch": copies * len(donor) + batch, **places})
+        for site in sites:
+            if site not in cache:
+                raise never_came(site, f"a run of block {self.at}")
+        return cache, self if stop is None else replace(self, stream=out, at=stop)
+
+    def changed(
+        self, changes: Mapping[str, Change], run: Callable[["Prefix"], Tensor] = finish
+    ) -> Tensor:
+        """What `run` gives (the output) while sites have other activations.
+
+        Raises `SiteError` for a site that the run does not come to.
+        """
+        fired: set[str] = set()
+
+        def hook_of(site: str, change: Change) -> tuple[str, Hook]:
+            def hook(activation: Tensor, hook: object) -> Tensor | None:
+                fired.add(site)
+                return change(activation)
+
+            return site, hook
+
+        with self.tower.hooks(fwd_hooks=[hook_of(*each) for each in changes.items()]):
+            out = run(self)
+        for site in changes:
+            if site not in fired:
+                raise never_came(site, f"a run from layer {self.at}")
+        return out
 
 
-def _run_patched(tower: Tower, patch: Patch, run: _Run, copies: int) -> Tensor:
-    fired = False
-
-    def replace(activation: Tensor, hook: object) -> Tensor:
-        nonlocal fired
-        fired = True
-        return patch.apply(activation, axes=tower.axes(patch.site))
-
-    # repeat() copies even once, so that a tower that works in place leaves the kept stream alone
-    stream = run.stream.repeat(copies, *[1] * (run.stream.ndim - 1))
-    with tower.hooks(fwd_hooks=[(patch.site, replace)]):
-        out = run.go_on(stream, copies)
-    if not fired:
-        raise SiteError(
-            f"patch {patch.site}",
-            f"a run from layer {run.at} that never came there",
-            "a site that the run computes",
-            "check the tower's layer() of this site",
-        )
-    return out
+def behind(tower: Tower, layer: int) -> int | None:
+    """Where to stop so that block `layer` is the last that runs; None runs to the output."""
+    return layer + 1 if layer < tower.n_layers else None
 
 
-def reference_outputs(
-    tower: Tower, cell: PatchPlace, *, base: Tensor, donor: Tensor
-) -> Float[Tensor, "batch d_embed"]:
-    """The slow second way, for tests and benchmarks: a full donor and patched run per cell."""
-    _, cache = tower.run_with_cache(donor, names_filter=[cell.site])
-    index = dict(cell.index)
-    value = cache[cell.site][part(index, axes=tower.axes(cell.site), site=cell.site)]
-    patch = Patch(cell.site, value, index)
-
-    def replace(activation: Tensor, hook: object) -> Tensor:
-        return patch.apply(activation, axes=tower.axes(cell.site))
-
-    return tower.run_with_hooks(base, fwd_hooks=[(cell.site, replace)])
-
-
-def resolve_sites(tower: Tower, sites: str | Sequence[str]) -> list[str]:
-    """The tower's sites that match names or patterns, in tower order."""
-    return find_sites(sites, tower.sites)
-
-
-def probe(
-    tower: Tower, x: Tensor, sites: Sequence[str]
-) -> tuple[dict[str, tuple[int, ...]], int, Tensor]:
-    """Shapes of activations, the bytes one example needs in flight, and its output, from one run.
-
-    In flight are a donor's activations in the largest block, as much again for the patched run,
-    and the two streams that enter it.
-    """
-    names = [name for name in tower.sites if name in sites or not name.endswith(ON_DEMAND)]
-    with torch.no_grad():
-        out, cache = tower.run_with_cache(x[:1], names_filter=names)
-    shapes = {name: tuple(value.shape) for name, value in cache.items()}
-    layers: dict[int, int] = {}
-    for name, value in cache.items():
-        layer = tower.layer(name)
-        layers[layer] = layers.get(layer, 0) + value.nbytes
-    return shapes, 2 * max([x[:1].nbytes, *layers.values()]), out
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """The cells to patch, how many examples a forward may hold, and what the whole will cost.
-
-    `forwards` is in full runs of one example: a patch in block l of L costs (L - l) / L.
-    """
-
-    cells: Sequence[PatchPlace]
-    rows: int
-    forwards: float
-    bytes: int
-
-
-def make_plan(
-    tower: Tower,
-    sites: Sequence[str],
-    *,
-    base: Tensor,
-    n_donors: int,
-    batch_size: int,
-    memory: int,
-    axes: Sequence[str],
-    where: Mapping[str, int] | None = None,
-) -> RunPlan:
-    """List the cells, fit forwards into `batch_size` rows and `memory` bytes, and count them."""
-    shapes, bytes_per_row, _ = probe(tower, base, sites)
-    cells = list_cells(tower, sites, shapes, axes=axes, where=where)
-    if batch_size < 1 or memory < bytes_per_row:
-        raise SpecificationError(
-            "plan a sweep",
-            f"batches of {batch_size} and a budget of {memory} bytes",
-            f"at least 1 example and {bytes_per_row} bytes, what one cell of one example needs",
-            "raise batch_size or memory, or choose smaller sites",
-        )
-    rows = min(batch_size, memory // bytes_per_row)
-    forwards = len(base) * forwards_of(tower, cells, n_donors=n_donors)
-    return RunPlan(cells, rows, forwards, rows * bytes_per_row)
-
-
-def forwards_of(tower: Tower, cells: Sequence[PatchPlace], *, n_donors: int = 1) -> float:
-    """What measuring cells costs for one example, in full runs: no patch repeats its prefix."""
-    depth = max(tower.n_layers, 1)
-    patched = sum((depth - max(cell.layer, 0)) / depth for cell in cells)
-    return n_donors * (patched + 1) + 1
-
-
-@dataclass(frozen=True)
-class Values:
-    """A metric after patching `[donor cell example]` and on the unpatched runs `[run example]`."""
-
-    patched: np.ndarray
-    unpatched: np.ndarray
-
-
-def measure_cells(
-    tower: Tower,
-    cells: Sequence[PatchPlace],
-    *,
-    base: Tensor,
-    donors: Sequence[Tensor | Activations],
-    metric: Callable[[Tensor], Tensor],
-    rows: int,
-    what: str = "patch",
-) -> Values:
-    """Measure every cell, donor and example, at most `rows` examples to a forward.
-
-    A donor given as activations has no run of its own, so no unpatched number: NaN stands there.
-    When memory runs out, the batch is halved and the run goes on; when one example is too much,
-    the error is let through.
-    """
-    values = Values(
-        np.full((len(donors), len(cells), len(base)), np.nan),
-        np.full((1 + len(donors), len(base)), np.nan),
+def never_came(site: str, run: str) -> SiteError:
+    """The error for a run that does not compute a site where it should."""
+    return SiteError(
+        f"patch {site}",
+        f"{run} that never came there",
+        "a site that the run computes",
+        "check the tower's layer() of this site",
     )
-    batches = -(-len(base) // min(rows, len(base)))
-    stack = max(1, rows // min(rows, len(base)))
-    per_batch = len(donors) * (len(cells) // stack) + 1 + len(donors)
-    pieces = _pieces(tower, cells, base, donors, rows)
-    with torch.no_grad():
-        for window, piece in track(pieces, what, total=max(1, batches * per_batch)):
-            for place, outputs in enumerate(piece.outputs):
-                numbers = measure(rows_of(metric, window), outputs).double().cpu().numpy()
-                if piece.cells is None:
-                    values.unpatched[piece.run, window] = numbers
-                else:
-                    values.patched[piece.run - 1, piece.cells[place], window] = numbers
-    _check_finite(values, cells, [isinstance(donor, Tensor) for donor in donors])
-    return values
 
 
-def _pieces(
-    tower: Tower,
-    cells: Sequence[PatchPlace],
-    base: Tensor,
-    donors: Sequence[Tensor | Activations],
-    limit: int,
-) -> Iterator[tuple[slice, PatchPiece]]:
-    start = 0
-    while start < len(base):
-        window = slice(start, min(start + limit, len(base)))
-        chosen, size = [_rows(donor, window) for donor in donors], window.stop - start
-        stack = max(1, limit // size)
-        try:
-            for piece in patched_outputs(
-                tower, cells, base=base[window], donors=chosen, stack=stack
-            ):
-                yield window, piece
-        except (MemoryError, RuntimeError) as error:
-            if limit == 1 or not out_of_memory(error):
-                raise
-            # pieces already given are given again, with the same numbers
-            limit = max(1, size * stack // 2)
-            say(f"out of memory: going on with {limit} examples per forward")
-            continue
-        start = window.stop
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Runs held at a site: its activation there, and where they start when it is another.
+
+    They start before the site's block, or behind it where the site is all that the block hands on
+    (`latest`): then the stream is the activation.
+    """
+
+    site: str
+    activation: Tensor
+    start: Prefix
+
+    def __len__(self) -> int:
+        return len(self.activation)
+
+    def __getitem__(self, rows: slice | Tensor) -> "Held":
+        words = {name: tokens[rows] for name, tokens in self.start.words.items()}
+        start = replace(self.start, stream=self.start.stream[rows], words=words)
+        return replace(self, activation=self.activation[rows], start=start)
+
+    @property
+    def handed_on(self) -> bool:
+        """Whether the runs start behind the site's block."""
+        return self.start.at > self.start.tower.layer(self.site)
+
+    def latest(self) -> "Held":
+        """The same runs, started behind the site's block where nothing else comes out of it."""
+        if self.handed_on or not _hands_on(self):
+            return self
+        behind_block = replace(self.start, stream=self.activation, at=self.start.at + 1)
+        return replace(self, start=behind_block)
+
+    def go_on(self, activation: Tensor, until: str | None = None) -> Tensor:
+        """What the runs make of another activation: the output, or the activation at `until`.
+
+        `activation` is `[copies * batch ...]`. Differentiable in every mode; no block before the
+        start runs, and none behind `until`.
+        """
+        kept: dict[str, Tensor] = {}
+
+        def keep(value: Tensor) -> None:
+            kept[""] = value.clone()  # in-place code behind the site would overwrite it
+
+        start, changes = self._with(activation)
+        if until is None:
+            return start.changed(changes, Prefix.run)
+        stop = behind(start.tower, start.tower.layer(until))
+        start.changed({**changes, until: keep}, lambda runs: runs.run(stop))
+        return kept[""]
+
+    def finish(self, activation: Tensor) -> Tensor:
+        """The output that `go_on` gives, by the tower's cheapest way."""
+        start, changes = self._with(activation)
+        return start.changed(changes)
+
+    def _with(self, activation: Tensor) -> tuple[Prefix, dict[str, Change]]:
+        start = self.start.times(len(activation) // len(self))
+        if self.handed_on:
+            return replace(start, stream=activation), {}
+        return start, {self.site: lambda _: activation.clone()}  # a tower may work in place
 
 
-def _rows(donor: Tensor | Activations, window: slice) -> Tensor | Activations:
-    if isinstance(donor, Tensor):
-        return donor[window]
-    return {site: value[window] for site, value in donor.items()}
+@torch.no_grad()
+def _hands_on(held: Held) -> bool:
+    """Whether a block hands on exactly what stands at the site: its last, and tried with noise.
+
+    To compare values would not do: a block whose last part adds zero here may add more to others.
+    """
+    one, tower = held[:1], held.start.tower
+    layer, stop = one.start.at, behind(tower, one.start.at)
+    if (
+        stop is None
+        or held.site != [name for name in tower.sites if tower.layer(name) == layer][-1]
+    ):
+        return False
+    drawn = rng("noise at a site").normal(size=tuple(one.activation.shape))
+    noise = torch.as_tensor(drawn).to(one.activation)
+    out = one.start.changed({held.site: lambda _: noise.clone()}, lambda runs: runs.run(stop))
+    return torch.equal(out, noise)
 
 
-def _check_finite(values: Values, cells: Sequence[PatchPlace], ran: Sequence[bool]) -> None:
-    bad = [
-        cell.site
-        for number, cell in enumerate(cells)
-        if not np.isfinite(values.patched[:, number]).all()
-    ]
-    if bad or not np.isfinite(values.unpatched[[True, *ran]]).all():
+def walk(tower: Tower, x: Tensor, sites: Sequence[str]) -> Iterator[Held]:
+    """Run `x` through the tower once, without gradients, held at each of the sites in order."""
+    runs = Prefix.of(tower, x)
+    for layer, names in groupby(sorted(sites, key=tower.layer), key=tower.layer):
+        here = list(names)
+        with torch.no_grad():
+            start = runs.forward_to(layer)
+            cache, runs = start.read(here)
+        for site in here:
+            yield Held(site, cache[site], start)
+
+
+def hold(tower: Tower, site: str, x: Tensor, *, rows: int) -> Held:
+    """Run inputs as far as the site, `rows` at a time, and keep what going on takes.
+
+    Raises `NumericsError` for NaN or infinity at the site.
+    """
+    parts = Batching(rows).each(len(x), lambda window: next(walk(tower, x[window], [site])))
+    activation = torch.cat([part.activation for part in parts])
+    if not bool(torch.isfinite(activation).all()):
         raise NumericsError(
-            "measure patches",
-            f"NaN or infinity after patching {listed(dict.fromkeys(bad))}",
+            f"interchange activations at {site}",
+            "NaN or infinity in them",
             "finite numbers",
-            "check the pictures, the class embeddings and the tower's own output",
+            "check the pictures and the tower's weights",
         )
+    stream = torch.cat([part.start.stream for part in parts])
+    start = replace(parts[0].start, stream=stream, words=resumption(tower, x))
+    return Held(site, activation, start).latest()

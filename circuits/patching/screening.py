@@ -15,9 +15,10 @@ from jaxtyping import Float
 from scipy.stats import hypergeom, spearmanr
 from torch import Tensor
 
-from interp.circuits.patching.engine import forwards_of, make_plan, measure_cells, resolve_sites
+from interp.circuits.patching.patched_cells import forwards_of, make_plan, measure_cells, swept_axes
 from interp.circuits.patching.sweeping import DIRECTIONS, MEMORY, check_inputs, frame_of, rehearse
 from interp.circuits.tasks.metrics import measure, name_of, rows_of
+from interp.core.batching import Batching
 from interp.core.errors import (
     NumericsError,
     ShapeError,
@@ -27,6 +28,7 @@ from interp.core.errors import (
 )
 from interp.core.images import Pairs
 from interp.core.seeds import rng
+from interp.core.sites import find_sites
 from interp.core.tables import Table
 from interp.core.tower import Tower
 
@@ -75,12 +77,11 @@ def node_scores(
             "one shape and dtype",
             "give every clean input one partner",
         )
-    names = resolve_sites(tower, sites)
+    names = find_sites(sites, tower.sites)
     kept = {site: _kept(tower, site, axes) for site in names}
     base, donor = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
-    parts = []
-    for start in range(0, len(base), batch_size):
-        window = slice(start, min(start + batch_size, len(base)))
+
+    def window_scores(window: slice) -> Tensor:
         with torch.no_grad():
             _, cache = tower.run_with_cache(donor[window], names_filter=names)
         found = gradients(tower, base[window], names, rows_of(metric, window))
@@ -89,8 +90,9 @@ def node_scores(
             activation, gradient = found[site]
             product = (cache[site] - activation) * gradient
             scores.append(_by_cell(product, tower.axes(site), kept[site]))
-        parts.append(torch.cat(scores))
-    whole = torch.cat(parts, dim=1)
+        return torch.cat(scores)
+
+    whole = torch.cat(Batching(batch_size).each(len(base), window_scores), dim=1)
     if not bool(torch.isfinite(whole).all()):
         raise NumericsError(
             "score cells",
@@ -134,15 +136,7 @@ def gradients(
 
 def _kept(tower: Tower, site: str, axes: Sequence[str]) -> list[int]:
     """Where the swept axes of a site are; unknown axes are refused."""
-    names = tower.axes(site)
-    swept = [axis for axis in axes if axis != "layer"]
-    if "layer" not in axes or "batch" in axes or len(set(axes)) < len(axes):
-        raise SpecificationError(
-            "score the cells of a sweep",
-            f"the axes {listed(axes)}",
-            "'layer' and axes of the site, such as 'pos', 'head' or 'channel'",
-            'write for example axes=("layer", "pos")',
-        )
+    names, swept = tower.axes(site), swept_axes("score", axes)
     check_known(f"score {site}", "axis", swept, names, SpecificationError)
     return [names.index(axis) for axis in swept]
 
@@ -208,7 +202,7 @@ def screen(
     check_known("screen", "direction", [direction], DIRECTIONS, SpecificationError)
     _check_numbers(top, sample, confidence)
     check_inputs(clean, corrupt, None, pairs)
-    names = resolve_sites(tower, sites)
+    names = find_sites(sites, tower.sites)
     base, donor = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
     words: dict[str, Any] = {"batch_size": batch_size, "axes": axes}
     plan = make_plan(tower, names, base=base, n_donors=1, memory=memory, **words)

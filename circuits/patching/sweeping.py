@@ -17,15 +17,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from interp.circuits.patching.engine import (
+from interp.circuits.patching.patched_cells import (
     PatchPlace,
     RunPlan,
     Values,
     make_plan,
     measure_cells,
-    resolve_sites,
 )
 from interp.circuits.tasks.metrics import check_metric, name_of, rows_of
+from interp.core.batching import batches
 from interp.core.errors import (
     DataError,
     SampleError,
@@ -36,6 +36,7 @@ from interp.core.errors import (
 )
 from interp.core.images import Pairs
 from interp.core.progress import say
+from interp.core.sites import find_sites
 from interp.core.store import fingerprint, replacing, tensor_hash, weights_hash, writable
 from interp.core.tables import Table
 from interp.core.tower import Tower
@@ -68,11 +69,8 @@ def measure_resumably(
     weights = weights_hash(tower, asked="resume a sweep", leave_out="resume")
     inputs = [tensor_hash(x) for x in (base, *donors)]
     common = (type(tower).__name__, weights, inputs, name_of(metric), _content(metric))
-    values = Values(
-        np.full((len(donors), len(cells), len(base)), np.nan),
-        np.full((1 + len(donors), len(base)), np.nan),
-    )
-    for numbers in batches(cells):
+    values = Values.empty(len(donors), len(cells), len(base))
+    for numbers in cell_batches(cells):
         chosen = [cells[number] for number in numbers]
         path = kept / f"cells-{fingerprint(common, chosen)}.npz"
         found = _read(path)
@@ -87,17 +85,17 @@ def measure_resumably(
     return values
 
 
-def batches(cells: Sequence[PatchPlace]) -> Iterator[list[int]]:
+def cell_batches(cells: Sequence[PatchPlace]) -> Iterator[list[int]]:
     """Numbers of cells of one block, at most `BATCH` at a time.
 
-    >>> list(batches([PatchPlace("a", 1), PatchPlace("b", 0), PatchPlace("c", 1)]))
+    >>> list(cell_batches([PatchPlace("a", 1), PatchPlace("b", 0), PatchPlace("c", 1)]))
     [[1], [0, 2]]
     """
     order = sorted(range(len(cells)), key=lambda number: cells[number].layer)
     for _, group in groupby(order, key=lambda number: cells[number].layer):
         numbers = list(group)
-        for start in range(0, len(numbers), BATCH):
-            yield numbers[start : start + BATCH]
+        for some in batches(len(numbers), BATCH):
+            yield numbers[some]
 
 
 def _read(path: Path) -> Values | None:
@@ -172,7 +170,7 @@ def sweep(
     """
     check_known("sweep", "direction", [direction], DIRECTIONS, SpecificationError)
     check_inputs(clean, corrupt, null, pairs)
-    names = resolve_sites(tower, sites)
+    names = find_sites(sites, tower.sites)
     base, donor = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
     donors = [donor] if null is None else [donor, null]
     plan = make_plan(

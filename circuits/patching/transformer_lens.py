@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from transformer_lens.patching import PatchingResult
 
-from interp.circuits.patching.engine import list_cells, patched_outputs, resolve_sites
+from interp.circuits.patching.patched_cells import list_cells, patched_outputs
 from interp.core.errors import ShapeError, SpecificationError
+from interp.core.sites import find_sites
 from interp.core.tables import Table
 from interp.core.tower import Tower
 
@@ -45,7 +46,7 @@ def act_patch(
     tensor([[0., 6.],
             [0., 6.]])
     """
-    names = resolve_sites(model, sites)
+    names = find_sites(sites, model.sites)
     shapes = {name: tuple(clean_cache[name].shape) for name in names}
     for name, shape in shapes.items():
         if shape[0] != len(corrupted_tokens):

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.circuits.patching.engine import Values, make_plan, measure_cells, resolve_sites
 from interp.circuits.patching.localisation import (
     ROUNDING,
     by_class,
@@ -19,12 +18,14 @@ from interp.circuits.patching.localisation import (
     max_t_p,
     rounded,
 )
+from interp.circuits.patching.patched_cells import Values, make_plan, measure_cells
 from interp.circuits.patching.sweeping import MEMORY, depths
 from interp.circuits.tasks.metrics import Classifier, Metric, Target
 from interp.circuits.tasks.pairs import Transplants, draw_transplants, embed, read
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say
+from interp.core.sites import find_sites
 from interp.core.statistics.resampling import CANNOT_TELL, Index, jackknife
 from interp.core.tables import Table, evidence
 from interp.core.tower import Tower
@@ -85,7 +86,7 @@ def transplant(
         n=n,
         seed=seed,
     )
-    names = resolve_sites(tower, sites)
+    names = find_sites(sites, tower.sites)
     values = _run(tower, drawn, classifier, names, preprocess, where, metric, batch_size, memory)
     frame = _summarise(values, drawn, seed)
     frame.insert(0, "measure", "activation transplant")

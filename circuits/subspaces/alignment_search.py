@@ -11,7 +11,6 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from interp.circuits.patching.engine import make_plan, probe, resolve_sites
 from interp.circuits.patching.localisation import (
     ROUNDING,
     by_class,
@@ -21,6 +20,7 @@ from interp.circuits.patching.localisation import (
     max_t_p,
     rounded,
 )
+from interp.circuits.patching.patched_cells import make_plan, probe
 from interp.circuits.patching.sweeping import MEMORY, depths
 from interp.circuits.subspaces.fitting import RATE, SPAN, STEPS, FitRecipe
 from interp.circuits.subspaces.interchanges import (
@@ -38,6 +38,7 @@ from interp.circuits.tasks.metrics import Classifier
 from interp.core.errors import SpecificationError, listed
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say, track
+from interp.core.sites import find_sites
 from interp.core.statistics.evidence_rows import Evidence
 from interp.core.statistics.resampling import CANNOT_TELL, SHARED, Index, jackknife
 from interp.core.tables import Table
@@ -169,7 +170,7 @@ def das_among(
             "compare subspaces", f"one domain ({listed(list(domains))})", "two or more",
             "name another",
         )  # fmt: skip
-    names, place = resolve_sites(tower, sites), dict(where or {})
+    names, place = find_sites(sites, tower.sites), dict(where or {})
     check_place(tower, names, place)
     recipe, began = FitRecipe(steps, learning_rate, span, batch_size), time.perf_counter()
     known = set(classifier.names)

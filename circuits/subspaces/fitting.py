@@ -12,13 +12,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.circuits.patching.engine import make_plan, resolve_sites
-from interp.circuits.patching.onward import Held, Onward, in_parts
+from interp.circuits.patching.engine import Held, hold
+from interp.circuits.patching.patched_cells import make_plan
 from interp.circuits.patching.sweeping import MEMORY
 from interp.circuits.subspaces.subspace import Subspace, check_k, check_place, place_of, swapped
 from interp.circuits.tasks.metrics import DISTANCES, measure, name_of
+from interp.core.batching import Batching
 from interp.core.errors import NumericsError, SampleError, ShapeError, SpecificationError
 from interp.core.seeds import rng
+from interp.core.sites import ON_DEMAND, find_sites
 from interp.core.tower import Tower
 
 TINY = 1e-300
@@ -148,7 +150,7 @@ def fit_subspace(
     >>> bool(found.basis[0].abs() > 0.9)
     True
     """
-    [name] = resolve_sites(tower, [site])
+    [name] = find_sites([site], tower.sites)
     if base.shape != source.shape or base.dtype != source.dtype:
         raise ShapeError(
             "interchange between base and source",
@@ -168,12 +170,11 @@ def fit_subspace(
         axes=("layer",),
         where=place,
     )
-    onward = Onward.from_site(tower, name, base)
     each = np.arange(len(base))
     task = SubspaceTask(
-        onward,
-        onward.hold(base, rows=plan.rows),
-        onward.hold(source, rows=plan.rows),
+        tower,
+        hold(tower, name, base, rows=plan.rows),
+        hold(tower, name, source, rows=plan.rows),
         np.stack([each, each], axis=1),
         metric,
         place,
@@ -182,9 +183,20 @@ def fit_subspace(
         task,
         k=k,
         recipe=FitRecipe(steps, learning_rate, span, batch_size),
-        rows=max(1, min(batch_size, memory // onward.bytes_with_gradients(base))),
+        rows=max(1, min(batch_size, memory // bytes_with_gradients(tower, name, base))),
         seed=seed,
     )
+
+
+def bytes_with_gradients(tower: Tower, site: str, x: Tensor) -> int:
+    """What one example keeps in memory from the site on when gradients will be asked for."""
+    layer = tower.layer(site)
+    names = [
+        name for name in tower.sites if tower.layer(name) >= layer and not name.endswith(ON_DEMAND)
+    ]
+    with torch.no_grad():
+        _, cache = tower.run_with_cache(x[:1], names_filter=names)
+    return 2 * sum(value.nbytes for value in cache.values())
 
 
 @dataclass(frozen=True)
@@ -220,7 +232,7 @@ class SubspaceTask:
     `metric` scores the pairs, in their order.
     """
 
-    onward: Onward
+    tower: Tower
     base: Held
     source: Held
     pairs: Int[np.ndarray, "pair 2"]
@@ -228,9 +240,14 @@ class SubspaceTask:
     where: Mapping[str, int]
 
     @property
+    def site(self) -> str:
+        """The site at which the runs are held."""
+        return self.base.site
+
+    @property
     def axes(self) -> tuple[str, ...]:
         """The axes of the site's activation."""
-        return tuple(self.onward.tower.axes(self.onward.site))
+        return tuple(self.tower.axes(self.site))
 
     def score(self, some: np.ndarray, outputs: Tensor) -> Float[Tensor, "some"]:
         """What is to become small for some of the pairs: the metric, or its negative."""
@@ -251,7 +268,7 @@ class SubspaceTask:
             basis = among @ torch.linalg.qr(weights).Q
             own, other = self.base.activation[base], self.source.activation[source]
             activation = swapped(own, other, basis, self.axes, self.where)
-            outputs = self.onward.outputs(self.base.stream[base], activation)
+            outputs = self.base[base].finish(activation)
             loss = self.score(some, outputs).sum() / len(chosen)
             [gradient] = torch.autograd.grad(loss, [weights])
         return gradient, loss.item()
@@ -261,7 +278,7 @@ def fit_directions(
     task: SubspaceTask, *, k: int, recipe: FitRecipe, rows: int, seed: int
 ) -> Subspace:
     """Fit a subspace on held runs, at most `rows` pairs to a forward."""
-    site = task.onward.site
+    site = task.site
     _check_given(task, k)
     felt = _felt(task, k, rows=rows, seed=seed)
     among = torch.eye(felt.shape[1]).to(felt)
@@ -276,7 +293,7 @@ def fit_directions(
         if len(order) < min(recipe.batch_size, len(task.pairs)):
             order = np.concatenate([order, generator.permutation(len(task.pairs))])
         chosen, order = order[: recipe.batch_size], order[recipe.batch_size :]
-        found = in_parts(len(chosen), rows, partial(task.descend, weights, among, chosen))
+        found = Batching(rows).each(len(chosen), partial(task.descend, weights, among, chosen))
         losses.append(sum(loss for _, loss in found))
         weights.grad = torch.stack([gradient for gradient, _ in found]).sum(dim=0)
         _check_finite(site, torch.as_tensor(losses[-1]), weights.grad)
@@ -302,10 +319,10 @@ def _check_given(task: SubspaceTask, k: int) -> None:
     index, place = place_of(task.axes, task.where)
     shape = task.source.activation[index].shape
     width, given = shape[place], shape.numel() // shape[place]
-    check_k(task.onward.site, k, width)
+    check_k(task.site, k, width)
     if given <= k < width:
         raise SampleError(
-            f"find {k} directions at {task.onward.site}",
+            f"find {k} directions at {task.site}",
             f"{given} activations",
             f"more than {k}",
             "give more pictures, or ask for fewer directions",
@@ -362,18 +379,17 @@ def _felt(task: SubspaceTask, k: int, *, rows: int, seed: int) -> Float[Tensor, 
         way = ways[window].to(own).reshape(-1, *[1] * (own.ndim - 1))
         own[index] += (way * (other - own))[index]
         with torch.enable_grad():
-            values = task.score(
-                chosen[window], task.onward.outputs(task.base.stream[base], own.requires_grad_())
-            )
+            outputs = task.base[base].finish(own.requires_grad_())
+            values = task.score(chosen[window], outputs)
             [gradient] = torch.autograd.grad(values.sum(), [own])
         felt = gradient[index].movedim(place, -1).flatten(0, -2).to(torch.float64)
-        _check_finite(task.onward.site, felt)
+        _check_finite(task.site, felt)
         if few:
             kept.append(felt)
         else:
             scatter.addmm_(felt.T, felt)
 
-    in_parts(len(chosen), rows, gather)
+    Batching(rows).each(len(chosen), gather)
     if few:
         return torch.cat(kept)
     sizes, directions = torch.linalg.eigh(scatter)

@@ -8,12 +8,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.circuits.patching.onward import Onward, in_parts
-from interp.circuits.subspaces.fitting import FitRecipe, SubspaceTask, fit_directions, varied
+from interp.circuits.patching.engine import hold
+from interp.circuits.subspaces.fitting import (
+    FitRecipe,
+    SubspaceTask,
+    bytes_with_gradients,
+    fit_directions,
+    varied,
+)
 from interp.circuits.subspaces.subspace import Subspace
 from interp.circuits.tasks.metrics import Classifier, Metric, Target, measure
 from interp.circuits.tasks.pairs import Transplants, draw_transplants, embed, read
 from interp.core.artists import artist_column, artist_sides, artists_of
+from interp.core.batching import Batching
 from interp.core.errors import NumericsError, SampleError, SpecificationError, check_known, listed
 from interp.core.images import ImageTable, Preprocess
 from interp.core.seeds import rng
@@ -214,18 +221,17 @@ def try_site(
 ) -> dict[str, Tried]:
     """Fit a subspace in each domain, and interchange each in all."""
     one = next(iter(domains.values())).fitted
-    onward = Onward.from_site(tower, site, one)
-    at_once = max(1, min(recipe.batch_size, memory // onward.bytes_with_gradients(one)))
+    at_once = max(1, min(recipe.batch_size, memory // bytes_with_gradients(tower, site, one)))
     fitted, moving = {}, {}
     for name, domain in domains.items():
-        runs = onward.hold(domain.fitted, rows=rows)
-        task = SubspaceTask(onward, runs, runs, domain.pairs, domain.alike, where)
+        runs = hold(tower, site, domain.fitted, rows=rows)
+        task = SubspaceTask(tower, runs, runs, domain.pairs, domain.alike, where)
         fitted[name] = fit_directions(task, k=k, recipe=recipe, rows=at_once, seed=seed)
         moving[name] = varied(task, fitted[name])
     tried = {}
     for name, domain in domains.items():
         others = {each: (fitted[each], moving[each]) for each in fitted if each != name}
-        effects = try_subspaces(onward, domain, fitted[name], others, rows=rows, seed=seed)
+        effects = try_subspaces(tower, domain, fitted[name], others, rows=rows, seed=seed)
         foreign = np.split(effects[len(KINDS) :], len(others))
         tried[name] = Tried(
             fitted[name], effects[: len(KINDS)], dict(zip(others, foreign, strict=True))
@@ -235,7 +241,7 @@ def try_site(
 
 @torch.no_grad()
 def try_subspaces(
-    onward: Onward,
+    tower: Tower,
     domain: Domain,
     own: Subspace,
     others: Mapping[str, tuple[Subspace, Subspace]],
@@ -253,22 +259,21 @@ def try_subspaces(
         swaps.append((by_chance, "donor"))
 
     def run(window: slice) -> Tensor:
-        base = onward.hold(domain.base[window], rows=rows)
-        sources = {
-            "donor": onward.hold(domain.donor[window], rows=rows),
-            "null": onward.hold(domain.null[window], rows=rows),
-        }
+        base, donor, null = (
+            hold(tower, own.site, x[window], rows=rows)
+            for x in (domain.base, domain.donor, domain.null)
+        )
+        sources = {"donor": donor.activation, "null": null.activation}
         found = []
         for subspace, role in swaps:
-            activation = subspace.swap(base.activation, sources[role].activation)
-            outputs = onward.outputs(base.stream, activation)
+            outputs = base.finish(subspace.swap(base.activation, sources[role]))
             found.append(measure(domain.metric[window], outputs))
         return torch.stack(found)
 
-    after = torch.cat(in_parts(len(domain.base), rows, run), dim=1).double().cpu().numpy()
+    after = torch.cat(Batching(rows).each(len(domain.base), run), dim=1).double().cpu().numpy()
     if not np.isfinite(after).all():
         raise NumericsError(
-            f"interchange activations at {onward.site}",
+            f"interchange activations at {own.site}",
             "NaN or infinity in the outputs",
             "finite numbers",
             "check the pictures, the class embeddings and the tower's own output",

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.circuits.patching.onward import Onward, in_parts
+from interp.circuits.patching.engine import hold
+from interp.core.batching import Batching
 from interp.core.errors import (
     ShapeError,
     SiteError,
@@ -146,11 +147,12 @@ def interchange(
     >>> interchange(tower, first, base=torch.zeros(1, 1, 2), source=torch.ones(1, 1, 2)).tolist()
     [[2.0, 0.0]]
     """
-    onward = Onward.from_site(tower, subspace.site, base)
 
     def run(window: slice) -> Tensor:
-        own, other = (onward.hold(x[window], rows=batch_size) for x in (base, source))
-        return onward.outputs(own.stream, subspace.swap(own.activation, other.activation))
+        own, other = (
+            hold(tower, subspace.site, x[window], rows=batch_size) for x in (base, source)
+        )
+        return own.finish(subspace.swap(own.activation, other.activation))
 
     with torch.no_grad():
-        return torch.cat(in_parts(len(base), batch_size, run))
+        return torch.cat(Batching(batch_size).each(len(base), run))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from torch import Tensor
 
-from interp.circuits.patching.segments import Baseline
+from interp.circuits.patching.baselines import Baseline
 from interp.circuits.tasks.metrics import name_of
 from interp.circuits.units.channel_wiring import MEMORY, check_adjacent, score_edges, want
 from interp.circuits.units.integrated_gradients import channel_scores, check_steps

@@ -8,6 +8,7 @@ channel; whichever side has fewer channels is walked, many channels to a batch.
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from einops import einsum
@@ -15,15 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from interp.circuits.patching.segments import (
-    Baseline,
-    Segment,
-    baselines,
-    check_run,
-    in_windows,
-    walk,
-)
+from interp.circuits.patching.baselines import Baseline, check_baseline, with_baselines
+from interp.circuits.patching.engine import Held, walk
 from interp.circuits.units.integrated_gradients import by_unit, check_finite, check_steps, unit_axis
+from interp.core.batching import Batching, batches
 from interp.core.errors import ShapeError, SiteError, SpecificationError, check_known, listed
 from interp.core.tower import Tower
 
@@ -102,7 +98,7 @@ def channel_edges(
     asked = f"score edges from {upstream} to {downstream}"
     check_known(asked, "site", [upstream, downstream], tower.sites, SiteError)
     wanted = [want(asked, tower, x, (upstream, downstream), senders, receivers)]
-    check_run(asked, tower, x, baseline, sites=[upstream], batch_size=batch_size)
+    check_baseline(asked, tower, x, baseline, sites=[upstream], batch_size=batch_size)
     return score_edges(
         tower, x, wanted, baseline=baseline, steps=steps, batch_size=batch_size, memory=memory
     )[0]
@@ -119,8 +115,8 @@ def want(
     """The channels asked for at two sites, refused where they or the sites do not fit."""
     check_adjacent(asked, tower, *sites)
     sizes = {
-        stop.site: stop.activation.shape[unit_axis(tower, stop.site)]
-        for stop in walk(tower, x[:1], sites)
+        held.site: held.activation.shape[unit_axis(tower, held.site)]
+        for held in walk(tower, x[:1], sites)
     }
     chosen = []
     for site, channels in zip(sites, (senders, receivers), strict=True):
@@ -182,15 +178,13 @@ def score_edges(
     names = [each.upstream for each in wanted]
 
     def window_edges(window: slice) -> list[Tensor]:
-        stops = walk(tower, x[window], names)
-        found = []
-        moved = baselines(tower, baseline, stops, window, names)
-        for each, (stop, zero) in zip(wanted, moved, strict=True):
-            segment = Segment(tower, stop, each.downstream)
-            found.append(_Pair(segment, zero, each, memory).integrate(steps))
-        return found
+        runs = with_baselines(tower, x, baseline, window, names)
+        return [
+            _Pair(held.latest(), zero, each, memory).integrate(steps)
+            for each, (held, zero) in zip(wanted, runs, strict=True)
+        ]
 
-    windows = in_windows(window_edges, len(x), batch_size)
+    windows = Batching(batch_size).each(len(x), window_edges)
     edges = [torch.cat(parts, dim=-1) for parts in zip(*windows, strict=True)]
     labels = [f"{each.upstream} to {each.downstream}" for each in wanted]
     check_finite(asked, dict(zip(labels, edges, strict=True)))
@@ -200,15 +194,15 @@ def score_edges(
 class _Pair:
     """One pair of sites and some examples: the derivatives between them, summed along the path."""
 
-    def __init__(self, segment: Segment, zero: Tensor, wanted: Wanted, memory: int) -> None:
-        self.segment, self.wanted = segment, wanted
-        self.start = segment.stop.activation
+    def __init__(self, held: Held, zero: Tensor, wanted: Wanted, memory: int) -> None:
+        self.segment = partial(held.go_on, until=wanted.downstream)
+        self.wanted, self.start = wanted, held.activation
         self.move = zero - self.start
-        tower = segment.tower
+        tower = held.start.tower
         self.axis_u, self.axis_d = (
             unit_axis(tower, site) for site in (wanted.upstream, wanted.downstream)
         )
-        self.end = _end(segment)
+        self.end = self._end()
         each = IN_FLIGHT * (self.start.nbytes + self.end.nbytes)
         self.chunk = memory // max(1, each)
         if self.chunk < 1:
@@ -218,6 +212,24 @@ class _Pair:
                 f"at least {each}, what one channel of {len(zero)} examples needs",
                 "raise memory, or lower batch_size",
             )
+
+    def _end(self) -> Tensor:
+        """The downstream activation of the run itself; refused if the upstream one is not in it."""
+        at = self.start.detach().requires_grad_()
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            end = self.segment(at)
+        none = torch.zeros_like(end)
+        if (
+            not end.requires_grad
+            or torch.autograd.grad(end, at, none, allow_unused=True)[0] is None
+        ):
+            raise SiteError(
+                f"score edges from {self.wanted.upstream} to {self.wanted.downstream}",
+                "a downstream site that does not depend on the upstream one",
+                "two sites with a path between them",
+                "choose another pair",
+            )
+        return end.detach()
 
     def integrate(self, steps: int) -> Tensor:
         """Edges `[sender receiver batch]`. The first step has no change, so it is not computed."""
@@ -242,13 +254,11 @@ class _Pair:
         with torch.enable_grad():
             end = self.segment(at)
         slope, move = self._slope(end), by_unit(self.move, self.axis_u)[:, self.wanted.senders]
-        for start, some in _chunks(self.wanted.receivers, self.chunk):
-            hot = _one_hot(slope, self.axis_d, some)
+        for some in batches(len(self.wanted.receivers), self.chunk):
+            hot = _one_hot(slope, self.axis_d, self.wanted.receivers[some])
             (pulled,) = torch.autograd.grad(end, at, hot, retain_graph=True, is_grads_batched=True)
             pulled = by_unit(pulled, self.axis_u + 1, 2)[:, :, self.wanted.senders]
-            total[:, start : start + len(some)] += einsum(
-                move, pulled, "batch u space, d batch u space -> u d batch"
-            )
+            total[:, some] += einsum(move, pulled, "batch u space, d batch u space -> u d batch")
 
     def _push(self, at: Tensor, total: Tensor) -> None:
         """Forward mode: one pass for each sender, and all receivers of it at once."""
@@ -258,37 +268,15 @@ class _Pair:
             found = torch.func.jvp(self.segment, (at,), (tangent,))
             return found[0], found[1]
 
-        for start, some in _chunks(self.wanted.senders, self.chunk):
-            hot = _one_hot(self.move, self.axis_u, some)
+        for some in batches(len(self.wanted.senders), self.chunk):
+            hot = _one_hot(self.move, self.axis_u, self.wanted.senders[some])
             with torch.no_grad(), warnings.catch_warnings():
                 # torch's forward mode loads what it deprecates itself (torch.jit)
                 warnings.simplefilter("ignore", DeprecationWarning)
                 ends, pushed = torch.func.vmap(push)(hot)
             slope = by_unit(self._slope(ends[0]), self.axis_d)[:, self.wanted.receivers]
             pushed = by_unit(pushed, self.axis_d + 1, 2)[:, :, self.wanted.receivers]
-            total[start : start + len(some)] += einsum(
-                slope, pushed, "batch d space, u batch d space -> u d batch"
-            )
-
-
-def _end(segment: Segment) -> Tensor:
-    """The downstream activation of the run itself; refused if the upstream one is not in it."""
-    at = segment.stop.activation.detach().requires_grad_()
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        end = segment(at)
-    nothing = torch.zeros_like(end)
-    if not end.requires_grad or torch.autograd.grad(end, at, nothing, allow_unused=True)[0] is None:
-        raise SiteError(
-            f"score edges from {segment.stop.site} to {segment.until}",
-            "a downstream site that does not depend on the upstream one",
-            "two sites with a path between them",
-            "choose another pair",
-        )
-    return end.detach()
-
-
-def _chunks(channels: Sequence[int], size: int) -> list[tuple[int, Sequence[int]]]:
-    return [(start, channels[start : start + size]) for start in range(0, len(channels), size)]
+            total[some] += einsum(slope, pushed, "batch d space, u batch d space -> u d batch")
 
 
 def _one_hot(values: Tensor, axis: int, channels: Sequence[int]) -> Tensor:

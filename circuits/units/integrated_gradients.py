@@ -5,15 +5,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from interp.circuits.patching.segments import (
-    Baseline,
-    Segment,
-    baselines,
-    check_run,
-    in_windows,
-    walk,
-)
+from interp.circuits.patching.baselines import Baseline, check_baseline, with_baselines
+from interp.circuits.patching.engine import Held
 from interp.circuits.tasks.metrics import check_metric, measure, name_of, rows_of
+from interp.core.batching import Batching
 from interp.core.errors import NumericsError, SiteError, SpecificationError, listed
 from interp.core.sites import find_sites
 from interp.core.tower import Tower
@@ -69,23 +64,21 @@ def channel_scores(
     names = find_sites(sites, tower.sites)
     axes = {site: unit_axis(tower, site, axis) for site in names}
     check_steps(asked, steps, 1)
-    check_run(asked, tower, x, baseline, sites=names, batch_size=batch_size)
+    check_baseline(asked, tower, x, baseline, sites=names, batch_size=batch_size)
     with torch.no_grad():
         some = tower(x[:batch_size])
         check_metric(rows_of(metric, slice(0, len(some))), some, some + 1)
 
     def window_scores(window: slice) -> list[Tensor]:
-        score = rows_of(metric, window)
-        stops = walk(tower, x[window], names)
+        score, stack = rows_of(metric, window), batching.copies(window)
         found = []
-        for stop, zero in baselines(tower, baseline, stops, window, names):
-            stack = max(1, batch_size // len(zero))
-            segment = Segment(tower, stop)
-            whole = _integrate(segment, stop.activation, zero, score, steps, stack)
-            found.append(by_unit(whole, axes[stop.site]).sum(dim=-1).T)
+        for held, zero in with_baselines(tower, x, baseline, window, names):
+            whole = _integrate(held.latest(), zero, score, steps, stack)
+            found.append(by_unit(whole, axes[held.site]).sum(dim=-1).T)
         return found
 
-    windows = in_windows(window_scores, len(x), batch_size)
+    batching = Batching(batch_size, stacked=True)
+    windows = batching.each(len(x), window_scores)
     order = sorted(names, key=tower.layer)
     scores = {site: torch.cat(parts, dim=1) for site, *parts in zip(order, *windows, strict=True)}
     check_finite(asked, scores)
@@ -93,21 +86,21 @@ def channel_scores(
 
 
 def _integrate(
-    segment: Segment,
-    a: Tensor,
+    held: Held,
     zero: Tensor,
     metric: Callable[[Tensor], Tensor],
     steps: int,
     stack: int,
 ) -> Tensor:
     """Integrated gradients of every number of the activation; `stack` steps share a forward."""
+    a = held.activation
     total = torch.zeros_like(a)
     marks = torch.arange(steps, device=a.device, dtype=a.dtype) / steps
     for some in marks.split(stack):
         path = zero + some.view(-1, *[1] * a.ndim) * (a - zero)
         path = path.flatten(0, 1).requires_grad_()
         with torch.enable_grad():
-            outputs = segment(path).unflatten(0, (len(some), len(a)))
+            outputs = held.go_on(path).unflatten(0, (len(some), len(a)))
             value = torch.stack([measure(metric, each) for each in outputs]).sum()
         if outputs.requires_grad and not value.requires_grad:
             raise SpecificationError(

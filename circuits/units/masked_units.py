@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 from interp.circuits.discovery.curves import curve_table
-from interp.circuits.edges.stream_gradients import batches
-from interp.circuits.edges.wiring import resumption
+from interp.circuits.patching.engine import Change, Prefix
 from interp.circuits.patching.sweeping import check_inputs
 from interp.circuits.tasks.metrics import check_metric, measure, name_of, rows_of
 from interp.circuits.units.integrated_gradients import unit_axis
+from interp.core.batching import batches
 from interp.core.errors import ShapeError, SpecificationError
 from interp.core.images import Pairs
 from interp.core.progress import say, track
 from interp.core.seeds import rng
 from interp.core.tables import Table
-from interp.core.tower import Hook, Tower
+from interp.core.tower import Tower
 
 UNIT_SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Sizes of circuits as shares of the units of each site; the paper keeps a tenth."""
@@ -117,34 +117,28 @@ def measure_units(
             output, held = tower.run_with_cache(corrupt[window], names_filter=sites)
             part = rows_of(metric, window)
             ends[1, window] = measure(part, output).double().cpu().numpy()
-            start, words = clean[window], {}
-            if first > 0:
-                words = {**resumption(tower, start), "start_at_layer": first}
-                start = tower(start, stop_at_layer=first)
-            full = tower(start, **words)
+            runs = Prefix.of(tower, clean[window]).forward_to(first)
+            full = runs.run()
             check_metric(part, full, output)
             ends[0, window] = measure(part, full).double().cpu().numpy()
             for number in np.flatnonzero(~whole):
                 kept = {site: own[number] for site, own in masks.items()}
-                hooks = [
-                    (site, _replace(own if own.ndim == 1 else own[window], held[site], axes[site]))
+                changes = {
+                    site: _replace(own if own.ndim == 1 else own[window], held[site], axes[site])
                     for site, own in kept.items()
-                ]
-                out = tower.run_with_hooks(start, fwd_hooks=hooks, **words)
+                }
+                out = runs.changed(changes, Prefix.run)
                 values[number, window] = measure(part, out).double().cpu().numpy()
     values[whole] = ends[0]
     return values, ends
 
 
-def _replace(kept: np.ndarray, corrupt: Tensor, axis: int) -> Hook:
+def _replace(kept: np.ndarray, corrupt: Tensor, axis: int) -> Change:
     shape = [1] * corrupt.ndim
     shape[0], shape[axis] = (1 if kept.ndim == 1 else -1), kept.shape[-1]
     here = torch.as_tensor(kept, device=corrupt.device).reshape(shape)
 
-    def replace(tensor: Tensor, hook: Any) -> Tensor:
-        return torch.where(here, tensor, corrupt)
-
-    return replace
+    return lambda own: torch.where(here, own, corrupt)
 
 
 def _best(scores: Tensor | np.ndarray, share: float) -> np.ndarray:

@@ -23,7 +23,8 @@ class Tower(Protocol):
 
     `tower(x, stop_at_layer=m)` returns the stream that enters block m, and
     `tower(stream, start_at_layer=l)` goes on from the stream that enters block l, so
-    `tower(tower(x, stop_at_layer=l), start_at_layer=l) == tower(x)`.
+    `tower(tower(x, stop_at_layer=l), start_at_layer=l) == tower(x)`. A `TextTower` needs its tokens
+    as well to go on; `resumption` gives what a tower needs.
     """
 
     @property
@@ -65,6 +66,22 @@ class Tower(Protocol):
     def hooks(self, fwd_hooks: Any = ..., bwd_hooks: Any = ...) -> AbstractContextManager[Any]:
         """Keep functions installed for the length of a `with` block."""
         ...
+
+
+@runtime_checkable
+class TextTower(Tower, Protocol):
+    """A tower of texts, which reads its tokens again when a run goes on: they say where it ends.
+
+    `tower(tower(x, stop_at_layer=l), start_at_layer=l, tokens=x) == tower(x)`.
+    """
+
+    rereads_tokens: bool
+    """True; what tells a text tower from others."""
+
+
+def resumption(tower: Tower, x: Tensor) -> dict[str, Any]:
+    """Keywords that a run of the inputs `x` needs when it goes on from a stream."""
+    return {"tokens": x} if isinstance(tower, TextTower) and tower.rereads_tokens else {}
 
 
 @runtime_checkable

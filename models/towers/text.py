@@ -22,6 +22,7 @@ class HookedText(TransformerTower):
     """
 
     label = "text"
+    rereads_tokens = True
 
     def __init__(self, source: CLIP | TextTransformer) -> None:
         merged = isinstance(source, CLIP)

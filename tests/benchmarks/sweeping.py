@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.circuits.patching.engine import (
+from interp.circuits.patching.patched_cells import (
     PatchPlace,
     list_cells,
     patched_outputs,
     probe,
-    resolve_sites,
 )
+from interp.core.sites import find_sites
 from interp.core.tower import Patch, Tower, part
 
 SMALL: Any = {"layers": 6, "width": 192, "patch_size": 8, "image_size": 56, "head_width": 32}
@@ -82,8 +82,8 @@ def _tower(vision: Any) -> Any:
 
 def _cells(tower: Tower, case: Case, x: Tensor) -> list[PatchPlace]:
     """All cells, or of each layer as many as the case keeps, evenly spread."""
-    sites = resolve_sites(tower, case.sites)
-    shapes, _, _ = probe(tower, x, sites)
+    sites = find_sites(case.sites, tower.sites)
+    shapes, _ = probe(tower, x, sites)
     cells = list_cells(tower, sites, shapes, axes=("layer", case.axis))
     step = max(1, len(cells) // len(sites) // case.places)
     return [cell for cell in cells if dict(cell.index)[case.axis] % step == 0]

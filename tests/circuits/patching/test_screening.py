@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from interp.circuits import Chain, Classifier, Metric, Target, node_scores, screen, sweep
-from interp.circuits.patching.engine import list_cells, probe, resolve_sites
+from interp.circuits.patching.patched_cells import list_cells, probe
 from interp.circuits.patching.screening import missed_at_most
 from interp.core.errors import NumericsError, ShapeError, SiteError, SpecificationError
+from interp.core.sites import find_sites
 from interp.core.tower import part
 from tests.circuits.conftest import Function, TinyViT
 
@@ -40,7 +41,7 @@ def test_scores_are_the_slope_towards_the_donor(
     scores = node_scores(tower, **inputs, metric=difference, batch_size=1, **words)
     swap = direction == "noise"
     base, donor = inputs["clean" if swap else "corrupt"], inputs["corrupt" if swap else "clean"]
-    names = resolve_sites(tower, sites)
+    names = find_sites(sites, tower.sites)
     cells = list_cells(tower, names, probe(tower, base, names)[0], axes=axes)
     assert len(cells) == len(scores)
     _, held = tower.run_with_cache(donor, names_filter=names)

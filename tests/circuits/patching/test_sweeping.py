@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from interp.circuits import Chain, Classifier, Metric, Target, sweep
-from interp.circuits.patching.engine import (
+from interp.circuits.patching.patched_cells import (
     PatchPlace,
     measure_cells,
     patched_outputs,

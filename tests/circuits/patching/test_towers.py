@@ -9,7 +9,7 @@ from open_clip.model import CLIP, CustomTextCLIP
 from torch import Tensor
 
 from interp.circuits import sweep
-from interp.circuits.patching.engine import PatchPlace, reference_outputs
+from interp.circuits.patching.patched_cells import PatchPlace, reference_outputs
 from interp.models.towers.opening import open_tower
 from tests.models.moved import moved, tokens
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from interp.circuits import Chain, Classifier, draw_transplants, transplant
-from interp.circuits.patching.engine import PatchPlace, reference_outputs
+from interp.circuits.patching.patched_cells import PatchPlace, reference_outputs
 from interp.circuits.tasks.pairs import read
 from interp.core.errors import DataError, SampleError, SpecificationError
 from interp.core.images import ImageTable

@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 
 from interp.circuits import Classifier, das, das_among, transplant
-from interp.circuits.patching.onward import Onward
 from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.world import CLASSES as PLANTED_CLASSES
@@ -258,9 +257,8 @@ def test_a_random_subspace_is_as_large_as_the_one_it_stands_beside() -> None:
     d = hooked.cfg.d_model
     narrow = Subspace(site, hooked.axes(site), torch.eye(d).double()[:, :3], where)
     wide = narrow.with_basis(torch.eye(d))
-    onward = Onward.from_site(hooked, site, domain.fitted)
     others = {"wide": (wide, narrow), "narrow": (narrow, narrow)}
-    effects = try_subspaces(onward, domain, narrow, others, rows=16, seed=0)
+    effects = try_subspaces(hooked, domain, narrow, others, rows=16, seed=0)
     whole, random = effects[KINDS.index("whole")], len(KINDS) + FOREIGN.index("random")
     np.testing.assert_allclose(effects[random], whole, atol=1e-9)
     assert not np.allclose(effects[random + len(FOREIGN)], whole, atol=0.1)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from interp.circuits import Chain, Classifier, Metric, Subspace, Target, fit_subspace, interchange
-from interp.circuits.patching.onward import Onward
+from interp.circuits.patching.engine import hold
+from interp.circuits.subspaces.fitting import bytes_with_gradients
 from interp.core.errors import (
     NumericsError,
     SampleError,
@@ -228,7 +229,7 @@ def test_from_the_site_on_is_the_whole_tower_with_a_hook(
     subspace = random_subspace(vit, site, base, where)
     got = interchange(vit, subspace, base=base, source=source, batch_size=2)
     torch.testing.assert_close(got, slow(vit, subspace, base, source), atol=1e-12, rtol=0)
-    assert Onward.from_site(vit, site, base).handed_on == handed_on
+    assert hold(vit, site, base, rows=3).handed_on == handed_on
     assert (got - vit(base)).abs().max() > 1e-4
 
 
@@ -258,7 +259,7 @@ def test_a_site_that_only_looks_handed_on_is_not() -> None:
     """The block adds nothing to small activations, so that its entry has its exit's values."""
     tower = Chain([Function(lambda x: torch.relu(x - 50))])
     small, large = torch.rand(3, 1, 2).double(), 100 * torch.ones(3, 1, 2).double()
-    assert not Onward.from_site(tower, "blocks.0.hook_resid_pre", small).handed_on
+    assert not hold(tower, "blocks.0.hook_resid_pre", small, rows=3).handed_on
     first = Subspace(
         "blocks.0.hook_resid_pre", ("batch", "pos", "d_model"), torch.eye(2)[:, :1].double()
     )
@@ -279,7 +280,7 @@ def test_seeds_and_memory(vit: TinyViT) -> None:
     assert torch.equal(one.basis, again.basis) and len(one.losses) == 5
     other = fit_subspace(vit, site, **words, seed=1)
     assert not torch.allclose(one.basis, other.basis)
-    needed = Onward.from_site(vit, site, base).bytes_with_gradients(base)
+    needed = bytes_with_gradients(vit, site, base)
     tight = fit_subspace(vit, site, **words, memory=3 * needed)
     torch.testing.assert_close(tight.basis, one.basis, atol=1e-10, rtol=0)
 

@@ -19,7 +19,7 @@ from interp.circuits import (
     channel_scores,
     mean_activations,
 )
-from interp.circuits.patching.segments import Segment, in_windows, walk
+from interp.circuits.patching.engine import walk
 from interp.circuits.units.channel_circuits import PAPER_SITES
 from interp.circuits.units.channel_wiring import Wanted, reference_edges
 from interp.circuits.units.integrated_gradients import by_unit, unit_axis
@@ -262,8 +262,8 @@ def test_scores_sum_to_the_change_of_the_metric(
     _, cache = resnet.run_with_cache(other, names_filter=[site])
     zero = cache[site] if contrastive else torch.zeros_like(cache[site])
     with torch.no_grad():
-        stop = next(walk(resnet, x, [site]))
-        gap = difference(resnet(x)) - difference(Segment(resnet, stop)(zero))
+        held = next(walk(resnet, x, [site])).latest()
+        gap = difference(resnet(x)) - difference(held.go_on(zero))
     errors = []
     for steps in (10, 100):
         scores = channel_scores(
@@ -463,17 +463,6 @@ def test_edges_run_no_block_but_the_one_between(
             point.listener = None
     shapes, trial, walked, steps = 1, 1, 3, 9
     assert rows == [4, 4, shapes + trial + walked, shapes + 3 + 3 * steps, 0]
-
-
-def test_memory_that_runs_out_halves_the_batch() -> None:
-    def work(window: slice) -> slice:
-        if window.stop - window.start > 2:
-            raise MemoryError
-        return window
-
-    assert in_windows(work, 5, 8) == [slice(0, 2), slice(2, 4), slice(4, 5)]
-    with pytest.raises(MemoryError):
-        in_windows(lambda window: 1 / 0 if window.stop > 5 else work(slice(0, 9)), 1, 1)
 
 
 # refusals

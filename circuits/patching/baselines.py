@@ -1,0 +1,135 @@
+"""Baselines: the activations to which those of a run are moved."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from interp.circuits.patching.engine import Held, walk
+from interp.core.batching import batches
+from interp.core.errors import (
+    DataError,
+    NumericsError,
+    SampleError,
+    ShapeError,
+    SpecificationError,
+    check_known,
+)
+from interp.core.sites import find_sites
+from interp.core.tower import Tower
+
+Baseline = str | Tensor | Mapping[str, Tensor]
+"""Where an activation is moved to: "zero"; inputs, for the activations of their run, example by
+example; or activations by site, with a batch axis of 1 or of the examples."""
+
+
+def with_baselines(
+    tower: Tower, x: Tensor, baseline: Baseline, window: slice, sites: Sequence[str]
+) -> Iterator[tuple[Held, Tensor]]:
+    """The runs of a window of `x`, held at each of the sites, and the activation they move to."""
+    runs = walk(tower, x[window], sites)
+    if isinstance(baseline, Tensor):
+        others = walk(tower, baseline[window], sites)
+        yield from ((held, other.activation) for held, other in zip(runs, others, strict=True))
+        return
+    for held in runs:
+        if isinstance(baseline, str):
+            yield held, torch.zeros_like(held.activation)
+        else:
+            value = baseline[held.site].to(held.activation)
+            value = value if len(value) == 1 else value[window]
+            yield held, value.expand_as(held.activation)
+
+
+def mean_activations(
+    tower: Tower, x: Tensor, *, sites: str | Sequence[str], batch_size: int = 32
+) -> dict[str, Tensor]:
+    """Mean activation of each site over reference inputs, `[1 ...]`: a baseline.
+
+    Sums are in float64. `x` are inputs of the tower, `[batch ...]`. Raises `SiteError` for unknown
+    sites, `SampleError` without inputs.
+
+    >>> from interp.circuits import Chain
+    >>> tower = Chain([torch.nn.Identity()])
+    >>> mean_activations(tower, torch.tensor([[[1.0]], [[3.0]]]), sites="hook_embed")
+    {'hook_embed': tensor([[[2.]]])}
+    """
+    names = find_sites(sites, tower.sites)
+    _check_some(x, "average activations")
+    sums: dict[str, Tensor] = {}
+    dtypes: dict[str, torch.dtype] = {}
+    for rows in batches(len(x), batch_size):
+        for held in walk(tower, x[rows], names):
+            total = held.activation.sum(dim=0, keepdim=True, dtype=torch.float64)
+            sums[held.site] = sums[held.site] + total if held.site in sums else total
+            dtypes[held.site] = held.activation.dtype
+    return {site: (total / len(x)).to(dtypes[site]) for site, total in sums.items()}
+
+
+def _check_some(x: Tensor, asked: str) -> None:
+    if len(x) == 0:
+        raise SampleError(asked, "no pictures", "at least one", "give more pictures")
+    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        raise NumericsError(
+            asked,
+            "inputs with NaN or infinity",
+            "finite numbers",
+            "check the pictures and their preprocessing",
+        )
+
+
+def check_baseline(
+    asked: str,
+    tower: Tower,
+    x: Tensor,
+    baseline: Baseline,
+    *,
+    sites: Sequence[str],
+    batch_size: int,
+) -> None:
+    """Refuse inputs and baselines that do not fit one another or the sites."""
+    _check_some(x, asked)
+    if batch_size < 1:
+        raise SpecificationError(
+            asked, f"batches of {batch_size}", "at least 1 example", "raise batch_size"
+        )
+    if isinstance(baseline, str):
+        check_known(asked, "baseline", [baseline], ["zero"], SpecificationError)
+    elif isinstance(baseline, Tensor):
+        if baseline.shape != x.shape or baseline.dtype != x.dtype:
+            raise ShapeError(
+                asked,
+                f"inputs {tuple(x.shape)} {x.dtype}, baseline {tuple(baseline.shape)} "
+                f"{baseline.dtype}",
+                "one shape and dtype",
+                "give every input its own partner, or activations by site",
+            )
+        _check_some(baseline, asked)
+        if torch.equal(baseline, x):
+            raise DataError(
+                asked, "a baseline equal to the input", "another input", "pair other pictures"
+            )
+    else:
+        check_known(asked, "site", [site for site in sites if site not in baseline], baseline)
+        _check_shapes(asked, tower, x, baseline, sites)
+
+
+def _check_shapes(
+    asked: str, tower: Tower, x: Tensor, baseline: Mapping[str, Tensor], sites: Sequence[str]
+) -> None:
+    for held in walk(tower, x[:1], sites):
+        given, right = baseline[held.site], held.activation.shape[1:]
+        if given.shape[1:] != right or len(given) not in (1, len(x)):
+            raise ShapeError(
+                asked,
+                f"a baseline of shape {tuple(given.shape)} at {held.site}",
+                f"(1 or {len(x)}, {', '.join(map(str, right))})",
+                "use mean_activations, or activations of as many examples",
+            )
+        if not bool(torch.isfinite(given).all()):
+            raise NumericsError(
+                asked,
+                f"a baseline with NaN or infinity at {held.site}",
+                "finite numbers",
+                "check the run that it comes from",
+            )
