@@ -1,4 +1,4 @@
-"""A CLIP, opened: the open_clip model, its two hooked towers, its tokenizer, its preprocessing."""
+"""An opened CLIP: the open_clip model with its hooked towers, tokenizer and preprocessing."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,10 +24,18 @@ Sentence = str | Callable[[str], str]
 
 @dataclass(frozen=True)
 class ZeroShotHead:
-    """A text classifier, computed once: `head(embedding)` are the logits of every class.
+    """A zero-shot text classifier, called on embeddings to give the logits of every class.
 
     logits = exp(logit_scale) cos(image, class), where a class is the renormalised mean of the
     normalised embeddings of its prompts (Radford et al. 2021).
+
+    Args:
+        class_names: The classes, in the order of the logits.
+        weight: The direction of each class, `classes d_embed`, of norm 1.
+        logit_scale: The factor exp(logit_scale).
+
+    >>> ZeroShotHead(("cat", "dog"), torch.eye(2), 100.0)(torch.tensor([[3.0, 0.0]])).tolist()
+    [[100.0, 0.0]]
     """
 
     class_names: tuple[str, ...]
@@ -51,7 +59,26 @@ def build_head(
     *,
     batch_size: int = 512,
 ) -> ZeroShotHead:
-    """Ensemble prompts into a head; `encode` maps sentences to embeddings, `batch d_embed`."""
+    """Average the embeddings of prompts into a zero-shot classifier.
+
+    Args:
+        encode: Maps sentences to embeddings, `batch d_embed`.
+        class_names: The classes.
+        templates: Prompts, each applied to every class name.
+        logit_scale: The factor exp(logit_scale) of the model.
+        batch_size: Sentences embedded at a time.
+
+    Returns:
+        The classifier.
+
+    Raises:
+        SampleError: Without a class or a template.
+
+    >>> def encode(sentences):
+    ...     return torch.tensor([[1.0, "cat" in sentence] for sentence in sentences])
+    >>> build_head(encode, ["cat", "dog"], ["a photo of a {}."], 1.0).weight[1].tolist()
+    [1.0, 0.0]
+    """
     if not class_names or not templates:
         raise SampleError(
             "build a zero-shot head",
@@ -74,6 +101,13 @@ def build_head(
 def write(template: Sentence, name: str) -> str:
     """Put a class name into a template.
 
+    Args:
+        template: Text with `{}` (or CLASS), or a function of the class name.
+        name: The class name; underscores become spaces.
+
+    Returns:
+        The sentence.
+
     >>> write("a photo of a {}.", "ice cream")
     'a photo of a ice cream.'
     """
@@ -84,10 +118,21 @@ def write(template: Sentence, name: str) -> str:
 
 
 class Clip:
-    """An opened CLIP. `clip.model` is the open_clip model whose parameters the towers share.
+    """An open_clip model with hooked towers that share its parameters, as `load_clip` returns it.
 
-    `clip.visual(pixels)` and `clip.text(tokens)` are open_clip's `encode_image` and `encode_text`,
-    not normalised; towers and tokenizer are made when first asked for.
+    Args:
+        model: The open_clip model.
+        architecture: Its name in open_clip.
+        tokenizer: Makes a tokenizer for a context length; None takes open_clip's for the name.
+
+    Notes:
+        `clip.visual(pixels)` and `clip.text(tokens)` are open_clip's `encode_image` and
+        `encode_text`, not normalised. Towers and tokenizer are made at first use.
+
+    >>> import open_clip
+    >>> model = open_clip.create_model("ViT-S-32-alt", force_image_size=64)
+    >>> Clip(model, "ViT-S-32-alt")
+    Clip('ViT-S-32-alt', cpu, torch.float32)
     """
 
     def __init__(
@@ -96,7 +141,7 @@ class Clip:
         architecture: str,
         tokenizer: Callable[[int], Any] | None = None,
     ) -> None:
-        """`tokenizer` makes one for a context length; without it, open_clip knows by the name."""
+        """Keep the model; towers and tokenizer are made at first use."""
         self.model = model
         self.architecture = architecture
         self._tokenizer = tokenizer
@@ -116,7 +161,7 @@ class Clip:
 
     @cached_property
     def tokenizer(self) -> Callable[..., Tensor]:
-        """The model's own tokenizer, made when first asked for."""
+        """The model's own tokenizer, made at first use."""
         import open_clip
 
         length: Any = getattr(self.model, "text", self.model).context_length
@@ -134,7 +179,7 @@ class Clip:
 
     @cached_property
     def preprocess(self) -> Callable[[Image.Image], Tensor]:
-        """A picture to `channel row column`, as the model was evaluated in training."""
+        """The transform of a picture to `channel row column` that training used for evaluation."""
         from open_clip.transform import PreprocessCfg, image_transform_v2
 
         config = getattr(self.model.visual, "preprocess_cfg", {})
@@ -152,16 +197,31 @@ class Clip:
 
     @property
     def logit_scale(self) -> float:
-        """exp of the trained log scale."""
+        """The factor of the logits, exp of the trained log scale."""
         return float(self.model.logit_scale.detach().exp())  # type: ignore[operator]
 
     def encode_text(self, sentences: Sequence[str]) -> Tensor:
-        """Embed sentences, `batch d_embed`, not normalised."""
+        """Embed sentences.
+
+        Args:
+            sentences: Texts of any number.
+
+        Returns:
+            Embeddings `batch d_embed`, not normalised.
+        """
         tokens = self.tokenizer(list(sentences)).to(self.device)
         return self.model.encode_text(tokens)  # type: ignore[operator]
 
     def embed(self, images: ImageTable, *, batch_size: int = 256) -> Tensor:
-        """Embed pictures in table order, `batch d_embed`, not normalised, without gradients."""
+        """Embed the pictures of a table, without gradients.
+
+        Args:
+            images: The pictures.
+            batch_size: Pictures embedded at a time.
+
+        Returns:
+            Embeddings `batch d_embed` in table order, not normalised.
+        """
         with torch.no_grad():
             parts = [
                 self.model.encode_image(batch.to(self.device, self.dtype))  # type: ignore[operator]
@@ -172,14 +232,26 @@ class Clip:
     def zero_shot(
         self, class_names: Sequence[str], templates: Iterable[Sentence] = ("a photo of a {}.",)
     ) -> ZeroShotHead:
-        """A text classifier of these classes, computed once; `head(clip.visual(x))` are logits.
+        """Make a text classifier of classes; `head(clip.visual(x))` are logits.
 
-        A template is text with `{}` (or CLASS) in it, or a function of the class name.
+        Args:
+            class_names: The classes.
+            templates: Texts with `{}` (or CLASS), or functions of the class name.
+
+        Returns:
+            The classifier.
         """
         return build_head(self.encode_text, class_names, list(templates), self.logit_scale)
 
     def certify(self, **options: Any) -> Table:
-        """Hold both towers against open_clip, site by site; see `interp.models.certify`."""
+        """Compare both towers with open_clip, site by site; see `interp.models.certify`.
+
+        Args:
+            **options: Options of `interp.models.certify`.
+
+        Returns:
+            One row per site and check.
+        """
         from interp.models.certificate.checks import certify
 
         return Table(

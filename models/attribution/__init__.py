@@ -1,1 +1,1 @@
-"""What an embedding is the sum of, what each layer would answer, and where attention heads look."""
+"""Decomposition of an embedding into parts, the logit lens, and attention maps."""

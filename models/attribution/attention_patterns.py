@@ -1,4 +1,4 @@
-"""Where every head of a tower looks, from one run, and drawn over the picture."""
+"""Attention patterns of every head of a tower, as numbers and drawn over the pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,13 +24,25 @@ Pictures = Sequence[Image.Image]
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """The attention pattern of every head on a batch.
+    """The attention pattern of every head on a batch, as `attention_maps` returns it.
 
-    `pattern[layer, example, head, query]` sums to 1 over its keys. `reads` is how much of each
-    query's position the tower's pooling reads: all of the class token's, or of the text's end, or
-    an even share of every patch's; it is the query where none is named. `grid` is the patches' rows
-    and columns, None in a text tower; the keys before the patches (the class token; in a ResNet's
-    pool the mean of the map) are on no grid.
+    Args:
+        pattern: Attention weights, `layer batch head query key`; they sum to 1 over the keys.
+        layers: The name of each layer.
+        reads: How much of each query's position the tower's pooling reads, `batch query`. All of it
+            is the class token's or the end token's, or every patch has an even share.
+        grid: Rows and columns of the patches; None in a text tower.
+
+    Notes:
+        Keys before the patches lie on no grid: the class token, or the mean of the map in a
+        ResNet's attention pool. A method called without `query` averages over the queries by
+        `reads`.
+
+    >>> pattern = torch.full((1, 1, 2, 5, 5), 0.2)
+    >>> reads = torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0]])
+    >>> maps = AttentionMaps(pattern, ("blocks.0",), reads, grid=(2, 2))
+    >>> maps.maps().shape
+    torch.Size([1, 1, 2, 2, 2])
     """
 
     pattern: Float[Tensor, "layer batch head query key"]
@@ -39,7 +51,14 @@ class AttentionMaps:
     grid: tuple[int, int] | None
 
     def rows(self, query: int | None = None) -> Float[Tensor, "layer batch head key"]:
-        """Where one query looks; without one, the mean of the queries that the pooling reads."""
+        """The attention from one query, or averaged over the queries that the pooling reads.
+
+        Args:
+            query: The query's position; None averages over the queries by `reads`.
+
+        Returns:
+            Attention to every key, `layer batch head key`.
+        """
         if query is not None:
             _check_place("take a map", "query", query, self.pattern.shape[3])
             return self.pattern[:, :, :, query]
@@ -50,19 +69,43 @@ class AttentionMaps:
         )
 
     def maps(self, query: int | None = None) -> Float[Tensor, "layer batch head row column"]:
-        """Where a query looks, on the grid of patches; with `off_grid` it sums to 1.
+        """The attention from a query on the grid of patches.
 
-        Raises `SpecificationError` for a text tower, which has no grid.
+        Args:
+            query: The query's position; None averages over the queries by `reads`.
+
+        Returns:
+            Attention to every patch; with `off_grid` it sums to 1.
+
+        Raises:
+            SpecificationError: For a text tower, which has no grid.
         """
         return self.on_grid(self.rows(query))
 
     def off_grid(self, query: int | None = None) -> Float[Tensor, "layer batch head"]:
-        """The share of a query's attention that lies on no patch, but on the class token."""
+        """The share of a query's attention that lies on no patch.
+
+        Args:
+            query: The query's position; None averages over the queries by `reads`.
+
+        Returns:
+            A share from 0 to 1 for each layer, example and head.
+        """
         rows, columns = self._need_grid()
         return self.rows(query)[..., : self.pattern.shape[-1] - rows * columns].sum(dim=-1)
 
     def on_grid(self, keys: Float[Tensor, "*lead key"]) -> Float[Tensor, "*lead row column"]:
-        """Lay what stands for each key on the grid of patches, and leave out the others."""
+        """Arrange one number per key on the grid of patches, leaving out keys that are no patch.
+
+        Args:
+            keys: Rows of a pattern or of a rollout, the key axis last.
+
+        Returns:
+            The same numbers by row and column.
+
+        Raises:
+            ShapeError: If there is not a number for each key.
+        """
         rows, columns = self._need_grid()
         if keys.shape[-1] != self.pattern.shape[-1]:
             raise ShapeError(
@@ -85,16 +128,28 @@ class AttentionMaps:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> list[Plate]:
-        """Each picture beside itself with a head's map drawn over it, and the colour bar.
+        """Draw a head's map over each picture, beside the plain picture and a colour bar.
 
-        Pictures of another shape than the model sees are cut to their middle, as open_clip's
-        default transform does; small ones are enlarged. A tensor `batch 3 row column` is taken for
-        intensities from 0 to 1, after `std` and `mean` have been undone where they are given.
+        Args:
+            pictures: A picture per example, or a tensor `batch 3 row column` of intensities from 0
+                to 1.
+            layer: The layer's number.
+            head: The head's number.
+            query: The query's position; None averages over the queries by `reads`.
+            mean: Mean per channel to add back to a normalised tensor.
+            std: Standard deviation per channel to multiply a normalised tensor by.
 
-        Colours run from 0 to the largest share that any patch of that map gets.
+        Returns:
+            A plate per example. Colours run from 0 to the largest share that any patch of the map
+            gets.
 
-        Raises `SpecificationError` for a layer, head or query that is not there, `ShapeError` if
-        there is not a picture for each example.
+        Raises:
+            SpecificationError: For a layer, head or query that does not exist.
+            ShapeError: If there is not a picture for each example.
+
+        Notes:
+            Pictures of another shape than the model sees are cropped to their centre, as
+            open_clip's default transform does. Small ones are enlarged.
         """
         self._check(layer, head, query)
         drawn = self._pictures(pictures, mean, std)
@@ -133,10 +188,22 @@ class AttentionMaps:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> Plate:
-        """Every head of every layer over one picture, in one range of colours.
+        """Draw the maps of all layers and heads over one picture, in one colour scale.
 
-        The brightest colour stands for the 99th percentile of all cells and what lies beyond: heads
-        that look at a single patch would leave the others black.
+        Args:
+            pictures: A picture per example, or a tensor `batch 3 row column` of intensities from 0
+                to 1.
+            example: The number of the example to draw.
+            query: The query's position; None averages over the queries by `reads`.
+            mean: Mean per channel to add back to a normalised tensor.
+            std: Standard deviation per channel to multiply a normalised tensor by.
+
+        Returns:
+            A plate, layers down and heads across.
+
+        Notes:
+            The brightest colour stands for the 99th percentile of all cells and above. With the
+            maximum instead, heads that look at a single patch would leave the others black.
         """
         _check_place("draw a sheet", "example", example, self.pattern.shape[1])
         self._check(0, 0, query)
@@ -170,7 +237,7 @@ class AttentionMaps:
         return "the mean of the map" if self.pattern.shape[3] == 1 else "the class token"
 
     def _query(self, query: int | None) -> str:
-        """A query in words."""
+        """The query in words, for titles and captions."""
         rows, columns = self._need_grid()
         first = self.pattern.shape[-1] - rows * columns
         if self.pattern.shape[3] == 1:
@@ -248,12 +315,21 @@ def _from_tensor(
 
 
 def attention_maps(tower: Any, x: Tensor) -> AttentionMaps:
-    """The attention of every head of every layer, from one run of the tower.
+    """Read the attention pattern of every head of every layer from one run of the tower.
 
-    A ResNet has one layer of attention, its pool, with one query: the mean of the map. Nothing
-    carries gradients. `layer batch head query key` numbers are held.
+    Args:
+        tower: A hooked transformer or ResNet.
+        x: Pictures or tokens, as the tower takes them.
 
-    Raises `SpecificationError` for another kind of tower, or one that drops patches in training.
+    Returns:
+        The patterns without gradients. A ResNet has one layer, its attention pool, with one query:
+        the mean of the map.
+
+    Raises:
+        SpecificationError: For another kind of tower, or one that drops patches in training.
+
+    Notes:
+        Memory holds `layer batch head query key` numbers.
 
     >>> import open_clip, torch
     >>> from interp.models.towers.opening import open_tower
@@ -319,14 +395,29 @@ def _check_patches(tower: HookedViT) -> None:
 
 
 def attention_rollout(maps: AttentionMaps) -> Float[Tensor, "batch query key"]:
-    """How much of each input position reaches each last one, if attention were all that moves it.
+    """How much of each input position reaches each output position through attention alone.
 
-    The product over layers of (mean over heads of the pattern + identity) / 2, the identity for the
-    residual stream (Abnar & Zuidema 2020, "Quantifying attention flow in transformers"). Rows sum
-    to 1. `maps.on_grid(attention_rollout(maps)[:, 0])` is the class token's map. It knows nothing
-    of values, norms and perceptrons: a picture of mixing, and no attribution.
+    The product over layers of (mean over heads of the pattern + identity) / 2, where the identity
+    stands for the residual stream (Abnar & Zuidema 2020, "Quantifying attention flow in
+    transformers").
 
-    Raises `SpecificationError` for a ResNet, whose one layer has one query.
+    Args:
+        maps: The patterns of a transformer.
+
+    Returns:
+        Shares that sum to 1 over the keys.
+
+    Raises:
+        SpecificationError: For a ResNet, whose one layer has one query.
+
+    Notes:
+        `maps.on_grid(attention_rollout(maps)[:, 0])` is the class token's map. Rollout ignores
+        values, norms and MLPs, so it shows mixing and is no attribution.
+
+    >>> reads = torch.tensor([[1.0, 0.0]])
+    >>> maps = AttentionMaps(torch.full((1, 1, 1, 2, 2), 0.5), ("blocks.0",), reads, grid=None)
+    >>> attention_rollout(maps).tolist()
+    [[[0.75, 0.25], [0.25, 0.75]]]
     """
     pattern = maps.pattern
     if pattern.shape[3] != pattern.shape[4]:

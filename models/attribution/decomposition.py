@@ -1,8 +1,7 @@
-"""What an embedding is the sum of: exact parts of it, by layer, head or source token, and what each
-part adds to the logit of each class.
+"""Exact decomposition of an embedding by layer, head or source token, and of each class's logit.
 
-The parts are a matter of bookkeeping, not of cause: they say what was written and read, not what
-would happen without it, for which there is patching.
+The parts say what was written and read, not what would happen without it. For causal effects there
+is patching.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,9 +52,19 @@ not refuse a model with a few enormous activations.
 class Decomposition:
     """Parts of an embedding that sum to it, with their names.
 
-    `labels` has a row for each part: `kind` (embed, pos_embed, attn, mlp, head, token, block, stem,
-    bias), `layer` (-1 before the blocks, n_layers after them), `head` and `pos` (the source
-    position), missing where they do not apply. `embedding` is what the tower itself gave.
+    Args:
+        parts: The parts, `batch part d_embed`.
+        names: The name of each part.
+        labels: A row per part with `kind` (embed, pos_embed, attn, mlp, head, token, block, stem,
+            bias), `layer` (-1 before the blocks, n_layers after them), `head` and `pos` (the source
+            position). Cells that do not apply are missing.
+        embedding: The tower's own embedding, `batch d_embed`.
+
+    >>> labels = pd.DataFrame({"kind": ["embed", "mlp"], "layer": [-1, 0]})
+    >>> parts = torch.ones(1, 2, 3)
+    >>> whole = Decomposition(parts, ("embed", "mlp"), labels, parts.sum(dim=1))
+    >>> whole.error, whole["mlp"].tolist()
+    (0.0, [[1.0, 1.0, 1.0]])
     """
 
     parts: Float[Tensor, "batch part d_embed"]
@@ -70,12 +79,12 @@ class Decomposition:
 
     @property
     def error(self) -> float:
-        """|sum of parts - embedding| / |embedding|, the largest over the batch."""
+        """The largest |sum of parts - embedding| / |embedding| over the batch."""
         embedding = self.embedding.to(self.parts)
         return float(((self.total - embedding).norm(dim=-1) / embedding.norm(dim=-1)).max())
 
     def __getitem__(self, name: str) -> Float[Tensor, "batch d_embed"]:
-        """The part of a name, for example `blocks.3.mlp`."""
+        """The part with a name such as `blocks.3.mlp`."""
         check_known("find a part", "part", [name], self.names, SpecificationError)
         return self.parts[:, self.names.index(name)]
 
@@ -83,6 +92,15 @@ class Decomposition:
         """What each part adds to each logit (direct logit attribution).
 
         exp(logit_scale) <part, class> / |embedding|, so the sum over parts is `head(embedding)`.
+
+        Args:
+            head: The text classifier, `classes d_embed`.
+
+        Returns:
+            Logits per part and class.
+
+        Raises:
+            ShapeError: If the head is for embeddings of another size.
         """
         weight = self._class_weight(head)
         norm = self.embedding.to(self.parts).norm(dim=-1)
@@ -92,12 +110,17 @@ class Decomposition:
         return along.mul_(head.logit_scale / norm[:, None, None])
 
     def grouped(self, by: str | Sequence[str]) -> "Decomposition":
-        """Sum the parts that agree in a column of `labels`, or in several; the total stays.
+        """Sum the parts that agree in one or several columns of `labels`.
 
-        `grouped("layer")` has one part for each layer, `grouped(["head", "layer"])` one for each
-        head and another for what no head wrote. Names are made of the values: `layer.3.head.5`.
+        Args:
+            by: A column, or several. `"layer"` gives one part per layer; `["head", "layer"]` gives
+                one per head and another for what no head wrote.
 
-        Raises `SpecificationError` for an unknown column.
+        Returns:
+            A decomposition with the same total. Names are made of the values: `layer.3.head.5`.
+
+        Raises:
+            SpecificationError: For an unknown column.
         """
         columns = [by] if isinstance(by, str) else list(by)
         check_known("group parts", "column", columns or ["nothing"], COLUMNS, SpecificationError)
@@ -113,15 +136,27 @@ class Decomposition:
         return Decomposition(summed, names, labels, self.embedding)
 
     def summary(self, head: ZeroShotHead, labels: Sequence[str], *, seed: int = 0) -> Table:
-        """How much each part speaks for the true class: one row a part, with n and an interval.
+        """How much each part favours the true class, with an interval.
 
         value = the part's logit of the picture's own class minus the mean of its logits of all
-        other classes, averaged over the pictures of a class and then over classes; the interval is
-        a bootstrap over whole classes (over pictures, where all are of one class). The values of
-        all parts sum to the value of the whole.
+        other classes, averaged over the pictures of a class and then over classes.
 
-        Raises `ShapeError` if there is not a label for each picture, `DataError` for a class that
-        the head does not know, `SampleError` with fewer than two classes to choose from.
+        Args:
+            head: The text classifier.
+            labels: The true class of each picture.
+            seed: Seed of the bootstrap.
+
+        Returns:
+            One row per part. The values of all parts sum to the value of the whole.
+
+        Raises:
+            ShapeError: If there is not a label for each picture.
+            DataError: For a class that the head does not know.
+            SampleError: With fewer than two classes to choose from.
+
+        Notes:
+            The interval is a bootstrap over whole classes, or over pictures where all are of one
+            class.
         """
         values = self._margins(head, labels).double().cpu().numpy()
         classes = len(set(labels))
@@ -194,31 +229,37 @@ def _group_name(columns: Sequence[str], values: Sequence[Any]) -> str:
 def decompose(tower: nn.Module, x: Tensor, *, by: str = "component") -> Decomposition:
     """Split the embedding of a batch into parts that sum to it, from one run of the tower.
 
-    `by` says what a part is, from coarse to fine:
+    Args:
+        tower: A `HookedViT`, `HookedText` or `HookedResNet` in evaluation mode.
+        x: Pictures or tokens, as the tower takes them.
+        by: What a part is, from coarse to fine. `layer` is a block, attention and MLP together.
+            `component` is the attention (with its output bias) or the MLP of a block. `head` is one
+            head; MLPs and output biases `b_O` are parts of their own. `token` is one head from one
+            source position; the rest is as for `head`.
 
-    - `layer`: a block, attention and perceptron together;
-    - `component`: attention (with its output bias) and perceptron of each block;
-    - `head`: every head; perceptrons and the output biases `b_O` apart;
-    - `token`: every head from every source position (Gandelsman, Efros & Steinhardt 2024,
-      "Interpreting CLIP's image representation via text-based decomposition"); the rest as above.
+    Returns:
+        The parts, `batch part d_embed`, without gradients. Half precision is summed in float32.
 
-    Embeddings, positions and biases are parts of their own, so the sum is exact but for rounding.
-    What stands between the stream and the embedding is linear once the last norm's scale is held at
-    its value, as TransformerLens's `apply_ln_to_stack` has it. Other positions' parts count as far
-    as the pooling reads them.
+    Raises:
+        SpecificationError: For a tower of another kind, or one in training mode whose dropout or
+            batch norm would make the parts meaningless.
+        NumericsError: If the parts do not sum to the embedding, for example because an installed
+            hook replaces a stream.
 
-    In a ResNet, `layer` and `component` are alike: the part of a bottleneck is its branch
-    (`hook_out`), carried to the embedding with the ReLU gates after every later addition and the
-    pool's attention pattern held as they are; `head` is a head of the attention pool, and `token` a
-    head and a place of the last map (`pos` 1 is the upper left, in rows; the mean of the map, which
-    the pool also attends to, is shared out over the places).
+    Notes:
+        Embeddings, positions and biases are parts of their own, so the sum is exact up to rounding.
+        The map from the stream to the embedding is linear once the last norm's scale is held at its
+        value, as in TransformerLens's `apply_ln_to_stack`. Parts at other positions count as far as
+        the pooling reads them.
 
-    `batch part d_embed` numbers are held; nothing carries gradients. Half precision is summed up in
-    float32.
+        In a ResNet, `layer` and `component` are alike: the part of a bottleneck is its branch
+        (`hook_out`), carried to the embedding with later ReLU gates and the pool's attention
+        pattern held fixed. `head` is a head of the attention pool, `token` a head and a position of
+        the last map: `pos` 1 is the upper left, counted by rows. The mean of the map, which the
+        pool also attends to, is shared out over the positions.
 
-    Raises `SpecificationError` for a tower of another kind, or one in training mode whose dropout
-    or batch norm would make the parts meaningless; `NumericsError` where the parts do not sum to
-    the embedding, as when a hook that is still installed replaces a stream.
+        Parts by token follow Gandelsman, Efros & Steinhardt 2024, "Interpreting CLIP's image
+        representation via text-based decomposition".
 
     >>> import open_clip, torch
     >>> from interp.models.towers.opening import open_tower
@@ -261,7 +302,7 @@ def _splitter(tower: Any) -> Callable[..., tuple[Tensor, list[EmbeddingPiece]]]:
 
 
 def _check_mode(tower: Any) -> None:
-    """Refuse a mode in which a run's parts are not those of the model."""
+    """Refuse training mode where dropout or batch norm makes a run's parts meaningless."""
     for name, module in tower.source.named_modules():
         drops = isinstance(module, (nn.modules.dropout._DropoutNd, PatchDropout))
         wrong = isinstance(module, nn.modules.batchnorm._BatchNorm) or (

@@ -1,4 +1,4 @@
-"""The logit lens: what a tower would answer if it stopped after each block.
+"""The logit lens: the answer that a tower would give if it stopped after each block.
 
 Every residual stream is read through the tower's own last norm and projection, as if the blocks
 above it added nothing (nostalgebraist 2020, "interpreting GPT: the logit lens").
@@ -24,7 +24,13 @@ STREAMS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post")
 
 
 def lens_sites(tower: HookedTower) -> list[str]:
-    """The streams that the lens reads unless told otherwise: before the first block and after each.
+    """The streams that the lens reads by default: before the first block and after each block.
+
+    Args:
+        tower: A hooked tower with blocks.
+
+    Returns:
+        Site names in tower order.
 
     >>> import open_clip
     >>> from interp.models.towers.opening import open_tower
@@ -39,17 +45,24 @@ def lens_sites(tower: HookedTower) -> list[str]:
 def lens_embeddings(
     tower: Any, x: Tensor, *, sites: str | Iterable[str] | None = None
 ) -> Float[Tensor, "layer batch d_embed"]:
-    """The embedding that the tower's read-out makes of each residual stream, not normalised.
+    """Read an embedding off each residual stream through the tower's own read-out.
 
-    The rows are the streams that `sites` names, in tower order, and those of `lens_sites` if it
-    names none. At the last stream it is the tower's own embedding (without
-    gradients), to the bit.
+    Args:
+        tower: A hooked transformer or ResNet.
+        x: Pictures or tokens, as the tower takes them.
+        sites: Residual streams, by name or pattern; None takes those of `lens_sites`.
 
-    A ResNet's streams differ in shape and only the last fits the pool; there the row of a block is
-    the sum of the parts up to it (`decompose(tower, x, by="layer")`) and of the pool's constants.
-    That keeps later gates and the pool's attention at what the whole run made of them.
+    Returns:
+        Embeddings without gradients and not normalised, a row per stream in tower order. The last
+        stream gives the tower's own embedding, to the bit.
 
-    Nothing carries gradients. Raises `SiteError` for a site that is no residual stream.
+    Raises:
+        SiteError: For a site that is no residual stream.
+
+    Notes:
+        A ResNet's streams differ in shape and only the last fits the pool. There the row of a block
+        is the sum of the parts up to it (`decompose(tower, x, by="layer")`) and of the pool's
+        constants, which holds later gates and the pool's attention as they are in the whole run.
     """
     wanted = _streams(tower, sites)
     with torch.no_grad():
@@ -68,7 +81,19 @@ def logit_lens(
     *,
     sites: str | Iterable[str] | None = None,
 ) -> Float[Tensor, "layer batch classes"]:
-    """The logits of every class at each residual stream: `head` of `lens_embeddings`.
+    """The logits of every class at each residual stream, `head` applied to `lens_embeddings`.
+
+    Args:
+        tower: A hooked transformer or ResNet.
+        x: Pictures or tokens, as the tower takes them.
+        head: The text classifier of the same model.
+        sites: Residual streams, by name or pattern; None takes those of `lens_sites`.
+
+    Returns:
+        Logits, a row per stream in tower order.
+
+    Raises:
+        SiteError: For a site that is no residual stream.
 
     >>> import open_clip, torch
     >>> from interp.models.towers.opening import open_tower

@@ -1,4 +1,4 @@
-"""How a map is drawn over a picture: colours, lettering, a colour bar, and sheets of many maps."""
+"""Drawing of maps over pictures: colours, lettering, a colour bar, and sheets of many maps."""
 
 from collections.abc import Sequence
 
@@ -16,8 +16,8 @@ _MARGIN = 14
 def _palette(n: int = 256) -> UInt8[np.ndarray, "step rgb"]:
     """A perceptually uniform scale from near black over violet and orange to pale yellow.
 
-    A path through Oklab (Ottosson 2020) in which lightness never falls, walked in steps of equal
-    length, so that equal differences in a map look alike wherever in the scale they lie.
+    It is a path through Oklab (Ottosson 2020) with rising lightness, in steps of equal length:
+    equal differences in a map look alike everywhere in the scale.
     """
     t = np.linspace(0, 1, 4001)
     lightness = 0.16 + 0.79 * t
@@ -42,14 +42,27 @@ PALETTE = _palette()
 
 
 def colours(share: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape rgb"]:
-    """The colour of each value from 0 (dark) to 1 (bright); values beyond are clipped."""
+    """Map values from 0 (dark) to 1 (bright) to colours.
+
+    Args:
+        share: The values; those beyond 0 and 1 are clipped.
+
+    Returns:
+        Red, green and blue of each value.
+    """
     return PALETTE[(np.clip(share, 0, 1) * (len(PALETTE) - 1)).round().astype(int)]
 
 
 def enlarged(picture: Image.Image, *, shape: tuple[int, int] | None = None) -> Image.Image:
-    """A picture at least `SMALLEST` pixels long, its middle cut out to a shape of (rows, columns).
+    """Enlarge a picture to at least `SMALLEST` pixels, cropped to a shape if one is given.
 
-    Cutting to the middle is what open_clip's default transform does to an oblong picture.
+    Args:
+        picture: Any picture.
+        shape: (rows, columns) whose proportion the picture is cropped to, as open_clip's default
+            transform does; None crops nothing.
+
+    Returns:
+        An RGB picture.
     """
     image = picture.convert("RGB")
     if shape is not None:
@@ -70,9 +83,16 @@ def laid_over(
     top: float,
     strength: float = 0.62,
 ) -> Image.Image:
-    """A grey, flattened picture under the colours of a map, 0 to `top`, enlarged to its size.
+    """Draw a map in colour over a greyscale picture.
 
-    The map is interpolated linearly between the centres of its patches.
+    Args:
+        picture: The picture, which gives the size.
+        values: The map; between the centres of its patches it is interpolated linearly.
+        top: The value of the brightest colour; 0 is dark.
+        strength: The share of the colours in the mixture.
+
+    Returns:
+        A picture of the same size.
     """
     size = picture.size
     field = Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
@@ -91,7 +111,16 @@ def write(
     anchor: str = "lm",
     ink: tuple[int, int, int] = INK,
 ) -> None:
-    """Letter a picture in the typeface that Pillow brings along."""
+    """Write text into a picture, in Pillow's own typeface.
+
+    Args:
+        image: The picture, changed in place.
+        place: Position of the anchor in pixels, (x, y).
+        text: What to write.
+        size: Height of the letters in pixels.
+        anchor: Pillow's two letters for horizontal and vertical alignment.
+        ink: Colour of the letters.
+    """
     ImageDraw.Draw(image).text(
         place, text, fill=ink, font=ImageFont.load_default(size), anchor=anchor
     )
@@ -100,7 +129,7 @@ def write(
 def _draw_bar(
     image: Image.Image, box: tuple[int, int, int, int], *, top: float, beyond: bool
 ) -> None:
-    """An upright colour bar with its range; `beyond` says that brightest means this or more."""
+    """An upright colour bar with its range; with `beyond`, the brightest colour means "or more"."""
     left, upper, right, lower = box
     ramp = colours(np.linspace(1, 0, lower - upper)[:, None].repeat(right - left, axis=1))
     image.paste(Image.fromarray(ramp), (left, upper))
@@ -114,7 +143,18 @@ def _draw_bar(
 def framed(
     picture: Image.Image, overlay: Image.Image, *, title: str, note: str, top: float
 ) -> Image.Image:
-    """A picture, the same under its map, and the colour bar, between a title and a note."""
+    """Set a picture, its overlay and a colour bar side by side, between a title and a note.
+
+    Args:
+        picture: The plain picture.
+        overlay: The same picture under its map.
+        title: The line above.
+        note: The line below.
+        top: The value of the brightest colour.
+
+    Returns:
+        The page.
+    """
     width, height = overlay.size
     gap, head, foot, side = 10, 40, 34, 76
     page = Image.new("RGB", (2 * _MARGIN + 2 * width + gap + side, head + height + foot), PAPER)
@@ -136,7 +176,19 @@ def sheet(
     note: str,
     top: float,
 ) -> Image.Image:
-    """Every map over one picture, layers down and heads across, all in one range of colours."""
+    """Draw every map over one picture, layers down and heads across, in one colour scale.
+
+    Args:
+        picture: The picture under all maps.
+        maps: The maps.
+        names: The name of each layer.
+        title: The first line above.
+        note: The second line above.
+        top: The value of the brightest colour; larger values have the same colour.
+
+    Returns:
+        The page.
+    """
     n_layers, n_heads = maps.shape[:2]
     cell = int(np.clip(1500 // n_heads, 56, 120))
     small = picture.copy()

@@ -1,8 +1,8 @@
-"""The parts that a ModifiedResNet's embedding is the sum of: what each bottleneck's branch added.
+"""Decomposition of a ModifiedResNet's embedding into what each bottleneck's branch added.
 
-Every ReLU that follows a residual addition is a gate: hold the gates open or shut as they are, and
-hold the attention pool's pattern, and what is left between a branch's output and the embedding is
-linear (shortcuts, downsampling convolutions with their batch norm, the pool's values and output).
+Every ReLU that follows a residual addition is a gate. With the gates and the attention pool's
+pattern held fixed, the map from a branch's output to the embedding is linear: shortcuts,
+downsampling convolutions with their batch norm, the pool's values and output.
 """
 
 from functools import partial
@@ -24,8 +24,12 @@ NewMaps = Float[Tensor, "part batch new_channel new_row new_column"]
 class ResNetFlow:
     """The parts of the stream, carried along block by block while the tower runs.
 
-    At block m every part so far goes through the shortcut's linear part; the branch's output and
-    the constant that a downsampling norm adds are new parts; then the gates fall on all of them.
+    At block m every part so far goes through the linear part of the shortcut. The branch's output
+    and the constant of a downsampling norm are new parts. Then the block's gates are applied to all
+    parts.
+
+    Args:
+        tower: The tower whose run is followed.
     """
 
     def __init__(self, tower: HookedResNet) -> None:
@@ -36,7 +40,7 @@ class ResNetFlow:
         self.pattern: Tensor = torch.empty(0)
 
     def hooks(self) -> list[tuple[str, Any]]:
-        """What has to be installed for the run."""
+        """The hooks to install for the run, as (site, function) pairs."""
         blocks: list[Any] = self.tower.chain
         found: list[tuple[str, Any]] = [("stem.hook_pool", self._begin)]
         for layer, block in enumerate(blocks):
@@ -88,7 +92,16 @@ def _shortcut(downsample: Any, maps: Maps) -> tuple[NewMaps, Float[Tensor, "new_
 def resnet_pieces(
     tower: HookedResNet, x: Tensor, *, by: str
 ) -> tuple[Float[Tensor, "batch d_embed"], list[EmbeddingPiece]]:
-    """The embedding, and its parts as pieces that are computed when asked for."""
+    """Run a ResNet tower and split its embedding into parts.
+
+    Args:
+        tower: A ResNet tower in evaluation mode.
+        x: Pictures.
+        by: `layer`, `component`, `head` or `token`, as in `decompose`.
+
+    Returns:
+        The embedding, and pieces whose parts are computed when `make` is called.
+    """
     if by == "head":
         return _head_pieces(tower, x)
     if by == "token":
@@ -139,10 +152,11 @@ def _head_pieces(tower: HookedResNet, x: Tensor) -> tuple[Tensor, list[Embedding
 
 
 def _token_pieces(tower: HookedResNet, x: Tensor) -> tuple[Tensor, list[EmbeddingPiece]]:
-    """One part for each head of the pool and place of the map.
+    """One part for each head of the pool and position of the map.
 
-    Place 0 of the pool is the mean of the map; what a head takes from it is shared out evenly over
-    the places, with the positions and the bias, so that the places of a head sum to the head.
+    Position 0 of the pool is the mean of the map. What a head takes from it is shared out evenly
+    over the other positions, with the position embeddings and the bias, so that they sum to the
+    head.
     """
     sites = ["attnpool.hook_v", "attnpool.hook_pattern"]
     embedding, cache = tower.run_with_cache(x, names_filter=sites)
@@ -180,7 +194,7 @@ def _output_bias(tower: HookedResNet, x: Tensor) -> EmbeddingPiece:
 
 
 def _place_weight(pattern: Float[Tensor, "batch head key"]) -> Float[Tensor, "batch head pos"]:
-    """How much of each place of the map a head takes, on its own and in the mean at place 0."""
+    """How much of each position a head reads: directly, and through the mean at position 0."""
     return pattern[..., 1:] + pattern[..., :1] / (pattern.shape[-1] - 1)
 
 
@@ -195,7 +209,7 @@ def _values(
 
 
 def _position_values(pool: Any) -> Float[Tensor, "key head d_head"]:
-    """The values of the positions alone."""
+    """The values that the position embeddings alone give."""
     return rearrange(
         pool.positional_embedding @ pool.v_proj.weight.T,
         "key (head d_head) -> key head d_head",

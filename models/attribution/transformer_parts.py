@@ -1,7 +1,7 @@
-"""The parts that a transformer tower's embedding is the sum of: what each block or head wrote.
+"""Decomposition of a transformer tower's embedding into what each block or head wrote.
 
-With the last norm's scale held at its value, the way from the last residual stream to the embedding
-is linear, and the stream is itself a sum of what was written into it.
+With the last norm's scale held at its value, the map from the last residual stream to the embedding
+is linear, and the stream is a sum of what was written into it.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,15 @@ Stream = Float[Tensor, "batch pos d_model"]
 
 
 class Label(NamedTuple):
-    """What a part is; None where a word does not apply."""
+    """The description of a part.
+
+    Args:
+        name: Its name, for example `blocks.3.mlp`.
+        kind: One of the kinds of `Decomposition`.
+        layer: The block; -1 before the blocks, n_layers after them.
+        head: The head, or None.
+        pos: The source position, or None.
+    """
 
     name: str
     kind: str
@@ -35,7 +43,12 @@ class Label(NamedTuple):
 
 
 class EmbeddingPiece(NamedTuple):
-    """Some parts, and the function that computes them: `batch part d_embed`, or to be reshaped."""
+    """Some parts with the function that computes them.
+
+    Args:
+        labels: A label per part.
+        make: Gives the parts, `batch part d_embed`, or a tensor that reshapes to it.
+    """
 
     labels: list[Label]
     make: Callable[[], Tensor]
@@ -43,11 +56,15 @@ class EmbeddingPiece(NamedTuple):
 
 @dataclass(frozen=True)
 class ReadOut:
-    """How an embedding is read off the last stream, everything but the stream held fixed.
+    """The linear map from the last stream to the embedding, with norms and pooling held fixed.
 
     embedding = sum_channel sum_pos weight[channel, pos] stream[pos] matrix[channel] + constants.
-    The weights hold pooling and norm scale, the matrix holds centring, gain and projection. Pooling
-    by position has one channel; pooling by attention has one for each of its heads.
+
+    Args:
+        weight: Pooling and norm scale. Pooling by position has one channel, pooling by attention
+            one for each of its heads.
+        matrix: Centring, gain and projection.
+        constants: Biases by name.
     """
 
     weight: Float[Tensor, "#batch channel pos"]
@@ -68,7 +85,7 @@ class ReadOut:
     def heads(
         self, z: Heads, w_o: Float[Tensor, "head d_head d_model"]
     ) -> Float[Tensor, "batch head d_embed"]:
-        """What each head adds; the bias belongs to none of them."""
+        """What each head adds; the output bias belongs to no head."""
         pooled = einsum(
             self.weight.expand(len(z), -1, -1),
             z.to(self.matrix),
@@ -115,10 +132,17 @@ class ReadOut:
 
 
 def pooling_weight(tower: HookedViT | HookedText, x: Tensor | None) -> Float[Tensor, "#batch pos"]:
-    """How much of each position the pooling reads; 1 in all. A text tower needs the tokens.
+    """How much of each position the pooling reads, which sums to 1.
 
-    Where learned queries pool, the positions are those of the queries: see `read_by_queries`.
-    Pooling is linear, so its weights are what it makes of an identity.
+    Args:
+        tower: A transformer tower.
+        x: The tokens, which a text tower needs; an image tower ignores it.
+
+    Returns:
+        Weights by position. Where learned queries pool, the positions are those of the queries.
+
+    Notes:
+        Pooling is linear, so its weights are what it returns for an identity matrix.
     """
     where: Tensor = tower.source.positional_embedding
     if isinstance(tower, HookedViT):
@@ -134,8 +158,17 @@ def pooling_weight(tower: HookedViT | HookedText, x: Tensor | None) -> Float[Ten
 
 
 def read_out(tower: HookedViT | HookedText, x: Tensor, cache: Mapping[str, Tensor]) -> ReadOut:
-    """The tower's read-out with the scales of its norms, and the attention of its pooling, held
-    at their actual values."""
+    """The tower's read-out, with norm scales and pooling attention at their values in a run.
+
+    Args:
+        tower: A transformer tower.
+        x: The input of the run.
+        cache: The run's `ln_final.hook_scale`, and `attnpool`'s pattern and scale where queries
+            pool.
+
+    Returns:
+        The map from stream to embedding.
+    """
     scale = wide(cache["ln_final.hook_scale"])
     # the scale has one position where the tower pools before it normalises
     weight = pooling_weight(tower, x).to(scale) / scale.squeeze(-1)
@@ -152,7 +185,16 @@ def read_out(tower: HookedViT | HookedText, x: Tensor, cache: Mapping[str, Tenso
 
 
 def read_by_queries(pool: HookedQueries, cache: Mapping[str, Tensor], after: ReadOut) -> ReadOut:
-    """The same where learned queries pool: `after` reads what they give, one channel is a head."""
+    """Extend a read-out through pooling by learned queries; each head becomes a channel.
+
+    Args:
+        pool: The pooling module.
+        cache: The run's `attnpool.hook_pattern` and `attnpool.ln_k.hook_scale`.
+        after: The read-out of what the queries give.
+
+    Returns:
+        The map from the stream before the pooling to the embedding.
+    """
     like = after.matrix
     pattern = wide(cache["attnpool.hook_pattern"])
     queries = after.weight[:, 0]  # batch query
@@ -177,7 +219,7 @@ def read_by_queries(pool: HookedQueries, cache: Mapping[str, Tensor], after: Rea
 
 
 def _centred(matrix: Float[Tensor, "d_model d_embed"]) -> Float[Tensor, "d_model d_embed"]:
-    """To subtract a vector's mean is to subtract the mean of the matrix that it meets."""
+    """Subtract the matrix's mean row: the same as subtracting the mean of what it multiplies."""
     return matrix - matrix.mean(dim=0)
 
 
@@ -192,7 +234,7 @@ def _projection(tower: HookedViT | HookedText, like: Tensor) -> tuple[Tensor, Te
 
 
 def wide(x: Tensor) -> Tensor:
-    """Half precision cannot hold a sum of parts."""
+    """Widen half precision to float32, since half precision cannot hold a sum of parts."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
@@ -208,7 +250,16 @@ INNER = {
 def transformer_pieces(
     tower: HookedViT | HookedText, x: Tensor, *, by: str
 ) -> tuple[Float[Tensor, "batch d_embed"], list[EmbeddingPiece]]:
-    """The embedding, and its parts as pieces that are computed when asked for."""
+    """Run a transformer tower and split its embedding into parts.
+
+    Args:
+        tower: A transformer tower in evaluation mode.
+        x: Pictures or tokens.
+        by: `layer`, `component`, `head` or `token`, as in `decompose`.
+
+    Returns:
+        The embedding, and pieces whose parts are computed when `make` is called.
+    """
     sites = [f"blocks.*.{name}" for name in INNER[by]]
     sites += ["hook_embed", "hook_pos_embed", "ln_final.hook_scale"]
     if isinstance(getattr(tower, "ln_pre", None), HookedNorm):
@@ -230,7 +281,7 @@ def _one(name: str, kind: str, layer: int, make: Callable[[], Tensor]) -> Embedd
 
 
 def _entry(tower: Any, cache: Any, reading: ReadOut) -> list[EmbeddingPiece]:
-    """What stands in the stream before the first block."""
+    """The parts of the stream before the first block."""
     norm: Any = getattr(tower, "ln_pre", None)
     scale = cache["ln_pre.hook_scale"] if isinstance(norm, HookedNorm) else None
 
@@ -252,7 +303,7 @@ def _entry(tower: Any, cache: Any, reading: ReadOut) -> list[EmbeddingPiece]:
 
 
 def _block(block: Any, cache: Any, reading: ReadOut, layer: int, by: str) -> list[EmbeddingPiece]:
-    """What a block wrote into the stream."""
+    """The parts that a block wrote into the stream."""
     here = f"blocks.{layer}"
 
     def kept(name: str) -> Tensor:

@@ -11,7 +11,8 @@ from torch import Tensor
 from interp.core.errors import NumericsError, ShapeError, SiteError, listed
 from interp.core.sites import ON_DEMAND, find_sites
 from interp.core.tower import Hook, Tower
-from interp.models.towers.hooked import HookedTower, Listener
+from interp.models.towers.checked_hooks import Listener
+from interp.models.towers.hooked import HookedTower
 
 Places = int | slice | Sequence[int] | Tensor | None
 """Some places of an axis, counted from 0; None is all of them."""

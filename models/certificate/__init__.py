@@ -1,1 +1,1 @@
-"""The numerics certificate: a hooked tower held against open_clip, site by site."""
+"""The numerics certificate: a hooked tower compared with open_clip, site by site."""

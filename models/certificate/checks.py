@@ -1,8 +1,8 @@
-"""The numerics certificate: does a hooked tower compute what open_clip computes, at every site?
+"""The numerics certificate: a hooked tower must compute what open_clip computes at every site.
 
 The comparison runs on a copy in which every parameter and buffer has been moved off its initial
-value. A fresh ResNet has the last gain of every branch at zero and a fresh ViT a third of its
-tensors: a wrapper could leave all of that out, and nothing would show.
+value. In a fresh ResNet the last gain of every branch is zero, and in a fresh ViT a third of the
+tensors are: a wrapper could leave all of that out without any difference.
 """
 
 from collections.abc import Callable
@@ -34,27 +34,40 @@ OPENING = ("hook_scale", "hook_normalized", "hook_attn_scores", "hook_pattern", 
 
 
 def certify(opened: nn.Module, *, seed: int = 0, batch: int = 3, patches: int = 32) -> pd.DataFrame:
-    """Compare a hooked tower, or both towers of an open_clip model, with the open_clip original,
-    site by site; the model itself is untouched.
+    """Compare a hooked tower, or both towers of an open_clip model, with open_clip, site by site.
 
-    Three forward checks (float32 with and without gradients, where PyTorch takes different
-    kernels, and float64) and one of gradients with respect to every parameter and the picture.
-    Each is made with all sites hooked, with only those that leave the fused kernels in place, and
-    with none; the worst counts. One row per site and check:
+    error = max |ours - theirs| / max |theirs|; for gradients |ours - theirs| / |all gradients|.
 
-    - `error`: max |ours - theirs| / max |theirs|; for gradients |ours - theirs| / |all gradients|,
-      and `site` is the parameter's name, or `input`. Infinite where the shapes differ, or a value
-      is finite in one and not in the other, or the site has no reference;
-    - `bar`, `ok`: `FORWARD_BARS` or `GRADIENT_BAR`, and whether the error keeps below it; in
-      float32 a site's bar is `ROUNDINGS` times the original's own distance from its float64 values
-      where that is larger;
-    - `n`: how many numbers were compared;
-    - `reference`: `module` (a module's own input or output), `function` (PyTorch's or open_clip's
-      own function on such an input), `weight` or `model`; for attention also the kernel it ran.
+    Args:
+        opened: A hooked tower or an open_clip model; it is not changed.
+        seed: Seed of the weights, inputs and projections.
+        batch: Number of examples.
+        patches: Number of sites that are really patched in a traced tower.
 
-    A traced tower runs the original itself, so its rows are other checks, about the tracing:
-    `read`, `patch with itself`, `patch with another` (`patches` sites of them really patched) and
-    `out of reach`; see `interp.models.certificate.traced_rows`.
+    Returns:
+        One row per site and check. `site` is the parameter's name, or `input`, for gradients.
+        `error` is infinite where shapes differ, a value is finite in one and not in the other, or
+        the site has no reference. `ok` says whether it is at most `bar`. `n` counts the numbers
+        compared. `reference` is `module` (a module's own input or output), `function` (PyTorch's or
+        open_clip's function on such an input), `weight` or `model`; for attention also the kernel.
+
+    Notes:
+        There are three forward checks (float32 with and without gradients, where PyTorch takes
+        different kernels, and float64) and one of gradients with respect to every parameter and the
+        picture. Each runs with all sites hooked, with only those that leave fused kernels in place,
+        and with none; the largest error counts. In float32 a site's bar is `ROUNDINGS` times the
+        original's own distance from its float64 values where that is larger than `FORWARD_BARS`.
+
+        A traced tower runs the original itself, so its rows are other checks, of the tracing:
+        `read`, `patch with itself`, `patch with another` and `out of reach`; see
+        `interp.models.certificate.traced_rows`.
+
+    >>> import open_clip
+    >>> model = open_clip.create_model("ViT-S-32-alt", force_image_size=64)
+    >>> from interp.models.towers.opening import open_tower
+    >>> rows = certify(open_tower(model, "visual"), batch=1)
+    >>> bool(rows["ok"].all()), sorted(rows["check"].unique())
+    (True, ['forward grad', 'forward no-grad', 'gradient'])
     """
     towers = (
         [opened]
@@ -84,7 +97,8 @@ def _rounding(narrow: References, wide: References) -> dict[str, float]:
     """How far the original in float32 is from itself in float64, site by site.
 
     A trained attention pool can have scores above 1,000, and a softmax turns their last bits into
-    errors of 1e-5: nobody can agree with such a site better than it agrees with itself.
+    errors of 1e-5. No wrapper can agree with such a site better than the original agrees with
+    itself.
     """
     return {site: relative_error(narrow[site][0].double(), wide[site][0]) for site in narrow}
 
@@ -94,7 +108,7 @@ ROUNDINGS = 4
 
 
 def _moved(tower: HookedTower, seed: int) -> HookedTower:
-    """A tower over a float32 copy of the model, all weights moved, relatively and absolutely."""
+    """A tower over a float32 copy of the model with all weights moved off their values."""
     source = deepcopy(tower.source).float().eval().requires_grad_(True)
     copy = tower.over(source)
     dice = torch.Generator().manual_seed(int(rng("certificate weights", seed).integers(2**62)))

@@ -1,10 +1,10 @@
-"""What every site of a tower should hold, from a run of the original open_clip modules.
+"""Reference values of every site of a tower, from a run of the original open_clip modules.
 
 A module's own input or output is the reference wherever a site lies on a module's edge. Inside
-fused attention PyTorch's own `multi_head_attention_forward` is asked again, about the input that
-the module was seen to receive: with weights it shows the pattern; with an identity for output
-projection, z; if moreover every token sees only itself, v; with the output projection cut up by
-head, each head's result. Queries, keys and scores are plain matrix products, head by head.
+fused attention, PyTorch's `multi_head_attention_forward` is called again on the input that the
+module received. With weights it returns the pattern; with an identity for the output projection, z;
+if moreover every token attends only to itself, v; with the output projection cut up by head, each
+head's result. Queries, keys and scores are plain matrix products, head by head.
 """
 
 from dataclasses import dataclass, field
@@ -26,7 +26,12 @@ from interp.models.towers.vit import HookedViT
 
 
 class Reference(NamedTuple):
-    """A site's value in the original, and where it was read."""
+    """A site's value in the original.
+
+    Args:
+        value: The activation.
+        how: Where it was read: `module`, `function`, `weight` or `model`.
+    """
 
     value: Tensor
     how: str
@@ -37,7 +42,16 @@ References = dict[str, Reference]
 
 @dataclass
 class Recording:
-    """What the original's modules were given and gave, by module name."""
+    """What the original's modules received and returned, by module name.
+
+    Args:
+        inputs: The first input of each module.
+        outputs: The first output of each module.
+        masks: The mask of each attention module.
+        kernels: The attention kernel that each module ran.
+        attention_calls: Arguments of each direct call of `multi_head_attention_forward`.
+        embedding: The model's output.
+    """
 
     inputs: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
@@ -48,7 +62,7 @@ class Recording:
 
 
 class _Kernels(TorchDispatchMode):
-    """Notes which attention kernel ran for the module that is on."""
+    """Records which attention kernel ran for the current module."""
 
     def __init__(self, kernels: dict[str, str]) -> None:
         super().__init__()
@@ -61,7 +75,7 @@ class _Kernels(TorchDispatchMode):
 
 
 class _AttentionCalls(TorchFunctionMode):
-    """Notes what `multi_head_attention_forward` is called with."""
+    """Records the arguments of `multi_head_attention_forward`."""
 
     def __init__(self, calls: list[dict[str, Any]]) -> None:
         super().__init__()
@@ -80,9 +94,14 @@ class _AttentionCalls(TorchFunctionMode):
 
 
 def record(tower: HookedTower, x: Tensor) -> Recording:
-    """Run the original on a batch and keep what passes between its modules.
+    """Run the original on a batch and record what passes between its modules.
 
-    Everything is cloned when it is kept: in-place ReLU and `+=` overwrite it a moment later.
+    Args:
+        tower: A hooked tower, whose `original` is run.
+        x: Pictures or tokens.
+
+    Returns:
+        Copies of all inputs and outputs; in-place ReLU and `+=` would overwrite the originals.
     """
     kept = Recording()
     kernels = _Kernels(kept.kernels)
@@ -126,7 +145,15 @@ def _listen(name: str, module: nn.Module, kept: Recording, kernels: _Kernels) ->
 
 
 def references(tower: HookedTower, x: Tensor) -> References:
-    """What every site should hold on a batch; a site that is missing here has no reference."""
+    """The reference value of every site on a batch.
+
+    Args:
+        tower: A hooked tower.
+        x: Pictures or tokens.
+
+    Returns:
+        References by site; a site that is missing has none.
+    """
     kept = record(tower, x)
     with torch.no_grad():
         if isinstance(tower, HookedResNet):
@@ -220,8 +247,10 @@ def _scores(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _results(block: Any, call: dict[str, Any]) -> Tensor:
-    """Each head's own contribution: the output projection with the other heads' columns zeroed,
-    all heads' copies one above the other so that one call does it."""
+    """Each head's own contribution, from output projections with the other heads' columns zeroed.
+
+    All heads' projections are stacked so that one call is enough.
+    """
     weight, heads = call["out_proj_weight"], call["num_heads"]
     cut = torch.stack([torch.zeros_like(weight)] * heads)
     for head, columns in enumerate(torch.arange(weight.shape[1]).chunk(heads)):
@@ -350,7 +379,15 @@ def _resnet_sites(tower: HookedResNet, kept: Recording) -> References:
 
 
 def relative_error(ours: Tensor, theirs: Tensor) -> float:
-    """max |ours - theirs| / max |theirs|, over the finite values; the others must be the same."""
+    """max |ours - theirs| / max |theirs|, over the values that are finite in both.
+
+    Args:
+        ours: A tensor.
+        theirs: The reference.
+
+    Returns:
+        The error; infinite where shapes differ, or where infinities and NaN do not agree.
+    """
     if ours.shape != theirs.shape:
         return float("inf")
     if torch.equal(ours, theirs):

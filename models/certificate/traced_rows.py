@@ -1,9 +1,8 @@
-"""The certificate of a traced tower: which names exist, fire, and move the output when patched.
+"""The certificate of a traced tower: which names exist, fire, and change the output when patched.
 
-Whether the tower computes what its module computes needs no proof: it is that module. What can go
-wrong is the tracing. So what is read at a site is held against PyTorch's own forward hooks; every
-site is given its own value, which must change nothing, and another value, which must change the
-embedding.
+A traced tower is the module itself, so its numbers need no proof; the tracing does. What is read at
+a site is compared with PyTorch's own forward hooks. Every site is patched with its own value, which
+must change nothing, and with another value, which must change the embedding.
 """
 
 import time
@@ -28,18 +27,28 @@ TOGETHER = 8
 def rows_of_traced(
     tower: TracedTower, x: Tensor, *, bar: float, patches: int = 32, seed: int = 0
 ) -> list[tuple]:
-    """Rows of a certificate (`interp.models.certificate.checks.COLUMNS`), four checks of them.
+    """The certificate rows of a traced tower, from four checks.
 
-    - `read`: a site's value beside what PyTorch's forward hooks see there, relative to its maximum;
-    - `patch with itself`: how far the embedding moves, relative to its maximum;
-    - `patch with another`: 0 where the embedding moves, and further than by the site's own value;
-      else 1. `patches` sites, spread evenly over the tower, are really patched, with noise of their
-      own size, and so is each without a gradient; the others are known by a gradient of the
-      embedding that is not zero. Whole numbers that are all the same have no other value to take
-      and are left out;
-    - `out of reach`: a module that is no site, or not the whole of one; `reference` says why.
+    Args:
+        tower: A traced tower.
+        x: Inputs of the module.
+        bar: The largest error allowed in `read` and `patch with itself`.
+        patches: Number of sites, spread evenly, that are really patched with another value.
+        seed: Seed of the noise.
 
-    The time is that of 5 runs of `x` and one of an example for each patch.
+    Returns:
+        Rows in the columns of `interp.models.certificate.checks.COLUMNS`.
+
+    Notes:
+        - `read`: a site's value beside what PyTorch's forward hooks see, relative to its maximum.
+        - `patch with itself`: how far the embedding moves, relative to its maximum.
+        - `patch with another`: 0 where the embedding moves further than by the site's own value,
+          else 1. The `patches` sites, and every site without a gradient, are patched with noise of
+          their own size. The others pass by a gradient of the embedding that is not zero. Integers
+          that are all the same have no other value to take and are left out.
+        - `out of reach`: a module that is no site, or not the whole of one; `reference` says why.
+
+        The time is that of 5 runs of `x` and one of an example for each patch.
     """
     with torch.no_grad():
         started = time.perf_counter()
@@ -111,8 +120,10 @@ def _hooked_by_torch(tower: TracedTower, places: set[Place]) -> Iterator[dict[Pl
 
 
 def _own_values(tower: TracedTower, x: Tensor, right: Tensor, bar: float) -> dict[str, float]:
-    """How far the embedding moves when sites get copies of their own values: all at once, and,
-    should that be too far, one by one."""
+    """How far the embedding moves when sites get copies of their own values.
+
+    All sites are patched at once and, if the embedding moves too far, one by one.
+    """
 
     def error(sites: Sequence[str]) -> float:
         hooks = [(site, lambda tensor, hook: tensor.clone()) for site in sites]
@@ -184,8 +195,10 @@ def _patched(
 
 
 def _noise(rows: slice, dice: torch.Generator, changed: set[str]) -> Callable[..., Tensor]:
-    """A hook that changes some rows of an activation: numbers by noise of their own size; what
-    counts or names something by exchanging neighbours. It notes where that is another value."""
+    """A hook that changes some rows of an activation and records in `changed` whether it did.
+
+    Floating-point numbers get noise of their own size; integers and Booleans are rolled or negated.
+    """
 
     def change(tensor: Tensor, hook: Any) -> Tensor:
         new, old = tensor.clone(), tensor[rows]

@@ -1,1 +1,1 @@
-"""Zero-shot accuracy and what stands behind it: class sets, exposure, robustness, trade-off."""
+"""Zero-shot accuracy, exposure, effective robustness and the seen/held-out trade-off."""

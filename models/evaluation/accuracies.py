@@ -1,4 +1,4 @@
-"""Balanced accuracy and its kin, per domain, class set, candidates, prompts and classifier."""
+"""Balanced accuracy and macro-F1, per domain, class set, candidates, prompts and classifier."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -17,11 +17,19 @@ from interp.models.evaluation.predictions import ALL, HELD_OUT, SEEN, Answers
 def macro_f1(true: ArrayLike, chosen: ArrayLike, classes: Sequence[str]) -> Interval:
     """Mean over classes of F1 = 2 TP / (2 TP + FP + FN), with a class jackknife interval.
 
-    `true` and `chosen` are class names, one per picture; choices outside `classes` are misses of
-    the true class. F1 is 0 for a class that is neither shown nor chosen. The F1 of a class depends
-    on other classes' pictures (its false positives), so that resampling classes with replacement
-    would count copies of one class as agreeing; leaving one class's pictures out at a time does
-    not. The interval ends at 0 and 1.
+    Args:
+        true: The class of each picture.
+        chosen: The class chosen for each picture; a choice outside `classes` misses the true class.
+        classes: The classes averaged over.
+
+    Returns:
+        The mean and its interval, which ends at 0 and 1. F1 is 0 for a class neither shown nor
+        chosen.
+
+    Notes:
+        The F1 of a class depends on other classes' pictures through its false positives. Resampling
+        classes with replacement would count copies of one class as agreeing; leaving out one
+        class's pictures at a time does not.
 
     >>> found = macro_f1(["cat", "cat", "dog"], ["cat", "dog", "dog"], ["cat", "dog"])
     >>> round(found.value, 4)
@@ -42,7 +50,15 @@ def macro_f1(true: ArrayLike, chosen: ArrayLike, classes: Sequence[str]) -> Inte
 
 
 def confusion(true: ArrayLike, chosen: ArrayLike, names: Sequence[str]) -> np.ndarray:
-    """Pictures `true chosen`, classes sorted; a last column holds choices of any other class.
+    """Count pictures by true and chosen class.
+
+    Args:
+        true: The class of each picture.
+        chosen: The class chosen for each picture.
+        names: The classes, in the order of rows and columns.
+
+    Returns:
+        Counts `true chosen`; a last column counts choices of any other class.
 
     >>> confusion(["cat", "dog"], ["cat", "owl"], ["cat", "dog"]).tolist()
     [[1, 0, 0], [0, 0, 1]]
@@ -64,12 +80,19 @@ def _f1(counts: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 
 def guessing_f1(shown: Sequence[int], n_candidates: int) -> float:
-    """Expected macro-F1 of guessing evenly among `n_candidates` classes.
+    """Expected macro-F1 of guessing uniformly among `n_candidates` classes.
 
-    `shown` are the pictures of each class, N in all. A class is guessed P ~
-    Bin(N, 1 / n_candidates) times and, of these, P shown / N times rightly on average, hence
+    A class is guessed P ~ Bin(N, 1 / n_candidates) times for N pictures in all, and P shown / N of
+    these guesses are right on average, hence
 
     E[F1_c] = sum_p Pr(P = p) 2 p (shown_c / N) / (shown_c + p).
+
+    Args:
+        shown: Number of pictures of each class.
+        n_candidates: Number of classes to choose from.
+
+    Returns:
+        The mean of E[F1_c] over the classes shown.
 
     >>> round(guessing_f1([1, 1], 2), 4)  # by hand: 1/2 x 1/2 + 1/4 x 2/3
     0.4167
@@ -94,18 +117,33 @@ KEYS = ["domain", "prompts", "classifier", "candidates"]
 
 
 def accuracy(answers: Answers, *, seed: int = 0) -> pd.DataFrame:
-    """How well classes are named, a row per measure, with interval, null and counts.
+    """Accuracy of a model's answers, a row per measure, with interval, null and counts.
 
-    - *balanced top-1*, *balanced top-5*: mean over classes of the share of their pictures whose
-      true class comes first, or among the first five. Interval: bootstrap over whole classes;
-      null: 1 / n and 5 / n of n candidates. No top-5 among five or fewer.
-    - *macro-F1*: mean over classes of 2 TP / (2 TP + FP + FN), counted on the row's own pictures.
-      Interval: class jackknife; null: the expectation of even guessing.
-    - *held-out taken for seen*: share of held-out classes' pictures given to a seen class, balanced
-      over classes; null: the share of seen classes among the candidates.
+    Args:
+        answers: The answers of one model.
+        seed: Seed of the bootstrap.
 
-    Index is (value - null) / (1 - null), accuracy beyond chance; p is left empty, since interval
-    against null says whether a model does better than chance.
+    Returns:
+        Rows per domain, class set, candidates, prompts, classifier and measure. `index` is (value -
+        null) / (1 - null), accuracy beyond chance.
+
+    Notes:
+        - *balanced top-1*, *balanced top-5*: mean over classes of the share of their pictures whose
+          true class comes first, or among the first five. The interval is a bootstrap over whole
+          classes, the null 1 / n and 5 / n of n candidates. There is no top-5 among five or fewer.
+        - *macro-F1*: mean over classes of 2 TP / (2 TP + FP + FN), counted on the row's own
+          pictures. The interval is a class jackknife, the null the expectation of uniform guessing.
+        - *held-out taken for seen*: share of held-out classes' pictures given to a seen class,
+          balanced over classes. The null is the share of seen classes among the candidates.
+
+        `p` is left empty, since interval against null says whether a model does better than chance.
+
+    >>> import torch
+    >>> from interp.models.evaluation.predictions import Question
+    >>> pictures = pd.DataFrame({"label": ["cat", "dog"], "domain": "real"})
+    >>> answers = Question(("cat", "dog"), ()).answers(pictures, torch.eye(2))
+    >>> accuracy(answers).groupby("measure")["value"].max().to_dict()
+    {'balanced top-1': 1.0, 'macro-F1': 1.0}
     """
     rows = []
     for (domain, prompts, classifier, candidates), class_set, part in questions(answers):
@@ -126,7 +164,14 @@ def accuracy(answers: Answers, *, seed: int = 0) -> pd.DataFrame:
 
 
 def questions(answers: Answers) -> Iterator[tuple[tuple[str, ...], str, pd.DataFrame]]:
-    """Each (domain, prompts, classifier, candidates) with each class set and its answers."""
+    """Split answers by question and class set.
+
+    Args:
+        answers: The answers of one model.
+
+    Returns:
+        (domain, prompts, classifier, candidates), the class set, and the answers of its pictures.
+    """
     held = answers.frame["label"].isin(answers.held_out)
     for class_set, keep in ((HELD_OUT, held), (SEEN, ~held), (ALL, held | ~held)):
         for cell, part in answers.frame[keep].groupby(KEYS, sort=False):
@@ -156,7 +201,18 @@ def _measures(
 def of_share(
     spread: Interval, null: float, null_kind: str, part: pd.DataFrame, *, seed: int
 ) -> dict[str, object]:
-    """The evidence for a share between 0 and 1, on one model's answers."""
+    """The evidence columns of a share between 0 and 1, from one model's answers.
+
+    Args:
+        spread: The share with its interval.
+        null: The share expected by chance.
+        null_kind: How the null was made, in words.
+        part: The answers that were counted.
+        seed: Seed of the interval.
+
+    Returns:
+        Columns by name.
+    """
     n_classes = part["label"].nunique()
     return evidence(
         spread,
@@ -176,10 +232,14 @@ def of_share(
 
 
 def accuracy_by_class(answers: Answers) -> pd.DataFrame:
-    """Share of each class's pictures named right, per domain, candidates, prompts and classifier.
+    """Share of each class's pictures classified correctly.
 
-    `class_set` says whether the class was held out, `null` is chance. Single classes have no
-    interval: they are what intervals are made of.
+    Args:
+        answers: The answers of one model.
+
+    Returns:
+        A row per domain, class, prompts, classifier and candidates. `class_set` says whether the
+        class was held out, `null` is chance. There are no intervals, which are taken over classes.
     """
     keys = ["domain", "label", "prompts", "classifier", "candidates"]
     found = answers.frame.groupby(keys, sort=True)["correct"].agg(value="mean", n_pictures="size")
@@ -200,11 +260,22 @@ def by_epoch(
 ) -> pd.DataFrame:
     """The `accuracy` table of every checkpoint of a run, with its `epoch`.
 
-    `checkpoints` are pairs of an epoch (0: untrained) and a function that opens that checkpoint and
-    asks it, called one after another, so that one model is in memory at a time. The same classes
-    are resampled alike in every epoch (`seed`), so that curves differ by their models alone; an
-    interval is of one epoch, and says nothing of the step from one to the next. Raises
-    `SampleError` without checkpoints.
+    Args:
+        checkpoints: Pairs of an epoch (0: untrained) and a function that opens the checkpoint and
+            returns its answers. They are called one after another, so one model is in memory at a
+            time.
+        measure: The function of answers and seed that makes each table.
+        seed: Seed of the bootstrap; the same classes are drawn in every epoch.
+
+    Returns:
+        The tables one below the other, by epoch.
+
+    Raises:
+        SampleError: Without checkpoints.
+
+    Notes:
+        Since classes are resampled alike, curves differ by their models alone. An interval is of
+        one epoch and says nothing of the step to the next.
 
     >>> frame = pd.DataFrame({"label": ["cat", "dog"], "domain": "real", "prompts": "neutral",
     ...     "classifier": "text", "candidates": "all", "chosen": ["cat", "cat"],

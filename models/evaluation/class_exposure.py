@@ -1,4 +1,4 @@
-"""Does a class that was trained on more often get recognised better?"""
+"""Correlation of a class's accuracy with how often the class was trained on."""
 
 from collections.abc import Sequence
 
@@ -18,12 +18,20 @@ SAME = "every class was trained on equally often"
 def exposures(
     by_class: pd.DataFrame, trained_on: pd.DataFrame, *, natural: str = "real"
 ) -> pd.DataFrame:
-    """Each class's accuracy in each domain beside the training pictures of that class.
+    """Each class's accuracy in each domain beside the number of training pictures of that class.
 
-    `by_class` is `accuracy_by_class` of one model; `trained_on` has `label, domain, n_pictures`, a
-    row per cell of its mixture (a cell that is absent was not trained on). Gives a row per class,
-    domain, way of asking and `exposed_in`, with `exposure`, the training pictures of the class in
-    all domains, or in the natural one alone. Raises `DataError` without those columns.
+    Args:
+        by_class: `accuracy_by_class` of one model.
+        trained_on: Columns `label, domain, n_pictures`, a row per cell of the model's mixture; a
+            cell that is absent was not trained on.
+        natural: The natural domain.
+
+    Returns:
+        The rows of `by_class` twice, with `exposure` counted in all domains and in the natural one
+        alone, as `exposed_in` says.
+
+    Raises:
+        DataError: If `trained_on` lacks a column.
     """
     missing = [c for c in ("label", "domain", "n_pictures") if c not in trained_on]
     if missing:
@@ -45,12 +53,20 @@ def exposures(
 
 
 def exposure(classes: pd.DataFrame, *, keys: Sequence[str] = (), seed: int = 0) -> pd.DataFrame:
-    """Spearman's correlation over classes of accuracy with exposure, for each class set.
+    """Spearman correlation over classes of accuracy with exposure, for each class set.
 
-    `classes` is what `exposures` gives, of one model or of several told apart by `keys` (such as
-    setting, test_domain, seed). The interval is a class jackknife, p permutes exposures over whole
-    classes, the null is 0. Held-out classes differ from seen ones in more than their number, so the
-    two are also looked at on their own. It says "goes with": exposure was not drawn at random.
+    Args:
+        classes: What `exposures` returns, for one model or several.
+        keys: Columns that tell models apart, such as setting, test_domain, seed.
+        seed: Seed of the permutations.
+
+    Returns:
+        A row per model, domain, question, `exposed_in` and class set. The interval is a class
+        jackknife; p permutes exposures over whole classes; the null is 0.
+
+    Notes:
+        Held-out classes differ from seen ones in more than their number, so each kind is also
+        looked at alone. The result is a correlation: exposure was not assigned at random.
     """
     cell = [*keys, "domain", "prompts", "classifier", "candidates", "exposed_in"]
     rows = []

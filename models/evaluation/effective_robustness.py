@@ -1,7 +1,7 @@
-"""Effective robustness: is a model better outside its domain than its accuracy within foretells?
+"""Effective robustness: accuracy outside a domain beyond what accuracy inside it predicts.
 
 Models of one kind lie near a line of out-of-domain against in-domain accuracy on logit axes (Taori
-et al. 2020). What a model reaches above the line of reference models is robustness of its own.
+et al. 2020). Effective robustness is how far a model lies above the line of reference models.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,16 @@ FEWEST = 4
 
 @dataclass(frozen=True)
 class Line:
-    """Least squares y = intercept + slope x, and what is needed for its intervals."""
+    """Least squares y = intercept + slope x, with what its intervals need.
+
+    Args:
+        intercept: Value at x = 0.
+        slope: Change of y per unit of x.
+        spread: Residual standard deviation, with n - 2 degrees of freedom.
+        mean: Mean of x.
+        square: Sum of squared deviations of x from its mean.
+        n: Number of points.
+    """
 
     intercept: float
     slope: float
@@ -33,7 +42,18 @@ class Line:
 
     @classmethod
     def fit(cls, x: ArrayLike, y: ArrayLike) -> "Line":
-        """Fit; `SampleError` with fewer than four points or one x for all."""
+        """Fit a line to points.
+
+        Args:
+            x: Coordinates, at least four that are not all equal.
+            y: Values.
+
+        Returns:
+            The line.
+
+        Raises:
+            SampleError: With fewer than four points or a single x.
+        """
         a, b = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
         if len(a) < FEWEST or np.ptp(a) == 0:
             raise SampleError(
@@ -50,13 +70,21 @@ class Line:
         return cls(intercept, slope, spread, float(a.mean()), square, len(a))
 
     def at(self, x: ArrayLike) -> np.ndarray:
-        """The line's height."""
+        """The value of the line at x."""
         return np.asarray(self.intercept + self.slope * np.asarray(x, dtype=float))
 
     def reach(self, x: ArrayLike, *, of_model: bool, confidence: float = 0.95) -> np.ndarray:
-        """Half width of the interval of the line, or of one more model about it (`of_model`).
+        """Half width of the interval of the line, or of one more model about it.
 
         t_{n-2} s sqrt([1 +] 1/n + (x - mean)^2 / sum of squares).
+
+        Args:
+            x: Where to take it.
+            of_model: Whether the interval is of one more model rather than of the line.
+            confidence: Coverage of the interval.
+
+        Returns:
+            The half width at each x.
         """
         far = (np.asarray(x, dtype=float) - self.mean) ** 2 / self.square
         t = stats.t.ppf((1 + confidence) / 2, self.n - 2)
@@ -64,7 +92,16 @@ class Line:
 
 
 def logit(share: ArrayLike, n: ArrayLike) -> np.ndarray:
-    """log odds of a share of n pictures; half a picture added to either side keeps 0 and 1 finite.
+    """Log odds of a share, with half a picture added on either side so that 0 and 1 stay finite.
+
+    log((share n + 1/2) / (n - share n + 1/2)).
+
+    Args:
+        share: Shares from 0 to 1.
+        n: Number of pictures behind each.
+
+    Returns:
+        Log odds.
 
     >>> round(float(logit(0.5, 10)), 6), bool(np.isfinite(logit(1.0, 10)))
     (0.0, True)
@@ -84,16 +121,45 @@ def robustness(
     prompts: str = "neutral",
     classifier: str = "text",
 ) -> pd.DataFrame:
-    """How far each model's accuracy `outside` lies above what accuracy `inside` foretells.
+    """How far each model's accuracy in one domain lies above what another domain predicts.
 
-    `accuracy` is the table of all models (`setting`, `test_domain`, `seed`, also `control` and
-    `epoch` where they tell models apart); `reference` marks the rows of the models that the line is
-    fitted to, for example `lambda rows: rows.setting == "natural-only"`. A row per model: `value`
-    is its accuracy outside minus the line's (`expected`), in shares; low and high subtract the ends
-    of the 95 % prediction interval of one more reference model, so that an interval above 0 says
-    that no model of the reference kind would be expected there; p is the two-sided t of the same. A
-    reference model is held against the line of the others. `expected_low`, `expected_high` are the
-    interval of the line itself. Raises `SampleError` with fewer than four reference models.
+    Args:
+        accuracy: The accuracy table of all models, with `setting`, `test_domain`, `seed`, and
+            `control` and `epoch` where they tell models apart.
+        inside: The domain that predicts.
+        outside: The domain that is predicted.
+        reference: Marks the rows of the models that the line is fitted to, for example `lambda
+            rows: rows.setting == "natural-only"`.
+        class_set: The class set compared.
+        prompts: The prompt set compared.
+        classifier: The classifier compared.
+
+    Returns:
+        A row per model. `value` is its accuracy outside minus the line's (`expected`), as a share.
+        `low` and `high` subtract the ends of the 95 % prediction interval of one more reference
+        model. `p` is the two-sided t of the same. `expected_low` and `expected_high` are the
+        interval of the line itself.
+
+    Raises:
+        SampleError: With fewer than four reference models, or no model in both domains.
+
+    Notes:
+        An interval above 0 means that no model of the reference kind would be expected there. A
+        reference model is compared with the line of the others (Taori et al. 2020, "Measuring
+        robustness to natural distribution shifts in image classification").
+
+    >>> pairs = [(0.5, 0.3), (0.6, 0.4), (0.7, 0.5), (0.8, 0.6), (0.6, 0.7)]
+    >>> rows = [("plain" if seed < 4 else "mixed", seed, domain, value)
+    ...         for seed, pair in enumerate(pairs)
+    ...         for domain, value in zip(("real", "sketch"), pair)]
+    >>> table = pd.DataFrame(rows, columns=["setting", "seed", "domain", "value"]).assign(
+    ...     n_pictures=1000, measure="balanced top-1", class_set="all", candidates="all",
+    ...     prompts="neutral", classifier="text")
+    >>> def plain(rows):
+    ...     return rows["setting"] == "plain"
+    >>> judged = robustness(table, inside="real", outside="sketch", reference=plain)
+    >>> round(float(judged.set_index("setting").loc["mixed", "value"]), 1)
+    0.3
     """
     places = _places(accuracy, inside, outside, class_set, prompts, classifier)
     fitted = np.asarray(reference(places), dtype=bool)
@@ -130,7 +196,7 @@ def robustness(
 def _places(
     accuracy: pd.DataFrame, inside: str, outside: str, class_set: str, prompts: str, classifier: str
 ) -> pd.DataFrame:
-    """One row per model with its accuracy in either domain."""
+    """One row per model with its accuracy in both domains."""
     keys = [name for name in MODEL if name in accuracy]
     rows = accuracy[
         (accuracy["measure"] == TOP_1)
@@ -162,7 +228,7 @@ def _places(
 def _row(
     model: pd.Series, x: float, line: Line, others_x: np.ndarray, others_y: np.ndarray
 ) -> dict[str, object]:
-    """Residual of one model, and the whole line at its place."""
+    """The residual of one model, and the line at its in-domain accuracy."""
     at, around = float(line.at(x)), float(line.reach(x, of_model=False))
     drawn = {
         "expected": special.expit(at),

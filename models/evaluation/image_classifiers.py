@@ -1,8 +1,8 @@
-"""Other classifiers of the same embeddings, learned from pictures: is it vision or alignment?
+"""Classifiers of the same embeddings that are learned from pictures instead of text.
 
-A text head may fail though the picture is well embedded. A linear probe trained on the test domain
-itself (an oracle) says what its embeddings hold; a probe and class means (prototypes) of natural
-pictures say what carries over without any text.
+A text head may fail on a picture that is embedded well. A linear probe trained on the test domain
+itself (an oracle) says what its embeddings hold. A probe and class means (prototypes) of natural
+pictures say what transfers without any text.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,15 @@ STRENGTH = 0.1
 
 
 def few(images: ImageTable, per_cell: int, *, seed: int = 0) -> ImageTable:
-    """At most so many pictures of every class in every domain, drawn at random but repeatably.
+    """Draw at most so many pictures of every class in every domain, at random but repeatably.
+
+    Args:
+        images: The pictures.
+        per_cell: Number of pictures kept in each cell (class x domain).
+        seed: Seed of the draw.
+
+    Returns:
+        The pictures drawn, in table order.
 
     >>> frame = pd.DataFrame({"path": list("abc"), "label": "cat", "domain": ["real"] * 2 + ["art"],
     ...                       "split": "train", "caption": ""})
@@ -50,17 +58,32 @@ def ask_examples(
     held_out: Sequence[str],
     natural: str = "real",
 ) -> Answers:
-    """What three classifiers, learned from training pictures, call the test pictures.
+    """Classify test pictures with three classifiers learned from training pictures.
 
-    - *linear (own domain)*: logistic regression on embeddings of the test picture's own domain, all
-      classes, held-out ones too: an oracle, the ceiling of what can be read there;
-    - *linear (natural)*: the same, learned from natural pictures alone;
-    - *prototype (natural)*: cosine with the mean of each class's natural embeddings, normalised
-      before and after.
+    Args:
+        training: Embedded training pictures.
+        test: Embedded test pictures.
+        class_names: The classes to choose from.
+        held_out: Those that were held out of the model's training.
+        natural: The natural domain.
 
-    A classifier is left out where its pictures show fewer than two classes; a class that it never
-    saw is never chosen. Raises `DataError` for an unknown natural domain, `SampleError` if nothing
-    can be learned at all.
+    Returns:
+        The answers of all classifiers.
+
+    Raises:
+        DataError: For an unknown natural domain.
+        SampleError: If nothing can be learned at all.
+
+    Notes:
+        - *linear (own domain)*: logistic regression on embeddings of the test picture's own domain
+          and all classes, also held-out ones. It is an oracle: the ceiling of what can be read
+          there.
+        - *linear (natural)*: the same, learned from natural pictures alone.
+        - *prototype (natural)*: cosine with the mean of each class's natural embeddings, normalised
+          before and after.
+
+        A classifier is left out where its pictures show fewer than two classes. A class without
+        training pictures is never chosen.
     """
     question = Question(tuple(class_names), tuple(held_out))
     shown = training.frame
@@ -97,7 +120,15 @@ def prototypes(
     vectors: Float[Tensor, "picture d_embed"], labels: Sequence[str] | pd.Series,
     class_names: Sequence[str],
 ) -> Float[Tensor, "classes d_embed"]:  # fmt: skip
-    """The mean direction of each class's embeddings; NaN for a class without pictures.
+    """The mean direction of each class's embeddings.
+
+    Args:
+        vectors: Embeddings.
+        labels: The class of each.
+        class_names: The classes wanted.
+
+    Returns:
+        Directions of norm 1; NaN for a class without pictures.
 
     >>> prototypes(torch.eye(2), ["cat", "cat"], ["cat"]).numpy().round(4).tolist()
     [[0.7071, 0.7071]]

@@ -1,4 +1,4 @@
-"""How well a CLIP names pictures of each domain: everything asked of one model, in one call."""
+"""Evaluation of one CLIP on the pictures of every domain, in one call."""
 
 from collections.abc import Mapping, Sequence
 
@@ -68,12 +68,42 @@ def evaluate(
     batch_size: int = 256,
     seed: int = 0,
 ) -> dict[str, pd.DataFrame]:
-    """Tables of one model: `accuracy` (trade-off summaries too), `accuracy_by_class`, `tradeoff`.
+    """Evaluate one model: accuracy, accuracy by class and the seen/held-out trade-off.
 
-    With `training` pictures, classifiers learned from at most `per_cell` of them per class and
-    domain answer as well (`interp.models.evaluation.image_classifiers`). Pictures are embedded
-    once. The curves of `tradeoff` are kept for the text head with the first prompt set alone, for
-    they are long; without held-out classes there is none, and the table has no rows.
+    Args:
+        clip: A `Clip`, or anything that embeds pictures and class names.
+        test: The pictures to classify.
+        prompt_sets: By name, the templates to use for a domain.
+        class_names: The classes to choose from.
+        held_out: Those that were held out of training.
+        training: Pictures from which further classifiers are learned; None learns none.
+        natural: The natural domain.
+        per_cell: Training pictures used per class and domain.
+        batch_size: Pictures embedded at a time.
+        seed: Seed of all draws.
+
+    Returns:
+        Tables `accuracy` (with summaries of the trade-off), `accuracy_by_class` and `tradeoff`.
+
+    Notes:
+        Pictures are embedded once. The long curves of `tradeoff` are kept for the text head with
+        the first prompt set alone; without held-out classes the table has no rows. Classifiers
+        learned from pictures are those of `interp.models.evaluation.image_classifiers`.
+
+    >>> import torch
+    >>> from interp.models.clip import ZeroShotHead
+    >>> class Toy:
+    ...     def embed(self, images, *, batch_size=256):
+    ...         return torch.eye(2)
+    ...     def zero_shot(self, class_names, templates):
+    ...         return ZeroShotHead(tuple(class_names), torch.eye(2), 100.0)
+    >>> frame = pd.DataFrame({"path": ["a", "b"], "label": ["cat", "dog"], "domain": "real",
+    ...                       "split": "test", "caption": ""})
+    >>> prompts = {"photo": lambda domain: ["a photo of a {}."]}
+    >>> names = ["cat", "dog"]
+    >>> tables = evaluate(Toy(), ImageTable(frame), prompts, class_names=names, held_out=[])
+    >>> tables["accuracy_by_class"]["value"].tolist()
+    [1.0, 1.0]
     """
     pictures = Embedded.of(clip, test, batch_size=batch_size)
     answers = ask(clip, pictures, prompt_sets, class_names=class_names, held_out=held_out)

@@ -1,4 +1,4 @@
-"""What a model answers when it is asked for the class of every picture, kept in a few columns."""
+"""A model's answers when asked for the class of every picture, kept in a few columns."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ TEXT = "text"
 
 @runtime_checkable
 class ZeroShotModel(Protocol):
-    """What answers: `interp.models.clip.Clip`, or anything that embeds pictures and class names."""
+    """What can be evaluated: `Clip`, or anything that embeds pictures and class names."""
 
     def embed(self, images: ImageTable, *, batch_size: int = 256) -> Tensor:
         """Embeddings of pictures, `batch d_embed`."""
@@ -36,34 +36,58 @@ class ZeroShotModel(Protocol):
 
 @dataclass(frozen=True)
 class Embedded:
-    """Pictures with their embeddings `picture d_embed`, computed once and asked many questions."""
+    """Pictures with their embeddings, computed once and used for several classifiers.
+
+    Args:
+        images: The pictures.
+        vectors: Their embeddings, `picture d_embed`.
+    """
 
     images: ImageTable
     vectors: Tensor
 
     @classmethod
     def of(cls, model: ZeroShotModel, images: ImageTable, *, batch_size: int = 256) -> "Embedded":
-        """Embed pictures; `SampleError` where there are none."""
+        """Embed pictures with a model.
+
+        Args:
+            model: What embeds them.
+            images: The pictures.
+            batch_size: Pictures embedded at a time.
+
+        Returns:
+            The pictures with their embeddings.
+
+        Raises:
+            SampleError: Without pictures.
+        """
         if not len(images):
             raise SampleError("evaluate a model", "no pictures", "at least one", "give pictures")
         return cls(images, model.embed(images, batch_size=batch_size))
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The pictures' columns, numbered as the embeddings are."""
+        """The pictures' columns, with rows numbered like the embeddings."""
         return self.images.frame.reset_index(drop=True)
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model answered: one row per picture, prompt set, classifier and set of candidates.
+    """The answers of a model, a row per picture, prompt set, classifier and set of candidates.
 
-    Columns: `label, domain, drawing, prompts, classifier, candidates`; `chosen`, the class with the
-    highest logit (the first of equals), and `correct`; `rank`, the place of the true class among
-    the candidates, from 1; `margin`, the best logit of a seen class minus the best of a held-out
-    one; `best_of_kind`, whether the true class beats all that are seen or held out as it is. The
-    last two say what would be chosen under any bias against seen classes, without the logits; they
-    are NaN where only held-out classes are candidates, or where none is held out.
+    Args:
+        frame: Columns `label, domain, drawing, prompts, classifier, candidates, chosen, correct,
+            rank, margin, best_of_kind`.
+        held_out: The classes that were held out of training.
+        n_classes: Number of all classes.
+
+    Notes:
+        `chosen` is the class with the highest logit (the first of equals), `rank` the position of
+        the true class among the candidates, counted from 1. `margin` is the best logit of a seen
+        class minus the best of a held-out one. `best_of_kind` says whether the true class beats all
+        that are seen or held out as it is. The last two give the choice under any bias against seen
+        classes without the logits. They are NaN where only held-out classes are candidates, or none
+        is held out.
     """
 
     frame: pd.DataFrame
@@ -71,35 +95,64 @@ class Answers:
     n_classes: int
 
     def n_candidates(self, candidates: str) -> int:
-        """How many classes were to choose from."""
+        """Number of classes to choose from, for a set of candidates."""
         return len(self.held_out) if candidates == HELD_OUT else self.n_classes
 
     def with_(self, others: Iterable["Answers"]) -> "Answers":
-        """These answers and others to the same question, in one table."""
+        """Append other answers to the same question."""
         frames = [self.frame, *(each.frame for each in others)]
         return Answers(pd.concat(frames, ignore_index=True), self.held_out, self.n_classes)
 
 
 @dataclass(frozen=True)
 class Question:
-    """The classes to choose from, and which of them were held out of training."""
+    """The classes to choose from, and which of them were held out of training.
+
+    Args:
+        class_names: The classes, in the order of the logits.
+        held_out: Those that were held out.
+
+    >>> pictures = pd.DataFrame({"label": ["cat", "dog"], "domain": "real"})
+    >>> Question(("cat", "dog"), ()).answers(pictures, torch.eye(2)).frame["chosen"].tolist()
+    ['cat', 'dog']
+    """
 
     class_names: tuple[str, ...]
     held_out: tuple[str, ...]
 
     def check(self, labels: Iterable[str]) -> None:
-        """Refuse held-out classes and pictures of classes that are no candidates."""
+        """Refuse held-out classes and labels that are no candidates.
+
+        Args:
+            labels: The classes of the pictures.
+
+        Raises:
+            DataError: For a class that is no candidate.
+        """
         check_known("hold out a class", "class", self.held_out, self.class_names)
         check_known("evaluate pictures", "class", dict.fromkeys(labels), self.class_names)
 
     def answers(
         self, pictures: pd.DataFrame, logits: Tensor, *, prompts: str = "", classifier: str = TEXT
     ) -> Answers:
-        """Read answers off logits `picture class`, in the order of `class_names`.
+        """Read answers off logits.
 
-        The held-out classes are also a choice among themselves, for their own pictures: a model
-        that prefers classes it has seen is then not held back by that. A class of which a
-        classifier knows nothing has the logit -inf. Raises `NumericsError` for NaN.
+        Args:
+            pictures: `label`, `domain` and perhaps `drawing` of each picture.
+            logits: Logits `picture class`, in the order of `class_names`; -inf for a class that the
+                classifier does not know.
+            prompts: Name of the prompt set.
+            classifier: Name of the classifier.
+
+        Returns:
+            The answers.
+
+        Raises:
+            NumericsError: For NaN.
+
+        Notes:
+            For pictures of held-out classes there is a second set of candidates, the held-out
+            classes alone: a model's preference for seen classes then has no influence.
         """
         scores = logits.detach().double().cpu().numpy()
         if np.isnan(scores).any():
@@ -154,11 +207,35 @@ def ask(
     held_out: Sequence[str],
     batch_size: int = 256,
 ) -> Answers:
-    """Ask a CLIP for the class of every picture, among all classes and among the held-out ones.
+    """Classify every picture with a CLIP, among all classes and among the held-out ones.
 
-    Every prompt set asks about every domain's pictures; sentences that two of them share are
-    embedded once, and so are the pictures. Raises `SampleError` without pictures, `DataError` for
-    classes that are no candidates, `NumericsError` for NaN.
+    Args:
+        clip: A `Clip`, or anything that embeds pictures and class names.
+        images: Pictures, or pictures already embedded.
+        prompt_sets: By name, the templates to use for a domain; each set is used for all domains.
+        class_names: The classes to choose from.
+        held_out: Those that were held out of training.
+        batch_size: Pictures embedded at a time.
+
+    Returns:
+        The answers. Pictures are embedded once, and so are sentences that two prompt sets share.
+
+    Raises:
+        SampleError: Without pictures.
+        DataError: For classes that are no candidates.
+        NumericsError: For NaN.
+
+    >>> class Toy:
+    ...     def embed(self, images, *, batch_size=256):
+    ...         return torch.eye(2)
+    ...     def zero_shot(self, class_names, templates):
+    ...         return ZeroShotHead(tuple(class_names), torch.eye(2), 100.0)
+    >>> frame = pd.DataFrame({"path": ["a", "b"], "label": ["cat", "dog"], "domain": "real",
+    ...                       "split": "test", "caption": ""})
+    >>> prompts = {"photo": lambda domain: ["a photo of a {}."]}
+    >>> answers = ask(Toy(), ImageTable(frame), prompts, class_names=["cat", "dog"], held_out=[])
+    >>> answers.frame["correct"].tolist()
+    [1.0, 1.0]
     """
     question = Question(tuple(class_names), tuple(held_out))
     if isinstance(images, ImageTable):

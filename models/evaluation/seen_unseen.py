@@ -1,8 +1,8 @@
-"""Seen against held-out accuracy: what a bias against seen classes buys, exactly.
+"""The trade-off of seen against held-out accuracy under a bias against seen classes.
 
 Calibrated stacking (Chao et al. 2016) subtracts a bias from the logits of seen classes. Sweeping it
 from minus to plus infinity moves a model from never choosing a held-out class to choosing nothing
-else; the area under the curve (AUSUC) tells models apart without the bias that training gave them.
+else. The area under the curve (AUSUC) compares models without the bias that training gave them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,8 +23,13 @@ AREA, HARMONIC = "AUSUC", "harmonic mean of seen and held-out"
 class Curve:
     """Balanced accuracy of seen and of held-out classes for each bias, from -inf to +inf.
 
-    Between two neighbouring biases nothing changes: point k holds for every bias in [bias_k,
-    bias_{k+1}). The curve has a point for every bias at which some answer changes, not a grid.
+    Args:
+        bias: The biases at which some answer changes, increasing.
+        seen: Balanced accuracy of seen classes at each.
+        held_out: Balanced accuracy of held-out classes at each.
+
+    Notes:
+        The curve is exact: point k holds for every bias in [bias_k, bias_{k+1}).
     """
 
     bias: np.ndarray
@@ -51,11 +56,22 @@ class Curve:
 
 
 def curve(part: pd.DataFrame, held_out: Sequence[str]) -> Curve:
-    """The exact curve of one question's answers: `part` has `label`, `margin`, `best_of_kind`.
+    """The exact trade-off curve of one question's answers.
 
-    A picture of a seen class is right while its class is the best of the seen ones and the bias is
-    below the margin (best seen - best held-out logit); one of a held-out class, from there on. So
-    the breakpoints are the margins. Raises `SampleError` unless there are pictures of both kinds.
+    Args:
+        part: Columns `label`, `margin`, `best_of_kind`, a row per picture.
+        held_out: The held-out classes.
+
+    Returns:
+        The curve.
+
+    Raises:
+        SampleError: Unless there are pictures of both kinds of classes.
+
+    Notes:
+        A picture of a seen class is right while its class is the best of the seen ones and the bias
+        is below the margin (best seen minus best held-out logit). One of a held-out class is right
+        from the margin on. So the breakpoints are the margins.
 
     >>> part = pd.DataFrame({"label": ["cat", "owl"], "margin": [2.0, 1.0], "best_of_kind": 1.0})
     >>> found = curve(part, ["owl"])
@@ -70,7 +86,7 @@ def curve(part: pd.DataFrame, held_out: Sequence[str]) -> Curve:
 
 @dataclass(frozen=True)
 class _Kind:
-    """Margins of one kind's pictures, their classes, and weights that sum to balanced accuracy."""
+    """Margins of the pictures of seen or of held-out classes, and their classes."""
 
     margin: np.ndarray
     right: np.ndarray
@@ -82,7 +98,7 @@ class _Kind:
         return 1 / (count[place] * len(count))
 
     def right_up_to(self, bias: np.ndarray) -> np.ndarray:
-        """Accuracy on the pictures whose margin is at most so much, the others counted as wrong."""
+        """Balanced accuracy when only pictures with a margin of at most `bias` count as right."""
         order = np.argsort(self.margin, kind="stable")
         total = np.concatenate([[0.0], np.cumsum((self.weight * self.right)[order])])
         return total[np.searchsorted(self.margin[order], bias, side="right")]
@@ -109,12 +125,20 @@ def _kinds(part: pd.DataFrame, held_out: Sequence[str]) -> tuple[_Kind, _Kind]:
 
 
 def area_by_class(part: pd.DataFrame, held_out: Sequence[str]) -> np.ndarray:
-    """AUSUC taken apart, `seen_class held_out_class`: its mean over all cells is the area.
+    """AUSUC by pairs of a seen and a held-out class, whose mean over all pairs is the area.
 
-    A cell is the probability that a picture of the one and a picture of the other are both right
-    under one and the same bias: both best of their kind, and the seen picture's margin above the
-    held-out one's (half where they are equal). As with any area under such a curve, this is a
-    Mann-Whitney statistic; it is what whole classes are resampled in.
+    Args:
+        part: Columns `label`, `margin`, `best_of_kind`, a row per picture.
+        held_out: The held-out classes.
+
+    Returns:
+        Probabilities `seen_class held_out_class`.
+
+    Notes:
+        An entry is the probability that a picture of each class is right under the same bias: both
+        are best of their kind, and the seen picture's margin is above the held-out one's (half
+        where they are equal). This is a Mann-Whitney statistic, as for any area under such a curve.
+        Whole classes are resampled in this table.
     """
     seen, unseen = _kinds(part, held_out)
     _, place = np.unique(seen.label, return_inverse=True)
@@ -130,7 +154,14 @@ def area_by_class(part: pd.DataFrame, held_out: Sequence[str]) -> np.ndarray:
 
 
 def harmonic_mean(seen: np.ndarray, held_out: np.ndarray) -> np.ndarray:
-    """2 s h / (s + h), 0 where both are 0.
+    """Harmonic mean 2 s h / (s + h), 0 where both are 0.
+
+    Args:
+        seen: Accuracies of seen classes.
+        held_out: Accuracies of held-out classes.
+
+    Returns:
+        The means.
 
     >>> harmonic_mean(np.array([0.5, 0.0]), np.array([0.25, 0.0])).round(3).tolist()
     [0.333, 0.0]
@@ -140,12 +171,29 @@ def harmonic_mean(seen: np.ndarray, held_out: np.ndarray) -> np.ndarray:
 
 
 def tradeoff(answers: Answers, *, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The trade-off in every domain: summary rows as `accuracy` has them, and the curves' points.
+    """The seen/held-out trade-off in every domain: its summary and the points of its curves.
 
-    Summary: *AUSUC*, interval by resampling seen and held-out classes each on their own, null
-    1 / (2 n_seen n_held_out), what independent random logits reach; and the *harmonic mean* of the
-    two accuracies without any bias, null 1 / n. Points: `bias` (in logits), `accuracy_seen`,
-    `accuracy_held_out`, at most 101 per curve. Both are empty where no class was held out.
+    Args:
+        answers: The answers of one model.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        Summary rows in the form of `accuracy`, and points with `bias` (in logits), `accuracy_seen`
+        and `accuracy_held_out`, at most 101 per curve. Both are empty where no class was held out.
+
+    Notes:
+        *AUSUC* has an interval by resampling seen and held-out classes each on their own and the
+        null 1 / (2 n_seen n_held_out), which independent random logits reach. The *harmonic mean*
+        of the two accuracies without a bias has the null 1 / n (Chao et al. 2016, "An empirical
+        study and analysis of generalized zero-shot learning for object recognition in the wild").
+
+    >>> import torch
+    >>> from interp.models.evaluation.predictions import Question
+    >>> pictures = pd.DataFrame({"label": ["cat", "owl"], "domain": "real"})
+    >>> answers = Question(("cat", "owl"), ("owl",)).answers(pictures, 3 * torch.eye(2))
+    >>> summary, points = tradeoff(answers)
+    >>> summary.set_index("measure")["value"].to_dict()
+    {'AUSUC': 1.0, 'harmonic mean of seen and held-out': 1.0}
     """
     summary, points = [], []
     for cell, part in _two_kinds(answers):
@@ -185,7 +233,7 @@ def tradeoff(answers: Answers, *, seed: int = 0) -> tuple[pd.DataFrame, pd.DataF
 
 
 def _two_kinds(answers: Answers) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
-    """Answers among all classes, per question in which both kinds of classes stand."""
+    """Answers among all classes, for questions with pictures of seen and of held-out classes."""
     among_all = answers.frame[answers.frame["candidates"] == ALL].dropna(subset=["margin"])
     for cell, part in among_all.groupby(KEYS, sort=False):
         if part["label"].isin(answers.held_out).nunique() == 2:

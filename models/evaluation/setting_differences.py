@@ -1,4 +1,4 @@
-"""What one training distribution gains over another, on the same classes and in the same blocks."""
+"""Differences in accuracy between training distributions, on the same classes and blocks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,11 @@ CELL = ["test_domain", "domain", "prompts", "classifier", "candidates"]
 
 @dataclass(frozen=True)
 class Contrast:
-    """A weighted sum of settings whose weights add up to nothing, and its name.
+    """A weighted sum of settings whose weights add up to 0.
+
+    Args:
+        name: Its name in tables.
+        weights: The weight of each setting.
 
     >>> Contrast.between("cg-high", "cg-low").name
     'cg-high − cg-low'
@@ -54,13 +58,23 @@ def differences(
 ) -> pd.DataFrame:
     """Paired contrasts of balanced top-1 between settings, over the same classes and blocks.
 
-    `by_class` holds `accuracy_by_class` with the columns `setting`, `test_domain` and `seed` (the
-    block), and only the classes and domain in question. Value: mean over blocks and classes of
-    each class's contrast. Intervals count classes and blocks as samples
-    (`interp.core.statistics.replication`): crossed, or nested where blocks held out their own. p
-    flips the signs of whole classes, blocks as they are; `p_adjusted` is Holm's over the `family`:
-    all contrasts and test domains asked with the same prompts, classifier and candidates. With one
-    block, all of it speaks of these models alone.
+    Args:
+        by_class: `accuracy_by_class` with the columns `setting`, `test_domain` and `seed` (the
+            block), and only the classes and domain in question.
+        contrasts: Contrasts, or pairs of a setting and the one subtracted.
+        family: Name of the family over which p is adjusted.
+        seed: Seed of intervals and sign flips.
+
+    Returns:
+        A row per contrast and question. The value is the mean over blocks and classes of each
+        class's contrast. `p_adjusted` is Holm's over the family.
+
+    Notes:
+        Intervals count classes and blocks as samples (`interp.core.statistics.replication`):
+        crossed, or nested where blocks held out their own classes. p flips the signs of whole
+        classes and leaves blocks as they are. The family is all contrasts and test domains with the
+        same prompts, classifier and candidates. With one block, the result is about these models
+        alone.
     """
     asked = _plain(by_class)
     known = [one if isinstance(one, Contrast) else Contrast.between(*one) for one in contrasts]
@@ -85,7 +99,7 @@ def differences(
 
 
 def _plain(by_class: pd.DataFrame) -> pd.DataFrame:
-    """Rows of trained models; a table from before there were classifiers is of the text head."""
+    """The rows of trained models; tables without a `classifier` column are of the text head."""
     frame = by_class if "classifier" in by_class else by_class.assign(classifier="text")
     if "control" in frame:
         frame = frame[frame["control"].fillna("") == ""]
@@ -130,10 +144,15 @@ def _row(gaps: pd.DataFrame, contrast: Contrast, seed: int) -> dict[str, object]
 
 
 def over_blocks(by_class: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """Balanced top-1 of every setting over all its blocks, as `accuracy` tables have it.
+    """Balanced top-1 of every setting over all its blocks, in the form of `accuracy` tables.
 
-    `by_class` is `accuracy_by_class` of all models, with `setting`, `test_domain`, `seed`, and
-    `class_set`, which is what decides where held-out classes differ between blocks.
+    Args:
+        by_class: `accuracy_by_class` of all models, with `setting`, `test_domain`, `seed` and
+            `class_set`, which matters where held-out classes differ between blocks.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        A row per setting, question and class set.
     """
     keys = ["setting", *CELL, "class_set"]
     rows = []
@@ -165,10 +184,17 @@ def over_blocks(by_class: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 
 
 def run_means(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """The mean over blocks of every other measure in `accuracy`, by Student's t over the blocks.
+    """The mean over blocks of every measure but top-1, with Student's t over the blocks.
 
-    For what is no mean over classes, such as macro-F1 and the trade-off's area: a block's value
-    stands for itself. Rows as `over_blocks` has them, of unit "block".
+    Args:
+        accuracy: The accuracy table of all models.
+
+    Returns:
+        Rows in the form of `over_blocks`, of unit "block".
+
+    Notes:
+        This is for measures that are no mean over classes, such as macro-F1 and the area of the
+        trade-off: the block is the sample.
     """
     keys = ["setting", *CELL, "class_set", "measure"]
     rows = []

@@ -1,1 +1,1 @@
-"""CLIPs opened from names, folders, checkpoints and archives."""
+"""Loading of CLIPs from names, folders, checkpoints and archives."""

@@ -1,4 +1,4 @@
-"""Weights and run options out of files: tensors and words, never code."""
+"""Reading of weights and run options from files, without running any code in them."""
 
 import ast
 import pickle
@@ -23,11 +23,20 @@ PREFIXES = ("module.", "_orig_mod.")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict by open_clip's names, from a checkpoint, a bare state dict or safetensors.
+    """Read a state dict by open_clip's names from a checkpoint, a state dict or safetensors.
 
-    Pickles are read with `weights_only`; a TorchScript archive (OpenAI's files) is opened by
-    PyTorch's own reader, which runs no Python. Raises `CheckpointError` for what is missing, cut
-    short, foreign, or without tensors.
+    Args:
+        path: The file.
+
+    Returns:
+        Tensors by name, without prefixes of DDP and torch.compile.
+
+    Raises:
+        CheckpointError: For a file that is missing, cut short, foreign, or without tensors.
+
+    Notes:
+        Pickles are read with `weights_only`. A TorchScript archive (OpenAI's files) is opened by
+        PyTorch's own reader, which runs no Python.
     """
     try:
         content = _read(path)
@@ -63,7 +72,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def read_classes(path: Path) -> list[str]:
-    """The class names that a supervised run keeps with its weights; none in any other file."""
+    """The class names that a supervised run keeps with its weights.
+
+    Args:
+        path: A checkpoint.
+
+    Returns:
+        Class names; none for any other file.
+    """
     if path.suffix not in (".pt", ".pth") or is_archive(path):
         return []
     content = _read(path)
@@ -83,7 +99,14 @@ def _read(path: Path) -> Any:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is a TorchScript archive, the form in which OpenAI gave out its weights."""
+    """Whether a file is a TorchScript archive, the form in which OpenAI released its weights.
+
+    Args:
+        path: Any file.
+
+    Returns:
+        True for such an archive.
+    """
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -97,8 +120,14 @@ def _bare(name: str) -> str:
 
 
 def run_options(checkpoint: Path) -> dict[str, Any]:
-    """The options of the run that made a checkpoint, from open_clip's `params.txt` two folders up;
-    empty where there is none."""
+    """The options of the run that made a checkpoint, from open_clip's `params.txt` two folders up.
+
+    Args:
+        checkpoint: The checkpoint's path.
+
+    Returns:
+        Options by name; empty where there is no such file.
+    """
     params = checkpoint.parent.parent / "params.txt"
     if not params.is_file():
         return {}
@@ -116,8 +145,18 @@ def _value(word: str) -> Any:
 def fill(model: nn.Module, weights: dict[str, Tensor], path: Path, architecture: str) -> None:
     """Load weights into a model, naming the keys and shapes that do not fit.
 
-    As open_clip does, weights of `CLIP` are renamed for a `CustomTextCLIP`, and scales may be
-    numbers or vectors of one; positions are not resized.
+    Args:
+        model: The model to fill.
+        weights: Tensors by name.
+        path: Where they come from, for messages.
+        architecture: The model's name, for messages.
+
+    Raises:
+        CheckpointError: For weights of another architecture.
+
+    Notes:
+        As in open_clip, weights of `CLIP` are renamed for a `CustomTextCLIP`, and scales may be
+        numbers or vectors of one. Positions are not resized.
     """
     own = model.state_dict()
     weights = convert_state_dict(model, dict(weights))  # type: ignore[arg-type]
@@ -147,7 +186,15 @@ def fill(model: nn.Module, weights: dict[str, Tensor], path: Path, architecture:
 
 
 def check_finite(model: nn.Module, name: str) -> None:
-    """Refuse weights with NaN or infinity; the -inf of an attention mask is none of them."""
+    """Refuse weights with NaN or infinity, except the -inf of attention masks.
+
+    Args:
+        model: The model.
+        name: Its name, for messages.
+
+    Raises:
+        NumericsError: If a tensor is not finite.
+    """
     bad = [
         key
         for key, value in model.state_dict().items()
@@ -165,5 +212,12 @@ def check_finite(model: nn.Module, name: str) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says, in one line."""
+    """The first line of an exception's message, at most 160 characters.
+
+    Args:
+        error: The exception.
+
+    Returns:
+        The line.
+    """
     return str(error).strip().split("\n")[0][:160]

@@ -1,4 +1,4 @@
-"""Hugging Face's CLIP in a folder (`CLIPModel.save_pretrained`), as an open_clip model."""
+"""Conversion of a Hugging Face CLIP folder (`CLIPModel.save_pretrained`) to an open_clip model."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,14 @@ LEGACY_END = 2
 
 
 def is_clip_folder(folder: Path) -> bool:
-    """Whether a folder holds a `CLIPModel`."""
+    """Whether a folder holds a `CLIPModel`.
+
+    Args:
+        folder: Any folder.
+
+    Returns:
+        True if its `config.json` says so.
+    """
     config = folder / "config.json"
     try:
         return json.loads(config.read_text()).get("model_type") == "clip"
@@ -46,8 +53,15 @@ def is_clip_folder(folder: Path) -> bool:
 def open_clip_folder(folder: Path) -> nn.Module:
     """Read a `CLIPModel` with transformers and build the open_clip model of the same weights.
 
-    Its activation function is read from the configuration. Raises `CheckpointError` for weights
-    that are missing or broken and for an activation function that open_clip does not have.
+    Args:
+        folder: The folder that `save_pretrained` wrote.
+
+    Returns:
+        The open_clip model, with the activation function of the configuration.
+
+    Raises:
+        CheckpointError: For weights that are missing or broken, and for an activation function that
+            open_clip does not have.
     """
     from transformers import CLIPModel
 
@@ -115,7 +129,7 @@ def _configuration(config: Any, folder: Path) -> dict[str, Any]:
 
 
 def _renamed(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Their weights by open_clip's names, queries, keys and values one above the other."""
+    """Hugging Face's weights by open_clip's names; queries, keys and values become one matrix."""
     weights = {}
     for name, value in theirs.items():
         for old, new in NAMES.items():

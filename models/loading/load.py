@@ -1,4 +1,4 @@
-"""Open a CLIP from wherever it lies: a name, a folder, a checkpoint, an archive."""
+"""Opening of a CLIP from a name, a folder, a checkpoint or an archive."""
 
 import logging
 from collections.abc import Callable
@@ -38,22 +38,28 @@ def load_clip(
 ) -> Clip:
     """Open a CLIP with hooks on every activation of both towers.
 
-    `source` is one of
-    - an open_clip architecture name, with a `pretrained` tag or file, or without for random
-      weights;
-    - `hf-hub:ORG/REPO`, or `local-dir:FOLDER` with an `open_clip_config.json`;
-    - a checkpoint (`epoch_k.pt` of open_clip's trainer, a bare state dict, safetensors). Its
-      architecture and overrides are read from the `params.txt` of its run, or from a configuration
-      beside it; where there is none, pass `model`;
-    - OpenAI's own archive, whose architecture its weights tell;
-    - a folder of Hugging Face's `CLIPModel`.
+    Args:
+        source: An open_clip architecture name; `hf-hub:ORG/REPO`; `local-dir:FOLDER` with an
+            `open_clip_config.json`; a checkpoint (`epoch_k.pt` of open_clip's trainer, a bare state
+            dict, safetensors); OpenAI's own archive; or a folder of Hugging Face's `CLIPModel`.
+        pretrained: A tag of the architecture, or a file of weights; None gives random weights for
+            an architecture name.
+        model: The architecture of a checkpoint. None reads it, with its overrides, from the
+            `params.txt` of its run or from a configuration beside it.
+        device: Where the parameters are put.
+        dtype: The format that weights of any precision are converted to.
 
-    Weights of any precision become `dtype`. Files load as weights only: one that needs foreign
-    code to open is refused. GELU or QuickGELU leaves no trace in weights, so it comes from the
-    name, tag or configuration, and where these contradict one another the model is refused.
+    Returns:
+        The opened CLIP, in evaluation mode.
 
-    Raises `CheckpointError` for what is missing, cut short, or of another architecture,
-    `NumericsError` for weights that are not finite.
+    Raises:
+        CheckpointError: For a source that is missing, cut short, or of another architecture.
+        NumericsError: For weights that are not finite.
+
+    Notes:
+        Files load as weights only: one that needs foreign code to open is refused. GELU or
+        QuickGELU leaves no trace in weights, so it comes from the name, tag or configuration; where
+        these contradict one another the model is refused.
 
     >>> load_clip("RN50").visual.n_layers
     16
@@ -83,7 +89,7 @@ def load_clip(
 
 
 def _from_name(name: str, tag: str | Path | None) -> nn.Module:
-    """By name or schema; a tag must not contradict the name's activation function."""
+    """Open by name or schema; a tag must not contradict the name's activation function."""
     import open_clip
 
     if not name.startswith(SCHEMAS) and name not in open_clip.list_models():
@@ -119,7 +125,7 @@ def _from_name(name: str, tag: str | Path | None) -> nn.Module:
 
 
 def _from_file(path: Path, architecture: str) -> nn.Module:
-    """From a checkpoint, with the overrides that its run was started with."""
+    """Open a checkpoint, with the overrides that its run was started with."""
     weights, options = read_weights(path), run_options(path)
     if "head.weight" in weights and "logit_scale" not in weights:
         raise CheckpointError(
@@ -161,7 +167,7 @@ def _from_file(path: Path, architecture: str) -> nn.Module:
 
 
 def _from_archive(path: Path) -> nn.Module:
-    """From OpenAI's archive: sizes are read off the weights, and all of them have QuickGELU."""
+    """Open OpenAI's archive: sizes are read off the weights, and all of them have QuickGELU."""
     from open_clip.model import build_model_from_openai_state_dict
     from open_clip.transform import PreprocessCfg
 
@@ -179,7 +185,7 @@ def _from_archive(path: Path) -> nn.Module:
 
 
 def _from_folder(folder: Path) -> tuple[nn.Module, str, Tokenizers | None]:
-    """open_clip's own form of folder, or Hugging Face's."""
+    """Open a folder in open_clip's own form, or in Hugging Face's."""
     from interp.models.loading.huggingface import is_clip_folder, open_clip_folder
 
     if (folder / CONFIGURATION).is_file():
@@ -196,7 +202,19 @@ def _from_folder(folder: Path) -> tuple[nn.Module, str, Tokenizers | None]:
 
 
 def create(name: str, *, device: str = "cpu", **options: Any) -> nn.Module:
-    """An open_clip model, by name or schema; `CheckpointError` for whatever it refuses."""
+    """Create an open_clip model by name or schema.
+
+    Args:
+        name: An architecture name, or one with a schema.
+        device: Where to create it.
+        **options: Further options of `open_clip.create_model`.
+
+    Returns:
+        The model.
+
+    Raises:
+        CheckpointError: For whatever open_clip refuses.
+    """
     import open_clip
 
     quiet = logging.getLogger().level
@@ -216,7 +234,17 @@ def create(name: str, *, device: str = "cpu", **options: Any) -> nn.Module:
 
 
 def architecture_of(path: Path) -> str:
-    """The architecture of a trainer's checkpoint: from a configuration beside it, or its run."""
+    """The architecture of a trainer's checkpoint, from a configuration beside it or from its run.
+
+    Args:
+        path: The checkpoint.
+
+    Returns:
+        A name for `create`.
+
+    Raises:
+        CheckpointError: If the file is missing or nothing says its architecture.
+    """
     for folder in (path.parent, path.parent.parent):
         if (folder / CONFIGURATION).is_file():
             return f"local-dir:{folder}"

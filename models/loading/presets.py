@@ -1,4 +1,4 @@
-"""CLIPs by name, and the folders that open_clip opens them from (`local-dir:`)."""
+"""Model configurations by name, and the folders that open_clip opens them from (`local-dir:`)."""
 
 import json
 from collections.abc import Sequence
@@ -17,10 +17,19 @@ PAD, UNKNOWN, START, END = "<pad>", "<unk>", "<start>", "<end>"
 
 
 def write_tokenizer(folder: Path, words: Sequence[str], *, context_length: int) -> int:
-    """Write `tokenizer.json` and its configuration into a model folder; return the vocabulary size.
+    """Write a word tokenizer with its configuration into a model folder.
 
-    The end token has the largest number of all, since open_clip's text tower pools where the
-    token number is greatest.
+    Args:
+        folder: The model folder.
+        words: The vocabulary.
+        context_length: Number of tokens of a text, start and end included.
+
+    Returns:
+        The vocabulary size, special tokens included.
+
+    Notes:
+        The end token has the largest number, since open_clip's text tower pools where the token
+        number is greatest.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -51,11 +60,19 @@ def write_tokenizer(folder: Path, words: Sequence[str], *, context_length: int) 
 
 
 def unreadable(tokenizer: Any, sentences: Sequence[str]) -> str:
-    """Why a tokenizer cannot read some of the sentences; empty if it can.
+    """Why a tokenizer cannot read some of the sentences.
 
-    A tokenizer of whole words takes a word it does not know for `<unk>`, and cuts what is longer
-    than its context: such a sentence would be embedded, but not mean what it says. Byte-pair
-    tokenizers such as CLIP's own know every word. `tokenizer` is open_clip's, as `clip.tokenizer`.
+    Args:
+        tokenizer: open_clip's tokenizer, as `clip.tokenizer`.
+        sentences: The texts.
+
+    Returns:
+        The reasons; empty if all can be read.
+
+    Notes:
+        A tokenizer of whole words reads an unknown word as `<unk>` and cuts what is longer than its
+        context: such a sentence would be embedded without its meaning. Byte-pair tokenizers such as
+        CLIP's own know every word.
     """
     inner = getattr(tokenizer, "tokenizer", None)
     unknown = getattr(inner, "unk_token_id", None)
@@ -74,12 +91,19 @@ def unreadable(tokenizer: Any, sentences: Sequence[str]) -> str:
 
 
 def _numbers(inner: Any, texts: list[str]) -> list[list[int]]:
-    """Token numbers of each text, uncut; a tokenizer warns of what its model could not take."""
+    """Token numbers of each text, not cut, without warnings about their length."""
     return inner(texts, truncation=False, verbose=False)["input_ids"] if texts else []
 
 
 def remembering(tokenize: Any) -> Any:
-    """Tokenize each distinct caption once."""
+    """Wrap a tokenizer so that each distinct caption is tokenized once.
+
+    Args:
+        tokenize: Maps a list of texts to token numbers.
+
+    Returns:
+        A function of one text or a list of them.
+    """
     one = lru_cache(maxsize=200_000)(lambda text: tokenize([text])[0])
 
     def tokens(texts: list[str] | str) -> Tensor:
@@ -184,6 +208,12 @@ _PICTURES = {
 def is_full_size(preset: str) -> bool:
     """Whether a preset has open_clip's own tokenizer and preprocessing.
 
+    Args:
+        preset: A name in `PRESETS`.
+
+    Returns:
+        True for the full-size ones.
+
     >>> is_full_size("RN50"), is_full_size("Swin-T"), is_full_size("resnet-small")
     (True, True, False)
     """
@@ -194,11 +224,28 @@ def is_full_size(preset: str) -> bool:
 def write_model_folder(
     folder: Path, preset: str, *, words: Sequence[str], longest: int, image_size: int | None = None
 ) -> Path:
-    """Write a preset's model folder: `open_clip_config.json` and a tokenizer of the given words.
+    """Write the model folder of a preset, from which open_clip creates the model.
 
-    `longest` is the number of words in the longest caption; two places are added for the start and
-    end tokens. A full-size preset keeps open_clip's own tokenizer and its 77 places, so that words
-    and `longest` say nothing to it. `image_size`, in pixels, takes the place of the preset's.
+    Args:
+        folder: Where to write `open_clip_config.json` and the tokenizer.
+        preset: A name in `PRESETS`.
+        words: The vocabulary of the captions; a full-size preset keeps open_clip's tokenizer.
+        longest: Number of words in the longest caption, to which start and end are added; a
+            full-size preset keeps 77 tokens.
+        image_size: Side of the pictures in pixels; None keeps the preset's.
+
+    Returns:
+        The folder.
+
+    Raises:
+        SpecificationError: For an unknown preset, or another size for a timm model.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as parent:
+    ...     folder = Path(parent) / "model"
+    ...     written = write_model_folder(folder, "vit-small", words=["a", "cat"], longest=2)
+    ...     (written / "open_clip_config.json").is_file()
+    True
     """
     full = is_full_size(preset)
     config = deepcopy(PRESETS[preset])

@@ -1,7 +1,7 @@
 """The supervised baseline: CLIP's image tower, a ReLU and a linear head, trained on class labels.
 
-It goes through the same launcher as CLIP with the loss swapped: the labels of a mixture's TSV stand
-where captions stand, and cross entropy where the contrastive loss stands.
+It is trained by the same launcher as CLIP with another loss: the labels of a mixture's TSV take the
+place of captions, and cross entropy that of the contrastive loss.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,13 @@ from interp.models.towers.hooked import HookedTower
 
 
 class LabelledTower(nn.Module):
-    """An image tower that answers with the logits of classes; what the launcher trains."""
+    """An image tower with a linear head for class labels, as the launcher trains it.
+
+    Args:
+        visual: The image tower.
+        n_classes: Number of classes.
+        width: Size of the embedding.
+    """
 
     def __init__(self, visual: nn.Module, n_classes: int, width: int) -> None:
         super().__init__()
@@ -38,7 +44,7 @@ class LabelledTower(nn.Module):
         images: Float[Tensor, "batch channel height width"],
         labels: Int[Tensor, " batch"],
     ) -> dict[str, Tensor]:
-        """The logits beside their labels, in the form that open_clip's epoch loop hands on."""
+        """The logits beside their labels, in the form of open_clip's epoch loop."""
         logits = self.head(F.relu(self.visual(images)))
         return {"logits": logits, "labels": labels, "logit_scale": self.logit_scale}
 
@@ -53,15 +59,20 @@ class LabelLoss(nn.Module):
         logit_scale: Tensor,
         output_dict: bool = True,
     ) -> dict[str, Tensor]:
-        """Mean over the batch, nats. `logit_scale` and `output_dict` are the loop's own words."""
+        """The mean over the batch, in nats; the loop passes `logit_scale` and `output_dict`."""
         return {"loss_of_labels": F.cross_entropy(logits, labels)}
 
 
 @dataclass(frozen=True)
 class LinearHead:
-    """The trained head as evaluation takes it: `head(embedding)` are the logits of the classes.
+    """The trained head, called on embeddings to give the logits of the classes.
 
     logits = W relu(embedding) + b.
+
+    Args:
+        class_names: The classes, in the order of the logits.
+        weight: W, `classes d_embed`.
+        bias: b, `classes`.
     """
 
     class_names: tuple[str, ...]
@@ -73,14 +84,19 @@ class LinearHead:
 
 
 class SupervisedModel:
-    """A trained baseline, opened: hooked image tower, head, class names; it has no text tower.
+    """A trained supervised baseline with hooked image tower, head and class names.
 
-    `visual(pixels)` is the embedding before the ReLU, `head(visual(pixels))` the logits. It answers
-    to `embed` and `zero_shot` as a CLIP does, so `interp.models.evaluation.overview.ask` takes it.
+    Args:
+        clip: The CLIP whose image tower is used; its untrained text tower is not.
+        head: The trained head.
+
+    Notes:
+        `visual(pixels)` is the embedding before the ReLU, `head(visual(pixels))` the logits. It has
+        `embed` and `zero_shot` like a `Clip`, so `interp.models.ask` takes it.
     """
 
     def __init__(self, clip: Clip, head: LinearHead) -> None:
-        """`clip` lends its image tower; its text tower is untrained and stays out of sight."""
+        """Keep the image tower of `clip`, and the head."""
         self._clip, self.head = clip, head
 
     def __repr__(self) -> str:
@@ -98,17 +114,33 @@ class SupervisedModel:
 
     @property
     def preprocess(self) -> Callable[[Image.Image], Tensor]:
-        """A picture to `channel row column`."""
+        """The transform of a picture to `channel row column`."""
         return self._clip.preprocess
 
     def embed(self, images: ImageTable, *, batch_size: int = 256) -> Tensor:
-        """Embed pictures in table order, `batch d_embed`, before the ReLU, without gradients."""
+        """Embed the pictures of a table before the ReLU, without gradients.
+
+        Args:
+            images: The pictures.
+            batch_size: Pictures embedded at a time.
+
+        Returns:
+            Embeddings `batch d_embed` in table order.
+        """
         return self._clip.embed(images, batch_size=batch_size)
 
     def zero_shot(self, class_names: Sequence[str], templates: Sequence[object] = ()) -> LinearHead:
-        """The head's rows for these classes; prompts say nothing to it.
+        """The head's rows for some of its classes.
 
-        Raises `CheckpointError` for a class that it was not trained on.
+        Args:
+            class_names: The classes wanted.
+            templates: Ignored, since the head has no text.
+
+        Returns:
+            A head for these classes.
+
+        Raises:
+            CheckpointError: For a class that it was not trained on.
         """
         check_known("classify", "class", class_names, self.class_names, CheckpointError)
         rows = [self.class_names.index(name) for name in class_names]
@@ -122,9 +154,19 @@ def load_classifier(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> SupervisedModel:
-    """Open the checkpoint of a supervised run; `model` is its architecture where no run tells.
+    """Open the checkpoint of a supervised run.
 
-    Raises `CheckpointError` for what is missing, cut short, or no classifier.
+    Args:
+        path: The checkpoint.
+        model: Its architecture; None reads it from the run or a configuration beside it.
+        device: Where the parameters are put.
+        dtype: The format that weights are converted to.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        CheckpointError: For a file that is missing, cut short, or no classifier.
 
     >>> load_classifier("no such/epoch_1.pt", model="RN50")
     Traceback (most recent call last):

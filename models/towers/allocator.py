@@ -1,7 +1,7 @@
-"""Let the process keep the memory it frees, so that a full cache costs little more than a bare run.
+"""Control of the C library's memory, so that a full cache costs little more than a bare run.
 
-Nearly all of the cost of a cache is the system handing out fresh pages for buffers that were given
-back a moment before. The C library decides that for the whole process, so it is asked for by name.
+Nearly all of the cost of a cache is the system handing out fresh pages for buffers that were freed
+a moment before. glibc decides that for the whole process.
 """
 
 import ctypes
@@ -27,27 +27,33 @@ _depth = 0
 
 @cache
 def free_a_large_buffer() -> None:
-    """Take a buffer just under 32 MiB and free it, once in a process, without touching its pages.
+    """Free a buffer just under 32 MiB once in a process, so that glibc keeps freed memory.
 
-    glibc learns from what is freed: from then on it serves buffers of that size from its heap, and
-    keeps up to twice as much of it free, where before it gave all but the size of the largest
-    activation back after every run. A cache of up to 64 MiB then costs no page faults. Any program
-    that frees such a tensor has the same; other allocators take no notice.
+    Notes:
+        glibc adapts to what is freed: from then on it serves buffers of that size from its heap and
+        keeps up to twice as much of it free. Before, it returned all but the size of the largest
+        activation after every run. A cache of up to 64 MiB then costs no page faults. The buffer's
+        pages are never touched. Other allocators ignore this.
     """
     torch.empty(_ADAPTED - 2**16, dtype=torch.uint8)
 
 
 @contextmanager
 def keep_freed_memory() -> Iterator[bool]:
-    """Keep freed memory for the length of a `with` block; True where that can be done.
+    """Keep freed memory in the process for the length of a `with` block.
 
-    Inside, glibc serves every buffer from its heap and gives nothing back to the system: the
-    process stays as large as it ever was. At the end the heap is trimmed and the thresholds are set
-    to 32 MiB (mmap) and 64 MiB (trim), where glibc's own adaptation ends: it adapts them no more
-    once a program has set one, and at its first defaults every large buffer would fault anew.
+    Returns:
+        A context that yields True, or False where there is no glibc.
 
-    It acts on the whole process, all threads and libraries. Blocks may be nested. Only for glibc
-    (Linux); elsewhere it changes nothing, says so in a line, and gives False.
+    Notes:
+        Inside, glibc serves every buffer from its heap and returns nothing to the system: the
+        process stays as large as it ever was. At the end the heap is trimmed and the thresholds are
+        set to 32 MiB (mmap) and 64 MiB (trim), where glibc's own adaptation ends. It adapts no more
+        once a program has set a threshold, and at its first defaults every large buffer would fault
+        again.
+
+        It acts on the whole process, all threads and libraries. Blocks may be nested. Without glibc
+        (Linux) it changes nothing and says so in a line.
 
     >>> with keep_freed_memory() as kept:  # doctest: +SKIP
     ...     for batch in batches:
@@ -74,7 +80,7 @@ def keep_freed_memory() -> Iterator[bool]:
 
 
 def _glibc() -> Any:
-    """The C library of this process, if it is glibc."""
+    """The C library of this process if it is glibc, else None."""
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return None
     library = ctypes.CDLL(None)

@@ -1,7 +1,7 @@
-"""Multi-head attention, opened: pure functions for its steps, and a module that hooks them.
+"""Multi-head attention in separate steps, and a module with a hook at each step.
 
-open_clip's blocks hold a fused `nn.MultiheadAttention` that shows none of its insides. Everything
-here is computed from that module's own weights.
+open_clip's blocks hold a fused `nn.MultiheadAttention` whose intermediate values cannot be read.
+Everything here is computed from that module's own weights.
 """
 
 from math import sqrt
@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from interp.models.towers.hooked import share, with_hooks
+from interp.models.towers.checked_hooks import with_hooks
+from interp.models.towers.hooked import share
 
 Heads = Float[Tensor, "batch pos head d_head"]
 Mask = Float[Tensor, "*shape query key"] | None
@@ -22,12 +23,12 @@ Mask = Float[Tensor, "*shape query key"] | None
 
 
 def split_heads(x: Float[Tensor, "batch pos d_model"], *, n_heads: int) -> Heads:
-    """Cut a vector into the heads' parts."""
+    """Split the last axis into heads."""
     return rearrange(x, "batch pos (head d_head) -> batch pos head d_head", head=n_heads)
 
 
 def merge_heads(z: Heads) -> Float[Tensor, "batch pos d_model"]:
-    """Lay the heads' parts side by side again."""
+    """Concatenate the heads again."""
     return rearrange(z, "batch pos head d_head -> batch pos (head d_head)")
 
 
@@ -38,7 +39,17 @@ def in_projection(
     *,
     n_heads: int,
 ) -> tuple[Heads, Heads, Heads]:
-    """Queries, keys and values from the weight that holds all three, one above the other."""
+    """Queries, keys and values from the fused weight, where they are stacked in this order.
+
+    Args:
+        x: The normalised stream.
+        weight: The fused weight.
+        bias: The fused bias, or None.
+        n_heads: Number of heads.
+
+    Returns:
+        q, k and v.
+    """
     q, k, v = rearrange(
         F.linear(x, weight, bias),
         "batch pos (part head d_head) -> part batch pos head d_head",
@@ -53,7 +64,16 @@ def attention_scores(
     k: Float[Tensor, "batch key head d_head"],
     mask: Mask,
 ) -> Float[Tensor, "batch head query key"]:
-    r"""$q \cdot k / \sqrt{d_\mathrm{head}}$ plus the mask."""
+    r"""Attention scores $q \cdot k / \sqrt{d_\mathrm{head}}$, plus the mask.
+
+    Args:
+        q: Queries.
+        k: Keys.
+        mask: Added to the scores; None adds nothing.
+
+    Returns:
+        Scores before the softmax.
+    """
     scores = einsum(
         q / sqrt(q.shape[-1]),
         k,
@@ -65,7 +85,7 @@ def attention_scores(
 def mix_values(
     pattern: Float[Tensor, "batch head query key"], v: Float[Tensor, "batch key head d_head"]
 ) -> Float[Tensor, "batch query head d_head"]:
-    """The mean of the values under each row of the pattern."""
+    """Average the values by each row of the pattern."""
     return einsum(
         pattern, v, "batch head query key, batch key head d_head -> batch query head d_head"
     )
@@ -77,7 +97,17 @@ def fused_attention(
     v: Float[Tensor, "batch key head d_head"],
     mask: Mask,
 ) -> Float[Tensor, "batch query head d_head"]:
-    """The same z in one kernel that never writes the pattern down."""
+    """Compute z in one kernel that never stores the pattern.
+
+    Args:
+        q: Queries.
+        k: Keys.
+        v: Values.
+        mask: Added to the scores; None adds nothing.
+
+    Returns:
+        z, the same as softmax of `attention_scores` and `mix_values`.
+    """
     z = F.scaled_dot_product_attention(
         q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask
     )
@@ -87,7 +117,7 @@ def fused_attention(
 def head_results(
     z: Heads, w_o: Float[Tensor, "head d_head d_model"]
 ) -> Float[Tensor, "batch pos head d_model"]:
-    """What each head adds to the stream; the bias belongs to none of them."""
+    """What each head adds to the stream; the output bias belongs to no head."""
     return einsum(z, w_o, "batch pos head d_head, head d_head d_model -> batch pos head d_model")
 
 
@@ -100,7 +130,19 @@ def attend(
     at_scores: HookPoint,
     at_pattern: HookPoint,
 ) -> Float[Tensor, "batch query head d_head"]:
-    """z, in the open where somebody listens to scores or pattern, and fused otherwise."""
+    """Compute z, step by step where the scores or the pattern are hooked, and fused otherwise.
+
+    Args:
+        q: Queries.
+        k: Keys.
+        v: Values.
+        mask: Added to the scores; None adds nothing.
+        at_scores: Hook point of the scores.
+        at_pattern: Hook point of the pattern.
+
+    Returns:
+        z.
+    """
     if not with_hooks(at_scores, at_pattern):
         return fused_attention(q, k, v, mask)
     scores = at_scores(attention_scores(q, k, mask))
@@ -110,7 +152,15 @@ def attend(
 def mask_at(
     mask: Mask, place: Int[Tensor, "batch"]
 ) -> Float[Tensor, "batch head_or_1 1 key"] | None:
-    """The mask of one query of each example."""
+    """The mask of one query of each example.
+
+    Args:
+        mask: A mask for all queries, or None.
+        place: The query's position in each example.
+
+    Returns:
+        A mask that broadcasts against scores with one query.
+    """
     if mask is None:
         return None
     if mask.ndim == 2:
@@ -119,15 +169,19 @@ def mask_at(
 
 
 def _plain(mask: Any) -> bool:
-    """Whether `nn.MultiheadAttention` takes the mask: one for all heads and examples, or none."""
+    """Whether `nn.MultiheadAttention` accepts the mask: one for all heads and examples, or none."""
     return mask is None or mask.ndim == 2
 
 
 class HookedAttention(nn.Module):
     """The self-attention of a block, with the LayerScale that may follow it.
 
-    `hook_result` is what a head adds to the residual stream, LayerScale included, so the heads'
-    results and `b_O` always sum to the block's `hook_attn_out`.
+    Args:
+        source: The open_clip block.
+
+    Notes:
+        `hook_result` is what a head adds to the residual stream, LayerScale included, so the heads'
+        results and `b_O` always sum to the block's `hook_attn_out`.
     """
 
     source: Any
@@ -142,7 +196,15 @@ class HookedAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch pos d_model"], mask: Mask = None
     ) -> Float[Tensor, "batch pos d_model"]:
-        """What the heads write, given the normalised stream."""
+        """What the heads write, given the normalised stream.
+
+        Args:
+            x: The normalised stream.
+            mask: Added to the scores; None adds nothing.
+
+        Returns:
+            The block's `hook_attn_out`.
+        """
         attn = self.source.attn
         points: Any = self._modules.values()
         if not (torch.is_grad_enabled() or with_hooks(*points)) and _plain(mask):
@@ -169,10 +231,19 @@ class HookedAttention(nn.Module):
         place: Int[Tensor, "batch"],
         mask: Mask = None,
     ) -> Float[Tensor, "batch one d_model"]:
-        """What the heads write at one position of each example: `forward`'s row, and no other.
+        """What the heads write at one position of each example, the same as that row of `forward`.
 
-        Keys and values are of all positions, and may be hooked; what depends on the query has one
-        position, so hooks there would see another shape than they expect.
+        Args:
+            x: The normalised stream.
+            place: The position in each example.
+            mask: Added to the scores; None adds nothing.
+
+        Returns:
+            The output at that position.
+
+        Notes:
+            Keys and values are computed at all positions and may be hooked. What depends on the
+            query has one position, so hooks there would see another shape than they expect.
         """
         attn, rows = self.source.attn, torch.arange(len(x), device=x.device)
         width, bias = attn.embed_dim, attn.in_proj_bias

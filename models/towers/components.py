@@ -1,7 +1,7 @@
-"""A transformer block as what it is to a circuit: heads and a perceptron that read the stream.
+"""The components of a transformer block as circuits see them: heads and an MLP on the stream.
 
-Each query, key, value and perceptron can be given a stream of its own; each head and perceptron
-adds a part of its own. Whoever mixes those parts decides how the model is wired.
+Each query, key, value and MLP can be given a stream of its own; each head and MLP adds a part of
+its own. How the parts are summed into streams decides how the model is wired.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,8 +22,13 @@ Parts = Float[Tensor, "batch writer pos d_model"]
 class Heads:
     """The attention of a block: three readers and one writer for each head.
 
-    Readers come as the queries of all heads, then their keys, then their values. A part is what a
-    head adds, LayerScale included; the output bias belongs to no head.
+    Args:
+        tower: The transformer tower.
+        layer: The block's number.
+
+    Notes:
+        Readers are the queries of all heads, then their keys, then their values. A part is what a
+        head adds, LayerScale included; the output bias belongs to no head.
     """
 
     def __init__(self, tower: Any, layer: int) -> None:
@@ -54,7 +59,15 @@ class Heads:
         return self.block.ln1(stream) @ weight[reader] + bias[reader]
 
     def run(self, streams: Streams, tokens: Tensor | None = None) -> Parts:
-        """What each head adds when every query, key and value reads a stream of its own."""
+        """What each head adds when every query, key and value reads a stream of its own.
+
+        Args:
+            streams: A stream per reader.
+            tokens: The tokens, which a text tower with padding needs for its mask.
+
+        Returns:
+            A part per head.
+        """
         weight, bias = self._weights()
         made = torch.matmul(self.block.ln1(streams), weight) + bias[:, None]
         q, k, v = rearrange(
@@ -74,9 +87,21 @@ class Heads:
         r"""The gradient at each reader's stream, from those at `inner`.
 
         With $y = W^\top g$, norm scale $\sigma$ and normalised stream $\hat x$ it is
+
         $(\gamma y - \overline{\gamma y} - \hat x\,\overline{\gamma y \hat x}) / \sigma$.
-        `straight` holds the scale fixed, which drops the last term. Its mean is taken where it is
-        small: $\gamma y \hat x$ sums to $g$ times the query, key or value without its constant.
+
+        Args:
+            stream: The stream that all readers read.
+            values: Queries, keys and values.
+            gradients: Their gradients.
+            straight: Whether to hold the norm's scale fixed, which drops the last term.
+
+        Returns:
+            A gradient per reader.
+
+        Notes:
+            The last mean is taken on the small side: $\gamma y \hat x$ sums to $g$ times the query,
+            key or value without its constant.
         """
         weight, constant = self._centred
         centred = stream - stream.mean(dim=-1, keepdim=True)
@@ -101,7 +126,7 @@ class Heads:
     def _centred(self) -> tuple[Float[Tensor, "reader d_head d_model"], Tensor]:
         """Weights that carry a gradient back through the norm's gain, and the readers' constants.
 
-        Kept for as long as these components are, which is for one analysis.
+        They are cached as long as these components exist, which is one analysis.
         """
         (weight, bias), norm = self._weights(), self.block.ln1
         back = (weight * norm.w[:, None]).transpose(1, 2)
@@ -116,7 +141,12 @@ class Heads:
 
 
 class Perceptron:
-    """The MLP of a block: one reader and one writer."""
+    """The MLP of a block: one reader and one writer.
+
+    Args:
+        tower: The transformer tower.
+        layer: The block's number.
+    """
 
     def __init__(self, tower: Any, layer: int) -> None:
         self.layer, self.block = layer, tower.blocks[layer]
@@ -126,20 +156,27 @@ class Perceptron:
         self.places: tuple[tuple[str, Mapping[str, int]], ...] = ((self.writes, {}),)
 
     def write(self, activation: Float[Tensor, "batch pos d_model"]) -> Parts:
-        """What the perceptron adds."""
+        """What the MLP adds."""
         return activation[:, None]
 
     def read(
         self, reader: int, stream: Float[Tensor, "batch pos d_model"]
     ) -> Float[Tensor, "batch pos d_model"]:
-        """What the perceptron makes of a stream."""
+        """What the MLP computes from a stream."""
         return self.block.mlp(self.block.ln2(stream))
 
     def run(self, streams: Streams, tokens: Tensor | None = None) -> Parts:
-        """What the perceptron adds when it reads this stream."""
+        """What the MLP adds when it reads this stream."""
         return self.block.mlp(self.block.ln2(streams))
 
 
 def components_of(tower: Any) -> list[Heads | Perceptron]:
-    """Everything that reads the stream and adds to it, in order."""
+    """The components of a transformer tower, in the order of the computation.
+
+    Args:
+        tower: The tower.
+
+    Returns:
+        Heads and MLP of every block.
+    """
     return [part(tower, layer) for layer in range(tower.n_layers) for part in (Heads, Perceptron)]

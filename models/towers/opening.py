@@ -1,4 +1,4 @@
-"""Find the tower for a part of an open_clip model: hooked where there are hooks, else traced."""
+"""Opening of a tower of an open_clip model: hooked where hooks exist, else traced."""
 
 from typing import Any
 
@@ -32,10 +32,24 @@ EXAMPLES = 3
 
 
 def open_tower(clip_model: nn.Module, which: str) -> HookedTower:
-    """Open the `visual` or `text` tower of an open_clip model, sharing its parameters.
+    """Open the image or text tower of an open_clip model, sharing its parameters.
 
-    A tower that nobody wrote hooks for (timm's and Hugging Face's, and open_clip's own with
-    custom blocks) comes as a `TracedTower`: the same verbs, with sites named by module path.
+    Args:
+        clip_model: The open_clip model.
+        which: `visual` or `text`.
+
+    Returns:
+        A hooked tower. One without hooks of its own (timm's and Hugging Face's, and open_clip's
+        with custom blocks) is a `TracedTower`: the same methods, with sites named by module path.
+
+    Raises:
+        SiteError: For another name of a tower.
+        SpecificationError: For a module that cannot be traced.
+
+    >>> import open_clip
+    >>> model = open_clip.create_model("ViT-S-32-alt", force_image_size=64)
+    >>> open_tower(model, "visual").sites[:2]
+    ('hook_embed', 'hook_pos_embed')
     """
     check_known("open a tower", "tower", [which], ["visual", "text"], SiteError)
     free_a_large_buffer()  # so that caches of small towers need no fresh memory
@@ -52,7 +66,17 @@ def open_tower(clip_model: nn.Module, which: str) -> HookedTower:
 
 
 def trace_pictures(source: Any) -> TracedTower:
-    """Trace a module that embeds pictures of its `image_size`."""
+    """Trace a module that embeds pictures of its `image_size`.
+
+    Args:
+        source: The module.
+
+    Returns:
+        The traced tower.
+
+    Raises:
+        SpecificationError: If the module does not say the size of its pictures.
+    """
     size = getattr(source, "image_size", None)
     if size is None:
         raise SpecificationError(
@@ -67,9 +91,17 @@ def trace_pictures(source: Any) -> TracedTower:
 
 
 def trace_texts(source: Any) -> TracedTower:
-    """Trace a module that embeds texts of its `context_length`, or (Hugging Face's) shorter ones.
+    """Trace a module that embeds texts of its `context_length`; Hugging Face's takes shorter ones.
 
-    Where open_clip keeps the text tower's parts on the model itself, a run is its `encode_text`.
+    Args:
+        source: The module; where open_clip keeps the text tower's parts on the model itself, the
+            model, and a run is its `encode_text`.
+
+    Returns:
+        The traced tower.
+
+    Raises:
+        SpecificationError: If the module does not say its vocabulary size.
     """
     merged = isinstance(source, CLIP)
     config = getattr(source, "config", None)
@@ -94,7 +126,15 @@ def trace_texts(source: Any) -> TracedTower:
 
 
 def check_opened(asked: str, tower: object) -> None:
-    """Refuse what is no tower of ours, such as the model or the Clip that has one."""
+    """Refuse what is no hooked tower, such as the model or the `Clip` that has one.
+
+    Args:
+        asked: What was to be done, for the message.
+        tower: What was given.
+
+    Raises:
+        SpecificationError: If it is no hooked tower.
+    """
     if not isinstance(tower, HookedTower):
         raise SpecificationError(
             asked,
@@ -105,7 +145,7 @@ def check_opened(asked: str, tower: object) -> None:
 
 
 def _texts(words: int, length: int, *, end: int, padding: int) -> Tensor:
-    """Texts of different lengths, each closed by its last token, then padded."""
+    """Texts of different lengths, each with its end token and then padding."""
     dice = rng("traced example", 0)
     tokens = dice.integers(0, words - 1, (EXAMPLES, length))
     tokens[(tokens == padding) | (tokens == end)] = next(

@@ -1,4 +1,4 @@
-"""Pooling by learned queries that attend to the tokens (CoCa's image tower), hooked."""
+"""Pooling by learned queries that attend to the tokens (CoCa's image tower), with hooks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,9 +15,13 @@ from interp.models.towers.transformer import HookedNorm
 
 
 class HookedQueries(nn.Module):
-    """open_clip's `AttentionalPooler`: normalised tokens are keys and values of learned queries.
+    """open_clip's `AttentionalPooler`: learned queries attend to the normalised tokens.
 
-    Sites have as many query positions as there are queries; the model may use only the first.
+    Args:
+        source: The `AttentionalPooler`.
+
+    Notes:
+        Sites have as many query positions as there are queries; the model may use only the first.
     """
 
     source: Any
@@ -33,7 +37,7 @@ class HookedQueries(nn.Module):
     def forward(
         self, stream: Float[Tensor, "batch pos d_model"]
     ) -> Float[Tensor, "batch query width"]:
-        """What each query collects from the tokens."""
+        """What each query reads from the tokens."""
         attn, tokens = self.source.attn, self.ln_k(stream)
         asked = self.source.ln_q(self.source.query).expand(len(tokens), -1, -1)
         q, k, v = (
@@ -69,7 +73,7 @@ class HookedQueries(nn.Module):
 
     @property
     def W_O(self) -> Float[Tensor, "head d_head width"]:
-        """What carries z to the pooled vector."""
+        """The output weights, from z to the pooled vector."""
         attn = self.source.attn
         return rearrange(
             attn.out_proj.weight, "width (head d_head) -> head d_head width", head=attn.num_heads
@@ -77,7 +81,7 @@ class HookedQueries(nn.Module):
 
 
 def _weights(attn: nn.MultiheadAttention) -> Sequence[Tensor]:
-    """The projections of queries, keys and values; PyTorch keeps them together where they fit."""
+    """The weights of queries, keys and values, which PyTorch fuses where their shapes allow."""
     if attn.in_proj_weight is not None:
         return attn.in_proj_weight.chunk(3)
     return attn.q_proj_weight, attn.k_proj_weight, attn.v_proj_weight

@@ -1,4 +1,4 @@
-"""open_clip's ModifiedResNet, hooked: three-convolution stem, bottlenecks, attention pooling."""
+"""open_clip's ModifiedResNet with hooks: three-convolution stem, bottlenecks, attention pooling."""
 
 from typing import Any
 
@@ -23,7 +23,11 @@ NewMap = Float[Tensor, "batch new_channel new_row new_column"]
 
 
 class HookedStem(nn.Module):
-    """Three convolutions and a mean over windows of 2 x 2."""
+    """Three convolutions and average pooling over 2 x 2 windows.
+
+    Args:
+        source: The `ModifiedResNet`.
+    """
 
     source: Any
 
@@ -43,10 +47,14 @@ class HookedStem(nn.Module):
 
 
 class HookedBottleneck(nn.Module):
-    """Three convolutions beside a shortcut.
+    """Three convolutions with a shortcut around them.
 
-    `hook_out` is the branch alone, before the shortcut is added; `hook_resid_post` is their sum
-    after the ReLU, so it is not a sum of parts as in a transformer.
+    Args:
+        source: The open_clip bottleneck.
+
+    Notes:
+        `hook_out` is the branch alone, before the shortcut is added. `hook_resid_post` is their sum
+        after the ReLU, so it is not a sum of parts as in a transformer.
     """
 
     source: Any
@@ -70,10 +78,14 @@ class HookedBottleneck(nn.Module):
 
 
 class HookedAttentionPool(nn.Module):
-    """One query, the mean of the map, attends to itself and to every place of the map.
+    """Attention pooling: the mean of the map attends to itself and to every position of the map.
 
-    open_clip computes a query for every place and then throws all but the mean's away; here only
-    that one is computed, so `hook_q`, `hook_z` and the pattern's `query` axis have length 1.
+    Args:
+        source: The open_clip attention pool.
+
+    Notes:
+        open_clip computes a query for every position and keeps only the mean's. Here only that one
+        is computed, so `hook_q`, `hook_z` and the pattern's `query` axis have length 1.
     """
 
     source: Any
@@ -101,11 +113,19 @@ class HookedAttentionPool(nn.Module):
 
 
 class HookedResNet(HookedTower):
-    """A picture through the stem, all bottlenecks of the four stages, and attention pooling.
+    """open_clip's ModifiedResNet as a tower: stem, bottlenecks of four stages, attention pooling.
 
-    `tower(pictures)` is open_clip's `encode_image(pictures, normalize=False)`. The chain is the
-    bottlenecks of all stages in a row: layer 0 is `layer1.0`, and the number of `layer2.0` is how
-    many blocks the first stage has.
+    Args:
+        source: The `ModifiedResNet`.
+
+    Notes:
+        `tower(pictures)` is open_clip's `encode_image(pictures, normalize=False)`. The chain is the
+        bottlenecks of all stages in a row: layer 0 is `layer1.0`, and the number of `layer2.0` is
+        how many blocks the first stage has.
+
+    >>> tower = HookedResNet(ModifiedResNet((1, 1, 1, 1), 32, heads=4, image_size=64, width=8))
+    >>> tower.n_layers, tower(torch.zeros(1, 3, 64, 64)).shape
+    (4, torch.Size([1, 32]))
     """
 
     label = "visual"
@@ -128,7 +148,7 @@ class HookedResNet(HookedTower):
 
     @property
     def cfg(self) -> TransformerBridgeConfig:
-        """The tower in TransformerLens's terms: widths and heads are the attention pool's."""
+        """The tower in TransformerLens's terms; widths and heads are the attention pool's."""
         pool, weight = self.source.attnpool, self.source.conv1.weight
         n_ctx, d_model = pool.positional_embedding.shape
         return TransformerBridgeConfig(

@@ -1,4 +1,4 @@
-"""What a tree of modules has to offer: its sites, their axes, and what is out of reach and why."""
+"""Survey of a module tree: its sites, their axes, and which modules cannot be sites and why."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,8 +14,14 @@ SIZES = (2, 3)
 
 
 @dataclass(frozen=True)
-class Found:
-    """A site: where it is, its axes, and whether the run writes over its tensor afterwards."""
+class TracedSite:
+    """A site of a traced module.
+
+    Args:
+        place: Where it is in the module tree.
+        axes: Its axes.
+        overwritten: Whether the run overwrites its tensor afterwards.
+    """
 
     place: Place
     axes: tuple[str, ...]
@@ -24,12 +30,15 @@ class Found:
 
 @dataclass(frozen=True)
 class Survey:
-    """The sites of a module, in order, and by path why a module is none, or not the whole of one.
+    """The sites of a module, and the modules that are none.
 
-    `embedding` is the shape of what the module gives for a batch of `SIZES[0]`.
+    Args:
+        sites: The sites by name, in the order of the computation.
+        embedding: Shape of the module's output for a batch of `SIZES[0]`.
+        unreachable: By path, why a module is no site, or not the whole of one.
     """
 
-    sites: dict[str, Found]
+    sites: dict[str, TracedSite]
     embedding: tuple[int, ...]
     unreachable: dict[str, str]
 
@@ -37,24 +46,30 @@ class Survey:
 def survey(
     source: nn.Module, net: Net, example: Callable[[int], Tensor], *, foreign: tuple[str, ...] = ()
 ) -> Survey:
-    """Run a module on examples and list what fires.
+    """Run a module on examples and list the sites that fire.
 
-    `example(n)` gives n rows of input. Modules whose paths begin with a word of `foreign` belong
-    to something else and are passed over.
+    Args:
+        source: The module.
+        net: The same module under nnsight.
+        example: Gives n rows of input.
+        foreign: Beginnings of paths that belong to something else and are left out.
+
+    Returns:
+        The survey.
     """
     with at_rest(source):
         everywhere = net.places(example(SIZES[0]))
         places = [at for at in everywhere if not f"{at.path}.".startswith(foreign)]
         few, more = (_look(net, places, example(n)) for n in SIZES)
     calls = Counter(place.path for place in places if place.end == "output")
-    sites: dict[str, Found] = {}
+    sites: dict[str, TracedSite] = {}
     for place in places:
         name = _name(place, calls)
         small, big = few.shapes.get(place), more.shapes.get(place)
         # where a module is called `input`, its output keeps the name
         taken = place.end == "input" and name in calls
         if small is not None and big is not None and not taken:
-            sites[name] = Found(place, name_axes(small, big), place in few.overwritten)
+            sites[name] = TracedSite(place, name_axes(small, big), place in few.overwritten)
     embedding = first_tensor(few.answer)
     shape = () if embedding is None else tuple(embedding.shape)
     return Survey(sites, shape, _unreachable(source, calls, few, foreign))
@@ -66,7 +81,15 @@ def _name(place: Place, calls: Counter[str]) -> str:
 
 
 def name_axes(few: Sequence[int], more: Sequence[int]) -> tuple[str, ...]:
-    """Axes from the shapes in batches of the two `SIZES`.
+    """Name axes from the shapes in batches of the two `SIZES`.
+
+    Args:
+        few: Shape in a batch of `SIZES[0]`.
+        more: Shape in a batch of `SIZES[1]`.
+
+    Returns:
+        `batch` or `batch_x_n` for the axis that grows with the batch, `axis_1`, `axis_2` for
+        others.
 
     >>> name_axes((2, 7, 64), (3, 7, 64)), name_axes((128, 49, 96), (192, 49, 96))
     (('batch', 'axis_1', 'axis_2'), ('batch_x_64', 'axis_1', 'axis_2'))
@@ -83,7 +106,7 @@ def name_axes(few: Sequence[int], more: Sequence[int]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Look:
-    """One run: the shapes of the tensors it came by, which of them it wrote over, and remarks."""
+    """One run: shapes of the tensors, which of them were overwritten, and remarks on outputs."""
 
     shapes: dict[Place, tuple[int, ...]]
     overwritten: set[Place]
@@ -113,7 +136,7 @@ def _look(net: Net, places: Sequence[Place], x: Tensor) -> _Look:
 
 
 def _remark(value: Any) -> str:
-    """What there is to say of an output that is no plain tensor."""
+    """The remark on an output that is no plain tensor."""
     kind = type(value).__name__
     if first_tensor(value) is None:
         return f"gives a {kind} that holds no tensor"

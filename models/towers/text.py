@@ -1,4 +1,4 @@
-"""open_clip's text tower, hooked, wherever open_clip keeps it: on the CLIP model or in `.text`."""
+"""open_clip's text tower with hooks, on the CLIP model itself or in its `.text`."""
 
 from typing import Any
 
@@ -14,11 +14,20 @@ from interp.models.towers.transformer import HookedNorm, TransformerTower, unsup
 
 
 class HookedText(TransformerTower):
-    """Token numbers through the blocks, read off at the end of the text, and projected.
+    """open_clip's text transformer as a tower: tokens through blocks, pooled and projected.
 
-    `tower(tokens)` is open_clip's `encode_text(tokens, normalize=False)`. Resuming from a stream
-    needs the tokens again (`tower(stream, start_at_layer=l, tokens=tokens)`) if the embedding is
-    read where the text ends, or padding is masked. A class token, where there is one, stands last.
+    Args:
+        source: The `TextTransformer`, or the `CLIP` that holds its parts.
+
+    Notes:
+        `tower(tokens)` is open_clip's `encode_text(tokens, normalize=False)`. Resuming from a
+        stream needs the tokens again (`tower(stream, start_at_layer=l, tokens=tokens)`) if the
+        embedding is read where the text ends, or padding is masked. A class token, where there is
+        one, stands last.
+
+    >>> text = TextTransformer(context_length=8, vocab_size=20, width=16, heads=2, layers=1)
+    >>> HookedText(text)(torch.ones(1, 8, dtype=torch.long)).shape
+    torch.Size([1, 512])
     """
 
     label = "text"
@@ -44,7 +53,7 @@ class HookedText(TransformerTower):
 
     @property
     def causal(self) -> bool:  # type: ignore[override]
-        """Whether a token sees only those before it."""
+        """Whether a token attends only to itself and those before it."""
         return self.source.attn_mask is not None
 
     def original(self, x: Tensor) -> Tensor:
@@ -110,7 +119,16 @@ class HookedText(TransformerTower):
 
 
 def check_tokens(x: Tensor, *, length: int, fewer: bool = False) -> None:
-    """Refuse what is no batch of texts of this length, or of this length or fewer."""
+    """Refuse what is no batch of texts of this length, or of this length or fewer.
+
+    Args:
+        x: What was given.
+        length: The context length.
+        fewer: Whether shorter texts are allowed.
+
+    Raises:
+        ShapeError: For another shape or number format.
+    """
     fits = isinstance(x, Tensor) and x.ndim == 2 and 0 < x.shape[1] <= length
     if not fits or (x.shape[1] < length and not fewer):
         given = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__

@@ -1,4 +1,4 @@
-"""A tower that nobody wrote hooks for, opened by module path: the same verbs, through nnsight."""
+"""A tower for modules without hooks of their own: sites by module path, run through nnsight."""
 
 from collections.abc import Callable, Iterable
 from functools import cached_property
@@ -11,8 +11,9 @@ from transformer_lens.hook_points import HookPoint
 
 from interp.core.errors import ShapeError, SiteError, SpecificationError, listed, nearest
 from interp.core.sites import Site
-from interp.models.towers.hooked import HookedTower, HookRequest, ListeningPoint, Names, with_hooks
-from interp.models.towers.surveying import Found, Survey, survey
+from interp.models.towers.checked_hooks import HookRequest, ListeningPoint, Names, with_hooks
+from interp.models.towers.hooked import HookedTower
+from interp.models.towers.surveying import Survey, TracedSite, survey
 from interp.models.towers.text import check_tokens
 from interp.models.towers.tracing import Net, first_tensor, with_first_tensor
 from interp.models.towers.vit import check_pictures
@@ -23,26 +24,34 @@ EMBEDDING = "hook_embedding"
 class TracedTower(HookedTower):
     """Any module as a tower: its sites are its modules' outputs and inputs, by module path.
 
-    `trunk.blocks.3.attn` is what that module gives and `trunk.blocks.3.attn.input` the first thing
-    it is given, so in a timm transformer `norm2.input` is the stream in the middle of a block and
-    `attn.proj.input` the heads' z. Where a module runs more than once in a forward each call is a
-    site (`act#0`, `act#1`, `act#1.input`) and the bare path is refused. Where it gives a tuple or a
-    dictionary the site is the first tensor in it. `hook_embedding` is the embedding, as in every
-    tower. A cache of nothing in particular holds the outputs; ask for inputs by name or pattern.
+    Args:
+        source: The module.
+        example: A batch, of one row or more, of the input that the module takes. Sites are found by
+            running it a few times, when they are first asked for.
+        label: `visual` or `text`.
+        method: The method that a run calls.
+        foreign: Beginnings of paths that belong to another tower.
+        longest: The largest number of tokens, where texts may be shorter than it.
 
-    Out of reach is what is computed between modules, such as q, k, v and the pattern of a fused
-    attention. `unreachable` lists the modules that are no sites, or not the whole of one, and why.
+    Notes:
+        `trunk.blocks.3.attn` is that module's output and `trunk.blocks.3.attn.input` its first
+        input, so in a timm transformer `norm2.input` is the stream in the middle of a block and
+        `attn.proj.input` the heads' z. Where a module runs more than once in a forward, each call
+        is a site (`act#0`, `act#1`, `act#1.input`) and the bare path is refused. Where it returns a
+        tuple or a dictionary, the site is the first tensor in it. `hook_embedding` is the
+        embedding, as in every tower. A cache without `names_filter` holds the outputs; ask for
+        inputs by name or pattern.
 
-    The tower runs whole: `n_layers` is 0 and every site but the embedding is in layer -1, before
-    the chain, so a sweep repeats the whole forward for each of its cells. Axes are `batch` where
-    an axis grows with the batch, `batch_x_64` where it grows 64 times as fast (windows stacked on
-    the batch), and else `axis_1`, `axis_2`, ...: whether 64 numbers in a row are channels or
-    positions, no module says. Say it with `name_axes`, and features are pooled and sweeps run over
-    positions as in any tower.
+        What is computed between modules cannot be reached, such as q, k, v and the pattern of a
+        fused attention. `unreachable` lists the modules that are no sites, or not the whole of one,
+        and why.
 
-    `example` is a batch, of one row or more, of the kind that the module takes: sites are found by
-    running it a few times, when they are first asked for. `method` is what a run calls. `longest`
-    is for texts that may be shorter than it.
+        The tower runs whole: `n_layers` is 0 and every site but the embedding is in layer -1,
+        before the chain, so a sweep repeats the whole forward for each of its cells. Axes are
+        `batch` where an axis grows with the batch, `batch_x_64` where it grows 64 times as fast
+        (windows stacked on the batch), and else `axis_1`, `axis_2`. Whether these are channels or
+        positions, no module says. After `name_axes`, features are pooled and sweeps run over
+        positions as in any tower.
 
     >>> tower = TracedTower(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.zeros(1, 4))
     >>> tower.sites
@@ -83,13 +92,13 @@ class TracedTower(HookedTower):
         return tower
 
     def example(self, n: int) -> Tensor:
-        """`n` rows of the kind the tower takes, on its device and in its format."""
+        """`n` rows of input of the kind the tower takes, on its device and in its format."""
         like = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
         rows = self._example[torch.arange(n) % len(self._example)].to(like.device)
         return rows.to(like.dtype) if rows.is_floating_point() else rows
 
     def original(self, x: Tensor) -> Tensor:
-        """The embedding as the module itself computes it, nnsight aside."""
+        """The embedding as the module itself computes it, without nnsight."""
         return self._embedding(getattr(self.source, self._method)(x))
 
     def _embedding(self, answer: Any) -> Tensor:
@@ -125,7 +134,7 @@ class TracedTower(HookedTower):
         ]
         return self._embedding(self._net.run(x, heard))
 
-    def _visit(self, point: HookPoint, found: Found) -> Callable[[Any], Any]:
+    def _visit(self, point: HookPoint, found: TracedSite) -> Callable[[Any], Any]:
         def visit(value: Any) -> Any:
             tensor = first_tensor(value)
             if tensor is None:
@@ -198,11 +207,11 @@ class TracedTower(HookedTower):
 
     @cached_property
     def mod_dict(self) -> dict[str, nn.Module]:  # type: ignore[override]  # made when asked for
-        """The same; TransformerLens looks in both."""
+        """The same as `hook_dict`; TransformerLens looks in both."""
         return dict(self.hook_dict)
 
     @property
-    def found(self) -> dict[str, Found]:
+    def found(self) -> dict[str, TracedSite]:
         """Every site but the embedding, with its place in the tree."""
         return dict(self._survey.sites)
 
@@ -217,7 +226,7 @@ class TracedTower(HookedTower):
         return dict(self._survey.unreachable)
 
     def axes(self, site: str | Site) -> tuple[str, ...]:
-        """The axes of a site's activation: as `name_axes` said, or neutral."""
+        """The axes of a site's activation, as `name_axes` was told or neutral."""
         name = self._known(site)
         if name in self._given_axes:
             return self._given_axes[name]
@@ -227,7 +236,14 @@ class TracedTower(HookedTower):
         return ("batch", "d_embed") if len(rest) == 1 else ("batch", *(f"axis_{i}" for i in rest))
 
     def name_axes(self, names: Names, axes: Iterable[str]) -> None:
-        """Say what the axes of some sites are, such as `batch channel row column`.
+        """Name the axes of some sites, such as `batch channel row column`.
+
+        Args:
+            names: The sites, by name, pattern or filter.
+            axes: A name for each axis, with the batch in its place.
+
+        Raises:
+            SiteError: For another number of axes, a repeated name, or a batch in another place.
 
         >>> tower = TracedTower(nn.Sequential(nn.Conv2d(3, 5, 2)), torch.zeros(1, 3, 8, 8))
         >>> tower.name_axes("0", ("batch", "channel", "row", "column"))
@@ -250,7 +266,7 @@ class TracedTower(HookedTower):
             self._given_axes[site] = words
 
     def layer(self, site: str | Site) -> int:
-        """-1, before the chain; the embedding is behind it, in layer 0."""
+        """The layer of a site: -1, before the chain, or 0 for the embedding behind it."""
         return 0 if self._known(site) == EMBEDDING else -1
 
     def _match(self, names: Names) -> list[str]:
@@ -273,12 +289,16 @@ class TracedTower(HookedTower):
 
     @property
     def chain(self) -> list[nn.Module]:
-        """No blocks: the tower runs whole."""
+        """An empty list: the tower runs whole."""
         return []
 
     @property
     def cfg(self) -> TransformerBridgeConfig:
-        """`SpecificationError`: TransformerLens has no terms for any module whatever."""
+        """Not available: TransformerLens has no terms for a module of any kind.
+
+        Raises:
+            SpecificationError: Always.
+        """
         raise SpecificationError(
             "describe a traced tower in TransformerLens's terms",
             f"a {type(self.source).__name__}",
@@ -287,6 +307,6 @@ class TracedTower(HookedTower):
         )
 
     def extra_repr(self) -> str:
-        """One line on the tower; a survey of its sites is not made for it."""
+        """One line on the tower, which never triggers the survey of its sites."""
         sites = f"{len(self.sites)} sites" if self._surveyed else "sites not yet listed"
         return f"{type(self.source).__name__} traced through nnsight, {sites}"

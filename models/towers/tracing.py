@@ -1,9 +1,9 @@
-"""Any tree of modules, run through nnsight with a stop at each place that somebody asks for.
+"""Runs of any module tree through nnsight, stopping at the places that are asked for.
 
-nnsight puts a forward of its own on every module and leaves it there. Here it is taken off again
-between runs, so that the model costs, copies and pickles as it did before. Importing nnsight gives
-every Python object of the process a `.save()` and wraps `Tensor.backward`; that is why it is
-imported when the first tower is traced and not before.
+nnsight puts a forward of its own on every module and leaves it there. Here it is removed again
+between runs, so that the model costs, copies and pickles as before. Importing nnsight gives every
+Python object of the process a `.save()` and wraps `Tensor.backward`, so it is imported when the
+first tower is traced and not before.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +21,13 @@ ROOT = "model"
 
 
 class Place(NamedTuple):
-    """One end (`input` or `output`) of one call of a module, the calls counted from 0."""
+    """One end of one call of a module.
+
+    Args:
+        path: The module's path.
+        end: `input` or `output`.
+        call: The number of the call in a run, from 0.
+    """
 
     path: str
     end: str
@@ -34,6 +40,12 @@ Visit = tuple[Place, Callable[[Any], Any]]
 
 def first_tensor(value: Any) -> Tensor | None:
     """The tensor itself, or the first one in a tuple, list or dictionary.
+
+    Args:
+        value: What a module received or returned.
+
+    Returns:
+        The tensor, or None if there is none.
 
     >>> first_tensor((None, torch.ones(2), torch.zeros(2)))
     tensor([1., 1.])
@@ -48,7 +60,14 @@ def _parts(value: Any) -> list[tuple[Any, Any]]:
 
 
 def with_first_tensor(value: Any, tensor: Tensor) -> Any:
-    """The value with its first tensor replaced, in a container of the same kind.
+    """Replace the first tensor of a value, in a container of the same kind.
+
+    Args:
+        value: A tensor, tuple, list or dictionary.
+        tensor: What takes its place.
+
+    Returns:
+        The new value; a list or dictionary is changed in place.
 
     >>> with_first_tensor((None, torch.ones(1)), torch.zeros(1))
     (None, tensor([0.]))
@@ -65,9 +84,11 @@ def with_first_tensor(value: Any, tensor: Tensor) -> Any:
 
 
 class Net:
-    """A module under nnsight: runs it while values are read and replaced at places of the tree.
+    """A module under nnsight, run while values are read and replaced at places of the tree.
 
-    `method` is what a run calls, `__call__` unless the module has no forward of its own for it.
+    Args:
+        source: The module.
+        method: The method that a run calls.
     """
 
     def __init__(self, source: nn.Module, *, method: str = "__call__") -> None:
@@ -79,17 +100,28 @@ class Net:
             self._net = NNsight(source)
         self._method = method
         self._envoys = {envoy.path.removeprefix(f"{ROOT}."): envoy for envoy in self._net.modules()}
-        self._laid: list[tuple[nn.Module, dict[str, Any]]] = []
+        self._installed: list[tuple[nn.Module, dict[str, Any]]] = []
         for module, old in before.items():
-            laid = {key: at for key, at in module.__dict__.items() if old.get(key) is not at}
-            self._laid.append((module, laid))
-            _put(module, {key: old.get(key, _ABSENT) for key in laid})
+            added = {
+                key: value for key, value in module.__dict__.items() if old.get(key) is not value
+            }
+            self._installed.append((module, added))
+            _put(module, {key: old.get(key, _ABSENT) for key in added})
         self._running = False
 
     def run(self, x: Tensor, visits: Sequence[Visit] = ()) -> Any:
-        """What the module gives for `x`; `visits` are made in the order of the computation.
+        """Run the module, visiting places on the way.
 
-        `SiteError` names a place that the run did not come to, or came to earlier.
+        Args:
+            x: The input.
+            visits: Places with functions of the value there, in the order of the computation.
+                Returning the same object leaves the run unchanged.
+
+        Returns:
+            The module's output.
+
+        Raises:
+            SiteError: For a place that the run did not reach, or reached earlier.
         """
         from nnsight.intervention.interleaver import OutOfOrderError
 
@@ -98,7 +130,7 @@ class Net:
             return getattr(self._net._module, self._method)(x)
         answer: list[Any] = []
         waiting: list[Place] = []
-        with self._laid_on():
+        with self._instrumented():
             try:
                 with self._net.trace(x, fn=self._method) as tracer:
                     for place, visit in visits:
@@ -123,9 +155,9 @@ class Net:
             setattr(envoy, place.end, new)
 
     def places(self, x: Tensor) -> list[Place]:
-        """Every place that a run on `x` comes to, in its order."""
+        """Every place that a run on `x` reaches, in order."""
         views: list[Any] = []
-        with self._laid_on():
+        with self._instrumented():
             with self._net.trace(x, fn=self._method) as tracer:
                 views.append(tracer.cache(device=None, include_output=False, include_inputs=True))
                 views.append(tracer.cache(device=None))
@@ -136,9 +168,9 @@ class Net:
         return self._in_order(x, first, again) if again else first
 
     def _in_order(self, x: Tensor, first: list[Place], again: dict[str, int]) -> list[Place]:
-        """The first calls in order, with the later ones where a run comes to them."""
+        """The first calls in order, with later calls where a run reaches them."""
         log: list[Place] = []
-        with self._laid_on():
+        with self._instrumented():
             with self._net.trace(fn=self._method) as tracer:
                 with tracer.invoke(x):
                     pass
@@ -156,17 +188,17 @@ class Net:
         return log
 
     @contextmanager
-    def _laid_on(self) -> Iterator[None]:
-        """nnsight's forwards on the modules, and afterwards whatever was there before."""
+    def _instrumented(self) -> Iterator[None]:
+        """Put nnsight's forwards on the modules, and restore afterwards what was there before."""
         self._refuse_nesting()
         before = [
-            (module, {key: module.__dict__.get(key, _ABSENT) for key in laid})
-            for module, laid in self._laid
+            (module, {key: module.__dict__.get(key, _ABSENT) for key in added})
+            for module, added in self._installed
         ]
         self._running = True
         try:
-            for module, laid in self._laid:
-                _put(module, laid)
+            for module, added in self._installed:
+                _put(module, added)
             yield
         finally:
             self._running = False
@@ -195,10 +227,10 @@ def _put(module: nn.Module, values: Mapping[str, Any]) -> None:
 
 
 def _nested(given: Sequence[str], gave: Sequence[str]) -> list[Place]:
-    """One order of inputs and outputs, from the order of each.
+    """Merge the order of inputs and the order of outputs into one.
 
-    Calls lie within one another: before a module gives its output, its own input was the last to
-    come of all those whose outputs are still to come, so inputs are drawn until it is there.
+    Calls are nested: when a module gives its output, its own input was the last to come of all
+    those whose outputs are still to come. So inputs are drawn until it is there.
 
     >>> [(place.path, place.end) for place in _nested(["a", "a.b"], ["a.b", "a"])]
     [('a', 'input'), ('a.b', 'input'), ('a.b', 'output'), ('a', 'output')]
@@ -215,7 +247,14 @@ def _nested(given: Sequence[str], gave: Sequence[str]) -> list[Place]:
 
 @contextmanager
 def at_rest(source: nn.Module) -> Iterator[None]:
-    """The module in eval mode and without gradients, and every mode put back afterwards."""
+    """Set a module to eval mode without gradients for a `with` block, then restore every mode.
+
+    Args:
+        source: The module.
+
+    Returns:
+        A context.
+    """
     modes = {module: module.training for module in source.modules()}
     source.eval()
     try:

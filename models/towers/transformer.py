@@ -1,4 +1,4 @@
-"""What both of CLIP's transformer towers are built of, with its activations named."""
+"""The blocks of CLIP's two transformer towers, with their activations named."""
 
 from abc import abstractmethod
 from typing import Any
@@ -12,15 +12,20 @@ from transformer_lens.hook_points import HookPoint
 
 from interp.core.errors import ShapeError, SpecificationError
 from interp.models.towers.attention import HookedAttention, Mask
+from interp.models.towers.checked_hooks import only_heard, with_hooks
 from interp.models.towers.components import Heads, Perceptron, components_of
-from interp.models.towers.hooked import HookedTower, only_heard, share, with_hooks
+from interp.models.towers.hooked import HookedTower, share
 
 
 class HookedNorm(nn.Module):
-    """A layer norm; its scale and normalised stream exist when somebody listens.
+    """A layer norm whose scale and normalised stream are computed when they are hooked.
 
-    `hook_scale` is $\\sqrt{\\mathrm{var}(x) + \\epsilon}$ and `hook_normalized` is (x - mean) /
-    scale, *before* the gain and the bias, as TransformerLens 4 has it.
+    Args:
+        source: The open_clip layer norm.
+
+    Notes:
+        `hook_scale` is $\\sqrt{\\mathrm{var}(x) + \\epsilon}$ and `hook_normalized` is (x - mean) /
+        scale, before the gain and the bias, as in TransformerLens 4.
     """
 
     source: Any
@@ -50,7 +55,7 @@ class HookedNorm(nn.Module):
     def _overheard(
         self, x: Float[Tensor, "*batch pos d_model"]
     ) -> Float[Tensor, "*batch pos d_model"]:
-        """The fused kernel, and what it knows: no bit of the result changes for being heard."""
+        """The fused kernel with its statistics; listening changes no bit of the result."""
         out, mean, inverse = torch.native_layer_norm(
             x, self.source.normalized_shape, self.source.weight, self.source.bias, self.source.eps
         )
@@ -70,7 +75,11 @@ class HookedNorm(nn.Module):
 
 
 class HookedMLP(nn.Module):
-    """The two-layer perceptron of a block, with the LayerScale that may follow it."""
+    """The MLP of a block, with the LayerScale that may follow it.
+
+    Args:
+        source: The open_clip block.
+    """
 
     source: Any
 
@@ -109,7 +118,11 @@ class HookedMLP(nn.Module):
 
 
 class HookedBlock(nn.Module):
-    """A residual block: attention, then the perceptron, each adding to the stream."""
+    """A residual block: attention, then the MLP, each adding to the stream.
+
+    Args:
+        source: The open_clip block.
+    """
 
     def __init__(self, source: Any) -> None:
         super().__init__()
@@ -137,7 +150,16 @@ class HookedBlock(nn.Module):
     ) -> Float[Tensor, "batch one d_model"]:
         """The stream after the block at one position of each example, at a sixth of the cost.
 
-        Nobody may hook what depends on the query: everything but `SEEN_WHOLE`.
+        Args:
+            stream: The stream before the block.
+            place: The position in each example.
+            mask: Added to the scores; None adds nothing.
+
+        Returns:
+            The stream at that position.
+
+        Notes:
+            Only the sites in `SEEN_WHOLE` may be hooked, since the others depend on the query.
         """
         stream = self.hook_resid_pre(stream)
         rows = torch.arange(len(stream), device=stream.device)
@@ -156,7 +178,12 @@ SEEN_WHOLE = (
 
 
 class TransformerTower(HookedTower):
-    """A chain of transformer blocks over tokens at learned positions."""
+    """A chain of transformer blocks over tokens at learned positions.
+
+    Args:
+        source: The open_clip transformer.
+        foreign: Beginnings of names in `source` that belong to the other tower.
+    """
 
     def __init__(self, source: Any, *, foreign: tuple[str, ...] = ()) -> None:
         for block in source.transformer.resblocks:
@@ -171,7 +198,7 @@ class TransformerTower(HookedTower):
     ln_final: HookedNorm
 
     def _open_blocks(self) -> None:
-        """Register the blocks; what comes before them in a run is registered before."""
+        """Register the blocks; what comes before them in a run must be registered before."""
         self.blocks = nn.ModuleList(HookedBlock(b) for b in self.source.transformer.resblocks)
 
     @property
@@ -181,7 +208,7 @@ class TransformerTower(HookedTower):
 
     @property
     def components(self) -> list[Heads | Perceptron]:
-        """What reads the stream and adds to it, for circuits to wire: heads and perceptrons."""
+        """The heads and MLPs that read the stream and add to it, for circuits."""
         return components_of(self)
 
     @property
@@ -217,7 +244,7 @@ class TransformerTower(HookedTower):
 
     @abstractmethod
     def _read_at(self, stream: Tensor, tokens: Tensor | None) -> Tensor | None:
-        """The one position of each example that the embedding is read off; None if it is more."""
+        """The position that the embedding is read off, by example; None if there are several."""
 
     @abstractmethod
     def _project(self, pooled: Float[Tensor, "batch d_model"]) -> Tensor:
@@ -226,12 +253,20 @@ class TransformerTower(HookedTower):
     def finish(
         self, stream: Tensor, *, start_at_layer: int, tokens: Tensor | None = None
     ) -> Tensor:
-        """The embedding that `tower(stream, start_at_layer=l)` gives, with less of the last block.
+        """The embedding of `tower(stream, start_at_layer=l)`, with less work in the last block.
 
-        Where the embedding is read off one position (a class token, the end of a text), the last
-        block computes keys and values everywhere, but queries, heads and neurons only there. Equal
-        up to the order of sums. Where somebody hooks or listens to what would then be missing, the
-        block runs in full.
+        Args:
+            stream: The stream that enters block `start_at_layer`.
+            start_at_layer: The block.
+            tokens: The tokens, in a text tower.
+
+        Returns:
+            The embedding, equal up to the order of sums.
+
+        Notes:
+            Where the embedding is read off one position (a class token, the end of a text), the
+            last block computes keys and values everywhere, but queries, heads and neurons only
+            there. Where a hook or listener would miss something, the block runs in full.
         """
         last = self.n_layers - 1
         whole = not 0 <= start_at_layer <= last or with_hooks(*self._left_out())
@@ -248,7 +283,7 @@ class TransformerTower(HookedTower):
         return self._project(self.ln_final(token).squeeze(1))
 
     def _left_out(self) -> list[HookPoint]:
-        """The hook points that `finish` would leave out, or show at one position."""
+        """The hook points that `finish` would skip, or show at one position only."""
         ahead = f"blocks.{self.n_layers - 1}."
         return [
             point
@@ -281,16 +316,24 @@ class TransformerTower(HookedTower):
 
 
 def _name_of(activation: nn.Module) -> str:
-    """An activation function in TransformerLens's word."""
+    """An activation function's name in TransformerLens."""
     if isinstance(activation, QuickGELU):
         return "quick_gelu"
     return "gelu_pytorch_tanh" if getattr(activation, "approximate", "") == "tanh" else "gelu"
 
 
 class Unhooked(SpecificationError):
-    """A tower, or a part of one, that nobody wrote hooks for."""
+    """A tower, or a part of one, for which there are no hooks."""
 
 
 def unsupported(given: str, right: str) -> Unhooked:
-    """The error for a part of a tower that nobody wrote hooks for."""
+    """The error for a part of a tower without hooks.
+
+    Args:
+        given: What it has.
+        right: What has hooks.
+
+    Returns:
+        The error, to be raised.
+    """
     return Unhooked("hook this tower", given, right, "open it by module path, as a TracedTower")

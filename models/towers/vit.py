@@ -1,4 +1,4 @@
-"""open_clip's VisionTransformer, hooked."""
+"""open_clip's VisionTransformer with hooks."""
 
 import torch
 from einops import rearrange
@@ -12,14 +12,23 @@ from interp.models.towers.transformer import HookedNorm, TransformerTower, unsup
 
 
 class HookedViT(TransformerTower):
-    """A picture's patches and a class token, through the blocks, pooled and projected.
+    """open_clip's VisionTransformer as a tower: patches and a class token, pooled and projected.
 
-    `tower(pictures)` is open_clip's `encode_image(pictures, normalize=False)`. `hook_embed` is the
-    class token and the patches before their positions are added; `ln_final` is what open_clip
-    calls `ln_post`; where a model pools first and normalises afterwards, `ln_final`'s sites have
-    a `pos` axis of length 1. Where learned queries pool (CoCa), their attention is `attnpool`'s
-    sites, and `ln_final` has their number of positions. `hook_pooled` is the vector that the last
-    projection reads.
+    Args:
+        source: The `VisionTransformer`.
+
+    Notes:
+        `tower(pictures)` is open_clip's `encode_image(pictures, normalize=False)`. `hook_embed` is
+        the class token and the patches before their positions are added. `ln_final` is open_clip's
+        `ln_post`; where a model pools first and normalises afterwards, its sites have a `pos` axis
+        of length 1. Where learned queries pool (CoCa), their attention has `attnpool`'s sites, and
+        `ln_final` has their number of positions. `hook_pooled` is the input of the last projection.
+
+    >>> import open_clip
+    >>> model = open_clip.create_model("ViT-S-32-alt", force_image_size=64)
+    >>> tower = HookedViT(model.visual)
+    >>> tower.n_layers, tower(torch.zeros(1, 3, 64, 64)).shape
+    (12, torch.Size([1, 256]))
     """
 
     label = "visual"
@@ -83,7 +92,15 @@ class HookedViT(TransformerTower):
 
 
 def check_pictures(x: Tensor, *, size: tuple[int, int]) -> None:
-    """Refuse what is no batch of colour pictures of this size."""
+    """Refuse what is no batch of colour pictures of this size.
+
+    Args:
+        x: What was given.
+        size: (rows, columns).
+
+    Raises:
+        ShapeError: For another shape or number format.
+    """
     right = (3, *size)
     if not isinstance(x, Tensor) or x.ndim != 4 or tuple(x.shape[1:]) != right:
         given = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
