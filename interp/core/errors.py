@@ -20,6 +20,12 @@ from difflib import get_close_matches
 class InterpError(Exception):
     """A message in four parts: what was asked, what was given, what would be right, what to do.
 
+    Args:
+        asked: What was to be done, after "Cannot".
+        given: What was given instead.
+        right: What would be right.
+        do: What to do, as an imperative.
+
     >>> print(DataError("read pictures", "an empty folder", "domain/class/*.png", "fill it"))
     Cannot read pictures: given an empty folder, right would be domain/class/*.png. Fill it.
     """
@@ -77,6 +83,13 @@ class OutputError(InterpError):
 def listed(names: Iterable[object], *, limit: int = 8) -> str:
     """Write names into a sentence, the first `limit` of them.
 
+    Args:
+        names: The names.
+        limit: How many are written out.
+
+    Returns:
+        The names, separated by commas, and how many more there are.
+
     >>> listed(["cat", "dog", "owl"], limit=2)
     'cat, dog and 1 more'
     """
@@ -88,6 +101,14 @@ def listed(names: Iterable[object], *, limit: int = 8) -> str:
 
 def nearest(name: str, names: Iterable[str], *, limit: int = 3) -> str:
     """Suggest the names that a mistyped one may have meant.
+
+    Args:
+        name: The mistyped name.
+        names: The known names.
+        limit: How many suggestions.
+
+    Returns:
+        The nearest names, or all if none is near.
 
     >>> nearest("sketsh", ["real", "sketch"])
     'sketch'
@@ -104,6 +125,16 @@ def check_known(
     error: type[InterpError] = DataError,
 ) -> None:
     """Refuse names that are not known, and suggest those that are.
+
+    Args:
+        asked: What was to be done.
+        kind: What the names are names of.
+        given: The names to check.
+        known: The known names.
+        error: The class of the error.
+
+    Raises:
+        InterpError: Of class `error`, for the first unknown name.
 
     >>> check_known("test on a domain", "domain", ["skech"], ["real", "sketch"])
     Traceback (most recent call last):
@@ -122,7 +153,13 @@ def check_known(
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on whatever device: halve the batch and go on.
+    """Whether an exception says that memory ran out, on whatever device.
+
+    Args:
+        error: The exception.
+
+    Returns:
+        True if a smaller batch may help.
 
     >>> out_of_memory(MemoryError()), out_of_memory(RuntimeError("shapes do not fit"))
     (True, False)

@@ -1,4 +1,4 @@
-"""A plate is a picture that belongs to a result: a thumbnail, an attention map, a patch effect."""
+"""Plates: pictures that belong to a result, such as thumbnails and attention maps."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,14 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Plate:
-    """A picture with a caption and the keys of the table rows that it illustrates."""
+    """A picture with a caption and the keys of the table rows that it illustrates.
+
+    Args:
+        name: The name of its file, without suffix.
+        image: The picture.
+        caption: The caption.
+        keys: Columns of the rows, with their values.
+    """
 
     name: str
     image: Image.Image
@@ -30,7 +37,7 @@ class Plate:
 
     @classmethod
     def load(cls, path: Path) -> "Plate":
-        """Read back what `save` wrote."""
+        """Read a plate that `save` wrote."""
         with Image.open(path) as image:
             image.load()
             notes = {str(key): str(value) for key, value in image.info.items()}

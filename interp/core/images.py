@@ -1,6 +1,7 @@
-"""The image table: pictures, read when needed, with aligned columns of what they show.
+"""The image table: pictures, read when needed, with aligned columns that describe them.
 
-Select rows by mask or query and everything follows; ask for pairs and get clean/corrupt partners.
+Rows are selected by mask or query, together with their pictures. `pairs` gives clean/corrupt
+partners.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 @runtime_checkable
 class Reader(Protocol):
-    """What makes a picture of a row of an image table; readers must survive pickling.
+    """Reads the picture of a row of an image table; readers must survive pickling.
 
     The row's `path` names the picture: two rows with one path are one picture.
     """
@@ -38,7 +39,7 @@ class Reader(Protocol):
 
 @runtime_checkable
 class Stored(Protocol):
-    """A reader that can also hand out the bytes as they are stored, not decoded."""
+    """A reader that can also return the bytes as they are stored, not decoded."""
 
     def stored(self, row: pd.Series) -> tuple[str, bytes]:
         """The suffix (".jpg") and the bytes."""
@@ -46,26 +47,39 @@ class Stored(Protocol):
 
 
 class Preparation(NamedTuple):
-    """One step of a user's own preprocessing: picture in, picture out."""
+    """One step of a user's own preprocessing.
+
+    Args:
+        name: Its name, which enters the fingerprint.
+        function: From picture to picture.
+    """
 
     name: str
     function: Callable[[Image.Image], Image.Image]
 
     def apply(self, image: Image.Image, path: object) -> Image.Image:
-        """The picture after this step, as RGB.
+        """Apply the step to a picture.
 
-        Raises `DataError` when the function fails or returns anything else than a picture.
+        Args:
+            image: The picture.
+            path: Its path, for messages.
+
+        Returns:
+            The picture after this step, as RGB.
+
+        Raises:
+            DataError: If the function fails or returns anything but a picture.
         """
         right = "a function from a PIL picture to a PIL picture"
         asked = f"prepare {path} with {self.name}"
         try:
-            made = self.function(image)
+            prepared = self.function(image)
         except Exception as error:  # a user's function may raise anything
             words = f"{type(error).__name__}: {error}"
             raise DataError(asked, f"one that fails ({words})", right, "mend it") from error
-        if not isinstance(made, Image.Image):
-            raise DataError(asked, f"one that returns {type(made).__name__}", right, "mend it")
-        return made.convert("RGB")
+        if not isinstance(prepared, Image.Image):
+            raise DataError(asked, f"one that returns {type(prepared).__name__}", right, "mend it")
+        return prepared.convert("RGB")
 
 
 Preprocess = Callable[[Image.Image], Tensor]
@@ -77,11 +91,17 @@ COLUMNS = ("path", "label", "domain", "split", "caption")
 class ImageTable:
     """Pictures with aligned columns `path, label, domain, split, caption` and any others.
 
-    Columns that the embedded study adds: `artist`, `drawing` (artist/glyph), `warp` and `style`
-    (the seeds that made the picture) and the factors drawn from them.
+    Args:
+        frame: A row per picture. The embedded study adds `artist`, `drawing` (artist/glyph), `warp`
+            and `style` (the seeds of the picture) and the factors drawn from them.
+        root: The folder that paths are relative to.
+        source: Where the pictures come from, in words.
+        fingerprint: A hash of the contents, for caches.
+        reader: Reads the picture of a row; None opens the file `root/path`.
+        preparations: Steps applied to every picture that is read.
 
-    A row's picture is the file `root/path`, unless a `reader` says otherwise (shards, data sets);
-    `path` names it in either case. `preparations` are applied to every picture that is read.
+    Raises:
+        DataError: If a column is missing.
 
     >>> frame = pd.DataFrame({"path": ["a.png", "b.png"], "label": ["cat", "cat"],
     ...                       "domain": ["real", "sketch"], "split": "test", "caption": ""})
@@ -126,7 +146,16 @@ class ImageTable:
         return self.with_frame(self.frame.query(expression))
 
     def select(self, **wanted: object) -> "ImageTable":
-        """Rows whose columns have the wanted values: one value, or any of a list.
+        """Rows whose columns have the wanted values.
+
+        Args:
+            **wanted: By column, one value or a list of them.
+
+        Returns:
+            The rows.
+
+        Raises:
+            DataError: For an unknown column.
 
         >>> frame = pd.DataFrame({"path": ["a", "b"], "label": ["cat", "dog"], "domain": "real",
         ...                       "split": "test", "caption": ""})
@@ -142,7 +171,7 @@ class ImageTable:
         return self.with_frame(self.frame[keep])
 
     def with_frame(self, frame: pd.DataFrame) -> "ImageTable":
-        """Other rows or columns, the pictures read as before.
+        """A table of other rows or columns whose pictures are read in the same way.
 
         >>> frame = pd.DataFrame({"path": ["a"], "label": "cat", "domain": "real",
         ...                       "split": "train", "caption": ""})
@@ -155,11 +184,19 @@ class ImageTable:
     def prepared(
         self, function: Callable[[Image.Image], Image.Image], *, name: str
     ) -> "ImageTable":
-        """The same rows, with `function` (picture to picture) applied whenever one is read.
+        """The same rows, with a function applied to every picture that is read.
 
-        `name` enters the fingerprint, so what is cached of prepared pictures is never taken for
-        what was cached of others: change it when the function changes. To read in several
-        processes, `function` must be importable.
+        Args:
+            function: From picture to picture; importable, if pictures are read in several
+                processes.
+            name: Enters the fingerprint, so that cached results are not mixed up: change it when
+                the function changes.
+
+        Returns:
+            The table.
+
+        Raises:
+            DataError: For an empty name.
 
         >>> frame = pd.DataFrame({"path": ["a"], "label": "cat", "domain": "real",
         ...                       "split": "train", "caption": ""})
@@ -182,7 +219,7 @@ class ImageTable:
 
     @property
     def all_files(self) -> bool:
-        """Whether every picture is a file as it is, neither read from elsewhere nor prepared."""
+        """Whether every picture is a file, neither read from elsewhere nor prepared."""
         return self.reader is None and not self.preparations
 
     @property
@@ -201,9 +238,16 @@ class ImageTable:
         return pd.crosstab(self.frame["label"].astype(str), self.frame["domain"].astype(str))
 
     def picture(self, row: int) -> Image.Image:
-        """The picture in a row, as RGB, prepared.
+        """Read the picture of a row, as RGB, prepared.
 
-        Raises `PictureError`, which names the picture, when it cannot be read.
+        Args:
+            row: The row's position.
+
+        Returns:
+            The picture.
+
+        Raises:
+            PictureError: If it cannot be read; the message names it.
         """
         path = self.root / str(self.frame["path"].iloc[row])
         try:
@@ -224,12 +268,19 @@ class ImageTable:
         return image
 
     def as_files(self, folder: str | Path, *, jobs: int = 1) -> "ImageTable":
-        """The same rows with every picture a file, for whatever must be given paths.
+        """The same rows with every picture a file, for code that must be given paths.
 
-        Pictures that are files already stay where they are. Others are written to `folder` once,
-        as PNG, and prepared ones too, under names that hang on the table's fingerprint and their
-        `path`: an interrupted call goes on, several tables may share a folder. To write in several
-        processes (`jobs`), reader and preparations must survive pickling.
+        Args:
+            folder: Where pictures that are no files, or are prepared, are written as PNG.
+            jobs: Processes that write; reader and preparations must then survive pickling.
+
+        Returns:
+            The table.
+
+        Notes:
+            Pictures that are files already are not copied. Names depend on the table's fingerprint
+            and on `path`, so an interrupted call can be repeated and several tables may share a
+            folder.
         """
         if self.all_files:
             return self
@@ -246,7 +297,15 @@ class ImageTable:
         )
 
     def tensors(self, preprocess: Preprocess, rows: Sequence[int] | None = None) -> Tensor:
-        """Preprocessed pictures in one tensor, `batch channel row column`."""
+        """Preprocess pictures into one tensor.
+
+        Args:
+            preprocess: From a picture to `channel row column`.
+            rows: The rows; None takes all.
+
+        Returns:
+            `batch channel row column`.
+        """
         chosen = range(len(self)) if rows is None else rows
         return torch.stack([preprocess(self.picture(int(row))) for row in chosen])
 
@@ -263,13 +322,23 @@ class ImageTable:
         n: int | None = None,
         seed: int = 0,
     ) -> "Pairs":
-        """Partner each picture with one that agrees in `same` and differs in `differ`.
+        """Partner each picture with one that agrees in some columns and differs in others.
 
-        The partner is drawn at random but repeatably among all that qualify; pictures without a
-        partner are left out. `n` keeps that many pairs, spread evenly over the classes. With
-        `same=("drawing", "warp")` the pairs are aligned: one drawing, one pose, two domains.
+        Args:
+            same: Columns in which partners agree.
+            differ: Columns in which they differ.
+            n: How many pairs are kept, spread evenly over the classes; None keeps all.
+            seed: Seed of the draw.
 
-        Raises `SampleError` when no picture has a partner.
+        Returns:
+            The pairs; pictures without a partner are left out.
+
+        Raises:
+            SampleError: If no picture has a partner.
+
+        Notes:
+            The partner is drawn at random among all that qualify. With `same=("drawing", "warp")`
+            the pairs are aligned: one drawing, one pose, two domains.
         """
         agree = [same] if isinstance(same, str) else list(same)
         disagree = [differ] if isinstance(differ, str) else list(differ)
@@ -279,8 +348,8 @@ class ImageTable:
         clean, corrupt = [], []
         for _, group in frame.groupby(agree, sort=True, observed=True):
             keys = group[disagree].to_numpy(dtype=object)
-            for place, row in enumerate(group.index):
-                partners = np.flatnonzero((keys != keys[place]).all(axis=1))
+            for position, row in enumerate(group.index):
+                partners = np.flatnonzero((keys != keys[position]).all(axis=1))
                 if len(partners):
                     clean.append(row)
                     corrupt.append(group.index[generator.choice(partners)])
@@ -306,7 +375,7 @@ _CHUNK = 64
 
 
 def _file_name(about: str, path: str) -> str:
-    """A name that only this picture of this table has, in one of 256 folders."""
+    """A unique name for a picture of a table, in one of 256 folders."""
     key = blake2b(f"{about}\n{path}".encode(), digest_size=12).hexdigest()
     return f"{key[:2]}/{key[2:]}.png"
 
@@ -320,7 +389,7 @@ def _write_pictures(task: tuple["ImageTable", Path, list[str]]) -> None:
 
 
 def _spread(labels: np.ndarray, n: int | None, generator: np.random.Generator) -> np.ndarray:
-    """Places of `n` items spread evenly over labels: first one of each label, then a second, ..."""
+    """Positions of `n` items spread evenly over labels: one of each label, then a second one."""
     order = generator.permutation(len(labels))
     turn = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
     ranked = order[np.argsort(turn, kind="stable")]
@@ -329,7 +398,15 @@ def _spread(labels: np.ndarray, n: int | None, generator: np.random.Generator) -
 
 @dataclass(frozen=True)
 class Pairs:
-    """Clean and corrupt partners: rows of one image table, aligned."""
+    """Clean and corrupt partners, aligned rows of one image table.
+
+    Args:
+        images: The table.
+        clean_rows: Rows of the clean pictures.
+        corrupt_rows: Rows of their partners.
+        same: Columns in which partners agree.
+        differ: Columns in which they differ.
+    """
 
     images: ImageTable
     clean_rows: np.ndarray

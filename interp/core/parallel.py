@@ -1,4 +1,4 @@
-"""Where work is done: side by side in processes, and on which device."""
+"""Parallel work in processes and ranks, and the choice of a device."""
 
 import atexit
 import os
@@ -20,9 +20,16 @@ Outcome = TypeVar("Outcome")
 def side_by_side(
     work: Callable[[Item], Outcome], items: Sequence[Item], *, jobs: int, what: str
 ) -> list[Outcome]:
-    """`work` done on every item, in `jobs` processes, the outcomes in the items' order.
+    """Apply a function to every item, in several processes.
 
-    `work` must be importable, and its outcomes small: what is large goes through files.
+    Args:
+        work: An importable function; large outcomes should go through files.
+        items: Its arguments.
+        jobs: Number of processes; 1 stays in this one.
+        what: The name of the work, for the progress bar.
+
+    Returns:
+        The outcomes in the items' order.
 
     >>> side_by_side(abs, [-1, 2], jobs=1, what="absolute values")
     [1, 2]
@@ -44,7 +51,14 @@ def _carry_out(work: Callable[[Item], Outcome], item: Item, quiet: bool) -> Outc
 def which_device(device: str | None = None) -> str:
     """The device to compute on: as asked, or else a GPU if there is one, or the CPU.
 
-    Raises `SpecificationError` for a word that names no device, or a GPU that is not there.
+    Args:
+        device: A name such as cpu, cuda or cuda:0; None chooses.
+
+    Returns:
+        The name.
+
+    Raises:
+        SpecificationError: For a word that names no device, or a GPU that does not exist.
 
     >>> which_device("cpu")
     'cpu'
@@ -68,13 +82,24 @@ def which_device(device: str | None = None) -> str:
 
 @dataclass(frozen=True)
 class Rank:
-    """This process among those that work together: `place` of `count`."""
+    """This process among those that work together.
+
+    Args:
+        place: Its number, from 0.
+        count: How many there are.
+    """
 
     place: int = 0
     count: int = 1
 
     def share(self, n: int) -> range:
-        """The rows of `n` that are this rank's: contiguous, disjoint, as many as the others'.
+        """The rows that this rank works on: contiguous, disjoint, and equally many up to one.
+
+        Args:
+            n: Number of rows.
+
+        Returns:
+            Their numbers.
 
         >>> [list(Rank(place, 2).share(5)) for place in (0, 1)]
         [[0, 1], [2, 3, 4]]
@@ -85,8 +110,12 @@ class Rank:
 def this_rank() -> Rank:
     """Which of the ranks this process is; the only one, unless several were started.
 
-    Where torchrun's `RANK` and `WORLD_SIZE` stand in the environment and nobody has initialised
-    `torch.distributed` yet, it is initialised with gloo, and left again when the process ends.
+    Returns:
+        The rank.
+
+    Notes:
+        Where torchrun's `RANK` and `WORLD_SIZE` are set and `torch.distributed` is not initialised,
+        it is initialised with gloo, and closed when the process ends.
 
     >>> this_rank()
     Rank(place=0, count=1)
@@ -112,7 +141,13 @@ def _leave() -> None:
 
 
 def gathered(thing: Any) -> list[Any]:
-    """What every rank hands in, in the order of the ranks; all wait for the last one.
+    """Collect an object from every rank; all wait for the last one.
+
+    Args:
+        thing: This rank's object.
+
+    Returns:
+        All objects in the order of the ranks.
 
     >>> gathered("one process")
     ['one process']
@@ -122,13 +157,19 @@ def gathered(thing: Any) -> list[Any]:
         return [thing]
     from torch import distributed
 
-    found: list[Any] = [None] * rank.count
-    distributed.all_gather_object(found, thing)
-    return found
+    things: list[Any] = [None] * rank.count
+    distributed.all_gather_object(things, thing)
+    return things
 
 
 def summed(array: np.ndarray) -> np.ndarray:
     """The sum of every rank's array of one shape, for statistics that are sums over pictures.
+
+    Args:
+        array: This rank's array.
+
+    Returns:
+        The sum.
 
     >>> summed(np.ones(2)).tolist()
     [1.0, 1.0]
@@ -139,15 +180,27 @@ def summed(array: np.ndarray) -> np.ndarray:
 def fail_together(failure: Exception | None) -> None:
     """Raise on all ranks what failed on one, so that none waits for another that has stopped.
 
+    Args:
+        failure: This rank's exception, or None.
+
+    Raises:
+        Exception: The first failure in the order of the ranks.
+
     >>> fail_together(None)
     """
-    for found in gathered(failure):
-        if found is not None:
-            raise found
+    for error in gathered(failure):
+        if error is not None:
+            raise error
 
 
 def once(work: Callable[[], object]) -> None:
-    """Let the first rank do something while the others wait; what fails there is raised on all.
+    """Run a function on the first rank while the others wait.
+
+    Args:
+        work: The function.
+
+    Raises:
+        Exception: On all ranks, what failed on the first.
 
     >>> once(lambda: print("done"))
     done

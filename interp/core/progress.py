@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with remaining time on a terminal, a line now and then in a log."""
+"""Progress of long work: a bar with remaining time on a terminal, occasional lines in a log."""
 
 import sys
 import time
@@ -12,7 +12,11 @@ _quiet = False
 
 
 def set_quiet(quiet: bool) -> None:
-    """Silence progress for the whole process (`interp-report --quiet`)."""
+    """Silence progress for the whole process, or not.
+
+    Args:
+        quiet: Whether to silence it (`interp-report --quiet`).
+    """
     global _quiet
     _quiet = quiet
 
@@ -29,7 +33,15 @@ def say(text: str) -> None:
 
 
 def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
-    """Yield the items while saying how far along they are.
+    """Yield the items while reporting how many are done.
+
+    Args:
+        items: What to iterate over.
+        what: The name of the work.
+        total: The number of items, where they have no length.
+
+    Returns:
+        The same items.
 
     >>> list(track([1, 2, 3], "count"))
     [1, 2, 3]
@@ -52,21 +64,25 @@ def _bar(items: Iterable[Item], what: str, total: int | None) -> Iterator[Item]:
 def _lines(
     items: Iterable[Item], what: str, total: int | None, every: float = 15.0
 ) -> Iterator[Item]:
-    """A line each `every` seconds: what a log file wants."""
+    """Print a line each `every` seconds, for log files."""
     if total is None and hasattr(items, "__len__"):
         total = len(items)  # type: ignore[arg-type]
-    start = said = time.monotonic()
+    start = last_line = time.monotonic()
     for count, item in enumerate(items):
         yield item
         now = time.monotonic()
-        if now - said > every and total:
+        if now - last_line > every and total:
             left = (now - start) / (count + 1) * (total - count - 1)
             say(f"{what}: {count + 1} of {total}, about {left:.0f} s left")
-            said = now
+            last_line = now
 
 
 class Bars:
-    """Progress of several things at once: a bar each on a terminal, a line now and then in a log.
+    """Progress of several things at once: a bar each on a terminal, occasional lines in a log.
+
+    Args:
+        what: The name of the work.
+        every: Seconds between lines in a log.
 
     >>> with Bars("train") as bars:
     ...     report = bars.add("run 1")
@@ -100,7 +116,14 @@ class Bars:
             self._rich.stop()
 
     def add(self, name: str) -> Callable[[float, str], None]:
-        """A new thing to follow; call what is returned with its share done and a note."""
+        """Add a thing to follow.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            A function to call with the share that is done and a note.
+        """
         self._state[name] = (0.0, "")
         task = self._rich.add_task(name, total=1.0, note="") if self._rich is not None else None
 

@@ -1,4 +1,4 @@
-"""Every random stream has a name, so that adding one does not shift the others."""
+"""Random streams by name, so that adding one does not shift the others."""
 
 from hashlib import blake2b
 
@@ -8,8 +8,16 @@ import numpy as np
 def rng(purpose: str, *seeds: int) -> np.random.Generator:
     """Open the random stream named `purpose` under `seeds`.
 
-    Two purposes give independent streams under the same seed, and a new purpose leaves all
-    older streams as they were (the habit of DomainBed's `seed_hash`).
+    Args:
+        purpose: The name of the stream.
+        *seeds: Whole numbers.
+
+    Returns:
+        A generator at the beginning of the stream.
+
+    Notes:
+        Two purposes give independent streams under the same seed, and a new purpose leaves all
+        others unchanged, as with DomainBed's `seed_hash`.
 
     >>> bool(rng("warp", 7).integers(100) == rng("warp", 7).integers(100))
     True

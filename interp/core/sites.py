@@ -1,7 +1,7 @@
-"""A site names an activation, in TransformerLens's words; one table says what its axes are.
+"""Sites: the names of activations, in TransformerLens's words, and one table of their axes.
 
-A name is a path (`blocks.3.attn.hook_z`). Replace its numbers by `{}` and it is a *kind*; `AXES`
-maps every kind to its axes, and shape checks, indexing, help texts and tests all read that table.
+A name is a path (`blocks.3.attn.hook_z`). Its *kind* has `{}` in place of the numbers. `AXES` maps
+every kind to its axes; shape checks, indexing, help texts and tests all read that table.
 """
 
 import re
@@ -77,6 +77,9 @@ ON_DEMAND = ("hook_attn_scores", "hook_result")
 class Site:
     """The name of an activation, with its kind and axes.
 
+    Args:
+        name: The name, with `visual.` or `text.` in front where there are two towers.
+
     >>> Site("blocks.3.attn.hook_z").axes
     ('batch', 'pos', 'head', 'd_head')
     >>> Site("blocks.3.attn.hook_z").numbers
@@ -89,7 +92,7 @@ class Site:
 
     @property
     def tower(self) -> str | None:
-        """`visual` or `text` where the name says so."""
+        """The tower that the name says, `visual` or `text`, else None."""
         head = self.name.split(".", 1)[0]
         return head if head in ("visual", "text") else None
 
@@ -100,7 +103,7 @@ class Site:
 
     @property
     def kind(self) -> str:
-        """The name with its numbers taken out."""
+        """The name with its numbers replaced by `{}`."""
         return _NUMBER.sub("{}", self.path)
 
     @property
@@ -110,7 +113,11 @@ class Site:
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """The activation's axes in order; `SiteError` if no kind of site has this name."""
+        """The activation's axes in order.
+
+        Raises:
+            SiteError: If no kind of site has this name.
+        """
         if self.kind not in AXES:
             raise SiteError(
                 "look up the axes of a site",
@@ -125,7 +132,17 @@ class Site:
 
 
 def find_sites(patterns: str | Iterable[str], known: Sequence[str]) -> list[str]:
-    """Names among `known` that match the patterns (`*` and `?` as in a shell), in tower order.
+    """Names among `known` that match the patterns, in tower order.
+
+    Args:
+        patterns: Names, or patterns with `*` and `?` as in a shell.
+        known: The sites of the tower.
+
+    Returns:
+        The matching sites.
+
+    Raises:
+        SiteError: For a pattern that matches nothing, or no pattern.
 
     >>> find_sites("blocks.*.hook_resid_pre", ["blocks.0.hook_resid_pre", "hook_embed"])
     ['blocks.0.hook_resid_pre']
@@ -135,7 +152,7 @@ def find_sites(patterns: str | Iterable[str], known: Sequence[str]) -> list[str]
     interp.core.errors.SiteError: ... Try blocks.0.hook_resid_pre.
     """
     wanted = [patterns] if isinstance(patterns, str) else [str(pattern) for pattern in patterns]
-    found: set[str] = set()
+    matched: set[str] = set()
     for pattern in wanted:
         matches = [name for name in known if name == pattern or fnmatchcase(name, pattern)]
         if not matches:
@@ -145,12 +162,12 @@ def find_sites(patterns: str | Iterable[str], known: Sequence[str]) -> list[str]
                 "a name or pattern that matches one of them",
                 f"try {nearest(pattern, known)}",
             )
-        found.update(matches)
-    if not found:
+        matched.update(matches)
+    if not matched:
         raise SiteError(
             "find sites", "no pattern", "at least one name", f"name some of {listed(known)}"
         )
-    return [name for name in known if name in found]
+    return [name for name in known if name in matched]
 
 
 BAND = (1 / 3, 2 / 3)
@@ -164,7 +181,13 @@ LAST = "hook_embedding"
 
 
 def middle_of(depths: Mapping[str, float]) -> str:
-    """The site nearest to half depth, the final embedding aside; empty where there is none.
+    """The site nearest to half depth, without the final embedding.
+
+    Args:
+        depths: Depth from 0 to 1 by site.
+
+    Returns:
+        The site; empty if there is none.
 
     >>> middle_of({"blocks.0.hook_resid_post": 0.4, "hook_embedding": 0.5})
     'blocks.0.hook_resid_post'
@@ -174,7 +197,13 @@ def middle_of(depths: Mapping[str, float]) -> str:
 
 
 def band_of(depth: float) -> str:
-    """The name of the band that a depth lies in, "" where it is not known.
+    """The name of the band that a depth lies in.
+
+    Args:
+        depth: Depth from 0 to 1.
+
+    Returns:
+        `early`, `middle` or `late`; empty for a depth that is not known.
 
     >>> band_of(0.2), band_of(1 / 3), band_of(0.9), band_of(float("nan"))
     ('early', 'middle', 'late', '')

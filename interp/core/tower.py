@@ -1,6 +1,6 @@
-"""What a model must offer to be patched and probed; `interp.models` provides it, so may a user.
+"""The protocols of a model that can be patched and probed, which `interp.models` satisfies.
 
-probes and circuits never import models: they take anything that keeps these promises, from a
+probes and circuits never import models. They take anything that satisfies these protocols, from a
 hand-made two-neuron network to a CLIP tower.
 """
 
@@ -88,9 +88,18 @@ def resumption(tower: Tower, x: Tensor) -> dict[str, Any]:
 class Component(Protocol):
     """What reads the stream and adds to it: all heads of an attention, or an MLP.
 
-    A *reader* is an input that may be given a stream of its own (a head's query, key or value, or
-    an MLP), a *writer* is a part of what is added (a head, an MLP). Streams and parts are
-    `[batch reader *stream]` and `[batch writer *stream]`, the stream's own axes last.
+    Args:
+        layer: The block's number.
+        reads: The site of the stream that it reads.
+        writes: The site from which `write` computes each writer's part.
+        readers: Names of the readers.
+        writers: Names of the writers.
+        places: For each reader, the site and index that hold what `read` computes.
+
+    Notes:
+        A *reader* is an input that may be given a stream of its own (a head's query, key or value,
+        or an MLP), a *writer* is a part of what is added (a head, an MLP). Streams and parts are
+        `[batch reader *stream]` and `[batch writer *stream]`, the stream's own axes last.
     """
 
     layer: int
@@ -108,7 +117,7 @@ class Component(Protocol):
         ...
 
     def read(self, reader: int, stream: Tensor) -> Tensor:
-        """What one reader makes of a stream."""
+        """What one reader computes from a stream."""
         ...
 
     def run(self, streams: Tensor, tokens: Tensor | None = None) -> Tensor:
@@ -120,7 +129,11 @@ class Component(Protocol):
 class Branched(Component, Protocol):
     """A component of several readers, which in an ordinary run all read the same stream.
 
-    A gradient at that stream is then the sum of theirs; `pull` tells them apart.
+    Args:
+        inner: The sites, one behind each kind of reader, whose gradients `pull` starts from.
+
+    Notes:
+        A gradient at that stream is the sum of theirs; `pull` separates them.
     """
 
     inner: tuple[str, ...]
@@ -136,14 +149,21 @@ class Branched(Component, Protocol):
     ) -> Tensor:
         """Gradients at each reader's stream, from activations and gradients at `inner`.
 
-        `straight` holds the scale of norms fixed.
+        Args:
+            stream: The stream that all readers read.
+            values: Activations at `inner`.
+            gradients: Gradients at `inner`.
+            straight: Whether to hold the scale of norms fixed.
+
+        Returns:
+            `[batch reader *stream]`.
         """
         ...
 
 
 @runtime_checkable
 class Wired(Tower, Protocol):
-    """A tower whose stream is a sum: it can be cut, and wired again, edge by edge.
+    """A tower whose stream is a sum of its components' parts, which can be rewired by edge.
 
     The stream that enters block l is the stream that enters block 0 plus, up to constants, what all
     writers of the components before it have added.
@@ -157,11 +177,11 @@ class Wired(Tower, Protocol):
 
 @runtime_checkable
 class Finishing(Tower, Protocol):
-    """A tower that offers one thing more: a cheaper way to the embedding, where it reads little.
+    """A tower with a cheaper way to the embedding where the read-out needs few positions.
 
     `tower.finish(stream, start_at_layer=l) == tower(stream, start_at_layer=l)` up to the order of
     sums, under whatever hooks are installed. A CLIP's last block has to be computed for one token
-    only. Sweeps use it where it is there.
+    only. Sweeps use it where it exists.
     """
 
     def finish(self, stream: Tensor, *, start_at_layer: int) -> Tensor:
@@ -171,9 +191,12 @@ class Finishing(Tower, Protocol):
 
 @dataclass(frozen=True)
 class Patch:
-    """The activation at `site`, where `where` says, becomes `value`.
+    """A replacement of part of an activation by a value.
 
-    `where` gives an index for some of the site's axes; the axes it leaves out are replaced whole.
+    Args:
+        site: The activation's name.
+        value: What is put in, of the shape of the part.
+        where: An index for some of the site's axes; axes that it leaves out are replaced whole.
 
     >>> import torch
     >>> stream = torch.zeros(1, 3, 2)
@@ -187,7 +210,19 @@ class Patch:
     where: Mapping[str, int | slice | Tensor] = field(default_factory=dict)
 
     def apply(self, activation: Tensor, *, axes: tuple[str, ...]) -> Tensor:
-        """A copy of `activation` with the patch in it; the original stays as it was."""
+        """Put the value into a copy of an activation.
+
+        Args:
+            activation: The activation, which is not changed.
+            axes: Its axes in order.
+
+        Returns:
+            The patched copy.
+
+        Raises:
+            SiteError: For an axis that the site does not have.
+            ShapeError: If the value does not fit.
+        """
         index = part(self.where, axes=axes, site=self.site)
         patched = activation.clone()
         try:
@@ -205,7 +240,19 @@ class Patch:
 def part(
     where: Mapping[str, int | slice | Tensor], *, axes: tuple[str, ...], site: str
 ) -> tuple[int | slice | Tensor, ...]:
-    """Turn an index by axis name into an index by axis order."""
+    """Convert an index by axis name into an index by axis order.
+
+    Args:
+        where: An index for some axes.
+        axes: The axes in order.
+        site: The site's name, for messages.
+
+    Returns:
+        An index for every axis.
+
+    Raises:
+        SiteError: For an axis that the site does not have.
+    """
     unknown = set(where) - set(axes)
     if unknown:
         raise SiteError(

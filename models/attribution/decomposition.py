@@ -125,12 +125,14 @@ class Decomposition:
         columns = [by] if isinstance(by, str) else list(by)
         check_known("group parts", "column", columns or ["nothing"], COLUMNS, SpecificationError)
         keys = self.labels[columns].astype(object).where(self.labels[columns].notna(), None)
-        place, groups = pd.factorize(pd.Series(list(keys.itertuples(index=False, name=None))))
-        index = torch.as_tensor(place, device=self.parts.device)
+        group_of_part, groups = pd.factorize(
+            pd.Series(list(keys.itertuples(index=False, name=None)))
+        )
+        index = torch.as_tensor(group_of_part, device=self.parts.device)
         batch, _, d_embed = self.parts.shape
         summed = self.parts.new_zeros(batch, len(groups), d_embed).index_add_(1, index, self.parts)
-        same = self.labels.groupby(place).nunique(dropna=False) == 1
-        first = self.labels[~pd.Series(place).duplicated()].reset_index(drop=True)
+        same = self.labels.groupby(group_of_part).nunique(dropna=False) == 1
+        first = self.labels[~pd.Series(group_of_part).duplicated()].reset_index(drop=True)
         labels = first.where(same).fillna({"kind": "sum"})  # what its members do not share is lost
         names = tuple(_group_name(columns, group) for group in groups)
         return Decomposition(summed, names, labels, self.embedding)

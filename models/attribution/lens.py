@@ -113,8 +113,8 @@ def _streams(tower: Any, sites: str | Iterable[str] | None) -> list[str]:
     if sites is None:
         return lens_sites(tower)
     patterns = [sites] if isinstance(sites, (str, Site)) else list(sites)
-    found = find_sites([str(pattern) for pattern in patterns], tower.sites)
-    wrong = [site for site in found if not site.endswith(STREAMS)]
+    streams = find_sites([str(pattern) for pattern in patterns], tower.sites)
+    wrong = [site for site in streams if not site.endswith(STREAMS)]
     if wrong:
         raise SiteError(
             "read a stream through the lens",
@@ -122,7 +122,7 @@ def _streams(tower: Any, sites: str | Iterable[str] | None) -> list[str]:
             f"sites that end in {listed(STREAMS)}",
             "for what a head or an MLP adds, use decompose",
         )
-    return found
+    return streams
 
 
 def _cumulative(

@@ -42,11 +42,11 @@ class ResNetFlow:
     def hooks(self) -> list[tuple[str, Any]]:
         """The hooks to install for the run, as (site, function) pairs."""
         blocks: list[Any] = self.tower.chain
-        found: list[tuple[str, Any]] = [("stem.hook_pool", self._begin)]
+        hooks: list[tuple[str, Any]] = [("stem.hook_pool", self._begin)]
         for layer, block in enumerate(blocks):
-            found.append((f"{block.name}.hook_out", self._keep))
-            found.append((f"{block.name}.hook_resid_post", partial(self._pass, layer)))
-        return [*found, ("attnpool.hook_pattern", self._end)]
+            hooks.append((f"{block.name}.hook_out", self._keep))
+            hooks.append((f"{block.name}.hook_resid_post", partial(self._pass, layer)))
+        return [*hooks, ("attnpool.hook_pattern", self._end)]
 
     def _begin(self, tensor: Tensor, hook: Any) -> None:
         self.maps = wide(tensor.detach())[None]
@@ -164,9 +164,9 @@ def _token_pieces(tower: HookedResNet, x: Tensor) -> tuple[Tensor, list[Embeddin
     pattern, v = wide(cache["attnpool.hook_pattern"][:, :, 0]), wide(cache["attnpool.hook_v"])
     n_places = v.shape[1] - 1
     labels = [
-        Label(f"attnpool.head.{head}.pos.{place + 1}", "token", last, head, place + 1)
+        Label(f"attnpool.head.{head}.pos.{pos + 1}", "token", last, head, pos + 1)
         for head in range(pool.num_heads)
-        for place in range(n_places)
+        for pos in range(n_places)
     ]
 
     def each() -> Tensor:

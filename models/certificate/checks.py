@@ -111,10 +111,10 @@ def _moved(tower: HookedTower, seed: int) -> HookedTower:
     """A tower over a float32 copy of the model with all weights moved off their values."""
     source = deepcopy(tower.source).float().eval().requires_grad_(True)
     copy = tower.over(source)
-    dice = torch.Generator().manual_seed(int(rng("certificate weights", seed).integers(2**62)))
+    generator = torch.Generator().manual_seed(int(rng("certificate weights", seed).integers(2**62)))
 
     def noise(like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=dice).to(like)
+        return torch.randn(like.shape, generator=generator).to(like)
 
     with torch.no_grad():
         for value in copy.parameters():
@@ -138,18 +138,20 @@ def _widened(tower: HookedTower) -> HookedTower:
 
 
 def _input(tower: HookedTower, seed: int, batch: int) -> Tensor:
-    dice = rng("certificate input", seed)
+    generator = rng("certificate input", seed)
     device = next(tower.parameters()).device
     if not isinstance(tower, HookedText):
         height, width = _picture_size(tower)
-        pictures = dice.standard_normal((batch, 3, height, width))
+        pictures = generator.standard_normal((batch, 3, height, width))
         return torch.tensor(pictures, dtype=torch.float32, device=device)
     length, words = tower.source.context_length, tower.source.vocab_size
     end = tower.eos_id if tower.pool_type == "eos" and tower.eos_id else words - 1
-    tokens = dice.integers(1, words - 1, (batch, length))
+    tokens = generator.integers(1, words - 1, (batch, length))
     tokens[tokens == end] = 1
-    for row, place in enumerate(dice.integers(1, length, batch)):  # texts of different lengths
-        tokens[row, place], tokens[row, place + 1 :] = end, 0
+    for row, position in enumerate(
+        generator.integers(1, length, batch)
+    ):  # texts of different lengths
+        tokens[row, position], tokens[row, position + 1 :] = end, 0
     return torch.tensor(tokens, device=device)
 
 

@@ -78,7 +78,7 @@ def rows_of_traced(
 
 def _read(tower: TracedTower, x: Tensor) -> dict[str, tuple[float, int]]:
     """Each site's distance from what forward hooks saw, and its size."""
-    places = {site: found.place for site, found in tower.found.items()}
+    places = {site: traced.place for site, traced in tower.found.items()}
     with _hooked_by_torch(tower, set(places.values())) as seen:
         embedding = tower.original(x)
     _, cache = tower.run_with_cache(x, names_filter="*")
@@ -142,9 +142,9 @@ def _moved(
     chosen = [
         site for number, site in enumerate(tower.sites) if number % step == 0 or site not in steep
     ]
-    told = {site: (0.0, 0.0, size, "gradient") for site, size in steep.items()}
+    by_gradient = {site: (0.0, 0.0, size, "gradient") for site, size in steep.items()}
     with torch.no_grad():
-        return told | _patched(tower, x, chosen, same, seed)
+        return by_gradient | _patched(tower, x, chosen, same, seed)
 
 
 def _steep(tower: TracedTower, x: Tensor) -> dict[str, int]:
@@ -172,17 +172,20 @@ def _patched(
     tower: TracedTower, x: Tensor, sites: Sequence[str], same: Mapping[str, float], seed: int
 ) -> dict[str, tuple[float, float, int, str]]:
     """Patch sites with noise, several in a forward where each can have an example of its own."""
-    dice = torch.Generator().manual_seed(int(rng("certificate patch", seed).integers(2**62)))
+    generator = torch.Generator().manual_seed(int(rng("certificate patch", seed).integers(2**62)))
     alone = [site for site in sites if tower.axes(site)[:1] != ("batch",)]
     rest = [site for site in sites if site not in set(alone)]
     groups = [[site] for site in alone]
     groups += [rest[start : start + TOGETHER] for start in range(0, len(rest), TOGETHER)]
-    found: dict[str, tuple[float, float, int, str]] = {}
+    outcomes: dict[str, tuple[float, float, int, str]] = {}
     for group in groups:
         rows = x[:1].repeat(len(group), *[1] * (x.ndim - 1))
         changed: set[str] = set()
         hooks = [
-            (site, _noise(slice(row, row + 1) if len(group) > 1 else slice(None), dice, changed))
+            (
+                site,
+                _noise(slice(row, row + 1) if len(group) > 1 else slice(None), generator, changed),
+            )
             for row, site in enumerate(group)
         ]
         before, after = tower(rows), tower.run_with_hooks(rows, fwd_hooks=hooks)
@@ -190,8 +193,8 @@ def _patched(
             if site in changed:
                 # a patch, like its own value, may send the run through another kernel
                 stays = relative_error(after[row], before[row]) <= same[site]
-                found[site] = (float(stays), 0.0, before[row].numel(), "patch")
-    return found
+                outcomes[site] = (float(stays), 0.0, before[row].numel(), "patch")
+    return outcomes
 
 
 def _noise(rows: slice, dice: torch.Generator, changed: set[str]) -> Callable[..., Tensor]:

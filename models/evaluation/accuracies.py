@@ -63,9 +63,9 @@ def confusion(true: ArrayLike, chosen: ArrayLike, names: Sequence[str]) -> np.nd
     >>> confusion(["cat", "dog"], ["cat", "owl"], ["cat", "dog"]).tolist()
     [[1, 0, 0], [0, 0, 1]]
     """
-    place = {name: number for number, name in enumerate(names)}
-    rows = [place[str(label)] for label in np.asarray(true)]
-    columns = [place.get(str(label), len(names)) for label in np.asarray(chosen)]
+    number_of = {name: number for number, name in enumerate(names)}
+    rows = [number_of[str(label)] for label in np.asarray(true)]
+    columns = [number_of.get(str(label), len(names)) for label in np.asarray(chosen)]
     counts = np.zeros((len(names), len(names) + 1), dtype=int)
     np.add.at(counts, (rows, columns), 1)
     return counts
@@ -101,12 +101,12 @@ def guessing_f1(shown: Sequence[int], n_candidates: int) -> float:
     total = int(counts.sum())
     guessed = np.arange(total + 1)
     chance = stats.binom.pmf(guessed, total, 1 / n_candidates)
-    sizes, place = np.unique(counts, return_inverse=True)
+    sizes, size_of = np.unique(counts, return_inverse=True)
     expected = [
         float((chance * 2 * guessed * (size / total) / np.maximum(size + guessed, 1)).sum())
         for size in sizes
     ]
-    return float(np.asarray(expected)[place].mean())
+    return float(np.asarray(expected)[size_of].mean())
 
 
 TOP_1, TOP_5, MACRO_F1 = "balanced top-1", "balanced top-5", "macro-F1"
@@ -242,8 +242,8 @@ def accuracy_by_class(answers: Answers) -> pd.DataFrame:
         class was held out, `null` is chance. There are no intervals, which are taken over classes.
     """
     keys = ["domain", "label", "prompts", "classifier", "candidates"]
-    found = answers.frame.groupby(keys, sort=True)["correct"].agg(value="mean", n_pictures="size")
-    frame = found.reset_index()
+    means = answers.frame.groupby(keys, sort=True)["correct"].agg(value="mean", n_pictures="size")
+    frame = means.reset_index()
     held = frame["label"].isin(answers.held_out)
     return frame.assign(
         class_set=np.where(held, HELD_OUT, SEEN),

@@ -74,8 +74,8 @@ def exposure(classes: pd.DataFrame, *, keys: Sequence[str] = (), seed: int = 0) 
         for class_set in (ALL, HELD_OUT, SEEN):
             chosen = part if class_set == ALL else part[part["class_set"] == class_set]
             if len(chosen) and not (class_set != ALL and len(chosen) == len(part)):
-                found = spearman(chosen["value"], chosen["exposure"], seed=seed)
-                reason = found.reason
+                correlation = spearman(chosen["value"], chosen["exposure"], seed=seed)
+                reason = correlation.reason
                 if np.ptp(chosen["exposure"]) == 0:
                     reason = SAME
                 rows.append(
@@ -84,15 +84,15 @@ def exposure(classes: pd.DataFrame, *, keys: Sequence[str] = (), seed: int = 0) 
                         "class_set": class_set,
                         "measure": "Spearman of accuracy and exposure",
                         **evidence(
-                            Interval(found.value, np.nan, found.low, found.high),
+                            Interval(correlation.value, np.nan, correlation.low, correlation.high),
                             null=0.0,
                             null_kind="exposures permuted over classes",
                             ceiling=1.0,
                             ceiling_kind="the same order",
-                            index=found.value,
-                            p=found.p,
+                            index=correlation.value,
+                            p=correlation.p,
                             unit="class",
-                            n_units=found.n,
+                            n_units=correlation.n,
                             n_pictures=int(chosen["n_pictures"].sum()),
                             estimand="this model, over classes like these",
                             seed=seed,

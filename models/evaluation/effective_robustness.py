@@ -161,16 +161,16 @@ def robustness(
     >>> round(float(judged.set_index("setting").loc["mixed", "value"]), 1)
     0.3
     """
-    places = _places(accuracy, inside, outside, class_set, prompts, classifier)
-    fitted = np.asarray(reference(places), dtype=bool)
-    x = logit(places["accuracy_in"], places["n_in"])
-    y = logit(places["accuracy_out"], places["n_pictures"])
+    models = _accuracy_pairs(accuracy, inside, outside, class_set, prompts, classifier)
+    fitted = np.asarray(reference(models), dtype=bool)
+    x = logit(models["accuracy_in"], models["n_in"])
+    y = logit(models["accuracy_out"], models["n_pictures"])
     line = Line.fit(x[fitted], y[fitted])
     rows = []
-    for place in range(len(places)):
-        others = fitted & (np.arange(len(places)) != place)
-        rows.append(_row(places.iloc[place], x[place], line, x[others], y[others]))
-    frame = pd.concat([places, pd.DataFrame(rows, index=places.index)], axis=1)
+    for number in range(len(models)):
+        others = fitted & (np.arange(len(models)) != number)
+        rows.append(_row(models.iloc[number], x[number], line, x[others], y[others]))
+    frame = pd.concat([models, pd.DataFrame(rows, index=models.index)], axis=1)
     return frame.drop(columns="n_in").assign(
         fitted=fitted,
         domain_a=inside,
@@ -193,7 +193,7 @@ def robustness(
     )
 
 
-def _places(
+def _accuracy_pairs(
     accuracy: pd.DataFrame, inside: str, outside: str, class_set: str, prompts: str, classifier: str
 ) -> pd.DataFrame:
     """One row per model with its accuracy in both domains."""
@@ -236,18 +236,22 @@ def _row(
         "expected_high": special.expit(at + around),
     }
     try:
-        own = Line.fit(others_x, others_y)
+        line_of_others = Line.fit(others_x, others_y)
     except SampleError:
         few = f"{len(others_x)} other reference models that differ, {FEWEST} are needed"
         value = float(model["accuracy_out"] - special.expit(at))
         return drawn | {"value": value, "low": np.nan, "high": np.nan, "p": np.nan, "reason": few}
-    centre, reach = float(own.at(x)), float(own.reach(x, of_model=True))
-    reached = float(logit(model["accuracy_out"], model["n_pictures"]))
-    t = (reached - centre) * stats.t.ppf(0.975, own.n - 2) / reach if reach else np.nan
+    centre, reach = float(line_of_others.at(x)), float(line_of_others.reach(x, of_model=True))
+    logit_reached = float(logit(model["accuracy_out"], model["n_pictures"]))
+    t = (
+        (logit_reached - centre) * stats.t.ppf(0.975, line_of_others.n - 2) / reach
+        if reach
+        else np.nan
+    )
     return drawn | {
         "value": float(model["accuracy_out"] - special.expit(centre)),
         "low": float(model["accuracy_out"] - special.expit(centre + reach)),
         "high": float(model["accuracy_out"] - special.expit(centre - reach)),
-        "p": float(2 * stats.t.sf(abs(t), own.n - 2)),
+        "p": float(2 * stats.t.sf(abs(t), line_of_others.n - 2)),
         "reason": "",
     }

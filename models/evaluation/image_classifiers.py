@@ -156,11 +156,11 @@ def _logits_of_probe(
     probe = LogisticRegression(C=STRENGTH, max_iter=500, tol=1e-4)
     learned = scaler.transform(_directions(training.vectors[chosen]))
     probe.fit(learned, training.frame["label"].iloc[chosen].to_numpy(dtype=str))
-    found = np.asarray(probe.decision_function(scaler.transform(_directions(vectors))))
-    if found.ndim == 1:  # two classes: scikit-learn gives the second one's score
-        found = np.stack([-found, found], axis=1) / 2
+    scores = np.asarray(probe.decision_function(scaler.transform(_directions(vectors))))
+    if scores.ndim == 1:  # two classes: scikit-learn gives the second one's score
+        scores = np.stack([-scores, scores], axis=1) / 2
     logits = np.full((len(vectors), len(class_names)), -np.inf)
-    logits[:, [list(class_names).index(name) for name in probe.classes_]] = found
+    logits[:, [list(class_names).index(name) for name in probe.classes_]] = scores
     return torch.from_numpy(logits)
 
 

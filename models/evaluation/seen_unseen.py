@@ -94,8 +94,8 @@ class _Kind:
 
     @property
     def weight(self) -> np.ndarray:
-        _, place, count = np.unique(self.label, return_inverse=True, return_counts=True)
-        return 1 / (count[place] * len(count))
+        _, class_of, count = np.unique(self.label, return_inverse=True, return_counts=True)
+        return 1 / (count[class_of] * len(count))
 
     def right_up_to(self, bias: np.ndarray) -> np.ndarray:
         """Balanced accuracy when only pictures with a margin of at most `bias` count as right."""
@@ -141,15 +141,15 @@ def area_by_class(part: pd.DataFrame, held_out: Sequence[str]) -> np.ndarray:
         Whole classes are resampled in this table.
     """
     seen, unseen = _kinds(part, held_out)
-    _, place = np.unique(seen.label, return_inverse=True)
-    n_seen = np.bincount(place)
+    _, seen_class = np.unique(seen.label, return_inverse=True)
+    n_seen = np.bincount(seen_class)
     columns = []
     for label in np.unique(unseen.label):
         own = unseen.label == label
         low = unseen.margin[own][None, :]
         above = (seen.margin[:, None] > low) + 0.5 * (seen.margin[:, None] == low)
         both = seen.right * (above @ unseen.right[own]) / own.sum()
-        columns.append(np.bincount(place, weights=both) / n_seen)
+        columns.append(np.bincount(seen_class, weights=both) / n_seen)
     return np.column_stack(columns)
 
 
@@ -209,11 +209,11 @@ def tradeoff(answers: Answers, *, seed: int = 0) -> tuple[pd.DataFrame, pd.DataF
         spread = two_sample_interval(seen, held, harmonic_mean, seed=seed)
         area = two_way_interval(cells if not few else cells.mean(keepdims=True), seed=seed)
         guess = 1 / (2 * n_held * (n - n_held))
-        for measure, found, null, kind in (
+        for measure, interval, null, kind in (
             (AREA, area, guess, f"random logits, {n - n_held} seen and {n_held} held-out classes"),
             (HARMONIC, spread, 1 / n, f"of chance accuracies among {n} classes"),
         ):
-            row = of_share(found, null, kind, part, seed=seed)
+            row = of_share(interval, null, kind, part, seed=seed)
             row |= {"reason": "one class of a kind: no interval"} if few else {}
             summary.append({**named, "class_set": ALL, "measure": measure, **row})
         thin = curve(part, answers.held_out).thinned()

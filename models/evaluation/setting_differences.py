@@ -119,24 +119,24 @@ def _gaps(by_class: pd.DataFrame, contrast: Contrast) -> pd.DataFrame:
 
 
 def _row(gaps: pd.DataFrame, contrast: Contrast, seed: int) -> dict[str, object]:
-    found = replicated({int(block): part.set_index("label")["gap"]  # type: ignore[call-overload]
+    estimate = replicated({int(block): part.set_index("label")["gap"]  # type: ignore[call-overload]
                         for block, part in gaps.groupby("seed")})  # fmt: skip
     settings = sum(1 for weight in contrast.weights.values() if weight)
-    one = found.n_blocks == 1
+    one = estimate.n_blocks == 1
     models = "these models" if settings != 2 else "these two models"
     return {"measure": f"difference of {TOP_1}"} | evidence(
-        found.interval,
+        estimate.interval,
         null=0.0,
         null_kind="signs flipped over whole classes",
         ceiling_kind="none: a difference of accuracies has no ceiling",
         index=np.nan,
         p=sign_flip_p(gaps["gap"], gaps["label"], seed=seed),
-        unit=found.unit,
-        n_units=found.n_units,
+        unit=estimate.unit,
+        n_units=estimate.n_units,
         n_pictures=int(gaps["n_pictures"].sum()),
-        n_runs=settings * found.n_blocks,
+        n_runs=settings * estimate.n_blocks,
         seed=seed,
-        reason=found.reason if found.n_units > 1 else "one class: no interval",
+        reason=estimate.reason if estimate.n_units > 1 else "one class: no interval",
         estimand=f"{models}, over classes like these"
         if one
         else "models of these settings, over classes and blocks like these",
@@ -157,10 +157,10 @@ def over_blocks(by_class: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     keys = ["setting", *CELL, "class_set"]
     rows = []
     for cell, part in _plain(by_class).groupby(keys, sort=False):
-        found = replicated({int(block): one.set_index("label")["value"]  # type: ignore[call-overload]
+        estimate = replicated({int(block): one.set_index("label")["value"]  # type: ignore[call-overload]
                             for block, one in part.groupby("seed")})  # fmt: skip
         null = float(part["null"].mean()) if "null" in part else np.nan
-        spread = found.interval
+        spread = estimate.interval
         within = replace(spread, low=max(spread.low, 0.0), high=min(spread.high, 1.0))
         row = evidence(
             within,
@@ -169,14 +169,14 @@ def over_blocks(by_class: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
             ceiling=1.0,
             ceiling_kind="every picture",
             index=(spread.value - null) / (1 - null),
-            unit=found.unit,
-            n_units=found.n_units,
+            unit=estimate.unit,
+            n_units=estimate.n_units,
             n_pictures=int(part["n_pictures"].sum()),
-            n_runs=found.n_blocks,
+            n_runs=estimate.n_blocks,
             seed=seed,
-            reason=found.reason if found.n_units > 1 else "one class: no interval",
+            reason=estimate.reason if estimate.n_units > 1 else "one class: no interval",
             estimand="this model, over classes like these"
-            if found.unit == ONE_BLOCK
+            if estimate.unit == ONE_BLOCK
             else "models of this setting, over classes and blocks like these",
         )
         rows.append({**dict(zip(keys, cell, strict=True)), "measure": TOP_1, **row, "control": ""})

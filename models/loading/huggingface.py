@@ -76,11 +76,11 @@ def open_clip_folder(folder: Path) -> nn.Module:
             "a whole CLIPModel folder: config.json and model.safetensors",
             "get its files again",
         ) from None
-    source, found = loaded
-    if found["missing_keys"]:
+    source, report = loaded
+    if report["missing_keys"]:
         raise CheckpointError(
             f"open {folder}",
-            f"weights without {sorted(found['missing_keys'])[0]}",
+            f"weights without {sorted(report['missing_keys'])[0]}",
             "all weights of its configuration",
             "get its files again",
         )

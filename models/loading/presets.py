@@ -34,7 +34,7 @@ def write_tokenizer(folder: Path, words: Sequence[str], *, context_length: int) 
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
     names = [PAD, UNKNOWN, *sorted(set(words)), START, END]
-    number = {name: place for place, name in enumerate(names)}
+    number = {name: index for index, name in enumerate(names)}
     tokenizer = Tokenizer(models.WordLevel(number, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Lowercase()  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # pyright: ignore[reportAttributeAccessIssue]

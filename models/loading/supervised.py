@@ -187,14 +187,14 @@ def load_classifier(
             "open a CLIP with load_clip",
         )
     architecture = model or architecture_of(source)
-    made = create(architecture, load_weights=False)
+    clip_model = create(architecture, load_weights=False)
     tower = {
         name.removeprefix("visual."): value
         for name, value in weights.items()
         if name.startswith("visual.")
     }
-    fill(made.visual, tower, source, architecture)  # type: ignore[arg-type]
-    check_finite(made, str(source))
-    made.eval().to(device=device, dtype=dtype)
+    fill(clip_model.visual, tower, source, architecture)  # type: ignore[arg-type]
+    check_finite(clip_model, str(source))
+    clip_model.eval().to(device=device, dtype=dtype)
     head = LinearHead(tuple(classes), weights["head.weight"], weights["head.bias"])
-    return SupervisedModel(Clip(made, architecture), head)
+    return SupervisedModel(Clip(clip_model, architecture), head)

@@ -144,15 +144,15 @@ class CheckedHooks(HookedRootModule):
             # a whole cache names every site: to look each up among all would be quadratic
             name = str(names)
             return [name] if name in self.hook_dict else find_sites(name, self.sites)
-        found = [site for site in self.sites if names(site)]
-        if not found:
+        matching = [site for site in self.sites if names(site)]
+        if not matching:
             raise SiteError(
                 "find sites",
                 f"a filter that refuses all {len(self.sites)} of them",
                 "a filter that is true of some name",
                 f"try it on {listed(self.sites, limit=4)}",
             )
-        return found
+        return matching
 
     def add_hook(self, name: Names, hook: Hook, *args: Any, **kwargs: Any) -> None:
         """Install a hook until `reset_hooks`, after checking its name.

@@ -69,9 +69,9 @@ class Heads:
             A part per head.
         """
         weight, bias = self._weights()
-        made = torch.matmul(self.block.ln1(streams), weight) + bias[:, None]
+        projected = torch.matmul(self.block.ln1(streams), weight) + bias[:, None]
         q, k, v = rearrange(
-            made, "batch (part head) pos d_head -> part batch pos head d_head", part=3
+            projected, "batch (part head) pos d_head -> part batch pos head d_head", part=3
         )
         context = self.tower._context(streams[:, 0], tokens)
         return self.write(fused_attention(q, k, v, context[0] if context else None))

@@ -146,12 +146,12 @@ def check_opened(asked: str, tower: object) -> None:
 
 def _texts(words: int, length: int, *, end: int, padding: int) -> Tensor:
     """Texts of different lengths, each with its end token and then padding."""
-    dice = rng("traced example", 0)
-    tokens = dice.integers(0, words - 1, (EXAMPLES, length))
+    generator = rng("traced example", 0)
+    tokens = generator.integers(0, words - 1, (EXAMPLES, length))
     tokens[(tokens == padding) | (tokens == end)] = next(
         word for word in range(words) if word not in (padding, end)
     )
     for row in range(EXAMPLES):
-        place = length - 1 - row
-        tokens[row, place], tokens[row, place + 1 :] = end, padding
+        last = length - 1 - row
+        tokens[row, last], tokens[row, last + 1 :] = end, padding
     return torch.tensor(tokens)

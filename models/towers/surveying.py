@@ -95,12 +95,12 @@ def name_axes(few: Sequence[int], more: Sequence[int]) -> tuple[str, ...]:
     (('batch', 'axis_1', 'axis_2'), ('batch_x_64', 'axis_1', 'axis_2'))
     """
     names: list[str] = []
-    for place, length in enumerate(few):
+    for axis, length in enumerate(few):
         times = length // SIZES[0]
-        here = length, more[place] if place < len(more) else 0
+        here = length, more[axis] if axis < len(more) else 0
         name = "batch" if times == 1 else f"batch_x_{times}"
         grows = times > 0 and here == (times * SIZES[0], times * SIZES[1])
-        names.append(name if grows and name not in names else f"axis_{place}")
+        names.append(name if grows and name not in names else f"axis_{axis}")
     return tuple(names)
 
 

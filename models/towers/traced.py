@@ -128,8 +128,8 @@ class TracedTower(HookedTower):
 
     def _embed(self, x: Tensor) -> Tensor:
         heard = [
-            (found.place, self._visit(self.hook_dict[site], found))
-            for site, found in (self._survey.sites if self._surveyed else {}).items()
+            (traced.place, self._visit(self.hook_dict[site], traced))
+            for site, traced in (self._survey.sites if self._surveyed else {}).items()
             if with_hooks(self.hook_dict[site])
         ]
         return self._embedding(self._net.run(x, heard))
@@ -252,15 +252,15 @@ class TracedTower(HookedTower):
         """
         words = tuple(axes)
         for site in self._match(names):
-            found = self.axes(site)
-            batch = [axis if axis.startswith("batch") else "" for axis in found]
+            current = self.axes(site)
+            batch = [axis if axis.startswith("batch") else "" for axis in current]
             if len(set(words)) < len(words) or batch != [
                 axis if axis.startswith("batch") else "" for axis in words
             ]:
                 raise SiteError(
                     f"name the axes of {site}",
                     listed(words),
-                    f"a name for each of {listed(found)}, the batch in its place",
+                    f"a name for each of {listed(current)}, the batch in its place",
                     "name all of them, each by a word of its own",
                 )
             self._given_axes[site] = words
@@ -282,7 +282,7 @@ class TracedTower(HookedTower):
 
     def _wanted(self, names_filter: Names | Iterable[Names] | None) -> dict[str, list[HookRequest]]:
         if names_filter is None:  # inputs are mostly outputs over again
-            places = {site: found.place for site, found in self._survey.sites.items()}
+            places = {site: traced.place for site, traced in self._survey.sites.items()}
             given = {site for site, place in places.items() if place.end == "input"}
             return {site: [] for site in self.sites if site not in given}
         return super()._wanted(names_filter)

@@ -270,8 +270,8 @@ class TransformerTower(HookedTower):
         """
         last = self.n_layers - 1
         whole = not 0 <= start_at_layer <= last or with_hooks(*self._left_out())
-        place = None if whole else self._read_at(stream, tokens)
-        if place is None:
+        position = None if whole else self._read_at(stream, tokens)
+        if position is None:
             return self(stream, start_at_layer=start_at_layer, tokens=tokens)
         if start_at_layer < last:
             stream = self(stream, start_at_layer=start_at_layer, stop_at_layer=last, tokens=tokens)
@@ -279,7 +279,7 @@ class TransformerTower(HookedTower):
             self._check_stream(stream, last)
             self._forwards += 1
         block: Any = self.blocks[last]
-        token = block.at(stream, place, *self._context(stream, tokens))
+        token = block.at(stream, position, *self._context(stream, tokens))
         return self._project(self.ln_final(token).squeeze(1))
 
     def _left_out(self) -> list[HookPoint]:

@@ -1,7 +1,7 @@
-"""A loss term that makes classes lie alike, or apart, in two domains at a layer: rung L4.
+"""A loss term that makes classes alike, or unlike, in two domains at a layer (evidence level L4).
 
-It is added to open_clip's loss in open_clip's epoch loop: a hook on one block keeps what the block
-gives, each picture comes with the number of its class and domain, and held-out classes have none.
+It is added to open_clip's loss in open_clip's epoch loop. A hook on one block keeps its output, and
+each picture comes with the number of its class and domain; held-out classes have none.
 """
 
 import json
@@ -28,7 +28,7 @@ KEEP = 0.9
 
 
 class Alignment:
-    """The term: mean over classes of 1 - cosine between a class's contrasts in two domains.
+    """The loss term: mean over classes of 1 - cosine between a class's contrasts in two domains.
 
     A contrast is a class mean less the mean over classes in the same domain, so that a constant
     offset between domains costs nothing:
@@ -36,22 +36,29 @@ class Alignment:
         term = mean over (c, d) of 1 - cos(m(c, d) - centre(d), r(c, d') - centre(d'))
 
     m is the mean over the batch's pictures of class c in domain d, r a running mean over earlier
-    batches without gradient, d' the other domain, centre the mean of r over classes. A cell
-    (c, d) counts if the batch has pictures of it and its partner was met before. Where classes are
-    to be separated, a cell stops counting once its cosine is 0 or less: below that they would share
-    an axis again, with its sign turned.
+    batches without gradient, d' the other domain, centre the mean of r over classes.
 
-    Why running means: with six domains, a batch of 128 holds one picture or none of most cells, so
-    few classes meet themselves in it, and a partner made of one picture is mostly noise; the tests
-    hold the gradient of both against that of all pictures. The batch's own mean stays as it is,
-    since the gradient must reach it. (After `KEEP` = .9, a mean spans the last ten batches with its
-    class: young enough to follow the weights.)
+    Args:
+        n_classes: Number of classes that are aligned.
+        separates: Whether classes are to be separated instead: a cell then stops counting once its
+            cosine is 0 or less, since below that domains would share an axis again with its sign
+            turned.
+        every: How often a batch is judged before weights change, as with gradient accumulation.
+        device: Where the running means are kept.
+
+    Notes:
+        A cell (c, d) counts if the batch has pictures of it and its partner was seen before.
+        Running means are needed since, with six domains, a batch of 128 holds one picture or none
+        of most cells: few classes meet themselves in it, and a partner made of one picture is
+        mostly noise. The tests compare the gradient of both with that of all pictures. The batch's
+        own mean is not smoothed, since the gradient must reach it. With `KEEP` = .9 a mean spans
+        the last ten batches with its class, recent enough to follow the weights.
     """
 
     def __init__(
         self, n_classes: int, *, separates: bool = False, every: int = 1, device: Any = "cpu"
     ) -> None:
-        """`every` is how often a batch is judged before weights change, as with accumulation."""
+        """Start without running means."""
         self.n_classes, self.separates, self._every = n_classes, separates, every
         self._device, self._calls = device, 0
         self.running: Tensor | None = None  # "domain class feature"
@@ -60,7 +67,7 @@ class Alignment:
     def __call__(
         self, features: Float[Tensor, "batch feature"], marks: Int[Tensor, " batch"]
     ) -> Float[Tensor, ""]:
-        """The term of a batch, over all processes; then the running means move on."""
+        """The term of a batch over all processes, after which the running means are updated."""
         x, own = _gathered(features, marks)
         x = x if x.dtype == torch.float64 else x.float()
         means, present = class_means(x, own, self.n_classes)
@@ -89,11 +96,11 @@ class Alignment:
         self.met = self.met | present
 
     def state_dict(self) -> dict[str, Any]:
-        """What later steps hang on."""
+        """The state that later steps depend on."""
         return {"running": self.running, "met": self.met}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Continue from a state."""
         running = state["running"]
         self.running = None if running is None else running.to(self._device)
         self.met = state["met"].to(self._device)
@@ -102,9 +109,15 @@ class Alignment:
 def class_means(
     x: Float[Tensor, "batch feature"], marks: Int[Tensor, " batch"], n_classes: int
 ) -> tuple[Float[Tensor, "domain class feature"], Tensor]:
-    """Mean features of every class in both domains, and which of them have a picture at all.
+    """Mean features of every class in both domains.
 
-    A mark is domain * n_classes + class; below 0, the picture is left out.
+    Args:
+        x: Features.
+        marks: domain * n_classes + class of each row; below 0, the picture is left out.
+        n_classes: Number of classes.
+
+    Returns:
+        The means, and which of them have a picture at all, `domain class`.
 
     >>> x = torch.tensor([[1.0], [3.0], [5.0], [9.0]])
     >>> means, present = class_means(x, torch.tensor([0, 0, 3, -1]), 2)
@@ -120,7 +133,7 @@ def class_means(
 
 
 def _gathered(features: Tensor, marks: Tensor) -> tuple[Tensor, Tensor]:
-    """The whole batch of all processes, gradients crossing between them as in open_clip's loss."""
+    """The batch of all processes, with gradients crossing between them as in open_clip's loss."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return features, marks
     from torch.distributed.nn.functional import all_gather
@@ -132,10 +145,16 @@ def _gathered(features: Tensor, marks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Watched(nn.Module):
-    """A model that also tells what one of its blocks gave, mean over positions or places.
+    """A model that also returns what one of its blocks gave, averaged over positions.
 
-    It takes tokens (or labels) with a mark behind them, and answers as the model does, with
-    `at_site` "batch feature" and `marks` beside it.
+    Args:
+        model: The model.
+        block: The block whose output is kept.
+        labels: Whether rows hold a label instead of tokens.
+
+    Notes:
+        It takes tokens (or labels) with a mark behind them. To the model's answer it adds
+        `at_site`, "batch feature", and `marks`.
     """
 
     def __init__(self, model: nn.Module, block: nn.Module, *, labels: bool = False) -> None:
@@ -149,20 +168,26 @@ class Watched(nn.Module):
 
     @property
     def logit_scale(self) -> Tensor:
-        """The model's own, which open_clip's epoch loop looks for."""
+        """The model's logit scale, which open_clip's epoch loop looks for."""
         return self.model.logit_scale  # type: ignore[return-value]
 
     def forward(self, images: Tensor, rows: Int[Tensor, "batch token"]) -> dict[str, Tensor]:
-        """The model's answer, and what the term needs."""
+        """The model's answer, with features and marks for the term."""
         targets = rows[:, 0] if self._labels else rows[:, :-1]
-        told = self.model(images, targets)
+        answer = self.model(images, targets)
         assert self._kept is not None
         seen, self._kept = self._kept, None
-        return {**told, "at_site": seen, "marks": rows[:, -1]}
+        return {**answer, "at_site": seen, "marks": rows[:, -1]}
 
 
 class AlignedLoss(nn.Module):
-    """A loss, and beside it `alignment`: the weight times the term."""
+    """A loss with the alignment term beside it, multiplied by its weight.
+
+    Args:
+        loss: The loss.
+        term: The term.
+        weight: Its weight; below 0, classes are separated.
+    """
 
     def __init__(
         self, loss: Callable[..., dict[str, Tensor]], term: Alignment, weight: float
@@ -174,15 +199,23 @@ class AlignedLoss(nn.Module):
         self, at_site: Tensor, marks: Tensor, output_dict: bool = True, **outputs: Tensor
     ) -> dict[str, Tensor]:
         """The parts of the loss by name, in the form of open_clip's epoch loop."""
-        told = self.loss(**outputs, output_dict=True)
-        return {**told, "alignment": self.weight * self.term(at_site, marks)}
+        answer = self.loss(**outputs, output_dict=True)
+        return {**answer, "alignment": self.weight * self.term(at_site, marks)}
 
 
 def find_block(model: nn.Module, site: str = "") -> nn.Module:
-    """The block of the image tower that gives a site: `...hook_resid_post`, or the middle block's.
+    """Find the block of the image tower that gives a site.
 
-    Raises `SiteError` for a site that no block gives, `SpecificationError` for a tower without
-    blocks that we know.
+    Args:
+        model: The open_clip model.
+        site: A site such as `blocks.3.hook_resid_post`; the default is the middle block's.
+
+    Returns:
+        The block's module.
+
+    Raises:
+        SiteError: For a site that no block gives.
+        SpecificationError: For a tower whose blocks have no known names.
     """
     visual: Any = model.visual
     if isinstance(visual, ModifiedResNet):
@@ -207,7 +240,13 @@ LEAST_CLASSES = 3
 
 @dataclass(frozen=True)
 class Pairing:
-    """The natural and the test domain, and the seen classes (C1) that have pictures in both."""
+    """The two domains and the classes that are aligned between them.
+
+    Args:
+        natural: The natural domain.
+        domain: The test domain.
+        classes: The seen classes (C1) that have pictures in both.
+    """
 
     natural: str
     domain: str
@@ -215,15 +254,25 @@ class Pairing:
 
     @classmethod
     def of(cls, tsv: Path) -> "Pairing":
-        """The pairing of a mixture, from its `train.tsv` and the `manifest.json` beside it.
+        """Read the pairing of a mixture from its `train.tsv` and the `manifest.json` beside it.
 
-        Raises `DataError` without a manifest, and `SpecificationError` where fewer than three seen
-        classes stand in both domains, as when the test domain is left out.
+        Args:
+            tsv: The mixture's `train.tsv`.
+
+        Returns:
+            The pairing.
+
+        Raises:
+            DataError: Without a manifest.
+            SpecificationError: If fewer than three seen classes are in both domains, for example
+                when the test domain is left out.
         """
         natural, domain, held_out = _read_manifest(tsv)
         here = read_tsv(tsv, "label").assign(domain=read_tsv(tsv, "domain")["domain"])
-        found = [set(here.loc[here["domain"] == name, "label"]) for name in (natural, domain)]
-        classes = tuple(sorted((found[0] & found[1]) - held_out - {""}))
+        labels_by_domain = [
+            set(here.loc[here["domain"] == name, "label"]) for name in (natural, domain)
+        ]
+        classes = tuple(sorted((labels_by_domain[0] & labels_by_domain[1]) - held_out - {""}))
         if len(classes) < LEAST_CLASSES:
             raise SpecificationError(
                 f"align classes between {natural} and {domain} in {tsv.parent.name}",
@@ -235,20 +284,28 @@ class Pairing:
 
     @property
     def key(self) -> str:
-        """What tells it from every other pairing."""
+        """A hash that differs between pairings."""
         return fingerprint(self)
 
     def marks(self, tsv: Path, shuffled: bool, *, seed: int) -> Int[Tensor, " row"]:
-        """The mark of each row.
+        """The mark of each row of a training list, as `class_means` takes it.
 
-        With `shuffled`, a class of the test domain goes by the number of another, so that every
-        class meets a wrong partner, the same in the whole run (`derangement` by `seed`).
+        Args:
+            tsv: The mixture's `train.tsv`.
+            shuffled: Whether a class of the test domain goes by the number of another, so that
+                every class has a wrong partner, the same in the whole run.
+            seed: Seed of the wrong partners.
+
+        Returns:
+            A number per row; -1 for rows that are left out.
         """
         own = list(range(len(self.classes)))
-        told = derangement(len(self.classes), seed) if shuffled else own
+        partners = derangement(len(self.classes), seed) if shuffled else own
         number = {
-            (domain, label): place * len(self.classes) + numbers[n]
-            for place, (domain, numbers) in enumerate([(self.natural, own), (self.domain, told)])
+            (domain, label): domain_number * len(self.classes) + numbers[n]
+            for domain_number, (domain, numbers) in enumerate(
+                [(self.natural, own), (self.domain, partners)]
+            )
             for n, label in enumerate(self.classes)
         }
         labels, domains = read_tsv(tsv, "label")["label"], read_tsv(tsv, "domain")["domain"]
@@ -259,8 +316,12 @@ def _read_manifest(tsv: Path) -> tuple[str, str, set[str]]:
     """Natural domain, test domain and held-out classes of a mixture."""
     path = tsv.parent / "manifest.json"
     try:
-        said = json.loads(path.read_text())["specification"]
-        return str(said["natural"]), str(said["test_domain"]), set(said["held_out"])
+        specification = json.loads(path.read_text())["specification"]
+        return (
+            str(specification["natural"]),
+            str(specification["test_domain"]),
+            set(specification["held_out"]),
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"align classes in {tsv}",
@@ -271,7 +332,14 @@ def _read_manifest(tsv: Path) -> tuple[str, str, set[str]]:
 
 
 def derangement(n: int, seed: int) -> Sequence[int]:
-    """A permutation that leaves none of n numbers in its place: one cycle, drawn by `seed`.
+    """Draw a permutation, a single cycle, that leaves none of n numbers in its place.
+
+    Args:
+        n: Length.
+        seed: Seed of the draw.
+
+    Returns:
+        The new number of each.
 
     >>> sorted(derangement(4, 0)), any(k == each for k, each in enumerate(derangement(4, 0)))
     ([0, 1, 2, 3], False)

@@ -1,8 +1,8 @@
-"""Training pictures, batch by batch: a TSV with its pictures decoded once, or WebDataset shards.
+"""Training pictures by batch, from a TSV with its pictures decoded once or from WebDataset shards.
 
 The order of an epoch, and the crop of every picture in it, depend on the seed, the epoch and the
-picture alone: not on how many processes or workers share the work, nor on what a kill interrupted.
-(For shards this holds as long as processes and workers stay the same: they are dealt out whole.)
+picture alone, and not on processes, workers or interruptions. For shards this holds as long as
+processes and workers stay the same, since shards are distributed whole.
 """
 
 import math
@@ -33,10 +33,14 @@ TRIES = 10  # torchvision's: after so many crops that do not fit, the largest ce
 
 
 def quick(transform: Compose) -> Compose:
-    """The same transform with a cheaper crop and, at its end, a table instead of arithmetic.
+    """Replace parts of a transform by faster, equal ones: its crop, and its last two steps.
 
-    Values are equal to the last bit, crops are drawn from the same distribution (with Python's
-    `random` instead of torch's). What it does not know, it leaves as it is.
+    Args:
+        transform: open_clip's transform; unknown steps are left as they are.
+
+    Returns:
+        A transform with values equal to the last bit and crops of the same distribution, drawn with
+        Python's `random` instead of torch's.
 
     >>> from open_clip.transform import image_transform
     >>> quick(image_transform(48, is_train=True, mean=(0.5,) * 3, std=(0.5,) * 3))
@@ -57,10 +61,17 @@ def quick(transform: Compose) -> Compose:
 
 
 def split(transform: Compose) -> tuple[Compose, Callable[[Sequence[Any]], Tensor]]:
-    """A quick transform in two parts: what is done to a picture, and what to a batch of them.
+    """Split a quick transform into a part for each picture and a part for each batch.
 
-    Levels become numbers a batch at a time: the same values for a tenth of the calls, and in
-    channels_last, as the models want them. Another transform's second part only stacks.
+    Args:
+        transform: What `quick` returns.
+
+    Returns:
+        The transform of a picture, and the function of a batch of its results.
+
+    Notes:
+        `Levels` become numbers a batch at a time: the same values for a tenth of the calls, and in
+        channels_last. For another transform, the second part only stacks.
     """
     places = [n for n, step in enumerate(transform.transforms) if isinstance(step, Levels)]
     if not places:
@@ -107,7 +118,12 @@ class Crop(RandomResizedCrop):
 
 
 class Levels:
-    """Picture to normalised tensor: what each of 256 levels becomes is worked out once."""
+    """ToTensor and Normalize in one step, with a table of what each of 256 levels becomes.
+
+    Args:
+        tensor: The transform's `ToTensor`.
+        normalize: The transform's `Normalize`.
+    """
 
     def __init__(self, tensor: ToTensor, normalize: Normalize) -> None:
         every = np.arange(256, dtype=np.uint8)[None, :, None].repeat(3, axis=2)
@@ -116,7 +132,7 @@ class Levels:
         self._tensor, self._normalize = tensor, normalize
 
     def __call__(self, picture: Image.Image) -> Float[Tensor, "channel height width"]:
-        """Normalised, float32; what is no RGB picture goes the long way."""
+        """The normalised tensor, float32; pictures other than RGB take the slow path."""
         if not isinstance(picture, Image.Image) or picture.mode != "RGB":
             return self._normalize(self._tensor(picture))
         planes = np.asarray(picture).transpose(2, 0, 1)
@@ -125,8 +141,7 @@ class Levels:
     def of_batch(
         self, pictures: Sequence[Image.Image]
     ) -> Float[Tensor, "batch channel height width"]:
-        """The same for RGB pictures of one size, in channels_last: ToTensor's arithmetic and
-        Normalize's own, over all of them at once."""
+        """Normalise RGB pictures of one size at once, in channels_last."""
         levels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
         return self._normalize(levels.permute(0, 3, 1, 2).to(torch.float32).div_(255))
 
@@ -143,8 +158,18 @@ SAMPLE = 64  # pictures whose sizes stand for all when memory is reckoned
 class Pictures(Dataset[tuple[Any, Tensor]]):
     """Rows of a training TSV as `(picture after the transform, tokens or label)`.
 
-    What it yields equals decoding the file at every access, to the bit: kept is what Pillow decoded
-    (uint8, in the file's own mode), before any transform.
+    Args:
+        tsv: The training list.
+        transform: Applied to every picture when it is read.
+        target: Maps words of `column`, one row's in a list, to a tensor.
+        column: The column of captions or labels.
+        seed: Seed of the crops.
+        memory: Bytes up to which decoded pictures are kept.
+        marks: A number per row that is put behind its tokens or label; None puts nothing.
+
+    Notes:
+        A row equals decoding the file at every access, to the bit: what is kept is what Pillow
+        decoded (uint8, in the file's own mode), before any transform.
     """
 
     def __init__(
@@ -158,10 +183,7 @@ class Pictures(Dataset[tuple[Any, Tensor]]):
         memory: int = IN_MEMORY,
         marks: Tensor | None = None,
     ) -> None:
-        """`target` maps the words of `column`, one row's in a list, to what stands in a batch.
-
-        With `marks`, one number a row, that number stands behind the tokens or the label.
-        """
+        """Read the list, and decode its pictures if they fit into `memory`."""
         frame = read_tsv(tsv, column)
         self.paths, self.words = frame["filepath"].tolist(), frame[column].tolist()
         self.transform, self.target, self.seed = transform, target, seed
@@ -172,14 +194,14 @@ class Pictures(Dataset[tuple[Any, Tensor]]):
                 self._decoded = list(pool.map(decode, self.paths))
 
     def _size(self) -> float:
-        """Bytes of all decoded pictures, reckoned from some."""
+        """Bytes of all decoded pictures, estimated from a sample."""
         some = self.paths[:: max(1, len(self.paths) // SAMPLE)]
         sizes = [size[0] * size[1] for size in map(_size_of, some)]
         return BYTES_PER_PIXEL * sum(sizes) / len(sizes) * len(self.paths)
 
     @property
     def in_memory(self) -> bool:
-        """Whether every picture has been decoded once for all."""
+        """Whether all pictures are kept decoded."""
         return self._decoded is not None
 
     def __len__(self) -> int:
@@ -195,7 +217,17 @@ class Pictures(Dataset[tuple[Any, Tensor]]):
 
 
 def decode(path: str) -> Image.Image:
-    """A picture in memory, in the mode of its file."""
+    """Read a picture into memory, in the mode of its file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The picture.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
     try:
         with Image.open(path) as picture:
             return picture.copy()
@@ -230,7 +262,19 @@ def feed(
 ) -> DataInfo:
     """The training data, in the form that open_clip's epoch loop takes.
 
-    `marks`, one number for each row of a TSV, stand behind its tokens; shards have none.
+    Args:
+        args: The launcher's options.
+        transform: The transform of each picture.
+        target: Maps captions or labels to a tensor.
+        epoch: The epoch that training starts from.
+        marks: A number per row of a TSV, put behind its tokens; shards have none.
+
+    Returns:
+        The loader with its sampler and epoch counter.
+
+    Raises:
+        DataError: For shards that are missing.
+        SpecificationError: If there are fewer shards than processes and workers.
     """
     if args.dataset_type == "webdataset":
         return _shards(args, transform, target, epoch)
@@ -262,7 +306,7 @@ def feed(
 
 
 def _together(finish: Callable[[Sequence[Any]], Tensor], rows: Sequence[tuple[Any, Tensor]]) -> Any:
-    """Rows as a batch, in the form that PyTorch's own collation has."""
+    """Collate rows into a batch, in the form of PyTorch's own collation."""
     pictures, targets = zip(*rows, strict=True)
     return [finish(pictures), torch.stack(targets)]
 
@@ -285,15 +329,15 @@ def _shards(args: Namespace, transform: Compose, target: Any, epoch: int) -> Dat
         )
     info = get_wds_dataset(args, transform, True, epoch=epoch, tokenizer=target)
     stages: list[Any] = info.dataloader.pipeline[0].dataset.pipeline  # type: ignore[attr-defined]
-    for place, stage in enumerate(stages):
+    for index, stage in enumerate(stages):
         # webdataset seeds this one from the clock and the process
         if getattr(stage, "f", None) is webdataset.filters._shuffle:
-            stages[place] = _Shuffle(args, info.shared_epoch, stage.kw)
+            stages[index] = _Shuffle(args, info.shared_epoch, stage.kw)
     return info
 
 
 class _Shuffle(detshuffle2):
-    """open_clip's seeded shuffle, here of pictures; each process and worker has its own stream.
+    """open_clip's seeded shuffle, applied to pictures, with a stream per process and worker.
 
     It also seeds the crops that follow in the same worker.
     """

@@ -1,4 +1,4 @@
-"""Which options decide what a training run comes to, and whether a folder holds that very run."""
+"""The identity of a training run: the options that decide its result, compared with a folder's."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +39,14 @@ DECISIVE = (
 
 
 def inputs(model_folder: Path, data: str) -> dict[str, str]:
-    """Hashes of a model's configuration and of its training list, wherever they lie.
+    """Hashes of a model's configuration and of its training list, independent of their paths.
+
+    Args:
+        model_folder: The model folder.
+        data: The path of a TSV, or patterns of shards joined by `::`.
+
+    Returns:
+        `model_hash` and `data_hash`.
 
     >>> sorted(inputs(Path("no such folder"), "shards-{0..9}.tar"))
     ['data_hash', 'model_hash']
@@ -62,7 +69,14 @@ def _read(stamp: Path) -> list[str]:
 
 
 def differing(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """The decisive options that a run folder holds and that are now another, with both values.
+    """The decisive options that differ between a run folder and a new specification.
+
+    Args:
+        recorded: Options of the folder.
+        wanted: Options of the new run.
+
+    Returns:
+        A line per option, with both values.
 
     >>> differing({"lr": 0.1, "seed": 0}, {"lr": 0.2, "seed": 0})
     ['lr 0.1, now 0.2']
@@ -76,7 +90,15 @@ def differing(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
 
 
 def refuse_another(folder: Path, wanted: Mapping[str, Any]) -> None:
-    """Refuse to go on in the folder of a run with another specification; say what differs."""
+    """Refuse to continue in the folder of a run with another specification.
+
+    Args:
+        folder: The run's folder.
+        wanted: Options of the new run.
+
+    Raises:
+        SpecificationError: With the options that differ.
+    """
     from interp.models.loading.checkpoints import run_options
 
     unlike = differing(run_options(folder / "checkpoints" / LATEST), wanted)

@@ -1,7 +1,7 @@
-"""A run's diary: the loss of every step, its learning rate, and the time spent waiting for data.
+"""The record of a run: the loss of every step, its learning rate, and time spent waiting for data.
 
-It listens to open_clip's epoch loop through the three things that the loop is handed: the loader,
-the schedule and the loss.
+It is fed by wrappers around the three things that open_clip's epoch loop receives: the loader, the
+schedule and the loss.
 """
 
 import csv
@@ -29,13 +29,20 @@ LOOK_EVERY = 20  # steps between looks at the loss: each one makes a GPU wait
 
 
 class Journal:
-    """Collects one epoch at a time; `close` appends it to `losses.csv`, on the first rank.
+    """Collects the steps of an epoch; `close` appends them to `losses.csv`, on the first rank.
 
-    With several ranks the loss is the mean of theirs, which is the loss of the whole batch.
+    Args:
+        folder: The run's folder.
+        args: The launcher's options.
+        start: The epoch that training starts from; rows of later epochs, which an interrupted run
+            left behind, are dropped.
+
+    Notes:
+        With several ranks the loss is the mean of theirs, which is the loss of the whole batch.
     """
 
     def __init__(self, folder: Path, args: Namespace, start: int) -> None:
-        """Rows of epochs after `start`, which a kill left behind, are dropped."""
+        """Open the record, keeping the rows up to epoch `start`."""
         self._path, self._args = folder / FILE, args
         self._weight = getattr(args, "align", 0.0)
         self._fields = (*FIELDS, TERM) if self._weight else FIELDS
@@ -53,7 +60,7 @@ class Journal:
         self._ends: list[float] = []
 
     def feeding(self, loader: Any) -> "Timed":
-        """The loader, with its waits noted."""
+        """Wrap the loader, recording its waits."""
         return Timed(loader, self._waits_for)
 
     def _waits_for(self, seconds: float, now: float) -> None:
@@ -61,7 +68,7 @@ class Journal:
         self._ends.append(now)
 
     def steering(self, schedule: Callable[[int], float]) -> Callable[[int], None]:
-        """The schedule, with its rates noted."""
+        """Wrap the schedule, recording its rates."""
 
         def steer(step: int) -> None:
             self._rates.append(schedule(step))
@@ -69,7 +76,7 @@ class Journal:
         return steer
 
     def judging(self, loss: Loss) -> Loss:
-        """The loss, noted and now and then looked at: one that is not finite ends the run."""
+        """Wrap the loss, recording it; a loss that is not finite ends the run."""
 
         def judge(**outputs: Any) -> dict[str, Tensor]:
             losses = loss(**outputs)
@@ -109,21 +116,26 @@ class Journal:
         begun = [*begun[:n], begun[n] if len(begun) > n else time.perf_counter()]
         return [
             {
-                "step": (epoch - 1) * n + place,
+                "step": (epoch - 1) * n + step,
                 "epoch": epoch,
                 "loss": repr(loss),
-                "lr": repr(self._rates[place * every]),
+                "lr": repr(self._rates[step * every]),
                 "pictures_per_second": f"{self._args.global_batch / took:.1f}",
-                "waiting": f"{sum(self._waits[place * every : (place + 1) * every]):.6f}",
+                "waiting": f"{sum(self._waits[step * every : (step + 1) * every]):.6f}",
                 "seconds": f"{took:.6f}",
             }
-            for place, loss in enumerate(losses)
-            for took in [begun[place + 1] - begun[place]]
+            for step, loss in enumerate(losses)
+            for took in [begun[step + 1] - begun[step]]
         ]
 
 
 class Timed:
-    """A loader that tells how long each batch was waited for, and when it came."""
+    """A loader that reports how long each batch was waited for, and when it came.
+
+    Args:
+        loader: The loader.
+        tell: Called with the seconds waited and the time of arrival.
+    """
 
     def __init__(self, loader: Any, tell: Callable[[float, float], None]) -> None:
         self._loader, self._tell = loader, tell
@@ -149,7 +161,18 @@ def _text(rows: list[dict[str, Any]], fields: Sequence[str], *, header: bool = T
 
 
 def tensorboard(run: Path, args: Namespace) -> Any:
-    """open_clip's TensorBoard writer, if it was asked for (`--report-to tensorboard`)."""
+    """open_clip's TensorBoard writer, or None unless `--report-to tensorboard` was given.
+
+    Args:
+        run: The run's folder.
+        args: The launcher's options.
+
+    Returns:
+        The writer on the first rank, else None.
+
+    Raises:
+        SpecificationError: If tensorboard is not installed.
+    """
     if not (args.tensorboard and args.rank == 0):
         return None
     try:
@@ -163,5 +186,12 @@ def tensorboard(run: Path, args: Namespace) -> Any:
 
 
 def read_journal(run: Path) -> Table:
-    """The losses of a run's folder, one row per step of the optimiser."""
+    """The losses of a run, one row per step of the optimizer.
+
+    Args:
+        run: The run's folder.
+
+    Returns:
+        The table.
+    """
     return Table("training", pd.read_csv(run / FILE))

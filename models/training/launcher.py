@@ -1,14 +1,17 @@
-"""open_clip's trainer, started through torchrun where open_clip's own `main` does not serve.
+"""open_clip's trainer with a main function of its own, started through torchrun.
 
     torchrun --nproc-per-node 1 -m interp.models.training.launcher -- --model local-dir:FOLDER ...
 
-The options are open_clip's (`open_clip_train.params`) and the few of `OWN`; model, loss, shards,
-cosine and `train_one_epoch` are open_clip's. Only this differs from its `main`: DDP also runs on
-the CPU; the untrained model is kept; checkpoints are atomic, and only the latest holds the
-optimizer; convolutions run in channels_last; pictures are decoded once and take a quicker, equal
-way to tensors; the order of pictures and their crops depend on seed and epoch alone, so that a
-resumed run repeats an uninterrupted one and two processes repeat one; every step's loss is written
-down; the loss can be swapped for that of labels, and a term that aligns classes added to it.
+The options are open_clip's (`open_clip_train.params`) and those of `OWN`. Model, loss, shards,
+cosine and `train_one_epoch` are open_clip's. It differs from open_clip's `main` in this:
+
+- DDP also runs on the CPU;
+- the untrained model is kept, checkpoints are atomic, and only the latest holds the optimizer;
+- convolutions run in channels_last, and pictures are decoded once and converted faster;
+- the order of pictures and their crops depend on seed and epoch alone, so that a resumed run
+  repeats an uninterrupted one and two processes repeat one;
+- every step's loss is recorded;
+- the loss can be that of labels, and a term that aligns classes can be added to it.
 """
 
 import argparse
@@ -55,8 +58,16 @@ Schedule = Callable[[int], float]
 
 
 def build_optimizer(model: nn.Module, args: Namespace) -> torch.optim.Optimizer:
-    """AdamW without decay on gains, biases and the logit scale, as open_clip's `main` has it; or,
-    for the supervised baseline, SGD with Nesterov momentum and one decay for all."""
+    """Create AdamW as in open_clip, or SGD for the supervised baseline.
+
+    Args:
+        model: The model.
+        args: The launcher's options.
+
+    Returns:
+        AdamW without decay on gains, biases and the logit scale, or SGD with Nesterov momentum and
+        one decay for all.
+    """
     if args.optimizer == "sgd":
         return torch.optim.SGD(
             model.parameters(), lr=args.lr, momentum=0.9, nesterov=True, weight_decay=args.wd
@@ -70,7 +81,16 @@ def build_optimizer(model: nn.Module, args: Namespace) -> torch.optim.Optimizer:
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, args: Namespace, steps: int) -> Schedule:
-    """A cosine over all `steps` of all epochs, or a tenth of the rate after each milestone."""
+    """Create a cosine schedule, or a stepwise one if there are milestones.
+
+    Args:
+        optimizer: The optimizer whose rate is set.
+        args: The launcher's options.
+        steps: Number of steps of all epochs.
+
+    Returns:
+        The schedule.
+    """
     if not args.milestones:
         return cosine_lr(optimizer, args.lr, args.warmup, steps)
     return stepwise(
@@ -81,7 +101,16 @@ def build_schedule(optimizer: torch.optim.Optimizer, args: Namespace, steps: int
 def stepwise(
     optimizer: torch.optim.Optimizer, lr: float, warmup: int, milestones: Sequence[int]
 ) -> Schedule:
-    """Rise over `warmup` steps; then a tenth of the rate after each milestone, in steps.
+    """Create a schedule that rises over the warmup and falls to a tenth after each milestone.
+
+    Args:
+        optimizer: The optimizer whose rate is set.
+        lr: The largest rate.
+        warmup: Number of steps of the warmup.
+        milestones: Steps at which the rate falls.
+
+    Returns:
+        The schedule.
 
     >>> sgd = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     >>> [round(stepwise(sgd, 1.0, 2, [3, 4])(step), 4) for step in range(5)]
@@ -104,10 +133,17 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold a run's folder; wait while another trainer holds it.
+    """Lock a run's folder for a `with` block, waiting while another trainer holds it.
 
-    The system lets go of it when a process ends, however it ends, so that a lock is never stale.
-    File systems without locks are used without.
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        A context.
+
+    Notes:
+        The system releases the lock when a process ends, however it ends, so a lock is never stale.
+        On file systems without locks nothing is locked.
     """
     with (folder / LOCK).open("w") as handle:
         try:
@@ -122,8 +158,10 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """Ask Linux to end this process when its parent ends: a torchrun that is killed outright
-    cannot end its workers itself."""
+    """Ask Linux to end this process when its parent ends.
+
+    A torchrun that is killed with SIGKILL cannot end its workers itself.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGKILL)
 
@@ -143,7 +181,11 @@ OWN: dict[str, dict[str, Any]] = {
 
 
 def main(argv: list[str]) -> None:
-    """Train one model, from its latest checkpoint if there is one."""
+    """Train one model, from its latest checkpoint if there is one.
+
+    Args:
+        argv: Options of the command line.
+    """
     args = prepare(argv)
     device = init_distributed_device(args)
     args.global_batch = args.batch_size * args.world_size * args.accum_freq
@@ -161,7 +203,13 @@ def main(argv: list[str]) -> None:
 
 
 def train(args: Namespace, device: torch.device, run: Path) -> None:
-    """Make the model and take it through the epochs that are left."""
+    """Create the model and train it for the epochs that are left.
+
+    Args:
+        args: The launcher's options.
+        device: Where to train.
+        run: The run's folder.
+    """
     folder = run / "checkpoints"
     if is_master(args):
         write_params(run, args)
@@ -193,7 +241,14 @@ def train(args: Namespace, device: torch.device, run: Path) -> None:
 
 
 def prepare(argv: list[str]) -> Namespace:
-    """open_clip's options and our own, with what its `main` derives from them."""
+    """Parse open_clip's options and our own, and add what its `main` derives from them.
+
+    Args:
+        argv: Options of the command line.
+
+    Returns:
+        All options.
+    """
     parser = argparse.ArgumentParser(allow_abbrev=False)
     for name, form in OWN.items():
         parser.add_argument(f"--{name}", **form)
@@ -215,7 +270,7 @@ def prepare(argv: list[str]) -> Namespace:
 
 
 def build(args: Namespace, device: torch.device) -> tuple[nn.Module, Any]:
-    """The model in channels_last, the same on every rank, and the transform of its pictures."""
+    """Create the model in channels_last, the same on every rank, and its pictures' transform."""
     random_seed(args.seed, 0)
     precision = "fp32" if args.precision == "fp64" else args.precision
     model, *transforms = create_model_and_transforms(
@@ -241,7 +296,7 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def build_target(args: Namespace) -> Any:
-    """From the words of a row to tokens, or to the number of its class."""
+    """The function from the words of a row to tokens, or to the number of its class."""
     if args.objective == "supervised":
         return numbering(args.classes)
     return remembering(get_tokenizer(args.model))
@@ -253,7 +308,7 @@ def build_loss(args: Namespace) -> nn.Module:
 
 
 def build_term(args: Namespace, device: torch.device) -> Alignment | None:
-    """The term that aligns the classes of two domains, if it has a weight."""
+    """The term that aligns the classes of two domains, or None if it has no weight."""
     if not args.align:
         return None
     n_classes = len(Pairing.of(Path(args.train_data)).classes)
@@ -261,13 +316,13 @@ def build_term(args: Namespace, device: torch.device) -> Alignment | None:
 
 
 def mark_rows(args: Namespace) -> Tensor:
-    """For each row of the training list, the class and domain that the term knows it by."""
+    """The mark of each row of the training list: its class and domain in the alignment term."""
     pairing = Pairing.of(Path(args.train_data))
     return pairing.marks(Path(args.train_data), args.align_classes == "shuffled", seed=args.seed)
 
 
 def in_parallel(model: nn.Module, args: Namespace, device: torch.device) -> nn.Module:
-    """DDP where there is more than one rank; on the CPU it must not be told a device."""
+    """Wrap the model in DDP if there is more than one rank."""
     if not args.distributed:
         return model
     if args.use_bn_sync:
@@ -277,7 +332,14 @@ def in_parallel(model: nn.Module, args: Namespace, device: torch.device) -> nn.M
 
 
 def told(argv: list[str]) -> int:
-    """Train, and tell an error of ours in one line that the parent process reads."""
+    """Train, and report an error of ours in one line that the parent process reads.
+
+    Args:
+        argv: Options of the command line.
+
+    Returns:
+        The exit status: 0, or 2 after an error of ours.
+    """
     try:
         main([word for word in argv if word != "--"])  # torchrun hands its separator on
     except (InterpError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Training lists: the rows of a mixture's TSV, and the numbers of its classes."""
+"""Training lists: the rows of a mixture's TSV, the numbers of its classes, and its shards."""
 
 import io
 import tarfile
@@ -20,7 +20,18 @@ from interp.models.training.identity import STAMP
 
 
 def read_tsv(tsv: Path, column: str) -> pd.DataFrame:
-    """The columns `filepath` and `column` of a training TSV, as words ("null" may be a class)."""
+    """Read the columns `filepath` and `column` of a training TSV as text.
+
+    Args:
+        tsv: The file.
+        column: A column of captions, labels or domains; "null" is a word like others.
+
+    Returns:
+        The two columns.
+
+    Raises:
+        DataError: If the file, the columns or the rows are missing.
+    """
     try:
         frame = pd.read_csv(tsv, sep="\t", dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
@@ -37,7 +48,17 @@ def read_tsv(tsv: Path, column: str) -> pd.DataFrame:
 
 
 def classes_of(tsv: Path) -> tuple[str, ...]:
-    """The class names of a training TSV, sorted; a label's place among them is its number."""
+    """The class names of a training TSV, sorted; their order gives the class numbers.
+
+    Args:
+        tsv: The file.
+
+    Returns:
+        The names.
+
+    Raises:
+        DataError: If a row has no label.
+    """
     labels = read_tsv(tsv, "label")["label"]
     without = int((labels == "").sum())
     if without:
@@ -51,12 +72,18 @@ def classes_of(tsv: Path) -> tuple[str, ...]:
 
 
 def numbering(classes: Sequence[str]) -> Callable[[list[str]], Tensor]:
-    """From class names to their numbers.
+    """Make the function from class names to their numbers.
+
+    Args:
+        classes: The classes in order.
+
+    Returns:
+        A function of a list of names.
 
     >>> numbering(["cat", "dog"])(["dog"])
     tensor([1])
     """
-    number = {name: place for place, name in enumerate(classes)}
+    number = {name: index for index, name in enumerate(classes)}
     return lambda names: torch.tensor([number[name] for name in names])
 
 
@@ -69,7 +96,11 @@ AS_THEY_ARE = (".jpg", ".jpeg", ".png", ".webp")
 
 @dataclass(frozen=True)
 class Base:
-    """A base set of shards that is added whole: their `pattern`, and how many pictures they hold.
+    """A base set of shards that is added whole to the training pictures.
+
+    Args:
+        pattern: The shards' paths, in braces as open_clip expands them.
+        pictures: Number of pictures that they hold.
 
     >>> Base("cc3m/{00000..00331}.tar", 2_905_954).pictures
     2905954
@@ -89,12 +120,19 @@ class Base:
 
 
 def count_for(n_rows: int) -> int:
-    """How many shards a list of so many rows is spread over."""
+    """Number of shards that a list of `n_rows` rows is spread over."""
     return min(n_rows, max(AT_LEAST, -(-n_rows // PER_SHARD)))
 
 
 def pattern_of(folder: Path, n_rows: int) -> str:
-    """The shards of a list, in the words that open_clip expands.
+    """The pattern of a list's shards, in braces as open_clip expands them.
+
+    Args:
+        folder: The folder of shards.
+        n_rows: Number of rows of the list.
+
+    Returns:
+        The pattern.
 
     >>> pattern_of(Path("m/shards"), 2500)
     'm/shards/mixture-{00000..00015}.tar'
@@ -103,16 +141,26 @@ def pattern_of(folder: Path, n_rows: int) -> str:
 
 
 def pack(tsv: Path, folder: Path) -> str:
-    """Write a TSV's pictures and captions into shards, once; return the shards' pattern.
+    """Write a TSV's pictures and captions into shards, once.
 
-    Files go in as they are, in a shuffled order that depends on nothing. Shards that are there and
-    were made from the same TSV stay. Raises `DataError` for a picture that is not there.
+    Args:
+        tsv: The training list.
+        folder: Where to write; shards made from the same TSV are kept.
+
+    Returns:
+        The shards' pattern.
+
+    Raises:
+        DataError: For a picture that is missing.
+
+    Notes:
+        Files are written unchanged, in a shuffled order that is always the same.
     """
     frame = read_tsv(tsv, "title")
     order = rng("shards", 0).permutation(len(frame))
     n_shards, pattern = count_for(len(frame)), pattern_of(folder, len(frame))
-    made, stamp = file_hash(tsv), folder / STAMP
-    if stamp.is_file() and stamp.read_text() == made:
+    tsv_hash, stamp = file_hash(tsv), folder / STAMP
+    if stamp.is_file() and stamp.read_text() == tsv_hash:
         return pattern
     with complete(folder) as temporary:
         parts = np.array_split(order, n_shards)
@@ -123,12 +171,12 @@ def pack(tsv: Path, folder: Path) -> str:
                         entry = tarfile.TarInfo(name)
                         entry.size = len(content)
                         shard.addfile(entry, io.BytesIO(content))
-        (temporary / stamp.name).write_text(made)
+        (temporary / stamp.name).write_text(tsv_hash)
     return pattern
 
 
 def _files(row: int, filepath: str, title: str) -> Iterator[tuple[str, bytes]]:
-    """A picture and its caption, under one key."""
+    """A picture and its caption under one key."""
     path, key = Path(filepath), f"{row:09d}"
     try:
         content, suffix = path.read_bytes(), path.suffix.lower()

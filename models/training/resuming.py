@@ -1,12 +1,12 @@
-"""What a run writes, so that a kill at any moment costs at most one epoch, and how it goes on.
+"""The files of a run, and how a run continues from them; a kill costs at most one epoch.
 
-    RUN/params.txt                 the options, in open_clip's form, and what the result hangs on
+    RUN/params.txt                 the options in open_clip's form, with those that decide results
     RUN/checkpoints/epoch_k.pt     weights of a kept epoch; epoch_0.pt is the untrained model
     RUN/checkpoints/latest.pt      the last epoch with the states of optimizer, scaler and of the
-                                   loss, where it has one; gone at the end
+                                   loss, where it has one; deleted at the end
 
 Every file is written under another name and renamed when it is on the disk. The last `epoch_k.pt`
-is there if and only if the run is finished.
+exists if and only if the run is finished.
 """
 
 from argparse import Namespace
@@ -26,7 +26,7 @@ UNFINISHED = "writing.tmp"
 
 
 def write_params(folder: Path, args: Namespace) -> None:
-    """Keep the options; a checkpoint's architecture is read from here again."""
+    """Write the options to `params.txt`, from which a checkpoint's architecture is read."""
     lines = [f"{name}: {value}\n" for name, value in sorted(vars(args).items())]
     write_atomic(folder / "params.txt", "".join(lines))
 
@@ -34,9 +34,20 @@ def write_params(folder: Path, args: Namespace) -> None:
 def resume(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any, term: Any = None
 ) -> int:  # fmt: skip
-    """Load the latest epoch if there is one, and return its number.
+    """Load the latest epoch if there is one.
 
-    `term` is a part of the loss that remembers earlier steps, where there is one.
+    Args:
+        folder: The folder of checkpoints.
+        model: The model to fill.
+        optimizer: Its optimizer.
+        scaler: Its gradient scaler, or None.
+        term: A part of the loss with a state of its own, or None.
+
+    Returns:
+        The epoch's number; 0 without one.
+
+    Raises:
+        CheckpointError: For a file that cannot be read.
     """
     latest = folder / LATEST
     if not latest.exists():
@@ -63,7 +74,21 @@ def save(
     folder: Path, epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any,
     args: Namespace, term: Any = None,
 ) -> None:  # fmt: skip
-    """Keep an epoch: its weights for good if they are asked for, and all that going on needs."""
+    """Save an epoch: its weights for good if it is to be kept, and the state to continue from.
+
+    Args:
+        folder: The folder of checkpoints.
+        epoch: The epoch's number.
+        model: The model.
+        optimizer: Its optimizer.
+        scaler: Its gradient scaler, or None.
+        args: The launcher's options.
+        term: A part of the loss with a state of its own, or None.
+
+    Raises:
+        NumericsError: For weights that are not finite.
+        OutputError: For a disk that is full.
+    """
     try:
         check_finite(model, f"epoch {epoch} of {args.name}")
     except NumericsError as error:
@@ -82,7 +107,15 @@ def save(
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file whole or not at all; a full disk leaves what was there before."""
+    """Write a file whole or not at all; a full disk leaves the previous one.
+
+    Args:
+        path: The file.
+        content: What `torch.save` writes.
+
+    Raises:
+        OutputError: For a disk that is full.
+    """
     temporary = path.parent / UNFINISHED
     try:
         with temporary.open("wb") as handle:
@@ -100,7 +133,15 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def diverged(args: Namespace, given: str) -> NumericsError:
-    """What to say of a run whose numbers are not finite any more."""
+    """The error for a run whose numbers are not finite.
+
+    Args:
+        args: The launcher's options.
+        given: What was not finite.
+
+    Returns:
+        The error, to be raised.
+    """
     return NumericsError(
         f"train {args.name}",
         given,

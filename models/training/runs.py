@@ -1,4 +1,4 @@
-"""One training run: what goes in, where the result goes, and the command that makes it."""
+"""One training run: its inputs, where its result goes, and the command that trains it."""
 
 import sys
 from dataclasses import dataclass
@@ -19,8 +19,20 @@ TOLD = "interp could not: "
 class Run:
     """One training run: a name, its model folder, its pictures, and where the result goes.
 
-    `n_train` counts the rows of `tsv`. A `base` set of shards is trained on beside them; the TSV's
-    pictures are then written as shards too, in `shards` beside it.
+    Args:
+        name: The run's name and the name of its folder.
+        model_folder: The model folder, as `write_model_folder` makes it.
+        tsv: The training list.
+        n_train: Number of rows of `tsv`.
+        out: The folder of runs.
+        recipe: How to train.
+        base: Shards that are trained on as well; the TSV's pictures are then written as shards too,
+            in `shards` beside it.
+
+    >>> folders = Path("models/vit-small"), Path("mixtures/cg-high/train.tsv")
+    >>> run = Run("cg-high-0", *folders, 4000, Path("runs"), Recipe(epochs=4))
+    >>> run.final.as_posix(), run.kept
+    ('runs/cg-high-0/checkpoints/epoch_4.pt', (0, 4))
     """
 
     name: str
@@ -33,22 +45,22 @@ class Run:
 
     @property
     def pictures(self) -> int:
-        """How many pictures an epoch has, the base set's among them."""
+        """Number of pictures in an epoch, the base set included."""
         return self.n_train + (self.base.pictures if self.base else 0)
 
     @property
     def epochs(self) -> int:
-        """How many epochs the run has."""
+        """Number of epochs."""
         return self.recipe.epochs_for(self.pictures)
 
     @property
     def kept(self) -> tuple[int, ...]:
-        """The epochs whose checkpoints stay."""
+        """The epochs whose checkpoints are kept."""
         return self.recipe.kept(self.epochs)
 
     @property
     def folder(self) -> Path:
-        """Everything that the run writes."""
+        """The folder of everything that the run writes."""
         return self.out / self.name
 
     @property
@@ -62,7 +74,12 @@ class Run:
         return self.checkpoints / f"epoch_{self.epochs}.pt"
 
     def check(self) -> None:
-        """Refuse what cannot be trained on, before anything is started."""
+        """Refuse inputs that cannot be trained on, before anything is started.
+
+        Raises:
+            DataError: If the training list or the model folder is missing.
+            SpecificationError: For a base set of shards with labels or an alignment term.
+        """
         for path, what in ((self.tsv, "a training TSV"), (self.model_folder, "a model folder")):
             if not path.exists():
                 raise DataError(
@@ -80,7 +97,7 @@ class Run:
             self._check_alignment()
 
     def _check_alignment(self) -> None:
-        """Refuse a term for which classes, domains or the site are not there."""
+        """Refuse an alignment term whose classes, domains or site do not exist."""
         from interp.models.loading.load import create
         from interp.models.training.alignment import find_block
 
@@ -96,7 +113,7 @@ class Run:
         find_block(model, self.recipe.align_site)
 
     def prepare(self) -> None:
-        """Write the shards that a run with a base set needs, if they are not there."""
+        """Write the shards that a run with a base set needs, if they do not exist."""
         if self.base is not None:
             pack(self.tsv, self._shards)
 
@@ -171,11 +188,20 @@ class Run:
         rendezvous: str = "HOST:29500",
         track: bool = False,
     ) -> list[str]:
-        """The torchrun command that makes this run, for this machine or another.
+        """The torchrun command of this run, for this machine or another.
 
-        `processes` run on each of `nodes` machines, which meet at `rendezvous`, the address of one
-        of them; give the same command on each. Shards that it reads are written first. Raises
-        `SpecificationError` where the processes do not divide the batch.
+        Args:
+            device: Where to train.
+            processes: Processes on each machine.
+            nodes: Number of machines; give the same command on each.
+            rendezvous: Address of one of the machines, where they meet.
+            track: Whether to write TensorBoard files.
+
+        Returns:
+            The words of the command. Shards that it reads are written first.
+
+        Raises:
+            SpecificationError: If the processes do not divide the batch.
         """
         self.prepare()
         world = processes * nodes

@@ -1,4 +1,4 @@
-"""Train CLIPs by starting the launcher under torchrun, several runs side by side."""
+"""Training of CLIPs by starting the launcher under torchrun, several runs at a time."""
 
 import json
 import os
@@ -36,7 +36,14 @@ PER_TENSOR, PER_FILE = 320, 3000
 
 @dataclass(frozen=True)
 class Size:
-    """What a module puts into a checkpoint: trained numbers, bytes of buffers, tensors of each."""
+    """What a module puts into a checkpoint.
+
+    Args:
+        trained: Number of trained numbers.
+        buffers: Bytes of buffers.
+        n_trained: Number of parameter tensors.
+        n_buffers: Number of buffers.
+    """
 
     trained: int
     buffers: int
@@ -45,11 +52,17 @@ class Size:
 
 
 def forecast_disk(runs: Sequence[Run], *, jobs: int = 1) -> int:
-    """Bytes that unfinished runs take at most: kept epochs, and what going on needs meanwhile.
+    """Bytes that unfinished runs take at most.
 
-    kept epochs x weights, for each run, and 2 x (weights + optimizer) for each of `jobs` at work:
-    the latest state, and its successor while that is being written. TensorBoard and logs are not
-    counted.
+    kept epochs x weights for each run, and 2 x (weights + optimizer) for each of `jobs` at work:
+    the latest state, and its successor while that is being written.
+
+    Args:
+        runs: The runs.
+        jobs: How many train at a time.
+
+    Returns:
+        Bytes, without TensorBoard files and logs.
     """
     waiting = [run for run in runs if not run.final.exists()]
     sizes = [checkpoint_bytes(run) for run in waiting]
@@ -59,7 +72,14 @@ def forecast_disk(runs: Sequence[Run], *, jobs: int = 1) -> int:
 
 
 def checkpoint_bytes(run: Run) -> tuple[int, int]:
-    """Bytes of one checkpoint's weights, and of the optimizer's state beside them, at most."""
+    """Bytes of one checkpoint's weights, and of the optimizer's state, at most.
+
+    Args:
+        run: The run.
+
+    Returns:
+        Both numbers.
+    """
     recipe = run.recipe
     size, image, width = _sizes(run.model_folder)
     if recipe.objective == "supervised":
@@ -97,12 +117,20 @@ def _size(module: torch.nn.Module) -> Size:
 
 
 def check_room(runs: Sequence[Run], *, jobs: int = 1) -> None:
-    """Say what runs will take, and refuse to begin where the disk has less."""
+    """Say how much disk the runs will take, and refuse to start if there is less.
+
+    Args:
+        runs: The runs.
+        jobs: How many train at a time.
+
+    Raises:
+        OutputError: If the disk has no room.
+    """
     need = forecast_disk(runs, jobs=jobs)
-    place = runs[0].out
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    folder = runs[0].out
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
     if free < need:
         raise OutputError(
             f"train {len(runs)} models into {runs[0].out}",
@@ -144,14 +172,32 @@ def train(
     processes: int = 1,
     track: bool = False,
 ) -> None:
-    """Make all runs, `jobs` at a time, the cores shared evenly; finished ones are left alone.
+    """Train all runs that are not finished, several at a time, each from its latest checkpoint.
 
-    Each goes on from its latest checkpoint, over `processes` of this machine; `track` writes what
-    TensorBoard reads beside the checkpoints. Disk is forecast first. Raises `OutputError` where the
-    disk has no room, `SpecificationError` for a folder that holds a run of another specification,
-    `NumericsError` when training diverges (the last good epoch stays), and `InterpError` with the
-    end of the log when a run fails otherwise; other runs go on, and the error comes at the end. On
-    Ctrl-C the trainers are stopped first, and what they have written stays.
+    Args:
+        runs: The runs.
+        jobs: How many train at a time; they share the cores evenly.
+        device: Where to train; None takes a GPU if there is one.
+        processes: Processes of this machine for each run.
+        track: Whether to write TensorBoard files beside the checkpoints.
+
+    Raises:
+        OutputError: If the disk has no room.
+        DataError: If a training list or model folder is missing.
+        SpecificationError: For a folder that holds a run of another specification.
+        NumericsError: When training diverges; the last good epoch is kept.
+        InterpError: When a run fails otherwise, with the end of its log. Other runs continue, and
+            the error is raised at the end.
+
+    Notes:
+        Disk use is forecast first. On Ctrl-C the trainers are stopped, and what they have written
+        is kept.
+
+    >>> run = Run("cg-high-0", Path("no-model"), Path("no.tsv"), 4000, Path("runs"), Recipe())
+    >>> train([run])
+    Traceback (most recent call last):
+    ...
+    interp.core.errors.DataError: Cannot train cg-high-0: given no.tsv, which is not there, ...
     """
     waiting = [run for run in runs if not _finished(run)]
     if not waiting:
@@ -190,7 +236,7 @@ def train(
 
 
 def _outcome(task: "Future[None]") -> InterpError | None:
-    """What a run failed with, so that the others go on; a disk without room stops them all."""
+    """The error that a run failed with, so that others continue; a full disk stops all runs."""
     try:
         task.result()
     except OutputError:
@@ -203,7 +249,7 @@ def _outcome(task: "Future[None]") -> InterpError | None:
 def _finished(run: Run) -> bool:
     """Whether a run is done; one of another specification by the same name is refused.
 
-    Where it was computed, and so its precision, is no matter any more.
+    Device and precision are not compared.
     """
     if not run.final.exists():
         return False
@@ -244,8 +290,8 @@ def _supervise(
     try:
         for line in _lines_until(process, stop):
             tail = [*tail[-200:], line.rstrip()]
-            if found := _EPOCH.search(line):
-                epoch, percent, loss = int(found[1]), int(found[2]), float(found[3])
+            if match := _EPOCH.search(line):
+                epoch, percent, loss = int(match[1]), int(match[2]), float(match[3])
                 progress(
                     (epoch + percent / 100) / run.epochs,
                     f"epoch {epoch + 1} of {run.epochs}, loss {loss:.2f}",
@@ -263,7 +309,7 @@ def _supervise(
 
 
 def _tell(log: Sequence[str]) -> None:
-    """Raise the error of ours that a trainer told, if there is one."""
+    """Raise the error of ours that a trainer reported, if there is one."""
     for line in log:
         if TOLD in line:
             name, *parts = json.loads(line.split(TOLD, 1)[1])
@@ -288,7 +334,7 @@ def _lines_until(process: subprocess.Popen[str], stop: Event):
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Stop a trainer and its workers, which form a process group of their own."""
+    """Stop a trainer and its workers, which form a process group."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
         try:

@@ -1,11 +1,11 @@
-"""The embedded study: real artwork, rendered in six domains, once, into the user's cache folder.
+"""The embedded study: real artwork rendered in six domains, once, into the user's cache folder.
 
-Three splits. `train` and `test` share no artist within a class, so that accuracy is accuracy on
-drawings never seen. `analysis` holds fresh renderings by all artists in which the same drawing in
-the same pose and style stands in every domain (`drawing`, `warp`, `style`), and a style serves
-several classes: what a renderer can make and no collection has.
+There are three splits. `train` and `test` share no artist within a class, so accuracy is accuracy
+on unseen drawings. `analysis` holds fresh renderings by all artists in which the same drawing in
+the same pose and style is in every domain (`drawing`, `warp`, `style`), and a style serves several
+classes. Collections of photographs and paintings have no such pairs.
 
-It is synthetic, and never to be called DomainNet.
+The study is synthetic and must never be called DomainNet.
 """
 
 from importlib.metadata import version
@@ -46,11 +46,20 @@ styles, which makes halves disagree (an untrained model's interaction read -.9 %
 
 @dataclass(frozen=True)
 class EmbeddedSpec(Declared):
-    """What the embedded study consists of; all of it goes into its hash.
+    """The contents of the embedded study; all of it enters the hash of its cache.
 
-    `n_classes` takes the classes that most artists drew; `n_train`, `n_test` and `n_analysis` are
-    pictures per cell (class x domain). `colour_prior` gives each class a hue of its own in real,
-    painting and clipart: a shortcut worth studying, off by default.
+    Args:
+        n_classes: Number of classes; those that most artists drew are taken.
+        n_train: Training pictures per cell (class x domain).
+        n_test: Test pictures per cell.
+        n_analysis: Analysis pictures per cell.
+        size: Side of the pictures in pixels.
+        colour_prior: Whether each class has a hue of its own in real, painting and clipart, a
+            shortcut that a model may learn.
+        seed: Seed of all draws.
+
+    >>> EmbeddedSpec(n_classes=10).size
+    48
     """
 
     asked = "make the embedded study"
@@ -65,9 +74,26 @@ class EmbeddedSpec(Declared):
 
 
 def open_embedded(spec: EmbeddedSpec | None = None, *, jobs: int = 2) -> ImageTable:
-    """The image table of the embedded study, rendered first if this cache does not hold it yet.
+    """Open the embedded study, rendering it first if the cache does not hold it.
 
-    Rendering is interrupted and resumed by cell (class x domain): a finished cell is never redrawn.
+    Args:
+        spec: Its contents; None takes the defaults of `EmbeddedSpec`.
+        jobs: Processes that render.
+
+    Returns:
+        The image table.
+
+    Raises:
+        SpecificationError: For more classes than there are.
+
+    Notes:
+        Rendering can be interrupted: it continues by cell (class x domain) and never redraws a
+        finished one.
+
+    >>> small = EmbeddedSpec(n_classes=2, n_train=1, n_test=1, n_analysis=1, size=16)
+    >>> images = open_embedded(small, jobs=1)
+    >>> len(images), images.domains[:2]
+    (36, ['clipart', 'infograph'])
     """
     chosen = spec or EmbeddedSpec()
     for artist, reason in missing_artists().items():
@@ -84,7 +110,17 @@ def open_embedded(spec: EmbeddedSpec | None = None, *, jobs: int = 2) -> ImageTa
 
 
 def study_classes(n_classes: int) -> dict[str, list[Drawing]]:
-    """The `n_classes` classes that most artists drew (ties by name), each with its drawings."""
+    """The classes that most artists drew, each with its drawings.
+
+    Args:
+        n_classes: How many classes; ties are resolved by name.
+
+    Returns:
+        Drawings by class, sorted by name.
+
+    Raises:
+        SpecificationError: For more classes than there are, or fewer than two.
+    """
     by_label: dict[str, list[Drawing]] = {}
     for drawing in drawings():
         by_label.setdefault(drawing.label, []).append(drawing)
@@ -100,13 +136,32 @@ def study_classes(n_classes: int) -> dict[str, list[Drawing]]:
 
 
 def held_back_artists(label: str, artists: list[str], seed: int) -> set[str]:
-    """A quarter of a class's artists, at least one: those whose drawings are never trained on."""
+    """Draw a quarter of a class's artists, at least one, whose drawings are never trained on.
+
+    Args:
+        label: The class.
+        artists: Its artists.
+        seed: Seed of the draw.
+
+    Returns:
+        The artists of the test split.
+    """
     order = rng(f"held-back artists/{label}", seed).permutation(sorted(artists))
     return set(order[: max(1, len(artists) // 4)])
 
 
 def plan_cell(label: str, made: list[Drawing], domain: str, spec: EmbeddedSpec) -> pd.DataFrame:
-    """Which pictures a cell holds: split, drawing, and the two seeds that make each of them."""
+    """Plan the pictures of a cell: split, drawing, and the two seeds that determine each picture.
+
+    Args:
+        label: The class.
+        made: Its drawings.
+        domain: The domain.
+        spec: The contents of the study.
+
+    Returns:
+        A row per picture.
+    """
     held_back = held_back_artists(label, list({drawing.artist for drawing in made}), spec.seed)
     by_split = {
         "train": ([d for d in made if d.artist not in held_back], spec.n_train),
@@ -143,7 +198,7 @@ def plan_cell(label: str, made: list[Drawing], domain: str, spec: EmbeddedSpec) 
 
 
 def _by_artist(pool: list[Drawing]) -> list[Drawing]:
-    """Drawings in turns, one per artist each time, so that artists are equally frequent."""
+    """Order drawings by turns, one per artist each time, so that artists are equally frequent."""
     per_artist: dict[str, list[Drawing]] = {}
     for drawing in sorted(pool, key=lambda each: (each.artist, each.glyph)):
         per_artist.setdefault(drawing.artist, []).append(drawing)
@@ -152,7 +207,7 @@ def _by_artist(pool: list[Drawing]) -> list[Drawing]:
 
 
 def _render_all(root: Path, spec: EmbeddedSpec, jobs: int) -> None:
-    """Render every cell that is not there yet, then write the index that makes the set complete."""
+    """Render every missing cell, then write the index that makes the set complete."""
     classes = study_classes(spec.n_classes)
     cells = [(root, label, classes[label], domain, spec) for label in classes for domain in DOMAINS]
     say(
@@ -165,12 +220,12 @@ def _render_all(root: Path, spec: EmbeddedSpec, jobs: int) -> None:
 
 def _render_cell(task: tuple[Path, str, list[Drawing], str, EmbeddedSpec]) -> pd.DataFrame:
     """Render one cell into its own folder, or read it back if it is complete."""
-    root, label, made, domain, spec = task
+    root, label, class_drawings, domain, spec = task
     folder = root / domain / label
     if (folder / "cell.csv").exists():
         return pd.read_csv(folder / "cell.csv")
-    plan = plan_cell(label, made, domain, spec)
-    by_name = {drawing.name: drawing for drawing in made}
+    plan = plan_cell(label, class_drawings, domain, spec)
+    by_name = {drawing.name: drawing for drawing in class_drawings}
     hue = float(rng(f"class hue/{label}", spec.seed).random()) if spec.colour_prior else None
     with complete(folder) as temporary:
         factors, hashes = [], []

@@ -1,10 +1,10 @@
 """The drawings of the embedded study, read from the packages of the artists who made them.
 
-Nothing drawn is stored here. The manifest beside this file (`drawings.csv`, chosen by eye) says
-which glyph of which artist shows which thing; the glyphs themselves stay in packages installed by
-pip, are read as files without importing those packages, and are trusted only if their hash is the
-one the manifest was curated on. An artist whose package is absent or changed is left out and
-named by `missing_artists`; the study goes on with the others.
+No drawing is stored here. The manifest beside this file (`drawings.csv`, chosen by eye) says which
+glyph of which artist shows which thing. The glyphs stay in packages installed by pip, are read as
+files without importing those packages, and are used only if their hash is the one that the manifest
+was curated on. An artist whose package is missing or changed is left out and named by
+`missing_artists`; the study uses the others.
 """
 
 import csv
@@ -30,11 +30,18 @@ FILL = 0.86  # share of the frame that a drawing's longer side takes
 
 @dataclass(frozen=True)
 class Artist:
-    """One independent hand: all families and weights of one icon set are the same artist.
+    """One artist: all families and weights of one icon set count as the same artist.
 
-    `sources` are files inside the package, each with the SHA-256 of the version the manifest was
-    curated on: a font and its name -> codepoint JSON, a font alone (glyphs are then called by
-    their Unicode names), or a zip of SVG files.
+    Args:
+        key: Short name.
+        name: Name and version of the icon set.
+        licence: Its licence.
+        credit: Its web address.
+        distribution: The pip package that holds it.
+        package: The Python package within.
+        sources: Files inside the package, each with the SHA-256 that the manifest was curated on: a
+            font with its name -> codepoint JSON, a font alone (glyphs then have their Unicode
+            names), or a zip of SVG files.
     """
 
     key: str
@@ -165,7 +172,13 @@ ARTISTS: dict[str, Artist] = {
 
 @dataclass(frozen=True, order=True)
 class Drawing:
-    """One artist's picture of one thing; `glyph` is the artist's own name for it."""
+    """One artist's picture of one thing.
+
+    Args:
+        label: The class.
+        artist: The artist's key.
+        glyph: The artist's own name for it.
+    """
 
     label: str
     artist: str
@@ -182,22 +195,29 @@ class Drawing:
 
 
 def drawings(*, min_artists: int = 4) -> list[Drawing]:
-    """List the curated drawings of all artists at hand, sorted by label, artist and glyph.
+    """List the curated drawings of all available artists, sorted by label, artist and glyph.
 
-    A class drawn by fewer than `min_artists` of the artists at hand is left out (four, because a
-    ceiling compares two halves of at least two artists each).
+    Args:
+        min_artists: Classes drawn by fewer artists are left out; four, because a ceiling compares
+            two halves of at least two artists each.
+
+    Returns:
+        The drawings.
 
     >>> all(a < b for a, b in zip(drawings(), drawings()[1:], strict=False))
     True
     """
     missing = missing_artists()
-    there = [drawing for drawing in _manifest() if drawing.artist not in missing]
-    hands = Counter(label for label, _ in {(d.label, d.artist) for d in there})
-    return [drawing for drawing in there if hands[drawing.label] >= min_artists]
+    available = [drawing for drawing in _manifest() if drawing.artist not in missing]
+    n_artists = Counter(label for label, _ in {(d.label, d.artist) for d in available})
+    return [drawing for drawing in available if n_artists[drawing.label] >= min_artists]
 
 
 def missing_artists() -> dict[str, str]:
-    """Say which artists cannot be drawn from, and why: key -> reason in words.
+    """The artists whose drawings cannot be read, and why.
+
+    Returns:
+        A reason in words by artist key.
 
     >>> sorted(set(missing_artists()) - set(ARTISTS))
     []
@@ -207,7 +227,10 @@ def missing_artists() -> dict[str, str]:
 
 
 def artwork_fingerprint() -> str:
-    """Hash what pictures are drawn from: the manifest, and every source file of artists at hand.
+    """Hash what pictures are drawn from: the manifest, and every source file of available artists.
+
+    Returns:
+        The SHA-256 in hexadecimal.
 
     >>> len(artwork_fingerprint())
     64
@@ -224,10 +247,21 @@ def artwork_fingerprint() -> str:
 
 @lru_cache(maxsize=4096)
 def ink(drawing: Drawing, size: int = 128) -> np.ndarray:
-    """Rasterise a drawing: float32 `[size, size]`, 1 = ink, read-only since it is cached.
+    """Rasterise a drawing.
 
-    The drawing is cropped to its bounding box, scaled until its longer side fills `FILL` of the
-    frame, and centred, so that the margins an artist leaves are no cue to who drew it.
+    Args:
+        drawing: The drawing.
+        size: Side in pixels.
+
+    Returns:
+        float32 `[size, size]`, 1 = ink; read-only, since it is cached.
+
+    Raises:
+        DataError: For a missing artist or an empty glyph.
+
+    Notes:
+        The drawing is cropped to its bounding box, scaled until its longer side fills `FILL` of the
+        frame, and centred, so that an artist's usual margins give no cue to the artist.
 
     >>> heart = next(d for d in drawings() if d.label == "heart")
     >>> ink(heart, 64).shape, float(ink(heart, 64).max())
@@ -276,10 +310,10 @@ def _problem(artist: Artist) -> str | None:
         path = folder / name
         if not path.is_file():
             return f"{artist.package} has no {name}; pip install {artist.distribution}"
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != expected:
+        actual = hashlib.sha256(path.read_bytes()).hexdigest()
+        if actual != expected:
             return (
-                f"{artist.package}/{name} has SHA-256 {found[:12]}, expected {expected[:12]}; "
+                f"{artist.package}/{name} has SHA-256 {actual[:12]}, expected {expected[:12]}; "
                 f"pip install {artist.distribution}"
             )
     return None
@@ -296,7 +330,7 @@ def _folder(package: str) -> Path | None:
 
 
 def _raster(artist: Artist, glyph: str, size: int) -> Image.Image:
-    """Draw a glyph as the artist left it, in a roomy frame: grey image, 255 = ink."""
+    """Draw a glyph unchanged in a large frame: grey image, 255 = ink."""
     if artist.sources[0][0].endswith(".zip"):
         return _svg(artist, glyph, size)
     font = _font(artist, size // 2)

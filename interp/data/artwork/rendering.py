@@ -1,10 +1,9 @@
-"""One drawing, six worlds: a drawing's ink rendered as a photo, a cartoon, a page, a painting,
-a doodle or a pencil sketch.
+"""Rendering of a drawing in six domains: photo, clipart, infographic, painting, doodle and sketch.
 
-Two independent streams of chance: the **warp** (how the thing is posed) depends on `warp_seed`
-alone and is the same in all domains; the **style** (colours, light, strokes, ground, noise)
-depends on the domain and `style_seed` alone. So a pair of pictures can share the drawing and the
-pose and differ in nothing but the domain, and every factor that was drawn is handed back.
+There are two independent random streams. The warp (the pose) depends on `warp_seed` alone and is
+the same in all domains. The style (colours, light, strokes, ground, noise) depends on the domain
+and `style_seed`. So a pair of pictures can share drawing and pose and differ only in the domain.
+Every factor that was drawn is returned.
 """
 
 import colorsys
@@ -26,12 +25,24 @@ def render(
     size: int = 48,
     hue: float | None = None,
 ) -> tuple[np.ndarray, Factors]:
-    """Render ink `[n, n]` in 0..1 as a picture: uint8 `[size, size, 3]`, and its factors.
+    """Render a drawing's ink as a picture of a domain.
 
-    Angles are in degrees, counterclockwise from the right; hues are in 0..1, shifts and the
-    elastic amplitude in shares of the frame.
-    `hue` fixes the main colour in real, painting and clipart (a class-colour prior: a shortcut a
-    model may take); without it the hue comes from the style stream.
+    Args:
+        ink: `[n, n]` in 0..1.
+        domain: One of `DOMAINS`.
+        warp_seed: Seed of the pose.
+        style_seed: Seed of the style.
+        size: Side of the picture in pixels.
+        hue: The main colour in real, painting and clipart, 0 to 1 (a shortcut that a model may
+            learn); None draws it from the style.
+
+    Returns:
+        uint8 `[size, size, 3]`, and its factors: angles in degrees counterclockwise from the right,
+        hues in 0..1, shifts and the elastic amplitude in shares of the frame.
+
+    Raises:
+        DataError: For an unknown domain.
+        ShapeError: For ink that is not square.
 
     >>> from interp.data.artwork.packages import drawings, ink
     >>> a, factors = render(ink(drawings()[0]), "real", warp_seed=1, style_seed=2)
@@ -63,7 +74,7 @@ def _cover(distance: np.ndarray, soft: float = 1.0) -> np.ndarray:
 
 
 def _lay(image: np.ndarray, colour: np.ndarray | float, alpha: np.ndarray) -> None:
-    """Lay a colour (or an image) over `image` in place."""
+    """Blend a colour (or an image) into `image` in place."""
     image += alpha[..., None] * (colour - image)
 
 
@@ -95,7 +106,7 @@ def _shifted(image: np.ndarray, dy: int, dx: int, fill: float) -> np.ndarray:
 
 
 def _detail(scene: Scene, look: np.ndarray) -> np.ndarray:
-    """Find the marks inside the silhouette: the ink of an outline, the holes of a filling."""
+    """The marks inside the silhouette: the ink of an outline, the holes of a filled drawing."""
     ink = _cover(look[..., 0])
     return (1 - ink if scene.solid else ink) * _cover(look[..., 1])
 
@@ -199,10 +210,10 @@ def _painting(scene: Scene) -> np.ndarray:
 
 
 def _dabs(scene: Scene, angle: float) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """Tile the frame with short bowed brush strokes: the pull (y, x) of each, and its tone.
+    """Tile the frame with short curved brush strokes: the pull (y, x) of each, and its tone.
 
-    Within a stroke the picture is drawn towards the stroke's middle, which breaks up outlines as
-    a brush does.
+    Within a stroke the picture is drawn towards the stroke's middle, which breaks up outlines as a
+    brush does.
     """
     (y, x), bow = frame_axes(scene.size), 0.05 * scene.smooth(3)
     cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))

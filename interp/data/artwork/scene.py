@@ -1,4 +1,4 @@
-"""A drawing posed in a frame: distance fields, the warp, and the stream of chance for its style.
+"""A drawing posed in a frame: distance fields, the warp, and the random stream of its style.
 
 Everything about a drawing that needs a distance transform is computed once, as signed distance
 fields (cached). A picture is then one bilinear look-up into these fields through the warp; edges of
@@ -22,11 +22,19 @@ Factors = dict[str, float]
 
 @lru_cache(maxsize=1024)
 def distance_fields(data: bytes, side: int) -> tuple[np.ndarray, bool]:
-    """Measure a drawing once: `[GRID * GRID, 4]` of distances to ink, silhouette and line, height.
+    """Compute the distances of a drawing to its ink, silhouette and line, and its height.
 
-    Distances are shares of the frame, negative inside. The silhouette is the ink with its holes
-    filled. The line is the outline of an area but the middle of a stroke, so that filled and
-    outlined artwork give the same kind of line art. Also says whether the drawing is filled.
+    Args:
+        data: The ink, uint8, as bytes.
+        side: Its side in pixels.
+
+    Returns:
+        `[GRID * GRID, 4]` of distances as shares of the frame, negative inside, and whether the
+        drawing is filled.
+
+    Notes:
+        The silhouette is the ink with its holes filled. The line is the outline of an area but the
+        middle of a stroke, so filled and outlined artwork give the same kind of line art.
     """
     ink = np.frombuffer(data, dtype=np.uint8).reshape(side, side) / np.float32(255)
     fine = np.asarray(ndimage.zoom(ink, 2 * GRID / side, order=1)) > 0.5
@@ -45,7 +53,7 @@ def distance_fields(data: bytes, side: int) -> tuple[np.ndarray, bool]:
 
 
 def _signed(mask: np.ndarray) -> np.ndarray:
-    """Measure the distance to the mask's edge, negative within, in shares of the frame."""
+    """The signed distance to a mask's edge, negative inside, in shares of the frame."""
     if not mask.any():
         return np.ones(mask.shape)
     out, within = (np.asarray(ndimage.distance_transform_edt(m)) for m in (~mask, mask))
@@ -54,7 +62,14 @@ def _signed(mask: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=256)
 def draw_warp(seed: int) -> tuple[Factors, np.ndarray]:
-    """Draw a pose: its factors, and the coefficients `[2, 4, 4]` of its elastic bend."""
+    """Draw a pose at random.
+
+    Args:
+        seed: Seed of the pose.
+
+    Returns:
+        Its factors, and the coefficients `[2, 4, 4]` of its elastic deformation.
+    """
     r = rng("render/warp", seed)
     u = r.uniform(-1, 1, 7)
     factors = {
@@ -71,7 +86,7 @@ def draw_warp(seed: int) -> tuple[Factors, np.ndarray]:
 
 @lru_cache(maxsize=64)
 def _waves(size: int, count: int) -> np.ndarray:
-    """Tabulate the lowest cosines of the frame: `[size, count]`, for smooth random fields."""
+    """The lowest cosines of the frame, `[size, count]`, for smooth random fields."""
     return _cosines((np.arange(size) + 0.5) / size, count)
 
 
@@ -81,14 +96,32 @@ def _cosines(x: np.ndarray, count: int) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def frame_axes(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lay out the pixel centres: y `[size, 1]` and x `[1, size]`, from -0.5 to 0.5."""
+    """The coordinates of pixel centres, from -0.5 to 0.5.
+
+    Args:
+        size: Side of the picture in pixels.
+
+    Returns:
+        y `[size, 1]` and x `[1, size]`.
+    """
     line = ((np.arange(size) + 0.5) / size - 0.5).astype(np.float32)
     return line[:, None], line[None, :]
 
 
 @dataclass
 class Scene:
-    """What a painter has in hand: the drawing, its pose, the style's stream, and a size."""
+    """The input of a domain's painter: the drawing, its pose, and the random style.
+
+    Args:
+        fields: The distance fields of the drawing.
+        solid: Whether the drawing is filled.
+        warp: The factors of the pose.
+        bend: The coefficients of the elastic deformation.
+        r: The random generator of the style.
+        size: Side of the picture in pixels.
+        hue: The main hue, 0 to 1; None draws it.
+        factors: The factors drawn so far.
+    """
 
     fields: np.ndarray
     solid: bool
@@ -100,17 +133,17 @@ class Scene:
     factors: Factors = field(default_factory=dict)
 
     def note(self, name: str, value: float) -> float:
-        """Record a factor and pass it on."""
+        """Record a factor and return it."""
         self.factors[name] = float(value)
         return float(value)
 
     def main_hue(self) -> float:
-        """Choose the main hue: the prior's if one was given (the stream moves on either way)."""
+        """The main hue, the given one or a drawn one; the generator advances in either case."""
         own = self.r.random()
         return self.note("hue", own if self.hue is None else self.hue % 1.0)
 
     def smooth(self, count: int) -> np.ndarray:
-        """Draw a smooth random field `[size, size]` of unit variance or so."""
+        """Draw a smooth random field `[size, size]` of about unit variance."""
         waves = _waves(self.size, count)
         return (
             waves
@@ -125,10 +158,16 @@ class Scene:
         at: tuple[float, float] = (0.0, 0.0),
         wobble: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> np.ndarray:
-        """Look the drawing up through the warp: `[size, size, 4]`, distances in output pixels.
+        """Sample the drawing through the warp.
 
-        `zoom` and `at` place the whole posed drawing on a page; `wobble` displaces each pixel
-        (y, x), in shares of the frame.
+        Args:
+            zoom: Scale of the whole posed drawing on a page.
+            at: Its position, (y, x) in shares of the frame.
+            wobble: Displacement of each pixel, (y, x) in shares of the frame; None displaces
+                nothing.
+
+        Returns:
+            `[size, size, 4]`, distances in output pixels.
         """
         y, x = ((axis - a) / zoom for axis, a in zip(frame_axes(self.size), at, strict=True))
         rows, columns = _cosines(y.ravel() + 0.5, 4), _cosines(x.ravel() + 0.5, 4)
@@ -147,7 +186,7 @@ class Scene:
 
 
 def _bilinear(fields: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Interpolate `[GRID * GRID, 4]` at frame coordinates; distances go on growing outside."""
+    """Interpolate `[GRID * GRID, 4]` at frame coordinates; distances keep growing outside."""
     y, x = (y + 0.5) * GRID - 0.5, (x + 0.5) * GRID - 0.5
     inner_y, inner_x = np.clip(y, 0, GRID - 1.001), np.clip(x, 0, GRID - 1.001)
     outside = (np.abs(y - inner_y) + np.abs(x - inner_x)) / GRID
@@ -157,6 +196,6 @@ def _bilinear(fields: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     corner = top * GRID + left
     upper = fields[corner] * (1 - fx) + fields[corner + 1] * fx
     lower = fields[corner + GRID] * (1 - fx) + fields[corner + GRID + 1] * fx
-    found = upper + (lower - upper) * fy
-    found[..., :3] += outside[..., None]
-    return found
+    values = upper + (lower - upper) * fy
+    values[..., :3] += outside[..., None]
+    return values

@@ -1,8 +1,8 @@
-"""Look for leaks: test pictures among the training ones, captions that name what is withheld.
+"""Search for leaks: test pictures in the training set, and captions that name what is withheld.
 
-What a manifest cannot see: that a test picture was trained on under another name, that the base
-set calls something a drawing of a class whose drawings are withheld, that a cell is empty. Every
-finding is a row; a leak spoils a comparison, the rest is worth knowing.
+A manifest cannot show that a test picture was trained on under another name, that a caption of the
+base set names a drawing of a class whose drawings are withheld, or that a cell is empty. Every
+finding is a row. A leak invalidates a comparison; other findings are for information.
 """
 
 import re
@@ -28,7 +28,13 @@ GAP = r"[\s_-]*"
 
 
 def pattern(names: Iterable[str]) -> re.Pattern[str] | None:
-    """One expression for any of the names as whole words, singular or plural; None without names.
+    """Compile one expression for any of the names as whole words, singular or plural.
+
+    Args:
+        names: The names.
+
+    Returns:
+        The expression; None without names.
 
     >>> found = pattern(["traffic_light", "strawberry", "bus"])
     >>> [bool(found.search(text)) for text in
@@ -42,7 +48,7 @@ def pattern(names: Iterable[str]) -> re.Pattern[str] | None:
 
 
 def _forms(name: str) -> str:
-    """The singular and the regular plurals of a name."""
+    """An expression for the singular and the regular plurals of a name."""
     words = [re.escape(word) for word in re.split(r"[\s_-]+", name.strip()) if word]
     *first, last = words or [re.escape(name)]
     if last.endswith("y"):
@@ -61,7 +67,14 @@ def _forms(name: str) -> str:
 
 
 def mentions(texts: pd.Series, names: Iterable[str]) -> np.ndarray:
-    """Which of the texts name any of the names; each distinct text is read once.
+    """Which of the texts contain any of the names.
+
+    Args:
+        texts: The texts; each distinct one is searched once.
+        names: The names.
+
+    Returns:
+        A Boolean per text.
 
     >>> mentions(pd.Series(["a drawing of a lion", "a photo of a cat"]), ["lion"]).tolist()
     [True, False]
@@ -69,9 +82,9 @@ def mentions(texts: pd.Series, names: Iterable[str]) -> np.ndarray:
     expression = pattern(names)
     if expression is None or not len(texts):
         return np.zeros(len(texts), dtype=bool)
-    place, distinct = pd.factorize(texts)
+    text_of_row, distinct = pd.factorize(texts)
     named = np.array([bool(expression.search(str(text))) for text in distinct], dtype=bool)
-    return named[place]
+    return named[text_of_row]
 
 
 CHUNK = 200_000
@@ -92,7 +105,15 @@ CHECKS = {
 
 @dataclass(frozen=True)
 class Audit:
-    """Findings, one a row, and what was looked at to find them."""
+    """The findings of an audit, and how much was looked at.
+
+    Args:
+        frame: A row per finding.
+        looked: Numbers of pictures and captions looked at, by kind.
+
+    >>> Audit(pd.DataFrame(columns=list(COLUMNS)), {"test pictures": 3}).verdict
+    'No leak was found. Looked at 3 test pictures.'
+    """
 
     frame: pd.DataFrame
     looked: dict[str, int] = field(default_factory=dict)
@@ -104,12 +125,12 @@ class Audit:
 
     @property
     def leaks(self) -> pd.DataFrame:
-        """The findings that spoil a comparison."""
+        """The findings that invalidate a comparison."""
         return self.frame[~self.frame["ok"].astype(bool)]
 
     @property
     def verdict(self) -> str:
-        """The findings summed up in a few sentences."""
+        """A summary of the findings in a few sentences."""
         looked = ", ".join(f"{n} {what}" for what, n in self.looked.items() if n)
         parts = []
         for ok, before in ((False, "Leaks: "), (True, "Worth knowing: ")):
@@ -121,8 +142,8 @@ class Audit:
         return f"{' '.join(parts)} Looked at {looked}."
 
     def _sums(self, ok: bool) -> Iterator[str]:
-        found = self.frame[self.frame["ok"] == ok]
-        for (check, split), rows in found.groupby(["check", "split"], sort=False):
+        findings = self.frame[self.frame["ok"] == ok]
+        for (check, split), rows in findings.groupby(["check", "split"], sort=False):
             n = int(rows["n"].sum()) if "captions" in CHECKS[str(check)] else len(rows)
             text = CHECKS[str(check)].format(n=n, split=split)
             if check == "looks alike":
@@ -147,51 +168,73 @@ def audit(
 ) -> Audit:
     """Look for leaks between training and test, in one mixture or in all training pictures.
 
-    - Pictures, by the hash of their pixels and by a perceptual hash that may differ in up to `bits`
-      of 64 bits: each test (or analysis) picture beside the nearest training picture. One of the
-      same pixels is a leak, one that looks alike is worth a look.
-    - Captions of a mixture and its base set that name a withheld domain, or a held-out class in
-      words of the test domain; held-out classes that the base set names at all.
-    - Cells without a picture where the mixture would have some, and held-out classes without test
-      pictures.
+    Args:
+        images: Pictures of the splits train and test; other splits are compared like test.
+        mixture: The mixture whose pictures and captions are checked; None takes all training
+            pictures.
+        base: The pictures of base shards, if they are to be compared; a base TSV's are read.
+        bits: Bits of 64 in which perceptual hashes of similar pictures may differ.
+        jobs: Processes that hash pictures.
 
-    `base` holds the pictures of base shards, if they are to be compared; a base TSV's are read.
-    Hashes are kept in the cache, so a second audit takes seconds.
+    Returns:
+        The findings.
 
-    Raises `SampleError` for a table without training or test pictures.
+    Raises:
+        SampleError: For a table without training or test pictures.
+
+    Notes:
+        - Pictures: each test (or analysis) picture is compared with the nearest training picture,
+          by the hash of its pixels and by a perceptual hash. The same pixels are a leak; a similar
+          picture is reported for inspection.
+        - Captions of a mixture and its base set that name a withheld domain, or a held-out class in
+          words of the test domain, are leaks. Held-out classes that the base set names at all are
+          reported.
+        - Cells without a picture where the mixture would have some, and held-out classes without
+          test pictures, are reported.
+
+        Hashes are kept in the cache, so a second audit takes seconds.
+
+    >>> from PIL import Image
+    >>> pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    >>> frame = pd.DataFrame({"path": ["a", "b"], "label": "cat", "domain": "real",
+    ...                       "split": ["train", "test"], "caption": ""})
+    >>> picture = Image.fromarray(pixels)
+    >>> images = ImageTable(frame, fingerprint="two equal", reader=lambda row: picture)
+    >>> audit(images).frame[["check", "picture", "other"]].values.tolist()
+    [['same pixels', 'b', 'a']]
     """
     train = mixture.images if mixture else images.select(split="train")
-    rest = images[(images.split != "train").to_numpy()]
-    if not len(train) or not len(rest):
+    others = images[(images.split != "train").to_numpy()]
+    if not len(train) or not len(others):
         raise SampleError(
             f"audit {images.source}",
-            f"{len(train)} training pictures and {len(rest)} others",
+            f"{len(train)} training pictures and {len(others)} others",
             "some of both",
             "give pictures of the splits train and test",
         )
     spec = mixture.spec if mixture else None
-    extra = base if base is not None else _base_pictures(spec)
-    groups = [group for group in (train, extra) if group is not None]
-    found = list(_alike(groups, rest, bits, jobs))
+    base_pictures = base if base is not None else _base_pictures(spec)
+    groups = [group for group in (train, base_pictures) if group is not None]
+    findings = list(_alike(groups, others, bits, jobs))
     captions = 0
     if mixture:
-        found += _in_words(mixture.images.frame, mixture.spec, images.domains)
+        findings += _in_words(mixture.images.frame, mixture.spec, images.domains)
         if mixture.spec.base:
             rows, captions = _in_base(mixture.spec, images.domains)
-            found += rows
-        found += _empty(mixture, rest.frame)
-    frame = pd.DataFrame(found, columns=list(COLUMNS))
+            findings += rows
+        findings += _empty(mixture, others.frame)
+    frame = pd.DataFrame(findings, columns=list(COLUMNS))
     looked = {
         "training pictures": len(train),
-        "base pictures": len(extra) if extra is not None else 0,
-        **{f"{split} pictures": int(n) for split, n in rest.split.value_counts().items() if n},
+        "base pictures": len(base_pictures) if base_pictures is not None else 0,
+        **{f"{split} pictures": int(n) for split, n in others.split.value_counts().items() if n},
         "base captions": captions,
     }
     return Audit(frame, looked)
 
 
 def _base_pictures(spec: MixtureSpec | None) -> ImageTable | None:
-    """The pictures of a base TSV; those of shards have to be given."""
+    """The pictures of a base TSV; those of shards must be given by the user."""
     if spec is None or not spec.base or is_shards(spec.base):
         return None
     rows = pd.concat(list(read_base(spec.base)), ignore_index=True)
@@ -202,7 +245,7 @@ def _base_pictures(spec: MixtureSpec | None) -> ImageTable | None:
 def _alike(
     groups: list[ImageTable], rest: ImageTable, bits: int, jobs: int
 ) -> Iterator[dict[str, object]]:
-    """Test pictures beside the training picture that has their pixels, or looks most like them."""
+    """Findings on test pictures with the pixels of a training picture, or similar to one."""
     ours = picture_hashes(rest, jobs=jobs)
     theirs = pd.concat([picture_hashes(group, jobs=jobs) for group in groups], ignore_index=True)
     columns = ["path", "label", "domain"]
@@ -214,33 +257,33 @@ def _alike(
             yield _finding("does not read", True, frame.iloc[row])
     rows = np.flatnonzero(theirs["pixels"] != "")  # the first of several alike stands for them
     same = theirs.loc[rows, "pixels"].drop_duplicates()
-    place = dict(zip(same, same.index, strict=True))
+    row_of_pixels = dict(zip(same, same.index, strict=True))
     many = theirs.loc[rows, "pixels"].value_counts()
     near = nearest(ours["looks"].to_numpy(), theirs["looks"].to_numpy()[rows], bits=bits)
     for row, (pixels, (at, distance, n)) in enumerate(zip(ours["pixels"], near, strict=True)):
-        if pixels and pixels in place:
-            there = train.iloc[place[pixels]]
-            yield _finding("same pixels", False, test.iloc[row], there, n=int(many[pixels]))
+        if pixels and pixels in row_of_pixels:
+            other = train.iloc[row_of_pixels[pixels]]
+            yield _finding("same pixels", False, test.iloc[row], other, n=int(many[pixels]))
         elif pixels and n:
-            there = train.iloc[rows[at]]
+            other = train.iloc[rows[at]]
             yield _finding(
-                "looks alike", True, test.iloc[row], there, distance=int(distance), n=int(n)
+                "looks alike", True, test.iloc[row], other, distance=int(distance), n=int(n)
             )
 
 
 def _finding(
     check: str, ok: bool, row: pd.Series, other: pd.Series | None = None, **more: object
 ) -> dict[str, object]:
-    """One row of the report about a picture, and perhaps another beside it."""
-    found = {"check": check, "ok": ok, "split": row["split"], "n": 1, "detail": "", **more}
-    found |= {"picture": row["path"], "label": row["label"], "domain": row["domain"]}
+    """A finding about a picture, and perhaps another one."""
+    finding = {"check": check, "ok": ok, "split": row["split"], "n": 1, "detail": "", **more}
+    finding |= {"picture": row["path"], "label": row["label"], "domain": row["domain"]}
     if other is not None:
-        found |= {"other": other["path"], "label_b": other["label"], "domain_b": other["domain"]}
-    return found
+        finding |= {"other": other["path"], "label_b": other["label"], "domain_b": other["domain"]}
+    return finding
 
 
 def _withheld(spec: MixtureSpec, domains: Iterable[str]) -> list[str]:
-    """Domains of which the mixture holds nothing."""
+    """The domains of which the mixture holds no picture."""
     apart = [domain for domain in domains if domain not in (spec.natural, spec.test_domain)]
     joined = set(spec.other_domains(list(domains)))
     gone = [domain for domain in apart if domain not in joined]
@@ -250,7 +293,7 @@ def _withheld(spec: MixtureSpec, domains: Iterable[str]) -> list[str]:
 
 
 def _named_in(texts: pd.Series, spec: MixtureSpec, domains: list[str]) -> dict[str, np.ndarray]:
-    """What each text names that the mixture withholds: a domain, or a class in the test domain."""
+    """Which texts name what the mixture withholds: a domain, or a class in the test domain."""
     named = {
         f"words for {domain}": mentions(texts, words_for(domain))
         for domain in _withheld(spec, domains)
@@ -265,7 +308,7 @@ def _named_in(texts: pd.Series, spec: MixtureSpec, domains: list[str]) -> dict[s
 def _in_words(
     frame: pd.DataFrame, spec: MixtureSpec, domains: list[str]
 ) -> list[dict[str, object]]:
-    """Captions of the table's own pictures that name what is withheld."""
+    """Findings on captions of the table's own pictures that name what is withheld."""
     texts = frame["caption"].reset_index(drop=True)
     named = _named_in(texts, spec, domains)
     if spec.held_out_share == 0:  # a seen class's picture whose caption speaks of a withheld one
@@ -273,15 +316,15 @@ def _in_words(
         for label in spec.held_out:
             key = f"{label} beside a picture of {spec.test_domain}"
             named[key] = mentions(texts, [label]) & here
-    found = [
+    findings = [
         row
         for what, mask in named.items()
         for row in _worded("withheld in words", what, texts, mask)
     ]
     if not spec.domain_words:
         words = [word for domain in domains for word in words_for(domain)]
-        found += _worded("words not aligned", "a domain word", texts, mentions(texts, words))
-    return found
+        findings += _worded("words not aligned", "a domain word", texts, mentions(texts, words))
+    return findings
 
 
 def _worded(
@@ -293,7 +336,7 @@ def _worded(
     ok: bool = False,
     split: str = "train",
 ) -> list[dict[str, object]]:
-    """A row for every distinct text that the mask picks."""
+    """A finding for every distinct text that the mask selects."""
     counts = Counter(texts[mask])
     return [
         {"check": check, "ok": ok, "split": split, "n": n, "detail": f"{what}: {text}"}
@@ -302,7 +345,7 @@ def _worded(
 
 
 def _in_base(spec: MixtureSpec, domains: list[str]) -> tuple[list[dict[str, object]], int]:
-    """Base captions that name what is withheld, or a held-out class; and how many were read."""
+    """Findings on base captions that name something withheld, and how many were read."""
     sums: Counter[tuple[str, str]] = Counter()
     first: dict[tuple[str, str], str] = {}
     read = 0
@@ -318,7 +361,7 @@ def _in_base(spec: MixtureSpec, domains: list[str]) -> tuple[list[dict[str, obje
             if mask.any():
                 sums[key] += int(mask.sum())
                 first.setdefault(key, str(texts[mask].iloc[0]))
-    found = [
+    findings = [
         {
             "check": check,
             "ok": check != "withheld in words",
@@ -329,7 +372,7 @@ def _in_base(spec: MixtureSpec, domains: list[str]) -> tuple[list[dict[str, obje
         }
         for (check, what), n in sums.items()
     ]
-    return found, read
+    return findings, read
 
 
 def _chunks(texts: Iterator[str]) -> Iterator[pd.Series]:
@@ -344,7 +387,7 @@ def _chunks(texts: Iterator[str]) -> Iterator[pd.Series]:
 
 
 def _empty(mixture: Mixture, rest: pd.DataFrame) -> list[dict[str, object]]:
-    """Cells that the specification admits and no picture fills, and held-out classes untested."""
+    """Findings on empty cells that the specification admits, and on untested classes."""
     manifest = mixture.manifest()
     spec = mixture.spec
     labels = sorted({name.split("/", 1)[1] for name in manifest["counts"]} - set(spec.foreign))
@@ -358,7 +401,7 @@ def _empty(mixture: Mixture, rest: pd.DataFrame) -> list[dict[str, object]]:
         if largest(domain, label, spec, manifest)
         and not manifest["counts"].get(f"{domain}/{label}")
     ]
-    found: list[dict[str, object]] = [
+    findings: list[dict[str, object]] = [
         {
             "check": "empty cell", "ok": True, "split": "train", "label": label, "domain": domain,
             "n": 1, "detail": f"no picture of {label} in {domain}",
@@ -368,11 +411,11 @@ def _empty(mixture: Mixture, rest: pd.DataFrame) -> list[dict[str, object]]:
     tested = set(rest.loc[rest["domain"] == spec.test_domain, "label"])
     untested = [label for label in spec.held_out if label not in tested]
     if untested:
-        found += [
+        findings += [
             {
                 "check": "nothing to test on", "ok": False, "split": "test", "label": label,
                 "domain": spec.test_domain, "n": 1, "detail": f"of {listed(untested)}",
             }
             for label in untested
         ]  # fmt: skip
-    return found
+    return findings

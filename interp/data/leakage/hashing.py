@@ -1,8 +1,8 @@
-"""Perceptual hashes: 64 bits of how a picture looks, and all pairs that differ in only a few.
+"""Perceptual hashes of pictures, and all pairs of hashes that differ in only a few bits.
 
 The hash is the sign pattern of a picture's low frequencies: grey, 32 x 32, discrete cosine
 transform, the lowest 8 x 8 coefficients against their median (the pHash of Zauner 2010). Resizing,
-recompression and slight changes of colour leave most bits as they were.
+recompression and slight changes of colour leave most bits unchanged.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,13 @@ BLOCK = 1 << 22
 
 
 def perceptual_hash(picture: Image.Image) -> int:
-    """The 64 bits of a picture, as a number.
+    """Hash a picture's appearance into 64 bits.
+
+    Args:
+        picture: The picture.
+
+    Returns:
+        The bits as a number.
 
     >>> tiles = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
     >>> picture = Image.fromarray(tiles).resize((96, 96))
@@ -47,11 +53,24 @@ def perceptual_hash(picture: Image.Image) -> int:
 def near_pairs(
     ours: np.ndarray, theirs: np.ndarray, *, bits: int = 4
 ) -> Int[np.ndarray, "pair ours_theirs_distance"]:
-    """All pairs of hashes, one of each side, that differ in at most `bits` bits, with the distance.
+    """All pairs of hashes, one of each side, that differ in at most `bits` bits.
 
-    Not all pairs are compared. Cut 64 bits into `bits` + 1 bands: two hashes that differ in at most
-    `bits` of them agree in at least one whole band (the pigeonhole principle; Norouzi et al. 2012),
-    so only those that share a band are compared, band by band. Equal hashes are compared once.
+    Args:
+        ours: Hashes.
+        theirs: Hashes.
+        bits: The largest distance.
+
+    Returns:
+        Rows of the position in `ours`, the position in `theirs` and the distance.
+
+    Raises:
+        SpecificationError: For a distance outside 0 to 63.
+
+    Notes:
+        Not all pairs are compared. Cut 64 bits into `bits` + 1 bands: two hashes that differ in at
+        most `bits` of them agree in at least one whole band (the pigeonhole principle; Norouzi et
+        al. 2012). So only hashes that share a band are compared, band by band. Equal hashes are
+        compared once.
 
     >>> near_pairs(np.array([0b1111], np.uint64), np.array([0b0111, 0], np.uint64)).tolist()
     [[0, 0, 1], [0, 1, 4]]
@@ -78,10 +97,22 @@ def near_pairs(
 def nearest(
     ours: np.ndarray, theirs: np.ndarray, *, bits: int = 4
 ) -> Int[np.ndarray, "ours place_distance_n"]:
-    """For each of our hashes the nearest of theirs within `bits`: place, distance, how many are.
+    """For each of our hashes, the nearest of theirs within `bits`.
 
-    Place and distance are -1, and the number 0, where none is near; of several as near, the first
-    counts. Unlike the list of all pairs, this does not grow where thousands of pictures look alike.
+    Args:
+        ours: Hashes.
+        theirs: Hashes.
+        bits: The largest distance.
+
+    Returns:
+        Rows of the position in `theirs`, the distance, and how many are within `bits`. Position and
+        distance are -1, and the number 0, where none is. Of several equally near, the first counts.
+
+    Raises:
+        SpecificationError: For a distance outside 0 to 63.
+
+    Notes:
+        Unlike the list of all pairs, this does not grow where thousands of pictures look alike.
 
     >>> ours, theirs = np.array([0b1111, 0xFF00], np.uint64), np.array([0b0111, 0b1111], np.uint64)
     >>> nearest(ours, theirs).tolist()
@@ -90,10 +121,10 @@ def nearest(
     mine, at_mine = np.unique(ours.astype(np.uint64), return_inverse=True)
     other, first, many = np.unique(theirs.astype(np.uint64), return_index=True, return_counts=True)
     pairs = _near(mine, other, bits)
-    left, distance, place = pairs[:, 0], pairs[:, 2], first[pairs[:, 1]]
+    left, distance, position = pairs[:, 0], pairs[:, 2], first[pairs[:, 1]]
     best = np.full((len(mine), 3), [-1, -1, 0], dtype=np.int64)
-    order = np.lexsort((place, distance, left))[::-1]  # the nearest is written last
-    best[left[order], 0], best[left[order], 1] = place[order], distance[order]
+    order = np.lexsort((position, distance, left))[::-1]  # the nearest is written last
+    best[left[order], 0], best[left[order], 1] = position[order], distance[order]
     best[:, 2] = np.bincount(left, weights=many[pairs[:, 1]], minlength=len(mine))
     return best[at_mine]
 
@@ -108,8 +139,8 @@ def _near(mine: np.ndarray, other: np.ndarray, bits: int) -> np.ndarray:
             "choose another number",
         )
     edges = np.linspace(0, BITS, bits + 2).astype(int)
-    found = [_in_band(mine, other, int(low), int(high), bits) for low, high in pairwise(edges)]
-    pairs = np.unique(np.concatenate(found), axis=0)
+    by_band = [_in_band(mine, other, int(low), int(high), bits) for low, high in pairwise(edges)]
+    pairs = np.unique(np.concatenate(by_band), axis=0)
     return np.column_stack([pairs, _distance(mine[pairs[:, 0]], other[pairs[:, 1]])])
 
 
@@ -122,7 +153,7 @@ def _in_band(mine: np.ndarray, other: np.ndarray, low: int, high: int, bits: int
     sorted_other = key_other[order_other]
     first = np.searchsorted(sorted_other, key_mine[order_mine], side="left")
     last = np.searchsorted(sorted_other, key_mine[order_mine], side="right")
-    found = [np.empty((0, 2), dtype=np.int64)]
+    pairs = [np.empty((0, 2), dtype=np.int64)]
     size = last - first
     done = np.cumsum(size)
     start = 0
@@ -135,9 +166,9 @@ def _in_band(mine: np.ndarray, other: np.ndarray, low: int, high: int, bits: int
         within = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n)
         right = order_other[np.repeat(first[start:stop], n) + within]
         near = _distance(mine[left], other[right]) <= bits
-        found.append(np.column_stack([left[near], right[near]]))
+        pairs.append(np.column_stack([left[near], right[near]]))
         start = stop
-    return np.concatenate(found)
+    return np.concatenate(pairs)
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -152,7 +183,7 @@ def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _places(code: np.ndarray, n: int) -> list[np.ndarray]:
-    """Where each of `n` codes stands."""
+    """The positions at which each of `n` codes occurs."""
     order = np.argsort(code, kind="stable")
     return np.split(order, np.cumsum(np.bincount(code, minlength=n))[:-1])
 
@@ -163,7 +194,13 @@ PART = 1000
 
 @dataclass(frozen=True)
 class HashedPart:
-    """Some rows of a table to be hashed, the state of their files, and where the result goes."""
+    """Some rows of a table to be hashed by one process.
+
+    Args:
+        images: The rows.
+        states: Size and time of each file.
+        folder: Where the result goes.
+    """
 
     images: ImageTable
     states: list[str]
@@ -171,10 +208,19 @@ class HashedPart:
 
 
 def picture_hashes(images: ImageTable, *, jobs: int = 1) -> pd.DataFrame:
-    """A row per picture: `pixels` (a hash of its decoded pixels) and `looks` (see `perceptual`).
+    """Hash the pixels and the appearance of every picture.
 
-    Both are empty (`pixels` "", `looks` 0) for a picture that does not read. What was hashed before
-    is read from the cache, unless the file has changed since; interrupt it and it goes on.
+    Args:
+        images: The pictures.
+        jobs: Processes that hash.
+
+    Returns:
+        A row per picture: `pixels`, a hash of its decoded pixels, and `looks`, its
+        `perceptual_hash`. They are "" and 0 for a picture that cannot be read.
+
+    Notes:
+        Hashes are cached and reused unless the file has changed. An interrupted call can be
+        repeated and continues.
     """
     folder = cache_folder() / f"hashes-{fingerprint(str(images.root), images.fingerprint)}"
     known = _known(folder)
@@ -189,17 +235,17 @@ def picture_hashes(images: ImageTable, *, jobs: int = 1) -> pd.DataFrame:
         writable(folder, purpose="hashes of pictures")
         side_by_side(_hash_part, parts, jobs=jobs, what="hash pictures")
         known = _known(folder)
-    found = [known[key] for key in keys]
+    hashes = [known[key] for key in keys]
     return pd.DataFrame(
         {
-            "pixels": [pixels for pixels, _ in found],
-            "looks": np.array([looks for _, looks in found], dtype=np.uint64),
+            "pixels": [pixels for pixels, _ in hashes],
+            "looks": np.array([looks for _, looks in hashes], dtype=np.uint64),
         }
     )
 
 
 def _state(path: Path) -> str:
-    """Size and time of a file, so that one that changed is hashed again; empty where none is."""
+    """Size and time of a file, so that a changed one is hashed again; empty without a file."""
     try:
         state = path.stat()
     except OSError:
@@ -208,7 +254,7 @@ def _state(path: Path) -> str:
 
 
 def _known(folder: Path) -> dict[str, tuple[str, int]]:
-    """What the cache holds: path and state to the two hashes."""
+    """The cached hashes, by path and state."""
     known = {}
     for part in sorted(folder.glob("*.csv")):
         rows = pd.read_csv(part, keep_default_na=False, dtype=str)
@@ -219,7 +265,7 @@ def _known(folder: Path) -> dict[str, tuple[str, int]]:
 
 
 def _hash_part(part: HashedPart) -> int:
-    """Hash some pictures and file the result under a name of its own."""
+    """Hash some pictures and write the result under a name of its own."""
     rows = [_both(part.images, row) for row in range(len(part.images))]
     frame = pd.DataFrame(
         {

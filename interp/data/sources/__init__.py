@@ -1,1 +1,1 @@
-"""Pictures from folders, lists, tables, data sets and shards, read into one table of images."""
+"""Sources of pictures: folders, lists, tables, data sets and shards."""

@@ -1,4 +1,4 @@
-"""Pictures from a torch Dataset, or anything with a length whose items hold a picture."""
+"""Pictures from a torch Dataset, a Hugging Face data set, or any sequence of items."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,12 @@ IMAGE = ("image", "img", "picture", "jpg", "png")
 
 @dataclass(frozen=True)
 class ItemReader:
-    """Reads the picture of item `item`, counted through all parts in turn."""
+    """Reads the picture of an item, whose number counts through all parts in turn.
+
+    Args:
+        parts: The data sets.
+        key: Where an item holds its picture.
+    """
 
     parts: tuple[Any, ...]
     key: str | int
@@ -36,19 +41,26 @@ class ItemReader:
         return as_picture(item[self.key] if there else item, str(row["path"]))
 
     def item(self, number: int) -> Any:
-        """An item as its data set gives it; a picture alone becomes a tuple of one."""
+        """An item of the data sets; a picture alone becomes a tuple of one."""
         ends = list(accumulate(len(part) for part in self.parts))
-        place = bisect_right(ends, number)
-        given = self.parts[place][number - (ends[place - 1] if place else 0)]
+        part_number = bisect_right(ends, number)
+        given = self.parts[part_number][number - (ends[part_number - 1] if part_number else 0)]
         return given if isinstance(given, (Mapping, Sequence)) else (given,)
 
 
 def as_picture(thing: Any, name: str) -> Image.Image:
-    """A picture from what data sets hold: a PIL picture, an array or tensor, bytes, a path.
+    """Convert what data sets hold to a picture: a PIL picture, an array or tensor, bytes, a path.
 
-    Arrays are "row column", "row column channel" or "channel row column", in bytes or in [0, 1].
+    Args:
+        thing: The value. Arrays are "row column", "row column channel" or "channel row column", in
+            bytes or in [0, 1].
+        name: Its name, for messages.
 
-    Raises `DataError` for anything else, normalised tensors among it.
+    Returns:
+        The picture.
+
+    Raises:
+        DataError: For anything else, such as a normalised tensor.
 
     >>> as_picture(np.full((4, 6, 3), 0.5), "item 0").size
     (6, 4)
@@ -96,16 +108,24 @@ def _no_picture(name: str, given: str) -> DataError:
 
 
 def open_sequence(source: Any, opening: Opening | None = None) -> ImageTable:
-    """The image table of a torch Dataset, or of several by split: `{"train": ..., "test": ...}`.
+    """Open a torch Dataset or another sequence of items, or several by split.
 
-    Items are `(picture, label)`, or mappings with the columns of an image table and the picture
-    under `image` (`Opening.columns` maps names, this one too). Numbered classes get their names
-    from the data set's `classes`, or from `Opening.labels`. Where it has `targets`, no item is read
-    for its label; otherwise each is read once. Items are asked for by number whenever a picture is
-    needed.
+    Args:
+        source: A data set with a length, or `{"train": ..., "test": ...}`. Items are `(picture,
+            label)`, or mappings with the columns of an image table and the picture under `image`.
+        opening: What the source does not say itself; `columns` maps names, `image` included.
 
-    Raises `DataError` for data sets without a length, items without a picture or label, and
-    pictures that differ when they are read twice (a random transform).
+    Returns:
+        The image table; items are read by number whenever a picture is needed.
+
+    Raises:
+        DataError: For data sets without a length, items without a picture or label, and pictures
+            that differ when they are read twice (a random transform).
+
+    Notes:
+        Numbered classes get their names from the data set's `classes`, or from `Opening.labels`.
+        Where the data set has `targets`, no item is read for its label; otherwise each is read
+        once.
 
     >>> pictures = [(Image.new("RGB", (8, 8)), k % 2) for k in range(10)]
     >>> open_sequence(pictures, Opening(domain="photo", labels=["cat", "dog"])).labels
@@ -127,7 +147,15 @@ def open_sequence(source: Any, opening: Opening | None = None) -> ImageTable:
 
 
 def check_parts(parts: Mapping[str, Any], asked: str) -> None:
-    """Refuse what has no items by number: streams, paths, and nothing at all."""
+    """Refuse sources without items by number: streams, paths, and empty ones.
+
+    Args:
+        parts: Data sets by split.
+        asked: What was to be done, for the message.
+
+    Raises:
+        DataError: If a part cannot be indexed.
+    """
     right = "a data set with a length, or several by split"
     if not parts:
         raise DataError(asked, "no data set in it", right, "check the source")
@@ -144,7 +172,7 @@ def check_parts(parts: Mapping[str, Any], asked: str) -> None:
 
 
 def _picture_key(parts: Mapping[str, Any], opening: Opening, asked: str) -> str | int:
-    """Where an item holds its picture, by the first item."""
+    """The key under which the first item holds its picture."""
     first = next((part[0] for part in parts.values() if len(part)), None)
     if not isinstance(first, Mapping):
         return 0
@@ -152,15 +180,15 @@ def _picture_key(parts: Mapping[str, Any], opening: Opening, asked: str) -> str 
     if "image" in opening.columns:
         check_known(asked, "column", [opening.columns["image"]], known)
         return opening.columns["image"]
-    found = [name for name in IMAGE if name in known]
-    if not found:
+    candidates = [name for name in IMAGE if name in known]
+    if not candidates:
         raise DataError(
             asked,
             f"items without a picture ({listed(known)})",
             f"a picture under {listed(IMAGE)}",
             'name it: columns={"image": "..."}',
         )
-    return found[0]
+    return candidates[0]
 
 
 def _say(part: Any, split: str, key: str | int) -> pd.DataFrame:
@@ -179,18 +207,18 @@ def _say(part: Any, split: str, key: str | int) -> pd.DataFrame:
 
 def _said(item: Any, key: str | int) -> dict[str, Any]:
     if isinstance(item, Mapping):
-        said = {str(name): _plain(value) for name, value in item.items() if name != key}
-        return {name: value for name, value in said.items() if np.isscalar(value)}
+        columns = {str(name): _plain(value) for name, value in item.items() if name != key}
+        return {name: value for name, value in columns.items() if np.isscalar(value)}
     return {"label": _plain(item[1])} if isinstance(item, (tuple, list)) and len(item) > 1 else {}
 
 
 def _plain(value: Any) -> Any:
-    """A number out of its array or tensor, where it holds just one."""
+    """A number out of its array or tensor; other values unchanged."""
     return value.item() if hasattr(value, "__array__") and np.asarray(value).size == 1 else value
 
 
 def _class_names(parts: Mapping[str, Any], frame: pd.DataFrame) -> Sequence[str] | None:
-    """The data sets' own names for numbered classes, if they have any."""
+    """The data sets' own names for numbered classes, or None."""
     numbered = "label" in frame.columns and pd.api.types.is_integer_dtype(frame["label"])
     named = [list(map(str, getattr(part, "classes", None) or [])) for part in parts.values()]
     alike = all(names == named[0] for names in named)
@@ -198,7 +226,7 @@ def _class_names(parts: Mapping[str, Any], frame: pd.DataFrame) -> Sequence[str]
 
 
 def _refuse_random(images: ImageTable, asked: str) -> None:
-    """Read the first few pictures twice: whatever is cached of them must stay true of them."""
+    """Read the first few pictures twice and refuse random transforms, since results are cached."""
     for row in range(min(len(images), 8)):
         try:
             once, again = (images.picture(row) for _ in range(2))
@@ -214,20 +242,45 @@ def _refuse_random(images: ImageTable, asked: str) -> None:
 
 
 def is_hub(source: object) -> bool:
-    """Whether an object is a `datasets.Dataset`, `DatasetDict` or one of their streams."""
+    """Whether an object is a `datasets.Dataset`, `DatasetDict` or one of their streams.
+
+    Args:
+        source: Any object.
+
+    Returns:
+        True for one of these, judged by the name of its module.
+    """
     # by name: the library is heavy, and need not be installed
     return type(source).__module__.split(".")[0] == "datasets"
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether `save_to_disk` wrote a folder."""
+    """Whether a folder was written by `save_to_disk`.
+
+    Args:
+        folder: Any folder.
+
+    Returns:
+        True if it holds the files that `save_to_disk` writes.
+    """
     return (folder / "dataset_dict.json").is_file() or (
         (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
     )
 
 
 def open_saved(folder: str | Path, opening: Opening | None = None) -> ImageTable:
-    """The image table of a folder that `Dataset.save_to_disk` wrote."""
+    """Open a folder that `Dataset.save_to_disk` wrote.
+
+    Args:
+        folder: The folder.
+        opening: What the source does not say itself.
+
+    Returns:
+        The image table.
+
+    Raises:
+        DataError: If the package `datasets` is missing, or the folder does not load.
+    """
     asked = f"read the data set {folder}"
     try:
         from datasets import load_from_disk
@@ -246,12 +299,21 @@ def open_saved(folder: str | Path, opening: Opening | None = None) -> ImageTable
 
 
 def open_hub(source: Any, opening: Opening | None = None) -> ImageTable:
-    """The image table of a `datasets.Dataset`, or of a `DatasetDict` with its splits.
+    """Open a `datasets.Dataset`, or a `DatasetDict` with its splits.
 
-    The picture is the column of type `Image` (or named as such), or `Opening.columns["image"]`;
-    columns of type `ClassLabel` come with their names. Pictures are decoded when they are read.
+    Args:
+        source: The data set.
+        opening: What the source does not say itself; `columns["image"]` names the picture.
 
-    Raises `DataError` for streams, and for data sets without a picture, label or domain.
+    Returns:
+        The image table; pictures are decoded when they are read.
+
+    Raises:
+        DataError: For streams, and for data sets without a picture, label or domain.
+
+    Notes:
+        The picture is the column of type `Image`, or one with a usual name. Columns of type
+        `ClassLabel` come with their names.
     """
     chosen = opening or Opening()
     parts = {str(k): v for k, v in source.items()} if isinstance(source, Mapping) else {"": source}
@@ -278,15 +340,15 @@ def _picture_column(part: Any, opening: Opening, asked: str) -> str:
         check_known(asked, "column", [opening.columns["image"]], known)
         return opening.columns["image"]
     typed = [name for name, kind in part.features.items() if type(kind).__name__ == "Image"]
-    found = typed + [name for name in IMAGE if name in known]
-    if not found:
+    candidates = typed + [name for name in IMAGE if name in known]
+    if not candidates:
         raise DataError(
             asked,
             f"no column of pictures ({listed(known)})",
             "a column of type Image",
             'cast it, or name it: columns={"image": "..."}',
         )
-    return found[0]
+    return candidates[0]
 
 
 def _say_saved(part: Any, split: str, key: str) -> pd.DataFrame:
@@ -305,13 +367,20 @@ def _say_saved(part: Any, split: str, key: str) -> pd.DataFrame:
 
 
 def _name(parts: Mapping[str, Any], source: object) -> str:
-    """What the data set calls itself, or its type."""
+    """The data set's own name, or its type."""
     info = getattr(next(iter(parts.values())), "info", None)
     return str(getattr(info, "dataset_name", None) or type(source).__name__)
 
 
 def refuse_name(name: str) -> DataError:
-    """The error for a data set by name: nothing is downloaded here."""
+    """The error for a data set given by name, since nothing is downloaded here.
+
+    Args:
+        name: What was given.
+
+    Returns:
+        The error, to be raised.
+    """
     return DataError(
         f"read the data set {name}",
         "a name that is no folder on this machine",

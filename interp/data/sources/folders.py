@@ -15,14 +15,25 @@ __all__ = ["DECODED", "SUFFIXES", "open_folder"]
 def open_folder(
     root: str | Path, *, test_share: float = 0.2, seed: int = 0, opening: Opening | None = None
 ) -> ImageTable:
-    """The image table of `root/domain/class/*.{jpg,png,...}`.
+    """Open a folder laid out as `root/domain/class/*.{jpg,png,...}`.
 
-    Strays (text, hidden files, broken pictures) are skipped, counted and named in one line. Each
-    cell (class x domain) is split into `train` and `test` at random but repeatably; a picture
-    counts as its own drawing, for nothing says otherwise.
+    Args:
+        root: The folder of domains.
+        test_share: Share of each cell (class x domain) that becomes `test`.
+        seed: Seed of the split.
+        opening: What the source does not say itself. If given, its `test_share` and `seed` are used
+            instead of the two above.
 
-    Raises `DataError` for a folder that is missing, empty or without the two levels, and for class
-    names that differ only by case.
+    Returns:
+        The image table; every picture counts as a drawing of its own.
+
+    Raises:
+        DataError: For a folder that is missing, empty or without the two levels, and for class
+            names that differ only by case.
+
+    Notes:
+        Other files (text, hidden files, broken pictures) are skipped, counted and named in one
+        line.
     """
     chosen = opening or Opening(test_share=test_share, seed=seed)
     folder = Path(root)
@@ -50,17 +61,17 @@ def open_folder(
     )
     sizes = [path.stat().st_size for path in paths]
     drawn = Opening(test_share=chosen.test_share, seed=chosen.seed)
-    said = (drawn.test_share, drawn.seed, *([] if chosen == drawn else [chosen.plain()]))
+    decisive = (drawn.test_share, drawn.seed, *([] if chosen == drawn else [chosen.plain()]))
     return ImageTable(
         complete_rows(frame, chosen, f"read pictures from {folder}"),
         folder.resolve(),
         folder.name,
-        fingerprint(frame["path"].tolist(), sizes, *said),
+        fingerprint(frame["path"].tolist(), sizes, *decisive),
     )
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """The pictures of all cells in order, those that can be read."""
+    """The readable pictures of all cells in order."""
     strays = Strays()
     paths = [
         path
@@ -74,7 +85,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _cells(folder: Path, strays: Strays) -> list[Path]:
-    """The class folders, noting whatever else lies at the two upper levels."""
+    """The class folders; whatever else is at the two upper levels is noted in `strays`."""
     cells = []
     for domain in sorted(folder.iterdir()):
         if domain.name.startswith(".") or not domain.is_dir():
@@ -103,7 +114,7 @@ def _is_candidate(path: Path, strays: Strays) -> bool:
 
 
 def _found(folder: Path) -> str:
-    """Say where pictures were found instead, if they stand one level off."""
+    """Where pictures are instead, in words, if they are one level off."""
     if any(path.suffix.lower() in SUFFIXES for path in folder.glob("*")):
         return " at the second level (there are some in the folder itself)"
     if any(path.suffix.lower() in SUFFIXES for path in folder.glob("*/*")):

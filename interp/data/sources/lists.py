@@ -1,12 +1,12 @@
-"""Lists of training and test pictures beside `domain/class/*` folders: DomainNet's and PACS's.
+"""Lists of training and test pictures beside `domain/class/*` folders, as in DomainNet and PACS.
 
 `real_train.txt` and `real_test.txt` (Peng et al. 2019) hold a line per picture, its path and the
 number of its class: `real/aircraft_carrier/real_001_000001.jpg 0`. The lists' own split and order
 are kept, since the first n of a list are what Kempf et al. (2025) train on.
 
-PACS (Li et al. 2017) calls them `sketch_train_kfold.txt` and `sketch_crossval_kfold.txt`, and only
-both together are taken for lists; its `sketch_test_kfold.txt` names all of them again, for tests in
-a domain that was not trained on.
+PACS (Li et al. 2017) calls them `sketch_train_kfold.txt` and `sketch_crossval_kfold.txt`; only both
+together are taken as lists. Its `sketch_test_kfold.txt` names all of them again, for tests in a
+domain that was not trained on.
 """
 
 import re
@@ -32,23 +32,40 @@ SPLITS = {"train_kfold": "train", "crossval_kfold": "test"}
 
 
 def has_lists(folder: Path) -> bool:
-    """Whether lists of pictures lie in a folder."""
+    """Whether a folder holds lists of pictures.
+
+    Args:
+        folder: Any folder.
+
+    Returns:
+        True if there is at least one.
+    """
     return bool(_lists(folder))
 
 
 def open_lists(
     root: str | Path, opening: Opening | None = None, *, pictures: bool = True
 ) -> ImageTable:
-    """The image table of a folder with `{domain}_train.txt` and `{domain}_test.txt`, or PACS's.
+    """Open a folder with `{domain}_train.txt` and `{domain}_test.txt`, or with PACS's lists.
 
-    Rows stand in list order: domains by name, `train` before `test`. `label`, `domain` and `split`
-    are columns of categories. The classes are the names of the folders; their numbers (`class_id`)
-    may begin anywhere, but one number must mean one class. A small set is decoded and what is
-    broken is skipped, counted and named; of a large one, each class folder is listed once.
-    `pictures=False` reads the lists alone, to count what mixtures would hold.
+    Args:
+        root: The folder of lists.
+        opening: What the source does not say itself.
+        pictures: Whether to check the pictures; False reads the lists alone, to count what mixtures
+            would hold.
 
-    Raises `DataError` for lines that do not read, numbers that contradict the folders, pictures in
-    two lists, and pictures that are not there.
+    Returns:
+        The image table in list order: domains by name, `train` before `test`. `label`, `domain` and
+        `split` are categorical columns. The classes are the names of the folders.
+
+    Raises:
+        DataError: For lines that do not parse, numbers that contradict the folders, pictures in two
+            lists, and pictures that are missing.
+
+    Notes:
+        The class numbers (`class_id`) may begin anywhere, but one number must mean one class. In a
+        small set all pictures are decoded, and broken ones are skipped, counted and named. In a
+        large one, each class folder is listed once.
     """
     folder, chosen = Path(root), opening or Opening()
     asked = f"read lists of pictures in {folder}"
@@ -75,8 +92,8 @@ def open_lists(
 
 def _lists(folder: Path) -> dict[Path, re.Match[str]]:
     """The lists in a folder by name, `train` before `test`."""
-    found = {path: _LIST.fullmatch(path.name) for path in folder.glob("*.txt")}
-    of_pacs = {match["domain"] for match in found.values() if match and match["split"] in SPLITS}
+    matched = {path: _LIST.fullmatch(path.name) for path in folder.glob("*.txt")}
+    of_pacs = {match["domain"] for match in matched.values() if match and match["split"] in SPLITS}
     whole = {
         domain
         for domain in of_pacs
@@ -84,7 +101,7 @@ def _lists(folder: Path) -> dict[Path, re.Match[str]]:
     }
     matches = {
         path: match
-        for path, match in found.items()
+        for path, match in matched.items()
         if match and (match["split"] not in SPLITS or match["domain"] in whole)
     }
     return dict(
@@ -96,7 +113,7 @@ def _lists(folder: Path) -> dict[Path, re.Match[str]]:
 
 
 def _read(path: Path, domain: str, split: str) -> pd.DataFrame:
-    """One list as a frame; every line is a path of three parts and a number."""
+    """Parse one list, in which every line is a path of three parts and a number."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -104,7 +121,7 @@ def _read(path: Path, domain: str, split: str) -> pd.DataFrame:
             f"read the list {path}", f"a file that does not read ({error})", "text", "mend it"
         ) from None
     rows, labels, numbers = [], [], []
-    for place, line in enumerate(lines, 1):
+    for line_number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         name, _, number = line.strip().rpartition(" ")
@@ -112,7 +129,7 @@ def _read(path: Path, domain: str, split: str) -> pd.DataFrame:
         if len(parts) != 3 or parts[0] != domain or not number.isdigit():
             raise DataError(
                 f"read the list {path}",
-                f"line {place}, {line.strip()!r}",
+                f"line {line_number}, {line.strip()!r}",
                 f"{domain}/class/picture.jpg and the number of its class",
                 "correct the line",
             )
@@ -125,22 +142,22 @@ def _read(path: Path, domain: str, split: str) -> pd.DataFrame:
 
 
 def _check_numbers(frame: pd.DataFrame, asked: str) -> None:
-    """One number, one class, in all lists together."""
+    """Refuse a number of two classes or a class of two numbers, in all lists together."""
     pairs = frame[["label", "class_id"]].drop_duplicates()
     for column, other in (("class_id", "label"), ("label", "class_id")):
         twice = pairs[pairs[column].duplicated(keep=False)].sort_values([column, other])
         if len(twice):
-            said = [f"{row.label} is {row.class_id}" for row in twice.itertuples()]
+            conflicts = [f"{row.label} is {row.class_id}" for row in twice.itertuples()]
             raise DataError(
                 asked,
-                f"numbers that contradict the folders ({listed(said, limit=4)})",
+                f"numbers that contradict the folders ({listed(conflicts, limit=4)})",
                 "one number for each class",
                 "use lists and folders of one release",
             )
 
 
 def _with_pictures(images: ImageTable, asked: str) -> ImageTable:
-    """The rows whose pictures are whole; none may be missing."""
+    """The rows whose pictures are readable; missing ones are refused."""
     do = 'get them, remove lists of absent domains, or pass audit="lists" to read the lists alone'
     refuse_missing(images.root, images.path, asked, do)
     if len(images) > DECODED:

@@ -1,4 +1,4 @@
-"""One door to all pictures: the embedded study, folders, lists, tables, data sets and shards."""
+"""Opening of pictures: the embedded study, folders, lists, tables, data sets and shards."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def open_images(
     jobs: int = 2,
     seed: int = 0,
 ) -> "ImageTable":
-    """The image table of the embedded artwork study, or of pictures from anywhere.
+    """Open the embedded artwork study, or pictures from any source.
 
     | `source` | what is read |
     |---|---|
@@ -37,11 +37,26 @@ def open_images(
     | a torch `Dataset`, or `{"train": ..., "test": ...}` | items by number |
     | a folder of tars, `"shards-{000000..000003}.tar"`, a list of tars | WebDataset |
 
-    `columns` maps our names to the source's (`{"label": "class_name", "image": "photo"}`); `domain`
-    and `split` hold for all rows; `labels` names numbered classes. Where the source has no split,
-    `test_share` of each cell (class x domain) is drawn at random but repeatably (`seed`). With
-    `audit="lists"` DomainNet's lists are read without looking for their pictures.
+    Args:
+        source: What to read, from the table above.
+        columns: The source's name of each of our columns
+            (`{"label": "class_name", "image": "photo"}`).
+        domain: The domain of all rows; None reads the column or folder.
+        split: The split of all rows; None reads the column.
+        labels: Names of numbered classes.
+        test_share: Share of each cell (class x domain) that becomes `test` where the source has no
+            split, drawn at random but repeatably.
+        audit: `pictures`, or `lists` to read DomainNet's lists without looking for their pictures.
+        spec: The contents of the embedded study; None takes the defaults.
+        jobs: Processes that render the embedded study.
+        seed: Seed of the split.
 
+    Returns:
+        The image table.
+
+    Raises:
+        DataError: For a source that is missing, empty, or lacks a column.
+        SpecificationError: For another word for `audit`.
     >>> open_images("no such folder")
     Traceback (most recent call last):
     ...
@@ -57,7 +72,7 @@ def open_images(
 
 
 def _open(source: Any, opening: "Opening", audit: str) -> "ImageTable":
-    """Hand the source to whatever can read it."""
+    """Pass the source to the function that can read it."""
     from interp.core.errors import SpecificationError, check_known
     from interp.data.sources.datasets import is_hub, open_hub
 
@@ -77,7 +92,7 @@ def _open(source: Any, opening: "Opening", audit: str) -> "ImageTable":
 
 
 def _open_path(path: Path, given: str, opening: "Opening", audit: str) -> "ImageTable":
-    """A file or folder, told apart by its name and by what lies in it."""
+    """Open a file or folder, recognised by its name and contents."""
     from interp.data.sources.datasets import is_saved, open_saved, refuse_name
     from interp.data.sources.folders import open_folder
     from interp.data.sources.lists import has_lists, open_lists

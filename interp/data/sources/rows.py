@@ -1,8 +1,8 @@
-"""From what a source says of its pictures to the columns of an image table, checked.
+"""The columns of an image table, completed and checked for every kind of source.
 
-Every source (folders, lists, frames, data sets, shards) says some of path, label, domain, split
-and caption. Here its columns get our names, numbers become class names, what contradicts itself is
-refused, and what the source does not say is filled in the same way for all of them.
+Every source (folders, lists, frames, data sets, shards) gives some of path, label, domain, split
+and caption. Here its columns get our names, numbers become class names, contradictions are refused,
+and missing columns are filled in the same way for all sources.
 """
 
 import os
@@ -34,8 +34,13 @@ VALIDATION = ("validation", "valid", "val")
 class Opening:
     """What the user says of a source that it does not say itself.
 
-    `columns` maps our names to the source's; `domain` and `split` hold for all rows; `labels` names
-    numbered classes; `test_share` and `seed` draw the split where there is none.
+    Args:
+        columns: The source's name of each of our columns.
+        domain: The domain of all rows; None reads the column.
+        split: The split of all rows; None reads the column.
+        labels: Names of numbered classes.
+        test_share: Share of each cell that becomes `test` where there is no split.
+        seed: Seed of that split.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -52,14 +57,24 @@ class Opening:
 
 
 def complete_rows(frame: pd.DataFrame, opening: Opening, asked: str) -> pd.DataFrame:
-    """The frame with the columns of an image table, in the order of its rows.
+    """Complete and check the columns of an image table, in the order of its rows.
 
-    Exact repetitions are dropped and counted in a line. Rows without a split are drawn into
-    `train` and `test` within each cell (class x domain); a caption that is not there says the
-    class in neutral words; a picture counts as its own drawing, where nothing says otherwise.
+    Args:
+        frame: What the source says.
+        opening: What the user says of it.
+        asked: What was to be done, for messages.
 
-    Raises `DataError` for an empty source, unknown columns, no label or domain, numbers without a
-    name, names that differ only by case, and a picture that is said to be two things.
+    Returns:
+        The completed frame. Exact repetitions are dropped and counted in a line.
+
+    Raises:
+        DataError: For an empty source, unknown columns, no label or domain, numbers without a name,
+            names that differ only by case, and a picture with two descriptions.
+
+    Notes:
+        Rows without a split are drawn into `train` and `test` within each cell (class x domain). A
+        missing caption names the class in neutral words. Without a column `drawing`, a picture
+        counts as its own drawing.
     """
     named = _rename(frame, opening, asked)
     if named.empty:
@@ -84,13 +99,28 @@ def complete_rows(frame: pd.DataFrame, opening: Opening, asked: str) -> pd.DataF
 
 
 def neutral_captions(labels: pd.Series) -> list[str]:
-    """One caption per row that names its class and no domain."""
+    """A caption per row that names its class and no domain.
+
+    Args:
+        labels: The class of each row.
+
+    Returns:
+        The captions.
+    """
     words = {name: sentence("a TERM of a CLASS", "image", str(name)) for name in labels.unique()}
     return [words[name] for name in labels]
 
 
 def check_case(frame: pd.DataFrame, asked: str) -> None:
-    """Refuse classes or domains that differ only by case: some file systems make them one."""
+    """Refuse classes or domains that differ only by case, since some file systems merge them.
+
+    Args:
+        frame: Columns `label` and `domain`.
+        asked: What was to be done, for the message.
+
+    Raises:
+        DataError: With the names in question.
+    """
     for column in ("label", "domain"):
         names = pd.Series([str(name) for name in frame[column].unique()], dtype=object)
         twins = names[names.str.casefold().duplicated(keep=False)]
@@ -104,7 +134,16 @@ def check_case(frame: pd.DataFrame, asked: str) -> None:
 
 
 def draw_split(frame: pd.DataFrame, test_share: float, seed: int) -> pd.Series:
-    """Train or test, drawn within each cell; a cell of one picture is all test."""
+    """Draw `train` or `test` within each cell; a cell of one picture is all test.
+
+    Args:
+        frame: Columns `label` and `domain`.
+        test_share: Share of each cell that becomes `test`.
+        seed: Seed of the draw.
+
+    Returns:
+        The split of each row.
+    """
     split = pd.Series("train", index=frame.index)
     cells = frame.groupby(["label", "domain"], sort=True, observed=True)
     for (label, domain), cell in cells:  # type: ignore[misc]
@@ -115,7 +154,7 @@ def draw_split(frame: pd.DataFrame, test_share: float, seed: int) -> pd.Series:
 
 
 def _rename(frame: pd.DataFrame, opening: Opening, asked: str) -> pd.DataFrame:
-    """A copy with our names for columns, and with what holds for all rows."""
+    """A copy with our names for columns, and with the domain that holds for all rows."""
     known = [str(name) for name in frame.columns]
     check_known(asked, "column", opening.columns.values(), known)
     # a column of ours that another one replaces
@@ -123,9 +162,9 @@ def _rename(frame: pd.DataFrame, opening: Opening, asked: str) -> pd.DataFrame:
     named = frame.drop(columns=[name for name in known if name in replaced])
     named = named.rename(columns={theirs: ours for ours, theirs in opening.columns.items()})
     for ours, others in SYNONYMS.items():
-        found = [name for name in others if name in named.columns]
-        if ours not in named.columns and found:
-            named = named.rename(columns={found[0]: ours})
+        synonyms = [name for name in others if name in named.columns]
+        if ours not in named.columns and synonyms:
+            named = named.rename(columns={synonyms[0]: ours})
     if "path" not in named.columns:
         raise _unsaid("path", frame, asked)
     if opening.domain is not None:
@@ -144,7 +183,7 @@ def _unsaid(column: str, frame: pd.DataFrame, asked: str) -> DataError:
 
 
 def _words(column: pd.Series) -> pd.Series:
-    """Names as text; what is missing as the empty text."""
+    """Names as text; missing ones as the empty text."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         return column
     return column.astype(object).where(column.notna(), "").map(str)
@@ -191,11 +230,11 @@ def _refuse_blank(frame: pd.DataFrame, column: str, asked: str) -> None:
 
 def _refuse_contradictions(frame: pd.DataFrame, asked: str) -> pd.DataFrame:
     """Drop rows that repeat another; refuse a picture in two classes, domains or splits."""
-    said = [name for name in ("path", "label", "domain", "split") if name in frame.columns]
+    columns = [name for name in ("path", "label", "domain", "split") if name in frame.columns]
     again = frame["path"].duplicated()
     if not again.any():
         return frame
-    alike = frame.duplicated(said)
+    alike = frame.duplicated(columns)
     twice = frame["path"][again & ~alike]
     if len(twice):
         raise DataError(
@@ -231,16 +270,20 @@ DECODED = 20_000
 
 @dataclass
 class Strays:
-    """What lay among the pictures and is none: skipped, counted and named in one line."""
+    """Files or items that are not usable pictures: skipped, counted and named in one line.
+
+    Args:
+        names: Names by kind.
+    """
 
     names: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, kind: str, path: Path) -> None:
-        """Note a stray of a kind (hidden, not a picture, broken)."""
+        """Record one of a kind (hidden, not a picture, broken)."""
         self.names.setdefault(kind, []).append(path.name)
 
     def report(self, where: object) -> None:
-        """Say what was skipped, if anything was."""
+        """Print what was skipped, if anything was."""
         if self.names:
             say(f"skipped in {where}: {self}")
 
@@ -251,7 +294,15 @@ class Strays:
 
 
 def readable(paths: Sequence[Path], strays: Strays) -> list[bool]:
-    """Which files can be decoded (or, among many, opened)."""
+    """Which files can be decoded; beyond `DECODED` files, only opened.
+
+    Args:
+        paths: The files.
+        strays: Where broken ones are recorded.
+
+    Returns:
+        A Boolean per file.
+    """
     keep = []
     for path in track(paths, "look at pictures"):
         try:
@@ -266,10 +317,16 @@ def readable(paths: Sequence[Path], strays: Strays) -> list[bool]:
 
 
 def whole(images: ImageTable) -> ImageTable:
-    """The rows that can be read, whatever reads them; the others are counted and named.
+    """Keep the rows whose pictures can be read; others are counted and named.
 
-    A large table is sampled evenly, at most `DECODED` of its rows. What was seen enters the
-    fingerprint.
+    Args:
+        images: The table; of a large one at most `DECODED` rows are read, spread evenly.
+
+    Returns:
+        The rows kept, with a fingerprint of what was read.
+
+    Raises:
+        DataError: If no picture can be read.
     """
     seen = blake2b(digest_size=8)
     keep = np.ones(len(images), dtype=bool)
@@ -290,13 +347,20 @@ def whole(images: ImageTable) -> ImageTable:
             "pictures that can be decoded",
             "look at the source with another program",
         )
-    said = images.frame[list(COLUMNS)].to_csv(index=False)
-    key = fingerprint(images.fingerprint, said, seen.hexdigest())
+    columns = images.frame[list(COLUMNS)].to_csv(index=False)
+    key = fingerprint(images.fingerprint, columns, seen.hexdigest())
     return replace(images if keep.all() else images[keep], fingerprint=key)
 
 
 def missing(root: Path, paths: pd.Series) -> np.ndarray:
-    """Which of many files are not there: a mask, found by reading each folder once.
+    """Which of many files do not exist, found by listing each folder once.
+
+    Args:
+        root: Where relative paths start.
+        paths: The files.
+
+    Returns:
+        A Boolean per file.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -320,7 +384,17 @@ def missing(root: Path, paths: pd.Series) -> np.ndarray:
 
 
 def refuse_missing(root: Path, paths: pd.Series, asked: str, do: str) -> None:
-    """Raise `DataError`, with count and first names, where files are not there."""
+    """Refuse files that do not exist.
+
+    Args:
+        root: Where relative paths start.
+        paths: The files.
+        asked: What was to be done, for the message.
+        do: What to do, for the message.
+
+    Raises:
+        DataError: With the count and the first names.
+    """
     absent = missing(root, paths)
     if absent.any():
         raise DataError(

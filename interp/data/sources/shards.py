@@ -1,8 +1,8 @@
-"""Pictures from WebDataset shards: tars read by seeking, never unpacked.
+"""Pictures from WebDataset shards, read by seeking in the tars without unpacking them.
 
 A shard holds a few files per example, one after the other, under one key: `0001.jpg`, `0001.txt`
-(its caption), `0001.json` (columns) or `0001.cls` (its class). Where each picture begins is found
-out once and kept in the cache, after which any picture is one seek and one read away.
+(its caption), `0001.json` (columns) or `0001.cls` (its class). The position of each picture is
+indexed once and cached, after which any picture is one seek and one read.
 """
 
 import io
@@ -34,7 +34,11 @@ _INDEX = 1
 
 @dataclass(frozen=True)
 class ShardReader:
-    """Reads the picture of a row from its tar: `tar_size` bytes from `tar_offset` on."""
+    """Reads the picture of a row from its tar, `tar_size` bytes from `tar_offset` on.
+
+    Args:
+        root: The folder that paths are relative to.
+    """
 
     root: Path
 
@@ -56,17 +60,31 @@ class ShardReader:
 
 
 def holds_shards(folder: Path) -> bool:
-    """Whether a folder is one of shards: tars, and no folders that they were unpacked to."""
+    """Whether a folder holds tars, and no folders that they were unpacked to.
+
+    Args:
+        folder: Any folder.
+
+    Returns:
+        True for a folder of shards.
+    """
     return any(folder.glob("*.tar")) and not any(each.is_dir() for each in folder.iterdir())
 
 
 def find_shards(source: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The tars of a folder, of a pattern `shards-{000000..000003}.tar`, or of a list of either.
+    """List the tars of a folder or of a pattern such as `shards-{000000..000003}.tar`.
+
+    Args:
+        source: A folder, a pattern, or a list of either.
+
+    Returns:
+        The tars in order.
+
+    Raises:
+        DataError: For tars that are missing, with count and first names.
 
     >>> [path.name for path in _expand("a-{08..10}.tar")]
     ['a-08.tar', 'a-09.tar', 'a-10.tar']
-
-    Raises `DataError` for tars that are not there, with count and first names.
     """
     many = [source] if isinstance(source, (str, Path)) else list(source)
     shards = [path for one in many for path in _expand(one)]
@@ -98,22 +116,31 @@ def _expand(source: str | Path) -> list[Path]:
 def open_shards(
     source: str | Path | Sequence[str | Path], opening: Opening | None = None
 ) -> ImageTable:
-    """The image table of WebDataset shards, in the order of tars and of their members.
+    """Open WebDataset shards, in the order of tars and of their members.
 
-    Columns come from each example's JSON; a class from its `cls` and a caption from its `txt` where
-    the JSON has none. Numbered classes are named by `Opening.labels`. Examples without a picture,
-    and up to `DECODED` pictures that cannot be decoded, are skipped, counted and named.
+    Args:
+        source: A folder of tars, a pattern, or a list of either.
+        opening: What the source does not say itself; `labels` names numbered classes.
 
-    Raises `DataError` for tars that are missing, cut short, compressed, or hold no picture.
+    Returns:
+        The image table.
+
+    Raises:
+        DataError: For tars that are missing, cut short, compressed, or hold no picture.
+
+    Notes:
+        Columns come from each example's JSON, and where that is silent the class from its `cls` and
+        the caption from its `txt`. Examples without a picture, and those of the first `DECODED`
+        pictures that cannot be decoded, are skipped, counted and named.
     """
     chosen, shards = opening or Opening(), find_shards(source)
     root = Path(commonpath([path.resolve().parent for path in shards]))
     asked = f"read shards in {root}"
     limit = max(1, DECODED // len(shards))
-    found = [_index(path, limit) for path in track(shards, "index shards")]
+    indexes = [_index(path, limit) for path in track(shards, "index shards")]
     strays = Strays()
     rows: list[dict[str, Any]] = []
-    for path, index in zip(shards, found, strict=True):
+    for path, index in zip(shards, indexes, strict=True):
         inside = path.resolve().relative_to(root).as_posix()
         rows += [{**row, "path": f"{inside}/{row['path']}"} for row in index["rows"]]
         for kind, names in index["strays"].items():
@@ -133,7 +160,7 @@ def open_shards(
 
 
 def _index(path: Path, limit: int) -> dict[str, Any]:
-    """What a tar holds, read from the cache or found out and kept there."""
+    """The contents of a tar, read from the cache or from the tar and then cached."""
     state = path.stat()
     key = fingerprint(_INDEX, str(path.resolve()), state.st_size, state.st_mtime_ns, limit)
     kept = cache_folder() / "shards" / f"{key}.json"
@@ -147,7 +174,7 @@ def _index(path: Path, limit: int) -> dict[str, Any]:
 
 
 def _examples(path: Path, limit: int, strays: dict[str, list[str]]) -> Iterator[dict[str, Any]]:
-    """One row per example; the first `limit` pictures are decoded to see that they are whole."""
+    """A row per example; the first `limit` pictures are decoded to see that they are whole."""
     with path.open("rb") as handle:
         for key, members in _grouped(path):
             pictures = [m for m in members if Path(m.name).suffix.lower() in SUFFIXES]
@@ -159,7 +186,7 @@ def _examples(path: Path, limit: int, strays: dict[str, list[str]]) -> Iterator[
                 strays.setdefault("broken", []).append(picture.name)
                 continue
             yield {
-                **_said(handle, members, path),
+                **_example_columns(handle, members, path),
                 "path": picture.name,
                 "tar_offset": picture.offset_data,
                 "tar_size": picture.size,
@@ -212,7 +239,7 @@ def _decodes(data: bytes) -> bool:
     return True
 
 
-def _said(handle: Any, members: Sequence[tarfile.TarInfo], path: Path) -> dict[str, Any]:
+def _example_columns(handle: Any, members: Sequence[tarfile.TarInfo], path: Path) -> dict[str, Any]:
     """The columns of an example: what its JSON says, then its class and its caption."""
     text: dict[str, str] = {}
     for member in members:
@@ -228,12 +255,12 @@ def _said(handle: Any, members: Sequence[tarfile.TarInfo], path: Path) -> dict[s
             "an object of columns",
             "pack it again",
         ) from None
-    said = {k: v for k, v in given.items() if np.isscalar(v)} if isinstance(given, dict) else {}
-    if ".cls" in text and not {"label", "class"} & set(said):
-        said["label"] = text[".cls"]
-    if ".txt" in text and "caption" not in said:
-        said["caption"] = text[".txt"]
-    return said
+    columns = {k: v for k, v in given.items() if np.isscalar(v)} if isinstance(given, dict) else {}
+    if ".cls" in text and not {"label", "class"} & set(columns):
+        columns["label"] = text[".cls"]
+    if ".txt" in text and "caption" not in columns:
+        columns["caption"] = text[".txt"]
+    return columns
 
 
 AS_THEY_ARE = (".jpg", ".jpeg", ".png", ".webp")
@@ -248,17 +275,35 @@ def write_shards(
     captions: Sequence[str] | None = None,
     seed: int | None = None,
 ) -> list[Path]:
-    """Write pictures as `shards-000000.tar` and so on, and return the tars.
+    """Write pictures as `shards-000000.tar` and so on.
 
-    Each example is a picture (the file as it is, or PNG), its caption (`captions`, by row, else the
-    column) and a JSON of the other columns, so that `open_images` gives the table back. With a
-    `seed` the rows are shuffled first, as training from shards wants. `sizes.json` counts the
-    examples of each tar for open_clip, `shards.json` says what was packed.
+    Args:
+        images: The pictures.
+        folder: Where to write.
+        per_shard: Pictures per tar.
+        captions: A caption per row; None takes the column.
+        seed: Shuffles the rows first, as training from shards needs; None keeps their order.
 
-    A shard has its name only when it is whole: an interrupted call goes on where it stopped.
+    Returns:
+        The tars.
 
-    Raises `DataError` for captions that do not fit the rows, `OutputError` for a folder that holds
-    shards of other pictures.
+    Raises:
+        DataError: For captions that do not fit the rows.
+        OutputError: For a folder that holds shards of other pictures.
+
+    Notes:
+        Each example is a picture (the file as it is, or PNG), its caption and a JSON of the other
+        columns, so that `open_images` gives the table back. `sizes.json` counts the examples of
+        each tar for open_clip, `shards.json` describes what was packed. A shard gets its name when
+        it is whole, so an interrupted call can be repeated and continues.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> frame = pd.DataFrame({"path": ["a", "b"], "label": "cat", "domain": "real",
+    ...                       "split": "train", "caption": "a cat"})
+    >>> images = ImageTable(frame, reader=lambda row: Image.new("RGB", (8, 8)))
+    >>> with TemporaryDirectory() as folder:
+    ...     [shard.name for shard in write_shards(images, folder, per_shard=1)]
+    ['shards-000000.tar', 'shards-000001.tar']
     """
     words = list(images.caption) if captions is None else list(captions)
     if len(words) != len(images) or per_shard < 1 or not len(images):
@@ -284,14 +329,14 @@ def write_shards(
 
 
 def _claim(target: Path, images: ImageTable, words: list[str], how: dict[str, Any]) -> None:
-    """Say in `shards.json` what the folder is for, or refuse one that is for something else."""
-    said = images.frame.astype(str).to_csv(index=False)
+    """Describe the folder in `shards.json`, or refuse one that is for other pictures."""
+    content = images.frame.astype(str).to_csv(index=False)
     facts = {
         "pictures": len(images),
         "source": images.source,
         "source_hash": images.fingerprint,
         **how,
-        "hash": fingerprint(images.fingerprint, said, words, how),
+        "hash": fingerprint(images.fingerprint, content, words, how),
     }
     kept = target / "shards.json"
     there = json.loads(kept.read_text()) if kept.is_file() else None
@@ -307,14 +352,14 @@ def _claim(target: Path, images: ImageTable, words: list[str], how: dict[str, An
 
 
 def _write(path: Path, images: ImageTable, rows: np.ndarray, words: list[str]) -> None:
-    """One shard; the same rows give the same bytes, whenever they are written."""
+    """Write one shard; the same rows always give the same bytes."""
     with tarfile.open(path, "w") as tar:
         for row in map(int, rows):
             suffix, data = _encoded(images, row)
-            said = images.frame.iloc[row].to_dict()
-            about = {k: _plain(v) for k, v in said.items() if k not in ("path", "caption")}
+            columns = images.frame.iloc[row].to_dict()
+            about = {k: _plain(v) for k, v in columns.items() if k not in ("path", "caption")}
             about = {k: v for k, v in about.items() if k not in ("tar_offset", "tar_size", "item")}
-            text = json.dumps({**about, "original": str(said["path"])})
+            text = json.dumps({**about, "original": str(columns["path"])})
             members = {suffix: data, ".txt": words[row].encode(), ".json": text.encode()}
             for kind, content in members.items():
                 member = tarfile.TarInfo(f"{row:08d}{kind}")
@@ -323,7 +368,7 @@ def _write(path: Path, images: ImageTable, rows: np.ndarray, words: list[str]) -
 
 
 def _encoded(images: ImageTable, row: int) -> tuple[str, bytes]:
-    """A picture as bytes: as it is stored where that will do, else as PNG."""
+    """A picture as bytes: as it is stored where possible, else as PNG."""
     if not images.preparations:
         path = Path(str(images.path.iloc[row]))
         if images.reader is None and path.suffix.lower() in AS_THEY_ARE:

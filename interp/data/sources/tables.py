@@ -21,14 +21,22 @@ SEPARATORS = {".csv": ",", ".tsv": "\t", ".parquet": None}
 
 
 def open_table(source: str | Path, opening: Opening | None = None) -> ImageTable:
-    """The image table of a CSV, TSV or parquet file with the columns `path`, `label`, `domain`.
+    """Open a CSV, TSV or parquet file with the columns `path`, `label` and `domain`.
 
-    Optional: `split`, `caption`, `artist`, `drawing` and any others, which are kept. Relative paths
-    are looked for beside the file. `Opening.columns` maps our names to the file's; open_clip's
-    `filepath` and `title` are known. Unreadable pictures are skipped, counted and named.
+    Args:
+        source: The file. Columns `split`, `caption`, `artist`, `drawing` are used, others are kept.
+            Relative paths start at its folder.
+        opening: What the source does not say itself; `columns` maps our names to the file's.
 
-    Raises `DataError` for a file that does not read, columns that are not there, and rows whose
-    pictures are missing.
+    Returns:
+        The image table; broken pictures are skipped, counted and named.
+
+    Raises:
+        DataError: For a file that cannot be parsed, missing columns, and rows whose pictures are
+            missing.
+
+    Notes:
+        open_clip's column names `filepath` and `title` are known.
     """
     path, chosen = Path(source), opening or Opening()
     asked = f"read pictures from {path}"
@@ -55,7 +63,7 @@ def open_table(source: str | Path, opening: Opening | None = None) -> ImageTable
 
 
 def _read(path: Path, asked: str) -> pd.DataFrame:
-    """The file as it is: blank fields stay blank, and a class called "nan" stays a class."""
+    """Read the file unchanged: blank fields stay blank, and a class called "nan" stays a class."""
     right = f"a file that ends in {listed(SEPARATORS)}"
     if not path.is_file():
         raise DataError(asked, "a file that does not exist", right, "check the path")

@@ -44,7 +44,7 @@ def test_the_documents_count_what_opens() -> None:
         "text, open_clip's transformer": texts,
         "text, Hugging Face's": len(configs) - texts,
     }
-    measured = (Path(__file__).parents[2] / "docs/measured.md").read_text()
+    measured = (Path(__file__).parents[3] / "docs/measured.md").read_text()
     assert f"Of the {len(configs)} architectures" in measured
     for start, n in counts.items():
         (line,) = [line for line in measured.splitlines() if line.startswith(f"| {start}")]
