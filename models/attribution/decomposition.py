@@ -330,10 +330,6 @@ def _assemble(embedding: Tensor, pieces: Sequence[EmbeddingPiece]) -> Decomposit
         stop = start + len(piece.labels)
         parts[:, start:stop] = piece.make().reshape(len(embedding), stop - start, -1)
         start = stop
-    frame = _frame([label[1:] for label in labels])
+    frame = pd.DataFrame([list(label[1:]) for label in labels], columns=list(COLUMNS))
+    frame = frame.astype({"layer": "Int64", "head": "Int64", "pos": "Int64"})
     return Decomposition(parts, tuple(label.name for label in labels), frame, embedding)
-
-
-def _frame(rows: Sequence[Sequence[Any]]) -> pd.DataFrame:
-    frame = pd.DataFrame([list(row) for row in rows], columns=list(COLUMNS))
-    return frame.astype({"layer": "Int64", "head": "Int64", "pos": "Int64"})

@@ -88,19 +88,12 @@ def _tower_rows(tower: HookedTower, seed: int, batch: int, patches: int) -> list
     x = _input(copy, seed, batch)
     wide = _widened(copy.over(deepcopy(copy.source)))
     wide_x = x.double() if x.is_floating_point() else x
-    rounding = _rounding(references(copy, x), references(wide, wide_x))
+    narrow, exact = references(copy, x), references(wide, wide_x)
+    # A trained attention pool can have scores above 1,000, and a softmax turns their last bits into
+    # errors of 1e-5: no wrapper agrees with such a site better than the original with itself.
+    rounding = {site: relative_error(narrow[site][0].double(), exact[site][0]) for site in narrow}
     rows = [row for grad in (True, False) for row in _forward_rows(copy, x, rounding, grad=grad)]
     return rows + _forward_rows(wide, wide_x, {}, grad=True) + _gradient_rows(wide, wide_x, seed)
-
-
-def _rounding(narrow: References, wide: References) -> dict[str, float]:
-    """How far the original in float32 is from itself in float64, site by site.
-
-    A trained attention pool can have scores above 1,000, and a softmax turns their last bits into
-    errors of 1e-5. No wrapper can agree with such a site better than the original agrees with
-    itself.
-    """
-    return {site: relative_error(narrow[site][0].double(), wide[site][0]) for site in narrow}
 
 
 ROUNDINGS = 4
@@ -141,7 +134,8 @@ def _input(tower: HookedTower, seed: int, batch: int) -> Tensor:
     generator = rng("certificate input", seed)
     device = next(tower.parameters()).device
     if not isinstance(tower, HookedText):
-        height, width = _picture_size(tower)
+        size = tower.source.image_size
+        height, width = size if isinstance(size, tuple) else (size, size)
         pictures = generator.standard_normal((batch, 3, height, width))
         return torch.tensor(pictures, dtype=torch.float32, device=device)
     length, words = tower.source.context_length, tower.source.vocab_size
@@ -153,11 +147,6 @@ def _input(tower: HookedTower, seed: int, batch: int) -> Tensor:
     ):  # texts of different lengths
         tokens[row, position], tokens[row, position + 1 :] = end, 0
     return torch.tensor(tokens, device=device)
-
-
-def _picture_size(tower: HookedTower) -> tuple[int, int]:
-    size = tower.source.image_size
-    return size if isinstance(size, tuple) else (size, size)
 
 
 def _forward_rows(

@@ -114,15 +114,11 @@ def evaluate(
         )
         answers = answers.with_([others])
     summary, points = tradeoff(answers, seed=seed)
+    if not points.empty:
+        first = (points["classifier"] == TEXT) & (points["prompts"] == next(iter(prompt_sets)))
+        points = points[first].reset_index(drop=True)
     return {
         "accuracy": pd.concat([accuracy(answers, seed=seed), summary], ignore_index=True),
         "accuracy_by_class": accuracy_by_class(answers),
-        "tradeoff": _first(points, prompt_sets),
+        "tradeoff": points,
     }
-
-
-def _first(points: pd.DataFrame, prompt_sets: Mapping[str, Prompts]) -> pd.DataFrame:
-    if points.empty:
-        return points
-    kept = (points["classifier"] == TEXT) & (points["prompts"] == next(iter(prompt_sets)))
-    return points[kept].reset_index(drop=True)

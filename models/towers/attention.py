@@ -168,11 +168,6 @@ def mask_at(
     return mask[torch.arange(len(place), device=place.device), :, place][:, :, None]
 
 
-def _plain(mask: Any) -> bool:
-    """Whether `nn.MultiheadAttention` accepts the mask: one for all heads and examples, or none."""
-    return mask is None or mask.ndim == 2
-
-
 class HookedAttention(nn.Module):
     """The self-attention of a block, with the LayerScale that may follow it.
 
@@ -207,7 +202,8 @@ class HookedAttention(nn.Module):
         """
         attn = self.source.attn
         points: Any = self._modules.values()
-        if not (torch.is_grad_enabled() or with_hooks(*points)) and _plain(mask):
+        one_mask = mask is None or mask.ndim == 2  # for all heads and examples
+        if one_mask and not (torch.is_grad_enabled() or with_hooks(*points)):
             # without gradients torch has one kernel for all of it: open_clip's result to the bit
             return self.source.ls_1(attn(x, x, x, need_weights=False, attn_mask=mask)[0])
         q, k, v = in_projection(x, attn.in_proj_weight, attn.in_proj_bias, n_heads=attn.num_heads)

@@ -27,7 +27,7 @@ from torchvision.transforms import Compose, Normalize, RandomResizedCrop, ToTens
 from torchvision.transforms.functional import pil_modes_mapping
 
 from interp.core.errors import DataError, SpecificationError, listed
-from interp.models.training.lists import read_tsv
+from interp.models.training.lists import read_tsv, readable
 
 TRIES = 10  # torchvision's: after so many crops that do not fit, the largest central one is taken
 
@@ -151,6 +151,7 @@ class Levels:
 
 IN_MEMORY = 2**30
 """Decoded pictures are kept where all fit into so many bytes, over a machine's processes."""
+ASKED = "train on the pictures of the mixture"
 BYTES_PER_PIXEL = 4  # Pillow pads RGB
 SAMPLE = 64  # pictures whose sizes stand for all when memory is reckoned
 
@@ -196,7 +197,10 @@ class Pictures(Dataset[tuple[Any, Tensor]]):
     def _size(self) -> float:
         """Bytes of all decoded pictures, estimated from a sample."""
         some = self.paths[:: max(1, len(self.paths) // SAMPLE)]
-        sizes = [size[0] * size[1] for size in map(_size_of, some)]
+        sizes = []
+        for path in some:
+            with readable(ASKED, path), Image.open(path) as picture:
+                sizes.append(picture.width * picture.height)
         return BYTES_PER_PIXEL * sum(sizes) / len(sizes) * len(self.paths)
 
     @property
@@ -228,28 +232,8 @@ def decode(path: str) -> Image.Image:
     Raises:
         DataError: If it cannot be read.
     """
-    try:
-        with Image.open(path) as picture:
-            return picture.copy()
-    except OSError as error:
-        raise _unreadable(path, error) from None
-
-
-def _size_of(path: str) -> tuple[int, int]:
-    try:
-        with Image.open(path) as picture:
-            return picture.size
-    except OSError as error:
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: str, error: OSError) -> DataError:
-    return DataError(
-        "train on the pictures of the mixture",
-        f"{path}, which does not read ({error.strerror or error})",
-        "a picture",
-        "restore it, or make the mixture again",
-    )
+    with readable(ASKED, path), Image.open(path) as picture:
+        return picture.copy()
 
 
 def feed(

@@ -54,7 +54,7 @@ def inputs(model_folder: Path, data: str) -> dict[str, str]:
     files = sorted(model_folder.glob("*.json")) if model_folder.is_dir() else []
     stamps = [path.parent / STAMP for path in map(Path, data.split("::"))]
     shards = [
-        (Path(part).name, *_read(stamp))
+        (Path(part).name, *([stamp.read_text()] if stamp.is_file() else []))
         for part, stamp in zip(data.split("::"), stamps, strict=True)
     ]
     table = Path(data)
@@ -62,10 +62,6 @@ def inputs(model_folder: Path, data: str) -> dict[str, str]:
         "model_hash": fingerprint([(path.name, file_hash(path)) for path in files]),
         "data_hash": file_hash(table) if table.is_file() else fingerprint(shards),
     }
-
-
-def _read(stamp: Path) -> list[str]:
-    return [stamp.read_text()] if stamp.is_file() else []
 
 
 def differing(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

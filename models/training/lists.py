@@ -3,6 +3,7 @@
 import io
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -175,22 +176,40 @@ def pack(tsv: Path, folder: Path) -> str:
     return pattern
 
 
-def _files(row: int, filepath: str, title: str) -> Iterator[tuple[str, bytes]]:
-    """A picture and its caption under one key."""
-    path, key = Path(filepath), f"{row:09d}"
+@contextmanager
+def readable(asked: str, path: str | Path) -> Iterator[None]:
+    """Turn what goes wrong with a picture's file in a `with` block into an error of ours.
+
+    Args:
+        asked: What was to be done, for the message.
+        path: The file.
+
+    Returns:
+        A context.
+
+    Raises:
+        DataError: For an `OSError` in the block.
+    """
     try:
-        content, suffix = path.read_bytes(), path.suffix.lower()
-        if suffix not in AS_THEY_ARE:
-            stream = io.BytesIO()
-            with Image.open(path) as picture:
-                picture.save(stream, "png")
-            content, suffix = stream.getvalue(), ".png"
+        yield
     except OSError as error:
         raise DataError(
-            "write the mixture as shards",
+            asked,
             f"{path}, which does not read ({error.strerror or error})",
             "a picture",
             "restore it, or make the mixture again",
         ) from None
+
+
+def _files(row: int, filepath: str, title: str) -> Iterator[tuple[str, bytes]]:
+    """A picture and its caption under one key."""
+    path, key = Path(filepath), f"{row:09d}"
+    with readable("write the mixture as shards", path):
+        content, suffix = path.read_bytes(), path.suffix.lower()
+        if suffix not in AS_THEY_ARE:
+            buffer = io.BytesIO()
+            with Image.open(path) as picture:
+                picture.save(buffer, "png")
+            content, suffix = buffer.getvalue(), ".png"
     yield f"{key}{suffix}", content
     yield f"{key}.txt", title.encode()

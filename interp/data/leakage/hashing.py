@@ -75,13 +75,6 @@ def near_pairs(
     >>> near_pairs(np.array([0b1111], np.uint64), np.array([0b0111, 0], np.uint64)).tolist()
     [[0, 0, 1], [0, 1, 4]]
     """
-    if not 0 <= bits < BITS:
-        raise SpecificationError(
-            "look for pictures alike",
-            f"a distance of {bits} bits",
-            f"0 to {BITS - 1} of {BITS}",
-            "choose another number",
-        )
     mine, at_mine = np.unique(ours.astype(np.uint64), return_inverse=True)
     other, at_other = np.unique(theirs.astype(np.uint64), return_inverse=True)
     of_mine, of_other = _places(at_mine, len(mine)), _places(at_other, len(other))

@@ -1,8 +1,9 @@
 """Pictures from a torch Dataset, a Hugging Face data set, or any sequence of items."""
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
@@ -137,10 +138,9 @@ def open_sequence(source: Any, opening: Opening | None = None) -> ImageTable:
     asked = f"read pictures from a {name}"
     check_parts(parts, asked)
     key = _picture_key(parts, chosen, asked)
-    frame = pd.concat([_say(part, split, key) for split, part in parts.items()], ignore_index=True)
-    columns = {ours: theirs for ours, theirs in chosen.columns.items() if ours != "image"}
-    said = replace(chosen, columns=columns, labels=chosen.labels or _class_names(parts, frame))
-    frame = complete_rows(frame.assign(item=range(len(frame))), said, asked)
+    frame = _rows_of_parts(parts, partial(_item_rows, key=key))
+    labels = chosen.labels or _class_names(parts, frame)
+    frame = complete_rows(frame, replace(_without_image(chosen), labels=labels), asked)
     images = ImageTable(frame, Path(), name, "", ItemReader(tuple(parts.values()), key))
     _refuse_random(images, asked)
     return whole(images)
@@ -191,21 +191,34 @@ def _picture_key(parts: Mapping[str, Any], opening: Opening, asked: str) -> str 
     return candidates[0]
 
 
-def _say(part: Any, split: str, key: str | int) -> pd.DataFrame:
-    """What a part says of its items, pictures left out."""
-    paths = [f"{split or 'item'}/{number:07d}" for number in range(len(part))]
+def _item_rows(part: Any, key: str | int) -> pd.DataFrame:
+    """The columns of a part's items, without their pictures."""
     targets = getattr(part, "targets", None)
     if targets is not None and len(targets) == len(part) and key == 0:
-        frame = pd.DataFrame({"label": [_plain(value) for value in targets]})
-    else:
-        numbers = track(range(len(part)), "read labels")
-        frame = pd.DataFrame([_said(part[number], key) for number in numbers])
-    if "path" not in frame.columns:
-        frame["path"] = paths
-    return frame.assign(split=split) if split else frame
+        return pd.DataFrame({"label": [_plain(value) for value in targets]})
+    numbers = track(range(len(part)), "read labels")
+    return pd.DataFrame([_item_columns(part[number], key) for number in numbers])
 
 
-def _said(item: Any, key: str | int) -> dict[str, Any]:
+def _rows_of_parts(parts: Mapping[str, Any], read: Callable[[Any], pd.DataFrame]) -> pd.DataFrame:
+    """The rows of all parts, with their splits, paths and the numbers of their items."""
+    frames = []
+    for split, part in parts.items():
+        frame = read(part).reindex(range(len(part)))
+        if "path" not in frame.columns:
+            frame["path"] = [f"{split or 'item'}/{number:07d}" for number in range(len(part))]
+        frames.append(frame.assign(split=split) if split else frame)
+    rows = pd.concat(frames, ignore_index=True)
+    return rows.assign(item=range(len(rows)))
+
+
+def _without_image(opening: Opening) -> Opening:
+    """The same without a name for the picture, which is no column of the rows."""
+    columns = {ours: theirs for ours, theirs in opening.columns.items() if ours != "image"}
+    return replace(opening, columns=columns)
+
+
+def _item_columns(item: Any, key: str | int) -> dict[str, Any]:
     if isinstance(item, Mapping):
         columns = {str(name): _plain(value) for name, value in item.items() if name != key}
         return {name: value for name, value in columns.items() if np.isscalar(value)}
@@ -320,12 +333,8 @@ def open_hub(source: Any, opening: Opening | None = None) -> ImageTable:
     asked = f"read pictures from a {type(source).__name__}"
     check_parts(parts, asked)
     key = _picture_column(next(iter(parts.values())), chosen, asked)
-    frame = pd.concat(
-        [_say_saved(part, split, key) for split, part in parts.items()], ignore_index=True
-    )
-    columns = {ours: theirs for ours, theirs in chosen.columns.items() if ours != "image"}
-    rows = frame.assign(item=range(len(frame)))
-    frame = complete_rows(rows, replace(chosen, columns=columns), asked)
+    rows = _rows_of_parts(parts, partial(_hub_rows, key=key))
+    frame = complete_rows(rows, _without_image(chosen), asked)
     # only the pictures, so that reading one decodes nothing else
     reader = ItemReader(
         tuple(part.with_format(None).select_columns([key]) for part in parts.values()), key
@@ -351,8 +360,8 @@ def _picture_column(part: Any, opening: Opening, asked: str) -> str:
     return candidates[0]
 
 
-def _say_saved(part: Any, split: str, key: str) -> pd.DataFrame:
-    """What a part says of its rows, class numbers as names, pictures left out."""
+def _hub_rows(part: Any, key: str) -> pd.DataFrame:
+    """The columns of a part's rows, class numbers as names, without pictures."""
     kinds = {name: kind for name, kind in part.features.items() if name != key}
     plain = [name for name, kind in kinds.items() if type(kind).__name__ in ("Value", "ClassLabel")]
     frame = part.with_format(None).select_columns(plain).to_pandas() if plain else pd.DataFrame()
@@ -360,10 +369,7 @@ def _say_saved(part: Any, split: str, key: str) -> pd.DataFrame:
         if type(kinds[name]).__name__ == "ClassLabel":
             names = dict(enumerate(kinds[name].names))
             frame[name] = [names.get(number, "") for number in frame[name]]
-    if "path" not in frame.columns:
-        frame = frame.reindex(range(len(part)))
-        frame["path"] = [f"{split or 'item'}/{number:07d}" for number in range(len(part))]
-    return frame.assign(split=split) if split else frame
+    return frame
 
 
 def _name(parts: Mapping[str, Any], source: object) -> str:
