@@ -13,13 +13,11 @@ from torch import Tensor
 
 from interp.core.errors import ShapeError, SpecificationError
 from interp.core.illustrations import Plate
-from interp.models.attribution.overlays import enlarged, framed, laid_over, sheet
+from interp.models.attribution.overlays import Pictures, drawable, framed, laid_over, sheet
 from interp.models.attribution.transformer_parts import pooling_weight
 from interp.models.towers.opening import check_opened
 from interp.models.towers.resnet import HookedResNet
 from interp.models.towers.vit import HookedViT
-
-Pictures = Sequence[Image.Image]
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,7 @@ class AttentionMaps:
             open_clip's default transform does. Small ones are enlarged.
         """
         self._check(layer, head, query)
-        drawn = self._pictures(pictures, mean, std)
+        drawn = self._drawable(pictures, mean, std)
         values = self.maps(query)[layer, :, head].float().cpu().numpy()
         apart = self.off_grid(query)[layer, :, head]
         name, asked = self.layers[layer], self._query(query)
@@ -207,7 +205,7 @@ class AttentionMaps:
         """
         _check_place("draw a sheet", "example", example, self.pattern.shape[1])
         self._check(0, 0, query)
-        picture = self._pictures(pictures, mean, std)[example]
+        picture = self._drawable(pictures, mean, std)[example]
         values = self.maps(query)[:, example].float().cpu().numpy()
         top = float(np.quantile(values, 0.99))
         apart = self.off_grid(query)[:, example]
@@ -261,6 +259,11 @@ class AttentionMaps:
             )
         return self.grid
 
+    def _drawable(self, pictures: Pictures | Tensor, mean: Any, std: Any) -> list[Image.Image]:
+        # square patches are assumed: the grid's shape is then the picture's
+        n, shape = self.pattern.shape[1], self._need_grid()
+        return drawable(pictures, n, shape=shape, mean=mean, std=std)
+
     def _check(self, layer: int, head: int, query: int | None) -> None:
         self._need_grid()
         n_layers, _, n_heads, n_queries, _ = self.pattern.shape
@@ -269,49 +272,12 @@ class AttentionMaps:
         if query is not None:
             _check_place("draw a map", "query", query, n_queries)
 
-    def _pictures(
-        self,
-        pictures: Pictures | Tensor,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
-    ) -> list[Image.Image]:
-        n = self.pattern.shape[1]
-        if len(pictures) != n or (isinstance(pictures, Tensor) and pictures.ndim != 4):
-            given = (
-                f"shape {tuple(pictures.shape)}"
-                if isinstance(pictures, Tensor)
-                else f"{len(pictures)} pictures"
-            )
-            raise ShapeError(
-                "draw maps over pictures",
-                given,
-                f"{n} pictures, one for each example, in a list or a tensor with four axes",
-                "pass the batch that was run",
-            )
-        if isinstance(pictures, Tensor):
-            pictures = _from_tensor(pictures, mean, std)
-        # square patches are assumed: the grid's shape is then the picture's
-        return [enlarged(picture, shape=self._need_grid()) for picture in pictures]
-
 
 def _check_place(asked: str, word: str, given: Any, n: int) -> None:
     if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < n:
         raise SpecificationError(
             asked, f"{word} {given!r}", f"{word} 0 to {n - 1}", "count from the beginning"
         )
-
-
-def _from_tensor(
-    pictures: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None
-) -> list[Image.Image]:
-    shade = pictures.detach().float().cpu()
-    if std is not None:
-        shade = shade * torch.tensor(std)[:, None, None]
-    if mean is not None:
-        shade = shade + torch.tensor(mean)[:, None, None]
-    bytes_ = (shade.clamp(0, 1) * 255).round().byte()
-    laid = rearrange(bytes_, "batch channel row column -> batch row column channel").numpy()
-    return [Image.fromarray(picture) for picture in laid]
 
 
 def attention_maps(tower: Any, x: Tensor) -> AttentionMaps:

@@ -3,8 +3,15 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from einops import rearrange
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from interp.core.errors import ShapeError
+
+Pictures = Sequence[Image.Image]
 
 INK, PAPER, FAINT = (34, 34, 38), (255, 255, 255), (110, 110, 118)
 SMALLEST = 336
@@ -74,6 +81,59 @@ def enlarged(picture: Image.Image, *, shape: tuple[int, int] | None = None) -> I
     times = max(1.0, SMALLEST / max(image.size))
     size = (round(image.width * times), round(image.height * times))
     return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
+
+
+def drawable(
+    pictures: Pictures | Tensor,
+    n: int,
+    *,
+    shape: tuple[int, int],
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> list[Image.Image]:
+    """Convert the pictures of a batch to a form over which maps are drawn.
+
+    Args:
+        pictures: Pictures, or a tensor `batch 3 row column` of intensities from 0 to 1.
+        n: How many there must be.
+        shape: (rows, columns) whose proportion they are cropped to.
+        mean: Mean per channel to add back to a normalised tensor.
+        std: Standard deviation per channel to multiply a normalised tensor by.
+
+    Returns:
+        RGB pictures, enlarged and cropped.
+
+    Raises:
+        ShapeError: If there are not `n` pictures, or the tensor has not four axes.
+    """
+    if len(pictures) != n or (isinstance(pictures, Tensor) and pictures.ndim != 4):
+        given = (
+            f"shape {tuple(pictures.shape)}"
+            if isinstance(pictures, Tensor)
+            else f"{len(pictures)} pictures"
+        )
+        raise ShapeError(
+            "draw maps over pictures",
+            given,
+            f"{n} pictures, one for each example, in a list or a tensor with four axes",
+            "pass the batch that was run",
+        )
+    if isinstance(pictures, Tensor):
+        pictures = _from_tensor(pictures, mean, std)
+    return [enlarged(picture, shape=shape) for picture in pictures]
+
+
+def _from_tensor(
+    pictures: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> list[Image.Image]:
+    shade = pictures.detach().float().cpu()
+    if std is not None:
+        shade = shade * torch.tensor(std)[:, None, None]
+    if mean is not None:
+        shade = shade + torch.tensor(mean)[:, None, None]
+    bytes_ = (shade.clamp(0, 1) * 255).round().byte()
+    laid = rearrange(bytes_, "batch channel row column -> batch row column channel").numpy()
+    return [Image.fromarray(picture) for picture in laid]
 
 
 def laid_over(

@@ -247,10 +247,7 @@ def _scores(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _results(block: Any, call: dict[str, Any]) -> Tensor:
-    """Each head's own contribution, from output projections with the other heads' columns zeroed.
-
-    All heads' projections are stacked so that one call is enough.
-    """
+    """Each head's contribution: output projections with other heads' columns zeroed, stacked."""
     weight, heads = call["out_proj_weight"], call["num_heads"]
     cut = torch.stack([torch.zeros_like(weight)] * heads)
     for head, columns in enumerate(torch.arange(weight.shape[1]).chunk(heads)):

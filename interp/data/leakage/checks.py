@@ -5,7 +5,6 @@ base set names a drawing of a class whose drawings are withheld, or that a cell 
 finding is a row. A leak invalidates a comparison; other findings are for information.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,75 +16,12 @@ from interp.core.errors import SampleError, listed
 from interp.core.images import ImageTable
 from interp.core.tables import Table
 from interp.data.leakage.hashing import nearest, picture_hashes
+from interp.data.leakage.wording import mentions
 from interp.data.mixtures.basesets import base_captions, is_shards, open_base, read_base
 from interp.data.mixtures.manifest import largest
 from interp.data.mixtures.mixture import Mixture
 from interp.data.mixtures.settings import BASE, MixtureSpec
 from interp.data.mixtures.templates import words_for
-
-GAP = r"[\s_-]*"
-"""What may stand between the parts of a name: `traffic light`, `traffic_light`, `trafficlight`."""
-
-
-def pattern(names: Iterable[str]) -> re.Pattern[str] | None:
-    """Compile one expression for any of the names as whole words, singular or plural.
-
-    Args:
-        names: The names.
-
-    Returns:
-        The expression; None without names.
-
-    >>> found = pattern(["traffic_light", "strawberry", "bus"])
-    >>> [bool(found.search(text)) for text in
-    ...  ("two Traffic-lights", "strawberries", "a school bus", "busy", "a light")]
-    [True, True, True, False, False]
-    """
-    forms = [_forms(name) for name in sorted(set(names), key=len, reverse=True)]
-    if not forms:
-        return None
-    return re.compile(rf"(?<![^\W_])(?:{'|'.join(forms)})(?![^\W_])", re.IGNORECASE)
-
-
-def _forms(name: str) -> str:
-    """An expression for the singular and the regular plurals of a name."""
-    words = [re.escape(word) for word in re.split(r"[\s_-]+", name.strip()) if word]
-    *first, last = words or [re.escape(name)]
-    if last.endswith("y"):
-        last = f"{last[:-1]}(?:y|ys|ies)"
-    elif last.endswith("fe"):
-        last = f"{last[:-2]}(?:fe|fes|ves)"
-    elif last.endswith("f"):
-        last = f"{last[:-1]}(?:f|fs|ves)"
-    elif last.endswith("man"):
-        last = f"{last[:-3]}(?:man|men)"
-    elif last.endswith("s"):
-        last = f"{last[:-1]}(?:s|ses)?"  # scissors, bus; a name in the plural also in the singular
-    else:
-        last = f"{last}(?:s|es)?"
-    return GAP.join([*first, last])
-
-
-def mentions(texts: pd.Series, names: Iterable[str]) -> np.ndarray:
-    """Which of the texts contain any of the names.
-
-    Args:
-        texts: The texts; each distinct one is searched once.
-        names: The names.
-
-    Returns:
-        A Boolean per text.
-
-    >>> mentions(pd.Series(["a drawing of a lion", "a photo of a cat"]), ["lion"]).tolist()
-    [True, False]
-    """
-    expression = pattern(names)
-    if expression is None or not len(texts):
-        return np.zeros(len(texts), dtype=bool)
-    text_of_row, distinct = pd.factorize(texts)
-    named = np.array([bool(expression.search(str(text))) for text in distinct], dtype=bool)
-    return named[text_of_row]
-
 
 CHUNK = 200_000
 """Base captions that are read at a time."""

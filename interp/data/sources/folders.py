@@ -7,7 +7,8 @@ import pandas as pd
 from interp.core.errors import DataError
 from interp.core.images import ImageTable
 from interp.core.store import fingerprint
-from interp.data.sources.rows import DECODED, SUFFIXES, Opening, Strays, complete_rows, readable
+from interp.data.sources.rows import Opening, complete_rows
+from interp.data.sources.strays import DECODED, SUFFIXES, Strays, readable
 
 __all__ = ["DECODED", "SUFFIXES", "open_folder"]
 

@@ -21,11 +21,13 @@ from braceexpand import braceexpand
 from PIL import Image
 
 from interp.core.errors import DataError, OutputError, listed
-from interp.core.images import UNREADABLE, ImageTable, Stored
+from interp.core.images import ImageTable
+from interp.core.pictures import UNREADABLE, Stored
 from interp.core.progress import track
 from interp.core.seeds import rng
 from interp.core.store import cache_folder, fingerprint, replacing, writable, write_atomic
-from interp.data.sources.rows import DECODED, SUFFIXES, Opening, Strays, complete_rows
+from interp.data.sources.rows import Opening, complete_rows
+from interp.data.sources.strays import DECODED, SUFFIXES, Strays
 
 _BLOCK = 512
 _INDEX = 1

@@ -7,14 +7,8 @@ import pandas as pd
 from interp.core.errors import DataError, listed
 from interp.core.images import ImageTable
 from interp.core.store import file_hash, fingerprint
-from interp.data.sources.rows import (
-    DECODED,
-    Opening,
-    Strays,
-    complete_rows,
-    readable,
-    refuse_missing,
-)
+from interp.data.sources.rows import Opening, complete_rows
+from interp.data.sources.strays import DECODED, Strays, readable, refuse_missing
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".parquet": None}
 """The suffixes of tables, and what stands between their fields."""

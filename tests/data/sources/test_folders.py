@@ -9,7 +9,7 @@ from interp import open_images
 from interp.core import progress
 from interp.core.errors import DataError
 from interp.data.mixtures.templates import words_for
-from interp.data.sources import rows as strays
+from interp.data.sources import strays
 from tests.data import made
 
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from interp.core.errors import DataError
-from interp.data.sources import rows as strays
-from interp.data.sources.rows import Strays, missing, readable, refuse_missing
+from interp.data.sources import strays
+from interp.data.sources.strays import Strays, missing, readable, refuse_missing
 from tests.data import made
 
 

@@ -1,0 +1,73 @@
+"""How the picture of a row is read and prepared: readers, stored bytes, preparation steps."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import pandas as pd
+from PIL import Image
+from torch import Tensor
+
+from interp.core.errors import DataError
+
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises over bytes that are no picture, or only part of one."""
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """Reads the picture of a row of an image table; readers must survive pickling.
+
+    The row's `path` names the picture: two rows with one path are one picture.
+    """
+
+    def __call__(self, row: pd.Series) -> Image.Image:
+        """The picture in the row, in any mode."""
+        ...
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """A reader that can also return the bytes as they are stored, not decoded."""
+
+    def stored(self, row: pd.Series) -> tuple[str, bytes]:
+        """The suffix (".jpg") and the bytes."""
+        ...
+
+
+class Preparation(NamedTuple):
+    """One step of a user's own preprocessing.
+
+    Args:
+        name: Its name, which enters the fingerprint.
+        function: From picture to picture.
+    """
+
+    name: str
+    function: Callable[[Image.Image], Image.Image]
+
+    def apply(self, image: Image.Image, path: object) -> Image.Image:
+        """Apply the step to a picture.
+
+        Args:
+            image: The picture.
+            path: Its path, for messages.
+
+        Returns:
+            The picture after this step, as RGB.
+
+        Raises:
+            DataError: If the function fails or returns anything but a picture.
+        """
+        right = "a function from a PIL picture to a PIL picture"
+        asked = f"prepare {path} with {self.name}"
+        try:
+            prepared = self.function(image)
+        except Exception as error:  # a user's function may raise anything
+            words = f"{type(error).__name__}: {error}"
+            raise DataError(asked, f"one that fails ({words})", right, "mend it") from error
+        if not isinstance(prepared, Image.Image):
+            raise DataError(asked, f"one that returns {type(prepared).__name__}", right, "mend it")
+        return prepared.convert("RGB")
+
+
+Preprocess = Callable[[Image.Image], Tensor]
