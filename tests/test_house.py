@@ -47,7 +47,7 @@ def test_every_folder_with_code_is_declared() -> None:
 def test_every_data_file_is_declared() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     patterns = declared["package-data"]
-    for folder in ("interp/data/artwork", "interp/report"):
+    for folder in ("interp/data/artwork", "interp/report", "interp/circuits/planted"):
         files = [
             p for p in (ROOT / folder).iterdir() if p.is_file() and p.suffix not in (".py", ".pyi")
         ]

@@ -1,9 +1,8 @@
 """The same function with other weights, so that nothing shows how a planted model was written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -12,21 +11,19 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from interp.circuits.planted.resnet import ChannelTruth, PlantedResNet, Space, spaces
-from interp.circuits.planted.vit import Planted
+from interp.circuits.planted.merging import Space, spaces
+from interp.circuits.planted.model import PlantedModel
 from interp.circuits.planted.weights import zero_sum_basis
 from interp.core.seeds import rng
 
+SomeModel = TypeVar("SomeModel", bound=PlantedModel[Any])
 
-@torch.no_grad()
-def disguise(planted: Planted, *, seed: int = 0) -> Planted:
-    """A planted model with gains folded, stream rotated, heads and neurons shuffled and re-coded.
 
-    The function stays what it was, to rounding in float64: W' = W diag(gain) behind each layer norm
-    of a block or of the read-out; all that is written and read turns by a random orthogonal R with
-    R 1 = 1, with which a layer norm commutes; heads and neurons are permuted; and in each head
-    q' = M q, k' = M^-T k, v' = N v, W_O' = W_O N^-1 with random invertible M and N. The truth goes
-    by the new places of heads and neurons.
+def disguise(planted: SomeModel, *, seed: int = 0) -> SomeModel:
+    """A planted model with other weights; the truth goes by the new places of its parts.
+
+    The function stays what it was, to rounding in float64. How a transformer is disguised says
+    `disguise_transformer`, how a ResNet is `disguise_resnet`.
 
     >>> from interp.circuits.planted.vit import Blueprint, plant
     >>> plain = plant(Blueprint("all shared"))
@@ -35,21 +32,35 @@ def disguise(planted: Planted, *, seed: int = 0) -> Planted:
     >>> bool((hidden.source(pictures) - plain.source(pictures)).abs().max() < 1e-9)
     True
     """
+    return planted.disguised(seed)
+
+
+@torch.no_grad()
+def disguise_transformer(
+    source: VisionTransformer, seed: int
+) -> tuple[VisionTransformer, dict[str, str], dict[int, dict[int, int]]]:
+    """Fold gains, rotate the stream, shuffle and re-code heads and neurons of a transformer.
+
+    W' = W diag(gain) behind each layer norm of a block or of the read-out; all that is written and
+    read turns by a random orthogonal R with R 1 = 1, with which a layer norm commutes; heads and
+    neurons are permuted; heads are re-coded, see `recode_heads`.
+
+    Returns:
+        The new transformer, the new name of each head, and by layer the new place of each neuron.
+    """
     generator = rng("disguise", seed)
-    model = deepcopy(planted.source)
+    model = deepcopy(source)
     fold_gains(model)
     rotate_stream(model, generator)
-    heads, neurons = [], []
-    for block in model.transformer.resblocks:
-        recode_heads(block, generator)
-        heads.append(permute_heads(block, generator))
-        neurons.append(permute_neurons(block, generator))
-    names = {
-        f"a{layer}.h{old}": f"a{layer}.h{new}"
-        for layer, places in enumerate(heads)
-        for old, new in enumerate(places)
-    }
-    return planted.renamed(model, names, {i: dict(enumerate(at)) for i, at in enumerate(neurons)})
+    heads: dict[str, str] = {}
+    neurons: dict[int, dict[int, int]] = {}
+    for layer, block in enumerate(model.transformer.resblocks):
+        attn: Any = block.attn
+        inputs = zip(attn.in_proj_weight.chunk(3), attn.in_proj_bias.chunk(3), strict=True)
+        places = recode_heads(list(inputs), attn.out_proj.weight, attn.num_heads, generator)
+        heads |= {f"a{layer}.h{old}": f"a{layer}.h{new}" for old, new in enumerate(places)}
+        neurons[layer] = dict(enumerate(permute_neurons(block, generator)))
+    return model, heads, neurons
 
 
 def fold_gains(model: VisionTransformer) -> None:
@@ -94,28 +105,40 @@ def rotate_stream(model: VisionTransformer, generator: np.random.Generator) -> N
     model.proj.copy_(rotation @ model.proj)
 
 
-def recode_heads(block: Any, generator: np.random.Generator) -> None:
-    """Change the basis in which each head compares queries with keys, and that of its values."""
-    for first in range(0, block.attn.embed_dim, block.attn.head_dim):
-        rows = slice(first, first + block.attn.head_dim)
-        compare, carry = (invertible(block.attn.head_dim, generator) for _ in range(2))
+def recode_heads(
+    inputs: Sequence[tuple[Tensor, Tensor]],
+    out: Tensor,
+    n_heads: int,
+    generator: np.random.Generator,
+) -> list[int]:
+    """Change the bases of what heads compare and carry, then shuffle them, in place.
+
+    q' = M q, k' = M^-T k, v' = N v, W_O' = W_O N^-1 with random invertible M and N for each head.
+
+    Args:
+        inputs: weight and bias of query, key and value.
+        out: the weight that reads what heads carry.
+        n_heads: how many heads there are.
+        generator: where the random numbers come from.
+
+    Returns:
+        The new place of each head.
+    """
+    heads = np.arange(out.shape[1]).reshape(n_heads, -1)
+    for rows in heads:
+        own = slice(rows[0], rows[-1] + 1)
+        compare, carry = (invertible(len(rows), generator) for _ in range(2))
         changes = (compare, torch.linalg.inv(compare).T, carry)
-        for part, change in enumerate(changes):
-            for parameter in (block.attn.in_proj_weight, block.attn.in_proj_bias):
-                own = parameter.chunk(3)[part][rows]
-                own.copy_(change @ own)
-        out = block.attn.out_proj.weight[:, rows]
-        out.copy_(out @ torch.linalg.inv(carry))
-
-
-def permute_heads(block: Any, generator: np.random.Generator) -> list[int]:
-    """Shuffle a block's heads; the new place of each."""
-    order = generator.permutation(block.attn.num_heads)
-    rows = np.arange(block.attn.embed_dim).reshape(block.attn.num_heads, -1)[order].ravel()
-    for parameter in (block.attn.in_proj_weight, block.attn.in_proj_bias):
-        for part in parameter.chunk(3):
-            part.copy_(part[rows])
-    block.attn.out_proj.weight.copy_(block.attn.out_proj.weight[:, rows])
+        for parameters, change in zip(inputs, changes, strict=True):
+            for parameter in parameters:
+                parameter[own] = change @ parameter[own]
+        out[:, own] = out[:, own] @ torch.linalg.inv(carry)
+    order = generator.permutation(n_heads)
+    rows = heads[order].ravel()
+    for parameters in inputs:
+        for parameter in parameters:
+            parameter.copy_(parameter[rows])
+    out.copy_(out[:, rows])
     return np.argsort(order).tolist()
 
 
@@ -135,32 +158,37 @@ def invertible(n: int, generator: np.random.Generator) -> Float[Tensor, "n n"]:
 
 
 @torch.no_grad()
-def disguise_resnet(planted: PlantedResNet, *, seed: int = 0) -> PlantedResNet:
-    """A planted ResNet with batch norms folded, channels shuffled and rescaled, heads re-coded.
+def disguise_resnet(
+    source: ModifiedResNet, seed: int
+) -> tuple[ModifiedResNet, dict[str, np.ndarray]]:
+    """Fold batch norms, shuffle and rescale channels, shuffle and re-code heads of a ResNet.
 
-    The function in eval mode stays what it was, to rounding in float64. Each batch norm hands its
-    gain to its convolution and keeps the shift. The channels of a space (`spaces`) are permuted and
-    multiplied by 1/2 to 2, and what reads them undoes it: relu(s x) = s relu(x) for s > 0, and a
-    stage's stream, being added to, has one order and one s throughout. The attention pool's heads
-    are permuted, and in each q' = M q, k' = M^-T k, v' = N v, W_O' = W_O N^-1 with random
-    invertible M and N. The truth goes by the new places of the channels.
+    The function in eval mode stays what it was. Each batch norm hands its gain to its convolution
+    and keeps the shift. The channels of a space (`spaces`) are permuted and multiplied by 1/2 to 2,
+    and what reads them undoes it: relu(s x) = s relu(x) for s > 0, and a stage's stream, being
+    added to, has one order and one s throughout. The attention pool's heads are re-coded, see
+    `recode_heads`.
+
+    Returns:
+        The new ResNet, and for each site the old place of each new channel.
 
     >>> from interp.circuits.planted.resnet import ResNetBlueprint, plant_resnet
     >>> plain = plant_resnet(ResNetBlueprint("all shared"), steps=1)
-    >>> hidden = disguise_resnet(plain, seed=3)
+    >>> hidden, _ = disguise_resnet(plain.source, seed=3)
     >>> pictures = plain.world.draw("p1 q1", "A", 2)
-    >>> bool((hidden.source(pictures) - plain.source(pictures)).abs().max() < 1e-9)
+    >>> bool((hidden(pictures) - plain.source(pictures)).abs().max() < 1e-9)
     True
     """
     generator = rng("disguise a ResNet", seed)
-    model = deepcopy(planted.source)
+    model = deepcopy(source)
     fold_norms(model)
     orders: dict[str, np.ndarray] = {}
     for space in spaces(model):
         orders |= dict.fromkeys(space.sites, recode_space(space, generator))
-    recode_pool(model.attnpool, generator)
-    truths = {domain: _renamed(truth, orders) for domain, truth in planted.truths.items()}
-    return replace(planted, source=model, truths=truths)
+    pool: Any = model.attnpool
+    inputs = [(each.weight, each.bias) for each in (pool.q_proj, pool.k_proj, pool.v_proj)]
+    recode_heads(inputs, pool.c_proj.weight, pool.num_heads, generator)
+    return model, orders
 
 
 def fold_norms(model: ModifiedResNet) -> None:
@@ -192,30 +220,3 @@ def recode_space(space: Space, generator: np.random.Generator) -> np.ndarray:
     for weight in space.readers:
         weight.copy_((weight[:, order].movedim(1, -1) / scale).movedim(-1, 1))
     return order
-
-
-def recode_pool(pool: Any, generator: np.random.Generator) -> None:
-    """Shuffle the attention pool's heads, and change the bases of what they compare and carry."""
-    d_head = pool.q_proj.out_features // pool.num_heads
-    for first in range(0, pool.q_proj.out_features, d_head):
-        rows = slice(first, first + d_head)
-        compare, carry = (invertible(d_head, generator) for _ in range(2))
-        changes = (compare, torch.linalg.inv(compare).T, carry)
-        for linear, change in zip(_inputs(pool), changes, strict=True):
-            linear.weight[rows] = change @ linear.weight[rows]
-            linear.bias[rows] = change @ linear.bias[rows]
-        pool.c_proj.weight[:, rows] = pool.c_proj.weight[:, rows] @ torch.linalg.inv(carry)
-    heads = generator.permutation(pool.num_heads)
-    order = np.arange(pool.q_proj.out_features).reshape(-1, d_head)[heads].ravel()
-    for linear in _inputs(pool):
-        linear.weight.copy_(linear.weight[order])
-        linear.bias.copy_(linear.bias[order])
-    pool.c_proj.weight.copy_(pool.c_proj.weight[:, order])
-
-
-def _inputs(pool: Any) -> Sequence[nn.Linear]:
-    return pool.q_proj, pool.k_proj, pool.v_proj
-
-
-def _renamed(truth: ChannelTruth, orders: Mapping[str, np.ndarray]) -> ChannelTruth:
-    return ChannelTruth({site: mask[orders[site]] for site, mask in truth.masks.items()})

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from interp.circuits.planted import stages
-from interp.circuits.planted.conditions import ONE, Edge, Lanes, Neuron, Truth
+from interp.circuits.planted.conditions import ONE, Lanes
 from interp.circuits.planted.stages import BRINGS, COMBINES, SECOND, WRITES, feeding
+from interp.circuits.planted.truths import Edge, Neuron, Truth
 from interp.circuits.planted.weights import Draft
 from interp.circuits.planted.world import CLASSES, DOMAINS, PARTS, World
 

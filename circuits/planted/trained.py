@@ -4,8 +4,9 @@ They start from random weights and are deployed without masks. Which parts make 
 of them; in which directions these write, and by which neurons, is left to descent.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,8 +15,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from interp.circuits.edges.wiring import Wiring, wire
-from interp.circuits.planted.certification import certify_truth
-from interp.circuits.planted.conditions import Edge, Lanes, Truth
+from interp.circuits.planted.conditions import CONDITIONS, TRAINED, Lanes
 from interp.circuits.planted.interchange_training import (
     STEPS,
     Anatomy,
@@ -23,10 +23,12 @@ from interp.circuits.planted.interchange_training import (
     blindfold,
     train_strictly,
 )
+from interp.circuits.planted.model import Outlook, PlantedBlueprint, TowerOpener, check_some_steps
 from interp.circuits.planted.resnet_training import Pool
 from interp.circuits.planted.routes import lane_edges
 from interp.circuits.planted.stages import BRINGS, COMBINES, SECOND, WRITES, bringing_head, feeding
-from interp.circuits.planted.vit import Planted, TrainedBlueprint
+from interp.circuits.planted.truths import Edge, Truth
+from interp.circuits.planted.vit import TRANSFORMER_OUTLOOK, Planted
 from interp.circuits.planted.weights import HEADS, LAYERS, WIDTH
 from interp.circuits.planted.world import (
     CARRIERS,
@@ -38,10 +40,9 @@ from interp.circuits.planted.world import (
     World,
     planted_directions,
 )
-from interp.core.errors import NumericsError, SpecificationError
+from interp.core.errors import NumericsError
 from interp.core.progress import say
 from interp.core.seeds import rng
-from interp.core.tower import Tower
 
 NEURONS = 4 * WIDTH
 
@@ -53,11 +54,27 @@ LANE = NEURONS // 2
 second."""
 
 
+@dataclass(frozen=True)
+class TrainedBlueprint(PlantedBlueprint):
+    """What to train: a condition of `TRAINED`, and a seed of glyphs, directions and training."""
+
+    dose: None = field(default=None, init=False)
+    tier: str = field(default="trained", init=False)
+    outlook: ClassVar[Outlook] = TRANSFORMER_OUTLOOK
+    conditions: ClassVar[Collection[str]] = TRAINED
+
+    @property
+    def lanes(self) -> Lanes:
+        """What the domains share, stage by stage."""
+        return CONDITIONS[self.condition]
+
+    def make(self, open_tower: TowerOpener) -> Planted:
+        """The model, undisguised: `plant_trained`."""
+        return plant_trained(self, open_tower)
+
+
 def plant_trained(
-    blueprint: TrainedBlueprint,
-    open_tower: Callable[[VisionTransformer], Tower],
-    *,
-    steps: int = STEPS,
+    blueprint: TrainedBlueprint, open_tower: TowerOpener, *, steps: int = STEPS
 ) -> Planted:
     """Train a transformer that tells the world's classes by the circuits of a blueprint.
 
@@ -85,10 +102,7 @@ def plant_trained(
     >>> sorted(planted.truth("A").nodes & planted.truth("B").nodes)
     ['input', 'logits', 'm0']
     """
-    if steps < 1:
-        raise SpecificationError(
-            "train by strict interchange", f"{steps} steps", "1 or more", f"take {STEPS}"
-        )
+    check_some_steps("train by strict interchange", steps, STEPS)
     lanes, seed = blueprint.lanes, blueprint.seed
     blind, directions = _blind(lanes), planted_directions(seed)
     truths = {domain: _truth(lanes, domain) for domain in DOMAINS}
@@ -106,7 +120,7 @@ def plant_trained(
             by_class = {domain: (truth,) * len(CLASSES) for domain, truth in truths.items()}
             model = model.double().eval()
             planted = Planted(blueprint, model, directions["AB"], by_class)
-            if steps < STEPS or certify_truth(planted, tower).frame["ok"].all():
+            if steps < STEPS or planted.certify(tower).frame["ok"].all():
                 return planted
         say(f"{blueprint.condition} {seed}: attempt {attempt + 1} came to nothing, begun anew")
     raise NumericsError(

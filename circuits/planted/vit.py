@@ -4,36 +4,44 @@ What finds circuits can be scored on them. They follow Tracr (Lindner et al. 202
 transformers by hand, and InterpBench (Gupta et al. 2024), which holds methods against them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from open_clip.transformer import VisionTransformer
-from torch import Tensor
 
 from interp.circuits.planted import stages
-from interp.circuits.planted.conditions import (
-    CONDITIONS,
-    DOSES,
-    TIERS,
-    TRAINED,
-    Lanes,
-    Truth,
-    union,
-)
+from interp.circuits.planted.certification import certify_truth
+from interp.circuits.planted.conditions import CONDITIONS, DOSES, TIERS, Lanes
+from interp.circuits.planted.disguises import disguise_transformer
+from interp.circuits.planted.model import Outlook, PlantedBlueprint, PlantedModel, TowerOpener
 from interp.circuits.planted.routes import ROUTES
-from interp.circuits.planted.weights import Draft
-from interp.circuits.planted.world import CLASSES, PARTS, World
-from interp.circuits.tasks.metrics import Classifier
+from interp.circuits.planted.truths import Truth
+from interp.circuits.planted.weights import LAYERS, Draft
+from interp.circuits.planted.world import PARTS, World
 from interp.core.errors import SpecificationError, check_known
 from interp.core.seeds import rng
+from interp.core.tables import Table
+from interp.core.tower import Tower
+
+TRANSFORMER_OUTLOOK = Outlook(
+    streams=tuple(f"blocks.{layer}.hook_resid_post" for layer in range(LAYERS)),
+    added=tuple(
+        f"blocks.{part}_out"
+        for part in ("1.hook_attn", "1.hook_mlp", "2.hook_mlp", "3.hook_attn", "3.hook_mlp")
+    ),
+    place={"pos": 0},
+    pool="class",
+    neurons="blocks.*.mlp.hook_post",
+    axis="d_mlp",
+)
+"""Measures look at the class token: at the stream behind each block, where codes are compared, and
+at what blocks add where some model has its code."""
 
 
 @dataclass(frozen=True)
-class Blueprint:
+class Blueprint(PlantedBlueprint):
     """What to plant: a condition of `CONDITIONS`, and a seed of glyphs, directions and decoys.
 
     `dose` belongs to the condition `dose`: the share of classes that the domains have in common,
@@ -42,14 +50,12 @@ class Blueprint:
     on a plateau, so that gradients vanish at the clean picture and exchanges work as ever.
     """
 
-    condition: str
-    seed: int = 0
-    dose: float | None = None
-    tier: str = "easy"
+    outlook: ClassVar[Outlook] = TRANSFORMER_OUTLOOK
+    conditions: ClassVar[Collection[str]] = CONDITIONS
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         asked, error = "plant a model", SpecificationError
-        check_known(asked, "condition", [self.condition], CONDITIONS, error)
         check_known(asked, "tier", [self.tier], TIERS, error)
         if self.tier not in CONDITIONS[self.condition].tiers:
             have = [name for name, lanes in CONDITIONS.items() if self.tier in lanes.tiers]
@@ -78,6 +84,10 @@ class Blueprint:
         """Where the pictures come from."""
         return World(self.seed, hard=self.tier == "hard")
 
+    def make(self, open_tower: TowerOpener) -> "Planted":
+        """The model, undisguised: `plant`, which needs no tower."""
+        return plant(self)
+
     @property
     def shared_classes(self) -> frozenset[int]:
         """Places of the classes that go one way in both domains, in the condition `dose`.
@@ -91,89 +101,26 @@ class Blueprint:
         return frozenset(np.array(pairs)[order[: round(self.dose * len(pairs))]].ravel().tolist())
 
 
-@dataclass(frozen=True)
-class TrainedBlueprint:
-    """What to train (`interp.circuits.planted.trained`): a condition of `TRAINED`, and a seed of
-    glyphs, directions and training."""
-
-    condition: str
-    seed: int = 0
-    tier: ClassVar[str] = "trained"
-    dose: ClassVar[None] = None
-
-    def __post_init__(self) -> None:
-        asked = "train a planted model"
-        check_known(asked, "condition", [self.condition], TRAINED, SpecificationError)
-
-    @property
-    def lanes(self) -> Lanes:
-        """What the domains share, stage by stage."""
-        return CONDITIONS[self.condition]
-
-    @property
-    def world(self) -> World:
-        """Where the pictures come from."""
-        return World(self.seed)
-
-
 @dataclass(frozen=True, eq=False)
-class Planted:
-    """A vision transformer with its world, its classes' directions and its true circuits.
+class Planted(PlantedModel[Truth]):
+    """A vision transformer, open_clip's, with its true circuits.
 
-    `source` is an open_clip `VisionTransformer` in float64, `classes` are `[class d_embed]`, and
-    `by_class` has for each domain the circuit of every class. They differ only in which neurons
-    combine, and, in the condition `dose`, in the way that they go. `cue_head` is the head that
-    brings the cue to the class token, in models that read it.
+    Those of the classes differ only in which neurons combine, and, in the condition `dose`, in the
+    way that they go. `cue_head` is the head that brings the cue to the class token, in models that
+    read it.
     """
 
-    blueprint: Blueprint | TrainedBlueprint
-    source: VisionTransformer
-    classes: Float[Tensor, "class d_embed"]
-    by_class: dict[str, tuple[Truth, ...]]
     cue_head: str | None = None
 
-    @property
-    def world(self) -> World:
-        """Where the pictures come from that the model was made for."""
-        return self.blueprint.world
+    def disguised(self, seed: int) -> "Planted":
+        """The same function with other weights: `disguise_transformer`."""
+        source, heads, neurons = disguise_transformer(self.source, seed)
+        hidden = self.moved(source, lambda truth: truth.renamed(heads, neurons))
+        return replace(hidden, cue_head=self.cue_head and heads[self.cue_head])
 
-    @property
-    def classifier(self) -> Classifier:
-        """The classes as a zero-shot head: plain cosines."""
-        return Classifier(self.classes, CLASSES)
-
-    @property
-    def truths(self) -> dict[str, Truth]:
-        """For each domain the circuit that tells its classes."""
-        return {domain: union(truths) for domain, truths in self.by_class.items()}
-
-    def truth(self, domain: str, label: str | None = None) -> Truth:
-        """The circuit that tells the classes in a domain, or the one that tells a class.
-
-        Raises `DataError` for an unknown domain or class.
-        """
-        check_known("say the truth", "domain", [domain], self.by_class)
-        if label is None:
-            return union(self.by_class[domain])
-        check_known("say the truth", "class", [label], CLASSES)
-        return self.by_class[domain][CLASSES.index(label)]
-
-    def renamed(
-        self,
-        source: VisionTransformer,
-        heads: Mapping[str, str],
-        neurons: Mapping[int, Mapping[int, int]],
-    ) -> "Planted":
-        """The same function in another transformer, with heads and neurons at other places."""
-        return replace(
-            self,
-            source=source,
-            by_class={
-                domain: tuple(truth.renamed(heads, neurons) for truth in truths)
-                for domain, truths in self.by_class.items()
-            },
-            cue_head=self.cue_head and heads[self.cue_head],
-        )
+    def certify(self, tower: Tower, *, n: int = 16, seed: int = 0) -> Table:
+        """Hold nodes and neurons against exact interchange: `certify_truth`."""
+        return certify_truth(self, tower, n=n, seed=seed)
 
 
 @torch.no_grad()

@@ -1,19 +1,17 @@
 """Every way of finding circuits held against planted models: does it rank what is there first?"""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from interp.circuits import METHODS, Metric, Target, ablate, attribute, channel_scores, wire
-from interp.circuits.planted.certification import class_groups, draw_partners
-from interp.circuits.planted.conditions import Truth, union
-from interp.circuits.planted.expectations import AnyBlueprint, findable
-from interp.circuits.planted.resnet import ChannelTruth
-from interp.circuits.planted.vit import Planted
-from interp.circuits.planted.world import CLASSES, DOMAINS
+from interp.circuits import METHODS, ablate, attribute, channel_scores, wire
+from interp.circuits.planted.certification import draw_partners, margin_task
+from interp.circuits.planted.expectations import findable
+from interp.circuits.planted.model import PlantedBlueprint
+from interp.circuits.planted.world import DOMAINS
 from interp.core.seeds import rng
 from interp.core.sites import find_sites
 from interp.validation.opened import Opened
@@ -28,7 +26,7 @@ COLUMNS = [
 """What is known of each circuit and method."""
 
 
-def recover(blueprint: AnyBlueprint) -> pd.DataFrame:
+def recover(blueprint: PlantedBlueprint) -> pd.DataFrame:
     """One row for each domain and method: how well its scores tell a circuit from all beside it.
 
     The model is planted, disguised, and asked through pictures of 8 bits. Each picture has a
@@ -58,74 +56,69 @@ def recover(blueprint: AnyBlueprint) -> pd.DataFrame:
 
 
 def _rows(opened: Opened) -> Iterator[tuple[Any, ...]]:
-    planted, find = opened.planted, _channels
-    if isinstance(planted, Planted):
-        find = _edges_and_nodes
+    planted, seed = opened.planted, opened.blueprint.seed
     for domain in DOMAINS:
-        for numbers, truth in _circuits(planted, domain):
-            seed = opened.blueprint.seed
-            words = _words(planted, domain, numbers, seed)
-            for method, unit, scores, true in find(opened.tower, truth, words, seed):
-                auroc = roc_auc_score(true, np.abs(scores))
-                yield domain, method, unit, auroc, true.sum(), len(true)
+        for numbers, truth in planted.ways(domain):
+            task = margin_task(
+                planted, *draw_partners(planted.world, domain, PICTURES, seed, numbers)
+            )
+            for name in ("clean", "corrupt"):
+                task[name] = (task[name].clamp(0, 1) * 255).round() / 255
+            for unit, inside in truth.units.items():
+                for method, names, scores in FINDERS[unit](opened, task):
+                    true = np.array([name in inside for name in names])
+                    auroc = roc_auc_score(true, np.abs(scores))
+                    yield domain, method, unit, auroc, true.sum(), len(true)
 
 
-def _circuits(planted: Any, domain: str) -> Iterator[tuple[list[int], Any]]:
-    """The classes that go the same way, and their circuit."""
-    if not isinstance(planted, Planted):
-        yield list(range(len(CLASSES))), planted.truth(domain)
-        return
-    truths = planted.by_class[domain]
-    for numbers in class_groups(truths):
-        yield numbers, union(truths[number] for number in numbers)
+Scored = Iterator[tuple[str, Sequence[Any], np.ndarray]]
+"""By method: the names of all units, and their scores."""
 
 
-def _words(planted: Any, domain: str, numbers: list[int], seed: int) -> dict[str, Any]:
-    """Pictures and their partners, and what tells them apart."""
-    scenes, partners = draw_partners(planted.world, domain, PICTURES, seed, numbers)
-    clean, corrupt = (
-        (planted.world.render(each).clamp(0, 1) * 255).round() / 255 for each in (scenes, partners)
-    )
-    metric = Metric("margin", Target(planted.classifier, scenes.label))
-    return {"clean": clean, "corrupt": corrupt, "metric": metric}
-
-
-Found = Iterator[tuple[str, str, np.ndarray, np.ndarray]]
-"""Method, unit, scores and truth: by method, `[unit]`."""
-
-
-def _edges_and_nodes(tower: Any, truth: Truth, words: dict[str, Any], seed: int) -> Found:
-    wiring = wire(tower)
-    edges = {f"{sender}->{reader}" for sender, reader in truth.edges | truth.cue}
-    true = np.array([name in edges for name in wiring.names])
+def _edges(opened: Opened, task: dict[str, Any]) -> Scored:
+    seed = opened.blueprint.seed
     for method in METHODS:
-        found = attribute(tower, **words, method=method, batch_size=PICTURES, seed=seed)
-        yield "path patching" if method == "exact" else method, "edge", found.scores, true
-    heads = _ablated(tower, "blocks.*.attn.hook_z", ("layer", "head"), words)
-    mlps = _ablated(tower, "blocks.*.hook_mlp_out", ("layer",), words)
+        found = attribute(opened.tower, **task, method=method, batch_size=PICTURES, seed=seed)
+        name = "path patching" if method == "exact" else method
+        yield name, wire(opened.tower).names, found.scores
+
+
+def _nodes(opened: Opened, task: dict[str, Any]) -> Scored:
+    heads = _ablated(opened.tower, "blocks.*.attn.hook_z", ("layer", "head"), task)
+    mlps = _ablated(opened.tower, "blocks.*.hook_mlp_out", ("layer",), task)
     names = [f"a{layer}.h{head}" for layer, head in heads.index]
     names += [f"m{layer}" for layer in mlps.index]
-    true = np.array([name in truth.nodes for name in names])
-    yield "resample ablation", "node", np.concatenate([heads, mlps]), true
+    yield "resample ablation", names, np.concatenate([heads, mlps])
 
 
-def _channels(tower: Any, truth: ChannelTruth, words: dict[str, Any], seed: int) -> Found:
-    sites = find_sites("layer*.*.hook_resid_post", tower.sites)
-    true = np.concatenate([truth.masks[site] for site in sites])
-    clean, corrupt, metric = words["clean"], words["corrupt"], words["metric"]
-    found = channel_scores(tower, clean, metric=metric, sites=sites, baseline=corrupt)
+def _channels(opened: Opened, task: dict[str, Any]) -> Scored:
+    tower, outlook = opened.tower, opened.blueprint.outlook
+    sites = find_sites(outlook.neurons, tower.sites)
+    found = channel_scores(
+        tower, task["clean"], metric=task["metric"], sites=sites, baseline=task["corrupt"]
+    )
     by_site = [found[site].mean(dim=1).numpy() for site in sites]
-    yield "integrated gradients", "channel", _in_units_of_the_largest(by_site), true
-    effects = [_ablated(tower, site, ("layer", "channel"), words).to_numpy() for site in sites]
-    yield "resample ablation", "channel", _in_units_of_the_largest(effects), true
-    yield "random", "channel", rng("random channels", seed).random(len(true)), true
+    names = [(site, place) for site, own in zip(sites, by_site, strict=True)
+             for place in range(len(own))]  # fmt: skip
+    yield "integrated gradients", names, _in_units_of_the_largest(by_site)
+    effects = [_ablated(tower, site, ("layer", outlook.axis), task).to_numpy() for site in sites]
+    yield "resample ablation", names, _in_units_of_the_largest(effects)
+    yield "random", names, rng("random channels", opened.blueprint.seed).random(len(names))
 
 
-def _ablated(tower: Any, sites: str, axes: tuple[str, ...], words: dict[str, Any]) -> pd.Series:
+FINDERS: Mapping[str, Callable[[Opened, dict[str, Any]], Scored]] = {
+    "edge": _edges,
+    "node": _nodes,
+    "channel": _channels,
+}
+"""What scores each kind of unit that a truth names."""
+
+
+def _ablated(tower: Any, sites: str, axes: tuple[str, ...], task: dict[str, Any]) -> pd.Series:
     """What the metric loses on average when each cell takes its activation from the partner."""
     table = ablate(
-        tower, words["clean"], metric=words["metric"], sites=sites, axes=axes,
-        donors=words["corrupt"], batch_size=8 * PICTURES,
+        tower, task["clean"], metric=task["metric"], sites=sites, axes=axes,
+        donors=task["corrupt"], batch_size=8 * PICTURES,
     ).frame  # fmt: skip
     return (table["clean_metric"] - table["value"]).groupby([table[axis] for axis in axes]).mean()
 

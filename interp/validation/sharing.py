@@ -21,7 +21,8 @@ from interp.circuits import (
     overlap,
     transplant,
 )
-from interp.circuits.planted.expectations import ADDED, AnyBlueprint, expected
+from interp.circuits.planted.expectations import expected
+from interp.circuits.planted.model import Outlook, PlantedBlueprint
 from interp.circuits.planted.world import DOMAINS, as_tensor, paint
 from interp.circuits.sharing.transfer_faithfulness import OVER_SIZES
 from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
@@ -39,7 +40,7 @@ COLUMNS = [
 """What is known of each cell."""
 
 
-def judge(blueprint: AnyBlueprint) -> pd.DataFrame:
+def judge(blueprint: PlantedBlueprint) -> pd.DataFrame:
     """One row for each measure and site: the declared answer, the verdict, and whether it is right.
 
     The model is planted, disguised, and asked through pictures of 8 bits, as a CLIP would be.
@@ -102,20 +103,25 @@ class _Subject(Opened):
         }
 
     @property
+    def outlook(self) -> Outlook:
+        """Where measures look in the model."""
+        return self.blueprint.outlook
+
+    @property
     def crossing(self) -> dict[str, Any]:
         """The same, from the first domain to the second, at the place where measures look."""
         a, b = DOMAINS
-        return self.words | {"domain_a": a, "domain_b": b, "where": self.kind.place}
+        return self.words | {"domain_a": a, "domain_b": b, "where": self.outlook.place}
 
     @cached_property
     def features(self) -> Features:
-        streams, pool = list(self.kind.streams), self.kind.pool
+        streams, pool = list(self.outlook.streams), self.outlook.pool
         return collect(self.tower, self.words["images"], streams, preprocess=as_tensor, pool=pool)
 
     @cached_property
     def neurons(self) -> list[ClassCircuits]:
         x = self.words["images"].tensors(as_tensor, [0])
-        return self._circuits(Units.of(self.tower, self.kind.neurons, x, axis=self.kind.axis))
+        return self._circuits(Units.of(self.tower, self.outlook.neurons, x, axis=self.outlook.axis))
 
     @cached_property
     def edges(self) -> list[ClassCircuits]:
@@ -143,14 +149,14 @@ def _geometry(subject: _Subject) -> Said:
 
 
 def _interchanged(subject: _Subject) -> Said:
-    return _by_site(das(subject.tower, sites=subject.kind.streams, **subject.crossing).frame)
+    return _by_site(das(subject.tower, sites=subject.outlook.streams, **subject.crossing).frame)
 
 
 def _transplanted(subject: _Subject) -> Said:
     frames = []
     for a, b in (DOMAINS, DOMAINS[::-1]):
         words: dict[str, Any] = {**subject.crossing, "domain_a": a, "domain_b": b}
-        frames.append(transplant(subject.tower, sites=list(ADDED), **words).frame)
+        frames.append(transplant(subject.tower, sites=list(subject.outlook.added), **words).frame)
     return _by_site(pd.concat(frames))
 
 

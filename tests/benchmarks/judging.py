@@ -13,16 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.circuits.planted.expectations import AnyBlueprint
+from interp.circuits.planted.conditions import CONDITIONS, DOSES, TIERS, TRAINED
+from interp.circuits.planted.model import PlantedBlueprint
 from interp.circuits.planted.resnet import RESNETS, ResNetBlueprint
-from interp.circuits.planted.vit import (
-    CONDITIONS,
-    DOSES,
-    TIERS,
-    TRAINED,
-    Blueprint,
-    TrainedBlueprint,
-)
+from interp.circuits.planted.trained import TrainedBlueprint
+from interp.circuits.planted.vit import Blueprint
 from interp.core.parallel import side_by_side
 from interp.core.progress import say
 from interp.core.seeds import rng
@@ -71,7 +66,7 @@ def truth(n: int | None = None) -> str:
     return "\n\n".join(tables)
 
 
-def blueprints(n: int) -> Iterator[AnyBlueprint]:
+def blueprints(n: int) -> Iterator[PlantedBlueprint]:
     """Seed by seed, so that a table of fewer seeds is a table of all conditions."""
     for seed in range(FIRST, FIRST + n):
         for name, lanes in CONDITIONS.items():
@@ -83,18 +78,18 @@ def blueprints(n: int) -> Iterator[AnyBlueprint]:
         yield from (ResNetBlueprint(name, seed) for name in RESNETS)
 
 
-def path_of(blueprint: AnyBlueprint, folder: Path = FOLDER) -> Path:
+def path_of(blueprint: PlantedBlueprint, folder: Path = FOLDER) -> Path:
     """Where a blueprint's cells are kept."""
     name = blueprint.condition.replace(", ", "-").replace(" ", "-")
     dose = "" if blueprint.dose is None else f"-{blueprint.dose:g}"
     return folder / f"{blueprint.seed}-{name}{dose}-{blueprint.tier}.csv"
 
 
-def _made(blueprint: AnyBlueprint) -> list[tuple[Path, Callable[[Any], pd.DataFrame]]]:
+def _made(blueprint: PlantedBlueprint) -> list[tuple[Path, Callable[[Any], pd.DataFrame]]]:
     return [(path_of(blueprint), judge), (path_of(blueprint, CIRCUITS), recover)]
 
 
-def _keep(blueprint: AnyBlueprint) -> None:
+def _keep(blueprint: PlantedBlueprint) -> None:
     import torch
 
     torch.set_num_threads(1)

@@ -1,20 +1,21 @@
 """Ways of finding circuits held against planted truth: a few models here, all by `make truth`."""
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from interp.circuits import Metric, Target, edge_effects, wire
-from interp.circuits.planted.certification import class_groups, draw_partners
+from interp.circuits.planted.certification import draw_partners
 from interp.circuits.planted.expectations import WAYS, findable
-from interp.circuits.planted.resnet import ResNetBlueprint, plant_resnet
-from interp.circuits.planted.vit import Blueprint, TrainedBlueprint, plant
+from interp.circuits.planted.model import TowerOpener
+from interp.circuits.planted.resnet import PlantedResNet, ResNetBlueprint, plant_resnet
+from interp.circuits.planted.trained import TrainedBlueprint
+from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.world import DOMAINS
-from interp.validation import opened as planting
 from interp.validation.discovery import COLUMNS, PICTURES, recover
+from interp.validation.opened import Opened
 from tests.benchmarks import recovering
 
 
@@ -43,7 +44,7 @@ def test_what_is_planted_is_found_and_chance_finds_nothing() -> None:
 
 def test_path_patching_is_scored_as_a_plain_recomputation_says() -> None:
     blueprint = Blueprint("rotated code", 3)
-    opened = planting.Opened(blueprint)
+    opened = Opened(blueprint)
     planted, tower = opened.planted, opened.tower
     scenes, partners = draw_partners(planted.world, "B", PICTURES, seed=3)
     clean, corrupt = (
@@ -52,40 +53,45 @@ def test_path_patching_is_scored_as_a_plain_recomputation_says() -> None:
     )
     metric = Metric("margin", Target(planted.classifier, scenes.label))
     effects = edge_effects(tower, clean=clean, corrupt=corrupt, metric=metric).mean(axis=0)
-    truth = planted.truth("B")  # type: ignore[union-attr]
-    names = [f"{sender}->{reader}" for sender, reader in truth.edges | truth.cue]  # type: ignore[union-attr]
+    truth = planted.truth("B")
+    names = [f"{sender}->{reader}" for sender, reader in truth.edges | truth.cue]
     true = np.isin(wire(tower).names, names)
     row = recover(blueprint).query("domain == 'B' and method == 'path patching'")
     assert row["auroc"].item() == pytest.approx(mean_rank_auroc(np.abs(effects), true), abs=1e-9)
 
 
-def test_another_domains_circuit_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The truth of the other domain: of what it names only what both have is seen."""
+class Swapped(Blueprint):
+    """A blueprint whose model has each domain's truth for the other's."""
 
-    def swapped(blueprint: Blueprint) -> object:
-        planted = plant(blueprint)
+    def make(self, open_tower: TowerOpener) -> Planted:
+        planted = super().make(open_tower)
         return replace(planted, by_class={"A": planted.by_class["B"], "B": planted.by_class["A"]})
 
-    wrong = replace(planting.KINDS[Blueprint], plant=swapped)
-    monkeypatch.setitem(planting.KINDS, Blueprint, wrong)  # type: ignore[arg-type]
-    found = recover(Blueprint("all separate", 17)).set_index("method")["auroc"]
+
+def test_another_domains_circuit_is_not_found() -> None:
+    """The truth of the other domain: of what it names only what both have is seen."""
+    found = recover(Swapped("all separate", 17)).set_index("method")["auroc"]
     assert found["path patching"].max() < 0.8 and found["resample ablation"].max() < 0.8
 
 
 def test_classes_that_go_their_own_ways_are_scored_by_their_own_circuits() -> None:
     blueprint = Blueprint("dose", 2, dose=0.5)
-    groups = class_groups(plant(blueprint).by_class["B"])
-    assert len(groups) == 2
+    assert len(plant(blueprint).ways("B")) == 2
     found = recover(blueprint).set_index(["domain", "method"])
     assert (found.loc[(slice(None), "path patching"), "auroc"] > 0.99).all()
     whole = len(plant(blueprint).truth("B").edges | plant(blueprint).truth("B").cue)
     assert found.loc[("B", "path patching"), "n_true"] < whole
 
 
-def test_channels_of_a_resnet_are_scored_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = replace(planting.KINDS[ResNetBlueprint], plant=partial(plant_resnet, steps=60))
-    monkeypatch.setitem(planting.KINDS, ResNetBlueprint, quick)  # type: ignore[arg-type]
-    found = recover(ResNetBlueprint("all separate", 17))
+class Quick(ResNetBlueprint):
+    """A blueprint whose model is trained for a quarter of the time."""
+
+    def make(self, open_tower: TowerOpener) -> PlantedResNet:
+        return plant_resnet(self, steps=60)
+
+
+def test_channels_of_a_resnet_are_scored_too() -> None:
+    found = recover(Quick("all separate", 17))
     assert set(found["unit"]) == {"channel"}
     by_method = found.groupby("method")["auroc"].min()
     assert set(by_method.index) == {"integrated gradients", "resample ablation", "random"}

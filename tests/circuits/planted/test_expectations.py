@@ -10,8 +10,9 @@ from torch import Tensor
 
 from interp.circuits.edges.path_patching import path_patch
 from interp.circuits.edges.wiring import wire
+from interp.circuits.planted.conditions import CONDITIONS, DOSES
 from interp.circuits.planted.expectations import ANSWERS, Expected, expected
-from interp.circuits.planted.vit import CONDITIONS, DOSES, Blueprint, Planted, plant
+from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.world import CLASSES, DOMAINS
 from interp.circuits.tasks.metrics import Metric, Target
 from interp.models.towers.vit import HookedViT

@@ -11,19 +11,18 @@ import torch
 from open_clip.modified_resnet import ModifiedResNet
 from sklearn.metrics import roc_auc_score
 
-from interp.circuits import Metric, Target, channel_scores
-from interp.circuits.planted.certification import CUTS, certify_channels, draw_partners
-from interp.circuits.planted.disguises import disguise_resnet
+from interp.circuits import channel_scores
+from interp.circuits.planted.certification import CUTS, draw_partners, margin_task
+from interp.circuits.planted.disguises import disguise
+from interp.circuits.planted.merging import merge, spaces
 from interp.circuits.planted.resnet import (
     RESNETS,
-    ChannelTruth,
     PlantedResNet,
     ResNetBlueprint,
-    merge,
     plant_resnet,
-    spaces,
 )
 from interp.circuits.planted.resnet_training import PartTask, Pool, train_part
+from interp.circuits.planted.truths import ChannelTruth
 from interp.circuits.planted.world import CLASSES, DOMAINS, World
 from interp.circuits.units.masked_units import measure_units
 from interp.core.errors import DataError, SpecificationError
@@ -41,18 +40,13 @@ def plain(condition: str) -> PlantedResNet:
 
 @cache
 def model(condition: str) -> tuple[PlantedResNet, HookedResNet]:
-    planted = disguise_resnet(plain(condition), seed=3)
+    planted = disguise(plain(condition), seed=3)
     return planted, HookedResNet(planted.source)
 
 
 def runs(condition: str, domain: str, n: int = 16) -> dict[str, Any]:
     planted, _ = model(condition)
-    scenes, partners = draw_partners(planted.world, domain, n, seed=7)
-    return {
-        "clean": planted.world.render(scenes),
-        "corrupt": planted.world.render(partners),
-        "metric": Metric("margin", Target(planted.classifier, scenes.label)),
-    }
+    return margin_task(planted, *draw_partners(planted.world, domain, n, seed=7))
 
 
 def narrow(width: int, heads: int, seed: int, size: int = 64, d_embed: int = 6) -> ModifiedResNet:
@@ -173,8 +167,8 @@ def test_a_disguise_changes_the_weights_and_not_the_function() -> None:
     net = narrow(8, 4, seed=4, d_embed=32)
     masks = {s: np.arange(space.width) < 3 for space in spaces(net) for s in space.sites}
     blueprint, classes = ResNetBlueprint("all shared"), torch.eye(8, 32, dtype=torch.float64)
-    planted = PlantedResNet(blueprint, net, classes, {"A": ChannelTruth(masks)})
-    hidden = disguise_resnet(planted, seed=1)
+    planted = PlantedResNet(blueprint, net, classes, {"A": (ChannelTruth(masks),)})
+    hidden = disguise(planted, seed=1)
     x = torch.rand(2, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
         before, after = (HookedResNet(p.source).run_with_cache(x) for p in (planted, hidden))
@@ -201,13 +195,13 @@ def test_a_disguise_changes_the_weights_and_not_the_function() -> None:
 @pytest.mark.parametrize("condition", BARS)
 def test_the_truth_is_certified_and_its_mutants_are_not(condition: str) -> None:
     planted, tower = model(condition)
-    table = certify_channels(planted, tower)
+    table = planted.certify(tower)
     assert table.frame["ok"].all(), table.frame[~table.frame["ok"]]
     assert min(table.facts["accuracy"].values()) >= 0.95
     assert set(table.frame.query("inside")["component"]) == set(find_sites(CUTS, tower.sites))
     for harm in (swapped, a_quarter_missing):
-        broken = replace(planted, truths={"A": harm(planted.truth("A"))})
-        frame = certify_channels(broken, tower, n=8).frame
+        broken = replace(planted, by_class={"A": (harm(planted.truth("A")),) * len(CLASSES)})
+        frame = broken.certify(tower, n=8).frame
         assert not frame[frame["component"].str.endswith("resid_post")]["ok"].all()
 
 
@@ -270,7 +264,7 @@ def channel_sizes(condition: str, domain: str) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("condition", RESNETS)
 def test_other_worlds_are_certified_too(condition: str, seed: int) -> None:
-    planted = disguise_resnet(plant_resnet(ResNetBlueprint(condition, seed)), seed=seed)
+    planted = disguise(plant_resnet(ResNetBlueprint(condition, seed)), seed=seed)
     assert planted.classes.shape == (len(CLASSES), 32)
-    table = certify_channels(planted, HookedResNet(planted.source), seed=seed)
+    table = planted.certify(HookedResNet(planted.source), seed=seed)
     assert table.frame["ok"].all(), table.frame[~table.frame["ok"]]

@@ -10,7 +10,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from interp.circuits import METHODS, Circuit, Metric, Target, attribute, faithfulness
+from interp.circuits import METHODS, Circuit, attribute, faithfulness
 from interp.circuits.edges.masked_runs import open_run, run_masked
 from interp.circuits.edges.wiring import wire
 from interp.circuits.planted import interchange_training as strict_interchange
@@ -19,7 +19,9 @@ from interp.circuits.planted.certification import (
     certify_shared,
     certify_truth,
     draw_partners,
+    margin_task,
 )
+from interp.circuits.planted.conditions import CONDITIONS, TRAINED
 from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.interchange_training import (
     STEPS,
@@ -29,8 +31,13 @@ from interp.circuits.planted.interchange_training import (
     run_exchanged,
 )
 from interp.circuits.planted.resnet_training import Pool
-from interp.circuits.planted.trained import NEURONS, anatomy_of, plant_trained
-from interp.circuits.planted.vit import TRAINED, Blueprint, Planted, TrainedBlueprint, plant
+from interp.circuits.planted.trained import (
+    NEURONS,
+    TrainedBlueprint,
+    anatomy_of,
+    plant_trained,
+)
+from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.weights import LAYERS
 from interp.circuits.planted.world import CARRIERS, CLASSES, DOMAINS, World
 from interp.core.errors import SpecificationError
@@ -142,7 +149,7 @@ def test_what_an_exchange_brings_is_what_the_circuit_says(condition: str) -> Non
     planted = barely(condition)
     tower = HookedViT(planted.source)
     wiring = wire(tower)
-    anatomy = anatomy_of(planted.blueprint.lanes, planted.truths, wiring)
+    anatomy = anatomy_of(CONDITIONS[condition], planted.truths, wiring)
     generator, half = np.random.default_rng(3), 200
     label = torch.from_numpy(generator.integers(len(CLASSES), size=half)).repeat(2)
     exchange = draw_exchange(anatomy, label, generator)
@@ -182,7 +189,7 @@ def test_what_an_exchange_brings_is_what_the_circuit_says(condition: str) -> Non
 def test_everything_outside_the_circuit_is_exchanged_at_some_time() -> None:
     planted = barely("late separate")
     wiring = wire(HookedViT(planted.source))
-    anatomy = anatomy_of(planted.blueprint.lanes, planted.truths, wiring)
+    anatomy = anatomy_of(CONDITIONS["late separate"], planted.truths, wiring)
     generator = np.random.default_rng(0)
     label = torch.zeros(48, dtype=torch.long)
     drawn = [draw_exchange(anatomy, label, generator) for _ in range(20)]
@@ -197,7 +204,7 @@ def test_each_kind_of_outside_is_what_its_name_says(
 ) -> None:
     planted = barely("all separate")
     wiring = wire(HookedViT(planted.source))
-    anatomy = anatomy_of(planted.blueprint.lanes, planted.truths, wiring)
+    anatomy = anatomy_of(CONDITIONS["all separate"], planted.truths, wiring)
     monkeypatch.setattr(strict_interchange, "OUTSIDE", (kind,))
     bare = replace(anatomy, parts=())  # so that of the circuit nothing is exchanged
     exchange = draw_exchange(bare, torch.zeros(40, dtype=torch.long), np.random.default_rng(1))
@@ -332,12 +339,7 @@ def test_what_was_trained_is_certified() -> None:
 def runs(domain: str) -> dict[str, Any]:
     """Pictures of a domain, and partners that share neither P nor Q, and what tells them apart."""
     planted = one()
-    scenes, partners = draw_partners(planted.world, domain, 16, seed=5)
-    return {
-        "clean": planted.world.render(scenes),
-        "corrupt": planted.world.render(partners),
-        "metric": Metric("margin", Target(planted.classifier, scenes.label)),
-    }
+    return margin_task(planted, *draw_partners(planted.world, domain, 16, seed=5))
 
 
 def true_circuit(domain: str) -> tuple[HookedViT, Circuit]:

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from interp.circuits import Metric, Target, attribute, edge_effects, wire
 from interp.circuits.planted.certification import certify_edges, certify_shared, certify_truth
+from interp.circuits.planted.conditions import CONDITIONS, DOSES
 from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.stages import K_CODE
-from interp.circuits.planted.vit import CONDITIONS, DOSES, Blueprint, Planted, plant
+from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.weights import Draft, zero_sum_basis
 from interp.circuits.planted.world import (
     AMPLITUDE,
