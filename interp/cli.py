@@ -385,7 +385,7 @@ def clean_command(
     """
     import shutil
 
-    from interp.core.store import cache_folder
+    from interp.core.storage.store import cache_folder
 
     root = cache_folder()
     folders = sorted(path for path in root.glob("*") if path.is_dir()) if root.is_dir() else []

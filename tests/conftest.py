@@ -7,7 +7,7 @@ import pytest
 
 from interp.core.images import ImageTable
 from interp.core.progress import set_quiet
-from interp.core.store import cache_folder
+from interp.core.storage.store import cache_folder
 from interp.data.artwork.embedded import EmbeddedSpec, open_embedded
 from interp.measures.options import AnalysisSpec
 from interp.study.results import Result

@@ -14,7 +14,7 @@ import pandas as pd
 
 from interp.circuits.edges.wiring import Wiring, check_edges, node_of
 from interp.core.errors import DataError, OutputError, ShapeError, SpecificationError
-from interp.core.store import fingerprint
+from interp.core.storage.store import fingerprint
 from interp.core.tables import Table
 
 

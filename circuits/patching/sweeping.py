@@ -37,7 +37,7 @@ from interp.core.errors import (
 from interp.core.images import Pairs
 from interp.core.progress import say
 from interp.core.sites import find_sites
-from interp.core.store import fingerprint, replacing, tensor_hash, weights_hash, writable
+from interp.core.storage.store import fingerprint, replacing, tensor_hash, weights_hash, writable
 from interp.core.tables import Table
 from interp.core.tower import Tower
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from interp.core.errors import SampleError, check_known
 from interp.core.images import ImageTable
 from interp.core.seeds import rng
-from interp.core.store import fingerprint
+from interp.core.storage.store import fingerprint
 
 SIZE, PATCH, GRID = 32, 8, 4
 """Pixels along a picture's side, along a patch's, and patches along a picture's side."""

@@ -19,7 +19,7 @@ from interp.core.errors import DataError, PictureError, SampleError, check_known
 from interp.core.parallel import side_by_side
 from interp.core.pictures import UNREADABLE, Preparation, Preprocess, Reader
 from interp.core.seeds import rng
-from interp.core.store import fingerprint, replacing, writable
+from interp.core.storage.store import fingerprint, replacing, writable
 
 COLUMNS = ("path", "label", "domain", "split", "caption")
 

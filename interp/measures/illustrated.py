@@ -20,7 +20,7 @@ from interp.core.illustrations import Plate
 from interp.core.images import Pairs
 from interp.core.progress import say
 from interp.core.sites import middle_of
-from interp.core.store import fingerprint
+from interp.core.storage.store import fingerprint
 from interp.measures.subjects import Subject, classifier
 from interp.models.attribution.attention_patterns import attention_maps
 from interp.models.attribution.overlays import enlarged, laid_over

@@ -12,7 +12,7 @@ from typing import Any
 
 from interp.core.errors import OutputError
 from interp.core.figures import FigureSpec
-from interp.core.store import write_atomic
+from interp.core.storage.store import write_atomic
 from interp.core.tables import COLUMNS
 from interp.report.atlas import map_data
 from interp.report.embedding import (

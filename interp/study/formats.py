@@ -13,7 +13,7 @@ from interp.circuits.discovery.circuit import Circuit
 from interp.circuits.edges.wiring import Wiring, node_of
 from interp.core.errors import DataError, SpecificationError, check_known, listed
 from interp.core.progress import say
-from interp.core.store import told_when_full, writable
+from interp.core.storage.store import told_when_full, writable
 from interp.core.tables import Table
 from interp.report.drawing import result_figures
 from interp.study.results import Result, open_result

@@ -16,7 +16,7 @@ from typing import Any
 from interp.core.errors import DataError, SpecificationError, listed
 from interp.core.images import ImageTable
 from interp.core.progress import say
-from interp.core.store import fingerprint
+from interp.core.storage.store import fingerprint
 from interp.data.mixtures.arms import Arm
 from interp.data.mixtures.basesets import open_base
 from interp.data.mixtures.manifest import check_mixture

@@ -16,7 +16,7 @@ from interp.core.images import ImageTable
 from interp.core.parallel import side_by_side
 from interp.core.progress import say
 from interp.core.seeds import rng
-from interp.core.store import complete, file_hash, fingerprint
+from interp.core.storage.store import complete, file_hash, fingerprint
 from interp.core.tables import Table
 from interp.report.naming import setting_name
 from interp.study.results import versions

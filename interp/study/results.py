@@ -16,7 +16,7 @@ import pandas as pd
 from interp.core.errors import DataError
 from interp.core.illustrations import Plate
 from interp.core.images import ImageTable
-from interp.core.store import write_atomic
+from interp.core.storage.store import write_atomic
 from interp.core.tables import Table
 
 PACKAGES = (

@@ -49,7 +49,7 @@ from interp.core.declared import (
     refused_in,
 )
 from interp.core.errors import SpecificationError, listed
-from interp.core.store import LATER
+from interp.core.storage.store import LATER
 from interp.data.artwork.embedded import EmbeddedSpec
 from interp.data.mixtures.arms import InterventionSpec
 from interp.measures.options import AnalysisSpec

@@ -15,7 +15,7 @@ from typing import Any
 from interp.core.errors import DataError, SampleError, check_known, listed
 from interp.core.parallel import which_device
 from interp.core.progress import say
-from interp.core.store import fingerprint, writable
+from interp.core.storage.store import fingerprint, writable
 from interp.data import open_images
 from interp.data.mixtures.settings import NATURAL
 from interp.measures.options import AnalysisSpec

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.core.activations import ActivationWriter, begin_activations
 from interp.core.batching import Batching, batches
 from interp.core.errors import NumericsError, SampleError, ShapeError, SpecificationError
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say, track
-from interp.core.store import check_room, fingerprint, in_words, tensor_bytes
+from interp.core.storage.activations import ActivationWriter, begin_activations
+from interp.core.storage.store import check_room, fingerprint, in_words, tensor_bytes
 from interp.core.tower import Tower
 from interp.models.caching.memory import Forecast, forecast
 from interp.models.caching.selection import Keep, read

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from interp.core.errors import ShapeError
-from interp.core.store import in_words
+from interp.core.storage.store import in_words
 from interp.core.tower import Tower
 from interp.models.caching.selection import Keep, visit, watch
 

@@ -14,14 +14,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from interp.core.activations import (
+from interp.core.errors import DataError, SampleError, SiteError, check_known
+from interp.core.storage.activations import (
     FACTS,
     ActivationWriter,
     StoredActivations,
     begin_activations,
     numpy_format,
 )
-from interp.core.errors import DataError, SampleError, SiteError, check_known
 
 SHARDS = "index.json"
 """The index of a folder of shards, the form in which activations were saved before."""

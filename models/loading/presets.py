@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from interp.core.errors import SpecificationError, check_known, listed
-from interp.core.store import complete
+from interp.core.storage.store import complete
 
 PAD, UNKNOWN, START, END = "<pad>", "<unk>", "<start>", "<end>"
 

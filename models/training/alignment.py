@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from interp.core.errors import DataError, SiteError, SpecificationError, check_known
 from interp.core.seeds import rng
-from interp.core.store import fingerprint
+from interp.core.storage.store import fingerprint
 from interp.models.towers.opening import open_tower
 from interp.models.training.lists import read_tsv
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.core.errors import SpecificationError
-from interp.core.store import file_hash, fingerprint
+from interp.core.storage.store import file_hash, fingerprint
 
 STAMP = "made_from.txt"
 """Beside shards that were made from a list, the hash of that list."""

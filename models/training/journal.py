@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from interp.core.errors import SpecificationError
-from interp.core.store import write_atomic
+from interp.core.storage.store import write_atomic
 from interp.core.tables import Table
 from interp.models.training.resuming import diverged
 

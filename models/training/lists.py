@@ -16,7 +16,7 @@ from torch import Tensor
 from interp.core.errors import DataError, SpecificationError, listed
 from interp.core.progress import track
 from interp.core.seeds import rng
-from interp.core.store import complete, file_hash
+from interp.core.storage.store import complete, file_hash
 from interp.models.training.identity import STAMP
 
 

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from interp.core.declared import Declared, Finite, Flag, Positive, Text, Whole, at_least, one_of
 from interp.core.errors import SampleError, SpecificationError, check_known
-from interp.core.store import LATER
+from interp.core.storage.store import LATER
 
 PRECISIONS = ("fp32", "amp_bf16", "amp", "fp64")
 OBJECTIVES = ("clip", "supervised")

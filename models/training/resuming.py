@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from interp.core.errors import CheckpointError, NumericsError, OutputError
-from interp.core.store import write_atomic
+from interp.core.storage.store import write_atomic
 from interp.models.loading.checkpoints import check_finite, first_line
 from interp.models.training.identity import LATEST
 

@@ -20,7 +20,7 @@ from interp.core import errors
 from interp.core.errors import InterpError, OutputError
 from interp.core.parallel import which_device
 from interp.core.progress import Bars, say
-from interp.core.store import writable
+from interp.core.storage.store import writable
 from interp.models.training.identity import LATEST, refuse_another
 from interp.models.training.lists import Base, classes_of
 from interp.models.training.recipes import RECIPES, Recipe, fast_precision, named_recipe

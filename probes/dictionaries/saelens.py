@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from interp.core.errors import CheckpointError, OutputError, listed
-from interp.core.store import replacing, writable
+from interp.core.storage.store import replacing, writable
 from interp.probes.dictionaries.dictionary import Dictionary
 
 CONFIGURATION, WEIGHTS = "cfg.json", "sae_weights.safetensors"

@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.core.activations import (
+from interp.core.errors import DataError, SampleError, SpecificationError
+from interp.core.images import ImageTable, Preprocess
+from interp.core.parallel import fail_together, gathered, once, this_rank
+from interp.core.progress import say
+from interp.core.storage.activations import (
     FACTS,
     ActivationWriter,
     StoredActivations,
     begin_activations,
 )
-from interp.core.errors import DataError, SampleError, SpecificationError
-from interp.core.images import ImageTable, Preprocess
-from interp.core.parallel import fail_together, gathered, once, this_rank
-from interp.core.progress import say
-from interp.core.store import fingerprint, weights_hash
+from interp.core.storage.store import fingerprint, weights_hash
 from interp.core.tower import Tower
 from interp.probes.features.matrices import PIXELS, Features
 from interp.probes.features.reading import Reading, Values, read_from, reading_runs

@@ -11,7 +11,7 @@ import pandas as pd
 
 from interp.core.errors import DataError, NumericsError, ShapeError, check_known, listed
 from interp.core.sites import find_sites
-from interp.core.store import complete
+from interp.core.storage.store import complete
 
 PIXELS = "pixels"
 """The site that stands for the raw picture: a floor under every tower."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from interp.core.errors import DataError, SpecificationError
-from interp.core.store import fingerprint
+from interp.core.storage.store import fingerprint
 from interp.data.mixtures.arms import InterventionSpec
 from interp.data.mixtures.settings import MixtureSpec
 from interp.measures.options import AnalysisSpec

@@ -12,7 +12,7 @@ import pytest
 from interp import Study
 from interp.core.errors import SpecificationError
 from interp.core.seeds import rng
-from interp.core.store import fingerprint
+from interp.core.storage.store import fingerprint
 from interp.core.tables import COLUMNS, Table
 from interp.data.mixtures.arms import SHUFFLED, Arm, InterventionSpec
 from interp.models.loading.checkpoints import run_options

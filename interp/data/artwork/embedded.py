@@ -22,7 +22,7 @@ from interp.core.images import ImageTable
 from interp.core.parallel import side_by_side
 from interp.core.progress import say
 from interp.core.seeds import rng
-from interp.core.store import cache_folder, complete, file_hash, fingerprint, write_atomic
+from interp.core.storage.store import cache_folder, complete, file_hash, fingerprint, write_atomic
 from interp.data.artwork.packages import (
     Drawing,
     artwork_fingerprint,

@@ -19,7 +19,7 @@ from scipy.fft import dct
 from interp.core.errors import DataError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.parallel import side_by_side
-from interp.core.store import cache_folder, fingerprint, writable, write_atomic
+from interp.core.storage.store import cache_folder, fingerprint, writable, write_atomic
 
 BITS = 64
 SIDE = 32

@@ -15,7 +15,7 @@ import pandas as pd
 
 from interp.core.errors import DataError, listed
 from interp.core.progress import track
-from interp.core.store import cache_folder, file_hash, fingerprint, writable, write_atomic
+from interp.core.storage.store import cache_folder, file_hash, fingerprint, writable, write_atomic
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 CHUNK = 500_000

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from interp.core.errors import DataError, LeakError, listed
-from interp.core.store import file_hash
+from interp.core.storage.store import file_hash
 from interp.data.mixtures.settings import BASE, MixtureSpec
 
 

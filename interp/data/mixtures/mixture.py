@@ -20,7 +20,7 @@ import pandas as pd
 from interp.core.errors import DataError, LeakError, check_known, listed
 from interp.core.images import ImageTable
 from interp.core.seeds import rng
-from interp.core.store import cache_folder, complete, file_hash
+from interp.core.storage.store import cache_folder, complete, file_hash
 from interp.data.mixtures.basesets import BaseSet, open_base, read_base
 from interp.data.mixtures.manifest import check_manifest, counted
 from interp.data.mixtures.settings import BASE, MixtureSpec

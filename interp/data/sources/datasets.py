@@ -16,7 +16,7 @@ from PIL import Image
 from interp.core.errors import DataError, PictureError, check_known, listed
 from interp.core.images import ImageTable
 from interp.core.progress import track
-from interp.core.store import fingerprint
+from interp.core.storage.store import fingerprint
 from interp.data.sources.rows import Opening, complete_rows
 from interp.data.sources.strays import whole
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from interp.core.errors import DataError
 from interp.core.images import ImageTable
-from interp.core.store import fingerprint
+from interp.core.storage.store import fingerprint
 from interp.data.sources.rows import Opening, complete_rows
 from interp.data.sources.strays import DECODED, SUFFIXES, Strays, readable
 

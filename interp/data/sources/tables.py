@@ -6,7 +6,7 @@ import pandas as pd
 
 from interp.core.errors import DataError, listed
 from interp.core.images import ImageTable
-from interp.core.store import file_hash, fingerprint
+from interp.core.storage.store import file_hash, fingerprint
 from interp.data.sources.rows import Opening, complete_rows
 from interp.data.sources.strays import DECODED, Strays, readable, refuse_missing
 

@@ -360,7 +360,8 @@ def draw_profile(table: Table, *, title: str = "The sharing profile") -> Any:
             if trace["name"] == "this model":
                 trace |= {"name": name, "legendgroup": name, "line": {"color": colour, "width": 2}}
             traces.append({key: value for key, value in trace.items() if key != "meta"})
-    said = f"{title}<br><sup>index: 0 null, 1 ceiling; bars 95 % intervals; n = {_classes(rows)} classes</sup>"
+    counted = f"bars 95 % intervals; n = {_classes(rows)} classes"
+    said = f"{title}<br><sup>index: 0 null, 1 ceiling; {counted}</sup>"
     legend = {"orientation": "h", "y": -0.12, "yanchor": "top"}
     shape = {"title": said, "margin": {"t": 110}, "legend": legend}
     return go.Figure(data=traces, layout=_panel_layout() | shape)

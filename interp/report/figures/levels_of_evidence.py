@@ -1,4 +1,4 @@
-"""The sections of the verdict across checkpoints: accuracy against sharing, levels, intervention."""
+"""Sections of the verdict across checkpoints: accuracy against sharing, levels, intervention."""
 
 import math
 from collections.abc import Sequence

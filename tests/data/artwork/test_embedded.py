@@ -7,7 +7,7 @@ import pytest
 
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
-from interp.core.store import cache_folder, file_hash
+from interp.core.storage.store import cache_folder, file_hash
 from interp.data.artwork import embedded
 from interp.data.artwork.embedded import EmbeddedSpec, open_embedded, study_classes
 

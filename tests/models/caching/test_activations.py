@@ -18,7 +18,6 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from interp.core.activations import FACTS, ActivationWriter
 from interp.core.errors import (
     DataError,
     NumericsError,
@@ -29,6 +28,7 @@ from interp.core.errors import (
     SpecificationError,
 )
 from interp.core.images import ImageTable
+from interp.core.storage.activations import FACTS, ActivationWriter
 from interp.core.tower import part
 from interp.models.caching import activations
 from interp.models.caching.activations import save_activations
@@ -378,7 +378,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_run(
 
     def free(n_bytes: int) -> None:
         usage = type("usage", (), {"free": n_bytes})
-        monkeypatch.setattr("interp.core.store.shutil.disk_usage", lambda _: usage)
+        monkeypatch.setattr("interp.core.storage.store.shutil.disk_usage", lambda _: usage)
 
     free(8 * one - 1)
     with monkeypatch.context() as patch:

@@ -7,7 +7,7 @@ import torch
 
 from interp.core.errors import ShapeError, SiteError
 from interp.core.sites import ON_DEMAND
-from interp.core.store import in_words
+from interp.core.storage.store import in_words
 from interp.models.caching.memory import forecast
 from interp.models.caching.selection import Keep, read
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from interp.core.errors import DataError, SiteError, SpecificationError
 from interp.core.seeds import rng
-from interp.core.store import fingerprint
+from interp.core.storage.store import fingerprint
 from interp.models.loading.load import load_clip
 from interp.models.training import launcher
 from interp.models.training.alignment import (

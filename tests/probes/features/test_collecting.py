@@ -266,7 +266,7 @@ class TestFolder:
         def fsync(_: int) -> None:
             synced.append(only(tmp_path).suffix == ".part")
 
-        monkeypatch.setattr("interp.core.activations.os.fsync", fsync)
+        monkeypatch.setattr("interp.core.storage.activations.os.fsync", fsync)
         read(images, tmp_path)
         # each site's file, under the unfinished name: its rows, then their number
         assert synced == [True] * 2 * len(Toy.sites)
@@ -288,7 +288,7 @@ class TestFolder:
             free = 100
 
         with monkeypatch.context() as patch:
-            patch.setattr("interp.core.store.shutil.disk_usage", lambda _: Usage)
+            patch.setattr("interp.core.storage.store.shutil.disk_usage", lambda _: Usage)
             with pytest.raises(OutputError, match="free"):
                 read(images, tmp_path)
 
@@ -296,7 +296,7 @@ class TestFolder:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr("interp.core.activations.ActivationWriter._handle", full)
+            patch.setattr("interp.core.storage.activations.ActivationWriter._handle", full)
             with pytest.raises(OutputError, match="disk that is full"):
                 read(images, tmp_path)
         assert len(read(images, tmp_path)) == 12

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from interp.core.errors import DataError, OutputError, listed
-from interp.core.store import check_room, told_when_full, writable, write_atomic
+from interp.core.storage.store import check_room, told_when_full, writable, write_atomic
 
 FACTS = "facts.json"
 VERSION = 2

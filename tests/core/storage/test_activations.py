@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from interp.core.activations import (
+from interp.core.errors import DataError, OutputError
+from interp.core.storage.activations import (
     FACTS,
     ActivationWriter,
     StoredActivations,
     begin_activations,
     numpy_format,
 )
-from interp.core.errors import DataError, OutputError
 
 SITES: Any = {
     "blocks.0/a": {"shape": (2, 3), "dtype": "float32"},

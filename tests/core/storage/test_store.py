@@ -10,7 +10,7 @@ from PIL import Image
 
 from interp.core.errors import DataError, OutputError, SpecificationError
 from interp.core.illustrations import Plate
-from interp.core.store import complete, fingerprint, replacing, writable
+from interp.core.storage.store import complete, fingerprint, replacing, writable
 from interp.core.tables import EVIDENCE, Table
 
 
