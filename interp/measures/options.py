@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic.dataclasses import dataclass
 
-from interp.core.declared import Declared, Flag, Text, at_least, one_of
+from interp.core.declarations.declared import Declared, Flag, Text, at_least, one_of
 
 PAIRS = ("own", "one model", "all")
 

@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from interp.core.declarations.figures import FigureSpec
 from interp.core.errors import OutputError
-from interp.core.figures import FigureSpec
 from interp.core.storage.store import write_atomic
 from interp.core.tables import COLUMNS
 from interp.report.atlas import map_data

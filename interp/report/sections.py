@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from interp.core.figures import FigureSpec, SectionSpec
+from interp.core.declarations.figures import FigureSpec, SectionSpec
 from interp.report.figures.accuracies import GENERALIZATION, accuracy_by_class_figure
 from interp.report.figures.behind_accuracy import (
     BEHIND,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from interp.core.declared import CountOrNames, Declared, Flag, Names, Text
+from interp.core.declarations.declared import CountOrNames, Declared, Flag, Names, Text
 from interp.core.errors import SpecificationError, check_known, listed
 from interp.data.mixtures.settings import NATURAL, MixtureSpec
 

@@ -36,7 +36,7 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from interp.core.declared import (
+from interp.core.declarations.declared import (
     Count,
     CountOrNames,
     Declared,

@@ -7,7 +7,16 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from interp.core.declared import Declared, Finite, Flag, Positive, Text, Whole, at_least, one_of
+from interp.core.declarations.declared import (
+    Declared,
+    Finite,
+    Flag,
+    Positive,
+    Text,
+    Whole,
+    at_least,
+    one_of,
+)
 from interp.core.errors import SampleError, SpecificationError, check_known
 from interp.core.storage.store import LATER
 

@@ -16,7 +16,7 @@ import pandas as pd
 from PIL import Image
 from pydantic.dataclasses import dataclass
 
-from interp.core.declared import Declared, Flag, Whole
+from interp.core.declarations.declared import Declared, Flag, Whole
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
 from interp.core.parallel import side_by_side

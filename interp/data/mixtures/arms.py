@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from interp.core.declared import Declared, Finite, Flag, Text, each_once
+from interp.core.declarations.declared import Declared, Finite, Flag, Text, each_once
 from interp.core.errors import SpecificationError, check_known
 from interp.data.mixtures.settings import MixtureSpec
 

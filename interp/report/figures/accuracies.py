@@ -1,6 +1,6 @@
 """The section on generalization: what each setting gets right, where, by how much they differ."""
 
-from interp.core.figures import (
+from interp.core.declarations.figures import (
     TEST_DOMAIN,
     AxisSpec,
     ChoiceSpec,

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from interp.core.figures import INDEX, RAW, THRESHOLDS, FigureSpec
+from interp.core.declarations.figures import INDEX, RAW, THRESHOLDS, FigureSpec
 from interp.report.figures.accuracies import ACCURACY
 from interp.report.figures.grammar import finished
 from interp.report.figures.kinds import across_lines, depth_figure, forest_figure

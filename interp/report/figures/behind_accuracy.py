@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from interp.core.figures import (
+from interp.core.declarations.figures import (
     SETTING,
     TEST_DOMAIN,
     AxisSpec,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from interp.core.figures import (
+from interp.core.declarations.figures import (
     PAIR,
     SETTING,
     TEST_DOMAIN,
@@ -16,7 +16,7 @@ from interp.core.figures import (
     SectionSpec,
     SeriesSpec,
 )
-from interp.core.figures import RAW as VALUE
+from interp.core.declarations.figures import RAW as VALUE
 from interp.core.tables import Table
 from interp.report.figures.grammar import finished, read_rows, views
 from interp.report.figures.pieces import GREY, Figure, Trace, layout, numbers

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.figures import (
+from interp.core.declarations.figures import (
     NATURAL,
     OTHER,
     PAIR,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.figures import AxisSpec, FigureSpec, LineSpec, Row, Scale
+from interp.core.declarations.figures import AxisSpec, FigureSpec, LineSpec, Row, Scale
 from interp.core.sites import BAND
 from interp.report.figures.grammar import (
     View,

@@ -5,7 +5,13 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.figures import SETTING, TEST_DOMAIN, THRESHOLDS, FigureSpec, SectionSpec
+from interp.core.declarations.figures import (
+    SETTING,
+    TEST_DOMAIN,
+    THRESHOLDS,
+    FigureSpec,
+    SectionSpec,
+)
 from interp.core.sites import BAND, BANDS, LAST
 from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
 from interp.core.tables import Table

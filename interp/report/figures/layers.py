@@ -4,7 +4,7 @@ from itertools import product
 
 import pandas as pd
 
-from interp.core.figures import (
+from interp.core.declarations.figures import (
     INDEX,
     PAIR,
     TEST_DOMAIN,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.figures import INDEX, FigureSpec, Scale, SectionSpec
+from interp.core.declarations.figures import INDEX, FigureSpec, Scale, SectionSpec
 from interp.core.statistics.resampling import CANNOT_TELL
 from interp.report.figures.grammar import finished, read_rows
 from interp.report.figures.pieces import (

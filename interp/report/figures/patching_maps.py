@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.figures import (
+from interp.core.declarations.figures import (
     INDEX,
     RAW,
     SETTING,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.figures import INDEX, RAW, Scale
+from interp.core.declarations.figures import INDEX, RAW, Scale
 from interp.report.figures.subjects import EPOCH_0
 from interp.report.loaded import Frame
 from interp.report.naming import faded, number, percent, plain, site_label

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from itertools import product
 
-from interp.core.figures import (
+from interp.core.declarations.figures import (
     INDEX,
     NATURAL,
     OTHER,

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from interp.core.figures import TEST_DOMAIN, AxisSpec, FigureSpec, Scale, SectionSpec
+from interp.core.declarations.figures import TEST_DOMAIN, AxisSpec, FigureSpec, Scale, SectionSpec
 from interp.report.figures.grammar import finished, read_rows, views
 from interp.report.figures.pieces import (
     GREY,

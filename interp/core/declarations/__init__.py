@@ -1,0 +1,1 @@
+"""What is declared as plain data: fields of specifications, and figures."""
