@@ -8,8 +8,9 @@ import torch
 from open_clip.model import CLIP, CustomTextCLIP
 from torch import Tensor
 
-from interp.circuits import sweep
+from interp.circuits import Chain, sweep
 from interp.circuits.patching.patched_cells import PatchPlace, reference_outputs
+from interp.core.tower import resumption
 from interp.models.towers.opening import open_tower
 from tests.models.moved import moved, tokens
 
@@ -74,3 +75,15 @@ def test_the_last_block_is_shortened_only_where_one_token_is_read(form: str, sav
     positions.clear()
     sweep(tower, **words, sites="blocks.1.hook_mlp_out", batch_size=3)
     assert positions.count(1) == (1 if saved else 0)  # only the base run: the block is patched
+
+
+def test_only_a_text_tower_is_given_its_tokens_again() -> None:
+    """Whole numbers go into other towers too, which take nothing but the stream."""
+    text, _, _ = inputs_of("text, argmax")
+    tower = Chain([torch.nn.Identity()], embed=torch.nn.Embedding(50, 4))
+    assert resumption(text, tokens())["tokens"] is not None and not resumption(tower, tokens())
+    clean, corrupt = tokens(), tokens().roll(1, dims=1)
+    table = sweep(tower, clean=clean, corrupt=corrupt, metric=difference, axes=("layer",)).frame
+    with torch.no_grad():
+        expected = difference(tower(clean)).double().numpy()
+    np.testing.assert_allclose(table["value"].to_numpy(), expected, rtol=1e-6)
