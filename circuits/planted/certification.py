@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 
 from interp.circuits.edges.path_patching import edge_effects
 from interp.circuits.edges.wiring import wire
-from interp.circuits.planted.model import PlantedModel
-from interp.circuits.planted.truths import ChannelTruth, Neuron, Truth
+from interp.circuits.planted.model import ChannelTruth, Neuron, PlantedModel, Truth
 from interp.circuits.planted.world import CLASSES, PARTS, Scenes, World
 from interp.circuits.tasks.metrics import Metric, Target
 from interp.circuits.units.integrated_gradients import unit_axis
@@ -213,27 +213,27 @@ def _of_layer(neurons: Collection[Neuron], layer: int) -> list[int]:
     return [place for where, place in sorted(neurons) if where == layer]
 
 
-def _exchanged(tower: Tower, parts: Sequence[_Part], task: dict[str, Any]) -> list[np.ndarray]:
-    """What the margin loses when each part is the partner's, `[picture]`."""
-    sites = list(dict.fromkeys(site for part in parts for site in part.taken))
-    with torch.no_grad():
-        _, cache = tower.run_with_cache(task["corrupt"][:1], names_filter=sites)
-    lost: dict[int, np.ndarray] = {}
+def _exchanged(
+    tower: Tower, parts: Sequence[_Part], task: dict[str, Any]
+) -> Float[np.ndarray, "part picture"]:
+    """What the margin loses when each part is the partner's."""
+    n = len(task["clean"])
+    lost = np.empty((len(parts), n))
     for axis in dict.fromkeys(part.axis for part in parts):
-        own = [part for part in parts if part.axis == axis]
-        kept = {
-            site: np.ones((len(own), cache[site].shape[unit_axis(tower, site, axis)]), dtype=bool)
-            for site in dict.fromkeys(site for part in own for site in part.taken)
-        }
-        for row, part in enumerate(own):
-            for site, taken in part.taken.items():
-                kept[site][row, taken] = False
-                kept[site][row] ^= part.others
-        values, (margin, _) = measure_units(
-            tower, kept, **task, axis=axis, batch_size=len(task["clean"])
-        )
-        lost |= {id(part): each for part, each in zip(own, margin - values, strict=True)}
-    return [lost[id(part)] for part in parts]
+        places = [place for place, part in enumerate(parts) if part.axis == axis]
+        sites = list(dict.fromkeys(site for place in places for site in parts[place].taken))
+        with torch.no_grad():
+            _, cache = tower.run_with_cache(task["corrupt"][:1], names_filter=sites)
+        kept: dict[str, np.ndarray] = {}
+        for row, place in enumerate(places):
+            for site, taken in parts[place].taken.items():
+                width = cache[site].shape[unit_axis(tower, site, axis)]
+                here = kept.setdefault(site, np.ones((len(places), width), dtype=bool))[row]
+                here[taken] = False
+                here ^= parts[place].others
+        values, (margin, _) = measure_units(tower, kept, **task, axis=axis, batch_size=n)
+        lost[places] = margin - values
+    return lost
 
 
 def _margin(tower: Tower, task: dict[str, Any]) -> np.ndarray:
@@ -245,7 +245,8 @@ def _judged(
     kind: str, inside: bool, lost: np.ndarray, margin: np.ndarray
 ) -> tuple[float, float, bool]:
     """What an exchange costs on average, and at most moves, in margins; and whether that is ok."""
-    value, error = float(lost.mean() / margin.mean()), float(np.abs(lost).max() / margin.mean())
+    share = lost / margin.mean()
+    value, error = float(share.mean()), float(np.abs(share).max())
     if inside and kind not in ("backup", "shared"):
         passes = (abs(value) if kind == "cue" else value) >= INSIDE
     else:

@@ -1,7 +1,8 @@
 """The same function with other weights, so that nothing shows how a planted model was written."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -11,7 +12,6 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from interp.circuits.planted.merging import Space, spaces
 from interp.circuits.planted.model import PlantedModel
 from interp.circuits.planted.weights import zero_sum_basis
 from interp.core.seeds import rng
@@ -155,6 +155,59 @@ def invertible(n: int, generator: np.random.Generator) -> Float[Tensor, "n n"]:
     """A random matrix with singular values from 1/2 to 2."""
     left, right = (np.linalg.qr(generator.normal(size=(n, n)))[0] for _ in range(2))
     return torch.from_numpy(left * np.exp2(generator.uniform(-1, 1, n)) @ right)
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """Sites that have the same channels, what writes these channels, and what reads them.
+
+    `writers` are convolutions with their batch norms, whose outputs are the channels; `readers` are
+    weights whose second axis are the channels; `added` are the attention pool's positions, `[pos
+    channel]`, in the one space that it reads.
+    """
+
+    sites: tuple[str, ...]
+    writers: tuple[tuple[nn.Conv2d, nn.BatchNorm2d], ...]
+    readers: tuple[Tensor, ...]
+    added: tuple[Tensor, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """How many channels there are."""
+        return self.writers[0][0].out_channels
+
+
+def spaces(model: Any) -> Iterator[Space]:
+    """The spaces of channels of a ResNet, from the stem to the last stage.
+
+    Each bottleneck has two of its own. Its output shares one with its shortcut, so a stage has one
+    residual stream, from its first block's output to what reads its last block's.
+
+    >>> model = ModifiedResNet((2, 1, 1, 1), 6, 2, image_size=32, width=4)
+    >>> [(space.sites[-1], space.width) for space in spaces(model)][2:6]  # doctest: +ELLIPSIS
+    [('layer1.0.hook_resid_pre', 4), ('layer1.0.hook_act1', 4), ('layer1.0.hook_act2', 4), ...]
+    """
+    yield Space(("stem.hook_act1",), ((model.conv1, model.bn1),), (model.conv2.weight,))
+    yield Space(("stem.hook_act2",), ((model.conv2, model.bn2),), (model.conv3.weight,))
+    sites = ["stem.hook_act3", "stem.hook_pool"]
+    writers = [(model.conv3, model.bn3)]
+    readers: list[Tensor] = []
+    for stage in (1, 2, 3, 4):
+        for place, block in enumerate(getattr(model, f"layer{stage}")):
+            name = f"layer{stage}.{place}"
+            sites.append(f"{name}.hook_resid_pre")
+            readers.append(block.conv1.weight)
+            if block.downsample is not None:
+                *_, conv, norm = block.downsample
+                yield Space(tuple(sites), tuple(writers), (*readers, conv.weight))
+                sites, writers, readers = [], [(conv, norm)], []
+            yield Space((f"{name}.hook_act1",), ((block.conv1, block.bn1),), (block.conv2.weight,))
+            yield Space((f"{name}.hook_act2",), ((block.conv2, block.bn2),), (block.conv3.weight,))
+            sites += [f"{name}.hook_out", f"{name}.hook_resid_post"]
+            writers.append((block.conv3, block.bn3))
+    pool = model.attnpool
+    weights = (pool.q_proj.weight, pool.k_proj.weight, pool.v_proj.weight)
+    yield Space(tuple(sites), tuple(writers), (*readers, *weights), (pool.positional_embedding,))
 
 
 @torch.no_grad()

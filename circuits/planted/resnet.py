@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from interp.circuits.planted.certification import certify_channels
-from interp.circuits.planted.disguises import disguise_resnet
-from interp.circuits.planted.merging import merge, spaces
+from interp.circuits.planted.disguises import disguise_resnet, spaces
 from interp.circuits.planted.model import (
+    ChannelTruth,
     Outlook,
     PlantedBlueprint,
     PlantedModel,
@@ -25,7 +25,6 @@ from interp.circuits.planted.model import (
     check_some_steps,
 )
 from interp.circuits.planted.resnet_training import STEPS, PartTask, Pool, train_part
-from interp.circuits.planted.truths import ChannelTruth
 from interp.circuits.planted.world import (
     CLASSES,
     D_EMBED,
@@ -33,8 +32,79 @@ from interp.circuits.planted.world import (
     PARTS,
     planted_directions,
 )
+from interp.core.errors import SpecificationError
 from interp.core.tables import Table
 from interp.core.tower import Tower
+
+
+@torch.no_grad()
+def merge(parts: Sequence[ModifiedResNet]) -> ModifiedResNet:
+    """One ResNet whose embedding is the sum of the parts' embeddings, in eval mode exactly.
+
+    At every site of the stem and of the bottlenecks the channels of the first part come first, then
+    those of the second; so do the heads of the attention pool. The result has the parts' format and
+    is in eval mode. Embeddings that lie in orthogonal directions stay apart in the sum.
+
+    Raises `SpecificationError` for no parts, and for parts that differ in blocks, picture size,
+    embedding or width of a head (a head's softmax is scaled by its width).
+
+    >>> parts = [ModifiedResNet((1, 1, 1, 1), 6, 2, image_size=32, width=4).eval() for _ in "AB"]
+    >>> merged, pictures = merge(parts), torch.rand(2, 3, 32, 32)
+    >>> torch.allclose(merged(pictures), parts[0](pictures) + parts[1](pictures), atol=1e-5)
+    True
+    >>> merged.conv3.weight.shape, merged.attnpool.num_heads
+    (torch.Size([8, 4, 3, 3]), 4)
+    """
+    shapes = {_shape(part) for part in parts}
+    if len(shapes) != 1:
+        raise SpecificationError(
+            "merge ResNets",
+            f"parts with (blocks, picture size, d_embed, d_head) of {sorted(shapes)}",
+            "one or more parts that agree in these",
+            "make all parts alike but for their width, with heads in proportion to it",
+        )
+    [(layers, size, d_embed, d_head)] = shapes
+    width = sum(part.conv3.out_channels for part in parts)
+    with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten
+        merged = ModifiedResNet(list(layers), d_embed, 32 * width // d_head, size, width)
+    merged = merged.to(parts[0].conv1.weight)
+    states = [part.state_dict() for part in parts]
+    merged.load_state_dict(
+        {name: _joined(name, [state[name] for state in states]) for name in states[0]}
+    )
+    return merged.eval()
+
+
+def _shape(part: Any) -> tuple[tuple[int, ...], int, int, int]:
+    stages = (part.layer1, part.layer2, part.layer3, part.layer4)
+    pool = part.attnpool
+    d_head = pool.q_proj.out_features // pool.num_heads
+    return tuple(map(len, stages)), part.image_size, part.output_dim, d_head
+
+
+def _joined(name: str, parts: Sequence[Tensor]) -> Tensor:
+    """A weight or buffer of the merged model from those of the parts."""
+    if name.endswith("num_batches_tracked"):
+        return parts[0]
+    if name == "attnpool.c_proj.bias":
+        return torch.stack(list(parts)).sum(dim=0)
+    if name in ("attnpool.c_proj.weight", "attnpool.positional_embedding"):
+        return torch.cat(list(parts), dim=1)
+    if name == "conv1.weight" or parts[0].ndim == 1:  # all parts see the whole picture
+        return torch.cat(list(parts))
+    return _block_diagonal(parts)
+
+
+def _block_diagonal(parts: Sequence[Tensor]) -> Tensor:
+    """Zeros, with the parts along the diagonal of the first two axes."""
+    rows, columns = sum(len(part) for part in parts), sum(part.shape[1] for part in parts)
+    joined = parts[0].new_zeros(rows, columns, *parts[0].shape[2:])
+    row = column = 0
+    for part in parts:
+        joined[row : row + len(part), column : column + part.shape[1]] = part
+        row, column = row + len(part), column + part.shape[1]
+    return joined
+
 
 WHISPER = 0.05
 """Length of what nobody reads, beside a class of length 1: a cosine would feel what is loud."""

@@ -7,8 +7,8 @@ from itertools import product
 
 from interp.circuits.planted import stages
 from interp.circuits.planted.conditions import ONE, Lanes
+from interp.circuits.planted.model import Edge, Neuron, Truth
 from interp.circuits.planted.stages import BRINGS, COMBINES, SECOND, WRITES, feeding
-from interp.circuits.planted.truths import Edge, Neuron, Truth
 from interp.circuits.planted.weights import Draft
 from interp.circuits.planted.world import CLASSES, DOMAINS, PARTS, World
 

@@ -23,11 +23,17 @@ from interp.circuits.planted.interchange_training import (
     blindfold,
     train_strictly,
 )
-from interp.circuits.planted.model import Outlook, PlantedBlueprint, TowerOpener, check_some_steps
+from interp.circuits.planted.model import (
+    Edge,
+    Outlook,
+    PlantedBlueprint,
+    TowerOpener,
+    Truth,
+    check_some_steps,
+)
 from interp.circuits.planted.resnet_training import Pool
 from interp.circuits.planted.routes import lane_edges
 from interp.circuits.planted.stages import BRINGS, COMBINES, SECOND, WRITES, bringing_head, feeding
-from interp.circuits.planted.truths import Edge, Truth
 from interp.circuits.planted.vit import TRANSFORMER_OUTLOOK, Planted
 from interp.circuits.planted.weights import HEADS, LAYERS, WIDTH
 from interp.circuits.planted.world import (

@@ -15,9 +15,14 @@ from interp.circuits.planted import stages
 from interp.circuits.planted.certification import certify_truth
 from interp.circuits.planted.conditions import CONDITIONS, DOSES, TIERS, Lanes
 from interp.circuits.planted.disguises import disguise_transformer
-from interp.circuits.planted.model import Outlook, PlantedBlueprint, PlantedModel, TowerOpener
+from interp.circuits.planted.model import (
+    Outlook,
+    PlantedBlueprint,
+    PlantedModel,
+    TowerOpener,
+    Truth,
+)
 from interp.circuits.planted.routes import ROUTES
-from interp.circuits.planted.truths import Truth
 from interp.circuits.planted.weights import LAYERS, Draft
 from interp.circuits.planted.world import PARTS, World
 from interp.core.errors import SpecificationError, check_known

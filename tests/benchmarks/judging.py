@@ -116,13 +116,13 @@ def table(cells: pd.DataFrame) -> str:
     found = summary(cells)
     measures = [name for name in SHORT if name in set(found["measure"])]
     head = ["condition", "tier", "n", *(SHORT[name] for name in measures)]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = []
     for (condition, tier), rows in found.groupby(["condition", "tier"], sort=False):
         own = cells[(cells["condition"] == condition) & (cells["tier"] == tier)]
         n = own.drop_duplicates(["seed", "dose"])
         texts = [_cell(rows[rows["measure"] == name]) for name in measures]
-        lines.append(f"| {condition} | {tier} | {len(n)} | " + " | ".join(texts) + " |")
-    return "\n".join([*lines, "", overall(cells)])
+        lines.append([condition, tier, len(n), *texts])
+    return "\n".join([recovering.markdown(head, lines), "", overall(cells)])
 
 
 def _cell(rows: pd.DataFrame) -> str:
@@ -140,21 +140,18 @@ def _cell(rows: pd.DataFrame) -> str:
 
 def overall(cells: pd.DataFrame) -> str:
     """Per measure, then per rung and blueprint: how often right, wrong either way, or undecided."""
-    head = [
-        "| {} | {} | right | false shared | false not shared | cannot tell | AUROC |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    lines = [head[0].format("measure", "cells"), head[1]]
+    head = ["right", "false shared", "false not shared", "cannot tell", "AUROC"]
+    lines = []
     for name, short in SHORT.items():
         own = cells[(cells["measure"] == name) & cells["expected"].isin(["shared", "not shared"])]
         if len(own):
             lines.append(_shares(short, own))
-    lines += ["", head[0].format("rung", "models"), head[1]]
-    lines += [_shares(rung, own) for rung, own in by_rung(cells).groupby("rung")]
-    return "\n".join(lines)
+    rungs = [_shares(rung, own) for rung, own in by_rung(cells).groupby("rung")]
+    tables = [(["measure", "cells", *head], lines), (["rung", "models", *head], rungs)]
+    return "\n\n".join(recovering.markdown(*each) for each in tables)
 
 
-def _shares(name: str, own: pd.DataFrame) -> str:
+def _shares(name: Any, own: pd.DataFrame) -> list[object]:
     wrong = own["outcome"] == "wrong"
     numbers = [
         (own["outcome"] == "right").mean(),
@@ -162,8 +159,7 @@ def _shares(name: str, own: pd.DataFrame) -> str:
         (wrong & (own["verdict"] == "not shared")).mean(),
         (own["outcome"] == "abstained").mean(),
     ]
-    told = [f"{number:.0%}" for number in numbers]
-    return f"| {name} | {len(own)} | " + " | ".join([*told, _auroc(own)]) + " |"
+    return [name, len(own), *(f"{number:.0%}" for number in numbers), _auroc(own)]
 
 
 def _auroc(own: pd.DataFrame) -> str:

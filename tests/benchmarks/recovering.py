@@ -1,5 +1,7 @@
 """Tables of how well circuits of planted models are found: for README, from `recover`'s cells."""
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -12,12 +14,12 @@ MODEL = ["condition", "tier", "dose", "seed"]
 def by_condition(cells: pd.DataFrame) -> str:
     """A row for each condition and tier: the mean AUROC of each method, and the lowest."""
     methods = [name for name in WAYS if name in set(cells["method"])]
-    lines = _head("condition", "tier", "n", *methods)
+    lines = []
     for (condition, tier), rows in cells.groupby(["condition", "tier"], sort=False):
         n = len(rows.drop_duplicates(MODEL))
         texts = [_mean_and_lowest(rows[rows["method"] == name]["auroc"]) for name in methods]
-        lines.append(f"| {condition} | {tier} | {n} | " + " | ".join(texts) + " |")
-    return "\n".join(lines)
+        lines.append([condition, tier, n, *texts])
+    return markdown(["condition", "tier", "n", *methods], lines)
 
 
 def _mean_and_lowest(auroc: pd.Series) -> str:
@@ -29,20 +31,20 @@ def overall(cells: pd.DataFrame) -> str:
 
     The interval holds 95 % of 1,000 draws of planted models, both domains of each.
     """
-    lines = _head("method", "of", "AUROC", "circuits", "bar", "reached", "lowest", "declared blind")
+    lines = []
     for method in WAYS:
         for unit, own in cells[cells["method"] == method].groupby("unit"):
             low, high = _interval(own)
             asked = own.dropna(subset=["least"])
             reached = (asked["auroc"] >= asked["least"]).sum()
             bar = f"{asked['least'].iloc[0]:g}" if len(asked) else "–"
-            told = [
+            lines.append([
                 *(method, f"{unit}s", f"{own['auroc'].mean():.3f} [{low:.3f}, {high:.3f}]"),
                 *(str(len(own)), bar, f"{reached} of {len(asked)}" if len(asked) else "–"),
                 *(f"{own['auroc'].min():.2f}", str(len(own) - len(asked)) if len(asked) else "all"),
-            ]
-            lines.append("| " + " | ".join(told) + " |")
-    return "\n".join(lines)
+            ])  # fmt: skip
+    head = ["method", "of", "AUROC", "circuits", "bar", "reached", "lowest", "declared blind"]
+    return markdown(head, lines)
 
 
 def _interval(own: pd.DataFrame) -> tuple[float, float]:
@@ -53,5 +55,7 @@ def _interval(own: pd.DataFrame) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _head(*names: str) -> list[str]:
-    return ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown."""
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])

@@ -13,24 +13,36 @@ from sklearn.metrics import roc_auc_score
 
 from interp.circuits import channel_scores
 from interp.circuits.planted.certification import CUTS, draw_partners, margin_task
-from interp.circuits.planted.disguises import disguise
-from interp.circuits.planted.merging import merge, spaces
+from interp.circuits.planted.disguises import disguise, spaces
+from interp.circuits.planted.model import ChannelTruth
 from interp.circuits.planted.resnet import (
     RESNETS,
     PlantedResNet,
     ResNetBlueprint,
+    merge,
     plant_resnet,
 )
 from interp.circuits.planted.resnet_training import PartTask, Pool, train_part
-from interp.circuits.planted.truths import ChannelTruth
 from interp.circuits.planted.world import CLASSES, DOMAINS, World
 from interp.circuits.units.masked_units import measure_units
 from interp.core.errors import DataError, SpecificationError
 from interp.core.sites import find_sites
+from interp.core.tables import Table
 from interp.models.towers.resnet import HookedResNet
 
-BARS = {"all shared": 0.95, "all separate": 0.95}
-"""Least AUROC of |integrated gradients| for a channel being in the truth; measured: .98 to 1."""
+# What is trained differs from machine to machine: sums in another order lead descent elsewhere. So
+# each bar keeps a margin to 25 models of seeds 0 to 8 (all three conditions, one thread). What was
+# worst in them stands in brackets; the tests ask models of seeds 0, 1 and 2.
+
+CONDITIONS = ("all shared", "all separate")
+
+RECOVERY = 0.9
+"""Least AUROC of |integrated gradients| for a channel being in the truth [.964; .937 among the 15
+models of `make truth`, .946 on another machine]; by chance it is .5."""
+
+INSIDE, OUTSIDE = 1.0, 0.05
+"""What an exchange must cost on average inside a circuit [2.02], and may move in any picture
+outside it [.0155], in mean margins; a certificate asks for .3 and .02."""
 
 
 @cache
@@ -119,14 +131,14 @@ def test_training_is_reproduced_and_leaves_torchs_numbers_alone() -> None:
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("condition", BARS)
+@pytest.mark.parametrize("condition", CONDITIONS)
 def test_classes_are_told_in_both_domains(condition: str) -> None:
     planted, _ = model(condition)
     for domain in DOMAINS:
         scenes = planted.world.scenes(128, domain=domain, seed=9)
         with torch.no_grad():
             logits = planted.classifier.logits(planted.source(planted.world.render(scenes)))
-        assert (logits.argmax(dim=1).numpy() == scenes.label).mean() >= 0.95
+        assert (logits.argmax(dim=1).numpy() == scenes.label).mean() >= 0.95  # [1.0]
 
 
 def test_k_is_told_beside_the_class_and_moves_logits_little() -> None:
@@ -136,17 +148,17 @@ def test_k_is_told_beside_the_class_and_moves_logits_little() -> None:
     with torch.no_grad():
         one, two = (planted.source(planted.world.render(each)) for each in (scenes, other))
     logits = planted.classifier.logits(one)
-    # what is trained is not blind to other glyphs; measured: .09 of the spread of the logits
+    # what is trained is not blind to other glyphs: of the spread of the logits [.064]
     assert (planted.classifier.logits(two) - logits).std() < 0.15 * logits.std()
     rest = one - one @ planted.classes.T @ planted.classes  # where no class is
     rest = torch.cat([rest, torch.ones(len(rest), 1)], dim=1)
     codes = torch.eye(8, dtype=torch.float64)[scenes.k]
     probe = torch.linalg.pinv(rest[:120], rtol=1e-6) @ codes[:120]
-    assert ((rest[120:] @ probe).argmax(dim=1).numpy() == scenes.k[120:]).mean() > 0.9
+    assert ((rest[120:] @ probe).argmax(dim=1).numpy() == scenes.k[120:]).mean() > 0.9  # [1.0]
 
 
 def test_truths_share_all_or_nothing() -> None:
-    shared, separate = (plain(condition) for condition in BARS)
+    shared, separate = (plain(condition) for condition in CONDITIONS)
     assert shared.truth("A").channels == shared.truth("B").channels
     a, b = (separate.truth(domain) for domain in DOMAINS)
     assert a.channels and not a.channels & b.channels
@@ -192,12 +204,20 @@ def test_a_disguise_changes_the_weights_and_not_the_function() -> None:
 # the proof
 
 
-@pytest.mark.parametrize("condition", BARS)
+def check_certified(table: Table) -> None:
+    """Every exchange costs or moves what it must, with a margin for what another machine trains."""
+    frame = table.frame
+    inside = frame["inside"].astype(bool)
+    assert (frame[inside]["value"] >= INSIDE).all(), frame[inside]
+    assert (frame[~inside]["error"] <= OUTSIDE).all(), frame[~inside]
+    assert min(table.facts["accuracy"].values()) >= 0.95  # [1.0]
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
 def test_the_truth_is_certified_and_its_mutants_are_not(condition: str) -> None:
     planted, tower = model(condition)
     table = planted.certify(tower)
-    assert table.frame["ok"].all(), table.frame[~table.frame["ok"]]
-    assert min(table.facts["accuracy"].values()) >= 0.95
+    check_certified(table)
     assert set(table.frame.query("inside")["component"]) == set(find_sites(CUTS, tower.sites))
     for harm in (swapped, a_quarter_missing):
         broken = replace(planted, by_class={"A": (harm(planted.truth("A")),) * len(CLASSES)})
@@ -225,16 +245,16 @@ def test_a_domains_circuit_in_the_other_domain(condition: str, share: float) -> 
     masks = {site: planted.truth("A").masks[site][None] for site in sites}
     values, (full, none) = measure_units(tower, masks, **runs(condition, "B"))
     done = (values[0] - none).mean() / (full - none).mean()
-    assert done == pytest.approx(share, abs=0.02)
+    assert done == pytest.approx(share, abs=0.02)  # [.0001]
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-@pytest.mark.parametrize("condition", BARS)
+@pytest.mark.parametrize("condition", CONDITIONS)
 def test_integrated_gradients_find_the_channels(condition: str, domain: str) -> None:
     found = recovery(condition, domain, lambda mask: mask)
-    assert found >= BARS[condition]
+    assert found >= RECOVERY
     chance = recovery(condition, domain, np.random.default_rng(0).permutation)
-    assert abs(chance - 0.5) < 0.15
+    assert abs(chance - 0.5) < 0.15  # [.034]
 
 
 def recovery(condition: str, domain: str, truth: Callable[[np.ndarray], np.ndarray]) -> float:
@@ -266,5 +286,4 @@ def channel_sizes(condition: str, domain: str) -> dict[str, np.ndarray]:
 def test_other_worlds_are_certified_too(condition: str, seed: int) -> None:
     planted = disguise(plant_resnet(ResNetBlueprint(condition, seed)), seed=seed)
     assert planted.classes.shape == (len(CLASSES), 32)
-    table = planted.certify(HookedResNet(planted.source), seed=seed)
-    assert table.frame["ok"].all(), table.frame[~table.frame["ok"]]
+    check_certified(planted.certify(HookedResNet(planted.source), seed=seed))

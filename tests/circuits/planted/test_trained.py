@@ -24,7 +24,6 @@ from interp.circuits.planted.certification import (
 from interp.circuits.planted.conditions import CONDITIONS, TRAINED
 from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.interchange_training import (
-    STEPS,
     Exchange,
     draw_exchange,
     keep_run,
@@ -311,19 +310,24 @@ def test_a_disguise_changes_nothing_of_what_it_does() -> None:
 
 
 @cache
-def trained(condition: str, seed: int = 0, steps: int = STEPS) -> Planted:
-    return disguise(
-        plant_trained(TrainedBlueprint(condition, seed), HookedViT, steps=steps), seed=seed
-    )
+def trained(condition: str, seed: int = 0) -> Planted:
+    return disguise(plant_trained(TrainedBlueprint(condition, seed), HookedViT), seed=seed)
 
 
 def one() -> Planted:
-    """The model that most tests ask, in fewer steps than others need: two minutes on one core."""
-    return trained("shared from block 2", steps=1600)
+    """The model that most tests ask: four minutes on one core.
+
+    In all its steps, since then a training that came to nothing is begun anew: of 19 trainings four
+    did, and which ones do differs from machine to machine.
+    """
+    return trained("shared from block 2")
 
 
 def check_certified(planted: Planted) -> None:
-    """All nodes, neurons and shared parts pass; of 958 edges a few may move the margin by more."""
+    """All nodes, neurons and shared parts pass; of 958 edges a few may move the margin by more.
+
+    Of the 15 models of docs/measured.md all did, and 13 of their 14,370 edges moved it by more.
+    """
     tower = HookedViT(planted.source)
     for certify, least in ((certify_truth, 1.0), (certify_shared, 1.0), (certify_edges, 0.99)):
         frame = certify(planted, tower, seed=planted.blueprint.seed).frame
@@ -351,16 +355,19 @@ def true_circuit(domain: str) -> tuple[HookedViT, Circuit]:
 @pytest.mark.slow
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_the_circuit_alone_does_the_work_and_nothing_else_does(domain: str) -> None:
-    """All outside the circuit exchanged at once, which no certificate asks: measured .997, .000."""
+    """All outside the circuit exchanged at once, which no certificate asks: measured .997, .000.
+
+    That was the worst of three models; the bars leave room for what another machine trains.
+    """
     tower, circuit = true_circuit(domain)
     frame = faithfulness(tower, circuit, **runs(domain), n_random=1, batch_size=16).frame
     values = frame.set_index("measure")["value"]
-    assert values["circuit alone"] > 0.99 and abs(values["model without the circuit"]) < 0.01
+    assert values["circuit alone"] > 0.98 and abs(values["model without the circuit"]) < 0.02
 
 
-BARS = {"exact": 0.999, "EAP-IG-inputs": 0.98, "EAP-IG-activations": 0.98, "EAP": 0.8, "RelP": 0.8}
-"""Least AUROC of |score| for an edge's being in the circuit; measured on three models and both
-domains: 1.00, .99, 1.00, .87, .84."""
+BARS = {"exact": 0.999, "EAP-IG-inputs": 0.95, "EAP-IG-activations": 0.98, "EAP": 0.7, "RelP": 0.8}
+"""Least AUROC of |score| for an edge's being in the circuit, with a margin to the worst of the 15
+models of `make truth` in both domains: 1.00, .986, .996, .81, .836."""
 
 
 @pytest.mark.slow
