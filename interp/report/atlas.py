@@ -179,14 +179,14 @@ class Lists:
         )
 
     @staticmethod
-    def _counted(known: list[str], words: Frame) -> list[int]:
+    def _counted(known: list[str], words: pd.Series) -> list[int]:
         fresh = [word for word in words.unique() if word not in known]
         known += fresh
         places = {word: place for place, word in enumerate(known)}
         return [places[word] for word in words]
 
 
-def _scaled(column: Frame) -> list[int | None]:
+def _scaled(column: pd.Series) -> list[int | None]:
     """Whole multiples of 1 / SCALE; numbers beyond a million are no index and are left out."""
     kept = column.where(column.abs() < 1e6)
     return [None if pd.isna(one) else round(one * SCALE) for one in kept]

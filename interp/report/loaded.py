@@ -73,7 +73,7 @@ class LoadedResult:
     def frame(self, name: str) -> Frame:
         """A table with every declared column, typed; without rows where the table is absent."""
         if name not in self._typed:
-            check_known("read a result", "table", [name], (*TABLES, *OPTIONAL))
+            check_known("read a result", "table", [name], (*TABLES, *OPTIONAL, *self.tables))
             frame = tidy(self.tables[name].frame if name in self.tables else pd.DataFrame())
             if self.one_model:  # nothing was held out from it, whatever domain it was asked about
                 frame = frame.assign(test_domain="")

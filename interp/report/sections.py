@@ -7,7 +7,6 @@ from interp.core.declarations.figures import FigureSpec, SectionSpec
 from interp.report.figures.accuracies import GENERALIZATION, accuracy_by_class_figure
 from interp.report.figures.behind_accuracy import (
     BEHIND,
-    exposure_figure,
     robustness_figure,
     tradeoff_figure,
 )
@@ -17,8 +16,6 @@ from interp.report.figures.ladders import LADDER, ladder_figure, sharing_profile
 from interp.report.figures.layers import ERASURE, FEATURES, LAYERS, views_figure
 from interp.report.figures.levels_of_evidence import (
     EVIDENCE,
-    INTERVENTION,
-    dose_response_figure,
     levels_figure,
     together_figure,
 )
@@ -27,8 +24,10 @@ from interp.report.figures.pieces import Figure
 from interp.report.figures.sharing import DAS, PROBES, SIMILARITY, TRANSPLANT
 from interp.report.figures.training import (
     CERTIFICATE,
+    INTERVENTION,
     TRAINING,
     certificate_figure,
+    dose_response_figure,
     mixtures_figure,
 )
 from interp.report.loaded import LoadedResult
@@ -58,7 +57,6 @@ RENDERERS: Mapping[str, Callable[[LoadedResult, FigureSpec], Figure | None]] = {
     "circuit": circuit_figure,
     "classes": accuracy_by_class_figure,
     "dose": dose_response_figure,
-    "exposure": exposure_figure,
     "ladder": ladder_figure,
     "levels": levels_figure,
     "patching": patching_figure,

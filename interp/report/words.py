@@ -121,7 +121,7 @@ def _floor(result: LoadedResult, rows: Frame, test_domain: str) -> str:
     return ", ".join([*words, "among all classes"])
 
 
-def _difference(row: Frame) -> str:
+def _difference(row: pd.Series) -> str:
     better, worse = (setting_name(part) for part in contrast(row["setting"]))
     value, low, high = float(row["value"]), float(row["low"]), float(row["high"])
     if not math.isfinite(value):
@@ -330,7 +330,7 @@ def _decided(result: LoadedResult, test_domain: str) -> str:
     return f"; {sequence(sure)} by an interval clear of 0"
 
 
-def _better(row: Frame) -> str:
+def _better(row: pd.Series) -> str:
     one, other = (setting_name(part) for part in contrast(row["setting"]))
     return f"{one} beats {other}" if row["low"] > 0 else f"{other} beats {one}"
 

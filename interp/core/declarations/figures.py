@@ -99,6 +99,8 @@ class ChoiceSpec:
         names: What values are called, in the order shown; further values come after them.
         named: What a combination of several columns is called.
         looks: Options that are no column's values.
+        first: Which option is shown first, from the figure's rows and the options' names; None: the
+            first one, or of sites the middle one.
     """
 
     label: str
@@ -106,6 +108,7 @@ class ChoiceSpec:
     names: Mapping[str, str] = field(default_factory=dict)
     named: Callable[[Row], str] | None = None
     looks: Sequence[Look] = ()
+    first: Callable[[Any, Sequence[str]], int] | None = None
 
 
 TEST_DOMAIN = ChoiceSpec("Test domain", "test_domain")
@@ -143,6 +146,7 @@ class FigureSpec:
         caption: What stands under it, with n and interval.
         alt: What it shows, for whoever cannot see it.
         empty: What is said where there is nothing to draw.
+        facts: Further fields of its patterns, worked out from the loaded result and the rows.
         where: The rows that are read.
         keep: Filters of rows that the report knows by name, one after the other.
         needs: Columns in which a row must have a number.
@@ -177,6 +181,7 @@ class FigureSpec:
     caption: str = ""
     alt: str = ""
     empty: str = NO_NUMBER
+    facts: Mapping[str, Callable[[Any, Any], object]] = field(default_factory=dict)
     where: Where = field(default_factory=dict)
     keep: Sequence[str] = ()
     needs: Sequence[str] = ()
@@ -185,7 +190,7 @@ class FigureSpec:
     subject_names: Mapping[str, str] = field(default_factory=dict)
     least: int = 1
     ends: Sequence[str] = ()
-    choices: Sequence[ChoiceSpec] = ()
+    choices: Sequence[ChoiceSpec] = (TEST_DOMAIN,)
     labels: Label = ""
     across: str | tuple[str, str] = ""
     along: str = ""

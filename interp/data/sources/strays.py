@@ -14,7 +14,7 @@ from interp.core.errors import DataError, PictureError, listed
 from interp.core.images import COLUMNS, ImageTable
 from interp.core.pictures import UNREADABLE
 from interp.core.progress import say, track
-from interp.core.store import fingerprint
+from interp.core.storage.store import fingerprint
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 DECODED = 20_000

@@ -60,6 +60,7 @@ DIFFERENCES = FigureSpec(
     keep=("contrasts",),
     needs=("value",),
     scale=Scale("value", "low", "high", times=100),
+    choices=(),
     labels=("setting", "test_domain"),
     x=AxisSpec("difference, percentage points"),
     lines=(LineSpec(0, dash="solid"),),
@@ -106,7 +107,6 @@ BY_CLASSIFIER = FigureSpec(
     subjects="classifier",
     subject_names=CLASSIFIERS,
     least=2,
-    choices=(TEST_DOMAIN,),
     labels="setting",
     x=SHARE,
 )

@@ -10,14 +10,15 @@ from interp.report.figures.accuracies import ACCURACY
 from interp.report.figures.grammar import finished
 from interp.report.figures.kinds import across_lines, depth_figure, forest_figure
 from interp.report.figures.pieces import (
-    GREY,
     Choice,
     Figure,
+    Subject,
     Trace,
     axis,
     error_bars,
     layout,
-    numbers,
+    level_line,
+    points,
 )
 from interp.report.figures.sharing import CKA, PERMUTED
 from interp.report.figures.subjects import (
@@ -112,25 +113,22 @@ def _points(result: LoadedResult, test_domain: str) -> Frame:
 
 def _traces(rows: Frame, place: int) -> list[Trace]:
     """A trace per setting, its name beside the point."""
-    return [
-        {
-            "type": "scatter",
-            "mode": "markers+text",
-            "name": plain(row["name"]),
-            "x": numbers([row["index"]]),
-            "y": numbers([row["value"]]),
-            "text": [plain(row["name"])],
-            # away from the nearer edge, so that no name is cut off on a phone
-            "textposition": f"{_level(rows, row)} {'right' if row['index'] <= 0.5 else 'left'}",
-            "error_x": error_bars(rows.loc[[label]], INDEX),
-            "error_y": error_bars(rows.loc[[label]], RAW),
-            "marker": {"color": row["colour"], "symbol": row["symbol"], "size": 12},
-            "hovertext": [plain(_said(row), 200)],
-            "hoverinfo": "text",
-            "meta": [place],
-        }
-        for label, row in rows.iterrows()
-    ]
+    found = []
+    for label, row in rows.iterrows():
+        own = rows.loc[[label]]
+        one = Subject(plain(row["name"]), row["colour"], row["symbol"], own)
+        bars = {"error_x": error_bars(own, INDEX), "error_y": error_bars(own, RAW)}
+        found.append(
+            points(one, own["index"], own["value"], [one.name], [place], size=12, **bars)
+            | {
+                "mode": "markers+text",
+                # away from the nearer edge, so that no name is cut off on a phone
+                "textposition": f"{_level(rows, row)} {'right' if row['index'] <= 0.5 else 'left'}",
+                "hovertext": [plain(_said(row), 200)],
+                "hovertemplate": "%{hovertext}<extra></extra>",
+            }
+        )
+    return found
 
 
 def _level(rows: Frame, row: pd.Series) -> str:
@@ -147,16 +145,7 @@ def _floors(result: LoadedResult, test_domain: str, place: int) -> list[Trace]:
     untrained = held_out_accuracy(result, test_domain, control=EPOCH_0)
     levels = (("chance", accuracy["null"], "dash"), ("untrained", untrained["value"], "dot"))
     return [
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "name": name,
-            "x": [-0.1, 1.1],
-            "y": [float(values.mean())] * 2,
-            "line": {"color": GREY, "width": 1, "dash": dash},
-            "hovertemplate": f"{name}: %{{y:.1%}}<extra></extra>",
-            "meta": [place],
-        }
+        level_line(name, [-0.1, 1.1], [float(values.mean())] * 2, [place], share=True, dash=dash)
         for name, values, dash in levels
         if values.notna().any()
     ]

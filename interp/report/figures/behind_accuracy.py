@@ -1,6 +1,7 @@
 """The section on what lies behind accuracy: bias, training pictures, natural accuracy, time."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,17 +17,22 @@ from interp.core.declarations.figures import (
     SectionSpec,
 )
 from interp.report.figures.accuracies import CHANCE, CLASSES, SHARE
-from interp.report.figures.grammar import finished, read_rows, shown_first, views
+from interp.report.figures.grammar import finished, read_rows, views
 from interp.report.figures.kinds import axis_of, curves
 from interp.report.figures.pieces import (
     GREY,
     Figure,
+    Subject,
     Trace,
     axis,
     counts,
     error_bars,
     layout,
+    level_line,
     numbers,
+    opened,
+    points,
+    ribbon,
     span,
 )
 from interp.report.figures.subjects import final, in_test_domain, top_1
@@ -34,7 +40,6 @@ from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import (
     CLASS_SETS,
     between,
-    faded,
     number,
     ordered_settings,
     percent,
@@ -63,7 +68,6 @@ TRADEOFF = FigureSpec(
     needs=("accuracy_seen", "accuracy_held_out"),
     scale=Scale("accuracy_held_out"),
     subjects="settings",
-    choices=(TEST_DOMAIN,),
     across="accuracy_seen",
     along="bias",
     mode="lines",
@@ -75,6 +79,36 @@ TRADEOFF = FigureSpec(
 )
 
 
+def _varied(rows: Frame, options: Sequence[str]) -> int:
+    """The first setting whose classes were trained on unequally: the one worth showing first."""
+    first = rows[rows["exposed_in"] == rows["exposed_in"].iloc[0]]
+    varied = first.groupby(first["setting"].map(setting_name))["exposure"].nunique() > 1
+    return next((place for place, name in enumerate(options) if varied.get(name)), 0)
+
+
+def _spearman(result: LoadedResult, rows: Frame) -> str:
+    """Every correlation with its interval, and where there is none, why."""
+    rows = in_test_domain(result.frame("exposure"))
+    rows = rows[(rows["class_set"] == "all") & (rows["candidates"].isin(["all", ""]))]
+    said: list[str] = []
+    without: dict[str, list[str]] = {}
+    for _, row in rows.drop_duplicates(["test_domain", "setting", "exposed_in"]).iterrows():
+        what = f"{setting_name(row['setting'])}, {row['exposed_in']}"
+        what += f", {row['test_domain']}" if len(result.test_domains) > 1 else ""
+        if pd.isna(row["value"]):
+            without.setdefault(row["reason"] or "no number", []).append(what)
+        else:
+            ends = between(row["low"], row["high"]).removeprefix("95 % interval ")
+            said.append(f"{what}: {number(row['value'])} ({ends})")
+    parts = [some(said, "exposure")] if said else []
+    parts += [f"none for {len(names)}, where {why}" for why, names in without.items()]
+    return "; ".join(parts) if parts else "not measured"
+
+
+def _classes(result: LoadedResult, rows: Frame) -> str:
+    return span(rows.groupby(["test_domain", "setting"])["label"].nunique())
+
+
 def _class(row: Row) -> str:
     return f"{plain(row['label'])}: {percent(row['value'])}, {row['exposure']:,g} pictures"
 
@@ -82,20 +116,25 @@ def _class(row: Row) -> str:
 EXPOSURE = FigureSpec(
     "exposure",
     "Accuracy of each class against its training pictures",
-    "exposure",
-    ("exposure", "exposure_classes"),
+    "curve",
+    ("exposure_classes", "exposure"),
     method="Each class's accuracy is ranked against its number of training pictures.",
     null="No rank correlation, 0.",
     caption="First block; Spearman over all classes: {spearman}. n = {classes} classes per "
     "setting; single classes have no interval, those in brackets are 95 % over classes.",
     alt="Accuracy against training pictures for {settings}",
+    facts={"spearman": _spearman, "classes": _classes},
     where=ALL_CLASSES,
     keep=("asked in the test domain", "first block"),
     needs=("value", "exposure"),
     scale=Scale("value"),
     subjects="class_set",
     subject_names=CLASS_SETS,
-    choices=(TEST_DOMAIN, SETTING, ChoiceSpec("Counted in", "exposed_in")),
+    choices=(
+        TEST_DOMAIN,
+        replace(SETTING, first=_varied),
+        ChoiceSpec("Counted in", "exposed_in"),
+    ),
     across="exposure",
     mode="markers",
     hover=_class,
@@ -184,22 +223,14 @@ def _unbiased(rows: Frame, settings: Sequence[str], meta: Sequence[int | None]) 
         if seen.empty or held.empty:
             continue
         colour, symbol = setting_look(setting, number_)
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": f"{setting_label(setting)}, no bias",
-                "legendgroup": setting,
-                "showlegend": False,
-                "x": numbers(seen["value"]),
-                "y": numbers(held["value"]),
-                "error_x": {**error_bars(seen), "color": colour},
-                "error_y": {**error_bars(held), "color": colour},
-                "marker": {"color": colour, "symbol": symbol, "size": 11},
-                "hovertemplate": "seen %{x:.1%}, held-out %{y:.1%}<extra>%{fullData.name}</extra>",
-                "meta": list(meta),
-            }
-        )
+        said = f"seen {percent(seen['value'].iloc[0])}, held-out {percent(held['value'].iloc[0])}"
+        one = Subject(f"{setting_label(setting)}, no bias", colour, symbol, own)
+        bars = {
+            f"error_{end}": error_bars(rows) | {"color": colour}
+            for end, rows in (("x", seen), ("y", held))
+        }
+        more = {"legendgroup": setting, "showlegend": False, **bars}
+        traces.append(points(one, seen["value"], held["value"], [said], meta, size=11, **more))
     return traces
 
 
@@ -214,48 +245,6 @@ def _areas(areas: Frame, options: Sequence[str]) -> str:
             ends = between(row["low"], row["high"]).removeprefix("95 % interval ")
             said.append(f"{setting_name(setting)}{where} {number(row['value'])} ({ends})")
     return some(said, "accuracy") if said else "not recorded"
-
-
-def exposure_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
-    """Accuracy of each class against its training pictures."""
-    rows = read_rows(result, spec, "exposure_classes")
-    if rows.empty:
-        return None
-    found, choices = views(result, spec, rows)
-    choices = shown_first(choices, 1, _varied(rows, choices[1].options))
-    classes = rows.groupby(["test_domain", "setting"])["label"].nunique()
-    traces = curves(spec, found)
-    for trace in traces:
-        trace["marker"]["opacity"] = 0.75
-    shape = layout(spec.height, xaxis=axis_of(spec.x), yaxis=axis_of(spec.y))
-    said = {"spearman": _spearman(result), "classes": span(classes)}
-    return finished(spec, result, rows, traces, shape, choices, **said)
-
-
-def _varied(rows: Frame, options: Sequence[str]) -> int:
-    """The first setting whose classes were trained on unequally: the one worth showing first."""
-    first = rows[rows["exposed_in"] == rows["exposed_in"].iloc[0]]
-    varied = first.groupby(first["setting"].map(setting_name))["exposure"].nunique() > 1
-    return next((place for place, name in enumerate(options) if varied.get(name)), 0)
-
-
-def _spearman(result: LoadedResult) -> str:
-    """Every correlation with its interval, and where there is none, why."""
-    rows = in_test_domain(result.frame("exposure"))
-    rows = rows[(rows["class_set"] == "all") & (rows["candidates"].isin(["all", ""]))]
-    said: list[str] = []
-    without: dict[str, list[str]] = {}
-    for _, row in rows.drop_duplicates(["test_domain", "setting", "exposed_in"]).iterrows():
-        what = f"{setting_name(row['setting'])}, {row['exposed_in']}"
-        what += f", {row['test_domain']}" if len(result.test_domains) > 1 else ""
-        if pd.isna(row["value"]):
-            without.setdefault(row["reason"] or "no number", []).append(what)
-        else:
-            ends = between(row["low"], row["high"]).removeprefix("95 % interval ")
-            said.append(f"{what}: {number(row['value'])} ({ends})")
-    parts = [some(said, "exposure")] if said else []
-    parts += [f"none for {len(names)}, where {why}" for why, names in without.items()]
-    return "; ".join(parts) if parts else "not measured"
 
 
 TICKS = (
@@ -325,22 +314,12 @@ def _logit_axis(title: str, shown: Sequence[pd.Series]) -> dict[str, object]:
 
 def _fit(rows: Frame, meta: Sequence[int | None]) -> list[Trace]:
     """The reference models' line, and its interval as a band."""
-    line = rows.dropna(subset=["expected"]).sort_values("accuracy_in", kind="stable")
-    x = numbers(_logit(line["accuracy_in"]))
-    around = [*_logit(line["expected_high"]), *_logit(line["expected_low"])[::-1]]
-    return [
-        {
-            "type": "scatter", "mode": "lines", "name": "95 % interval of the line",
-            "x": [*x, *x[::-1]], "y": numbers(around), "fill": "toself", "line": {"width": 0},
-            "fillcolor": faded(GREY, 0.2), "hoverinfo": "skip", "showlegend": False,
-            "meta": list(meta),
-        },
-        {
-            "type": "scatter", "mode": "lines", "name": "line of the reference models", "x": x,
-            "y": numbers(_logit(line["expected"])), "line": {"color": GREY, "width": 1.5},
-            "hoverinfo": "skip", "meta": list(meta),
-        },
-    ]  # fmt: skip
+    known = rows.dropna(subset=["expected"]).sort_values("accuracy_in", kind="stable")
+    columns = ("accuracy_in", "expected", "expected_low", "expected_high")
+    x, y, low, high = (numbers(_logit(known[name])) for name in columns)
+    band = ribbon("95 % interval of the line", x, low, high, GREY, meta=list(meta))
+    line = level_line("line of the reference models", x, y, meta, width=1.5)
+    return [band, line | {"hoverinfo": "skip"}]
 
 
 def _models(rows: Frame, setting: str, n: int, meta: Sequence[int | None]) -> Trace:
@@ -352,18 +331,6 @@ def _models(rows: Frame, setting: str, n: int, meta: Sequence[int | None]) -> Tr
             rows["accuracy_in"], rows["accuracy_out"], rows["value"], strict=True
         )
     ]
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": setting_label(setting),
-        "x": numbers(_logit(rows["accuracy_in"])),
-        "y": numbers(_logit(rows["accuracy_out"])),
-        "marker": {
-            "size": 10,
-            "color": colour,
-            "symbol": [symbol + ("-open" if fitted else "") for fitted in rows["fitted"]],
-        },
-        "text": said,
-        "hovertemplate": "%{text}<extra></extra>",
-        "meta": list(meta),
-    }
+    one = Subject(setting_label(setting), colour, opened(symbol, rows["fitted"]), rows)
+    inside, outside = _logit(rows["accuracy_in"]), _logit(rows["accuracy_out"])
+    return points(one, inside, outside, said, meta, size=10)

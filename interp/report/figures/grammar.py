@@ -10,7 +10,6 @@ import pandas as pd
 from interp.core.declarations.figures import (
     NATURAL,
     OTHER,
-    PAIR,
     ChoiceSpec,
     FigureSpec,
     Label,
@@ -31,18 +30,12 @@ from interp.report.figures.pieces import (
     span,
 )
 from interp.report.figures.subjects import (
-    EPOCH_0,
+    FILTERS,
     ComparedPair,
     compared_pairs,
-    contrasts,
-    final,
-    in_test_domain,
     middle_site,
-    primary_prompts,
     settings_of,
     sites_by_depth,
-    text_head,
-    top_1,
 )
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import (
@@ -58,25 +51,6 @@ from interp.report.naming import (
     site_label,
 )
 
-FILTERS: Mapping[str, Callable[[Frame], Frame]] = {
-    "top-1": top_1,
-    "text head": text_head,
-    "in the test domain": lambda rows: rows[rows["domain"] == rows["test_domain"]],
-    "asked in the test domain": in_test_domain,
-    "primary prompts": primary_prompts,
-    "last epoch": final,
-    "last epoch or untrained": lambda rows: pd.concat(
-        [final(rows), rows[rows["control"] == EPOCH_0]]
-    ),
-    "contrasts": contrasts,
-    "first block": lambda rows: rows[rows["seed"].eq(rows["seed"].min()) | rows["seed"].isna()],
-    "same site": lambda rows: rows[
-        (rows["site_b"] == "") | (rows["site_b"] == rows["site"])
-    ],
-    "a site": lambda rows: rows[rows["site"] != ""],
-}  # fmt: skip
-"""The filters that a specification's `keep` may name."""
-
 FOR_ALL = ("test_domain", "class_set")
 """Columns in which an empty cell belongs to every option."""
 
@@ -90,6 +64,7 @@ class View:
     look: Look
     scale: Scale
     test_domain: str
+    one: ComparedPair | None = None
     subjects: Sequence[Subject] = ()
 
 
@@ -122,7 +97,7 @@ def views(result: LoadedResult, spec: FigureSpec, rows: Frame) -> tuple[list[Vie
     options = [alive or each[:1] for alive, each in zip(options, looks, strict=True)]
     found = [
         replace(view, subjects=_subjects(result, spec, view, rows))
-        for view in _narrowed(result, spec, rows, options, View([], rows, Look(""), spec.scale, ""))
+        for view in _narrowed(result, spec, options, View([], rows, Look(""), spec.scale, ""))
     ]
     choices = [
         Choice(choice.label, [look.label for look in each], _start(choice, each, rows))
@@ -134,7 +109,6 @@ def views(result: LoadedResult, spec: FigureSpec, rows: Frame) -> tuple[list[Vie
 def _narrowed(
     result: LoadedResult,
     spec: FigureSpec,
-    rows: Frame,
     options: Sequence[Sequence[Look]],
     view: View,
     before: Where | None = None,
@@ -146,27 +120,30 @@ def _narrowed(
     before = before or {}
     for place, look in enumerate(options[0]):
         here = view.rows if not look.table else kept(read_rows(result, spec, look.table), before)
-        named = {key: value for key, value in look.where.items() if not _relative(value)}
-        named = {
+        test_domain, one = str(look.where.get("test_domain", view.test_domain)), view.one
+        if "model" in look.where:
+            pairs = compared_pairs(result, test_domain)
+            one = next((each for each in pairs if each.name == look.where["model"]), None)
+            here = one.of(here) if one else here[:0]
+        where = {
             key: [value, ""] if key in FOR_ALL and isinstance(value, str) else value
-            for key, value in named.items()
+            for key, value in look.where.items()
+            if key != "model" and (one or not _relative(value))
         }
-        narrowed = replace(
-            view,
-            meta=[*view.meta, place],
-            rows=kept(here, {k: v for k, v in named.items() if k != "model"}),
-            look=Look("", {**view.look.where, **look.where}, look.table or view.look.table,
-                      look.ends if look.ends is not None else view.look.ends),
-            scale=look.scale or view.scale,
-            test_domain=str(look.where.get("test_domain", view.test_domain)),
-        )  # fmt: skip
-        if "model" in named:
-            pairs = compared_pairs(result, narrowed.test_domain)
-            own = [one for one in pairs if one.name == named["model"]]
-            narrowed = replace(
-                narrowed, rows=own[0].of(narrowed.rows) if own else narrowed.rows[:0]
-            )
-        yield from _narrowed(result, spec, rows, options[1:], narrowed, {**before, **named})
+        narrowed = View(
+            [*view.meta, place],
+            kept(here, where, one),
+            Look(
+                "",
+                {**view.look.where, **look.where},
+                look.table or view.look.table,
+                look.ends if look.ends is not None else view.look.ends,
+            ),
+            look.scale or view.scale,
+            test_domain,
+            one,
+        )
+        yield from _narrowed(result, spec, options[1:], narrowed, {**before, **where})
 
 
 def _relative(value: object) -> bool:
@@ -232,18 +209,12 @@ def _called(column: str, name: str, names: Mapping[str, str], rows: Frame) -> st
 
 
 def _start(choice: ChoiceSpec, looks: Sequence[Look], rows: Frame) -> int:
-    """The option first shown: of sites the middle one."""
+    """The option first shown: as the choice says; of sites the middle one."""
+    if choice.first:
+        return choice.first(rows, [look.label for look in looks])
     sites = [look.where.get("site") for look in looks]
     middle = middle_site(rows) if choice.columns == "site" else ""
     return sites.index(middle) if middle in sites else 0
-
-
-def shown_first(choices: Sequence[Choice], nth: int, option: int) -> list[Choice]:
-    """The same choices, of which the n-th one shows another option first."""
-    return [
-        replace(choice, selected=option) if place == nth else choice
-        for place, choice in enumerate(choices)
-    ]
 
 
 def _alive(result: LoadedResult, spec: FigureSpec, look: Look, rows: Frame) -> bool:
@@ -255,20 +226,10 @@ def _alive(result: LoadedResult, spec: FigureSpec, look: Look, rows: Frame) -> b
     here = read_rows(result, spec, look.table) if look.table else rows
     ends = look.ends if look.ends is not None else spec.ends
     return any(
-        kept(rows_of(one, here, ends), where, one)[column].notna().any()
+        kept(one.rows(here, ends), where, one)[column].notna().any()
         for test in result.test_domains
         for one in compared_pairs(result, test)
     )
-
-
-def rows_of(one: ComparedPair, rows: Frame, ends: Sequence[str]) -> Frame:
-    """A subject's rows: of its model, and of its domains where columns name some."""
-    if tuple(ends) == PAIR:
-        return one.pair(rows)
-    rows = one.of(rows)
-    for column in ends:
-        rows = rows[rows[column].isin([one.natural, one.domain, ""])]
-    return rows
 
 
 def _subjects(result: LoadedResult, spec: FigureSpec, view: View, rows: Frame) -> list[Subject]:
@@ -278,7 +239,7 @@ def _subjects(result: LoadedResult, spec: FigureSpec, view: View, rows: Frame) -
         ends = view.look.ends if view.look.ends is not None else spec.ends
         return [
             Subject(plain(one.name), one.colour, one.symbol,
-                    kept(rows_of(one, view.rows, ends), relative, one))
+                    kept(one.rows(view.rows, ends), relative, one))
             for one in compared_pairs(result, view.test_domain)
         ]  # fmt: skip
     if spec.subjects in ("", "settings"):
@@ -348,7 +309,7 @@ def finished(
 ) -> Figure:
     """The figure of a specification: its patterns filled in, its method, null and tables."""
     own = rows[rows["control"] == ""]
-    fields = _Fields(result, own, choices, dict(said))
+    fields = _Fields(result, own, {**FACTS, **spec.facts}, said)
     title, caption, alt = (
         re.sub(" +", " ", pattern.format_map(fields)).strip()
         for pattern in (spec.title, spec.caption, spec.alt)
@@ -366,14 +327,14 @@ class _Fields(dict[str, object]):
         self,
         result: LoadedResult,
         rows: Frame,
-        choices: Sequence[Choice],
+        facts: Mapping[str, Callable[..., object]],
         said: Mapping[str, object],
     ) -> None:
         super().__init__(said)
-        self.result, self.rows, self.choices = result, rows, choices
+        self.result, self.rows, self.facts = result, rows, facts
 
     def __missing__(self, name: str) -> object:
-        return FACTS[name](self.result, self.rows)
+        return self.facts[name](self.result, self.rows)
 
 
 def _withheld(result: LoadedResult, rows: Frame) -> str:

@@ -32,9 +32,11 @@ from interp.report.figures.pieces import (
     heat,
     height,
     layout,
-    marks,
+    level_line,
     named,
     numbers,
+    opened,
+    points,
     reference_line,
     rows_by_name,
     shade,
@@ -42,7 +44,7 @@ from interp.report.figures.pieces import (
 )
 from interp.report.figures.subjects import EPOCH_0
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import number, ordered_settings, percent, sequence, setting_look
+from interp.report.naming import number, ordered_settings, percent, plain, sequence, setting_look
 
 
 def depth_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
@@ -124,12 +126,62 @@ def _marks(spec: FigureSpec, view: View, names: Sequence[str]) -> Iterator[Trace
                 share=spec.x.percent)  # fmt: skip
     if own["null"].notna().any():
         own = own.drop_duplicates("row")
-        yield {
-            "type": "scatter", "mode": "lines", "name": "chance", "x": numbers(own["null"]),
-            "y": [names.index(row) for row in own["row"]],
-            "line": {"color": GREY, "width": 1, "dash": "dash"},
-            "hovertemplate": "chance: %{x:.1%}<extra></extra>", "meta": view.meta,
-        }  # fmt: skip
+        at = [names.index(row) for row in own["row"]]
+        yield level_line(
+            "chance", numbers(own["null"]), at, view.meta, share=spec.x.percent, dash="dash"
+        )
+
+
+SPREAD = 0.6
+"""How much of a row's height its subjects take."""
+
+
+def marks(
+    one: Subject,
+    names: Sequence[str],
+    place: tuple[int, int],
+    meta: Sequence[int | None],
+    scale: Scale,
+    *,
+    upright: bool = False,
+    share: bool = False,
+) -> Trace:
+    """A subject's marks, each with its interval; a number whose interval is missing is drawn open.
+
+    Args:
+        one: The subject; its rows have a column `row` that is one of `names`.
+        names: The names of the rows, in order.
+        place: Which of how many subjects it is.
+        meta: The options under which it is shown.
+        scale: The columns drawn.
+        upright: Whether the rows stand side by side, not one below the other.
+        share: Whether numbers are said as percentages.
+    """
+    nth, n = place
+    offset = SPREAD * ((nth + 0.5) / n - 0.5)
+    digits = 3 if scale.times == 1 else 1
+    has = one.rows[scale.value].notna()
+    known = one.rows[has]
+    said = [
+        f"{plain(row, 60)}: {percent(each) if share else number(float(each), digits)}"
+        + (f"<br>{verdict}" if verdict else "")
+        for row, each, verdict in zip(
+            known["row"], scale.times * known[scale.value], known["verdict"], strict=True
+        )
+    ]
+    colour, symbols = (
+        [each for each, there in zip(look, has, strict=True) if there]
+        if isinstance(look, list)
+        else look
+        for look in (one.colour, one.symbol)
+    )
+    at = [names.index(row) + offset for row in known["row"]]
+    values = scale.times * known[scale.value]
+    drawn = replace(one, colour=colour, symbol=opened(symbols, known[scale.low].isna()))
+    bars = error_bars(known, scale) | {"color": GREY if isinstance(colour, list) else colour}
+    if upright:
+        return points(drawn, at, values, said, meta, error_y=bars)
+    return points(drawn, values, at, said, meta, error_x=bars)
 
 
 def _numbers(spec: FigureSpec, view: View) -> str:
@@ -155,7 +207,8 @@ def map_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     rows = read_rows(result, spec)
     if rows.empty or rows[down].eq("").all():
         return None
-    domains = [one for one in result.domains if one in set(rows[down]) | set(rows[over])]
+    given = dict.fromkeys([*rows[down], *rows[over]])
+    domains = sorted(given, key=(*result.domains, *given).index)
     found, choices = views(result, spec, rows)
     traces = [_cells(spec, view, (down, over), domains) for view in found]
     shape = layout(80 + 50 * len(domains), xaxis=MAP, yaxis={**MAP, "autorange": "reversed"})
@@ -245,18 +298,11 @@ def curve(spec: FigureSpec, one: Subject, scale: Scale, meta: Sequence[int | Non
     places = label_rows(rows, spec.labels or column) if words else numbers(rows[column])
     told = zip(records(rows), places, strict=True)
     said = [_point(spec, row, at, scale) for row, at in told]
-    trace: Trace = {
-        "type": "scatter", "mode": spec.mode, "name": one.name,
-        "x": places,
-        "y": numbers(rows[scale.value]),
-        "line": {"color": one.colour, "width": 2},
-        "marker": {"color": one.colour, "symbol": one.symbol, "size": 8},
-        "text": said, "hovertemplate": "%{text}<extra>%{fullData.name}</extra>",
-        "meta": list(meta),
-    }  # fmt: skip
-    if scale.low:
-        trace["error_y"] = error_bars(rows, scale)
-    return trace
+    line = {"color": one.colour, "width": 2}
+    trace = points(one, places, rows[scale.value], said, meta, size=8, mode=spec.mode, line=line)
+    if "lines" not in spec.mode:
+        trace["marker"]["opacity"] = 0.75  # points lie upon one another
+    return trace | ({"error_y": error_bars(rows, scale)} if scale.low else {})
 
 
 def rows_are_words(rows: Frame, column: str) -> bool:

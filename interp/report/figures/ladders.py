@@ -1,6 +1,7 @@
 """The section on the ladder: what is shared by rung and band, and its profile by depth."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -15,7 +16,7 @@ from interp.core.declarations.figures import (
 from interp.core.sites import BAND, BANDS, LAST
 from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
 from interp.core.tables import Table
-from interp.report.figures.grammar import finished, read_rows, shown_first, views
+from interp.report.figures.grammar import finished, read_rows, views
 from interp.report.figures.pieces import (
     GREY,
     MAP,
@@ -60,6 +61,12 @@ POINT = (
 """The columns that a map and a profile need: a table with all declared ones is slow to cut up."""
 
 
+def _fullest(rows: Frame, options: Sequence[str]) -> int:
+    """The setting on which most was measured, the first of several."""
+    counted = rows["setting"].map(setting_name).value_counts()
+    return max(range(len(options)), key=lambda at: (counted.get(options[at], 0), -at))
+
+
 LADDER_MAP = FigureSpec(
     "ladder",
     "What is shared, rung by rung",
@@ -74,7 +81,7 @@ LADDER_MAP = FigureSpec(
     "cell for its index, interval and reasons. Only R4 and R6 speak of mechanisms.",
     alt="Map of verdicts: {pairs} pairs and bands by six rungs",
     where={"control": ""},
-    choices=(TEST_DOMAIN, SETTING),
+    choices=(TEST_DOMAIN, replace(SETTING, first=_fullest)),
 )
 PROFILE = FigureSpec(
     "sharing-profile",
@@ -112,15 +119,11 @@ def ladder_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     names = _pairs(rows)
     found, choices = views(result, spec, rows)
     traces = [_verdicts(view.rows, names, view.meta) for view in found]
-    counted = rows["setting"].map(setting_name).value_counts()
-    options = choices[-1].options
-    most = max(range(len(options)), key=lambda at: (counted.get(options[at], 0), -at))
     shape = layout(
         120 + 24 * len(names),
         xaxis={**MAP, "side": "top", "tickfont": {"size": 11}},
         yaxis={**MAP, "autorange": "reversed", "tickfont": {"size": 11}},
     )
-    choices = shown_first(choices, 1, most)
     said = {"classes": _classes(rows), "pairs": len(names)}
     return finished(spec, result, rows, traces, shape, choices, **said)
 
@@ -366,8 +369,8 @@ def draw_profile(table: Table, *, title: str = "The sharing profile") -> Any:
             if trace["name"] == "this model":
                 trace |= {"name": name, "legendgroup": name, "line": {"color": colour, "width": 2}}
             traces.append({key: value for key, value in trace.items() if key != "meta"})
-    counted = f"bars 95 % intervals; n = {_classes(rows)} classes"
-    said = f"{title}<br><sup>index: 0 null, 1 ceiling; {counted}</sup>"
+    scale = "index: 0 null, 1 ceiling; bars 95 % intervals"
+    said = f"{title}<br><sup>{scale}; n = {_classes(rows)} classes</sup>"
     legend = {"orientation": "h", "y": -0.12, "yanchor": "top"}
     shape = {"title": said, "margin": {"t": 110}, "legend": legend}
     return go.Figure(data=traces, layout=_panel_layout() | shape)

@@ -21,7 +21,7 @@ from interp.core.declarations.figures import (
 )
 from interp.core.sites import LAST
 from interp.report.figures.grammar import finished, read_rows
-from interp.report.figures.pieces import Choice, Figure, Trace, axis, layout, numbers
+from interp.report.figures.pieces import Choice, Figure, Subject, Trace, axis, layout, points
 from interp.report.figures.subjects import EPOCH_0, ComparedPair, compared_pairs, settings_of
 from interp.report.figures.training import FREE
 from interp.report.loaded import Frame, LoadedResult
@@ -68,7 +68,6 @@ FACTORS = FigureSpec(
     ),
     y=AxisSpec("share of variance", limits=(-0.05, 1.05)),
     lines=ZERO,
-    height=420,
 )
 ANGLE = FigureSpec(
     "angle",
@@ -82,10 +81,8 @@ ANGLE = FigureSpec(
     alt="Lines over depth for {names}",
     where={"factor": "class and domain"},
     subjects="pairs",
-    choices=(TEST_DOMAIN,),
     y=AxisSpec("squared cosine (0 orthogonal)"),
     lines=ZERO,
-    height=420,
 )
 APART = FigureSpec(
     "apart",
@@ -114,7 +111,6 @@ APART = FigureSpec(
     ),
     y=AxisSpec("accuracy, or distance"),
     lines=ZERO,
-    height=420,
 )  # fmt: skip
 COMPONENTS = FigureSpec(
     "views",
@@ -308,7 +304,7 @@ def views_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
             & (rows["site"] == site)
         ]
         traces += [
-            _points(chosen[chosen["domain"] == name], name, tints[name], [d, m, p])
+            _pictures(chosen[chosen["domain"] == name], name, tints[name], [d, m, p])
             for name in result.domains
             if chosen["domain"].eq(name).any()
         ]
@@ -329,18 +325,11 @@ def views_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     return finished(spec, result, rows, traces, shape, choices, **told)
 
 
-def _points(rows: Frame, domain: str, colour: str, meta: list[int | None]) -> Trace:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": plain(domain),
-        "x": numbers(rows["x"].round(4)),
-        "y": numbers(rows["y"].round(4)),
-        "text": [plain(label) for label in rows["label"]],
-        "hovertemplate": "%{text}<extra>%{fullData.name}</extra>",
-        "marker": {"color": colour, "size": 6, "opacity": 0.75},
-        "meta": meta,
-    }
+def _pictures(rows: Frame, domain: str, colour: str, meta: list[int | None]) -> Trace:
+    one = Subject(plain(domain), colour, "circle", rows)
+    said = [plain(label) for label in rows["label"]]
+    trace = points(one, rows["x"].round(4), rows["y"].round(4), said, meta, size=6)
+    return trace | {"marker": {**trace["marker"], "opacity": 0.75}}
 
 
 def dictionary_words(result: LoadedResult) -> list[tuple[str, list[str]]]:

@@ -1,8 +1,7 @@
-"""Sections of the verdict across checkpoints: accuracy against sharing, levels, intervention."""
+"""The section of the verdict across checkpoints: accuracy with sharing, and levels of evidence."""
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -13,14 +12,15 @@ from interp.report.figures.pieces import (
     GREY,
     Choice,
     Figure,
+    Subject,
     Trace,
     axis,
-    counts,
     error_bars,
     layout,
-    numbers,
+    points,
     reference_line,
     rows_by_name,
+    shade,
     span,
 )
 from interp.report.loaded import Frame, LoadedResult
@@ -89,32 +89,6 @@ EVIDENCE = SectionSpec(
     study_only=True,
     optional=("levels", "together"),
 )
-DOSE_RESPONSE = FigureSpec(
-    "intervention",
-    "What aligning classes does: dose and response",
-    "dose",
-    ("intervention", "intervention_classes", "intervention_directions"),
-    method="Models are trained with a loss term of several weights that pulls classes of two "
-    "domains together, once with their own class as partner and once with a wrong one.",
-    null="Wrong classes as partners, and the run without the term.",
-    caption="Weight of the term, below 0 where it separates, against balanced accuracy (0 to 1) "
-    "and the index of shared directions. Bars: 95 % intervals over {over}; those of sharing over "
-    "blocks. Hollow: no interval. {of_classes}. {verdicts}",
-    alt="{differences}",
-    needs=("value", "weight"),
-)
-INTERVENTION = SectionSpec(
-    "intervention",
-    "Made to be shared: the intervention (L4)",
-    "At one mixture, a loss term = weight × mean over seen classes of (1 − cosine of a class's "
-    "contrasts in natural pictures and in the test domain) at one layer. In the control every "
-    "class has a wrong partner, the same in the whole run. Held-out classes never enter it.",
-    (DOSE_RESPONSE,),
-    note="The mixture is the same and the term was put there: this comparison alone permits "
-    "the word “because”, where seen classes stay equally accurate and sharing did move.",
-    study_only=True,
-    optional=("intervention", "intervention_classes", "intervention_directions"),
-)
 
 
 def together_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
@@ -177,19 +151,10 @@ def _mixture(own: Frame, setting: str, colour: str, domains: Sequence[str], plac
     """One mixture's points, a symbol per test domain."""
     looks = [SYMBOLS[domains.index(name) % len(SYMBOLS)] for name in own["test_domain"]]
     bar = {"color": faded(colour, 0.45), "thickness": 1.2, "width": 0}
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": plain(setting_name(setting), 44),
-        "x": numbers(own["index"]),
-        "y": numbers(own["accuracy"]),
-        "error_x": error_bars(own, INDEX) | bar,
-        "error_y": error_bars(own, ACCURACY) | bar,
-        "marker": {"color": colour, "symbol": looks, "size": 11},
-        "text": [_said(row) for _, row in own.iterrows()],
-        "hovertemplate": "%{text}<extra>%{fullData.name}</extra>",
-        "meta": [place],
-    }
+    one = Subject(plain(setting_name(setting), 44), colour, looks, own)
+    said = [_said(row) for _, row in own.iterrows()]
+    bars = {"error_x": error_bars(own, INDEX) | bar, "error_y": error_bars(own, ACCURACY) | bar}
+    return points(one, own["index"], own["accuracy"], said, [place], size=11, **bars)
 
 
 def _said(row: pd.Series) -> str:
@@ -239,10 +204,6 @@ def levels_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
         known = {*own["level"], *other["level"]}
         traces += _unmeasured([name for name in names if name[0] not in known], names, place)
     line, note = reference_line("x", 0.0, "no link")
-    band = {
-        "type": "rect", "x0": -SMALL, "x1": SMALL, "y0": 0, "y1": 1, "yref": "paper",
-        "layer": "below", "line": {"width": 0}, "fillcolor": faded(GREY, 0.16),
-    }  # fmt: skip
     shape = layout(
         120 + 62 * len(names),
         showlegend=False,
@@ -253,7 +214,7 @@ def levels_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
             "ticktext": [_label(*name) for name in names],
             "range": [len(names) - 0.5, -0.7],
         },
-        shapes=[band, line],
+        shapes=[shade(-SMALL, SMALL), line],
         annotations=[note],
     )  # fmt: skip
     said = {
@@ -309,23 +270,16 @@ def _marks(own: Frame, names: Sequence[tuple[str, str]], place: int) -> Trace:
     at = [names.index(key) for key in keys]
     known = own["value"].notna().to_numpy()
     decided = (own["verdict"] != CANNOT_TELL).to_numpy()
-    trace: Trace = {
-        "type": "scatter",
+    symbols = ["square" if sure else "square-open" for sure in decided]
+    one = Subject("r", "#0072B2", symbols, own)
+    x = [value if has else 0.0 for value, has in zip(own["value"], known, strict=True)]
+    words = [plain(word) for word in own["verdict"]]
+    trace = points(one, x, at, words, [place], size=[10 if has else 0 for has in known]) | {
         "mode": "markers+text",
-        "name": "r",
-        "x": [value if has else 0.0 for value, has in zip(own["value"], known, strict=True)],
-        "y": at,
-        "text": [plain(word) for word in own["verdict"]],
         "textposition": "top center",
         "cliponaxis": False,
-        "marker": {
-            "color": "#0072B2",
-            "size": [10 if has else 0 for has in known],
-            "symbol": ["square" if sure else "square-open" for sure in decided],
-        },
         "hovertext": [_why(row) for _, row in own.iterrows()],
-        "hoverinfo": "text",
-        "meta": [place],
+        "hovertemplate": "%{hovertext}<extra></extra>",
     }
     if own["low"].notna().all():  # without an interval plotly would draw a bar of no length
         trace["error_x"] = error_bars(own) | {"color": "#0072B2"}
@@ -378,119 +332,3 @@ def _counted(rows: Frame) -> str:
     runs = rows["n_runs"].dropna()
     models = f", {span(runs[runs > 0])} trained models" if (runs > 0).any() else ""
     return f"n = {', '.join(parts)}{models}." if parts else "n is not recorded."
-
-
-OWN = ("aligned", "separated", "none")
-"""Arms whose classes meet themselves; without the term, all do and none is pulled."""
-
-ARMS = (
-    ("own classes as partners", OWN, "#0072B2", "circle"),
-    ("wrong classes as partners", ("shuffled", "none"), "#E69F00", "square"),
-)
-"""The two lines: name, arms, colour, marker. Both begin at the run without the term."""
-
-PER_ARM, GAPS = "each arm", "own less wrong partners"
-
-
-def dose_response_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
-    """Accuracy and sharing against the term's weight, one panel each, one above the other."""
-    rows = read_rows(result, spec)
-    if rows.empty:
-        return None
-    measures = list(dict.fromkeys(rows["measure"]))
-    room = 0.006 * (rows["weight"].max() - min(rows["weight"].min(), 0.0))  # else bars hide bars
-    traces: list[Trace] = []
-    for place, measure in enumerate(measures):
-        here = rows[rows["measure"] == measure]
-        for aside, (name, arms, colour, symbol) in zip((-1, 1), ARMS, strict=True):
-            part = here[here["arm"].isin(arms)].sort_values("weight", kind="stable")
-            traces.append(_line(part, name, colour, symbol, place, 1, aside * room))
-        gaps = here[here["arm"].str.contains(" − ", regex=False)].sort_values("weight")
-        traces.append(_line(gaps, GAPS, "#009E73", "diamond", place, 0))
-    panels, notes = _panels(measures)
-    shown = [trace for trace in traces if trace["x"]]
-    line, label = reference_line("x", 0.0, "no term")
-    shape = layout(
-        150 + 190 * len(measures),
-        xaxis=axis("weight of the term", anchor=_name("y", len(measures) - 1), zeroline=False),
-        shapes=[line],
-        annotations=[label, *notes],
-        **panels,
-    )
-    said = {
-        "of_classes": counts(rows[rows["unit"] != "block"]),
-        "verdicts": _verdicts(result),
-        "differences": _words(rows),
-    }
-    shown = [trace for trace in traces if trace["x"]]
-    choices = [Choice("Show", [GAPS, PER_ARM])]
-    return finished(spec, result, rows, shown, shape, choices, **said)
-
-
-def _name(letter: str, place: int) -> str:
-    """What plotly calls an axis: y, y2, y3."""
-    return letter if place == 0 else f"{letter}{place + 1}"
-
-
-def _line(
-    rows: Frame, name: str, colour: str, symbol: str, place: int, choice: int, aside: float = 0.0
-) -> Trace:
-    """An arm's numbers over weights in one panel, moved aside by so much weight."""
-    said = [
-        f"{plain(arm)}, weight {number(weight)}: {number(value, 3)}"
-        for arm, weight, value in zip(rows["arm"], rows["weight"], rows["value"], strict=True)
-    ]
-    return {
-        "type": "scatter", "mode": "lines+markers", "name": name, "legendgroup": name,
-        "showlegend": place == 0, "x": numbers(rows["weight"] + aside), "y": numbers(rows["value"]),
-        "yaxis": _name("y", place), "line": {"color": colour, "width": 2},
-        "error_y": {**error_bars(rows), "color": colour},
-        "marker": {
-            "color": colour, "size": 9,
-            "symbol": [symbol + ("-open" if bare else "") for bare in rows["low"].isna()],
-        },
-        "text": said, "hovertemplate": "%{text}<extra>%{fullData.name}</extra>",
-        "meta": [choice],
-    }  # fmt: skip
-
-
-def _panels(measures: Sequence[str]) -> tuple[dict[str, Any], list[Trace]]:
-    """An axis for each measure, from top to bottom, and its title above it: beside it, long words
-    would leave a phone no room."""
-    height, gap = 1 / len(measures), 0.3 / len(measures)
-    panels: dict[str, Any] = {}
-    notes: list[Trace] = []
-    for place, measure in enumerate(measures):
-        top = 1 - place * height - gap / 2
-        name = "yaxis" if place == 0 else f"yaxis{place + 1}"
-        panels[name] = axis("", domain=[max(0.0, top - height + gap), top], anchor="x")
-        notes.append(
-            {
-                "text": plain(measure, 70), "x": 0, "xref": "paper", "y": top, "yref": "paper",
-                "xanchor": "left", "yanchor": "bottom", "showarrow": False, "font": {"size": 12},
-            }
-        )  # fmt: skip
-    return panels, notes
-
-
-def _verdicts(result: LoadedResult) -> str:
-    """What may be concluded, in the words of the table `levels`."""
-    rows = result.frame("levels")
-    rows = rows[rows["level"] == "L4"]
-    said = []
-    for _, row in rows.iterrows():
-        where = row["measure"].rpartition(", ")[2].capitalize()
-        why = f" ({row['reason']})" if row["reason"] else f": {row['licence']}"
-        needed = f"; needed: {row['needed']}" if row["needed"] else ""
-        said.append(f"{where}: {row['verdict']}{why}{needed}.")
-    return f"Verdicts. {' '.join(said)}" if said else ""
-
-
-def _words(rows: Frame) -> str:
-    """The differences at each weight, for whoever cannot see the figure."""
-    gaps = rows[rows["arm"].str.contains(" − ", regex=False)]
-    said = [
-        f"{row['measure']} at weight {number(row['weight'])}: {number(row['value'], 3)}"
-        for _, row in gaps.iterrows()
-    ]
-    return f"Own less wrong partners: {sequence(said)}" if said else "No control was trained"

@@ -20,13 +20,14 @@ from interp.report.figures.grammar import finished, read_rows, views
 from interp.report.figures.pieces import (
     MAP,
     Figure,
+    Subject,
     Trace,
     axis,
     error_bars,
     heat,
     hover,
     layout,
-    numbers,
+    points,
     reference_line,
 )
 from interp.report.figures.subjects import sites_by_depth
@@ -134,33 +135,17 @@ def _sites(
     aside = (place - (n - 1) / 2) * min(0.16, 0.7 / n)
     name = setting_label(setting)
     dots = _examples(result, rows, scale.value)
-    return [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": f"{name}, single pairs",
-            "x": [sites.index(site) + aside for site in dots["site"]],
-            "y": numbers(dots["effect"]),
-            "marker": {"color": colour, "size": 4, "opacity": 0.3},
-            "hoverinfo": "skip",
-            "legendgroup": name,
-            "showlegend": False,
-            "meta": list(meta),
-        },
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": name,
-            "x": [sites.index(site) + aside for site in rows["site"]],
-            "y": numbers(rows[scale.value]),
-            "error_y": error_bars(rows, scale),
-            "marker": {"color": colour, "symbol": symbol, "size": 10},
-            "hovertext": hover(rows, scale),
-            "hovertemplate": "%{hovertext}<extra>%{fullData.name}</extra>",
-            "legendgroup": name,
-            "meta": list(meta),
-        },
-    ]
+    one = Subject(name, colour, symbol, rows)
+    single = Subject(f"{name}, single pairs", colour, "circle", dots)
+
+    def at(frame: Frame) -> list[float]:
+        return [sites.index(site) + aside for site in frame["site"]]
+
+    small = points(single, at(dots), dots["effect"], [], meta, size=4, showlegend=False)
+    small |= {"marker": {"color": colour, "size": 4, "opacity": 0.3}, "hoverinfo": "skip"}
+    said, bars = hover(rows, scale), error_bars(rows, scale)
+    large = points(one, at(rows), rows[scale.value], said, meta, size=10, error_y=bars)
+    return [trace | {"legendgroup": name} for trace in (small, large)]
 
 
 def _examples(result: LoadedResult, rows: Frame, scale: str) -> Frame:

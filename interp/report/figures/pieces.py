@@ -6,7 +6,7 @@ to, one per choice, or None where it is always shown.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -14,7 +14,7 @@ import pandas as pd
 from interp.core.declarations.figures import INDEX, RAW, Scale
 from interp.report.figures.subjects import EPOCH_0
 from interp.report.loaded import Frame
-from interp.report.naming import faded, number, percent, plain, site_label
+from interp.report.naming import faded, number, plain, site_label
 
 Trace = dict[str, Any]
 
@@ -63,8 +63,63 @@ class Subject:
     name: str
     colour: Any
     symbol: Any
-    rows: Frame
+    rows: Frame = field(default_factory=pd.DataFrame)
     key: str = ""
+
+
+def points(
+    one: Subject,
+    x: Iterable[float | str | None],
+    y: Iterable[float],
+    said: Sequence[str],
+    meta: Sequence[int | None],
+    *,
+    size: int | Sequence[int] = 9,
+    **more: Any,
+) -> Trace:
+    """A subject's points, which say `said` when pointed at; `more` is in plotly's words."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": one.name,
+        "x": [None if pd.isna(value) else value for value in x],
+        "y": numbers(y),
+        "marker": {"color": one.colour, "symbol": one.symbol, "size": size},
+        "text": list(said),
+        "hovertemplate": f"%{{text}}<extra>{'%{fullData.name}' if one.name else ''}</extra>",
+        "meta": list(meta),
+        **more,
+    }
+
+
+def level_line(
+    name: str,
+    x: Sequence[Any],
+    y: Sequence[Any],
+    meta: Sequence[int | None],
+    *,
+    share: bool = False,
+    **line: Any,
+) -> Trace:
+    """A thin line that others are held against: chance, an untrained model, raw pixels."""
+    letter, digits = "x" if len(set(x)) == 1 < len(x) else "y", ".1%" if share else ".3f"
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": name,
+        "x": list(x),
+        "y": list(y),
+        "line": {"color": GREY, "width": 1, **line},
+        "hovertemplate": f"%{{fullData.name}}: %{{{letter}:{digits}}}<extra></extra>",
+        "meta": list(meta),
+    }
+
+
+def opened(symbol: str | Sequence[str], bare: Iterable[bool]) -> list[str]:
+    """Symbols of points, open where a number has no interval (or is marked otherwise)."""
+    bare = list(bare)
+    symbols = [symbol] * len(bare) if isinstance(symbol, str) else symbol
+    return [shape + ("-open" if each else "") for shape, each in zip(symbols, bare, strict=True)]
 
 
 def error_bars(rows: Frame, scale: Scale = RAW) -> dict[str, Any]:
@@ -111,7 +166,7 @@ def reference_line(axis: str, at: float, text: str, dash: str = "dot") -> tuple[
 
 
 def shade(low: float, high: float) -> Trace:
-    """A band of depth behind everything."""
+    """A band of an axis across, behind everything."""
     return {
         "type": "rect", "x0": low, "x1": high, "y0": 0, "y1": 1, "yref": "paper",
         "layer": "below", "line": {"width": 0}, "fillcolor": faded(GREY, 0.12),
@@ -193,7 +248,7 @@ def resampled(rows: Frame) -> str:
     return "classes and blocks" if any("block" in unit for unit in rows["unit"]) else "classes"
 
 
-def span(counted: Frame) -> str:
+def span(counted: pd.Series) -> str:
     """Least to most of some counts.
 
     >>> span(pd.Series([3, 3])), span(pd.Series([3, 1200]))
@@ -224,21 +279,13 @@ def depth_lines(one: Subject, meta: Sequence[int | None], scale: Scale = INDEX) 
     group = {"legendgroup": one.name, "meta": list(meta)}
     traces: list[Trace] = []
     if len(own):
-        traces += [_interval(part, one, group, scale) for part in _stretches(own, scale)]
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": one.name,
-                "x": numbers(own["depth"]),
-                "y": numbers(own[scale.value]),
-                "line": {"color": one.colour, "width": 2.5},
-                "marker": {"symbol": one.symbol, "size": 8},
-                "hovertext": hover(own, scale),
-                "hovertemplate": "%{hovertext}<extra>%{fullData.name}</extra>",
-                **group,
-            }
-        )
+        for part in _stretches(own, scale):
+            x, low, high = (numbers(part[name]) for name in ("depth", scale.low, scale.high))
+            name = f"{one.name}, 95 % interval"
+            traces.append(ribbon(name, x, low, high, one.colour, **group))
+        said, line = hover(own, scale), {"color": one.colour, "width": 2.5}
+        own_line = points(one, own["depth"], own[scale.value], said, meta, size=8)
+        traces.append(own_line | {"mode": "lines+markers", "line": line, **group})
     for floor, dash, colour in ((untrained, "dash", one.colour), (_pixels(rows), "dot", GREY)):
         if floor[scale.value].notna().any():
             traces.append(_floor(floor, dash, colour, group, scale.value))
@@ -249,19 +296,11 @@ def _floor(rows: Frame, dash: str, colour: str, group: Trace, column: str) -> Tr
     """An extra floor: the untrained model by depth, or raw pixels right across."""
     pixels = rows["control"].iloc[0] == "pixels"
     level = numbers(rows[column])
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": "raw pixels" if pixels else "untrained (epoch 0)",
-        "x": [0.0, 1.0] if pixels else numbers(rows["depth"]),
-        "y": level[:1] * 2 if pixels else level,
-        "line": {"color": colour, "width": 1.5, "dash": dash},
-        "opacity": 0.75,
-        "hovertemplate": "%{fullData.name}: %{y:.2f}<extra></extra>",
-        **group,
-        "legendgroup": "floors",
-        "legendrank": 2000,
-    }
+    x = [0.0, 1.0] if pixels else numbers(rows["depth"])
+    name = "raw pixels" if pixels else "untrained (epoch 0)"
+    y = level[:1] * 2 if pixels else level
+    line = level_line(name, x, y, group["meta"], color=colour, width=1.5, dash=dash)
+    return line | {"opacity": 0.75, "legendgroup": "floors", "legendrank": 2000}
 
 
 def _pixels(rows: Frame) -> Frame:
@@ -275,20 +314,22 @@ def _stretches(rows: Frame, scale: Scale) -> list[Frame]:
     return [part for _, part in rows[has].groupby(run[has])]
 
 
-def _interval(rows: Frame, one: Subject, group: Trace, scale: Scale) -> Trace:
-    depth = numbers(rows["depth"])
+def ribbon(
+    name: str, x: Sequence[Any], low: Sequence[Any], high: Sequence[Any], colour: str, **more: Any
+) -> Trace:
+    """The band between the ends of intervals along a line."""
     return {
         "type": "scatter",
         "mode": "lines",
         "fill": "toself",
-        "x": [*depth, *reversed(depth)],
-        "y": [*numbers(rows[scale.high]), *reversed(numbers(rows[scale.low]))],
-        "fillcolor": faded(one.colour, 0.12),
-        "line": {"width": 0, "color": one.colour},
+        "x": [*x, *reversed(x)],
+        "y": [*high, *reversed(low)],
+        "fillcolor": faded(colour, 0.12),
+        "line": {"width": 0, "color": colour},
         "hoverinfo": "skip",
         "showlegend": False,
-        "name": f"{one.name}, 95 % interval",
-        **group,
+        "name": name,
+        **more,
     }
 
 
@@ -312,75 +353,6 @@ def without_twins(traces: Sequence[Trace]) -> list[Trace]:
         seen |= {key, named}
         kept.append(trace)
     return kept
-
-
-SPREAD = 0.6
-"""How much of a row's height its subjects take."""
-
-
-def marks(
-    one: Subject,
-    names: Sequence[str],
-    place: tuple[int, int],
-    meta: Sequence[int | None],
-    scale: Scale,
-    *,
-    upright: bool = False,
-    share: bool = False,
-) -> Trace:
-    """A subject's marks, each with its interval; a number whose interval is missing is drawn open.
-
-    Args:
-        one: The subject; its rows have a column `row` that is one of `names`.
-        names: The names of the rows, in order.
-        place: Which of how many subjects it is.
-        meta: The options under which it is shown.
-        scale: The columns drawn.
-        upright: Whether the rows stand side by side, not one below the other.
-        share: Whether numbers are said as percentages.
-    """
-    nth, n = place
-    offset = SPREAD * ((nth + 0.5) / n - 0.5)
-    digits = 3 if scale.times == 1 else 1
-    has = one.rows[scale.value].notna()
-    known = one.rows[has]
-    at = [names.index(row) + offset for row in known["row"]]
-    said = [
-        f"{plain(row, 60)}: {percent(each) if share else number(float(each), digits)}"
-        + (f"<br>{verdict}" if verdict else "")
-        for row, each, verdict in zip(
-            known["row"], scale.times * known[scale.value], known["verdict"], strict=True
-        )
-    ]
-    colour, symbols = (
-        [each for each, there in zip(look, has, strict=True) if there]
-        if isinstance(look, list)
-        else look
-        for look in (one.colour, one.symbol)
-    )
-    shapes = symbols if isinstance(symbols, list) else [symbols] * len(known)
-    bare = known[scale.low].isna()
-    values, bars = numbers(scale.times * known[scale.value]), error_bars(known, scale)
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": one.name,
-        "x": at if upright else values,
-        "y": values if upright else at,
-        "error_y" if upright else "error_x": bars
-        | {"color": GREY if isinstance(colour, list) else colour},
-        "marker": {
-            "color": colour,
-            "size": 9,
-            "symbol": [
-                shape + ("-open" if without else "")
-                for shape, without in zip(shapes, bare, strict=True)
-            ],
-        },
-        "text": said,
-        "hovertemplate": f"%{{text}}<extra>{'%{fullData.name}' if one.name else ''}</extra>",
-        "meta": list(meta),
-    }
 
 
 def rows_by_name(names: Sequence[str], *, room: float = 0.0, limit: int = 80) -> dict[str, Any]:

@@ -60,7 +60,6 @@ def profile_spec(
         choices=(TEST_DOMAIN, *((seen,) if seen else ())),
         y=AxisSpec("index (0 null, 1 ceiling)"),
         lines=THRESHOLDS,
-        height=440,
     )
 
 
@@ -139,7 +138,6 @@ SELECTIVE = FigureSpec(
     ),
     y=AxisSpec("accuracy beyond a control task"),
     lines=ZERO,
-    height=420,
 )
 DOMAIN_MAP = FigureSpec(
     "domain-map",

@@ -4,9 +4,12 @@ In a study the subjects are its settings, each with the natural domain and the t
 checkpoint they are the pairs of its natural domain with every other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import pandas as pd
+
+from interp.core.declarations.figures import PAIR
 from interp.core.sites import middle_of
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import (
@@ -49,6 +52,15 @@ class ComparedPair:
         tested = frame["test_domain"].isin([self.test_domain, ""])
         floor = (frame["setting"] == "") & (frame["control"] != "")
         return frame[((frame["setting"] == self.setting) | floor) & tested]
+
+    def rows(self, frame: Frame, ends: Sequence[str]) -> Frame:
+        """The subject's rows, whose columns `ends` name its domains or none."""
+        if tuple(ends) == PAIR:
+            return self.pair(frame)
+        own = self.of(frame)
+        for column in ends:
+            own = own[own[column].isin([self.natural, self.domain, ""])]
+        return own
 
 
 def compared_pairs(result: LoadedResult, test_domain: str) -> list[ComparedPair]:
@@ -199,3 +211,23 @@ def primary_differences(result: LoadedResult, test_domain: str) -> Frame:
     rows = held_out_differences(result, test_domain)
     primary = rows["family"].str.startswith("primary")
     return rows[primary] if primary.any() else rows
+
+
+FILTERS: Mapping[str, Callable[[Frame], Frame]] = {
+    "top-1": top_1,
+    "text head": text_head,
+    "in the test domain": lambda rows: rows[rows["domain"] == rows["test_domain"]],
+    "asked in the test domain": in_test_domain,
+    "primary prompts": primary_prompts,
+    "last epoch": final,
+    "last epoch or untrained": lambda rows: pd.concat(
+        [final(rows), rows[rows["control"] == EPOCH_0]]
+    ),
+    "contrasts": contrasts,
+    "first block": lambda rows: rows[rows["seed"].eq(rows["seed"].min()) | rows["seed"].isna()],
+    "same site": lambda rows: rows[
+        (rows["site_b"] == "") | (rows["site_b"] == rows["site"])
+    ],
+    "a site": lambda rows: rows[rows["site"] != ""],
+}  # fmt: skip
+"""The filters that a specification's `keep` may name."""

@@ -1,24 +1,39 @@
-"""The sections on training and on numerics: mixtures, losses, and the certificate."""
+"""The sections on training: mixtures, losses, the intervention on the loss, and the certificate."""
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
-from interp.core.declarations.figures import TEST_DOMAIN, AxisSpec, FigureSpec, Scale, SectionSpec
+from interp.core.declarations.figures import AxisSpec, FigureSpec, Scale, SectionSpec
 from interp.report.figures.grammar import finished, read_rows, views
 from interp.report.figures.pieces import (
     GREY,
     LEGEND,
+    Choice,
     Figure,
     Subject,
     Trace,
     axis,
+    counts,
+    error_bars,
     layout,
     numbers,
+    opened,
+    points,
+    reference_line,
     rows_axis,
+    rows_by_name,
     span,
 )
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import ordered_settings, plain, sequence, setting_label, setting_name
+from interp.report.naming import (
+    number,
+    ordered_settings,
+    plain,
+    sequence,
+    setting_label,
+    setting_name,
+)
 
 FREE = "None: these are counts or readings, held against nothing."
 
@@ -34,7 +49,6 @@ MIXTURES = FigureSpec(
     alt="Stacked bars of {settings} by domain",
     needs=("n_pictures",),
     subjects="domain",
-    choices=(TEST_DOMAIN,),
 )
 LOSSES = FigureSpec(
     "losses",
@@ -49,7 +63,6 @@ LOSSES = FigureSpec(
     needs=("epoch", "loss"),
     scale=Scale("loss"),
     subjects="settings",
-    choices=(TEST_DOMAIN,),
     across="epoch",
     x=AxisSpec("epoch"),
     y=AxisSpec("loss, nats"),
@@ -86,6 +99,34 @@ CERTIFICATE = SectionSpec(
     (CERTIFIED,),
     ("certificate",),
     words=(("certificate",),),
+)
+
+
+DOSE_RESPONSE = FigureSpec(
+    "intervention",
+    "What aligning classes does: dose and response",
+    "dose",
+    ("intervention", "intervention_classes", "intervention_directions"),
+    method="Models are trained with a loss term of several weights that pulls classes of two "
+    "domains together, once with their own class as partner and once with a wrong one.",
+    null="Wrong classes as partners, and the run without the term.",
+    caption="Weight of the term, below 0 where it separates, against balanced accuracy (0 to 1) "
+    "and the index of shared directions. Bars: 95 % intervals over {over}; those of sharing over "
+    "blocks. Hollow: no interval. {of_classes}. {verdicts}",
+    alt="{differences}",
+    needs=("value", "weight"),
+)
+INTERVENTION = SectionSpec(
+    "intervention",
+    "Made to be shared: the intervention (L4)",
+    "At one mixture, a loss term = weight × mean over seen classes of (1 − cosine of a class's "
+    "contrasts in natural pictures and in the test domain) at one layer. In the control every "
+    "class has a wrong partner, the same in the whole run. Held-out classes never enter it.",
+    (DOSE_RESPONSE,),
+    note="The mixture is the same and the term was put there: this comparison alone permits "
+    "the word “because”, where seen classes stay equally accurate and sharing did move.",
+    study_only=True,
+    optional=("intervention", "intervention_classes", "intervention_directions"),
 )
 
 
@@ -141,7 +182,7 @@ def certificate_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
         return None
     worst = worst_of_checks(rows)
     names = [
-        plain(f"{tower} {check}, {str(dtype).removeprefix('torch.')}".strip(), 60)
+        f"{tower} {check}, {str(dtype).removeprefix('torch.')}".strip()
         for tower, check, dtype in zip(worst["tower"], worst["check"], worst["dtype"], strict=True)
     ]
     errors = [float(value) for value in worst["error"]]
@@ -153,7 +194,7 @@ def certificate_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     shape = layout(
         120 + 36 * len(names),
         xaxis=axis("relative error", type="log", **POWERS),
-        yaxis=rows_axis(len(names)),
+        yaxis=rows_by_name(names),
     )
     told = {"checked": span(worst["n_sites"]), "least": LEAST, "said": said}
     return finished(spec, result, rows, _traces(names, errors, bars), shape, **told)
@@ -172,29 +213,120 @@ def worst_of_checks(rows: Frame) -> Frame:
 def _traces(names: Sequence[str], errors: Sequence[float], bars: Sequence[float]) -> list[Trace]:
     """The errors, and the bars they must keep below."""
     passed = [value <= bar for value, bar in zip(errors, bars, strict=True)]
-    drawn = [max(value, LEAST) if math.isfinite(value) else None for value in errors]
-    return [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": "worst error",
-            "x": drawn,
-            "y": names,
-            "text": [f"{value:.2g}" for value in errors],
-            "marker": {
-                "size": 11,
-                "color": ["#009E73" if fine else "#D55E00" for fine in passed],
-                "symbol": ["circle" if fine else "x" for fine in passed],
-            },
-            "hovertemplate": "%{y}: %{text}<extra></extra>",
-        },
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": "bar",
-            "x": list(bars),
-            "y": names,
-            "marker": {"size": 20, "color": GREY, "symbol": "line-ns-open", "line": {"width": 3}},
-            "hovertemplate": "bar: %{x}<extra></extra>",
-        },
+    colours = ["#009E73" if fine else "#D55E00" for fine in passed]
+    symbols = ["circle" if fine else "x" for fine in passed]
+    drawn = [max(value, LEAST) if math.isfinite(value) else math.nan for value in errors]
+    at = range(len(names))
+    worst, bar = Subject("worst error", colours, symbols), Subject("bar", GREY, "line-ns-open")
+    marks = points(bar, bars, at, [f"{value:g}" for value in bars], [], size=20)
+    marks["marker"]["line"] = {"width": 3}
+    return [points(worst, drawn, at, [f"{value:.2g}" for value in errors], [], size=11), marks]
+
+
+OWN = ("aligned", "separated", "none")
+"""Arms whose classes meet themselves; without the term, all do and none is pulled."""
+
+ARMS = (
+    ("own classes as partners", OWN, "#0072B2", "circle"),
+    ("wrong classes as partners", ("shuffled", "none"), "#E69F00", "square"),
+)
+"""The two lines: name, arms, colour, marker. Both begin at the run without the term."""
+
+PER_ARM, GAPS = "each arm", "own less wrong partners"
+
+
+def dose_response_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+    """Accuracy and sharing against the term's weight, one panel each, one above the other."""
+    rows = read_rows(result, spec)
+    if rows.empty:
+        return None
+    measures = list(dict.fromkeys(rows["measure"]))
+    room = 0.006 * (rows["weight"].max() - min(rows["weight"].min(), 0.0))  # else bars hide bars
+    traces: list[Trace] = []
+    for place, measure in enumerate(measures):
+        here = rows[rows["measure"] == measure]
+        for aside, (name, arms, colour, symbol) in zip((-1, 1), ARMS, strict=True):
+            part = here[here["arm"].isin(arms)].sort_values("weight", kind="stable")
+            traces.append(_arm(part, name, colour, symbol, place, 1, aside * room))
+        gaps = here[here["arm"].str.contains(" − ", regex=False)].sort_values("weight")
+        traces.append(_arm(gaps, GAPS, "#009E73", "diamond", place, 0))
+    panels, notes = _panels(measures)
+    shown = [trace for trace in traces if trace["x"]]
+    line, label = reference_line("x", 0.0, "no term")
+    shape = layout(
+        150 + 190 * len(measures),
+        xaxis=axis("weight of the term", anchor=_name("y", len(measures) - 1), zeroline=False),
+        shapes=[line],
+        annotations=[label, *notes],
+        **panels,
+    )
+    said = {
+        "of_classes": counts(rows[rows["unit"] != "block"]),
+        "verdicts": _verdicts(result),
+        "differences": _differences(rows),
+    }
+    shown = [trace for trace in traces if trace["x"]]
+    choices = [Choice("Show", [GAPS, PER_ARM])]
+    return finished(spec, result, rows, shown, shape, choices, **said)
+
+
+def _name(letter: str, place: int) -> str:
+    """What plotly calls an axis: y, y2, y3."""
+    return letter if place == 0 else f"{letter}{place + 1}"
+
+
+def _arm(
+    rows: Frame, name: str, colour: str, symbol: str, place: int, choice: int, aside: float = 0.0
+) -> Trace:
+    """An arm's numbers over weights in one panel, moved aside by so much weight."""
+    said = [
+        f"{plain(arm)}, weight {number(weight)}: {number(value, 3)}"
+        for arm, weight, value in zip(rows["arm"], rows["weight"], rows["value"], strict=True)
     ]
+    one = Subject(name, colour, opened(symbol, rows["low"].isna()), rows)
+    more = {"legendgroup": name, "showlegend": place == 0, "yaxis": _name("y", place)}
+    more |= {"line": {"color": colour, "width": 2}, "mode": "lines+markers"}
+    more |= {"error_y": error_bars(rows) | {"color": colour}}
+    return points(one, rows["weight"] + aside, rows["value"], said, [choice], **more)
+
+
+def _panels(measures: Sequence[str]) -> tuple[dict[str, Any], list[Trace]]:
+    """An axis for each measure, from top to bottom, and its title above it: beside it, long words
+    would leave a phone no room."""
+    height, gap = 1 / len(measures), 0.3 / len(measures)
+    panels: dict[str, Any] = {}
+    notes: list[Trace] = []
+    for place, measure in enumerate(measures):
+        top = 1 - place * height - gap / 2
+        name = "yaxis" if place == 0 else f"yaxis{place + 1}"
+        panels[name] = axis("", domain=[max(0.0, top - height + gap), top], anchor="x")
+        notes.append(
+            {
+                "text": plain(measure, 70), "x": 0, "xref": "paper", "y": top, "yref": "paper",
+                "xanchor": "left", "yanchor": "bottom", "showarrow": False, "font": {"size": 12},
+            }
+        )  # fmt: skip
+    return panels, notes
+
+
+def _verdicts(result: LoadedResult) -> str:
+    """What may be concluded, in the words of the table `levels`."""
+    rows = result.frame("levels")
+    rows = rows[rows["level"] == "L4"]
+    said = []
+    for _, row in rows.iterrows():
+        where = row["measure"].rpartition(", ")[2].capitalize()
+        why = f" ({row['reason']})" if row["reason"] else f": {row['licence']}"
+        needed = f"; needed: {row['needed']}" if row["needed"] else ""
+        said.append(f"{where}: {row['verdict']}{why}{needed}.")
+    return f"Verdicts. {' '.join(said)}" if said else ""
+
+
+def _differences(rows: Frame) -> str:
+    """The differences at each weight, for whoever cannot see the figure."""
+    gaps = rows[rows["arm"].str.contains(" − ", regex=False)]
+    said = [
+        f"{row['measure']} at weight {number(row['weight'])}: {number(row['value'], 3)}"
+        for _, row in gaps.iterrows()
+    ]
+    return f"Own less wrong partners: {sequence(said)}" if said else "No control was trained"

@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 import pytest
 
 from interp.core.tables import Table
-from interp.report.figures.levels_of_evidence import GAPS, foremost
+from interp.report.figures.levels_of_evidence import foremost
+from interp.report.figures.training import GAPS
 from interp.report.loaded import LoadedResult, read_result
 from interp.report.sections import filled_sections
 from interp.report.words import headline
