@@ -6,7 +6,7 @@ The library (Hanna, Pezzelle and Belinkov 2024) is the public repository hannamw
     python3.11 -m venv eap-ig && . eap-ig/bin/activate
     pip install transformer_lens==2.18.0 torch==2.13.0 numpy==1.26.4 pyarrow==21.0.0
     pip install git+https://github.com/hannamw/EAP-IG@795f5607b25638935aec89aee3c1cb4bd9ed72f1
-    python tests/circuits/peer/generate_eap_ig.py
+    python tests/circuits/edges/peer/generate_eap_ig.py
 
 which writes `eap_ig_scores.npz` beside this file, the same bytes every time. The library is used as
 it is, but for three things that its interface leaves no choice about: it makes tokens of texts
