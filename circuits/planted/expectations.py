@@ -47,10 +47,10 @@ def _sections(file: str) -> dict[str, dict[str, Any]]:
     return tomllib.loads((Path(__file__).parent / file).read_text(encoding="utf-8"))
 
 
-def declared(file: str, *names: str) -> Mapping[str, tuple[Any, str]]:
+def declared_for(file: str, *names: str) -> Mapping[str, tuple[Any, str]]:
     """The rows of the first of some sections that a file has, over those that it is `like`.
 
-    >>> declared("findable.toml", "steep", "any")["RelP"]
+    >>> declared_for("findable.toml", "steep", "any")["RelP"]
     (0, 'RelP holds attention fixed, and a part is found by keys')
     """
     sections = _sections(file)
@@ -58,7 +58,7 @@ def declared(file: str, *names: str) -> Mapping[str, tuple[Any, str]]:
     under = section.get("like", [])
     rows: dict[str, tuple[Any, str]] = {}
     for name in [under] if isinstance(under, str) else under:
-        rows |= declared(file, name)
+        rows |= declared_for(file, name)
     return rows | {name: tuple(row) for name, row in section.items() if name != "like"}
 
 
@@ -77,7 +77,7 @@ def expected(blueprint: PlantedBlueprint) -> tuple[Expected, ...]:
     """
     name = blueprint.condition
     dose = "" if blueprint.dose is None else f"{name}, {blueprint.dose:g}"
-    rows = declared("expectations.toml", dose, f"{name}, {blueprint.tier}", name)
+    rows = declared_for("expectations.toml", dose, f"{name}, {blueprint.tier}", name)
     return tuple(
         Expected(measure, site, ANSWERS[letter], reason)
         for measure, (letters, reason) in rows.items()
@@ -90,7 +90,7 @@ def _sites(blueprint: PlantedBlueprint, measure: str) -> tuple[str | None, ...]:
     return (None,) if where is None else getattr(blueprint.outlook, where)
 
 
-WAYS = tuple(declared("findable.toml", "any"))
+WAYS = tuple(declared_for("findable.toml", "any"))
 """Every way to a circuit that is scored."""
 
 
@@ -103,5 +103,5 @@ def findable(blueprint: PlantedBlueprint, method: str) -> Finding:
     >>> findable(Blueprint("all shared", tier="steep"), "EAP").least is None
     True
     """
-    least, reason = declared("findable.toml", blueprint.tier, "any")[method]
+    least, reason = declared_for("findable.toml", blueprint.tier, "any")[method]
     return Finding(least or None, reason)

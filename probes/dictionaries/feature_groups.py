@@ -9,7 +9,7 @@ import pandas as pd
 from interp.core.errors import SampleError
 from interp.core.tables import Table
 from interp.probes.dictionaries.sharing import LEAST_CLASSES
-from interp.probes.dictionaries.usage import checked_activity, only_site, usage
+from interp.probes.dictionaries.usage import checked_activity, class_usage, only_site
 from interp.probes.features.matrices import Features, check_domains
 from interp.probes.representational_similarity.halved_pairs import HalvedPair
 
@@ -97,7 +97,7 @@ def roles(pair: HalvedPair, activity: np.ndarray) -> Roles:
     a, b = pair.a, pair.b
     for split in range(len(pair.deals)):
         own = {
-            (name, half): usage(pair, activity, name, split, half)
+            (name, half): class_usage(pair, activity, name, split, half)
             for name in (a, b)
             for half in (0, 1)
         }

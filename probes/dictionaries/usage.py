@@ -35,7 +35,9 @@ def checked_activity(made: object, n: int, name: str) -> np.ndarray:
     return activity
 
 
-def usage(pair: HalvedPair, activity: np.ndarray, domain: str, split: int, half: int) -> np.ndarray:
+def class_usage(
+    pair: HalvedPair, activity: np.ndarray, domain: str, split: int, half: int
+) -> np.ndarray:
     """Mean activity "class feature" over the pictures of a half."""
     return pair.means(activity, pair.rows(domain, split, half))
 
@@ -116,7 +118,7 @@ def overlaps(
         told += [activity_of(pair, first, pair.a), activity_of(pair, second, pair.b)]
         for split in range(len(pair.deals)):
             one, other = (
-                {(name, half): _own(usage(pair, activity, name, split, half), centred)
+                {(name, half): _own(class_usage(pair, activity, name, split, half), centred)
                  for name, half in product(domains, (0, 1))}
                 for activity in (first, second)
             )  # fmt: skip

@@ -11,8 +11,8 @@ from interp.report.figures.grammar import finished
 from interp.report.figures.kinds import across_lines, depth_figure, forest_figure
 from interp.report.figures.pieces import (
     Choice,
+    DrawnSubject,
     Figure,
-    Subject,
     Trace,
     axis,
     error_bars,
@@ -116,7 +116,7 @@ def _traces(rows: Frame, place: int) -> list[Trace]:
     found = []
     for label, row in rows.iterrows():
         own = rows.loc[[label]]
-        one = Subject(plain(row["name"]), row["colour"], row["symbol"], own)
+        one = DrawnSubject(plain(row["name"]), row["colour"], row["symbol"], own)
         bars = {"error_x": error_bars(own, INDEX), "error_y": error_bars(own, RAW)}
         found.append(
             points(one, own["index"], own["value"], [one.name], [place], size=12, **bars)

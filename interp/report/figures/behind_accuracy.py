@@ -18,11 +18,11 @@ from interp.core.declarations.figures import (
 )
 from interp.report.figures.accuracies import CHANCE, CLASSES, SHARE
 from interp.report.figures.grammar import finished, read_rows, views
-from interp.report.figures.kinds import axis_of, curves
+from interp.report.figures.kinds import axis_of, curve_traces
 from interp.report.figures.pieces import (
     GREY,
+    DrawnSubject,
     Figure,
-    Subject,
     Trace,
     axis,
     counts,
@@ -30,7 +30,7 @@ from interp.report.figures.pieces import (
     layout,
     level_line,
     numbers,
-    opened,
+    opened_option,
     points,
     ribbon,
     span,
@@ -198,7 +198,7 @@ def tradeoff_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     accuracy = in_test_domain(result.frame("accuracy"))
     areas = final(accuracy[accuracy["measure"] == AREA])
     found, choices = views(result, spec, rows)
-    traces = curves(spec, found)
+    traces = curve_traces(spec, found)
     for view in found:
         here = accuracy[accuracy["test_domain"] == view.test_domain]
         names = [one.key for one in view.subjects if len(one.rows)]
@@ -224,7 +224,7 @@ def _unbiased(rows: Frame, settings: Sequence[str], meta: Sequence[int | None]) 
             continue
         colour, symbol = setting_look(setting, number_)
         said = f"seen {percent(seen['value'].iloc[0])}, held-out {percent(held['value'].iloc[0])}"
-        one = Subject(f"{setting_label(setting)}, no bias", colour, symbol, own)
+        one = DrawnSubject(f"{setting_label(setting)}, no bias", colour, symbol, own)
         bars = {
             f"error_{end}": error_bars(rows) | {"color": colour}
             for end, rows in (("x", seen), ("y", held))
@@ -331,6 +331,6 @@ def _models(rows: Frame, setting: str, n: int, meta: Sequence[int | None]) -> Tr
             rows["accuracy_in"], rows["accuracy_out"], rows["value"], strict=True
         )
     ]
-    one = Subject(setting_label(setting), colour, opened(symbol, rows["fitted"]), rows)
+    one = DrawnSubject(setting_label(setting), colour, opened_option(symbol, rows["fitted"]), rows)
     inside, outside = _logit(rows["accuracy_in"]), _logit(rows["accuracy_out"])
     return points(one, inside, outside, said, meta, size=10)

@@ -21,13 +21,13 @@ from interp.core.declarations.figures import (
 from interp.core.sites import LAST
 from interp.report.figures.pieces import (
     Choice,
+    DrawnSubject,
     Figure,
-    Subject,
     Trace,
     counts,
-    kinds,
     resampled,
     span,
+    trace_kinds,
 )
 from interp.report.figures.subjects import (
     FILTERS,
@@ -65,7 +65,7 @@ class View:
     scale: Scale
     test_domain: str
     one: ComparedPair | None = None
-    subjects: Sequence[Subject] = ()
+    subjects: Sequence[DrawnSubject] = ()
 
 
 def kept(rows: Frame, where: Where, one: ComparedPair | None = None) -> Frame:
@@ -147,7 +147,7 @@ def _narrowed(
 
 
 def _relative(value: object) -> bool:
-    return isinstance(value, str) and value.startswith("@")
+    return isinstance(value, str) and value in (NATURAL, OTHER)
 
 
 def _looks(
@@ -232,20 +232,22 @@ def _alive(result: LoadedResult, spec: FigureSpec, look: Look, rows: Frame) -> b
     )
 
 
-def _subjects(result: LoadedResult, spec: FigureSpec, view: View, rows: Frame) -> list[Subject]:
+def _subjects(
+    result: LoadedResult, spec: FigureSpec, view: View, rows: Frame
+) -> list[DrawnSubject]:
     """What a view draws side by side."""
     if spec.subjects == "pairs":
         relative = {k: v for k, v in view.look.where.items() if _relative(v)}
         ends = view.look.ends if view.look.ends is not None else spec.ends
         return [
-            Subject(plain(one.name), one.colour, one.symbol,
+            DrawnSubject(plain(one.name), one.colour, one.symbol,
                     kept(one.rows(view.rows, ends), relative, one))
             for one in compared_pairs(result, view.test_domain)
         ]  # fmt: skip
     if spec.subjects in ("", "settings"):
         names = ordered_settings(rows["setting"]) if spec.subjects else []
         return [
-            Subject(setting_label(name), *setting_look(name, place), own, name)
+            DrawnSubject(setting_label(name), *setting_look(name, place), own, name)
             for place, name in enumerate(names)
             for own in [view.rows[view.rows["setting"] == name]]
         ]
@@ -253,7 +255,7 @@ def _subjects(result: LoadedResult, spec: FigureSpec, view: View, rows: Frame) -
     names = _values(result, spec, column, spec.subject_names, rows)
     tints = colours(names)
     return [
-        Subject(spec.subject_names.get(name, plain(name)), tints[name],
+        DrawnSubject(spec.subject_names.get(name, plain(name)), tints[name],
                 SYMBOLS[place % len(SYMBOLS)], view.rows[view.rows[column] == name], name)
         for place, name in enumerate(names)
     ]  # fmt: skip
@@ -269,7 +271,7 @@ def label_rows(rows: Frame, label: Label) -> list[str]:
     ['a', 'b']
     """
     if callable(label):
-        return [label(row) for row in records(rows)]
+        return [label(row) for row in row_records(rows)]
     first, *others = [label] if isinstance(label, str) else label
     columns = [first, *(name for name in others if rows[name].nunique() > 1)]
     words = {
@@ -279,7 +281,7 @@ def label_rows(rows: Frame, label: Label) -> list[str]:
     return [", ".join(parts) for parts in zip(*words.values(), strict=True)]
 
 
-def records(rows: Frame) -> list[Row]:
+def row_records(rows: Frame) -> list[Row]:
     """Rows as mappings, one after the other."""
     found: Any = rows.to_dict("records")
     return found
@@ -371,7 +373,7 @@ FACTS: dict[str, Fact] = {
     "unit": _unit,
     "pictures": lambda result, rows: span(rows["n_pictures"]),
     "draws": lambda result, rows: span(rows["n_units"]),
-    "kinds": lambda result, rows: kinds(rows),
+    "kinds": lambda result, rows: trace_kinds(rows),
     "withheld": _withheld,
     "where": _where,
     "pair": _pair,

@@ -16,15 +16,15 @@ from interp.report.figures.grammar import (
     kept,
     label_rows,
     read_rows,
-    records,
+    row_records,
     views,
 )
 from interp.report.figures.pieces import (
     DEPTH,
     GREY,
     MAP,
+    DrawnSubject,
     Figure,
-    Subject,
     Trace,
     axis,
     depth_lines,
@@ -35,7 +35,7 @@ from interp.report.figures.pieces import (
     level_line,
     named,
     numbers,
-    opened,
+    opened_option,
     points,
     reference_line,
     rows_by_name,
@@ -112,7 +112,7 @@ def forest_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
 def _marks(spec: FigureSpec, view: View, names: Sequence[str]) -> Iterator[Trace]:
     """The marks of a view, and the floors beside them."""
     own = view.rows[view.rows["control"] == ""]
-    subjects = view.subjects or [Subject("trained" * spec.floors, *_looks_of(spec, own), own)]
+    subjects = view.subjects or [DrawnSubject("trained" * spec.floors, *_looks_of(spec, own), own)]
     scale = view.scale
     for nth, one in enumerate(subjects):
         where = (nth, len(subjects))
@@ -121,7 +121,7 @@ def _marks(spec: FigureSpec, view: View, names: Sequence[str]) -> Iterator[Trace
     if not spec.floors:
         return
     untrained = view.rows[view.rows["control"] == EPOCH_0].drop_duplicates("setting")
-    floor = Subject("untrained (epoch 0)", GREY, "circle", untrained.assign(low=np.nan))
+    floor = DrawnSubject("untrained (epoch 0)", GREY, "circle", untrained.assign(low=np.nan))
     yield marks(floor, names, (0, 1), view.meta, Scale(scale.value, "low", "low"),
                 share=spec.x.percent)  # fmt: skip
     if own["null"].notna().any():
@@ -137,7 +137,7 @@ SPREAD = 0.6
 
 
 def marks(
-    one: Subject,
+    one: DrawnSubject,
     names: Sequence[str],
     place: tuple[int, int],
     meta: Sequence[int | None],
@@ -177,7 +177,7 @@ def marks(
     )
     at = [names.index(row) + offset for row in known["row"]]
     values = scale.times * known[scale.value]
-    drawn = replace(one, colour=colour, symbol=opened(symbols, known[scale.low].isna()))
+    drawn = replace(one, colour=colour, symbol=opened_option(symbols, known[scale.low].isna()))
     bars = error_bars(known, scale) | {"color": GREY if isinstance(colour, list) else colour}
     if upright:
         return points(drawn, at, values, said, meta, error_y=bars)
@@ -236,7 +236,7 @@ def curve_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     if rows.empty:
         return None
     found, choices = views(result, spec, rows)
-    traces = curves(spec, found)
+    traces = curve_traces(spec, found)
     if not traces:
         return None
     lines, notes = across_lines(spec.lines, "y")
@@ -254,16 +254,16 @@ def curve_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     return finished(spec, result, rows, traces, shape, choices, **said)
 
 
-def curves(spec: FigureSpec, found: Sequence[View]) -> list[Trace]:
+def curve_traces(spec: FigureSpec, found: Sequence[View]) -> list[Trace]:
     """The lines of all views that have points: the given series, and those of subjects."""
     return [trace for view in found for trace in (*_series(spec, view), *_lines(spec, view))]
 
 
 def _series(spec: FigureSpec, view: View) -> Iterator[Trace]:
     for each in spec.series if len(view.rows) else ():
-        one = Subject(each.name, each.colour, each.symbol, kept(view.rows, each.where))
+        one = DrawnSubject(each.name, each.colour, each.symbol, kept(view.rows, each.where))
         line = {"color": each.colour, "width": 2.5, "dash": each.dash}
-        yield curve(spec, one, each.scale, view.meta) | {"mode": each.mode, "line": line}
+        yield _curve(spec, one, each.scale, view.meta) | {"mode": each.mode, "line": line}
 
 
 def _lines(spec: FigureSpec, view: View) -> Iterator[Trace]:
@@ -274,10 +274,10 @@ def _lines(spec: FigureSpec, view: View) -> Iterator[Trace]:
         for block, part in enumerate(parts):
             if len(part):
                 own = replace(one, rows=part)
-                yield _faint(curve(spec, own, view.scale, view.meta), own, block)
+                yield _faint(_curve(spec, own, view.scale, view.meta), own, block)
 
 
-def _faint(trace: Trace, one: Subject, block: int) -> Trace:
+def _faint(trace: Trace, one: DrawnSubject, block: int) -> Trace:
     """A line of one block; those after the first are faint and have no entry in the legend.
 
     Bars are the first block's: those of all would hide one another.
@@ -289,14 +289,14 @@ def _faint(trace: Trace, one: Subject, block: int) -> Trace:
     return bare | first | {"name": f"{one.name}, block {block + 1}"}
 
 
-def curve(spec: FigureSpec, one: Subject, scale: Scale, meta: Sequence[int | None]) -> Trace:
+def _curve(spec: FigureSpec, one: DrawnSubject, scale: Scale, meta: Sequence[int | None]) -> Trace:
     """A subject's points along a column, with their intervals."""
     column = str(spec.across)
     words = rows_are_words(one.rows, column)
     ordered = "lines" in spec.mode and not words
     rows = one.rows.sort_values(spec.along or column, kind="stable") if ordered else one.rows
     places = label_rows(rows, spec.labels or column) if words else numbers(rows[column])
-    told = zip(records(rows), places, strict=True)
+    told = zip(row_records(rows), places, strict=True)
     said = [_point(spec, row, at, scale) for row, at in told]
     line = {"color": one.colour, "width": 2}
     trace = points(one, places, rows[scale.value], said, meta, size=8, mode=spec.mode, line=line)

@@ -21,7 +21,7 @@ from interp.core.declarations.figures import (
 )
 from interp.core.sites import LAST
 from interp.report.figures.grammar import finished, read_rows
-from interp.report.figures.pieces import Choice, Figure, Subject, Trace, axis, layout, points
+from interp.report.figures.pieces import Choice, DrawnSubject, Figure, Trace, axis, layout, points
 from interp.report.figures.subjects import EPOCH_0, ComparedPair, compared_pairs, settings_of
 from interp.report.figures.training import FREE
 from interp.report.loaded import Frame, LoadedResult
@@ -326,7 +326,7 @@ def views_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
 
 
 def _pictures(rows: Frame, domain: str, colour: str, meta: list[int | None]) -> Trace:
-    one = Subject(plain(domain), colour, "circle", rows)
+    one = DrawnSubject(plain(domain), colour, "circle", rows)
     said = [plain(label) for label in rows["label"]]
     trace = points(one, rows["x"].round(4), rows["y"].round(4), said, meta, size=6)
     return trace | {"marker": {**trace["marker"], "opacity": 0.75}}

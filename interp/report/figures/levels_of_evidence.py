@@ -11,8 +11,8 @@ from interp.report.figures.grammar import finished, read_rows
 from interp.report.figures.pieces import (
     GREY,
     Choice,
+    DrawnSubject,
     Figure,
-    Subject,
     Trace,
     axis,
     error_bars,
@@ -151,7 +151,7 @@ def _mixture(own: Frame, setting: str, colour: str, domains: Sequence[str], plac
     """One mixture's points, a symbol per test domain."""
     looks = [SYMBOLS[domains.index(name) % len(SYMBOLS)] for name in own["test_domain"]]
     bar = {"color": faded(colour, 0.45), "thickness": 1.2, "width": 0}
-    one = Subject(plain(setting_name(setting), 44), colour, looks, own)
+    one = DrawnSubject(plain(setting_name(setting), 44), colour, looks, own)
     said = [_said(row) for _, row in own.iterrows()]
     bars = {"error_x": error_bars(own, INDEX) | bar, "error_y": error_bars(own, ACCURACY) | bar}
     return points(one, own["index"], own["accuracy"], said, [place], size=11, **bars)
@@ -271,7 +271,7 @@ def _marks(own: Frame, names: Sequence[tuple[str, str]], place: int) -> Trace:
     known = own["value"].notna().to_numpy()
     decided = (own["verdict"] != CANNOT_TELL).to_numpy()
     symbols = ["square" if sure else "square-open" for sure in decided]
-    one = Subject("r", "#0072B2", symbols, own)
+    one = DrawnSubject("r", "#0072B2", symbols, own)
     x = [value if has else 0.0 for value, has in zip(own["value"], known, strict=True)]
     words = [plain(word) for word in own["verdict"]]
     trace = points(one, x, at, words, [place], size=[10 if has else 0 for has in known]) | {

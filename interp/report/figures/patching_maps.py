@@ -19,8 +19,8 @@ from interp.core.declarations.figures import (
 from interp.report.figures.grammar import finished, read_rows, views
 from interp.report.figures.pieces import (
     MAP,
+    DrawnSubject,
     Figure,
-    Subject,
     Trace,
     axis,
     error_bars,
@@ -135,8 +135,8 @@ def _sites(
     aside = (place - (n - 1) / 2) * min(0.16, 0.7 / n)
     name = setting_label(setting)
     dots = _examples(result, rows, scale.value)
-    one = Subject(name, colour, symbol, rows)
-    single = Subject(f"{name}, single pairs", colour, "circle", dots)
+    one = DrawnSubject(name, colour, symbol, rows)
+    single = DrawnSubject(f"{name}, single pairs", colour, "circle", dots)
 
     def at(frame: Frame) -> list[float]:
         return [sites.index(site) + aside for site in frame["site"]]

@@ -54,7 +54,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Subject:
+class DrawnSubject:
     """What is drawn as one line or one set of marks: its name, its looks, its rows.
 
     The name is safe text (`naming.plain`); colour and symbol may be lists, one for each row.
@@ -68,7 +68,7 @@ class Subject:
 
 
 def points(
-    one: Subject,
+    one: DrawnSubject,
     x: Iterable[float | str | None],
     y: Iterable[float],
     said: Sequence[str],
@@ -115,7 +115,7 @@ def level_line(
     }
 
 
-def opened(symbol: str | Sequence[str], bare: Iterable[bool]) -> list[str]:
+def opened_option(symbol: str | Sequence[str], bare: Iterable[bool]) -> list[str]:
     """Symbols of points, open where a number has no interval (or is marked otherwise)."""
     bare = list(bare)
     symbols = [symbol] * len(bare) if isinstance(symbol, str) else symbol
@@ -258,7 +258,7 @@ def span(counted: pd.Series) -> str:
     return least if least == most else f"{least} to {most}"
 
 
-def kinds(rows: Frame) -> str:
+def trace_kinds(rows: Frame) -> str:
     """The null and the ceiling of rows, in the words of their table."""
     parts = []
     for column, what in (("null_kind", "Null"), ("ceiling_kind", "Ceiling")):
@@ -271,7 +271,7 @@ def kinds(rows: Frame) -> str:
 DEPTH = "depth in the tower (0 picture, 1 embedding)"
 
 
-def depth_lines(one: Subject, meta: Sequence[int | None], scale: Scale = INDEX) -> list[Trace]:
+def depth_lines(one: DrawnSubject, meta: Sequence[int | None], scale: Scale = INDEX) -> list[Trace]:
     """A subject's line with its interval, its untrained self, and the pixels' level."""
     rows = one.rows[(one.rows["site_b"] == "") | (one.rows["site_b"] == one.rows["site"])]
     rows = rows.sort_values("depth", kind="stable")

@@ -192,7 +192,7 @@ def held_out_accuracy(
     return once.loc[ordered_settings(once.index)]
 
 
-def contrasts(frame: Frame) -> Frame:
+def contrasts_of_settings(frame: Frame) -> Frame:
     """Contrasts of settings on the same question, one row each."""
     rows = text_head(frame)
     rows = rows[rows["candidates"].isin(["all", ""])]
@@ -202,7 +202,7 @@ def contrasts(frame: Frame) -> Frame:
 
 def held_out_differences(result: LoadedResult, test_domain: str) -> Frame:
     """Contrasts in a test domain."""
-    rows = contrasts(result.frame("differences"))
+    rows = contrasts_of_settings(result.frame("differences"))
     return rows[rows["test_domain"].isin([test_domain, ""])].drop_duplicates("setting")
 
 
@@ -223,7 +223,7 @@ FILTERS: Mapping[str, Callable[[Frame], Frame]] = {
     "last epoch or untrained": lambda rows: pd.concat(
         [final(rows), rows[rows["control"] == EPOCH_0]]
     ),
-    "contrasts": contrasts,
+    "contrasts": contrasts_of_settings,
     "first block": lambda rows: rows[rows["seed"].eq(rows["seed"].min()) | rows["seed"].isna()],
     "same site": lambda rows: rows[
         (rows["site_b"] == "") | (rows["site_b"] == rows["site"])

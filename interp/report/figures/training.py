@@ -10,15 +10,15 @@ from interp.report.figures.pieces import (
     GREY,
     LEGEND,
     Choice,
+    DrawnSubject,
     Figure,
-    Subject,
     Trace,
     axis,
     counts,
     error_bars,
     layout,
     numbers,
-    opened,
+    opened_option,
     points,
     reference_line,
     rows_axis,
@@ -154,7 +154,7 @@ def mixtures_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     return finished(spec, result, rows, traces, shape, choices, **said)
 
 
-def _bar(one: Subject, settings: Sequence[str], meta: Sequence[int | None]) -> Trace:
+def _bar(one: DrawnSubject, settings: Sequence[str], meta: Sequence[int | None]) -> Trace:
     rows = one.rows.drop_duplicates("setting").set_index("setting")
     rows = rows.reindex([name for name in settings if name in set(rows.index)])
     return {
@@ -217,7 +217,10 @@ def _traces(names: Sequence[str], errors: Sequence[float], bars: Sequence[float]
     symbols = ["circle" if fine else "x" for fine in passed]
     drawn = [max(value, LEAST) if math.isfinite(value) else math.nan for value in errors]
     at = range(len(names))
-    worst, bar = Subject("worst error", colours, symbols), Subject("bar", GREY, "line-ns-open")
+    worst, bar = (
+        DrawnSubject("worst error", colours, symbols),
+        DrawnSubject("bar", GREY, "line-ns-open"),
+    )
     marks = points(bar, bars, at, [f"{value:g}" for value in bars], [], size=20)
     marks["marker"]["line"] = {"width": 3}
     return [points(worst, drawn, at, [f"{value:.2g}" for value in errors], [], size=11), marks]
@@ -283,7 +286,7 @@ def _arm(
         f"{plain(arm)}, weight {number(weight)}: {number(value, 3)}"
         for arm, weight, value in zip(rows["arm"], rows["weight"], rows["value"], strict=True)
     ]
-    one = Subject(name, colour, opened(symbol, rows["low"].isna()), rows)
+    one = DrawnSubject(name, colour, opened_option(symbol, rows["low"].isna()), rows)
     more = {"legendgroup": name, "showlegend": place == 0, "yaxis": _name("y", place)}
     more |= {"line": {"color": colour, "width": 2}, "mode": "lines+markers"}
     more |= {"error_y": error_bars(rows) | {"color": colour}}
