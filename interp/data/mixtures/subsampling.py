@@ -29,7 +29,8 @@ PAPER_ORDER = ("real", "quickdraw", "painting", "sketch", "infograph", "clipart"
 class MixtureCells:
     """Pictures per cell, where each cell begins in the list of pictures, and the cell of each.
 
-    >>> Cells.count(pd.Series(["cat", "dog", "cat"]), pd.Series(["real"] * 3)).counts.tolist()
+    >>> labels, domains = pd.Series(["cat", "dog", "cat"]), pd.Series(["real"] * 3)
+    >>> MixtureCells.count(labels, domains).counts.tolist()
     [[2, 1]]
     """
 
