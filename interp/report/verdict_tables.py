@@ -161,7 +161,7 @@ def _at(rows: Frame, one: ComparedPair) -> str:
     return " / ".join(map(_one_way, both)) or "not measured"
 
 
-def _one_way(row: Frame) -> str:
+def _one_way(row: pd.Series) -> str:
     verdict = row["verdict"] or CANNOT_TELL
     if not math.isfinite(row["index"]):
         return f"{SIGNS[verdict]} {verdict}: {row['reason'] or 'no index'}"
