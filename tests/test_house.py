@@ -68,11 +68,13 @@ def test_the_lightness_test_can_fail() -> None:
 
 def test_every_stub_is_declared() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    stubs = {path.parent for path in ROOT.rglob("*.pyi") if path.parent.parent != ROOT / "interp"}
-    stubs |= {path.parent for path in (ROOT / "interp").glob("*/*.pyi")}
-    for folder in stubs:
-        name = folder.relative_to(ROOT).as_posix().replace("/", ".")
-        name = name if name.startswith("interp") else f"interp.{name}"
+    names = {
+        ".".join(("interp", *path.parent.relative_to(ROOT).parts)).replace("interp.interp", "interp")
+        for top in ("interp", *WINGS)
+        for path in (ROOT / top).rglob("*.pyi")
+    }
+    assert {"interp", "interp.circuits", "interp.report"} <= names
+    for name in names:
         assert "*.pyi" in patterns["package-data"][name]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from interp.report.figures.answer import answer_figure
 from interp.report.figures.pieces import Figure, Trace
-from interp.report.figures.subjects import in_band, middle_site
+from interp.report.figures.subjects import middle_site
 from interp.report.loaded import LoadedResult, read_result
 from interp.report.naming import SETTINGS, setting_name
 from interp.report.verdict_tables import certificate_verdict
@@ -87,8 +87,10 @@ def test_answer_places_accuracy_against_the_middle_layers(result: LoadedResult) 
     similarity, accuracy = result.frame("similarity"), result.frame("accuracy")
     for setting, words in list(NAMES.items())[:4]:
         point = named(figure, words)
-        pair = (similarity["domain_a"] == "real") & (similarity["domain_b"] == "sketch")
-        middle = in_band(similarity[pair & (similarity["setting"] == setting)])
+        middle = similarity.query(
+            "domain_a == 'real' and domain_b == 'sketch' and setting == @setting "
+            "and control == '' and depth.between(0.33, 0.67) and site != 'hook_embedding'"
+        )
         assert sorted(middle["site"]) == ["layer2.0.hook_resid_post", "layer3.0.hook_resid_post"]
         assert point["x"] == pytest.approx([middle["index"].mean()])
         low = middle["index"].mean() - middle["index_low"].mean()
