@@ -69,7 +69,9 @@ def test_the_lightness_test_can_fail() -> None:
 def test_every_stub_is_declared() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     names = {
-        ".".join(("interp", *path.parent.relative_to(ROOT).parts)).replace("interp.interp", "interp")
+        ".".join(("interp", *path.parent.relative_to(ROOT).parts)).replace(
+            "interp.interp", "interp"
+        )
         for top in ("interp", *WINGS)
         for path in (ROOT / top).rglob("*.pyi")
     }

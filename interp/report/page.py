@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.core.declarations.figures import FigureSpec
+from interp.core.declarations.writing import percent, sequence
 from interp.core.errors import OutputError
 from interp.core.storage.store import write_atomic
 from interp.core.tables import COLUMNS
@@ -27,7 +28,7 @@ from interp.report.embedding import (
 )
 from interp.report.figures.answer import answer_figure
 from interp.report.loaded import LoadedResult, read_result, shown_commands
-from interp.report.naming import percent, sequence, setting_name
+from interp.report.naming import setting_name
 from interp.report.sections import Section, filled_sections
 from interp.report.verdict_tables import ladder_table
 from interp.report.words import answer_sentences, headline

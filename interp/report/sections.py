@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from interp.core.declarations.figures import FigureSpec, SectionSpec
+from interp.core.declarations.writing import sequence
 from interp.report.figures.accuracies import GENERALIZATION, accuracy_by_class_figure
 from interp.report.figures.behind_accuracy import (
     BEHIND,
@@ -31,7 +32,6 @@ from interp.report.figures.training import (
     mixtures_figure,
 )
 from interp.report.loaded import LoadedResult
-from interp.report.naming import sequence
 from interp.report.verdict_tables import (
     WordTable,
     angles_table,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from interp.core.declarations.writing import MISSING, number, percent
 from interp.core.sites import band_of
 from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
 from interp.report.figures.layers import dictionary_words
@@ -19,7 +20,7 @@ from interp.report.figures.subjects import (
 )
 from interp.report.figures.training import worst_of_checks
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import MISSING, number, percent, site_label
+from interp.report.naming import site_label
 from interp.verdicts.rungs import RUNGS, RungMeasure
 from interp.verdicts.wording import AGAINST, APART, TOGETHER
 

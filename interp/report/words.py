@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from interp.core.declarations.writing import between, number, percent, sequence
 from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
 from interp.report.figures.levels_of_evidence import foremost
 from interp.report.figures.subjects import (
@@ -20,7 +21,7 @@ from interp.report.figures.subjects import (
     primary_differences,
 )
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import between, contrast, number, percent, sequence, setting_name
+from interp.report.naming import contrast, setting_name
 from interp.verdicts.rungs import RUNGS
 from interp.verdicts.votes import Votes
 from interp.verdicts.wording import LEVELS, disagreement

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pandas as pd
 
 from interp.core.declarations.figures import INDEX, RAW, THRESHOLDS, FigureSpec
+from interp.core.declarations.writing import number, percent, plain, sequence
 from interp.report.figures.accuracies import ACCURACY
 from interp.report.figures.grammar import finished
 from interp.report.figures.kinds import across_lines, depth_figure, forest_figure
@@ -28,7 +29,6 @@ from interp.report.figures.subjects import (
     middle_verdict,
 )
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import number, percent, plain, sequence
 
 ANSWER = FigureSpec(
     "answer",

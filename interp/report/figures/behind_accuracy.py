@@ -16,6 +16,7 @@ from interp.core.declarations.figures import (
     Scale,
     SectionSpec,
 )
+from interp.core.declarations.writing import between, number, percent, plain, sequence, some
 from interp.report.figures.accuracies import CHANCE, CLASSES, SHARE
 from interp.report.figures.grammar import finished, read_rows, views
 from interp.report.figures.kinds import axis_of, curve_traces
@@ -39,16 +40,10 @@ from interp.report.figures.subjects import final, in_test_domain, top_1
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import (
     CLASS_SETS,
-    between,
-    number,
     ordered_settings,
-    percent,
-    plain,
-    sequence,
     setting_label,
     setting_look,
     setting_name,
-    some,
 )
 
 AREA = "AUSUC"

@@ -17,11 +17,12 @@ from interp.core.declarations.figures import (
     SeriesSpec,
 )
 from interp.core.declarations.figures import RAW as VALUE
+from interp.core.declarations.writing import number, plain
 from interp.core.tables import Table
 from interp.report.figures.grammar import finished, read_rows, views
 from interp.report.figures.pieces import GREY, Figure, Trace, layout, numbers
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import faded, number, plain
+from interp.report.naming import faded
 
 POSITIVE, NEGATIVE = "#0072B2", "#D55E00"
 MODEL = ChoiceSpec("Model", "model")

@@ -18,6 +18,7 @@ from interp.core.declarations.figures import (
     Scale,
     Where,
 )
+from interp.core.declarations.writing import percents, plain, sequence
 from interp.core.sites import LAST
 from interp.report.figures.pieces import (
     Choice,
@@ -42,9 +43,6 @@ from interp.report.naming import (
     SYMBOLS,
     colours,
     ordered_settings,
-    percents,
-    plain,
-    sequence,
     setting_label,
     setting_look,
     setting_name,

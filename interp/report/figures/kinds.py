@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from interp.core.declarations.figures import AxisSpec, FigureSpec, LineSpec, Row, Scale
+from interp.core.declarations.writing import number, percent, plain, sequence
 from interp.core.sites import BAND
 from interp.report.figures.grammar import (
     View,
@@ -44,7 +45,7 @@ from interp.report.figures.pieces import (
 )
 from interp.report.figures.subjects import EPOCH_0
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import number, ordered_settings, percent, plain, sequence, setting_look
+from interp.report.naming import ordered_settings, setting_look
 
 
 def depth_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:

@@ -13,6 +13,7 @@ from interp.core.declarations.figures import (
     FigureSpec,
     SectionSpec,
 )
+from interp.core.declarations.writing import number, plain
 from interp.core.sites import BAND, BANDS, LAST
 from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
 from interp.core.tables import Table
@@ -31,7 +32,7 @@ from interp.report.figures.pieces import (
 )
 from interp.report.figures.subjects import EPOCH_0, settings_of
 from interp.report.loaded import Frame, LoadedResult, tidy
-from interp.report.naming import number, plain, setting_look, setting_name, site_label
+from interp.report.naming import setting_look, setting_name, site_label
 from interp.verdicts.rungs import RUNGS
 
 HEADS = {name: f"{name} {rung.label}".replace(" ", "<br>", 1) for name, rung in RUNGS.items()}

@@ -19,22 +19,14 @@ from interp.core.declarations.figures import (
     Scale,
     SectionSpec,
 )
+from interp.core.declarations.writing import number, percent, percents, plain, sequence
 from interp.core.sites import LAST
 from interp.report.figures.grammar import finished, read_rows
 from interp.report.figures.pieces import Choice, DrawnSubject, Figure, Trace, axis, layout, points
 from interp.report.figures.subjects import EPOCH_0, ComparedPair, compared_pairs, settings_of
 from interp.report.figures.training import FREE
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import (
-    colours,
-    number,
-    percent,
-    percents,
-    plain,
-    sequence,
-    setting_name,
-    site_label,
-)
+from interp.report.naming import colours, setting_name, site_label
 
 LINES = (
     "{n}; ribbons are 95 % intervals over classes. {kinds} Dashed: the same models untrained. "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from interp.core.declarations.figures import INDEX, FigureSpec, Scale, SectionSpec
+from interp.core.declarations.writing import number, percent, plain, sequence
 from interp.core.statistics.resampling import CANNOT_TELL
 from interp.report.figures.grammar import finished, read_rows
 from interp.report.figures.pieces import (
@@ -24,17 +25,7 @@ from interp.report.figures.pieces import (
     span,
 )
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import (
-    SETTINGS,
-    SYMBOLS,
-    faded,
-    number,
-    ordered_settings,
-    percent,
-    plain,
-    sequence,
-    setting_name,
-)
+from interp.report.naming import SETTINGS, SYMBOLS, faded, ordered_settings, setting_name
 from interp.verdicts.wording import LEVELS, SMALL
 
 MORE_COLOURS = ("#D55E00", "#a69a00", "#7d5bd0", "#8a5a2b", "#c2185b", "#00908f")

@@ -16,6 +16,7 @@ from interp.core.declarations.figures import (
     Scale,
     SectionSpec,
 )
+from interp.core.declarations.writing import plain
 from interp.report.figures.grammar import finished, read_rows, views
 from interp.report.figures.pieces import (
     MAP,
@@ -32,7 +33,7 @@ from interp.report.figures.pieces import (
 )
 from interp.report.figures.subjects import sites_by_depth
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import plain, setting_label, setting_look, site_label
+from interp.report.naming import setting_label, setting_look, site_label
 
 MOST_DOTS = 60
 """Examples drawn per site; the table holds them all."""

@@ -12,9 +12,10 @@ from typing import Any
 import pandas as pd
 
 from interp.core.declarations.figures import INDEX, RAW, Scale
+from interp.core.declarations.writing import number, plain
 from interp.report.figures.subjects import EPOCH_0
 from interp.report.loaded import Frame
-from interp.report.naming import faded, number, plain, site_label
+from interp.report.naming import faded, site_label
 
 Trace = dict[str, Any]
 

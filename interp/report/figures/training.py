@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from interp.core.declarations.figures import AxisSpec, FigureSpec, Scale, SectionSpec
+from interp.core.declarations.writing import number, plain, sequence
 from interp.report.figures.grammar import finished, read_rows, views
 from interp.report.figures.pieces import (
     GREY,
@@ -26,14 +27,7 @@ from interp.report.figures.pieces import (
     span,
 )
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import (
-    number,
-    ordered_settings,
-    plain,
-    sequence,
-    setting_label,
-    setting_name,
-)
+from interp.report.naming import ordered_settings, setting_label, setting_name
 
 FREE = "None: these are counts or readings, held against nothing."
 

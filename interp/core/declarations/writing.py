@@ -1,0 +1,93 @@
+"""Numbers, intervals and names as a reader sees them, in captions, labels and verdicts."""
+
+import html
+import math
+from collections.abc import Sequence
+
+MISSING = "–"
+
+
+def percent(value: float) -> str:
+    """A share as a percentage.
+
+    >>> percent(0.1234), percent(float("nan"))
+    ('12.3 %', '–')
+    """
+    return f"{minus(f'{100 * value:.1f}')} %" if math.isfinite(value) else MISSING
+
+
+def percents(low: float, high: float) -> str:
+    """The range of some shares, or one percentage where that is all there is.
+
+    >>> percents(0.08, 0.0801), percents(0.08, 0.2)
+    ('8.0 %', '8.0 % to 20.0 %')
+    """
+    least, most = percent(low), percent(high)
+    return least if least == most else f"{least} to {most}"
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number with so many decimals, and a real minus sign.
+
+    >>> number(-0.126), number(float("nan"))
+    ('−0.13', '–')
+    """
+    return minus(f"{value:.{digits}f}") if math.isfinite(value) else MISSING
+
+
+def minus(text: str) -> str:
+    """Typeset a hyphen as a minus, and no minus before zero."""
+    bare = text.removeprefix("-")
+    return text if bare == text else bare if not float(bare) else f"−{bare}"
+
+
+def between(low: float, high: float, digits: int = 2) -> str:
+    """An interval in words.
+
+    >>> between(-0.08, 0.182)
+    '95 % interval −0.08 to 0.18'
+    """
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "no interval"
+    return f"95 % interval {number(low, digits)} to {number(high, digits)}"
+
+
+def sequence(words: Sequence[str]) -> str:
+    """Words as a sentence lists them.
+
+    >>> sequence(["a", "b", "c"])
+    'a, b and c'
+    """
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else list(words))
+
+
+def short(text: str, limit: int = 28) -> str:
+    """A long name cut in the middle, where names of one set differ least.
+
+    >>> short("abcdefghij", limit=7)
+    'abc…hij'
+    """
+    if len(text) <= limit:
+        return text
+    head = (limit - 1 + 1) // 2
+    return f"{text[:head]}…{text[len(text) - (limit - 1 - head) :]}"
+
+
+def plain(text: str, limit: int = 28) -> str:
+    """Text from data as plotly may show it: its labels read HTML, so that is escaped here.
+
+    >>> plain("<b>cat</b>")
+    '&lt;b&gt;cat&lt;/b&gt;'
+    """
+    return html.escape(short(text, limit), quote=False)
+
+
+def some(said: Sequence[str], table: str, *, limit: int = 6) -> str:
+    """Statements for a caption: the first few, and where the others stand.
+
+    >>> some(["a", "b", "c"], "accuracy", limit=2)
+    'a; b; and 1 more in the table accuracy'
+    """
+    more = len(said) - limit
+    rest = [f"and {more} more in the table {table}"] if more > 0 else []
+    return "; ".join([*said[:limit], *rest])
