@@ -107,6 +107,18 @@ class ImageTable:
             keep &= self.frame[column].isin(values).to_numpy()
         return self.with_frame(self.frame[keep])
 
+    def few(self, per_cell: int, *, seed: int = 0) -> "ImageTable":
+        """At most so many pictures of every class in every domain, drawn at random; in table order.
+
+        >>> frame = pd.DataFrame({"path": list("abc"), "label": "cat", "split": "train",
+        ...                       "domain": ["real", "real", "art"], "caption": ""})
+        >>> ImageTable(frame).few(1).domain.tolist()
+        ['real', 'art']
+        """
+        order = rng("pictures for heads", seed).permutation(len(self))
+        cells = self.frame[["label", "domain"]].iloc[order].groupby(["label", "domain"])
+        return self[np.sort(order[cells.cumcount().to_numpy() < per_cell])]
+
     def with_frame(self, frame: pd.DataFrame) -> "ImageTable":
         """A table of other rows or columns whose pictures are read in the same way.
 

@@ -12,7 +12,7 @@ from interp.core.sites import BANDS
 from interp.core.statistics.resampling import CANNOT_TELL
 from interp.core.tables import Table
 from interp.core.tower import Tower
-from interp.measures.mechanisms import Seen, crossing
+from interp.measures.catalogue.mechanisms import Seen, crossing
 from interp.measures.subjects import STREAM, present
 from interp.probes import collect, directions, factorisation, similarity, transfer
 from interp.verdicts.judging import WHOLE, judged_rows, ladder_rows

@@ -1,7 +1,6 @@
 """What a run left behind, as the page reads it: facts, tables, plates, and what is missing."""
 
 import json
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,48 +10,20 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
+from interp.core.declarations.measures import columns, measures
 from interp.core.errors import DataError, InterpError, check_known
 from interp.core.illustrations import Plate
-from interp.core.tables import COLUMNS, Table
+from interp.core.tables import Table, read_frame
 from interp.verdicts.judging import climb
 
-TABLES = (
-    "accuracy",
-    "accuracy_by_class",
-    "differences",
-    "mixtures",
-    "losses",
-    "similarity",
-    "transfer",
-    "transplant",
-    "patching",
-    "patching_examples",
-    "certificate",
-)
-"""The tables that the page knows how to show."""
+COMPARED = ("mixtures", "losses", "differences")
+"""Tables of a study's models side by side, that every study has."""
 
-OPTIONAL = (
-    *("tradeoff", "exposure", "exposure_classes", "robustness", "epochs"),
-    *("factorisation", "directions", "separation", "domain_probes", "selectivity", "views"),
-    *("erasure", "dictionaries", "feature_sharing", "feature_ablation"),
-    *("faithfulness", "circuits", "overlap", "circuit_transfer", "das", "rungs", "ladder"),
-    *("stability", "circuit_stability", "class_sharing", "levels", "together"),
-    *("intervention", "intervention_classes", "intervention_directions"),
+CONCLUDED = (
+    *("exposure", "exposure_classes", "robustness", "epochs", "rungs", "ladder", "stability"),
+    *("levels", "together", "intervention", "intervention_classes", "intervention_directions"),
 )
-"""Tables that a run may do without: the page shows those that are there, and misses none."""
-
-WORDS = frozenset(
-    "measure estimand null_kind ceiling_kind unit verdict reason tower site site_b dtype setting "
-    "test_domain domain domain_a domain_b train_domain label class_set candidates prompts "
-    "classifier family exposed_in control pairing metric clean_label clean_domain corrupt_label "
-    "corrupt_domain drawing check factor erased positions read_at against sparsity code reading "
-    "ablated picture node node_b edge band rung claim votes level adjusted reliability_kind "
-    "licence needed arm".split()
-)
-"""Columns that hold text; an empty cell there is an empty word."""
-
-FLAGS = frozenset({"centred", "ok", "fitted"})
-YES = frozenset({"true", "1", "1.0"})
+"""Tables of several models, or of several measures, that a run may do without."""
 
 Frame: TypeAlias = pd.DataFrame
 """A table, as the page reads it: every declared column, typed."""
@@ -73,8 +44,8 @@ class LoadedResult:
     def frame(self, name: str) -> Frame:
         """A table with every declared column, typed; without rows where the table is absent."""
         if name not in self._typed:
-            check_known("read a result", "table", [name], (*TABLES, *OPTIONAL, *self.tables))
-            frame = tidy(self.tables[name].frame if name in self.tables else pd.DataFrame())
+            check_known("read a result", "table", [name], {*shown_tables(), *self.tables})
+            frame = whole(self.tables[name].frame if name in self.tables else pd.DataFrame())
             if self.one_model:  # nothing was held out from it, whatever domain it was asked about
                 frame = frame.assign(test_domain="")
             self._typed[name] = frame
@@ -114,7 +85,7 @@ class LoadedResult:
     def domains(self) -> list[str]:
         """Every domain of the tables, the natural one first."""
         found: dict[str, None] = {}
-        for name, columns in (
+        for name, ends in (
             ("mixtures", ["domain"]),
             ("accuracy", ["domain"]),
             ("similarity", ["domain_a", "domain_b"]),
@@ -122,7 +93,7 @@ class LoadedResult:
             ("transplant", ["domain_a", "domain_b"]),
         ):
             frame = self.frame(name)
-            for column in columns:
+            for column in ends:
                 found |= dict.fromkeys(value for value in frame[column].unique() if value)
         return sorted(found, key=lambda name: (name != self.natural, name))
 
@@ -148,43 +119,50 @@ def read_result(folder: Path) -> LoadedResult:
     facts = _facts(folder)
     tables: dict[str, Table] = {}
     absent: dict[str, str] = {}
-    for name in (*TABLES, *OPTIONAL):
+    expected = expected_tables()
+    for name in shown_tables():
         path = folder / "tables" / f"{name}.csv"
         if not path.exists():
-            absent |= {name: UNMADE} if name in TABLES else {}
+            absent |= {name: UNMADE} if name in expected else {}
             continue
         try:
-            # all as text, for `tidy` to type: a class may be called 007, None or True
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-            tables[name] = Table(name, frame)
+            tables[name] = Table(name, read_frame(path))
         except (OSError, ValueError, InterpError) as error:
             absent[name] = _why(error)
     if "ladder" not in tables:  # a run of an earlier version, or one whose ladder was taken away
-        typed = {name: tidy(table.frame) for name, table in tables.items()}
-        tables |= {name: Table(name, rows) for name, rows in climb(typed).items()}
+        frames = {name: whole(table.frame) for name, table in tables.items()}
+        tables |= {name: Table(name, rows) for name, rows in climb(frames).items()}
     return LoadedResult(folder, facts, tables, _plates(folder / "plates"), absent)
 
 
-def tidy(frame: Frame) -> Frame:
-    """A frame with every declared column: text as text, flags as booleans, the rest as numbers.
+def expected_tables() -> list[str]:
+    """Tables that are missed where they are absent: a study's, and those a section asks for."""
+    asked = [name for measure in measures() for one in measure.sections for name in one.tables]
+    return list(dict.fromkeys([*COMPARED, *asked]))
 
-    >>> tidy(pd.DataFrame({"value": ["0.5", "oops"]}))["value"].tolist()
-    [0.5, nan]
+
+def shown_tables() -> list[str]:
+    """Every table that the page can show, those that are expected first."""
+    made = [name for measure in measures() for name in measure.tables]
+    return list(dict.fromkeys([*expected_tables(), *made, *CONCLUDED]))
+
+
+def whole(frame: Frame) -> Frame:
+    """A frame with every declared column: numbers as floats, and empty cells where it has none.
+
+    >>> whole(pd.DataFrame({"layer": [3]})).loc[0, ["layer", "value", "site", "ok"]].tolist()
+    [3.0, nan, '', False]
     """
-    columns: dict[str, Any] = {}
-    for name in COLUMNS:
-        if name not in frame:  # most columns of most tables
-            columns[name] = "" if name in WORDS else False if name in FLAGS else math.nan
-            continue
-        given = frame[name]
-        if name in WORDS:
-            columns[name] = given.astype(object).where(given.notna(), "").map(str).astype(object)
-        elif name in FLAGS:
-            columns[name] = given.map(lambda flag: str(flag).lower() in YES).astype(bool)
+    made: dict[str, Any] = {}
+    for name, column in columns().items():
+        given = frame[name] if name in frame else pd.Series(column.empty, frame.index)
+        if column.holds == "number":
+            made[name] = given.astype(float)
+        elif column.holds == "text":  # tables that were never saved may hold nothing here
+            made[name] = given.astype(object).where(given.notna(), "")
         else:
-            columns[name] = pd.to_numeric(given, errors="coerce").astype(float)
-    made = pd.DataFrame(columns, index=frame.index)
-    return made.astype({name: object for name in WORDS if name not in frame}).copy()
+            made[name] = given.where(given.notna(), False).astype(bool)
+    return pd.DataFrame(made, index=frame.index)
 
 
 def _why(error: Exception) -> str:

@@ -24,21 +24,6 @@ SETTINGS: Mapping[str, tuple[str, str, str]] = {
 CHECKPOINT = "this model"
 """What a model that belongs to no setting is called."""
 
-PROMPTS = {
-    "neutral": "neutral prompts",
-    "domain-averaged": "prompts averaged over domain words",
-    "domain-specific": "prompts with the domain's own words",
-    "paper": "the paper's 86 prompts",
-}
-CLASSIFIERS = {
-    "text": "text head",
-    "prototype (natural)": "class means of natural pictures",
-    "linear (natural)": "linear probe of natural pictures",
-    "linear (own domain)": "linear probe of the own domain",
-}
-CANDIDATES = {"all": "among all classes", "held-out": "among the held-out classes only"}
-CLASS_SETS = {"held-out": "held-out classes", "seen": "seen classes", "all": "all classes"}
-
 
 def setting_name(setting: str) -> str:
     """A training distribution, or a contrast of two of them, in plain words.

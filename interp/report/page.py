@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from interp.core.declarations.figures import FigureSpec
+from interp.core.declarations.measures import columns
 from interp.core.declarations.writing import percent, sequence
 from interp.core.errors import OutputError
 from interp.core.storage.store import write_atomic
-from interp.core.tables import COLUMNS
 from interp.report.atlas import map_data
 from interp.report.embedding import (
     PAGE_BYTES,
@@ -72,16 +72,12 @@ def build_page(result: Path, out: Path | None = None) -> Path:
     return target
 
 
-LEADING = ("levels", "intervention")
-"""Sections that belong to the verdict, and come before the map."""
-
-
 def render_page(result: LoadedResult) -> str:
     """The whole page as text."""
     first = answer_figure(result)
     filled = filled_sections(result)
-    leading = [section for section in filled if section.anchor in LEADING]
-    others = [section for section in filled if section.anchor not in LEADING]
+    leading = [section for section in filled if section.part == "verdict"]
+    others = [section for section in filled if section.part != "verdict"]
     drawn = [first] if first else []
     figures = [*drawn, *(figure for section in filled for figure in section.figures)]
     plates = embedded_thumbnails(result)
@@ -110,7 +106,7 @@ def render_page(result: LoadedResult) -> str:
         provenance=page_provenance(result),
         credits=_credits(result),
         figures=figure_json(figures),
-        columns=script_json(COLUMNS),
+        columns=script_json({name: column.meaning for name, column in columns().items()}),
         setup=_setup(result),
         styles=(HERE / "page.css").read_text(),
         script="\n".join((HERE / name).read_text() for name in ("page.js", "atlas.js")),
@@ -248,8 +244,10 @@ def _tables_hash(result: LoadedResult) -> str:
     """What tells these tables from any others, whatever is drawn from them."""
     made = hashlib.sha256()
     for name in sorted(result.tables):
-        made.update(name.encode())
-        made.update((result.folder / "tables" / f"{name}.csv").read_bytes())
+        path = result.folder / "tables" / f"{name}.csv"
+        if path.exists():  # a ladder may have been climbed when the result was read
+            made.update(name.encode())
+            made.update(path.read_bytes())
     return made.hexdigest()[:16] if result.tables else ""
 
 

@@ -3,28 +3,27 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from interp.core.declarations.figures import FigureSpec, SectionSpec
+from interp.core.declarations.figures import PARTS, FigureSpec, SectionSpec
+from interp.core.declarations.measures import measures
 from interp.core.declarations.writing import sequence
-from interp.report.figures.accuracies import GENERALIZATION, accuracy_by_class_figure
 from interp.report.figures.behind_accuracy import (
     BEHIND,
+    accuracy_by_class_figure,
     robustness_figure,
     tradeoff_figure,
 )
-from interp.report.figures.circuit_graphs import CIRCUITS, CROSSING, circuit_figure
+from interp.report.figures.circuit_graphs import circuit_figure
+from interp.report.figures.component_views import views_figure
 from interp.report.figures.kinds import curve_figure, depth_figure, forest_figure, map_figure
 from interp.report.figures.ladders import LADDER, ladder_figure, sharing_profile_figure
-from interp.report.figures.layers import ERASURE, FEATURES, LAYERS, views_figure
 from interp.report.figures.levels_of_evidence import (
     EVIDENCE,
     levels_figure,
     together_figure,
 )
-from interp.report.figures.patching_maps import PATCHING, patching_figure
+from interp.report.figures.patching_maps import patching_figure
 from interp.report.figures.pieces import Figure
-from interp.report.figures.sharing import DAS, PROBES, SIMILARITY, TRANSPLANT
 from interp.report.figures.training import (
-    CERTIFICATE,
     INTERVENTION,
     TRAINING,
     certificate_figure,
@@ -42,10 +41,8 @@ from interp.report.verdict_tables import (
     verdicts_table,
 )
 
-SECTIONS = (
-    *(TRAINING, GENERALIZATION, BEHIND, EVIDENCE, LADDER, SIMILARITY, PROBES, LAYERS, FEATURES),
-    *(ERASURE, PATCHING, CIRCUITS, TRANSPLANT, DAS, CROSSING, INTERVENTION, CERTIFICATE),
-)
+OF_STUDIES = (TRAINING, BEHIND, EVIDENCE, LADDER, INTERVENTION)
+"""Sections on several models or measures; a measure's own is declared beside it."""
 
 RENDERERS: Mapping[str, Callable[[LoadedResult, FigureSpec], Figure | None]] = {
     "depth": depth_figure,
@@ -84,6 +81,7 @@ class Section:
     """A section as the page shows it."""
 
     anchor: str
+    part: str
     title: str
     method: str
     tables: Sequence[str]
@@ -98,13 +96,17 @@ def draw_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     return RENDERERS[spec.kind](result, spec)
 
 
-def filled_sections(
-    result: LoadedResult, sections: Sequence[SectionSpec] = SECTIONS
-) -> list[Section]:
+def page_sections() -> list[SectionSpec]:
+    """Every section that a page may have, in order."""
+    declared = [section for measure in measures() for section in measure.sections]
+    return sorted([*OF_STUDIES, *declared], key=lambda section: PARTS.index(section.part))
+
+
+def filled_sections(result: LoadedResult) -> list[Section]:
     """Fill sections: for one checkpoint, a grid, and what is optional, only what was measured."""
     filled = [
         (spec, _fill(result, spec))
-        for spec in sections
+        for spec in page_sections()
         if not (spec.study_only and result.one_model)
     ]
     return [
@@ -123,7 +125,9 @@ def _fill(result: LoadedResult, spec: SectionSpec) -> Section:
     ]
     missing = _missing(result, spec, bool(drawn))
     note = spec.note if present else ""
-    return Section(spec.anchor, spec.title, spec.intro, present, drawn, grids, missing, note)
+    return Section(
+        spec.anchor, spec.part, spec.title, spec.intro, present, drawn, grids, missing, note
+    )
 
 
 def _missing(result: LoadedResult, spec: SectionSpec, drawn: bool) -> list[str]:

@@ -9,7 +9,6 @@ import pandas as pd
 from interp.core.declarations.writing import MISSING, number, percent
 from interp.core.sites import band_of
 from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
-from interp.report.figures.layers import dictionary_words
 from interp.report.figures.pieces import counts
 from interp.report.figures.subjects import (
     ComparedPair,
@@ -274,3 +273,48 @@ def certificate_verdict(result: LoadedResult) -> list[WordTable]:
         body.append([check, str(row.dtype), *numbers, verdict])
     head = ("Check", "Precision", "Sites", "Nearest to its bar", "Error", "Bar", "Verdict")
     return [WordTable("Certificate", head, body)]
+
+
+def dictionary_words(result: LoadedResult) -> list[tuple[str, list[str]]]:
+    """Each subject's dictionary: L0, explained variance, dead, recovered accuracy, stability."""
+    frame = result.frame("dictionaries")
+    found = []
+    for test_domain in result.test_domains:
+        for one in compared_pairs(result, test_domain):
+            own = one.of(frame)
+            own = own[(own["control"] == "") & (own["class_set"].isin(["all", ""]))]
+            if own["value"].notna().any():
+                name = f"{one.name}, {test_domain}" if len(result.test_domains) > 1 else one.name
+                found.append((name, _described(own, one)))
+    return found
+
+
+def _described(own: Frame, one: ComparedPair) -> list[str]:
+    whole = own[own["domain"] == ""]
+
+    def mean(rows: Frame, measure: str) -> float:
+        return float(rows.loc[rows["measure"] == measure, "value"].mean())
+
+    stable, chance = (
+        mean(whole, "mean cosine"),
+        float(whole.loc[whole["measure"] == "mean cosine", "null"].mean()),
+    )
+    recovered = [
+        f"{name} {percent(mean(own[own['domain'] == name], 'recovered accuracy'))} of "
+        f"{percent(float(own.loc[_recovered(own, name), 'ceiling'].mean()))}"
+        for name in (one.natural, one.domain)
+        if _recovered(own, name).any()
+    ]
+    width = own["width"].dropna()
+    return [
+        f"{int(width.iloc[0])}" if len(width) else "–",
+        number(mean(whole, "active features"), 1),
+        percent(mean(whole, "explained variance")),
+        percent(mean(whole, "dead features")),
+        "; ".join(recovered) or "–",
+        f"{number(stable)} (chance {number(chance)})",
+    ]
+
+
+def _recovered(own: Frame, domain: str) -> "pd.Series[bool]":
+    return (own["measure"] == "recovered accuracy") & (own["domain"] == domain)

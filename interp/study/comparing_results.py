@@ -15,25 +15,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from interp.core.declarations.measures import columns, units_of_tables
 from interp.core.errors import InterpError
 from interp.core.statistics.resampling import holm
 from interp.core.tables import Table
 from interp.study.results import Result, open_result
-
-KEYS = (
-    *("measure", "rung", "tower", "site", "site_b", "model_b", "dtype", "check", "architecture"),
-    *("setting", "test_domain", "epoch", "control", "domain", "domain_a", "domain_b"),
-    *("train_domain", "label", "label_b", "class_set", "candidates", "prompts", "classifier"),
-    *("exposed_in", "bias", "centred", "erased", "positions", "read_at", "against", "pairing"),
-    *("metric", "band", "level", "factor", "part", "kind", "code", "width", "sparsity"),
-    *("reading", "ablated", "feature", "share", "pos", "head", "query", "key", "d_head", "d_mlp"),
-    *("d_model", "d_embed", "channel", "row", "column", "example", "node", "node_b", "edge"),
-    *("split", "component", "step", "adjusted", "arm", "weight"),
-)
-"""Columns that say what a row is about, whatever came out."""
-
-BREAKERS = ("seed", "n_runs", "unit", "layer", "k", "n_edges", "ceiling_kind", "null_kind", "claim")
-"""Columns that tell rows apart only where those above do not."""
 
 
 def match(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -48,11 +34,12 @@ def match(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]
     [1.0, 1.0]
     """
     frames = (a, b)
-    names = [name for name in KEYS if name in a or name in b]
-    for extra in BREAKERS:
+    known = [(n, column) for n, column in columns().items() if n in a or n in b]
+    names = [name for name, column in known if column.key]
+    for extra in (name for name, column in known if column.last_key):
         if not any(_words(frame, names).duplicated().any() for frame in frames):
             break
-        names += [extra] if extra in a or extra in b else []
+        names.append(extra)
     keyed = [frame.set_index(_words(frame, names).rename("place")) for frame in frames]
     twice = set().union(*(each.index[each.index.duplicated()] for each in keyed))
     return keyed[0].drop(index=list(twice), errors="ignore"), keyed[1].drop(
@@ -75,22 +62,6 @@ def _words(frame: pd.DataFrame, names: list[str]) -> pd.Series:
     return said.str.removesuffix("; ")
 
 
-@dataclass(frozen=True)
-class RowUnits:
-    """Where the units of a table's rows are kept: a table, its unit's column, what is averaged."""
-
-    table: str
-    unit: str
-    less: str = ""
-
-
-BY_UNIT = {
-    "accuracy": RowUnits("accuracy_by_class", "label"),
-    "patching": RowUnits("patching_examples", "clean_label", less="corrupt_metric"),
-}
-"""Tables whose rows are means over classes that the result keeps."""
-
-
 def means_by_unit(
     name: str, rows: pd.DataFrame, tables: Mapping[str, pd.DataFrame]
 ) -> "pd.Series[float]":
@@ -99,13 +70,14 @@ def means_by_unit(
     Only of rows that they give back: where the mean over units is not the row's own value, the
     row is another statistic of them, and left out.
     """
-    where = BY_UNIT[name]
+    where = units_of_tables()[name]
     nothing = pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], []]))
     if where.table not in tables or not len(rows):
         return nothing
     examples = tables[where.table]
-    keys = [each for each in (*KEYS, "seed") if each in rows and each in examples]
-    keys = [each for each in keys if each not in (where.unit, "class_set", "example")]
+    keys = [name for name, column in columns().items() if column.key or name == "seed"]
+    keys = [name for name in keys if name in rows and name in examples]
+    keys = [name for name in keys if name not in (where.unit, "class_set", "example")]
     numbers = examples["value"] - (examples[where.less] if where.less else 0)
     parts = examples[[*keys, where.unit]].assign(mean=numbers)
     if "class_set" in examples:
@@ -246,7 +218,7 @@ def _compared(
     a, b = a.loc[common], b.loc[common]
     for quantity in _told(a, b):
         made = _from_two(a, b, quantity, NUMBERS[quantity])
-        if quantity == "value" and name in BY_UNIT:
+        if quantity == "value" and name in units_of_tables():
             made.update(_paired(name, a, b, one, two))
         parts.append(made.assign(table=name, quantity=quantity, place=made.index))
     parts = [part for part in parts if len(part)]

@@ -6,35 +6,19 @@ pictures; what costs forwards and what costs statistics scale apart.
 
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from interp.core.declarations.measures import UNTRAINED, measures
 from interp.core.errors import listed
-from interp.measures.options import AnalysisSpec
 from interp.study.specification import Specification, TrainingSpec
 
 PICTURES_PER_SECOND = 1200
 """Rough speed of training the small ResNet at 48 pixels, two runs side by side on two cores."""
 
-SECONDS = {
-    "accuracy": 9.1,
-    "similarity": 3.9,
-    "transfer": 4.6,
-    "representation": 8.3,
-    "erasure": 3.5,
-    "features": 15.7,
-    "circuits": 4.3 + 24.0,
-    "patching": 1.1 + 1.9 + 0.4,
-}
-"""Seconds of one core that each step takes for one model; `circuits` with those across domains."""
-
-EVERY_PAIR = 110.0
-"""The same for comparing circuits between all pairs of six domains, on 15 classes."""
-
-OF_UNTRAINED = ("accuracy", "similarity", "transfer", "representation")
-OF_ARMS = ("accuracy", "representation")
+OF_ARMS = ("accuracy", "directions")
+"""What is measured on the arms of an intervention."""
 
 PICTURES = 40 * 6 * 12
 """Analysis pictures of the embedded study, held-out classes included."""
@@ -83,14 +67,20 @@ def cost_of_study(specification: Specification, *, jobs: int = 2, measuring: boo
     measured = trained + places * kinds
     on_two_cores = _training_minutes(spec, each + arms)
     training = on_two_cores * (2 / min(jobs, 2)) if on_two_cores is not None else None
-    steps = _steps(spec.analysis) if measuring else ("accuracy",)
-    share = spec.images.n_classes * spec.images.n_analysis / (40 * 12)
-    seconds = plain * _seconds(steps, share)
-    seconds += places * kinds * _seconds([s for s in OF_UNTRAINED if s in steps], share)
-    seconds += arms * kinds * _seconds(OF_ARMS, share)
-    if "circuits" in steps:
-        paired = {"own": 0, "one model": 1, "all": each}[spec.analysis.pairs]
-        seconds += paired * kinds * EVERY_PAIR
+    asked = [
+        measure
+        for measure in measures()
+        if measure.asked(spec.analysis) and (measuring or measure.name == "accuracy")
+    ]
+    paired = {"own": 0, "one model": 1, "all": each}[spec.analysis.pairs]
+    times = {"pairs": paired * kinds}  # of what is taken by name alone
+    seconds = 0.0
+    for measure in asked:
+        n = times.get(measure.name, 0) if measure.by_name else plain
+        n += places * kinds * (UNTRAINED in measure.of and not measure.by_name)
+        n += arms * kinds * (measure.name in OF_ARMS)
+        seconds += n * measure.seconds
+    seconds *= spec.images.n_classes * spec.images.n_analysis / (40 * 12)
     minutes = seconds / 60 / min(jobs, 2)
     disk = _disk(spec, each + arms, jobs)
     text = (
@@ -129,15 +119,6 @@ def _length(training: TrainingSpec) -> str:
     if training.epochs:
         return f"{training.epochs} epochs"
     return f"{training.steps} steps of {training.batch_size} pictures"
-
-
-def _steps(analysis: AnalysisSpec) -> list[str]:
-    """The steps that a specification asks for."""
-    return [name for name in SECONDS if getattr(analysis, name, True)]
-
-
-def _seconds(steps: Sequence[str], share: float) -> float:
-    return sum(SECONDS[name] for name in steps) * share
 
 
 def _disk(spec: Specification, n_runs: int, jobs: int) -> int:

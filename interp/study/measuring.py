@@ -1,21 +1,24 @@
 """Everything that is measured on one model, each table a step that is kept when it is complete."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from interp.core.errors import listed
+from interp.core.declarations.measures import (
+    SUPERVISED,
+    TRAINED,
+    UNTRAINED,
+    MeasureSpec,
+    measures,
+)
 from interp.core.illustrations import Plate
 from interp.core.images import ImageTable
 from interp.core.parallel import side_by_side
-from interp.core.progress import say
-from interp.core.seeds import rng
 from interp.core.storage.store import complete, file_hash, fingerprint
 from interp.core.tables import Table
 from interp.report.naming import setting_name
@@ -44,6 +47,11 @@ class Model:
         return f"{self.setting or self.control or 'model'} ({self.test_domain}, seed {self.seed})"
 
     @property
+    def kind(self) -> str:
+        """Which measures it can be asked: trained, untrained or supervised."""
+        return SUPERVISED if self.supervised else UNTRAINED if self.control else TRAINED
+
+    @property
     def place(self) -> dict[str, Any]:
         """The columns that its results are filed under."""
         place = {"setting": self.setting, "test_domain": self.test_domain, "seed": self.seed}
@@ -53,10 +61,18 @@ class Model:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Everything that is measured on one model, each table a step of its own.
+    """Everything that is measured on one model, each measure a step of its own.
 
-    `only` names the steps to take; without it, all that the specification asks for. `every_pair`
-    compares the circuits of all pairs of domains, not only of the natural and the test domain.
+    Args:
+        specification: What the study measures, and how often.
+        model: The model.
+        images: All pictures.
+        held_out: Classes not trained on in the model's test domain.
+        steps: The folder that steps are kept in.
+        natural: The natural domain; empty for that of the specification.
+        only: Names of the measures to take; empty for all that the specification asks for.
+        also: Names of measures to take beside those, which are taken only by name.
+        device: Where the model runs.
     """
 
     specification: Specification
@@ -66,27 +82,40 @@ class Measurement:
     steps: Path
     natural: str = ""
     only: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
     device: str = "cpu"
-    every_pair: bool = False
 
     def run(self) -> dict[str, pd.DataFrame]:
         """The model's tables by name, measured or read back."""
         key = self._key()
         frames: dict[str, list[pd.DataFrame]] = {}
-        for name, make in self._makers().items():
-            folder = self.steps / f"{name}-{key}"
+        for measure in self._measures():
+            folder = self.steps / f"{measure.name}-{key}"
             if not folder.exists():
                 with complete(folder) as temporary:
-                    for table, frame in make().items():
-                        Table(table, frame).save(temporary)
+                    for name, frame in measure.function(self.opened).items():
+                        _table(measure, name, frame).save(temporary)
             for path in sorted(folder.glob("*.csv")):
                 frames.setdefault(path.stem, []).append(Table.load(path).frame)
         made = {name: pd.concat(parts, ignore_index=True) for name, parts in frames.items()}
-        if "patching_examples" in made and not self._pictures.exists():
+        drawn = [m.plates for m in self._measures() if m.plates and set(m.tables) <= set(made)]
+        if drawn and not self._pictures.exists():
             with complete(self._pictures) as temporary:
-                for plate in self._pictured(made["patching_examples"]):
+                for plate in (plate for plates in drawn for plate in plates(self.opened, made)):
                     plate.save(temporary)
         return made
+
+    def _measures(self) -> list[MeasureSpec]:
+        """The measures to take, in their order."""
+        named = self.only or self.also
+        return [
+            measure
+            for measure in measures()
+            if self.model.kind in measure.of
+            and measure.asked(self.specification.analysis)
+            and (not self.only or measure.name in self.only)
+            and (not measure.by_name or measure.name in named)
+        ]
 
     @property
     def _pictures(self) -> Path:
@@ -95,26 +124,6 @@ class Measurement:
     def plates(self) -> list[Plate]:
         """The model's pictures, once it has been measured."""
         return [Plate.load(path) for path in sorted(self._pictures.glob("*.png"))]
-
-    def _pictured(self, examples: pd.DataFrame) -> list[Plate]:
-        """Pictures that patching between the two domains moves most and least."""
-        from interp.measures.illustrated import pictured
-        from interp.measures.subjects import across_domains
-
-        pairs = across_domains(
-            self.analysed,
-            domains=self.pair,
-            n_pairs=self.specification.analysis.n_pairs,
-            seed=self.subject.seed,
-        )
-        across = examples[examples["pairing"].str.startswith("same label, other domain")]
-        return pictured(
-            self.subject,
-            pairs,
-            across,
-            class_names=self.images.labels,
-            name=setting_name(self.model.setting),
-        )
 
     def _key(self) -> str:
         return fingerprint(
@@ -133,263 +142,31 @@ class Measurement:
         return self.natural or self.specification.mixtures.natural, self.model.test_domain
 
     @cached_property
-    def subject(self) -> Any:
-        """The opened model."""
+    def opened(self) -> Any:
+        """The opened model with what it is asked about."""
+        from interp.measures.opened import OpenedModel
         from interp.measures.subjects import Subject
-        from interp.models.loading.load import load_clip
-        from interp.models.loading.supervised import load_classifier
+        from interp.models import load_classifier, load_clip
 
-        opened = (load_classifier if self.model.supervised else load_clip)(
-            self.model.checkpoint, model=self.model.architecture, device=self.device
-        )
-        return Subject(opened, self.model.place, self.model.control)
-
-    @cached_property
-    def analysed(self) -> ImageTable:
-        """Pictures that sharing is measured on: seen classes, not those accuracy is measured on."""
-        splits = set(self.images.split)
-        split = "analysis" if "analysis" in splits else "test"
-        pictures = self.images.select(split=split)
-        return pictures[(~pictures.label.isin(self.held_out)).to_numpy()]
-
-    @cached_property
-    def features(self) -> Any:
-        """Activations of the stream, collected once for similarity and probes."""
-        from interp.measures.subjects import stream_features
-
-        return stream_features(self.subject, self.analysed)
-
-    def _makers(self) -> dict[str, Callable[[], dict[str, pd.DataFrame]]]:
-        analysis = self.specification.analysis
-        makers: dict[str, Callable[[], dict[str, pd.DataFrame]]] = {
-            "accuracy": self._accuracy,
-            "similarity": self._similarity,
-        }
-        if analysis.transfer:
-            makers["transfer"] = self._transfer
-        if analysis.representation:
-            makers["representation"] = self._representation
-        trained = not self.model.control and not self.model.supervised
-        if analysis.erasure and trained:
-            makers["erasure"] = self._erasure
-        if analysis.features and trained:
-            makers["features"] = self._features
-        if analysis.circuits and trained:
-            makers |= {"circuits": self._circuits, "crossing": self._crossing}
-            if self.every_pair:
-                makers["pairs"] = self._pairs
-        if analysis.circuits and self.model.control and not self.model.supervised:
-            makers["crossing"] = self._causal
-        if analysis.patching and trained:
-            makers |= {
-                "patching": self._patching,
-                "transplant": self._transplant,
-                "certificate": self._certificate,
-            }
-        if "directions" in self.only:  # else among `representation`
-            makers["directions"] = self._directions
-        return {name: make for name, make in makers.items() if not self.only or name in self.only}
-
-    def _accuracy(self) -> dict[str, pd.DataFrame]:
-        from interp.measures.subjects import evaluation_tables
-
-        splits = set(self.images.split)
-        return evaluation_tables(
-            self.subject,
-            self.images.select(split="test"),
-            class_names=self.images.labels,
-            held_out=self.held_out,
-            training=self.images.select(split="train") if "train" in splits else None,
-            natural=self.pair[0],
+        load = load_classifier if self.model.supervised else load_clip
+        clip = load(self.model.checkpoint, model=self.model.architecture, device=self.device)
+        return OpenedModel(
+            Subject(clip, self.model.place, self.model.control),
+            self.images,
+            self.pair,
+            self.held_out,
+            self.specification.analysis,
+            setting_name(self.model.setting),
         )
 
-    def _similarity(self) -> dict[str, pd.DataFrame]:
-        from interp.measures.subjects import representations
-        from interp.probes import pixels
 
-        analysis = self.specification.analysis
-        options = {"n_splits": analysis.n_splits, "n_permutations": analysis.n_permutations}
-        parts = [representations(self.subject, self.features, **options)]
-        if self.model.control:
-            raw = pixels(self.analysed, self.subject.clip.preprocess)
-            parts.append(representations(self.subject, raw, **options).assign(control="pixels"))
-        return {"similarity": pd.concat(parts, ignore_index=True)}
+def _table(measure: MeasureSpec, name: str, frame: pd.DataFrame) -> Table:
+    """A table of a measure, refused without evidence where the measure declares it.
 
-    def _transfer(self) -> dict[str, pd.DataFrame]:
-        from interp.measures.subjects import probing
-
-        return {
-            "transfer": probing(
-                self.subject,
-                self.features,
-                n_permutations=self.specification.analysis.n_permutations,
-            )
-        }
-
-    def _representation(self) -> dict[str, pd.DataFrame]:
-        from interp.measures.layers_within import layer_tables
-
-        made = layer_tables(
-            self.subject, self.features, pair=self.pair, analysis=self.specification.analysis
-        )
-        return made | self.class_sharing()
-
-    def class_sharing(self) -> dict[str, pd.DataFrame]:
-        """Sharing of every class, where there are pictures apart from those accuracy is about."""
-        from interp.measures.layers_within import sharing_by_class
-
-        splits = set(self.images.split)
-        if self.model.control or "analysis" not in splits or self._has_no_middle("class_sharing"):
-            return {}
-        test = self.images.select(split="test").frame
-        return sharing_by_class(
-            self.subject,
-            self.images.select(split="analysis"),
-            pair=self.pair,
-            held_out=self.held_out,
-            tested=sorted(set(test["drawing"].dropna())) if "drawing" in test else (),
-            analysis=self.specification.analysis,
-        )
-
-    def _directions(self) -> dict[str, pd.DataFrame]:
-        from interp.measures.layers_within import class_lines
-
-        return class_lines(
-            self.subject, self.features, pair=self.pair, analysis=self.specification.analysis
-        )
-
-    def _erasure(self) -> dict[str, pd.DataFrame]:
-        from interp.measures.layers_within import erasing
-
-        if self._has_no_middle("erasure"):
-            return {}
-        return erasing(
-            self.subject,
-            self.analysed.select(domain=list(self.pair)),
-            depths=self._depths,
-            class_names=self.images.labels,
-            analysis=self.specification.analysis,
-        )
-
-    def _features(self) -> dict[str, pd.DataFrame]:
-        from interp.measures.layers_within import sharing_features
-
-        if self._has_no_middle("features"):
-            return {}
-        splits = set(self.images.split)
-        return sharing_features(
-            self.subject,
-            self.features,
-            self.analysed.select(domain=list(self.pair)),
-            self.images.select(split="train") if "train" in splits else self.analysed,
-            pair=self.pair,
-            withheld=[(label, self.model.test_domain) for label in self.held_out],
-            class_names=self.images.labels,
-            analysis=self.specification.analysis,
-        )
-
-    @property
-    def _depths(self) -> dict[str, float]:
-        return {site: self.features.depth(site) for site in self.features.sites}
-
-    def _has_no_middle(self, what: str) -> bool:
-        """Say that a tower opened by module path has no stream to look into."""
-        from interp.measures.layers_within import has_middle
-
-        if has_middle(self._depths):
-            return False
-        say(f"{what} left out: {type(self.subject.clip.visual).__name__} has no middle site known")
-        return True
-
-    def _patching(self) -> dict[str, pd.DataFrame]:
-        from interp.measures.subjects import PATCHED, patching_tables
-
-        if self._has_none_of(PATCHED, "patching"):
-            return {}
-        effects, examples = patching_tables(
-            self.subject,
-            self.analysed,
-            domains=self.pair,
-            class_names=self.images.labels,
-            n_pairs=self.specification.analysis.n_pairs,
-        )
-        return {"patching": effects, "patching_examples": examples}
-
-    def _transplant(self) -> dict[str, pd.DataFrame]:
-        from interp.measures.subjects import DONATED, transplanting
-
-        if self._has_none_of(DONATED, "transplants"):
-            return {}
-        return {
-            "transplant": transplanting(
-                self.subject,
-                self.analysed,
-                domains=self.pair,
-                class_names=self.images.labels,
-                n_pairs=self.specification.analysis.n_transplants,
-            )
-        }
-
-    def _circuits(self) -> dict[str, pd.DataFrame]:
-        from interp.measures.circuits_within import circuitry
-
-        return circuitry(
-            self.subject,
-            self.analysed,
-            domains=self.pair,
-            class_names=self.images.labels,
-            n_pairs=self.specification.analysis.n_circuit_pairs,
-        )
-
-    def _crossing(self) -> dict[str, pd.DataFrame]:
-        from interp.measures.mechanisms import crossing
-
-        return self._filed(crossing(self._seen(self.analysed), [self.pair]))
-
-    def _causal(self) -> dict[str, pd.DataFrame]:
-        """Causal directions alone: what an untrained model would seem to share."""
-        from interp.measures.mechanisms import causal_directions
-
-        return self._filed(causal_directions(self._seen(self.analysed), [self.pair]))
-
-    def _pairs(self) -> dict[str, pd.DataFrame]:
-        from interp.measures.mechanisms import crossing
-
-        own, n = self.analysed, self.specification.analysis.n_pair_classes
-        chosen = rng("classes of pairs", self.model.seed).permutation(own.labels)[:n]
-        others = [pair for pair in combinations(own.domains, 2) if set(pair) != set(self.pair)]
-        if not others:
-            return {}
-        made = crossing(self._seen(own.select(label=sorted(chosen))), others)
-        if (stable := made.get("circuit_stability")) is not None:
-            # the study's own pair has its rows over all classes already
-            made["circuit_stability"] = stable[~stable["domain"].isin(self.pair)]
-        return self._filed(made)
-
-    def _seen(self, images: ImageTable) -> Any:
-        from interp.measures.mechanisms import Seen
-        from interp.measures.subjects import classifier
-
-        clip = self.subject.clip
-        head = classifier(self.subject, self.images.labels, self.images.domains)
-        n = max(2, 2 * self.specification.analysis.n_circuit_pairs // len(images.labels))
-        return Seen(clip.visual, images, head, clip.preprocess, n=n, seed=self.subject.seed)
-
-    def _filed(self, found: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-        return {name: self.subject.file(frame) for name, frame in found.items()}
-
-    def _has_none_of(self, patterns: Iterable[str], what: str) -> bool:
-        """Say that a tower opened by module path lacks the sites that a measurement is about."""
-        from interp.measures.subjects import present
-
-        tower = self.subject.clip.visual
-        if present(tower, list(patterns)):
-            return False
-        say(f"{what} left out: {type(tower).__name__} has none of {listed(patterns)}")
-        return True
-
-    def _certificate(self) -> dict[str, pd.DataFrame]:
-        return {"certificate": self.subject.file(self.subject.clip.certify())}
+    A table that holds nothing but reasons why there is no number needs none.
+    """
+    told = "reason" not in frame or (frame["reason"].fillna("") == "").any()
+    return (Table.with_evidence if name in measure.evidence and told else Table)(name, frame)
 
 
 def checkpoint_hash(checkpoint: Path) -> str:
@@ -408,7 +185,7 @@ def checkpoint_hash(checkpoint: Path) -> str:
 def measure_models(steps: Sequence[Measurement], jobs: int) -> dict[str, pd.DataFrame]:
     """Measure models side by side, each with its share of the cores; put their tables together."""
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    longest_first = sorted(steps, key=lambda step: not step.every_pair)
+    longest_first = sorted(steps, key=lambda step: not step.also)
     side_by_side(partial(_measure_one, threads=threads), longest_first, jobs=jobs, what="measure")
     parts = [step.run() for step in steps]
     names = dict.fromkeys(name for part in parts for name in part)

@@ -116,7 +116,7 @@ class Study:
                 steps,
                 only=_asked(model, only, intervened, finals),
                 device=where,
-                every_pair=model in paired,
+                also=("pairs",) if model in paired else (),
             )
             for model in every
             for block in [blocks[model.seed]]
@@ -338,7 +338,7 @@ def examine(
             folder / "steps",
             natural=pair[0],
             device=where,
-            every_pair=asked.pairs != "own",
+            also=("pairs",) if asked.pairs != "own" else (),
         )
         frames = step.run()
         frames |= _climbed(frames)

@@ -17,8 +17,6 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from interp.core.errors import SampleError, check_known
-from interp.core.images import ImageTable
-from interp.core.seeds import rng
 from interp.models.evaluation.predictions import Answers, Embedded, Question
 
 LINEAR_OWN, LINEAR_NATURAL = "linear (own domain)", "linear (natural)"
@@ -26,28 +24,6 @@ PROTOTYPE = "prototype (natural)"
 
 STRENGTH = 0.1
 """Inverse strength of the probes' penalty, fixed beforehand so that no test picture chooses it."""
-
-
-def few(images: ImageTable, per_cell: int, *, seed: int = 0) -> ImageTable:
-    """Draw at most so many pictures of every class in every domain, at random but repeatably.
-
-    Args:
-        images: The pictures.
-        per_cell: Number of pictures kept in each cell (class x domain).
-        seed: Seed of the draw.
-
-    Returns:
-        The pictures drawn, in table order.
-
-    >>> frame = pd.DataFrame({"path": list("abc"), "label": "cat", "domain": ["real"] * 2 + ["art"],
-    ...                       "split": "train", "caption": ""})
-    >>> few(ImageTable(frame), 1).domain.tolist()
-    ['real', 'art']
-    """
-    order = rng("pictures for heads", seed).permutation(len(images))
-    keys = images.frame[["label", "domain"]].iloc[order]
-    turn = keys.groupby(["label", "domain"]).cumcount().to_numpy()
-    return images[np.sort(order[turn < per_cell])]
 
 
 def ask_examples(

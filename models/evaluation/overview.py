@@ -8,7 +8,7 @@ from interp.core.images import ImageTable
 from interp.models.evaluation.accuracies import accuracy, accuracy_by_class, by_epoch
 from interp.models.evaluation.class_exposure import exposure, exposures
 from interp.models.evaluation.effective_robustness import robustness
-from interp.models.evaluation.image_classifiers import ask_examples, few
+from interp.models.evaluation.image_classifiers import ask_examples
 from interp.models.evaluation.predictions import (
     ALL,
     HELD_OUT,
@@ -47,7 +47,6 @@ __all__ = [
     "evaluate",
     "exposure",
     "exposures",
-    "few",
     "over_blocks",
     "robustness",
     "run_means",
@@ -108,7 +107,7 @@ def evaluate(
     pictures = Embedded.of(clip, test, batch_size=batch_size)
     answers = ask(clip, pictures, prompt_sets, class_names=class_names, held_out=held_out)
     if training is not None:
-        shown = Embedded.of(clip, few(training, per_cell, seed=seed), batch_size=batch_size)
+        shown = Embedded.of(clip, training.few(per_cell, seed=seed), batch_size=batch_size)
         others = ask_examples(
             shown, pictures, class_names=class_names, held_out=held_out, natural=natural
         )

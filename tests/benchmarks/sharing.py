@@ -88,8 +88,10 @@ def by_class(steps: Sequence[Any]) -> pd.DataFrame:
 def _by_class(step: Any) -> pd.DataFrame:
     import torch
 
+    from interp.measures.catalogue.layer_contents import class_sharing_tables
+
     torch.set_num_threads(1)
-    return step.class_sharing()["class_sharing"]
+    return class_sharing_tables(step.opened)["class_sharing"]
 
 
 def together(table: pd.DataFrame, accuracy: pd.DataFrame) -> list[str]:

@@ -13,7 +13,7 @@ from interp.circuits.subspaces.interchanges import hold_out
 from interp.core.artists import artist_halves, artist_sides, artists_of, dealt_artists
 from interp.core.images import ImageTable
 from interp.core.seeds import rng
-from interp.measures.circuits_within import _halves
+from interp.measures.catalogue.circuits_within import _halves
 
 DOMAINS, CLASSES = ["A", "B"], ["ant", "bee", "cat", "dog"]
 DEALS: dict[str, Callable[[pd.DataFrame], np.ndarray]] = {

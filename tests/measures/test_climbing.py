@@ -10,8 +10,8 @@ from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.vit import Blueprint, plant
 from interp.circuits.planted.world import as_tensor, paint
 from interp.core.errors import DataError, SampleError, SpecificationError
+from interp.measures.catalogue.mechanisms import Seen, crossing
 from interp.measures.climbing import Ladder, ladder
-from interp.measures.mechanisms import Seen, crossing
 from interp.models.towers.vit import HookedViT
 from interp.verdicts.judging import WHOLE, agreement_of_blocks, judged_rows, ladder_rows
 from interp.verdicts.rungs import RUNGS

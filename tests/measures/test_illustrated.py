@@ -11,8 +11,9 @@ from PIL import Image
 from interp.circuits import localise
 from interp.core.images import ImageTable
 from interp.data.mixtures.templates import fill, prompts
+from interp.measures.catalogue.patched_sites import PATCHED, across_domains
 from interp.measures.illustrated import SIDE, middle, moved, pictured
-from interp.measures.subjects import PATCHED, Subject, across_domains, classifier, present
+from interp.measures.subjects import Subject, classifier, present
 from interp.models.loading.load import load_clip
 from interp.models.loading.presets import write_model_folder
 from interp.study.results import contact_sheets

@@ -16,7 +16,7 @@ from interp.core.statistics.resampling import verdict_of_interval
 from interp.core.tables import Table
 from interp.report.figures.pieces import Figure
 from interp.report.loaded import LoadedResult
-from interp.report.sections import SECTIONS, draw_figure
+from interp.report.sections import draw_figure, page_sections
 from interp.verdicts.judging import climb
 from interp.verdicts.rungs import RUNGS
 from tests.report.planted import evaluation_tables
@@ -47,7 +47,7 @@ EVIDENCE: Mapping[str, object] = {
 
 Build = Callable[..., Path]
 
-SPECS = {figure.name: figure for section in SECTIONS for figure in section.figures}
+SPECS = {figure.name: figure for section in page_sections() for figure in section.figures}
 
 
 def figure_of(result: LoadedResult, name: str) -> Figure | None:

@@ -12,7 +12,7 @@ import pytest
 
 from interp.core.errors import InterpError
 from interp.report import build_page
-from interp.report.loaded import OPTIONAL, TABLES
+from interp.report.loaded import expected_tables, shown_tables
 from tests.report.conftest import ACCURACY, INDEX
 
 Build = Callable[..., Path]
@@ -118,9 +118,12 @@ CASES: dict[str, tuple[Change, str]] = {
     "one checkpoint": (only(one_setting), "With 1 checkpoint"),
     "one domain": (only(one_domain), ""),
     "empty tables": (only(lambda frame: [False] * len(frame)), "Nothing to draw"),
-    "no tables": (drop(*TABLES, *OPTIONAL), "Missing: "),
+    "no tables": (drop(*shown_tables()), "Missing: "),
     "no similarity, transfer or ladder": (drop("similarity", "transfer", "rungs", "ladder"), ""),
-    "ladder alone": (drop(*TABLES, "das", "overlap", "circuit_transfer", "directions"), ""),
+    "ladder alone": (
+        drop(*expected_tables(), "das", "overlap", "circuit_transfer", "directions"),
+        "",
+    ),
     "tables moved away": (moved_away, "Missing: "),
     "half deleted": (half_deleted, "Missing: "),
     "tables cut off": (cut_off, ""),

@@ -15,7 +15,7 @@ import pytest
 from interp.core.errors import DataError, OutputError
 from interp.report import build_page
 from interp.report.embedding import downloads
-from interp.report.loaded import OPTIONAL, TABLES, read_result
+from interp.report.loaded import expected_tables, read_result, shown_tables
 from interp.report.page import render_page
 from tests.report.planted_levels import level_tables
 
@@ -32,6 +32,9 @@ NASTY = (
     "None",
     "007",
 )
+
+TABLES = expected_tables()
+OPTIONAL = [name for name in shown_tables() if name not in TABLES]
 
 
 def outside_plotly(page: str) -> str:

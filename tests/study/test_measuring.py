@@ -7,7 +7,11 @@ import pandas as pd
 import pytest
 
 from interp.core.images import ImageTable
+from interp.measures.catalogue import mechanisms
+from interp.measures.catalogue.mechanisms import mechanisms_of_pairs
+from interp.measures.opened import OpenedModel
 from interp.measures.options import AnalysisSpec
+from interp.measures.subjects import Subject
 from interp.study.measuring import Measurement, Model, checkpoint_hash
 from interp.study.specification import Specification
 
@@ -63,7 +67,7 @@ def test_a_traced_tower_is_measured_where_it_can_be(
 
 
 def test_pairs_leave_the_studys_own_domains_as_steady_as_they_were_found(
-    small_images: ImageTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_images: ImageTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their circuits have been drawn again over all classes; pairs take fewer of these."""
     asked: list[list[tuple[str, str]]] = []
@@ -76,12 +80,10 @@ def test_pairs_leave_the_studys_own_domains_as_steady_as_they_were_found(
             "circuit_stability": pd.DataFrame({"domain": domains, "value": 0.5}),
         }
 
-    monkeypatch.setattr("interp.measures.mechanisms.crossing", crossing)
-    monkeypatch.setattr(Measurement, "_seen", lambda self, images: None)
-    monkeypatch.setattr(Measurement, "_filed", lambda self, frames: frames)
-    model = Model(Path("epoch_1.pt"), "cg-high", "sketch", 0)
-    step = Measurement(Specification(), model, small_images, (), tmp_path, natural="real")
-    frames = step._pairs()
+    monkeypatch.setattr(mechanisms, "crossing", crossing)
+    monkeypatch.setattr(mechanisms, "_seen", lambda opened, images: None)
+    subject = Subject(None, {"setting": "cg-high", "test_domain": "sketch", "seed": 0})
+    frames = mechanisms_of_pairs(OpenedModel(subject, small_images, ("real", "sketch")))
     assert len(frames["overlap"]) == len(asked[0]) and {"real", "sketch"} < set(
         frames["overlap"][["domain_a", "domain_b"]].to_numpy().ravel()
     )

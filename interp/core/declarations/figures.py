@@ -4,6 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from interp.core.declarations.writing import CLASS_SETS
+from interp.core.errors import SpecificationError, check_known
+
 Row = Mapping[str, Any]
 """One row of a table."""
 
@@ -73,6 +76,9 @@ THRESHOLDS = (LineSpec(0.2, "not shared below .2"), LineSpec(0.5, "shared above 
 
 ZERO = (LineSpec(0),)
 
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8c8c8c"
+"""Colours of Okabe and Ito, told apart by colour-blind readers, for lines that are no subjects."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -113,6 +119,16 @@ class ChoiceSpec:
 
 TEST_DOMAIN = ChoiceSpec("Test domain", "test_domain")
 SETTING = ChoiceSpec("Setting", "setting")
+SITE = ChoiceSpec("Site", "site")
+MODEL = ChoiceSpec("Model", "model")
+PICTURES = ChoiceSpec("Pictures", "domain")
+SEEN_BY = ChoiceSpec(
+    "Seen by",
+    looks=(
+        Look("from natural domain", {"domain_a": NATURAL}),
+        Look("from the other domain", {"domain_a": OTHER}),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -206,6 +222,10 @@ class FigureSpec:
     height: int = 0
 
 
+PARTS = ("verdict", "models", "accuracy", "ladder", "sharing", "checks")
+"""Parts of the page, in their order; within one, sections stand in the order of their measures."""
+
+
 @dataclass(frozen=True)
 class SectionSpec:
     """A section of the page: what it is about, the figures it draws, the tables it needs.
@@ -220,6 +240,7 @@ class SectionSpec:
         note: What the numbers do not say.
         study_only: Whether one checkpoint alone has no such section.
         optional: Tables that a run may do without.
+        part: The part of the page that it stands in, one of `PARTS`.
     """
 
     anchor: str
@@ -231,3 +252,53 @@ class SectionSpec:
     note: str = ""
     study_only: bool = False
     optional: Sequence[str] = ()
+    part: str = "sharing"
+
+    def __post_init__(self) -> None:
+        asked = f"declare the section {self.anchor}"
+        check_known(asked, "part of the page", [self.part], PARTS, SpecificationError)
+
+
+CHANCE = "Chance among the classes that were asked about, and the untrained model."
+
+SHARE = AxisSpec("balanced accuracy", percent=True, from_zero=True)
+
+CLASSES = ChoiceSpec("Classes", "class_set", CLASS_SETS)
+FREE = "None: these are counts or readings, held against nothing."
+PERMUTED = "Classes permuted as wholes; index 0 stands for it."
+PROFILE = (
+    "{n}; shaded ribbons are 95 % intervals of the index, which leave one {unit} out at a time. "
+    "{kinds} Grey: the middle layers, by which the verdict is given. Dashed: the same models "
+    "untrained; dotted: raw pixels, where measured. {withheld}"
+)
+LINES = (
+    "{n}; ribbons are 95 % intervals over classes. {kinds} Dashed: the same models untrained. "
+    "Grey: the middle layers."
+)
+
+
+def profile_spec(
+    name: str,
+    title: str,
+    method: str,
+    null: str,
+    seen: ChoiceSpec | None = None,
+    ends: tuple[str, ...] = PAIR,
+) -> FigureSpec:
+    """The index of a rung by depth, a line per compared pair of domains."""
+    return FigureSpec(
+        name,
+        f"{title}, {{pair}}",
+        "depth",
+        (name,),
+        method,
+        null,
+        PROFILE,
+        "Lines of the index over depth for {names}",
+        scale=INDEX,
+        subjects="pairs",
+        ends=ends,
+        choices=(TEST_DOMAIN, *((seen,) if seen else ())),
+        y=AxisSpec("index (0 null, 1 ceiling)"),
+        lines=THRESHOLDS,
+    )

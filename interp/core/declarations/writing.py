@@ -5,6 +5,22 @@ import math
 from collections.abc import Sequence
 
 MISSING = "–"
+"""What stands where a number is missing."""
+
+PROMPTS = {
+    "neutral": "neutral prompts",
+    "domain-averaged": "prompts averaged over domain words",
+    "domain-specific": "prompts with the domain's own words",
+    "paper": "the paper's 86 prompts",
+}
+CLASSIFIERS = {
+    "text": "text head",
+    "prototype (natural)": "class means of natural pictures",
+    "linear (natural)": "linear probe of natural pictures",
+    "linear (own domain)": "linear probe of the own domain",
+}
+CANDIDATES = {"all": "among all classes", "held-out": "among the held-out classes only"}
+CLASS_SETS = {"held-out": "held-out classes", "seen": "seen classes", "all": "all classes"}
 
 
 def percent(value: float) -> str:

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pandas as pd
 
-from interp.core.declarations.figures import INDEX, RAW, THRESHOLDS, FigureSpec
+from interp.core.declarations.figures import INDEX, PERMUTED, RAW, THRESHOLDS, FigureSpec
+from interp.core.declarations.measures import declared_figure
 from interp.core.declarations.writing import number, percent, plain, sequence
-from interp.report.figures.accuracies import ACCURACY
 from interp.report.figures.grammar import finished
 from interp.report.figures.kinds import across_lines, depth_figure, forest_figure
 from interp.report.figures.pieces import (
@@ -21,7 +21,6 @@ from interp.report.figures.pieces import (
     level_line,
     points,
 )
-from interp.report.figures.sharing import CKA, PERMUTED
 from interp.report.figures.subjects import (
     EPOCH_0,
     compared_pairs,
@@ -50,11 +49,11 @@ ANSWER = FigureSpec(
 def answer_figure(result: LoadedResult) -> Figure | None:
     """Accuracy against sharing; accuracy alone without an index; sharing by depth for one model."""
     if result.one_model:
-        return _instead(result, depth_figure(result, CKA))
+        return _instead(result, depth_figure(result, declared_figure("similarity")))
     found = pd.concat([_points(result, test_domain) for test_domain in result.test_domains])
     placed = found.dropna(subset=["value", "index"])
     if placed.empty:
-        return _instead(result, forest_figure(result, ACCURACY))
+        return _instead(result, forest_figure(result, declared_figure("accuracy")))
     where = sequence(result.test_domains)
     lines, notes = across_lines(THRESHOLDS, "x")
     traces: list[Trace] = []

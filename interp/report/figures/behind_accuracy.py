@@ -1,4 +1,4 @@
-"""The section on what lies behind accuracy: bias, training pictures, natural accuracy, time."""
+"""Accuracy by class, and what lies behind it: bias, training pictures, natural accuracy, time."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -7,7 +7,10 @@ import numpy as np
 import pandas as pd
 
 from interp.core.declarations.figures import (
+    CHANCE,
+    CLASSES,
     SETTING,
+    SHARE,
     TEST_DOMAIN,
     AxisSpec,
     ChoiceSpec,
@@ -16,18 +19,28 @@ from interp.core.declarations.figures import (
     Scale,
     SectionSpec,
 )
-from interp.core.declarations.writing import between, number, percent, plain, sequence, some
-from interp.report.figures.accuracies import CHANCE, CLASSES, SHARE
+from interp.core.declarations.writing import (
+    CLASS_SETS,
+    between,
+    number,
+    percent,
+    plain,
+    sequence,
+    some,
+)
 from interp.report.figures.grammar import finished, read_rows, views
 from interp.report.figures.kinds import axis_of, curve_traces
 from interp.report.figures.pieces import (
     GREY,
+    MAP,
+    Choice,
     DrawnSubject,
     Figure,
     Trace,
     axis,
     counts,
     error_bars,
+    heat,
     layout,
     level_line,
     numbers,
@@ -38,13 +51,7 @@ from interp.report.figures.pieces import (
 )
 from interp.report.figures.subjects import final, in_test_domain, top_1
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import (
-    CLASS_SETS,
-    ordered_settings,
-    setting_label,
-    setting_look,
-    setting_name,
-)
+from interp.report.naming import ordered_settings, setting_label, setting_look, setting_name
 
 AREA = "AUSUC"
 ALL_CLASSES = {"candidates": ["all", ""]}
@@ -182,6 +189,7 @@ BEHIND = SectionSpec(
     note="None of these was drawn at random: they say what goes with accuracy, not why.",
     study_only=True,
     optional=("tradeoff", "exposure", "exposure_classes", "robustness", "epochs"),
+    part="accuracy",
 )
 
 
@@ -329,3 +337,35 @@ def _models(rows: Frame, setting: str, n: int, meta: Sequence[int | None]) -> Tr
     one = DrawnSubject(setting_label(setting), colour, opened_option(symbol, rows["fitted"]), rows)
     inside, outside = _logit(rows["accuracy_in"]), _logit(rows["accuracy_out"])
     return points(one, inside, outside, said, meta, size=10)
+
+
+def accuracy_by_class_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+    """Accuracy of every held-out class in the test domain, class by setting."""
+    rows = read_rows(result, spec)
+    held_out = result.specification.get("held_out")
+    if (rows["class_set"] == "held-out").any():  # which classes they are may differ by block
+        rows = rows[rows["class_set"] == "held-out"]
+    elif isinstance(held_out, list) and held_out:
+        rows = rows[rows["label"].isin([str(name) for name in held_out])]
+    if rows["value"].notna().sum() == 0:
+        return None
+    settings = ordered_settings(rows["setting"])
+    traces, most = [], 0
+    domains = [name for name in result.test_domains if name in set(rows["test_domain"])]
+    for place, test_domain in enumerate(domains):
+        here = rows[rows["test_domain"] == test_domain]
+        grid = here.pivot_table(index="label", columns="setting", values="value", dropna=False)
+        grid = grid.reindex(columns=settings)
+        grid = grid.loc[grid.mean(axis=1).sort_values(kind="stable").index]
+        names = [setting_name(name) for name in settings]
+        labels = [_distinct(str(label), number) for number, label in enumerate(grid.index)]
+        traces.append(heat(grid.to_numpy().tolist(), names, labels, title="accuracy", meta=[place]))
+        most = max(most, len(grid))
+    shape = layout(100 + 24 * most, xaxis=MAP, yaxis=MAP)
+    said = {"rows": most, "columns": len(settings)}
+    return finished(spec, result, rows, traces, shape, [Choice("Test domain", domains)], **said)
+
+
+def _distinct(label: str, place: int) -> str:
+    """A label that stays its own row when names are cut: long ones get their number."""
+    return label if len(label) <= 20 else f"{label[:14]}… ({place + 1})"

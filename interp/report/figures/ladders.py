@@ -31,7 +31,7 @@ from interp.report.figures.pieces import (
     span,
 )
 from interp.report.figures.subjects import EPOCH_0, settings_of
-from interp.report.loaded import Frame, LoadedResult, tidy
+from interp.report.loaded import Frame, LoadedResult, whole
 from interp.report.naming import setting_look, setting_name, site_label
 from interp.verdicts.rungs import RUNGS
 
@@ -108,6 +108,7 @@ LADDER = SectionSpec(
     note="Lower rungs do not license the words of higher ones: geometry may be shared without "
     "directions, and directions without anything that reads them.",
     optional=("ladder", "rungs"),
+    part="ladder",
 )
 
 
@@ -331,7 +332,7 @@ def draw_ladder(table: Table, *, title: str = "What is shared, rung by rung") ->
     """
     import plotly.graph_objects as go
 
-    rows = tidy(table.frame)
+    rows = whole(table.frame)
     names = _pairs(rows)
     trace = {key: value for key, value in _verdicts(rows, names, [None]).items() if key != "meta"}
     said = (
@@ -358,7 +359,7 @@ def draw_profile(table: Table, *, title: str = "The sharing profile") -> Any:
     """
     import plotly.graph_objects as go
 
-    rows = tidy(table.frame)
+    rows = whole(table.frame)
     rows = rows[(rows["site"] != "") | rows["band"].isin(list(BANDS))]
     pairs = [(a, b) for a, b, _ in _pairs(rows.assign(band="middle"))]
     traces: list[Trace] = []

@@ -79,6 +79,7 @@ EVIDENCE = SectionSpec(
     "mixture, model and class with itself. Only an intervention says “because”.",
     study_only=True,
     optional=("levels", "together"),
+    part="verdict",
 )
 
 

@@ -1,4 +1,4 @@
-"""The section on patching: what replacing one activation does, by site, or layer and position."""
+"""What replacing one activation does: points by site, or a map of layer by position."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,12 +9,8 @@ import pandas as pd
 from interp.core.declarations.figures import (
     INDEX,
     RAW,
-    SETTING,
-    TEST_DOMAIN,
-    ChoiceSpec,
     FigureSpec,
     Scale,
-    SectionSpec,
 )
 from interp.core.declarations.writing import plain
 from interp.report.figures.grammar import finished, read_rows, views
@@ -38,29 +34,6 @@ from interp.report.naming import setting_label, setting_look, site_label
 MOST_DOTS = 60
 """Examples drawn per site; the table holds them all."""
 _INTERVALS = {True: "intervals are in the table", False: "bars are 95 % intervals over classes"}
-
-PATCHED = FigureSpec(
-    "patching",
-    "What patching one site does",
-    "patching",
-    ("patching", "patching_examples"),
-    method="One activation of the corrupt run is replaced by the clean run's, pair by pair.",
-    null="A donor of a third class, or no patch; index 0 stands for it.",
-    caption="{n}; {bars}. Measure: {measures}. 0 is the null, 1 what replacing the whole input "
-    "does. {kinds} {gaps}",
-    alt="{shape}",
-    where={"control": ""},
-    choices=(TEST_DOMAIN, ChoiceSpec("Pairs", "pairing"), SETTING),
-)
-PATCHING = SectionSpec(
-    "patching",
-    "Where the difference is carried: patching",
-    "One activation of the clean run replaces the corrupt run's (Meng et al. 2022); index = "
-    "(effect − null) / (gap − null), with the class's margin as metric, mean over classes.",
-    (PATCHED,),
-    ("patching", "patching_examples"),
-    note="Patching says where, not whether two domains share it: it carries no verdict.",
-)
 
 
 def patching_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:

@@ -10,16 +10,10 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from interp.core.declarations.figures import PAIR
+from interp.core.declarations.writing import PROMPTS
 from interp.core.sites import middle_of
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import (
-    PROMPTS,
-    SYMBOLS,
-    colours,
-    ordered_settings,
-    setting_look,
-    setting_name,
-)
+from interp.report.naming import SYMBOLS, colours, ordered_settings, setting_look, setting_name
 from interp.verdicts.votes import Votes, count_votes
 
 SETTLED = (

@@ -1,10 +1,10 @@
-"""The sections on training: mixtures, losses, the intervention on the loss, and the certificate."""
+"""Training: mixtures, losses, the intervention on the loss, and the numerics certificate."""
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from interp.core.declarations.figures import AxisSpec, FigureSpec, Scale, SectionSpec
+from interp.core.declarations.figures import FREE, AxisSpec, FigureSpec, Scale, SectionSpec
 from interp.core.declarations.writing import number, plain, sequence
 from interp.report.figures.grammar import finished, read_rows, views
 from interp.report.figures.pieces import (
@@ -28,8 +28,6 @@ from interp.report.figures.pieces import (
 )
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import ordered_settings, setting_label, setting_name
-
-FREE = "None: these are counts or readings, held against nothing."
 
 MIXTURES = FigureSpec(
     "mixtures",
@@ -62,19 +60,6 @@ LOSSES = FigureSpec(
     y=AxisSpec("loss, nats"),
     height=320,
 )
-CERTIFIED = FigureSpec(
-    "certificate",
-    "Largest difference from the original model, against what may pass",
-    "certificate",
-    ("certificate",),
-    method="Every activation of our towers is held against the original's.",
-    null="None: an error is compared with what may pass.",
-    caption="n = {checked} sites or parameters per check; of each the one nearest to its own bar, "
-    "or furthest beyond, so without interval. Left of the grey bar passes. An error of exactly 0 "
-    "is drawn at {least:g}.",
-    alt="{said}",
-    needs=("error", "bar"),
-)
 
 TRAINING = SectionSpec(
     "training",
@@ -84,15 +69,7 @@ TRAINING = SectionSpec(
     (MIXTURES, LOSSES),
     ("mixtures", "losses"),
     study_only=True,
-)
-CERTIFICATE = SectionSpec(
-    "certificate",
-    "Numerics certificate",
-    "Every opened tower against the original at every site, on weights of which each was moved "
-    "off its initial value: error = max |ours − theirs| / max |theirs|.",
-    (CERTIFIED,),
-    ("certificate",),
-    words=(("certificate",),),
+    part="models",
 )
 
 
@@ -121,6 +98,7 @@ INTERVENTION = SectionSpec(
     "the word “because”, where seen classes stay equally accurate and sharing did move.",
     study_only=True,
     optional=("intervention", "intervention_classes", "intervention_directions"),
+    part="verdict",
 )
 
 

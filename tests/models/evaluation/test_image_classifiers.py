@@ -17,7 +17,6 @@ from interp.models.evaluation.image_classifiers import (
     PROTOTYPE,
     STRENGTH,
     ask_examples,
-    few,
     prototypes,
 )
 from interp.models.evaluation.predictions import Embedded
@@ -124,8 +123,8 @@ def test_what_cannot_be_learned_is_said() -> None:
 
 def test_few_keeps_every_cell_and_repeats_itself() -> None:
     images = pictures(9, "train")
-    some = few(images, 3, seed=1)
+    some = images.few(3, seed=1)
     assert (some.counts() == 3).all().all()
-    assert some.path.tolist() == few(images, 3, seed=1).path.tolist()
-    assert some.path.tolist() != few(images, 3, seed=2).path.tolist()
-    assert len(few(images, 100)) == len(images)
+    assert some.path.tolist() == images.few(3, seed=1).path.tolist()
+    assert some.path.tolist() != images.few(3, seed=2).path.tolist()
+    assert len(images.few(100)) == len(images)

@@ -5,6 +5,7 @@ Works on any tower with a classifier: a CLIP of a study, or a planted model whos
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import pandas as pd
@@ -22,12 +23,41 @@ from interp.circuits import (
 )
 from interp.circuits.patching.sweeping import depths
 from interp.circuits.sharing.transfer_faithfulness import SMALL, TRANSFER_SHARES
+from interp.core.declarations.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    MODEL,
+    ORANGE,
+    PAIR,
+    PICTURES,
+    RAW,
+    SEEN_BY,
+    SETTING,
+    TEST_DOMAIN,
+    AxisSpec,
+    ChoiceSpec,
+    FigureSpec,
+    Row,
+    Scale,
+    SectionSpec,
+    SeriesSpec,
+    profile_spec,
+)
+from interp.core.declarations.measures import (
+    TRAINED,
+    UNTRAINED,
+    MeasureSpec,
+)
+from interp.core.declarations.writing import number, plain
 from interp.core.errors import SampleError
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say
+from interp.core.seeds import rng
 from interp.core.sites import BANDS, band_of
 from interp.core.tower import Tower, Wired
-from interp.measures.subjects import present
+from interp.measures.opened import Frames, OpenedModel
+from interp.measures.subjects import classifier, present
 from interp.verdicts.rungs import RUNGS
 
 UNITS: Mapping[str, str] = {
@@ -50,8 +80,6 @@ JUDGED_SHARES = tuple(share for share in TRANSFER_SHARES if share <= SMALL)
 
 CROSSED = ("overlap", "circuit_transfer", "circuit_stability")
 """Tables of circuits: two of pairs of domains, and how steady those of each domain are."""
-
-Frames = dict[str, pd.DataFrame]
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,3 +240,164 @@ def _places(found: ClassCircuits) -> dict[str, dict[str, Any]]:
         site: {"layer": tower.layer(site), "depth": depth, "band": band_of(depth)}
         for site, depth in zip(sites, depths(tower, sites), strict=True)
     }
+
+
+ALIGNED = profile_spec(
+    "das",
+    "Shared causal directions by depth",
+    "The subspace that carries the class in A is interchanged between pictures of B.",
+    "A donor of a third class; index 0 stands for it.",
+    SEEN_BY,
+)
+
+DAS = SectionSpec(
+    "das",
+    "Same causal directions? (R4)",
+    "In each domain the subspace is fitted whose interchange between two pictures makes the "
+    "model say the class of the other (Geiger et al. 2024). Then A's subspace is interchanged "
+    "between pictures of B: index = (gain for c − gain by another class) / (gain with B's own "
+    "subspace − the same).",
+    (ALIGNED,),
+    words=(("verdicts", "R4"),),
+    note="Only this rung and R6 allow a claim about mechanisms.",
+    optional=("das",),
+)
+
+PARTS = {"channel": "channels", "d_mlp": "neurons", "edge": "edges"}
+
+
+def _way(row: Row) -> str:
+    by = PARTS.get(row["level"], row["level"])
+    return f"{plain(row['domain_a'])} → {plain(row['domain_b'])}, by {by}"
+
+
+ABROAD = FigureSpec(
+    "circuits-abroad",
+    "Circuits of one domain at work in another",
+    "curve",
+    ("circuit_transfer",),
+    method="A circuit found in A runs on pictures of B, all else as in another class's picture.",
+    null="Circuits of other classes, as large; random parts are drawn beside them.",
+    caption="{n}; bars are 95 % intervals of the share. Everything outside a circuit runs as in a "
+    "picture of another class. {kinds}",
+    alt="Lines of faithfulness by size for four kinds of circuit, {options} ways to choose from",
+    where={"measure": "circuit transfer", "band": ""},
+    needs=("share", "value"),
+    choices=(
+        TEST_DOMAIN,
+        SETTING,
+        ChoiceSpec("From A to B", (*PAIR, "level"), named=_way),
+    ),
+    across="share",
+    series=(
+        SeriesSpec("the class in B itself, other artists", Scale("ceiling"), GREEN),
+        SeriesSpec("the class in A", RAW, BLUE, symbol="diamond"),
+        SeriesSpec("another class in A", Scale("null"), ORANGE, dash="dash", symbol="x"),
+        SeriesSpec("random parts", Scale("random"), GREY, dash="dot", symbol="square"),
+    ),
+    x=AxisSpec(
+        "size, as a share of each layer's parts",
+        percent=True,
+        log=True,
+        ticks={size: f"{100 * size:g} %" for size in (0.02, 0.05, 0.1, 0.2, 0.5)},
+    ),
+    y=AxisSpec("share of the class's work in B"),
+)
+
+FOUND_AGAIN = "{n_sure:.0f} of {n_edges:.0f} parts in 95 % of draws or more"
+
+STEADY = FigureSpec(
+    "steady",
+    "How steady circuits are",
+    "curve",
+    ("circuit_stability",),
+    method="Pictures of every class are drawn again, with replacement, and the circuit anew.",
+    null="As many parts of each layer, drawn by chance.",
+    caption="n = {draws} draws of {pictures} pairs of pictures. A circuit is the best tenth of "
+    "each layer's parts over all classes; bars are intervals that hold 95 % of the draws. 1: the "
+    "same parts every time.",
+    alt="A line over layers of the share of parts found again, beside chance",
+    keep=("a site",),
+    needs=("value",),
+    choices=(TEST_DOMAIN, MODEL, PICTURES),
+    across="site",
+    labels=lambda row: row["site"].split(".hook")[0],
+    series=(
+        SeriesSpec("found again", RAW, BLUE),
+        SeriesSpec("parts by chance", Scale("null"), GREY, dash="dash", mode="lines"),
+    ),
+    hover=lambda row: (
+        f"{row['site'].split('.hook')[0]}: {number(row['value'])}, by chance "
+        f"{number(row['null'])}; {FOUND_AGAIN.format(**row)}"
+    ),
+    x=AxisSpec("layer"),
+    y=AxisSpec("share of parts found again", limits=(0, 1.05)),
+    height=380,
+)
+
+CROSSING = SectionSpec(
+    "crossing",
+    "Same parts and wiring? (R5, R6)",
+    "Parts are scored for every class in each domain, in halves of artists. Overlap compares "
+    "the parts of a class in A and B with those of another class (null) and of other artists "
+    "(ceiling). Then A's circuit of a class runs on pictures of B, all else as in a picture of "
+    "another class.",
+    (ABROAD, STEADY),
+    words=(("verdicts", "R6"),),
+    note="Where circuits of other classes do the work as well, the parts are too coarse to tell "
+    "classes apart, and nothing is concluded.",
+    optional=("circuit_transfer", "overlap", "circuit_stability"),
+)
+
+
+def shared_mechanisms(opened: OpenedModel) -> Frames:
+    """All of `crossing` for the pair; of an untrained model causal directions alone.
+
+    These say what such a model would seem to share.
+    """
+    across = causal_directions if opened.subject.control else crossing
+    return _filed(opened, across(_seen(opened, opened.analysed), [opened.pair]))
+
+
+def mechanisms_of_pairs(opened: OpenedModel) -> Frames:
+    """All of `crossing` for every other pair of domains, on some of the classes."""
+    own, n = opened.analysed, opened.analysis.n_pair_classes
+    chosen = rng("classes of pairs", opened.subject.seed).permutation(own.labels)[:n]
+    others = [pair for pair in combinations(own.domains, 2) if set(pair) != set(opened.pair)]
+    if not others:
+        return {}
+    made = crossing(_seen(opened, own.select(label=sorted(chosen))), others)
+    if (stable := made.get("circuit_stability")) is not None:
+        # the pair's own domains have their rows over all classes already
+        made["circuit_stability"] = stable[~stable["domain"].isin(opened.pair)]
+    return _filed(opened, made)
+
+
+def _seen(opened: OpenedModel, images: ImageTable) -> Seen:
+    clip, labels = opened.subject.clip, opened.images.labels
+    n = max(2, 2 * opened.analysis.n_circuit_pairs // len(images.labels))
+    head = classifier(opened.subject, labels, opened.images.domains)
+    return Seen(clip.visual, images, head, clip.preprocess, n=n, seed=opened.subject.seed)
+
+
+def _filed(opened: OpenedModel, made: Frames) -> Frames:
+    return {name: opened.subject.file(frame) for name, frame in made.items()}
+
+
+MEASURE = MeasureSpec(
+    "crossing",
+    shared_mechanisms,
+    tables=("overlap", "circuit_transfer", "das", "circuit_stability"),
+    of=(TRAINED, UNTRAINED),
+    option="circuits",
+    seconds=24.0,
+    sections=(DAS, CROSSING),
+)
+PAIRS = MeasureSpec(
+    "pairs",
+    mechanisms_of_pairs,
+    tables=MEASURE.tables,
+    option="circuits",
+    by_name=True,
+    seconds=110.0,
+)

@@ -2,18 +2,24 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from interp import probes
+from interp.circuits import Chain
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
-from interp.measures import layers_within as representation
-from interp.measures.layers_within import has_middle, layer_tables, sharing_features
+from interp.measures.catalogue.dictionary_features import dictionary_features
+from interp.measures.catalogue.layer_contents import SEEN_IN_VIEWS, layer_contents
+from interp.measures.opened import OpenedModel
 from interp.measures.options import AnalysisSpec
-from interp.measures.subjects import Subject, stream_features
-from interp.models.loading.load import load_clip
+from interp.measures.subjects import Subject
+from interp.models import load_clip
 from interp.probes import Features
+
+PAIR = ("real", "sketch")
 
 BRIEF = AnalysisSpec(n_permutations=19, n_splits=1, dictionary_steps=5, n_dictionary_pictures=4)
 
@@ -25,9 +31,7 @@ def subject(trained_checkpoint: Path) -> Subject:
 
 def test_too_few_classes_are_rows_that_say_so(subject: Subject, small_images: ImageTable) -> None:
     one = small_images.select(split="analysis", label=list(small_images.labels[:3]))
-    frames = layer_tables(
-        subject, stream_features(subject, one), pair=("real", "sketch"), analysis=BRIEF
-    )
+    frames = layer_contents(OpenedModel(subject, one, PAIR, analysis=BRIEF))
     for name in ("factorisation", "directions", "domain_probes"):
         (row,) = frames[name].to_dict("records")
         assert "at least" in row["reason"] or "classes" in row["reason"]
@@ -38,20 +42,17 @@ def test_dictionaries_are_fitted_without_withheld_cells(
     subject: Subject, small_images: ImageTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, Any] = {}
-    original = representation.train_dictionaries
+    original = probes.train_dictionaries
 
     def watched(read: Features, site: str, *args: Any, **options: Any) -> Any:
         seen.update(frame=read.frame, site=site, **options)
         return original(read, site, *args, **options)
 
-    monkeypatch.setattr(representation, "train_dictionaries", watched)
+    monkeypatch.setattr(probes, "train_dictionaries", watched)
     labels = list(small_images.labels)
-    some = small_images.select(split="analysis", domain=["real", "sketch"])
     held = [(labels[0], "sketch")]
-    frames = sharing_features(
-        subject, stream_features(subject, some), some, small_images.select(split="train"),
-        pair=("real", "sketch"), withheld=held, class_names=labels, analysis=BRIEF,
-    )  # fmt: skip
+    opened = OpenedModel(subject, small_images, PAIR, (labels[0],), BRIEF)
+    frames = dictionary_features(opened)
     assert seen["withheld"] == held and seen["site"] == "layer2.0.hook_resid_post"
     assert seen["frame"].groupby(["label", "domain"]).size().max() == 4
     assert set(frames) == {"dictionaries", "feature_sharing", "feature_ablation"}
@@ -63,13 +64,11 @@ def test_views_take_the_same_pictures_at_every_site(
     subject: Subject, small_images: ImageTable
 ) -> None:
     some = small_images.select(split="analysis")
-    frames = layer_tables(
-        subject, stream_features(subject, some), pair=("real", "sketch"), analysis=BRIEF
-    )
+    frames = layer_contents(OpenedModel(subject, some, PAIR, analysis=BRIEF))
     views = frames["views"]
     assert list(views["site"].unique()) == ["layer2.0.hook_resid_post", "hook_embedding"]
     counts = views.groupby(["site", "domain"]).size()
-    assert counts.nunique() == 1 and counts.max() <= representation.SEEN_IN_VIEWS
+    assert counts.nunique() == 1 and counts.max() <= SEEN_IN_VIEWS
     assert views["explained"].between(0, 1).all()
 
 
@@ -82,6 +81,12 @@ def test_analysis_has_bounds(changes: dict[str, int]) -> None:
         replace(BRIEF, **changes)
 
 
-def test_a_tower_without_middle_sites_is_known() -> None:
-    assert not has_middle({"hook_embedding": 0.5, "stem.hook_pool": 0.1})
-    assert has_middle({"blocks.1.hook_resid_post": 0.5})
+def test_a_tower_without_middle_sites_is_known(small_images: ImageTable) -> None:
+    def opened(depths: dict[str, float]) -> OpenedModel:
+        model = OpenedModel(Subject(SimpleNamespace(visual=Chain([]))), small_images, PAIR)
+        read = SimpleNamespace(sites=list(depths), depth=depths.__getitem__)
+        vars(model)["features"] = read
+        return model
+
+    assert opened({"hook_embedding": 0.5, "stem.hook_pool": 0.1}).lacks_middle("erasure")
+    assert not opened({"blocks.1.hook_resid_post": 0.5}).lacks_middle("erasure")

@@ -21,11 +21,32 @@ from interp.circuits import (
 )
 from interp.circuits.tasks.pairs import Read
 from interp.core.artists import artist_sides
+from interp.core.declarations.figures import (
+    BLUE,
+    GREY,
+    MODEL,
+    ORANGE,
+    PICTURES,
+    RAW,
+    TEST_DOMAIN,
+    AxisSpec,
+    FigureSpec,
+    LineSpec,
+    Row,
+    Scale,
+    SectionSpec,
+    SeriesSpec,
+)
+from interp.core.declarations.measures import (
+    MeasureSpec,
+)
+from interp.core.declarations.writing import number
 from interp.core.errors import DataError, SampleError
 from interp.core.images import ImageTable, Pairs
 from interp.core.progress import say
 from interp.core.tables import Table
 from interp.core.tower import Wired
+from interp.measures.opened import Frames, OpenedModel
 from interp.measures.subjects import Subject, classifier, present
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -41,33 +62,27 @@ GRAPH_PAIRS = 6
 """Pairs that a ResNet's edges are scored on, for the drawing alone."""
 
 
-def circuitry(
-    subject: Subject,
-    images: ImageTable,
-    *,
-    domains: Sequence[str],
-    class_names: Sequence[str],
-    n_pairs: int,
-) -> dict[str, pd.DataFrame]:
+def circuits_within(opened: OpenedModel) -> Frames:
     """Tables `faithfulness` and `circuits`: a circuit of each domain, and how faithful it is.
 
     Of a transformer also `edges`, the scores of all edges, which other tools read as a circuit.
     Scores come from one half of a domain's pairs, faithfulness from the other; no picture is in
     both. Empty for a tower that can be cut neither way; a domain without pairs is left out.
     """
+    subject, images = opened.subject, opened.analysed
     tower = subject.clip.visual
     cut = isinstance(tower, Wired)
     if not cut and not present(tower, CHANNELS):
         say(f"circuits left out: {type(tower).__name__} has neither parts nor known channels")
         return {}
     found: dict[str, list[pd.DataFrame]] = {"faithfulness": [], "circuits": [], "edges": []}
-    for domain in domains:
+    for domain in opened.pair:
         try:
-            halves = _halves(images, domain, n_pairs, subject.seed)
+            halves = _halves(images, domain, opened.analysis.n_circuit_pairs, subject.seed)
         except (DataError, SampleError) as error:
             say(f"circuits in {domain} left out: {error}")
             continue
-        tasks = [_read(subject, pairs, images, class_names) for pairs in halves]
+        tasks = [_read(subject, pairs, images, opened.images.labels) for pairs in halves]
         for name, table in (_edges if cut else _channels)(subject, *tasks).items():
             found[name].append(subject.file(table).assign(domain=domain))
     return {name: pd.concat(parts, ignore_index=True) for name, parts in found.items() if parts}
@@ -131,3 +146,85 @@ def _channels(subject: Subject, find: Read, test: Read) -> dict[str, Table | pd.
                          + frame["node_b"], score=frame["value"])  # fmt: skip
     drawn = frame[["edge", "node", "node_b", "layer", "layer_b", "score"]]
     return {"faithfulness": tested, "circuits": drawn.assign(n_pictures=len(few))}
+
+
+SIZES = {
+    size: f"{100 * size:g} %" for size in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
+}
+
+ALONE = {"measure": "circuit alone"}
+
+
+def _sized(row: Row) -> str:
+    ends = f" ({number(row['low'])} to {number(row['high'])})"
+    index = f"<br>index {number(row['index'])}" if row["index"] == row["index"] else ""
+    return f"{row['n_edges']:,.0f} of them: {number(row['value'], 3)}{ends}{index}"
+
+
+FAITHFUL = FigureSpec(
+    "faithfulness",
+    "How much of the model a circuit is",
+    "curve",
+    ("faithfulness",),
+    method="The best-scored parts run alone, and the model runs without them, at every size.",
+    null="Random circuits as large.",
+    caption="{n}; bars are 95 % intervals, a class left out at a time. Circuits were chosen on "
+    "other pictures. 1 is the whole model, 0 the model that sees a picture of another class. "
+    "{kinds} Areas under the curve (CPR) are in the table.",
+    alt="Lines over {points} sizes of circuit, alone, absent, and at random",
+    where={"measure": ["circuit alone", "model without the circuit"]},
+    needs=("value",),
+    choices=(TEST_DOMAIN, MODEL, PICTURES),
+    across="share",
+    series=(
+        SeriesSpec("circuit alone", RAW, BLUE, ALONE),
+        SeriesSpec("model without the circuit", RAW, ORANGE,
+                   {"measure": "model without the circuit"}, "dash", "x"),
+        SeriesSpec("random circuits of the same size", Scale("null"), GREY, ALONE, "dot",
+                   mode="lines"),
+    ),
+    hover=_sized,
+    x=AxisSpec("size, as a share of all edges (or channels)", percent=True, log=True, ticks=SIZES),
+    y=AxisSpec("share of the metric that remains", within=(-0.5, 1.6)),
+    lines=(LineSpec(0), LineSpec(1)),
+)  # fmt: skip
+
+STRONGEST = FigureSpec(
+    "circuit",
+    "What the strongest circuit is made of",
+    "circuit",
+    ("circuits",),
+    method="Every edge is scored by the gradient along the way from one picture to another.",
+    null="None: whether such a circuit does the work is tested in the figure of faithfulness.",
+    caption="n = {pictures} pictures. The strongest edges of one model and domain, {most} at most; "
+    "each band is an edge, as wide as its |score|: blue where the sender raises what is scored "
+    "(the metric; of a ResNet's edge, the change of the receiving channel), orange where it lowers "
+    "it. Nodes can be dragged. Scores are estimates without an interval; whether such a circuit "
+    "does the work is for the figure above to say.",
+    alt="Flow diagram of up to {most} edges from the input to the output",
+    needs=("score",),
+    choices=(TEST_DOMAIN, MODEL, PICTURES),
+)
+
+CIRCUITS = SectionSpec(
+    "circuits",
+    "Which parts make the class: circuits",
+    "Edges of a transformer are scored by EAP-IG (Hanna et al. 2024), channels of a ResNet by "
+    "integrated gradients. A circuit alone runs with all else as in a picture of another "
+    "class; share = (m(circuit) − m(nothing)) / (m(model) − m(nothing)), where m is the logit "
+    "of the picture's class less that of the other one.",
+    (FAITHFUL, STRONGEST),
+    note="A circuit is faithful where it does what the model does, and complete where nothing "
+    "is left without it. Whether two domains have the same one is another question.",
+    optional=("faithfulness", "circuits"),
+)
+
+MEASURE = MeasureSpec(
+    "circuits",
+    circuits_within,
+    tables=("faithfulness", "circuits"),
+    evidence=("faithfulness",),
+    option="circuits",
+    seconds=4.3,
+    sections=(CIRCUITS,),
+)

@@ -4,7 +4,7 @@ import pandas as pd
 from PIL import Image
 
 from interp.core.images import ImageTable
-from interp.measures.circuits_within import _halves
+from interp.measures.catalogue.circuits_within import _halves
 
 
 def table(artists: int) -> ImageTable:

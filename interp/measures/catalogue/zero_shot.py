@@ -1,6 +1,10 @@
-"""The section on generalization: what each setting gets right, where, by how much they differ."""
+"""Zero-shot accuracy in every domain, by class, prompt set and classifier."""
 
+from interp import models
 from interp.core.declarations.figures import (
+    CHANCE,
+    CLASSES,
+    SHARE,
     TEST_DOMAIN,
     AxisSpec,
     ChoiceSpec,
@@ -9,22 +13,14 @@ from interp.core.declarations.figures import (
     Scale,
     SectionSpec,
 )
-from interp.report.figures.grammar import finished, read_rows
-from interp.report.figures.pieces import MAP, Choice, Figure, heat, layout
-from interp.report.figures.subjects import TOP_1
-from interp.report.loaded import LoadedResult
-from interp.report.naming import (
-    CANDIDATES,
-    CLASS_SETS,
-    CLASSIFIERS,
-    PROMPTS,
-    ordered_settings,
-    setting_name,
+from interp.core.declarations.measures import (
+    EVERY_KIND,
+    MeasureSpec,
+    RowUnits,
 )
-
-CHANCE = "Chance among the classes that were asked about, and the untrained model."
-SHARE = AxisSpec("balanced accuracy", percent=True, from_zero=True)
-CLASSES = ChoiceSpec("Classes", "class_set", CLASS_SETS)
+from interp.core.declarations.writing import CANDIDATES, CLASSIFIERS, PROMPTS
+from interp.measures.opened import Frames, OpenedModel
+from interp.measures.subjects import PromptSet, prompt_sets
 
 ACCURACY = FigureSpec(
     "accuracy",
@@ -47,6 +43,7 @@ ACCURACY = FigureSpec(
     floors=True,
     x=SHARE,
 )
+
 DIFFERENCES = FigureSpec(
     "differences",
     "Differences between settings on the same held-out classes",
@@ -65,6 +62,7 @@ DIFFERENCES = FigureSpec(
     x=AxisSpec("difference, percentage points"),
     lines=(LineSpec(0, dash="solid"),),
 )
+
 BY_DOMAIN = FigureSpec(
     "accuracy-by-domain",
     "Balanced accuracy in each domain",
@@ -85,6 +83,7 @@ BY_DOMAIN = FigureSpec(
     x=SHARE,
     height=380,
 )
+
 BY_CLASSIFIER = FigureSpec(
     "classifiers",
     "Vision or alignment? Other classifiers on the same embeddings in {where}",
@@ -97,7 +96,7 @@ BY_CLASSIFIER = FigureSpec(
     "{over}.",
     alt="Accuracy of {rows} settings by {names}",
     where={
-        "measure": TOP_1,
+        "measure": "balanced top-1",
         "class_set": "held-out",
         "candidates": "all",
         "classifier": list(CLASSIFIERS),
@@ -110,6 +109,7 @@ BY_CLASSIFIER = FigureSpec(
     labels="setting",
     x=SHARE,
 )
+
 BY_CLASS = FigureSpec(
     "accuracy-by-class",
     "Accuracy of each held-out class",
@@ -123,6 +123,7 @@ BY_CLASS = FigureSpec(
     where={"control": "", "candidates": ["all", ""]},
     keep=("text head", "in the test domain", "primary prompts"),
 )
+
 GENERALIZATION = SectionSpec(
     "generalization",
     "Generalization",
@@ -130,38 +131,42 @@ GENERALIZATION = SectionSpec(
     "Balanced top-1 = mean over classes of each class's accuracy. Differences are paired.",
     (ACCURACY, DIFFERENCES, BY_DOMAIN, BY_CLASSIFIER, BY_CLASS),
     ("accuracy", "differences", "accuracy_by_class"),
+    part="accuracy",
     note="A setting can be worse among all classes merely because it prefers seen ones; "
     "among the held-out classes only, that preference cannot play.",
 )
 
 
-def accuracy_by_class_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
-    """Accuracy of every held-out class in the test domain, class by setting."""
-    rows = read_rows(result, spec)
-    held_out = result.specification.get("held_out")
-    if (rows["class_set"] == "held-out").any():  # which classes they are may differ by block
-        rows = rows[rows["class_set"] == "held-out"]
-    elif isinstance(held_out, list) and held_out:
-        rows = rows[rows["label"].isin([str(name) for name in held_out])]
-    if rows["value"].notna().sum() == 0:
-        return None
-    settings = ordered_settings(rows["setting"])
-    traces, most = [], 0
-    domains = [name for name in result.test_domains if name in set(rows["test_domain"])]
-    for place, test_domain in enumerate(domains):
-        here = rows[rows["test_domain"] == test_domain]
-        grid = here.pivot_table(index="label", columns="setting", values="value", dropna=False)
-        grid = grid.reindex(columns=settings)
-        grid = grid.loc[grid.mean(axis=1).sort_values(kind="stable").index]
-        names = [setting_name(name) for name in settings]
-        labels = [_distinct(str(label), number) for number, label in enumerate(grid.index)]
-        traces.append(heat(grid.to_numpy().tolist(), names, labels, title="accuracy", meta=[place]))
-        most = max(most, len(grid))
-    shape = layout(100 + 24 * most, xaxis=MAP, yaxis=MAP)
-    said = {"rows": most, "columns": len(settings)}
-    return finished(spec, result, rows, traces, shape, [Choice("Test domain", domains)], **said)
+def zero_shot(opened: OpenedModel) -> Frames:
+    """The model's tables `accuracy`, `accuracy_by_class` and `tradeoff`.
+
+    Training pictures, where there are any, also teach classifiers that need no text. A supervised
+    model has no text to ask with, and its answers stand as those to neutral prompts.
+    """
+    subject, test, labels = opened.subject, opened.test, opened.images.labels
+    if isinstance(subject.clip, models.Clip):
+        sets = prompt_sets(test.domains, subject.clip, labels)
+    else:
+        sets = {"neutral": PromptSet("neutral", tuple(test.domains))}
+    tables = models.evaluate(
+        subject.clip,
+        test,
+        sets,
+        class_names=labels,
+        held_out=opened.held_out,
+        training=opened.training,
+        natural=opened.pair[0],
+        seed=subject.seed,
+    )
+    return {name: subject.file(table) for name, table in tables.items() if len(table)}
 
 
-def _distinct(label: str, place: int) -> str:
-    """A label that stays its own row when names are cut: long ones get their number."""
-    return label if len(label) <= 20 else f"{label[:14]}… ({place + 1})"
+MEASURE = MeasureSpec(
+    "accuracy",
+    zero_shot,
+    tables=("accuracy", "accuracy_by_class", "tradeoff"),
+    of=EVERY_KIND,
+    seconds=9.1,
+    units={"accuracy": RowUnits("accuracy_by_class", "label")},
+    sections=(GENERALIZATION,),
+)

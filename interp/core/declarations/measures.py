@@ -1,0 +1,121 @@
+"""A measure as data: its function, tables, evidence, cost and sections, declared in one file.
+
+The list of all measures is found by its name when it is asked for, as pandas finds its plotting
+backend, so that tables, the page, the comparison of results and the forecast of costs read it
+without knowing who measures.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from interp.core.declarations.columns import COLUMNS, Column
+from interp.core.declarations.figures import FigureSpec, SectionSpec
+from interp.core.errors import SpecificationError, check_known
+
+LISTED = "interp.measures.catalogue.listed"
+"""The module whose `MEASURES` are all measures, in the order of the page."""
+
+TRAINED, UNTRAINED, SUPERVISED = "trained", "untrained", "supervised"
+"""Kinds of models: a trained CLIP, the same before training, a classifier without text."""
+
+EVERY_KIND = (TRAINED, UNTRAINED, SUPERVISED)
+
+
+@dataclass(frozen=True)
+class RowUnits:
+    """Where the units of a table's rows are kept: a table, its unit's column, what is averaged.
+
+    Args:
+        table: The table with a row for each unit or picture.
+        unit: The column that names the unit.
+        less: A column that is taken off `value` first.
+    """
+
+    table: str
+    unit: str
+    less: str = ""
+
+
+@dataclass(frozen=True)
+class MeasureSpec:
+    """What is measured on one opened model, and where it is stored, compared, drawn and costed.
+
+    Args:
+        name: Its step's name; tables are kept in a folder of that name.
+        function: From an opened model (`interp.measures.opened.OpenedModel`) to frames by table.
+        tables: Names of the tables that it makes and the page shows.
+        seconds: What one model takes of one core, on the embedded study's analysis pictures.
+        evidence: Tables of similarities or effects, refused without their evidence.
+        of: Kinds of models that it is asked of.
+        option: The flag of `[analysis]` that leaves it out; empty: none does.
+        by_name: Whether it is taken only where it is asked for by name.
+        columns: Columns of its tables that no other measure has.
+        units: Of tables whose rows are means over units, where these are kept.
+        sections: What the page shows of it.
+        plates: From the opened model and the frames to pictures.
+    """
+
+    name: str
+    function: Callable[[Any], Mapping[str, Any]]
+    tables: Sequence[str]
+    seconds: float
+    evidence: Sequence[str] = ()
+    of: Sequence[str] = (TRAINED,)
+    option: str = ""
+    by_name: bool = False
+    columns: Mapping[str, Column] = field(default_factory=dict)
+    units: Mapping[str, RowUnits] = field(default_factory=dict)
+    sections: Sequence[SectionSpec] = ()
+    plates: Callable[[Any, Mapping[str, Any]], Sequence[Any]] | None = None
+
+    def __post_init__(self) -> None:
+        asked = f"declare the measure {self.name}"
+        check_known(asked, "kind of model", list(self.of), EVERY_KIND, SpecificationError)
+        check_known(
+            asked, "table with evidence", list(self.evidence), self.tables, SpecificationError
+        )
+
+    def asked(self, options: object) -> bool:
+        """Whether the options of `[analysis]` ask for it."""
+        return not self.option or bool(getattr(options, self.option))
+
+
+def measures() -> tuple[MeasureSpec, ...]:
+    """All declared measures, in the order of the page."""
+    return import_module(LISTED).MEASURES
+
+
+def columns() -> dict[str, Column]:
+    """Every declared column: those that tables share, then those of single measures."""
+    own = {name: column for measure in measures() for name, column in measure.columns.items()}
+    return {**COLUMNS, **own}
+
+
+def declared_figure(name: str) -> FigureSpec:
+    """The figure of a measure, by its name."""
+    every = {
+        figure.name: figure
+        for measure in measures()
+        for section in measure.sections
+        for figure in section.figures
+    }
+    check_known("draw a figure", "figure", [name], every)
+    return every[name]
+
+
+def units_of_tables() -> dict[str, RowUnits]:
+    """Where the units of means are kept, by table."""
+    return {name: units for measure in measures() for name, units in measure.units.items()}
+
+
+def declared(names: Iterable[str]) -> dict[str, Column]:
+    """The columns of some names, without those that nobody declares.
+
+    >>> list(declared(["site", "sight"]))
+    ['site']
+    """
+    asked = list(names)
+    every = COLUMNS if all(name in COLUMNS for name in asked) else columns()
+    return {name: every[name] for name in asked if name in every}

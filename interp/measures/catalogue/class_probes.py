@@ -1,0 +1,136 @@
+"""Probes of the class between domains: whether they have the same directions (rungs R1 and R3)."""
+
+from dataclasses import replace
+from itertools import product
+
+from interp import probes
+from interp.core.declarations.figures import (
+    NATURAL,
+    OTHER,
+    PERMUTED,
+    TEST_DOMAIN,
+    ZERO,
+    AxisSpec,
+    ChoiceSpec,
+    FigureSpec,
+    Look,
+    Scale,
+    SectionSpec,
+    profile_spec,
+)
+from interp.core.declarations.measures import (
+    EVERY_KIND,
+    MeasureSpec,
+)
+from interp.measures.catalogue.domain_geometry import DOMAIN_MAP
+from interp.measures.opened import Frames, OpenedModel
+
+PROBED = profile_spec(
+    "transfer",
+    "Shared directions by depth: probes",
+    "A linear probe fitted in one domain is tested in the other, on other artists' drawings.",
+    "The same probe on permuted labels; index 0 stands for it.",
+    ChoiceSpec(
+        "Seen by",
+        looks=[
+            Look(f"{way}{', each domain centred' if centred else ''}",
+                 {"train_domain": ends[0], "domain": ends[1], "centred": centred})
+            for centred, (way, ends) in product((False, True), (
+                ("natural to the other domain", (NATURAL, OTHER)),
+                ("the other domain to natural", (OTHER, NATURAL)),
+            ))
+        ],
+    ),
+    ends=(),
+)  # fmt: skip
+
+COSINES = profile_spec(
+    "directions",
+    "Shared directions by depth: cosines",
+    "The direction in which a class differs from all others is compared between domains.",
+    PERMUTED,
+    ChoiceSpec(
+        "Seen by",
+        looks=[
+            Look(kind, {"measure": kind})
+            for kind in ("cosine of mean differences", "cosine of LDA directions")
+        ],
+    ),
+)
+
+SELECTIVE = FigureSpec(
+    "selectivity",
+    "Do probes read the class, or memorise drawings?",
+    "depth",
+    ("selectivity",),
+    method="A probe of the class is compared with one of random classes given to whole groups.",
+    null="The probe of random classes; 0 stands for it.",
+    caption="{n}; ribbons are 95 % intervals over classes. {kinds} Dashed: the same models "
+    "untrained. Grey: the middle layers. Both tasks share pictures and probes; the control task "
+    "gives whole groups of drawings a class at random (Hewitt and Liang 2019).",
+    alt="Lines over depth for {names}",
+    subjects="pairs",
+    choices=(
+        TEST_DOMAIN,
+        ChoiceSpec(
+            "Probes",
+            looks=(
+                Look("in the natural domain", {"domain": NATURAL}),
+                Look("in the other domain", {"domain": OTHER}),
+            ),
+        ),
+    ),
+    y=AxisSpec("accuracy beyond a control task"),
+    lines=ZERO,
+)
+
+PROBE_MAP = replace(
+    DOMAIN_MAP,
+    name="probe-map",
+    title="Accuracy of probes, trained in one domain (rows), tested in another (columns)",
+    tables=("transfer",),
+    method="A linear probe fitted in one domain is tested in every other.",
+    null="The same probe on permuted labels.",
+    where={"control": "", "centred": False},
+    keep=(),
+    scale=Scale("value"),
+    across=("train_domain", "domain"),
+    symmetric=False,
+    y=AxisSpec("balanced accuracy"),
+)
+
+PROBES = SectionSpec(
+    "probes",
+    "Same directions? (R1, R3)",
+    "Logistic probes of the class, fitted in one domain, tested on other artists' drawings in "
+    "every domain; index = (accuracy − null) / (ceiling − null). On the diagonal: R1. Beside "
+    "them, the cosine between domains of the directions in which a class differs from others.",
+    (PROBED, COSINES, PROBE_MAP, SELECTIVE),
+    ("transfer",),
+    words=(("verdicts", "R3"), ("by layer", "R3")),
+    note="A direction that can be read need not be one that the model reads.",
+    optional=("directions", "selectivity"),
+)
+
+
+def class_probes(opened: OpenedModel) -> Frames:
+    """Class probes trained in one domain and tested in every other."""
+    table = probes.transfer(
+        opened.features,
+        n_permutations=opened.analysis.n_permutations,
+        seed=opened.subject.seed,
+        control=opened.subject.control,
+    )
+    return {"transfer": opened.subject.file(table)}
+
+
+MEASURE = MeasureSpec(
+    "transfer",
+    class_probes,
+    tables=("transfer",),
+    evidence=("transfer",),
+    of=EVERY_KIND,
+    option="transfer",
+    seconds=4.6,
+    sections=(PROBES,),
+)

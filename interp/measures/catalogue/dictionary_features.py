@@ -1,0 +1,180 @@
+"""Features of sparse dictionaries: which of them a class uses in both domains."""
+
+from functools import partial
+from typing import Any
+
+from interp import probes
+from interp.core.declarations.figures import (
+    INDEX,
+    PAIR,
+    TEST_DOMAIN,
+    THRESHOLDS,
+    AxisSpec,
+    ChoiceSpec,
+    FigureSpec,
+    LineSpec,
+    Look,
+    Row,
+    SectionSpec,
+)
+from interp.core.declarations.measures import (
+    MeasureSpec,
+)
+from interp.core.sites import middle_of
+from interp.measures.opened import Frames, OpenedModel
+from interp.measures.subjects import PICTURES_PER_CELL, neutral_head
+
+
+def _code(row: Row) -> str:
+    return f"{row['code']}, two seeds" if "two seeds" in row["reading"] else row["code"]
+
+
+SHARED_FEATURES = FigureSpec(
+    "feature-sharing",
+    "Features that a class uses in both domains, at {sites}",
+    "forest",
+    ("feature_sharing", "dictionaries"),
+    method="What a class uses of a dictionary's features in one domain is compared with the other.",
+    null="Other classes that are as active; index 0 stands for them.",
+    caption="{n}; bars are 95 % intervals of the index over classes. {kinds} {withheld}",
+    alt="Forest of the sharing index of {labels} for each of {subjects} models",
+    scale=INDEX,
+    subjects="pairs",
+    ends=PAIR,
+    choices=(
+        TEST_DOMAIN,
+        ChoiceSpec(
+            "Measured by",
+            looks=[
+                Look(words, {"measure": measure, "centred": centred})
+                for words, measure, centred in (
+                    ("share of the class's own activity", "shared mass", True),
+                    ("share of all activity", "shared mass", False),
+                    ("top features of the class", "shared top features", True),
+                    ("top features of all activity", "shared top features", False),
+                )
+            ],
+        ),
+    ),
+    labels=_code,
+    x=AxisSpec("index (0 null, 1 ceiling)"),
+    lines=THRESHOLDS,
+)
+
+
+def _end(row: Row) -> str:
+    where = row["natural"] if row["domain"] == row["natural"] else "the other domain"
+    return f"{row['ablated']} features, in {where}"
+
+
+ABLATED_FEATURES = FigureSpec(
+    "feature-ablation",
+    "What the model loses without shared and without private features, at {sites}",
+    "forest",
+    ("feature_ablation",),
+    method="Features are replaced by those of another picture while the model runs on.",
+    null="No change, 0; matched features of the other kind stand beside it.",
+    caption="Private features are matched one to one to shared ones in the variance they remove "
+    "and in what that costs in {natural}. {n}; bars are 95 % intervals over classes. {matched}",
+    alt="Forest of {rows} drops for each of {subjects} models",
+    subjects="pairs",
+    ends=("domain",),
+    choices=(
+        TEST_DOMAIN,
+        ChoiceSpec(
+            "Drop of",
+            looks=(
+                Look("margin of the true class", {"measure": "margin drop"}),
+                Look("balanced accuracy", {"measure": "accuracy drop"}),
+            ),
+        ),
+    ),
+    labels=_end,
+    x=AxisSpec("drop (standard deviations, or accuracy)"),
+    lines=(LineSpec(0, dash="solid"),),
+)
+
+FEATURES = SectionSpec(
+    "features",
+    "Same features? (R5)",
+    "Sparse dictionaries (TopK) of the middle layer, trained without the withheld cells. A "
+    "class's use of features in two domains is compared with its use by other classes as "
+    "active as it (null) and by other artists (ceiling); units and components beside it.",
+    (SHARED_FEATURES, ABLATED_FEATURES),
+    words=(("dictionaries",),),
+    note="A dictionary's features differ from seed to seed: rows of two seeds say what of the "
+    "sharing does not depend on the seed.",
+    optional=("feature_sharing", "feature_ablation", "dictionaries"),
+)
+
+
+def dictionary_features(opened: OpenedModel) -> Frames:
+    """Tables `dictionaries`, `feature_sharing` and `feature_ablation`, at the middle site.
+
+    Dictionaries, units and components are fitted to training pictures outside the withheld cells
+    (held-out classes in the test domain); sharing is measured on the analysed pictures, and what
+    features are good for on those of the pair.
+    """
+    if opened.lacks_middle("features"):
+        return {}
+    subject, analysis, read = opened.subject, opened.analysis, opened.features
+    clip, seed, site = subject.clip, subject.seed, middle_of(opened.depths)
+    training = opened.training or opened.analysed
+    withheld = [(label, opened.pair[1]) for label in opened.held_out]
+    fitted = probes.collect(
+        clip.visual,
+        training.few(analysis.n_dictionary_pictures, seed=seed),
+        [site],
+        preprocess=clip.preprocess,
+    )
+    width = min(2 * fitted.values[site].shape[1], len(fitted) // 4)
+    sparsity = probes.TopK(min(analysis.n_active, width))
+    seeds = [seed + number for number in range(analysis.dictionary_seeds)]
+    several = probes.train_dictionaries(
+        fitted, site, sparsity, width=width, withheld=withheld, seeds=seeds,
+        steps=analysis.dictionary_steps,
+    )  # fmt: skip
+    codes = {
+        "dictionary": several,
+        "raw units": probes.raw_units(fitted, site, withheld=withheld),
+        "principal components": probes.pca(fitted, site, withheld=withheld),
+    }
+    images = opened.analysed.select(domain=list(opened.pair))
+    few_images = images.few(PICTURES_PER_CELL, seed=seed)
+    asked: dict[str, Any] = {
+        "preprocess": clip.preprocess,
+        "classifier": neutral_head(subject, opened.images.labels, images.domains),
+        "class_names": opened.images.labels,
+    }
+    natural, other = opened.pair
+    made = {
+        "dictionaries": [
+            partial(probes.dictionary_quality, several, read.only(site)),
+            partial(probes.dictionary_stability, several, seed=seed),
+            partial(probes.recovered_accuracy, several[0], clip.visual, few_images, **asked),
+        ],
+        "feature_sharing": [
+            partial(
+                probes.feature_sharing, read, site, codes, domains=list(opened.pair), seed=seed,
+                n_splits=analysis.n_splits, n_permutations=analysis.n_permutations,
+            )
+        ],
+        "feature_ablation": [
+            partial(
+                probes.ablate_shared, several[0], clip.visual, few_images, site, source=natural,
+                target=other, seed=seed, **asked,
+            )
+        ],
+    }  # fmt: skip
+    return opened.filed(made)
+
+
+MEASURE = MeasureSpec(
+    "features",
+    dictionary_features,
+    tables=("dictionaries", "feature_sharing", "feature_ablation"),
+    evidence=("dictionaries", "feature_sharing", "feature_ablation"),
+    option="features",
+    seconds=15.7,
+    sections=(FEATURES,),
+)

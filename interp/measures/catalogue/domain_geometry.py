@@ -1,0 +1,91 @@
+"""Debiased CKA between domains at every layer: whether they have the same geometry (rung R2)."""
+
+import pandas as pd
+
+from interp import probes
+from interp.core.declarations.figures import (
+    PAIR,
+    PERMUTED,
+    SETTING,
+    SITE,
+    TEST_DOMAIN,
+    AxisSpec,
+    FigureSpec,
+    Scale,
+    SectionSpec,
+    profile_spec,
+)
+from interp.core.declarations.measures import (
+    EVERY_KIND,
+    MeasureSpec,
+)
+from interp.measures.opened import Frames, OpenedModel
+
+CKA = profile_spec(
+    "similarity",
+    "Shared geometry by depth",
+    "Debiased linear CKA compares how the class means lie in two domains.",
+    PERMUTED,
+)
+
+DOMAIN_MAP = FigureSpec(
+    "domain-map",
+    "Shared geometry between all domains",
+    "map",
+    ("similarity",),
+    method="Debiased linear CKA compares how the class means lie in each two domains.",
+    null=PERMUTED,
+    caption="{n}; intervals are in the table below. {kinds} A cell with ? was not measured, or its "
+    "ceiling is too near its null for an index.",
+    alt="Heat map of {rows} by {rows} domains, {options} sites to choose from",
+    where={"control": ""},
+    keep=("same site",),
+    scale=Scale("index"),
+    choices=(TEST_DOMAIN, SETTING, SITE),
+    across=PAIR,
+    symmetric=True,
+    y=AxisSpec("index"),
+)
+
+SIMILARITY = SectionSpec(
+    "similarity",
+    "Same geometry? (R2)",
+    "Debiased linear CKA = HSIC(A, B) / √(HSIC(A, A) HSIC(B, B)) of class means, paired by "
+    "class, unbiased HSIC (Song et al. 2012); index = (CKA − null) / (ceiling − null).",
+    (CKA, DOMAIN_MAP),
+    ("similarity",),
+    words=(("verdicts", "R2"), ("by layer", "R2")),
+    note="CKA cannot see a rotation: orthogonal subspaces in one network read as alike.",
+)
+
+
+def domain_geometry(opened: OpenedModel) -> Frames:
+    """Debiased CKA of all pairs of domains at every site; of an untrained model also of pixels."""
+    own = _between_domains(opened, opened.features)
+    if not opened.subject.control:
+        return {"similarity": own}
+    raw = probes.pixels(opened.analysed, opened.subject.clip.preprocess)
+    both = [own, _between_domains(opened, raw).assign(control="pixels")]
+    return {"similarity": pd.concat(both, ignore_index=True)}
+
+
+def _between_domains(opened: OpenedModel, read: "probes.Features") -> pd.DataFrame:
+    table = probes.similarity(
+        read,
+        n_splits=opened.analysis.n_splits,
+        n_permutations=opened.analysis.n_permutations,
+        seed=opened.subject.seed,
+        control=opened.subject.control,
+    )
+    return opened.subject.file(table)
+
+
+MEASURE = MeasureSpec(
+    "similarity",
+    domain_geometry,
+    tables=("similarity",),
+    evidence=("similarity",),
+    of=EVERY_KIND,
+    seconds=3.9,
+    sections=(SIMILARITY,),
+)

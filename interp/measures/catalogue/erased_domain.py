@@ -1,0 +1,110 @@
+"""What changes when the domain is erased at a middle layer while the model runs on."""
+
+from functools import partial
+
+from interp import probes
+from interp.core.declarations.figures import (
+    TEST_DOMAIN,
+    AxisSpec,
+    ChoiceSpec,
+    FigureSpec,
+    LineSpec,
+    Look,
+    Row,
+    Scale,
+    SectionSpec,
+)
+from interp.core.declarations.measures import (
+    MeasureSpec,
+)
+from interp.core.sites import middle_of
+from interp.measures.opened import Frames, OpenedModel
+from interp.measures.subjects import PICTURES_PER_CELL, neutral_head
+
+
+def _changed(row: Row) -> str:
+    """What a row of the erasure measures, in words."""
+    where = "at the site" if row["read_at"] == "site" else "in the embedding"
+    if row["measure"] == "accuracy":
+        return f"zero-shot accuracy, {row['domain']}"
+    if row["measure"] == "transfer":
+        return f"probe {row['train_domain']} → {row['domain']}, {where}"
+    if row["measure"] == "similarity":
+        return f"debiased CKA, {where}"
+    return f"{row['measure']}, {where}"
+
+
+BEYOND = Scale("beyond", "beyond_low", "beyond_high")
+
+ERASED = FigureSpec(
+    "erasure",
+    "What changes when the domain is erased at {sites}",
+    "forest",
+    ("erasure",),
+    method="The domain is projected out of one layer while the model runs on.",
+    null="Erasing permuted domains, or as much variance at random.",
+    caption="{n}; bars are 95 % intervals. LEACE takes {removed} of the variance out, fitted on "
+    "one half of the artists and judged on the other. Beyond: less the same change under a "
+    "control, paired by class, over classes and draws of the control.",
+    alt="Forest of {rows} changes for each of {subjects} models",
+    needs=("value",),
+    subjects="pairs",
+    ends=("domain", "train_domain"),
+    choices=(
+        TEST_DOMAIN,
+        ChoiceSpec(
+            "Shown",
+            looks=(
+                Look("beyond LEACE of permuted domains", {"against": "permuted labels"},
+                     scale=BEYOND),
+                Look("beyond a random subspace of equal variance", {"against": "random subspace"},
+                     scale=BEYOND),
+                Look("the change itself", {"against": "permuted labels"}),
+            ),
+        ),
+    ),
+    labels=_changed,
+    x=AxisSpec("change (accuracy, or CKA)"),
+    lines=(LineSpec(0, dash="solid"),),
+)  # fmt: skip
+
+ERASURE = SectionSpec(
+    "erasure",
+    "Does the model need to know the domain?",
+    "LEACE (Belrose et al. 2023) takes the domain out of the middle layer while the model runs "
+    "on; controls erase domains permuted over artists, or as much variance at random.",
+    (ERASED,),
+    note="A change beyond both controls is what the model loses, or gains, with the domain.",
+    optional=("erasure",),
+)
+
+
+def erased_domain(opened: OpenedModel) -> Frames:
+    """The table `erasure`: the domain erased at the middle site, inside the model."""
+    if opened.lacks_middle("erasure"):
+        return {}
+    subject = opened.subject
+    images = opened.analysed.select(domain=list(opened.pair))
+    made = partial(
+        probes.erasure,
+        subject.clip.visual,
+        images.few(PICTURES_PER_CELL, seed=subject.seed),
+        middle_of(opened.depths),
+        preprocess=subject.clip.preprocess,
+        classifier=neutral_head(subject, opened.images.labels, images.domains),
+        class_names=opened.images.labels,
+        n_controls=opened.analysis.n_controls,
+        seed=subject.seed,
+    )
+    return opened.filed({"erasure": [made]})
+
+
+MEASURE = MeasureSpec(
+    "erasure",
+    erased_domain,
+    tables=("erasure",),
+    evidence=("erasure",),
+    option="erasure",
+    seconds=3.5,
+    sections=(ERASURE,),
+)

@@ -1,0 +1,240 @@
+"""What the layers hold: shares of variance of class and domain, and how far domains lie apart."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from interp import probes
+from interp.core.declarations.figures import (
+    FREE,
+    LINES,
+    PAIR,
+    TEST_DOMAIN,
+    ZERO,
+    AxisSpec,
+    ChoiceSpec,
+    FigureSpec,
+    Look,
+    SectionSpec,
+)
+from interp.core.declarations.measures import (
+    EVERY_KIND,
+    MeasureSpec,
+)
+from interp.core.seeds import rng
+from interp.core.sites import LAST, middle_of
+from interp.core.tables import Table
+from interp.measures.opened import Frames, OpenedModel
+from interp.measures.subjects import stream_features
+
+FACTORS = FigureSpec(
+    "factors",
+    "What the pictures' variance at each layer is about",
+    "depth",
+    ("factorisation",),
+    method="The features' variance is split into class, domain, both jointly, and the rest.",
+    null="Classes permuted within each domain.",
+    caption=f"{LINES} Products of two halves of the pictures by other artists hold no noise, so "
+    "that a share that is not there reads 0 on average.",
+    alt="Lines over depth for {names}",
+    subjects="pairs",
+    choices=(
+        TEST_DOMAIN,
+        ChoiceSpec(
+            "Share of",
+            looks=[
+                Look(words, {"factor": factor})
+                for factor, words in (
+                    ("class", "class, in all domains alike"),
+                    ("domain", "domain, in all classes alike"),
+                    ("interaction", "class and domain only jointly"),
+                    ("residual", "pictures within a class and domain"),
+                )
+            ],
+        ),
+    ),
+    y=AxisSpec("share of variance", limits=(-0.05, 1.05)),
+    lines=ZERO,
+)
+
+ANGLE = FigureSpec(
+    "angle",
+    "Do class and domain lie along the same directions?",
+    "depth",
+    ("factorisation",),
+    method="The squared cosine between the effects of class and of domain is taken.",
+    null="Random directions of the variation within a class and domain.",
+    caption=f"{LINES} Drawn where both effects exceed 3 standard errors: smaller ones have no "
+    "direction.",
+    alt="Lines over depth for {names}",
+    where={"factor": "class and domain"},
+    subjects="pairs",
+    y=AxisSpec("squared cosine (0 orthogonal)"),
+    lines=ZERO,
+)
+
+APART = FigureSpec(
+    "apart",
+    "How far do domains lie apart?",
+    "depth",
+    ("separation", "domain_probes"),
+    method="A classifier of the domain is tested on classes and artists that it never saw.",
+    null="The same classifier on permuted domain labels.",
+    caption=LINES,
+    alt="Lines over depth for {names}",
+    subjects="pairs",
+    ends=PAIR,
+    choices=(
+        TEST_DOMAIN,
+        ChoiceSpec(
+            "Read",
+            looks=(
+                Look("which of all domains, classes not trained on", table="domain_probes",
+                     ends=()),
+                Look("which of the two domains, classes not trained on",
+                     {"measure": "domain classifier"}),
+                Look("squared distance of the two domains, in variances within a class",
+                     {"measure": "squared distance of domain means"}),
+            ),
+        ),
+    ),
+    y=AxisSpec("accuracy, or distance"),
+    lines=ZERO,
+)  # fmt: skip
+
+COMPONENTS = FigureSpec(
+    "views",
+    "Pictures by their first two principal components",
+    "views",
+    ("views",),
+    method="Pictures are laid out by the two directions in which their features vary most.",
+    null=FREE,
+    caption="n = {per_view} pictures a view, of seen classes, never trained on. A view has no "
+    "interval and is no evidence: how far domains lie apart is measured above, in all "
+    "coordinates. Both components hold this share of the variance: {explained}.",
+    alt="Scatter of pictures of {domains}, coloured by domain",
+    keep=("first block",),
+    needs=("x", "y"),
+)
+
+LAYERS = SectionSpec(
+    "layers",
+    "What the layers hold",
+    "A picture's features = mean + class + domain + both jointly + rest, a two-way analysis of "
+    "variance at every layer. Domains lie apart where a classifier tells them on classes and "
+    "artists that it never saw (Lopez-Paz and Oquab 2017).",
+    (FACTORS, ANGLE, APART, COMPONENTS),
+    words=(("angles",),),
+    note="Compositional generalization asks for class and domain effects that add up: little that "
+    "is only joint, and directions that do not meet.",
+    optional=("factorisation", "separation", "domain_probes", "views"),
+)
+
+SEEN_IN_VIEWS = 60
+"""Pictures of a domain in a view: enough to see by, few enough for a page."""
+
+
+def layer_contents(opened: OpenedModel) -> Frames:
+    """Tables of what pooled features say without running the model again, at every site.
+
+    `factorisation` and `domain_probes` are about all domains; `directions`, `separation` and
+    `selectivity` about the pair; `views` are pictures of the middle site and of the embedding;
+    `class_sharing` says how far each class is shared.
+    """
+    read, two, analysis = opened.features, list(opened.pair), opened.analysis
+    options: dict[str, Any] = {"seed": opened.subject.seed, "control": opened.subject.control}
+    counted = options | {"n_permutations": analysis.n_permutations}
+    split = counted | {"n_splits": analysis.n_splits}
+    made = {
+        "factorisation": [partial(probes.factorisation, read, **split)],
+        "directions": [partial(probes.directions, read, domains=two, **split)],
+        "separation": [
+            partial(probes.domain_test, read, domains=two, **counted),
+            partial(probes.domain_distance, read, domains=two, **counted),
+        ],
+        "domain_probes": [partial(probes.domain_probes, read, **counted)],
+        "selectivity": [partial(probes.selectivity, read, domains=two, **options)],
+        "views": [partial(_views, read, opened.subject.seed)],
+    }
+    return opened.filed(made) | class_sharing_tables(opened)
+
+
+def class_sharing_tables(opened: OpenedModel) -> Frames:
+    """The table `class_sharing`: how far each class, held-out ones too, is shared in the middle.
+
+    Measured on pictures apart from those that accuracy is measured on, where there are any; those
+    of a tested drawing are left out, so that no drawing counts for sharing and for accuracy.
+    """
+    images, subject = opened.images, opened.subject
+    if (
+        "analysis" not in set(images.split)
+        or subject.control
+        or opened.lacks_middle("class_sharing")
+    ):
+        return {}
+    apart = images.select(split="analysis").select(domain=list(opened.pair))
+    test = opened.test.frame
+    if "drawing" in apart.frame.columns:
+        tested = set(test["drawing"].dropna()) if "drawing" in test else set()
+        apart = apart[(~apart.frame["drawing"].isin(list(tested))).to_numpy()]
+
+    def made() -> Table:
+        read = stream_features(subject, apart)
+        table = probes.class_cosines(
+            read, opened.pair, n_splits=opened.analysis.n_splits, seed=subject.seed
+        )
+        sets = table.frame["label"].isin(opened.held_out).map({True: "held-out", False: "seen"})
+        return Table(table.name, table.frame.assign(class_set=sets), table.facts)
+
+    return opened.filed({"class_sharing": [made]})
+
+
+def class_directions(opened: OpenedModel) -> Frames:
+    """The table `directions` alone: how far classes of the pair lie in the same directions."""
+    made = partial(
+        probes.directions,
+        opened.features,
+        domains=list(opened.pair),
+        n_splits=opened.analysis.n_splits,
+        n_permutations=opened.analysis.n_permutations,
+        seed=opened.subject.seed,
+        control=opened.subject.control,
+    )
+    return opened.filed({"directions": [made]})
+
+
+def _views(read: "probes.Features", seed: int) -> Table:
+    """The middle site and the embedding in a plane, a few pictures of every domain."""
+    order = rng("views", seed).permutation(len(read))
+    turn = read.frame.iloc[order].groupby("domain").cumcount().to_numpy()
+    chosen = np.zeros(len(read), dtype=bool)
+    chosen[order[turn < SEEN_IN_VIEWS]] = True
+    middle = middle_of({site: read.depth(site) for site in read.sites})
+    sites = [site for site in (middle, LAST) if site in read.sites]
+    seen = probes.pca_view(read.rows(chosen), sites)
+    return Table("views", seen.frame.drop(columns="picture", errors="ignore"))
+
+
+MEASURE = MeasureSpec(
+    "representation",
+    layer_contents,
+    tables=(
+        *("factorisation", "directions", "separation", "domain_probes", "selectivity", "views"),
+        "class_sharing",
+    ),
+    evidence=("factorisation", "directions", "separation", "domain_probes", "selectivity"),
+    of=EVERY_KIND,
+    option="representation",
+    seconds=8.3,
+    sections=(LAYERS,),
+)
+DIRECTIONS = MeasureSpec(
+    "directions",
+    class_directions,
+    tables=("directions",),
+    evidence=("directions",),
+    of=EVERY_KIND,
+    by_name=True,
+    seconds=8.3,  # of all of `representation`, of which it is a part
+)

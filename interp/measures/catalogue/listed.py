@@ -1,0 +1,32 @@
+"""All measures, in the order of the page: a new one is listed here, and nowhere else."""
+
+from interp.core.declarations.measures import MeasureSpec
+from interp.measures.catalogue import (
+    certified,
+    circuits_within,
+    class_probes,
+    dictionary_features,
+    domain_geometry,
+    erased_domain,
+    layer_contents,
+    mechanisms,
+    patched_sites,
+    transplanted,
+    zero_shot,
+)
+
+MEASURES: tuple[MeasureSpec, ...] = (
+    zero_shot.MEASURE,
+    domain_geometry.MEASURE,
+    class_probes.MEASURE,
+    layer_contents.MEASURE,
+    layer_contents.DIRECTIONS,
+    dictionary_features.MEASURE,
+    erased_domain.MEASURE,
+    patched_sites.MEASURE,
+    circuits_within.MEASURE,
+    transplanted.MEASURE,
+    mechanisms.MEASURE,
+    mechanisms.PAIRS,
+    certified.MEASURE,
+)

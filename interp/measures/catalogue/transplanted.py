@@ -1,0 +1,72 @@
+"""Activations of a class put from one domain into pictures of another (beside rung R4)."""
+
+from interp.circuits import transplant
+from interp.core.declarations.figures import (
+    SEEN_BY,
+    SectionSpec,
+    profile_spec,
+)
+from interp.core.declarations.measures import (
+    MeasureSpec,
+)
+from interp.measures.opened import Frames, OpenedModel
+from interp.measures.subjects import classifier, present
+
+TRANSPLANTED = profile_spec(
+    "transplant",
+    "Activations taken abroad, by depth",
+    "An activation of a class in A takes the place of another class's in B.",
+    "A donor of another class of A; index 0 stands for it.",
+    SEEN_BY,
+)
+
+TRANSPLANT = SectionSpec(
+    "transplant",
+    "Activations taken abroad: transplants",
+    "Activations of class c in domain A replace those of another class's picture in domain B: "
+    "index = (gain for c − gain by another class of A) / (gain by B's own c − the same).",
+    (TRANSPLANTED,),
+    ("transplant",),
+    words=(("by layer", "R4 transplant"),),
+    note="A transplant shows that the rest of the model takes A's activations in B; where A and B "
+    "have separate ways to the class that both stay open, it cannot tell them apart.",
+)
+
+DONATED = (
+    "layer*.*.hook_out",
+    "attnpool.hook_z",
+    "blocks.*.hook_attn_out",
+    "blocks.*.hook_mlp_out",
+)
+"""What is transplanted: the parts that blocks add; a whole stream would merely replay its donor."""
+
+
+def transplanted(opened: OpenedModel) -> Frames:
+    """Activations of a class put from the first domain into the second, part by part."""
+    if opened.lacks(DONATED, "transplants"):
+        return {}
+    subject, images = opened.subject, opened.analysed
+    tower = subject.clip.visual
+    table = transplant(
+        tower,
+        images,
+        domain_a=opened.pair[0],
+        domain_b=opened.pair[1],
+        classifier=classifier(subject, opened.images.labels, images.domains),
+        sites=present(tower, DONATED),
+        preprocess=subject.clip.preprocess,
+        n=opened.analysis.n_transplants,
+        seed=subject.seed,
+    )
+    return {"transplant": subject.file(table)}
+
+
+MEASURE = MeasureSpec(
+    "transplant",
+    transplanted,
+    tables=("transplant",),
+    evidence=("transplant",),
+    option="patching",
+    seconds=1.9,
+    sections=(TRANSPLANT,),
+)

@@ -1,0 +1,68 @@
+"""Pictures by their principal components, at the middle site and in the embedding."""
+
+from itertools import product
+
+from interp.core.declarations.figures import (
+    FigureSpec,
+)
+from interp.core.declarations.writing import percents, plain, sequence
+from interp.core.sites import LAST
+from interp.report.figures.grammar import finished, read_rows
+from interp.report.figures.pieces import Choice, DrawnSubject, Figure, Trace, axis, layout, points
+from interp.report.figures.subjects import EPOCH_0, settings_of
+from interp.report.loaded import Frame, LoadedResult
+from interp.report.naming import colours, setting_name, site_label
+
+UNTRAINED = "untrained (epoch 0)"
+
+
+def views_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+    """Principal components of the middle site and of the embedding, a point per picture."""
+    rows = read_rows(result, spec)
+    if rows.empty:
+        return None
+    tests = [name for name in result.test_domains if name in set(rows["test_domain"])] or [""]
+    settings = [name for name in settings_of(result) if name in set(rows["setting"])]
+    models = [(setting, "") for setting in settings if setting or not rows["control"].eq("").all()]
+    models = models or [("", "")]
+    if rows["control"].eq(EPOCH_0).any():
+        models.append(("", EPOCH_0))
+    sites = sorted(set(rows["site"]), key=lambda site: site != LAST)
+    tints = colours(result.domains)
+    traces: list[Trace] = []
+    for (d, test), (m, (setting, control)), (p, site) in product(
+        *map(enumerate, (tests, models, sites))
+    ):
+        chosen = rows[
+            (rows["test_domain"] == test)
+            & (rows["setting"] == setting)
+            & (rows["control"] == control)
+            & (rows["site"] == site)
+        ]
+        traces += [
+            _pictures(chosen[chosen["domain"] == name], name, tints[name], [d, m, p])
+            for name in result.domains
+            if chosen["domain"].eq(name).any()
+        ]
+    per_view = int(rows.groupby(["test_domain", "setting", "control", "site"]).size().max())
+    shares = rows.groupby("site")["explained"].agg(["min", "max"])
+    said = sequence([
+        f"{site_label(str(site))} {percents(float(row['min']), float(row['max']))}"
+        for site, row in shares.iterrows()
+    ])  # fmt: skip
+    names = [UNTRAINED if control else setting_name(setting) for setting, control in models]
+    choices = [
+        Choice("Test domain", tests),
+        Choice("Model", names),
+        Choice("Site", [site_label(site) for site in sites]),
+    ]
+    shape = layout(460, xaxis=axis("first component"), yaxis=axis("second component"))
+    told = {"per_view": per_view, "explained": said, "domains": sequence(result.domains)}
+    return finished(spec, result, rows, traces, shape, choices, **told)
+
+
+def _pictures(rows: Frame, domain: str, colour: str, meta: list[int | None]) -> Trace:
+    one = DrawnSubject(plain(domain), colour, "circle", rows)
+    said = [plain(label) for label in rows["label"]]
+    trace = points(one, rows["x"].round(4), rows["y"].round(4), said, meta, size=6)
+    return trace | {"marker": {**trace["marker"], "opacity": 0.75}}
