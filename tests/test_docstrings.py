@@ -22,15 +22,13 @@ TO_DO: dict[str, tuple[str, ...]] = {
     ),
     "interp.probes": tuple(
         """
-        BatchTopK Dictionary Eraser Features L1 LayerSums LinearCode LinearProbe
-        SimilarityMeasure TopK ablate_shared batches biased_cka cka class_cosines
-        class_sharing classes_needed collect cross_validated_cka dictionary_quality
+        BatchTopK Dictionary Eraser Features L1 LinearCode LinearProbe TopK
+        ablate_shared batches class_cosines class_sharing collect dictionary_quality
         dictionary_stability directions domain_distance domain_probes domain_test erased
-        erasure factorisation feature_roles feature_sharing layer_similarity leace
-        leave_one_domain_out match_features minibatch_cka mutual_knn open_features
-        paper_dictionary paper_feature_sharing pca pca_view pixels predictivity procrustes
-        pwcca raw_units rbf_cka read_saelens recovered_accuracy rsa save_features
-        selectivity similarity svcca train_dictionaries transfer umap_view write_saelens
+        erasure factorisation feature_roles feature_sharing leace leave_one_domain_out
+        match_features open_features paper_dictionary paper_feature_sharing pca pca_view
+        pixels raw_units read_saelens recovered_accuracy save_features selectivity
+        train_dictionaries transfer umap_view write_saelens
         """.split()
     ),
     "interp.circuits": tuple(
