@@ -22,13 +22,11 @@ TO_DO: dict[str, tuple[str, ...]] = {
     ),
     "interp.probes": tuple(
         """
-        BatchTopK Dictionary Eraser Features L1 LinearCode LinearProbe TopK
-        ablate_shared batches class_cosines class_sharing collect dictionary_quality
-        dictionary_stability directions domain_distance domain_probes domain_test erased
-        erasure factorisation feature_roles feature_sharing leace leave_one_domain_out
-        match_features open_features paper_dictionary paper_feature_sharing pca pca_view
-        pixels raw_units read_saelens recovered_accuracy save_features selectivity
-        train_dictionaries transfer umap_view write_saelens
+        BatchTopK Dictionary Eraser L1 LinearCode TopK ablate_shared class_cosines
+        class_sharing dictionary_quality dictionary_stability directions domain_distance
+        domain_test erased erasure factorisation feature_roles feature_sharing leace
+        match_features paper_dictionary paper_feature_sharing pca pca_view raw_units
+        read_saelens recovered_accuracy train_dictionaries umap_view write_saelens
         """.split()
     ),
     "interp.circuits": tuple(

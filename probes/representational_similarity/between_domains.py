@@ -72,8 +72,8 @@ def similarity(
         index   = (value - null) / (ceiling - null)
 
     m is debiased CKA or another `measure`. The rows of the compared matrices are the classes that
-    both domains have. The artists of each class are dealt into halves 1 and 2, the same deal in
-    both domains with equally many pictures in each half. Terms are averaged over `n_splits` deals,
+    both domains have. Artists are dealt into halves 1 and 2, the same deal in both domains, with
+    equally many pictures of each class in both halves. Terms are averaged over `n_splits` deals,
     the two under the root before the root is taken.
 
     Args:
