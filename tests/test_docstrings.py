@@ -22,11 +22,10 @@ TO_DO: dict[str, tuple[str, ...]] = {
     ),
     "interp.probes": tuple(
         """
-        BatchTopK Dictionary Eraser L1 LinearCode TopK ablate_shared class_cosines
-        class_sharing dictionary_quality dictionary_stability directions domain_distance
-        domain_test erased erasure factorisation feature_roles feature_sharing leace
-        match_features paper_dictionary paper_feature_sharing pca pca_view raw_units
-        read_saelens recovered_accuracy train_dictionaries umap_view write_saelens
+        BatchTopK Dictionary L1 LinearCode TopK ablate_shared class_sharing
+        dictionary_quality dictionary_stability feature_roles feature_sharing
+        match_features paper_dictionary paper_feature_sharing pca raw_units read_saelens
+        recovered_accuracy train_dictionaries write_saelens
         """.split()
     ),
     "interp.circuits": tuple(

@@ -37,7 +37,7 @@ def leave_one_domain_out(
         n_permutations: Permutations of whole test classes for p.
         seed: Seed of deals and permutations.
         control: Name of the floor that these features stand for, such as "epoch 0", for the column
-            `control`; empty for none. Pixels are named without it.
+            `control`; empty for none. The site "pixels" names itself.
 
     Returns:
         The rows of `transfer`, with its null, index, interval and p, and with "all but sketch"
@@ -47,6 +47,7 @@ def leave_one_domain_out(
         SampleError: For fewer than three domains (with two, use `transfer`), or where no domain
             shares four classes by two artists with the others.
         DataError: For an unknown domain.
+        SiteError: For a site that the features do not have.
 
     Notes:
         - The pictures of the other domains together are drawn down to as many per class as the

@@ -61,7 +61,7 @@ def transfer(
         n_permutations: Permutations of whole test classes for p.
         seed: Seed of deals and permutations.
         control: Name of the floor that these features stand for, such as "epoch 0", for the column
-            `control`; empty for none. Pixels are named without it.
+            `control`; empty for none. The site "pixels" names itself.
 
     Returns:
         A table with a row per site, train domain, test domain and `centred`. Accuracy is 0 to 1.
@@ -70,6 +70,7 @@ def transfer(
     Raises:
         SampleError: Where no pair of domains has four classes by two artists in each.
         DataError: For an unknown domain.
+        SiteError: For a site that the features do not have.
 
     Notes:
         - One multinomial probe (the objective of `LinearProbe`) is fitted per site, train domain

@@ -41,7 +41,7 @@ def selectivity(
         n_control: Draws of the control task.
         seed: Seed of deals and draws.
         control: Name of the floor that these features stand for, such as "epoch 0", for the column
-            `control`; empty for none. Pixels are named without it.
+            `control`; empty for none. The site "pixels" names itself.
 
     Returns:
         A table with a row per site and domain, and both accuracies as columns. There is no ceiling
@@ -51,6 +51,7 @@ def selectivity(
     Raises:
         SampleError: Where no domain has four classes of two class x artist groups of two pictures.
         DataError: For an unknown domain.
+        SiteError: For a site that the features do not have.
 
     References:
         Hewitt and Liang 2019, "Designing and interpreting probes with control tasks".

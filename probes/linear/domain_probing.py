@@ -50,7 +50,7 @@ def domain_probes(
         n_permutations: Permutations of the domains' names for p.
         seed: Seed of deals and permutations.
         control: Name of the floor that these features stand for, such as "epoch 0", for the column
-            `control`; empty for none. Pixels are named without it.
+            `control`; empty for none. The site "pixels" names itself.
 
     Returns:
         A table with a row per site. Accuracy is 0 to 1; chance is 1 / domains. There is no ceiling
@@ -60,6 +60,7 @@ def domain_probes(
         SampleError: For fewer than two domains, or fewer than four classes by artists of both
             halves in all of them.
         DataError: For an unknown domain.
+        SiteError: For a site that the features do not have.
 
     Notes:
         - Classes are dealt into two folds and artists into two halves. A probe is trained on one

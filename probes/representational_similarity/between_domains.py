@@ -94,7 +94,7 @@ def similarity(
         n_permutations: Permutations of whole classes for p, and for a null that is not exact.
         seed: Seed of deals and permutations.
         control: Name of the floor that these features stand for, such as "epoch 0", for the column
-            `control`; empty for none. Pixels are named without it.
+            `control`; empty for none. The site "pixels" names itself.
         batch_size: Pictures per forward; for a tower only.
         device: Where the tower runs; None takes the device of its parameters.
 
@@ -107,6 +107,7 @@ def similarity(
         SpecificationError: For rows that the measure cannot take, or a tower without images, sites
             or preprocess.
         DataError: For an unknown measure or domain.
+        SiteError: For a site that the features or the tower do not have.
         ShapeError: For another model's features of other pictures.
 
     Notes:
