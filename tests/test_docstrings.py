@@ -20,14 +20,7 @@ TO_DO: dict[str, tuple[str, ...]] = {
         Keep Recipe SavedActivations forecast named_recipe save_activations
         """.split()
     ),
-    "interp.probes": tuple(
-        """
-        BatchTopK Dictionary L1 LinearCode TopK ablate_shared class_sharing
-        dictionary_quality dictionary_stability feature_roles feature_sharing
-        match_features paper_dictionary paper_feature_sharing pca raw_units read_saelens
-        recovered_accuracy train_dictionaries write_saelens
-        """.split()
-    ),
+    "interp.probes": (),
     "interp.circuits": tuple(
         """
         Attribution Chain ChannelCircuit Circuit ClassCircuits Classifier Cut Edges Metric
