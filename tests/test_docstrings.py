@@ -32,11 +32,7 @@ TO_DO: dict[str, tuple[str, ...]] = {
         unit_faithfulness weisfeiler_lehman wire
         """.split()
     ),
-    "interp.data": tuple(
-        """
-        Mixture MixtureSpec diff_manifests make_mixture make_mixtures open_base prompts
-        """.split()
-    ),
+    "interp.data": (),
     "interp.report": tuple(
         """
         build_page draw_circuit draw_ladder draw_profile draw_recovery draw_truth
