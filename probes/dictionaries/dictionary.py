@@ -198,7 +198,17 @@ class Dictionary:
         return (x - self.decoder_bias) @ self.encoder + self.encoder_bias
 
     def encode(self, x: Tensor) -> Tensor:
-        """Activations "... d_in" as features "... width"; raises `ShapeError` for other widths."""
+        """Activations as features.
+
+        Args:
+            x: Activations "... d_in".
+
+        Returns:
+            Features "... width".
+
+        Raises:
+            ShapeError: For activations of another width.
+        """
         _refuse_width(x.shape, self.d_in)
         a = self.strength(x)
         a = torch.where(a > self.threshold, a, 0)

@@ -24,8 +24,7 @@ def paper_feature_sharing(
     domains: Sequence[str] | None = None,
     labels: Sequence[str] | None = None,
 ) -> Table:
-    """Measure the paper's overlap of features for every pair of domains, and its mean for every
-    domain.
+    """Measure the paper's overlap of features, for every pair of domains and for every domain.
 
         share(a, b) = mean over classes and k in {5, 10, 15, 20} of
                       |top k of H[c, a] and of H[c, b]| / k

@@ -286,8 +286,7 @@ def class_cosines(
     n_splits: int = 5,
     seed: int = 0,
 ) -> Table:
-    """Measure the sharing of each class between two domains in the middle layers, beyond other
-    classes'.
+    """Measure the sharing of each class between two domains beyond that of other classes.
 
         value   = cos_cc           (mean of A_1 with B_2 and A_2 with B_1)
         null    = mean of cos_cd and cos_dc over the other classes d
@@ -301,8 +300,8 @@ def class_cosines(
     Args:
         features: Features "picture feature" of pictures with labels and domains.
         domains: The two domains.
-        sites: Names of sites that are averaged; None takes those of the middle layers, never the
-            final embedding.
+        sites: Names of sites that are averaged; None takes those of the middle layers (a third to
+            two thirds of the depth), never the final embedding.
         n_splits: Deals of artists that are averaged; the two halves are of the first.
         seed: Seed of the deals.
 

@@ -62,8 +62,7 @@ def factorisation(
     seed: int = 0,
     control: str = "",
 ) -> Table:
-    """Shares of each site's variance by class, by domain and by both, and the angle of the two
-    effects.
+    """Shares of each site's variance by class, domain and both, and the angle of their effects.
 
         class       = mean_c <alpha_c1, alpha_c2> / total        domain likewise by beta
         interaction = mean_cd <gamma_cd1, gamma_cd2> / total

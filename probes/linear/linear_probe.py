@@ -36,7 +36,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
     Attributes:
         classes_: The classes, sorted.
         coef_: Weights "class feature" in the units of the inputs; one row for two classes.
-        intercept_: Intercepts "class", in the units of the scores.
+        intercept_: Intercepts "class", for inputs as they are; one for two classes.
         n_features_in_: Number of features.
         n_iter_: Iterations that the solver took.
 

@@ -76,9 +76,15 @@ class LayerSums:
         self.waiting = 0  # rows of `room`, about the origin, that are not yet in `cross`
 
     def update(self, batch: Mapping[str, Any], other: Mapping[str, Any] | None = None) -> None:
-        """Add a batch: features "picture feature" by layer, of both models where there are two.
+        """Add a batch of pictures.
 
-        Raises `ShapeError` for other shapes, `NumericsError` naming the layer for a NaN.
+        Args:
+            batch: Features "picture feature" of each layer, by name.
+            other: The same of the second model, where there is one.
+
+        Raises:
+            ShapeError: For features of another shape.
+            NumericsError: For a NaN or infinity, naming the layer.
         """
         x = self._checked(batch, other)
         if not self.n:
@@ -123,9 +129,14 @@ class LayerSums:
             distributed.all_reduce(tensor)
 
     def cka(self) -> np.ndarray:
-        """Debiased linear CKA of every pair of layers, "layer layer" (rows: the first model).
+        """Debiased linear CKA of every pair of layers.
 
-        Raises `SampleError` below four pictures, `NumericsError` for constant features.
+        Returns:
+            The CKA "layer layer"; with two models, the rows are the layers of the first.
+
+        Raises:
+            SampleError: For fewer than four pictures.
+            NumericsError: For constant features.
         """
         k = None if self.second is None else len(self.first)
         return ratios(self._hsic(), self._scale(), self._names(), k)
