@@ -1,4 +1,4 @@
-"""What is represented, and whether it is the same across domains: features, similarity, probes."""
+"""Probes: what activations represent, and whether it is the same across domains."""
 
 from interp.core.faces import face
 

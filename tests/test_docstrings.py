@@ -20,19 +20,7 @@ TO_DO: dict[str, tuple[str, ...]] = {
         Keep Recipe SavedActivations forecast named_recipe save_activations
         """.split()
     ),
-    "interp.probes": tuple(
-        """
-        BatchTopK Dictionary Eraser Features L1 LayerSums LinearCode LinearProbe
-        SimilarityMeasure TopK ablate_shared batches biased_cka cka class_cosines
-        class_sharing classes_needed collect cross_validated_cka dictionary_quality
-        dictionary_stability directions domain_distance domain_probes domain_test erased
-        erasure factorisation feature_roles feature_sharing layer_similarity leace
-        leave_one_domain_out match_features minibatch_cka mutual_knn open_features
-        paper_dictionary paper_feature_sharing pca pca_view pixels predictivity procrustes
-        pwcca raw_units rbf_cka read_saelens recovered_accuracy rsa save_features
-        selectivity similarity svcca train_dictionaries transfer umap_view write_saelens
-        """.split()
-    ),
+    "interp.probes": (),
     "interp.circuits": tuple(
         """
         Attribution Chain ChannelCircuit Circuit ClassCircuits Classifier Cut Edges Metric
@@ -44,11 +32,7 @@ TO_DO: dict[str, tuple[str, ...]] = {
         unit_faithfulness weisfeiler_lehman wire
         """.split()
     ),
-    "interp.data": tuple(
-        """
-        Mixture MixtureSpec diff_manifests make_mixture make_mixtures open_base prompts
-        """.split()
-    ),
+    "interp.data": (),
     "interp.report": tuple(
         """
         build_page draw_circuit draw_ladder draw_profile draw_recovery draw_truth

@@ -1,4 +1,4 @@
-"""Where pictures come from, what is said of them, and which of them a model is trained on."""
+"""Data: where pictures come from, how they are described, and which ones a model is trained on."""
 
 from interp.core.faces import face
 

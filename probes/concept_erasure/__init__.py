@@ -1,1 +1,1 @@
-"""Concepts erased at a site inside the model, and what changes in its answers."""
+"""Erasure of a concept at a site inside the model, and what changes in its answers."""

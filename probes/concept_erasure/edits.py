@@ -1,7 +1,7 @@
-"""What a model answers when the activations at a site are changed on the way.
+"""Edits of activations at a site inside a tower, and what the model answers under them.
 
-The change is written for rows of features, as a dictionary sees them: the mean over tokens or
-places, the class token, or every token. Whatever the features do not hold stays as it is.
+An edit is written for rows of features, as a dictionary sees them: the mean over tokens or places,
+the class token, or every token. Whatever the features do not hold stays as it is.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -20,7 +20,14 @@ POSITIONS = ("every", "class")
 
 @dataclass(frozen=True)
 class Eraser:
-    """r(x) = x - left right (x - mean), with `left` "feature rank" and `right` "rank feature".
+    """An affine map that takes a subspace out of vectors.
+
+        r(x) = x - left right (x - mean)
+
+    Args:
+        mean: The vector that stays as it is, "feature".
+        left: "feature rank".
+        right: "rank feature".
 
     >>> eye = torch.eye(2, dtype=torch.float64)
     >>> Eraser(torch.zeros(2), eye[:, :1], eye[:1])(torch.tensor([[3.0, 4.0]])).tolist()
@@ -99,7 +106,26 @@ class Moments:
 
 
 def leace(x: Any, labels: Any) -> Eraser:
-    """The LEACE eraser of one labelling of vectors "row feature"; labels are whole numbers.
+    """Fit the LEACE eraser of one labelling of vectors.
+
+    Args:
+        x: Vectors "row feature".
+        labels: Labels "row", whole numbers from 0.
+
+    Returns:
+        The affine map after which no linear probe reads the labels from these vectors, and that
+        changes them least in mean square.
+
+    Raises:
+        SampleError: For fewer than two vectors.
+        NumericsError: For vectors whose covariance cannot be inverted.
+
+    References:
+        Belrose et al. 2023, "LEACE: Perfect linear concept erasure in closed form".
+
+    Notes:
+        The covariance is shrunk, as in the package concept-erasure, since features may outnumber
+        vectors. On the vectors that it was fitted to, labels are unreadable either way.
 
     >>> x = np.random.default_rng(0).normal(size=(50, 3))
     >>> labels = (x[:, 0] > 0).astype(int)
@@ -170,10 +196,28 @@ def eraser_hook(
 def erased(
     tower: Tower, site: str, eraser: Callable[[Tensor], Tensor], *, positions: str = "every"
 ) -> Iterator[Tower]:
-    """Within the block, whatever runs the tower runs it with the eraser at `site`.
+    """Apply an eraser at a site of a tower to everything that runs within the `with` block.
 
-    >>> with erased(clip.visual, "blocks.3.hook_resid_post", eraser):  # doctest: +SKIP
-    ...     after = collect(clip.visual, images, "hook_embedding", preprocess=clip.preprocess)
+    Args:
+        tower: The tower.
+        site: The site.
+        eraser: From vectors "batch token feature" to vectors of the same shape, such as an
+            `Eraser`.
+        positions: `every` changes every position (place of a map), `class` the class token alone.
+
+    Returns:
+        The tower, from the context manager.
+
+    Raises:
+        SiteError: For a site that the tower does not have, other positions, a site that holds no
+            vectors (an attention pattern), or a class token on a feature map.
+
+    >>> from interp.circuits import Chain
+    >>> eye = torch.eye(2)
+    >>> tower, eraser = Chain([torch.nn.Identity()]), Eraser(torch.zeros(2), eye[:, :1], eye[:1])
+    >>> with erased(tower, "blocks.0.hook_resid_pre", eraser):
+    ...     tower(torch.ones(1, 3, 2)).tolist()
+    [[0.0, 2.0]]
     """
     check_known("erase at a site", "site", [site], tower.sites, SiteError)
     hook = eraser_hook(eraser, tower.axes(site), positions=positions)

@@ -1,8 +1,9 @@
-"""Is a concept that can be read at a site also used? It is erased there, and the model is run on.
+"""Effects of erasing a concept at a site: whether a concept that can be read there is also used.
 
-Reading is no proof of use. Here the domain (or the class) is made unreadable at a site by LEACE,
-inside the tower, and what follows is measured: beside it stand LEACE on permuted labels and a
-random subspace of as much variance, since any erasing does harm.
+That a probe can read a concept does not mean that the model uses it. Here LEACE makes the domain
+(or the class) unreadable at a site inside the tower, and the changes that follow are measured. Any
+erasing does harm, so LEACE on permuted labels and a random subspace of as much variance stand
+beside it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -59,38 +60,78 @@ def erasure(
     device: str | torch.device | None = None,
     seed: int = 0,
 ) -> Table:
-    """Erase a concept at one site after the other, inside the tower, and measure what changes.
+    """Erase a concept at one site after another, inside the tower, and measure what changes.
 
-    Pictures are balanced: every class has as many in each domain, so that domain says nothing of
-    class. Artists are dealt into halves; erasers are fitted on one half and judged on the other,
-    both ways. `positions="every"` fits one map to all positions (places of a map) and changes all
-    of them, which also makes their mean unreadable; `"class"` fits and changes the class token.
+        value  = change under LEACE of the concept: after erasing less before, balanced over classes
+        null   = mean change under `n_controls` draws of a control (`against`)
+        beyond = value - null, paired by class
 
-    Measures, each after erasing less before, balanced over classes:
+    Args:
+        tower: The tower.
+        images: The pictures, with labels, domains and artists.
+        sites: Names or patterns of sites.
+        preprocess: From a picture to the tower's input, such as "channel row column".
+        concept: What is erased: `domain` or `class`.
+        classifier: From embeddings "batch d_embed" to logits "batch class"; None measures no
+            accuracy.
+        class_names: The classes in the order of the logits; None takes the classifier's own.
+        positions: `every` fits one map to all positions (places of a map) and changes all of them,
+            which also makes their mean unreadable; `class` fits and changes the class token.
+        n_controls: Draws of each control, at least two.
+        batch_size: Pictures per forward.
+        device: Where the tower runs; None takes the device of its parameters.
+        seed: Seed of deals and controls.
 
-    - *accuracy*: `classifier(embedding)` names the class among `class_names`, per domain;
-    - *concept probe*: a ridge classifier reads the concept, in `read_at`;
-    - *similarity*: debiased CKA of class means between two domains, in `read_at`;
-    - *transfer*: a ridge class probe of `train_domain` is tested in `domain`, in `read_at`.
+    Returns:
+        A table with a row per site, measure, control, and domain or pair of domains. `removed` is
+        the share of variance that LEACE takes out.
 
-    The last three train on half of the judged artists and test on the others, both ways; `read_at`
-    is the site itself (mean over tokens, or the class token) or the tower's output.
+    Raises:
+        SampleError: For fewer than two domains, or fewer than four classes by two artists in every
+            domain.
+        SiteError: For sites that the tower does not have or that hold no vectors.
+        NumericsError: For a NaN or infinity, naming site and picture.
+        SpecificationError: For another concept, fewer than two controls, or a classifier without
+            class names.
+        DataError: For pictures of a class that the classifier does not name.
 
-        value  = change under LEACE of the concept
-        null   = mean change under `n_controls` draws of a control (`against`): LEACE of labels
-                 permuted over whole groups, or a random subspace, as large as it must be for
-                 exactly as much variance to be removed
-        beyond = value - null, paired by class; its interval and p (two-sided, Student's t) join the
-                 jackknife over classes and the spread of the draws
+    References:
+        LEACE: Belrose et al. 2023, "LEACE: Perfect linear concept erasure in closed form".
 
-    Low and high are the class jackknife of the value. Rows per domain show the effect in each,
-    the source domain among them. `removed` is the share of variance that LEACE takes out.
+    Notes:
+        | `measure` | what is measured |
+        |---|---|
+        | accuracy | `classifier(embedding)` names the class among `class_names`, per domain |
+        | domain probe, class probe | a ridge classifier reads the concept |
+        | similarity | debiased CKA of class means between two domains |
+        | transfer | a ridge class probe of `train_domain` is tested in `domain` |
 
-    Raises `SampleError` for fewer than four classes by two artists in every domain, `SiteError` for
-    sites that hold no vectors, `NumericsError` naming site and picture for a NaN.
+        - Pictures are balanced: every class has as many in each domain, so the domain says nothing
+          of the class. Artists are dealt into halves. Erasers are fitted on one half and judged on
+          the other, both ways.
+        - The last three measures are taken at `read_at`: the site itself (mean over tokens, or the
+          class token) and the tower's output. They train on half of the judged artists and test on
+          the others, both ways.
+        - The controls are LEACE of labels permuted over whole groups, and a random subspace, as
+          large as it must be for exactly as much variance to be removed.
+        - `low` and `high` are the class jackknife of the value. The interval of `beyond` and its p
+          (two-sided, Student's t) combine the jackknife over classes with the spread of the draws.
+        - Rows per domain show the effect in each, the source domain among them.
 
-    >>> table = erasure(clip.visual, images, "blocks.*.hook_resid_post", classifier=head,
-    ...                 preprocess=clip.preprocess)  # doctest: +SKIP
+    >>> from PIL import Image
+    >>> from interp.circuits import Chain
+    >>> cells = [(c, d, a) for c in "pqrs" for d in ("real", "sketch") for a in "wxyz"]
+    >>> frame = pd.DataFrame(cells, columns=["label", "domain", "artist"])
+    >>> frame = frame.assign(path=[str(n) for n in range(32)], split="test", caption="")
+    >>> pictures = np.random.default_rng(0).integers(0, 99, size=(32, 2, 2, 3), dtype=np.uint8)
+    >>> pictures[frame["domain"] == "real", ..., 0] += 150  # domains differ in their red
+    >>> images = ImageTable(frame, reader=lambda row: Image.fromarray(pictures[int(row.path)]))
+    >>> table = erasure(
+    ...     Chain([torch.nn.Identity()]), images, "blocks.0.hook_resid_post", n_controls=2,
+    ...     preprocess=lambda picture: torch.tensor(np.array(picture) / 255).flatten(0, 1).float())
+    >>> probe = table.frame.query("measure == 'domain probe' and read_at == 'site'").iloc[0]
+    >>> round(float(probe["before"]), 1), bool(probe["value"] < -0.3)
+    (1.0, True)
     """
     check_known("erase a concept", "concept", [concept], CONCEPTS, SpecificationError)
     if n_controls < 2:

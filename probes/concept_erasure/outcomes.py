@@ -1,4 +1,4 @@
-"""What follows from changing an activation, as numbers per class: accuracy, probes, similarity."""
+"""Outcomes of changing an activation, as numbers per class: accuracy, probes, similarity."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

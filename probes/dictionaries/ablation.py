@@ -1,8 +1,9 @@
-"""Are the features that two domains share used? They are taken away, and so are private ones.
+"""Ablation of shared and private features: whether the features that two domains share are used.
 
-Sharing of features is about what is there. Whether anything reads them shows when they are replaced
-by those of another picture: shared ones should then cost accuracy in both domains, private ones,
-matched in what they take away and in what that costs in their own domain, in that domain alone.
+Sharing of features says what is there. Whether the model uses it shows when features are replaced
+by those of another picture. Shared features should then cost accuracy in both domains. Private
+ones, matched in what they remove and in what that costs in their own domain, should cost it in that
+domain alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -67,32 +68,77 @@ def ablate_shared(
     seed: int = 0,
     batch_size: int = 256,
 ) -> Table:
-    """What replacing shared features costs in two domains, against private ones matched to them.
+    """Measure what replacing shared features costs in two domains, against matched private ones.
 
-    1. The classes' artists are dealt into two halves. On the first, features get their roles
-       (`feature_roles`): shared by `source` and `target`, or private to `source`.
-    2. Each of these is replaced alone in the source pictures of the first half: that takes away a
-       variance and costs a margin (true logit less the largest other). Shared and private features
-       are paired one to one, as like as can be in both (Hungarian method); pairs that differ by
-       more than a factor of 2 in variance or one standard deviation in cost are dropped.
-    3. On the second half all paired shared features are replaced at once, and all paired private
-       ones. Replaced means: by those of a picture of the same domain and another class, `n_donors`
-       times over; whatever the code does not hold stays.
+        index = (value - null) / (ceiling - null)   in the target domain, the cost that carries over
 
-    Rows per domain: the drop of balanced accuracy (0 to 1) and of the margin (in standard
-    deviations of the source's margins as they are) for the `ablated` shared and private features,
-    and the first less the second. In the target domain the index says how much of the cost carries
-    over, (value - null) / (ceiling - null): the ceiling is the same features' cost in the source
-    domain; the null is, for shared features, the private ones' cost in the target, and 0 for those.
-    Intervals leave one class out at a time; p flips the signs of whole classes. `removed` is the
-    variance that was taken out of the site's activations.
+    Args:
+        code: Features that can be written back: a `Dictionary`, `raw_units` or `pca`.
+        tower: The tower.
+        images: The pictures, with labels, domains and artists.
+        site: The site.
+        source: Domain that features are matched in.
+        target: Domain that the cost is carried over to.
+        preprocess: From a picture to the tower's input, such as "channel row column".
+        classifier: From embeddings "batch d_embed" to logits "batch class", as a zero-shot head
+            does.
+        class_names: The classes in the order of the logits.
+        pool: What the code reads: `mean`, `class`, `space` or `token`, as in `POOLS`.
+        n_donors: Pictures that features are replaced from, one after another.
+        seed: Seed of deals and donors.
+        batch_size: Pictures per forward.
 
-    Costs one run per feature in use over half of the source pictures. Raises `SampleError` for
-    fewer than five classes by four artists, and what `recovered_accuracy` raises.
+    Returns:
+        A table with a row per domain, `measure` and `ablated`. The measures are the drop of
+        balanced accuracy (0 to 1) and the drop of the margin, in standard deviations of the
+        source's margins as they are. Ablated are the shared features, the private ones, and the
+        first less the second. `removed` is the variance that was taken out of the site's
+        activations, as a share of theirs.
 
-    >>> ablate_shared(dictionary, clip.visual, images, "blocks.2.hook_resid_post", source="real",
-    ...               target="sketch", preprocess=clip.preprocess, classifier=head,
-    ...               class_names=head.class_names)  # doctest: +SKIP
+    Raises:
+        SampleError: For fewer than five classes by four artists in both domains.
+        SpecificationError: For no donor, two equal domains, or a pool that cannot be edited.
+        DataError: For a domain that is not there, or pictures of a class without a name.
+        SiteError: For a site that the tower does not have.
+        ShapeError: Where logits and class names, or activations and code, do not fit.
+        NumericsError: For features that are negative or not finite, or logits that are not finite.
+
+    Notes:
+        1. Artists are dealt into two halves. On the first half, features get their roles
+           (`feature_roles`): shared by `source` and `target`, or private to `source`.
+        2. Each of these features is replaced alone in the source pictures of the first half. That
+           removes a variance and costs a margin (true logit less the largest other). Shared and
+           private features are paired one to one, as like as possible in both (Hungarian method).
+           Pairs that differ by more than a factor of 2 in variance, or one standard deviation in
+           cost, are dropped.
+        3. On the second half all paired shared features are replaced at once, and then all paired
+           private ones. A feature is replaced by that of a picture of the same domain and another
+           class, `n_donors` times. Whatever the code does not hold stays.
+
+        In the target domain the ceiling is the same features' cost in the source domain. The null
+        of shared features is the private ones' cost in the target; that of private ones is 0.
+        Intervals leave one class out at a time; p flips the signs of whole classes. The cost is one
+        run over half of the source pictures per feature in use.
+
+    >>> from PIL import Image
+    >>> from interp.circuits import Chain
+    >>> from interp.probes import LinearCode
+    >>> cells = [(c, d, a) for c in "abcde" for d in ("real", "sketch") for a in "wxyz"]
+    >>> frame = pd.DataFrame(cells, columns=["label", "domain", "artist"])
+    >>> frame = frame.assign(path="", split="test", caption="")
+    >>> def draw(row):  # a class lights one unit in both domains, and another in each of them
+    ...     lit, place = np.zeros((1, 15), dtype=np.uint8), "abcde".index(row.label)
+    ...     lit[0, [place, place + (5 if row.domain == "real" else 10)]] = 255
+    ...     return Image.fromarray(lit)
+    >>> table = ablate_shared(
+    ...     LinearCode(torch.zeros(15), torch.eye(15), torch.eye(15)),
+    ...     Chain([torch.nn.Identity()]), ImageTable(frame, reader=draw),
+    ...     "blocks.0.hook_resid_post", source="real", target="sketch", class_names=list("abcde"),
+    ...     preprocess=lambda picture: torch.tensor(np.array(picture)[..., 0] / 255).float(),
+    ...     classifier=lambda x: x.unflatten(1, (3, 5)).sum(dim=1))
+    >>> rows = table.frame.query("domain == 'sketch' and measure == 'margin drop'")
+    >>> dict(zip(rows["ablated"], rows["verdict"], strict=True))
+    {'shared': 'shared', 'private': 'not shared', 'shared less private': ''}
     """
     if n_donors < 1 or source == target:
         raise SpecificationError(

@@ -1,8 +1,8 @@
-"""What a dictionary has to beat: raw units and principal components, as non-negative features.
+"""Codes: activations as non-negative features, of which raw units and components are the baselines.
 
-A code turns activations into features "picture feature", all of them at least 0. A dictionary is
-one. Units and components have a sign, so each gives two features: how far it is above its mean, and
-how far below.
+A code turns activations into features "picture feature", all of them at least 0. A dictionary is a
+code, and has to beat raw units and principal components. Units and components have a sign, so each
+gives two features: how far it is above its mean, and how far below.
 """
 
 from collections.abc import Sequence
@@ -73,9 +73,18 @@ class Code(Protocol):
 
 @dataclass(frozen=True)
 class LinearCode:
-    """Coordinates z = (x - mean) axes, each as two features: max(z, 0) and max(-z, 0).
+    """Coordinates of activations as a code: two features for each, above and below its mean.
 
-    Written back, x^ = mean + z back. Features j and j + n belong to coordinate j of n.
+        z = (x - mean) axes;   features max(z, 0) and max(-z, 0);   x^ = mean + z back
+
+    Args:
+        mean: The activation whose coordinates are 0, "d_in".
+        axes: From activations to coordinates, "d_in coordinate".
+        back: From coordinates to activations, "coordinate d_in".
+
+    Notes:
+        Features j and j + n belong to coordinate j of n. Called on "picture d_in", the code gives
+        "picture 2*coordinate" in numpy.
 
     >>> code = LinearCode(torch.zeros(2), torch.eye(2), torch.eye(2))
     >>> code([[3.0, -1.0]]).tolist()
@@ -106,10 +115,22 @@ class LinearCode:
 
 
 def raw_units(features: Features, site: str, *, withheld: Cells | None = None) -> LinearCode:
-    """A site's raw units as a code: each in its own standard deviations from its mean.
+    """Take a site's raw units as a code, each in its own standard deviations from its mean.
 
-    Mean and deviation are those of the pictures that are not withheld, as for
-    `train_dictionaries`, whose errors it shares. A unit that does not vary is left at 0.
+    Args:
+        features: Features "picture d_in" per site.
+        site: The site.
+        withheld: Cells (class, domain) that are left out of mean and deviation; None takes them
+            from a column `withheld` of the frame, and () says that nothing is withheld.
+
+    Returns:
+        The code, with two features per unit. A unit that does not vary is left at 0.
+
+    Raises:
+        SiteError: For a site that the features do not have.
+        LeakError: Where nothing says which cells are withheld, or where the frame withholds cells
+            that `withheld` does not name.
+        NumericsError: For activations that do not vary, or fewer than two pictures.
 
     >>> import pandas as pd
     >>> frame = pd.DataFrame({"label": ["cat", "dog"], "domain": "real"})
@@ -128,10 +149,24 @@ def raw_units(features: Features, site: str, *, withheld: Cells | None = None) -
 def pca(
     features: Features, site: str, *, n_components: int | None = None, withheld: Cells | None = None
 ) -> LinearCode:
-    """A site's principal components as a code, in the activations' own units.
+    """Take a site's principal components as a code, in the units of the activations.
 
-    `n_components` are kept (all that vary, if None). Fitted to pictures that are not withheld, as
-    for `train_dictionaries`, whose errors it shares.
+    Args:
+        features: Features "picture d_in" per site.
+        site: The site.
+        n_components: Leading components that are kept; None keeps all that vary.
+        withheld: Cells (class, domain) that are left out of the fit; None takes them from a column
+            `withheld` of the frame, and () says that nothing is withheld.
+
+    Returns:
+        The code, with two features per component.
+
+    Raises:
+        SiteError: For a site that the features do not have.
+        LeakError: Where nothing says which cells are withheld, or where the frame withholds cells
+            that `withheld` does not name.
+        NumericsError: For activations that do not vary, or fewer than two pictures.
+        SpecificationError: For more components than vary, or fewer than one.
 
     >>> import pandas as pd
     >>> frame = pd.DataFrame({"label": ["cat", "dog"], "domain": "real"})

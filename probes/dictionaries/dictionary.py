@@ -1,4 +1,4 @@
-"""A dictionary of features: an activation as a sum of few directions out of many.
+"""Dictionaries of features: sparse autoencoders, which write an activation by few directions.
 
 A sparse autoencoder writes an activation as a bias plus a few of its `width` unit directions, each
 with a strength. The strengths are the features that sharing is measured on.
@@ -19,7 +19,16 @@ from interp.core.errors import NumericsError, ShapeError, SpecificationError
 
 @dataclass(frozen=True)
 class L1:
-    """Few features because each costs: `penalty` times the sum of strengths (Bricken et al. 2023).
+    """Sparsity by a penalty on the sum of strengths.
+
+    Args:
+        penalty: Weight of the sum in the loss, at least 0; 0 puts no price on strengths.
+
+    Raises:
+        SpecificationError: For a negative penalty, or one that is no number.
+
+    References:
+        Bricken et al. 2023, "Towards monosemanticity".
 
     >>> L1(0.1).select(torch.tensor([[[2.0, -1.0]]])).tolist()
     [[[2.0, 0.0]]]
@@ -40,7 +49,16 @@ class L1:
 
 @dataclass(frozen=True)
 class TopK:
-    """Few features because only the `k` strongest of each row stay (Gao et al. 2024).
+    """Sparsity by keeping the strongest features of each row.
+
+    Args:
+        k: Features that are kept of a row, at least 1; of these only the positive ones count.
+
+    Raises:
+        SpecificationError: For k below 1.
+
+    References:
+        Gao et al. 2024, "Scaling and evaluating sparse autoencoders".
 
     >>> TopK(1).select(torch.tensor([[[2.0, 1.0], [-1.0, -2.0]]])).tolist()
     [[[2.0, 0.0], [0.0, 0.0]]]
@@ -61,10 +79,21 @@ class TopK:
 
 @dataclass(frozen=True)
 class BatchTopK:
-    """Few features because only `k` a row stay on average over a batch (Bussmann et al. 2024).
+    """Sparsity by keeping the strongest features of a batch of rows.
 
-    A row may have more and another fewer. Once trained, a threshold stands for the batch, so that
-    a row's features do not depend on the rows beside it.
+    Args:
+        k: Features that are kept per row on average, at least 1; of these only the positive ones
+            count.
+
+    Raises:
+        SpecificationError: For k below 1.
+
+    References:
+        Bussmann et al. 2024, "BatchTopK sparse autoencoders".
+
+    Notes:
+        One row may have more features and another fewer. Once trained, a threshold takes the place
+        of the batch, so that a row's features do not depend on the rows beside it.
 
     >>> BatchTopK(1).select(torch.tensor([[[2.0, 3.0], [1.0, -2.0]]])).tolist()
     [[[2.0, 3.0], [0.0, 0.0]]]
@@ -95,12 +124,25 @@ class Dictionary:
         f  = a where a > threshold and a is among the k largest of its row, else 0
         x^ = f decoder + decoder_bias
 
-    One formula serves all kinds: the threshold is 0 but for BatchTopK and JumpReLU, and k counts
-    only for TopK (None: no limit). `decoder` has rows of norm 1. Where `unit_rows`, x is divided
-    by its norm first and x^ multiplied by it. Mean and scale that inputs were normalised with in
-    training are folded into the biases. `facts` say what it was trained on.
+    Args:
+        encoder: Weights "d_in width".
+        decoder: Directions of the features, "width d_in", rows of norm 1.
+        encoder_bias: "width".
+        decoder_bias: "d_in".
+        threshold: Strength from which each feature counts, "width"; 0 except for BatchTopK and
+            JumpReLU.
+        k: Features that are kept of a row, for TopK; None sets no limit.
+        unit_rows: Whether x is divided by its norm first, and x^ multiplied by it.
+        facts: What it was trained on, such as `site`, `pool` and `withheld`.
 
-    It is called on "picture d_in" to give "picture width" in numpy: a code like `units` and `pca`.
+    Raises:
+        SpecificationError: For k outside 1 to `width`.
+        NumericsError: For weights that are not finite.
+
+    Notes:
+        One formula serves all kinds. The mean and scale that inputs were normalised with in
+        training are folded into the biases. Called on "picture d_in", a dictionary gives "picture
+        width" in numpy: it is a code, as `raw_units` and `pca` are.
 
     >>> eye = torch.eye(2)
     >>> dictionary = Dictionary(eye, eye, torch.zeros(2), torch.ones(2), torch.zeros(2))
@@ -156,7 +198,17 @@ class Dictionary:
         return (x - self.decoder_bias) @ self.encoder + self.encoder_bias
 
     def encode(self, x: Tensor) -> Tensor:
-        """Activations "... d_in" as features "... width"; raises `ShapeError` for other widths."""
+        """Activations as features.
+
+        Args:
+            x: Activations "... d_in".
+
+        Returns:
+            Features "... width".
+
+        Raises:
+            ShapeError: For activations of another width.
+        """
         _refuse_width(x.shape, self.d_in)
         a = self.strength(x)
         a = torch.where(a > self.threshold, a, 0)

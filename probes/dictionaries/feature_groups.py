@@ -1,4 +1,4 @@
-"""Which features tell classes apart in two domains, and which in one of them only."""
+"""Roles of features: which tell classes apart in two domains, and which in one of them only."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,21 +42,40 @@ def feature_roles(
     n_splits: int = 5,
     seed: int = 0,
 ) -> Table:
-    """One row per feature: what class variance it carries in either domain, and its role.
-
-    With m the means of a feature over classes, 1 and 2 halves of the pictures by other artists,
+    """List for each feature the class variance it carries in either domain, and its role.
 
         used_a    = cov(m_A1, m_A2), positive part, divided by its sum over features; used_b alike
         agreement = cov(m_A, m_B) / sqrt(cov(m_A1, m_A2) cov(m_B1, m_B2))
 
-    averaged over deals, and over halves of A and B that share no artist. A feature is in use where
-    it is among the fewest that carry 95 % of the class variance. It is `shared` if in use in both
-    domains with agreement of at least .5, and private to A if in use there, not in B, and
-    cov(m_A, m_B) is at most .2 cov(m_A1, m_A2). Roles serve to choose features, for `ablate_shared`
-    say; how much two domains share is measured by `feature_sharing`.
+    with m the means of a feature over classes, and 1 and 2 halves of the pictures by other artists.
+    Covariances are averaged over deals, and over halves of A and B that share no artist.
 
-    Raises `SampleError` for fewer than five classes by two artists in both domains, `NumericsError`
-    for negative activity or none at all.
+    Args:
+        features: Features "picture d_in" of pictures with labels and domains.
+        site: The site.
+        code: From "picture d_in" to "picture feature", all at least 0.
+        domain_a: Domain A.
+        domain_b: Domain B.
+        n_splits: Deals of artists that are averaged.
+        seed: Seed of the deals.
+
+    Returns:
+        A table with a row per feature. `role` is "shared", "private to" a domain, or empty.
+
+    Raises:
+        SampleError: For fewer than five classes by two artists in both domains.
+        SiteError: For a site that the features do not have.
+        DataError: For an unknown domain.
+        NumericsError: For features that are negative or not finite.
+        ShapeError: For features that are not "picture feature".
+
+    Notes:
+        - A feature is in use in a domain where it is among the fewest that carry 95 % of the class
+          variance. It is shared if it is in use in both domains with an agreement of at least .5.
+          It is private to A if it is in use in A, not in B, and cov(m_A, m_B) is at most .2
+          cov(m_A1, m_A2).
+        - Roles serve to choose features, as for `ablate_shared`. How much two domains share is
+          measured by `feature_sharing`.
 
     >>> frame = pd.DataFrame([(c, d, a) for c in "abcde" for d in ("real", "sketch")
     ...                       for a in "wxyz"], columns=["label", "domain", "artist"])

@@ -24,23 +24,43 @@ def paper_feature_sharing(
     domains: Sequence[str] | None = None,
     labels: Sequence[str] | None = None,
 ) -> Table:
-    """The paper's overlap of features, for every pair of domains, and its mean for every domain.
-
-    H[c, d] counts, feature by feature, the pictures of class c in domain d that have it among their
-    20 strongest active features;
+    """Measure the paper's overlap of features, for every pair of domains and for every domain.
 
         share(a, b) = mean over classes and k in {5, 10, 15, 20} of
                       |top k of H[c, a] and of H[c, b]| / k
 
-    and the score of a `test_domain` is its mean share with the other domains. Of features counted
-    alike the stronger is taken (taking the first would make domains alike where pictures are few),
-    and one never counted not at all. `labels` are the classes to average
-    over (the paper's are the held-out ones), all that both domains have if None. Intervals leave
-    one class out at a time; the null is the paper's, random sets, which a feature that is on for
-    everything exceeds: `feature_sharing` has better.
+    H[c, d] counts, for each feature, the pictures of class c in domain d that have it among their
+    20 strongest active features.
 
-    Raises `SpecificationError` for fewer than 20 features, `SampleError` where two domains have no
-    class in common, and what `feature_sharing` raises for activity that is none.
+    Args:
+        features: Features "picture d_in" of pictures with labels and domains.
+        code: From activations "picture d_in" to features "picture feature", all at least 0.
+        site: The site; the default is the paper's.
+        domains: Domains to compare, at least two; None takes all.
+        labels: Classes that are averaged (the paper's are the held-out ones); None takes all that
+            both domains have.
+
+    Returns:
+        A table with a row per pair of domains, and one per `test_domain`: its mean share with the
+        other domains.
+
+    Raises:
+        SpecificationError: For fewer than 20 features or two domains.
+        SampleError: Where two domains have no class in common.
+        SiteError: For a site that the features do not have.
+        DataError: For an unknown domain or class.
+        NumericsError: For features that are negative or not finite.
+        ShapeError: For features that are not "picture feature".
+
+    References:
+        Kempf et al. 2025, arXiv 2502.09507.
+
+    Notes:
+        - Of features that are counted equally often the stronger is taken; taking the first would
+          make domains alike where pictures are few. A feature that is never counted is never taken.
+        - Intervals leave one class out at a time.
+        - The null is the paper's, random sets of features. A feature that is on for everything
+          exceeds it; `feature_sharing` has a better null.
 
     >>> frame = pd.DataFrame({"label": ["cat", "dog"] * 2, "domain": ["real"] * 2 + ["sketch"] * 2})
     >>> own = np.kron(np.eye(2), np.ones(20))

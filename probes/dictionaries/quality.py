@@ -1,7 +1,7 @@
-"""How good a dictionary is: how few features, how much they explain, how many never speak.
+"""Quality of a dictionary: sparsity, explained variance, dead features and recovered accuracy.
 
-And what counts in the end: how much of a model's accuracy is left when the dictionary's
-reconstruction stands in for the activation.
+The last is how much of a model's accuracy is left when the dictionary's reconstruction takes the
+place of the activation.
 """
 
 from collections.abc import Sequence
@@ -28,18 +28,29 @@ KEPT = "balanced accuracy with the reconstruction in place of the activation"
 def dictionary_quality(
     dictionaries: Dictionary | Sequence[Dictionary], features: Features
 ) -> Table:
-    """Active features, explained variance and dead features, per dictionary and domain.
+    """Measure active features, explained variance and dead features, per dictionary and domain.
 
         active features     = mean over pictures of the number of features above 0 (L0)
         explained variance  = 1 - sum |x - x^|^2 / sum |x - mean of x|^2, mean within the rows named
         dead features       = share of the dictionary that no picture of these rows uses, 0 to 1
 
-    for the pictures of each domain and of all, and where the dictionary knows of withheld cells
-    also for those (`class_set` "held-out") and the rest ("seen"). Intervals leave out one class at
-    a time; a share of dead features has none, since leaving classes out can only add to it.
+    Args:
+        dictionaries: A dictionary, or several, each with its `site` among its facts.
+        features: Features "picture d_in" that hold those sites.
 
-    Raises `SiteError` where the features lack the dictionary's site, `ShapeError` where its
-    activations are of another width.
+    Returns:
+        A table with a row per dictionary, measure and group of pictures: those of each domain and
+        of all, and where the dictionary knows of withheld cells, also those (`class_set`
+        "held-out") and the rest ("seen").
+
+    Raises:
+        SiteError: Where the features lack a dictionary's site.
+        ShapeError: Where the activations have another width than the dictionary's.
+        SampleError: For no pictures.
+
+    Notes:
+        Intervals leave out one class at a time. The share of dead features has none, since leaving
+        classes out can only add to it.
 
     >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame({"label": list("abcd") * 9, "domain": "real"})
@@ -93,14 +104,47 @@ def recovered_accuracy(
         value = with the reconstruction; ceiling = as it is; null = with the mean over all pictures
         index = (value - null) / (ceiling - null), the share of accuracy that is recovered
 
-    The change is made as the activations were pooled: the mean over tokens moves all of them alike,
-    the class token alone, or each token by itself. Intervals leave one class out at a time.
+    Args:
+        dictionary: The dictionary, with its `site` and `pool` among its facts.
+        tower: The tower.
+        images: The pictures.
+        preprocess: From a picture to the tower's input, such as "channel row column".
+        classifier: From embeddings "batch d_embed" to logits "batch class", as a zero-shot head
+            does.
+        class_names: The classes in the order of the logits.
+        batch_size: Pictures per forward.
 
-    `classifier` takes embeddings to logits of `class_names` (a zero-shot head does). Raises what
-    `collect` raises, and `DataError` for pictures of a class without a name.
+    Returns:
+        A table with a row per domain. Accuracy is 0 to 1.
 
-    >>> recovered_accuracy(dictionary, clip.visual, images, preprocess=clip.preprocess,
-    ...                    classifier=head, class_names=head.class_names)  # doctest: +SKIP
+    Raises:
+        SiteError: For a site that the tower does not have.
+        SampleError: For no pictures.
+        DataError: For pictures of a class without a name.
+        ShapeError: Where logits and class names, or activations and dictionary, do not fit.
+        NumericsError: For logits that are not finite.
+        SpecificationError: For a dictionary of activations pooled by attention, which cannot be
+            edited.
+
+    Notes:
+        The change is made as the activations were pooled: the mean over tokens moves all of them
+        alike, the class token alone is moved, or each token by itself. Intervals leave one class
+        out at a time.
+
+    >>> from PIL import Image
+    >>> from interp.circuits import Chain
+    >>> frame = pd.DataFrame({"path": "", "label": ["cat", "dog"], "domain": "real",
+    ...                       "split": "test", "caption": ""})
+    >>> lit = {"cat": [[255, 0]], "dog": [[0, 255]]}
+    >>> images = ImageTable(frame, reader=lambda row: Image.fromarray(np.uint8(lit[row.label])))
+    >>> eye, zero, site = torch.eye(2), torch.zeros(2), "blocks.0.hook_resid_post"
+    >>> table = recovered_accuracy(
+    ...     Dictionary(eye, eye, zero, zero, zero, facts={"site": site}),
+    ...     Chain([torch.nn.Identity()]), images, class_names=["cat", "dog"],
+    ...     classifier=lambda embedding: embedding,
+    ...     preprocess=lambda picture: torch.tensor(np.array(picture)[..., 0] / 255).float())
+    >>> table.frame[["value", "null", "ceiling"]].values.tolist()
+    [[1.0, 0.5, 1.0]]
     """
     site, pool = str(dictionary.facts["site"]), str(dictionary.facts.get("pool") or "mean")
     seen = site_rows(tower, images, site, preprocess=preprocess, pool=pool, batch_size=batch_size)

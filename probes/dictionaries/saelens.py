@@ -1,15 +1,15 @@
 """Dictionaries on disk, in the files that SAELens writes: `cfg.json` and `sae_weights.safetensors`.
 
 The weights are `W_enc` "d_in d_sae", `W_dec` "d_sae d_in", `b_enc` "d_sae", `b_dec` "d_in" and, for
-JumpReLU, `threshold` "d_sae". What the configuration says beside sizes is met here:
+JumpReLU, `threshold` "d_sae". Beside sizes, the configuration may say:
 
     architecture            standard, topk (with `k`), or jumprelu: what BatchTopK is once trained
     apply_b_dec_to_input    false: folded into b_enc
     normalize_activations   none, or constant_norm_rescale (rows of norm sqrt(d_in)): `unit_rows`
     rescale_acts_by_decoder_norm, and decoder rows of any norm: folded, so that rows have norm 1
 
-What cannot be said by a `Dictionary` is refused: other architectures, layer_norm, an average norm
-that was not folded in, a scaling of features learnt afterwards.
+What a `Dictionary` cannot express is refused: other architectures, layer_norm, an average norm that
+was not folded in, a scaling of features that was learnt afterwards.
 """
 
 import json
@@ -33,12 +33,22 @@ WRITTEN_AS = "6.0.0"
 
 
 def write_saelens(dictionary: Dictionary, folder: str | Path) -> Path:
-    """Write a dictionary as SAELens does, with its facts as metadata; return the folder.
+    """Write a dictionary in the files of SAELens, with its facts as metadata.
 
-    Features come out as `dictionary` gives them but where `unit_rows`: SAELens takes such rows to
-    norm sqrt(d_in), so its features are sqrt(d_in) times as strong. Raises `OutputError` where the
-    folder cannot be written, `CheckpointError` for thresholds below 0 or beside k, which SAELens
-    does not have.
+    Args:
+        dictionary: The dictionary.
+        folder: The folder, made where it does not exist.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OutputError: Where the folder cannot be written.
+        CheckpointError: For thresholds below 0 or beside k, which SAELens does not have.
+
+    Notes:
+        SAELens reads the same features as `dictionary` gives, except where `unit_rows`: it scales
+        such rows to norm sqrt(d_in), so its features are sqrt(d_in) times as strong.
 
     >>> import tempfile
     >>> eye, zero = torch.eye(2), torch.zeros(2)
@@ -94,13 +104,24 @@ def write_saelens(dictionary: Dictionary, folder: str | Path) -> Path:
 
 
 def read_saelens(folder: str | Path) -> Dictionary:
-    """The dictionary in a folder that SAELens, or `write_saelens`, wrote.
+    """Read the dictionary in a folder that SAELens or `write_saelens` wrote.
 
-    Older files (before SAELens 6) are read too: there a TopK is a standard architecture with
-    `activation_fn` (or `activation_fn_str`) "topk". Features are SAELens's own but for rows of
-    norm sqrt(d_in), see `write_saelens`, and for decoder rows whose norm is not 1: then they are
-    multiplied by it. Raises `CheckpointError` for files that are missing, cut short or of other
-    shapes than they say, and for what a `Dictionary` cannot say.
+    Args:
+        folder: The folder.
+
+    Returns:
+        The dictionary, with the site and what `write_saelens` added as its facts.
+
+    Raises:
+        CheckpointError: For files that are missing, cut short or of other shapes than they say, and
+            for what a `Dictionary` cannot express.
+
+    Notes:
+        - Older files (before SAELens 6) are read too: there a TopK is a standard architecture with
+          `activation_fn` (or `activation_fn_str`) "topk".
+        - Features are SAELens's own, with two exceptions. For rows of norm sqrt(d_in) they differ
+          as `write_saelens` says. Where decoder rows have another norm than 1, they are multiplied
+          by it.
 
     >>> import tempfile
     >>> eye, zero = torch.eye(2), torch.zeros(2)

@@ -1,4 +1,4 @@
-"""Do dictionaries of other seeds hold the same features? Matched one to one by their directions."""
+"""Stability of dictionaries over seeds: features matched one to one by their directions."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -19,11 +19,21 @@ SAME = 0.7
 
 
 def match_features(first: Dictionary, second: Dictionary) -> tuple[np.ndarray, np.ndarray]:
-    """For each feature of `first` its partner in `second`, and the cosine of their directions.
+    """Match the features of two dictionaries one to one by the cosines of their directions.
 
-    The one-to-one assignment that has the largest sum of cosines (Hungarian method); where
-    `second` is narrower the features left over have partner -1 and cosine 0. Raises `ShapeError`
-    for dictionaries of other activations.
+    Args:
+        first: A dictionary.
+        second: Another dictionary of the same activations.
+
+    Returns:
+        For each feature of `first` its partner in `second`, and the cosine of their directions.
+
+    Raises:
+        ShapeError: For dictionaries of activations of different width.
+
+    Notes:
+        The assignment has the largest sum of cosines (Hungarian method). Where `second` is
+        narrower, features that are left over have partner -1 and cosine 0.
 
     >>> import torch
     >>> eye, zero = torch.eye(3), torch.zeros(3)
@@ -45,16 +55,32 @@ def match_features(first: Dictionary, second: Dictionary) -> tuple[np.ndarray, n
 def dictionary_stability(
     dictionaries: Sequence[Dictionary], *, n_null: int = 20, seed: int = 0
 ) -> Table:
-    """How far dictionaries of one site, trained from other seeds, hold the same features.
+    """Measure how far dictionaries of one site, trained from other seeds, hold the same features.
 
         mean cosine    = mean over features of the cosine with their partner in `match_features`
         same features  = share of features whose cosine with their partner is at least .7
 
-    averaged over pairs of dictionaries. For the null, the directions of one of each pair are drawn
-    at random, with the second moments that they have, `n_null` times; 1 is the ceiling. The
-    interval leaves one dictionary out at a time, and takes three.
+    averaged over pairs of dictionaries.
 
-    Raises `SampleError` for fewer than two, `ShapeError` for dictionaries of other activations.
+    Args:
+        dictionaries: At least two dictionaries of the same activations.
+        n_null: Draws of random directions for the null.
+        seed: Seed of these draws.
+
+    Returns:
+        A table with a row per measure.
+
+    Raises:
+        SampleError: For fewer than two dictionaries.
+        ShapeError: For dictionaries of activations of different width.
+
+    References:
+        The cosine of .7: Paulo and Belrose 2025.
+
+    Notes:
+        For the null, the directions of one dictionary of each pair are drawn at random with the
+        second moments that they have. The ceiling is 1. The interval leaves one dictionary out at a
+        time and takes at least three.
 
     >>> import torch
     >>> eye, zero = torch.eye(8), torch.zeros(8)

@@ -1,8 +1,8 @@
-"""Does a class use the same features in two domains? Overlap of use, with null and ceilings.
+"""Sharing of features: how far a class uses the same ones in two domains, with null and ceiling.
 
 A code (a dictionary, raw units, principal components) gives every picture some features. What a
-class uses is their mean over its pictures; what two domains share is how far these agree. Features
-that are on for everything agree too, which is why another class sets the null.
+class uses is their mean over its pictures; what two domains share is how far these means agree.
+Features that are on for everything agree too, so another class sets the null.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -51,33 +51,56 @@ def feature_sharing(
     seed: int = 0,
     control: str = "",
 ) -> Table:
-    """Overlap between domains of the features a class uses, per code and pair of domains.
+    """Measure how far classes use the same features in two domains, for each code.
 
-    u[c, d] is the mean activity of each feature over the pictures of class c in domain d and, where
-    `centred`, what of it exceeds the domain's mean over classes. Two measures of overlap:
-
-        shared mass          = sum over features of min(p, q),  p and q being u divided by its sum
+        shared mass          = sum over features of min(p, q), p and q being u divided by its sum
         shared top features  = mean over k of |k most used of both| / k,  k = 5, 10, 15, 20 (those
                                up to half of the features)
 
-    Each class's artists are dealt into halves as in `similarity`, and halves of A and B that share
-    an artist do not meet:
-
         value   = mean over classes of overlap(c in A, c in B)
-        null    = the same with c' instead of c in one of the domains: the `n_matched` classes most
-                  like c there in firing rate (active features a picture) and mass (summed activity)
+        null    = the same with c' instead of c in one of the domains
         ceiling = geometric mean over the domains of overlap(c, c) between halves of one domain
         index   = (value - null) / (ceiling - null)
 
-    Intervals leave out one class at a time, as itself and as a match. p permutes the classes of B.
-    A list of dictionaries (seeds) is measured one by one and averaged. It also gets rows of the
-    `reading` "dictionaries of two seeds": value, null and ceiling again, with one of the two halves
-    always read by another seed's dictionary, whose features are matched by `match_features`. Their
-    ceiling is what can agree, given that seeds differ.
+    u[c, d] is the mean activity of each feature over the pictures of class c in domain d and, where
+    `centred`, what of it exceeds the domain's mean over classes.
 
-    Loud features of a domain lower the raw overlap but not the centred one. Raises `SampleError`
-    where no pair has five classes by two artists in both domains, `NumericsError` for activity that
-    is negative or no number, `ShapeError` for another shape.
+    Args:
+        features: Features "picture d_in" of pictures with labels and domains.
+        site: The site.
+        codes: Codes by name: each takes "picture d_in" to "picture feature", all at least 0, or is
+            a list of dictionaries of one width, one per seed.
+        domains: Domains to compare, pair by pair; None takes all.
+        n_matched: Other classes c' that make the null of a class: those most like it in the domain
+            in firing rate (active features a picture) and mass (summed activity).
+        n_splits: Deals of artists that are averaged.
+        n_permutations: Permutations of whole classes for p.
+        seed: Seed of deals and permutations.
+        control: Name of the floor that these features stand for, such as "epoch 0", for the column
+            `control`; empty for none. The site "pixels" names itself.
+
+    Returns:
+        A table with a row per code, pair of domains, measure, `centred` and `reading`.
+
+    Raises:
+        SampleError: Where no pair of domains has five classes by two artists in both.
+        SiteError: For a site that the features do not have.
+        DataError: For an unknown domain.
+        NumericsError: For features that are negative or not finite.
+        ShapeError: For features that are not "picture feature".
+        SpecificationError: For `n_matched` or `n_splits` below 1, or dictionaries of several widths
+            under one name.
+
+    Notes:
+        - Artists are dealt into halves as in `similarity`, and halves of A and B that share an
+          artist do not meet.
+        - Intervals leave out one class at a time, as itself and as a match. p permutes the classes
+          of B.
+        - Dictionaries of several seeds are measured one by one and averaged. They also get rows
+          with the `reading` "dictionaries of two seeds": value, null and ceiling again, with one of
+          the two halves always read by another seed's dictionary, whose features are matched by
+          `match_features`. The ceiling of these rows is what can agree, given that seeds differ.
+        - Features of a domain that are loud lower the raw overlap, but not the centred one.
 
     >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")
@@ -122,10 +145,32 @@ def class_sharing(
     n_splits: int = 5,
     seed: int = 0,
 ) -> Table:
-    """The centred shared mass of `feature_sharing` for each class by itself.
+    """Measure the centred shared mass of `feature_sharing` for each class by itself.
 
-    value, null and ceiling are the class's own terms of those means. One class has no interval;
-    what the classes have in common is in `feature_sharing`. Raises what that does.
+    Args:
+        features: Features "picture d_in" of pictures with labels and domains.
+        site: The site.
+        code: From "picture d_in" to "picture feature", all at least 0, or a list of dictionaries of
+            one width, one per seed.
+        domains: Domains to compare, pair by pair; None takes all.
+        n_matched: Other classes that make the null of a class.
+        n_splits: Deals of artists that are averaged.
+        seed: Seed of the deals.
+
+    Returns:
+        A table with a row per class and pair of domains. Value, null and ceiling are the class's
+        own terms of the means in `feature_sharing`.
+
+    Raises:
+        SampleError: Where no pair of domains has five classes by two artists in both.
+        SiteError: For a site that the features do not have.
+        DataError: For an unknown domain.
+        NumericsError: For features that are negative or not finite.
+        ShapeError: For features that are not "picture feature".
+        SpecificationError: For dictionaries of several widths.
+
+    Notes:
+        One class has no interval; `feature_sharing` has the interval over classes.
 
     >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")
     ...                       for a in "wxyz"], columns=["label", "domain", "artist"])

@@ -1,7 +1,7 @@
-"""Training sparse autoencoders on the pictures that may be trained on, several seeds at once.
+"""Training of sparse autoencoders on the pictures that may be trained on, several seeds at once.
 
-A cell (class x domain) that the model never saw must not shape the features it is judged by. So a
-dictionary is trained only where it is known which cells are withheld.
+A cell (class x domain) that the model never saw must not shape the features that it is judged by.
+So a dictionary is trained only where it is known which cells are withheld.
 """
 
 from collections.abc import Iterator, Sequence
@@ -212,26 +212,50 @@ def train_dictionaries(
     rate: float = 3e-3,
     device: str | torch.device | None = None,
 ) -> list[Dictionary]:
-    """Sparse autoencoders of a site's activations, one per seed.
+    """Train sparse autoencoders on a site's activations, one per seed.
 
-    minimises  mean over dimensions of (x - x^)^2 + penalty * sum of strengths  (`L1`), or the first
-    term alone with few features kept (`TopK`, `BatchTopK`; the `Dictionary` has the formula), by
-    Adam at `rate`, which falls to 0 over the last fifth. x is centred and scaled to variance 1 per
-    dimension on average, which makes one rate and penalty fit all sites; both are folded back in.
-    Decoder rows keep norm 1.
+        minimise  mean over dimensions of (x - x^)^2 + penalty * sum of strengths
 
-    A feature that no row of the last twentieth of the steps used is dead, and drawn anew: its
-    directions become what a badly reconstructed row lacks (the resampling of Bricken et al. 2023).
+    The second term is for `L1` only; `TopK` and `BatchTopK` keep few features instead. `Dictionary`
+    has the formula of x^.
 
-    `withheld` names the cells (class, domain) that are left out; None takes them from a column
-    `withheld` of the frame. With neither, or with cells that the frame withholds and you do not,
-    it is refused: `withheld=()` says that nothing is withheld.
+    Args:
+        features: Features "picture d_in" per site.
+        site: The site.
+        sparsity: How features are kept few: `L1`, `TopK` or `BatchTopK`.
+        width: Number of features of a dictionary.
+        withheld: Cells (class, domain) that are left out; None takes them from a column `withheld`
+            of the frame, and () says that nothing is withheld.
+        seeds: Seeds, one per dictionary.
+        steps: Steps of Adam.
+        batch_size: Pictures per step.
+        rate: Learning rate, which falls to 0 over the last fifth of the steps.
+        device: Where training runs; None takes the processor.
 
-    Seeds train side by side in batched products; each has its own first weights and order of rows,
-    and gives what it gives alone. float32 or float64, as the activations are.
+    Returns:
+        A dictionary per seed.
 
-    Raises `LeakError` as said, `SampleError` for fewer rows than `width`, `NumericsError` for
-    activations that are the same in every row, `SpecificationError` for widths below 1 or k.
+    Raises:
+        SiteError: For a site that the features do not have.
+        LeakError: Where nothing says which cells are withheld, or where the frame withholds cells
+            that `withheld` does not name.
+        SampleError: For fewer pictures that are not withheld than `width`.
+        NumericsError: For activations that are the same in every picture, or a loss that is not
+            finite.
+        SpecificationError: For a width below 1 or below k.
+
+    References:
+        The redrawing of dead features: Bricken et al. 2023, "Towards monosemanticity".
+
+    Notes:
+        - x is centred and scaled to variance 1 per dimension on average, so that one rate and
+          penalty fit all sites. Both are folded back into the weights. Decoder rows keep norm 1.
+        - A feature that no row has used in the last twentieth of the steps is dead and is drawn
+          anew: its directions become what a badly reconstructed row lacks. This stops after 70 % of
+          the steps.
+        - Seeds train side by side in batched products. Each has its own first weights and order of
+          rows, and gives what it would give alone. Training is in float32 or float64, as the
+          activations are.
 
     >>> import numpy as np, pandas as pd
     >>> from interp.probes import TopK
@@ -271,12 +295,38 @@ def paper_dictionary(
     steps: int = 2000,
     device: str | torch.device | None = None,
 ) -> Dictionary:
-    """The sparse autoencoder of Kempf et al. 2025, with their settings.
+    """Train the sparse autoencoder of Kempf et al. with their settings.
 
-    On rows divided by their norm: f = ReLU(W_e (x - b) + b_e), x^ = W_d f + b, four features per
-    dimension, decoder rows of norm 1, loss = mean over dimensions of the squared error + 1e-4 times
-    the sum of f, Adam at 1e-4, batches of 2048. Nothing is done about dead features. Theirs saw the
-    withheld cells; here `withheld` is that of `train_dictionaries`, and so are the errors.
+        f = ReLU(W_e (x - b) + b_e),  x^ = W_d f + b
+        loss = mean over dimensions of (x - x^)^2 + 1e-4 * sum of f
+
+    on rows x divided by their norm.
+
+    Args:
+        features: Features "picture d_in" per site.
+        site: The site; the default is the paper's.
+        withheld: Cells (class, domain) that are left out; None takes them from a column `withheld`
+            of the frame, and () says that nothing is withheld.
+        seed: Seed of weights and order of rows.
+        steps: Steps of Adam.
+        device: Where training runs; None takes the processor.
+
+    Returns:
+        The dictionary, with four features per dimension.
+
+    Raises:
+        SiteError: For a site that the features do not have.
+        LeakError: Where nothing says which cells are withheld, or where the frame withholds cells
+            that `withheld` does not name.
+        SampleError: For fewer pictures that are not withheld than features.
+        NumericsError: For a loss that is not finite.
+
+    References:
+        Kempf et al. 2025, arXiv 2502.09507.
+
+    Notes:
+        Decoder rows have norm 1. Adam runs at 1e-4 on batches of 2048. Nothing is done about dead
+        features. The paper's dictionary saw the withheld cells; this one does not.
 
     >>> import numpy as np, pandas as pd
     >>> generator = np.random.default_rng(0)

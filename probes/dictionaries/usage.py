@@ -1,4 +1,4 @@
-"""How much each class uses each feature in two domains, on halves that share no artist."""
+"""Usage of features: how much each class uses each one in two domains, on halves of artists."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""From pictures to features: one pass over the data, pooled, kept or stored."""
+"""Features of pictures: one pass through a tower, pooled, kept in memory or stored."""

@@ -1,6 +1,6 @@
-"""From pictures to features: one pass over the data for all sites, kept, stored or only passed on.
+"""Collecting features: one pass of the pictures through a tower, for all sites at once.
 
-`collect` keeps the pooled activations in memory or on disk; `batches` hands them on and keeps none,
+`collect` keeps the pooled activations, in memory or on disk. `batches` yields them and keeps none,
 for statistics that are sums.
 """
 
@@ -78,28 +78,53 @@ def collect(
     device: str | torch.device | None = None,
     folder: str | Path | None = None,
 ) -> Features:
-    """Run the pictures once through the tower and keep the pooled activations of all `sites`.
+    """Run the pictures once through a tower and keep the pooled activations of all sites.
 
-    `pool` is one of `mean`, `class`, `space`, `attention` and `token`; `interp.probes.POOLS` says
-    what each keeps. Heads stand side by side. The tower runs no further than the last site asked
-    for, on the device of its parameters unless `device` says otherwise. When memory runs out the
-    batch is halved, and a line says so. One picture is run first, and the cost of all is said.
+    Args:
+        tower: The tower.
+        images: The pictures.
+        sites: Names or patterns of sites, such as "blocks.*.hook_resid_post".
+        preprocess: From a picture to the tower's input, such as "channel row column".
+        pool: How tokens become one vector: `mean`, `class`, `space`, `attention` or `token`;
+            `POOLS` says what each keeps. Attention heads stand side by side.
+        batch_size: Pictures per forward. The batch is halved when memory runs out, and a line says
+            so.
+        device: Where the tower runs; None takes the device of its parameters.
+        folder: Folder under which the matrices are stored and mapped into memory; None keeps them
+            in memory.
 
-    With `folder` the matrices are files there, mapped into memory, in a folder named by a hash of
-    the tower's weights and configuration, pictures, preprocess, sites, pool and dtype: another
-    model gets another. A pass that was stopped goes on where it was stopped; a finished one is
-    opened. In either case the first picture is run again and must give the stored numbers.
+    Returns:
+        Features in float32, "picture feature" per site.
 
-    Under torchrun, or wherever `torch.distributed` is initialised, every rank runs its share of the
-    pictures and returns the features of all.
+    Raises:
+        SiteError: For a site that the tower does not have.
+        SpecificationError: For an unknown pool, or matrices that do not fit in memory.
+        SampleError: For no pictures.
+        NumericsError: For a NaN or infinity, naming site and picture.
+        OutputError: For a folder that cannot be written, or a disk that is full.
+        DataError: For stored values that this tower does not give.
 
-    Returns float32 "picture feature" per site. Raises `SiteError` for unknown sites,
-    `NumericsError` naming site and picture for a NaN, `SampleError` for an empty table,
-    `OutputError` for a folder that cannot be written or a disk that is full, `DataError` for
-    stored numbers that this tower does not give.
+    Notes:
+        - The tower runs no further than the last site asked for. One picture is run first, and the
+          cost of all is printed.
+        - Stored matrices lie in a folder named by a hash of the tower's weights and configuration,
+          the pictures, preprocess, sites, pool and dtype, so another model gets another folder. A
+          pass that was interrupted continues; a finished one is opened. In both cases the first
+          picture is run again and must give the stored values.
+        - Under torchrun, or wherever `torch.distributed` is initialised, every rank runs its share
+          of the pictures and returns the features of all.
 
-    >>> features = collect(clip.visual, images, "blocks.*.hook_resid_post",
-    ...                    preprocess=clip.preprocess)  # doctest: +SKIP
+    >>> import pandas as pd
+    >>> from PIL import Image
+    >>> from interp.circuits import Chain
+    >>> frame = pd.DataFrame({"path": ["a", "b"], "label": ["cat", "dog"], "domain": "real",
+    ...                       "split": "test", "caption": ""})
+    >>> images = ImageTable(frame, reader=lambda row: Image.new("RGB", (2, 2), (0, 255, 255)))
+    >>> features = collect(
+    ...     Chain([torch.nn.Identity()]), images, "blocks.*.hook_resid_post",
+    ...     preprocess=lambda picture: torch.tensor(np.array(picture) / 255).flatten(0, 1))
+    >>> features.sites, features.values["blocks.0.hook_resid_post"].tolist()
+    (['blocks.0.hook_resid_post'], [[0.0, 2.0, 2.0], [0.0, 2.0, 2.0]])
     """
     _refuse_empty(images)
     reading = read_from(tower, sites, pool, device)
@@ -127,15 +152,45 @@ def batches(
     batch_size: int = 256,
     device: str | torch.device | None = None,
 ) -> Iterator[tuple[range, Values]]:
-    """The rows and pooled activations of one batch after another; nothing is kept.
+    """Yield the pooled activations of one batch of pictures after another, without keeping any.
 
-    As `collect`, but memory does not grow with the number of pictures. Of several ranks each gets
-    its own share of the rows (`interp.core.parallel.summed` adds what they find).
+    Args:
+        tower: The tower.
+        images: The pictures.
+        sites: Names or patterns of sites, such as "blocks.*.hook_resid_post".
+        preprocess: From a picture to the tower's input, such as "channel row column".
+        pool: How tokens become one vector, one of `POOLS`.
+        batch_size: Pictures per forward. The batch is halved when memory runs out, and a line says
+            so.
+        device: Where the tower runs; None takes the device of its parameters.
 
-    >>> total = 0.0
-    >>> for rows, values in batches(clip.visual, images, "hook_embedding",
-    ...                             preprocess=clip.preprocess):  # doctest: +SKIP
-    ...     total += values["hook_embedding"].sum()
+    Returns:
+        An iterator of row numbers and their values "picture feature" per site, in float32.
+
+    Raises:
+        SiteError: For a site that the tower does not have.
+        SpecificationError: For an unknown pool.
+        SampleError: For no pictures.
+        NumericsError: For a NaN or infinity, naming site and picture.
+
+    Notes:
+        Memory does not grow with the number of pictures. Where `torch.distributed` is initialised,
+        each rank gets its own share of the rows; `interp.core.parallel.summed` adds up what they
+        find.
+
+    >>> import pandas as pd
+    >>> from PIL import Image
+    >>> from interp.circuits import Chain
+    >>> frame = pd.DataFrame({"path": list("abc"), "label": "cat", "domain": "real",
+    ...                       "split": "test", "caption": ""})
+    >>> images = ImageTable(frame, reader=lambda row: Image.new("RGB", (2, 2), (0, 255, 255)))
+    >>> total = np.zeros(3)
+    >>> for rows, values in batches(
+    ...         Chain([torch.nn.Identity()]), images, "hook_embedding", batch_size=2,
+    ...         preprocess=lambda picture: torch.tensor(np.array(picture) / 255).flatten(0, 1)):
+    ...     total += values["hook_embedding"].sum(axis=0)
+    >>> total.tolist()
+    [0.0, 6.0, 6.0]
     """
     _refuse_empty(images)
     reading = read_from(tower, sites, pool, device)
@@ -146,12 +201,30 @@ def batches(
 def pixels(
     images: ImageTable, preprocess: Preprocess, *, batch_size: int = 256, side: int = 64
 ) -> Features:
-    """The pictures themselves as features of a site called "pixels": the floor under a tower.
+    """Take the pictures as features of a site called "pixels", a floor under every tower.
 
-    Preprocessed values, "picture channel*row*column"; pictures larger than `side` are averaged
-    down to it first.
+    Args:
+        images: The pictures.
+        preprocess: From a picture to "channel row column".
+        batch_size: Pictures that are read at a time.
+        side: Largest height and width in pixels; larger pictures are averaged down to it.
 
-    >>> floor = pixels(images, clip.preprocess)  # doctest: +SKIP
+    Returns:
+        The preprocessed values, "picture channel*row*column" in float32.
+
+    Raises:
+        SampleError: For no pictures.
+        NumericsError: For a NaN or infinity, naming the picture.
+
+    >>> import pandas as pd
+    >>> from PIL import Image
+    >>> frame = pd.DataFrame({"path": ["a"], "label": "cat", "domain": "real", "split": "test",
+    ...                       "caption": ""})
+    >>> images = ImageTable(frame, reader=lambda row: Image.new("RGB", (8, 8)))
+    >>> floor = pixels(images, lambda picture: torch.tensor(np.array(picture)).movedim(2, 0) / 255,
+    ...                side=4)
+    >>> floor.values["pixels"].shape
+    (1, 48)
     """
 
     def embed(batch: Tensor) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Features: one matrix per site, a row per picture, and the table that says what the rows show."""
+"""Features: one matrix per site with a row per picture, and the table that describes the rows."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,11 +19,22 @@ PIXELS = "pixels"
 
 @dataclass(frozen=True)
 class Features:
-    """Pooled activations of pictures: `values[site]` is "picture feature", aligned with `frame`.
+    """Pooled activations of pictures: one matrix per site, with its rows aligned to one frame.
 
-    `layers` and `depths` say where in the tower a site is (-1 and 0 for pixels). Where every token
-    was kept, `shapes` holds their number and width per site. A matrix may lie on disk, mapped into
-    memory: it was checked when it was written, and is read where it is used.
+    Args:
+        values: The matrix of each site, "picture feature". It may be mapped from disk: then it is
+            read where it is used, and was checked when it was written.
+        frame: A row per picture, with the columns `label` and `domain`, and `path`, `artist`,
+            `drawing` and others where known.
+        layers: The block that computes each site; -1 for pixels, and where it is not given.
+        depths: The place of each site in its tower, 0 to 1; 0 for pixels, and where it is not
+            given.
+        facts: What is known of the pass, such as `pool` and `source`.
+        shapes: Number and width of the tokens of each site, where every token was kept.
+
+    Raises:
+        ShapeError: For a matrix that has not one row per picture.
+        NumericsError: For a NaN or infinity, naming site and picture.
 
     >>> frame = pd.DataFrame({"label": ["cat", "dog"], "domain": ["real", "real"]})
     >>> features = Features({"hook_embedding": np.eye(2, dtype=np.float32)}, frame)
@@ -191,10 +202,21 @@ FACTS = "features.json"
 
 
 def save_features(features: Features, folder: str | Path) -> Path:
-    """Write features into a folder of their own: a `.npy` per site, and one file of the rest.
+    """Write features into a folder of their own: a `.npy` file per site, and one file of the rest.
 
-    The folder has its name only once it is whole; one that is there already is replaced. Raises
-    `OutputError` where it cannot be written.
+    Args:
+        features: The features.
+        folder: The folder; one that exists is replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OutputError: Where the folder cannot be written.
+
+    Notes:
+        The folder gets its name only once it is complete, so an interrupted run never leaves a
+        folder that looks complete.
 
     >>> import tempfile
     >>> frame = pd.DataFrame({"label": ["cat", "dog"], "domain": "real"})
@@ -220,9 +242,23 @@ def save_features(features: Features, folder: str | Path) -> Path:
 
 
 def open_features(folder: str | Path) -> Features:
-    """Features that `save_features` wrote, their matrices mapped into memory.
+    """Open features that `save_features` wrote, with their matrices mapped into memory.
 
-    Raises `DataError` for a folder that holds none, or not all of them.
+    Args:
+        folder: The folder.
+
+    Returns:
+        The features.
+
+    Raises:
+        DataError: For a folder that holds no features, or not all of them.
+
+    >>> import tempfile
+    >>> frame = pd.DataFrame({"label": ["cat", "dog"], "domain": "real"})
+    >>> kept = Features({"hook_embedding": np.eye(2, dtype=np.float32)}, frame)
+    >>> folder = save_features(kept, Path(tempfile.mkdtemp()) / "kept")
+    >>> open_features(folder).frame["label"].tolist()
+    ['cat', 'dog']
     """
     source = Path(folder)
     try:

@@ -1,4 +1,4 @@
-"""From an activation to one vector per picture: what is kept of its tokens or places."""
+"""Pooling: from an activation with tokens or places to one vector per picture."""
 
 from collections.abc import Iterable
 

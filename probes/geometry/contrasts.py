@@ -1,7 +1,7 @@
-"""Does a class lie in the same direction in two domains? Cosines of directions fitted in each.
+"""Class contrasts: whether a class lies in the same direction from the others in two domains.
 
-The second measure of rung R3, beside probe transfer: it asks about the direction alone, whatever
-the scale and place of the classes along it.
+This is the second measure of rung R3, beside probe transfer. It asks about the direction alone,
+whatever the scale and place of the classes along it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -40,23 +40,46 @@ def directions(
 ) -> Table:
     """Cosine between domains of the directions in which a class differs from the other classes.
 
-    Mean difference: a class's mean less the mean of all. LDA: that, times the inverse of the
-    within-class covariance, shrunk as Ledoit and Wolf (2004) and estimated where the means are.
-    Both are fitted in half 1 of A's artists and in half 2 of B's, or the reverse, so that no
-    drawing meets itself. With the mean over classes,
-
         value   = cos(A_1, B_2), averaged with cos(A_2, B_1)
         ceiling = sqrt(cos(A_1, A_2) cos(B_1, B_2)), equal n
         null    = mean over permutations of B's classes, exactly
         index   = (value - null) / (ceiling - null)
 
-    averaged over `n_splits` deals of artists. Noise in the estimates shrinks every cosine; the
-    ceiling shrinks as the value does, so that the index is the cosine of the true directions. It
-    is not clipped. Intervals leave one class out at a time of the whole index (the covariance
-    keeps it); p permutes whole classes of B, adjusted by max-T over the sites of a pair and kind.
+    with cosines averaged over classes and over `n_splits` deals of artists into halves 1 and 2.
 
-    Raises `SampleError` when no pair has four classes by two artists in both domains; a pair that
-    has not is a row with a `reason`, and so is LDA where a half has one picture per class.
+    Args:
+        features: Features "picture feature" of pictures with labels and domains.
+        sites: Names or patterns of sites; None takes all.
+        domains: Domains to compare, pair by pair; None takes all.
+        n_splits: Deals of artists that are averaged.
+        n_permutations: Permutations of whole classes for p.
+        seed: Seed of deals and permutations.
+        control: Name of the floor that these features stand for, such as "epoch 0", for the column
+            `control`; empty for none. The site "pixels" names itself.
+
+    Returns:
+        A table with a row per site, pair of domains and kind of direction (`measure`): mean
+        difference and LDA. A pair of domains with too few classes is a row with a `reason`, and so
+        is LDA where a half has one picture per class.
+
+    Raises:
+        SampleError: Where no pair of domains has four classes by two artists in both.
+        DataError: For an unknown domain.
+        SiteError: For a site that the features do not have.
+
+    References:
+        The shrunk covariance: Ledoit and Wolf 2004.
+
+    Notes:
+        - The mean difference is a class's mean less the mean of all classes. LDA is that, times the
+          inverse of the within-class covariance, which is shrunk and estimated where the means are.
+        - Directions are fitted in half 1 of A's artists and half 2 of B's, or the reverse, so no
+          drawing meets itself.
+        - Noise in the estimates shrinks every cosine. The ceiling shrinks as the value does, so the
+          index is the cosine of the true directions. It is not clipped.
+        - Intervals leave one class out at a time, of the whole index; the covariance keeps the
+          class. p permutes whole classes of B and is adjusted by max-T over the sites of a pair and
+          kind.
 
     >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")
@@ -263,24 +286,37 @@ def class_cosines(
     n_splits: int = 5,
     seed: int = 0,
 ) -> Table:
-    """Sharing of each class between two domains in the middle layers, beyond that of other classes.
+    """Measure the sharing of each class between two domains beyond that of other classes.
 
-    A class's contrast is its mean less the mean of all classes, in one half of a domain's artists.
-    With cos_cd the cosine of c's contrast in A and d's in B, cross-fitted,
-
-        value  = cos_cc           (mean of A_1 with B_2 and A_2 with B_1)
-        null   = mean of cos_cd and cos_dc over the other classes d
-        beyond = value - null     the class's sharing
+        value   = cos_cc           (mean of A_1 with B_2 and A_2 with B_1)
+        null    = mean of cos_cd and cos_dc over the other classes d
+        beyond  = value - null     the class's sharing
         half_1, half_2 = the same from A_1 with B_2, and from A_2 with B_1, of the first deal
         ceiling = sqrt(cos(A_1, A_2) cos(B_1, B_2)), equal n
 
-    averaged over sites, and but for the halves over `n_splits` deals of artists. The two halves
-    have no picture in common (drawings that are seen in A in the one are seen in B in the other):
-    what they agree in is no noise of pictures. Without `sites`, those of the middle layers are
-    read, never the final embedding.
+    with cos_cd the cosine of c's contrast in A and d's in B. A class's contrast is its mean less
+    the mean of all classes, in one half of a domain's artists.
 
-    Raises `SpecificationError` unless two domains are named, `SampleError` when fewer than four
-    classes have two artists in both, or when no site lies in the middle.
+    Args:
+        features: Features "picture feature" of pictures with labels and domains.
+        domains: The two domains.
+        sites: Names of sites that are averaged; None takes those of the middle layers (a third to
+            two thirds of the depth), never the final embedding.
+        n_splits: Deals of artists that are averaged; the two halves are of the first.
+        seed: Seed of the deals.
+
+    Returns:
+        A table with a row per class.
+
+    Raises:
+        SpecificationError: For other than two domains.
+        SampleError: For fewer than four classes by two artists in both domains, or no site in the
+            middle layers.
+        DataError: For an unknown domain.
+
+    Notes:
+        `half_1` and `half_2` have no picture in common: drawings that are seen in A in one are seen
+        in B in the other. What the two agree in is therefore no noise of pictures.
 
     >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")

@@ -1,7 +1,7 @@
-"""Embeddings seen in a plane: coordinates to look at, by domain and class. Never evidence.
+"""Projections of features to a plane, to look at by domain and class; they are never evidence.
 
-A view shows what two coordinates can show. Whether domains lie apart is measured by `domain_test`
-and `domain_distance`, in all coordinates.
+A view shows what two coordinates can show. `domain_test` and `domain_distance` measure, in all
+coordinates, whether domains lie apart.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,11 +18,22 @@ from interp.probes.features.matrices import Features
 
 
 def pca_view(features: Features, sites: str | Iterable[str] | None = None) -> Table:
-    """The first two principal components of every site, a row per picture and site.
+    """Project every site to its first two principal components.
 
-    Coordinates `x` and `y` are in the features' unit; of either sign of a component that one is
-    taken which makes its largest weight positive. `explained` is the share of variance that both
-    hold, and the facts have it for each. Raises `SampleError` for fewer than three pictures.
+    Args:
+        features: Features "picture feature".
+        sites: Names or patterns of sites; None takes all.
+
+    Returns:
+        A table with a row per picture and site. The coordinates `x` and `y` are in the units of the
+        features. `explained` is the share of variance that both hold; the facts have it for each.
+
+    Raises:
+        SampleError: For fewer than three pictures.
+        SiteError: For a site that the features do not have.
+
+    Notes:
+        A component's sign is chosen so that its largest weight is positive.
 
     >>> frame = pd.DataFrame({"label": list("abc"), "domain": "real"})
     >>> table = pca_view(Features({"s": np.array([[3.0, 0, 0], [0, 0, 0], [-3, 0, 0]])}, frame))
@@ -52,10 +63,29 @@ def umap_view(
     min_dist: float = 0.1,
     seed: int = 0,
 ) -> Table:
-    """UMAP in two dimensions (McInnes et al. 2018) of every site, a row per picture and site.
+    """Project every site to two dimensions by UMAP.
 
-    Distances between clusters in it mean nothing, and clusters may come of nothing. Needs the extra
-    `umap`: without it, a `SpecificationError` says how to install it.
+    Args:
+        features: Features "picture feature".
+        sites: Names or patterns of sites; None takes all.
+        n_neighbors: UMAP's number of neighbours; at most one less than there are pictures is used.
+        min_dist: UMAP's least distance between points of the view.
+        seed: Seed of the projection.
+
+    Returns:
+        A table with a row per picture and site, with the coordinates `x` and `y`.
+
+    Raises:
+        SampleError: For fewer than three pictures.
+        SiteError: For a site that the features do not have.
+        SpecificationError: Where umap-learn is not installed; it is the extra `umap`.
+
+    References:
+        McInnes et al. 2018, "UMAP: Uniform manifold approximation and projection for dimension
+        reduction".
+
+    Notes:
+        Distances between clusters mean nothing in such a view, and clusters may come of nothing.
 
     >>> table = umap_view(features, "hook_embedding")  # doctest: +SKIP
     """

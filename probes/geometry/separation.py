@@ -1,4 +1,4 @@
-"""How far do domains lie apart at each site? A classifier that tells them apart, and a distance."""
+"""Separation of domains at each site: a classifier that tells them apart, and a distance."""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
@@ -34,25 +34,44 @@ def domain_test(
     seed: int = 0,
     control: str = "",
 ) -> Table:
-    """Can a linear classifier tell two domains apart, by classes and artists it has not seen?
-
-    The classifier two-sample test (Lopez-Paz and Oquab 2017), per site and pair of domains. Classes
-    and artists are each dealt into halves; trained on one half of both, it is tested on the other
-    half of both, in all four ways, so that every picture is tested once.
+    """Test whether a linear classifier tells domains apart in classes and by artists new to it.
 
         value = accuracy, averaged over pictures of a class, then over classes
-        null  = its mean when all is trained and tested again under permuted domains
+        null  = its mean when everything is trained and tested again under permuted domains
         index = (value - null) / (1 - null)
 
-    The classifier is ridge regression of the domain (1, -1) on standardised features, with a
-    penalty of one mean eigenvalue of their Gram matrix, which needs no choosing by labels; so all
-    permutations are refitted, by one matrix product. They move whole class x artist groups
-    (`domain_pair`), and p is adjusted by max-T over the sites of a pair. Intervals leave out one
-    class at a time, in training as in testing (standardised as with all of them); they are too wide
-    (200 of 200 hold the truth, with eight classes) where there is nothing to tell apart.
+    Args:
+        features: Features "picture feature" of pictures with labels and domains.
+        sites: Names or patterns of sites; None takes all.
+        domains: Domains to compare, pair by pair; None takes all.
+        n_permutations: Permutations of domains for null and p.
+        seed: Seed of deals and permutations.
+        control: Name of the floor that these features stand for, such as "epoch 0", for the column
+            `control`; empty for none. The site "pixels" names itself.
 
-    Shapes: features "picture d". Accuracy 0 to 1. Raises `SampleError` when no pair of domains has
-    four classes by two artists in each.
+    Returns:
+        A table with a row per site and pair of domains. Accuracy is 0 to 1.
+
+    Raises:
+        SampleError: Where no pair of domains has four classes by two artists in each.
+        DataError: For an unknown domain.
+        SiteError: For a site that the features do not have.
+
+    References:
+        Lopez-Paz and Oquab 2017, "Revisiting classifier two-sample tests".
+
+    Notes:
+        - Classes and artists are each dealt into halves. Trained on one half of both, the
+          classifier is tested on the other half of both, in all four ways, so every picture is
+          tested once.
+        - The classifier is ridge regression of the domain (1, -1) on standardised features. Its
+          penalty is one mean eigenvalue of their Gram matrix, which needs no choosing by labels, so
+          all permutations are refitted by one matrix product.
+        - Permutations move whole class x artist groups (`domain_pair`). p is adjusted by max-T over
+          the sites of a pair.
+        - Intervals leave out one class at a time, in training and in testing; features are
+          standardised as with all classes. Where there is nothing to tell apart they are too wide:
+          with eight classes, 200 of 200 held the truth.
 
     >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")
@@ -84,21 +103,40 @@ def domain_distance(
     seed: int = 0,
     control: str = "",
 ) -> Table:
-    """Squared distance between the means of two domains, in units of the spread within a class.
-
-    Artists are dealt into halves; in each half the difference of the domains is the mean over
-    classes of the difference of their means, and
+    """Squared distance between the means of two domains, in units of the variance within a class.
 
         value = <difference in half 1, difference in half 2> / s^2
 
-    with s^2 the variance within class and domain, summed over features. The halves' noise is
-    independent, so that the estimate is unbiased: 0 on average where domains have one mean, and
-    then as often negative (the cross-validated distance of Walther et al. 2016, without
-    whitening). Without halves, noise alone would read as a distance.
+    where the difference of a half is the mean over classes of the difference between the class's
+    means in the two domains, and s^2 is the variance within class and domain, summed over features.
 
-    p counts permutations of whole class x artist groups (`domain_pair`) with max-T over the sites
-    of a pair. Intervals leave one class out at a time. A distance has no ceiling, and no index.
-    Raises `SampleError` like `domain_test`.
+    Args:
+        features: Features "picture feature" of pictures with labels and domains.
+        sites: Names or patterns of sites; None takes all.
+        domains: Domains to compare, pair by pair; None takes all.
+        n_permutations: Permutations of domains for null and p.
+        seed: Seed of deals and permutations.
+        control: Name of the floor that these features stand for, such as "epoch 0", for the column
+            `control`; empty for none. The site "pixels" names itself.
+
+    Returns:
+        A table with a row per site and pair of domains. A distance has no ceiling and no index.
+
+    Raises:
+        SampleError: Where no pair of domains has four classes by two artists in each.
+        DataError: For an unknown domain.
+        SiteError: For a site that the features do not have.
+
+    References:
+        The cross-validated distance, here without whitening: Walther et al. 2016, "Reliability of
+        dissimilarity measures for multi-voxel pattern analysis".
+
+    Notes:
+        Artists are dealt into halves. The noise of the two halves is independent, so the estimate
+        is unbiased: 0 on average where domains have one mean, and then as often negative as
+        positive. Without halves, noise alone would read as a distance. p counts permutations of
+        whole class x artist groups (`domain_pair`), with max-T over the sites of a pair. Intervals
+        leave one class out at a time.
 
     >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")

@@ -1,8 +1,8 @@
-"""Is a layer a sum of what the class says and what the domain says? Shares of variance, and angle.
+"""Factorisation of features into class and domain effects: shares of variance, and their angle.
 
 A picture's features are split as mean + class + domain + interaction + residual, a two-way analysis
-of variance. Products of two halves of the pictures that share no artist hold no noise, so that a
-share that is not there reads 0 on average.
+of variance. Products of two halves of the pictures that share no artist hold no noise, so a share
+that is not there is 0 on average.
 """
 
 from collections.abc import Iterable, Sequence
@@ -62,31 +62,52 @@ def factorisation(
     seed: int = 0,
     control: str = "",
 ) -> Table:
-    """Shares of every site's variance by class, domain and both, and the angle of the two effects.
-
-    With m_cd the mean features of class c in domain d, alpha, beta, gamma their effects (each sums
-    to 0), and halves 1 and 2 that share no artist, averaged over `n_splits` deals:
+    """Shares of each site's variance by class, domain and both, and the angle of their effects.
 
         class       = mean_c <alpha_c1, alpha_c2> / total        domain likewise by beta
         interaction = mean_cd <gamma_cd1, gamma_cd2> / total
         total       = mean |x - m|^2, cells counting equally;    residual = what is left
 
-    Without anything in common between the domains, class effects average to 1 / domains of the
-    variance between classes: that is the null, and all of that variance the ceiling; so the class
-    index is 0 where every domain has class effects of its own and 1 where there is no interaction.
-    Domains likewise. p permutes whole classes within domains (domains within classes).
+    with m_cd the mean features of class c in domain d, m their mean, and alpha, beta and gamma the
+    class, domain and interaction effects, each of which sums to 0. Halves 1 and 2 share no artist,
+    and products are averaged over `n_splits` deals.
 
-    The row "class and domain" asks whether domain effects lie along class effects: with S the
-    covariance of class effects, (beta'S beta / beta'beta) / (tr S^2 / tr S), averaged over domain
-    effects. 0 is orthogonal, 1 as aligned as classes are among themselves; in an isotropic class
-    subspace it is the squared cosine of the domain effect with it. Its null are directions of the
-    variation within cells, with p among random ones: lower than the null is more orthogonal than
-    chance. Unbiased where cells are equally noisy.
+    Args:
+        features: Features "picture feature" of pictures with labels and domains.
+        sites: Names or patterns of sites; None takes all.
+        domains: Domains of the analysis; None takes all.
+        n_splits: Deals of artists that are averaged.
+        n_permutations: Permutations of classes within domains, and of domains within classes, for
+            p.
+        seed: Seed of deals and permutations.
+        control: Name of the floor that these features stand for, such as "epoch 0", for the column
+            `control`; empty for none. The site "pixels" names itself.
 
-    Intervals leave one class out at a time. Classes without pictures by two artists in every
-    domain are left out. Raises `SampleError` for fewer than two domains or five such classes.
+    Returns:
+        A table with a row per site and `factor`: class, domain, interaction, residual, and "class
+        and domain". Shares are unitless.
 
-    Shapes: features "picture d". Unitless shares.
+    Raises:
+        SampleError: For fewer than two domains, or fewer than five classes with pictures by two
+            artists in each of them.
+        DataError: For an unknown domain.
+        SiteError: For a site that the features do not have.
+
+    Notes:
+        - With nothing in common between the domains, class effects average to 1 / domains of the
+          variance between classes. That is the null, and all of that variance is the ceiling. So
+          the class index is 0 where every domain has class effects of its own, and 1 where there is
+          no interaction. Domains likewise, with 1 / classes.
+        - p permutes whole classes within domains (domains within classes), by max-T over sites.
+        - The row "class and domain" asks whether domain effects lie along class effects. With S the
+          covariance of class effects, it is (beta'S beta / beta'beta) / (tr S^2 / tr S), averaged
+          over domain effects. 0 is orthogonal; 1 is as aligned as classes are among themselves. In
+          an isotropic class subspace it is the squared cosine of the domain effect with that
+          subspace. Its null are random directions of the variation within cells, from which p comes
+          too; lower than the null is more orthogonal than chance. It is unbiased where cells are
+          equally noisy.
+        - Intervals leave one class out at a time. Classes without pictures by two artists in every
+          domain are left out.
 
     >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")

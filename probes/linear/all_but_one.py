@@ -1,4 +1,4 @@
-"""Class probes of all domains but one, tested in the one that was left out."""
+"""Class probes trained on all domains but one and tested on the domain that was left out."""
 
 from collections.abc import Iterable, Sequence
 
@@ -25,15 +25,36 @@ def leave_one_domain_out(
 ) -> Table:
     """Balanced accuracy of class probes trained in all domains but one and tested in that one.
 
-    Rows are those of `transfer`, with its null, index, interval and p, and with "all but sketch"
-    as `train_domain`. The ceiling is a probe of the left-out domain itself. The others' pictures
-    are drawn together down to as many per class as the left-out domain has in a half, so that
-    value and ceiling come from equally many pictures. `centred`: each training domain's mean is
-    taken out before they are put together (classes weighted equally), the left-out domain's as
-    `transfer` does, from the half that is not tested.
+        index = (value - null) / (ceiling - null)
 
-    Raises `SampleError` for fewer than three domains (with two, `transfer` says it), and where no
-    domain shares four classes by two artists with the others.
+    as for `transfer`, with a probe of the left-out domain itself as the ceiling.
+
+    Args:
+        features: Features "picture feature" of pictures with labels and domains.
+        sites: Names or patterns of sites; None takes all.
+        domains: Domains, each of which is left out once; None takes all.
+        n_null: Fits of the null per half of the artists.
+        n_permutations: Permutations of whole test classes for p.
+        seed: Seed of deals and permutations.
+        control: Name of the floor that these features stand for, such as "epoch 0", for the column
+            `control`; empty for none. The site "pixels" names itself.
+
+    Returns:
+        The rows of `transfer`, with its null, index, interval and p, and with "all but sketch"
+        (say) as `train_domain`.
+
+    Raises:
+        SampleError: For fewer than three domains (with two, use `transfer`), or where no domain
+            shares four classes by two artists with the others.
+        DataError: For an unknown domain.
+        SiteError: For a site that the features do not have.
+
+    Notes:
+        - The pictures of the other domains together are drawn down to as many per class as the
+          left-out domain has in a half, so value and ceiling come from equally many pictures.
+        - Where `centred`, each training domain's mean (classes weighted equally) is subtracted
+          before the domains are put together. The left-out domain's mean is subtracted as in
+          `transfer`, from the half that is not tested.
 
     >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, d, a) for c in "abcdef" for d in ("ink", "real", "sketch")

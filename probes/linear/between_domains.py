@@ -1,4 +1,4 @@
-"""Do two domains say a class in the same directions? A probe learnt in one is tested in another."""
+"""Probe transfer: linear class probes trained in one domain and tested in another."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -44,28 +44,46 @@ def transfer(
 ) -> Table:
     """Balanced accuracy of class probes trained in one domain and tested in every other.
 
-    Artists are dealt into two halves per class, the same deal in all domains with equally many
-    pictures of a class; one half trains, the other tests, then the reverse, and the two are
-    averaged.
-
         value   = probe of train_domain, on the test half of `domain`
         ceiling = probe of `domain` itself, same n, on the same test pictures
         null    = probe of train_domain with labels permuted over whole class x artist groups
         index   = (value - null) / (ceiling - null)
 
-    One multinomial probe (the objective of `LinearProbe`) is fitted per site, train domain and
-    half. Its C is the one of `fitting.STRENGTHS` with the least held-out log loss inside the
-    training half of the training domain, over two inner halves of artists. The probe answers
-    among the classes that both domains have. `centred`: each domain's mean, taken from its
-    training half with classes weighted equally, is subtracted; it moves the test rows only, so
-    the same probe serves. Rows with `domain == train_domain` are rung R1 and have no ceiling.
+    Artists are dealt into two halves, the same deal in all domains, with equally many pictures of
+    each class in both. One half trains and the other tests, then the reverse; the two are averaged.
 
-    The null is refitted `n_null` times per half; chance is 1 / classes. p is cheaper and finer: it
-    permutes whole classes of the test labels, and is adjusted by max-T over the sites of a
-    train-domain, test-domain, centred cell. The intervals leave out the *test* pictures of one
-    class at a time; probes are not refitted, so they hold no uncertainty of training.
+    Args:
+        features: Features "picture feature" of pictures with labels and domains.
+        sites: Names or patterns of sites; None takes all.
+        train_domains: Domains that probes are trained in; None takes all.
+        test_domains: Domains that probes are tested in; None takes all.
+        n_null: Fits of the null per half of the artists.
+        n_permutations: Permutations of whole test classes for p.
+        seed: Seed of deals and permutations.
+        control: Name of the floor that these features stand for, such as "epoch 0", for the column
+            `control`; empty for none. The site "pixels" names itself.
 
-    Raises `SampleError` when no pair of domains has four classes by two artists in each.
+    Returns:
+        A table with a row per site, train domain, test domain and `centred`. Accuracy is 0 to 1.
+        Rows with `domain == train_domain` are rung R1 and have no ceiling.
+
+    Raises:
+        SampleError: Where no pair of domains has four classes by two artists in each.
+        DataError: For an unknown domain.
+        SiteError: For a site that the features do not have.
+
+    Notes:
+        - One multinomial probe (the objective of `LinearProbe`) is fitted per site, train domain
+          and half. Its C is the one of `fitting.STRENGTHS` with the least held-out log loss over
+          two inner halves of artists within the training half. The probe answers among the classes
+          that both domains have.
+        - Where `centred`, each domain's mean is subtracted, taken from its training half with
+          classes weighted equally. This moves the test rows only, so the same probe serves.
+        - Chance is 1 / classes. The null refits the probe `n_null` times per half. p instead
+          permutes whole classes of the test labels, which is cheaper and finer; it is adjusted by
+          max-T over the sites of a train domain, test domain and `centred`.
+        - Intervals leave out the *test* pictures of one class at a time. Probes are not refitted,
+          so the intervals hold no uncertainty of training.
 
     >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")

@@ -1,4 +1,4 @@
-"""Does a probe read the class, or could it learn any labels? Accuracy against a control task."""
+"""Selectivity of class probes: their accuracy beyond that on a control task with random labels."""
 
 from collections.abc import Iterable, Sequence
 
@@ -29,21 +29,43 @@ def selectivity(
 ) -> Table:
     """Accuracy of class probes less that of the same probes on a control task, per site and domain.
 
-    The control task of Hewitt and Liang (2019): every class x artist group gets a class at random
-    (as many groups per class as before), the same in training and test, so that only a probe that
-    memorises groups can do it. Pictures are dealt into two halves *within* groups; one trains and
-    the other tests, then the reverse. Both tasks share pictures, test and C, which the class task
-    chooses in the training half.
+        value = accuracy - accuracy_control
+        null  = 0: a probe that knows no more of classes than of random groups
 
-        value = accuracy - accuracy_control, each the mean over classes of the share told rightly
-        null  = 0: a probe that knows no more of classes than of chance groups
+    each accuracy being the mean over classes of the share of pictures named correctly.
 
-    with `n_control` draws of the control task. `accuracy` here is no claim about new artists, whom
-    `transfer` tests. Intervals leave one class out at a time; p flips the signs of classes
-    (two-sided, not adjusted over sites). No question of sharing: no ceiling, no index. A domain
-    with fewer than four classes of two such groups is a row with a `reason`.
+    Args:
+        features: Features "picture feature" of pictures with labels, domains and artists.
+        sites: Names or patterns of sites; None takes all.
+        domains: Domains, each measured by itself; None takes all.
+        n_control: Draws of the control task.
+        seed: Seed of deals and draws.
+        control: Name of the floor that these features stand for, such as "epoch 0", for the column
+            `control`; empty for none. The site "pixels" names itself.
 
-    Raises `SampleError` where no domain has four classes of two groups of two pictures.
+    Returns:
+        A table with a row per site and domain, and both accuracies as columns. There is no ceiling
+        and no index, since this is no question of sharing. A domain with fewer than four classes of
+        two groups of two pictures is a row with a `reason`.
+
+    Raises:
+        SampleError: Where no domain has four classes of two class x artist groups of two pictures.
+        DataError: For an unknown domain.
+        SiteError: For a site that the features do not have.
+
+    References:
+        Hewitt and Liang 2019, "Designing and interpreting probes with control tasks".
+
+    Notes:
+        - In the control task every class x artist group gets a class at random, with as many groups
+          per class as before and the same classes in training and test. Only a probe that memorises
+          groups can solve it.
+        - Pictures are dealt into two halves *within* groups; one trains and the other tests, then
+          the reverse. Both tasks share pictures, test and C, which the class task chooses within
+          the training half. The column `accuracy` therefore says nothing about new artists;
+          `transfer` tests those.
+        - Intervals leave one class out at a time. p flips the signs of classes (two-sided) and is
+          not adjusted; the column `p_adjusted` is, over the sites of a domain by Holm's method.
 
     >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, "real", a) for c in "abcdefgh" for a in "wxyz" for _ in range(4)],

@@ -1,4 +1,4 @@
-"""Can the domain of a picture be read from a site? Tested in other classes, by other artists."""
+"""Domain probes: how well the domain of a picture is read in new classes and by new artists."""
 
 from collections.abc import Iterable, Sequence
 from itertools import product
@@ -36,25 +36,42 @@ def domain_probes(
     seed: int = 0,
     control: str = "",
 ) -> Table:
-    """Balanced accuracy of probes that tell a picture's domain, per site.
+    """Balanced accuracy of linear probes that read a picture's domain, per site.
 
-    Classes are dealt into two folds and artists into two halves. A probe is trained on one fold
-    and half and tested on the other fold and half, so that it has seen neither the classes nor the
-    artists; all four turns count. Where artists are not known, drawings or pictures take their
-    place.
+        value = mean over classes of the mean over domains of the share named correctly
+        null  = the same probe, domain labels permuted within each class, over whole
+                class x artist x domain cells
 
-        value = mean over classes of the mean over domains of the share named rightly
-        null  = the same probe, domain labels permuted over whole class x artist x domain cells
-                within each class
+    Args:
+        features: Features "picture feature" of pictures with labels and domains.
+        sites: Names or patterns of sites; None takes all.
+        domains: Domains to tell apart; None takes all.
+        n_null: Fits of the null per turn.
+        n_permutations: Permutations of the domains' names for p.
+        seed: Seed of deals and permutations.
+        control: Name of the floor that these features stand for, such as "epoch 0", for the column
+            `control`; empty for none. The site "pixels" names itself.
 
-    The null is refitted `n_null` times per turn; chance is 1 / domains. Intervals leave out the
-    test pictures of one class at a time. p permutes the domains' names within each test class,
-    independently, and is adjusted by max-T over sites. That a domain can be read is no question of
-    sharing: no ceiling, no index. Domains need not have the same classes; a class that some domain
-    lacks trains nothing and tests nothing. Where artists drew in one domain only, their styles
-    stand for the domain, and p, which counts classes, does not know how few they are.
+    Returns:
+        A table with a row per site. Accuracy is 0 to 1; chance is 1 / domains. There is no ceiling
+        and no index, since this is no question of sharing.
 
-    Raises `SampleError` for fewer than two domains, four classes in all of them, or two artists.
+    Raises:
+        SampleError: For fewer than two domains, or fewer than four classes by artists of both
+            halves in all of them.
+        DataError: For an unknown domain.
+        SiteError: For a site that the features do not have.
+
+    Notes:
+        - Classes are dealt into two folds and artists into two halves. A probe is trained on one
+          fold and half and tested on the other fold and half, so it has seen neither the classes
+          nor the artists. All four turns count. Where artists are not known, drawings or pictures
+          take their place.
+        - A class that some domain lacks is neither trained on nor tested on.
+        - Intervals leave out the test pictures of one class at a time. p permutes the domains'
+          names within each test class, independently, and is adjusted by max-T over sites.
+        - Where artists drew in one domain only, their styles stand for the domain. p counts classes
+          and does not know how few the artists are.
 
     >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")

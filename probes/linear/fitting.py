@@ -1,4 +1,4 @@
-"""Class probes of one site: several training sets fitted together, with permuted labels beside."""
+"""Fitting of class probes of one site: several training sets at once, with permuted labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a straight line can read: a linear probe, alone or many at once on the same pictures."""
+"""A linear probe as a scikit-learn estimator, and fits of many at once on the same pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,17 +22,29 @@ CACHED = 2**21
 class LinearProbe(ClassifierMixin, BaseEstimator):
     """Multinomial logistic regression on standardised features, as a scikit-learn estimator.
 
-    minimises  C sum_i -log p(y_i | x_i) + |W|^2 / 2  over weights W and a free intercept, with x
-    standardised by the mean and deviation of the training rows (a constant feature is left as it
-    is). scikit-learn's `LogisticRegression` does the fitting.
+        minimise  C sum_i -log p(y_i | x_i) + |W|^2 / 2
 
-    Parameters: `C`, the inverse strength of the penalty (a standardised layer has hundreds of
-    features of unit variance, so the default is small); `max_iter` and `tol`, when to stop.
+    over weights W and a free intercept; x is standardised by the mean and standard deviation of the
+    training rows.
 
-    Fitted attributes: `classes_`; `coef_` "class feature" and `intercept_` in the units of the
-    inputs (one row for two classes, as in scikit-learn); `n_features_in_`, `n_iter_`.
+    Args:
+        C: Inverse strength of the penalty. The default is small, since a standardised layer has
+            hundreds of features of unit variance.
+        max_iter: Most iterations of the solver.
+        tol: Tolerance at which the solver stops.
 
-    Raises scikit-learn's own `ValueError` for fewer than two classes, NaN or wrong shapes.
+    Attributes:
+        classes_: The classes, sorted.
+        coef_: Weights "class feature" in the units of the inputs; one row for two classes.
+        intercept_: Intercepts "class", for inputs as they are; one for two classes.
+        n_features_in_: Number of features.
+        n_iter_: Iterations that the solver took.
+
+    Raises:
+        ValueError: From scikit-learn, for fewer than two classes, NaN or wrong shapes, when fitted.
+
+    Notes:
+        scikit-learn's `LogisticRegression` does the fitting. A constant feature keeps its scale.
 
     >>> x = np.array([[-2.0], [-1.0], [1.0], [2.0]])
     >>> LinearProbe().fit(x, ["low", "low", "high", "high"]).predict([[3.0]]).tolist()

@@ -1,4 +1,4 @@
-"""Do two domains arrange the classes alike, layer by layer? Any measure, with null and ceiling."""
+"""Similarity between domains of how they arrange the classes, layer by layer, with its evidence."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -64,54 +64,87 @@ def similarity(
     batch_size: int = 256,
     device: str | torch.device | None = None,
 ) -> Table:
-    """Similarity between domains of class means, per site and pair of domains, with its evidence.
+    """Measure how similarly two domains arrange the classes, per site and pair of domains.
 
-    Rows of the compared matrices are classes that both domains have. Each class's artists are dealt
-    into halves 1 and 2 (the same deal in both domains, equally many pictures in each), so that
-
-        value   = mean of the m(A_i, B_j) that share no artist
+        value   = mean of m(A_i, B_j) over the halves that share no artist
         ceiling = sqrt(m(A_1, A_2) m(B_1, B_2))
         null    = mean of the value over permutations of B's classes
         index   = (value - null) / (ceiling - null)
 
-    averaged over `n_splits` deals (the two under the root before the root is taken), m debiased
-    CKA, or the `measure` of a name in `MEASURES`. Intervals leave one class out at a time, of value
-    and of the whole index. p counts permutations of whole classes whose largest studentised value
-    over the layers of the domain pair reaches this one's. Where artists drew in both domains, A_1
-    and B_1 share their drawings while the ceiling's A_1 and A_2 do not; counting them, domains that
-    share nothing but marks of the drawing reach an index of .3, and domains that share all reach 2.
-    So A_1 meets B_2 and A_2 meets B_1 only; with different artists in the two domains all four
-    meet. An index is not clipped.
+    m is debiased CKA or another `measure`. The rows of the compared matrices are the classes that
+    both domains have. Artists are dealt into halves 1 and 2, the same deal in both domains, with
+    equally many pictures of each class in both halves. Terms are averaged over `n_splits` deals,
+    the two under the root before the root is taken.
 
-    The null of a measure that is an inner product of matrices of rows (CKA linear and RBF, biased
-    too, RSA, mutual k-NN) is its exact mean over permutations of classes, 0 for debiased CKA. The
-    others (Procrustes, SVCCA, PWCCA, linear predictivity, minibatch CKA) are taken anew in each
-    order of the classes; how often and for how long is said beforehand. Their null is the mean over
-    the `n_permutations`, and with a class left out that null moved by how 20 of the permutations
-    change. PWCCA and predictivity, which differ by direction, are averaged over both directions,
-    in value, null and ceiling alike; predictivity deals whole classes into folds. SVCCA and PWCCA
-    are refused where two halves together keep as many dimensions as there are classes, since they
-    are then 1 whatever the data; linear predictivity finds nothing in halves of a domain where the
-    classes of the training folds do not span the others, and then has no index.
+    Args:
+        source: Features, or a tower that `images` are run through.
+        images: The pictures, for a tower; None with features.
+        sites: Names or patterns of sites; None takes all sites of the features.
+        measure: A name in `MEASURES`, or `cross_validated_cka`.
+        rows: The rows that are compared, from the table below.
+        other: Another model's features of the same pictures, from which domain B is taken: then
+            domains are compared with themselves too. None compares domains within one model.
+        other_name: Name of the other model, for the column `model_b`.
+        preprocess: From a picture to the tower's input "channel row column"; for a tower only.
+        pool: How tokens become one vector, one of `POOLS`; for a tower only.
+        layers: `same` compares each site with itself, `all` every site of A with every site of B
+            (columns `site` and `site_b`).
+        domains: Domains to compare; None takes all.
+        n_splits: Deals of artists that are averaged.
+        n_permutations: Permutations of whole classes for p, and for a null that is not exact.
+        seed: Seed of deals and permutations.
+        control: Name of the floor that these features stand for, such as "epoch 0", for the column
+            `control`; empty for none. The site "pixels" names itself.
+        batch_size: Pictures per forward; for a tower only.
+        device: Where the tower runs; None takes the device of its parameters.
 
-    "cross_validated_cka" is HSIC(A_i, B_j) / sqrt(HSIC(A_1, A_2) HSIC(B_1, B_2)), means over
-    deals, with ceiling 1 and not clipped. `rows`:
+    Returns:
+        A table with a row per site (or pair of sites) and pair of domains. A pair that cannot be
+        measured is a row with a `reason`.
 
-        "class mean"       a row per class
-        "picture pair"     up to 8 pictures of A, each with one of B of its class, no artist common
-                           to both; classes move as blocks in the null, which is above 0
-        "class structure"  no pairs of pictures: kernels between classes of means <m_c, m_d> and of
-                           within-class covariances tr(C_c C_d), in units of the variance; CKA alone
+    Raises:
+        SampleError: Where no pair of domains has five classes with pictures by two artists in both.
+        SpecificationError: For rows that the measure cannot take, or a tower without images, sites
+            or preprocess.
+        DataError: For an unknown measure or domain.
+        SiteError: For a site that the features or the tower do not have.
+        ShapeError: For another model's features of other pictures.
 
-    `other` takes domain B from another model's features of the same pictures: then domains meet
-    themselves too, and A_1 its B_2. `layers="same"` compares a site with itself, `"all"` every
-    site of A with every site of B (columns `site` and `site_b`). `control` names a floor, such as
-    "epoch 0"; pixels name themselves. A pair that cannot be measured is a row with a `reason`. The
-    deviation of CKA without sharing at this number of classes is said beforehand
-    (`classes_needed`).
+    Notes:
+        | `rows` | what is compared |
+        |---|---|
+        | `class mean` | a row per class |
+        | `picture pair` | up to 8 pictures per class in A, each with one in B by another artist |
+        | `class structure` | kernels between classes, of their means and covariances; CKA only |
 
-    Shapes: features "picture d"; CKA of 45 classes, 17 sites, 15 pairs takes seconds on one core.
-    Raises `SampleError` when no pair has five classes with pictures by two artists in both domains.
+        - With `picture pair`, classes move as blocks in the null, which is above 0. `class
+          structure` pairs no pictures: its kernel adds <m_c, m_d> of the class means and tr(C_c
+          C_d) of the within-class covariances, in units of the variance.
+        - Intervals leave one class out at a time, of the value and of the whole index. The index is
+          not clipped. p counts the permutations of whole classes whose largest studentised value
+          over the layers of the domain pair reaches this one's (max-T).
+        - Where artists drew in both domains, A_1 meets only B_2, and A_2 only B_1: A_1 and B_1
+          share their drawings while the ceiling's A_1 and A_2 do not. Counted, they gave domains
+          that share nothing but marks of the drawing an index of .3, and domains that share all an
+          index of 2. With different artists in the two domains all four pairs of halves count. With
+          `other`, a domain's A_1 likewise meets its own B_2.
+        - The null is exact (0 for debiased CKA) for measures that are inner products of matrices of
+          rows: linear and RBF CKA, biased CKA, RSA, mutual k-NN. The others (Procrustes, SVCCA,
+          PWCCA, linear predictivity, minibatch CKA) are computed again for each order of the
+          classes; how often and for how long is printed beforehand. Their null is the mean over
+          `n_permutations`, and with a class left out that null moved by the mean change of 20 of
+          the permutations.
+        - PWCCA and predictivity differ by direction. Value, null and ceiling are averaged over both
+          directions.
+        - SVCCA and PWCCA are refused where two halves together keep as many dimensions as there are
+          classes, since they are then 1 whatever the data. Predictivity deals whole classes into
+          folds. It has no index where the classes of the training folds do not span the others, so
+          that one half of a domain predicts nothing of the other.
+        - `cross_validated_cka` is HSIC(A_i, B_j) / sqrt(HSIC(A_1, A_2) HSIC(B_1, B_2)), means over
+          deals. Its ceiling is 1, and it is not clipped.
+        - The deviation of CKA without sharing at this number of classes is printed beforehand
+          (`classes_needed`). CKA of 45 classes at 17 sites for 15 pairs of domains takes seconds on
+          one core.
 
     >>> import numpy as np
     >>> generator = np.random.default_rng(0)

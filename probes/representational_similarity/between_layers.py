@@ -1,4 +1,4 @@
-"""How alike all layers are, of one model or of two that saw the same pictures, as numbers."""
+"""Similarity of all pairs of layers, of one model or of two that saw the same pictures."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -128,19 +128,33 @@ def layer_similarity(
     batch_size: int = 256,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """A measure between all pairs of layers over the pictures' rows: a frame "site site".
+    """Compare all pairs of layers by a similarity measure over the pictures.
 
-    Rows are sites of `features`; columns those of `other`, another model's features of the same
-    pictures in the same order, or the same sites. `measure` is a name in `MEASURES`.
+    Args:
+        features: Features "picture feature" per site; its sites are the rows of the result.
+        other: Another model's features of the same pictures in the same order, whose sites are the
+            columns; None compares the sites of `features` with one another.
+        measure: A name in `MEASURES`.
+        batch_size: Pictures per batch, for `minibatch_cka` alone.
+        seed: Seed of the deal into batches, for `minibatch_cka` alone.
 
-    Debiased linear CKA is exact, at the price of one Gram matrix per layer made a block of rows at
-    a time, or of sums of products of features (`LayerSums`), whichever is less work; float32
-    features give it to 1e-6, a common mean ten times the spread included. "minibatch_cka" compares
-    only rows of a batch (`batch_size`, `seed`). Kernels, ranks and neighbours need a matrix "row
-    row" per layer: their bytes and seconds are said beforehand. These are raw numbers; `similarity`
-    compares domains, with null and ceiling.
+    Returns:
+        The values as a frame "site site", raw numbers; `similarity` compares domains, with null and
+        ceiling.
 
-    Raises what the measure raises, and `ShapeError` for other pictures.
+    Raises:
+        ShapeError: For features of other pictures.
+        DataError: For an unknown measure.
+        InterpError: What the measure raises for these features, such as `SampleError` for too few
+            pictures.
+
+    Notes:
+        - Debiased linear CKA is exact. It takes one Gram matrix per layer, made a block of rows at
+          a time, or sums of products of features (`LayerSums`), whichever is less work. float32
+          features give it to 1e-6, also with a common mean ten times the spread.
+        - `minibatch_cka` compares only rows of the same batch.
+        - Kernels, ranks and neighbours need a matrix "row row" per layer. Their bytes and seconds
+          are printed beforehand.
 
     >>> x = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
     >>> frame = pd.DataFrame({"label": ["cat"] * 50, "domain": ["real"] * 50})

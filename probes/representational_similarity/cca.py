@@ -1,7 +1,7 @@
-"""Canonical correlations of two sets of features, averaged in the two customary ways.
+"""Canonical correlations of two sets of features, averaged in the two usual ways.
 
-Presets for comparison with older results. They need many more rows than dimensions, and are refused
-where fewer would force correlations of 1.
+They are kept for comparison with older results. They need many more rows than dimensions, and are
+refused where too few rows would force correlations of 1.
 """
 
 import numpy as np
@@ -15,14 +15,30 @@ VARIANCE = 0.99
 
 
 def svcca(x: ArrayLike, y: ArrayLike, *, variance: float = VARIANCE) -> float:
-    """Mean canonical correlation of the principal components that hold most of the variance.
+    """Mean canonical correlation of the leading principal components of two sets (SVCCA).
 
-    Each set is cut to the fewest principal components with a share `variance` of its variance, and
-    the canonical correlations of these are averaged (Raghu et al. 2017). Noise reads about
-    sqrt(components / rows), not 0.
+    Args:
+        x: Features "row d_x", one row per picture or class.
+        y: Features "row d_y" of the same rows in the same order.
+        variance: Share of variance above 0, at most 1. Of each set, the fewest principal components
+            that hold it are kept.
 
-    Shapes: `x` "row d_x", `y` "row d_y". Unitless, 0 to 1. Raises like `cka`, and `SampleError`
-    unless there are more rows than components of both sets together.
+    Returns:
+        The mean correlation, unitless, 0 to 1.
+
+    Raises:
+        SampleError: For fewer than four rows, or no more rows than components of both sets
+            together.
+        ShapeError: For unequal numbers of rows, or other than two axes.
+        NumericsError: For a NaN or infinity, or features that are the same in every row.
+        SpecificationError: For a share of variance outside 0 to 1.
+
+    References:
+        Raghu et al. 2017, "SVCCA: Singular vector canonical correlation analysis for deep learning
+        dynamics and interpretability".
+
+    Notes:
+        Without relation it is about sqrt(components / rows), not 0.
 
     >>> x = np.random.default_rng(0).normal(size=(40, 5))
     >>> round(svcca(x, 3 * x + 1), 6)
@@ -54,12 +70,31 @@ def _mean_correlation(a: np.ndarray, b: np.ndarray, orders: np.ndarray) -> np.nd
 
 
 def pwcca(x: ArrayLike, y: ArrayLike) -> float:
-    """Canonical correlations weighted by how much of `x` each canonical direction of `x` holds.
+    """Mean canonical correlation, weighted by what each canonical direction holds of `x` (PWCCA).
 
-    sum_i w_i rho_i / sum_i w_i, w_i = sum_j |<h_i, x_j>| over the features x_j of `x` with h_i its
-    canonical variates (Morcos et al. 2018). Not symmetric: the weights are those of `x`.
+        sum_i w_i rho_i / sum_i w_i   with w_i = sum_j |<h_i, x_j>|
 
-    Shapes, unit and errors as for `svcca`, without a cut.
+    over the canonical variates h_i of `x` and its features x_j.
+
+    Args:
+        x: Features "row d_x", one row per picture or class; the weights are its own.
+        y: Features "row d_y" of the same rows in the same order.
+
+    Returns:
+        The weighted mean correlation, unitless, 0 to 1.
+
+    Raises:
+        SampleError: For fewer than four rows, or no more rows than the ranks of both sets together.
+        ShapeError: For unequal numbers of rows, or other than two axes.
+        NumericsError: For a NaN or infinity, or features that are the same in every row.
+
+    References:
+        Morcos et al. 2018, "Insights on representational similarity in neural networks with
+        canonical correlation".
+
+    Notes:
+        It is not symmetric, since the weights are those of `x`. Unlike `svcca` it keeps all
+        components.
 
     >>> x = np.random.default_rng(0).normal(size=(40, 5))
     >>> round(pwcca(x, 3 * x + 1), 6)

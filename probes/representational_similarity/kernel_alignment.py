@@ -1,6 +1,6 @@
-"""How alike two sets of features are in their geometry: centred kernel alignment, as one number.
+"""Centred kernel alignment (CKA): how similar two sets of features are in their geometry.
 
-The estimators here return a float. A float is not evidence: `similarity` adds null and ceiling.
+The estimators here return a float without evidence; `similarity` adds null, ceiling and interval.
 """
 
 import numpy as np
@@ -15,15 +15,31 @@ from interp.probes.representational_similarity.rows import paired_rows
 def cka(x: ArrayLike, y: ArrayLike) -> float:
     """Debiased linear CKA of two sets of features whose rows belong together.
 
-    CKA = HSIC(x, y) / sqrt(HSIC(x, x) HSIC(y, y)), all three by the unbiased estimator of Song et
-    al. 2012 (Kornblith et al. 2019 give CKA). It is 0 on average without relation, whatever the
-    width, and may be negative; rotating, scaling or shifting the features leaves it as it is.
+        CKA = HSIC(x, y) / sqrt(HSIC(x, x) HSIC(y, y))
 
-    Shapes: `x` "row d_x", `y` "row d_y". Unitless, -1 to 1. Computed in float64, after centring,
-    from Gram matrices or from features, whichever is smaller.
+    Args:
+        x: Features "row d_x", one row per picture or class.
+        y: Features "row d_y" of the same rows in the same order.
 
-    Raises `SampleError` for fewer than four rows, `ShapeError` for unequal numbers of rows,
-    `NumericsError` for a NaN or for features that are the same in every row.
+    Returns:
+        The CKA, unitless, -1 to 1; 1 for the same geometry.
+
+    Raises:
+        SampleError: For fewer than four rows.
+        ShapeError: For unequal numbers of rows, or other than two axes.
+        NumericsError: For a NaN or infinity, or rows that are all the same or all equally far
+            apart.
+
+    References:
+        - CKA: Kornblith et al. 2019, "Similarity of neural network representations revisited".
+        - The unbiased estimator of HSIC: Song et al. 2012, "Feature selection via dependence
+          maximization".
+
+    Notes:
+        Without relation the estimate is 0 on average, whatever the width of the features, and may
+        be negative. Rotating, scaling or shifting the features does not change it. It is computed
+        in float64, after centring, from Gram matrices or from products of features, whichever are
+        smaller.
 
     >>> x = np.random.default_rng(0).normal(size=(20, 5))
     >>> round(cka(x, 3 * x + 1e4), 6)
@@ -35,12 +51,28 @@ def cka(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def biased_cka(x: ArrayLike, y: ArrayLike) -> float:
-    """Linear CKA as Kornblith et al. 2019 defined it, for comparison with older results.
+    """Linear CKA by its original, biased estimator, for comparison with older results.
 
-    CKA = |X'Y|^2 / (|X'X| |Y'Y|) of centred features. It is far above 0 without any relation when
-    rows are few and features many: .986 on noise with 15 rows of 1024. Use `cka`.
+        CKA = |X'Y|^2 / (|X'X| |Y'Y|)   of centred features X and Y
 
-    Shapes: `x` "row d_x", `y` "row d_y". Unitless, 0 to 1. Raises like `cka`, from two rows on.
+    Args:
+        x: Features "row d_x", one row per picture or class.
+        y: Features "row d_y" of the same rows in the same order.
+
+    Returns:
+        The CKA, unitless, 0 to 1.
+
+    Raises:
+        SampleError: For fewer than two rows.
+        ShapeError: For unequal numbers of rows, or other than two axes.
+        NumericsError: For a NaN or infinity, or features that are the same in every row.
+
+    References:
+        Kornblith et al. 2019, "Similarity of neural network representations revisited".
+
+    Notes:
+        With few rows and many features it is far above 0 without any relation: .986 on noise with
+        15 rows of 1024 features. `cka` has no such bias.
 
     >>> noise = np.random.default_rng(0).normal(size=(2, 15, 1024))
     >>> biased_cka(*noise) > 0.97, abs(cka(*noise)) < 0.4
@@ -54,10 +86,29 @@ def biased_cka(x: ArrayLike, y: ArrayLike) -> float:
 def rbf_cka(x: ArrayLike, y: ArrayLike) -> float:
     """Debiased CKA with a Gaussian kernel, which also sees relations that are not linear.
 
-    k(x_i, x_j) = exp(-|x_i - x_j|^2 / (2 sigma^2)), sigma^2 the median squared distance between
-    different rows of each set; HSIC by the unbiased estimator of Song et al. 2012.
+        k(x_i, x_j) = exp(-|x_i - x_j|^2 / (2 sigma^2))
 
-    Shapes: `x` "row d_x", `y` "row d_y". Unitless, -1 to 1. Raises like `cka`; memory row^2.
+    Args:
+        x: Features "row d_x", one row per picture or class.
+        y: Features "row d_y" of the same rows in the same order.
+
+    Returns:
+        The CKA, unitless, -1 to 1.
+
+    Raises:
+        SampleError: For fewer than four rows.
+        ShapeError: For unequal numbers of rows, or other than two axes.
+        NumericsError: For a NaN or infinity, or rows that are all the same or all equally far
+            apart.
+
+    References:
+        - CKA: Kornblith et al. 2019, "Similarity of neural network representations revisited".
+        - The unbiased estimator of HSIC: Song et al. 2012, "Feature selection via dependence
+          maximization".
+
+    Notes:
+        sigma^2 is the median squared distance between different rows, of each set by itself; where
+        that is 0, the mean. Memory grows with the square of the number of rows.
 
     >>> x = np.random.default_rng(0).normal(size=(20, 5))
     >>> round(rbf_cka(x, 3 * x), 6)
@@ -71,16 +122,34 @@ def rbf_cka(x: ArrayLike, y: ArrayLike) -> float:
 def minibatch_cka(x: ArrayLike, y: ArrayLike, *, batch_size: int = 256, seed: int = 0) -> float:
     """Debiased linear CKA from minibatches, for more rows than a Gram matrix can hold.
 
-    Unbiased HSIC is averaged over batches of rows, each of the three terms on its own, and the
-    ratio is taken at the end (Nguyen et al. 2021). Each average is unbiased for the HSIC that all
-    rows estimate, whatever the batch size, so no bias of the batch size remains; the ratio of
-    averages is off by O(1 / rows), as that of `cka` is. The price is variance: pairs of rows in
-    different batches are never compared. (Averaging the batches' CKAs instead keeps a bias of
-    O(1 / batch size).) Rows are dealt into batches of nearly equal size at random, since sorted
-    rows would compare classes only with themselves.
+        CKA = mean HSIC(x, y) / sqrt(mean HSIC(x, x) mean HSIC(y, y))   means over batches of rows
 
-    Shapes: `x` "row d_x", `y` "row d_y". Unitless; about -1 to 1. Raises like `cka`, and
-    `SampleError` for batches of fewer than four rows.
+    Args:
+        x: Features "row d_x", one row per picture or class.
+        y: Features "row d_y" of the same rows in the same order.
+        batch_size: Rows per batch, at least 4; a few more where a batch would else hold fewer than
+            four.
+        seed: Seed of the random deal of rows into batches.
+
+    Returns:
+        The CKA, unitless, about -1 to 1.
+
+    Raises:
+        SampleError: For fewer than four rows, or a `batch_size` below four.
+        ShapeError: For unequal numbers of rows, or other than two axes.
+        NumericsError: For a NaN or infinity, or rows that are all the same or all equally far
+            apart.
+
+    References:
+        Nguyen et al. 2021, "Do wide and deep networks learn the same things?".
+
+    Notes:
+        - Each of the three averages is unbiased for the HSIC that all rows estimate, so the batch
+          size causes no bias; the ratio of averages is off by O(1 / rows), as in `cka`. Averaging
+          the CKAs of the batches instead keeps a bias of O(1 / batch size).
+        - The price is variance: pairs of rows in different batches are never compared.
+        - Rows are dealt at random into batches of nearly equal size. In the order of sorted rows, a
+          batch would compare classes only with themselves.
 
     >>> x = np.random.default_rng(0).normal(size=(100, 5))
     >>> round(minibatch_cka(x, 3 * x, batch_size=20), 6)
@@ -138,14 +207,27 @@ def _from_batches(a: np.ndarray, b: np.ndarray, batch: np.ndarray) -> float:
 
 
 def cross_validated_cka(x: ArrayLike, y: ArrayLike) -> float:
-    """Debiased linear CKA with each side's length taken from two halves that share no pictures.
+    """Debiased linear CKA, scaled by products of two halves of the pictures so that noise cancels.
 
-    HSIC(x_1, y_1) / sqrt(HSIC(x_1, x_2) HSIC(y_1, y_2)), unbiased HSICs. Noise lengthens a side
-    in `cka` and so pulls it towards 0; products of two halves hold no noise, so that the ratio
-    estimates what noiseless features would give. It may exceed 1, and is not clipped.
+        CKA = HSIC(x_1, y_1) / sqrt(HSIC(x_1, x_2) HSIC(y_1, y_2))   unbiased HSICs
 
-    Shapes: `x` "half row d_x", `y` "half row d_y", two halves of the same rows (classes). Raises
-    like `cka`, and `NumericsError` where a side's halves do not agree at all.
+    Args:
+        x: Features "half row d_x": the same rows (classes) from two halves of the pictures.
+        y: Features "half row d_y" of the same rows in the same order.
+
+    Returns:
+        The CKA, unitless; it may exceed 1 and is not clipped.
+
+    Raises:
+        ShapeError: For other than two halves, or unequal numbers of rows.
+        SampleError: For fewer than four rows.
+        NumericsError: For a NaN or infinity, for constant features, or where the halves of one side
+            do not agree at all.
+
+    Notes:
+        In `cka`, noise makes HSIC(x, x) larger and so pulls the ratio towards 0. The product of two
+        halves that share no picture holds no noise, so this ratio estimates what features without
+        noise would give.
 
     >>> generator = np.random.default_rng(0)
     >>> x = generator.normal(size=(20, 5)) + 0.3 * generator.normal(size=(2, 20, 5))

@@ -1,6 +1,6 @@
 """CKA of all pairs of layers from sums over pictures: memory does not grow with their number.
 
-Batches are added as they come, and the sums of two processes add up to those of one.
+Batches are added one after another. The sums of two processes add up to those of one.
 """
 
 from collections.abc import Mapping
@@ -19,17 +19,23 @@ ROWS = 2048
 class LayerSums:
     """Sums from which exact CKA of every pair of layers follows, over any number of pictures.
 
-    Kept, in float64, of the features x_l of a picture at layer l, with a_l = |x_l|^2:
-
         sum x_l,  sum x_l x_m',  sum a_l,  sum a_l a_m,  sum a_l x_m
 
-    about an origin near the mean, so that a large common mean costs no digits; any other origin
-    follows from them exactly. Products are made in a batch's own precision (float32: the error of a
-    CKA stays below 1e-6), of up to `ROWS` pictures at a time, which wait for one another.
+    with x_l the features of a picture at layer l and a_l = |x_l|^2.
 
-    `widths` are the layers' numbers of features. With `other`, the widths of a second model seen
-    on the same pictures, pairs are one of each; else all pairs of the first. Layers of width 768
-    take 4.7 MB a pair: 430 MB for 13 of them, and 82 MB for the pictures that wait.
+    Args:
+        widths: Number of features of each layer, by name.
+        other: The same for a second model that sees the same pictures: pairs are then one layer of
+            each model. None takes all pairs of the first model's layers.
+        device: Where the sums are kept.
+
+    Notes:
+        - The sums are kept in float64, about an origin near the mean, so that a large common mean
+          costs no digits. Sums about any other origin follow from them exactly.
+        - Products are made in the precision of the batch (with float32 the error of a CKA stays
+          below 1e-6), of up to `ROWS` pictures at a time; pictures wait until there are so many.
+        - Layers of width 768 take 4.7 MB a pair: 430 MB for 13 of them, and 82 MB for the pictures
+          that wait.
 
     >>> x = torch.randn(100, 6, generator=torch.Generator().manual_seed(0), dtype=torch.double)
     >>> sums = LayerSums({"early": 6, "late": 6})
@@ -70,9 +76,15 @@ class LayerSums:
         self.waiting = 0  # rows of `room`, about the origin, that are not yet in `cross`
 
     def update(self, batch: Mapping[str, Any], other: Mapping[str, Any] | None = None) -> None:
-        """Add a batch: features "picture feature" by layer, of both models where there are two.
+        """Add a batch of pictures.
 
-        Raises `ShapeError` for other shapes, `NumericsError` naming the layer for a NaN.
+        Args:
+            batch: Features "picture feature" of each layer, by name.
+            other: The same of the second model, where there is one.
+
+        Raises:
+            ShapeError: For features of another shape.
+            NumericsError: For a NaN or infinity, naming the layer.
         """
         x = self._checked(batch, other)
         if not self.n:
@@ -117,9 +129,14 @@ class LayerSums:
             distributed.all_reduce(tensor)
 
     def cka(self) -> np.ndarray:
-        """Debiased linear CKA of every pair of layers, "layer layer" (rows: the first model).
+        """Debiased linear CKA of every pair of layers.
 
-        Raises `SampleError` below four pictures, `NumericsError` for constant features.
+        Returns:
+            The CKA "layer layer"; with two models, the rows are the layers of the first.
+
+        Raises:
+            SampleError: For fewer than four pictures.
+            NumericsError: For constant features.
         """
         k = None if self.second is None else len(self.first)
         return ratios(self._hsic(), self._scale(), self._names(), k)

@@ -1,4 +1,4 @@
-"""How much of one set of features a linear map from another foretells."""
+"""Linear predictivity: how much of one set of features a linear map from another predicts."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,16 +19,33 @@ def predictivity(
     folds: int = 5,
     seed: int = 0,
 ) -> float:
-    """Cross-validated R^2 of ridge regression from `x` to `y`: one direction at a time.
+    """Cross-validated R^2 of ridge regression from `x` to `y`.
 
-    R^2 = 1 - sum |y - y_hat|^2 / sum |y - mean|^2 over the held-out rows and all features of `y`,
-    the mean that of the training rows. 1 is perfect, 0 no better than the mean; without relation
-    it is about 0 or a little below. The penalty, one for all features of `y`, is chosen among
-    `STRENGTHS` by leave-one-out error within the training rows. Rows of one of the `groups`
-    (artists, say, or classes) are never in training and held-out rows at once.
+        R^2 = 1 - sum |y - y_hat|^2 / sum |y - mean|^2
 
-    Shapes: `x` "row d_x", `y` "row d_y". Unitless, at most 1. Raises like `cka`, and `SampleError`
-    for fewer than two rows, or fewer groups than one, per fold.
+    over the held-out rows and all features of `y`; the mean is that of the training rows.
+
+    Args:
+        x: Features "row d_x" that predict.
+        y: Features "row d_y" that are predicted, of the same rows in the same order.
+        groups: Group of each row, "row", such as its artist or class: rows of one group are never
+            in training and held-out rows at once. None makes every row a group of its own.
+        folds: Number of folds that groups are dealt into.
+        seed: Seed of the random deal into folds.
+
+    Returns:
+        R^2, unitless, at most 1: 1 is perfect, 0 no better than the mean.
+
+    Raises:
+        SampleError: For fewer than two rows per fold, fewer groups than folds, or fewer than two
+            folds.
+        ShapeError: For unequal numbers of rows or groups, or other than two axes.
+        NumericsError: For a NaN or infinity, or features that are the same in every row.
+
+    Notes:
+        It is not symmetric. Without relation it is about 0 or a little below. One penalty serves
+        all features of `y`; it is chosen among `STRENGTHS` by leave-one-out error within the
+        training rows.
 
     >>> generator = np.random.default_rng(0)
     >>> x = generator.normal(size=(60, 5))

@@ -1,4 +1,4 @@
-"""The similarity measures by name, with what holds of each: one list for tables and for tests."""
+"""The similarity measures by name, with their properties: one list for tables and for tests."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,13 +39,31 @@ from interp.probes.representational_similarity.rows import narrowed, paired_rows
 def procrustes(x: ArrayLike, y: ArrayLike) -> float:
     """Orthogonal Procrustes similarity: how well the best rotation maps one set onto the other.
 
-    With X and Y centred and of Frobenius norm 1, d^2 = min over rotations Q of |X - Y Q|^2 =
-    2 - 2 |X'Y|_* (the nuclear norm: Schoenemann 1966), and the similarity is 1 - d^2 / 2 = |X'Y|_*
-    (Williams et al. 2021; Ding et al. 2021). Sets of different width are padded with zeros. It is
-    not 0 without relation: noise fits noise the better, the fewer the rows (.99 at 15 rows of
-    1024).
+        similarity = 1 - d^2 / 2 = |X'Y|_*   with d^2 = min over rotations Q of |X - Y Q|^2
 
-    Shapes: `x` "row d_x", `y` "row d_y". Unitless, 0 to 1. Raises like `cka`, from two rows on.
+    for X and Y centred and of Frobenius norm 1; |.|_* is the nuclear norm.
+
+    Args:
+        x: Features "row d_x", one row per picture or class.
+        y: Features "row d_y" of the same rows in the same order; sets of different width are padded
+            with zeros.
+
+    Returns:
+        The similarity, unitless, 0 to 1.
+
+    Raises:
+        SampleError: For fewer than two rows.
+        ShapeError: For unequal numbers of rows, or other than two axes.
+        NumericsError: For a NaN or infinity, or features that are the same in every row.
+
+    References:
+        The solution: Schoenemann 1966. As a similarity of representations: Williams et al. 2021,
+        "Generalized shape metrics on neural representations"; Ding et al. 2021, "Grounding
+        representation similarity with statistical testing".
+
+    Notes:
+        It is not 0 without relation. Noise fits noise the better, the fewer the rows: .99 at 15
+        rows of 1024 features.
 
     >>> generator = np.random.default_rng(0)
     >>> x, turn = generator.normal(size=(20, 5)), np.linalg.qr(generator.normal(size=(5, 5)))[0]
@@ -75,13 +93,28 @@ def procrustes_in_orders(
 def mutual_knn(x: ArrayLike, y: ArrayLike, *, k: int = 10) -> float:
     """Mean share of a row's k nearest neighbours that two sets of features have in common.
 
-    Neighbours by the cosine of centred rows (Huh et al. 2024). Without relation it is k / (rows -
-    1) on average, exactly so over permutations of the rows; a local measure, blind to how far
-    apart groups of rows lie.
+    Args:
+        x: Features "row d_x", one row per picture or class.
+        y: Features "row d_y" of the same rows in the same order.
+        k: Number of neighbours.
 
-    Shapes: `x` "row d_x", `y` "row d_y". Unitless, 0 to 1. Memory row^2.
+    Returns:
+        The share, unitless, 0 to 1.
 
-    Raises like `cka`, and `SampleError` unless there are at least k + 2 rows.
+    Raises:
+        SampleError: For fewer than k + 2 rows, or k below 1.
+        ShapeError: For unequal numbers of rows, or other than two axes.
+        NumericsError: For a NaN or infinity, for constant features, or for a row that is the mean
+            of all rows and so has no direction.
+
+    References:
+        Huh et al. 2024, "The Platonic representation hypothesis".
+
+    Notes:
+        Neighbours are those with the largest cosine of centred rows. Without relation the share is
+        k / (rows - 1) on average, exactly so over permutations of the rows. The measure is local:
+        it does not see how far apart groups of rows lie. Memory grows with the square of the number
+        of rows.
 
     >>> x = np.random.default_rng(0).normal(size=(20, 5))
     >>> mutual_knn(x, 3 * x + 1, k=3)
@@ -121,15 +154,35 @@ DISTANCES = ("correlation", "cosine", "euclidean")
 def rsa(x: ArrayLike, y: ArrayLike, *, distance: str = "correlation") -> float:
     """Representational similarity analysis: Spearman's correlation of two sets of dissimilarities.
 
-    The dissimilarities of all pairs of rows, 1 - r ("correlation", r over the features), 1 - cos
-    ("cosine") or |x_i - x_j| ("euclidean"), are ranked and correlated (Kriegeskorte et al. 2008).
-    0 on average without relation. Rotations leave cosine and euclidean alone; correlation takes
-    each row's mean over the features out and so depends on the axes.
+        "correlation"   1 - r, with r over the features
+        "cosine"        1 - cos
+        "euclidean"     |x_i - x_j|
 
-    Shapes: `x` "row d_x", `y` "row d_y"; centred first. Unitless, -1 to 1. Memory row^2.
+    The dissimilarities of all pairs of rows are ranked and correlated.
 
-    Raises like `cka`, from four rows on, and `NumericsError` where dissimilarities are undefined
-    or all the same.
+    Args:
+        x: Features "row d_x", one row per picture or class; centred first.
+        y: Features "row d_y" of the same rows in the same order; centred first.
+        distance: Dissimilarity of two rows: `correlation`, `cosine` or `euclidean`.
+
+    Returns:
+        The correlation, unitless, -1 to 1; 0 on average without relation.
+
+    Raises:
+        SampleError: For fewer than four rows.
+        ShapeError: For unequal numbers of rows, or other than two axes.
+        NumericsError: For a NaN or infinity, for constant features, or where dissimilarities are
+            undefined or all the same.
+        DataError: For an unknown distance.
+
+    References:
+        Kriegeskorte et al. 2008, "Representational similarity analysis - connecting the branches of
+        systems neuroscience".
+
+    Notes:
+        Rotations do not change the cosine and euclidean versions. The correlation version subtracts
+        each row's mean over the features and so depends on the axes. Memory grows with the square
+        of the number of rows.
 
     >>> x = np.random.default_rng(0).normal(size=(20, 5))
     >>> noise = np.random.default_rng(1).normal(size=(20, 5))
@@ -186,16 +239,26 @@ K = 10
 
 @dataclass(frozen=True)
 class SimilarityMeasure:
-    """A similarity measure: its title in tables, its function, and what holds of it.
+    """A similarity measure: its title in tables, its function and its properties.
 
-    `least` is the fewest rows. `matrix` makes of centred rows "row feature" a matrix "row row" of
-    length 1, such that the measure of two sets is the inner product of their matrices. A measure
-    without one has `in_orders` instead: of centred x and y, "order row" and the rows' deal, its
-    values with the rows of y in every order. `deal` makes of the rows' groups (classes) the fold or
-    batch of each row, and `dimensions` tells how many of a set it keeps, where it needs more rows
-    than both sets keep together. The others say whether it is 0 on average without relation
-    (`zero`), unmoved by rotations of either set, the same from either side, and unmoved by the
-    order of the rows (batches and folds are dealt by place).
+    Args:
+        title: Name of the measure in tables.
+        estimate: The function: two sets of features "row feature" in, a float out.
+        least: Fewest rows that it takes.
+        matrix: From centred rows "row feature" to a matrix "row row" of length 1, such that the
+            measure of two sets is the inner product of their matrices; None where there is no such
+            matrix.
+        zero: Whether it is 0 on average without relation.
+        rotation: Whether rotating either set does not change it.
+        symmetric: Whether exchanging the two sets does not change it.
+        any_order: Whether the order of the rows does not change it; batches and folds are dealt by
+            place.
+        in_orders: For a measure without `matrix`: from centred x, centred y, orders "order row" and
+            the `deal` of the rows to its values "order", with the rows of y in every order.
+        deal: From the groups (classes) of the rows to the fold or batch of each row; None where the
+            measure has none.
+        dimensions: From a centred set to the number of dimensions that are kept of it, for a
+            measure that needs more rows than both sets keep together; None for the others.
 
     >>> MEASURES["cka"].title, MEASURES["pwcca"].symmetric
     ('debiased CKA', False)

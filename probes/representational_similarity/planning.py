@@ -1,4 +1,4 @@
-"""What a comparison of domains can show with so many classes and what it costs, said first."""
+"""Planning of a comparison of domains: what so many classes can show, and what it will cost."""
 
 import math
 import time
@@ -40,12 +40,27 @@ def null_deviation(n_classes: int) -> float:
 
 
 def classes_needed(width: float, *, ceiling: float = 1.0) -> int:
-    """Fewest classes at which the index of unrelated domains has a 95 % interval of some width.
+    """Fewest classes at which the index of unrelated domains has a 95 % interval of a given width.
 
-    A jackknife interval of the index is 2 t sqrt(2) null_deviation(n) / ceiling wide (t the 97.5 %
-    quantile of Student's t with n - 1 degrees). The index is withheld unless the ceiling, the CKA
-    that two halves of one domain reach, is three deviations above 0. For a verdict "not shared"
-    the interval must end below .2, so that a width of .4 is the most that can decide.
+        width = 2 t sqrt(2) null_deviation(n) / ceiling
+
+    for n classes; t is the 97.5 % quantile of Student's t with n - 1 degrees of freedom.
+
+    Args:
+        width: Width of the interval, in units of the index. For a verdict "not shared" the interval
+            must end below .2, so a width of .4 is the most that can decide.
+        ceiling: The CKA that two halves of one domain reach, above 0 and at most 1; 1 means that
+            halves agree fully.
+
+    Returns:
+        The number of classes, at least 5.
+
+    Raises:
+        SpecificationError: For a width or ceiling out of range.
+
+    Notes:
+        The width is that of a jackknife interval of the index of debiased CKA. The index is
+        withheld unless the ceiling is at least three deviations above 0, which counts here too.
 
     >>> classes_needed(0.4), classes_needed(0.4, ceiling=0.5)
     (23, 42)

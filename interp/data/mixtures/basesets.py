@@ -26,8 +26,8 @@ CHUNK = 500_000
 class BaseSet:
     """A base set: its path or pattern, `tsv` or `shards`, its number of pictures, and a hash.
 
-    The hash of a TSV covers its content; that of shards their names, sizes and counts, for reading
-    hundreds of gigabytes to name them would cost more than a training run's worth of patience.
+    The hash of a TSV covers its content. That of shards covers their names, sizes and counts, since
+    reading hundreds of gigabytes to hash them would take too long.
     """
 
     path: str
@@ -37,9 +37,24 @@ class BaseSet:
 
 
 def open_base(source: str) -> BaseSet:
-    """Look at a base set once; what was found is kept in the cache until its files change.
+    """Look at a base set once, and keep what was found in the cache until its files change.
 
-    Raises `DataError` for files that are missing, that do not read, or a TSV without its columns.
+    Args:
+        source: A TSV with the columns `filepath` and `title`, or WebDataset shards as one name or a
+            pattern such as "cc3m/{00000..00331}.tar".
+
+    Returns:
+        The base set: its path, kind, number of pictures and hash.
+
+    Raises:
+        DataError: For files that are missing or do not read, a TSV without its columns, or no
+            picture.
+
+    >>> import tempfile
+    >>> table = Path(tempfile.mkdtemp()) / "captions.tsv"
+    >>> _ = table.write_text("filepath" + chr(9) + "title" + chr(10) + "a.jpg" + chr(9) + "a cat")
+    >>> open_base(str(table)).kind, open_base(str(table)).pictures
+    ('tsv', 1)
     """
     files = _files(source)
     times = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]

@@ -112,7 +112,15 @@ def check_mixture(folder: Path) -> dict[str, Any]:
 
 
 def diff_manifests(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
-    """What mixture `b` has that `a` has not, and the other way round, in one line.
+    """Say in one line what differs between two mixtures, from their manifests.
+
+    Args:
+        a: The manifest of the first mixture.
+        b: The manifest of the second mixture.
+
+    Returns:
+        What `b` has that `a` has not, and the reverse: pictures, cells, shares, captions and base
+        set.
 
     >>> counts = {"real/cat": 4, "sketch/cat": 4}
     >>> a = {"name": "cg-low", "pictures": 8, "counts": counts, "pictures_hash": "1"}

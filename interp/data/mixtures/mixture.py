@@ -32,10 +32,21 @@ COLUMNS = ("filepath", "title", "label", "domain")
 
 @dataclass(frozen=True)
 class Mixture:
-    """The pictures of a training distribution and the specification they answer to.
+    """The pictures of a training distribution and the specification they follow from.
 
-    `resolved` is what the specification came to on these pictures: the `domains` that joined, the
-    seen classes that were `replaced`, and the pictures `available` in the test domain.
+    Args:
+        spec: The specification.
+        images: The training pictures with their captions; the column `names_domain` says whether a
+            caption names the picture's domain.
+        resolved: What the specification comes to on these pictures: the `domains` that joined, the
+            seen classes that were `replaced`, and the pictures `available` in the test domain.
+
+    >>> cells = [(label, domain) for label in ("cat", "dog") for domain in ("real", "sketch")]
+    >>> frame = pd.DataFrame(cells, columns=["label", "domain"]).assign(
+    ...     path=list("abcd"), split="train", caption="")
+    >>> spec = MixtureSpec("cg-low", "sketch", held_out=("dog",))
+    >>> make_mixture(ImageTable(frame), spec).manifest()["counts"]
+    {'real/cat': 1, 'real/dog': 1, 'sketch/cat': 1}
     """
 
     spec: MixtureSpec
@@ -140,11 +151,21 @@ def _words(column: pd.Series) -> list[str]:
 def make_mixture(images: ImageTable, spec: MixtureSpec) -> Mixture:
     """Choose and caption the training pictures of a mixture.
 
-    A picture's caption and its place among those of its cell depend on the seed alone, so two
-    mixtures of one seed differ in nothing but what their specifications say.
+    Args:
+        images: All pictures; those of the split `train` are chosen from.
+        spec: The specification.
 
-    Raises `DataError` for classes or domains that are not there, `SampleError` where a size cannot
-    be matched, `LeakError` where a training picture is also kept for testing.
+    Returns:
+        The mixture.
+
+    Raises:
+        DataError: For classes or domains that are not there, or pictures that are listed twice.
+        SampleError: Where a size cannot be matched.
+        LeakError: Where a training picture is also kept for testing.
+
+    Notes:
+        A picture's caption and its place among those of its cell depend on the seed alone. So two
+        mixtures of one seed differ in nothing but what their specifications say.
 
     >>> cells = [(label, domain) for label in ("cat", "dog") for domain in ("real", "sketch")]
     >>> frame = pd.DataFrame(cells, columns=["label", "domain"]).assign(
@@ -157,7 +178,30 @@ def make_mixture(images: ImageTable, spec: MixtureSpec) -> Mixture:
 
 
 def make_mixtures(images: ImageTable, specs: Iterable[MixtureSpec]) -> Iterator[Mixture]:
-    """The mixtures of many specifications, one at a time; what they share is worked out once."""
+    """Make the mixtures of many specifications, one at a time.
+
+    Args:
+        images: All pictures; those of the split `train` are chosen from.
+        specs: The specifications.
+
+    Returns:
+        An iterator of mixtures, in the order of the specifications.
+
+    Raises:
+        DataError: For classes or domains that are not there, or pictures that are listed twice.
+        SampleError: Where a size cannot be matched.
+        LeakError: Where a training picture is also kept for testing.
+
+    Notes:
+        What the mixtures share (counts, orders and captions of one seed) is made once.
+
+    >>> cells = [(label, domain) for label in ("cat", "dog") for domain in ("real", "sketch")]
+    >>> frame = pd.DataFrame(cells, columns=["label", "domain"]).assign(
+    ...     path=list("abcd"), split="train", caption="")
+    >>> specs = [MixtureSpec(name, "sketch", ("dog",)) for name in ("natural-only", "cg-low")]
+    >>> [len(mixture.images) for mixture in make_mixtures(ImageTable(frame), specs)]
+    [2, 3]
+    """
     table = _Table(images)
     for spec in specs:
         yield table.mixture(spec)

@@ -74,27 +74,42 @@ SETTINGS: dict[str, Setting] = {
 
 @dataclass(frozen=True)
 class MixtureSpec(Declared):
-    """One training distribution, by name.
+    """One training distribution, as a setting and what is changed of it.
 
-    `held_out` are the classes C2 that the compositional settings withhold in `test_domain`; all
-    others are seen (C1). What may be changed, one thing at a time:
+    Args:
+        setting: A name in `SETTINGS`: `natural-only`, `cg-low`, `cg-high`, `leave-out-domain`,
+            `upper-bound-low` or `upper-bound-high`.
+        test_domain: The domain in which generalization is asked for.
+        held_out: The classes C2 that the compositional settings withhold in `test_domain`; all
+            others are seen (C1).
+        natural: The natural domain; every setting has its pictures of all classes.
+        hold: What stays as in cg-low while the cells change. `size` is the number of pictures, by
+            the same share of every cell; `natural` also the number of natural pictures; `exposure`
+            also the number of pictures of C2 in all domains; `steps` keeps every picture, and only
+            the steps of the recipe stay. natural-only is never matched, as in the paper.
+        domain_words: Whether captions name the domain half the time.
+        seed: Seed of orders and captions.
+        domains: Domains that join beside the natural one and the test domain. None is all; names
+            are those; a number is the first so many of an order drawn from the seed, the same for
+            every setting and dose.
+        seen_dose: Share of every cell (C1 x test domain) that is kept, 0 to 1. A larger dose holds
+            the pictures of a smaller one.
+        held_out_dose: The same for C2 x test domain. None is 1 in an upper bound; it is always 0 in
+            the other settings.
+        foreign: Classes that take the places of those that leave by `overlap`. They stand nowhere
+            else and are never asked for.
+        overlap: Share of C1 that is kept in the test domain. Each class that leaves makes way for
+            one of the `foreign` classes, with as many pictures in all.
+        labels: The label set, where it is not simply all classes but the foreign ones.
+        rule: Which pictures of a cell are kept: `random`, drawn from the seed, or `first`, the
+            paper's rule (see `subsampling`).
+        base: A TSV (filepath, title) or WebDataset shards that are added whole; empty for none.
 
-    - `domains`: which domains join beside the natural one and the test domain. None is all; names
-      are those; a number is the first so many of an order drawn from the seed, the same for every
-      setting and dose.
-    - `seen_dose`, `held_out_dose`: the share of every cell (C1 x test domain, C2 x test domain)
-      that is kept, 0 to 1. A larger dose holds the pictures of a smaller one. `held_out_dose` is 1
-      unless said otherwise in an upper bound, and always 0 in the other settings.
-    - `overlap`: the share of C1 that is kept in the test domain; each class that leaves makes way
-      for one of the `foreign` classes, as many pictures in all. Foreign classes stand nowhere else
-      and are never asked for. `labels` names the label set where it is not simply all the rest.
-    - `hold`: what stays as in cg-low while the cells change. `size` is the number of pictures, the
-      same share of every cell; `natural` also the number of natural pictures; `exposure` also the
-      number of pictures of C2 in all domains; `steps` keeps every picture, and only the recipe's
-      steps stay. natural-only is never matched, as in the paper.
-    - `rule`: which pictures of a cell are kept; `first` is the paper's (see `subsampling`).
-    - `domain_words`: whether captions name the domain half the time.
-    - `base`: a TSV (filepath, title) or WebDataset shards that are added whole.
+    Raises:
+        SpecificationError: For a value out of range, or values that do not go together.
+
+    References:
+        The settings: Kempf et al. 2025, arXiv 2502.09507.
 
     >>> MixtureSpec("cg-high", "sketch", ("dog",), domains=2, seen_dose=0.5).name
     'cg-high, 2 domains, half of the seen cells'

@@ -126,12 +126,27 @@ def words_for(domain: str) -> tuple[str, ...]:
 
 
 def prompts(name: str, *, domain: str = "", domains: Sequence[str] = ()) -> list[str]:
-    """The templates of a prompt set, with CLASS in place of the class name.
+    """Give the templates of a prompt set, with CLASS in place of the class name.
 
-    `neutral` uses neutral words; `domain-averaged` the words of all `domains`; `domain-specific`
-    those of `domain` alone; `paper` the 86 of Kempf et al. (2025), for models whose tokenizer knows
-    their words. Those are put as they are, without mending articles: write "a CLASS" with
-    `interp.models.clip.write`, not `fill`.
+    Args:
+        name: `neutral` uses neutral words; `domain-averaged` the words of all `domains`;
+            `domain-specific` those of `domain` alone; `paper` the 86 templates of the paper, for
+            models whose tokenizer knows their words.
+        domain: The domain, for `domain-specific`.
+        domains: The domains, for `domain-averaged`.
+
+    Returns:
+        The templates.
+
+    Raises:
+        SpecificationError: For an unknown prompt set, or one without its domains.
+
+    References:
+        Kempf et al. 2025, arXiv 2502.09507.
+
+    Notes:
+        Templates of `paper` are put as they are, without mending articles: write "a CLASS" with
+        `interp.models.clip.write`, not `fill`.
 
     >>> prompts("neutral")[0]
     'a image of a CLASS'
