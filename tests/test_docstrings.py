@@ -35,13 +35,12 @@ TO_DO: dict[str, tuple[str, ...]] = {
     ),
     "interp.circuits": tuple(
         """
-        Attribution Chain ChannelCircuit Circuit ClassCircuits Classifier Cut Edges Metric
-        Runs Scores Subspace Target Units Wiring ablate attribute channel_circuit
-        channel_edges channel_scores circuit_stability circuit_transfer class_circuits das
-        das_among discover draw_transplants edge_effects effects faithfulness fit_subspace
-        inclusion interchange localise mean_activations minimality node_scores other_class
-        overlap path_patch read_pairs screen sweep to_patching_result transplant
-        unit_faithfulness weisfeiler_lehman wire
+        ChannelCircuit Circuit ClassCircuits Cut Edges Runs Scores Subspace Units ablate
+        attribute channel_circuit channel_edges channel_scores circuit_stability
+        circuit_transfer class_circuits das das_among discover effects faithfulness
+        fit_subspace inclusion interchange localise mean_activations minimality node_scores
+        overlap screen sweep to_patching_result transplant unit_faithfulness
+        weisfeiler_lehman
         """.split()
     ),
     "interp.data": tuple(
