@@ -35,12 +35,10 @@ TO_DO: dict[str, tuple[str, ...]] = {
     ),
     "interp.circuits": tuple(
         """
-        ChannelCircuit Circuit ClassCircuits Cut Edges Runs Scores Subspace Units ablate
-        attribute channel_circuit channel_edges channel_scores circuit_stability
-        circuit_transfer class_circuits das das_among discover effects faithfulness
-        fit_subspace inclusion interchange localise mean_activations minimality node_scores
-        overlap screen sweep to_patching_result transplant unit_faithfulness
-        weisfeiler_lehman
+        ChannelCircuit Subspace ablate attribute channel_circuit channel_edges
+        channel_scores das das_among effects faithfulness fit_subspace interchange localise
+        mean_activations minimality node_scores screen sweep to_patching_result transplant
+        unit_faithfulness
         """.split()
     ),
     "interp.data": tuple(
