@@ -35,10 +35,8 @@ TO_DO: dict[str, tuple[str, ...]] = {
     ),
     "interp.circuits": tuple(
         """
-        ChannelCircuit Subspace ablate attribute channel_circuit channel_edges
-        channel_scores das das_among effects faithfulness fit_subspace interchange localise
-        mean_activations minimality node_scores screen sweep to_patching_result transplant
-        unit_faithfulness
+        ablate attribute channel_circuit channel_edges das das_among faithfulness
+        fit_subspace localise minimality screen sweep transplant unit_faithfulness
         """.split()
     ),
     "interp.data": tuple(
