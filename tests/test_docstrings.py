@@ -10,11 +10,6 @@ import pytest
 FACES = ("interp", *(f"interp.{wing}" for wing in "models probes circuits data report".split()))
 
 TO_DO: dict[str, tuple[str, ...]] = {
-    "interp.models": tuple(
-        """
-        Keep Recipe SavedActivations forecast named_recipe save_activations
-        """.split()
-    ),
     "interp.probes": tuple(
         """
         BatchTopK Dictionary Eraser Features L1 LayerSums LinearCode LinearProbe
