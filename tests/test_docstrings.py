@@ -34,12 +34,6 @@ TO_DO: dict[str, tuple[str, ...]] = {
         Mixture MixtureSpec diff_manifests make_mixture make_mixtures open_base prompts
         """.split()
     ),
-    "interp.report": tuple(
-        """
-        build_page draw_circuit draw_ladder draw_profile draw_recovery draw_truth
-        result_figures
-        """.split()
-    ),
 }
 """Public names whose docstrings do not have the form yet. It may only shrink."""
 
