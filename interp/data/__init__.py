@@ -1,4 +1,4 @@
-"""Where pictures come from, what is said of them, and which of them a model is trained on."""
+"""Pictures and training distributions: sources, captions, mixtures, audits."""
 
 from interp.core.faces import face
 

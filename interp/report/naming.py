@@ -1,4 +1,4 @@
-"""What things are called and how they look on the page: words, colours, numbers, safe text."""
+"""Names and looks of things on the page: words, colours, numbers, safe text."""
 
 import html
 import math

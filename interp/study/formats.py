@@ -1,4 +1,4 @@
-"""A result for other tools: CSV with a dictionary of its columns, figures, circuits for MIB."""
+"""Export of a result: CSV with a dictionary of its columns, figures, circuits for MIB."""
 
 import shutil
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The sections on circuits: how faithful one is, what it is made of, what it does abroad."""
+"""The sections on circuits: faithfulness, parts and edges, and transfer to other domains."""
 
 from collections.abc import Sequence
 from typing import Any
