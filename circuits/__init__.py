@@ -1,4 +1,4 @@
-"""What causes what: patch activations from one run into another and measure what changes."""
+"""Causal analysis: patch activations of one run into another, and measure what changes."""
 
 from interp.core.faces import face
 

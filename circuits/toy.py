@@ -1,6 +1,6 @@
-"""The smallest tower: any modules in a row that each add to a stream, opened for patching.
+"""A small tower of modules in a row that each add to a residual stream, opened for patching.
 
-It is what the examples here run on, and a way to bring a model of one's own.
+The examples of this package run on it. It is also a way to bring a model of one's own.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -52,12 +52,18 @@ class _Link:
 
 
 class Chain(HookedRootModule):
-    """A tower whose block l computes `stream + blocks[l](stream)` and whose output is pooled.
+    """A tower whose block l computes `stream + blocks[l](stream)`.
 
-    Its sites are `hook_embed`, `blocks.{l}.hook_resid_pre`, `hook_mlp_out`, `hook_resid_post` and
-    `hook_embedding`; `axes` names those of the stream. `embed` makes the stream from the input
-    (by default it is the input), `pool` makes `[batch d_embed]` from the stream (by default its
-    mean over all axes between the first and the last).
+    Args:
+        blocks: The modules, each from a stream to what is added to it.
+        embed: Computes the first stream from the input; None takes the input itself.
+        pool: Computes the output, `batch d_embed`, from the last stream; None takes the mean over
+            all axes between the first and the last.
+        axes: Names of the stream's axes; the default is those of a transformer.
+
+    Notes:
+        The sites are `hook_embed`, `blocks.{l}.hook_resid_pre`, `blocks.{l}.hook_mlp_out`,
+        `blocks.{l}.hook_resid_post` and `hook_embedding`.
 
     >>> tower = Chain([nn.Identity(), nn.Identity()])
     >>> tower(torch.ones(1, 3, 2)).tolist()
@@ -97,12 +103,32 @@ class Chain(HookedRootModule):
         return [_Link(block.body, layer) for layer, block in enumerate(self.blocks)]
 
     def axes(self, site: str) -> tuple[str, ...]:
-        """The axes of a site's activation."""
+        """The axes of a site's activation.
+
+        Args:
+            site: The site's name.
+
+        Returns:
+            Names of the axes, in order.
+
+        Raises:
+            SiteError: For an unknown site.
+        """
         check_known("look up axes", "site", [site], self.sites, SiteError)
         return ("batch", "d_embed") if site == "hook_embedding" else self.stream_axes
 
     def layer(self, site: str) -> int:
-        """The block that computes a site: -1 before the chain, n_layers after it."""
+        """The block that computes a site.
+
+        Args:
+            site: The site's name.
+
+        Returns:
+            The block's number: -1 before the chain, `n_layers` after it.
+
+        Raises:
+            SiteError: For an unknown site.
+        """
         check_known("look up the layer", "site", [site], self.sites, SiteError)
         if site in ("hook_embed", "hook_embedding"):
             return -1 if site == "hook_embed" else self.n_layers
@@ -111,7 +137,16 @@ class Chain(HookedRootModule):
     def forward(
         self, x: Tensor, *, start_at_layer: int | None = None, stop_at_layer: int | None = None
     ) -> Tensor:
-        """Embed a batch, or run a part of the chain."""
+        """Embed a batch, or run a part of the chain.
+
+        Args:
+            x: Inputs, or a stream where `start_at_layer` is given.
+            start_at_layer: The block to start at; None starts with the input.
+            stop_at_layer: The block to stop before; None runs to the output.
+
+        Returns:
+            The output, `batch d_embed`, or the stream that enters block `stop_at_layer`.
+        """
         stream = self.hook_embed(self.embed(x)) if start_at_layer is None else x
         for block in self.blocks[start_at_layer or 0 : stop_at_layer]:
             stream = block(stream)

@@ -1,4 +1,4 @@
-"""Find out how CLIP sees: train it on controlled mixtures, open it, and test what domains share."""
+"""Interpretability of CLIP: train it on controlled mixtures, open it, test what domains share."""
 
 from interp.core.faces import face
 

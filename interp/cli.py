@@ -1,4 +1,4 @@
-"""`interp-report`: from a bare machine to an answer that a person can read.
+"""The command `interp-report`: run studies and grids, audit, compare and export results.
 
 Nothing heavy is imported until a command runs, so that `--help` answers at once.
 """

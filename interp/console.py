@@ -1,4 +1,4 @@
-"""How the command line speaks: one JSON object or lines to read, and statuses that scripts trust.
+"""Output of the command line: one JSON object or lines to read, and exit statuses for scripts.
 
 Nothing heavy is imported here, so that `--help` answers at once.
 """

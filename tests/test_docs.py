@@ -9,7 +9,7 @@ import pytest
 from docs.building.__main__ import build
 from docs.building.links import Page, dead_links, unreachable
 from docs.building.notebooks import notebook_html, notebook_text, notebooks
-from docs.building.pages import CONTENTS, Text, dead_in, texts, where
+from docs.building.pages import CONTENTS, Text, dead_in, slug, texts, where
 
 ROOT = Path(__file__).parent.parent
 
@@ -73,6 +73,21 @@ def test_headings_have_the_anchors_that_github_gives() -> None:
     text = Text.of("# One `two`, three\n\n## Same\n\n## Same\n", "docs/new.md")
     assert text.anchors == {"one-two-three", "same", "same-1"}
     assert text.title == "One two, three"
+
+
+def test_an_anchor_in_the_text_can_be_linked_to() -> None:
+    source = "docs/glossary.md"
+    text = Text.of('<a id="term"></a>\n**term**: a word. [see](#term) [not](#other)', source)
+    assert dead_in(text, {source: text}) == [f"{source}: #other"]
+    assert 'id="term"' in text.html({})
+
+
+def test_every_term_of_the_glossary_has_one_anchor(words: dict[str, Text]) -> None:
+    text = (ROOT / "docs/glossary.md").read_text()
+    terms = {slug(term) for bold in re.findall(r"\*\*(.+?)\*\*", text) for term in bold.split(", ")}
+    named = re.findall(r'<a id="([^"]+)"></a>', text)
+    assert len(terms) > 50 and sorted(named) == sorted(terms)
+    assert terms <= words["docs/glossary.md"].anchors
 
 
 def test_outputs_of_a_notebook_are_drawn_and_machine_paths_left_out() -> None:

@@ -1,4 +1,4 @@
-"""A circuit: some edges of a tower, with their scores; read from and written to other tools."""
+"""Circuits as sets of edges with their scores, in this toolkit's form and those of other tools."""
 
 import json
 from collections import Counter
@@ -20,10 +20,20 @@ from interp.core.tables import Table
 
 @dataclass(frozen=True, eq=False)
 class Circuit:
-    """The edges of a wiring that are `kept`, and every edge's score.
+    """Some edges of a tower, with the score of every edge.
 
-    `kept` is `[edge]` of Booleans, `scores` `[edge]` of numbers in the metric's unit (NaN where
-    nobody scored). A node belongs to the circuit when a kept edge leaves or enters it.
+    Args:
+        wiring: All edges of the tower.
+        kept: Whether each edge is in the circuit, `edge`, Booleans.
+        scores: Every edge's score in the metric's unit, `edge`; NaN where it was not scored.
+        facts: How the circuit was found.
+
+    Raises:
+        ShapeError: If there is not one Boolean and one number per edge.
+
+    Notes:
+        A node belongs to the circuit when a kept edge leaves or enters it. `len` counts the kept
+        edges, and `in` takes the name of an edge or node.
 
     >>> from interp.circuits import Chain, wire
     >>> import torch
@@ -50,7 +60,19 @@ class Circuit:
 
     @classmethod
     def of(cls, wiring: Wiring, edges: Iterable[str]) -> "Circuit":
-        """A circuit of named edges, unscored; `SiteError` for an edge that does not exist."""
+        """A circuit of named edges, without scores.
+
+        Args:
+            wiring: All edges of the tower.
+            edges: Names `writer->reader` of those to keep.
+
+        Returns:
+            The circuit; its scores are NaN.
+
+        Raises:
+            SiteError: For an edge that does not exist.
+            SpecificationError: For no edge.
+        """
         kept = np.zeros(wiring.n_edges, dtype=bool)
         kept[check_edges(wiring, list(edges))] = True
         return cls(wiring, kept, np.full(wiring.n_edges, np.nan))
@@ -84,11 +106,11 @@ class Circuit:
         return used
 
     def without(self) -> "Circuit":
-        """Everything but this circuit."""
+        """The complement: every edge of the wiring that is not in this circuit."""
         return replace(self, kept=~self.kept)
 
     def pruned(self) -> "Circuit":
-        """Without edges that lie on no path from the input to the output."""
+        """The circuit without edges that lie on no path from the input to the output."""
         edges, owners = self.wiring.edges, self.wiring.owners
         ends = owners[edges[:, 1]]
         reached = np.zeros(len(self.wiring.nodes), dtype=bool)
@@ -103,7 +125,7 @@ class Circuit:
     # other forms
 
     def to_table(self) -> Table:
-        """Every edge of the wiring, whether it is kept, and its score."""
+        """A table of every edge of the wiring, with its score and whether it is kept."""
         wiring = self.wiring
         senders, readers = wiring.edges.T
         frame = pd.DataFrame(
@@ -121,14 +143,35 @@ class Circuit:
 
     @classmethod
     def from_table(cls, table: Table, wiring: Wiring) -> "Circuit":
-        """The circuit that `to_table` wrote, for the wiring of the same tower."""
+        """Read a circuit from the table that `to_table` wrote.
+
+        Args:
+            table: The table.
+            wiring: The wiring of the same tower.
+
+        Returns:
+            The circuit.
+
+        Raises:
+            DataError: If the edges are not those of the wiring.
+        """
         frame = table.frame
         rows = _in_order(wiring, frame["edge"].tolist(), "a table")
         kept, scores = frame["kept"].to_numpy(bool)[rows], frame["score"].to_numpy(float)[rows]
         return cls(wiring, kept, scores, dict(table.facts))
 
     def to_mib(self, path: str | Path) -> Path:
-        """Write the json of the Mechanistic Interpretability Benchmark (Mueller et al. 2025)."""
+        """Write the json of the Mechanistic Interpretability Benchmark (Mueller et al. 2025).
+
+        Args:
+            path: The file to write.
+
+        Returns:
+            The file's path.
+
+        Raises:
+            OutputError: If it cannot be written.
+        """
         wiring, target = self.wiring, Path(path)
         used = self.node_mask
         heads = sum(name.startswith("a0.") for name in wiring.writers)
@@ -156,7 +199,18 @@ class Circuit:
 
     @classmethod
     def from_mib(cls, path: str | Path, wiring: Wiring) -> "Circuit":
-        """Read the json that MIB's tools, or `to_mib`, wrote for a tower of this wiring."""
+        """Read a circuit from the json that MIB's tools, or `to_mib`, wrote.
+
+        Args:
+            path: The file.
+            wiring: The wiring of the tower that the circuit was found in.
+
+        Returns:
+            The circuit.
+
+        Raises:
+            DataError: If the file cannot be read, or its edges are not those of the wiring.
+        """
         try:
             edges = json.loads(Path(path).read_text())["edges"]
             rows = _in_order(wiring, list(edges), str(path))
@@ -173,7 +227,7 @@ class Circuit:
         return cls(wiring, kept, scores, {"source": str(path)})
 
     def to_networkx(self) -> nx.MultiDiGraph:
-        """The kept part as a graph: nodes with their `layer`, edges keyed q, k, v or `in`."""
+        """The kept edges as a graph: nodes with their `layer`, edges keyed q, k, v or `in`."""
         graph, wiring = nx.MultiDiGraph(), self.wiring
         for name, layer, here in zip(wiring.nodes, wiring.layers, self.node_mask, strict=True):
             if here:
@@ -187,7 +241,19 @@ class Circuit:
 
     @classmethod
     def from_networkx(cls, graph: nx.MultiDiGraph, wiring: Wiring) -> "Circuit":
-        """The circuit that `to_networkx` drew."""
+        """Read a circuit from a graph that `to_networkx` drew.
+
+        Args:
+            graph: The graph; each edge has a `name` and a `score`.
+            wiring: The wiring of the same tower.
+
+        Returns:
+            The circuit; edges outside it have no score.
+
+        Raises:
+            SiteError: For an edge that does not exist.
+            SpecificationError: For a graph without edges.
+        """
         names = [str(words["name"]) for _, _, words in graph.edges(data=True)]
         circuit = cls.of(wiring, names)
         for _, _, words in graph.edges(data=True):
@@ -209,14 +275,26 @@ def _in_order(wiring: Wiring, names: Sequence[str], source: str) -> list[int]:
 
 
 def weisfeiler_lehman(a: Circuit, b: Circuit, *, rounds: int = 3) -> float:
-    r"""Cosine of two circuits' counts of Weisfeiler-Lehman labels (Shervashidze et al. 2011).
+    r"""Compare two circuits as graphs, by their counts of Weisfeiler-Lehman labels.
 
-    Every node starts with its own name as label; in each of `rounds` rounds it takes the labels of
-    the nodes that send to it into its own. With $\phi$ the counts of all labels of all rounds,
-    $k(a, b) = \phi(a) \cdot \phi(b) / (|\phi(a)|\,|\phi(b)|)$: 1 for the same graph, 0 for circuits
-    without a common node. Which input of a head an edge enters counts as part of the edge.
+    $k(a, b) = \phi(a) \cdot \phi(b) / (|\phi(a)|\,|\phi(b)|)$, with $\phi$ the counts of all labels
+    of all rounds (Shervashidze et al. 2011).
 
-    Raises `SpecificationError` for circuits of towers that are wired differently, or an empty one.
+    Args:
+        a: A circuit.
+        b: Another circuit of the same tower.
+        rounds: How often each node's label takes in the labels of the nodes that send to it.
+
+    Returns:
+        A cosine: 1 for the same graph, 0 for circuits without a common node.
+
+    Raises:
+        SpecificationError: For circuits of towers that are wired differently, an empty circuit, or
+            fewer than one round.
+
+    Notes:
+        Every node starts with its own name as label. Which input of a head an edge enters counts as
+        part of the edge.
 
     >>> import torch
     >>> from interp.circuits import Chain, wire

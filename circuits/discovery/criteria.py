@@ -1,4 +1,4 @@
-"""Is it the circuit? It must do the work alone, and nothing must do it in its absence.
+"""Criteria for a circuit: it does the work alone, the rest does not, and every edge counts.
 
 A circuit alone runs with all other edges carrying the corrupt input's parts; the model without it,
 the reverse. What random circuits of the same size and layer profile achieve is the null.

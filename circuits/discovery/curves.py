@@ -1,4 +1,4 @@
-"""From the metric under masks to shares of the model's work, with their evidence, and their areas.
+"""Curves of faithfulness: shares of the model's work under masks, with their evidence and areas.
 
 One value is the metric with some of the tower kept, as a share of the difference between the clean
 run (everything kept) and the corrupt one (nothing kept).

@@ -1,4 +1,4 @@
-"""Which edges make the circuit: the best ones, a connected best, or those whose loss is felt."""
+"""Ways to choose the edges of a circuit: by score, by score and connection, or by tested loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,26 @@ from interp.core.tower import Tower
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs that a method may test edges on: what `attribute` was given."""
+    """The runs that a search for a circuit may test edges on.
+
+    Args:
+        tower: The tower that was scored.
+        clean: Its clean inputs, `batch ...`.
+        corrupt: Their corrupt partners, in the same order.
+        metric: From outputs `batch d_embed` to one number per example.
+
+    Notes:
+        They are the same arguments that `attribute` was given.
+
+    >>> import torch
+    >>> from interp.circuits import Chain, attribute
+    >>> tower = Chain([torch.nn.Identity(), torch.nn.Threshold(9.0, 0.0)])  # block 1 adds nothing
+    >>> ones = torch.ones(1, 2, 1)
+    >>> scores = attribute(tower, clean=ones, corrupt=0 * ones, metric=lambda x: x[:, 0])
+    >>> runs = Runs(tower, ones, 0 * ones, lambda x: x[:, 0])
+    >>> discover(scores, how="ACDC", threshold=0.5, runs=runs).edges
+    ('input->m0', 'input->logits', 'm0->logits')
+    """
 
     tower: Tower
     clean: Tensor
@@ -121,12 +140,25 @@ def discover(
     runs: Runs | None = None,
     prune: bool = True,
 ) -> Circuit:
-    """Choose a circuit by one way of `DISCOVERERS`, from the scores of all edges.
+    """Choose a circuit from the scores of all edges.
 
-    `n` (or `share`, of all edges) sizes top-n and greedy circuits, `threshold` (in the metric's
-    unit) cuts for threshold and ACDC. `prune` then drops edges on no path from input to output.
+    Args:
+        attribution: The scores, from `attribute`.
+        how: `greedy` (from the output backwards, the best edges into nodes already connected),
+            `top-n` (the largest |score|), `threshold` (every |score| that reaches it) or `ACDC`
+            (edges whose loss moves the metric, tested one by one; Conmy et al. 2023).
+        n: How many edges `greedy` and `top-n` choose, before pruning.
+        share: The same as a share of all edges; takes the place of `n`.
+        threshold: For `threshold` and `ACDC`, in the metric's unit.
+        runs: The runs that `ACDC` tests edges on.
+        prune: Whether to drop edges that lie on no path from the input to the output.
 
-    Raises `SpecificationError` for an unknown way, a missing size, or an empty circuit.
+    Returns:
+        The circuit, with the scores of all edges.
+
+    Raises:
+        SpecificationError: For an unknown way, a missing or impossible size, `ACDC` without runs,
+            or an empty circuit.
 
     >>> import torch
     >>> from interp.circuits import Chain, attribute

@@ -1,4 +1,4 @@
-"""What each edge is worth: its share of the difference between a clean and a corrupt run.
+"""Edge attribution: how much of a clean run's metric each edge of a tower carries.
 
 Every method gives one number per edge and example: an estimate of how much of the metric is lost
 when the writer's corrupt part takes the place of its clean one, for that reader alone.
@@ -29,9 +29,23 @@ from interp.core.tower import Component, Tower
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """Scores of all edges of a tower, `values[example, edge]`, in the metric's unit.
+    """Scores of all edges of a tower, as `attribute` returns them.
 
-    Positive: the clean part raises the metric. `labels` are the examples' classes, where known.
+    Args:
+        wiring: The tower's edges.
+        values: Scores, `example edge`, in the metric's unit; positive where the clean part raises
+            the metric.
+        method: Name of the method.
+        metric: Name of the metric.
+        labels: The examples' classes; None where they are not known.
+        facts: How the scores were computed: steps, seconds, dtype, number of examples, seed.
+
+    >>> wiring = Wiring(("input", "m0"), ("m0", "logits"), (1, 2))
+    >>> wiring.names
+    ('input->m0', 'input->logits', 'm0->logits')
+    >>> found = Attribution(wiring, np.array([[1.0, 2.0, 3.0]]), "EAP", "margin")
+    >>> dict(zip(wiring.nodes, found.node_scores.tolist()))
+    {'input': 3.0, 'm0': 3.0, 'logits': 5.0}
     """
 
     wiring: Wiring
@@ -43,12 +57,12 @@ class Attribution:
 
     @property
     def scores(self) -> np.ndarray:
-        """Mean over examples, of class means where classes are known, `[edge]`."""
+        """Mean over examples, or over class means where classes are known, `edge`."""
         return self.values.mean(axis=0) if self.labels is None else self._by_class().mean(axis=0)
 
     @property
     def node_scores(self) -> np.ndarray:
-        """Every node's score: the sum over the edges that leave it (for the output, enter it)."""
+        """The sum over the edges that leave each node, or enter the output, `node`."""
         leaving = np.zeros(len(self.wiring.nodes))
         np.add.at(leaving, self.wiring.edges[:, 0], self.scores)
         leaving[-1] = self.scores[self.wiring.offsets[-2] :].sum()

@@ -1,4 +1,4 @@
-"""Path patching, exact: corrupt what travels along some edges, and nothing else.
+"""Exact path patching: corrupt what travels along some edges, and nothing else.
 
 Along a patched edge a reader gets the writer's part of the corrupt run; everything else is what
 the patched run itself computes. One clean and one corrupt run serve all senders, and a patched run
@@ -31,14 +31,31 @@ def path_patch(
     metric: Callable[[Tensor], Tensor],
     batch_size: int = 32,
 ) -> Float[np.ndarray, "example"]:
-    """The metric of the clean run when all of `edges` carry their corrupt parts at once.
+    """Measure the clean run while some edges carry their parts of the corrupt run.
 
-    Edges are named `writer->reader`, into any readers: `["a0.h1->a2.h0<q>", "input->m3"]`. With
-    all edges into one reader this is path patching (Wang et al. 2022; Goldowsky-Dill et al. 2023),
-    with all edges but a circuit's it is the circuit's ablation. Equal to a run masked edge by edge.
+    Args:
+        tower: A tower whose stream is a sum of parts.
+        edges: Names `writer->reader`, into any readers: `["a0.h1->a2.h0<q>", "input->m3"]`.
+        clean: Inputs of the tower, `batch ...`.
+        corrupt: Their partners in the same order, of the same shape.
+        metric: From outputs `batch d_embed` to one number per example.
+        batch_size: Examples in a forward.
 
-    Raises `SiteError` for an edge that the tower does not have, `SpecificationError` for none,
-    `ShapeError` and `DataError` for inputs that are no pairs.
+    Returns:
+        The metric of the patched run for each example.
+
+    Raises:
+        SiteError: For an edge that the tower does not have.
+        SpecificationError: For no edge, or a tower whose stream is no sum of parts.
+        ShapeError: For inputs that differ in shape, or a metric that does not give one number per
+            example.
+        DataError: For a pair of identical inputs.
+        SampleError: For no inputs.
+
+    Notes:
+        All edges are patched at once; the result equals that of a run masked edge by edge. With all
+        edges into one reader this is path patching (Wang et al. 2022; Goldowsky-Dill et al. 2023).
+        With all edges but a circuit's it is the ablation of everything outside the circuit.
 
     >>> from interp.circuits import Chain
     >>> tower = Chain([torch.nn.Identity(), torch.nn.Identity()])  # each block doubles the stream
@@ -67,11 +84,36 @@ def edge_effects(
     edges: Sequence[str] | None = None,
     batch_size: int = 32,
 ) -> Float[np.ndarray, "example edge"]:
-    """What the metric loses when one edge carries its corrupt part: clean - patched, each edge.
+    """Measure what the metric loses when one edge at a time carries its part of the corrupt run.
 
-    All senders into a reader share their forwards, `batch_size` examples to each. `edges` are
-    names; by default every edge of the tower, in the order of `wire(tower).edges`. Raises what
-    `path_patch` raises, and `SpecificationError` for a metric that ignores the output.
+    effect[example, edge] = metric of the clean run - metric of the run with that edge patched.
+
+    Args:
+        tower: A tower whose stream is a sum of parts.
+        clean: Inputs of the tower, `batch ...`.
+        corrupt: Their partners in the same order, of the same shape.
+        metric: From outputs `batch d_embed` to one number per example.
+        edges: Names `writer->reader`; None takes every edge, in the order of `wire(tower).names`.
+        batch_size: Rows in a forward, which senders into the same reader share.
+
+    Returns:
+        Effects in the metric's unit.
+
+    Raises:
+        SiteError: For an edge that the tower does not have.
+        SpecificationError: For no edge, a tower whose stream is no sum of parts, or a metric that
+            ignores the output.
+        ShapeError: For inputs that differ in shape, or a metric that does not give one number per
+            example.
+        DataError: For a pair of identical inputs.
+        SampleError: For no inputs.
+
+    >>> from interp.circuits import Chain
+    >>> tower = Chain([torch.nn.Identity(), torch.nn.Identity()])  # each block doubles the stream
+    >>> ones = torch.ones(1, 2, 1)
+    >>> edge_effects(tower, clean=ones, corrupt=0 * ones, metric=lambda x: x[:, 0],
+    ...              edges=["m0->m1", "input->logits"])
+    array([[1., 1.]])
     """
     check_inputs(clean, corrupt, None, None)
     wiring = wire(tower)

@@ -1,4 +1,4 @@
-"""What is wired to what: the writers and readers of a tower's stream, and the edges between them.
+"""The wiring of a tower: what writes to its stream, what reads it, and the edges between them.
 
 Nodes carry the field's names: `input` (the stream that enters block 0), `a3.h5` (a head), `m3` (an
 MLP), `logits` (what reads the last stream). A head reads three times, as `a3.h5<q>`, `<k>`, `<v>`.
@@ -19,10 +19,16 @@ INPUT, OUTPUT = "input", "logits"
 
 @dataclass(frozen=True)
 class Wiring:
-    """Writers and readers in the order of the computation, and how many writers each reader sees.
+    """The writers, readers and edges of a tower, as `wire` finds them.
 
-    Edge `(u, v)` exists where writer u stands before reader v. Edges are counted reader by reader;
-    `edges` lists them as `[edge 2]`, places of a writer and of a reader.
+    Args:
+        writers: Names of the writers in the order of the computation, `input` first.
+        readers: Names of the readers in the same order, `logits` last.
+        seen: For each reader, how many of the writers come before it.
+
+    Notes:
+        There is an edge from a writer to every reader that comes after it. Edges are counted reader
+        by reader. `edges` lists them as places of a writer and of a reader, `edge 2`.
 
     >>> from interp.circuits import Chain, wire
     >>> import torch
@@ -48,7 +54,7 @@ class Wiring:
 
     @cached_property
     def offsets(self) -> np.ndarray:
-        """Where each reader's edges begin, and how many there are in all."""
+        """Where each reader's edges begin, and last the number of all edges, `reader + 1`."""
         return np.concatenate([[0], np.cumsum(self.seen)])
 
     @cached_property
@@ -63,23 +69,33 @@ class Wiring:
 
     @cached_property
     def owners(self) -> np.ndarray:
-        """For every reader, the place of its node."""
+        """The place of each reader's node, `reader`."""
         place = {name: number for number, name in enumerate(self.nodes)}
         return np.array([place[node_of(reader)] for reader in self.readers])
 
     @cached_property
     def layers(self) -> np.ndarray:
-        """For every node the block it stands in: -1 for the input, n_layers for the output."""
+        """The block of each node, `node`: -1 for the input, `n_layers` for the output."""
         inner = [int(name[1:].split(".")[0]) for name in self.writers[1:]]
         return np.array([-1, *inner, max(inner, default=-1) + 1])
 
     @property
     def n_edges(self) -> int:
-        """How many edges there are."""
+        """The number of edges."""
         return int(self.offsets[-1])
 
     def edge(self, name: str) -> int:
-        """The place of an edge by its name; `SiteError` if there is none."""
+        """The place of an edge by its name.
+
+        Args:
+            name: The edge as `writer->reader`.
+
+        Returns:
+            Its number among `names`.
+
+        Raises:
+            SiteError: If there is no such edge.
+        """
         try:
             return self._places[name]
         except KeyError:
@@ -101,7 +117,22 @@ def node_of(reader: str) -> str:
 
 
 def wire(tower: Tower) -> Wiring:
-    """The wiring of a tower; `SpecificationError` for one whose stream is no sum of parts."""
+    """Find the writers, readers and edges of a tower.
+
+    Args:
+        tower: A tower whose stream is a sum of parts: a ViT, a text transformer or a `Chain`.
+
+    Returns:
+        Its wiring.
+
+    Raises:
+        SpecificationError: For a tower whose stream is no sum of parts.
+
+    >>> import torch
+    >>> from interp.circuits import Chain
+    >>> wire(Chain([torch.nn.Identity()])).names
+    ('input->m0', 'input->logits', 'm0->logits')
+    """
     writers, readers, seen = [INPUT], [], []
     for component in parts_of(tower):
         readers += component.readers

@@ -1,4 +1,4 @@
-"""What a cell is worth: take out what it says about its input, and measure what is lost.
+"""Ablation: replace what a cell says about its input by a baseline, and measure what is lost.
 
 An ablation is a sweep whose donor is a baseline rather than another run. Which baseline decides
 what the answer means: a zero or a mean may be an activation that the tower never sees.

@@ -1,4 +1,4 @@
-"""Baselines: the activations to which those of a run are moved."""
+"""Baselines: the activations that those of a run are replaced by, or moved to."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -44,10 +44,24 @@ def with_baselines(
 def mean_activations(
     tower: Tower, x: Tensor, *, sites: str | Sequence[str], batch_size: int = 32
 ) -> dict[str, Tensor]:
-    """Mean activation of each site over reference inputs, `[1 ...]`: a baseline.
+    """Compute the mean activation of each site over reference inputs, for use as a baseline.
 
-    Sums are in float64. `x` are inputs of the tower, `[batch ...]`. Raises `SiteError` for unknown
-    sites, `SampleError` without inputs.
+    Args:
+        tower: The tower.
+        x: Reference inputs, `batch ...`.
+        sites: Names or patterns of sites.
+        batch_size: Examples in a forward.
+
+    Returns:
+        For each site its mean activation, `1 ...`, of the site's own dtype.
+
+    Raises:
+        SiteError: For unknown sites.
+        SampleError: For no inputs.
+        NumericsError: For inputs with NaN or infinity.
+
+    Notes:
+        Sums are in float64.
 
     >>> from interp.circuits import Chain
     >>> tower = Chain([torch.nn.Identity()])

@@ -1,4 +1,4 @@
-"""From values per example to effects with their evidence: null, ceiling, index, interval, p.
+"""Effects with their evidence from values per example: null, ceiling, index, interval, p.
 
 The unit of replication is the class. Means are means of class means, intervals and p resample
 whole classes, and p is adjusted over all cells of a sweep.
@@ -92,19 +92,33 @@ def localise(
 
 
 def effects(table: Table, *, seed: int = 0) -> Table:
-    """Summarise a sweep, or an ablation: one row per cell, with its evidence.
+    """Summarise a sweep or an ablation as one row per cell with its evidence.
 
-    value = mean over classes of (patched - base), in the metric's unit, where base is the run that
-    was patched (corrupt when denoising, clean when noising). ceiling = the same mean of the whole
-    gap, donor - base. null = the mean effect of the null donors, or 0 where there are none.
-    index = (value - null) / (ceiling - null): 1 where the patch does all that replacing the whole
-    input does. No index where the gap, or ceiling - null, is below 3 standard errors; `reason` says
-    so.
+    value = mean over classes of (patched - base), where base is the run that was patched (corrupt
+    when denoising, clean when noising); ceiling = the same mean of the whole gap, donor - base;
+    null = the mean effect of the null donors, or 0 where there are none; index = (value - null) /
+    (ceiling - null).
 
-    `low, high` are a bootstrap over whole classes, `index_low, index_high` a jackknife of the
-    index that leaves a class out wherever it stands in a pair. `p` is two-sided for value = null:
-    signs of whole classes are flipped jointly over all cells, and the largest |t| counts
-    (Westfall and Young 1993). Without labels, the pair is the unit.
+    Args:
+        table: A table made by `sweep`, `localise` or `ablate`.
+        seed: Seed of bootstrap and sign flips.
+
+    Returns:
+        A row per cell, in the metric's unit. An index of 1 means that the patch does all that
+        replacing the whole input does.
+
+    Raises:
+        SampleError: For a table without rows.
+        DataError: For cells that were measured on different examples.
+
+    Notes:
+        There is no index where the gap, or ceiling - null, is below 3 standard errors; `reason`
+        says so.
+
+        `low` and `high` are a bootstrap over whole classes. `index_low` and `index_high` are a
+        jackknife of the index that leaves a class out wherever it stands in a pair. `p` is
+        two-sided for value = null: signs of whole classes are flipped jointly over all cells, and
+        the largest |t| counts (Westfall and Young 1993). Without labels, the pair is the unit.
 
     >>> import torch
     >>> from interp.circuits import Chain, sweep

@@ -1,7 +1,7 @@
-"""Screen and verify: gradients rank all cells, exact patching measures those that matter.
+"""Screening: gradients rank all cells, and exact patching measures those that matter.
 
-How many cells the gradients missed is not assumed but bounded, by measuring a random sample of the
-cells that they left out.
+The number of cells that the gradients missed is bounded by measuring a random sample of the cells
+that they left out.
 """
 
 import time
@@ -49,15 +49,31 @@ def node_scores(
     """Estimate what patching each cell of a sweep would change, from one forward and backward.
 
     score[cell, example] = sum over the cell of (donor - base) * d metric(base) / d base, the first
-    term of Taylor's series for `sweep`'s value minus the metric of the run that is patched (corrupt
-    when denoising, clean when noising). Cells come in `sweep`'s order, scores in the metric's unit
+    term of Taylor's series for `sweep`'s value minus the metric of the run that is patched
     (attribution patching: Nanda 2023; Syed et al. 2023).
 
-    Arguments are those of `sweep`; one donor forward, and one forward and backward of the base, are
-    run for each `batch_size` examples. Examples must not depend on one another (no batch
-    normalisation in training mode). Raises `SiteError` for unknown sites, `ShapeError` for inputs
-    that differ in shape, `SpecificationError` for a metric without a gradient or unknown axes,
-    `NumericsError` for NaN.
+    Args:
+        tower: The tower.
+        clean: Its clean inputs, `batch ...`.
+        corrupt: Their corrupt partners, in the same order.
+        metric: From outputs `batch d_embed` to one number per example, differentiable.
+        sites: Names or patterns of sites.
+        axes: `layer` and the axes of a site that cells index.
+        direction: `denoise` patches clean activations into the corrupt run, `noise` the reverse.
+        batch_size: Examples in a forward.
+
+    Returns:
+        Scores in the metric's unit; cells come in `sweep`'s order.
+
+    Raises:
+        SiteError: For unknown sites.
+        ShapeError: For inputs that differ in shape or dtype.
+        SpecificationError: For an unknown direction or axis, or a metric without a gradient.
+        NumericsError: For NaN or infinity.
+
+    Notes:
+        One donor forward, and one forward and backward of the base, are run for each batch.
+        Examples must not depend on one another: no batch normalisation in training mode.
 
     >>> from interp.circuits import Chain
     >>> tower = Chain([torch.nn.Identity(), torch.nn.Identity()])  # each block doubles the stream

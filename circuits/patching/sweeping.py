@@ -1,4 +1,4 @@
-"""One sweep behind everything: patch every cell of a grid from one run into another, and measure.
+"""Sweeps: patch every cell of a grid from one run into another, and measure.
 
 A sweep is exact: it gives what one full run per cell would give, at a fraction of the cost.
 """

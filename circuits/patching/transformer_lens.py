@@ -32,12 +32,24 @@ def act_patch(
     axes: Sequence[str],
     stack: int = 1,
 ) -> Tensor:
-    """Metric of the corrupt run after patching each cell from the cache, `[layer *axes]`.
+    """Measure the corrupt run after patching each cell from the cache of a clean run.
 
-    `corrupted_tokens` is the tower's input, pictures included; `clean_cache` comes from
-    `run_with_cache` on inputs of the same shape. `patching_metric` takes outputs
-    `[batch d_embed]` and gives one number for the batch, or `[batch]`, which then is the last axis
-    of the result. `stack` cells share a forward.
+    Args:
+        model: The tower.
+        corrupted_tokens: Its corrupt inputs, pictures included.
+        clean_cache: From `run_with_cache` on clean inputs of the same shape.
+        patching_metric: From outputs `batch d_embed` to one number for the batch, or to `batch`,
+            which then is the last axis of the result.
+        sites: A pattern of sites, one per layer.
+        axes: The axes of a site that cells index.
+        stack: Cells that share a forward.
+
+    Returns:
+        The metric of each cell, `layer *axes`.
+
+    Raises:
+        SiteError: For unknown sites or axes.
+        ShapeError: For a cache of another number of inputs.
 
     >>> from interp.circuits import Chain
     >>> tower = Chain([torch.nn.Identity(), torch.nn.Identity()])
@@ -98,13 +110,22 @@ FAMILY: dict[str, Callable[..., Tensor]] = {
 
 
 def to_patching_result(table: Table) -> PatchingResult:
-    """A table made by `sweep` as a `PatchingResult`: values `[layer *axes example]`.
+    """Convert a table made by `sweep` to TransformerLens's `PatchingResult`.
 
-    The baseline is the run that was patched (corrupt when denoising). Where a layer has several
-    sites, or sites differ in size, cells are one flat axis and `index_df` names the site. Its
-    `permutation_pvalue` flips single pairs; `circuits.effects` flips whole classes.
+    Args:
+        table: The table.
 
-    Raises `SpecificationError` for a table that is no sweep's.
+    Returns:
+        Values `layer *axes example`; the baseline is the run that was patched (corrupt when
+        denoising).
+
+    Raises:
+        SpecificationError: For a table that no sweep made.
+
+    Notes:
+        Where a layer has several sites, or sites differ in size, cells are one flat axis and
+        `index_df` names the site. The result's `permutation_pvalue` flips single pairs;
+        `circuits.effects` flips whole classes.
 
     >>> from interp.circuits import Chain, sweep
     >>> clean, corrupt = torch.ones(4, 1, 1), torch.zeros(4, 1, 1)

@@ -1,4 +1,4 @@
-"""Do activations of a class in one domain make the model say that class in another?
+"""Transplants: activations of a class in one domain, put into pictures of another domain.
 
 Rung R4 of the ladder: the only one, with transfer faithfulness, that speaks of shared mechanisms.
 """

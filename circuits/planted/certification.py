@@ -1,4 +1,4 @@
-"""Is the planted truth true? Exchange every part of a model, one at a time, and read the margin.
+"""Certification of planted truth: exchange every part of a model in turn, and measure the margin.
 
 An exchange is exact: the part takes the activation that it has in a run on another picture, and
 nothing else is changed (resample ablation; Chan et al. 2022).

@@ -1,4 +1,4 @@
-"""What the two domains may share in a planted model: one row for every condition."""
+"""Conditions of planted models: what the two domains may share, one row for each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The same function with other weights, so that nothing shows how a planted model was written."""
+"""Disguises: changes of weights that keep a planted model's function and hide how it was made."""
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy

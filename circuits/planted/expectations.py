@@ -1,4 +1,4 @@
-"""What each measure of sharing, and each way to a circuit, must do on a planted model.
+"""Expectations of every measure of sharing, and every search for a circuit, on a planted model.
 
 The declarations are data, with their reasons: `expectations.toml` and `findable.toml`.
 """

@@ -1,7 +1,7 @@
-"""Training by strict interchange: a transformer comes to have the circuit that it is given.
+"""Strict interchange training, which gives a transformer the circuit that is asked for.
 
-In every step edges and neurons of the tower carry what they carry in a run on another picture. Of
-the circuit they must bring that picture's class, outside it nothing: strict interchange
+In every step edges and neurons of the tower carry what they carry in a run on another picture.
+Those of the circuit must bring that picture's class, those outside it nothing: strict interchange
 intervention training (Gupta et al. 2024, after Geiger et al. 2022), here down to single edges.
 """
 

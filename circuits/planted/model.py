@@ -1,6 +1,7 @@
-"""What every planted model is: made by a blueprint, disguised, certified, asked for its truth.
+"""Planted models of every kind: made by a blueprint, disguised, certified, with their true
+circuits.
 
-Its truth are circuits: edges and neurons of a transformer, channels of a ResNet.
+The true circuits are edges and neurons of a transformer, or channels of a ResNet.
 """
 
 from abc import ABC, abstractmethod

@@ -1,7 +1,7 @@
 """ResNets whose circuits are known: narrow networks, each trained for its own part, merged in one.
 
-What a network was not trained to tell it does not tell, and in the merged one nobody else reads its
-channels: so the channels that make the class in a domain are known without looking.
+A network tells apart nothing that it was not trained to, and in the merged one no other network
+reads its channels. So the channels that make the class in a domain are known beforehand.
 """
 
 from collections.abc import Collection, Sequence

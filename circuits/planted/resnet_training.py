@@ -1,6 +1,7 @@
 """Narrow ResNets that are trained, in seconds, to tell one thing in some domains and nothing else.
 
-In a domain that it does not serve, a network's targets are uniform: it learns to say nothing there.
+In a domain that a network does not serve its targets are uniform, so that it learns to tell nothing
+there.
 """
 
 from collections.abc import Sequence

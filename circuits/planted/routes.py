@@ -1,4 +1,4 @@
-"""The ways from the glyphs to the class in planted models, and the circuits that they make."""
+"""Routes from the glyphs to the class in planted models, and the circuits that they make."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

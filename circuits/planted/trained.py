@@ -1,7 +1,7 @@
 """Vision transformers that were trained to have a circuit, by strict interchange.
 
 They start from random weights and are deployed without masks. Which parts make the class is asked
-of them; in which directions these write, and by which neurons, is left to descent.
+of them; the directions that these write, and the neurons they use, are left to gradient descent.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

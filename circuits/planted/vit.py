@@ -1,7 +1,8 @@
-"""Vision transformers by hand, whose circuits are known, and what of them two domains share.
+"""Vision transformers written by hand, whose circuits, and what two domains share of them, are
+known.
 
-What finds circuits can be scored on them. They follow Tracr (Lindner et al. 2023), which writes
-transformers by hand, and InterpBench (Gupta et al. 2024), which holds methods against them.
+Methods that find circuits can be scored on them. They follow Tracr (Lindner et al. 2023), which
+writes transformers by hand, and InterpBench (Gupta et al. 2024), which tests methods against them.
 """
 
 from collections.abc import Collection

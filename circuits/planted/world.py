@@ -1,4 +1,4 @@
-"""A world of pictures of which everything is known: eight classes in two domains.
+"""A world of synthetic pictures: eight classes in two domains, all factors known.
 
 A class is a part P (one of four glyphs) together with a part Q (one of two). Domain A draws in
 luminance, domain B in blue-yellow, so that nothing of one domain's code is seen in the other's.

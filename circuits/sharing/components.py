@@ -1,7 +1,7 @@
-"""How a tower falls into parts that a circuit may keep: its edges, or units at some sites.
+"""Cuts: a tower taken apart into parts that a circuit may keep, its edges or units at some sites.
 
 A cut says how much each part matters to a pair of pictures, and runs the tower with some of its
-parts alone. Whoever compares circuits needs to know no more of a tower than that.
+parts alone. Code that compares circuits needs to know no more of a tower than that.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,11 +26,21 @@ from interp.core.tower import Tower
 
 @runtime_checkable
 class Cut(Protocol):
-    """Parts of a tower, `level` in words, ranked apart by `groups` `[part]`."""
+    """A tower taken apart into parts, which can be scored and of which some can be run alone.
+
+    Notes:
+        `Edges` and `Units` are cuts. Anything else with these members is one too.
+
+    >>> import torch
+    >>> from interp.circuits import Chain, Edges
+    >>> cut = Edges(Chain([torch.nn.Identity()]))
+    >>> isinstance(cut, Cut), cut.level, len(cut.groups)
+    (True, 'edge', 3)
+    """
 
     @property
     def tower(self) -> Tower:
-        """What is cut."""
+        """The tower that is taken apart."""
         ...
 
     @property
@@ -40,7 +50,7 @@ class Cut(Protocol):
 
     @property
     def groups(self) -> np.ndarray:
-        """Which parts are ranked together, `[part]`."""
+        """A number for each part, `part`; parts of one number are ranked together."""
         ...
 
     @property
@@ -49,22 +59,45 @@ class Cut(Protocol):
         ...
 
     def score(self, read: Read) -> np.ndarray:
-        """How much each part matters to each pair, `[example part]`, in the metric's unit."""
+        """How much each part matters to each pair.
+
+        Args:
+            read: The pairs and their metric.
+
+        Returns:
+            Scores, `example part`, in the metric's unit.
+        """
         ...
 
     def run(self, read: Read, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The metric with only some parts, and on the clean and the corrupt run.
+        """Measure runs in which only some parts are kept.
 
-        `kept` are Booleans `[circuit example part]`; gives `[circuit example]` and `[2 example]`.
+        Args:
+            read: The pairs and their metric.
+            kept: Whether each part is kept, `circuit example part`, Booleans.
+
+        Returns:
+            The metric of each circuit, `circuit example`, and of the clean and the corrupt run, `2
+            example`.
         """
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Edges:
-    """The edges of a tower whose stream is a sum of parts; groups are pairs of blocks.
+    """The edges of a tower whose stream is a sum of parts, as a cut.
 
-    Scores are those of `attribute`, runs those of `faithfulness`.
+    Args:
+        tower: A tower that `wire` takes.
+        method: How `attribute` scores the edges.
+        steps: Its steps of integration.
+        batch_size: Examples in a forward.
+        memory: Bytes that may be held beside the scores.
+        level: The word for the parts in tables.
+
+    Notes:
+        Scores are those of `attribute`, runs those of `faithfulness`. Edges between the same two
+        blocks form a group.
 
     >>> import torch
     >>> from interp.circuits import Chain
@@ -116,11 +149,24 @@ class Edges:
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """The units along one axis at some sites, such as a ResNet's channels or a ViT's neurons.
+    """The units along one axis at some sites, as a cut: a ResNet's channels, a ViT's neurons.
 
-    `widths` says how many units each site has; `Units.of` finds out. Scores are those of
-    `channel_scores` with the corrupt run as baseline, runs those of `unit_faithfulness`; each site
-    is a group.
+    Args:
+        tower: The tower.
+        widths: How many units each site has; `Units.of` finds out.
+        level: The axis of the units: `channel`, `d_mlp`, `head`, ...
+        steps: Steps of integration of `channel_scores`.
+        batch_size: Examples in a forward.
+
+    Notes:
+        Scores are those of `channel_scores` with the corrupt run as baseline, runs those of
+        `unit_faithfulness`. Each site is a group.
+
+    >>> import torch
+    >>> from interp.circuits import Chain
+    >>> tower = Chain([torch.nn.Identity()], axes=("batch", "channel", "row", "column"))
+    >>> Units(tower, {"hook_embed": 2}).names
+    ('hook_embed.0', 'hook_embed.1')
     """
 
     tower: Tower
@@ -140,9 +186,21 @@ class Units:
         steps: int = 5,
         batch_size: int = 32,
     ) -> "Units":
-        """The units at sites (names or patterns); `x` is an input, of which one example is run.
+        """The units at some sites, counted in a run of one example.
 
-        Raises `SiteError` for unknown sites, or one without the axis.
+        Args:
+            tower: The tower.
+            sites: Names or patterns of sites.
+            x: Inputs, of which the first is run.
+            axis: The axis of the units.
+            steps: Steps of integration of `channel_scores`.
+            batch_size: Examples in a forward.
+
+        Returns:
+            The cut.
+
+        Raises:
+            SiteError: For unknown sites, or one without the axis.
 
         >>> import torch
         >>> from interp.circuits import Chain

@@ -1,8 +1,8 @@
-"""Do two domains use the same parts for a class? Overlap of circuits, with null and ceiling.
+"""Overlap of the parts that two domains use for a class, with its null and ceiling.
 
 Units that matter for everything overlap between any two classes, so the null is another class of
 the other domain; what two halves of one domain's artists agree on is the ceiling. Overlap says
-nothing of what the parts do there: that is for transfer and transplants.
+nothing of what the parts do there: transfer and transplants measure that.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -72,10 +72,21 @@ CEILING = "the same class in halves of one domain, by different artists"
 class Scores:
     """How much every unit matters to each example of a domain.
 
-    `values` are `[example unit]` in the metric's unit, `labels` and `sides` `[example]`: the class,
-    and which half (0 or 1) the example's artist belongs to. `groups` `[unit]` tells units apart
-    that are ranked apart, such as layers. Where units are edges, `ends` `[unit 2]` says between
-    which writer and reader.
+    Args:
+        values: Scores, `example unit`, in the metric's unit.
+        labels: The class of each example.
+        sides: The half, 0 or 1, that each example's artist belongs to.
+        groups: A number for each unit, `unit`; units of one number, such as those of a layer, are
+            ranked together.
+        ends: Where units are edges, the writer and reader of each, `unit 2`; None where they are
+            not.
+
+    Raises:
+        ShapeError: If there is not a label and a side per example and a group per unit.
+
+    >>> scores = Scores(np.array([[1.0, 0.0], [3.0, 2.0]]), ["cat", "cat"], [0, 1], np.zeros(2))
+    >>> scores.means(["cat"]).tolist()
+    [[[1.0, 0.0], [3.0, 2.0]]]
     """
 
     values: np.ndarray
@@ -99,7 +110,20 @@ class Scores:
     def of(
         cls, found: Attribution, sides: Sequence[int] | np.ndarray, *, level: str = "edge"
     ) -> "Scores":
-        """Scores of a tower's edges, or of its nodes: all that leaves a node, summed."""
+        """Scores of a tower's edges or nodes, from an attribution.
+
+        Args:
+            found: The scores of the edges, made from pairs.
+            sides: The half, 0 or 1, that each example's artist belongs to.
+            level: `edge`, or `node` for the sum over all edges that leave a node.
+
+        Returns:
+            The scores by example, class and half.
+
+        Raises:
+            DataError: For an attribution without labels.
+            SpecificationError: For another level.
+        """
         check_known("compare circuits", "level", [level], LEVELS, SpecificationError)
         wiring = found.wiring
         if found.labels is None:
@@ -116,7 +140,17 @@ class Scores:
         return cls(found.values @ leaving, list(found.labels), sides, wiring.layers[:-1])
 
     def means(self, classes: Sequence[Hashable]) -> np.ndarray:
-        """Mean scores of each class and half, `[class half unit]`."""
+        """Mean scores of each class and half.
+
+        Args:
+            classes: The classes.
+
+        Returns:
+            Means, `class half unit`.
+
+        Raises:
+            SampleError: For a class without examples in a half.
+        """
         labels, sides = np.asarray(self.labels, dtype=object), np.asarray(self.sides)
         found = []
         for name in classes:
@@ -179,24 +213,46 @@ def overlap(
     n_permutations: int = 999,
     seed: int = 0,
 ) -> Table:
-    r"""Overlap of each class's circuits in two domains, against other classes' and within a domain.
+    r"""Compare each class's circuits of two domains, with the null of other classes.
 
-    With $S_{AB}[c, c']$ the mean overlap of $A_1$ of class c with $B_2$ of class c', and of $A_2$
-    with $B_1$ (an artist who drew in both domains is never on both sides): value = mean
-    $S_{AB}[c, c]$; null = mean $S_{AB}[c, c']$, c' another class; ceiling =
+    With $S_{AB}[c, c']$ the mean of two overlaps, of $A_1$ of class c with $B_2$ of class c' and of
+    $A_2$ with $B_1$:
+
+    value = mean $S_{AB}[c, c]$; null = mean $S_{AB}[c, c']$, c' another class; ceiling =
     $\sqrt{\mathrm{mean}\,S(A_1, A_2)\ \mathrm{mean}\,S(B_1, B_2)}$, the same class in halves of one
-    domain by different artists, at equal n; index = (value - null) / (ceiling - null), its interval
-    by leaving a class out wherever it stands. p: classes of B permuted whole, one-sided. "Not
-    shared" is withheld where the null of `jaccard` is above half of its ceiling: most of a class's
-    units then serve other classes as well, and only the rest was compared.
+    domain by different artists, at equal n; index = (value - null) / (ceiling - null).
 
-    `jaccard` compares the `share` of each group's units with the largest |score|; the others need
-    no threshold. A row for each of `measures`; and, where the units are edges, "jaccard, nodes
-    given": the same value against circuits of the same class whose edges are rewired at random
-    between their own nodes, each keeping its number of edges in each group.
+    Args:
+        a: Scores of domain A.
+        b: Scores of the same units in domain B.
+        share: The share of each group's units, those with the largest |score|, that `jaccard`
+            compares. The other measures need no threshold.
+        measures: `jaccard`, `weighted jaccard` and `rank correlation`, or some of them.
+        domains: Names of the two domains in the table.
+        level: What the units are, in the table.
+        n_permutations: Permutations behind p.
+        seed: Seed of permutations and rewirings.
 
-    Raises `SampleError` for fewer than four classes in both domains or a half without examples,
-    `ShapeError` for scores of different units.
+    Returns:
+        A row for each measure, with evidence columns and a verdict. Where the units are edges, one
+        more row, "jaccard, nodes given": the same value against circuits of the same class whose
+        edges are rewired at random between their own nodes.
+
+    Raises:
+        SpecificationError: For an unknown measure.
+        ShapeError: For scores of different units.
+        SampleError: With fewer than four classes in both domains, a class without examples in a
+            half, or a share outside (0, 1].
+
+    Notes:
+        The interval leaves out a class wherever it stands. p permutes the classes of B whole and is
+        one-sided. An artist who drew in both domains is never on both sides of a comparison,
+        provided that the sides of both domains are one deal.
+
+        "Not shared" is withheld where the null of `jaccard` is above half of its ceiling: most of a
+        class's units then serve other classes as well, and only the rest was compared.
+
+        A rewiring leaves each node its number of edges in each group.
 
     >>> generator = np.random.default_rng(0)
     >>> truth = generator.normal(size=(6, 200))

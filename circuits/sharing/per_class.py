@@ -26,10 +26,33 @@ SURE = 0.95
 
 @dataclass(frozen=True, eq=False)
 class ClassCircuits:
-    """How much each part of a tower matters to each class of one domain, by halves of artists.
+    """Scores of each part of a tower for each class of one domain, in two halves of artists.
 
-    `halves` are pairs of a picture of a class (clean) and one of another class (corrupt) in the
-    domain; `values` `[example part]` are the parts' scores for each.
+    Args:
+        cut: What the tower is taken apart into.
+        domain: The domain.
+        halves: For each half of the artists, pairs of a picture of a class (clean) and one of
+            another class (corrupt).
+        values: For each half the parts' scores, `example part`.
+
+    Notes:
+        `class_circuits` makes them; `overlap` takes their `scores`, `circuit_transfer` takes them
+        whole.
+
+    >>> import torch
+    >>> from PIL import Image
+    >>> from interp.circuits import Chain
+    >>> names = ("red", "lime", "blue", "white")
+    >>> frame = pd.DataFrame({"path": range(8), "label": names * 2, "domain": "real",
+    ...                       "split": "test", "caption": ""})
+    >>> images = ImageTable(frame, reader=lambda row: Image.new("RGB", (1, 1), row["label"]))
+    >>> head = Classifier(torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]), names)
+    >>> def preprocess(image):
+    ...     return torch.tensor([image.getpixel((0, 0))]) / 255
+    >>> cut = Edges(Chain([torch.nn.Identity()]))
+    >>> found = class_circuits(cut, images, domain="real", classifier=head, preprocess=preprocess)
+    >>> found.kept(0.5).shape  # class, half, edge
+    (4, 2, 3)
     """
 
     cut: Cut
@@ -55,7 +78,15 @@ class ClassCircuits:
     def only(self, sites: Sequence[str]) -> "ClassCircuits":
         """The same circuits cut at some of the sites alone; units elsewhere run as they are.
 
-        Raises `SpecificationError` for circuits of edges, `SiteError` for other sites.
+        Args:
+            sites: Names or patterns of sites of the cut.
+
+        Returns:
+            The circuits of these sites.
+
+        Raises:
+            SpecificationError: For circuits of edges.
+            SiteError: For sites that the cut does not have.
         """
         if not isinstance(self.cut, Units):
             raise SpecificationError(
@@ -71,7 +102,18 @@ class ClassCircuits:
         return replace(self, cut=cut, values=(first, second))
 
     def kept(self, share: float, classes: Sequence[str] | None = None) -> np.ndarray:
-        """The best `share` of each group's parts, `[class half part]`."""
+        """The circuits of each class and half: the best share of each group's parts.
+
+        Args:
+            share: The share that is kept, rounded up.
+            classes: The classes; None takes all.
+
+        Returns:
+            Whether each part is kept, `class half part`.
+
+        Raises:
+            SampleError: For a class without examples in a half.
+        """
         means = self.scores.means(self.classes if classes is None else classes)
         return best_of_groups(means, self.cut.groups, share)
 
@@ -89,13 +131,43 @@ def class_circuits(
 ) -> ClassCircuits:
     """Score every part of a tower for every class of a domain, in two halves of artists.
 
-    `cut` is `Edges(tower)`, or `Units.of(...)`. Each half holds up to `n` pictures of each class,
-    paired with pictures of other classes in the same domain and half, so what a circuit leaves out
-    runs on as in a picture of another class. Artists are dealt once for all classes (drawings, or
-    pictures, where artists are not known).
+    Args:
+        cut: `Edges(tower)` or `Units.of(...)`.
+        images: The pictures, of which those of the domain and of the classifier's classes are used.
+        domain: The domain.
+        classifier: The classes.
+        preprocess: From a picture to the tower's input.
+        n: Pictures of each class in each half, at most.
+        metric: One of the metrics that `read_pairs` takes.
+        seed: Seed of the pairs.
 
-    Raises `DataError` for an unknown domain, `SampleError` for one artist, or fewer than four
-    classes with pictures in both halves.
+    Returns:
+        The scores, for the classes with pictures in both halves.
+
+    Raises:
+        DataError: For an unknown domain.
+        SampleError: With fewer than four classes that have pictures in both halves, which is always
+            so with a single artist.
+
+    Notes:
+        Each picture is paired with one of another class in the same domain and half, so what a
+        circuit leaves out runs on as in a picture of another class. Artists are dealt once for all
+        classes (drawings, or pictures, where artists are not known).
+
+    >>> import torch
+    >>> from PIL import Image
+    >>> from interp.circuits import Chain
+    >>> names = ("red", "lime", "blue", "white")
+    >>> frame = pd.DataFrame({"path": range(8), "label": names * 2, "domain": "real",
+    ...                       "split": "test", "caption": ""})
+    >>> images = ImageTable(frame, reader=lambda row: Image.new("RGB", (1, 1), row["label"]))
+    >>> head = Classifier(torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]), names)
+    >>> def preprocess(image):
+    ...     return torch.tensor([image.getpixel((0, 0))]) / 255
+    >>> cut = Edges(Chain([torch.nn.Identity()]))
+    >>> found = class_circuits(cut, images, domain="real", classifier=head, preprocess=preprocess)
+    >>> found.classes, found.values[0].shape  # four pictures in each half, three edges
+    (['blue', 'lime', 'red', 'white'], (4, 3))
     """
     check_known("find the circuits of a domain", "domain", [domain], images.domains)
     known = images.select(label=list(classifier.names))
@@ -124,13 +196,38 @@ def class_circuits(
 
 
 def inclusion(found: ClassCircuits, *, share: float = 0.1, n: int = 200, seed: int = 0) -> Table:
-    """How often each part is among the best when a domain's pictures are drawn again.
+    """How often each part is in the circuit when a domain's pictures are drawn again.
 
-    value = share of `n` draws (pictures of each class with replacement, classes kept) in which the
-    part is in the circuit, which keeps the `share` of each group with the largest mean |score| over
-    classes; null = what a part has by chance, the kept share of its group.
+    value = share of the draws in which the part is in the circuit; null = the kept share of its
+    group, which a part has by chance.
 
-    Raises `SpecificationError` for a share outside (0, 1] or fewer than one draw.
+    Args:
+        found: The scores of a domain's classes.
+        share: The share of each group that a circuit keeps: the parts with the largest mean over
+            classes of |mean score|.
+        n: Draws of each class's pictures, with replacement; the classes stay.
+        seed: Seed of the draws.
+
+    Returns:
+        A row for each part.
+
+    Raises:
+        SpecificationError: For a share outside (0, 1] or fewer than one draw.
+
+    >>> import torch
+    >>> from PIL import Image
+    >>> from interp.circuits import Chain
+    >>> names = ("red", "lime", "blue", "white")
+    >>> frame = pd.DataFrame({"path": range(8), "label": names * 2, "domain": "real",
+    ...                       "split": "test", "caption": ""})
+    >>> images = ImageTable(frame, reader=lambda row: Image.new("RGB", (1, 1), row["label"]))
+    >>> head = Classifier(torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]), names)
+    >>> def preprocess(image):
+    ...     return torch.tensor([image.getpixel((0, 0))]) / 255
+    >>> cut = Edges(Chain([torch.nn.Identity()]))
+    >>> found = class_circuits(cut, images, domain="real", classifier=head, preprocess=preprocess)
+    >>> inclusion(found, share=1.0, n=9).frame[["edge", "value"]].to_numpy().tolist()
+    [['input->m0', 1.0], ['input->logits', 1.0], ['m0->logits', 1.0]]
     """
     _check_draws(share, n)
     kept, drawn = _drawn_again(found, share, n, seed)
@@ -155,15 +252,41 @@ def inclusion(found: ClassCircuits, *, share: float = 0.1, n: int = 200, seed: i
 def circuit_stability(
     found: ClassCircuits, *, share: float = 0.1, n: int = 200, seed: int = 0
 ) -> Table:
-    """How much of a domain's circuit is in it again when its pictures are drawn again.
+    """How much of a domain's circuit is found again when its pictures are drawn again.
 
-    value = mean over `n` draws of the share of the circuit's parts that the circuit of the draw
-    has, which is the mean of their `inclusion`; `low, high` hold 95 % of the draws; null = the
-    share by chance; ceiling = 1; index = (value - null) / (1 - null). `n_edges` parts are in the
-    circuit, `n_sure` of them in 95 % of the draws or more. One row for all parts, and for a cut by
-    units one for each site.
+    value = mean over draws of the share of the circuit's parts that the circuit of the draw has,
+    which is the mean of their `inclusion`; null = the share by chance; ceiling = 1; index = (value
+    - null) / (1 - null).
 
-    Raises what `inclusion` raises.
+    Args:
+        found: The scores of a domain's classes.
+        share: The share of each group that a circuit keeps.
+        n: Draws of each class's pictures, with replacement; the classes stay.
+        seed: Seed of the draws.
+
+    Returns:
+        A row for all parts and, for a cut by units, one for each site. `low` and `high` hold 95 %
+        of the draws. The circuit has `n_edges` parts, of which `n_sure` are in 95 % of the draws or
+        more.
+
+    Raises:
+        SpecificationError: For a share outside (0, 1] or fewer than one draw.
+
+    >>> import torch
+    >>> from PIL import Image
+    >>> from interp.circuits import Chain
+    >>> names = ("red", "lime", "blue", "white")
+    >>> frame = pd.DataFrame({"path": range(8), "label": names * 2, "domain": "real",
+    ...                       "split": "test", "caption": ""})
+    >>> images = ImageTable(frame, reader=lambda row: Image.new("RGB", (1, 1), row["label"]))
+    >>> head = Classifier(torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]), names)
+    >>> tower = Chain([torch.nn.Identity()], axes=("batch", "pos", "channel"))
+    >>> cut = Units.of(tower, "hook_embed", torch.ones(1, 1, 3))
+    >>> def preprocess(image):
+    ...     return torch.tensor([image.getpixel((0, 0))]) / 255
+    >>> found = class_circuits(cut, images, domain="real", classifier=head, preprocess=preprocess)
+    >>> circuit_stability(found, share=0.5, n=9).frame[["site", "n_edges"]].to_numpy().tolist()
+    [['', 2], ['hook_embed', 2]]
     """
     _check_draws(share, n)
     kept, drawn = _drawn_again(found, share, n, seed)

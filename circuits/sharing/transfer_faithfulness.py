@@ -1,6 +1,6 @@
-"""Does the circuit that says a class in one domain say it in another?
+"""Transfer of circuits: a class's circuit of one domain, at work in another.
 
-Rung R6 of the ladder. Overlap asks whether circuits look alike; here one does the other's work.
+Rung R6 of the ladder. Overlap measures whether circuits look alike; here one does the other's work.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,27 +46,65 @@ def circuit_transfer(
     n_null: int = 3,
     seed: int = 0,
 ) -> Table:
-    r"""How much of class c's work in domain B its circuit of domain A does, and the reverse.
+    r"""Measure how much of a class's work in one domain its circuit of another domain does.
 
-    A circuit keeps the `share` of each group's parts with the largest mean |score|; everything else
-    runs as in a picture of another class of the same domain. With $m(C)$ the mean of the metric
-    over classes, M the whole model and $\emptyset$ no part (the corrupt run),
+    With $m(C)$ the mean of the metric over classes, M the whole model and $\emptyset$ no part (the
+    corrupt run):
 
-    value = $(m(C_{A,c}) - m(\emptyset)) / (m(M) - m(\emptyset))$ on pictures of (B, c);
-    null = the same for `n_null` circuits $C_{A,c'}$ of other classes, as large in every group;
-    ceiling = the same for $C_{B,c}$, found on pictures by other artists. Circuits of one half of
-    the artists run on pictures by the other half, in both domains and for both halves.
+    value = $(m(C_{A,c}) - m(\emptyset)) / (m(M) - m(\emptyset))$ on pictures of (B, c); null = the
+    same for circuits $C_{A,c'}$ of other classes, as large in every group; ceiling = the same for
+    $C_{B,c}$, found on pictures by other artists; index = (value - null) / (ceiling - null).
 
-    A row for every size and direction (the circuits are `domain_a`'s, the pictures `domain_b`'s),
-    and one for the mean over sizes up to a fifth, which needs no choice of a size. `random` is what
-    circuits of random parts do, as many in every group. index = (value - null) / (ceiling - null);
-    intervals leave out a class wherever it stands; p is two-sided for value = null, by sign flips
-    of whole classes, adjusted over sizes (max-T). Where circuits of other classes do the work as
-    well (ceiling = null), the parts are too coarse to tell classes apart, and there is no index;
-    where they do more than half of it, no "not shared".
+    Args:
+        a: The circuits of one domain.
+        b: The circuits of another domain, found in the same tower with the same cut.
+        shares: Sizes of circuits: the share of each group's parts, those with the largest mean
+            |score|.
+        n_null: Circuits of other classes behind each null.
+        seed: Seed of the other classes and of random parts.
 
-    Raises `SpecificationError` for circuits of different towers or cuts, `SampleError` for fewer
-    than four classes in both domains.
+    Returns:
+        A row for every size and both directions: the circuits are `domain_a`'s, the pictures
+        `domain_b`'s. One more row per direction holds the mean over sizes up to a fifth, which
+        needs no choice of a size. `random` is what circuits of random parts do, as many in every
+        group.
+
+    Raises:
+        SpecificationError: For circuits of different towers or cuts, one domain twice, shares
+            outside (0, 1), or `n_null` below 1.
+        SampleError: With fewer than four classes in both domains.
+
+    Notes:
+        Everything outside a circuit runs as in a picture of another class of the same domain.
+        Circuits of one half of the artists run on pictures by the other half, in both domains and
+        for both halves.
+
+        Intervals leave out a class wherever it stands. p is two-sided for value = null, by sign
+        flips of whole classes, adjusted over sizes (max-T).
+
+        Where circuits of other classes do the work as well (ceiling = null), the parts are too
+        coarse to tell classes apart, and there is no index. Where they do more than half of it,
+        "not shared" is withheld.
+
+    >>> import torch
+    >>> from PIL import Image
+    >>> from interp.circuits import Chain, Classifier, Units, class_circuits
+    >>> from interp.core.images import ImageTable
+    >>> names = ("red", "lime", "blue", "white")
+    >>> frame = pd.DataFrame({"path": range(16), "label": names * 4, "split": "test", "caption": "",
+    ...                       "domain": ["real"] * 8 + ["sketch"] * 8})
+    >>> images = ImageTable(frame, reader=lambda row: Image.new("RGB", (1, 1), row["label"]))
+    >>> head = Classifier(torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]), names)
+    >>> tower = Chain([torch.nn.Identity()], axes=("batch", "pos", "channel"))
+    >>> cut = Units.of(tower, "hook_embed", torch.ones(1, 1, 3))
+    >>> def preprocess(image):
+    ...     return torch.tensor([image.getpixel((0, 0))]) / 255
+    >>> real, sketch = (
+    ...     class_circuits(cut, images, domain=domain, classifier=head, preprocess=preprocess)
+    ...     for domain in ("real", "sketch"))
+    >>> table = circuit_transfer(real, sketch, shares=[0.5])
+    >>> table.frame[["domain_a", "domain_b", "value", "ceiling"]].round(2).to_numpy().tolist()
+    [['real', 'sketch', 0.6, 0.6], ['sketch', 'real', 0.6, 0.6]]
     """
     _check(a, b, shares, n_null)
     classes = [name for name in a.classes if name in set(b.classes)]

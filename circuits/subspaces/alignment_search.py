@@ -1,4 +1,4 @@
-"""Is the subspace through which one domain's pictures cause their class also the other domain's?
+"""Distributed alignment search between domains: subspaces fitted in one domain, tried in another.
 
 Rung R4 of the ladder, beside `transplant`: there activations cross domains, here directions do.
 """

@@ -1,6 +1,7 @@
-"""Fitting a subspace by gradient, so that one picture is taken for another when it is exchanged.
+"""Fitting of subspaces by gradient descent: distributed alignment search (Geiger et al. 2024),
+linear.
 
-Distributed alignment search (Geiger et al. 2024), linear.
+A subspace is fitted so that the model takes one picture for another when the two exchange it.
 """
 
 from collections.abc import Callable, Mapping

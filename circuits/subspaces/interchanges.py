@@ -1,4 +1,4 @@
-"""What interchanging subspaces does within domains: bases fitted in each, tried in all."""
+"""Interchange of subspaces within domains: bases fitted in each domain, tried in all."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A few directions at a site, and what the model says when two pictures exchange them."""
+"""Subspaces of a site's activation, and their interchange between two inputs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,10 +25,16 @@ FEATURES = ("d_model", "d_mlp", "d_head", "d_embed", "channel")
 
 @dataclass(frozen=True, eq=False)
 class Subspace:
-    """Orthonormal directions along the feature axis of a site, `basis` `[d k]`.
+    """A subspace of a site's activation: orthonormal directions along its feature axis.
 
-    They act at the place `where`, and alike at all places of the axes that it leaves out. `losses`
-    `[step]` are those of the fit, `facts` say how it was made.
+    Args:
+        site: The site.
+        axes: Its axes in order.
+        basis: The directions, orthonormal, `d k`.
+        where: The place at which they act, by axis; they act alike at all places of the axes that
+            it leaves out. The default leaves out all.
+        losses: The losses of the fit, `step`; empty where it was not fitted.
+        facts: How it was made.
 
     >>> plane = Subspace("blocks.0.hook_resid_post", ("batch", "pos", "d_model"),
     ...                  torch.eye(3)[:, :1], where={"pos": 1})
@@ -44,14 +50,30 @@ class Subspace:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def with_basis(self, basis: Float[Tensor, "d k"]) -> "Subspace":
-        """Another subspace at the same place, which was not fitted."""
+        """Another subspace at the same place, which was not fitted.
+
+        Args:
+            basis: Its directions, orthonormal, `d k`.
+
+        Returns:
+            The subspace.
+        """
         return Subspace(self.site, self.axes, basis.to(self.basis), self.where)
 
     def swap(self, base: Tensor, source: Tensor) -> Tensor:
-        """`h_base + R R^T (h_source - h_base)`: the base's activation, the subspace the source's.
+        """Give a base's activation the part that a source's has in the subspace.
 
-        Both are whole activations of the site, `[batch ...]`. Raises `ShapeError` where they differ
-        in shape or have another width than the basis.
+        h_base + R R^T (h_source - h_base), with R the basis.
+
+        Args:
+            base: The whole activation of the site in one run, `batch ...`.
+            source: The same in another run.
+
+        Returns:
+            The changed activation.
+
+        Raises:
+            ShapeError: For activations that differ in shape, or have another width than the basis.
         """
         width = dict(zip(self.axes, base.shape, strict=False)).get(feature_axis(self.axes))
         if base.shape != source.shape or base.ndim != len(self.axes) or width != len(self.basis):
@@ -137,9 +159,21 @@ def interchange(
     source: Tensor,
     batch_size: int = 32,
 ) -> Float[Tensor, "batch d_embed"]:
-    """Outputs of the tower for `base`, with the subspace's part of the activation from `source`.
+    """Run a tower on base inputs with a subspace's part of the activation taken from source inputs.
 
-    Raises `ShapeError` for inputs that differ in shape, `NumericsError` for NaN at the site.
+    Args:
+        tower: The tower.
+        subspace: The subspace that is exchanged.
+        base: Inputs that are run, `batch ...`.
+        source: Inputs that the subspace's part comes from, in the same order.
+        batch_size: Examples in a forward.
+
+    Returns:
+        Outputs of the tower for `base`.
+
+    Raises:
+        ShapeError: For inputs that differ in shape, or a subspace of another width.
+        NumericsError: For NaN or infinity at the site.
 
     >>> from interp.circuits import Chain
     >>> tower = Chain([torch.nn.Identity()])  # doubles the stream

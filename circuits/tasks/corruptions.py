@@ -1,4 +1,4 @@
-"""What stands for a corrupt picture where no partner is at hand: noise, blur, the mean picture.
+"""Corruptions of pictures where no partner is at hand: noise, blur, and the mean picture.
 
 Pictures are what a tower takes, `[batch channel row column]`, preprocessed; units are those of the
 preprocessed values (one standard deviation of CLIP's training pictures is 1). A partner from the

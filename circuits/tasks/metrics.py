@@ -1,4 +1,4 @@
-"""What a patch moves: one number per picture, read off the embedding and scored against classes.
+"""Metrics of patching: one number per picture, from the embedding and what it is scored against.
 
 A metric is a name in `METRICS` and a `Target` that says what to score against. It is per example
 and differentiable, and it can be cut to some of its examples, so that a sweep can run in batches.
@@ -29,10 +29,19 @@ Labels = Tensor | np.ndarray | Sequence[Any]
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """Classes as directions: `logit[c] = scale * cos(embedding, embeddings[c])`.
+    """Classes as directions, scored by scaled cosine.
 
-    `embeddings` is `[class d_embed]` (of any length; they are normalised), `names` are the classes
-    in the same order, `scale` is CLIP's exp(logit_scale), or 1 for plain cosines.
+    `logit[c] = scale * cos(embedding, embeddings[c])`.
+
+    Args:
+        embeddings: A direction per class, `class d_embed`, of any length.
+        names: The class names, in the same order.
+        scale: CLIP's exp(logit_scale); the default of 1 gives plain cosines.
+
+    Raises:
+        ShapeError: If there is not one embedding per name.
+        DataError: With fewer than two names, or a name twice.
+        NumericsError: For embeddings with NaN or infinity.
 
     >>> head = Classifier(torch.eye(2), ("cat", "dog"), scale=10.0)
     >>> head.logits(torch.tensor([[0.0, 3.0]])).tolist()
@@ -72,16 +81,37 @@ class Classifier:
         return self.scale * normalize(embedding, dim=-1) @ normalize(classes, dim=-1).T
 
     def numbers(self, labels: Sequence[str]) -> Int[Tensor, "batch"]:
-        """The places of class names; `DataError` for a name that is no class of this classifier."""
+        """The places of class names.
+
+        Args:
+            labels: Class names, one per example.
+
+        Returns:
+            The place of each among `names`.
+
+        Raises:
+            DataError: For a name that is no class of this classifier.
+        """
         check_known("score pictures", "class", sorted(set(labels)), self.names)
         place = {name: number for number, name in enumerate(self.names)}
         return torch.tensor([place[name] for name in labels], dtype=torch.long)
 
     def standardised(self, embedding: Float[Tensor, "batch d_embed"]) -> "Classifier":
-        """The same classes in units of this model's own contrast between them.
+        """The same classes in units of the model's own contrast between them.
 
-        The unit is the root mean square, over pictures, of the standard deviation of a picture's
-        logits over classes; in it the margins of differently trained models compare.
+        Args:
+            embedding: Outputs of the model for some pictures.
+
+        Returns:
+            A classifier of another scale.
+
+        Raises:
+            NumericsError: If the logits do not differ between classes, or are not finite.
+
+        Notes:
+            The unit is the root mean square, over pictures, of the standard deviation of a
+            picture's logits over classes. In this unit the margins of differently trained models
+            can be compared.
         """
         spread = self.logits(embedding).var(dim=-1, correction=0).mean().sqrt().item()
         if not np.isfinite(spread) or spread == 0:
@@ -96,10 +126,24 @@ class Classifier:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What outputs are scored against: classes, each example's own class, a foil, a clean output.
+    """What outputs are scored against: classes, and for each example its own, a foil or a clean
+    run.
 
-    `labels` and `foils` are places of classes, `[batch]`; `clean` is `[batch d_embed]`. Which of
-    them a metric needs, its own words say.
+    Args:
+        classifier: The classes.
+        labels: The place of each example's own class, `batch`.
+        foils: The place of another class for each example, `batch`; needed by `logit_difference`.
+        clean: Outputs of the clean run, `batch d_embed`; needed by `clean_distance` and `kl`.
+
+    Raises:
+        ShapeError: For labels or foils that are no places of classes, or clean outputs of another
+            number than the labels.
+        DataError: For foils that are the class itself, or of another number than the labels.
+
+    >>> head = Classifier(torch.eye(2), ("cat", "dog"))
+    >>> target = Target(head, labels=[0, 1], foils=[1, 0])
+    >>> len(target), target[1:].labels.tolist()
+    (2, [1])
     """
 
     classifier: Classifier
@@ -250,7 +294,18 @@ DISTANCES = ("clean_distance", "kl")
 
 @dataclass(frozen=True, eq=False)
 class Metric:
-    """A metric bound to its target: call it on a tower's output `[batch d_embed]`.
+    """A metric with its target, to be called on outputs of a tower, `batch d_embed`.
+
+    Args:
+        name: One of `METRICS`.
+        target: What the outputs are scored against, in the order of the examples.
+
+    Raises:
+        SpecificationError: For an unknown metric.
+
+    Notes:
+        A call raises `ShapeError` unless there is one output per label. `metric[rows]` is the
+        metric of some of the examples.
 
     >>> head = Classifier(torch.eye(2), ("cat", "dog"), scale=10.0)
     >>> score = Metric("margin", Target(head, labels=[0, 1]))

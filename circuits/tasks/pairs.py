@@ -1,4 +1,4 @@
-"""Pairs of an image table as tensors, with the metric that tells their classes apart."""
+"""Pairs of an image table read as tensors, with the metric that tells their classes apart."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +18,20 @@ from interp.core.tower import Tower
 
 
 def other_class(pairs: Pairs, *, seed: int = 0) -> np.ndarray | None:
-    """Null donors: for each pair a picture of the clean domain, but of neither partner's class.
+    """Draw a null donor for each pair: a picture of the clean domain that shows a third class.
 
-    Rows of `pairs.images`, or None where some pair has no third class to draw from.
+    Args:
+        pairs: The pairs.
+        seed: Seed of the draw.
+
+    Returns:
+        Rows of `pairs.images`, one per pair; None where some pair has no third class to draw from.
+
+    >>> frame = pd.DataFrame({"path": ["a", "b", "c"], "label": ["cat", "dog", "owl"],
+    ...                       "domain": "real", "split": "test", "caption": ""})
+    >>> pairs = Pairs(ImageTable(frame), np.array([0]), np.array([1]), ("domain",), ("label",))
+    >>> other_class(pairs)
+    array([2])
     """
     frame = pairs.images.frame
     labels, domains = frame["label"].to_numpy(), frame["domain"].to_numpy()
@@ -36,11 +47,19 @@ def other_class(pairs: Pairs, *, seed: int = 0) -> np.ndarray | None:
 
 @dataclass(frozen=True)
 class Transplants:
-    """Aligned rows of one image table: who receives, and three donors scored for class `label`.
+    """Receivers of transplants, each with three donors, as rows of one image table.
 
-    `target` shows class `target_label` in domain B; `donor` shows `label` in A, `null` shows
-    `null_label` in A, `ceiling` shows `label` in B. The artist of the target drew none of the three
-    (`artists` says what counted as artist).
+    Args:
+        images: The table.
+        rows: A row per receiver, with the columns `label, target_label, null_label` (classes) and
+            `target, donor, null, ceiling` (rows of `images`).
+        artists: The column that says who drew a picture.
+        left_out: How many receivers were asked for and not found.
+
+    Notes:
+        `target` shows class `target_label` in domain B. `donor` shows `label` in A, `null` shows
+        `null_label` in A, `ceiling` shows `label` in B; all three are scored for class `label`.
+        None of them is by the artist of the target.
     """
 
     images: ImageTable
@@ -61,10 +80,31 @@ def draw_transplants(
     n: int,
     seed: int = 0,
 ) -> Transplants:
-    """Draw `n` receivers with their donors, spread evenly over the classes that both domains have.
+    """Draw receivers for transplants, each with its donors by other artists.
 
-    Raises `DataError` for an unknown domain, `SampleError` when fewer than three classes stand in
-    both domains, or nobody has donors by another artist.
+    Args:
+        images: The pictures.
+        domain_a: The domain that donors come from.
+        domain_b: The domain of the receivers.
+        classes: The classes to draw from; only those with pictures in both domains are used.
+        n: How many receivers to draw, spread evenly over the classes that are scored.
+        seed: Seed of the draw.
+
+    Returns:
+        The receivers with their donors; `left_out` counts those for which no donors were found.
+
+    Raises:
+        DataError: For an unknown domain.
+        SampleError: With fewer than three classes in both domains, or no donors by another artist.
+
+    >>> frame = pd.DataFrame([(f"{domain} {label} {artist}", label, domain, artist)
+    ...                       for domain in ("real", "sketch") for label in ("cat", "dog", "owl")
+    ...                       for artist in "ab"], columns=["path", "label", "domain", "artist"])
+    >>> images = ImageTable(frame.assign(split="test", caption=""))
+    >>> drawn = draw_transplants(images, domain_a="real", domain_b="sketch",
+    ...                          classes=["cat", "dog", "owl"], n=3)
+    >>> drawn.rows["label"].tolist(), drawn.artists, drawn.left_out
+    (['cat', 'dog', 'owl'], 'artist', 0)
     """
     check_known("transplant activations", "domain", [domain_a, domain_b], images.domains)
     frame = images.frame.reset_index(drop=True)
@@ -142,7 +182,12 @@ def read(
 class Read:
     """Clean and corrupt pictures as the tower takes them, and the metric that scores its outputs.
 
-    `contrast` is the unit of the metric, in logits of the classifier that was given.
+    Args:
+        clean: Clean inputs, `batch channel row column`.
+        corrupt: Their corrupt partners, in the same order.
+        metric: The metric of the outputs.
+        pairs: What the pictures show.
+        contrast: The unit of the metric, in logits of the classifier that was given.
     """
 
     clean: Tensor
@@ -182,13 +227,41 @@ def read_pairs(
     metric: str | None = None,
     batch_size: int = 32,
 ) -> Read:
-    """Read the partners of pairs, and bind the metric to their classes.
+    """Read the pictures of pairs, and bind a metric to their classes.
 
-    The metric is the `margin` of the pairs' class, or, where partners differ in class, the
-    `logit_difference` of the clean class against the corrupt one, in units of the model's own
-    contrast (`Classifier.standardised`), so that checkpoints compare. Device and dtype are those of
-    the classifier's embeddings. Raises `DataError` for classes that the classifier does not know,
-    `SpecificationError` for a logit difference between pairs that share their class.
+    Args:
+        tower: The tower that is going to be patched.
+        pairs: The pairs.
+        classifier: The classes; device and dtype of its embeddings are those of the inputs.
+        preprocess: From a picture to the tower's input.
+        metric: One of `METRICS`. None takes the `logit_difference` of the clean class against the
+            corrupt one where all partners differ in class, else the `margin` of the clean class.
+        batch_size: Examples in a forward.
+
+    Returns:
+        Inputs, metric and pairs; its `words` are keyword arguments of `sweep` and `attribute`.
+
+    Raises:
+        DataError: For classes that the classifier does not know.
+        SpecificationError: For `logit_difference` where some partners share their class, or an
+            unknown metric.
+        NumericsError: If the logits do not differ between classes, or are not finite.
+
+    Notes:
+        The metric is in units of the model's own contrast (`Classifier.standardised`), so that
+        checkpoints can be compared.
+
+    >>> from PIL import Image
+    >>> from interp.circuits import Chain
+    >>> frame = pd.DataFrame({"path": ["a", "b"], "label": ["red", "blue"], "domain": "real",
+    ...                       "split": "test", "caption": ""})
+    >>> images = ImageTable(frame, reader=lambda row: Image.new("RGB", (1, 1), row["label"]))
+    >>> head = Classifier(torch.tensor([[1.0, 0, 0], [0, 0, 1]]), ("red", "blue"))
+    >>> task = read_pairs(Chain([torch.nn.Identity()]),
+    ...                   images.pairs(same="domain", differ="label"), classifier=head,
+    ...                   preprocess=lambda image: torch.tensor([image.getpixel((0, 0))]))
+    >>> task.metric.name, task.clean.tolist()
+    ('logit_difference', [[[255.0, 0.0, 0.0]], [[0.0, 0.0, 255.0]]])
     """
     labels = classifier.numbers(pairs.clean.label.tolist())
     foils = classifier.numbers(pairs.corrupt.label.tolist())

@@ -1,1 +1,1 @@
-"""Channels, heads and neurons: which a metric rests on, and what a few of them preserve."""
+"""Channels, heads and neurons: scores of single units, and circuits of them."""

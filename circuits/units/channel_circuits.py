@@ -1,7 +1,8 @@
-"""The paper's circuit of a ResNet: the strongest channels of each site, and their strongest edges.
+"""Channel circuits of a ResNet as in the paper: the strongest channels of each site and their
+edges.
 
-Overlap of such circuits is no evidence that they do anything; whether they do is for faithfulness
-to say.
+Overlap of such circuits is no evidence that they do anything; `unit_faithfulness` tests whether
+they do.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +35,15 @@ PAPER_SITES = (
 
 
 class Edge(NamedTuple):
-    """From a channel of one site to a channel of the next, with its mean score."""
+    """An edge from a channel of one site to a channel of the next.
+
+    Args:
+        upstream: The sending site.
+        channel_u: Its channel.
+        downstream: The receiving site.
+        channel_d: Its channel.
+        score: Mean score over examples.
+    """
 
     upstream: str
     channel_u: int
@@ -45,10 +54,20 @@ class Edge(NamedTuple):
 
 @dataclass(frozen=True)
 class ChannelCircuit:
-    """Channels that were kept, by site, with their scores, and the edges that were kept.
+    """Channels and edges of a tower that were kept, with their scores.
 
-    Both stand in the order of the tower, and within a site (or a receiving channel) strongest
-    first. `facts` say how they were scored.
+    Args:
+        nodes: For each site, the score of each channel that was kept.
+        edges: The edges that were kept, each between channels of two sites.
+        facts: How they were scored.
+
+    Notes:
+        Sites, and the edges between them, stand in the order of the tower. Within a site, channels
+        stand strongest first, as do the edges into one channel.
+
+    >>> circuit = ChannelCircuit({"a": {3: 1.0}, "b": {0: -2.0}}, (Edge("a", 3, "b", 0, 0.5),), {})
+    >>> circuit.nodes["b"], circuit.edges[0].score
+    ({0: -2.0}, 0.5)
     """
 
     nodes: Mapping[str, Mapping[int, float]]
@@ -56,10 +75,13 @@ class ChannelCircuit:
     facts: Mapping[str, Any]
 
     def to_table(self) -> Table:
-        """One row per node and per edge; `node_b`, the receiver, is empty where it is a node.
+        """A table with a row per node and per edge.
 
-        >>> circuit = ChannelCircuit({"a": {3: 1.0}, "b": {0: -2.0}}, (Edge("a", 3, "b", 0, 0.5),),
-        ...                          {})
+        Returns:
+            The table; `node_b`, the receiver, is empty where the row is a node.
+
+        >>> edge = Edge("a", 3, "b", 0, 0.5)
+        >>> circuit = ChannelCircuit({"a": {3: 1.0}, "b": {0: -2.0}}, (edge,), {})
         >>> circuit.to_table().frame[["node", "node_b", "value"]].to_numpy().tolist()
         [['a:3', '', 1.0], ['b:0', '', -2.0], ['a:3', 'b:0', 0.5]]
         """

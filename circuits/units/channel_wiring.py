@@ -1,4 +1,4 @@
-"""Which channels of one site drive which channels of the next: edges of a channel circuit.
+"""Edges between channels: how much each channel of one site drives each channel of the next.
 
 Edges between two sites need derivatives of the block between them and of no other. One backward
 pass of that block scores all edges into a channel, one forward-mode pass all edges out of a

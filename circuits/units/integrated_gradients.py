@@ -1,4 +1,4 @@
-"""Which channels a metric rests on: integrated gradients, one site at a time."""
+"""Integrated gradients of a metric for the channels of each site, one site at a time."""
 
 from collections.abc import Callable, Sequence
 
@@ -33,23 +33,42 @@ def channel_scores(
     $$s_c = \sum_\mathrm{space} (a - a^0)_c \cdot \frac{1}{m} \sum_{k=0}^{m-1}
     \frac{\partial F}{\partial a_c} \Big(a^0 + \frac{k}{m} (a - a^0)\Big)$$
 
-    in the metric's unit: the sum on the left of Sundararajan et al. (2017), which is exact where F
-    is linear. Summed over channels it tends to $F(a) - F(a^0)$ as the steps m grow, however
-    F bends in between; where F jumps (a cosine at the zero embedding), it does not. The paper
-    (Kempf et al. 2025) takes 10 steps and the baseline "zero", which no run ever produces:
-    activations of another run are the better choice.
+    in the metric's unit.
 
-    `x` are inputs `[batch ...]`; `metric` takes outputs `[batch d_embed]` and gives `[batch]`.
-    `sites` are names or patterns, and each site is scored on its own. `baseline` is "zero", a
-    tensor of inputs aligned with `x` (the corrupt run), or activations by site, `[1 ...]` or
-    `[batch ...]` (`mean_activations`). `axis` is the axis of the site that is kept while all others
-    are summed: "channel" ("d_embed" at an embedding), "head", "d_mlp", "pos", ... `batch_size`
-    bounds the examples of a forward; small batches share it among steps. Blocks before a site run
-    once. Returns `[channel batch]` by site.
+    Args:
+        tower: The tower.
+        x: Its inputs, `batch ...`.
+        metric: From outputs `batch d_embed` to one number per example.
+        sites: Names or patterns; each site is scored on its own.
+        baseline: "zero"; or inputs aligned with `x`, for the activations of their run (the corrupt
+            run); or activations by site, `1 ...` or `batch ...`, such as those of
+            `mean_activations`.
+        axis: The axis of the site that is kept while all others are summed: `channel` (`d_embed` at
+            an embedding), `head`, `d_mlp`, `pos`, ...
+        steps: Steps m of integration; the default is the paper's.
+        batch_size: Examples in a forward; smaller batches share one among steps.
 
-    Raises `SiteError` for unknown sites or a site without the axis, `SpecificationError` for fewer
-    than one step or a metric that ignores the output or has no gradient, `ShapeError` and
-    `DataError` for a baseline that does not fit, `NumericsError` for NaN.
+    Returns:
+        For each site its scores, `channel batch`.
+
+    Raises:
+        SiteError: For unknown sites, or a site without the axis.
+        SpecificationError: For fewer than one step, or a metric that ignores the output or has no
+            gradient.
+        ShapeError: For a baseline of another shape.
+        DataError: For a baseline equal to the inputs, or without a site.
+        SampleError: For no inputs.
+        NumericsError: For NaN or infinity.
+
+    Notes:
+        This is the sum on the left of Sundararajan et al. (2017), which is exact where F is linear.
+        Summed over channels it tends to $F(a) - F(a^0)$ as the steps m grow, however F bends in
+        between. Where F jumps (a cosine at the zero embedding) it does not.
+
+        The paper (Kempf et al. 2025) takes 10 steps and the baseline "zero", which no run ever
+        produces. Activations of another run are the better choice.
+
+        Blocks before a site run once.
 
     >>> from interp.circuits import Chain
     >>> tower = Chain([torch.nn.Identity()], axes=("batch", "channel", "row", "column"),

@@ -1,7 +1,7 @@
 """Circuits of units: some channels, heads or neurons at each of several sites, kept or replaced.
 
-It needs no sum of parts, so it serves a ResNet as well: a unit outside the circuit is given its
-activation of the corrupt run, at every site, while the rest of the run goes on.
+The stream need not be a sum of parts, so this serves a ResNet as well. A unit outside the circuit
+is given its activation of the corrupt run, at every site, while the rest of the run goes on.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -100,8 +100,10 @@ class Text:
 
     @property
     def anchors(self) -> set[str]:
-        """Every anchor that a link may name."""
-        return {str(each.attrGet("id")) for each, _ in self._headings()}
+        """Every anchor that a link may name: of a heading, or written as `<a id="name">`."""
+        html = "".join(each.content for each in self._parts() if each.type == "html_inline")
+        named = set(re.findall(r'<a id="([^"]+)">', html))
+        return named | {str(each.attrGet("id")) for each, _ in self._headings()}
 
     @property
     def links(self) -> list[str]:

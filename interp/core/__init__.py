@@ -1,1 +1,1 @@
-"""The words that every wing of the house shares."""
+"""Types and tools that all packages share: towers, sites, images, tables, errors, statistics."""

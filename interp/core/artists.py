@@ -1,4 +1,4 @@
-"""Two halves of the pictures that share no artist: what makes a ceiling honest.
+"""Halves of the pictures that share no artist, from which ceilings are measured.
 
 A measure compared with itself on the same drawings is too good. Here artists are dealt into two
 halves, the same deal for every class and domain, and every domain keeps equally many pictures of a

@@ -1,4 +1,4 @@
-"""Everything that can go wrong for a user, as one tree.
+"""The errors that a user may meet, as one tree.
 
 InterpError                 whatever the command line reports in a line or two, with exit status 2
 ├── SiteError               a name that is no site, or a hook or patch that never fired

@@ -1,4 +1,4 @@
-"""The face of a package: its public names, loaded when first asked for, so that imports are quick.
+"""Lazy loading of a package's public names, so that imports are quick.
 
 A stub beside `__init__.py` lists the names; `lazy_loader` reads it, and so do type checkers.
 """

@@ -1,4 +1,4 @@
-"""How the picture of a row is read and prepared: readers, stored bytes, preparation steps."""
+"""Reading and preparing the picture of a row: readers, stored bytes, preparation steps."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable

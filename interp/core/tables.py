@@ -1,4 +1,4 @@
-"""A table says what happened: one row per measurement, declared columns, CSV and facts beside it.
+"""Tables of results: one row per measurement, declared columns, as CSV with facts beside it.
 
 A similarity or an effect never travels alone. `EVIDENCE` lists the columns that go with it; a table
 made `with_evidence` is refused without them.
@@ -23,7 +23,15 @@ from interp.core.statistics.resampling import Index, Interval
 
 @dataclass(frozen=True)
 class Table:
-    """Tidy results: a pandas `frame`, a `name`, and the `facts` under which they were measured.
+    """Tidy results, one row per measurement, with declared columns.
+
+    Args:
+        name: The table's name.
+        frame: The rows; every column is one of `interp.core.tables.COLUMNS`.
+        facts: What the rows were measured under: versions, options, seeds.
+
+    Raises:
+        SpecificationError: For an undeclared column.
 
     >>> table = Table("loss", pd.DataFrame({"epoch": [1], "loss": [0.5]}))
     >>> table.describe()["loss"]
@@ -52,7 +60,19 @@ class Table:
     def with_evidence(
         cls, name: str, frame: pd.DataFrame, facts: Mapping[str, Any] | None = None
     ) -> "Table":
-        """A table of similarities or effects, refused if a column of evidence is missing."""
+        """A table of similarities or effects, with all columns of evidence.
+
+        Args:
+            name: The table's name.
+            frame: The rows.
+            facts: What the rows were measured under.
+
+        Returns:
+            The table.
+
+        Raises:
+            SpecificationError: If a column of `EVIDENCE` is missing.
+        """
         missing = [column for column in EVIDENCE if column not in frame.columns]
         if missing:
             raise SpecificationError(
@@ -71,7 +91,17 @@ class Table:
         return {name: column.meaning for name, column in declared(self.frame.columns).items()}
 
     def save(self, folder: str | Path) -> Path:
-        """Write `NAME.csv` and `NAME.json` (columns, facts) into a folder; return the CSV."""
+        """Write the table as `NAME.csv` and `NAME.json` (columns and facts).
+
+        Args:
+            folder: Where to write; it is made if need be.
+
+        Returns:
+            The path of the CSV.
+
+        Raises:
+            OutputError: If the folder cannot be written.
+        """
         target = Path(folder)
         try:
             target.mkdir(parents=True, exist_ok=True)
@@ -89,7 +119,18 @@ class Table:
 
     @classmethod
     def load(cls, path: str | Path) -> "Table":
-        """Read back what `save` wrote, from the path of its CSV."""
+        """Read back what `save` wrote.
+
+        Args:
+            path: The CSV; the JSON of the same name lies beside it.
+
+        Returns:
+            The table.
+
+        Raises:
+            DataError: If either file does not read.
+            SpecificationError: For an undeclared column.
+        """
         source = Path(path)
         try:
             frame = read_frame(source)

@@ -21,11 +21,12 @@ from interp.verdicts.rungs import RUNGS
 
 @dataclass(frozen=True)
 class Ladder:
-    """The answer, the rows that it was judged by, and all that was measured.
+    """The verdicts of one model on all rungs, with the rows they rest on and everything measured.
 
-    `table` has a row for each pair of domains, band of layers and rung; `rungs` one for each
-    measurement that a verdict rests on; `tables` are whole, the class and domain factorisation
-    among them.
+    Args:
+        table: A row for each pair of domains, band of layers and rung.
+        rungs: A row for each measurement that a verdict rests on.
+        tables: All measurements, whole; the class and domain factorisation is among them.
     """
 
     table: Table
@@ -33,9 +34,17 @@ class Ladder:
     tables: Mapping[str, Table]
 
     def verdict(self, rung: str, band: str = "middle") -> str:
-        """The verdict on a rung in a band, of the first pair of domains.
+        """The verdict on a rung in a band, for the first pair of domains.
 
-        Raises `SpecificationError` for an unknown rung or band.
+        Args:
+            rung: `R1` to `R6`.
+            band: `early`, `middle`, `late` or `whole tower`.
+
+        Returns:
+            `shared`, `not shared` or `cannot tell`; the last also where there is no such row.
+
+        Raises:
+            SpecificationError: For an unknown rung or band.
         """
         check_known("read the ladder", "rung", [rung], RUNGS, SpecificationError)
         check_known("read the ladder", "band", [band], [*BANDS, WHOLE], SpecificationError)
@@ -58,19 +67,59 @@ def ladder(
     n_permutations: int = 999,
     seed: int = 0,
 ) -> Ladder:
-    """Climb the ladder R1-R6 for every pair of `domains` in one model.
+    """Measure what domains share in one model, on every rung of the ladder and for every pair of
+    domains.
 
-    Rungs R1 to R3 read pooled activations at `sites` (patterns; those that the tower has): probes
-    within a domain, debiased CKA of class means, probes from the other domain. R5 and R6 cut the
-    tower by units, and by edges where its stream is a sum: overlap of a class's best parts, and the
-    work that the circuit of one domain does in the other, on up to 2 `n` pictures of each class and
-    domain. Every rung is judged by an index with null 0 and ceiling 1, by equivalence: shared if
-    its interval lies above .5, not shared if below .2. A band of layers is shared if all its sites
-    are, and "cannot tell" where they differ.
+    Args:
+        tower: The tower.
+        images: The pictures.
+        domains: Two or more domains.
+        classifier: The classes.
+        preprocess: From a picture to the tower's input.
+        sites: Names or patterns that rungs R1 to R3 read; those that the tower has are used.
+        pool: How an activation becomes a vector, as in `interp.probes.collect`.
+        n: Pictures of each class, in each half of a domain's artists, that circuits are found on.
+        n_splits: Deals of artists into halves behind R2 and R3.
+        n_permutations: Permutations behind p of R1 to R3.
+        seed: Seed of all draws.
 
-    Raises `DataError` for an unknown domain, `SpecificationError` for fewer than two different
-    ones, `SampleError` where no pair has enough classes by two artists. What is missing for one
-    pair alone is a row that says so.
+    Returns:
+        The ladder: verdicts, the rows they rest on, and all tables.
+
+    Raises:
+        DataError: For an unknown domain.
+        SpecificationError: For fewer than two different domains.
+        SampleError: If no pair has enough classes by two artists.
+
+    Notes:
+        Rungs R1 to R3 read pooled activations: probes within a domain (R1), debiased CKA of class
+        means (R2), class directions and probes from the other domain (R3). R4 fits causal
+        directions in one domain and tries them in the other. R5 and R6 cut the tower by units, and
+        by edges where its stream is a sum: overlap of a class's best parts (R5), and the work that
+        the circuit of one domain does in the other (R6).
+
+        Rungs are judged by the interval of an index with null 0 and ceiling 1: shared if it lies
+        above .5, not shared if below .2. R1 is shared already where the interval of the accuracy
+        lies above the null. A band of layers is shared if all its sites are, and "cannot tell"
+        where they differ. What is missing for one pair alone is a row that says so.
+
+    >>> import pandas as pd
+    >>> import torch
+    >>> from PIL import Image, ImageColor
+    >>> from interp.circuits import Chain
+    >>> names = ("red", "lime", "blue", "white", "yellow", "cyan")
+    >>> rows = [(label, domain, artist) for label in names for domain in ("real", "sketch")
+    ...         for artist in "abcdef"]
+    >>> frame = pd.DataFrame(rows, columns=["label", "domain", "artist"])
+    >>> frame = frame.assign(path=range(len(rows)), split="test", caption="")
+    >>> images = ImageTable(frame, reader=lambda row: Image.new("RGB", (1, 1), row["label"]))
+    >>> head = Classifier(torch.tensor([ImageColor.getrgb(name) for name in names]) / 255, names)
+    >>> def preprocess(image):
+    ...     return torch.tensor([image.getpixel((0, 0))]) / 255
+    >>> found = ladder(Chain([torch.nn.Identity()] * 3), images, domains=["real", "sketch"],
+    ...                classifier=head, preprocess=preprocess, n=2, n_splits=2, n_permutations=19)
+    >>> found.verdict("R1")
+    'shared'
     """
     check_known("climb the ladder", "domain", list(domains), images.domains)
     if len(set(domains)) < max(2, len(domains)):

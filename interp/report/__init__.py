@@ -1,4 +1,4 @@
-"""Tables and plates become figures, and figures one self-contained HTML page; no model is seen."""
+"""Figures and the HTML page of a result, made from its tables and plates without a model."""
 
 from interp.core.faces import face
 

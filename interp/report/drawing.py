@@ -16,11 +16,31 @@ PAD = {"t": 28}
 
 
 def result_figures(folder: str | Path) -> dict[str, Any]:
-    """Every figure of a result's page by name, as `plotly.graph_objects.Figure`.
+    """Draw every figure of a result's page as a plotly figure of its own.
 
-    Where the page lets one choose (a layer, a setting), the first choice is drawn, and the title
-    says which. A figure's caption, with n, interval and null, is its `layout.meta["caption"]`.
-    Raises `DataError` where the folder holds no facts.
+    Args:
+        folder: The result's folder.
+
+    Returns:
+        `plotly.graph_objects.Figure` by name.
+
+    Raises:
+        DataError: If the folder has no facts.
+
+    Notes:
+        Where the page has choices (a layer, a setting), the first choice is drawn, and the title
+        says which. A figure's caption, with n, interval and null, is its `layout.meta["caption"]`.
+
+    >>> import tempfile
+    >>> import pandas as pd
+    >>> from interp.core.tables import Table
+    >>> losses = pd.DataFrame({"setting": "cg-high", "test_domain": "sketch", "seed": 0,
+    ...                        "epoch": [1, 2], "loss": [2.0, 1.0]})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Table("losses", losses).save(f"{folder}/tables")
+    ...     _ = (Path(folder) / "facts.json").write_text("{}")
+    ...     list(result_figures(folder))
+    ['losses']
     """
     result = read_result(Path(folder))
     first = answer_figure(result)

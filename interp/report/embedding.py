@@ -1,4 +1,4 @@
-"""How tables, pictures and figures are put into the page itself, so that it needs no network."""
+"""Tables, pictures and figures embedded in the page, so that it needs no network."""
 
 import base64
 import gzip

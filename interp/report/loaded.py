@@ -1,4 +1,4 @@
-"""What a run left behind, as the page reads it: facts, tables, plates, and what is missing."""
+"""A result as the page reads it: facts, tables, plates, and what is missing."""
 
 import json
 import shlex

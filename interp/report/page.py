@@ -50,11 +50,29 @@ MAP = FigureSpec(
 
 
 def build_page(result: Path, out: Path | None = None) -> Path:
-    """Write the page of a result folder; return its path (`report.html` in the folder, or `out`).
+    """Write the page of a result.
 
-    Reads `facts.json`, `tables/` and `plates/` and nothing else. A table that is missing, empty or
-    damaged leaves a sentence in its section. Raises `DataError` where the folder has no facts,
-    `OutputError` where the page cannot be written.
+    Args:
+        result: The result's folder.
+        out: Where to write the page; None is `report.html` in the folder.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        DataError: If the folder has no facts.
+        OutputError: If the page cannot be written.
+
+    Notes:
+        `facts.json`, `tables/` and `plates/` are read and nothing else. A table that is missing,
+        empty or damaged leaves a sentence in its section.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / "facts.json").write_text('{"title": "A study"}')
+    ...     page = build_page(Path(folder))
+    ...     page.name, "<title>A study" in page.read_text()
+    ('report.html', True)
     """
     folder = Path(result)
     target = Path(out) if out is not None else folder / "report.html"

@@ -1,4 +1,4 @@
-"""What is said of planted models, of sharing and of circuits, held against what was declared."""
+"""Figures of the validation on planted models: verdicts of sharing and recovery of circuits."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -38,11 +38,20 @@ SCALE = [[0, "#D55E00"], [0.49, "#D55E00"], [0.5, "#E8E8E8"], [1, "#56B4E9"]]
 
 
 def draw_truth(cells: pd.DataFrame, *, title: str = "Held against the truth") -> Any:
-    """A plotly figure of the cells of `interp.validation.sharing.judge`, conditions by measures.
+    """Draw how often measures of sharing are right on planted models: conditions by measures.
 
-    "● 5/6": sharing must be seen, and is in 5 of 6 cells; "○ 6/6": it must not, and is denied in
-    all. Blue: right, the fuller the more; grey: cannot tell; orange: at least one is wrong. A
-    number alone is the mean index where the declared answer lies between; empty: nothing declared.
+    Args:
+        cells: The frame that `interp.validation.sharing.judge` returns.
+        title: The figure's title.
+
+    Returns:
+        A plotly figure.
+
+    Notes:
+        "● 5/6": sharing must be seen, and is in 5 of 6 cells. "○ 6/6": it must not be seen, and is
+        denied in all. Blue: right, the fuller the more; grey: cannot tell; orange: at least one is
+        wrong. A number alone is the mean index where the declared answer lies between. Empty:
+        nothing is declared.
 
     >>> cells = pd.DataFrame({"condition": "rewired", "tier": "easy", "seed": 1, "dose": None,
     ...     "measure": "das", "expected": "shared", "outcome": ["right", "abstained"],
@@ -58,11 +67,19 @@ def draw_truth(cells: pd.DataFrame, *, title: str = "Held against the truth") ->
 
 
 def draw_recovery(cells: pd.DataFrame, *, title: str = "Circuits found") -> Any:
-    """A plotly figure of `interp.validation.discovery.recover`: condition and tier against method.
+    """Draw how well methods find the circuits of planted models: conditions and tiers by methods.
 
-    A cell is the mean AUROC of the method's scores for belonging to the circuit, over planted
-    models and domains. Blue: every one reaches what it must; orange: one does not, and the lowest
-    stands beside the mean; grey: declared blind; empty: not taken.
+    Args:
+        cells: The frame that `interp.validation.discovery.recover` returns.
+        title: The figure's title.
+
+    Returns:
+        A plotly figure.
+
+    Notes:
+        A cell is the mean AUROC of the method's scores for belonging to the circuit, over planted
+        models and domains. Blue: every one reaches the value that it must; orange: one does not,
+        and the lowest stands beside the mean; grey: declared blind; empty: not taken.
 
     >>> cells = pd.DataFrame({"condition": "rewired", "tier": "easy", "seed": 1, "dose": None,
     ...     "domain": ["A", "B"], "method": "EAP", "auroc": [0.97, 0.95], "least": 0.9})

@@ -1,1 +1,1 @@
-"""A question, asked and answered: specification, grid of runs, measurements, results."""
+"""Studies: specification, grid of runs, measurements, results."""

@@ -1,4 +1,4 @@
-"""Hand the runs of a grid to other machines: as commands to start there, or as submitit jobs.
+"""Runs of a grid on other machines: as commands to start there, or as submitit jobs.
 
 A run is one torchrun command, and its folder says when it is finished. So nothing need be
 collected: start the grid again where its folder lies, and it goes on with what has been made.

@@ -1,4 +1,4 @@
-"""What changed between two results, beyond noise: facts first, then every table row by row.
+"""Comparison of two results: facts first, then every table row by row, with intervals.
 
 Rows are matched by the columns that say what was measured on what. A difference has an interval:
 of its units' own differences where the result keeps them (accuracy and patching, by class), else
@@ -110,10 +110,12 @@ UNTOLD = ("command", "seconds", "credits", "strays", "title", "question", "held_
 
 @dataclass(frozen=True)
 class Difference:
-    """What sets result B apart from result A.
+    """The differences between result A and result B.
 
-    `facts` are name, A's and B's value; `table` has a row for every number that both have and for
-    every row that one lacks; `rest` says in words what was not compared, and why.
+    Args:
+        facts: Facts that differ: name, A's value, B's value.
+        table: A row for every number that both have, and for every row that one lacks.
+        rest: What was not compared, and why, by table.
     """
 
     facts: tuple[tuple[str, str, str], ...]
@@ -140,16 +142,30 @@ class Difference:
 def compare_results(
     a: Result | str | Path, b: Result | str | Path, *, alpha: float = 0.05
 ) -> Difference:
-    """Compare two result folders: facts, then `value` and `index` of all rows they have in common.
+    """Compare two results: facts, then `value` and `index` of every row that both have.
 
-    difference = B - A. Paired by class, its interval is Student's t on the classes' differences.
-    From two intervals it is value +/- the root of the summed squares of their halves (Zou and
-    Donner 2008), which holds for independent results and is too wide for others. p is Holm's over
-    the rows of a table, times the number of tables, so that two results of one truth are told apart
-    with probability `alpha` at most in all. Noise is that of the drawn classes: another training
-    seed changes the model, which an interval of one model does not hold.
+    difference = B - A.
 
-    Raises `DataError` for a folder that holds no finished result.
+    Args:
+        a: A result, or its folder.
+        b: Another.
+        alpha: Probability that two results of one truth are told apart, over all rows of all
+            tables.
+
+    Returns:
+        The differences, with intervals and verdicts.
+
+    Raises:
+        DataError: For a folder that holds no finished result.
+
+    Notes:
+        Where the units are known, the difference is paired by class and its interval is Student's t
+        on the classes' differences. From two intervals it is value +/- the root of the summed
+        squares of their halves (Zou and Donner 2008), which holds for independent results and is
+        too wide for others. p is Holm's over the rows of a table, times the number of tables.
+
+        Noise is that of the drawn classes. Another training seed changes the model, which an
+        interval of one model does not hold.
 
     >>> import tempfile
     >>> rows = pd.DataFrame({"measure": ["cka"], "site": ["a"], "value": [0.5], "low": [0.4],

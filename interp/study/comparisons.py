@@ -1,4 +1,4 @@
-"""What is compared across the models of a grid: settings, blocks, epochs, exposure, domains."""
+"""Comparisons across the models of a grid: settings, blocks, epochs, exposure, domains."""
 
 from collections.abc import Iterator, Sequence
 from itertools import product

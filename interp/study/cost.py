@@ -1,4 +1,4 @@
-"""What a run will cost, said before it begins: models, minutes, disk. Rough, from measured numbers.
+"""Forecasts of what a study takes: models, minutes and disk, roughly, from measured numbers.
 
 Measured once on one core, on a small ResNet at 48 pixels and the embedded study's 2,160 analysis
 pictures; what costs forwards and what costs statistics scale apart.

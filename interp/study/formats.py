@@ -1,4 +1,4 @@
-"""A result for other tools: CSV with a dictionary of its columns, figures, circuits for MIB."""
+"""Export of a result: CSV with a dictionary of its columns, figures, circuits for MIB."""
 
 import shutil
 from collections import Counter
@@ -30,7 +30,7 @@ def export(
     *,
     figures: Sequence[str] = (),
 ) -> dict[str, list[Path]]:
-    """Write a result in the formats of `what`, each into a folder of its own below `to`.
+    """Write a result in formats that other tools read, each into a folder of its own.
 
     | format | what is written |
     |---|---|
@@ -39,9 +39,29 @@ def export(
     | png, svg | the same as pictures; needs the extra `image`, and Chrome or Chromium |
     | mib | circuits of edges in the Mechanistic Interpretability Benchmark's json |
 
-    `figures` names some of the figures. Returns the files by format. Raises `DataError` for a
-    folder without a result, or circuits that are not there, `SpecificationError` for an unknown
-    format or figure, or without kaleido, `OutputError` where nothing can be written.
+    Args:
+        result: A result, or its folder.
+        to: The folder to write into; it gets a folder per format.
+        what: The formats.
+        figures: Names of the figures to write; none takes all.
+
+    Returns:
+        The files of each format.
+
+    Raises:
+        DataError: For a folder without a result, or a result without circuits for `mib`.
+        SpecificationError: For no or an unknown format, an unknown figure, or missing kaleido or
+            Chrome.
+        OutputError: If nothing can be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     table = Table("losses", pd.DataFrame({"epoch": [1], "loss": [0.5]}))
+    ...     _ = table.save(f"{folder}/tables")
+    ...     _ = (Path(folder) / "facts.json").write_text("{}")
+    ...     found = export(folder, f"{folder}/out", ["csv"])
+    >>> [path.name for path in found["csv"]]
+    ['losses.csv', 'columns.csv']
     """
     source = result if isinstance(result, Result) else open_result(result)
     asked = list(dict.fromkeys(what))

@@ -1,4 +1,4 @@
-"""What a grid of models was trained on, as tables: pictures, losses, and an audit of mixtures."""
+"""Tables of what a grid's models were trained on: pictures, losses, and an audit of mixtures."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""A grid makes the models of a study: one specification, every training distribution, every block.
+"""Grids: the models of a study, one for each architecture, training distribution and block.
 
     pictures -> blocks -> mixtures -> runs -> accuracy -> tables
 

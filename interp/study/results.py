@@ -34,9 +34,11 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Result:
-    """A finished study's folder: `tables`, `plates`, `facts.json`; `report` builds its page.
+    """The folder of a finished study, with its tables, plates and facts.
 
-    `replications` are the results of its other architectures.
+    Args:
+        folder: The folder.
+        replications: Results of the study's other architectures.
     """
 
     folder: Path
@@ -55,17 +57,40 @@ class Result:
         return json.loads((self.folder / "facts.json").read_text())
 
     def report(self, path: str | Path | None = None) -> Path:
-        """Build the page (default: `report.html` in the result's folder) and return its path."""
+        """Build the page of the result.
+
+        Args:
+            path: Where to write it; None is `report.html` in the result's folder.
+
+        Returns:
+            The page's path.
+        """
         from interp.report import build_page
 
         return build_page(self.folder, Path(path) if path is not None else None)
 
 
 def open_result(folder: str | Path) -> Result:
-    """The finished result in a folder, with those of its other architectures.
+    """Open the finished result in a folder, with those of its other architectures.
 
-    Raises `DataError` for what is no folder, or one without readable facts or any table: a study
-    that has not been carried out, or a folder of which a part was deleted.
+    Args:
+        folder: The folder that a study was run into.
+
+    Returns:
+        The result; its tables are read when they are asked for.
+
+    Raises:
+        DataError: For no folder, or one without readable facts or any table: a study that has not
+            been carried out, or a folder of which a part was deleted.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     table = Table("losses", pd.DataFrame({"epoch": [1], "loss": [0.5]}))
+    ...     _ = table.save(f"{folder}/tables")
+    ...     _ = (Path(folder) / "facts.json").write_text('{"title": "A study"}')
+    ...     result = open_result(folder)
+    ...     list(result.tables), result.facts["title"]
+    (['losses'], 'A study')
     """
     source = Path(folder)
     facts, tables = source / "facts.json", source / "tables"

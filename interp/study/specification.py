@@ -1,4 +1,4 @@
-"""What a study consists of: frozen, hashable, and read from a TOML file.
+"""Specifications of studies: frozen, hashable, and read from a TOML file.
 
     blocks = 3                     # repetitions that redraw everything; or seeds = [0, 1]
     [images]                       # the embedded study, or source = "FOLDER" of domain/class/*

@@ -1,9 +1,9 @@
-"""A question, asked and answered: a specification becomes resumable steps, tables and a page.
+"""Studies: a specification carried out in resumable steps, up to tables and a page.
 
     grid of models -> accuracy, similarity, probes, patching -> tables -> page
 
 Every step writes into a folder named by the hash of everything it depends on, under a temporary
-name until it is complete. Interrupt a study anywhere and start it again: it goes on.
+name until it is complete. An interrupted study that is started again goes on where it stopped.
 """
 
 import time
@@ -32,7 +32,11 @@ from interp.verdicts.l4_intervention import intervene, ordinary
 
 @dataclass(frozen=True)
 class Study:
-    """A study of a specification: its grid of models, and what is measured on them.
+    """A study: the grid of models of a specification, and what is measured on them.
+
+    Args:
+        specification: What the study consists of; the default is a small study of the embedded
+            pictures.
 
     >>> Study().specification.mixtures.test_domains
     ('sketch',)
@@ -42,7 +46,17 @@ class Study:
 
     @classmethod
     def from_toml(cls, path: str | Path) -> "Study":
-        """The study that a TOML file describes."""
+        """Read a study from a TOML file.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The study.
+
+        Raises:
+            SpecificationError: For a file that does not describe a study.
+        """
         return cls(Specification.from_toml(path))
 
     def run(
@@ -53,10 +67,18 @@ class Study:
         device: str | None = None,
         command: str = "",
     ) -> Result:
-        """Carry the study out, or what is left of it, and return its result.
+        """Carry the study out, or what is left of it.
 
-        `jobs` models are trained and measured side by side, each with its share of the cores. Other
-        architectures have results of their own (`replications`), in folders of their names.
+        Args:
+            out: The folder for its steps and its result.
+            jobs: Models that are trained and measured side by side, each with its share of the
+                cores.
+            device: Where models run; None chooses.
+            command: The command that started it, for the page.
+
+        Returns:
+            The result. Other architectures have results of their own (`replications`), in folders
+            of their names.
         """
         return self._carry_out(Path(out), jobs=jobs, device=device, command=command)
 
@@ -69,10 +91,21 @@ class Study:
         command: str = "",
         training: bool = True,
     ) -> Result:
-        """Make the study's models and measure their accuracy only, at every kept epoch.
+        """Train the study's models and measure only their accuracy, at every kept epoch.
 
-        Without `training`, the models must be there, from this machine or a cluster; `DataError`
-        names those that are not.
+        Args:
+            out: The folder for its steps and its result.
+            jobs: Models that are trained and measured side by side.
+            device: Where models run; None chooses.
+            command: The command that started it, for the page.
+            training: Whether to train models that are missing. Without it all models must be there,
+                from this machine or a cluster.
+
+        Returns:
+            The result.
+
+        Raises:
+            DataError: Without `training`, if a model is not there; the message names it.
         """
         return self._carry_out(
             Path(out),

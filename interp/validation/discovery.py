@@ -1,4 +1,4 @@
-"""Every way of finding circuits held against planted models: does it rank what is there first?"""
+"""Methods of finding circuits, tested on planted models: whether they rank the true parts first."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any

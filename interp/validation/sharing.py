@@ -1,4 +1,4 @@
-"""Every measure of sharing held against planted models: what it says, and what it should say.
+"""Measures of sharing, tested on planted models: their verdicts against the declared answers.
 
 Verdicts are given at the thresholds, and with the defaults, of a real study.
 """

@@ -1,1 +1,1 @@
-"""What evidence permits to say: the rungs of the ladder, the levels across checkpoints."""
+"""Verdicts: the rungs of the ladder, the levels across checkpoints, and the words they license."""

@@ -1,6 +1,6 @@
-"""The verdict across checkpoints: does generalization go with sharing, and how is that known?
+"""The verdict across checkpoints: whether generalization goes with sharing, at three levels.
 
-Three levels, never pooled: across mixtures (L1), within a mixture (L2), among the classes of a
+The levels are never pooled: across mixtures (L1), within a mixture (L2), among the classes of a
 model (L3). Each licenses words of its own; "because" needs an intervention (L4), made elsewhere.
 """
 
@@ -22,11 +22,12 @@ __all__ = ["Verdict", "from_tables", "verdict"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """Every level's answer, rung by rung; the cells behind it; and what stands above all.
+    """The answers of every level, rung by rung.
 
-    `table` ("levels") has a row per level, rung, measure and what is held constant; `together` a
-    row per mixture, test domain, rung and measure with mean sharing and mean accuracy. `headline`
-    says so where levels are decided with opposite signs, and is empty otherwise.
+    Args:
+        table: The table `levels`: a row per level, rung, measure and what is held constant.
+        together: A row per mixture, test domain, rung and measure, with mean sharing and accuracy.
+        headline: Says so where levels are decided with opposite signs; empty otherwise.
     """
 
     table: Table
@@ -34,14 +35,35 @@ class Verdict:
     headline: str = ""
 
     def sentence(self, level: str, rung: str = "", *, measure: str = "", adjusted: str = "") -> str:
-        """The answer of a level (of its first rung by default) in the words that it licenses.
+        """The answer of a level in the words that it licenses.
 
-        Raises `SpecificationError` for an unknown level, or one without such a row.
+        Args:
+            level: `L1` to `L3`.
+            rung: The rung; empty takes the level's first.
+            measure: The measure; empty takes the rung's first.
+            adjusted: What is held constant; empty is nothing.
+
+        Returns:
+            A sentence.
+
+        Raises:
+            SpecificationError: For an unknown level, or one without such a row.
         """
         return said(self._row(level, rung, measure, adjusted))
 
     def needed(self, level: str, rung: str = "") -> str:
-        """What would have to be run to decide a level, by simulation; empty where it is decided."""
+        """What would have to be run to decide a level, by simulation.
+
+        Args:
+            level: `L1` to `L3`.
+            rung: The rung; empty takes the level's first.
+
+        Returns:
+            The runs in words; empty where the level is decided.
+
+        Raises:
+            SpecificationError: For an unknown level, or one without such a row.
+        """
         return str(self._row(level, rung, "", "")["needed"])
 
     def _row(self, level: str, rung: str, measure: str, adjusted: str) -> Any:
@@ -65,21 +87,33 @@ def verdict(
     seed: int = 0,
     n_permutations: int = 4999,
 ) -> Verdict:
-    """Does accuracy on held-out classes in a new domain go with what the domains share?
+    """Judge across checkpoints whether accuracy on held-out classes goes with what domains share.
 
-    `runs`: a row per model (setting, test_domain, seed = block), rung and measure, with `index` and
-    `accuracy`; where known also `index_low, index_high, half_1, half_2` (sharing on halves of
-    drawings), `accuracy_low, accuracy_high` and what else may foretell accuracy: `accuracy_seen,
-    accuracy_natural, exposure, epoch_0, pixels`. `classes`: a row per model, measure and class
-    (`label`) with `sharing` and `accuracy`, where known `half_1, half_2, accuracy_natural`.
-    `from_tables` makes both.
+    Args:
+        runs: A row per model (`setting`, `test_domain`, `seed`, which is the block), `rung` and
+            `measure`, with `index` and `accuracy`. Where known also `index_low, index_high, half_1,
+            half_2` (sharing on halves of drawings), `accuracy_low, accuracy_high`, and what else
+            may predict accuracy: `accuracy_seen, accuracy_natural, exposure, epoch_0, pixels`.
+        classes: A row per model, measure and class (`label`), with `sharing` and `accuracy`; where
+            known also `half_1, half_2, accuracy_natural`. None leaves L3 without an answer.
+        seed: Seed of permutations and simulations.
+        n_permutations: Permutations behind p.
 
-    L1: Spearman of cell means, centred within domain, mixtures permuted jointly. L2: slope over
-    blocks with cell and fold effects taken out, divided by reliability. L3: a class's accuracy on
-    its sharing with fixed effects of class and run and natural accuracy as a covariate. L1 and L2
-    come again with the accuracy of seen classes held constant (in L3 run effects hold it). p is
-    adjusted within a level (Holm over rungs). What cannot be decided says why, and what would have
-    to be run. Raises `DataError` for missing columns, or two rows for one model and measure.
+    Returns:
+        The answers. What cannot be decided says why, and what would have to be run.
+
+    Raises:
+        DataError: For missing columns, or two rows for one model and measure.
+
+    Notes:
+        `interp.verdicts.across_checkpoints.from_tables` makes both frames from a study's tables.
+
+        L1 is Spearman's correlation of cell means, centred within domain, mixtures permuted
+        jointly. L2 is the slope over blocks with cell and fold effects taken out, divided by
+        reliability. L3 regresses a class's accuracy on its sharing with fixed effects of class and
+        run and natural accuracy as a covariate. L1 and L2 come again with the accuracy of seen
+        classes held constant (in L3 run effects hold it). p is adjusted within a level (Holm over
+        rungs).
 
     >>> runs = pd.DataFrame([{"setting": f"mixture {m}", "test_domain": d, "seed": b, "rung": "R2",
     ...                       "measure": "CKA", "index": m + 0.01 * b * (m % 3), "accuracy": m**2}

@@ -1,4 +1,4 @@
-"""L1: across mixtures, does accuracy go with sharing? Cell means, whole mixtures permuted.
+"""L1, across mixtures: cell means of accuracy and sharing correlated, whole mixtures permuted.
 
 Cells of one mixture are not independent of one another, nor are blocks of one cell: permuted one by
 one they reject true nulls ten times too often. So whole mixtures are permuted, in all domains and

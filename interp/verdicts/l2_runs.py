@@ -1,4 +1,4 @@
-"""L2: within a mixture, does the repetition that shares more recognise more? A slope over blocks.
+"""L2, within mixtures: the slope of accuracy on sharing over repetitions of a mixture.
 
 Mixtures cannot confound it, since each is compared with itself; nor can the classes that a block
 holds out, since they are the same for all mixtures of the block.

@@ -1,4 +1,4 @@
-"""L3: within a model, are the classes that it shares more the ones that it recognises better?
+"""L3, within models: accuracy of the classes of a model regressed on their sharing.
 
 Every model and every class is compared with itself, so that neither a mixture nor an easy class can
 make the link.

@@ -1,4 +1,4 @@
-"""L4: what a loss term that makes classes lie alike in two domains does to generalization.
+"""L4, intervention: the effect on generalization of a loss term that aligns classes of two domains.
 
 At one mixture, arms with the term are held against arms whose partners are wrong classes, paired by
 class, block and test domain. Only this permits "because": the mixture is the same, the term was put

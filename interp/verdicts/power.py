@@ -1,4 +1,4 @@
-"""What would have to be run to decide: studies simulated from the variances that this one has.
+"""Power: the runs that would decide, by simulation from the variances that a study has.
 
 Each simulated study is larger than the one at hand and otherwise like it; it decides where its
 interval leaves out 0, or lies within |r| < .3. The least size is named at which four in five do.

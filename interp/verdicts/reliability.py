@@ -1,4 +1,4 @@
-"""How much of what differs is no noise: the reliability of a number that was measured twice."""
+"""Reliability: the share of the variance of a number, measured twice, that is no noise."""
 
 from collections.abc import Sequence
 

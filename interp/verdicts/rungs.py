@@ -1,4 +1,4 @@
-"""The registry of rungs: what each claims, by which rows of which table it is judged, its words.
+"""The registry of rungs: the claim of each, the rows that judge it, and its words.
 
 The ladder, the page, its map, the levels across checkpoints, the judging of planted models and
 the documentation read this one list.

@@ -1,4 +1,4 @@
-"""What several rows say together: one verdict if they agree, and who said what."""
+"""Votes: several rows summed up as one verdict if they agree, with who said what."""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Does accuracy go with sharing? What a level of evidence found, its verdict, its licensed words.
+"""Words of the levels of evidence: their verdicts, and what each licenses to say.
 
 A level is a way to ask: L1 across mixtures, L2 within a mixture, L3 among the classes of a model,
 L4 by an intervention. They are never pooled, and each licenses words of its own.

@@ -114,21 +114,43 @@ def save_activations(
     batch_size: int = 256,
     shard_size: int = 2**28,
 ) -> SavedActivations:
-    """Run a tower over an image table, or an iterable of batches, and write what is kept to disk.
+    """Run a tower over examples and write what is kept to disk.
 
-    Shards, stretches of rows of about `shard_size` bytes, are written into one file per site;
-    memory holds one of them. Interrupted and started again with the same arguments it goes on
-    after the last complete shard, with the same batches, so the files are the same to the bit
-    (give an iterable that starts at the beginning again). When memory runs out the batch is halved
-    and a line says so; results may then differ in the last bits.
+    Args:
+        tower: The tower.
+        examples: An image table, a tensor, or an iterable of batches.
+        folder: The folder to write; one that was interrupted is continued.
+        keep: What to keep of each run.
+        preprocess: From a picture to the tower's input; needed for an image table.
+        batch_size: Examples in a forward.
+        shard_size: Bytes held in memory before they are written, about.
 
-    `OutputError` if the disk is too small, which is known before the run for a table or a list, or
-    if the folder holds activations of another tower, of other examples, or of another selection.
-    `NumericsError` for a NaN.
+    Returns:
+        The activations.
 
-    >>> saved = save_activations(clip.visual, images, "activations",  # doctest: +SKIP
-    ...                          Keep("blocks.*.hook_resid_post", pos=0, dtype=torch.float16),
-    ...                          preprocess=clip.preprocess)
+    Raises:
+        OutputError: If the disk is too small, which is known before the run for a table or a list,
+            or if the folder holds activations of another tower, of other examples, or of another
+            selection.
+        SpecificationError: For an image table without `preprocess`, or sizes below 1.
+        SampleError: For no examples.
+        NumericsError: For NaN, or numbers that are infinite in the kept format.
+
+    Notes:
+        Stretches of rows of about `shard_size` bytes are written into one file per site.
+        Interrupted and started again with the same arguments, the run goes on after the last
+        complete stretch, with the same batches, so the files are the same to the bit. (Give an
+        iterable that starts at the beginning again.) When memory runs out the batch is halved and a
+        line says so; results may then differ in the last bits.
+
+    >>> import open_clip, tempfile
+    >>> from interp.models.towers.opening import open_tower
+    >>> model = open_clip.create_model("ViT-S-32-alt", force_image_size=64).eval()
+    >>> tower, x = open_tower(model, "visual"), torch.zeros(3, 3, 64, 64)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     saved = save_activations(tower, x, folder, Keep("blocks.*.hook_resid_post", pos=0))
+    ...     saved["blocks.3.hook_resid_post"].shape
+    (3, 1, 384)
     """
     if batch_size < 1 or shard_size < 1:
         raise SpecificationError(

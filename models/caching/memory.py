@@ -1,4 +1,4 @@
-"""How much memory the activations of a run will take, before it is run."""
+"""Forecasts of the memory that the activations of a run will take."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +17,14 @@ from interp.models.caching.selection import Keep, visit, watch
 
 @dataclass(frozen=True)
 class Forecast:
-    """Shape, format and bytes of what is kept of each site, for a batch of `rows`.
+    """Shape, format and bytes of what is kept of each site of a tower.
+
+    Args:
+        tower: The tower's label.
+        rows: Examples in the batch.
+        shapes: The shape of each site, batch included.
+        dtypes: The format of each site.
+        bytes: The bytes of each site.
 
     >>> print(Forecast("visual", 8, {"hook_embedding": (8, 128)}, {"hook_embedding": "float32"},
     ...                {"hook_embedding": 4096}))
@@ -49,13 +56,29 @@ class Forecast:
 
 
 def forecast(tower: Tower, batch: Any, keep: Keep | None = None) -> Forecast:
-    """The bytes that a cache of this batch will take, found without computing or allocating it.
+    """Forecast the bytes that the activations of a batch will take, without computing them.
 
-    The tower is run on tensors that have a shape and no memory. `keep` is what will be kept; None
-    is what `run_with_cache` keeps when it is asked for nothing in particular.
+    Args:
+        tower: The tower.
+        batch: Pictures or tokens, as the tower takes them.
+        keep: What will be kept; None is what `run_with_cache` keeps by default.
 
-    >>> print(forecast(clip.visual, batch, Keep("blocks.*.mlp.hook_post")))  # doctest: +SKIP
-    visual: 12 sites, 56.2 MiB for a batch of 8, largest blocks.0.mlp.hook_post 4.7 MiB
+    Returns:
+        Shapes, formats and bytes by site.
+
+    Raises:
+        ShapeError: For anything but a batch of one example or more.
+        SiteError: For sites that the tower does not have.
+
+    Notes:
+        The tower is run on tensors that have a shape and no memory.
+
+    >>> import open_clip
+    >>> from interp.models.towers.opening import open_tower
+    >>> model = open_clip.create_model("ViT-S-32-alt", force_image_size=64).eval()
+    >>> tower = open_tower(model, "visual")
+    >>> print(forecast(tower, torch.zeros(8, 3, 64, 64), Keep("blocks.*.mlp.hook_post")))
+    visual: 12 sites, 2.8 MiB for a batch of 8, largest blocks.0.mlp.hook_post 240.0 KiB
     """
     if not isinstance(batch, Tensor) or not batch.ndim or not len(batch):
         given = f"shape {tuple(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__

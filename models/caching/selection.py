@@ -1,4 +1,4 @@
-"""Say what to keep of a run, and keep no more: sites, positions, heads, format and place."""
+"""Selections of what to keep of a run: sites, positions, heads, format and place."""
 
 from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager
@@ -22,12 +22,22 @@ _ALONG = {"pos": ("pos", "query"), "head": ("head",)}
 
 @dataclass(frozen=True)
 class Keep:
-    """What to keep of a run, of any tower.
+    """What to keep of a run of a tower: sites, positions, heads, format and device.
 
-    `sites` are names or patterns; None is every site but the costly ones (`ON_DEMAND`). `pos`
-    applies to the sites with a `pos` or `query` axis and `head` to those with a `head` axis; the
-    others are kept whole. One place keeps its axis, with length 1. What is kept is converted to
-    `dtype` and moved to `device`; None leaves it as computed.
+    Args:
+        sites: Names or patterns; None takes every site but the costly ones (`ON_DEMAND`).
+        pos: Positions kept of the sites with a `pos` or `query` axis, counted from 0; None keeps
+            all.
+        head: Heads kept of the sites with a `head` axis, counted from 0; None keeps all.
+        dtype: What is kept is converted to it; None leaves it as computed.
+        device: What is kept is moved there; None leaves it where it is.
+
+    Raises:
+        ShapeError: For no positions or heads, or negative ones.
+
+    Notes:
+        Sites without an axis that is selected from are kept whole. A single position or head keeps
+        its axis, with length 1.
 
     >>> Keep("blocks.*.hook_resid_post", pos=0, dtype=torch.float16, device="cpu").pos
     (0,)
@@ -50,7 +60,15 @@ class Keep:
     def find(self, tower: Tower) -> list[str]:
         """The tower's sites that are kept, in tower order.
 
-        `SiteError` where a pattern matches nothing, or no site has an axis that is selected from.
+        Args:
+            tower: The tower.
+
+        Returns:
+            Their names.
+
+        Raises:
+            SiteError: For a pattern that matches nothing, or if no site has an axis that is
+                selected from.
         """
         if self.sites is None:
             sites = [site for site in tower.sites if not site.endswith(ON_DEMAND)]
@@ -69,7 +87,19 @@ class Keep:
         return sites
 
     def part(self, activation: Tensor, *, axes: tuple[str, ...], site: str) -> Tensor:
-        """The kept positions and heads of an activation, detached."""
+        """The kept positions and heads of an activation, detached.
+
+        Args:
+            activation: The whole activation.
+            axes: Its axes in order.
+            site: Its name, for messages.
+
+        Returns:
+            The part.
+
+        Raises:
+            ShapeError: For a position or head that is not there.
+        """
         value = activation.detach()
         if self.pos is None and self.head is None:
             return value
@@ -82,8 +112,20 @@ class Keep:
     def take(self, activation: Tensor, *, axes: tuple[str, ...], site: str) -> Tensor:
         """The kept part in the kept format and place, holding no more memory than it shows.
 
-        A view (a slice, or q inside the product that also holds k and v) would keep all of what it
-        looks at alive, so it is copied.
+        Args:
+            activation: The whole activation.
+            axes: Its axes in order.
+            site: Its name, for messages.
+
+        Returns:
+            The part, converted and moved.
+
+        Raises:
+            ShapeError: For a position or head that is not there.
+
+        Notes:
+            A view (a slice, or q inside the product that also holds k and v) would keep all of what
+            it looks at alive, so it is copied.
         """
         value = self.part(activation, axes=axes, site=site)
         stored = value.to(self.device or value.device, self.dtype or value.dtype)

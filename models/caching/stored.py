@@ -137,14 +137,28 @@ class SavedSite:
 
 
 class SavedActivations(StoredActivations):
-    """A folder that `save_activations` filled: sites by name, nothing read until it is indexed.
+    """Activations in a folder that `save_activations` wrote, by site, read where they are indexed.
 
-    A folder that is not finished shows the rows it has so far. What does not read is a
-    `DataError`. `identity` says of which tower and examples they are, and what was kept.
+    Args:
+        folder: The folder.
 
-    >>> saved = SavedActivations("activations")  # doctest: +SKIP
-    >>> saved["blocks.3.hook_resid_post"][100:200].shape  # doctest: +SKIP
-    torch.Size([100, 50, 768])
+    Raises:
+        DataError: For a folder without readable activations, or with shards of an earlier form.
+
+    Notes:
+        A folder that is not finished shows the rows it has so far. `identity` says which tower and
+        examples they come from, and what was kept.
+
+    >>> import open_clip, tempfile
+    >>> from interp.models import Keep, save_activations
+    >>> from interp.models.towers.opening import open_tower
+    >>> model = open_clip.create_model("ViT-S-32-alt", force_image_size=64).eval()
+    >>> tower, x = open_tower(model, "visual"), torch.zeros(3, 3, 64, 64)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = save_activations(tower, x, folder, Keep("blocks.*.hook_resid_post"))
+    ...     saved = SavedActivations(folder)
+    ...     len(saved), saved["blocks.3.hook_resid_post"][1:].shape
+    (12, torch.Size([2, 5, 384]))
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -180,7 +194,17 @@ class SavedActivations(StoredActivations):
         return next((gap.start for gap in self.missing(range(reach))), reach)
 
     def axes(self, site: str) -> tuple[str, ...]:
-        """The axes of a site's activation; those that were selected from are shorter."""
+        """The axes of a site's activation.
+
+        Args:
+            site: The site.
+
+        Returns:
+            Names of the axes; those that were selected from are shorter than in the tower.
+
+        Raises:
+            SiteError: For a site that was not saved.
+        """
         return tuple(self._about(site)["axes"])
 
     def _about(self, site: str) -> Mapping[str, Any]:

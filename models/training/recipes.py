@@ -1,4 +1,4 @@
-"""How a model is trained, as plain values: the toolkit's own recipe and those of the paper."""
+"""Recipes for training a model, as plain values: the toolkit's own and those of the paper."""
 
 from dataclasses import field, replace
 from typing import Annotated
@@ -30,23 +30,44 @@ STEPS = 1000
 
 @dataclass(frozen=True)
 class Recipe(Declared):
-    """How a model is trained. Length is `steps` of the optimiser, so that mixtures compare, or
-    `epochs`; one of the two counts, and 1,000 steps are taken where neither is given.
+    """How a model is trained.
 
-    `batch_size` is the whole batch of one step, over all processes and over `accumulate` parts.
-    The learning rate rises over `warmup` steps and falls along a cosine; with `milestones` it falls
-    to a tenth at those epochs instead. `precision` "auto" is bfloat16 where the machine computes it
-    fast, else float32. Training pictures are crops of at least the share `crop` of the area;
-    without `augment` they are the ones that evaluation sees. `objective` "clip" is the contrastive
-    loss of captions, "supervised" the cross entropy of labels.
+    Args:
+        steps: Steps of the optimiser, which makes mixtures comparable. By default 1,000, or none
+            where `epochs` are given.
+        batch_size: Pictures in a step, over all processes and over `accumulate` parts.
+        lr: The highest learning rate.
+        wd: Weight decay.
+        warmup: Steps over which the learning rate rises; then it falls along a cosine.
+        precision: `fp32`, `amp_bf16`, `amp` or `fp64`. "auto" is bfloat16 where the machine
+            computes it fast, else float32.
+        save_frequency: Every so many epochs a checkpoint is kept for good; 0 keeps only those of
+            `keep`.
+        seed: Seed of the initial weights, the order of the pictures and their crops.
+        epochs: Passes over the pictures, in place of `steps`.
+        accumulate: Parts that a batch is worked on in.
+        objective: "clip" is the contrastive loss of captions, "supervised" the cross entropy of
+            labels.
+        optimizer: `adamw` or `sgd`.
+        beta2: AdamW's decay rate of the second moment.
+        eps: AdamW's epsilon.
+        milestones: Epochs at which the learning rate falls to a tenth, in place of the cosine.
+        crop: Training pictures are crops of at least this share of the area.
+        augment: Whether to augment; without it pictures are prepared as they are for evaluation.
+        workers: Processes that decode pictures beside the trainer.
+        keep: Checkpoints kept for good, evenly spaced from epoch 0 to the last.
+        align: Weight of a further loss term that pulls the class means of seen classes together
+            between the natural and the test domain, or apart where it is below 0; 0 is no term.
+        align_site: The site of that term; empty is the middle block's output.
+        align_classes: "own", or "shuffled" to give each class another class of the test domain as
+            its partner.
 
-    Kept for good are `keep` checkpoints, evenly spaced from epoch 0 to the last, and every
-    `save_frequency`-th. `workers` are processes that decode pictures beside the trainer.
+    Raises:
+        SpecificationError: For a value out of range, both steps and epochs, or a batch that
+            `accumulate` does not divide.
 
-    `align` is the weight of a further loss term (`interp.models.training.alignment`) that pulls the
-    class means of the seen classes together between the natural and the test domain at `align_site`
-    (by default the middle block's output), or apart where it is below 0. With `align_classes`
-    "shuffled" each class gets another class of the test domain as its partner. 0 is no term.
+    Notes:
+        The further loss term is that of `interp.models.training.alignment`.
 
     >>> Recipe().steps, Recipe(epochs=32).steps
     (1000, 0)
@@ -102,13 +123,32 @@ class Recipe(Declared):
     def epochs_for(self, n_train: int) -> int:
         """The number of whole epochs: as given, or nearest to `steps`, at least one.
 
+        Args:
+            n_train: Training pictures.
+
+        Returns:
+            The number of epochs.
+
+        Raises:
+            SampleError: For fewer pictures than a batch.
+
         >>> Recipe(steps=100, batch_size=10).epochs_for(205), Recipe(epochs=7).epochs_for(205)
         (5, 7)
         """
         return self.epochs or max(1, round(self.steps / self.batches(n_train)))
 
     def batches(self, n_train: int) -> int:
-        """Optimiser steps in an epoch; the pictures that fill no batch wait for another order."""
+        """Optimiser steps in an epoch.
+
+        Args:
+            n_train: Training pictures; those that fill no batch wait for another order.
+
+        Returns:
+            The number of steps.
+
+        Raises:
+            SampleError: For fewer pictures than a batch.
+        """
         batches = n_train // self.batch_size
         if batches < 1:
             raise SampleError(
@@ -120,7 +160,13 @@ class Recipe(Declared):
         return batches
 
     def kept(self, epochs: int) -> tuple[int, ...]:
-        """The epochs, of so many, whose checkpoints stay.
+        """The epochs whose checkpoints are kept for good.
+
+        Args:
+            epochs: The number of the last epoch.
+
+        Returns:
+            Their numbers.
 
         >>> Recipe(keep=3, save_frequency=3).kept(7)
         (0, 3, 4, 6, 7)
@@ -130,7 +176,17 @@ class Recipe(Declared):
         return tuple(sorted({*even, *every}))
 
     def share(self, processes: int) -> int:
-        """Pictures that one process takes at a time."""
+        """The number of pictures that one process works on at a time.
+
+        Args:
+            processes: The number of processes.
+
+        Returns:
+            The number of pictures.
+
+        Raises:
+            SpecificationError: If the parts do not divide the batch evenly.
+        """
         parts = processes * self.accumulate
         if processes < 1 or self.batch_size % parts:
             raise SpecificationError(
@@ -195,7 +251,18 @@ They have float16 `amp` as the paper has; on a CPU take "auto"."""
 
 
 def named_recipe(name: str, **changes: object) -> Recipe:
-    """A recipe by name, with some values changed; new `steps` take the place of `epochs`.
+    """A recipe of `RECIPES` by name, with some values changed.
+
+    Args:
+        name: The name.
+        **changes: Values of `Recipe` to change; new `steps` take the place of `epochs`, and new
+            `epochs` that of `steps`.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        SpecificationError: For an unknown name, or a value out of range.
 
     >>> named_recipe("cc", epochs=2).epochs
     2

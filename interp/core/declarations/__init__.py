@@ -1,1 +1,1 @@
-"""What is declared as plain data: fields of specifications, and figures."""
+"""Declarations as plain data: fields of specifications, and figures."""

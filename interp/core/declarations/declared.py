@@ -1,4 +1,4 @@
-"""Specifications are declared field by field, checked by pydantic, and refused in our four parts.
+"""Specifications: declared by field, checked by pydantic, refused with messages of four parts.
 
 The `description` of a field says what would be right; the types below bring theirs. Values are
 taken as given: nothing is converted but lists, which become tuples, so hashes stay the same.

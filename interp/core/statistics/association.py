@@ -1,4 +1,4 @@
-"""Does one number per class go with another? Spearman's correlation, with its evidence."""
+"""Association of two numbers per class: Spearman's correlation, with its evidence."""
 
 from dataclasses import dataclass
 

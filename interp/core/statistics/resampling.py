@@ -1,4 +1,4 @@
-"""Intervals, nulls, indices and verdicts: how a raw value becomes evidence.
+"""Intervals, nulls, indices and verdicts, by resampling.
 
 Resampling is by whole classes (or drawings), never by single pictures or pairs: free permutation of
 rows rejects true nulls, and a row bootstrap of a pairwise statistic counts duplicates as agreement.

@@ -1,4 +1,4 @@
-"""How many pictures each cell gives to a mixture, and which: the size rules of the study.
+"""Sizes of mixtures: how many pictures, and which, each cell gives.
 
 Two steps, both on counts alone. The *pool* says how many pictures of every cell (domain x class) a
 specification admits; the *quotas* shrink it to the size that is held fixed. A cell then gives its

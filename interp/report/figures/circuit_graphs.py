@@ -28,7 +28,14 @@ def circuit_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
 
 
 def draw_circuit(table: Table, *, title: str = "") -> Any:
-    """A plotly figure of a circuit's kept edges, from `Circuit.to_table()`: hover, drag.
+    """Draw the kept edges of a circuit as streams between nodes.
+
+    Args:
+        table: The circuit, from `Circuit.to_table()`.
+        title: The figure's title.
+
+    Returns:
+        A plotly figure, whose nodes can be dragged. Width is |score|; blue edges raise the metric.
 
     >>> import torch
     >>> from interp.circuits import Chain, attribute, discover

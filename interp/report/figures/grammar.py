@@ -1,4 +1,4 @@
-"""How a specification becomes a figure: its rows, what can be chosen, its subjects, its words."""
+"""From a figure's specification to the figure: rows, choices, subjects and captions."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -321,7 +321,14 @@ def _panel_layout() -> dict[str, Any]:
 
 
 def draw_ladder(table: Table, *, title: str = "What is shared, rung by rung") -> Any:
-    """A plotly figure of `interp.ladder(...).table`: pairs of domains and bands by rungs.
+    """Draw the verdicts of a ladder: pairs of domains and bands of layers by rungs.
+
+    Args:
+        table: `interp.ladder(...).table`.
+        title: The figure's title.
+
+    Returns:
+        A plotly figure.
 
     >>> rows = pd.DataFrame({"rung": ["R2"], "domain_a": "real", "domain_b": "sketch",
     ...     "band": "middle", "claim": "same geometry", "verdict": "shared", "index": 0.9,
@@ -349,7 +356,14 @@ def draw_ladder(table: Table, *, title: str = "What is shared, rung by rung") ->
 
 
 def draw_profile(table: Table, *, title: str = "The sharing profile") -> Any:
-    """A plotly figure of `interp.ladder(...).rungs`: a panel per rung, depth against index.
+    """Draw the sharing profile of a ladder: a panel per rung, depth against index.
+
+    Args:
+        table: `interp.ladder(...).rungs`.
+        title: The figure's title.
+
+    Returns:
+        A plotly figure.
 
     >>> rows = pd.DataFrame({"rung": ["R2"], "measure": "CKA", "domain_a": "real",
     ...     "domain_b": "sketch", "site": "blocks.0.hook_resid_post", "band": "middle",

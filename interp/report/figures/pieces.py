@@ -1,4 +1,4 @@
-"""What a figure is on the page, and the pieces that several figures are drawn from.
+"""Figures as the page holds them, and the pieces that several figures are drawn from.
 
 A figure is plotly's own JSON without any theme: page.js adds light or dark. Where a figure has
 choices (which layer, which setting), each trace's `meta` holds the number of the option it belongs

@@ -1,4 +1,4 @@
-"""What the page compares, and what it says of each: a pair of domains in one model.
+"""Subjects of figures, such as a pair of domains in one model, and the words for each.
 
 In a study the subjects are its settings, each with the natural domain and the test domain. For one
 checkpoint they are the pairs of its natural domain with every other.
