@@ -1,5 +1,9 @@
 """Interpretability of CLIP: train it on controlled mixtures, open it, test what domains share."""
 
-from interp.core.faces import face
+import sys
 
+from interp.core.faces import face
+from interp.core.moved import MovedModules
+
+sys.meta_path.append(MovedModules())
 __getattr__, __dir__, __all__ = face(__name__, __file__)

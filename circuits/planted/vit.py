@@ -154,7 +154,7 @@ def plant(blueprint: Blueprint) -> Planted:
     >>> planted = plant(Blueprint("all separate", seed=1))
     >>> pictures = planted.world.draw("p3 q0", "B", 2)
     >>> logits = planted.classifier.logits(planted.source(pictures))
-    >>> [CLASSES[place] for place in logits.argmax(dim=1)]
+    >>> [planted.classifier.names[place] for place in logits.argmax(dim=1)]
     ['p3 q0', 'p3 q0']
     >>> sorted(planted.truth("A").nodes & planted.truth("B").nodes)
     ['input', 'logits', 'm0']

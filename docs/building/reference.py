@@ -31,6 +31,8 @@ def write_reference(folder: Path) -> None:
         warnings.simplefilter("error", UserWarning)
         # pandas is generic to type checkers alone
         warnings.filterwarnings("ignore", r"Error parsing type annotation pd\.Series")
+        # what pydantic says of its dataclasses to type checkers alone
+        warnings.filterwarnings("ignore", "(?s).*PydanticDataclass")
         render.configure(
             docformat="google", footer_text="interp", show_source=False,
             template_directory=Path(__file__).parent / "pdoc",
