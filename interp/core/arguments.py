@@ -63,6 +63,21 @@ class Budget(Room):
     seed: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Resampling:
+    """How often evidence is drawn anew.
+
+    Args:
+        n_splits: Deals of the artists into halves.
+        n_permutations: Draws of a null by permutation.
+        seed: Seed of all draws.
+    """
+
+    n_splits: int = 5
+    n_permutations: int = 999
+    seed: int = 0
+
+
 def filled(
     function: Callable[..., object], kind: type[Value], given: Mapping[str, object]
 ) -> Value:
