@@ -12,7 +12,7 @@ FACES = ("interp", *(f"interp.{wing}" for wing in "models probes circuits data r
 TO_DO: dict[str, tuple[str, ...]] = {
     "interp": tuple(
         """
-        Study Table compare_results export ladder open_result verdict
+        Study Table compare_results export open_result verdict
         """.split()
     ),
     "interp.models": tuple(
