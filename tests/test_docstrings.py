@@ -3,21 +3,11 @@
 import importlib
 import inspect
 import re
-from typing import Any
+from typing import Any, TypedDict, Unpack, get_args
 
 import pytest
 
 FACES = ("interp", *(f"interp.{wing}" for wing in "models probes circuits data report".split()))
-
-TO_DO: dict[str, tuple[str, ...]] = {
-    "interp.circuits": tuple(
-        """
-        ablate attribute channel_circuit channel_edges das das_among faithfulness
-        fit_subspace localise minimality screen sweep transplant unit_faithfulness
-        """.split()
-    ),
-}
-"""Public names whose docstrings do not have the form yet. It may only shrink."""
 
 
 def _described(package: str) -> list[str]:
@@ -36,6 +26,7 @@ def faults(thing: Any) -> list[str]:
     _, _, arguments = text.partition("\nArgs:\n")
     described = re.findall(r"^    \*{0,2}(\w+): \S", arguments.split("\n\n")[0], re.MULTILINE)
     missing = [name for name in _parameters(thing) if name not in described]
+    missing += [name for name in _grouped(thing) if name not in described]
     returns = inspect.isclass(thing) or inspect.signature(thing).return_annotation in (None, "None")
     wrong = {
         "the first paragraph is not one sentence with a full stop": not _is_sentence(summary),
@@ -49,7 +40,27 @@ def faults(thing: Any) -> list[str]:
 def _parameters(thing: Any) -> list[str]:
     if inspect.isclass(thing) and getattr(thing, "_is_protocol", False):
         return []
-    return [name for name in inspect.signature(thing).parameters if name != "self"]
+    named = inspect.signature(thing).parameters.items()
+    return [name for name, each in named if name != "self" and not _group(each)]
+
+
+def _grouped(thing: Any) -> list[str]:
+    """The keywords of a group that its own docstring does not describe."""
+    if inspect.isclass(thing):
+        return []
+    groups = [
+        group for each in inspect.signature(thing).parameters.values() for group in _group(each)
+    ]
+    return [
+        name for group in groups for name in group.__annotations__
+        if not re.search(rf"^    {name}: \S", inspect.getdoc(group) or "", re.MULTILINE)
+    ]  # fmt: skip
+
+
+def _group(parameter: inspect.Parameter) -> tuple[Any, ...]:
+    """The `TypedDict` of a parameter `**group: Unpack[...]`, if it is one."""
+    whole = parameter.kind is parameter.VAR_KEYWORD
+    return get_args(parameter.annotation) if whole else ()
 
 
 def _is_sentence(summary: str) -> bool:
@@ -60,16 +71,8 @@ def _is_sentence(summary: str) -> bool:
 @pytest.mark.parametrize("package", FACES)
 def test_public_docstrings_have_one_form(package: str) -> None:
     module = importlib.import_module(package)
-    names = set(_described(package)) - set(TO_DO.get(package, ()))
-    found = {name: faults(getattr(module, name)) for name in sorted(names)}
+    found = {name: faults(getattr(module, name)) for name in _described(package)}
     assert not {name: wrong for name, wrong in found.items() if wrong}
-
-
-@pytest.mark.parametrize("package", sorted(TO_DO))
-def test_the_list_of_what_is_to_be_done_only_shrinks(package: str) -> None:
-    module = importlib.import_module(package)
-    assert set(TO_DO[package]) <= set(_described(package))
-    assert not [name for name in TO_DO[package] if not faults(getattr(module, name))]
 
 
 def test_a_docstring_of_another_form_is_found() -> None:
@@ -103,3 +106,46 @@ def test_a_docstring_of_another_form_is_found() -> None:
 
     assert not faults(whole) and not faults(without_result)
     assert len(faults(bare)) == 4
+
+
+class _Described(TypedDict, total=False):
+    """A group.
+
+    Args:
+        seed: Seed of all draws.
+    """
+
+    seed: int
+
+
+class _Bare(TypedDict, total=False):
+    """A group without a word about its keywords."""
+
+    steps: int
+
+
+def test_keywords_of_a_group_are_described_where_they_are_passed_or_where_they_stand() -> None:
+    def here(**group: Unpack[_Bare]) -> None:
+        """Do nothing.
+
+        Args:
+            **group: The keywords that follow.
+            steps: How often.
+
+        >>> here()
+        """
+
+    def there(**group: Unpack[_Described]) -> None:
+        """Do nothing.
+
+        >>> there()
+        """
+
+    def nowhere(**group: Unpack[_Bare]) -> None:
+        """Do nothing.
+
+        >>> nowhere()
+        """
+
+    assert not faults(here) and not faults(there)
+    assert faults(nowhere) == ["no line under Args for steps"]

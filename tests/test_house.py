@@ -108,6 +108,34 @@ def test_no_two_public_classes_share_a_name() -> None:
     assert sorted(set(names)) == sorted(names)
 
 
+MOST_PARAMETERS = 9
+LONG_LISTS = 8
+"""How many functions may have more parameters: such as commands, where a person types them."""
+
+
+def _parameters(node: ast.FunctionDef) -> int:
+    """How many parameters a function has; a group of keywords counts as one."""
+    parts = node.args
+    named = [each.arg for each in (*parts.posonlyargs, *parts.args, *parts.kwonlyargs)]
+    starred = [each for each in (parts.vararg, parts.kwarg) if each]
+    return len([name for name in named if name not in ("self", "cls")]) + len(starred)
+
+
+def test_few_functions_have_many_parameters() -> None:
+    long = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and _parameters(node) > MOST_PARAMETERS
+    ]
+    assert len(long) <= LONG_LISTS, long
+
+
+def test_parameters_are_counted() -> None:
+    [node] = ast.parse("def f(self, a, /, b, *rest, c=1, **group): ...").body
+    assert isinstance(node, ast.FunctionDef) and _parameters(node) == 5
+
+
 def test_nothing_imports_in_a_circle() -> None:
     graph = networkx.DiGraph()
     names = {_dotted(path) for path in MODULES}

@@ -5,6 +5,7 @@ the reverse. What random circuits of the same size and layer profile achieve is 
 """
 
 from collections.abc import Callable, Sequence
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -18,11 +19,12 @@ from interp.circuits.edges.attribution import Attribution
 from interp.circuits.edges.masked_runs import fitting_memory, open_run, run_masked
 from interp.circuits.edges.wiring import Wiring, wire
 from interp.circuits.patching.localisation import ROUNDING
-from interp.circuits.patching.sweeping import MEMORY, check_inputs
+from interp.circuits.patching.sweeping import check_inputs
 from interp.circuits.tasks.metrics import check_metric, measure, name_of, rows_of
+from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
+from interp.core.arguments import filled
 from interp.core.batching import batches
 from interp.core.errors import NumericsError, SpecificationError
-from interp.core.images import Pairs
 from interp.core.progress import say, track
 from interp.core.seeds import rng
 from interp.core.tables import Table
@@ -36,33 +38,45 @@ def faithfulness(
     tower: Tower,
     circuits: Circuit | Sequence[Circuit] | Attribution,
     *,
-    clean: Tensor,
-    corrupt: Tensor,
-    metric: Callable[[Tensor], Tensor],
     shares: Sequence[float] = SHARES,
     n_random: int = 10,
-    pairs: Pairs | None = None,
     seed: int = 0,
-    batch_size: int = 32,
-    memory: int = MEMORY,
+    **runs: Unpack[PairedRunsKeywords],
 ) -> Table:
-    r"""How much of the model's metric a circuit keeps by itself, and how much is left without it.
+    r"""Measure how much of the model's metric a circuit keeps alone, and how much is left without.
 
-    value = $(m(C) - m(\emptyset)) / (m(M) - m(\emptyset))$ with m the mean of the metric over
-    classes, M the whole model and $\emptyset$ no edge (the corrupt run): 1 is the model, 0 nothing.
-    Rows are `circuit alone` (faithfulness) and `model without the circuit` (completeness: 0 where
-    nothing else does the work), for one circuit, several, or, from an `Attribution`, greedy
-    circuits of each of `shares`; then the curve's areas: CPR, the area under it, and CMD, the area
-    between it and 1 (Mueller et al. 2025).
+    value = $(m(C) - m(\emptyset)) / (m(M) - m(\emptyset))$
+    index = (value - null) / (ceiling - null)
 
-    null = mean of `n_random` circuits that have as many edges between the same layers; ceiling = 1,
-    the whole model, for a circuit alone, 0 for the model without it; index = (value - null) /
-    (ceiling - null). `low, high` leave out a class at a
-    time; `p` is two-sided for value = null, by sign flips of whole classes, adjusted over the rows
-    (max-T). `reason` says why an index is missing.
+    Args:
+        tower: The tower to run.
+        circuits: One circuit, several, or an `Attribution`, of which greedy circuits are taken.
+        shares: Sizes of the greedy circuits as shares of all edges.
+        n_random: Random circuits for each, which have as many edges between the same layers.
+        seed: Seed of the random circuits.
+        **runs: The keywords that follow.
+        clean: Inputs of the tower, `[batch ...]`.
+        corrupt: Their partners, in the same order.
+        metric: From outputs `[batch d_embed]` to one number per example.
+        pairs: What the pictures show, which makes classes the units; None makes each pair a unit.
+        batch_size: Examples in a forward.
+        memory: Bytes of activations held at a time.
 
-    Raises what `attribute` raises, and `SpecificationError` for an empty circuit or a budget below
-    one example.
+    Returns:
+        Rows `circuit alone` (faithfulness) and `model without the circuit` (completeness: 0 where
+        nothing else does the work), for each circuit; then the curve's areas: CPR, the area under
+        it, and CMD, the area between it and 1 (Mueller et al. 2025).
+
+    Raises:
+        SpecificationError: For an empty circuit, a budget below one example, or a keyword that is
+            unknown or missing; `attribute` has the others.
+
+    Notes:
+        m is the mean of the metric over classes, M the whole model and $\emptyset$ no edge (the
+        corrupt run): 1 is the model, 0 nothing. null = mean of the random circuits; ceiling = 1,
+        the whole model, for a circuit alone, 0 for the model without it. `low, high` leave out a
+        class at a time; `p` is two-sided for value = null, by sign flips of whole classes, adjusted
+        over the rows (max-T). `reason` says why an index is missing.
 
     >>> from interp.circuits import Chain, wire
     >>> tower, ones = Chain([torch.nn.Identity(), torch.nn.Identity()]), torch.ones(1, 2, 1)
@@ -72,6 +86,7 @@ def faithfulness(
     >>> table.frame[["measure", "value"]].to_numpy().tolist()
     [['circuit alone', 0.25], ['model without the circuit', 0.75]]
     """
+    task = filled(faithfulness, PairedRuns, runs)
     chosen = _as_circuits(circuits, shares)
     if n_random < 1:
         raise SpecificationError(
@@ -81,65 +96,64 @@ def faithfulness(
     draws = [_random_masks(circuit, n_random, seed) for circuit in chosen]
     kept = np.stack([circuit.kept for circuit in chosen])
     masks = np.concatenate([kept, ~kept, *draws, *(~draw for draw in draws)])
-    values, ends = measure_masks(
-        tower,
-        wiring,
-        masks,
-        clean=clean,
-        corrupt=corrupt,
-        metric=metric,
-        batch_size=batch_size,
-        memory=memory,
-        what="faithfulness",
-    )
+    values, ends = measure_masks(tower, wiring, masks, what="faithfulness", **runs)
     return curve_table(
         values,
         ends,
         kept.sum(axis=1),
+        task,
         total=wiring.n_edges,
         n_random=n_random,
-        pairs=pairs,
         null_kind=f"mean of {n_random} random circuits with as many edges between the same layers",
-        metric=name_of(metric),
         seed=seed,
         facts={"edges": wiring.n_edges, "masks": len(masks), **chosen[0].facts},
     )
 
 
 def minimality(
-    tower: Tower,
-    circuit: Circuit,
-    *,
-    clean: Tensor,
-    corrupt: Tensor,
-    metric: Callable[[Tensor], Tensor],
-    pairs: Pairs | None = None,
-    seed: int = 0,
-    batch_size: int = 32,
-    memory: int = MEMORY,
+    tower: Tower, circuit: Circuit, *, seed: int = 0, **runs: Unpack[PairedRunsKeywords]
 ) -> Table:
-    """What a circuit loses with each of its edges: an edge that costs nothing does not belong.
+    """Measure what a circuit loses with each of its edges: one that costs nothing is none of it.
 
-    value = (m(C) - m(C without the edge)) / (m(M) - m(none)), for every kept edge. null = 0, what
-    an edge outside the circuit would cost; ceiling = all that the circuit does. p is adjusted over
-    edges (max-T). See `faithfulness` for m, C, M, the units and the errors.
+    value = (m(C) - m(C without the edge)) / (m(M) - m(none))
+
+    Args:
+        tower: The tower to run.
+        circuit: The circuit.
+        seed: Seed of the sign flips.
+        **runs: The keywords that follow.
+        clean: Inputs of the tower, `[batch ...]`.
+        corrupt: Their partners, in the same order.
+        metric: From outputs `[batch d_embed]` to one number per example.
+        pairs: What the pictures show, which makes classes the units; None makes each pair a unit.
+        batch_size: Examples in a forward.
+        memory: Bytes of activations held at a time.
+
+    Returns:
+        One row for every kept edge, with its evidence.
+
+    Raises:
+        SpecificationError: For an empty circuit, a budget below one example, or a keyword that is
+            unknown or missing; `attribute` has the others.
+
+    Notes:
+        null = 0, what an edge outside the circuit would cost; ceiling = all that the circuit does.
+        `p` is adjusted over edges (max-T). `faithfulness` says what m, C and M are.
+
+    >>> from interp.circuits import Chain, wire
+    >>> tower, ones = Chain([torch.nn.Identity(), torch.nn.Identity()]), torch.ones(1, 2, 1)
+    >>> circuit = Circuit.of(wire(tower), ["input->logits"])
+    >>> table = minimality(tower, circuit, clean=ones, corrupt=0 * ones, metric=lambda x: x[:, 0])
+    >>> table.frame[["edge", "value"]].to_numpy().tolist()
+    [['input->logits', 0.25]]
     """
+    task = filled(minimality, PairedRuns, runs)
     _check_size(circuit)
     places = np.flatnonzero(circuit.kept)
     masks = np.tile(circuit.kept, (1 + len(places), 1))
     masks[1 + np.arange(len(places)), places] = False
-    values, ends = measure_masks(
-        tower,
-        circuit.wiring,
-        masks,
-        clean=clean,
-        corrupt=corrupt,
-        metric=metric,
-        batch_size=batch_size,
-        memory=memory,
-        what="minimality",
-    )
-    labels, roles = units_of(pairs, len(clean))
+    values, ends = measure_masks(tower, circuit.wiring, masks, what="minimality", **runs)
+    labels, roles = units_of(task.pairs, len(task.clean))
     lost = values[0] - values[1:]
     gap = np.broadcast_to(ends[0] - ends[1], lost.shape)
     triples = np.stack([lost, np.zeros_like(lost), gap], axis=-1).swapaxes(0, 1)
@@ -149,12 +163,12 @@ def minimality(
     frame.insert(0, "edge", [circuit.wiring.names[place] for place in places])
     frame = frame.assign(
         measure="loss of one edge",
-        metric=name_of(metric),
+        metric=name_of(task.metric),
         null_kind="an edge outside the circuit: 0 by definition",
         ceiling_kind="the whole model",
         estimand="share of the metric's difference that the circuit loses without this edge",
         seed=seed,
-        **counted(pairs, len(clean)),
+        **counted(task.pairs, len(task.clean)),
     )
     return Table.with_evidence("minimality", frame, dict(circuit.facts))
 
@@ -164,18 +178,16 @@ def measure_masks(
     wiring: Wiring,
     masks: np.ndarray,
     *,
-    clean: Tensor,
-    corrupt: Tensor,
-    metric: Callable[[Tensor], Tensor],
-    batch_size: int = 32,
-    memory: int = MEMORY,
     what: str = "run circuits",
+    **runs: Unpack[PairedRunsKeywords],
 ) -> tuple[np.ndarray, np.ndarray]:
     """The metric under each mask `[mask example]`, and on the clean and the corrupt run `[2 ...]`.
 
     `masks` are `[mask edge]`, or `[mask example edge]`. Masks that keep everything, or nothing,
     cost no run. Others share forwards of at most `batch_size` examples.
     """
+    task = filled(measure_masks, PairedRuns, runs)
+    clean, corrupt, metric = task.clean, task.corrupt, task.metric
     check_inputs(clean, corrupt, None, None)
     if wire(tower) != wiring:
         raise SpecificationError(
@@ -189,7 +201,9 @@ def measure_masks(
     inner = tuple(range(1, masks.ndim))
     whole, empty = masks.all(axis=inner), ~masks.any(axis=inner)
     cut = np.flatnonzero(~whole & ~empty)
-    limit = fitting_memory(wiring, open_run(tower, clean[:1]), memory=memory, batch_size=batch_size)
+    limit = fitting_memory(
+        wiring, open_run(tower, clean[:1]), memory=task.memory, batch_size=task.batch_size
+    )
     size = min(limit, len(clean))
     stack = max(1, limit // size)
     windows = list(batches(len(clean), size))

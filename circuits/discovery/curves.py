@@ -20,6 +20,8 @@ from interp.circuits.patching.localisation import (
     no_gap,
     rounded,
 )
+from interp.circuits.tasks.metrics import name_of
+from interp.circuits.tasks.pairs import PairTask
 from interp.core.images import Pairs
 from interp.core.statistics.resampling import jackknife
 from interp.core.tables import Table
@@ -32,12 +34,11 @@ def curve_table(
     values: np.ndarray,
     ends: np.ndarray,
     sizes: np.ndarray,
+    task: PairTask,
     *,
     total: int,
     n_random: int,
-    pairs: Pairs | None,
     null_kind: str,
-    metric: str,
     seed: int,
     facts: Mapping[str, Any],
 ) -> Table:
@@ -54,7 +55,7 @@ def curve_table(
     stacked = np.concatenate([alone, without]), np.concatenate(nulls)
     triples = np.stack([*stacked, np.broadcast_to(gap, stacked[0].shape)], axis=-1)
     triples = triples.swapaxes(0, 1)
-    labels, roles = units_of(pairs, len(gap))
+    labels, roles = units_of(task.pairs, len(gap))
     largest = float(np.abs(ends).max())
     goals = np.repeat([1.0, 0.0], n)  # alone all is to remain, without it nothing
     frame = share_rows(triples, labels, roles, goals=goals, seed=seed, rounding=ROUNDING * largest)
@@ -66,11 +67,11 @@ def curve_table(
         areas = _areas(triples[:, :n], frame["share"].to_numpy()[:n], labels, roles)
         frame = pd.concat([frame, areas], ignore_index=True)
     frame = frame.assign(
-        metric=metric,
+        metric=name_of(task.metric),
         null_kind=null_kind,
         estimand="share of the metric's difference between clean and corrupt runs that remains",
         seed=seed,
-        **counted(pairs, len(gap)),
+        **counted(task.pairs, len(gap)),
     )
     return Table.with_evidence("faithfulness", frame, facts)
 

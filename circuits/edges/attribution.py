@@ -7,7 +7,7 @@ when the writer's corrupt part takes the place of its clean one, for that reader
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -17,11 +17,12 @@ from interp.circuits.edges.masked_runs import Flow, Parts, open_run
 from interp.circuits.edges.path_patching import edge_effects
 from interp.circuits.edges.stream_gradients import Gradients, backward
 from interp.circuits.edges.wiring import Wiring, parts_of, wire
-from interp.circuits.patching.sweeping import MEMORY, check_inputs
+from interp.circuits.patching.sweeping import check_inputs
 from interp.circuits.tasks.metrics import name_of, rows_of
+from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
+from interp.core.arguments import filled
 from interp.core.batching import Batching, batches
 from interp.core.errors import NumericsError, SpecificationError, check_known
-from interp.core.images import Pairs
 from interp.core.progress import track
 from interp.core.seeds import rng
 from interp.core.tower import Component, Tower
@@ -168,30 +169,44 @@ METHODS: dict[str, Callable[[_Task], np.ndarray]] = {
 def attribute(
     tower: Tower,
     *,
-    clean: Tensor,
-    corrupt: Tensor,
-    metric: Callable[[Tensor], Tensor],
     method: str = "EAP-IG-inputs",
     steps: int = 5,
-    pairs: Pairs | None = None,
-    batch_size: int = 8,
-    memory: int = MEMORY,
     seed: int = 0,
+    **runs: Unpack[PairedRunsKeywords],
 ) -> Attribution:
     r"""Score every edge of a tower by one method of `METHODS`.
 
     score(u -> v) = sum over the stream of (part of u, clean - corrupt) times the gradient of the
-    metric at v's stream, for gradients taken at the clean run (EAP), or averaged over `steps`
-    inputs $x_k = x_{corrupt} + k/m\,(x_{clean} - x_{corrupt})$, k = 1 ... m (EAP-IG-inputs). The
-    sum over the readers of u is u's attribution as a node. `exact` measures each edge in a run.
+    metric at v's stream
 
-    `clean` and `corrupt` are aligned inputs `[batch ...]`; `metric` takes outputs and gives one
-    number per example. `pairs` says what the pictures show, which makes classes the units.
-    `batch_size` examples share a pass; `memory` (bytes) bounds what is held beside it.
+    Args:
+        tower: The tower to run.
+        method: A name in `METHODS`.
+        steps: Inputs over which gradients are averaged, for the methods of integrated gradients.
+        seed: Seed of the method "random".
+        **runs: The keywords that follow.
+        clean: Inputs of the tower, `[batch ...]`.
+        corrupt: Their partners, in the same order.
+        metric: From outputs `[batch d_embed]` to one number per example.
+        pairs: What the pictures show, which makes classes the units; None makes each pair a unit.
+        batch_size: Examples that share a pass, 8 by default.
+        memory: Bytes of activations held beside a pass.
 
-    Raises `SpecificationError` for an unknown method, a metric that ignores the output or a tower
-    that cannot be wired, `ShapeError` and `DataError` for inputs that are no pairs, `NumericsError`
-    for NaN.
+    Returns:
+        The scores of all edges, for each example.
+
+    Raises:
+        SpecificationError: For an unknown method, a metric that ignores the output, a tower that
+            cannot be wired, or a keyword that is unknown or missing.
+        ShapeError: For inputs that differ in shape.
+        DataError: For identical partners.
+        NumericsError: For NaN.
+
+    Notes:
+        Gradients are taken at the clean run (EAP: Syed, Rager and Conmy 2023), or averaged over
+        `steps` inputs $x_k = x_{corrupt} + k/m\,(x_{clean} - x_{corrupt})$, k = 1 ... m
+        (EAP-IG-inputs: Hanna et al. 2024). The sum over the readers of u is u's attribution as a
+        node. "exact" measures each edge in a run.
 
     >>> from interp.circuits import Chain
     >>> tower = Chain([torch.nn.Identity(), torch.nn.Identity()])  # each block doubles the stream
@@ -201,6 +216,8 @@ def attribute(
     >>> dict(zip(scores.wiring.names, scores.scores.tolist()))["m0->logits"]
     1.0
     """
+    given = filled(attribute, PairedRuns, {"batch_size": 8, **runs})
+    clean, corrupt, pairs, batch_size = given.clean, given.corrupt, given.pairs, given.batch_size
     check_known("attribute", "method", [method], METHODS, SpecificationError)
     check_inputs(clean, corrupt, None, pairs)
     if steps < 1 or batch_size < 1:
@@ -214,9 +231,9 @@ def attribute(
     values = np.zeros((len(clean), wiring.n_edges), dtype=np.float64)
 
     def scored(window: slice) -> list[np.ndarray]:
-        part = rows_of(metric, window)
+        part = rows_of(given.metric, window)
         ends = clean[window], corrupt[window]
-        task = _Task(tower, components, wiring, part, *ends, steps, memory, seed)
+        task = _Task(tower, components, wiring, part, *ends, steps, given.memory, seed)
         return [METHODS[method](task)]
 
     scores = Batching(batch_size).through(len(clean), scored)
@@ -238,7 +255,7 @@ def attribute(
         "n_examples": len(clean),
         "seed": seed,
     }
-    return Attribution(wiring, values, method, name_of(metric), labels, facts)
+    return Attribution(wiring, values, method, name_of(given.metric), labels, facts)
 
 
 def _along_input(task: _Task, states: Sequence[float], *, straight: bool = False) -> np.ndarray:

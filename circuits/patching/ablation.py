@@ -7,7 +7,7 @@ what the answer means: a zero or a mean may be an activation that the tower neve
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -23,8 +23,9 @@ from interp.circuits.patching.patched_cells import (
     measure_cells,
     patched_outputs,
 )
-from interp.circuits.patching.sweeping import MEMORY, cell_columns
+from interp.circuits.patching.sweeping import cell_columns
 from interp.circuits.tasks.metrics import DISTANCES, check_metric, measure, name_of, rows_of
+from interp.core.arguments import Budget, BudgetKeywords, filled
 from interp.core.batching import batches
 from interp.core.errors import SampleError, ShapeError, SpecificationError, check_known
 from interp.core.seeds import rng
@@ -59,6 +60,34 @@ class AblationRequest:
 
 Baseline = tuple[Tensor | Activations, dict[str, Any]]
 
+Labels = Sequence[Any] | np.ndarray
+
+
+class AblationOptionsKeywords(BudgetKeywords, total=False):
+    """Where a baseline comes from, and what finding it may cost."""
+
+    reference: Tensor | None
+    donors: Tensor | None
+    labels: Labels | None
+    reference_labels: Labels | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AblationOptions(Budget):
+    """Where a baseline comes from, and what finding it may cost.
+
+    Args:
+        reference: Inputs over which means are taken and from which donors are drawn.
+        donors: Inputs aligned with those that are ablated.
+        labels: The class of each input.
+        reference_labels: The class of each input of the reference.
+    """
+
+    reference: Tensor | None = None
+    donors: Tensor | None = None
+    labels: Labels | None = None
+    reference_labels: Labels | None = None
+
 
 def ablate(
     tower: Tower,
@@ -68,37 +97,53 @@ def ablate(
     kind: str = "resample",
     sites: str | Sequence[str] = "blocks.*.hook_mlp_out",
     axes: Sequence[str] = ("layer",),
-    reference: Tensor | None = None,
-    donors: Tensor | None = None,
-    labels: Sequence[Any] | np.ndarray | None = None,
-    reference_labels: Sequence[Any] | np.ndarray | None = None,
     steps: int = 50,
-    seed: int = 0,
-    batch_size: int = 32,
-    memory: int = MEMORY,
+    **options: Unpack[AblationOptionsKeywords],
 ) -> Table:
     """Replace each cell of a grid by a baseline, and measure every example.
 
-    value[cell, example] = metric(tower(inputs) with the cell's activation from the baseline);
-    `clean_metric` is the metric of the whole tower, `corrupt_metric` that of the donor's own run,
-    where there is one. `effects` summarises the table, with evidence. Kinds (`ABLATIONS`):
+    value[cell, example] = metric(tower(inputs) with the cell's activation from the baseline)
 
-    - `resample`: the activation of another input: `donors`, aligned with `inputs`, or one drawn
-      from `reference`, of another class where `labels` and `reference_labels` are given. The
-      primary baseline; let the reference be of the same domain (Chan et al. 2022).
-    - `mean`: the mean activation over `reference` (by default the inputs), at each position.
-    - `zero`: nothing.
-    - `optimal`: the constant, one per cell, that serves the metric best on average over the inputs:
-      min_c mean loss(tower with the cell at c), the loss being minus the metric (or the metric,
-      where that is a distance). It removes what the cell says and nothing else (Li and Janson
-      2024). Found by `steps` of Adam from the mean; the best constant seen is kept, and `facts`
-      say the `steps`, the `loss` and the `loss_at_mean`, averages over cells. Fitted on the inputs
-      that it is measured on, so a lower bound of the loss.
+    Args:
+        tower: The tower to run.
+        inputs: Inputs of the tower, `[batch ...]`.
+        metric: From outputs `[batch d_embed]` to `[batch]`.
+        kind: A name in `ABLATIONS`: "resample", "mean", "zero" or "optimal".
+        sites: Names of sites or patterns.
+        axes: "layer", and axes of the sites along which cells are cut: "pos", "head", "channel".
+        steps: Steps of Adam for "optimal".
+        **options: The keywords that follow.
+        reference: Inputs over which means are taken and from which donors are drawn; None takes
+            `inputs`.
+        donors: Inputs aligned with `inputs`, for "resample"; None draws them from the reference.
+        labels: The class of each input; donors are then of another one.
+        reference_labels: The class of each input of the reference.
+        batch_size: Examples in a forward.
+        memory: Bytes of activations held at a time.
+        seed: Seed of the draw of donors.
 
-    `inputs` and `reference` are `[batch ...]`; the metric, `sites`, `axes`, `batch_size` and
-    `memory` are as in `sweep`. Raises `SpecificationError` for an unknown kind or a metric that
-    ignores the output, `SampleError` where an input has no donor of another class, `ShapeError` for
-    donors or labels that do not fit, `SiteError`, `NumericsError`.
+    Returns:
+        One row per cell and example, for `effects` to summarise. `clean_metric` is the metric of
+        the whole tower, `corrupt_metric` that of the donor's own run, where there is one.
+
+    Raises:
+        SpecificationError: For an unknown kind or keyword, or a metric that ignores the output.
+        SampleError: Where an input has no donor of another class.
+        ShapeError: For donors or labels that do not fit.
+        SiteError: For unknown sites or axes.
+        NumericsError: For NaN.
+
+    Notes:
+        "resample" takes the activation of another input. It is the primary baseline; let the
+        reference be of the same domain (Chan et al. 2022). "mean" takes the mean activation over
+        the reference at each position, "zero" nothing.
+
+        "optimal" takes the constant, one per cell, that serves the metric best on average over the
+        inputs: min_c mean loss(tower with the cell at c), the loss being minus the metric (or the
+        metric, where that is a distance). It removes what the cell says and nothing else (Li and
+        Janson 2024). It is found from the mean; the best constant seen is kept, and `facts` say the
+        `steps`, the `loss` and the `loss_at_mean`, averages over cells. It is fitted on the inputs
+        that it is measured on, so a lower bound of the loss.
 
     >>> from interp.circuits import Chain
     >>> tower = Chain([torch.nn.Identity()])  # doubles the stream
@@ -107,17 +152,18 @@ def ablate(
     >>> table.frame[["clean_metric", "value"]].to_numpy().tolist()
     [[2.0, 4.0], [10.0, 8.0]]
     """
+    how = filled(ablate, AblationOptions, options)
+    labels, reference_labels = how.labels, how.reference_labels
     check_known("ablate", "kind", [kind], ABLATIONS, SpecificationError)
-    _check(inputs, reference, donors, labels, reference_labels, steps)
-    if reference is None and reference_labels is None:
+    _check(inputs, how, steps)
+    if how.reference is None and reference_labels is None:
         reference_labels = labels
     plan = make_plan(
         tower,
         find_sites(sites, tower.sites),
         base=inputs,
         n_donors=1,
-        batch_size=batch_size,
-        memory=memory,
+        room=how,
         axes=axes,
     )
     started = time.perf_counter()
@@ -130,12 +176,12 @@ def ablate(
         inputs,
         metric,
         plan,
-        inputs if reference is None else reference,
-        donors,
+        inputs if how.reference is None else how.reference,
+        how.donors,
         None if labels is None else np.asarray(labels),
         None if reference_labels is None else np.asarray(reference_labels),
         steps,
-        seed,
+        how.seed,
     )
     donor, said = ABLATIONS[kind](ask)
     values = measure_cells(
@@ -162,7 +208,7 @@ def ablate(
         "kind": kind,
         "n_reference": len(ask.reference),
         "dtype": str(outputs.dtype),
-        "seed": seed,
+        "seed": how.seed,
         **said,
         "forwards": plan.forwards,
         "seconds": time.perf_counter() - started,
@@ -292,14 +338,8 @@ def _for_all(constants: dict[str, Tensor], ask: AblationRequest) -> Activations:
     return {site: value.expand(n, *value.shape) for site, value in constants.items()}
 
 
-def _check(
-    inputs: Tensor,
-    reference: Tensor | None,
-    donors: Tensor | None,
-    labels: Any,
-    reference_labels: Any,
-    steps: int,
-) -> None:
+def _check(inputs: Tensor, how: AblationOptions, steps: int) -> None:
+    reference, donors, labels = how.reference, how.donors, how.labels
     if not len(inputs) or (reference is not None and not len(reference)):
         raise SampleError("ablate", "no inputs", "at least one", "give more pictures")
     if steps < 0:
@@ -314,7 +354,7 @@ def _check(
     n_reference = len(inputs if reference is None else reference)
     for what, given, n in (
         ("labels", labels, len(inputs)),
-        ("reference_labels", reference_labels, n_reference),
+        ("reference_labels", how.reference_labels, n_reference),
     ):
         lonely = given is None and labels is not None and reference is not None and donors is None
         if lonely or (given is not None and len(given) != n):

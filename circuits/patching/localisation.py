@@ -6,16 +6,17 @@ whole classes, and p is adjusted over all cells of a sweep.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 
-from interp.circuits.patching.sweeping import MEMORY, sweep
-from interp.circuits.tasks.metrics import Classifier
+from interp.circuits.patching.sweeping import sweep
+from interp.circuits.tasks.class_tasks import ClassTask, ClassTaskKeywords
 from interp.circuits.tasks.pairs import other_class, read, read_pairs
+from interp.core.arguments import filled
 from interp.core.errors import DataError, SampleError
-from interp.core.images import Pairs, Preprocess
+from interp.core.images import Pairs
 from interp.core.seeds import rng
 from interp.core.sites import AXES
 from interp.core.statistics.resampling import (
@@ -41,53 +42,79 @@ def localise(
     tower: Tower,
     pairs: Pairs,
     *,
-    classifier: Classifier,
-    preprocess: Preprocess,
     sites: str | Sequence[str] = "blocks.*.hook_resid_pre",
     axes: Sequence[str] = ("layer", "pos"),
     metric: str | None = None,
     direction: str = "denoise",
-    seed: int = 0,
-    batch_size: int = 32,
-    memory: int = MEMORY,
+    **task: Unpack[ClassTaskKeywords],
 ) -> Table:
     """Sweep between the partners of an image table's pairs, with another class as null donor.
 
-    The metric is the `margin` of the pairs' class, or, where partners differ in class, the
-    `logit_difference` of the clean class against the corrupt one. It is in units of the model's own
-    contrast (`Classifier.standardised`), so that checkpoints compare. Null donors are pictures of
-    the clean domain and a third class; where there is none, the column `null` is missing and
-    `effects` says so. Pass the result to `effects`.
+    Args:
+        tower: The tower to run.
+        pairs: Pictures and their partners, from `ImageTable.pairs`.
+        sites: Names of sites or patterns.
+        axes: "layer", and axes of the sites along which cells are cut: "pos", "head", "channel".
+        metric: A name in `METRICS`. None takes the `logit_difference` of the clean class against
+            the corrupt one, or the `margin` of the class where some partners share it.
+        direction: "denoise"; with "noise" clean and corrupt change places.
+        **task: The keywords that follow.
+        classifier: The classes as directions; its embeddings say device and dtype.
+        preprocess: From a picture to what the tower takes.
+        batch_size: Examples in a forward.
+        memory: Bytes of activations held at a time.
+        seed: Seed of the draw of null donors.
 
-    Device and dtype are those of the classifier's embeddings. Raises `DataError` for classes that
-    the classifier does not know, and what `sweep` raises.
+    Returns:
+        The table of `sweep`, for `effects` to summarise.
+
+    Raises:
+        DataError: For classes that the classifier does not know.
+        SpecificationError: For an unknown keyword, or one that is missing; `sweep` has the others.
+
+    Notes:
+        The metric is in units of the model's own contrast (`Classifier.standardised`), so that
+        checkpoints compare. Null donors are pictures of the clean domain and a third class; where
+        there is none, the column `null` is missing and `effects` says so.
+
+    >>> from PIL import Image
+    >>> import torch
+    >>> from interp.circuits import Chain, Classifier
+    >>> from interp.core.images import ImageTable
+    >>> frame = pd.DataFrame({"label": ["red", "lime", "blue"]}).assign(
+    ...     domain="flat", path="", split="test", caption="")
+    >>> images = ImageTable(frame, reader=lambda row: Image.new("RGB", (1, 1), row["label"]))
+    >>> table = localise(
+    ...     Chain([torch.nn.Identity()]), images.pairs(same="domain", differ="label"),
+    ...     classifier=Classifier(torch.eye(3), ["red", "lime", "blue"]),
+    ...     preprocess=lambda image: torch.tensor([image.getpixel((0, 0))]) / 255)
+    >>> bool((table.frame["value"] == table.frame["clean_metric"]).all())
+    True
     """
-    task = read_pairs(
+    how = filled(localise, ClassTask, task)
+    read_task = read_pairs(
         tower,
         pairs,
-        classifier=classifier,
-        preprocess=preprocess,
+        classifier=how.classifier,
+        preprocess=how.preprocess,
         metric=metric,
-        batch_size=batch_size,
+        batch_size=how.batch_size,
     )
-    rows = other_class(pairs, seed=seed)
-    like = classifier.embeddings
-    null = None if rows is None else read(pairs.images, rows, preprocess, like)
+    rows = other_class(pairs, seed=how.seed)
+    like = how.classifier.embeddings
+    null = None if rows is None else read(pairs.images, rows, how.preprocess, like)
     table = sweep(
         tower,
-        clean=task.clean,
-        corrupt=task.corrupt,
-        metric=task.metric,
+        **read_task.words,
         sites=sites,
         axes=axes,
         direction=direction,
         null=null,
         null_kind="donor of a third class, in the clean picture's domain",
-        pairs=pairs,
-        batch_size=batch_size,
-        memory=memory,
+        batch_size=how.batch_size,
+        memory=how.memory,
     )
-    facts = {**table.facts, "seed": seed, "contrast": task.contrast}
+    facts = {**table.facts, "seed": how.seed, "contrast": read_task.contrast}
     return Table(table.name, table.frame, facts)
 
 

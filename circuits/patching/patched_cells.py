@@ -15,6 +15,7 @@ from torch import Tensor
 
 from interp.circuits.patching.engine import Activations, Prefix, never_came
 from interp.circuits.tasks.metrics import measure, rows_of
+from interp.core.arguments import Room
 from interp.core.batching import Batching, batches
 from interp.core.errors import NumericsError, ShapeError, SpecificationError, listed
 from interp.core.progress import track
@@ -108,22 +109,21 @@ def make_plan(
     *,
     base: Tensor,
     n_donors: int,
-    batch_size: int,
-    memory: int,
+    room: Room,
     axes: Sequence[str],
     where: Mapping[str, int] | None = None,
 ) -> RunPlan:
-    """List the cells, fit forwards into `batch_size` rows and `memory` bytes, and count them."""
+    """List the cells, fit forwards into the room that there is, and count them."""
     shapes, bytes_per_row = probe(tower, base, sites)
     cells = list_cells(tower, sites, shapes, axes=axes, where=where)
-    if batch_size < 1 or memory < bytes_per_row:
+    if room.batch_size < 1 or room.memory < bytes_per_row:
         raise SpecificationError(
             "plan a sweep",
-            f"batches of {batch_size} and a budget of {memory} bytes",
+            f"batches of {room.batch_size} and a budget of {room.memory} bytes",
             f"at least 1 example and {bytes_per_row} bytes, what one cell of one example needs",
             "raise batch_size or memory, or choose smaller sites",
         )
-    rows = min(batch_size, memory // bytes_per_row)
+    rows = min(room.batch_size, room.memory // bytes_per_row)
     forwards = len(base) * forwards_of(tower, cells, n_donors=n_donors)
     return RunPlan(cells, rows, forwards, rows * bytes_per_row)
 

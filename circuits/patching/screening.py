@@ -7,7 +7,7 @@ that they left out.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -16,8 +16,10 @@ from scipy.stats import hypergeom, spearmanr
 from torch import Tensor
 
 from interp.circuits.patching.patched_cells import forwards_of, make_plan, measure_cells, swept_axes
-from interp.circuits.patching.sweeping import DIRECTIONS, MEMORY, check_inputs, frame_of, rehearse
+from interp.circuits.patching.sweeping import DIRECTIONS, check_inputs, frame_of, rehearse
 from interp.circuits.tasks.metrics import measure, name_of, rows_of
+from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
+from interp.core.arguments import filled
 from interp.core.batching import Batching
 from interp.core.errors import (
     NumericsError,
@@ -26,7 +28,6 @@ from interp.core.errors import (
     check_known,
     listed,
 )
-from interp.core.images import Pairs
 from interp.core.seeds import rng
 from interp.core.sites import find_sites
 from interp.core.tables import Table
@@ -172,37 +173,51 @@ def _by_cell(
 def screen(
     tower: Tower,
     *,
-    clean: Tensor,
-    corrupt: Tensor,
-    metric: Callable[[Tensor], Tensor],
     sites: str | Sequence[str] = "blocks.*.hook_resid_pre",
     axes: Sequence[str] = ("layer", "pos"),
     top: int = 10,
     sample: int = 59,
     confidence: float = 0.95,
     direction: str = "denoise",
-    pairs: Pairs | None = None,
     seed: int = 0,
-    batch_size: int = 32,
-    memory: int = MEMORY,
+    **runs: Unpack[PairedRunsKeywords],
 ) -> Table:
     """Patch only the cells that gradients point at, and say how many others they may have missed.
 
-    Attribution patching estimates every cell's effect from one forward and backward. The `top`
-    cells by |mean estimate| are patched exactly, as `sweep` would, and so are `sample` of the rest,
-    drawn at random. A missed cell is one of the rest whose |mean effect| is above `threshold`, the
-    smallest of the top cells'. `missed_at_most` bounds their number with the given confidence: the
-    largest M for which a sample with so few misses still has probability above 1 - confidence
-    (Clopper and Pearson 1934, hypergeometric since cells are drawn without replacement). 59 cells
-    without a miss say, at 95 %, that fewer than 5 % of the rest were missed.
+    Args:
+        tower: The tower to run.
+        sites: Names of sites or patterns.
+        axes: "layer", and axes of the sites along which cells are cut: "pos", "head", "channel".
+        top: Cells of the largest |mean estimate|, which are patched exactly.
+        sample: Cells of the rest, drawn at random, which are patched exactly as well.
+        confidence: Probability with which the bound of the missed cells is to hold.
+        direction: "denoise"; with "noise" clean and corrupt change places.
+        seed: Seed of the draw.
+        **runs: The keywords that follow.
+        clean: Inputs of the tower, `[batch ...]`.
+        corrupt: Their partners, in the same order.
+        metric: From outputs `[batch d_embed]` to `[batch]`, differentiable.
+        pairs: What the pictures show; None for inputs of which nothing is known.
+        batch_size: Examples in a forward.
+        memory: Bytes of activations held at a time.
 
-    The table has the rows and columns of `sweep` for the measured cells, with `estimate` and
-    `chosen` beside them; `facts` hold `cells`, `threshold`, `missed_in_sample`, `missed_at_most`,
-    `share_missed_at_most`, `rank_correlation` (Spearman's, estimate against effect, over the
-    sample) and `forwards` beside `forwards_of_all`. Sampled cells are representative of the rest;
-    the top ones are not.
+    Returns:
+        Rows and columns of `sweep` for the measured cells, with `estimate` and `chosen`. `facts`
+        hold `cells`, `threshold`, `missed_in_sample`, `missed_at_most`, `share_missed_at_most`,
+        `rank_correlation` (Spearman's, estimate against effect, over the sample) and `forwards`
+        beside `forwards_of_all`.
 
-    Raises what `sweep` and `node_scores` raise, and `SpecificationError` for numbers out of range.
+    Raises:
+        SpecificationError: For numbers out of range, or a keyword that is unknown or missing;
+            `sweep` and `node_scores` have the others.
+
+    Notes:
+        Attribution patching estimates every cell's effect from one forward and backward. A missed
+        cell is one of the rest whose |mean effect| is above `threshold`, the smallest of the top
+        cells'. `missed_at_most` is the largest M for which a sample with so few misses still has
+        probability above 1 - confidence (Clopper and Pearson 1934, hypergeometric since cells are
+        drawn without replacement). 59 cells without a miss say, at 95 %, that fewer than 5 % of the
+        rest were missed. Sampled cells are representative of the rest; the top ones are not.
 
     >>> import torch
     >>> from interp.circuits import Chain
@@ -215,13 +230,14 @@ def screen(
     >>> table.facts["missed_at_most"]
     0
     """
+    task = filled(screen, PairedRuns, runs)
+    clean, corrupt, metric, pairs = task.clean, task.corrupt, task.metric, task.pairs
     check_known("screen", "direction", [direction], DIRECTIONS, SpecificationError)
     _check_numbers(top, sample, confidence)
     check_inputs(clean, corrupt, None, pairs)
     names = find_sites(sites, tower.sites)
     base, donor = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
-    words: dict[str, Any] = {"batch_size": batch_size, "axes": axes}
-    plan = make_plan(tower, names, base=base, n_donors=1, memory=memory, **words)
+    plan = make_plan(tower, names, base=base, n_donors=1, room=task, axes=axes)
     started = time.perf_counter()
     scores = node_scores(
         tower,

@@ -5,11 +5,11 @@ A sweep is exact: it gives what one full run per cell would give, at a fraction 
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 from zipfile import BadZipFile
 
 import numpy as np
@@ -25,6 +25,7 @@ from interp.circuits.patching.patched_cells import (
     measure_cells,
 )
 from interp.circuits.tasks.metrics import check_metric, name_of, rows_of
+from interp.core.arguments import Room, RoomKeywords, filled
 from interp.core.batching import batches
 from interp.core.errors import (
     DataError,
@@ -118,8 +119,28 @@ def _content(thing: Any) -> Any:
 DIRECTIONS = ("denoise", "noise")
 """`denoise`: the corrupt run gets clean activations; `noise`: the clean run gets corrupt ones."""
 
-MEMORY = 2**30
-"""Bytes of activations that a sweep may hold unless told otherwise."""
+
+class SweepOptionsKeywords(RoomKeywords, total=False):
+    """Null donors of a sweep, where its finished cells are kept, and what it may hold."""
+
+    null: Tensor | None
+    null_kind: str
+    resume: str | Path | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SweepOptions(Room):
+    """Null donors of a sweep, where its finished cells are kept, and what it may hold.
+
+    Args:
+        null: Inputs whose activations say nothing of clean; None for none.
+        null_kind: What they are, in words.
+        resume: The folder of finished cells; None keeps none.
+    """
+
+    null: Tensor | None = None
+    null_kind: str = "donors given as null"
+    resume: str | Path | None = None
 
 
 def sweep(
@@ -131,34 +152,48 @@ def sweep(
     sites: str | Sequence[str] = "blocks.*.hook_resid_pre",
     axes: Sequence[str] = ("layer", "pos"),
     direction: str = "denoise",
-    null: Tensor | None = None,
-    null_kind: str = "donors given as null",
     pairs: Pairs | None = None,
-    resume: str | Path | None = None,
-    batch_size: int = 32,
-    memory: int = MEMORY,
+    **options: Unpack[SweepOptionsKeywords],
 ) -> Table:
     """Patch each cell of a grid from the clean run into the corrupt one, and measure every example.
 
-    value[cell, example] = metric(tower(corrupt) with the cell's activation from tower(clean)); it
-    lies at `clean_metric` where the cell carries all that makes the difference. With
-    `direction="noise"` clean and corrupt change places. The result is that of one full run per
-    cell (Meng et al. 2022; Heimersheim and Nanda 2024), but no run repeats the blocks before its
-    patch.
+    value[cell, example] = metric(tower(corrupt) with the cell's activation from tower(clean))
 
-    `clean`, `corrupt` and `null` are aligned inputs of the tower, `[batch ...]`. `metric` takes
-    outputs `[batch d_embed]` and gives `[batch]` in any unit: a `Metric`, or a function that
-    needs no labels. `sites` are names or patterns, `axes` are "layer" and axes that the sites have
-    ("pos", "head", "channel", "row", ...). `null` are donors that share nothing relevant with
-    clean, such as pictures of another class (`null_kind` says what they are); patched the same
-    way, they fill the column `null`. `pairs` tells what the pictures show. `memory` (bytes) and
-    `batch_size` (examples) bound a forward. `resume` is a folder where finished batches of cells
-    are kept: an interrupted sweep goes on from them, as long as inputs, cells, metric and weights
-    are the same (a function for a metric is known by its name alone).
+    Args:
+        tower: The tower to run.
+        clean: Inputs of the tower, `[batch ...]`.
+        corrupt: Their partners, in the same order.
+        metric: From outputs `[batch d_embed]` to `[batch]`: a `Metric`, or a function that needs
+            no labels.
+        sites: Names of sites or patterns.
+        axes: "layer", and axes of the sites along which cells are cut: "pos", "head", "channel".
+        direction: "denoise"; with "noise" clean and corrupt change places.
+        pairs: What the pictures show; None for inputs of which nothing is known.
+        **options: The keywords that follow.
+        null: Donors that share nothing relevant with clean, such as pictures of another class.
+            They are patched the same way and fill the column `null`. None for none.
+        null_kind: What the null donors are, in words.
+        resume: A folder that keeps finished batches of cells, from which an interrupted sweep goes
+            on. None keeps none.
+        batch_size: Examples in a forward.
+        memory: Bytes of activations held at a time.
 
-    Raises `ShapeError` for inputs that differ in shape, `DataError` for identical partners,
-    `SiteError` for unknown sites or axes, `SpecificationError` for a metric that ignores the
-    output or a memory budget below one cell, `NumericsError` for NaN.
+    Returns:
+        One row per cell and example: `value`, and the metric of both unpatched runs.
+
+    Raises:
+        ShapeError: For inputs that differ in shape.
+        DataError: For identical partners.
+        SiteError: For unknown sites or axes.
+        SpecificationError: For a metric that ignores the output, too little memory or an unknown
+            keyword.
+        NumericsError: For NaN.
+
+    Notes:
+        The value lies at `clean_metric` where the cell carries all that makes the difference. The
+        result is that of one full run per cell (Meng et al. 2022; Heimersheim and Nanda 2024), but
+        no run repeats the blocks before its patch. A sweep resumes as long as inputs, cells, metric
+        and weights are the same; a function as metric is known by its name alone.
 
     >>> from interp.circuits import Chain
     >>> tower = Chain([torch.nn.Identity(), torch.nn.Identity()])  # each block doubles the stream
@@ -168,30 +203,31 @@ def sweep(
     >>> table.frame[["layer", "pos", "value"]].to_numpy().tolist()
     [[0.0, 0.0, 0.0], [0.0, 1.0, 6.0], [1.0, 0.0, 0.0], [1.0, 1.0, 6.0]]
     """
+    how = filled(sweep, SweepOptions, options)
     check_known("sweep", "direction", [direction], DIRECTIONS, SpecificationError)
-    check_inputs(clean, corrupt, null, pairs)
+    check_inputs(clean, corrupt, how.null, pairs)
     names = find_sites(sites, tower.sites)
     base, donor = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
-    donors = [donor] if null is None else [donor, null]
+    donors = [donor] if how.null is None else [donor, how.null]
     plan = make_plan(
         tower,
         names,
         base=base,
         n_donors=len(donors),
-        batch_size=batch_size,
-        memory=memory,
+        room=how,
         axes=axes,
     )
     started = time.perf_counter()
     rehearse(tower, clean, corrupt, metric, plan)
-    measured = measure_cells if resume is None else partial(measure_resumably, folder=resume)
+    keep = how.resume
+    measured = measure_cells if keep is None else partial(measure_resumably, folder=keep)
     values = measured(
         tower, plan.cells, base=base, donors=donors, metric=metric, rows=plan.rows, what="patch"
     )
     frame = frame_of(tower, plan.cells, values, direction, pairs)
     frame["metric"] = name_of(metric)
-    if null is not None:
-        frame["null_kind"] = null_kind
+    if how.null is not None:
+        frame["null_kind"] = how.null_kind
     facts = {
         "axes": list(axes),
         "direction": direction,

@@ -4,10 +4,11 @@ Rung R4 of the ladder: the only one, with transfer faithfulness, that speaks of 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from interp.circuits.patching.localisation import (
     ROUNDING,
@@ -19,11 +20,12 @@ from interp.circuits.patching.localisation import (
     rounded,
 )
 from interp.circuits.patching.patched_cells import Values, make_plan, measure_cells
-from interp.circuits.patching.sweeping import MEMORY, depths
-from interp.circuits.tasks.metrics import Classifier, Metric, Target
+from interp.circuits.patching.sweeping import depths
+from interp.circuits.tasks.class_tasks import Crossing, CrossingKeywords
+from interp.circuits.tasks.metrics import Metric, Target
 from interp.circuits.tasks.pairs import Transplants, draw_transplants, embed, read
-from interp.core.errors import SpecificationError
-from interp.core.images import ImageTable, Preprocess
+from interp.core.arguments import filled
+from interp.core.images import ImageTable
 from interp.core.progress import say
 from interp.core.sites import find_sites
 from interp.core.statistics.resampling import CANNOT_TELL, Index, jackknife
@@ -40,55 +42,82 @@ def transplant(
     *,
     domain_a: str,
     domain_b: str,
-    classifier: Classifier,
     sites: str | Sequence[str],
-    preprocess: Preprocess,
     where: Mapping[str, int] | None = None,
-    metric: str = "margin",
     n: int = 96,
-    seed: int = 0,
-    batch_size: int = 32,
-    memory: int = MEMORY,
+    **task: Unpack[CrossingKeywords],
 ) -> Table:
     """Put activations of class c from domain A into pictures of another class in domain B.
 
-    value = mean over classes c of [metric for c of the patched run - the same, unpatched]. The
-    receiver shows class c'' in B. Three donors give their activations at a site in turn: a picture
-    of c in A (value), one of c' in A, neither c nor c'' (null), another picture of c in B
-    (ceiling); none of them by the receiver's artist. index = (value - null) / (ceiling - null): 1
-    where A's activations say c as well as B's own do, 0 where no more than those of any class of A.
+    value = mean over classes c of [metric for c of the patched run - the same, unpatched]
+    index = (value - null) / (ceiling - null)
 
-    `sites` are names or patterns, patched whole or at the place `where`, such as `{"pos": 0}` for
-    the class token. A site through which the whole run passes (a residual stream, all positions)
-    would merely replay the donor: it is reported without an index, and `reason` says so. Pairs are
-    unaligned. The metric ("margin" or "mean_margin") is in units of the model's own contrast
-    between classes. `n` receivers are spread evenly over classes. Intervals leave out a class
-    wherever it plays a part (jackknife); `p` is two-sided for value = null, by sign flips of whole
-    classes, adjusted over the sites (max-T).
+    Args:
+        tower: The tower to run.
+        images: Pictures of both domains.
+        domain_a: Where activations come from.
+        domain_b: Where the receivers are from.
+        sites: Names of sites or patterns.
+        where: The place that is patched, such as `{"pos": 0}` for the class token; None patches
+            sites whole.
+        n: Receivers, spread evenly over classes.
+        **task: The keywords that follow.
+        classifier: The classes as directions; its embeddings say device and dtype.
+        preprocess: From a picture to what the tower takes.
+        metric: "margin" or "mean_margin", in units of the model's own contrast between classes.
+        batch_size: Examples in a forward.
+        memory: Bytes of activations held at a time.
+        seed: Seed of all draws.
 
-    Device and dtype are those of the classifier's embeddings. Raises `DataError` for an unknown
-    domain, `SampleError` when fewer than three classes stand in both domains, `SiteError`,
-    `SpecificationError` for another metric or a memory budget below one cell.
+    Returns:
+        One row per site, with its evidence.
+
+    Raises:
+        DataError: For an unknown domain.
+        SampleError: For fewer than three classes that stand in both domains.
+        SiteError: For an unknown site.
+        SpecificationError: For another metric, too little memory, or a keyword that is unknown or
+            missing.
+
+    Notes:
+        The receiver shows class c'' in B. Three donors give their activations at a site in turn: a
+        picture of c in A (value), one of c' in A, neither c nor c'' (null), another picture of c in
+        B (ceiling). None of them is by the receiver's artist. The index is 1 where A's activations
+        say c as well as B's own do, 0 where no more than those of any class of A.
+
+        A site through which the whole run passes (a residual stream, all positions) would merely
+        replay the donor: it is reported without an index, and `reason` says so. Pairs are
+        unaligned. Intervals leave out a class wherever it plays a part (jackknife). `p` is
+        two-sided for value = null, by sign flips of whole classes, adjusted over the sites (max-T).
+
+    >>> import torch
+    >>> from PIL import Image
+    >>> from interp.circuits import Chain, Classifier
+    >>> rows = [(c, d, a) for c in ("red", "lime", "blue") for d in "AB" for a in "xy"]
+    >>> frame = pd.DataFrame(rows, columns=["label", "domain", "artist"])
+    >>> frame = frame.assign(path="", split="test", caption="")
+    >>> images = ImageTable(frame, reader=lambda row: Image.new("RGB", (1, 1), row["label"]))
+    >>> table = transplant(
+    ...     Chain([torch.nn.Identity()]), images, domain_a="A", domain_b="B", n=6,
+    ...     sites="blocks.0.hook_mlp_out",
+    ...     classifier=Classifier(torch.eye(3), ["red", "lime", "blue"]),
+    ...     preprocess=lambda image: torch.tensor([image.getpixel((0, 0))]) / 255)
+    >>> bool((table.frame["value"] == table.frame["ceiling"]).all())
+    True
     """
-    if metric not in ("margin", "mean_margin"):
-        raise SpecificationError(
-            "score a transplant",
-            f"the metric {metric!r}",
-            "margin or mean_margin, which score a class against all others",
-            "choose one of the two",
-        )
-    known = set(classifier.names)
+    crossing = filled(transplant, Crossing, task)
+    known = set(crossing.classifier.names)
     drawn = draw_transplants(
         images,
         domain_a=domain_a,
         domain_b=domain_b,
         classes=[label for label in images.labels if label in known],
         n=n,
-        seed=seed,
+        seed=crossing.seed,
     )
     names = find_sites(sites, tower.sites)
-    values = _run(tower, drawn, classifier, names, preprocess, where, metric, batch_size, memory)
-    frame = _summarise(values, drawn, seed)
+    values = _run(tower, drawn, names, where, crossing)
+    frame = _summarise(values, drawn, crossing.seed)
     frame.insert(0, "measure", "activation transplant")
     frame = frame.assign(
         site=names,
@@ -97,7 +126,7 @@ def transplant(
         **{axis: place for axis, place in (where or {}).items()},
         domain_a=domain_a,
         domain_b=domain_b,
-        metric=metric,
+        metric=crossing.metric,
         pairing="other label, other domain; unaligned",
     )
     facts = {
@@ -113,25 +142,24 @@ def transplant(
 def _run(
     tower: Tower,
     drawn: Transplants,
-    classifier: Classifier,
     sites: Sequence[str],
-    preprocess: Preprocess,
     where: Mapping[str, int] | None,
-    metric: str,
-    batch_size: int,
-    memory: int,
+    crossing: Crossing,
 ) -> Values:
     """The metric for class c, for three donors and every site, `[donor site example]`."""
-    like, rows = classifier.embeddings, drawn.rows
-    base = read(drawn.images, rows["target"].to_numpy(), preprocess, like)
-    donors = [read(drawn.images, rows[role].to_numpy(), preprocess, like) for role in DONORS]
+    classifier, rows = crossing.classifier, drawn.rows
+
+    def shown(role: str) -> Tensor:
+        numbers = rows[role].to_numpy()
+        return read(drawn.images, numbers, crossing.preprocess, classifier.embeddings)
+
+    base, donors = shown("target"), [shown(role) for role in DONORS]
     plan = make_plan(
         tower,
         sites,
         base=base,
         n_donors=len(DONORS),
-        batch_size=batch_size,
-        memory=memory,
+        room=crossing,
         axes=("layer",),
         where=where,
     )
@@ -144,7 +172,7 @@ def _run(
         plan.cells,
         base=base,
         donors=donors,
-        metric=Metric(metric, Target(scale, labels)),
+        metric=Metric(crossing.metric, Target(scale, labels)),
         rows=plan.rows,
         what="transplant",
     )

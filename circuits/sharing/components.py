@@ -16,10 +16,10 @@ from torch import Tensor
 from interp.circuits.discovery.criteria import measure_masks
 from interp.circuits.edges.attribution import attribute
 from interp.circuits.edges.wiring import Wiring, wire
-from interp.circuits.patching.sweeping import MEMORY
 from interp.circuits.tasks.pairs import Read
 from interp.circuits.units.integrated_gradients import channel_scores, unit_axis
 from interp.circuits.units.masked_units import measure_units
+from interp.core.arguments import MEMORY
 from interp.core.sites import find_sites
 from interp.core.tower import Tower
 
@@ -129,8 +129,14 @@ class Edges:
 
     def score(self, read: Read) -> np.ndarray:
         """`attribute`'s values, `[example edge]`."""
-        options = {"method": self.method, "steps": self.steps, "batch_size": self.batch_size}
-        return attribute(self.tower, **read.words, **options, memory=self.memory).values
+        return attribute(
+            self.tower,
+            method=self.method,
+            steps=self.steps,
+            **read.words,
+            batch_size=self.batch_size,
+            memory=self.memory,
+        ).values
 
     def run(self, read: Read, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The metric when only the edges of a circuit carry what the run computes."""
@@ -138,9 +144,7 @@ class Edges:
             self.tower,
             self.wiring,
             kept,
-            clean=read.clean,
-            corrupt=read.corrupt,
-            metric=read.metric,
+            **read.words,
             batch_size=self.batch_size,
             memory=self.memory,
             what="circuits of edges",

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -21,11 +22,12 @@ from interp.circuits.patching.localisation import (
     rounded,
 )
 from interp.circuits.patching.patched_cells import make_plan, probe
-from interp.circuits.patching.sweeping import MEMORY, depths
-from interp.circuits.subspaces.fitting import RATE, SPAN, STEPS, FitRecipe
+from interp.circuits.patching.sweeping import depths
 from interp.circuits.subspaces.interchanges import (
     FOREIGN,
     KINDS,
+    DasKeywords,
+    DasTask,
     Domain,
     HeldOut,
     Tried,
@@ -34,9 +36,9 @@ from interp.circuits.subspaces.interchanges import (
     try_site,
 )
 from interp.circuits.subspaces.subspace import check_k, check_place, feature_axis
-from interp.circuits.tasks.metrics import Classifier
+from interp.core.arguments import filled
 from interp.core.errors import SpecificationError, listed
-from interp.core.images import ImageTable, Preprocess
+from interp.core.images import ImageTable
 from interp.core.progress import say, track
 from interp.core.sites import find_sites
 from interp.core.statistics.evidence_rows import Evidence
@@ -58,79 +60,97 @@ def das(
     *,
     domain_a: str,
     domain_b: str,
-    classifier: Classifier,
     sites: str | Sequence[str],
-    preprocess: Preprocess,
     where: Mapping[str, int] | None = None,
-    k: int | None = None,
-    metric: str = "margin",
     n: int = 96,
-    steps: int = STEPS,
-    learning_rate: float = RATE,
-    span: float = SPAN,
-    seed: int = 0,
-    batch_size: int = 32,
-    memory: int = MEMORY,
+    **how: Unpack[DasKeywords],
 ) -> Table:
     """Fit the subspace that carries the class in domain A, interchange it in domain B; vice versa.
 
-    In each domain a basis R `[d k]` is fitted (`fit_subspace`) so that the model says of a picture
-    with the activation h_base + R R^T (h_source - h_base) what it says of the source, a picture of
-    another class. Then pictures of B alone, by other artists, are interchanged:
-
     value = mean over classes c of [metric for c of a picture of another class, A's subspace taken
-    from a picture of c] - [the same, unpatched]; null: taken from a picture of a third class, still
-    scored for c; ceiling: as value, with the subspace fitted in B. index = (value - null) /
-    (ceiling - null): 1 where A's directions carry the class in B as well as B's own do. "Shared"
-    must also hold with a random subspace as large for null: where a site is so narrow that any k
-    directions carry the class, nothing is told. Nor is it where the directions that vary in A when
-    what its basis reads does (`varied`) do not carry the class in B, with an index clearly above
-    .2: there one reader may take two codes. (If it does, and a loud copy that nobody reads is in
-    both domains, no intervention at this site alone can tell.) Rows come in both directions;
-    `domain_a` is where the basis was fitted.
+    from a picture of c] - [the same, unpatched]
+    index = (value - null) / (ceiling - null)
 
-    A basis is looked for among directions that are read and by which its own domain's variation
-    has effects (`span`, see `fit_subspace`). Free directions also learn ways that the domain's
-    pictures never take: two domains with separate ways to one output then read as a fifth shared, a
-    read code with an unread copy beside it as half. Beside the evidence stand `in_domain` (A's
-    basis in A, other artists' pictures), `random` (as value, with a random basis as large), `whole`
-    (all of the site interchanged) and `share_of_whole` = ceiling / whole. There is no index where
-    `in_domain` or `whole`, each less its own null, is below 3 standard errors: then there is no
-    subspace to compare, or one that does what the site itself does not.
+    Args:
+        tower: The tower to run.
+        images: Pictures of both domains.
+        domain_a: A domain.
+        domain_b: Another one.
+        sites: Names of sites or patterns, which need a feature axis: d_model, d_mlp, d_head,
+            d_embed or channel.
+        where: The place that is interchanged, such as `{"pos": 0}` for the class token. A basis
+            acts alike on all places that it leaves open; None leaves all open.
+        n: Receivers of each domain, and about as many pictures to fit on.
+        **how: The keywords that follow.
+        classifier: The classes as directions; its embeddings say device and dtype.
+        preprocess: From a picture to what the tower takes.
+        metric: "margin" or "mean_margin", in units of the model's own contrast between classes.
+        k: Directions; None takes one less than there are classes, at most half of the features.
+        steps: Steps of Adam, each on `batch_size` pairs.
+        learning_rate: Adam's at the start; it falls as a cosine.
+        span: Share of the effects that the directions searched hold; 1 leaves all free.
+        batch_size: Pairs in a step, and examples in a forward.
+        memory: Bytes of activations held at a time.
+        seed: Seed of all draws.
 
-    `k` is one less than the number of classes unless given, at most half of the features; the
-    column `k` says how many are left where fewer have effects in A. `sites`, `where` and `metric`
-    are as in `transplant`, but the site needs a feature axis (d_model, d_mlp, d_head, d_embed or
-    channel), and the basis acts alike on all places that `where` leaves open. Artists are dealt
-    once, over all classes, into those fitted on and those tested on: about `n` pictures of each
-    domain, and `n` receivers. Intervals leave out a class wherever it plays a part, with
-    the bases as they are (jackknife); `p` is two-sided for value = null, by sign flips of whole
-    classes, adjusted over the sites of a direction (max-T).
+    Returns:
+        One row per site and direction, with its evidence; `domain_a` is where the basis was fitted.
+        Beside it stand `in_domain` (A's basis in A, other artists' pictures), `random` (as value,
+        with a random basis as large), `varied`, `whole` (all of the site interchanged),
+        `share_of_whole` = ceiling / whole and `k`, the directions that are left.
 
-    Device and dtype are those of the classifier's embeddings; activations of the fitted pictures
-    are held for one site at a time. Raises `DataError` for an unknown domain, `SampleError` for
-    fewer than three classes or too few artists, `SiteError`, `SpecificationError` for another
-    metric, k or numbers out of range, `NumericsError`. Source: Geiger et al. 2024, "Finding
-    alignments between interpretable causal variables and distributed neural representations".
+    Raises:
+        DataError: For an unknown domain.
+        SampleError: For fewer than three classes or too few artists.
+        SiteError: For an unknown site, or one without features.
+        SpecificationError: For another metric, numbers out of range, or a keyword that is unknown
+            or missing.
+        NumericsError: For NaN.
+
+    Notes:
+        In each domain a basis R `[d k]` is fitted (`fit_subspace`) so that the model says of a
+        picture with the activation h_base + R R^T (h_source - h_base) what it says of the source, a
+        picture of another class. Then pictures of B alone, by other artists, are interchanged. For
+        the null, the part is taken from a picture of a third class, still scored for c; the ceiling
+        is as the value, with the subspace fitted in B. The index is 1 where A's directions carry
+        the class in B as well as B's own do (Geiger et al. 2024, "Finding alignments between
+        interpretable causal variables and distributed neural representations").
+
+        "Shared" must also hold with a random subspace as large for null: where a site is so narrow
+        that any k directions carry the class, nothing is told. Nor is it where the directions that
+        vary in A when what its basis reads does (`varied`) do not carry the class in B, with an
+        index clearly above .2: there one reader may take two codes. (If it does, and a loud copy
+        that nobody reads is in both domains, no intervention at this site alone can tell.)
+
+        A basis is looked for among directions that are read and by which its own domain's variation
+        has effects (`span`). Free directions also learn ways that the domain's pictures never take:
+        two domains with separate ways to one output then read as a fifth shared, a read code with
+        an unread copy beside it as half.
+
+        There is no index where `in_domain` or `whole`, each less its own null, is below 3 standard
+        errors: then there is no subspace to compare, or one that does what the site itself does
+        not. Artists are dealt once, over all classes, into those fitted on and those tested on.
+        Intervals leave out a class wherever it plays a part, with the bases as they are
+        (jackknife). `p` is two-sided for value = null, by sign flips of whole classes, adjusted
+        over the sites of a direction (max-T). Activations of the fitted pictures are held for one
+        site at a time.
+
+    >>> import torch
+    >>> from PIL import Image
+    >>> from interp.circuits import Chain, Classifier
+    >>> rows = [(c, d, a) for c in ("red", "lime", "blue") for d in "AB" for a in "wxyz"]
+    >>> frame = pd.DataFrame(rows, columns=["label", "domain", "artist"])
+    >>> frame = frame.assign(path="", split="test", caption="")
+    >>> images = ImageTable(frame, reader=lambda row: Image.new("RGB", (1, 1), row["label"]))
+    >>> table = das(
+    ...     Chain([torch.nn.Identity()]), images, domain_a="A", domain_b="B", n=6, steps=5,
+    ...     sites="hook_embed", classifier=Classifier(torch.eye(3), ["red", "lime", "blue"]),
+    ...     preprocess=lambda image: torch.tensor([image.getpixel((0, 0))]) / 255)
+    >>> table.frame[["domain_a", "domain_b"]].to_numpy().tolist()
+    [['A', 'B'], ['B', 'A']]
     """
-    return das_among(
-        tower,
-        images,
-        domains=(domain_a, domain_b),
-        classifier=classifier,
-        sites=sites,
-        preprocess=preprocess,
-        where=where,
-        k=k,
-        metric=metric,
-        n=n,
-        steps=steps,
-        learning_rate=learning_rate,
-        span=span,
-        seed=seed,
-        batch_size=batch_size,
-        memory=memory,
-    )
+    ends = (domain_a, domain_b)
+    return das_among(tower, images, domains=ends, sites=sites, where=where, n=n, **how)
 
 
 def das_among(
@@ -138,33 +158,59 @@ def das_among(
     images: ImageTable,
     *,
     domains: Sequence[str],
-    classifier: Classifier,
     sites: str | Sequence[str],
-    preprocess: Preprocess,
     where: Mapping[str, int] | None = None,
-    k: int | None = None,
-    metric: str = "margin",
     n: int = 96,
-    steps: int = STEPS,
-    learning_rate: float = RATE,
-    span: float = SPAN,
-    seed: int = 0,
-    batch_size: int = 32,
-    memory: int = MEMORY,
+    **how: Unpack[DasKeywords],
 ) -> Table:
-    """`das` for every pair of several domains, with one subspace fitted in each.
+    """Run `das` for every pair of several domains, with one subspace fitted in each.
 
-    All domains are asked about the same classes, those that each of them has by enough artists, so
-    numbers compare across pairs; the cost of fitting does not grow with the number of pairs. Rows,
-    columns and errors are those of `das`.
+    Args:
+        tower: The tower to run.
+        images: Pictures of all domains.
+        domains: Two or more different domains.
+        sites: Names of sites or patterns, which need a feature axis: d_model, d_mlp, d_head,
+            d_embed or channel.
+        where: The place that is interchanged, such as `{"pos": 0}` for the class token. A basis
+            acts alike on all places that it leaves open; None leaves all open.
+        n: Receivers of each domain, and about as many pictures to fit on.
+        **how: The keywords that follow.
+        classifier: The classes as directions; its embeddings say device and dtype.
+        preprocess: From a picture to what the tower takes.
+        metric: "margin" or "mean_margin", in units of the model's own contrast between classes.
+        k: Directions; None takes one less than there are classes, at most half of the features.
+        steps: Steps of Adam, each on `batch_size` pairs.
+        learning_rate: Adam's at the start; it falls as a cosine.
+        span: Share of the effects that the directions searched hold; 1 leaves all free.
+        batch_size: Pairs in a step, and examples in a forward.
+        memory: Bytes of activations held at a time.
+        seed: Seed of all draws.
+
+    Returns:
+        The rows and columns of `das` for every pair of domains, in both directions.
+
+    Raises:
+        SpecificationError: For fewer than two domains; `das` has the others.
+
+    Notes:
+        All domains are asked about the same classes, those that each of them has by enough artists,
+        so numbers compare across pairs. The cost of fitting does not grow with the number of pairs.
+
+    >>> import torch
+    >>> from PIL import Image
+    >>> from interp.circuits import Chain, Classifier
+    >>> rows = [(c, d, a) for c in ("red", "lime", "blue") for d in "ABC" for a in "wxyz"]
+    >>> frame = pd.DataFrame(rows, columns=["label", "domain", "artist"])
+    >>> frame = frame.assign(path="", split="test", caption="")
+    >>> images = ImageTable(frame, reader=lambda row: Image.new("RGB", (1, 1), row["label"]))
+    >>> table = das_among(
+    ...     Chain([torch.nn.Identity()]), images, domains=["A", "B", "C"], n=6, steps=5,
+    ...     sites="hook_embed", classifier=Classifier(torch.eye(3), ["red", "lime", "blue"]),
+    ...     preprocess=lambda image: torch.tensor([image.getpixel((0, 0))]) / 255)
+    >>> len(table.frame)
+    6
     """
-    if metric not in ("margin", "mean_margin"):
-        raise SpecificationError(
-            "score an interchange",
-            f"the metric {metric!r}",
-            "margin or mean_margin, which score a class against all others",
-            "choose one of the two",
-        )
+    task = filled(das_among, DasTask, how)
     if len(domains) < 2:
         raise SpecificationError(
             "compare subspaces", f"one domain ({listed(list(domains))})", "two or more",
@@ -172,28 +218,14 @@ def das_among(
         )  # fmt: skip
     names, place = find_sites(sites, tower.sites), dict(where or {})
     check_place(tower, names, place)
-    recipe, began = FitRecipe(steps, learning_rate, span, batch_size), time.perf_counter()
-    known = set(classifier.names)
+    began, known = time.perf_counter(), set(task.classifier.names)
     classes = [label for label in images.labels if label in known]
-    held = hold_out(images, list(domains), classes=classes, n=n, seed=seed)
-    opened = {
-        name: read_domain(
-            tower,
-            held,
-            name,
-            classifier=classifier,
-            preprocess=preprocess,
-            metric=metric,
-            n_pairs=steps * batch_size,
-            rows=batch_size,
-            seed=seed,
-        )
-        for name in domains
-    }
-    sites_tried = _try_all(tower, names, opened, held, k, place, recipe, memory, seed)
+    held = hold_out(images, list(domains), classes=classes, n=n, seed=task.seed)
+    opened = {name: read_domain(tower, held, name, task) for name in domains}
+    sites_tried = _try_all(tower, names, opened, task, n_classes=len(held.classes), where=place)
     ends = [both for a, b in combinations(domains, 2) for both in ((a, b), (b, a))]
     frame = pd.concat(
-        [_summarise(sites_tried, a, b, opened, held, seed) for a, b in ends], ignore_index=True
+        [_summarise(sites_tried, a, b, opened, held, task.seed) for a, b in ends], ignore_index=True
     )
     frame.insert(0, "measure", "distributed alignment search")
     frame = frame.assign(
@@ -201,9 +233,9 @@ def das_among(
         layer=[tower.layer(site) for site in names] * len(ends),
         depth=depths(tower, names) * len(ends),
         **place,
-        metric=metric,
+        metric=task.metric,
         pairing="other label, same domain; unaligned",
-        steps=steps,
+        steps=task.steps,
     )
     facts = {
         "n_fitted": {name: len(domain.fitted) for name, domain in opened.items()},
@@ -212,9 +244,9 @@ def das_among(
         "classes": list(held.classes),
         "artists": held.artists,
         "where": place,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "span": span,
+        "learning_rate": task.learning_rate,
+        "batch_size": task.batch_size,
+        "span": task.span,
         "seconds": time.perf_counter() - began,
         "p": "sign flips of whole classes, max-T over the sites of a direction",
     }
@@ -225,12 +257,10 @@ def _try_all(
     tower: Tower,
     sites: Sequence[str],
     domains: Mapping[str, Domain],
-    held: HeldOut,
-    k: int | None,
+    task: DasTask,
+    *,
+    n_classes: int,
     where: Mapping[str, int],
-    recipe: FitRecipe,
-    memory: int,
-    seed: int,
 ) -> list[dict[str, Tried]]:
     """Every site's subspaces and what they do, once all that is asked for has been checked."""
     one = next(iter(domains.values())).fitted
@@ -239,8 +269,7 @@ def _try_all(
         sites,
         base=one,
         n_donors=1,
-        batch_size=recipe.batch_size,
-        memory=memory,
+        room=task,
         axes=("layer",),
         where=where,
     )
@@ -249,28 +278,17 @@ def _try_all(
     for site in sites:
         axes = tower.axes(site)
         width = shapes[site][axes.index(feature_axis(axes))]
-        sizes[site] = max(1, min(len(held.classes) - 1, width // 2)) if k is None else k
+        sizes[site] = max(1, min(n_classes - 1, width // 2)) if task.k is None else task.k
         check_k(site, sizes[site], width)
     kinds = len(KINDS) + len(FOREIGN) * (len(domains) - 1)
     # a backward costs about two forwards; what the site spares is left out
     forwards = len(sites) * sum(
-        3 * recipe.steps * recipe.batch_size + kinds * len(domain.base)
-        for domain in domains.values()
+        3 * task.steps * task.batch_size + kinds * len(domain.base) for domain in domains.values()
     )
     if forwards * one[0].numel() > 2e9:
         say(f"das: {len(sites)} sites, at most {forwards:,} forwards of one picture")
     return [
-        try_site(
-            tower,
-            site,
-            domains,
-            k=sizes[site],
-            where=where,
-            recipe=recipe,
-            rows=plan.rows,
-            memory=memory,
-            seed=seed,
-        )
+        try_site(tower, site, domains, task, k=sizes[site], where=where, rows=plan.rows)
         for site in track(sites, "das", total=len(sites))
     ]
 

@@ -7,6 +7,7 @@ A subspace is fitted so that the model takes one picture for another when the tw
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -15,9 +16,9 @@ from torch import Tensor
 
 from interp.circuits.patching.engine import Held, hold
 from interp.circuits.patching.patched_cells import make_plan
-from interp.circuits.patching.sweeping import MEMORY
 from interp.circuits.subspaces.subspace import Subspace, check_k, check_place, place_of, swapped
 from interp.circuits.tasks.metrics import DISTANCES, measure, name_of
+from interp.core.arguments import Budget, BudgetKeywords, filled
 from interp.core.batching import Batching
 from interp.core.errors import NumericsError, SampleError, ShapeError, SpecificationError
 from interp.core.seeds import rng
@@ -98,116 +99,27 @@ READINGS = 192
 """Pairs whose gradients say what is read, at least; four for each direction."""
 
 
-def fit_subspace(
-    tower: Tower,
-    site: str,
-    *,
-    base: Tensor,
-    source: Tensor,
-    metric: Callable[[Tensor], Tensor],
-    k: int,
-    where: Mapping[str, int] | None = None,
-    steps: int = STEPS,
-    learning_rate: float = RATE,
-    span: float = SPAN,
-    seed: int = 0,
-    batch_size: int = 32,
-    memory: int = MEMORY,
-) -> Subspace:
-    """Find `k` directions at a site that carry what the metric asks for from source to base.
-
-    R `[d k]` with R^T R = 1 minimises the mean over pairs of the metric (a distance: "kl",
-    "clean_distance") or of its negative (all others, functions too) of the tower's output when the
-    site has the activation h_base + R R^T (h_source - h_base). `base` and `source` are aligned
-    inputs of the tower. "kl" with the sources' own outputs as `clean` asks that the model says of
-    the base what it says of the source.
-
-    R lies within what varies in the directions that are read, as far as that has effects: those
-    that hold the share `span` of them (`effective`: gradients of the metric at points between bases
-    and sources, times how far the activations of `source` go). Without this a direction halfway
-    between one that is read, but along which the sources do not differ, and one along which they
-    differ, but which is not read, does the job as well (Makelov, Lange and Nanda 2023): it carries
-    the class by a way that the model does not take. So does one halfway between the code that is
-    read and a copy that is not. Where fewer than `k` directions are left, R has as many as there
-    are. `span=1` leaves R free.
-
-    The fit starts from the largest components of these gradients, and takes `steps` steps of Adam,
-    `batch_size` pairs each, with a learning rate that falls as a cosine; R is the Q of a QR
-    decomposition. `metric` is a `Metric`, or a function that needs no labels; `where` is as in
-    `transplant`. Runs begin at the site; when `memory` (bytes) is short, a step is made of several.
-
-    Raises `SiteError` for a site without features, `SpecificationError` for k outside 1 to d and
-    other numbers out of range, `ShapeError`, `SampleError`, `NumericsError`. Source: Geiger et al.
-    2024, "Finding alignments between interpretable causal variables and distributed neural
-    representations".
-
-    >>> from interp.circuits import Chain, Classifier, Metric, Target
-    >>> base, source = torch.randn(2, 64, 1, 3, generator=torch.Generator().manual_seed(0))
-    >>> tower, ways = Chain([torch.nn.Identity()]), torch.tensor([[1.0, 0.0, 0.0]])
-    >>> head = Classifier(torch.cat([ways, -ways]), ("right", "left"))
-    >>> says = tower(source)
-    >>> alike = Metric("kl", Target(head, head.logits(says).argmax(dim=1), clean=says))
-    >>> found = fit_subspace(tower, "hook_embed", base=base, source=source, metric=alike, k=1)
-    >>> bool(found.basis[0].abs() > 0.9)
-    True
-    """
-    [name] = find_sites([site], tower.sites)
-    if base.shape != source.shape or base.dtype != source.dtype:
-        raise ShapeError(
-            "interchange between base and source",
-            f"{tuple(base.shape)} and {tuple(source.shape)}",
-            "one shape and dtype",
-            "give every base one source, preprocessed alike",
-        )
-    place = dict(where or {})
-    check_place(tower, [name], place)
-    plan = make_plan(
-        tower,
-        [name],
-        base=base,
-        n_donors=1,
-        batch_size=batch_size,
-        memory=memory,
-        axes=("layer",),
-        where=place,
-    )
-    each = np.arange(len(base))
-    task = SubspaceTask(
-        tower,
-        hold(tower, name, base, rows=plan.rows),
-        hold(tower, name, source, rows=plan.rows),
-        np.stack([each, each], axis=1),
-        metric,
-        place,
-    )
-    return fit_directions(
-        task,
-        k=k,
-        recipe=FitRecipe(steps, learning_rate, span, batch_size),
-        rows=max(1, min(batch_size, memory // bytes_with_gradients(tower, name, base))),
-        seed=seed,
-    )
-
-
-def bytes_with_gradients(tower: Tower, site: str, x: Tensor) -> int:
-    """What one example keeps in memory from the site on when gradients will be asked for."""
-    layer = tower.layer(site)
-    names = [
-        name for name in tower.sites if tower.layer(name) >= layer and not name.endswith(ON_DEMAND)
-    ]
-    with torch.no_grad():
-        _, cache = tower.run_with_cache(x[:1], names_filter=names)
-    return 2 * sum(value.nbytes for value in cache.values())
-
-
-@dataclass(frozen=True)
-class FitRecipe:
-    """How a subspace is fitted; numbers out of range are refused."""
+class FitKeywords(BudgetKeywords, total=False):
+    """How a subspace is fitted, and what that may cost."""
 
     steps: int
     learning_rate: float
     span: float
-    batch_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitRecipe(Budget):
+    """How a subspace is fitted; numbers out of range are refused.
+
+    Args:
+        steps: Steps of Adam, each on `batch_size` pairs.
+        learning_rate: Adam's at the start; it falls as a cosine.
+        span: Share of the effects that the directions searched hold; 1 leaves all free.
+    """
+
+    steps: int = STEPS
+    learning_rate: float = RATE
+    span: float = SPAN
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or not self.learning_rate > 0:
@@ -224,6 +136,124 @@ class FitRecipe:
                 "a share of the variance: above 0, at most 1",
                 "choose 0.99, or 1 for no restriction",
             )
+
+    def rows(self, tower: Tower, site: str, x: Tensor) -> int:
+        """How many pairs a forward with gradients may hold."""
+        return max(1, min(self.batch_size, self.memory // bytes_with_gradients(tower, site, x)))
+
+
+def fit_subspace(
+    tower: Tower,
+    site: str,
+    *,
+    base: Tensor,
+    source: Tensor,
+    metric: Callable[[Tensor], Tensor],
+    k: int,
+    where: Mapping[str, int] | None = None,
+    **fit: Unpack[FitKeywords],
+) -> Subspace:
+    """Find `k` directions at a site that carry what the metric asks for from source to base.
+
+    R `[d k]` with R^T R = 1 minimises the mean over pairs of the metric of the tower's output when
+    the site has the activation h_base + R R^T (h_source - h_base).
+
+    Args:
+        tower: The tower to run.
+        site: The site, which needs a feature axis: d_model, d_mlp, d_head, d_embed or channel.
+        base: Inputs of the tower, `[batch ...]`.
+        source: Their partners, in the same order.
+        metric: A `Metric`, or a function that needs no labels. Distances ("kl",
+            "clean_distance") are made small, all others large.
+        k: Directions.
+        where: The place at which they act, such as `{"pos": 0}`; None lets them act alike
+            everywhere.
+        **fit: The keywords that follow.
+        steps: Steps of Adam, each on `batch_size` pairs.
+        learning_rate: Adam's at the start; it falls as a cosine.
+        span: Share of the effects that the directions searched hold; 1 leaves R free.
+        batch_size: Pairs in a step.
+        memory: Bytes of activations held at a time; a step is made of several where it is short.
+        seed: Seed of all draws.
+
+    Returns:
+        The subspace, with the losses of its fit. It has fewer than `k` directions where fewer are
+        left within the span.
+
+    Raises:
+        SiteError: For a site without features.
+        SpecificationError: For k outside 1 to d, other numbers out of range or an unknown keyword.
+        ShapeError: For bases and sources that differ in shape.
+        SampleError: For too few activations.
+        NumericsError: For NaN.
+
+    Notes:
+        "kl" with the sources' own outputs as `clean` asks that the model says of the base what it
+        says of the source (Geiger et al. 2024, "Finding alignments between interpretable causal
+        variables and distributed neural representations").
+
+        R lies within what varies in the directions that are read, as far as that has effects:
+        gradients of the metric at points between bases and sources, times how far the activations
+        of `source` go (`effective`). Without this a direction halfway between one that is read, but
+        along which the sources do not differ, and one along which they differ, but which is not
+        read, does the job as well (Makelov, Lange and Nanda 2023): it carries the class by a way
+        that the model does not take. So does one halfway between the code that is read and a copy
+        that is not.
+
+        The fit starts from the largest components of these gradients. R is the Q of a QR
+        decomposition. Runs begin at the site.
+
+    >>> from interp.circuits import Chain, Classifier, Metric, Target
+    >>> base, source = torch.randn(2, 64, 1, 3, generator=torch.Generator().manual_seed(0))
+    >>> tower, ways = Chain([torch.nn.Identity()]), torch.tensor([[1.0, 0.0, 0.0]])
+    >>> head = Classifier(torch.cat([ways, -ways]), ("right", "left"))
+    >>> says = tower(source)
+    >>> alike = Metric("kl", Target(head, head.logits(says).argmax(dim=1), clean=says))
+    >>> found = fit_subspace(tower, "hook_embed", base=base, source=source, metric=alike, k=1)
+    >>> bool(found.basis[0].abs() > 0.9)
+    True
+    """
+    recipe = filled(fit_subspace, FitRecipe, fit)
+    [name] = find_sites([site], tower.sites)
+    if base.shape != source.shape or base.dtype != source.dtype:
+        raise ShapeError(
+            "interchange between base and source",
+            f"{tuple(base.shape)} and {tuple(source.shape)}",
+            "one shape and dtype",
+            "give every base one source, preprocessed alike",
+        )
+    place = dict(where or {})
+    check_place(tower, [name], place)
+    plan = make_plan(
+        tower,
+        [name],
+        base=base,
+        n_donors=1,
+        room=recipe,
+        axes=("layer",),
+        where=place,
+    )
+    each = np.arange(len(base))
+    task = SubspaceTask(
+        tower,
+        hold(tower, name, base, rows=plan.rows),
+        hold(tower, name, source, rows=plan.rows),
+        np.stack([each, each], axis=1),
+        metric,
+        place,
+    )
+    return fit_directions(task, recipe, k=k, rows=recipe.rows(tower, name, base))
+
+
+def bytes_with_gradients(tower: Tower, site: str, x: Tensor) -> int:
+    """What one example keeps in memory from the site on when gradients will be asked for."""
+    layer = tower.layer(site)
+    names = [
+        name for name in tower.sites if tower.layer(name) >= layer and not name.endswith(ON_DEMAND)
+    ]
+    with torch.no_grad():
+        _, cache = tower.run_with_cache(x[:1], names_filter=names)
+    return 2 * sum(value.nbytes for value in cache.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,20 +305,18 @@ class SubspaceTask:
         return gradient, loss.item()
 
 
-def fit_directions(
-    task: SubspaceTask, *, k: int, recipe: FitRecipe, rows: int, seed: int
-) -> Subspace:
+def fit_directions(task: SubspaceTask, recipe: FitRecipe, *, k: int, rows: int) -> Subspace:
     """Fit a subspace on held runs, at most `rows` pairs to a forward."""
     site = task.site
     _check_given(task, k)
-    felt = _felt(task, k, rows=rows, seed=seed)
+    felt = _felt(task, k, rows=rows, seed=recipe.seed)
     among = torch.eye(felt.shape[1]).to(felt)
     if recipe.span < 1 and k < len(among):
         among = effective(felt, _moved(task), span=recipe.span)
     like = torch.promote_types(task.source.activation.dtype, torch.float32)
     weights, among = _start(among, felt, k).to(like).requires_grad_(), among.to(like)
     adam = torch.optim.Adam([weights], lr=recipe.learning_rate, betas=(0.9, 0.99))
-    generator, losses = rng("subspace", seed), []
+    generator, losses = rng("subspace", recipe.seed), []
     order = np.empty(0, dtype=int)
     for step in range(recipe.steps):
         if len(order) < min(recipe.batch_size, len(task.pairs)):
@@ -302,7 +330,12 @@ def fit_directions(
         adam.param_groups[0]["lr"] = recipe.learning_rate * falling
         adam.step()
     basis = among @ torch.linalg.qr(weights.detach()).Q
-    facts = {"span": recipe.span, "within": among.shape[1], "steps": recipe.steps, "seed": seed}
+    facts = {
+        "span": recipe.span,
+        "within": among.shape[1],
+        "steps": recipe.steps,
+        "seed": recipe.seed,
+    }
     return Subspace(site, task.axes, basis, dict(task.where), np.asarray(losses), facts)
 
 

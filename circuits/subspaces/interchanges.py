@@ -10,19 +10,20 @@ from torch import Tensor
 
 from interp.circuits.patching.engine import hold
 from interp.circuits.subspaces.fitting import (
+    FitKeywords,
     FitRecipe,
     SubspaceTask,
-    bytes_with_gradients,
     fit_directions,
     varied,
 )
 from interp.circuits.subspaces.subspace import Subspace
-from interp.circuits.tasks.metrics import Classifier, Metric, Target, measure
+from interp.circuits.tasks.class_tasks import Crossing, CrossingKeywords
+from interp.circuits.tasks.metrics import Metric, Target, measure
 from interp.circuits.tasks.pairs import Transplants, draw_transplants, embed, read
 from interp.core.artists import artist_column, artist_sides, artists_of
 from interp.core.batching import Batching
 from interp.core.errors import NumericsError, SampleError, SpecificationError, check_known, listed
-from interp.core.images import ImageTable, Preprocess
+from interp.core.images import ImageTable
 from interp.core.seeds import rng
 from interp.core.tower import Tower
 
@@ -132,23 +133,34 @@ class Domain:
     before: Float[np.ndarray, "receiver"]
 
 
-def read_domain(
-    tower: Tower,
-    held: HeldOut,
-    name: str,
-    *,
-    classifier: Classifier,
-    preprocess: Preprocess,
-    metric: str,
-    n_pairs: int,
-    rows: int,
-    seed: int,
-) -> Domain:
-    """Read a domain's pictures and run them once, unpatched; draw `n_pairs` to fit on."""
+class DasKeywords(CrossingKeywords, FitKeywords, total=False):
+    """What subspaces are asked for: the class task, and how they are fitted."""
+
+    k: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DasTask(Crossing, FitRecipe):
+    """What subspaces are asked for: the class task, and how they are fitted.
+
+    Args:
+        k: Directions; None takes one less than there are classes, at most half of the features.
+    """
+
+    k: int | None = None
+
+    def __post_init__(self) -> None:
+        Crossing.__post_init__(self)
+        FitRecipe.__post_init__(self)
+
+
+def read_domain(tower: Tower, held: HeldOut, name: str, task: DasTask) -> Domain:
+    """Read a domain's pictures and run them once, unpatched; draw the pairs to fit on."""
+    classifier, preprocess, rows = task.classifier, task.preprocess, task.batch_size
     like, tested = classifier.embeddings, held.tested[name]
     shown = held.images.frame["label"].to_numpy(object)[held.fitted[name]]
     labels = classifier.numbers(shown.tolist())
-    pairs = draw_pairs(labels.numpy(), n_pairs, seed=seed)
+    pairs = draw_pairs(labels.numpy(), task.steps * rows, seed=task.seed)
     fitted = read(held.images, held.fitted[name], preprocess, like)
     says = embed(tower, fitted, batch_size=rows)
     unit, source = classifier.standardised(says), torch.from_numpy(pairs[:, 1])
@@ -158,7 +170,7 @@ def read_domain(
     )
     outputs = embed(tower, base, batch_size=rows)
     scored = classifier.numbers(tested.rows["label"].tolist())
-    score = Metric(metric, Target(classifier.standardised(outputs), scored))
+    score = Metric(task.metric, Target(classifier.standardised(outputs), scored))
     return Domain(
         fitted=fitted,
         pairs=pairs,
@@ -211,27 +223,24 @@ def try_site(
     tower: Tower,
     site: str,
     domains: Mapping[str, Domain],
+    recipe: FitRecipe,
     *,
     k: int,
     where: Mapping[str, int],
-    recipe: FitRecipe,
     rows: int,
-    memory: int,
-    seed: int,
 ) -> dict[str, Tried]:
     """Fit a subspace in each domain, and interchange each in all."""
-    one = next(iter(domains.values())).fitted
-    at_once = max(1, min(recipe.batch_size, memory // bytes_with_gradients(tower, site, one)))
+    at_once = recipe.rows(tower, site, next(iter(domains.values())).fitted)
     fitted, moving = {}, {}
     for name, domain in domains.items():
         runs = hold(tower, site, domain.fitted, rows=rows)
         task = SubspaceTask(tower, runs, runs, domain.pairs, domain.alike, where)
-        fitted[name] = fit_directions(task, k=k, recipe=recipe, rows=at_once, seed=seed)
+        fitted[name] = fit_directions(task, recipe, k=k, rows=at_once)
         moving[name] = varied(task, fitted[name])
     tried = {}
     for name, domain in domains.items():
         others = {each: (fitted[each], moving[each]) for each in fitted if each != name}
-        effects = try_subspaces(tower, domain, fitted[name], others, rows=rows, seed=seed)
+        effects = try_subspaces(tower, domain, fitted[name], others, rows=rows, seed=recipe.seed)
         foreign = np.split(effects[len(KINDS) :], len(others))
         tried[name] = Tried(
             fitted[name], effects[: len(KINDS)], dict(zip(others, foreign, strict=True))

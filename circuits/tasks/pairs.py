@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Required, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from interp.circuits.tasks.metrics import Classifier, Metric, Target
+from interp.core.arguments import Room, RoomKeywords
 from interp.core.artists import artist_column, artists_of
 from interp.core.errors import SampleError, SpecificationError, check_known
 from interp.core.images import ImageTable, Pairs, Preprocess
@@ -178,6 +179,41 @@ def read(
     return images.tensors(preprocess, rows.tolist()).to(like)
 
 
+class PairTaskKeywords(TypedDict, total=False):
+    """Two runs that are compared, and the metric that compares them."""
+
+    clean: Required[Tensor]
+    corrupt: Required[Tensor]
+    metric: Required[Callable[[Tensor], Tensor]]
+    pairs: Pairs | None
+
+
+class PairedRunsKeywords(PairTaskKeywords, RoomKeywords, total=False):
+    """Two runs that are compared, and what they may hold at a time."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PairTask:
+    """Two runs that are compared, and the metric that compares them.
+
+    Args:
+        clean: Inputs of the tower, `[batch ...]`.
+        corrupt: Their partners, in the same order.
+        metric: From outputs `[batch d_embed]` to one number per example.
+        pairs: What the pictures show; None for inputs of which nothing is known.
+    """
+
+    clean: Tensor
+    corrupt: Tensor
+    metric: Callable[[Tensor], Tensor]
+    pairs: Pairs | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PairedRuns(PairTask, Room):
+    """Two runs that are compared, and what they may hold at a time."""
+
+
 @dataclass(frozen=True)
 class Read:
     """Clean and corrupt pictures as the tower takes them, and the metric that scores its outputs.
@@ -208,7 +244,7 @@ class Read:
         )
 
     @property
-    def words(self) -> Mapping[str, Any]:
+    def words(self) -> PairTaskKeywords:
         """What `sweep`, `attribute` and `faithfulness` take: `attribute(tower, **task.words)`."""
         return {
             "clean": self.clean,

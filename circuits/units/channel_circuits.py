@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import pandas as pd
 from torch import Tensor
@@ -18,6 +18,7 @@ from interp.circuits.patching.baselines import Baseline
 from interp.circuits.tasks.metrics import name_of
 from interp.circuits.units.channel_wiring import MEMORY, check_adjacent, score_edges, want
 from interp.circuits.units.integrated_gradients import channel_scores, check_steps
+from interp.core.arguments import Room, RoomKeywords, filled
 from interp.core.errors import SpecificationError
 from interp.core.sites import find_sites
 from interp.core.tables import Table
@@ -113,21 +114,40 @@ def channel_circuit(
     keep: float = 0.1,
     fan_in: int = 3,
     steps: int = 10,
-    batch_size: int = 32,
-    memory: int = MEMORY,
+    **room: Unpack[RoomKeywords],
 ) -> ChannelCircuit:
     """Keep the strongest channels of each site, and into each of them its strongest edges.
 
-    nodes = the `keep` share of a site's channels, rounded up, with the largest |mean over examples
-    of `channel_scores`|; edges = into each kept channel, the `fan_in` kept channels of the site
-    before with the largest |mean of `channel_edges`|. The defaults are the paper's (Kempf et al.
-    2025): on RN50 1,644 nodes and 4,920 edges. Its zero baseline is kept in this preset alone; at
-    `hook_embedding` a cosine's gradient explodes at the zero vector, so that there the order is
-    that of each coordinate's product with the class direction.
+    nodes = the `keep` share of a site's channels with the largest |mean over examples of
+    `channel_scores`|; edges = into each, the `fan_in` nodes of the site before with the largest
+    |mean of `channel_edges`|
 
-    `x` are inputs `[batch ...]` of one class in one domain; all else is as in `channel_scores` and
-    `channel_edges`. Raises what they raise, and `SpecificationError` for a share that keeps
-    nothing or more than there is, or no incoming edges.
+    Args:
+        tower: The tower to run.
+        x: Inputs of the tower of one class in one domain, `[batch ...]`.
+        metric: From outputs `[batch d_embed]` to `[batch]`, differentiable.
+        sites: Names of sites or patterns, each of the same block as the last or of the next.
+        baseline: Where activations are moved to, as in `channel_scores`: "zero", inputs, or
+            activations by site.
+        keep: Share of a site's channels, rounded up.
+        fan_in: Edges into each channel.
+        steps: Steps of the integrals.
+        **room: The keywords that follow.
+        batch_size: Examples in a forward.
+        memory: Bytes that derivatives may take beside the result, 2^28 by default.
+
+    Returns:
+        The circuit.
+
+    Raises:
+        SpecificationError: For a share that keeps nothing or more than there is, no incoming edges
+            or an unknown keyword; `channel_scores` and `channel_edges` have the others.
+
+    Notes:
+        The defaults are the paper's (Kempf et al. 2025): on RN50 1,644 nodes and 4,920 edges. Its
+        zero baseline is kept in this preset alone; at `hook_embedding` a cosine's gradient explodes
+        at the zero vector, so that there the order is that of each coordinate's product with the
+        class direction.
 
     >>> import torch
     >>> from interp.circuits import Chain
@@ -140,6 +160,7 @@ def channel_circuit(
     >>> [edge[:4] for edge in circuit.edges]
     [('hook_embed', 1, 'blocks.0.hook_resid_post', 1)]
     """
+    given = filled(channel_circuit, Room, {"memory": MEMORY, **room})
     asked = "find a channel circuit"
     check_steps(asked, steps, 2)
     if not 0 < keep <= 1 or not isinstance(fan_in, int) or fan_in < 1:
@@ -153,7 +174,13 @@ def channel_circuit(
     for up, down in pairwise(names):
         check_adjacent(asked, tower, up, down)
     scores = channel_scores(
-        tower, x, metric=metric, sites=names, baseline=baseline, steps=steps, batch_size=batch_size
+        tower,
+        x,
+        metric=metric,
+        sites=names,
+        baseline=baseline,
+        steps=steps,
+        batch_size=given.batch_size,
     )
     nodes = {site: _strongest(scores[site].mean(dim=1), share=keep) for site in names}
     edges: list[Edge] = []
@@ -161,9 +188,7 @@ def channel_circuit(
         want(asked, tower, x, (up, down), list(nodes[up]), list(nodes[down]))
         for up, down in pairwise(names)
     ]
-    found = score_edges(
-        tower, x, wanted, baseline=baseline, steps=steps, batch_size=batch_size, memory=memory
-    )
+    found = score_edges(tower, x, wanted, given, baseline=baseline, steps=steps)
     for each, scored in zip(wanted, found, strict=True):
         for d, into in zip(each.receivers, scored.mean(dim=-1).T, strict=True):
             edges += [

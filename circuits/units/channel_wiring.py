@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Unpack
 
 import torch
 from einops import einsum
@@ -19,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from interp.circuits.patching.baselines import Baseline, check_baseline, with_baselines
 from interp.circuits.patching.engine import Held, walk
 from interp.circuits.units.integrated_gradients import by_unit, check_finite, check_steps, unit_axis
+from interp.core.arguments import Room, RoomKeywords, filled
 from interp.core.batching import Batching, batches
 from interp.core.errors import ShapeError, SiteError, SpecificationError, check_known, listed
 from interp.core.tower import Tower
@@ -52,37 +54,53 @@ def channel_edges(
     senders: Sequence[int] | None = None,
     receivers: Sequence[int] | None = None,
     steps: int = 10,
-    batch_size: int = 32,
-    memory: int = MEMORY,
+    **room: Unpack[RoomKeywords],
 ) -> Edges:
     r"""Score the edge from each channel of a site to each channel of the next site.
-
-    With $a$ the upstream activation, $a^0$ its baseline, $a^\alpha = a + \alpha (a^0 - a)$, and
-    $g_d$ what the block between the sites makes of an activation in downstream channel d,
 
     $$L_d(a') = \operatorname{mean}_\mathrm{space} \big(g_d(a') - g_d(a)\big)^2, \qquad
     e_{ud} = \sum_\mathrm{space} (a^0 - a)_u \cdot \frac{1}{m} \sum_{k=0}^{m-1}
     \frac{\partial L_d}{\partial a_u}(a^{k/m})$$
 
-    in squared units of the downstream activation: integrated gradients of the mean squared change
-    of d while the whole upstream site moves to its baseline. With `baseline="zero"`, upstream is
-    scaled to (1 - alpha), which is the paper's edge (Kempf et al. 2025); with the inputs of a
-    corrupt run it is contrastive. A positive edge says that moving u moves d; a negative one, that
-    it undoes what other channels do to d. Edges into d sum to L_d at the baseline as the steps m
-    grow (Sundararajan et al. 2017); where the block is linear, to (m - 1) / m of it, because the
-    sum is on the left and L starts flat.
+    Args:
+        tower: The tower to run.
+        x: Inputs of the tower, `[batch ...]`.
+        upstream: A site with channels, or the embedding.
+        downstream: Another one, of the same block or the next.
+        baseline: Where activations are moved to, as in `channel_scores`: "zero", inputs, or
+            activations by site.
+        senders: Channels of the upstream site; None takes all.
+        receivers: Channels of the downstream site; None takes all.
+        steps: Steps m of the integral.
+        **room: The keywords that follow.
+        batch_size: Examples in a forward.
+        memory: Bytes that derivatives may take beside the result, 2^28 by default.
 
-    `x` are inputs `[batch ...]`; `baseline` is as in `channel_scores`. `upstream` and `downstream`
-    are sites with channels (or the embedding) of the same block or of neighbouring ones.
-    `senders` and `receivers` choose channels of either; by default all. No run of the whole tower
-    is repeated for a channel: a step costs the block between the sites once, and once more for
-    each channel of the smaller side. `batch_size` (examples) and `memory` (bytes) bound what is
-    held beside the result, `[channel new_channel batch]`. Attention runs unfused here.
+    Returns:
+        Edges `[channel new_channel batch]`, in squared units of the downstream activation.
 
-    Raises `SiteError` for sites that are unknown, without channels, in the wrong order or not
-    adjacent, or that do not reach one another; `SpecificationError` for fewer than two steps (one
-    alone is zero everywhere), no channels, or too little memory; `ShapeError` for a channel that is
-    not there or a baseline that does not fit; `NumericsError` for NaN.
+    Raises:
+        SiteError: For sites that are unknown, without channels, in the wrong order or not adjacent,
+            or that do not reach one another.
+        SpecificationError: For fewer than two steps (one alone is zero everywhere), no channels,
+            too little memory or an unknown keyword.
+        ShapeError: For a channel that is not there or a baseline that does not fit.
+        NumericsError: For NaN.
+
+    Notes:
+        $a$ is the upstream activation, $a^0$ its baseline, $a^\alpha = a + \alpha (a^0 - a)$, and
+        $g_d$ what the block between the sites makes of an activation in downstream channel d. So an
+        edge is the integrated gradients of the mean squared change of d while the whole upstream
+        site moves to its baseline. With `baseline="zero"`, upstream is scaled to (1 - alpha), which
+        is the paper's edge (Kempf et al. 2025); with the inputs of a corrupt run it is contrastive.
+
+        A positive edge says that moving u moves d; a negative one, that it undoes what other
+        channels do to d. Edges into d sum to L_d at the baseline as the steps m grow (Sundararajan
+        et al. 2017); where the block is linear, to (m - 1) / m of it, because the sum is on the
+        left and L starts flat.
+
+        No run of the whole tower is repeated for a channel: a step costs the block between the
+        sites once, and once more for each channel of the smaller side. Attention runs unfused here.
 
     >>> from interp.circuits import Chain
     >>> _ = torch.manual_seed(0)
@@ -95,13 +113,12 @@ def channel_edges(
     >>> edges[:, :, 0].round(decimals=1).tolist()
     [[0.0, 9.0], [0.0, 0.0]]
     """
+    given = filled(channel_edges, Room, {"memory": MEMORY, **room})
     asked = f"score edges from {upstream} to {downstream}"
     check_known(asked, "site", [upstream, downstream], tower.sites, SiteError)
     wanted = [want(asked, tower, x, (upstream, downstream), senders, receivers)]
-    check_baseline(asked, tower, x, baseline, sites=[upstream], batch_size=batch_size)
-    return score_edges(
-        tower, x, wanted, baseline=baseline, steps=steps, batch_size=batch_size, memory=memory
-    )[0]
+    check_baseline(asked, tower, x, baseline, sites=[upstream], batch_size=given.batch_size)
+    return score_edges(tower, x, wanted, given, baseline=baseline, steps=steps)[0]
 
 
 def want(
@@ -163,11 +180,10 @@ def score_edges(
     tower: Tower,
     x: Tensor,
     wanted: Sequence[Wanted],
+    room: Room,
     *,
     baseline: Baseline,
     steps: int,
-    batch_size: int,
-    memory: int,
 ) -> list[Tensor]:
     """Edges `[sender receiver batch]` of several pairs of sites, upstream to downstream.
 
@@ -180,11 +196,11 @@ def score_edges(
     def window_edges(window: slice) -> list[Tensor]:
         runs = with_baselines(tower, x, baseline, window, names)
         return [
-            _Pair(held.latest(), zero, each, memory).integrate(steps)
+            _Pair(held.latest(), zero, each, room.memory).integrate(steps)
             for each, (held, zero) in zip(wanted, runs, strict=True)
         ]
 
-    windows = Batching(batch_size).each(len(x), window_edges)
+    windows = Batching(room.batch_size).each(len(x), window_edges)
     edges = [torch.cat(parts, dim=-1) for parts in zip(*windows, strict=True)]
     labels = [f"{each.upstream} to {each.downstream}" for each in wanted]
     check_finite(asked, dict(zip(labels, edges, strict=True)))

@@ -5,7 +5,7 @@ is given its activation of the corrupt run, at every site, while the rest of the
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ from torch import Tensor
 from interp.circuits.discovery.curves import curve_table
 from interp.circuits.patching.engine import Change, Prefix
 from interp.circuits.patching.sweeping import check_inputs
-from interp.circuits.tasks.metrics import check_metric, measure, name_of, rows_of
+from interp.circuits.tasks.metrics import check_metric, measure, rows_of
+from interp.circuits.tasks.pairs import PairTask, PairTaskKeywords
 from interp.circuits.units.integrated_gradients import unit_axis
+from interp.core.arguments import filled
 from interp.core.batching import batches
 from interp.core.errors import ShapeError, SpecificationError
-from interp.core.images import Pairs
 from interp.core.progress import say, track
 from interp.core.seeds import rng
 from interp.core.tables import Table
@@ -32,26 +33,44 @@ def unit_faithfulness(
     tower: Tower,
     scores: Mapping[str, Tensor | np.ndarray],
     *,
-    clean: Tensor,
-    corrupt: Tensor,
-    metric: Callable[[Tensor], Tensor],
     axis: str = "channel",
     shares: Sequence[float] = UNIT_SHARES,
     n_random: int = 5,
-    pairs: Pairs | None = None,
     seed: int = 0,
     batch_size: int = 32,
+    **task: Unpack[PairTaskKeywords],
 ) -> Table:
-    """How much of the model's metric its best units keep by themselves, and how much without them.
+    """Measure how much of the model's metric its best units keep alone, and how much is left.
 
-    `scores` gives each site one number per unit along `axis`, such as the means of
-    `channel_scores`; a circuit keeps a share of each site's units, rounded up, with the largest
-    |score|. In the run of a circuit every other unit, at every site, has its activation of the
-    corrupt run. Rows, `value`, areas and evidence are those of `faithfulness`; the null are random
-    circuits with as many units at each site.
+    value = (m(C) - m(none)) / (m(M) - m(none)), as in `faithfulness`
 
-    Raises `ShapeError` for scores that are not one per unit, `SiteError`, `SpecificationError` for
-    no site, a share outside (0, 1] or a metric that ignores the output.
+    Args:
+        tower: The tower to run.
+        scores: For each site one number per unit, such as the means of `channel_scores`.
+        axis: The axis of the units.
+        shares: Sizes of circuits as shares of each site's units, rounded up; the largest |score|
+            are kept.
+        n_random: Random circuits for each, which have as many units at each site.
+        seed: Seed of the random circuits.
+        batch_size: Examples in a forward.
+        **task: The keywords that follow.
+        clean: Inputs of the tower, `[batch ...]`.
+        corrupt: Their partners, in the same order.
+        metric: From outputs `[batch d_embed]` to one number per example.
+        pairs: What the pictures show, which makes classes the units; None makes each pair a unit.
+
+    Returns:
+        The rows, areas and evidence of `faithfulness`; the null are the random circuits.
+
+    Raises:
+        ShapeError: For scores that are not one per unit.
+        SiteError: For a site without the axis.
+        SpecificationError: For no site, a share outside (0, 1], a metric that ignores the output,
+            or a keyword that is unknown or missing.
+
+    Notes:
+        In the run of a circuit every other unit, at every site, has its activation of the corrupt
+        run.
 
     >>> from interp.circuits import Chain
     >>> tower = Chain([torch.nn.Identity()], axes=("batch", "channel", "row", "column"))
@@ -62,7 +81,9 @@ def unit_faithfulness(
     >>> table.frame[["measure", "value"]].to_numpy().tolist()
     [['circuit alone', 1.0], ['model without the circuit', 0.0]]
     """
-    check_inputs(clean, corrupt, None, pairs)
+    given = filled(unit_faithfulness, PairTask, task)
+    clean, corrupt, metric = given.clean, given.corrupt, given.metric
+    check_inputs(clean, corrupt, None, given.pairs)
     sites = [site for site in tower.sites if site in scores]
     _check(tower, scores, sites, shares, axis)
     kept = {site: np.stack([_best(scores[site], share) for share in shares]) for site in sites}
@@ -78,11 +99,10 @@ def unit_faithfulness(
         values,
         ends,
         np.sum([kept[site].sum(axis=1) for site in sites], axis=0),
+        given,
         total=total,
         n_random=n_random,
-        pairs=pairs,
         null_kind=f"mean of {n_random} random circuits with as many units at each site",
-        metric=name_of(metric),
         seed=seed,
         facts={"units": total, "axis": axis, "sites": sites},
     )

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, Unpack
 
 from interp.circuits.tasks.metrics import Classifier
+from interp.core.arguments import Resampling, ResamplingKeywords, filled
 from interp.core.errors import SpecificationError, check_known, listed
 from interp.core.images import ImageTable, Preprocess
 from interp.core.sites import BANDS
@@ -63,9 +64,7 @@ def ladder(
     sites: Sequence[str] = STREAM,
     pool: str = "mean",
     n: int = 6,
-    n_splits: int = 5,
-    n_permutations: int = 999,
-    seed: int = 0,
+    **resampling: Unpack[ResamplingKeywords],
 ) -> Ladder:
     """Measure what domains share in one model, on every rung of the ladder and for every pair of
     domains.
@@ -88,7 +87,7 @@ def ladder(
 
     Raises:
         DataError: For an unknown domain.
-        SpecificationError: For fewer than two different domains.
+        SpecificationError: For fewer than two different domains, or an unknown keyword.
         SampleError: If no pair has enough classes by two artists.
 
     Notes:
@@ -121,6 +120,7 @@ def ladder(
     >>> found.verdict("R1")
     'shared'
     """
+    given = filled(ladder, Resampling, resampling)
     check_known("climb the ladder", "domain", list(domains), images.domains)
     if len(set(domains)) < max(2, len(domains)):
         raise SpecificationError(
@@ -132,14 +132,15 @@ def ladder(
     chosen = images.select(domain=list(domains), label=list(classifier.names))
     names = present(tower, sites)
     read = collect(tower, chosen, names, preprocess=preprocess, pool=pool)
-    counted: dict[str, Any] = {"n_permutations": n_permutations, "seed": seed}
+    counted: dict[str, Any] = {"n_permutations": given.n_permutations, "seed": given.seed}
+    split = {"n_splits": given.n_splits, **counted}
     tables = {
         "transfer": transfer(read, **counted),
-        "similarity": similarity(read, n_splits=n_splits, **counted),
-        "directions": directions(read, n_splits=n_splits, **counted),
-        "factorisation": factorisation(read, n_splits=n_splits, **counted),
+        "similarity": similarity(read, **split),
+        "directions": directions(read, **split),
+        "factorisation": factorisation(read, **split),
     }
-    seen = Seen(tower, chosen, classifier, preprocess, n=n, seed=seed)
+    seen = Seen(tower, chosen, classifier, preprocess, n=n, seed=given.seed)
     for name, frame in crossing(seen, list(combinations(domains, 2))).items():
         tables[name] = Table(name, frame)
     judged = judged_rows({name: table.frame for name, table in tables.items()})

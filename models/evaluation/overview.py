@@ -1,9 +1,12 @@
 """Evaluation of one CLIP on the pictures of every domain, in one call."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 import pandas as pd
 
+from interp.core.arguments import filled
 from interp.core.images import ImageTable
 from interp.models.evaluation.accuracies import accuracy, accuracy_by_class, by_epoch
 from interp.models.evaluation.class_exposure import exposure, exposures
@@ -54,6 +57,29 @@ __all__ = [
 ]
 
 
+class ExampleKeywords(TypedDict, total=False):
+    """What further classifiers are learned from."""
+
+    training: ImageTable | None
+    natural: str
+    per_cell: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """What further classifiers are learned from.
+
+    Args:
+        training: Their pictures; None learns no classifier.
+        natural: The natural domain.
+        per_cell: Pictures used per class and domain.
+    """
+
+    training: ImageTable | None = None
+    natural: str = "real"
+    per_cell: int = 16
+
+
 def evaluate(
     clip: ZeroShotModel,
     test: ImageTable,
@@ -61,11 +87,9 @@ def evaluate(
     *,
     class_names: Sequence[str],
     held_out: Sequence[str],
-    training: ImageTable | None = None,
-    natural: str = "real",
-    per_cell: int = 16,
     batch_size: int = 256,
     seed: int = 0,
+    **examples: Unpack[ExampleKeywords],
 ) -> dict[str, pd.DataFrame]:
     """Evaluate one model: accuracy, accuracy by class and the seen/held-out trade-off.
 
@@ -75,11 +99,12 @@ def evaluate(
         prompt_sets: By name, the templates to use for a domain.
         class_names: The classes to choose from.
         held_out: Those that were held out of training.
+        batch_size: Pictures embedded at a time.
+        seed: Seed of all draws.
+        **examples: The keywords that follow.
         training: Pictures from which further classifiers are learned; None learns none.
         natural: The natural domain.
         per_cell: Training pictures used per class and domain.
-        batch_size: Pictures embedded at a time.
-        seed: Seed of all draws.
 
     Returns:
         Tables `accuracy` (with summaries of the trade-off), `accuracy_by_class` and `tradeoff`.
@@ -104,12 +129,14 @@ def evaluate(
     >>> tables["accuracy_by_class"]["value"].tolist()
     [1.0, 1.0]
     """
+    learned = filled(evaluate, Examples, examples)
     pictures = Embedded.of(clip, test, batch_size=batch_size)
     answers = ask(clip, pictures, prompt_sets, class_names=class_names, held_out=held_out)
-    if training is not None:
-        shown = Embedded.of(clip, training.few(per_cell, seed=seed), batch_size=batch_size)
+    if learned.training is not None:
+        some = learned.training.few(learned.per_cell, seed=seed)
+        shown = Embedded.of(clip, some, batch_size=batch_size)
         others = ask_examples(
-            shown, pictures, class_names=class_names, held_out=held_out, natural=natural
+            shown, pictures, class_names=class_names, held_out=held_out, natural=learned.natural
         )
         answers = answers.with_([others])
     summary, points = tradeoff(answers, seed=seed)

@@ -6,11 +6,13 @@ the class token, or every token. Whatever the features do not hold stays as it i
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Required, TypedDict, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from interp.core.arguments import filled
 from interp.core.errors import (
     NumericsError,
     SampleError,
@@ -86,18 +88,42 @@ class EditedAnswers:
         return own - others.max(axis=1)
 
 
+class AnsweringKeywords(TypedDict, total=False):
+    """Who names the classes of pictures, and how these are read."""
+
+    preprocess: Required[Preprocess]
+    classifier: Required[Classifier]
+    class_names: Required[Sequence[str]]
+    pool: str
+    batch_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answering:
+    """Who names the classes of pictures, and how these are read.
+
+    Args:
+        preprocess: From a picture to what the tower takes.
+        classifier: From embeddings to logits.
+        class_names: The classes, in the order of the logits.
+        pool: What an edit sees, a name in `EDITED`.
+        batch_size: Pictures in a forward.
+    """
+
+    preprocess: Preprocess
+    classifier: Classifier
+    class_names: Sequence[str]
+    pool: str = "mean"
+    batch_size: int = 256
+
+
 @torch.no_grad()
 def edited_answers(
     tower: Tower,
     images: ImageTable,
     site: str,
     edits: Mapping[str, Edit],
-    *,
-    preprocess: Preprocess,
-    classifier: Classifier,
-    class_names: Sequence[str],
-    pool: str = "mean",
-    batch_size: int = 256,
+    **answering: Unpack[AnsweringKeywords],
 ) -> EditedAnswers:
     """Run the pictures through the tower once per edit of `site`, and name their classes.
 
@@ -109,17 +135,18 @@ def edited_answers(
     `NumericsError` for logits that are no numbers.
     """
     check_known("edit a site", "site", [site], list(tower.sites), SiteError)
-    names = list(class_names)
+    how = filled(edited_answers, Answering, answering)
+    names = list(how.class_names)
     check_known("name the classes of pictures", "label", images.labels, names)
     if not len(images):
         raise SampleError("edit a site", "no pictures", "at least one", "check the selection")
     made: dict[str, list[np.ndarray]] = {name: [] for name in (AS_IT_IS, *edits)}
-    for rows, stream, start in _streams(tower, images, site, preprocess, batch_size):
+    for rows, stream, start in _streams(tower, images, site, how.preprocess, how.batch_size):
         for name in made:
             hooks = []
             if name != AS_IT_IS:
-                hooks = [(site, _hook(tower.axes(site), pool, edits[name], rows))]
-            logits = classifier(tower.run_with_hooks(stream, fwd_hooks=hooks, **start))
+                hooks = [(site, _hook(tower.axes(site), how.pool, edits[name], rows))]
+            logits = how.classifier(tower.run_with_hooks(stream, fwd_hooks=hooks, **start))
             made[name].append(_checked(logits, names, name))
     place = {name: number for number, name in enumerate(names)}
     truth = np.array([place[label] for label in images.frame["label"]])

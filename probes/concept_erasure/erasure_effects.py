@@ -9,7 +9,7 @@ beside it.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Required, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from interp.core.arguments import filled
 from interp.core.artists import n_drawings
 from interp.core.errors import SpecificationError, check_known
 from interp.core.images import ImageTable, Preprocess
@@ -45,20 +46,26 @@ Classify = Callable[[Tensor], Tensor]
 """From embeddings "batch d_embed" to logits "batch class"."""
 
 
+class ErasureRunKeywords(TypedDict, total=False):
+    """How the tower is run on pictures, and which positions are erased."""
+
+    preprocess: Required[Preprocess]
+    positions: str
+    batch_size: int
+    device: str | torch.device | None
+
+
 def erasure(
     tower: Tower,
     images: ImageTable,
     sites: str | Iterable[str],
     *,
-    preprocess: Preprocess,
     concept: str = "domain",
     classifier: Classify | None = None,
     class_names: Sequence[str] | None = None,
-    positions: str = "every",
     n_controls: int = 5,
-    batch_size: int = 256,
-    device: str | torch.device | None = None,
     seed: int = 0,
+    **how: Unpack[ErasureRunKeywords],
 ) -> Table:
     """Erase a concept at one site after another, inside the tower, and measure what changes.
 
@@ -133,6 +140,7 @@ def erasure(
     >>> round(float(probe["before"]), 1), bool(probe["value"] < -0.3)
     (1.0, True)
     """
+    run = filled(erasure, _Run, {"tower": tower, "images": images, **how})
     check_known("erase a concept", "concept", [concept], CONCEPTS, SpecificationError)
     if n_controls < 2:
         raise SpecificationError(
@@ -143,10 +151,9 @@ def erasure(
         )
     names = find_sites(sites, list(tower.sites))
     for name in names:
-        check_positions(tower.axes(name), positions)
+        check_positions(tower.axes(name), run.positions)
     cells = balanced_cells(images.frame, concept=concept, n_permutations=n_controls, seed=seed)
     said = _class_names(classifier, class_names, cells.classes)
-    run = _Run(tower, images, preprocess, positions, batch_size, device)
     n = len(cells.rows)
     say(
         f"erasure: {n} pictures, {len(names)} sites; {n} forwards, then {n * len(names)} up to the "
@@ -170,7 +177,7 @@ def erasure(
             "layer": tower.layer(site),
             "depth": list(tower.sites).index(site) / max(len(tower.sites) - 1, 1),
             "erased": concept,
-            "positions": positions,
+            "positions": run.positions,
             "removed": np.mean([_removed(moments[h, site], erasers[h][ERASED]) for h in (0, 1)]),
         }
         for found in consequences(seen, right, cells, concept):
@@ -183,16 +190,16 @@ def erasure(
     return Table.with_evidence("erasure", pd.DataFrame(rows), facts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Run:
     """The tower, the pictures, and how the one is run on the others."""
 
     tower: Tower
     images: ImageTable
     preprocess: Preprocess
-    positions: str
-    batch_size: int
-    device: str | torch.device | None
+    positions: str = "every"
+    batch_size: int = 256
+    device: str | torch.device | None = None
 
     def moments(self, names: Sequence[str], cells: BalancedCells) -> dict[tuple[int, str], Moments]:
         """What erasers are fitted from, per half and site: one pass for all of them."""

@@ -6,11 +6,11 @@ ones, matched in what they remove and in what that costs in their own domain, sh
 domain alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,10 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from interp.core.arguments import filled
 from interp.core.artists import artist_halves
 from interp.core.errors import DataError, SpecificationError, check_known
-from interp.core.images import ImageTable, Preprocess
+from interp.core.images import ImageTable
 from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import Evidence, counts_of, leaving_out
@@ -29,7 +30,8 @@ from interp.core.tables import Table
 from interp.core.tower import Tower
 from interp.probes.concept_erasure.edits import (
     AS_IT_IS,
-    Classifier,
+    Answering,
+    AnsweringKeywords,
     Edit,
     EditedAnswers,
     edited_answers,
@@ -60,13 +62,9 @@ def ablate_shared(
     *,
     source: str,
     target: str,
-    preprocess: Preprocess,
-    classifier: Classifier,
-    class_names: Sequence[str],
-    pool: str = "mean",
     n_donors: int = 3,
     seed: int = 0,
-    batch_size: int = 256,
+    **answering: Unpack[AnsweringKeywords],
 ) -> Table:
     """Measure what replacing shared features costs in two domains, against matched private ones.
 
@@ -140,6 +138,7 @@ def ablate_shared(
     >>> dict(zip(rows["ablated"], rows["verdict"], strict=True))
     {'shared': 'shared', 'private': 'not shared', 'shared less private': ''}
     """
+    how = filled(ablate_shared, Answering, answering)
     if n_donors < 1 or source == target:
         raise SpecificationError(
             "replace features", f"n_donors={n_donors} between {source} and {target}",
@@ -147,14 +146,14 @@ def ablate_shared(
         )  # fmt: skip
     check_known("replace features", "domain", [source, target], images.domains, DataError)
     here = images[images.frame["domain"].isin([source, target]).to_numpy()]
-    run: dict[str, Any] = {"preprocess": preprocess, "pool": pool, "batch_size": batch_size}
-    bench = _Bench.of(code, site_rows(tower, here, site, **run), here.frame, n_donors, seed)
+    seen = site_rows(
+        tower, here, site, preprocess=how.preprocess, pool=how.pool, batch_size=how.batch_size
+    )
+    bench = _Bench.of(code, seen, here.frame, n_donors, seed)
 
     def asked(rows: np.ndarray, edits: Mapping[str, Edit]) -> EditedAnswers:
         moved = {name: partial(_elsewhere, edit, rows) for name, edit in edits.items()}
-        return edited_answers(
-            tower, here[rows], site, moved, classifier=classifier, class_names=class_names, **run
-        )
+        return edited_answers(tower, here[rows], site, moved, **answering)
 
     half = artist_halves(here.frame, [source, target], seed=seed)
     part = {

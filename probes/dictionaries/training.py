@@ -5,13 +5,15 @@ So a dictionary is trained only where it is known which cells are withheld.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.core.arguments import filled
 from interp.core.errors import NumericsError, SampleError, SpecificationError
 from interp.core.progress import track
 from interp.core.seeds import rng
@@ -24,15 +26,35 @@ REDRAWN_AT = tuple(share / 100 for share in range(5, 75, 5))
 """Shares of the steps after which dead features are drawn anew; then they have time to settle."""
 
 
-@dataclass(frozen=True)
-class Training:
+class DescentKeywords(TypedDict, total=False):
+    """How dictionaries descend to their loss."""
+
+    steps: int
+    batch_size: int
+    rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Descent:
+    """How dictionaries descend to their loss.
+
+    Args:
+        steps: Steps of Adam.
+        batch_size: Rows in a step.
+        rate: Adam's learning rate.
+    """
+
+    steps: int = 2000
+    batch_size: int = 512
+    rate: float = 3e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Descent):
     """How many dictionaries of what width are trained, and how."""
 
     n: int
     width: int
-    steps: int
-    batch_size: int
-    rate: float
     decay: float
     redraw: bool
 
@@ -207,10 +229,8 @@ def train_dictionaries(
     width: int,
     withheld: Cells | None = None,
     seeds: Sequence[int] = (0,),
-    steps: int = 2000,
-    batch_size: int = 512,
-    rate: float = 3e-3,
     device: str | torch.device | None = None,
+    **descent: Unpack[DescentKeywords],
 ) -> list[Dictionary]:
     """Train sparse autoencoders on a site's activations, one per seed.
 
@@ -268,6 +288,7 @@ def train_dictionaries(
     >>> first.width, first.facts["n_rows"]
     (8, 50)
     """
+    given = filled(train_dictionaries, Descent, descent)
     rows = training_rows(features.frame, withheld)
     x = torch.as_tensor(features.values[only_site(features, site)][rows]).to(device)
     _refuse(x, width, sparsity, site)
@@ -277,9 +298,9 @@ def train_dictionaries(
             f"train a dictionary of {site}", "activations that are the same for every picture",
             "activations that vary", "choose another site, or check the model",
         )  # fmt: skip
-    training = Training(len(seeds), width, steps, batch_size, rate, decay=0.2, redraw=True)
+    training = Training(n=len(seeds), width=width, decay=0.2, redraw=True, **asdict(given))
     weights = fit((x - mean) / scale, sparsity, list(seeds), training)
-    facts = _facts(features, site, withheld, len(x), steps)
+    facts = _facts(features, site, withheld, len(x), given.steps)
     return [
         folded(weights, place, mean, scale, sparsity, (x - mean) / scale, facts | {"seed": seed})
         for place, seed in enumerate(seeds)
@@ -340,7 +361,9 @@ def paper_dictionary(
     width, sparsity = 4 * x.shape[1], L1(1e-4)
     _refuse(x, width, sparsity, site)
     x = torch.nn.functional.normalize(x, dim=-1)
-    training = Training(1, width, steps, 2048, 1e-4, decay=0.0, redraw=False)
+    training = Training(
+        n=1, width=width, steps=steps, batch_size=2048, rate=1e-4, decay=0.0, redraw=False
+    )
     weights = fit(x, sparsity, [seed], training)
     facts = _facts(features, site, withheld, len(x), steps) | {"seed": seed}
     nothing = torch.zeros_like(x[0]), torch.ones_like(x[0, 0])

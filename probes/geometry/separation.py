@@ -1,6 +1,7 @@
 """Separation of domains at each site: a classifier that tells them apart, and a distance."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -86,11 +87,13 @@ def domain_test(
     def told_apart(x: np.ndarray, pair: DomainPair) -> Found:
         return _told_apart(x, pair, seed)
 
-    return _separation(
-        "domain classifier", features, sites, told_apart,
-        domains=domains, n_permutations=n_permutations, seed=seed, control=control,
-        ceiling=1.0, ceiling_kind="every picture",
+    asked = _Asked(
+        "domain classifier", told_apart, ceiling=1.0, ceiling_kind="every picture",
         estimand="domains told apart linearly by classes and artists not trained on",
+    )  # fmt: skip
+    return _separation(
+        asked, features, sites,
+        domains=domains, n_permutations=n_permutations, seed=seed, control=control,
     )  # fmt: skip
 
 
@@ -147,50 +150,59 @@ def domain_distance(
     >>> bool(8.0 < table.frame["value"].iloc[0] < 10.0)  # each feature: variance 1, offset 3
     True
     """
-    return _separation(
-        "squared distance of domain means", features, sites, _distance,
-        domains=domains, n_permutations=n_permutations, seed=seed, control=control,
-        ceiling=np.nan, ceiling_kind="",
+    asked = _Asked(
+        "squared distance of domain means", _distance, ceiling=np.nan, ceiling_kind="",
         estimand="squared distance of domain means in variances within class and domain",
+    )  # fmt: skip
+    return _separation(
+        asked, features, sites,
+        domains=domains, n_permutations=n_permutations, seed=seed, control=control,
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A measure of how far domains lie apart: its name, its statistic, and what they mean."""
+
+    measure: str
+    statistic: Callable[[np.ndarray, DomainPair], Found]
+    ceiling: float
+    ceiling_kind: str
+    estimand: str
+
+
 def _separation(
-    measure: str,
+    asked: _Asked,
     features: Features,
     sites: str | Iterable[str] | None,
-    statistic: Callable[[np.ndarray, DomainPair], Found],
     *,
     domains: Sequence[str] | None,
     n_permutations: int,
     seed: int,
     control: str,
-    ceiling: float,
-    ceiling_kind: str,
-    estimand: str,
 ) -> Table:
     """A statistic of every site and pair of domains, with its evidence."""
     chosen = features if sites is None else features.only(sites)
-    names = check_domains(chosen, domains, f"measure the {measure}")
+    names = check_domains(chosen, domains, f"measure the {asked.measure}")
     pairs = [
         domain_pair(chosen.frame, a, b, n_permutations=n_permutations, seed=seed)
         for a, b in combinations(names, 2)
     ]
     refuse_few_classes(
         [len(pair.classes) for pair in pairs], LEAST_CLASSES,
-        f"measure the {measure} between {listed(names)}",
+        f"measure the {asked.measure} between {listed(names)}",
     )  # fmt: skip
     rows: list[dict[str, object]] = []
-    for pair in track(pairs, measure):
+    for pair in track(pairs, asked.measure):
         about = Evidence(
-            estimand=f"{estimand}; halves by {artist_column(chosen.frame)}",
+            estimand=f"{asked.estimand}; halves by {artist_column(chosen.frame)}",
             null_kind=f"domains permuted over whole class x artist groups, {n_permutations} "
             "times; p by max-T over sites",
-            ceiling_kind=ceiling_kind,
+            ceiling_kind=asked.ceiling_kind,
             seed=seed,
             **counts_of(chosen.frame.iloc[pair.rows], len(pair.classes)),
         )
-        found = [_found(chosen.values[site], pair, statistic) for site in chosen.sites]
+        found = [_found(chosen.values[site], pair, asked.statistic) for site in chosen.sites]
         p, gone = _adjusted(found), pair.left_out
         fewer = f"{gone} classes left out: not by two artists in both domains" if gone else ""
         for place, (site, (told, reason)) in enumerate(zip(chosen.sites, found, strict=True)):
@@ -198,7 +210,7 @@ def _separation(
             null = float(drawn.mean()) if drawn.size else np.nan
             rows.append(
                 {
-                    "measure": measure,
+                    "measure": asked.measure,
                     "site": site,
                     "layer": chosen.layer(site),
                     "depth": chosen.depth(site),
@@ -209,10 +221,10 @@ def _separation(
                 | about.row(
                     jackknife(value, left) if not reason else Interval(*[np.nan] * 4),
                     null=null,
-                    ceiling=ceiling,
+                    ceiling=asked.ceiling,
                     p=p[place],
                     reason=reason or fewer,
-                    index=(value - null) / (ceiling - null),
+                    index=(value - null) / (asked.ceiling - null),
                 )
             )
     facts = {**features.facts, "n_permutations": n_permutations}

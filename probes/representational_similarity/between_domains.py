@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
 import torch
 
+from interp.core.arguments import Resampling, ResamplingKeywords, filled
 from interp.core.artists import artist_column
 from interp.core.errors import SpecificationError, listed
 from interp.core.images import ImageTable, Preprocess
@@ -44,6 +46,38 @@ NULL_KIND = (
 )
 
 
+class ComparisonKeywords(ResamplingKeywords, total=False):
+    """How features are collected, what they are called, and how often evidence is drawn anew."""
+
+    other_name: str
+    control: str
+    preprocess: Preprocess | None
+    pool: str
+    batch_size: int
+    device: str | torch.device | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonOptions(Resampling):
+    """How features are collected, what they are called, and how often evidence is drawn anew.
+
+    Args:
+        other_name: What the other model is called.
+        control: The floor that the features are, such as "epoch 0".
+        preprocess: From a picture to what the tower takes; features need none.
+        pool: How the positions of a site become one row, a name in `POOLS`.
+        batch_size: Pictures in a forward.
+        device: Where the tower runs; None leaves it where it is.
+    """
+
+    other_name: str = "other"
+    control: str = ""
+    preprocess: Preprocess | None = None
+    pool: str = "mean"
+    batch_size: int = 256
+    device: str | torch.device | None = None
+
+
 def similarity(
     source: Tower | Features,
     images: ImageTable | None = None,
@@ -51,18 +85,10 @@ def similarity(
     *,
     measure: str = "cka",
     rows: str = "class mean",
-    other: Features | None = None,
-    other_name: str = "other",
-    preprocess: Preprocess | None = None,
-    pool: str = "mean",
     layers: str = "same",
+    other: Features | None = None,
     domains: Sequence[str] | None = None,
-    n_splits: int = 5,
-    n_permutations: int = 999,
-    seed: int = 0,
-    control: str = "",
-    batch_size: int = 256,
-    device: str | torch.device | None = None,
+    **options: Unpack[ComparisonKeywords],
 ) -> Table:
     """Measure how similarly two domains arrange the classes, per site and pair of domains.
 
@@ -156,10 +182,12 @@ def similarity(
     >>> table.frame["verdict"].tolist()
     ['shared']
     """
-    design = ComparisonDesign(measure, rows, layers, n_splits, n_permutations, seed)
+    how = filled(similarity, ComparisonOptions, options)
+    drawn = {"n_splits": how.n_splits, "n_permutations": how.n_permutations}
+    design = ComparisonDesign(measure, rows, layers, **drawn, seed=how.seed)
     features = as_features(
-        source, images, sites, preprocess=preprocess, pool=pool, batch_size=batch_size,
-        device=device,
+        source, images, sites, preprocess=how.preprocess, pool=how.pool,
+        batch_size=how.batch_size, device=how.device,
     )  # fmt: skip
     beside = features if other is None else _fitting(features, other, layers)
     names = check_domains(features, domains, "measure similarity")
@@ -173,11 +201,10 @@ def similarity(
         f"measure similarity between {listed(names)}",
         ": four for the unbiased estimator, one to leave out",
     )  # fmt: skip
-    frame = pd.DataFrame([row for each in compared for row in each.rows(control)])
+    frame = pd.DataFrame([row for each in compared for row in each.rows(how.control)])
     if other is not None:
-        frame["model_b"] = other_name
-    facts = {**features.facts, "n_splits": n_splits, "n_permutations": n_permutations}
-    return Table.with_evidence("similarity", frame, {**facts, "rows": rows})
+        frame["model_b"] = how.other_name
+    return Table.with_evidence("similarity", frame, {**features.facts, **drawn, "rows": rows})
 
 
 def _fitting(features: Features, other: Features, layers: str) -> Features:

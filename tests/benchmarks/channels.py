@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from interp.circuits.units.channel_circuits import PAPER_SITES, channel_circuit
 from interp.circuits.units.channel_wiring import MEMORY, Wanted, reference_edges, score_edges
+from interp.core.arguments import Room
 from interp.models.towers.resnet import HookedResNet
 
 STEPS = 10
@@ -41,7 +42,7 @@ def channels() -> None:
             reference_edges(tower, x, each, baseline="zero", steps=STEPS) for each in wanted
         ],
         "channel_edges": lambda: score_edges(
-            tower, x, wanted, baseline="zero", steps=STEPS, batch_size=32, memory=MEMORY
+            tower, x, wanted, Room(memory=MEMORY), baseline="zero", steps=STEPS
         ),
     }
     back = [each for each in wanted if 0 <= tower.layer(each.downstream) < tower.n_layers]

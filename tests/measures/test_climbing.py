@@ -114,6 +114,8 @@ def test_what_cannot_be_asked_is_refused() -> None:
         ladder(tower, images, domains=["A", "C"], **words)
     with pytest.raises(SpecificationError, match="two or more"):
         ladder(tower, images, domains=["A", "A"], **words)
+    with pytest.raises(SpecificationError, match=r"call ladder.* mean n_permutations"):
+        ladder(tower, images, domains=["A", "B"], **words, n_permutation=9)
     with pytest.raises(SampleError):
         ladder(tower, images.select(label=images.labels[:1]), domains=["A", "B"], **words)
     with pytest.raises(SpecificationError, match="rung"):

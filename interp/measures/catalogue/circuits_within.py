@@ -5,7 +5,6 @@ two classes in one domain, so what a circuit leaves out runs on as in a picture 
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -121,8 +120,9 @@ def _edges(subject: Subject, find: Read, test: Read) -> dict[str, Table | pd.Dat
 
 def _channels(subject: Subject, find: Read, test: Read) -> dict[str, Table | pd.DataFrame]:
     tower = subject.clip.visual
-    words: dict[str, Any] = {"metric": find.metric, "sites": list(CHANNELS)}
-    scores = channel_scores(tower, find.clean, baseline=find.corrupt, steps=10, **words)
+    scores = channel_scores(
+        tower, find.clean, baseline=find.corrupt, metric=find.metric, sites=list(CHANNELS)
+    )
     tested = unit_faithfulness(
         tower,
         {site: values.mean(dim=-1) for site, values in scores.items()},
@@ -136,9 +136,10 @@ def _channels(subject: Subject, find: Read, test: Read) -> dict[str, Table | pd.
         tower,
         find.clean[few],
         baseline=find.corrupt[few],
+        metric=find.metric[few],
+        sites=list(CHANNELS),
         keep=0.03,
         fan_in=2,
-        **{**words, "metric": find.metric[few]},
     )
     frame = graph.to_table().frame.query("measure == 'edge'")
     layer = [tower.layer(site) for site in frame["site"]]

@@ -19,10 +19,10 @@ from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.world import CLASSES as PLANTED_CLASSES
 from interp.circuits.planted.world import DOMAINS, World
 from interp.circuits.subspaces.alignment_search import beyond_chance
-from interp.circuits.subspaces.fitting import FitRecipe
 from interp.circuits.subspaces.interchanges import (
     FOREIGN,
     KINDS,
+    DasTask,
     hold_out,
     read_domain,
     try_site,
@@ -192,25 +192,11 @@ def test_an_untrained_tower_is_never_shared(seed: int) -> None:
 def test_effects_are_those_of_hooks_on_the_whole_tower() -> None:
     planted, hooked, images = model("all separate")
     held = hold_out(images, DOMAINS, classes=PLANTED_CLASSES, n=16, seed=2)
-    domains = {
-        name: read_domain(
-            hooked,
-            held,
-            name,
-            classifier=planted.classifier,
-            preprocess=pixels,
-            metric="margin",
-            n_pairs=64,
-            rows=8,
-            seed=2,
-        )
-        for name in DOMAINS
-    }
-    site, recipe = "blocks.1.attn.hook_z", FitRecipe(3, 0.05, 0.999, 16)
-    words: dict[str, Any] = {
-        "k": 3, "where": {"pos": 0, "head": 1}, "recipe": recipe, "rows": 5, "memory": 2**30
-    }  # fmt: skip
-    tried = try_site(hooked, site, domains, seed=2, **words)
+    task = DasTask(classifier=planted.classifier, preprocess=pixels, steps=3, batch_size=16, seed=2)
+    domains = {name: read_domain(hooked, held, name, task) for name in DOMAINS}
+    site = "blocks.1.attn.hook_z"
+    words: dict[str, Any] = {"recipe": task, "k": 3, "where": {"pos": 0, "head": 1}, "rows": 5}
+    tried = try_site(hooked, site, domains, **words)
     b, rows = domains["B"], held.tested["B"].rows
     logits = planted.classifier.standardised(hooked(b.base)).logits
     labels = [PLANTED_CLASSES.index(label) for label in rows["label"]]
@@ -239,7 +225,7 @@ def test_effects_are_those_of_hooks_on_the_whole_tower() -> None:
         wanted = (margin(out) - margin(hooked(b.base))).detach().numpy()
         np.testing.assert_allclose(effects, wanted, atol=1e-9)
     assert here.effects.shape == (len(KINDS), 16)
-    twin = try_site(hooked, site, {"C": domains["B"], **domains}, seed=2, **words)["B"]
+    twin = try_site(hooked, site, {"C": domains["B"], **domains}, **words)["B"]
     for kind, own in (("other", "own"), ("other null", "own null")):  # C is B by another name
         np.testing.assert_allclose(twin.given("C", kind), here[own], atol=1e-9)
         np.testing.assert_allclose(twin.given("A", kind), here.given("A", kind), atol=1e-9)
@@ -250,9 +236,8 @@ def test_a_random_subspace_is_as_large_as_the_one_it_stands_beside() -> None:
     """Beside a basis of all directions it is the whole site, whatever is drawn; else it is not."""
     planted, hooked, images = model("all shared")
     held = hold_out(images, DOMAINS, classes=PLANTED_CLASSES, n=16, seed=2)
-    read: dict[str, Any] = {"metric": "margin", "n_pairs": 8, "rows": 16, "seed": 2}
-    read |= {"classifier": planted.classifier, "preprocess": pixels}
-    domain = read_domain(hooked, held, "B", **read)
+    task = DasTask(classifier=planted.classifier, preprocess=pixels, steps=1, batch_size=16, seed=2)
+    domain = read_domain(hooked, held, "B", task)
     site, where = "blocks.1.hook_resid_post", {"pos": 0}
     d = hooked.cfg.d_model
     narrow = Subspace(site, hooked.axes(site), torch.eye(d).double()[:, :3], where)

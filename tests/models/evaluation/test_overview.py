@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from interp.core.errors import DataError, NumericsError, SampleError
+from interp.core.errors import DataError, NumericsError, SampleError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.tables import Table
 from interp.models.clip import ZeroShotHead, build_head, write
@@ -191,6 +191,11 @@ def test_everything_in_one_call(images: ImageTable) -> None:
     owl = tables["accuracy_by_class"].query("label == 'owl' and candidates == 'all'")
     by = owl.groupby("classifier")["value"].mean()
     assert by["text"] == 0.0 and by["prototype (natural)"] == 1.0
+
+
+def test_an_unknown_keyword_is_refused_with_the_nearest(images: ImageTable) -> None:
+    with pytest.raises(SpecificationError, match=r"call evaluate: .* mean training"):
+        evaluate(Oracle(images), images, {}, class_names=LABELS, held_out=[], trainings=None)
 
 
 def test_templates_take_braces_words_or_functions() -> None:

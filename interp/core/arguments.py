@@ -1,0 +1,123 @@
+"""Groups of keywords that many functions share, and the values that functions make of them.
+
+A group is a `TypedDict`, named `...Keywords`, for a signature that ends in `**budget:
+Unpack[BudgetKeywords]` (PEP 692): every keyword can be passed and checked as if it stood there. The
+value is a dataclass with the same fields and their defaults, which `filled` makes.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, TypedDict, TypeVar, cast
+
+from interp.core.errors import SpecificationError, check_known, listed
+
+MEMORY = 2**30
+"""Bytes of activations that a run may hold unless told otherwise."""
+
+Value = TypeVar("Value")
+
+
+class RoomKeywords(TypedDict, total=False):
+    """What a run may hold at a time."""
+
+    batch_size: int
+    memory: int
+
+
+class BudgetKeywords(RoomKeywords, total=False):
+    """What a run may hold at a time, and the seed of all that it draws."""
+
+    seed: int
+
+
+class ResamplingKeywords(TypedDict, total=False):
+    """How often evidence is drawn anew."""
+
+    n_splits: int
+    n_permutations: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """What a run may hold at a time.
+
+    Args:
+        batch_size: Examples in a forward.
+        memory: Bytes of activations held at a time.
+    """
+
+    batch_size: int = 32
+    memory: int = MEMORY
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget(Room):
+    """What a run may hold at a time, and the seed of all that it draws.
+
+    Args:
+        seed: Seed of all draws.
+    """
+
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resampling:
+    """How often evidence is drawn anew.
+
+    Args:
+        n_splits: Deals of the artists into halves.
+        n_permutations: Draws of a null by permutation.
+        seed: Seed of all draws.
+    """
+
+    n_splits: int = 5
+    n_permutations: int = 999
+    seed: int = 0
+
+
+def filled(
+    function: Callable[..., object], kind: type[Value], given: Mapping[str, object]
+) -> Value:
+    """Make a value of the keywords that a function was given, with defaults for the others.
+
+    Args:
+        function: The function that was called; errors name it and suggest its own keywords too.
+        kind: The dataclass to make.
+        given: The keywords.
+
+    Returns:
+        The value.
+
+    Raises:
+        SpecificationError: For an unknown keyword, or a missing one that has no default.
+
+    >>> def run(*, steps: int = 5, **budget: int) -> Budget:
+    ...     return filled(run, Budget, budget)
+    >>> run(batch_size=8)
+    Budget(batch_size=8, memory=1073741824, seed=0)
+    >>> run(batchsize=1)
+    Traceback (most recent call last):
+    ...
+    interp.core.errors.SpecificationError: Cannot call run: ... mean batch_size?
+    """
+    parts = fields(cast(Any, kind))
+    asked, names = f"call {getattr(function, '__name__', function)}", [part.name for part in parts]
+    if set(given) - set(names):
+        own = inspect.signature(function).parameters.values()
+        known = [each.name for each in own if each.kind is not each.VAR_KEYWORD]
+        check_known(asked, "keyword", given, [*known, *names], SpecificationError)
+    missing = [
+        part.name for part in parts
+        if part.default is MISSING and part.default_factory is MISSING and part.name not in given
+    ]  # fmt: skip
+    if missing:
+        raise SpecificationError(
+            asked,
+            f"no {' and no '.join(missing)}",
+            f"the keywords {listed(missing)}, which have no default",
+            f"pass {', '.join(f'{name}=...' for name in missing)}",
+        )
+    return cast(Any, kind)(**given)
