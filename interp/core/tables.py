@@ -15,7 +15,7 @@ import pandas as pd
 
 from interp.core.declarations.columns import COLUMNS as COLUMNS
 from interp.core.declarations.columns import EVIDENCE, typed
-from interp.core.declarations.measures import declared
+from interp.core.declarations.measures import known_columns
 from interp.core.errors import DataError, OutputError, SpecificationError, listed
 from interp.core.statistics.evidence_rows import NO_VERDICT, Evidence
 from interp.core.statistics.resampling import Index, Interval
@@ -47,7 +47,7 @@ class Table:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        known = declared(self.frame.columns)
+        known = known_columns(self.frame.columns)
         if unknown := [str(name) for name in self.frame.columns if name not in known]:
             raise SpecificationError(
                 f"make the table {self.name!r}",
@@ -88,7 +88,7 @@ class Table:
 
     def describe(self) -> dict[str, str]:
         """The unit or meaning of each column."""
-        return {name: column.meaning for name, column in declared(self.frame.columns).items()}
+        return {name: column.meaning for name, column in known_columns(self.frame.columns).items()}
 
     def save(self, folder: str | Path) -> Path:
         """Write the table as `NAME.csv` and `NAME.json` (columns and facts).
@@ -151,7 +151,7 @@ def read_frame(path: Path) -> pd.DataFrame:
     Raises `OSError` or `ValueError` for a file that does not read.
     """
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    return typed(frame, declared(frame.columns))
+    return typed(frame, known_columns(frame.columns))
 
 
 def evidence(

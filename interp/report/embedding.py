@@ -41,7 +41,7 @@ def downloads(result: LoadedResult, room: int = PAGE_BYTES) -> dict[str, Downloa
 
     `room` is what the rest of the page leaves, in bytes.
     """
-    raw = {name: (result.folder / "tables" / f"{name}.csv").read_bytes() for name in result.tables}
+    raw = {name: result.csv(name) for name in result.tables}
     found: dict[str, Download] = {}
     left = min(TABLE_BYTES, room)
     packed = {name: _packed(data) for name, data in raw.items()}

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from interp.core.declarations.measures import columns, measures
+from interp.core.declarations.measures import all_columns, all_measures
 from interp.core.errors import DataError, InterpError, check_known
 from interp.core.illustrations import Plate
 from interp.core.tables import Table, read_frame
@@ -50,6 +50,13 @@ class LoadedResult:
                 frame = frame.assign(test_domain="")
             self._typed[name] = frame
         return self._typed[name]
+
+    def csv(self, name: str) -> bytes:
+        """A table's file, or one made of a table that was worked out when the result was read."""
+        path = self.folder / "tables" / f"{name}.csv"
+        if path.exists():
+            return path.read_bytes()
+        return self.tables[name].frame.to_csv(index=False).encode()
 
     @cached_property
     def kept(self) -> dict[Any, Any]:
@@ -137,24 +144,24 @@ def read_result(folder: Path) -> LoadedResult:
 
 def expected_tables() -> list[str]:
     """Tables that are missed where they are absent: a study's, and those a section asks for."""
-    asked = [name for measure in measures() for one in measure.sections for name in one.tables]
+    asked = [name for measure in all_measures() for one in measure.sections for name in one.tables]
     return list(dict.fromkeys([*COMPARED, *asked]))
 
 
 def shown_tables() -> list[str]:
     """Every table that the page can show, those that are expected first."""
-    made = [name for measure in measures() for name in measure.tables]
+    made = [name for measure in all_measures() for name in measure.tables]
     return list(dict.fromkeys([*expected_tables(), *made, *CONCLUDED]))
 
 
 def whole(frame: Frame) -> Frame:
     """A frame with every declared column: numbers as floats, and empty cells where it has none.
 
-    >>> whole(pd.DataFrame({"layer": [3]})).loc[0, ["layer", "value", "site", "ok"]].tolist()
-    [3.0, nan, '', False]
+    >>> whole(pd.DataFrame({"layer": [3]}))[["layer", "value", "site"]].to_dict("records")
+    [{'layer': 3.0, 'value': nan, 'site': ''}]
     """
     made: dict[str, Any] = {}
-    for name, column in columns().items():
+    for name, column in all_columns().items():
         given = frame[name] if name in frame else pd.Series(column.empty, frame.index)
         if column.holds == "number":
             made[name] = given.astype(float)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.core.declarations.figures import FigureSpec
-from interp.core.declarations.measures import columns
+from interp.core.declarations.measures import all_columns
 from interp.core.declarations.writing import percent, sequence
 from interp.core.errors import OutputError
 from interp.core.storage.store import write_atomic
@@ -124,7 +124,7 @@ def render_page(result: LoadedResult) -> str:
         provenance=page_provenance(result),
         credits=_credits(result),
         figures=figure_json(figures),
-        columns=script_json({name: column.meaning for name, column in columns().items()}),
+        columns=script_json({name: column.meaning for name, column in all_columns().items()}),
         setup=_setup(result),
         styles=(HERE / "page.css").read_text(),
         script="\n".join((HERE / name).read_text() for name in ("page.js", "atlas.js")),
@@ -262,10 +262,8 @@ def _tables_hash(result: LoadedResult) -> str:
     """What tells these tables from any others, whatever is drawn from them."""
     made = hashlib.sha256()
     for name in sorted(result.tables):
-        path = result.folder / "tables" / f"{name}.csv"
-        if path.exists():  # a ladder may have been climbed when the result was read
-            made.update(name.encode())
-            made.update(path.read_bytes())
+        made.update(name.encode())
+        made.update(result.csv(name))
     return made.hexdigest()[:16] if result.tables else ""
 
 

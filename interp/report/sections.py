@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from interp.core.declarations.figures import PARTS, FigureSpec, SectionSpec
-from interp.core.declarations.measures import measures
+from interp.core.declarations.measures import all_measures
 from interp.core.declarations.writing import sequence
 from interp.report.figures.behind_accuracy import (
     BEHIND,
@@ -98,15 +98,17 @@ def draw_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
 
 def page_sections() -> list[SectionSpec]:
     """Every section that a page may have, in order."""
-    declared = [section for measure in measures() for section in measure.sections]
+    declared = [section for measure in all_measures() for section in measure.sections]
     return sorted([*OF_STUDIES, *declared], key=lambda section: PARTS.index(section.part))
 
 
-def filled_sections(result: LoadedResult) -> list[Section]:
+def filled_sections(
+    result: LoadedResult, sections: Sequence[SectionSpec] | None = None
+) -> list[Section]:
     """Fill sections: for one checkpoint, a grid, and what is optional, only what was measured."""
     filled = [
         (spec, _fill(result, spec))
-        for spec in page_sections()
+        for spec in (page_sections() if sections is None else sections)
         if not (spec.study_only and result.one_model)
     ]
     return [

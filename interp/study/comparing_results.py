@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from interp.core.declarations.measures import columns, units_of_tables
+from interp.core.declarations.measures import all_columns, units_of_tables
 from interp.core.errors import InterpError
 from interp.core.statistics.resampling import holm
 from interp.core.tables import Table
@@ -34,7 +34,7 @@ def match(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]
     [1.0, 1.0]
     """
     frames = (a, b)
-    known = [(n, column) for n, column in columns().items() if n in a or n in b]
+    known = [(n, column) for n, column in all_columns().items() if n in a or n in b]
     names = [name for name, column in known if column.key]
     for extra in (name for name, column in known if column.last_key):
         if not any(_words(frame, names).duplicated().any() for frame in frames):
@@ -75,7 +75,7 @@ def means_by_unit(
     if where.table not in tables or not len(rows):
         return nothing
     examples = tables[where.table]
-    keys = [name for name, column in columns().items() if column.key or name == "seed"]
+    keys = [name for name, column in all_columns().items() if column.key or name == "seed"]
     keys = [name for name in keys if name in rows and name in examples]
     keys = [name for name in keys if name not in (where.unit, "class_set", "example")]
     numbers = examples["value"] - (examples[where.less] if where.less else 0)

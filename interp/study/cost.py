@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from interp.core.declarations.measures import UNTRAINED, measures
+from interp.core.declarations.measures import UNTRAINED, all_measures
 from interp.core.errors import listed
 from interp.study.specification import Specification, TrainingSpec
 
@@ -69,7 +69,7 @@ def cost_of_study(specification: Specification, *, jobs: int = 2, measuring: boo
     training = on_two_cores * (2 / min(jobs, 2)) if on_two_cores is not None else None
     asked = [
         measure
-        for measure in measures()
+        for measure in all_measures()
         if measure.asked(spec.analysis) and (measuring or measure.name == "accuracy")
     ]
     paired = {"own": 0, "one model": 1, "all": each}[spec.analysis.pairs]

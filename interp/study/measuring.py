@@ -14,7 +14,7 @@ from interp.core.declarations.measures import (
     TRAINED,
     UNTRAINED,
     MeasureSpec,
-    measures,
+    all_measures,
 )
 from interp.core.illustrations import Plate
 from interp.core.images import ImageTable
@@ -110,7 +110,7 @@ class Measurement:
         named = self.only or self.also
         return [
             measure
-            for measure in measures()
+            for measure in all_measures()
             if self.model.kind in measure.of
             and measure.asked(self.specification.analysis)
             and (not self.only or measure.name in self.only)

@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 
 from interp import compare_results, export
-from interp.core.declarations.columns import number
+from interp.core.declarations.columns import Column
 from interp.core.declarations.figures import AxisSpec, FigureSpec, SectionSpec
 from interp.core.declarations.measures import MeasureSpec
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
 from interp.core.statistics.resampling import Interval
 from interp.core.tables import evidence
-from interp.measures.catalogue import listed
+from interp.measures.catalogue import registry
 from interp.measures.opened import Frames, OpenedModel
 from interp.report import result_figures
 from interp.study.cost import cost_of_study
@@ -45,7 +45,7 @@ BRIGHTNESS = MeasureSpec(
     tables=("brightness",),
     evidence=("brightness",),
     seconds=600_000.0,
-    columns={"lux": number("light on the picture, lux")},
+    columns={"lux": Column("light on the picture, lux", "number")},
     sections=(
         SectionSpec(
             "brightness",
@@ -84,13 +84,13 @@ BRIEF = replace(
 def result(small_images: ImageTable, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A study that a toy measure is part of."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(listed, "MEASURES", (*listed.MEASURES, BRIGHTNESS))
+        patch.setattr(registry, "MEASURES", (*registry.MEASURES, BRIGHTNESS))
         return Study(BRIEF).run(tmp_path_factory.mktemp("toy"), jobs=1)
 
 
 @pytest.fixture(autouse=True)
 def toy_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listed, "MEASURES", (*listed.MEASURES, BRIGHTNESS))
+    monkeypatch.setattr(registry, "MEASURES", (*registry.MEASURES, BRIGHTNESS))
 
 
 def test_its_rows_are_in_its_table(result: Result) -> None:
@@ -128,7 +128,7 @@ def test_its_rows_are_exported(result: Result, tmp_path: Path) -> None:
 
 def test_its_cost_is_foretold(monkeypatch: pytest.MonkeyPatch) -> None:
     with_it = cost_of_study(BRIEF).measuring_minutes
-    monkeypatch.setattr(listed, "MEASURES", listed.MEASURES[:-1])
+    monkeypatch.setattr(registry, "MEASURES", registry.MEASURES[:-1])
     without = cost_of_study(BRIEF).measuring_minutes
     assert with_it is not None and without is not None
     share = BRIEF.images.n_classes * BRIEF.images.n_analysis / 480
@@ -139,8 +139,8 @@ def test_it_is_taken_once_and_read_back(result: Result, monkeypatch: pytest.Monk
     def again(opened: OpenedModel) -> Frames:
         raise AssertionError("measured again")
 
-    measures = (*listed.MEASURES[:-1], replace(BRIGHTNESS, function=again))
-    monkeypatch.setattr(listed, "MEASURES", measures)
+    measures = (*registry.MEASURES[:-1], replace(BRIGHTNESS, function=again))
+    monkeypatch.setattr(registry, "MEASURES", measures)
     assert len(Study(BRIEF).run(result.folder, jobs=1).tables["brightness"]) == 2
 
 
@@ -150,8 +150,8 @@ def test_values_without_evidence_are_refused(
     def bare(opened: OpenedModel) -> Frames:
         return {"brightness": brightness(opened)["brightness"].drop(columns="null")}
 
-    measures = (*listed.MEASURES[:-1], replace(BRIGHTNESS, name="bare", function=bare))
-    monkeypatch.setattr(listed, "MEASURES", measures)
+    measures = (*registry.MEASURES[:-1], replace(BRIGHTNESS, name="bare", function=bare))
+    monkeypatch.setattr(registry, "MEASURES", measures)
     with pytest.raises(SpecificationError, match="values without null"):
         Study(BRIEF).run(result.folder, jobs=1)
 

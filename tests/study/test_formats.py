@@ -30,7 +30,7 @@ def test_tables_go_out_byte_for_byte_with_every_column_explained(
         told = meanings[meanings["table"] == path.stem].set_index("column")["meaning"]
         columns = list(pd.read_csv(path, nrows=1).columns)
         assert list(told.index) == columns
-        assert all(told[column] == COLUMNS[column] for column in columns)
+        assert all(told[column] == COLUMNS[column].meaning for column in columns)
     assert {path.stem for path in paths[:-1]} == set(small_study.tables)
 
 

@@ -14,7 +14,7 @@ from interp.core.declarations.columns import COLUMNS, Column
 from interp.core.declarations.figures import FigureSpec, SectionSpec
 from interp.core.errors import SpecificationError, check_known
 
-LISTED = "interp.measures.catalogue.listed"
+LISTED = "interp.measures.catalogue.registry"
 """The module whose `MEASURES` are all measures, in the order of the page."""
 
 TRAINED, UNTRAINED, SUPERVISED = "trained", "untrained", "supervised"
@@ -82,14 +82,14 @@ class MeasureSpec:
         return not self.option or bool(getattr(options, self.option))
 
 
-def measures() -> tuple[MeasureSpec, ...]:
+def all_measures() -> tuple[MeasureSpec, ...]:
     """All declared measures, in the order of the page."""
     return import_module(LISTED).MEASURES
 
 
-def columns() -> dict[str, Column]:
+def all_columns() -> dict[str, Column]:
     """Every declared column: those that tables share, then those of single measures."""
-    own = {name: column for measure in measures() for name, column in measure.columns.items()}
+    own = {name: column for measure in all_measures() for name, column in measure.columns.items()}
     return {**COLUMNS, **own}
 
 
@@ -97,7 +97,7 @@ def declared_figure(name: str) -> FigureSpec:
     """The figure of a measure, by its name."""
     every = {
         figure.name: figure
-        for measure in measures()
+        for measure in all_measures()
         for section in measure.sections
         for figure in section.figures
     }
@@ -107,15 +107,15 @@ def declared_figure(name: str) -> FigureSpec:
 
 def units_of_tables() -> dict[str, RowUnits]:
     """Where the units of means are kept, by table."""
-    return {name: units for measure in measures() for name, units in measure.units.items()}
+    return {name: units for measure in all_measures() for name, units in measure.units.items()}
 
 
-def declared(names: Iterable[str]) -> dict[str, Column]:
+def known_columns(names: Iterable[str]) -> dict[str, Column]:
     """The columns of some names, without those that nobody declares.
 
-    >>> list(declared(["site", "sight"]))
+    >>> list(known_columns(["site", "sight"]))
     ['site']
     """
     asked = list(names)
-    every = COLUMNS if all(name in COLUMNS for name in asked) else columns()
+    every = COLUMNS if all(name in COLUMNS for name in asked) else all_columns()
     return {name: every[name] for name in asked if name in every}

@@ -30,14 +30,14 @@ CERTIFICATE = SectionSpec(
 )
 
 
-def certified(opened: OpenedModel) -> Frames:
+def measure(opened: OpenedModel) -> Frames:
     """The table `certificate` of both towers."""
     return {"certificate": opened.subject.file(opened.subject.clip.certify())}
 
 
 MEASURE = MeasureSpec(
     "certificate",
-    certified,
+    measure,
     tables=("certificate",),
     option="patching",
     seconds=0.4,

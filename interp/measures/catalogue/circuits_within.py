@@ -61,7 +61,7 @@ GRAPH_PAIRS = 6
 """Pairs that a ResNet's edges are scored on, for the drawing alone."""
 
 
-def circuits_within(opened: OpenedModel) -> Frames:
+def measure(opened: OpenedModel) -> Frames:
     """Tables `faithfulness` and `circuits`: a circuit of each domain, and how faithful it is.
 
     Of a transformer also `edges`, the scores of all edges, which other tools read as a circuit.
@@ -222,7 +222,7 @@ CIRCUITS = SectionSpec(
 
 MEASURE = MeasureSpec(
     "circuits",
-    circuits_within,
+    measure,
     tables=("faithfulness", "circuits"),
     evidence=("faithfulness",),
     option="circuits",

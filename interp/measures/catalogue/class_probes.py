@@ -113,7 +113,7 @@ PROBES = SectionSpec(
 )
 
 
-def class_probes(opened: OpenedModel) -> Frames:
+def measure(opened: OpenedModel) -> Frames:
     """Class probes trained in one domain and tested in every other."""
     table = probes.transfer(
         opened.features,
@@ -126,7 +126,7 @@ def class_probes(opened: OpenedModel) -> Frames:
 
 MEASURE = MeasureSpec(
     "transfer",
-    class_probes,
+    measure,
     tables=("transfer",),
     evidence=("transfer",),
     of=EVERY_KIND,

@@ -108,7 +108,7 @@ FEATURES = SectionSpec(
 )
 
 
-def dictionary_features(opened: OpenedModel) -> Frames:
+def measure(opened: OpenedModel) -> Frames:
     """Tables `dictionaries`, `feature_sharing` and `feature_ablation`, at the middle site.
 
     Dictionaries, units and components are fitted to training pictures outside the withheld cells
@@ -171,7 +171,7 @@ def dictionary_features(opened: OpenedModel) -> Frames:
 
 MEASURE = MeasureSpec(
     "features",
-    dictionary_features,
+    measure,
     tables=("dictionaries", "feature_sharing", "feature_ablation"),
     evidence=("dictionaries", "feature_sharing", "feature_ablation"),
     option="features",

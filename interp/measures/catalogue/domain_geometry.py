@@ -59,7 +59,7 @@ SIMILARITY = SectionSpec(
 )
 
 
-def domain_geometry(opened: OpenedModel) -> Frames:
+def measure(opened: OpenedModel) -> Frames:
     """Debiased CKA of all pairs of domains at every site; of an untrained model also of pixels."""
     own = _between_domains(opened, opened.features)
     if not opened.subject.control:
@@ -82,7 +82,7 @@ def _between_domains(opened: OpenedModel, read: "probes.Features") -> pd.DataFra
 
 MEASURE = MeasureSpec(
     "similarity",
-    domain_geometry,
+    measure,
     tables=("similarity",),
     evidence=("similarity",),
     of=EVERY_KIND,

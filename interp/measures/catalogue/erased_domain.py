@@ -79,7 +79,7 @@ ERASURE = SectionSpec(
 )
 
 
-def erased_domain(opened: OpenedModel) -> Frames:
+def measure(opened: OpenedModel) -> Frames:
     """The table `erasure`: the domain erased at the middle site, inside the model."""
     if opened.lacks_middle("erasure"):
         return {}
@@ -101,7 +101,7 @@ def erased_domain(opened: OpenedModel) -> Frames:
 
 MEASURE = MeasureSpec(
     "erasure",
-    erased_domain,
+    measure,
     tables=("erasure",),
     evidence=("erasure",),
     option="erasure",

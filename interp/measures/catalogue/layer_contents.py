@@ -135,7 +135,7 @@ SEEN_IN_VIEWS = 60
 """Pictures of a domain in a view: enough to see by, few enough for a page."""
 
 
-def layer_contents(opened: OpenedModel) -> Frames:
+def measure(opened: OpenedModel) -> Frames:
     """Tables of what pooled features say without running the model again, at every site.
 
     `factorisation` and `domain_probes` are about all domains; `directions`, `separation` and
@@ -218,7 +218,7 @@ def _views(read: "probes.Features", seed: int) -> Table:
 
 MEASURE = MeasureSpec(
     "representation",
-    layer_contents,
+    measure,
     tables=(
         *("factorisation", "directions", "separation", "domain_probes", "selectivity", "views"),
         "class_sharing",

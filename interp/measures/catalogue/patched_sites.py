@@ -49,7 +49,7 @@ PATCHED = {"blocks.*.hook_resid_pre": ("layer", "pos"), "layer*.*.hook_out": ("l
 """Where sweeps look: token by token in a ViT's stream, and at what each ResNet stage adds."""
 
 
-def patched_sites(opened: OpenedModel) -> Frames:
+def measure(opened: OpenedModel) -> Frames:
     """Sweeps between one class in two domains, and two classes in one domain; effects and examples.
 
     Partners are aligned where the pictures allow it: one drawing in one pose in both domains, or
@@ -119,7 +119,7 @@ def moved_pictures(opened: OpenedModel, made: Mapping[str, pd.DataFrame]) -> lis
 
 MEASURE = MeasureSpec(
     "patching",
-    patched_sites,
+    measure,
     tables=("patching", "patching_examples"),
     evidence=("patching",),
     option="patching",

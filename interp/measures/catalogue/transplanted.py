@@ -41,7 +41,7 @@ DONATED = (
 """What is transplanted: the parts that blocks add; a whole stream would merely replay its donor."""
 
 
-def transplanted(opened: OpenedModel) -> Frames:
+def measure(opened: OpenedModel) -> Frames:
     """Activations of a class put from the first domain into the second, part by part."""
     if opened.lacks(DONATED, "transplants"):
         return {}
@@ -63,7 +63,7 @@ def transplanted(opened: OpenedModel) -> Frames:
 
 MEASURE = MeasureSpec(
     "transplant",
-    transplanted,
+    measure,
     tables=("transplant",),
     evidence=("transplant",),
     option="patching",

@@ -137,7 +137,7 @@ GENERALIZATION = SectionSpec(
 )
 
 
-def zero_shot(opened: OpenedModel) -> Frames:
+def measure(opened: OpenedModel) -> Frames:
     """The model's tables `accuracy`, `accuracy_by_class` and `tradeoff`.
 
     Training pictures, where there are any, also teach classifiers that need no text. A supervised
@@ -163,7 +163,7 @@ def zero_shot(opened: OpenedModel) -> Frames:
 
 MEASURE = MeasureSpec(
     "accuracy",
-    zero_shot,
+    measure,
     tables=("accuracy", "accuracy_by_class", "tradeoff"),
     of=EVERY_KIND,
     seconds=9.1,

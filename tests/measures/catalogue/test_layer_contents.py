@@ -11,8 +11,7 @@ from interp import probes
 from interp.circuits import Chain
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
-from interp.measures.catalogue.dictionary_features import dictionary_features
-from interp.measures.catalogue.layer_contents import SEEN_IN_VIEWS, layer_contents
+from interp.measures.catalogue import dictionary_features, layer_contents
 from interp.measures.opened import OpenedModel
 from interp.measures.options import AnalysisSpec
 from interp.measures.subjects import Subject
@@ -31,7 +30,7 @@ def subject(trained_checkpoint: Path) -> Subject:
 
 def test_too_few_classes_are_rows_that_say_so(subject: Subject, small_images: ImageTable) -> None:
     one = small_images.select(split="analysis", label=list(small_images.labels[:3]))
-    frames = layer_contents(OpenedModel(subject, one, PAIR, analysis=BRIEF))
+    frames = layer_contents.measure(OpenedModel(subject, one, PAIR, analysis=BRIEF))
     for name in ("factorisation", "directions", "domain_probes"):
         (row,) = frames[name].to_dict("records")
         assert "at least" in row["reason"] or "classes" in row["reason"]
@@ -52,7 +51,7 @@ def test_dictionaries_are_fitted_without_withheld_cells(
     labels = list(small_images.labels)
     held = [(labels[0], "sketch")]
     opened = OpenedModel(subject, small_images, PAIR, (labels[0],), BRIEF)
-    frames = dictionary_features(opened)
+    frames = dictionary_features.measure(opened)
     assert seen["withheld"] == held and seen["site"] == "layer2.0.hook_resid_post"
     assert seen["frame"].groupby(["label", "domain"]).size().max() == 4
     assert set(frames) == {"dictionaries", "feature_sharing", "feature_ablation"}
@@ -64,11 +63,11 @@ def test_views_take_the_same_pictures_at_every_site(
     subject: Subject, small_images: ImageTable
 ) -> None:
     some = small_images.select(split="analysis")
-    frames = layer_contents(OpenedModel(subject, some, PAIR, analysis=BRIEF))
+    frames = layer_contents.measure(OpenedModel(subject, some, PAIR, analysis=BRIEF))
     views = frames["views"]
     assert list(views["site"].unique()) == ["layer2.0.hook_resid_post", "hook_embedding"]
     counts = views.groupby(["site", "domain"]).size()
-    assert counts.nunique() == 1 and counts.max() <= SEEN_IN_VIEWS
+    assert counts.nunique() == 1 and counts.max() <= layer_contents.SEEN_IN_VIEWS
     assert views["explained"].between(0, 1).all()
 
 

@@ -1,6 +1,6 @@
 """Modules and names of version 0.1: they still import from where they were, with a warning.
 
-`moved.csv` lists every module that moved, where its public names are now, and those names.
+`old_names.csv` lists every module that moved, where its public names are now, and those names.
 """
 
 import csv
@@ -65,7 +65,7 @@ class MovedModules(MetaPathFinder, Loader):
 def _listed() -> dict[str, dict[str, str]]:
     """Modules of 0.1, each with its names and where they are now."""
     found: dict[str, dict[str, str]] = {}
-    with (Path(__file__).parent / "moved.csv").open() as file:
+    with (Path(__file__).parent / "old_names.csv").open() as file:
         for module, now, names in list(csv.reader(file))[1:]:
             found.setdefault(module, {}).update(dict.fromkeys(names.split(), now))
     return found

@@ -8,12 +8,12 @@ import pytest
 
 import interp
 from interp import probes
-from interp.core import moved
+from interp.core import old_names
 
 ROWS = [
     (module, now, name)
     for module, now, names in list(
-        csv.reader(Path(moved.__file__).with_suffix(".csv").read_text().splitlines())
+        csv.reader(Path(old_names.__file__).with_suffix(".csv").read_text().splitlines())
     )[1:]
     for name in names.split()
 ]
