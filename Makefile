@@ -7,10 +7,10 @@ check:            ## style, types, and who may import whom
 	lint-imports
 
 test:             ## what runs in minutes, on two cores
-	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
+	pytest
 
 test-all:         ## the slow ones too
-	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile -m "slow or not slow"
+	pytest -m "slow or not slow"
 
 report:           ## the embedded study, from pictures to page
 	interp-report

@@ -1,5 +1,6 @@
 """What tests share: a small rendered study and one really trained CLIP, made once per test run."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from interp.measures.options import AnalysisSpec
 from interp.study.results import Result
 from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
 from interp.study.studies import Study
+
+
+def pytest_configure() -> None:
+    """Workers take one thread each: with more, those of one core wait for one another."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -18,6 +18,7 @@ from interp.core.images import ImageTable
 from interp.data.artwork import embedded
 from interp.models.loading.load import load_clip
 from interp.study.specification import Specification
+from interp.verdicts.rungs import RUNGS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -197,6 +198,11 @@ def test_every_command_that_the_docs_type_exists() -> None:
         if words.startswith("interp-report ") and not words.split()[1].startswith("#")
     }
     assert typed == set(get_group(app).commands)
+
+
+def test_the_table_of_rungs_is_the_registry() -> None:
+    rows = re.findall(r"^\| (R\d) \| ([^|]+) \|", PAGES["evidence"], re.MULTILINE)
+    assert dict(rows) == {name: rung.claim for name, rung in RUNGS.items()}
 
 
 def test_readme_is_short() -> None:

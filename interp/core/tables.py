@@ -5,7 +5,7 @@ made `with_evidence` is refused without them.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,20 @@ class Table:
                 "run the study again",
             ) from None
         return cls(facts["name"], frame, facts["facts"])
+
+
+def stacked(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Frames under one another; a column that one of them lacks is empty there, as declared.
+
+    >>> one, two = pd.DataFrame({"site": ["a"]}), pd.DataFrame({"layer": [3]})
+    >>> stacked([one, two]).to_dict("records")
+    [{'site': 'a', 'layer': nan}, {'site': '', 'layer': 3.0}]
+    """
+    frame = pd.concat(list(frames), ignore_index=True)
+    for name, column in known_columns(frame.columns).items():
+        if column.holds != "number" and frame[name].isna().any():
+            frame[name] = frame[name].astype(object).where(frame[name].notna(), column.empty)
+    return frame
 
 
 def read_frame(path: Path) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from interp.core.errors import SampleError, listed
 from interp.core.images import ImageTable
 from interp.core.progress import say
 from interp.core.sites import BAND, LAST
-from interp.core.tables import Table
+from interp.core.tables import Table, stacked
 from interp.measures.options import AnalysisSpec
 from interp.measures.subjects import Subject, present, stream_features
 
@@ -101,5 +101,5 @@ class OpenedModel:
                 except SampleError as error:
                     say(f"{name} left out: {error}")
                     found.append(pd.DataFrame({"measure": [name], "reason": [str(error)]}))
-            frames[name] = self.subject.file(pd.concat(found, ignore_index=True))
+            frames[name] = self.subject.file(stacked(found))
         return frames

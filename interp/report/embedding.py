@@ -4,8 +4,11 @@ import base64
 import gzip
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -179,3 +182,17 @@ def encoded(image: Image.Image, *, small: bool = False) -> tuple[str, str]:
         if other.tell() < buffer.tell():
             buffer, kind = other, "jpeg"
     return f"image/{kind}", base64.b64encode(buffer.getvalue()).decode()
+
+
+@cache
+def glossary_terms() -> list[tuple[str, list[tuple[str, str]]]]:
+    """The glossary of the docs: each group with its terms and their meanings, as plain text."""
+    text = (Path(__file__).parent / "glossary.md").read_text()
+    groups = re.findall(r"^## (.+?)\n(.+?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    return [
+        (name, [
+            (term, re.sub(r"[`*]|<[^>]+>", "", meaning.replace("\n", " ")).strip())
+            for term, meaning in re.findall(r"^\*\*(.+?)\*\*: (.+?)(?=\n\n|\Z)", words, re.M | re.S)
+        ])
+        for name, words in groups
+    ]  # fmt: skip

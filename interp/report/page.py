@@ -23,6 +23,7 @@ from interp.report.embedding import (
     downloads,
     embedded_thumbnails,
     figure_json,
+    glossary_terms,
     script_json,
     sheets,
 )
@@ -121,6 +122,7 @@ def render_page(result: LoadedResult) -> str:
         examples=[plate for plate in plates if "kind" in plate.keys],
         sheets=sheets(result),
         strays=_text(result.facts.get("strays")),
+        glossary=glossary_terms(),
         provenance=page_provenance(result),
         credits=_credits(result),
         figures=figure_json(figures),
@@ -146,6 +148,7 @@ def _contents(
         *([("map", "The map")] if has_map else []),
         ("pictures", "The pictures"),
         *((section.anchor, section.title) for section in others),
+        ("words", "The words"),
         ("provenance", "Provenance"),
     ]
 

@@ -20,7 +20,7 @@ from interp.core.illustrations import Plate
 from interp.core.images import ImageTable
 from interp.core.parallel import side_by_side
 from interp.core.storage.store import complete, file_hash, fingerprint
-from interp.core.tables import Table
+from interp.core.tables import Table, stacked
 from interp.report.naming import setting_name
 from interp.study.results import versions
 from interp.study.specification import Specification
@@ -97,7 +97,7 @@ class Measurement:
                         _table(measure, name, frame).save(temporary)
             for path in sorted(folder.glob("*.csv")):
                 frames.setdefault(path.stem, []).append(Table.load(path).frame)
-        made = {name: pd.concat(parts, ignore_index=True) for name, parts in frames.items()}
+        made = {name: stacked(parts) for name, parts in frames.items()}
         drawn = [m.plates for m in self._measures() if m.plates and set(m.tables) <= set(made)]
         if drawn and not self._pictures.exists():
             with complete(self._pictures) as temporary:
@@ -165,7 +165,7 @@ def _table(measure: MeasureSpec, name: str, frame: pd.DataFrame) -> Table:
 
     A table that holds nothing but reasons why there is no number needs none.
     """
-    told = "reason" not in frame or (frame["reason"].fillna("") == "").any()
+    told = "reason" not in frame or (frame["reason"] == "").any()
     return (Table.with_evidence if name in measure.evidence and told else Table)(name, frame)
 
 
@@ -189,10 +189,7 @@ def measure_models(steps: Sequence[Measurement], jobs: int) -> dict[str, pd.Data
     side_by_side(partial(_measure_one, threads=threads), longest_first, jobs=jobs, what="measure")
     parts = [step.run() for step in steps]
     names = dict.fromkeys(name for part in parts for name in part)
-    return {
-        name: pd.concat([part[name] for part in parts if name in part], ignore_index=True)
-        for name in names
-    }
+    return {name: stacked(part[name] for part in parts if name in part) for name in names}
 
 
 def _measure_one(step: Measurement, *, threads: int) -> None:

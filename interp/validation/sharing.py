@@ -28,6 +28,7 @@ from interp.circuits.sharing.transfer_faithfulness import OVER_SIZES
 from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
 from interp.probes import Features, collect, similarity, transfer
 from interp.validation.opened import Opened
+from interp.verdicts.rungs import RUNGS
 from interp.verdicts.votes import Votes, count_votes, of_cuts
 
 PICTURES, PER_HALF = 12, 6
@@ -223,14 +224,6 @@ def summary(cells: pd.DataFrame) -> pd.DataFrame:
     return table[["right", "wrong", "abstained", "reported", "index"]].reset_index()
 
 
-RUNGS: Mapping[str, tuple[str, ...]] = {
-    "R4": ("das",),
-    "R5": ("neuron overlap",),
-    "R6": ("neuron transfer", "circuit transfer"),
-}
-"""The measures by which `interp.ladder` judges the rungs that speak of circuits."""
-
-
 def by_rung(cells: pd.DataFrame) -> pd.DataFrame:
     """One row for each planted model and rung: the declared answer, the verdict, and whether right.
 
@@ -242,18 +235,18 @@ def by_rung(cells: pd.DataFrame) -> pd.DataFrame:
     rows = []
     names = ["condition", "tier", "dose", "seed"]
     for blueprint, own in cells.groupby(names, dropna=False, sort=False):
-        for rung, measures in RUNGS.items():
-            found = own[own["measure"].isin(measures)]
+        for rung in RUNGS.values():
+            found = own[own["measure"].isin(rung.judged.planted)]
             decided = found[found["expected"].isin([SHARED, NOT_SHARED])]
             answers = set(decided["expected"])
-            answer = NOT_SHARED if rung == "R6" and NOT_SHARED in answers else None
+            answer = NOT_SHARED if rung.by_cuts and NOT_SHARED in answers else None
             if answer is None and len(answers) == 1:
                 [answer] = answers
             if answer is None or (found["expected"] == "in part").any():
                 continue
             said = set(decided["verdict"])
             agreed = next(iter(said)) if len(said) == 1 else CANNOT_TELL
-            verdict = of_cuts(said) if rung == "R6" else agreed
+            verdict = of_cuts(said) if rung.by_cuts else agreed
             index = decided.groupby("measure")["index"].mean().min()
-            rows.append([*blueprint, rung, answer, index, verdict, outcome(answer, verdict)])
+            rows.append([*blueprint, rung.name, answer, index, verdict, outcome(answer, verdict)])
     return pd.DataFrame(rows, columns=[*names, "rung", "expected", "index", "verdict", "outcome"])

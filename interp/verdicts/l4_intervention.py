@@ -79,7 +79,7 @@ def ordinary(frames: Mapping[str, pd.DataFrame]) -> Frames:
 def _without_arms(frame: pd.DataFrame) -> pd.DataFrame:
     if "arm" not in frame:
         return frame
-    own = frame[frame["arm"].fillna("") == ""]
+    own = frame[frame["arm"] == ""]
     return own.drop(columns="arm").reset_index(drop=True)
 
 
@@ -162,7 +162,7 @@ def _answers(by_class: pd.DataFrame, spec: InterventionSpec, natural: str) -> pd
     Of the last epoch, by neutral prompts (a supervised head's rows stand as such).
     """
     rows = _at_mixture(by_class, spec)
-    rows = rows[rows["control"].fillna("") == ""]
+    rows = rows[rows["control"] == ""]
     if "epoch" in rows:
         last = rows.groupby(["arm", "test_domain", "seed"])["epoch"].transform("max")
         rows = rows[rows["epoch"] == last]
@@ -178,7 +178,7 @@ def _shared(frames: Mapping[str, pd.DataFrame], spec: InterventionSpec) -> pd.Da
         return pd.DataFrame()
     rows = _at_mixture(frames["directions"], spec)
     middle = rows["depth"].map(band_of) == "middle"
-    rows = rows[middle & (rows["measure"] == MEAN_DIFFERENCE) & (rows["control"].fillna("") == "")]
+    rows = rows[middle & (rows["measure"] == MEAN_DIFFERENCE) & (rows["control"] == "")]
     rows = rows.assign(label="").dropna(subset=["index"])
     keys = ["arm", *KEYS]
     means = rows.groupby(keys, as_index=False)[["index", "n_pictures"]].mean()
@@ -187,7 +187,7 @@ def _shared(frames: Mapping[str, pd.DataFrame], spec: InterventionSpec) -> pd.Da
 
 def _at_mixture(frame: pd.DataFrame, spec: InterventionSpec) -> pd.DataFrame:
     """Rows of the mixture intervened at: of the arms, and of the run without the term."""
-    arm = frame["arm"].fillna("") if "arm" in frame else pd.Series("", index=frame.index)
+    arm = frame["arm"] if "arm" in frame else pd.Series("", index=frame.index)
     own = (arm != "") | (frame["setting"] == spec.setting)
     return frame.assign(arm=arm)[own]
 

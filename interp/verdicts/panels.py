@@ -9,6 +9,7 @@ import pandas as pd
 
 from interp.core.errors import DataError, InterpError, listed
 from interp.core.sites import BAND, LAST
+from interp.core.tables import stacked
 from interp.verdicts.judging import judged_rows
 from interp.verdicts.l1_mixtures import across_mixtures, measured
 from interp.verdicts.l2_runs import LEAST as LEAST_BLOCKS
@@ -311,11 +312,12 @@ def _sharing(frames: Frames, natural: str) -> pd.DataFrame:
         own = frames["directions"]
         deep = own["depth"].between(BAND[0] - 1e-9, BAND[1] + 1e-9) & (own["site"] != LAST)
         parts.append(own[(own["measure"] == COSINE) & deep].assign(rung="R3"))
-    rows = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    rows = stacked([part for part in parts if len(part)] or parts[:1])
     columns = [*RUN, "rung", "measure", "index", "index_low", "index_high", "epoch_0", "pixels"]
     if rows.empty or not {*RUN, "domain_a", "domain_b"} <= set(rows):
         return pd.DataFrame(columns=columns)
-    rows["control"] = rows["control"].fillna("") if "control" in rows else ""
+    if "control" not in rows:
+        rows["control"] = ""
     ends = rows[["domain_a", "domain_b", "test_domain"]].to_numpy()
     rows = rows[[{a, b} == {natural, test} for a, b, test in ends]]
     key = [*RUN, "rung", "measure"]

@@ -33,6 +33,7 @@ class RungMeasure:
         measure: What its rows have in the column `measure`.
         directed: Whether A to B and B to A are two numbers.
         select: Its rows of that table, with the columns `domain_a` and `domain_b`.
+        planted: What it is called where it is judged on planted models, cut by cut.
     """
 
     key: str
@@ -41,6 +42,7 @@ class RungMeasure:
     measure: str
     directed: bool
     select: Callable[[pd.DataFrame], pd.DataFrame]
+    planted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,22 +79,13 @@ class Rung:
         return (self.judged, *self.beside)
 
 
-def is_true(column: pd.Series) -> pd.Series:
-    """A column of flags as booleans, also where it was read from a file.
-
-    >>> is_true(pd.Series(["True", "", "0"])).tolist()
-    [True, False, False]
-    """
-    return column.astype(str).str.lower().isin(["true", "1", "1.0"])
-
-
 def _readable(transfer: pd.DataFrame) -> pd.DataFrame:
     """R1 in the domain of each pair where the class is harder to read.
 
     index = (accuracy - null) / (1 - null). It is not the amount that is asked about: the class can
     be read where the interval lies above the null, and cannot where the index lies below .2.
     """
-    own = transfer[(transfer["train_domain"] == transfer["domain"]) & ~is_true(transfer["centred"])]
+    own = transfer[(transfer["train_domain"] == transfer["domain"]) & ~transfer["centred"]]
     rows = own.assign(
         measure=WITHIN,
         ceiling=1.0,
@@ -119,7 +112,7 @@ def _readable(transfer: pd.DataFrame) -> pd.DataFrame:
 
 def _across(transfer: pd.DataFrame) -> pd.DataFrame:
     rows = transfer[transfer["train_domain"] != transfer["domain"]]
-    rows = rows[~is_true(rows["centred"])]
+    rows = rows[~rows["centred"]]
     return rows.assign(measure=ACROSS, domain_a=rows["train_domain"], domain_b=rows["domain"])
 
 
@@ -127,8 +120,7 @@ def _same_site(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows between two domains, each at one site."""
     rows = rows[rows["domain_a"] != rows["domain_b"]]
     if "site_b" in rows:
-        other = rows["site_b"].fillna("")
-        rows = rows[(other == "") | (other == rows["site"])]
+        rows = rows[(rows["site_b"] == "") | (rows["site_b"] == rows["site"])]
     return rows.copy()
 
 
@@ -153,14 +145,15 @@ _MEASURES = (
         *("R3 cosine", "cosine of class differences", "directions", MEAN_DIFFERENCE, False),
         _named(MEAN_DIFFERENCE),
     ),
-    RungMeasure("R4", "A's subspace in B", "das", "das", True, pd.DataFrame.copy),
+    RungMeasure("R4", "A's subspace in B", "das", "das", True, pd.DataFrame.copy, ("das",)),
     RungMeasure(
         *("R4 transplant", "activations of A in B: transplants", "transplant", "transplant", True),
         _same_site,
     ),
-    RungMeasure("R5", "overlap", "overlap", PRIMARY_OVERLAP, False, _parts),
+    RungMeasure("R5", "overlap", "overlap", PRIMARY_OVERLAP, False, _parts, ("neuron overlap",)),
     RungMeasure(
-        "R6", "A's circuits in B", "circuit_transfer", OVER_SIZES, True, _named(OVER_SIZES)
+        *("R6", "A's circuits in B", "circuit_transfer", OVER_SIZES, True, _named(OVER_SIZES)),
+        planted=("neuron transfer", "circuit transfer"),
     ),
     RungMeasure("R6 overlap", "overlap of edges", "overlap", PRIMARY_OVERLAP, False, _edges),
 )

@@ -102,7 +102,7 @@ def _plain(by_class: pd.DataFrame) -> pd.DataFrame:
     """The rows of trained models; tables without a `classifier` column are of the text head."""
     frame = by_class if "classifier" in by_class else by_class.assign(classifier="text")
     if "control" in frame:
-        frame = frame[frame["control"].fillna("") == ""]
+        frame = frame[frame["control"] == ""]
     return frame.fillna({"prompts": "", "classifier": "text"})
 
 
@@ -198,7 +198,7 @@ def run_means(accuracy: pd.DataFrame) -> pd.DataFrame:
     """
     keys = ["setting", *CELL, "class_set", "measure"]
     rows = []
-    trained = accuracy[(accuracy["measure"] != TOP_1) & (accuracy["control"].fillna("") == "")]
+    trained = accuracy[(accuracy["measure"] != TOP_1) & (accuracy["control"] == "")]
     for cell, part in trained.groupby(keys, sort=False):
         by_block = part.groupby("seed")[["value", "null", "n_pictures"]].mean()
         spread = mean_t(by_block["value"].to_numpy())

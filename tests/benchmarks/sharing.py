@@ -103,7 +103,7 @@ def together(table: pd.DataFrame, accuracy: pd.DataFrame) -> list[str]:
     reached = asked.pivot_table(index="setting", columns="test_domain", values="value")
     middle = table[table["depth"].between(*BAND) & (table["site"] != LAST)]
     lines = []
-    for measure, rows in middle[middle["control"].fillna("") == ""].groupby("measure"):
+    for measure, rows in middle[middle["control"] == ""].groupby("measure"):
         index = rows.pivot_table(index="setting", columns="test_domain", values="index")
         common = index.index.intersection(reached.index)
         found = joint_spearman(reached.loc[common], index.loc[common, reached.columns])

@@ -33,6 +33,7 @@ NASTY = (
     "007",
 )
 
+GLOSSARY = Path(__file__).parents[2] / "docs" / "glossary.md"
 TABLES = expected_tables()
 OPTIONAL = [name for name in shown_tables() if name not in TABLES]
 
@@ -254,3 +255,10 @@ def test_it_is_quick(build: Build) -> None:
     started = time.process_time()
     build_page(folder)
     assert time.process_time() - started < 10
+
+
+def test_the_words_of_the_page_are_those_of_the_glossary(build: Build) -> None:
+    page = build_page(build()).read_text()
+    terms = re.findall(r"^\*\*(.+?)\*\*:", GLOSSARY.read_text(), re.MULTILINE)
+    assert len(terms) > 60 and all(f"<dt>{term}</dt>" in page for term in terms)
+    assert 'href="#words"' in page and '<section id="words">' in page

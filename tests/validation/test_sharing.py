@@ -5,7 +5,8 @@ import pytest
 
 from interp.circuits.planted.expectations import expected
 from interp.circuits.planted.vit import Blueprint
-from interp.validation.sharing import COLUMNS, MEASURES, RUNGS, by_rung, judge, outcome, summary
+from interp.validation.sharing import COLUMNS, MEASURES, by_rung, judge, outcome, summary
+from interp.verdicts.rungs import RUNGS
 
 
 @pytest.mark.long

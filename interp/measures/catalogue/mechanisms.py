@@ -55,6 +55,7 @@ from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.core.sites import BANDS, band_of
+from interp.core.tables import stacked
 from interp.core.tower import Tower, Wired
 from interp.measures.opened import Frames, OpenedModel
 from interp.measures.subjects import classifier, present
@@ -137,7 +138,7 @@ def crossing(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
 def causal_directions(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
     """The table `das`, site by site; the last block's stream aside: it is read out as it is."""
     found = _interchanged(seen, pairs) if pairs else []
-    return {"das": pd.concat(found, ignore_index=True)} if found else {}
+    return {"das": stacked(found)} if found else {}
 
 
 def _crossed(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
@@ -160,7 +161,7 @@ def _crossed(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
     for found in seen.found.values():
         if not isinstance(found, str):
             made["circuit_stability"].append(circuit_stability(found, seed=seen.seed).frame)
-    return {name: pd.concat(found, ignore_index=True) for name, found in made.items() if found}
+    return {name: stacked(found) for name, found in made.items() if found}
 
 
 def _interchanged(seen: Seen, pairs: Sequence[tuple[str, str]]) -> list[pd.DataFrame]:
