@@ -10,8 +10,8 @@ from .caching.selection import Keep as Keep
 from .caching.stored import SavedActivations as SavedActivations
 from .caching.stored import convert_shards as convert_shards
 from .certificate.checks import certify as certify
+from .clip import Classifier as Classifier
 from .clip import Clip as Clip
-from .clip import ZeroShotHead as ZeroShotHead
 from .clip import build_head as build_head
 from .evaluation.accuracies import accuracy as accuracy
 from .evaluation.effective_robustness import robustness as robustness

@@ -1,54 +1,32 @@
 """An opened CLIP: the open_clip model with its hooked towers, tokenizer and preprocessing."""
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from interp.core.errors import CheckpointError, SampleError
+from interp.core.classifiers import Classifier
+from interp.core.errors import (
+    CheckpointError,
+    DataError,
+    SampleError,
+    SpecificationError,
+    listed,
+)
 from interp.core.images import ImageTable
 from interp.core.progress import track
 from interp.core.tables import Table
+from interp.models.loading.presets import unknown_words
 from interp.models.towers.hooked import HookedTower
 from interp.models.towers.opening import open_tower
 
 Sentence = str | Callable[[str], str]
 """A prompt: text with `{}` (or CLASS) where the class name goes, or a function of the name."""
-
-
-@dataclass(frozen=True)
-class ZeroShotHead:
-    """A zero-shot text classifier, called on embeddings to give the logits of every class.
-
-    logits = exp(logit_scale) cos(image, class), where a class is the renormalised mean of the
-    normalised embeddings of its prompts (Radford et al. 2021).
-
-    Args:
-        class_names: The classes, in the order of the logits.
-        weight: The direction of each class, `classes d_embed`, of norm 1.
-        logit_scale: The factor exp(logit_scale).
-
-    >>> ZeroShotHead(("cat", "dog"), torch.eye(2), 100.0)(torch.tensor([[3.0, 0.0]])).tolist()
-    [[100.0, 0.0]]
-    """
-
-    class_names: tuple[str, ...]
-    weight: Float[Tensor, "classes d_embed"]
-    logit_scale: float
-
-    def __call__(self, embedding: Float[Tensor, "batch d_embed"]) -> Float[Tensor, "batch classes"]:
-        return self.logit_scale * self.cosine(embedding)
-
-    def cosine(self, embedding: Float[Tensor, "batch d_embed"]) -> Float[Tensor, "batch classes"]:
-        """Cosine of each picture with each class."""
-        weight = self.weight.to(embedding)
-        return F.normalize(embedding, dim=-1) @ weight.T
 
 
 def build_head(
@@ -58,7 +36,7 @@ def build_head(
     logit_scale: float,
     *,
     batch_size: int = 512,
-) -> ZeroShotHead:
+) -> Classifier:
     """Average the embeddings of prompts into a zero-shot classifier.
 
     Args:
@@ -95,7 +73,7 @@ def build_head(
             for start in (track(starts, "embed prompts") if long else starts)
         ]
     each = torch.cat(parts).unflatten(0, (len(class_names), len(templates)))
-    return ZeroShotHead(tuple(class_names), F.normalize(each.mean(dim=1), dim=-1), logit_scale)
+    return Classifier(F.normalize(each.mean(dim=1), dim=-1), tuple(class_names), logit_scale)
 
 
 def write(template: Sentence, name: str) -> str:
@@ -115,6 +93,29 @@ def write(template: Sentence, name: str) -> str:
         return template(name)
     slot = "{}" if "{}" in template else "CLASS"
     return template.replace(slot, name.replace("_", " "))
+
+
+def _checked_templates(class_names: Sequence[str], templates: Iterable[Sentence]) -> list[Sentence]:
+    """Templates as a list; refuses what would be read letter by letter, or name no class."""
+    asked = "make a zero-shot classifier"
+    for what, given in (("class names", class_names), ("templates", templates)):
+        if isinstance(given, str):
+            raise SpecificationError(
+                asked,
+                f"the text {given!r} for {what}",
+                f"a list of {what}",
+                f"pass [{given!r}]",
+            )
+    found = list(templates)
+    for template in found:
+        if isinstance(template, str) and "{}" not in template and "CLASS" not in template:
+            raise SpecificationError(
+                asked,
+                f"the template {template!r}",
+                "a text with {} (or CLASS) where the class name goes",
+                f"say {template + ' {}'!r}, or wherever the name belongs",
+            )
+    return found
 
 
 class Clip:
@@ -231,7 +232,7 @@ class Clip:
 
     def zero_shot(
         self, class_names: Sequence[str], templates: Iterable[Sentence] = ("a photo of a {}.",)
-    ) -> ZeroShotHead:
+    ) -> Classifier:
         """Make a text classifier of classes; `head(clip.visual(x))` are logits.
 
         Args:
@@ -240,8 +241,33 @@ class Clip:
 
         Returns:
             The classifier.
+
+        Raises:
+            SpecificationError: For a bare text in place of a list, or a template without a place
+                for the class name.
+            DataError: For class names that the tokenizer does not know.
+
+        Notes:
+            A tokenizer of whole words, as a study's small models have, reads every word that it
+            does not know as the same token. Such words in templates are named in a warning.
         """
-        return build_head(self.encode_text, class_names, list(templates), self.logit_scale)
+        sentences = _checked_templates(class_names, templates)
+        names = [name.replace("_", " ") for name in class_names]
+        if strange := unknown_words(self.tokenizer, names):
+            raise DataError(
+                "make a zero-shot classifier",
+                f"the words {listed(strange)}, which the tokenizer of this model does not know",
+                "class names of words that it was trained with",
+                "rename the classes, or leave these out",
+            )
+        written = [write(template, name) for template in sentences for name in names[:1]]
+        if strange := unknown_words(self.tokenizer, written):
+            warnings.warn(
+                f"the tokenizer of this model does not know {listed(strange)}: the templates are "
+                "embedded without these words",
+                stacklevel=2,
+            )
+        return build_head(self.encode_text, class_names, sentences, self.logit_scale)
 
     def certify(self, **options: Any) -> Table:
         """Compare both towers with open_clip, site by site; see `interp.models.certify`.

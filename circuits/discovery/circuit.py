@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from interp.circuits.edges.wiring import Wiring, check_edges, node_of
+from interp.core.doors import door
 from interp.core.errors import DataError, OutputError, ShapeError, SpecificationError
 from interp.core.storage.store import fingerprint
 from interp.core.tables import Table
@@ -274,6 +275,7 @@ def _in_order(wiring: Wiring, names: Sequence[str], source: str) -> list[int]:
     return [places[name] for name in wiring.names]
 
 
+@door
 def weisfeiler_lehman(a: Circuit, b: Circuit, *, rounds: int = 3) -> float:
     r"""Compare two circuits as graphs, by their counts of Weisfeiler-Lehman labels.
 

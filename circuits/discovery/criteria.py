@@ -24,6 +24,7 @@ from interp.circuits.tasks.metrics import check_metric, measure, name_of, rows_o
 from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
 from interp.core.arguments import filled
 from interp.core.batching import batches
+from interp.core.doors import door
 from interp.core.errors import NumericsError, SpecificationError
 from interp.core.progress import say, track
 from interp.core.seeds import rng
@@ -34,6 +35,7 @@ SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Sizes of circuits as shares of all edges: those of the Mechanistic Interpretability Benchmark."""
 
 
+@door
 def faithfulness(
     tower: Tower,
     circuits: Circuit | Sequence[Circuit] | Attribution,
@@ -110,6 +112,7 @@ def faithfulness(
     )
 
 
+@door
 def minimality(
     tower: Tower, circuit: Circuit, *, seed: int = 0, **runs: Unpack[PairedRunsKeywords]
 ) -> Table:

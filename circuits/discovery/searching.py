@@ -13,6 +13,7 @@ from interp.circuits.edges.attribution import Attribution
 from interp.circuits.edges.masked_runs import open_run, run_masked
 from interp.circuits.edges.wiring import Wiring
 from interp.circuits.tasks.metrics import measure
+from interp.core.doors import door
 from interp.core.errors import SpecificationError, check_known
 from interp.core.progress import say, track
 from interp.core.tower import Tower
@@ -130,6 +131,7 @@ DISCOVERERS: dict[str, Callable[[_Task], np.ndarray]] = {
 """Every way to choose edges by name; help, errors and the tests' matrix read it."""
 
 
+@door
 def discover(
     attribution: Attribution,
     *,

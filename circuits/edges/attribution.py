@@ -22,6 +22,7 @@ from interp.circuits.tasks.metrics import name_of, rows_of
 from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
 from interp.core.arguments import filled
 from interp.core.batching import Batching, batches
+from interp.core.doors import door
 from interp.core.errors import NumericsError, SpecificationError, check_known
 from interp.core.progress import track
 from interp.core.seeds import rng
@@ -166,6 +167,7 @@ METHODS: dict[str, Callable[[_Task], np.ndarray]] = {
 """Every method by name; help, errors and the tests' matrix read it."""
 
 
+@door
 def attribute(
     tower: Tower,
     *,

@@ -18,10 +18,12 @@ from interp.circuits.edges.wiring import Wiring, check_edges, parts_of, wire
 from interp.circuits.patching.sweeping import check_inputs
 from interp.circuits.tasks.metrics import check_metric, measure, rows_of
 from interp.core.batching import batches
+from interp.core.doors import door
 from interp.core.progress import say, track
 from interp.core.tower import Component, Hook, Patch, Tower
 
 
+@door
 def path_patch(
     tower: Tower,
     edges: Sequence[str],
@@ -75,6 +77,7 @@ def path_patch(
     return np.concatenate(values)
 
 
+@door
 def edge_effects(
     tower: Tower,
     *,

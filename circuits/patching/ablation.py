@@ -24,9 +24,17 @@ from interp.circuits.patching.patched_cells import (
     patched_outputs,
 )
 from interp.circuits.patching.sweeping import cell_columns
-from interp.circuits.tasks.metrics import DISTANCES, check_metric, measure, name_of, rows_of
+from interp.circuits.tasks.metrics import (
+    DISTANCES,
+    check_metric,
+    measure,
+    name_of,
+    rows_of,
+    tried_rows,
+)
 from interp.core.arguments import Budget, BudgetKeywords, filled
 from interp.core.batching import batches
+from interp.core.doors import door
 from interp.core.errors import SampleError, ShapeError, SpecificationError, check_known
 from interp.core.seeds import rng
 from interp.core.sites import find_sites
@@ -89,6 +97,7 @@ class AblationOptions(Budget):
     reference_labels: Labels | None = None
 
 
+@door
 def ablate(
     tower: Tower,
     inputs: Tensor,
@@ -167,7 +176,7 @@ def ablate(
         axes=axes,
     )
     started = time.perf_counter()
-    few = slice(0, min(4, plan.rows, len(inputs)))
+    few = tried_rows(metric, min(plan.rows, len(inputs)))
     with torch.no_grad():
         outputs = tower(inputs[few])
         check_metric(rows_of(metric, few), outputs, outputs.roll(1, dims=-1))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from interp.circuits.patching.engine import Held, walk
 from interp.core.batching import batches
+from interp.core.doors import door
 from interp.core.errors import (
     DataError,
     NumericsError,
@@ -41,6 +42,7 @@ def with_baselines(
             yield held, value.expand_as(held.activation)
 
 
+@door
 def mean_activations(
     tower: Tower, x: Tensor, *, sites: str | Sequence[str], batch_size: int = 32
 ) -> dict[str, Tensor]:

@@ -13,8 +13,10 @@ import pandas as pd
 
 from interp.circuits.patching.sweeping import sweep
 from interp.circuits.tasks.class_tasks import ClassTask, ClassTaskKeywords
+from interp.circuits.tasks.metrics import MetricKind
 from interp.circuits.tasks.pairs import other_class, read, read_pairs
 from interp.core.arguments import filled
+from interp.core.doors import door
 from interp.core.errors import DataError, SampleError
 from interp.core.images import Pairs
 from interp.core.seeds import rng
@@ -38,13 +40,14 @@ CONSTANT = "none: a constant baseline has no run of its own"
 NULL_KIND = "no patch: the effect of patching nothing, 0 by definition"
 
 
+@door
 def localise(
     tower: Tower,
     pairs: Pairs,
     *,
     sites: str | Sequence[str] = "blocks.*.hook_resid_pre",
     axes: Sequence[str] = ("layer", "pos"),
-    metric: str | None = None,
+    metric: MetricKind | None = None,
     direction: str = "denoise",
     **task: Unpack[ClassTaskKeywords],
 ) -> Table:
@@ -55,7 +58,8 @@ def localise(
         pairs: Pictures and their partners, from `ImageTable.pairs`.
         sites: Names of sites or patterns.
         axes: "layer", and axes of the sites along which cells are cut: "pos", "head", "channel".
-        metric: A name in `METRICS`. None takes the `logit_difference` of the clean class against
+        metric: A name in `METRICS`, or a function of outputs and a `Target`. None takes the
+            `logit_difference` of the clean class against
             the corrupt one, or the `margin` of the class where some partners share it.
         direction: "denoise"; with "noise" clean and corrupt change places.
         **task: The keywords that follow.
@@ -118,6 +122,7 @@ def localise(
     return Table(table.name, table.frame, facts)
 
 
+@door
 def effects(table: Table, *, seed: int = 0) -> Table:
     """Summarise a sweep or an ablation as one row per cell with its evidence.
 

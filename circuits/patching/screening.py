@@ -21,6 +21,7 @@ from interp.circuits.tasks.metrics import measure, name_of, rows_of
 from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
 from interp.core.arguments import filled
 from interp.core.batching import Batching
+from interp.core.doors import door
 from interp.core.errors import (
     NumericsError,
     ShapeError,
@@ -36,6 +37,7 @@ from interp.core.tower import Tower
 METHOD = "attribution patching"
 
 
+@door
 def node_scores(
     tower: Tower,
     *,
@@ -170,6 +172,7 @@ def _by_cell(
     return summed.permute(order).reshape(-1, product.shape[batch])
 
 
+@door
 def screen(
     tower: Tower,
     *,

@@ -24,9 +24,10 @@ from interp.circuits.patching.patched_cells import (
     make_plan,
     measure_cells,
 )
-from interp.circuits.tasks.metrics import check_metric, name_of, rows_of
+from interp.circuits.tasks.metrics import check_metric, name_of, rows_of, tried_rows
 from interp.core.arguments import Room, RoomKeywords, filled
 from interp.core.batching import batches
+from interp.core.doors import door
 from interp.core.errors import (
     DataError,
     SampleError,
@@ -143,6 +144,7 @@ class SweepOptions(Room):
     resume: str | Path | None = None
 
 
+@door
 def sweep(
     tower: Tower,
     *,
@@ -279,7 +281,7 @@ def rehearse(
     plan: RunPlan,
 ) -> None:
     """Try the metric on a few examples, and say the cost if the sweep will be long."""
-    few = slice(0, min(4, plan.rows, len(clean)))
+    few = tried_rows(metric, min(plan.rows, len(clean)))
     started = time.perf_counter()
     with torch.no_grad():
         outputs = tower(clean[few]), tower(corrupt[few])

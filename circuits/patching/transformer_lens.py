@@ -16,6 +16,7 @@ from torch import Tensor
 from transformer_lens.patching import PatchingResult
 
 from interp.circuits.patching.patched_cells import list_cells, patched_outputs
+from interp.core.doors import door
 from interp.core.errors import ShapeError, SpecificationError
 from interp.core.sites import find_sites
 from interp.core.tables import Table
@@ -109,6 +110,7 @@ FAMILY: dict[str, Callable[..., Tensor]] = {
 """The functions by name; help, exports and the test against TransformerLens all read it."""
 
 
+@door
 def to_patching_result(table: Table) -> PatchingResult:
     """Convert a table made by `sweep` to TransformerLens's `PatchingResult`.
 

@@ -25,6 +25,7 @@ from interp.circuits.tasks.class_tasks import Crossing, CrossingKeywords
 from interp.circuits.tasks.metrics import Metric, Target
 from interp.circuits.tasks.pairs import Transplants, draw_transplants, embed, read
 from interp.core.arguments import filled
+from interp.core.doors import door
 from interp.core.images import ImageTable
 from interp.core.progress import say
 from interp.core.sites import find_sites
@@ -36,6 +37,7 @@ DONORS = ("donor", "null", "ceiling")
 CUT = "a complete cut: patched whole, the site carries all of the donor's run; patch a part of it"
 
 
+@door
 def transplant(
     tower: Tower,
     images: ImageTable,
@@ -64,7 +66,8 @@ def transplant(
         **task: The keywords that follow.
         classifier: The classes as directions; its embeddings say device and dtype.
         preprocess: From a picture to what the tower takes.
-        metric: "margin" or "mean_margin", in units of the model's own contrast between classes.
+        metric: "margin", "mean_margin" or a function of outputs and a `Target`, in units of the
+            model's own contrast between classes.
         batch_size: Examples in a forward.
         memory: Bytes of activations held at a time.
         seed: Seed of all draws.

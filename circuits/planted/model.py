@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.circuits.planted.world import CLASSES, World
-from interp.circuits.tasks.metrics import Classifier
+from interp.core.classifiers import Classifier
 from interp.core.errors import SpecificationError, check_known
 from interp.core.tables import Table
 from interp.core.tower import Tower

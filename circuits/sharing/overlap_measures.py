@@ -16,6 +16,7 @@ from scipy.stats import rankdata
 from interp.circuits.edges.attribution import Attribution
 from interp.circuits.patching.localisation import of_its_own
 from interp.circuits.sharing.components import edge_groups
+from interp.core.doors import door
 from interp.core.errors import (
     DataError,
     SampleError,
@@ -202,6 +203,7 @@ PRIMARY_OVERLAP = "jaccard"
 """The overlap by which rung R5 is judged; the others stand beside it."""
 
 
+@door
 def overlap(
     a: Scores,
     b: Scores,

@@ -9,9 +9,10 @@ import pandas as pd
 
 from interp.circuits.sharing.components import Cut, Edges, Units
 from interp.circuits.sharing.overlap_measures import Scores, best_of_groups
-from interp.circuits.tasks.metrics import Classifier
 from interp.circuits.tasks.pairs import Read, read_pairs
 from interp.core.artists import artist_sides
+from interp.core.classifiers import Classifier
+from interp.core.doors import door
 from interp.core.errors import SampleError, SpecificationError, check_known
 from interp.core.images import ImageTable, Preprocess
 from interp.core.seeds import rng
@@ -118,6 +119,7 @@ class ClassCircuits:
         return best_of_groups(means, self.cut.groups, share)
 
 
+@door
 def class_circuits(
     cut: Cut,
     images: ImageTable,
@@ -195,6 +197,7 @@ def class_circuits(
     return ClassCircuits(cut, domain, (halves[0], halves[1]), (values[0], values[1]))
 
 
+@door
 def inclusion(found: ClassCircuits, *, share: float = 0.1, n: int = 200, seed: int = 0) -> Table:
     """How often each part is in the circuit when a domain's pictures are drawn again.
 
@@ -249,6 +252,7 @@ def inclusion(found: ClassCircuits, *, share: float = 0.1, n: int = 200, seed: i
     return Table("inclusion", frame, {"share": share, "draws": n})
 
 
+@door
 def circuit_stability(
     found: ClassCircuits, *, share: float = 0.1, n: int = 200, seed: int = 0
 ) -> Table:

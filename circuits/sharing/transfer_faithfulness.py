@@ -22,6 +22,7 @@ from interp.circuits.patching.localisation import (
 )
 from interp.circuits.sharing.components import Cut
 from interp.circuits.sharing.per_class import ClassCircuits
+from interp.core.doors import door
 from interp.core.errors import SampleError, SpecificationError
 from interp.core.progress import say
 from interp.core.seeds import rng
@@ -38,6 +39,7 @@ SMALL = 0.2
 MEASURE, OVER_SIZES = "circuit transfer", "circuit transfer, mean over sizes"
 
 
+@door
 def circuit_transfer(
     a: ClassCircuits,
     b: ClassCircuits,

@@ -37,6 +37,7 @@ from interp.circuits.subspaces.interchanges import (
 )
 from interp.circuits.subspaces.subspace import check_k, check_place, feature_axis
 from interp.core.arguments import filled
+from interp.core.doors import door
 from interp.core.errors import SpecificationError, listed
 from interp.core.images import ImageTable
 from interp.core.progress import say, track
@@ -54,6 +55,7 @@ LEAST = 0.2
 WHOLE = "all directions of the site are interchanged: that compares no subspaces; lower k"
 
 
+@door
 def das(
     tower: Tower,
     images: ImageTable,
@@ -84,7 +86,8 @@ def das(
         **how: The keywords that follow.
         classifier: The classes as directions; its embeddings say device and dtype.
         preprocess: From a picture to what the tower takes.
-        metric: "margin" or "mean_margin", in units of the model's own contrast between classes.
+        metric: "margin", "mean_margin" or a function of outputs and a `Target`, in units of the
+            model's own contrast between classes.
         k: Directions; None takes one less than there are classes, at most half of the features.
         steps: Steps of Adam, each on `batch_size` pairs.
         learning_rate: Adam's at the start; it falls as a cosine.
@@ -153,6 +156,7 @@ def das(
     return das_among(tower, images, domains=ends, sites=sites, where=where, n=n, **how)
 
 
+@door
 def das_among(
     tower: Tower,
     images: ImageTable,
@@ -177,7 +181,8 @@ def das_among(
         **how: The keywords that follow.
         classifier: The classes as directions; its embeddings say device and dtype.
         preprocess: From a picture to what the tower takes.
-        metric: "margin" or "mean_margin", in units of the model's own contrast between classes.
+        metric: "margin", "mean_margin" or a function of outputs and a `Target`, in units of the
+            model's own contrast between classes.
         k: Directions; None takes one less than there are classes, at most half of the features.
         steps: Steps of Adam, each on `batch_size` pairs.
         learning_rate: Adam's at the start; it falls as a cosine.

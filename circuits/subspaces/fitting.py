@@ -20,6 +20,7 @@ from interp.circuits.subspaces.subspace import Subspace, check_k, check_place, p
 from interp.circuits.tasks.metrics import DISTANCES, measure, name_of
 from interp.core.arguments import Budget, BudgetKeywords, filled
 from interp.core.batching import Batching
+from interp.core.doors import door
 from interp.core.errors import NumericsError, SampleError, ShapeError, SpecificationError
 from interp.core.seeds import rng
 from interp.core.sites import ON_DEMAND, find_sites
@@ -142,6 +143,7 @@ class FitRecipe(Budget):
         return max(1, min(self.batch_size, self.memory // bytes_with_gradients(tower, site, x)))
 
 
+@door
 def fit_subspace(
     tower: Tower,
     site: str,

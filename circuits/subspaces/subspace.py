@@ -11,6 +11,7 @@ from torch import Tensor
 
 from interp.circuits.patching.engine import hold
 from interp.core.batching import Batching
+from interp.core.doors import door
 from interp.core.errors import (
     ShapeError,
     SiteError,
@@ -151,6 +152,7 @@ def check_k(site: str, k: int, width: int) -> None:
         )
 
 
+@door
 def interchange(
     tower: Tower,
     subspace: Subspace,

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Required
 
-from interp.circuits.tasks.metrics import Classifier
+from interp.circuits.tasks.metrics import MetricKind
 from interp.core.arguments import Budget, BudgetKeywords
+from interp.core.classifiers import Classifier
 from interp.core.errors import SpecificationError
 from interp.core.images import Preprocess
 
@@ -19,7 +20,7 @@ class ClassTaskKeywords(BudgetKeywords, total=False):
 class CrossingKeywords(ClassTaskKeywords, total=False):
     """A class task in which activations of one class go into pictures of another."""
 
-    metric: str
+    metric: MetricKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,16 +41,16 @@ class Crossing(ClassTask):
     """A class task in which activations of one class go into pictures of another.
 
     Args:
-        metric: "margin" or "mean_margin".
+        metric: "margin" or "mean_margin", or a function of outputs and a `Target`.
     """
 
-    metric: str = "margin"
+    metric: MetricKind = "margin"
 
     def __post_init__(self) -> None:
-        if self.metric not in ("margin", "mean_margin"):
+        if not callable(self.metric) and self.metric not in ("margin", "mean_margin"):
             raise SpecificationError(
                 "score activations of another picture",
                 f"the metric {self.metric!r}",
-                "margin or mean_margin, which score a class against all others",
-                "choose one of the two",
+                "margin or mean_margin, which score a class against all others, or a function",
+                "choose one of the two, or write a function of outputs and a Target",
             )

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, normalize
+from torch.nn.functional import cosine_similarity
 
+from interp.core.classifiers import Classifier
 from interp.core.errors import (
     DataError,
-    NumericsError,
     ShapeError,
     SpecificationError,
     check_known,
@@ -28,111 +28,14 @@ Labels = Tensor | np.ndarray | Sequence[Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Classifier:
-    """Classes as directions, scored by scaled cosine.
-
-    `logit[c] = scale * cos(embedding, embeddings[c])`.
-
-    Args:
-        embeddings: A direction per class, `class d_embed`, of any length.
-        names: The class names, in the same order.
-        scale: CLIP's exp(logit_scale); the default of 1 gives plain cosines.
-
-    Raises:
-        ShapeError: If there is not one embedding per name.
-        DataError: With fewer than two names, or a name twice.
-        NumericsError: For embeddings with NaN or infinity.
-
-    >>> head = Classifier(torch.eye(2), ("cat", "dog"), scale=10.0)
-    >>> head.logits(torch.tensor([[0.0, 3.0]])).tolist()
-    [[0.0, 10.0]]
-    """
-
-    embeddings: Tensor
-    names: Sequence[str]
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.names):
-            raise ShapeError(
-                f"score against {len(self.names)} classes",
-                f"class embeddings of shape {tuple(self.embeddings.shape)}",
-                f"({len(self.names)}, d_embed)",
-                "give one embedding per class name",
-            )
-        if len(self.names) < 2 or len(set(self.names)) < len(self.names):
-            raise DataError(
-                "score one class against the others",
-                f"the classes {listed(self.names)}",
-                "two or more different names",
-                "name every class once",
-            )
-        if not bool(torch.isfinite(self.embeddings).all()):
-            raise NumericsError(
-                "score against classes",
-                "class embeddings with NaN or infinity",
-                "finite numbers",
-                "check the text tower and the prompts",
-            )
-
-    def logits(self, embedding: Float[Tensor, "batch d_embed"]) -> Float[Tensor, "batch class"]:
-        """Scaled cosine of every embedding with every class."""
-        classes = self.embeddings.to(embedding)
-        return self.scale * normalize(embedding, dim=-1) @ normalize(classes, dim=-1).T
-
-    def numbers(self, labels: Sequence[str]) -> Int[Tensor, "batch"]:
-        """The places of class names.
-
-        Args:
-            labels: Class names, one per example.
-
-        Returns:
-            The place of each among `names`.
-
-        Raises:
-            DataError: For a name that is no class of this classifier.
-        """
-        check_known("score pictures", "class", sorted(set(labels)), self.names)
-        place = {name: number for number, name in enumerate(self.names)}
-        return torch.tensor([place[name] for name in labels], dtype=torch.long)
-
-    def standardised(self, embedding: Float[Tensor, "batch d_embed"]) -> "Classifier":
-        """The same classes in units of the model's own contrast between them.
-
-        Args:
-            embedding: Outputs of the model for some pictures.
-
-        Returns:
-            A classifier of another scale.
-
-        Raises:
-            NumericsError: If the logits do not differ between classes, or are not finite.
-
-        Notes:
-            The unit is the root mean square, over pictures, of the standard deviation of a
-            picture's logits over classes. In this unit the margins of differently trained models
-            can be compared.
-        """
-        spread = self.logits(embedding).var(dim=-1, correction=0).mean().sqrt().item()
-        if not np.isfinite(spread) or spread == 0:
-            raise NumericsError(
-                "standardise a classifier",
-                f"logits that spread {spread} over the classes",
-                "logits that differ between classes",
-                "check the class embeddings and the tower's output",
-            )
-        return replace(self, scale=self.scale / spread)
-
-
-@dataclass(frozen=True, eq=False)
 class Target:
     """What outputs are scored against: classes, and for each example its own, a foil or a clean
     run.
 
     Args:
         classifier: The classes.
-        labels: The place of each example's own class, `batch`.
-        foils: The place of another class for each example, `batch`; needed by `logit_difference`.
+        labels: Each example's own class, by place or by name, `batch`.
+        foils: Another class for each example, likewise; needed by `logit_difference`.
         clean: Outputs of the clean run, `batch d_embed`; needed by `clean_distance` and `kl`.
 
     Raises:
@@ -141,7 +44,7 @@ class Target:
         DataError: For foils that are the class itself, or of another number than the labels.
 
     >>> head = Classifier(torch.eye(2), ("cat", "dog"))
-    >>> target = Target(head, labels=[0, 1], foils=[1, 0])
+    >>> target = Target(head, labels=["cat", "dog"], foils=[1, 0])
     >>> len(target), target[1:].labels.tolist()
     (2, [1])
     """
@@ -152,6 +55,13 @@ class Target:
     clean: Tensor | None = None
 
     def __post_init__(self) -> None:
+        if len(self.classifier.names) < 2:
+            raise DataError(
+                "score one class against the others",
+                f"the classes {listed(self.classifier.names)}",
+                "two or more different names",
+                "name every class once",
+            )
         object.__setattr__(self, "labels", self._places("labels", self.labels))
         if self.foils is not None:
             foils = self._places("foils", self.foils)
@@ -182,7 +92,11 @@ class Target:
         )
 
     def _places(self, what: str, values: Labels) -> Tensor:
-        places = torch.as_tensor(np.asarray(values) if not isinstance(values, Tensor) else values)
+        if not isinstance(values, Tensor):
+            given = np.asarray(values)
+            named = given.dtype.kind in "UOT"
+            values = self.classifier.numbers(given.tolist()) if named else torch.as_tensor(given)
+        places = values
         n = len(self.classifier.names)
         whole = places.ndim == 1 and not places.is_floating_point() and len(places) > 0
         if not whole or int(places.min()) < 0 or int(places.max()) >= n:
@@ -190,7 +104,7 @@ class Target:
                 f"score examples against {n} classes",
                 f"{what} {listed(places.flatten().tolist())}",
                 f"one whole number from 0 to {n - 1} per example",
-                "give places of classes; Classifier.numbers turns names into them",
+                "give names of classes, or their places",
             )
         return places.long()
 
@@ -276,6 +190,9 @@ def kl(embedding: Float[Tensor, "batch d_embed"], target: Target) -> Float[Tenso
     return (log_p.exp() * (log_p - log_q)).sum(dim=1)
 
 
+MetricKind = str | Callable[[Tensor, Target], Tensor]
+"""A metric by name, or a function of outputs `batch d_embed` and a target."""
+
 METRICS: dict[str, Callable[[Tensor, Target], Tensor]] = {
     "true_class_cosine": true_class_cosine,
     "margin": margin,
@@ -297,7 +214,8 @@ class Metric:
     """A metric with its target, to be called on outputs of a tower, `batch d_embed`.
 
     Args:
-        name: One of `METRICS`.
+        kind: One of `METRICS`, or a function of one's own of outputs `batch d_embed` and a target,
+            which gives one number per example.
         target: What the outputs are scored against, in the order of the examples.
 
     Raises:
@@ -305,7 +223,7 @@ class Metric:
 
     Notes:
         A call raises `ShapeError` unless there is one output per label. `metric[rows]` is the
-        metric of some of the examples.
+        metric of some of the examples: runs are cut into batches, and labels are cut with them.
 
     >>> head = Classifier(torch.eye(2), ("cat", "dog"), scale=10.0)
     >>> score = Metric("margin", Target(head, labels=[0, 1]))
@@ -313,13 +231,22 @@ class Metric:
     [-10.0, 10.0]
     >>> score[1:](torch.tensor([[0.0, 3.0]])).tolist()
     [10.0]
+    >>> def own_logit(outputs, target):
+    ...     return target.classifier(outputs)[range(len(outputs)), target.labels]
+    >>> Metric(own_logit, score.target)(torch.eye(2)).tolist()
+    [10.0, 10.0]
     """
 
-    name: str
+    kind: MetricKind
     target: Target
 
     def __post_init__(self) -> None:
-        check_known("measure patches", "metric", [self.name], METRICS, SpecificationError)
+        check_kind(self.kind)
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return self.kind if isinstance(self.kind, str) else self.kind.__name__
 
     def __call__(self, embedding: Tensor) -> Tensor:
         if embedding.ndim != 2 or len(embedding) != len(self.target):
@@ -329,10 +256,25 @@ class Metric:
                 f"({len(self.target)}, d_embed): one row per label",
                 "score the same pictures, in the same order, as the labels",
             )
-        return METRICS[self.name](embedding, self.target)
+        function = METRICS[self.kind] if isinstance(self.kind, str) else self.kind
+        return function(embedding, self.target)
 
     def __getitem__(self, rows: Rows) -> "Metric":
-        return Metric(self.name, self.target[rows])
+        return Metric(self.kind, self.target[rows])
+
+
+def check_kind(kind: MetricKind | None) -> None:
+    """Refuse what is neither the name of a metric nor a function."""
+    asked = "measure patches"
+    if isinstance(kind, str):
+        check_known(asked, "metric", [kind], METRICS, SpecificationError)
+    elif kind is not None and not callable(kind):
+        raise SpecificationError(
+            asked,
+            f"the metric {kind!r}",
+            f"one of {listed(METRICS)}, or a function of outputs and a Target",
+            "name a metric",
+        )
 
 
 def name_of(metric: Callable[[Tensor], Tensor]) -> str:
@@ -366,10 +308,12 @@ def check_metric(
     clean: Float[Tensor, "batch d_embed"],
     corrupt: Float[Tensor, "batch d_embed"],
 ) -> None:
-    """Refuse a metric that ignores the output: no patch could ever move it.
+    """Refuse a metric that ignores the output, or that scores an example by its place in a batch.
 
     It is tried on the clean and the corrupt outputs and on each of them mirrored; if each example
-    gets one and the same number four times, while the outputs differ, `SpecificationError`.
+    gets one and the same number four times, while the outputs differ, `SpecificationError`. A plain
+    function is also tried on the clean outputs in another order: it cannot know which examples it
+    is given, since runs are cut into batches.
     """
     values = torch.stack([measure(metric, out) for out in (clean, corrupt, -clean, -corrupt)])
     if bool((values == values[0]).all()) and not torch.equal(clean, corrupt):
@@ -379,3 +323,19 @@ def check_metric(
             "a number that changes with the tower's output",
             f"use one of {listed(METRICS)}, or return a function of the output",
         )
+    if hasattr(metric, "__getitem__") or len(clean) < 2:
+        return
+    moved = measure(metric, clean.roll(1, dims=0)).roll(-1, dims=0)
+    if not torch.allclose(moved, values[0], rtol=1e-3, atol=1e-5, equal_nan=True):
+        raise SpecificationError(
+            f"measure patches by {name_of(metric)!r}",
+            "a function that scores an example by its place in the batch",
+            "a number that depends on the example's own output alone",
+            "runs are cut into batches: for labels, pass Metric(function, Target(classifier, "
+            "labels=...)), whose labels are cut with them",
+        )
+
+
+def tried_rows(metric: Callable[[Tensor], Tensor], most: int) -> slice:
+    """How many examples a metric is tried on: more of a plain function, which may hold labels."""
+    return slice(0, min(4 if hasattr(metric, "__getitem__") else 64, most))

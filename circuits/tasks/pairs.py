@@ -9,15 +9,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from interp.circuits.tasks.metrics import Classifier, Metric, Target
+from interp.circuits.tasks.metrics import Metric, MetricKind, Target, check_kind
 from interp.core.arguments import Room, RoomKeywords
 from interp.core.artists import artist_column, artists_of
+from interp.core.classifiers import Classifier
+from interp.core.doors import door
 from interp.core.errors import SampleError, SpecificationError, check_known
 from interp.core.images import ImageTable, Pairs, Preprocess
 from interp.core.seeds import rng
 from interp.core.tower import Tower
 
 
+@door
 def other_class(pairs: Pairs, *, seed: int = 0) -> np.ndarray | None:
     """Draw a null donor for each pair: a picture of the clean domain that shows a third class.
 
@@ -72,6 +75,7 @@ class Transplants:
         return len(self.rows)
 
 
+@door
 def draw_transplants(
     images: ImageTable,
     *,
@@ -254,13 +258,14 @@ class Read:
         }
 
 
+@door
 def read_pairs(
     tower: Tower,
     pairs: Pairs,
     *,
     classifier: Classifier,
     preprocess: Preprocess,
-    metric: str | None = None,
+    metric: MetricKind | None = None,
     batch_size: int = 32,
 ) -> Read:
     """Read the pictures of pairs, and bind a metric to their classes.
@@ -270,7 +275,8 @@ def read_pairs(
         pairs: The pairs.
         classifier: The classes; device and dtype of its embeddings are those of the inputs.
         preprocess: From a picture to the tower's input.
-        metric: One of `METRICS`. None takes the `logit_difference` of the clean class against the
+        metric: One of `METRICS`, or a function of outputs and a `Target`. None takes the
+            `logit_difference` of the clean class against the
             corrupt one where all partners differ in class, else the `margin` of the clean class.
         batch_size: Examples in a forward.
 
@@ -302,6 +308,7 @@ def read_pairs(
     labels = classifier.numbers(pairs.clean.label.tolist())
     foils = classifier.numbers(pairs.corrupt.label.tolist())
     crossed = bool((labels != foils).all())
+    check_kind(metric)
     if metric == "logit_difference" and not crossed:
         raise SpecificationError(
             "score clean against corrupt classes",

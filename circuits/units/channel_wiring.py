@@ -22,6 +22,7 @@ from interp.circuits.patching.engine import Held, walk
 from interp.circuits.units.integrated_gradients import by_unit, check_finite, check_steps, unit_axis
 from interp.core.arguments import Room, RoomKeywords, filled
 from interp.core.batching import Batching, batches
+from interp.core.doors import door
 from interp.core.errors import ShapeError, SiteError, SpecificationError, check_known, listed
 from interp.core.tower import Tower
 
@@ -44,6 +45,7 @@ class Wanted:
     receivers: Sequence[int]
 
 
+@door
 def channel_edges(
     tower: Tower,
     x: Tensor,

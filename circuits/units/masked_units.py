@@ -19,6 +19,7 @@ from interp.circuits.tasks.pairs import PairTask, PairTaskKeywords
 from interp.circuits.units.integrated_gradients import unit_axis
 from interp.core.arguments import filled
 from interp.core.batching import batches
+from interp.core.doors import door
 from interp.core.errors import ShapeError, SpecificationError
 from interp.core.progress import say, track
 from interp.core.seeds import rng
@@ -29,6 +30,7 @@ UNIT_SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Sizes of circuits as shares of the units of each site; the paper keeps a tenth."""
 
 
+@door
 def unit_faithfulness(
     tower: Tower,
     scores: Mapping[str, Tensor | np.ndarray],

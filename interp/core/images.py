@@ -92,18 +92,25 @@ class ImageTable:
             The rows.
 
         Raises:
-            DataError: For an unknown column.
+            DataError: For an unknown column, or a value that the column does not have.
 
         >>> frame = pd.DataFrame({"path": ["a", "b"], "label": ["cat", "dog"], "domain": "real",
         ...                       "split": "test", "caption": ""})
         >>> ImageTable(frame).select(label=["dog"]).path.tolist()
         ['b']
+        >>> ImageTable(frame).select(label="dgo")
+        Traceback (most recent call last):
+        ...
+        interp.core.errors.DataError: Cannot select pictures: given label 'dgo', ... mean dog?
         """
         keep = np.ones(len(self), dtype=bool)
         for column, value in wanted.items():
             if column not in self.frame.columns:
                 check_known("select pictures", "column", [column], map(str, self.frame.columns))
             values = [value] if isinstance(value, (str, int, float)) else list(value)  # type: ignore[call-overload]
+            known = self.frame[column].dropna().unique()
+            if strange := [each for each in values if each not in set(known)]:
+                check_known("select pictures", column, map(str, strange[:1]), map(str, known))
             keep &= self.frame[column].isin(values).to_numpy()
         return self.with_frame(self.frame[keep])
 
@@ -268,6 +275,7 @@ class ImageTable:
         *,
         same: str | Sequence[str] = "label",
         differ: str | Sequence[str] = "domain",
+        clean: str | None = None,
         n: int | None = None,
         seed: int = 0,
     ) -> "Pairs":
@@ -276,6 +284,8 @@ class ImageTable:
         Args:
             same: Columns in which partners agree.
             differ: Columns in which they differ.
+            clean: What the clean picture of every pair has in the first of these columns, for
+                example "real"; None takes every picture as clean once, so that pairs go both ways.
             n: How many pairs are kept, spread evenly over the classes; None keeps all.
             seed: Seed of the draw.
 
@@ -283,6 +293,7 @@ class ImageTable:
             The pairs; pictures without a partner are left out.
 
         Raises:
+            DataError: For an unknown column, or an unknown value of `clean`.
             SampleError: If no picture has a partner.
 
         Notes:
@@ -292,28 +303,33 @@ class ImageTable:
         agree = [same] if isinstance(same, str) else list(same)
         disagree = [differ] if isinstance(differ, str) else list(differ)
         check_known("pair pictures", "column", [*agree, *disagree], map(str, self.frame.columns))
+        if clean is not None:
+            known = self.frame[disagree[0]].dropna().unique()
+            check_known("pair pictures", disagree[0], [clean], map(str, known))
         generator = rng("pairs", seed)
         frame = self.frame.reset_index(drop=True)
-        clean, corrupt = [], []
+        first, second = [], []
         for _, group in frame.groupby(agree, sort=True, observed=True):
             keys = group[disagree].to_numpy(dtype=object)
             for position, row in enumerate(group.index):
                 partners = np.flatnonzero((keys != keys[position]).all(axis=1))
                 if len(partners):
-                    clean.append(row)
-                    corrupt.append(group.index[generator.choice(partners)])
-        if not clean:
+                    partner = group.index[generator.choice(partners)]
+                    if clean is None or str(keys[position][0]) == clean:
+                        first.append(row)
+                        second.append(partner)
+        if not first:
             raise SampleError(
                 f"pair pictures of the same {listed(agree)} and different {listed(disagree)}",
                 f"{len(frame)} pictures none of which has a partner",
                 "at least two such pictures",
                 "give more pictures or ask for less",
             )
-        chosen = _spread(frame["label"].iloc[clean].to_numpy(), n, generator)
+        chosen = _spread(frame["label"].iloc[first].to_numpy(), n, generator)
         return Pairs(
             self,
-            np.asarray(clean)[chosen],
-            np.asarray(corrupt)[chosen],
+            np.asarray(first)[chosen],
+            np.asarray(second)[chosen],
             same=tuple(agree),
             differ=tuple(disagree),
         )

@@ -5,13 +5,14 @@
 
 import csv
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 
 def moved_names(module: str) -> Callable[[str], object]:
@@ -39,7 +40,7 @@ class MovedModules(MetaPathFinder, Loader):
     """Finds modules of 0.1 that are gone, after all others have failed to."""
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        self, fullname: str, path: Any, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The spec of a module whose names are found where they are now.
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Unpack
 
-from interp.circuits.tasks.metrics import Classifier
 from interp.core.arguments import Resampling, ResamplingKeywords, filled
+from interp.core.classifiers import Classifier
+from interp.core.doors import door
 from interp.core.errors import SpecificationError, check_known, listed
 from interp.core.images import ImageTable, Preprocess
 from interp.core.sites import BANDS
@@ -54,6 +55,7 @@ class Ladder:
         return str(found.iloc[0]) if len(found) else CANNOT_TELL
 
 
+@door
 def ladder(
     tower: Tower,
     images: ImageTable,

@@ -21,7 +21,7 @@ from interp.core.images import Pairs
 from interp.core.progress import say
 from interp.core.sites import middle_of
 from interp.core.storage.store import fingerprint
-from interp.measures.subjects import Subject, classifier
+from interp.measures.subjects import Subject, neutral_classifier
 from interp.models.attribution.attention_patterns import attention_maps
 from interp.models.attribution.overlays import enlarged, laid_over
 from interp.models.towers.vit import HookedViT
@@ -153,7 +153,7 @@ def _by_position(
         pairs,
         sites=[site],
         axes=axes,
-        classifier=classifier(subject, class_names, pairs.images.domains),
+        classifier=neutral_classifier(subject, class_names, pairs.images.domains),
         preprocess=subject.clip.preprocess,
         seed=subject.seed,
     ).frame

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from interp import models, probes
-from interp.circuits import Classifier
+from interp.core.classifiers import Classifier
 from interp.core.errors import InterpError
 from interp.core.images import ImageTable
 from interp.core.progress import say
@@ -119,14 +119,8 @@ def stream_features(subject: Subject, images: ImageTable) -> "probes.Features":
     return probes.collect(tower, images, present(tower, STREAM), preprocess=subject.clip.preprocess)
 
 
-def classifier(subject: Subject, class_names: Sequence[str], domains: Sequence[str]) -> Classifier:
-    """The model's own zero-shot head, with neutral prompts, as patching scores outputs by it."""
-    head = neutral_head(subject, class_names, domains)
-    return Classifier(head.weight, head.class_names, scale=head.logit_scale)
-
-
-def neutral_head(
+def neutral_classifier(
     subject: Subject, class_names: Sequence[str], domains: Sequence[str]
-) -> "models.ZeroShotHead":
-    """The model's own zero-shot head, with neutral prompts: embeddings to logits."""
+) -> Classifier:
+    """The model's own zero-shot classifier, with neutral prompts."""
     return subject.clip.zero_shot(class_names, PromptSet("neutral", tuple(domains))(""))

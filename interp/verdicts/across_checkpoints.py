@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from interp.core.doors import door
 from interp.core.errors import DataError, SpecificationError, check_known, listed
 from interp.core.statistics.replication import mean_t
 from interp.core.statistics.resampling import CANNOT_TELL, holm
@@ -80,6 +81,7 @@ class Verdict:
         return found.iloc[0]
 
 
+@door
 def verdict(
     runs: pd.DataFrame,
     classes: pd.DataFrame | None = None,

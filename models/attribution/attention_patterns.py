@@ -11,6 +11,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from interp.core.doors import door
 from interp.core.errors import ShapeError, SpecificationError
 from interp.core.illustrations import Plate
 from interp.models.attribution.overlays import Pictures, drawable, framed, laid_over, sheet
@@ -280,6 +281,7 @@ def _check_place(asked: str, word: str, given: Any, n: int) -> None:
         )
 
 
+@door
 def attention_maps(tower: Any, x: Tensor) -> AttentionMaps:
     """Read the attention pattern of every head of every layer from one run of the tower.
 
@@ -360,6 +362,7 @@ def _check_patches(tower: HookedViT) -> None:
         )
 
 
+@door
 def attention_rollout(maps: AttentionMaps) -> Float[Tensor, "batch query key"]:
     """How much of each input position reaches each output position through attention alone.
 

@@ -17,6 +17,8 @@ from jaxtyping import Float
 from open_clip.transformer import PatchDropout
 from torch import Tensor, nn
 
+from interp.core.classifiers import Classifier
+from interp.core.doors import door
 from interp.core.errors import (
     NumericsError,
     SampleError,
@@ -28,7 +30,6 @@ from interp.core.statistics.resampling import column_intervals
 from interp.core.tables import Table
 from interp.models.attribution.resnet_parts import resnet_pieces
 from interp.models.attribution.transformer_parts import EmbeddingPiece, transformer_pieces
-from interp.models.clip import ZeroShotHead
 from interp.models.towers.opening import check_opened
 from interp.models.towers.resnet import HookedResNet
 from interp.models.towers.text import HookedText
@@ -88,7 +89,7 @@ class Decomposition:
         check_known("find a part", "part", [name], self.names, SpecificationError)
         return self.parts[:, self.names.index(name)]
 
-    def logits(self, head: ZeroShotHead) -> Float[Tensor, "batch part classes"]:
+    def logits(self, head: Classifier) -> Float[Tensor, "batch part classes"]:
         """What each part adds to each logit (direct logit attribution).
 
         exp(logit_scale) <part, class> / |embedding|, so the sum over parts is `head(embedding)`.
@@ -137,7 +138,7 @@ class Decomposition:
         names = tuple(_group_name(columns, group) for group in groups)
         return Decomposition(summed, names, labels, self.embedding)
 
-    def summary(self, head: ZeroShotHead, labels: Sequence[str], *, seed: int = 0) -> Table:
+    def summary(self, head: Classifier, labels: Sequence[str], *, seed: int = 0) -> Table:
         """How much each part favours the true class, with an interval.
 
         value = the part's logit of the picture's own class minus the mean of its logits of all
@@ -188,7 +189,7 @@ class Decomposition:
         }
         return Table("direct logit attribution", frame, facts)
 
-    def _margins(self, head: ZeroShotHead, labels: Sequence[str]) -> Float[Tensor, "batch part"]:
+    def _margins(self, head: Classifier, labels: Sequence[str]) -> Float[Tensor, "batch part"]:
         if len(labels) != len(self.parts) or not len(labels):
             raise ShapeError(
                 "summarise parts",
@@ -208,7 +209,7 @@ class Decomposition:
         direction = (own - others) * head.logit_scale / norm
         return einsum(self.parts, direction, "batch part d_embed, batch d_embed -> batch part")
 
-    def _class_weight(self, head: ZeroShotHead) -> Float[Tensor, "classes d_embed"]:
+    def _class_weight(self, head: Classifier) -> Float[Tensor, "classes d_embed"]:
         if head.weight.shape[-1] != self.parts.shape[-1]:
             raise ShapeError(
                 "attribute logits to parts",
@@ -228,6 +229,7 @@ def _group_name(columns: Sequence[str], values: Sequence[Any]) -> str:
     return ".".join(words) or "rest"
 
 
+@door
 def decompose(tower: nn.Module, x: Tensor, *, by: str = "component") -> Decomposition:
     """Split the embedding of a batch into parts that sum to it, from one run of the tower.
 

@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.core.classifiers import Classifier
+from interp.core.doors import door
 from interp.core.errors import SiteError, listed
 from interp.core.sites import Site, find_sites
 from interp.models.attribution.decomposition import decompose
-from interp.models.clip import ZeroShotHead
 from interp.models.towers.hooked import HookedTower
 from interp.models.towers.opening import check_opened
 from interp.models.towers.resnet import HookedResNet
@@ -74,10 +75,11 @@ def lens_embeddings(
         return torch.stack([tower(cache[site], start_at_layer=last, tokens=x) for site in wanted])
 
 
+@door
 def logit_lens(
     tower: Any,
     x: Tensor,
-    head: ZeroShotHead,
+    head: Classifier,
     *,
     sites: str | Iterable[str] | None = None,
 ) -> Float[Tensor, "layer batch classes"]:
@@ -99,7 +101,7 @@ def logit_lens(
     >>> from interp.models.towers.opening import open_tower
     >>> model = open_clip.create_model("ViT-S-32-alt", force_image_size=64).eval()
     >>> tower, x = open_tower(model, "visual"), torch.zeros(1, 3, 64, 64)
-    >>> head = ZeroShotHead(("cat", "dog"), torch.eye(256)[:2], 100.0)
+    >>> head = Classifier(torch.eye(256)[:2], ("cat", "dog"), 100.0)
     >>> lens = logit_lens(tower, x, head)
     >>> with torch.no_grad():
     ...     lens.shape, torch.equal(lens[-1], head(tower(x)))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from interp.core.batching import Batching, batches
+from interp.core.doors import door
 from interp.core.errors import NumericsError, SampleError, ShapeError, SpecificationError
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say, track
@@ -104,6 +105,7 @@ def open_examples(examples: Any, preprocess: Preprocess | None, tower: Any) -> R
     return BatchRows([examples] if isinstance(examples, Tensor) else examples, like)
 
 
+@door
 def save_activations(
     tower: Tower,
     examples: ImageTable | Iterable[Any],

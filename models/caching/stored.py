@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from interp.core.doors import door
 from interp.core.errors import DataError, SampleError, SiteError, check_known
 from interp.core.storage.activations import (
     FACTS,
@@ -48,6 +49,7 @@ def refuse_shards(folder: Path) -> None:
         )
 
 
+@door
 def convert_shards(folder: str | Path, target: str | Path) -> "SavedActivations":
     """Write activations that were saved as safetensors shards, a form before this one, anew.
 

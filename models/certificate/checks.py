@@ -13,6 +13,7 @@ import torch
 from open_clip.transformer import LayerNorm, LayerNormFp32
 from torch import Tensor, nn
 
+from interp.core.doors import door
 from interp.core.seeds import rng
 from interp.models.certificate.reference import References, references, relative_error
 from interp.models.certificate.traced_rows import rows_of_traced
@@ -33,6 +34,7 @@ OPENING = ("hook_scale", "hook_normalized", "hook_attn_scores", "hook_pattern", 
 """Sites that make the tower compute in the open what it otherwise leaves to a fused kernel."""
 
 
+@door
 def certify(opened: nn.Module, *, seed: int = 0, batch: int = 3, patches: int = 32) -> pd.DataFrame:
     """Compare a hooked tower, or both towers of an open_clip model, with open_clip, site by site.
 

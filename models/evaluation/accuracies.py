@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from interp.core.doors import door
 from interp.core.errors import SampleError
 from interp.core.progress import track
 from interp.core.statistics.resampling import Interval, column_intervals, jackknife
@@ -116,6 +117,7 @@ KEYS = ["domain", "prompts", "classifier", "candidates"]
 """What one set of answers is about."""
 
 
+@door
 def accuracy(answers: Answers, *, seed: int = 0) -> pd.DataFrame:
     """Accuracy of a model's answers, a row per measure, with interval, null and counts.
 

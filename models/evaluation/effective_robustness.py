@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
+from interp.core.doors import door
 from interp.core.errors import SampleError
 from interp.models.evaluation.accuracies import TOP_1
 
@@ -111,6 +112,7 @@ def logit(share: ArrayLike, n: ArrayLike) -> np.ndarray:
     return np.asarray(np.log(odds))
 
 
+@door
 def robustness(
     accuracy: pd.DataFrame,
     *,

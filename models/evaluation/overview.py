@@ -7,6 +7,7 @@ from typing import TypedDict, Unpack
 import pandas as pd
 
 from interp.core.arguments import filled
+from interp.core.doors import door
 from interp.core.images import ImageTable
 from interp.models.evaluation.accuracies import accuracy, accuracy_by_class, by_epoch
 from interp.models.evaluation.class_exposure import exposure, exposures
@@ -80,6 +81,7 @@ class Examples:
     per_cell: int = 16
 
 
+@door
 def evaluate(
     clip: ZeroShotModel,
     test: ImageTable,
@@ -115,12 +117,12 @@ def evaluate(
         learned from pictures are those of `interp.models.evaluation.image_classifiers`.
 
     >>> import torch
-    >>> from interp.models.clip import ZeroShotHead
+    >>> from interp.core.classifiers import Classifier
     >>> class Toy:
     ...     def embed(self, images, *, batch_size=256):
     ...         return torch.eye(2)
     ...     def zero_shot(self, class_names, templates):
-    ...         return ZeroShotHead(tuple(class_names), torch.eye(2), 100.0)
+    ...         return Classifier(torch.eye(2), tuple(class_names), 100.0)
     >>> frame = pd.DataFrame({"path": ["a", "b"], "label": ["cat", "dog"], "domain": "real",
     ...                       "split": "test", "caption": ""})
     >>> prompts = {"photo": lambda domain: ["a photo of a {}."]}

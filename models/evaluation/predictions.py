@@ -9,9 +9,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from interp.core.classifiers import Classifier
+from interp.core.doors import door
 from interp.core.errors import NumericsError, SampleError, check_known
 from interp.core.images import ImageTable
-from interp.models.clip import Sentence, ZeroShotHead, write
+from interp.models.clip import Sentence, write
 
 Prompts = Callable[[str], Sequence[Sentence]]
 """The templates to ask with for pictures of a domain."""
@@ -29,7 +31,7 @@ class ZeroShotModel(Protocol):
         """Embeddings of pictures, `batch d_embed`."""
         ...
 
-    def zero_shot(self, class_names: Sequence[str], templates: Sequence[Sentence]) -> ZeroShotHead:
+    def zero_shot(self, class_names: Sequence[str], templates: Sequence[Sentence]) -> Classifier:
         """A classifier of class names."""
         ...
 
@@ -198,6 +200,7 @@ def _read(
     )
 
 
+@door
 def ask(
     clip: ZeroShotModel,
     images: ImageTable | Embedded,
@@ -229,7 +232,7 @@ def ask(
     ...     def embed(self, images, *, batch_size=256):
     ...         return torch.eye(2)
     ...     def zero_shot(self, class_names, templates):
-    ...         return ZeroShotHead(tuple(class_names), torch.eye(2), 100.0)
+    ...         return Classifier(torch.eye(2), tuple(class_names), 100.0)
     >>> frame = pd.DataFrame({"path": ["a", "b"], "label": ["cat", "dog"], "domain": "real",
     ...                       "split": "test", "caption": ""})
     >>> prompts = {"photo": lambda domain: ["a photo of a {}."]}
@@ -243,7 +246,7 @@ def ask(
         images = Embedded.of(clip, images, batch_size=batch_size)
     frame = images.frame
     question.check(frame["label"])
-    heads: dict[tuple[str, ...], ZeroShotHead] = {}
+    heads: dict[tuple[str, ...], Classifier] = {}
     parts = []
     for name, prompts in prompt_sets.items():
         for domain in images.images.domains:

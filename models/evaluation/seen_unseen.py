@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from interp.core.doors import door
 from interp.core.errors import SampleError
 from interp.core.statistics.resampling import group_means, two_sample_interval, two_way_interval
 from interp.models.evaluation.accuracies import KEYS, of_share
@@ -170,6 +171,7 @@ def harmonic_mean(seen: np.ndarray, held_out: np.ndarray) -> np.ndarray:
     return np.divide(2 * seen * held_out, total, out=np.zeros_like(total), where=total > 0)
 
 
+@door
 def tradeoff(answers: Answers, *, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The seen/held-out trade-off in every domain: its summary and the points of its curves.
 

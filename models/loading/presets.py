@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp.core.doors import door
 from interp.core.errors import SpecificationError, check_known, listed
 from interp.core.storage.store import complete
 
@@ -75,19 +76,34 @@ def unreadable(tokenizer: Any, sentences: Sequence[str]) -> str:
         CLIP's own know every word.
     """
     inner = getattr(tokenizer, "tokenizer", None)
-    unknown = getattr(inner, "unk_token_id", None)
-    if inner is None or unknown is None:
+    if inner is None or getattr(inner, "unk_token_id", None) is None:
         return ""
-    words = sorted({word for sentence in sentences for word in sentence.split()})
-    strange = [
-        word for word, row in zip(words, _numbers(inner, words), strict=True) if unknown in row
-    ]
+    strange = unknown_words(tokenizer, sentences)
     longest = max(map(len, _numbers(inner, list(sentences))), default=0)
     room = tokenizer.context_length
     reasons = [f"the tokenizer does not know {listed(strange, limit=5)}"] if strange else []
     if longest > room:
         reasons.append(f"{longest} tokens do not fit a context of {room}")
     return "; ".join(reasons)
+
+
+def unknown_words(tokenizer: Any, sentences: Sequence[str]) -> list[str]:
+    """The words that a tokenizer of whole words does not know; none for byte-pair tokenizers.
+
+    Args:
+        tokenizer: open_clip's tokenizer, as `clip.tokenizer`.
+        sentences: The texts.
+
+    Returns:
+        The words, sorted, each once.
+    """
+    inner = getattr(tokenizer, "tokenizer", None)
+    unknown = getattr(inner, "unk_token_id", None)
+    if inner is None or unknown is None or unknown == inner.convert_tokens_to_ids("<|endoftext|>"):
+        return []
+    words = sorted({word for sentence in sentences for word in sentence.split()})
+    rows = _numbers(inner, words)
+    return [word for word, row in zip(words, rows, strict=True) if unknown in row]
 
 
 def _numbers(inner: Any, texts: list[str]) -> list[list[int]]:
@@ -221,6 +237,7 @@ def is_full_size(preset: str) -> bool:
     return "hf_tokenizer_name" not in PRESETS[preset].get("text_cfg", {})
 
 
+@door
 def write_model_folder(
     folder: Path, preset: str, *, words: Sequence[str], longest: int, image_size: int | None = None
 ) -> Path:

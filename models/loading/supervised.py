@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
+from interp.core.doors import door
 from interp.core.errors import CheckpointError, check_known
 from interp.core.images import ImageTable
 from interp.models.clip import Clip
@@ -147,6 +148,7 @@ class SupervisedModel:
         return LinearHead(tuple(class_names), self.head.weight[rows], self.head.bias[rows])
 
 
+@door
 def load_classifier(
     path: str | Path,
     *,

@@ -8,6 +8,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
+from interp.core.doors import door
 from interp.core.errors import SiteError, SpecificationError, check_known
 from interp.core.seeds import rng
 from interp.models.towers.allocator import free_a_large_buffer
@@ -31,6 +32,7 @@ EXAMPLES = 3
 """Rows of input that a traced tower finds its sites with."""
 
 
+@door
 def open_tower(clip_model: nn.Module, which: str) -> HookedTower:
     """Open the image or text tower of an open_clip model, sharing its parameters.
 

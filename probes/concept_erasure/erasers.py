@@ -110,7 +110,7 @@ def leace(x: Any, labels: Any) -> Eraser:
 
     Args:
         x: Vectors "row feature".
-        labels: Labels "row", whole numbers from 0.
+        labels: Labels "row": names, or whole numbers from 0.
 
     Returns:
         The affine map after which no linear probe reads the labels from these vectors, and that
@@ -134,7 +134,10 @@ def leace(x: Any, labels: Any) -> Eraser:
     >>> bool(np.abs(gap).max() < 1e-12)
     True
     """
-    vectors, places = torch.as_tensor(np.asarray(x)), torch.as_tensor(np.asarray(labels))
+    given = np.asarray(labels)
+    if given.dtype.kind in "UO":  # names, in any order
+        given = np.unique(given.astype(str), return_inverse=True)[1]
+    vectors, places = torch.as_tensor(np.asarray(x)), torch.as_tensor(given)
     moments = Moments(1, int(places.max()) + 1)
     moments.update(vectors, places[:, None])
     return moments.leace(0)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from interp.core.arguments import filled
 from interp.core.artists import n_drawings
+from interp.core.doors import door
 from interp.core.errors import SpecificationError, check_known
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say
@@ -55,6 +56,7 @@ class ErasureRunKeywords(TypedDict, total=False):
     device: str | torch.device | None
 
 
+@door
 def erasure(
     tower: Tower,
     images: ImageTable,

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from interp.core.arguments import filled
 from interp.core.artists import artist_halves
+from interp.core.doors import door
 from interp.core.errors import DataError, SpecificationError, check_known
 from interp.core.images import ImageTable
 from interp.core.progress import say
@@ -54,6 +55,7 @@ WIDEST, FARTHEST = 1.0, 1.0
 deviations (over features) of the margin they cost."""
 
 
+@door
 def ablate_shared(
     code: Code,
     tower: Tower,

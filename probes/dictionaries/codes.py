@@ -16,6 +16,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from interp.core.doors import door
 from interp.core.errors import LeakError, NumericsError, ShapeError, SpecificationError, listed
 from interp.probes.dictionaries.usage import only_site
 from interp.probes.features.matrices import Features
@@ -114,6 +115,7 @@ class LinearCode:
         return self.encode(torch.as_tensor(np.asarray(values))).numpy()
 
 
+@door
 def raw_units(features: Features, site: str, *, withheld: Cells | None = None) -> LinearCode:
     """Take a site's raw units as a code, each in its own standard deviations from its mean.
 
@@ -146,6 +148,7 @@ def raw_units(features: Features, site: str, *, withheld: Cells | None = None) -
     return _linear(features, site, x.mean(axis=0), np.diag(inverse), np.diag(back))
 
 
+@door
 def pca(
     features: Features, site: str, *, n_components: int | None = None, withheld: Cells | None = None
 ) -> LinearCode:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from interp.core.doors import door
 from interp.core.errors import SampleError
 from interp.core.tables import Table
 from interp.probes.dictionaries.sharing import LEAST_CLASSES
@@ -32,6 +33,7 @@ class Roles:
     private_b: np.ndarray
 
 
+@door
 def feature_roles(
     features: Features,
     site: str,

@@ -6,6 +6,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from interp.core.doors import door
 from interp.core.errors import SampleError, SpecificationError, check_known, listed
 from interp.core.statistics.evidence_rows import Evidence, counts_of
 from interp.core.statistics.resampling import jackknife
@@ -16,6 +17,7 @@ from interp.probes.features.matrices import Features, check_domains
 STRONGEST = 20
 
 
+@door
 def paper_feature_sharing(
     features: Features,
     code: Callable[[np.ndarray], np.ndarray],

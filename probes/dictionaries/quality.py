@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from interp.core.doors import door
 from interp.core.errors import SampleError
 from interp.core.images import ImageTable, Preprocess
 from interp.core.statistics.evidence_rows import Evidence, counts_of, leaving_out
@@ -25,6 +26,7 @@ DESCRIBED = "none: a description of the dictionary"
 KEPT = "balanced accuracy with the reconstruction in place of the activation"
 
 
+@door
 def dictionary_quality(
     dictionaries: Dictionary | Sequence[Dictionary], features: Features
 ) -> Table:
@@ -89,6 +91,7 @@ def dictionary_quality(
     return Table.with_evidence("dictionaries", pd.DataFrame(rows), dict(features.facts))
 
 
+@door
 def recovered_accuracy(
     dictionary: Dictionary,
     tower: Tower,

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from interp.core.doors import door
 from interp.core.errors import CheckpointError, OutputError, listed
 from interp.core.storage.store import replacing, writable
 from interp.probes.dictionaries.dictionary import Dictionary
@@ -32,6 +33,7 @@ WRITTEN_AS = "6.0.0"
 """The version of SAELens whose form is written; readers decide by it what a file means."""
 
 
+@door
 def write_saelens(dictionary: Dictionary, folder: str | Path) -> Path:
     """Write a dictionary in the files of SAELens, with its facts as metadata.
 
@@ -103,6 +105,7 @@ def write_saelens(dictionary: Dictionary, folder: str | Path) -> Path:
     return target
 
 
+@door
 def read_saelens(folder: str | Path) -> Dictionary:
     """Read the dictionary in a folder that SAELens or `write_saelens` wrote.
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
+from interp.core.doors import door
 from interp.core.errors import SampleError, ShapeError
 from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import Evidence
@@ -52,6 +53,7 @@ def match_features(first: Dictionary, second: Dictionary) -> tuple[np.ndarray, n
     return _assigned(_directions(first), _directions(second))
 
 
+@door
 def dictionary_stability(
     dictionaries: Sequence[Dictionary], *, n_null: int = 20, seed: int = 0
 ) -> Table:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from interp.core.artists import artist_column
+from interp.core.doors import door
 from interp.core.errors import SpecificationError, listed
 from interp.core.progress import track
 from interp.core.statistics.evidence_rows import Evidence
@@ -39,6 +40,7 @@ READ_ALIKE, READ_APART = "one code", "dictionaries of two seeds"
 ESTIMAND = "features that a class uses in both domains, less what any class would (rung R5)"
 
 
+@door
 def feature_sharing(
     features: Features,
     site: str,
@@ -135,6 +137,7 @@ def feature_sharing(
     return Table.with_evidence("feature sharing", frame, facts)
 
 
+@door
 def class_sharing(
     features: Features,
     site: str,

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.core.arguments import filled
+from interp.core.doors import door
 from interp.core.errors import NumericsError, SampleError, SpecificationError
 from interp.core.progress import track
 from interp.core.seeds import rng
@@ -221,6 +222,7 @@ def _threshold(weights: Weights, x: Tensor, k: int) -> Tensor:
     return strength.flatten().topk(n).values[-1].relu()
 
 
+@door
 def train_dictionaries(
     features: Features,
     site: str,

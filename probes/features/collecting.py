@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.core.doors import door
 from interp.core.errors import DataError, SampleError, SpecificationError
 from interp.core.images import ImageTable, Preprocess
 from interp.core.parallel import fail_together, gathered, once, this_rank
@@ -67,6 +68,7 @@ def _files(images: ImageTable) -> list[tuple[int, int]]:
     return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
 
 
+@door
 def collect(
     tower: Tower,
     images: ImageTable,
@@ -198,6 +200,7 @@ def batches(
     return reading_runs(reading, images, preprocess, batch_size, [share])
 
 
+@door
 def pixels(
     images: ImageTable, preprocess: Preprocess, *, batch_size: int = 256, side: int = 64
 ) -> Features:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from interp.core.doors import door
 from interp.core.errors import DataError, NumericsError, ShapeError, check_known, listed
 from interp.core.sites import find_sites
 from interp.core.storage.store import complete
@@ -201,6 +202,7 @@ def check_domains(features: Features, domains: Sequence[str] | None, asked: str)
 FACTS = "features.json"
 
 
+@door
 def save_features(features: Features, folder: str | Path) -> Path:
     """Write features into a folder of their own: a `.npy` file per site, and one file of the rest.
 
@@ -241,6 +243,7 @@ def save_features(features: Features, folder: str | Path) -> Path:
     return target
 
 
+@door
 def open_features(folder: str | Path) -> Features:
     """Open features that `save_features` wrote, with their matrices mapped into memory.
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from interp.core.artists import artist_column, n_drawings
+from interp.core.doors import door
 from interp.core.errors import SampleError, SpecificationError, listed
 from interp.core.progress import track
 from interp.core.sites import LAST, band_of
@@ -28,6 +29,7 @@ LEAST_CLASSES = 4
 ESTIMAND = "how far a class differs from the others in one direction in two domains (rung R3)"
 
 
+@door
 def directions(
     features: Features,
     sites: str | Iterable[str] | None = None,
@@ -278,6 +280,7 @@ def _rows(
 MEASURE = "cosine of a class's mean difference"
 
 
+@door
 def class_cosines(
     features: Features,
     domains: Sequence[str],

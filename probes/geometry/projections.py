@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from interp.core.doors import door
 from interp.core.errors import SampleError, SpecificationError
 from interp.core.progress import track
 from interp.core.tables import Table
 from interp.probes.features.matrices import Features
 
 
+@door
 def pca_view(features: Features, sites: str | Iterable[str] | None = None) -> Table:
     """Project every site to its first two principal components.
 
@@ -55,6 +57,7 @@ def pca_view(features: Features, sites: str | Iterable[str] | None = None) -> Ta
     return replace(table, frame=table.frame.assign(explained=table.frame["site"].map(share)))
 
 
+@door
 def umap_view(
     features: Features,
     sites: str | Iterable[str] | None = None,

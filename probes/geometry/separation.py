@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from interp.core.artists import artist_column
+from interp.core.doors import door
 from interp.core.errors import listed
 from interp.core.progress import track
 from interp.core.seeds import rng
@@ -26,6 +27,7 @@ Found = tuple[float, np.ndarray, np.ndarray]
 """A statistic, its values with one class left out, and its values under relabelling."""
 
 
+@door
 def domain_test(
     features: Features,
     sites: str | Iterable[str] | None = None,
@@ -97,6 +99,7 @@ def domain_test(
     )  # fmt: skip
 
 
+@door
 def domain_distance(
     features: Features,
     sites: str | Iterable[str] | None = None,

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from interp.core.artists import artist_column, artist_halves, halved_classes
+from interp.core.doors import door
 from interp.core.errors import SampleError, listed
 from interp.core.progress import track
 from interp.core.seeds import rng
@@ -52,6 +53,7 @@ ESTIMANDS = {
 }
 
 
+@door
 def factorisation(
     features: Features,
     sites: str | Iterable[str] | None = None,

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
+from interp.core.doors import door
 from interp.core.errors import SampleError, listed
 from interp.core.tables import Table
 from interp.probes.features.matrices import Features, check_domains
@@ -13,6 +14,7 @@ from interp.probes.linear.between_domains import transfer
 MEASURE = "probe transfer, one domain left out"
 
 
+@door
 def leave_one_domain_out(
     features: Features,
     sites: str | Iterable[str] | None = None,

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from interp.core.artists import artist_column, artist_halves, artists_of
+from interp.core.doors import door
 from interp.core.errors import listed
 from interp.core.progress import track
 from interp.core.seeds import rng
@@ -31,6 +32,7 @@ READ = "classes told apart by a linear probe within one domain (rung R1)"
 MOVED = "classes told apart by a linear probe from another domain (rung R3)"
 
 
+@door
 def transfer(
     features: Features,
     sites: str | Iterable[str] | None = None,

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from interp.core.artists import artists_of
+from interp.core.doors import door
 from interp.core.errors import SampleError, listed
 from interp.core.progress import track
 from interp.core.seeds import rng
@@ -18,6 +19,7 @@ from interp.probes.linear.fitting import LEAST_CLASSES, TrainingSet, fit_probes,
 ESTIMAND = "accuracy of a class probe beyond what it can memorise of artists' drawings of a class"
 
 
+@door
 def selectivity(
     features: Features,
     sites: str | Iterable[str] | None = None,

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from interp.core.artists import artists_of
+from interp.core.doors import door
 from interp.core.errors import SampleError, listed
 from interp.core.progress import track
 from interp.core.seeds import rng
@@ -26,6 +27,7 @@ from interp.probes.linear.fitting import (
 ESTIMAND = "domains told apart by a linear probe in classes and by artists it has not seen"
 
 
+@door
 def domain_probes(
     features: Features,
     sites: str | Iterable[str] | None = None,

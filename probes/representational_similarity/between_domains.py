@@ -11,6 +11,7 @@ import torch
 
 from interp.core.arguments import Resampling, ResamplingKeywords, filled
 from interp.core.artists import artist_column
+from interp.core.doors import door
 from interp.core.errors import SpecificationError, listed
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import track
@@ -78,6 +79,7 @@ class ComparisonOptions(Resampling):
     device: str | torch.device | None = None
 
 
+@door
 def similarity(
     source: Tower | Features,
     images: ImageTable | None = None,

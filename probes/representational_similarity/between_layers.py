@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from interp.core.doors import door
 from interp.core.errors import ShapeError
 from interp.core.progress import say
 from interp.core.seeds import rng
@@ -120,6 +121,7 @@ GRAM_PRICE = 1.2
 larger than caches, and are read again for their inner products."""
 
 
+@door
 def layer_similarity(
     features: Features,
     other: Features | None = None,

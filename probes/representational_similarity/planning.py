@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 from interp.core.artists import meeting_halves
+from interp.core.doors import door
 from interp.core.errors import InterpError, SpecificationError
 from interp.core.progress import say
 from interp.core.seeds import rng
@@ -39,6 +40,7 @@ def null_deviation(n_classes: int) -> float:
     return math.sqrt(2 / (n_classes * (n_classes - 3)))
 
 
+@door
 def classes_needed(width: float, *, ceiling: float = 1.0) -> int:
     """Fewest classes at which the index of unrelated domains has a 95 % interval of a given width.
 

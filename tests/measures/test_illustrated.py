@@ -13,7 +13,7 @@ from interp.core.images import ImageTable
 from interp.data.mixtures.templates import fill, prompts
 from interp.measures.catalogue.patched_sites import PATCHED, across_domains
 from interp.measures.illustrated import SIDE, middle, moved, pictured
-from interp.measures.subjects import Subject, classifier, present
+from interp.measures.subjects import Subject, neutral_classifier, present
 from interp.models.loading.load import load_clip
 from interp.models.loading.presets import write_model_folder
 from interp.study.results import contact_sheets
@@ -38,7 +38,7 @@ def test_the_plate_holds_the_pairs_that_move_most_and_least(
     swept = []
     for pattern, axes in PATCHED.items():
         if present(subject.clip.visual, [pattern]):
-            head = classifier(subject, seen.labels, seen.domains)
+            head = neutral_classifier(subject, seen.labels, seen.domains)
             swept.append(
                 localise(
                     subject.clip.visual, pairs, sites=pattern, axes=axes, classifier=head,

@@ -17,6 +17,7 @@ from PIL import Image
 from pydantic.dataclasses import dataclass
 
 from interp.core.declarations.declared import Declared, Flag, Whole
+from interp.core.doors import door
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
 from interp.core.parallel import side_by_side
@@ -73,6 +74,7 @@ class EmbeddedSpec(Declared):
     seed: Whole = 0
 
 
+@door
 def open_embedded(spec: EmbeddedSpec | None = None, *, jobs: int = 2) -> ImageTable:
     """Open the embedded study, rendering it first if the cache does not hold it.
 

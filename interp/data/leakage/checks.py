@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from interp.core.doors import door
 from interp.core.errors import SampleError, listed
 from interp.core.images import ImageTable
 from interp.core.tables import Table
@@ -94,6 +95,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
+@door
 def audit(
     images: ImageTable,
     mixture: Mixture | None = None,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from interp.core.doors import door
 from interp.core.errors import DataError, listed
 from interp.core.progress import track
 from interp.core.storage.store import cache_folder, file_hash, fingerprint, writable, write_atomic
@@ -36,6 +37,7 @@ class BaseSet:
     hash: str
 
 
+@door
 def open_base(source: str) -> BaseSet:
     """Look at a base set once, and keep what was found in the cache until its files change.
 

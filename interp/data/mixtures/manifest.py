@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from interp.core.doors import door
 from interp.core.errors import DataError, LeakError, listed
 from interp.core.storage.store import file_hash
 from interp.data.mixtures.settings import BASE, MixtureSpec
@@ -111,6 +112,7 @@ def check_mixture(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+@door
 def diff_manifests(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
     """Say in one line what differs between two mixtures, from their manifests.
 

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 import numpy as np
 import pandas as pd
 
+from interp.core.doors import door
 from interp.core.errors import DataError, LeakError, check_known, listed
 from interp.core.images import ImageTable
 from interp.core.seeds import rng
@@ -148,6 +149,7 @@ def _words(column: pd.Series) -> list[str]:
     return column.to_numpy(dtype=object).tolist()
 
 
+@door
 def make_mixture(images: ImageTable, spec: MixtureSpec) -> Mixture:
     """Choose and caption the training pictures of a mixture.
 
@@ -177,6 +179,7 @@ def make_mixture(images: ImageTable, spec: MixtureSpec) -> Mixture:
     return next(make_mixtures(images, [spec]))
 
 
+@door
 def make_mixtures(images: ImageTable, specs: Iterable[MixtureSpec]) -> Iterator[Mixture]:
     """Make the mixtures of many specifications, one at a time.
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.core.doors import door
+
 if TYPE_CHECKING:
     from interp.core.images import ImageTable
     from interp.data.artwork.embedded import EmbeddedSpec
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["open_images"]
 
 
+@door
 def open_images(
     source: Any = None,
     *,

@@ -20,6 +20,7 @@ import pandas as pd
 from braceexpand import braceexpand
 from PIL import Image
 
+from interp.core.doors import door
 from interp.core.errors import DataError, OutputError, listed
 from interp.core.images import ImageTable
 from interp.core.pictures import UNREADABLE, Stored
@@ -269,6 +270,7 @@ AS_THEY_ARE = (".jpg", ".jpeg", ".png", ".webp")
 """Files that go into a shard unchanged: those that open_clip looks for."""
 
 
+@door
 def write_shards(
     images: ImageTable,
     folder: str | Path,

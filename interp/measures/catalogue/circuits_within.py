@@ -46,7 +46,7 @@ from interp.core.progress import say
 from interp.core.tables import Table
 from interp.core.tower import Wired
 from interp.measures.opened import Frames, OpenedModel
-from interp.measures.subjects import Subject, classifier, present
+from interp.measures.subjects import Subject, neutral_classifier, present
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Sizes of circuits on the page's curve."""
@@ -103,7 +103,7 @@ def _read(subject: Subject, pairs: Pairs, images: ImageTable, class_names: Seque
     return read_pairs(
         subject.clip.visual,
         pairs,
-        classifier=classifier(subject, class_names, images.domains),
+        classifier=neutral_classifier(subject, class_names, images.domains),
         preprocess=subject.clip.preprocess,
     )
 

@@ -22,7 +22,7 @@ from interp.core.declarations.measures import (
 )
 from interp.core.sites import middle_of
 from interp.measures.opened import Frames, OpenedModel
-from interp.measures.subjects import PICTURES_PER_CELL, neutral_head
+from interp.measures.subjects import PICTURES_PER_CELL, neutral_classifier
 
 
 def _code(row: Row) -> str:
@@ -143,7 +143,7 @@ def measure(opened: OpenedModel) -> Frames:
     few_images = images.few(PICTURES_PER_CELL, seed=seed)
     asked: dict[str, Any] = {
         "preprocess": clip.preprocess,
-        "classifier": neutral_head(subject, opened.images.labels, images.domains),
+        "classifier": neutral_classifier(subject, opened.images.labels, images.domains),
         "class_names": opened.images.labels,
     }
     natural, other = opened.pair

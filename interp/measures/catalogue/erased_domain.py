@@ -19,7 +19,7 @@ from interp.core.declarations.measures import (
 )
 from interp.core.sites import middle_of
 from interp.measures.opened import Frames, OpenedModel
-from interp.measures.subjects import PICTURES_PER_CELL, neutral_head
+from interp.measures.subjects import PICTURES_PER_CELL, neutral_classifier
 
 
 def _changed(row: Row) -> str:
@@ -91,7 +91,7 @@ def measure(opened: OpenedModel) -> Frames:
         images.few(PICTURES_PER_CELL, seed=subject.seed),
         middle_of(opened.depths),
         preprocess=subject.clip.preprocess,
-        classifier=neutral_head(subject, opened.images.labels, images.domains),
+        classifier=neutral_classifier(subject, opened.images.labels, images.domains),
         class_names=opened.images.labels,
         n_controls=opened.analysis.n_controls,
         seed=subject.seed,

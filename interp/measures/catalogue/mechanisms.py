@@ -58,7 +58,7 @@ from interp.core.sites import BANDS, band_of
 from interp.core.tables import stacked
 from interp.core.tower import Tower, Wired
 from interp.measures.opened import Frames, OpenedModel
-from interp.measures.subjects import classifier, present
+from interp.measures.subjects import neutral_classifier, present
 from interp.verdicts.rungs import RUNGS
 
 UNITS: Mapping[str, str] = {
@@ -377,7 +377,7 @@ def mechanisms_of_pairs(opened: OpenedModel) -> Frames:
 def _seen(opened: OpenedModel, images: ImageTable) -> Seen:
     clip, labels = opened.subject.clip, opened.images.labels
     n = max(2, 2 * opened.analysis.n_circuit_pairs // len(images.labels))
-    head = classifier(opened.subject, labels, opened.images.domains)
+    head = neutral_classifier(opened.subject, labels, opened.images.domains)
     return Seen(clip.visual, images, head, clip.preprocess, n=n, seed=opened.subject.seed)
 
 

@@ -19,7 +19,7 @@ from interp.core.declarations.measures import (
 from interp.core.illustrations import Plate
 from interp.core.images import ImageTable, Pairs
 from interp.measures.opened import Frames, OpenedModel
-from interp.measures.subjects import classifier, present
+from interp.measures.subjects import neutral_classifier, present
 
 PATCHED_SITES = FigureSpec(
     "patching",
@@ -75,7 +75,7 @@ def measure(opened: OpenedModel) -> Frames:
                     pairs,
                     sites=pattern,
                     axes=axes,
-                    classifier=classifier(subject, opened.images.labels, images.domains),
+                    classifier=neutral_classifier(subject, opened.images.labels, images.domains),
                     preprocess=subject.clip.preprocess,
                     seed=subject.seed,
                 )
@@ -93,9 +93,12 @@ def across_domains(
     """Pictures of the first domain with partners of their class in the second, aligned if drawn."""
     drawn = {"drawing", "warp"} <= set(images.frame.columns)
     across = images.select(domain=list(domains)).pairs(
-        same=("label", "drawing", "warp") if drawn else ("label",), differ="domain", seed=seed
+        same=("label", "drawing", "warp") if drawn else ("label",),
+        differ="domain",
+        clean=domains[0],
+        seed=seed,
     )
-    return across[(across.clean.domain == domains[0]).to_numpy()].spread(n_pairs, seed=seed)
+    return across.spread(n_pairs, seed=seed)
 
 
 def moved_pictures(opened: OpenedModel, made: Mapping[str, pd.DataFrame]) -> list[Plate]:

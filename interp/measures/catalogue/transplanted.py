@@ -10,7 +10,7 @@ from interp.core.declarations.measures import (
     MeasureSpec,
 )
 from interp.measures.opened import Frames, OpenedModel
-from interp.measures.subjects import classifier, present
+from interp.measures.subjects import neutral_classifier, present
 
 TRANSPLANTED = profile_spec(
     "transplant",
@@ -52,7 +52,7 @@ def measure(opened: OpenedModel) -> Frames:
         images,
         domain_a=opened.pair[0],
         domain_b=opened.pair[1],
-        classifier=classifier(subject, opened.images.labels, images.domains),
+        classifier=neutral_classifier(subject, opened.images.labels, images.domains),
         sites=present(tower, DONATED),
         preprocess=subject.clip.preprocess,
         n=opened.analysis.n_transplants,

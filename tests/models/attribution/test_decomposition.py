@@ -10,10 +10,10 @@ from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 from transformer_lens import ActivationCache
 
+from interp.core.classifiers import Classifier
 from interp.core.errors import DataError, InterpError, NumericsError, ShapeError
 from interp.core.statistics.resampling import mean_interval
 from interp.models.attribution.decomposition import GRANULARITIES, Decomposition, decompose
-from interp.models.clip import ZeroShotHead
 from interp.models.towers.opening import open_tower
 from interp.models.towers.resnet import HookedResNet
 from interp.models.towers.text import HookedText
@@ -308,13 +308,13 @@ def whole() -> Decomposition:
 
 
 @pytest.fixture
-def head() -> ZeroShotHead:
+def head() -> Classifier:
     dice = torch.Generator().manual_seed(1)
     weight = nn.functional.normalize(torch.randn(4, 24, generator=dice), dim=-1)
-    return ZeroShotHead(("cat", "dog", "owl", "pig"), weight, 20.0)
+    return Classifier(weight, ("cat", "dog", "owl", "pig"), 20.0)
 
 
-def test_logits_of_parts_sum_to_the_logits(whole: Decomposition, head: ZeroShotHead) -> None:
+def test_logits_of_parts_sum_to_the_logits(whole: Decomposition, head: Classifier) -> None:
     logits = whole.logits(head)
     torch.testing.assert_close(logits.sum(1), head(whole.embedding))
     part, picture, name = 3, 1, 2
@@ -341,7 +341,7 @@ def test_groups(whole: Decomposition) -> None:
     assert whole.grouped("pos").names == ("rest",)
 
 
-def test_summary(whole: Decomposition, head: ZeroShotHead) -> None:
+def test_summary(whole: Decomposition, head: Classifier) -> None:
     labels = ["dog", "owl", "dog"]
     table = whole.summary(head, labels, seed=3).frame
     logits = whole.logits(head)
@@ -364,7 +364,7 @@ def test_summary(whole: Decomposition, head: ZeroShotHead) -> None:
     assert table["value"].sum() == pytest.approx(mean_interval(margins, labels).value)
 
 
-def test_summary_of_one_class_is_over_pictures(whole: Decomposition, head: ZeroShotHead) -> None:
+def test_summary_of_one_class_is_over_pictures(whole: Decomposition, head: Classifier) -> None:
     table = whole.summary(head, ["cat"] * 3).frame
     assert (table["unit"] == "picture").all() and (table["n_units"] == 3).all()
     assert table["low"].notna().all()
@@ -373,15 +373,15 @@ def test_summary_of_one_class_is_over_pictures(whole: Decomposition, head: ZeroS
     assert lone["low"].isna().all() and (lone["reason"] != "").all()
 
 
-def test_what_is_refused(whole: Decomposition, head: ZeroShotHead) -> None:
+def test_what_is_refused(whole: Decomposition, head: Classifier) -> None:
     with pytest.raises(ShapeError, match="2 labels for 3"):
         whole.summary(head, ["cat", "dog"])
     with pytest.raises(DataError, match="Did you mean cat"):
         whole.summary(head, ["cat", "dog", "cta"])
     with pytest.raises(InterpError, match="two or more"):
-        whole.summary(ZeroShotHead(("cat",), head.weight[:1], 1.0), ["cat"] * 3)
+        whole.summary(Classifier(head.weight[:1], ("cat",), 1.0), ["cat"] * 3)
     with pytest.raises(ShapeError, match="same model"):
-        whole.logits(ZeroShotHead(("cat",), torch.ones(1, 7), 1.0))
+        whole.logits(Classifier(torch.ones(1, ("cat",), 7), 1.0))
     with pytest.raises(InterpError, match=r"blocks\.0\.mlp"):
         _ = whole["blocks.0.mpl"]
     with pytest.raises(InterpError, match="group parts"):

@@ -9,10 +9,10 @@ from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.transformer import text_global_pool
 from torch import Tensor
 
+from interp.core.classifiers import Classifier
 from interp.core.errors import InterpError, SiteError
 from interp.models.attribution.decomposition import decompose
 from interp.models.attribution.lens import lens_embeddings, lens_sites, logit_lens
-from interp.models.clip import ZeroShotHead
 from interp.models.towers.opening import open_tower
 from tests.models.moved import moved, tokens
 
@@ -21,10 +21,10 @@ TEXT: Any = {"context_length": 8, "vocab_size": 50, "width": 32, "heads": 2, "la
 RESNET: Any = {"layers": (2, 1, 2, 1), "width": 8, "image_size": 64, "head_width": 64}
 
 
-def head() -> ZeroShotHead:
+def head() -> Classifier:
     dice = torch.Generator().manual_seed(1)
     weight = F.normalize(torch.randn(4, 24, generator=dice), dim=-1)
-    return ZeroShotHead(("cat", "dog", "owl", "pig"), weight, 20.0)
+    return Classifier(weight, ("cat", "dog", "owl", "pig"), 20.0)
 
 
 def visual(**variant: Any) -> tuple[Any, Any, Tensor]:

@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 import torch
 
+from interp.core.classifiers import Classifier
 from interp.core.errors import DataError, NumericsError, SampleError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.tables import Table
-from interp.models.clip import ZeroShotHead, build_head, write
+from interp.models.clip import build_head, write
 from interp.models.evaluation.overview import Answers, accuracy, accuracy_by_class, ask, evaluate
 from interp.models.evaluation.predictions import Question
 
@@ -29,8 +30,8 @@ class Oracle:
         ]
         return torch.stack(rows)
 
-    def zero_shot(self, class_names: list[str], templates: list[str]) -> ZeroShotHead:
-        return ZeroShotHead(tuple(class_names), torch.eye(4), 10.0)
+    def zero_shot(self, class_names: list[str], templates: list[str]) -> Classifier:
+        return Classifier(torch.eye(4), tuple(class_names), 10.0)
 
 
 @pytest.fixture
@@ -151,7 +152,7 @@ def test_heads_are_made_once_and_pictures_embedded_once(images: ImageTable) -> N
     class Counting(Oracle):
         made = embedded = 0
 
-        def zero_shot(self, class_names: list[str], templates: list[str]) -> ZeroShotHead:
+        def zero_shot(self, class_names: list[str], templates: list[str]) -> Classifier:
             self.made += 1
             return super().zero_shot(class_names, templates)
 

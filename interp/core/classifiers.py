@@ -1,0 +1,219 @@
+"""Classes as directions in the embedding: the one classifier that every function takes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from scipy.stats import binomtest
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from interp.core.errors import DataError, NumericsError, ShapeError, check_known, listed
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """Classes as directions, scored by scaled cosine.
+
+    `logit[c] = scale * cos(embedding, embeddings[c])`.
+
+    Args:
+        embeddings: A direction per class, `class d_embed`, of any length.
+        names: The class names, in the same order.
+        scale: CLIP's exp(logit_scale); the default of 1 gives plain cosines.
+
+    Raises:
+        ShapeError: If there is not one embedding per name.
+        DataError: Without a name, or with a name twice.
+        NumericsError: For embeddings with NaN or infinity.
+
+    Notes:
+        `clip.zero_shot(names)` makes one of prompts. Every function that asks for a classifier
+        takes it as it is. `predict`, `predict_proba` and `score` are scikit-learn's, on embeddings.
+        `weight`, `class_names` and `logit_scale` are other names of the three arguments.
+
+    >>> classifier = Classifier(torch.eye(2), ("cat", "dog"), scale=10.0)
+    >>> pictures = torch.tensor([[0.0, 3.0]])
+    >>> classifier(pictures).tolist(), classifier.predict(pictures).tolist()
+    ([[0.0, 10.0]], ['dog'])
+    """
+
+    embeddings: Tensor
+    names: Sequence[str]
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.names):
+            raise ShapeError(
+                f"score against {len(self.names)} classes",
+                f"class embeddings of shape {tuple(self.embeddings.shape)}",
+                f"({len(self.names)}, d_embed)",
+                "give one embedding per class name",
+            )
+        if not len(self.names) or len(set(self.names)) < len(self.names):
+            raise DataError(
+                "score pictures against classes",
+                f"the classes {listed(self.names) or 'of no name'}",
+                "different names, at least one",
+                "name every class once",
+            )
+        if not bool(torch.isfinite(self.embeddings).all()):
+            raise NumericsError(
+                "score against classes",
+                "class embeddings with NaN or infinity",
+                "finite numbers",
+                "check the text tower and the prompts",
+            )
+
+    @property
+    def weight(self) -> Tensor:
+        """The classes as directions."""
+        return self.embeddings
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return tuple(self.names)
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor of the cosines."""
+        return self.scale
+
+    def __call__(self, embedding: Float[Tensor, "batch d_embed"]) -> Float[Tensor, "batch class"]:
+        """The logits."""
+        return self.logits(embedding)
+
+    def cosine(self, embedding: Float[Tensor, "batch d_embed"]) -> Float[Tensor, "batch class"]:
+        """Cosine of every embedding with every class."""
+        classes = self.embeddings.to(embedding)
+        return normalize(embedding, dim=-1) @ normalize(classes, dim=-1).T
+
+    def logits(self, embedding: Float[Tensor, "batch d_embed"]) -> Float[Tensor, "batch class"]:
+        """Scaled cosine of every embedding with every class."""
+        return self.scale * self.cosine(embedding)
+
+    def predict(self, embedding: Float[Tensor, "batch d_embed"]) -> np.ndarray:
+        """The name of the class with the largest logit, for every embedding."""
+        places = self.logits(embedding).argmax(dim=-1).cpu().numpy()
+        return np.asarray(self.class_names, dtype=object)[places]
+
+    def predict_proba(
+        self, embedding: Float[Tensor, "batch d_embed"]
+    ) -> Float[np.ndarray, "batch class"]:
+        """The softmax of the logits."""
+        return self.logits(embedding).detach().softmax(dim=-1).cpu().numpy()
+
+    def score(self, embedding: Float[Tensor, "batch d_embed"], labels: Sequence[str]) -> float:
+        """The share of embeddings whose class is predicted.
+
+        Args:
+            embedding: Embeddings of pictures.
+            labels: Their classes, by name.
+
+        Returns:
+            Accuracy, 0 to 1.
+
+        Raises:
+            DataError: For a name that is no class of this classifier.
+            ShapeError: If there is not one label per embedding.
+        """
+        return float((self._checked(embedding, labels) == np.asarray(labels, dtype=object)).mean())
+
+    def confusion(
+        self, embedding: Float[Tensor, "batch d_embed"], labels: Sequence[str]
+    ) -> pd.DataFrame:
+        """How many pictures of each class are given each name.
+
+        Args:
+            embedding: Embeddings of pictures.
+            labels: Their classes, by name.
+
+        Returns:
+            Counts: a row for each class, a column for each name that is given.
+        """
+        given = pd.Categorical(self._checked(embedding, labels), self.class_names)
+        true = pd.Categorical(list(labels), self.class_names)
+        return pd.crosstab(true, given, rownames=["label"], colnames=["predicted"], dropna=False)
+
+    def score_by(
+        self,
+        embedding: Float[Tensor, "batch d_embed"],
+        labels: Sequence[str],
+        groups: Sequence[str],
+    ) -> pd.DataFrame:
+        """The accuracy in each group of pictures, such as each domain.
+
+        Args:
+            embedding: Embeddings of pictures.
+            labels: Their classes, by name.
+            groups: The group of each picture, for example `images.domain`.
+
+        Returns:
+            A row for each group: `value` (accuracy, 0 to 1), `low` and `high` (Wilson's 95 %
+            interval over pictures), `n_pictures`.
+        """
+        right = pd.Series(self._checked(embedding, labels) == np.asarray(labels, dtype=object))
+        rows = {}
+        for group, hits in right.groupby(np.asarray(groups)):
+            ends = binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
+            rows[group] = [hits.mean(), ends.low, ends.high, len(hits)]
+        return pd.DataFrame.from_dict(rows, "index", columns=["value", "low", "high", "n_pictures"])
+
+    def _checked(self, embedding: Tensor, labels: Sequence[str]) -> np.ndarray:
+        """What is predicted, where there is a known label for every embedding."""
+        self.numbers(labels)
+        if len(labels) != len(embedding):
+            raise ShapeError(
+                "score predictions",
+                f"{len(labels)} labels for {len(embedding)} embeddings",
+                "a label for each",
+                "give both in the same order",
+            )
+        return self.predict(embedding)
+
+    def numbers(self, labels: Sequence[str]) -> Int[Tensor, "batch"]:
+        """The places of class names.
+
+        Args:
+            labels: Class names, one per example.
+
+        Returns:
+            The place of each among `names`.
+
+        Raises:
+            DataError: For a name that is no class of this classifier.
+        """
+        check_known("score pictures", "class", sorted(set(labels)), self.names)
+        place = {name: number for number, name in enumerate(self.names)}
+        return torch.tensor([place[name] for name in labels], dtype=torch.long)
+
+    def standardised(self, embedding: Float[Tensor, "batch d_embed"]) -> "Classifier":
+        """The same classes in units of the model's own contrast between them.
+
+        Args:
+            embedding: Outputs of the model for some pictures.
+
+        Returns:
+            A classifier of another scale.
+
+        Raises:
+            NumericsError: If the logits do not differ between classes, or are not finite.
+
+        Notes:
+            The unit is the root mean square, over pictures, of the standard deviation of a
+            picture's logits over classes. In this unit the margins of differently trained models
+            can be compared.
+        """
+        spread = self.logits(embedding).var(dim=-1, correction=0).mean().sqrt().item()
+        if not np.isfinite(spread) or spread == 0:
+            raise NumericsError(
+                "standardise a classifier",
+                f"logits that spread {spread} over the classes",
+                "logits that differ between classes",
+                "check the class embeddings and the tower's output",
+            )
+        return replace(self, scale=self.scale / spread)

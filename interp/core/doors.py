@@ -1,0 +1,208 @@
+"""Doors: public functions check their arguments first, so that a wrong call ends in our own error.
+
+`door` reads a function's annotations. It checks what a mistake gets wrong most often: text for a
+number, a bare text for a list of texts, an object of another kind. It leaves shapes and ranges to
+the function. A `Clip` is taken where a tower is asked for, by its image tower or, for tokens, its
+text tower.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, wraps
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+import numpy as np
+from torch import Tensor
+
+from interp.core.classifiers import Classifier
+from interp.core.errors import SpecificationError, listed, nearest
+from interp.core.images import ImageTable, Pairs
+from interp.core.tower import Tower
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+SAID: Mapping[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "True or False",
+    Sequence[str]: "a list of texts",
+    ImageTable: "an ImageTable, as interp.open_images returns it",
+    Pairs: "pairs, as images.pairs(...) returns them",
+    Tower: "a tower, such as clip.visual",
+    Classifier: "a classifier, such as clip.zero_shot(class_names)",
+    Tensor: "a torch tensor",
+}
+"""What is checked, and how it is said; all other annotations are let through."""
+
+INSTEAD = {
+    Tower: "open a module of another kind by interp.models.open_tower",
+    Tensor: "make one with torch.as_tensor",
+    ImageTable: "open the pictures with interp.open_images",
+    Sequence[str]: "put it into a list",
+}
+
+
+def door(function: Function) -> Function:
+    """Check the arguments of a public function before it runs.
+
+    Args:
+        function: A function with annotations.
+
+    Returns:
+        The same function; a wrong argument is a `SpecificationError` that says what was asked,
+        what was given, and what would be right.
+
+    >>> @door
+    ... def pool(names: Sequence[str], *, size: int = 8) -> int:
+    ...     return len(names) * size
+    >>> pool(["a"], size="4")
+    Traceback (most recent call last):
+    ...
+    interp.core.errors.SpecificationError: Cannot call pool: given size = '4', right would be a ...
+    >>> pool("a")
+    Traceback (most recent call last):
+    ...
+    interp.core.errors.SpecificationError: Cannot call pool: given names = 'a', right would be a ...
+    """
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise _miscalled(function, signature, args, kwargs, error) from None
+        kinds = _kinds(function)
+        changed = False
+        for name, value in bound.arguments.items():
+            if name in kinds and not _fits(value, kinds[name]):
+                found = _tower_of(value, kinds[name], bound.arguments)
+                if found is None:
+                    raise _wrong(function, name, value, kinds[name])
+                bound.arguments[name], changed = found, True
+            elif signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+                for key, given in value.items():
+                    if key in kinds and not _fits(given, kinds[key]):
+                        raise _wrong(function, key, given, kinds[key])
+        return function(*bound.args, **bound.kwargs) if changed else function(*args, **kwargs)
+
+    return checked  # type: ignore[return-value]
+
+
+@cache
+def _kinds(function: Callable[..., Any]) -> dict[str, tuple[Any, ...]]:
+    """The kinds that each argument may be, of those arguments whose every kind can be checked."""
+    hints = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
+    groups = [get_args(hint)[0] for hint in hints.values() if "Unpack" in str(get_origin(hint))]
+    for group in groups:
+        hints |= get_type_hints(group) if is_typeddict(group) else {}
+    found = {}
+    for name, hint in hints.items():
+        union = get_origin(hint) in (Union, UnionType)
+        kinds = tuple(get_args(hint)) if union else (hint,)
+        if all(_known(kind) for kind in kinds):
+            found[name] = kinds
+    return found
+
+
+def _known(kind: Any) -> bool:
+    """Whether it can be said of a value if it is of a kind."""
+    if kind in SAID or kind is NoneType or get_origin(kind) is Callable:
+        return True
+    return type(kind) is type and not _is_protocol(kind)
+
+
+def _is_protocol(kind: type) -> bool:
+    return bool(getattr(kind, "_is_protocol", False))
+
+
+def _fits(value: Any, kinds: Sequence[Any]) -> bool:
+    return any(_is(value, kind) for kind in kinds)
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if kind == Sequence[str]:
+        listed_ = not isinstance(value, (str, bytes)) and hasattr(value, "__iter__")
+        return listed_ and all(isinstance(each, str) for each in value)
+    if get_origin(kind) is Callable:
+        return callable(value)
+    if kind is bool:
+        return isinstance(value, (bool, np.bool_))
+    if kind in (int, float):
+        numbers = (int, np.integer) if kind is int else (int, float, np.integer, np.floating)
+        return isinstance(value, numbers) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _tower_of(value: Any, kinds: Sequence[Any], arguments: Mapping[str, Any]) -> Any:
+    """A tower of a `Clip`: of texts where any argument holds tokens, else of pictures."""
+    if Tower not in kinds or not (hasattr(value, "visual") and hasattr(value, "model")):
+        return None
+    groups = [each for each in arguments.values() if isinstance(each, dict)]
+    given = [*arguments.values(), *(each for group in groups for each in group.values())]
+    tokens = any(isinstance(x, Tensor) and not x.is_floating_point() for x in given)
+    return value.text if tokens else value.visual
+
+
+def _wrong(
+    function: Callable[..., Any], name: str, value: Any, kinds: Sequence[Any]
+) -> SpecificationError:
+    said = [_said(kind) for kind in kinds if kind is not NoneType]
+    said += ["None"] if NoneType in kinds else []
+    shown = repr(value)
+    short = shown if len(shown) < 60 else f"a {type(value).__name__}"
+    hint = next((INSTEAD[kind] for kind in kinds if kind in INSTEAD), "")
+    return SpecificationError(
+        f"call {function.__name__}",
+        f"{name} = {short}",
+        " or ".join(said),
+        hint or f"pass {name} as {said[0]}",
+    )
+
+
+def _said(kind: Any) -> str:
+    if get_origin(kind) is Callable:
+        return "a function"
+    return SAID.get(kind) or f"a {kind.__name__}"
+
+
+def _miscalled(
+    function: Callable[..., Any],
+    signature: inspect.Signature,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    error: TypeError,
+) -> SpecificationError:
+    """An unknown or a missing argument, with the nearest name, or too many in a row."""
+    asked = f"call {function.__name__}"
+    kinds = {
+        name: p.kind for name, p in signature.parameters.items() if p.kind is not p.VAR_KEYWORD
+    }
+    unknown = [name for name in kwargs if name not in kinds]
+    if "unexpected" in str(error):
+        return SpecificationError(
+            asked,
+            f"the argument {unknown[0]}",
+            f"one of {listed(kinds, limit=12)}",
+            f"did you mean {nearest(unknown[0], kinds)}?",
+        )
+    if "too many" in str(error):
+        first = [name for name, kind in kinds.items() if kind is not inspect.Parameter.KEYWORD_ONLY]
+        return SpecificationError(
+            asked,
+            f"{len(args)} arguments without names",
+            f"at most {len(first)}: {listed(first)}",
+            "pass the others by name",
+        )
+    needed = [
+        name for name in kinds if signature.parameters[name].default is inspect.Parameter.empty
+    ]
+    missing = [name for name in needed[len(args) :] if name not in kwargs]
+    return SpecificationError(
+        asked,
+        f"no {' and no '.join(missing)}" if missing else str(error),
+        f"all of {listed(needed)}",
+        f"pass {', '.join(missing)}",
+    )
