@@ -172,7 +172,10 @@ WRONG: dict[str, tuple[Call, str]] = {
         lambda: circuits.minimality(TOWER, SOME, **RUN), "Circuit",
     ),
     "overlap: tensors": (lambda: circuits.overlap(SOME, SOME), "Scores"),
-    "interchange: no subspace": (lambda: circuits.interchange(TOWER, SOME, base=SOME, source=SOME), "Subspace"),
+    "interchange: no subspace": (
+        lambda: circuits.interchange(TOWER, SOME, base=SOME, source=SOME),
+        "Subspace",
+    ),
     "effects: a frame": (lambda: circuits.effects(FEATURES.frame), "Table"),
     "decompose: a list": (lambda: models.decompose(TOWER, [1.0]), "tensor"),
 }  # fmt: skip
