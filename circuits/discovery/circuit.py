@@ -11,12 +11,15 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
-from interp.circuits.edges.wiring import Wiring, check_edges, node_of
+from interp.circuits.edges.masked_runs import open_run, run_masked
+from interp.circuits.edges.wiring import Wiring, check_edges, node_of, wire
 from interp.core.doors import door
 from interp.core.errors import DataError, OutputError, ShapeError, SpecificationError
 from interp.core.storage.store import fingerprint
 from interp.core.tables import Table
+from interp.core.tower import Tower
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +39,19 @@ class Circuit:
         A node belongs to the circuit when a kept edge leaves or enters it. `len` counts the kept
         edges, and `in` takes the name of an edge or node.
 
+        Circuits of one tower are sets of edges: `a == b` compares the edges (scores and facts are
+        how they were found), `a & b`, `a | b`, `a - b` and `~a` give circuits, with the scores of
+        `a`, and `a <= b` asks whether all edges of `a` are in `b`.
+
     >>> from interp.circuits import Chain, wire
     >>> import torch
     >>> wiring = wire(Chain([torch.nn.Identity(), torch.nn.Identity()]))
     >>> circuit = Circuit.of(wiring, ["input->m0", "m0->logits"])
     >>> len(circuit), circuit.nodes, "m0->m1" in circuit
     (2, ('input', 'm0', 'logits'), False)
+    >>> other = Circuit.of(wiring, ["input->m0", "input->m1"])
+    >>> (circuit & other).edges, circuit.jaccard(other) == 1 / 3
+    (('input->m0',), True)
     """
 
     wiring: Wiring
@@ -81,6 +91,68 @@ class Circuit:
     def __len__(self) -> int:
         return int(self.kept.sum())
 
+    def __repr__(self) -> str:
+        most = [self.wiring.names[edge] for edge in self._by_score()[:3]]
+        shown = f": {', '.join(most)}{', ...' if len(self) > 3 else ''}" if most else ""
+        return f"Circuit({len(self):,} of {self.wiring.n_edges:,} edges{shown})"
+
+    def _by_score(self) -> np.ndarray:
+        """The kept edges, those with the largest |score| first."""
+        kept = np.flatnonzero(self.kept)
+        return kept[np.argsort(-np.nan_to_num(np.abs(self.scores[kept])), kind="stable")]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Circuit):
+            return NotImplemented
+        return self.wiring == other.wiring and bool((self.kept == other.kept).all())
+
+    def __hash__(self) -> int:
+        return hash((self.wiring, self.kept.tobytes()))
+
+    def __and__(self, other: "Circuit") -> "Circuit":
+        return replace(self, kept=self.kept & self._kept_of(other))
+
+    def __or__(self, other: "Circuit") -> "Circuit":
+        return replace(self, kept=self.kept | self._kept_of(other))
+
+    def __sub__(self, other: "Circuit") -> "Circuit":
+        return replace(self, kept=self.kept & ~self._kept_of(other))
+
+    def __invert__(self) -> "Circuit":
+        return replace(self, kept=~self.kept)
+
+    def __le__(self, other: "Circuit") -> bool:
+        return not bool((self.kept & ~self._kept_of(other)).any())
+
+    def _kept_of(self, other: "Circuit") -> np.ndarray:
+        """The edges of a circuit of the same tower."""
+        if not isinstance(other, Circuit) or other.wiring != self.wiring:
+            raise SpecificationError(
+                "compare circuits",
+                f"a {type(other).__name__}, or a circuit of a tower that is wired differently",
+                "two circuits of one tower",
+                "discover both in the same tower",
+            )
+        return other.kept
+
+    def jaccard(self, other: "Circuit") -> float:
+        """Edges of both as a share of the edges of either.
+
+        Args:
+            other: A circuit of the same tower.
+
+        Returns:
+            0 (no common edge) to 1 (the same edges); NaN for two empty circuits.
+
+        Raises:
+            SpecificationError: For a circuit of a tower that is wired differently.
+
+        Notes:
+            What this would be without sharing depends on the sizes: `overlap` gives it a null.
+        """
+        either = len(self | other)
+        return len(self & other) / either if either else float("nan")
+
     def __contains__(self, name: str) -> bool:
         if name in self.wiring.nodes:
             return name in self.nodes
@@ -106,9 +178,63 @@ class Circuit:
         used[self.wiring.owners[ends[:, 1]]] = True
         return used
 
-    def without(self) -> "Circuit":
-        """The complement: every edge of the wiring that is not in this circuit."""
-        return replace(self, kept=~self.kept)
+    def without(self, *names: str) -> "Circuit":
+        """The circuit without some of its edges or nodes; without names, the complement.
+
+        Args:
+            *names: Names of edges, or of nodes, which lose all their edges.
+
+        Returns:
+            The rest of the circuit, or every edge that is not in it.
+
+        Raises:
+            SiteError: For an edge or node that does not exist.
+        """
+        if not names:
+            return ~self
+        wiring, kept = self.wiring, self.kept.copy()
+        for name in names:
+            if name in wiring.nodes:
+                place = wiring.nodes.index(name)
+                ends = wiring.edges
+                kept &= (ends[:, 0] != place) & (wiring.owners[ends[:, 1]] != place)
+            else:
+                kept[wiring.edge(name)] = False
+        return replace(self, kept=kept)
+
+    def run(self, tower: Tower, *, clean: Tensor, corrupt: Tensor) -> Tensor:
+        """Run a tower through this circuit alone: all other edges carry the corrupt run.
+
+        Args:
+            tower: The tower that the circuit was found in.
+            clean: Inputs, `batch ...`.
+            corrupt: Their partners, in the same order.
+
+        Returns:
+            Outputs, `batch d_embed`. With every edge kept they are those of the clean run, with
+            none those of the corrupt run.
+
+        Raises:
+            SpecificationError: For a tower that is wired differently.
+
+        >>> import torch
+        >>> from interp.circuits import Chain, wire
+        >>> tower = Chain([torch.nn.Linear(1, 1, bias=False)])
+        >>> ones, circuit = torch.ones(1, 2, 1), Circuit.of(wire(tower), ["input->logits"])
+        >>> alone = circuit.run(tower, clean=ones, corrupt=0 * ones)
+        >>> torch.equal(alone, (~circuit).run(tower, clean=0 * ones, corrupt=ones))
+        True
+        """
+        if wire(tower) != self.wiring:
+            raise SpecificationError(
+                "run a circuit",
+                "a tower that is wired differently",
+                "the tower that the circuit was found in",
+                "discover a circuit in this tower",
+            )
+        flows = open_run(tower, clean), open_run(tower, corrupt)
+        masks = self.kept[None]
+        return run_masked(tower, self.wiring, masks, clean=flows[0], corrupt=flows[1])[0]
 
     def pruned(self) -> "Circuit":
         """The circuit without edges that lie on no path from the input to the output."""

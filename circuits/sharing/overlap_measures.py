@@ -6,13 +6,14 @@ nothing of what the parts do there: transfer and transplants measure that.
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
+from interp.circuits.discovery.circuit import Circuit
 from interp.circuits.edges.attribution import Attribution
 from interp.circuits.patching.localisation import of_its_own
 from interp.circuits.sharing.components import edge_groups
@@ -26,7 +27,7 @@ from interp.core.errors import (
 )
 from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import Evidence
-from interp.core.statistics.resampling import permutation_p, sharing_index
+from interp.core.statistics.resampling import Interval, permutation_p, sharing_index
 from interp.core.tables import Table
 
 
@@ -205,8 +206,8 @@ PRIMARY_OVERLAP = "jaccard"
 
 @door
 def overlap(
-    a: Scores,
-    b: Scores,
+    a: Any,
+    b: Any,
     *,
     share: float = 0.1,
     measures: Sequence[str] = tuple(MEASURES_OF_OVERLAP),
@@ -225,8 +226,8 @@ def overlap(
     domain by different artists, at equal n; index = (value - null) / (ceiling - null).
 
     Args:
-        a: Scores of domain A.
-        b: Scores of the same units in domain B.
+        a: Scores of domain A: `Scores`, the `ClassCircuits` that hold them, or one `Circuit`.
+        b: The same of domain B.
         share: The share of each group's units, those with the largest |score|, that `jaccard`
             compares. The other measures need no threshold.
         measures: `jaccard`, `weighted jaccard` and `rank correlation`, or some of them.
@@ -238,10 +239,12 @@ def overlap(
     Returns:
         A row for each measure, with evidence columns and a verdict. Where the units are edges, one
         more row, "jaccard, nodes given": the same value against circuits of the same class whose
-        edges are rewired at random between their own nodes.
+        edges are rewired at random between their own nodes. Of two circuits, the only row is
+        "jaccard, nodes given": one circuit a domain has no interval and no verdict.
 
     Raises:
-        SpecificationError: For an unknown measure.
+        SpecificationError: For an unknown measure, other objects, or circuits of towers that are
+            wired differently.
         ShapeError: For scores of different units.
         SampleError: With fewer than four classes in both domains, a class without examples in a
             half, or a share outside (0, 1].
@@ -264,6 +267,20 @@ def overlap(
     >>> overlap(a, b).frame["verdict"].unique().tolist()
     ['shared']
     """
+    if isinstance(a, Circuit) and isinstance(b, Circuit):
+        row = _circuits_row(a, b, seed)
+        frame = pd.DataFrame([row]).assign(level=level, domain_a=domains[0], domain_b=domains[1])
+        return Table.with_evidence("overlap", frame, {"units": a.wiring.n_edges})
+    if domains == ("A", "B"):
+        domains = getattr(a, "domain", "A"), getattr(b, "domain", "B")
+    a, b = (getattr(each, "scores", each) for each in (a, b))
+    if not isinstance(a, Scores) or not isinstance(b, Scores):
+        raise SpecificationError(
+            "compare circuits",
+            f"a {type(a).__name__} and a {type(b).__name__}",
+            "two Scores, two ClassCircuits or two Circuits",
+            "find circuits of classes with class_circuits, or one circuit with discover",
+        )
     check_known("compare circuits", "measure", measures, MEASURES_OF_OVERLAP, SpecificationError)
     if a.values.shape[1] != b.values.shape[1] or (np.asarray(a.groups) != b.groups).any():
         raise ShapeError(
@@ -360,6 +377,30 @@ def _rewired_row(
     about = _about("edges", rewired, n, seed)
     p = permutation_p(terms[0][0], np.mean(drawn, axis=1))
     return {"measure": "jaccard, nodes given", **about.judged(terms, p=p)}
+
+
+def _circuits_row(a: Circuit, b: Circuit, seed: int) -> dict[str, Any]:
+    """Jaccard of two circuits' edges, against edges rewired between each circuit's own nodes."""
+    value, generator = a.jaccard(b), rng("rewiring", seed)
+    groups, ends = edge_groups(a.wiring), a.wiring.edges
+    drawn = []
+    for _ in range(REWIRINGS):
+        one, two = (
+            replace(each, kept=rewire(each.kept, ends, groups, generator)) for each in (a, b)
+        )
+        drawn.append(one.jaccard(two))
+    about = Evidence(
+        estimand="overlap of these two circuits",
+        null_kind=f"mean of {REWIRINGS} rewirings of the edges between each circuit's own nodes",
+        ceiling_kind="the same circuit", seed=seed, unit="edge", n_units=len(a | b), n_pictures=0,
+    )  # fmt: skip
+    null = float(np.mean(drawn))
+    index = (value - null) / (1 - null) if null < 1 else np.nan
+    row = about.row(
+        Interval(value, np.nan, np.nan, np.nan), null=null, ceiling=1.0, index=index,
+        p=permutation_p(value, drawn), reason="one circuit of each domain: no interval",
+    )  # fmt: skip
+    return {"measure": "jaccard, nodes given", **row}
 
 
 def best_of_groups(means: np.ndarray, groups: np.ndarray, share: float) -> np.ndarray:
