@@ -201,16 +201,52 @@ class Clip:
         """The factor of the logits, exp of the trained log scale."""
         return float(self.model.logit_scale.detach().exp())  # type: ignore[operator]
 
-    def encode_text(self, sentences: Sequence[str]) -> Tensor:
-        """Embed sentences.
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Embed preprocessed pictures, as open_clip's `encode_image` does; `clip.visual` is the same.
 
         Args:
-            sentences: Texts of any number.
+            pixels: `batch channel row column`.
 
         Returns:
             Embeddings `batch d_embed`, not normalised.
         """
-        tokens = self.tokenizer(list(sentences)).to(self.device)
+        return self.model.encode_image(pixels.to(self.device, self.dtype))  # type: ignore[operator]
+
+    def to(self, *args: Any, **kwargs: Any) -> "Clip":
+        """Move the model, whose parameters the towers share, to a device or format; in place.
+
+        Args:
+            *args: As of `torch.nn.Module.to`.
+            **kwargs: As of `torch.nn.Module.to`.
+
+        Returns:
+            This `Clip`.
+        """
+        self.model.to(*args, **kwargs)
+        return self
+
+    def eval(self) -> "Clip":
+        """Set the model to evaluation, as `load_clip` leaves it."""
+        self.model.eval()
+        return self
+
+    def train(self, mode: bool = True) -> "Clip":
+        """Set the model to training, or not."""
+        self.model.train(mode)
+        return self
+
+    def encode_text(self, sentences: Sequence[str] | Tensor) -> Tensor:
+        """Embed sentences.
+
+        Args:
+            sentences: Texts of any number, or their tokens as open_clip's `encode_text` takes them.
+
+        Returns:
+            Embeddings `batch d_embed`, not normalised.
+        """
+        if not isinstance(sentences, Tensor):
+            sentences = self.tokenizer(list(sentences))
+        tokens = sentences.to(self.device)
         return self.model.encode_text(tokens)  # type: ignore[operator]
 
     def embed(self, images: ImageTable, *, batch_size: int = 256) -> Tensor:

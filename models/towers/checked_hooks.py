@@ -5,16 +5,18 @@ that matches nothing, a hook that never fires and a hook that returns another sh
 silent no-op would read as a result ("this head does nothing").
 """
 
+import re
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
 from torch import Tensor
-from transformer_lens import HookedRootModule
+from transformer_lens import ActivationCache, HookedRootModule
 from transformer_lens.hook_points import HookPoint
+from transformer_lens.utilities import get_act_name
 
-from interp.core.errors import ShapeError, SiteError, listed
+from interp.core.errors import ShapeError, SiteError, listed, nearest
 from interp.core.sites import ON_DEMAND, Site, find_sites
 from interp.core.tower import Hook
 
@@ -113,6 +115,63 @@ class _CheckedHook:
         return answer
 
 
+class SiteCache(dict[Any, Tensor]):
+    """The activations that `run_with_cache` keeps: a dictionary by site that also takes short names.
+
+    Args:
+        tower: The tower that was run.
+
+    Notes:
+        `cache["pattern", 0]` is `cache["blocks.0.attn.hook_pattern"]`. A head's result
+        (`cache["result", 0]`) is computed from `hook_z` when it is asked for. All methods of
+        TransformerLens's `ActivationCache` work on it, `accumulated_resid`, `decompose_resid`,
+        `stack_head_results` and `to` among them.
+
+    >>> import open_clip
+    >>> import torch
+    >>> from interp.models import open_tower
+    >>> model = open_clip.create_model("ViT-S-32-alt", force_image_size=64)
+    >>> _, cache = open_tower(model, "visual").run_with_cache(torch.rand(1, 3, 64, 64))
+    >>> cache["pattern", 0].shape, cache["result", 0].shape
+    (torch.Size([1, 6, 5, 5]), torch.Size([1, 5, 6, 384]))
+    """
+
+    def __init__(self, tower: Any) -> None:
+        super().__init__()
+        self._tower = tower
+
+    def __missing__(self, key: object) -> Tensor:
+        site = get_act_name(*key) if isinstance(key, tuple) else str(key)
+        if site in self:
+            return dict.__getitem__(self, site)
+        stem, _, kind = site.rpartition(".")
+        if kind == "hook_result" and f"{stem}.hook_z" in self:
+            from interp.models.towers.attention import head_results
+
+            attention: Any = self._tower.get_submodule(stem)
+            self[site] = head_results(self[f"{stem}.hook_z"], attention.W_O.detach())
+            return self[site]
+        known = site in self._tower.hook_dict
+        raise SiteError(
+            f"read {site} from a cache",
+            "a run that did not keep it" if known else "a name that no site has",
+            "a site that was kept",
+            f"ask for it by names_filter={site!r}"
+            if known
+            else f"did you mean {nearest(site, self._tower.sites)}?",
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or not hasattr(ActivationCache, name):
+            raise AttributeError(f"a cache has no {name!r}")
+        return getattr(ActivationCache(dict(self), self._tower), name)
+
+    def __repr__(self) -> str:
+        shapes = [f"  {site}: {tuple(value.shape)}" for site, value in list(self.items())[:8]]
+        more = [f"  ... {len(self) - 8} more"] if len(self) > 8 else []
+        return "\n".join([f"SiteCache of {len(self)} activations", *shapes, *more])
+
+
 class CheckedHooks(HookedRootModule):
     """A root module whose hooks are requested by site and checked.
 
@@ -129,6 +188,16 @@ class CheckedHooks(HookedRootModule):
     def sites(self) -> tuple[str, ...]:
         """Every name that may be hooked, in the order of the computation."""
         return tuple(self.hook_dict)
+
+    def __repr__(self) -> str:
+        """The kinds of sites, each once, with how many blocks have it."""
+        kinds: dict[str, int] = {}
+        for site in self.sites:
+            kind = re.sub(r"(?<=\.)\d+(?=\.)|(?<=layer)\d+(?=\.)", "*", site)
+            kinds[kind] = kinds.get(kind, 0) + 1
+        lines = [f"  {kind}" + (f" ({n})" if n > 1 else "") for kind, n in kinds.items()]
+        shown = lines if len(lines) <= 13 else [*lines[:12], f"  ... {len(lines) - 12} more kinds"]
+        return "\n".join([f"{type(self).__name__} of {len(self.sites)} sites:", *shown])
 
     def axes(self, site: str | Site) -> tuple[str, ...]:
         """The axes of a site's activation, in order."""
@@ -262,7 +331,7 @@ class CheckedHooks(HookedRootModule):
         """
         if set(kwargs) & _STORING:
             return super().run_with_cache(*args, names_filter=names_filter, **kwargs)
-        cache: dict[str, Tensor] = {}
+        cache = SiteCache(self)
         with self.listening(cache.__setitem__, names_filter, filling=cache):
             out = self(*args, **kwargs)
         return out, cache

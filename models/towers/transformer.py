@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
+from transformer_lens import FactoredMatrix
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.hook_points import HookPoint
 
@@ -210,6 +211,49 @@ class TransformerTower(HookedTower):
     def components(self) -> list[Heads | Perceptron]:
         """The heads and MLPs that read the stream and add to it, for circuits."""
         return components_of(self)
+
+    def _stacked(self, name: str, part: str = "attn") -> Tensor:
+        return torch.stack([getattr(getattr(block, part), name) for block in self.blocks])
+
+    @property
+    def W_Q(self) -> Float[Tensor, "layer head d_model d_head"]:
+        """From the normalised stream to queries, of every block."""
+        return self._stacked("W_Q")
+
+    @property
+    def W_K(self) -> Float[Tensor, "layer head d_model d_head"]:
+        """From the normalised stream to keys, of every block."""
+        return self._stacked("W_K")
+
+    @property
+    def W_V(self) -> Float[Tensor, "layer head d_model d_head"]:
+        """From the normalised stream to values, of every block."""
+        return self._stacked("W_V")
+
+    @property
+    def W_O(self) -> Float[Tensor, "layer head d_head d_model"]:
+        """From a head's mixture of values to the stream, of every block."""
+        return self._stacked("W_O")
+
+    @property
+    def W_in(self) -> Float[Tensor, "layer d_model d_mlp"]:
+        """From the normalised stream to neurons, of every block."""
+        return self._stacked("W_in", "mlp")
+
+    @property
+    def W_out(self) -> Float[Tensor, "layer d_mlp d_model"]:
+        """From neurons to the stream, of every block."""
+        return self._stacked("W_out", "mlp")
+
+    @property
+    def QK(self) -> FactoredMatrix:
+        """What a head attends to: `W_Q W_K^T`, layer by head, never multiplied out."""
+        return FactoredMatrix(self.W_Q, self.W_K.transpose(-2, -1))
+
+    @property
+    def OV(self) -> FactoredMatrix:
+        """What a head moves: `W_V W_O`, layer by head, never multiplied out."""
+        return FactoredMatrix(self.W_V, self.W_O)
 
     @property
     def cfg(self) -> TransformerBridgeConfig:

@@ -1,0 +1,72 @@
+"""Towers as a TransformerLens user expects them: caches, weights, reprs."""
+
+import pytest
+import torch
+from transformer_lens import ActivationCache, FactoredMatrix
+
+from interp.core.errors import SiteError
+from interp.models.clip import Clip
+from interp.models.towers.checked_hooks import SiteCache
+from tests.circuits.conftest import open_vit
+
+X = torch.rand(2, 3, 16, 16)
+
+
+def test_a_cache_takes_short_names_and_computes_results_on_demand() -> None:
+    tower = open_vit()
+    _, cache = tower.run_with_cache(X)
+    assert isinstance(cache, dict) and "blocks.0.attn.hook_result" not in cache
+    assert cache["pattern", 1] is cache["blocks.1.attn.hook_pattern"]
+    assert cache["resid_post", 2] is cache["blocks.2.hook_resid_post"]
+    _, asked = tower.run_with_cache(X, names_filter="blocks.0.attn.hook_result")
+    torch.testing.assert_close(cache["result", 0], asked["blocks.0.attn.hook_result"])
+
+
+def test_a_cache_says_what_was_not_kept_and_what_is_no_site() -> None:
+    _, cache = open_vit().run_with_cache(X, names_filter="blocks.0.*")
+    with pytest.raises(SiteError, match="names_filter='blocks.1.attn.hook_pattern'"):
+        cache["pattern", 1]
+    with pytest.raises(SiteError, match="did you mean blocks.0.hook_resid_pre"):
+        cache["blocks.0.resid_pre"]
+    assert cache.get("blocks.1.attn.hook_z") is None
+
+
+def test_the_librarys_tools_work_on_a_cache() -> None:
+    tower = open_vit()
+    _, cache = tower.run_with_cache(X)
+    ours = cache.accumulated_resid(layer=2, incl_mid=True)
+    theirs = ActivationCache(dict(cache), tower).accumulated_resid(layer=2, incl_mid=True)
+    torch.testing.assert_close(ours, theirs)
+    with pytest.raises(AttributeError, match="no 'accumulated'"):
+        cache.accumulated  # noqa: B018
+    assert repr(cache).startswith("SiteCache of") and len(repr(cache).splitlines()) < 15
+
+
+def test_weights_are_stacked_by_layer_and_circuits_are_factored() -> None:
+    tower = open_vit()
+    assert tower.W_Q.shape == tower.W_K.shape == tower.W_V.shape == (3, 2, 16, 8)
+    assert (
+        tower.W_O.shape == (3, 2, 8, 16) and tower.W_out.shape == tower.W_in.shape[::2] + (16,)
+    ) or tower.W_out.shape[0] == tower.W_in.shape[0]
+    assert isinstance(tower.OV, FactoredMatrix) and isinstance(tower.QK, FactoredMatrix)
+    torch.testing.assert_close(tower.OV.AB[1, 0], tower.W_V[1, 0] @ tower.W_O[1, 0])
+    torch.testing.assert_close(tower.QK.AB[2, 1], tower.W_Q[2, 1] @ tower.W_K[2, 1].T)
+
+
+def test_a_towers_repr_fits_on_a_screen() -> None:
+    said = repr(open_vit()).splitlines()
+    assert said[0].startswith("HookedViT of") and len(said) <= 15
+
+
+def test_a_clip_is_moved_and_asked_as_open_clips_is() -> None:
+    import open_clip
+
+    model = open_clip.create_model("ViT-S-32-alt", force_image_size=64)
+    clip, pictures = Clip(model, "ViT-S-32-alt"), torch.rand(1, 3, 64, 64)
+    assert torch.equal(clip.encode_image(pictures), model.encode_image(pictures))
+    tokens = torch.randint(1, 100, (1, 77))
+    assert torch.equal(clip.encode_text(tokens), model.encode_text(tokens))
+    assert clip.to(torch.float64) is clip and clip.dtype == torch.float64
+    assert clip.encode_image(pictures).dtype == torch.float64
+    assert clip.train().model.training and not clip.eval().model.training
+    assert isinstance(clip.visual.run_with_cache(pictures.double())[1], SiteCache)
