@@ -2,8 +2,8 @@
 
 import sys
 
-from interp.core.faces import face
-from interp.core.old_names import MovedModules
+from interp.core.faces.lazy import face
+from interp.core.faces.old_names import MovedModules
 
 sys.meta_path.append(MovedModules())
 __getattr__, __dir__, __all__ = face(__name__, __file__)

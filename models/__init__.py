@@ -1,5 +1,7 @@
 """CLIPs made and opened: loading, hooked towers, certificates, evaluation, training."""
 
-from interp.core.faces import face
+from interp.core.faces.lazy import face
 
-__getattr__, __dir__, __all__ = face(__name__, __file__)
+__getattr__, __dir__, __all__ = face(
+    __name__, __file__, moved={"ZeroShotHead": "interp.core.classifiers:Classifier"}
+)

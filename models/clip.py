@@ -202,7 +202,7 @@ class Clip:
         return float(self.model.logit_scale.detach().exp())  # type: ignore[operator]
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """Embed preprocessed pictures, as open_clip's `encode_image` does; `clip.visual` is the same.
+        """Embed preprocessed pictures, as open_clip's `encode_image` and `clip.visual` do.
 
         Args:
             pixels: `batch channel row column`.

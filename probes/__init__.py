@@ -1,6 +1,6 @@
 """Probes: what activations represent, and whether it is the same across domains."""
 
-from interp.core.faces import face
+from interp.core.faces.lazy import face
 
 __getattr__, __dir__, __all__ = face(
     __name__,

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from interp.circuits.edges.masked_runs import open_run, run_masked
 from interp.circuits.edges.wiring import Wiring, check_edges, node_of, wire
-from interp.core.doors import door
 from interp.core.errors import DataError, OutputError, ShapeError, SpecificationError
+from interp.core.faces.doors import door
 from interp.core.storage.store import fingerprint
 from interp.core.tables import Table
 from interp.core.tower import Tower

@@ -24,8 +24,8 @@ from interp.circuits.tasks.metrics import check_metric, measure, name_of, rows_o
 from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
 from interp.core.arguments import filled
 from interp.core.batching import batches
-from interp.core.doors import door
 from interp.core.errors import NumericsError, SpecificationError
+from interp.core.faces.doors import door
 from interp.core.progress import say, track
 from interp.core.seeds import rng
 from interp.core.tables import Table

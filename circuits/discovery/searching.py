@@ -13,8 +13,8 @@ from interp.circuits.edges.attribution import Attribution
 from interp.circuits.edges.masked_runs import open_run, run_masked
 from interp.circuits.edges.wiring import Wiring
 from interp.circuits.tasks.metrics import measure
-from interp.core.doors import door
 from interp.core.errors import SpecificationError, check_known
+from interp.core.faces.doors import door
 from interp.core.progress import say, track
 from interp.core.tower import Tower
 

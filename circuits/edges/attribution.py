@@ -22,8 +22,8 @@ from interp.circuits.tasks.metrics import name_of, rows_of
 from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
 from interp.core.arguments import filled
 from interp.core.batching import Batching, batches
-from interp.core.doors import door
 from interp.core.errors import NumericsError, SpecificationError, check_known
+from interp.core.faces.doors import door
 from interp.core.progress import track
 from interp.core.seeds import rng
 from interp.core.tower import Component, Tower

@@ -18,7 +18,7 @@ from interp.circuits.edges.wiring import Wiring, check_edges, parts_of, wire
 from interp.circuits.patching.sweeping import check_inputs
 from interp.circuits.tasks.metrics import check_metric, measure, rows_of
 from interp.core.batching import batches
-from interp.core.doors import door
+from interp.core.faces.doors import door
 from interp.core.progress import say, track
 from interp.core.tower import Component, Hook, Patch, Tower
 

@@ -34,8 +34,8 @@ from interp.circuits.tasks.metrics import (
 )
 from interp.core.arguments import Budget, BudgetKeywords, filled
 from interp.core.batching import batches
-from interp.core.doors import door
 from interp.core.errors import SampleError, ShapeError, SpecificationError, check_known
+from interp.core.faces.doors import door
 from interp.core.seeds import rng
 from interp.core.sites import find_sites
 from interp.core.tables import Table
@@ -176,7 +176,7 @@ def ablate(
         axes=axes,
     )
     started = time.perf_counter()
-    few = tried_rows(metric, min(plan.rows, len(inputs)))
+    few = tried_rows(metric, len(inputs), plan.rows)
     with torch.no_grad():
         outputs = tower(inputs[few])
         check_metric(rows_of(metric, few), outputs, outputs.roll(1, dims=-1))

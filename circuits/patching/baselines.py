@@ -7,7 +7,6 @@ from torch import Tensor
 
 from interp.circuits.patching.engine import Held, walk
 from interp.core.batching import batches
-from interp.core.doors import door
 from interp.core.errors import (
     DataError,
     NumericsError,
@@ -16,6 +15,7 @@ from interp.core.errors import (
     SpecificationError,
     check_known,
 )
+from interp.core.faces.doors import door
 from interp.core.sites import find_sites
 from interp.core.tower import Tower
 

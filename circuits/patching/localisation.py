@@ -16,8 +16,8 @@ from interp.circuits.tasks.class_tasks import ClassTask, ClassTaskKeywords
 from interp.circuits.tasks.metrics import MetricKind
 from interp.circuits.tasks.pairs import other_class, read, read_pairs
 from interp.core.arguments import filled
-from interp.core.doors import door
 from interp.core.errors import DataError, SampleError
+from interp.core.faces.doors import door
 from interp.core.images import Pairs
 from interp.core.seeds import rng
 from interp.core.sites import AXES

@@ -27,7 +27,6 @@ from interp.circuits.patching.patched_cells import (
 from interp.circuits.tasks.metrics import check_metric, name_of, rows_of, tried_rows
 from interp.core.arguments import Room, RoomKeywords, filled
 from interp.core.batching import batches
-from interp.core.doors import door
 from interp.core.errors import (
     DataError,
     SampleError,
@@ -36,6 +35,7 @@ from interp.core.errors import (
     check_known,
     listed,
 )
+from interp.core.faces.doors import door
 from interp.core.images import Pairs
 from interp.core.progress import say
 from interp.core.sites import find_sites
@@ -281,7 +281,7 @@ def rehearse(
     plan: RunPlan,
 ) -> None:
     """Try the metric on a few examples, and say the cost if the sweep will be long."""
-    few = tried_rows(metric, min(plan.rows, len(clean)))
+    few = tried_rows(metric, len(clean), plan.rows)
     started = time.perf_counter()
     with torch.no_grad():
         outputs = tower(clean[few]), tower(corrupt[few])

@@ -16,8 +16,8 @@ from torch import Tensor
 from transformer_lens.patching import PatchingResult
 
 from interp.circuits.patching.patched_cells import list_cells, patched_outputs
-from interp.core.doors import door
 from interp.core.errors import ShapeError, SpecificationError
+from interp.core.faces.doors import door
 from interp.core.sites import find_sites
 from interp.core.tables import Table
 from interp.core.tower import Tower

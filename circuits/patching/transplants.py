@@ -25,7 +25,7 @@ from interp.circuits.tasks.class_tasks import Crossing, CrossingKeywords
 from interp.circuits.tasks.metrics import Metric, Target
 from interp.circuits.tasks.pairs import Transplants, draw_transplants, embed, read
 from interp.core.arguments import filled
-from interp.core.doors import door
+from interp.core.faces.doors import door
 from interp.core.images import ImageTable
 from interp.core.progress import say
 from interp.core.sites import find_sites

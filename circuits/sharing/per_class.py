@@ -12,8 +12,8 @@ from interp.circuits.sharing.overlap_measures import Scores, best_of_groups
 from interp.circuits.tasks.pairs import Read, read_pairs
 from interp.core.artists import artist_sides
 from interp.core.classifiers import Classifier
-from interp.core.doors import door
 from interp.core.errors import SampleError, SpecificationError, check_known
+from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Preprocess
 from interp.core.seeds import rng
 from interp.core.sites import find_sites
@@ -172,7 +172,7 @@ def class_circuits(
     (['blue', 'lime', 'red', 'white'], (4, 3))
     """
     check_known("find the circuits of a domain", "domain", [domain], images.domains)
-    known = images.select(label=list(classifier.names))
+    known = images[images.label.isin(classifier.class_names).to_numpy()]
     here = (known.frame["domain"] == domain).to_numpy()
     own, sides = known[here], artist_sides(known.frame)[here]
     counts = [own.frame["label"][sides == side].value_counts() for side in (0, 1)]

@@ -22,8 +22,8 @@ from interp.circuits.patching.localisation import (
 )
 from interp.circuits.sharing.components import Cut
 from interp.circuits.sharing.per_class import ClassCircuits
-from interp.core.doors import door
 from interp.core.errors import SampleError, SpecificationError
+from interp.core.faces.doors import door
 from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import Evidence

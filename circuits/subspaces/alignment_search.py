@@ -37,8 +37,8 @@ from interp.circuits.subspaces.interchanges import (
 )
 from interp.circuits.subspaces.subspace import check_k, check_place, feature_axis
 from interp.core.arguments import filled
-from interp.core.doors import door
 from interp.core.errors import SpecificationError, listed
+from interp.core.faces.doors import door
 from interp.core.images import ImageTable
 from interp.core.progress import say, track
 from interp.core.sites import find_sites

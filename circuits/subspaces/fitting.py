@@ -20,8 +20,8 @@ from interp.circuits.subspaces.subspace import Subspace, check_k, check_place, p
 from interp.circuits.tasks.metrics import DISTANCES, measure, name_of
 from interp.core.arguments import Budget, BudgetKeywords, filled
 from interp.core.batching import Batching
-from interp.core.doors import door
 from interp.core.errors import NumericsError, SampleError, ShapeError, SpecificationError
+from interp.core.faces.doors import door
 from interp.core.seeds import rng
 from interp.core.sites import ON_DEMAND, find_sites
 from interp.core.tower import Tower

@@ -311,9 +311,8 @@ def check_metric(
     """Refuse a metric that ignores the output, or that scores an example by its place in a batch.
 
     It is tried on the clean and the corrupt outputs and on each of them mirrored; if each example
-    gets one and the same number four times, while the outputs differ, `SpecificationError`. A plain
-    function is also tried on the clean outputs in another order: it cannot know which examples it
-    is given, since runs are cut into batches.
+    gets one and the same number four times, while the outputs differ, `SpecificationError`. Then
+    `check_order` tries it.
     """
     values = torch.stack([measure(metric, out) for out in (clean, corrupt, -clean, -corrupt)])
     if bool((values == values[0]).all()) and not torch.equal(clean, corrupt):
@@ -323,10 +322,21 @@ def check_metric(
             "a number that changes with the tower's output",
             f"use one of {listed(METRICS)}, or return a function of the output",
         )
-    if hasattr(metric, "__getitem__") or len(clean) < 2:
+    check_order(metric, clean)
+
+
+def check_order(
+    metric: Callable[[Tensor], Tensor], outputs: Float[Tensor, "batch d_embed"]
+) -> None:
+    """Refuse a plain function that scores an example by its place in the batch.
+
+    It is tried on the outputs in another order. Runs are cut into batches, so that it cannot know
+    which examples it is given; a metric with `metric[rows]` can.
+    """
+    if hasattr(metric, "__getitem__") or len(outputs) < 2:
         return
-    moved = measure(metric, clean.roll(1, dims=0)).roll(-1, dims=0)
-    if not torch.allclose(moved, values[0], rtol=1e-3, atol=1e-5, equal_nan=True):
+    moved = measure(metric, outputs.roll(1, dims=0)).roll(-1, dims=0)
+    if not torch.allclose(moved, measure(metric, outputs), rtol=1e-3, atol=1e-5, equal_nan=True):
         raise SpecificationError(
             f"measure patches by {name_of(metric)!r}",
             "a function that scores an example by its place in the batch",
@@ -336,6 +346,9 @@ def check_metric(
         )
 
 
-def tried_rows(metric: Callable[[Tensor], Tensor], most: int) -> slice:
-    """How many examples a metric is tried on: more of a plain function, which may hold labels."""
-    return slice(0, min(4 if hasattr(metric, "__getitem__") else 64, most))
+def tried_rows(metric: Callable[[Tensor], Tensor], n: int, most: int) -> slice:
+    """The examples that a metric is tried on: a few, or more of a function that may hold labels."""
+    held = getattr(metric, "__closure__", None) or ()
+    kept = [cell.cell_contents for cell in held] + list(getattr(metric, "__defaults__", None) or ())
+    by_example = any(hasattr(each, "__len__") and len(each) == n for each in kept)
+    return slice(0, min(64 if by_example else 4, most, n))

@@ -13,8 +13,8 @@ from interp.circuits.tasks.metrics import Metric, MetricKind, Target, check_kind
 from interp.core.arguments import Room, RoomKeywords
 from interp.core.artists import artist_column, artists_of
 from interp.core.classifiers import Classifier
-from interp.core.doors import door
 from interp.core.errors import SampleError, SpecificationError, check_known
+from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Pairs, Preprocess
 from interp.core.seeds import rng
 from interp.core.tower import Tower

@@ -19,8 +19,8 @@ from interp.circuits.tasks.metrics import name_of
 from interp.circuits.units.channel_wiring import MEMORY, check_adjacent, score_edges, want
 from interp.circuits.units.integrated_gradients import channel_scores, check_steps
 from interp.core.arguments import Room, RoomKeywords, filled
-from interp.core.doors import door
 from interp.core.errors import SpecificationError
+from interp.core.faces.doors import door
 from interp.core.sites import find_sites
 from interp.core.tables import Table
 from interp.core.tower import Tower

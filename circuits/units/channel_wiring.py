@@ -22,8 +22,8 @@ from interp.circuits.patching.engine import Held, walk
 from interp.circuits.units.integrated_gradients import by_unit, check_finite, check_steps, unit_axis
 from interp.core.arguments import Room, RoomKeywords, filled
 from interp.core.batching import Batching, batches
-from interp.core.doors import door
 from interp.core.errors import ShapeError, SiteError, SpecificationError, check_known, listed
+from interp.core.faces.doors import door
 from interp.core.tower import Tower
 
 MEMORY = 2**28

@@ -19,8 +19,8 @@ from interp.circuits.tasks.pairs import PairTask, PairTaskKeywords
 from interp.circuits.units.integrated_gradients import unit_axis
 from interp.core.arguments import filled
 from interp.core.batching import batches
-from interp.core.doors import door
 from interp.core.errors import ShapeError, SpecificationError
+from interp.core.faces.doors import door
 from interp.core.progress import say, track
 from interp.core.seeds import rng
 from interp.core.tables import Table

@@ -33,6 +33,8 @@ def write_reference(folder: Path) -> None:
         warnings.filterwarnings("ignore", r"Error parsing type annotation pd\.Series")
         # what pydantic says of its dataclasses to type checkers alone
         warnings.filterwarnings("ignore", "(?s).*PydanticDataclass")
+        # a group of keywords that another one extends
+        warnings.filterwarnings("ignore", r"Cannot determine where \S+Keywords\.")
         render.configure(
             docformat="google", footer_text="interp", show_source=False,
             template_directory=Path(__file__).parent / "pdoc",

@@ -57,7 +57,7 @@ class Classifier:
             raise DataError(
                 "score pictures against classes",
                 f"the classes {listed(self.names) or 'of no name'}",
-                "different names, at least one",
+                "different names (two or more where one is scored against others)",
                 "name every class once",
             )
         if not bool(torch.isfinite(self.embeddings).all()):

@@ -7,8 +7,8 @@ from typing import Any, Unpack
 
 from interp.core.arguments import Resampling, ResamplingKeywords, filled
 from interp.core.classifiers import Classifier
-from interp.core.doors import door
 from interp.core.errors import SpecificationError, check_known, listed
+from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Preprocess
 from interp.core.sites import BANDS
 from interp.core.statistics.resampling import CANNOT_TELL
@@ -131,7 +131,8 @@ def ladder(
             "two or more different domains",
             "name others",
         )
-    chosen = images.select(domain=list(domains), label=list(classifier.names))
+    of_classes = images[images.label.isin(classifier.class_names).to_numpy()]
+    chosen = of_classes[of_classes.domain.isin(list(domains)).to_numpy()]
     names = present(tower, sites)
     read = collect(tower, chosen, names, preprocess=preprocess, pool=pool)
     counted: dict[str, Any] = {"n_permutations": given.n_permutations, "seed": given.seed}

@@ -45,7 +45,7 @@ class OpenedModel:
     @property
     def test(self) -> ImageTable:
         """Pictures that accuracy is measured on."""
-        return self.images.select(split="test")
+        return self.images[(self.images.split == "test").to_numpy()]
 
     @property
     def training(self) -> ImageTable | None:

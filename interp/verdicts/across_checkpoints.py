@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.doors import door
 from interp.core.errors import DataError, SpecificationError, check_known, listed
+from interp.core.faces.doors import door
 from interp.core.statistics.replication import mean_t
 from interp.core.statistics.resampling import CANNOT_TELL, holm
 from interp.core.tables import Table

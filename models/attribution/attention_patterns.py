@@ -11,8 +11,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from interp.core.doors import door
 from interp.core.errors import ShapeError, SpecificationError
+from interp.core.faces.doors import door
 from interp.core.illustrations import Plate
 from interp.models.attribution.overlays import Pictures, drawable, framed, laid_over, sheet
 from interp.models.attribution.transformer_parts import pooling_weight

@@ -18,7 +18,6 @@ from open_clip.transformer import PatchDropout
 from torch import Tensor, nn
 
 from interp.core.classifiers import Classifier
-from interp.core.doors import door
 from interp.core.errors import (
     NumericsError,
     SampleError,
@@ -26,6 +25,7 @@ from interp.core.errors import (
     SpecificationError,
     check_known,
 )
+from interp.core.faces.doors import door
 from interp.core.statistics.resampling import column_intervals
 from interp.core.tables import Table
 from interp.models.attribution.resnet_parts import resnet_pieces

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.core.classifiers import Classifier
-from interp.core.doors import door
 from interp.core.errors import SiteError, listed
+from interp.core.faces.doors import door
 from interp.core.sites import Site, find_sites
 from interp.models.attribution.decomposition import decompose
 from interp.models.towers.hooked import HookedTower

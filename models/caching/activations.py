@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from interp.core.batching import Batching, batches
-from interp.core.doors import door
 from interp.core.errors import NumericsError, SampleError, ShapeError, SpecificationError
+from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say, track
 from interp.core.storage.activations import ActivationWriter, begin_activations

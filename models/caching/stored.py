@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from interp.core.doors import door
 from interp.core.errors import DataError, SampleError, SiteError, check_known
+from interp.core.faces.doors import door
 from interp.core.storage.activations import (
     FACTS,
     ActivationWriter,

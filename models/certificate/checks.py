@@ -13,7 +13,7 @@ import torch
 from open_clip.transformer import LayerNorm, LayerNormFp32
 from torch import Tensor, nn
 
-from interp.core.doors import door
+from interp.core.faces.doors import door
 from interp.core.seeds import rng
 from interp.models.certificate.reference import References, references, relative_error
 from interp.models.certificate.traced_rows import rows_of_traced

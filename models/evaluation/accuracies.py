@@ -7,8 +7,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from interp.core.doors import door
 from interp.core.errors import SampleError
+from interp.core.faces.doors import door
 from interp.core.progress import track
 from interp.core.statistics.resampling import Interval, column_intervals, jackknife
 from interp.core.tables import evidence

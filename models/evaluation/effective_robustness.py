@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
-from interp.core.doors import door
 from interp.core.errors import SampleError
+from interp.core.faces.doors import door
 from interp.models.evaluation.accuracies import TOP_1
 
 MODEL = ("setting", "test_domain", "seed", "control", "epoch")

@@ -7,7 +7,7 @@ from typing import TypedDict, Unpack
 import pandas as pd
 
 from interp.core.arguments import filled
-from interp.core.doors import door
+from interp.core.faces.doors import door
 from interp.core.images import ImageTable
 from interp.models.evaluation.accuracies import accuracy, accuracy_by_class, by_epoch
 from interp.models.evaluation.class_exposure import exposure, exposures

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from interp.core.classifiers import Classifier
-from interp.core.doors import door
 from interp.core.errors import NumericsError, SampleError, check_known
+from interp.core.faces.doors import door
 from interp.core.images import ImageTable
 from interp.models.clip import Sentence, write
 

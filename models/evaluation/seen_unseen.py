@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from interp.core.doors import door
 from interp.core.errors import SampleError
+from interp.core.faces.doors import door
 from interp.core.statistics.resampling import group_means, two_sample_interval, two_way_interval
 from interp.models.evaluation.accuracies import KEYS, of_share
 from interp.models.evaluation.predictions import ALL, Answers

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.core.doors import door
 from interp.core.errors import SpecificationError, check_known, listed
+from interp.core.faces.doors import door
 from interp.core.storage.store import complete
 
 PAD, UNKNOWN, START, END = "<pad>", "<unk>", "<start>", "<end>"
@@ -99,7 +99,7 @@ def unknown_words(tokenizer: Any, sentences: Sequence[str]) -> list[str]:
     """
     inner = getattr(tokenizer, "tokenizer", None)
     unknown = getattr(inner, "unk_token_id", None)
-    if inner is None or unknown is None or unknown == inner.convert_tokens_to_ids("<|endoftext|>"):
+    if inner is None or unknown is None or unknown == getattr(inner, "eos_token_id", None):
         return []
     words = sorted({word for sentence in sentences for word in sentence.split()})
     rows = _numbers(inner, words)

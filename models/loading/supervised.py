@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
-from interp.core.doors import door
 from interp.core.errors import CheckpointError, check_known
+from interp.core.faces.doors import door
 from interp.core.images import ImageTable
 from interp.models.clip import Clip
 from interp.models.loading.checkpoints import check_finite, fill, read_classes, read_weights

@@ -5,16 +5,16 @@ that matches nothing, a hook that never fires and a hook that returns another sh
 silent no-op would read as a result ("this head does nothing").
 """
 
-import re
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
+from einops import einsum
 from torch import Tensor
 from transformer_lens import ActivationCache, HookedRootModule
 from transformer_lens.hook_points import HookPoint
-from transformer_lens.utilities import get_act_name
+from transformer_lens.utilities.components_utils import get_act_name
 
 from interp.core.errors import ShapeError, SiteError, listed, nearest
 from interp.core.sites import ON_DEMAND, Site, find_sites
@@ -116,7 +116,7 @@ class _CheckedHook:
 
 
 class SiteCache(dict[Any, Tensor]):
-    """The activations that `run_with_cache` keeps: a dictionary by site that also takes short names.
+    """The activations that `run_with_cache` keeps, by site or by TransformerLens's short names.
 
     Args:
         tower: The tower that was run.
@@ -146,10 +146,11 @@ class SiteCache(dict[Any, Tensor]):
             return dict.__getitem__(self, site)
         stem, _, kind = site.rpartition(".")
         if kind == "hook_result" and f"{stem}.hook_z" in self:
-            from interp.models.towers.attention import head_results
-
-            attention: Any = self._tower.get_submodule(stem)
-            self[site] = head_results(self[f"{stem}.hook_z"], attention.W_O.detach())
+            weight = self._tower.get_submodule(stem).W_O.detach()
+            self[site] = einsum(
+                self[f"{stem}.hook_z"], weight,
+                "batch pos head d_head, head d_head d_model -> batch pos head d_model",
+            )  # fmt: skip
             return self[site]
         known = site in self._tower.hook_dict
         raise SiteError(
@@ -188,16 +189,6 @@ class CheckedHooks(HookedRootModule):
     def sites(self) -> tuple[str, ...]:
         """Every name that may be hooked, in the order of the computation."""
         return tuple(self.hook_dict)
-
-    def __repr__(self) -> str:
-        """The kinds of sites, each once, with how many blocks have it."""
-        kinds: dict[str, int] = {}
-        for site in self.sites:
-            kind = re.sub(r"(?<=\.)\d+(?=\.)|(?<=layer)\d+(?=\.)", "*", site)
-            kinds[kind] = kinds.get(kind, 0) + 1
-        lines = [f"  {kind}" + (f" ({n})" if n > 1 else "") for kind, n in kinds.items()]
-        shown = lines if len(lines) <= 13 else [*lines[:12], f"  ... {len(lines) - 12} more kinds"]
-        return "\n".join([f"{type(self).__name__} of {len(self.sites)} sites:", *shown])
 
     def axes(self, site: str | Site) -> tuple[str, ...]:
         """The axes of a site's activation, in order."""

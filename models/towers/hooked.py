@@ -1,5 +1,6 @@
 """A hooked tower: an open_clip encoder as a chain of blocks whose activations have names."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -50,6 +51,16 @@ class HookedTower(CheckedHooks, ABC):
         self._layers: dict[str, int] = {}
 
     source: Any
+
+    def __repr__(self) -> str:
+        """The kinds of sites, each once, with how many blocks have it."""
+        kinds: dict[str, int] = {}
+        for site in self.sites:
+            kind = re.sub(r"(?<=\.)\d+(?=\.)|(?<=layer)\d+(?=\.)", "*", site)
+            kinds[kind] = kinds.get(kind, 0) + 1
+        lines = [f"  {kind}" + (f" ({n})" if n > 1 else "") for kind, n in kinds.items()]
+        shown = lines if len(lines) <= 13 else [*lines[:12], f"  ... {len(lines) - 12} more kinds"]
+        return "\n".join([f"{type(self).__name__} of {len(self.sites)} sites:", *shown])
 
     def over(self, source: nn.Module) -> "HookedTower":
         """The same kind of tower over another copy of its module."""

@@ -8,8 +8,8 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
 
-from interp.core.doors import door
 from interp.core.errors import SiteError, SpecificationError, check_known
+from interp.core.faces.doors import door
 from interp.core.seeds import rng
 from interp.models.towers.allocator import free_a_large_buffer
 from interp.models.towers.hooked import HookedTower

@@ -306,6 +306,9 @@ class TracedTower(HookedTower):
             "read its caches as plain dictionaries",
         )
 
+    def __repr__(self) -> str:
+        return super().__repr__() if self._surveyed else f"TracedTower({self.extra_repr()})"
+
     def extra_repr(self) -> str:
         """One line on the tower, which never triggers the survey of its sites."""
         sites = f"{len(self.sites)} sites" if self._surveyed else "sites not yet listed"

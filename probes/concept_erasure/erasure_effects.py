@@ -19,8 +19,8 @@ from torch import Tensor
 
 from interp.core.arguments import filled
 from interp.core.artists import n_drawings
-from interp.core.doors import door
 from interp.core.errors import SpecificationError, check_known
+from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say
 from interp.core.seeds import rng

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from interp.core.arguments import filled
 from interp.core.artists import artist_halves
-from interp.core.doors import door
 from interp.core.errors import DataError, SpecificationError, check_known
+from interp.core.faces.doors import door
 from interp.core.images import ImageTable
 from interp.core.progress import say
 from interp.core.seeds import rng

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from interp.core.doors import door
 from interp.core.errors import LeakError, NumericsError, ShapeError, SpecificationError, listed
+from interp.core.faces.doors import door
 from interp.probes.dictionaries.usage import only_site
 from interp.probes.features.matrices import Features
 

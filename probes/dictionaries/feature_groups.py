@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from interp.core.doors import door
 from interp.core.errors import SampleError
+from interp.core.faces.doors import door
 from interp.core.tables import Table
 from interp.probes.dictionaries.sharing import LEAST_CLASSES
 from interp.probes.dictionaries.usage import checked_activity, class_usage, only_site

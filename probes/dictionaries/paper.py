@@ -6,8 +6,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from interp.core.doors import door
 from interp.core.errors import SampleError, SpecificationError, check_known, listed
+from interp.core.faces.doors import door
 from interp.core.statistics.evidence_rows import Evidence, counts_of
 from interp.core.statistics.resampling import jackknife
 from interp.core.tables import Table

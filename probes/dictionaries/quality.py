@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from interp.core.doors import door
 from interp.core.errors import SampleError
+from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Preprocess
 from interp.core.statistics.evidence_rows import Evidence, counts_of, leaving_out
 from interp.core.statistics.resampling import Interval, jackknife

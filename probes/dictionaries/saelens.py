@@ -23,8 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from interp.core.doors import door
 from interp.core.errors import CheckpointError, OutputError, listed
+from interp.core.faces.doors import door
 from interp.core.storage.store import replacing, writable
 from interp.probes.dictionaries.dictionary import Dictionary
 

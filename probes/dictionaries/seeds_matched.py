@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
-from interp.core.doors import door
 from interp.core.errors import SampleError, ShapeError
+from interp.core.faces.doors import door
 from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import Evidence
 from interp.core.statistics.resampling import jackknife, permutation_p

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.core.arguments import filled
-from interp.core.doors import door
 from interp.core.errors import NumericsError, SampleError, SpecificationError
+from interp.core.faces.doors import door
 from interp.core.progress import track
 from interp.core.seeds import rng
 from interp.probes.dictionaries.codes import Cells, training_rows

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.core.doors import door
 from interp.core.errors import DataError, SampleError, SpecificationError
+from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Preprocess
 from interp.core.parallel import fail_together, gathered, once, this_rank
 from interp.core.progress import say

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.doors import door
 from interp.core.errors import DataError, NumericsError, ShapeError, check_known, listed
+from interp.core.faces.doors import door
 from interp.core.sites import find_sites
 from interp.core.storage.store import complete
 

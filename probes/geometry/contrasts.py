@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from interp.core.artists import artist_column, n_drawings
-from interp.core.doors import door
 from interp.core.errors import SampleError, SpecificationError, listed
+from interp.core.faces.doors import door
 from interp.core.progress import track
 from interp.core.sites import LAST, band_of
 from interp.core.statistics.evidence_rows import Evidence

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.doors import door
 from interp.core.errors import SampleError, SpecificationError
+from interp.core.faces.doors import door
 from interp.core.progress import track
 from interp.core.tables import Table
 from interp.probes.features.matrices import Features

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from interp.core.doors import door
 from interp.core.errors import SampleError, listed
+from interp.core.faces.doors import door
 from interp.core.tables import Table
 from interp.probes.features.matrices import Features, check_domains
 from interp.probes.linear.between_domains import transfer

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from interp.core.artists import artist_column, artist_halves, artists_of
-from interp.core.doors import door
 from interp.core.errors import listed
+from interp.core.faces.doors import door
 from interp.core.progress import track
 from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import Evidence, counts_of, leaving_out

@@ -11,8 +11,8 @@ import torch
 
 from interp.core.arguments import Resampling, ResamplingKeywords, filled
 from interp.core.artists import artist_column
-from interp.core.doors import door
 from interp.core.errors import SpecificationError, listed
+from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import track
 from interp.core.statistics.evidence_rows import Evidence

@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from interp.core.doors import door
 from interp.core.errors import ShapeError
+from interp.core.faces.doors import door
 from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.probes.features.matrices import Features

@@ -8,8 +8,8 @@ import numpy as np
 from scipy import stats
 
 from interp.core.artists import meeting_halves
-from interp.core.doors import door
 from interp.core.errors import InterpError, SpecificationError
+from interp.core.faces.doors import door
 from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.probes.features.matrices import Features

@@ -8,7 +8,7 @@ import pytest
 
 import interp
 from interp import probes
-from interp.core import old_names
+from interp.core.faces import old_names
 
 ROWS = [
     (module, now, name)

@@ -17,8 +17,8 @@ from PIL import Image
 from pydantic.dataclasses import dataclass
 
 from interp.core.declarations.declared import Declared, Flag, Whole
-from interp.core.doors import door
 from interp.core.errors import SpecificationError
+from interp.core.faces.doors import door
 from interp.core.images import ImageTable
 from interp.core.parallel import side_by_side
 from interp.core.progress import say

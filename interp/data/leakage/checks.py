@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from interp.core.doors import door
 from interp.core.errors import SampleError, listed
+from interp.core.faces.doors import door
 from interp.core.images import ImageTable
 from interp.core.tables import Table
 from interp.data.leakage.hashing import nearest, picture_hashes

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from interp.core.doors import door
 from interp.core.errors import DataError, listed
+from interp.core.faces.doors import door
 from interp.core.progress import track
 from interp.core.storage.store import cache_folder, file_hash, fingerprint, writable, write_atomic
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.doors import door
 from interp.core.errors import DataError, LeakError, listed
+from interp.core.faces.doors import door
 from interp.core.storage.store import file_hash
 from interp.data.mixtures.settings import BASE, MixtureSpec
 

@@ -17,8 +17,8 @@ from typing import Any, TextIO
 import numpy as np
 import pandas as pd
 
-from interp.core.doors import door
 from interp.core.errors import DataError, LeakError, check_known, listed
+from interp.core.faces.doors import door
 from interp.core.images import ImageTable
 from interp.core.seeds import rng
 from interp.core.storage.store import cache_folder, complete, file_hash

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.core.doors import door
+from interp.core.faces.doors import door
 
 if TYPE_CHECKING:
     from interp.core.images import ImageTable

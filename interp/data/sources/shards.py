@@ -20,8 +20,8 @@ import pandas as pd
 from braceexpand import braceexpand
 from PIL import Image
 
-from interp.core.doors import door
 from interp.core.errors import DataError, OutputError, listed
+from interp.core.faces.doors import door
 from interp.core.images import ImageTable
 from interp.core.pictures import UNREADABLE, Stored
 from interp.core.progress import track

@@ -25,6 +25,7 @@ from interp.circuits.tasks.pairs import (
     PairTaskKeywords,
 )
 from interp.core.arguments import Budget, BudgetKeywords, Room, RoomKeywords
+from interp.core.classifiers import Classifier
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
 
@@ -38,6 +39,7 @@ IMAGES = ImageTable(
 )
 PAIRS = IMAGES.pairs(same="domain", differ="label")
 CIRCUIT = circuits.Circuit.of(circuits.wire(TOWER), ["input->logits"])
+HEAD = Classifier(torch.eye(3), ("ant", "bee", "cat"))
 CROSSING: dict[str, Any] = {"domain_a": "A", "domain_b": "B", "sites": "hook_embed"}
 FIT: dict[str, Any] = {"base": ONES, "source": ONES, "metric": RUNS["metric"], "k": 1}
 EDGES = {"upstream": "hook_embed", "downstream": "blocks.0.hook_mlp_out", "baseline": "zero"}
@@ -74,8 +76,8 @@ def test_unknown_keywords_are_refused_with_the_nearest(name: str) -> None:
         (lambda: circuits.attribute(TOWER, clean=ONES, metric=RUNS["metric"]), "corrupt"),
         (lambda: circuits.faithfulness(TOWER, (), clean=ONES, corrupt=ONES), "metric"),
         (lambda: circuits.screen(TOWER, corrupt=ONES, metric=RUNS["metric"]), "clean"),
-        (lambda: circuits.localise(TOWER, PAIRS, preprocess=None), "classifier"),
-        (lambda: circuits.das(TOWER, IMAGES, **CROSSING, classifier=None), "preprocess"),
+        (lambda: circuits.localise(TOWER, PAIRS, preprocess=len), "classifier"),
+        (lambda: circuits.das(TOWER, IMAGES, **CROSSING, classifier=HEAD), "preprocess"),
         (lambda: circuits.transplant(TOWER, IMAGES, **CROSSING), "classifier and no preprocess"),
     ],
 )

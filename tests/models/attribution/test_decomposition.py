@@ -381,7 +381,7 @@ def test_what_is_refused(whole: Decomposition, head: Classifier) -> None:
     with pytest.raises(InterpError, match="two or more"):
         whole.summary(Classifier(head.weight[:1], ("cat",), 1.0), ["cat"] * 3)
     with pytest.raises(ShapeError, match="same model"):
-        whole.logits(Classifier(torch.ones(1, ("cat",), 7), 1.0))
+        whole.logits(Classifier(torch.ones(1, 7), ("cat",), 1.0))
     with pytest.raises(InterpError, match=r"blocks\.0\.mlp"):
         _ = whole["blocks.0.mpl"]
     with pytest.raises(InterpError, match="group parts"):

@@ -80,7 +80,7 @@ def test_one_large_buffer_freed_spares_the_faults_of_many_small_ones():
     assert (
         before > 16 * 2**20 / resource.getpagesize() / 512 / 2
     )  # with huge pages, 512 times fewer
-    assert after < before / 10
+    assert after < before / 5  # the system may hand out one of the sixteen anew
 
 
 def test_elsewhere_it_does_nothing_and_says_so(monkeypatch):
