@@ -57,6 +57,10 @@ class Attribution:
     labels: Sequence[str] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        n, edges = self.values.shape
+        return f"Attribution({n} examples x {edges:,} edges, {self.method}, metric {self.metric})"
+
     @property
     def scores(self) -> np.ndarray:
         """Mean over examples, or over class means where classes are known, `edge`."""

@@ -46,6 +46,9 @@ class Wiring:
     readers: tuple[str, ...]
     seen: tuple[int, ...]
 
+    def __repr__(self) -> str:
+        return f"Wiring({len(self.nodes)} nodes, {self.n_edges:,} edges)"
+
     @cached_property
     def edges(self) -> np.ndarray:
         """Places of writer and reader of every edge, `[edge 2]`."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from interp.core.errors import DataError, PictureError, SampleError, check_known, listed
 from interp.core.parallel import side_by_side
-from interp.core.pictures import UNREADABLE, Preparation, Preprocess, Reader
+from interp.core.pictures import UNREADABLE, Preparation, Preprocess, Reader, gallery
 from interp.core.seeds import rng
 from interp.core.storage.store import fingerprint, replacing, writable
 
@@ -66,6 +66,23 @@ class ImageTable:
 
     def __len__(self) -> int:
         return len(self.frame)
+
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{n} {name}" for name, n in self.frame["split"].value_counts().items())
+        return (
+            f"ImageTable: {len(self):,} pictures ({splits}) of {len(self.labels)} classes in "
+            f"{listed(self.domains, limit=8)}, from {self.source}"
+        )
+
+    def _repr_html_(self) -> str:
+        """The first pictures of up to eight cells, for notebooks."""
+        cells = self.frame.reset_index().groupby(["label", "domain"], sort=False)["index"]
+        rows = self.frame.index.get_indexer(cells.first().head(8))
+        return gallery([[self._shown(row) for row in rows]], repr(self))
+
+    def _shown(self, row: int) -> tuple[Image.Image, str]:
+        """A picture and what it shows."""
+        return self.picture(row), f"{self.label.iloc[row]}, {self.domain.iloc[row]}"
 
     def __getattr__(self, name: str) -> pd.Series:
         if name.startswith("_") or name not in self.frame.columns:
@@ -381,6 +398,18 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.clean_rows)
+
+    def __repr__(self) -> str:
+        same, differ = " and ".join(self.same), " and ".join(self.differ)
+        return (
+            f"{len(self):,} pairs of the same {same} and different {differ}, from {self.images!r}"
+        )
+
+    def _repr_html_(self) -> str:
+        """The first eight pairs, clean above corrupt, for notebooks."""
+        both = (self.clean_rows[:8], self.corrupt_rows[:8])
+        return gallery([[self.images._shown(int(row)) for row in rows] for rows in both],
+                       f"{len(self):,} pairs, clean above corrupt")  # fmt: skip
 
     @property
     def clean(self) -> ImageTable:

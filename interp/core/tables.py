@@ -7,6 +7,7 @@ made `with_evidence` is refused without them.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,27 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.frame)
+
+    def __repr__(self) -> str:
+        return (
+            f"Table {self.name!r}: {len(self):,} rows of {', '.join(map(str, self.frame.columns))}"
+        )
+
+    def _repr_html_(self) -> str:
+        """The frame, for notebooks."""
+        return self.frame.to_html(max_rows=20, notebook=True)
+
+    def plot(self) -> Any:
+        """Draw the table as the page would, with n, interval and null in the caption.
+
+        Returns:
+            A `plotly.graph_objects.Figure`.
+
+        Raises:
+            SpecificationError: For a table that the page has no figure of.
+        """
+        # found by name when it is asked for, as pandas finds its plotting backend
+        return import_module("interp.report.drawing").draw_table(self)
 
     def describe(self) -> dict[str, str]:
         """The unit or meaning of each column."""

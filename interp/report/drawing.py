@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from interp.core.errors import SpecificationError, listed
+from interp.core.tables import Table
 from interp.report.figures.answer import answer_figure
 from interp.report.figures.pieces import Figure
-from interp.report.loaded import read_result
-from interp.report.sections import filled_sections
+from interp.report.loaded import LoadedResult, read_result
+from interp.report.sections import draw_figure, filled_sections, page_sections
 
 WIDTH, TOP = 900, 110
 """Pixels across, and above the plot for title and legend."""
@@ -47,6 +49,43 @@ def result_figures(folder: str | Path) -> dict[str, Any]:
     drawn = [first] if first else []
     drawn += [figure for section in filled_sections(result) for figure in section.figures]
     return {figure.name: draw(figure) for figure in drawn}
+
+
+def draw_table(table: Table) -> Any:
+    """Draw a table by the first of the page's figures that reads it.
+
+    Args:
+        table: A table of this toolkit, as a measure returns it.
+
+    Returns:
+        A `plotly.graph_objects.Figure`.
+
+    Raises:
+        SpecificationError: For a table that the page has no figure of.
+
+    >>> import pandas as pd
+    >>> rows = pd.DataFrame({"measure": "debiased CKA", "domain_a": "real", "domain_b": "sketch",
+    ...                      "site": ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post"],
+    ...                      "depth": [0.3, 0.6], "index": [0.2, 0.7], "index_low": [0.1, 0.5],
+    ...                      "index_high": [0.3, 0.9], "n_units": 8, "unit": "class"})
+    >>> draw_table(Table("similarity", rows)).layout.title.text
+    'Shared geometry by depth, real with every other domain'
+    """
+    ends = [name for name in ("domain_a", "train_domain", "domain") if name in table.frame]
+    natural = str(table.frame[ends[0]].iloc[0]) if ends and len(table) else ""
+    facts = {"mode": "model", "specification": {"natural": natural}}
+    result = LoadedResult(Path(), facts, {table.name: table})
+    specs = [spec for section in page_sections() for spec in section.figures]
+    for spec in specs:
+        if spec.tables[0] == table.name and (figure := draw_figure(result, spec)):
+            return draw(figure)
+    drawn = sorted({spec.tables[0] for spec in specs})
+    raise SpecificationError(
+        f"draw the table {table.name!r}",
+        f"{len(table)} rows that no figure of the page shows",
+        f"one of {listed(drawn, limit=30)}, with numbers",
+        "draw table.frame with plotly",
+    )
 
 
 def draw(figure: Figure) -> Any:

@@ -65,6 +65,14 @@ class Features:
     def __len__(self) -> int:
         return len(self.frame)
 
+    def __repr__(self) -> str:
+        domains = listed(list(dict.fromkeys(self.frame["domain"])), limit=8)
+        head = f"Features of {len(self):,} pictures in {domains}, {len(self.values)} sites:"
+        lines = [f"  {site}: {matrix.shape[1]:,} wide" for site, matrix in self.values.items()]
+        return "\n".join(
+            [head, *lines[:3], *([f"  ... {len(lines) - 3} more"] if lines[3:] else [])]
+        )
+
     @property
     def sites(self) -> list[str]:
         """The sites, in the order they were collected in."""
