@@ -11,13 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from interp.core.classifiers import Classifier
-from interp.core.errors import (
-    CheckpointError,
-    DataError,
-    SampleError,
-    SpecificationError,
-    listed,
-)
+from interp.core.errors import CheckpointError, DataError, SampleError, SpecificationError, listed
 from interp.core.images import ImageTable
 from interp.core.progress import track
 from interp.core.tables import Table

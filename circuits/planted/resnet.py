@@ -25,13 +25,7 @@ from interp.circuits.planted.model import (
     check_some_steps,
 )
 from interp.circuits.planted.resnet_training import STEPS, PartTask, Pool, train_part
-from interp.circuits.planted.world import (
-    CLASSES,
-    D_EMBED,
-    DOMAINS,
-    PARTS,
-    planted_directions,
-)
+from interp.circuits.planted.world import CLASSES, D_EMBED, DOMAINS, PARTS, planted_directions
 from interp.core.errors import SpecificationError
 from interp.core.tables import Table
 from interp.core.tower import Tower

@@ -17,13 +17,7 @@ from interp.circuits.discovery.circuit import Circuit
 from interp.circuits.edges.attribution import Attribution
 from interp.circuits.patching.localisation import of_its_own
 from interp.circuits.sharing.components import edge_groups
-from interp.core.errors import (
-    DataError,
-    SampleError,
-    ShapeError,
-    SpecificationError,
-    check_known,
-)
+from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError, check_known
 from interp.core.faces.doors import door
 from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import Evidence

@@ -11,12 +11,7 @@ from torch import Tensor
 
 from interp.circuits.patching.engine import hold
 from interp.core.batching import Batching
-from interp.core.errors import (
-    ShapeError,
-    SiteError,
-    SpecificationError,
-    listed,
-)
+from interp.core.errors import ShapeError, SiteError, SpecificationError, listed
 from interp.core.faces.doors import door
 from interp.core.tower import Tower, part
 

@@ -15,13 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from interp.core.classifiers import Classifier
-from interp.core.errors import (
-    DataError,
-    ShapeError,
-    SpecificationError,
-    check_known,
-    listed,
-)
+from interp.core.errors import DataError, ShapeError, SpecificationError, check_known, listed
 
 Rows = slice | np.ndarray | Tensor | Sequence[int]
 Labels = Tensor | np.ndarray | Sequence[Any]

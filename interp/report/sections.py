@@ -16,11 +16,7 @@ from interp.report.figures.circuit_graphs import circuit_figure
 from interp.report.figures.component_views import views_figure
 from interp.report.figures.kinds import curve_figure, depth_figure, forest_figure, map_figure
 from interp.report.figures.ladders import LADDER, ladder_figure, sharing_profile_figure
-from interp.report.figures.levels_of_evidence import (
-    EVIDENCE,
-    levels_figure,
-    together_figure,
-)
+from interp.report.figures.levels_of_evidence import EVIDENCE, levels_figure, together_figure
 from interp.report.figures.patching_maps import patching_figure
 from interp.report.figures.pieces import Figure
 from interp.report.figures.training import (

@@ -13,12 +13,7 @@ from interp.core.faces.doors import door
 from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.probes.features.matrices import Features
-from interp.probes.representational_similarity.layer_sums import (
-    ROWS,
-    LayerSums,
-    ratios,
-    refuse_few,
-)
+from interp.probes.representational_similarity.layer_sums import ROWS, LayerSums, ratios, refuse_few
 from interp.probes.representational_similarity.measures import SimilarityMeasure, find_measure
 from interp.probes.representational_similarity.rows import paired_rows
 

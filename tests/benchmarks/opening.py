@@ -175,9 +175,7 @@ def _bridge(shape: dict[str, int], x: Any) -> Arms:
 
 def _prisma(shape: dict[str, int], x: Any) -> Arms:
     """ViT-Prisma's ViT against open_clip's of the same shape."""
-    from vit_prisma.configs.HookedViTConfig import (  # type: ignore[import-not-found]
-        HookedViTConfig,
-    )
+    from vit_prisma.configs.HookedViTConfig import HookedViTConfig  # type: ignore[import-not-found]
     from vit_prisma.models.base_vit import HookedViT  # type: ignore[import-not-found]
 
     model = bare_clip(shape)

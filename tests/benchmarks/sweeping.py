@@ -9,12 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.circuits.patching.patched_cells import (
-    PatchPlace,
-    list_cells,
-    patched_outputs,
-    probe,
-)
+from interp.circuits.patching.patched_cells import PatchPlace, list_cells, patched_outputs, probe
 from interp.core.sites import find_sites
 from interp.core.tower import Patch, Tower, part
 

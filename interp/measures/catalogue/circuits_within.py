@@ -36,9 +36,7 @@ from interp.core.declarations.figures import (
     SectionSpec,
     SeriesSpec,
 )
-from interp.core.declarations.measures import (
-    MeasureSpec,
-)
+from interp.core.declarations.measures import MeasureSpec
 from interp.core.declarations.writing import number
 from interp.core.errors import DataError, SampleError
 from interp.core.images import ImageTable, Pairs

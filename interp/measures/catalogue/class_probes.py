@@ -18,10 +18,7 @@ from interp.core.declarations.figures import (
     SectionSpec,
     profile_spec,
 )
-from interp.core.declarations.measures import (
-    EVERY_KIND,
-    MeasureSpec,
-)
+from interp.core.declarations.measures import EVERY_KIND, MeasureSpec
 from interp.measures.catalogue.domain_geometry import DOMAIN_MAP
 from interp.measures.opened import Frames, OpenedModel
 

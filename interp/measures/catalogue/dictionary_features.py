@@ -17,9 +17,7 @@ from interp.core.declarations.figures import (
     Row,
     SectionSpec,
 )
-from interp.core.declarations.measures import (
-    MeasureSpec,
-)
+from interp.core.declarations.measures import MeasureSpec
 from interp.core.sites import middle_of
 from interp.measures.opened import Frames, OpenedModel
 from interp.measures.subjects import PICTURES_PER_CELL, neutral_classifier

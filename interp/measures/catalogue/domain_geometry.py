@@ -15,10 +15,7 @@ from interp.core.declarations.figures import (
     SectionSpec,
     profile_spec,
 )
-from interp.core.declarations.measures import (
-    EVERY_KIND,
-    MeasureSpec,
-)
+from interp.core.declarations.measures import EVERY_KIND, MeasureSpec
 from interp.measures.opened import Frames, OpenedModel
 
 CKA = profile_spec(

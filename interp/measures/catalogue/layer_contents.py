@@ -18,10 +18,7 @@ from interp.core.declarations.figures import (
     Look,
     SectionSpec,
 )
-from interp.core.declarations.measures import (
-    EVERY_KIND,
-    MeasureSpec,
-)
+from interp.core.declarations.measures import EVERY_KIND, MeasureSpec
 from interp.core.seeds import rng
 from interp.core.sites import LAST, middle_of
 from interp.core.tables import Table

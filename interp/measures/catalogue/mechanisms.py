@@ -44,11 +44,7 @@ from interp.core.declarations.figures import (
     SeriesSpec,
     profile_spec,
 )
-from interp.core.declarations.measures import (
-    TRAINED,
-    UNTRAINED,
-    MeasureSpec,
-)
+from interp.core.declarations.measures import TRAINED, UNTRAINED, MeasureSpec
 from interp.core.declarations.writing import number, plain
 from interp.core.errors import SampleError
 from interp.core.images import ImageTable, Preprocess

@@ -12,10 +12,7 @@ from interp.core.declarations.figures import (
     FigureSpec,
     SectionSpec,
 )
-from interp.core.declarations.measures import (
-    MeasureSpec,
-    RowUnits,
-)
+from interp.core.declarations.measures import MeasureSpec, RowUnits
 from interp.core.illustrations import Plate
 from interp.core.images import ImageTable, Pairs
 from interp.measures.opened import Frames, OpenedModel

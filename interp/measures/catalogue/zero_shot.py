@@ -13,11 +13,7 @@ from interp.core.declarations.figures import (
     Scale,
     SectionSpec,
 )
-from interp.core.declarations.measures import (
-    EVERY_KIND,
-    MeasureSpec,
-    RowUnits,
-)
+from interp.core.declarations.measures import EVERY_KIND, MeasureSpec, RowUnits
 from interp.core.declarations.writing import CANDIDATES, CLASSIFIERS, PROMPTS
 from interp.measures.opened import Frames, OpenedModel
 from interp.measures.subjects import PromptSet, prompt_sets

@@ -2,9 +2,7 @@
 
 from itertools import product
 
-from interp.core.declarations.figures import (
-    FigureSpec,
-)
+from interp.core.declarations.figures import FigureSpec
 from interp.core.declarations.writing import percents, plain, sequence
 from interp.core.sites import LAST
 from interp.report.figures.grammar import finished, read_rows

@@ -6,12 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.declarations.figures import (
-    INDEX,
-    RAW,
-    FigureSpec,
-    Scale,
-)
+from interp.core.declarations.figures import INDEX, RAW, FigureSpec, Scale
 from interp.core.declarations.writing import plain
 from interp.report.figures.grammar import finished, read_rows, views
 from interp.report.figures.pieces import (

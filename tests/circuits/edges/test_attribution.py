@@ -7,15 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from interp.circuits import (
-    METHODS,
-    Chain,
-    Wiring,
-    attribute,
-    edge_effects,
-    path_patch,
-    wire,
-)
+from interp.circuits import METHODS, Chain, Wiring, attribute, edge_effects, path_patch, wire
 from interp.circuits.edges.masked_runs import Flow, open_run, run_masked
 from interp.core.errors import DataError, ShapeError, SiteError, SpecificationError
 from tests.circuits.conftest import Function, TinyViT, open_vit

@@ -30,12 +30,7 @@ from interp.circuits.planted.interchange_training import (
     run_exchanged,
 )
 from interp.circuits.planted.resnet_training import Pool
-from interp.circuits.planted.trained import (
-    NEURONS,
-    TrainedBlueprint,
-    anatomy_of,
-    plant_trained,
-)
+from interp.circuits.planted.trained import NEURONS, TrainedBlueprint, anatomy_of, plant_trained
 from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.weights import LAYERS
 from interp.circuits.planted.world import CARRIERS, CLASSES, DOMAINS, World

@@ -11,13 +11,7 @@ from torch import Tensor, nn
 from interp.circuits import Chain, Classifier, Metric, Subspace, Target, fit_subspace, interchange
 from interp.circuits.patching.engine import hold
 from interp.circuits.subspaces.fitting import bytes_with_gradients
-from interp.core.errors import (
-    NumericsError,
-    SampleError,
-    ShapeError,
-    SiteError,
-    SpecificationError,
-)
+from interp.core.errors import NumericsError, SampleError, ShapeError, SiteError, SpecificationError
 from tests.circuits.conftest import Function, TinyViT, open_text, open_vit
 
 N, D = 192, 8

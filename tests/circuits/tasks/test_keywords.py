@@ -18,12 +18,7 @@ from interp.circuits.tasks.class_tasks import (
     Crossing,
     CrossingKeywords,
 )
-from interp.circuits.tasks.pairs import (
-    PairedRuns,
-    PairedRunsKeywords,
-    PairTask,
-    PairTaskKeywords,
-)
+from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords, PairTask, PairTaskKeywords
 from interp.core.arguments import Budget, BudgetKeywords, Room, RoomKeywords
 from interp.core.classifiers import Classifier
 from interp.core.errors import SpecificationError

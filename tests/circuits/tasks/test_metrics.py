@@ -9,12 +9,7 @@ from scipy.stats import entropy
 
 from interp.circuits import METRICS, Classifier, Metric, Target
 from interp.circuits.tasks.metrics import check_metric, measure
-from interp.core.errors import (
-    DataError,
-    NumericsError,
-    ShapeError,
-    SpecificationError,
-)
+from interp.core.errors import DataError, NumericsError, ShapeError, SpecificationError
 
 
 @pytest.fixture

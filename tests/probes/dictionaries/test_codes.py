@@ -8,13 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from interp.core.errors import (
-    LeakError,
-    NumericsError,
-    SampleError,
-    ShapeError,
-    SpecificationError,
-)
+from interp.core.errors import LeakError, NumericsError, SampleError, ShapeError, SpecificationError
 from interp.core.tables import EVIDENCE
 from interp.probes import (
     Dictionary,

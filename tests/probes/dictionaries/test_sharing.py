@@ -10,13 +10,7 @@ import torch
 from scipy import stats
 
 from interp.core.artists import artist_halves
-from interp.core.errors import (
-    NumericsError,
-    SampleError,
-    ShapeError,
-    SiteError,
-    SpecificationError,
-)
+from interp.core.errors import NumericsError, SampleError, ShapeError, SiteError, SpecificationError
 from interp.core.statistics.resampling import jackknife
 from interp.core.tables import EVIDENCE
 from interp.probes import (

@@ -3,13 +3,7 @@
 import numpy as np
 import pytest
 
-from interp.core.errors import (
-    NumericsError,
-    SampleError,
-    ShapeError,
-    SiteError,
-    SpecificationError,
-)
+from interp.core.errors import NumericsError, SampleError, ShapeError, SiteError, SpecificationError
 from interp.core.images import ImageTable
 from interp.probes import Features, collect, pixels, similarity
 from tests.probes.toy import Toy, noise, preprocess
