@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,7 +19,7 @@ from interp.core.classifiers import Classifier
 from interp.core.errors import DataError, ShapeError, SpecificationError, check_known, listed
 
 Rows = slice | np.ndarray | Tensor | Sequence[int]
-Labels = Tensor | np.ndarray | Sequence[Any]
+Labels = Tensor | np.ndarray | pd.Series | Sequence[Any]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """Classes as directions in the embedding: the one classifier that every function takes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -107,7 +107,7 @@ class Classifier:
         """The softmax of the logits."""
         return self.logits(embedding).detach().softmax(dim=-1).cpu().numpy()
 
-    def score(self, embedding: Float[Tensor, "batch d_embed"], labels: Sequence[str]) -> float:
+    def score(self, embedding: Float[Tensor, "batch d_embed"], labels: Iterable[str]) -> float:
         """The share of embeddings whose class is predicted.
 
         Args:
@@ -121,10 +121,11 @@ class Classifier:
             DataError: For a name that is no class of this classifier.
             ShapeError: If there is not one label per embedding.
         """
-        return float((self._checked(embedding, labels) == np.asarray(labels, dtype=object)).mean())
+        said, true = self._answers(embedding, labels)
+        return float((said == true).mean())
 
     def confusion(
-        self, embedding: Float[Tensor, "batch d_embed"], labels: Sequence[str]
+        self, embedding: Float[Tensor, "batch d_embed"], labels: Iterable[str]
     ) -> pd.DataFrame:
         """How many pictures of each class are given each name.
 
@@ -135,15 +136,15 @@ class Classifier:
         Returns:
             Counts: a row for each class, a column for each name that is given.
         """
-        given = pd.Categorical(self._checked(embedding, labels), self.class_names)
-        true = pd.Categorical(list(labels), self.class_names)
-        return pd.crosstab(true, given, rownames=["label"], colnames=["predicted"], dropna=False)
+        said, true = (pd.Categorical(names, self.class_names)
+                      for names in self._answers(embedding, labels))  # fmt: skip
+        return pd.crosstab(true, said, rownames=["label"], colnames=["predicted"], dropna=False)
 
     def score_by(
         self,
         embedding: Float[Tensor, "batch d_embed"],
-        labels: Sequence[str],
-        groups: Sequence[str],
+        labels: Iterable[str],
+        groups: Iterable[str],
     ) -> pd.DataFrame:
         """The accuracy in each group of pictures, such as each domain.
 
@@ -156,24 +157,25 @@ class Classifier:
             A row for each group: `value` (accuracy, 0 to 1), `low` and `high` (Wilson's 95 %
             interval over pictures), `n_pictures`.
         """
-        right = pd.Series(self._checked(embedding, labels) == np.asarray(labels, dtype=object))
+        said, true = self._answers(embedding, labels)
         rows = {}
-        for group, hits in right.groupby(np.asarray(groups)):
+        for group, hits in pd.Series(said == true).groupby(list(groups)):
             ends = binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
             rows[group] = [hits.mean(), ends.low, ends.high, len(hits)]
         return pd.DataFrame.from_dict(rows, "index", columns=["value", "low", "high", "n_pictures"])
 
-    def _checked(self, embedding: Tensor, labels: Sequence[str]) -> np.ndarray:
-        """What is predicted, where there is a known label for every embedding."""
-        self.numbers(labels)
-        if len(labels) != len(embedding):
+    def _answers(self, embedding: Tensor, labels: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+        """What is predicted and what is true, by name, where there is a label per embedding."""
+        true = np.array(list(labels), dtype=object)
+        self.numbers(true.tolist())
+        if len(true) != len(embedding):
             raise ShapeError(
                 "score predictions",
-                f"{len(labels)} labels for {len(embedding)} embeddings",
+                f"{len(true)} labels for {len(embedding)} embeddings",
                 "a label for each",
                 "give both in the same order",
             )
-        return self.predict(embedding)
+        return self.predict(embedding), true
 
     def numbers(self, labels: Sequence[str]) -> Int[Tensor, "batch"]:
         """The places of class names.
