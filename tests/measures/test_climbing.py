@@ -33,6 +33,7 @@ def climbed(condition: str) -> Ladder:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("condition", "right", "wrong"),
     [("all shared", "shared", "not shared"), ("all separate", "not shared", "shared")],

@@ -25,6 +25,7 @@ def mean_rank_auroc(scores: np.ndarray, true: np.ndarray) -> float:
     return float((inside > outside).mean() + 0.5 * (inside == outside).mean())
 
 
+@pytest.mark.slow
 def test_what_is_planted_is_found_and_chance_finds_nothing() -> None:
     blueprint = Blueprint("all separate", 2)
     found = recover(blueprint)
@@ -42,6 +43,7 @@ def test_what_is_planted_is_found_and_chance_finds_nothing() -> None:
     assert sizes["node"] == len(truth.nodes - {"input", "logits"})
 
 
+@pytest.mark.slow
 def test_path_patching_is_scored_as_a_plain_recomputation_says() -> None:
     blueprint = Blueprint("rotated code", 3)
     opened = Opened(blueprint)
@@ -68,12 +70,15 @@ class Swapped(Blueprint):
         return replace(planted, by_class={"A": planted.by_class["B"], "B": planted.by_class["A"]})
 
 
+@pytest.mark.slow
 def test_another_domains_circuit_is_not_found() -> None:
     """The truth of the other domain: of what it names only what both have is seen."""
     found = recover(Swapped("all separate", 17)).set_index("method")["auroc"]
     assert found["path patching"].max() < 0.8 and found["resample ablation"].max() < 0.8
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_classes_that_go_their_own_ways_are_scored_by_their_own_circuits() -> None:
     blueprint = Blueprint("dose", 2, dose=0.5)
     assert len(plant(blueprint).ways("B")) == 2
@@ -90,6 +95,8 @@ class Quick(ResNetBlueprint):
         return plant_resnet(self, steps=60)
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_channels_of_a_resnet_are_scored_too() -> None:
     found = recover(Quick("all separate", 17))
     assert set(found["unit"]) == {"channel"}

@@ -61,6 +61,7 @@ def test_a_run_keeps_epoch_0_and_the_last_and_learns(
     assert (run.out / run.name / "params.txt").read_text().count("model: local-dir:") == 1
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_where_an_unbroken_one_does(
     model_folder: Path, tsv: Path, tmp_path: Path
 ) -> None:
@@ -130,6 +131,7 @@ def test_errors_of_the_trainer_come_as_their_own_kind(toy: Any, tmp_path: Path) 
     assert [path.name for path in diverging.checkpoints.iterdir()] == ["epoch_0.pt"]
 
 
+@pytest.mark.slow
 def test_a_failing_run_leaves_the_others_to_end(toy: Any, tmp_path: Path) -> None:
     wild = [toy.run(tmp_path, name=name, lr=1e300, warmup=0) for name in ("wild", "wilder")]
     tame = toy.run(tmp_path)
@@ -138,6 +140,7 @@ def test_a_failing_run_leaves_the_others_to_end(toy: Any, tmp_path: Path) -> Non
     assert tame.final.exists() and not any(run.final.exists() for run in wild)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_reported_and_the_run_goes_on_later(
     toy: Any, tmp_path: Path
 ) -> None:
