@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -258,16 +259,19 @@ def _hand_out(
 @guarded
 def audit_command(
     study: Annotated[Path, typer.Argument(help="STUDY.toml, whose mixtures are looked at.")],
-    out: Out = OUT,
+    out: Annotated[Path | None, typer.Option(help="Folder for the table of findings.")] = None,
     jobs: Jobs = 2,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> dict[str, Any]:
     """Look for leaks in a study's mixtures before it is trained; status 1 where there are some.
 
+    Writes nothing but, with --out, the table of all findings.
+
     \b
-    Example:
+    Examples:
       interp-report audit STUDY.toml
+      interp-report audit STUDY.toml --out audit
     """
     from interp.core.progress import set_quiet
     from interp.core.tables import Table
@@ -275,10 +279,11 @@ def audit_command(
     from interp.study.grids import Grid
 
     set_quiet(quiet)
-    found = audit_cells(Grid.from_toml(study).plan(out / "steps", jobs=jobs), jobs=jobs)
-    path = Table("audit", found).save(out / "tables")
-    ok = bool(found["ok"].astype(bool).all())
-    return {"table": str(path), "ok": ok, "findings": len(found), "exit": 0 if ok else DIFFERS}
+    with TemporaryDirectory() as scratch:
+        found = audit_cells(Grid.from_toml(study).plan(Path(scratch), jobs=jobs), jobs=jobs)
+    written = {"table": str(Table("audit", found).save(out / "tables"))} if out else {}
+    ok = bool(found["ok"].all())
+    return {**written, "ok": ok, "findings": len(found), "exit": 0 if ok else DIFFERS}
 
 
 @app.command("page", epilog=STATUSES)

@@ -285,3 +285,20 @@ def test_clean_shows_and_empties_the_cache(tmp_path: Path) -> None:
     assert "1.0 MiB" in shown.stdout and (tmp_path / "artwork-1").exists()
     call("clean", "--yes", INTERP_CACHE=str(tmp_path))
     assert not (tmp_path / "artwork-1").exists()
+
+
+def test_an_audit_writes_nothing_unasked(
+    small_images: ImageTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tmp_path / "study.toml"
+    study.write_text(
+        "[images]\nn_classes = 8\nn_train = 24\nn_test = 6\nn_analysis = 8\n"
+        "[mixtures]\nheld_out = 2\nsettings = ['natural-only', 'cg-high']\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    done = call("audit", str(study), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["ok"] and sorted(tmp_path.iterdir()) == [study]
+    done = call("audit", str(study), "--json", "--out", "found")
+    assert Path(json.loads(done.stdout)["table"]).exists()
+    assert sorted(path.name for path in Path("found").iterdir()) == ["tables"]
