@@ -78,7 +78,7 @@ class ImageTable:
         """The first pictures of up to eight cells, for notebooks."""
         cells = self.frame.reset_index().groupby(["label", "domain"], sort=False)["index"]
         rows = self.frame.index.get_indexer(cells.first().head(8))
-        return gallery([[self._shown(row) for row in rows]], repr(self))
+        return gallery([[self._shown(int(row)) for row in rows]], repr(self))
 
     def _shown(self, row: int) -> tuple[Image.Image, str]:
         """A picture and what it shows."""

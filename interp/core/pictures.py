@@ -88,7 +88,7 @@ def gallery(rows: Sequence[Sequence[tuple[Image.Image, str]]], caption: str, sid
         A table in HTML.
 
     >>> gallery([[(Image.new("RGB", (2, 2)), "<cat>")]], "1 picture").count("&lt;cat&gt;")
-    1
+    2
     """
     lines = []
     for row in rows:
