@@ -95,7 +95,7 @@ def draw_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
 def page_sections() -> list[SectionSpec]:
     """Every section that a page may have, in order."""
     declared = [section for measure in all_measures() for section in measure.sections]
-    return sorted([*OF_STUDIES, *declared], key=lambda section: PARTS.index(section.part))
+    return sorted([*declared, *OF_STUDIES], key=lambda section: PARTS.index(section.part))
 
 
 def filled_sections(

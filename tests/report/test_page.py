@@ -17,6 +17,7 @@ from interp.report import build_page
 from interp.report.embedding import downloads
 from interp.report.loaded import expected_tables, read_result, shown_tables
 from interp.report.page import render_page
+from interp.report.sections import page_sections
 from tests.report.planted_levels import level_tables
 
 Build = Callable[..., Path]
@@ -262,3 +263,11 @@ def test_the_words_of_the_page_are_those_of_the_glossary(build: Build) -> None:
     terms = re.findall(r"^\*\*(.+?)\*\*:", GLOSSARY.read_text(), re.MULTILINE)
     assert len(terms) > 60 and all(f"<dt>{term}</dt>" in page for term in terms)
     assert 'href="#words"' in page and '<section id="words">' in page
+
+
+def test_accuracy_comes_before_what_lies_behind_it() -> None:
+    anchors = [section.anchor for section in page_sections()]
+    said = ["levels", "mixtures", "generalization", "behind", "ladder", "similarity", "certificate"]
+    order = [anchors.index(name) for name in said if name in anchors]
+    assert order == sorted(order) and len(order) >= 6
+    assert len(set(anchors)) == len(anchors)
