@@ -31,7 +31,8 @@ def test_what_is_planted_is_found_and_chance_finds_nothing() -> None:
     found = recover(blueprint)
     assert list(found) == COLUMNS and set(found["domain"]) == set(DOMAINS)
     by_method = found.set_index("method")["auroc"].groupby("method").min()
-    assert (by_method[["path patching", "resample ablation"]] == 1).all()
+    # one pair in the wrong order would cost 1e-4; the area is a sum, which rounds
+    assert (by_method[["path patching", "resample ablation"]] > 1 - 1e-9).all()
     assert (found["auroc"] >= found["least"].fillna(0)).all()
     random = found[found["method"] == "random"]
     assert random["least"].isna().all() and (random["auroc"].sub(0.5).abs() < 0.3).all()
