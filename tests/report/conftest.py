@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -308,7 +309,7 @@ FACTS: Mapping[str, Any] = {
         "architecture": "small-resnet",
     },
     "spec_hash": "0f1e2d3c4b5a6978",
-    "versions": {"interp": "0.1.0", "torch": "2.8.0", "open_clip_torch": "3.3.0"},
+    "versions": {"interp": version("interp"), "torch": "2.8.0", "open_clip_torch": "3.3.0"},
     "seconds": {"pictures": 61.2, "train": 402.7, "evaluate": 12.9, "similarity": 31.0},
     "machine": {"cores": 2, "device": "cpu"},
     "seed": 0,
