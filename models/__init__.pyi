@@ -3,6 +3,7 @@ from .attribution.attention_patterns import attention_maps as attention_maps
 from .attribution.attention_patterns import attention_rollout as attention_rollout
 from .attribution.decomposition import Decomposition as Decomposition
 from .attribution.decomposition import decompose as decompose
+from .attribution.lens import logit_attrs as logit_attrs
 from .attribution.lens import logit_lens as logit_lens
 from .caching.activations import save_activations as save_activations
 from .caching.memory import forecast as forecast

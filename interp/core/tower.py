@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from interp.core.errors import ShapeError, SiteError, listed
@@ -191,11 +192,12 @@ class Finishing(Tower, Protocol):
 
 @dataclass(frozen=True)
 class Patch:
-    """A replacement of part of an activation by a value.
+    """A replacement of part of an activation, which runs take: `tower.run_with_hooks(x, patches=)`.
 
     Args:
-        site: The activation's name.
-        value: What is put in, of the shape of the part.
+        site: The activation's name, or a pattern for several.
+        value: What is put in: a tensor of the shape of the part or one that spreads to it, a
+            number, or a function of the part.
         where: An index for some of the site's axes; axes that it leaves out are replaced whole.
 
     >>> import torch
@@ -203,10 +205,13 @@ class Patch:
     >>> patch = Patch("blocks.0.hook_resid_pre", torch.ones(2), where={"pos": 1})
     >>> patch.apply(stream, axes=("batch", "pos", "d_model"))[0, :, 0].tolist()
     [0.0, 1.0, 0.0]
+    >>> double = Patch("blocks.0.hook_resid_pre", lambda part: part + 2, where={"pos": 2})
+    >>> double.apply(stream, axes=("batch", "pos", "d_model"))[0, :, 0].tolist()
+    [0.0, 0.0, 2.0]
     """
 
     site: str
-    value: Tensor
+    value: Tensor | float | Callable[[Tensor], Tensor]
     where: Mapping[str, int | slice | Tensor] = field(default_factory=dict)
 
     def apply(self, activation: Tensor, *, axes: tuple[str, ...]) -> Tensor:
@@ -225,12 +230,16 @@ class Patch:
         """
         index = part(self.where, axes=axes, site=self.site)
         patched = activation.clone()
+        given: Any = "a function"
         try:
-            patched[index] = self.value.to(patched.dtype)
-        except (RuntimeError, IndexError) as error:
+            value = self.value(activation[index]) if callable(self.value) else self.value
+            given = torch.as_tensor(value)
+            patched[index] = given.to(patched)
+        except (RuntimeError, IndexError, TypeError, ValueError) as error:
+            shape = f"a value of shape {tuple(given.shape)}" if isinstance(given, Tensor) else given
             raise ShapeError(
                 f"patch {self.site}",
-                f"a value of shape {tuple(self.value.shape)} at {dict(self.where)}",
+                f"{shape} at {dict(self.where)}",
                 f"a part of {dict(zip(axes, activation.shape, strict=True))}",
                 f"give a value of that part's shape ({error})",
             ) from None

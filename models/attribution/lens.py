@@ -4,21 +4,25 @@ Every residual stream is read through the tower's own last norm and projection, 
 above it added nothing (nostalgebraist 2020, "interpreting GPT: the logit lens").
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
 from interp.core.classifiers import Classifier
-from interp.core.errors import SiteError, listed
+from interp.core.errors import ShapeError, SiteError, SpecificationError, check_known, listed
 from interp.core.faces.doors import door
 from interp.core.sites import Site, find_sites
 from interp.models.attribution.decomposition import decompose
+from interp.models.attribution.transformer_parts import read_out
 from interp.models.towers.hooked import HookedTower
 from interp.models.towers.opening import check_opened
 from interp.models.towers.resnet import HookedResNet
+from interp.models.towers.text import HookedText
+from interp.models.towers.vit import HookedViT
 
 STREAMS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post")
 """The sites that a lens reads."""
@@ -108,6 +112,86 @@ def logit_lens(
     (torch.Size([13, 1, 2]), True)
     """
     return torch.stack([head(row) for row in lens_embeddings(tower, x, sites=sites)])
+
+
+def logit_attrs(
+    cache: Any,
+    residual_stack: Tensor,
+    head: Classifier,
+    labels: Sequence[str],
+    foils: Sequence[str] | None = None,
+) -> Float[Tensor, "component batch"]:
+    """What parts of the last residual stream add to a class's logit, as `cache.logit_attrs(...)`.
+
+    exp(logit_scale) <read-out of the part, label - foil> / |embedding|, with pooling and norms held
+    at their values in the run.
+
+    Args:
+        cache: What `run_with_cache` returned for a hooked transformer.
+        residual_stack: Parts of the stream, `component batch pos d_model`, as
+            `cache.stack_head_results()` or `cache.decompose_resid()` gives them.
+        head: The text classifier of the same model.
+        labels: A class per picture, or one for all.
+        foils: The class whose logit is subtracted, per picture or one for all; None subtracts none.
+
+    Returns:
+        Logits per part and picture. Parts that sum to the stream give logits that sum to the
+        classifier's, but for the read-out's own biases; `decompose` has these as parts too.
+
+    Raises:
+        SpecificationError: For another kind of tower, or a class that the head does not have.
+        ShapeError: For a stack of another shape, or a number of labels that fits no batch.
+        SiteError: For a cache without the sites that the read-out needs.
+
+    >>> import open_clip
+    >>> from interp.models.towers.opening import open_tower
+    >>> model = open_clip.create_model("ViT-S-32-alt", force_image_size=64).eval()
+    >>> head = Classifier(torch.eye(256)[:2], ("cat", "dog"), 100.0)
+    >>> with torch.no_grad():
+    ...     _, cache = open_tower(model, "visual").run_with_cache(torch.rand(3, 3, 64, 64))
+    >>> heads = cache.stack_head_results(layer=1)
+    >>> cache.logit_attrs(heads, head, ["cat"], ["dog"]).shape
+    torch.Size([6, 3])
+    """
+    asked = "attribute logits to parts of the stream"
+    tower, embedding = cache.tower, cache["hook_embedding"]
+    if not isinstance(tower, (HookedViT, HookedText)):
+        raise SpecificationError(
+            asked,
+            f"a cache of a {type(tower).__name__}",
+            "one of a hooked transformer, whose stream is read out at once",
+            "use decompose(tower, x).logits(head)",
+        )
+    n, last = len(embedding), cache[f"blocks.{tower.n_layers - 1}.hook_resid_post"]
+    if residual_stack.ndim != 4 or residual_stack.shape[1:] != last.shape:
+        raise ShapeError(
+            asked,
+            f"a stack of shape {tuple(residual_stack.shape)}",
+            f"(component, {', '.join(map(str, last.shape))}), with every position of the stream",
+            "leave pos_slice out",
+        )
+    reading = read_out(tower, cache.input, cache)
+    direction = _directions(asked, head, labels, n).to(reading.matrix)
+    if foils is not None:
+        direction = direction - _directions(asked, head, foils, n).to(direction)
+    added = torch.stack([reading(part) for part in residual_stack])
+    scale = head.logit_scale / embedding.to(added).norm(dim=-1)
+    return einsum(
+        added, direction, scale, "component batch d_embed, batch d_embed, batch -> component batch"
+    )
+
+
+def _directions(
+    asked: str, head: Classifier, names: Sequence[str], n: int
+) -> Float[Tensor, "batch d_embed"]:
+    names = [names] * n if isinstance(names, str) else list(names)
+    names = names * n if len(names) == 1 else names
+    if len(names) != n:
+        raise ShapeError(
+            asked, f"{len(names)} classes", f"{n}, one per picture, or one for all", "count them"
+        )
+    check_known(asked, "class", names, head.class_names, SpecificationError)
+    return head.weight[[head.class_names.index(name) for name in names]]
 
 
 def _streams(tower: Any, sites: str | Iterable[str] | None) -> list[str]:

@@ -8,6 +8,7 @@ silent no-op would read as a result ("this head does nothing").
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Self
 
 from einops import einsum
@@ -16,9 +17,9 @@ from transformer_lens import ActivationCache, HookedRootModule
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.utilities.components_utils import get_act_name
 
-from interp.core.errors import ShapeError, SiteError, listed, nearest
+from interp.core.errors import ShapeError, SiteError, SpecificationError, listed, nearest
 from interp.core.sites import ON_DEMAND, Site, find_sites
-from interp.core.tower import Hook
+from interp.core.tower import Hook, Patch
 
 Names = str | Site | Callable[[str], bool]
 """A site, a shell pattern over sites, or a Boolean function of their names."""
@@ -120,12 +121,14 @@ class SiteCache(dict[Any, Tensor]):
 
     Args:
         tower: The tower that was run.
+        x: The run's input.
 
     Notes:
         `cache["pattern", 0]` is `cache["blocks.0.attn.hook_pattern"]`. A head's result
         (`cache["result", 0]`) is computed from `hook_z` when it is asked for. All methods of
         TransformerLens's `ActivationCache` work on it, `accumulated_resid`, `decompose_resid`,
-        `stack_head_results` and `to` among them.
+        `stack_head_results` and `to` among them. `logit_attrs` takes a classifier and the names of
+        classes in place of tokens.
 
     >>> import open_clip
     >>> import torch
@@ -136,9 +139,9 @@ class SiteCache(dict[Any, Tensor]):
     (torch.Size([1, 6, 5, 5]), torch.Size([1, 5, 6, 384]))
     """
 
-    def __init__(self, tower: Any) -> None:
+    def __init__(self, tower: Any, x: Any = None) -> None:
         super().__init__()
-        self._tower = tower
+        self.tower, self.input = tower, x
 
     def __missing__(self, key: object) -> Tensor:
         site = get_act_name(*key) if isinstance(key, tuple) else str(key)
@@ -146,26 +149,31 @@ class SiteCache(dict[Any, Tensor]):
             return dict.__getitem__(self, site)
         stem, _, kind = site.rpartition(".")
         if kind == "hook_result" and f"{stem}.hook_z" in self:
-            weight = self._tower.get_submodule(stem).W_O.detach()
+            weight = self.tower.get_submodule(stem).W_O.detach()
             self[site] = einsum(
                 self[f"{stem}.hook_z"], weight,
                 "batch pos head d_head, head d_head d_model -> batch pos head d_model",
             )  # fmt: skip
             return self[site]
-        known = site in self._tower.hook_dict
+        known = site in self.tower.hook_dict
         raise SiteError(
             f"read {site} from a cache",
             "a run that did not keep it" if known else "a name that no site has",
             "a site that was kept",
             f"ask for it by names_filter={site!r}"
             if known
-            else f"did you mean {nearest(site, self._tower.sites)}?",
+            else f"did you mean {nearest(site, self.tower.sites)}?",
         )
+
+    def logit_attrs(self, *args: Any, **kwargs: Any) -> Tensor:
+        """What parts of the last stream add to a class's logit: `interp.models.logit_attrs`."""
+        # by name, since attribution is built on towers
+        return import_module("interp.models.attribution.lens").logit_attrs(self, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or not hasattr(ActivationCache, name):
             raise AttributeError(f"a cache has no {name!r}")
-        return getattr(ActivationCache(dict(self), self._tower), name)
+        return getattr(ActivationCache(dict(self), self.tower), name)
 
     def __repr__(self) -> str:
         shapes = [f"  {site}: {tuple(value.shape)}" for site, value in list(self.items())[:8]]
@@ -236,6 +244,7 @@ class CheckedHooks(HookedRootModule):
         bwd_hooks: Iterable[tuple[Names, Hook]] = (),
         reset_hooks_end: bool = True,
         clear_contexts: bool = False,
+        patches: Iterable[Patch] = (),
     ) -> Iterator[Self]:
         """Keep functions installed for the length of a `with` block.
 
@@ -244,6 +253,7 @@ class CheckedHooks(HookedRootModule):
             bwd_hooks: Pairs of a name and a function of the gradient.
             reset_hooks_end: TransformerLens's option.
             clear_contexts: TransformerLens's option.
+            patches: What is put in place of activations, behind the functions.
 
         Returns:
             A context that yields the tower.
@@ -260,7 +270,7 @@ class CheckedHooks(HookedRootModule):
         requests: list[HookRequest] = []
         forward: list[Any] = []
         backward: list[Any] = []
-        for name, hook in fwd_hooks:
+        for name, hook in (*fwd_hooks, *map(self._hook_of, patches)):
             forward += self._watch(name, hook, requests)
         for name, hook in bwd_hooks:
             backward += self._watch(name, hook, [])
@@ -271,6 +281,16 @@ class CheckedHooks(HookedRootModule):
             yield self
         if self._forwards > before:
             _check_fired(request.name for request in requests if not request.fired)
+
+    def _hook_of(self, patch: Any) -> tuple[str, Hook]:
+        if not isinstance(patch, Patch):
+            raise SpecificationError(
+                "patch a run",
+                f"something of type {type(patch).__name__}",
+                "a list of patches",
+                "write Patch(site, value, where={'pos': 0})",
+            )
+        return patch.site, lambda tensor, hook: patch.apply(tensor, axes=self.axes(hook.name))
 
     def _watch(
         self, name: Names, hook: Hook, requests: list[HookRequest]
@@ -288,6 +308,7 @@ class CheckedHooks(HookedRootModule):
         *args: Any,
         fwd_hooks: Iterable[tuple[Names, Hook]] = (),
         bwd_hooks: Iterable[tuple[Names, Hook]] = (),
+        patches: Iterable[Patch] = (),
         **kwargs: Any,
     ) -> Any:
         """Run the module while functions read or replace its activations.
@@ -296,33 +317,47 @@ class CheckedHooks(HookedRootModule):
             *args: The module's input.
             fwd_hooks: Pairs of a name and a function of the activation.
             bwd_hooks: Pairs of a name and a function of the gradient.
+            patches: What is put in place of activations, at any number of sites; behind the
+                functions, and one after the other where they share a site.
             **kwargs: Options of the run.
 
         Returns:
             The module's output.
 
         Raises:
-            SiteError: If nothing matches a name, or a hook never fired.
+            SiteError: If nothing matches a name, or a hook or patch never fired.
+            ShapeError: If a value does not fit its place.
         """
-        forward: list[Any] = list(fwd_hooks)
+        forward: list[Any] = [*fwd_hooks, *map(self._hook_of, patches)]
         backward: list[Any] = list(bwd_hooks)
         return super().run_with_hooks(*args, fwd_hooks=forward, bwd_hooks=backward, **kwargs)
 
-    def run_with_cache(self, *args: Any, names_filter: Any = None, **kwargs: Any) -> Any:
+    def run_with_cache(
+        self,
+        *args: Any,
+        names_filter: Any = None,
+        patches: Iterable[Patch] = (),
+        **kwargs: Any,
+    ) -> Any:
         """Run the module and keep its activations.
 
         Args:
             *args: The module's input.
             names_filter: What to keep, by name, pattern or filter; None keeps every site but the
                 costly ones (`ON_DEMAND`).
+            patches: What is put in place of activations in this run; the cache holds what is
+                patched as patched.
             **kwargs: Options of the run, and TransformerLens's.
 
         Returns:
             The module's output, and the activations by site.
         """
+        if patches := list(patches):
+            with self.hooks(patches=patches):
+                return self.run_with_cache(*args, names_filter=names_filter, **kwargs)
         if set(kwargs) & _STORING:
             return super().run_with_cache(*args, names_filter=names_filter, **kwargs)
-        cache = SiteCache(self)
+        cache = SiteCache(self, args[0] if args else None)
         with self.listening(cache.__setitem__, names_filter, filling=cache):
             out = self(*args, **kwargs)
         return out, cache

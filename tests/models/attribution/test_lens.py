@@ -179,3 +179,58 @@ def test_nothing_stays_installed_and_nothing_carries_gradients() -> None:
         _, tower, x = visual(**variant)
         assert not logit_lens(tower, x, head()).requires_grad
         assert not any(point.fwd_hooks for point in tower.hook_dict.values())
+
+
+@pytest.mark.parametrize(
+    "variant", [{}, {"pool_type": "avg"}, {"attentional_pool": True, "attn_pooler_heads": 4}]
+)
+def test_logit_attrs_are_the_parts_of_the_decomposition(variant: Any) -> None:
+    _, tower, x = visual(**variant)
+    with torch.no_grad():
+        _, cache = tower.run_with_cache(x)
+    labels, foils = ["cat", "owl", "cat"], ["dog"]
+    ours = cache.logit_attrs(cache.stack_head_results(layer=2), head(), labels, foils)
+    parts = decompose(tower, x, by="head")
+    logits = parts.logits(head())
+    own = logits[torch.arange(3), :, [head().class_names.index(label) for label in labels]]
+    wanted = own - logits[:, :, 1]
+    rows = [name for name in parts.names if name.startswith(("blocks.0.attn.h", "blocks.1.attn.h"))]
+    assert len(rows) == len(ours) == 4
+    for row, name in enumerate(rows):
+        torch.testing.assert_close(ours[row], wanted[:, parts.names.index(name)].to(ours))
+
+
+def test_logit_attrs_of_a_text_read_its_end() -> None:
+    model = moved(CLIP(24, VIT, TEXT))
+    tower, x = open_tower(model, "text"), tokens()
+    with torch.no_grad():
+        _, cache = tower.run_with_cache(x)
+    whole = cache[f"blocks.{tower.n_layers - 1}.hook_resid_post"][None]
+    biases = [part for part in ("ln_final.b", "text_projection.b")]
+    parts = decompose(tower, x)
+    rest = sum(
+        parts.logits(head())[:, parts.names.index(name), 0]
+        for name in biases
+        if name in parts.names
+    )
+    ours = cache.logit_attrs(whole, head(), "cat")
+    torch.testing.assert_close(ours[0] + rest, head()(cache["hook_embedding"])[:, 0].to(ours))
+
+
+def test_logit_attrs_refuse_what_does_not_fit() -> None:
+    _, tower, x = visual()
+    with torch.no_grad():
+        _, cache = tower.run_with_cache(x)
+    stack = cache.stack_head_results(layer=1)
+    for wrong in (
+        lambda: cache.logit_attrs(stack[:, :, 0], head(), ["cat"]),
+        lambda: cache.logit_attrs(stack, head(), ["cat", "dog"]),
+        lambda: cache.logit_attrs(stack, head(), ["cta"]),
+    ):
+        with pytest.raises(InterpError, match="attribute logits to parts of the stream"):
+            wrong()
+    _, resnet, x = visual(**RESNET)
+    with torch.no_grad():
+        _, cache = resnet.run_with_cache(x)
+    with pytest.raises(InterpError, match=r"decompose\(tower, x\)\.logits"):
+        cache.logit_attrs(stack, head(), ["cat"])

@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformer_lens import ActivationCache, FactoredMatrix
 
-from interp.core.errors import SiteError
+from interp import Patch
+from interp.core.errors import ShapeError, SiteError, SpecificationError
 from interp.models.clip import Clip
 from interp.models.towers.checked_hooks import SiteCache
 from tests.circuits.conftest import open_vit
@@ -40,6 +41,61 @@ def test_the_librarys_tools_work_on_a_cache() -> None:
     with pytest.raises(AttributeError, match="no 'accumulated'"):
         cache.accumulated  # noqa: B018
     assert repr(cache).startswith("SiteCache of") and len(repr(cache).splitlines()) < 15
+
+
+def test_runs_take_patches_at_several_sites() -> None:
+    """As TransformerLens's own hooks that write the same numbers in place."""
+    tower = open_vit()
+    _, other = tower.run_with_cache(X.flip(0))
+
+    def head(tensor: torch.Tensor, hook: object) -> torch.Tensor:
+        tensor = tensor.clone()
+        tensor[:, :, 1] = other["z", 1][:, :, 1]
+        return tensor
+
+    def grow(tensor: torch.Tensor, hook: object) -> torch.Tensor:
+        return torch.cat([3 * tensor[:, :1], tensor[:, 1:]], 1)
+
+    by_hand = tower.run_with_hooks(
+        X, fwd_hooks=[("blocks.1.attn.hook_z", head), ("blocks.2.hook_resid_pre", grow)]
+    )
+    patches = [
+        Patch("blocks.1.attn.hook_z", other["z", 1][:, :, 1], where={"head": 1}),
+        Patch("blocks.2.hook_resid_pre", lambda part: 3 * part, where={"pos": 0}),
+    ]
+    assert torch.equal(tower.run_with_hooks(X, patches=patches), by_hand)
+    embedding, cache = tower.run_with_cache(X, patches=patches)
+    torch.testing.assert_close(embedding, by_hand)
+    assert not torch.allclose(by_hand, tower(X))
+    assert torch.equal(cache["z", 1][:, :, 1], other["z", 1][:, :, 1])
+    with tower.hooks(patches=patches):
+        assert torch.equal(tower(X), by_hand)
+    torch.testing.assert_close(tower(X), tower.run_with_cache(X)[0])
+
+
+def test_a_patch_takes_a_pattern_and_a_number() -> None:
+    tower = open_vit()
+    _, cache = tower.run_with_cache(X, patches=[Patch("blocks.*.attn.hook_z", 0, {"head": 0})])
+    assert all((cache["z", block][:, :, 0] == 0).all() for block in range(3))
+    assert all((cache["z", block][:, :, 1] != 0).any() for block in range(3))
+
+
+def test_patches_that_do_not_fit_are_refused() -> None:
+    tower = open_vit()
+    z = "blocks.0.attn.hook_z"
+    for patch, kind, said in (
+        (Patch("blocks.9.hook_z", 0), SiteError, "9"),
+        (Patch(z, 0, {"channel": 1}), SiteError, "axis channel"),
+        (Patch(z, torch.ones(3)), ShapeError, r"shape \(3,\)"),
+        (Patch(z, 0, {"head": 7}), ShapeError, "at {'head': 7}"),
+        (Patch(z, lambda part: None), ShapeError, "a function"),  # type: ignore[arg-type,return-value]
+    ):
+        with pytest.raises(kind, match=said):
+            tower.run_with_hooks(X, patches=[patch])
+    with pytest.raises(SpecificationError, match="a list of patches"):
+        tower.run_with_hooks(X, patches=iter([(z, 0)]))  # type: ignore[list-item]
+    with pytest.raises(SiteError, match="never came there"):
+        tower.run_with_hooks(X, patches=[Patch("blocks.2.attn.hook_z", 0)], stop_at_layer=1)
 
 
 def test_weights_are_stacked_by_layer_and_circuits_are_factored() -> None:
