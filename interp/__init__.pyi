@@ -8,6 +8,7 @@ from .core.tower import Patch as Patch
 from .data.sources.opening import open_images as open_images
 from .measures.climbing import ladder as ladder
 from .models.loading.load import load_clip as load_clip
+from .models.towers.opening import open_tower as open_tower
 from .study.comparing_results import compare_results as compare_results
 from .study.formats import export as export
 from .study.results import open_result as open_result

@@ -1,5 +1,6 @@
-"""Opening of a tower of an open_clip model: hooked where hooks exist, else traced."""
+"""Opening of a tower: hooked where hooks exist, else traced."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,31 +34,69 @@ EXAMPLES = 3
 
 
 @door
-def open_tower(clip_model: nn.Module, which: str) -> HookedTower:
-    """Open the image or text tower of an open_clip model, sharing its parameters.
+def open_tower(
+    module: nn.Module,
+    which: str = "visual",
+    *,
+    example: Tensor | None = None,
+    axes: Mapping[str, Sequence[str]] | None = None,
+) -> HookedTower:
+    """Open the image or text tower of an open_clip model, or any torch module, as a tower.
 
     Args:
-        clip_model: The open_clip model.
+        module: The open_clip model. Or, with an `example`, any module of one input: torchvision's,
+            timm's, one's own.
         which: `visual` or `text`.
+        example: A batch, of one row or more, of the module's input; the module is then traced.
+        axes: Names for the axes of a traced module's sites, by site or pattern:
+            `{"layer?": ("batch", "channel", "row", "column")}`. See Notes.
 
     Returns:
-        A hooked tower. One without hooks of its own (timm's and Hugging Face's, and open_clip's
-        with custom blocks) is a `TracedTower`: the same methods, with sites named by module path.
+        A hooked tower that shares the module's parameters. One without hooks of its own (any
+        module that is not open_clip's, timm's and Hugging Face's towers, and open_clip's with
+        custom blocks) is a `TracedTower`: the same methods, with sites named by module path.
 
     Raises:
-        SiteError: For another name of a tower.
+        SiteError: For another name of a tower, or axes that a site does not have.
         SpecificationError: For a module that cannot be traced.
+
+    Notes:
+        The axes of a traced site are inferred where modules say what they are: maps before and
+        behind convolutions and their norms, tokens before and behind layer norms. Others are called
+        `axis_1`, `axis_2`; such a site can be read and patched, but its features are not pooled
+        before its axes are named.
 
     >>> import open_clip
     >>> model = open_clip.create_model("ViT-S-32-alt", force_image_size=64)
     >>> open_tower(model, "visual").sites[:2]
     ('hook_embed', 'hook_pos_embed')
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten())
+    >>> tower = open_tower(net, example=torch.rand(1, 3, 8, 8))
+    >>> tower.sites[::2], tower.axes("1")
+    (('0.input', '1.input', '2.input', 'hook_embedding'), ('batch', 'channel', 'row', 'column'))
     """
     check_known("open a tower", "tower", [which], ["visual", "text"], SiteError)
     free_a_large_buffer()  # so that caches of small towers need no fresh memory
+    if example is not None:
+        tower: HookedTower = TracedTower(module, example, label=which)
+    else:
+        tower = _of_clip(module, which)
+    for names, words in (axes or {}).items():
+        if not isinstance(tower, TracedTower):
+            raise SpecificationError(
+                "name axes",
+                f"a {type(tower).__name__}, whose axes have names",
+                "a traced module",
+                "leave axes out",
+            )
+        tower.name_axes(names, words)
+    return tower
+
+
+def _of_clip(module: nn.Module, which: str) -> HookedTower:
     known = VISUAL if which == "visual" else TEXT
-    part = getattr(clip_model, which, None)
-    part = clip_model if part is None else part
+    part = getattr(module, which, None)
+    part = module if part is None else part
     for kind, hooked in known.items():
         if isinstance(part, kind):
             try:
@@ -85,7 +124,7 @@ def trace_pictures(source: Any) -> TracedTower:
             f"trace a {type(source).__name__}",
             "a module that does not say the size of its pictures",
             "one with an image_size",
-            "make a TracedTower of it with an example of its input",
+            "pass a batch of its input: open_tower(module, example=x)",
         )
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
     pictures = rng("traced example", 0).standard_normal((EXAMPLES, 3, height, width))
@@ -113,7 +152,7 @@ def trace_texts(source: Any) -> TracedTower:
             f"trace a {type(source).__name__}",
             "a module that does not say how many tokens it knows",
             "one with a vocab_size",
-            "make a TracedTower of it with an example of its input",
+            "pass a batch of its input: open_tower(module, example=x)",
         )
     padding = getattr(config, "pad_token_id", 0)
     end = getattr(source, "text_eos_id" if merged else "eos_id", None) or words - 1

@@ -1,8 +1,8 @@
 """Survey of a module tree: its sites, their axes, and which modules cannot be sites and why."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -70,6 +70,7 @@ def survey(
         taken = place.end == "input" and name in calls
         if small is not None and big is not None and not taken:
             sites[name] = TracedSite(place, name_axes(small, big), place in few.overwritten)
+    sites = _with_axes(source, sites, few)
     embedding = first_tensor(few.answer)
     shape = () if embedding is None else tuple(embedding.shape)
     return Survey(sites, shape, _unreachable(source, calls, few, foreign))
@@ -106,12 +107,114 @@ def name_axes(few: Sequence[int], more: Sequence[int]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Look:
-    """One run: shapes of the tensors, which of them were overwritten, and remarks on outputs."""
+    """One run: shapes of the tensors, where they lie, which were overwritten, and remarks."""
 
     shapes: dict[Place, tuple[int, ...]]
+    tensors: dict[Place, tuple]
     overwritten: set[Place]
     remarks: dict[str, str]
     answer: Any
+
+
+_MAPS = (
+    nn.Conv2d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm, nn.MaxPool2d, nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
+)  # fmt: skip
+"""Modules that take four axes as batch, channel, row and column."""
+
+_PASSING = (nn.Identity, nn.modules.dropout._DropoutNd)
+_PASSING_NAMES = ("DropPath", "StochasticDepth", "LayerScale")
+"""Modules, beside activation functions, that work on each number: the axes stay what they are."""
+
+
+def _with_axes(
+    source: nn.Module, sites: Mapping[str, TracedSite], look: _Look
+) -> dict[str, TracedSite]:
+    """Name axes where modules say what they are; the same tensor has the same axes everywhere."""
+    modules = dict(source.named_modules(remove_duplicate=False))
+    by_tensor: dict[tuple, set[tuple[str, ...]]] = {}
+    for kind in (_of_maps, _of_norms):
+        _learn(kind, sites, modules, look, by_tensor)
+    lengths = {
+        tensor[1][axes.index("pos")] for tensor, (axes, *_) in by_tensor.items() if "pos" in axes
+    }
+    _learn(lambda *given: _of_linear(*given, lengths), sites, modules, look, by_tensor)
+    passing = [
+        (look.tensors[site.place], look.tensors[taken])
+        for site in sites.values()
+        if site.place.end == "output"
+        and _passes(modules[site.place.path])
+        and (taken := site.place._replace(end="input")) in look.tensors
+    ]
+    grown = -1
+    while grown != len(by_tensor):  # from tensor to tensor until nothing new is learnt
+        grown = len(by_tensor)
+        for out, taken in passing:
+            if out[1] == taken[1]:
+                for known, other in ((out, taken), (taken, out)):
+                    if known in by_tensor:
+                        by_tensor.setdefault(other, by_tensor[known])
+    named = {}
+    for name, site in sites.items():
+        found = by_tensor.get(look.tensors[site.place], set())
+        # two modules that disagree say nothing
+        named[name] = replace(site, axes=next(iter(found))) if len(found) == 1 else site
+    return named
+
+
+def _learn(
+    kind: Callable[[nn.Module, tuple[str, ...], Sequence[int]], tuple[str, ...] | None],
+    sites: Mapping[str, TracedSite],
+    modules: Mapping[str, nn.Module],
+    look: _Look,
+    by_tensor: dict[tuple, set[tuple[str, ...]]],
+) -> None:
+    for site in sites.values():
+        axes = kind(modules[site.place.path], site.axes, look.shapes[site.place])
+        if axes is not None:
+            by_tensor.setdefault(look.tensors[site.place], set()).add(axes)
+
+
+def _of_maps(
+    module: nn.Module, axes: tuple[str, ...], shape: Sequence[int]
+) -> tuple[str, ...] | None:
+    channels_first = isinstance(module, _MAPS) or type(module).__name__ == "LayerNorm2d"
+    if channels_first and len(axes) == 4 and axes[0].startswith("batch"):
+        return (axes[0], "channel", "row", "column")
+    return None
+
+
+def _of_norms(
+    module: nn.Module, axes: tuple[str, ...], shape: Sequence[int]
+) -> tuple[str, ...] | None:
+    """A norm over the last axis says that it holds features; of three axes, one is left."""
+    return _tokens(axes) if isinstance(module, nn.LayerNorm) and len(axes) == 3 else None
+
+
+def _of_linear(
+    module: nn.Module, axes: tuple[str, ...], shape: Sequence[int], lengths: Container[int]
+) -> tuple[str, ...] | None:
+    """A linear map also runs over tokens (in a mixer), so its other axis must be long as theirs."""
+    found = _tokens(axes) if isinstance(module, nn.Linear) and len(axes) == 3 else None
+    if found is None or shape[-1] in lengths or shape[found.index("pos")] not in lengths:
+        return None
+    return found
+
+
+def _tokens(axes: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Three axes, of which the last is known to be features."""
+    first = axes[:2]
+    if sum(axis.startswith("batch") for axis in first) != 1:
+        return None
+    return (*(axis if axis.startswith("batch") else "pos" for axis in first), "feature")
+
+
+def _passes(module: nn.Module) -> bool:
+    return (
+        isinstance(module, _PASSING)
+        or type(module).__module__ == nn.ReLU.__module__
+        or type(module).__name__ in _PASSING_NAMES
+    )
 
 
 def _look(net: Net, places: Sequence[Place], x: Tensor) -> _Look:
@@ -132,7 +235,9 @@ def _look(net: Net, places: Sequence[Place], x: Tensor) -> _Look:
     answer = net.run(x, [(place, note(place)) for place in places])
     shapes = {place: tuple(tensor.shape) for place, (tensor, _) in seen.items()}
     written = {place for place, (tensor, version) in seen.items() if tensor._version != version}
-    return _Look(shapes, written, remarks, answer)
+    # all are alive until here, so that one place in memory is one tensor
+    lies = {p: (t.data_ptr(), tuple(t.shape), t.stride()) for p, (t, _) in seen.items()}
+    return _Look(shapes, lies, written, remarks, answer)
 
 
 def _remark(value: Any) -> str:

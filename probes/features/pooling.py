@@ -130,6 +130,18 @@ def check_pool(pool: str) -> None:
     check_known("pool features", "pool", [pool], POOLS, SpecificationError)
 
 
+def refuse_unnamed(site: str, axes: tuple[str, ...]) -> None:
+    """Refuse to pool a site of which nobody has said what its axes are."""
+    if len(axes) > 2 and any(axis.startswith("axis_") for axis in axes):
+        raise SiteError(
+            f"pool {site}",
+            f"the axes {listed(axes)}, which do not say what tells tokens apart",
+            "axes with names",
+            f"name them: tower.name_axes({site!r}, ('batch', 'pos', 'feature')), or channel, row "
+            "and column",
+        )
+
+
 def _check_axes(activation: Tensor, axes: Iterable[str]) -> None:
     names = tuple(axes)
     if activation.ndim != len(names):

@@ -20,6 +20,7 @@ from interp.probes.features.pooling import (
     places,
     pooled,
     pooling_site,
+    refuse_unnamed,
 )
 
 Values = dict[str, np.ndarray]
@@ -63,6 +64,8 @@ def read_from(
     """A reading of the sites that the patterns stand for, checked before anything runs."""
     check_pool(pool)
     names = find_sites(sites, list(tower.sites))
+    for name in names:
+        refuse_unnamed(name, tower.axes(name))
     weights_from = pooling_site(tower) if pool == "attention" else None
     read = [*names, *([weights_from] if weights_from else [])]
     last = max(tower.layer(name) for name in read) + 1

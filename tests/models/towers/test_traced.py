@@ -4,13 +4,18 @@ import copy
 import pickle
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
+from PIL import Image
 from torch import Tensor, nn
 from transformers import BertConfig, RobertaConfig
 
+import interp
+from interp import probes
 from interp.core.errors import InterpError, ShapeError, SiteError, SpecificationError
 from interp.models.towers.hooked import HookedTower
 from interp.models.towers.opening import open_tower, trace_pictures, trace_texts
@@ -154,6 +159,83 @@ def test_axes() -> None:
     ):
         with pytest.raises(SiteError, match="name the axes"):
             tower.name_axes("layers.0.blocks.0", wrong)
+
+
+def test_axes_are_inferred_where_modules_say_them() -> None:
+    tokens, maps = ("batch", "pos", "feature"), ("batch", "channel", "row", "column")
+    vit, resnet = traced("vit"), traced("resnet")
+    assert {resnet.axes(site) for site in resnet.sites if len(resnet.axes(site)) == 4} == {maps}
+    for site in ("blocks.0", "blocks.1.norm2.input", "blocks.0.mlp.act", "blocks.0.attn.qkv"):
+        assert vit.axes(site) == tokens, site
+    # heads and widths look alike in a norm of queries: not guessed
+    assert vit.axes("blocks.0.attn.q_norm") == ("batch", "axis_1", "axis_2", "axis_3")
+
+
+def test_axes_are_not_guessed_where_a_linear_map_runs_over_tokens() -> None:
+    class Mixer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.over_tokens, self.over_features = (
+                nn.LayerNorm(6), nn.Linear(5, 5), nn.Linear(6, 4),
+            )  # fmt: skip
+
+        def forward(self, x: Tensor) -> Tensor:
+            mixed = self.over_tokens(self.norm(x).transpose(1, 2)).transpose(1, 2)
+            return self.over_features(mixed).flatten(1)
+
+    tower = open_tower(Mixer(), example=torch.rand(2, 5, 6))
+    assert tower.axes("norm") == ("batch", "pos", "feature")
+    assert tower.axes("over_tokens") == ("batch", "axis_1", "axis_2")
+    assert tower.axes("over_features") == ("batch", "pos", "feature")
+
+
+def test_any_module_opens_with_an_example() -> None:
+    from torchvision.models import resnet18
+
+    net, x = resnet18().eval(), torch.rand(2, 3, 64, 64)
+    tower = interp.open_tower(net, example=x[:1])
+    embedding, _ = tower.run_with_cache(x, names_filter="layer?")
+    assert torch.equal(embedding, net(x))
+    features = probes.collect(
+        tower, gray_pictures(3), "layer?", preprocess=lambda picture: as_tensor(picture)
+    )
+    with torch.no_grad():
+        row = tower.run_with_cache(as_tensor(gray_pictures(3).picture(1))[None])[1]["layer3"]
+    assert np.allclose(features.values["layer3"][1], row.mean((2, 3))[0], atol=1e-6)
+    named = open_tower(
+        nn.Sequential(nn.Flatten(0, 0)),
+        example=torch.rand(1, 4, 6),
+        axes={"0": ("batch", "pos", "feature")},
+    )
+    assert named.axes("0") == ("batch", "pos", "feature")
+    with pytest.raises(SpecificationError, match="whose axes have names"):
+        open_tower(CLIP(24, VIT, WORDS), "visual", axes={"hook_embed": ("a", "b")})
+    with pytest.raises(SpecificationError, match=r"open_tower\(module, example=x\)"):
+        open_tower(resnet18())
+
+
+def test_features_of_unnamed_axes_are_not_pooled() -> None:
+    tower = open_tower(nn.Sequential(nn.Flatten(2)), example=torch.rand(1, 3, 4, 4))
+    with pytest.raises(SiteError, match=r"pool 0: .*axis_1.*name_axes\('0'"):
+        probes.collect(tower, gray_pictures(2, size=4), "0", preprocess=as_tensor)
+    tower.name_axes("0", ("batch", "channel", "pos"))
+    assert probes.collect(tower, gray_pictures(2, size=4), "0", preprocess=as_tensor).values[
+        "0"
+    ].shape == (2, 3)
+
+
+def gray_pictures(n: int, *, size: int = 64) -> interp.ImageTable:
+    frame = pd.DataFrame(
+        {"path": [f"{i}" for i in range(n)], "label": "cat", "domain": "real", "split": "test",
+         "caption": ""}
+    )  # fmt: skip
+    return interp.ImageTable(
+        frame, reader=lambda row: Image.new("RGB", (size, size), (40 * int(row["path"]), 9, 90))
+    )
+
+
+def as_tensor(picture: Image.Image) -> Tensor:
+    return torch.tensor(np.array(picture) / 255, dtype=torch.float32).permute(2, 0, 1)
 
 
 # patching
