@@ -1,7 +1,7 @@
 from .discovery.circuit import Circuit as Circuit
-from .discovery.circuit import weisfeiler_lehman as weisfeiler_lehman
 from .discovery.criteria import faithfulness as faithfulness
 from .discovery.criteria import minimality as minimality
+from .discovery.graph_kernel import weisfeiler_lehman as weisfeiler_lehman
 from .discovery.searching import DISCOVERERS as DISCOVERERS
 from .discovery.searching import Runs as Runs
 from .discovery.searching import discover as discover

@@ -60,7 +60,8 @@ def faithfulness(
         clean: Inputs of the tower, `[batch ...]`.
         corrupt: Their partners, in the same order.
         metric: From outputs `[batch d_embed]` to one number per example.
-        pairs: What the pictures show, which makes classes the units; None makes each pair a unit.
+        pairs: What the pictures show, which makes classes the units (of one class: who drew
+            it); None makes each pair a unit.
         batch_size: Examples in a forward.
         memory: Bytes of activations held at a time.
 
@@ -128,7 +129,8 @@ def minimality(
         clean: Inputs of the tower, `[batch ...]`.
         corrupt: Their partners, in the same order.
         metric: From outputs `[batch d_embed]` to one number per example.
-        pairs: What the pictures show, which makes classes the units; None makes each pair a unit.
+        pairs: What the pictures show, which makes classes the units (of one class: who drew
+            it); None makes each pair a unit.
         batch_size: Examples in a forward.
         memory: Bytes of activations held at a time.
 

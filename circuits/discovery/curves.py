@@ -22,6 +22,7 @@ from interp.circuits.patching.localisation import (
 )
 from interp.circuits.tasks.metrics import name_of
 from interp.circuits.tasks.pairs import PairTask
+from interp.core.artists import artist_column, artists_of, n_drawings
 from interp.core.images import Pairs
 from interp.core.statistics.resampling import jackknife
 from interp.core.tables import Table
@@ -77,22 +78,34 @@ def curve_table(
 
 
 def units_of(pairs: Pairs | None, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """What is resampled, `[example]`, and the roles in which it stands, `[example role]`."""
+    """What is resampled, `[example]`, and the roles in which it stands, `[example role]`.
+
+    Classes, as long as the clean pictures show several; else who drew them, or each pair.
+    """
     if pairs is None:
         labels = np.arange(n)
         return labels, labels[:, None]
-    roles = np.stack([pairs.clean.label.to_numpy(), pairs.corrupt.label.to_numpy()], axis=1)
+    known = pairs.images.frame["label"].to_numpy()
+    if _unit(pairs) != "class":
+        known = artists_of(pairs.images.frame)
+    roles = np.stack([known[pairs.clean_rows], known[pairs.corrupt_rows]], axis=1)
     return roles[:, 0], roles
+
+
+def _unit(pairs: Pairs | None) -> str:
+    if pairs is None:
+        return "pair"
+    one = pairs.clean.label.nunique() == 1
+    return artist_column(pairs.images.frame) if one else "class"
 
 
 def counted(pairs: Pairs | None, n: int) -> dict[str, Any]:
     """What stands behind every row: the unit of replication, and how many of each."""
-    frame = pd.DataFrame() if pairs is None else pairs.clean.frame
     return {
-        "unit": "pair" if pairs is None else "class",
+        "unit": _unit(pairs),
         "n_units": len(np.unique(units_of(pairs, n)[0])),
         "n_pictures": n,
-        "n_drawings": frame["drawing"].nunique() if "drawing" in frame else n,
+        "n_drawings": n if pairs is None else n_drawings(pairs.clean.frame),
         "n_runs": 1,
     }
 

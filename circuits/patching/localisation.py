@@ -194,9 +194,10 @@ def _group(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
     effect = ordered["value"].to_numpy().reshape(n, -1) - start
     given = "null" in frame and bool(frame["null"].notna().all())
     null = ordered["null"].to_numpy().reshape(n, -1) - start if given else np.zeros_like(effect)
-    labelled = "clean_label" in frame
-    unit = "class" if labelled else "pair"
-    labels = first["clean_label" if labelled else "example"].to_numpy()
+    labelled = "clean_label" in frame and first["clean_label"].nunique() > 1
+    drawn = "drawing" in frame and bool(first["drawing"].notna().all())
+    unit = "class" if labelled else "drawing" if drawn else "pair"
+    labels = first["clean_label" if labelled else "drawing" if drawn else "example"].to_numpy()
     known = [name for name in ("clean_label", "corrupt_label") if name in first]
     roles = first[known].to_numpy() if labelled else labels[:, None]
     largest = np.nanmax(frame[["value", "clean_metric", "corrupt_metric"]].abs().to_numpy())
@@ -215,9 +216,8 @@ def _group(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
         n_pictures=n,
         n_drawings=drawings.nunique(),
         n_runs=1,
-        estimand=f"mean over {unit}es of the change that patching makes in the {base} run"
-        if labelled
-        else f"mean over pairs of the change that patching makes in the {base} run",
+        estimand=f"mean over {unit}{'es' if labelled else 's'} of the change that patching makes "
+        f"in the {base} run",
         seed=seed,
     )
 

@@ -59,7 +59,8 @@ def unit_faithfulness(
         clean: Inputs of the tower, `[batch ...]`.
         corrupt: Their partners, in the same order.
         metric: From outputs `[batch d_embed]` to one number per example.
-        pairs: What the pictures show, which makes classes the units; None makes each pair a unit.
+        pairs: What the pictures show, which makes classes the units (of one class: who drew
+            it); None makes each pair a unit.
 
     Returns:
         The rows, areas and evidence of `faithfulness`; the null are the random circuits.

@@ -19,12 +19,15 @@ from interp.circuits import (
     Wiring,
     attribute,
     discover,
+    effects,
     faithfulness,
     minimality,
     path_patch,
+    sweep,
     wire,
 )
 from interp.circuits.discovery.criteria import measure_masks
+from interp.core.artists import artist_column, artists_of
 from interp.core.errors import DataError, NumericsError, ShapeError, SiteError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.tables import EVIDENCE, Table
@@ -244,6 +247,29 @@ def test_classes_are_the_units_where_pairs_are_known(pictures: ImageTable, colou
     circuit = Circuit.of(scores.wiring, ["input->m0", "m0->logits"])
     found = faithfulness(tower, circuit, **words).frame
     assert set(found["unit"]) == {"class"} and set(found["n_units"]) == {5}
+
+
+def test_pairs_of_one_class_are_resampled_by_who_drew_them(
+    pictures: ImageTable, colours: Any
+) -> None:
+    of_one = pictures.select(label=pictures.label.iloc[0])
+    pairs = of_one.pairs(same="label", differ="domain", clean="A")
+    read = {
+        side: pairs.images.tensors(colours, rows.tolist())[:, None] / 100
+        for side, rows in (("clean", pairs.clean_rows), ("corrupt", pairs.corrupt_rows))
+    }
+    tower = Chain([Function(torch.relu), Function(torch.tanh)], pool=Function(lambda x: x[:, 0]))
+    words: dict[str, Any] = {**read, "metric": lambda out: out[:, 0]}
+    circuit = Circuit.of(wire(tower), ["input->m0", "m0->logits"])
+    found = faithfulness(tower, circuit, pairs=pairs, **words).frame
+    drawn_by = artists_of(of_one.frame)[pairs.clean_rows]
+    assert set(found["unit"]) == {artist_column(of_one.frame)} and found["low"].notna().all()
+    assert set(found["n_units"]) == {len(set(drawn_by))}
+    if len(set(drawn_by)) == len(pairs):  # every pair its own artist: as if pairs were unknown
+        alone = faithfulness(tower, circuit, **words).frame
+        assert np.allclose(found[["value", "low", "high"]], alone[["value", "low", "high"]])
+    swept = effects(sweep(tower, **words, pairs=pairs, axes=("layer",))).frame
+    assert set(swept["unit"]) <= {"drawing", "pair"} and swept["low"].notna().all()
 
 
 def test_refusals_of_faithfulness(runs: dict[str, Any], hand: Chain) -> None:
