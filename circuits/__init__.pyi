@@ -59,6 +59,7 @@ from .patching.transformer_lens import get_act_patch_resid_mid as get_act_patch_
 from .patching.transformer_lens import get_act_patch_resid_pre as get_act_patch_resid_pre
 from .patching.transformer_lens import to_patching_result as to_patching_result
 from .patching.transplants import transplant as transplant
+from .planted.vit import planted_vit as planted_vit
 from .sharing.components import Cut as Cut
 from .sharing.components import Edges as Edges
 from .sharing.components import Units as Units

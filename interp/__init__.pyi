@@ -1,4 +1,5 @@
 from . import circuits as circuits
+from . import data as data
 from . import models as models
 from . import probes as probes
 from .core.images import ImageTable as ImageTable
@@ -13,4 +14,5 @@ from .study.comparing_results import compare_results as compare_results
 from .study.formats import export as export
 from .study.results import open_result as open_result
 from .study.studies import Study as Study
+from .study.studies import examine as examine
 from .verdicts.across_checkpoints import verdict as verdict

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.console import DIFFERS, STATUSES, described, guarded, records, tell_difference
+from interp.console import (
+    DIFFERS,
+    STATUSES,
+    described,
+    guarded,
+    in_options,
+    records,
+    tell_difference,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +42,9 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, …; by default what there
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of models and resampling.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say the cost and stop.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Open what is asked for, say the cost and stop.")
+]
 
 OUT = Path("interp-report")
 
@@ -120,19 +130,21 @@ def run_command(
         )
     command = shlex.join(["interp-report", *sys.argv[1:]])
     if checkpoint:
-        if dry_run:
-            from interp.study.cost import cost_of_model
-
-            where = which_device(device)
-            cost = cost_of_model(checkpoint, images, architecture=model or None, device=where)
-            return _told(cost, quiet)
-        from interp.study.studies import examine
-
         pair = [name.strip() for name in domains.split(",") if name.strip()]
-        result = examine(
-            checkpoint, images, out, architecture=model or None, domains=pair, seed=seed or 0,
-            device=device or None, command=command,
-        )  # fmt: skip
+        with in_options("model"):
+            if dry_run:
+                from interp.study.cost import cost_of_model
+
+                asked: dict[str, Any] = {"architecture": model or None, "domains": pair}
+                return _told(
+                    cost_of_model(checkpoint, images, device=which_device(device), **asked)
+                )
+            from interp.study.studies import examine
+
+            result = examine(
+                checkpoint, images, out, architecture=model or None, domains=pair, seed=seed or 0,
+                device=device or None, command=command,
+            )  # fmt: skip
         return _pages(result)
     from interp.study.cost import cost_of_study
     from interp.study.studies import Study
@@ -141,14 +153,22 @@ def run_command(
     if seed is not None:
         chosen = Study(chosen.specification.with_seed(seed))
     which_device(device)
-    cost = cost_of_study(chosen.specification, jobs=jobs)
     if dry_run:
-        return _told(cost, quiet)
-    say(cost.text)
+        return _rehearsed(chosen.specification, jobs)
+    say(cost_of_study(chosen.specification, jobs=jobs).text)
     return _pages(chosen.run(out, jobs=jobs, device=device or None, command=command))
 
 
-def _told(cost: Any, quiet: bool) -> dict[str, Any]:
+def _rehearsed(specification: Any, jobs: int, *, measuring: bool = True) -> dict[str, Any]:
+    """The cost of a study that is rehearsed: whatever it would refuse is refused now."""
+    from interp.study.cost import cost_of_study
+    from interp.study.rehearsal import rehearse
+
+    runs = rehearse(specification, jobs=jobs)
+    return _told(cost_of_study(specification, jobs=jobs, measuring=measuring, runs=runs))
+
+
+def _told(cost: Any) -> dict[str, Any]:
     """A cost that was asked for: said on standard output, as what was asked."""
     print(cost.text)
     return {"cost": cost.as_dict()}
@@ -215,10 +235,9 @@ def grid_command(
             "leave one option out",
         )
     chosen = Grid.from_toml(study)
-    cost = cost_of_study(chosen.specification, jobs=jobs, measuring=False)
     if dry_run:
-        return _told(cost, quiet)
-    say(cost.text)
+        return _rehearsed(chosen.specification, jobs, measuring=False)
+    say(cost_of_study(chosen.specification, jobs=jobs, measuring=False).text)
     if commands or submit:
         runs = chosen.runs(out / "steps", jobs=jobs)
         options = {"device": device or "cuda", "processes": processes}

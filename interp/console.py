@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that `--help` answers at once.
 
 import json
 import os
+import re
 import sys
 import time
 import traceback
@@ -51,6 +52,27 @@ def guarded(command: Command) -> Command:
             sys.exit(status)
 
     return cast(Command, guard)
+
+
+@contextmanager
+def in_options(name: str) -> Iterator[None]:
+    """Let errors advise an option of the command line where they mean a function's argument.
+
+    >>> from interp.core.errors import CheckpointError
+    >>> with in_options("model"):
+    ...     raise CheckpointError("load x.pt", "x", "y", 'pass model="RN50", or model= of a folder')
+    Traceback (most recent call last):
+    ...
+    interp.core.errors.CheckpointError: ... Pass --model RN50, or --model of a folder.
+    """
+    from interp.core.errors import InterpError
+
+    try:
+        yield
+    except InterpError as error:
+        given = re.compile(rf"""\b{name}=(["']?)([^\s"',]*)\1""")
+        advice = given.sub(lambda found: f"--{name} {found[2]}".rstrip(), error.do)
+        raise type(error)(error.asked, error.given, error.right, advice) from None
 
 
 def _carried_out(command: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:

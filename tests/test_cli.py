@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from interp.core.images import ImageTable
 from interp.study.results import Result
@@ -120,9 +121,32 @@ def test_an_unwritable_folder_is_said_before_anything_runs(tmp_path: Path) -> No
 def test_a_dry_run_says_the_cost_and_does_nothing(tmp_path: Path, command: tuple[str]) -> None:
     done = call(*command, "--dry-run", "--out", str(tmp_path / "out"))
     assert done.returncode == 0 and "4 runs" in done.stdout
-    for word in ("minutes of training", "measuring 5 models", "MB of disk", "rough"):
+    steps = "cg-high: 7,000 pictures, 19 epochs, 1,026 steps of 128"
+    for word in ("minutes of training", "measuring 5 models", "MB of disk", "rough", steps):
         assert word in done.stdout
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_refuses_what_the_run_would(tmp_path: Path) -> None:
+    study = tmp_path / "study.toml"
+    study.write_text("[mixtures]\ntest_domains = ['skech']\n")
+    done = call("run", str(study), "--dry-run")
+    assert done.returncode == 2 and "sketch" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_mistaken_checkpoint_is_answered_in_options(
+    trained_checkpoint: Path, tmp_path: Path
+) -> None:
+    lonely = tmp_path / "epoch_1.pt"
+    shutil.copy(trained_checkpoint, lonely)
+    for domain in ("real", "sketch"):
+        (tmp_path / "pictures" / domain / "cat").mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / domain / "cat" / "1.png")
+    asked = ["run", "--checkpoint", str(lonely), "--images", str(tmp_path / "pictures")]
+    done = call(*asked, "--dry-run")
+    assert done.returncode == 2 and "--model RN50" in done.stderr and "model=" not in done.stderr
+    done = call(*asked, "--dry-run", "--domains", "real,skech")
+    assert done.returncode == 2 and "sketch" in done.stderr
 
 
 def test_ctrl_c_while_rendering_is_130_and_the_next_run_goes_on(tmp_path: Path) -> None:

@@ -246,6 +246,17 @@ class Circuit:
             reaching[edges[edge, 0]] |= reaching[ends[edge]]
         return replace(self, kept=self.kept & reached[edges[:, 0]] & reaching[ends])
 
+    def plot(self, *, title: str = "") -> Any:
+        """Draw the kept edges as streams between nodes.
+
+        Args:
+            title: The figure's title.
+
+        Returns:
+            A `plotly.graph_objects.Figure`, whose nodes can be dragged.
+        """
+        return self.to_table().plot(title=title)
+
     # other forms
 
     def to_table(self) -> Table:

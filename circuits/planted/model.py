@@ -15,9 +15,11 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.circuits.planted.world import CLASSES, World
+from interp.circuits.planted.world import CLASSES, World, as_tensor, paint
+from interp.circuits.tasks.metrics import Metric, Target
 from interp.core.classifiers import Classifier
 from interp.core.errors import SpecificationError, check_known
+from interp.core.images import ImageTable
 from interp.core.tables import Table
 from interp.core.tower import Tower
 
@@ -226,6 +228,27 @@ class PlantedModel(ABC, Generic[SomeTruth]):
             return union(self.by_class[domain])
         check_known("say the truth", "class", [label], CLASSES)
         return self.by_class[domain][CLASSES.index(label)]
+
+    preprocess = staticmethod(as_tensor)
+
+    def pictures(self, n: int, *, seed: int = 0) -> ImageTable:
+        """`n` pictures of each class in both domains, which `preprocess` makes tensors: `paint`."""
+        return paint(self.world, n, seed=seed)
+
+    def task(self, n: int, *, domain: str, aligned: bool = True, seed: int = 0) -> dict[str, Any]:
+        """What a patched run takes: `n` clean pictures, partners of other classes, and a metric.
+
+        Aligned partners differ in their class alone; others are other pictures altogether. The
+        metric is the clean class's margin.
+        """
+        scenes = self.world.scenes(n, domain=domain, seed=seed)
+        others = scenes.of_other_class(seed=seed)
+        if not aligned:
+            labels = others.label.tolist()
+            others = self.world.scenes(n, domain=domain, labels=labels, seed=seed + 1)
+        clean, corrupt = self.world.render(scenes), self.world.render(others)
+        metric = Metric("margin", Target(self.classifier, scenes.label))
+        return {"clean": clean, "corrupt": corrupt, "metric": metric}
 
     def ways(self, domain: str) -> list[tuple[list[int], SomeTruth]]:
         """The classes that go the same way in a domain, by their places, and their circuit."""

@@ -27,6 +27,7 @@ from interp.circuits.planted.routes import ROUTES
 from interp.circuits.planted.weights import LAYERS, Draft
 from interp.circuits.planted.world import PARTS, World
 from interp.core.errors import SpecificationError, check_known
+from interp.core.faces.doors import door
 from interp.core.seeds import rng
 from interp.core.tables import Table
 from interp.core.tower import Tower
@@ -127,6 +128,42 @@ class Planted(PlantedModel[Truth]):
     def certify(self, tower: Tower, *, n: int = 16, seed: int = 0) -> Table:
         """Hold nodes and neurons against exact interchange: `certify_truth`."""
         return certify_truth(self, tower, n=n, seed=seed)
+
+
+@door
+def planted_vit(
+    condition: str,
+    *,
+    seed: int = 0,
+    dose: float | None = None,
+    tier: str = "easy",
+    disguised: bool = True,
+) -> "Planted":
+    """Write a vision transformer whose circuits in two domains are known, to try methods on.
+
+    Args:
+        condition: What the domains share: "all shared", "all separate", ... (`CONDITIONS`).
+        seed: Seed of glyphs, directions, decoys and the disguise.
+        dose: In the condition "dose": the share of classes that the domains have in common.
+        tier: `easy`, `hard` or `steep`, see `Blueprint`.
+        disguised: Whether its parts are shuffled and rotated, so that nothing shows how it was
+            made.
+
+    Returns:
+        The model: `source` (open it with `interp.open_tower`), `classifier`, `truth(domain)`, and
+        `pictures(n)` and `task(n, domain=...)` to run it on.
+
+    Raises:
+        SpecificationError: For an unknown condition or tier, or a dose that does not belong to it.
+
+    >>> planted = planted_vit("all separate", seed=4)
+    >>> planted.pictures(2).counts().loc["p0 q0"].tolist()
+    [2, 2]
+    >>> sorted(planted.task(4, domain="A"))
+    ['clean', 'corrupt', 'metric']
+    """
+    planted = plant(Blueprint(condition, seed=seed, dose=dose, tier=tier))
+    return planted.disguised(seed) if disguised else planted
 
 
 @torch.no_grad()

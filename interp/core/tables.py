@@ -96,8 +96,11 @@ class Table:
         """The frame, for notebooks."""
         return self.frame.to_html(max_rows=20, notebook=True)
 
-    def plot(self) -> Any:
+    def plot(self, *, title: str = "") -> Any:
         """Draw the table as the page would, with n, interval and null in the caption.
+
+        Args:
+            title: The figure's title; empty takes the page's.
 
         Returns:
             A `plotly.graph_objects.Figure`.
@@ -106,7 +109,7 @@ class Table:
             SpecificationError: For a table that the page has no figure of.
         """
         # found by name when it is asked for, as pandas finds its plotting backend
-        return import_module("interp.report.drawing").draw_table(self)
+        return import_module("interp.report.drawing").draw_table(self, title=title)
 
     def describe(self) -> dict[str, str]:
         """The unit or meaning of each column."""

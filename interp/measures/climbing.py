@@ -35,6 +35,17 @@ class Ladder:
     rungs: Table
     tables: Mapping[str, Table]
 
+    def plot(self, *, title: str = "") -> Any:
+        """Draw the verdicts, pairs of domains and bands of layers by rungs.
+
+        Args:
+            title: The figure's title.
+
+        Returns:
+            A `plotly.graph_objects.Figure`; `rungs.plot()` draws the profile by depth.
+        """
+        return self.table.plot(title=title)
+
     def verdict(self, rung: str, band: str = "middle") -> str:
         """The verdict on a rung in a band, for the first pair of domains.
 

@@ -1,12 +1,16 @@
 """The page's figures as plotly figures of their own, to be saved, changed or shown elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from interp.core.errors import SpecificationError, listed
 from interp.core.tables import Table
 from interp.report.figures.answer import answer_figure
+from interp.report.figures.circuit_graphs import draw_circuit
+from interp.report.figures.ladders import draw_ladder, draw_profile
+from interp.report.figures.one_model import draw_effects, draw_faithfulness
 from interp.report.figures.pieces import Figure
 from interp.report.loaded import LoadedResult, read_result
 from interp.report.sections import draw_figure, filled_sections, page_sections
@@ -51,11 +55,22 @@ def result_figures(folder: str | Path) -> dict[str, Any]:
     return {figure.name: draw(figure) for figure in drawn}
 
 
-def draw_table(table: Table) -> Any:
+OF_ONE: dict[str, Callable[..., Any]] = {
+    "ladder": draw_ladder,
+    "rungs": draw_profile,
+    "circuit": draw_circuit,
+    "effects": draw_effects,
+    "faithfulness": draw_faithfulness,
+}
+"""Tables of one model that are drawn otherwise than the tables of several on the page."""
+
+
+def draw_table(table: Table, *, title: str = "") -> Any:
     """Draw a table by the first of the page's figures that reads it.
 
     Args:
         table: A table of this toolkit, as a measure returns it.
+        title: The figure's title; empty takes the page's.
 
     Returns:
         A `plotly.graph_objects.Figure`.
@@ -71,6 +86,8 @@ def draw_table(table: Table) -> Any:
     >>> draw_table(Table("similarity", rows)).layout.title.text
     'Shared geometry by depth, real with every other domain'
     """
+    if table.name in OF_ONE and len(table):
+        return OF_ONE[table.name](table, **({"title": title} if title else {}))
     ends = [name for name in ("domain_a", "train_domain", "domain") if name in table.frame]
     natural = str(table.frame[ends[0]].iloc[0]) if ends and len(table) else ""
     facts = {"mode": "model", "specification": {"natural": natural}}
@@ -78,8 +95,8 @@ def draw_table(table: Table) -> Any:
     specs = [spec for section in page_sections() for spec in section.figures]
     for spec in specs:
         if spec.tables[0] == table.name and (figure := draw_figure(result, spec)):
-            return draw(figure)
-    drawn = sorted({spec.tables[0] for spec in specs})
+            return draw(replace(figure, title=title or figure.title))
+    drawn = sorted({*OF_ONE, *(spec.tables[0] for spec in specs)})
     raise SpecificationError(
         f"draw the table {table.name!r}",
         f"{len(table)} rows that no figure of the page shows",

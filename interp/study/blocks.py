@@ -1,14 +1,14 @@
 """Blocks: the repetitions of a study, each with its pictures, held-out classes and seed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from interp.core.errors import SpecificationError, check_known
+from interp.core.errors import DataError, SampleError, SpecificationError, check_known, listed
 from interp.core.images import ImageTable
 from interp.data import open_images
-from interp.data.artwork.embedded import study_classes
-from interp.data.mixtures.settings import choose_held_out, class_folds
+from interp.data.artwork.embedded import planned, study_classes
+from interp.data.mixtures.settings import NATURAL, choose_held_out, class_folds
 from interp.study.specification import ImagesSpec, Specification
 
 
@@ -32,22 +32,25 @@ class Block:
         return self.pool[(~self.pool.label.isin(self.foreign)).to_numpy()]
 
 
-def open_blocks(spec: Specification, jobs: int = 2) -> list[Block]:
-    """The repetitions: seeds on the same pictures, or blocks that redraw everything."""
+def open_blocks(spec: Specification, jobs: int = 2, *, rendered: bool = True) -> list[Block]:
+    """The repetitions: seeds on the same pictures, or blocks that redraw everything.
+
+    Without `rendered`, the embedded study's pictures are planned and not drawn.
+    """
     if spec.blocks:
-        return [open_block(spec, number, jobs) for number in range(spec.blocks)]
-    pool, foreign = _pictures(spec.images, jobs)
+        return [open_block(spec, n, jobs, rendered=rendered) for n in range(spec.blocks)]
+    pool, foreign = _pictures(spec.images, jobs, rendered)
     held_out = _held_out(spec, pool, foreign)
     return [Block(seed, pool, held_out, foreign) for seed in spec.seeds]
 
 
-def open_block(spec: Specification, number: int, jobs: int = 2) -> Block:
+def open_block(spec: Specification, number: int, jobs: int = 2, *, rendered: bool = True) -> Block:
     """One of the blocks that redraw everything, by its number from 0."""
-    pool, foreign = _pictures(replace(spec.images, seed=number), jobs)
+    pool, foreign = _pictures(replace(spec.images, seed=number), jobs, rendered)
     return Block(number, pool, _held_out(spec, pool, foreign, fold=number), foreign)
 
 
-def _pictures(images: ImagesSpec, jobs: int) -> tuple[ImageTable, tuple[str, ...]]:
+def _pictures(images: ImagesSpec, jobs: int, rendered: bool) -> tuple[ImageTable, tuple[str, ...]]:
     """All pictures, and the names of the classes among them that are foreign."""
     if images.source:
         pool = open_images(
@@ -58,8 +61,10 @@ def _pictures(images: ImagesSpec, jobs: int) -> tuple[ImageTable, tuple[str, ...
             test_share=images.test_share,
             seed=images.seed,
         )
-    else:
+    elif rendered:
         pool = open_images(spec=images.embedded, jobs=jobs)
+    else:
+        pool = planned(images.embedded)
     if isinstance(images.foreign, tuple):
         check_known("call a class foreign", "class", images.foreign, pool.labels)
         return pool, images.foreign
@@ -78,9 +83,24 @@ def _common(spec: Specification, pool: ImageTable, foreign: Iterable[str]) -> li
     """The classes of the label set that stand in every domain in question."""
     domains = [spec.mixtures.natural, *spec.mixtures.test_domains]
     check_known("study a domain", "domain", domains, pool.domains)
+    _check_tested(pool, domains)
     counts = pool.counts()
     asked = [label for label in pool.labels if label not in set(foreign)]
     return [label for label in asked if (counts.loc[label, domains] > 0).all()]
+
+
+def _check_tested(pool: ImageTable, domains: Iterable[str]) -> None:
+    """Refuse pictures on which nothing could be measured, before models are trained."""
+    frame = pool.frame
+    tested = set(frame["domain"][frame["split"] == "test"])
+    missing = [domain for domain in domains if domain not in tested]
+    if missing:
+        raise DataError(
+            "study a domain",
+            f"no test pictures of {listed(missing)}",
+            "test pictures of the natural domain and every test domain",
+            "raise test_share, or n_test",
+        )
 
 
 def _held_out(
@@ -95,3 +115,30 @@ def _held_out(
     if fold is not None:
         return class_folds(common, spec.blocks, seed=seed)[fold]
     return choose_held_out(common, chosen, seed=seed)
+
+
+def compared_domains(images: ImageTable, domains: Sequence[str] = ()) -> tuple[str, str]:
+    """The natural domain and another that one model is asked about: as named, else the first two.
+
+    `real` is the natural one where it exists. Raises for names that are not there, or one domain.
+
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"path": ["a", "b"], "label": "cat", "domain": ["art", "real"],
+    ...                       "split": "test", "caption": ""})
+    >>> compared_domains(ImageTable(frame))
+    ('real', 'art')
+    """
+    known = images.domains
+    check_known("compare domains", "domain", domains, known)
+    if len(known) < 2 or len(set(domains)) not in (0, 2):
+        given = domains or known
+        raise SampleError(
+            "compare domains",
+            f"{len(set(given))} of them ({listed(given)})",
+            "two" if domains else "at least two",
+            "name two" if domains else "add a folder beside it",
+        )
+    if domains:
+        return domains[0], domains[1]
+    first = NATURAL if NATURAL in known else known[0]
+    return first, next(domain for domain in known if domain != first)

@@ -104,7 +104,10 @@ NUMBERS = {"value": ("low", "high"), "index": ("index_low", "index_high")}
 LEAST = 4
 """Units below which an interval is not trusted, as for the index."""
 
-UNTOLD = ("command", "seconds", "credits", "strays", "title", "question", "held_out", "spec_hash")
+UNTOLD = (
+    "command", "seconds", "credits", "strays", "title", "question", "held_out", "spec_hash",
+    "checkpoints",
+)  # fmt: skip
 """Facts that are no cause of a difference, or that the specification says as well."""
 
 

@@ -6,12 +6,15 @@ pictures; what costs forwards and what costs statistics scale apart.
 
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from interp.core.declarations.measures import UNTRAINED, all_measures
 from interp.core.errors import listed
+from interp.study.blocks import compared_domains
+from interp.study.rehearsal import RehearsedRun, in_words
 from interp.study.specification import Specification, TrainingSpec
 
 PICTURES_PER_SECOND = 1200
@@ -34,7 +37,7 @@ TABLES, MIXTURE, PICTURE = 2_500_000, 900_000, 7_000
 class Cost:
     """Models to train and to measure, minutes of either, bytes of disk, and `text` to read.
 
-    A number that cannot be foretold is None.
+    A number that cannot be foretold is None. `runs` are those of a rehearsal.
     """
 
     models_trained: int
@@ -43,16 +46,24 @@ class Cost:
     measuring_minutes: float | None
     disk_bytes: int | None
     text: str
+    runs: tuple[RehearsedRun, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
 
 
-def cost_of_study(specification: Specification, *, jobs: int = 2, measuring: bool = True) -> Cost:
+def cost_of_study(
+    specification: Specification,
+    *,
+    jobs: int = 2,
+    measuring: bool = True,
+    runs: Sequence[RehearsedRun] = (),
+) -> Cost:
     """What a study costs that has finished nothing yet; a grid's without `measuring`.
 
-    Measuring is foretold for the embedded study's pictures, in any number; where pictures come from
+    Training is foretold from the runs of a rehearsal, else from the steps that were asked for;
+    measuring for the embedded study's pictures, in any number; where pictures come from
     elsewhere, as if they were as many as its own.
 
     >>> cost_of_study(Specification()).text.split(":")[0]
@@ -65,7 +76,7 @@ def cost_of_study(specification: Specification, *, jobs: int = 2, measuring: boo
     plain, kinds = each * len(spec.architectures), len(spec.architectures)
     trained = plain + arms * kinds
     measured = trained + places * kinds
-    on_two_cores = _training_minutes(spec, each + arms)
+    on_two_cores = _training_minutes(spec, each + arms, runs)
     training = on_two_cores * (2 / min(jobs, 2)) if on_two_cores is not None else None
     asked = [
         measure
@@ -90,11 +101,18 @@ def cost_of_study(specification: Specification, *, jobs: int = 2, measuring: boo
     )
     if spec.images.source:
         text += "; measuring as for the embedded study's number of pictures"
-    return Cost(trained, measured, training, minutes, disk, text)
+    if runs:
+        trained = len(runs)
+        text += f"\n{in_words(runs)}"
+    return Cost(trained, measured, training, minutes, disk, text, tuple(runs))
 
 
-def _training_minutes(spec: Specification, n_runs: int) -> float | None:
-    """Minutes of training `n_runs` of each architecture on two cores; None if in epochs."""
+def _training_minutes(
+    spec: Specification, n_runs: int, runs: Sequence[RehearsedRun]
+) -> float | None:
+    """Minutes of training on two cores; None if in epochs of nobody knows how many pictures."""
+    if runs:
+        return sum(run.steps * run.batch_size for run in runs) / PICTURES_PER_SECOND / 60
     if any(training.epochs for training in spec.architectures):
         return None
     shown = sum(n_runs * each.steps * each.batch_size for each in spec.architectures)
@@ -148,18 +166,24 @@ def _checkpoints(spec: Specification, training: TrainingSpec, n_runs: int, jobs:
 
 
 def cost_of_model(
-    checkpoint: str, images: str | Path, *, architecture: str | None = None, device: str = "cpu"
+    checkpoint: str,
+    images: str | Path,
+    *,
+    architecture: str | None = None,
+    domains: Sequence[str] = (),
+    device: str = "cpu",
 ) -> Cost:
     """What measuring one model costs: opens it and its pictures, and times a forward.
 
     minutes = (n forwards x seconds of one + statistics) / 60, where n = pictures (accuracy) +
     78,000 x min(1, pictures / 2,880), as measured for circuits, patching and erasure. Raises what
-    opening either raises.
+    opening either raises, and for domains that cannot be compared.
     """
     from interp.data import open_images
     from interp.models.loading.load import load_clip
 
     pictures = open_images(images)
+    compared_domains(pictures, domains)
     clip = load_clip(checkpoint, model=architecture, device=device)
     forward = _forward(clip, pictures[: min(8, len(pictures))])
     share = min(1.0, len(pictures) / PICTURES)

@@ -6,6 +6,7 @@ Every run lies in a folder named by the hash of all that it depends on, so that 
 (or two test domains of one) have in common are trained once, and an interrupted grid goes on.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -248,3 +249,12 @@ def models_of(cells: Sequence[GridRun], *, epochs: bool = False) -> list[Model]:
         kept = cell.run.kept if epochs and not cell.arm else (cell.run.epochs,)
         trained += [cell.model(epoch) for epoch in kept if epoch]
     return [*untrained.values(), *trained]
+
+
+def checkpoints(cells: Sequence[GridRun], folder: Path) -> list[dict[str, Any]]:
+    """Where the kept checkpoints of cells are, by what their results are filed under."""
+    return [
+        {**cell.model(epoch).place, "path": os.path.relpath(cell.model(epoch).checkpoint, folder)}
+        for cell in cells
+        for epoch in cell.run.kept
+    ]

@@ -9,15 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from interp.core.errors import DataError
+from interp.core.errors import DataError, check_known
 from interp.core.illustrations import Plate
 from interp.core.images import ImageTable
 from interp.core.storage.store import write_atomic
 from interp.core.tables import Table
+
+if TYPE_CHECKING:
+    from interp.models.clip import Clip
 
 PACKAGES = (
     "interp",
@@ -55,6 +58,57 @@ class Result:
     def facts(self) -> dict[str, Any]:
         """What is needed to repeat it: specification, held-out classes, versions, seconds."""
         return json.loads((self.folder / "facts.json").read_text())
+
+    @cached_property
+    def figures(self) -> dict[str, Any]:
+        """Every figure of the page by name, as plotly figures; see `interp.report`."""
+        from interp.report import result_figures
+
+        return result_figures(self.folder)
+
+    def load_clip(
+        self,
+        setting: str,
+        *,
+        test_domain: str | None = None,
+        seed: int | None = None,
+        epoch: int | None = None,
+        device: str = "cpu",
+    ) -> "Clip":
+        """Open a model that the study trained.
+
+        Args:
+            setting: Its mixture, as the tables call it.
+            test_domain: Its test domain; None takes the first that fits.
+            seed: Its seed or block; None takes the first that fits.
+            epoch: One of its kept epochs, 0 for before training; None takes the last.
+            device: Where it is put.
+
+        Returns:
+            The model.
+
+        Raises:
+            DataError: For a model that the study did not train or keep; the error lists the values
+                that there are.
+        """
+        from interp.models.loading.load import load_clip
+
+        rows = pd.DataFrame(self.facts.get("checkpoints", []))
+        asked = {"setting": setting, "test_domain": test_domain, "seed": seed, "epoch": epoch}
+        if not len(rows):
+            raise DataError(
+                f"open a model of {self.folder}",
+                "a result that does not say where its checkpoints are",
+                "a study's",
+                "run the study again: its finished steps are kept",
+            )
+        for name, value in asked.items():
+            if value is not None:
+                check_known("open a model", name, [str(value)], sorted(set(map(str, rows[name]))))
+                rows = rows[rows[name].astype(str) == str(value)]
+        alike = rows[["test_domain", "seed"]].eq(rows[["test_domain", "seed"]].iloc[0]).all(axis=1)
+        row = rows[alike].sort_values("epoch").iloc[-1]
+        return load_clip(str(self.folder / str(row["path"])), device=device)
 
     def report(self, path: str | Path | None = None) -> Path:
         """Build the page of the result.

@@ -12,19 +12,27 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from interp.core.errors import DataError, SampleError, check_known, listed
+from interp.core.errors import listed
+from interp.core.images import ImageTable
 from interp.core.parallel import which_device
 from interp.core.progress import say
 from interp.core.storage.store import fingerprint, writable
 from interp.data import open_images
-from interp.data.mixtures.settings import NATURAL
 from interp.measures.options import AnalysisSpec
-from interp.study.blocks import Block
+from interp.study.blocks import Block, compared_domains, open_blocks
 from interp.study.comparisons import compare_settings
 from interp.study.cost import cost_of_study
 from interp.study.grid_tables import loss_table, mixture_table
-from interp.study.grids import Grid, GridRun, check_trained, models_of, train_cells
+from interp.study.grids import (
+    Grid,
+    GridRun,
+    check_trained,
+    checkpoints,
+    models_of,
+    train_cells,
+)
 from interp.study.measuring import Measurement, Model, measure_models
+from interp.study.rehearsal import rehearse
 from interp.study.results import Result, contact_sheets, provenance, thumbnails, write_result
 from interp.study.specification import Specification, TrainingSpec
 from interp.verdicts.l4_intervention import intervene, ordinary
@@ -43,6 +51,31 @@ class Study:
     """
 
     specification: Specification = field(default_factory=Specification)
+
+    @classmethod
+    def of(cls, **sections: Any) -> "Study":
+        """A study from the sections of a study file, as keywords.
+
+        Args:
+            **sections: `images`, `mixtures`, `training`, `analysis` and others as dictionaries of
+                what a study file says there.
+
+        Returns:
+            The study.
+
+        Raises:
+            SpecificationError: For a section or an entry that a study does not have.
+
+        >>> study = Study.of(images={"n_classes": 12}, training={"steps": 200}, seeds=[0, 1])
+        >>> study.specification.images.n_classes, study.specification.seeds
+        (12, (0, 1))
+        """
+        return cls(Specification(**sections))
+
+    @property
+    def images(self) -> ImageTable:
+        """The pictures of the study (of its first block), rendered or opened when asked for."""
+        return open_blocks(self.specification)[0].images
 
     @classmethod
     def from_toml(cls, path: str | Path) -> "Study":
@@ -165,6 +198,7 @@ class Study:
                 domains = self.specification.mixtures.test_domains
                 facts |= {"measured": listed(only), "question": question(domains, sharing=False)}
             target = folder / architecture.name if place else folder
+            facts |= {"checkpoints": checkpoints(own, target)}
             images = blocks[own[0].block.seed].images
             moved = [p for m in taken if m.model.preset == architecture.name for p in m.plates()]
             plates = [*thumbnails(images), *contact_sheets(images), *moved]
@@ -214,8 +248,8 @@ class Study:
         return [cell.model() for cell in found.values()]
 
     def cost(self) -> str:
-        """What the study takes, before it begins."""
-        return cost_of_study(self.specification).text
+        """What the study takes, before it begins: a rehearsal, which refuses what it would."""
+        return cost_of_study(self.specification, runs=rehearse(self.specification)).text
 
     def facts(
         self,
@@ -328,39 +362,54 @@ class Clock:
 
 
 def examine(
-    checkpoint: str,
+    checkpoint: str | Path,
     images_folder: str | Path,
     out: str | Path = "interp-report",
     *,
     architecture: str | None = None,
     domains: Sequence[str] = (),
-    analysis: AnalysisSpec | None = None,
+    analysis: AnalysisSpec | Mapping[str, Any] | None = None,
     seed: int = 0,
     device: str | None = None,
     command: str = "",
 ) -> Result:
     """Measure one model, without training, on pictures laid out as `domain/class/*`.
 
-    `domains` are the natural domain and the one to compare it with; by default `real` (or the
-    first) and the next. `analysis` says what is measured, and how often; unless its `pairs` are
-    "own", circuits are compared between all pairs of domains. All pictures serve; a page about this
-    model alone is built from them.
+    Args:
+        checkpoint: What `interp.load_clip` opens: a file, an open_clip name, `hf-hub:...`.
+        images_folder: The pictures; all of them serve.
+        out: Folder for the result and its page.
+        architecture: Architecture of a checkpoint whose run does not say it.
+        domains: The natural domain and the one to compare it with; by default `real` (or the
+            first) and the next.
+        analysis: What is measured, and how often, as in a study's `[analysis]`. Unless its `pairs`
+            are "own", circuits are compared between all pairs of domains.
+        seed: Seed of all draws.
+        device: Where the model runs; None takes what there is.
+        command: How it was called, for the page.
+
+    Returns:
+        The result, whose page is about this model alone.
+
+    Raises:
+        CheckpointError: For a checkpoint that cannot be opened.
+        DataError: For pictures or domains that are not there.
+        SampleError: For fewer than two domains.
+
+    >>> examine("epoch_32.pt", "no such folder")
+    Traceback (most recent call last):
+    ...
+    interp.core.errors.DataError: Cannot read pictures from no such folder: ... Check the path.
     """
     folder, clock, where = writable(Path(out), purpose="the study"), Clock(), which_device(device)
     with clock("pictures"):
         images = open_images(images_folder, seed=seed)
-    check_known("compare domains", "domain", domains, images.domains)
-    if len(images.domains) < 2:
-        raise SampleError(
-            "compare domains",
-            f"one domain ({listed(images.domains)})",
-            "at least two",
-            "add a folder beside it",
-        )
-    pair = tuple(domains) if len(domains) == 2 else _default_pair(images.domains)
+    pair = compared_domains(images, domains)
     everything = images.with_frame(images.frame.assign(split="test"))
     model = Model(Path(checkpoint), "", pair[1], seed, architecture=architecture)
-    asked = analysis or AnalysisSpec()
+    asked = (
+        AnalysisSpec(**analysis) if isinstance(analysis, Mapping) else analysis or AnalysisSpec()
+    )
     spec = Specification(title=f"{checkpoint} on {images.source}", analysis=asked)
     with clock("measuring"):
         step = Measurement(
@@ -381,18 +430,12 @@ def examine(
         "question": question(pair[1:]),
         "command": command or "interp.study.studies.examine(...)",
         "held_out": [],
-        "specification": {"checkpoint": checkpoint, "domains": list(pair), "seed": seed},
-        "spec_hash": fingerprint(checkpoint, architecture, pair, asked, seed, images.fingerprint),
+        "specification": {"checkpoint": named, "domains": list(pair), "seed": seed},
+        "spec_hash": fingerprint(
+            str(checkpoint), architecture, pair, asked, seed, images.fingerprint
+        ),
         "seed": seed,
         **provenance(images, clock.seconds, where),
     }
     plates = [*thumbnails(images), *contact_sheets(images), *step.plates()]
     return write_result(folder, frames, plates, facts)
-
-
-def _default_pair(domains: Sequence[str]) -> tuple[str, str]:
-    first = NATURAL if NATURAL in domains else domains[0]
-    others = [domain for domain in domains if domain != first]
-    if not others:
-        raise DataError("compare domains", listed(domains), "two domains", "add another")
-    return first, others[0]

@@ -3,13 +3,15 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from interp import Study
-from interp.core.errors import LeakError, SampleError
+from interp.core.errors import DataError, LeakError, SampleError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.tables import EVIDENCE
 from interp.models.loading.load import load_clip
@@ -207,6 +209,41 @@ def test_the_facts_tell_how_to_repeat_it(small_study: Result) -> None:
     assert {"torch", "open_clip_torch"} <= set(facts["versions"]) and len(facts["held_out"]) == 2
     assert sum(c["drawings"] for c in facts["credits"]) > 30
     assert all(c["licence"] for c in facts["credits"])
+
+
+def test_every_model_opens_by_its_setting(small_study: Result, trained_checkpoint: Path) -> None:
+    clip = small_study.load_clip("cg-high")
+    same = load_clip(trained_checkpoint)
+    for ours, theirs in zip(clip.model.parameters(), same.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    first = small_study.load_clip("cg-high", epoch=0, seed=0, test_domain="sketch")
+    assert any(
+        not torch.equal(a, b)
+        for a, b in zip(clip.model.parameters(), first.model.parameters(), strict=True)
+    )
+    with pytest.raises(DataError, match="cg-high"):
+        small_study.load_clip("cg-hihg")
+    with pytest.raises(DataError, match=r"open a model: .*seed"):
+        small_study.load_clip("cg-high", seed=7)
+
+
+def test_figures_are_the_pages(small_study: Result) -> None:
+    assert {"answer", "ladder", "accuracy"} <= set(small_study.figures)
+
+
+def test_a_study_is_made_of_sections(tmp_path: Path) -> None:
+    sections: dict[str, Any] = {
+        "images": {"n_classes": 6}, "mixtures": {"settings": ["cg-low", "cg-high"]},
+        "training": {"preset": "vit-small", "steps": 20}, "seeds": [0, 3],
+    }  # fmt: skip
+    (tmp_path / "study.toml").write_text(
+        "seeds = [0, 3]\n[images]\nn_classes = 6\n[mixtures]\nsettings = ['cg-low', 'cg-high']\n"
+        "[training]\npreset = 'vit-small'\nsteps = 20\n"
+    )
+    assert Study.of(**sections) == Study.from_toml(tmp_path / "study.toml")
+    for wrong in ({"image": {}}, {"images": {"n_clases": 6}}, {"images": {"n_classes": "6"}}):
+        with pytest.raises(SpecificationError):
+            Study.of(**wrong)
 
 
 def test_the_page_is_one_file(small_study: Result) -> None:

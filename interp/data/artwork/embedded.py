@@ -10,13 +10,14 @@ The study is synthetic and must never be called DomainNet.
 
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 from pydantic.dataclasses import dataclass
 
-from interp.core.declarations.declared import Declared, Flag, Whole
+from interp.core.declarations.declared import Declared, Flag, Whole, at_least
 from interp.core.errors import SpecificationError
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable
@@ -66,10 +67,10 @@ class EmbeddedSpec(Declared):
     asked = "make the embedded study"
 
     n_classes: Whole = 40
-    n_train: Whole = 100
-    n_test: Whole = 16
-    n_analysis: Whole = 12
-    size: Whole = 48
+    n_train: Annotated[int, at_least(1)] = 100
+    n_test: Annotated[int, at_least(1)] = 16
+    n_analysis: Annotated[int, at_least(1)] = 12
+    size: Annotated[int, at_least(8)] = 48
     colour_prior: Flag = False
     seed: Whole = 0
 
@@ -109,6 +110,30 @@ def open_embedded(spec: EmbeddedSpec | None = None, *, jobs: int = 2) -> ImageTa
         _render_all(root, chosen, jobs)
     frame = pd.read_csv(index, keep_default_na=True)
     return ImageTable(frame, root, "embedded artwork study", f"{key}-{file_hash(index)}")
+
+
+def planned(spec: EmbeddedSpec) -> ImageTable:
+    """The table of the embedded study as it will be, without rendering a picture.
+
+    Args:
+        spec: Its contents.
+
+    Returns:
+        A row per picture; the files are not there.
+
+    Raises:
+        SpecificationError: For more classes than there are.
+
+    >>> len(planned(EmbeddedSpec(n_classes=2, n_train=1, n_test=1, n_analysis=1, size=16)))
+    36
+    """
+    classes = study_classes(spec.n_classes)
+    cells = [
+        plan_cell(label, classes[label], domain, spec) for label in classes for domain in DOMAINS
+    ]
+    return ImageTable(
+        pd.concat(cells, ignore_index=True), Path("planned"), "embedded artwork study", "planned"
+    )
 
 
 def study_classes(n_classes: int) -> dict[str, list[Drawing]]:

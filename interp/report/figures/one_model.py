@@ -1,0 +1,135 @@
+"""Figures of one model's tables, as a notebook draws them: effects of patches, faithfulness."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.core.declarations.figures import BLUE, GREY, ORANGE
+from interp.core.tables import Table
+
+CELLS = ("pos", "head", "channel", "row", "column", "query", "key")
+"""Axes of a site that stand along the figure, beside the layer."""
+
+
+def draw_effects(table: Table, *, title: str = "What a patch does, cell by cell") -> Any:
+    """Draw the effects of a sweep: a map of layer by position or head, else points by site.
+
+    Args:
+        table: `interp.circuits.effects(...)`.
+        title: The figure's title.
+
+    Returns:
+        A plotly figure, of the index where it is known, else of the effect itself.
+
+    >>> rows = pd.DataFrame({"site": "blocks.0.hook_z", "layer": 0, "head": [0, 1],
+    ...     "measure": "denoising", "value": [0.1, 0.4], "low": 0.0, "high": 0.5,
+    ...     "index": [0.2, 0.8], "index_low": 0.1, "index_high": 0.9, "p": 0.01, "n_units": 8,
+    ...     "unit": "class"})
+    >>> draw_effects(Table("effects", rows)).data[0].type
+    'heatmap'
+    """
+    rows = table.frame
+    value = "index" if rows["index"].notna().any() else "value"
+    unit = "share of the gap closed" if value == "index" else "effect, in the metric's units"
+    along = [name for name in CELLS if name in rows and rows[name].notna().any()]
+    ends = ("index_low", "index_high") if value == "index" else ("low", "high")
+    if along and rows[along[0]].nunique() > 1:
+        return _map(rows, along[0], value, ends, _said(title, rows, "intervals on hover"), unit)
+    return _points(rows, value, ends, _said(title, rows, "95 % intervals"), unit)
+
+
+def _said(title: str, rows: pd.DataFrame, intervals: str) -> str:
+    n, units = int(rows["n_units"].max()), str(rows["unit"].iloc[0])
+    plural = "es" if units.endswith("s") else "s"
+    withheld = int(rows["index"].isna().sum())
+    gaps = f"; {withheld} of {len(rows)} indices withheld" if withheld else ""
+    return f"{title}<br><sup>n = {n} {units}{plural}; {intervals}{gaps}</sup>"
+
+
+def _map(
+    rows: pd.DataFrame, along: str, value: str, ends: tuple[str, str], title: str, unit: str
+) -> Any:
+    import plotly.graph_objects as go
+
+    sites = list(dict.fromkeys(rows["site"]))
+    cells = {
+        name: rows.pivot_table(index="site", columns=along, values=name, dropna=False).loc[sites]
+        for name in (value, *ends, "p")
+    }
+    largest = float(np.nanmax(np.abs(cells[value].to_numpy())))
+    heat = go.Heatmap(
+        z=cells[value].to_numpy(), x=[int(place) for place in cells[value]], y=sites,
+        customdata=np.stack([cells[name].to_numpy() for name in (*ends, "p")], axis=-1),
+        hovertemplate=f"%{{y}}, {along} %{{x}}: %{{z:.2f}} "
+        "[%{customdata[0]:.2f}, %{customdata[1]:.2f}], p = %{customdata[2]:.3f}<extra></extra>",
+        colorscale="RdBu_r", zmid=0, zmin=-largest, zmax=largest,
+        colorbar={"title": unit, "len": 1},
+    )  # fmt: skip
+    word = {"pos": "position (0 is the class token)"}.get(along, along)
+    return go.Figure(heat).update_layout(
+        title=title, template="plotly_white", height=180 + 24 * len(sites),
+        xaxis={"title": word, "dtick": max(1, cells[value].shape[1] // 16)},
+        yaxis={"autorange": "reversed", "automargin": True},
+    )  # fmt: skip
+
+
+def _points(rows: pd.DataFrame, value: str, ends: tuple[str, str], title: str, unit: str) -> Any:
+    import plotly.graph_objects as go
+
+    low, high = ends
+    bars = {
+        "type": "data", "symmetric": False, "array": rows[high] - rows[value],
+        "arrayminus": rows[value] - rows[low],
+    }  # fmt: skip
+    figure = go.Figure(
+        go.Scatter(x=rows["site"], y=rows[value], mode="markers", error_y=bars, marker_color=BLUE)
+    )
+    if "null" in rows and value == "value":
+        figure.add_scatter(x=rows["site"], y=rows["null"], mode="markers", name="null",
+                           marker={"color": GREY, "symbol": "line-ew-open"})  # fmt: skip
+    return figure.update_layout(
+        title=title, template="plotly_white", height=430, showlegend=value == "value",
+        yaxis={"title": unit, "zeroline": True}, xaxis={"automargin": True},
+    )  # fmt: skip
+
+
+def draw_faithfulness(table: Table, *, title: str = "Faithfulness against size") -> Any:
+    """Draw how much of the metric circuits keep alone, and what is left without, by their size.
+
+    Args:
+        table: `interp.circuits.faithfulness(...)` or `unit_faithfulness`.
+        title: The figure's title.
+
+    Returns:
+        A plotly figure with intervals and the random circuits' mean.
+
+    >>> rows = pd.DataFrame({"measure": "circuit alone", "share": [0.1, 1.0], "value": [0.4, 1.0],
+    ...     "low": 0.3, "high": 1.0, "null": [0.1, 1.0], "index": [0.3, None], "n_units": 8,
+    ...     "unit": "pair"})
+    >>> [trace.name for trace in draw_faithfulness(Table("faithfulness", rows)).data]
+    ['circuit alone', 'random circuits']
+    """
+    import plotly.graph_objects as go
+
+    rows = table.frame[table.frame["share"].notna()]
+    figure = go.Figure()
+    for (name, part), colour in zip(
+        rows.groupby("measure", sort=False), (BLUE, ORANGE), strict=False
+    ):
+        bars = {
+            "type": "data", "symmetric": False, "array": part["high"] - part["value"],
+            "arrayminus": part["value"] - part["low"],
+        }  # fmt: skip
+        figure.add_scatter(x=part["share"], y=part["value"], name=str(name), error_y=bars,
+                           mode="lines+markers", marker_color=colour)  # fmt: skip
+    alone = rows[rows["measure"] == rows["measure"].iloc[0]]
+    figure.add_scatter(x=alone["share"], y=alone["null"], name="random circuits", mode="lines",
+                       line={"color": GREY, "dash": "dot"})  # fmt: skip
+    n, unit = int(rows["n_units"].max()), str(rows["unit"].iloc[0])
+    plural = "es" if unit.endswith("s") else "s"
+    return figure.update_layout(
+        title=f"{title}<br><sup>n = {n} {unit}{plural}; 95 % intervals (jackknife)</sup>",
+        template="plotly_white", height=430, yaxis={"title": "share of the model's metric"},
+        xaxis={"title": "size, as a share of all parts", "type": "log", "tickformat": "~p"},
+    )  # fmt: skip

@@ -1,0 +1,89 @@
+"""Rehearsals refuse what the run would refuse, and say what it does."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from interp.core.errors import InterpError
+from interp.study.grids import Grid
+from interp.study.rehearsal import rehearse
+from interp.study.results import Result
+from interp.study.specification import Specification
+from tests.conftest import SMALL
+
+TINY = "[images]\nn_classes = 4\nn_train = 8\nn_test = 2\nn_analysis = 2\nsize = 16\n"
+
+
+def specified(tmp_path: Path, text: str) -> Specification:
+    (tmp_path / "study.toml").write_text(text)
+    return Specification.from_toml(tmp_path / "study.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[images]\nsource = 'nowhere'\n", "nowhere"),
+        ("[images]\nn_classes = 5000\n", "n_classes = 5000"),
+        ("[images]\nn_classes = 4\n[mixtures]\nheld_out = 1000\n", "hold out classes"),
+        ("[mixtures]\nheld_out = -1\n", "-1"),
+        ("[images]\nn_train = 0\n", "n_train"),
+        ("[images]\nn_test = 0\n", "n_test"),
+        ("[mixtures]\ntest_domains = ['skech']\n", "sketch"),
+        ("[mixtures]\nnatural = 'photo'\n", "photo"),
+        ("[images]\nn_classes = 4\n[mixtures]\nheld_out = ['airplan']\n", "airplan"),
+        (TINY + "[mixtures]\nheld_out = 1\n[training]\nbatch_size = 512\n", "batch of 512"),
+        (TINY + "[mixtures]\nheld_out = 1\n[intervention]\nsetting = 'cg-hihg'\n", "cg-hihg"),
+    ],
+)
+def test_what_a_run_would_refuse_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(InterpError, match=said):
+        rehearse(specified(tmp_path, text))
+
+
+def test_a_source_is_opened(tmp_path: Path) -> None:
+    for domain in ("real", "sketch"):
+        for label in ("cat", "dog", "owl"):
+            folder = tmp_path / "pictures" / domain / label
+            folder.mkdir(parents=True)
+            for k in range(10):
+                Image.new("RGB", (8, 8), (k, 0, len(label))).save(folder / f"{k}.png")
+    text = f"[images]\nsource = '{tmp_path / 'pictures'}'\n"
+    asked = "[training]\nbatch_size = 8\nepochs = 3\n"
+    asked += "[mixtures]\nheld_out = 1\nsettings = ['natural-only', 'cg-high']\n"
+    runs = rehearse(specified(tmp_path, text + asked))
+    # two of ten pictures of a cell are for testing; cg-high adds two of three sketch classes
+    assert [run.pictures for run in runs] == [24, 40]
+    assert [(run.epochs, run.steps) for run in runs] == [(3, 9), (3, 15)]
+    with pytest.raises(InterpError, match="no test pictures"):
+        rehearse(specified(tmp_path, text + "test_share = 0.0\n" + asked))
+    with pytest.raises(InterpError, match="sketch"):
+        rehearse(
+            specified(tmp_path, text + asked.replace("held_out", "natural = 'foto'\nheld_out"))
+        )
+    assert {path.name for path in tmp_path.iterdir()} == {"pictures", "study.toml"}
+
+
+def test_a_rehearsal_says_what_the_run_did(small_study: Result) -> None:
+    told = {run.setting: (run.pictures, run.steps, run.epochs) for run in rehearse(SMALL)}
+    mixtures, losses = (small_study.tables[name].frame for name in ("mixtures", "losses"))
+    did = {
+        str(setting): (rows["n_train"].iloc[0], rows["steps"].iloc[0])
+        for setting, rows in mixtures.groupby("setting")
+    }
+    epochs = losses.groupby("setting")["epoch"].max().to_dict()
+    assert told == {setting: (*found, epochs[setting]) for setting, found in did.items()}
+
+
+def test_runs_of_an_intervention_are_counted(tmp_path: Path) -> None:
+    text = TINY + "[mixtures]\nheld_out = 1\nsettings = ['cg-high']\n[training]\nbatch_size = 16\n"
+    text += "[intervention]\nsetting = 'cg-high'\nweights = [0.3]\n"
+    spec = specified(tmp_path, text)
+    told = rehearse(spec)
+    assert [run.setting for run in told] == [
+        "cg-high", "cg-high, aligned 0.3", "cg-high, shuffled 0.3"
+    ]  # fmt: skip
+    made = Grid(spec).runs(tmp_path / "steps", jobs=1)
+    assert [(run.pictures, run.epochs) for run in made] == [
+        (run.pictures, run.epochs) for run in told
+    ]
