@@ -39,18 +39,20 @@ def open_blocks(spec: Specification, jobs: int = 2, *, rendered: bool = True) ->
     """
     if spec.blocks:
         return [open_block(spec, n, jobs, rendered=rendered) for n in range(spec.blocks)]
-    pool, foreign = _pictures(spec.images, jobs, rendered)
+    pool, foreign = open_pool(spec.images, jobs, rendered=rendered)
     held_out = _held_out(spec, pool, foreign)
     return [Block(seed, pool, held_out, foreign) for seed in spec.seeds]
 
 
 def open_block(spec: Specification, number: int, jobs: int = 2, *, rendered: bool = True) -> Block:
     """One of the blocks that redraw everything, by its number from 0."""
-    pool, foreign = _pictures(replace(spec.images, seed=number), jobs, rendered)
+    pool, foreign = open_pool(replace(spec.images, seed=number), jobs, rendered=rendered)
     return Block(number, pool, _held_out(spec, pool, foreign, fold=number), foreign)
 
 
-def _pictures(images: ImagesSpec, jobs: int, rendered: bool) -> tuple[ImageTable, tuple[str, ...]]:
+def open_pool(
+    images: ImagesSpec, jobs: int = 2, *, rendered: bool = True
+) -> tuple[ImageTable, tuple[str, ...]]:
     """All pictures, and the names of the classes among them that are foreign."""
     if images.source:
         pool = open_images(

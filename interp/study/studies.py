@@ -19,7 +19,7 @@ from interp.core.progress import say
 from interp.core.storage.store import fingerprint, writable
 from interp.data import open_images
 from interp.measures.options import AnalysisSpec
-from interp.study.blocks import Block, compared_domains, open_blocks
+from interp.study.blocks import Block, compared_domains, open_pool
 from interp.study.comparisons import compare_settings
 from interp.study.cost import cost_of_study
 from interp.study.grid_tables import loss_table, mixture_table
@@ -75,7 +75,8 @@ class Study:
     @property
     def images(self) -> ImageTable:
         """The pictures of the study (of its first block), rendered or opened when asked for."""
-        return open_blocks(self.specification)[0].images
+        pool, foreign = open_pool(self.specification.images)
+        return Block(0, pool, (), foreign).images
 
     @classmethod
     def from_toml(cls, path: str | Path) -> "Study":

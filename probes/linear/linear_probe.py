@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
@@ -25,26 +24,27 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         minimise  C sum_i -log p(y_i | x_i) + |W|^2 / 2
 
     over weights W and a free intercept; x is standardised by the mean and standard deviation of the
-    training rows.
+    training rows. With two classes W is one vector, as in scikit-learn.
 
     Args:
         C: Inverse strength of the penalty. The default is small, since a standardised layer has
             hundreds of features of unit variance.
-        max_iter: Most iterations of the solver.
-        tol: Tolerance at which the solver stops.
+        tol: How far above its least the mean log loss may end, in nats.
 
     Attributes:
         classes_: The classes, sorted.
         coef_: Weights "class feature" in the units of the inputs; one row for two classes.
         intercept_: Intercepts "class", for inputs as they are; one for two classes.
         n_features_in_: Number of features.
-        n_iter_: Iterations that the solver took.
 
     Raises:
-        ValueError: From scikit-learn, for fewer than two classes, NaN or wrong shapes, when fitted.
+        ValueError: For fewer than two classes, and from scikit-learn for NaN or wrong shapes, when
+            fitted.
+        NumericsError: Where no optimum is reached.
 
     Notes:
-        scikit-learn's `LogisticRegression` does the fitting. A constant feature keeps its scale.
+        The fit is that of `make_pipeline(StandardScaler(), LogisticRegression(C))`, found by the
+        solver that fits this toolkit's grids of probes. A constant feature keeps its scale.
 
     >>> x = np.array([[-2.0], [-1.0], [1.0], [2.0]])
     >>> LinearProbe().fit(x, ["low", "low", "high", "high"]).predict([[3.0]]).tolist()
@@ -52,43 +52,49 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
     """
 
     # Any, because scikit-learn's contract is that a constructor accepts everything; fit complains
-    def __init__(self, C: Any = 0.01, *, max_iter: Any = 1000, tol: Any = 1e-6) -> None:
+    def __init__(self, C: Any = 0.01, *, tol: Any = 1e-6) -> None:
         self.C = C
-        self.max_iter = max_iter
         self.tol = tol
 
     def fit(self, X: Any, y: Any) -> "LinearProbe":
         """Fit to "row feature" and one label per row."""
-        X, y = validate_data(self, X, y, dtype=np.float64)
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)
-        self.scaler_ = StandardScaler().fit(X)
-        self.model_ = LogisticRegression(C=self.C, max_iter=self.max_iter, tol=self.tol)
-        self.model_.fit(self.scaler_.transform(X), y)
-        self.classes_ = self.model_.classes_
-        self.n_iter_ = int(np.max(self.model_.n_iter_))
-        self.coef_ = self.model_.coef_ / self.scaler_.scale_
-        self.intercept_ = self.model_.intercept_ - self.coef_ @ self.scaler_.mean_
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        n_classes = len(self.classes_)
+        if n_classes < 2:
+            raise ValueError(
+                f"a probe tells classes apart: y has {n_classes} class, two are needed"
+            )
+        basis = Basis.of(X)
+        [fitted] = fit_many([basis], [codes[None]], n_classes, C=self.C, tolerance=self.tol)
+        plain = basis.unstandardised(fitted)
+        weights, intercepts = plain.weights[0], plain.intercepts[0]
+        if n_classes == 2:
+            weights, intercepts = weights[1:] - weights[:1], intercepts[1:] - intercepts[:1]
+        else:
+            intercepts = intercepts - intercepts.mean()  # one more constant changes no probability
+        self.coef_, self.intercept_ = weights, intercepts
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Scores "row class"; one per row for two classes."""
-        x = self._standardised(X)
-        return np.asarray(self.model_.decision_function(x))
+        check_is_fitted(self)
+        x = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        scores = x @ self.coef_.T + self.intercept_
+        return scores[:, 0] if scores.shape[1] == 1 else scores
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities "row class"."""
-        x = self._standardised(X)
-        return np.asarray(self.model_.predict_proba(x))
+        scores = self.decision_function(X)
+        if scores.ndim == 1:
+            scores = np.stack([np.zeros_like(scores), scores], axis=1)
+        return softmax(scores, axis=1)
 
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest class of each row."""
-        x = self._standardised(X)
-        return np.asarray(self.model_.predict(x))
-
-    def _standardised(self, X: Any) -> np.ndarray:
-        check_is_fitted(self)
-        x = validate_data(self, X, dtype=np.float64, reset=False)
-        return np.asarray(self.scaler_.transform(x))
+        scores = self.decision_function(X)
+        return self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)]
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from tests.benchmarks.opening import open_
 from tests.benchmarks.paging import page
 from tests.benchmarks.peers import peers
 from tests.benchmarks.permuted import permuted
-from tests.benchmarks.probing import probe_grid, probe_power
+from tests.benchmarks.probing import one_probe, probe_grid, probe_power
 from tests.benchmarks.sharing import sharing
 from tests.benchmarks.streaming import stream
 from tests.benchmarks.sweeping import sweeping
@@ -166,6 +166,7 @@ BENCHMARKS = {
     "vits": vits,
     "open": open_,
     "probes": probe_grid,
+    "probe": one_probe,
     "power": probe_power,
     "layers": layers,
     "many": many,

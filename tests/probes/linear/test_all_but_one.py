@@ -8,9 +8,10 @@ from sklearn.metrics import balanced_accuracy_score
 from interp.core.artists import artist_halves
 from interp.core.errors import SampleError
 from interp.core.tables import EVIDENCE
-from interp.probes import Features, LinearProbe
+from interp.probes import Features
 from interp.probes import leave_one_domain_out as measure
 from interp.probes.linear import fitting
+from tests.probes.linear.reference import plain_probe
 
 DOMAINS = ("ink", "real", "sketch")
 
@@ -38,7 +39,7 @@ def test_value_is_that_of_a_linear_probe_of_the_others(planted, monkeypatch) -> 
                 home = (domain == name) & (half == side)
                 assert train.sum() == home.sum()
                 shift = moved[train].mean(axis=0) - x[home].mean(axis=0)
-                probe = LinearProbe(C=1e-2).fit(moved[train], label[train])
+                probe = plain_probe(C=1e-2).fit(moved[train], label[train])
                 said = probe.predict(x[test] + centred * shift)
                 scores.append(balanced_accuracy_score(label[test], said))
             got = frame.loc[(name, centred), "value"]

@@ -11,10 +11,11 @@ from interp.core.artists import artist_halves
 from interp.core.errors import DataError, SampleError
 from interp.core.statistics.resampling import class_permutations
 from interp.core.tables import EVIDENCE
-from interp.probes import Features, LinearProbe
+from interp.probes import Features
 from interp.probes import transfer as measure
 from interp.probes.linear import fitting
 from interp.probes.linear.fitting import STRENGTHS, permuted_groups
+from tests.probes.linear.reference import plain_probe
 
 
 def transfer(features: Features, **options) -> pd.DataFrame:
@@ -39,7 +40,7 @@ def test_value_and_ceiling_are_those_of_linear_probes(planted, monkeypatch) -> N
             test = (domain == b) & (half == 1 - side)
             home = (domain == b) & (half == side)
             moved = x[test] + centred * (x[train].mean(axis=0) - x[home].mean(axis=0))
-            said = LinearProbe(C=STRENGTHS[2]).fit(x[train], label[train]).predict(moved)
+            said = plain_probe(C=STRENGTHS[2]).fit(x[train], label[train]).predict(moved)
             scores.append(balanced_accuracy_score(label[test], said))
         assert frame.loc[(a, b, centred), "value"] == pytest.approx(np.mean(scores), abs=0.011)
     for centred in (False, True):

@@ -9,10 +9,11 @@ from sklearn.metrics import balanced_accuracy_score
 
 from interp.core.errors import SampleError
 from interp.core.tables import EVIDENCE
-from interp.probes import Features, LinearProbe
+from interp.probes import Features
 from interp.probes import selectivity as measure
 from interp.probes.linear import fitting
 from interp.probes.linear.control_tasks import _deal
+from tests.probes.linear.reference import plain_probe
 
 
 def selective(features: Features, **options) -> pd.DataFrame:
@@ -42,7 +43,7 @@ def test_both_accuracies_are_those_of_linear_probes(planted, monkeypatch) -> Non
         for labels in labellings:
             for side in (0, 1):
                 train, test = deal.half == side, deal.half == 1 - side
-                probe = LinearProbe(C=1e-2).fit(x[deal.rows[train]], labels[train])
+                probe = plain_probe(C=1e-2).fit(x[deal.rows[train]], labels[train])
                 said = probe.predict(x[deal.rows[test]])
                 scores.append(balanced_accuracy_score(labels[test], said))
         assert row[name] == pytest.approx(np.mean(scores), abs=0.015)

@@ -8,10 +8,11 @@ import pytest
 
 from interp.core.errors import SampleError
 from interp.core.tables import EVIDENCE
-from interp.probes import Features, LinearProbe
+from interp.probes import Features
 from interp.probes import domain_probes as measure
 from interp.probes.linear import fitting
 from interp.probes.linear.domain_probing import _cells
+from tests.probes.linear.reference import plain_probe
 
 
 def read(features: Features, **options) -> pd.DataFrame:
@@ -34,7 +35,7 @@ def test_value_is_that_of_four_linear_probes(planted, monkeypatch) -> None:
         train, test = cell == turn, cell == 3 - turn
         assert not set(frame["label"][train]) & set(frame["label"][test])
         assert not set(frame["artist"][train]) & set(frame["artist"][test])
-        probe = LinearProbe(C=1e-2).fit(features.values["site0"][train], code[train])
+        probe = plain_probe(C=1e-2).fit(features.values["site0"][train], code[train])
         said = probe.predict(features.values["site0"][test])
         told.loc[test, "right"] = (said == code[test]).astype(float)
     row = read(features).iloc[0]
@@ -65,7 +66,7 @@ def test_artists_who_draw_in_one_domain_only_do_not_betray_it(planted) -> None:
         for seed in range(4)
     ]
     same_artists = (
-        LinearProbe().fit(x[::2], frame["domain"][::2]).score(x[1::2], frame["domain"][1::2])
+        plain_probe().fit(x[::2], frame["domain"][::2]).score(x[1::2], frame["domain"][1::2])
     )
     assert same_artists > 0.95 and np.mean(told) < 0.8
 

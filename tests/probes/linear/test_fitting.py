@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
-from interp.probes import LinearProbe
 from interp.probes.linear.fitting import STRENGTHS, TrainingSet, _strengths, fit_probes
+from tests.probes.linear.reference import plain_probe
 
 
 @pytest.mark.parametrize("noise", [0.3, 6.0])
@@ -16,7 +16,7 @@ def test_c_has_the_least_held_out_log_loss(noise: float) -> None:
     loss = []
     for strength in STRENGTHS:
         probes = [
-            LinearProbe(C=strength).fit(x[inner == side], y[inner == side]) for side in (0, 1)
+            plain_probe(C=strength).fit(x[inner == side], y[inner == side]) for side in (0, 1)
         ]
         loss.append(
             sum(
@@ -28,6 +28,6 @@ def test_c_has_the_least_held_out_log_loss(noise: float) -> None:
     one = TrainingSet(np.arange(80), y, inner, np.empty((0, 80), dtype=int))
     assert _strengths(x, [one], 5).tolist() == [best]
     [probe] = fit_probes(x, [one], 5)
-    plain = LinearProbe(C=best).fit(x, y)
+    plain = plain_probe(C=best).fit(x, y)
     agree = probe.fitted.scores(probe.basis.project(x))[0].argmax(axis=1) == plain.predict(x)
     assert agree.mean() > 0.98 and not probe.reason

@@ -41,6 +41,26 @@ def objective(scores: np.ndarray, weights: np.ndarray, y: np.ndarray, C: float) 
     return loss + squares * (2 if len(weights) == 2 else 1) / (2 * C * len(y))
 
 
+@pytest.mark.parametrize("k", [2, 5])
+def test_the_default_tolerance_is_in_nats_of_the_loss(k: int) -> None:
+    x, y = classes(200, 20, k)
+    for C in (0.01, 1.0):
+        scaler, model = peer(x, y, C)
+        probe = LinearProbe(C=C).fit(x.astype(np.float32), np.array(list("abcde"))[y])
+        best, ours = (
+            -np.log(said.predict_proba(z)[np.arange(200), y]).mean()
+            + (weights**2).sum() / (2 * C * 200)
+            for said, z, weights in (
+                (model, scaler.transform(x), model.coef_),
+                (probe, x, probe.coef_ * scaler.scale_),
+            )
+        )
+        assert -1e-9 < ours - best < 4e-6
+        assert (
+            probe.predict(x) == np.array(list("abcde"))[model.predict(scaler.transform(x))]
+        ).all()
+
+
 def test_coefficients_are_in_the_units_of_the_inputs() -> None:
     x, y = classes(60, 8)
     probe = LinearProbe(C=0.1).fit(x, y)
@@ -80,9 +100,11 @@ def test_fits_are_scikit_learns_optimum(width: int, C: float, k: int) -> None:
             z @ coef.T + fitted.intercepts[place], coef, labels, C
         )
         assert abs(gap) < 1e-10
-        probe = LinearProbe(C=C, tol=1e-8, max_iter=20_000).fit(x, labels)
+        probe = LinearProbe(C=C, tol=1e-15).fit(x, labels)
         np.testing.assert_allclose(probe.decision_function(x), model.decision_function(z),
-                                   atol=2e-3)  # fmt: skip
+                                   atol=1e-4)  # fmt: skip
+        np.testing.assert_allclose(probe.predict_proba(x), model.predict_proba(z), atol=1e-5)
+        np.testing.assert_allclose(probe.coef_ * scaler.scale_, model.coef_, atol=1e-5)
 
 
 @pytest.mark.parametrize("noise", [1.0, 2.0, 8.0])  # told apart without error, nearly, not at all
