@@ -5,6 +5,7 @@ a moment before. glibc decides that for the whole process.
 """
 
 import ctypes
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,30 +13,33 @@ from functools import cache
 from threading import Lock
 from typing import Any
 
-import torch
-
 from interp.core.progress import say
 
 # numbers of glibc's <malloc.h>
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_ADAPTED = 2**25  # bytes; the trim threshold follows at twice that
+_ADAPTED = 2**25  # bytes
 _KEPT = 2**31 - 1  # mallopt takes an int
+_SOME = 2**30
+_OF_USERS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 _lock = Lock()
 _depth = 0
 
 
 @cache
-def free_a_large_buffer() -> None:
-    """Free a buffer just under 32 MiB once in a process, so that glibc keeps freed memory.
+def keep_some_memory() -> None:
+    """Let the process keep up to 1 GiB of freed memory, from the first tower that is opened.
 
     Notes:
-        glibc adapts to what is freed: from then on it serves buffers of that size from its heap and
-        keeps up to twice as much of it free. Before, it returned all but the size of the largest
-        activation after every run. A cache of up to 64 MiB then costs no page faults. The buffer's
-        pages are never touched. Other allocators ignore this.
+        glibc returns freed memory beyond its trim threshold to the system, and every cached run
+        then asks for all of its pages again: a sixth of a forward of a ViT-B/32. Buffers of 32 MiB
+        and more are still the system's. The setting is the process's; it is left alone where the
+        environment has one (`MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`, `GLIBC_TUNABLES`),
+        and other allocators ignore it.
     """
-    torch.empty(_ADAPTED - 2**16, dtype=torch.uint8)
+    library = _glibc()
+    if library is not None and not any(name in os.environ for name in _OF_USERS):
+        _set(library, _ADAPTED, _SOME)
 
 
 @contextmanager
@@ -47,10 +51,8 @@ def keep_freed_memory() -> Iterator[bool]:
 
     Notes:
         Inside, glibc serves every buffer from its heap and returns nothing to the system: the
-        process stays as large as it ever was. At the end the heap is trimmed and the thresholds are
-        set to 32 MiB (mmap) and 64 MiB (trim), where glibc's own adaptation ends. It adapts no more
-        once a program has set a threshold, and at its first defaults every large buffer would fault
-        again.
+        process stays as large as it ever was. At the end the heap is trimmed, and the thresholds
+        are those of `keep_some_memory`: 32 MiB (mmap) and 1 GiB (trim).
 
         It acts on the whole process, all threads and libraries. Blocks may be nested. Without glibc
         (Linux) it changes nothing and says so in a line.
@@ -68,14 +70,14 @@ def keep_freed_memory() -> Iterator[bool]:
     with _lock:
         _depth += 1
         if _depth == 1:
-            _set(library, _KEPT)
+            _set(library, _KEPT, _KEPT)
     try:
         yield True
     finally:
         with _lock:
             _depth -= 1
             if not _depth:
-                _set(library, _ADAPTED)
+                _set(library, _ADAPTED, _SOME)
                 library.malloc_trim(0)
 
 
@@ -87,8 +89,8 @@ def _glibc() -> Any:
     return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
 
 
-def _set(library: Any, threshold: int) -> None:
+def _set(library: Any, mmap: int, trim: int) -> None:
     # older releases refuse an mmap threshold above half a heap, which is 32 MiB
-    if not library.mallopt(_MMAP_THRESHOLD, threshold):
+    if not library.mallopt(_MMAP_THRESHOLD, mmap):
         library.mallopt(_MMAP_THRESHOLD, _ADAPTED)
-    library.mallopt(_TRIM_THRESHOLD, min(2 * threshold, _KEPT))
+    library.mallopt(_TRIM_THRESHOLD, trim)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from interp.core.errors import SiteError, SpecificationError, check_known
 from interp.core.faces.doors import door
 from interp.core.seeds import rng
-from interp.models.towers.allocator import free_a_large_buffer
+from interp.models.towers.allocator import keep_some_memory
 from interp.models.towers.hooked import HookedTower
 from interp.models.towers.resnet import HookedResNet
 from interp.models.towers.text import HookedText
@@ -76,7 +76,7 @@ def open_tower(
     (('0.input', '1.input', '2.input', 'hook_embedding'), ('batch', 'channel', 'row', 'column'))
     """
     check_known("open a tower", "tower", [which], ["visual", "text"], SiteError)
-    free_a_large_buffer()  # so that caches of small towers need no fresh memory
+    keep_some_memory()  # so that caches need no fresh memory
     if example is not None:
         tower: HookedTower = TracedTower(module, example, label=which)
     else:
