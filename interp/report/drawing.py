@@ -5,6 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from interp.core.declarations.figures import PAIR
 from interp.core.errors import SpecificationError, listed
 from interp.core.tables import Table
 from interp.report.figures.answer import answer_figure
@@ -86,15 +89,24 @@ def draw_table(table: Table, *, title: str = "") -> Any:
     >>> draw_table(Table("similarity", rows)).layout.title.text
     'Shared geometry by depth, real with every other domain'
     """
-    if table.name in OF_ONE and len(table):
-        return OF_ONE[table.name](table, **({"title": title} if title else {}))
-    ends = [name for name in ("domain_a", "train_domain", "domain") if name in table.frame]
+    name = table.name.replace(" ", "_")
+    if name in OF_ONE and len(table):
+        return OF_ONE[name](table, **({"title": title} if title else {}))
+    ends = [end for end in ("domain_a", "train_domain", "domain") if end in table.frame]
     natural = str(table.frame[ends[0]].iloc[0]) if ends and len(table) else ""
-    facts = {"mode": "model", "specification": {"natural": natural}}
-    result = LoadedResult(Path(), facts, {table.name: table})
+    facts: dict[str, Any] = {"mode": "model", "specification": {"natural": natural}}
+    frame = table.frame
+    if "setting" in frame and frame["setting"].nunique() > 1:
+        facts["mode"] = "study"
+        if "test_domain" not in frame and ends:
+            named = frame[[end for end in (*PAIR, "train_domain", "domain") if end in frame]]
+            others = [end for end in pd.unique(named.to_numpy().ravel()) if end != natural]
+            frame = frame.assign(test_domain=others[0] if others else "")
+            facts["specification"]["test_domains"] = [str(end) for end in others[:1]]
+    result = LoadedResult(Path(), facts, {name: Table(name, frame)})
     specs = [spec for section in page_sections() for spec in section.figures]
     for spec in specs:
-        if spec.tables[0] == table.name and (figure := draw_figure(result, spec)):
+        if spec.tables[0] == name and (figure := draw_figure(result, spec)):
             return draw(replace(figure, title=title or figure.title))
     drawn = sorted({*OF_ONE, *(spec.tables[0] for spec in specs)})
     raise SpecificationError(

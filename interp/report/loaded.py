@@ -92,16 +92,21 @@ class LoadedResult:
     def domains(self) -> list[str]:
         """Every domain of the tables, the natural one first."""
         found: dict[str, None] = {}
-        for name, ends in (
-            ("mixtures", ["domain"]),
-            ("accuracy", ["domain"]),
-            ("similarity", ["domain_a", "domain_b"]),
-            ("transfer", ["train_domain", "domain"]),
-            ("transplant", ["domain_a", "domain_b"]),
-        ):
-            frame = self.frame(name)
-            for column in ends:
-                found |= dict.fromkeys(value for value in frame[column].unique() if value)
+        settled = {
+            "mixtures": ["domain"],
+            "accuracy": ["domain"],
+            "similarity": ["domain_a", "domain_b"],
+            "transfer": ["train_domain", "domain"],
+            "transplant": ["domain_a", "domain_b"],
+        }
+        of_pairs = {name: ["domain_a", "domain_b"] for name in self.tables}
+        for tables in (settled, of_pairs):  # a table on its own may be any
+            for name, ends in tables.items():
+                frame = self.frame(name)
+                for column in [end for end in ends if end in frame]:
+                    found |= dict.fromkeys(value for value in frame[column].unique() if value)
+            if found:
+                break
         return sorted(found, key=lambda name: (name != self.natural, name))
 
     @property

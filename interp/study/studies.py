@@ -429,9 +429,9 @@ def examine(
         "mode": "model",
         "title": spec.title,
         "question": question(pair[1:]),
-        "command": command or "interp.study.studies.examine(...)",
+        "command": command or "interp.examine(...)",
         "held_out": [],
-        "specification": {"checkpoint": named, "domains": list(pair), "seed": seed},
+        "specification": {"checkpoint": str(checkpoint), "domains": list(pair), "seed": seed},
         "spec_hash": fingerprint(
             str(checkpoint), architecture, pair, asked, seed, images.fingerprint
         ),

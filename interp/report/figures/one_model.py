@@ -12,6 +12,10 @@ CELLS = ("pos", "head", "channel", "row", "column", "query", "key")
 """Axes of a site that stand along the figure, beside the layer."""
 
 
+SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Ticks of an axis of sizes."""
+
+
 def draw_effects(table: Table, *, title: str = "What a patch does, cell by cell") -> Any:
     """Draw the effects of a sweep: a map of layer by position or head, else points by site.
 
@@ -64,11 +68,11 @@ def _map(
         hovertemplate=f"%{{y}}, {along} %{{x}}: %{{z:.2f}} "
         "[%{customdata[0]:.2f}, %{customdata[1]:.2f}], p = %{customdata[2]:.3f}<extra></extra>",
         colorscale="RdBu_r", zmid=0, zmin=-largest, zmax=largest,
-        colorbar={"title": unit, "len": 1},
+        colorbar={"title": unit, "nticks": 3},
     )  # fmt: skip
     word = {"pos": "position (0 is the class token)"}.get(along, along)
     return go.Figure(heat).update_layout(
-        title=title, template="plotly_white", height=180 + 24 * len(sites),
+        title=title, template="plotly_white", height=220 + 28 * len(sites),
         xaxis={"title": word, "dtick": max(1, cells[value].shape[1] // 16)},
         yaxis={"autorange": "reversed", "automargin": True},
     )  # fmt: skip
@@ -131,5 +135,6 @@ def draw_faithfulness(table: Table, *, title: str = "Faithfulness against size")
     return figure.update_layout(
         title=f"{title}<br><sup>n = {n} {unit}{plural}; 95 % intervals (jackknife)</sup>",
         template="plotly_white", height=430, yaxis={"title": "share of the model's metric"},
-        xaxis={"title": "size, as a share of all parts", "type": "log", "tickformat": "~p"},
+        xaxis={"title": "size, as a share of all parts", "type": "log", "tickformat": "~p",
+               "tickvals": SIZES},
     )  # fmt: skip

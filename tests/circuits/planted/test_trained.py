@@ -329,7 +329,7 @@ def check_certified(planted: Planted) -> None:
         assert frame["ok"].astype(bool).mean() >= least or frame.empty, frame[~frame["ok"]]
 
 
-@pytest.mark.slow
+@pytest.mark.long  # trains for minutes; `make truth` certifies many such models
 def test_what_was_trained_is_certified() -> None:
     check_certified(one())
 
