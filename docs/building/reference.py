@@ -12,8 +12,8 @@ from pathlib import Path
 import pdoc
 from pdoc import render
 
-WINGS = ("interp.models", "interp.probes", "interp.circuits")
-OWN = ("interp", "interp.data", "interp.report")
+WINGS = ("interp.models", "interp.probes", "interp.circuits", "interp.data")
+OWN = ("interp", "interp.report")
 """Packages whose public names are loaded lazily, and must all be there before pdoc looks; the
 wings come with `interp`, as names of its."""
 

@@ -251,7 +251,7 @@ def models_of(cells: Sequence[GridRun], *, epochs: bool = False) -> list[Model]:
     return [*untrained.values(), *trained]
 
 
-def checkpoints(cells: Sequence[GridRun], folder: Path) -> list[dict[str, Any]]:
+def kept_checkpoints(cells: Sequence[GridRun], folder: Path) -> list[dict[str, Any]]:
     """Where the kept checkpoints of cells are, by what their results are filed under."""
     return [
         {**cell.model(epoch).place, "path": os.path.relpath(cell.model(epoch).checkpoint, folder)}

@@ -27,7 +27,7 @@ from interp.study.grids import (
     Grid,
     GridRun,
     check_trained,
-    checkpoints,
+    kept_checkpoints,
     models_of,
     train_cells,
 )
@@ -199,7 +199,7 @@ class Study:
                 domains = self.specification.mixtures.test_domains
                 facts |= {"measured": listed(only), "question": question(domains, sharing=False)}
             target = folder / architecture.name if place else folder
-            facts |= {"checkpoints": checkpoints(own, target)}
+            facts |= {"checkpoints": kept_checkpoints(own, target)}
             images = blocks[own[0].block.seed].images
             moved = [p for m in taken if m.model.preset == architecture.name for p in m.plates()]
             plates = [*thumbnails(images), *contact_sheets(images), *moved]

@@ -312,8 +312,9 @@ def trained(condition: str, seed: int = 0) -> Planted:
 def one() -> Planted:
     """The model that most tests ask: four minutes on one core.
 
-    In all its steps, since then a training that came to nothing is begun anew: of 19 trainings four
-    did, and which ones do differs from machine to machine.
+    Whoever asks it is marked `long`, and `make truth` certifies many such models. A training that
+    came to nothing is begun anew: of 19 trainings four did, and which ones do differs from machine
+    to machine.
     """
     return trained("shared from block 2")
 
@@ -329,7 +330,7 @@ def check_certified(planted: Planted) -> None:
         assert frame["ok"].astype(bool).mean() >= least or frame.empty, frame[~frame["ok"]]
 
 
-@pytest.mark.long  # trains for minutes; `make truth` certifies many such models
+@pytest.mark.long
 def test_what_was_trained_is_certified() -> None:
     check_certified(one())
 
@@ -347,7 +348,7 @@ def true_circuit(domain: str) -> tuple[HookedViT, Circuit]:
     return tower, Circuit.of(wire(tower), [f"{sender}->{reader}" for sender, reader in edges])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_the_circuit_alone_does_the_work_and_nothing_else_does(domain: str) -> None:
     """All outside the circuit exchanged at once, which no certificate asks: measured .997, .000.
@@ -365,7 +366,7 @@ BARS = {"exact": 0.999, "EAP-IG-inputs": 0.95, "EAP-IG-activations": 0.98, "EAP"
 models of `make truth` in both domains: 1.00, .986, .996, .81, .836."""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("domain", DOMAINS)
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_find_a_circuit_that_nobody_wrote(method: str, domain: str) -> None:
@@ -375,7 +376,7 @@ def test_methods_find_a_circuit_that_nobody_wrote(method: str, domain: str) -> N
     assert 0.2 < found < 0.8 if method == "random" else found >= BARS[method]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_patches_carry_nothing_behind_the_heads_that_bring() -> None:
     """Behind block 1 all is told at the class token: what patches hold there is felt by nobody."""
     planted = one()
@@ -398,7 +399,6 @@ def test_what_was_not_trained_is_not_certified() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize("condition", TRAINED)
 def test_every_condition_is_certified(condition: str) -> None:
     check_certified(trained(condition, 1))
