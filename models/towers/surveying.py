@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -138,7 +139,7 @@ def _with_axes(
     lengths = {
         tensor[1][axes.index("pos")] for tensor, (axes, *_) in by_tensor.items() if "pos" in axes
     }
-    _learn(lambda *given: _of_linear(*given, lengths), sites, modules, look, by_tensor)
+    _learn(partial(_of_linear, lengths=lengths), sites, modules, look, by_tensor)
     passing = [
         (look.tensors[site.place], look.tensors[taken])
         for site in sites.values()
@@ -192,7 +193,7 @@ def _of_norms(
 
 
 def _of_linear(
-    module: nn.Module, axes: tuple[str, ...], shape: Sequence[int], lengths: Container[int]
+    module: nn.Module, axes: tuple[str, ...], shape: Sequence[int], *, lengths: Container[int]
 ) -> tuple[str, ...] | None:
     """A linear map also runs over tokens (in a mixer), so its other axis must be long as theirs."""
     found = _tokens(axes) if isinstance(module, nn.Linear) and len(axes) == 3 else None
