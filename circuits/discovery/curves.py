@@ -65,7 +65,7 @@ def curve_table(
     frame["n_edges"] = np.tile(sizes, 2)
     frame["share"] = frame["n_edges"] / total
     if n > 1:
-        areas = _areas(triples[:, :n], frame["share"].to_numpy()[:n], labels, roles)
+        areas = _areas(triples[:, :n], frame[:n], labels, roles)
         frame = pd.concat([frame, areas], ignore_index=True)
     frame = frame.assign(
         metric=name_of(task.metric),
@@ -151,13 +151,17 @@ def share_rows(
 
 
 def _areas(
-    triples: np.ndarray, shares: np.ndarray, labels: np.ndarray, roles: np.ndarray
+    triples: np.ndarray, curve: pd.DataFrame, labels: np.ndarray, roles: np.ndarray
 ) -> pd.DataFrame:
-    """CPR and CMD of a curve, from effect, null and gap `[example size 3]`, with intervals."""
+    """CPR and CMD of a curve, from effect, null and gap `[example size 3]`, with intervals.
+
+    Withheld, as the curve's own values are, where one of them is.
+    """
+    withheld = curve["reason"][curve["value"].isna()]
     left = leave_out(triples, labels, roles)
     means = class_mean(triples, labels)
     # no edge at all has faithfulness 0
-    at = np.concatenate([[0.0], shares])
+    at = np.concatenate([[0.0], curve["share"].to_numpy()])
 
     def area(effects: np.ndarray, gaps: np.ndarray, gap_only: bool) -> float:
         curve = np.concatenate([[0.0], effects / gaps])
@@ -168,6 +172,8 @@ def _areas(
         with np.errstate(divide="ignore", invalid="ignore"):
             value, null = (area(means[:, k], means[:, 2], gap_only) for k in (0, 1))
             spread = jackknife(value, [area(part[:, 0], part[:, 2], gap_only) for part in left])
+        if len(withheld):
+            value, null, spread = np.nan, np.nan, jackknife(np.nan, np.full(len(left), np.nan))
         rows.append(
             {
                 "measure": name,
@@ -177,7 +183,9 @@ def _areas(
                 "high": spread.high,
                 "null": null,
                 "ceiling": 0.0 if gap_only else 1.0,
-                "reason": "an area under a curve has no index of its own",
+                "reason": withheld.iloc[0]
+                if len(withheld)
+                else "an area under a curve has no index of its own",
             }
         )
     return pd.DataFrame(rows).assign(index=np.nan, p=np.nan)

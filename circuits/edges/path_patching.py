@@ -19,6 +19,7 @@ from interp.circuits.patching.sweeping import check_inputs
 from interp.circuits.tasks.metrics import check_metric, measure, rows_of
 from interp.core.batching import batches
 from interp.core.faces.doors import door
+from interp.core.images import Pairs
 from interp.core.progress import say, track
 from interp.core.tower import Component, Hook, Patch, Tower
 
@@ -31,6 +32,7 @@ def path_patch(
     clean: Tensor,
     corrupt: Tensor,
     metric: Callable[[Tensor], Tensor],
+    pairs: Pairs | None = None,
     batch_size: int = 32,
 ) -> Float[np.ndarray, "example"]:
     """Measure the clean run while some edges carry their parts of the corrupt run.
@@ -41,6 +43,7 @@ def path_patch(
         clean: Inputs of the tower, `batch ...`.
         corrupt: Their partners in the same order, of the same shape.
         metric: From outputs `batch d_embed` to one number per example.
+        pairs: What the pictures show, so that `**task.words` fits; numbers are per example here.
         batch_size: Examples in a forward.
 
     Returns:
@@ -84,6 +87,7 @@ def edge_effects(
     clean: Tensor,
     corrupt: Tensor,
     metric: Callable[[Tensor], Tensor],
+    pairs: Pairs | None = None,
     edges: Sequence[str] | None = None,
     batch_size: int = 32,
 ) -> Float[np.ndarray, "example edge"]:
@@ -96,6 +100,7 @@ def edge_effects(
         clean: Inputs of the tower, `batch ...`.
         corrupt: Their partners in the same order, of the same shape.
         metric: From outputs `batch d_embed` to one number per example.
+        pairs: What the pictures show, so that `**task.words` fits; numbers are per example here.
         edges: Names `writer->reader`; None takes every edge, in the order of `wire(tower).names`.
         batch_size: Rows in a forward, which senders into the same reader share.
 

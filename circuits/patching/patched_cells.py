@@ -32,13 +32,17 @@ class PatchPlace:
     index: tuple[tuple[str, int], ...] = ()
 
 
-def swept_axes(asked: str, axes: Sequence[str]) -> list[str]:
-    """The axes of a site that a sweep indexes; refuses axes that make no grid of cells."""
+def swept_axes(asked: str, axes: Sequence[str], known: Sequence[str] = ()) -> list[str]:
+    """The axes of a site that a sweep indexes; refuses axes that make no grid of cells.
+
+    `known` are those of the first site, for the message.
+    """
     if "layer" not in axes or "batch" in axes or len(set(axes)) < len(axes):
         raise SpecificationError(
             f"{asked} the cells of a sweep",
             f"the axes {listed(axes)}",
-            "'layer' and axes of the site, such as 'pos', 'head' or 'channel'",
+            "'layer', which is always one of them, and axes of the site"
+            + (f" ({listed([axis for axis in known if axis != 'batch'])})" if known else ""),
             'write for example axes=("layer", "pos")',
         )
     return [axis for axis in axes if axis != "layer"]
@@ -53,7 +57,8 @@ def list_cells(
     where: Mapping[str, int] | None = None,
 ) -> list[PatchPlace]:
     """The cells of a sweep: for each site, every index into `axes`, at the fixed place `where`."""
-    swept, fixed = swept_axes("list", axes), dict(where or {})
+    swept = swept_axes("list", axes, tower.axes(sites[0]) if sites else ())
+    fixed = dict(where or {})
     cells = []
     for site in sites:
         names = tower.axes(site)

@@ -6,6 +6,7 @@ made `with_evidence` is refused without them.
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -28,8 +29,9 @@ class Table:
 
     Args:
         name: The table's name.
-        frame: The rows; every column is one of `interp.core.tables.COLUMNS`.
+        frame: The rows; every column is one of `interp.core.tables.COLUMNS`, or of `own`.
         facts: What the rows were measured under: versions, options, seeds.
+        own: Columns of your own, with what each of them means.
 
     Raises:
         SpecificationError: For an undeclared column.
@@ -41,20 +43,24 @@ class Table:
     Traceback (most recent call last):
     ...
     interp.core.errors.SpecificationError: ... the undeclared column epok, ...
+    >>> mine = Table("loss", pd.DataFrame({"mood": ["good"]}), own={"mood": "how it felt"})
+    >>> mine.describe()
+    {'mood': 'how it felt'}
     """
 
     name: str
     frame: pd.DataFrame
     facts: Mapping[str, Any] = field(default_factory=dict)
+    own: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        known = known_columns(self.frame.columns)
+        known = {*known_columns(self.frame.columns), *self.own}
         if unknown := [str(name) for name in self.frame.columns if name not in known]:
             raise SpecificationError(
                 f"make the table {self.name!r}",
                 f"the undeclared column {listed(unknown)}",
                 "columns listed in interp.core.declarations.columns",
-                "declare it there, or beside its measure, with its unit",
+                "say what it means: Table(name, frame, own={'column': 'what it holds'})",
             )
 
     @classmethod
@@ -113,7 +119,9 @@ class Table:
 
     def describe(self) -> dict[str, str]:
         """The unit or meaning of each column."""
-        return {name: column.meaning for name, column in known_columns(self.frame.columns).items()}
+        known = known_columns(self.frame.columns)
+        meant = {name: column.meaning for name, column in known.items()} | dict(self.own)
+        return {str(name): meant[name] for name in self.frame.columns}
 
     def save(self, folder: str | Path) -> Path:
         """Write the table as `NAME.csv` and `NAME.json` (columns and facts).
@@ -132,6 +140,8 @@ class Table:
             target.mkdir(parents=True, exist_ok=True)
             self.frame.to_csv(target / f"{self.name}.csv", index=False)
             facts = {"name": self.name, "columns": self.describe(), "facts": dict(self.facts)}
+            if self.own:
+                facts["own"] = dict(self.own)
             (target / f"{self.name}.json").write_text(json.dumps(facts, indent=1, default=str))
         except OSError as error:
             raise OutputError(
@@ -167,7 +177,11 @@ class Table:
                 "a CSV and a JSON of the same name",
                 "run the study again",
             ) from None
-        return cls(facts["name"], frame, facts["facts"])
+        own = facts.get("own", {})
+        for name in own:  # declared nowhere, so that only their values say what they hold
+            with suppress(ValueError):
+                frame[name] = pd.to_numeric(frame[name])
+        return cls(facts["name"], frame, facts["facts"], own)
 
 
 def stacked(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """Pooling: from an activation with tokens or places to one vector per picture."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -8,16 +8,15 @@ from torch import Tensor
 from interp.core.errors import SiteError, SpecificationError, check_known, listed
 from interp.core.tower import Tower
 
-POOLS = ("mean", "class", "space", "attention", "token")
-"""How tokens become one vector:
-
-- `mean`: the mean over all tokens, or over all places of a map;
-- `class`: the first token; a map, which has none, is averaged;
-- `space`: the mean over the tokens after the first (the patches); a map is averaged;
-- `attention`: the mean under the weights with which the tower itself collects its tokens: the
-  first query's row of its last attention pattern, averaged over heads (`pooling_site`);
-- `token`: all of them side by side, "picture token*feature" (`Features.tokens` takes them apart).
-"""
+POOLS: Mapping[str, str] = {
+    "mean": "the mean over all tokens, or over all places of a map",
+    "class": "the first token; a map, which has none, is averaged",
+    "space": "the mean over the tokens after the first (the patches); a map is averaged",
+    "attention": "the mean under the weights with which the tower itself collects its tokens: the "
+    "first query's row of its last attention pattern, averaged over heads",
+    "token": 'all of them side by side, "picture token*feature", see `Features.tokens`',
+}
+"""How tokens become one vector: what each pool keeps."""
 
 
 def tokens(activation: Tensor, axes: tuple[str, ...]) -> Tensor:

@@ -249,6 +249,18 @@ def test_classes_are_the_units_where_pairs_are_known(pictures: ImageTable, colou
     assert set(found["unit"]) == {"class"} and set(found["n_units"]) == {5}
 
 
+def test_areas_are_withheld_where_their_curve_is(runs: dict[str, Any]) -> None:
+    tower = planted()
+    scores = attribute(tower, **runs, method="EAP")
+    half = runs["clean"].clone()
+    half[::2], other = runs["corrupt"][::2], runs["corrupt"].clone()
+    other[::2] = runs["clean"][::2]  # the gap has either sign, and none on average
+    table = faithfulness(tower, scores, **{**runs, "clean": half, "corrupt": other},
+                         shares=(0.05, 0.5), n_random=2).frame  # fmt: skip
+    assert table["value"].isna().all() and table["low"].isna().all()
+    assert table["reason"].str.contains("gap").all()
+
+
 def test_pairs_of_one_class_are_resampled_by_who_drew_them(
     pictures: ImageTable, colours: Any
 ) -> None:

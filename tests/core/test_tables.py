@@ -1,0 +1,20 @@
+"""Tables: columns of one's own beside the declared ones."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from interp.core.errors import SpecificationError
+from interp.core.tables import Table
+
+
+def test_columns_of_ones_own_say_what_they_mean_and_come_back(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"value": [1.0, 2.0], "mood": ["007", "fine"], "speed": [3, 4]})
+    own = {"mood": "how it felt", "speed": "pictures per second"}
+    table = Table("mine", frame, own=own)
+    again = Table.load(table.save(tmp_path))
+    pd.testing.assert_frame_equal(again.frame, frame)
+    assert again.own == own and again.describe()["speed"] == "pictures per second"
+    with pytest.raises(SpecificationError, match="own="):
+        Table("mine", frame, own={"mood": "how it felt"})
