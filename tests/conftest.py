@@ -67,7 +67,7 @@ def small_images(quiet_and_apart: None) -> ImageTable:
 @pytest.fixture(scope="session")
 def small_study(small_images: ImageTable, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A whole study in small, two trained models included."""
-    return Study(SMALL).run(tmp_path_factory.mktemp("study"), command="a test")
+    return Study(SMALL).run(tmp_path_factory.mktemp("study"), jobs=1, command="a test")
 
 
 @pytest.fixture(scope="session")

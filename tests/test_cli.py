@@ -149,6 +149,11 @@ def test_a_mistaken_checkpoint_is_answered_in_options(
     assert done.returncode == 2 and "sketch" in done.stderr
 
 
+def hear_ctrl_c() -> None:
+    """In a child of tests that were started with Ctrl-C ignored, as `nohup` and `&` do."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_while_rendering_is_130_and_the_next_run_goes_on(tmp_path: Path) -> None:
     study = tmp_path / "study.toml"
     study.write_text("[images]\nn_classes = 20\nn_train = 60\n")
@@ -158,8 +163,9 @@ def test_ctrl_c_while_rendering_is_130_and_the_next_run_goes_on(tmp_path: Path) 
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_ctrl_c,
     ) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while (
             time.monotonic() < deadline
             and len(list((tmp_path / "cache").glob("*/*/*/cell.csv"))) < 3
@@ -188,8 +194,9 @@ def test_ctrl_c_while_training_keeps_checkpoints_and_leaves_no_process(tmp_path:
         env=dict(os.environ),
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_ctrl_c,
     ) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline and not list(
             (tmp_path / "out").glob("steps/train-*/checkpoints/latest.pt")
         ):

@@ -293,7 +293,9 @@ def _reached(result: LoadedResult, tests: Sequence[str]) -> str:
         chance = f", chance {percent(null)}" if math.isfinite(null) else ""
         best, worst = rows.loc[rows["value"].idxmax()], rows.loc[rows["value"].idxmin()]
         name_of, value = setting_name(best["setting"]), percent(best["value"])
-        if len(rows) > 1:
+        if len(rows) > 1 and best["value"] == worst["value"]:
+            reached = f"all {len(rows)} mixtures reach {value}{chance}"
+        elif len(rows) > 1:
             reached = f"{name_of} is best ({value}{chance}), {setting_name(worst['setting'])} worst"
             reached += f" ({percent(worst['value'])})"
         else:

@@ -183,8 +183,12 @@ def checkpoint_hash(checkpoint: Path) -> str:
 
 
 def measure_models(steps: Sequence[Measurement], jobs: int) -> dict[str, pd.DataFrame]:
-    """Measure models side by side, each with its share of the cores; put their tables together."""
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    """Measure models side by side, each with its share of the cores; put their tables together.
+
+    `OMP_NUM_THREADS` stands for the cores where it is set.
+    """
+    cores = os.environ.get("OMP_NUM_THREADS", "")
+    threads = max(1, (int(cores) if cores.isdigit() else os.cpu_count() or 1) // jobs)
     longest_first = sorted(steps, key=lambda step: not step.also)
     side_by_side(partial(_measure_one, threads=threads), longest_first, jobs=jobs, what="measure")
     parts = [step.run() for step in steps]
@@ -196,5 +200,9 @@ def _measure_one(step: Measurement, *, threads: int) -> None:
     """Fill a model's step folders; the tables are read back from there."""
     import torch
 
+    before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    step.run()
+    try:
+        step.run()
+    finally:
+        torch.set_num_threads(before)  # with one job, this is the caller's own process

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from interp.report.loaded import read_result
-from interp.report.words import answer_sentences
+from interp.report.words import answer_sentences, headline
 
 Build = Callable[..., Path]
 Frames = Callable[[], dict[str, pd.DataFrame]]
@@ -36,6 +36,13 @@ def test_generalization_and_its_twin(build: Build) -> None:
     assert "(95 % interval 22.0 to 38.0)" in hurts
     equal = said(build(name="equal", accuracy=planted(0.2, 0.22, 0.3, 0.31)))[0]
     assert "whether leave-out-domain beats natural only cannot be told (2.0 points" in equal
+
+
+def test_a_tie_has_no_best(build: Build) -> None:
+    tie = headline(read_result(build(name="tie", accuracy=planted(0.0, 0.0, 0.0, 0.0))))[0]
+    assert "all 4 mixtures reach 0.0 %" in tie and "best" not in tie
+    apart = headline(read_result(build(name="apart", accuracy=planted(0.1, 0.2, 0.3, 0.4))))[0]
+    assert "CG high diversity is best (40.0 %" in apart and "natural only worst (10.0 %)" in apart
 
 
 def test_sharing_and_its_twin(build: Build) -> None:

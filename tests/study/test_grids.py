@@ -41,7 +41,7 @@ TINY = Specification(
 
 @pytest.fixture(scope="module")
 def tiny_grid(tmp_path_factory: pytest.TempPathFactory) -> Result:
-    return Study(TINY).grid(tmp_path_factory.mktemp("grid"), command="a test")
+    return Study(TINY).grid(tmp_path_factory.mktemp("grid"), jobs=1, command="a test")
 
 
 def test_every_cell_is_tabulated(tiny_grid: Result) -> None:
@@ -138,7 +138,7 @@ def test_a_second_run_makes_nothing_and_says_the_same(tiny_grid: Result) -> None
         return {p: p.stat().st_mtime_ns for p in (tiny_grid.folder / "steps").rglob("*.pt")}
 
     before = written()
-    again = Study(TINY).grid(tiny_grid.folder, command="a test")
+    again = Study(TINY).grid(tiny_grid.folder, jobs=1, command="a test")
     assert written() == before
     for name, table in tiny_grid.tables.items():
         pd.testing.assert_frame_equal(Result(again.folder).tables[name].frame, table.frame)
@@ -152,7 +152,7 @@ def test_a_lost_run_is_made_again_alone(tiny_grid: Result) -> None:
     shutil.rmtree(run.out / run.name)
     (line,) = commands([run], device="cpu")
     assert run.name in line and line.startswith("python -m torch.distributed.run")
-    Study(TINY).grid(tiny_grid.folder, command="a test")
+    Study(TINY).grid(tiny_grid.folder, jobs=1, command="a test")
     assert run.final.exists() and {p: p.stat().st_mtime_ns for p in others} == before
 
 
@@ -291,7 +291,7 @@ def test_a_grid_of_other_machines_is_tabulated_and_not_trained(
     with pytest.raises(DataError, match="6 of 6 runs unfinished"):
         Study(TINY).grid(tmp_path, training=False)
     assert not list(tmp_path.glob("steps/train-*/checkpoints"))
-    again = Study(TINY).grid(tiny_grid.folder, command="a test", training=False)
+    again = Study(TINY).grid(tiny_grid.folder, jobs=1, command="a test", training=False)
     frame = tiny_grid.tables["accuracy"].frame
     pd.testing.assert_frame_equal(Result(again.folder).tables["accuracy"].frame, frame)
 
