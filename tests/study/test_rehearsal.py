@@ -55,13 +55,26 @@ def test_a_source_is_opened(tmp_path: Path) -> None:
     # two of ten pictures of a cell are for testing; cg-high adds two of three sketch classes
     assert [run.pictures for run in runs] == [24, 40]
     assert [(run.epochs, run.steps) for run in runs] == [(3, 9), (3, 15)]
-    with pytest.raises(InterpError, match="no test pictures"):
-        rehearse(specified(tmp_path, text + "test_share = 0.0\n" + asked))
     with pytest.raises(InterpError, match="sketch"):
         rehearse(
             specified(tmp_path, text + asked.replace("held_out", "natural = 'foto'\nheld_out"))
         )
     assert {path.name for path in tmp_path.iterdir()} == {"pictures", "study.toml"}
+
+
+def test_domains_without_test_pictures_are_refused(tmp_path: Path) -> None:
+    rows = [
+        f"{domain}-{label}-{k}.png,{label},{domain},{'train' if domain == 'sketch' else split}"
+        for domain in ("real", "sketch")
+        for label in ("cat", "dog", "owl")
+        for k, split in enumerate(["train"] * 8 + ["test"] * 2)
+    ]
+    for row in rows:
+        Image.new("RGB", (8, 8), (len(row), 0, 0)).save(tmp_path / row.split(",")[0])
+    (tmp_path / "mine.csv").write_text("\n".join(["path,label,domain,split", *rows]))
+    text = f"[images]\nsource = '{tmp_path / 'mine.csv'}'\n[mixtures]\nheld_out = 1\n"
+    with pytest.raises(InterpError, match="no test pictures of sketch"):
+        rehearse(specified(tmp_path, text))
 
 
 def test_a_rehearsal_says_what_the_run_did(small_study: Result) -> None:
