@@ -226,9 +226,17 @@ class Patch:
 
         Raises:
             SiteError: For an axis that the site does not have.
-            ShapeError: If the value does not fit.
+            ShapeError: If the value does not fit, or for a place that the axis does not have.
         """
         index = part(self.where, axes=axes, site=self.site)
+        for axis, place, size in zip(axes, index, activation.shape, strict=True):
+            if isinstance(place, int) and not -size <= place < size:
+                raise ShapeError(
+                    f"patch {self.site}",
+                    f"{axis} {place}",
+                    f"0 to {size - 1}",
+                    "count from the start of the axis",
+                )
         patched = activation.clone()
         given: Any = "a function"
         try:

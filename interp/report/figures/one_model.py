@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.declarations.figures import BLUE, GREY, ORANGE
+from interp.core.declarations.figures import BLUE, GREY, INDEX, ORANGE, RAW, Scale
+from interp.core.errors import SpecificationError, listed
 from interp.core.tables import Table
+from interp.report.figures.pieces import error_bars
 
 CELLS = ("pos", "head", "channel", "row", "column", "query", "key")
-"""Axes of a site that stand along the figure, beside the layer."""
-
+"""Axes of a site: the first stands along the figure, the others beside the site's name."""
 
 SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Ticks of an axis of sizes."""
@@ -26,6 +27,9 @@ def draw_effects(table: Table, *, title: str = "What a patch does, cell by cell"
     Returns:
         A plotly figure, of the index where it is known, else of the effect itself.
 
+    Raises:
+        SpecificationError: For effects of several sweeps, or none that is a number.
+
     >>> rows = pd.DataFrame({"site": "blocks.0.hook_z", "layer": 0, "head": [0, 1],
     ...     "measure": "denoising", "value": [0.1, 0.4], "low": 0.0, "high": 0.5,
     ...     "index": [0.2, 0.8], "index_low": 0.1, "index_high": 0.9, "p": 0.01, "n_units": 8,
@@ -34,31 +38,45 @@ def draw_effects(table: Table, *, title: str = "What a patch does, cell by cell"
     'heatmap'
     """
     rows = table.frame
-    value = "index" if rows["index"].notna().any() else "value"
-    unit = "share of the gap closed" if value == "index" else "effect, in the metric's units"
+    sweeps = [name for name in ("measure", "pairing", "metric") if name in rows]
+    n_sweeps = len(rows[sweeps].drop_duplicates())
+    if n_sweeps > 1 or rows["value"].isna().all():
+        raise SpecificationError(
+            "draw effects",
+            f"{len(rows)} rows of {n_sweeps} sweeps, {rows['value'].notna().sum()} of them numbers",
+            "the effects of one sweep",
+            f"keep the rows of one {listed(sweeps)}, or draw table.frame with plotly",
+        )
+    scale = INDEX if rows["index"].notna().any() else RAW
+    unit = "share of the gap closed" if scale is INDEX else "effect, in the metric's units"
     along = [name for name in CELLS if name in rows and rows[name].notna().any()]
-    ends = ("index_low", "index_high") if value == "index" else ("low", "high")
     if along and rows[along[0]].nunique() > 1:
-        return _map(rows, along[0], value, ends, _said(title, rows, "intervals on hover"), unit)
-    return _points(rows, value, ends, _said(title, rows, "95 % intervals"), unit)
+        places = rows["site"].astype(str)
+        for name in along[1:]:
+            places = places + f", {name} " + rows[name].astype(int).astype(str)
+        rows = rows.assign(site=places)
+        return _map(rows, along[0], scale, _said(title, rows, "intervals on hover"), unit)
+    return _points(rows, scale, _said(title, rows, "95 % intervals"), unit)
+
+
+def _n(rows: pd.DataFrame) -> str:
+    unit = str(rows["unit"].iloc[0])
+    return f"n = {int(rows['n_units'].max())} {unit}{'es' if unit.endswith('s') else 's'}"
 
 
 def _said(title: str, rows: pd.DataFrame, intervals: str) -> str:
-    n, units = int(rows["n_units"].max()), str(rows["unit"].iloc[0])
-    plural = "es" if units.endswith("s") else "s"
     withheld = int(rows["index"].isna().sum())
     gaps = f"; {withheld} of {len(rows)} indices withheld" if withheld else ""
-    return f"{title}<br><sup>n = {n} {units}{plural}; {intervals}{gaps}</sup>"
+    return f"{title}<br><sup>{_n(rows)}; {intervals}{gaps}</sup>"
 
 
-def _map(
-    rows: pd.DataFrame, along: str, value: str, ends: tuple[str, str], title: str, unit: str
-) -> Any:
+def _map(rows: pd.DataFrame, along: str, scale: Scale, title: str, unit: str) -> Any:
     import plotly.graph_objects as go
 
+    value, ends = scale.value, (scale.low, scale.high)
     sites = list(dict.fromkeys(rows["site"]))
     cells = {
-        name: rows.pivot_table(index="site", columns=along, values=name, dropna=False).loc[sites]
+        name: rows.pivot(index="site", columns=along, values=name).loc[sites]
         for name in (value, *ends, "p")
     }
     largest = float(np.nanmax(np.abs(cells[value].to_numpy())))
@@ -70,7 +88,7 @@ def _map(
         colorscale="RdBu_r", zmid=0, zmin=-largest, zmax=largest,
         colorbar={"title": unit, "nticks": 3},
     )  # fmt: skip
-    word = {"pos": "position (0 is the class token)"}.get(along, along)
+    word = "position" if along == "pos" else along
     return go.Figure(heat).update_layout(
         title=title, template="plotly_white", height=220 + 28 * len(sites),
         xaxis={"title": word, "dtick": max(1, cells[value].shape[1] // 16)},
@@ -78,22 +96,18 @@ def _map(
     )  # fmt: skip
 
 
-def _points(rows: pd.DataFrame, value: str, ends: tuple[str, str], title: str, unit: str) -> Any:
+def _points(rows: pd.DataFrame, scale: Scale, title: str, unit: str) -> Any:
     import plotly.graph_objects as go
 
-    low, high = ends
-    bars = {
-        "type": "data", "symmetric": False, "array": rows[high] - rows[value],
-        "arrayminus": rows[value] - rows[low],
-    }  # fmt: skip
+    value, bars = scale.value, error_bars(rows, scale)
     figure = go.Figure(
         go.Scatter(x=rows["site"], y=rows[value], mode="markers", error_y=bars, marker_color=BLUE)
     )
-    if "null" in rows and value == "value":
+    if "null" in rows and scale is RAW:
         figure.add_scatter(x=rows["site"], y=rows["null"], mode="markers", name="null",
                            marker={"color": GREY, "symbol": "line-ew-open"})  # fmt: skip
     return figure.update_layout(
-        title=title, template="plotly_white", height=430, showlegend=value == "value",
+        title=title, template="plotly_white", height=430, showlegend=scale is RAW,
         yaxis={"title": unit, "zeroline": True}, xaxis={"automargin": True},
     )  # fmt: skip
 
@@ -121,19 +135,13 @@ def draw_faithfulness(table: Table, *, title: str = "Faithfulness against size")
     for (name, part), colour in zip(
         rows.groupby("measure", sort=False), (BLUE, ORANGE), strict=False
     ):
-        bars = {
-            "type": "data", "symmetric": False, "array": part["high"] - part["value"],
-            "arrayminus": part["value"] - part["low"],
-        }  # fmt: skip
-        figure.add_scatter(x=part["share"], y=part["value"], name=str(name), error_y=bars,
-                           mode="lines+markers", marker_color=colour)  # fmt: skip
+        figure.add_scatter(x=part["share"], y=part["value"], error_y=error_bars(part),
+                           name=str(name), mode="lines+markers", marker_color=colour)  # fmt: skip
     alone = rows[rows["measure"] == rows["measure"].iloc[0]]
     figure.add_scatter(x=alone["share"], y=alone["null"], name="random circuits", mode="lines",
                        line={"color": GREY, "dash": "dot"})  # fmt: skip
-    n, unit = int(rows["n_units"].max()), str(rows["unit"].iloc[0])
-    plural = "es" if unit.endswith("s") else "s"
     return figure.update_layout(
-        title=f"{title}<br><sup>n = {n} {unit}{plural}; 95 % intervals (jackknife)</sup>",
+        title=f"{title}<br><sup>{_n(rows)}; 95 % intervals (jackknife)</sup>",
         template="plotly_white", height=430, yaxis={"title": "share of the model's metric"},
         xaxis={"title": "size, as a share of all parts", "type": "log", "tickformat": "~p",
                "tickvals": SIZES},

@@ -86,7 +86,7 @@ def settings_of(result: LoadedResult) -> list[str]:
     """Every setting that a table measured, in the order of the page."""
     if "settings" not in result.kept:
         names: list[str] = []
-        for table in (*SETTLED, *result.tables):
+        for table in SETTLED if any(name in result.tables for name in SETTLED) else result.tables:
             names += result.frame(table)["setting"].unique().tolist()
         found = ordered_settings(names)
         result.kept["settings"] = [name for name in found if name] or found[:1]

@@ -87,7 +87,7 @@ def test_patches_that_do_not_fit_are_refused() -> None:
         (Patch("blocks.9.hook_z", 0), SiteError, "9"),
         (Patch(z, 0, {"channel": 1}), SiteError, "axis channel"),
         (Patch(z, torch.ones(3)), ShapeError, r"shape \(3,\)"),
-        (Patch(z, 0, {"head": 7}), ShapeError, "at {'head': 7}"),
+        (Patch(z, 0, {"head": 7}), ShapeError, "head 7, right would be 0 to 1"),
         (Patch(z, lambda part: None), ShapeError, "a function"),  # type: ignore[arg-type,return-value]
     ):
         with pytest.raises(kind, match=said):

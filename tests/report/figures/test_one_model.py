@@ -35,6 +35,26 @@ def test_a_map_is_the_table(swept: Table) -> None:
     assert "n = 6 pairs" in figure.layout.title.text
 
 
+def test_a_second_axis_stands_beside_the_site_and_nothing_is_averaged(swept: Table) -> None:
+    both = pd.concat(
+        [swept.frame.assign(head=head, value=swept.frame["value"] + head) for head in (0, 1)]
+    )
+    both = both.assign(index=float("nan"))
+    heat = Table("effects", both.reset_index(drop=True)).plot().data[0]
+    assert len(heat.y) == 2 * swept.frame["site"].nunique()
+    for row in both.itertuples():
+        cell = heat.z[list(heat.y).index(f"{row.site}, head {row.head}")][row.pos]
+        assert cell == pytest.approx(row.value)
+
+
+def test_effects_of_several_sweeps_are_not_mixed(swept: Table) -> None:
+    twice = pd.concat([swept.frame, swept.frame.assign(metric="another")], ignore_index=True)
+    with pytest.raises(SpecificationError, match="2 sweeps"):
+        Table("effects", twice).plot()
+    with pytest.raises(SpecificationError, match="0 of them numbers"):
+        Table("effects", swept.frame.assign(value=float("nan"), index=float("nan"))).plot()
+
+
 def test_points_carry_their_intervals(swept: Table) -> None:
     one = Table("effects", swept.frame[swept.frame["pos"] == 0].reset_index(drop=True))
     points = one.plot().data[0]
