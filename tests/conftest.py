@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from interp.core.images import ImageTable
 from interp.core.progress import set_quiet
 from interp.core.storage.store import cache_folder
 from interp.data.artwork.embedded import EmbeddedSpec, open_embedded
 from interp.measures.options import AnalysisSpec
-from interp.study.results import Result
+from interp.study.results import Result, open_result
 from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
 from interp.study.studies import Study
 
@@ -22,9 +23,21 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, so that workers that share the files end together."""
+    """Order the files so that no worker waits for another and all end together.
+
+    The first file makes the small study, and others that need it come after the slow files that do
+    not.
+    """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    studied = {item.path for item in items if "small_study" in getattr(item, "fixturenames", ())}
+    first = min(studied & slow or studied, default=None)
+
+    def turn(item: pytest.Item) -> int:
+        if item.path == first:
+            return 0
+        return 2 if item.path in studied else 1 if item.path in slow else 3
+
+    items.sort(key=turn)
 
 
 SMALL = Specification(
@@ -46,11 +59,18 @@ SMALL = Specification(
 )
 
 
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this test run, the same for all its workers."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture(scope="session", autouse=True)
-def quiet_and_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def quiet_and_apart(shared_folder: Path) -> Iterator[None]:
     """No progress lines, and a cache of the test run's own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INTERP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("INTERP_CACHE", str(shared_folder / "cache"))
         set_quiet(True)
         yield
         set_quiet(False)
@@ -65,9 +85,13 @@ def small_images(quiet_and_apart: None) -> ImageTable:
 
 
 @pytest.fixture(scope="session")
-def small_study(small_images: ImageTable, tmp_path_factory: pytest.TempPathFactory) -> Result:
-    """A whole study in small, two trained models included."""
-    return Study(SMALL).run(tmp_path_factory.mktemp("study"), jobs=1, command="a test")
+def small_study(small_images: ImageTable, shared_folder: Path) -> Result:
+    """A whole study in small, two trained models included; the first worker to ask carries it out."""
+    folder = shared_folder / "small-study"
+    with FileLock(shared_folder / "small-study.lock"):
+        if not (folder / "facts.json").exists():  # the last file that a study writes
+            Study(SMALL).run(folder, jobs=1, command="a test")
+    return open_result(folder)
 
 
 @pytest.fixture(scope="session")

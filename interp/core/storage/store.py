@@ -86,16 +86,23 @@ def complete(folder: Path) -> Iterator[Path]:
     """Fill a folder under a temporary name; it gets its own name only when the block ends well.
 
     Interrupted work leaves the temporary folder behind for the next run to clear, never a folder
-    that looks complete.
+    that looks complete. Where another process has filled the folder meanwhile, its files stay:
+    somebody may be reading them.
     """
+    replaced = folder.exists()
     temporary = folder.with_name(f"{folder.name}.part-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     writable(temporary, purpose=folder.name)
     try:
         with told_when_full(folder.name):
             yield temporary
-            shutil.rmtree(folder, ignore_errors=True)
-            temporary.rename(folder)
+            if replaced:
+                shutil.rmtree(folder, ignore_errors=True)
+            try:
+                temporary.rename(folder)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -25,6 +25,19 @@ def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     assert (tmp_path / "step" / "whole").read_text() == "whole"
 
 
+def test_of_two_that_fill_a_folder_the_first_to_end_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "step"
+    with complete(folder) as late:
+        (late / "who").write_text("the last")
+        folder.mkdir()  # another process's, complete before this one
+        (folder / "who").write_text("the first")
+    assert (folder / "who").read_text() == "the first"
+    assert list(tmp_path.iterdir()) == [folder]
+    with complete(folder) as again:  # a folder that was there is replaced
+        (again / "who").write_text("anew")
+    assert (folder / "who").read_text() == "anew"
+
+
 def test_an_unwritable_folder_is_an_error_in_words(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="--out"):
