@@ -86,7 +86,7 @@ def small_images(quiet_and_apart: None) -> ImageTable:
 
 @pytest.fixture(scope="session")
 def small_study(small_images: ImageTable, shared_folder: Path) -> Result:
-    """A whole study in small, two trained models included; the first worker to ask carries it out."""
+    """A whole study in small, two trained models included, made by the first worker to ask."""
     folder = shared_folder / "small-study"
     with FileLock(shared_folder / "small-study.lock"):
         if not (folder / "facts.json").exists():  # the last file that a study writes
