@@ -9,7 +9,6 @@ from filelock import FileLock
 
 from interp.core.images import ImageTable
 from interp.core.progress import set_quiet
-from interp.core.storage.store import cache_folder
 from interp.data.artwork.embedded import EmbeddedSpec, open_embedded
 from interp.measures.options import AnalysisSpec
 from interp.study.results import Result, open_result
@@ -79,7 +78,6 @@ def quiet_and_apart(shared_folder: Path) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def small_images(quiet_and_apart: None) -> ImageTable:
     """The embedded study in small: 8 classes, six domains, 38 pictures per cell."""
-    assert cache_folder().exists()
     images: EmbeddedSpec = SMALL.images.embedded
     return open_embedded(images, jobs=2)
 
