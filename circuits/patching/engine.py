@@ -15,7 +15,7 @@ from torch import Tensor
 from interp.core.batching import Batching
 from interp.core.errors import NumericsError, SiteError
 from interp.core.seeds import rng
-from interp.core.tower import Finishing, Hook, Tower, resumption
+from interp.core.tower import Enterable, Finishing, Hook, Tower, resumption
 
 Activations = Mapping[str, Tensor]
 
@@ -44,9 +44,8 @@ class Prefix:
         """So many copies of the runs, one after the other."""
         if copies == 1:
             return self
-        stream = self.stream.repeat(copies, *[1] * (self.stream.ndim - 1))
-        words = {name: tokens.repeat(copies, 1) for name, tokens in self.words.items()}
-        return replace(self, stream=stream, words=words)
+        words = {name: _repeat(tokens, copies) for name, tokens in self.words.items()}
+        return replace(self, stream=_repeat(self.stream, copies), words=words)
 
     def _span(self, stop: int | None = None) -> dict[str, Any]:
         start = {} if self.at < 0 else {"start_at_layer": self.at, **self.words}
@@ -100,6 +99,45 @@ class Prefix:
             if site not in fired:
                 raise never_came(site, f"a run from layer {self.at}")
         return out
+
+
+def _repeat(x: Tensor, copies: int) -> Tensor:
+    return x.repeat(copies, *[1] * (x.ndim - 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """Runs held in the middle of a block: at a site, with the stream that it is added to."""
+
+    site: str
+    activation: Tensor
+    stream: Prefix
+
+    def changed(self, change: Callable[[Tensor], Tensor], copies: int = 1) -> Tensor:
+        """The output of so many copies of the runs with another activation at the site."""
+        runs: Any = self.stream.times(copies)
+        activation = change(_repeat(self.activation, copies))
+        return runs.tower.enter(self.site, activation, runs.stream, **runs.words)
+
+
+def entries(runs: Prefix, sites: Sequence[str]) -> tuple[dict[str, Entry], Prefix]:
+    """The runs held at those sites of their next block where it can be entered, and as they go on.
+
+    Runs that can be entered nowhere stay where they are.
+    """
+    tower = runs.tower
+    streams = {
+        site: stream
+        for site in sites
+        if isinstance(tower, Enterable) and (stream := tower.added_to(site)) is not None
+    }
+    if not streams:
+        return {}, runs
+    cache, after = runs.read(list(dict.fromkeys([*streams, *streams.values()])))
+    return {
+        site: Entry(site, cache[site], replace(runs, stream=cache[stream]))
+        for site, stream in streams.items()
+    }, after
 
 
 def behind(tower: Tower, layer: int) -> int | None:

@@ -6,6 +6,7 @@ a batch is small several cells share a forward.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, product
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.circuits.patching.engine import Activations, Prefix, never_came
+from interp.circuits.patching.engine import Activations, Prefix, entries, never_came
 from interp.circuits.tasks.metrics import measure, rows_of
 from interp.core.arguments import Room
 from interp.core.batching import Batching, batches
@@ -173,6 +174,7 @@ def patched_outputs(
         here = list(numbers)
         sites = list(dict.fromkeys(cells[number].site for number in here))
         main = main.forward_to(layer)
+        entered, after = entries(main, sites)
         for number, donor in enumerate(donors, start=1):
             if isinstance(donor, Tensor):
                 held, runs[number] = runs[number].forward_to(layer).read(sites)
@@ -183,11 +185,13 @@ def patched_outputs(
                 for some in batches(len(of_site), stack):
                     chosen = of_site[some]
                     patch = _patch([cells[cell] for cell in chosen], tower, held)
-                    axes = tower.axes(site)
-                    out = main.times(len(chosen)).changed(
-                        {site: lambda own, patch=patch, axes=axes: patch.apply(own, axes=axes)}
-                    )
+                    change = partial(patch.apply, axes=tower.axes(site))
+                    if site in entered:
+                        out = entered[site].changed(change, len(chosen))
+                    else:
+                        out = main.times(len(chosen)).changed({site: change})
                     yield PatchPiece(number, chosen, out.unflatten(0, (len(chosen), len(base))))
+        main = after
     for number, run in {0: main, **runs}.items():
         yield PatchPiece(number, None, run.finish()[None])
 

@@ -190,6 +190,25 @@ class Finishing(Tower, Protocol):
         ...
 
 
+@runtime_checkable
+class Enterable(Tower, Protocol):
+    """A tower whose blocks can be entered in the middle, where what follows mixes no positions.
+
+    With `site` and `stream = tower.added_to(site)` read from one run of `x`,
+    `tower.enter(site, cache[site], cache[stream]) == tower(x)` up to the order of sums. A patched
+    run then repeats nothing of its block that comes before the patch. Sweeps use it where it
+    exists.
+    """
+
+    def added_to(self, site: str) -> str | None:
+        """The site of the stream that a block adds `site` to; None where no run can enter."""
+        ...
+
+    def enter(self, site: str, activation: Tensor, stream: Tensor) -> Tensor:
+        """The embedding, from the activation at `site` and the stream that it is added to."""
+        ...
+
+
 @dataclass(frozen=True)
 class Patch:
     """A replacement of part of an activation, which runs take: `tower.run_with_hooks(x, patches=)`.

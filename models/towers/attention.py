@@ -217,9 +217,13 @@ class HookedAttention(nn.Module):
                 at_pattern=self.hook_pattern,
             )
         )
+        return self.write(z)
+
+    def write(self, z: Heads) -> Float[Tensor, "batch pos d_model"]:
+        """What the heads write, given the values that they mixed."""
         if with_hooks(self.hook_result):
             return self.hook_result(head_results(z, self.W_O)).sum(dim=-2) + self.b_O
-        return self.source.ls_1(attn.out_proj(merge_heads(z)))
+        return self.source.ls_1(self.source.attn.out_proj(merge_heads(z)))
 
     def at(
         self,

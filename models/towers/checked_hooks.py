@@ -277,8 +277,19 @@ class CheckedHooks(HookedRootModule):
             if not isinstance(hook, _CheckedHook):
                 forward += self._watch(name, _notice, requests)
         before = self._forwards
-        with super().hooks(forward, backward, reset_hooks_end, clear_contexts):
+        self.context_level += 1
+        try:
+            for direction, hooks in (("fwd", forward), ("bwd", backward)):
+                for site, hook in hooks:
+                    self._enable_hook(site, hook, direction)
             yield self
+        finally:
+            if reset_hooks_end:  # the library's own way looks through every point of the tower
+                for site, _ in (*forward, *backward):
+                    self.hook_dict[site].remove_hooks("both", level=self.context_level)
+                if clear_contexts:
+                    self.clear_contexts()
+            self.context_level -= 1
         if self._forwards > before:
             _check_fired(request.name for request in requests if not request.fired)
 

@@ -11,7 +11,7 @@ from transformer_lens import FactoredMatrix
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.hook_points import HookPoint
 
-from interp.core.errors import ShapeError, SpecificationError
+from interp.core.errors import ShapeError, SiteError, SpecificationError, listed
 from interp.models.towers.attention import HookedAttention, Mask
 from interp.models.towers.checked_hooks import only_heard, with_hooks
 from interp.models.towers.components import Heads, Perceptron, components_of
@@ -94,8 +94,13 @@ class HookedMLP(nn.Module):
     ) -> Float[Tensor, "*batch pos d_model"]:
         """What the neurons write, given the normalised stream."""
         mlp = self.source.mlp
-        neurons = self.hook_post(mlp.gelu(self.hook_pre(mlp.c_fc(x))))
-        return self.source.ls_2(mlp.c_proj(neurons))
+        return self.write(self.hook_post(mlp.gelu(self.hook_pre(mlp.c_fc(x)))))
+
+    def write(
+        self, neurons: Float[Tensor, "*batch pos d_mlp"]
+    ) -> Float[Tensor, "*batch pos d_model"]:
+        """What the neurons write, given how active they are."""
+        return self.source.ls_2(self.source.mlp.c_proj(neurons))
 
     @property
     def W_in(self) -> Float[Tensor, "d_model d_mlp"]:
@@ -167,6 +172,45 @@ class HookedBlock(nn.Module):
         token = stream[rows, place][:, None] + self.attn.at(self.ln1(stream), place, mask)
         return token + self.mlp(self.ln2(token))
 
+    def enter(
+        self,
+        name: str,
+        activation: Float[Tensor, "batch pos *d"],
+        stream: Float[Tensor, "batch pos d_model"],
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The stream after the block, from one of the sites in `ADDED_TO` on.
+
+        Args:
+            name: The site's name within the block.
+            activation: The activation there.
+            stream: The stream that it is added to; no part behind it reads another position.
+
+        Returns:
+            The stream after the block.
+        """
+        if name == "attn.hook_z":
+            name, activation = "hook_attn_out", self.hook_attn_out(self.attn.write(activation))
+        if name == "hook_attn_out":
+            name, activation = "hook_resid_mid", self.hook_resid_mid(stream + activation)
+        if name == "hook_resid_mid":
+            stream = activation
+            name, activation = "hook_mlp_out", self.hook_mlp_out(self.mlp(self.ln2(stream)))
+        if name == "mlp.hook_post":
+            name, activation = "hook_mlp_out", self.hook_mlp_out(self.mlp.write(activation))
+        if name == "hook_mlp_out":
+            activation = self.hook_resid_post(stream + activation)
+        return activation
+
+
+ADDED_TO = {
+    "attn.hook_z": "hook_resid_pre",
+    "hook_attn_out": "hook_resid_pre",
+    "hook_resid_mid": "hook_resid_mid",
+    "mlp.hook_post": "hook_resid_mid",
+    "hook_mlp_out": "hook_resid_mid",
+    "hook_resid_post": "hook_resid_post",
+}
+"""Sites behind which a block mixes no positions, and the stream that each is added to."""
 
 SEEN_WHOLE = (
     "hook_resid_pre",
@@ -325,6 +369,51 @@ class TransformerTower(HookedTower):
         block: Any = self.blocks[last]
         token = block.at(stream, position, *self._context(stream, tokens))
         return self._project(self.ln_final(token).squeeze(1))
+
+    def added_to(self, site: str) -> str | None:
+        """The stream that a block adds a site to, where a run can go on from both; see `enter`."""
+        at = self.layer(site)
+        if not 0 <= at < self.n_layers:
+            return None
+        block = f"blocks.{at}."
+        stream = ADDED_TO.get(site.removeprefix(block))
+        return None if stream is None else block + stream
+
+    def enter(
+        self, site: str, activation: Tensor, stream: Tensor, *, tokens: Tensor | None = None
+    ) -> Tensor:
+        """The embedding of a run whose activation at `site` is given: what comes before is not run.
+
+        Args:
+            site: A site that `added_to` knows.
+            activation: The activation there, `[batch pos ...]`.
+            stream: The stream that the block adds it to: the activation at `added_to(site)`.
+            tokens: The tokens, in a text tower.
+
+        Returns:
+            The embedding, equal up to the order of sums.
+
+        Raises:
+            SiteError: For another site.
+        """
+        if self.added_to(site) is None:
+            raise SiteError(
+                f"enter a block at {site}",
+                "a site behind which positions are mixed, or outside the blocks",
+                f"one of {listed(ADDED_TO, limit=6)} of a block",
+                "begin before the block, with start_at_layer",
+            )
+        at, last = self.layer(site), self.n_layers - 1
+        name = site.removeprefix(f"blocks.{at}.")
+        block: Any = self.blocks[at]
+        position = None if with_hooks(*self._left_out()) else self._read_at(stream, tokens)
+        if at < last or position is None:
+            stream = block.enter(name, activation, stream)
+            return self.finish(stream, start_at_layer=at + 1, tokens=tokens)
+        self._forwards += 1
+        rows = torch.arange(len(stream), device=stream.device)
+        here = (one[rows, position][:, None] for one in (activation, stream))
+        return self._project(self.ln_final(block.enter(name, *here)).squeeze(1))
 
     def _left_out(self) -> list[HookPoint]:
         """The hook points that `finish` would skip, or show at one position only."""

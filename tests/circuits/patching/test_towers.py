@@ -1,5 +1,6 @@
 """Sweeps over open_clip's own towers: the shortened last block against one full run per cell."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from interp.circuits import Chain, sweep
 from interp.circuits.patching.patched_cells import PatchPlace, reference_outputs
 from interp.core.tower import resumption
 from interp.models.towers.opening import open_tower
+from interp.models.towers.transformer import ADDED_TO
 from tests.models.moved import moved, tokens
 
 VIT: Any = {"layers": 2, "width": 32, "patch_size": 8, "image_size": 16, "head_width": 16}
@@ -26,7 +28,11 @@ FORMS: dict[str, Any] = {
     "text, last": (None, {"pool_type": "last"}),
     "text, class token": (None, {"embed_cls": True}),
 }
-SITES = ["blocks.*.hook_resid_pre", "blocks.*.attn.hook_v", "blocks.*.attn.hook_z"]
+SITES = [
+    "blocks.*.hook_resid_pre",
+    "blocks.*.attn.hook_v",
+    *(f"blocks.*.{name}" for name in ADDED_TO),  # a run goes on from there
+]
 
 
 def inputs_of(form: str) -> tuple[Any, Tensor, Tensor]:
@@ -61,6 +67,49 @@ def test_equals_the_naive_loop(form: str, dtype: torch.dtype, bar: float) -> Non
         np.testing.assert_allclose(rows["value"].to_numpy(), expected, rtol=0, atol=bar * largest)
 
 
+@pytest.mark.parametrize("form", ["class token", "mean", "text, eos"])
+def test_a_patched_head_repeats_nothing_that_comes_before_it(form: str) -> None:
+    tower, clean, corrupt = inputs_of(form)
+    blocks = tower.source.transformer.resblocks
+    calls = [0, 0]
+
+    def counted(number: int) -> Callable[..., None]:
+        def count(*given: Any) -> None:
+            calls[number] += 1
+
+        return count
+
+    handles = [block.ln_1.register_forward_hook(counted(n)) for n, block in enumerate(blocks)]
+    sites, axes = "blocks.*.attn.hook_z", ("layer", "head")
+    words: dict[str, Any] = {"sites": sites, "axes": axes, "batch_size": 3}
+    table = sweep(tower, clean=clean, corrupt=corrupt, metric=difference, **words).frame
+    # the metric tried on both inputs, base and donor; the two heads of block 0 go through block 1
+    assert calls == [4, 4 + 2]
+    for handle in handles:
+        handle.remove()
+    for (site, head), rows in table.groupby(["site", "head"], sort=False):
+        cell = PatchPlace(str(site), 0, (("head", int(head)),))  # type: ignore[arg-type]
+        with torch.no_grad():
+            out = reference_outputs(tower, cell, base=corrupt, donor=clean)
+        np.testing.assert_allclose(rows["value"], difference(out).numpy(), rtol=0, atol=1e-10)
+
+
+def test_a_sweep_within_other_hooks_is_a_sweep_of_the_hooked_tower() -> None:
+    tower, clean, corrupt = inputs_of("class token")
+    words: dict[str, Any] = {"clean": clean, "corrupt": corrupt, "metric": difference}
+    words |= {"sites": "blocks.*.attn.hook_z", "axes": ("layer", "head")}
+    plain = sweep(tower, **words).frame["value"]
+    for site in ("blocks.0.hook_resid_pre", "blocks.1.attn.hook_z", "blocks.1.hook_attn_out"):
+        with tower.hooks(fwd_hooks=[(site, lambda tensor, hook: 2 * tensor)]):
+            rows = sweep(tower, **words).frame
+            assert not np.allclose(rows["value"], plain)
+            for (where, head), found in rows.groupby(["site", "head"], sort=False):
+                cell = PatchPlace(str(where), 0, (("head", int(head)),))  # type: ignore[arg-type]
+                with torch.no_grad():
+                    out = difference(reference_outputs(tower, cell, base=corrupt, donor=clean))
+                np.testing.assert_allclose(found["value"], out.numpy(), rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize(("form", "saved"), [("class token", True), ("mean", False)])
 def test_the_last_block_is_shortened_only_where_one_token_is_read(form: str, saved: bool) -> None:
     tower, clean, corrupt = inputs_of(form)
@@ -74,7 +123,8 @@ def test_the_last_block_is_shortened_only_where_one_token_is_read(form: str, sav
     assert positions.count(1) == (11 if saved else 0) and positions.count(5) == (4 if saved else 15)
     positions.clear()
     sweep(tower, **words, sites="blocks.1.hook_mlp_out", batch_size=3)
-    assert positions.count(1) == (1 if saved else 0)  # only the base run: the block is patched
+    # the same four and the base run, held behind the block: patched runs do not come through it
+    assert positions.count(1) == 0 and positions.count(5) == 5
 
 
 def test_only_a_text_tower_is_given_its_tokens_again() -> None:

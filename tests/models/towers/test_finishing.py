@@ -1,4 +1,4 @@
-"""Finishing a run: the whole run's embedding, from one position of the last block."""
+"""A run that is finished, or entered in a block, gives the whole run's embedding for less work."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +10,9 @@ from open_clip.model import CLIP, CustomTextCLIP
 from torch import Tensor
 
 from interp.core.errors import ShapeError, SiteError
-from interp.core.tower import Finishing
+from interp.core.tower import Enterable, Finishing
 from interp.models.towers.opening import open_tower
-from interp.models.towers.transformer import SEEN_WHOLE
+from interp.models.towers.transformer import ADDED_TO, SEEN_WHOLE
 from tests.models.moved import moved, tokens
 from tests.models.towers import test_text, test_vit
 
@@ -152,3 +152,50 @@ def test_a_hook_that_never_fires_and_a_layer_that_is_not_there() -> None:
         tower.finish(stream, start_at_layer=-1)
     with pytest.raises(ShapeError, match="resume from"):
         tower.finish(stream[:, 1:], start_at_layer=1)
+
+
+@pytest.mark.parametrize("dtype", BARS)
+@pytest.mark.parametrize(("make", "name"), CASES)
+def test_a_run_may_be_entered_at_any_of_a_blocks_sums(
+    make: Any, name: str, dtype: torch.dtype
+) -> None:
+    tower, x = make(name)
+    tower, x = tower.to(dtype), x.to(dtype) if x.is_floating_point() else x
+    assert isinstance(tower, Enterable)
+    right, cache = tower.run_with_cache(x)
+    entered = [site for site in tower.sites if tower.added_to(site) is not None]
+    assert len(entered) == len(ADDED_TO) * tower.n_layers
+    for site in entered:
+        stream = cache[tower.added_to(site)]
+        with counting(tower) as positions:
+            found = tower.enter(site, cache[site], stream, **again(tower, x))
+        check_close(found, right, BARS[dtype])
+        whole = make is vit and name.startswith(READS_ALL)
+        behind = site.startswith(f"blocks.{tower.n_layers - 1}.mlp.") or site.endswith(
+            (f"{tower.n_layers - 1}.hook_mlp_out", f"{tower.n_layers - 1}.hook_resid_post")
+        )
+        assert positions == ([] if behind else [stream.shape[1] if whole else 1])
+
+
+@pytest.mark.parametrize(("make", "name"), [(vit, "class token"), (text, "plain")])
+def test_hooks_behind_an_entry_see_and_change_what_they_would(make: Any, name: str) -> None:
+    tower, x = make(name)
+    _, cache = tower.run_with_cache(x)
+    for number, site in enumerate(tower.sites):
+        if (stream := tower.added_to(site)) is None:
+            continue
+        for later in tower.sites[number + 1 :]:
+            hooks = [(later, lambda tensor, hook: 2 * tensor)]
+            right = tower.run_with_hooks(x, fwd_hooks=hooks)
+            with tower.hooks(fwd_hooks=hooks):
+                found = tower.enter(site, cache[site], cache[stream], **again(tower, x))
+            check_close(found, right, 1e-10)
+
+
+def test_a_block_is_not_entered_before_positions_are_mixed() -> None:
+    tower, x = vit("class token")
+    _, cache = tower.run_with_cache(x)
+    for site in ("blocks.0.attn.hook_k", "blocks.0.hook_resid_pre", "ln_final.hook_normalized"):
+        assert tower.added_to(site) is None
+        with pytest.raises(SiteError, match="behind which positions are mixed"):
+            tower.enter(site, cache[site], cache["blocks.0.hook_resid_pre"])
