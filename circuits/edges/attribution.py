@@ -120,12 +120,13 @@ def eap_ig_activations(task: _Task) -> np.ndarray:
     library adds up all edges in every such run, which is another quantity.
     """
     clean, corrupt = open_run(task.tower, task.clean), open_run(task.tower, task.corrupt)
+    moved = [new - old for new, old in zip(_parts(clean), _parts(corrupt), strict=True)]
     total = np.zeros((len(clean), task.wiring.n_edges))
     writer = 1
     states = [step / task.steps for step in range(1, task.steps + 1)]
     for state in states:  # the input's part is the input
         found = _gradients(task, clean.streams[0], corrupt.streams[0], state, words=clean.words)
-        total += _score(task, clean, corrupt, found, only=range(0, 1))
+        total += _score(task, moved, found, only=range(0, 1))
     for number, component in enumerate(task.components):
         mine = range(writer, writer := writer + len(component.writers))
         start, end = corrupt.written[number], clean.written[number]
@@ -139,7 +140,7 @@ def eap_ig_activations(task: _Task) -> np.ndarray:
                 words=clean.words,
                 replace=swap,
             )
-            total += _score(task, clean, corrupt, found, only=mine)
+            total += _score(task, moved, found, only=mine)
     return total / task.steps
 
 
@@ -267,16 +268,20 @@ def attribute(
 def _along_input(task: _Task, states: Sequence[float], *, straight: bool = False) -> np.ndarray:
     """Mean score over gradients at inputs between corrupt (0) and clean (1, among the states)."""
     corrupt = open_run(task.tower, task.corrupt)
-    start = corrupt.streams[:1]  # the others take memory only
-    corrupt = replace(corrupt, streams=start)
+    start, words, before = corrupt.streams[0], corrupt.words, list(corrupt.written)
+    del corrupt  # its other streams take memory only
     with torch.no_grad():
         end = task.tower(task.clean, stop_at_layer=0)
-    clean: Flow | None = None
+    moved: list[Tensor] = []
     total = np.zeros((len(task.clean), task.wiring.n_edges))
     for state in sorted(states, reverse=True):  # the first is the clean run, which serves all
-        found = _gradients(task, end, start[0], state, words=corrupt.words, straight=straight)
-        clean = clean or Flow([end], found.written, found.streams[-1], corrupt.words)
-        total += _score(task, clean, corrupt, found)
+        found = _gradients(task, end, start, state, words=words, straight=straight)
+        if not moved:
+            moved = [end - start]
+            while before:  # what is subtracted goes at once
+                moved.append(found.written[len(moved) - 1] - before.pop(0))
+        found = replace(found, written=())
+        total += _score(task, moved, found)
     return total / len(states)
 
 
@@ -296,20 +301,26 @@ def _gradients(
     )
 
 
+def _parts(run: Flow) -> list[Tensor]:
+    """What the input and each component put into a run."""
+    return [run.streams[0], *run.written]
+
+
 @torch.no_grad()
 def _score(
-    task: _Task, clean: Flow, corrupt: Flow, found: Gradients, only: range | None = None
+    task: _Task, moved: Sequence[Tensor], found: Gradients, only: range | None = None
 ) -> np.ndarray:
     """Differences of parts times gradients, `[example edge]`, a few examples at a time.
 
+    `moved` are the differences of what the input and each component put in, clean - corrupt.
     Whatever is as large as batch x writers x stream is held for one chunk of examples only.
     """
-    wiring, stream = task.wiring, clean.streams[0]
-    chunk = max(1, min(len(stream), task.memory // 32 // (len(wiring.writers) * stream[0].nbytes)))
-    scores = stream.new_zeros(len(stream), wiring.n_edges)
-    for rows in batches(len(stream), chunk):
-        parts = Parts(len(wiring.writers), stream[rows])
-        parts.add((clean.streams[0][rows] - corrupt.streams[0][rows])[:, None])
+    wiring, first = task.wiring, moved[0]
+    chunk = max(1, min(len(first), task.memory // 32 // (len(wiring.writers) * first[0].nbytes)))
+    scores = first.new_zeros(len(first), wiring.n_edges)
+    for rows in batches(len(first), chunk):
+        parts = Parts(len(wiring.writers), first[rows])
+        parts.add(first[rows, None])
         reader = 0
         for number, component in enumerate([*task.components, None]):
             n = 1 if component is None else len(component.readers)
@@ -322,6 +333,5 @@ def _score(
                 target = scores[rows, cut[0] : cut[1]].unflatten(1, (n, -1))
                 target[:, :, seen.start : seen.stop] = block
             if component is not None:
-                new, old = clean.written[number][rows], corrupt.written[number][rows]
-                parts.add(component.write(new - old))
+                parts.add(component.write(moved[number + 1][rows]))
     return scores.double().cpu().numpy()
