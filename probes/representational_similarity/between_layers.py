@@ -20,6 +20,9 @@ from interp.probes.representational_similarity.rows import paired_rows
 BLOCK = 256
 """Rows of a Gram matrix in memory at a time."""
 
+STRIP = 64
+"""Rows of a batch's Gram matrix that are made at once, from their own diagonal to the right."""
+
 
 def gram_hsic(layers: Sequence[Tensor]) -> tuple[np.ndarray, np.ndarray]:
     """n (n - 3) times unbiased HSIC of every pair of layers, and the scale of its rounding.
@@ -56,17 +59,20 @@ def minibatch_hsic(
     order = torch.from_numpy(rng("minibatches", seed).permutation(n)).to(layers[0].device)
     hsic, scale = np.zeros((len(layers), len(layers))), np.zeros(len(layers))
     for rows in torch.tensor_split(order, min(-(-n // batch_size), n // 4)):
-        size, half = len(rows), -(-len(rows) // 2)
-        upper = layers[0].new_empty(len(layers), half, size)
-        lower = layers[0].new_empty(len(layers), size - half, size - half)
+        size = len(rows)
         lengths = layers[0].new_empty(len(layers), size)
+        strips = {
+            start: layers[0].new_empty(len(layers), min(STRIP, size - start), size - start)
+            for start in range(0, size, STRIP)
+        }
         for place, layer in enumerate(layers):
             x = layer[rows]
             x -= x.mean(dim=0)
             torch.sum(x.square(), dim=1, out=lengths[place])
-            torch.mm(x[:half], x.T, out=upper[place])
-            torch.mm(x[half:], x[half:].T, out=lower[place])
-        found, far = _hsic(_upper_products(upper) + _upper_products(lower), lengths)
+            for start, strip in strips.items():
+                torch.mm(x[start : start + STRIP], x[start:].T, out=strip[place])
+        overlap = np.sum([_upper_products(strip) for strip in strips.values()], axis=0)
+        found, far = _hsic(overlap, lengths)
         hsic += found / (size - 3)
         scale += far / (size - 3)
     return hsic, scale
