@@ -279,9 +279,10 @@ class CheckedHooks(HookedRootModule):
         before = self._forwards
         self.context_level += 1
         try:
-            for direction, hooks in (("fwd", forward), ("bwd", backward)):
-                for site, hook in hooks:
-                    self._enable_hook(site, hook, direction)
+            for site, hook in forward:
+                self._enable_hook(site, hook, "fwd")
+            for site, hook in backward:
+                self._enable_hook(site, hook, "bwd")
             yield self
         finally:
             if reset_hooks_end:  # the library's own way looks through every point of the tower
