@@ -63,13 +63,13 @@ def map_data(result: LoadedResult) -> dict[str, Any]:
                 | {word: _kind(own, word) for word in ("null_kind", "ceiling_kind")}
                 | {"first": one is rung.judged, "columns": lists.columns(own)}
             )
-    bands = {rung: lists.columns(ladder[ladder["rung"] == rung]) for rung in set(ladder["rung"])}
+    judged = sorted(ladder["rung"].unique())
     return {
         "domains": lists.domains,
         "models": lists.models,
         "places": lists.places,
         "measures": drawn,
-        "bands": dict(sorted(bands.items())),
+        "bands": {rung: lists.columns(ladder[ladder["rung"] == rung]) for rung in judged},
         "verdicts": lists.verdicts,
         "texts": lists.texts,
         "scale": SCALE,

@@ -165,9 +165,14 @@ def whole(frame: Frame) -> Frame:
     >>> whole(pd.DataFrame({"layer": [3]}))[["layer", "value", "site"]].to_dict("records")
     [{'layer': 3.0, 'value': nan, 'site': ''}]
     """
+    kinds: dict[str, Any] = {"number": float, "text": object}
     made: dict[str, Any] = {}
     for name, column in all_columns().items():
-        given = frame[name] if name in frame else pd.Series(column.empty, frame.index)
+        if name not in frame:
+            kind = kinds.get(column.holds, bool)
+            made[name] = pd.Series(column.empty, frame.index, dtype=kind)
+            continue
+        given = frame[name]
         if column.holds == "number":
             made[name] = given.astype(float)
         elif column.holds == "text":  # tables that were never saved may hold nothing here

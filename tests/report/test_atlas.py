@@ -49,6 +49,16 @@ def test_numbers_and_verdicts_are_the_table_s(build: Build) -> None:
     assert (both["verdict"] == both["verdict_table"]).all()
 
 
+def test_words_are_counted_in_the_order_of_the_map(build: Build) -> None:
+    """So that the same result gives the same page, byte for byte, in every process."""
+    found = map_data(read_result(build(rung4={"cg-high": 0.8})))
+    columns = [one["columns"] for one in found["measures"]] + list(found["bands"].values())
+    for name, known in (("verdict", found["verdicts"]), ("reason", found["texts"])):
+        used = dict.fromkeys(place for one in columns for place in one[name] if place)
+        assert list(used) == list(range(1, len(known))), name
+    assert list(found["bands"]) == sorted(found["bands"])
+
+
 def test_bands_are_the_ladder_s(build: Build) -> None:
     result = read_result(build(rung4={"cg-high": 0.8}))
     found = map_data(result)
