@@ -49,7 +49,7 @@ DryRun = Annotated[
 OUT = Path("interp-report")
 
 
-def _version(asked: bool) -> None:
+def _version(asked: bool | None) -> None:
     if asked:
         from importlib.metadata import version
 
@@ -57,12 +57,12 @@ def _version(asked: bool) -> None:
         raise typer.Exit()
 
 
-@app.callback(invoke_without_command=True)
+@app.callback()
 def without_command(
-    context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
-    ] = False,
+        bool | None,
+        typer.Option("--version", callback=_version, is_eager=True, help="Say the version."),
+    ] = None,
 ) -> None:
     """Train CLIPs on mixtures of domains, open them, and find out what the domains share.
 
@@ -76,8 +76,6 @@ def without_command(
       interp-report run --checkpoint X --images DIR  one model, without training
       interp-report diff A B                         what changed between two results
     """
-    if context.invoked_subcommand is None:
-        run_command(None)
 
 
 @app.command("run", epilog=STATUSES)
@@ -429,10 +427,10 @@ OWN = ("-h", "--help", "--version", "--install-completion", "--show-completion")
 
 
 def main() -> None:
-    """The command line; other options without a command are those of `run`."""
+    """The command line; without a command it is `run`."""
     signal.signal(signal.SIGTERM, _interrupt)
-    first = sys.argv[1:2]
-    if first and first[0].startswith("-") and first[0].partition("=")[0] not in OWN:
+    first = "".join(sys.argv[1:2])
+    if not first or (first.startswith("-") and first.partition("=")[0] not in OWN):
         sys.argv.insert(1, "run")
     app(prog_name="interp-report")
 

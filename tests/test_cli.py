@@ -1,5 +1,6 @@
 """What a person types: help at once, errors in a line or two, exit statuses, and going on."""
 
+import io
 import json
 import os
 import shutil
@@ -7,21 +8,52 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
+from unittest.mock import patch
 
 import pandas as pd
 import pytest
 from PIL import Image
 
+from interp.cli import main
 from interp.core.images import ImageTable
+from interp.core.progress import set_quiet
 from interp.study.results import Result
 
 COMMAND = [sys.executable, "-m", "interp.cli"]
 
 
 def call(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """The command in this process: its status and what it prints."""
+    errors, status = io.StringIO(), 0
+    heard, kept = signal.getsignal(signal.SIGTERM), os.dup(1)
+    with TemporaryFile("w+") as out:
+        os.dup2(out.fileno(), 1)  # JSON goes past what Python takes for standard output
+        try:
+            with (
+                patch.dict(os.environ, environment),
+                patch.object(sys, "argv", ["interp-report", *words]),
+                redirect_stdout(out),
+                redirect_stderr(errors),
+            ):
+                main()
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+            signal.signal(signal.SIGTERM, heard)
+            set_quiet(True)
+        out.seek(0)
+        return subprocess.CompletedProcess(words, status, out.read(), errors.getvalue())
+
+
+def call_apart(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """The command as a process of its own."""
     return subprocess.run(
         [*COMMAND, *words],
         capture_output=True,
@@ -61,12 +93,12 @@ def test_the_version_is_the_packages() -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_can_be_shown(shell: str) -> None:
-    done = call("--show-completion", shell, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    done = call_apart("--show-completion", shell, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
     assert done.returncode == 0 and "_INTERP_REPORT_COMPLETE" in done.stdout
 
 
 def test_completion_is_installed_and_completes_commands(tmp_path: Path) -> None:
-    done = call(
+    done = call_apart(
         "--install-completion", "bash", HOME=str(tmp_path),
         _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1",
     )  # fmt: skip
@@ -74,9 +106,9 @@ def test_completion_is_installed_and_completes_commands(tmp_path: Path) -> None:
     (script,) = (tmp_path / ".bash_completions").glob("*.sh")
     assert script.name == "interp-report.sh" and str(script) in (tmp_path / ".bashrc").read_text()
     asked = {"_INTERP_REPORT_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
-    assert call(COMP_WORDS="interp-report ex", **asked).stdout.split() == ["export"]
+    assert call_apart(COMP_WORDS="interp-report ex", **asked).stdout.split() == ["export"]
     asked["COMP_CWORD"] = "2"
-    assert "--dry-run" in call(COMP_WORDS="interp-report run --dry", **asked).stdout
+    assert "--dry-run" in call_apart(COMP_WORDS="interp-report run --dry", **asked).stdout
 
 
 @pytest.mark.parametrize(
@@ -107,7 +139,7 @@ def test_mistakes_are_a_line_or_two_with_status_2(words: list[str], message: str
 
 
 def test_an_unknown_option_is_status_2() -> None:
-    assert call("run", "--colour").returncode == 2
+    assert call_apart("run", "--colour").returncode == 2
 
 
 def test_an_unwritable_folder_is_said_before_anything_runs(tmp_path: Path) -> None:
