@@ -6,4 +6,12 @@ from interp.core.faces.lazy import face
 from interp.core.faces.old_names import MovedModules
 
 sys.meta_path.append(MovedModules())
-__getattr__, __dir__, __all__ = face(__name__, __file__)
+_of_face, __dir__, __all__ = face(__name__, __file__)
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("interp")
+    return _of_face(name)

@@ -2,6 +2,8 @@ from . import circuits as circuits
 from . import data as data
 from . import models as models
 from . import probes as probes
+from .core import errors as errors
+from .core.errors import InterpError as InterpError
 from .core.images import ImageTable as ImageTable
 from .core.sites import Site as Site
 from .core.tables import Table as Table

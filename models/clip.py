@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from interp.core.classifiers import Classifier
 from interp.core.errors import CheckpointError, DataError, SampleError, SpecificationError, listed
+from interp.core.faces.doors import door
 from interp.core.images import ImageTable
+from interp.core.parallel import which_device
 from interp.core.progress import track
 from interp.core.tables import Table
 from interp.models.loading.presets import unknown_words
@@ -119,6 +121,7 @@ class Clip:
         model: The open_clip model.
         architecture: Its name in open_clip.
         tokenizer: Makes a tokenizer for a context length; None takes open_clip's for the name.
+        weights: Where the weights are from, in words, for the repr.
 
     Notes:
         `clip.visual(pixels)` and `clip.text(tokens)` are open_clip's `encode_image` and
@@ -135,14 +138,17 @@ class Clip:
         model: nn.Module,
         architecture: str,
         tokenizer: Callable[[int], Any] | None = None,
+        weights: str = "",
     ) -> None:
         """Keep the model; towers and tokenizer are made at first use."""
         self.model = model
         self.architecture = architecture
+        self.weights = weights
         self._tokenizer = tokenizer
 
     def __repr__(self) -> str:
-        return f"Clip({self.architecture!r}, {self.device}, {self.dtype})"
+        parts = [repr(self.architecture), self.weights, str(self.device), str(self.dtype)]
+        return f"Clip({', '.join(part for part in parts if part)})"
 
     @cached_property
     def visual(self) -> HookedTower:
@@ -195,6 +201,7 @@ class Clip:
         """The factor of the logits, exp of the trained log scale."""
         return float(self.model.logit_scale.detach().exp())  # type: ignore[operator]
 
+    @door
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Embed preprocessed pictures, as open_clip's `encode_image` and `clip.visual` do.
 
@@ -215,7 +222,13 @@ class Clip:
 
         Returns:
             This `Clip`.
+
+        Raises:
+            SpecificationError: For a device that is not there.
         """
+        for given in (*args, *kwargs.values()):
+            if isinstance(given, (str, torch.device)):
+                which_device(str(given))
         self.model.to(*args, **kwargs)
         return self
 
@@ -237,12 +250,23 @@ class Clip:
 
         Returns:
             Embeddings `batch d_embed`, not normalised.
+
+        Raises:
+            SpecificationError: For a bare text, which a tokenizer would read letter by letter.
         """
+        if isinstance(sentences, str) or not isinstance(sentences, (Tensor, Iterable)):
+            raise SpecificationError(
+                "embed sentences",
+                f"{sentences!r}",
+                "a list of texts, or their tokens",
+                f"pass [{sentences!r}]" if isinstance(sentences, str) else "put them into a list",
+            )
         if not isinstance(sentences, Tensor):
             sentences = self.tokenizer(list(sentences))
         tokens = sentences.to(self.device)
         return self.model.encode_text(tokens)  # type: ignore[operator]
 
+    @door
     def embed(self, images: ImageTable, *, batch_size: int = 256) -> Tensor:
         """Embed the pictures of a table, without gradients.
 

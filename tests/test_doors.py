@@ -1,18 +1,21 @@
 """Wrong calls at public doors: each ends in our own error, which says what would be right."""
 
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-from interp import circuits, data, models, open_images, probes
+import interp
+from interp import circuits, data, load_clip, models, open_images, probes
 from interp.circuits import Chain, Target
 from interp.core.classifiers import Classifier
-from interp.core.errors import InterpError
+from interp.core.errors import InterpError, SpecificationError
 from interp.core.images import ImageTable
 from interp.measures.climbing import ladder
 
@@ -178,6 +181,44 @@ WRONG: dict[str, tuple[Call, str]] = {
     ),
     "effects: a frame": (lambda: circuits.effects(FEATURES.frame), "Table"),
     "decompose: a list": (lambda: models.decompose(TOWER, [1.0]), "tensor"),
+    "score: labels as text": (lambda: HEAD.score(SOME[0], "red"), "into a list"),
+    "score: places": (lambda: HEAD.score(SOME[0], [0, 1]), "list of texts"),
+    "numbers: text": (lambda: HEAD.numbers("red"), "into a list"),
+    "classifier: another width": (lambda: HEAD(torch.zeros(2, 7)), "(batch, 3)"),
+    "classifier: an array": (lambda: HEAD(np.zeros((2, 3))), "tensor"),
+    "Target: labels as text": (lambda: Target(HEAD, labels="red"), "into a list"),
+    "Target: no classifier": (lambda: Target(torch.eye(3), labels=[0]), "zero_shot"),
+    "Metric: a classifier": (lambda: circuits.Metric("margin", HEAD), "Target"),
+    "Metric: of outputs alone": (
+        lambda: circuits.Metric(first, Target(HEAD, labels=[0])), "second argument",
+    ),
+    "sweep: a metric of two": (
+        lambda: circuits.sweep(TOWER, **{**SWEEP, "metric": lambda a, b: a[:, 0]}), "Metric(",
+    ),
+    "effects: of effects": (
+        lambda: circuits.effects(circuits.effects(circuits.sweep(TOWER, **SWEEP))), "each example",
+    ),
+    "collect: no batch": (lambda: probes.collect(TOWER, IMAGES, SITES, **READ, batch_size=0),
+                          "at least 1"),
+    "collect: device": (lambda: probes.collect(TOWER, IMAGES, SITES, **READ, device="gpu"),
+                        "compute on gpu"),
+    "few: text": (lambda: IMAGES.few("2"), "per_cell"),
+    "few: none": (lambda: IMAGES.few(0), "at least 1"),
+    "pairs: n as text": (lambda: IMAGES.pairs(n="3"), "n = '3'"),
+    "pairs: by what nobody shares": (lambda: IMAGES.pairs(same="path"), "another in every picture"),
+    "picture: beyond the last": (lambda: IMAGES.picture(5000), "0 to 23"),
+    "a table by name": (lambda: IMAGES["sketch"], "select("),
+    "Patch: a value in words": (lambda: interp.Patch("x", "0"), "value = '0'"),
+    "Patch: a place in words": (lambda: interp.Patch("x", 0.0, where={"pos": "1"}), "pos = '1'"),
+    "class_circuits: other classes": (
+        lambda: circuits.class_circuits(
+            circuits.Edges(TOWER), IMAGES, domain="real", preprocess=read,
+            classifier=Classifier(torch.eye(2), ("cat", "dog")),
+        ),
+        "cat",
+    ),
+    "plot: a sweep": (lambda: circuits.sweep(TOWER, **SWEEP).plot(), "effects(table).plot()"),
+    "load_clip: device": (lambda: load_clip("RN50", device="gpu"), "compute on gpu"),
 }  # fmt: skip
 
 
@@ -188,7 +229,10 @@ def closure(outputs: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_call_is_our_own_error_in_four_parts(name: str) -> None:
+def test_a_wrong_call_is_our_own_error_in_four_parts(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as it is for users
     call, said = WRONG[name]
     with pytest.raises(InterpError) as raised:
         call()
@@ -201,6 +245,37 @@ def test_leace_takes_names_for_labels() -> None:
     x, names = torch.rand(8, 3, dtype=torch.float64), np.array(["dog", "cat"] * 4)
     by_name, by_number = probes.leace(x, names), probes.leace(x, np.array([1, 0] * 4))
     torch.testing.assert_close(by_name(x), by_number(x))
+
+
+@pytest.mark.parametrize("kind", ["batch norm", "dropout"])
+def test_a_tower_that_draws_or_learns_while_it_runs_is_refused(kind: str) -> None:
+    """In training mode features would depend on the batch, and collecting would change the model."""
+    body = torch.nn.BatchNorm1d(2) if kind == "batch norm" else torch.nn.Dropout(0.5)
+    tower = Chain([torch.nn.Sequential(body)])
+    pixels = torch.rand(4, 2, 3)
+    words = {"metric": first, "sites": "blocks.*.hook_resid_pre", "axes": ("layer",)}
+    calls: list[Call] = [
+        lambda: probes.collect(tower, IMAGES, SITES, preprocess=lambda image: pixels[0]),
+        lambda: circuits.sweep(tower, clean=pixels, corrupt=0 * pixels, **words),
+        lambda: circuits.attribute(tower, clean=pixels, corrupt=0 * pixels, metric=first),
+    ]
+    for call in calls:
+        with pytest.raises(SpecificationError, match=r"training mode.*evaluation mode"):
+            call()
+    tower.eval()
+    for call in calls:
+        call()
+
+
+def test_errors_are_at_hand() -> None:
+    assert interp.errors.SpecificationError is SpecificationError
+    assert issubclass(interp.errors.DataError, interp.InterpError)
+    assert interp.__version__ == version("interp")
+
+
+def test_a_table_is_a_sequence_of_pictures() -> None:
+    assert [one.label.iloc[0] for one in IMAGES][:5] == ["red"] * 5 and len(list(IMAGES)) == 24
+    assert len(IMAGES[-1]) == 1 and IMAGES[-1].label.iloc[0] == "blue"
 
 
 def test_there_are_sixty_of_them() -> None:

@@ -212,7 +212,9 @@ def attribute(
     Notes:
         Gradients are taken at the clean run (EAP: Syed, Rager and Conmy 2023), or averaged over
         `steps` inputs $x_k = x_{corrupt} + k/m\,(x_{clean} - x_{corrupt})$, k = 1 ... m
-        (EAP-IG-inputs: Hanna et al. 2024). The sum over the readers of u is u's attribution as a
+        (EAP-IG-inputs: Hanna et al. 2024). Here x is the stream that enters block 0, as Hanna et
+        al. take a text's embeddings; between pixels the numbers would be others, since a ViT
+        normalises its patches first. The sum over the readers of u is u's attribution as a
         node. "exact" measures each edge in a run.
 
     >>> from interp.circuits import Chain

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from interp.core.errors import SiteError, SpecificationError, listed, nearest
-from interp.core.tower import Component, Tower, Wired
+from interp.core.tower import Component, Tower, Wired, check_evaluation
 
 INPUT, OUTPUT = "input", "logits"
 
@@ -146,6 +146,7 @@ def wire(tower: Tower) -> Wiring:
 
 def parts_of(tower: Tower) -> Sequence[Component]:
     """The tower's components, or an error that says which towers have some."""
+    check_evaluation(tower, "wire a tower edge by edge")
     if not isinstance(tower, Wired):
         raise SpecificationError(
             "wire a tower edge by edge",

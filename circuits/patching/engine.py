@@ -15,7 +15,7 @@ from torch import Tensor
 from interp.core.batching import Batching
 from interp.core.errors import NumericsError, SiteError
 from interp.core.seeds import rng
-from interp.core.tower import Enterable, Finishing, Hook, Tower, resumption
+from interp.core.tower import Enterable, Finishing, Hook, Tower, check_evaluation, resumption
 
 Activations = Mapping[str, Tensor]
 
@@ -253,6 +253,7 @@ def hold(tower: Tower, site: str, x: Tensor, *, rows: int) -> Held:
 
     Raises `NumericsError` for NaN or infinity at the site.
     """
+    check_evaluation(tower, f"hold runs at {site}")
     parts = Batching(rows).each(len(x), lambda window: next(walk(tower, x[window], [site])))
     activation = torch.cat([part.activation for part in parts])
     if not bool(torch.isfinite(activation).all()):

@@ -16,7 +16,7 @@ from interp.circuits.tasks.class_tasks import ClassTask, ClassTaskKeywords
 from interp.circuits.tasks.metrics import MetricKind
 from interp.circuits.tasks.pairs import other_class, read, read_pairs
 from interp.core.arguments import filled
-from interp.core.errors import DataError, SampleError
+from interp.core.errors import DataError, SampleError, SpecificationError
 from interp.core.faces.doors import door
 from interp.core.images import Pairs
 from interp.core.seeds import rng
@@ -141,6 +141,7 @@ def effects(table: Table, *, seed: int = 0) -> Table:
 
     Raises:
         SampleError: For a table without rows.
+        SpecificationError: For a table of another kind.
         DataError: For cells that were measured on different examples.
 
     Notes:
@@ -163,6 +164,13 @@ def effects(table: Table, *, seed: int = 0) -> Table:
     frame = table.frame
     if not len(frame):
         raise SampleError("summarise a sweep", "no rows", "a table made by sweep", "sweep first")
+    if "example" not in frame:
+        raise SpecificationError(
+            "summarise a sweep",
+            f"the table {table.name!r}, which has no row for each example",
+            "a table made by sweep, localise or ablate",
+            "pass what those return",
+        )
     groups = ["measure", "pairing", "metric"]
     parts = [_group(part, seed) for _, part in frame.groupby(groups, sort=False)]
     facts = {**table.facts, "p": "sign flips of whole classes, max-T over the cells of a sweep"}
@@ -290,7 +298,10 @@ def no_gap(gap: float, left_out: np.ndarray, *, rounding: float) -> Index | None
     error = jackknife(gap, left_out).error
     if not abs(gap) < max(3 * error if np.isfinite(error) else 0.0, rounding):
         return None
-    reason = f"the gap between the runs, {gap:.2g}, is below 3 standard errors ({3 * error:.2g})"
+    reason = (
+        f"the gap between the runs is {gap:.2g}, less than 3 of its standard errors "
+        f"(3 x {error:.2g}): it is too uncertain to divide by"
+    )
     return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
 
 

@@ -21,7 +21,7 @@ from interp.core.batching import Batching, batches
 from interp.core.errors import NumericsError, ShapeError, SpecificationError, listed
 from interp.core.progress import track
 from interp.core.sites import ON_DEMAND
-from interp.core.tower import Patch, Tower, part
+from interp.core.tower import Patch, Tower, check_evaluation, part
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,7 @@ def make_plan(
     where: Mapping[str, int] | None = None,
 ) -> RunPlan:
     """List the cells, fit forwards into the room that there is, and count them."""
+    check_evaluation(tower, "patch a tower")
     shapes, bytes_per_row = probe(tower, base, sites)
     cells = list_cells(tower, sites, shapes, axes=axes, where=where)
     if room.batch_size < 1 or room.memory < bytes_per_row:

@@ -61,6 +61,14 @@ class ClassCircuits:
     halves: tuple[Read, Read]
     values: tuple[np.ndarray, np.ndarray]
 
+    def __repr__(self) -> str:
+        examples = sum(map(len, self.values))
+        return (
+            f"ClassCircuits({len(self.classes)} classes of {self.domain}, "
+            f"{self.values[0].shape[1]:,} parts ({self.cut.level}s), "
+            f"{examples} examples in two halves)"
+        )
+
     @property
     def classes(self) -> list[str]:
         """The classes with pictures in both halves, sorted."""
@@ -173,6 +181,9 @@ def class_circuits(
     """
     check_known("find the circuits of a domain", "domain", [domain], images.domains)
     known = images[images.label.isin(classifier.class_names).to_numpy()]
+    if not len(known):
+        strangers = list(images.labels)[:1]
+        check_known(f"find the circuits of {domain}", "class", strangers, classifier.class_names)
     here = (known.frame["domain"] == domain).to_numpy()
     own, sides = known[here], artist_sides(known.frame)[here]
     counts = [own.frame["label"][sides == side].value_counts() for side in (0, 1)]

@@ -45,6 +45,11 @@ class Subspace:
     losses: np.ndarray = field(default_factory=lambda: np.empty(0))
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        place = f" at {dict(self.where)}" if self.where else ""
+        d, k = self.basis.shape
+        return f"Subspace({k} of {d} directions of {self.site}{place})"
+
     def with_basis(self, basis: Float[Tensor, "d k"]) -> "Subspace":
         """Another subspace at the same place, which was not fitted.
 

@@ -6,6 +6,7 @@ and differentiable, and it can be cut to some of its examples, so that a sweep c
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch.nn.functional import cosine_similarity
 
 from interp.core.classifiers import Classifier
 from interp.core.errors import DataError, ShapeError, SpecificationError, check_known, listed
+from interp.core.faces.doors import check_fields
 
 Rows = slice | np.ndarray | Tensor | Sequence[int]
 Labels = Tensor | np.ndarray | pd.Series | Sequence[Any]
@@ -50,6 +52,14 @@ class Target:
     clean: Tensor | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        if isinstance(self.labels, str) or isinstance(self.foils, str):
+            raise SpecificationError(
+                "score examples against classes",
+                f"the text {self.labels if isinstance(self.labels, str) else self.foils!r}",
+                "a class for each example",
+                "put it into a list",
+            )
         if len(self.classifier.names) < 2:
             raise DataError(
                 "score one class against the others",
@@ -77,6 +87,11 @@ class Target:
                 "one per label",
                 "embed the clean pictures in the same order",
             )
+
+    def __repr__(self) -> str:
+        held = [name for name in ("foils", "clean") if getattr(self, name) is not None]
+        with_ = "".join(f", with {name}" for name in held)
+        return f"Target({len(self)} examples{with_}; {self.classifier!r})"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -236,6 +251,7 @@ class Metric:
     target: Target
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_kind(self.kind)
 
     @property
@@ -270,6 +286,24 @@ def check_kind(kind: MetricKind | None) -> None:
             f"one of {listed(METRICS)}, or a function of outputs and a Target",
             "name a metric",
         )
+    elif kind is not None and _takes(kind) == 1:
+        raise SpecificationError(
+            asked,
+            f"the function {getattr(kind, '__name__', kind)!r} of one argument",
+            "a function of outputs and a Target",
+            "let it take a second argument; circuits.sweep takes functions of outputs alone",
+        )
+
+
+def _takes(function: Callable[..., Any]) -> int | None:
+    """How many arguments a function must be given; None where it does not say."""
+    try:
+        given = signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(each.kind is each.VAR_POSITIONAL for each in given):
+        return None
+    return sum(each.default is each.empty and each.kind <= 1 for each in given)
 
 
 def name_of(metric: Callable[[Tensor], Tensor]) -> str:
@@ -286,6 +320,13 @@ def measure(
     metric: Callable[[Tensor], Tensor], outputs: Float[Tensor, "batch d_embed"]
 ) -> Float[Tensor, "batch"]:
     """One number per output, or an error that says what the metric gave instead."""
+    if not hasattr(metric, "__getitem__") and _takes(metric) == 2:
+        raise SpecificationError(
+            f"measure patches by {name_of(metric)!r}",
+            "a function of two arguments",
+            "a function of outputs alone, or a Metric, which knows its target",
+            "write Metric(function, Target(classifier, labels=...))",
+        )
     values = metric(outputs)
     if not isinstance(values, Tensor) or values.shape != outputs.shape[:1]:
         given = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from interp.core.errors import DataError, NumericsError, ShapeError, check_known, listed
+from interp.core.faces.doors import check_fields, door
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,7 @@ class Classifier:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.names):
             raise ShapeError(
                 f"score against {len(self.names)} classes",
@@ -83,12 +85,25 @@ class Classifier:
         """The factor of the cosines."""
         return self.scale
 
+    def __repr__(self) -> str:
+        shown = listed(self.names, limit=6)
+        return f"Classifier({len(self.names)} classes: {shown}; scale {self.scale:.4g})"
+
     def __call__(self, embedding: Float[Tensor, "batch d_embed"]) -> Float[Tensor, "batch class"]:
         """The logits."""
         return self.logits(embedding)
 
     def cosine(self, embedding: Float[Tensor, "batch d_embed"]) -> Float[Tensor, "batch class"]:
         """Cosine of every embedding with every class."""
+        width = self.embeddings.shape[1]
+        if not isinstance(embedding, Tensor) or embedding.shape[-1:] != (width,):
+            given = getattr(embedding, "shape", None)
+            raise ShapeError(
+                f"score embeddings against {len(self.names)} classes",
+                f"a {type(embedding).__name__}" + (f" of shape {tuple(given)}" if given else ""),
+                f"a tensor of shape (batch, {width})",
+                "pass what the classifier's own model makes of pictures",
+            )
         classes = self.embeddings.to(embedding)
         return normalize(embedding, dim=-1) @ normalize(classes, dim=-1).T
 
@@ -107,6 +122,7 @@ class Classifier:
         """The softmax of the logits."""
         return self.logits(embedding).detach().softmax(dim=-1).cpu().numpy()
 
+    @door
     def score(self, embedding: Float[Tensor, "batch d_embed"], labels: Iterable[str]) -> float:
         """The share of embeddings whose class is predicted.
 
@@ -124,6 +140,7 @@ class Classifier:
         said, true = self._answers(embedding, labels)
         return float((said == true).mean())
 
+    @door
     def confusion(
         self, embedding: Float[Tensor, "batch d_embed"], labels: Iterable[str]
     ) -> pd.DataFrame:
@@ -140,6 +157,7 @@ class Classifier:
                       for names in self._answers(embedding, labels))  # fmt: skip
         return pd.crosstab(true, said, rownames=["label"], colnames=["predicted"], dropna=False)
 
+    @door
     def score_by(
         self,
         embedding: Float[Tensor, "batch d_embed"],
@@ -177,6 +195,7 @@ class Classifier:
             )
         return self.predict(embedding), true
 
+    @door
     def numbers(self, labels: Sequence[str]) -> Int[Tensor, "batch"]:
         """The places of class names.
 

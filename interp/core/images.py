@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from interp.core.errors import DataError, PictureError, SampleError, check_known, listed
+from interp.core.faces.doors import door
 from interp.core.parallel import side_by_side
 from interp.core.pictures import UNREADABLE, Preparation, Preprocess, Reader, gallery
 from interp.core.seeds import rng
@@ -89,11 +90,22 @@ class ImageTable:
             raise AttributeError(f"an image table has no column {name!r}")
         return self.frame[name]
 
-    def __getitem__(self, rows: pd.Series | np.ndarray | Sequence[int] | slice) -> "ImageTable":
+    def __getitem__(
+        self, rows: int | pd.Series | np.ndarray | Sequence[int] | slice
+    ) -> "ImageTable":
         if isinstance(rows, slice):
             return self.with_frame(self.frame.iloc[rows])
-        keys = np.asarray(rows)
-        return self.with_frame(self.frame[keys] if keys.dtype == bool else self.frame.iloc[keys])
+        keys = np.atleast_1d(np.asarray(rows))
+        if keys.dtype.kind not in "biu" and len(keys):
+            raise DataError(
+                "choose pictures",
+                f"[{rows!r}]" if isinstance(rows, str) else f"rows of type {keys.dtype}",
+                "places, a slice, or a mask of True and False",
+                "choose by content with images.select(domain=..., label=...)",
+            )
+        if keys.dtype == bool:
+            return self.with_frame(self.frame[keys])
+        return self.with_frame(self.frame.iloc[keys.astype(int)])
 
     def query(self, expression: str) -> "ImageTable":
         """Rows for which a pandas expression holds, for example `domain == 'sketch'`."""
@@ -131,8 +143,16 @@ class ImageTable:
             keep &= self.frame[column].isin(values).to_numpy()
         return self.with_frame(self.frame[keep])
 
+    @door
     def few(self, per_cell: int, *, seed: int = 0) -> "ImageTable":
         """At most so many pictures of every class in every domain, drawn at random; in table order.
+
+        Args:
+            per_cell: How many, at least 1.
+            seed: Seed of the draw.
+
+        Returns:
+            The pictures.
 
         >>> frame = pd.DataFrame({"path": list("abc"), "label": "cat", "split": "train",
         ...                       "domain": ["real", "real", "art"], "caption": ""})
@@ -154,6 +174,7 @@ class ImageTable:
         """
         return replace(self, frame=frame)
 
+    @door
     def prepared(
         self, function: Callable[[Image.Image], Image.Image], *, name: str
     ) -> "ImageTable":
@@ -210,6 +231,7 @@ class ImageTable:
         # as words: a column of categories would make an index that takes no new names
         return pd.crosstab(self.frame["label"].astype(str), self.frame["domain"].astype(str))
 
+    @door
     def picture(self, row: int) -> Image.Image:
         """Read the picture of a row, as RGB, prepared.
 
@@ -221,7 +243,15 @@ class ImageTable:
 
         Raises:
             PictureError: If it cannot be read; the message names it.
+            DataError: For a row that the table does not have.
         """
+        if not -len(self) <= row < len(self):
+            raise DataError(
+                f"read picture {row}",
+                f"a table of {len(self)}",
+                f"0 to {len(self) - 1}",
+                "count from the start of the table",
+            )
         path = self.root / str(self.frame["path"].iloc[row])
         try:
             if self.reader is None:
@@ -287,6 +317,7 @@ class ImageTable:
         for start in range(0, len(self), batch_size):
             yield self.tensors(preprocess, range(start, min(start + batch_size, len(self))))
 
+    @door
     def pairs(
         self,
         *,
@@ -338,7 +369,7 @@ class ImageTable:
         if not first:
             raise SampleError(
                 f"pair pictures of the same {listed(agree)} and different {listed(disagree)}",
-                f"{len(frame)} pictures none of which has a partner",
+                f"{len(frame)} pictures none of which has a partner{_alone(frame, agree)}",
                 "at least two such pictures",
                 "give more pictures or ask for less",
             )
@@ -350,6 +381,12 @@ class ImageTable:
             same=tuple(agree),
             differ=tuple(disagree),
         )
+
+
+def _alone(frame: pd.DataFrame, columns: list[str]) -> str:
+    """Of columns in which every picture differs from all others, which to agree in cannot be."""
+    single = [name for name in columns if len(frame) > 1 and frame[name].is_unique]
+    return f" ({listed(single)} is another in every picture)" if single else ""
 
 
 _CHUNK = 64

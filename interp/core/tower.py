@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from interp.core.errors import ShapeError, SiteError, listed
+from interp.core.errors import ShapeError, SiteError, SpecificationError, listed
 
 Hook = Callable[..., Tensor | None]
 """Called as `hook(tensor, hook=point)`; what it returns replaces the activation, None leaves it."""
@@ -209,6 +209,33 @@ class Enterable(Tower, Protocol):
         ...
 
 
+def check_evaluation(tower: Any, asked: str) -> None:
+    """Refuse a tower in training mode where that makes one run differ from the next.
+
+    Batch norm then normalises by the batch and changes its own statistics; dropout draws.
+
+    Args:
+        tower: A tower, or its module.
+        asked: What was asked for, for the message.
+
+    Raises:
+        SpecificationError: For batch norm or dropout in training mode; the message names it.
+    """
+    module = getattr(tower, "source", tower)
+    foreign = getattr(tower, "foreign", ())
+    for name, each in module.named_modules() if isinstance(module, nn.Module) else ():
+        rates = [getattr(each, kind, 0) for kind in ("p", "prob", "drop_prob")]
+        draws = "Drop" in type(each).__name__ and any(rate and rate > 0 for rate in rates)
+        wrong = draws or isinstance(each, nn.modules.batchnorm._BatchNorm)
+        if wrong and each.training and not name.startswith(foreign):
+            raise SpecificationError(
+                asked,
+                f"a tower whose {name} ({type(each).__name__}) is in training mode",
+                "evaluation mode, in which a picture has one embedding",
+                "call .eval() on the module or tower",
+            )
+
+
 @dataclass(frozen=True)
 class Patch:
     """A replacement of part of an activation, which runs take: `tower.run_with_hooks(x, patches=)`.
@@ -217,7 +244,11 @@ class Patch:
         site: The activation's name, or a pattern for several.
         value: What is put in: a tensor of the shape of the part or one that spreads to it, a
             number, or a function of the part.
-        where: An index for some of the site's axes; axes that it leaves out are replaced whole.
+        where: An index for some of the site's axes; axes that it leaves out are replaced whole. Two
+            lists of places are taken in pairs, as NumPy takes them: a patch a place makes a grid.
+
+    Raises:
+        SpecificationError: For text in the place of a value or an index.
 
     >>> import torch
     >>> stream = torch.zeros(1, 3, 2)
@@ -232,6 +263,22 @@ class Patch:
     site: str
     value: Tensor | float | Callable[[Tensor], Tensor]
     where: Mapping[str, int | slice | Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        places = self.where if isinstance(self.where, Mapping) else {"where": self.where}
+        words = {
+            name: given
+            for name, given in {"value": self.value, **places}.items()
+            if isinstance(given, str) or (given is self.where)
+        }
+        if not isinstance(self.site, str) or words:
+            raise SpecificationError(
+                f"patch {self.site!r}",
+                ", ".join(f"{name} = {given!r}" for name, given in words.items())
+                or f"a site of type {type(self.site).__name__}",
+                "a site's name, a tensor, number or function as value, and places by axis",
+                "write Patch('blocks.0.hook_resid_pre', 0.0, where={'pos': 1})",
+            )
 
     def apply(self, activation: Tensor, *, axes: tuple[str, ...]) -> Tensor:
         """Put the value into a copy of an activation.

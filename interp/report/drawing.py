@@ -68,6 +68,17 @@ OF_ONE: dict[str, Callable[..., Any]] = {
 """Tables of one model that are drawn otherwise than the tables of several on the page."""
 
 
+STEPS = {
+    name: (
+        "a row for each cell and example",
+        "a row for each cell, with its evidence",
+        "summarise first: circuits.effects(table).plot()",
+    )
+    for name in ("sweep", "ablation")
+}
+"""Tables that are drawn once they are summarised: what is given, what is right, what to do."""
+
+
 def draw_table(table: Table, *, title: str = "") -> Any:
     """Draw a table by the first of the page's figures that reads it.
 
@@ -109,6 +120,17 @@ def draw_table(table: Table, *, title: str = "") -> Any:
         if spec.tables[0] == name and (figure := draw_figure(result, spec)):
             return draw(replace(figure, title=title or figure.title))
     drawn = sorted({*OF_ONE, *(spec.tables[0] for spec in specs)})
+    if name in STEPS:
+        raise SpecificationError(f"draw the table {table.name!r}", *STEPS[name])
+    if name in drawn:
+        reasons = list(dict.fromkeys(frame["reason"])) if "reason" in frame else []
+        raise SpecificationError(
+            f"draw the table {table.name!r}",
+            f"{len(table)} rows without a number that its figure shows"
+            + (f" ({listed([each for each in reasons if each], limit=2)})" if reasons else ""),
+            "rows with an index",
+            "read table.frame",
+        )
     raise SpecificationError(
         f"draw the table {table.name!r}",
         f"{len(table)} rows that no figure of the page shows",

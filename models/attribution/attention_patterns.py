@@ -49,6 +49,14 @@ class AttentionMaps:
     reads: Float[Tensor, "batch query"]
     grid: tuple[int, int] | None
 
+    def __repr__(self) -> str:
+        layers, n, heads, queries, keys = self.pattern.shape
+        grid = f", patches of {self.grid[0]} x {self.grid[1]}" if self.grid else ""
+        return (
+            f"AttentionMaps({n} inputs, {layers} layers of {heads} heads, "
+            f"{queries} x {keys} positions{grid})"
+        )
+
     def rows(self, query: int | None = None) -> Float[Tensor, "layer batch head key"]:
         """The attention from one query, or averaged over the queries that the pooling reads.
 

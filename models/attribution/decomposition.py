@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 from einops import einsum
 from jaxtyping import Float
-from open_clip.transformer import PatchDropout
 from torch import Tensor, nn
 
 from interp.core.classifiers import Classifier
@@ -24,10 +23,12 @@ from interp.core.errors import (
     ShapeError,
     SpecificationError,
     check_known,
+    listed,
 )
 from interp.core.faces.doors import door
 from interp.core.statistics.resampling import column_intervals
 from interp.core.tables import Table
+from interp.core.tower import check_evaluation
 from interp.models.attribution.resnet_parts import resnet_pieces
 from interp.models.attribution.transformer_parts import EmbeddingPiece, transformer_pieces
 from interp.models.towers.opening import check_opened
@@ -72,6 +73,11 @@ class Decomposition:
     names: tuple[str, ...]
     labels: pd.DataFrame
     embedding: Float[Tensor, "batch d_embed"]
+
+    def __repr__(self) -> str:
+        n, parts, width = self.parts.shape
+        shown = listed(self.names, limit=4)
+        return f"Decomposition({n} embeddings of {width} in {parts} parts: {shown})"
 
     @property
     def total(self) -> Float[Tensor, "batch d_embed"]:
@@ -276,7 +282,7 @@ def decompose(tower: nn.Module, x: Tensor, *, by: str = "component") -> Decompos
     """
     check_known("decompose an embedding", "granularity", [by], GRANULARITIES, SpecificationError)
     split = _splitter(tower)
-    _check_mode(tower)
+    check_evaluation(tower, "decompose an embedding")
     with torch.no_grad():
         embedding, pieces = split(x, by=by)
         whole = _assemble(embedding, pieces)
@@ -303,22 +309,6 @@ def _splitter(tower: Any) -> Callable[..., tuple[Tensor, list[EmbeddingPiece]]]:
         "a HookedViT, HookedText or HookedResNet, whose read-out is known",
         "patch its sites instead",
     )
-
-
-def _check_mode(tower: Any) -> None:
-    """Refuse training mode where dropout or batch norm makes a run's parts meaningless."""
-    for name, module in tower.source.named_modules():
-        drops = isinstance(module, (nn.modules.dropout._DropoutNd, PatchDropout))
-        wrong = isinstance(module, nn.modules.batchnorm._BatchNorm) or (
-            drops and getattr(module, "p", getattr(module, "prob", 0)) > 0
-        )
-        if wrong and module.training and not name.startswith(tower.foreign):
-            raise SpecificationError(
-                "decompose an embedding",
-                f"a tower whose {name} ({type(module).__name__}) is in training mode",
-                "evaluation mode, in which a picture has one embedding",
-                "call tower.eval()",
-            )
 
 
 def _assemble(embedding: Tensor, pieces: Sequence[EmbeddingPiece]) -> Decomposition:

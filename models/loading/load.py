@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from interp.core.errors import CheckpointError, nearest
+from interp.core.faces.doors import door
 from interp.core.progress import say
 from interp.models.clip import Clip
 from interp.models.loading.checkpoints import (
@@ -28,6 +29,7 @@ Tokenizers = Callable[[int], Any]
 """From a context length to a tokenizer."""
 
 
+@door
 def load_clip(
     source: str | Path,
     *,
@@ -71,8 +73,10 @@ def load_clip(
     name, path = str(source), Path(source)
     schema = name.startswith(SCHEMAS)
     tokenizer: Tokenizers | None = None
+    weights = f"weights of {path.name}" if path.suffix in WEIGHTS else ""
     if pretrained is not None and Path(pretrained).suffix in WEIGHTS:
         clip_model, architecture = _from_file(Path(pretrained), model or name), model or name
+        weights = f"weights of {Path(pretrained).name}"
     elif not schema and path.suffix in WEIGHTS and is_archive(path):
         clip_model, architecture = _from_archive(path), f"OpenAI's {path.stem}"
         tokenizer = _plain_tokenizer
@@ -83,9 +87,10 @@ def load_clip(
         clip_model, architecture, tokenizer = _from_folder(path)
     else:
         clip_model, architecture = _from_name(name, pretrained), name
+        weights = f"pretrained {pretrained}" if pretrained else "" if schema else "random weights"
     clip_model.eval().to(device=device, dtype=dtype)
     check_finite(clip_model, name)
-    return Clip(clip_model, architecture, tokenizer)
+    return Clip(clip_model, architecture, tokenizer, weights)
 
 
 def _from_name(name: str, tag: str | Path | None) -> nn.Module:
@@ -102,6 +107,8 @@ def _from_name(name: str, tag: str | Path | None) -> nn.Module:
     if tag is None:
         if name.startswith("local-dir:") and not _has_weights(Path(name.removeprefix(SCHEMAS[1]))):
             say(f"{name}: a configuration without .safetensors, .bin or .pth: weights are random")
+        if not name.startswith(SCHEMAS):
+            say(f"{name}: no pretrained= is given: weights are random")
         return create(name, require_pretrained=name.startswith("hf-hub:"))
     known = open_clip.get_pretrained_cfg(name, str(tag))
     if not known:

@@ -144,6 +144,8 @@ class SiteCache(dict[Any, Tensor]):
         self.tower, self.input = tower, x
 
     def __missing__(self, key: object) -> Tensor:
+        if isinstance(key, tuple) and len(key) > 1 and isinstance(key[1], int) and key[1] < 0:
+            key = (key[0], key[1] + self.tower.n_layers, *key[2:])  # counted from the end
         site = get_act_name(*key) if isinstance(key, tuple) else str(key)
         if site in self:
             return dict.__getitem__(self, site)
@@ -179,6 +181,11 @@ class SiteCache(dict[Any, Tensor]):
         shapes = [f"  {site}: {tuple(value.shape)}" for site, value in list(self.items())[:8]]
         more = [f"  ... {len(self) - 8} more"] if len(self) > 8 else []
         return "\n".join([f"SiteCache of {len(self)} activations", *shapes, *more])
+
+
+def _listed(patches: Patch | Iterable[Patch]) -> Iterable[Patch]:
+    """Patches, where one alone may be given."""
+    return [patches] if isinstance(patches, Patch) else patches
 
 
 class CheckedHooks(HookedRootModule):
@@ -244,7 +251,7 @@ class CheckedHooks(HookedRootModule):
         bwd_hooks: Iterable[tuple[Names, Hook]] = (),
         reset_hooks_end: bool = True,
         clear_contexts: bool = False,
-        patches: Iterable[Patch] = (),
+        patches: Patch | Iterable[Patch] = (),
     ) -> Iterator[Self]:
         """Keep functions installed for the length of a `with` block.
 
@@ -270,7 +277,7 @@ class CheckedHooks(HookedRootModule):
         requests: list[HookRequest] = []
         forward: list[Any] = []
         backward: list[Any] = []
-        for name, hook in (*fwd_hooks, *map(self._hook_of, patches)):
+        for name, hook in (*fwd_hooks, *map(self._hook_of, _listed(patches))):
             forward += self._watch(name, hook, requests)
         for name, hook in bwd_hooks:
             backward += self._watch(name, hook, [])
@@ -320,7 +327,7 @@ class CheckedHooks(HookedRootModule):
         *args: Any,
         fwd_hooks: Iterable[tuple[Names, Hook]] = (),
         bwd_hooks: Iterable[tuple[Names, Hook]] = (),
-        patches: Iterable[Patch] = (),
+        patches: Patch | Iterable[Patch] = (),
         **kwargs: Any,
     ) -> Any:
         """Run the module while functions read or replace its activations.
@@ -340,7 +347,7 @@ class CheckedHooks(HookedRootModule):
             SiteError: If nothing matches a name, or a hook or patch never fired.
             ShapeError: If a value does not fit its place.
         """
-        forward: list[Any] = [*fwd_hooks, *map(self._hook_of, patches)]
+        forward: list[Any] = [*fwd_hooks, *map(self._hook_of, _listed(patches))]
         backward: list[Any] = list(bwd_hooks)
         return super().run_with_hooks(*args, fwd_hooks=forward, bwd_hooks=backward, **kwargs)
 
@@ -348,7 +355,7 @@ class CheckedHooks(HookedRootModule):
         self,
         *args: Any,
         names_filter: Any = None,
-        patches: Iterable[Patch] = (),
+        patches: Patch | Iterable[Patch] = (),
         **kwargs: Any,
     ) -> Any:
         """Run the module and keep its activations.
@@ -364,7 +371,7 @@ class CheckedHooks(HookedRootModule):
         Returns:
             The module's output, and the activations by site.
         """
-        if patches := list(patches):
+        if patches := list(_listed(patches)):
             with self.hooks(patches=patches):
                 return self.run_with_cache(*args, names_filter=names_filter, **kwargs)
         if set(kwargs) & _STORING:

@@ -53,13 +53,16 @@ class HookedTower(CheckedHooks, ABC):
     source: Any
 
     def __repr__(self) -> str:
-        """The kinds of sites, each once, with how many blocks have it."""
-        kinds: dict[str, int] = {}
+        """The sites by the part they belong to, alike blocks together."""
+        kinds: dict[str, dict[str, None]] = {}
         for site in self.sites:
             kind = re.sub(r"(?<=\.)\d+(?=\.)|(?<=layer)\d+(?=\.)", "*", site)
-            kinds[kind] = kinds.get(kind, 0) + 1
-        lines = [f"  {kind}" + (f" ({n})" if n > 1 else "") for kind, n in kinds.items()]
-        shown = lines if len(lines) <= 13 else [*lines[:12], f"  ... {len(lines) - 12} more kinds"]
+            part, _, name = kind.rpartition(".")
+            kinds.setdefault(part, {})[name] = None
+        lines = [
+            f"  {part + ': ' if part else ''}{', '.join(names)}" for part, names in kinds.items()
+        ]
+        shown = lines if len(lines) <= 13 else [*lines[:12], f"  ... {len(lines) - 12} more parts"]
         return "\n".join([f"{type(self).__name__} of {len(self.sites)} sites:", *shown])
 
     def over(self, source: nn.Module) -> "HookedTower":

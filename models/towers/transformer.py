@@ -290,6 +290,36 @@ class TransformerTower(HookedTower):
         return self._stacked("W_out", "mlp")
 
     @property
+    def b_Q(self) -> Float[Tensor, "layer head d_head"]:
+        """The biases of queries, of every block."""
+        return self._stacked("b_Q")
+
+    @property
+    def b_K(self) -> Float[Tensor, "layer head d_head"]:
+        """The biases of keys, of every block."""
+        return self._stacked("b_K")
+
+    @property
+    def b_V(self) -> Float[Tensor, "layer head d_head"]:
+        """The biases of values, of every block."""
+        return self._stacked("b_V")
+
+    @property
+    def b_O(self) -> Float[Tensor, "layer d_model"]:
+        """What attention adds to the stream whatever the heads do, of every block."""
+        return self._stacked("b_O")
+
+    @property
+    def b_in(self) -> Float[Tensor, "layer d_mlp"]:
+        """The neurons' biases, of every block."""
+        return self._stacked("b_in", "mlp")
+
+    @property
+    def b_out(self) -> Float[Tensor, "layer d_model"]:
+        """What an MLP adds to the stream whatever its neurons do, of every block."""
+        return self._stacked("b_out", "mlp")
+
+    @property
     def QK(self) -> FactoredMatrix:
         """What a head attends to: `W_Q W_K^T`, layer by head, never multiplied out."""
         return FactoredMatrix(self.W_Q, self.W_K.transpose(-2, -1))

@@ -161,6 +161,11 @@ class Dictionary:
     unit_rows: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        kept = f", at most {self.k} at a time" if self.k else ""
+        site = f", of {self.facts['site']}" if "site" in self.facts else ""
+        return f"Dictionary({self.width} features of {self.d_in} units{kept}{site})"
+
     def __post_init__(self) -> None:
         if self.k is not None and not 1 <= self.k <= self.width:
             _refuse_sparsity(f"k={self.k} of {self.width} features", f"k from 1 to {self.width}")

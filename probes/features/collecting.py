@@ -29,7 +29,7 @@ from interp.core.storage.activations import (
     begin_activations,
 )
 from interp.core.storage.store import fingerprint, weights_hash
-from interp.core.tower import Tower
+from interp.core.tower import Tower, check_evaluation
 from interp.probes.features.matrices import PIXELS, Features
 from interp.probes.features.reading import Reading, Values, read_from, reading_runs
 
@@ -100,7 +100,8 @@ def collect(
 
     Raises:
         SiteError: For a site that the tower does not have.
-        SpecificationError: For an unknown pool, or matrices that do not fit in memory.
+        SpecificationError: For an unknown pool, a tower whose batch norm or dropout is in training
+            mode, or matrices that do not fit in memory.
         SampleError: For no pictures.
         NumericsError: For a NaN or infinity, naming site and picture.
         OutputError: For a folder that cannot be written, or a disk that is full.
@@ -129,6 +130,7 @@ def collect(
     (['blocks.0.hook_resid_post'], [[0.0, 2.0, 2.0], [0.0, 2.0, 2.0]])
     """
     _refuse_empty(images)
+    check_evaluation(tower, "collect features")
     reading = read_from(tower, sites, pool, device)
     _, first = next(reading_runs(reading, images, preprocess, 1, [range(1)]))
     one = _Pass(reading, images, preprocess, batch_size, first)

@@ -1,13 +1,14 @@
 """Doors: public functions check their arguments first, so that a wrong call ends in our own error.
 
 `door` reads a function's annotations. It checks what a mistake gets wrong most often: text for a
-number, a bare text for a list of texts, an object of another kind. It leaves shapes and ranges to
-the function. A `Clip` is taken where a tower is asked for, by its image tower or, for tokens, its
-text tower.
+number, a bare text for a list of texts, an object of another kind, an empty batch, a device that is
+not there. It leaves other shapes and ranges to the function. A `Clip` is taken where a tower is
+asked for, by its image tower or, for tokens, its text tower.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from functools import cache, wraps
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
@@ -15,9 +16,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints, is
 import numpy as np
 from torch import Tensor
 
-from interp.core.classifiers import Classifier
 from interp.core.errors import SpecificationError, listed, nearest
-from interp.core.images import ImageTable, Pairs
+from interp.core.parallel import which_device
 from interp.core.tower import Tower
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -28,20 +28,25 @@ SAID: Mapping[Any, str] = {
     str: "text",
     bool: "True or False",
     Sequence[str]: "a list of texts",
-    ImageTable: "an ImageTable, as interp.open_images returns it",
-    Pairs: "pairs, as images.pairs(...) returns them",
+    Iterable[str]: "a list of texts",
     Tower: "a tower, such as clip.visual",
-    Classifier: "a classifier, such as clip.zero_shot(class_names)",
     Tensor: "a torch tensor",
+    "ImageTable": "an ImageTable, as interp.open_images returns it",
+    "Pairs": "pairs, as images.pairs(...) returns them",
+    "Classifier": "a classifier, such as clip.zero_shot(class_names)",
+    "Target": "a target, as Target(classifier, labels=...) makes it",
 }
-"""What is checked, and how it is said; all other annotations are let through."""
+"""What is checked, and how it is said, by type or by its name; all other annotations are let
+through."""
 
 INSTEAD = {
     Tower: "open a module of another kind by interp.models.open_tower",
     Tensor: "make one with torch.as_tensor",
-    ImageTable: "open the pictures with interp.open_images",
-    Sequence[str]: "put it into a list",
+    "ImageTable": "open the pictures with interp.open_images",
 }
+
+COUNTED = ("batch_size", "per_cell")
+"""Arguments that are at least 1 wherever they stand."""
 
 
 def door(function: Function) -> Function:
@@ -80,15 +85,43 @@ def door(function: Function) -> Function:
             if name in kinds and not _fits(value, kinds[name]):
                 found = _tower_of(value, kinds[name], bound.arguments)
                 if found is None:
-                    raise _wrong(function, name, value, kinds[name])
+                    raise _wrong(function.__name__, name, value, kinds[name])
                 bound.arguments[name], changed = found, True
             elif signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
                 for key, given in value.items():
                     if key in kinds and not _fits(given, kinds[key]):
-                        raise _wrong(function, key, given, kinds[key])
+                        raise _wrong(function.__name__, key, given, kinds[key])
+                    _check_promise(function.__name__, key, given)
+            _check_promise(function.__name__, name, bound.arguments[name])
         return function(*bound.args, **bound.kwargs) if changed else function(*args, **kwargs)
 
     return checked  # type: ignore[return-value]
+
+
+def check_fields(thing: Any) -> None:
+    """Check the fields of a dataclass as `door` checks arguments, for its `__post_init__`.
+
+    Args:
+        thing: An instance of a dataclass with annotations.
+
+    Raises:
+        SpecificationError: For a field of another kind than its annotation.
+    """
+    kinds = _kinds(type(thing))
+    for each in fields(thing):
+        value = getattr(thing, each.name)
+        if each.name in kinds and not _fits(value, kinds[each.name]):
+            raise _wrong(type(thing).__name__, each.name, value, kinds[each.name])
+
+
+def _check_promise(function: str, name: str, value: Any) -> None:
+    """Refuse a count below 1, and a device that is not there."""
+    if name in COUNTED and isinstance(value, (int, np.integer)) and value < 1:
+        raise SpecificationError(
+            f"call {function}", f"{name} = {value}", "at least 1", f"leave {name} at its default"
+        )
+    if name == "device" and value is not None:
+        which_device(str(value))
 
 
 @cache
@@ -109,9 +142,14 @@ def _kinds(function: Callable[..., Any]) -> dict[str, tuple[Any, ...]]:
 
 def _known(kind: Any) -> bool:
     """Whether it can be said of a value if it is of a kind."""
-    if kind in SAID or kind is NoneType or get_origin(kind) is Callable:
+    if _key(kind) in SAID or kind is NoneType or get_origin(kind) is Callable:
         return True
     return type(kind) is type and not _is_protocol(kind)
+
+
+def _key(kind: Any) -> Any:
+    """What a kind is entered by: classes that stand on this module by their names."""
+    return kind if kind in SAID else getattr(kind, "__name__", kind)
 
 
 def _is_protocol(kind: type) -> bool:
@@ -123,7 +161,7 @@ def _fits(value: Any, kinds: Sequence[Any]) -> bool:
 
 
 def _is(value: Any, kind: Any) -> bool:
-    if kind == Sequence[str]:
+    if kind in (Sequence[str], Iterable[str]):
         listed_ = not isinstance(value, (str, bytes)) and hasattr(value, "__iter__")
         return listed_ and all(isinstance(each, str) for each in value)
     if get_origin(kind) is Callable:
@@ -146,16 +184,16 @@ def _tower_of(value: Any, kinds: Sequence[Any], arguments: Mapping[str, Any]) ->
     return value.text if tokens else value.visual
 
 
-def _wrong(
-    function: Callable[..., Any], name: str, value: Any, kinds: Sequence[Any]
-) -> SpecificationError:
+def _wrong(function: str, name: str, value: Any, kinds: Sequence[Any]) -> SpecificationError:
     said = [_said(kind) for kind in kinds if kind is not NoneType]
     said += ["None"] if NoneType in kinds else []
     shown = repr(value)
     short = shown if len(shown) < 60 else f"a {type(value).__name__}"
-    hint = next((INSTEAD[kind] for kind in kinds if kind in INSTEAD), "")
+    hint = next((INSTEAD[_key(kind)] for kind in kinds if _key(kind) in INSTEAD), "")
+    if isinstance(value, str) and any(kind in (Sequence[str], Iterable[str]) for kind in kinds):
+        hint = "put it into a list"
     return SpecificationError(
-        f"call {function.__name__}",
+        f"call {function}",
         f"{name} = {short}",
         " or ".join(said),
         hint or f"pass {name} as {said[0]}",
@@ -165,7 +203,7 @@ def _wrong(
 def _said(kind: Any) -> str:
     if get_origin(kind) is Callable:
         return "a function"
-    return SAID.get(kind) or f"a {kind.__name__}"
+    return SAID.get(_key(kind)) or f"a {kind.__name__}"
 
 
 def _miscalled(

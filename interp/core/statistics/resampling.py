@@ -262,8 +262,17 @@ def sharing_index(
     'shared'
     """
     rows = np.asarray(left_out, dtype=float).reshape(-1, 3)
-    if not np.isfinite(rows).all() or not np.isfinite([value, null, ceiling]).all():
-        return Index(np.nan, np.nan, np.nan, CANNOT_TELL, "not a number in value, null or ceiling")
+    names = ("value", "null", "ceiling")
+    missing = [name for name, one in zip(names, (value, null, ceiling), strict=True)
+               if not np.isfinite(one)]  # fmt: skip
+    if missing:
+        reason = f"no {' and no '.join(missing)} could be measured"
+        return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
+    gone = ~np.isfinite(rows)
+    if gone.any():
+        what = " and ".join(name for name, one in zip(names, gone.any(axis=0), strict=True) if one)
+        reason = f"no {what} without {gone.any(axis=1).sum()} of {len(rows)} units, so no interval"
+        return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
     if len(rows) < 4:
         return Index(
             np.nan, np.nan, np.nan, CANNOT_TELL, f"{len(rows)} units, at least 4 are needed"
@@ -277,9 +286,11 @@ def sharing_index(
             CANNOT_TELL,
             f"ceiling - null = {room.value:.2g} is below 3 standard errors ({3 * room.error:.2g})",
         )
-    spread = jackknife(
-        (value - null) / (ceiling - null), (rows[:, 0] - rows[:, 1]) / (rows[:, 2] - rows[:, 1])
-    )
+    rooms = rows[:, 2] - rows[:, 1]
+    if (rooms <= 0).any():
+        reason = f"ceiling - null is not above 0 without one of the {len(rows)} units"
+        return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
+    spread = jackknife((value - null) / (ceiling - null), (rows[:, 0] - rows[:, 1]) / rooms)
     return Index(
         spread.value,
         spread.low,

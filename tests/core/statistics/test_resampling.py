@@ -99,5 +99,15 @@ def test_index_is_refused_without_room_between_null_and_ceiling() -> None:
 
 def test_index_is_refused_with_three_units_or_a_nan() -> None:
     assert "at least 4" in statistics.sharing_index(0.5, 0, 1, left_out=[(0.5, 0, 1)] * 3).reason
-    bad = [(np.nan, 0.0, 1.0)] * 5
-    assert "not a number" in statistics.sharing_index(0.5, 0, 1, left_out=bad).reason
+    bad = [(0.5, 0.0, 1.0)] * 4 + [(0.5, 0.0, np.nan)]
+    reason = statistics.sharing_index(0.5, 0, 1, left_out=bad).reason
+    assert reason == "no ceiling without 1 of 5 units, so no interval"
+    reason = statistics.sharing_index(np.nan, 0, np.nan, left_out=bad).reason
+    assert reason == "no value and no ceiling could be measured"
+
+
+def test_index_is_refused_where_one_unit_left_out_leaves_no_room() -> None:
+    """A share of nothing has no size; the mean room of forty units hides one of them."""
+    left_out = [(0.5, 0.0, 1.0)] * 39 + [(0.5, 0.0, 0.0)]
+    found = statistics.sharing_index(0.5, 0.0, 6.0, left_out=left_out)
+    assert found.verdict == "cannot tell" and "without one of the 40 units" in found.reason
