@@ -18,3 +18,5 @@ from .study.results import open_result as open_result
 from .study.studies import Study as Study
 from .study.studies import examine as examine
 from .verdicts.across_checkpoints import verdict as verdict
+
+__version__: str

@@ -249,7 +249,7 @@ def test_leace_takes_names_for_labels() -> None:
 
 @pytest.mark.parametrize("kind", ["batch norm", "dropout"])
 def test_a_tower_that_draws_or_learns_while_it_runs_is_refused(kind: str) -> None:
-    """In training mode features would depend on the batch, and collecting would change the model."""
+    """In training mode features depend on the batch, and collecting changes the model."""
     body = torch.nn.BatchNorm1d(2) if kind == "batch norm" else torch.nn.Dropout(0.5)
     tower = Chain([torch.nn.Sequential(body)])
     pixels = torch.rand(4, 2, 3)

@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from interp import probes
+from interp import circuits, load_clip, probes
 from interp.circuits import Attribution, Chain, wire
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
+from interp.core.progress import set_quiet
 from interp.core.tables import Table
 
 NAMES = ("red", "lime", "blue", "white", "yellow", "cyan")
@@ -63,3 +64,31 @@ def test_a_table_is_no_reason_to_load_the_report() -> None:
     code = "import sys, json, interp.core.tables; print(json.dumps('interp.report' in sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(run.stdout) is False
+
+
+def test_reprs_name_what_things_are_of() -> None:
+    head = circuits.Classifier(torch.eye(3), ("red", "lime", "blue"), scale=10.0)
+    assert repr(head) == "Classifier(3 classes: red, lime, blue; scale 10)"
+    target = circuits.Target(head, labels=["red", "blue"], foils=["lime", "red"])
+    assert repr(target) == f"Target(2 examples, with foils; {head!r})"
+    directions = circuits.Subspace("blocks.0.hook_resid_post", ("batch", "d_model"), torch.eye(3))
+    assert repr(directions) == "Subspace(3 of 3 directions of blocks.0.hook_resid_post)"
+    ones = torch.ones(2)
+    dictionary = probes.Dictionary(torch.eye(2), torch.eye(2), ones, ones, ones, k=1)
+    assert repr(dictionary) == "Dictionary(2 features of 2 units, at most 1 at a time)"
+    assert repr(circuits.METRICS).splitlines()[1].startswith("margin             Logit of the own")
+
+
+def test_a_clips_repr_says_where_its_weights_are_from_and_a_towers_shows_every_site(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    set_quiet(False)
+    clip = load_clip("RN50")
+    set_quiet(True)
+    for tower in (clip.visual, clip.text):
+        lines = repr(tower).splitlines()
+        assert len(lines) <= 15
+        for site in tower.sites:
+            assert any(site.rpartition(".")[2] in line for line in lines), site
+    assert repr(clip) == "Clip('RN50', random weights, cpu, torch.float32)"
+    assert "no pretrained= is given" in capsys.readouterr().err

@@ -23,6 +23,7 @@ from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
 from interp.core.arguments import filled
 from interp.core.batching import Batching, batches
 from interp.core.errors import NumericsError, SpecificationError, check_known
+from interp.core.faces.by_name import Named
 from interp.core.faces.doors import door
 from interp.core.progress import track
 from interp.core.seeds import rng
@@ -161,14 +162,16 @@ def chance(task: _Task) -> np.ndarray:
     return np.tile(drawn, (len(task.clean), 1))
 
 
-METHODS: dict[str, Callable[[_Task], np.ndarray]] = {
-    "EAP": eap,
-    "EAP-IG-inputs": eap_ig_inputs,
-    "EAP-IG-activations": eap_ig_activations,
-    "RelP": relp,
-    "exact": exact,
-    "random": chance,
-}
+METHODS: Named[Callable[[_Task], np.ndarray]] = Named(
+    {
+        "EAP": eap,
+        "EAP-IG-inputs": eap_ig_inputs,
+        "EAP-IG-activations": eap_ig_activations,
+        "RelP": relp,
+        "exact": exact,
+        "random": chance,
+    }
+)
 """Every method by name; help, errors and the tests' matrix read it."""
 
 

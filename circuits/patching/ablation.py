@@ -35,6 +35,7 @@ from interp.circuits.tasks.metrics import (
 from interp.core.arguments import Budget, BudgetKeywords, filled
 from interp.core.batching import batches
 from interp.core.errors import SampleError, ShapeError, SpecificationError, check_known
+from interp.core.faces.by_name import Named
 from interp.core.faces.doors import door
 from interp.core.seeds import rng
 from interp.core.sites import find_sites
@@ -271,12 +272,14 @@ def optimal(ask: AblationRequest) -> Baseline:
     return _for_all(best, ask), {"steps": ask.steps, "loss": loss, "loss_at_mean": before}
 
 
-ABLATIONS: dict[str, Callable[[AblationRequest], Baseline]] = {
-    "resample": resample,
-    "mean": mean,
-    "zero": zero,
-    "optimal": optimal,
-}
+ABLATIONS: Named[Callable[[AblationRequest], Baseline]] = Named(
+    {
+        "resample": resample,
+        "mean": mean,
+        "zero": zero,
+        "optimal": optimal,
+    }
+)
 """Every kind by name; each makes the donor of a sweep, and facts about it."""
 
 

@@ -18,6 +18,7 @@ from torch.nn.functional import cosine_similarity
 
 from interp.core.classifiers import Classifier
 from interp.core.errors import DataError, ShapeError, SpecificationError, check_known, listed
+from interp.core.faces.by_name import Named
 from interp.core.faces.doors import check_fields
 
 Rows = slice | np.ndarray | Tensor | Sequence[int]
@@ -203,15 +204,17 @@ def kl(embedding: Float[Tensor, "batch d_embed"], target: Target) -> Float[Tenso
 MetricKind = str | Callable[[Tensor, Target], Tensor]
 """A metric by name, or a function of outputs `batch d_embed` and a target."""
 
-METRICS: dict[str, Callable[[Tensor, Target], Tensor]] = {
-    "true_class_cosine": true_class_cosine,
-    "margin": margin,
-    "mean_margin": mean_margin,
-    "logit_difference": logit_difference,
-    "clean_distance": clean_distance,
-    "probability": probability,
-    "kl": kl,
-}
+METRICS: Named[Callable[[Tensor, Target], Tensor]] = Named(
+    {
+        "true_class_cosine": true_class_cosine,
+        "margin": margin,
+        "mean_margin": mean_margin,
+        "logit_difference": logit_difference,
+        "clean_distance": clean_distance,
+        "probability": probability,
+        "kl": kl,
+    }
+)
 """Every metric by name; each takes `[batch d_embed]` and a target, and gives `[batch]`."""
 
 

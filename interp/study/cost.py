@@ -96,7 +96,7 @@ def cost_of_study(
     disk = _disk(spec, each + arms, jobs)
     text = (
         f"{_training_in_words(spec, each + arms, on_two_cores)}; then measuring {measured} models, "
-        f"about {max(1, round(minutes))} minutes; {_size(disk)} of disk (rough: as measured on a "
+        f"{_minutes(minutes)}; {_size(disk)} of disk (rough: as measured on a "
         "small ResNet, two cores, nothing finished yet)"
     )
     if spec.images.source:
@@ -127,9 +127,18 @@ def _training_in_words(spec: Specification, n_runs: int, minutes: float | None) 
     repeats = f"{spec.blocks} blocks" if spec.blocks else f"seeds {listed(spec.seeds)}"
     runs = [f"{n_runs} runs of {each.name}, {_length(each)}" for each in spec.architectures]
     text = f"{', '.join(runs)}: {listed(names, limit=20)}; test domain {listed(domains)}; {repeats}"
-    return (
-        text if minutes is None else f"{text}; about {minutes:.0f} minutes of training on two cores"
-    )
+    return text if minutes is None else f"{text}; {_minutes(minutes)} of training on two cores"
+
+
+def _minutes(minutes: float) -> str:
+    """A forecast in whole minutes.
+
+    >>> _minutes(0.2), _minutes(1.4), _minutes(7.6)
+    ('under a minute', 'about a minute', 'about 8 minutes')
+    """
+    if minutes < 0.75:
+        return "under a minute"
+    return "about a minute" if minutes < 1.5 else f"about {minutes:.0f} minutes"
 
 
 def _length(training: TrainingSpec) -> str:

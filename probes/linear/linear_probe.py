@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -63,7 +62,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         """Fit to "row feature" and one label per row."""
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)
-        if not (isinstance(self.C, Real) and not isinstance(self.C, bool) and 0 < self.C < np.inf):
+        number = isinstance(self.C, (int, float, np.number)) and not isinstance(self.C, bool)
+        if not number or not 0 < float(self.C) < np.inf:
             raise ValueError(f"C = {self.C!r}: the inverse penalty is a number above 0")
         self.classes_, codes = np.unique(y, return_inverse=True)
         n_classes = len(self.classes_)
@@ -72,7 +72,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
                 f"a probe tells classes apart: y has {n_classes} class, two are needed"
             )
         basis = Basis.of(X)
-        [fitted] = fit_many([basis], [codes[None]], n_classes, C=self.C, tolerance=self.tol)
+        [fitted] = fit_many([basis], [codes[None]], n_classes, C=float(self.C), tolerance=self.tol)
         plain = basis.unstandardised(fitted)
         weights, intercepts = plain.weights[0], plain.intercepts[0]
         if n_classes == 2:

@@ -268,10 +268,11 @@ def sharing_index(
     if missing:
         reason = f"no {' and no '.join(missing)} could be measured"
         return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
-    gone = ~np.isfinite(rows)
-    if gone.any():
-        what = " and ".join(name for name, one in zip(names, gone.any(axis=0), strict=True) if one)
-        reason = f"no {what} without {gone.any(axis=1).sum()} of {len(rows)} units, so no interval"
+    there = np.isfinite(rows)
+    if not there.all():
+        what = " and ".join(names[place] for place in range(3) if not there[:, place].all())
+        without = len(rows) - int(there.all(axis=1).sum())
+        reason = f"no {what} without {without} of {len(rows)} units, so no interval"
         return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
     if len(rows) < 4:
         return Index(

@@ -16,14 +16,14 @@ __all__ = ["DECODED", "SUFFIXES", "open_folder"]
 def open_folder(
     root: str | Path, *, test_share: float = 0.2, seed: int = 0, opening: Opening | None = None
 ) -> ImageTable:
-    """Open a folder laid out as `root/domain/class/*.{jpg,png,...}`.
+    """Open a folder laid out as `root/domain/class/*.{jpg,png,...}`, or one domain's of classes.
 
     Args:
         root: The folder of domains.
         test_share: Share of each cell (class x domain) that becomes `test`.
         seed: Seed of the split.
         opening: What the source does not say itself. If given, its `test_share` and `seed` are used
-            instead of the two above.
+            instead of the two above. With a domain, the folder may be laid out as `class/*.jpg`.
 
     Returns:
         The image table; every picture counts as a drawing of its own.
@@ -45,13 +45,14 @@ def open_folder(
             "a folder laid out as domain/class/*.jpg",
             "check the path",
         )
-    paths = _pictures(folder)
+    flat = chosen.domain is not None and _holds_pictures(folder, "*/*")
+    paths = _pictures(folder, flat=flat)
     if not paths:
         raise DataError(
             f"read pictures from {folder}",
             f"no picture in it{_found(folder)}",
             "a folder laid out as domain/class/*.jpg",
-            "point at the folder of domains",
+            "point at the folder of domains, or say domain= for a folder of classes",
         )
     frame = pd.DataFrame(
         {
@@ -71,12 +72,16 @@ def open_folder(
     )
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """The readable pictures of all cells in order."""
+def _holds_pictures(folder: Path, pattern: str) -> bool:
+    return any(path.suffix.lower() in SUFFIXES for path in folder.glob(pattern))
+
+
+def _pictures(folder: Path, *, flat: bool) -> list[Path]:
+    """The readable pictures of all cells in order; of one domain's where the folder is `flat`."""
     strays = Strays()
     paths = [
         path
-        for cell in _cells(folder, strays)
+        for cell in (_folders(folder, strays) if flat else _cells(folder, strays))
         for path in sorted(cell.iterdir())
         if _is_candidate(path, strays)
     ]
@@ -86,22 +91,21 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _cells(folder: Path, strays: Strays) -> list[Path]:
-    """The class folders; whatever else is at the two upper levels is noted in `strays`."""
-    cells = []
-    for domain in sorted(folder.iterdir()):
-        if domain.name.startswith(".") or not domain.is_dir():
-            strays.add(
-                "hidden" if domain.name.startswith(".") else "outside the two levels", domain
-            )
-            continue
-        for cell in sorted(domain.iterdir()):
-            if cell.name.startswith(".") or not cell.is_dir():
-                strays.add(
-                    "hidden" if cell.name.startswith(".") else "outside the two levels", cell
-                )
-            else:
-                cells.append(cell)
-    return cells
+    """The class folders of all domains."""
+    return [cell for domain in _folders(folder, strays) for cell in _folders(domain, strays)]
+
+
+def _folders(folder: Path, strays: Strays) -> list[Path]:
+    """The folders of one level, in order; whatever else is there is noted in `strays`."""
+    kept = []
+    for each in sorted(folder.iterdir()):
+        if each.name.startswith("."):
+            strays.add("hidden", each)
+        elif not each.is_dir():
+            strays.add("outside the two levels", each)
+        else:
+            kept.append(each)
+    return kept
 
 
 def _is_candidate(path: Path, strays: Strays) -> bool:
@@ -116,8 +120,8 @@ def _is_candidate(path: Path, strays: Strays) -> bool:
 
 def _found(folder: Path) -> str:
     """Where pictures are instead, in words, if they are one level off."""
-    if any(path.suffix.lower() in SUFFIXES for path in folder.glob("*")):
+    if _holds_pictures(folder, "*"):
         return " at the second level (there are some in the folder itself)"
-    if any(path.suffix.lower() in SUFFIXES for path in folder.glob("*/*")):
+    if _holds_pictures(folder, "*/*"):
         return " at the second level (there are some at the first: domain or class is missing)"
     return ""

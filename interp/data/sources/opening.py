@@ -34,6 +34,7 @@ def open_images(
     |---|---|
     | None | the embedded study (`spec`), rendered into the cache the first time: about a minute |
     | a folder of `domain/class/*.jpg` | PACS, OfficeHome, one's own |
+    | a folder of `class/*.jpg`, with `domain=` | one domain |
     | a folder with `real_train.txt`, `real_test.txt`, ... | DomainNet: the lists' split and order |
     | a `.csv`, `.tsv` or `.parquet` file | a row per picture: path, label, domain and more |
     | a `datasets.Dataset` or `DatasetDict`, or a folder that one was saved to | Hugging Face |

@@ -32,6 +32,15 @@ def test_cells_become_rows_and_splits_are_repeatable(tmp_path: Path) -> None:
     assert images.picture(0).size == (8, 8)
 
 
+def test_a_folder_of_classes_is_one_domain_where_it_is_said(tmp_path: Path) -> None:
+    fill(tmp_path, {"cat": 4, "dog": 4})
+    images = open_images(tmp_path, domain="real")
+    assert images.counts()["real"].to_dict() == {"cat": 4, "dog": 4}
+    assert images.picture(7).size == (8, 8)
+    with pytest.raises(DataError, match="say domain="):
+        open_images(tmp_path)
+
+
 def test_strays_are_skipped_counted_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
