@@ -5,9 +5,9 @@ from .discovery.graph_kernel import weisfeiler_lehman as weisfeiler_lehman
 from .discovery.searching import DISCOVERERS as DISCOVERERS
 from .discovery.searching import Runs as Runs
 from .discovery.searching import discover as discover
-from .edges.attribution import METHODS as METHODS
-from .edges.attribution import Attribution as Attribution
-from .edges.attribution import attribute as attribute
+from .edges.edge_attribution import METHODS as METHODS
+from .edges.edge_attribution import Attribution as Attribution
+from .edges.edge_attribution import attribute as attribute
 from .edges.path_patching import edge_effects as edge_effects
 from .edges.path_patching import path_patch as path_patch
 from .edges.wiring import Wiring as Wiring
@@ -86,8 +86,8 @@ from .tasks.pairs import draw_transplants as draw_transplants
 from .tasks.pairs import other_class as other_class
 from .tasks.pairs import read_pairs as read_pairs
 from .toy import Chain as Chain
+from .units.channel_attribution import channel_scores as channel_scores
 from .units.channel_circuits import ChannelCircuit as ChannelCircuit
 from .units.channel_circuits import channel_circuit as channel_circuit
 from .units.channel_wiring import channel_edges as channel_edges
-from .units.integrated_gradients import channel_scores as channel_scores
 from .units.masked_units import unit_faithfulness as unit_faithfulness

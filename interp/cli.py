@@ -25,7 +25,7 @@ from interp.console import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from interp.models.training.torchrun import Run
+    from interp.models.training.supervisor import Run
     from interp.study.results import Result
 
 app = typer.Typer(
@@ -131,7 +131,7 @@ def run_command(
         pair = [name.strip() for name in domains.split(",") if name.strip()]
         with in_options("model"):
             if dry_run:
-                from interp.study.cost import cost_of_model
+                from interp.study.forecasting import cost_of_model
 
                 asked: dict[str, Any] = {"architecture": model or None, "domains": pair}
                 return _told(
@@ -144,7 +144,7 @@ def run_command(
                 device=device or None, command=command,
             )  # fmt: skip
         return _pages(result)
-    from interp.study.cost import cost_of_study
+    from interp.study.forecasting import cost_of_study
     from interp.study.studies import Study
 
     chosen = Study.from_toml(study) if study else Study()
@@ -159,7 +159,7 @@ def run_command(
 
 def _rehearsed(specification: Any, jobs: int, *, measuring: bool = True) -> dict[str, Any]:
     """The cost of a study that is rehearsed: whatever it would refuse is refused now."""
-    from interp.study.cost import cost_of_study
+    from interp.study.forecasting import cost_of_study
     from interp.study.rehearsal import rehearse
 
     runs = rehearse(specification, jobs=jobs)
@@ -218,7 +218,7 @@ def grid_command(
     """
     from interp.core.errors import SpecificationError, listed
     from interp.core.progress import say, set_quiet
-    from interp.study.cost import cost_of_study
+    from interp.study.forecasting import cost_of_study
     from interp.study.grids import Grid
     from interp.study.studies import Study
 

@@ -33,4 +33,4 @@ from .training.recipes import RECIPES as RECIPES
 from .training.recipes import Recipe as Recipe
 from .training.recipes import named_recipe as named_recipe
 from .training.runs import Run as Run
-from .training.torchrun import train as train
+from .training.supervisor import train as train

@@ -11,7 +11,7 @@ from .dictionaries.dictionary import BatchTopK as BatchTopK
 from .dictionaries.dictionary import Dictionary as Dictionary
 from .dictionaries.dictionary import TopK as TopK
 from .dictionaries.feature_groups import feature_roles as feature_roles
-from .dictionaries.paper import paper_feature_sharing as paper_feature_sharing
+from .dictionaries.paper_sharing import paper_feature_sharing as paper_feature_sharing
 from .dictionaries.quality import dictionary_quality as dictionary_quality
 from .dictionaries.quality import recovered_accuracy as recovered_accuracy
 from .dictionaries.saelens import read_saelens as read_saelens

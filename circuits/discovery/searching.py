@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from interp.circuits.discovery.circuit import Circuit
-from interp.circuits.edges.attribution import Attribution
+from interp.circuits.edges.edge_attribution import Attribution
 from interp.circuits.edges.masked_runs import open_run, run_masked
 from interp.circuits.edges.wiring import Wiring
 from interp.circuits.tasks.metrics import measure

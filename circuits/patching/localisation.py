@@ -21,14 +21,8 @@ from interp.core.faces.doors import door
 from interp.core.images import Pairs
 from interp.core.seeds import rng
 from interp.core.sites import AXES
-from interp.core.statistics.resampling import (
-    CANNOT_TELL,
-    NOT_SHARED,
-    Index,
-    jackknife,
-    mean_interval,
-    sharing_index,
-)
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, Index, sharing_index
+from interp.core.statistics.resampling import jackknife, mean_interval
 from interp.core.tables import Table
 from interp.core.tower import Tower
 

@@ -18,7 +18,7 @@ from interp.circuits.edges.wiring import wire
 from interp.circuits.planted.model import ChannelTruth, Neuron, PlantedModel, Truth
 from interp.circuits.planted.world import CLASSES, PARTS, Scenes, World
 from interp.circuits.tasks.metrics import Metric, Target
-from interp.circuits.units.integrated_gradients import unit_axis
+from interp.circuits.units.channel_attribution import unit_axis
 from interp.circuits.units.masked_units import measure_units
 from interp.core.errors import SpecificationError, listed
 from interp.core.seeds import rng

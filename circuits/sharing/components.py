@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from interp.circuits.discovery.criteria import measure_masks
-from interp.circuits.edges.attribution import attribute
+from interp.circuits.edges.edge_attribution import attribute
 from interp.circuits.edges.wiring import Wiring, wire
 from interp.circuits.tasks.pairs import Read
-from interp.circuits.units.integrated_gradients import channel_scores, unit_axis
+from interp.circuits.units.channel_attribution import channel_scores, unit_axis
 from interp.circuits.units.masked_units import measure_units
 from interp.core.arguments import MEMORY
 from interp.core.sites import find_sites

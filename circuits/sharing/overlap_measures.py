@@ -14,14 +14,15 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from interp.circuits.discovery.circuit import Circuit
-from interp.circuits.edges.attribution import Attribution
+from interp.circuits.edges.edge_attribution import Attribution
 from interp.circuits.patching.localisation import of_its_own
 from interp.circuits.sharing.components import edge_groups
 from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError, check_known
 from interp.core.faces.doors import door
 from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import Evidence
-from interp.core.statistics.resampling import Interval, permutation_p, sharing_index
+from interp.core.statistics.index_of_sharing import sharing_index
+from interp.core.statistics.resampling import Interval, permutation_p
 from interp.core.tables import Table
 
 

@@ -43,7 +43,8 @@ from interp.core.images import ImageTable
 from interp.core.progress import say, track
 from interp.core.sites import find_sites
 from interp.core.statistics.evidence_rows import Evidence
-from interp.core.statistics.resampling import CANNOT_TELL, SHARED, Index, jackknife
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, SHARED, Index
+from interp.core.statistics.resampling import jackknife
 from interp.core.tables import Table
 from interp.core.tower import Tower
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from interp.circuits.patching.baselines import Baseline
 from interp.circuits.tasks.metrics import name_of
+from interp.circuits.units.channel_attribution import channel_scores, check_steps
 from interp.circuits.units.channel_wiring import MEMORY, check_adjacent, score_edges, want
-from interp.circuits.units.integrated_gradients import channel_scores, check_steps
 from interp.core.arguments import Room, RoomKeywords, filled
 from interp.core.errors import SpecificationError
 from interp.core.faces.doors import door

@@ -16,7 +16,7 @@ from interp.circuits.patching.engine import Change, Prefix
 from interp.circuits.patching.sweeping import check_inputs
 from interp.circuits.tasks.metrics import check_metric, measure, rows_of
 from interp.circuits.tasks.pairs import PairTask, PairTaskKeywords
-from interp.circuits.units.integrated_gradients import unit_axis
+from interp.circuits.units.channel_attribution import unit_axis
 from interp.core.arguments import filled
 from interp.core.batching import batches
 from interp.core.errors import ShapeError, SpecificationError

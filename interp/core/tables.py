@@ -20,7 +20,8 @@ from interp.core.declarations.columns import EVIDENCE, typed
 from interp.core.declarations.measures import known_columns
 from interp.core.errors import DataError, OutputError, SpecificationError, listed
 from interp.core.statistics.evidence_rows import NO_VERDICT, Evidence
-from interp.core.statistics.resampling import Index, Interval
+from interp.core.statistics.index_of_sharing import Index
+from interp.core.statistics.resampling import Interval
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from interp.core.errors import SpecificationError, check_known, listed
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Preprocess
 from interp.core.sites import BANDS
-from interp.core.statistics.resampling import CANNOT_TELL
+from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.core.tables import Table
 from interp.core.tower import Tower
 from interp.measures.catalogue.mechanisms import Seen, crossing

@@ -8,7 +8,7 @@ import pandas as pd
 
 from interp.core.declarations.writing import MISSING, number, percent
 from interp.core.sites import band_of
-from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED
 from interp.report.figures.pieces import counts
 from interp.report.figures.subjects import (
     ComparedPair,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from interp.core.declarations.writing import between, number, percent, sequence
-from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED
 from interp.report.figures.levels_of_evidence import foremost
 from interp.report.figures.subjects import (
     EPOCH_0,

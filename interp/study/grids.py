@@ -18,14 +18,14 @@ from interp.core.errors import DataError, SpecificationError, listed
 from interp.core.images import ImageTable
 from interp.core.progress import say
 from interp.core.storage.store import fingerprint
-from interp.data.mixtures.arms import Arm
 from interp.data.mixtures.basesets import open_base
+from interp.data.mixtures.intervention_arms import Arm
 from interp.data.mixtures.manifest import check_mixture
 from interp.data.mixtures.mixture import make_mixtures
 from interp.data.mixtures.settings import MixtureSpec
 from interp.data.mixtures.templates import longest_caption, vocabulary
 from interp.models.loading.presets import PRESETS, is_full_size, write_model_folder
-from interp.models.training.torchrun import Base, Run, train
+from interp.models.training.supervisor import Base, Run, train
 from interp.study.blocks import Block, open_blocks
 from interp.study.measuring import Model
 from interp.study.results import versions

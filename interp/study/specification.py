@@ -51,7 +51,7 @@ from interp.core.declarations.declared import (
 from interp.core.errors import SpecificationError, listed
 from interp.core.storage.store import LATER
 from interp.data.artwork.embedded import EmbeddedSpec
-from interp.data.mixtures.arms import InterventionSpec
+from interp.data.mixtures.intervention_arms import InterventionSpec
 from interp.measures.options import AnalysisSpec
 from interp.models.loading.presets import PRESETS
 from interp.models.training.recipes import Recipe, named_recipe

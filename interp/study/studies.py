@@ -20,8 +20,7 @@ from interp.core.storage.store import fingerprint, writable
 from interp.data import open_images
 from interp.measures.options import AnalysisSpec
 from interp.study.blocks import Block, compared_domains, open_pool
-from interp.study.comparisons import compare_settings
-from interp.study.cost import cost_of_study
+from interp.study.forecasting import cost_of_study
 from interp.study.grid_tables import loss_table, mixture_table
 from interp.study.grids import (
     Grid,
@@ -34,6 +33,7 @@ from interp.study.grids import (
 from interp.study.measuring import Measurement, Model, measure_models
 from interp.study.rehearsal import rehearse
 from interp.study.results import Result, contact_sheets, provenance, thumbnails, write_result
+from interp.study.setting_contrasts import compare_settings
 from interp.study.specification import Specification, TrainingSpec
 from interp.verdicts.l4_intervention import intervene, ordinary
 

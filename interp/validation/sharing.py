@@ -25,7 +25,7 @@ from interp.circuits.planted.expectations import expected
 from interp.circuits.planted.model import Outlook, PlantedBlueprint
 from interp.circuits.planted.world import DOMAINS, as_tensor, paint
 from interp.circuits.sharing.transfer_faithfulness import OVER_SIZES
-from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED
 from interp.probes import Features, collect, similarity, transfer
 from interp.validation.opened import Opened
 from interp.verdicts.rungs import RUNGS

@@ -12,8 +12,9 @@ import pandas as pd
 
 from interp.core.errors import DataError, SpecificationError, check_known, listed
 from interp.core.faces.doors import door
+from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.core.statistics.replication import mean_t
-from interp.core.statistics.resampling import CANNOT_TELL, holm
+from interp.core.statistics.resampling import holm
 from interp.core.tables import Table
 from interp.verdicts.panels import LINK, NEEDED, RUN, Checkpoints, among, from_tables, unmeasured
 from interp.verdicts.wording import LEVELS, disagreement, judge_link, licence, said

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 import pandas as pd
 
 from interp.core.sites import LAST, band_of
+from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.core.statistics.replication import mean_t
-from interp.core.statistics.resampling import CANNOT_TELL, Interval
+from interp.core.statistics.resampling import Interval
 from interp.verdicts.rungs import PLACE, RUNGS
 from interp.verdicts.votes import count_votes, of_cuts
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
 from interp.circuits.sharing.transfer_faithfulness import OVER_SIZES
-from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED
 from interp.probes.geometry.contrasts import MEAN_DIFFERENCE
 
 PLACE = ("setting", "test_domain", "architecture", "seed", "epoch", "control")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED
 
 
 @dataclass(frozen=True)

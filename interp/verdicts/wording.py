@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from interp.core.statistics.resampling import CANNOT_TELL
+from interp.core.statistics.index_of_sharing import CANNOT_TELL
 
 TOGETHER, AGAINST, APART = "goes together", "goes against", "does not go together"
 

@@ -26,7 +26,8 @@ from interp.core.images import ImageTable
 from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import Evidence, counts_of, leaving_out
-from interp.core.statistics.resampling import CANNOT_TELL, jackknife, sign_flip_p
+from interp.core.statistics.index_of_sharing import CANNOT_TELL
+from interp.core.statistics.resampling import jackknife, sign_flip_p
 from interp.core.tables import Table
 from interp.core.tower import Tower
 from interp.probes.concept_erasure.edits import (

@@ -18,7 +18,8 @@ from interp.core.faces.doors import door
 from interp.core.progress import track
 from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import NO_VERDICT, Evidence, counts_of
-from interp.core.statistics.resampling import Index, jackknife, max_t, sharing_index
+from interp.core.statistics.index_of_sharing import Index, sharing_index
+from interp.core.statistics.resampling import jackknife, max_t
 from interp.core.tables import Table
 from interp.probes.features.matrices import PIXELS, Features, check_domains
 from interp.probes.representational_similarity.kernel_alignment import u_centred

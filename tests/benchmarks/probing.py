@@ -132,7 +132,7 @@ def probe_power(studies: int = 30) -> None:
     Separate: other class means in the second domain. Rotated: the same geometry, turned, which CKA
     is blind to: to it, that is shared.
     """
-    from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
+    from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED
 
     truths = {"shared": SHARED, "separate": NOT_SHARED, "rotated": NOT_SHARED}
     for copies, noise in ((1, 3.0), (2, 3.0), (2, 1.5)):

@@ -18,7 +18,7 @@ from interp.core.tables import evidence
 from interp.measures.catalogue import registry
 from interp.measures.opened import Frames, OpenedModel
 from interp.report import result_figures
-from interp.study.cost import cost_of_study
+from interp.study.forecasting import cost_of_study
 from interp.study.results import Result
 from interp.study.specification import MixturesSpec
 from interp.study.studies import Study

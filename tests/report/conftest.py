@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from interp.core.illustrations import Plate
-from interp.core.statistics.resampling import verdict_of_interval
+from interp.core.statistics.index_of_sharing import verdict_of_interval
 from interp.core.tables import Table
 from interp.report.figures.pieces import Figure
 from interp.report.loaded import LoadedResult

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.statistics.resampling import verdict_of_interval
+from interp.core.statistics.index_of_sharing import verdict_of_interval
 
 SHARES = {
     "class": 0.2,

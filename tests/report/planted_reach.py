@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from interp.core.illustrations import Plate
-from interp.core.statistics.resampling import verdict_of_interval
+from interp.core.statistics.index_of_sharing import verdict_of_interval
 from interp.core.tables import Table
 from interp.verdicts.judging import climb
 from tests.report.conftest import EVIDENCE, FACTS, study_tables

@@ -8,7 +8,7 @@ import pytest
 
 from interp.core.errors import DataError, SpecificationError
 from interp.core.storage.store import fingerprint
-from interp.data.mixtures.arms import InterventionSpec
+from interp.data.mixtures.intervention_arms import InterventionSpec
 from interp.data.mixtures.settings import MixtureSpec
 from interp.measures.options import AnalysisSpec
 from interp.models.training.recipes import RECIPES

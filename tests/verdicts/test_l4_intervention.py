@@ -14,9 +14,9 @@ from interp.core.errors import SpecificationError
 from interp.core.seeds import rng
 from interp.core.storage.store import fingerprint
 from interp.core.tables import COLUMNS, Table
-from interp.data.mixtures.arms import SHUFFLED, Arm, InterventionSpec
+from interp.data.mixtures.intervention_arms import SHUFFLED, Arm, InterventionSpec
 from interp.models.loading.checkpoints import run_options
-from interp.study.cost import cost_of_study
+from interp.study.forecasting import cost_of_study
 from interp.study.grids import Grid
 from interp.study.results import Result
 from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec

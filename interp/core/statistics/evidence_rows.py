@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from interp.core.artists import n_drawings
-from interp.core.statistics.resampling import CANNOT_TELL, Index, Interval, jackknife, sharing_index
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, Index, sharing_index
+from interp.core.statistics.resampling import Interval, jackknife
 
 NO_VERDICT = Index(np.nan, np.nan, np.nan, "", "")
 """The index of what has no ceiling, or is no question of sharing."""

@@ -15,7 +15,7 @@ from interp.core.declarations.figures import (
 )
 from interp.core.declarations.writing import number, plain
 from interp.core.sites import BAND, BANDS, LAST
-from interp.core.statistics.resampling import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED
 from interp.core.tables import Table
 from interp.report.figures.grammar import finished, read_rows, views
 from interp.report.figures.pieces import (

@@ -7,7 +7,7 @@ import pandas as pd
 
 from interp.core.declarations.figures import INDEX, FigureSpec, Scale, SectionSpec
 from interp.core.declarations.writing import number, percent, plain, sequence
-from interp.core.statistics.resampling import CANNOT_TELL
+from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.report.figures.grammar import finished, read_rows
 from interp.report.figures.pieces import (
     GREY,

@@ -32,7 +32,7 @@ from interp.core.errors import DataError, NumericsError, ShapeError, SiteError, 
 from interp.core.images import ImageTable
 from interp.core.tables import EVIDENCE, Table
 from tests.circuits.conftest import Function, open_vit
-from tests.circuits.edges.test_attribution import bent
+from tests.circuits.edges.test_edge_attribution import bent
 
 
 def planted(*, backup: bool = False) -> Chain:

@@ -30,7 +30,7 @@ from interp.core.artists import artist_sides
 from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError
 from interp.core.images import ImageTable
 from interp.core.seeds import rng
-from interp.core.statistics.resampling import Index
+from interp.core.statistics.index_of_sharing import Index
 from interp.core.tables import EVIDENCE
 from interp.models.towers.vit import HookedViT
 

@@ -32,7 +32,7 @@ from interp.circuits.subspaces.subspace import Subspace
 from interp.core.artists import artist_sides
 from interp.core.errors import DataError, SampleError, SiteError, SpecificationError
 from interp.core.images import ImageTable
-from interp.core.statistics.resampling import Index
+from interp.core.statistics.index_of_sharing import Index
 from interp.core.tables import EVIDENCE, Table
 from interp.models.towers.vit import HookedViT
 from tests.circuits.conftest import CLASSES

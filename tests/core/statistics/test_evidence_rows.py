@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from interp.core.statistics.evidence_rows import Evidence, leaving_out
-from interp.core.statistics.resampling import CANNOT_TELL, Interval, jackknife, sharing_index
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, sharing_index
+from interp.core.statistics.resampling import Interval, jackknife
 from interp.core.tables import COLUMNS, EVIDENCE, evidence
 
 ABOUT = Evidence(

@@ -12,10 +12,10 @@ from interp.core.errors import CheckpointError, OutputError
 from interp.models.loading.load import create
 from interp.models.loading.presets import write_model_folder
 from interp.models.training import resuming
-from interp.models.training import torchrun as forecast
+from interp.models.training import supervisor as forecast
 from interp.models.training.recipes import Recipe
 from interp.models.training.runs import Run
-from interp.models.training.torchrun import check_room, checkpoint_bytes, forecast_disk
+from interp.models.training.supervisor import check_room, checkpoint_bytes, forecast_disk
 
 
 @pytest.mark.parametrize(

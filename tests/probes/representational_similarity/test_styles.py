@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from interp.core.artists import artist_halves
-from interp.core.statistics.resampling import SHARED
+from interp.core.statistics.index_of_sharing import SHARED
 from interp.probes import Features, directions, factorisation, similarity, transfer
 
 

@@ -23,8 +23,8 @@ from interp.data.mixtures.mixture import make_mixture
 from interp.data.mixtures.settings import MixtureSpec
 from interp.data.mixtures.templates import vocabulary
 from interp.models.loading.presets import write_model_folder
-from interp.models.training import torchrun as training
-from interp.models.training.torchrun import Recipe, Run, train
+from interp.models.training import supervisor as training
+from interp.models.training.supervisor import Recipe, Run, train
 
 
 @pytest.fixture(scope="module")

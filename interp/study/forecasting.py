@@ -162,7 +162,7 @@ def _disk(spec: Specification, n_runs: int, jobs: int) -> int:
 def _checkpoints(spec: Specification, training: TrainingSpec, n_runs: int, jobs: int) -> int:
     from interp.models.loading.presets import is_full_size, write_model_folder
     from interp.models.training.runs import Run
-    from interp.models.training.torchrun import forecast_disk
+    from interp.models.training.supervisor import forecast_disk
 
     size = None if is_full_size(training.preset) else spec.images.size
     recipe = TrainingSpec(preset=training.preset, keep=training.keep, optimizer=training.optimizer)

@@ -9,10 +9,10 @@ import pytest
 
 from interp.core.images import ImageTable
 from interp.data.mixtures.settings import MixtureSpec
-from interp.models.training.torchrun import Recipe, Run
+from interp.models.training.supervisor import Recipe, Run
 from interp.study.blocks import Block
-from interp.study.comparisons import FURTHER, PRIMARY, compare_settings, contrast_tables
 from interp.study.grids import GridRun
+from interp.study.setting_contrasts import FURTHER, PRIMARY, compare_settings, contrast_tables
 from interp.study.specification import TrainingSpec
 
 SETTINGS = ("natural-only", "cg-low", "cg-high", "leave-out-domain", "cg-high, 2 domains")

@@ -1,0 +1,93 @@
+"""The index of sharing, between null and ceiling, and the verdict on its interval."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from interp.core.statistics.resampling import jackknife
+
+SHARED, NOT_SHARED, CANNOT_TELL = "shared", "not shared", "cannot tell"
+
+
+@dataclass(frozen=True)
+class Index:
+    """A sharing index with its interval and verdict; `reason` says why there is none."""
+
+    value: float
+    low: float
+    high: float
+    verdict: str
+    reason: str
+
+
+def sharing_index(
+    value: float,
+    null: float,
+    ceiling: float,
+    *,
+    left_out: ArrayLike,
+    shared_above: float = 0.5,
+    not_shared_below: float = 0.2,
+) -> Index:
+    """index = (value - null) / (ceiling - null), with a jackknife interval of the whole index.
+
+    `left_out` holds one row (value, null, ceiling) per unit left out. Refused, as "cannot tell",
+    where ceiling - null is less than three of its standard errors. The verdict is by equivalence:
+    shared if the interval lies above `shared_above`, not shared if below `not_shared_below`.
+
+    >>> rows = np.array([[0.8, 0.0, 0.9], [0.82, 0.0, 0.91], [0.81, 0.0, 0.9], [0.8, 0.0, 0.9]])
+    >>> sharing_index(0.81, 0.0, 0.9, left_out=rows).verdict
+    'shared'
+    """
+    rows = np.asarray(left_out, dtype=float).reshape(-1, 3)
+    names = ("value", "null", "ceiling")
+    missing = [name for name, one in zip(names, (value, null, ceiling), strict=True)
+               if not np.isfinite(one)]  # fmt: skip
+    if missing:
+        reason = f"no {' and no '.join(missing)} could be measured"
+        return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
+    there = np.isfinite(rows)
+    if not there.all():
+        what = " and ".join(names[place] for place in range(3) if not there[:, place].all())
+        without = len(rows) - int(there.all(axis=1).sum())
+        reason = f"no {what} without {without} of {len(rows)} units, so no interval"
+        return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
+    if len(rows) < 4:
+        return Index(
+            np.nan, np.nan, np.nan, CANNOT_TELL, f"{len(rows)} units, at least 4 are needed"
+        )
+    room = jackknife(ceiling - null, rows[:, 2] - rows[:, 1])
+    if room.value < 3 * room.error or room.value <= 0:
+        return Index(
+            np.nan,
+            np.nan,
+            np.nan,
+            CANNOT_TELL,
+            f"ceiling - null = {room.value:.2g} is below 3 standard errors ({3 * room.error:.2g})",
+        )
+    rooms = rows[:, 2] - rows[:, 1]
+    if (rooms <= 0).any():
+        reason = f"ceiling - null is not above 0 without one of the {len(rows)} units"
+        return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
+    spread = jackknife((value - null) / (ceiling - null), (rows[:, 0] - rows[:, 1]) / rooms)
+    return Index(
+        spread.value,
+        spread.low,
+        spread.high,
+        verdict_of_interval(spread.low, spread.high, shared_above, not_shared_below),
+        "",
+    )
+
+
+def verdict_of_interval(
+    low: float, high: float, shared_above: float = 0.5, not_shared_below: float = 0.2
+) -> str:
+    """Decide by equivalence on an index's interval.
+
+    >>> verdict_of_interval(0.6, 0.9), verdict_of_interval(-0.1, 0.1), verdict_of_interval(0.1, 0.9)
+    ('shared', 'not shared', 'cannot tell')
+    """
+    if low > shared_above:
+        return SHARED
+    return NOT_SHARED if high < not_shared_below else CANNOT_TELL
