@@ -161,6 +161,8 @@ def test_what_moved_is_where_the_table_says() -> None:
 
 
 NEW = {
+    "InterpError",
+    "errors",
     *("models", "probes", "circuits", "data", "examine", "open_tower", "logit_attrs"),
     "planted_vit",
 }

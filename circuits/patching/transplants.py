@@ -29,9 +29,10 @@ from interp.core.faces.doors import door
 from interp.core.images import ImageTable
 from interp.core.progress import say
 from interp.core.sites import find_sites
+from interp.core.statistics.evidence_rows import evidence
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, Index
 from interp.core.statistics.resampling import jackknife
-from interp.core.tables import Table, evidence
+from interp.core.tables import Table
 from interp.core.tower import Tower
 
 DONORS = ("donor", "null", "ceiling")

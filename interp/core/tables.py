@@ -12,16 +12,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from interp.core.declarations.columns import COLUMNS as COLUMNS
 from interp.core.declarations.columns import EVIDENCE, typed
 from interp.core.declarations.measures import known_columns
 from interp.core.errors import DataError, OutputError, SpecificationError, listed
-from interp.core.statistics.evidence_rows import NO_VERDICT, Evidence
-from interp.core.statistics.index_of_sharing import Index
-from interp.core.statistics.resampling import Interval
 
 
 @dataclass(frozen=True)
@@ -206,24 +202,3 @@ def read_frame(path: Path) -> pd.DataFrame:
     """
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     return typed(frame, known_columns(frame.columns))
-
-
-def evidence(
-    found: Interval,
-    *,
-    null: float,
-    ceiling: float = np.nan,
-    index: Index | float = NO_VERDICT,
-    p: float = np.nan,
-    reason: str = "",
-    **common: Any,
-) -> dict[str, object]:
-    """One row of `Evidence`, for a measure with a single one; `common` are that type's fields.
-
-    >>> row = evidence(Interval(0.5, 0.1, 0.3, 0.7), null=0.25, null_kind="chance", unit="class",
-    ...                n_units=4, n_pictures=40, estimand="this model", seed=0)
-    >>> row["low"], row["null"], row["n_units"]
-    (0.3, 0.25, 4)
-    """
-    about = Evidence(**common)
-    return about.row(found, null=null, ceiling=ceiling, index=index, p=p, reason=reason)

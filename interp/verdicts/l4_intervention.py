@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from interp.core.sites import band_of
+from interp.core.statistics.evidence_rows import evidence
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.core.statistics.replication import mean_t, replicated
 from interp.core.statistics.resampling import Interval, holm, sign_flip_p
-from interp.core.tables import evidence
 from interp.data.mixtures.intervention_arms import OWN, SHUFFLED, Arm, InterventionSpec
 from interp.data.mixtures.settings import NATURAL
 from interp.models.evaluation.accuracies import ALL, HELD_OUT, SEEN

@@ -10,8 +10,8 @@ from scipy import stats
 from interp.core.errors import SampleError
 from interp.core.faces.doors import door
 from interp.core.progress import track
+from interp.core.statistics.evidence_rows import evidence
 from interp.core.statistics.resampling import Interval, column_intervals, jackknife
-from interp.core.tables import evidence
 from interp.models.evaluation.predictions import ALL, HELD_OUT, SEEN, Answers
 
 

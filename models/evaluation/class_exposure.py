@@ -7,8 +7,8 @@ import pandas as pd
 
 from interp.core.errors import DataError, listed
 from interp.core.statistics.association import spearman
+from interp.core.statistics.evidence_rows import evidence
 from interp.core.statistics.resampling import Interval
-from interp.core.tables import evidence
 from interp.models.evaluation.predictions import ALL, HELD_OUT, SEEN
 
 EVERYWHERE, NATURAL = "all domains", "natural"

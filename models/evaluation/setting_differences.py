@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from interp.core.errors import SpecificationError
+from interp.core.statistics.evidence_rows import evidence
 from interp.core.statistics.replication import ONE_BLOCK, mean_t, replicated
 from interp.core.statistics.resampling import holm, sign_flip_p
-from interp.core.tables import evidence
 from interp.models.evaluation.accuracies import TOP_1
 
 CELL = ["test_domain", "domain", "prompts", "classifier", "candidates"]

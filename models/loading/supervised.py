@@ -1,7 +1,6 @@
 """The supervised baseline: CLIP's image tower, a ReLU and a linear head, trained on class labels.
 
-It is trained by the same launcher as CLIP with another loss: the labels of a mixture's TSV take the
-place of captions, and cross entropy that of the contrastive loss.
+It is trained by the same launcher as CLIP; `interp.models.training.labels` has its tower and loss.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,9 +10,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from interp.core.errors import CheckpointError, check_known
 from interp.core.faces.doors import door
@@ -21,47 +20,6 @@ from interp.core.images import ImageTable
 from interp.models.clip import Clip
 from interp.models.loading.checkpoints import check_finite, fill, read_classes, read_weights
 from interp.models.towers.hooked import HookedTower
-
-
-class LabelledTower(nn.Module):
-    """An image tower with a linear head for class labels, as the launcher trains it.
-
-    Args:
-        visual: The image tower.
-        n_classes: Number of classes.
-        width: Size of the embedding.
-    """
-
-    def __init__(self, visual: nn.Module, n_classes: int, width: int) -> None:
-        super().__init__()
-        self.visual = visual
-        self.head = nn.Linear(width, n_classes)
-        # open_clip's epoch loop clamps and reports one; it has no part in the loss
-        self.logit_scale: Tensor
-        self.register_buffer("logit_scale", torch.zeros(()), persistent=False)
-
-    def forward(
-        self,
-        images: Float[Tensor, "batch channel height width"],
-        labels: Int[Tensor, " batch"],
-    ) -> dict[str, Tensor]:
-        """The logits beside their labels, in the form of open_clip's epoch loop."""
-        logits = self.head(F.relu(self.visual(images)))
-        return {"logits": logits, "labels": labels, "logit_scale": self.logit_scale}
-
-
-class LabelLoss(nn.Module):
-    """Cross entropy, with the arguments that open_clip's epoch loop gives a loss."""
-
-    def forward(
-        self,
-        logits: Float[Tensor, "batch classes"],
-        labels: Int[Tensor, " batch"],
-        logit_scale: Tensor,
-        output_dict: bool = True,
-    ) -> dict[str, Tensor]:
-        """The mean over the batch, in nats; the loop passes `logit_scale` and `output_dict`."""
-        return {"loss_of_labels": F.cross_entropy(logits, labels)}
 
 
 @dataclass(frozen=True)

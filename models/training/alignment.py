@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from interp.core.errors import DataError, SiteError, SpecificationError, check_known
 from interp.core.seeds import rng
 from interp.core.storage.store import fingerprint
-from interp.models.towers.opening import open_tower
 from interp.models.training.lists import read_tsv
 
 KEEP = 0.9
@@ -229,6 +228,8 @@ def find_block(model: nn.Module, site: str = "") -> nn.Module:
             "open_clip's ViT or ModifiedResNet",
             "choose another preset",
         )
+    from interp.models.towers.opening import open_tower  # a trainer that aligns nothing needs none
+
     names = [f"{block.name}.hook_resid_post" for block in open_tower(model, "visual").chain]
     check_known("align classes", "site", [site] if site else [], names, SiteError)
     return blocks[names.index(site) if site else len(blocks) // 2]

@@ -43,11 +43,11 @@ from torchvision.transforms import Compose
 
 from interp.core.errors import InterpError, OutputError
 from interp.models.loading.presets import remembering
-from interp.models.loading.supervised import LabelledTower, LabelLoss
 from interp.models.training.alignment import AlignedLoss, Alignment, Pairing, Watched, find_block
 from interp.models.training.data import feed, quick
 from interp.models.training.identity import inputs, refuse_another
 from interp.models.training.journal import Journal, tensorboard
+from interp.models.training.labels import LabelledTower, LabelLoss
 from interp.models.training.lists import classes_of, numbering
 from interp.models.training.recipes import OBJECTIVES, OPTIMIZERS, PARTNERS, PRECISIONS
 from interp.models.training.resuming import resume, save, write_params

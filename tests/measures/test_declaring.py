@@ -13,8 +13,8 @@ from interp.core.declarations.figures import AxisSpec, FigureSpec, SectionSpec
 from interp.core.declarations.measures import MeasureSpec
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
+from interp.core.statistics.evidence_rows import evidence
 from interp.core.statistics.resampling import Interval
-from interp.core.tables import evidence
 from interp.measures.catalogue import registry
 from interp.measures.opened import Frames, OpenedModel
 from interp.report import result_figures

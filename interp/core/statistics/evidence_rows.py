@@ -152,3 +152,24 @@ def leaving_out(per_unit: ArrayLike) -> np.ndarray:
         return np.full((1, *numbers.shape[1:]), np.nan)
     left = (numbers.sum(axis=0) - numbers) / max(len(numbers) - 1, 1)
     return np.concatenate([numbers.mean(axis=0, keepdims=True), left])
+
+
+def evidence(
+    found: Interval,
+    *,
+    null: float,
+    ceiling: float = np.nan,
+    index: Index | float = NO_VERDICT,
+    p: float = np.nan,
+    reason: str = "",
+    **common: Any,
+) -> dict[str, object]:
+    """One row of `Evidence`, for a measure with a single one; `common` are that type's fields.
+
+    >>> row = evidence(Interval(0.5, 0.1, 0.3, 0.7), null=0.25, null_kind="chance", unit="class",
+    ...                n_units=4, n_pictures=40, estimand="this model", seed=0)
+    >>> row["low"], row["null"], row["n_units"]
+    (0.3, 0.25, 4)
+    """
+    about = Evidence(**common)
+    return about.row(found, null=null, ceiling=ceiling, index=index, p=p, reason=reason)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from interp.core.statistics.evidence_rows import Evidence, leaving_out
+from interp.core.statistics.evidence_rows import Evidence, evidence, leaving_out
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, sharing_index
 from interp.core.statistics.resampling import Interval, jackknife
-from interp.core.tables import COLUMNS, EVIDENCE, evidence
+from interp.core.tables import COLUMNS, EVIDENCE
 
 ABOUT = Evidence(
     estimand="this model", null_kind="chance", ceiling_kind="halves", seed=3, n_units=6,

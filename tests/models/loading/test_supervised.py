@@ -16,8 +16,9 @@ from interp.core.errors import CheckpointError, SpecificationError
 from interp.core.images import ImageTable
 from interp.models.evaluation.overview import accuracy, ask
 from interp.models.loading.load import load_clip
-from interp.models.loading.supervised import LabelledTower, LabelLoss, load_classifier
+from interp.models.loading.supervised import load_classifier
 from interp.models.training.journal import read_journal
+from interp.models.training.labels import LabelledTower, LabelLoss
 from interp.models.training.lists import Base
 from interp.models.training.runs import Run
 
