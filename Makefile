@@ -26,5 +26,5 @@ docs:             ## one offline site, into docs/site; with OPTIONS=--without-ou
 bench:            ## ratios and studies that are measured, never asserted on a clock
 	python -m tests.benchmarks
 
-truth:            ## every measure of sharing on models whose answer is known; resumes
+truth:            ## every measure of sharing on models whose answer is known; BLUEPRINTS=30 judges on
 	python -m tests.benchmarks truth

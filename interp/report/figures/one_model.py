@@ -48,7 +48,11 @@ def draw_effects(table: Table, *, title: str = "What a patch does, cell by cell"
             f"keep the rows of one {listed(sweeps)}, or draw table.frame with plotly",
         )
     scale = INDEX if rows["index"].notna().any() else RAW
-    unit = "share of the gap closed" if scale is INDEX else "effect, in the metric's units"
+    unit = (
+        "share of the gap closed beyond the null"
+        if scale is INDEX
+        else "effect, in the metric's units"
+    )
     along = [name for name in CELLS if name in rows and rows[name].notna().any()]
     if along and rows[along[0]].nunique() > 1:
         places = rows["site"].astype(str)

@@ -71,7 +71,7 @@ def patching_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
 
 def _site_layout(sites: Sequence[str], scale: Scale, ends: Sequence[float]) -> dict[str, Any]:
     index = scale is INDEX
-    unit = "share of the gap closed" if index else "effect, in units of the metric"
+    unit = "share of the gap closed beyond the null" if index else "effect, in units of the metric"
     words = [plain(site_label(site)) for site in sites]
     places = list(range(len(sites)))
     across = axis("site patched, from input to output", tickvals=places, ticktext=words)
