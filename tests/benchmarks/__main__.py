@@ -6,7 +6,7 @@ python -m tests.benchmarks vits            a search for small ViTs that learn; o
 python -m tests.benchmarks grids           the grids, and their tables beside them; only when named
 python -m tests.benchmarks sharing         what the grid's models share; only when named
 python -m tests.benchmarks levels          whether accuracy goes with that; only when named
-python -m tests.benchmarks truth           the truth table (BLUEPRINTS=30 judges on); only when named
+python -m tests.benchmarks truth           the truth table (BLUEPRINTS=30 judges on); when named
 python -m tests.benchmarks null            the ladder where nothing corresponds; only when named
 """
 
