@@ -154,13 +154,6 @@ def save_activations(
     ...     saved["blocks.3.hook_resid_post"].shape
     (3, 1, 384)
     """
-    if batch_size < 1 or shard_size < 1:
-        raise SpecificationError(
-            "save activations",
-            f"batch_size {batch_size} and shard_size {shard_size}",
-            "at least 1 example and 1 byte",
-            "raise them",
-        )
     source = open_examples(examples, preprocess, tower)
     example = source.take(0, 1)
     if not len(example):

@@ -45,7 +45,7 @@ INSTEAD = {
     "ImageTable": "open the pictures with interp.open_images",
 }
 
-COUNTED = ("batch_size", "per_cell")
+COUNTED = ("batch_size", "shard_size", "per_cell")
 """Arguments that are at least 1 wherever they stand."""
 
 

@@ -79,7 +79,7 @@ def test_a_small_gap_has_no_index_but_a_raw_effect_and_a_reason() -> None:
     gap = np.array([1.0, -1.0, 2.0, -2.0, 0.5, 0.5])
     row = effects(raw(np.full((1, 6), 0.3), gap, labels)).frame.iloc[0]
     assert row["value"] == pytest.approx(0.3) and np.isnan(row["index"])
-    assert "below 3 standard errors" in row["reason"]
+    assert "less than 3 of its standard errors" in row["reason"]
     harm = np.full((1, 6), -9.0)  # null donors that do harm make room, but no gap
     row = effects(raw(np.full((1, 6), 0.3), gap, labels, harm)).frame.iloc[0]
     assert np.isnan(row["index"]) and "the gap between the runs" in row["reason"]

@@ -260,7 +260,7 @@ def test_a_budget_below_one_cell_is_refused_and_one_above_is_kept(
     vit: TinyViT, vit_inputs: dict[str, Any]
 ) -> None:
     refuse(SpecificationError, "budget", vit, **vit_inputs, memory=100)
-    refuse(SpecificationError, "at least 1 example", vit, **vit_inputs, batch_size=0)
+    refuse(SpecificationError, "at least 1", vit, **vit_inputs, batch_size=0)
     row = sweep(vit, **vit_inputs, metric=difference, batch_size=1).facts["bytes"]
     free = sweep(vit, **vit_inputs, metric=difference)
     vit.largest = 0

@@ -451,7 +451,7 @@ def test_a_nan_and_what_is_no_batch_are_refused(small_tower, small_batch, tmp_pa
     with pytest.raises(SampleError, match="no examples"):
         save_activations(tower, [], tmp_path, Keep())
     for option in ("batch_size", "shard_size"):
-        with pytest.raises(SpecificationError, match=f"{option} 0"):
+        with pytest.raises(SpecificationError, match=f"{option} = 0"):
             save_activations(tower, x, tmp_path, Keep(), **{option: 0})
 
 
