@@ -129,13 +129,15 @@ def wire(tower: Tower) -> Wiring:
         Its wiring.
 
     Raises:
-        SpecificationError: For a tower whose stream is no sum of parts.
+        SpecificationError: For a tower whose stream is no sum of parts, or whose batch norm or
+            dropout is in training mode.
 
     >>> import torch
     >>> from interp.circuits import Chain
     >>> wire(Chain([torch.nn.Identity()])).names
     ('input->m0', 'input->logits', 'm0->logits')
     """
+    check_evaluation(tower, "wire a tower edge by edge")
     writers, readers, seen = [INPUT], [], []
     for component in parts_of(tower):
         readers += component.readers
@@ -146,7 +148,6 @@ def wire(tower: Tower) -> Wiring:
 
 def parts_of(tower: Tower) -> Sequence[Component]:
     """The tower's components, or an error that says which towers have some."""
-    check_evaluation(tower, "wire a tower edge by edge")
     if not isinstance(tower, Wired):
         raise SpecificationError(
             "wire a tower edge by edge",

@@ -129,3 +129,55 @@ def test_a_clip_is_moved_and_asked_as_open_clips_is() -> None:
     assert clip.encode_image(pictures).dtype == torch.float64
     assert clip.train().model.training and not clip.eval().model.training
     assert isinstance(clip.visual.run_with_cache(pictures.double())[1], SiteCache)
+
+
+def test_layers_of_a_cache_are_counted_from_the_end_too() -> None:
+    tower = open_vit()
+    _, cache = tower.run_with_cache(X)
+    last = tower.n_layers - 1
+    assert cache["resid_post", -1] is cache[f"blocks.{last}.hook_resid_post"]
+    assert cache["pattern", -tower.n_layers] is cache["pattern", 0]
+    with pytest.raises(SiteError):
+        cache["resid_post", -tower.n_layers - 1]
+
+
+def test_one_patch_alone_is_taken() -> None:
+    tower, patch = open_vit(), Patch("blocks.1.attn.hook_z", 0.0, where={"head": 1})
+    patched = tower.run_with_hooks(X, patches=[patch])
+    assert not torch.allclose(patched, tower(X))
+    assert torch.equal(tower.run_with_hooks(X, patches=patch), patched)
+    torch.testing.assert_close(tower.run_with_cache(X, patches=patch)[0], patched)
+
+
+def test_biases_are_stacked_as_weights_are() -> None:
+    """Queries, and what attention and MLP write, made of the stacked parts alone."""
+    tower = open_vit()
+    _, cache = tower.run_with_cache(X)
+    for layer in range(tower.n_layers):
+        block = tower.blocks[layer]
+        x = cache["normalized", layer, "ln1"] * block.ln1.w + block.ln1.b
+        for name in "QKV":
+            weight, bias = getattr(tower, f"W_{name}")[layer], getattr(tower, f"b_{name}")[layer]
+            found = torch.einsum("bpd,hde->bphe", x, weight) + bias
+            torch.testing.assert_close(found, cache[name.lower(), layer])
+        written = torch.einsum("bphe,hed->bpd", cache["z", layer], tower.W_O[layer])
+        torch.testing.assert_close(written + tower.b_O[layer], cache["attn_out", layer])
+        y = cache["normalized", layer, "ln2"] * block.ln2.w + block.ln2.b
+        torch.testing.assert_close(
+            y @ tower.W_in[layer] + tower.b_in[layer], cache["pre", layer, "mlp"]
+        )
+        out = cache["post", layer, "mlp"] @ tower.W_out[layer] + tower.b_out[layer]
+        torch.testing.assert_close(out, cache["mlp_out", layer])
+
+
+def test_a_bare_text_is_no_list_of_its_letters() -> None:
+    clip = Clip(open_vit().source, "ViT-S-32-alt")
+    with pytest.raises(SpecificationError, match=r"embed sentences.*Pass \['a cat'\]"):
+        clip.encode_text("a cat")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_clip_is_not_moved_to_a_device_that_is_not_there() -> None:
+    clip = Clip(open_vit().source, "ViT-S-32-alt")
+    with pytest.raises(SpecificationError, match="compute on cuda"):
+        clip.to("cuda")
