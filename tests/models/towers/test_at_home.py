@@ -1,5 +1,7 @@
 """Towers as a TransformerLens user expects them: caches, weights, reprs."""
 
+from typing import Any
+
 import pytest
 import torch
 from transformer_lens import ActivationCache, FactoredMatrix
@@ -154,7 +156,7 @@ def test_biases_are_stacked_as_weights_are() -> None:
     tower = open_vit()
     _, cache = tower.run_with_cache(X)
     for layer in range(tower.n_layers):
-        block = tower.blocks[layer]
+        block: Any = tower.blocks[layer]
         x = cache["normalized", layer, "ln1"] * block.ln1.w + block.ln1.b
         for name in "QKV":
             weight, bias = getattr(tower, f"W_{name}")[layer], getattr(tower, f"b_{name}")[layer]
