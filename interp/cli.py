@@ -193,7 +193,7 @@ def grid_command(
     device: Device = "",
     dry_run: DryRun = False,
     commands: Annotated[
-        bool, typer.Option("--commands", help="Print a torchrun command per unfinished run.")
+        bool, typer.Option("--commands", help="Print a command per unfinished run.")
     ] = False,
     submit: Annotated[
         str, typer.Option(help="Hand unfinished runs to slurm, or to local, through submitit.")

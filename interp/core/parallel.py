@@ -48,6 +48,21 @@ def _carry_out(work: Callable[[Item], Outcome], item: Item, quiet: bool) -> Outc
     return work(item)
 
 
+def threads_each(jobs: int) -> int:
+    """Threads for each of several processes at work side by side, the cores shared evenly.
+
+    `OMP_NUM_THREADS` stands for the cores where it is set.
+
+    Args:
+        jobs: Number of processes.
+
+    Returns:
+        Threads of one process, at least 1.
+    """
+    cores = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, (int(cores) if cores.isdigit() else os.cpu_count() or 1) // jobs)
+
+
 def which_device(device: str | None = None) -> str:
     """The device to compute on: as asked, or else a GPU if there is one, or the CPU.
 

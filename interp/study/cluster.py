@@ -1,6 +1,6 @@
 """Runs of a grid on other machines: as commands to start there, or as submitit jobs.
 
-A run is one torchrun command, and its folder says when it is finished. So nothing need be
+A run is one command, and its folder says when it is finished. So nothing need be
 collected: start the grid again where its folder lies, and it goes on with what has been made.
 """
 

@@ -1,6 +1,5 @@
 """Everything that is measured on one model, each table a step that is kept when it is complete."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -18,7 +17,7 @@ from interp.core.declarations.measures import (
 )
 from interp.core.illustrations import Plate
 from interp.core.images import ImageTable
-from interp.core.parallel import side_by_side
+from interp.core.parallel import side_by_side, threads_each
 from interp.core.storage.store import complete, file_hash, fingerprint
 from interp.core.tables import Table, stacked
 from interp.report.naming import setting_name
@@ -183,14 +182,10 @@ def checkpoint_hash(checkpoint: Path) -> str:
 
 
 def measure_models(steps: Sequence[Measurement], jobs: int) -> dict[str, pd.DataFrame]:
-    """Measure models side by side, each with its share of the cores; put their tables together.
-
-    `OMP_NUM_THREADS` stands for the cores where it is set.
-    """
-    cores = os.environ.get("OMP_NUM_THREADS", "")
-    threads = max(1, (int(cores) if cores.isdigit() else os.cpu_count() or 1) // jobs)
+    """Measure models side by side, each with its share of the cores; put their tables together."""
     longest_first = sorted(steps, key=lambda step: not step.also)
-    side_by_side(partial(_measure_one, threads=threads), longest_first, jobs=jobs, what="measure")
+    measure = partial(_measure_one, threads=threads_each(jobs))
+    side_by_side(measure, longest_first, jobs=jobs, what="measure")
     parts = [step.run() for step in steps]
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: stacked(part[name] for part in parts if name in part) for name in names}

@@ -1,6 +1,7 @@
-"""open_clip's trainer with a main function of its own, started through torchrun.
+"""open_clip's trainer with a main function of its own, for one process or under torchrun.
 
-    torchrun --nproc-per-node 1 -m interp.models.training.launcher -- --model local-dir:FOLDER ...
+    python -m interp.models.training.launcher -- --model local-dir:FOLDER ...
+    torchrun --nproc-per-node 4 -m interp.models.training.launcher -- --model local-dir:FOLDER ...
 
 The options are open_clip's (`open_clip_train.params`) and those of `OWN`. Model, loss, shards,
 cosine and `train_one_epoch` are open_clip's. It differs from open_clip's `main` in this:

@@ -188,7 +188,9 @@ class Run:
         rendezvous: str = "HOST:29500",
         track: bool = False,
     ) -> list[str]:
-        """The torchrun command of this run, for this machine or another.
+        """The command that trains this run, on this machine or another.
+
+        Several processes meet through torchrun; one starts at once.
 
         Args:
             device: Where to train.
@@ -207,22 +209,14 @@ class Run:
         world = processes * nodes
         options = self.options(device=device, world=world, track=track)
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        launcher = ["-m", "interp.models.training.launcher", "--", *words]
+        if world == 1:
+            return [sys.executable, *launcher]
         meeting = ["--standalone"]
         if nodes > 1:
             meeting = ["--nnodes", str(nodes), "--rdzv-backend", "c10d"]
             meeting += ["--rdzv-endpoint", rendezvous, "--rdzv-id", self.name]
+        meeting += ["--nproc-per-node", str(processes)]
         # each process then holds its share of the logits, and gradients cross between them
-        local = ["--local-loss", "--gather-with-grad"] if world > 1 else []
-        return [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            *meeting,
-            "--nproc-per-node",
-            str(processes),
-            "-m",
-            "interp.models.training.launcher",
-            "--",
-            *words,
-            *local,
-        ]
+        local = ["--local-loss", "--gather-with-grad"]
+        return [sys.executable, "-m", "torch.distributed.run", *meeting, *launcher, *local]

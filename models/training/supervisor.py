@@ -1,4 +1,4 @@
-"""Training of CLIPs by starting the launcher under torchrun, several runs at a time."""
+"""Training of CLIPs: one launcher for each run, under torchrun where it has several processes."""
 
 import json
 import os
@@ -18,7 +18,7 @@ import torch
 
 from interp.core import errors
 from interp.core.errors import InterpError, OutputError
-from interp.core.parallel import which_device
+from interp.core.parallel import threads_each, which_device
 from interp.core.progress import Bars, say
 from interp.core.storage.store import writable
 from interp.models.training.identity import LATEST, refuse_another
@@ -209,7 +209,7 @@ def train(
     for run in waiting:
         run.prepare()
     where = which_device(device)
-    threads = max(1, (os.cpu_count() or 1) // (min(jobs, len(waiting)) * processes))
+    threads = threads_each(min(jobs, len(waiting)) * processes)
     stop = Event()
     commands = [run.command(device=where, processes=processes, track=track) for run in waiting]
     with Bars("train") as bars, ThreadPoolExecutor(max_workers=jobs) as pool:

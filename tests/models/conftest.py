@@ -112,7 +112,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
 
 @pytest.fixture
 def launch() -> Iterator[Callable[[Run], None]]:
-    """Trains a run in this process, as torchrun would in one of its own."""
+    """Trains a run in this process, as `train` would in one of its own."""
     logging.debug("")  # pytest's handlers stand first
     root = logging.getLogger()
     handlers = list(root.handlers)

@@ -151,7 +151,7 @@ def test_a_lost_run_is_made_again_alone(tiny_grid: Result) -> None:
     before = {p: p.stat().st_mtime_ns for p in others}
     shutil.rmtree(run.out / run.name)
     (line,) = commands([run], device="cpu")
-    assert run.name in line and line.startswith("python -m torch.distributed.run")
+    assert run.name in line and line.startswith("python -m interp.models.training.launcher")
     Study(TINY).grid(tiny_grid.folder, jobs=1, command="a test")
     assert run.final.exists() and {p: p.stat().st_mtime_ns for p in others} == before
 

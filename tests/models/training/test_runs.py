@@ -28,7 +28,12 @@ def test_the_command_is_torchruns() -> None:
     assert "--standalone" in command and command[command.index("--nproc-per-node") + 1] == "3"
     args = parsed(command)
     assert args.batch_size == 4 and args.local_loss and args.gather_with_grad
-    assert not parsed(RUN.command(device="cpu")).local_loss
+
+
+def test_one_process_starts_at_once() -> None:
+    command = RUN.command(device="cpu")
+    assert command[:3] == [sys.executable, "-m", "interp.models.training.launcher"]
+    assert not parsed(command).local_loss
 
 
 def test_several_machines_meet() -> None:

@@ -19,6 +19,7 @@ from interp.core.errors import (
     SpecificationError,
 )
 from interp.core.images import ImageTable
+from interp.core.parallel import threads_each
 from interp.data.mixtures.mixture import make_mixture
 from interp.data.mixtures.settings import MixtureSpec
 from interp.data.mixtures.templates import vocabulary
@@ -73,7 +74,7 @@ def test_a_killed_run_goes_on_and_ends_where_an_unbroken_one_does(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
         # as many threads as `train` gives: they add up in another order
-        env={**os.environ, "OMP_NUM_THREADS": str(os.cpu_count() or 1)},
+        env={**os.environ, "OMP_NUM_THREADS": str(threads_each(1))},
     ) as process:
         while process.poll() is None and not (part.checkpoints / "latest.pt").exists():
             time.sleep(0.05)
