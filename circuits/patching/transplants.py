@@ -29,7 +29,7 @@ from interp.core.faces.doors import door
 from interp.core.images import ImageTable
 from interp.core.progress import say
 from interp.core.sites import find_sites
-from interp.core.statistics.evidence_rows import evidence
+from interp.core.statistics.evidence_rows import Evidence
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, Index
 from interp.core.statistics.resampling import jackknife
 from interp.core.tables import Table
@@ -191,19 +191,18 @@ def _summarise(values: Values, drawn: Transplants, seed: int) -> pd.DataFrame:
     largest = float(np.abs(values.unpatched).max())
     replay = values.patched - values.unpatched[1:, None]
     cut = np.abs(replay).max(axis=(0, 2)) <= 1e-4 * largest
-    about = _about(drawn)
+    shift = rounded((moved[..., 0] - moved[..., 1]).T, ROUNDING * largest)
+    tested = max_t_p(by_class(shift, labels), seed=seed)
+    about = Evidence(seed=seed, **_about(drawn))
     table = []
-    for triple, is_cut in zip(moved, cut, strict=True):
+    for triple, is_cut, p in zip(moved, cut, tested, strict=True):
         means, left = class_mean(triple, labels), leave_out(triple, labels, roles)
         spread = jackknife(means[0], left[:, 0])
         index = index_of(means, left, rounding=ROUNDING * largest)
         if is_cut:
             index = Index(np.nan, np.nan, np.nan, CANNOT_TELL, CUT)
-        table.append(
-            evidence(spread, null=means[1], ceiling=means[2], index=index, seed=seed, **about)
-        )
-    shift = rounded((moved[..., 0] - moved[..., 1]).T, ROUNDING * largest)
-    return pd.DataFrame(table).assign(p=max_t_p(by_class(shift, labels), seed=seed))
+        table.append(about.row(spread, null=means[1], ceiling=means[2], index=index, p=p))
+    return pd.DataFrame(table)
 
 
 def _about(drawn: Transplants) -> dict[str, Any]:

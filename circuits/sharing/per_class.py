@@ -135,7 +135,7 @@ def class_circuits(
     domain: str,
     classifier: Classifier,
     preprocess: Preprocess,
-    n: int = 8,
+    n: int | None = None,
     metric: str = "margin",
     seed: int = 0,
 ) -> ClassCircuits:
@@ -147,7 +147,7 @@ def class_circuits(
         domain: The domain.
         classifier: The classes.
         preprocess: From a picture to the tower's input.
-        n: Pictures of each class in each half, at most.
+        n: Pictures of each class in each half, at most; None takes all.
         metric: One of the metrics that `read_pairs` takes.
         seed: Seed of the pairs.
 
@@ -201,7 +201,7 @@ def class_circuits(
     halves, values = [], []
     for side in (0, 1):
         chosen = own[(sides == side) & own.frame["label"].isin(classes).to_numpy()]
-        pairs = chosen.pairs(same="domain", differ="label", n=n * len(classes), seed=seed)
+        pairs = chosen.pairs(same="domain", differ="label", n=n and n * len(classes), seed=seed)
         read = read_pairs(tower, pairs, classifier=classifier, preprocess=preprocess, metric=metric)
         halves.append(read)
         values.append(cut.score(read))

@@ -27,7 +27,7 @@ from interp.core.faces.doors import door
 from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import Evidence
-from interp.core.statistics.resampling import jackknife
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, Index
 from interp.core.tables import Table
 
 TRANSFER_SHARES = (0.02, 0.05, 0.1, 0.2, 0.5)
@@ -35,6 +35,9 @@ TRANSFER_SHARES = (0.02, 0.05, 0.1, 0.2, 0.5)
 
 SMALL = 0.2
 """Circuits up to this size are averaged: half of all parts hold much that belongs to no circuit."""
+
+FAITHFUL = 0.5
+"""Of the metric, what a domain's own circuit must do on other drawings before it says anything."""
 
 MEASURE, OVER_SIZES = "circuit transfer", "circuit transfer, mean over sizes"
 
@@ -54,8 +57,9 @@ def circuit_transfer(
     corrupt run):
 
     value = $(m(C_{A,c}) - m(\emptyset)) / (m(M) - m(\emptyset))$ on pictures of (B, c); null = the
-    same for circuits $C_{A,c'}$ of other classes, as large in every group; ceiling = the same for
-    $C_{B,c}$, found on pictures by other artists; index = (value - null) / (ceiling - null).
+    same for circuits $C_{A,c'}$ of other classes, as large in every group; own = the same for
+    $C_{B,c}$, found on pictures by other artists; ceiling = the geometric mean of own in B and own
+    in A; index = (value - null) / (ceiling - null).
 
     Args:
         a: The circuits of one domain.
@@ -67,9 +71,10 @@ def circuit_transfer(
 
     Returns:
         A row for every size and both directions: the circuits are `domain_a`'s, the pictures
-        `domain_b`'s. One more row per direction holds the mean over sizes up to a fifth, which
-        needs no choice of a size. `random` is what circuits of random parts do, as many in every
-        group.
+        `domain_b`'s. Of several sizes, one more row per direction holds the mean over those up to a
+        fifth at which the circuits of both domains are faithful at home; where none is, over the
+        larger ones that are. `own` is what B's circuits do in B, `random` what circuits of random
+        parts do, as many in every group.
 
     Raises:
         SpecificationError: For circuits of different towers or cuts, one domain twice, shares
@@ -80,6 +85,11 @@ def circuit_transfer(
         Everything outside a circuit runs as in a picture of another class of the same domain.
         Circuits of one half of the artists run on pictures by the other half, in both domains and
         for both halves.
+
+        A circuit is faithful where it does half of the metric's work in its own domain, on pictures
+        by other artists. Where a domain's are not, there is no index: they would be compared in
+        what they do not do. The ceiling is symmetric, since a circuit badly found in B would
+        otherwise make A's look good there.
 
         Intervals leave out a class wherever it stands. p is two-sided for value = null, by sign
         flips of whole classes, adjusted over sizes (max-T).
@@ -118,11 +128,13 @@ def circuit_transfer(
             "give more classes",
         )
     n_null = min(n_null, len(classes) - 1)
+    ways = ((a, b), (b, a))
+    runs = [_measure(*way, classes, shares, n_null, seed) for way in ways]
     parts = [
-        _rows(_measure(source, target, classes, shares, n_null, seed), shares, seed).assign(
+        _rows(_Both(here, back, source.domain, target.domain), shares, seed).assign(
             domain_a=source.domain, domain_b=target.domain, n_drawings=_drawings(target)
         )
-        for source, target in ((a, b), (b, a))
+        for here, back, (source, target) in zip(runs, reversed(runs), ways, strict=True)
     ]
     frame = pd.concat(parts, ignore_index=True)
     frame = frame.assign(level=a.cut.level, metric=a.halves[0].metric.name)
@@ -229,37 +241,93 @@ def _circuits(
     }
 
 
-def _rows(runs: _Runs, shares: Sequence[float], seed: int) -> pd.DataFrame:
-    """A row for each size, and one for their mean."""
-    every = np.arange(len(shares))
-    asked = [(MEASURE, share, every[[place]]) for place, share in enumerate(shares)]
-    small = every[np.asarray(shares) <= SMALL]
-    asked += [(OVER_SIZES, np.nan, small)] if len(small) > 1 else []
-    rounding = ROUNDING * float(np.abs(runs.gap).max())
-    rows = [
-        {"measure": measure, "share": share, **_row(runs, chosen, rounding, seed)}
-        for measure, share, chosen in asked
-    ]
-    shifts = np.stack([runs.shift(chosen) for _, _, chosen in asked], axis=1)
-    return pd.DataFrame(rows).assign(p=max_t_p(rounded(shifts, rounding), seed=seed))
+@dataclass(frozen=True)
+class _Both:
+    """Circuits of A at work in B (`here`), and those of B at work in A (`back`)."""
+
+    here: _Runs
+    back: _Runs
+    a: str
+    b: str
+
+    def terms(self, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Value, null, own in B, own in A and random, as shares; and the same without each class.
+
+        NaN where the gap is not above 0.
+        """
+        ways = [-2, *range(self.here.n_classes)]
+        here, back = (
+            np.stack([runs.means(sizes, without=label) for label in ways])
+            for runs in (self.here, self.back)
+        )
+        shares, home = (each / np.where(each[:, 3:4] > 0, each[:, 3:4], np.nan)
+                        for each in (here, back))  # fmt: skip
+        found = np.column_stack([shares[:, :3], home[:, 2], shares[:, 4]])
+        return found[0], found[1:]
+
+    def faithful(self, sizes: np.ndarray) -> bool:
+        """Whether the circuits of both domains do half of the work at home, at these sizes."""
+        return bool((self.terms(sizes)[0][2:4] >= FAITHFUL).all())
 
 
-def _row(runs: _Runs, chosen: np.ndarray, rounding: float, seed: int) -> dict[str, Any]:
-    means = runs.means(chosen)
-    left = np.stack([runs.means(chosen, without=label) for label in range(runs.n_classes)])
-    small = no_gap(means[3], left[:, 3], rounding=rounding)
-    work = np.full(5, np.nan) if small else means / means[3]
+def _rows(both: _Both, shares: Sequence[float], seed: int) -> pd.DataFrame:
+    """A row for each size, and one for the mean over those at which circuits are faithful."""
+    every = [np.array([place]) for place in range(len(shares))]
+    asked = [(MEASURE, share, size) for share, size in zip(shares, every, strict=True)]
+    if len(shares) > 1:
+        asked.append((OVER_SIZES, np.nan, _judged_sizes(both, shares)))
+    rounding = ROUNDING * float(np.abs(both.here.gap).max())
+    shifts = np.stack([both.here.shift(chosen) for _, _, chosen in asked], axis=1)
+    tested = max_t_p(rounded(shifts, rounding), seed=seed)
+    return pd.DataFrame(
+        {"measure": measure, "share": share, **_row(both, chosen, rounding, seed, p)}
+        for (measure, share, chosen), p in zip(asked, tested, strict=True)
+    )
+
+
+def _judged_sizes(both: _Both, shares: Sequence[float]) -> np.ndarray:
+    """The small sizes at which circuits are faithful, else the large ones, else the largest."""
+    good = [place for place in range(len(shares)) if both.faithful(np.array([place]))]
+    small = [place for place in good if shares[place] <= SMALL]
+    return np.array(small or good or [int(np.argmax(shares))])
+
+
+def _row(both: _Both, chosen: np.ndarray, rounding: float, seed: int, p: float) -> dict[str, Any]:
+    runs = both.here
+    gaps = [runs.means(chosen, without=label)[3] for label in (-2, *range(runs.n_classes))]
+    small = no_gap(gaps[0], np.array(gaps[1:]), rounding=rounding)
+    means, left = both.terms(chosen)
+    ends = np.vstack([means, left])
+    ceiling = np.sqrt(np.maximum(ends[:, 2], 0) * np.maximum(ends[:, 3], 0))
+    terms = np.column_stack([ends[:, :2], ceiling])
+    index = small or _unfaithful(both, means)
+    if index is None:
+        scale = rounding / abs(gaps[0])
+        index = of_its_own(index_of(terms[0], terms[1:], rounding=scale), *terms[0, 1:])
     about = Evidence(
         estimand="share of the work of a class in B that its circuit of A does",
         null_kind="circuits of other classes in A, as large",
-        ceiling_kind="circuit of the class in B, by other artists",
+        ceiling_kind="geometric mean of what the circuits of B do in B and those of A in A, by "
+        "other artists",
         seed=seed, n_units=runs.n_classes, n_pictures=len(runs.labels),
     )  # fmt: skip
-    row = about.row(
-        jackknife(work[0], [] if small else left[:, 0] / left[:, 3]), null=work[1], ceiling=work[2],
-        index=small or of_its_own(index_of(means[:3], left[:, :3], rounding=rounding), *means[1:3]),
-    )  # fmt: skip
-    return row | {"random": work[4]}
+    if small:
+        terms, means = np.full_like(terms, np.nan), np.full_like(means, np.nan)
+    row = about.judged(terms, index=index, p=p)
+    return row | {"own": means[2], "random": means[4]}
+
+
+def _unfaithful(both: _Both, means: np.ndarray) -> Index | None:
+    """Why circuits say nothing that do not do their own work; None where they do."""
+    own = {both.b: means[2], both.a: means[3]}
+    weak = [f"{does:.0%} in {name}" for name, does in own.items() if not does >= FAITHFUL]
+    if not weak:
+        return None
+    reason = (
+        f"a domain's own circuits do {' and '.join(weak)} of the metric's work on other drawings, "
+        f"{FAITHFUL:.0%} are needed"
+    )
+    return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
 
 
 def _drawings(found: ClassCircuits) -> int:

@@ -24,14 +24,17 @@ from interp.circuits.patching.localisation import (
 from interp.circuits.patching.patched_cells import make_plan, probe
 from interp.circuits.patching.sweeping import depths
 from interp.circuits.subspaces.interchanges import (
+    FLOOR,
     FOREIGN,
     KINDS,
     DasKeywords,
     DasTask,
     Domain,
     HeldOut,
+    Material,
     Tried,
     hold_out,
+    read_class_free,
     read_domain,
     try_site,
 )
@@ -43,15 +46,20 @@ from interp.core.images import ImageTable
 from interp.core.progress import say, track
 from interp.core.sites import find_sites
 from interp.core.statistics.evidence_rows import Evidence
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, SHARED, Index
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED, Index
 from interp.core.statistics.resampling import jackknife
 from interp.core.tables import Table
 from interp.core.tower import Tower
 
-NARROW = "against a random subspace as large, the index is not clearly above .5; lower k"
 APART = "one reader may take two codes: A's and B's classes may lie along different directions"
 LEAST = 0.2
-"""What the index of the varied part must clear for "shared" to stand: the bar of "not shared"."""
+"""What the index of the varied part must clear for "shared" to stand, and the share of B's own work
+that nulls must leave for an index: the bar of "not shared"."""
+
+READER = "the reader explains it"
+NARROW = "the site is so narrow that any directions will do; lower k"
+NO_MORE = "A's directions do some of the work in B, but no more than a null does"
+OTHER_CLASS, BY_CHANCE = "another class as donor", "a random subspace"
 
 WHOLE = "all directions of the site are interchanged: that compares no subspaces; lower k"
 
@@ -70,9 +78,12 @@ def das(
 ) -> Table:
     """Fit the subspace that carries the class in domain A, interchange it in domain B; vice versa.
 
-    value = mean over classes c of [metric for c of a picture of another class, A's subspace taken
-    from a picture of c] - [the same, unpatched]
-    index = (value - null) / (ceiling - null)
+    value   = mean over classes c of [metric for c of a picture of another class, A's subspace
+              taken from a picture of c] - [the same, unpatched]
+    ceiling = the same with B's own subspace
+    null    = the strongest of: the part of a third class; a random subspace as large; subspaces as
+              large fitted on pictures that show no class
+    index   = (value - null) / (ceiling - null)
 
     Args:
         tower: The tower to run.
@@ -89,7 +100,11 @@ def das(
         preprocess: From a picture to what the tower takes.
         metric: "margin", "mean_margin" or a function of outputs and a `Target`, in units of the
             model's own contrast between classes.
-        k: Directions; None takes one less than there are classes, at most half of the features.
+        k: Directions; None takes the fewest that carry the class in every domain, at most one less
+            than there are classes and half of the features.
+        class_free: Kinds of pictures without a class that the null is fitted on: "shuffled pixels",
+            "scrambled phases", "smooth noise", "white noise" (all, by default); none for inputs
+            that are no pictures.
         steps: Steps of Adam, each on `batch_size` pairs.
         learning_rate: Adam's at the start; it falls as a cosine.
         span: Share of the effects that the directions searched hold; 1 leaves all free.
@@ -99,9 +114,10 @@ def das(
 
     Returns:
         One row per site and direction, with its evidence; `domain_a` is where the basis was fitted.
-        Beside it stand `in_domain` (A's basis in A, other artists' pictures), `random` (as value,
-        with a random basis as large), `varied`, `whole` (all of the site interchanged),
-        `share_of_whole` = ceiling / whole and `k`, the directions that are left.
+        Beside it stand `in_domain` (A's basis in A, other artists' pictures), what each null does
+        (`other_class`, `random`, `class_free` and the `class_free_kind` that does most), `varied`,
+        `whole` (all of the site interchanged), `share_of_whole` = ceiling / whole and `k`, the
+        directions that are left.
 
     Raises:
         DataError: For an unknown domain.
@@ -114,17 +130,26 @@ def das(
     Notes:
         In each domain a basis R `[d k]` is fitted (`fit_subspace`) so that the model says of a
         picture with the activation h_base + R R^T (h_source - h_base) what it says of the source, a
-        picture of another class. Then pictures of B alone, by other artists, are interchanged. For
-        the null, the part is taken from a picture of a third class, still scored for c; the ceiling
-        is as the value, with the subspace fitted in B. The index is 1 where A's directions carry
-        the class in B as well as B's own do (Geiger et al. 2024, "Finding alignments between
-        interpretable causal variables and distributed neural representations").
+        picture of another class. Then pictures of B alone, by other artists, are interchanged. The
+        index is 1 where A's directions carry the class in B as well as B's own do (Geiger et al.
+        2024, "Finding alignments between interpretable causal variables and distributed neural
+        representations").
 
-        "Shared" must also hold with a random subspace as large for null: where a site is so narrow
-        that any k directions carry the class, nothing is told. Nor is it where the directions that
-        vary in A when what its basis reads does (`varied`) do not carry the class in B, with an
-        index clearly above .2: there one reader may take two codes. (If it does, and a loud copy
-        that nobody reads is in both domains, no intervention at this site alone can tell.)
+        The layers above read certain directions whatever they are shown. A subspace of these can be
+        found on pictures without a class: shuffled pixels, scrambled phases, smooth and white
+        noise. What it does in B is no sharing between A and B, so the strongest of them is a null.
+        Where the strongest null leaves less than three standard errors, or less than a fifth of
+        B's own work, there is no index: the reader explains it, or the site is too narrow. "Not
+        shared" is held against a third class alone: where A's directions do as much as any
+        reader's, and that is something, nothing is told.
+
+        "Shared" does not stand where the directions that vary in A when what its basis reads does
+        (`varied`) do not carry the class in B, with an index (against the same nulls) clearly above
+        .2: there one reader may take two codes. (If they do, and a loud copy that nobody reads is
+        in both domains, no intervention at this site alone can tell.)
+
+        `k` is common to all. A fitted subspace has the directions that do most first, and in each
+        domain the fewest are looked for that do 95 % of what the largest subspace does.
 
         A basis is looked for among directions that are read and by which its own domain's variation
         has effects (`span`). Free directions also learn ways that the domain's pictures never take:
@@ -184,7 +209,11 @@ def das_among(
         preprocess: From a picture to what the tower takes.
         metric: "margin", "mean_margin" or a function of outputs and a `Target`, in units of the
             model's own contrast between classes.
-        k: Directions; None takes one less than there are classes, at most half of the features.
+        k: Directions; None takes the fewest that carry the class in every domain, at most one less
+            than there are classes and half of the features.
+        class_free: Kinds of pictures without a class that the null is fitted on: "shuffled pixels",
+            "scrambled phases", "smooth noise", "white noise" (all, by default); none for inputs
+            that are no pictures.
         steps: Steps of Adam, each on `batch_size` pairs.
         learning_rate: Adam's at the start; it falls as a cosine.
         span: Share of the effects that the directions searched hold; 1 leaves all free.
@@ -228,7 +257,9 @@ def das_among(
     classes = [label for label in images.labels if label in known]
     held = hold_out(images, list(domains), classes=classes, n=n, seed=task.seed)
     opened = {name: read_domain(tower, held, name, task) for name in domains}
-    sites_tried = _try_all(tower, names, opened, task, n_classes=len(held.classes), where=place)
+    floors = read_class_free(tower, held, task)
+    largest = _largest(tower, names, opened, task, n_classes=len(held.classes))
+    sites_tried = _try_all(tower, largest, opened, floors, task, where=place)
     ends = [both for a, b in combinations(domains, 2) for both in ((a, b), (b, a))]
     frame = pd.concat(
         [_summarise(sites_tried, a, b, opened, held, task.seed) for a, b in ends], ignore_index=True
@@ -244,7 +275,7 @@ def das_among(
         steps=task.steps,
     )
     facts = {
-        "n_fitted": {name: len(domain.fitted) for name, domain in opened.items()},
+        "n_fitted": {name: len(domain.material.pictures) for name, domain in opened.items()},
         "n_tested": {name: len(domain.base) for name, domain in opened.items()},
         "left_out": {name: drawn.left_out for name, drawn in held.tested.items()},
         "classes": list(held.classes),
@@ -259,43 +290,54 @@ def das_among(
     return Table.with_evidence("das", frame, facts)
 
 
-def _try_all(
+def _largest(
     tower: Tower,
     sites: Sequence[str],
     domains: Mapping[str, Domain],
     task: DasTask,
     *,
     n_classes: int,
-    where: Mapping[str, int],
-) -> list[dict[str, Tried]]:
-    """Every site's subspaces and what they do, once all that is asked for has been checked."""
-    one = next(iter(domains.values())).fitted
-    plan = make_plan(
-        tower,
-        sites,
-        base=one,
-        n_donors=1,
-        room=task,
-        axes=("layer",),
-        where=where,
-    )
-    shapes = probe(tower, one, sites)[0]
+) -> dict[str, int]:
+    """At each site the directions that are fitted: as asked, or as many as could be needed."""
+    shapes = probe(tower, next(iter(domains.values())).material.pictures, sites)[0]
     sizes = {}
     for site in sites:
         axes = tower.axes(site)
         width = shapes[site][axes.index(feature_axis(axes))]
         sizes[site] = max(1, min(n_classes - 1, width // 2)) if task.k is None else task.k
         check_k(site, sizes[site], width)
-    kinds = len(KINDS) + len(FOREIGN) * (len(domains) - 1)
-    # a backward costs about two forwards; what the site spares is left out
-    forwards = len(sites) * sum(
-        3 * task.steps * task.batch_size + kinds * len(domain.base) for domain in domains.values()
+    return sizes
+
+
+def _try_all(
+    tower: Tower,
+    largest: Mapping[str, int],
+    domains: Mapping[str, Domain],
+    floors: Mapping[str, Material],
+    task: DasTask,
+    *,
+    where: Mapping[str, int],
+) -> list[dict[str, Tried]]:
+    """Every site's subspaces and what they do; `largest` has their sizes."""
+    one = next(iter(domains.values())).material.pictures
+    plan = make_plan(
+        tower,
+        list(largest),
+        base=one,
+        n_donors=1,
+        room=task,
+        axes=("layer",),
+        where=where,
     )
+    # a backward costs about two forwards; what the site spares is left out
+    fits = 3 * task.steps * task.batch_size * (len(domains) + len(floors))
+    kinds = len(KINDS) + len(FOREIGN) * (len(domains) - 1) + len(FLOOR) * len(floors)
+    forwards = len(largest) * (fits + kinds * sum(len(each.base) for each in domains.values()))
     if forwards * one[0].numel() > 2e9:
-        say(f"das: {len(sites)} sites, at most {forwards:,} forwards of one picture")
+        say(f"das: {len(largest)} sites, at most {forwards:,} forwards of one picture")
     return [
-        try_site(tower, site, domains, task, k=sizes[site], where=where, rows=plan.rows)
-        for site in track(sites, "das", total=len(sites))
+        try_site(tower, site, domains, floors, task, k=k, where=where, rows=plan.rows)
+        for site, k in track(largest.items(), "das", total=len(largest))
     ]
 
 
@@ -314,30 +356,36 @@ def _summarise(
         for tried in sites_tried
         for effects in (tried[b].effects, tried[b].foreign[a])
     )
-    rounding, about, table, shifts = ROUNDING * largest, _about(held, a, b, seed), [], []
-    for tried in sites_tried:
+    rounding, about = ROUNDING * largest, _about(held, a, b, seed)
+    judged = [_judged(tried[b], tried[a], a, own, home, rounding) for tried in sites_tried]
+    moved = rounded(np.stack([each.beyond for each in judged], axis=1), rounding)
+    tested = max_t_p(by_class(moved, own.labels), seed=seed)
+    table = []
+    for tried, each, p in zip(sites_tried, judged, tested, strict=True):
         here, there = tried[b], tried[a]
-        other, null, varied, _, random = (here.given(a, kind) for kind in FOREIGN)
-        means, left = own.means(other, null, here["own"])
-        whole = own.mean(here["whole"])
-        index = _index(here, there, a, own, home, rounding)
-        row = about.judged(np.vstack([means, left]), index=index)
+        ceiling, whole = own.mean(here["own"]), own.mean(here["whole"])
+        reader, does = own.strongest(here.of_floors("fitted") or {"": np.full(own.n, np.nan)})
+        row = replace(about, null_kind=f"{about.null_kind}: {each.null_kind}").judged(
+            np.vstack([each.means, each.left]), index=each.index, p=float(p)
+        )
         table.append(
             row
             | {
+                "domain_a": a,
+                "domain_b": b,
                 "in_domain": home.mean(there["own"]),
-                "random": own.mean(random),
-                "varied": own.mean(varied),
+                "other_class": own.mean(here.given(a, "fitted null")),
+                "random": own.mean(here["random"]),
+                "class_free": own.mean(does),
+                "class_free_kind": reader,
+                "varied": own.mean(here.given(a, "varied")),
                 "whole": whole,
-                "share_of_whole": np.nan if own.weak(here, "whole") else means[2] / whole,
+                "share_of_whole": np.nan if own.weak(here, "whole") else ceiling / whole,
                 "k": there.subspace.basis.shape[1],
                 "loss": float(there.subspace.losses[-5:].mean()),
             }
         )
-        shifts.append(other - null)
-    moved = rounded(np.stack(shifts, axis=1), rounding)
-    p = max_t_p(by_class(moved, own.labels), seed=seed)
-    return pd.DataFrame(table).assign(domain_a=a, domain_b=b, p=p)
+    return pd.DataFrame(table)
 
 
 @dataclass(frozen=True, eq=False)
@@ -353,9 +401,19 @@ class _Receivers:
         roles = rows[["label", "target_label", "null_label"]]
         return cls(rows["label"].to_numpy(), roles.to_numpy())
 
+    @property
+    def n(self) -> int:
+        """How many there are."""
+        return len(self.labels)
+
     def mean(self, effects: np.ndarray) -> float:
         """The mean over classes."""
         return float(class_mean(effects, self.labels))
+
+    def strongest(self, effects: Mapping[str, np.ndarray]) -> tuple[str, np.ndarray]:
+        """The name of the effect that is largest in the mean, and the effect."""
+        name = max(effects, key=lambda each: self.mean(effects[each]))
+        return name, effects[name]
 
     def means(self, *effects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Several means over classes, and the same with each class left out."""
@@ -371,28 +429,66 @@ class _Receivers:
         return f"{means[0]:.2g} beyond another class, below 3 standard errors ({3 * error:.2g})"
 
 
-def _index(
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """What the bases of a domain do in another at one site, held against the strongest null.
+
+    `means` are value, null and ceiling, `left` the same without each class, `beyond` how far each
+    receiver moves beyond the null.
+    """
+
+    index: Index
+    means: np.ndarray
+    left: np.ndarray
+    beyond: np.ndarray
+    null_kind: str
+
+
+def _judged(
     here: Tried, there: Tried, a: str, own: _Receivers, home: _Receivers, rounding: float
-) -> Index:
-    """The index of the bases of `a` tried `here`, or why there is none, or no "shared"."""
+) -> _Held:
+    """Judge the bases of `a` tried `here`; or say why there is no index, or no "shared"."""
+    nulls = {
+        kind: {OTHER_CLASS: here.given(a, f"{kind} null"), BY_CHANCE: here["random"]}
+        | {f"a subspace of {name}": does for name, does in here.of_floors(kind).items()}
+        for kind in FLOOR
+    }
+    beyond, of_varied = (
+        _against(here.given(a, kind), nulls[kind], here, own, rounding) for kind in FLOOR
+    )
+    plain = _against(
+        here.given(a, "fitted"), {OTHER_CLASS: nulls["fitted"][OTHER_CLASS]}, here, own, rounding
+    )
     width, k = there.subspace.basis.shape
     without = _without_index(own.weak(here, "whole"), home.weak(there, "own"), k == width)
     if without:
-        return without
-    other, null, varied, varied_null, random = (here.given(a, kind) for kind in FOREIGN)
-    index, against_chance, of_varied = (
-        index_of(*own.means(value, low, here["own"]), rounding=rounding)
-        for value, low in ((other, null), (other, random), (varied, varied_null))
-    )
-    return of_one_code(beyond_chance(index, against_chance), of_varied)
+        return replace(beyond, index=without)
+    if plain.index.verdict == NOT_SHARED:
+        return plain
+    index = beyond.index
+    if index.verdict == NOT_SHARED:
+        index = replace(index, verdict=CANNOT_TELL, reason=f"{NO_MORE} ({beyond.null_kind})")
+    return replace(beyond, index=of_one_code(index, of_varied.index))
 
 
-def beyond_chance(index: Index, chance: Index) -> Index:
-    """An index without "shared", where it is not shared against a random subspace as well."""
-    if index.verdict == SHARED and chance.verdict != SHARED:
-        reason = f"{NARROW} ({chance.reason})" if chance.reason else NARROW
-        return replace(index, verdict=CANNOT_TELL, reason=reason)
-    return index
+def _against(
+    value: np.ndarray,
+    nulls: Mapping[str, np.ndarray],
+    here: Tried,
+    own: _Receivers,
+    rounding: float,
+) -> _Held:
+    """An effect against the strongest of its nulls, the first of which is another class's."""
+    name, null = own.strongest(nulls)
+    means, left = own.means(value, null, here["own"])
+    index = index_of(means, left, rounding=rounding)
+    room, of_own = means[2] - means[1], means[2] - own.mean(nulls[OTHER_CLASS])
+    if name != OTHER_CLASS and (room < LEAST * of_own or np.isnan(index.value)):
+        why = NARROW if name == BY_CHANCE else READER
+        does = f"{why}: {name} does {1 - room / of_own:.0%} of what B's own does"
+        reason = "; ".join(filter(None, [does, index.reason]))
+        index = Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
+    return _Held(index, means, left, value - null, name)
 
 
 def of_one_code(index: Index, varied: Index) -> Index:
@@ -428,7 +524,7 @@ def _about(held: HeldOut, a: str, b: str, seed: int) -> Evidence:
     return Evidence(
         estimand="mean over classes c of how far the part of a picture of c in the subspace "
         "fitted in domain A moves pictures of another class in domain B towards c",
-        null_kind="A's subspace, from a picture of a third class in B",
+        null_kind="the strongest",
         ceiling_kind=f"subspace fitted in B on as many pictures, by other {apart} than tested",
         seed=seed,
         n_units=drawn.rows["label"].nunique(),

@@ -55,6 +55,26 @@ def effective(
     return orthonormal(read @ half @ ways[:, : count(effects, span)])
 
 
+def by_effect(
+    basis: Float[Tensor, "d k"], felt: Float[Tensor, "gradient d"], moved: Float[Tensor, "move d"]
+) -> Float[Tensor, "d k"]:
+    """The same subspace, its directions in the order of what varying along them does.
+
+    So its first directions are the smaller subspace that does most.
+
+    >>> felt, moved = torch.eye(2), torch.tensor([[1.0, 3.0], [-1.0, -3.0], [1.0, -3.0]])
+    >>> by_effect(torch.eye(2), felt, moved)[:, 0].abs().argmax().item()
+    1
+    """
+    turned = basis.to(moved)
+    along, read = moved @ turned, felt.to(moved) @ turned
+    sizes, directions = torch.linalg.eigh(along.T @ along)
+    least = 1e-6 * sizes.max().clamp_min(TINY)  # every direction stays, if last
+    half = directions * sizes.clamp_min(least).sqrt()
+    ways = torch.linalg.eigh(half.T @ read.T @ read @ half)[1].flip(-1)
+    return orthonormal(turned @ half @ ways).to(basis)
+
+
 def count(sizes: Float[Tensor, "part"], share: float) -> int:
     """How many of the first sizes hold the share of all; every one where there is nothing."""
     held = sizes.cumsum(0) / sizes.sum().clamp_min(TINY)
@@ -331,7 +351,7 @@ def fit_directions(task: SubspaceTask, recipe: FitRecipe, *, k: int, rows: int) 
         falling = (1 + np.cos(np.pi * step / recipe.steps)) / 2
         adam.param_groups[0]["lr"] = recipe.learning_rate * falling
         adam.step()
-    basis = among @ torch.linalg.qr(weights.detach()).Q
+    basis = by_effect(among @ torch.linalg.qr(weights.detach()).Q, felt, _moved(task))
     facts = {
         "span": recipe.span,
         "within": among.shape[1],
@@ -339,6 +359,40 @@ def fit_directions(task: SubspaceTask, recipe: FitRecipe, *, k: int, rows: int) 
         "seed": recipe.seed,
     }
     return Subspace(site, task.axes, basis, dict(task.where), np.asarray(losses), facts)
+
+
+CARRIES = 0.95
+"""Of what the largest subspace does, what a smaller one must do to carry the class as well."""
+
+
+def smallest_that_carries(
+    task: SubspaceTask, subspace: Subspace, *, rows: int, n: int = 128
+) -> int:
+    """How many of a fitted subspace's first directions do nearly all that it does.
+
+    Doubled from 1, until the distance that the fit makes small has fallen by `CARRIES` of what all
+    directions together make it fall, over the first `n` pairs.
+    """
+    pairs = np.arange(min(n, len(task.pairs)))
+
+    def distance(k: int) -> float:
+        def run(window: slice) -> Tensor:
+            some = pairs[window]
+            base, source = torch.from_numpy(task.pairs[some].T.copy())
+            own, other = task.base.activation[base], task.source.activation[source]
+            basis = subspace.basis[:, :k].to(own)
+            outputs = task.base[base].finish(swapped(own, other, basis, task.axes, task.where))
+            return task.score(some, outputs)
+
+        return float(torch.cat(Batching(rows).each(len(pairs), run)).mean())
+
+    with torch.no_grad():
+        most, start = subspace.basis.shape[1], distance(0)
+        fallen = start - distance(most)
+        k = 1
+        while k < most and start - distance(k) < CARRIES * fallen:
+            k *= 2
+    return min(k, most) if fallen > 0 else most
 
 
 def _check_finite(site: str, *found: Tensor) -> None:

@@ -9,11 +9,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.circuits.patching.engine import hold
+from interp.circuits.subspaces.class_free import CLASS_FREE, class_free
 from interp.circuits.subspaces.fitting import (
     FitKeywords,
     FitRecipe,
     SubspaceTask,
     fit_directions,
+    smallest_that_carries,
     varied,
 )
 from interp.circuits.subspaces.subspace import Subspace
@@ -103,29 +105,41 @@ def hold_out(
     return HeldOut(images, usable, chosen, tested, column)
 
 
-KINDS = ("own", "own null", "whole", "whole null")
+KINDS = ("own", "own null", "whole", "whole null", "random")
 """What a receiver is given: the part in its own domain's subspace, or the whole site; from a source
-of the scored class or, for a null, of a third class.
+of the scored class or, for a null, of a third class. And the part in a random subspace as large.
 """
 
-FOREIGN = ("other", "other null", "varied", "varied null", "random")
-"""The same in the subspace of another domain, in the directions that vary there when what that one
-reads does, and in a random subspace as large.
+FOREIGN = ("fitted", "fitted null", "varied", "varied null")
+"""The part in a subspace fitted on other pictures (another domain's, or class-free ones), and in
+the directions that vary there when what that subspace reads does; from the same two sources.
 """
+
+FLOOR = ("fitted", "varied")
+"""The same of class-free pictures, from a source of the scored class alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """Pictures to fit on, as the tower takes them.
+
+    `pairs` are rows of `pictures`, a base and a source of another class; `alike` is their distance
+    from what the model says of the source.
+    """
+
+    pictures: Tensor
+    pairs: Int[np.ndarray, "pair 2"]
+    alike: Metric
 
 
 @dataclass(frozen=True, eq=False)
 class Domain:
-    """A domain's pictures as the tower takes them: those fitted on, and receivers with sources.
+    """A domain's pictures to fit on, and receivers with sources, as the tower takes them.
 
-    `pairs` are rows of `fitted`, a base and a source of another class; `alike` is their distance
-    from what the model says of the source. `metric` scores receivers for class `label`, and is
-    `before` on them as they are.
+    `metric` scores receivers for class `label`, and is `before` on them as they are.
     """
 
-    fitted: Tensor
-    pairs: Int[np.ndarray, "pair 2"]
-    alike: Metric
+    material: Material
     base: Tensor
     donor: Tensor
     null: Tensor
@@ -137,6 +151,7 @@ class DasKeywords(CrossingKeywords, FitKeywords, total=False):
     """What subspaces are asked for: the class task, and how they are fitted."""
 
     k: int | None
+    class_free: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,14 +159,20 @@ class DasTask(Crossing, FitRecipe):
     """What subspaces are asked for: the class task, and how they are fitted.
 
     Args:
-        k: Directions; None takes one less than there are classes, at most half of the features.
+        k: Directions; None takes the fewest that carry the class in every domain compared, at most
+            one less than there are classes and half of the features.
+        class_free: Kinds of pictures without a class that the null is fitted on, of `CLASS_FREE`;
+            none for inputs that are no pictures.
     """
 
     k: int | None = None
+    class_free: Sequence[str] = tuple(CLASS_FREE)
 
     def __post_init__(self) -> None:
         Crossing.__post_init__(self)
         FitRecipe.__post_init__(self)
+        kinds = list(self.class_free)
+        check_known("fit a null", "kind of picture", kinds, CLASS_FREE, SpecificationError)
 
 
 def read_domain(tower: Tower, held: HeldOut, name: str, task: DasTask) -> Domain:
@@ -159,11 +180,7 @@ def read_domain(tower: Tower, held: HeldOut, name: str, task: DasTask) -> Domain
     classifier, preprocess, rows = task.classifier, task.preprocess, task.batch_size
     like, tested = classifier.embeddings, held.tested[name]
     shown = held.images.frame["label"].to_numpy(object)[held.fitted[name]]
-    labels = classifier.numbers(shown.tolist())
-    pairs = draw_pairs(labels.numpy(), task.steps * rows, seed=task.seed)
     fitted = read(held.images, held.fitted[name], preprocess, like)
-    says = embed(tower, fitted, batch_size=rows)
-    unit, source = classifier.standardised(says), torch.from_numpy(pairs[:, 1])
     base, donor, null = (
         read(tested.images, tested.rows[role].to_numpy(), preprocess, like)
         for role in ("target", "donor", "null")
@@ -172,15 +189,37 @@ def read_domain(tower: Tower, held: HeldOut, name: str, task: DasTask) -> Domain
     scored = classifier.numbers(tested.rows["label"].tolist())
     score = Metric(task.metric, Target(classifier.standardised(outputs), scored))
     return Domain(
-        fitted=fitted,
-        pairs=pairs,
-        alike=Metric("kl", Target(unit, labels[source], clean=says[source.to(says.device)])),
+        material=material(tower, fitted, classifier.numbers(shown.tolist()).numpy(), task),
         base=base,
         donor=donor,
         null=null,
         metric=score,
         before=measure(score, outputs).double().cpu().numpy(),
     )
+
+
+def read_class_free(tower: Tower, held: HeldOut, task: DasTask) -> dict[str, Material]:
+    """Pictures without a class to fit on, of every kind: as many as of a domain, made from all."""
+    each = list(held.fitted.values())
+    turn = np.arange(len(each[0])) % len(each)
+    rows = np.stack(each)[turn, np.arange(len(turn))]
+    shown = [held.images.picture(int(row)) for row in rows]
+    found = {}
+    for kind in task.class_free:
+        made = [task.preprocess(one) for one in class_free(shown, kind, seed=task.seed)]
+        pictures = torch.stack(made).to(task.classifier.embeddings)
+        found[kind] = material(tower, pictures, np.arange(len(rows)), task)
+    return found
+
+
+def material(tower: Tower, pictures: Tensor, groups: np.ndarray, task: DasTask) -> Material:
+    """Pairs of pictures of different groups, and what the model says of each source."""
+    pairs = draw_pairs(groups, task.steps * task.batch_size, seed=task.seed)
+    says = embed(tower, pictures, batch_size=task.batch_size)
+    unit, source = task.classifier.standardised(says), torch.from_numpy(pairs[:, 1])
+    clean = says[source.to(says.device)]
+    labels = torch.zeros(len(pairs), dtype=torch.long)  # a distance asks for none
+    return Material(pictures, pairs, Metric("kl", Target(unit, labels, clean=clean)))
 
 
 def draw_pairs(labels: np.ndarray, n: int, *, seed: int = 0) -> Int[np.ndarray, "pair 2"]:
@@ -204,12 +243,13 @@ class Tried:
     """At one site in one domain: the subspace fitted there, and what subspaces do there.
 
     `effects` `[kind receiver]` are those of `KINDS`, `foreign[domain]` those of `FOREIGN` with the
-    subspace of another domain.
+    subspace of another domain, `floors[kind]` those of `FLOOR` with that of class-free pictures.
     """
 
     subspace: Subspace
     effects: Float[np.ndarray, "kind receiver"]
     foreign: Mapping[str, Float[np.ndarray, "role receiver"]]
+    floors: Mapping[str, Float[np.ndarray, "part receiver"]]
 
     def __getitem__(self, kind: str) -> Float[np.ndarray, "receiver"]:
         return self.effects[KINDS.index(kind)]
@@ -218,34 +258,50 @@ class Tried:
         """What the subspace of another domain does here, by `FOREIGN`'s kinds."""
         return self.foreign[domain][FOREIGN.index(kind)]
 
+    def of_floors(self, kind: str) -> dict[str, Float[np.ndarray, "receiver"]]:
+        """What the subspace of each kind of class-free pictures does here, by `FLOOR`'s kinds."""
+        return {name: effects[FLOOR.index(kind)] for name, effects in self.floors.items()}
+
 
 def try_site(
     tower: Tower,
     site: str,
     domains: Mapping[str, Domain],
-    recipe: FitRecipe,
+    floors: Mapping[str, Material],
+    task: DasTask,
     *,
     k: int,
     where: Mapping[str, int],
     rows: int,
 ) -> dict[str, Tried]:
-    """Fit a subspace in each domain, and interchange each in all."""
-    at_once = recipe.rows(tower, site, next(iter(domains.values())).fitted)
-    fitted, moving = {}, {}
-    for name, domain in domains.items():
-        runs = hold(tower, site, domain.fitted, rows=rows)
-        task = SubspaceTask(tower, runs, runs, domain.pairs, domain.alike, where)
-        fitted[name] = fit_directions(task, recipe, k=k, rows=at_once)
-        moving[name] = varied(task, fitted[name])
-    tried = {}
-    for name, domain in domains.items():
-        others = {each: (fitted[each], moving[each]) for each in fitted if each != name}
-        effects = try_subspaces(tower, domain, fitted[name], others, rows=rows, seed=recipe.seed)
-        foreign = np.split(effects[len(KINDS) :], len(others))
-        tried[name] = Tried(
-            fitted[name], effects[: len(KINDS)], dict(zip(others, foreign, strict=True))
+    """Fit a subspace in each domain and on class-free pictures; interchange each in all domains.
+
+    All have as many directions: `k`, or the fewest that carry the class in every domain.
+    """
+    given = {name: domain.material for name, domain in domains.items()}
+    at_once = task.rows(tower, site, next(iter(given.values())).pictures)
+    fitted, tasks, sizes = {}, {}, []
+    for name, one in {**given, **floors}.items():
+        runs = hold(tower, site, one.pictures, rows=rows)
+        tasks[name] = SubspaceTask(tower, runs, runs, one.pairs, one.alike, where)
+        fitted[name] = fit_directions(tasks[name], task, k=k, rows=at_once)
+        if name in given and task.k is None:
+            sizes.append(smallest_that_carries(tasks[name], fitted[name], rows=rows))
+    firsts = {name: each.first(max(sizes, default=k)) for name, each in fitted.items()}
+    both = {name: (each, varied(tasks[name], each)) for name, each in firsts.items()}
+    del tasks, fitted
+    return {
+        name: try_subspaces(
+            tower,
+            domain,
+            firsts[name],
+            {other: both[other] for other in domains if other != name},
+            {kind: both[kind] for kind in floors},
+            rows=rows,
+            seed=task.seed,
         )
-    return tried
+        for name, domain in domains.items()
+    }
 
 
 @torch.no_grad()
@@ -254,18 +310,21 @@ def try_subspaces(
     domain: Domain,
     own: Subspace,
     others: Mapping[str, tuple[Subspace, Subspace]],
+    floors: Mapping[str, tuple[Subspace, Subspace]],
     *,
     rows: int,
     seed: int,
-) -> Float[np.ndarray, "kind receiver"]:
-    """How far each of `KINDS`, then of `FOREIGN` by domain, moves the metric of the receivers."""
+) -> Tried:
+    """How far each subspace, and its varied directions, move the metric of the receivers."""
     whole = own.with_basis(torch.eye(len(own.basis)))
-    swaps = [(subspace, role) for subspace in (own, whole) for role in ("donor", "null")]
-    for other, moving in others.values():
-        drawn = torch.from_numpy(rng("random subspace", seed).normal(size=other.basis.shape))
-        by_chance = own.with_basis(torch.linalg.qr(drawn).Q)
-        swaps += [(subspace, role) for subspace in (other, moving) for role in ("donor", "null")]
-        swaps.append((by_chance, "donor"))
+    drawn = torch.from_numpy(rng("random subspace", seed).normal(size=own.basis.shape))
+    by_chance = own.with_basis(torch.linalg.qr(drawn).Q)
+    swaps = [(each, role) for each in (own, whole) for role in ("donor", "null")]
+    swaps.append((by_chance, "donor"))
+    for pair in others.values():
+        swaps += [(each, role) for each in pair for role in ("donor", "null")]
+    for pair in floors.values():
+        swaps += [(each, "donor") for each in pair]
 
     def run(window: slice) -> Tensor:
         base, donor, null = (
@@ -287,4 +346,11 @@ def try_subspaces(
             "finite numbers",
             "check the pictures, the class embeddings and the tower's own output",
         )
-    return after - domain.before
+    n, ends = len(domain.base), np.cumsum([len(KINDS), len(FOREIGN) * len(others)])
+    kinds, foreign, floor = np.split(after - domain.before, ends)
+    return Tried(
+        own,
+        kinds,
+        dict(zip(others, foreign.reshape(len(others), len(FOREIGN), n), strict=True)),
+        dict(zip(floors, floor.reshape(len(floors), len(FLOOR), n), strict=True)),
+    )

@@ -1,7 +1,7 @@
 """Subspaces of a site's activation, and their interchange between two inputs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,17 @@ class Subspace:
             The subspace.
         """
         return Subspace(self.site, self.axes, basis.to(self.basis), self.where)
+
+    def first(self, k: int) -> "Subspace":
+        """The subspace of its first directions, of which a fitted one has the strongest first.
+
+        Args:
+            k: How many.
+
+        Returns:
+            The subspace; all of it where it has no more.
+        """
+        return replace(self, basis=self.basis[:, :k])
 
     def swap(self, base: Tensor, source: Tensor) -> Tensor:
         """Give a base's activation the part that a source's has in the subspace.
@@ -129,6 +140,39 @@ def feature_axis(axes: Sequence[str]) -> str:
         f"a site with one of {listed(FEATURES)}",
         "choose a residual stream, an attention's or an MLP's output, or a feature map",
     )
+
+
+def read_at(tower: Tower, site: str, x: Tensor) -> dict[str, int]:
+    """The place of a site that the embedding depends on, where it depends on one position alone.
+
+    A ViT that pools its class token reads the last stream at position 0; one that averages its
+    patches reads it everywhere.
+
+    Args:
+        tower: The tower.
+        site: The site, usually the last of the stream.
+        x: An input, `[1 ...]`.
+
+    Returns:
+        The place, as `{"pos": 0}`; empty for a site without positions, or one read at several.
+
+    >>> from interp.circuits import Chain
+    >>> tower = Chain([torch.nn.Identity()])
+    >>> read_at(tower, "blocks.0.hook_resid_post", torch.ones(1, 3, 2))
+    {}
+    """
+    axes = tower.axes(site)
+    if "pos" not in axes:
+        return {}
+    runs = hold(tower, site, x, rows=1)
+    with torch.enable_grad():
+        activation = runs.activation.detach().requires_grad_()
+        outputs = runs.finish(activation)
+        ways = torch.linspace(1, 2, outputs.numel()).to(outputs).view_as(outputs)
+        [gradient] = torch.autograd.grad((ways * outputs).sum(), [activation])
+    others = [place for place, axis in enumerate(axes) if axis != "pos"]
+    read = gradient.abs().amax(dim=others).nonzero().flatten().tolist()
+    return {"pos": read[0]} if len(read) == 1 else {}
 
 
 def check_place(tower: Tower, sites: Sequence[str], where: Mapping[str, int]) -> None:

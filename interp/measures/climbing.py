@@ -14,7 +14,7 @@ from interp.core.sites import BANDS
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.core.tables import Table
 from interp.core.tower import Tower
-from interp.measures.catalogue.mechanisms import Seen, crossing
+from interp.measures.catalogue.mechanisms import PER_HALF, Seen, crossing
 from interp.measures.subjects import STREAM, present
 from interp.probes import collect, directions, factorisation, similarity, transfer
 from interp.verdicts.judging import WHOLE, judged_rows, ladder_rows
@@ -76,7 +76,7 @@ def ladder(
     preprocess: Preprocess,
     sites: Sequence[str] = STREAM,
     pool: str = "mean",
-    n: int = 6,
+    n: int = PER_HALF,
     **resampling: Unpack[ResamplingKeywords],
 ) -> Ladder:
     """Measure what domains share in one model, on every rung of the ladder and for every pair of
@@ -90,7 +90,8 @@ def ladder(
         preprocess: From a picture to the tower's input.
         sites: Names or patterns that rungs R1 to R3 read; those that the tower has are used.
         pool: How an activation becomes a vector, as in `interp.probes.collect`.
-        n: Pictures of each class, in each half of a domain's artists, that circuits are found on.
+        n: Pictures of each class, in each half of a domain's artists, that circuits are found on;
+            at most so many.
         n_splits: Deals of artists into halves behind R2 and R3.
         n_permutations: Permutations behind p of R1 to R3.
         seed: Seed of all draws.
@@ -105,15 +106,16 @@ def ladder(
 
     Notes:
         Rungs R1 to R3 read pooled activations: probes within a domain (R1), debiased CKA of class
-        means (R2), class directions and probes from the other domain (R3). R4 fits causal
+        means (R2), class directions, beside them probes from the other domain (R3). R4 fits causal
         directions in one domain and tries them in the other. R5 and R6 cut the tower by units, and
         by edges where its stream is a sum: overlap of a class's best parts (R5), and the work that
         the circuit of one domain does in the other (R6).
 
         Rungs are judged by the interval of an index with null 0 and ceiling 1: shared if it lies
-        above .5, not shared if below .2. R1 is shared already where the interval of the accuracy
-        lies above the null. A band of layers is shared if all its sites are, and "cannot tell"
-        where they differ. What is missing for one pair alone is a row that says so.
+        above .5, not shared if below .2, unless p finds more than nothing. R1 is shared already
+        where the interval of the accuracy lies above the null. A band of layers is shared if all
+        its sites are, and "cannot tell" where they differ. What is missing for one pair alone is a
+        row that says so.
 
     >>> import pandas as pd
     >>> import torch

@@ -33,7 +33,7 @@ from interp.report.naming import setting_name
 from interp.report.sections import Section, filled_sections
 from interp.report.verdict_tables import ladder_table
 from interp.report.words import answer_sentences, headline
-from interp.verdicts.rungs import RUNGS
+from interp.verdicts.rungs import BY_INDEX, RUNGS
 
 HERE = Path(__file__).parent
 
@@ -112,6 +112,8 @@ def render_page(result: LoadedResult) -> str:
         answer=answer_sentences(result),
         first=first,
         ladder=ladder_table(result),
+        by_index=BY_INDEX,
+        readable=RUNGS["R1"].rule,
         contents=_contents(leading, others, bool(map_)),
         leading=leading,
         sections=others,

@@ -161,7 +161,7 @@ def _arranged(result: LoadedResult, compared: Sequence[ComparedPair]) -> str:
     for rung, what in (("R2", "arranged alike (debiased CKA, R2)"), ("R3", "")):
         found = _bands(result, rung, compared)
         if found:
-            parts.append(_tell(found, what or "read by the same probe directions (R3)"))
+            parts.append(_tell(found, what or "along the same directions (R3)"))
     if not parts:
         return "Whether the middle layers are shared between domains was not measured."
     ends = sequence([compared[0].natural, compared[0].domain])
@@ -182,7 +182,7 @@ def _moved(result: LoadedResult, compared: Sequence[ComparedPair]) -> str:
     parts += [f"no decision for {sequence(unsure)}"] if unsure else []
     how = "moving activations from domain to domain"
     if len(result.frame("das")):
-        how = "interchanging in one domain what carries the class in the other"
+        how = "interchanging in one domain what carries the class in the other, against noise"
     return f"The causal test, {how} (R4), finds {_join(parts)}."
 
 

@@ -31,8 +31,8 @@ from interp.validation.opened import Opened
 from interp.verdicts.rungs import RUNGS
 from interp.verdicts.votes import Votes, count_votes, of_cuts
 
-PICTURES, PER_HALF = 12, 6
-"""Pictures of each class and domain, and how many of them each half of a circuit's search takes."""
+PICTURES = 12
+"""Pictures of each class and domain, as a study has; circuits are found on all of them."""
 
 COLUMNS = [
     *("condition", "tier", "dose", "seed", "measure", "site", "expected"),
@@ -129,7 +129,7 @@ class _Subject(Opened):
         return self._circuits(Edges(self.tower))
 
     def _circuits(self, cut: Units | Edges) -> list[ClassCircuits]:
-        return [class_circuits(cut, domain=domain, n=PER_HALF, **self.words) for domain in DOMAINS]
+        return [class_circuits(cut, domain=domain, **self.words) for domain in DOMAINS]
 
 
 Said = dict[str | None, Votes]

@@ -1,6 +1,6 @@
 """The ladder: what two domains share in one model, rung by rung and band by band of its layers.
 
-R1 the class can be read, R2 same geometry, R3 same directions (probes), R4 same causal directions,
+R1 the class can be read, R2 same geometry, R3 same directions, R4 same causal directions,
 R5 same parts, R6 same wiring (circuits). Only R4 and R6 speak of mechanisms.
 """
 

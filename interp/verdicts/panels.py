@@ -10,6 +10,7 @@ import pandas as pd
 from interp.core.errors import DataError, InterpError, listed
 from interp.core.sites import BAND, LAST
 from interp.core.tables import stacked
+from interp.probes.geometry.contrasts import MEAN_DIFFERENCE
 from interp.verdicts.judging import judged_rows
 from interp.verdicts.l1_mixtures import across_mixtures, measured
 from interp.verdicts.l2_runs import LEAST as LEAST_BLOCKS
@@ -262,7 +263,6 @@ def unmeasured() -> dict[str, object]:
 LINKED = tuple(name for name, rung in RUNGS.items() if rung.indexed)
 """Rungs that have an index of sharing; R1 says in each domain whether the class can be read."""
 
-(COSINE,) = (one.measure for one in RUNGS["R3"].beside)
 UNTRAINED, PIXELS = "epoch 0", "pixels"
 Frames = Mapping[str, pd.DataFrame]
 
@@ -311,7 +311,7 @@ def _sharing(frames: Frames, natural: str) -> pd.DataFrame:
     if "directions" in frames:
         own = frames["directions"]
         deep = own["depth"].between(BAND[0] - 1e-9, BAND[1] + 1e-9) & (own["site"] != LAST)
-        parts.append(own[(own["measure"] == COSINE) & deep].assign(rung="R3"))
+        parts.append(own[(own["measure"] == MEAN_DIFFERENCE) & deep].assign(rung="R3"))
     rows = stacked([part for part in parts if len(part)] or parts[:1])
     columns = [*RUN, "rung", "measure", "index", "index_low", "index_high", "epoch_0", "pixels"]
     if rows.empty or not {*RUN, "domain_a", "domain_b"} <= set(rows):
@@ -336,7 +336,7 @@ def _with_halves(found: pd.DataFrame, frames: Frames) -> pd.DataFrame:
     table = frames["class_sharing"]
     seen = table[table["class_set"] == "seen"]
     halves = seen.groupby(RUN, as_index=False)[["half_1", "half_2"]].mean()
-    return found.merge(halves.assign(measure=COSINE), on=[*RUN, "measure"], how="left")
+    return found.merge(halves.assign(measure=MEAN_DIFFERENCE), on=[*RUN, "measure"], how="left")
 
 
 def _asked(frame: pd.DataFrame) -> pd.DataFrame:

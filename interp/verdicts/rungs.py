@@ -13,13 +13,19 @@ import pandas as pd
 
 from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
 from interp.circuits.sharing.transfer_faithfulness import OVER_SIZES
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED
-from interp.probes.geometry.contrasts import MEAN_DIFFERENCE
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, LEVEL, NOT_SHARED, SHARED
+from interp.probes.geometry.contrasts import DISCRIMINANT, MEAN_DIFFERENCE
 
 PLACE = ("setting", "test_domain", "architecture", "seed", "epoch", "control")
 """Columns that tell models apart, where a table has several."""
 
-WITHIN, ACROSS = "probe within the domain", "probe transfer"
+WITHIN, ACROSS = "probe within the domain", "probe transfer, each domain centred"
+
+BY_INDEX = (
+    "the index's 95 % interval lies above .5",
+    "it lies below .2, and p does not find more than nothing",
+)
+"""Where a rung says "shared" and where "not shared", if it has no rule of its own."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class Rung:
         mechanism: Whether "shared" permits to speak of a shared mechanism.
         by_cuts: Whether one cut through the tower that denies is enough for "not shared".
         indexed: Whether the index says how much is shared (R1's says how well a class is read).
+        rule: Where a site is "shared", and where "not shared".
     """
 
     name: str
@@ -72,6 +79,7 @@ class Rung:
     mechanism: bool = False
     by_cuts: bool = False
     indexed: bool = True
+    rule: tuple[str, str] = BY_INDEX
 
     @property
     def measures(self) -> tuple[RungMeasure, ...]:
@@ -82,8 +90,8 @@ class Rung:
 def _readable(transfer: pd.DataFrame) -> pd.DataFrame:
     """R1 in the domain of each pair where the class is harder to read.
 
-    index = (accuracy - null) / (1 - null). It is not the amount that is asked about: the class can
-    be read where the interval lies above the null, and cannot where the index lies below .2.
+    index = (accuracy - null) / (1 - null). It is not the amount that is asked about, so the rung
+    has a rule of its own.
     """
     own = transfer[(transfer["train_domain"] == transfer["domain"]) & ~transfer["centred"]]
     rows = own.assign(
@@ -96,7 +104,7 @@ def _readable(transfer: pd.DataFrame) -> pd.DataFrame:
         },
     )
     verdicts = pd.Series(CANNOT_TELL, index=rows.index)
-    verdicts[rows["index_high"] < 0.2] = NOT_SHARED
+    verdicts[(rows["index_high"] < 0.2) & ~(rows["p"] < LEVEL)] = NOT_SHARED
     verdicts[rows["low"] > rows["null"]] = SHARED
     rows["verdict"] = verdicts
     order = {NOT_SHARED: 0, CANNOT_TELL: 1, SHARED: 2}
@@ -111,8 +119,7 @@ def _readable(transfer: pd.DataFrame) -> pd.DataFrame:
 
 
 def _across(transfer: pd.DataFrame) -> pd.DataFrame:
-    rows = transfer[transfer["train_domain"] != transfer["domain"]]
-    rows = rows[~rows["centred"]]
+    rows = transfer[(transfer["train_domain"] != transfer["domain"]) & transfer["centred"]]
     return rows.assign(measure=ACROSS, domain_a=rows["train_domain"], domain_b=rows["domain"])
 
 
@@ -140,10 +147,17 @@ def _edges(overlap: pd.DataFrame) -> pd.DataFrame:
 _MEASURES = (
     RungMeasure("R1", "probes within a domain", "transfer", WITHIN, False, _readable),
     RungMeasure("R2", "debiased CKA", "similarity", "debiased CKA", False, _same_site),
-    RungMeasure("R3", "probes from A tried in B", "transfer", ACROSS, True, _across),
     RungMeasure(
-        *("R3 cosine", "cosine of class differences", "directions", MEAN_DIFFERENCE, False),
+        *("R3", "cosine of LDA directions", "directions", DISCRIMINANT, False),
+        _named(DISCRIMINANT),
+    ),
+    RungMeasure(
+        *("R3 difference", "cosine of class differences", "directions", MEAN_DIFFERENCE, False),
         _named(MEAN_DIFFERENCE),
+    ),
+    RungMeasure(
+        *("R3 probes", "probes from A tried in B, each domain centred", "transfer", ACROSS, True),
+        _across,
     ),
     RungMeasure("R4", "A's subspace in B", "das", "das", True, pd.DataFrame.copy, ("das",)),
     RungMeasure(
@@ -172,6 +186,10 @@ RUNGS: Mapping[str, Rung] = {
             null="a probe of permuted labels",
             ceiling="every picture right",
             indexed=False,
+            rule=(
+                "the 95 % interval of a probe's accuracy lies above that of permuted labels",
+                "its index lies below .2, and p does not find more than nothing",
+            ),
         ),
         _rung(
             *("R2", "same geometry", "geometry"),
@@ -180,12 +198,13 @@ RUNGS: Mapping[str, Rung] = {
         ),
         _rung(
             *("R3", "same directions", "directions"),
-            null="a probe of permuted labels",
-            ceiling="a probe trained in the domain that it is tested in",
+            null="whole classes permuted",
+            ceiling="halves of one domain by other artists",
         ),
         _rung(
             *("R4", "same causal directions", "causal directions"),
-            null="the strongest of another class and a random subspace",
+            null="the strongest of another class, a random subspace, and subspaces fitted on "
+            "pictures without a class",
             ceiling="the domain's own subspace",
             mechanism=True,
         ),
@@ -197,7 +216,7 @@ RUNGS: Mapping[str, Rung] = {
         _rung(
             *("R6", "same wiring", "wiring"),
             null="another class's circuit",
-            ceiling="the domain's own circuit",
+            ceiling="both domains' own circuits, their geometric mean",
             mechanism=True,
             by_cuts=True,
         ),

@@ -148,9 +148,12 @@ def similarity(
         - With `picture pair`, classes move as blocks in the null, which is above 0. `class
           structure` pairs no pictures: its kernel adds <m_c, m_d> of the class means and tr(C_c
           C_d) of the within-class covariances, in units of the variance.
-        - Intervals leave one class out at a time, of the value and of the whole index. The index is
-          not clipped. p counts the permutations of whole classes whose largest studentised value
-          over the layers of the domain pair reaches this one's (max-T).
+        - Intervals are over classes, of the value and of the whole index, which is not clipped. For
+          debiased CKA of class means they come from the influence of each pair of classes;
+          simulated, they cover 90 to 97 % at 15 to 60 classes. Others leave one class out at a
+          time, which is too wide by a third to a half where domains are unrelated. p counts the
+          permutations of whole classes whose largest studentised value over the layers of the
+          domain pair reaches this one's (max-T).
         - Where artists drew in both domains, A_1 meets only B_2, and A_2 only B_1: A_1 and B_1
           share their drawings while the ceiling's A_1 and A_2 do not. Counted, they gave domains
           that share nothing but marks of the drawing an index of .3, and domains that share all an
@@ -314,7 +317,8 @@ class Comparison:
         if unlike and (cross_validated or terms[0, 1] < 0):
             reason = "halves of a domain do not agree"
         fewer = "" if reason else self.pair.fewer
-        row = about.judged(terms, p=p, refused=reason, notes=[fewer])
+        errors = None if found.errors is None else tuple(found.errors[:, s, t].tolist())
+        row = about.judged(terms, errors=errors, p=p, refused=reason, notes=[fewer])
         if cross_validated:
             value, _, ceiling = terms.T
             scaled = np.divide(value, ceiling, out=np.full_like(value, np.nan), where=ceiling > 0)

@@ -28,7 +28,8 @@ class Measured:
 
     value, null: "left site site"; within (a domain's halves): "left site"; drawn: "permutation site
     site"; failed: why a site cannot be measured, in each domain; refused: why a pair of sites
-    cannot be.
+    cannot be; errors: standard errors of value, ceiling and index "3 site site", where they are
+    known without leaving out.
     """
 
     failed: tuple[np.ndarray, np.ndarray]
@@ -37,6 +38,7 @@ class Measured:
     null: np.ndarray
     within: tuple[np.ndarray, np.ndarray]
     drawn: np.ndarray
+    errors: np.ndarray | None = None
 
     @staticmethod
     def nothing(
@@ -82,6 +84,7 @@ def by_matrix(sides: tuple[Side, Side], design: ComparisonDesign) -> Measured:
         null=null,
         within=(within[0], within[1]),
         drawn=permuted(first, second, meetings, orders),
+        errors=standard_errors(first, second, meetings) if design.exact else None,
     )
 
 
@@ -162,6 +165,53 @@ def _left(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Inner products of U-centred matrices, and with each class left out, from h_c, class first."""
     n, product = len(rows), rows.sum(axis=0)
     return product, product - 2 * rows * (n - 2) / (n - 3)
+
+
+DEGENERATE = 0.5
+"""How much of the variance that pairs of classes have by themselves is taken off the linear one.
+
+All of it is right for pairs without skew. Over classes of rank 3, 5 and 12 under three amounts of
+noise, unrelated, half shared and identical, half of it gave intervals that cover .94 to .97 on
+average at 15, 20, 40 and 60 classes, and at least .90 in each case; all of it .87 to .96.
+"""
+
+
+def standard_errors(first: np.ndarray, second: np.ndarray, meetings: Meetings) -> np.ndarray:
+    """Standard errors over classes of value, ceiling and index: "3 site site".
+
+    With unit matrices K and L, r = <K, L> changes with the pair of classes (i, j) by
+    g_ij = K_ij L_ij - r (K_ij^2 + L_ij^2) / 2, and what is made of several r by the same sums of
+    theirs. For the pairs' influence g
+
+        variance = (4 sum_i (sum_j g_ij)^2 - 2 DEGENERATE sum_ij g_ij^2) n / (n - 3)
+
+    The first term counts the pairs of unrelated classes twice, as leaving one class out does.
+    """
+    n = first.shape[-1]
+    met = [_influence(first[:, i, :, None], second[:, None, j]) for i, j in meetings]
+    value = np.mean([r for r, _ in met], axis=0)
+    of_value = np.mean([g for _, g in met], axis=0)
+    within_a, of_a = _influence(first[:, 0], first[:, 1])
+    within_b, of_b = _influence(second[:, 0], second[:, 1])
+    with np.errstate(divide="ignore", invalid="ignore"):  # no ceiling, no index
+        relative = (of_a / within_a[:, None, None])[:, None] / 2
+        relative = relative + (of_b / within_b[:, None, None])[None] / 2
+        ceiling = np.sqrt(within_a[:, None] * within_b)[..., None, None]
+        of_index = of_value / ceiling - value[..., None, None] / ceiling * relative
+        return np.stack([_error(each, n) for each in (of_value, ceiling * relative, of_index)])
+
+
+def _influence(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Inner products of unit matrices, the mean over deals, and what each pair of rows adds."""
+    products = (one * other).sum(axis=(-1, -2))
+    half = products[..., None, None] / 2
+    return products.mean(axis=0), (one * other - half * (one**2 + other**2)).mean(axis=0)
+
+
+def _error(influence: np.ndarray, n: int) -> np.ndarray:
+    linear = 4 * (influence.sum(axis=-1) ** 2).sum(axis=-1)
+    pairs = 2 * (influence**2).sum(axis=(-1, -2))
+    return np.sqrt(np.maximum(linear - DEGENERATE * pairs, linear / 4) * n / (n - 3))
 
 
 def _lengths_left(grams: np.ndarray) -> np.ndarray:

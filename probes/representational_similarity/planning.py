@@ -14,7 +14,12 @@ from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.probes.features.matrices import Features
 from interp.probes.representational_similarity.arranging import MOST_PAIRS, ComparisonDesign
-from interp.probes.representational_similarity.permuting import NULL_DRAWS, dealt_rows, in_orders
+from interp.probes.representational_similarity.permuting import (
+    DEGENERATE,
+    NULL_DRAWS,
+    dealt_rows,
+    in_orders,
+)
 
 LEAST_CLASSES = 5
 """Four for the unbiased estimator, and one to leave out."""
@@ -44,7 +49,7 @@ def null_deviation(n_classes: int) -> float:
 def classes_needed(width: float, *, ceiling: float = 1.0) -> int:
     """Fewest classes at which the index of unrelated domains has a 95 % interval of a given width.
 
-        width = 2 t sqrt(2) null_deviation(n) / ceiling
+        width = 2 t sqrt(1.5 n / (n - 3)) null_deviation(n) / ceiling
 
     for n classes; t is the 97.5 % quantile of Student's t with n - 1 degrees of freedom.
 
@@ -61,11 +66,11 @@ def classes_needed(width: float, *, ceiling: float = 1.0) -> int:
         SpecificationError: For a width or ceiling out of range.
 
     Notes:
-        The width is that of a jackknife interval of the index of debiased CKA. The index is
+        The width is that of the interval of the index of debiased CKA (`similarity`). The index is
         withheld unless the ceiling is at least three deviations above 0, which counts here too.
 
     >>> classes_needed(0.4), classes_needed(0.4, ceiling=0.5)
-    (23, 42)
+    (22, 39)
     """
     if not (width > 0 and 0 < ceiling <= 1):
         raise SpecificationError(
@@ -83,13 +88,14 @@ def classes_needed(width: float, *, ceiling: float = 1.0) -> int:
 def interval_width(n_classes: int, *, ceiling: float = 1.0) -> float:
     """Width of the 95 % interval of an index of unrelated domains, foretold.
 
-    The jackknife doubles the variance of a sum over pairs of unrelated classes, hence the root.
+    The interval counts pairs of unrelated classes `2 - DEGENERATE` times.
 
     >>> round(interval_width(45), 2)
-    0.19
+    0.17
     """
     reach = float(stats.t.ppf(0.975, n_classes - 1))
-    return 2 * reach * math.sqrt(2) * null_deviation(n_classes) / ceiling
+    counted = math.sqrt((2 - DEGENERATE) * n_classes / (n_classes - 3))
+    return 2 * reach * counted * null_deviation(n_classes) / ceiling
 
 
 def foretell(

@@ -5,11 +5,12 @@ from typing import Any
 
 import pandas as pd
 
+from interp.core.sites import band_of
 from interp.verdicts.judging import climb
 from tests.report.planted_layers import PAIR, row_of
 
 BACK = {"domain_a": "sketch", "domain_b": "real"}
-BANDS = ("early", "middle", "late", "")
+WHOLE = {"site": "", "band": ""}
 
 
 def ladder_tables(
@@ -20,6 +21,10 @@ def ladder_tables(
 ) -> dict[str, pd.DataFrame]:
     """The tables of rungs R4 to R6 of settings that share so much, and the ladder of all rungs."""
     stages = {site: depth for site, depth in sites.items() if site.startswith("layer")}
+    places = [
+        WHOLE,
+        *({"site": site, "depth": at, "band": band_of(at)} for site, at in stages.items()),
+    ]
     names = ("das", "overlap", "circuit_transfer", "circuit_stability")
     made: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for setting, shared in index.items():
@@ -32,21 +37,22 @@ def ladder_tables(
             ]
             made["circuit_transfer"] += [
                 row_of(
-                    own | ends | {"band": band, "share": share, "level": "channel"},
+                    own | ends | place | {"share": share, "level": "channel"},
                     shared * share**0.3,
                     measure="circuit transfer",
+                    own=0.9,
                     random=0.1,
                 )
-                for band in BANDS
+                for place in places
                 for share in (0.05, 0.1, 0.5)
             ]
             made["circuit_transfer"] += [
                 row_of(
-                    own | ends | {"band": band, "level": "channel"},
+                    own | ends | place | {"level": "channel"},
                     shared,
                     measure="circuit transfer, mean over sizes",
                 )
-                for band in BANDS
+                for place in places
             ]
         made["overlap"] += [
             row_of(

@@ -37,7 +37,16 @@ def test_numbers_and_verdicts_are_the_table_s(build: Build) -> None:
     result = read_result(build(rung4={"cg-high": 0.8}))
     found = map_data(result)
     measures = {one["key"]: one for one in found["measures"]}
-    assert {"R1", "R2", "R3", "R3 cosine", "R4", "R5 channel", "R6 channel"} <= set(measures)
+    assert {
+        "R1",
+        "R2",
+        "R3",
+        "R3 difference",
+        "R3 probes",
+        "R4",
+        "R5 channel",
+        "R6 channel",
+    } <= set(measures)
     got = rows(found, measures["R2"]["columns"]).rename(columns={"place": "site"})
     table = result.frame("similarity")
     both = got.merge(table, on=[*KEYS, "site"], suffixes=("", "_table"))

@@ -9,8 +9,13 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from interp.core.artists import n_drawings
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, Index, sharing_index
-from interp.core.statistics.resampling import Interval, jackknife
+from interp.core.statistics.index_of_sharing import (
+    CANNOT_TELL,
+    Index,
+    found_beyond_null,
+    sharing_index,
+)
+from interp.core.statistics.resampling import Interval, jackknife, student
 
 NO_VERDICT = Index(np.nan, np.nan, np.nan, "", "")
 """The index of what has no ceiling, or is no question of sharing."""
@@ -56,7 +61,8 @@ class Evidence:
             ceiling: What it would be with full sharing; NaN for none.
             index: An `Index` brings its interval and verdict along, and its reason where `reason`
                 is empty; a number alone is an index without them.
-            p: Probability of such a value under the null; NaN for none.
+            p: Probability of such a value under the null; NaN for none. Where it finds more than
+                the null, the verdict is not "not shared".
             reason: Why a number is missing or a verdict withheld.
 
         Returns:
@@ -64,6 +70,7 @@ class Evidence:
         """
         judged: dict[str, object] = {"index": index}
         if isinstance(index, Index):
+            index = found_beyond_null(index, p, value=found.value, null=null, ceiling=ceiling)
             reason = reason or index.reason
             judged = {"index": index.value, "index_low": index.low, "index_high": index.high}
             judged["verdict"] = index.verdict
@@ -92,6 +99,7 @@ class Evidence:
         terms: ArrayLike,
         *,
         index: Index | None = None,
+        errors: tuple[float, float, float] | None = None,
         p: float = np.nan,
         refused: str = "",
         notes: Iterable[str] = (),
@@ -101,6 +109,8 @@ class Evidence:
         Args:
             terms: `[1 + unit, 3]`, value, null and ceiling: of all units, then with each left out.
             index: The index, where it is not the `sharing_index` of these terms.
+            errors: Standard errors of value, ceiling - null and index, where they are known better
+                than by leaving out.
             p: Probability of such a value under the null; NaN for none.
             refused: Why there is no index; empty where there may be one.
             notes: What `reason` says beside why there is no index; empty ones are dropped.
@@ -116,8 +126,11 @@ class Evidence:
         (value, null, ceiling), *left = np.asarray(terms, dtype=float).tolist()
         if refused:
             index = Index(np.nan, np.nan, np.nan, CANNOT_TELL, refused)
-        index = index or sharing_index(value, null, ceiling, left_out=left)
+        known = errors[1:] if errors else None
+        index = index or sharing_index(value, null, ceiling, left_out=left, errors=known)
         spread = jackknife(value, [each[0] for each in left])
+        if errors and np.isfinite(value):
+            spread = student(value, errors[0], n=len(left))
         reason = "; ".join(dict.fromkeys(filter(None, [index.reason, *notes])))
         return self.row(spread, null=null, ceiling=ceiling, index=index, p=p, reason=reason)
 

@@ -1,13 +1,16 @@
 """The index of sharing, between null and ceiling, and the verdict on its interval."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from interp.core.statistics.resampling import jackknife
+from interp.core.statistics.resampling import jackknife, student
 
 SHARED, NOT_SHARED, CANNOT_TELL = "shared", "not shared", "cannot tell"
+
+LEVEL = 0.05
+"""Below this p, a measure has found something beyond its null."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,17 @@ def sharing_index(
     ceiling: float,
     *,
     left_out: ArrayLike,
+    errors: tuple[float, float] | None = None,
     shared_above: float = 0.5,
     not_shared_below: float = 0.2,
 ) -> Index:
     """index = (value - null) / (ceiling - null), with a jackknife interval of the whole index.
 
-    `left_out` holds one row (value, null, ceiling) per unit left out. Refused, as "cannot tell",
-    where ceiling - null is less than three of its standard errors. The verdict is by equivalence:
-    shared if the interval lies above `shared_above`, not shared if below `not_shared_below`.
+    `left_out` holds one row (value, null, ceiling) per unit left out; `errors` are the standard
+    errors of ceiling - null and of the index, where they are known better than by leaving out.
+    Refused, as "cannot tell", where ceiling - null is less than three of its standard errors. The
+    verdict is by equivalence: shared if the interval lies above `shared_above`, not shared if below
+    `not_shared_below`.
 
     >>> rows = np.array([[0.8, 0.0, 0.9], [0.82, 0.0, 0.91], [0.81, 0.0, 0.9], [0.8, 0.0, 0.9]])
     >>> sharing_index(0.81, 0.0, 0.9, left_out=rows).verdict
@@ -58,6 +64,8 @@ def sharing_index(
             np.nan, np.nan, np.nan, CANNOT_TELL, f"{len(rows)} units, at least 4 are needed"
         )
     room = jackknife(ceiling - null, rows[:, 2] - rows[:, 1])
+    if errors is not None:
+        room = student(room.value, errors[0], n=len(rows))
     if room.value < 3 * room.error or room.value <= 0:
         return Index(
             np.nan,
@@ -71,6 +79,8 @@ def sharing_index(
         reason = f"ceiling - null is not above 0 without one of the {len(rows)} units"
         return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
     spread = jackknife((value - null) / (ceiling - null), (rows[:, 0] - rows[:, 1]) / rooms)
+    if errors is not None:
+        spread = student(spread.value, errors[1], n=len(rows))
     return Index(
         spread.value,
         spread.low,
@@ -91,3 +101,22 @@ def verdict_of_interval(
     if low > shared_above:
         return SHARED
     return NOT_SHARED if high < not_shared_below else CANNOT_TELL
+
+
+def found_beyond_null(
+    index: Index, p: float, *, value: float, null: float, ceiling: float
+) -> Index:
+    """An index without "not shared", where its own p finds more than the null has.
+
+    A small amount may be certain: the interval lies below the bar of "not shared", and p below
+    `LEVEL`. Then "not shared" would deny what was found, and "cannot tell" stands.
+
+    >>> small = Index(0.1, 0.05, 0.15, NOT_SHARED, "")
+    >>> found_beyond_null(small, 0.001, value=0.3, null=0.2, ceiling=1.2).verdict
+    'cannot tell'
+    """
+    towards_ceiling = (value - null) * (ceiling - null) > 0
+    if index.verdict != NOT_SHARED or not (p < LEVEL and towards_ceiling):
+        return index
+    reason = f"little is shared, but more than nothing (p = {p:.2g})"
+    return replace(index, verdict=CANNOT_TELL, reason=reason)

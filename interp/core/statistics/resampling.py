@@ -39,8 +39,17 @@ def jackknife(value: float, left_out: ArrayLike, *, confidence: float = 0.95) ->
     if n < 2 or not np.isfinite(thetas).all() or not np.isfinite(value):
         return Interval(float(value), np.nan, np.nan, np.nan)
     error = float(np.sqrt((n - 1) / n * ((thetas - thetas.mean()) ** 2).sum()))
+    return student(value, error, n=n, confidence=confidence)
+
+
+def student(value: float, error: float, *, n: int, confidence: float = 0.95) -> Interval:
+    """value +/- t_{n-1} error, for the standard error of a statistic of n units.
+
+    >>> round(student(1.0, 0.1, n=11).high, 3)
+    1.223
+    """
     reach = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
-    return Interval(float(value), error, float(value) - reach, float(value) + reach)
+    return Interval(float(value), float(error), float(value) - reach, float(value) + reach)
 
 
 def mean_interval(

@@ -135,7 +135,7 @@ SEEN_IN_VIEWS = 60
 def measure(opened: OpenedModel) -> Frames:
     """Tables of what pooled features say without running the model again, at every site.
 
-    `factorisation` and `domain_probes` are about all domains; `directions`, `separation` and
+    `factorisation`, `directions` and `domain_probes` are about all domains; `separation` and
     `selectivity` about the pair; `views` are pictures of the middle site and of the embedding;
     `class_sharing` says how far each class is shared.
     """
@@ -145,7 +145,7 @@ def measure(opened: OpenedModel) -> Frames:
     split = counted | {"n_splits": analysis.n_splits}
     made = {
         "factorisation": [partial(probes.factorisation, read, **split)],
-        "directions": [partial(probes.directions, read, domains=two, **split)],
+        "directions": [partial(probes.directions, read, **split)],
         "separation": [
             partial(probes.domain_test, read, domains=two, **counted),
             partial(probes.domain_distance, read, domains=two, **counted),

@@ -22,7 +22,8 @@ from interp.circuits import (
     overlap,
 )
 from interp.circuits.patching.sweeping import depths
-from interp.circuits.sharing.transfer_faithfulness import SMALL, TRANSFER_SHARES
+from interp.circuits.sharing.transfer_faithfulness import TRANSFER_SHARES
+from interp.circuits.subspaces.subspace import read_at
 from interp.core.declarations.figures import (
     BLUE,
     GREEN,
@@ -50,11 +51,11 @@ from interp.core.errors import SampleError
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say
 from interp.core.seeds import rng
-from interp.core.sites import BANDS, band_of
+from interp.core.sites import band_of
 from interp.core.tables import stacked
 from interp.core.tower import Tower, Wired
 from interp.measures.opened import Frames, OpenedModel
-from interp.measures.subjects import neutral_classifier, present
+from interp.measures.subjects import PICTURES_PER_CELL, neutral_classifier, present
 from interp.verdicts.rungs import RUNGS
 
 UNITS: Mapping[str, str] = {
@@ -63,17 +64,18 @@ UNITS: Mapping[str, str] = {
 }
 """Where circuits are cut unit by unit: what a ResNet's blocks hand on, and a ViT's neurons."""
 
-CAUSAL: Mapping[str, Mapping[str, int]] = {
-    "layer*.*.hook_resid_post": {},
-    "blocks.*.hook_resid_post": {"pos": 0},
-}
-"""Where causal directions are looked for: the stream of a ResNet, and of a ViT's class token."""
+CAUSAL = ("layer*.*.hook_resid_post", "blocks.*.hook_resid_post")
+"""Where causal directions are looked for: a ResNet's stream, and a ViT's at the positions that its
+embedding is read from."""
 
 JUDGED = {rung.judged.table: rung.judged.measure for rung in (RUNGS["R5"], RUNGS["R6"])}
 """By which rows of a table its rung is judged, and where a missing pair is said to be missing."""
 
-JUDGED_SHARES = tuple(share for share in TRANSFER_SHARES if share <= SMALL)
-"""Sizes that a band's verdict is the mean of; larger ones are run for the whole tower only."""
+SITE_SHARES = tuple(share for share in TRANSFER_SHARES if share >= 0.1)
+"""Sizes of circuits that are run at one site, where smaller ones are few units."""
+
+PER_HALF = PICTURES_PER_CELL // 2
+"""Pictures of each class that circuits are found on in each half of a domain's artists, at most."""
 
 CROSSED = ("overlap", "circuit_transfer", "circuit_stability")
 """Tables of circuits: two of pairs of domains, and how steady those of each domain are."""
@@ -87,7 +89,7 @@ class Seen:
     images: ImageTable
     classifier: Classifier
     preprocess: Preprocess
-    n: int = 4
+    n: int = PER_HALF
     seed: int = 0
     found: dict[tuple[str, str], ClassCircuits | str] = field(default_factory=dict)
 
@@ -124,9 +126,9 @@ class Seen:
 def crossing(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
     """Tables `das`, `overlap`, `circuit_transfer` and `circuit_stability` for pairs of domains.
 
-    Overlap of units is told site by site and for all sites; circuits of units are run cut in each
-    band of layers, and cut everywhere; circuits of edges only as a whole. A pair for which there
-    are too few pictures is a row with the reason.
+    Overlap of units is told site by site and for all sites; circuits of units are run cut at each
+    site, all other sites being whole, and cut everywhere; circuits of edges only as a whole. A pair
+    for which there are too few pictures is a row with the reason.
     """
     return causal_directions(seen, pairs) | _crossed(seen, pairs)
 
@@ -163,9 +165,11 @@ def _crossed(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
 def _interchanged(seen: Seen, pairs: Sequence[tuple[str, str]]) -> list[pd.DataFrame]:
     """Causal directions of each domain, tried in the others."""
     found = []
-    for pattern, where in CAUSAL.items():
-        if sites := present(seen.tower, [pattern])[:-1]:
-            found += _directions_at(seen, pairs, sites, where)
+    for pattern in CAUSAL:
+        if (sites := present(seen.tower, [pattern]))[:-1]:
+            x = seen.images.tensors(seen.preprocess, [0]).to(seen.classifier.embeddings)
+            where = read_at(seen.tower, sites[-1], x)
+            found += _directions_at(seen, pairs, sites[:-1], where)
     return found
 
 
@@ -216,15 +220,10 @@ def _overlaps(a: ClassCircuits, b: ClassCircuits, *, seed: int) -> list[pd.DataF
 
 
 def _transfers(a: ClassCircuits, b: ClassCircuits, *, seed: int) -> list[pd.DataFrame]:
-    frames = [circuit_transfer(a, b, seed=seed).frame.assign(band="")]
-    places = _places(a)
-    for name in BANDS:
-        sites = [site for site, place in places.items() if place["band"] == name]
-        if sites and len(sites) < len(places):
-            some = circuit_transfer(
-                a.only(sites), b.only(sites), shares=JUDGED_SHARES, seed=seed
-            ).frame
-            frames.append(some.assign(band=name))
+    frames = [circuit_transfer(a, b, seed=seed).frame.assign(site="", band="")]
+    for site, place in _places(a).items():
+        one = circuit_transfer(a.only([site]), b.only([site]), shares=SITE_SHARES, seed=seed).frame
+        frames.append(one.assign(site=site, **place))
     return frames
 
 
@@ -243,7 +242,8 @@ ALIGNED = profile_spec(
     "das",
     "Shared causal directions by depth",
     "The subspace that carries the class in A is interchanged between pictures of B.",
-    "A donor of a third class; index 0 stands for it.",
+    "The strongest of a third class, a random subspace, and subspaces fitted on pictures without a "
+    "class; index 0 stands for it.",
     SEEN_BY,
 )
 
@@ -252,11 +252,13 @@ DAS = SectionSpec(
     "Same causal directions? (R4)",
     "In each domain the subspace is fitted whose interchange between two pictures makes the "
     "model say the class of the other (Geiger et al. 2024). Then A's subspace is interchanged "
-    "between pictures of B: index = (gain for c − gain by another class) / (gain with B's own "
-    "subspace − the same).",
+    "between pictures of B: index = (gain for c − null) / (gain with B's own subspace − null). The "
+    "null is the strongest of another class, a random subspace, and subspaces fitted on shuffled "
+    "pixels, scrambled phases and noise: what any reader of the layer would give.",
     (ALIGNED,),
     words=(("verdicts", "R4"),),
-    note="Only this rung and R6 allow a claim about mechanisms.",
+    note="Where noise does as well, the reader explains it and nothing is concluded. Only this "
+    "rung and R6 allow a claim about mechanisms.",
     optional=("das",),
 )
 
@@ -276,9 +278,10 @@ ABROAD = FigureSpec(
     method="A circuit found in A runs on pictures of B, all else as in another class's picture.",
     null="Circuits of other classes, as large; random parts are drawn beside them.",
     caption="{n}; bars are 95 % intervals of the share. Everything outside a circuit runs as in a "
-    "picture of another class. {kinds}",
+    "picture of another class. The index rests on sizes at which both domains' own circuits do "
+    "half of the work. {kinds}",
     alt="Lines of faithfulness by size for four kinds of circuit, {options} ways to choose from",
-    where={"measure": "circuit transfer", "band": ""},
+    where={"measure": "circuit transfer", "site": ""},
     needs=("share", "value"),
     choices=(
         TEST_DOMAIN,
@@ -287,7 +290,7 @@ ABROAD = FigureSpec(
     ),
     across="share",
     series=(
-        SeriesSpec("the class in B itself, other artists", Scale("ceiling"), GREEN),
+        SeriesSpec("the class in B itself, other artists", Scale("own"), GREEN),
         SeriesSpec("the class in A", RAW, BLUE, symbol="diamond"),
         SeriesSpec("another class in A", Scale("null"), ORANGE, dash="dash", symbol="x"),
         SeriesSpec("random parts", Scale("random"), GREY, dash="dot", symbol="square"),
@@ -372,9 +375,8 @@ def mechanisms_of_pairs(opened: OpenedModel) -> Frames:
 
 def _seen(opened: OpenedModel, images: ImageTable) -> Seen:
     clip, labels = opened.subject.clip, opened.images.labels
-    n = max(2, 2 * opened.analysis.n_circuit_pairs // len(images.labels))
     head = neutral_classifier(opened.subject, labels, opened.images.domains)
-    return Seen(clip.visual, images, head, clip.preprocess, n=n, seed=opened.subject.seed)
+    return Seen(clip.visual, images, head, clip.preprocess, seed=opened.subject.seed)
 
 
 def _filed(opened: OpenedModel, made: Frames) -> Frames:

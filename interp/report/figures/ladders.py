@@ -33,7 +33,7 @@ from interp.report.figures.pieces import (
 from interp.report.figures.subjects import EPOCH_0, settings_of
 from interp.report.loaded import Frame, LoadedResult, whole
 from interp.report.naming import setting_look, setting_name, site_label
-from interp.verdicts.rungs import RUNGS
+from interp.verdicts.rungs import BY_INDEX, RUNGS
 
 HEADS = {name: f"{name} {rung.label}".replace(" ", "<br>", 1) for name, rung in RUNGS.items()}
 """What stands above a rung's column."""
@@ -76,10 +76,10 @@ LADDER_MAP = FigureSpec(
     method="Every measure between two domains is turned into an index, and a band of layers gets "
     "the verdict on which all its sites agree.",
     null="Each rung's own null, at index 0.",
-    caption="n = {classes} classes per verdict. ● blue: shared (the index's 95 % interval lies "
-    "above .5); ○ orange: not shared (below .2); ? grey: cannot tell, or sites differ; empty: not "
-    "measured. In R1 ● and ○ say whether the class can be read in both domains. Point at a "
-    "cell for its index, interval and reasons. Only R4 and R6 speak of mechanisms.",
+    caption=f"n = {{classes}} classes per verdict. ● blue: shared ({BY_INDEX[0]}); ○ orange: not "
+    f"shared ({BY_INDEX[1]}); ? grey: cannot tell, or sites differ; empty: not measured. R1: ● "
+    f"{RUNGS['R1'].rule[0]}; ○ {RUNGS['R1'].rule[1]}. Point at a cell for its index, interval and "
+    "reasons. Only R4 and R6 speak of mechanisms.",
     alt="Map of verdicts: {pairs} pairs and bands by six rungs",
     where={"control": ""},
     choices=(TEST_DOMAIN, replace(SETTING, first=_fullest)),
@@ -89,11 +89,11 @@ PROFILE = FigureSpec(
     "The sharing profile: every rung by depth",
     "profile",
     ("rungs",),
-    method="Every rung's index is drawn site by site, or third by third for circuits.",
+    method="Every rung's index is drawn site by site.",
     null="Each rung's own null, at index 0; the untrained model and raw pixels are further floors.",
     caption="{n}; bars are 95 % intervals of the index. 0 is the rung's null, 1 its ceiling; grey "
-    "the middle layers; dashed the untrained model, dotted raw pixels. R6 is cut in one third of "
-    "the layers at a time; directions A to B and B to A are two points. Of several models of a "
+    "the middle layers; dashed the untrained model, dotted raw pixels. R6 is cut at one site at a "
+    "time; directions A to B and B to A are two points. Of several models of a "
     "setting the means are drawn, of their intervals too.",
     alt="Six panels of index by depth, {pairs} pairs of domains to choose from",
 )
@@ -103,7 +103,7 @@ LADDER = SectionSpec(
     "Six rungs, from weak claims to strong: the class can be read in both domains (R1), same "
     "geometry (R2), same directions (R3), same causal directions (R4), same parts (R5), same "
     "wiring (R6). Each has an index, 0 at its null and 1 at its ceiling; a band of layers is "
-    "shared where the 95 % interval lies above .5 at all its sites.",
+    "shared where all its sites are.",
     (PROFILE, LADDER_MAP),
     note="Lower rungs do not license the words of higher ones: geometry may be shared without "
     "directions, and directions without anything that reads them.",

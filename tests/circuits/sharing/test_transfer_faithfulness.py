@@ -113,7 +113,46 @@ def test_a_row_is_what_a_plain_loop_gives() -> None:
                          work(kept_b[c, 1 - side]), gap))  # fmt: skip
     means = pd.DataFrame(rows).groupby(0).mean().mean()
     expected = [means[column] / means[4] for column in (1, 2, 3)]
-    np.testing.assert_allclose([row["value"], row["null"], row["ceiling"]], expected, atol=1e-9)
+    np.testing.assert_allclose([row["value"], row["null"], row["own"]], expected, atol=1e-9)
+
+
+def test_the_ceiling_is_that_of_both_domains() -> None:
+    """A's circuits are spoilt: at home they do little, which must not make B's look bad."""
+    a, b = both("all shared", "d_mlp")
+    a = blurred(a, 2.0)
+    table = circuit_transfer(a, b, shares=(0.1, 0.5), seed=1).frame
+    for _, rows in table.groupby("measure", sort=False):
+        for _, ways in rows.groupby("share", dropna=False):
+            first, second = ways.to_dict("records")
+            right = np.sqrt(first["own"] * second["own"])
+            assert first["ceiling"] == pytest.approx(right) == second["ceiling"]
+    assert (table["own"].max() - table["own"].min()) > 0.05  # so the mean is one of something
+
+
+def test_circuits_that_do_not_do_their_own_work_say_nothing() -> None:
+    a, b = both("all shared", "d_mlp")
+    table = circuit_transfer(scrambled(a, 1), b, shares=(0.05, 0.1), seed=1).frame
+    assert (table["verdict"] == "cannot tell").all() and table["index"].isna().all()
+    assert table["reason"].str.contains("in A of the metric's work.*50% are needed").all()
+
+
+def test_sizes_that_are_not_faithful_are_left_out_of_the_mean() -> None:
+    """One unit of each site holds too little of a class; a tenth is enough, and half not needed."""
+    a, b = both("all shared", "d_mlp")
+    table = circuit_transfer(blurred(a, 2.0), b, shares=(0.001, 0.1, 0.5), seed=1).frame
+    one, tenth, _, mean = (rows for _, rows in table.groupby("share", sort=False, dropna=False))
+    assert one["own"].min() < 0.5 < tenth["own"].min()
+    np.testing.assert_allclose(mean["value"], tenth["value"])
+    assert one["reason"].str.contains("50% are needed").all() and mean["index"].notna().all()
+
+
+def blurred(found: ClassCircuits, noise: float) -> ClassCircuits:
+    """The same circuits with scores under noise, in units of their deviation."""
+    generator = np.random.default_rng(5)
+    first, second = (
+        each + noise * generator.normal(size=each.shape) * each.std() for each in found.values
+    )
+    return replace(found, values=(first, second))
 
 
 def scrambled(found: ClassCircuits, seed: int) -> ClassCircuits:

@@ -1,8 +1,8 @@
 """DAS on planted models: one circuit for both domains, or two; and the ways to be fooled."""
 
-import sys
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,19 +11,20 @@ import pytest
 import torch
 from open_clip.transformer import VisionTransformer
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from interp.circuits import Classifier, das, das_among, transplant
+from interp.circuits import Chain, Classifier, das, das_among, transplant
 from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.world import CLASSES as PLANTED_CLASSES
 from interp.circuits.planted.world import DOMAINS, World
-from interp.circuits.subspaces.alignment_search import beyond_chance
+from interp.circuits.subspaces.alignment_search import of_one_code
+from interp.circuits.subspaces.class_free import CLASS_FREE, class_free
 from interp.circuits.subspaces.interchanges import (
-    FOREIGN,
     KINDS,
     DasTask,
     hold_out,
+    read_class_free,
     read_domain,
     try_site,
     try_subspaces,
@@ -35,7 +36,7 @@ from interp.core.images import ImageTable
 from interp.core.statistics.index_of_sharing import Index
 from interp.core.tables import EVIDENCE, Table
 from interp.models.towers.vit import HookedViT
-from tests.circuits.conftest import CLASSES
+from tests.circuits.conftest import CLASSES, Function
 from tests.circuits.patching.test_transplants import tower
 
 SITES = [f"blocks.{layer}.hook_resid_post" for layer in (1, 2, 3)]
@@ -138,8 +139,9 @@ def test_separate_lanes_pass_for_shared_when_activations_cross_domains() -> None
 def test_free_directions_learn_ways_that_no_picture_takes() -> None:
     """Both lanes end in one output: halfway between A's lane and B's, a direction reads what A's
     pictures show and writes into both. It is kept out by looking where A's pictures vary."""
-    free = run("all separate", sites=SITES[1], span=1.0, steps=40).frame
-    assert (free["index"] > 0.1).any()
+    free = run("all separate", sites=SITES[1], span=1.0, steps=40, class_free=()).frame
+    beyond, room = (free[name] - free["other_class"] for name in ("value", "ceiling"))
+    assert (beyond / room > 0.1).any()
     bound = found("all separate").query(f"site == {SITES[1]!r}")
     assert (bound["index"].abs() < 0.02).all()
 
@@ -192,11 +194,14 @@ def test_an_untrained_tower_is_never_shared(seed: int) -> None:
 def test_effects_are_those_of_hooks_on_the_whole_tower() -> None:
     planted, hooked, images = model("all separate")
     held = hold_out(images, DOMAINS, classes=PLANTED_CLASSES, n=16, seed=2)
-    task = DasTask(classifier=planted.classifier, preprocess=pixels, steps=3, batch_size=16, seed=2)
+    task = DasTask(
+        classifier=planted.classifier, preprocess=pixels, k=3, steps=3, batch_size=16, seed=2
+    )
     domains = {name: read_domain(hooked, held, name, task) for name in DOMAINS}
     site = "blocks.1.attn.hook_z"
-    words: dict[str, Any] = {"recipe": task, "k": 3, "where": {"pos": 0, "head": 1}, "rows": 5}
-    tried = try_site(hooked, site, domains, **words)
+    floors = read_class_free(hooked, held, task)
+    words: dict[str, Any] = {"k": 3, "where": {"pos": 0, "head": 1}, "rows": 5}
+    tried = try_site(hooked, site, domains, floors, task, **words)
     b, rows = domains["B"], held.tested["B"].rows
     logits = planted.classifier.standardised(hooked(b.base)).logits
     labels = [PLANTED_CLASSES.index(label) for label in rows["label"]]
@@ -209,8 +214,8 @@ def test_effects_are_those_of_hooks_on_the_whole_tower() -> None:
 
     here = tried["B"]
     for effects, basis, sources in [
-        (here.given("A", "other"), tried["A"].subspace.basis, b.donor),
-        (here.given("A", "other null"), tried["A"].subspace.basis, b.null),
+        (here.given("A", "fitted"), tried["A"].subspace.basis, b.donor),
+        (here.given("A", "fitted null"), tried["A"].subspace.basis, b.null),
         (here["own null"], here.subspace.basis, b.null),
         (here["whole"], torch.eye(16).double(), b.donor),
     ]:
@@ -225,8 +230,8 @@ def test_effects_are_those_of_hooks_on_the_whole_tower() -> None:
         wanted = (margin(out) - margin(hooked(b.base))).detach().numpy()
         np.testing.assert_allclose(effects, wanted, atol=1e-9)
     assert here.effects.shape == (len(KINDS), 16)
-    twin = try_site(hooked, site, {"C": domains["B"], **domains}, **words)["B"]
-    for kind, own in (("other", "own"), ("other null", "own null")):  # C is B by another name
+    twin = try_site(hooked, site, {"C": domains["B"], **domains}, floors, task, **words)["B"]
+    for kind, own in (("fitted", "own"), ("fitted null", "own null")):  # C is B by another name
         np.testing.assert_allclose(twin.given("C", kind), here[own], atol=1e-9)
         np.testing.assert_allclose(twin.given("A", kind), here.given("A", kind), atol=1e-9)
         assert not np.allclose(twin.given("A", kind), twin.given("C", kind))
@@ -242,11 +247,15 @@ def test_a_random_subspace_is_as_large_as_the_one_it_stands_beside() -> None:
     d = hooked.cfg.d_model
     narrow = Subspace(site, hooked.axes(site), torch.eye(d).double()[:, :3], where)
     wide = narrow.with_basis(torch.eye(d))
-    others = {"wide": (wide, narrow), "narrow": (narrow, narrow)}
-    effects = try_subspaces(hooked, domain, narrow, others, rows=16, seed=0)
-    whole, random = effects[KINDS.index("whole")], len(KINDS) + FOREIGN.index("random")
-    np.testing.assert_allclose(effects[random], whole, atol=1e-9)
-    assert not np.allclose(effects[random + len(FOREIGN)], whole, atol=0.1)
+    words: dict[str, Any] = {"rows": 16, "seed": 0}
+    of_all, of_few = (
+        try_subspaces(hooked, domain, own, {}, {"noise": (narrow, wide)}, **words)
+        for own in (wide, narrow)
+    )
+    np.testing.assert_allclose(of_all["random"], of_all["whole"], atol=1e-9)
+    assert not np.allclose(of_few["random"], of_few["whole"], atol=0.1)
+    np.testing.assert_allclose(of_few.of_floors("fitted")["noise"], of_few["own"], atol=1e-9)
+    np.testing.assert_allclose(of_few.of_floors("varied")["noise"], of_few["whole"], atol=1e-9)
 
 
 def test_several_domains_share_their_subspaces() -> None:
@@ -328,6 +337,7 @@ def test_a_hand_made_tower(
         where={"pos": 0},
         preprocess=colours,
         n=60,
+        class_free=(),  # a colour is a class here, and noise has colours
     ).frame
     assert frame["verdict"].tolist() == [verdict] * 2
     assert (frame["n_drawings"] <= 20).all() and (frame["n_units"] == 5).all()
@@ -368,29 +378,124 @@ def test_refusals(pictures: ImageTable, colours: Callable) -> None:
     assert set(few["verdict"]) == {"cannot tell"} and few["reason"].str.contains("3 units").all()
 
 
-def test_a_site_where_any_directions_will_do_tells_nothing() -> None:
-    """Half of all directions carry half of the class: that A's do is no sign of sharing."""
+def test_shared_needs_what_varies_in_the_other_domain() -> None:
     shared, unsure = Index(0.9, 0.8, 1.0, "shared", ""), Index(0.5, 0.1, 0.9, "cannot tell", "")
-    told = beyond_chance(shared, unsure)
-    assert told.verdict == "cannot tell" and "random subspace" in told.reason
-    assert beyond_chance(shared, shared) is shared
+    told = of_one_code(shared, unsure)
+    assert told.verdict == "cannot tell" and "0.10 to 0.90" in told.reason
+    assert of_one_code(shared, shared) is shared
     apart = Index(0.0, -0.1, 0.1, "not shared", "")
-    assert beyond_chance(apart, unsure) is apart
+    assert of_one_code(apart, unsure) is apart
 
 
-def test_the_random_subspace_has_its_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The table asks it at every site: were its answer always no, nothing would be shared."""
-    asked: list[Index] = []
+def test_the_strongest_null_counts() -> None:
+    frame = run("all shared", sites=SITES[1:2], steps=15).frame
+    nulls = frame[["other_class", "random", "class_free"]]
+    np.testing.assert_allclose(frame["null"], nulls.max(axis=1))
+    index = (frame["value"] - frame["null"]) / (frame["ceiling"] - frame["null"])
+    np.testing.assert_allclose(frame["index"], index)
+    names = {
+        "other_class": "another class as donor",
+        "random": "a random subspace",
+        "class_free": "a subspace of",
+    }
+    for kind, strongest in zip(frame["null_kind"], nulls.idxmax(axis=1), strict=True):
+        assert names[strongest] in kind
 
-    def never(index: Index, chance: Index) -> Index:
-        asked.append(chance)
-        return beyond_chance(index, unsure)
 
-    unsure = Index(0.5, 0.1, 0.9, "cannot tell", "")
-    monkeypatch.setattr(sys.modules[das.__module__], "beyond_chance", never)
-    frame = run("all shared", sites=SITES[:1], steps=15).frame
-    assert len(asked) == 2 and set(frame["verdict"]) == {"cannot tell"}
-    scores = frame["value"], frame["random"], frame["ceiling"]
-    value, random, ceiling = (each.to_numpy() for each in scores)
-    right = (value - random) / (ceiling - random)
-    assert [each.value for each in asked] == pytest.approx(right.tolist())
+PATTERNS = np.random.default_rng(4).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+
+
+def patterned(noise_in_a: int | None) -> ImageTable:
+    """Six fixed patterns under noise, alike in A and B; or white noise alone in A."""
+    draw, rows, pictures = np.random.default_rng(noise_in_a or 0), [], []
+    for domain, label, artist in product("AB", range(6), range(16)):
+        base = PATTERNS[label] if domain == "B" or noise_in_a is None else 127
+        spread = 60 if domain == "B" or noise_in_a is None else 75
+        shown = (base + draw.normal(0, spread, PATTERNS[0].shape)).clip(0, 255)
+        about = {"label": "abcdef"[label], "domain": domain, "artist": f"artist {artist % 8}"}
+        rows.append({"path": str(len(pictures)), "split": "test", "caption": "", **about})
+        pictures.append(shown.round().astype(np.uint8))
+    return ImageTable(
+        pd.DataFrame(rows), reader=lambda row: Image.fromarray(pictures[int(row["path"])])
+    )
+
+
+def of_a_reader(images: ImageTable, **words: Any) -> pd.DataFrame:
+    """`das` at a site that holds linear projections of a picture, of which some are read."""
+    draw = torch.Generator().manual_seed(0)
+    looks = torch.from_numpy(PATTERNS / 255 - 0.5).flatten(1)
+    others = torch.randn(14, looks.shape[1], generator=draw).double() * 0.3
+    site = torch.cat([looks, others])  # the first six are read
+
+    def preprocess(image: Image.Image) -> Tensor:
+        flat = torch.from_numpy(np.asarray(image) / 255 - 0.5).flatten()
+        return (site @ flat)[None]
+
+    return das(
+        Chain([nn.Identity()], pool=Function(lambda stream: stream[:, 0, :6] / 2)),
+        images,
+        domain_a="A",
+        domain_b="B",
+        classifier=Classifier(torch.eye(6).double(), list("abcdef")),
+        sites="hook_embed",
+        preprocess=preprocess,
+        n=48,
+        **words,
+    ).frame
+
+
+def test_what_any_reader_gives_is_not_called_shared() -> None:
+    """Six projections are read, whatever is shown: noise finds them as well as the classes do."""
+    found = of_a_reader(patterned(None))
+    assert set(found["verdict"]) == {"cannot tell"}
+    assert found["reason"].str.startswith("the reader explains it: a subspace of").all()
+    assert (found["class_free"] > 0.8 * found["ceiling"]).all()
+    without = of_a_reader(patterned(None), class_free=())
+    assert set(without["verdict"]) == {"shared"}  # what was said before the null of noise
+    assert without["class_free"].isna().all() and (without["class_free_kind"] == "").all()
+
+
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_a_subspace_of_noise_is_never_shared(seed: int) -> None:
+    """A holds white noise under labels dealt at random; B the patterns."""
+    found = of_a_reader(patterned(seed)).query("domain_a == 'A'")
+    assert set(found["verdict"]) == {"cannot tell"}, found["reason"].tolist()
+
+
+@pytest.mark.parametrize("kind", CLASS_FREE)
+def test_pictures_without_a_class_keep_what_they_should(kind: str) -> None:
+    draw = np.random.default_rng(0)
+    pictures = draw.integers(0, 256, (5, 16, 12, 3)).astype(float)
+    made = CLASS_FREE[kind](pictures, np.random.default_rng(1))
+    assert made.shape == pictures.shape and not np.allclose(made, pictures)
+    if kind == "shuffled pixels":  # every picture's colours
+        for before, after in zip(pictures, made, strict=True):
+            rows = (
+                each.reshape(-1, 3)[np.lexsort(each.reshape(-1, 3).T)] for each in (before, after)
+            )
+            np.testing.assert_array_equal(*rows)
+    elif kind == "scrambled phases":  # every picture's power at every frequency
+        spectra = (np.abs(np.fft.fft2(each, axes=(1, 2))) for each in (pictures, made))
+        np.testing.assert_allclose(*spectra, atol=1e-8)
+    else:  # mean and deviation of all
+        for of in (np.mean, np.std):
+            np.testing.assert_allclose(of(made, axis=(0, 1, 2)), of(pictures, axis=(0, 1, 2)))
+    power = np.abs(np.fft.fft2(made, axes=(1, 2)))[:, :, :, 0]
+    power[:, 0, 0] = 0
+    fine = power[:, 6:11].sum() / power.sum()  # rows of 16 that hold the finest waves
+    assert (fine < 0.2) == (kind == "smooth noise")
+    again = CLASS_FREE[kind](pictures, np.random.default_rng(1))
+    np.testing.assert_array_equal(made, again)
+
+
+def test_class_free_pictures_keep_their_sizes_and_order() -> None:
+    sizes = [(8, 6), (6, 8), (8, 6)]
+    pictures = [Image.new("RGB", size, (place * 90, 0, 0)) for place, size in enumerate(sizes)]
+    made = class_free(pictures, "shuffled pixels", seed=3)
+    assert [each.size for each in made] == sizes
+    assert [each.getpixel((0, 0))[0] for each in made] == [0, 90, 180]
+
+
+def test_unknown_class_free_pictures_are_refused() -> None:
+    with pytest.raises(SpecificationError, match="pink noise"):
+        of_a_reader(patterned(None), class_free=("pink noise",))

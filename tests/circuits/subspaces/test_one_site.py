@@ -96,6 +96,7 @@ def verdicts(lay: Lay, reader: Callable[[Tensor], Tensor], noise: float) -> pd.D
         where={"pos": 0},
         n=48,
         steps=20,
+        class_free=(),  # a picture is a number here
     ).frame
 
 
@@ -127,8 +128,9 @@ def test_one_code_is_shared_however_loud_and_wherever(
     lay: Lay, reader: Callable, least: float
 ) -> None:
     found = verdicts(lay, reader, noise=0.05)
-    assert (found["index"] > least).all() and (found["share_of_whole"] > least).all()
-    narrow = found["reason"].str.startswith("against a random subspace")  # six classes are few
+    narrow = found["reason"].str.startswith("the site is so narrow")  # six classes are few
+    assert ((found["index"] > least) | narrow).all() and (found["share_of_whole"] > least).all()
+    assert (found["value"] > least * found["ceiling"]).all()
     assert ((found["verdict"] == "shared") | narrow).all(), found["reason"].tolist()
     assert (found["varied"] > 0.5 * found["ceiling"]).all()
 

@@ -10,9 +10,11 @@ from scipy import stats
 
 from interp.core.artists import artist_halves
 from interp.core.errors import SampleError, SpecificationError
-from interp.core.statistics.resampling import class_permutations, jackknife, max_t
+from interp.core.statistics.resampling import class_permutations, max_t
 from interp.core.tables import EVIDENCE
 from interp.probes import Features, cka, similarity
+from interp.probes.representational_similarity.kernel_alignment import u_centred
+from interp.probes.representational_similarity.permuting import standard_errors
 
 
 def means(features: Features, rows: np.ndarray, site: str, without: str = "") -> np.ndarray:
@@ -42,19 +44,99 @@ def plain(features: Features, site: str, n_splits: int, without: str = "") -> tu
     return float(np.mean(across)), float(ceiling)
 
 
-def test_value_ceiling_and_jackknife_are_those_of_plain_cka(planted) -> None:
+def test_value_and_ceiling_are_those_of_plain_cka(planted) -> None:
     features = planted(0.6, n_classes=9, sites=2, seed=4)
     table = similarity(features, n_splits=2, n_permutations=19).frame
     for row in table.to_dict("records"):
         value, ceiling = plain(features, row["site"], 2)
-        left = [plain(features, row["site"], 2, c) for c in sorted(set(features.frame["label"]))]
-        of_value = jackknife(value, [v for v, _ in left])
-        of_index = jackknife(value / ceiling, [v / c for v, c in left])
         assert row["value"] == pytest.approx(value, abs=1e-10)
         assert row["ceiling"] == pytest.approx(ceiling, abs=1e-10)
-        assert (row["low"], row["high"]) == pytest.approx((of_value.low, of_value.high), abs=1e-9)
         assert row["index"] == pytest.approx(value / ceiling, abs=1e-9)
-        assert row["index_high"] == pytest.approx(of_index.high, abs=1e-9)
+
+
+def test_intervals_are_those_of_the_pairs_influence(planted) -> None:
+    """The second way: how value and index change when one pair of classes counts a little more."""
+    features, n, step = planted(0.6, n_classes=9, seed=4), 9, 1e-5
+    [row] = similarity(features, n_splits=1, n_permutations=19).frame.to_dict("records")
+    domain, half = features.frame["domain"], artist_halves(features.frame, ["real", "sketch"])
+    grams = {}
+    for name, side in product(("real", "sketch"), (0, 1)):
+        own = np.flatnonzero((domain == name) & (half == side))
+        x = means(features, own, row["site"])
+        grams[name, side] = u_centred((x - x.mean(axis=0)) @ (x - x.mean(axis=0)).T)
+
+    def measured(weight: np.ndarray) -> tuple[float, float]:
+        def aligned(one: np.ndarray, other: np.ndarray) -> float:
+            lengths = (weight * one**2).sum() * (weight * other**2).sum()
+            return float((weight * one * other).sum() / np.sqrt(lengths))
+
+        value = np.mean([aligned(grams["real", i], grams["sketch", 1 - i]) for i in (0, 1)])
+        ends = [aligned(grams[name, 0], grams[name, 1]) for name in ("real", "sketch")]
+        return float(value), float(value / np.sqrt(np.prod(ends)))
+
+    influence = np.zeros((2, n, n))
+    for i, j in product(range(n), repeat=2):
+        more, less = (np.ones((n, n)) for _ in range(2))
+        more[i, j] += step
+        less[i, j] -= step
+        influence[:, i, j] = (np.array(measured(more)) - measured(less)) / (2 * step)
+    linear = 4 * (influence.sum(axis=2) ** 2).sum(axis=1)
+    variance = (linear - (influence**2).sum(axis=(1, 2))) * n / (n - 3)
+    reach = stats.t.ppf(0.975, n - 1) * np.sqrt(variance)
+    assert row["high"] - row["value"] == pytest.approx(reach[0], rel=1e-5)
+    assert row["index_high"] - row["index"] == pytest.approx(reach[1], rel=1e-5)
+
+
+def halves(
+    n: int, *, rank: int, alike: float, seed: int, noise: float = 0.3, studies: int = 200
+) -> list[np.ndarray]:
+    """U-centred Gram matrices of unit length "deal half site class class" of both domains.
+
+    Every site is a study with classes of its own. What B has correlates by `alike` with A's.
+    """
+    draw = np.random.default_rng(seed)
+    code = draw.normal(size=(studies, n, rank))
+    other = alike * code + np.sqrt(1 - alike**2) * draw.normal(size=code.shape)
+    found = []
+    for own in (code, other):
+        x = np.pad(own, ((0, 0), (0, 0), (0, 24)))[None] + noise * draw.normal(
+            size=(2, studies, n, rank + 24)
+        )
+        grams = u_centred(x @ x.swapaxes(-1, -2))
+        found.append((grams / np.linalg.norm(grams, axis=(-1, -2), keepdims=True))[None])
+    return found
+
+
+def indices(grams: list[np.ndarray]) -> np.ndarray:
+    """The index of every study."""
+    (a,), (b,) = grams
+
+    def aligned(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+        return (one * two).sum(axis=(-1, -2))
+
+    value = (aligned(a[0], b[1]) + aligned(a[1], b[0])) / 2
+    return value / np.sqrt(np.maximum(aligned(a[0], a[1]) * aligned(b[0], b[1]), 1e-9))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [15, 20, 40, 60])
+@pytest.mark.parametrize("rank", [4, 10])
+def test_intervals_of_cka_cover(n: int, rank: int) -> None:
+    """At identical, half shared and unrelated geometry; what half is, a thousand classes say."""
+    covers = []
+    for number, alike in enumerate((1.0, 0.7, 0.0)):
+        words = {"rank": rank, "alike": alike}
+        truth = indices(halves(1000, **words, seed=99, studies=4)).mean()
+        grams = halves(n, **words, seed=100 * n + 10 * rank + number)
+        found = indices(grams)
+        errors = np.array([
+            standard_errors(grams[0][:, :, [s]], grams[1][:, :, [s]], [(0, 1), (1, 0)])[2, 0, 0]
+            for s in range(200)
+        ])  # fmt: skip
+        reach = stats.t.ppf(0.975, n - 1) * errors
+        covers.append((np.abs(found - truth) < reach).mean())
+        assert 0.8 < errors.mean() / found.std() < 1.35
+    assert min(covers) > 0.86 and np.mean(covers) > 0.92, covers
 
 
 def test_the_mean_over_all_permutations_of_classes_is_zero() -> None:

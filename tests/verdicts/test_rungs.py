@@ -1,0 +1,128 @@
+"""The registry of rungs: which rows judge each, by what rule, on data whose answer is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from interp.core.statistics.index_of_sharing import found_beyond_null, sharing_index
+from interp.probes import Features, directions, transfer
+from interp.verdicts.judging import judged_rows
+from interp.verdicts.rungs import RUNGS
+
+SITE = "blocks.1.hook_resid_post"
+N_CLASSES, WIDTH, RANK, ARTISTS, PICTURES = 20, 64, 8, 6, 12
+
+
+def made(
+    *, cosine: float, offset: float = 0.0, noise: float = 1.0, loud_in_b: float = 1.0, seed: int = 0
+) -> Features:
+    """Classes along directions of a given cosine in A and B, with a domain offset and noise.
+
+    In B the noise along the first quarter of all directions is louder.
+    """
+    draw = np.random.default_rng(seed)
+    turn = np.linalg.qr(draw.normal(size=(WIDTH, WIDTH)))[0]
+    first, second = turn[:, :RANK], turn[:, RANK : 2 * RANK]
+    ways = {"A": first, "B": cosine * first + np.sqrt(1 - cosine**2) * second}
+    codes = draw.normal(size=(N_CLASSES, RANK))
+    codes -= codes.mean(axis=0)
+    shift, loud = draw.normal(size=WIDTH), np.ones(WIDTH)
+    loud[: WIDTH // 4] = loud_in_b
+    rows, points = [], []
+    for domain in "AB":
+        for label in range(N_CLASSES):
+            for picture in range(PICTURES):
+                own = ways[domain] @ codes[label] + noise * draw.normal(size=WIDTH) * (
+                    loud if domain == "B" else 1.0
+                )
+                points.append(own + (offset * shift if domain == "B" else 0.0))
+                rows.append((f"class {label:02}", domain, f"artist {picture % ARTISTS}"))
+    frame = pd.DataFrame(rows, columns=["label", "domain", "artist"])
+    return Features({SITE: np.array(points, dtype=np.float32)}, frame)
+
+
+def judged(features: Features) -> pd.DataFrame:
+    """The rows of R1 and R3, and those shown beside R3, by key."""
+    words = {"n_permutations": 199, "seed": 0}
+    frames = {
+        "directions": directions(features, n_splits=2, **words).frame,
+        "transfer": transfer(features, **words).frame,
+    }
+    beside = [
+        one.select(frames[one.table]).assign(key=one.key)
+        for rung in ("R1", "R3")
+        for one in RUNGS[rung].measures
+    ]
+    return pd.concat([*beside, judged_rows(frames).assign(key="judged")], ignore_index=True)
+
+
+@pytest.mark.parametrize(("cosine", "verdict"), [(1.0, "shared"), (0.0, "not shared")])
+def test_directions_are_told_whatever_the_offset(cosine: float, verdict: str) -> None:
+    """Probes that are not centred gave .28 for identical directions under an offset."""
+    rows = judged(made(cosine=cosine, offset=4.0)).set_index("key")
+    for key in ("R3", "R3 difference", "R3 probes"):
+        own = rows.loc[[key]]
+        assert (own["index"] - cosine).abs().max() < 0.2, key
+    assert rows.loc["R3", "verdict"] == verdict
+    assert (rows.loc[["judged"]].query("rung == 'R3'")["verdict"] == verdict).all()
+
+
+def test_weak_classes_are_told_by_lda_and_unequal_noise_does_not_mislead() -> None:
+    """Loud noise along some directions in one domain drowns mean differences, not LDA's cosines."""
+    rows = judged(made(cosine=1.0, noise=1.5, loud_in_b=6.0)).set_index("key")
+    assert rows.loc["R3", "verdict"] == "shared"
+    assert rows.loc["R3 difference", "verdict"] == "cannot tell"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_classes_without_correspondence_are_never_shared(seed: int) -> None:
+    features = made(cosine=1.0, seed=seed)
+    frame = features.frame.copy()
+    order = np.random.default_rng(seed).permutation(N_CLASSES)
+    in_b = frame["domain"] == "B"
+    frame.loc[in_b, "label"] = frame.loc[in_b, "label"].map(
+        {f"class {old:02}": f"class {new:02}" for old, new in enumerate(order)}
+    )
+    rows = judged(Features(dict(features.values), frame))
+    assert "shared" not in set(rows[rows["key"] == "R3"]["verdict"])
+
+
+def own_probes(value: float, low: float, high: float, p: float) -> pd.DataFrame:
+    about = {"centred": False, "site": SITE, "depth": 0.5, "null": 0.05, "n_units": 20}
+    about |= {"value": value, "low": low, "high": high, "p": p}
+    return pd.DataFrame(
+        {"train_domain": domain, "domain": domain, **about} for domain in ("A", "B")
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "p", "verdict"),
+    [
+        (0.9, 0.8, 0.95, 0.001, "shared"),
+        (0.16, 0.1, 0.22, 0.001, "shared"),  # little is read, but surely
+        (0.08, 0.03, 0.13, 0.2, "not shared"),
+        (0.08, 0.03, 0.13, 0.01, "cannot tell"),  # its own p finds the class
+        (0.3, 0.0, 0.6, 0.2, "cannot tell"),
+    ],
+)
+def test_r1_has_a_rule_of_its_own(
+    value: float, low: float, high: float, p: float, verdict: str
+) -> None:
+    rows = RUNGS["R1"].judged.select(own_probes(value, low, high, p))
+    assert rows["verdict"].tolist() == [verdict]
+    assert (rows["domain_a"].item(), rows["domain_b"].item()) == ("A", "B")
+
+
+def test_no_rung_denies_what_its_own_p_finds() -> None:
+    left = [(0.12 + step, 0.0, 1.0) for step in (-0.01, 0.01, -0.005, 0.005, 0.0)]
+    small = sharing_index(0.12, 0.0, 1.0, left_out=left)
+    terms = {"value": 0.12, "null": 0.0, "ceiling": 1.0}
+    assert small.verdict == "not shared"
+    found = found_beyond_null(small, 0.01, **terms)
+    assert found.verdict == "cannot tell" and "p = 0.01" in found.reason
+    assert found_beyond_null(small, 0.3, **terms) is small
+    assert found_beyond_null(small, float("nan"), **terms) is small
+    below = {**terms, "null": 0.2}
+    assert found_beyond_null(small, 0.01, **below) is small  # p finds less than nothing
+    falling = {"value": -0.1, "null": 0.0, "ceiling": -1.0}  # a distance, which should fall
+    assert found_beyond_null(small, 0.01, **falling).verdict == "cannot tell"
