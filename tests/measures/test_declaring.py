@@ -24,6 +24,8 @@ from interp.study.specification import MixturesSpec
 from interp.study.studies import Study
 from tests.conftest import SMALL
 
+pytestmark = pytest.mark.slow
+
 
 def brightness(opened: OpenedModel) -> Frames:
     """How bright the model's pictures are, by domain."""

@@ -15,6 +15,8 @@ from interp.report.loaded import read_result, shown_commands
 from interp.report.sections import filled_sections
 from tests.report.planted_reach import write_reach
 
+pytestmark = pytest.mark.slow
+
 Build = Callable[..., Path]
 
 

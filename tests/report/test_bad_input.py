@@ -15,6 +15,8 @@ from interp.report import build_page
 from interp.report.loaded import expected_tables, shown_tables
 from tests.report.conftest import ACCURACY, INDEX
 
+pytestmark = pytest.mark.slow
+
 Build = Callable[..., Path]
 Change = Callable[[Path], object]
 

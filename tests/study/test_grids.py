@@ -27,6 +27,8 @@ from interp.study.grids import Grid, distinct
 from interp.study.results import Result, write_result
 from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
 
+pytestmark = pytest.mark.slow
+
 TINY = Specification(
     title="A small grid",
     blocks=2,
@@ -144,7 +146,6 @@ def test_a_second_run_makes_nothing_and_says_the_same(tiny_grid: Result) -> None
         pd.testing.assert_frame_equal(Result(again.folder).tables[name].frame, table.frame)
 
 
-@pytest.mark.slow
 def test_a_lost_run_is_made_again_alone(tiny_grid: Result) -> None:
     run = Grid(TINY).runs(tiny_grid.folder / "steps")[-1]
     others = {p for p in (tiny_grid.folder / "steps").rglob("*.pt") if run.name not in str(p)}

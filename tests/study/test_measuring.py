@@ -15,6 +15,8 @@ from interp.measures.subjects import Subject
 from interp.study.measuring import Measurement, Model, checkpoint_hash
 from interp.study.specification import Specification
 
+pytestmark = pytest.mark.slow
+
 TIMM = {
     "embed_dim": 16,
     "vision_cfg": {

@@ -20,6 +20,8 @@ from interp.study.results import Result
 from interp.study.studies import examine
 from tests.conftest import SMALL
 
+pytestmark = pytest.mark.slow
+
 EXPECTED = {
     "accuracy",
     "accuracy_by_class",
@@ -183,7 +185,6 @@ def test_mixture_counts_are_those_of_the_tsv(small_study: Result) -> None:
         assert rows.to_dict() == table[setting].to_dict()
 
 
-@pytest.mark.slow
 def test_a_second_run_repeats_nothing_and_gives_the_same_tables(small_study: Result) -> None:
     before = steps(small_study)
     again = Study(SMALL).run(small_study.folder, jobs=1)
@@ -261,7 +262,6 @@ def test_a_tampered_mixture_stops_the_study(small_study: Result, tmp_path: Path)
         Grid(SMALL).plan(tmp_path)
 
 
-@pytest.mark.slow
 def test_one_model_is_examined_on_a_folder(
     trained_checkpoint: Path, small_images: ImageTable, tmp_path: Path
 ) -> None:

@@ -24,6 +24,8 @@ from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.world import DOMAINS, PARTS
 from interp.models.towers.vit import HookedViT
 
+pytestmark = pytest.mark.slow
+
 CONDITIONS = ("all shared", "all separate")
 
 BARS = {

@@ -30,6 +30,8 @@ from interp.core.sites import find_sites
 from interp.core.tables import Table
 from interp.models.towers.resnet import HookedResNet
 
+pytestmark = pytest.mark.slow
+
 # What is trained differs from machine to machine: sums in another order lead descent elsewhere. So
 # each bar keeps a margin to 25 models of seeds 0 to 8 (all three conditions, one thread). What was
 # worst in them stands in brackets; the tests ask models of seeds 0, 1 and 2.
@@ -280,7 +282,6 @@ def channel_sizes(condition: str, domain: str) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("condition", RESNETS)
 def test_other_worlds_are_certified_too(condition: str, seed: int) -> None:

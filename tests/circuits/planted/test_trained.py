@@ -37,6 +37,8 @@ from interp.circuits.planted.world import CARRIERS, CLASSES, DOMAINS, World
 from interp.core.errors import SpecificationError
 from interp.models.towers.vit import HookedViT
 
+pytestmark = pytest.mark.slow
+
 N = 5
 
 

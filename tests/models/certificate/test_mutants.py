@@ -14,6 +14,8 @@ from interp.models.certificate.checks import certify
 from interp.models.towers import attention, pooling, resnet, text, transformer, vit
 from interp.models.towers.opening import open_tower
 
+pytestmark = pytest.mark.slow
+
 VIT: Any = {"layers": 1, "width": 32, "patch_size": 8, "image_size": 32, "head_width": 16}
 # the second block of a stage has no downsample: only there can a plain shortcut be missing
 RESNET: Any = {"layers": (1, 2, 1, 1), "width": 4, "image_size": 32, "head_width": 64}

@@ -19,6 +19,8 @@ from interp.models.certificate.checks import COLUMNS, certify
 from interp.models.towers.opening import trace_pictures, trace_texts
 from tests.models.unhooked import TIMM, VIT, WORDS, bert, by_torch, pictures, traced
 
+pytestmark = pytest.mark.slow
+
 # the certificate
 
 

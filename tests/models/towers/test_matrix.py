@@ -9,6 +9,8 @@ from interp.models.certificate.checks import certify
 from interp.models.towers.opening import open_tower
 from tests.architectures import forms, is_hugging_face, is_timm, small
 
+pytestmark = pytest.mark.slow
+
 FORMS = forms()
 OWN = [
     (name, which)

@@ -27,6 +27,8 @@ from interp.models.loading.presets import write_model_folder
 from interp.models.training import supervisor as training
 from interp.models.training.supervisor import Recipe, Run, train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model_folder(small_images: ImageTable, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -62,7 +64,6 @@ def test_a_run_keeps_epoch_0_and_the_last_and_learns(
     assert (run.out / run.name / "params.txt").read_text().count("model: local-dir:") == 1
 
 
-@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_where_an_unbroken_one_does(
     model_folder: Path, tsv: Path, tmp_path: Path
 ) -> None:
@@ -132,7 +133,6 @@ def test_errors_of_the_trainer_come_as_their_own_kind(toy: Any, tmp_path: Path) 
     assert [path.name for path in diverging.checkpoints.iterdir()] == ["epoch_0.pt"]
 
 
-@pytest.mark.slow
 def test_a_failing_run_leaves_the_others_to_end(toy: Any, tmp_path: Path) -> None:
     wild = [toy.run(tmp_path, name=name, lr=1e300, warmup=0) for name in ("wild", "wilder")]
     tame = toy.run(tmp_path)
@@ -141,7 +141,6 @@ def test_a_failing_run_leaves_the_others_to_end(toy: Any, tmp_path: Path) -> Non
     assert tame.final.exists() and not any(run.final.exists() for run in wild)
 
 
-@pytest.mark.slow
 def test_a_disk_that_fills_up_is_reported_and_the_run_goes_on_later(
     toy: Any, tmp_path: Path
 ) -> None:
@@ -172,7 +171,6 @@ def test_what_cannot_be_trained_starts_nothing(
         train([good], device="cpu")
 
 
-@pytest.mark.slow
 def test_two_ranks_train_on_the_cpu(model_folder: Path, tsv: Path, tmp_path: Path) -> None:
     """open_clip's own main crashes here: DDP is told a device id on the CPU."""
     run = run_of("two", model_folder, tsv, tmp_path, steps=3)
