@@ -20,6 +20,7 @@ from interp.core.faces.doors import door
 from interp.core.parallel import side_by_side
 from interp.core.pictures import UNREADABLE, Preparation, Preprocess, Reader, gallery
 from interp.core.seeds import rng
+from interp.core.storage.decoded import DECODED
 from interp.core.storage.store import fingerprint, replacing, writable
 
 COLUMNS = ("path", "label", "domain", "split", "caption")
@@ -255,8 +256,7 @@ class ImageTable:
         path = self.root / str(self.frame["path"].iloc[row])
         try:
             if self.reader is None:
-                with Image.open(path) as stored:
-                    image = stored.convert("RGB")
+                image = DECODED.read(path)
             else:
                 image = self.reader(self.frame.iloc[row]).convert("RGB")
         except UNREADABLE as error:

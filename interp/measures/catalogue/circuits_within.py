@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from interp.circuits import (
     attribute,
@@ -18,6 +20,7 @@ from interp.circuits import (
     read_pairs,
     unit_faithfulness,
 )
+from interp.circuits.patching.localisation import by_class
 from interp.circuits.tasks.pairs import Read
 from interp.core.artists import artist_sides
 from interp.core.declarations.figures import (
@@ -123,7 +126,7 @@ def _channels(subject: Subject, find: Read, test: Read) -> dict[str, Table | pd.
     )
     tested = unit_faithfulness(
         tower,
-        {site: values.mean(dim=-1) for site, values in scores.items()},
+        {site: over_classes(values, find) for site, values in scores.items()},
         **test.words,
         shares=SHARES,
         n_random=3,
@@ -145,6 +148,15 @@ def _channels(subject: Subject, find: Read, test: Read) -> dict[str, Table | pd.
                          + frame["node_b"], score=frame["value"])  # fmt: skip
     drawn = frame[["edge", "node", "node_b", "layer", "layer_b", "score"]]
     return {"faithfulness": tested, "circuits": drawn.assign(n_pictures=len(few))}
+
+
+def over_classes(scores: Tensor, read: Read) -> Tensor:
+    """How much each unit matters, from scores `unit example`: mean over classes of |their mean|.
+
+    A unit that raises one class and lowers another matters to both; a mean over all would cancel.
+    """
+    means = by_class(scores.T.double().cpu().numpy(), read.pairs.clean.label.to_numpy(object))
+    return torch.from_numpy(np.abs(means).mean(axis=0))
 
 
 SIZES = {

@@ -1,10 +1,15 @@
 """Circuits of a study's models: found on some artists' drawings, tested on others'."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pandas as pd
+import pytest
+import torch
 from PIL import Image
 
 from interp.core.images import ImageTable
-from interp.measures.catalogue.circuits_within import _halves
+from interp.measures.catalogue.circuits_within import _halves, over_classes
 
 
 def table(artists: int) -> ImageTable:
@@ -22,3 +27,13 @@ def test_no_artist_is_in_both_halves() -> None:
     assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 6
     for pairs in (find, test):
         assert (pairs.clean.label.to_numpy() != pairs.corrupt.label.to_numpy()).all()
+
+
+def test_a_unit_that_raises_one_class_and_lowers_another_counts() -> None:
+    find, _ = _halves(table(6), "A", 12, seed=0)
+    shown = find.clean.label.to_numpy()
+    either = np.select([shown == "ant", shown == "bee"], [1.0, -1.0], 0.0)  # 0 in the mean
+    weak = np.full(len(shown), 0.1)
+    read = SimpleNamespace(pairs=find)
+    found = over_classes(torch.from_numpy(np.stack([either, weak])), read)  # type: ignore[arg-type]
+    assert found.tolist() == pytest.approx([2 / 3, 0.1])
