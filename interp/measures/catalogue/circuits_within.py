@@ -124,9 +124,10 @@ def _channels(subject: Subject, find: Read, test: Read) -> dict[str, Table | pd.
     scores = channel_scores(
         tower, find.clean, baseline=find.corrupt, metric=find.metric, sites=list(CHANNELS)
     )
+    shown = find.pairs.clean.label.to_numpy(object)
     tested = unit_faithfulness(
         tower,
-        {site: over_classes(values, find) for site, values in scores.items()},
+        {site: over_classes(values, shown) for site, values in scores.items()},
         **test.words,
         shares=SHARES,
         n_random=3,
@@ -150,12 +151,12 @@ def _channels(subject: Subject, find: Read, test: Read) -> dict[str, Table | pd.
     return {"faithfulness": tested, "circuits": drawn.assign(n_pictures=len(few))}
 
 
-def over_classes(scores: Tensor, read: Read) -> Tensor:
+def over_classes(scores: Tensor, labels: np.ndarray) -> Tensor:
     """How much each unit matters, from scores `unit example`: mean over classes of |their mean|.
 
     A unit that raises one class and lowers another matters to both; a mean over all would cancel.
     """
-    means = by_class(scores.T.double().cpu().numpy(), read.pairs.clean.label.to_numpy(object))
+    means = by_class(scores.T.double().cpu().numpy(), labels)
     return torch.from_numpy(np.abs(means).mean(axis=0))
 
 
