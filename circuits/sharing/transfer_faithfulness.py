@@ -4,7 +4,7 @@ Rung R6 of the ladder. Overlap measures whether circuits look alike; here one do
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ import pandas as pd
 from interp.circuits.patching.localisation import (
     ROUNDING,
     by_class,
-    class_mean,
     index_of,
     max_t_p,
     no_gap,
@@ -155,27 +154,39 @@ class _Runs:
     labels: np.ndarray
     corrupt: np.ndarray
     others: np.ndarray
+    known: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict)
 
     @property
     def n_classes(self) -> int:
         """How many classes there are."""
         return int(self.labels.max()) + 1
 
-    def means(self, sizes: np.ndarray, *, without: int = -2) -> np.ndarray:
-        """Value, null, ceiling, gap and random: means over classes, and over some sizes.
+    def left_out(self, sizes: np.ndarray) -> np.ndarray:
+        """Value, null, ceiling, gap and random, `[1 + class 5]`: means over classes and some sizes.
 
-        A class to do `without` goes wherever it stands: shown, in the corrupt picture, or as the
-        class of another circuit.
+        Of all classes, then without each wherever it stands: shown, in the corrupt picture, or as
+        the class of another circuit.
         """
-        own, ceiling, random = (
-            self.work[name][sizes].mean(axis=0) for name in ("own", "ceiling", "random")
-        )
+        key = tuple(sizes.tolist())
+        if key not in self.known:
+            work = {name: each[sizes].mean(axis=0) for name, each in self.work.items()}
+            ways = (-2, *range(self.n_classes))
+            self.known[key] = np.stack([self._means(work, without) for without in ways])
+        return self.known[key]
+
+    def _means(self, work: Mapping[str, np.ndarray], without: int) -> np.ndarray:
         usable = self.others != without
-        other = np.where(usable, self.work["other"][sizes].mean(axis=0), 0).sum(axis=1)
+        other = np.where(usable, work["other"], 0).sum(axis=1)
         chance = other / np.maximum(usable.sum(axis=1), 1)
         stay = (self.labels != without) & (self.corrupt != without) & usable.any(axis=1)
-        rows = np.stack([own, chance, ceiling, self.gap, random], axis=1)[stay]
-        return class_mean(rows, self.labels[stay]) if len(rows) else np.full(5, np.nan)
+        ends = (work["own"], chance, work["ceiling"], self.gap, work["random"])
+        rows, labels = np.stack(ends, axis=1)[stay], self.labels[stay]
+        counts = np.bincount(labels, minlength=self.n_classes)
+        if not len(rows):
+            return np.full(5, np.nan)
+        sums = np.zeros((self.n_classes, 5))
+        np.add.at(sums, labels, rows)
+        return (sums[counts > 0] / counts[counts > 0, None]).mean(axis=0)
 
     def shift(self, sizes: np.ndarray) -> np.ndarray:
         """How much more the class's own circuit does than others', `[class]`."""
@@ -250,24 +261,19 @@ class _Both:
     a: str
     b: str
 
-    def terms(self, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Value, null, own in B, own in A and random, as shares; and the same without each class.
+    def terms(self, sizes: np.ndarray) -> np.ndarray:
+        """Value, null, own in B, own in A and random, as shares: of all classes, then without each.
 
         NaN where the gap is not above 0.
         """
-        ways = [-2, *range(self.here.n_classes)]
-        here, back = (
-            np.stack([runs.means(sizes, without=label) for label in ways])
-            for runs in (self.here, self.back)
-        )
+        here, back = (runs.left_out(sizes) for runs in (self.here, self.back))
         shares, home = (each / np.where(each[:, 3:4] > 0, each[:, 3:4], np.nan)
                         for each in (here, back))  # fmt: skip
-        found = np.column_stack([shares[:, :3], home[:, 2], shares[:, 4]])
-        return found[0], found[1:]
+        return np.column_stack([shares[:, :3], home[:, 2], shares[:, 4]])
 
     def faithful(self, sizes: np.ndarray) -> bool:
         """Whether the circuits of both domains do half of the work at home, at these sizes."""
-        return bool((self.terms(sizes)[0][2:4] >= FAITHFUL).all())
+        return bool((self.terms(sizes)[0, 2:4] >= FAITHFUL).all())
 
 
 def _rows(both: _Both, shares: Sequence[float], seed: int) -> pd.DataFrame:
@@ -294,12 +300,10 @@ def _judged_sizes(both: _Both, shares: Sequence[float]) -> np.ndarray:
 
 def _row(both: _Both, chosen: np.ndarray, rounding: float, seed: int, p: float) -> dict[str, Any]:
     runs = both.here
-    gaps = [runs.means(chosen, without=label)[3] for label in (-2, *range(runs.n_classes))]
-    small = no_gap(gaps[0], np.array(gaps[1:]), rounding=rounding)
-    means, left = both.terms(chosen)
-    ends = np.vstack([means, left])
+    gaps, ends = runs.left_out(chosen)[:, 3], both.terms(chosen)
+    small = no_gap(gaps[0], gaps[1:], rounding=rounding)
     ceiling = np.sqrt(np.maximum(ends[:, 2], 0) * np.maximum(ends[:, 3], 0))
-    terms = np.column_stack([ends[:, :2], ceiling])
+    terms, means = np.column_stack([ends[:, :2], ceiling]), ends[0]
     index = small or _unfaithful(both, means)
     if index is None:
         scale = rounding / abs(gaps[0])

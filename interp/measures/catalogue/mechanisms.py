@@ -22,7 +22,6 @@ from interp.circuits import (
     overlap,
 )
 from interp.circuits.patching.sweeping import depths
-from interp.circuits.sharing.transfer_faithfulness import TRANSFER_SHARES
 from interp.circuits.subspaces.subspace import read_at
 from interp.core.declarations.figures import (
     BLUE,
@@ -71,8 +70,14 @@ embedding is read from."""
 JUDGED = {rung.judged.table: rung.judged.measure for rung in (RUNGS["R5"], RUNGS["R6"])}
 """By which rows of a table its rung is judged, and where a missing pair is said to be missing."""
 
-SITE_SHARES = tuple(share for share in TRANSFER_SHARES if share >= 0.1)
+SITE_SHARES = (0.1, 0.2)
 """Sizes of circuits that are run at one site, where smaller ones are few units."""
+
+BATCH = 64
+"""Pictures in a forward of a circuit of units."""
+
+OTHERS = 2
+"""Circuits of other classes behind each null: every class is one of them for two others."""
 
 PER_HALF = PICTURES_PER_CELL // 2
 """Pictures of each class that circuits are found on in each half of a domain's artists, at most."""
@@ -117,7 +122,7 @@ class Seen:
         x = self.images.tensors(self.preprocess, [0]).to(self.classifier.embeddings)
         for pattern, axis in UNITS.items():
             if sites := present(self.tower, [pattern]):
-                made.append(Units.of(self.tower, sites, x, axis=axis))
+                made.append(Units.of(self.tower, sites, x, axis=axis, batch_size=BATCH))
         if isinstance(self.tower, Wired):
             made.append(Edges(self.tower))
         return made
@@ -220,9 +225,11 @@ def _overlaps(a: ClassCircuits, b: ClassCircuits, *, seed: int) -> list[pd.DataF
 
 
 def _transfers(a: ClassCircuits, b: ClassCircuits, *, seed: int) -> list[pd.DataFrame]:
-    frames = [circuit_transfer(a, b, seed=seed).frame.assign(site="", band="")]
+    words: dict[str, Any] = {"n_null": OTHERS, "seed": seed}
+    frames = [circuit_transfer(a, b, **words).frame.assign(site="", band="")]
     for site, place in _places(a).items():
-        one = circuit_transfer(a.only([site]), b.only([site]), shares=SITE_SHARES, seed=seed).frame
+        ends = a.only([site]), b.only([site])
+        one = circuit_transfer(*ends, shares=SITE_SHARES, **words).frame
         frames.append(one.assign(site=site, **place))
     return frames
 
