@@ -100,9 +100,10 @@ def directions(
         f"compare directions between {listed(names)}",
     )  # fmt: skip
     rows: list[dict[str, object]] = []
+    fitted = _Fitted(chosen)
     for pair in track(pairs, "directions"):
         for kind in (MEAN_DIFFERENCE, DISCRIMINANT):
-            rows += _rows(chosen, pair, kind, n_permutations, seed)
+            rows += _rows(fitted, pair, kind, n_permutations, seed)
     frame = pd.DataFrame(rows)
     frame["control"] = np.where(frame["site"] == PIXELS, "pixels", control)
     facts = {**features.facts, "n_splits": n_splits, "n_permutations": n_permutations}
@@ -159,14 +160,28 @@ def class_directions(x: np.ndarray, code: np.ndarray, *, shrunk: bool) -> np.nda
         return found
     inner = rows - means[code]
     n, width = inner.shape
-    _, lengths, axes = np.linalg.svd(inner, full_matrices=False)
-    squares = lengths**2 / n
+    squares, axes = _components(inner)
     share, level = _ledoit_wolf(squares, (inner**2).sum(axis=1), width)
     if share * level <= 0:
         return np.zeros_like(found)
     # the covariance is known along `axes`; across them it is the multiple of the identity alone
     along = 1 / ((1 - share) * squares + share * level) - 1 / (share * level)
     return found / (share * level) + ((found @ axes.T) * along) @ axes
+
+
+def _components(inner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Variances along the principal axes of centred rows, and the axes "axis feature".
+
+    From the smaller of the two products of the rows. Axes without variance are left out: there the
+    shrunk covariance is the multiple of the identity alone.
+    """
+    n, width = inner.shape
+    small = inner @ inner.T if n < width else inner.T @ inner
+    squares, found = np.linalg.eigh(small / n)
+    kept = squares > 1e-12 * max(squares[-1], 0.0)
+    squares, found = squares[kept], found[:, kept]
+    axes = found.T @ inner / np.sqrt(n * squares)[:, None] if n < width else found.T
+    return squares, axes
 
 
 def _ledoit_wolf(squares: np.ndarray, norms: np.ndarray, width: int) -> tuple[float, float]:
@@ -184,7 +199,26 @@ def _ledoit_wolf(squares: np.ndarray, norms: np.ndarray, width: int) -> tuple[fl
     return float(np.clip(noise / spread, 1e-6, 1.0)), level
 
 
-def _cosines(values: np.ndarray, pair: HalvedPair, *, shrunk: bool) -> _Cosines:
+class _Fitted:
+    """Directions of the classes by site, kind and pictures, each found once for all pairs."""
+
+    def __init__(self, features: Features) -> None:
+        self.features = features
+        self.known: dict[tuple[str, bool, bytes, bytes], tuple[np.ndarray, bool]] = {}
+
+    def __call__(
+        self, site: str, rows: np.ndarray, code: np.ndarray, *, shrunk: bool
+    ) -> tuple[np.ndarray, bool]:
+        """The directions "class feature", and whether classes differ by more than rounding."""
+        key = (site, shrunk, rows.tobytes(), code.tobytes())
+        if key not in self.known:
+            x = self.features.values[site][rows]
+            found = class_directions(x, code, shrunk=shrunk)
+            self.known[key] = found, _varies(found, x)
+        return self.known[key]
+
+
+def _cosines(fitted: _Fitted, site: str, pair: HalvedPair, *, shrunk: bool) -> _Cosines:
     """All cosines at a site, averaged over deals."""
     k, n = len(pair.classes), len(pair.deals)
     across, terms, reason = np.zeros((k, k)), np.zeros((1 + k, 4)), ""
@@ -192,8 +226,8 @@ def _cosines(values: np.ndarray, pair: HalvedPair, *, shrunk: bool) -> _Cosines:
         found = {}
         for (place, name), half in product(enumerate((pair.a, pair.b)), (0, 1)):
             rows = pair.rows(name, split, half)
-            found[place, half] = class_directions(values[rows], pair.code[rows], shrunk=shrunk)
-            if not _varies(found[place, half], values[rows]):
+            found[place, half], varies = fitted(site, rows, pair.code[rows], shrunk=shrunk)
+            if not varies:
                 single = "one picture per class in a half, two are needed for a covariance"
                 reason = single if shrunk and len(rows) == k else f"constant features in {name}"
         if reason:
@@ -241,14 +275,15 @@ def _cosine(across: np.ndarray, one: np.ndarray, two: np.ndarray) -> np.ndarray:
 
 
 def _rows(
-    features: Features, pair: HalvedPair, kind: str, n_permutations: int, seed: int
+    fitted: _Fitted, pair: HalvedPair, kind: str, n_permutations: int, seed: int
 ) -> list[dict[str, object]]:
     """Table rows of one domain pair and kind of direction: all sites, one family for p."""
+    features = fitted.features
     k, few = len(pair.classes), pair.too_few(LEAST_CLASSES)
     cells = [
         _Cosines.nothing(k, few)
         if few
-        else _cosines(features.values[site], pair, shrunk=kind == DISCRIMINANT)
+        else _cosines(fitted, site, pair, shrunk=kind == DISCRIMINANT)
         for site in features.sites
     ]
     p = np.full(len(cells), np.nan)
