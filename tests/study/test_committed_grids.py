@@ -74,7 +74,7 @@ FOUND = {
     "cg-high, half class overlap − cg-high": 0.023,
     "cg-high, aligned captions − cg-high": 0.227,
 }
-"""Contrasts by crossed random effects (run, run x domain, class, fold), whose interval is +/- .083."""
+"""By crossed random effects (run, run x domain, class, fold); their intervals are +/- .083."""
 
 
 def test_the_differences_follow_from_the_classes() -> None:
