@@ -219,6 +219,21 @@ def test_false_positives_and_cover_are_nominal(sd: float, blocks: int, spread: n
 
 
 @pytest.mark.slow
+def test_the_rate_is_of_contrasts_together_and_the_paired_t_is_right_for_each() -> None:
+    """If spreads seen in three blocks were the true ones: the most and the least spread pair."""
+    generator = rng("single contrasts", 0)
+    wrong: dict[tuple[int, int], list[tuple[bool, bool]]] = {(5, 3): [], (0, 4): []}
+    for _ in range(1600):
+        means = runs(generator, 0.05, 6)
+        for pair, those in wrong.items():
+            found = contrast_of_means(means, between(*pair))
+            those.append((found.p < 0.05, found.paired_p < 0.05))
+    most, least = (np.mean(those, axis=0) for those in wrong.values())
+    assert 0.1 < most[0] < 0.2 and least[0] < 0.03
+    assert (most[1], least[1]) == pytest.approx((0.05, 0.05), abs=0.02)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", [3, 6, 12])
 @pytest.mark.parametrize("pair", [(6, 7), (8, 0), (8, 9)], ids=["alike", "apart", "upper bounds"])
 def test_upper_bounds_of_another_spread_do_not_spoil_it(pair: tuple[int, int], blocks: int) -> None:
