@@ -219,6 +219,22 @@ def test_false_positives_and_cover_are_nominal(sd: float, blocks: int, spread: n
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("blocks", [3, 6])
+def test_classes_that_blocks_have_in_common_are_covered_too(blocks: int) -> None:
+    """Ten classes, the same in every block; a setting suits some of them better than others."""
+    generator, wrong, ignored = rng("common classes", blocks), [], []
+    for _ in range(1200):
+        suits = 0.1 * generator.normal(size=(10, 1, 8))
+        run = 0.05 * generator.normal(size=(1, blocks, 8))
+        cells = 0.3 + suits + run + 0.1 * generator.normal(size=(10, blocks, 8))
+        means, weights = cells.mean(axis=0), between(0, 1)
+        found = contrast_of_means(means, weights, classes=cells @ weights)
+        wrong.append(found.p < 0.05)
+        ignored.append(contrast_of_means(means, weights).p < 0.05)
+    assert np.mean(wrong) == pytest.approx(0.05, abs=0.02) and np.mean(ignored) > 0.1
+
+
+@pytest.mark.slow
 def test_the_rate_is_of_contrasts_together_and_the_paired_t_is_right_for_each() -> None:
     """If spreads seen in three blocks were the true ones: the most and the least spread pair."""
     generator = rng("single contrasts", 0)
