@@ -7,7 +7,7 @@ import pandas as pd
 
 from interp.core.errors import SampleError
 from interp.core.progress import say
-from interp.data.mixtures.settings import HOLDS, MixtureSpec
+from interp.data.mixtures.settings import HOLDS, SETTINGS, MixtureSpec
 from interp.models.evaluation.overview import (
     differences,
     exposure,
@@ -96,11 +96,26 @@ def _over_blocks(accuracy: pd.DataFrame, by_class: pd.DataFrame) -> pd.DataFrame
 
 def _differences(own: pd.DataFrame, cells: Sequence[GridRun]) -> pd.DataFrame:
     """What one setting gains over another on held-out classes in the test domain."""
+    run = {(c.mixture.name, c.mixture.test_domain, c.block.seed): c.run.name for c in cells}
+    own = own.assign(run=pd.MultiIndex.from_frame(own[RUN]).map(run))
+    kinds = kinds_of([cell.mixture for cell in cells])
     parts = [
-        differences(own, pairs, family=family)
+        differences(own, pairs, family=family, kinds=kinds)
         for family, pairs in contrast_tables([cell.mixture for cell in cells]).items()
     ]
     return pd.concat([part for part in parts if len(part)] or [pd.DataFrame()], ignore_index=True)
+
+
+def kinds_of(mixtures: Sequence[MixtureSpec]) -> dict[str, str]:
+    """The kind of every mixture: upper bounds were trained on the classes held out from others.
+
+    >>> kinds_of([MixtureSpec(name, "sketch", ()) for name in ("cg-low", "upper-bound-low")])
+    {'cg-low': '', 'upper-bound-low': 'upper bound'}
+    """
+    return {
+        mixture.name: "upper bound" if SETTINGS[mixture.setting].held_out else ""
+        for mixture in mixtures
+    }
 
 
 def contrast_tables(mixtures: Sequence[MixtureSpec]) -> dict[str, list[tuple[str, str]]]:

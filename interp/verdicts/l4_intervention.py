@@ -1,23 +1,25 @@
-"""L4, intervention: the effect on generalization of a loss term that aligns classes of two domains.
+"""L4, intervention: the effect on generalization of a loss term that aligns two domains' classes.
 
-At one mixture, arms with the term are held against arms whose partners are wrong classes, paired by
-class, block and test domain. Only this permits "because": the mixture is the same, the term was put
-there by us, and the control does all that it does but for whose classes meet.
+At one mixture, arms with the term are held against arms whose partners are wrong classes, and
+against the run without the term, by one crossed model of all runs. Only this permits "because": the
+mixture is the same, the term was put there by us, and the control does all that it does but for
+whose classes meet.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from interp.core.sites import band_of
+from interp.core.statistics.crossed_model import CELL, contrast_of_settings, whole_blocks
 from interp.core.statistics.evidence_rows import evidence
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.core.statistics.replication import mean_t, replicated
-from interp.core.statistics.resampling import Interval, holm, sign_flip_p
+from interp.core.statistics.resampling import Interval, holm
 from interp.data.mixtures.intervention_arms import OWN, SHUFFLED, Arm, InterventionSpec
 from interp.data.mixtures.settings import NATURAL
 from interp.models.evaluation.accuracies import ALL, HELD_OUT, SEEN
@@ -44,11 +46,13 @@ class Outcome:
 
 TARGET = Outcome("accuracy of held-out classes in the test domain", (HELD_OUT,))
 HELD_EQUAL = Outcome("accuracy of seen classes in the test domain", (SEEN,))
+BEYOND = Outcome("accuracy of held-out classes less that of seen ones in the test domain")
 SHARING = Outcome("index of shared directions, middle layers")
 OUTCOMES = (
     TARGET,
     replace(TARGET, name="accuracy of held-out classes among themselves", candidates=HELD_OUT),
     HELD_EQUAL,
+    BEYOND,
     Outcome("accuracy in natural pictures", (HELD_OUT, SEEN), natural=True),
     SHARING,
 )
@@ -91,14 +95,16 @@ def intervention(
 
     `frames` are the tables `accuracy_by_class` and, where sharing was measured, `directions` of one
     architecture, with the arms named in `arm`; `natural` is the natural domain. Rows of
-    `intervention`, for each outcome: the mean of every arm; own less shuffled partners at every
-    weight, paired by class, block and test domain; and with several weights the slope of that
-    difference, through the origin:
+    `intervention`, for each outcome: the mean of every arm; at every weight own less shuffled
+    partners, and own partners less the run without the term; and with several weights the slope of
+    own less shuffled, through the origin:
 
-        slope(c, b) = sum_w w difference(w, c, b) / sum_w w^2
+        slope = sum_w w difference(w) / sum_w w^2
 
-    Intervals are over classes and blocks (`replication` in core), those of sharing over blocks; p
-    flips signs of whole classes. A verdict needs seen classes to be equally accurate in the test
+    One of the outcomes is what held-out classes gain beyond seen ones. Means of arms have intervals
+    over classes and blocks (`replication` in core). Interval and p of a comparison are one t of
+    the crossed model (`crossed_model` in core) to which every arm lends its spread. A verdict is
+    about own less shuffled partners: it needs seen classes to be equally accurate in the test
     domain, within two points (90 % interval inside the margin: two one-sided tests at 5 %), and
     sharing moved as the weight says.
     """
@@ -107,15 +113,12 @@ def intervention(
     found: dict[tuple[str, float], Effect] = {}
     for outcome in OUTCOMES:
         cells = _cells(frames, spec, natural, outcome, arms)
-        rows += [_row(Effect.of(cells[arm]), outcome, _name(arm), arm.weight) for arm in cells]
-        gaps = _differences(cells, spec)
-        for weight, gap in gaps.items():
-            found[outcome.name, weight] = effect = Effect.of(gap, n_arms=2)
-            name = f"{_name(Arm(weight))} − shuffled"
-            rows.append(_row(effect, outcome, name, weight))
-        if len(gaps) > 1:
-            found[outcome.name, np.inf] = effect = Effect.of(_slope(gaps), n_arms=2 * len(gaps))
-            rows.append(_row(effect, outcome, SLOPE, np.nan))
+        rows += [_row(Effect.of_arm(cells[arm]), outcome, _name(arm), arm.weight) for arm in cells]
+        for weight, name, weights in _comparisons(cells, spec):
+            effect = Effect.of_contrast(cells, weights)
+            rows.append(_row(effect, outcome, name, weight, compared=True))
+            if not name.endswith(NONE):
+                found[outcome.name, weight if name != SLOPE else np.inf] = effect
     return pd.DataFrame(rows), pd.DataFrame(_levels(found, spec))
 
 
@@ -128,7 +131,7 @@ def _name(arm: Arm) -> str:
     return arm.name.split()[0] if arm.weight else NONE
 
 
-KEYS = ["test_domain", "seed", "label"]
+KEYS = [*CELL]
 
 
 def _cells(
@@ -139,6 +142,9 @@ def _cells(
     arms: list[Arm],
 ) -> dict[Arm, pd.DataFrame]:
     """For each arm that was measured, `value` and `n_pictures` by test domain, block and class."""
+    if outcome is BEYOND:
+        held, seen = (_cells(frames, spec, natural, one, arms) for one in (TARGET, HELD_EQUAL))
+        return {arm: _beyond(held[arm], seen[arm]) for arm in held if arm in seen}
     table = (
         _shared(frames, spec)
         if outcome is SHARING
@@ -155,6 +161,15 @@ def _cells(
         ]
     own = {arm: table[table["arm"] == arm.name].set_index(KEYS) for arm in arms}
     return {arm: part[["value", "n_pictures"]] for arm, part in own.items() if len(part)}
+
+
+def _beyond(held: pd.DataFrame, seen: pd.DataFrame) -> pd.DataFrame:
+    """The accuracy of held-out classes less that of seen ones, run by run."""
+    runs = [part.groupby(KEYS[:2]) for part in (held, seen)]
+    means, pictures = ([run[name] for run in runs] for name in ("value", "n_pictures"))
+    value = means[0].mean() - means[1].mean()  # missing where a run lacks one of them
+    made = pd.DataFrame({"value": value, "n_pictures": pictures[0].sum() + pictures[1].sum()})
+    return made.dropna().assign(label="").set_index("label", append=True)
 
 
 def _answers(by_class: pd.DataFrame, spec: InterventionSpec, natural: str) -> pd.DataFrame:
@@ -193,33 +208,33 @@ def _at_mixture(frame: pd.DataFrame, spec: InterventionSpec) -> pd.DataFrame:
     return frame.assign(arm=arm)[own]
 
 
-def _differences(
+def _comparisons(
     cells: Mapping[Arm, pd.DataFrame], spec: InterventionSpec
-) -> dict[float, pd.DataFrame]:
-    """Own less shuffled partners at each weight, where both were measured."""
-    made = {}
+) -> list[tuple[float, str, dict[Arm, float]]]:
+    """What is compared where both arms were measured: the weight, its name, the arms' weights."""
+    made: list[tuple[float, str, dict[Arm, float]]] = []
+    none, paired = Arm(0.0), []
     for weight in sorted(spec.weights):
-        own, shuffled = cells.get(Arm(weight, OWN)), cells.get(Arm(weight, SHUFFLED))
-        if own is not None and shuffled is not None:
-            wrong = shuffled["value"].rename("shuffled")
-            both = own.join(wrong, how="inner").dropna()
-            gap = both["value"] - both["shuffled"]
-            made[weight] = both[["n_pictures"]].assign(value=gap)
+        own, shuffled = Arm(weight, OWN), Arm(weight, SHUFFLED)
+        if own in cells and shuffled in cells:
+            paired.append(weight)
+            made.append((weight, f"{_name(own)} − shuffled", {own: 1.0, shuffled: -1.0}))
+        if own in cells and none in cells:
+            made.append((weight, f"{_name(own)} − {NONE}", {own: 1.0, none: -1.0}))
+    if len(paired) > 1:
+        square = sum(weight**2 for weight in paired)
+        signs = ((OWN, 1.0), (SHUFFLED, -1.0))
+        slope = {Arm(w, kind): sign * w / square for w in paired for kind, sign in signs}
+        made.append((np.nan, SLOPE, slope))
     return made
-
-
-def _slope(gaps: Mapping[float, pd.DataFrame]) -> pd.DataFrame:
-    """The slope of differences over weights, through the origin, class by class."""
-    parts = [gap.assign(value=weight * gap["value"]) for weight, gap in gaps.items()]
-    every = pd.concat(parts).groupby(KEYS)
-    whole = every.size() == len(parts)
-    made = every.agg({"value": "sum", "n_pictures": "max"})[whole.to_numpy()]
-    return made.assign(value=made["value"] / sum(weight**2 for weight in gaps))
 
 
 @dataclass(frozen=True)
 class Effect:
-    """A mean over classes and blocks: its 95 % and its 90 % interval, p, and what was counted."""
+    """A mean or a comparison: its 95 % and its 90 % interval, p, and what was counted.
+
+    `more` are further columns of its row.
+    """
 
     interval: Interval
     narrow: Interval
@@ -230,15 +245,16 @@ class Effect:
     n_runs: int
     n_pictures: int
     reason: str
+    more: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, cells: pd.DataFrame, *, n_arms: int = 1) -> "Effect":
+    def of_arm(cls, cells: pd.DataFrame) -> "Effect":
         """The mean of `value` by test domain, block and class; test domains are averaged first."""
         n_domains = cells.index.get_level_values("test_domain").nunique()
         means = cells.groupby(["seed", "label"])["value"].mean()
         by_block = {int(seed): part.droplevel("seed") for seed, part in means.groupby("seed")}  # type: ignore[call-overload]
         n_blocks = len(by_block)
-        counts = {"n_blocks": n_blocks, "n_runs": n_arms * n_blocks * n_domains}
+        counts = {"n_blocks": n_blocks, "n_runs": n_blocks * n_domains}
         counts["n_pictures"] = int(cells["n_pictures"].sum())
         labels = means.index.get_level_values("label")
         if set(labels) <= {""}:  # one number a run
@@ -247,15 +263,40 @@ class Effect:
             return cls(wide, narrow, np.nan, "block", n_blocks, **counts, reason=reason)
         wide, narrow = (replicated(by_block, confidence=level) for level in (0.95, 0.90))
         reason = wide.reason if wide.n_units > 1 else "one class: no interval"
-        p = sign_flip_p(means.to_numpy(), labels.to_numpy())
         return cls(
-            wide.interval, narrow.interval, p, wide.unit, wide.n_units, **counts, reason=reason
+            wide.interval, narrow.interval, np.nan, wide.unit, wide.n_units, **counts, reason=reason
+        )
+
+    @classmethod
+    def of_contrast(
+        cls, cells: Mapping[Arm, pd.DataFrame], weights: Mapping[Arm, float]
+    ) -> "Effect":
+        """A weighted sum of arms by the crossed model of all arms that were measured."""
+        answers = pd.DataFrame({arm.name: part["value"] for arm, part in cells.items()})
+        named = {arm.name: weight for arm, weight in weights.items()}
+        wide = contrast_of_settings(answers, named)
+        used = whole_blocks(answers[[*named]])[0].index
+        pictures = pd.concat([cells[arm]["n_pictures"].reindex(used) for arm in weights], axis=1)
+        runs = used.droplevel("label").nunique()
+        return cls(
+            wide.interval,
+            wide.at(0.90),
+            wide.p,
+            wide.unit,
+            wide.n_units,
+            wide.n_blocks,
+            len(weights) * runs,
+            int(pictures.max(axis=1).sum()),
+            wide.reason,
+            wide.columns,
         )
 
 
-def _row(effect: Effect, outcome: Outcome, arm: str, weight: float) -> dict[str, Any]:
+def _row(
+    effect: Effect, outcome: Outcome, arm: str, weight: float, *, compared: bool = False
+) -> dict[str, Any]:
     """A row of `intervention`; only differences and slopes have a null and a p."""
-    compared = arm not in (NONE, "aligned", "separated", SHUFFLED)
+    against = "no term" if arm.endswith(NONE) else "wrong classes as partners"
     return {
         "measure": outcome.name,
         "arm": arm,
@@ -263,18 +304,21 @@ def _row(effect: Effect, outcome: Outcome, arm: str, weight: float) -> dict[str,
         **evidence(
             effect.interval,
             null=0.0 if compared else np.nan,
-            null_kind="signs flipped over whole classes" if compared else "none: a mean",
+            null_kind=f"no difference from {against}" if compared else "none: a mean",
             ceiling_kind="none: read against the shuffled arm",
             index=np.nan,
-            p=effect.p if compared else np.nan,
+            p=effect.p,
             unit=effect.unit,
             n_units=effect.n_units,
             n_pictures=effect.n_pictures,
             n_runs=effect.n_runs,
             seed=0,
             reason=effect.reason,
-            estimand="models of this mixture and arm, over classes and blocks like these",
+            estimand="models of this mixture and arm, over classes and blocks like these"
+            if effect.n_blocks > 1
+            else "these models of this mixture and arm: this run, these classes",
         ),
+        **effect.more,
     }
 
 

@@ -6,10 +6,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from interp.core.declarations.writing import sequence
 from interp.core.errors import SpecificationError
+from interp.core.statistics.crossed_model import CELL as ANSWERS
+from interp.core.statistics.crossed_model import contrast_of_settings, whole_blocks
 from interp.core.statistics.evidence_rows import evidence
 from interp.core.statistics.replication import ONE_BLOCK, mean_t, replicated
-from interp.core.statistics.resampling import holm, sign_flip_p
+from interp.core.statistics.resampling import holm
 from interp.models.evaluation.accuracies import TOP_1
 
 CELL = ["test_domain", "domain", "prompts", "classifier", "candidates"]
@@ -54,27 +57,40 @@ def differences(
     contrasts: Sequence[tuple[str, str] | Contrast],
     *,
     family: str = "contrasts of settings",
+    kinds: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Paired contrasts of balanced top-1 between settings, over the same classes and blocks.
+    """Contrasts of balanced top-1 between settings, by one crossed model of all their runs.
 
     Args:
         by_class: `accuracy_by_class` with the columns `setting`, `test_domain` and `seed` (the
-            block), and only the classes and domain in question.
+            block), and only the classes and domain in question. All its settings lend their spread,
+            those of no contrast too. A column `run`, where there is one, names the trained model:
+            one that answers for several test domains counts once.
         contrasts: Contrasts, or pairs of a setting and the one subtracted.
         family: Name of the family over which p is adjusted.
-        seed: Seed of intervals and sign flips.
+        kinds: The kind of a setting by name, "" for others, such as upper bounds, whose held-out
+            classes were trained on. Only settings of one kind share a spread over blocks.
+        seed: Written into the rows; nothing is drawn.
 
     Returns:
-        A row per contrast and question. The value is the mean over blocks and classes of each
-        class's contrast. `p_adjusted` is Holm's over the family.
+        A row per contrast and question: of all test domains, averaged, and then of each. The value
+        is the mean over blocks, test domains and classes of each class's contrast. `p_adjusted` is
+        Holm's over the family. `paired_low`, `paired_high` and `paired_p` are the plain t of the
+        contrast's own blocks, beside it.
 
     Notes:
-        Intervals count classes and blocks as samples (`interp.core.statistics.replication`):
-        crossed, or nested where blocks held out their own classes. p flips the signs of whole
-        classes and leaves blocks as they are. The family is all contrasts and test domains with the
-        same prompts, classifier and candidates. With one block, the result is about these models
-        alone.
+        `interp.core.statistics.crossed_model` has the model: setting fixed; block, setting x block
+        and class within block random. p and interval are one t. With one block there is no p, and
+        the interval is over the classes of these models alone.
+
+    >>> rows = [{"setting": name, "test_domain": "sketch", "domain": "sketch", "label": label,
+    ...          "prompts": "", "candidates": "all", "seed": block, "n_pictures": 9,
+    ...          "value": 0.1 * block + 0.3 * (name == "cg-high") * (1 + block)}
+    ...         for name in ("cg-high", "cg-low") for block in range(3) for label in "ab"]
+    >>> found = differences(pd.DataFrame(rows), [("cg-high", "cg-low")])
+    >>> found[["value", "degrees", "n_runs"]].round(2).to_numpy().tolist()
+    [[0.6, 2.0, 6.0]]
     """
     asked = _plain(by_class)
     known = [one if isinstance(one, Contrast) else Contrast.between(*one) for one in contrasts]
@@ -82,19 +98,27 @@ def differences(
         {
             "setting": contrast.name,
             **dict(zip(CELL, cell, strict=True)),
-            **_row(gaps, contrast, seed),
+            **_row(part, contrast, kinds or {}, seed),
         }
+        for scope in _scopes(asked)
         for contrast in known
-        for cell, gaps in _gaps(asked, contrast).groupby(CELL, sort=True)
+        for cell, part in scope.groupby(CELL, sort=True)
+        if _answered(part, contrast)
     ]
     frame = pd.DataFrame(rows)
     if frame.empty:
         return frame
-    question = frame.groupby(["prompts", "classifier", "candidates"], sort=False)["p"]
+    # several test domains, one by one, are a family beside that of their average
+    alone = frame["test_domain"].isin(asked["test_domain"])
+    question = frame.groupby(["prompts", "classifier", "candidates", alone], sort=False)["p"]
     size = question.transform("count").astype(int)
+    apart = alone & (asked["test_domain"].nunique() > 1)
     return frame.assign(
         p_adjusted=question.transform(lambda p: holm(p.to_numpy())),
-        family=[f"{family}: {n} test{'' if n == 1 else 's'}" for n in size],
+        family=[
+            f"{family}{', domain by domain' * one}: {n} test{'' if n == 1 else 's'}"
+            for one, n in zip(apart, size, strict=True)
+        ],
     )
 
 
@@ -106,41 +130,64 @@ def _plain(by_class: pd.DataFrame) -> pd.DataFrame:
     return frame.fillna({"prompts": "", "classifier": "text"})
 
 
-def _gaps(by_class: pd.DataFrame, contrast: Contrast) -> pd.DataFrame:
-    """The contrast for every class and block in which all of its settings answered."""
-    keys = [*CELL, "label", "seed"]
-    parts = by_class[by_class["setting"].isin([*contrast.weights])]
-    wide = parts.pivot(index=keys, columns="setting", values="value")
-    pictures = parts.groupby(keys)["n_pictures"].max()
-    if set(contrast.weights) - set(wide.columns):
-        return pd.DataFrame(columns=[*keys, "gap", "n_pictures"])
-    weighted = sum(wide[name] * weight for name, weight in contrast.weights.items() if weight)
-    return wide.assign(gap=weighted, n_pictures=pictures).dropna(subset=["gap"]).reset_index()
+def _scopes(asked: pd.DataFrame) -> list[pd.DataFrame]:
+    """What contrasts are taken over: all test domains under one name, then each by itself.
+
+    `asked_in` keeps the test domain of every row.
+    """
+    own = asked.assign(asked_in=asked["test_domain"])
+    domains = list(dict.fromkeys(asked["test_domain"]))
+    if len(domains) < 2:
+        return [own]
+    here = own[own["domain"] == own["test_domain"]]
+    both = sequence([str(domain) for domain in domains])
+    return [here.assign(test_domain=both, domain=both), own]
 
 
-def _row(gaps: pd.DataFrame, contrast: Contrast, seed: int) -> dict[str, object]:
-    estimate = replicated({int(block): part.set_index("label")["gap"]  # type: ignore[call-overload]
-                        for block, part in gaps.groupby("seed")})  # fmt: skip
-    settings = sum(1 for weight in contrast.weights.values() if weight)
-    one = estimate.n_blocks == 1
-    models = "these models" if settings != 2 else "these two models"
+def _answered(part: pd.DataFrame, contrast: Contrast) -> bool:
+    """Whether all settings of a contrast have answered something in common, in every domain."""
+    named = [name for name, weight in contrast.weights.items() if weight]
+    if not set(named) <= set(part["setting"]):
+        return False
+    common = _answers(part).dropna(subset=named).index
+    asked = common.get_level_values("test_domain").nunique()
+    return asked == part["asked_in"].nunique()
+
+
+def _answers(part: pd.DataFrame) -> pd.DataFrame:
+    """A column per setting, a row per test domain, block and class."""
+    keys = ["asked_in", "seed", "label"]
+    return part.pivot(index=keys, columns="setting", values="value").rename_axis(index=ANSWERS)
+
+
+def _row(
+    part: pd.DataFrame, contrast: Contrast, kinds: Mapping[str, str], seed: int
+) -> dict[str, object]:
+    answers = _answers(part)
+    found = contrast_of_settings(answers, contrast.weights, kinds=kinds)
+    named = [name for name, weight in contrast.weights.items() if weight]
+    own = part[part["setting"].isin(named)].set_index(["asked_in", "seed", "label"])
+    own = own.loc[whole_blocks(answers[named])[0].index]
+    pictures = own.groupby(level=[0, 1, 2])["n_pictures"].max()
+    runs = ["run"] if "run" in own else ["setting", "asked_in", "seed"]
+    models = "models" if len(named) != 2 else "two models"
     return {"measure": f"difference of {TOP_1}"} | evidence(
-        estimate.interval,
+        found.interval,
         null=0.0,
-        null_kind="signs flipped over whole classes",
+        null_kind="no difference" if found.n_blocks > 1 else "none: one run of each setting",
         ceiling_kind="none: a difference of accuracies has no ceiling",
         index=np.nan,
-        p=sign_flip_p(gaps["gap"], gaps["label"], seed=seed),
-        unit=estimate.unit,
-        n_units=estimate.n_units,
-        n_pictures=int(gaps["n_pictures"].sum()),
-        n_runs=settings * estimate.n_blocks,
+        p=found.p,
+        unit=found.unit,
+        n_units=found.n_units,
+        n_pictures=int(pictures.sum()),
+        n_runs=len(own.reset_index()[runs].drop_duplicates()),
         seed=seed,
-        reason=estimate.reason if estimate.n_units > 1 else "one class: no interval",
-        estimand=f"{models}, over classes like these"
-        if one
+        reason=found.reason,
+        estimand=f"these {models}, over classes like these: this run, these classes"
+        if found.n_blocks == 1
         else "models of these settings, over classes and blocks like these",
-    )
+    ) | found.columns  # fmt: skip
 
 
 def over_blocks(by_class: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:

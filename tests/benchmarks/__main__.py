@@ -5,6 +5,7 @@ python -m tests.benchmarks start train     some of them
 python -m tests.benchmarks vits            a search for small ViTs that learn; only when named
 python -m tests.benchmarks grids           the grids, and their tables beside them; only when named
 python -m tests.benchmarks sharing         what the grid's models share; only when named
+python -m tests.benchmarks contrasts       the comparisons of those tables; only when named
 python -m tests.benchmarks levels          whether accuracy goes with that; only when named
 python -m tests.benchmarks truth           the truth table (BLUEPRINTS=30 judges on); when named
 python -m tests.benchmarks null            the ladder where nothing corresponds; only when named
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.channels import channels
+from tests.benchmarks.contrasts import contrasts
 from tests.benchmarks.dictionaries import dictionaries
 from tests.benchmarks.edges import edges
 from tests.benchmarks.grids import grids
@@ -155,7 +157,7 @@ def _print_worst(name: str, frame: Any) -> None:
     )
 
 
-WHEN_NAMED = ("vits", "grids", "sharing", "levels", "truth", "null")
+WHEN_NAMED = ("vits", "grids", "contrasts", "sharing", "levels", "truth", "null")
 BENCHMARKS = {
     "certificates": certificates,
     "channels": channels,
@@ -178,6 +180,7 @@ BENCHMARKS = {
     "study": study,
     "seeds": seeds,
     "grids": grids,
+    "contrasts": contrasts,
     "sharing": sharing,
     "levels": levels,
     "truth": lambda: print(truth()),

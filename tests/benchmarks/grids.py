@@ -16,6 +16,7 @@ LABELS = [
 ]  # fmt: skip
 NUMBERS = [
     "value", "low", "high", "null", "index", "p", "p_adjusted", "family", "unit", "n_units",
+    "degrees", "n_settings", "paired_low", "paired_high", "paired_p",
     "n_pictures", "n_train", "steps", "verdict", "reason", "licence", "needed",
 ]  # fmt: skip
 
@@ -59,13 +60,18 @@ def keep(made: Path, folder: Path) -> None:
         if name == "epochs":
             here = frame["domain"].isin([*frame["test_domain"].unique(), "real"])
             frame = frame[here & (frame["measure"] == "balanced top-1")]
-        columns = [column for column in (*LABELS, *NUMBERS) if column in frame]
-        frame[columns].round(5).to_csv(folder / f"{name}.csv", index=False)
+        frame = frame.query(ASKED) if name == "differences" else frame
+        written(frame).to_csv(folder / f"{name}.csv", index=False)
     keep_classes(made, folder)
     facts = json.loads((made / "facts.json").read_text())
     (folder / "facts.json").write_text(
         json.dumps({key: facts[key] for key in FACTS}, indent=1) + "\n"
     )
+
+
+def written(frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns that are kept, in their order, rounded."""
+    return frame[[column for column in (*LABELS, *NUMBERS) if column in frame]].round(5)
 
 
 def keep_classes(made: Path, folder: Path) -> None:

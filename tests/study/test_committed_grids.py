@@ -4,15 +4,18 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from interp.study.blocks import open_block
 from interp.study.grids import Grid, train_cells
 from interp.study.measuring import Measurement
 from interp.study.specification import Specification
 from interp.verdicts.l4_intervention import TARGET
-from tests.benchmarks.grids import ASKED, HERE
+from tests.benchmarks.contrasts import compared, intervened
+from tests.benchmarks.grids import ASKED, HERE, written
 
 MADE = sorted(path.parent.name for path in HERE.glob("*/facts.json"))
 
@@ -61,6 +64,60 @@ def test_the_intervention_follows_from_its_classes() -> None:
         gap = wide[f"cg-high, aligned {weight:g}"] - wide[f"cg-high, shuffled {weight:g}"]
         assert rows[weight] == pytest.approx(gap.groupby("seed").mean().mean(), abs=2e-4)
     assert set(tables["levels"]["level"]) == {"L4"}
+
+
+FOUND = {
+    "leave-out-domain − natural-only": 0.214,
+    "cg-high − cg-low": 0.038,
+    "cg-high − leave-out-domain": -0.188,
+    "cg-low − leave-out-domain": -0.227,
+    "cg-high, half class overlap − cg-high": 0.023,
+    "cg-high, aligned captions − cg-high": 0.227,
+}
+"""By crossed random effects (run, run x domain, class, fold); their intervals are +/- .083."""
+
+
+def test_the_differences_follow_from_the_classes() -> None:
+    """Recomputed: the analysis of variance of runs, of the eight mixtures that hold classes out."""
+    _, tables = committed("resnet")
+    answers = tables["accuracy_by_class"].query("domain == test_domain")
+    by_domain = answers.groupby(["test_domain", "seed", "setting"])["value"].mean()
+    means = by_domain.groupby(["seed", "setting"]).mean().unstack()
+    means = means[[name for name in means if not name.startswith("upper-bound")]]
+    rest = means.sub(means.mean(axis=1), axis=0) - means.mean() + means.to_numpy().mean()
+    degrees = (8 - 1) * (3 - 1)
+    error = np.sqrt(2 * (rest.to_numpy() ** 2).sum() / degrees / 3)
+    rows = tables["differences"].query("test_domain == 'sketch and quickdraw'")
+    rows = rows.set_index("setting")
+    for name, fitted in FOUND.items():
+        one, other = name.split(" − ")
+        row = rows.loc[name]
+        assert row["value"] == pytest.approx(means[one].mean() - means[other].mean(), abs=2e-4)
+        reach = stats.t.ppf(0.975, degrees) * error
+        assert row["high"] - row["value"] == pytest.approx(reach, abs=2e-4) and reach < 0.09
+        assert row["value"] == pytest.approx(fitted, abs=0.005)
+        assert reach == pytest.approx(0.083, abs=0.005)
+        assert row["p"] == pytest.approx(
+            2 * stats.t.sf(abs(row["value"]) / error, degrees), rel=0.1
+        )
+    every = pd.concat([tables["differences"], committed("vit")[1]["differences"]])
+    clear = (every["low"] > 0) | (every["high"] < 0)
+    assert (clear == (every["p"] < 0.05)).all() and 0 < clear.sum() < len(clear)
+
+
+@pytest.mark.parametrize("name", ["resnet", "vit"])
+def test_the_comparisons_are_derived_from_the_tables_beside_them(name: str) -> None:
+    found = written(compared(name)).reset_index(drop=True)
+    before = pd.read_csv(HERE / name / "differences.csv").reindex(columns=found.columns)
+    numbers = ["value", "low", "high", "p", "degrees", "paired_low", "n_runs", "n_pictures"]
+    assert before[["setting", "test_domain"]].equals(
+        found[["setting", "test_domain"]].astype("str")
+    )
+    assert np.allclose(before[numbers], found[numbers], atol=2e-5)
+    if name == "resnet":
+        made = written(intervened()["intervention"])
+        kept = pd.read_csv(HERE / "intervention" / "intervention.csv")
+        assert np.allclose(made[["low", "high"]], kept[["low", "high"]], atol=2e-5, equal_nan=True)
 
 
 @pytest.mark.skipif("resnet" not in MADE, reason="the grid has not been committed yet")

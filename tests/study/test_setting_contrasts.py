@@ -116,6 +116,7 @@ def test_differences_are_paired_and_of_two_families() -> None:
     assert set(made[made["family"].str.startswith("primary")]["setting"]) == primary
     known = {f"{a} − {b}" for a, b in FURTHER if {a, b} <= set(SETTINGS)}
     assert set(made["setting"]) == primary | known | {"cg-high, 2 domains − cg-high"}
+    assert made["degrees"].isin([4 * 2, 3 * 2]).all()  # five settings of three blocks
     assert (made["n_units"] == 6).all() and (made["unit"] == "class within block").all()
 
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from interp import Study
 from interp.core.errors import SpecificationError
@@ -21,6 +23,7 @@ from interp.study.grids import Grid
 from interp.study.results import Result
 from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
 from interp.verdicts.l4_intervention import (
+    BEYOND,
     HELD_EQUAL,
     SHARING,
     SLOPE,
@@ -100,14 +103,20 @@ def test_differences_are_those_recomputed_class_by_class() -> None:
         "candidates == 'all' and domain == 'sketch' and class_set == 'held-out'"
     )
     wide = rows.pivot(index=["seed", "label"], columns="setting", values="value")
-    for weight in (0.3, 1.0):
-        gap = wide[f"cg-high, aligned {weight:g}"] - wide[f"cg-high, shuffled {weight:g}"]
+    means = wide.groupby("seed").mean()
+    rest = means.sub(means.mean(axis=1), axis=0) - means.mean() + means.to_numpy().mean()
+    degrees = 4 * 2  # five arms of three blocks
+    error = np.sqrt(2 * (rest.to_numpy() ** 2).sum() / degrees / 3)
+    for weight, (control, named) in product((0.3, 1.0), (("shuffled", True), ("none", False))):
+        other = means[f"cg-high, shuffled {weight:g}" if named else "cg-high"]
+        gap = means[f"cg-high, aligned {weight:g}"] - other
         (row,) = made[(made["measure"] == TARGET.name) & (made["weight"] == weight)
-                      & (made["arm"] == "aligned − shuffled")].itertuples()  # fmt: skip
-        means = gap.groupby("seed").mean()
-        assert row.value == pytest.approx(means.mean())
-        error = means.std(ddof=1) / np.sqrt(3)
-        assert row.high - row.value == pytest.approx(4.302653 * error, rel=1e-5)  # t, 2 degrees
+                      & (made["arm"] == f"aligned − {control}")].itertuples()  # fmt: skip
+        assert row.value == pytest.approx(gap.mean()) and row.degrees == degrees
+        assert row.high - row.value == pytest.approx(stats.t.ppf(0.975, degrees) * error)
+        assert row.p == pytest.approx(2 * stats.t.sf(abs(gap.mean()) / error, degrees))
+        low, high = stats.t.interval(0.95, 2, gap.mean(), stats.sem(gap))
+        assert (row.paired_low, row.paired_high) == pytest.approx((low, high))
         assert (row.unit, row.n_units, row.n_runs) == ("class within block", 24, 6)
     slopes = (
         0.3 * (wide["cg-high, aligned 0.3"] - wide["cg-high, shuffled 0.3"])
@@ -117,6 +126,26 @@ def test_differences_are_those_recomputed_class_by_class() -> None:
     assert row.value == pytest.approx(slopes.groupby("seed").mean().mean())
     (base,) = made[(made["measure"] == TARGET.name) & (made["arm"] == "none")].itertuples()
     assert base.value == pytest.approx(wide["cg-high"].groupby("seed").mean().mean())
+
+
+def test_what_held_out_classes_gain_beyond_seen_ones_stands_beside_it() -> None:
+    made, _ = intervention(planted(gain=0.3, seen=0.1), SPEC.intervention)
+    rows = made[(made["measure"] == BEYOND.name) & (made["weight"] == 1)].set_index("arm")
+    for control in ("shuffled", "none"):
+        row = rows.loc[f"aligned − {control}"]
+        assert row["value"] == pytest.approx(0.2, abs=0.02) and row["unit"] == "block"
+        assert row["low"] > 0 and row["p"] < 0.05
+
+
+def test_p_says_what_the_interval_says() -> None:
+    frames = planted(gain=0.03, noise=0.05)
+    made, _ = intervention(frames, SPEC.intervention)
+    compared = made.dropna(subset=["p"])
+    assert len(compared) == 6 * 5 and made["p"].isna().sum() == 6 * 5
+    clear = (compared["low"] > 0) | (compared["high"] < 0)
+    assert (clear == (compared["p"] < 0.05)).all() and 0 < clear.sum() < len(clear)
+    alone, _ = intervention(planted(blocks=1), SPEC.intervention)
+    assert alone["p"].isna().all() and alone["reason"].str.startswith("one block").any()
 
 
 def test_sharing_is_read_in_the_middle_layers() -> None:
@@ -164,7 +193,7 @@ def test_without_sharing_or_control_nothing_can_be_told() -> None:
     alone = replace(SPEC, intervention=replace(SPEC.intervention, shuffled=False))
     made, levels = intervention(planted(alone), alone.intervention)
     assert levels["verdict"].tolist() == ["cannot tell"] and "shuffled" in levels["needed"].iloc[0]
-    assert set(made["arm"]) == {"none", "aligned"}
+    assert set(made["arm"]) == {"none", "aligned", "aligned − none"}
 
 
 def test_without_an_effect_the_verdict_is_seldom_a_link() -> None:
@@ -220,7 +249,7 @@ def test_arms_are_trained_and_measured_beside_the_mixture(arms: Result) -> None:
     assert {"none", "aligned", "shuffled"} <= set(tables["intervention"]["arm"])
     assert set(tables["intervention_directions"]["setting"]) == set(names)
     assert "directions" not in tables  # a grid has no other sharing to compare it with
-    assert tables["levels"]["reason"].tolist() == ["one block: no interval"]
+    assert tables["levels"]["reason"].tolist() == ["one block: no p, and no interval over runs"]
 
 
 def test_the_runs_of_a_study_keep_their_names_when_arms_join(tmp_path: Path) -> None:

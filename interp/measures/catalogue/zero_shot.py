@@ -45,10 +45,12 @@ DIFFERENCES = FigureSpec(
     "Differences between settings on the same held-out classes",
     "forest",
     ("differences",),
-    method="The accuracies of two settings are subtracted class by class, on the same pictures.",
-    null="No difference, 0; p permutes signs of classes.",
+    method="The accuracies of two settings are subtracted class by class, on the same pictures. "
+    "Where there are several blocks, one crossed model of all runs (setting fixed; block, setting "
+    "x block and class random; test domains averaged) gives interval and p.",
+    null="No difference, 0: an interval that leaves it out has p < .05. One block has no p.",
     caption="Paired over classes, in percentage points. {n}; bars are 95 % intervals of the "
-    "difference. An interval that reaches over 0 decides nothing.",
+    "difference, over {over}. An interval that reaches over 0 decides nothing.",
     alt="In percentage points: {numbers}",
     keep=("contrasts",),
     needs=("value",),

@@ -83,7 +83,8 @@ DOSE_RESPONSE = FigureSpec(
     null="Wrong classes as partners, and the run without the term.",
     caption="Weight of the term, below 0 where it separates, against balanced accuracy (0 to 1) "
     "and the index of shared directions. Bars: 95 % intervals over {over}; those of sharing over "
-    "blocks. Hollow: no interval. {of_classes}. {verdicts}",
+    "blocks, those of comparisons by one crossed model of all runs. Hollow: no interval. "
+    "{of_classes}. {verdicts}",
     alt="{differences}",
     needs=("value", "weight"),
 )
@@ -223,7 +224,7 @@ def dose_response_figure(result: LoadedResult, spec: FigureSpec) -> Figure | Non
         for aside, (name, arms, colour, symbol) in zip((-1, 1), ARMS, strict=True):
             part = here[here["arm"].isin(arms)].sort_values("weight", kind="stable")
             traces.append(_arm(part, name, colour, symbol, place, 1, aside * room))
-        gaps = here[here["arm"].str.contains(" − ", regex=False)].sort_values("weight")
+        gaps = here[here["arm"].str.endswith(" − shuffled")].sort_values("weight")
         traces.append(_arm(gaps, GAPS, "#009E73", "diamond", place, 0))
     panels, notes = _panels(measures)
     shown = [trace for trace in traces if trace["x"]]
@@ -299,7 +300,7 @@ def _verdicts(result: LoadedResult) -> str:
 
 def _differences(rows: Frame) -> str:
     """The differences at each weight, for whoever cannot see the figure."""
-    gaps = rows[rows["arm"].str.contains(" − ", regex=False)]
+    gaps = rows[rows["arm"].str.endswith(" − shuffled")]
     said = [
         f"{row['measure']} at weight {number(row['weight'])}: {number(row['value'], 3)}"
         for _, row in gaps.iterrows()

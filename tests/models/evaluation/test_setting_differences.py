@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from interp.core.errors import SpecificationError
 from interp.core.seeds import rng
@@ -50,7 +51,8 @@ def by_class_table(gains: dict[str, float], seeds: int) -> pd.DataFrame:
 def test_paired_differences_see_what_separate_intervals_would_not(seeds: int) -> None:
     frame = differences(by_class_table({"high": 0.1, "low": 0.0}, seeds), [("high", "low")])
     row = frame.iloc[0]
-    assert row["value"] == pytest.approx(0.1, abs=0.02) and row["low"] > 0.05 and row["p"] < 0.01
+    assert row["value"] == pytest.approx(0.1, abs=0.02) and row["low"] > 0.05
+    assert row["p"] < 0.01 if seeds > 1 else np.isnan(row["p"])
     assert row["n_runs"] == 2 * seeds and row["n_units"] == 12
 
 
@@ -91,6 +93,8 @@ def test_blocks_with_classes_of_their_own_are_nested_and_said_to_be() -> None:
 def test_one_block_speaks_of_its_models_and_several_of_settings() -> None:
     one = differences(by_class_table({"high": 0.1, "low": 0.0}, 1), [("high", "low")]).iloc[0]
     assert one["unit"] == "class" and "these two models" in one["estimand"]
+    assert "this run, these classes" in one["estimand"] and one["reason"].startswith("one block")
+    assert np.isnan(one["p"]) and np.isnan(one["p_adjusted"]) and "0 tests" in one["family"]
     many = differences(by_class_table({"high": 0.1, "low": 0.0}, 3), [("high", "low")]).iloc[0]
     assert many["unit"] == "class x block" and "blocks like these" in many["estimand"]
 
@@ -104,6 +108,54 @@ def test_a_difference_of_blocks_alone_is_not_taken_for_certain() -> None:
     assert row["value"] == pytest.approx(0.2, abs=0.02) and row["low"] < 0
     alone = differences(frame[frame["seed"] == 0], [("high", "low")]).iloc[0]
     assert alone["low"] > 0.3  # what the first block by itself would have claimed
+
+
+def test_every_setting_of_a_kind_lends_its_spread() -> None:
+    """Recomputed: the residual of settings and blocks, of three settings, upper bounds apart."""
+    parts = [folds(gain, n_blocks=4, seed=seed) for seed, gain in enumerate((0.3, 0.0, 0.4))]
+    renamed = [parts[0], *(
+        part[part["setting"] == "high"].assign(setting=name)
+        for part, name in zip(parts[1:], ("middle", "bound"), strict=True)
+    )]  # fmt: skip
+    frame = pd.concat(renamed, ignore_index=True)
+    kinds = {"bound": "upper bound"}
+    row = differences(frame, [("high", "low")], kinds=kinds).iloc[0]
+    means = frame.pivot_table(index="seed", columns="setting", values="value")
+    means = means[["high", "low", "middle"]]
+    rest = means.sub(means.mean(axis=1), axis=0) - means.mean() + means.to_numpy().mean()
+    degrees = 2 * 3
+    error = np.sqrt(2 * (rest.to_numpy() ** 2).sum() / degrees / 4)
+    assert row["degrees"] == degrees and row["n_settings"] == 3
+    assert row["high"] - row["value"] == pytest.approx(stats.t.ppf(0.975, degrees) * error)
+    assert row["p"] == pytest.approx(2 * stats.t.sf(row["value"] / error, degrees))
+    own = stats.ttest_rel(means["high"], means["low"])
+    assert row["paired_p"] == pytest.approx(own.pvalue)
+    assert row["paired_low"] == pytest.approx(own.confidence_interval().low)
+    over = differences(frame, [("bound", "low")], kinds=kinds).iloc[0]
+    assert over["degrees"] < degrees + 3 and over["n_settings"] == 4
+
+
+def test_test_domains_are_averaged_first_and_a_model_of_two_counts_once() -> None:
+    sketch = folds(0.3).assign(run=lambda rows: rows["setting"] + rows["seed"].astype(str))
+    other = folds(0.1, seed=3).assign(test_domain="quickdraw", domain="quickdraw")
+    low = sketch["setting"] == "low"  # one model, asked in both
+    other["run"] = np.where(low, sketch["run"], sketch["run"] + " quickdraw")
+    found = differences(pd.concat([sketch, other]), [("high", "low")])
+    assert found["test_domain"].tolist() == ["sketch and quickdraw", "quickdraw", "sketch"]
+    average, *each = found["value"]
+    assert average == pytest.approx(np.mean(each)) and found["degrees"].tolist() == [2.0] * 3
+    assert found["n_runs"].tolist() == [9, 6, 6] and found["n_units"].tolist() == [12] * 3
+    assert found["family"].str.contains("domain by domain: 2 tests").tolist() == [False, True, True]
+
+
+def test_a_block_that_lacks_a_setting_is_left_out() -> None:
+    frame = folds(0.3, n_blocks=4)
+    lost = frame[(frame["setting"] == "low") | (frame["seed"] != 3)]
+    found, expected = (differences(each, [("high", "low")]).iloc[0]
+                       for each in (lost, frame[frame["seed"] != 3]))  # fmt: skip
+    assert found["n_runs"] == 6 and found["value"] == expected["value"]
+    assert found["low"] == pytest.approx(expected["low"])
+    assert found["reason"] == "1 block left out, where some setting or test domain is missing"
 
 
 def test_a_weighted_contrast_is_the_sum_of_its_parts() -> None:

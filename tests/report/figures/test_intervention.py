@@ -44,7 +44,7 @@ def test_lines_are_the_rows_of_the_table(tmp_path: Path) -> None:
         ends = [y + up for y, up in zip(trace["y"], trace["error_y"]["array"], strict=True)]
         assert ends == pytest.approx(own["high"].tolist())
     assert [trace["meta"] for trace in first] == [[1], [1], [0]]
-    assert figure.choices[0].options[0] == GAPS and len(figure.data) == 3 * 5
+    assert figure.choices[0].options[0] == GAPS and len(figure.data) == 3 * 6
 
 
 @pytest.mark.parametrize(
@@ -99,5 +99,5 @@ def test_a_study_without_arms_has_no_such_section(tmp_path: Path) -> None:
 def test_one_block_is_drawn_without_intervals(tmp_path: Path) -> None:
     figure = figure_of(read(tmp_path, blocks=1), "intervention")
     assert figure is not None
-    shared = [trace for trace in figure.data if trace["yaxis"] == "y5"]
+    shared = [trace for trace in figure.data if trace["yaxis"] == "y6"]
     assert all(each.endswith("-open") for trace in shared for each in trace["marker"]["symbol"])

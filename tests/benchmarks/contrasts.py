@@ -1,0 +1,72 @@
+"""The comparisons on the committed grids: derived again from their tables, without training."""
+
+import pandas as pd
+
+from tests.benchmarks.grids import ASKED, HERE, written
+
+
+def contrasts() -> None:
+    """Write `differences.csv` of the grids, and the intervention's tables; print the differences.
+
+    Reads the committed tables alone: seconds.
+    """
+    for name in ("resnet", "vit"):
+        found = compared(name)
+        written(found).to_csv(HERE / name / "differences.csv", index=False)
+        for row in found.itertuples():
+            points = " ".join(f"{100 * each:+.1f}" for each in (row.value, row.low, row.high))
+            print(f"contrasts: {name}: {row.setting}, {row.test_domain}: {points}, p {row.p:.2g}")
+    for name, frame in intervened().items():
+        written(frame).to_csv(HERE / "intervention" / f"{name}.csv", index=False)
+
+
+def compared(name: str) -> pd.DataFrame:
+    """The differences between settings of a grid: all test domains averaged, then each."""
+    from interp.models.evaluation.overview import differences
+    from interp.study.setting_contrasts import contrast_tables, kinds_of
+    from interp.study.specification import Specification
+
+    spec = Specification.from_toml(HERE / f"{name}.toml").mixtures
+    mixtures = [
+        mixture
+        for domain in spec.test_domains
+        for mixture in spec.made(domain, (), foreign=("a foreign class",))
+    ]
+    answers = of_classes(name)
+    # a model of natural pictures alone is one model in every test domain
+    own = answers["test_domain"].where(answers["setting"] != "natural-only", "")
+    answers["run"] = answers["setting"] + " " + own + " " + answers["seed"].astype(str)
+    parts = [
+        differences(answers, pairs, family=family, kinds=kinds_of(mixtures))
+        for family, pairs in contrast_tables(mixtures).items()
+    ]
+    return pd.concat([part for part in parts if len(part)], ignore_index=True)
+
+
+def of_classes(name: str) -> pd.DataFrame:
+    """Held-out classes' accuracy in the test domain; of whole runs where no classes are kept."""
+    folder = HERE / name
+    if (folder / "accuracy_by_class.csv").exists():
+        frame = pd.read_csv(folder / "accuracy_by_class.csv")
+    else:
+        frame = pd.read_csv(folder / "accuracy.csv").query("n_runs == 1").assign(label="")
+        frame = frame[frame["measure"] == "balanced top-1"]
+    frame = frame.query(f"{ASKED} and class_set == 'held-out' and domain == test_domain")
+    return frame.reset_index(drop=True)
+
+
+def intervened() -> dict[str, pd.DataFrame]:
+    """The tables `intervention` and `levels` of the committed arms."""
+    from interp.study.specification import Specification
+    from interp.verdicts.l4_intervention import intervention
+
+    folder = HERE / "intervention"
+    frames = {
+        name: pd.read_csv(folder / f"intervention_{part}.csv")
+        .fillna({"arm": ""})
+        .assign(control="")
+        for name, part in (("accuracy_by_class", "classes"), ("directions", "directions"))
+    }
+    spec = Specification.from_toml(HERE / "intervention.toml").intervention
+    made, levels = intervention(frames, spec)
+    return {"intervention": made, "levels": levels}
