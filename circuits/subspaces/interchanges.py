@@ -9,7 +9,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.circuits.patching.engine import hold
-from interp.circuits.subspaces.class_free import CLASS_FREE, class_free
 from interp.circuits.subspaces.fitting import (
     FitKeywords,
     FitRecipe,
@@ -18,6 +17,7 @@ from interp.circuits.subspaces.fitting import (
     smallest_that_carries,
     varied,
 )
+from interp.circuits.subspaces.pictures_without_class import CLASS_FREE, class_free
 from interp.circuits.subspaces.subspace import Subspace
 from interp.circuits.tasks.class_tasks import Crossing, CrossingKeywords
 from interp.circuits.tasks.metrics import Metric, Target, measure

@@ -19,7 +19,6 @@ from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.world import CLASSES as PLANTED_CLASSES
 from interp.circuits.planted.world import DOMAINS, World
 from interp.circuits.subspaces.alignment_search import of_one_code
-from interp.circuits.subspaces.class_free import CLASS_FREE, class_free
 from interp.circuits.subspaces.interchanges import (
     KINDS,
     DasTask,
@@ -29,6 +28,7 @@ from interp.circuits.subspaces.interchanges import (
     try_site,
     try_subspaces,
 )
+from interp.circuits.subspaces.pictures_without_class import CLASS_FREE, class_free
 from interp.circuits.subspaces.subspace import Subspace
 from interp.core.artists import artist_sides
 from interp.core.errors import DataError, SampleError, SiteError, SpecificationError
