@@ -159,7 +159,7 @@ def class_directions(x: np.ndarray, code: np.ndarray, *, shrunk: bool) -> np.nda
     if not shrunk:
         return found
     inner = rows - means[code]
-    n, width = inner.shape
+    width = inner.shape[1]
     squares, axes = _components(inner)
     share, level = _ledoit_wolf(squares, (inner**2).sum(axis=1), width)
     if share * level <= 0:
