@@ -6,6 +6,7 @@ python -m tests.benchmarks vits            a search for small ViTs that learn; o
 python -m tests.benchmarks grids           the grids, and their tables beside them; only when named
 python -m tests.benchmarks sharing         what the grid's models share; only when named
 python -m tests.benchmarks levels          whether accuracy goes with that; only when named
+python -m tests.benchmarks level_power     how often L1 to L3 find a link; only when named
 python -m tests.benchmarks truth           the truth table (BLUEPRINTS=30 judges on); when named
 python -m tests.benchmarks null            the ladder where nothing corresponds; only when named
 """
@@ -27,7 +28,7 @@ from tests.benchmarks.edges import edges
 from tests.benchmarks.grids import grids
 from tests.benchmarks.judging import truth
 from tests.benchmarks.layers import layers, many
-from tests.benchmarks.levels import levels
+from tests.benchmarks.levels import level_power, levels
 from tests.benchmarks.mixing import mix
 from tests.benchmarks.opening import open_
 from tests.benchmarks.paging import page
@@ -155,7 +156,7 @@ def _print_worst(name: str, frame: Any) -> None:
     )
 
 
-WHEN_NAMED = ("vits", "grids", "sharing", "levels", "truth", "null")
+WHEN_NAMED = ("vits", "grids", "sharing", "levels", "level_power", "truth", "null")
 BENCHMARKS = {
     "certificates": certificates,
     "channels": channels,
@@ -180,6 +181,7 @@ BENCHMARKS = {
     "grids": grids,
     "sharing": sharing,
     "levels": levels,
+    "level_power": level_power,
     "truth": lambda: print(truth()),
     "null": lambda: print(permuted()),
 }
