@@ -56,7 +56,7 @@ def _filled(rows: pd.DataFrame) -> pd.DataFrame:
         rows[name] = rows[name].astype(object).where(rows[name].notna(), "")
     if banded:
         rows["band"] = rows["band"].astype(object).where(rows["band"].notna(), "")
-    else:
+    if not banded or (rows["band"] == "").all():
         places = zip(rows["site"], rows["depth"], strict=True)
         rows["band"] = ["" if site == LAST else band_of(depth) for site, depth in places]
     return rows

@@ -13,6 +13,7 @@ MODEL = ("setting", "test_domain", "architecture", "seed")
 
 PRIMARY = (("candidates", "all"), ("prompts", "neutral"), ("classifier", "text"))
 TOP_1 = "balanced top-1"
+NUMBERS = (int, float, np.integer)
 
 
 def asked_rows(frame: pd.DataFrame) -> pd.DataFrame:
@@ -168,7 +169,7 @@ def _failed(rows: pd.DataFrame, told: pd.DataFrame) -> pd.Series:
 def _places(rows: pd.DataFrame, keys: Sequence[str]) -> list[tuple[str, ...]]:
     """What tells each row's model apart, as text: numbers may have been read as either kind."""
     columns = [
-        [f"{one:g}" if isinstance(one, (int, float)) else str(one) for one in rows[name]]
+        [f"{float(one):.17g}" if isinstance(one, NUMBERS) else str(one) for one in rows[name]]
         for name in keys
     ]
     return list(zip(*columns, strict=True)) if keys else [()] * len(rows)
