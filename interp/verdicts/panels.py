@@ -276,7 +276,7 @@ def from_tables(frames: Frames, *, natural: str = "real") -> tuple[pd.DataFrame,
     of as many units as a row counts is taken out of an index's interval, and the normal one out of
     the bootstrap of an accuracy. `classes` has a row per model and held-out class: its accuracy,
     its sharing beyond that with other classes, and its accuracy in natural pictures. A model that
-    did not learn (`learning`) is in neither.
+    did not learn (`learning`) has no index, and no rows in `classes`.
 
     Needs `accuracy`; of `similarity`, `transfer`, `directions`, `das`, `overlap` and
     `circuit_transfer` (or of `rungs`, made from them) what is there, of `class_sharing`,
@@ -293,7 +293,10 @@ def from_tables(frames: Frames, *, natural: str = "real") -> tuple[pd.DataFrame,
     if "exposure_classes" in frames:
         runs = runs.merge(_exposure(frames["exposure_classes"]), on=RUN, how="left")
     told = learning(frames["accuracy"], frames.get("mixtures"), natural=natural)
-    return that_learned(runs, told), that_learned(_classes(frames, natural), told)
+    silent = runs.index.difference(that_learned(runs, told).index)
+    given = [name for name in runs if name.startswith(("index", "half_"))]
+    runs.loc[silent, given] = np.nan
+    return runs, that_learned(_classes(frames, natural), told)
 
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:
