@@ -141,10 +141,12 @@ def read_result(folder: Path) -> LoadedResult:
             tables[name] = Table(name, read_frame(path))
         except (OSError, ValueError, InterpError) as error:
             absent[name] = _why(error)
+    result = LoadedResult(folder, facts, tables, _plates(folder / "plates"), absent)
     if "ladder" not in tables:  # a run of an earlier version, or one whose ladder was taken away
         frames = {name: whole(table.frame) for name, table in tables.items()}
-        tables |= {name: Table(name, rows) for name, rows in climb(frames).items()}
-    return LoadedResult(folder, facts, tables, _plates(folder / "plates"), absent)
+        climbed = climb(frames, natural=result.natural)
+        tables |= {name: Table(name, rows) for name, rows in climbed.items()}
+    return result
 
 
 def expected_tables() -> list[str]:

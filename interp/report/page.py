@@ -27,7 +27,7 @@ from interp.report.embedding import (
     script_json,
     sheets,
 )
-from interp.report.figures.answer import answer_figure
+from interp.report.figures.answer import answer_figure, no_answer
 from interp.report.loaded import LoadedResult, read_result, shown_commands
 from interp.report.naming import setting_name
 from interp.report.sections import Section, filled_sections
@@ -111,6 +111,7 @@ def render_page(result: LoadedResult) -> str:
         notes=_notes(result),
         answer=answer_sentences(result),
         first=first,
+        no_answer="" if first else no_answer(result),
         ladder=ladder_table(result),
         by_index=BY_INDEX,
         readable=RUNGS["R1"].rule,

@@ -122,6 +122,9 @@ def _fill(result: LoadedResult, spec: SectionSpec) -> Section:
         grid for name, *asked in spec.words if present for grid in WORD_TABLES[name](result, *asked)
     ]
     missing = _missing(result, spec, bool(drawn))
+    if drawn:
+        undrawn = [one for one, figure in zip(spec.figures, each, strict=True) if not figure]
+        missing += [_withheld(result, one) for one in undrawn if one.kind == "profile"]
     note = spec.note if present else ""
     return Section(
         spec.anchor, spec.part, spec.title, spec.intro, present, drawn, grids, missing, note
@@ -144,15 +147,23 @@ def _missing(result: LoadedResult, spec: SectionSpec, drawn: bool) -> list[str]:
     return found
 
 
+def _withheld(result: LoadedResult, spec: FigureSpec) -> str:
+    """Why a profile is not drawn whose rows are there."""
+    reasons = _reasons(result, spec.tables)
+    why = f": {sequence(reasons)}" if reasons else ""
+    return f"Not drawn, since no row has an index: {spec.title}{why}."
+
+
+def _reasons(result: LoadedResult, tables: Sequence[str]) -> list[str]:
+    """The first few reasons that tables give for what they do not say."""
+    known = [name for name in tables if name in result.tables]
+    reasons = {reason for name in known for reason in result.frame(name)["reason"] if reason}
+    return sorted(reasons)[:3]
+
+
 def _nothing(result: LoadedResult, spec: SectionSpec) -> str:
     """Why tables that are there give no figure."""
-    reasons = {
-        reason
-        for name in (*spec.tables, *spec.optional)
-        if name in result.tables
-        for reason in result.frame(name)["reason"]
-        if reason
-    }
-    why = f": {sequence(sorted(reasons)[:3])}" if reasons else ""
+    reasons = _reasons(result, (*spec.tables, *spec.optional))
+    why = f": {sequence(reasons)}" if reasons else ""
     said = sequence(list(dict.fromkeys(one.empty for one in spec.figures)))
     return f"Nothing to draw: {said}{why}."

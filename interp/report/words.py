@@ -17,8 +17,11 @@ from interp.report.figures.subjects import (
     ComparedPair,
     compared_pairs,
     held_out_accuracy,
+    learned_pairs,
     middle_verdict,
+    models_told,
     primary_differences,
+    unlearned_settings,
 )
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import contrast, setting_name
@@ -33,11 +36,14 @@ ENOUGH_MIXTURES = 8
 def answer_sentences(result: LoadedResult) -> list[str]:
     """Two to four sentences per test domain; the first says what generalizes, the last how sure.
 
-    Sentences whose tables are missing say so in their own words.
+    Models that did not learn come before all else. Sentences whose tables are missing say so in
+    their own words.
     """
-    sentences: list[str] = []
+    sentences = [unlearned(result)]
     for test_domain in result.test_domains:
-        compared = compared_pairs(result, test_domain)
+        compared = learned_pairs(result, test_domain)
+        if not compared and compared_pairs(result, test_domain):
+            continue
         if result.one_model:
             sentences += [_readable(result, compared)]
         else:
@@ -49,6 +55,35 @@ def answer_sentences(result: LoadedResult) -> list[str]:
             sentences += [_together(result, test_domain, compared)]
     sentences += linked(result)
     return [sentence for sentence in sentences if sentence]
+
+
+def unlearned(result: LoadedResult) -> str:
+    """Which models did not learn, by what, and that nothing is judged for them; "" for none."""
+    told = models_told(result)
+    failed = told[~told["learned"]]
+    if failed.empty:
+        return ""
+    several, named = len(result.test_domains) > 1, []
+    for (setting, test_domain), own in failed.groupby(["setting", "test_domain"], sort=False):
+        same = told[(told["setting"] == setting) & (told["test_domain"] == test_domain)]
+        parts = [str(test_domain)] if several else []
+        parts += [f"{len(own)} of {len(same)} models"] if len(own) < len(same) else []
+        named.append(setting_name(str(setting)) + (f" ({', '.join(parts)})" if parts else ""))
+    most = failed.loc[failed["value"].idxmax()]
+    reached = f"{'at most ' if len(failed) > 1 else ''}{percent(float(most['value']))}"
+    interval = between(100 * float(most["low"]), 100 * float(most["high"]), 1)
+    return (
+        f"Did not learn, so that nothing below is judged for it: {sequence(named)}. On seen "
+        f"classes in its own training domains it reaches {reached} ({interval}, by drawings), not "
+        f"more than always answering one class gets ({percent(float(most['null']))})."
+    )
+
+
+def _judged(result: LoadedResult, rows: Frame, test_domain: str) -> Frame:
+    """Rows of settings, and of contrasts of settings, some model of which learned."""
+    failed = set(unlearned_settings(result, test_domain))
+    keep = [failed.isdisjoint(contrast(setting)) for setting in rows["setting"]]
+    return rows.loc[keep] if len(rows) else rows
 
 
 def linked(result: LoadedResult) -> list[str]:
@@ -95,7 +130,7 @@ def _level(own: Frame, rows: Frame) -> str:
 
 def _generalizes(result: LoadedResult, test_domain: str) -> str:
     """Accuracy on held-out classes in the test domain, and what the paired differences allow."""
-    rows = held_out_accuracy(result, test_domain)
+    rows = _judged(result, held_out_accuracy(result, test_domain), test_domain)
     where = f"On held-out classes in {test_domain or 'the test domain'}"
     if rows["value"].notna().sum() == 0:
         return f"{where}, accuracy was not measured: whether any setting generalizes is open."
@@ -106,7 +141,9 @@ def _generalizes(result: LoadedResult, test_domain: str) -> str:
     floor = _floor(result, rows, test_domain)
     differences = [
         _difference(row)
-        for _, row in primary_differences(result, test_domain).iterrows()
+        for _, row in _judged(
+            result, primary_differences(result, test_domain), test_domain
+        ).iterrows()
         if len(contrast(row["setting"])) == 2
     ]
     said = sequence([words for words in differences if words])
@@ -269,40 +306,59 @@ MOST_DOMAINS = 2
 
 def headline(result: LoadedResult) -> list[str]:
     """What generalizes, what is shared and how sure that is, and what an intervention did."""
+    failed = [sentence for sentence in [unlearned(result)] if sentence]
     tests = result.test_domains[:MOST_DOMAINS]
-    compared = {name: compared_pairs(result, name) for name in tests}
+    compared = {name: learned_pairs(result, name) for name in tests}
+    if failed:
+        compared = {name: pairs for name, pairs in compared.items() if pairs}
+        if not compared:
+            return failed
     if result.one_model:
-        said = answer_sentences(result)[:1]
+        said = [_readable(result, compared[tests[0]])]
     else:
-        said = [_reached(result, tests)]
+        said = [_reached(result, list(compared))]
     if not result.accuracy_only:
         said = [*said, _shared(result, compared)]
-    return said + _intervened(result)
+    return failed + said + _intervened(result)
 
 
 def _reached(result: LoadedResult, tests: Sequence[str]) -> str:
-    """The best and the worst setting on held-out classes, and whether diversity matters."""
+    """What settings reach on held-out classes, which is clear of all, and what differences say."""
     parts = []
     for name in tests:
-        rows = held_out_accuracy(result, name).dropna(subset=["value"])
+        rows = _judged(result, held_out_accuracy(result, name), name).dropna(subset=["value"])
         where = name or "the test domain"
         if rows.empty:
             parts.append(f"in {where} accuracy on held-out classes was not measured")
             continue
         null = float(rows["null"].mean())
         chance = f", chance {percent(null)}" if math.isfinite(null) else ""
-        best, worst = rows.loc[rows["value"].idxmax()], rows.loc[rows["value"].idxmin()]
-        name_of, value = setting_name(best["setting"]), percent(best["value"])
-        if len(rows) > 1 and best["value"] == worst["value"]:
-            reached = f"all {len(rows)} mixtures reach {value}{chance}"
-        elif len(rows) > 1:
-            reached = f"{name_of} is best ({value}{chance}), {setting_name(worst['setting'])} worst"
-            reached += f" ({percent(worst['value'])})"
-        else:
-            reached = f"{name_of} reaches {value}{chance}"
+        reached = _range(rows, chance)
         parts.append(f"on classes held out in {where}, {reached}{_decided(result, name)}")
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}."
+
+
+def _range(rows: Frame, chance: str) -> str:
+    """The settings' accuracies; best and worst are those whose interval is clear of all others."""
+    ordered = rows.sort_values("value")
+    least, most = (percent(float(ordered["value"].iloc[place])) for place in (0, -1))
+    first, last = (setting_name(str(ordered["setting"].iloc[place])) for place in (0, -1))
+    if len(rows) == 1:
+        return f"{last} reaches {most}{chance}"
+    if least == most:
+        return f"all {len(rows)} mixtures reach {most}{chance}"
+    best = bool((ordered["low"].iloc[-1] > ordered["high"].iloc[:-1]).all())
+    worst = bool((ordered["high"].iloc[0] < ordered["low"].iloc[1:]).all())
+    if best and worst:
+        return f"{last} is best ({most}{chance}), {first} worst ({least})"
+    if best:
+        others = percent(float(ordered["value"].iloc[-2]))
+        return f"{last} is best ({most}{chance}), the others reach {least} to {others}"
+    if worst:
+        others = percent(float(ordered["value"].iloc[1]))
+        return f"{first} is worst ({least}{chance}), the others reach {others} to {most}"
+    return f"{len(rows)} mixtures reach {least} to {most}{chance}, with intervals that overlap"
 
 
 def _intervened(result: LoadedResult) -> list[str]:
@@ -323,7 +379,8 @@ def _intervened(result: LoadedResult) -> list[str]:
 
 def _decided(result: LoadedResult, test_domain: str) -> str:
     """What the paired differences allow, in a clause."""
-    rows = primary_differences(result, test_domain).dropna(subset=["low", "high"])
+    rows = _judged(result, primary_differences(result, test_domain), test_domain)
+    rows = rows.dropna(subset=["low", "high"])
     rows = rows[[len(contrast(setting)) == 2 for setting in rows["setting"]]]
     if rows.empty:
         return ""

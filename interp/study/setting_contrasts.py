@@ -7,7 +7,7 @@ import pandas as pd
 
 from interp.core.errors import SampleError
 from interp.core.progress import say
-from interp.data.mixtures.settings import HOLDS, SETTINGS, MixtureSpec
+from interp.data.mixtures.settings import HOLDS, MixtureSpec, is_upper_bound
 from interp.models.evaluation.overview import (
     differences,
     exposure,
@@ -113,8 +113,7 @@ def kinds_of(mixtures: Sequence[MixtureSpec]) -> dict[str, str]:
     {'cg-low': '', 'upper-bound-low': 'upper bound'}
     """
     return {
-        mixture.name: "upper bound" if SETTINGS[mixture.setting].held_out else ""
-        for mixture in mixtures
+        mixture.name: "upper bound" if is_upper_bound(mixture.name) else "" for mixture in mixtures
     }
 
 

@@ -223,11 +223,9 @@ class Study:
         part = ordinary(part)
         if only:  # measured for the arms' sake alone
             part.pop("directions", None)
-        part |= {} if only else _climbed(part)
-        part = compare_settings(part, own) | {
-            "mixtures": mixture_table(own),
-            "losses": loss_table(own),
-        }
+        part["mixtures"] = mixture_table(own)
+        part |= {} if only else _climbed(part, spec.mixtures.natural)
+        part = compare_settings(part, own) | {"losses": loss_table(own)}
         part |= {} if only else _levels(part, spec.mixtures.natural)
         return part | _joined(part, arms)
 
@@ -297,11 +295,11 @@ def _asked(
     return only
 
 
-def _climbed(frames: Mapping[str, Any]) -> dict[str, Any]:
+def _climbed(frames: Mapping[str, Any], natural: str) -> dict[str, Any]:
     """The ladder's tables; its imports are more than a mistaken command should wait for."""
     from interp.verdicts.judging import climb
 
-    return climb(frames)
+    return climb(frames, natural=natural)
 
 
 def _joined(part: Mapping[str, Any], arms: Mapping[str, Any]) -> dict[str, Any]:
@@ -424,7 +422,7 @@ def examine(
             also=("pairs",) if asked.pairs != "own" else (),
         )
         frames = step.run()
-        frames |= _climbed(frames)
+        frames |= _climbed(frames, pair[0])
     facts = {
         "mode": "model",
         "title": spec.title,

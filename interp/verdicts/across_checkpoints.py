@@ -16,6 +16,7 @@ from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.core.statistics.replication import mean_t
 from interp.core.statistics.resampling import holm
 from interp.core.tables import Table
+from interp.data.mixtures.settings import is_upper_bound
 from interp.verdicts.panels import LINK, NEEDED, RUN, Checkpoints, among, from_tables, unmeasured
 from interp.verdicts.wording import LEVELS, disagreement, judge_link, licence, said
 
@@ -95,8 +96,9 @@ def verdict(
     Args:
         runs: A row per model (`setting`, `test_domain`, `seed`, which is the block), `rung` and
             `measure`, with `index` and `accuracy`. Where known also `index_low, index_high, half_1,
-            half_2` (sharing on halves of drawings), `accuracy_low, accuracy_high`, and what else
-            may predict accuracy: `accuracy_seen, accuracy_natural, exposure, epoch_0, pixels`.
+            half_2` (sharing on halves of drawings), `accuracy_low, accuracy_high`, the standard
+            errors `index_error, accuracy_error`, and what else may predict accuracy:
+            `accuracy_seen, accuracy_natural, exposure, epoch_0, pixels`.
         classes: A row per model, measure and class (`label`), with `sharing` and `accuracy`; where
             known also `half_1, half_2, accuracy_natural`. None leaves L3 without an answer.
         seed: Seed of permutations and simulations.
@@ -111,12 +113,13 @@ def verdict(
     Notes:
         `interp.verdicts.across_checkpoints.from_tables` makes both frames from a study's tables.
 
-        L1 is Spearman's correlation of cell means, centred within domain, mixtures permuted
-        jointly. L2 is the slope over blocks with cell and fold effects taken out, divided by
-        reliability. L3 regresses a class's accuracy on its sharing with fixed effects of class and
-        run and natural accuracy as a covariate. L1 and L2 come again with the accuracy of seen
-        classes held constant (in L3 run effects hold it). p is adjusted within a level (Holm over
-        rungs).
+        L1 is Spearman's correlation of mixtures' means over domains and blocks, mixtures permuted.
+        L2 is the slope over blocks with cell and fold effects taken out, divided by reliability,
+        blocks permuted within mixtures. Intervals of both hold what their permutations do not rule
+        out. L3 regresses a class's accuracy on its sharing with fixed effects of class and run and
+        natural accuracy as a covariate. L1 and L2 come again with the accuracy of seen classes held
+        constant (in L3 run effects hold it). p is adjusted within a level (Holm over rungs). Upper
+        bounds, whose "held-out" classes were trained on, are in `together` alone.
 
     >>> runs = pd.DataFrame([{"setting": f"mixture {m}", "test_domain": d, "seed": b, "rung": "R2",
     ...                       "measure": "CKA", "index": m + 0.01 * b * (m % 3), "accuracy": m**2}
@@ -124,16 +127,17 @@ def verdict(
     >>> found = verdict(runs, n_permutations=999)
     >>> found.table.frame.query("level == 'L1' and adjusted == ''")["verdict"].tolist()
     ['goes together']
-    >>> found.needed("L2")
-    'at least 6 blocks'
+    >>> found.table.frame.query("level == 'L2'")["verdict"].tolist()
+    ['cannot tell']
     """
     _check(runs, [*RUN, "rung", "measure", "index", "accuracy"], [*RUN, "rung", "measure"])
     given = pd.DataFrame() if classes is None else classes
     if len(given):
         needed = [*RUN, "label", "measure", "sharing", "accuracy"]
         _check(given, needed, [*RUN, "label", "measure"])
+    given = _asked(given)
     rows = []
-    for (rung, measure), own in runs.groupby(["rung", "measure"], sort=False):
+    for (rung, measure), own in _asked(runs).groupby(["rung", "measure"], sort=False):
         known = own.dropna(subset=["index", "accuracy"])
         study = Checkpoints(known, seed, n_permutations)
         named = {"rung": rung, "measure": measure}
@@ -168,6 +172,13 @@ def _check(frame: pd.DataFrame, needed: list[str], key: list[str]) -> None:
             "give a verdict across checkpoints", f"{int(twice.sum())} rows more than models",
             f"one row for each {listed(key)}", "take means first",
         )  # fmt: skip
+
+
+def _asked(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of models that never saw the held-out classes in the test domain."""
+    if frame.empty:
+        return frame
+    return frame[~frame["setting"].map(is_upper_bound).astype(bool)]
 
 
 def _decided(frame: pd.DataFrame, seed: int) -> pd.DataFrame:

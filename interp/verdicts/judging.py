@@ -12,6 +12,7 @@ from interp.core.sites import LAST, band_of
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.core.statistics.replication import mean_t
 from interp.core.statistics.resampling import Interval
+from interp.verdicts.learning import learning, withhold
 from interp.verdicts.rungs import PLACE, RUNGS
 from interp.verdicts.votes import count_votes, of_cuts
 
@@ -55,7 +56,7 @@ def _filled(rows: pd.DataFrame) -> pd.DataFrame:
         rows[name] = rows[name].astype(object).where(rows[name].notna(), "")
     if banded:
         rows["band"] = rows["band"].astype(object).where(rows["band"].notna(), "")
-    else:
+    if not banded or (rows["band"] == "").all():
         places = zip(rows["site"], rows["depth"], strict=True)
         rows["band"] = ["" if site == LAST else band_of(depth) for site, depth in places]
     return rows
@@ -97,11 +98,17 @@ def ladder_rows(judged: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def climb(frames: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """The tables `rungs`, `ladder`, and with several blocks `stability`, of a study's models."""
+def climb(frames: Mapping[str, pd.DataFrame], *, natural: str = "real") -> dict[str, pd.DataFrame]:
+    """The tables `rungs`, `ladder`, and with several blocks `stability`, of a study's models.
+
+    Nothing is judged for a model that did not learn, by the tables `accuracy` and `mixtures`.
+    """
     judged = judged_rows(frames)
     if judged.empty:
         return {}
+    if "accuracy" in frames:
+        told = learning(frames["accuracy"], frames.get("mixtures"), natural=natural)
+        judged = withhold(judged, told)
     told = ladder_rows(judged)
     again = agreement_of_blocks(told)
     return {"rungs": judged, "ladder": told} | ({"stability": again} if len(again) else {})

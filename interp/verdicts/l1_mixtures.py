@@ -1,8 +1,9 @@
-"""L1, across mixtures: cell means of accuracy and sharing correlated, whole mixtures permuted.
+"""L1, across mixtures: means of accuracy and sharing correlated, whole mixtures permuted.
 
-Cells of one mixture are not independent of one another, nor are blocks of one cell: permuted one by
-one they reject true nulls ten times too often. So whole mixtures are permuted, in all domains and
-blocks at once.
+Neither the blocks nor the test domains of a mixture are independent of one another: taken one by
+one they reject true nulls ten times too often. So each mixture is one unit, its mean over domains
+and blocks, and whole mixtures are permuted. A model that is asked in two domains, as one of natural
+pictures alone, counts once.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ from scipy import stats
 
 from interp.core.errors import SampleError, ShapeError
 from interp.core.seeds import rng
-from interp.core.statistics.resampling import jackknife, permutation_p
+from interp.core.statistics.resampling import permutation_p
+from interp.verdicts.permuting import SPEARMAN, permuted_interval
 from interp.verdicts.reliability import Panel, of_cells
 from interp.verdicts.wording import Link, plural
 
@@ -32,15 +34,16 @@ def across_mixtures(
     seed: int = 0,
     n_permutations: int = 4999,
 ) -> Link:
-    """Spearman's correlation of mean accuracy with mean sharing over cells (mixture by domain).
+    """Spearman's correlation of mean accuracy with mean sharing over mixtures.
 
     Tables are "mixture domain block" (accuracy 0 to 1; NaN: not run). Cell means over blocks are
-    centred within their domain, then ranked. With `given`, a number to hold constant, its ranks are
-    taken out of both by least squares (partial rank correlation). The interval leaves one mixture
-    out at a time, of Fisher's z; p is two-sided, mixtures permuted jointly over domains and blocks
-    (residuals, where something is given: Freedman and Lane 1983). `sharing_error` and
-    `accuracy_error` are squared standard errors of single models; with two blocks or more the
-    blocks themselves say how reliable cell means are. A mixture that lacks a domain is left out.
+    centred within their domain and averaged over domains. With `given`, a number to hold constant,
+    its ranks are taken out of both by least squares (partial rank correlation). p is two-sided,
+    mixtures permuted jointly over domains and blocks (residuals, where something is given: Freedman
+    and Lane 1983), and the interval holds what the same permutations do not rule out
+    (`permuted_interval`). `sharing_error` and `accuracy_error` are squared standard errors of
+    single models; with two blocks or more the blocks themselves say how reliable means are. A
+    mixture that lacks a domain is left out.
 
     Raises `ShapeError` where tables do not agree, `SampleError` for fewer than three mixtures or a
     number that is the same for all.
@@ -54,7 +57,7 @@ def across_mixtures(
     tables += [np.asarray(given, dtype=float)] if given is not None else []
     check_panels(tables, "correlate mixtures")
     kept = measured(tables)
-    cells = [np.nanmean(each[kept], axis=2) for each in tables]
+    means = [mixture_means(each[kept]) for each in tables]
     n = int(kept.sum())
     if n < 3:
         raise SampleError(
@@ -63,16 +66,14 @@ def across_mixtures(
             f"{LEAST['mixture']} or more",
             "train models on more mixtures",
         )
-    for one, what in zip(cells, ("sharing", "accuracy", "what is held constant"), strict=False):
-        check_varies(one - one.mean(axis=0), what, "mixtures")
-    value = float(rank_link(*cells))
-    left = np.array([
-        float(rank_link(*(np.delete(one, out, axis=0) for one in cells))) for out in range(n)
-    ])  # fmt: skip
+    for one, what in zip(means, ("sharing", "accuracy", "what is held constant"), strict=False):
+        check_varies(one, what, "mixtures")
+    value = float(rank_link(*means))
+    left = [float(rank_link(*(np.delete(one, out) for one in means))) for out in range(n)]
     named = [name for name, is_kept in zip(names, kept, strict=True) if is_kept] if names else []
     opposite = np.flatnonzero(np.sign(left) == -np.sign(value))
-    limit = largest_rho(cells[0].size)
-    low, high = fisher_interval(value, left, limit) if n > 4 else (np.nan, np.nan)
+    drawn = _permuted(means, seed, n_permutations)
+    low, high = permuted_interval(value, drawn, bend=SPEARMAN, largest=largest_rho(n))
     reliability, kind, narrow = _trusted(
         [each[kept] for each in tables[:2]], [sharing_error, accuracy_error], kept
     )
@@ -80,7 +81,7 @@ def across_mixtures(
         value,
         low,
         high,
-        _permuted(cells, seed, n_permutations),
+        permutation_p(abs(value) - 1e-9, np.abs(drawn)),
         {"mixture": n},
         LEAST,
         reliability=reliability,
@@ -88,6 +89,16 @@ def across_mixtures(
         narrow=narrow,
         flips=(named[opposite[0]] if named else f"mixture {opposite[0]}") if len(opposite) else "",
     )
+
+
+def mixture_means(table: Panel) -> np.ndarray:
+    """One number per mixture: its cells, centred within their domain, averaged over domains.
+
+    >>> mixture_means(np.array([[[1.0, 3.0], [5.0, 5.0]], [[4.0, 4.0], [9.0, 9.0]]])).tolist()
+    [-1.5, 1.5]
+    """
+    cells = np.nanmean(table, axis=2)
+    return np.asarray((cells - cells.mean(axis=0)).mean(axis=1))
 
 
 def measured(tables: Sequence[np.ndarray]) -> np.ndarray:
@@ -118,9 +129,9 @@ def check_varies(values: np.ndarray, what: str, over: str) -> None:
 
 
 def rank_link(x: np.ndarray, y: np.ndarray, z: np.ndarray | None = None) -> np.ndarray:
-    """(Partial) rank correlations of cells "... mixture domain", centred within each domain.
+    """(Partial) rank correlations of numbers "... mixture".
 
-    >>> x = np.array([[1.0, 5.0], [2.0, 6.0], [4.0, 7.0]])
+    >>> x = np.array([1.0, 2.0, 4.0])
     >>> float(rank_link(x, -x))
     -1.0
     """
@@ -132,15 +143,13 @@ def rank_link(x: np.ndarray, y: np.ndarray, z: np.ndarray | None = None) -> np.n
     return np.where(alive, (a * b).sum(axis=-1) / np.where(alive, size, 1.0), np.nan)
 
 
-def ranked(cells: np.ndarray) -> np.ndarray:
-    """Ranks over all cells, centred; of values centred within their domain and freed of rounding.
+def ranked(values: np.ndarray) -> np.ndarray:
+    """Centred ranks along the last axis, of values freed of rounding.
 
     Ties are real: without rounding, centring would break them at random.
     """
-    own = cells - cells.mean(axis=-2, keepdims=True)
-    flat = own.reshape(*own.shape[:-2], -1)
-    scale = np.maximum(np.abs(flat).max(axis=-1, keepdims=True), 1e-300)
-    ranks = stats.rankdata(np.round(flat / scale, 10), axis=-1)
+    scale = np.maximum(np.abs(values).max(axis=-1, keepdims=True), 1e-300)
+    ranks = stats.rankdata(np.round(values / scale, 10), axis=-1)
     return ranks - ranks.mean(axis=-1, keepdims=True)
 
 
@@ -163,47 +172,37 @@ def largest_rho(n: int) -> float:
     return 1 - 6 / (n * (n**2 - 1))
 
 
-def fisher_interval(
-    value: float, left_out: np.ndarray, largest: float = 1 - 1e-9
-) -> tuple[float, float]:
-    """Ends of a correlation's 95 % interval, by a jackknife of artanh."""
-    z = np.arctanh(np.clip(np.append(left_out, value), -largest, largest))
-    spread = jackknife(float(z[-1]), z[:-1])
-    return float(np.tanh(spread.low)), float(np.tanh(spread.high))
-
-
-def _permuted(cells: Sequence[np.ndarray], seed: int, n_permutations: int) -> float:
-    """Two-sided p, mixtures of the first table permuted jointly over domains.
-
-    With M[i, j] = sum over domains of x[i] y[j], a permutation's product is the sum of M[p(j), j].
-    """
-    n, domains = cells[0].shape
-    ranks = [ranked(each) for each in cells]
+def _permuted(means: Sequence[np.ndarray], seed: int, n_permutations: int) -> np.ndarray:
+    """Correlations of permuted mixtures; what is held constant is taken out of residuals again."""
+    ranks = [ranked(each) for each in means]
     if len(ranks) == 3:
         ranks[:2] = [without(each, ranks[2]) for each in ranks[:2]]
-    tables = [each.reshape(n, domains) for each in ranks]
-    orders = rng("mixtures", seed).permuted(np.tile(np.arange(n), (n_permutations, 1)), axis=1)
-    orders = np.vstack([np.arange(n), orders])
-    drawn = (tables[0] @ tables[1].T)[orders, np.arange(n)].sum(axis=1)
-    square = np.full(len(drawn), (tables[0] ** 2).sum())
-    if len(tables) == 3:  # what is held constant is taken out of the permuted residuals again
-        along = (tables[0] @ tables[2].T)[orders, np.arange(n)].sum(axis=1)
-        square = square - along**2 / (tables[2] ** 2).sum()
-    found = np.abs(drawn) / np.sqrt(np.maximum(square, 1e-12))
-    return permutation_p(float(found[0]) - 1e-9, found[1:])
+    tiled = np.tile(np.arange(len(means[0])), (n_permutations, 1))
+    moved = ranks[0][rng("mixtures", seed).permuted(tiled, axis=1)]
+    if len(ranks) == 3:
+        moved = without(moved, ranks[2])
+    size = np.sqrt((moved**2).sum(axis=1) * (ranks[1] ** 2).sum())
+    return np.asarray(moved @ ranks[1] / np.maximum(size, 1e-12))
 
 
 def _trusted(
     tables: Sequence[Panel], errors: Sequence[ArrayLike | None], kept: np.ndarray
 ) -> tuple[float, str, str]:
-    """The lower reliability of the two numbers, its source, and which hardly spreads."""
+    """The lower reliability of the two numbers, its source, and which hardly spreads.
+
+    Both are means over domains. The squared errors of a model's domains are averaged, as if they
+    erred together: the same classes are asked for in each.
+    """
     found, narrow = [], ""
     for values, error, what in zip(tables, errors, ("sharing", "accuracy"), strict=True):
         square = None if error is None else np.asarray(error, dtype=float)[kept]
         whole = np.isfinite(values).all(axis=(0, 1))
         own = values[:, :, whole] if whole.any() else np.nanmean(values, axis=2, keepdims=True)
+        own = own.mean(axis=1, keepdims=True)
         if square is not None:
             square = square[:, :, whole] if whole.any() else square
+            known = np.isfinite(square).any()
+            square = np.full(own.shape, np.nanmean(square)) if known else None
         reliability, noise, source = of_cells(own, square)
         found.append((reliability, f"{what}, by {source}" if source else ""))
         spread = float(np.ptp(own.mean(axis=2), axis=0).mean())

@@ -6,17 +6,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from interp.core.errors import DataError, InterpError, listed
 from interp.core.sites import BAND, LAST
 from interp.core.tables import stacked
 from interp.probes.geometry.contrasts import MEAN_DIFFERENCE
 from interp.verdicts.judging import judged_rows
-from interp.verdicts.l1_mixtures import across_mixtures, measured
+from interp.verdicts.l1_mixtures import across_mixtures, measured, mixture_means
+from interp.verdicts.l2_runs import BETTER, complete_blocks, within_mixtures
 from interp.verdicts.l2_runs import LEAST as LEAST_BLOCKS
-from interp.verdicts.l2_runs import by_block, complete_blocks, within_mixtures
 from interp.verdicts.l3_classes import LEAST as LEAST_CLASSES
 from interp.verdicts.l3_classes import among_classes, take_out
+from interp.verdicts.learning import asked_rows, learning, that_learned
 from interp.verdicts.power import (
     blocks_for_reliability,
     blocks_needed,
@@ -34,10 +36,12 @@ OTHERS = ("accuracy_seen", "accuracy_natural", "exposure", "epoch_0", "pixels")
 
 NULLS = {
     "L1": "mixtures permuted jointly over domains and blocks",
-    "L2": "blocks permuted jointly over cells",
+    "L2": "blocks permuted within mixtures, jointly over domains",
     "L3": "t, errors clustered by class and by run",
 }
 UNITS = {"L1": "mixture", "L2": "block", "L3": "class"}
+
+FEW_BLOCKS = f"at least {LEAST_BLOCKS['block']} blocks, {BETTER} or more where they can be had"
 
 LINK, NEEDED = "_link", "_needed"
 """Columns that a verdict is made from, and that go when it is."""
@@ -52,10 +56,7 @@ class Checkpoints:
         self.mixtures, self.domains, self.blocks = (list(dict.fromkeys(own[name])) for name in RUN)
         self.sharing, self.accuracy = self.panel("index"), self.panel("accuracy")
         self.seen = self.panel("accuracy_seen")
-        self.errors = {
-            name: ((self.panel(f"{name}_high") - self.panel(f"{name}_low")) / (2 * 1.96)) ** 2
-            for name in ("index", "accuracy")
-        }
+        self.errors = {name: self.panel(f"{name}_error") ** 2 for name in ("index", "accuracy")}
         self.seed = seed
 
     def panel(self, column: str) -> np.ndarray:
@@ -123,15 +124,12 @@ class Checkpoints:
         row["gain"] = self._gain(level)
         return row | {NEEDED: lambda: needed(link, given)}
 
-    def _cells(self, given: np.ndarray | None) -> list[np.ndarray]:
-        """Cell means within their domain of sharing and accuracy, what is given taken out."""
-        tables = [self.sharing, self.accuracy, *([] if given is None else [given])]
-        cells = [np.nanmean(each[measured(tables)], axis=2) for each in tables]
-        return _freed([each - each.mean(axis=0) for each in cells])
-
     def _mixtures_needed(self, link: Link, given: np.ndarray | None) -> str:
-        cells = self._cells(given)
-        size = mixtures_needed(cells, seed=self.seed)
+        tables = [self.sharing, self.accuracy, *([] if given is None else [given])]
+        kept = measured(tables)
+        size = mixtures_needed(
+            _freed([mixture_means(each[kept]) for each in tables]), seed=self.seed
+        )
         if not link.n or link.reliability >= RELIABLE:
             return size
         blocks = len(self.blocks)
@@ -141,13 +139,12 @@ class Checkpoints:
         )
 
     def _blocks_needed(self, link: Link, given: np.ndarray | None) -> str:
-        if not link.n:
-            return f"at least {LEAST_BLOCKS['block']} blocks"
+        if not link.n or len(self.blocks) < LEAST_BLOCKS["block"]:
+            return FEW_BLOCKS
         tables = [self.sharing, self.accuracy, *([] if given is None else [given])]
         mixtures, blocks = complete_blocks(tables)
-        rows = _freed([by_block(centred(each[mixtures][:, :, blocks])) for each in tables])
-        width = (int(mixtures.sum()) - 1) * len(self.domains)
-        size = blocks_needed(rows, width=width, reliability=link.reliability, seed=self.seed)
+        own = _freed([centred(each[mixtures][:, :, blocks]) for each in tables])
+        size = blocks_needed(own, reliability=link.reliability, seed=self.seed)
         return size + _more_drawings(link)
 
     def _gain(self, level: str) -> float:
@@ -250,8 +247,8 @@ def _least_classes() -> str:
 def _unanswered(level: str) -> dict[str, object]:
     """A level of a measure that no model has both numbers of."""
     link = Link(np.nan, np.nan, np.nan, np.nan, {}, {}, reason="no model has index and accuracy")
-    what = {"L1": "8 mixtures", "L2": f"{LEAST_BLOCKS['block']} blocks"}[level]
-    needed = f"at least {what}, with classes enough for an index"
+    needed = {"L1": "at least 8 mixtures", "L2": FEW_BLOCKS}[level]
+    needed = f"{needed}, with classes enough for an index"
     return _row(level, link) | {"n_units": 0, "n_runs": 0, NEEDED: lambda: needed}
 
 
@@ -275,8 +272,11 @@ def from_tables(frames: Frames, *, natural: str = "real") -> tuple[pd.DataFrame,
     never the final embedding; accuracy of held-out classes in the test domain (balanced top-1
     among all classes, neutral prompts, text head), of seen ones there, and of held-out ones in
     natural pictures; how often held-out classes were trained on; and the index of the untrained
-    model and of pixels. `classes` has a row per model and held-out class: its accuracy, its sharing
-    beyond that with other classes, and its accuracy in natural pictures.
+    model and of pixels. `index_error` and `accuracy_error` are standard errors: Student's quantile
+    of as many units as a row counts is taken out of an index's interval, and the normal one out of
+    the bootstrap of an accuracy. `classes` has a row per model and held-out class: its accuracy,
+    its sharing beyond that with other classes, and its accuracy in natural pictures. A model that
+    did not learn (`learning`) has no index, and no rows in `classes`.
 
     Needs `accuracy`; of `similarity`, `transfer`, `directions`, `das`, `overlap` and
     `circuit_transfer` (or of `rungs`, made from them) what is there, of `class_sharing`,
@@ -292,7 +292,11 @@ def from_tables(frames: Frames, *, natural: str = "real") -> tuple[pd.DataFrame,
     runs = shared.merge(_accuracies(frames["accuracy"], natural), on=RUN, how="inner")
     if "exposure_classes" in frames:
         runs = runs.merge(_exposure(frames["exposure_classes"]), on=RUN, how="left")
-    return runs, _classes(frames, natural)
+    told = learning(frames["accuracy"], frames.get("mixtures"), natural=natural)
+    silent = runs.index.difference(that_learned(runs, told).index)
+    given = [name for name in runs if name.startswith(("index", "half_"))]
+    runs.loc[silent, given] = np.nan
+    return runs, that_learned(_classes(frames, natural), told)
 
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:
@@ -313,7 +317,8 @@ def _sharing(frames: Frames, natural: str) -> pd.DataFrame:
         deep = own["depth"].between(BAND[0] - 1e-9, BAND[1] + 1e-9) & (own["site"] != LAST)
         parts.append(own[(own["measure"] == MEAN_DIFFERENCE) & deep].assign(rung="R3"))
     rows = stacked([part for part in parts if len(part)] or parts[:1])
-    columns = [*RUN, "rung", "measure", "index", "index_low", "index_high", "epoch_0", "pixels"]
+    measured = ["index", "index_low", "index_high", "index_error"]
+    columns = [*RUN, "rung", "measure", *measured, "epoch_0", "pixels"]
     if rows.empty or not {*RUN, "domain_a", "domain_b"} <= set(rows):
         return pd.DataFrame(columns=columns)
     if "control" not in rows:
@@ -321,8 +326,11 @@ def _sharing(frames: Frames, natural: str) -> pd.DataFrame:
     ends = rows[["domain_a", "domain_b", "test_domain"]].to_numpy()
     rows = rows[[{a, b} == {natural, test} for a, b, test in ends]]
     key = [*RUN, "rung", "measure"]
+    free = rows["n_units"].to_numpy(dtype=float) - 1
+    width = rows["index_high"] - rows["index_low"]
+    rows["index_error"] = width / (2 * stats.t.ppf(0.975, np.where(free > 0, free, np.nan)))
     trained = rows[rows["control"] == ""].groupby(key, as_index=False, sort=False)
-    found = trained[["index", "index_low", "index_high"]].mean()
+    found = trained[measured].mean()
     for name, control in (("epoch_0", UNTRAINED), ("pixels", PIXELS)):
         floor = rows[rows["control"] == control].groupby(key[1:])["index"].mean()
         found = found.merge(floor.rename(name).reset_index(), on=key[1:], how="left")
@@ -339,25 +347,16 @@ def _with_halves(found: pd.DataFrame, frames: Frames) -> pd.DataFrame:
     return found.merge(halves.assign(measure=MEAN_DIFFERENCE), on=[*RUN, "measure"], how="left")
 
 
-def _asked(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the primary question: among all classes, by text, with neutral prompts."""
-    rows = frame
-    if "control" in rows:
-        rows = rows[rows["control"] == ""]
-    for name, wanted in (("candidates", "all"), ("prompts", "neutral"), ("classifier", "text")):
-        if name in rows:
-            rows = rows[rows[name].isin([wanted])]
-    return rows[rows["measure"] == "balanced top-1"] if "measure" in rows else rows
-
-
 def _accuracies(accuracy: pd.DataFrame, natural: str) -> pd.DataFrame:
     """Accuracy of every trained model on the questions that a verdict asks."""
-    rows = _asked(accuracy)
+    rows = asked_rows(accuracy)
     if "n_runs" in rows:
         rows = rows[rows["n_runs"] == 1]
     here, held = rows["domain"] == rows["test_domain"], rows["class_set"] == "held-out"
     ends = {"value": "accuracy", "low": "accuracy_low", "high": "accuracy_high"}
     found = rows[here & held][[*RUN, *ends]].rename(columns=ends)
+    width = found["accuracy_high"] - found["accuracy_low"]
+    found["accuracy_error"] = width / (2 * stats.norm.ppf(0.975))
     for name, which in (
         ("accuracy_seen", here & (rows["class_set"] == "seen")),
         ("accuracy_natural", (rows["domain"] == natural) & held),
@@ -369,7 +368,7 @@ def _accuracies(accuracy: pd.DataFrame, natural: str) -> pd.DataFrame:
 
 def _exposure(table: pd.DataFrame) -> pd.DataFrame:
     """Training pictures of a held-out class, the mean over them."""
-    rows = _asked(table)
+    rows = asked_rows(table)
     rows = rows[(rows["domain"] == rows["test_domain"]) & (rows["class_set"] == "held-out")]
     rows = rows[rows["exposed_in"] == "all domains"]
     return rows.groupby(RUN, as_index=False)["exposure"].mean()
@@ -382,7 +381,7 @@ def _classes(frames: Frames, natural: str) -> pd.DataFrame:
     known = {"class_sharing", "accuracy_by_class"} <= set(frames)
     if not known or "beyond" not in frames["class_sharing"]:
         return pd.DataFrame(columns=[*columns, "accuracy_natural"])
-    rows = _asked(frames["accuracy_by_class"])
+    rows = asked_rows(frames["accuracy_by_class"])
     rows = rows[rows["class_set"] == "held-out"]
     here = rows[rows["domain"] == rows["test_domain"]][[*key, "value"]]
     there = rows[rows["domain"] == natural][[*key, "value"]]

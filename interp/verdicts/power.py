@@ -12,65 +12,66 @@ from scipy import stats
 
 from interp.core.seeds import rng
 from interp.verdicts.l1_mixtures import largest_rho, rank_link
-from interp.verdicts.l2_runs import block_link
+from interp.verdicts.l2_runs import LEAST
 from interp.verdicts.l3_classes import Within
+from interp.verdicts.permuting import SPEARMAN, expected_reach, score_ends
 from interp.verdicts.wording import RELIABLE, SMALL
 
 POWER, STUDIES = 0.8, 200
 MIXTURES = (8, 10, 12, 16, 20, 24, 32, 40)
-BLOCKS = (6, 8, 10, 12, 16, 24, 32, 40)
+BLOCKS = (3, 4, 6, 8, 10, 12, 16, 24, 32, 40)
 MANY = (1, 1.5, 2, 3, 4, 6, 8, 12)
 """So many times the classes and runs at hand."""
 
 
-def mixtures_needed(cells: Sequence[np.ndarray], *, seed: int = 0) -> str:
-    """How many mixtures would decide L1, from cell means "mixture domain" of sharing and accuracy.
+def mixtures_needed(means: Sequence[np.ndarray], *, seed: int = 0) -> str:
+    """How many mixtures would decide L1, from a mean of sharing and of accuracy per mixture.
 
-    A mixture's cells, all its domains in both numbers, are drawn from a normal distribution with
-    the covariance that the mixtures at hand have.
+    Both numbers of a mixture are drawn from a normal distribution with the covariance that the
+    mixtures at hand have.
 
-    >>> x = np.arange(6.0)[:, None]
-    >>> mixtures_needed([x, x + np.array([[0.1], [-0.1], [0.1], [-0.1], [0.1], [-0.1]])])
+    >>> x = np.arange(6.0)
+    >>> mixtures_needed([x, x + np.array([0.1, -0.1, 0.1, -0.1, 0.1, -0.1])])
     '8 mixtures'
     """
-    n, domains = cells[0].shape
+    n = len(means[0])
     if n < 3:
         return f"at least {MIXTURES[0]} mixtures"
-    own = np.concatenate([each - each.mean(axis=0) for each in cells], axis=1) / np.sqrt(n - 1)
+    own = np.stack([each - each.mean() for each in means], axis=1) / np.sqrt(n - 1)
 
     def intervals(size: int) -> tuple[np.ndarray, np.ndarray]:
         drawn = rng("more mixtures", seed, size).normal(size=(STUDIES, size, n)) @ own
-        two = [drawn[..., place * domains : (place + 1) * domains] for place in (0, 1)]
-        keep = np.array([[m for m in range(size) if m != out] for out in range(size)])
-        left = rank_link(*(each[:, keep] for each in two))
-        return _ends(rank_link(*two), left, largest_rho(size * domains))
+        found = rank_link(drawn[..., 0], drawn[..., 1])
+        reach = expected_reach(size - 1)
+        return score_ends(found, reach, bend=SPEARMAN, largest=largest_rho(size))
 
     return _least(MIXTURES, intervals, "mixtures")
 
 
-def blocks_needed(
-    rows: Sequence[np.ndarray], *, width: int = 0, reliability: float = 1.0, seed: int = 0
-) -> str:
-    """How many blocks would decide L2, from centred rows "block cell" of sharing and accuracy.
+def blocks_needed(own: Sequence[np.ndarray], *, reliability: float = 1.0, seed: int = 0) -> str:
+    """How many blocks would decide L2, from centred panels of sharing and accuracy.
 
-    `width` is how many of the cells are independent, all by default; their numbers are drawn with
-    the variances and the correlation of the blocks at hand.
+    Panels are "mixture domain block". The numbers of new blocks are drawn with the correlation of
+    those at hand, one for each mixture: test domains are no further blocks.
 
-    >>> x = np.random.default_rng(0).normal(size=(4, 6))
-    >>> blocks_needed([x - x.mean(axis=0), x - x.mean(axis=0)])
-    '6 blocks'
+    >>> x = np.random.default_rng(0).normal(size=(6, 2, 4))
+    >>> x = x - x.mean(axis=0) - x.mean(axis=2, keepdims=True) + x.mean(axis=(0, 2), keepdims=True)
+    >>> blocks_needed([x, x])
+    '3 blocks'
     """
-    if len(rows[0]) < 2:
-        return f"at least {BLOCKS[0]} blocks"
-    wide = width or rows[0].shape[1]
-    size = np.sqrt((rows[0] ** 2).sum() * (rows[1] ** 2).sum())
-    r = float(np.clip((rows[0] * rows[1]).sum() / size, -0.999, 0.999))
+    mixtures, _, blocks = own[0].shape
+    if mixtures < 2 or blocks < 2:
+        return f"at least {LEAST['block']} blocks"
+    size = np.sqrt((own[0] ** 2).sum() * (own[1] ** 2).sum())
+    r = float(np.clip((own[0] * own[1]).sum() / size, -0.999, 0.999))
     divisor = np.sqrt(reliability) if reliability >= RELIABLE else 1.0
 
     def intervals(size: int) -> tuple[np.ndarray, np.ndarray]:
-        x, rest = rng("more blocks", seed, size).normal(size=(2, STUDIES, size, wide))
-        two = [x, r * x + np.sqrt(1 - r**2) * rest]
-        low, high = _ends(*block_link([each - each.mean(axis=-2, keepdims=True) for each in two]))
+        free = (mixtures - 1) * (size - 1)
+        x, rest = rng("more blocks", seed, size).normal(size=(2, STUDIES, free))
+        y = r * x + np.sqrt(1 - r**2) * rest
+        found = (x * y).sum(axis=1) / np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
+        low, high = score_ends(found, expected_reach(free))
         return low / divisor, high / divisor
 
     return _least(BLOCKS, intervals, "blocks")
@@ -111,17 +112,6 @@ def blocks_for_reliability(reliability: float, blocks: int) -> str:
     ratio = reliability / (1 - reliability) / blocks
     needed = int(np.ceil(RELIABLE / (1 - RELIABLE) / ratio - 1e-9))
     return f"{needed} blocks" if needed <= BLOCKS[-1] else f"more than {BLOCKS[-1]} blocks"
-
-
-def _ends(
-    value: np.ndarray, left: np.ndarray, largest: float = 1 - 1e-9
-) -> tuple[np.ndarray, np.ndarray]:
-    """Intervals of many correlations by their jackknives of artanh, as `fisher_interval`."""
-    z, out = (np.arctanh(np.clip(each, -largest, largest)) for each in (value, left))
-    n = out.shape[-1]
-    error = np.sqrt((n - 1) * out.var(axis=-1))
-    reach = stats.t.ppf(0.975, n - 1) * error
-    return np.tanh(z - reach), np.tanh(z + reach)
 
 
 def _least(

@@ -7,6 +7,7 @@ python -m tests.benchmarks grids           the grids, and their tables beside th
 python -m tests.benchmarks sharing         what the grid's models share; only when named
 python -m tests.benchmarks contrasts       the comparisons of those tables; only when named
 python -m tests.benchmarks levels          whether accuracy goes with that; only when named
+python -m tests.benchmarks level_power     how often L1 to L3 find a link; only when named
 python -m tests.benchmarks truth           the truth table (BLUEPRINTS=30 judges on); when named
 python -m tests.benchmarks null            the ladder where nothing corresponds; only when named
 """
@@ -29,7 +30,7 @@ from tests.benchmarks.edges import edges
 from tests.benchmarks.grids import grids
 from tests.benchmarks.judging import truth
 from tests.benchmarks.layers import layers, many
-from tests.benchmarks.levels import levels
+from tests.benchmarks.levels import level_power, levels
 from tests.benchmarks.mixing import mix
 from tests.benchmarks.opening import open_
 from tests.benchmarks.paging import page
@@ -157,7 +158,7 @@ def _print_worst(name: str, frame: Any) -> None:
     )
 
 
-WHEN_NAMED = ("vits", "grids", "contrasts", "sharing", "levels", "truth", "null")
+WHEN_NAMED = ("vits", "grids", "contrasts", "sharing", "levels", "level_power", "truth", "null")
 BENCHMARKS = {
     "certificates": certificates,
     "channels": channels,
@@ -183,6 +184,7 @@ BENCHMARKS = {
     "contrasts": contrasts,
     "sharing": sharing,
     "levels": levels,
+    "level_power": level_power,
     "truth": lambda: print(truth()),
     "null": lambda: print(permuted()),
 }

@@ -7,7 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from interp.report.figures.answer import answer_figure
 from interp.report.loaded import read_result
+from interp.report.page import render_page
+from interp.report.sections import filled_sections
 from interp.report.words import answer_sentences, headline
 
 Build = Callable[..., Path]
@@ -41,8 +44,82 @@ def test_generalization_and_its_twin(build: Build) -> None:
 def test_a_tie_has_no_best(build: Build) -> None:
     tie = headline(read_result(build(name="tie", accuracy=planted(0.0, 0.0, 0.0, 0.0))))[0]
     assert "all 4 mixtures reach 0.0 %" in tie and "best" not in tie
-    apart = headline(read_result(build(name="apart", accuracy=planted(0.1, 0.2, 0.3, 0.4))))[0]
-    assert "CG high diversity is best (40.0 %" in apart and "natural only worst (10.0 %)" in apart
+    apart = headline(read_result(build(name="apart", accuracy=planted(0.1, 0.2, 0.3, 0.6))))[0]
+    assert "CG high diversity is best (60.0 %" in apart and "natural only worst (10.0 %)" in apart
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ((0.3, 0.31, 0.32, 0.33), "4 mixtures reach 30.0 % to 33.0 %, chance 1.7 %, with intervals "
+         "that overlap"),
+        ((0.1, 0.11, 0.12, 0.4), "CG high diversity is best (40.0 %, chance 1.7 %), the others "
+         "reach 10.0 % to 12.0 %"),
+        ((0.05, 0.4, 0.42, 0.44), "natural only is worst (5.0 %, chance 1.7 %), the others reach "
+         "40.0 % to 44.0 %"),
+        ((0.1, 0.1, 0.4, 0.4), "4 mixtures reach 10.0 % to 40.0 %"),
+    ],
+)  # fmt: skip
+def test_intervals_that_overlap_have_no_best_or_worst(
+    build: Build, values: tuple[float, ...], words: str
+) -> None:
+    told = headline(read_result(build(accuracy=planted(*values))))[0]
+    assert words in told
+    assert told.count("best") == words.count("best")
+    assert told.count("worst") == words.count("worst")
+
+
+def at_chance(frames: dict[str, pd.DataFrame], *settings: str) -> pd.DataFrame:
+    """The table `accuracy`, with one answer for every picture in some settings."""
+    frame = frames["accuracy"]
+    own = frame["setting"].isin(settings) & (frame["control"] == "")
+    frame.loc[own, ["value", "low", "high"]] = 1 / 15
+    return frame
+
+
+def test_a_model_that_did_not_learn_is_named_first_and_not_judged(
+    build: Build, study_frames: Frames
+) -> None:
+    accuracy = at_chance(study_frames(), "cg-low")
+    result = read_result(build(replaced={"accuracy": accuracy}, without=("ladder", "rungs")))
+    for told in (headline(result), answer_sentences(result)):
+        assert told[0].startswith("Did not learn, so that nothing below is judged for it: CG low")
+        assert "6.7 % (95 % interval" in told[0] and "always answering one class" in told[0]
+        assert not any("CG low" in sentence for sentence in told[1:])
+    assert "46.0 % for CG high diversity" in answer_sentences(result)[1]
+    ladder = result.frame("ladder")
+    own = ladder[(ladder["setting"] == "cg-low") & (ladder["control"] == "")]
+    assert set(own["verdict"]) == {"cannot tell"} and own["index"].isna().all()
+    assert own["reason"].str.startswith("this model did not learn").all()
+    assert "shared" in set(ladder[ladder["setting"] == "cg-high"]["verdict"])
+    figure = answer_figure(result)
+    assert figure is not None and "since it did not learn: CG low diversity" in figure.caption
+    assert "CG low diversity" not in {trace.get("name") for trace in figure.data}
+
+
+def test_where_no_model_learned_nothing_else_is_said(build: Build, study_frames: Frames) -> None:
+    accuracy = at_chance(study_frames(), *ORDER)
+    result = read_result(build(replaced={"accuracy": accuracy}, without=("ladder", "rungs")))
+    assert len(headline(result)) == len(answer_sentences(result)) == 1
+    ladder = next(one for one in filled_sections(result) if one.anchor == "ladder")
+    assert "sharing-profile" not in {figure.name for figure in ladder.figures}
+    assert any(
+        said.startswith("Not drawn, since no row has an index: The sharing profile")
+        and "did not learn" in said
+        for said in ladder.missing
+    )
+
+
+def test_an_answer_without_a_figure_says_why(build: Build) -> None:
+    nothing = read_result(build(without=("accuracy", "similarity", "ladder", "rungs")))
+    assert answer_figure(nothing) is None
+    assert "is not drawn: accuracy was not measured." in render_page(nothing)
+    assert "is not drawn" not in no_missing(render_page(read_result(build(name="whole"))))
+
+
+def no_missing(page: str) -> str:
+    """The answer's section alone."""
+    return page.split('id="answer"')[1].split("</section>")[0]
 
 
 def test_sharing_and_its_twin(build: Build) -> None:

@@ -119,9 +119,9 @@ def test_layers_are_measured_where_sharing_is(
     seen = seen[(~seen.label.isin(held_out)).to_numpy()]
     sites = present(clip.visual, STREAM)
     read = probes.collect(clip.visual, seen, sites, preprocess=clip.preprocess)
-    fresh = probes.directions(read, domains=["real", "sketch"], n_splits=2, n_permutations=99)
+    fresh = probes.directions(read, n_splits=2, n_permutations=99)
     stored = small_study.tables["directions"].frame.query("setting == 'cg-high' and control == ''")
-    assert stored["value"].to_numpy() == pytest.approx(fresh.frame["value"].to_numpy(), abs=1e-5)
+    assert stored["value"].to_numpy() == pytest.approx(fresh.frame["value"].to_numpy(), abs=1e-4)
     middle = small_study.tables["feature_sharing"].frame["site"].unique()
     assert middle.tolist() == ["layer2.0.hook_resid_post"]
 

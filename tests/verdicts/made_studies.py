@@ -5,15 +5,20 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from interp.verdicts.l1_mixtures import across_mixtures
+from interp.verdicts.l2_runs import within_mixtures
+from interp.verdicts.l3_classes import among_classes
+
 
 @dataclass(frozen=True)
 class World:
     """A study to draw: its size, the links at each level, and how large each noise is.
 
     l1, l2, l3: correlations of true sharing with accuracy between mixtures, between the runs of a
-    mixture, and between the classes of a run. noise: of a run against its mixture (1); fold: what
-    all mixtures of a block and domain have in common; drawings: error of measuring sharing once,
-    on each of two halves.
+    mixture, and between the classes of a run. noise: of a run against its mixture (1); shared: how
+    much of its variance a run has in common in all domains (of the committed grid, nine tenths);
+    fold: what all mixtures of a block and domain have in common; drawings: error of measuring
+    sharing once, on each of two halves.
     """
 
     mixtures: int = 10
@@ -25,6 +30,7 @@ class World:
     fold: float = 0.5
     drawings: float = 0.2
     own: float = 0.5
+    shared: float = 0.0
 
     def panels(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
         """Sharing and accuracy "mixture domain block", and sharing on two halves of drawings."""
@@ -34,7 +40,8 @@ class World:
             ((m, 1, 1), 1.0, self.l1),
             ((m, d, 1), self.own, self.l1),
             ((1, d, b), self.fold, 0.0),
-            ((m, d, b), self.noise, self.l2),
+            ((m, 1, b), self.noise * np.sqrt(self.shared), self.l2),
+            ((m, d, b), self.noise * np.sqrt(1 - self.shared), self.l2),
         ):
             first, second = generator.normal(size=(2, *shape))
             x = x + size * first
@@ -120,3 +127,24 @@ class ClassWorld:
                 )
             )
         return pd.concat(parts, ignore_index=True)
+
+
+SHARED = 0.9
+"""Of a run's variance, what its test domains have in common: that of the committed grid."""
+
+
+def reject(level: str, link: float, *, blocks: int, seed: int, mixtures: int = 10) -> bool:
+    """Whether a level finds a link, by p, in one study drawn with that link at its level."""
+    generator = np.random.default_rng([seed, blocks])
+    if level == "L3":
+        rows = ClassWorld(mixtures=mixtures, blocks=blocks, link=link).rows(generator)
+        run = rows.groupby(["setting", "test_domain", "seed"]).ngroup()
+        found = among_classes(
+            rows["sharing"], rows["accuracy"], label=rows["label"], run=run,
+            natural=rows["accuracy_natural"],
+        )  # fmt: skip
+        return found.p <= 0.05
+    links = {"l1": link} if level == "L1" else {"l2": link}
+    drawn = World(mixtures=mixtures, blocks=blocks, shared=SHARED, **links).panels(generator)
+    ask = across_mixtures if level == "L1" else within_mixtures
+    return ask(drawn["sharing"], drawn["accuracy"], seed=seed, n_permutations=399).p <= 0.05

@@ -1,6 +1,6 @@
 """L1, L2 and L3: estimates computed a second way, true nulls kept, links found, refusals."""
 
-from itertools import permutations
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -10,8 +10,9 @@ from interp.core.errors import NumericsError, SampleError, ShapeError
 from interp.verdicts.l1_mixtures import across_mixtures, rank_link
 from interp.verdicts.l2_runs import within_mixtures
 from interp.verdicts.l3_classes import among_classes, clustered, take_out
+from interp.verdicts.permuting import SPEARMAN, expected_reach, permuted_interval
 from interp.verdicts.reliability import gain, of_cells, of_halves
-from tests.verdicts.made_studies import ClassWorld, World
+from tests.verdicts.made_studies import ClassWorld, World, reject
 
 
 def stream(seed: int = 0) -> np.random.Generator:
@@ -27,18 +28,64 @@ def residual(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
     return values - columns @ np.linalg.lstsq(columns, values, rcond=None)[0]
 
 
-def test_l1_is_spearman_of_centred_cell_means() -> None:
+def test_l1_is_spearman_of_mixtures_means() -> None:
     drawn = World(l1=0.6).panels(stream())
-    x, y = (drawn[name].mean(axis=2) for name in ("sharing", "accuracy"))
-    flat = [(each - each.mean(axis=0)).ravel() for each in (x, y)]
+    means = [drawn[name].mean(axis=(1, 2)) for name in ("sharing", "accuracy")]
     found = across_mixtures(drawn["sharing"], drawn["accuracy"], n_permutations=99)
-    assert found.value == pytest.approx(stats.spearmanr(*flat).statistic)
+    assert found.value == pytest.approx(stats.spearmanr(*means).statistic)
+    assert found.n == {"mixture": 10}
+
+
+def test_a_domain_asked_twice_adds_nothing_to_l1() -> None:
+    """Test domains are no replicates: the same numbers under two names say no more."""
+    drawn = World(domains=1, l1=0.7).panels(stream(2))
+    once = [drawn[name] for name in ("sharing", "accuracy")]
+    twice = [np.repeat(each, 2, axis=1) for each in once]
+    one, two = (across_mixtures(*each, n_permutations=999) for each in (once, twice))
+    assert (one.value, one.p, one.low, one.high) == (two.value, two.p, two.low, two.high)
+
+
+def test_l1_has_an_interval_that_its_p_agrees_with() -> None:
+    clear = {True: 0, False: 0}
+    for seed in range(60):
+        drawn = World(l1=0.7, blocks=2).panels(stream(seed))
+        found = across_mixtures(drawn["sharing"], drawn["accuracy"], n_permutations=499)
+        assert (found.low > 0 or found.high < 0) == (found.p <= 0.05)
+        clear[found.p <= 0.05] += 1
+    assert min(clear.values()) > 10
+
+
+def test_permuted_intervals_end_where_permutations_would_reject() -> None:
+    """Ends by the formula, against artanh less the permutations' own quantile."""
+    drawn = stream().normal(scale=0.3, size=1999).clip(-0.99, 0.99)
+    reach = np.arctanh(np.quantile(np.abs(drawn), 0.95))
+    low, high = permuted_interval(0.6, drawn)
+    assert np.arctanh(0.6) - np.arctanh(low) == pytest.approx(reach, rel=0.01)
+    assert np.arctanh(high) - np.arctanh(0.6) == pytest.approx(reach, rel=0.01)
+    ranked = permuted_interval(0.6, drawn, bend=SPEARMAN)
+    for end in ranked:
+        away = abs(np.arctanh(0.6) - np.arctanh(end)) / np.sqrt(1 + end**2 / 2)
+        assert away == pytest.approx(reach, rel=0.01)
+    assert np.isnan(permuted_interval(0.6, drawn[:18])).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("free", [9, 18])
+def test_the_expected_reach_is_that_of_permutations(free: int) -> None:
+    found = []
+    for seed in range(200):
+        x, y = stream(seed).normal(size=(2, free + 1))
+        orders = stream(seed).permuted(np.tile(np.arange(free + 1), (999, 1)), axis=1)
+        centred = y - y.mean()
+        drawn = x[orders] @ centred / np.sqrt(((x - x.mean()) ** 2).sum() * (centred**2).sum())
+        found.append(np.quantile(np.abs(drawn), 0.95))
+    assert np.tanh(expected_reach(free)) == pytest.approx(np.mean(found), abs=0.01)
 
 
 def test_l1_moves_whole_mixtures() -> None:
     """All 120 orders of five mixtures, against the drawn ones."""
     drawn = World(mixtures=5, l1=0.8, noise=0.2).panels(stream(4))
-    x, y = (drawn[name].mean(axis=2) for name in ("sharing", "accuracy"))
+    x, y = (drawn[name].mean(axis=(1, 2)) for name in ("sharing", "accuracy"))
     every = [abs(float(rank_link(x[list(order)], y))) for order in permutations(range(5))]
     exact = np.mean(np.array(every) >= every[0] - 1e-9)
     found = across_mixtures(drawn["sharing"], drawn["accuracy"], n_permutations=20_000)
@@ -46,13 +93,12 @@ def test_l1_moves_whole_mixtures() -> None:
 
 
 def test_l1_given_a_number_is_a_partial_rank_correlation() -> None:
-    drawn = [World().panels(stream(seed))["sharing"] for seed in (1, 2, 3)]
+    drawn = [World(mixtures=40).panels(stream(seed))["sharing"] for seed in (1, 2, 3)]
     x, y, z = drawn[0] + 2 * drawn[2], drawn[1] + 2 * drawn[2], drawn[2]
     ranks = []
     for each in (x, y, z):
-        cells = each.mean(axis=2)
-        ranks.append(stats.rankdata((cells - cells.mean(axis=0)).ravel()))
-    constant = np.column_stack([np.ones(20), ranks[2]])
+        ranks.append(stats.rankdata(each.mean(axis=(1, 2))))
+    constant = np.column_stack([np.ones(40), ranks[2]])
     naive = stats.pearsonr(residual(ranks[0], constant), residual(ranks[1], constant)).statistic
     found = across_mixtures(x, y, given=z, n_permutations=99)
     assert found.value == pytest.approx(naive)
@@ -74,22 +120,32 @@ def test_l2_is_the_slope_of_a_regression_on_dummies_divided_by_reliability() -> 
     assert found.value == pytest.approx(np.corrcoef(x, y)[0, 1] / np.sqrt(known))
 
 
-def test_l2_leaves_out_one_block_at_a_time() -> None:
-    """The closed form of sums without a block, against whole tables without it."""
-    drawn = World(blocks=5, l2=0.5).panels(stream())
-    x, y = drawn["sharing"], drawn["accuracy"]
-    left = []
-    for out in range(5):
-        rows = []
-        for each in (x, y):
-            rest = np.delete(each, out, axis=2)
-            own = rest - rest.mean(axis=2, keepdims=True) - rest.mean(axis=0, keepdims=True)
-            rows.append((own + rest.mean(axis=(0, 2), keepdims=True)).ravel())
-        left.append(np.arctanh(np.corrcoef(*rows)[0, 1]))
-    found = within_mixtures(x, y, halves=(x, x))
-    error = np.sqrt(4 / 5 * ((np.array(left) - np.mean(left)) ** 2).sum())
-    half = stats.t.ppf(0.975, 4) * error
-    assert np.arctanh(found.high) - np.arctanh(found.value) == pytest.approx(half)
+def test_l2_moves_the_blocks_of_each_mixture() -> None:
+    """All 216 orders of three mixtures' three blocks, written out, against the drawn ones."""
+    drawn = World(mixtures=3, l2=0.5, drawings=0.05).panels(stream(2))
+    m, d, b = (each.ravel() for each in np.indices(drawn["sharing"].shape))
+    columns = dummies(m * 2 + d, b * 2 + d)
+    x, y = (residual(drawn[name].ravel(), columns) for name in ("sharing", "accuracy"))
+    table = x.reshape(3, 2, 3)
+    every = []
+    for orders in product(permutations(range(3)), repeat=3):
+        moved = np.stack([table[at][:, list(order)] for at, order in enumerate(orders)])
+        every.append(abs(np.corrcoef(residual(moved.ravel(), columns), y)[0, 1]))
+    exact = np.mean(np.array(every) >= every[0] - 1e-9)
+    halves = (drawn["half_1"], drawn["half_2"])
+    found = within_mixtures(drawn["sharing"], drawn["accuracy"], halves=halves, n_permutations=9999)
+    assert found.p == pytest.approx(exact, abs=0.01)
+    assert 0.1 < exact < 0.9
+
+
+def test_l2_has_an_interval_that_its_p_agrees_with() -> None:
+    clear = {True: 0, False: 0}
+    for seed in range(60):
+        drawn = World(l2=0.45, shared=0.9).panels(stream(seed))
+        found = within_mixtures(drawn["sharing"], drawn["accuracy"], n_permutations=499)
+        assert (found.low > 0 or found.high < 0) == (found.p <= 0.05)
+        clear[found.p <= 0.05] += 1
+    assert min(clear.values()) > 10
 
 
 def test_l2_noise_is_known_from_intervals_where_there_are_no_halves() -> None:
@@ -216,7 +272,7 @@ def test_links_are_found_and_covered(level: str, world: World, least: float) -> 
         drawn = world.panels(stream(seed))
         if level == "L1":
             found = across_mixtures(drawn["sharing"], drawn["accuracy"], n_permutations=99)
-            true = 6 / np.pi * np.arcsin(world.l1 / 2) * 0.93  # less the noise of cell means
+            true = 6 / np.pi * np.arcsin(world.l1 / 2) * 0.96  # less the noise of means
         else:
             halves = (drawn["half_1"], drawn["half_2"])
             found = within_mixtures(drawn["sharing"], drawn["accuracy"], halves=halves)
@@ -227,21 +283,35 @@ def test_links_are_found_and_covered(level: str, world: World, least: float) -> 
     assert covered >= stats.binom.ppf(0.001, n, 0.93)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["L1", "L2", "L3"])
+def test_a_true_null_is_rejected_in_one_study_of_twenty(level: str) -> None:
+    """.05 within .02, of 1000 studies of ten mixtures in three blocks (se .007)."""
+    found = [reject(level, 0.0, blocks=3, seed=seed) for seed in range(1000)]
+    assert np.mean(found) == pytest.approx(0.05, abs=0.02)
+
+
+@pytest.mark.slow
+def test_three_blocks_of_ten_mixtures_find_a_correlation_of_a_half_within_mixtures() -> None:
+    """Though nine tenths of a run's variance are the same in both test domains."""
+    found = [reject("L2", 0.5, blocks=3, seed=seed) for seed in range(1000)]
+    assert np.mean(found) >= 0.6
+
+
 @pytest.mark.long
 @pytest.mark.slow
-def test_rates_power_and_coverage_over_many_studies() -> None:
-    n = 2000
-    p, covered, two = [], [], []
-    for seed in range(n):
-        drawn = World(mixtures=10, blocks=3).panels(stream(seed))
-        found = across_mixtures(drawn["sharing"], drawn["accuracy"], n_permutations=399)
-        p.append(found.p)
-        covered.append(found.low <= 0 <= found.high)
-        six = World(mixtures=4, blocks=6).panels(stream(seed))
-        two.append(within_mixtures(six["sharing"], six["accuracy"], n_permutations=719).p)
-    assert abs(np.mean(np.array(p) <= 0.05) - 0.05) < 0.015
-    assert abs(np.mean(np.array(two) <= 0.05) - 0.05) < 0.015
-    assert 0.93 < np.mean(covered) < 0.99
+def test_intervals_cover_as_they_say() -> None:
+    covered = {"L1": 0, "L2": 0}
+    for seed in range(1000):
+        drawn = World(mixtures=12, l1=0.7, l2=0.5, shared=0.9).panels(stream(seed))
+        x, y = drawn["sharing"], drawn["accuracy"]
+        one = across_mixtures(x, y, n_permutations=399)
+        link = (0.7 * 1.125 + 0.5 * 0.2375 / 3) / (1.125 + 0.2375 / 3 + 0.01 / 3)
+        covered["L1"] += one.low <= 6 / np.pi * np.arcsin(link / 2) <= one.high
+        halves = (drawn["half_1"], drawn["half_2"])
+        two = within_mixtures(x, y, halves=halves, n_permutations=399)
+        covered["L2"] += two.low <= 0.5 <= two.high
+    assert all(0.93 < each / 1000 < 0.99 for each in covered.values()), covered
 
 
 @pytest.mark.parametrize(

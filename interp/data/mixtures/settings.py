@@ -40,6 +40,9 @@ HOLDS = {
 }
 """What is the same in all mixtures of a test domain as in cg-low, beside the words for it."""
 
+NO_HELD_OUT = "none of the held-out cells"
+"""How a mixture's name says that an upper bound keeps no picture that makes it one."""
+
 RULES = {"random": "", "first": "first pictures"}
 """Which pictures of a cell are kept: a random but repeatable choice, or the first in the list."""
 
@@ -70,6 +73,23 @@ SETTINGS: dict[str, Setting] = {
     "upper-bound-high": Setting(True, True, True, True, "all domains, all classes"),
 }
 """The paper's four settings and two upper bounds (Kempf et al. 2025)."""
+
+
+def is_upper_bound(name: str) -> bool:
+    """Whether a mixture trains on the "held-out" classes in the test domain itself.
+
+    Args:
+        name: The mixture's name.
+
+    Returns:
+        True for an upper bound that keeps any of those cells. Names of other mixtures, unknown ones
+        too, give False.
+
+    >>> is_upper_bound("upper-bound-low, 2 domains"), is_upper_bound("cg-high")
+    (True, False)
+    """
+    setting, *changes = str(name).split(", ")
+    return setting in SETTINGS and SETTINGS[setting].held_out and NO_HELD_OUT not in changes
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,12 @@ from interp.report.figures.subjects import (
     EPOCH_0,
     compared_pairs,
     held_out_accuracy,
+    learned_pairs,
     middle_verdict,
+    unlearned_settings,
 )
 from interp.report.loaded import Frame, LoadedResult
+from interp.report.naming import ordered_settings, setting_name
 
 ANSWER = FigureSpec(
     "answer",
@@ -48,6 +51,8 @@ ANSWER = FigureSpec(
 
 def answer_figure(result: LoadedResult) -> Figure | None:
     """Accuracy against sharing; accuracy alone without an index; sharing by depth for one model."""
+    if result.one_model and not learned_pairs(result, "") and compared_pairs(result, ""):
+        return None
     if result.one_model:
         return _instead(result, depth_figure(result, declared_figure("similarity")))
     found = pd.concat([_points(result, test_domain) for test_domain in result.test_domains])
@@ -76,11 +81,39 @@ def answer_figure(result: LoadedResult) -> Figure | None:
         "least": least,
         "most": most,
         "said": "; ".join(_said(row) for _, row in placed.iterrows()),
-        "absent": f" Not shown, for want of an index: {sequence(missing)}." if missing else "",
+        "absent": (f" Not shown, for want of an index: {sequence(missing)}." if missing else "")
+        + _unlearned(result),
     }
     accuracy = pd.concat([held_out_accuracy(result, name) for name in result.test_domains])
     choices = [Choice("Test domain", result.test_domains)]
     return finished(ANSWER, result, accuracy, traces, shape, choices, **said)
+
+
+def no_answer(result: LoadedResult) -> str:
+    """Why there is no figure of the answer.
+
+    >>> from pathlib import Path
+    >>> no_answer(LoadedResult(Path("."), {"title": "A study"}, {}))
+    'The figure of the answer is not drawn: accuracy was not measured.'
+    """
+    table = "similarity" if result.one_model else "accuracy"
+    rows = result.frame(table)
+    reasons = list(dict.fromkeys(reason for reason in rows["reason"] if reason))
+    if all(unlearned_settings(result, name) for name in result.test_domains):
+        why = "no model learned"
+    elif rows.empty:
+        what = "how domains share geometry" if result.one_model else "accuracy"
+        why = f"{what} was not measured"
+    else:
+        why = sequence(reasons[:2]) or f"the table {table} holds no number for it"
+    return f"The figure of the answer is not drawn: {why}."
+
+
+def _unlearned(result: LoadedResult) -> str:
+    """The settings that are not shown since they did not learn."""
+    failed = {name for test in result.test_domains for name in unlearned_settings(result, test)}
+    names = [setting_name(name) for name in ordered_settings(failed)]
+    return f" Not shown, since it did not learn: {sequence(names)}." if names else ""
 
 
 def _instead(result: LoadedResult, figure: Figure | None) -> Figure | None:
@@ -95,7 +128,7 @@ def _points(result: LoadedResult, test_domain: str) -> Frame:
     """Accuracy and middle-layer index of every setting that has an accuracy."""
     accuracy = held_out_accuracy(result, test_domain)
     rows = []
-    for one in compared_pairs(result, test_domain):
+    for one in learned_pairs(result, test_domain):
         if one.setting not in accuracy.index:
             continue
         summed = middle_verdict(result, "R2", one)

@@ -199,7 +199,7 @@ def sharing_profile_figure(result: LoadedResult, spec: FigureSpec) -> Figure | N
     """Depth against index, a panel per rung, a line per setting; untrained and pixels dashed."""
     rows = read_rows(result, spec)[list(POINT)]
     rows = rows[(rows["site"] != "") | rows["band"].isin(list(BANDS))]
-    if rows.empty or rows["index"].notna().sum() == 0:
+    if not rows[rows["control"] == ""]["index"].notna().any():  # floors alone are no profile
         return None
     pairs = [(a, b) for a, b, _ in _pairs(rows.assign(band="middle"))]
     settings = [one for one in settings_of(result) if one in set(rows["setting"])] or [""]

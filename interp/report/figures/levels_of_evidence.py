@@ -8,6 +8,7 @@ import pandas as pd
 from interp.core.declarations.figures import INDEX, FigureSpec, Scale, SectionSpec
 from interp.core.declarations.writing import number, percent, plain, sequence
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
+from interp.data.mixtures.settings import is_upper_bound
 from interp.report.figures.grammar import finished, read_rows
 from interp.report.figures.pieces import (
     GREY,
@@ -44,8 +45,8 @@ TOGETHER = FigureSpec(
     caption="A point per mixture and test domain: means over blocks of the sharing index in the "
     "middle layers (never the final embedding) and of balanced accuracy on held-out classes, n = "
     "{runs} trained models per point, {mixtures} mixtures; bars are 95 % intervals over {units}. "
-    "{symbols} Intervals of single points that overlap say nothing of the difference of two: the "
-    "forest below has the tests. The rungs are never pooled.",
+    "{symbols} {bounds}Intervals of single points that overlap say nothing of the difference of "
+    "two: the forest below has the tests. The rungs are never pooled.",
     alt="Accuracy against sharing for {mixtures} mixtures in {domains}: {extremes}",
     needs=("index", "accuracy"),
 )
@@ -59,7 +60,8 @@ FOREST = FigureSpec(
     null="No link, 0; the caption says what is permuted at each level.",
     caption="{counted} Points are correlations with their 95 % interval; L2 and L3 with the noise "
     "in sharing taken out where it is known. Null: 0, no link (L1: mixtures permuted jointly over "
-    "domains and blocks; L2: blocks permuted; L3: errors clustered by class and by model). {held}"
+    "domains and blocks; L2: blocks permuted within mixtures; L3: errors clustered by class and by "
+    "model). {held}"
     f"Grey: |r| below {SMALL}, too small to matter: an interval within it says “does not go "
     "together”. L4 compares trained models, and has a figure of its own; only L4 permits "
     "“because”.",
@@ -110,6 +112,9 @@ def together_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
         "mixtures": len(settings),
         "units": "classes" if (rows["unit"] == "class").all() else "blocks",
         "symbols": _symbols(domains),
+        "bounds": "Upper bounds saw the held-out classes, and count at no level. "
+        if any(is_upper_bound(name) for name in settings)
+        else "",
         "extremes": _extremes(rows),
     }
     choices = [Choice("Shared by", [f"{rung} {measure}" for rung, measure in kinds])]

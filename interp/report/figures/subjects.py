@@ -14,6 +14,7 @@ from interp.core.declarations.writing import PROMPTS
 from interp.core.sites import middle_of
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import SYMBOLS, colours, ordered_settings, setting_look, setting_name
+from interp.verdicts.learning import learning
 from interp.verdicts.votes import Votes, count_votes
 
 SETTLED = (
@@ -80,6 +81,27 @@ def compared_pairs(result: LoadedResult, test_domain: str) -> list[ComparedPair]
         for setting in settings[:1] or [""]
         for place, name in enumerate(others)
     ]  # fmt: skip
+
+
+def models_told(result: LoadedResult) -> Frame:
+    """Every model that was asked about seen classes, and whether it learned."""
+    if "learning" not in result.kept:
+        accuracy, mixtures = result.frame("accuracy"), result.frame("mixtures")
+        result.kept["learning"] = learning(accuracy, mixtures, natural=result.natural)
+    return result.kept["learning"]
+
+
+def unlearned_settings(result: LoadedResult, test_domain: str) -> list[str]:
+    """Settings none of whose models learned: nothing is judged for them."""
+    told = models_told(result)
+    told = told[told["test_domain"] == test_domain]
+    return [name for name, own in told.groupby("setting", sort=False) if not own["learned"].any()]
+
+
+def learned_pairs(result: LoadedResult, test_domain: str) -> list[ComparedPair]:
+    """The compared pairs of settings that learned."""
+    failed = unlearned_settings(result, test_domain)
+    return [one for one in compared_pairs(result, test_domain) if one.setting not in failed]
 
 
 def settings_of(result: LoadedResult) -> list[str]:

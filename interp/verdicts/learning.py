@@ -1,0 +1,222 @@
+"""Whether a model learned at all: nothing is judged for one that did not."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from interp.core.statistics.index_of_sharing import CANNOT_TELL
+
+MODEL = ("setting", "test_domain", "architecture", "seed")
+"""Columns that tell trained models apart, where a table has several."""
+
+PRIMARY = (("candidates", "all"), ("prompts", "neutral"), ("classifier", "text"))
+TOP_1 = "balanced top-1"
+NUMBERS = (int, float, np.integer)
+
+
+def asked_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the primary question: among all classes, by text, with neutral prompts.
+
+    Args:
+        frame: A table of accuracies.
+
+    Returns:
+        Its rows of balanced top-1 of trained models. Columns that are absent or empty ask nothing.
+
+    >>> frame = pd.DataFrame({"prompts": ["neutral", "paper"], "value": [0.5, 0.6]})
+    >>> asked_rows(frame)["value"].tolist()
+    [0.5]
+    """
+    rows = frame
+    if "control" in rows:
+        rows = rows[rows["control"].isin(["", np.nan])]
+    for name, wanted in (*PRIMARY, ("measure", TOP_1)):
+        if name in rows:
+            rows = rows[rows[name].isin([wanted, ""])]
+    return rows
+
+
+def learning(
+    accuracy: pd.DataFrame, mixtures: pd.DataFrame | None = None, *, natural: str = "real"
+) -> pd.DataFrame:
+    """Tell the models that learned from those that did not.
+
+        learned  iff  low > null,    null = 1 / number of seen classes
+
+    with low the lower end of Wilson's 95 % interval of balanced accuracy on seen classes, the mean
+    over the domains that the model trained on, for as many answers as there are drawings. null is
+    what always answering one class gets, and never less than chance among all classes.
+
+    Args:
+        accuracy: The table `accuracy`.
+        mixtures: The table `mixtures`, which names the domains that models trained on. A model
+            without rows in it is asked in the natural domain, which every setting trains on.
+        natural: The natural domain.
+
+    Returns:
+        A row per model that was asked: `value, low, high, null, learned, reason`.
+
+    Notes:
+        Classes are not resampled: the question is about these. Several renderings of a drawing are
+        no further answers, so `n_drawings` counts where it is known. Balanced accuracy has at most
+        the variance of as many independent answers, so the interval is never too narrow.
+
+    >>> rows = {"setting": ["a", "b"], "domain": "real", "class_set": "seen", "n_units": 10,
+    ...         "n_drawings": 60, "value": [0.5, 0.12]}
+    >>> learning(pd.DataFrame(rows))["learned"].tolist()
+    [True, False]
+    """
+    rows = _of_seen_classes(accuracy)
+    keys = [name for name in MODEL if name in rows]
+    found = []
+    for place, own in rows.groupby(keys, dropna=False, sort=False) if keys else [((), rows)]:
+        row: dict[str, object] = dict(zip(keys, place, strict=True))
+        own = own[own["domain"].isin(_trained_on(row, own, mixtures, natural))]
+        own = own.dropna(subset=["value", "n_units"])
+        if own.empty:
+            continue
+        value, null = float(own["value"].mean()), float((1 / own["n_units"]).mean())
+        low, high = wilson(value, _answers(own))
+        learned = low > null
+        reason = "" if learned else _why(value, low, high, null)
+        found.append(
+            row | {"value": value, "low": low, "high": high, "null": null}
+            | {"learned": learned, "reason": reason}
+        )  # fmt: skip
+    return pd.DataFrame(found, columns=[*keys, *LEARNED]).astype({"learned": bool})
+
+
+LEARNED = ("value", "low", "high", "null", "learned", "reason")
+
+
+def wilson(share: float, n: float, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a share of n independent answers.
+
+    Args:
+        share: The share, 0 to 1.
+        n: Number of answers.
+        confidence: Of the interval.
+
+    Returns:
+        Both ends.
+
+    >>> [round(end, 3) for end in wilson(0.1, 100)]
+    [0.055, 0.174]
+    """
+    z = float(stats.norm.ppf((1 + confidence) / 2))
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    return float(centre - reach), float(centre + reach)
+
+
+def withhold(rows: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
+    """Take index and verdict from the rows of models that did not learn.
+
+    Args:
+        rows: Judged rows, with `verdict`, `reason` and the columns that tell models apart.
+        told: What `learning` returns.
+
+    Returns:
+        The rows; those of models that did not learn are "cannot tell", and say why.
+
+    >>> told = pd.DataFrame({"setting": ["a"], "learned": [False], "reason": ["nothing learned"]})
+    >>> rows = pd.DataFrame({"setting": ["a", "b"], "index": 0.9, "index_low": 0.8,
+    ...                      "index_high": 1.0, "verdict": "shared", "reason": "", "control": ""})
+    >>> withhold(rows, told)[["verdict", "reason"]].values.tolist()
+    [['cannot tell', 'nothing learned'], ['shared', '']]
+    """
+    failed = _failed(rows, told)
+    if failed.isna().all():
+        return rows
+    made = rows.copy()
+    here = failed.notna()
+    made.loc[here, ["index", "index_low", "index_high"]] = np.nan
+    made.loc[here, "verdict"] = CANNOT_TELL
+    made.loc[here, "reason"] = failed[here]
+    return made
+
+
+def that_learned(rows: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
+    """Rows without those of models that did not learn.
+
+    Args:
+        rows: Rows with the columns that tell models apart.
+        told: What `learning` returns.
+
+    Returns:
+        The rows that are left.
+
+    >>> told = pd.DataFrame({"setting": ["a"], "learned": [False], "reason": ["nothing learned"]})
+    >>> that_learned(pd.DataFrame({"setting": ["a", "b"]}), told)["setting"].tolist()
+    ['b']
+    """
+    return rows[_failed(rows, told).isna()]
+
+
+def _failed(rows: pd.DataFrame, told: pd.DataFrame) -> pd.Series:
+    """For each row, why its model did not learn; None where it did, or is not trained at all."""
+    bad = told[~told["learned"]]
+    keys = [name for name in MODEL if name in rows and name in told]
+    why = dict(zip(_places(bad, keys), bad["reason"], strict=True))
+    found = pd.Series([why.get(place) for place in _places(rows, keys)], rows.index, dtype=object)
+    if "control" in rows:
+        found = found.where(rows["control"].isin(["", np.nan]), None)
+    return found
+
+
+def _places(rows: pd.DataFrame, keys: Sequence[str]) -> list[tuple[str, ...]]:
+    """What tells each row's model apart, as text: numbers may have been read as either kind."""
+    columns = [
+        [f"{float(one):.17g}" if isinstance(one, NUMBERS) else str(one) for one in rows[name]]
+        for name in keys
+    ]
+    return list(zip(*columns, strict=True)) if keys else [()] * len(rows)
+
+
+def _of_seen_classes(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """Single models at their last epoch, on the classes that nothing was held out of."""
+    rows = asked_rows(accuracy)
+    if "n_runs" in rows:
+        rows = rows[rows["n_runs"].fillna(1) == 1]
+    if "epoch" in rows and rows["epoch"].notna().any():
+        keys = [name for name in MODEL if name in rows]
+        last = rows.groupby(keys, dropna=False)["epoch"].transform("max")
+        rows = rows[(rows["epoch"] == last) | last.isna()]
+    if not {"class_set", "domain", "value", "n_units"} <= set(rows):
+        return rows[:0].reindex(columns=[*rows.columns, "domain", "value", "n_units"])
+    seen = rows[rows["class_set"] == "seen"]
+    return seen if len(seen) else rows[rows["class_set"] == "all"]
+
+
+def _trained_on(
+    row: Mapping[str, object], own: pd.DataFrame, mixtures: pd.DataFrame | None, natural: str
+) -> list[str]:
+    """The domains that a model trained on; without a mixture the natural one, or else all."""
+    if mixtures is not None and {"domain", "n_pictures"} <= set(mixtures):
+        same = pd.Series(True, mixtures.index)
+        for name in row:
+            if name in mixtures:
+                same &= mixtures[name] == row[name]
+        known = mixtures[same & (mixtures["n_pictures"] > 0)]["domain"]
+        if own["domain"].isin(known).any():
+            return known.tolist()
+    domains = own["domain"].unique().tolist()
+    return [natural] if natural in domains else domains
+
+
+def _answers(own: pd.DataFrame) -> float:
+    """Independent answers in any one domain: drawings, or pictures where drawings are not known."""
+    for name in ("n_drawings", "n_pictures"):
+        if name in own and own[name].notna().any():
+            return float(own[name].max())
+    return float(own["n_units"].max())
+
+
+def _why(value: float, low: float, high: float, null: float) -> str:
+    shown, least, most, floor = (f"{100 * each:.1f}" for each in (value, low, high, null))
+    return (
+        f"this model did not learn: of seen classes in its own training domains {shown} % are "
+        f"right ({least} to {most}), and always answering one class gets {floor} %"
+    )
