@@ -232,7 +232,8 @@ def _measure(
         for kind in works[0]
     }
     work = {kind: each if kind == "other" else each[..., 0] for kind, each in joined.items()}
-    return _Runs(work, *(np.concatenate(column) for column in columns))
+    gap, labels, corrupt, others = (np.concatenate(column) for column in columns)
+    return _Runs(work, gap, labels, corrupt, others)
 
 
 def _circuits(

@@ -96,7 +96,7 @@ def class_free(pictures: Sequence[Image.Image], kind: str, *, seed: int = 0) -> 
     sizes = np.array([each.size for each in pictures])
     made: list[Image.Image] = [Image.new("RGB", (1, 1))] * len(pictures)
     for size in np.unique(sizes, axis=0):
-        rows = np.flatnonzero((sizes == size).all(axis=1))
+        rows = np.flatnonzero((sizes == size).all(axis=1)).tolist()
         pixels = np.stack([np.asarray(pictures[row], dtype=float) for row in rows])
         found = CLASS_FREE[kind](pixels, draw).clip(0, 255).round().astype(np.uint8)
         for row, each in zip(rows, found, strict=True):
