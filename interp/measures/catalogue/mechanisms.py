@@ -288,7 +288,7 @@ ABROAD = FigureSpec(
     "picture of another class. The index rests on sizes at which both domains' own circuits do "
     "half of the work. {kinds}",
     alt="Lines of faithfulness by size for four kinds of circuit, {options} ways to choose from",
-    where={"measure": "circuit transfer", "site": ""},
+    where={"measure": "circuit transfer", "site": "", "band": ""},
     needs=("share", "value"),
     choices=(
         TEST_DOMAIN,
