@@ -12,7 +12,7 @@ from interp.core.sites import LAST, band_of
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.core.statistics.replication import mean_t
 from interp.core.statistics.resampling import Interval
-from interp.verdicts.learning import learning, withhold
+from interp.verdicts.learned_models import learning, withhold
 from interp.verdicts.rungs import PLACE, RUNGS
 from interp.verdicts.votes import count_votes, of_cuts
 

@@ -18,7 +18,7 @@ from interp.verdicts.l2_runs import BETTER, complete_blocks, within_mixtures
 from interp.verdicts.l2_runs import LEAST as LEAST_BLOCKS
 from interp.verdicts.l3_classes import LEAST as LEAST_CLASSES
 from interp.verdicts.l3_classes import among_classes, take_out
-from interp.verdicts.learning import asked_rows, learning, that_learned
+from interp.verdicts.learned_models import asked_rows, learning, that_learned
 from interp.verdicts.power import (
     blocks_for_reliability,
     blocks_needed,

@@ -14,7 +14,7 @@ from interp.core.declarations.writing import PROMPTS
 from interp.core.sites import middle_of
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import SYMBOLS, colours, ordered_settings, setting_look, setting_name
-from interp.verdicts.learning import learning
+from interp.verdicts.learned_models import learning
 from interp.verdicts.votes import Votes, count_votes
 
 SETTLED = (

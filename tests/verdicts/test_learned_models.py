@@ -7,7 +7,7 @@ from scipy import stats
 
 from interp.verdicts.across_checkpoints import from_tables
 from interp.verdicts.judging import climb
-from interp.verdicts.learning import learning, wilson
+from interp.verdicts.learned_models import learning, wilson
 from tests.verdicts.test_across_checkpoints import tables
 
 ASKED = {
