@@ -17,7 +17,7 @@ from interp.core.errors import SpecificationError, listed
 from interp.core.faces.doors import door
 from interp.core.progress import track
 from interp.core.statistics.evidence_rows import Evidence
-from interp.core.statistics.resampling import Interval, class_permutations, max_t
+from interp.core.statistics.resampling import Interval, permutation_p
 from interp.core.tables import Table
 from interp.probes.dictionaries.dictionary import Dictionary
 from interp.probes.dictionaries.seeds_matched import match_features
@@ -76,7 +76,7 @@ def feature_sharing(
         n_matched: Other classes c' that make the null of a class: those most like it in the domain
             in firing rate (active features a picture) and mass (summed activity).
         n_splits: Deals of artists that are averaged.
-        n_permutations: Permutations of whole classes for p.
+        n_permutations: Draws of like classes for p.
         seed: Seed of deals and permutations.
         control: Name of the floor that these features stand for, such as "epoch 0", for the column
             `control`; empty for none. The site "pixels" names itself.
@@ -96,8 +96,8 @@ def feature_sharing(
     Notes:
         - Artists are dealt into halves as in `similarity`, and halves of A and B that share an
           artist do not meet.
-        - Intervals leave out one class at a time, as itself and as a match. p permutes the classes
-          of B.
+        - Intervals leave out one class at a time, as itself and as a match. p puts one
+          of the matched classes, in A or in B, in place of every class, `n_permutations` times.
         - Dictionaries of several seeds are measured one by one and averaged. They also get rows
           with the `reading` "dictionaries of two seeds": value, null and ceiling again, with one of
           the two halves always read by another seed's dictionary, whose features are matched by
@@ -251,9 +251,7 @@ def _judged(
     terms = np.full((1, 3), np.nan)
     if not few:
         terms = np.array([found.terms(n_matched, one) for one in range(-1, n)])
-        orders = class_permutations(n, n_permutations, seed)
-        drawn = found.across[np.arange(n), orders].mean(axis=1)
-        p = float(max_t(terms[0, :1], drawn[:, None])[0])
+        p = permutation_p(terms[0, 0], found.drawn(n_matched, n_permutations, seed))
     about = _about(pair.frame, n_matched, seed, pair.counts)
     return about.judged(terms, p=p, refused=few, notes=[pair.fewer])
 
@@ -262,8 +260,8 @@ def _about(frame: pd.DataFrame, n_matched: int, seed: int, counts: Mapping[str, 
     """What all rows have in common."""
     return Evidence(
         estimand=ESTIMAND, seed=seed, **counts,
-        null_kind=f"the {n_matched} other classes nearest in firing rate and mass; p permutes all "
-        "classes",
+        null_kind=f"the {n_matched} other classes nearest in firing rate and mass; p puts one of "
+        "them in place of each class",
         ceiling_kind=f"halves of a domain by {artist_column(frame)}, "
         "geometric mean of both domains",
     )  # fmt: skip

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from interp.core.errors import NumericsError, ShapeError, SiteError, check_known
+from interp.core.seeds import rng
 from interp.probes.features.matrices import Features
 from interp.probes.representational_similarity.halved_pairs import HalvedPair
 
@@ -97,6 +98,19 @@ class Overlaps:
         own = np.arange(len(self.across))[:, None]
         in_b, in_a = self.across[own, near[1]], self.across[near[0], own]
         return (in_b.mean(axis=1) + in_a.mean(axis=1)) / 2
+
+    def drawn(self, n_matched: int, n: int, seed: int) -> np.ndarray:
+        """The value with a class like it in place of each class, in A or in B, n times: "draw"."""
+        size, generator = len(self.across), rng("matched classes", seed)
+        own = np.arange(size)
+        near = self.orders[:, :, : min(n_matched, size - 1)]
+        found = np.empty(n)
+        for place in range(n):
+            chosen = near[:, own, generator.integers(near.shape[2], size=size)]
+            in_b = generator.random(size) < 0.5
+            pairs = np.where(in_b, own, chosen[0]), np.where(in_b, chosen[1], own)
+            found[place] = self.across[pairs].mean()
+        return found
 
     def terms(self, n_matched: int, without: int = -1) -> tuple[float, float, float]:
         """value, null and ceiling, with a class left out as itself and as a match of others."""
