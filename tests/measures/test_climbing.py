@@ -48,11 +48,13 @@ def test_the_answer_is_the_planted_one(condition: str, right: str, wrong: str) -
     assert {"R1", "R2", "R3", "R5", "R6"} <= set(found.table.frame["rung"])
 
 
+@pytest.mark.slow
 def test_geometry_is_blind_to_separate_circuits() -> None:
     """CKA cannot see a rotation: it calls separate circuits shared, as the ladder's page says."""
     assert climbed("all separate").verdict("R2") == "shared"
 
 
+@pytest.mark.slow
 def test_every_answer_has_a_claim_an_index_or_a_reason() -> None:
     for condition in ("all shared", "all separate"):
         table = climbed(condition).table.frame
