@@ -5,7 +5,7 @@ Rung R4 of the ladder, beside `transplant`: there activations cross domains, her
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from typing import Unpack
 
@@ -15,9 +15,6 @@ import pandas as pd
 from interp.circuits.patching.localisation import (
     ROUNDING,
     by_class,
-    class_mean,
-    index_of,
-    leave_out,
     max_t_p,
     rounded,
 )
@@ -38,6 +35,7 @@ from interp.circuits.subspaces.interchanges import (
     read_domain,
     try_site,
 )
+from interp.circuits.subspaces.judged_interchanges import Receivers, judge_interchange
 from interp.circuits.subspaces.subspace import check_k, check_place, feature_axis
 from interp.core.arguments import filled
 from interp.core.errors import SpecificationError, listed
@@ -46,22 +44,8 @@ from interp.core.images import ImageTable
 from interp.core.progress import say, track
 from interp.core.sites import find_sites
 from interp.core.statistics.evidence_rows import Evidence
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED, Index
-from interp.core.statistics.resampling import jackknife
 from interp.core.tables import Table
 from interp.core.tower import Tower
-
-APART = "one reader may take two codes: A's and B's classes may lie along different directions"
-LEAST = 0.2
-"""What the index of the varied part must clear for "shared" to stand, and the share of B's own work
-that nulls must leave for an index: the bar of "not shared"."""
-
-READER = "the reader explains it"
-NARROW = "the site is so narrow that any directions will do; lower k"
-NO_MORE = "A's directions do some of the work in B, but no more than a null does"
-OTHER_CLASS, BY_CHANCE = "another class as donor", "a random subspace"
-
-WHOLE = "all directions of the site are interchanged: that compares no subspaces; lower k"
 
 
 @door
@@ -350,14 +334,16 @@ def _summarise(
     seed: int,
 ) -> pd.DataFrame:
     """One row per site for the bases of `a`, tried in `b`."""
-    own, home = _Receivers.of(held, b), _Receivers.of(held, a)
+    own, home = Receivers.of(held, b), Receivers.of(held, a)
     largest = max(
         float(np.abs(effects + domains[b].before).max())
         for tried in sites_tried
         for effects in (tried[b].effects, tried[b].foreign[a])
     )
     rounding, about = ROUNDING * largest, _about(held, a, b, seed)
-    judged = [_judged(tried[b], tried[a], a, own, home, rounding) for tried in sites_tried]
+    judged = [
+        judge_interchange(tried[b], tried[a], a, own, home, rounding) for tried in sites_tried
+    ]
     moved = rounded(np.stack([each.beyond for each in judged], axis=1), rounding)
     tested = max_t_p(by_class(moved, own.labels), seed=seed)
     table = []
@@ -386,132 +372,6 @@ def _summarise(
             }
         )
     return pd.DataFrame(table)
-
-
-@dataclass(frozen=True, eq=False)
-class _Receivers:
-    """The receivers of a domain: the scored class of each, and every class with a part in it."""
-
-    labels: np.ndarray
-    roles: np.ndarray
-
-    @classmethod
-    def of(cls, held: HeldOut, domain: str) -> "_Receivers":
-        rows = held.tested[domain].rows
-        roles = rows[["label", "target_label", "null_label"]]
-        return cls(rows["label"].to_numpy(), roles.to_numpy())
-
-    @property
-    def n(self) -> int:
-        """How many there are."""
-        return len(self.labels)
-
-    def mean(self, effects: np.ndarray) -> float:
-        """The mean over classes."""
-        return float(class_mean(effects, self.labels))
-
-    def strongest(self, effects: Mapping[str, np.ndarray]) -> tuple[str, np.ndarray]:
-        """The name of the effect that is largest in the mean, and the effect."""
-        name = max(effects, key=lambda each: self.mean(effects[each]))
-        return name, effects[name]
-
-    def means(self, *effects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Several means over classes, and the same with each class left out."""
-        table = np.stack(effects, axis=1)
-        return class_mean(table, self.labels), leave_out(table, self.labels, self.roles)
-
-    def weak(self, tried: Tried, kind: str) -> str:
-        """Why an interchange within a domain is too weak to compare with; empty if it is not."""
-        means, left = self.means(tried[kind] - tried[f"{kind} null"])
-        error = jackknife(means[0], left[:, 0]).error
-        if means[0] > 3 * error or not np.isfinite(error):  # too few classes: the index says so
-            return ""
-        return f"{means[0]:.2g} beyond another class, below 3 standard errors ({3 * error:.2g})"
-
-
-@dataclass(frozen=True, eq=False)
-class _Held:
-    """What the bases of a domain do in another at one site, held against the strongest null.
-
-    `means` are value, null and ceiling, `left` the same without each class, `beyond` how far each
-    receiver moves beyond the null.
-    """
-
-    index: Index
-    means: np.ndarray
-    left: np.ndarray
-    beyond: np.ndarray
-    null_kind: str
-
-
-def _judged(
-    here: Tried, there: Tried, a: str, own: _Receivers, home: _Receivers, rounding: float
-) -> _Held:
-    """Judge the bases of `a` tried `here`; or say why there is no index, or no "shared"."""
-    nulls = {
-        kind: {OTHER_CLASS: here.given(a, f"{kind} null"), BY_CHANCE: here["random"]}
-        | {f"a subspace of {name}": does for name, does in here.of_floors(kind).items()}
-        for kind in FLOOR
-    }
-    beyond, of_varied = (
-        _against(here.given(a, kind), nulls[kind], here, own, rounding) for kind in FLOOR
-    )
-    plain = _against(
-        here.given(a, "fitted"), {OTHER_CLASS: nulls["fitted"][OTHER_CLASS]}, here, own, rounding
-    )
-    width, k = there.subspace.basis.shape
-    without = _without_index(own.weak(here, "whole"), home.weak(there, "own"), k == width)
-    if without:
-        return replace(beyond, index=without)
-    if plain.index.verdict == NOT_SHARED:
-        return plain
-    index = beyond.index
-    if index.verdict == NOT_SHARED:
-        index = replace(index, verdict=CANNOT_TELL, reason=f"{NO_MORE} ({beyond.null_kind})")
-    return replace(beyond, index=of_one_code(index, of_varied.index))
-
-
-def _against(
-    value: np.ndarray,
-    nulls: Mapping[str, np.ndarray],
-    here: Tried,
-    own: _Receivers,
-    rounding: float,
-) -> _Held:
-    """An effect against the strongest of its nulls, the first of which is another class's."""
-    name, null = own.strongest(nulls)
-    means, left = own.means(value, null, here["own"])
-    index = index_of(means, left, rounding=rounding)
-    room, of_own = means[2] - means[1], means[2] - own.mean(nulls[OTHER_CLASS])
-    if name != OTHER_CLASS and (room < LEAST * of_own or np.isnan(index.value)):
-        why = NARROW if name == BY_CHANCE else READER
-        does = f"{why}: {name} does {1 - room / of_own:.0%} of what B's own does"
-        reason = "; ".join(filter(None, [does, index.reason]))
-        index = Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
-    return _Held(index, means, left, value - null, name)
-
-
-def of_one_code(index: Index, varied: Index) -> Index:
-    """An index without "shared", where what varies in A carries nothing in B, or may not.
-
-    The two are then read alike, and that may be a reader of two codes.
-    """
-    if index.verdict == SHARED and not varied.low > LEAST:
-        found = f"index of what varies in A: {varied.low:.2f} to {varied.high:.2f}"
-        reason = f"{APART} ({varied.reason or found})"
-        return replace(index, verdict=CANNOT_TELL, reason=reason)
-    return index
-
-
-def _without_index(no_whole: str, no_fit: str, all_of_it: bool) -> Index | None:
-    reason = ""
-    if all_of_it:
-        reason = WHOLE
-    elif no_whole:
-        reason = f"the whole site does not carry the class: {no_whole}"
-    elif no_fit:
-        reason = f"the subspace does not carry the class in its own domain: {no_fit}"
-    return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason) if reason else None
 
 
 def _about(held: HeldOut, a: str, b: str, seed: int) -> Evidence:

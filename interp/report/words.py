@@ -58,7 +58,7 @@ def answer_sentences(result: LoadedResult) -> list[str]:
 
 
 def unlearned(result: LoadedResult) -> str:
-    """Which models did not learn, by what, and that nothing is judged for them; "" for none."""
+    """Which models are not shown to have learned, by what; "" for none."""
     told = models_told(result)
     failed = told[~told["learned"]]
     if failed.empty:
@@ -73,9 +73,9 @@ def unlearned(result: LoadedResult) -> str:
     reached = f"{'at most ' if len(failed) > 1 else ''}{percent(float(most['value']))}"
     interval = between(100 * float(most["low"]), 100 * float(most["high"]), 1)
     return (
-        f"Did not learn, so that nothing below is judged for it: {sequence(named)}. On seen "
-        f"classes in its own training domains it reaches {reached} ({interval}, by drawings), not "
-        f"more than always answering one class gets ({percent(float(most['null']))})."
+        f"Not shown to have learned, so that nothing below is judged for it: {sequence(named)}. On "
+        f"seen classes in its own training domains it reaches {reached} ({interval}, by drawings); "
+        f"always answering one class gets {percent(float(most['null']))}."
     )
 
 

@@ -217,6 +217,6 @@ def _answers(own: pd.DataFrame) -> float:
 def _why(value: float, low: float, high: float, null: float) -> str:
     shown, least, most, floor = (f"{100 * each:.1f}" for each in (value, low, high, null))
     return (
-        f"this model did not learn: of seen classes in its own training domains {shown} % are "
+        f"not shown to have learned: of seen classes in its own training domains {shown} % are "
         f"right ({least} to {most}), and always answering one class gets {floor} %"
     )

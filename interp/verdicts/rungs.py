@@ -23,7 +23,7 @@ WITHIN, ACROSS = "probe within the domain", "probe transfer, each domain centred
 
 BY_INDEX = (
     "the index's 95 % interval lies above .5",
-    "it lies below .2, and p does not find more than nothing",
+    "it lies below .2, and p finds nothing beyond the null",
 )
 """Where a rung says "shared" and where "not shared", if it has no rule of its own."""
 
@@ -188,7 +188,7 @@ RUNGS: Mapping[str, Rung] = {
             indexed=False,
             rule=(
                 "the 95 % interval of a probe's accuracy lies above that of permuted labels",
-                "its index lies below .2, and p does not find more than nothing",
+                "its index lies below .2, and p finds nothing beyond the null",
             ),
         ),
         _rung(

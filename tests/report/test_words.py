@@ -83,17 +83,21 @@ def test_a_model_that_did_not_learn_is_named_first_and_not_judged(
     accuracy = at_chance(study_frames(), "cg-low")
     result = read_result(build(replaced={"accuracy": accuracy}, without=("ladder", "rungs")))
     for told in (headline(result), answer_sentences(result)):
-        assert told[0].startswith("Did not learn, so that nothing below is judged for it: CG low")
+        assert told[0].startswith(
+            "Not shown to have learned, so that nothing below is judged for it: CG low"
+        )
         assert "6.7 % (95 % interval" in told[0] and "always answering one class" in told[0]
         assert not any("CG low" in sentence for sentence in told[1:])
     assert "46.0 % for CG high diversity" in answer_sentences(result)[1]
     ladder = result.frame("ladder")
     own = ladder[(ladder["setting"] == "cg-low") & (ladder["control"] == "")]
     assert set(own["verdict"]) == {"cannot tell"} and own["index"].isna().all()
-    assert own["reason"].str.startswith("this model did not learn").all()
+    assert own["reason"].str.startswith("not shown to have learned").all()
     assert "shared" in set(ladder[ladder["setting"] == "cg-high"]["verdict"])
     figure = answer_figure(result)
-    assert figure is not None and "since it did not learn: CG low diversity" in figure.caption
+    assert (
+        figure is not None and "since not shown to have learned: CG low diversity" in figure.caption
+    )
     assert "CG low diversity" not in {trace.get("name") for trace in figure.data}
 
 
@@ -105,7 +109,7 @@ def test_where_no_model_learned_nothing_else_is_said(build: Build, study_frames:
     assert "sharing-profile" not in {figure.name for figure in ladder.figures}
     assert any(
         said.startswith("Not drawn, since no row has an index: The sharing profile")
-        and "did not learn" in said
+        and "not shown to have learned" in said
         for said in ladder.missing
     )
 

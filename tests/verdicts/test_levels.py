@@ -1,6 +1,7 @@
 """L1, L2 and L3: estimates computed a second way, true nulls kept, links found, refusals."""
 
 from itertools import permutations, product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,11 +46,16 @@ def test_a_domain_asked_twice_adds_nothing_to_l1() -> None:
     assert (one.value, one.p, one.low, one.high) == (two.value, two.p, two.low, two.high)
 
 
-def test_l1_has_an_interval_that_its_p_agrees_with() -> None:
+@pytest.mark.parametrize(
+    ("asked", "world"),
+    [(across_mixtures, World(l1=0.7, blocks=2)), (within_mixtures, World(l2=0.45, shared=0.9))],
+    ids=["L1", "L2"],
+)
+def test_a_level_has_an_interval_that_its_p_agrees_with(asked: Any, world: World) -> None:
     clear = {True: 0, False: 0}
     for seed in range(60):
-        drawn = World(l1=0.7, blocks=2).panels(stream(seed))
-        found = across_mixtures(drawn["sharing"], drawn["accuracy"], n_permutations=499)
+        drawn = world.panels(stream(seed))
+        found = asked(drawn["sharing"], drawn["accuracy"], n_permutations=499)
         assert (found.low > 0 or found.high < 0) == (found.p <= 0.05)
         clear[found.p <= 0.05] += 1
     assert min(clear.values()) > 10
@@ -136,16 +142,6 @@ def test_l2_moves_the_blocks_of_each_mixture() -> None:
     found = within_mixtures(drawn["sharing"], drawn["accuracy"], halves=halves, n_permutations=9999)
     assert found.p == pytest.approx(exact, abs=0.01)
     assert 0.1 < exact < 0.9
-
-
-def test_l2_has_an_interval_that_its_p_agrees_with() -> None:
-    clear = {True: 0, False: 0}
-    for seed in range(60):
-        drawn = World(l2=0.45, shared=0.9).panels(stream(seed))
-        found = within_mixtures(drawn["sharing"], drawn["accuracy"], n_permutations=499)
-        assert (found.low > 0 or found.high < 0) == (found.p <= 0.05)
-        clear[found.p <= 0.05] += 1
-    assert min(clear.values()) > 10
 
 
 def test_l2_noise_is_known_from_intervals_where_there_are_no_halves() -> None:

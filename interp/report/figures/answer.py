@@ -100,7 +100,7 @@ def no_answer(result: LoadedResult) -> str:
     rows = result.frame(table)
     reasons = list(dict.fromkeys(reason for reason in rows["reason"] if reason))
     if all(unlearned_settings(result, name) for name in result.test_domains):
-        why = "no model learned"
+        why = "no model is shown to have learned"
     elif rows.empty:
         what = "how domains share geometry" if result.one_model else "accuracy"
         why = f"{what} was not measured"
@@ -113,7 +113,7 @@ def _unlearned(result: LoadedResult) -> str:
     """The settings that are not shown since they did not learn."""
     failed = {name for test in result.test_domains for name in unlearned_settings(result, test)}
     names = [setting_name(name) for name in ordered_settings(failed)]
-    return f" Not shown, since it did not learn: {sequence(names)}." if names else ""
+    return f" Left out, since not shown to have learned: {sequence(names)}." if names else ""
 
 
 def _instead(result: LoadedResult, figure: Figure | None) -> Figure | None:

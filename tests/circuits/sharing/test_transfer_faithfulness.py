@@ -340,3 +340,13 @@ def test_an_artist_is_on_one_side_in_every_domain() -> None:
     halves = [set(read.pairs.clean.artist) for read in found("all shared", "d_mlp", "A").halves]
     assert not halves[0] & halves[1]
     assert halves[1] == set(found("all shared", "d_mlp", "B").halves[1].pairs.clean.artist)
+
+
+def test_every_picture_is_used_unless_fewer_are_asked_for() -> None:
+    planted, hooked = model("all shared")
+    cut = Units.of(hooked, NEURONS, torch.zeros(1, 3, 32, 32).double(), axis="d_mlp")
+    words = {"domain": "A", "classifier": planted.classifier, "preprocess": as_tensor}
+    every = class_circuits(cut, pictures(), **words)
+    assert sum(map(len, every.values)) == (pictures().domain == "A").sum()
+    few = class_circuits(cut, pictures(), n=1, **words)
+    assert sum(map(len, few.values)) == 2 * len(few.classes)

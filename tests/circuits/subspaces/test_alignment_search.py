@@ -14,11 +14,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from interp.circuits import Chain, Classifier, das, das_among, transplant
+from interp.circuits.patching.engine import hold
 from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.world import CLASSES as PLANTED_CLASSES
 from interp.circuits.planted.world import DOMAINS, World
-from interp.circuits.subspaces.alignment_search import of_one_code
+from interp.circuits.subspaces.fitting import (
+    FitRecipe,
+    SubspaceTask,
+    fit_directions,
+    smallest_that_carries,
+)
 from interp.circuits.subspaces.interchanges import (
     KINDS,
     DasTask,
@@ -28,8 +34,9 @@ from interp.circuits.subspaces.interchanges import (
     try_site,
     try_subspaces,
 )
+from interp.circuits.subspaces.judged_interchanges import of_one_code
 from interp.circuits.subspaces.pictures_without_class import CLASS_FREE, class_free
-from interp.circuits.subspaces.subspace import Subspace
+from interp.circuits.subspaces.subspace import Subspace, read_at
 from interp.core.artists import artist_sides
 from interp.core.errors import DataError, SampleError, SiteError, SpecificationError
 from interp.core.images import ImageTable
@@ -499,3 +506,39 @@ def test_class_free_pictures_keep_their_sizes_and_order() -> None:
 def test_unknown_class_free_pictures_are_refused() -> None:
     with pytest.raises(SpecificationError, match="pink noise"):
         of_a_reader(patterned(None), class_free=("pink noise",))
+
+
+@pytest.mark.parametrize(("pool_type", "place"), [("tok", {"pos": 0}), ("avg", {})])
+def test_a_tower_is_patched_where_its_embedding_is_read(pool_type: str, place: Any) -> None:
+    """A class token alone, or every patch of a ViT that averages them."""
+    torch.manual_seed(0)
+    size = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "heads": 2}
+    fresh = VisionTransformer(**size, mlp_ratio=2.0, output_dim=24, pool_type=pool_type)
+    found = HookedViT(fresh.eval())
+    x = torch.rand(1, 3, 32, 32)
+    assert read_at(found, "blocks.1.hook_resid_post", x) == place
+    assert read_at(found, "blocks.0.hook_resid_post", x) == {}  # a block later, all are read
+    assert read_at(found, "hook_embedding", x) == {}
+
+
+def test_the_fewest_directions_that_carry_the_class_are_taken() -> None:
+    """Two of eight directions are read, one of them much more: it alone does nearly everything."""
+    draw = torch.Generator().manual_seed(0)
+    base, source = torch.randn(2, 256, 1, 8, generator=draw).double()
+    both = torch.cat([base, source])
+    pairs = np.stack([np.arange(256), np.arange(256, 512)], axis=1)
+    for weights, fewest in (((1.0, 0.05), 1), ((1.0, 1.0), 2)):
+        ways = torch.zeros(8, 2).double()
+        ways[0, 0], ways[1, 1] = weights
+        tower = Chain([nn.Identity()], pool=Function(lambda stream, ways=ways: stream[:, 0] @ ways))
+        runs = hold(tower, "hook_embed", both, rows=64)
+        says = tower(source)
+
+        def far(outputs: Tensor, says: Tensor = says) -> Tensor:
+            return -(outputs - says[: len(outputs)]).square().sum(dim=1)
+
+        task = SubspaceTask(tower, runs, runs, pairs, far, {})
+        recipe = FitRecipe(steps=5, batch_size=256)
+        fitted = fit_directions(task, recipe, k=4, rows=256)
+        assert smallest_that_carries(task, fitted, rows=256, n=256) == fewest
+        assert float(fitted.basis[0, 0].abs()) > 0.99 or fewest == 2
