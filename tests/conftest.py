@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from interp.core.images import ImageTable
 from interp.core.progress import set_quiet
 from interp.data.artwork.embedded import EmbeddedSpec, open_embedded
 from interp.measures.options import AnalysisSpec
+from interp.models.training.supervisor import train
+from interp.study.grids import Grid
 from interp.study.results import Result, open_result
 from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
 from interp.study.studies import Study
@@ -21,21 +24,23 @@ def pytest_configure() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is slow
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the files so that no worker waits for another and all end together.
+    """Call slow what needs the small study, and order files so that no worker waits for it.
 
-    The first file makes the small study, and others that need it come after the slow files that do
-    not.
+    The first file makes the study; others that need it come after the slow files that do not.
     """
+    studied = [item for item in items if "small_study" in getattr(item, "fixturenames", ())]
+    for item in studied:
+        item.add_marker(pytest.mark.slow)
+    files = {item.path for item in studied}
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    studied = {item.path for item in items if "small_study" in getattr(item, "fixturenames", ())}
-    first = min(studied & slow or studied, default=None)
+    first = min(files, default=None)
 
     def turn(item: pytest.Item) -> int:
         if item.path == first:
             return 0
-        # without slow files to do meanwhile, whoever needs the study comes last
-        return (2 if slow else 4) if item.path in studied else 1 if item.path in slow else 3
+        return 2 if item.path in files else 1 if item.path in slow else 3
 
     items.sort(key=turn)
 
@@ -94,7 +99,10 @@ def small_study(small_images: ImageTable, shared_folder: Path) -> Result:
 
 
 @pytest.fixture(scope="session")
-def trained_checkpoint(small_study: Result) -> Path:
-    """The last checkpoint of the small study's CG high-diversity model."""
-    found = sorted((small_study.folder / "steps").glob("train-cg-high-*/checkpoints/epoch_*.pt"))
-    return max(found, key=lambda path: int(path.stem.split("_")[1]))
+def trained_checkpoint(small_images: ImageTable, shared_folder: Path) -> Path:
+    """The last checkpoint of a CLIP that was trained as the small study's CG high-diversity one."""
+    alone = replace(SMALL.mixtures, settings=("cg-high",))
+    with FileLock(shared_folder / "checkpoint.lock"):
+        [run] = Grid(replace(SMALL, mixtures=alone)).runs(shared_folder / "trained", jobs=1)
+        train([run], jobs=1)  # at once, where another worker has trained it
+    return run.final

@@ -5,6 +5,7 @@ that they left out.
 """
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
@@ -324,9 +325,13 @@ def missed_at_most(misses: int, *, drawn: int, rest: int, confidence: float = 0.
     """
     if drawn == rest:
         return misses
-    possible = np.arange(misses, rest - (drawn - misses) + 1)
-    chance = hypergeom.cdf(misses, rest, possible, drawn)
-    return int(possible[chance > 1 - confidence].max())
+    possible = range(misses, rest - (drawn - misses) + 1)
+
+    def unlikelihood(n: int) -> float:
+        """How unlikely it is to draw so few misses where there are `n`; it grows with `n`."""
+        return 1 - float(hypergeom.cdf(misses, rest, n, drawn))
+
+    return possible[bisect_left(possible, confidence, key=unlikelihood) - 1]
 
 
 def _rank_correlation(

@@ -15,9 +15,13 @@ from interp.circuits.planted.model import PlantedBlueprint
 ANSWERS = {"s": "shared", "n": "not shared", "p": "in part", "b": "blind"}
 """What a measure must say: an index above .5 or below .2, one between the ends; or anything."""
 
-TAKEN_AT = {"probe transfer": "streams", "cka": "streams", "das": "streams", "transplant": "added"}
+TAKEN_AT = {
+    **dict.fromkeys(("probe transfer", "cka", "directions", "das"), "streams"),
+    "transplant": "added",
+}
 """The measures that are taken at several sites of an `Outlook`; all others once per model.
 
+`probe transfer` is of probes with each domain centred, `directions` the cosine of LDA directions.
 `das` is a linear subspace fitted by interchange between A's pictures, tested between B's. Its cells
 say what the directions do that are read and vary in A.
 `circuit transfer` is the faithfulness, in B, of the circuit from A, cut by edges; `neuron

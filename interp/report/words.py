@@ -11,6 +11,7 @@ import pandas as pd
 
 from interp.core.declarations.writing import between, number, percent, sequence
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.core.statistics.replication import ONE_BLOCK
 from interp.report.figures.levels_of_evidence import foremost
 from interp.report.figures.subjects import (
     EPOCH_0,
@@ -167,15 +168,21 @@ def _difference(row: pd.Series) -> str:
     interval = between(100 * low, 100 * high, 1)
     if not (math.isfinite(low) and math.isfinite(high)):
         return f"{better} and {worse} differ by {number(100 * value, 1)} points ({interval})"
+    interval += _runs(row)
     if low > 0:
         return f"{better} beats {worse} by {number(100 * value, 1)} points ({interval})"
     if high < 0:
         return f"{better} falls behind {worse} by {number(-100 * value, 1)} points " + (
-            f"({between(-100 * high, -100 * low, 1)})"
+            f"({between(-100 * high, -100 * low, 1)}{_runs(row)})"
         )
     return f"whether {better} beats {worse} cannot be told ({number(100 * value, 1)} points, " + (
         f"{interval})"
     )
+
+
+def _runs(row: pd.Series) -> str:
+    """Of what the interval of a contrast speaks, if of less than the settings themselves."""
+    return "; of these runs alone" if row.get("unit") == ONE_BLOCK else ""
 
 
 def _readable(result: LoadedResult, compared: Sequence[ComparedPair]) -> str:
@@ -387,7 +394,8 @@ def _decided(result: LoadedResult, test_domain: str) -> str:
     sure = [_better(row) for _, row in rows.iterrows() if row["low"] > 0 or row["high"] < 0]
     if not sure:
         return "; no difference between settings has an interval clear of 0"
-    return f"; {sequence(sure)} by an interval clear of 0"
+    alone = " in these runs" if (rows["unit"] == ONE_BLOCK).all() else ""
+    return f"; {sequence(sure)}{alone} by an interval clear of 0"
 
 
 def _better(row: pd.Series) -> str:

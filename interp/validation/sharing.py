@@ -26,7 +26,8 @@ from interp.circuits.planted.model import Outlook, PlantedBlueprint
 from interp.circuits.planted.world import DOMAINS, as_tensor, paint
 from interp.circuits.sharing.transfer_faithfulness import OVER_SIZES
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED
-from interp.probes import Features, collect, similarity, transfer
+from interp.probes import Features, collect, directions, similarity, transfer
+from interp.probes.geometry.contrasts import DISCRIMINANT
 from interp.validation.opened import Opened
 from interp.verdicts.rungs import RUNGS
 from interp.verdicts.votes import Votes, count_votes, of_cuts
@@ -141,12 +142,17 @@ def _by_site(frame: pd.DataFrame) -> Said:
 
 def _probes(subject: _Subject) -> Said:
     frame = transfer(subject.features).frame
-    across = frame[(frame["train_domain"] != frame["domain"]) & ~frame["centred"].astype(bool)]
+    across = frame[(frame["train_domain"] != frame["domain"]) & frame["centred"].astype(bool)]
     return _by_site(across)
 
 
 def _geometry(subject: _Subject) -> Said:
     return _by_site(similarity(subject.features).frame)
+
+
+def _directions(subject: _Subject) -> Said:
+    frame = directions(subject.features).frame
+    return _by_site(frame[frame["measure"] == DISCRIMINANT])
 
 
 def _interchanged(subject: _Subject) -> Said:
@@ -201,6 +207,7 @@ def _carried(found: list[ClassCircuits]) -> Said:
 MEASURES: Mapping[str, Callable[[_Subject], Said]] = {
     "probe transfer": _probes,
     "cka": _geometry,
+    "directions": _directions,
     "das": _interchanged,
     "transplant": _transplanted,
     "node overlap": _nodes,

@@ -150,6 +150,7 @@ _MEASURES = (
     RungMeasure(
         *("R3", "cosine of LDA directions", "directions", DISCRIMINANT, False),
         _named(DISCRIMINANT),
+        planted=("directions",),
     ),
     RungMeasure(
         *("R3 difference", "cosine of class differences", "directions", MEAN_DIFFERENCE, False),

@@ -9,7 +9,7 @@ python -m tests.benchmarks contrasts       the comparisons of those tables; only
 python -m tests.benchmarks levels          whether accuracy goes with that; only when named
 python -m tests.benchmarks level_power     how often L1 to L3 find a link; only when named
 python -m tests.benchmarks truth           the truth table (BLUEPRINTS=30 judges on); when named
-python -m tests.benchmarks null            the ladder where nothing corresponds; only when named
+python -m tests.benchmarks null            the ladder where nothing is shared; only when named
 """
 
 import os
@@ -32,10 +32,10 @@ from tests.benchmarks.judging import truth
 from tests.benchmarks.layers import layers, many
 from tests.benchmarks.levels import level_power, levels
 from tests.benchmarks.mixing import mix
+from tests.benchmarks.nulls import nulls
 from tests.benchmarks.opening import open_
 from tests.benchmarks.paging import page
 from tests.benchmarks.peers import peers
-from tests.benchmarks.permuted import permuted
 from tests.benchmarks.probing import one_probe, probe_grid, probe_power
 from tests.benchmarks.sharing import sharing
 from tests.benchmarks.streaming import stream
@@ -186,7 +186,7 @@ BENCHMARKS = {
     "levels": levels,
     "level_power": level_power,
     "truth": lambda: print(truth()),
-    "null": lambda: print(permuted()),
+    "null": lambda: print(nulls()),
 }
 
 if __name__ == "__main__":

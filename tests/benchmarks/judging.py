@@ -38,6 +38,7 @@ FEW = 5
 SHORT = {
     "probe transfer": "probes",
     "cka": "CKA",
+    "directions": "LDA",
     "das": "DAS",
     "transplant": "transplant",
     "node overlap": "nodes",

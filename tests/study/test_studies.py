@@ -73,6 +73,13 @@ def steps(result: Result) -> dict[str, int]:
     }
 
 
+@pytest.fixture(scope="module")
+def last_checkpoint(small_study: Result) -> Path:
+    """The last checkpoint of the small study's CG high-diversity model."""
+    found = (small_study.folder / "steps").glob("train-cg-high-*/checkpoints/epoch_*.pt")
+    return max(found, key=lambda path: int(path.stem.split("_")[1]))
+
+
 def test_every_table_is_there(small_study: Result) -> None:
     assert set(small_study.tables) == EXPECTED - {
         "differences"
@@ -108,13 +115,13 @@ def test_every_model_and_floor_is_measured(small_study: Result) -> None:
 
 
 def test_layers_are_measured_where_sharing_is(
-    small_study: Result, trained_checkpoint: Path, small_images: ImageTable
+    small_study: Result, last_checkpoint: Path, small_images: ImageTable
 ) -> None:
     """A table of the study is what the measure says of the study's own pictures and model."""
     from interp import probes
     from interp.measures.subjects import STREAM, present
 
-    clip, held_out = load_clip(trained_checkpoint), small_study.facts["held_out"]
+    clip, held_out = load_clip(last_checkpoint), small_study.facts["held_out"]
     seen = small_images.select(split="analysis")
     seen = seen[(~seen.label.isin(held_out)).to_numpy()]
     sites = present(clip.visual, STREAM)
@@ -141,15 +148,15 @@ def test_the_untrained_model_answers_at_chance(small_study: Result) -> None:
 
 
 def test_accuracy_is_what_the_model_answers(
-    small_study: Result, trained_checkpoint: Path, small_images: ImageTable
+    small_study: Result, last_checkpoint: Path, small_images: ImageTable
 ) -> None:
     """Recomputed with open_clip alone: its own transform, tokenizer and encoders."""
     import open_clip
     import torch
 
-    clip = load_clip(trained_checkpoint)
+    clip = load_clip(last_checkpoint)
     model, _, transform = open_clip.create_model_and_transforms(clip.architecture)
-    model.load_state_dict(torch.load(trained_checkpoint, weights_only=True)["state_dict"])
+    model.load_state_dict(torch.load(last_checkpoint, weights_only=True)["state_dict"])
     model.eval()
     tokenizer = open_clip.get_tokenizer(clip.architecture)
     test = small_images.select(split="test", domain="clipart")
@@ -212,9 +219,9 @@ def test_the_facts_tell_how_to_repeat_it(small_study: Result) -> None:
     assert all(c["licence"] for c in facts["credits"])
 
 
-def test_every_model_opens_by_its_setting(small_study: Result, trained_checkpoint: Path) -> None:
+def test_every_model_opens_by_its_setting(small_study: Result, last_checkpoint: Path) -> None:
     clip = small_study.load_clip("cg-high")
-    same = load_clip(trained_checkpoint)
+    same = load_clip(last_checkpoint)
     for ours, theirs in zip(clip.model.parameters(), same.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     first = small_study.load_clip("cg-high", epoch=0, seed=0, test_domain="sketch")

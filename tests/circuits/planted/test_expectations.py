@@ -72,6 +72,25 @@ class Bench:
         within = [agree(gram(d, 0), gram(d, 1)) for d in DOMAINS]
         return float(across / np.sqrt(np.prod(within)))
 
+    def directions(self, site: str) -> float:
+        """Cosine of A's LDA directions with B's, over what halves of one domain agree."""
+
+        def found(domain: str, half: int) -> np.ndarray:
+            x = self.token(site, domain, half).astype(float)
+            means = np.stack([x[self.labels == c].mean(axis=0) for c in range(len(CLASSES))])
+            inner = x - means[self.labels]
+            within = inner.T @ inner / len(x)
+            within += 0.1 * np.trace(within) / len(within) * np.eye(len(within))
+            directions = (means - means.mean(axis=0)) @ np.linalg.inv(within)
+            return directions / np.linalg.norm(directions, axis=1, keepdims=True)
+
+        def agree(one: np.ndarray, two: np.ndarray) -> float:
+            return float((one * two).sum(axis=1).mean())
+
+        across = [agree(found("A", i), found("B", 1 - i)) for i in (0, 1)]
+        within = [agree(found(d, 0), found(d, 1)) for d in DOMAINS]
+        return float(np.mean(across) / np.sqrt(np.prod(within)))
+
     def moved(self, site: str, new: Tensor, domain: str, label: np.ndarray) -> Tensor:
         """The margin for `label` of a domain's pictures whose class token is `new` at a site."""
 
@@ -176,6 +195,7 @@ def measured(blueprint: Blueprint, measure: str, site: str | None) -> float:
     return {
         "probe transfer": one.probe,
         "cka": one.cka,
+        "directions": one.directions,
         "das": one.das,
         "transplant": one.transplant,
     }[measure](site)
@@ -254,7 +274,7 @@ def test_transfer_goes_with_the_dose() -> None:
 def test_every_cell_is_declared_once_with_a_reason() -> None:
     for blueprint in [*map(dosed, CONDITIONS), *HARD, *STEEP]:
         cells = expected(blueprint)
-        assert len({(cell.measure, cell.site) for cell in cells}) == len(cells) == 4 * 4 + 6
+        assert len({(cell.measure, cell.site) for cell in cells}) == len(cells) == 5 * 4 + 6
         assert {cell.answer for cell in cells} <= set(ANSWERS.values())
         assert all(cell.reason for cell in cells)
     assert {"shared", "not shared"} <= {cell.answer for cell in expected(dosed("rotated code"))}
