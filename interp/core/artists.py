@@ -36,7 +36,7 @@ def artists_of(frame: pd.DataFrame) -> np.ndarray:
         if name in frame.columns and column != "picture":
             known = frame[name].notna().to_numpy()
             prefix = "" if name == column else f"{name} "
-            said = np.array([f"{prefix}{value}" for value in frame[name]], dtype=object)
+            said = np.array([f"{prefix}{value}" for value in frame[name].to_numpy(object)], object)
             names = np.where(known, said, names)
     return names
 
@@ -142,7 +142,8 @@ def _fill(
     sides, filled = np.zeros(len(share), dtype=np.int8), np.zeros((2, share.shape[1]))
     for artist in order:
         zero, one = filled[:, share[artist] > 0].sum(axis=1)
-        side = int(coin[artist]) if np.isclose(zero, one) else int(one < zero)
+        equal = abs(zero - one) <= 1e-8 + 1e-5 * one
+        side = int(coin[artist]) if equal else int(one < zero)
         sides[artist] = side = (given or {}).get(int(artist), side)
         filled[side] += share[artist]
     return sides, filled

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from interp.core.errors import DataError, PictureError, SampleError, check_known
 from interp.core.faces.doors import door
 from interp.core.parallel import side_by_side
 from interp.core.pictures import UNREADABLE, Preparation, Preprocess, Reader, gallery
+from interp.core.preprocessing import by_batch
 from interp.core.seeds import rng
 from interp.core.storage.decoded import DECODED
 from interp.core.storage.store import fingerprint, replacing, writable
@@ -310,7 +310,8 @@ class ImageTable:
             `batch channel row column`.
         """
         chosen = range(len(self)) if rows is None else rows
-        return torch.stack([preprocess(self.picture(int(row))) for row in chosen])
+        each, together = by_batch(preprocess)
+        return together([each(self.picture(int(row))) for row in chosen])
 
     def batches(self, preprocess: Preprocess, *, batch_size: int = 256) -> Iterator[Tensor]:
         """Preprocessed pictures in table order, `batch_size` at a time."""

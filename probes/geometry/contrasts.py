@@ -248,30 +248,37 @@ def _varies(found: np.ndarray, x: np.ndarray) -> bool:
 
 def _meet(one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cosines "class class"; their mean over classes and its null, "left 2"."""
-    grams = [one @ two.T, one @ one.T, two @ two.T]
+    one, two = (each - each.mean(axis=0) for each in (one, two))
+    across = one @ two.T
+    scales = [_over_lengths(each @ each.T) for each in (one, two)]
+    whole = across * np.outer(scales[0][0], scales[1][0])
     k = len(one)
-    keep = np.array([[c for c in range(k) if c != out] for out in range(k)])
-    left = _cosine(*(gram[keep[:, :, None], keep[:, None, :]] for gram in grams))
-    whole = _cosine(*grams)
-    means = [
-        [np.diagonal(each, axis1=-2, axis2=-1).mean(axis=-1), each.mean(axis=(-2, -1))]
-        for each in (whole[None], left)
-    ]
-    return whole, np.concatenate(means, axis=1).T
+    # without a class, directions are centred over the others: rows and columns change by their mean
+    n, out = k - 1, np.diagonal(across)
+    rows = -across.T / n  # "left class": of a row's products, the one with the class left out
+    columns = -across / n
+    shift = out / n**2  # all products sum to 0
+    u, v = (scale[1:] for scale in scales)
+    own = out - rows - columns + shift[:, None]
+    mean = (own * u * v).sum(axis=1) / n
+    total = np.einsum("li,ij,lj->l", u, across, v, optimize=True)
+    total -= (u * rows).sum(axis=1) * v.sum(axis=1) + u.sum(axis=1) * (v * columns).sum(axis=1)
+    total += shift * u.sum(axis=1) * v.sum(axis=1)
+    ends = [np.trace(whole) / k, whole.mean()]
+    return whole, np.vstack([ends, np.column_stack([mean, total / n**2])])
 
 
-def _cosine(across: np.ndarray, one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """Cosines "class class" of directions that are centred over the classes kept, from products."""
-    across, one, two = (
-        gram
-        - gram.mean(axis=-1, keepdims=True)
-        - gram.mean(axis=-2, keepdims=True)
-        + gram.mean(axis=(-2, -1), keepdims=True)
-        for gram in (across, one, two)
-    )
-    lengths = (np.diagonal(gram, axis1=-2, axis2=-1) for gram in (one, two))
-    a, b = (np.sqrt(np.maximum(each, 1e-300)) for each in lengths)
-    return across / (a[..., :, None] * b[..., None, :])
+def _over_lengths(gram: np.ndarray) -> np.ndarray:
+    """One over the lengths of centred directions, "left class": of all, then without each class.
+
+    Of a class that is left out, 0.
+    """
+    k, squares = len(gram), np.diagonal(gram)
+    n = k - 1
+    left = squares + 2 * gram.T / n + (squares / n**2)[:, None]
+    scale = 1 / np.sqrt(np.maximum(np.vstack([squares, left]), 1e-300))
+    scale[1:][np.diag_indices(k)] = 0.0
+    return scale
 
 
 def _rows(

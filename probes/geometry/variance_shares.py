@@ -7,6 +7,7 @@ that is not there is 0 on average.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -256,20 +257,20 @@ class _Products:
     def permuted(self, n_permutations: int, seed: int) -> dict[str, np.ndarray]:
         """Class and domain effects with classes permuted in each domain, domains in each class."""
         n, n_domains = self.gram.shape[:2]
-        generator = rng("class permutations in each domain", seed)
-        everything, every, each = self.gram.mean(), np.arange(n), range(n_domains)
-        drawn = np.empty((2, n_permutations))
-        for place in range(n_permutations):
-            order = np.stack([generator.permutation(n) for _ in each], axis=1)
-            turn = np.argsort(generator.random((n, n_domains)), axis=1)
-            met = self.gram[order[:, :, None], np.arange(n_domains)[:, None],
-                            order[:, None, :], np.arange(n_domains)]  # fmt: skip
-            drawn[0, place] = met.mean() - everything
-            drawn[1, place] = np.mean([
-                self.gram[every[:, None], turn[:, d][:, None], every, turn[:, d]].mean()
-                for d in each
-            ]) - everything  # fmt: skip
-        return {"class": drawn[0], "domain": drawn[1]}
+        orders, turns = _exchanges(n, n_domains, n_permutations, seed)
+        domain = np.arange(n_domains)
+        met = self.gram[orders[:, :, :, None], domain[:, None], orders[:, :, None, :], domain]
+        # which cells stand in a domain's place, as ones: "permutation domain cell"
+        cells = np.arange(n) * n_domains + turns.swapaxes(1, 2)
+        chosen = np.zeros((n_permutations * n_domains, n * n_domains))
+        np.put_along_axis(chosen, cells.reshape(len(chosen), n), 1.0, axis=1)
+        gram = self.gram.reshape(n * n_domains, n * n_domains)
+        moved = np.einsum("pc,pc->p", chosen @ gram, chosen).reshape(n_permutations, n_domains)
+        everything = self.gram.mean()
+        return {
+            "class": met.mean(axis=(1, 2, 3)) - everything,
+            "domain": moved.mean(axis=1) / n**2 - everything,
+        }
 
     def random_angles(self, n_draws: int, n_domains: int, seed: int) -> np.ndarray:
         """g'S g / g'g of random directions g within cells, as many at a time as domain effects."""
@@ -280,6 +281,24 @@ class _Products:
         through = (along[0] * along[1]).sum(axis=(1, 2)) / (self.gram.shape[0] - 1)
         length = ((weights @ self.residual) ** 2).sum(axis=(1, 2))
         return np.divide(through, length, out=np.zeros_like(through), where=length > 0)
+
+
+@lru_cache(maxsize=4)
+def _exchanges(
+    n: int, n_domains: int, n_permutations: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Orders of the classes within domains, and of the domains within classes.
+
+    Both are "permutation class domain".
+    """
+    generator = rng("class permutations in each domain", seed)
+    orders = np.empty((n_permutations, n, n_domains), dtype=np.intp)
+    turns = np.empty_like(orders)
+    for place in range(n_permutations):
+        for domain in range(n_domains):
+            orders[place, :, domain] = generator.permutation(n)
+        turns[place] = np.argsort(generator.random((n, n_domains)), axis=1)
+    return orders, turns
 
 
 def _centred(table: np.ndarray) -> np.ndarray:

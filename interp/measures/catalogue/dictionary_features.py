@@ -173,6 +173,6 @@ MEASURE = MeasureSpec(
     tables=("dictionaries", "feature_sharing", "feature_ablation"),
     evidence=("dictionaries", "feature_sharing", "feature_ablation"),
     option="features",
-    seconds=15.7,
+    seconds=13.5,
     sections=(FEATURES,),
 )

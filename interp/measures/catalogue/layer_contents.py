@@ -223,7 +223,7 @@ MEASURE = MeasureSpec(
     evidence=("factorisation", "directions", "separation", "domain_probes", "selectivity"),
     of=EVERY_KIND,
     option="representation",
-    seconds=8.3,
+    seconds=10.3,
     sections=(LAYERS,),
 )
 DIRECTIONS = MeasureSpec(
@@ -233,5 +233,5 @@ DIRECTIONS = MeasureSpec(
     evidence=("directions",),
     of=EVERY_KIND,
     by_name=True,
-    seconds=8.3,  # of all of `representation`, of which it is a part
+    seconds=10.3,  # of all of `representation`, of which it is a part
 )

@@ -397,7 +397,7 @@ MEASURE = MeasureSpec(
     evidence=("overlap", "circuit_transfer", "das", "circuit_stability"),
     of=(TRAINED, UNTRAINED),
     option="circuits",
-    seconds=24.0,
+    seconds=33.0,
     sections=(DAS, CROSSING),
 )
 PAIRS = MeasureSpec(

@@ -164,7 +164,7 @@ MEASURE = MeasureSpec(
     measure,
     tables=("accuracy", "accuracy_by_class", "tradeoff"),
     of=EVERY_KIND,
-    seconds=9.1,
+    seconds=7.1,
     units={"accuracy": RowUnits("accuracy_by_class", "label")},
     sections=(GENERALIZATION,),
 )
