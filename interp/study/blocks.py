@@ -77,7 +77,11 @@ def open_pool(
             "their names",
             "list them in [images]",
         )
-    own = set(study_classes(images.n_classes)) if images.foreign else set(pool.labels)
+    own = (
+        set(study_classes(images.n_classes, edition=images.artwork))
+        if images.foreign
+        else set(pool.labels)
+    )
     return pool, tuple(label for label in pool.labels if label not in own)
 
 

@@ -57,6 +57,15 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(handle, "blake2b").hexdigest()[:16]
 
 
+def content_hash(content: bytes) -> str:
+    """The hash that `file_hash` gives of a file with this content.
+
+    >>> content_hash(b"")
+    '786a02f742015903'
+    """
+    return hashlib.blake2b(content).hexdigest()[:16]
+
+
 def cache_folder() -> Path:
     """Where rendered pictures are kept: `INTERP_CACHE`, else the user's cache folder."""
     import platformdirs

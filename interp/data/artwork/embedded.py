@@ -3,11 +3,13 @@
 There are three splits. `train` and `test` share no artist within a class, so accuracy is accuracy
 on unseen drawings. `analysis` holds fresh renderings by all artists in which the same drawing in
 the same pose and style is in every domain (`drawing`, `warp`, `style`), and a style serves several
-classes. Collections of photographs and paintings have no such pairs.
+classes; `held_back` marks artists whose drawings of the class are not trained on. Collections of
+photographs and paintings have no such pairs.
 
 The study is synthetic and must never be called DomainNet.
 """
 
+import io
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +17,7 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 from PIL import Image
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from interp.core.declarations.declared import Declared, Flag, Whole, at_least
@@ -24,18 +27,28 @@ from interp.core.images import ImageTable
 from interp.core.parallel import side_by_side
 from interp.core.progress import say
 from interp.core.seeds import rng
-from interp.core.storage.store import cache_folder, complete, file_hash, fingerprint, write_atomic
+from interp.core.storage.store import (
+    cache_folder,
+    complete,
+    content_hash,
+    file_hash,
+    fingerprint,
+    write_atomic,
+)
+from interp.data.artwork.glyphs import ink
 from interp.data.artwork.packages import (
+    EDITIONS,
+    LATEST,
     Drawing,
     artwork_fingerprint,
     drawings,
-    ink,
     missing_artists,
+    to_install,
 )
 from interp.data.artwork.rendering import DOMAINS, render
 from interp.data.mixtures.templates import sentence
 
-RENDERER = 2
+RENDERER = 3
 """Raise when a picture is planned or drawn differently, so that old caches are not taken for new.
 """
 
@@ -56,6 +69,8 @@ class EmbeddedSpec(Declared):
         n_test: Test pictures per cell.
         n_analysis: Analysis pictures per cell.
         size: Side of the pictures in pixels.
+        artwork: Edition of the drawings: 2, sixteen artists; 1, seven, with which the first studies
+            were made.
         colour_prior: Whether each class has a hue of its own in real, painting and clipart, a
             shortcut that a model may learn.
         seed: Seed of all draws.
@@ -71,6 +86,9 @@ class EmbeddedSpec(Declared):
     n_test: Annotated[int, at_least(1)] = 16
     n_analysis: Annotated[int, at_least(1)] = 12
     size: Annotated[int, at_least(8)] = 48
+    artwork: Annotated[int, Field(strict=True, ge=EDITIONS[0], le=LATEST, description="1 or 2")] = (
+        LATEST
+    )
     colour_prior: Flag = False
     seed: Whole = 0
 
@@ -87,7 +105,7 @@ def open_embedded(spec: EmbeddedSpec | None = None, *, jobs: int = 2) -> ImageTa
         The image table.
 
     Raises:
-        SpecificationError: For more classes than there are.
+        SpecificationError: For more classes than there are drawings for.
 
     Notes:
         Rendering can be interrupted: it continues by cell (class x domain) and never redraws a
@@ -99,10 +117,14 @@ def open_embedded(spec: EmbeddedSpec | None = None, *, jobs: int = 2) -> ImageTa
     (36, ['clipart', 'infograph'])
     """
     chosen = spec or EmbeddedSpec()
-    for artist, reason in missing_artists().items():
+    for artist, reason in missing_artists(edition=chosen.artwork).items():
         say(f"artist {artist} is left out: {reason}")
     key = fingerprint(
-        chosen, artwork_fingerprint(), RENDERER, version("pillow"), version("resvg-py")
+        chosen,
+        artwork_fingerprint(edition=chosen.artwork),
+        RENDERER,
+        version("pillow"),
+        version("resvg-py"),
     )
     root = cache_folder() / f"artwork-{key}"
     index = root / "index.csv"
@@ -127,7 +149,7 @@ def planned(spec: EmbeddedSpec) -> ImageTable:
     >>> len(planned(EmbeddedSpec(n_classes=2, n_train=1, n_test=1, n_analysis=1, size=16)))
     36
     """
-    classes = study_classes(spec.n_classes)
+    classes = study_classes(spec.n_classes, edition=spec.artwork)
     cells = [
         plan_cell(label, classes[label], domain, spec) for label in classes for domain in DOMAINS
     ]
@@ -136,45 +158,52 @@ def planned(spec: EmbeddedSpec) -> ImageTable:
     )
 
 
-def study_classes(n_classes: int) -> dict[str, list[Drawing]]:
+def study_classes(n_classes: int, *, edition: int = LATEST) -> dict[str, list[Drawing]]:
     """The classes that most artists drew, each with its drawings.
 
     Args:
         n_classes: How many classes; ties are resolved by name.
+        edition: Edition of the drawings.
 
     Returns:
         Drawings by class, sorted by name.
 
     Raises:
-        SpecificationError: For more classes than there are, or fewer than two.
+        SpecificationError: For more classes than there are, or fewer than two; the error names what
+            to install where artists are missing.
     """
     by_label: dict[str, list[Drawing]] = {}
-    for drawing in drawings():
+    for drawing in drawings(edition=edition):
         by_label.setdefault(drawing.label, []).append(drawing)
     if not 2 <= n_classes <= len(by_label):
+        missing = missing_artists(edition=edition)
         raise SpecificationError(
             "make the embedded study",
             f"n_classes = {n_classes}",
             f"2 to {len(by_label)}, the classes that four artists drew",
-            "choose another number",
+            f"run {to_install(missing)}" if missing else "choose another number",
         )
     ranked = sorted(by_label, key=lambda label: (-len({d.artist for d in by_label[label]}), label))
     return {label: by_label[label] for label in sorted(ranked[:n_classes])}
 
 
-def held_back_artists(label: str, artists: list[str], seed: int) -> set[str]:
-    """Draw a quarter of a class's artists, at least one, whose drawings are never trained on.
+def held_back_artists(label: str, artists: list[str], seed: int, *, least: int = 2) -> set[str]:
+    """Draw a quarter of a class's artists, whose drawings are never trained on.
 
     Args:
         label: The class.
         artists: Its artists.
         seed: Seed of the draw.
+        least: At least so many.
 
     Returns:
         The artists of the test split.
+
+    >>> len(held_back_artists("cat", list("abcdefghijkl"), 0))
+    3
     """
     order = rng(f"held-back artists/{label}", seed).permutation(sorted(artists))
-    return set(order[: max(1, len(artists) // 4)])
+    return set(order[: max(least, len(artists) // 4)])
 
 
 def plan_cell(label: str, made: list[Drawing], domain: str, spec: EmbeddedSpec) -> pd.DataFrame:
@@ -189,7 +218,8 @@ def plan_cell(label: str, made: list[Drawing], domain: str, spec: EmbeddedSpec) 
     Returns:
         A row per picture.
     """
-    held_back = held_back_artists(label, list({drawing.artist for drawing in made}), spec.seed)
+    artists = list({drawing.artist for drawing in made})
+    held_back = held_back_artists(label, artists, spec.seed, least=min(spec.artwork, 2))
     by_split = {
         "train": ([d for d in made if d.artist not in held_back], spec.n_train),
         "test": ([d for d in made if d.artist in held_back], spec.n_test),
@@ -204,7 +234,7 @@ def plan_cell(label: str, made: list[Drawing], domain: str, spec: EmbeddedSpec) 
         if split == "analysis":
             common = rng(f"styles/{split}/", spec.seed).integers(2**31, size=STYLES)
             styles = common[styles % STYLES]
-        order = _by_artist(pool)
+        order = _by_artist(pool, "" if spec.artwork == 1 else label, spec.seed)
         rows += [
             (split, order[k % len(order)], int(warps[k]), int(styles[k])) for k in range(count)
         ]
@@ -218,31 +248,43 @@ def plan_cell(label: str, made: list[Drawing], domain: str, spec: EmbeddedSpec) 
             "artist": [row[1].artist for row in rows],
             "drawing": [row[1].name for row in rows],
             "glyph": [row[1].glyph for row in rows],
+            "held_back": [row[1].artist in held_back for row in rows],
             "warp": [row[2] for row in rows],
             "style": [row[3] for row in rows],
         }
     )
 
 
-def _by_artist(pool: list[Drawing]) -> list[Drawing]:
-    """Order drawings by turns, one per artist each time, so that artists are equally frequent."""
+def _by_artist(pool: list[Drawing], label: str, seed: int) -> list[Drawing]:
+    """Order drawings by turns, one per artist each time, so that artists are equally frequent.
+
+    Artists come in an order of the class's own, or by name if no class is given.
+    """
     per_artist: dict[str, list[Drawing]] = {}
     for drawing in sorted(pool, key=lambda each: (each.artist, each.glyph)):
         per_artist.setdefault(drawing.artist, []).append(drawing)
-    longest = max(map(len, per_artist.values()))
-    return [own[k % len(own)] for k in range(longest) for own in per_artist.values()]
+    turns = list(per_artist.values())
+    if label:
+        turns = [turns[at] for at in rng(f"turns/{label}", seed).permutation(len(turns))]
+    longest = max(map(len, turns))
+    return [own[k % len(own)] for k in range(longest) for own in turns]
 
 
 def _render_all(root: Path, spec: EmbeddedSpec, jobs: int) -> None:
     """Render every missing cell, then write the index that makes the set complete."""
-    classes = study_classes(spec.n_classes)
-    cells = [(root, label, classes[label], domain, spec) for label in classes for domain in DOMAINS]
-    say(
-        f"rendering {len(cells)} cells of {spec.n_train + spec.n_test + spec.n_analysis} pictures "
-        f"into {root}"
-    )
-    frames = side_by_side(_render_cell, cells, jobs=jobs, what="render")
+    classes = study_classes(spec.n_classes, edition=spec.artwork)
+    each = spec.n_train + spec.n_test + spec.n_analysis
+    say(f"rendering {len(classes) * len(DOMAINS)} cells of {each} pictures into {root}")
+    tasks = [(root, label, made, spec) for label, made in classes.items()]
+    frames = side_by_side(_render_class, tasks, jobs=jobs, what="render")
     write_atomic(root / "index.csv", pd.concat(frames, ignore_index=True).to_csv(index=False))
+
+
+def _render_class(task: tuple[Path, str, list[Drawing], EmbeddedSpec]) -> pd.DataFrame:
+    """Render all domains of a class, whose drawings are then read once."""
+    root, label, made, spec = task
+    cells = [_render_cell((root, label, made, domain, spec)) for domain in DOMAINS]
+    return pd.concat(cells, ignore_index=True)
 
 
 def _render_cell(task: tuple[Path, str, list[Drawing], str, EmbeddedSpec]) -> pd.DataFrame:
@@ -265,10 +307,11 @@ def _render_cell(task: tuple[Path, str, list[Drawing], str, EmbeddedSpec]) -> pd
                 size=spec.size,
                 hue=hue,
             )
-            target = temporary / Path(str(row.path)).name
-            Image.fromarray(np.asarray(pixels)).save(target, compress_level=1)
+            stored = io.BytesIO()
+            Image.fromarray(np.asarray(pixels)).save(stored, "png", compress_level=1)
+            (temporary / Path(str(row.path)).name).write_bytes(stored.getvalue())
             factors.append(drawn)
-            hashes.append(file_hash(target))
+            hashes.append(content_hash(stored.getvalue()))
         cell = pd.concat([plan, pd.DataFrame({"hash": hashes}), pd.DataFrame(factors)], axis=1)
         cell.to_csv(temporary / "cell.csv", index=False)
     return cell

@@ -194,8 +194,12 @@ def _bilinear(fields: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     fy = (inner_y - top)[..., None].astype(np.float32)
     fx = (inner_x - left)[..., None].astype(np.float32)
     corner = top * GRID + left
-    upper = fields[corner] * (1 - fx) + fields[corner + 1] * fx
-    lower = fields[corner + GRID] * (1 - fx) + fields[corner + GRID + 1] * fx
+    near, far = corner.ravel(), (*corner.shape, fields.shape[1])
+    one, two, three, four = (
+        fields.take(near + step, axis=0).reshape(far) for step in (0, 1, GRID, GRID + 1)
+    )
+    upper = one * (1 - fx) + two * fx
+    lower = three * (1 - fx) + four * fx
     values = upper + (lower - upper) * fy
     values[..., :3] += outside[..., None]
     return values
