@@ -21,7 +21,7 @@ from interp.core.errors import DataError, SampleError, ShapeError, Specification
 from interp.core.faces.doors import door
 from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import Evidence
-from interp.core.statistics.index_of_sharing import sharing_index
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, Index, sharing_index
 from interp.core.statistics.resampling import Interval, permutation_p
 from interp.core.tables import Table
 
@@ -321,14 +321,34 @@ def _row(
     within = [np.diagonal(compare(each[:, 0], each[:, 1])) for each in halves]
     terms = [_summary(across, within, np.arange(n))]
     terms += [_summary(across, within, np.delete(np.arange(n), c)) for c in range(n)]
-    index = sharing_index(*terms[0], left_out=terms[1:])
-    if binary:
+    unsteady = _unsteady(across, within)
+    index = unsteady or sharing_index(*terms[0], left_out=terms[1:])
+    if binary and not unsteady:
         index = of_its_own(index, terms[0][1], terms[0][2])
     generator = rng("overlap", seed)
     drawn = [across[np.arange(n), generator.permutation(n)].mean() for _ in range(n_permutations)]
     about = _about("circuits", "another class of the other domain", n, seed)
     p = permutation_p(terms[0][0], drawn)
     return {"measure": name, **about.judged(terms, index=index, p=p)}
+
+
+def _unsteady(across: np.ndarray, within: Sequence[np.ndarray]) -> Index | None:
+    """Why one domain's circuits say nothing; None where those of both are found again.
+
+    Found on other artists, a class's circuit must be nearer to itself than to another class's in
+    the other domain, by 3 standard errors over classes.
+    """
+    n = len(across)
+    null = (across.sum() - np.trace(across)) / (n * (n - 1))
+    for each, name in zip(within, ("first", "second"), strict=True):
+        room, error = each.mean() - null, each.std(ddof=1) / np.sqrt(n)
+        if not room > 3 * error:
+            reason = (
+                f"circuits of the {name} domain are not found again by other artists: they agree "
+                f"{room:.2g} better than another class's, below 3 standard errors ({3 * error:.2g})"
+            )
+            return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
+    return None
 
 
 def _about(what: str, null_kind: str, n_classes: int, seed: int) -> Evidence:

@@ -325,7 +325,11 @@ def _row(both: _Both, chosen: np.ndarray, rounding: float, seed: int, p: float) 
 def _unfaithful(both: _Both, means: np.ndarray) -> Index | None:
     """Why circuits say nothing that do not do their own work; None where they do."""
     own = {both.b: means[2], both.a: means[3]}
-    weak = [f"{does:.0%} in {name}" for name, does in own.items() if not does >= FAITHFUL]
+    weak = [
+        f"{'nothing' if np.isnan(does) else f'{does:.0%}'} in {name}"
+        for name, does in own.items()
+        if not does >= FAITHFUL
+    ]
     if not weak:
         return None
     reason = (

@@ -35,7 +35,11 @@ from interp.circuits.subspaces.interchanges import (
     read_domain,
     try_site,
 )
-from interp.circuits.subspaces.judged_interchanges import Receivers, judge_interchange
+from interp.circuits.subspaces.judged_interchanges import (
+    Receivers,
+    by_reader,
+    judge_interchange,
+)
 from interp.circuits.subspaces.subspace import check_k, check_place, feature_axis
 from interp.core.arguments import filled
 from interp.core.errors import SpecificationError, listed
@@ -352,7 +356,9 @@ def _summarise(
         ceiling, whole = own.mean(here["own"]), own.mean(here["whole"])
         reader, does = own.strongest(here.of_floors("fitted") or {"": np.full(own.n, np.nan)})
         row = replace(about, null_kind=f"{about.null_kind}: {each.null_kind}").judged(
-            np.vstack([each.means, each.left]), index=each.index, p=float(p)
+            np.vstack([each.means, each.left]),
+            index=each.index,
+            p=np.nan if by_reader(each.index) else float(p),
         )
         table.append(
             row

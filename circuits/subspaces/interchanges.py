@@ -26,6 +26,7 @@ from interp.core.artists import artist_column, artist_sides, artists_of
 from interp.core.batching import Batching
 from interp.core.errors import NumericsError, SampleError, SpecificationError, check_known, listed
 from interp.core.images import ImageTable
+from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.core.tower import Tower
 
@@ -208,7 +209,10 @@ def read_class_free(tower: Tower, held: HeldOut, task: DasTask) -> dict[str, Mat
     for kind in task.class_free:
         made = [task.preprocess(one) for one in class_free(shown, kind, seed=task.seed)]
         pictures = torch.stack(made).to(task.classifier.embeddings)
-        found[kind] = material(tower, pictures, np.arange(len(rows)), task)
+        try:
+            found[kind] = material(tower, pictures, np.arange(len(rows)), task)
+        except NumericsError:  # the model answers all of them alike: nothing can be fitted to that
+            say(f"das: no subspace of {kind}, to which the model has one answer")
     return found
 
 

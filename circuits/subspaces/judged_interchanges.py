@@ -15,8 +15,10 @@ from interp.core.statistics.resampling import jackknife
 
 APART = "one reader may take two codes: A's and B's classes may lie along different directions"
 LEAST = 0.2
-"""What the index of the varied part must clear for "shared" to stand, and the share of B's own work
-that nulls must leave for an index: the bar of "not shared"."""
+"""The share of B's own work that nulls must leave for an index: the bar of "not shared"."""
+VARIED = 1 / 3
+"""What the index of the varied part must clear for "shared" to stand. Of codes that are half shared
+it is .37; of one code beside unread ones of each domain's own, .43 to .57."""
 
 READER = "the reader explains it"
 NARROW = "the site is so narrow that any directions will do; lower k"
@@ -94,8 +96,9 @@ def judge_interchange(
     beyond, of_varied = (
         _against(here.given(a, kind), nulls[kind], here, own, rounding) for kind in FLOOR
     )
-    plain = _against(
-        here.given(a, "fitted"), {OTHER_CLASS: nulls["fitted"][OTHER_CLASS]}, here, own, rounding
+    plain, plain_varied = (
+        _against(here.given(a, kind), {OTHER_CLASS: nulls[kind][OTHER_CLASS]}, here, own, rounding)
+        for kind in FLOOR
     )
     width, k = there.subspace.basis.shape
     without = _without_index(own.weak(here, "whole"), home.weak(there, "own"), k == width)
@@ -106,7 +109,7 @@ def judge_interchange(
     index = beyond.index
     if index.verdict == NOT_SHARED:
         index = replace(index, verdict=CANNOT_TELL, reason=f"{NO_MORE} ({beyond.null_kind})")
-    return replace(beyond, index=of_one_code(index, of_varied.index))
+    return replace(beyond, index=of_one_code(index, of_varied.index, plain_varied.index))
 
 
 def _against(
@@ -129,16 +132,25 @@ def _against(
     return HeldAgainst(index, means, left, value - null, name)
 
 
-def of_one_code(index: Index, varied: Index) -> Index:
-    """An index without "shared", where what varies in A carries nothing in B, or may not.
+def of_one_code(index: Index, varied: Index, plain: Index) -> Index:
+    """An index without "shared" where what varies in A may carry little in B, or no index at all.
 
-    The two are then read alike, and that may be a reader of two codes.
+    A subspace may move B because one reader takes two codes. What varies in A then does little in
+    B; where that is sure, against another class alone (`plain`), the index is the reader's, and is
+    withheld.
     """
-    if index.verdict == SHARED and not varied.low > LEAST:
+    if plain.high < LEAST < index.high:
+        found = f"what varies in A does {plain.low:.2f} to {plain.high:.2f} of B's own"
+        return Index(np.nan, np.nan, np.nan, CANNOT_TELL, f"{APART} ({found})")
+    if index.verdict == SHARED and not varied.low > VARIED:
         found = f"index of what varies in A: {varied.low:.2f} to {varied.high:.2f}"
-        reason = f"{APART} ({varied.reason or found})"
-        return replace(index, verdict=CANNOT_TELL, reason=reason)
+        return replace(index, verdict=CANNOT_TELL, reason=f"{APART} ({varied.reason or found})")
     return index
+
+
+def by_reader(index: Index) -> bool:
+    """Whether an index is withheld because a reader of the site would give it, sharing or not."""
+    return bool(np.isnan(index.value)) and index.reason.startswith((READER, NARROW, APART))
 
 
 def _without_index(no_whole: str, no_fit: str, all_of_it: bool) -> Index | None:

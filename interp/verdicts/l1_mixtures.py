@@ -37,7 +37,8 @@ def across_mixtures(
     """Spearman's correlation of mean accuracy with mean sharing over mixtures.
 
     Tables are "mixture domain block" (accuracy 0 to 1; NaN: not run). Cell means over blocks are
-    centred within their domain and averaged over domains. With `given`, a number to hold constant,
+    centred within their domain and averaged over domains; blocks that a mixture lacks are left out,
+    since their folds of classes are not the others'. With `given`, a number to hold constant,
     its ranks are taken out of both by least squares (partial rank correlation). p is two-sided,
     mixtures permuted jointly over domains and blocks (residuals, where something is given: Freedman
     and Lane 1983), and the interval holds what the same permutations do not rule out
@@ -45,8 +46,8 @@ def across_mixtures(
     single models; with two blocks or more the blocks themselves say how reliable means are. A
     mixture that lacks a domain is left out.
 
-    Raises `ShapeError` where tables do not agree, `SampleError` for fewer than three mixtures or a
-    number that is the same for all.
+    Raises `ShapeError` where tables do not agree, `SampleError` for fewer than three mixtures,
+    mixtures without a block in common, or a number that is the same for all.
 
     >>> table = np.arange(10.0)[:, None, None] + np.zeros((10, 2, 3))
     >>> found = across_mixtures(table, table**2)
@@ -57,7 +58,6 @@ def across_mixtures(
     tables += [np.asarray(given, dtype=float)] if given is not None else []
     check_panels(tables, "correlate mixtures")
     kept = measured(tables)
-    means = [mixture_means(each[kept]) for each in tables]
     n = int(kept.sum())
     if n < 3:
         raise SampleError(
@@ -66,6 +66,8 @@ def across_mixtures(
             f"{LEAST['mixture']} or more",
             "train models on more mixtures",
         )
+    chosen = in_common([each[kept] for each in tables])
+    means = [mixture_means(each) for each in chosen]
     for one, what in zip(means, ("sharing", "accuracy", "what is held constant"), strict=False):
         check_varies(one, what, "mixtures")
     value = float(rank_link(*means))
@@ -74,9 +76,7 @@ def across_mixtures(
     opposite = np.flatnonzero(np.sign(left) == -np.sign(value))
     drawn = _permuted(means, seed, n_permutations)
     low, high = permuted_interval(value, drawn, bend=SPEARMAN, largest=largest_rho(n))
-    reliability, kind, narrow = _trusted(
-        [each[kept] for each in tables[:2]], [sharing_error, accuracy_error], kept
-    )
+    reliability, kind, narrow = _trusted(chosen[:2], [sharing_error, accuracy_error], kept)
     return Link(
         value,
         low,
@@ -99,6 +99,29 @@ def mixture_means(table: Panel) -> np.ndarray:
     """
     cells = np.nanmean(table, axis=2)
     return np.asarray((cells - cells.mean(axis=0)).mean(axis=1))
+
+
+def in_common(tables: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The same tables "mixture domain block" without blocks that some mixture lacks.
+
+    Means over different blocks differ by the blocks' folds of classes, which are no mixtures.
+
+    Raises:
+        SampleError: If mixtures have no block in common in some domain.
+
+    >>> table = np.array([[[1.0, 2.0]], [[3.0, np.nan]]])
+    >>> in_common([table])[0].tolist()
+    [[[1.0, nan]], [[3.0, nan]]]
+    """
+    whole = np.all([np.isfinite(each).all(axis=0) for each in tables], axis=0)  # domain block
+    if not whole.any(axis=1).all():
+        raise SampleError(
+            "correlate mixtures",
+            "mixtures without a block in common",
+            "a block that all mixtures have, in every domain",
+            "train the missing models, or leave mixtures out",
+        )
+    return [np.where(whole, each, np.nan) for each in tables]
 
 
 def measured(tables: Sequence[np.ndarray]) -> np.ndarray:

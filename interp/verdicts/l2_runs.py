@@ -1,8 +1,10 @@
 """L2, within mixtures: the slope of accuracy on sharing over repetitions of a mixture.
 
 Mixtures cannot confound it, since each is compared with itself; nor can the classes that a block
-holds out, since they are the same for all mixtures of the block. Runs are what is permuted: the
-blocks of a mixture, in all domains at once.
+holds out, as far as they raise or lower all mixtures of the block alike: that mean is taken out.
+Where easy classes raise good mixtures more than poor ones, it is not a link's doing, and L2 takes
+it for one (docs/evidence.md, limits). Runs are what is permuted: the blocks of a mixture, in all
+domains at once.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,8 @@
 """L3, within models: accuracy of the classes of a model regressed on their sharing.
 
 Every model and every class is compared with itself, so that neither a mixture nor an easy class can
-make the link.
+make the link. Errors are clustered by class and by model: classes that come in groups which
+mixtures treat alike are not the independent cases that this takes them for (docs/evidence.md).
 """
 
 from collections.abc import Sequence

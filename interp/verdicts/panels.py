@@ -13,7 +13,7 @@ from interp.core.sites import BAND, LAST
 from interp.core.tables import stacked
 from interp.probes.geometry.contrasts import MEAN_DIFFERENCE
 from interp.verdicts.judging import judged_rows
-from interp.verdicts.l1_mixtures import across_mixtures, measured, mixture_means
+from interp.verdicts.l1_mixtures import across_mixtures, in_common, measured, mixture_means
 from interp.verdicts.l2_runs import BETTER, complete_blocks, within_mixtures
 from interp.verdicts.l2_runs import LEAST as LEAST_BLOCKS
 from interp.verdicts.l3_classes import LEAST as LEAST_CLASSES
@@ -128,7 +128,8 @@ class Checkpoints:
         tables = [self.sharing, self.accuracy, *([] if given is None else [given])]
         kept = measured(tables)
         size = mixtures_needed(
-            _freed([mixture_means(each[kept]) for each in tables]), seed=self.seed
+            _freed([mixture_means(each) for each in in_common([one[kept] for one in tables])]),
+            seed=self.seed,
         )
         if not link.n or link.reliability >= RELIABLE:
             return size

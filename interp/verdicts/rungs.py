@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
@@ -20,6 +21,11 @@ PLACE = ("setting", "test_domain", "architecture", "seed", "epoch", "control")
 """Columns that tell models apart, where a table has several."""
 
 WITHIN, ACROSS = "probe within the domain", "probe transfer, each domain centred"
+
+LEAST_HANDS = 6
+"""Drawings of a class that a probe's failure takes to mean something: from fewer, by other artists,
+it also fails where the class is there (.20 of 30 simulated studies with two artists of loud styles,
+.07 with four, none with six)."""
 
 BY_INDEX = (
     "the index's 95 % interval lies above .5",
@@ -104,7 +110,12 @@ def _readable(transfer: pd.DataFrame) -> pd.DataFrame:
         },
     )
     verdicts = pd.Series(CANNOT_TELL, index=rows.index)
-    verdicts[(rows["index_high"] < 0.2) & ~(rows["p"] < LEVEL)] = NOT_SHARED
+    few = rows.get("n_drawings", np.inf) < LEAST_HANDS * rows["n_units"]
+    low = (rows["index_high"] < 0.2) & ~(rows["p"] < LEVEL)
+    verdicts[low & ~few] = NOT_SHARED
+    rows.loc[low & few, "reason"] = (
+        f"little is read, from fewer than {LEAST_HANDS} drawings a class: other styles may be why"
+    )
     verdicts[rows["low"] > rows["null"]] = SHARED
     rows["verdict"] = verdicts
     order = {NOT_SHARED: 0, CANNOT_TELL: 1, SHARED: 2}
@@ -189,7 +200,8 @@ RUNGS: Mapping[str, Rung] = {
             indexed=False,
             rule=(
                 "the 95 % interval of a probe's accuracy lies above that of permuted labels",
-                "its index lies below .2, and p finds nothing beyond the null",
+                "its index lies below .2 from six drawings a class or more, and p finds nothing "
+                "beyond the null",
             ),
         ),
         _rung(

@@ -22,9 +22,9 @@ from interp.core.storage.store import LATER
 
 PRECISIONS = ("fp32", "amp_bf16", "amp", "fp64")
 OBJECTIVES = ("clip", "supervised")
-OPTIMIZERS = ("adamw", "sgd")
+OPTIMIZERS = ("adamw", "muon", "sgd")
 PARTNERS = ("own", "shuffled")
-STEPS = 1000
+STEPS = 1500
 """How many steps a recipe has that says neither steps nor epochs."""
 
 
@@ -33,7 +33,7 @@ class Recipe(Declared):
     """How a model is trained.
 
     Args:
-        steps: Steps of the optimiser, which makes mixtures comparable. By default 1,000, or none
+        steps: Steps of the optimiser, which makes mixtures comparable. By default 1,500, or none
             where `epochs` are given.
         batch_size: Pictures in a step, over all processes and over `accumulate` parts.
         lr: The highest learning rate.
@@ -48,7 +48,8 @@ class Recipe(Declared):
         accumulate: Parts that a batch is worked on in.
         objective: "clip" is the contrastive loss of captions, "supervised" the cross entropy of
             labels.
-        optimizer: `adamw` or `sgd`.
+        optimizer: `adamw`, `muon` (Muon for the matrices of transformer blocks, AdamW for all
+            else; it takes torch 2.9) or `sgd`.
         beta2: AdamW's decay rate of the second moment.
         eps: AdamW's epsilon.
         milestones: Epochs at which the learning rate falls to a tenth, in place of the cosine.
@@ -70,7 +71,7 @@ class Recipe(Declared):
         The further loss term is that of `interp.models.training.alignment`.
 
     >>> Recipe().steps, Recipe(epochs=32).steps
-    (1000, 0)
+    (1500, 0)
     >>> Recipe(keep=3).kept(8)
     (0, 4, 8)
     """
@@ -219,7 +220,7 @@ _PAPER = Recipe(
 )
 
 RECIPES: dict[str, Recipe] = {
-    "small": Recipe(),
+    "small": Recipe(optimizer="muon"),
     # a small ViT learns late: a higher rate, a longer rise, stronger crops, more steps
     "small-vit": Recipe(steps=4000, lr=2e-3, wd=0.1, warmup=400, crop=0.6),
     # Kempf et al. 2025, with open_clip's betas and eps for ResNets and Swin ...

@@ -26,9 +26,9 @@ from interp.models.training.lists import Base, classes_of
 from interp.models.training.recipes import RECIPES, Recipe, fast_precision, named_recipe
 from interp.models.training.runs import TOLD, Run
 
-STATES = {"adamw": 2, "sgd": 1}
+STATES = {"adamw": 2, "muon": 2, "sgd": 1}
 """Tensors as large as the parameter that an optimizer keeps for it."""
-COUNTERS = {"adamw": 1, "sgd": 0}
+COUNTERS = {"adamw": 1, "muon": 1, "sgd": 0}
 """Single numbers that it keeps beside them."""
 PER_TENSOR, PER_FILE = 320, 3000
 """Bytes that a tensor takes in a file beside its values (name, place, padding), and a file."""

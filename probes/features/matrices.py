@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.errors import DataError, NumericsError, ShapeError, check_known, listed
+from interp.core.errors import (
+    DataError,
+    NumericsError,
+    ShapeError,
+    SpecificationError,
+    check_known,
+    listed,
+)
 from interp.core.faces.doors import door
 from interp.core.sites import find_sites
 from interp.core.storage.store import complete
@@ -204,6 +211,16 @@ def check_domains(features: Features, domains: Sequence[str] | None, asked: str)
     """The domains asked for, or all; at least one, each of them there."""
     names = features.domains if domains is None else list(domains)
     check_known(asked, "domain", names, features.domains)
+    if len(set(names)) < len(names):
+        raise SpecificationError(asked, listed(names), "each domain once", "name others")
+    n = int(features.frame["label"].isna().sum())
+    if n:
+        raise DataError(
+            asked,
+            f"{n} pictures without a label",
+            "a label for every picture",
+            "leave them out: features[features.frame['label'].notna()]",
+        )
     return names
 
 

@@ -79,6 +79,9 @@ def directions(
           drawing meets itself.
         - Noise in the estimates shrinks every cosine. The ceiling shrinks as the value does, so the
           index is the cosine of the true directions. It is not clipped.
+        - LDA's direction is where a class is told from the others under a domain's own noise. Two
+          domains whose noise differs in shape have different ones, though their class means lie
+          alike, and the more so the better the noise is known; the mean difference stands beside.
         - Intervals leave one class out at a time, of the whole index; the covariance keeps the
           class. p permutes whole classes of B and is adjusted by max-T over the sites of a pair and
           kind.

@@ -9,6 +9,7 @@ python -m tests.benchmarks contrasts       the comparisons of those tables; only
 python -m tests.benchmarks levels          whether accuracy goes with that; only when named
 python -m tests.benchmarks level_power     how often L1 to L3 find a link; only when named
 python -m tests.benchmarks truth           the truth table (BLUEPRINTS=30 judges on); when named
+python -m tests.benchmarks speedrun        processor seconds to given accuracies; only when named
 python -m tests.benchmarks null            the ladder where nothing is shared; only when named
 """
 
@@ -38,6 +39,7 @@ from tests.benchmarks.paging import page
 from tests.benchmarks.peers import peers
 from tests.benchmarks.probing import one_probe, probe_grid, probe_power
 from tests.benchmarks.sharing import sharing
+from tests.benchmarks.speedrun import speedrun
 from tests.benchmarks.streaming import stream
 from tests.benchmarks.sweeping import sweeping
 from tests.benchmarks.training import train, vits
@@ -158,7 +160,17 @@ def _print_worst(name: str, frame: Any) -> None:
     )
 
 
-WHEN_NAMED = ("vits", "grids", "contrasts", "sharing", "levels", "level_power", "truth", "null")
+WHEN_NAMED = (
+    "vits",
+    "grids",
+    "contrasts",
+    "sharing",
+    "levels",
+    "level_power",
+    "truth",
+    "null",
+    "speedrun",
+)
 BENCHMARKS = {
     "certificates": certificates,
     "channels": channels,
@@ -187,6 +199,7 @@ BENCHMARKS = {
     "level_power": level_power,
     "truth": lambda: print(truth()),
     "null": lambda: print(nulls()),
+    "speedrun": lambda: print(speedrun()),
 }
 
 if __name__ == "__main__":

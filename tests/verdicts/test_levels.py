@@ -342,3 +342,22 @@ def test_one_block_and_few_classes_are_refused() -> None:
         among_classes(label + run, stream().normal(size=20), label=label, run=run)
     with pytest.raises(ShapeError, match="one length"):
         among_classes([1.0, 2.0], [1.0], label=[0, 1], run=[0, 1])
+
+
+def test_blocks_that_a_mixture_lacks_are_left_out_of_l1() -> None:
+    """Half of the mixtures were run in block 0 alone, and blocks differ in their classes."""
+    rejected = []
+    for seed in range(60):
+        generator = stream(seed)
+        fold = 0.5 * generator.normal(size=(2, 1, 1, 3))
+        sharing, accuracy = fold + 0.2 * generator.normal(size=(2, 12, 2, 3))
+        for table in (sharing, accuracy):
+            table[:6, :, 1:] = np.nan
+        found = across_mixtures(sharing, accuracy, n_permutations=199, seed=seed)
+        whole = across_mixtures(sharing[..., :1], accuracy[..., :1], n_permutations=199, seed=seed)
+        assert (found.value, found.p) == (whole.value, whole.p)
+        rejected.append(found.p < 0.05)
+    assert np.mean(rejected) <= 0.12
+    sharing[:6, :, 0], sharing[:6, :, 1] = np.nan, 1.0
+    with pytest.raises(SampleError, match="block in common"):
+        across_mixtures(np.delete(sharing, 2, axis=2), np.delete(accuracy, 2, axis=2) + 0.0)

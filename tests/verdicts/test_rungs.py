@@ -108,8 +108,13 @@ def own_probes(value: float, low: float, high: float, p: float) -> pd.DataFrame:
 def test_r1_has_a_rule_of_its_own(
     value: float, low: float, high: float, p: float, verdict: str
 ) -> None:
-    rows = RUNGS["R1"].judged.select(own_probes(value, low, high, p))
+    given = own_probes(value, low, high, p)
+    rows = RUNGS["R1"].judged.select(given)
     assert rows["verdict"].tolist() == [verdict]
+    few = RUNGS["R1"].judged.select(given.assign(n_drawings=5 * given["n_units"]))
+    denied = verdict == "not shared"
+    assert few["verdict"].tolist() == ["cannot tell" if denied else verdict]
+    assert few["reason"].str.contains("fewer than 6 drawings").tolist() == [denied]
     assert (rows["domain_a"].item(), rows["domain_b"].item()) == ("A", "B")
 
 

@@ -125,6 +125,8 @@ def contrast_of_means(
     spread = sum(part**2 / free for part, free in parts)
     # Satterthwaite's, which are (S - 1)(B - 1) where there is one part
     degrees = square**2 / spread if spread > 0 else float(sum(free for _, free in parts))
+    if n_blocks == 2 and parts:  # what two runs say of their spread is too little to be added to
+        degrees = min(degrees, *(free for _, free in parts))
     # a point where all runs agree but for rounding
     error = float(np.sqrt(square)) if square > 1e-30 * (1 + value**2) else 0.0
     interval = _interval(value, error, degrees)

@@ -1,6 +1,7 @@
 """Overlap of circuits: by hand, on planted sharing, at its level without sharing, refusals."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -173,3 +174,13 @@ def test_kernel_sees_which_input_of_a_head_an_edge_enters() -> None:
     assert weisfeiler_lehman(key, query) < 1
     with pytest.raises(SpecificationError, match="as graphs"):
         weisfeiler_lehman(key, key.without().pruned(), rounds=0)
+
+
+@pytest.mark.parametrize("measure", MEASURES_OF_OVERLAP)
+def test_a_domain_without_circuits_is_no_denial(measure: str) -> None:
+    """Scores of pure noise are not found again by other artists: they tell nothing of sharing."""
+    a, b = domains(shared=1.0, seed=3)
+    noise = np.random.default_rng(4).normal(size=b.values.shape)
+    row = overlap(a, replace(b, values=noise), measures=[measure]).frame.iloc[0]
+    assert row["verdict"] == "cannot tell" and np.isnan(row["index"])
+    assert row["reason"].startswith("circuits of the second domain are not found again")

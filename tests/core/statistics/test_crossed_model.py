@@ -278,3 +278,17 @@ def test_signs_of_classes_would_ignore_runs(sd: float) -> None:
         gaps = run + 0.17 * generator.normal(size=39)
         wrong.append(sign_flip_p(gaps, seed=n, n_resamples=299) < 0.05)
     assert np.mean(wrong) > 0.15
+
+
+def test_two_blocks_do_not_borrow_certainty_from_their_classes() -> None:
+    """Two settings, two runs each, the same ten classes: degrees are those of the runs, one."""
+    generator, wrong = rng("two blocks", 0), []
+    for _ in range(400):
+        run = 0.05 * generator.normal(size=(1, 2, 2))
+        cells = 0.3 + 0.1 * generator.normal(size=(10, 1, 2)) + run
+        cells = cells + 0.1 * generator.normal(size=(10, 2, 2))
+        weights = np.array([1.0, -1.0])
+        found = contrast_of_means(cells.mean(axis=0), weights, classes=cells @ weights)
+        assert found.degrees == 1
+        wrong.append(found.p < 0.05)
+    assert np.mean(wrong) <= 0.07

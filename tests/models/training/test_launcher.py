@@ -22,6 +22,7 @@ from interp.models.loading.checkpoints import run_options
 from interp.models.loading.load import load_clip
 from interp.models.training import launcher
 from interp.models.training.journal import read_journal
+from interp.models.training.optimizers import build_optimizer
 from interp.models.training.runs import Run
 
 Launch = Callable[[Run], None]
@@ -273,6 +274,6 @@ def test_two_processes_train_a_resnet_on_labels(toy: Any, tmp_path: Path) -> Non
 def test_decay_spares_gains_and_biases() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
     args = launcher.prepare(["--wd", "0.3", "--train-data", "x.tsv", "--model", "RN50"])
-    plain, decayed = launcher.build_optimizer(model, args).param_groups
+    plain, decayed = build_optimizer(model, args).param_groups
     assert [p.ndim for p in decayed["params"]] == [2] and decayed["weight_decay"] == 0.3
     assert len(plain["params"]) == 3 and plain["weight_decay"] == 0.0

@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 
-from interp.core.errors import NumericsError, SampleError, ShapeError, SiteError, SpecificationError
+from interp.core.errors import (
+    DataError,
+    NumericsError,
+    SampleError,
+    ShapeError,
+    SiteError,
+    SpecificationError,
+)
 from interp.core.images import ImageTable
-from interp.probes import Features, collect, pixels, similarity
+from interp.probes import Features, collect, directions, factorisation, pixels, similarity
 from tests.probes.toy import Toy, noise, preprocess
 
 
@@ -113,3 +120,14 @@ def test_similarity_takes_a_tower_directly(images) -> None:
         similarity(Toy(), images, "map")
     with pytest.raises(SampleError):  # one domain: no pair to compare
         similarity(Toy(), images, "map", preprocess=preprocess)
+
+
+def test_one_domain_twice_and_a_missing_label_are_refused(planted) -> None:
+    features = planted(0.5, n_classes=6)
+    for measure in (similarity, directions, factorisation):
+        with pytest.raises(SpecificationError, match="each domain once"):
+            measure(features, domains=["real", "real"])
+    frame = features.frame.copy()
+    frame.loc[frame.index[:3], "label"] = None
+    with pytest.raises(DataError, match="3 pictures without a label"):
+        similarity(Features(features.values, frame))

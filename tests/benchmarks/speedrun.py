@@ -1,0 +1,160 @@
+"""A speedrun of small CLIPs: processor seconds to given accuracies, for named recipes.
+
+Every recipe trains leave-out-domain models, three blocks each, which redraw pictures, held-out
+classes and initial weights. Rows are kept, a file per run, so that a benchmark goes on where it was
+stopped.
+"""
+
+import os
+import resource
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+FOLDER = Path(__file__).parent / "speedrun"
+MADE = Path("interp-report") / "benchmarks" / "speedrun"
+BLOCKS = 3
+CHECKPOINTS = 7
+GOALS = {
+    "natural, seen classes": (0.6, 0.7, 0.8),
+    "sketch, held-out classes": (0.4, 0.5, 0.6),
+}
+"""Accuracies that are aimed at, on pictures by artists who were not trained on, among all classes.
+"""
+
+PICTURES = {"n_train": 300, "n_test": 24, "n_analysis": 1}
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "1,500 steps": {"steps": 1500},
+    "3,000 steps": {"steps": 3000},
+    "1,500 steps, rate 2e-3": {"steps": 1500, "lr": 2e-3},
+    "3,000 steps of 64": {"steps": 3000, "batch_size": 64},
+    "3,000 steps of 64, rate 2e-3": {"steps": 3000, "batch_size": 64, "lr": 2e-3},
+    "1,500 steps, crops of half": {"steps": 1500, "crop": 0.5},
+    "1,500 steps, Muon": {"steps": 1500, "optimizer": "muon"},
+    "1,500 steps, Muon, no crops": {"steps": 1500, "optimizer": "muon", "augment": False},
+}
+"""What is tried, as changes to the default recipe."""
+
+
+def speedrun() -> str:
+    """Train what is missing (`RECIPES=name;name` chooses), and print seconds to each accuracy."""
+    from interp.core.parallel import side_by_side
+
+    chosen = os.environ.get("RECIPES", "").split(";") if "RECIPES" in os.environ else RECIPES
+    blocks = range(int(os.environ.get("BLOCKS", BLOCKS)))
+    tasks = [(name, block) for block in blocks for name in chosen]
+    missing = [task for task in tasks if not _path(*task).exists()]
+    for task in missing:
+        _cell(*task)  # pictures and mixtures are written here, once
+    side_by_side(_keep, missing, jobs=2, what="race")
+    return table()
+
+
+def _path(name: str, block: int) -> Path:
+    words = "".join(each if each.isalnum() else "-" for each in name)
+    return FOLDER / f"{words}-{block}.csv"
+
+
+def _cell(name: str, block: int) -> Any:
+    from interp.study.grids import Grid
+    from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
+
+    changes = dict(RECIPES[name])
+    images = ImagesSpec(**{**PICTURES, **changes.pop("images", {})}, seed=block)
+    specification = Specification(
+        images=images,
+        mixtures=MixturesSpec(settings=("leave-out-domain",)),
+        training=TrainingSpec(keep=CHECKPOINTS, **changes),
+        seeds=(block,),
+    )
+    [cell] = Grid(specification).plan(MADE)
+    return cell
+
+
+def _keep(task: tuple[str, int]) -> None:
+    import torch
+
+    from interp.models.training.supervisor import train
+
+    torch.set_num_threads(1)
+    FOLDER.mkdir(exist_ok=True)
+    cell = _cell(*task)
+    before = _children()
+    train([cell.run], jobs=1)
+    spent = _children() - before
+    rows = [
+        {"recipe": task[0], "block": task[1], "seconds": spent * epoch / cell.run.epochs}
+        | score(cell.run.checkpoints / f"epoch_{epoch}.pt", cell.block)
+        for epoch in cell.run.kept
+    ]
+    draft = _path(*task).with_suffix(".part")
+    pd.DataFrame(rows).round(4).to_csv(draft, index=False)
+    draft.rename(_path(*task))
+
+
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def score(checkpoint: Path, block: Any) -> dict[str, float]:
+    """Balanced accuracy among all classes, by neutral prompts, on pictures of held-back artists."""
+    import interp
+    from interp.data.mixtures.templates import prompts
+
+    clip = interp.load_clip(checkpoint)
+    images = block.images.select(split="test")
+    classes = clip.zero_shot(images.labels, prompts("neutral"))
+    frame = images.frame.assign(
+        right=classes.predict(clip.embed(images)) == images.label.to_numpy(),
+        held_out=images.label.isin(block.held_out).to_numpy(),
+    )
+    found = {}
+    for domain in ("real", "sketch", "quickdraw", "clipart"):
+        for is_out, which in ((False, "seen"), (True, "held-out")):
+            rows = frame[(frame["domain"] == domain) & (frame["held_out"] == is_out)]
+            name = f"{domain if domain != 'real' else 'natural'}, {which} classes"
+            found[name] = float(rows.groupby("label")["right"].mean().mean())
+    return found
+
+
+def table() -> str:
+    """Seconds to each goal, and where a recipe ends: means over blocks."""
+    frame = pd.concat([pd.read_csv(path) for path in sorted(FOLDER.glob("*.csv"))])
+    heads = [f"{name} {goal:.0%}" for name, goals in GOALS.items() for goal in goals]
+    lines = ["| recipe | blocks | seconds | " + " | ".join([*heads, *GOALS]) + " |"]
+    lines.append("|" + "---|" * (3 + len(heads) + len(GOALS)))
+    for recipe, runs in frame.groupby("recipe", sort=False):
+        blocks = [own for _, own in runs.groupby("block")]
+        reached = [
+            _mean([_seconds_to(own, name, goal) for own in blocks])
+            for name, goals in GOALS.items()
+            for goal in goals
+        ]
+        last = [own.iloc[-1] for own in blocks]
+        ends = [f"{100 * np.mean([row[name] for row in last]):.0f} %" for name in GOALS]
+        total = f"{np.mean([row['seconds'] for row in last]):.0f}"
+        lines.append(
+            "| " + " | ".join([str(recipe), str(len(blocks)), total, *reached, *ends]) + " |"
+        )
+    return "\n".join(lines)
+
+
+def _seconds_to(run: pd.DataFrame, name: str, goal: float) -> float:
+    """When a run first reaches an accuracy, between its checkpoints in a straight line."""
+    above = np.flatnonzero(run[name].to_numpy() >= goal)
+    if not len(above):
+        return np.nan
+    at = above[0]
+    if at == 0:
+        return float(run["seconds"].iloc[0])
+    two = run.iloc[at - 1 : at + 1]
+    return float(np.interp(goal, two[name], two["seconds"]))
+
+
+def _mean(seconds: list[float]) -> str:
+    """Over blocks; a dash where not all of them get there."""
+    return "–" if np.isnan(seconds).any() else f"{np.mean(seconds):.0f}"
