@@ -40,6 +40,7 @@ from open_clip_train.params import parse_args
 from open_clip_train.scheduler import assign_learning_rate, cosine_lr
 from open_clip_train.train import train_one_epoch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchvision.transforms import Compose
 
 from interp.core.errors import InterpError, OutputError
@@ -167,14 +168,14 @@ def main(argv: list[str]) -> None:
     """
     args = prepare(argv)
     device = init_distributed_device(args)
-    if device.type == "cpu":  # its flash kernel takes a quarter of a small model's step
-        torch.backends.cuda.enable_flash_sdp(False)  # of every device, whatever it is called
     args.global_batch = args.batch_size * args.world_size * args.accum_freq
     run = Path(args.logs) / args.name
     (run / "checkpoints").mkdir(parents=True, exist_ok=True)
     log = str(run / "out.log") if is_master(args) else None
     setup_logging(log, logging.INFO if is_master(args) else logging.ERROR)
-    with alone(run) if is_master(args) else nullcontext():
+    # the flash kernel of CPUs takes a quarter of a small model's step
+    kernels = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+    with alone(run) if is_master(args) else nullcontext(), kernels:
         if args.distributed:
             torch.distributed.barrier()  # until the first rank has the folder
         if is_master(args):

@@ -358,6 +358,7 @@ def test_blocks_that_a_mixture_lacks_are_left_out_of_l1() -> None:
         assert (found.value, found.p) == (whole.value, whole.p)
         rejected.append(found.p < 0.05)
     assert np.mean(rejected) <= 0.12
-    sharing[:6, :, 0], sharing[:6, :, 1] = np.nan, 1.0
+    apart = stream().normal(size=(8, 2, 2))
+    apart[:4, :, 0] = apart[4:, :, 1] = np.nan
     with pytest.raises(SampleError, match="block in common"):
-        across_mixtures(np.delete(sharing, 2, axis=2), np.delete(accuracy, 2, axis=2) + 0.0)
+        across_mixtures(apart, apart)

@@ -38,9 +38,9 @@ def test_towers_are_the_models_own(trained_checkpoint: Path, small_images: Image
 
 def test_a_head_is_the_renormalised_mean_of_normalised_prompts(trained_checkpoint: Path) -> None:
     clip = load_clip(trained_checkpoint)
-    head = clip.zero_shot(["bell", "car"], ["an image of a {}", "a CLASS picture"])
+    head = clip.zero_shot(["book", "fire"], ["an image of a {}", "a CLASS picture"])
     rows = []
-    for name in ("bell", "car"):
+    for name in ("book", "fire"):
         each = clip.encode_text([f"an image of a {name}", f"a {name} picture"]).detach()
         mean = (each / each.norm(dim=-1, keepdim=True)).mean(dim=0)
         rows.append(mean / mean.norm())
@@ -52,9 +52,9 @@ def test_a_head_is_the_renormalised_mean_of_normalised_prompts(trained_checkpoin
 
 def test_our_prompts_and_open_clips_templates_both_serve(trained_checkpoint: Path) -> None:
     clip = load_clip(trained_checkpoint)
-    by_text = clip.zero_shot(["bell"], ["an image of a {}"]).weight
+    by_text = clip.zero_shot(["book"], ["an image of a {}"]).weight
     assert prompts("neutral")[0] == "a image of a CLASS"
-    by_call = clip.zero_shot(["bell"], [lambda label: fill("a image of a CLASS", label)]).weight
+    by_call = clip.zero_shot(["book"], [lambda label: fill("a image of a CLASS", label)]).weight
     torch.testing.assert_close(by_text, by_call)
 
 

@@ -102,4 +102,5 @@ def test_a_study_file_fills_a_recipe(tmp_path: Path) -> None:
     study.write_text("[training]\nepochs = 3\nmilestones = [1, 2]\naugment = false\nkeep = 3\n")
     training = Specification.from_toml(study).training
     assert isinstance(training, TrainingSpec)
-    assert training.recipe == Recipe(epochs=3, milestones=(1, 2), augment=False, keep=3)
+    asked = {"epochs": 3, "milestones": (1, 2), "augment": False, "keep": 3}
+    assert training.recipe == Recipe(**asked, optimizer="muon")  # a study's own default
