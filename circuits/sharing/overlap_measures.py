@@ -293,7 +293,7 @@ def overlap(
             "give more classes",
         )
     means = a.means(classes), b.means(classes)
-    rows = [_row(name, means, a.groups, share, n_permutations, seed) for name in measures]
+    rows = [_row(name, means, a.groups, share, domains, n_permutations, seed) for name in measures]
     if a.ends is not None and "jaccard" in measures:
         rows.append(_rewired_row(means, a.groups, a.ends, share, seed))
     frame = pd.DataFrame(rows).assign(
@@ -311,6 +311,7 @@ def _row(
     means: tuple[np.ndarray, np.ndarray],
     groups: np.ndarray,
     share: float,
+    domains: tuple[str, str],
     n_permutations: int,
     seed: int,
 ) -> dict[str, Any]:
@@ -321,7 +322,7 @@ def _row(
     within = [np.diagonal(compare(each[:, 0], each[:, 1])) for each in halves]
     terms = [_summary(across, within, np.arange(n))]
     terms += [_summary(across, within, np.delete(np.arange(n), c)) for c in range(n)]
-    unsteady = _unsteady(across, within)
+    unsteady = _unsteady(across, within, domains)
     index = unsteady or sharing_index(*terms[0], left_out=terms[1:])
     if binary and not unsteady:
         index = of_its_own(index, terms[0][1], terms[0][2])
@@ -332,7 +333,9 @@ def _row(
     return {"measure": name, **about.judged(terms, index=index, p=p)}
 
 
-def _unsteady(across: np.ndarray, within: Sequence[np.ndarray]) -> Index | None:
+def _unsteady(
+    across: np.ndarray, within: Sequence[np.ndarray], domains: tuple[str, str]
+) -> Index | None:
     """Why one domain's circuits say nothing; None where those of both are found again.
 
     Found on other artists, a class's circuit must be nearer to itself than to another class's in
@@ -340,11 +343,11 @@ def _unsteady(across: np.ndarray, within: Sequence[np.ndarray]) -> Index | None:
     """
     n = len(across)
     null = (across.sum() - np.trace(across)) / (n * (n - 1))
-    for each, name in zip(within, ("first", "second"), strict=True):
+    for name, each in zip(domains, within, strict=True):
         room, error = each.mean() - null, each.std(ddof=1) / np.sqrt(n)
         if not room > 3 * error:
             reason = (
-                f"circuits of the {name} domain are not found again by other artists: they agree "
+                f"circuits of {name} are not found again by other artists: they agree "
                 f"{room:.2g} better than another class's, below 3 standard errors ({3 * error:.2g})"
             )
             return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)

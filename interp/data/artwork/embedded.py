@@ -13,6 +13,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from interp.core.declarations.declared import Declared, Flag, Whole, at_least
+from interp.core.declarations.writing import sequence
 from interp.core.errors import SpecificationError
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable
@@ -41,6 +43,7 @@ from interp.data.artwork.glyphs import ink
 from interp.data.artwork.packages import (
     EDITIONS,
     LATEST,
+    RASTERISER,
     Drawing,
     artwork_fingerprint,
     drawings,
@@ -122,14 +125,17 @@ def open_embedded(spec: EmbeddedSpec | None = None, *, jobs: int = 2) -> ImageTa
     (36, ['clipart', 'infograph'])
     """
     chosen = spec or EmbeddedSpec()
+    by_reason: dict[str, list[str]] = {}
     for artist, reason in missing_artists(edition=chosen.artwork).items():
-        say(f"artist {artist} is left out: {reason}")
+        by_reason.setdefault(reason, []).append(artist)
+    for reason, artists in by_reason.items():
+        say(f"{sequence(artists)}: drawings are left out, since {reason}")
     key = fingerprint(
         chosen,
         artwork_fingerprint(edition=chosen.artwork),
         RENDERER,
         version("pillow"),
-        version("resvg-py"),
+        version(RASTERISER) if find_spec("resvg_py") else "",
     )
     root = cache_folder() / f"artwork-{key}"
     index = root / "index.csv"

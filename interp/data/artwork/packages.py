@@ -25,6 +25,8 @@ from interp.core.errors import DataError
 MANIFEST = Path(__file__).with_name("drawings.csv")
 EDITIONS = 1, 2
 LATEST = EDITIONS[-1]
+RASTERISER = "resvg-py"
+"""The pip package that SVG files are drawn with."""
 
 
 @dataclass(frozen=True)
@@ -148,12 +150,17 @@ def missing_artists(*, edition: int = LATEST) -> dict[str, str]:
 
 
 def to_install(missing: Mapping[str, str]) -> str:
-    """The packages of artists that are missing, as pip takes them.
+    """What brings the artists that are missing, as pip takes it.
 
     >>> to_install({"noto": "...", "remix": "...", "mdi": "..."})
     'pip install QtAwesome==1.4.2 manimgx-fonts==2026.9.26.post1'
+    >>> to_install({"heroicons": "..."})
+    'pip install justmyresource-heroicons==2.2.0.post1 resvg-py'
     """
-    return f"pip install {' '.join(sorted({ARTISTS[key].distribution for key in missing}))}"
+    artists = [ARTISTS[key] for key in missing]
+    named = {artist.distribution for artist in artists}
+    named |= {RASTERISER for artist in artists if artist.kind.startswith("svg")}
+    return f"pip install {' '.join(sorted(named))}"
 
 
 def artwork_fingerprint(*, edition: int = LATEST) -> str:
@@ -190,6 +197,8 @@ def _problem(artist: Artist) -> str | None:
     folder = _folder(artist.package)
     if folder is None:
         return f"{artist.package} is not installed; pip install {artist.distribution}"
+    if artist.kind.startswith("svg") and find_spec("resvg_py") is None:
+        return f"{RASTERISER} is not installed, which draws its files; pip install {RASTERISER}"
     for name, expected in artist.files:
         actual = _digest(folder / name)
         if actual is None:

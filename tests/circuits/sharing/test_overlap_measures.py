@@ -183,4 +183,4 @@ def test_a_domain_without_circuits_is_no_denial(measure: str) -> None:
     noise = np.random.default_rng(4).normal(size=b.values.shape)
     row = overlap(a, replace(b, values=noise), measures=[measure]).frame.iloc[0]
     assert row["verdict"] == "cannot tell" and np.isnan(row["index"])
-    assert row["reason"].startswith("circuits of the second domain are not found again")
+    assert row["reason"].startswith("circuits of B are not found again by other artists")

@@ -7,8 +7,9 @@ import pytest
 
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
+from interp.core.progress import set_quiet
 from interp.core.storage.store import cache_folder, file_hash
-from interp.data.artwork import embedded
+from interp.data.artwork import embedded, packages
 from interp.data.artwork.embedded import EmbeddedSpec, open_embedded, study_classes
 
 
@@ -96,3 +97,22 @@ def test_the_colour_prior_gives_a_class_one_hue(
 def test_too_many_classes_is_an_error_in_words() -> None:
     with pytest.raises(SpecificationError, match="2 to"):
         study_classes(10_000)
+
+
+def test_without_artwork_it_is_said_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after `pip install .`: no artist's package, nor what draws SVG files."""
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path))
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
+    monkeypatch.setattr(embedded, "find_spec", lambda name: None)
+    packages._problem.cache_clear()
+    set_quiet(False)
+    try:
+        with pytest.raises(SpecificationError, match=r"Run pip install .*QtAwesome.* resvg-py"):
+            open_embedded(EmbeddedSpec(n_classes=2), jobs=1)
+    finally:
+        set_quiet(True)
+        packages._problem.cache_clear()
+    told = capsys.readouterr().err
+    assert "boxicons, lineicons and typicons: drawings are left out, since iconipy" in told

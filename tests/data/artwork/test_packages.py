@@ -193,6 +193,19 @@ def test_a_file_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "fonts/gone.ttf" in missing_artists()["remix"]
 
 
+def test_without_what_draws_svg_the_other_artists_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = artwork.find_spec
+    monkeypatch.setattr(
+        artwork, "find_spec", lambda name: None if name == "resvg_py" else found(name)
+    )
+    artwork._problem.cache_clear()
+    missing = missing_artists()
+    assert set(missing) == {key for key, each in ARTISTS.items() if each.kind.startswith("svg")}
+    assert all("resvg-py is not installed" in reason for reason in missing.values())
+    assert "resvg-py" in to_install(missing) and len(drawings()) > 1000
+    artwork._problem.cache_clear()
+
+
 def test_the_fingerprint_hangs_on_the_manifest(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
