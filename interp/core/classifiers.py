@@ -222,18 +222,21 @@ class Classifier:
             A classifier of another scale.
 
         Raises:
-            NumericsError: If the logits do not differ between classes, or are not finite.
+            NumericsError: If the logits do not differ between classes by more than rounding, or are
+                not finite.
 
         Notes:
             The unit is the root mean square, over pictures, of the standard deviation of a
             picture's logits over classes. In this unit the margins of differently trained models
             can be compared.
         """
-        spread = self.logits(embedding).var(dim=-1, correction=0).mean().sqrt().item()
-        if not np.isfinite(spread) or spread == 0:
+        logits = self.logits(embedding)
+        spread = logits.var(dim=-1, correction=0).mean().sqrt().item()
+        rounding = torch.finfo(logits.dtype).eps * logits.abs().max().item()
+        if not np.isfinite(spread) or spread <= rounding:
             raise NumericsError(
                 "standardise a classifier",
-                f"logits that spread {spread} over the classes",
+                f"logits that spread {spread:.2g} over the classes",
                 "logits that differ between classes",
                 "check the class embeddings and the tower's output",
             )

@@ -66,7 +66,8 @@ def directions(
 
     Raises:
         SampleError: Where no pair of domains has four classes by two artists in both.
-        DataError: For an unknown domain.
+        DataError: For an unknown domain, or a picture without a label.
+        SpecificationError: For a domain named twice.
         SiteError: For a site that the features do not have.
 
     References:
@@ -360,7 +361,8 @@ def class_cosines(
         SpecificationError: For other than two domains.
         SampleError: For fewer than four classes by two artists in both domains, or no site in the
             middle layers.
-        DataError: For an unknown domain.
+        DataError: For an unknown domain, or a picture without a label.
+        SpecificationError: For a domain named twice.
 
     Notes:
         `half_1` and `half_2` have no picture in common: drawings that are seen in A in one are seen

@@ -94,7 +94,8 @@ def factorisation(
     Raises:
         SampleError: For fewer than two domains, or fewer than five classes with pictures by two
             artists in each of them.
-        DataError: For an unknown domain.
+        DataError: For an unknown domain, or a picture without a label.
+        SpecificationError: For a domain named twice.
         SiteError: For a site that the features do not have.
 
     Notes:

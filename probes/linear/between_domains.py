@@ -71,7 +71,8 @@ def transfer(
 
     Raises:
         SampleError: Where no pair of domains has four classes by two artists in each.
-        DataError: For an unknown domain.
+        DataError: For an unknown domain, or a picture without a label.
+        SpecificationError: For a domain named twice.
         SiteError: For a site that the features do not have.
 
     Notes:

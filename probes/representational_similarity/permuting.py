@@ -177,7 +177,10 @@ average at 15, 20, 40 and 60 classes, and at least .90 in each case; all of it .
 
 
 FEWER, ENOUGH = 0.1, 15
-"""Without, intervals of 5 to 7 classes covered .70 to .90."""
+"""Below so many classes, how much wider an interval is for each class fewer. With 5 to 12 classes
+of rank 2, 4 and 10, unrelated, half shared and identical, intervals then cover .94 to .97 on
+average, and at least .86 in each case; as they are, .83 to .93 and .70.
+"""
 
 
 def standard_errors(first: np.ndarray, second: np.ndarray, meetings: Meetings) -> np.ndarray:

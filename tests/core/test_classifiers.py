@@ -7,7 +7,7 @@ import torch
 from scipy.stats import norm
 
 from interp.core.classifiers import Classifier
-from interp.core.errors import DataError, ShapeError
+from interp.core.errors import DataError, NumericsError, ShapeError
 
 NAMES = ("ant", "bee", "cat")
 HEAD = Classifier(torch.randn(3, 8, generator=torch.manual_seed(0)), NAMES, scale=20.0)
@@ -66,3 +66,13 @@ def test_what_cannot_be_scored_is_refused() -> None:
         HEAD.score(EMBEDDED[:1], ["ant", "bee"])
     with pytest.raises(DataError, match="once"):
         Classifier(torch.eye(2), ("ant", "ant"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_classes_that_differ_by_rounding_have_no_unit(dtype: torch.dtype) -> None:
+    head = Classifier(torch.eye(6, dtype=dtype), tuple("abcdef"))
+    alike = torch.full((4, 6), 3.0, dtype=dtype)
+    with pytest.raises(NumericsError, match="differ between classes"):
+        head.standardised(alike)
+    alike[0, 0] += 1e-3
+    assert head.standardised(alike).scale > head.scale

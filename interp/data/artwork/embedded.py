@@ -194,7 +194,9 @@ def study_classes(n_classes: int, *, edition: int = LATEST) -> dict[str, list[Dr
         raise SpecificationError(
             "make the embedded study",
             f"n_classes = {n_classes}",
-            f"2 to {len(by_label)}, the classes that four artists drew",
+            f"2 to {len(by_label)}, the classes that four artists drew"
+            if len(by_label) > 1
+            else "drawings by four artists",
             f"run {to_install(missing)}" if missing else "choose another number",
         )
     first, now = (_n_artists(drawings(edition=each)) for each in (EDITIONS[0], edition))

@@ -134,6 +134,7 @@ def test_circuits_that_do_not_do_their_own_work_say_nothing() -> None:
     table = circuit_transfer(scrambled(a, 1), b, shares=(0.05, 0.1), seed=1).frame
     assert (table["verdict"] == "cannot tell").all() and table["index"].isna().all()
     assert table["reason"].str.contains("in A of the metric's work.*50% are needed").all()
+    assert not table["reason"].str.contains("nan").any()
 
 
 def test_sizes_that_are_not_faithful_are_left_out_of_the_mean() -> None:

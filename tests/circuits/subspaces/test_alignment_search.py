@@ -432,7 +432,7 @@ def patterned(noise_in_a: int | None) -> ImageTable:
     )
 
 
-def of_a_reader(images: ImageTable, **words: Any) -> pd.DataFrame:
+def of_a_reader(images: ImageTable, *, least: float = -torch.inf, **words: Any) -> pd.DataFrame:
     """`das` at a site that holds linear projections of a picture, of which some are read."""
     draw = torch.Generator().manual_seed(0)
     looks = torch.from_numpy(PATTERNS / 255 - 0.5).flatten(1)
@@ -444,7 +444,7 @@ def of_a_reader(images: ImageTable, **words: Any) -> pd.DataFrame:
         return (site @ flat)[None]
 
     return das(
-        Chain([nn.Identity()], pool=Function(lambda stream: stream[:, 0, :6] / 2)),
+        Chain([nn.Identity()], pool=Function(lambda stream: stream[:, 0, :6].clamp(min=least) / 2)),
         images,
         domain_a="A",
         domain_b="B",
@@ -454,6 +454,13 @@ def of_a_reader(images: ImageTable, **words: Any) -> pd.DataFrame:
         n=48,
         **words,
     ).frame
+
+
+def test_pictures_that_the_model_answers_alike_are_no_null() -> None:
+    """What is read lies below a threshold in all that has no class: nothing can be fitted there."""
+    found = of_a_reader(patterned(None), least=9.0, class_free=("white noise", "shuffled pixels"))
+    assert found["class_free"].isna().all() and (found["class_free_kind"] == "").all()
+    assert set(found["verdict"]) == {"shared"}
 
 
 def test_what_any_reader_gives_is_not_called_shared() -> None:

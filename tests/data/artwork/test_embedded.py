@@ -109,7 +109,10 @@ def test_without_artwork_it_is_said_what_to_install(
     packages._problem.cache_clear()
     set_quiet(False)
     try:
-        with pytest.raises(SpecificationError, match=r"Run pip install .*QtAwesome.* resvg-py"):
+        with pytest.raises(
+            SpecificationError,
+            match=r"drawings by four artists. Run pip install .*QtAwesome.* resvg-py",
+        ):
             open_embedded(EmbeddedSpec(n_classes=2), jobs=1)
     finally:
         set_quiet(True)

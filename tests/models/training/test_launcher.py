@@ -55,6 +55,21 @@ def test_it_learns_and_keeps_what_was_asked_for(toy: Any, launch: Launch, tmp_pa
     assert set(torch.load(run.final, weights_only=True)) == {"epoch", "name", "state_dict"}
 
 
+def test_attention_of_a_cpu_is_plain_while_it_trains_and_as_it_was_after(
+    toy: Any, launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flash, train = [], launcher.train
+
+    def watched(*args: Any) -> None:
+        flash.append(torch.backends.cuda.flash_sdp_enabled())
+        train(*args)
+
+    before = torch.backends.cuda.flash_sdp_enabled()
+    monkeypatch.setattr(launcher, "train", watched)
+    launch(toy.run(tmp_path, epochs=1))
+    assert flash == [False] and torch.backends.cuda.flash_sdp_enabled() == before
+
+
 def test_the_first_loss_is_the_one_computed_by_hand(
     toy: Any, launch: Launch, tmp_path: Path
 ) -> None:

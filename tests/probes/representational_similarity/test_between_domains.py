@@ -120,7 +120,7 @@ def indices(grams: list[np.ndarray]) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [15, 20, 40, 60])
+@pytest.mark.parametrize("n", [6, 8, 12, 15, 20, 40, 60])
 @pytest.mark.parametrize("rank", [4, 10])
 def test_intervals_of_cka_cover(n: int, rank: int) -> None:
     """At identical, half shared and unrelated geometry; what half is, a thousand classes say."""
@@ -136,8 +136,9 @@ def test_intervals_of_cka_cover(n: int, rank: int) -> None:
         ])  # fmt: skip
         reach = stats.t.ppf(0.975, n - 1) * errors
         covers.append((np.abs(found - truth) < reach).mean())
-        assert 0.8 < errors.mean() / found.std() < 1.35
-    assert min(covers) > 0.86 and np.mean(covers) > 0.92, covers
+        if n >= 15:  # with fewer classes the spread has tails that it does not tell
+            assert 0.8 < errors.mean() / found.std() < 1.35
+    assert min(covers) > (0.86 if n >= 15 else 0.84) and np.mean(covers) > 0.92, covers
 
 
 def test_the_mean_over_all_permutations_of_classes_is_zero() -> None:
