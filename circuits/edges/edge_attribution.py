@@ -209,7 +209,7 @@ def attribute(
         SpecificationError: For an unknown method, a metric that ignores the output, a tower that
             cannot be wired, or a keyword that is unknown or missing.
         ShapeError: For inputs that differ in shape.
-        DataError: For identical partners.
+        AlikeError: For identical partners.
         NumericsError: For NaN.
 
     Notes:

@@ -28,7 +28,7 @@ from interp.circuits.tasks.metrics import check_metric, name_of, rows_of, tried_
 from interp.core.arguments import Room, RoomKeywords, filled
 from interp.core.batching import batches
 from interp.core.errors import (
-    DataError,
+    AlikeError,
     SampleError,
     ShapeError,
     SpecificationError,
@@ -185,7 +185,7 @@ def sweep(
 
     Raises:
         ShapeError: For inputs that differ in shape.
-        DataError: For identical partners.
+        AlikeError: For identical partners.
         SiteError: For unknown sites or axes.
         SpecificationError: For a metric that ignores the output, too little memory or an unknown
             keyword.
@@ -258,7 +258,7 @@ def check_inputs(
             )
     same = (clean == corrupt).flatten(1).all(dim=1).nonzero()[:, 0].tolist()
     if same:
-        raise DataError(
+        raise AlikeError(
             "patch between clean and corrupt",
             f"identical partners (pair {listed(same)})",
             "two different inputs in each pair",

@@ -24,7 +24,14 @@ from interp.circuits.tasks.metrics import Metric, Target, measure
 from interp.circuits.tasks.pairs import Transplants, draw_transplants, embed, read
 from interp.core.artists import artist_column, artist_sides, artists_of
 from interp.core.batching import Batching
-from interp.core.errors import NumericsError, SampleError, SpecificationError, check_known, listed
+from interp.core.errors import (
+    AlikeError,
+    NumericsError,
+    SampleError,
+    SpecificationError,
+    check_known,
+    listed,
+)
 from interp.core.images import ImageTable
 from interp.core.progress import say
 from interp.core.seeds import rng
@@ -211,7 +218,7 @@ def read_class_free(tower: Tower, held: HeldOut, task: DasTask) -> dict[str, Mat
         pictures = torch.stack(made).to(task.classifier.embeddings)
         try:
             found[kind] = material(tower, pictures, np.arange(len(rows)), task)
-        except NumericsError:  # the model answers all of them alike: nothing can be fitted to that
+        except AlikeError:  # nothing can be fitted to one answer
             say(f"das: no subspace of {kind}, to which the model has one answer")
     return found
 

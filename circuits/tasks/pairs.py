@@ -287,7 +287,8 @@ def read_pairs(
         DataError: For classes that the classifier does not know.
         SpecificationError: For `logit_difference` where some partners share their class, or an
             unknown metric.
-        NumericsError: If the logits do not differ between classes, or are not finite.
+        AlikeError: If the logits do not differ between classes.
+        NumericsError: If they are not finite.
 
     Notes:
         The metric is in units of the model's own contrast (`Classifier.standardised`), so that

@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from interp.core.errors import DataError, NumericsError, ShapeError, check_known, listed
+from interp.core.errors import AlikeError, DataError, NumericsError, ShapeError, check_known, listed
 from interp.core.faces.doors import check_fields, door
 
 
@@ -222,8 +222,8 @@ class Classifier:
             A classifier of another scale.
 
         Raises:
-            NumericsError: If the logits do not differ between classes by more than rounding, or are
-                not finite.
+            AlikeError: If the logits do not differ between classes by more than rounding.
+            NumericsError: If they are not finite.
 
         Notes:
             The unit is the root mean square, over pictures, of the standard deviation of a
@@ -233,8 +233,9 @@ class Classifier:
         logits = self.logits(embedding)
         spread = logits.var(dim=-1, correction=0).mean().sqrt().item()
         rounding = torch.finfo(logits.dtype).eps * logits.abs().max().item()
-        if not np.isfinite(spread) or spread <= rounding:
-            raise NumericsError(
+        if not spread > rounding:
+            kind = AlikeError if np.isfinite(spread) else NumericsError
+            raise kind(
                 "standardise a classifier",
                 f"logits that spread {spread:.2g} over the classes",
                 "logits that differ between classes",

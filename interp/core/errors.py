@@ -6,6 +6,7 @@ InterpError                 whatever the command line reports in a line or two, 
 ├── CheckpointError         weights that are missing, cut short, foreign or of another model
 ├── DataError               pictures, classes or domains that are not there or do not fit
 │   ├── PictureError        a picture that cannot be read
+│   ├── AlikeError          pictures that a model answers alike
 │   └── LeakError           a training distribution that holds what it must withhold
 ├── SampleError             too few samples for the estimator that was asked for
 ├── NumericsError           a NaN or an infinity where a number must stand
@@ -58,6 +59,10 @@ class DataError(InterpError):
 
 class PictureError(DataError):
     """A picture that cannot be read: no picture, cut short, or gone."""
+
+
+class AlikeError(DataError):
+    """Pictures that a model answers alike, where the difference is what would be measured."""
 
 
 class LeakError(DataError):

@@ -19,7 +19,7 @@ from interp.core.faces.doors import door
 from interp.core.progress import track
 from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import NO_VERDICT, Evidence, counts_of
-from interp.core.statistics.index_of_sharing import Index, sharing_index
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, Index, sharing_index
 from interp.core.statistics.resampling import jackknife, max_t
 from interp.core.tables import Table
 from interp.probes.features.matrices import PIXELS, Features, check_domains
@@ -28,6 +28,9 @@ from interp.probes.representational_similarity.rows import varies
 
 LEAST_CLASSES = 5
 """Four for unbiased products of classes, and one to leave out."""
+
+OWN = 9
+"""Sums of a site before those of single domains: four effects and five of their angle."""
 
 SHARES = ("class", "domain", "interaction", "residual")
 NULLS = {
@@ -113,6 +116,8 @@ def factorisation(
           equally noisy.
         - Intervals leave one class out at a time. Classes without pictures by two artists in every
           domain are left out.
+        - Where the classes of one domain do not differ by 3 standard errors there is no class
+          index: that domain has nothing to be shared.
 
     >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")
@@ -149,7 +154,7 @@ def factorisation(
         where["control"] = "pixels" if site == PIXELS else control
         for factor in (*SHARES, "class and domain"):
             adjusted = float(p[factor][place]) if factor in p else np.nan
-            row = each.row(factor, adjusted, len(names), counts)
+            row = each.row(factor, adjusted, names, counts)
             rows.append({"measure": row.pop("measure"), "factor": factor} | where | row)
     facts = {**features.facts, "domains": names, "halves by": artist_column(frame)}
     facts |= {"n_splits": n_splits, "n_permutations": n_permutations}
@@ -240,6 +245,11 @@ class _Products:
         total = self.square[keep].mean() - everything
         return np.array([by_class - everything, by_domain - everything, interaction, total])
 
+    def own(self, keep: np.ndarray) -> np.ndarray:
+        """Mean squared class effects within each domain, of some classes."""
+        within = np.einsum("cdkd->dck", self.gram[keep][:, :, keep])
+        return np.einsum("dcc->d", within) / len(keep) - within.mean(axis=(1, 2))
+
     def angle(self, keep: np.ndarray) -> np.ndarray:
         """beta'S beta summed, tr S W, tr W, tr S and tr S^2, of some classes."""
         n = len(keep)
@@ -310,7 +320,8 @@ def _centred(table: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Site:
-    """What one site says: effects and angle of all classes, and with each class left out."""
+    """What one site says: effects, angle and each domain's own effects, of all classes (`found`)
+    and with each class left out (`left`)."""
 
     found: np.ndarray
     left: np.ndarray
@@ -331,7 +342,12 @@ class _Site:
         for layout in layouts:
             products = _Products.of(values, layout)
             sums.append(
-                np.array([[*products.effects(keep), *products.angle(keep)] for keep in subsets])
+                np.array(
+                    [
+                        [*products.effects(keep), *products.angle(keep), *products.own(keep)]
+                        for keep in subsets
+                    ]
+                )
             )
             drawn.append(products.permuted(n_permutations, seed))
             if not angles.size:
@@ -347,7 +363,7 @@ class _Site:
         )  # fmt: skip
 
     def row(
-        self, factor: str, p: float, n_domains: int, counts: dict[str, Any]
+        self, factor: str, p: float, names: Sequence[str], counts: dict[str, Any]
     ) -> dict[str, object]:
         """The evidence columns of one factor."""
         everything = np.vstack([self.found, self.left])
@@ -357,7 +373,7 @@ class _Site:
             value, null, ceiling, reason = _overlap(everything)
             p = self._angle_p()
         else:
-            value, null, ceiling = _share(factor, everything, n_domains, n_classes)
+            value, null, ceiling = _share(factor, everything, len(names), n_classes)
             reason = REASONS.get(factor, "")
         if self.constant:
             reason, p = "constant features", np.nan
@@ -367,6 +383,8 @@ class _Site:
         if factor in CEILINGS and not np.isnan(missing):
             left = np.column_stack([value, null, ceiling])
             index = sharing_index(*map(float, left[0]), left_out=left[1:])
+        if factor == "class" and not self.constant and (alike := self._without_classes(names)):
+            index = Index(np.nan, np.nan, np.nan, CANNOT_TELL, alike)
         if overlap:  # an angle is no question of sharing
             index = Index(index.value, index.low, index.high, "", index.reason)
         about = Evidence(
@@ -377,6 +395,16 @@ class _Site:
         return {"measure": "squared cosine" if overlap else "share of variance"} | about.row(
             spread, null=null, ceiling=ceiling, index=index, p=p + missing, reason=reason
         )
+
+    def _without_classes(self, names: Sequence[str]) -> str:
+        """Which domains' classes do not differ by 3 standard errors."""
+        own, left = self.found[OWN:], self.left[:, OWN:]
+        alike = [
+            name
+            for name, value, without in zip(names, own, left.T, strict=True)
+            if not value > 3 * jackknife(float(value), without).error
+        ]
+        return f"classes of {listed(alike)} do not differ by 3 standard errors" if alike else ""
 
     def _angle_p(self) -> float:
         """Share of random directions within cells that lie along class effects at least so much."""

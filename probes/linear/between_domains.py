@@ -13,7 +13,7 @@ from interp.core.faces.doors import door
 from interp.core.progress import track
 from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import Evidence, counts_of, leaving_out
-from interp.core.statistics.resampling import class_permutations, max_t
+from interp.core.statistics.resampling import class_permutations, jackknife, max_t
 from interp.core.tables import Table
 from interp.probes.features.matrices import PIXELS, Features, check_domains
 from interp.probes.linear.fitting import (
@@ -87,6 +87,8 @@ def transfer(
           max-T over the sites of a train domain, test domain and `centred`.
         - Intervals leave out the *test* pictures of one class at a time. Probes are not refitted,
           so the intervals hold no uncertainty of training.
+        - A domain whose own probe reads no class in other pictures of that domain has nothing to
+          be shared: there is no index where it trains.
 
     >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, d, a) for c in "abcdefgh" for d in ("real", "sketch")
@@ -151,14 +153,24 @@ class _Design:
 
 @dataclass(frozen=True)
 class _Cell:
-    """What a probe of A says in B at one site, per class (code order of the common classes)."""
+    """What a probe of A says in B at one site, per class (code order of the common classes).
+
+    ceiling: what B's own probe gets right there; home: what A's gets right in A.
+    """
 
     classes: np.ndarray
     confusion: np.ndarray
     null: np.ndarray
     ceiling: np.ndarray
+    home: np.ndarray
     reason: str
     site: str = ""
+
+    @property
+    def reads_nothing(self) -> bool:
+        """Whether the probe reads no class at home either: its interval holds chance."""
+        per_class = leaving_out(self.home)
+        return not jackknife(float(per_class[0]), per_class[1:]).low > 1 / len(self.classes)
 
 
 def _design(frame: pd.DataFrame, names: Sequence[str], n_null: int, seed: int) -> _Design:
@@ -216,8 +228,8 @@ class _Site:
         if k < LEAST_CLASSES:
             blank = np.full(k, np.nan)
             said = f"{k} classes by two artists in both domains, {LEAST_CLASSES} are needed"
-            return _Cell(classes, np.full((k, k), np.nan), blank, blank, said)
-        confused, null, ceiling = np.zeros((k, k)), np.zeros(k), np.zeros(k)
+            return _Cell(classes, np.full((k, k), np.nan), blank, blank, blank, said)
+        confused, (null, ceiling, home) = np.zeros((k, k)), np.zeros((3, k))
         reasons: set[str] = set()
         for half in (0, 1):
             code = self.design.sets[b, 1 - half].labels
@@ -227,12 +239,17 @@ class _Site:
                 x = x + self.shift(a, b, half, classes)
             confused += confusion(mine.fitted.scores(x), classes, code)[0] / 2
             null += right(confusion(mine.null.scores(x), classes, code)) / 2
-            at_home = own.fitted.scores(self.coordinates(b, b, half))
-            ceiling += right(confusion(at_home, classes, code)) / 2
+            ceiling += self._at_home(b, half, classes) / 2
+            home += self._at_home(a, half, classes) / 2
             reasons |= {
                 f"{probe.reason} in {name}" for name, probe in ((a, mine), (b, own)) if probe.reason
             }
-        return _Cell(classes, confused, null, ceiling, "; ".join(sorted(reasons)))
+        return _Cell(classes, confused, null, ceiling, home, "; ".join(sorted(reasons)))
+
+    def _at_home(self, name: str, half: int, classes: np.ndarray) -> np.ndarray:
+        """What a domain's probe gets right in its own other half, by class."""
+        scores = self.probes[name, half].fitted.scores(self.coordinates(name, name, half))
+        return right(confusion(scores, classes, self.design.sets[name, 1 - half].labels))
 
 
 def _class_mean(
@@ -274,7 +291,7 @@ def _rows(
     return [
         {"site": cell.site, "layer": features.layer(cell.site), "depth": features.depth(cell.site)}
         | asked
-        | _judged(cell, about, float(p), note, within=a == b)
+        | _judged(cell, about, float(p), note, pair=(a, b))
         for cell, p in zip(cells, _p_values(cells, n_permutations, seed), strict=True)
     ]
 
@@ -290,12 +307,16 @@ def _p_values(cells: Sequence[_Cell], n_permutations: int, seed: int) -> np.ndar
 
 
 def _judged(
-    cell: _Cell, about: Evidence, p: float, note: str, *, within: bool
+    cell: _Cell, about: Evidence, p: float, note: str, *, pair: tuple[str, str]
 ) -> dict[str, object]:
     """Value, null, ceiling, index, intervals and verdict from accuracies per class."""
     terms = leaving_out(np.column_stack([np.diag(cell.confusion), cell.null, cell.ceiling]))
     if len(cell.classes) < LEAST_CLASSES:
         return about.judged(terms, p=p, refused=cell.reason)
-    refused = "one domain: rung R1 has no ceiling or index" if within else ""
+    within, refused = pair[0] == pair[1], ""
+    if within:
+        refused = "one domain: rung R1 has no ceiling or index"
+    elif cell.reads_nothing:
+        refused = f"a probe of {pair[0]} reads no class in {pair[0]} either"
     row = about.judged(terms, p=p, refused=refused, notes=[cell.reason, note])
     return row | ({"ceiling": np.nan, "verdict": ""} if within else {})

@@ -5,11 +5,16 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image, ImageColor
 
+from interp.circuits import Chain
 from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.vit import Blueprint, plant
 from interp.circuits.planted.world import as_tensor, paint
+from interp.core.classifiers import Classifier
 from interp.core.errors import DataError, SampleError, SpecificationError
+from interp.core.images import ImageTable
 from interp.measures.catalogue.mechanisms import Seen, crossing
 from interp.measures.climbing import Ladder, ladder
 from interp.models.towers.vit import HookedViT
@@ -46,6 +51,35 @@ def test_the_answer_is_the_planted_one(condition: str, right: str, wrong: str) -
     causal = judged[judged["rung"].isin(["R3", "R5", "R6"])]
     assert wrong not in set(causal["verdict"])
     assert {"R1", "R2", "R3", "R5", "R6"} <= set(found.table.frame["rung"])
+
+
+@pytest.mark.parametrize("grey", [0, 8])
+def test_a_domain_that_the_model_answers_alike_is_a_reason(grey: int) -> None:
+    """Black has no logits that differ; other greys make partners that are the same picture."""
+    colours = ("red", "lime", "blue", "white", "yellow", "cyan")
+    cells = [(name, domain, artist) for name in colours for domain in "AB" for artist in "abcdef"]
+    frame = pd.DataFrame(cells, columns=["label", "domain", "artist"])
+    frame = frame.assign(path=range(len(cells)), split="test", caption="")
+    alike = Image.new("RGB", (1, 1), (grey,) * 3)
+    images = ImageTable(
+        frame,
+        reader=lambda row: (
+            Image.new("RGB", (1, 1), row["label"]) if row["domain"] == "A" else alike
+        ),
+    )
+    found = ladder(
+        Chain([torch.nn.Identity()] * 3),
+        images,
+        domains=["A", "B"],
+        classifier=Classifier(torch.tensor([*map(ImageColor.getrgb, colours)]) / 255, colours),
+        preprocess=lambda image: torch.tensor([image.getpixel((0, 0))]) / 255,
+        n=2,
+        n_splits=2,
+        n_permutations=19,
+    )
+    rows = found.table.frame
+    assert set(rows["verdict"]) == {"cannot tell"}
+    assert rows[rows["rung"].isin(["R2", "R3", "R4", "R6"])]["reason"].ne("").all()
 
 
 @pytest.mark.slow

@@ -1,10 +1,13 @@
 """Measures held against planted truth: a few models here, all of them by `make truth`."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from interp.circuits.planted.expectations import expected
 from interp.circuits.planted.vit import Blueprint
+from interp.probes import Features
+from interp.validation import sharing
 from interp.validation.sharing import COLUMNS, MEASURES, by_rung, judge, outcome, summary
 from interp.verdicts.rungs import RUNGS
 
@@ -29,6 +32,20 @@ def test_no_measure_says_the_wrong_thing(blueprint: Blueprint, least: int) -> No
 
 def test_every_declared_measure_is_taken() -> None:
     assert {cell.measure for cell in expected(Blueprint("rotated code"))} == set(MEASURES)
+
+
+def test_probes_are_judged_centred() -> None:
+    """An offset of a whole domain is no reason to call directions separate."""
+    cells = [
+        (name, domain, artist) for name in "abcdef" for domain in "AB" for artist in "stuvwxyz"
+    ]
+    frame = pd.DataFrame(cells, columns=["label", "domain", "artist"])
+    points = 6.0 * np.eye(8)[frame["label"].map("abcdef".index)]
+    points[frame["domain"] == "B"] += np.arange(8.0) ** 2
+    points += np.random.default_rng(0).normal(size=points.shape)
+    subject = object.__new__(sharing._Subject)
+    vars(subject)["features"] = Features({"site": points.astype(np.float32)}, frame)
+    assert MEASURES["probe transfer"](subject)["site"].verdicts == "2 of 2 shared"
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ from interp.core.declarations.figures import (
 )
 from interp.core.declarations.measures import TRAINED, UNTRAINED, MeasureSpec
 from interp.core.declarations.writing import number, plain
-from interp.core.errors import SampleError
+from interp.core.errors import AlikeError, SampleError
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say
 from interp.core.seeds import rng
@@ -112,7 +112,7 @@ class Seen:
                     n=self.n,
                     seed=self.seed,
                 )
-            except SampleError as error:
+            except (AlikeError, SampleError) as error:
                 self.found[key] = str(error)
         return self.found[key]
 
@@ -133,7 +133,7 @@ def crossing(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
 
     Overlap of units is told site by site and for all sites; circuits of units are run cut at each
     site, all other sites being whole, and cut everywhere; circuits of edges only as a whole. A pair
-    for which there are too few pictures is a row with the reason.
+    with too few pictures, or with pictures that the model answers alike, is a row with the reason.
     """
     return causal_directions(seen, pairs) | _crossed(seen, pairs)
 
@@ -184,7 +184,7 @@ def _directions_at(
     """All domains at once, so that each is fitted once; else, with too few classes, by pairs."""
     try:
         return [_das(seen, pairs, sites, where)]
-    except SampleError as error:
+    except (AlikeError, SampleError) as error:
         if len(pairs) > 1:
             return [frame for pair in pairs for frame in _directions_at(seen, [pair], sites, where)]
         [(a, b)] = pairs

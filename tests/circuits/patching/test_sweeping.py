@@ -16,7 +16,7 @@ from interp.circuits.patching.patched_cells import (
     reference_outputs,
 )
 from interp.core.errors import (
-    DataError,
+    AlikeError,
     InterpError,
     NumericsError,
     SampleError,
@@ -243,7 +243,7 @@ def test_inputs_that_cannot_be_swept(hand: Chain, hand_inputs: dict[str, Any]) -
     clean, corrupt = hand_inputs["clean"], hand_inputs["corrupt"]
     refuse(ShapeError, "one shape", hand, clean=clean, corrupt=corrupt.repeat(2, 1, 1))
     refuse(ShapeError, "one shape", hand, clean=clean, corrupt=corrupt, null=corrupt.double())
-    refuse(DataError, "identical partners .pair 0", hand, clean=clean, corrupt=clean.clone())
+    refuse(AlikeError, "identical partners .pair 0", hand, clean=clean, corrupt=clean.clone())
     refuse(SampleError, "no pictures", hand, clean=clean[:0], corrupt=corrupt[:0])
     refuse(SiteError, "blocks.0.hook_resid_pre", hand, **hand_inputs, sites="blocks.0.resid_pre")
     refuse(SiteError, "axis head", hand, **hand_inputs, axes=("layer", "head"))

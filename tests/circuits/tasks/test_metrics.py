@@ -9,7 +9,7 @@ from scipy.stats import entropy
 
 from interp.circuits import METRICS, Classifier, Metric, Target
 from interp.circuits.tasks.metrics import check_metric, measure
-from interp.core.errors import DataError, NumericsError, ShapeError, SpecificationError
+from interp.core.errors import AlikeError, DataError, NumericsError, ShapeError, SpecificationError
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_standardised_logits_spread_by_one(head: Classifier) -> None:
         logits = scaled.standardised(outputs).logits(outputs)
         assert math.isclose(logits.var(dim=1, correction=0).mean().item(), 1.0)
     same = Classifier(torch.ones(2, 3), ("ant", "bee"))
-    with pytest.raises(NumericsError, match="spread"):
+    with pytest.raises(AlikeError, match="spread"):
         same.standardised(torch.ones(4, 3))
 
 

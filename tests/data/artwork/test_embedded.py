@@ -10,7 +10,8 @@ from interp.core.images import ImageTable
 from interp.core.progress import set_quiet
 from interp.core.storage.store import cache_folder, file_hash
 from interp.data.artwork import embedded, packages
-from interp.data.artwork.embedded import EmbeddedSpec, open_embedded, study_classes
+from interp.data.artwork.embedded import EmbeddedSpec, open_embedded, plan_cell, study_classes
+from interp.data.artwork.packages import Drawing
 
 
 def test_train_and_test_share_no_artist_within_a_class(small_images: ImageTable) -> None:
@@ -25,6 +26,18 @@ def test_train_and_test_share_no_artist_within_a_class(small_images: ImageTable)
 def test_every_cell_has_its_number_of_pictures(small_images: ImageTable) -> None:
     counts = small_images.frame.groupby(["domain", "label", "split"]).size().unstack()
     assert (counts == [8, 6, 24]).all().all() and len(counts) == 48
+
+
+def test_each_class_takes_artists_in_an_order_of_its_own() -> None:
+    """Cells of few pictures would otherwise hold the same few artists of every class."""
+    for edition, least, most in ((2, 6, 8), (1, 1, 1)):
+        made = [Drawing("cat", artist, "glyph") for artist in "abcdefghijkl"]
+        spec = EmbeddedSpec(artwork=edition, n_train=1, n_test=1, n_analysis=4)
+        firsts = {
+            tuple(cell["artist"][cell["split"] == "analysis"])
+            for cell in (plan_cell(label, made, "real", spec) for label in map(str, range(8)))
+        }
+        assert least <= len(firsts) <= most
 
 
 def test_analysis_pictures_are_aligned(small_images: ImageTable) -> None:

@@ -143,6 +143,17 @@ def test_class_effects_of_each_domain_alone_are_not_shared(planted) -> None:
     assert together["index"] == pytest.approx(1.0, abs=0.1) and together["verdict"] == "shared"
 
 
+def test_a_domain_whose_classes_are_alike_has_no_class_index(planted) -> None:
+    features = planted(1.0, rotate=False)
+    values = features.values["site0"].copy()
+    at = (features.frame["domain"] == "sketch").to_numpy()
+    values[at] = np.random.default_rng(5).normal(size=values[at].shape)
+    row = found(Features({"site0": values}, features.frame)).loc["class"]
+    assert row["verdict"] == "cannot tell" and np.isnan(row["index"])
+    assert row["reason"] == "classes of sketch do not differ by 3 standard errors"
+    assert found(features).loc["class", "verdict"] == "shared"
+
+
 @pytest.mark.parametrize("cosine", [0.0, 0.6, 1.0])
 def test_planted_angles_come_back(frame_of, cosine: float) -> None:
     frame = frame_of(16, NAMES)

@@ -57,6 +57,18 @@ def test_same_directions_are_shared_and_a_rotation_is_not(planted) -> None:
     assert set(turned["verdict"]) == {"not shared"}
 
 
+def test_a_domain_without_a_class_of_its_own_has_nothing_to_share(planted) -> None:
+    features = planted(1.0, rotate=False)
+    values = features.values["site0"].copy()
+    at = (features.frame["domain"] == "real").to_numpy()
+    values[at] = np.random.default_rng(5).normal(size=values[at].shape)
+    rows = across(transfer(Features({"site0": values}, features.frame)), centred=True)
+    rows = rows.set_index("train_domain")
+    assert set(rows["verdict"]) == {"cannot tell"} and rows["index"].isna().all()
+    assert "reads no class in real either" in rows.loc["real", "reason"]
+    assert "either" not in rows.loc["sketch", "reason"]
+
+
 def test_centring_takes_out_a_constant_offset_of_the_domain(planted) -> None:
     frame = transfer(planted(1.0, rotate=False, offset=6.0, noise=2.0))
     raw, centred = across(frame, centred=False), across(frame, centred=True)
