@@ -10,7 +10,8 @@ from filelock import FileLock
 
 from interp.core.images import ImageTable
 from interp.core.progress import set_quiet
-from interp.data.artwork.embedded import EmbeddedSpec, open_embedded
+from interp.data.artwork.embedded import open_embedded
+from interp.data.mixtures.settings import BASE
 from interp.measures.options import AnalysisSpec
 from interp.models.training.supervisor import train
 from interp.study.grids import Grid
@@ -83,9 +84,9 @@ def quiet_and_apart(shared_folder: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def small_images(quiet_and_apart: None) -> ImageTable:
-    """The embedded study in small: 8 classes, six domains, 38 pictures per cell."""
-    images: EmbeddedSpec = SMALL.images.embedded
-    return open_embedded(images, jobs=2)
+    """The embedded study in small: 8 classes, six domains, 38 pictures per cell; no base set."""
+    images = open_embedded(SMALL.images.embedded, jobs=2)
+    return images[(images.split != BASE).to_numpy()]
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from interp.core.errors import DataError, SampleError, SpecificationError, check
 from interp.core.images import ImageTable
 from interp.data import open_images
 from interp.data.artwork.embedded import planned, study_classes
-from interp.data.mixtures.settings import NATURAL, choose_held_out, class_folds
+from interp.data.mixtures.settings import BASE, NATURAL, choose_held_out, class_folds
 from interp.study.specification import ImagesSpec, Specification
 
 
@@ -16,7 +16,8 @@ from interp.study.specification import ImagesSpec, Specification
 class Block:
     """What all models of a repetition share: pictures, held-out classes, and a seed.
 
-    `pool` are all pictures; `images` those of the label set, which models are asked about.
+    `pool` are all pictures; `images` those of the label set, which models are asked about, without
+    the base set.
     """
 
     seed: int
@@ -26,10 +27,9 @@ class Block:
 
     @cached_property
     def images(self) -> ImageTable:
-        """The pictures of the label set."""
-        if not self.foreign:
-            return self.pool
-        return self.pool[(~self.pool.label.isin(self.foreign)).to_numpy()]
+        """The pictures of the label set, the base set's aside."""
+        aside = self.pool.label.isin(self.foreign) | (self.pool.split == BASE)
+        return self.pool[(~aside).to_numpy()] if aside.any() else self.pool
 
 
 def open_blocks(spec: Specification, jobs: int = 2, *, rendered: bool = True) -> list[Block]:
@@ -77,12 +77,13 @@ def open_pool(
             "their names",
             "list them in [images]",
         )
-    own = (
-        set(study_classes(images.n_classes, edition=images.artwork))
-        if images.foreign
-        else set(pool.labels)
+    if images.source or not images.foreign:
+        return pool, ()
+    own, drawn = (
+        study_classes(n, edition=images.artwork)
+        for n in (images.n_classes, images.embedded.n_classes)
     )
-    return pool, tuple(label for label in pool.labels if label not in own)
+    return pool, tuple(label for label in drawn if label not in own)
 
 
 def _common(spec: Specification, pool: ImageTable, foreign: Iterable[str]) -> list[str]:

@@ -17,7 +17,7 @@ from interp.study.blocks import compared_domains
 from interp.study.rehearsal import RehearsedRun, in_words
 from interp.study.specification import Specification, TrainingSpec
 
-PICTURES_PER_SECOND = 1200
+PICTURES_PER_SECOND = 1500
 """Rough speed of training the small ResNet at 48 pixels, two runs side by side on two cores."""
 
 OF_ARMS = ("accuracy", "directions")

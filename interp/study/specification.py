@@ -57,6 +57,8 @@ from interp.models.loading.presets import PRESETS
 from interp.models.training.recipes import OPTIMIZERS, Recipe, named_recipe
 from interp.study.distributions import BesideTheFile, MixturesSpec
 
+_CountOrUsual = Annotated[Count | None, Field(description="a number from 0")]
+
 
 def _pairs(table: Any) -> Any:
     """The entries of a table, sorted by name."""
@@ -70,7 +72,10 @@ class ImagesSpec(EmbeddedSpec):
     `source` is what `interp.open_images` takes as text (a folder, a table, shards), and `columns`
     (a table in the file), `domain`, `labels` and `test_share` are its options of the same names.
     `foreign` classes lie outside the label set and are never asked about; class-overlap mixtures
-    draw on them. They are named, or (embedded study) so many beyond `n_classes`.
+    draw on them. They are named, or (embedded study) so many beyond `n_classes`. The embedded
+    study has a base set, as the paper's does: `n_base` natural pictures of each of its classes and
+    of `base_classes` others, by default as many as `n_train` and as it has classes; none with the
+    first edition of its drawings.
     """
 
     asked = "choose pictures"
@@ -85,6 +90,8 @@ class ImagesSpec(EmbeddedSpec):
     labels: Names = ()
     test_share: Finite = 0.2
     foreign: CountOrNames = 0
+    n_base: _CountOrUsual = field(default=None, metadata=LATER)
+    base_classes: _CountOrUsual = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         of_source = ("columns", "domain", "labels", "test_share")
@@ -104,7 +111,12 @@ class ImagesSpec(EmbeddedSpec):
         """The part that the renderer needs, foreign classes included."""
         own = {f.name: getattr(self, f.name) for f in fields(EmbeddedSpec)}
         also = self.foreign if isinstance(self.foreign, int) else 0
-        return EmbeddedSpec(**{**own, "n_classes": self.n_classes + also})
+        own["n_classes"] += also
+        if self.n_base is None:
+            own["n_base"] = 0 if self.artwork == 1 else self.n_train
+        if self.base_classes is None:
+            own["base_classes"] = self.n_classes
+        return EmbeddedSpec(**own)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from interp.data.mixtures.intervention_arms import InterventionSpec
 from interp.data.mixtures.settings import MixtureSpec
 from interp.measures.options import AnalysisSpec
 from interp.models.training.recipes import RECIPES
+from interp.study.blocks import open_blocks
 from interp.study.distributions import Variation
 from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
 from interp.study.studies import Study
@@ -27,6 +28,19 @@ def test_hashes_stay_so_that_finished_studies_resume() -> None:
     assert fingerprint(Specification.from_toml(GRIDS / "intervention.toml")) == "170d4c588cbc54ab"
     assert fingerprint(Specification()) == "37607db7501ca88e"
     assert fingerprint(RECIPES["supervised"]) == "dd635697fdc90984"
+
+
+def test_a_study_has_a_base_set_that_it_is_not_asked_about() -> None:
+    images = ImagesSpec(n_classes=4, n_train=5, n_test=2, n_analysis=2, foreign=1)
+    spec = Specification(images=images, mixtures=MixturesSpec(held_out=1))
+    [block] = open_blocks(spec, rendered=False)
+    base = block.pool.frame[block.pool.split == "base"]
+    assert base["label"].value_counts().eq(5).all() and base["label"].nunique() == 4 + 1 + 4
+    assert len(block.images.labels) == 4 and "base" not in set(block.images.split)
+    assert len(block.foreign) == 1 and not set(block.foreign) & set(block.images.labels)
+    for none in (replace(images, artwork=1), replace(images, n_base=0)):
+        [without] = open_blocks(replace(spec, images=none), rendered=False)
+        assert "base" not in set(without.pool.split)
 
 
 def test_a_whole_number_is_not_made_a_fraction() -> None:

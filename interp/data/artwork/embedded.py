@@ -4,7 +4,8 @@ There are three splits. `train` and `test` share no artist within a class, so ac
 on unseen drawings. `analysis` holds fresh renderings by all artists in which the same drawing in
 the same pose and style is in every domain (`drawing`, `warp`, `style`), and a style serves several
 classes; `held_back` marks artists whose drawings of the class are not trained on. Collections of
-photographs and paintings have no such pairs.
+photographs and paintings have no such pairs. Where asked for, a fourth, `base`, holds natural
+pictures that every mixture adds whole.
 
 The study is synthetic and must never be called DomainNet.
 """
@@ -12,6 +13,7 @@ The study is synthetic and must never be called DomainNet.
 import io
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import field
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +25,7 @@ from PIL import Image
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from interp.core.declarations.declared import Declared, Flag, Whole, at_least
+from interp.core.declarations.declared import Count, Declared, Flag, Whole, at_least
 from interp.core.declarations.writing import sequence
 from interp.core.errors import SpecificationError
 from interp.core.faces.doors import door
@@ -32,6 +34,7 @@ from interp.core.parallel import side_by_side
 from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.core.storage.store import (
+    LATER,
     cache_folder,
     complete,
     content_hash,
@@ -51,6 +54,7 @@ from interp.data.artwork.packages import (
     to_install,
 )
 from interp.data.artwork.rendering import DOMAINS, render
+from interp.data.mixtures.settings import BASE, NATURAL
 from interp.data.mixtures.templates import sentence
 
 RENDERER = 4
@@ -82,6 +86,10 @@ class EmbeddedSpec(Declared):
         colour_prior: Whether each class has a hue of its own in real, painting and clipart, a
             shortcut that a model may learn.
         seed: Seed of all draws.
+        n_base: Natural pictures per class of a base set (the split `base`), which is added whole to
+            every mixture; 0 is none.
+        base_classes: Classes that stand in the base set alone: the next that most artists drew, as
+            far as there are any.
 
     >>> EmbeddedSpec(n_classes=10).size
     48
@@ -99,6 +107,8 @@ class EmbeddedSpec(Declared):
     )
     colour_prior: Flag = False
     seed: Whole = 0
+    n_base: Count = field(default=0, metadata=LATER)
+    base_classes: Count = field(default=0, metadata=LATER)
 
 
 @door
@@ -145,6 +155,20 @@ def open_embedded(spec: EmbeddedSpec | None = None, *, jobs: int = 2) -> ImageTa
     return ImageTable(frame, root, "embedded artwork study", f"{key}-{file_hash(index)}")
 
 
+def _drawn(spec: EmbeddedSpec) -> list[tuple[str, list[Drawing], bool]]:
+    """Every class with its drawings, and whether it stands in the base set alone."""
+    own = drawn = study_classes(spec.n_classes, edition=spec.artwork)
+    if spec.n_base and spec.base_classes:
+        there = len({drawing.label for drawing in drawings(edition=spec.artwork)})
+        both = min(spec.n_classes + spec.base_classes, there)
+        drawn = study_classes(both, edition=spec.artwork)
+    return [(label, made, label not in own) for label, made in drawn.items()]
+
+
+def _domains(*, base_alone: bool) -> tuple[str, ...]:
+    return (NATURAL,) if base_alone else DOMAINS
+
+
 def planned(spec: EmbeddedSpec) -> ImageTable:
     """The table of the embedded study as it will be, without rendering a picture.
 
@@ -160,9 +184,10 @@ def planned(spec: EmbeddedSpec) -> ImageTable:
     >>> len(planned(EmbeddedSpec(n_classes=2, n_train=1, n_test=1, n_analysis=1, size=16)))
     36
     """
-    classes = study_classes(spec.n_classes, edition=spec.artwork)
     cells = [
-        plan_cell(label, classes[label], domain, spec) for label in classes for domain in DOMAINS
+        plan_cell(label, made, domain, spec, base_alone=base_alone)
+        for label, made, base_alone in _drawn(spec)
+        for domain in _domains(base_alone=base_alone)
     ]
     return ImageTable(
         pd.concat(cells, ignore_index=True), Path("planned"), "embedded artwork study", "planned"
@@ -231,7 +256,9 @@ def held_back_artists(label: str, artists: list[str], seed: int, *, least: int =
     return set(order[: max(least, len(artists) // 4)])
 
 
-def plan_cell(label: str, made: list[Drawing], domain: str, spec: EmbeddedSpec) -> pd.DataFrame:
+def plan_cell(
+    label: str, made: list[Drawing], domain: str, spec: EmbeddedSpec, *, base_alone: bool = False
+) -> pd.DataFrame:
     """Plan the pictures of a cell: split, drawing, and the two seeds that determine each picture.
 
     Args:
@@ -239,6 +266,7 @@ def plan_cell(label: str, made: list[Drawing], domain: str, spec: EmbeddedSpec) 
         made: Its drawings.
         domain: The domain.
         spec: The contents of the study.
+        base_alone: Whether the class stands in the base set alone.
 
     Returns:
         A row per picture.
@@ -250,6 +278,8 @@ def plan_cell(label: str, made: list[Drawing], domain: str, spec: EmbeddedSpec) 
         "test": ([d for d in made if d.artist in held_back], spec.n_test),
         "analysis": (made, spec.n_analysis),
     }
+    base = {BASE: (by_split["train"][0], spec.n_base)} if domain == NATURAL else {}
+    by_split = base if base_alone else by_split | base
     rows = []
     for split, (pool, count) in by_split.items():
         # poses and styles of `analysis` are drawn without the domain's name
@@ -297,28 +327,33 @@ def _by_artist(pool: list[Drawing], label: str, seed: int) -> list[Drawing]:
 
 def _render_all(root: Path, spec: EmbeddedSpec, jobs: int) -> None:
     """Render every missing cell, then write the index that makes the set complete."""
-    classes = study_classes(spec.n_classes, edition=spec.artwork)
     each = spec.n_train + spec.n_test + spec.n_analysis
-    say(f"rendering {len(classes) * len(DOMAINS)} cells of {each} pictures into {root}")
-    tasks = [(root, label, made, spec) for label, made in classes.items()]
+    tasks = [(root, label, made, spec, base_alone) for label, made, base_alone in _drawn(spec)]
+    base = f", and {len(tasks)} of {spec.n_base} for the base set," if spec.n_base else ""
+    say(f"rendering {spec.n_classes * len(DOMAINS)} cells of {each} pictures{base} into {root}")
     frames = side_by_side(_render_class, tasks, jobs=jobs, what="render")
     write_atomic(root / "index.csv", pd.concat(frames, ignore_index=True).to_csv(index=False))
 
 
-def _render_class(task: tuple[Path, str, list[Drawing], EmbeddedSpec]) -> pd.DataFrame:
+def _render_class(task: tuple[Path, str, list[Drawing], EmbeddedSpec, bool]) -> pd.DataFrame:
     """Render all domains of a class, whose drawings are then read once."""
-    root, label, made, spec = task
-    cells = [_render_cell((root, label, made, domain, spec)) for domain in DOMAINS]
+    root, label, made, spec, base_alone = task
+    cells = [
+        _render_cell((root, label, made, domain, spec), base_alone=base_alone)
+        for domain in _domains(base_alone=base_alone)
+    ]
     return pd.concat(cells, ignore_index=True)
 
 
-def _render_cell(task: tuple[Path, str, list[Drawing], str, EmbeddedSpec]) -> pd.DataFrame:
+def _render_cell(
+    task: tuple[Path, str, list[Drawing], str, EmbeddedSpec], *, base_alone: bool = False
+) -> pd.DataFrame:
     """Render one cell into its own folder, or read it back if it is complete."""
     root, label, class_drawings, domain, spec = task
     folder = root / domain / label
     if (folder / "cell.csv").exists():
         return pd.read_csv(folder / "cell.csv")
-    plan = plan_cell(label, class_drawings, domain, spec)
+    plan = plan_cell(label, class_drawings, domain, spec, base_alone=base_alone)
     by_name = {drawing.name: drawing for drawing in class_drawings}
     hue = float(rng(f"class hue/{label}", spec.seed).random()) if spec.colour_prior else None
     with complete(folder) as temporary:

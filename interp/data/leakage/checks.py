@@ -107,7 +107,8 @@ def audit(
     """Look for leaks between training and test, in one mixture or in all training pictures.
 
     Args:
-        images: Pictures of the splits train and test; other splits are compared like test.
+        images: Pictures of the splits train and test; of others, `base` is compared like train and
+            the rest like test.
         mixture: The mixture whose pictures and captions are checked; None takes all training
             pictures.
         base: The pictures of base shards, if they are to be compared; a base TSV's are read.
@@ -142,7 +143,8 @@ def audit(
     [['same pixels', 'b', 'a']]
     """
     train = mixture.images if mixture else images.select(split="train")
-    others = images[(images.split != "train").to_numpy()]
+    own_base = mixture.own_base if mixture else _split(images, BASE)
+    others = images[~images.split.isin(["train", BASE]).to_numpy()]
     if not len(train) or not len(others):
         raise SampleError(
             f"audit {images.source}",
@@ -152,11 +154,12 @@ def audit(
         )
     spec = mixture.spec if mixture else None
     base_pictures = base if base is not None else _base_pictures(spec)
-    groups = [group for group in (train, base_pictures) if group is not None]
+    groups = [group for group in (train, own_base, base_pictures) if group is not None]
     findings = list(_alike(groups, others, bits, jobs))
     captions = 0
     if mixture:
-        findings += _in_words(mixture.images.frame, mixture.spec, images.domains)
+        frames = [group.frame for group in (train, own_base) if group is not None]
+        findings += _in_words(pd.concat(frames), mixture.spec, images.domains)
         if mixture.spec.base:
             rows, captions = _in_base(mixture.spec, images.domains)
             findings += rows
@@ -164,11 +167,16 @@ def audit(
     frame = pd.DataFrame(findings, columns=list(COLUMNS))
     looked = {
         "training pictures": len(train),
-        "base pictures": len(base_pictures) if base_pictures is not None else 0,
+        "base pictures": sum(map(len, groups)) - len(train),
         **{f"{split} pictures": int(n) for split, n in others.split.value_counts().items() if n},
         "base captions": captions,
     }
     return Audit(frame, looked)
+
+
+def _split(images: ImageTable, name: str) -> ImageTable | None:
+    own = (images.split == name).to_numpy()
+    return images[own] if own.any() else None
 
 
 def _base_pictures(spec: MixtureSpec | None) -> ImageTable | None:

@@ -25,10 +25,11 @@ CHUNK = 500_000
 
 @dataclass(frozen=True)
 class BaseSet:
-    """A base set: its path or pattern, `tsv` or `shards`, its number of pictures, and a hash.
+    """A base set: its path or pattern, `tsv`, `shards` or `split`, its number of pictures, a hash.
 
-    The hash of a TSV covers its content. That of shards covers their names, sizes and counts, since
-    reading hundreds of gigabytes to hash them would take too long.
+    A `split` is that of the pictures themselves. The hash of a TSV covers its content. That of
+    shards covers their names, sizes and counts, since reading hundreds of gigabytes to hash them
+    would take too long.
     """
 
     path: str

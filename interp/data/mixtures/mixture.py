@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import numpy as np
 import pandas as pd
 
-from interp.core.errors import DataError, LeakError, check_known, listed
+from interp.core.errors import DataError, LeakError, SpecificationError, check_known, listed
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable
 from interp.core.seeds import rng
@@ -41,6 +41,7 @@ class Mixture:
             caption names the picture's domain.
         resolved: What the specification comes to on these pictures: the `domains` that joined, the
             seen classes that were `replaced`, and the pictures `available` in the test domain.
+        own_base: Pictures of the table's split `base`, which are added whole; None for none.
 
     >>> cells = [(label, domain) for label in ("cat", "dog") for domain in ("real", "sketch")]
     >>> frame = pd.DataFrame(cells, columns=["label", "domain"]).assign(
@@ -53,21 +54,25 @@ class Mixture:
     spec: MixtureSpec
     images: ImageTable
     resolved: Mapping[str, Any] = field(default_factory=dict)
+    own_base: ImageTable | None = None
 
     def base(self) -> BaseSet | None:
         """The base set that is added whole, if there is one."""
+        if self.own_base is not None:
+            frame = self.own_base.frame
+            return BaseSet("the table's own", "split", len(frame), _set_hash(_contents(frame)))
         return open_base(self.spec.base) if self.spec.base else None
 
     def manifest(self) -> dict[str, Any]:
         """Counts per cell, hashes, doses as they came out; `LeakError` if a withheld cell is in.
 
-        `pictures` counts the rows of `train.tsv`, a base TSV's among them; `counts` and the shares
-        are about the pictures of the table alone.
+        `pictures` counts the rows of `train.tsv`, those of a base set among them; `counts` and the
+        shares are about all but the base set, `base_counts` about the table's own.
         """
         frame = self.images.frame
-        content = "hash" if "hash" in frame.columns else "path"
         base = self.base()
-        rows = base.pictures if base and base.kind == "tsv" else 0
+        rows = base.pictures if base and base.kind != "shards" else 0
+        own = {} if self.own_base is None else self.own_base.label.value_counts().to_dict()
         held_out = frame["label"].isin(self.spec.held_out)
         manifest = {
             "name": self.spec.name,
@@ -81,23 +86,32 @@ class Mixture:
             "captions_naming_domain": int(frame["names_domain"].sum()),
             "n_domains": int(frame["domain"].nunique()),
             "base": asdict(base) if base else None,
+            **({"base_counts": {str(name): int(own[name]) for name in sorted(own)}} if own else {}),
             **self.resolved,
             "source": self.images.source,
             "source_hash": self.images.fingerprint,
-            "pictures_hash": _set_hash(frame[content]),
+            "pictures_hash": _set_hash(_contents(frame)),
         }
         check_manifest(manifest)
         return manifest
 
     def files(self) -> ImageTable:
-        """Its pictures as files; what is none yet is written into the cache."""
-        return self.images.as_files(cache_folder() / "pictures")
+        """Its pictures as files, its own base set's last, under the domain `base`.
+
+        What is no file yet is written into the cache.
+        """
+        every = self.images
+        if self.own_base is not None:
+            based = self.own_base.frame.assign(domain=BASE)
+            frames = [frame.astype({"domain": object}) for frame in (every.frame, based)]
+            every = every.with_frame(pd.concat(frames, ignore_index=True))
+        return every.as_files(cache_folder() / "pictures")
 
     def write(self, folder: Path) -> Path:
         """Write `train.tsv` (open_clip's CSV data set) and `manifest.json`; return the TSV.
 
-        The rows of a base TSV follow under the domain `base`, without a label. Base shards are
-        named in the manifest, and the trainer reads them beside the TSV.
+        The rows of a base set follow under the domain `base`, those of a TSV without a label. Base
+        shards are named in the manifest, and the trainer reads them beside the TSV.
         """
         manifest = self.manifest()
         with complete(folder) as temporary:
@@ -138,6 +152,11 @@ def _write_rows(tsv: TextIO, columns: Sequence[Iterable[str]]) -> None:
     frame.to_csv(tsv, sep="\t", index=False, header=False, lineterminator="\n", quoting=quote)
 
 
+def _contents(frame: pd.DataFrame) -> pd.Series:
+    """What tells pictures apart: hashes of their content, or their paths."""
+    return frame["hash" if "hash" in frame.columns else "path"]
+
+
 def _set_hash(names: pd.Series) -> str:
     """A hash of names, whatever their order."""
     text = "\n".join(sorted(map(str, _words(names))))
@@ -154,7 +173,8 @@ def make_mixture(images: ImageTable, spec: MixtureSpec) -> Mixture:
     """Choose and caption the training pictures of a mixture.
 
     Args:
-        images: All pictures; those of the split `train` are chosen from.
+        images: All pictures; those of the split `train` are chosen from, those of a split `base`
+            are added whole.
         spec: The specification.
 
     Returns:
@@ -184,7 +204,8 @@ def make_mixtures(images: ImageTable, specs: Iterable[MixtureSpec]) -> Iterator[
     """Make the mixtures of many specifications, one at a time.
 
     Args:
-        images: All pictures; those of the split `train` are chosen from.
+        images: All pictures; those of the split `train` are chosen from, those of a split `base`
+            are added whole.
         specs: The specifications.
 
     Returns:
@@ -223,13 +244,16 @@ class _Table:
                 "every picture once",
                 "remove the repeated rows",
             )
-        is_train = (frame["split"] == "train").to_numpy()
+        is_train, is_base = ((frame["split"] == name).to_numpy() for name in ("train", BASE))
         self.images, self.domains, self.labels = images, images.domains, images.labels
         self.train = frame[is_train].reset_index(drop=True)
-        self.rest = frame[~is_train]
-        key = "hash" if "hash" in frame.columns else "path"
-        kept = set(_words(self.rest[key]))
-        self.is_twin = np.array([word in kept for word in _words(self.train[key])], dtype=bool)
+        self.base = frame[is_base].reset_index(drop=True)
+        self.rest = frame[~is_train & ~is_base]
+        kept = set(_words(_contents(self.rest)))
+        self.is_twin, self.is_base_twin = (
+            np.array([word in kept for word in _words(_contents(part))], dtype=bool)
+            for part in (self.train, self.base)
+        )
         self.cells = MixtureCells.count(self.train["label"], self.train["domain"])
         self._kept: dict[tuple[str, object, int], Any] = {}
 
@@ -238,12 +262,41 @@ class _Table:
         self._check(spec)
         wanted = quotas(self.cells, spec).ravel()
         places = self._once("places", spec.rule, spec, lambda: ranks(self.cells, spec))
-        texts, named = self._once("captions", spec.domain_words, spec, lambda: self._captions(spec))
         rows = np.flatnonzero(places < wanted[self.cells.of_picture])
-        chosen = self.train.take(rows).reset_index(drop=True)
-        chosen = chosen.assign(caption=texts[rows], names_domain=named[rows])
-        _check_apart(chosen, self.is_twin[rows])
-        return Mixture(spec, self.images.with_frame(chosen), self._resolved(spec))
+        _check_apart(self.train.take(rows), self.is_twin[rows])
+        captioned = self._once("captions", spec.domain_words, spec, lambda: self._captions(spec))
+        chosen = _taken(self.train, rows, *captioned)
+        own_base = self._base(spec) if len(self.base) and spec.base_dose else None
+        return Mixture(spec, self.images.with_frame(chosen), self._resolved(spec), own_base)
+
+    def _base(self, spec: MixtureSpec) -> ImageTable:
+        """The share of the table's own base set that is added: the first so many of an order."""
+        if spec.base:
+            raise SpecificationError(
+                "make a mixture",
+                f"the base set {spec.base}, and {len(self.base)} pictures of the split {BASE!r}",
+                "one base set",
+                "leave base out, or set base_dose = 0 (for the embedded study, n_base = 0)",
+            )
+        others = sorted(set(_words(self.base["domain"])) - {spec.natural})
+        if others:
+            raise LeakError(
+                f"train on the mixture {spec.name}",
+                f"pictures of {listed(others)} in the split {BASE!r}",
+                f"pictures of {spec.natural} alone, since every mixture holds them",
+                "move the others to the split train",
+            )
+        order = rng("base set", spec.seed).permutation(len(self.base))
+        rows = np.sort(order[: round(spec.base_dose * len(self.base))])
+        _check_apart(self.base.take(rows), self.is_base_twin[rows])
+        captioned = self._once(
+            "base captions", spec.domain_words, spec,
+            lambda: captions(
+                self.base["label"], self.base["domain"], rng("captions of the base set", spec.seed),
+                domain_words=spec.domain_words,
+            ),
+        )  # fmt: skip
+        return self.images.with_frame(_taken(self.base, rows, *captioned))
 
     def _once(self, what: str, option: object, spec: MixtureSpec, make: Callable[[], Any]) -> Any:
         """What many mixtures of a seed share, made for the first of them."""
@@ -281,6 +334,14 @@ class _Table:
             "replaced": replacements(self.cells, spec) if spec.overlap < 1 else {},
             "available": {label: n for label, n in available.items() if n},
         }
+
+
+def _taken(
+    frame: pd.DataFrame, rows: np.ndarray, texts: np.ndarray, named: np.ndarray
+) -> pd.DataFrame:
+    """Some rows with their captions."""
+    chosen = frame.take(rows).reset_index(drop=True)
+    return chosen.assign(caption=texts[rows], names_domain=named[rows])
 
 
 def _check_apart(chosen: pd.DataFrame, is_twin: np.ndarray) -> None:

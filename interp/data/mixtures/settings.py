@@ -7,7 +7,7 @@ change. Everything about a mixture follows from its specification and the pictur
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,10 +27,12 @@ from interp.core.declarations.declared import (
 )
 from interp.core.errors import DataError, SpecificationError, check_known, listed
 from interp.core.seeds import rng
+from interp.core.storage.store import LATER
 
 NATURAL = "real"
 BASE = "base"
-"""The domain under which a base set's pictures stand in a mixture's TSV."""
+"""The domain under which a base set's pictures stand in a mixture's TSV, and the split of those
+that a table of pictures has itself."""
 
 HOLDS = {
     "size": "",
@@ -124,6 +126,8 @@ class MixtureSpec(Declared):
         rule: Which pictures of a cell are kept: `random`, drawn from the seed, or `first`, the
             paper's rule (see `subsampling`).
         base: A TSV (filepath, title) or WebDataset shards that are added whole; empty for none.
+        base_dose: Share of the table's own base set, its pictures of the split `base`, that is
+            added. A larger dose holds the pictures of a smaller one.
 
     Raises:
         SpecificationError: For a value out of range, or values that do not go together.
@@ -154,6 +158,7 @@ class MixtureSpec(Declared):
     labels: Names = ()
     rule: Annotated[Text, one_of(RULES)] = "random"
     base: Text = ""
+    base_dose: Share = field(default=1.0, metadata=LATER)
 
     def __post_init__(self) -> None:
         _check_domains(self)
@@ -191,6 +196,7 @@ class MixtureSpec(Declared):
             "" if self.domain_words else "aligned captions",
             RULES[self.rule],
             f"base {base_name(self.base)}" if self.base else "",
+            "" if self.base_dose == 1 else _base_words(self.base_dose),
         ]
         return ", ".join(part for part in parts if part)
 
@@ -264,6 +270,10 @@ def base_name(base: str) -> str:
 
 def _share(dose: float) -> str:
     return {0.0: "none", 0.5: "half"}.get(float(dose), f"{100 * dose:g} %")
+
+
+def _base_words(dose: float) -> str:
+    return f"{_share(dose)} of the base set" if dose else "no base set"
 
 
 def _domain_words(domains: tuple[str, ...] | int | None) -> str:

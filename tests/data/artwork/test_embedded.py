@@ -1,5 +1,6 @@
 """The embedded study: repeatable, apart by artist, and aligned where it says so."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,14 @@ from interp.core.images import ImageTable
 from interp.core.progress import set_quiet
 from interp.core.storage.store import cache_folder, file_hash
 from interp.data.artwork import embedded, packages
-from interp.data.artwork.embedded import EmbeddedSpec, open_embedded, plan_cell, study_classes
-from interp.data.artwork.packages import Drawing
+from interp.data.artwork.embedded import (
+    EmbeddedSpec,
+    open_embedded,
+    plan_cell,
+    planned,
+    study_classes,
+)
+from interp.data.artwork.packages import Drawing, drawings
 
 
 def test_train_and_test_share_no_artist_within_a_class(small_images: ImageTable) -> None:
@@ -69,17 +76,32 @@ def test_rendering_is_the_same_anywhere(
     assert cell["hash"].iloc[0] == file_hash(tmp_path / cell["path"].iloc[0])
 
 
+def test_a_base_set_is_natural_pictures_of_these_classes_and_of_others() -> None:
+    spec = EmbeddedSpec(n_classes=5, n_train=6, n_test=2, n_analysis=2, n_base=7, base_classes=3)
+    table = planned(spec).frame
+    base, own = table[table["split"] == "base"], table[table["split"] != "base"]
+    assert set(base["domain"]) == {"real"} and not base["held_back"].any()
+    assert base["label"].value_counts().eq(7).all() and base["label"].nunique() == 8
+    assert own.equals(planned(replace(spec, n_base=0)).frame.set_axis(own.index))
+    assert not set(base["warp"]) & set(own["warp"])  # pictures of their own
+    tested = own[own["split"] == "test"].groupby("label")["artist"].agg(set)
+    for label, artists in base.groupby("label")["artist"].agg(set).items():
+        assert not artists & tested.get(label, set())
+    most = planned(replace(spec, n_base=1, base_classes=5000))
+    assert most.label.nunique() == len({drawing.label for drawing in drawings()})
+
+
 def test_an_interrupted_rendering_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INTERP_CACHE", str(tmp_path))
     spec = EmbeddedSpec(n_classes=2, n_train=4, n_test=2, n_analysis=2)
     drawn: list[str] = []
     real = embedded._render_cell
 
-    def stop_after_three(task: tuple) -> object:
+    def stop_after_three(task: tuple, **options: bool) -> object:
         if len(drawn) == 3:
             raise KeyboardInterrupt
         drawn.append(f"{task[3]}/{task[1]}")
-        return real(task)
+        return real(task, **options)
 
     monkeypatch.setattr(embedded, "_render_cell", stop_after_three)
     with pytest.raises(KeyboardInterrupt):

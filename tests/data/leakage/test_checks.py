@@ -132,6 +132,21 @@ def base(folder: Path, rows: list[tuple[str, str]]) -> str:
     return str(folder / "base.tsv")
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_tables_own_base_set_is_looked_at(images: ImageTable, whole: bool) -> None:
+    root = images.root
+    (root / "base").mkdir()
+    scene(900).save(root / "base/new.png")
+    Image.open(root / "sketch/lion/0.png").save(root / "base/copy.png")
+    rows = [(f"base/{name}.png", "axe", "real", "base", "") for name in ("new", "copy")]
+    own = pd.DataFrame(rows, columns=images.frame.columns)
+    table = images.with_frame(pd.concat([images.frame, own], ignore_index=True))
+    report = audit(table, None if whole else make_mixture(table, LOW))
+    assert checks(report) == {"same pixels": 1}
+    assert report.frame.iloc[0]["other"] == "base/copy.png"
+    assert report.looked["base pictures"] == 2 and report.looked["test pictures"] == 12
+
+
 def test_a_base_set_is_read_and_looked_at(images: ImageTable, tmp_path: Path) -> None:
     scene(900).save(tmp_path / "new.png")
     rows = [("new.png", "a lion asleep"), ("sketch/lion/0.png", "a drawing of a lion")]

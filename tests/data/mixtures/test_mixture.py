@@ -221,6 +221,61 @@ def test_a_base_tsv_is_added_whole_and_counted_apart(tmp_path: Path) -> None:
     assert "base set none → " in diff_manifests(plain, manifest)
 
 
+def with_base(n: int = 4, domain: str = "real") -> ImageTable:
+    """Pictures, and a base set of their classes and of one more."""
+    table = pictures()
+    rows = [
+        (f"base/{c}/{k}.png", c, domain, "base", "", "") for c in (*LABELS, "z") for k in range(n)
+    ]
+    own = pd.DataFrame(rows, columns=table.frame.columns)
+    return table.with_frame(pd.concat([table.frame, own], ignore_index=True))
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_tables_own_base_set_is_added_whole_to_every_mixture(
+    setting: str, tmp_path: Path
+) -> None:
+    made, without = (make_mixture(table, spec(setting)) for table in (with_base(), pictures()))
+    assert made.spec.name == without.spec.name
+    assert made.images.frame.equals(without.images.frame)  # captions too
+    manifest = made.manifest()
+    assert manifest["pictures"] == len(without.images) + 36
+    assert manifest["base_counts"] == dict.fromkeys([*LABELS, "z"], 4)
+    assert manifest["counts"] == without.manifest()["counts"]
+    assert manifest["base"]["kind"] == "split" and manifest["base"]["pictures"] == 36
+    made.write(tmp_path / "mixture")
+    assert check_mixture(tmp_path / "mixture")["base"] == manifest["base"]
+    tsv = pd.read_csv(tmp_path / "mixture" / "train.tsv", sep="\t")
+    own = tsv[tsv["domain"] == "base"]
+    assert own["label"].value_counts().eq(4).all() and own["title"].str.contains("photo|snap").any()
+    assert len(tsv) == manifest["pictures"]
+
+
+def test_a_share_of_the_base_set_is_part_of_a_larger_one() -> None:
+    table = with_base(20)
+    some, more = (make_mixture(table, spec("cg-low", base_dose=dose)) for dose in (0.25, 0.5))
+    assert some.own_base is not None and more.own_base is not None
+    first, second = (set(one.own_base.path) for one in (some, more))
+    assert (len(first), len(second)) == (45, 90) and first < second
+    assert some.spec.name.endswith(", 25 % of the base set")
+    none = make_mixture(table, spec("cg-low", base_dose=0.0))
+    assert none.own_base is None and none.manifest()["base"] is None
+    assert none.spec.name.endswith(", no base set")
+
+
+def test_a_base_set_that_would_leak_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LeakError, match="pictures of sketch in the split 'base'"):
+        make_mixture(with_base(domain="sketch"), spec("cg-low"))
+    table = with_base()
+    twice = table.frame.assign(hash=table.frame["path"])
+    twice.loc[twice["path"] == "base/a/0.png", "hash"] = "real/a/test0.png"
+    with pytest.raises(LeakError, match="1 that are also kept for testing"):
+        make_mixture(table.with_frame(twice), spec("cg-low"))
+    (tmp_path / "other.tsv").write_text("filepath\ttitle\nx.png\ta cat\n")
+    with pytest.raises(SpecificationError, match="n_base = 0"):
+        make_mixture(table, spec("cg-low", base=str(tmp_path / "other.tsv")))
+
+
 def test_withheld_rows_cannot_hide_in_the_base_set(tmp_path: Path) -> None:
     spec_ = spec("cg-low", base=str(base_tsv(tmp_path / "base")))
     folder = make_mixture(pictures(), spec_).write(tmp_path / "mixture").parent
