@@ -67,7 +67,7 @@ def cost_of_study(
     elsewhere, as if they were as many as its own.
 
     >>> cost_of_study(Specification()).text.split(":")[0]
-    '4 runs of resnet-small, 1500 steps of 128 pictures'
+    '4 runs of resnet-small, 2000 steps of 128 pictures'
     """
     spec = specification
     places = (spec.blocks or len(spec.seeds)) * len(spec.mixtures.test_domains)

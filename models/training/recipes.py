@@ -24,7 +24,7 @@ PRECISIONS = ("fp32", "amp_bf16", "amp", "fp64")
 OBJECTIVES = ("clip", "supervised")
 OPTIMIZERS = ("adamw", "muon", "sgd")
 PARTNERS = ("own", "shuffled")
-STEPS = 1500
+STEPS = 2000
 """How many steps a recipe has that says neither steps nor epochs."""
 
 
@@ -33,7 +33,7 @@ class Recipe(Declared):
     """How a model is trained.
 
     Args:
-        steps: Steps of the optimiser, which makes mixtures comparable. By default 1,500, or none
+        steps: Steps of the optimiser, which makes mixtures comparable. By default 2,000, or none
             where `epochs` are given.
         batch_size: Pictures in a step, over all processes and over `accumulate` parts.
         lr: The highest learning rate.
@@ -71,7 +71,7 @@ class Recipe(Declared):
         The further loss term is that of `interp.models.training.alignment`.
 
     >>> Recipe().steps, Recipe(epochs=32).steps
-    (1500, 0)
+    (2000, 0)
     >>> Recipe(keep=3).kept(8)
     (0, 4, 8)
     """
