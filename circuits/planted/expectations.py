@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from interp.circuits.planted.model import PlantedBlueprint
+from interp.core.statistics.index_of_sharing import NOT_SHARED, PARTLY, SHARED
 
-ANSWERS = {"s": "shared", "n": "not shared", "p": "in part", "b": "blind"}
-"""What a measure must say: an index above .5 or below .2, one between the ends; or anything."""
+ANSWERS = {"s": SHARED, "d": PARTLY, "n": NOT_SHARED, "p": "in part", "b": "blind"}
+"""What a measure must say: a verdict; an index anywhere between the ends; or anything."""
 
 TAKEN_AT = {
     **dict.fromkeys(("probe transfer", "cka", "directions", "das"), "streams"),
@@ -69,8 +70,9 @@ def declared_for(file: str, *names: str) -> Mapping[str, tuple[Any, str]]:
 def expected(blueprint: PlantedBlueprint) -> tuple[Expected, ...]:
     """What every measure must say of a planted model, at every site where it is taken.
 
-    The answer is `shared`, `not shared`, `in part` (between the two, or by the dose), or `blind`:
-    the measure cannot tell there, and what it says is no evidence either way.
+    The answer is `shared`, `partly shared` (by the dose), `not shared`, `in part` (somewhere
+    between the ends, and none of these is wrong), or `blind`: the measure cannot tell there, and
+    what it says is no evidence either way.
 
     >>> from interp.circuits.planted.vit import Blueprint
     >>> cells = expected(Blueprint("rotated code"))

@@ -10,15 +10,15 @@ import numpy as np
 
 from interp.circuits.patching.localisation import class_mean, index_of, leave_out
 from interp.circuits.subspaces.interchanges import FLOOR, HeldOut, Tried
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED, Index
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED, Index
 from interp.core.statistics.resampling import jackknife
 
 APART = "one reader may take two codes: A's and B's classes may lie along different directions"
 LEAST = 0.2
 """The share of B's own work that nulls must leave for an index: the bar of "not shared"."""
-VARIED = 1 / 3
-"""What the index of the varied part must clear for "shared" to stand. Of codes that are half shared
-it is .37; of one code beside unread ones of each domain's own, .43 to .57."""
+VARIED = {SHARED: 1 / 3, PARTLY: 0.1}
+"""What the index of the varied part must clear for an answer to stand. Of codes that are half
+shared it is .37; of one code beside unread ones of each domain's own, .43 to .57."""
 
 READER = "the reader explains it"
 NARROW = "the site is so narrow that any directions will do; lower k"
@@ -133,7 +133,7 @@ def _against(
 
 
 def of_one_code(index: Index, varied: Index, plain: Index) -> Index:
-    """An index without "shared" where what varies in A may carry little in B, or no index at all.
+    """An index that finds nothing where what varies in A may carry little in B, or no index at all.
 
     A subspace may move B because one reader takes two codes. What varies in A then does little in
     B; where that is sure, against another class alone (`plain`), the index is the reader's, and is
@@ -142,7 +142,7 @@ def of_one_code(index: Index, varied: Index, plain: Index) -> Index:
     if plain.high < LEAST < index.high:
         found = f"what varies in A does {plain.low:.2f} to {plain.high:.2f} of B's own"
         return Index(np.nan, np.nan, np.nan, CANNOT_TELL, f"{APART} ({found})")
-    if index.verdict == SHARED and not varied.low > VARIED:
+    if index.verdict in VARIED and not varied.low > VARIED[index.verdict]:
         found = f"index of what varies in A: {varied.low:.2f} to {varied.high:.2f}"
         return replace(index, verdict=CANNOT_TELL, reason=f"{APART} ({varied.reason or found})")
     return index

@@ -54,7 +54,8 @@ class Ladder:
             band: `early`, `middle`, `late` or `whole tower`.
 
         Returns:
-            `shared`, `not shared` or `cannot tell`; the last also where there is no such row.
+            `shared`, `partly shared`, `not shared` or `cannot tell`; the last also without such a
+            row.
 
         Raises:
             SpecificationError: For an unknown rung or band.
@@ -111,11 +112,12 @@ def ladder(
         by edges where its stream is a sum: overlap of a class's best parts (R5), and the work that
         the circuit of one domain does in the other (R6).
 
-        Rungs are judged by the interval of an index with null 0 and ceiling 1: shared if it lies
-        above .5, not shared if below .2, unless p finds more than nothing. R1 is shared already
-        where the interval of the accuracy lies above the null. A band of layers is shared if all
-        its sites are, and "cannot tell" where they differ. What is missing for one pair alone is a
-        row that says so.
+        Rungs are judged by the interval of an index with null 0 and ceiling 1: not shared if it
+        lies below .2, unless p finds more than nothing; partly shared if between .1 and .9; shared
+        if above .5. R1 is shared already where the interval of the accuracy lies above the null. A
+        band of layers has the answer of all its sites; where some cannot tell, that of their mean,
+        and "cannot tell" where one site contradicts another. What is missing for one pair alone is
+        a row that says so.
 
     >>> import pandas as pd
     >>> import torch

@@ -1,7 +1,7 @@
 // The map of domain by domain by layer, and what was measured on the pair that is chosen in it.
 
-const SIGNS = { "shared": "●", "not shared": "○", "cannot tell": "?" };
-const LOOKS = { "shared": "shared", "not shared": "apart", "cannot tell": "open" };
+const SIGNS = { "shared": "●", "partly shared": "◐", "not shared": "○", "cannot tell": "?" };
+const LOOKS = { "shared": "shared", "partly shared": "partly", "not shared": "apart", "cannot tell": "open" };
 const SVG = "http://www.w3.org/2000/svg";
 let map = null;
 let here = null;  // what is shown: measure, model, place, and the pair [a, b]

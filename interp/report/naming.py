@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from interp.core.declarations.writing import plain
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8c8c8c", "#a69a00")
 """Okabe and Ito's colours, told apart by colour-blind readers; black and yellow made mid-tones, so
@@ -20,6 +21,9 @@ SETTINGS: Mapping[str, tuple[str, str, str]] = {
     "upper-bound-high": ("upper bound, high diversity", "#56B4E9", "star"),
 }
 """Training distributions, in the order of the page: name in plain words, colour, marker."""
+
+SIGNS = {SHARED: "●", PARTLY: "◐", NOT_SHARED: "○", CANNOT_TELL: "?"}
+"""A sign beside each verdict, so that no reader depends on colour."""
 
 CHECKPOINT = "this model"
 """What a model that belongs to no setting is called."""

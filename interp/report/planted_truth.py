@@ -5,8 +5,11 @@ from typing import Any
 
 import pandas as pd
 
-SIGNS = {"shared": "●", "not shared": "○"}
-"""What must be seen, and what must not."""
+from interp.core.statistics.index_of_sharing import NOT_SHARED, PARTLY, SHARED
+from interp.report.naming import SIGNS
+
+ANSWERS = (SHARED, PARTLY, NOT_SHARED)
+"""What is right or wrong."""
 
 MEASURES = {
     "probe transfer": "probe<br>transfer",
@@ -49,10 +52,10 @@ def draw_truth(cells: pd.DataFrame, *, title: str = "Held against the truth") ->
         A plotly figure.
 
     Notes:
-        "● 5/6": sharing must be seen, and is in 5 of 6 cells. "○ 6/6": it must not be seen, and is
-        denied in all. Blue: right, the fuller the more; grey: cannot tell; orange: at least one is
-        wrong. A number alone is the mean index where the declared answer lies between. Empty:
-        nothing is declared.
+        "● 5/6": "shared" is right, and said in 5 of 6 cells; "◐ 6/6": "partly shared" is, and said
+        in all; "○ 6/6": "not shared". Blue: right, the fuller the more; grey: cannot tell; orange:
+        at least one is wrong. A number alone is the mean index where the declared answer lies
+        between. Empty: nothing is declared.
 
     >>> cells = pd.DataFrame({"condition": "rewired", "tier": "easy", "seed": 1, "dose": None,
     ...     "measure": "das", "expected": "shared", "outcome": ["right", "abstained"],
@@ -61,7 +64,7 @@ def draw_truth(cells: pd.DataFrame, *, title: str = "Held against the truth") ->
     '● 1/2'
     """
     said = (
-        f"{len(cells):,} cells. ● must be seen, ○ must not: right / declared. Blue: right, "
+        f"{len(cells):,} cells. Planted: ● shared, ◐ partly, ○ not; right / declared. Blue: right, "
         "grey: cannot tell, orange: wrong"
     )
     return _heatmap(cells, "measure", MEASURES, _cell, title, said)
@@ -136,14 +139,14 @@ def _heatmap(
 
 
 def _cell(own: pd.DataFrame) -> Cell:
-    told = own[own["expected"].isin(list(SIGNS))]
+    told = own[own["expected"].isin(ANSWERS)]
     if told.empty:
         between = own[own["expected"] == "in part"]["index"].dropna()
         return None, f"{between.mean():.2f}" if len(between) else ""
     right = told["outcome"] == "right"
     said = [
-        f"{sign} {int(right[told['expected'] == answer].sum())}/{n}"
-        for answer, sign in SIGNS.items()
+        f"{SIGNS[answer]} {int(right[told['expected'] == answer].sum())}/{n}"
+        for answer in ANSWERS
         if (n := int((told["expected"] == answer).sum()))
     ]
     wrong = bool((told["outcome"] == "wrong").any())

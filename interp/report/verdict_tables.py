@@ -19,12 +19,9 @@ from interp.report.figures.subjects import (
 )
 from interp.report.figures.training import worst_of_checks
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import site_label
+from interp.report.naming import SIGNS, site_label
 from interp.verdicts.rungs import RUNGS, RungMeasure
 from interp.verdicts.wording import AGAINST, APART, TOGETHER
-
-SIGNS = {SHARED: "●", NOT_SHARED: "○", CANNOT_TELL: "?"}
-"""A sign beside each verdict, so that no reader depends on colour."""
 
 
 @dataclass(frozen=True)

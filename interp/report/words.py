@@ -10,7 +10,13 @@ from collections.abc import Sequence
 import pandas as pd
 
 from interp.core.declarations.writing import between, number, percent, sequence
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.core.statistics.index_of_sharing import (
+    CANNOT_TELL,
+    NOT_SHARED,
+    PARTLY,
+    SHARED,
+    VERDICTS,
+)
 from interp.core.statistics.replication import ONE_BLOCK
 from interp.report.figures.levels_of_evidence import foremost
 from interp.report.figures.subjects import (
@@ -218,12 +224,14 @@ def _moved(result: LoadedResult, compared: Sequence[ComparedPair]) -> str:
     found = _bands(result, "R4", compared)
     if not found:
         return ""
-    shared = [one.name for one, found_band in found if found_band.verdict == SHARED]
-    apart = [one.name for one, found_band in found if found_band.verdict == NOT_SHARED]
-    unsure = [one.name for one, found_band in found if found_band.verdict == CANNOT_TELL]
-    parts = [f"a shared mechanism for {sequence(shared)}"] if shared else []
-    parts += [f"no common mechanism in the middle layers for {sequence(apart)}"] if apart else []
-    parts += [f"no decision for {sequence(unsure)}"] if unsure else []
+    what = {
+        SHARED: "a shared mechanism",
+        PARTLY: "a partly shared mechanism",
+        NOT_SHARED: "no common mechanism in the middle layers",
+        CANNOT_TELL: "no decision",
+    }
+    named = {word: [one.name for one, votes in found if votes.verdict == word] for word in VERDICTS}
+    parts = [f"{what[word]} for {sequence(names)}" for word, names in named.items() if names]
     how = "moving activations from domain to domain"
     if len(result.frame("das")):
         how = "interchanging in one domain what carries the class in the other, against noise"
@@ -238,19 +246,20 @@ def _bands(
 
 
 def _tell(found: Sequence[tuple[ComparedPair, Votes]], what: str) -> str:
-    """Which subjects are shared, not shared, undecided; each with its index where decided."""
+    """Which subjects are shared, partly, not shared, undecided; each with its index."""
     groups = {
         word: [
             f"{one.name} ({number(summed.index)})" if math.isfinite(summed.index) else one.name
             for one, summed in found
             if summed.verdict == word
         ]
-        for word in (SHARED, NOT_SHARED, CANNOT_TELL)
+        for word in VERDICTS
     }
     parts = [f"{what} for {sequence(groups[SHARED])}"] if groups[SHARED] else []
-    if groups[NOT_SHARED]:
-        start = "not" if parts else f"not {what}"
-        parts.append(f"{start} for {sequence(groups[NOT_SHARED])}")
+    for word, start in ((PARTLY, "partly"), (NOT_SHARED, "not")):
+        if groups[word]:
+            subject = "" if parts else f" {what}"
+            parts.append(f"{start}{subject} for {sequence(groups[word])}")
     if groups[CANNOT_TELL]:
         subject = "" if parts else f"possibly {what}, but "
         parts.append(f"{subject}undecided for {sequence(groups[CANNOT_TELL])}")
@@ -428,12 +437,12 @@ def _shared(result: LoadedResult, compared: dict[str, list[ComparedPair]]) -> st
 def _tally(verdicts: Sequence[str]) -> str:
     """How many verdicts say what.
 
-    >>> _tally(["shared", "shared"]), _tally(["shared", "cannot tell", "not shared"])
-    ('2 of 2', '1 of 3 (1 open)')
+    >>> _tally(["shared", "shared"]), _tally(["shared", "partly shared", "cannot tell"])
+    ('2 of 2', '1 of 3 (1 partly, 1 open)')
     """
-    undecided = sum(verdict not in (SHARED, NOT_SHARED) for verdict in verdicts)
-    yes = f"{verdicts.count(SHARED)} of {len(verdicts)}"
-    return f"{yes} ({undecided} open)" if undecided else yes
+    counted = {"partly": verdicts.count(PARTLY), "open": verdicts.count(CANNOT_TELL)}
+    rest = ", ".join(f"{n} {word}" for word, n in counted.items() if n)
+    return f"{verdicts.count(SHARED)} of {len(verdicts)}{f' ({rest})' if rest else ''}"
 
 
 def _link(result: LoadedResult) -> str:

@@ -90,8 +90,8 @@ class ImagesSpec(EmbeddedSpec):
     labels: Names = ()
     test_share: Finite = 0.2
     foreign: CountOrNames = 0
-    n_base: _CountOrUsual = field(default=None, metadata=LATER)
-    base_classes: _CountOrUsual = field(default=None, metadata=LATER)
+    n_base: _CountOrUsual = field(default=None, metadata=LATER)  # pyright: ignore
+    base_classes: _CountOrUsual = field(default=None, metadata=LATER)  # pyright: ignore
 
     def __post_init__(self) -> None:
         of_source = ("columns", "domain", "labels", "test_share")

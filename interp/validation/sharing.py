@@ -25,12 +25,12 @@ from interp.circuits.planted.expectations import expected
 from interp.circuits.planted.model import Outlook, PlantedBlueprint
 from interp.circuits.planted.world import DOMAINS, as_tensor, paint
 from interp.circuits.sharing.transfer_faithfulness import OVER_SIZES
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
 from interp.probes import Features, collect, directions, similarity, transfer
 from interp.probes.geometry.contrasts import DISCRIMINANT
 from interp.validation.opened import Opened
 from interp.verdicts.rungs import RUNGS
-from interp.verdicts.votes import Votes, count_votes, of_cuts
+from interp.verdicts.votes import Votes, agreement, count_votes, of_cuts
 
 PICTURES = 12
 """Pictures of each class and domain, as a study has; circuits are found on all of them."""
@@ -85,7 +85,7 @@ def outcome(answer: str, verdict: str) -> str:
     >>> outcome("shared", "cannot tell"), outcome("not shared", "shared")
     ('abstained', 'wrong')
     """
-    if answer not in (SHARED, NOT_SHARED):
+    if answer not in (SHARED, PARTLY, NOT_SHARED):
         return "reported"
     if verdict == CANNOT_TELL:
         return "abstained"
@@ -244,16 +244,15 @@ def by_rung(cells: pd.DataFrame) -> pd.DataFrame:
     for blueprint, own in cells.groupby(names, dropna=False, sort=False):
         for rung in RUNGS.values():
             found = own[own["measure"].isin(rung.judged.planted)]
-            decided = found[found["expected"].isin([SHARED, NOT_SHARED])]
+            decided = found[found["expected"].isin([SHARED, PARTLY, NOT_SHARED])]
             answers = set(decided["expected"])
             answer = NOT_SHARED if rung.by_cuts and NOT_SHARED in answers else None
             if answer is None and len(answers) == 1:
                 [answer] = answers
             if answer is None or (found["expected"] == "in part").any():
                 continue
-            said = set(decided["verdict"])
-            agreed = next(iter(said)) if len(said) == 1 else CANNOT_TELL
-            verdict = of_cuts(said) if rung.by_cuts else agreed
+            said = decided["verdict"]
+            verdict = of_cuts(said) if rung.by_cuts else agreement(said)
             index = decided.groupby("measure")["index"].mean().min()
             rows.append([*blueprint, rung.name, answer, index, verdict, outcome(answer, verdict)])
     return pd.DataFrame(rows, columns=[*names, "rung", "expected", "index", "verdict", "outcome"])

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 import pandas as pd
 
 from interp.core.sites import LAST, band_of
-from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.core.statistics.replication import mean_t
 from interp.core.statistics.resampling import Interval
 from interp.verdicts.learned_models import learning, withhold
 from interp.verdicts.rungs import PLACE, RUNGS
-from interp.verdicts.votes import count_votes, of_cuts
+from interp.verdicts.votes import agreement, count_votes, of_cuts
 
 WHOLE = "whole tower"
 
@@ -77,9 +76,10 @@ def ladder_rows(judged: pd.DataFrame) -> pd.DataFrame:
     keys = [name for name in PLACE if name in rows] + ["domain_a", "domain_b", "band", "rung"]
     found = []
     for place, group in rows.groupby(keys, dropna=False, sort=False):
-        rung, votes = RUNGS[group["rung"].iloc[0]], count_votes(group)
+        rung = RUNGS[group["rung"].iloc[0]]
+        votes = count_votes(group, by_mean=rung.indexed)
         verdict = votes.verdict
-        if rung.by_cuts and verdict == CANNOT_TELL:
+        if rung.by_cuts:
             verdict = of_cuts(count_votes(rows).verdict for _, rows in group.groupby("level"))
         found.append(
             {
@@ -118,7 +118,7 @@ def agreement_of_blocks(told: pd.DataFrame) -> pd.DataFrame:
     """What `answers` says of the same question in several blocks: how many agree, and the mean.
 
     A row for each question that two blocks or more were asked: `value` is the share of blocks that
-    give the commonest verdict, `verdict` that of all of them, or "cannot tell" where they differ.
+    give the commonest verdict, `verdict` that on which all agree.
     index and its interval are Student's over blocks, whatever each block's own interval.
     """
     if "seed" not in told:
@@ -136,7 +136,7 @@ def agreement_of_blocks(told: pd.DataFrame) -> pd.DataFrame:
                 **dict(zip(keys, place, strict=True)),
                 "measure": "agreement of blocks",
                 "value": verdicts.iloc[0] / len(group),
-                "verdict": verdicts.index[0] if len(verdicts) == 1 else CANNOT_TELL,
+                "verdict": agreement(verdicts.index),
                 "index": mean.value,
                 "index_low": mean.low,
                 "index_high": mean.high,

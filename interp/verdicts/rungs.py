@@ -5,7 +5,7 @@ the documentation read this one list.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
 from interp.circuits.sharing.transfer_faithfulness import OVER_SIZES
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, LEVEL, NOT_SHARED, SHARED
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, LEVEL, NOT_SHARED, PARTLY, SHARED
 from interp.probes.geometry.contrasts import DISCRIMINANT, MEAN_DIFFERENCE
 
 PLACE = ("setting", "test_domain", "architecture", "seed", "epoch", "control")
@@ -27,11 +27,12 @@ LEAST_HANDS = 6
 it also fails where the class is there (.20 of 30 simulated studies with two artists of loud styles,
 .07 with four, none with six)."""
 
-BY_INDEX = (
-    "the index's 95 % interval lies above .5",
-    "it lies below .2, and p finds nothing beyond the null",
-)
-"""Where a rung says "shared" and where "not shared", if it has no rule of its own."""
+BY_INDEX = {
+    SHARED: "the index's 95 % interval lies above .5 and reaches .9",
+    PARTLY: "it lies between .1 and .9",
+    NOT_SHARED: "it lies below .2, and p finds nothing beyond the null",
+}
+"""Where a rung gives each answer, if it has no rule of its own; elsewhere it cannot tell."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Rung:
         mechanism: Whether "shared" permits to speak of a shared mechanism.
         by_cuts: Whether one cut through the tower that denies is enough for "not shared".
         indexed: Whether the index says how much is shared (R1's says how well a class is read).
-        rule: Where a site is "shared", and where "not shared".
+        rule: Where a site gives each answer.
     """
 
     name: str
@@ -85,7 +86,7 @@ class Rung:
     mechanism: bool = False
     by_cuts: bool = False
     indexed: bool = True
-    rule: tuple[str, str] = BY_INDEX
+    rule: Mapping[str, str] = field(default_factory=lambda: BY_INDEX)
 
     @property
     def measures(self) -> tuple[RungMeasure, ...]:
@@ -198,11 +199,12 @@ RUNGS: Mapping[str, Rung] = {
             null="a probe of permuted labels",
             ceiling="every picture right",
             indexed=False,
-            rule=(
-                "the 95 % interval of a probe's accuracy lies above that of permuted labels",
-                "its index lies below .2 from six drawings a class or more, and p finds nothing "
-                "beyond the null",
-            ),
+            rule={
+                SHARED: "the 95 % interval of a probe's accuracy lies above that of permuted "
+                "labels",
+                NOT_SHARED: "its index lies below .2 from six drawings a class or more, and p "
+                "finds nothing beyond the null",
+            },
         ),
         _rung(
             *("R2", "same geometry", "geometry"),

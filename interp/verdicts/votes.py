@@ -8,7 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.core.statistics.index_of_sharing import (
+    CANNOT_TELL,
+    LEVEL,
+    NOT_SHARED,
+    PARTLY,
+    SHARED,
+    verdict_of_interval,
+)
 
 
 @dataclass(frozen=True)
@@ -16,7 +23,8 @@ class Votes:
     """The verdict of several rows, with their mean index, its interval, and why.
 
     The ends of the interval are the means of the rows' ends: right if the rows err together, and
-    otherwise too wide, never too narrow. The verdict is that of all rows, or "cannot tell".
+    otherwise too wide, never too narrow. The verdict is the one on which all rows agree
+    (`agreement`), else that of the mean's interval where no row contradicts another.
     """
 
     index: float
@@ -28,19 +36,25 @@ class Votes:
     n: int
 
 
-def count_votes(rows: Any) -> Votes:
-    """Sum up rows with the columns `index, index_low, index_high, verdict, reason`.
+def count_votes(rows: Any, *, by_mean: bool = True) -> Votes:
+    """Sum up rows with the columns `index, index_low, index_high, verdict, reason`, and p if known.
 
-    >>> rows = pd.DataFrame({"index": [0.8, 0.6], "index_low": [0.7, 0.3], "index_high": [0.9, 0.9],
+    Without `by_mean` (an index that is no amount) only agreement counts. The mean decides where at
+    least half of the rows have an index, none of them a reason against its verdict, and none says
+    "shared" where another says "not shared".
+
+    >>> rows = pd.DataFrame({"index": [0.8, 0.6], "index_low": [0.7, 0.4], "index_high": [1, 0.9],
     ...                      "verdict": ["shared", "cannot tell"], "reason": ["", ""]})
     >>> votes = count_votes(rows)
     >>> votes.verdict, votes.verdicts, round(votes.index, 1)
-    ('cannot tell', '1 of 2 shared, 1 of 2 cannot tell', 0.7)
+    ('shared', '1 of 2 shared, 1 of 2 cannot tell', 0.7)
     """
     counted = Counter(rows["verdict"].replace("", CANNOT_TELL))
-    verdict = next(iter(counted)) if len(counted) == 1 else CANNOT_TELL
+    verdict = agreement(counted)
     finite = rows[["index", "index_low", "index_high"]].dropna()
     ends: Any = finite.mean() if len(finite) else pd.Series(math.nan, index=finite.columns)
+    if by_mean and verdict == CANNOT_TELL and not {SHARED, NOT_SHARED} <= set(counted):
+        verdict = _of_mean(rows, rows.loc[finite.index], ends)
     return Votes(
         float(ends["index"]),
         float(ends["index_low"]),
@@ -52,14 +66,38 @@ def count_votes(rows: Any) -> Votes:
     )
 
 
+def _of_mean(rows: Any, known: Any, ends: Any) -> str:
+    """The verdict on the mean of rows that disagree by width alone."""
+    guarded = (known["verdict"] == CANNOT_TELL) & (known["reason"] != "")
+    if 2 * len(known) < len(rows) or guarded.any():
+        return CANNOT_TELL
+    verdict = verdict_of_interval(ends["index_low"], ends["index_high"])
+    found = "p" in known and (known["p"] < LEVEL).any()
+    return CANNOT_TELL if verdict == NOT_SHARED and found else verdict
+
+
+def agreement(verdicts: Iterable[str]) -> str:
+    """On what several verdicts agree: one of them, or "partly" between that and its neighbours.
+
+    >>> agreement(["shared", "shared"]), agreement(["shared", "partly shared"])
+    ('shared', 'partly shared')
+    >>> agreement(["shared", "not shared"]), agreement(["shared", "cannot tell"])
+    ('cannot tell', 'cannot tell')
+    """
+    said = set(verdicts)
+    if len(said) == 1:
+        return next(iter(said))
+    return PARTLY if said in ({SHARED, PARTLY}, {PARTLY, NOT_SHARED}) else CANNOT_TELL
+
+
 def of_cuts(verdicts: Iterable[str]) -> str:
     """The verdict of several cuts through a tower: one that denies is enough.
 
     Wiring is the same only if every cut that can tell says so; a cut that cannot tell classes apart
-    leaves it to the others.
+    leaves it to the others; one that finds a part outweighs one that finds all.
 
     >>> of_cuts(["shared", "cannot tell"]), of_cuts(["shared", "not shared"]), of_cuts([])
     ('shared', 'not shared', 'cannot tell')
     """
     said = set(verdicts)
-    return next((one for one in (NOT_SHARED, SHARED) if one in said), CANNOT_TELL)
+    return next((one for one in (NOT_SHARED, PARTLY, SHARED) if one in said), CANNOT_TELL)

@@ -21,6 +21,7 @@ from interp.circuits.planted.vit import Blueprint
 from interp.core.parallel import side_by_side
 from interp.core.progress import say
 from interp.core.seeds import rng
+from interp.core.statistics.index_of_sharing import NOT_SHARED, PARTLY, SHARED
 from interp.report import draw_recovery, draw_truth
 from interp.validation.discovery import recover
 from interp.validation.sharing import by_rung, judge, summary
@@ -123,8 +124,9 @@ def read(folder: Path = FOLDER) -> pd.DataFrame:
 def table(cells: pd.DataFrame) -> str:
     """A row for each condition and tier: what must be seen (s) or not (n), and how often it was.
 
-    A cell `s 9/0/1` says: sharing must be seen, was seen in 9 cells, denied in 0, and 1 could not
-    tell; `.4` is the mean index where the answer lies between.
+    A cell `s 9/0/1` says: "shared" is right, and was said in 9 cells, another answer in 0, and 1
+    could not tell; `p` is "partly shared", `n` "not shared"; `.4` is the mean index where any
+    answer between the ends is right.
     """
     found = summary(cells)
     measures = [name for name in SHORT if name in set(found["measure"])]
@@ -138,11 +140,16 @@ def table(cells: pd.DataFrame) -> str:
     return "\n".join([recovering.markdown(head, lines), "", overall(cells)])
 
 
+LETTERS = {SHARED: "s", PARTLY: "p", NOT_SHARED: "n"}
+"""The answers that are right or wrong."""
+MUCH = {NOT_SHARED: 0, PARTLY: 1, SHARED: 2}
+"""How much an answer says."""
+
+
 def _cell(rows: pd.DataFrame) -> str:
     parts = []
     for row in rows.itertuples():
-        if row.expected in ("shared", "not shared"):
-            letter = "s" if row.expected == "shared" else "n"
+        if letter := LETTERS.get(row.expected):
             parts.append(f"{letter} {row.right}/{row.wrong}/{row.abstained}")
     told = ", ".join(parts)
     between = rows[rows["expected"] == "in part"]["index"].dropna()
@@ -153,10 +160,10 @@ def _cell(rows: pd.DataFrame) -> str:
 
 def overall(cells: pd.DataFrame) -> str:
     """Per measure, then per rung and blueprint: how often right, wrong either way, or undecided."""
-    head = ["right", "false shared", "false not shared", "cannot tell", "AUROC"]
+    head = ["right", "says too much", "says too little", "cannot tell", "AUROC"]
     lines = []
     for name, short in SHORT.items():
-        own = cells[(cells["measure"] == name) & cells["expected"].isin(["shared", "not shared"])]
+        own = cells[(cells["measure"] == name) & cells["expected"].isin(list(LETTERS))]
         if len(own):
             lines.append(_shares(short, own))
     rungs = [_shares(rung, own) for rung, own in by_rung(cells).groupby("rung")]
@@ -165,11 +172,11 @@ def overall(cells: pd.DataFrame) -> str:
 
 
 def _shares(name: Any, own: pd.DataFrame) -> list[object]:
-    wrong = own["outcome"] == "wrong"
+    beyond = own["verdict"].map(MUCH) - own["expected"].map(MUCH)
     numbers = [
         (own["outcome"] == "right").mean(),
-        (wrong & (own["verdict"] == "shared")).mean(),
-        (wrong & (own["verdict"] == "not shared")).mean(),
+        (beyond > 0).mean(),
+        (beyond < 0).mean(),
         (own["outcome"] == "abstained").mean(),
     ]
     return [name, len(own), *(f"{number:.0%}" for number in numbers), _auroc(own)]
@@ -182,8 +189,8 @@ def _auroc(own: pd.DataFrame) -> str:
     """
     from sklearn.metrics import roc_auc_score
 
-    known = own.dropna(subset=["index"]).reset_index(drop=True)
-    shared = (known["expected"] == "shared").to_numpy()
+    known = own[own["expected"] != PARTLY].dropna(subset=["index"]).reset_index(drop=True)
+    shared = (known["expected"] == SHARED).to_numpy()
     if min(shared.sum(), (~shared).sum()) < FEW:
         return "–"
     index = known["index"].to_numpy()

@@ -25,6 +25,7 @@ def test_cells_say_what_was_declared_and_how_often_it_was_right() -> None:
                 cells("edge overlap", "in part", ["reported", "reported"]),
                 cells("transplant", "blind", ["reported"]),
                 cells("cka", "shared", ["abstained"], tier="hard"),
+                cells("das", "partly shared", ["right", "wrong"], tier="hard"),
             ]
         )
     )
@@ -33,8 +34,8 @@ def test_cells_say_what_was_declared_and_how_often_it_was_right() -> None:
     assert trace.y == ("rewired · easy", "rewired · hard")
     assert trace.text[0] == ["○ 1/2", "● 2/3 ○ 1/1", "", "0.50"]
     assert trace.z[0] == [-1.0, 0.75, None, None]  # one wrong outweighs what is right
-    assert trace.text[1] == ["● 0/1", "", "", ""] and trace.z[1][0] == 0
-    assert "4 planted models, 10 cells" in figure.layout.title.text
+    assert trace.text[1] == ["● 0/1", "◐ 1/2", "", ""] and trace.z[1][:2] == [0, -1]
+    assert "5 planted models, 12 cells" in figure.layout.title.text
 
 
 def circuits(method: str, auroc: list[float], least: float | None, **more: object) -> pd.DataFrame:

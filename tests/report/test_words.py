@@ -128,11 +128,10 @@ def no_missing(page: str) -> str:
 
 
 def test_sharing_and_its_twin(build: Build) -> None:
-    first = said(build(name="first"))[1]
+    first = said(build(name="first", index=planted(0.05, 0.95, 0.35, 0.13)))[1]
     assert "between real and sketch" in first
-    assert "arranged alike (debiased CKA, R2) for leave-out-domain (0.66) and CG high" in first
-    assert "not for natural only (0.05)" in first
-    assert "undecided for CG low diversity (0.35)" in first
+    assert "alike (debiased CKA, R2) for leave-out-domain (0.95), partly for CG low" in first
+    assert "diversity (0.35), not for natural only (0.05), undecided for CG high" in first
     twin = said(build(name="twin", index=planted(0.8, 0.05, 0.05, 0.05)))[1]
     assert "for natural only (0.80), not for leave-out-domain (0.05)" in twin
     none = said(build(name="none", index=planted(0.05, 0.05, 0.05, 0.05)))[1]
@@ -178,14 +177,19 @@ def test_the_final_embedding_never_decides(build: Build, study_frames: Frames) -
     assert changed == said(build(name="as it was"))
 
 
-def test_a_split_vote_cannot_tell(build: Build, study_frames: Frames) -> None:
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("", "CG low diversity (0.35) and CG high"),
+        ("why", "undecided for CG high diversity (0.81)"),
+    ],
+)
+def test_one_undecided_site(build: Build, study_frames: Frames, reason: str, words: str) -> None:
+    """The mean of the sites decides, unless one has a reason against its verdict."""
     frame = study_frames()["similarity"]
     one = (frame["site"] == "layer2.0.hook_resid_post") & (frame["setting"] == "cg-high")
-    frame.loc[one & (frame["control"] == ""), "verdict"] = "cannot tell"
-    assert (
-        "undecided for CG low diversity (0.35) and CG high diversity"
-        in (said(build(replaced={"similarity": frame}))[1])
-    )
+    frame.loc[one & (frame["control"] == ""), ["verdict", "reason"]] = ["cannot tell", reason]
+    assert words in said(build(replaced={"similarity": frame}))[1]
 
 
 def test_missing_tables_are_said(build: Build) -> None:

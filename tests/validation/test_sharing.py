@@ -56,6 +56,9 @@ def test_probes_are_judged_centred() -> None:
         ("not shared", "shared", "wrong"),
         ("not shared", "cannot tell", "abstained"),
         ("in part", "shared", "reported"),
+        ("partly shared", "partly shared", "right"),
+        ("partly shared", "shared", "wrong"),
+        ("shared", "partly shared", "wrong"),
         ("blind", "not shared", "reported"),
     ],
 )
@@ -96,6 +99,8 @@ def cells(condition: str, said: dict[str, list[tuple[str, str]]]) -> pd.DataFram
         ("R4", {"das": [("not shared", "shared"), ("not shared", "shared")]}, "wrong"),
         ("R4", {"das": [("shared", "shared"), ("not shared", "not shared")]}, None),
         ("R5", {"neuron overlap": [("in part", "shared")]}, None),
+        ("R5", {"neuron overlap": [("partly shared", "partly shared")]}, "right"),
+        ("R4", {"das": [("shared", "shared"), ("shared", "partly shared")]}, "wrong"),
         (
             "R6",
             {

@@ -74,8 +74,8 @@ COLUMNS: Mapping[str, Column] = {
     "n_runs": _number("number of trained models", last_key=True),
     "seed": _number("seed of resampling and pairing", last_key=True),
     "verdict": _text(
-        "shared / not shared / cannot tell; of generalization and sharing goes together / "
-        "goes against / does not go together / cannot tell"
+        "shared / partly shared / not shared / cannot tell; of generalization and sharing goes "
+        "together / goes against / does not go together / cannot tell"
     ),
     "reason": _text("why a number is missing or a verdict withheld; empty otherwise"),
     # what it was measured on

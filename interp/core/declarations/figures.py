@@ -72,7 +72,8 @@ class LineSpec:
 
 
 THRESHOLDS = (LineSpec(0.2, "not shared below .2"), LineSpec(0.5, "shared above .5"))
-"""An index is "not shared" below the first, "shared" above the second."""
+"""An interval is "not shared" below the first, "shared" above the second, unless it ends below .9.
+"""
 
 ZERO = (LineSpec(0),)
 

@@ -7,7 +7,12 @@ from numpy.typing import ArrayLike
 
 from interp.core.statistics.resampling import jackknife, student
 
-SHARED, NOT_SHARED, CANNOT_TELL = "shared", "not shared", "cannot tell"
+SHARED, PARTLY, NOT_SHARED = "shared", "partly shared", "not shared"
+CANNOT_TELL = "cannot tell"
+VERDICTS = (SHARED, PARTLY, NOT_SHARED, CANNOT_TELL)
+
+NOT_BELOW, SHARED_ABOVE, PARTLY_WITHIN = 0.2, 0.5, (0.1, 0.9)
+"""Where an index's whole interval lies for each answer (`verdict_of_interval`)."""
 
 LEVEL = 0.05
 """Below this p, a measure has found something beyond its null."""
@@ -31,16 +36,13 @@ def sharing_index(
     *,
     left_out: ArrayLike,
     errors: tuple[float, float] | None = None,
-    shared_above: float = 0.5,
-    not_shared_below: float = 0.2,
 ) -> Index:
     """index = (value - null) / (ceiling - null), with a jackknife interval of the whole index.
 
     `left_out` holds one row (value, null, ceiling) per unit left out; `errors` are the standard
     errors of ceiling - null and of the index, where they are known better than by leaving out.
     Refused, as "cannot tell", where ceiling - null is less than three of its standard errors. The
-    verdict is by equivalence: shared if the interval lies above `shared_above`, not shared if below
-    `not_shared_below`.
+    verdict is by equivalence (`verdict_of_interval`).
 
     >>> rows = np.array([[0.8, 0.0, 0.9], [0.82, 0.0, 0.91], [0.81, 0.0, 0.9], [0.8, 0.0, 0.9]])
     >>> sharing_index(0.81, 0.0, 0.9, left_out=rows).verdict
@@ -81,26 +83,35 @@ def sharing_index(
     spread = jackknife((value - null) / (ceiling - null), (rows[:, 0] - rows[:, 1]) / rooms)
     if errors is not None:
         spread = student(spread.value, errors[1], n=len(rows))
-    return Index(
-        spread.value,
-        spread.low,
-        spread.high,
-        verdict_of_interval(spread.low, spread.high, shared_above, not_shared_below),
-        "",
-    )
+    verdict = verdict_of_interval(spread.low, spread.high)
+    return Index(spread.value, spread.low, spread.high, verdict, "")
 
 
-def verdict_of_interval(
-    low: float, high: float, shared_above: float = 0.5, not_shared_below: float = 0.2
-) -> str:
+def verdict_of_interval(low: float, high: float) -> str:
     """Decide by equivalence on an index's interval.
 
-    >>> verdict_of_interval(0.6, 0.9), verdict_of_interval(-0.1, 0.1), verdict_of_interval(0.1, 0.9)
-    ('shared', 'not shared', 'cannot tell')
+        not shared     high < .2
+        partly shared  low > .1 and high < .9
+        shared         low > .5
+        cannot tell    all else
+
+    Args:
+        low: The lower end.
+        high: The upper end.
+
+    Returns:
+        The first of the four that holds.
+
+    >>> verdict_of_interval(0.6, 1.1), verdict_of_interval(0.3, 0.7), verdict_of_interval(-0.1, 0.1)
+    ('shared', 'partly shared', 'not shared')
+    >>> verdict_of_interval(0.05, 0.6)
+    'cannot tell'
     """
-    if low > shared_above:
-        return SHARED
-    return NOT_SHARED if high < not_shared_below else CANNOT_TELL
+    if high < NOT_BELOW:
+        return NOT_SHARED
+    if low > PARTLY_WITHIN[0] and high < PARTLY_WITHIN[1]:
+        return PARTLY
+    return SHARED if low > SHARED_ABOVE else CANNOT_TELL
 
 
 def found_beyond_null(
@@ -109,7 +120,8 @@ def found_beyond_null(
     """An index without "not shared", where its own p finds more than the null has.
 
     A small amount may be certain: the interval lies below the bar of "not shared", and p below
-    `LEVEL`. Then "not shared" would deny what was found, and "cannot tell" stands.
+    `LEVEL`. Then "not shared" would deny what was found. "Partly shared" stands where the interval
+    allows it, else "cannot tell".
 
     >>> small = Index(0.1, 0.05, 0.15, NOT_SHARED, "")
     >>> found_beyond_null(small, 0.001, value=0.3, null=0.2, ceiling=1.2).verdict
@@ -118,5 +130,7 @@ def found_beyond_null(
     towards_ceiling = (value - null) * (ceiling - null) > 0
     if index.verdict != NOT_SHARED or not (p < LEVEL and towards_ceiling):
         return index
+    if index.low > PARTLY_WITHIN[0]:
+        return replace(index, verdict=PARTLY)
     reason = f"little is shared, but more than nothing (p = {p:.2g})"
     return replace(index, verdict=CANNOT_TELL, reason=reason)

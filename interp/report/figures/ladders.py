@@ -15,7 +15,7 @@ from interp.core.declarations.figures import (
 )
 from interp.core.declarations.writing import number, plain
 from interp.core.sites import BAND, BANDS, LAST
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
 from interp.core.tables import Table
 from interp.report.figures.grammar import finished, read_rows, views
 from interp.report.figures.pieces import (
@@ -32,20 +32,21 @@ from interp.report.figures.pieces import (
 )
 from interp.report.figures.subjects import EPOCH_0, settings_of
 from interp.report.loaded import Frame, LoadedResult, whole
-from interp.report.naming import setting_look, setting_name, site_label
+from interp.report.naming import SIGNS, setting_look, setting_name, site_label
 from interp.verdicts.rungs import BY_INDEX, RUNGS
+from interp.verdicts.votes import agreement
 
 HEADS = {name: f"{name} {rung.label}".replace(" ", "<br>", 1) for name, rung in RUNGS.items()}
 """What stands above a rung's column."""
 
-SIGNS = {SHARED: "●", NOT_SHARED: "○", CANNOT_TELL: "?"}
-LEVELS = {NOT_SHARED: 0.0, CANNOT_TELL: 1.0, SHARED: 2.0}
+LEVELS = {NOT_SHARED: 0.0, CANNOT_TELL: 1.0, PARTLY: 2.0, SHARED: 3.0}
+COLOURS = ("#E69F00", "#BFBFBF", "#B5DCF4", "#56B4E9")
+"""Orange, grey, pale and light blue: apart for every eye, and dark text reads on each."""
 SCALE = [
-    [0.0, "#E69F00"], [0.333, "#E69F00"],
-    [0.333, "#BFBFBF"], [0.667, "#BFBFBF"],
-    [0.667, "#56B4E9"], [1.0, "#56B4E9"],
-]  # fmt: skip
-"""Orange, grey, light blue: apart for every eye, and dark text reads on each."""
+    [end / len(COLOURS), colour]
+    for place, colour in enumerate(COLOURS)
+    for end in (place, place + 1)
+]
 
 WHOLE = "whole tower"
 ORDER = (*BANDS, WHOLE)
@@ -76,10 +77,11 @@ LADDER_MAP = FigureSpec(
     method="Every measure between two domains is turned into an index, and a band of layers gets "
     "the verdict on which all its sites agree.",
     null="Each rung's own null, at index 0.",
-    caption=f"n = {{classes}} classes per verdict. ● blue: shared ({BY_INDEX[0]}); ○ orange: not "
-    f"shared ({BY_INDEX[1]}); ? grey: cannot tell, or sites differ; empty: not measured. R1: ● "
-    f"{RUNGS['R1'].rule[0]}; ○ {RUNGS['R1'].rule[1]}. Point at a cell for its index, interval and "
-    "reasons. Only R4 and R6 speak of mechanisms.",
+    caption=f"n = {{classes}} classes per verdict. ● blue: shared ({BY_INDEX[SHARED]}); ◐ pale "
+    f"blue: partly shared ({BY_INDEX[PARTLY]}); ○ orange: not shared ({BY_INDEX[NOT_SHARED]}); "
+    "? grey: cannot tell, or sites differ; empty: not measured. "
+    f"R1: ● {RUNGS['R1'].rule[SHARED]}; ○ {RUNGS['R1'].rule[NOT_SHARED]}. "
+    "Point at a cell for its index, interval and reasons. Only R4 and R6 speak of mechanisms.",
     alt="Map of verdicts: {pairs} pairs and bands by six rungs",
     where={"control": ""},
     choices=(TEST_DOMAIN, replace(SETTING, first=_fullest)),
@@ -102,8 +104,8 @@ LADDER = SectionSpec(
     "What is shared: the ladder",
     "Six rungs, from weak claims to strong: the class can be read in both domains (R1), same "
     "geometry (R2), same directions (R3), same causal directions (R4), same parts (R5), same "
-    "wiring (R6). Each has an index, 0 at its null and 1 at its ceiling; a band of layers is "
-    "shared where all its sites are.",
+    "wiring (R6). Each has an index, 0 at its null and 1 at its ceiling; a band of layers has "
+    "the answer of all its sites, or of their mean where some cannot tell.",
     (PROFILE, LADDER_MAP),
     note="Lower rungs do not license the words of higher ones: geometry may be shared without "
     "directions, and directions without anything that reads them.",
@@ -113,7 +115,7 @@ LADDER = SectionSpec(
 
 
 def ladder_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
-    """Every pair of domains and band of layers, rung by rung: shared, not shared, cannot tell."""
+    """Every pair of domains and band of layers, rung by rung: its verdict."""
     rows = read_rows(result, spec)[list(VERDICT)]
     rows = rows[rows["rung"] != ""]
     if rows.empty:
@@ -167,16 +169,13 @@ def _verdicts(
         "y": [f"{plain(a, 14)} × {plain(b, 14)}, {band}" for a, b, band in names],
         "text": text, "texttemplate": "%{text}", "textfont": {"color": "#1a1a1a", "size": 14},
         "hovertext": said, "hovertemplate": "%{y}<br>%{hovertext}<extra></extra>",
-        "colorscale": SCALE, "zmin": 0, "zmax": 2, "showscale": False, "xgap": 2, "ygap": 2,
+        "colorscale": SCALE, "zmin": 0, "zmax": 3, "showscale": False, "xgap": 2, "ygap": 2,
         "hoverongaps": False, "meta": list(meta),
     }  # fmt: skip
 
 
 def _agreed(cell: Frame) -> str:
-    found = set(cell["verdict"])
-    if not found:
-        return ""
-    return found.pop() if len(found) == 1 else CANNOT_TELL
+    return agreement(cell["verdict"]) if len(cell) else ""
 
 
 def _cell(cell: Frame, rung: str) -> str:
@@ -254,7 +253,7 @@ def _mean_models(rows: Frame) -> Frame:
     if not rows.duplicated(keys).any():
         return rows
     means = {name: "mean" for name in ("index", "index_low", "index_high")}
-    agreed = {"verdict": lambda said: said.iloc[0] if said.nunique() == 1 else CANNOT_TELL}
+    agreed = {"verdict": agreement}
     return rows.groupby(keys, sort=False, dropna=False, as_index=False).agg({**means, **agreed})
 
 
@@ -343,7 +342,8 @@ def draw_ladder(table: Table, *, title: str = "What is shared, rung by rung") ->
     names = _pairs(rows)
     trace = {key: value for key, value in _verdicts(rows, names, [None]).items() if key != "meta"}
     said = (
-        f"{title}<br><sup>● shared, ○ not shared, ? cannot tell; n = {_classes(rows)} classes</sup>"
+        f"{title}<br><sup>● shared, ◐ partly, ○ not shared, ? cannot tell; n = {_classes(rows)} "
+        "classes</sup>"
     )
     return go.Figure(
         data=[trace],

@@ -15,6 +15,7 @@ from interp.core.sites import middle_of
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import SYMBOLS, colours, ordered_settings, setting_look, setting_name
 from interp.verdicts.learned_models import learning
+from interp.verdicts.rungs import RUNGS
 from interp.verdicts.votes import Votes, count_votes
 
 SETTLED = (
@@ -124,7 +125,7 @@ def middle_verdict(result: LoadedResult, rung: str, pair: ComparedPair) -> Votes
     rows = rows[(rows["rung"] == rung) & (rows["band"] == "middle") & (rows["control"] == "")]
     if rows.empty:
         return None
-    votes = count_votes(rows)
+    votes = count_votes(rows, by_mean=RUNGS[rung].indexed)
     if len(rows) == 1:
         return replace(votes, verdicts=str(rows["votes"].iloc[0]))
     return votes

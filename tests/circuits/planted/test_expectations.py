@@ -206,6 +206,7 @@ def agrees(answer: str, value: float) -> bool:
     return {
         "shared": value > 0.5,
         "not shared": value < 0.2,
+        "partly shared": 0.15 <= value <= 0.85,
         "in part": 0.15 <= value <= 0.85,
         "blind": True,
     }[answer]

@@ -31,7 +31,11 @@ def test_a_judged_row_is_that_of_jackknife_and_index() -> None:
     row = ABOUT.judged(terms(), p=0.01, notes=["", "one class left out", "one class left out"])
     spread, index = jackknife(whole[0], left[:, 0]), sharing_index(*whole, left_out=left)
     assert (row["value"], row["low"], row["high"]) == (spread.value, spread.low, spread.high)
-    assert (row["index"], row["index_low"], row["verdict"]) == (index.value, index.low, "shared")
+    assert (row["index"], row["index_low"], row["verdict"]) == (
+        index.value,
+        index.low,
+        index.verdict,
+    )
     assert (row["null"], row["ceiling"], row["p"]) == (whole[1], whole[2], 0.01)
     assert row["reason"] == "one class left out"
 

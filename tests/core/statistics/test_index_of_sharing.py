@@ -3,15 +3,47 @@
 import numpy as np
 import pytest
 
-from interp.core.statistics.index_of_sharing import sharing_index
+from interp.core.statistics.index_of_sharing import (
+    Index,
+    found_beyond_null,
+    sharing_index,
+    verdict_of_interval,
+)
 
 
 @pytest.mark.parametrize(
-    ("value", "word"), [(0.9, "shared"), (0.05, "not shared"), (0.35, "cannot tell")]
+    ("value", "word"),
+    [(0.92, "shared"), (0.6, "partly shared"), (0.35, "partly shared"), (0.05, "not shared")],
 )
 def test_verdict_follows_the_index(value: float, word: str) -> None:
     left_out = [(value + step, 0.0, 1.0) for step in (-0.01, 0.01, -0.005, 0.005)]
     assert sharing_index(value, 0.0, 1.0, left_out=left_out).verdict == word
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [
+        (0.51, 0.89, "partly shared"),
+        (0.51, 0.9, "shared"),
+        (0.5, 0.9, "cannot tell"),
+        (0.1, 0.5, "cannot tell"),
+        (0.11, 0.2, "partly shared"),
+        (0.11, 0.19, "not shared"),
+        (-2.0, 0.19, "not shared"),
+        (float("nan"), float("nan"), "cannot tell"),
+    ],
+)
+def test_four_answers_by_where_the_interval_lies(low: float, high: float, word: str) -> None:
+    assert verdict_of_interval(low, high) == word
+
+
+@pytest.mark.parametrize(
+    ("low", "p", "word"),
+    [(0.12, 0.01, "partly shared"), (0.05, 0.01, "cannot tell"), (0.12, 0.2, "not shared")],
+)
+def test_what_p_finds_is_not_denied(low: float, p: float, word: str) -> None:
+    index = Index(0.15, low, 0.18, "not shared", "")
+    assert found_beyond_null(index, p, value=0.35, null=0.2, ceiling=1.2).verdict == word
 
 
 def test_index_is_refused_without_room_between_null_and_ceiling() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from interp.report.figures.pieces import Figure
 from interp.report.loaded import Frame, LoadedResult, read_result
+from interp.report.naming import SIGNS
 from interp.report.sections import filled_sections
 from interp.report.verdict_tables import (
     angles_table,
@@ -167,7 +168,7 @@ def test_a_withheld_layer_says_why(
 def test_the_ladder_knows_of_features(result: LoadedResult) -> None:
     (grid,) = ladder_table(result)
     row = next(row for row in grid.rows if row[0].startswith("R5"))
-    assert "not shared" in row[1] and "● shared" in row[grid.head.index(CG_HIGH)]
+    assert "not shared" in row[1] and "◐ partly shared" in row[grid.head.index(CG_HIGH)]
 
 
 def test_dictionaries_and_factors_in_words(result: LoadedResult) -> None:
@@ -230,12 +231,12 @@ def test_a_cell_of_the_ladder_is_the_tables_verdict(result: LoadedResult) -> Non
         [trace] = [each for each in figure.data if each["meta"] == [0, setting]]
         rows = of(result, "ladder", setting=name, band="middle", domain_a="real", domain_b="sketch")
         row = trace["y"].index("real × sketch, middle")
-        signs = {"shared": "●", "not shared": "○", "cannot tell": "?"}
+        colours = {"not shared": 0.0, "cannot tell": 1.0, "partly shared": 2.0, "shared": 3.0}
         for column, rung in enumerate(("R1", "R2", "R3", "R4", "R5", "R6")):
             [verdict] = rows[rows["rung"] == rung]["verdict"]
-            assert trace["text"][row][column] == signs[verdict]
+            assert trace["text"][row][column] == SIGNS[verdict]
+            assert trace["z"][row][column] == colours[verdict]
             assert verdict in trace["hovertext"][row][column]
-    assert trace["z"][row][3] == 2.0  # CG high diversity shares its causal directions
 
 
 def test_what_was_not_measured_is_an_empty_cell(build: Build) -> None:
