@@ -30,6 +30,7 @@ from interp.report.loaded import LoadedResult
 from interp.report.verdict_tables import (
     WordTable,
     angles_table,
+    answers_table,
     by_layer_table,
     certificate_verdict,
     dictionaries_table,
@@ -67,6 +68,7 @@ WORD_TABLES: Mapping[str, Callable[..., list[WordTable]]] = {
     "certificate": certificate_verdict,
     "dictionaries": dictionaries_table,
     "levels": levels_table,
+    "answers": answers_table,
     "verdicts": verdicts_table,
 }
 """Tables of words, by the name that a section calls them."""

@@ -8,7 +8,7 @@ import pandas as pd
 
 from interp.core.declarations.writing import MISSING, number, percent
 from interp.core.sites import band_of
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED, VERDICTS
 from interp.report.figures.pieces import counts
 from interp.report.figures.subjects import (
     ComparedPair,
@@ -76,6 +76,46 @@ def _read(result: LoadedResult, one: ComparedPair, verdict: str) -> str:
         for name in (one.natural, one.domain)
     )
     return f"{SIGNS.get(verdict, '?')} {READABLE.get(verdict, verdict)} ({accuracies})"
+
+
+def answers_table(result: LoadedResult) -> list[WordTable]:
+    """How many verdicts give each answer, rung by rung: of the study's own pair, and of all pairs.
+
+    A verdict is one band of layers of one model and pair. What has no index was refused: its reason
+    says what there was too little of.
+    """
+    rows = result.frame("ladder")
+    rows = rows[(rows["rung"] != "") & (rows["control"] == "")]
+    if rows.empty:
+        return []
+    pairs = {frozenset((one.natural, one.domain)) for one in _compared(result)}
+    own = [
+        frozenset(ends) in pairs for ends in zip(rows["domain_a"], rows["domain_b"], strict=True)
+    ]
+    parts = [("the pairs that are asked about", rows[own])]
+    if not all(own):
+        parts.append(("all pairs of domains", rows))
+    said = rows["verdict"].where(rows["index"].notna() | (rows["verdict"] != CANNOT_TELL), REFUSED)
+    head = ["Rung", *(f"{SIGNS.get(word, '–')} {word}" for word in ANSWERS)]
+    return [
+        WordTable(
+            f"How many verdicts give each answer: {name}, every band of layers, {len(part)} in all",
+            head,
+            [
+                [f"{rung} {RUNGS[rung].claim}", *(str((own == word).sum()) for word in ANSWERS)]
+                for rung, own in said[part.index].groupby(part["rung"])
+            ],
+        )
+        for name, part in parts
+    ]
+
+
+REFUSED = "no index"
+ANSWERS = (*VERDICTS, REFUSED)
+
+
+def _compared(result: LoadedResult) -> list[ComparedPair]:
+    return [one for name in result.test_domains for one in compared_pairs(result, name)]
 
 
 READABLE = {SHARED: "yes", NOT_SHARED: "no"}

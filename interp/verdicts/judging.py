@@ -9,11 +9,12 @@ from collections.abc import Mapping
 import pandas as pd
 
 from interp.core.sites import LAST, band_of
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED, units_to_decide
 from interp.core.statistics.replication import mean_t
 from interp.core.statistics.resampling import Interval
 from interp.verdicts.learned_models import learning, withhold
 from interp.verdicts.rungs import PLACE, RUNGS
-from interp.verdicts.votes import agreement, count_votes, of_cuts
+from interp.verdicts.votes import Votes, agreement, count_votes, of_cuts
 
 WHOLE = "whole tower"
 
@@ -93,9 +94,20 @@ def ladder_rows(judged: pd.DataFrame) -> pd.DataFrame:
                 "n_judged": votes.n,
                 "n_units": group["n_units"].min(),
                 "reason": "; ".join(votes.reasons),
+                "needed": _needed(votes, group) if verdict == CANNOT_TELL else "",
             }
         )
     return pd.DataFrame(found)
+
+
+def _needed(votes: Votes, group: pd.DataFrame) -> str:
+    """What would decide an interval that is too wide; empty where there is another reason."""
+    n_units = float(group["n_units"].min())
+    units = units_to_decide(votes.index, votes.low, votes.high, n_units)
+    contradicted = {SHARED, NOT_SHARED} <= set(group["verdict"])
+    if votes.reasons or contradicted or not units > n_units:
+        return ""
+    return f"about {units:.0f} classes instead of {n_units:.0f}, or more drawings of each"
 
 
 def climb(frames: Mapping[str, pd.DataFrame], *, natural: str = "real") -> dict[str, pd.DataFrame]:

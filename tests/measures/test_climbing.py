@@ -137,6 +137,17 @@ def test_other_rungs_need_all_their_sites() -> None:
     )
 
 
+def test_an_undecided_interval_says_how_many_classes_would_decide_it() -> None:
+    wide = rows("R3", {"x": "cannot tell"}).assign(
+        index=0.5, index_low=0.0, index_high=1.0, reason=""
+    )
+    found = ladder_rows(wide).iloc[0]
+    assert found["needed"] == "about 13 classes instead of 8, or more drawings of each"
+    apart = ladder_rows(rows("R3", {"x": "shared", "y": "not shared"})).iloc[0]
+    refused = ladder_rows(rows("R3", {"x": "cannot tell"})).iloc[0]
+    assert (apart["needed"], refused["needed"], refused["reason"]) == ("", "", "too little room")
+
+
 @pytest.mark.slow
 def test_tables_that_are_missing_leave_their_rungs_out() -> None:
     whole = {name: table.frame for name, table in climbed("all shared").tables.items()}

@@ -114,6 +114,34 @@ def verdict_of_interval(low: float, high: float) -> str:
     return SHARED if low > SHARED_ABOVE else CANNOT_TELL
 
 
+def units_to_decide(value: float, low: float, high: float, n: float) -> float:
+    """About how many units an index would take to be decided, if it stays what it is.
+
+    The interval of n units shrinks with their square root until it fits one of the answers.
+
+    Args:
+        value: The index.
+        low: The lower end of its interval.
+        high: The upper end.
+        n: The units behind it.
+
+    Returns:
+        The number; NaN where nothing is known, or the index lies on a bar.
+
+    >>> units_to_decide(0.5, 0.0, 1.0, 10)
+    16.0
+    """
+    half = (high - low) / 2
+    room = max(
+        NOT_BELOW - value,
+        min(value - PARTLY_WITHIN[0], PARTLY_WITHIN[1] - value),
+        value - SHARED_ABOVE,
+    )
+    if not (np.isfinite([half, room, n]).all() and half > 0 and room > 0.01):
+        return np.nan
+    return float(np.ceil(round(n * (half / room) ** 2, 6)))
+
+
 def found_beyond_null(
     index: Index, p: float, *, value: float, null: float, ceiling: float
 ) -> Index:

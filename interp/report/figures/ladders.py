@@ -54,7 +54,7 @@ ORDER = (*BANDS, WHOLE)
 
 VERDICT = (
     *("control", "rung", "test_domain", "setting", "domain_a", "domain_b", "band", "verdict"),
-    *("index", "index_low", "index_high", "claim", "votes", "reason", "n_units"),
+    *("index", "index_low", "index_high", "claim", "votes", "reason", "needed", "n_units"),
 )
 POINT = (
     *("control", "rung", "site", "band", "depth", "setting", "domain_a", "domain_b", "verdict"),
@@ -107,6 +107,7 @@ LADDER = SectionSpec(
     "wiring (R6). Each has an index, 0 at its null and 1 at its ceiling; a band of layers has "
     "the answer of all its sites, or of their mean where some cannot tell.",
     (PROFILE, LADDER_MAP),
+    words=(("answers",),),
     note="Lower rungs do not license the words of higher ones: geometry may be shared without "
     "directions, and directions without anything that reads them.",
     optional=("ladder", "rungs"),
@@ -191,6 +192,7 @@ def _cell(cell: Frame, rung: str) -> str:
         counted = cell["verdict"].value_counts()
         votes = ", ".join(f"{n} of {len(cell)} models {word}" for word, n in counted.items())
     why = f"<br>{plain(row['reason'], 90)}" if row["reason"] else ""
+    why += f"<br>would decide: {row['needed']}" if row["needed"] and not several else ""
     return f"{rung} {plain(row['claim'], 60)}: {_agreed(cell)}<br>{index}; {votes}{why}"
 
 

@@ -126,9 +126,9 @@ def middle_verdict(result: LoadedResult, rung: str, pair: ComparedPair) -> Votes
     if rows.empty:
         return None
     votes = count_votes(rows, by_mean=RUNGS[rung].indexed)
-    if len(rows) == 1:
-        return replace(votes, verdicts=str(rows["votes"].iloc[0]))
-    return votes
+    wanted = [f"would decide: {needed}" for needed in rows["needed"].unique() if needed]
+    votes = replace(votes, reasons=(*votes.reasons, *wanted))
+    return replace(votes, verdicts=str(rows["votes"].iloc[0])) if len(rows) == 1 else votes
 
 
 def middle_site(frame: Frame) -> str:

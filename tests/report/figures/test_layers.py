@@ -15,6 +15,7 @@ from interp.report.naming import SIGNS
 from interp.report.sections import filled_sections
 from interp.report.verdict_tables import (
     angles_table,
+    answers_table,
     by_layer_table,
     dictionaries_table,
     ladder_table,
@@ -169,6 +170,22 @@ def test_the_ladder_knows_of_features(result: LoadedResult) -> None:
     (grid,) = ladder_table(result)
     row = next(row for row in grid.rows if row[0].startswith("R5"))
     assert "not shared" in row[1] and "◐ partly shared" in row[grid.head.index(CG_HIGH)]
+
+
+def test_every_verdict_of_the_ladder_is_counted_once(result: LoadedResult) -> None:
+    own, every = answers_table(result)
+    told = result.frame("ladder")
+    told = told[(told["control"] == "") & (told["rung"] != "")]
+    assert f"{len(told)} in all" in every.caption and "asked about" in own.caption
+    assert every.head == [
+        "Rung", "● shared", "◐ partly shared", "○ not shared", "? cannot tell", "– no index"
+    ]  # fmt: skip
+    for rung, *counts in every.rows:
+        rows = told[told["rung"] == rung.split()[0]]
+        assert sum(map(int, counts)) == len(rows)
+        assert int(counts[0]) == (rows["verdict"] == "shared").sum()
+        unknown = rows["index"].isna() & (rows["verdict"] == "cannot tell")
+        assert int(counts[-1]) == unknown.sum()
 
 
 def test_dictionaries_and_factors_in_words(result: LoadedResult) -> None:
