@@ -38,7 +38,32 @@ SMALL = 0.2
 FAITHFUL = 0.5
 """Of the metric, what a domain's own circuit must do on other drawings before it says anything."""
 
-MEASURE, OVER_SIZES = "circuit transfer", "circuit transfer, mean over sizes"
+
+@dataclass(frozen=True)
+class _Question:
+    """What is asked of circuits: the measure's name, and how its numbers are put in words."""
+
+    measure: str
+    estimand: str
+    own_work: str
+
+    @property
+    def over_sizes(self) -> str:
+        """The name of the mean over sizes."""
+        return f"{self.measure}, mean over sizes"
+
+
+SUFFICIENCY = _Question(
+    "circuit transfer",
+    "share of the work of a class in B that its circuit of A does",
+    "a domain's own circuits do {does} of the metric's work on other drawings",
+)
+NECESSITY = _Question(
+    "circuit necessity",
+    "share of the work of a class in B that is lost without its circuit of A",
+    "without a domain's own circuits {does} of the metric's work on other drawings is lost",
+)
+OVER_SIZES, NECESSITY_OVER_SIZES = SUFFICIENCY.over_sizes, NECESSITY.over_sizes
 
 
 @door
@@ -47,10 +72,13 @@ def circuit_transfer(
     b: ClassCircuits,
     *,
     shares: Sequence[float] = TRANSFER_SHARES,
+    removed: bool = False,
     n_null: int = 3,
     seed: int = 0,
 ) -> Table:
     r"""Measure how much of a class's work in one domain its circuit of another domain does.
+
+    That is sufficiency. `removed` asks for necessity: how much of it is lost without that circuit.
 
     With $m(C)$ the mean of the metric over classes, M the whole model and $\emptyset$ no part (the
     corrupt run):
@@ -58,13 +86,16 @@ def circuit_transfer(
     value = $(m(C_{A,c}) - m(\emptyset)) / (m(M) - m(\emptyset))$ on pictures of (B, c); null = the
     same for circuits $C_{A,c'}$ of other classes, as large in every group; own = the same for
     $C_{B,c}$, found on pictures by other artists; ceiling = the geometric mean of own in B and own
-    in A; index = (value - null) / (ceiling - null).
+    in A; index = (value - null) / (ceiling - null). Of necessity $m(C) - m(\emptyset)$ is
+    $m(M) - m(M \setminus C)$ in all of them.
 
     Args:
         a: The circuits of one domain.
         b: The circuits of another domain, found in the same tower with the same cut.
         shares: Sizes of circuits: the share of each group's parts, those with the largest mean
             |score|.
+        removed: Whether circuits are knocked out (they alone run as in another class's picture)
+            instead of kept. The column `measure` says which.
         n_null: Circuits of other classes behind each null.
         seed: Seed of the other classes and of random parts.
 
@@ -81,7 +112,8 @@ def circuit_transfer(
         SampleError: With fewer than four classes in both domains.
 
     Notes:
-        Everything outside a circuit runs as in a picture of another class of the same domain.
+        Everything outside a circuit, or inside one that is knocked out, runs as in a picture of
+        another class of the same domain.
         Circuits of one half of the artists run on pictures by the other half, in both domains and
         for both halves.
 
@@ -128,25 +160,28 @@ def circuit_transfer(
         )
     n_null = min(n_null, len(classes) - 1)
     ways = ((a, b), (b, a))
-    runs = [_measure(*way, classes, shares, n_null, seed) for way in ways]
+    runs = [_measure(*way, classes, shares, n_null, seed, removed=removed) for way in ways]
+    question = NECESSITY if removed else SUFFICIENCY
     parts = [
-        _rows(_Both(here, back, source.domain, target.domain), shares, seed).assign(
+        _rows(_Both(here, back, source.domain, target.domain, question), shares, seed).assign(
             domain_a=source.domain, domain_b=target.domain, n_drawings=_drawings(target)
         )
         for here, back, (source, target) in zip(runs, reversed(runs), ways, strict=True)
     ]
     frame = pd.concat(parts, ignore_index=True)
     frame = frame.assign(level=a.cut.level, metric=a.halves[0].metric.name)
-    facts = {"shares": list(shares), "n_null": n_null, "parts": len(a.cut.groups)}
+    facts = {"shares": list(shares), "removed": removed, "n_null": n_null}
+    facts["parts"] = len(a.cut.groups)
     return Table.with_evidence("circuit_transfer", frame, facts)
 
 
 @dataclass(frozen=True)
 class _Runs:
-    """The metric over the corrupt run under each kind of circuit, and what the examples show.
+    """The work of each kind of circuit, in the metric's unit, and what the examples show.
 
-    `work` is `[size example]` for the circuits own, ceiling and random, and `[size example null]`
-    for other, which are circuits of the classes `others` `[example null]`.
+    It is the metric over the corrupt run with the circuit, or what is missing without it. `work`
+    is `[size example]` for the circuits own, ceiling and random, and `[size example null]` for
+    other, which are circuits of the classes `others` `[example null]`.
     """
 
     work: Mapping[str, np.ndarray]
@@ -201,8 +236,10 @@ def _measure(
     shares: Sequence[float],
     n_null: int,
     seed: int,
+    *,
+    removed: bool,
 ) -> _Runs:
-    """Run the circuits of each half of the source on the target's other half."""
+    """Run the circuits of each half of the source on the target's other half, or all but them."""
     steps = 1 + rng("other classes", seed).permutation(len(classes) - 1)[:n_null]
     place = {name: number for number, name in enumerate(classes)}
     kept = [(source.kept(share, classes), target.kept(share, classes)) for share in shares]
@@ -221,8 +258,9 @@ def _measure(
         masks = np.concatenate([masks for each in chosen for masks in each.values()])
         if len(masks) * len(rows) > 20_000:
             say(f"{source.domain} in {target.domain}: {len(masks) * len(rows):,} forwards")
-        values, ends = source.cut.run(part, masks)
-        over = (values - ends[1]).reshape(len(shares), len(kinds), -1)
+        values, ends = source.cut.run(part, masks ^ removed)
+        over = ends[0] - values if removed else values - ends[1]
+        over = over.reshape(len(shares), len(kinds), -1)
         work = {kind: over[:, np.flatnonzero(np.array(kinds) == kind)] for kind in chosen[0]}
         corrupt = part.pairs.corrupt.label.map(place).fillna(-1).to_numpy()
         halves.append((work, ends[0] - ends[1], labels, corrupt, others))
@@ -261,6 +299,7 @@ class _Both:
     back: _Runs
     a: str
     b: str
+    question: _Question
 
     def terms(self, sizes: np.ndarray) -> np.ndarray:
         """Value, null, own in B, own in A and random, as shares: of all classes, then without each.
@@ -280,9 +319,10 @@ class _Both:
 def _rows(both: _Both, shares: Sequence[float], seed: int) -> pd.DataFrame:
     """A row for each size, and one for the mean over those at which circuits are faithful."""
     every = [np.array([place]) for place in range(len(shares))]
-    asked = [(MEASURE, share, size) for share, size in zip(shares, every, strict=True)]
+    name = both.question.measure
+    asked = [(name, share, size) for share, size in zip(shares, every, strict=True)]
     if len(shares) > 1:
-        asked.append((OVER_SIZES, np.nan, _judged_sizes(both, shares)))
+        asked.append((both.question.over_sizes, np.nan, _judged_sizes(both, shares)))
     rounding = ROUNDING * float(np.abs(both.here.gap).max())
     shifts = np.stack([both.here.shift(chosen) for _, _, chosen in asked], axis=1)
     tested = max_t_p(rounded(shifts, rounding), seed=seed)
@@ -310,7 +350,7 @@ def _row(both: _Both, chosen: np.ndarray, rounding: float, seed: int, p: float) 
         scale = rounding / abs(gaps[0])
         index = of_its_own(index_of(terms[0], terms[1:], rounding=scale), *terms[0, 1:])
     about = Evidence(
-        estimand="share of the work of a class in B that its circuit of A does",
+        estimand=both.question.estimand,
         null_kind="circuits of other classes in A, as large",
         ceiling_kind="geometric mean of what the circuits of B do in B and those of A in A, by "
         "other artists",
@@ -323,7 +363,7 @@ def _row(both: _Both, chosen: np.ndarray, rounding: float, seed: int, p: float) 
 
 
 def _unfaithful(both: _Both, means: np.ndarray) -> Index | None:
-    """Why circuits say nothing that do not do their own work; None where they do."""
+    """Why circuits say nothing that do not do (or carry) their own work; None where they do."""
     own = {both.b: means[2], both.a: means[3]}
     weak = [
         f"{'nothing' if np.isnan(does) else f'{does:.0%}'} in {name}"
@@ -332,10 +372,8 @@ def _unfaithful(both: _Both, means: np.ndarray) -> Index | None:
     ]
     if not weak:
         return None
-    reason = (
-        f"a domain's own circuits do {' and '.join(weak)} of the metric's work on other drawings, "
-        f"{FAITHFUL:.0%} are needed"
-    )
+    said = both.question.own_work.format(does=" and ".join(weak))
+    reason = f"{said}, {FAITHFUL:.0%} are needed"
     return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
 
 

@@ -78,6 +78,19 @@ def test_neurons_tell_a_shared_circuit_from_a_separate_one(condition: str, index
     np.testing.assert_allclose(table.frame["index"], index, atol=0.05)
 
 
+@pytest.mark.parametrize(("condition", "lost"), [("all shared", 1.0), ("all separate", 0.0)])
+def test_what_a_shared_circuit_does_is_lost_without_it(condition: str, lost: float) -> None:
+    """Classes of this world have parts in common, so other classes' circuits are necessary too."""
+    table = circuit_transfer(*both(condition, "d_mlp"), shares=(0.02, 0.05), removed=True).frame
+    assert set(table["measure"]) == {"circuit necessity", "circuit necessity, mean over sizes"}
+    np.testing.assert_allclose(table["value"], lost, atol=0.05)
+    assert (table["own"] > 0.9).all() and (table["random"] < 0.3).all()
+    assert table["estimand"].str.contains("lost without").all()
+    assert set(table["verdict"]) == ({"cannot tell"} if lost else {"not shared"})
+    if lost:
+        assert (table["null"] > 0.6).all() and table["reason"].str.contains("ceiling - null").all()
+
+
 def test_edges_see_the_separation_but_not_which_class_is_shared() -> None:
     """All classes of a planted model run along one set of edges: other classes' do as well."""
     apart = circuit_transfer(*both("all separate", "edge"), shares=(0.5,)).frame
@@ -88,11 +101,12 @@ def test_edges_see_the_separation_but_not_which_class_is_shared() -> None:
     assert same["reason"].str.contains("ceiling - null").all()
 
 
-def test_a_row_is_what_a_plain_loop_gives() -> None:
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_row_is_what_a_plain_loop_gives(removed: bool) -> None:
     """Value, null and ceiling from masked runs of one picture each, and counted by hand."""
     a, b = (scrambled(one, seed) for seed, one in enumerate(both("all shared", "edge")))
     share = 0.2
-    row = circuit_transfer(a, b, shares=(share,), n_null=7).frame.iloc[0]
+    row = circuit_transfer(a, b, shares=(share,), removed=removed, n_null=7).frame.iloc[0]
     kept_a, kept_b = a.kept(share), b.kept(share)
     rows = []
     for side in (0, 1):
@@ -104,7 +118,10 @@ def test_a_row_is_what_a_plain_loop_gives() -> None:
 
             def work(mask: np.ndarray, runs: Any = (clean, corrupt), score: Any = score) -> float:
                 wiring = a.cut.wiring  # type: ignore[attr-defined]
+                mask = ~mask if removed else mask
                 out = run_masked(a.cut.tower, wiring, mask[None], clean=runs[0], corrupt=runs[1])
+                if removed:
+                    return float(score(runs[0].output) - score(out[0]))
                 return float(score(out[0]) - score(runs[1].output))
 
             others = [work(kept_a[o, 1 - side]) for o in range(8) if o != c]
