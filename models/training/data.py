@@ -19,7 +19,7 @@ import torch
 import webdataset
 from jaxtyping import Float
 from open_clip_train.data import DataInfo, SharedEpoch, detshuffle2, expand_urls, get_wds_dataset
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
@@ -29,14 +29,20 @@ from torchvision.transforms.functional import pil_modes_mapping
 from interp.core.errors import DataError, SpecificationError, listed
 from interp.models.training.lists import read_tsv, readable
 
+KINDS_OF_CHANGE = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 TRIES = 10  # torchvision's: after so many crops that do not fit, the largest central one is taken
 
 
-def quick(transform: Compose) -> Compose:
+def quick(
+    transform: Compose, *, flip: float = 0.0, colour: float = 0.0, grey: float = 0.0
+) -> Compose:
     """Replace parts of a transform by faster, equal ones: its crop, and its last two steps.
 
     Args:
         transform: open_clip's transform; unknown steps are left as they are.
+        flip: Share of pictures that are mirrored before the last two steps.
+        colour: How far their brightness, contrast and saturation change, as in a `Recipe`.
+        grey: Share of them that lose their colours.
 
     Returns:
         A transform with values equal to the last bit and crops of the same distribution, drawn with
@@ -54,6 +60,8 @@ def quick(transform: Compose) -> Compose:
         Crop.like(step) if type(step) is RandomResizedCrop else step
         for step in transform.transforms
     ]
+    if flip or colour or grey:
+        steps.insert(max(len(steps) - 2, 0), Vary(flip, colour, grey))
     *before, tensor, normalize = steps if len(steps) > 1 else [*steps, None, None]
     if isinstance(tensor, ToTensor) and isinstance(normalize, Normalize):
         steps = [*before, Levels(tensor, normalize)]
@@ -115,6 +123,34 @@ class Crop(RandomResizedCrop):
                 return random.randint(0, height - h), random.randint(0, width - w), h, w
         w, h = min(width, round(height * ratio[1])), min(height, round(width / ratio[0]))
         return (height - h) // 2, (width - w) // 2, h, w
+
+
+class Vary:
+    """Mirror a picture, change its colours, or take them away, at random.
+
+    Args:
+        flip: Share of pictures that are mirrored.
+        colour: Brightness, contrast and saturation become 1 - colour to 1 + colour times as much.
+        grey: Share of pictures that lose their colours.
+
+    >>> Vary(flip=1.0)(Image.fromarray(np.uint8([[[1] * 3, [2] * 3]]))).getpixel((0, 0))
+    (2, 2, 2)
+    """
+
+    def __init__(self, flip: float = 0.0, colour: float = 0.0, grey: float = 0.0) -> None:
+        self.flip, self.colour, self.grey = flip, colour, grey
+
+    def __call__(self, picture: Image.Image) -> Image.Image:
+        """Another look of the picture."""
+        if random.random() < self.flip:
+            picture = ImageOps.mirror(picture)
+        for change in KINDS_OF_CHANGE if self.colour else ():
+            factor = random.uniform(1 - self.colour, 1 + self.colour)
+            picture = change(picture).enhance(factor)
+        return picture.convert("L").convert("RGB") if random.random() < self.grey else picture
+
+    def __repr__(self) -> str:
+        return f"Vary(flip={self.flip}, colour={self.colour}, grey={self.grey})"
 
 
 class Levels:

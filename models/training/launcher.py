@@ -52,7 +52,7 @@ from interp.models.training.journal import Journal, tensorboard
 from interp.models.training.labels import LabelledTower, LabelLoss
 from interp.models.training.lists import classes_of, numbering
 from interp.models.training.optimizers import build_optimizer
-from interp.models.training.recipes import OBJECTIVES, OPTIMIZERS, PARTNERS, PRECISIONS
+from interp.models.training.recipes import OBJECTIVES, OPTIMIZERS, PARTNERS, PRECISIONS, VARIED
 from interp.models.training.resuming import resume, save, write_params
 from interp.models.training.runs import TOLD
 
@@ -154,6 +154,7 @@ OWN: dict[str, dict[str, Any]] = {
     "keep": {"type": json.loads, "default": []},  # epochs whose weights stay
     "crop": {"type": float, "default": 0.9},
     "augment": {"type": int, "default": 1},
+    **{name: {"type": float, "default": 0.0} for name in VARIED},  # augmentation beside crops
     "align": {"type": float, "default": 0.0},  # weight of the term that aligns classes
     "align-site": {"default": ""},
     "align-classes": {"choices": PARTNERS, "default": "own"},
@@ -262,7 +263,8 @@ def build(args: Namespace, device: torch.device) -> tuple[nn.Module, Any]:
         output_dict=True,
         aug_cfg={**args.aug_cfg, "scale": (args.crop, 1.0)},
     )
-    transform = quick(transforms[0 if args.augment else 1])  # type: ignore[arg-type]
+    varied = {name: getattr(args, name) for name in VARIED} if args.augment else {}
+    transform = quick(transforms[0 if args.augment else 1], **varied)  # type: ignore[arg-type]
     if args.objective == "supervised":
         visual: Any = model.visual
         with torch.no_grad():

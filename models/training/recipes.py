@@ -12,6 +12,7 @@ from interp.core.declarations.declared import (
     Finite,
     Flag,
     Positive,
+    Share,
     Text,
     Whole,
     at_least,
@@ -24,6 +25,8 @@ PRECISIONS = ("fp32", "amp_bf16", "amp", "fp64")
 OBJECTIVES = ("clip", "supervised")
 OPTIMIZERS = ("adamw", "muon", "sgd")
 PARTNERS = ("own", "shuffled")
+VARIED = ("flip", "colour", "grey")
+"""Options of augmentation beside crops."""
 STEPS = 2000
 """How many steps a recipe has that says neither steps nor epochs."""
 
@@ -55,6 +58,10 @@ class Recipe(Declared):
         milestones: Epochs at which the learning rate falls to a tenth, in place of the cosine.
         crop: Training pictures are crops of at least this share of the area.
         augment: Whether to augment; without it pictures are prepared as they are for evaluation.
+        flip: Share of training pictures that are mirrored.
+        colour: How far brightness, contrast and saturation of a training picture change: factors
+            from 1 - colour to 1 + colour.
+        grey: Share of training pictures that lose their colours.
         workers: Processes that decode pictures beside the trainer.
         keep: Checkpoints kept for good, evenly spaced from epoch 0 to the last.
         align: Weight of a further loss term that pulls the class means of seen classes together
@@ -97,6 +104,9 @@ class Recipe(Declared):
     augment: Flag = True
     workers: Annotated[int, at_least(0)] = 0
     keep: Annotated[int, at_least(2, "2 (epoch 0 and the last) or more")] = 2
+    flip: Share = field(default=0.0, metadata=LATER)
+    colour: Share = field(default=0.0, metadata=LATER)
+    grey: Share = field(default=0.0, metadata=LATER)
     align: Annotated[Finite, Field(description="a finite weight")] = field(
         default=0.0, metadata=LATER
     )

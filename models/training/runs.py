@@ -9,7 +9,7 @@ from interp.core.errors import DataError, SpecificationError
 from interp.models.training.alignment import Pairing
 from interp.models.training.identity import inputs
 from interp.models.training.lists import Base, pack, pattern_of
-from interp.models.training.recipes import Recipe, fast_precision
+from interp.models.training.recipes import VARIED, Recipe, fast_precision
 
 TOLD = "interp could not: "
 """What stands before an error of ours in the output of the launcher."""
@@ -143,9 +143,15 @@ class Run:
             "global_batch": recipe.batch_size,
             "milestones": list(recipe.milestones),
             "augment": int(recipe.augment),
+            **self._varied,
             **self._alignment,
             **({"align_cells": Pairing.of(self.tsv).key} if self.recipe.align else {}),
         }
+
+    @property
+    def _varied(self) -> dict[str, Any]:
+        """The options of augmentation beside crops that are asked for."""
+        return {name: value for name in VARIED if (value := getattr(self.recipe, name))}
 
     @property
     def _alignment(self) -> dict[str, Any]:
@@ -175,6 +181,7 @@ class Run:
             "workers": recipe.workers,
             "device": device,
             "log-every-n-steps": 20,
+            **self._varied,
             **{name.replace("_", "-"): value for name, value in self._alignment.items()},
             **({"report-to": "tensorboard"} if track else {}),
         }

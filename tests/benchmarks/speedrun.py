@@ -25,15 +25,17 @@ GOALS = {
 """Accuracies that are aimed at, on pictures by artists who were not trained on, among all classes.
 """
 
-PICTURES = {"n_train": 300, "n_test": 24, "n_analysis": 1}
+PICTURES = {"n_test": 24, "n_analysis": 1}
 RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "as the default study": {},
     "AdamW": {"optimizer": "adamw"},
-    "AdamW, 3,000 steps": {"optimizer": "adamw", "steps": 3000},
+    "no base set": {"images": {"n_base": 0}},
+    "3,000 steps": {"steps": 3000},
     "AdamW, rate 2e-3": {"optimizer": "adamw", "lr": 2e-3},
-    "AdamW, 3,000 steps of 64": {"optimizer": "adamw", "steps": 3000, "batch_size": 64},
-    "Muon": {},
-    "Muon, no crops": {"augment": False},
-    "Muon, 3,000 steps": {"steps": 3000},
+    "twice the batch, half the steps": {"batch_size": 256, "steps": 1000},
+    "no crops": {"augment": False},
+    "mirrored": {"flip": 0.5},
+    "other colours": {"colour": 0.4, "grey": 0.2},
 }
 """What is tried, as changes to the default study's recipe."""
 

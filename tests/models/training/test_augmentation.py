@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from open_clip.transform import AugmentationCfg, image_transform
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 
-from interp.models.training.data import Crop, quick, split
+from interp.models.training.data import Crop, Vary, quick, split
 
 SCALE, RATIO = (0.9, 1.0), (3 / 4, 4 / 3)
 
@@ -109,3 +109,35 @@ def test_the_crop_is_the_one_torchvision_makes():
     random.seed(3)
     theirs = RandomResizedCrop.forward(crop, given)
     assert ours.size == (24, 32) and ours.tobytes() == theirs.tobytes()
+
+
+def test_pictures_are_mirrored_and_lose_their_colours_as_often_as_asked() -> None:
+    given = picture((8, 8))
+    random.seed(0)
+    seen = [np.asarray(Vary(flip=0.3, grey=0.2)(given)) for _ in range(2000)]
+    mirrored = np.asarray(ImageOps.mirror(given))
+    grey = np.array([bool((one == one[..., :1]).all()) for one in seen])
+    plain = [one for one, is_grey in zip(seen, grey, strict=True) if not is_grey]
+    flips = np.mean([np.array_equal(one, mirrored) for one in plain])
+    assert all(np.array_equal(one, mirrored) or np.array_equal(one, given) for one in plain)
+    assert abs(flips - 0.3) < 0.04 and abs(grey.mean() - 0.2) < 0.03
+
+
+def test_colours_change_within_their_bounds() -> None:
+    """Of a grey picture contrast and saturation change nothing: brightness alone is left."""
+    given = Image.new("RGB", (4, 4), (100, 100, 100))
+    random.seed(1)
+    seen = np.array([np.asarray(Vary(colour=0.4)(given))[0, 0, 0] for _ in range(500)])
+    assert 60 <= seen.min() < 65 and 135 < seen.max() <= 140
+    assert (
+        len({tuple(np.asarray(Vary(colour=0.4)(picture((2, 2)))).ravel()) for _ in range(9)}) == 9
+    )
+
+
+def test_a_varied_transform_is_levels_of_the_varied_picture() -> None:
+    given, every = picture((32, 32)), quick(transform(is_train=False), flip=1.0)
+    mirrored = ImageOps.mirror(given)
+    assert torch.equal(every(given), transform(is_train=False)(mirrored))
+    assert str(quick(transform(is_train=True))).count("Vary") == 0
+    each, finish = split(every)
+    assert torch.equal(finish([each(given)])[0], every(given))

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from interp.core.errors import DataError, SpecificationError
+from interp.core.storage.store import fingerprint
 from interp.models.training import launcher
+from interp.models.training.identity import differing
 from interp.models.training.lists import Base
 from interp.models.training.recipes import RECIPES, Recipe
 from interp.models.training.runs import Run
@@ -58,6 +60,17 @@ def test_the_launcher_understands_every_recipe(toy: Any, tmp_path: Path, name: s
         assert args.precision == recipe.precision
     args.global_batch = args.batch_size * args.accum_freq
     assert {word: vars(args)[word] for word in run.decisive()} == run.decisive()
+
+
+def test_augmentation_that_is_asked_for_is_part_of_a_runs_identity(
+    toy: Any, tmp_path: Path
+) -> None:
+    run = replace(toy.run(tmp_path), recipe=Recipe(steps=20, flip=0.5, grey=0.1), n_train=3000)
+    args = parsed(run.command(device="cpu"))
+    assert (args.flip, args.colour, args.grey) == (0.5, 0.0, 0.1)
+    assert run.decisive()["flip"] == 0.5 and "colour" not in run.decisive()
+    assert differing({"flip": 0.0}, run.decisive()) == ["flip 0.0, now 0.5"]
+    assert fingerprint(Recipe()) == fingerprint(Recipe(flip=0.0, colour=0.0))  # old runs go on
 
 
 def test_a_batch_that_processes_do_not_divide_is_refused() -> None:
