@@ -4,7 +4,7 @@ A cut says how much each part matters to a pair of pictures, and runs the tower 
 parts alone. Code that compares circuits needs to know no more of a tower than that.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -18,8 +18,11 @@ from interp.circuits.edges.edge_attribution import attribute
 from interp.circuits.edges.wiring import Wiring, wire
 from interp.circuits.tasks.pairs import Read
 from interp.circuits.units.channel_attribution import channel_scores, unit_axis
+from interp.circuits.units.learned_masks import mask_scores
 from interp.circuits.units.masked_units import measure_units
 from interp.core.arguments import MEMORY
+from interp.core.errors import SpecificationError, check_known
+from interp.core.faces.by_name import Named
 from interp.core.sites import find_sites
 from interp.core.tower import Tower
 
@@ -161,10 +164,10 @@ class Units:
         level: The axis of the units: `channel`, `d_mlp`, `head`, ...
         steps: Steps of integration of `channel_scores`.
         batch_size: Examples in a forward.
+        method: A name in `UNIT_METHODS`, how units are scored.
 
     Notes:
-        Scores are those of `channel_scores` with the corrupt run as baseline, runs those of
-        `unit_faithfulness`. Each site is a group.
+        Runs are those of `unit_faithfulness`. Each site is a group.
 
     >>> import torch
     >>> from interp.circuits import Chain
@@ -178,6 +181,7 @@ class Units:
     level: str = "channel"
     steps: int = 5
     batch_size: int = 32
+    method: str = "integrated gradients"
 
     @classmethod
     def of(
@@ -189,6 +193,7 @@ class Units:
         axis: str = "channel",
         steps: int = 5,
         batch_size: int = 32,
+        method: str = "integrated gradients",
     ) -> "Units":
         """The units at some sites, counted in a run of one example.
 
@@ -199,12 +204,14 @@ class Units:
             axis: The axis of the units.
             steps: Steps of integration of `channel_scores`.
             batch_size: Examples in a forward.
+            method: A name in `UNIT_METHODS`, how units are scored.
 
         Returns:
             The cut.
 
         Raises:
             SiteError: For unknown sites, or one without the axis.
+            SpecificationError: For an unknown method.
 
         >>> import torch
         >>> from interp.circuits import Chain
@@ -212,11 +219,12 @@ class Units:
         >>> Units.of(tower, "hook_embed", torch.ones(1, 2, 1, 1)).names
         ('hook_embed.0', 'hook_embed.1')
         """
+        check_known("take units", "method", [method], UNIT_METHODS, SpecificationError)
         names = find_sites(sites, tower.sites)
         with torch.no_grad():
             _, cache = tower.run_with_cache(x[:1], names_filter=names)
         widths = {site: cache[site].shape[unit_axis(tower, site, axis)] for site in names}
-        return cls(tower, widths, axis, steps, batch_size)
+        return cls(tower, widths, axis, steps, batch_size, method)
 
     @property
     def groups(self) -> np.ndarray:
@@ -229,17 +237,8 @@ class Units:
         return tuple(f"{site}.{unit}" for site, n in self.widths.items() for unit in range(n))
 
     def score(self, read: Read) -> np.ndarray:
-        """`channel_scores` of all sites side by side, `[example unit]`."""
-        scores = channel_scores(
-            self.tower,
-            read.clean,
-            metric=read.metric,
-            sites=list(self.widths),
-            baseline=read.corrupt,
-            axis=self.level,
-            steps=self.steps,
-            batch_size=self.batch_size,
-        )
+        """The scores of the method, all sites side by side, `[example unit]`."""
+        scores = UNIT_METHODS[self.method](self, read)
         return torch.cat([scores[site] for site in self.widths]).T.double().cpu().numpy()
 
     def run(self, read: Read, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -255,6 +254,31 @@ class Units:
             axis=self.level,
             batch_size=self.batch_size,
         )
+
+
+def _integrated(cut: Units, read: Read) -> dict[str, Tensor]:
+    return channel_scores(
+        cut.tower,
+        read.clean,
+        metric=read.metric,
+        sites=list(cut.widths),
+        baseline=read.corrupt,
+        axis=cut.level,
+        steps=cut.steps,
+        batch_size=cut.batch_size,
+    )
+
+
+def _masked(cut: Units, read: Read) -> dict[str, Tensor]:
+    words = {"axis": cut.level, "batch_size": cut.batch_size}
+    return mask_scores(cut.tower, list(cut.widths), **words, **read.words)
+
+
+UNIT_METHODS: Named[Callable[[Units, Read], dict[str, Tensor]]] = Named(
+    {"integrated gradients": _integrated, "learned masks": _masked}
+)
+"""How units are scored, `unit example` by site: `channel_scores` with the corrupt run as baseline,
+one site at a time; or `mask_scores`, all sites together, some seconds a class."""
 
 
 def edge_groups(wiring: Wiring) -> np.ndarray:
