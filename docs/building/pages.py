@@ -23,6 +23,7 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
     "Guides": (
         "docs/bringing_your_own_data.md",
         "docs/coming_from_other_tools.md",
+        "docs/training.md",
         "docs/scaling_out.md",
         "docs/speed.md",
         "docs/pictures.md",

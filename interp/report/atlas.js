@@ -165,7 +165,7 @@ function drawMap(focus = false) {
   const how = here.own && measure.directed ? "One direction at a time." : "Both directions together.";
   const kinds = here.own ? [measure.null_kind && `Null: ${measure.null_kind}.`,
     measure.ceiling_kind && `Ceiling: ${measure.ceiling_kind}.`] : [
-    "A band is shared, or not, where all its sites and both directions say so."];
+    "A band has the answer on which all its sites and both directions agree, or that of their mean."];
   const first = measure.rung === "R1" ? "R1 asks whether the class can be read, not how well: " +
     "it is so where the accuracy's interval lies above its null, in the domain where that is harder." : "";
   byId("map-note").textContent =

@@ -75,7 +75,7 @@ LADDER_MAP = FigureSpec(
     "ladder",
     ("ladder", "rungs"),
     method="Every measure between two domains is turned into an index, and a band of layers gets "
-    "the verdict on which all its sites agree.",
+    "the answer on which all its sites agree, or that of their mean.",
     null="Each rung's own null, at index 0.",
     caption=f"n = {{classes}} classes per verdict. ● blue: shared ({BY_INDEX[SHARED]}); ◐ pale "
     f"blue: partly shared ({BY_INDEX[PARTLY]}); ○ orange: not shared ({BY_INDEX[NOT_SHARED]}); "
