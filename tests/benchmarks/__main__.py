@@ -10,6 +10,7 @@ python -m tests.benchmarks levels          whether accuracy goes with that; only
 python -m tests.benchmarks level_power     how often L1 to L3 find a link; only when named
 python -m tests.benchmarks truth           the truth table (BLUEPRINTS=30 judges on); when named
 python -m tests.benchmarks speedrun        processor seconds to given accuracies; only when named
+python -m tests.benchmarks masks           learned circuits of a finished study; only when named
 python -m tests.benchmarks null            the ladder where nothing is shared; only when named
 """
 
@@ -32,6 +33,7 @@ from tests.benchmarks.grids import grids
 from tests.benchmarks.judging import truth
 from tests.benchmarks.layers import layers, many
 from tests.benchmarks.levels import level_power, levels
+from tests.benchmarks.masking import masks
 from tests.benchmarks.mixing import mix
 from tests.benchmarks.nulls import nulls
 from tests.benchmarks.opening import open_
@@ -170,6 +172,7 @@ WHEN_NAMED = (
     "truth",
     "null",
     "speedrun",
+    "masks",
 )
 BENCHMARKS = {
     "certificates": certificates,
@@ -199,6 +202,7 @@ BENCHMARKS = {
     "level_power": level_power,
     "truth": lambda: print(truth()),
     "null": lambda: print(nulls()),
+    "masks": masks,
     "speedrun": lambda: print(speedrun()),
 }
 
