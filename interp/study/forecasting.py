@@ -153,8 +153,10 @@ def _disk(spec: Specification, n_runs: int, jobs: int) -> int:
     total = n_runs * (MIXTURE + TABLES * len(spec.architectures))
     total += sum(_checkpoints(spec, each, n_runs, jobs) for each in spec.architectures)
     if not spec.images.source:
-        cell = spec.images.n_train + spec.images.n_test + spec.images.n_analysis
-        pictures = spec.images.n_classes * 6 * cell
+        images = spec.images.embedded
+        cell = images.n_train + images.n_test + images.n_analysis
+        pictures = images.n_classes * 6 * cell
+        pictures += images.n_base * (images.n_classes + images.base_classes)
         total += pictures * PICTURE * (spec.blocks or 1) * spec.images.size**2 // 48**2
     return total
 
