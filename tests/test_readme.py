@@ -164,7 +164,7 @@ NEW = {
     "InterpError",
     "errors",
     *("models", "probes", "circuits", "data", "examine", "open_tower", "logit_attrs"),
-    "planted_vit",
+    *("planted_vit", "mask_scores", "UNIT_METHODS"),
 }
 """Public names that 0.1 did not have, or not as names of their own."""
 
