@@ -22,10 +22,10 @@ NUMBERS = [
 
 
 def grids() -> None:
-    """Make the grids (three hours on two cores), and keep their small tables."""
+    """Make the grids (four hours on two cores), and keep their small tables."""
     from interp.study.studies import Study
 
-    for name in ("resnet", "vit", "intervention"):
+    for name in ("resnet", "vit", "intervention", "training"):
         out = Path("interp-report") / "benchmarks" / f"grid-{name}"
         file = HERE / f"{name}.toml"
         command = f"interp-report grid tests/benchmarks/grid/{name}.toml"
