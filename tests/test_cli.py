@@ -153,7 +153,7 @@ def test_an_unwritable_folder_is_said_before_anything_runs(tmp_path: Path) -> No
 def test_a_dry_run_says_the_cost_and_does_nothing(tmp_path: Path, command: tuple[str]) -> None:
     done = call(*command, "--dry-run", "--out", str(tmp_path / "out"))
     assert done.returncode == 0 and "4 runs" in done.stdout
-    steps = "cg-high: 14,000 pictures, 14 epochs, 1,526 steps of 128"
+    steps = "cg-high: 30,000 pictures, 9 epochs, 2,106 steps of 128"
     for word in ("minutes of training", "measuring 5 models", "MB of disk", "rough", steps):
         assert word in done.stdout
     assert not (tmp_path / "out").exists()
@@ -210,7 +210,8 @@ def test_ctrl_c_while_rendering_is_130_and_the_next_run_goes_on(tmp_path: Path) 
     cells = list((tmp_path / "cache").glob("*/*/*/cell.csv"))
     assert len(cells) >= 3
     for cell in cells:
-        assert len(list(cell.parent.glob("*.png"))) == 60 + 16 + 16
+        n = len(list(cell.parent.glob("*.png")))
+        assert n == len(cell.read_text().splitlines()) - 1 and n in (60, 92, 152)
 
 
 @pytest.mark.slow
