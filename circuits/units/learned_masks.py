@@ -126,7 +126,7 @@ def mask_scores(
         share = shares[step % len(shares)]
         masks = {site: _gate(own, share)[place[rows]] for site, own in logits.items()}
         gain = _alone(tower, given, np.array(rows), masks, axes, first=step == 0)
-        grads = torch.autograd.grad(-gain, list(logits.values()))
+        grads = torch.autograd.grad(-gain, list(logits.values()), materialize_grads=True)
         for own, grad in zip(logits.values(), grads, strict=True):
             own.grad = grad
         adam.step()
@@ -154,8 +154,7 @@ def _ranks(scores: Tensor, place: Tensor) -> Tensor:
 
 def _gate(logits: Tensor, share: float) -> Tensor:
     """Ones for a class's best units and zeros for the rest, with the gradient of a sigmoid."""
-    n = logits.shape[1]
-    kept = min(int(np.ceil(share * n - 1e-9)), n - 1)
+    kept = int(np.ceil(share * logits.shape[1] - 1e-9))
     ordered = logits.detach().sort(dim=1, descending=True).values
     bar = ordered[:, kept - 1 : kept + 1].mean(dim=1, keepdim=True)
     soft = torch.sigmoid((logits - bar) / SOFT)

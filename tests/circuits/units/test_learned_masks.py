@@ -37,8 +37,13 @@ def found() -> ClassCircuits:
     )
 
 
+def units(found: ClassCircuits) -> Units:
+    assert isinstance(found.cut, Units)
+    return found.cut
+
+
 def by_masks(found: ClassCircuits, **options: Any) -> ClassCircuits:
-    cut = replace(found.cut, method="learned masks")
+    cut = replace(units(found), method="learned masks")
     values = []
     for read in found.halves:
         scores = mask_scores(cut.tower, list(cut.widths), axis=cut.level, **options, **read.words)
@@ -75,13 +80,11 @@ def test_pictures_of_a_class_have_one_mask_and_classes_their_own(found: ClassCir
 def test_what_is_maximised_is_the_metric_of_the_circuit_alone(found: ClassCircuits) -> None:
     read = found.halves[0]
     rows = np.arange(0, len(read.clean), 3)
-    tower, sites = found.cut.tower, list(found.cut.widths)
+    tower, widths = found.cut.tower, units(found).widths
     torch.manual_seed(0)
-    masks = {
-        site: (torch.rand(len(rows), n) < 0.3).double() for site, n in found.cut.widths.items()
-    }
+    masks = {site: (torch.rand(len(rows), n) < 0.3).double() for site, n in widths.items()}
     given = PairTask(clean=read.clean, corrupt=read.corrupt, metric=read.metric, pairs=read.pairs)
-    axes = {site: tower.axes(site).index("d_mlp") for site in sites}
+    axes = {site: tower.axes(site).index("d_mlp") for site in widths}
     value = _alone(tower, given, rows, masks, axes, first=True)
     part = read[rows]
     plain, _ = measure_units(
@@ -100,6 +103,10 @@ def test_a_gate_passes_the_best_and_gives_the_gradient_of_a_sigmoid() -> None:
     bar = 0.05  # between the second and the third
     soft = torch.sigmoid((logits[0] - bar) / 0.3)
     torch.testing.assert_close(grad[0], (soft * (1 - soft) / 0.3).detach())
+
+
+def test_a_site_of_one_unit_keeps_it() -> None:
+    assert _gate(torch.tensor([[0.3]]), 0.1).tolist() == [[1.0]]
 
 
 def test_the_order_of_pairs_is_the_seeds(found: ClassCircuits) -> None:
