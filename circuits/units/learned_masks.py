@@ -174,7 +174,8 @@ def _alone(
     """The metric with the circuits alone, the mean over rows."""
     at = torch.as_tensor(rows, device=given.clean.device)
     clean, corrupt, sites = given.clean[at], given.corrupt[at], list(masks)
-    metric = given.metric[rows] if hasattr(given.metric, "__getitem__") else given.metric
+    metric = given.metric
+    metric = metric[rows] if hasattr(metric, "__getitem__") else metric  # type: ignore[index]
     with torch.no_grad():
         output, held = tower.run_with_cache(corrupt, names_filter=sites)
         runs = Prefix.of(tower, clean).forward_to(min(tower.layer(site) for site in sites))

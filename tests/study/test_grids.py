@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 TINY = Specification(
     title="A small grid",
     blocks=2,
-    images=ImagesSpec(n_classes=6, n_train=8, n_test=3, n_analysis=1, size=32, foreign=2),
+    images=ImagesSpec(n_classes=6, n_train=8, n_test=3, n_analysis=1, size=32, foreign=2, n_base=0),
     mixtures=MixturesSpec(
         test_domains=("sketch", "quickdraw"),
         settings=("natural-only", {"setting": "cg-high", "domains": 1, "overlap": 0.5}),
