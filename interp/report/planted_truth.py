@@ -101,6 +101,15 @@ Cell = tuple[float | None, str]
 """A number for the colour (-1 wrong, else the share that is right), and what is written."""
 
 
+KIND = ["condition", "tier", "dose"]
+
+
+def _kind(condition: str, tier: str, dose: float | None) -> str:
+    """A kind of planted model in words, each dose one of its own."""
+    known = dose is not None and dose == dose
+    return f"{condition} {dose:g} · {tier}" if known else f"{condition} · {tier}"
+
+
 def _heatmap(
     cells: pd.DataFrame,
     column: str,
@@ -112,14 +121,15 @@ def _heatmap(
     """Kinds of planted model against what was asked of them, in the order of `titles`."""
     import plotly.graph_objects as go
 
-    kinds = list(dict.fromkeys(zip(cells["condition"], cells["tier"], strict=True)))
+    cells = cells.assign(kind=[_kind(*each) for each in cells[KIND].itertuples(index=False)])
+    kinds = list(dict.fromkeys(cells["kind"]))
     asked = [name for name in titles if name in set(cells[column])]
-    grouped = dict(list(cells.groupby(["condition", "tier", column])))
-    found = [[cell(grouped.get((*kind, name), cells[:0])) for name in asked] for kind in kinds]
+    grouped = dict(list(cells.groupby(["kind", column])))
+    found = [[cell(grouped.get((kind, name), cells[:0])) for name in asked] for kind in kinds]
     models = cells.drop_duplicates(["condition", "tier", "seed", "dose"])
     trace = go.Heatmap(
         x=[titles[name] for name in asked],
-        y=[f"{condition} · {tier}" for condition, tier in kinds],
+        y=kinds,
         z=[[score for score, _ in row] for row in found],
         text=[[text for _, text in row] for row in found],
         texttemplate="%{text}", textfont={"size": 11}, hoverongaps=False,
