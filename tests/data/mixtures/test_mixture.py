@@ -255,7 +255,7 @@ def test_a_share_of_the_base_set_is_part_of_a_larger_one() -> None:
     table = with_base(20)
     some, more = (make_mixture(table, spec("cg-low", base_dose=dose)) for dose in (0.25, 0.5))
     assert some.own_base is not None and more.own_base is not None
-    first, second = (set(one.own_base.path) for one in (some, more))
+    first, second = set(some.own_base.path), set(more.own_base.path)
     assert (len(first), len(second)) == (45, 90) and first < second
     assert some.spec.name.endswith(", 25 % of the base set")
     none = make_mixture(table, spec("cg-low", base_dose=0.0))
