@@ -8,7 +8,7 @@ from torch import Tensor
 from interp.circuits.patching.engine import Held, walk
 from interp.core.batching import batches
 from interp.core.errors import (
-    DataError,
+    AlikeError,
     NumericsError,
     SampleError,
     ShapeError,
@@ -122,7 +122,7 @@ def check_baseline(
             )
         _check_some(baseline, asked)
         if torch.equal(baseline, x):
-            raise DataError(
+            raise AlikeError(
                 asked, "a baseline equal to the input", "another input", "pair other pictures"
             )
     else:

@@ -183,6 +183,9 @@ class Units:
     batch_size: int = 32
     method: str = "integrated gradients"
 
+    def __post_init__(self) -> None:
+        check_known("take units", "method", [self.method], UNIT_METHODS, SpecificationError)
+
     @classmethod
     def of(
         cls,
@@ -219,7 +222,6 @@ class Units:
         >>> Units.of(tower, "hook_embed", torch.ones(1, 2, 1, 1)).names
         ('hook_embed.0', 'hook_embed.1')
         """
-        check_known("take units", "method", [method], UNIT_METHODS, SpecificationError)
         names = find_sites(sites, tower.sites)
         with torch.no_grad():
             _, cache = tower.run_with_cache(x[:1], names_filter=names)
@@ -257,6 +259,7 @@ class Units:
 
 
 def _integrated(cut: Units, read: Read) -> dict[str, Tensor]:
+    """Integrated gradients between the corrupt run and the clean one, one site at a time."""
     return channel_scores(
         cut.tower,
         read.clean,
@@ -270,6 +273,7 @@ def _integrated(cut: Units, read: Read) -> dict[str, Tensor]:
 
 
 def _masked(cut: Units, read: Read) -> dict[str, Tensor]:
+    """A mask for each class, learned over all sites together to keep the metric alone."""
     words = {"axis": cut.level, "batch_size": cut.batch_size}
     return mask_scores(cut.tower, list(cut.widths), **words, **read.words)
 
@@ -277,8 +281,7 @@ def _masked(cut: Units, read: Read) -> dict[str, Tensor]:
 UNIT_METHODS: Named[Callable[[Units, Read], dict[str, Tensor]]] = Named(
     {"integrated gradients": _integrated, "learned masks": _masked}
 )
-"""How units are scored, `unit example` by site: `channel_scores` with the corrupt run as baseline,
-one site at a time; or `mask_scores`, all sites together, some seconds a class."""
+"""How units are scored, `unit example` by site: `channel_scores`, or `mask_scores`."""
 
 
 def edge_groups(wiring: Wiring) -> np.ndarray:

@@ -58,7 +58,8 @@ def channel_scores(
         SpecificationError: For fewer than one step, or a metric that ignores the output or has no
             gradient.
         ShapeError: For a baseline of another shape.
-        DataError: For a baseline equal to the inputs, or without a site.
+        AlikeError: For a baseline equal to the inputs.
+        DataError: For a baseline without a site.
         SampleError: For no inputs.
         NumericsError: For NaN or infinity.
 

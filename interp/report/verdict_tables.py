@@ -78,6 +78,10 @@ def _read(result: LoadedResult, one: ComparedPair, verdict: str) -> str:
     return f"{SIGNS.get(verdict, '?')} {READABLE.get(verdict, verdict)} ({accuracies})"
 
 
+REFUSED = "no index"
+ANSWERS = (*VERDICTS, REFUSED)
+
+
 def answers_table(result: LoadedResult) -> list[WordTable]:
     """How many verdicts give each answer, rung by rung: of the study's own pair, and of all pairs.
 
@@ -108,10 +112,6 @@ def answers_table(result: LoadedResult) -> list[WordTable]:
         )
         for name, part in parts
     ]
-
-
-REFUSED = "no index"
-ANSWERS = (*VERDICTS, REFUSED)
 
 
 def _compared(result: LoadedResult) -> list[ComparedPair]:

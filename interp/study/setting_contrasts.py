@@ -162,7 +162,8 @@ def _exposure(
     for cell, part in _by_cell(last, cells):
         counts = pd.Series(cell.manifest["counts"], dtype=int)
         based = pd.Series(cell.manifest.get("base_counts", {}), dtype=int)
-        counts = counts.add(based.rename(lambda label: f"{natural}/{label}"), fill_value=0)
+        based = based.rename(lambda label: f"{natural}/{label}")
+        counts = counts.add(based, fill_value=0).astype(int)
         places = [name.split("/", 1) for name in counts.index]
         trained_on = pd.DataFrame(places, columns=["domain", "label"]).assign(
             n_pictures=counts.to_numpy()

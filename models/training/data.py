@@ -33,16 +33,31 @@ KINDS_OF_CHANGE = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.
 TRIES = 10  # torchvision's: after so many crops that do not fit, the largest central one is taken
 
 
-def quick(
+def varied(
     transform: Compose, *, flip: float = 0.0, colour: float = 0.0, grey: float = 0.0
 ) -> Compose:
+    """Put `Vary` before a transform's last two steps, which make a tensor of the picture.
+
+    Args:
+        transform: open_clip's transform.
+        flip: Share of pictures that are mirrored.
+        colour: How far their brightness, contrast and saturation change, as in a `Recipe`.
+        grey: Share of them that lose their colours.
+
+    Returns:
+        The transform; the one that was given if nothing varies.
+    """
+    if not (flip or colour or grey):
+        return transform
+    *before, tensor, normalize = transform.transforms
+    return Compose([*before, Vary(flip, colour, grey), tensor, normalize])
+
+
+def quick(transform: Compose) -> Compose:
     """Replace parts of a transform by faster, equal ones: its crop, and its last two steps.
 
     Args:
         transform: open_clip's transform; unknown steps are left as they are.
-        flip: Share of pictures that are mirrored before the last two steps.
-        colour: How far their brightness, contrast and saturation change, as in a `Recipe`.
-        grey: Share of them that lose their colours.
 
     Returns:
         A transform with values equal to the last bit and crops of the same distribution, drawn with
@@ -60,8 +75,6 @@ def quick(
         Crop.like(step) if type(step) is RandomResizedCrop else step
         for step in transform.transforms
     ]
-    if flip or colour or grey:
-        steps.insert(max(len(steps) - 2, 0), Vary(flip, colour, grey))
     *before, tensor, normalize = steps if len(steps) > 1 else [*steps, None, None]
     if isinstance(tensor, ToTensor) and isinstance(normalize, Normalize):
         steps = [*before, Levels(tensor, normalize)]

@@ -46,7 +46,7 @@ from torchvision.transforms import Compose
 from interp.core.errors import InterpError, OutputError
 from interp.models.loading.presets import remembering
 from interp.models.training.alignment import AlignedLoss, Alignment, Pairing, Watched, find_block
-from interp.models.training.data import feed, quick
+from interp.models.training.data import feed, quick, varied
 from interp.models.training.identity import inputs, refuse_another
 from interp.models.training.journal import Journal, tensorboard
 from interp.models.training.labels import LabelledTower, LabelLoss
@@ -263,8 +263,10 @@ def build(args: Namespace, device: torch.device) -> tuple[nn.Module, Any]:
         output_dict=True,
         aug_cfg={**args.aug_cfg, "scale": (args.crop, 1.0)},
     )
-    varied = {name: getattr(args, name) for name in VARIED} if args.augment else {}
-    transform = quick(transforms[0 if args.augment else 1], **varied)  # type: ignore[arg-type]
+    transform: Any = transforms[0 if args.augment else 1]
+    if args.augment:
+        transform = varied(transform, **{name: getattr(args, name) for name in VARIED})
+    transform = quick(transform)
     if args.objective == "supervised":
         visual: Any = model.visual
         with torch.no_grad():

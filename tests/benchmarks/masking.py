@@ -32,12 +32,13 @@ def masks() -> None:
 
     torch.set_num_threads(1)
     result = interp.open_result(Path(os.environ.get("STUDY", "interp-report")))
+    asked = result.facts["specification"]
     heads = ["model", "domain", "size", "integrated gradients", "masks", "times", "difference"]
-    print("| " + " | ".join([*heads, "wrong masks", "random", "s"]) + " |")
-    print("|" + "---|" * (len(heads) + 3))
-    for setting in result.facts["specification"]["settings"]:
+    heads += ["wrong masks", "random", "s"]
+    print("| " + " | ".join(heads) + " |\n" + "|" + "---|" * len(heads))
+    for setting in asked["settings"]:
         clip = result.load_clip(setting)
-        for domain in (result.facts["specification"]["natural"], "sketch"):
+        for domain in (asked["natural"], asked["test_domains"][0]):
             for row in rows(clip, domain):
                 print("| " + " | ".join([setting, domain, *row]) + " |", flush=True)
 
@@ -55,38 +56,33 @@ def rows(clip: Any, domain: str) -> list[list[str]]:
         "classifier": clip.zero_shot(images.labels, ["an image of a {}."]),
         "preprocess": clip.preprocess,
     }
-    sites = ["layer*.*.hook_resid_post"]
-    cut = Units.of(clip.visual, sites, chosen.tensors(clip.preprocess, [0]))
-    found, spent = {}, 0.0
-    for method in ("integrated gradients", "learned masks"):
-        start = time.process_time()
-        found[method] = class_circuits(replace(cut, method=method), chosen, **words)
-        spent = time.process_time() - start
-    plain, learned = found.values()
-    drawn = np.random.default_rng(0).random((2, 1, len(cut.groups)))
-    values = [
-        np.repeat(one, len(each), axis=0) for one, each in zip(drawn, plain.values, strict=True)
-    ]
+    x = chosen.tensors(clip.preprocess, [0])
+    cut = Units.of(clip.visual, "layer*.*.hook_resid_post", x)
+    plain = class_circuits(cut, chosen, **words)
+    start = time.process_time()
+    learned = class_circuits(replace(cut, method="learned masks"), chosen, **words)
+    spent = time.process_time() - start
+    drawn = np.random.default_rng(0).random((2, len(cut.groups)))
+    values = [np.tile(one, (len(half), 1)) for one, half in zip(drawn, plain.values, strict=True)]
     told = []
     for share in SHARES:
-        ways = [kept(one, share) for one in (plain, learned, replace(plain, values=tuple(values)))]
-        wrong = np.mean([of(*kept(learned, share, shift=shift)) for shift in WRONG])
-        n = len(ways[0][0])
-        every = [[np.delete(np.arange(n), c) for c in range(n)], [np.arange(n)]]
-        left, [whole] = (
-            [of(*(x[at] for x in ways[1])) - of(*(x[at] for x in ways[0])) for at in some]
-            for some in every
-        )
-        spread = jackknife(whole, left)
-        first, second, chance = (of(*each) for each in ways)
+        ours, theirs = kept(learned, share), kept(plain, share)
+        every = np.arange(len(ours[0]))
+        without = [np.delete(every, c) for c in every]
+        differences = [share_of(ours, at) - share_of(theirs, at) for at in (every, *without)]
+        spread = jackknife(differences[0], differences[1:])
+        wrong = np.mean([share_of(kept(learned, share, shift=shift)) for shift in WRONG])
+        chance = share_of(kept(replace(plain, values=tuple(values)), share))
+        first, second = share_of(theirs), share_of(ours)
         numbers = [f"{share:.0%}", f"{first:.3f}", f"{second:.3f}", f"{second / first:.1f}"]
-        numbers.append(f"{whole:.3f} ({spread.low:.3f} to {spread.high:.3f})")
+        numbers.append(f"{spread.value:.3f} ({spread.low:.3f} to {spread.high:.3f})")
         told.append([*numbers, f"{wrong:.3f}", f"{chance:.3f}", f"{spent:.0f}"])
     return told
 
 
-def of(work: np.ndarray, gap: np.ndarray) -> float:
-    """The share of the metric that is kept, over classes."""
+def share_of(found: tuple[np.ndarray, np.ndarray], classes: np.ndarray | None = None) -> float:
+    """The share of the metric that is kept, over some classes; None takes all."""
+    work, gap = found if classes is None else (each[classes] for each in found)
     return float(work.mean() / gap.mean())
 
 

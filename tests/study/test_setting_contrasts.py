@@ -1,5 +1,6 @@
 """Comparisons of a grid's models, recomputed by hand on made-up accuracies."""
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -136,6 +137,16 @@ def test_exposure_is_counted_per_run() -> None:
     }
     # accuracy rises with the class's place, and so does exposure
     assert np.allclose(made["exposure"].query("class_set == 'all'")["value"], 1.0)
+
+
+def test_a_base_sets_pictures_count_as_natural_exposure() -> None:
+    based = [
+        replace(cell, manifest={**cell.manifest, "base_counts": {"ant": 5, "yak": 9}})
+        for cell in cells(2)
+    ]
+    rows = compare_settings(frames(2), based)["exposure_classes"]
+    natural = rows.query("exposed_in == 'natural' and domain == 'sketch' and label == 'ant'")
+    assert set(natural["exposure"]) == {1 + 5} and "yak" not in set(rows["label"])
 
 
 @pytest.mark.parametrize(("blocks", "epochs", "there"), [(2, 1, False), (2, 2, True)])

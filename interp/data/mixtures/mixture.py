@@ -266,7 +266,7 @@ class _Table:
         _check_apart(self.train.take(rows), self.is_twin[rows])
         captioned = self._once("captions", spec.domain_words, spec, lambda: self._captions(spec))
         chosen = _taken(self.train, rows, *captioned)
-        own_base = self._base(spec) if len(self.base) and spec.base_dose else None
+        own_base = self._base(spec) if round(spec.base_dose * len(self.base)) else None
         return Mixture(spec, self.images.with_frame(chosen), self._resolved(spec), own_base)
 
     def _base(self, spec: MixtureSpec) -> ImageTable:

@@ -397,6 +397,10 @@ def test_shared_needs_what_varies_in_the_other_domain() -> None:
     withheld = of_one_code(shared, unsure, apart)
     assert np.isnan(withheld.value) and "what varies in A does" in withheld.reason
     assert of_one_code(apart, unsure, apart) is apart
+    partly = Index(0.5, 0.3, 0.7, "partly shared", "")
+    for low, word in ((0.15, "partly shared"), (0.05, "cannot tell")):
+        varied = Index(0.3, low, 0.5, "cannot tell", "")
+        assert of_one_code(partly, varied, partly).verdict == word
 
 
 def test_the_strongest_null_counts() -> None:

@@ -132,4 +132,4 @@ def test_what_cannot_be_learned_is_refused(found: ClassCircuits) -> None:
 
     refuse(SpecificationError, "ignores", metric=deaf)
     with pytest.raises(SpecificationError, match="learned masks"):
-        Units.of(tower, NEURONS, read.clean, axis="d_mlp", method="learned mask")
+        replace(units(found), method="learned mask")

@@ -258,9 +258,10 @@ def test_a_share_of_the_base_set_is_part_of_a_larger_one() -> None:
     first, second = set(some.own_base.path), set(more.own_base.path)
     assert (len(first), len(second)) == (45, 90) and first < second
     assert some.spec.name.endswith(", 25 % of the base set")
-    none = make_mixture(table, spec("cg-low", base_dose=0.0))
-    assert none.own_base is None and none.manifest()["base"] is None
-    assert none.spec.name.endswith(", no base set")
+    for dose, words in ((0.0, ", no base set"), (0.001, ", 0.1 % of the base set")):
+        none = make_mixture(table, spec("cg-low", base_dose=dose))
+        assert none.own_base is None and none.manifest()["base"] is None
+        assert none.spec.name.endswith(words)
 
 
 def test_a_base_set_that_would_leak_is_refused(tmp_path: Path) -> None:
