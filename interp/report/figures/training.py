@@ -65,7 +65,8 @@ TRAINING = SectionSpec(
     "training",
     "Training distributions",
     "Each setting is a rule on which cells (class × domain) are trained on. All but natural "
-    "only are matched in size unless the specification says otherwise (Kempf et al. 2025).",
+    "only are matched in size unless the specification says otherwise (Kempf et al. 2025). A base "
+    "set, natural pictures of these and other classes, is added whole to each.",
     (MIXTURES, LOSSES),
     ("mixtures", "losses"),
     study_only=True,
