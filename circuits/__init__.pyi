@@ -65,8 +65,8 @@ from .sharing.components import Cut as Cut
 from .sharing.components import Edges as Edges
 from .sharing.components import Units as Units
 from .sharing.overlap_measures import MEASURES_OF_OVERLAP as MEASURES_OF_OVERLAP
-from .sharing.overlap_measures import Scores as Scores
-from .sharing.overlap_measures import overlap as overlap
+from .sharing.overlaps import Scores as Scores
+from .sharing.overlaps import overlap as overlap
 from .sharing.per_class import ClassCircuits as ClassCircuits
 from .sharing.per_class import circuit_stability as circuit_stability
 from .sharing.per_class import class_circuits as class_circuits

@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from interp.circuits.sharing.components import Cut, Edges, Units
-from interp.circuits.sharing.overlap_measures import Scores, best_of_groups
-from interp.circuits.tasks.pairs import Read, read_pairs
+from interp.circuits.sharing.overlap_measures import best_of_groups
+from interp.circuits.sharing.overlaps import Scores
+from interp.circuits.sharing.readouts import scored_for_others
+from interp.circuits.tasks.metrics import measure
+from interp.circuits.tasks.pairs import Read, embed, read_pairs
 from interp.core.artists import artist_sides
 from interp.core.classifiers import Classifier
 from interp.core.errors import SampleError, SpecificationError, check_known
@@ -20,9 +24,17 @@ from interp.core.sites import find_sites
 from interp.core.statistics.evidence_rows import Evidence
 from interp.core.statistics.resampling import Interval
 from interp.core.tables import Table
+from interp.core.tower import Tower
 
 SURE = 0.95
 """A part that is in so large a share of draws is a sure one."""
+
+
+class Readout(NamedTuple):
+    """Classes that pairs were scored for and do not show, and the scores, `example part`."""
+
+    asked: list[str]
+    values: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +47,9 @@ class ClassCircuits:
         halves: For each half of the artists, pairs of a picture of a class (clean) and one of
             another class (corrupt).
         values: For each half the parts' scores, `example part`.
+        gaps: For each half what the metric of the pairs differs by, clean less corrupt, `example`.
+        readouts: For each half the classes that pairs were scored for instead of their own, which
+            neither picture shows, and the parts' scores, `example part`; None where there are none.
 
     Notes:
         `class_circuits` makes them; `overlap` takes their `scores`, `circuit_transfer` takes them
@@ -60,6 +75,8 @@ class ClassCircuits:
     domain: str
     halves: tuple[Read, Read]
     values: tuple[np.ndarray, np.ndarray]
+    gaps: tuple[np.ndarray, np.ndarray]
+    readouts: tuple[Readout, Readout] | None = None
 
     def __repr__(self) -> str:
         examples = sum(map(len, self.values))
@@ -81,8 +98,19 @@ class ClassCircuits:
         labels = [half.pairs.clean.label.tolist() for half in self.halves]
         sides = np.repeat([0, 1], [len(each) for each in labels])
         ends = self.cut.wiring.edges if isinstance(self.cut, Edges) else None
-        values = np.concatenate(self.values)
-        return Scores(values, [*labels[0], *labels[1]], sides, self.cut.groups, ends)
+        scores = Scores(
+            np.concatenate(self.values),
+            [*labels[0], *labels[1]],
+            sides,
+            self.cut.groups,
+            ends,
+            np.concatenate(self.gaps),
+        )
+        if self.readouts is None:
+            return scores
+        first, second = self.readouts
+        values, asked = np.concatenate([first.values, second.values]), first.asked + second.asked
+        return replace(scores, readout=Scores(values, asked, sides, self.cut.groups))
 
     def only(self, sites: Sequence[str]) -> "ClassCircuits":
         """The same circuits cut at some of the sites alone; units elsewhere run as they are.
@@ -108,7 +136,11 @@ class ClassCircuits:
         here = np.isin(np.repeat(list(self.cut.widths), list(self.cut.widths.values())), names)
         cut = replace(self.cut, widths={site: self.cut.widths[site] for site in names})
         first, second = (each[:, here] for each in self.values)
-        return replace(self, cut=cut, values=(first, second))
+        readouts = None
+        if self.readouts is not None:
+            one, two = (each._replace(values=each.values[:, here]) for each in self.readouts)
+            readouts = one, two
+        return replace(self, cut=cut, values=(first, second), readouts=readouts)
 
     def kept(self, share: float, classes: Sequence[str] | None = None) -> np.ndarray:
         """The circuits of each class and half: the best share of each group's parts.
@@ -164,6 +196,9 @@ def class_circuits(
         circuit leaves out runs on as in a picture of another class. Artists are dealt once for all
         classes (drawings, or pictures, where artists are not known).
 
+        Every pair is scored once more for a class that neither of its pictures shows, for
+        `overlap` to know which parts lead to a class whatever is shown.
+
     >>> import torch
     >>> from PIL import Image
     >>> from interp.circuits import Chain
@@ -198,14 +233,32 @@ def class_circuits(
             "give more classes, or pictures by more artists",
         )
     tower = cut.tower
-    halves, values = [], []
+    halves, values, gaps, readouts = [], [], [], []
     for side in (0, 1):
         chosen = own[(sides == side) & own.frame["label"].isin(classes).to_numpy()]
         pairs = chosen.pairs(same="domain", differ="label", n=n and n * len(classes), seed=seed)
         read = read_pairs(tower, pairs, classifier=classifier, preprocess=preprocess, metric=metric)
         halves.append(read)
         values.append(cut.score(read))
-    return ClassCircuits(cut, domain, (halves[0], halves[1]), (values[0], values[1]))
+        gaps.append(_gap(tower, read))
+        if instead := scored_for_others(read, classes, seed=seed):
+            readouts.append(Readout(instead.pairs.clean.label.tolist(), cut.score(instead)))
+    return ClassCircuits(
+        cut,
+        domain,
+        (halves[0], halves[1]),
+        (values[0], values[1]),
+        (gaps[0], gaps[1]),
+        (readouts[0], readouts[1]) if len(readouts) == 2 else None,
+    )
+
+
+def _gap(tower: Tower, read: Read) -> np.ndarray:
+    """What the metric of each pair differs by, clean less corrupt."""
+    ends = [
+        measure(read.metric, embed(tower, x, batch_size=32)) for x in (read.clean, read.corrupt)
+    ]
+    return (ends[0] - ends[1]).double().cpu().numpy()
 
 
 @door

@@ -10,17 +10,23 @@ import numpy as np
 
 from interp.circuits.patching.localisation import class_mean, index_of, leave_out
 from interp.circuits.subspaces.interchanges import FLOOR, HeldOut, Tried
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED, Index
+from interp.core.statistics.index_of_sharing import (
+    CANNOT_TELL,
+    LEAST_ROOM,
+    NOT_BELOW,
+    NOT_SHARED,
+    PARTLY,
+    READER,
+    SHARED,
+    Index,
+)
 from interp.core.statistics.resampling import jackknife
 
 APART = "one reader may take two codes: A's and B's classes may lie along different directions"
-LEAST = 0.2
-"""The share of B's own work that nulls must leave for an index: the bar of "not shared"."""
 VARIED = {SHARED: 1 / 3, PARTLY: 0.1}
 """What the index of the varied part must clear for an answer to stand. Of codes that are half
 shared it is .37; of one code beside unread ones of each domain's own, .43 to .57."""
 
-READER = "the reader explains it"
 NARROW = "the site is so narrow that any directions will do; lower k"
 NO_MORE = "A's directions do some of the work in B, but no more than a null does"
 OTHER_CLASS, BY_CHANCE = "another class as donor", "a random subspace"
@@ -124,7 +130,7 @@ def _against(
     means, left = own.means(value, null, here["own"])
     index = index_of(means, left, rounding=rounding)
     room, of_own = means[2] - means[1], means[2] - own.mean(nulls[OTHER_CLASS])
-    if name != OTHER_CLASS and (room < LEAST * of_own or np.isnan(index.value)):
+    if name != OTHER_CLASS and (room < LEAST_ROOM * of_own or np.isnan(index.value)):
         why = NARROW if name == BY_CHANCE else READER
         does = f"{why}: {name} does {1 - room / of_own:.0%} of what B's own does"
         reason = "; ".join(filter(None, [does, index.reason]))
@@ -139,7 +145,7 @@ def of_one_code(index: Index, varied: Index, plain: Index) -> Index:
     B; where that is sure, against another class alone (`plain`), the index is the reader's, and is
     withheld.
     """
-    if plain.high < LEAST < index.high:
+    if plain.high < NOT_BELOW < index.high:
         found = f"what varies in A does {plain.low:.2f} to {plain.high:.2f} of B's own"
         return Index(np.nan, np.nan, np.nan, CANNOT_TELL, f"{APART} ({found})")
     if index.verdict in VARIED and not varied.low > VARIED[index.verdict]:

@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 
 from interp.circuits import (
-    Attribution,
     ClassCircuits,
     Edges,
     Scores,
@@ -168,13 +167,10 @@ def _transplanted(subject: _Subject) -> Said:
 
 
 def _nodes(subject: _Subject) -> Said:
-    scores = []
-    for found in subject.edges:
-        labels, sides = list(map(str, found.scores.labels)), found.scores.sides
-        values = found.scores.values
-        wiring = found.cut.wiring  # type: ignore[attr-defined]
-        given = Attribution(wiring, values, "EAP-IG-inputs", "margin", labels)
-        scores.append(Scores.of(given, sides, level="node"))
+    scores = [
+        found.scores.leaving(found.cut.wiring)  # type: ignore[attr-defined]
+        for found in subject.edges
+    ]
     return _overlap(scores, "weighted jaccard")
 
 

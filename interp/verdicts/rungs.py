@@ -225,7 +225,8 @@ RUNGS: Mapping[str, Rung] = {
         ),
         _rung(
             *("R5", "same parts", "parts"),
-            null="another class in the other domain",
+            null="the stronger of another class in the other domain, and the class's readout: its "
+            "parts on pictures of other classes",
             ceiling="the same class, found by other artists",
         ),
         _rung(

@@ -14,6 +14,12 @@ VERDICTS = (SHARED, PARTLY, NOT_SHARED, CANNOT_TELL)
 NOT_BELOW, SHARED_ABOVE, PARTLY_WITHIN = 0.2, 0.5, (0.1, 0.9)
 """Where an index's whole interval lies for each answer (`verdict_of_interval`)."""
 
+READER = "the reader explains it"
+"""How a reason begins where what is read anywhere leaves no room for sharing."""
+
+LEAST_ROOM = 0.2
+"""Of the room above another class, what such a null must leave: the bar of "not shared"."""
+
 LEVEL = 0.05
 """Below this p, a measure has found something beyond its null."""
 

@@ -346,7 +346,8 @@ CROSSING = SectionSpec(
     "crossing",
     "Same parts and wiring? (R5, R6)",
     "Parts are scored for every class in each domain, in halves of artists. Overlap compares "
-    "the parts of a class in A and B with those of another class (null) and of other artists "
+    "the parts of a class in A and B with those of another class, and with those that lead to the "
+    "class in pictures of other classes (null: the larger), and with those of other artists "
     "(ceiling). Then A's circuit of a class runs on pictures of B, all else as in a picture of "
     "another class.",
     (ABROAD, STEADY),

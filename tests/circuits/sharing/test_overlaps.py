@@ -145,6 +145,106 @@ def test_refusals() -> None:
         Scores.of(bare, [0, 1])
 
 
+# what leads to a class's embedding whatever is shown
+
+
+def read_out(
+    *, own: float, readout: float, classes: int = 12, units: int = 300
+) -> tuple[Scores, Scores]:
+    """Two domains that share a class's readout, and beside it parts of the class by `own`."""
+    generator = np.random.default_rng(8)
+    shared, leads = generator.normal(size=(2, classes, units))
+    labels, sides = np.repeat(np.arange(classes), 8), np.tile([0, 1], 4 * classes)
+
+    def noisy(truth: np.ndarray) -> np.ndarray:
+        return truth[labels] + generator.normal(size=(len(labels), units))
+
+    found = []
+    for _ in range(2):
+        parts = np.sqrt(own) * shared + np.sqrt(1 - own) * generator.normal(size=(classes, units))
+        foreign = Scores(noisy(readout * leads), labels, sides, np.zeros(units))
+        values = noisy(parts + readout * leads)
+        found.append(Scores(values, labels, sides, np.zeros(units), readout=foreign))
+    return found[0], found[1]
+
+
+def test_what_is_read_out_of_any_picture_is_no_sharing() -> None:
+    """Domains with parts of their own agree in what leads to a class, as other pictures do."""
+    found = read_out(own=0, readout=1.5)
+    plain = overlap(*(replace(each, readout=None) for each in found)).frame.iloc[0]
+    assert plain["verdict"] in ("shared", "partly shared") and plain["p"] < 0.01
+    assert plain["null_kind"] == "another class of the other domain"
+    row = overlap(*found).frame.iloc[0]
+    assert row["value"] == plain["value"] and row["null"] > plain["null"]
+    assert row["null_kind"] == "the class's readout, on pictures of other classes"
+    assert row["verdict"] == "cannot tell" and row["reason"].startswith("parts overlap more than")
+    assert row["index"] < 0.2 and row["p"] > 0.05
+
+
+def test_parts_beyond_the_readout_are_shared() -> None:
+    found = read_out(own=1, readout=1.0)
+    row = overlap(*found).frame.iloc[0]
+    assert row["verdict"] == "shared" and row["index"] == pytest.approx(1, abs=0.1)
+    assert row["p"] < 0.01
+    a, b = domains(shared=0.5)  # what matters to every class is more than a readout of noise
+    silent = [
+        replace(each.readout, groups=a.groups) for each in read_out(own=1, readout=0.0, classes=15)
+    ]
+    weak = overlap(replace(a, readout=silent[0]), replace(b, readout=silent[1])).frame.iloc[0]
+    assert weak["null_kind"] == "another class of the other domain"
+    assert weak["index"] == overlap(a, b).frame["index"].iloc[0]
+
+
+def test_the_readout_is_compared_with_the_other_domain_by_hand() -> None:
+    a, b = read_out(own=0.5, readout=1.0, classes=5, units=40)
+    row = overlap(a, b, measures=["weighted jaccard"]).frame.iloc[0]
+    compare, _ = MEASURES_OF_OVERLAP["weighted jaccard"]
+    assert a.readout is not None and b.readout is not None
+    slow = []
+    for label in range(5):
+        for half in (0, 1):
+            for one, two in ((a, b.readout), (a.readout, b)):
+                x, y = (
+                    each.values[(each.labels == label) & (each.sides == side)].mean(axis=0)
+                    for each, side in ((one, half), (two, 1 - half))
+                )
+                slow.append(compare(x[None], y[None])[0, 0])
+    assert row["null"] == pytest.approx(np.mean(slow))
+
+
+def test_a_reader_that_leaves_no_room_is_named() -> None:
+    row = overlap(*read_out(own=0, readout=8.0)).frame.iloc[0]
+    assert row["verdict"] == "cannot tell" and np.isnan(row["index"]) and np.isnan(row["p"])
+    assert row["reason"].startswith("the reader explains it: ")
+
+
+def test_parts_make_no_class_that_the_model_does_not_tell() -> None:
+    a, b = domains(shared=1.0)
+    noise = np.random.default_rng(0).normal(size=len(a.values))
+    told = overlap(replace(a, gap=noise + 2), replace(b, gap=noise + 2)).frame.iloc[0]
+    assert told["verdict"] == "shared"
+    blind = overlap(replace(a, gap=noise + 2), replace(b, gap=noise)).frame.iloc[0]
+    assert blind["verdict"] == "cannot tell" and np.isnan(blind["index"])
+    assert blind["reason"].startswith("the model does not tell classes in B")
+    assert blind["value"] == told["value"]  # what was measured stays
+
+
+def test_nodes_take_readout_and_gap_along() -> None:
+    wiring = wire(open_vit())
+    values = np.random.default_rng(4).normal(size=(8, wiring.n_edges))
+    labels, sides = list("aabbccdd"), [0, 1] * 4
+    other = Scores(values[::-1], labels, sides, np.zeros(wiring.n_edges))
+    edges = Scores(values, labels, sides, np.zeros(wiring.n_edges), gap=np.ones(8), readout=other)
+    nodes = edges.leaving(wiring)
+    assert nodes.readout is not None and nodes.gap is edges.gap
+    np.testing.assert_array_equal(nodes.readout.values, other.leaving(wiring).values)
+    np.testing.assert_array_equal(nodes.readout.values, nodes.values[::-1])
+    with pytest.raises(ShapeError, match="3 gaps"):
+        replace(edges, gap=np.ones(3))
+    with pytest.raises(ShapeError, match="units read out"):
+        replace(edges, readout=nodes)
+
+
 # as graphs
 
 

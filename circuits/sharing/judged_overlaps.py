@@ -1,0 +1,225 @@
+"""Overlaps of parts held against another class, the readout, and what one domain finds again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from interp.circuits.discovery.circuit import Circuit
+from interp.circuits.patching.localisation import max_t_p, of_its_own
+from interp.circuits.sharing.components import edge_groups
+from interp.circuits.sharing.overlap_measures import (
+    MEASURES_OF_OVERLAP,
+    best_of_groups,
+    jaccard,
+    rewire,
+)
+from interp.core.seeds import rng
+from interp.core.statistics.evidence_rows import Evidence
+from interp.core.statistics.index_of_sharing import (
+    CANNOT_TELL,
+    LEAST_ROOM,
+    NOT_SHARED,
+    READER,
+    Index,
+    sharing_index,
+)
+from interp.core.statistics.resampling import Interval, permutation_p
+
+REWIRINGS = 20
+"""Random rewirings of every circuit."""
+
+OTHER_CLASS = "another class of the other domain"
+READ_OUT = "the class's readout, on pictures of other classes"
+NO_MORE = "parts overlap more than another class's, but no more than the class's readout"
+
+CEILING = "the same class in halves of one domain, by different artists"
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """What `overlap` compares: mean scores `class half unit` of both domains, and of readouts."""
+
+    means: tuple[np.ndarray, np.ndarray]
+    readouts: tuple[np.ndarray, np.ndarray] | None
+    groups: np.ndarray
+    share: float
+    domains: tuple[str, str]
+    silent: Index | None
+
+    def kept(self, means: tuple[np.ndarray, np.ndarray], binary: bool) -> list[np.ndarray]:
+        """The units that circuits keep, or the scores themselves."""
+        if not binary:
+            return list(means)
+        return [best_of_groups(each, self.groups, self.share) for each in means]
+
+
+def overlap_row(name: str, given: Compared, n_permutations: int, seed: int) -> dict[str, Any]:
+    """One measure's overlap of each class's circuits, judged against the stronger of its nulls."""
+    compare, binary = MEASURES_OF_OVERLAP[name]
+    halves, n = given.kept(given.means, binary), len(given.means[0])
+
+    def between(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+        """`[class class]`, of different halves of the artists."""
+        return np.mean([compare(one[:, i], two[:, 1 - i]) for i in (0, 1)], axis=0)
+
+    across = between(*halves)
+    within = [np.diagonal(compare(each[:, 0], each[:, 1])) for each in halves]
+    generator = rng("overlap", seed)
+    drawn = [across[np.arange(n), generator.permutation(n)].mean() for _ in range(n_permutations)]
+    terms, null_kind = _terms(across, within), OTHER_CLASS
+    p = permutation_p(terms[0, 0], drawn)
+    index = given.silent or _unsteady(across, within, given.domains) or _judged(terms, binary)
+    if given.readouts is not None:
+        foreign = given.kept(given.readouts, binary)
+        found = between(halves[0], foreign[1]), between(foreign[0], halves[1])
+        read_out = np.diagonal(np.mean(found, axis=0))
+        p = max(p, _one_sided(np.diagonal(across) - read_out, seed))
+        if read_out.mean() > terms[0, 1]:
+            other, terms, null_kind = terms, _terms(across, within, read_out), READ_OUT
+            index = _beyond_readout(index, other, terms)
+    if index.reason.startswith(READER):
+        p = np.nan
+    about = _about("circuits", null_kind, n, seed)
+    return {"measure": name, **about.judged(terms, index=index, p=p)}
+
+
+def _one_sided(beyond: np.ndarray, seed: int) -> float:
+    """p of a mean above zero, by sign flips of whole classes."""
+    two_sided = float(max_t_p(beyond[:, None], seed=seed)[0])
+    return two_sided / 2 if beyond.mean() > 0 else 1 - two_sided / 2
+
+
+def _judged(terms: np.ndarray, binary: bool) -> Index:
+    index = sharing_index(*terms[0], left_out=terms[1:])
+    return of_its_own(index, terms[0, 1], terms[0, 2]) if binary else index
+
+
+def _beyond_readout(plain: Index, other: np.ndarray, terms: np.ndarray) -> Index:
+    """An index against the readout, `plain` being that against another class (`other`)."""
+    if np.isnan(plain.value) or plain.verdict == NOT_SHARED:
+        return plain
+    index = sharing_index(*terms[0], left_out=terms[1:])
+    room, of_other = (ceiling - null for _, null, ceiling in (terms[0], other[0]))
+    if room < LEAST_ROOM * of_other or np.isnan(index.value):
+        makes = f"{1 - room / of_other:.0%} of what one domain finds again is {READ_OUT}"
+        return Index(np.nan, np.nan, np.nan, CANNOT_TELL, f"{READER}: {makes}")
+    if index.verdict == NOT_SHARED:
+        return replace(index, verdict=CANNOT_TELL, reason=NO_MORE)
+    return index
+
+
+def _unsteady(
+    across: np.ndarray, within: Sequence[np.ndarray], domains: tuple[str, str]
+) -> Index | None:
+    """Why one domain's circuits say nothing; None where those of both are found again.
+
+    Found on other artists, a class's circuit must be nearer to itself than to another class's in
+    the other domain, by 3 standard errors over classes.
+    """
+    n = len(across)
+    null = (across.sum() - np.trace(across)) / (n * (n - 1))
+    for name, each in zip(domains, within, strict=True):
+        room, error = each.mean() - null, each.std(ddof=1) / np.sqrt(n)
+        if not room > 3 * error:
+            reason = (
+                f"circuits of {name} are not found again by other artists: they agree "
+                f"{room:.2g} better than another class's, below 3 standard errors ({3 * error:.2g})"
+            )
+            return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
+    return None
+
+
+def _about(what: str, null_kind: str, n_classes: int, seed: int) -> Evidence:
+    """What rows have in common; the pictures are counted for all of them at once."""
+    return Evidence(
+        estimand=f"mean over classes of the overlap of a class's {what} in the two domains",
+        null_kind=null_kind, ceiling_kind=CEILING, seed=seed, n_units=n_classes, n_pictures=0,
+    )  # fmt: skip
+
+
+def rewired_row(
+    means: tuple[np.ndarray, np.ndarray],
+    groups: np.ndarray,
+    ends: np.ndarray,
+    share: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Jaccard of a class's edges in the two domains, against rewired edges of the same class."""
+    generator, n = rng("rewiring", seed), len(means[0])
+    halves = [best_of_groups(each, groups, share) for each in means]
+
+    def like(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.diagonal(jaccard(x, y))
+
+    value = np.mean([like(halves[0][:, i], halves[1][:, 1 - i]) for i in (0, 1)], axis=0)
+    within = [like(each[:, 0], each[:, 1]) for each in halves]
+    drawn = []
+    for _ in range(REWIRINGS):
+        others = np.stack(
+            [[rewire(own, ends, groups, generator) for own in one] for one in halves[0]]
+        )
+        drawn.append(np.mean([like(others[:, i], halves[1][:, 1 - i]) for i in (0, 1)], axis=0))
+    per_class = value, np.mean(drawn, axis=0), *within
+
+    def summary(classes: np.ndarray) -> np.ndarray:
+        x, null, first, second = (each[classes].mean() for each in per_class)
+        return np.array([x, null, np.sqrt(first * second)])
+
+    terms = [summary(np.arange(n)), *(summary(np.delete(np.arange(n), c)) for c in range(n))]
+    rewired = f"mean of {REWIRINGS} rewirings of the class's edges between its own nodes"
+    about = _about("edges", rewired, n, seed)
+    p = permutation_p(terms[0][0], np.mean(drawn, axis=1))
+    return {"measure": "jaccard, nodes given", **about.judged(terms, p=p)}
+
+
+def circuits_row(a: Circuit, b: Circuit, seed: int) -> dict[str, Any]:
+    """Jaccard of two circuits' edges, against edges rewired between each circuit's own nodes."""
+    value, generator = a.jaccard(b), rng("rewiring", seed)
+    groups, ends = edge_groups(a.wiring), a.wiring.edges
+    drawn = []
+    for _ in range(REWIRINGS):
+        one, two = (
+            replace(each, kept=rewire(each.kept, ends, groups, generator)) for each in (a, b)
+        )
+        drawn.append(one.jaccard(two))
+    about = Evidence(
+        estimand="overlap of these two circuits",
+        null_kind=f"mean of {REWIRINGS} rewirings of the edges between each circuit's own nodes",
+        ceiling_kind="the same circuit", seed=seed, unit="edge", n_units=len(a | b), n_pictures=0,
+    )  # fmt: skip
+    null = float(np.mean(drawn))
+    index = (value - null) / (1 - null) if null < 1 else np.nan
+    row = about.row(
+        Interval(value, np.nan, np.nan, np.nan), null=null, ceiling=1.0, index=index,
+        p=permutation_p(value, drawn), reason="one circuit of each domain: no interval",
+    )  # fmt: skip
+    return {"measure": "jaccard, nodes given", **row}
+
+
+def _terms(
+    across: np.ndarray, within: Sequence[np.ndarray], read_out: np.ndarray | None = None
+) -> np.ndarray:
+    """Value, null and ceiling: over all classes, then without each; the null by the readout or not.
+
+    `[1 + class, 3]` from `across`, `[class class]`, and `[class]` of each domain and the readout.
+    """
+    n = len(across)
+    some = [np.arange(n), *(np.delete(np.arange(n), c) for c in range(n))]
+    return np.stack([_summary(across, within, read_out, classes) for classes in some])
+
+
+def _summary(
+    across: np.ndarray,
+    within: Sequence[np.ndarray],
+    read_out: np.ndarray | None,
+    classes: np.ndarray,
+) -> np.ndarray:
+    part, n = across[np.ix_(classes, classes)], len(classes)
+    value = np.trace(part) / n
+    null = (part.sum() - np.trace(part)) / (n * (n - 1))
+    if read_out is not None:
+        null = read_out[classes].mean()
+    product = within[0][classes].mean() * within[1][classes].mean()
+    return np.array([value, null, np.sqrt(product) if product > 0 else np.nan])

@@ -1,0 +1,82 @@
+"""Pairs scored for classes that they do not show: which ones, and what the scores are."""
+
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from interp.circuits import Units, class_circuits, overlap
+from interp.circuits.planted.world import DOMAINS, as_tensor
+from interp.circuits.sharing.readouts import not_shown, scored_for_others
+from interp.circuits.tasks.metrics import Metric, margin
+from interp.models.towers.vit import HookedViT
+from tests.circuits.sharing.test_transfer_faithfulness import NEURONS, found, model, pictures
+
+CLASSES = sorted(pictures().labels)
+
+
+def test_a_class_is_asked_for_that_neither_picture_shows_and_all_as_often() -> None:
+    pairs = pictures().pairs(same="domain", differ="label", seed=1)
+    asked = np.array(not_shown(pairs, CLASSES, seed=2))
+    assert not (asked == pairs.clean.label.to_numpy()).any()
+    assert not (asked == pairs.corrupt.label.to_numpy()).any()
+    counts = [(asked == name).sum() for name in CLASSES]
+    assert max(counts) - min(counts) <= 2
+    assert asked.tolist() == not_shown(pairs, CLASSES, seed=2)
+    assert asked.tolist() != not_shown(pairs, CLASSES, seed=3)
+
+
+def test_pairs_keep_their_pictures_and_change_what_they_are_scored_for() -> None:
+    read = found("all shared", "d_mlp", "A").halves[0]
+    other = scored_for_others(read, CLASSES)
+    assert other is not None
+    assert other.clean is read.clean and other.corrupt is read.corrupt
+    asked = other.pairs.clean.label.tolist()
+    outputs = model("all shared")[1](read.clean)
+    target = replace(read.metric.target, labels=read.metric.target.classifier.numbers(asked))
+    assert torch.equal(other.metric(outputs), margin(outputs, target))
+    assert not torch.allclose(other.metric(outputs), read.metric(outputs))
+
+
+def test_metrics_without_a_class_and_tiny_samples_have_no_readout() -> None:
+    read = found("all shared", "d_mlp", "A").halves[0]
+    clean = model("all shared")[1](read.clean)
+    target = replace(read.metric.target, clean=clean)
+    assert scored_for_others(replace(read, metric=Metric("kl", target)), CLASSES) is None
+    assert scored_for_others(read[np.arange(2)], CLASSES) is None  # two of eight classes asked for
+
+
+@pytest.mark.parametrize("level", ["d_mlp", "edge"])
+def test_class_circuits_are_scored_so(level: str) -> None:
+    circuits = found("all shared", level, "A")
+    assert circuits.readouts is not None
+    for read, gap, readout in zip(circuits.halves, circuits.gaps, circuits.readouts, strict=True):
+        other = scored_for_others(read, circuits.classes)
+        assert other is not None and readout.asked == other.pairs.clean.label.tolist()
+        np.testing.assert_array_equal(readout.values, circuits.cut.score(other))
+        tower = circuits.cut.tower
+        slow = read.metric(tower(read.clean)) - read.metric(tower(read.corrupt))
+        np.testing.assert_allclose(gap, slow.detach(), atol=1e-9)
+    scores = circuits.scores
+    assert scores.readout is not None and scores.gap is not None
+    assert len(scores.gap) == len(scores.labels) == len(scores.readout.labels)
+    if isinstance(circuits.cut, Units):
+        some = circuits.only([NEURONS.replace("*", "1")]).scores
+        assert some.readout is not None and some.readout.values.shape[1] == some.values.shape[1]
+
+
+def test_random_weights_share_no_parts() -> None:
+    """An untrained model's parts agree between domains, and make no class."""
+    planted, _ = model("all shared")
+    source = deepcopy(planted.source)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in source.parameters():
+        parameter.data.normal_(std=0.1, generator=generator)
+    cut = Units.of(HookedViT(source), NEURONS, pictures().tensors(as_tensor, [0]), axis="d_mlp")
+    words = {"classifier": planted.classifier, "preprocess": as_tensor}
+    ends = [class_circuits(cut, pictures(), domain=domain, **words) for domain in DOMAINS]
+    rows = [overlap(*(end.only([site]) for end in ends)).frame.iloc[0] for site in cut.widths]
+    assert max(row["value"] for row in rows) > 0.1  # by chance, a tenth of the neurons: .05
+    assert {row["verdict"] for row in rows} <= {"cannot tell", "not shared"}
