@@ -314,9 +314,8 @@ def _sharing(frames: Frames, natural: str) -> pd.DataFrame:
     judged = frames["rungs"] if "rungs" in frames else judged_rows(frames)
     parts = [judged[judged["rung"].isin(LINKED) & (judged["band"] == "middle")]]
     if "directions" in frames:
-        own = frames["directions"]
-        deep = own["depth"].between(BAND[0] - 1e-9, BAND[1] + 1e-9) & (own["site"] != LAST)
-        parts.append(own[(own["measure"] == MEAN_DIFFERENCE) & deep].assign(rung="R3"))
+        own = _in_band(frames["directions"])
+        parts.append(own[own["measure"] == MEAN_DIFFERENCE].assign(rung="R3"))
     rows = stacked([part for part in parts if len(part)] or parts[:1])
     measured = ["index", "index_low", "index_high", "index_error"]
     columns = [*RUN, "rung", "measure", *measured, "epoch_0", "pixels"]
@@ -324,8 +323,7 @@ def _sharing(frames: Frames, natural: str) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     if "control" not in rows:
         rows["control"] = ""
-    ends = rows[["domain_a", "domain_b", "test_domain"]].to_numpy()
-    rows = rows[[{a, b} == {natural, test} for a, b, test in ends]]
+    rows = _of_pair(rows, natural)
     key = [*RUN, "rung", "measure"]
     free = rows["n_units"].to_numpy(dtype=float) - 1
     width = rows["index_high"] - rows["index_low"]
@@ -335,17 +333,35 @@ def _sharing(frames: Frames, natural: str) -> pd.DataFrame:
     for name, control in (("epoch_0", UNTRAINED), ("pixels", PIXELS)):
         floor = rows[rows["control"] == control].groupby(key[1:])["index"].mean()
         found = found.merge(floor.rename(name).reset_index(), on=key[1:], how="left")
-    return _with_halves(found, frames)
+    return _with_halves(found, frames, natural)
 
 
-def _with_halves(found: pd.DataFrame, frames: Frames) -> pd.DataFrame:
-    """Sharing on two halves of drawings, known for cosines: the mean over the seen classes."""
-    if "class_sharing" not in frames or "half_1" not in frames["class_sharing"]:
+def _with_halves(found: pd.DataFrame, frames: Frames, natural: str) -> pd.DataFrame:
+    """Sharing on two halves of drawings beside it, known for cosines: the mean over the band."""
+    if "half_1" in frames.get("directions", ()):
+        rows = _of_pair(frames["directions"], natural)
+        rows = rows[rows["control"] == ""] if "control" in rows else rows
+        halves = _in_band(rows)
+    elif "half_1" in frames.get("class_sharing", ()):  # of mean differences, over seen classes
+        table = frames["class_sharing"]
+        halves = table[table["class_set"] == "seen"].assign(measure=MEAN_DIFFERENCE)
+    else:
         return found
-    table = frames["class_sharing"]
-    seen = table[table["class_set"] == "seen"]
-    halves = seen.groupby(RUN, as_index=False)[["half_1", "half_2"]].mean()
-    return found.merge(halves.assign(measure=MEAN_DIFFERENCE), on=[*RUN, "measure"], how="left")
+    key = [*RUN, "measure"]
+    means = halves.groupby(key, as_index=False)[["half_1", "half_2"]].mean()
+    return found.merge(means, on=key, how="left")
+
+
+def _in_band(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the middle layers, never of the final embedding."""
+    deep = rows["depth"].between(BAND[0] - 1e-9, BAND[1] + 1e-9)
+    return rows[deep & (rows["site"] != LAST)]
+
+
+def _of_pair(rows: pd.DataFrame, natural: str) -> pd.DataFrame:
+    """Rows of the natural domain and the one that is tested in."""
+    ends = rows[["domain_a", "domain_b", "test_domain"]].to_numpy()
+    return rows[[{a, b} == {natural, test} for a, b, test in ends]]
 
 
 def _accuracies(accuracy: pd.DataFrame, natural: str) -> pd.DataFrame:

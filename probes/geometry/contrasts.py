@@ -62,7 +62,8 @@ def directions(
     Returns:
         A table with a row per site, pair of domains and kind of direction (`measure`): mean
         difference and LDA. A pair of domains with too few classes is a row with a `reason`, and so
-        is LDA where a half has one picture per class.
+        is LDA where a half has one picture per class. `half_1` and `half_2` are value - null from
+        A_1 with B_2, and from A_2 with B_1, of the first deal; they have no picture in common.
 
     Raises:
         SampleError: Where no pair of domains has four classes by two artists in both.
@@ -125,16 +126,19 @@ class _Cosines:
     """At one site: cosines of A's classes with B's, "class class", and what the index is made of.
 
     terms: value, null and the cosines between the halves of A and of B, "left 4": of all classes,
-    then with each left out.
+    then with each left out. halves: value - null from A_1 with B_2, and from A_2 with B_1, of the
+    first deal.
     """
 
     across: np.ndarray
     terms: np.ndarray
+    halves: np.ndarray
     reason: str = ""
 
     @classmethod
     def nothing(cls, k: int, reason: str) -> "_Cosines":
-        return cls(np.full((k, k), np.nan), np.full((1 + k, 4), np.nan), reason)
+        across, terms, halves = (np.full(shape, np.nan) for shape in ((k, k), (1 + k, 4), (2,)))
+        return cls(across, terms, halves, reason)
 
     def judged(self) -> np.ndarray:
         """Value, null and ceiling, "left 3"."""
@@ -225,7 +229,7 @@ class _Fitted:
 def _cosines(fitted: _Fitted, site: str, pair: HalvedPair, *, shrunk: bool) -> _Cosines:
     """All cosines at a site, averaged over deals."""
     k, n = len(pair.classes), len(pair.deals)
-    across, terms, reason = np.zeros((k, k)), np.zeros((1 + k, 4)), ""
+    across, terms, halves, reason = np.zeros((k, k)), np.zeros((1 + k, 4)), np.zeros(2), ""
     for split in range(n):
         found = {}
         for (place, name), half in product(enumerate((pair.a, pair.b)), (0, 1)):
@@ -239,9 +243,11 @@ def _cosines(fitted: _Fitted, site: str, pair: HalvedPair, *, shrunk: bool) -> _
         for half in (0, 1):
             met, left = _meet(found[0, half], found[1, 1 - half])
             across, terms[:, :2] = across + met / 2, terms[:, :2] + left / 2
+            if split == 0:
+                halves[half] = left[0, 0] - left[0, 1]
         for place in (0, 1):
             terms[:, 2 + place] += _meet(found[place, 0], found[place, 1])[1][:, 0]
-    return _Cosines(across / n, terms / n)
+    return _Cosines(across / n, terms / n, halves)
 
 
 def _varies(found: np.ndarray, x: np.ndarray) -> bool:
@@ -319,6 +325,7 @@ def _rows(
         | about.judged(
             cell.judged(), p=float(each), refused=cell.reason, notes=[] if few else [pair.fewer]
         )
+        | dict(zip(("half_1", "half_2"), cell.halves.tolist(), strict=True))
         for site, cell, each in zip(features.sites, cells, p, strict=True)
     ]
 

@@ -283,6 +283,35 @@ def test_classes_meet_their_own_accuracy() -> None:
     assert classes["accuracy_natural"].tolist() == [1, 2]
 
 
+def test_directions_bring_the_halves_of_their_own_sites() -> None:
+    """Those of the pair in the middle layers, of both kinds of direction; not of the embedding."""
+    given = tables()
+    kinds = ("cosine of LDA directions", "cosine of mean differences")
+    rows = given["similarity"].assign(p=0.5, half_1=given["similarity"]["index"], half_2=0.2)
+    given["directions"] = pd.concat(
+        [rows.assign(measure=kind, half_2=0.2 * n) for n, kind in enumerate(kinds, start=1)]
+    )
+    runs = from_tables(given)[0].set_index(["measure", "setting"])
+    for kind, half_2 in zip(kinds, (0.2, 0.4), strict=True):
+        assert runs.loc[kind, "half_1"].tolist() == pytest.approx([0.3, 0.4])
+        assert runs.loc[kind, "half_2"].tolist() == pytest.approx([half_2] * 2)
+    assert runs.loc["debiased CKA", "half_1"].isna().all()
+
+
+def test_older_tables_have_halves_of_mean_differences_over_seen_classes() -> None:
+    given = tables()
+    given["directions"] = given["similarity"].assign(measure="cosine of mean differences")
+    at = {"test_domain": "sketch", "seed": 0, "label": "cat"}
+    given["class_sharing"] = pd.DataFrame(
+        at | {"setting": s, "class_set": which, "half_1": half, "half_2": 2 * half}
+        for s in ("a", "b")
+        for which, half in (("seen", 0.1), ("seen", 0.3), ("held-out", 0.9))
+    )
+    runs = from_tables(given)[0].set_index(["measure", "setting"])
+    assert runs.loc["cosine of mean differences", "half_1"].tolist() == pytest.approx([0.2, 0.2])
+    assert runs.loc["cosine of mean differences", "half_2"].tolist() == pytest.approx([0.4, 0.4])
+
+
 def test_a_measure_without_any_index_says_so() -> None:
     runs = pd.DataFrame(
         {

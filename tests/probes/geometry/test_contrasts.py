@@ -71,6 +71,17 @@ def test_value_null_and_ceiling_are_those_of_a_plain_loop(planted) -> None:
         error = np.sqrt(5 / 6 * ((index - index.mean()) ** 2).sum())
         assert row["index"] == pytest.approx((value - null) / (ceiling - null), abs=1e-5)
         assert row["index_high"] - row["index"] == pytest.approx(2.5705818 * error, abs=1e-5)
+        for side, column in enumerate(("half_1", "half_2")):
+            half_across = cosines("real", side, "sketch", 1 - side, names)
+            beyond = np.diag(half_across).mean() - half_across.mean()
+            assert row[column] == pytest.approx(beyond, abs=1e-6)
+
+
+def test_halves_are_of_the_first_deal_whatever_is_averaged(planted) -> None:
+    features = planted(0.6, n_classes=6, width=8, rotate=False)
+    once, often = (directions(features, n_splits=n)[["half_1", "half_2"]] for n in (1, 4))
+    pd.testing.assert_frame_equal(once, often)
+    assert not np.allclose(once["half_1"], once["half_2"])
 
 
 @pytest.mark.parametrize("sharing", [0.0, 0.25, 0.64, 1.0])
