@@ -95,6 +95,25 @@ def which_device(device: str | None = None) -> str:
     return device
 
 
+def devices_in_turn(device: str, n: int) -> list[str]:
+    """A device for each of several pieces of work: the GPUs of this machine in turn.
+
+    Args:
+        device: What `which_device` said. A GPU by its number, or the CPU, is for all of them.
+        n: How many there are.
+
+    Returns:
+        Names of devices.
+
+    >>> devices_in_turn("cuda:1", 2)
+    ['cuda:1', 'cuda:1']
+    """
+    import torch
+
+    cards = torch.cuda.device_count() if device == "cuda" else 0
+    return [f"cuda:{place % cards}" if cards > 1 else device for place in range(n)]
+
+
 @dataclass(frozen=True)
 class Rank:
     """This process among those that work together.

@@ -1,7 +1,7 @@
 """Everything that is measured on one model, each table a step that is kept when it is complete."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from interp.core.declarations.measures import (
 )
 from interp.core.illustrations import Plate
 from interp.core.images import ImageTable
-from interp.core.parallel import side_by_side, threads_each
+from interp.core.parallel import devices_in_turn, side_by_side, threads_each
 from interp.core.storage.store import complete, file_hash, fingerprint
 from interp.core.tables import Table, stacked
 from interp.report.naming import setting_name
@@ -188,6 +188,10 @@ def checkpoint_hash(checkpoint: Path) -> str:
 def measure_models(steps: Sequence[Measurement], jobs: int) -> dict[str, pd.DataFrame]:
     """Measure models side by side, each with its share of the cores; put their tables together."""
     longest_first = sorted(steps, key=lambda step: not step.also)
+    devices = devices_in_turn(steps[0].device, len(steps)) if steps else []
+    longest_first = [
+        replace(step, device=each) for step, each in zip(longest_first, devices, strict=True)
+    ]
     measure = partial(_measure_one, threads=threads_each(jobs))
     side_by_side(measure, longest_first, jobs=jobs, what="measure")
     parts = [step.run() for step in steps]

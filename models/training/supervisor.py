@@ -18,7 +18,7 @@ import torch
 
 from interp.core import errors
 from interp.core.errors import InterpError, OutputError
-from interp.core.parallel import threads_each, which_device
+from interp.core.parallel import devices_in_turn, threads_each, which_device
 from interp.core.progress import Bars, say
 from interp.core.storage.store import writable
 from interp.models.training.identity import LATEST, refuse_another
@@ -177,7 +177,8 @@ def train(
     Args:
         runs: The runs.
         jobs: How many train at a time; they share the cores evenly.
-        device: Where to train; None takes a GPU if there is one.
+        device: Where to train; None takes a GPU if there is one. With "cuda" each run has the next
+            card.
         processes: Processes of this machine for each run.
         track: Whether to write TensorBoard files beside the checkpoints.
 
@@ -209,9 +210,14 @@ def train(
     for run in waiting:
         run.prepare()
     where = which_device(device)
+    # several processes of one run take the cards themselves
+    devices = devices_in_turn(where, len(waiting)) if processes == 1 else [where] * len(waiting)
     threads = threads_each(min(jobs, len(waiting)) * processes)
     stop = Event()
-    commands = [run.command(device=where, processes=processes, track=track) for run in waiting]
+    commands = [
+        run.command(device=each, processes=processes, track=track)
+        for run, each in zip(waiting, devices, strict=True)
+    ]
     with Bars("train") as bars, ThreadPoolExecutor(max_workers=jobs) as pool:
         tasks = [
             pool.submit(_supervise, run, command, threads, stop, bars.add(run.name))

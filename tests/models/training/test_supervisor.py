@@ -176,3 +176,22 @@ def test_two_ranks_train_on_the_cpu(model_folder: Path, tsv: Path, tmp_path: Pat
     run = run_of("two", model_folder, tsv, tmp_path, steps=3)
     train([run], jobs=1, device="cpu", processes=2)
     assert not any(key.startswith("module.") for key in weights(run.final))
+
+
+@pytest.mark.parametrize(
+    ("processes", "cards"), [(1, ["cuda:0", "cuda:1", "cuda:0"]), (2, ["cuda"] * 3)]
+)
+def test_each_run_has_the_next_card_unless_it_takes_several(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, cards: list[str]
+) -> None:
+    started = []
+
+    def note(run: Any, command: list[str], *rest: Any) -> None:
+        started.append((run.name, command[command.index("--device") + 1]))
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *_, **__: True)
+    monkeypatch.setattr("interp.models.training.supervisor._supervise", note)
+    train([toy.run(tmp_path, name=name) for name in "abc"], device="cuda", processes=processes)
+    assert sorted(started) == list(zip("abc", cards, strict=True))
