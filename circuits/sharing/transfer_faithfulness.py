@@ -20,6 +20,7 @@ from interp.circuits.patching.localisation import (
     rounded,
 )
 from interp.circuits.sharing.components import Cut
+from interp.circuits.sharing.overlap_measures import best_of_groups
 from interp.circuits.sharing.per_class import ClassCircuits
 from interp.core.errors import SampleError, SpecificationError
 from interp.core.faces.doors import door
@@ -35,8 +36,9 @@ TRANSFER_SHARES = (0.02, 0.05, 0.1, 0.2, 0.5)
 SMALL = 0.2
 """Circuits up to this size are averaged: half of all parts hold much that belongs to no circuit."""
 
-FAITHFUL = 0.5
-"""Of the metric, what a domain's own circuit must do on other drawings before it says anything."""
+FAITHFUL, NEEDED = 0.5, 0.2
+"""Of the metric, what a domain's own circuit must do alone on other drawings before it says
+anything, and what must be lost without it."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class _Question:
     measure: str
     estimand: str
     own_work: str
+    least: float
+    null_kind: str
 
     @property
     def over_sizes(self) -> str:
@@ -57,12 +61,17 @@ SUFFICIENCY = _Question(
     "circuit transfer",
     "share of the work of a class in B that its circuit of A does",
     "a domain's own circuits do {does} of the metric's work on other drawings",
+    FAITHFUL,
+    "circuits of other classes in A, as large",
 )
 NECESSITY = _Question(
     "circuit necessity",
     "share of the work of a class in B that is lost without its circuit of A",
     "without a domain's own circuits {does} of the metric's work on other drawings is lost",
+    NEEDED,
+    "parts of other classes in A that are none of the class's, as many",
 )
+BY_CHANCE = "random parts that are none of the class's, as many"
 OVER_SIZES, NECESSITY_OVER_SIZES = SUFFICIENCY.over_sizes, NECESSITY.over_sizes
 
 
@@ -87,7 +96,8 @@ def circuit_transfer(
     same for circuits $C_{A,c'}$ of other classes, as large in every group; own = the same for
     $C_{B,c}$, found on pictures by other artists; ceiling = the geometric mean of own in B and own
     in A; index = (value - null) / (ceiling - null). Of necessity $m(C) - m(\emptyset)$ is
-    $m(M) - m(M \setminus C)$ in all of them.
+    $m(M) - m(M \setminus C)$ in all of them, and the null is the larger of two: the parts that
+    matter most to c', and random parts, both without those of $C_{A,c}$ and as many.
 
     Args:
         a: The circuits of one domain.
@@ -104,7 +114,7 @@ def circuit_transfer(
         `domain_b`'s. Of several sizes, one more row per direction holds the mean over those up to a
         fifth at which the circuits of both domains are faithful at home; where none is, over the
         larger ones that are. `own` is what B's circuits do in B, `random` what circuits of random
-        parts do, as many in every group.
+        parts do, as many in every group (of necessity: none of the class's).
 
     Raises:
         SpecificationError: For circuits of different towers or cuts, one domain twice, shares
@@ -118,9 +128,9 @@ def circuit_transfer(
         for both halves.
 
         A circuit is faithful where it does half of the metric's work in its own domain, on pictures
-        by other artists. Where a domain's are not, there is no index: they would be compared in
-        what they do not do. The ceiling is symmetric, since a circuit badly found in B would
-        otherwise make A's look good there.
+        by other artists, and needed where a fifth is lost without it. Where a domain's are not,
+        there is no index: they would be compared in what they do not do. The ceiling is symmetric,
+        since a circuit badly found in B would otherwise make A's look good there.
 
         Intervals leave out a class wherever it stands. p is two-sided for value = null, by sign
         flips of whole classes, adjusted over sizes (max-T).
@@ -128,6 +138,9 @@ def circuit_transfer(
         Where circuits of other classes do the work as well (ceiling = null), the parts are too
         coarse to tell classes apart, and there is no index. Where they do more than half of it,
         "not shared" is withheld.
+
+        A part that two classes have in common is necessary for both. So the null of necessity
+        leaves out what the class's own circuit has.
 
     >>> import torch
     >>> from PIL import Image
@@ -223,10 +236,11 @@ class _Runs:
         np.add.at(sums, labels, rows)
         return (sums[counts > 0] / counts[counts > 0, None]).mean(axis=0)
 
-    def shift(self, sizes: np.ndarray) -> np.ndarray:
-        """How much more the class's own circuit does than others', `[class]`."""
-        other = self.work["other"][sizes].mean(axis=(0, 2))
-        return by_class(self.work["own"][sizes].mean(axis=0) - other, self.labels)
+    def shift(self, sizes: np.ndarray, null: str) -> np.ndarray:
+        """How much more the class's own circuit does than those of the null, `[class]`."""
+        work = self.work[null][sizes].mean(axis=0)
+        work = work.mean(axis=1) if null == "other" else work
+        return by_class(self.work["own"][sizes].mean(axis=0) - work, self.labels)
 
 
 def _measure(
@@ -254,6 +268,14 @@ def _measure(
             _circuits(theirs[:, 1 - side], mine[:, 1 - side], labels, others, source.cut, generator)
             for theirs, mine in kept
         ]
+        if removed:
+            means = np.abs(source.scores.means(classes)[:, 1 - side])
+            drawn = generator.random(means.shape)
+            for share, each in zip(shares, chosen, strict=True):
+                for kind, size in (("other", means[others.T]), ("random", drawn[labels][None])):
+                    foreign = np.where(each["own"], 0, size)
+                    best = best_of_groups(foreign, source.cut.groups, share)
+                    each[kind] = best & ~each["own"]
         kinds = [kind for kind, masks in chosen[0].items() for _ in masks]
         masks = np.concatenate([masks for each in chosen for masks in each.values()])
         if len(masks) * len(rows) > 20_000:
@@ -312,8 +334,13 @@ class _Both:
         return np.column_stack([shares[:, :3], home[:, 2], shares[:, 4]])
 
     def faithful(self, sizes: np.ndarray) -> bool:
-        """Whether the circuits of both domains do half of the work at home, at these sizes."""
-        return bool((self.terms(sizes)[0, 2:4] >= FAITHFUL).all())
+        """Whether the circuits of both domains do enough of the work at home, at these sizes."""
+        return bool((self.terms(sizes)[0, 2:4] >= self.question.least).all())
+
+    def null(self, sizes: np.ndarray) -> str:
+        """What the work is held against: circuits of others, or random parts if those do more."""
+        _, other, _, _, chance = self.terms(sizes)[0]
+        return "random" if self.question is NECESSITY and chance > other else "other"
 
 
 def _rows(both: _Both, shares: Sequence[float], seed: int) -> pd.DataFrame:
@@ -324,7 +351,7 @@ def _rows(both: _Both, shares: Sequence[float], seed: int) -> pd.DataFrame:
     if len(shares) > 1:
         asked.append((both.question.over_sizes, np.nan, _judged_sizes(both, shares)))
     rounding = ROUNDING * float(np.abs(both.here.gap).max())
-    shifts = np.stack([both.here.shift(chosen) for _, _, chosen in asked], axis=1)
+    shifts = np.stack([both.here.shift(size, both.null(size)) for _, _, size in asked], axis=1)
     tested = max_t_p(rounded(shifts, rounding), seed=seed)
     return pd.DataFrame(
         {"measure": measure, "share": share, **_row(both, chosen, rounding, seed, p)}
@@ -344,14 +371,16 @@ def _row(both: _Both, chosen: np.ndarray, rounding: float, seed: int, p: float) 
     gaps, ends = runs.left_out(chosen)[:, 3], both.terms(chosen)
     small = no_gap(gaps[0], gaps[1:], rounding=rounding)
     ceiling = np.sqrt(np.maximum(ends[:, 2], 0) * np.maximum(ends[:, 3], 0))
-    terms, means = np.column_stack([ends[:, :2], ceiling]), ends[0]
+    by_chance = both.null(chosen) == "random"
+    null = ends[:, 4] if by_chance else ends[:, 1]
+    terms, means = np.column_stack([ends[:, 0], null, ceiling]), ends[0]
     index = small or _unfaithful(both, means)
     if index is None:
         scale = rounding / abs(gaps[0])
         index = of_its_own(index_of(terms[0], terms[1:], rounding=scale), *terms[0, 1:])
     about = Evidence(
         estimand=both.question.estimand,
-        null_kind="circuits of other classes in A, as large",
+        null_kind=BY_CHANCE if by_chance else both.question.null_kind,
         ceiling_kind="geometric mean of what the circuits of B do in B and those of A in A, by "
         "other artists",
         seed=seed, n_units=runs.n_classes, n_pictures=len(runs.labels),
@@ -368,12 +397,12 @@ def _unfaithful(both: _Both, means: np.ndarray) -> Index | None:
     weak = [
         f"{'nothing' if np.isnan(does) else f'{does:.0%}'} in {name}"
         for name, does in own.items()
-        if not does >= FAITHFUL
+        if not does >= both.question.least
     ]
     if not weak:
         return None
     said = both.question.own_work.format(does=" and ".join(weak))
-    reason = f"{said}, {FAITHFUL:.0%} are needed"
+    reason = f"{said}, {both.question.least:.0%} are needed"
     return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
 
 

@@ -23,7 +23,6 @@ from interp.circuits import (
 from interp.circuits.planted.expectations import expected
 from interp.circuits.planted.model import Outlook, PlantedBlueprint
 from interp.circuits.planted.world import DOMAINS, as_tensor, paint
-from interp.circuits.sharing.transfer_faithfulness import OVER_SIZES
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
 from interp.probes import Features, collect, directions, similarity, transfer
 from interp.probes.geometry.contrasts import DISCRIMINANT
@@ -196,8 +195,8 @@ def _units(subject: _Subject) -> Said:
 
 
 def _carried(found: list[ClassCircuits]) -> Said:
-    frame = circuit_transfer(*found).frame
-    return {None: count_votes(frame[frame["measure"] == OVER_SIZES])}
+    frames = [circuit_transfer(*found, removed=removed).frame for removed in (False, True)]
+    return {None: count_votes(RUNGS["R6"].judged.select(pd.concat(frames)))}
 
 
 MEASURES: Mapping[str, Callable[[_Subject], Said]] = {

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
-from interp.circuits.sharing.transfer_faithfulness import OVER_SIZES
+from interp.circuits.sharing.transfer_faithfulness import NECESSITY_OVER_SIZES, OVER_SIZES
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, LEVEL, NOT_SHARED, PARTLY, SHARED
 from interp.probes.geometry.contrasts import DISCRIMINANT, MEAN_DIFFERENCE
+from interp.verdicts.votes import of_both
 
 PLACE = ("setting", "test_domain", "architecture", "seed", "epoch", "control")
 """Columns that tell models apart, where a table has several."""
@@ -156,6 +157,51 @@ def _edges(overlap: pd.DataFrame) -> pd.DataFrame:
     return overlap[(overlap["level"] == "edge") & (overlap["measure"] == PRIMARY_OVERLAP)].copy()
 
 
+ANSWER = (
+    *("value", "null", "ceiling", "index", "index_low", "index_high", "p", "verdict", "reason"),
+)
+"""Columns of a row that its verdict rests on."""
+
+
+def _wiring(transfer: pd.DataFrame) -> pd.DataFrame:
+    """R6 site by site: A's circuit must be sufficient in B and necessary there; the weaker counts.
+
+    Tables of sufficiency alone (of older results) are judged by it.
+    """
+    keys = [name for name in ("domain_a", "domain_b", "level", "site", *PLACE) if name in transfer]
+    known = [name for name in ANSWER if name in transfer]
+    kept, lost = (
+        transfer[transfer["measure"] == measure].reset_index(drop=True)
+        for measure in (OVER_SIZES, NECESSITY_OVER_SIZES)
+    )
+    if lost.empty:
+        return kept
+    lost = kept[keys].merge(lost[[*keys, *known]], on=keys, how="left")
+    found = kept.copy()
+    for place in np.flatnonzero(lost["verdict"].notna()):
+        kept_row, lost_row = kept.loc[place, known], lost.loc[place, known]
+        told = of_both(kept_row["verdict"], lost_row["verdict"])
+        if _weaker(lost_row, kept_row, told):
+            found.loc[place, known] = lost_row
+            reason = lost_row["reason"]
+            found.loc[place, "reason"] = f"necessity: {reason}" if reason else ""
+        found.loc[place, "verdict"] = told
+    return found
+
+
+def _weaker(row: pd.Series, other: pd.Series, told: str) -> bool:
+    """Whether the answer `told` of both rests on this row rather than on the other.
+
+    It rests on the one that denies, else on one that has no index, else on the lower index.
+    """
+    if told == NOT_SHARED and row["verdict"] != other["verdict"]:
+        return bool(row["verdict"] == told)
+    own, others = float(row["index"]), float(other["index"])
+    if np.isnan(own) or np.isnan(others):
+        return not np.isnan(others)
+    return own < others
+
+
 _MEASURES = (
     RungMeasure("R1", "probes within a domain", "transfer", WITHIN, False, _readable),
     RungMeasure("R2", "debiased CKA", "similarity", "debiased CKA", False, _same_site),
@@ -179,8 +225,17 @@ _MEASURES = (
     ),
     RungMeasure("R5", "overlap", "overlap", PRIMARY_OVERLAP, False, _parts, ("neuron overlap",)),
     RungMeasure(
-        *("R6", "A's circuits in B", "circuit_transfer", OVER_SIZES, True, _named(OVER_SIZES)),
+        *("R6", "A's circuits in B, kept and knocked out", "circuit_transfer", OVER_SIZES, True),
+        _wiring,
         planted=("neuron transfer", "circuit transfer"),
+    ),
+    RungMeasure(
+        *("R6 kept", "A's circuits alone in B", "circuit_transfer", OVER_SIZES, True),
+        _named(OVER_SIZES),
+    ),
+    RungMeasure(
+        *("R6 knocked out", "B without A's circuits", "circuit_transfer"),
+        *(NECESSITY_OVER_SIZES, True, _named(NECESSITY_OVER_SIZES)),
     ),
     RungMeasure("R6 overlap", "overlap of edges", "overlap", PRIMARY_OVERLAP, False, _edges),
 )
@@ -231,7 +286,8 @@ RUNGS: Mapping[str, Rung] = {
         ),
         _rung(
             *("R6", "same wiring", "wiring"),
-            null="another class's circuit",
+            null="another class's circuit; where circuits are knocked out, parts that are none of "
+            "the class's",
             ceiling="both domains' own circuits, their geometric mean",
             mechanism=True,
             by_cuts=True,

@@ -90,6 +90,18 @@ def agreement(verdicts: Iterable[str]) -> str:
     return PARTLY if said in ({SHARED, PARTLY}, {PARTLY, NOT_SHARED}) else CANNOT_TELL
 
 
+def of_both(first: str, second: str) -> str:
+    """The verdict of two things that must both hold: one that denies is enough, the weaker counts.
+
+    >>> of_both("shared", "partly shared"), of_both("cannot tell", "not shared")
+    ('partly shared', 'not shared')
+    >>> of_both("shared", "cannot tell")
+    'cannot tell'
+    """
+    order = (NOT_SHARED, CANNOT_TELL, PARTLY, SHARED)
+    return min(first, second, key=order.index)
+
+
 def of_cuts(verdicts: Iterable[str]) -> str:
     """The verdict of several cuts through a tower: one that denies is enough.
 

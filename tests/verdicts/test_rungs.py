@@ -131,3 +131,69 @@ def test_no_rung_denies_what_its_own_p_finds() -> None:
     assert found_beyond_null(small, 0.01, **below) is small  # p finds less than nothing
     falling = {"value": -0.1, "null": 0.0, "ceiling": -1.0}  # a distance, which should fall
     assert found_beyond_null(small, 0.01, **falling).verdict == "cannot tell"
+
+
+# R6: sufficient and necessary
+
+
+def transfers(*told: tuple[str, float, str, float]) -> pd.DataFrame:
+    """A table of circuits: for each site a verdict and an index kept, and the same knocked out."""
+    rows = []
+    for site, (kept, index, lost, other) in enumerate(told):
+        for measure, verdict, value in (
+            ("circuit transfer, mean over sizes", kept, index),
+            ("circuit necessity, mean over sizes", lost, other),
+        ):
+            ends = {"index": value, "index_low": value - 0.05, "index_high": value + 0.05}
+            reason = "weak" if np.isnan(value) else ""
+            rows.append(
+                {"measure": measure, "site": f"layer{site}", "domain_a": "A", "domain_b": "B"}
+                | {"level": "channel", "verdict": verdict, "reason": reason, "p": 0.5, **ends}
+                | {"value": value, "null": 0.0, "ceiling": 1.0}
+            )
+    return pd.DataFrame(rows)
+
+
+NONE = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("kept", "lost", "told", "index", "reason"),
+    [
+        (("shared", 0.9), ("shared", 0.8), "shared", 0.8, ""),
+        (("shared", 0.7), ("shared", 0.8), "shared", 0.7, ""),
+        (("shared", 0.9), ("partly shared", 0.5), "partly shared", 0.5, ""),
+        (("partly shared", 0.6), ("shared", 0.7), "partly shared", 0.6, ""),
+        (("shared", 0.9), ("not shared", 0.0), "not shared", 0.0, ""),
+        (("not shared", 0.1), ("not shared", 0.0), "not shared", 0.0, ""),
+        (("not shared", 0.1), ("shared", 0.8), "not shared", 0.1, ""),
+        (("cannot tell", NONE), ("shared", 0.9), "cannot tell", NONE, "weak"),
+        (("shared", 0.9), ("cannot tell", NONE), "cannot tell", NONE, "necessity: weak"),
+        (("cannot tell", NONE), ("not shared", 0.1), "not shared", 0.1, ""),
+        (("not shared", 0.1), ("cannot tell", NONE), "not shared", 0.1, ""),
+        (("cannot tell", 0.4), ("shared", 0.8), "cannot tell", 0.4, ""),
+        (("cannot tell", NONE), ("cannot tell", NONE), "cannot tell", NONE, "weak"),
+    ],
+)
+def test_wiring_is_shared_where_circuits_are_sufficient_and_necessary(
+    kept: tuple[str, float], lost: tuple[str, float], told: str, index: float, reason: str
+) -> None:
+    table = transfers((*kept, *lost))
+    [row] = RUNGS["R6"].judged.select(table).to_dict("records")
+    assert row["verdict"] == told and row["reason"] == reason
+    np.testing.assert_equal([row["index"], row["value"]], [index, index])
+    assert np.isnan(index) or row["index_high"] == pytest.approx(index + 0.05)
+    rows = judged_rows({"circuit_transfer": table})
+    assert rows["verdict"].tolist() == [told] and rows["rung"].tolist() == ["R6"]
+
+
+def test_sites_of_wiring_are_joined_one_by_one_and_older_tables_are_as_they_were() -> None:
+    table = transfers(("shared", 0.9, "shared", 0.8), ("shared", 0.9, "not shared", 0.0))
+    found = RUNGS["R6"].judged.select(table)
+    assert found["verdict"].tolist() == ["shared", "not shared"]
+    half = table[(table["site"] == "layer0") | table["measure"].str.contains("transfer")]
+    assert RUNGS["R6"].judged.select(half)["verdict"].tolist() == ["shared", "shared"]
+    old = table[table["measure"].str.contains("transfer")].reset_index(drop=True)
+    pd.testing.assert_frame_equal(RUNGS["R6"].judged.select(old), old)
+    beside = {one.key: one.select(table)["index"].tolist() for one in RUNGS["R6"].beside[:2]}
+    assert beside == {"R6 kept": [0.9, 0.9], "R6 knocked out": [0.8, 0.0]}

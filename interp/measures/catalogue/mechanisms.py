@@ -225,12 +225,15 @@ def _overlaps(a: ClassCircuits, b: ClassCircuits, *, seed: int) -> list[pd.DataF
 
 
 def _transfers(a: ClassCircuits, b: ClassCircuits, *, seed: int) -> list[pd.DataFrame]:
-    words: dict[str, Any] = {"n_null": OTHERS, "seed": seed}
-    frames = [circuit_transfer(a, b, **words).frame.assign(site="", band="")]
-    for site, place in _places(a).items():
-        ends = a.only([site]), b.only([site])
-        one = circuit_transfer(*ends, shares=SITE_SHARES, **words).frame
-        frames.append(one.assign(site=site, **place))
+    """What A's circuits do alone in B and what is lost without them, whole and at each site."""
+    frames = []
+    for removed in (False, True):
+        words: dict[str, Any] = {"n_null": OTHERS, "seed": seed, "removed": removed}
+        frames.append(circuit_transfer(a, b, **words).frame.assign(site="", band=""))
+        for site, place in _places(a).items():
+            ends = a.only([site]), b.only([site])
+            one = circuit_transfer(*ends, shares=SITE_SHARES, **words).frame
+            frames.append(one.assign(site=site, **place))
     return frames
 
 
