@@ -106,7 +106,7 @@ def circuit_transfer(
             |score|.
         removed: Whether circuits are knocked out (they alone run as in another class's picture)
             instead of kept. The column `measure` says which.
-        n_null: Circuits of other classes behind each null.
+        n_null: Circuits of other classes behind each null; of necessity also as many random ones.
         seed: Seed of the other classes and of random parts.
 
     Returns:
@@ -270,9 +270,9 @@ def _measure(
         ]
         if removed:
             means = np.abs(source.scores.means(classes)[:, 1 - side])
-            drawn = generator.random(means.shape)
+            drawn = generator.random((n_null, *means.shape))[:, labels]
             for share, each in zip(shares, chosen, strict=True):
-                for kind, size in (("other", means[others.T]), ("random", drawn[labels][None])):
+                for kind, size in (("other", means[others.T]), ("random", drawn)):
                     foreign = np.where(each["own"], 0, size)
                     best = best_of_groups(foreign, source.cut.groups, share)
                     each[kind] = best & ~each["own"]
@@ -291,6 +291,7 @@ def _measure(
         kind: np.concatenate([work[kind] for work in works], axis=2).swapaxes(1, 2)
         for kind in works[0]
     }
+    joined["random"] = joined["random"].mean(axis=2, keepdims=True)
     work = {kind: each if kind == "other" else each[..., 0] for kind, each in joined.items()}
     gap, labels, corrupt, others = (np.concatenate(column) for column in columns)
     return _Runs(work, gap, labels, corrupt, others)
