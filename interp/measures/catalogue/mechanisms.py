@@ -4,7 +4,7 @@ Works on any tower with a classifier: a CLIP of a study, or a planted model whos
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -22,13 +22,16 @@ from interp.circuits import (
     overlap,
 )
 from interp.circuits.patching.sweeping import depths
+from interp.circuits.sharing.transfer_faithfulness import NECESSITY_OVER_SIZES, OVER_SIZES
 from interp.circuits.subspaces.subspace import read_at
 from interp.core.declarations.figures import (
     BLUE,
     GREEN,
     GREY,
     MODEL,
+    NATURAL,
     ORANGE,
+    OTHER,
     PAIR,
     PICTURES,
     RAW,
@@ -38,6 +41,7 @@ from interp.core.declarations.figures import (
     AxisSpec,
     ChoiceSpec,
     FigureSpec,
+    Look,
     Row,
     Scale,
     SectionSpec,
@@ -314,6 +318,28 @@ ABROAD = FigureSpec(
     y=AxisSpec("share of the class's work in B"),
 )
 
+WIRED = replace(
+    profile_spec(
+        "circuit_transfer",
+        "Shared wiring by depth",
+        "Circuits of one domain, cut at one site, run alone on pictures of the other, or the model "
+        "runs without them; all else as in a picture of another class.",
+        "Circuits of other classes, as large; of what is knocked out, parts of other classes that "
+        "are none of the class's. Index 0 stands for it.",
+        ChoiceSpec(
+            "Circuits",
+            looks=[
+                Look(f"{did}, {way}", {"measure": measure, "domain_a": end})
+                for measure, did in ((OVER_SIZES, "alone"), (NECESSITY_OVER_SIZES, "knocked out"))
+                for end, way in ((NATURAL, "natural to the other"), (OTHER, "the other to natural"))
+            ],
+        ),
+    ),
+    name="circuits-by-depth",
+    where={"measure": [OVER_SIZES, NECESSITY_OVER_SIZES]},
+    keep=("a site",),
+)
+
 FOUND_AGAIN = "{n_sure:.0f} of {n_edges:.0f} parts in 95 % of draws or more"
 
 STEADY = FigureSpec(
@@ -351,9 +377,10 @@ CROSSING = SectionSpec(
     "Parts are scored for every class in each domain, in halves of artists. Overlap compares "
     "the parts of a class in A and B with those of another class, and with those that lead to the "
     "class in pictures of other classes (null: the larger), and with those of other artists "
-    "(ceiling). Then A's circuit of a class runs on pictures of B, all else as in a picture of "
-    "another class.",
-    (ABROAD, STEADY),
+    "(ceiling). Then A's circuit of a class runs alone on pictures of B, all else as in a picture "
+    "of another class (sufficiency), and B runs without it (necessity). Wiring is shared where "
+    "both hold.",
+    (WIRED, ABROAD, STEADY),
     words=(("verdicts", "R6"),),
     note="Where circuits of other classes do the work as well, the parts are too coarse to tell "
     "classes apart, and nothing is concluded.",
