@@ -241,6 +241,7 @@ def page_provenance(result: LoadedResult) -> dict[str, list[tuple[str, str]]]:
     groups = {
         "Run": made,
         "Specification": dict(_flat(result.specification)),
+        "Bars of the answers": facts.get("bars"),
         "Versions": facts.get("versions"),
         "Time": _times(facts.get("seconds")),
     }

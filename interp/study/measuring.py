@@ -18,6 +18,7 @@ from interp.core.declarations.measures import (
 from interp.core.illustrations import Plate
 from interp.core.images import ImageTable
 from interp.core.parallel import devices_in_turn, side_by_side, threads_each
+from interp.core.statistics.index_of_sharing import BARS
 from interp.core.storage.store import complete, file_hash, fingerprint
 from interp.core.tables import Table, stacked
 from interp.report.naming import setting_name
@@ -133,6 +134,7 @@ class Measurement:
             self.pair,
             [self.model.place, self.model.control, self.model.architecture],
             versions(),
+            BARS,
         )
 
     @property

@@ -16,6 +16,7 @@ import pandas as pd
 from interp.core.errors import DataError, check_known
 from interp.core.illustrations import Plate
 from interp.core.images import ImageTable
+from interp.core.statistics.index_of_sharing import BARS
 from interp.core.storage.store import write_atomic
 from interp.core.tables import Table
 
@@ -203,6 +204,7 @@ def provenance(images: ImageTable, seconds: dict[str, float], device: str) -> di
     """Versions, machine, seconds, and whose pictures they are."""
     return {
         "versions": {**versions(), "python": platform.python_version()},
+        "bars": BARS,
         "seconds": seconds,
         "machine": {
             "cores": os.cpu_count(),

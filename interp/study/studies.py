@@ -16,6 +16,7 @@ from interp.core.errors import listed
 from interp.core.images import ImageTable
 from interp.core.parallel import which_device
 from interp.core.progress import say
+from interp.core.statistics.index_of_sharing import BARS
 from interp.core.storage.store import fingerprint, writable
 from interp.data import open_images
 from interp.measures.options import AnalysisSpec
@@ -277,7 +278,7 @@ class Study:
                 "architecture": training.name,
                 **asdict(spec),
             },
-            "spec_hash": fingerprint(spec),
+            "spec_hash": fingerprint(spec, BARS),
             "held_out": held_out,
             "seed": listed([block.seed for block in blocks]),
             **provenance(images, seconds, device),
@@ -431,7 +432,7 @@ def examine(
         "held_out": [],
         "specification": {"checkpoint": str(checkpoint), "domains": list(pair), "seed": seed},
         "spec_hash": fingerprint(
-            str(checkpoint), architecture, pair, asked, seed, images.fingerprint
+            str(checkpoint), architecture, pair, asked, seed, images.fingerprint, BARS
         ),
         "seed": seed,
         **provenance(images, clock.seconds, where),

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from interp.core.images import ImageTable
+from interp.core.statistics.index_of_sharing import BARS, verdict_of_interval
 from interp.measures.catalogue import mechanisms
 from interp.measures.catalogue.mechanisms import mechanisms_of_pairs
 from interp.measures.opened import OpenedModel
@@ -50,6 +51,24 @@ def test_a_model_is_identified_by_its_content(folder: Path, tmp_path: Path) -> N
     file.write_bytes(b"two")
     assert checkpoint_hash(file) != before
     assert checkpoint_hash(Path("hf-hub:org/model")) != checkpoint_hash(Path("hf-hub:org/other"))
+
+
+def test_other_bars_are_measured_anew(
+    small_images: ImageTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer is kept under the bars that it was given by."""
+    checkpoint = tmp_path / "epoch_1.pt"
+    checkpoint.write_bytes(b"weights")
+    model = Model(checkpoint, "cg-high", "sketch", 0)
+    step = Measurement(Specification(), model, small_images, (), tmp_path / "steps")
+    before = step._key()
+    assert step._key() == before
+    assert verdict_of_interval(BARS["shared above"] + 0.01, 1.0) == "shared"
+    assert verdict_of_interval(-1.0, BARS["not shared below"] - 0.01) == "not shared"
+    some = BARS["partly shared above"] + 0.01, BARS["partly shared below"] - 0.01
+    assert verdict_of_interval(*some) == "partly shared"
+    monkeypatch.setitem(BARS, "shared above", 0.6)
+    assert step._key() != before
 
 
 def test_a_traced_tower_is_measured_where_it_can_be(

@@ -14,6 +14,14 @@ VERDICTS = (SHARED, PARTLY, NOT_SHARED, CANNOT_TELL)
 NOT_BELOW, SHARED_ABOVE, PARTLY_WITHIN = 0.2, 0.5, (0.1, 0.9)
 """Where an index's whole interval lies for each answer (`verdict_of_interval`)."""
 
+BARS = {
+    "not shared below": NOT_BELOW,
+    "partly shared above": PARTLY_WITHIN[0],
+    "partly shared below": PARTLY_WITHIN[1],
+    "shared above": SHARED_ABOVE,
+}
+"""The same by name, as results keep them."""
+
 READER = "the reader explains it"
 """How a reason begins where what is read anywhere leaves no room for sharing."""
 
