@@ -23,6 +23,7 @@ from interp.core.statistics.index_of_sharing import (
     NOT_SHARED,
     READER,
     Index,
+    found_beyond_null,
     sharing_index,
 )
 from interp.core.statistics.resampling import Interval, permutation_p
@@ -32,7 +33,7 @@ REWIRINGS = 20
 
 OTHER_CLASS = "another class of the other domain"
 READ_OUT = "the class's readout, on pictures of other classes"
-NO_MORE = "parts overlap more than another class's, but no more than the class's readout"
+NO_MORE = "parts overlap no more than the class's readout, which any picture has"
 
 CEILING = "the same class in halves of one domain, by different artists"
 
@@ -70,13 +71,13 @@ def overlap_row(name: str, given: Compared, n_permutations: int, seed: int) -> d
     drawn = [across[np.arange(n), generator.permutation(n)].mean() for _ in range(n_permutations)]
     terms, null_kind = _terms(across, within), OTHER_CLASS
     p = permutation_p(terms[0, 0], drawn)
-    index = given.silent or _unsteady(across, within, given.domains) or _judged(terms, binary)
-    if given.readouts is not None:
+    index = given.silent or _unsteady(across, within, given.domains) or _judged(terms, p, binary)
+    if given.readouts is not None and index.verdict != NOT_SHARED:
         foreign = given.kept(given.readouts, binary)
         found = between(halves[0], foreign[1]), between(foreign[0], halves[1])
         read_out = np.diagonal(np.mean(found, axis=0))
-        p = max(p, _one_sided(np.diagonal(across) - read_out, seed))
         if read_out.mean() > terms[0, 1]:
+            p = max(p, _one_sided(np.diagonal(across) - read_out, seed))
             other, terms, null_kind = terms, _terms(across, within, read_out), READ_OUT
             index = _beyond_readout(index, other, terms)
     if index.reason.startswith(READER):
@@ -91,18 +92,20 @@ def _one_sided(beyond: np.ndarray, seed: int) -> float:
     return two_sided / 2 if beyond.mean() > 0 else 1 - two_sided / 2
 
 
-def _judged(terms: np.ndarray, binary: bool) -> Index:
-    index = sharing_index(*terms[0], left_out=terms[1:])
-    return of_its_own(index, terms[0, 1], terms[0, 2]) if binary else index
+def _judged(terms: np.ndarray, p: float, binary: bool) -> Index:
+    value, null, ceiling = terms[0]
+    index = sharing_index(value, null, ceiling, left_out=terms[1:])
+    index = of_its_own(index, null, ceiling) if binary else index
+    return found_beyond_null(index, p, value=value, null=null, ceiling=ceiling)
 
 
 def _beyond_readout(plain: Index, other: np.ndarray, terms: np.ndarray) -> Index:
     """An index against the readout, `plain` being that against another class (`other`)."""
-    if np.isnan(plain.value) or plain.verdict == NOT_SHARED:
+    if np.isnan(plain.value):
         return plain
     index = sharing_index(*terms[0], left_out=terms[1:])
     room, of_other = (ceiling - null for _, null, ceiling in (terms[0], other[0]))
-    if room < LEAST_ROOM * of_other or np.isnan(index.value):
+    if room < LEAST_ROOM * of_other:
         makes = f"{1 - room / of_other:.0%} of what one domain finds again is {READ_OUT}"
         return Index(np.nan, np.nan, np.nan, CANNOT_TELL, f"{READER}: {makes}")
     if index.verdict == NOT_SHARED:
@@ -140,15 +143,13 @@ def _about(what: str, null_kind: str, n_classes: int, seed: int) -> Evidence:
 
 
 def rewired_row(
-    means: tuple[np.ndarray, np.ndarray],
-    groups: np.ndarray,
+    given: Compared,
     ends: np.ndarray,
-    share: float,
     seed: int,
 ) -> dict[str, Any]:
     """Jaccard of a class's edges in the two domains, against rewired edges of the same class."""
-    generator, n = rng("rewiring", seed), len(means[0])
-    halves = [best_of_groups(each, groups, share) for each in means]
+    generator, n, groups = rng("rewiring", seed), len(given.means[0]), given.groups
+    halves = given.kept(given.means, True)
 
     def like(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.diagonal(jaccard(x, y))
@@ -171,7 +172,7 @@ def rewired_row(
     rewired = f"mean of {REWIRINGS} rewirings of the class's edges between its own nodes"
     about = _about("edges", rewired, n, seed)
     p = permutation_p(terms[0][0], np.mean(drawn, axis=1))
-    return {"measure": "jaccard, nodes given", **about.judged(terms, p=p)}
+    return {"measure": "jaccard, nodes given", **about.judged(terms, index=given.silent, p=p)}
 
 
 def circuits_row(a: Circuit, b: Circuit, seed: int) -> dict[str, Any]:

@@ -200,8 +200,9 @@ def overlap(
 
     Notes:
         The interval leaves out a class wherever it stands. p permutes the classes of B whole and is
-        one-sided; where the readout was scored, it is the larger of this and of p against the
-        readout, by sign flips of whole classes.
+        one-sided; where the readout is the null, it is the larger of this and of p against the
+        readout, by sign flips of whole classes (with four classes never below .06). Pictures of a
+        class that is left out stay in the readouts of others.
 
         An artist who drew in both domains is never on both sides of a comparison, provided that the
         sides of both domains are one deal.
@@ -212,7 +213,8 @@ def overlap(
 
         "Not shared" is withheld where the null of `jaccard` is above half of its ceiling: most of a
         class's units then serve other classes as well, and only the rest was compared. It is
-        withheld, too, where parts overlap more than another class's and no more than the readout's.
+        withheld, too, where parts overlap no more than the readout's. Where they overlap no more
+        than another class's, the readout is not asked.
 
         A rewiring leaves each node its number of edges in each group.
 
@@ -259,7 +261,7 @@ def overlap(
     compared = Compared(means, _readouts(a, b, classes), a.groups, share, domains, silent)
     rows = [overlap_row(name, compared, n_permutations, seed) for name in measures]
     if a.ends is not None and "jaccard" in measures:
-        rows.append(rewired_row(means, a.groups, a.ends, share, seed))
+        rows.append(rewired_row(compared, a.ends, seed))
     frame = pd.DataFrame(rows).assign(
         level=level,
         domain_a=domains[0],

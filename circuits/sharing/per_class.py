@@ -12,7 +12,7 @@ from interp.circuits.sharing.components import Cut, Edges, Units
 from interp.circuits.sharing.overlap_measures import best_of_groups
 from interp.circuits.sharing.overlaps import Scores
 from interp.circuits.sharing.readouts import scored_for_others
-from interp.circuits.tasks.metrics import measure
+from interp.circuits.tasks.metrics import DISTANCES, measure
 from interp.circuits.tasks.pairs import Read, embed, read_pairs
 from interp.core.artists import artist_sides
 from interp.core.classifiers import Classifier
@@ -47,7 +47,7 @@ class ClassCircuits:
         halves: For each half of the artists, pairs of a picture of a class (clean) and one of
             another class (corrupt).
         values: For each half the parts' scores, `example part`.
-        gaps: For each half what the metric of the pairs differs by, clean less corrupt, `example`.
+        gaps: For each half how much better the metric of a pair's clean picture is, `example`.
         readouts: For each half the classes that pairs were scored for instead of their own, which
             neither picture shows, and the parts' scores, `example part`; None where there are none.
 
@@ -254,11 +254,12 @@ def class_circuits(
 
 
 def _gap(tower: Tower, read: Read) -> np.ndarray:
-    """What the metric of each pair differs by, clean less corrupt."""
-    ends = [
+    """How much better the metric of each pair's clean picture is than of its corrupt one."""
+    clean, corrupt = (
         measure(read.metric, embed(tower, x, batch_size=32)) for x in (read.clean, read.corrupt)
-    ]
-    return (ends[0] - ends[1]).double().cpu().numpy()
+    )
+    better = corrupt - clean if read.metric.kind in DISTANCES else clean - corrupt
+    return better.double().cpu().numpy()
 
 
 @door

@@ -33,6 +33,9 @@ from interp.core.tables import Table
 TRANSFER_SHARES = (0.02, 0.05, 0.1, 0.2, 0.5)
 """Sizes of circuits, as shares of each group's parts."""
 
+KNOCKED_OUT_SHARES = (0.1, 0.2)
+"""Sizes of circuits that are knocked out."""
+
 SMALL = 0.2
 """Circuits up to this size are averaged: half of all parts hold much that belongs to no circuit."""
 
@@ -71,6 +74,9 @@ NECESSITY = _Question(
     NEEDED,
     "parts of other classes in A that are none of the class's, as many",
 )
+MATCHED = 0.9
+"""As many parts as the null of necessity needs, as a share of the circuit's."""
+
 BY_CHANCE = "random parts that are none of the class's, as many"
 OVER_SIZES, NECESSITY_OVER_SIZES = SUFFICIENCY.over_sizes, NECESSITY.over_sizes
 
@@ -80,7 +86,7 @@ def circuit_transfer(
     a: ClassCircuits,
     b: ClassCircuits,
     *,
-    shares: Sequence[float] = TRANSFER_SHARES,
+    shares: Sequence[float] | None = None,
     removed: bool = False,
     n_null: int = 3,
     seed: int = 0,
@@ -103,7 +109,7 @@ def circuit_transfer(
         a: The circuits of one domain.
         b: The circuits of another domain, found in the same tower with the same cut.
         shares: Sizes of circuits: the share of each group's parts, those with the largest mean
-            |score|.
+            |score|. None takes `TRANSFER_SHARES`, or `KNOCKED_OUT_SHARES`.
         removed: Whether circuits are knocked out (they alone run as in another class's picture)
             instead of kept. The column `measure` says which.
         n_null: Circuits of other classes behind each null; of necessity also as many random ones.
@@ -140,7 +146,9 @@ def circuit_transfer(
         "not shared" is withheld.
 
         A part that two classes have in common is necessary for both. So the null of necessity
-        leaves out what the class's own circuit has.
+        leaves out what the class's own circuit has. Where a tenth of the circuit has no
+        counterpart, because groups are too small, there is no index. Parts that serve every class
+        are necessary too: necessity alone does not say that a circuit is a class's own.
 
     >>> import torch
     >>> from PIL import Image
@@ -162,6 +170,8 @@ def circuit_transfer(
     >>> table.frame[["domain_a", "domain_b", "value", "ceiling"]].round(2).to_numpy().tolist()
     [['real', 'sketch', 0.6, 0.6], ['sketch', 'real', 0.6, 0.6]]
     """
+    if shares is None:
+        shares = KNOCKED_OUT_SHARES if removed else TRANSFER_SHARES
     _check(a, b, shares, n_null)
     classes = [name for name in a.classes if name in set(b.classes)]
     if len(classes) < 4:
@@ -194,7 +204,8 @@ class _Runs:
 
     It is the metric over the corrupt run with the circuit, or what is missing without it. `work`
     is `[size example]` for the circuits own, ceiling and random, and `[size example null]` for
-    other, which are circuits of the classes `others` `[example null]`.
+    other, which are circuits of the classes `others` `[example null]`. `matched` is how large
+    these are, as a share of the class's own, `[size]`.
     """
 
     work: Mapping[str, np.ndarray]
@@ -202,6 +213,7 @@ class _Runs:
     labels: np.ndarray
     corrupt: np.ndarray
     others: np.ndarray
+    matched: np.ndarray
     known: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict)
 
     @property
@@ -258,7 +270,7 @@ def _measure(
     place = {name: number for number, name in enumerate(classes)}
     kept = [(source.kept(share, classes), target.kept(share, classes)) for share in shares]
     generator = rng("random parts", seed)
-    halves = []
+    halves, matched = [], np.ones((2, len(shares)))
     for side, read in enumerate(target.halves):
         rows = np.flatnonzero(read.pairs.clean.label.isin(classes).to_numpy())
         part = read[rows]
@@ -276,6 +288,7 @@ def _measure(
                     foreign = np.where(each["own"], 0, size)
                     best = best_of_groups(foreign, source.cut.groups, share)
                     each[kind] = best & ~each["own"]
+            matched[side] = [each["other"].mean() / each["own"].mean() for each in chosen]
         kinds = [kind for kind, masks in chosen[0].items() for _ in masks]
         masks = np.concatenate([masks for each in chosen for masks in each.values()])
         if len(masks) * len(rows) > 20_000:
@@ -294,7 +307,7 @@ def _measure(
     joined["random"] = joined["random"].mean(axis=2, keepdims=True)
     work = {kind: each if kind == "other" else each[..., 0] for kind, each in joined.items()}
     gap, labels, corrupt, others = (np.concatenate(column) for column in columns)
-    return _Runs(work, gap, labels, corrupt, others)
+    return _Runs(work, gap, labels, corrupt, others, matched.min(axis=0))
 
 
 def _circuits(
@@ -375,7 +388,7 @@ def _row(both: _Both, chosen: np.ndarray, rounding: float, seed: int, p: float) 
     by_chance = both.null(chosen) == "random"
     null = ends[:, 4] if by_chance else ends[:, 1]
     terms, means = np.column_stack([ends[:, 0], null, ceiling]), ends[0]
-    index = small or _unfaithful(both, means)
+    index = small or _unmatched(runs, chosen) or _unfaithful(both, means)
     if index is None:
         scale = rounding / abs(gaps[0])
         index = of_its_own(index_of(terms[0], terms[1:], rounding=scale), *terms[0, 1:])
@@ -390,6 +403,15 @@ def _row(both: _Both, chosen: np.ndarray, rounding: float, seed: int, p: float) 
         terms, means = np.full_like(terms, np.nan), np.full_like(means, np.nan)
     row = about.judged(terms, index=index, p=p)
     return row | {"own": means[2], "random": means[4]}
+
+
+def _unmatched(runs: _Runs, sizes: np.ndarray) -> Index | None:
+    """Why parts that are knocked out have too few others to compare with; None where enough."""
+    least = runs.matched[sizes].min()
+    if least >= MATCHED:
+        return None
+    reason = f"only {least:.0%} as many parts are left that are none of the class's: lower shares"
+    return Index(np.nan, np.nan, np.nan, CANNOT_TELL, reason)
 
 
 def _unfaithful(both: _Both, means: np.ndarray) -> Index | None:

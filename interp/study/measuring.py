@@ -154,6 +154,7 @@ class Measurement:
         load = load_classifier if self.model.supervised else load_clip
         clip = load(self.model.checkpoint, model=self.model.architecture, device=self.device)
         # convolutions take three quarters of the time so; sums add up in another order
+        torch.backends.cudnn.allow_tf32 = False  # three digits of a convolution are too few
         clip.visual.source.to(memory_format=torch.channels_last)
         return OpenedModel(
             Subject(clip, self.model.place, self.model.control),

@@ -361,7 +361,7 @@ def _in_band(rows: pd.DataFrame) -> pd.DataFrame:
 def _of_pair(rows: pd.DataFrame, natural: str) -> pd.DataFrame:
     """Rows of the natural domain and the one that is tested in."""
     ends = rows[["domain_a", "domain_b", "test_domain"]].to_numpy()
-    return rows[[{a, b} == {natural, test} for a, b, test in ends]]
+    return rows[np.array([{a, b} == {natural, test} for a, b, test in ends], dtype=bool)]
 
 
 def _accuracies(accuracy: pd.DataFrame, natural: str) -> pd.DataFrame:

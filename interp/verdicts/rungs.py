@@ -157,44 +157,40 @@ def _edges(overlap: pd.DataFrame) -> pd.DataFrame:
     return overlap[(overlap["level"] == "edge") & (overlap["measure"] == PRIMARY_OVERLAP)].copy()
 
 
-ANSWER = (
-    *("value", "null", "ceiling", "index", "index_low", "index_high", "p", "verdict", "reason"),
-)
-"""Columns of a row that its verdict rests on."""
-
-
 def _wiring(transfer: pd.DataFrame) -> pd.DataFrame:
     """R6 site by site: A's circuit must be sufficient in B and necessary there; the weaker counts.
 
     Tables of sufficiency alone (of older results) are judged by it.
     """
     keys = [name for name in ("domain_a", "domain_b", "level", "site", *PLACE) if name in transfer]
-    known = [name for name in ANSWER if name in transfer]
     kept, lost = (
         transfer[transfer["measure"] == measure].reset_index(drop=True)
         for measure in (OVER_SIZES, NECESSITY_OVER_SIZES)
     )
     if lost.empty:
         return kept
-    lost = kept[keys].merge(lost[[*keys, *known]], on=keys, how="left")
+    for rows in (kept, lost):
+        for name in ("verdict", "reason"):
+            rows[name] = rows[name].astype(object).where(rows[name].notna(), "")
+    lost = kept[keys].merge(lost.drop_duplicates(keys), on=keys, how="left")
+    answers = [name for name in kept if name not in (*keys, "measure")]
     found = kept.copy()
     for place in np.flatnonzero(lost["verdict"].notna()):
-        kept_row, lost_row = kept.loc[place, known], lost.loc[place, known]
+        kept_row, lost_row = kept.loc[place], lost.loc[place]
         told = of_both(kept_row["verdict"], lost_row["verdict"])
         if _weaker(lost_row, kept_row, told):
-            found.loc[place, known] = lost_row
+            found.loc[place, answers] = lost_row[answers]
             reason = lost_row["reason"]
             found.loc[place, "reason"] = f"necessity: {reason}" if reason else ""
-        found.loc[place, "verdict"] = told
     return found
 
 
 def _weaker(row: pd.Series, other: pd.Series, told: str) -> bool:
     """Whether the answer `told` of both rests on this row rather than on the other.
 
-    It rests on the one that denies, else on one that has no index, else on the lower index.
+    It rests on the row that gives it; of two that do, on one that has no index, else on the lower.
     """
-    if told == NOT_SHARED and row["verdict"] != other["verdict"]:
+    if row["verdict"] != other["verdict"]:
         return bool(row["verdict"] == told)
     own, others = float(row["index"]), float(other["index"])
     if np.isnan(own) or np.isnan(others):

@@ -298,6 +298,13 @@ def test_directions_bring_the_halves_of_their_own_sites() -> None:
     assert runs.loc["debiased CKA", "half_1"].isna().all()
 
 
+def test_a_table_of_directions_without_rows_has_no_halves() -> None:
+    given = tables()
+    empty = given["similarity"].iloc[:0].assign(half_1=0.0, half_2=0.0)
+    runs, _ = from_tables(given | {"directions": empty})
+    assert len(runs) == 2 and runs["half_1"].isna().all()
+
+
 def test_older_tables_have_halves_of_mean_differences_over_seen_classes() -> None:
     given = tables()
     given["directions"] = given["similarity"].assign(measure="cosine of mean differences")

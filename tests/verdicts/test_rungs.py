@@ -1,12 +1,14 @@
 """The registry of rungs: which rows judge each, by what rule, on data whose answer is known."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from interp.core.statistics.index_of_sharing import found_beyond_null, sharing_index
 from interp.probes import Features, directions, transfer
-from interp.verdicts.judging import judged_rows
+from interp.verdicts.judging import judged_rows, ladder_rows
 from interp.verdicts.rungs import RUNGS
 
 SITE = "blocks.1.hook_resid_post"
@@ -185,6 +187,30 @@ def test_wiring_is_shared_where_circuits_are_sufficient_and_necessary(
     assert np.isnan(index) or row["index_high"] == pytest.approx(index + 0.05)
     rows = judged_rows({"circuit_transfer": table})
     assert rows["verdict"].tolist() == [told] and rows["rung"].tolist() == ["R6"]
+
+
+def test_an_answer_keeps_the_interval_that_it_was_given_by() -> None:
+    """Else a band would judge the other interval again, and say what one of the two denies."""
+    table = transfers(("shared", 0.75, "cannot tell", 0.8), ("shared", 0.6, "partly shared", 0.65))
+    wide = table["verdict"] == "cannot tell"
+    table.loc[wide, ["index_low", "index_high"]] = 0.3, 1.3
+    found = RUNGS["R6"].judged.select(table)
+    assert found["verdict"].tolist() == ["cannot tell", "partly shared"]
+    assert found["index"].tolist() == [0.8, 0.65] and found["index_low"].tolist() == [0.3, 0.6]
+    both = [found.iloc[[0]], found.iloc[[0]].assign(domain_a="B", domain_b="A")]
+    [told] = ladder_rows(judged_rows({"circuit_transfer": pd.concat(both)}))["verdict"]
+    assert told == "cannot tell"
+
+
+def test_tables_read_back_say_the_same(tmp_path: Path) -> None:
+    for told in (("shared", 0.9, "cannot tell", 0.5), ("shared", 0.9, "cannot tell", NONE)):
+        table = transfers(told)
+        table.to_csv(tmp_path / "table.csv", index=False)
+        again = RUNGS["R6"].judged.select(pd.read_csv(tmp_path / "table.csv"))
+        columns = ["verdict", "index", "reason"]
+        pd.testing.assert_frame_equal(
+            again[columns], RUNGS["R6"].judged.select(table)[columns], check_dtype=False
+        )
 
 
 def test_sites_of_wiring_are_joined_one_by_one_and_older_tables_are_as_they_were() -> None:

@@ -75,8 +75,7 @@ JUDGED = {rung.judged.table: rung.judged.measure for rung in (RUNGS["R5"], RUNGS
 """By which rows of a table its rung is judged, and where a missing pair is said to be missing."""
 
 SITE_SHARES = (0.1, 0.2)
-"""Sizes of circuits that are run at one site, where smaller ones are few units, and of those that
-are knocked out."""
+"""Sizes of circuits that are run at one site, where smaller ones are few units."""
 
 BATCH = 64
 """Pictures in a forward of a circuit of units."""
@@ -234,8 +233,7 @@ def _transfers(a: ClassCircuits, b: ClassCircuits, *, seed: int) -> list[pd.Data
     frames = []
     for removed in (False, True):
         words: dict[str, Any] = {"n_null": OTHERS, "seed": seed, "removed": removed}
-        sizes = {"shares": SITE_SHARES} if removed else {}
-        frames.append(circuit_transfer(a, b, **sizes, **words).frame.assign(site="", band=""))
+        frames.append(circuit_transfer(a, b, **words).frame.assign(site="", band=""))
         for site, place in _places(a).items():
             ends = a.only([site]), b.only([site])
             one = circuit_transfer(*ends, shares=SITE_SHARES, **words).frame

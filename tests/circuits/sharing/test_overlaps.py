@@ -177,7 +177,9 @@ def test_what_is_read_out_of_any_picture_is_no_sharing() -> None:
     row = overlap(*found).frame.iloc[0]
     assert row["value"] == plain["value"] and row["null"] > plain["null"]
     assert row["null_kind"] == "the class's readout, on pictures of other classes"
-    assert row["verdict"] == "cannot tell" and row["reason"].startswith("parts overlap more than")
+    assert row["verdict"] == "cannot tell" and row["reason"].startswith(
+        "parts overlap no more than"
+    )
     assert row["index"] < 0.2 and row["p"] > 0.05
 
 
@@ -227,6 +229,29 @@ def test_parts_make_no_class_that_the_model_does_not_tell() -> None:
     assert blind["verdict"] == "cannot tell" and np.isnan(blind["index"])
     assert blind["reason"].startswith("the model does not tell classes in B")
     assert blind["value"] == told["value"]  # what was measured stays
+    wiring = wire(open_vit())
+    values = np.random.default_rng(4).normal(size=(8, wiring.n_edges))
+    edges = Scores(values, list("aabbccdd"), [0, 1] * 4, np.zeros(wiring.n_edges), wiring.edges)
+    silent = replace(edges, gap=-np.ones(8))
+    assert set(overlap(silent, silent).frame["verdict"]) == {"cannot tell"}  # rewired ones, too
+
+
+def test_where_another_class_denies_the_readout_is_not_asked() -> None:
+    """A common readout must neither turn what is found into a denial nor mix the numbers of two."""
+    a, b = domains(shared=0.0, common=0)
+    leads = np.random.default_rng(1).normal(size=(15, 300))[a.labels]
+    readout = [
+        Scores(leads + noise, a.labels, a.sides, a.groups)
+        for noise in np.random.default_rng(2).normal(size=(2, *leads.shape))
+    ]
+    found = [replace(each, readout=one) for each, one in zip((a, b), readout, strict=True)]
+    row, plain = (overlap(*pair).frame.iloc[0] for pair in (found, (a, b)))
+    assert row["verdict"] == plain["verdict"] == "not shared"
+    assert row["null"] == plain["null"] and row["p"] == plain["p"]
+    little = domains(shared=0.15, common=0, seed=3)
+    some = [replace(each, readout=one) for each, one in zip(little, readout, strict=True)]
+    assert overlap(*little).frame["p"].iloc[0] < 0.05
+    assert overlap(*some).frame["verdict"].iloc[0] != "not shared"
 
 
 def test_nodes_take_readout_and_gap_along() -> None:

@@ -67,6 +67,16 @@ def test_class_circuits_are_scored_so(level: str) -> None:
         assert some.readout is not None and some.readout.values.shape[1] == some.values.shape[1]
 
 
+@pytest.mark.parametrize("metric", ["kl", "clean_distance", "mean_margin"])
+def test_a_gap_is_above_nought_where_the_model_tells_classes(metric: str) -> None:
+    planted, tower = model("all shared")
+    cut = Units.of(tower, NEURONS, pictures().tensors(as_tensor, [0]), axis="d_mlp")
+    words = {"classifier": planted.classifier, "preprocess": as_tensor, "metric": metric}
+    ends = [class_circuits(cut, pictures(), domain=domain, n=2, **words) for domain in DOMAINS]
+    assert all((gap > 0).all() for end in ends for gap in end.gaps)
+    assert "does not tell" not in overlap(*ends).frame["reason"].iloc[0]
+
+
 def test_random_weights_share_no_parts() -> None:
     """An untrained model's parts agree between domains, and make no class."""
     planted, _ = model("all shared")

@@ -118,6 +118,16 @@ def test_parts_of_the_class_itself_are_no_null_of_necessity() -> None:
                 assert (own[:, here].sum(axis=1) == other[:, here].sum(axis=1)).all()
 
 
+def test_parts_without_others_to_compare_with_are_refused() -> None:
+    """Every circuit of a site of few units is most of it: that it is necessary says nothing."""
+    a, b = both("all shared", "edge")
+    groups, sizes = np.unique(a.cut.groups, return_counts=True)
+    assert len(groups) > 1 and (sizes == 1).any()
+    table = circuit_transfer(a, b, shares=(0.9,), removed=True).frame
+    assert (table["verdict"] == "cannot tell").all() and table["index"].isna().all()
+    assert table["reason"].str.contains("as many parts are left that are none of").all()
+
+
 def test_edges_see_the_separation_but_not_which_class_is_shared() -> None:
     """All classes of a planted model run along one set of edges: other classes' do as well."""
     apart = circuit_transfer(*both("all separate", "edge"), shares=(0.5,)).frame
