@@ -10,8 +10,8 @@ import pandas as pd
 
 from interp.circuits.sharing.components import Cut, Edges, Units
 from interp.circuits.sharing.overlap_measures import best_of_groups
-from interp.circuits.sharing.overlaps import Scores
 from interp.circuits.sharing.readouts import scored_for_others
+from interp.circuits.sharing.shared_parts import Scores
 from interp.circuits.tasks.metrics import DISTANCES, measure
 from interp.circuits.tasks.pairs import Read, embed, read_pairs
 from interp.core.artists import artist_sides
