@@ -428,7 +428,7 @@ MEASURE = MeasureSpec(
     evidence=("overlap", "circuit_transfer", "das", "circuit_stability"),
     of=(TRAINED, UNTRAINED),
     option="circuits",
-    seconds=33.0,
+    seconds=55.0,
     sections=(DAS, CROSSING),
 )
 PAIRS = MeasureSpec(
@@ -438,5 +438,5 @@ PAIRS = MeasureSpec(
     evidence=MEASURE.evidence,
     option="circuits",
     by_name=True,
-    seconds=110.0,
+    seconds=170.0,
 )
