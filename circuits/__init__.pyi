@@ -66,9 +66,9 @@ from .sharing.components import Edges as Edges
 from .sharing.components import Units as Units
 from .sharing.overlap_measures import MEASURES_OF_OVERLAP as MEASURES_OF_OVERLAP
 from .sharing.per_class import ClassCircuits as ClassCircuits
-from .sharing.per_class import circuit_stability as circuit_stability
 from .sharing.per_class import class_circuits as class_circuits
-from .sharing.per_class import inclusion as inclusion
+from .sharing.redrawn_circuits import circuit_stability as circuit_stability
+from .sharing.redrawn_circuits import inclusion as inclusion
 from .sharing.shared_parts import Scores as Scores
 from .sharing.shared_parts import overlap as overlap
 from .sharing.transfer_faithfulness import TRANSFER_SHARES as TRANSFER_SHARES

@@ -66,8 +66,8 @@ def without_command(
 ) -> None:
     """Train CLIPs on mixtures of domains, open them, and find out what the domains share.
 
-    Without a command, or with options of `run` alone: the embedded study, in about a quarter of an
-    hour, to one offline page.
+    Without a command, or with options of `run` alone: the embedded study, in fifteen to twenty
+    minutes, to one offline page.
 
     \b
     Examples:

@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from interp.circuits.sharing.components import Cut, Edges, Units
 from interp.circuits.sharing.overlap_measures import best_of_groups
-from interp.circuits.sharing.readouts import scored_for_others
+from interp.circuits.sharing.readouts import Readout, scored_for_others
 from interp.circuits.sharing.shared_parts import Scores
 from interp.circuits.tasks.metrics import DISTANCES, measure
 from interp.circuits.tasks.pairs import Read, embed, read_pairs
@@ -19,22 +17,8 @@ from interp.core.classifiers import Classifier
 from interp.core.errors import SampleError, SpecificationError, check_known
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Preprocess
-from interp.core.seeds import rng
 from interp.core.sites import find_sites
-from interp.core.statistics.evidence_rows import Evidence
-from interp.core.statistics.resampling import Interval
-from interp.core.tables import Table
 from interp.core.tower import Tower
-
-SURE = 0.95
-"""A part that is in so large a share of draws is a sure one."""
-
-
-class Readout(NamedTuple):
-    """Classes that pairs were scored for and do not show, and the scores, `example part`."""
-
-    asked: list[str]
-    values: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +39,11 @@ class ClassCircuits:
         `class_circuits` makes them; `overlap` takes their `scores`, `circuit_transfer` takes them
         whole.
 
+    >>> import pandas as pd
     >>> import torch
     >>> from PIL import Image
-    >>> from interp.circuits import Chain
+    >>> from interp.circuits import Chain, Classifier, Edges, Units, class_circuits
+    >>> from interp.core.images import ImageTable
     >>> names = ("red", "lime", "blue", "white")
     >>> frame = pd.DataFrame({"path": range(8), "label": names * 2, "domain": "real",
     ...                       "split": "test", "caption": ""})
@@ -197,11 +183,14 @@ def class_circuits(
         classes (drawings, or pictures, where artists are not known).
 
         Every pair is scored once more for a class that neither of its pictures shows, for
-        `overlap` to know which parts lead to a class whatever is shown.
+        `overlap` to know which parts lead to a class whatever is shown. With very few pairs, where
+        some class could not be asked for, there are no such scores.
 
+    >>> import pandas as pd
     >>> import torch
     >>> from PIL import Image
-    >>> from interp.circuits import Chain
+    >>> from interp.circuits import Chain, Classifier, Edges, Units, class_circuits
+    >>> from interp.core.images import ImageTable
     >>> names = ("red", "lime", "blue", "white")
     >>> frame = pd.DataFrame({"path": range(8), "label": names * 2, "domain": "real",
     ...                       "split": "test", "caption": ""})
@@ -260,154 +249,3 @@ def _gap(tower: Tower, read: Read) -> np.ndarray:
     )
     better = corrupt - clean if read.metric.kind in DISTANCES else clean - corrupt
     return better.double().cpu().numpy()
-
-
-@door
-def inclusion(found: ClassCircuits, *, share: float = 0.1, n: int = 200, seed: int = 0) -> Table:
-    """How often each part is in the circuit when a domain's pictures are drawn again.
-
-    value = share of the draws in which the part is in the circuit; null = the kept share of its
-    group, which a part has by chance.
-
-    Args:
-        found: The scores of a domain's classes.
-        share: The share of each group that a circuit keeps: the parts with the largest mean over
-            classes of |mean score|.
-        n: Draws of each class's pictures, with replacement; the classes stay.
-        seed: Seed of the draws.
-
-    Returns:
-        A row for each part.
-
-    Raises:
-        SpecificationError: For a share outside (0, 1] or fewer than one draw.
-
-    >>> import torch
-    >>> from PIL import Image
-    >>> from interp.circuits import Chain
-    >>> names = ("red", "lime", "blue", "white")
-    >>> frame = pd.DataFrame({"path": range(8), "label": names * 2, "domain": "real",
-    ...                       "split": "test", "caption": ""})
-    >>> images = ImageTable(frame, reader=lambda row: Image.new("RGB", (1, 1), row["label"]))
-    >>> head = Classifier(torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]), names)
-    >>> def preprocess(image):
-    ...     return torch.tensor([image.getpixel((0, 0))]) / 255
-    >>> cut = Edges(Chain([torch.nn.Identity()]))
-    >>> found = class_circuits(cut, images, domain="real", classifier=head, preprocess=preprocess)
-    >>> inclusion(found, share=1.0, n=9).frame[["edge", "value"]].to_numpy().tolist()
-    [['input->m0', 1.0], ['input->logits', 1.0], ['m0->logits', 1.0]]
-    """
-    _check_draws(share, n)
-    kept, drawn = _drawn_again(found, share, n, seed)
-    sizes = pd.Series(kept).groupby(found.cut.groups).transform("mean")
-    names = "edge" if found.cut.level == "edge" else "node"
-    frame = pd.DataFrame(
-        {
-            names: found.cut.names,
-            "measure": "inclusion probability",
-            "value": drawn.mean(axis=0),
-            "null": sizes,
-            "kept": kept,
-            "level": found.cut.level,
-            "domain": found.domain,
-            "n_pictures": len(found.scores.labels),
-            "seed": seed,
-        }
-    )
-    return Table("inclusion", frame, {"share": share, "draws": n})
-
-
-@door
-def circuit_stability(
-    found: ClassCircuits, *, share: float = 0.1, n: int = 200, seed: int = 0
-) -> Table:
-    """How much of a domain's circuit is found again when its pictures are drawn again.
-
-    value = mean over draws of the share of the circuit's parts that the circuit of the draw has,
-    which is the mean of their `inclusion`; null = the share by chance; ceiling = 1; index = (value
-    - null) / (1 - null).
-
-    Args:
-        found: The scores of a domain's classes.
-        share: The share of each group that a circuit keeps.
-        n: Draws of each class's pictures, with replacement; the classes stay.
-        seed: Seed of the draws.
-
-    Returns:
-        A row for all parts and, for a cut by units, one for each site. `low` and `high` hold 95 %
-        of the draws. The circuit has `n_edges` parts, of which `n_sure` are in 95 % of the draws or
-        more.
-
-    Raises:
-        SpecificationError: For a share outside (0, 1] or fewer than one draw.
-
-    >>> import torch
-    >>> from PIL import Image
-    >>> from interp.circuits import Chain
-    >>> names = ("red", "lime", "blue", "white")
-    >>> frame = pd.DataFrame({"path": range(8), "label": names * 2, "domain": "real",
-    ...                       "split": "test", "caption": ""})
-    >>> images = ImageTable(frame, reader=lambda row: Image.new("RGB", (1, 1), row["label"]))
-    >>> head = Classifier(torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]), names)
-    >>> tower = Chain([torch.nn.Identity()], axes=("batch", "pos", "channel"))
-    >>> cut = Units.of(tower, "hook_embed", torch.ones(1, 1, 3))
-    >>> def preprocess(image):
-    ...     return torch.tensor([image.getpixel((0, 0))]) / 255
-    >>> found = class_circuits(cut, images, domain="real", classifier=head, preprocess=preprocess)
-    >>> circuit_stability(found, share=0.5, n=9).frame[["site", "n_edges"]].to_numpy().tolist()
-    [['', 2], ['hook_embed', 2]]
-    """
-    _check_draws(share, n)
-    kept, drawn = _drawn_again(found, share, n, seed)
-    places = {"": np.ones(len(kept), bool)}
-    if isinstance(found.cut, Units):
-        of_site = np.repeat(list(found.cut.widths), list(found.cut.widths.values()))
-        places |= {site: of_site == site for site in found.cut.widths}
-    about = Evidence(
-        estimand="this model, other pictures of these classes", null_kind="parts drawn by chance",
-        ceiling_kind="the same parts every time", unit="draw of pictures", seed=seed, n_units=n,
-        n_pictures=len(found.scores.labels),
-    )  # fmt: skip
-    rows = []
-    for site, here in places.items():
-        again = drawn[:, here & kept]
-        value, null = float(again.mean()), float(kept[here].mean())
-        of_draws = again.mean(axis=1)
-        low, high = np.quantile(of_draws, [0.025, 0.975])
-        row = about.row(
-            Interval(value, float(of_draws.std()), float(low), float(high)), null=null, ceiling=1.0,
-            index=(value - null) / (1 - null) if null < 1 else np.nan,
-        )  # fmt: skip
-        sure = int((again.mean(axis=0) >= SURE).sum())
-        rows.append({"site": site, **row, "n_edges": int((here & kept).sum()), "n_sure": sure})
-    frame = pd.DataFrame(rows).assign(
-        measure="parts found again", level=found.cut.level, domain=found.domain
-    )
-    facts = {"share": share, "draws": n, "sure": SURE}
-    return Table.with_evidence("circuit_stability", frame, facts)
-
-
-def _drawn_again(
-    found: ClassCircuits, share: float, n: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The circuit over all classes, `[part]`, and that of every draw of pictures, `[draw part]`."""
-    scores, generator = found.scores, rng("inclusion", seed)
-    labels = np.asarray(scores.labels, dtype=object)
-    rows = [np.flatnonzero(labels == name) for name in found.classes]
-    drawn = np.zeros((n, scores.values.shape[1]), bool)
-    for number in range(n):
-        means = [scores.values[generator.choice(own, len(own))].mean(axis=0) for own in rows]
-        size = np.mean(np.abs(means), axis=0)[None]
-        drawn[number] = best_of_groups(size, found.cut.groups, share)[0]
-    size = np.abs(scores.means(found.classes)).mean(axis=(0, 1))[None]
-    return best_of_groups(size, found.cut.groups, share)[0], drawn
-
-
-def _check_draws(share: float, n: int) -> None:
-    if not 0 < share <= 1 or n < 1:
-        raise SpecificationError(
-            "draw circuits again",
-            f"a share of {share}, {n} times",
-            "a share above 0, up to 1, once or more",
-            "leave them at their defaults",
-        )

@@ -6,11 +6,21 @@ in common in two domains says nothing of how these domains make the class.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
 
 from interp.circuits.tasks.metrics import DISTANCES, Metric, Target
 from interp.circuits.tasks.pairs import Read
 from interp.core.images import Pairs
 from interp.core.seeds import rng
+
+
+class Readout(NamedTuple):
+    """Classes that pairs were scored for and do not show, and the scores, `example part`."""
+
+    asked: list[str]
+    values: np.ndarray
 
 
 def scored_for_others(read: Read, classes: Sequence[str], *, seed: int = 0) -> Read | None:

@@ -3,8 +3,8 @@
 Rung R6 of the ladder. Overlap measures whether circuits look alike; here one does the other's work.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,20 +12,16 @@ import pandas as pd
 
 from interp.circuits.patching.localisation import (
     ROUNDING,
-    by_class,
     index_of,
     max_t_p,
     no_gap,
     of_its_own,
     rounded,
 )
-from interp.circuits.sharing.components import Cut
-from interp.circuits.sharing.overlap_measures import best_of_groups
+from interp.circuits.sharing.circuit_runs import CircuitRuns, run_circuits
 from interp.circuits.sharing.per_class import ClassCircuits
 from interp.core.errors import SampleError, SpecificationError
 from interp.core.faces.doors import door
-from interp.core.progress import say
-from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import Evidence
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, Index
 from interp.core.tables import Table
@@ -183,7 +179,7 @@ def circuit_transfer(
         )
     n_null = min(n_null, len(classes) - 1)
     ways = ((a, b), (b, a))
-    runs = [_measure(*way, classes, shares, n_null, seed, removed=removed) for way in ways]
+    runs = [run_circuits(*way, classes, shares, n_null, seed, removed=removed) for way in ways]
     question = NECESSITY if removed else SUFFICIENCY
     parts = [
         _rows(_Both(here, back, source.domain, target.domain, question), shares, seed).assign(
@@ -199,140 +195,11 @@ def circuit_transfer(
 
 
 @dataclass(frozen=True)
-class _Runs:
-    """The work of each kind of circuit, in the metric's unit, and what the examples show.
-
-    It is the metric over the corrupt run with the circuit, or what is missing without it. `work`
-    is `[size example]` for the circuits own, ceiling and random, and `[size example null]` for
-    other, which are circuits of the classes `others` `[example null]`. `matched` is how large
-    these are, as a share of the class's own, `[size]`.
-    """
-
-    work: Mapping[str, np.ndarray]
-    gap: np.ndarray
-    labels: np.ndarray
-    corrupt: np.ndarray
-    others: np.ndarray
-    matched: np.ndarray
-    known: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict)
-
-    @property
-    def n_classes(self) -> int:
-        """How many classes there are."""
-        return int(self.labels.max()) + 1
-
-    def left_out(self, sizes: np.ndarray) -> np.ndarray:
-        """Value, null, ceiling, gap and random, `[1 + class 5]`: means over classes and some sizes.
-
-        Of all classes, then without each wherever it stands: shown, in the corrupt picture, or as
-        the class of another circuit.
-        """
-        key = tuple(sizes.tolist())
-        if key not in self.known:
-            work = {name: each[sizes].mean(axis=0) for name, each in self.work.items()}
-            ways = (-2, *range(self.n_classes))
-            self.known[key] = np.stack([self._means(work, without) for without in ways])
-        return self.known[key]
-
-    def _means(self, work: Mapping[str, np.ndarray], without: int) -> np.ndarray:
-        usable = self.others != without
-        other = np.where(usable, work["other"], 0).sum(axis=1)
-        chance = other / np.maximum(usable.sum(axis=1), 1)
-        stay = (self.labels != without) & (self.corrupt != without) & usable.any(axis=1)
-        ends = (work["own"], chance, work["ceiling"], self.gap, work["random"])
-        rows, labels = np.stack(ends, axis=1)[stay], self.labels[stay]
-        counts = np.bincount(labels, minlength=self.n_classes)
-        if not len(rows):
-            return np.full(5, np.nan)
-        sums = np.zeros((self.n_classes, 5))
-        np.add.at(sums, labels, rows)
-        return (sums[counts > 0] / counts[counts > 0, None]).mean(axis=0)
-
-    def shift(self, sizes: np.ndarray, null: str) -> np.ndarray:
-        """How much more the class's own circuit does than those of the null, `[class]`."""
-        work = self.work[null][sizes].mean(axis=0)
-        work = work.mean(axis=1) if null == "other" else work
-        return by_class(self.work["own"][sizes].mean(axis=0) - work, self.labels)
-
-
-def _measure(
-    source: ClassCircuits,
-    target: ClassCircuits,
-    classes: Sequence[str],
-    shares: Sequence[float],
-    n_null: int,
-    seed: int,
-    *,
-    removed: bool,
-) -> _Runs:
-    """Run the circuits of each half of the source on the target's other half, or all but them."""
-    steps = 1 + rng("other classes", seed).permutation(len(classes) - 1)[:n_null]
-    place = {name: number for number, name in enumerate(classes)}
-    kept = [(source.kept(share, classes), target.kept(share, classes)) for share in shares]
-    generator = rng("random parts", seed)
-    halves, matched = [], np.ones((2, len(shares)))
-    for side, read in enumerate(target.halves):
-        rows = np.flatnonzero(read.pairs.clean.label.isin(classes).to_numpy())
-        part = read[rows]
-        labels = part.pairs.clean.label.map(place).to_numpy()
-        others = (labels[:, None] + steps) % len(classes)
-        chosen = [
-            _circuits(theirs[:, 1 - side], mine[:, 1 - side], labels, others, source.cut, generator)
-            for theirs, mine in kept
-        ]
-        if removed:
-            means = np.abs(source.scores.means(classes)[:, 1 - side])
-            drawn = generator.random((n_null, *means.shape))[:, labels]
-            for share, each in zip(shares, chosen, strict=True):
-                for kind, size in (("other", means[others.T]), ("random", drawn)):
-                    foreign = np.where(each["own"], 0, size)
-                    best = best_of_groups(foreign, source.cut.groups, share)
-                    each[kind] = best & ~each["own"]
-            matched[side] = [each["other"].mean() / each["own"].mean() for each in chosen]
-        kinds = [kind for kind, masks in chosen[0].items() for _ in masks]
-        masks = np.concatenate([masks for each in chosen for masks in each.values()])
-        if len(masks) * len(rows) > 20_000:
-            say(f"{source.domain} in {target.domain}: {len(masks) * len(rows):,} forwards")
-        values, ends = source.cut.run(part, masks ^ removed)
-        over = ends[0] - values if removed else values - ends[1]
-        over = over.reshape(len(shares), len(kinds), -1)
-        work = {kind: over[:, np.flatnonzero(np.array(kinds) == kind)] for kind in chosen[0]}
-        corrupt = part.pairs.corrupt.label.map(place).fillna(-1).to_numpy()
-        halves.append((work, ends[0] - ends[1], labels, corrupt, others))
-    works, *columns = zip(*halves, strict=True)
-    joined = {
-        kind: np.concatenate([work[kind] for work in works], axis=2).swapaxes(1, 2)
-        for kind in works[0]
-    }
-    joined["random"] = joined["random"].mean(axis=2, keepdims=True)
-    work = {kind: each if kind == "other" else each[..., 0] for kind, each in joined.items()}
-    gap, labels, corrupt, others = (np.concatenate(column) for column in columns)
-    return _Runs(work, gap, labels, corrupt, others, matched.min(axis=0))
-
-
-def _circuits(
-    theirs: np.ndarray,
-    mine: np.ndarray,
-    labels: np.ndarray,
-    others: np.ndarray,
-    cut: Cut,
-    generator: np.random.Generator,
-) -> dict[str, np.ndarray]:
-    """Every kind of circuit of one size, `[circuit example part]`, from `[class part]`."""
-    return {
-        "own": theirs[labels][None],
-        "other": theirs[others.T],
-        "ceiling": mine[labels][None],
-        "random": _shuffled(theirs, cut.groups, generator)[labels][None],
-    }
-
-
-@dataclass(frozen=True)
 class _Both:
     """Circuits of A at work in B (`here`), and those of B at work in A (`back`)."""
 
-    here: _Runs
-    back: _Runs
+    here: CircuitRuns
+    back: CircuitRuns
     a: str
     b: str
     question: _Question
@@ -405,7 +272,7 @@ def _row(both: _Both, chosen: np.ndarray, rounding: float, seed: int, p: float) 
     return row | {"own": means[2], "random": means[4]}
 
 
-def _unmatched(runs: _Runs, sizes: np.ndarray) -> Index | None:
+def _unmatched(runs: CircuitRuns, sizes: np.ndarray) -> Index | None:
     """Why parts that are knocked out have too few others to compare with; None where enough."""
     least = runs.matched[sizes].min()
     if least >= MATCHED:
@@ -432,15 +299,6 @@ def _unfaithful(both: _Both, means: np.ndarray) -> Index | None:
 def _drawings(found: ClassCircuits) -> int:
     frames = [read.pairs.clean.frame for read in found.halves]
     return sum(frame["drawing"].nunique() if "drawing" in frame else len(frame) for frame in frames)
-
-
-def _shuffled(kept: np.ndarray, groups: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """For each circuit one of random parts, as many in every group."""
-    drawn = kept.copy()
-    for group in np.unique(groups):
-        own = np.flatnonzero(groups == group)
-        drawn[:, own] = generator.permuted(kept[:, own], axis=1)
-    return drawn
 
 
 def _check(a: ClassCircuits, b: ClassCircuits, shares: Sequence[float], n_null: int) -> None:

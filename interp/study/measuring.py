@@ -1,6 +1,7 @@
 """Everything that is measured on one model, each table a step that is kept when it is complete."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -92,7 +93,7 @@ class Measurement:
         for measure in self._measures():
             folder = self.steps / f"{measure.name}-{key}"
             if not folder.exists():
-                with complete(folder) as temporary:
+                with complete(folder) as temporary, exact_convolutions():
                     for name, frame in measure.function(self.opened).items():
                         _table(measure, name, frame).save(temporary)
             for path in sorted(folder.glob("*.csv")):
@@ -154,7 +155,6 @@ class Measurement:
         load = load_classifier if self.model.supervised else load_clip
         clip = load(self.model.checkpoint, model=self.model.architecture, device=self.device)
         # convolutions take three quarters of the time so; sums add up in another order
-        torch.backends.cudnn.allow_tf32 = False  # three digits of a convolution are too few
         clip.visual.source.to(memory_format=torch.channels_last)
         return OpenedModel(
             Subject(clip, self.model.place, self.model.control),
@@ -164,6 +164,19 @@ class Measurement:
             self.specification.analysis,
             setting_name(self.model.setting),
         )
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Convolutions in float32 on GPUs, too: TF32 keeps three digits, where effects are compared."""
+    import torch
+
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def _table(measure: MeasureSpec, name: str, frame: pd.DataFrame) -> Table:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from interp.core.images import ImageTable
 from interp.core.statistics.index_of_sharing import BARS, verdict_of_interval
@@ -13,7 +14,7 @@ from interp.measures.catalogue.mechanisms import mechanisms_of_pairs
 from interp.measures.opened import OpenedModel
 from interp.measures.options import AnalysisSpec
 from interp.measures.subjects import Subject
-from interp.study.measuring import Measurement, Model, checkpoint_hash
+from interp.study.measuring import Measurement, Model, checkpoint_hash, exact_convolutions
 from interp.study.specification import Specification
 
 pytestmark = pytest.mark.slow
@@ -69,6 +70,14 @@ def test_other_bars_are_measured_anew(
     assert verdict_of_interval(*some) == "partly shared"
     monkeypatch.setitem(BARS, "shared above", 0.6)
     assert step._key() != before
+
+
+def test_convolutions_are_exact_while_a_model_is_measured_and_as_before_after() -> None:
+    before = torch.backends.cudnn.allow_tf32
+    with pytest.raises(KeyError), exact_convolutions():
+        assert not torch.backends.cudnn.allow_tf32
+        raise KeyError
+    assert torch.backends.cudnn.allow_tf32 == before
 
 
 def test_a_traced_tower_is_measured_where_it_can_be(
