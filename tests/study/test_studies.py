@@ -13,6 +13,7 @@ from PIL import Image
 from interp import Study
 from interp.core.errors import DataError, LeakError, SampleError, SpecificationError
 from interp.core.images import ImageTable
+from interp.core.statistics.index_of_sharing import BARS
 from interp.core.tables import EVIDENCE
 from interp.models.loading.load import load_clip
 from interp.study.grids import Grid
@@ -215,6 +216,7 @@ def test_the_facts_tell_how_to_repeat_it(small_study: Result) -> None:
     facts = json.loads((small_study.folder / "facts.json").read_text())
     assert facts["specification"]["images"]["n_classes"] == 8
     assert {"torch", "open_clip_torch"} <= set(facts["versions"]) and len(facts["held_out"]) == 2
+    assert facts["bars"] == BARS
     assert sum(c["drawings"] for c in facts["credits"]) > 30
     assert all(c["licence"] for c in facts["credits"])
 
