@@ -11,9 +11,9 @@ import numpy as np
 from interp.circuits.patching.localisation import class_mean, index_of, leave_out
 from interp.circuits.subspaces.interchanges import FLOOR, HeldOut, Tried
 from interp.core.statistics.index_of_sharing import (
+    AMOUNT,
     CANNOT_TELL,
     LEAST_ROOM,
-    NOT_BELOW,
     NOT_SHARED,
     PARTLY,
     READER,
@@ -145,7 +145,7 @@ def of_one_code(index: Index, varied: Index, plain: Index) -> Index:
     B; where that is sure, against another class alone (`plain`), the index is the reader's, and is
     withheld.
     """
-    if plain.high < NOT_BELOW < index.high:
+    if plain.high < AMOUNT.not_below < index.high:
         found = f"what varies in A does {plain.low:.2f} to {plain.high:.2f} of B's own"
         return Index(np.nan, np.nan, np.nan, CANNOT_TELL, f"{APART} ({found})")
     if index.verdict in VARIED and not varied.low > VARIED[index.verdict]:

@@ -114,7 +114,8 @@ def ladder(
 
         Rungs are judged by the interval of an index with null 0 and ceiling 1: not shared if it
         lies below .2, unless p finds more than nothing; partly shared if between .1 and .9; shared
-        if above .5. R1 is shared already where the interval of the accuracy lies above the null. A
+        if above .5. R2 goes by the squares of these bars, since CKA grows with the square of what
+        is shared. R1 is shared already where the interval of the accuracy lies above the null. A
         band of layers has the answer of all its sites; where some cannot tell, that of their mean,
         and "cannot tell" where one site contradicts another. What is missing for one pair alone is
         a row that says so.

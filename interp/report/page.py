@@ -33,7 +33,7 @@ from interp.report.naming import setting_name
 from interp.report.sections import Section, filled_sections
 from interp.report.verdict_tables import ladder_table
 from interp.report.words import answer_sentences, headline
-from interp.verdicts.rungs import BY_INDEX, RUNGS
+from interp.verdicts.rungs import AMOUNT_RULE, RUNGS, SQUARES
 
 HERE = Path(__file__).parent
 
@@ -113,7 +113,8 @@ def render_page(result: LoadedResult) -> str:
         first=first,
         no_answer="" if first else no_answer(result),
         ladder=ladder_table(result),
-        by_index=BY_INDEX,
+        by_index=AMOUNT_RULE,
+        squares=SQUARES,
         readable=RUNGS["R1"].rule,
         contents=_contents(leading, others, bool(map_)),
         leading=leading,

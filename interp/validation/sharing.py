@@ -23,7 +23,14 @@ from interp.circuits import (
 from interp.circuits.planted.expectations import expected
 from interp.circuits.planted.model import Outlook, PlantedBlueprint
 from interp.circuits.planted.world import DOMAINS, as_tensor, paint
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
+from interp.core.statistics.index_of_sharing import (
+    AMOUNT,
+    CANNOT_TELL,
+    NOT_SHARED,
+    PARTLY,
+    SHARED,
+    Bars,
+)
 from interp.probes import Features, collect, directions, similarity, transfer
 from interp.probes.geometry.contrasts import DISCRIMINANT
 from interp.validation.opened import Opened
@@ -134,8 +141,8 @@ class _Subject(Opened):
 Said = dict[str | None, Votes]
 
 
-def _by_site(frame: pd.DataFrame) -> Said:
-    return {str(site): count_votes(rows) for site, rows in frame.groupby("site")}
+def _by_site(frame: pd.DataFrame, bars: Bars = AMOUNT) -> Said:
+    return {str(site): count_votes(rows, bars=bars) for site, rows in frame.groupby("site")}
 
 
 def _probes(subject: _Subject) -> Said:
@@ -145,7 +152,7 @@ def _probes(subject: _Subject) -> Said:
 
 
 def _geometry(subject: _Subject) -> Said:
-    return _by_site(similarity(subject.features).frame)
+    return _by_site(similarity(subject.features).frame, RUNGS["R2"].bars)
 
 
 def _directions(subject: _Subject) -> Said:

@@ -9,7 +9,13 @@ from collections.abc import Mapping
 import pandas as pd
 
 from interp.core.sites import LAST, band_of
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED, units_to_decide
+from interp.core.statistics.index_of_sharing import (
+    CANNOT_TELL,
+    NOT_SHARED,
+    SHARED,
+    Bars,
+    units_to_decide,
+)
 from interp.core.statistics.replication import mean_t
 from interp.core.statistics.resampling import Interval
 from interp.verdicts.learned_models import learning, withhold
@@ -78,7 +84,7 @@ def ladder_rows(judged: pd.DataFrame) -> pd.DataFrame:
     found = []
     for place, group in rows.groupby(keys, dropna=False, sort=False):
         rung = RUNGS[group["rung"].iloc[0]]
-        votes = count_votes(group, by_mean=rung.indexed)
+        votes = count_votes(group, by_mean=rung.indexed, bars=rung.bars)
         verdict = votes.verdict
         if rung.by_cuts:
             verdict = of_cuts(count_votes(rows).verdict for _, rows in group.groupby("level"))
@@ -94,16 +100,16 @@ def ladder_rows(judged: pd.DataFrame) -> pd.DataFrame:
                 "n_judged": votes.n,
                 "n_units": group["n_units"].min(),
                 "reason": "; ".join(votes.reasons),
-                "needed": _needed(votes, group) if verdict == CANNOT_TELL else "",
+                "needed": _needed(votes, group, rung.bars) if verdict == CANNOT_TELL else "",
             }
         )
     return pd.DataFrame(found)
 
 
-def _needed(votes: Votes, group: pd.DataFrame) -> str:
+def _needed(votes: Votes, group: pd.DataFrame, bars: Bars) -> str:
     """What would decide an interval that is too wide; empty where there is another reason."""
     n_units = float(group["n_units"].min())
-    units = units_to_decide(votes.index, votes.low, votes.high, n_units)
+    units = units_to_decide(votes.index, votes.low, votes.high, n_units, bars)
     contradicted = {SHARED, NOT_SHARED} <= set(group["verdict"])
     if votes.reasons or contradicted or not units > n_units:
         return ""

@@ -5,7 +5,7 @@ the documentation read this one list.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass
 from itertools import combinations
 from typing import Any
 
@@ -14,7 +14,16 @@ import pandas as pd
 
 from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
 from interp.circuits.sharing.transfer_faithfulness import NECESSITY_OVER_SIZES, OVER_SIZES
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, LEVEL, NOT_SHARED, PARTLY, SHARED
+from interp.core.statistics.index_of_sharing import (
+    AMOUNT,
+    CANNOT_TELL,
+    GEOMETRY,
+    LEVEL,
+    NOT_SHARED,
+    PARTLY,
+    SHARED,
+    Bars,
+)
 from interp.probes.geometry.contrasts import DISCRIMINANT, MEAN_DIFFERENCE
 from interp.verdicts.votes import of_both
 
@@ -28,12 +37,26 @@ LEAST_HANDS = 6
 it also fails where the class is there (.20 of 30 simulated studies with two artists of loud styles,
 .07 with four, none with six)."""
 
-BY_INDEX = {
-    SHARED: "the index's 95 % interval lies above .5 and reaches .9",
-    PARTLY: "it lies between .1 and .9",
-    NOT_SHARED: "it lies below .2, and p finds nothing beyond the null",
-}
-"""Where a rung gives each answer, if it has no rule of its own; elsewhere it cannot tell."""
+
+def by_index(bars: Bars) -> Mapping[str, str]:
+    """Where a rung gives each answer by the interval of its index; elsewhere it cannot tell."""
+    least, low, high, most = (f"{bar:g}".removeprefix("0") for bar in astuple(bars))
+    return {
+        SHARED: f"the index's 95 % interval lies above {most} and reaches {high}",
+        PARTLY: f"it lies between {low} and {high}",
+        NOT_SHARED: f"it lies below {least}, and p finds nothing beyond the null",
+    }
+
+
+AMOUNT_RULE = by_index(AMOUNT)
+"""The answers of most rungs, in words."""
+
+SQUARES = (
+    f"R2 goes by the squares of these bars ({GEOMETRY.partly_above:g}, {GEOMETRY.not_below:g}, "
+    f"{GEOMETRY.shared_above:g}, {GEOMETRY.partly_below:g}), since CKA grows with the square of "
+    "what is shared."
+)
+"""What sets R2's rule apart, in words."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +97,8 @@ class Rung:
         mechanism: Whether "shared" permits to speak of a shared mechanism.
         by_cuts: Whether one cut through the tower that denies is enough for "not shared".
         indexed: Whether the index says how much is shared (R1's says how well a class is read).
-        rule: Where a site gives each answer.
+        bars: Where the interval of its index must lie for each answer.
+        own_rule: Where a site gives each answer, if not by these.
     """
 
     name: str
@@ -87,7 +111,13 @@ class Rung:
     mechanism: bool = False
     by_cuts: bool = False
     indexed: bool = True
-    rule: Mapping[str, str] = field(default_factory=lambda: BY_INDEX)
+    bars: Bars = AMOUNT
+    own_rule: Mapping[str, str] | None = None
+
+    @property
+    def rule(self) -> Mapping[str, str]:
+        """Where a site gives each answer, in words."""
+        return self.own_rule or by_index(self.bars)
 
     @property
     def measures(self) -> tuple[RungMeasure, ...]:
@@ -200,7 +230,9 @@ def _weaker(row: pd.Series, other: pd.Series, told: str) -> bool:
 
 _MEASURES = (
     RungMeasure("R1", "probes within a domain", "transfer", WITHIN, False, _readable),
-    RungMeasure("R2", "debiased CKA", "similarity", "debiased CKA", False, _same_site),
+    RungMeasure(
+        *("R2", "debiased CKA", "similarity", "debiased CKA", False, _same_site), planted=("cka",)
+    ),
     RungMeasure(
         *("R3", "cosine of LDA directions", "directions", DISCRIMINANT, False),
         _named(DISCRIMINANT),
@@ -250,7 +282,7 @@ RUNGS: Mapping[str, Rung] = {
             null="a probe of permuted labels",
             ceiling="every picture right",
             indexed=False,
-            rule={
+            own_rule={
                 SHARED: "the 95 % interval of a probe's accuracy lies above that of permuted "
                 "labels",
                 NOT_SHARED: "its index lies below .2 from six drawings a class or more, and p "
@@ -261,6 +293,7 @@ RUNGS: Mapping[str, Rung] = {
             *("R2", "same geometry", "geometry"),
             null="whole classes permuted",
             ceiling="halves of one domain by other artists",
+            bars=GEOMETRY,
         ),
         _rung(
             *("R3", "same directions", "directions"),

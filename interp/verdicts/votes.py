@@ -9,11 +9,13 @@ from typing import Any
 import pandas as pd
 
 from interp.core.statistics.index_of_sharing import (
+    AMOUNT,
     CANNOT_TELL,
     LEVEL,
     NOT_SHARED,
     PARTLY,
     SHARED,
+    Bars,
     verdict_of_interval,
 )
 
@@ -36,12 +38,12 @@ class Votes:
     n: int
 
 
-def count_votes(rows: Any, *, by_mean: bool = True) -> Votes:
+def count_votes(rows: Any, *, by_mean: bool = True, bars: Bars = AMOUNT) -> Votes:
     """Sum up rows with the columns `index, index_low, index_high, verdict, reason`, and p if known.
 
     Without `by_mean` (an index that is no amount) only agreement counts. The mean decides where at
     least half of the rows have an index, none of them a reason against its verdict, and none says
-    "shared" where another says "not shared".
+    "shared" where another says "not shared"; it is judged at `bars`, as the rows were.
 
     >>> rows = pd.DataFrame({"index": [0.8, 0.6], "index_low": [0.7, 0.4], "index_high": [1, 0.9],
     ...                      "verdict": ["shared", "cannot tell"], "reason": ["", ""]})
@@ -54,7 +56,7 @@ def count_votes(rows: Any, *, by_mean: bool = True) -> Votes:
     finite = rows[["index", "index_low", "index_high"]].dropna()
     ends: Any = finite.mean() if len(finite) else pd.Series(math.nan, index=finite.columns)
     if by_mean and verdict == CANNOT_TELL and not {SHARED, NOT_SHARED} <= set(counted):
-        verdict = _of_mean(rows, rows.loc[finite.index], ends)
+        verdict = _of_mean(rows, rows.loc[finite.index], ends, bars)
     return Votes(
         float(ends["index"]),
         float(ends["index_low"]),
@@ -66,12 +68,12 @@ def count_votes(rows: Any, *, by_mean: bool = True) -> Votes:
     )
 
 
-def _of_mean(rows: Any, known: Any, ends: Any) -> str:
+def _of_mean(rows: Any, known: Any, ends: Any, bars: Bars) -> str:
     """The verdict on the mean of rows that disagree by width alone."""
     guarded = (known["verdict"] == CANNOT_TELL) & (known["reason"] != "")
     if 2 * len(known) < len(rows) or guarded.any():
         return CANNOT_TELL
-    verdict = verdict_of_interval(ends["index_low"], ends["index_high"])
+    verdict = verdict_of_interval(ends["index_low"], ends["index_high"], bars)
     found = "p" in known and (known["p"] < LEVEL).any()
     return CANNOT_TELL if verdict == NOT_SHARED and found else verdict
 

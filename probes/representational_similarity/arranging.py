@@ -33,7 +33,9 @@ MOST_PAIRS = 8
 
 # its matrices keep their lengths: products of halves give the scale
 _CROSS_VALIDATED = SimilarityMeasure(
-    "cross-validated CKA", cross_validated_cka, 0, lambda x: u_centred(x @ x.T), zero=True
+    *("cross-validated CKA", cross_validated_cka, 0, lambda x: u_centred(x @ x.T)),
+    zero=True,
+    squared=True,
 )
 
 Build = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]

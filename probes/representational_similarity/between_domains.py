@@ -16,6 +16,7 @@ from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import track
 from interp.core.statistics.evidence_rows import Evidence
+from interp.core.statistics.index_of_sharing import AMOUNT, GEOMETRY
 from interp.core.statistics.resampling import jackknife, max_t
 from interp.core.tables import Table
 from interp.core.tower import Tower
@@ -357,5 +358,6 @@ def _about(design: ComparisonDesign, pair: HalvedPair) -> Evidence:
     return Evidence(
         estimand=ESTIMANDS[design.rows], null_kind=NULL_KIND.format(mean=mean),
         ceiling_kind=f"{ceiling}; halves by {artist_column(pair.frame)}, equal n", seed=design.seed,
+        bars=GEOMETRY if design.method.squared else AMOUNT,
         **pair.counts,
     )  # fmt: skip

@@ -257,6 +257,8 @@ class SimilarityMeasure:
             the `deal` of the rows to its values "order", with the rows of y in every order.
         deal: From the groups (classes) of the rows to the fold or batch of each row; None where the
             measure has none.
+        squared: Whether it grows with the square of what is shared: .25 where class codes have a
+            cosine of .5.
         dimensions: From a centred set to the number of dimensions that are kept of it, for a
             measure that needs more rows than both sets keep together; None for the others.
 
@@ -275,6 +277,7 @@ class SimilarityMeasure:
     in_orders: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
     deal: Callable[[np.ndarray], np.ndarray] | None = None
     dimensions: Callable[[np.ndarray], int] | None = None
+    squared: bool = False
 
 
 def _unit(matrix: np.ndarray) -> np.ndarray:
@@ -312,11 +315,11 @@ def _rsa(title: str, distance: str, *, rotation: bool) -> SimilarityMeasure:
 
 
 MEASURES: dict[str, SimilarityMeasure] = {
-    "cka": SimilarityMeasure("debiased CKA", cka, 4, _debiased, zero=True),
-    "biased_cka": SimilarityMeasure("biased CKA", biased_cka, 2, _biased),
+    "cka": SimilarityMeasure("debiased CKA", cka, 4, _debiased, zero=True, squared=True),
+    "biased_cka": SimilarityMeasure("biased CKA", biased_cka, 2, _biased, squared=True),
     "rbf_cka": SimilarityMeasure("debiased RBF CKA", rbf_cka, 4, _rbf, zero=True),
     "minibatch_cka": SimilarityMeasure(
-        "minibatch CKA", minibatch_cka, 4, zero=True, any_order=False,
+        "minibatch CKA", minibatch_cka, 4, zero=True, any_order=False, squared=True,
         in_orders=minibatch_in_orders, deal=lambda groups: dealt_batches(len(groups)),
     ),
     "rsa": _rsa("RSA (correlation)", "correlation", rotation=False),

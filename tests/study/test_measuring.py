@@ -7,14 +7,22 @@ import pandas as pd
 import pytest
 import torch
 
+from interp.core.declarations.measures import MeasureSpec
 from interp.core.images import ImageTable
-from interp.core.statistics.index_of_sharing import BARS, verdict_of_interval
+from interp.core.statistics.index_of_sharing import AMOUNT, BARS, GEOMETRY, verdict_of_interval
 from interp.measures.catalogue import mechanisms
 from interp.measures.catalogue.mechanisms import mechanisms_of_pairs
 from interp.measures.opened import OpenedModel
 from interp.measures.options import AnalysisSpec
 from interp.measures.subjects import Subject
-from interp.study.measuring import Measurement, Model, checkpoint_hash, exact_convolutions
+from interp.study import measuring
+from interp.study.measuring import (
+    Measurement,
+    Model,
+    checkpoint_hash,
+    exact_convolutions,
+    measure_models,
+)
 from interp.study.specification import Specification
 
 pytestmark = pytest.mark.slow
@@ -64,11 +72,12 @@ def test_other_bars_are_measured_anew(
     step = Measurement(Specification(), model, small_images, (), tmp_path / "steps")
     before = step._key()
     assert step._key() == before
-    assert verdict_of_interval(BARS["shared above"] + 0.01, 1.0) == "shared"
-    assert verdict_of_interval(-1.0, BARS["not shared below"] - 0.01) == "not shared"
-    some = BARS["partly shared above"] + 0.01, BARS["partly shared below"] - 0.01
-    assert verdict_of_interval(*some) == "partly shared"
-    monkeypatch.setitem(BARS, "shared above", 0.6)
+    for bars, name in ((AMOUNT, "index"), (GEOMETRY, "CKA")):
+        assert verdict_of_interval(BARS[name]["shared_above"] + 0.01, 1.0, bars) == "shared"
+        assert verdict_of_interval(-1.0, BARS[name]["not_below"] - 0.01, bars) == "not shared"
+        some = BARS[name]["partly_above"] + 0.01, BARS[name]["partly_below"] - 0.01
+        assert verdict_of_interval(*some, bars) == "partly shared"
+    monkeypatch.setitem(BARS["index"], "shared_above", 0.6)
     assert step._key() != before
 
 
@@ -78,6 +87,32 @@ def test_convolutions_are_exact_while_a_model_is_measured_and_as_before_after() 
         assert not torch.backends.cudnn.allow_tf32
         raise KeyError
     assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_models_take_the_cards_in_turn_and_are_measured_exactly(
+    small_images: ImageTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, bool]] = []
+
+    def look(device: str) -> dict[str, pd.DataFrame]:
+        seen.append((device, torch.backends.cudnn.allow_tf32))
+        return {"transplant": pd.DataFrame({"value": [0.5]})}
+
+    looking = MeasureSpec("looking", look, tables=("transplant",), seconds=0.0)
+    monkeypatch.setattr(measuring, "all_measures", lambda: (looking,))
+    monkeypatch.setattr(Measurement, "opened", property(lambda step: step.device))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    steps = []
+    for place in range(3):
+        checkpoint = tmp_path / f"epoch_{place}.pt"
+        checkpoint.write_bytes(bytes([place]))
+        model = Model(checkpoint, "cg-high", "sketch", 0)
+        folder = tmp_path / "steps"
+        steps.append(Measurement(Specification(), model, small_images, (), folder, device="cuda"))
+    found = measure_models(steps, jobs=1)
+    assert seen == [("cuda:0", False), ("cuda:1", False), ("cuda:0", False)]
+    assert found["transplant"]["value"].tolist() == [0.5] * 3  # read back, not measured again
+    assert measure_models([], jobs=1) == {}
 
 
 def test_a_traced_tower_is_measured_where_it_can_be(

@@ -6,6 +6,7 @@ from typing import Any
 
 from interp.core.declarations.writing import CLASS_SETS
 from interp.core.errors import SpecificationError, check_known
+from interp.core.statistics.index_of_sharing import AMOUNT, Bars
 
 Row = Mapping[str, Any]
 """One row of a table."""
@@ -71,9 +72,18 @@ class LineSpec:
     dash: str = "dot"
 
 
-THRESHOLDS = (LineSpec(0.2, "not shared below .2"), LineSpec(0.5, "shared above .5"))
-"""An interval is "not shared" below the first, "shared" above the second, unless it ends below .9.
-"""
+def threshold_lines(bars: Bars = AMOUNT) -> tuple[LineSpec, LineSpec]:
+    """An index's interval is "not shared" below the first, "shared" above the second, or in part.
+
+    >>> [line.text for line in threshold_lines()]
+    ['not shared below .2', 'shared above .5']
+    """
+    least, most = (f"{bar:g}".removeprefix("0") for bar in (bars.not_below, bars.shared_above))
+    return (
+        LineSpec(bars.not_below, f"not shared below {least}"),
+        LineSpec(bars.shared_above, f"shared above {most}"),
+    )
+
 
 ZERO = (LineSpec(0),)
 
@@ -285,6 +295,7 @@ def profile_spec(
     null: str,
     seen: ChoiceSpec | None = None,
     ends: tuple[str, ...] = PAIR,
+    bars: Bars = AMOUNT,
 ) -> FigureSpec:
     """The index of a rung by depth, a line per compared pair of domains."""
     return FigureSpec(
@@ -301,5 +312,5 @@ def profile_spec(
         ends=ends,
         choices=(TEST_DOMAIN, *((seen,) if seen else ())),
         y=AxisSpec("index (0 null, 1 ceiling)"),
-        lines=THRESHOLDS,
+        lines=threshold_lines(bars),
     )

@@ -10,7 +10,9 @@ from numpy.typing import ArrayLike
 
 from interp.core.artists import n_drawings
 from interp.core.statistics.index_of_sharing import (
+    AMOUNT,
     CANNOT_TELL,
+    Bars,
     Index,
     found_beyond_null,
     sharing_index,
@@ -25,7 +27,8 @@ NO_VERDICT = Index(np.nan, np.nan, np.nan, "", "")
 class Evidence:
     """What all rows of one measure have in common; `row` and `judged` make a row of its numbers.
 
-    The fields are columns of the table, as `interp.core.tables.COLUMNS` declares them.
+    The fields are columns of the table, as `interp.core.tables.COLUMNS` declares them, and `bars`,
+    at which its indices are judged.
 
     >>> about = Evidence(estimand="this model", null_kind="chance", seed=0, n_units=4, n_pictures=9)
     >>> row = about.row(Interval(0.5, 0.1, 0.3, 0.7), null=0.25)
@@ -42,6 +45,7 @@ class Evidence:
     n_runs: int = 1
     unit: str = "class"
     ceiling_kind: str = ""
+    bars: Bars = AMOUNT
 
     def row(
         self,
@@ -70,7 +74,9 @@ class Evidence:
         """
         judged: dict[str, object] = {"index": index}
         if isinstance(index, Index):
-            index = found_beyond_null(index, p, value=found.value, null=null, ceiling=ceiling)
+            index = found_beyond_null(
+                index, p, value=found.value, null=null, ceiling=ceiling, bars=self.bars
+            )
             reason = reason or index.reason
             judged = {"index": index.value, "index_low": index.low, "index_high": index.high}
             judged["verdict"] = index.verdict
@@ -127,7 +133,9 @@ class Evidence:
         if refused:
             index = Index(np.nan, np.nan, np.nan, CANNOT_TELL, refused)
         known = errors[1:] if errors else None
-        index = index or sharing_index(value, null, ceiling, left_out=left, errors=known)
+        index = index or sharing_index(
+            value, null, ceiling, left_out=left, errors=known, bars=self.bars
+        )
         spread = jackknife(value, [each[0] for each in left])
         if errors and np.isfinite(value):
             spread = student(value, errors[0], n=len(left))

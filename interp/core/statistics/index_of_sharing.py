@@ -1,6 +1,6 @@
 """The index of sharing, between null and ceiling, and the verdict on its interval."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,15 +11,34 @@ SHARED, PARTLY, NOT_SHARED = "shared", "partly shared", "not shared"
 CANNOT_TELL = "cannot tell"
 VERDICTS = (SHARED, PARTLY, NOT_SHARED, CANNOT_TELL)
 
-NOT_BELOW, SHARED_ABOVE, PARTLY_WITHIN = 0.2, 0.5, (0.1, 0.9)
-"""Where an index's whole interval lies for each answer (`verdict_of_interval`)."""
 
-BARS = {
-    "not shared below": NOT_BELOW,
-    "partly shared above": PARTLY_WITHIN[0],
-    "partly shared below": PARTLY_WITHIN[1],
-    "shared above": SHARED_ABOVE,
-}
+@dataclass(frozen=True)
+class Bars:
+    """Where an index's whole interval lies for each answer (`verdict_of_interval`)."""
+
+    not_below: float = 0.2
+    partly_above: float = 0.1
+    partly_below: float = 0.9
+    shared_above: float = 0.5
+
+    @property
+    def squared(self) -> "Bars":
+        """The bars of an index that grows with the square of what is shared, as that of CKA does.
+
+        >>> Bars().squared.shared_above
+        0.25
+        """
+        return Bars(*(round(bar**2, 4) for bar in astuple(self)))
+
+
+AMOUNT = Bars()
+"""The bars of an index that says how much is shared."""
+
+GEOMETRY = AMOUNT.squared
+"""The bars of CKA. Where the class codes of two domains have a cosine of c, the inner products of
+one hold c² of the other's, and so much is their CKA."""
+
+BARS = {"index": asdict(AMOUNT), "CKA": asdict(GEOMETRY)}
 """The same by name, as results keep them."""
 
 READER = "the reader explains it"
@@ -50,13 +69,14 @@ def sharing_index(
     *,
     left_out: ArrayLike,
     errors: tuple[float, float] | None = None,
+    bars: Bars = AMOUNT,
 ) -> Index:
     """index = (value - null) / (ceiling - null), with a jackknife interval of the whole index.
 
     `left_out` holds one row (value, null, ceiling) per unit left out; `errors` are the standard
     errors of ceiling - null and of the index, where they are known better than by leaving out.
     Refused, as "cannot tell", where ceiling - null is less than three of its standard errors. The
-    verdict is by equivalence (`verdict_of_interval`).
+    verdict is by equivalence, at these `bars` (`verdict_of_interval`).
 
     >>> rows = np.array([[0.8, 0.0, 0.9], [0.82, 0.0, 0.91], [0.81, 0.0, 0.9], [0.8, 0.0, 0.9]])
     >>> sharing_index(0.81, 0.0, 0.9, left_out=rows).verdict
@@ -97,11 +117,11 @@ def sharing_index(
     spread = jackknife((value - null) / (ceiling - null), (rows[:, 0] - rows[:, 1]) / rooms)
     if errors is not None:
         spread = student(spread.value, errors[1], n=len(rows))
-    verdict = verdict_of_interval(spread.low, spread.high)
+    verdict = verdict_of_interval(spread.low, spread.high, bars)
     return Index(spread.value, spread.low, spread.high, verdict, "")
 
 
-def verdict_of_interval(low: float, high: float) -> str:
+def verdict_of_interval(low: float, high: float, bars: Bars = AMOUNT) -> str:
     """Decide by equivalence on an index's interval.
 
         not shared     high < .2
@@ -112,6 +132,7 @@ def verdict_of_interval(low: float, high: float) -> str:
     Args:
         low: The lower end.
         high: The upper end.
+        bars: Other numbers than these.
 
     Returns:
         The first of the four that holds.
@@ -120,15 +141,17 @@ def verdict_of_interval(low: float, high: float) -> str:
     ('shared', 'partly shared', 'not shared')
     >>> verdict_of_interval(0.05, 0.6)
     'cannot tell'
+    >>> verdict_of_interval(0.05, 0.6, GEOMETRY)
+    'partly shared'
     """
-    if high < NOT_BELOW:
+    if high < bars.not_below:
         return NOT_SHARED
-    if low > PARTLY_WITHIN[0] and high < PARTLY_WITHIN[1]:
+    if low > bars.partly_above and high < bars.partly_below:
         return PARTLY
-    return SHARED if low > SHARED_ABOVE else CANNOT_TELL
+    return SHARED if low > bars.shared_above else CANNOT_TELL
 
 
-def units_to_decide(value: float, low: float, high: float, n: float) -> float:
+def units_to_decide(value: float, low: float, high: float, n: float, bars: Bars = AMOUNT) -> float:
     """About how many units an index would take to be decided, if it stays what it is.
 
     The interval of n units shrinks with their square root until it fits one of the answers.
@@ -138,6 +161,7 @@ def units_to_decide(value: float, low: float, high: float, n: float) -> float:
         low: The lower end of its interval.
         high: The upper end.
         n: The units behind it.
+        bars: Those of the answers.
 
     Returns:
         The number; NaN where nothing is known, or the index lies on a bar.
@@ -147,9 +171,9 @@ def units_to_decide(value: float, low: float, high: float, n: float) -> float:
     """
     half = (high - low) / 2
     room = max(
-        NOT_BELOW - value,
-        min(value - PARTLY_WITHIN[0], PARTLY_WITHIN[1] - value),
-        value - SHARED_ABOVE,
+        bars.not_below - value,
+        min(value - bars.partly_above, bars.partly_below - value),
+        value - bars.shared_above,
     )
     if not (np.isfinite([half, room, n]).all() and half > 0 and room > 0.01):
         return np.nan
@@ -157,7 +181,7 @@ def units_to_decide(value: float, low: float, high: float, n: float) -> float:
 
 
 def found_beyond_null(
-    index: Index, p: float, *, value: float, null: float, ceiling: float
+    index: Index, p: float, *, value: float, null: float, ceiling: float, bars: Bars = AMOUNT
 ) -> Index:
     """An index without "not shared", where its own p finds more than the null has.
 
@@ -172,7 +196,7 @@ def found_beyond_null(
     towards_ceiling = (value - null) * (ceiling - null) > 0
     if index.verdict != NOT_SHARED or not (p < LEVEL and towards_ceiling):
         return index
-    if index.low > PARTLY_WITHIN[0]:
+    if index.low > bars.partly_above:
         return replace(index, verdict=PARTLY)
     reason = f"little is shared, but more than nothing (p = {p:.2g})"
     return replace(index, verdict=CANNOT_TELL, reason=reason)

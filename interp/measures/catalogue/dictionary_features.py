@@ -8,7 +8,6 @@ from interp.core.declarations.figures import (
     INDEX,
     PAIR,
     TEST_DOMAIN,
-    THRESHOLDS,
     AxisSpec,
     ChoiceSpec,
     FigureSpec,
@@ -16,6 +15,7 @@ from interp.core.declarations.figures import (
     Look,
     Row,
     SectionSpec,
+    threshold_lines,
 )
 from interp.core.declarations.measures import MeasureSpec
 from interp.core.sites import middle_of
@@ -56,7 +56,7 @@ SHARED_FEATURES = FigureSpec(
     ),
     labels=_code,
     x=AxisSpec("index (0 null, 1 ceiling)"),
-    lines=THRESHOLDS,
+    lines=threshold_lines(),
 )
 
 

@@ -16,6 +16,7 @@ from interp.core.declarations.figures import (
     profile_spec,
 )
 from interp.core.declarations.measures import EVERY_KIND, MeasureSpec
+from interp.core.statistics.index_of_sharing import GEOMETRY
 from interp.measures.opened import Frames, OpenedModel
 
 CKA = profile_spec(
@@ -23,6 +24,7 @@ CKA = profile_spec(
     "Shared geometry by depth",
     "Debiased linear CKA compares how the class means lie in two domains.",
     PERMUTED,
+    bars=GEOMETRY,
 )
 
 DOMAIN_MAP = FigureSpec(

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pandas as pd
 
-from interp.core.declarations.figures import INDEX, PERMUTED, RAW, THRESHOLDS, FigureSpec
+from interp.core.declarations.figures import INDEX, PERMUTED, RAW, FigureSpec, threshold_lines
 from interp.core.declarations.measures import declared_figure
 from interp.core.declarations.writing import number, percent, plain, sequence
+from interp.core.statistics.index_of_sharing import GEOMETRY
 from interp.report.figures.grammar import finished
 from interp.report.figures.kinds import across_lines, depth_figure, forest_figure
 from interp.report.figures.pieces import (
@@ -60,7 +61,8 @@ def answer_figure(result: LoadedResult) -> Figure | None:
     if placed.empty:
         return _instead(result, forest_figure(result, declared_figure("accuracy")))
     where = sequence(result.test_domains)
-    lines, notes = across_lines(THRESHOLDS, "x")
+    thresholds = threshold_lines(GEOMETRY)
+    lines, notes = across_lines(thresholds, "x")
     traces: list[Trace] = []
     for place, test_domain in enumerate(result.test_domains):
         traces += _traces(placed[placed["test_domain"] == test_domain], place)
@@ -75,7 +77,7 @@ def answer_figure(result: LoadedResult) -> Figure | None:
         annotations=[note | {"y": 1} for note in notes],
     )
     missing = found[found["index"].isna()]["name"].tolist()
-    least, most = (line.at for line in THRESHOLDS)
+    least, most = (line.at for line in thresholds)
     said = {
         "where": where,
         "least": least,

@@ -9,9 +9,9 @@ import pandas as pd
 from interp.core.declarations.figures import (
     SETTING,
     TEST_DOMAIN,
-    THRESHOLDS,
     FigureSpec,
     SectionSpec,
+    threshold_lines,
 )
 from interp.core.declarations.writing import number, plain
 from interp.core.sites import BAND, BANDS, LAST
@@ -33,7 +33,7 @@ from interp.report.figures.pieces import (
 from interp.report.figures.subjects import EPOCH_0, settings_of
 from interp.report.loaded import Frame, LoadedResult, whole
 from interp.report.naming import SIGNS, setting_look, setting_name, site_label
-from interp.verdicts.rungs import BY_INDEX, RUNGS
+from interp.verdicts.rungs import AMOUNT_RULE, RUNGS, SQUARES
 from interp.verdicts.votes import agreement
 
 HEADS = {name: f"{name} {rung.label}".replace(" ", "<br>", 1) for name, rung in RUNGS.items()}
@@ -77,10 +77,11 @@ LADDER_MAP = FigureSpec(
     method="Every measure between two domains is turned into an index, and a band of layers gets "
     "the answer on which all its sites agree, or that of their mean.",
     null="Each rung's own null, at index 0.",
-    caption=f"n = {{classes}} classes per verdict. ● blue: shared ({BY_INDEX[SHARED]}); ◐ pale "
-    f"blue: partly shared ({BY_INDEX[PARTLY]}); ○ orange: not shared ({BY_INDEX[NOT_SHARED]}); "
+    caption=f"n = {{classes}} classes per verdict. ● blue: shared ({AMOUNT_RULE[SHARED]}); ◐ "
+    f"pale blue: partly shared ({AMOUNT_RULE[PARTLY]}); ○ orange: not shared "
+    f"({AMOUNT_RULE[NOT_SHARED]}); "
     "? grey: cannot tell, or sites differ; empty: not measured. "
-    f"R1: ● {RUNGS['R1'].rule[SHARED]}; ○ {RUNGS['R1'].rule[NOT_SHARED]}. "
+    f"R1: ● {RUNGS['R1'].rule[SHARED]}; ○ {RUNGS['R1'].rule[NOT_SHARED]}. {SQUARES} "
     "Point at a cell for its index, interval and reasons. Only R4 and R6 speak of mechanisms.",
     alt="Map of verdicts: {pairs} pairs and bands by six rungs",
     where={"control": ""},
@@ -300,7 +301,7 @@ def _panel_layout() -> dict[str, Any]:
     made: dict[str, Any] = layout(620)
     shapes: list[Trace] = []
     notes: list[Trace] = []
-    for place, title in enumerate(HEADS.values()):
+    for place, (name, title) in enumerate(HEADS.items()):
         row, column = divmod(place, 3)
         x = [column * 0.345, column * 0.345 + 0.31]
         y = [0.56, 0.94] if row == 0 else [0.02, 0.4]
@@ -311,7 +312,7 @@ def _panel_layout() -> dict[str, Any]:
                                    anchor=f"x{key}")  # fmt: skip
         here = {"xref": f"x{key}", "yref": f"y{key} domain"}
         shapes.append({**shade(*BAND), **here})
-        for at in (line.at for line in THRESHOLDS):
+        for at in (line.at for line in threshold_lines(RUNGS[name].bars)):
             shapes.append({"type": "line", "x0": 0, "x1": 1, "y0": at, "y1": at, "layer": "below",
                            "xref": f"x{key} domain", "yref": f"y{key}",
                            "line": {"color": GREY, "width": 1, "dash": "dot"}})  # fmt: skip

@@ -125,7 +125,7 @@ def middle_verdict(result: LoadedResult, rung: str, pair: ComparedPair) -> Votes
     rows = rows[(rows["rung"] == rung) & (rows["band"] == "middle") & (rows["control"] == "")]
     if rows.empty:
         return None
-    votes = count_votes(rows, by_mean=RUNGS[rung].indexed)
+    votes = count_votes(rows, by_mean=RUNGS[rung].indexed, bars=RUNGS[rung].bars)
     wanted = [f"would decide: {needed}" for needed in rows["needed"].unique() if needed]
     votes = replace(votes, reasons=(*votes.reasons, *wanted))
     return replace(votes, verdicts=str(rows["votes"].iloc[0])) if len(rows) == 1 else votes

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from interp.core.statistics.index_of_sharing import (
+    AMOUNT,
+    GEOMETRY,
     Index,
     found_beyond_null,
     sharing_index,
+    units_to_decide,
     verdict_of_interval,
 )
 
@@ -35,6 +38,18 @@ def test_verdict_follows_the_index(value: float, word: str) -> None:
 )
 def test_four_answers_by_where_the_interval_lies(low: float, high: float, word: str) -> None:
     assert verdict_of_interval(low, high) == word
+
+
+@pytest.mark.parametrize(
+    "ends", [(0.51, 0.89), (0.51, 0.95), (0.15, 0.7), (0.05, 0.19), (0.05, 0.3)]
+)
+def test_what_grows_with_the_square_has_the_same_answer_at_the_squares(
+    ends: tuple[float, float],
+) -> None:
+    low, high = ends
+    assert verdict_of_interval(low**2, high**2, GEOMETRY) == verdict_of_interval(low, high)
+    units = [units_to_decide(0.45, 0.0, 0.95, 10, bars) for bars in (AMOUNT, GEOMETRY)]
+    assert units[1] < units[0]
 
 
 @pytest.mark.parametrize(

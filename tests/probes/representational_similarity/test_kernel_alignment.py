@@ -33,6 +33,15 @@ def related(n: int, seed: int = 0, wide: int = 7) -> tuple[np.ndarray, np.ndarra
     return x, y
 
 
+@pytest.mark.parametrize("cosine", [0.3, 0.6, 0.9])
+def test_codes_with_a_cosine_have_its_square_as_cka(cosine: float) -> None:
+    """Why R2 goes by the squares of the other rungs' bars."""
+    generator = np.random.default_rng(1)
+    x, own = generator.normal(size=(2, 400, 30))
+    y = cosine * x + np.sqrt(1 - cosine**2) * own
+    assert cka(x, y) == pytest.approx(cosine**2, abs=0.04)
+
+
 @pytest.mark.parametrize(("n", "wide"), [(4, 2), (8, 7), (9, 40)])
 def test_debiased_cka_is_the_average_over_tuples_of_different_rows(n: int, wide: int) -> None:
     x, y = related(n, seed=n, wide=wide)

@@ -13,7 +13,6 @@ from interp.core.declarations.figures import (
     OTHER,
     PAIR,
     TEST_DOMAIN,
-    THRESHOLDS,
     AxisSpec,
     ChoiceSpec,
     FigureSpec,
@@ -21,6 +20,7 @@ from interp.core.declarations.figures import (
     Scale,
     SectionSpec,
     SeriesSpec,
+    threshold_lines,
 )
 from interp.core.tables import Table
 from interp.report.figures.pieces import Figure
@@ -45,11 +45,12 @@ WAYS = ChoiceSpec(
 )
 DEPTH = FigureSpec(
     "toy-depth", "Toys, {pair}", "depth", ("toys",), **SAID, scale=INDEX, subjects="pairs",
-    ends=PAIR, choices=(TEST_DOMAIN, WAYS), y=AxisSpec("index"), lines=THRESHOLDS,
+    ends=PAIR, choices=(TEST_DOMAIN, WAYS), y=AxisSpec("index"), lines=threshold_lines(),
 )  # fmt: skip
 FOREST = FigureSpec(
     "toy-forest", "Toys at {sites}", "forest", ("toys",), **SAID, scale=INDEX, subjects="pairs",
-    ends=PAIR, choices=(TEST_DOMAIN, WAYS), labels="site", x=AxisSpec("index"), lines=THRESHOLDS,
+    ends=PAIR, choices=(TEST_DOMAIN, WAYS), labels="site", x=AxisSpec("index"),
+    lines=threshold_lines(),
 )  # fmt: skip
 MAP = FigureSpec(
     "toy-map", "All toys", "map", ("toys",), **SAID, scale=Scale("value"),
