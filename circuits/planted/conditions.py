@@ -19,9 +19,11 @@ class Lanes:
     one domain answer only under its cue. `one_output`: separate lanes write onto one direction.
     `dim`: how much of the class code domain B has. `copied`: the class token gets a class code that
     both domains write alike and nobody reads. `loud`: a domain's own offset, and distractors.
-    `dosed`: each class has its own combining and writing lanes, as the blueprint's dose says.
-    `sensitivity`: what the filters for P and Q make of domain B's carrier. `tiers` are those it can
-    be planted in, `width` that of the stream.
+    `dosed`: what the blueprint's dose, kept in `dose`, is of: "classes", each with its own
+    combining and writing lanes; the "parts" of each class; or the "geometry" of the classes.
+    `hushed`: how loud decoys are, which tell classes alike in both domains. `sensitivity`: what
+    the filters for P and Q make of domain B's carrier. `tiers` are those it can be planted in,
+    `width` that of the stream.
     """
 
     detect: Sequence[str]
@@ -34,10 +36,17 @@ class Lanes:
     dim: float = 1.0
     copied: bool = False
     loud: bool = False
-    dosed: bool = False
+    dosed: str = ""
+    dose: float = 0.0
+    hushed: float = 1.0
     sensitivity: float = 1.0
     tiers: Sequence[str] = ("easy", "steep")
     width: int = 64
+
+    @property
+    def needs_cue(self) -> bool:
+        """Whether something in the model answers under one domain's cue only."""
+        return self.cued or self.loud or self.dim < 1 or self.dosed == "geometry"
 
 
 SEPARATE = Lanes(TWO, TWO, TWO, TWO, tiers=TIERS)
@@ -54,7 +63,17 @@ CONDITIONS = {
     "offset and distractors": Lanes(ONE, ONE, ONE, ONE, loud=True),
     "late separate": Lanes(ONE, ONE, TWO, TWO, cued=True),
     "backup": Lanes(ONE, ONE, ONE, ONE, route="backed up", tiers=("easy",)),
-    "dose": Lanes(ONE, ONE, TWO, TWO, cued=True, dosed=True),
+    "dose": Lanes(ONE, ONE, TWO, TWO, cued=True, dosed="classes"),
+    "dose of parts": Lanes(
+        *(ONE, ONE, TWO, ONE),
+        "in parts",
+        cued=True,
+        dosed="parts",
+        hushed=0.1,
+        tiers=("easy",),
+        width=128,
+    ),
+    "dose of geometry": Lanes(ONE, ONE, ONE, ONE, dosed="geometry"),
     "shared, inaccurate": Lanes(ONE, ONE, ONE, ONE, sensitivity=0.543, tiers=("easy",)),
     "separate, accurate": SEPARATE,
 }
@@ -70,12 +89,36 @@ separate, and a copy of the class, alike in both domains, that nobody reads. `of
 distractors`: all shared, beside a domain's own constant and loud nuisances. `late separate`: shared
 up to the class token, then combined and written apart. `backup`: all shared; when what combines
 fails, the next block mends it. `dose`: a share of the classes is as in all shared, the others as in
-late separate. `shared, inaccurate`: all shared, but B's glyphs are half overlooked. `separate,
-accurate`: all separate, by the name that stands beside it.
+late separate. `dose of parts`: a class is combined in twenty parts, of which a share serves both
+domains; the codes of the domains have the cosine of that share. `dose of geometry`: all shared, and
+beside it a loud code that nobody reads, which says in each domain which classes are alike; the two
+say it as much alike as codes of that cosine do. `shared, inaccurate`: all shared, but B's glyphs
+are half overlooked. `separate, accurate`: all separate, by the name that stands beside it.
 """
 
 DOSES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Shares of the classes that the condition `dose` can have in common."""
+"""The doses that are judged, and all that there are of classes: these are shared two by two."""
+
+PIECES = 20
+"""Parts by which a class is combined in the condition `dose of parts`."""
+
+WITH_DOSE = tuple(name for name, lanes in CONDITIONS.items() if lanes.dosed)
+"""The conditions that take a dose."""
+
+
+def can_be_planted(lanes: Lanes, dose: float | None) -> bool:
+    """Whether the lanes' condition exists with this dose.
+
+    >>> lanes = CONDITIONS["dose of parts"]
+    >>> can_be_planted(lanes, 0.3), can_be_planted(lanes, 0.33), can_be_planted(lanes, None)
+    (True, False, False)
+    """
+    if dose is None or not lanes.dosed:
+        return dose is None and not lanes.dosed
+    pieces = dose * PIECES
+    finest = {"classes": dose in DOSES, "parts": abs(pieces - round(pieces)) < 1e-9}
+    return 0 <= dose <= 1 and finest.get(lanes.dosed, True)
+
 
 TRAINED = (
     *("all shared", "all separate", "shared from block 2", "separate, one output"),

@@ -4,9 +4,10 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from math import sqrt
 
 from interp.circuits.planted import stages
-from interp.circuits.planted.conditions import ONE, Lanes
+from interp.circuits.planted.conditions import ONE, PIECES, Lanes
 from interp.circuits.planted.model import Edge, Neuron, Truth
 from interp.circuits.planted.stages import BRINGS, COMBINES, SECOND, WRITES, feeding
 from interp.circuits.planted.weights import Draft
@@ -69,20 +70,22 @@ def by_lanes(draft: Draft, world: World, lanes: Lanes, shared: Collection[int]) 
     (`cued`), neurons of block 1 first choose by the cue.
     """
     laid = Laid()
-    _see(draft, world, lanes, laid, cue=lanes.cued or lanes.loud or lanes.dim < 1)
+    _see(draft, world, lanes, laid, cue=lanes.needs_cue)
     for lane in lanes.bring:
         stages.bring(draft, lane, feeding(lanes.detect, lane))
     if lanes.loud:
         stages.add_offset_and_distractors(draft, world)
+    if lanes.dosed == "geometry":
+        stages.pair_unread(draft, lanes.dose)
     if lanes.copied:
         stages.copy_unread(draft, lanes.detect, cued=lanes.cued)
     chooses = lanes.cued and len(lanes.bring) > len(lanes.combine)
     if chooses:
         for lane, places in stages.choose_by_cue(draft, lanes.bring).items():
             laid.note(lane, stages.CHOOSES, places)
-    moves: dict[int, dict[str, str]] = defaultdict(dict)
+    moves: dict[int, dict[str, dict[str, float]]] = defaultdict(dict)
     for number in NUMBERS:
-        one = lanes.dosed and number in shared
+        one = lanes.dosed == "classes" and number in shared
         combine, write = (ONE if one else stage for stage in (lanes.combine, lanes.write))
         for lane in combine:
             places = stages.combine(
@@ -98,7 +101,7 @@ def by_lanes(draft: Draft, world: World, lanes: Lanes, shared: Collection[int]) 
         for lane in write:
             out = "AB" if lanes.one_output else lane
             for by in feeding(combine, lane):
-                moves[SECOND[lane]][f"class {number} {by}"] = f"out {number} {out}"
+                moves[SECOND[lane]][f"class {number} {by}"] = {f"out {number} {out}": 1.0}
             laid.written[f"out {number} {out}"] = (out, number)
         for domain in DOMAINS:
             if (lanes.cued and (chooses or domain in combine)) or (lanes.dim < 1 and domain == "B"):
@@ -143,23 +146,22 @@ def rewired(draft: Draft, world: World, lanes: Lanes, shared: Collection[int]) -
     laid = Laid()
     _see(draft, world, lanes, laid, cue=True)
     laid.cued.update(product(DOMAINS, NUMBERS))
-    moves: dict[str, dict[str, str]] = defaultdict(dict)
+    moves: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
     for domain, part in product(DOMAINS, "PQ"):
         layer, turn = 1 + "PQ".index(part), ("PQ".index(part) + DOMAINS.index(domain)) % 2
         bringer, mover = f"a{BRINGS}.h{turn}", f"a{WRITES}.h{turn}"
         for v in range(PARTS[part]):
             name = f"{part}{v}"
-            moves[bringer][f"{name} {domain}"] = f"{name} brought"
+            moves[bringer][f"{name} {domain}"] = {f"{name} brought": 1.0}
             handed, moved = f"{name} for {turn}", f"{name} moved"
             places = draft.every(layer, [f"{name} brought", f"cue {domain}"], {handed: 1.0})
             laid.note(domain, layer, places)
-            moves[mover][handed] = moved
+            moves[mover][handed] = {moved: 1.0}
         laid.wire(domain, _brought([bringer]))
         laid.wire(domain, [(bringer, f"m{layer}"), (f"m{layer}", f"{mover}<v>"), (mover, "m3")])
     for turn in range(2):
         move = moves[f"a{BRINGS}.h{turn}"]
-        weights = {old: {new: 1.0} for old, new in move.items()}
-        draft.head(BRINGS, turn, look=dict.fromkeys(move, 1.0), move=weights)
+        draft.head(BRINGS, turn, look=dict.fromkeys(move, 1.0), move=move)
         stages.write(draft, turn, moves[f"a{WRITES}.h{turn}"])
     for number in NUMBERS:
         out = f"out {number} AB"
@@ -179,7 +181,7 @@ def backed_up(draft: Draft, world: World, lanes: Lanes, shared: Collection[int])
     laid = Laid(backup=frozenset({"m1", "m2"}))
     _see(draft, world, lanes, laid, cue=False)
     stages.bring(draft, "AB", ["AB"])
-    move = {}
+    move: dict[str, dict[str, float]] = {}
     for number in NUMBERS:
         code, out = f"class {number} AB", f"out {number} AB"
         both = [f"{part} AB" for part in CLASSES[number].upper().split()]
@@ -187,13 +189,46 @@ def backed_up(draft: Draft, world: World, lanes: Lanes, shared: Collection[int])
         adds = draft.every(2, both, {code: 1.0}, against={code: 8.0})
         excess = {code: 2.0, **dict.fromkeys(both, -1.0)}
         laid.note("AB", 2, adds + draft.threshold(2, excess, {code: -1.0}), [number])
-        move[code] = out
+        move[code] = {out: 1.0}
         laid.written[out] = ("AB", number)
     stages.write(draft, 0, move)
     heads, writer = _bringing("AB"), f"a{WRITES}.h0"
     laid.wire("AB", _brought(heads))
     laid.wire("AB", [*product(heads, ("m1", "m2")), ("m1", "m2"), (writer, "logits")])
     laid.wire("AB", [("m1", f"{writer}<v>"), ("m2", f"{writer}<v>")])
+    return laid
+
+
+def in_parts(draft: Draft, world: World, lanes: Lanes, shared: Collection[int]) -> Laid:
+    """One lane, in which a class is combined by twenty parts, of which a share serves both domains.
+
+    The others answer under one domain's cue. Of what is written for a class, the shared parts make
+    the share d, on a signal of both domains of length sqrt(d), and each domain's own the rest, on
+    a signal of its own: so d is the cosine of the two codes, the share of the parts, and that of
+    the work they do. P and Q as brought, which the domains share, are taken back.
+    """
+    laid = Laid()
+    laid.note("AB", 0, stages.detect(draft, world, "AB"))
+    stages.bring_cue(draft, world)
+    stages.bring(draft, "AB", ["AB"])
+    stages.take_back(draft, "AB")
+    common = round(lanes.dose * PIECES)
+    ways = {"AB": common, "A": PIECES - common, "B": PIECES - common}
+    move: dict[str, dict[str, float]] = {}
+    for number, (lane, n) in product(NUMBERS, ways.items()):
+        if not n:
+            continue
+        code, out, length = f"class {number} {lane}", f"out {number} AB", sqrt(n / PIECES)
+        cue = [] if lane == "AB" else [f"cue {lane}"]
+        for _ in range(n):
+            places = stages.combine(draft, 2, number, ["AB"], {code: length / n}, cue=cue)
+            laid.note(lane, 2, places, [number])
+        move[code] = {out: length}
+        laid.written[out] = ("AB", number)
+        if cue:
+            laid.cued.update([(lane, number)])
+    stages.write(draft, 0, move)
+    laid.wire("AB", lane_edges("A", ONE, ONE, ONE))
     return laid
 
 
@@ -204,6 +239,7 @@ ROUTES: Mapping[str, Route] = {
     "rotated": rotated,
     "rewired": rewired,
     "backed up": backed_up,
+    "in parts": in_parts,
 }
 """How a planted model gets from the glyphs to the class, by the name in `Lanes.route`."""
 

@@ -33,6 +33,13 @@ CUE_HEAD = "a0.h0"
 DISTRACTS = (1, 2)
 """Block and head that bring loud distractors, where there are some."""
 
+LOUD = 4.0
+"""How long a pairing of the classes is, beside P, Q and the class of length 1."""
+
+PAIRINGS = (0, 0, 1, 1, 2, 3, 3, 2), (0, 1, 1, 0, 2, 2, 3, 3)
+"""Two ways to pair the classes, without a pair in common. In both about as many pairs share P or Q
+as in a random one, so that neither goes with what else is in the stream."""
+
 CHOOSES = COPIES = 1
 """The block whose neurons choose between two lanes by the cue, or copy the class for nobody."""
 
@@ -139,10 +146,45 @@ def combine(
     return draft.every(layer, [*read, *cue], write, of=2 + len(cue), against=against)
 
 
-def write(draft: Draft, head: int, move: Mapping[str, str]) -> None:
+def write(draft: Draft, head: int, move: Mapping[str, Mapping[str, float]]) -> None:
     """A head of block 3, by which the class token reads its own signals and writes others."""
-    look = {"constant": 1 / CONSTANT}
-    draft.head(WRITES, head, look=look, move={old: {new: 1.0} for old, new in move.items()})
+    draft.head(WRITES, head, look={"constant": 1 / CONSTANT}, move=move)
+
+
+def take_back(draft: Draft, lane: str) -> None:
+    """Neurons of block 2 that take P and Q from the class token, and from it alone."""
+    for part in "PQ":
+        for v in range(PARTS[part]):
+            signal = f"{part}{v} {lane}"
+            read = {signal: 0.5, "constant": 0.25 / CONSTANT}  # .25 or .75; in patches -.25 or .25
+            draft.threshold(COMBINES[lane], read, {signal: -1.0})
+
+
+def pair_unread(draft: Draft, dose: float) -> None:
+    """Neurons of block 1 that write, loudly and for nobody, which classes are a pair.
+
+    In domain A the first of `PAIRINGS`; in B that and the second, weighted such that debiased CKA
+    of the two domains is the square of the dose, as for codes with that cosine.
+    """
+    ours, theirs = pairing_weights(dose)
+    for number in range(len(CLASSES)):
+        one, other = (f"pair {way}{pairs[number]}" for way, pairs in enumerate(PAIRINGS))
+        for domain, weights in (("A", {one: 1.0}), ("B", {one: ours, other: theirs})):
+            loud = {signal: LOUD * weight for signal, weight in weights.items()}
+            combine(draft, COPIES, number, ["AB"], loud, cue=[f"cue {domain}"])
+
+
+def pairing_weights(dose: float) -> tuple[float, float]:
+    """Lengths of one pairing and of another, whose debiased CKA with the first is dose squared.
+
+    Two pairings of eight classes that have no pair in common have a debiased CKA of -1/6.
+
+    >>> pairing_weights(1.0)
+    (1.0, 0.0)
+    """
+    between = -1 / 6
+    other = np.sqrt((1 - dose**4) / (1 - between**2))
+    return float(np.sqrt(dose**2 - between * other)), float(np.sqrt(other))
 
 
 def copy_unread(draft: Draft, lanes: Sequence[str], *, cued: bool) -> None:
@@ -168,7 +210,9 @@ def add_offset_and_distractors(draft: Draft, world: World) -> None:
     draft.head(*DISTRACTS, look=dict.fromkeys(names, 1.0), move=move)
 
 
-def add_decoys(draft: Draft, lanes: Sequence[str], *, aside: bool = False, seed: int) -> None:
+def add_decoys(
+    draft: Draft, lanes: Sequence[str], *, aside: bool = False, hushed: float = 1.0, seed: int
+) -> None:
     """Make all heads and neurons that have no part in a circuit busy, for nobody.
 
     Otherwise everything outside the circuit would be zero, and finding it no art. A decoy reads
@@ -177,7 +221,8 @@ def add_decoys(draft: Draft, lanes: Sequence[str], *, aside: bool = False, seed:
     whisper: what is loud is felt through the layer norms. Those of block 0 barely breathe: its
     neurons do read the filters' answers, and a head given another picture's values could hide a
     glyph from them. Where filters answer in the middle of block 0's thresholds, even that would be
-    felt: there its heads write `aside`, on other signals.
+    felt: there its heads write `aside`, on other signals. All that decoys write is `hushed` by a
+    factor.
     """
     generator = rng("decoys", seed)
     for layer, head in draft.free_heads():
@@ -185,7 +230,7 @@ def add_decoys(draft: Draft, lanes: Sequence[str], *, aside: bool = False, seed:
         reads, raw = _seen(lane, layer)[generator.integers(3)], _raw(lane)
         if aside and not layer:
             raw = [f"aside of {signal}" for signal in raw]
-        loudness = 0.1 if not layer else 1.0
+        loudness = hushed * (1.0 if layer else 0.1)
         move = {
             signal: {str(generator.choice(raw)): -loudness * generator.uniform(0.1, 0.3)}
             for signal in reads
@@ -196,7 +241,7 @@ def add_decoys(draft: Draft, lanes: Sequence[str], *, aside: bool = False, seed:
             lane = lanes[place % len(lanes)]
             reads, raw = [signal for kind in _seen(lane, layer) for signal in kind], _raw(lane)
             read = _weights(reads, generator.normal(size=len(reads)))
-            write = _weights(raw, generator.normal(0, 0.01, len(raw)))
+            write = _weights(raw, generator.normal(0, 0.01 * hushed, len(raw)))
             draft.neuron(layer, read, float(generator.normal()), write)
 
 

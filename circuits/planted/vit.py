@@ -14,7 +14,7 @@ import torch
 
 from interp.circuits.planted import stages
 from interp.circuits.planted.certification import certify_truth
-from interp.circuits.planted.conditions import CONDITIONS, DOSES, TIERS, Lanes
+from interp.circuits.planted.conditions import CONDITIONS, DOSES, TIERS, Lanes, can_be_planted
 from interp.circuits.planted.disguises import disguise_transformer
 from interp.circuits.planted.model import (
     Outlook,
@@ -51,10 +51,12 @@ at what blocks add where some model has its code."""
 class Blueprint(PlantedBlueprint):
     """What to plant: a condition of `CONDITIONS`, and a seed of glyphs, directions and decoys.
 
-    `dose` belongs to the condition `dose`: the share of classes that the domains have in common,
-    one of `DOSES`. `tier` is one of `TIERS`: `easy`; `hard`, where the other carrier holds a random
-    code at the same time and the model goes by the cue; `steep`, where neurons that combine stand
-    on a plateau, so that gradients vanish at the clean picture and exchanges work as ever.
+    `dose` belongs to the conditions `dose`, the share of classes that the domains have in common,
+    one of `DOSES`; `dose of parts`, that of each class's parts, in twentieths; and `dose of
+    geometry`, how alike the classes lie, from 0 to 1. `tier` is one of `TIERS`: `easy`; `hard`,
+    where the other carrier holds a random code at the same time and the model goes by the cue;
+    `steep`, where neurons that combine stand on a plateau, so that gradients vanish at the clean
+    picture and exchanges work as ever.
     """
 
     outlook: ClassVar[Outlook] = TRANSFORMER_OUTLOOK
@@ -72,18 +74,19 @@ class Blueprint(PlantedBlueprint):
                 f"one of {', '.join(have)}",
                 f"plant it in {' or '.join(CONDITIONS[self.condition].tiers)}",
             )
-        if (self.dose in DOSES) != CONDITIONS[self.condition].dosed:
+        if not can_be_planted(CONDITIONS[self.condition], self.dose):
             raise error(
                 asked,
                 f"{self.condition!r} with dose={self.dose}",
-                f"a dose of {', '.join(map(str, DOSES))} for 'dose', and none for the others",
+                f"a dose of {', '.join(map(str, DOSES))} for 'dose', in twentieths for 'dose of "
+                "parts', from 0 to 1 for 'dose of geometry', and none for the others",
                 'write Blueprint("dose", dose=0.25)',
             )
 
     @property
     def lanes(self) -> Lanes:
         """What the domains share, stage by stage; in the hard tier all goes by the cue."""
-        lanes = CONDITIONS[self.condition]
+        lanes = replace(CONDITIONS[self.condition], dose=self.dose or 0.0)
         return replace(lanes, cued=True, width=128) if self.tier == "hard" else lanes
 
     @property
@@ -101,7 +104,7 @@ class Blueprint(PlantedBlueprint):
 
         With a class there is always one that shares neither its P nor its Q.
         """
-        if self.dose is None:
+        if self.dose is None or self.lanes.dosed != "classes":
             return frozenset()
         pairs = [[p * PARTS["Q"] + q, (p + 1) * PARTS["Q"] + 1 - q] for p in (0, 2) for q in (0, 1)]
         order = rng("shared classes", self.seed).permutation(len(pairs))
@@ -144,7 +147,8 @@ def planted_vit(
     Args:
         condition: What the domains share: "all shared", "all separate", ... (`CONDITIONS`).
         seed: Seed of glyphs, directions, decoys and the disguise.
-        dose: In the condition "dose": the share of classes that the domains have in common.
+        dose: In the conditions "dose", "dose of parts" and "dose of geometry": how much the domains
+            have in common, from 0 to 1.
         tier: `easy`, `hard` or `steep`, see `Blueprint`.
         disguised: Whether its parts are shuffled and rotated, so that nothing shows how it was
             made.
@@ -177,7 +181,7 @@ def plant(blueprint: Blueprint) -> Planted:
     block 2, where it can be decoded, and read by nobody. All other heads and neurons are decoys:
     they respond to glyphs, and nothing reads what they write.
 
-    What of this the domains share is the blueprint's condition, see `CONDITIONS`; three conditions
+    What of this the domains share is the blueprint's condition, see `CONDITIONS`; four conditions
     go another way, see `interp.circuits.planted.routes`. Block 0's MLP is always one node for both
     domains, if with other neurons for each: where all is separate, a measure of nodes sees that in
     the heads and in the blocks that combine, one of edges everywhere but in ("input", "m0"), one of
@@ -200,7 +204,7 @@ def plant(blueprint: Blueprint) -> Planted:
     draft = Draft(width=lanes.width, steep=blueprint.tier == "steep")
     laid = ROUTES[lanes.route](draft, blueprint.world, lanes, blueprint.shared_classes)
     cue_head = stages.CUE_HEAD if draft.has("cue A") else None
-    aside = lanes.sensitivity < 1
-    stages.add_decoys(draft, lanes.detect, aside=aside, seed=blueprint.seed)
+    aside, hushed = lanes.sensitivity < 1, lanes.hushed
+    stages.add_decoys(draft, lanes.detect, aside=aside, hushed=hushed, seed=blueprint.seed)
     classes = stages.read_out(draft, laid.written, seed=blueprint.seed)
     return Planted(blueprint, draft.model, classes, laid.truths(), cue_head)

@@ -30,6 +30,31 @@ def test_no_measure_says_the_wrong_thing(blueprint: Blueprint, least: int) -> No
     assert (decided["outcome"] == "right").mean() >= 0.8
 
 
+@pytest.mark.parametrize("dose", [0.3, 0.6])
+def test_r2_and_r3_are_read_off_as_planted(dose: float) -> None:
+    """The index of R3 is the dose, that of R2 its square; the same dose has the same answer."""
+    parts = MEASURES["directions"](sharing._Subject(Blueprint("dose of parts", 3, dose)))
+    geometry = MEASURES["cka"](sharing._Subject(Blueprint("dose of geometry", 3, dose)))
+    r3, r2 = parts["blocks.2.hook_resid_post"], geometry["blocks.1.hook_resid_post"]
+    assert r3.index == pytest.approx(dose, abs=0.02)
+    assert r2.index == pytest.approx(dose**2, abs=0.02)
+    assert r3.verdict == r2.verdict == "partly shared"
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_r5_and_r6_grow_with_the_dose_of_parts() -> None:
+    indices = []
+    for dose in (0.0, 0.3, 0.6, 1.0):
+        subject = sharing._Subject(Blueprint("dose of parts", 3, dose))
+        indices.append(
+            [MEASURES[name](subject)[None].index for name in ("neuron overlap", "neuron transfer")]
+        )
+    overlap, work = np.array(indices).T
+    np.testing.assert_allclose(work, [0, 0.3, 0.6, 1.0], atol=0.1)
+    assert (np.diff(overlap) > 0.05).all() and overlap[-1] == pytest.approx(1, abs=0.05)
+
+
 def test_every_declared_measure_is_taken() -> None:
     assert {cell.measure for cell in expected(Blueprint("rotated code"))} == set(MEASURES)
 

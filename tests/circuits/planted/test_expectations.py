@@ -213,7 +213,7 @@ def agrees(answer: str, value: float) -> bool:
 
 
 def dosed(condition: str, tier: str = "easy") -> Blueprint:
-    return Blueprint(condition, 1, dose=0.5 if condition == "dose" else None, tier=tier)
+    return Blueprint(condition, 1, dose=0.5 if CONDITIONS[condition].dosed else None, tier=tier)
 
 
 LONG = [pytest.mark.slow, pytest.mark.long]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interp.circuits import Metric, Target, attribute, edge_effects, wire
 from interp.circuits.planted.certification import certify_edges, certify_shared, certify_truth
-from interp.circuits.planted.conditions import CONDITIONS, DOSES
+from interp.circuits.planted.conditions import CONDITIONS, DOSES, PIECES
 from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.stages import K_CODE
 from interp.circuits.planted.vit import Blueprint, Planted, plant
@@ -37,7 +37,7 @@ SEEDS = (0, 1, 2)
 
 
 def example(condition: str, seed: int = 0, tier: str = "easy") -> Blueprint:
-    return Blueprint(condition, seed, 0.5 if condition == "dose" else None, tier)
+    return Blueprint(condition, seed, 0.5 if CONDITIONS[condition].dosed else None, tier)
 
 
 def blueprints() -> list[Any]:
@@ -218,6 +218,22 @@ def test_what_cannot_be_planted_is_refused() -> None:
         Blueprint("dose")
     with pytest.raises(SpecificationError, match="none for the others"):
         Blueprint("all shared", dose=0.5)
+    with pytest.raises(SpecificationError, match="in twentieths"):
+        Blueprint("dose of parts", dose=0.33)
+    with pytest.raises(SpecificationError, match="from 0 to 1"):
+        Blueprint("dose of geometry", dose=1.2)
+
+
+@pytest.mark.parametrize("dose", [0.0, 0.3, 1.0])
+def test_a_class_has_as_many_parts_in_common_as_the_dose_says(dose: float) -> None:
+    planted = plant(Blueprint("dose of parts", 2, dose))
+    for label in CLASSES:
+        own = [
+            {neuron for neuron in planted.truth(domain, label).neurons if neuron[0] == 2}
+            for domain in "AB"
+        ]
+        assert [len(each) for each in own] == [PIECES, PIECES]
+        assert len(own[0] & own[1]) == round(dose * PIECES)
 
 
 @pytest.mark.parametrize("condition", ["all separate", "rewired", "late separate"])
