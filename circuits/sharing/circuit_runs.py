@@ -12,15 +12,19 @@ from interp.circuits.sharing.per_class import ClassCircuits
 from interp.core.progress import say
 from interp.core.seeds import rng
 
+BESIDE = ("random", "core")
+"""Kinds of circuits that are run beside those that the index needs."""
+
 
 @dataclass(frozen=True)
 class CircuitRuns:
     """The work of each kind of circuit, in the metric's unit, and what the examples show.
 
     It is the metric over the corrupt run with the circuit, or what is missing without it. `work`
-    is `[size example]` for the circuits own, ceiling and random, and `[size example null]` for
+    is `[size example]` for the circuits own, ceiling, random and core (what the two domains'
+    circuits have in common), of which the last two need not be there, and `[size example null]` for
     other, which are circuits of the classes `others` `[example null]`. `matched` is how large
-    these are, as a share of the class's own, `[size]`.
+    these are, and `common` how large the core is, as shares of the class's own, `[size]`.
     """
 
     work: Mapping[str, np.ndarray]
@@ -29,6 +33,7 @@ class CircuitRuns:
     corrupt: np.ndarray
     others: np.ndarray
     matched: np.ndarray
+    common: np.ndarray
     known: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict)
 
     @property
@@ -37,7 +42,7 @@ class CircuitRuns:
         return int(self.labels.max()) + 1
 
     def left_out(self, sizes: np.ndarray) -> np.ndarray:
-        """Value, null, ceiling, gap and random, `[1 + class 5]`: means over classes and some sizes.
+        """Value, null, ceiling, gap, random and core, `[1 + class 6]`: means over some sizes.
 
         Of all classes, then without each wherever it stands: shown, in the corrupt picture, or as
         the class of another circuit.
@@ -54,12 +59,14 @@ class CircuitRuns:
         other = np.where(usable, work["other"], 0).sum(axis=1)
         chance = other / np.maximum(usable.sum(axis=1), 1)
         stay = (self.labels != without) & (self.corrupt != without) & usable.any(axis=1)
-        ends = (work["own"], chance, work["ceiling"], self.gap, work["random"])
+        nothing = np.full_like(self.gap, np.nan)
+        beside = [work.get(name, nothing) for name in BESIDE]
+        ends = (work["own"], chance, work["ceiling"], self.gap, *beside)
         rows, labels = np.stack(ends, axis=1)[stay], self.labels[stay]
         counts = np.bincount(labels, minlength=self.n_classes)
         if not len(rows):
-            return np.full(5, np.nan)
-        sums = np.zeros((self.n_classes, 5))
+            return np.full(len(ends), np.nan)
+        sums = np.zeros((self.n_classes, len(ends)))
         np.add.at(sums, labels, rows)
         return (sums[counts > 0] / counts[counts > 0, None]).mean(axis=0)
 
@@ -79,13 +86,19 @@ def run_circuits(
     seed: int,
     *,
     removed: bool,
+    beside: bool = True,
 ) -> CircuitRuns:
-    """Run the circuits of each half of the source on the target's other half, or all but them."""
+    """Run the circuits of each half of the source on the target's other half, or all but them.
+
+    Without `beside` those are left out that no index needs: the shared core, and random parts where
+    circuits are kept.
+    """
+    left = set() if beside else {"core"} if removed else set(BESIDE)
     steps = 1 + rng("other classes", seed).permutation(len(classes) - 1)[:n_null]
     place = {name: number for number, name in enumerate(classes)}
     kept = [(source.kept(share, classes), target.kept(share, classes)) for share in shares]
     generator = rng("random parts", seed)
-    halves, matched = [], np.ones((2, len(shares)))
+    halves, matched, common = [], np.ones((2, len(shares))), np.zeros((2, len(shares)))
     for side, read in enumerate(target.halves):
         rows = np.flatnonzero(read.pairs.clean.label.isin(classes).to_numpy())
         part = read[rows]
@@ -103,6 +116,8 @@ def run_circuits(
                 each["other"] = _without(own, size[others.T], groups, share)
                 each["random"] = _without(own, by_chance, groups, share)
             matched[side] = [each["other"].mean() / each["own"].mean() for each in chosen]
+        common[side] = [each["core"].sum() / each["own"].sum() for each in chosen]
+        chosen = [{k: each[k] for k in each if k not in left} for each in chosen]
         kinds = [kind for kind, masks in chosen[0].items() for _ in masks]
         masks = np.concatenate([masks for each in chosen for masks in each.values()])
         if len(masks) * len(rows) > 20_000:
@@ -118,10 +133,12 @@ def run_circuits(
         kind: np.concatenate([work[kind] for work in works], axis=2).swapaxes(1, 2)
         for kind in works[0]
     }
-    joined["random"] = joined["random"].mean(axis=2, keepdims=True)
+    if "random" in joined:
+        joined["random"] = joined["random"].mean(axis=2, keepdims=True)
     work = {kind: each if kind == "other" else each[..., 0] for kind, each in joined.items()}
     gap, labels, corrupt, others = (np.concatenate(column) for column in columns)
-    return CircuitRuns(work, gap, labels, corrupt, others, matched.min(axis=0))
+    ends = matched.min(axis=0), common.mean(axis=0)
+    return CircuitRuns(work, gap, labels, corrupt, others, *ends)
 
 
 def _without(own: np.ndarray, size: np.ndarray, groups: np.ndarray, share: float) -> np.ndarray:
@@ -143,6 +160,7 @@ def _circuits(
         "other": theirs[others.T],
         "ceiling": mine[labels][None],
         "random": _shuffled(theirs, cut.groups, generator)[labels][None],
+        "core": (theirs & mine)[labels][None],
     }
 
 

@@ -20,6 +20,7 @@ from interp.circuits.patching.localisation import (
 )
 from interp.circuits.sharing.circuit_runs import CircuitRuns, run_circuits
 from interp.circuits.sharing.per_class import ClassCircuits
+from interp.circuits.sharing.smallest_circuits import smallest_rows
 from interp.core.errors import SampleError, SpecificationError
 from interp.core.faces.doors import door
 from interp.core.statistics.evidence_rows import Evidence
@@ -84,6 +85,7 @@ def circuit_transfer(
     *,
     shares: Sequence[float] | None = None,
     removed: bool = False,
+    beside: bool = True,
     n_null: int = 3,
     seed: int = 0,
 ) -> Table:
@@ -108,6 +110,8 @@ def circuit_transfer(
             |score|. None takes `TRANSFER_SHARES`, or `KNOCKED_OUT_SHARES`.
         removed: Whether circuits are knocked out (they alone run as in another class's picture)
             instead of kept. The column `measure` says which.
+        beside: Whether `core` and `random` are measured too, which no index needs (where circuits
+            are knocked out, random parts are always run).
         n_null: Circuits of other classes behind each null; of necessity also as many random ones.
         seed: Seed of the other classes and of random parts.
 
@@ -116,7 +120,10 @@ def circuit_transfer(
         `domain_b`'s. Of several sizes, one more row per direction holds the mean over those up to a
         fifth at which the circuits of both domains are faithful at home; where none is, over the
         larger ones that are. `own` is what B's circuits do in B, `random` what circuits of random
-        parts do, as many in every group (of necessity: none of the class's).
+        parts do, as many in every group (of necessity: none of the class's), and `core` what the
+        parts do that both domains' circuits of the class have, `core_share` of them. With three
+        sizes or more, and circuits that are kept, rows of each domain alone say how sparse they are
+        (`SMALLEST`): the smallest share of the parts that does half, and four fifths, of the work.
 
     Raises:
         SpecificationError: For circuits of different towers or cuts, one domain twice, shares
@@ -179,11 +186,14 @@ def circuit_transfer(
         )
     n_null = min(n_null, len(classes) - 1)
     ways = ((a, b), (b, a))
-    runs = [run_circuits(*way, classes, shares, n_null, seed, removed=removed) for way in ways]
+    runs = [
+        run_circuits(*way, classes, shares, n_null, seed, removed=removed, beside=beside)
+        for way in ways
+    ]
     question = NECESSITY if removed else SUFFICIENCY
     parts = [
         _rows(_Both(here, back, source.domain, target.domain, question), shares, seed).assign(
-            domain_a=source.domain, domain_b=target.domain, n_drawings=_drawings(target)
+            n_drawings=_drawings(target)
         )
         for here, back, (source, target) in zip(runs, reversed(runs), ways, strict=True)
     ]
@@ -205,14 +215,14 @@ class _Both:
     question: _Question
 
     def terms(self, sizes: np.ndarray) -> np.ndarray:
-        """Value, null, own in B, own in A and random, as shares: of all classes, then without each.
+        """Value, null, own in B, own in A, random, core: shares of all classes, then without each.
 
         NaN where the gap is not above 0.
         """
         here, back = (runs.left_out(sizes) for runs in (self.here, self.back))
         shares, home = (each / np.where(each[:, 3:4] > 0, each[:, 3:4], np.nan)
                         for each in (here, back))  # fmt: skip
-        return np.column_stack([shares[:, :3], home[:, 2], shares[:, 4]])
+        return np.column_stack([shares[:, :3], home[:, 2], shares[:, 4:]])
 
     def faithful(self, sizes: np.ndarray) -> bool:
         """Whether the circuits of both domains do enough of the work at home, at these sizes."""
@@ -220,7 +230,7 @@ class _Both:
 
     def null(self, sizes: np.ndarray) -> str:
         """What the work is held against: circuits of others, or random parts if those do more."""
-        _, other, _, _, chance = self.terms(sizes)[0]
+        _, other, _, _, chance, _ = self.terms(sizes)[0]
         return "random" if self.question is NECESSITY and chance > other else "other"
 
 
@@ -234,10 +244,27 @@ def _rows(both: _Both, shares: Sequence[float], seed: int) -> pd.DataFrame:
     rounding = ROUNDING * float(np.abs(both.here.gap).max())
     shifts = np.stack([both.here.shift(size, both.null(size)) for _, _, size in asked], axis=1)
     tested = max_t_p(rounded(shifts, rounding), seed=seed)
-    return pd.DataFrame(
-        {"measure": measure, "share": share, **_row(both, chosen, rounding, seed, p)}
+    ends = {"domain_a": both.a, "domain_b": both.b}
+    rows = [
+        {"measure": measure, "share": share, **ends, **_row(both, chosen, rounding, seed, p)}
         for (measure, share, chosen), p in zip(asked, tested, strict=True)
-    )
+    ]
+    return pd.DataFrame([*rows, *_sparsity(both, shares, seed)])
+
+
+def _sparsity(both: _Both, shares: Sequence[float], seed: int) -> list[dict[str, Any]]:
+    """How few parts of B's circuits do the work in B: rows of B alone."""
+    if both.question is NECESSITY or len(shares) < 3:
+        return []
+    order = np.argsort(shares)
+    terms = np.stack([both.terms(np.array([place])) for place in order], axis=2)
+    about = Evidence(
+        estimand="share of every site's parts that a domain's circuits take",
+        null_kind="random parts that do as much", seed=seed, n_units=both.here.n_classes,
+        n_pictures=len(both.here.labels),
+    )  # fmt: skip
+    rows = smallest_rows(sorted(shares), terms[:, 2], terms[:, 4], about=about)
+    return [row | {"domain_a": both.b, "domain_b": both.b} for row in rows]
 
 
 def _judged_sizes(both: _Both, shares: Sequence[float]) -> np.ndarray:
@@ -269,7 +296,8 @@ def _row(both: _Both, chosen: np.ndarray, rounding: float, seed: int, p: float) 
     if small:
         terms, means = np.full_like(terms, np.nan), np.full_like(means, np.nan)
     row = about.judged(terms, index=index, p=p)
-    return row | {"own": means[2], "random": means[4]}
+    core = {"core": means[5], "core_share": float(runs.common[chosen].mean())}
+    return row | {"own": means[2], "random": means[4], **core}
 
 
 def _unmatched(runs: CircuitRuns, sizes: np.ndarray) -> Index | None:

@@ -217,6 +217,8 @@ COLUMNS: Mapping[str, Column] = {
     "whole": _number("as ceiling, with the whole site in place of the subspace"),
     "varied": _number("as value, in the directions that vary in A when what its basis reads does"),
     "own": _number("as value, what the circuits of domain_b itself do there"),
+    "core": _number("as value, what the parts do that the circuits of both domains have"),
+    "core_share": _number("how many of a circuit's parts the other domain's has, as a share"),
     "other_class": _number("as value, the part taken from a picture of a third class"),
     "class_free": _number("as value, with the strongest subspace of pictures without a class"),
     "class_free_kind": _text("the pictures without a class whose subspace does most"),

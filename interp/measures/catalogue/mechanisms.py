@@ -22,6 +22,7 @@ from interp.circuits import (
     overlap,
 )
 from interp.circuits.patching.sweeping import depths
+from interp.circuits.sharing.smallest_circuits import SMALLEST
 from interp.circuits.sharing.transfer_faithfulness import NECESSITY_OVER_SIZES, OVER_SIZES
 from interp.circuits.subspaces.subspace import read_at
 from interp.core.declarations.figures import (
@@ -236,7 +237,7 @@ def _transfers(a: ClassCircuits, b: ClassCircuits, *, seed: int) -> list[pd.Data
         frames.append(circuit_transfer(a, b, **words).frame.assign(site="", band=""))
         for site, place in _places(a).items():
             ends = a.only([site]), b.only([site])
-            one = circuit_transfer(*ends, shares=SITE_SHARES, **words).frame
+            one = circuit_transfer(*ends, shares=SITE_SHARES, beside=False, **words).frame
             frames.append(one.assign(site=site, **place))
     return frames
 
@@ -318,6 +319,31 @@ ABROAD = FigureSpec(
     y=AxisSpec("share of the class's work in B"),
 )
 
+
+def _sparse(row: Row) -> str:
+    by = PARTS.get(row["level"], row["level"])
+    return f"{plain(row['domain_b'])}: {row['measure'].removeprefix('parts that do ')}, by {by}"
+
+
+SPARSE = FigureSpec(
+    "circuit-sizes",
+    "How sparse the circuits of a class are",
+    "forest",
+    ("circuit_transfer",),
+    method="A domain's circuits of each class are found on some artists' drawings and run alone on "
+    "others'; the size at which they do half, and four fifths, of the work is read off.",
+    null="Random parts that do as much (column null of the table).",
+    caption="{n}; bars are 95 % intervals that leave out one class at a time. Size: the share of "
+    "each layer's parts, the same in all. {kinds} {withheld}",
+    alt="Forest of circuit sizes for {labels} and each of {subjects} models",
+    where={"measure": list(SMALLEST.values())},
+    scale=RAW,
+    subjects="settings",
+    choices=(TEST_DOMAIN,),
+    labels=_sparse,
+    x=AxisSpec("share of the parts", percent=True, from_zero=True),
+)
+
 WIRED = replace(
     profile_spec(
         "circuit_transfer",
@@ -380,7 +406,7 @@ CROSSING = SectionSpec(
     "(ceiling). Then A's circuit of a class runs alone on pictures of B, all else as in a picture "
     "of another class (sufficiency), and B runs without it (necessity). Wiring is shared where "
     "both hold.",
-    (WIRED, ABROAD, STEADY),
+    (WIRED, ABROAD, SPARSE, STEADY),
     words=(("verdicts", "R6"),),
     note="Where circuits of other classes do the work as well, the parts are too coarse to tell "
     "classes apart, and nothing is concluded.",

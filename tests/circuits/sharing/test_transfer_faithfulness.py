@@ -26,6 +26,7 @@ from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.world import DOMAINS, as_tensor, paint
 from interp.circuits.sharing.overlap_measures import rewire
+from interp.circuits.sharing.smallest_circuits import SMALLEST
 from interp.circuits.tasks.pairs import Read
 from interp.core.artists import artist_sides
 from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError
@@ -110,7 +111,7 @@ def test_parts_of_the_class_itself_are_no_null_of_necessity() -> None:
     circuit_transfer(*ends, shares=(0.1,), removed=True, n_null=3)
     assert len(seen) == 4  # two directions, two halves
     for masks in seen:
-        own, *others = (*masks[:4], *masks[5:])  # the fifth is B's own circuit
+        own, *others = (*masks[:4], *masks[5:8])  # the fifth is B's own circuit, the last the core
         for other in others:
             assert not (own & other).any()
             for group in np.unique(cut.groups):
@@ -181,11 +182,58 @@ def test_a_row_is_what_a_plain_loop_gives(removed: bool) -> None:
                 if o != c
             ]
             gap = float(score(clean.output) - score(corrupt.output))
-            rows.append((c, work(kept_a[c, 1 - side]), np.mean(others),
-                         work(kept_b[c, 1 - side]), gap))  # fmt: skip
+            core = work(own & kept_b[c, 1 - side])
+            rows.append((c, work(own), np.mean(others), work(kept_b[c, 1 - side]), core, gap))
     means = pd.DataFrame(rows).groupby(0).mean().mean()
-    expected = [means[column] / means[4] for column in (1, 2, 3)]
-    np.testing.assert_allclose([row["value"], row["null"], row["own"]], expected, atol=1e-9)
+    expected = [means[column] / means[5] for column in (1, 2, 3, 4)]
+    told = row[["value", "null", "own", "core"]].astype(float)
+    np.testing.assert_allclose(told, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_the_core_is_all_of_a_shared_circuit_and_nothing_of_a_separate_one(removed: bool) -> None:
+    rows = [
+        circuit_transfer(*both(name, "d_mlp"), shares=(0.05,), removed=removed, seed=1).frame
+        for name in MODELS
+    ]
+    shared, separate = (each[["core", "core_share"]].mean() for each in rows)
+    assert shared["core"] > 0.95 and shared["core_share"] > 0.7
+    assert separate["core"] < 0.05 and separate["core_share"] < 0.5
+
+
+def test_what_no_index_needs_is_left_out_and_changes_nothing_else() -> None:
+    ends = both("all shared", "d_mlp")
+    for removed in (False, True):
+        words: dict[str, Any] = {"shares": (0.05, 0.1), "removed": removed, "seed": 1}
+        whole, bare = (circuit_transfer(*ends, beside=it, **words).frame for it in (True, False))
+        assert bare["core"].isna().all() and bare["random"].isna().all() == (not removed)
+        same = ["value", "null", "ceiling", "index", "index_low", "index_high"]
+        pd.testing.assert_frame_equal(whole[same], bare[same])
+
+
+def test_how_sparse_circuits_are_is_read_off_their_curve() -> None:
+    shares = (0.01, 0.02, 0.05, 0.2)
+    table = circuit_transfer(*both("all shared", "d_mlp"), shares=shares, seed=1).frame
+    curves = table[table["measure"] == "circuit transfer"].groupby("domain_b")
+    for bar, name in SMALLEST.items():
+        rows = table[table["measure"] == name].set_index("domain_b")
+        for domain, curve in curves:
+            for column, told in (("own", "value"), ("random", "null")):
+                work = curve[column].to_numpy()
+                if work.max() < bar:
+                    assert np.isnan(rows.loc[domain, told])
+                    continue
+                right = np.exp(np.interp(bar, work, np.log(shares)))  # the curves rise
+                assert rows.loc[domain, told] == pytest.approx(max(right, shares[0]))
+        assert (rows["low"] <= rows["value"]).all() and (rows["value"] <= rows["high"]).all()
+    assert (rows["n_units"] == 8).all() and (table["domain_a"] == table["domain_b"]).sum() == 4
+
+
+def test_a_circuit_that_is_faithful_nowhere_has_no_size() -> None:
+    a, b = both("all shared", "d_mlp")
+    table = circuit_transfer(scrambled(a, 1), b, shares=(0.001, 0.002, 0.005), seed=1).frame
+    row = table[table["measure"].isin(SMALLEST.values()) & (table["domain_b"] == "A")].iloc[0]
+    assert np.isnan(row["value"]) and "no circuit does as much" in row["reason"]
 
 
 def test_the_ceiling_is_that_of_both_domains() -> None:
@@ -213,6 +261,7 @@ def test_sizes_that_are_not_faithful_are_left_out_of_the_mean() -> None:
     """One unit of each site holds too little of a class; a tenth is enough, and half not needed."""
     a, b = both("all shared", "d_mlp")
     table = circuit_transfer(blurred(a, 2.0), b, shares=(0.001, 0.1, 0.5), seed=1).frame
+    table = table[table["domain_a"] != table["domain_b"]]
     one, tenth, _, mean = (rows for _, rows in table.groupby("share", sort=False, dropna=False))
     assert one["own"].min() < 0.5 < tenth["own"].min()
     np.testing.assert_allclose(mean["value"], tenth["value"])
