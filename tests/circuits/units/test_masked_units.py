@@ -67,6 +67,15 @@ def test_the_channel_that_is_read_is_the_circuit(
     assert rows["circuit alone", 4] == pytest.approx(1, abs=1e-6)
 
 
+def test_one_partner_for_all_pictures_carries_a_warning(maps: dict[str, Any]) -> None:
+    scores = {"blocks.0.hook_resid_post": torch.tensor([0.1, 0.0, -5.0, 0.2])}
+    own = unit_faithfulness(reads(2), scores, **maps, shares=[0.25, 1.0]).frame
+    assert not own["reason"].str.contains("mean ablation").any()
+    maps["corrupt"] = maps["corrupt"].mean(dim=0, keepdim=True).expand(6, -1, -1, -1)
+    mean = unit_faithfulness(reads(2), scores, **maps, shares=[0.25, 1.0]).frame
+    assert mean["reason"].str.contains("mean ablation").all() and mean["value"].notna().all()
+
+
 def test_heads_are_units_too() -> None:
     tower = open_vit()
     torch.manual_seed(31)
