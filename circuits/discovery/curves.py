@@ -32,8 +32,8 @@ ALONE, WITHOUT = "circuit alone", "model without the circuit"
 WHOLE, NOTHING = "the whole model", "nothing left: the corrupt run"
 
 MEAN_PARTNER = (
-    "all pictures have one partner, as in mean ablation: a circuit may add a bias for the class and "
-    "seem faithful; take pictures of another class"
+    "all pictures have one partner, as in mean ablation: a circuit may add a bias for the class "
+    "and seem faithful; take pictures of another class"
 )
 """What is said where the rest of the model is held at one picture (masks learned so reached 1.16 of
 the metric, and .01 with pictures of another class)."""
