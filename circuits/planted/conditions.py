@@ -19,8 +19,9 @@ class Lanes:
     one domain answer only under its cue. `one_output`: separate lanes write onto one direction.
     `dim`: how much of the class code domain B has. `copied`: the class token gets a class code that
     both domains write alike and nobody reads. `loud`: a domain's own offset, and distractors.
-    `dosed`: what the blueprint's dose, kept in `dose`, is of: "classes", each with its own
-    combining and writing lanes; the "parts" of each class; or the "geometry" of the classes.
+    `noisy`: what R shows moves P and Q as brought in B, and others' signals in A. `dosed`: what the
+    blueprint's dose, kept in `dose`, is of: "classes", each with its own combining and writing
+    lanes; the "parts" of each class; or the "geometry" of the classes.
     `hushed`: how loud decoys are, which tell classes alike in both domains. `sensitivity`: what
     the filters for P and Q make of domain B's carrier. `tiers` are those it can be planted in,
     `width` that of the stream.
@@ -36,6 +37,7 @@ class Lanes:
     dim: float = 1.0
     copied: bool = False
     loud: bool = False
+    noisy: bool = False
     dosed: str = ""
     dose: float = 0.0
     hushed: float = 1.0
@@ -61,6 +63,7 @@ CONDITIONS = {
     "shared, quiet in B": Lanes(ONE, ONE, ONE, ONE, dim=0.3, tiers=("easy",)),
     "unread shared copy": Lanes(TWO, TWO, TWO, TWO, copied=True, tiers=TIERS, width=128),
     "offset and distractors": Lanes(ONE, ONE, ONE, ONE, loud=True),
+    "unequal noise": Lanes(ONE, ONE, ONE, ONE, noisy=True, tiers=("steep",)),
     "late separate": Lanes(ONE, ONE, TWO, TWO, cued=True),
     "backup": Lanes(ONE, ONE, ONE, ONE, route="backed up", tiers=("easy",)),
     "dose": Lanes(ONE, ONE, TWO, TWO, cued=True, dosed="classes"),
@@ -86,9 +89,10 @@ but P, Q and the class stand on other signals in each domain, and are read under
 `rewired`: the same nodes, each other's in the other domain: who brings P in A, brings Q in B.
 `shared, quiet in B`: all shared, with .3 of the class code in B. `unread shared copy`: as all
 separate, and a copy of the class, alike in both domains, that nobody reads. `offset and
-distractors`: all shared, beside a domain's own constant and loud nuisances. `late separate`: shared
-up to the class token, then combined and written apart. `backup`: all shared; when what combines
-fails, the next block mends it. `dose`: a share of the classes is as in all shared, the others as in
+distractors`: all shared, beside a domain's own constant and loud nuisances. `unequal noise`: all
+shared, and P and Q as brought are noisy in B. `late separate`: shared up to the class token, then
+combined and written apart. `backup`: all shared; when what combines fails, the next block mends it.
+`dose`: a share of the classes is as in all shared, the others as in
 late separate. `dose of parts`: a class is combined in twenty parts, of which a share serves both
 domains; the codes of the domains have the cosine of that share. `dose of geometry`: all shared, and
 beside it a loud code that nobody reads, which says in each domain which classes are alike; the two

@@ -201,13 +201,34 @@ def add_offset_and_distractors(draft: Draft, world: World) -> None:
     """
     for domain in DOMAINS:
         draft.threshold(0, {f"raw cue {domain}": 1.0}, {f"offset {domain}": 3.0})
-    names = [f"R{value} {domain}" for domain in DOMAINS for value in range(PARTS["R"])]
-    glyphs = [(glyph, domain) for domain in DOMAINS for glyph in world.glyphs["R"]]
-    for name, (glyph, domain) in zip(names, glyphs, strict=True):
-        draft.filter(_matched(glyph, domain), f"raw {name}")
-        draft.threshold(0, {f"raw {name}": 1.0}, {name: 1.0})
+    names = _detect_nuisance(draft, world)
     move = {name: {f"loud {name}": 3.0} for name in names}
     draft.head(*DISTRACTS, look=dict.fromkeys(names, 1.0), move=move)
+
+
+def add_noise_to_one_domain(draft: Draft, world: World, *, seed: int) -> None:
+    """R moves P and Q as brought up and down in domain B, and signals that nobody reads in A.
+
+    By .12 each, at random for every value of R, which is independent of the class. Steep neurons
+    stand on a plateau that is wider, so that nothing comes of it.
+    """
+    names, generator = _detect_nuisance(draft, world), rng("unequal noise", seed)
+    brought = [f"{part}{v}" for part in "PQ" for v in range(PARTS[part])]
+    move = {}
+    for name in names:
+        signals = [f"{part} AB" if name.endswith("B") else f"noise {part}" for part in brought]
+        move[name] = _weights(signals, 0.12 * generator.choice([-1, 1], size=len(signals)))
+    draft.head(*DISTRACTS, look=dict.fromkeys(names, 1.0), move=move)
+
+
+def _detect_nuisance(draft: Draft, world: World) -> list[str]:
+    """Filters and neurons for R's glyphs in each domain; the names of what they see."""
+    found = {f"R{v} {name}": (glyph, name) for name in DOMAINS
+             for v, glyph in enumerate(world.glyphs["R"])}  # fmt: skip
+    for name, (glyph, domain) in found.items():
+        draft.filter(_matched(glyph, domain), f"raw {name}")
+        draft.threshold(0, {f"raw {name}": 1.0}, {name: 1.0})
+    return list(found)
 
 
 def add_decoys(

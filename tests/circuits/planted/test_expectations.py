@@ -212,8 +212,10 @@ def agrees(answer: str, value: float) -> bool:
     }[answer]
 
 
-def dosed(condition: str, tier: str = "easy") -> Blueprint:
-    return Blueprint(condition, 1, dose=0.5 if CONDITIONS[condition].dosed else None, tier=tier)
+def dosed(condition: str, tier: str = "") -> Blueprint:
+    lanes = CONDITIONS[condition]
+    dose = 0.5 if lanes.dosed else None
+    return Blueprint(condition, 1, dose=dose, tier=tier or lanes.tiers[0])
 
 
 LONG = [pytest.mark.slow, pytest.mark.long]

@@ -36,8 +36,9 @@ tests/circuits/planted/test_vit.py`."""
 SEEDS = (0, 1, 2)
 
 
-def example(condition: str, seed: int = 0, tier: str = "easy") -> Blueprint:
-    return Blueprint(condition, seed, 0.5 if CONDITIONS[condition].dosed else None, tier)
+def example(condition: str, seed: int = 0, tier: str = "") -> Blueprint:
+    lanes = CONDITIONS[condition]
+    return Blueprint(condition, seed, 0.5 if lanes.dosed else None, tier or lanes.tiers[0])
 
 
 def blueprints() -> list[Any]:
