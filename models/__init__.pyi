@@ -5,6 +5,9 @@ from .attribution.decomposition import Decomposition as Decomposition
 from .attribution.decomposition import decompose as decompose
 from .attribution.lens import logit_attrs as logit_attrs
 from .attribution.lens import logit_lens as logit_lens
+from .attribution.named_heads import name_heads as name_heads
+from .attribution.spanning_words import SpanningWords as SpanningWords
+from .attribution.spanning_words import text_span as text_span
 from .caching.activations import save_activations as save_activations
 from .caching.memory import forecast as forecast
 from .caching.selection import Keep as Keep

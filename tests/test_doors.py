@@ -181,6 +181,12 @@ WRONG: dict[str, tuple[Call, str]] = {
     ),
     "effects: a frame": (lambda: circuits.effects(FEATURES.frame), "Table"),
     "decompose: a list": (lambda: models.decompose(TOWER, [1.0]), "tensor"),
+    "name_heads: words as text": (lambda: models.name_heads(TOWER, IMAGES, "cat"), "into a list"),
+    "name_heads: a folder": (lambda: models.name_heads(TOWER, "photos", HEAD), "open_images"),
+    "name_heads: a tower that is not taken apart": (
+        lambda: models.name_heads(TOWER, IMAGES, HEAD, preprocess=read), "HookedViT",
+    ),
+    "text_span: no embeddings": (lambda: models.text_span(ONES[:, 0], ["cat"]), "zero_shot"),
     "score: labels as text": (lambda: HEAD.score(SOME[0], "red"), "into a list"),
     "score: places": (lambda: HEAD.score(SOME[0], [0, 1]), "list of texts"),
     "numbers: text": (lambda: HEAD.numbers("red"), "into a list"),

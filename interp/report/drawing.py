@@ -13,6 +13,7 @@ from interp.core.tables import Table
 from interp.report.figures.answer import answer_figure
 from interp.report.figures.circuit_graphs import draw_circuit
 from interp.report.figures.ladders import draw_ladder, draw_profile
+from interp.report.figures.named_parts import draw_names
 from interp.report.figures.one_model import draw_effects, draw_faithfulness
 from interp.report.figures.pieces import Figure
 from interp.report.loaded import LoadedResult, read_result
@@ -64,6 +65,7 @@ OF_ONE: dict[str, Callable[..., Any]] = {
     "circuit": draw_circuit,
     "effects": draw_effects,
     "faithfulness": draw_faithfulness,
+    "named_heads": draw_names,
 }
 """Tables of one model that are drawn otherwise than the tables of several on the page."""
 

@@ -1,1 +1,1 @@
-"""Decomposition of an embedding into parts, the logit lens, and attention maps."""
+"""Decomposition of an embedding into parts, names of heads, the logit lens, and attention maps."""

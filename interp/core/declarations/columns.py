@@ -75,7 +75,8 @@ COLUMNS: Mapping[str, Column] = {
     "seed": _number("seed of resampling and pairing", last_key=True),
     "verdict": _text(
         "shared / partly shared / not shared / cannot tell; of generalization and sharing goes "
-        "together / goes against / does not go together / cannot tell"
+        "together / goes against / does not go together / cannot tell; of a part's word the word, "
+        "or no name"
     ),
     "reason": _text("why a number is missing or a verdict withheld; empty otherwise"),
     # what it was measured on
@@ -269,6 +270,13 @@ COLUMNS: Mapping[str, Column] = {
         "circuit's parts node, edge or neurons",
         key=True,
     ),
+    "rank": _number("place of a word among those of a part; 1 names most", key=True),
+    "word": _text("the word that explains most of what the words before it leave"),
+    "word_again": _text("that word, as the half that measures would have chosen it"),
+    "same_name": _text("whether a name does better than chance in every domain, or where not"),
+    "cumulative": _number("the value, with those of the words before it"),
+    "components": _number("as cumulative, of as many principal components"),
+    "written": _number("variance of what the part writes, as a share of the embedding's"),
     # audit of a mixture
     "split": _text("train, test or analysis", key=True),
     "picture": _text("path of a picture"),
