@@ -1,1 +1,1 @@
-"""Measures and discovery methods judged on planted models whose answer is known."""
+"""Measures, discovery methods and names of heads judged on planted models with a known answer."""

@@ -12,6 +12,7 @@ python -m tests.benchmarks truth           the truth table (BLUEPRINTS=30 judges
 python -m tests.benchmarks speedrun        processor seconds to given accuracies; only when named
 python -m tests.benchmarks masks           learned circuits of a finished study; only when named
 python -m tests.benchmarks null            the ladder where nothing is shared; only when named
+python -m tests.benchmarks names           heads of planted models named; BLUEPRINTS=10; when named
 """
 
 import os
@@ -35,6 +36,7 @@ from tests.benchmarks.layers import layers, many
 from tests.benchmarks.levels import level_power, levels
 from tests.benchmarks.masking import masks
 from tests.benchmarks.mixing import mix
+from tests.benchmarks.naming import head_names
 from tests.benchmarks.nulls import nulls
 from tests.benchmarks.opening import open_
 from tests.benchmarks.paging import page
@@ -173,6 +175,7 @@ WHEN_NAMED = (
     "null",
     "speedrun",
     "masks",
+    "names",
 )
 BENCHMARKS = {
     "certificates": certificates,
@@ -203,6 +206,7 @@ BENCHMARKS = {
     "truth": lambda: print(truth()),
     "null": lambda: print(nulls()),
     "masks": masks,
+    "names": lambda: print(head_names()),
     "speedrun": lambda: print(speedrun()),
 }
 
