@@ -10,6 +10,7 @@ from interp.circuits.sharing.components import Cut, Edges, Units
 from interp.circuits.sharing.overlap_measures import best_of_groups
 from interp.circuits.sharing.readouts import Readout, scored_for_others
 from interp.circuits.sharing.shared_parts import Scores
+from interp.circuits.tasks.corruptions import CORRUPTIONS
 from interp.circuits.tasks.metrics import DISTANCES, measure
 from interp.circuits.tasks.pairs import Read, embed, read_pairs
 from interp.core.artists import artist_sides
@@ -155,6 +156,7 @@ def class_circuits(
     preprocess: Preprocess,
     n: int | None = None,
     metric: str = "margin",
+    corruption: str | None = None,
     seed: int = 0,
 ) -> ClassCircuits:
     """Score every part of a tower for every class of a domain, in two halves of artists.
@@ -167,13 +169,16 @@ def class_circuits(
         preprocess: From a picture to the tower's input.
         n: Pictures of each class in each half, at most; None takes all.
         metric: One of the metrics that `read_pairs` takes.
-        seed: Seed of the pairs.
+        corruption: One of `CORRUPTIONS`, which makes the corrupt picture of each pair from its
+            clean one. None leaves the partner, a picture of another class.
+        seed: Seed of the pairs, and of what a corruption draws.
 
     Returns:
         The scores, for the classes with pictures in both halves.
 
     Raises:
         DataError: For an unknown domain.
+        SpecificationError: For an unknown metric or corruption.
         SampleError: With fewer than four classes that have pictures in both halves, which is always
             so with a single artist.
 
@@ -181,6 +186,11 @@ def class_circuits(
         Each picture is paired with one of another class in the same domain and half, so what a
         circuit leaves out runs on as in a picture of another class. Artists are dealt once for all
         classes (drawings, or pictures, where artists are not known).
+
+        With a corruption, what a circuit leaves out runs on as in a picture that nobody took. A
+        circuit may then do well by a bias of its class, which a picture of another class has not;
+        it is there to see whether a verdict hangs on it. Partners still say which class a pair is
+        not scored for, and which class an interval leaves out.
 
         Every pair is scored once more for a class that neither of its pictures shows, for
         `overlap` to know which parts lead to a class whatever is shown. With very few pairs, where
@@ -204,6 +214,8 @@ def class_circuits(
     (['blue', 'lime', 'red', 'white'], (4, 3))
     """
     check_known("find the circuits of a domain", "domain", [domain], images.domains)
+    asked, makers = [corruption] if corruption is not None else [], CORRUPTIONS
+    check_known("corrupt pictures", "corruption", asked, makers, SpecificationError)
     known = images[images.label.isin(classifier.class_names).to_numpy()]
     if not len(known):
         strangers = list(images.labels)[:1]
@@ -227,6 +239,8 @@ def class_circuits(
         chosen = own[(sides == side) & own.frame["label"].isin(classes).to_numpy()]
         pairs = chosen.pairs(same="domain", differ="label", n=n and n * len(classes), seed=seed)
         read = read_pairs(tower, pairs, classifier=classifier, preprocess=preprocess, metric=metric)
+        if corruption is not None:
+            read = replace(read, corrupt=CORRUPTIONS[corruption](read.clean, seed=seed))
         halves.append(read)
         values.append(cut.score(read))
         gaps.append(_gap(tower, read))
