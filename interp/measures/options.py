@@ -1,10 +1,12 @@
 """What is measured on each trained model, and how often."""
 
+from dataclasses import field
 from typing import Annotated
 
 from pydantic.dataclasses import dataclass
 
 from interp.core.declarations.declared import Declared, Flag, Text, at_least, one_of
+from interp.core.storage.store import LATER
 
 PAIRS = ("own", "one model", "all")
 
@@ -22,6 +24,9 @@ class AnalysisSpec(Declared):
     domain in every model. `pairs` says where also between all others, on `n_pair_classes` classes:
     "own" nowhere, "one model" in the last setting's first model, "all" in every model. Of six
     domains that takes about two minutes a model of one core.
+
+    `multiverse` asks R5 and R6 of that pair again under every reasonable choice, in every trained
+    model. It takes many times what they take once, so it is off.
     """
 
     asked = "measure models"
@@ -44,3 +49,4 @@ class AnalysisSpec(Declared):
     erasure: Flag = True
     features: Flag = True
     circuits: Flag = True
+    multiverse: Flag = field(default=False, metadata=LATER)

@@ -1,3 +1,4 @@
+from .drawing import draw_multiverse as draw_multiverse
 from .drawing import result_figures as result_figures
 from .figures.circuit_graphs import draw_circuit as draw_circuit
 from .figures.ladders import draw_ladder as draw_ladder

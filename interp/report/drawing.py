@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from interp.core.declarations.figures import PAIR
-from interp.core.errors import SpecificationError, listed
+from interp.core.declarations.measures import declared_figure
+from interp.core.errors import SpecificationError, check_known, listed
 from interp.core.tables import Table
 from interp.report.figures.answer import answer_figure
 from interp.report.figures.circuit_graphs import draw_circuit
@@ -16,7 +17,8 @@ from interp.report.figures.ladders import draw_ladder, draw_profile
 from interp.report.figures.named_parts import draw_names
 from interp.report.figures.one_model import draw_effects, draw_faithfulness
 from interp.report.figures.pieces import Figure
-from interp.report.loaded import LoadedResult, read_result
+from interp.report.figures.specification_curves import choices_figure, in_short
+from interp.report.loaded import LoadedResult, read_result, whole
 from interp.report.sections import draw_figure, filled_sections, page_sections
 
 WIDTH, TOP = 900, 110
@@ -59,11 +61,50 @@ def result_figures(folder: str | Path) -> dict[str, Any]:
     return {figure.name: draw(figure) for figure in drawn}
 
 
+def draw_multiverse(table: Table, *, rung: str = "", title: str = "") -> Any:
+    """Draw a specification curve: indices sorted, with the options of each below.
+
+    Args:
+        table: `interp.multiverse(...)`.
+        rung: `R5` or `R6`; empty takes the stronger one that the table has.
+        title: The figure's title; empty takes the page's.
+
+    Returns:
+        A plotly figure; the caption is its `layout.meta["caption"]`.
+
+    Raises:
+        SpecificationError: For a rung that the table does not have, or one without any index.
+
+    >>> rows = pd.DataFrame({"rung": "R6", "metric": ["margin", "probability"], "index": [0.9, 0.8],
+    ...     "index_low": 0.7, "index_high": 1.0, "verdict": "shared", "default": [True, False],
+    ...     "n_possible": 2, "n_units": 8, "unit": "class"})
+    >>> figure = draw_multiverse(Table("multiverse", rows))
+    >>> figure.layout.title.text.split("<br>")[0]
+    'Same wiring? Under every choice (R6)'
+    """
+    known = sorted(set(whole(table.frame)["rung"]))
+    if rung:
+        check_known("draw a specification curve", "rung", [rung], known, SpecificationError)
+    spec = declared_figure(f"choices-{(rung or known[-1]).lower()}")
+    result = LoadedResult(Path(), {"mode": "model"}, {"multiverse": table})
+    figure = choices_figure(result, spec)
+    if figure is None:
+        raise SpecificationError(
+            "draw a specification curve",
+            f"{len(table)} rows without an index of {rung or known[-1]}",
+            "rows with an index",
+            "read the column reason of table.frame",
+        )
+    said = in_short(whole(table.frame[table.frame["rung"] == (rung or known[-1])]))
+    return draw(replace(figure, title=f"{title or figure.title}<br><sup>{said}</sup>"))
+
+
 OF_ONE: dict[str, Callable[..., Any]] = {
     "ladder": draw_ladder,
     "rungs": draw_profile,
     "circuit": draw_circuit,
     "effects": draw_effects,
+    "multiverse": draw_multiverse,
     "faithfulness": draw_faithfulness,
     "named_heads": draw_names,
 }

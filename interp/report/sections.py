@@ -19,6 +19,7 @@ from interp.report.figures.ladders import LADDER, ladder_figure, sharing_profile
 from interp.report.figures.levels_of_evidence import EVIDENCE, levels_figure, together_figure
 from interp.report.figures.patching_maps import patching_figure
 from interp.report.figures.pieces import Figure
+from interp.report.figures.specification_curves import choices_figure
 from interp.report.figures.training import (
     INTERVENTION,
     TRAINING,
@@ -48,6 +49,7 @@ RENDERERS: Mapping[str, Callable[[LoadedResult, FigureSpec], Figure | None]] = {
     "curve": curve_figure,
     "bars": mixtures_figure,
     "certificate": certificate_figure,
+    "choices": choices_figure,
     "circuit": circuit_figure,
     "classes": accuracy_by_class_figure,
     "dose": dose_response_figure,

@@ -115,3 +115,48 @@ def of_cuts(verdicts: Iterable[str]) -> str:
     """
     said = set(verdicts)
     return next((one for one in (NOT_SHARED, PARTLY, SHARED) if one in said), CANNOT_TELL)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How many of several ways to ask a question get the answer of the usual one.
+
+    The usual way itself is not counted. `n` others were taken: `refused` of them have no index,
+    `same` of the rest give the usual verdict, and `against` the opposite one. A usual way without
+    an index has no answer to agree with.
+    """
+
+    n: int
+    refused: int
+    same: int
+    against: int
+    usual: str
+
+    @property
+    def share(self) -> float:
+        """The share that agrees of those that could be judged; NaN where none could."""
+        judged = self.n - self.refused
+        return self.same / judged if judged and self.usual else math.nan
+
+
+def agreement_with_usual(rows: pd.DataFrame) -> Agreement:
+    """Hold verdicts against that of the usual way, by the columns `default, index, verdict`.
+
+    >>> rows = pd.DataFrame({"default": [True, False, False, False], "index": [0.9, 0.8, 0, None],
+    ...                      "verdict": ["shared", "shared", "not shared", "cannot tell"]})
+    >>> told = agreement_with_usual(rows)
+    >>> told.share, told.refused, told.against
+    (0.5, 1, 1)
+    """
+    default, known = rows["default"].astype(bool), rows["index"].notna()
+    said = rows[default & known]["verdict"]
+    usual = str(said.iloc[0]) if len(said) else ""
+    others = rows[~default & known]["verdict"]
+    opposite = {SHARED: NOT_SHARED, NOT_SHARED: SHARED}.get(usual, "")
+    return Agreement(
+        int((~default).sum()),
+        int((~default & ~known).sum()),
+        int((others == usual).sum()),
+        int((others == opposite).sum()),
+        usual,
+    )

@@ -174,7 +174,9 @@ COLUMNS: Mapping[str, Column] = {
     "explained": _number("share of the variance that both coordinates of a view hold"),
     # training
     "n_train": _number("training pictures"),
-    "steps": _number("optimiser steps"),
+    "steps": _number(
+        "optimiser steps; where parts are scored, steps of integration", last_key=True
+    ),
     "step": _number("optimiser step, from 0", key=True),
     "loss": _number("training loss, nats"),
     "alignment": _number(
@@ -301,7 +303,11 @@ COLUMNS: Mapping[str, Column] = {
     "quantity": _text("which number of the row is compared: value or index"),
     "value_a": _number("that number in the first result"),
     "value_b": _number("that number in the second result"),
-    "method": _text("what its interval is made of: paired units, or the two results' intervals"),
+    "method": _text(
+        "how parts are scored; of a difference, what its interval is made of: paired units, or the "
+        "two results' intervals",
+        key=True,
+    ),
     "change": _text("changed beyond noise / within noise / no interval / only in one result"),
     # how its evidence was made
     "ceiling_kind": _text("how the ceiling was made", last_key=True),

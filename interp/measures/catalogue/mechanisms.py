@@ -81,6 +81,9 @@ SITE_SHARES = (0.1, 0.2)
 BATCH = 64
 """Pictures in a forward of a circuit of units."""
 
+REDRAWS = 199
+"""Permutations behind p of an overlap."""
+
 OTHERS = 2
 """Circuits of other classes behind each null: every class is one of them for two others."""
 
@@ -219,9 +222,8 @@ def _das(
 
 
 def _overlaps(a: ClassCircuits, b: ClassCircuits, *, seed: int) -> list[pd.DataFrame]:
-    words: dict[str, Any] = {
-        "domains": (a.domain, b.domain), "level": a.cut.level, "seed": seed, "n_permutations": 199
-    }  # fmt: skip
+    words: dict[str, Any] = {"domains": (a.domain, b.domain), "level": a.cut.level}
+    words |= {"seed": seed, "n_permutations": REDRAWS}
     frames = [overlap(a.scores, b.scores, **words).frame.assign(site="", band="")]
     for site, place in _places(a).items():
         one = overlap(a.only([site]).scores, b.only([site]).scores, **words).frame

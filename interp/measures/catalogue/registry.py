@@ -12,6 +12,7 @@ from interp.measures.catalogue import (
     mechanisms,
     patched_sites,
     transplanted,
+    under_choices,
     zero_shot,
 )
 
@@ -28,5 +29,6 @@ MEASURES: tuple[MeasureSpec, ...] = (
     transplanted.MEASURE,
     mechanisms.MEASURE,
     mechanisms.PAIRS,
+    under_choices.MEASURE,
     certified.MEASURE,
 )

@@ -1,0 +1,107 @@
+"""The verdicts on parts and wiring (R5, R6) of a model's own pair under every reasonable choice."""
+
+from interp.core.declarations.columns import Column
+from interp.core.declarations.figures import (
+    SETTING,
+    TEST_DOMAIN,
+    AxisSpec,
+    ChoiceSpec,
+    FigureSpec,
+    Row,
+    SectionSpec,
+    threshold_lines,
+)
+from interp.core.declarations.measures import MeasureSpec
+from interp.core.declarations.writing import plain
+from interp.measures.catalogue.mechanisms import UNITS, Seen
+from interp.measures.choices import CHOICES, options_of
+from interp.measures.opened import Frames, OpenedModel
+from interp.measures.subjects import neutral_classifier
+from interp.measures.verdicts_by_choice import Asked, units_of
+
+
+def _model(row: Row) -> str:
+    """A model of a setting: its architecture, and the seed of its block."""
+    seed = f"seed {row['seed']:.0f}"
+    return f"{plain(row['architecture'])}, {seed}" if row["architecture"] else seed
+
+
+def _curve(rung: str, title: str, choices: tuple[str, ...]) -> FigureSpec:
+    """The specification curve of a rung."""
+    return FigureSpec(
+        f"choices-{rung.lower()}",
+        f"{title} Under every choice ({rung})",
+        "choices",
+        ("multiverse",),
+        method="The rung is judged again for every combination of options, of which the model's "
+        "own verdict takes one.",
+        null="The rung's own null under each choice, at index 0.",
+        caption="{n}; bars are 95 % intervals of the index. Each column is one combination of "
+        "options, sorted by index, those without one last; below it the options that it has. "
+        "{counted} Purple: what the ladder does.",
+        alt="{columns} combinations of options sorted by index, with their options below",
+        where={"rung": rung},
+        choices=(TEST_DOMAIN, SETTING, ChoiceSpec("Model", ("architecture", "seed"), named=_model)),
+        labels=choices,
+        y=AxisSpec("index (0 null, 1 ceiling)", within=(-1.0, 2.0)),
+        lines=threshold_lines(),
+    )
+
+
+UNDER_CHOICES = SectionSpec(
+    "multiverse",
+    "Does the verdict hang on a choice?",
+    "Parts are scored by other methods, metrics, corruptions and steps of integration; circuits of "
+    "other sizes are compared, by other measures. Parts (R5) and wiring (R6) are judged under each "
+    "combination, as the ladder judges them.",
+    (
+        _curve("R6", "Same wiring?", tuple(name for name in CHOICES if name != "overlap")),
+        _curve("R5", "Same parts?", tuple(CHOICES)),
+    ),
+    note="Combinations are not independent, so the share that agrees is no probability. Where a "
+    "corruption is made from the picture itself, a bias of the class may pass for its circuit.",
+    optional=("multiverse",),
+)
+
+
+def measure(opened: OpenedModel) -> Frames:
+    """The table `multiverse` for the natural and the test domain."""
+    if opened.lacks(list(UNITS), "choices"):
+        return {}
+    subject, images = opened.subject, opened.analysed
+    head = neutral_classifier(subject, opened.images.labels, opened.images.domains)
+    seen = Seen(subject.clip.visual, images, head, subject.clip.preprocess, seed=subject.seed)
+    asked = Asked(seen, opened.pair, options_of(None))
+    return opened.filed({"multiverse": [lambda: asked.told(units_of(seen, None))]})
+
+
+MEASURE = MeasureSpec(
+    "multiverse",
+    measure,
+    tables=("multiverse",),
+    evidence=("multiverse",),
+    option="multiverse",
+    seconds=500.0,
+    columns={
+        "corruption": Column(
+            "what the corrupt picture is: of another class, or the clean one made unreadable",
+            "text",
+            key=True,
+        ),
+        "size": Column(
+            "how many parts circuits have, as a share of each group's; over sizes: the mean of "
+            "those at which circuits are faithful",
+            "text",
+            key=True,
+        ),
+        "overlap": Column("how parts of two domains are compared", "text", key=True),
+        "default": Column("whether these are the options that the ladder takes", "flag"),
+        "agree": Column(
+            "share of the other combinations, of those with an index, that give the verdict of "
+            "the ladder's options",
+            "number",
+        ),
+        "n_possible": Column("number of combinations, of which the rows were run", "number"),
+    },
+    sections=(UNDER_CHOICES,),
+)
