@@ -29,7 +29,7 @@ from interp.core.statistics.index_of_sharing import (
     NOT_SHARED,
     PARTLY,
     SHARED,
-    Bars,
+    AnswerBars,
 )
 from interp.probes import Features, collect, directions, similarity, transfer
 from interp.probes.geometry.contrasts import DISCRIMINANT
@@ -141,7 +141,7 @@ class _Subject(Opened):
 Said = dict[str | None, Votes]
 
 
-def _by_site(frame: pd.DataFrame, bars: Bars = AMOUNT) -> Said:
+def _by_site(frame: pd.DataFrame, bars: AnswerBars = AMOUNT) -> Said:
     return {str(site): count_votes(rows, bars=bars) for site, rows in frame.groupby("site")}
 
 

@@ -13,7 +13,7 @@ from interp.core.statistics.index_of_sharing import (
     CANNOT_TELL,
     NOT_SHARED,
     SHARED,
-    Bars,
+    AnswerBars,
     units_to_decide,
 )
 from interp.core.statistics.replication import mean_t
@@ -106,7 +106,7 @@ def ladder_rows(judged: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _needed(votes: Votes, group: pd.DataFrame, bars: Bars) -> str:
+def _needed(votes: Votes, group: pd.DataFrame, bars: AnswerBars) -> str:
     """What would decide an interval that is too wide; empty where there is another reason."""
     n_units = float(group["n_units"].min())
     units = units_to_decide(votes.index, votes.low, votes.high, n_units, bars)

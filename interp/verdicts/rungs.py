@@ -22,7 +22,7 @@ from interp.core.statistics.index_of_sharing import (
     NOT_SHARED,
     PARTLY,
     SHARED,
-    Bars,
+    AnswerBars,
 )
 from interp.probes.geometry.contrasts import DISCRIMINANT, MEAN_DIFFERENCE
 from interp.verdicts.votes import of_both
@@ -38,7 +38,7 @@ it also fails where the class is there (.20 of 30 simulated studies with two art
 .07 with four, none with six)."""
 
 
-def by_index(bars: Bars) -> Mapping[str, str]:
+def by_index(bars: AnswerBars) -> Mapping[str, str]:
     """Where a rung gives each answer by the interval of its index; elsewhere it cannot tell."""
     least, low, high, most = (f"{bar:g}".removeprefix("0") for bar in astuple(bars))
     return {
@@ -111,7 +111,7 @@ class Rung:
     mechanism: bool = False
     by_cuts: bool = False
     indexed: bool = True
-    bars: Bars = AMOUNT
+    bars: AnswerBars = AMOUNT
     own_rule: Mapping[str, str] | None = None
 
     @property

@@ -15,7 +15,7 @@ from interp.core.statistics.index_of_sharing import (
     NOT_SHARED,
     PARTLY,
     SHARED,
-    Bars,
+    AnswerBars,
     verdict_of_interval,
 )
 
@@ -38,7 +38,7 @@ class Votes:
     n: int
 
 
-def count_votes(rows: Any, *, by_mean: bool = True, bars: Bars = AMOUNT) -> Votes:
+def count_votes(rows: Any, *, by_mean: bool = True, bars: AnswerBars = AMOUNT) -> Votes:
     """Sum up rows with the columns `index, index_low, index_high, verdict, reason`, and p if known.
 
     Without `by_mean` (an index that is no amount) only agreement counts. The mean decides where at
@@ -68,7 +68,7 @@ def count_votes(rows: Any, *, by_mean: bool = True, bars: Bars = AMOUNT) -> Vote
     )
 
 
-def _of_mean(rows: Any, known: Any, ends: Any, bars: Bars) -> str:
+def _of_mean(rows: Any, known: Any, ends: Any, bars: AnswerBars) -> str:
     """The verdict on the mean of rows that disagree by width alone."""
     guarded = (known["verdict"] == CANNOT_TELL) & (known["reason"] != "")
     if 2 * len(known) < len(rows) or guarded.any():

@@ -6,7 +6,7 @@ from typing import Any
 
 from interp.core.declarations.writing import CLASS_SETS
 from interp.core.errors import SpecificationError, check_known
-from interp.core.statistics.index_of_sharing import AMOUNT, Bars
+from interp.core.statistics.index_of_sharing import AMOUNT, AnswerBars
 
 Row = Mapping[str, Any]
 """One row of a table."""
@@ -72,7 +72,7 @@ class LineSpec:
     dash: str = "dot"
 
 
-def threshold_lines(bars: Bars = AMOUNT) -> tuple[LineSpec, LineSpec]:
+def threshold_lines(bars: AnswerBars = AMOUNT) -> tuple[LineSpec, LineSpec]:
     """An index's interval is "not shared" below the first, "shared" above the second, or in part.
 
     >>> [line.text for line in threshold_lines()]
@@ -238,6 +238,27 @@ PARTS = ("verdict", "models", "accuracy", "ladder", "sharing", "checks")
 
 
 @dataclass(frozen=True)
+class GistSpec:
+    """A section's answer in one sentence: the range of a number over the models.
+
+    Args:
+        table: The table that it is read from.
+        text: The sentence, with `{range}`, the least and the most, and `{n}`, the number of rows.
+        where: Rows that count, by column; `NATURAL` and `OTHER` stand for the domains.
+        column: The number.
+        form: "percent", "points" (of a hundred, with a sign), "number" or "count".
+        middle: Whether only the middle layers count.
+    """
+
+    table: str
+    text: str
+    where: Mapping[str, Any] = field(default_factory=dict)
+    column: str = "value"
+    form: str = "number"
+    middle: bool = False
+
+
+@dataclass(frozen=True)
 class SectionSpec:
     """A section of the page: what it is about, the figures it draws, the tables it needs.
 
@@ -252,6 +273,7 @@ class SectionSpec:
         study_only: Whether one checkpoint alone has no such section.
         optional: Tables that a run may do without.
         part: The part of the page that it stands in, one of `PARTS`.
+        gist: Its answer in one sentence; None where its title names the rungs that give one.
     """
 
     anchor: str
@@ -264,6 +286,7 @@ class SectionSpec:
     study_only: bool = False
     optional: Sequence[str] = ()
     part: str = "sharing"
+    gist: GistSpec | None = None
 
     def __post_init__(self) -> None:
         asked = f"declare the section {self.anchor}"
@@ -295,7 +318,7 @@ def profile_spec(
     null: str,
     seen: ChoiceSpec | None = None,
     ends: tuple[str, ...] = PAIR,
-    bars: Bars = AMOUNT,
+    bars: AnswerBars = AMOUNT,
 ) -> FigureSpec:
     """The index of a rung by depth, a line per compared pair of domains."""
     return FigureSpec(

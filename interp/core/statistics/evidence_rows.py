@@ -12,7 +12,7 @@ from interp.core.artists import n_drawings
 from interp.core.statistics.index_of_sharing import (
     AMOUNT,
     CANNOT_TELL,
-    Bars,
+    AnswerBars,
     Index,
     found_beyond_null,
     sharing_index,
@@ -45,7 +45,7 @@ class Evidence:
     n_runs: int = 1
     unit: str = "class"
     ceiling_kind: str = ""
-    bars: Bars = AMOUNT
+    bars: AnswerBars = AMOUNT
 
     def row(
         self,

@@ -13,7 +13,7 @@ VERDICTS = (SHARED, PARTLY, NOT_SHARED, CANNOT_TELL)
 
 
 @dataclass(frozen=True)
-class Bars:
+class AnswerBars:
     """Where an index's whole interval lies for each answer (`verdict_of_interval`)."""
 
     not_below: float = 0.2
@@ -22,16 +22,16 @@ class Bars:
     shared_above: float = 0.5
 
     @property
-    def squared(self) -> "Bars":
+    def squared(self) -> "AnswerBars":
         """The bars of an index that grows with the square of what is shared, as that of CKA does.
 
-        >>> Bars().squared.shared_above
+        >>> AnswerBars().squared.shared_above
         0.25
         """
-        return Bars(*(round(bar**2, 4) for bar in astuple(self)))
+        return AnswerBars(*(round(bar**2, 4) for bar in astuple(self)))
 
 
-AMOUNT = Bars()
+AMOUNT = AnswerBars()
 """The bars of an index that says how much is shared."""
 
 GEOMETRY = AMOUNT.squared
@@ -69,7 +69,7 @@ def sharing_index(
     *,
     left_out: ArrayLike,
     errors: tuple[float, float] | None = None,
-    bars: Bars = AMOUNT,
+    bars: AnswerBars = AMOUNT,
 ) -> Index:
     """index = (value - null) / (ceiling - null), with a jackknife interval of the whole index.
 
@@ -121,7 +121,7 @@ def sharing_index(
     return Index(spread.value, spread.low, spread.high, verdict, "")
 
 
-def verdict_of_interval(low: float, high: float, bars: Bars = AMOUNT) -> str:
+def verdict_of_interval(low: float, high: float, bars: AnswerBars = AMOUNT) -> str:
     """Decide by equivalence on an index's interval.
 
         not shared     high < .2
@@ -151,7 +151,9 @@ def verdict_of_interval(low: float, high: float, bars: Bars = AMOUNT) -> str:
     return SHARED if low > bars.shared_above else CANNOT_TELL
 
 
-def units_to_decide(value: float, low: float, high: float, n: float, bars: Bars = AMOUNT) -> float:
+def units_to_decide(
+    value: float, low: float, high: float, n: float, bars: AnswerBars = AMOUNT
+) -> float:
     """About how many units an index would take to be decided, if it stays what it is.
 
     The interval of n units shrinks with their square root until it fits one of the answers.
@@ -181,7 +183,7 @@ def units_to_decide(value: float, low: float, high: float, n: float, bars: Bars 
 
 
 def found_beyond_null(
-    index: Index, p: float, *, value: float, null: float, ceiling: float, bars: Bars = AMOUNT
+    index: Index, p: float, *, value: float, null: float, ceiling: float, bars: AnswerBars = AMOUNT
 ) -> Index:
     """An index without "not shared", where its own p finds more than the null has.
 
