@@ -246,9 +246,11 @@ function detail() {
     panels.append(panel(measure, own, a, b));
     rows.push(...banded.map((row) => [measure, row, "both"]), ...own.map((row) => [measure, row, ""]));
   }
-  box.replaceChildren(title, ...pictures(a, b), element("p", summary(a, b), { dir: "auto" }), panels,
-    ...unmeasured(a, b));
-  if (rows.length) box.append(numbersOf(rows, a, b));
+  const more = element("details", null, { id: "map-more" });
+  more.open = printing || Boolean(byId("map-more")?.open);
+  more.append(element("summary", "Every measure of this pair, by depth and in numbers"), panels, ...unmeasured(a, b));
+  if (rows.length) more.append(numbersOf(rows, a, b));
+  box.replaceChildren(title, ...pictures(a, b), element("p", summary(a, b), { dir: "auto" }), more);
 }
 
 function between(measure, row, a, b) {
@@ -309,8 +311,8 @@ function panel(measure, rows, a, b) {
     svg.append(drawn("line", { x1: left, x2: width - 8, y1: down(at), y2: down(at), class: "axis" }));
     svg.append(drawn("text", { x: left - 4, y: down(at) + 3, "text-anchor": "end" }, String(at)));
   }
-  svg.append(drawn("line", { x1: left, x2: width - 8, y1: down(0.2), y2: down(0.2), class: "limit" }));
-  svg.append(drawn("line", { x1: left, x2: width - 8, y1: down(0.5), y2: down(0.5), class: "limit" }));
+  for (const bar of measure.bars)
+    svg.append(drawn("line", { x1: left, x2: width - 8, y1: down(bar), y2: down(bar), class: "limit" }));
   svg.append(drawn("text", { x: left, y: height - 5 }, "picture"));
   svg.append(drawn("text", { x: width - 8, y: height - 5, "text-anchor": "end" }, "embedding"));
   const line = (some, look) => {

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from interp.core.sites import BANDS, LAST
+from interp.data.mixtures.settings import BASE
 from interp.report.figures.pieces import counts
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import ordered_settings, setting_name, site_label
@@ -48,7 +49,8 @@ def map_data(result: LoadedResult) -> dict[str, Any]:
     joined = pd.concat([*(rows for *_, rows in found), ladder], ignore_index=True)
     ends = set(joined["domain_a"]) | set(joined["domain_b"])
     # a domain that other tables name may not have been compared: the map keeps its row
-    domains = [*result.domains, *sorted(ends - set(result.domains))]
+    named = [name for name in result.domains if name != BASE or name in ends]
+    domains = [*named, *sorted(ends - set(named))]
     lists = Lists(domains, _models(result, joined), _places(joined))
     drawn = []
     for rung, one, rows in found:
@@ -61,6 +63,7 @@ def map_data(result: LoadedResult) -> dict[str, Any]:
                 {"key": f"{one.key} {level}".strip(), "rung": rung.name, "name": name}
                 | {"table": one.table, "directed": one.directed, "n": counts(own)}
                 | {word: _kind(own, word) for word in ("null_kind", "ceiling_kind")}
+                | {"bars": [rung.bars.not_below, rung.bars.shared_above]}
                 | {"first": one is rung.judged, "columns": lists.columns(own)}
             )
     judged = sorted(ladder["rung"].unique())

@@ -14,11 +14,11 @@ from interp.core.tables import Table
 from interp.report.figures.answer import answer_figure
 from interp.report.figures.circuit_graphs import draw_circuit
 from interp.report.figures.ladders import draw_ladder, draw_profile
-from interp.report.figures.named_parts import draw_names
 from interp.report.figures.one_model import draw_effects, draw_faithfulness
 from interp.report.figures.pieces import Figure
 from interp.report.figures.specification_curves import choices_figure, in_short
 from interp.report.loaded import LoadedResult, read_result, whole
+from interp.report.named_parts import draw_names
 from interp.report.sections import draw_figure, filled_sections, page_sections
 
 WIDTH, TOP = 900, 110

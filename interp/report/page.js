@@ -227,7 +227,10 @@ function setPrinting(on) {
   if (printing === on) return;
   printing = on;
   root.classList.toggle("printing", on);
+  // a reader who opened some doors prints these; of a page with all shut, everything is printed
+  const some = [...document.querySelectorAll(".door > details")].some((one) => one.open);
   for (const details of document.querySelectorAll("main details:not([data-table])")) {
+    if (some && !details.closest(".door > details[open]")) continue;
     if (on && !details.open) { details.open = true; details.dataset.shut = ""; }
     else if (!on && "shut" in details.dataset) { details.open = false; delete details.dataset.shut; }
   }
@@ -261,6 +264,7 @@ function start() {
   requestAnimationFrame(() => setTimeout(() => {
     for (const canvas of canvases) near.observe(canvas);
     if (byId("atlas")) openMap();
+    startDoors();
   }));
   const links = new Map([...document.querySelectorAll("nav a")].map((a) => [a.hash.slice(1), a]));
   const reading = new IntersectionObserver((seen) => {

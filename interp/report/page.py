@@ -14,6 +14,7 @@ from interp.core.declarations.figures import FigureSpec
 from interp.core.declarations.measures import all_columns
 from interp.core.declarations.writing import percent, sequence
 from interp.core.errors import OutputError
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
 from interp.core.storage.store import write_atomic
 from interp.report.atlas import map_data
 from interp.report.embedding import (
@@ -29,13 +30,19 @@ from interp.report.embedding import (
 )
 from interp.report.figures.answer import answer_figure, no_answer
 from interp.report.loaded import LoadedResult, read_result, shown_commands
-from interp.report.naming import setting_name
+from interp.report.naming import SIGNS, setting_name
 from interp.report.sections import Section, filled_sections
-from interp.report.verdict_tables import ladder_table
+from interp.report.stills import still
+from interp.report.verdict_tables import READABLE, ladder_table, overviews
 from interp.report.words import answer_sentences, headline
 from interp.verdicts.rungs import AMOUNT_RULE, RUNGS, SQUARES
 
 HERE = Path(__file__).parent
+
+READ_SIGNS = {READABLE[word]: SIGNS[word] for word in READABLE}
+KINDS = {SHARED: "shared", PARTLY: "partly", NOT_SHARED: "apart", CANNOT_TELL: "open"}
+KINDS |= {READABLE[word]: KINDS[word] for word in READABLE}
+"""The signs of answers, and how the page's styles call them; R1 has words of its own."""
 
 MAP = FigureSpec(
     "map",
@@ -111,8 +118,15 @@ def render_page(result: LoadedResult) -> str:
         notes=_notes(result),
         answer=answer_sentences(result),
         first=first,
+        still=still(first) if first else "",
         no_answer="" if first else no_answer(result),
         ladder=ladder_table(result),
+        overviews=overviews(result),
+        signs=SIGNS | READ_SIGNS,
+        kinds=KINDS,
+        short={PARTLY: "partly", NOT_SHARED: "not"},
+        natural=result.natural,
+        tested=result.test_domains,
         by_index=AMOUNT_RULE,
         squares=SQUARES,
         readable=RUNGS["R1"].rule,
@@ -133,7 +147,7 @@ def render_page(result: LoadedResult) -> str:
         columns=script_json({name: column.meaning for name, column in all_columns().items()}),
         setup=_setup(result),
         styles=(HERE / "page.css").read_text(),
-        script="\n".join((HERE / name).read_text() for name in ("page.js", "atlas.js")),
+        script="\n".join((HERE / name).read_text() for name in ("page.js", "doors.js", "atlas.js")),
         plotly=_plotly(),
     )
     none = {name: Download(name, 0, 0, "", True) for name in result.tables}

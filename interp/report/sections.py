@@ -27,6 +27,7 @@ from interp.report.figures.training import (
     dose_response_figure,
     mixtures_figure,
 )
+from interp.report.gists import gist, wanted
 from interp.report.loaded import LoadedResult
 from interp.report.verdict_tables import (
     WordTable,
@@ -89,6 +90,8 @@ class Section:
     grids: Sequence[WordTable]
     missing: Sequence[str] = field(default_factory=tuple)
     note: str = ""
+    gist: str = ""
+    wanted: str = ""
 
 
 def draw_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
@@ -130,8 +133,9 @@ def _fill(result: LoadedResult, spec: SectionSpec) -> Section:
         undrawn = [one for one, figure in zip(spec.figures, each, strict=True) if not figure]
         missing += [_withheld(result, one) for one in undrawn if one.kind == "profile"]
     note = spec.note if present else ""
+    told = (gist(result, spec), wanted(result, spec)) if present else ("", "")
     return Section(
-        spec.anchor, spec.part, spec.title, spec.intro, present, drawn, grids, missing, note
+        spec.anchor, spec.part, spec.title, spec.intro, present, drawn, grids, missing, note, *told
     )
 
 

@@ -9,13 +9,17 @@ import pandas as pd
 from interp.core.declarations.writing import MISSING, number, percent
 from interp.core.sites import band_of
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED, VERDICTS
+from interp.data.mixtures.settings import SETTINGS
 from interp.report.figures.pieces import counts
 from interp.report.figures.subjects import (
     ComparedPair,
     compared_pairs,
+    held_out_accuracy,
     middle_site,
     middle_verdict,
+    own_pairs,
     sites_by_depth,
+    unlearned_settings,
 )
 from interp.report.figures.training import worst_of_checks
 from interp.report.loaded import Frame, LoadedResult
@@ -78,6 +82,69 @@ def _read(result: LoadedResult, one: ComparedPair, verdict: str) -> str:
     return f"{SIGNS.get(verdict, '?')} {READABLE.get(verdict, verdict)} ({accuracies})"
 
 
+@dataclass(frozen=True)
+class Overview:
+    """The answer at a glance: every subject in a line, with what the middle layers share.
+
+    Attributes:
+        caption: What is asked.
+        head: The heads of the columns after the name.
+        rows: Each subject: its name, its colour, what it was trained on, its accuracy, and of each
+            rung the verdict.
+    """
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[tuple[str, str, Sequence[str], Sequence[str]]]
+
+
+def overviews(result: LoadedResult) -> list[Overview]:
+    """One for each test domain: mixtures in a line each, or a checkpoint's pairs of domains."""
+    found = []
+    for test_domain in result.test_domains:
+        reached = held_out_accuracy(result, test_domain)
+        rungs = [] if result.accuracy_only else list(RUNGS)
+        rows = [
+            (one.name, one.colour, _told(one, reached, result), [_answer(result, rung, one)
+             for rung in rungs])
+            for one in compared_pairs(result, test_domain)
+        ]  # fmt: skip
+        told = [] if result.one_model else ["trained on", "held-out classes"]
+        head = [*told, *(RUNGS[rung].label for rung in rungs)]
+        where = f"{result.natural} and {test_domain}" if test_domain else "pairs of domains"
+        caption = f"What the middle layers of each model share between {where}"
+        if result.one_model:
+            caption = "What the middle layers share between each two domains"
+        if rows and rungs:
+            found.append(Overview(caption, head, rows))
+    return found
+
+
+def _told(one: ComparedPair, reached: Frame, result: LoadedResult) -> list[str]:
+    """What a mixture holds, and its accuracy with the interval."""
+    if result.one_model:
+        return []
+    known = SETTINGS.get(one.setting.partition(",")[0])
+    row = reached.loc[one.setting] if one.setting in reached.index else None
+    accuracy = MISSING
+    if row is not None and math.isfinite(row["value"]):
+        value, low, high = (number(100 * row[end], 0) for end in ("value", "low", "high"))
+        accuracy = f"{value} % ({low} to {high})"
+    held = known.meaning if known else MISSING
+    return [held.replace("the test domain", one.test_domain or "the test domain"), accuracy]
+
+
+def _answer(result: LoadedResult, rung: str, one: ComparedPair) -> str:
+    """A verdict's word; R1 has its own, and of a model that did not learn nothing is said."""
+    if one.setting in unlearned_settings(result, one.test_domain):
+        return "did not learn"
+    summed = middle_verdict(result, rung, one)
+    if summed is None:
+        return "not measured"
+    words = READABLE if not RUNGS[rung].indexed else {}
+    return words.get(summed.verdict, summed.verdict)
+
+
 REFUSED = "no index"
 ANSWERS = (*VERDICTS, REFUSED)
 
@@ -92,12 +159,9 @@ def answers_table(result: LoadedResult) -> list[WordTable]:
     rows = rows[(rows["rung"] != "") & (rows["control"] == "")]
     if rows.empty:
         return []
-    pairs = {frozenset((one.natural, one.domain)) for one in _compared(result)}
-    own = [
-        frozenset(ends) in pairs for ends in zip(rows["domain_a"], rows["domain_b"], strict=True)
-    ]
-    parts = [("the pairs that are asked about", rows[own])]
-    if not all(own):
+    own = own_pairs(result, rows)
+    parts = [("the pairs that are asked about", own)]
+    if len(own) < len(rows):
         parts.append(("all pairs of domains", rows))
     said = rows["verdict"].where(rows["index"].notna() | (rows["verdict"] != CANNOT_TELL), REFUSED)
     head = ["Rung", *(f"{SIGNS.get(word, '–')} {word}" for word in ANSWERS)]
@@ -112,10 +176,6 @@ def answers_table(result: LoadedResult) -> list[WordTable]:
         )
         for name, part in parts
     ]
-
-
-def _compared(result: LoadedResult) -> list[ComparedPair]:
-    return [one for name in result.test_domains for one in compared_pairs(result, name)]
 
 
 READABLE = {SHARED: "yes", NOT_SHARED: "no"}

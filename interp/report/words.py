@@ -338,6 +338,12 @@ def headline(result: LoadedResult) -> list[str]:
     return failed + said + _intervened(result)
 
 
+def accuracy_reached(result: LoadedResult) -> str:
+    """What is reached on held-out classes, in one sentence."""
+    tests = [name for name in result.test_domains if learned_pairs(result, name)]
+    return _reached(result, tests) if tests and not result.one_model else ""
+
+
 def _reached(result: LoadedResult, tests: Sequence[str]) -> str:
     """What settings reach on held-out classes, which is clear of all, and what differences say."""
     parts = []

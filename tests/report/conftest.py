@@ -13,7 +13,12 @@ import pytest
 from PIL import Image
 
 from interp.core.illustrations import Plate
-from interp.core.statistics.index_of_sharing import verdict_of_interval
+from interp.core.statistics.index_of_sharing import (
+    AMOUNT,
+    GEOMETRY,
+    AnswerBars,
+    verdict_of_interval,
+)
 from interp.core.tables import Table
 from interp.report.figures.pieces import Figure
 from interp.report.loaded import LoadedResult
@@ -56,7 +61,9 @@ def figure_of(result: LoadedResult, name: str) -> Figure | None:
     return draw_figure(result, SPECS[name])
 
 
-def index_row(index: float, half: float = 0.07, **more: object) -> dict[str, object]:
+def index_row(
+    index: float, half: float = 0.07, bars: AnswerBars = AMOUNT, **more: object
+) -> dict[str, object]:
     """A row of evidence with an index, its interval and the verdict that follows."""
     known = bool(np.isfinite(index))
     return {
@@ -67,7 +74,9 @@ def index_row(index: float, half: float = 0.07, **more: object) -> dict[str, obj
         "index": index,
         "index_low": index - half,
         "index_high": index + half,
-        "verdict": verdict_of_interval(index - half, index + half) if known else "cannot tell",
+        "verdict": verdict_of_interval(index - half, index + half, bars)
+        if known
+        else "cannot tell",
         "reason": "" if known else "ceiling - null is below 3 standard errors",
         **more,
     }
@@ -195,7 +204,7 @@ def _similarity(index: Mapping[str, float]) -> pd.DataFrame:
                         primary = (a, b) == ("real", "sketch")
                         shift = 0 if primary else 0.02 * m - 0.03 * n
                         rows.append(
-                            index_row(0.12 if site == "pixels" else own + shift)
+                            index_row(0.12 if site == "pixels" else own + shift, bars=GEOMETRY)
                             | {"measure": "debiased CKA", "site": site, "layer": int(depth * 5)}
                             | {"depth": depth, "domain_a": a, "domain_b": b}
                             | {"setting": setting, "test_domain": "sketch"}

@@ -58,7 +58,14 @@ class Opened:
     """A page that is ready, with everything it complained of or asked the network for."""
 
     def __init__(
-        self, browser: Any, path: Path, *, all_drawn: bool = False, **context: Any
+        self,
+        browser: Any,
+        path: Path,
+        *,
+        all_drawn: bool = False,
+        doors_open: bool = False,
+        address: str = "",
+        **context: Any,
     ) -> None:
         self.page = browser.new_context(**context).new_page()
         self.complaints: list[str] = []
@@ -66,8 +73,10 @@ class Opened:
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(path.as_uri())
+        self.page.goto(path.as_uri() + address)
         self.page.wait_for_selector("html[data-map]", state="attached", timeout=60_000)
+        if doors_open or all_drawn:
+            self.page.evaluate("doors().forEach((one) => { one.open = true; })")
         if all_drawn:
             self.page.evaluate("drawEverything()")
             self.page.wait_for_selector("html[data-drawn]", state="attached", timeout=60_000)
@@ -138,6 +147,97 @@ def test_draws_everything_quietly(browser: Any, planted: Path, width: int, schem
     assert opened.outside == []
 
 
+@pytest.mark.parametrize(("width", "height", "screens"), [(1280, 900, 6), (390, 844, 12)])
+def test_the_closed_page_is_short(
+    browser: Any, planted: Path, width: int, height: int, screens: int
+) -> None:
+    opened = Opened(browser, planted, viewport={"width": width, "height": height})
+    page = opened.page
+    assert page.evaluate("document.documentElement.scrollHeight") <= screens * height
+    assert page.evaluate("document.body.innerText.split(/\\s+/).length") <= 1500
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    gists = page.locator(".gist").all_inner_texts()
+    assert len(gists) >= 12 and all(each.endswith(".") for each in gists)
+    opened.shot(f"closed-{width}")
+    assert opened.violations() == [] and opened.complaints == []
+
+
+def test_the_first_screen_says_what_was_asked_and_found(browser: Any, planted: Path) -> None:
+    page = Opened(browser, planted, viewport={"width": 1280, "height": 900}).page
+    for what in ("h1", ".setup", ".strip", ".answer", "#canvas-answer", ".overview"):
+        box = page.locator(what).first.bounding_box()
+        assert box and box["y"] + box["height"] <= 900, what
+    rows = page.locator(".overview tbody tr").all_inner_texts()
+    assert len(rows) == 4 and all("yes" in row and "%" in row for row in rows)
+    names = page.evaluate(
+        "[...document.querySelectorAll('#canvas-answer .textpoint text')]"
+        ".map((one) => one.getBoundingClientRect()).map((r) => [r.left, r.top, r.right, r.bottom])"
+    )
+    assert len(names) == 4
+    apart = [
+        a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+        for place, a in enumerate(names)
+        for b in names[place + 1 :]
+    ]
+    assert all(apart)
+
+
+def test_a_link_restores_what_is_open_and_chosen(browser: Any, planted: Path) -> None:
+    page = Opened(browser, planted).page
+    assert page.locator(".door > details[open]").count() == 0
+    page.click("#similarity > details > summary")
+    page.select_option(
+        'select[data-figure="domain-map"][data-choice="1"]', label="CG high diversity"
+    )
+    until(page, "location.hash.includes('pick=')")
+    address = page.evaluate("location.hash")
+    assert "open=similarity" in address
+    again = Opened(browser, planted, address=address).page
+    until(again, "document.querySelector('#similarity > details').open")
+    assert again.locator(".door > details[open]").count() == 1
+    chosen = 'select[data-figure="domain-map"][data-choice="1"]'
+    assert again.locator(f"{chosen} option:checked").inner_text() == "CG high diversity"
+    other = Opened(browser, planted, address="#figure-certificate").page
+    until(other, "document.querySelector('#certificate > details').open")
+
+
+def test_search_finds_sections_classes_and_words(browser: Any, planted: Path) -> None:
+    page = Opened(browser, planted, viewport={"width": 1280, "height": 900}).page
+    for asked, kind in (("geometry", "section"), ("verdict", "word"), ("certificate", "table")):
+        page.fill("#search", asked)
+        found = page.locator("#found li").all_inner_texts()
+        assert any(each.endswith(kind) and asked in each.lower() for each in found), (asked, found)
+    page.fill("#search", "geometry")
+    page.click("#found a >> text=Same geometry")
+    until(page, "document.querySelector('#similarity > details').open")
+    page.fill("#search", "no such thing")
+    assert "Nothing on this page" in page.locator("#found").inner_text()
+    page.fill("#search", "")
+    assert page.locator("#found").is_hidden()
+
+
+def test_print_takes_what_is_open_or_else_everything(browser: Any, planted: Path) -> None:
+    page = Opened(browser, planted).page
+    page.evaluate("setPrinting(true)")
+    assert page.locator(".door > details:not([open])").count() == 0
+    page.evaluate("setPrinting(false)")
+    assert page.locator(".door > details[open]").count() == 0
+    page.click("#similarity > details > summary")
+    page.evaluate("setPrinting(true)")
+    assert page.locator(".door > details[open]").count() == 1
+
+
+def test_without_javascript_the_answer_and_the_tables_are_there(
+    browser: Any, planted: Path
+) -> None:
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto(planted.as_uri())
+    assert page.locator(".answer").is_visible() and page.locator(".overview").is_visible()
+    assert page.locator("noscript svg.still").count() == 1 or page.locator("svg.still").is_visible()
+    page.click("#similarity > details > summary")
+    assert page.locator("#similarity table.grid").first.is_visible()
+
+
 def test_the_accessibility_check_can_fail(browser: Any, planted: Path) -> None:
     opened = Opened(browser, planted)
     opened.page.evaluate("document.querySelector('#theme').textContent = ''")
@@ -149,6 +249,7 @@ def test_figures_wait_until_they_come_near(browser: Any, planted: Path) -> None:
     page = opened.page
     assert page.locator("#canvas-answer.js-plotly-plot").count() == 1
     assert page.locator("#canvas-certificate.js-plotly-plot").count() == 0
+    page.click("#certificate > details > summary")
     page.locator("#figure-certificate").scroll_into_view_if_needed()
     page.wait_for_selector("#canvas-certificate.js-plotly-plot")
 
@@ -157,6 +258,7 @@ def test_a_click_on_the_map_changes_the_detail(browser: Any, planted: Path) -> N
     opened = Opened(browser, planted)
     page, detail = opened.page, opened.page.locator("#map-detail")
     assert detail.locator("h3").inner_text() == "real → sketch, natural only"
+    page.click("#map-more summary")
     assert "R4" in detail.inner_text() and detail.locator(".strips img").count() == 2
     page.click('#map-grid button[data-pair="0 1"]')
     assert detail.locator("h3").inner_text() == "real → clipart, natural only"
@@ -248,7 +350,7 @@ def test_printing_draws_and_opens_everything(browser: Any, planted: Path) -> Non
 
 def test_downloads_and_rows(browser: Any, build: Build) -> None:
     folder = build()
-    page = Opened(browser, build_page(folder)).page
+    page = Opened(browser, build_page(folder), doors_open=True).page
     for name in ("accuracy", "patching_examples"):
         with page.expect_download() as waiting:
             page.click(f'.data button[data-download="{name}"]')

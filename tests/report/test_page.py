@@ -262,7 +262,7 @@ def test_the_words_of_the_page_are_those_of_the_glossary(build: Build) -> None:
     page = build_page(build()).read_text()
     terms = re.findall(r"^\*\*(.+?)\*\*:", GLOSSARY.read_text(), re.MULTILINE)
     assert len(terms) > 60 and all(f"<dt>{term}</dt>" in page for term in terms)
-    assert 'href="#words"' in page and '<section id="words">' in page
+    assert 'href="#words"' in page and '<section class="door" id="words">' in page
 
 
 def test_accuracy_comes_before_what_lies_behind_it() -> None:

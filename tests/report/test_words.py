@@ -128,14 +128,14 @@ def no_missing(page: str) -> str:
 
 
 def test_sharing_and_its_twin(build: Build) -> None:
-    first = said(build(name="first", index=planted(0.05, 0.95, 0.35, 0.13)))[1]
+    first = said(build(name="first", index=planted(-0.05, 0.95, 0.35, 0.05)))[1]
     assert "between real and sketch" in first
     assert "alike (debiased CKA, R2) for leave-out-domain (0.95), partly for CG low" in first
-    assert "diversity (0.35), not for natural only (0.05), undecided for CG high" in first
-    twin = said(build(name="twin", index=planted(0.8, 0.05, 0.05, 0.05)))[1]
-    assert "for natural only (0.80), not for leave-out-domain (0.05)" in twin
-    none = said(build(name="none", index=planted(0.05, 0.05, 0.05, 0.05)))[1]
-    assert "not arranged alike (debiased CKA, R2) for natural only (0.05)" in none
+    assert "diversity (0.35), not for natural only (−0.05), undecided for CG high" in first
+    twin = said(build(name="twin", index=planted(0.8, -0.05, -0.05, -0.05)))[1]
+    assert "for natural only (0.80), not for leave-out-domain (−0.05)" in twin
+    none = said(build(name="none", index=planted(-0.05, -0.05, -0.05, -0.05)))[1]
+    assert "not arranged alike (debiased CKA, R2) for natural only (−0.05)" in none
 
 
 def test_only_transplants_speak_of_mechanisms(build: Build) -> None:
@@ -180,8 +180,8 @@ def test_the_final_embedding_never_decides(build: Build, study_frames: Frames) -
 @pytest.mark.parametrize(
     ("reason", "words"),
     [
-        ("", "CG low diversity (0.35) and CG high"),
-        ("why", "undecided for CG high diversity (0.81)"),
+        ("", "alike (debiased CKA, R2) for CG high diversity"),
+        ("why", "undecided for natural only (0.05) and CG high diversity (0.81)"),
     ],
 )
 def test_one_undecided_site(build: Build, study_frames: Frames, reason: str, words: str) -> None:

@@ -33,6 +33,7 @@ from interp.core.declarations.figures import (
     TEST_DOMAIN,
     AxisSpec,
     FigureSpec,
+    GistSpec,
     LineSpec,
     Row,
     Scale,
@@ -229,6 +230,11 @@ CIRCUITS = SectionSpec(
     note="A circuit is faithful where it does what the model does, and complete where nothing "
     "is left without it. Whether two domains have the same one is another question.",
     optional=("faithfulness", "circuits"),
+    gist=GistSpec(
+        "faithfulness",
+        "Over all sizes, circuits alone keep {range} of the model's metric (CPR; 1 keeps all).",
+        {"measure": "CPR"},
+    ),
 )
 
 MEASURE = MeasureSpec(

@@ -11,6 +11,7 @@ from interp.core.declarations.figures import (
     AxisSpec,
     ChoiceSpec,
     FigureSpec,
+    GistSpec,
     LineSpec,
     Look,
     Row,
@@ -103,6 +104,13 @@ FEATURES = SectionSpec(
     note="A dictionary's features differ from seed to seed: rows of two seeds say what of the "
     "sharing does not depend on the seed.",
     optional=("feature_sharing", "feature_ablation", "dictionaries"),
+    gist=GistSpec(
+        "feature_sharing",
+        "Features that a class uses are shared between domains with an index of {range} (0 null, "
+        "1 ceiling), by activity of one dictionary.",
+        {"measure": "shared mass", "reading": "one code"},
+        column="index",
+    ),
 )
 
 

@@ -15,6 +15,7 @@ from interp.core.declarations.figures import (
     AxisSpec,
     ChoiceSpec,
     FigureSpec,
+    GistSpec,
     Look,
     SectionSpec,
 )
@@ -126,6 +127,13 @@ LAYERS = SectionSpec(
     note="Compositional generalization asks for class and domain effects that add up: little that "
     "is only joint, and directions that do not meet.",
     optional=("factorisation", "separation", "domain_probes", "views"),
+    gist=GistSpec(
+        "factorisation",
+        "In the middle layers the class, alike in all domains, makes up {range} of the variance.",
+        {"factor": "class"},
+        form="percent",
+        middle=True,
+    ),
 )
 
 SEEN_IN_VIEWS = 60

@@ -10,6 +10,7 @@ from interp.core.declarations.figures import (
     TEST_DOMAIN,
     ChoiceSpec,
     FigureSpec,
+    GistSpec,
     SectionSpec,
 )
 from interp.core.declarations.measures import MeasureSpec, RowUnits
@@ -40,6 +41,12 @@ PATCHING = SectionSpec(
     (PATCHED_SITES,),
     ("patching", "patching_examples"),
     note="Patching says where, not whether two domains share it: it carries no verdict.",
+    gist=GistSpec(
+        "patching",
+        "One layer of the other domain's run, patched in, moves {range} of the gap between the two "
+        "(index, over layers and models).",
+        column="index",
+    ),
 )
 
 PATCHED = {"blocks.*.hook_resid_pre": ("layer", "pos"), "layer*.*.hook_out": ("layer",)}

@@ -1,7 +1,7 @@
 """Activations of a class put from one domain into pictures of another (beside rung R4)."""
 
 from interp.circuits import transplant
-from interp.core.declarations.figures import SEEN_BY, SectionSpec, profile_spec
+from interp.core.declarations.figures import SEEN_BY, GistSpec, SectionSpec, profile_spec
 from interp.core.declarations.measures import MeasureSpec
 from interp.measures.opened import Frames, OpenedModel
 from interp.measures.subjects import neutral_classifier, present
@@ -24,6 +24,12 @@ TRANSPLANT = SectionSpec(
     words=(("by layer", "R4 transplant"),),
     note="A transplant shows that the rest of the model takes A's activations in B; where A and B "
     "have separate ways to the class that both stay open, it cannot tell them apart.",
+    gist=GistSpec(
+        "transplant",
+        "Activations of one domain do the work of the other's with an index of {range} (0 another "
+        "class, 1 the domain's own), over layers and models.",
+        column="index",
+    ),
 )
 
 DONATED = (

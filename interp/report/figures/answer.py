@@ -35,16 +35,16 @@ from interp.report.naming import ordered_settings, setting_name
 
 ANSWER = FigureSpec(
     "answer",
-    "Generalization to held-out classes in {where}, against sharing in the middle layers",
+    "Accuracy in {where} against shared geometry",
     "answer",
     ("accuracy", "similarity"),
     method="Each model's zero-shot accuracy is set against the index of debiased CKA of class "
     "means, averaged over its middle layers; for one checkpoint, that index is drawn by depth.",
     null=f"Across, {PERMUTED[0].lower()}{PERMUTED[1:]} Up, chance and the untrained model.",
-    caption="One point per training distribution, 95 % intervals on both axes. Across: index of "
+    caption="{n}; bars are 95 % intervals. One point per training distribution. Across: index of "
     "debiased CKA between {natural} and {where}, mean over the layers from a third to two thirds "
     "of the depth, and the mean of their intervals, which is never too narrow; below {least} not "
-    "shared, above {most} shared (dotted verticals). Up: balanced top-1 among all classes, {n}; "
+    "shared, above {most} shared (dotted verticals). Up: balanced top-1 among all classes; "
     "dashed chance, dotted untrained.{absent}",
     alt="{said}",
 )
@@ -68,7 +68,7 @@ def answer_figure(result: LoadedResult) -> Figure | None:
         traces += _traces(placed[placed["test_domain"] == test_domain], place)
         traces += _floors(result, test_domain, place)
     shape = layout(
-        440,
+        260,
         showlegend=False,
         margin={"t": 44},
         xaxis=axis(f"sharing index, {result.natural} × {where} (0 null, 1 ceiling)"),
@@ -146,31 +146,42 @@ def _points(result: LoadedResult, test_domain: str) -> Frame:
 
 
 def _traces(rows: Frame, place: int) -> list[Trace]:
-    """A trace per setting, its name beside the point."""
-    found = []
+    """A trace per setting, and its name at the end of its interval, where no bar of its own is."""
+    found: list[Trace] = []
     for label, row in rows.iterrows():
         own = rows.loc[[label]]
         one = DrawnSubject(plain(row["name"]), row["colour"], row["symbol"], own)
         bars = {"error_x": error_bars(own, INDEX), "error_y": error_bars(own, RAW)}
+        said = {
+            "hovertext": [plain(_said(row), 200)],
+            "hovertemplate": "%{hovertext}<extra></extra>",
+        }
         found.append(
             points(one, own["index"], own["value"], [one.name], [place], size=12, **bars)
-            | {
-                "mode": "markers+text",
-                # away from the nearer edge, so that no name is cut off on a phone
-                "textposition": f"{_level(rows, row)} {'right' if row['index'] <= 0.5 else 'left'}",
-                "hovertext": [plain(_said(row), 200)],
-                "hovertemplate": "%{hovertext}<extra></extra>",
-            }
+            | {"mode": "markers", **said}
         )
+        found.append(_name_beside(row, one.name, place, before=_free_before(rows, row)))
     return found
 
 
-def _level(rows: Frame, row: pd.Series) -> str:
-    """Above the point, or below it where another point stands closely above."""
+def _name_beside(row: pd.Series, name: str, place: int, *, before: bool) -> Trace:
+    """A name left of an interval, or right of it."""
+    end = row["index_low"] if before else row["index_high"]
+    at = end if math.isfinite(end) else row["index"]
+    return {
+        "type": "scatter", "mode": "text", "meta": [place], "x": [float(at)],
+        "y": [float(row["value"])], "text": [f"{name} " if before else f" {name}"],
+        "textposition": "middle left" if before else "middle right", "hoverinfo": "skip",
+        "showlegend": False, "cliponaxis": False,
+    }  # fmt: skip
+
+
+def _free_before(rows: Frame, row: pd.Series) -> bool:
+    """Whether a name stands left of its interval: there is room, and no other name as high."""
     height = (rows["high"].max() - rows["low"].min()) or 1.0
-    above = (rows["value"] - row["value"]) / height
-    beside = (rows["index"] - row["index"]).abs()
-    return "bottom" if ((above > 0) & (above < 0.08) & (beside < 0.3)).any() else "top"
+    near = (rows["value"] - row["value"]).abs() < 0.07 * height
+    low = row["index_low"] if math.isfinite(row["index_low"]) else row["index"]
+    return bool(low >= 0.35 and low <= rows.loc[near, "index_low"].fillna(low).min())
 
 
 def _floors(result: LoadedResult, test_domain: str, place: int) -> list[Trace]:

@@ -9,12 +9,14 @@ import pandas as pd
 from interp.core.declarations.figures import (
     CHANCE,
     CLASSES,
+    NATURAL,
     SETTING,
     SHARE,
     TEST_DOMAIN,
     AxisSpec,
     ChoiceSpec,
     FigureSpec,
+    GistSpec,
     Row,
     Scale,
     SectionSpec,
@@ -190,6 +192,15 @@ BEHIND = SectionSpec(
     study_only=True,
     optional=("tradeoff", "exposure", "exposure_classes", "robustness", "epochs"),
     part="accuracy",
+    gist=GistSpec(
+        "accuracy",
+        "On natural pictures of seen classes the models reach {range}.",
+        {
+            **{"measure": "balanced top-1", "domain": NATURAL, "class_set": "seen"},
+            **{"candidates": "all", "classifier": "text", "prompts": "neutral"},
+        },
+        form="percent",
+    ),
 )
 
 

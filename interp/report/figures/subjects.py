@@ -7,6 +7,7 @@ checkpoint they are the pairs of its natural domain with every other.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 
 from interp.core.declarations.figures import PAIR
@@ -82,6 +83,18 @@ def compared_pairs(result: LoadedResult, test_domain: str) -> list[ComparedPair]
         for setting in settings[:1] or [""]
         for place, name in enumerate(others)
     ]  # fmt: skip
+
+
+def own_pairs(result: LoadedResult, frame: Frame) -> Frame:
+    """Rows of trained models between the two domains that each of them is asked about."""
+    asked = {
+        frozenset((one.natural, one.domain))
+        for name in result.test_domains
+        for one in compared_pairs(result, name)
+    }
+    ends = map(frozenset, zip(frame["domain_a"], frame["domain_b"], strict=True))
+    rows = frame[np.array([pair in asked for pair in ends], dtype=bool)]
+    return rows[rows["control"] == ""]
 
 
 def models_told(result: LoadedResult) -> Frame:

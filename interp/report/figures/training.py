@@ -4,7 +4,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from interp.core.declarations.figures import FREE, AxisSpec, FigureSpec, Scale, SectionSpec
+from interp.core.declarations.figures import (
+    FREE,
+    AxisSpec,
+    FigureSpec,
+    GistSpec,
+    Scale,
+    SectionSpec,
+)
 from interp.core.declarations.writing import number, plain, sequence
 from interp.report.figures.grammar import finished, read_rows, views
 from interp.report.figures.pieces import (
@@ -71,6 +78,9 @@ TRAINING = SectionSpec(
     ("mixtures", "losses"),
     study_only=True,
     part="models",
+    gist=GistSpec(
+        "mixtures", "Each model was trained on {range} pictures.", column="n_train", form="count"
+    ),
 )
 
 
