@@ -16,8 +16,9 @@ function reveal(id) {
 
 // "#features&open=ladder,features&pick=accuracy:0:2": a place, the open doors, choices that were changed
 function readAddress() {
-  const [place, ...rest] = location.hash.slice(1).split("&").map(decodeURIComponent);
-  const state = new URLSearchParams(rest.join("&"));
+  const parts = location.hash.slice(1).split("&").map(decodeURIComponent);
+  const place = parts.find((part) => part && !part.includes("="));
+  const state = new URLSearchParams(parts.filter((part) => part.includes("=")).join("&"));
   for (const id of (state.get("open") || "").split(",")) {
     const door = id && document.querySelector(`#${CSS.escape(id)}.door > details`);
     if (door) door.open = true;
@@ -30,21 +31,24 @@ function readAddress() {
     select.value = option;
     select.dispatchEvent(new Event("change", { bubbles: true }));
   }
-  if (place && !place.includes("=")) reveal(place);
+  if (place) reveal(place);
 }
+
+const firstShown = (select) =>
+  Math.max(0, [...select.options].findIndex((one) => one.defaultSelected));
 
 function writeAddress() {
   if (printing) return;
   const open = doors().filter((one) => one.open).map((one) => one.parentElement.id);
   const picks = [...document.querySelectorAll("select[data-figure]")]
-    .filter((one) => !one.options[one.selectedIndex].defaultSelected && one.selectedIndex > 0
-      || [...one.options].some((each, at) => each.defaultSelected && at !== one.selectedIndex))
+    .filter((one) => one.selectedIndex !== firstShown(one))
     .map((one) => `${one.dataset.figure}:${one.dataset.choice}:${one.value}`);
-  const parts = [location.hash.slice(1).split("&")[0].includes("=") ? "" : location.hash.slice(1).split("&")[0]];
+  const place = location.hash.slice(1).split("&")[0];
+  const parts = place && !place.includes("=") ? [place] : [];
   if (open.length) parts.push(`open=${open.join(",")}`);
   if (picks.length) parts.push(`pick=${picks.join(",")}`);
-  const hash = parts.length > 1 || parts[0] ? `#${parts.join("&")}` : " ";
-  try { history.replaceState(null, "", hash === " " ? location.pathname : hash); } catch { /* a page in a frame may have no history */ }
+  const address = parts.length ? `#${parts.join("&")}` : location.pathname;
+  try { history.replaceState(null, "", address); } catch { /* a page in a frame may have no history */ }
 }
 
 // what can be searched: sections, figures, tables of words, terms, tables, and every class
@@ -104,6 +108,9 @@ function startDoors() {
   document.addEventListener("change", (event) => { if (event.target.dataset.figure) writeAddress(); });
   addEventListener("hashchange", readAddress);
   for (const link of document.querySelectorAll('a[href^="#"]'))
-    link.addEventListener("click", () => reveal(decodeURIComponent(link.hash.slice(1))));
+    link.addEventListener("click", () => {
+      if (innerWidth < 1100) document.querySelector("nav details").open = false;
+      reveal(decodeURIComponent(link.hash.slice(1)));
+    });
   readAddress();
 }

@@ -263,8 +263,7 @@ function start() {
   }, { rootMargin: "800px 0px" });
   requestAnimationFrame(() => setTimeout(() => {
     for (const canvas of canvases) near.observe(canvas);
-    if (byId("atlas")) openMap();
-    startDoors();
+    Promise.resolve(byId("atlas") ? openMap() : null).finally(startDoors);  // a link's place is known last
   }));
   const links = new Map([...document.querySelectorAll("nav a")].map((a) => [a.hash.slice(1), a]));
   const reading = new IntersectionObserver((seen) => {
@@ -272,6 +271,7 @@ function start() {
       if (!isIntersecting || !links.has(target.id)) continue;
       for (const link of links.values()) link.removeAttribute("aria-current");
       links.get(target.id).setAttribute("aria-current", "true");
+      document.querySelector("nav summary").dataset.here = links.get(target.id).textContent;
     }
   }, { rootMargin: "-15% 0px -75% 0px" });
   for (const section of document.querySelectorAll("main section")) reading.observe(section);
