@@ -314,7 +314,7 @@ def name_of(metric: Callable[[Tensor], Tensor]) -> str:
     return str(getattr(metric, "name", getattr(metric, "__name__", type(metric).__name__)))
 
 
-def rows_of(metric: Callable[[Tensor], Tensor], rows: slice) -> Callable[[Tensor], Tensor]:
+def rows_of(metric: Callable[[Tensor], Tensor], rows: Rows) -> Callable[[Tensor], Tensor]:
     """The metric for some examples, by `metric[rows]`; a plain function stays as it is."""
     return metric[rows] if hasattr(metric, "__getitem__") else metric  # type: ignore[index]
 

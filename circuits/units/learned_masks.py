@@ -11,9 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.circuits.discovery.hard_gates import (
+    FLAT,
+    MASK_SHARES,
+    check_shares,
+    class_places,
+    climb,
+    hard_gate,
+    n_kept,
+    scaled_ranks,
+    to_gain,
+    turns,
+)
 from interp.circuits.patching.engine import Change, Prefix
 from interp.circuits.patching.sweeping import check_inputs
-from interp.circuits.tasks.metrics import check_metric, measure
+from interp.circuits.tasks.metrics import measure, rows_of
 from interp.circuits.tasks.pairs import PairTask, PairTaskKeywords
 from interp.circuits.units.channel_attribution import (
     channel_scores,
@@ -22,18 +34,9 @@ from interp.circuits.units.channel_attribution import (
     unit_axis,
 )
 from interp.core.arguments import filled
-from interp.core.errors import SpecificationError
 from interp.core.faces.doors import door
-from interp.core.progress import track
-from interp.core.seeds import rng
 from interp.core.sites import find_sites
 from interp.core.tower import Tower
-
-MASK_SHARES = (0.05, 0.1, 0.2, 0.5)
-"""Sizes that a mask is fitted for in turn, so that one order of the units serves all of them."""
-
-SOFT = 0.3
-"""How far from the bar, in ranks scaled to -1 to 1, a unit still gives a gradient."""
 
 
 @door
@@ -88,9 +91,11 @@ def mask_scores(
     Notes:
         Masks start from `channel_scores` (integrated gradients, the corrupt run as baseline), as
         ranks. At each size the best units pass whole and the rest not at all; gradients come from a
-        sigmoid around the bar (straight-through, Bengio et al. 2013).
+        sigmoid around the bar (straight-through, Bengio et al. 2013). One below a thousandth of
+        what there is to gain is a plateau's, and moves nothing.
 
-        Judge a mask on other pictures: on its own it does well by construction.
+        Judge a mask on other pictures, and against a wrong target (`class_faithfulness`): on its
+        own it does well by construction.
 
     >>> from interp.circuits import Chain
     >>> tower = Chain([torch.nn.Identity()], axes=("batch", "channel", "row", "column"),
@@ -104,62 +109,43 @@ def mask_scores(
     given = filled(mask_scores, PairTask, task)
     check_inputs(given.clean, given.corrupt, None, given.pairs)
     check_steps("learn masks", steps, 1)
-    if not shares or not all(0 < share < 1 for share in shares):
-        raise SpecificationError(
-            "learn masks", f"shares {list(shares)}", "shares between 0 and 1", "give others"
-        )
+    check_shares(shares)
     names = find_sites(sites, tower.sites)
     axes = {site: unit_axis(tower, site, axis) for site in names}
-    place = _classes(given)
+    labels = None if given.pairs is None else given.pairs.clean.label.to_numpy()
+    place = torch.as_tensor(class_places(labels, len(given.clean)), device=given.clean.device)
+    gap = to_gain(tower, given.metric, given.clean, given.corrupt, batch_size=batch_size)
     start = channel_scores(
         tower, given.clean, metric=given.metric, sites=names, baseline=given.corrupt, axis=axis,
         steps=5, batch_size=batch_size,
     )  # fmt: skip
     logits = {site: _ranks(start[site], place).requires_grad_() for site in names}
-    adam = torch.optim.Adam(list(logits.values()), lr=rate)
-    generator = rng("masks' pairs", seed)
-    waiting: list[int] = []
-    for step in track(range(steps), "masks"):
-        if len(waiting) < min(batch_size, len(place)):
-            waiting += generator.permutation(len(place)).tolist()
-        rows, waiting = waiting[:batch_size], waiting[batch_size:]
-        share = shares[step % len(shares)]
-        masks = {site: _gate(own, share)[place[rows]] for site, own in logits.items()}
-        gain = _alone(tower, given, np.array(rows), masks, axes, first=step == 0)
-        grads = torch.autograd.grad(-gain, list(logits.values()), materialize_grads=True)
-        for own, grad in zip(logits.values(), grads, strict=True):
-            own.grad = grad
-        adam.step()
+    sizes = _different(shares, [own.shape[1] for own in logits.values()])
+
+    def gain(step: int, rows: np.ndarray) -> Tensor:
+        share = sizes[step % len(sizes)]
+        masks = {site: hard_gate(own, share)[place[rows]] for site, own in logits.items()}
+        return _alone(tower, given, rows, masks, axes)
+
+    floor = FLAT * gap / (int(place.max()) + 1)
+    in_turn = turns(len(place), batch_size, seed)
+    climb(list(logits.values()), gain, in_turn, steps=steps, rate=rate, floor=floor)
     with torch.no_grad():
         scores = {site: torch.sigmoid(own)[place].T for site, own in logits.items()}
     check_finite("learn masks", scores)
     return scores
 
 
-def _classes(given: PairTask) -> Tensor:
-    """The place of each example's class."""
-    if given.pairs is None:
-        return torch.zeros(len(given.clean), dtype=torch.long, device=given.clean.device)
-    _, place = np.unique(given.pairs.clean.label.to_numpy(dtype=str), return_inverse=True)
-    return torch.as_tensor(place, device=given.clean.device)
+def _different(shares: Sequence[float], widths: Sequence[int]) -> list[float]:
+    """The shares that keep different numbers of units: of four heads few do."""
+    numbers = {tuple(n_kept(share, n) for n in widths): share for share in reversed(shares)}
+    return list(numbers.values())[::-1]
 
 
 def _ranks(scores: Tensor, place: Tensor) -> Tensor:
     """The ranks of |mean score| among a class's units, scaled to -1 to 1, `class unit`."""
     n = int(place.max()) + 1
-    means = torch.stack([scores[:, place == one].mean(dim=1).abs() for one in range(n)])
-    ranks = means.argsort(dim=1).argsort(dim=1).to(means)
-    return (2 * ranks / max(means.shape[1] - 1, 1) - 1).detach()
-
-
-def _gate(logits: Tensor, share: float) -> Tensor:
-    """Ones for a class's best units and zeros for the rest, with the gradient of a sigmoid."""
-    kept = int(np.ceil(share * logits.shape[1] - 1e-9))
-    ordered = logits.detach().sort(dim=1, descending=True).values
-    bar = ordered[:, kept - 1 : kept + 1].mean(dim=1, keepdim=True)
-    soft = torch.sigmoid((logits - bar) / SOFT)
-    hard = torch.zeros_like(soft).scatter(1, logits.detach().topk(kept, dim=1).indices, 1.0)
-    return hard + soft - soft.detach()
+    return scaled_ranks(torch.stack([scores[:, place == c].mean(dim=1).abs() for c in range(n)]))
 
 
 def _alone(
@@ -168,19 +154,14 @@ def _alone(
     rows: np.ndarray,
     masks: Mapping[str, Tensor],
     axes: Mapping[str, int],
-    *,
-    first: bool,
 ) -> Tensor:
     """The metric with the circuits alone, the mean over rows."""
     at = torch.as_tensor(rows, device=given.clean.device)
     clean, corrupt, sites = given.clean[at], given.corrupt[at], list(masks)
-    metric = given.metric
-    metric = metric[rows] if hasattr(metric, "__getitem__") else metric  # type: ignore[index]
+    metric = rows_of(given.metric, rows)
     with torch.no_grad():
-        output, held = tower.run_with_cache(corrupt, names_filter=sites)
+        _, held = tower.run_with_cache(corrupt, names_filter=sites)
         runs = Prefix.of(tower, clean).forward_to(min(tower.layer(site) for site in sites))
-        if first:
-            check_metric(metric, runs.run(), output)
     changes = {site: _mix(mask, held[site], axes[site]) for site, mask in masks.items()}
     with torch.enable_grad():
         return measure(metric, runs.changed(changes, Prefix.run)).mean()

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from interp.circuits import ClassCircuits, Units, class_circuits, mask_scores
+from interp.circuits.discovery.hard_gates import hard_gate
 from interp.circuits.planted.disguises import disguise
 from interp.circuits.planted.vit import Blueprint, plant
 from interp.circuits.planted.world import as_tensor, paint
 from interp.circuits.tasks.pairs import PairTask
-from interp.circuits.units.learned_masks import _alone, _gate
+from interp.circuits.units.learned_masks import _alone, _different
 from interp.circuits.units.masked_units import measure_units
 from interp.core.errors import AlikeError, SiteError, SpecificationError
 from interp.models.towers.vit import HookedViT
@@ -85,7 +86,7 @@ def test_what_is_maximised_is_the_metric_of_the_circuit_alone(found: ClassCircui
     masks = {site: (torch.rand(len(rows), n) < 0.3).double() for site, n in widths.items()}
     given = PairTask(clean=read.clean, corrupt=read.corrupt, metric=read.metric, pairs=read.pairs)
     axes = {site: tower.axes(site).index("d_mlp") for site in widths}
-    value = _alone(tower, given, rows, masks, axes, first=True)
+    value = _alone(tower, given, rows, masks, axes)
     part = read[rows]
     plain, _ = measure_units(
         tower, {site: mask.bool().numpy()[None] for site, mask in masks.items()},
@@ -96,7 +97,7 @@ def test_what_is_maximised_is_the_metric_of_the_circuit_alone(found: ClassCircui
 
 def test_a_gate_passes_the_best_and_gives_the_gradient_of_a_sigmoid() -> None:
     logits = torch.tensor([[0.9, -0.5, 0.1, 0.0], [0.0, 0.0, 0.0, 0.0]], requires_grad=True)
-    gate = _gate(logits, 0.5)
+    gate = hard_gate(logits, 0.5)
     assert gate.detach().round(decimals=6).tolist()[0] == [1, 0, 1, 0]
     assert gate.detach().sum(dim=1).round(decimals=5).tolist() == [2, 2]  # ties too
     (grad,) = torch.autograd.grad(gate[0].sum(), logits)
@@ -105,8 +106,13 @@ def test_a_gate_passes_the_best_and_gives_the_gradient_of_a_sigmoid() -> None:
     torch.testing.assert_close(grad[0], (soft * (1 - soft) / 0.3).detach())
 
 
+def test_sizes_that_keep_the_same_units_take_one_turn() -> None:
+    assert _different((0.05, 0.1, 0.2, 0.5), [4, 4]) == [0.05, 0.5]
+    assert _different((0.05, 0.1, 0.2, 0.5), [4, 40]) == [0.05, 0.1, 0.2, 0.5]
+
+
 def test_a_site_of_one_unit_keeps_it() -> None:
-    assert _gate(torch.tensor([[0.3]]), 0.1).tolist() == [[1.0]]
+    assert hard_gate(torch.tensor([[0.3]]), 0.1).tolist() == [[1.0]]
 
 
 def test_the_order_of_pairs_is_the_seeds(found: ClassCircuits) -> None:
