@@ -8,6 +8,7 @@ from .discovery.searching import discover as discover
 from .edges.edge_attribution import METHODS as METHODS
 from .edges.edge_attribution import Attribution as Attribution
 from .edges.edge_attribution import attribute as attribute
+from .edges.learned_edge_masks import edge_mask_scores as edge_mask_scores
 from .edges.path_patching import edge_effects as edge_effects
 from .edges.path_patching import path_patch as path_patch
 from .edges.wiring import Wiring as Wiring

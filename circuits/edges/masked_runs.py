@@ -5,7 +5,7 @@ circuits: a reader's stream is the corrupt run's, and along each edge that is ke
 in *this* run takes the place of its part in the corrupt run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from interp.circuits.edges.wiring import Wiring, parts_of
 from interp.core.errors import ShapeError, SpecificationError
-from interp.core.tower import Tower, resumption
+from interp.core.tower import Component, Tower, resumption
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,50 @@ def run_masked(
             return clean.output.expand(n, *clean.output.shape)
         out = tower(last[:, 0], start_at_layer=tower.n_layers, **clean.resume(n))
     return out.unflatten(0, (n, -1))
+
+
+def run_gated(
+    tower: Tower,
+    wiring: Wiring,
+    gates: Float[Tensor, "batch edge"],
+    *,
+    start: Tensor,
+    words: Mapping[str, Any],
+    corrupt: Flow,
+) -> Float[Tensor, "batch d_embed"]:
+    """What `run_masked` gives, with gradients: a gate of 1 keeps an edge, one of 0 cuts it.
+
+    Each example has gates of its own. `start` is the clean stream that enters block 0, `words` are
+    the keywords that its run needs. Nothing is written in place, since a gradient needs what was
+    there.
+    """
+    parts = [(start - corrupt.streams[0]).flatten(1)[:, None]]
+    reader = 0
+    for number, component in enumerate(parts_of(tower)):
+        streams = _gated_streams(wiring, gates, parts, corrupt.streams[number], component, reader)
+        reader += len(component.readers)
+        added = component.run(streams, words.get("tokens"))
+        parts.append((added - component.write(corrupt.written[number])).flatten(2))
+    last = _gated_streams(wiring, gates, parts, corrupt.streams[-1], None, reader)
+    return tower(last[:, 0], start_at_layer=tower.n_layers, **words)
+
+
+def _gated_streams(
+    wiring: Wiring,
+    gates: Tensor,
+    parts: Sequence[Tensor],
+    base: Tensor,
+    component: Component | None,
+    reader: int,
+) -> Tensor:
+    """The streams of a component's readers, the first of which is number `reader`."""
+    n = 1 if component is None else len(component.readers)
+    cut = wiring.offsets[[reader, reader + n]]
+    kept = gates[:, cut[0] : cut[1]].unflatten(1, (n, -1)).split([p.shape[1] for p in parts], -1)
+    mixed = base.flatten(1)[:, None].expand(-1, n, -1)
+    for gate, part in zip(kept, parts, strict=True):
+        mixed = torch.baddbmm(mixed, gate, part)
+    return mixed.unflatten(-1, base.shape[1:])
 
 
 class _Mixer(Parts):

@@ -82,6 +82,12 @@ class Wiring:
         inner = [int(name[1:].split(".")[0]) for name in self.writers[1:]]
         return np.array([-1, *inner, max(inner, default=-1) + 1])
 
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """For each edge a number that it shares with all edges between the same two blocks."""
+        senders, readers = self.edges.T
+        return self.layers[senders] * 1000 + self.layers[self.owners[readers]]
+
     @property
     def n_edges(self) -> int:
         """The number of edges."""

@@ -35,6 +35,8 @@ BARS = {
     "EAP-IG-activations": 0.98,
     # blind to what moves attention: in these models the keys by which a glyph is found
     "RelP": 0.8,
+    "learned masks": 0.98,
+    "ensemble": 0.98,
 }
 """Least AUROC of |score| for an edge's being in the circuit; measured: .97 EAP, .85 RelP."""
 

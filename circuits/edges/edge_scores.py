@@ -1,0 +1,208 @@
+"""Ways to score the edges of a tower: by gradients, by exact runs, by chance.
+
+Each gives one number per edge and example, an estimate of how much of the metric is lost when the
+writer's corrupt part takes the place of its clean one, for that reader alone.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.circuits.edges.masked_runs import Flow, Parts, open_run
+from interp.circuits.edges.path_patching import edge_effects
+from interp.circuits.edges.stream_gradients import Gradients, backward
+from interp.circuits.edges.wiring import Wiring
+from interp.circuits.tasks.metrics import rows_of
+from interp.core.arguments import MEMORY
+from interp.core.batching import Batching, batches
+from interp.core.progress import track
+from interp.core.seeds import rng
+from interp.core.tower import Component, Tower
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeTask:
+    """What a method is given: the two runs' inputs, and how to go about it.
+
+    `labels` are the examples' classes, None where they are not known; `batch_size` examples share a
+    pass.
+    """
+
+    tower: Tower
+    components: Sequence[Component]
+    wiring: Wiring
+    metric: Callable[[Tensor], Tensor]
+    clean: Tensor
+    corrupt: Tensor
+    steps: int = 5
+    memory: int = MEMORY
+    seed: int = 0
+    labels: Sequence[Any] | None = None
+    batch_size: int = 8
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> "EdgeTask":
+        """The same of some examples."""
+        places = rows if isinstance(rows, slice) else torch.as_tensor(rows)
+        labels = None if self.labels is None else np.asarray(self.labels, object)[rows].tolist()
+        return replace(
+            self, metric=rows_of(self.metric, rows), clean=self.clean[places],
+            corrupt=self.corrupt[places], labels=labels,
+        )  # fmt: skip
+
+
+def in_batches(
+    task: EdgeTask, score: Callable[[EdgeTask], np.ndarray], what: str | None = None
+) -> np.ndarray:
+    """Scores of all examples, `[example edge]`, a batch at a time; `what` reports how far it is."""
+    values = np.zeros((len(task), task.wiring.n_edges), dtype=np.float64)
+    found = Batching(task.batch_size).through(len(task), lambda rows: [score(task[rows])])
+    total = -(-len(task) // task.batch_size)
+    for rows, each in track(found, what, total=total) if what else found:
+        values[rows] = each
+    return values
+
+
+def eap(task: EdgeTask) -> np.ndarray:
+    """Part's difference times the gradient of the clean run (Syed, Rager and Conmy 2023)."""
+    return _along_input(task, [1.0])
+
+
+def eap_ig_inputs(task: EdgeTask) -> np.ndarray:
+    """The gradient is a mean over inputs between corrupt and clean (Hanna et al. 2024).
+
+    Inputs are corrupt + k/m (clean - corrupt) for k = 1 ... m. Hanna et al.'s library had the same
+    until its release 0.2.0, and has since taken k = 0 ... m - 1.
+    """
+    return _along_input(task, [step / task.steps for step in range(1, task.steps + 1)])
+
+
+def relp(task: EdgeTask) -> np.ndarray:
+    """EAP, with norms, patterns and activation functions held straight (Jafari et al. 2025)."""
+    return _along_input(task, [1.0], straight=True)
+
+
+def eap_ig_activations(task: EdgeTask) -> np.ndarray:
+    """The gradient is a mean over runs whose own part lies between corrupt and clean.
+
+    Only edges that leave the component whose part is moved take a run's gradient; Hanna et al.'s
+    library adds up all edges in every such run, which is another quantity.
+    """
+    clean, corrupt = open_run(task.tower, task.clean), open_run(task.tower, task.corrupt)
+    moved = [new - old for new, old in zip(_parts(clean), _parts(corrupt), strict=True)]
+    total = np.zeros((len(clean), task.wiring.n_edges))
+    writer = 1
+    states = [step / task.steps for step in range(1, task.steps + 1)]
+    for state in states:  # the input's part is the input
+        found = _gradients(task, clean.streams[0], corrupt.streams[0], state, words=clean.words)
+        total += _score(task, moved, found, only=range(0, 1))
+    for number, component in enumerate(task.components):
+        mine = range(writer, writer := writer + len(component.writers))
+        start, end = corrupt.written[number], clean.written[number]
+        for state in states:
+            swap = {component.writes: start + state * (end - start)}
+            found = backward(
+                task.tower,
+                task.components,
+                clean.streams[0],
+                task.metric,
+                words=clean.words,
+                replace=swap,
+            )
+            total += _score(task, moved, found, only=mine)
+    return total / task.steps
+
+
+def exact(task: EdgeTask) -> np.ndarray:
+    """What the metric loses in a run of its own for every edge: path patching, the slow truth."""
+    return edge_effects(
+        task.tower,
+        clean=task.clean,
+        corrupt=task.corrupt,
+        metric=task.metric,
+        batch_size=len(task.clean) * 8,
+    )
+
+
+def chance(task: EdgeTask) -> np.ndarray:
+    """Normal random numbers, the same for every example: what a method must beat."""
+    drawn = rng("random attribution", task.seed).standard_normal(task.wiring.n_edges)
+    return np.tile(drawn, (len(task.clean), 1))
+
+
+def _along_input(task: EdgeTask, states: Sequence[float], *, straight: bool = False) -> np.ndarray:
+    """Mean score over gradients at inputs between corrupt (0) and clean (1, among the states)."""
+    corrupt = open_run(task.tower, task.corrupt)
+    start, words, before = corrupt.streams[0], corrupt.words, list(corrupt.written)
+    del corrupt  # its other streams take memory only
+    with torch.no_grad():
+        end = task.tower(task.clean, stop_at_layer=0)
+    moved: list[Tensor] = []
+    total = np.zeros((len(task.clean), task.wiring.n_edges))
+    for state in sorted(states, reverse=True):  # the first is the clean run, which serves all
+        found = _gradients(task, end, start, state, words=words, straight=straight)
+        if not moved:
+            moved = [end - start]
+            while before:  # what is subtracted goes at once
+                moved.append(found.written[len(moved) - 1] - before.pop(0))
+        found = replace(found, written=())
+        total += _score(task, moved, found)
+    return total / len(states)
+
+
+def _gradients(
+    task: EdgeTask,
+    clean: Tensor,
+    corrupt: Tensor,
+    state: float,
+    *,
+    words: Mapping[str, Any],
+    straight: bool = False,
+) -> Gradients:
+    """The backward pass of a run whose first stream lies between corrupt (0) and clean (1)."""
+    stream = clean if state == 1 else corrupt + state * (clean - corrupt)
+    return backward(
+        task.tower, task.components, stream, task.metric, words=words, straight=straight
+    )
+
+
+def _parts(run: Flow) -> list[Tensor]:
+    """What the input and each component put into a run."""
+    return [run.streams[0], *run.written]
+
+
+@torch.no_grad()
+def _score(
+    task: EdgeTask, moved: Sequence[Tensor], found: Gradients, only: range | None = None
+) -> np.ndarray:
+    """Differences of parts times gradients, `[example edge]`, a few examples at a time.
+
+    `moved` are the differences of what the input and each component put in, clean - corrupt.
+    Whatever is as large as batch x writers x stream is held for one chunk of examples only.
+    """
+    wiring, first = task.wiring, moved[0]
+    chunk = max(1, min(len(first), task.memory // 32 // (len(wiring.writers) * first[0].nbytes)))
+    scores = first.new_zeros(len(first), wiring.n_edges)
+    for rows in batches(len(first), chunk):
+        parts = Parts(len(wiring.writers), first[rows])
+        parts.add(first[rows, None])
+        reader = 0
+        for number, component in enumerate([*task.components, None]):
+            n = 1 if component is None else len(component.readers)
+            cut = wiring.offsets[[reader, reader + n]]
+            reader += n
+            seen = range(parts.filled) if only is None else only
+            if seen.stop <= parts.filled:
+                pulled = found.of_readers(component, number, rows).flatten(2)
+                block = torch.bmm(pulled, parts.buffer[:, seen.start : seen.stop].transpose(1, 2))
+                target = scores[rows, cut[0] : cut[1]].unflatten(1, (n, -1))
+                target[:, :, seen.start : seen.stop] = block
+            if component is not None:
+                parts.add(component.write(moved[number + 1][rows]))
+    return scores.double().cpu().numpy()
