@@ -61,7 +61,6 @@ from .patching.transformer_lens import get_act_patch_resid_pre as get_act_patch_
 from .patching.transformer_lens import to_patching_result as to_patching_result
 from .patching.transplants import transplant as transplant
 from .planted.vit import planted_vit as planted_vit
-from .sharing.components import UNIT_METHODS as UNIT_METHODS
 from .sharing.components import Cut as Cut
 from .sharing.components import Edges as Edges
 from .sharing.components import Units as Units
@@ -94,3 +93,4 @@ from .units.channel_circuits import channel_circuit as channel_circuit
 from .units.channel_wiring import channel_edges as channel_edges
 from .units.learned_masks import mask_scores as mask_scores
 from .units.masked_units import unit_faithfulness as unit_faithfulness
+from .units.unit_methods import UNIT_METHODS as UNIT_METHODS

@@ -4,7 +4,7 @@ A cut says how much each part matters to a pair of pictures, and runs the tower 
 parts alone. Code that compares circuits needs to know no more of a tower than that.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -14,15 +14,14 @@ import torch
 from torch import Tensor
 
 from interp.circuits.discovery.criteria import measure_masks
-from interp.circuits.edges.edge_attribution import attribute
+from interp.circuits.edges.edge_attribution import METHODS, attribute
 from interp.circuits.edges.wiring import Wiring, wire
 from interp.circuits.tasks.pairs import Read
-from interp.circuits.units.channel_attribution import channel_scores, unit_axis
-from interp.circuits.units.learned_masks import mask_scores
+from interp.circuits.units.channel_attribution import unit_axis
 from interp.circuits.units.masked_units import measure_units
+from interp.circuits.units.unit_methods import UNIT_METHODS, UnitTask
 from interp.core.arguments import MEMORY
 from interp.core.errors import SpecificationError, check_known
-from interp.core.faces.by_name import Named
 from interp.core.sites import find_sites
 from interp.core.tower import Tower
 
@@ -92,7 +91,7 @@ class Edges:
 
     Args:
         tower: A tower that `wire` takes.
-        method: How `attribute` scores the edges.
+        method: A name in `METHODS`, how `attribute` scores the edges.
         steps: Its steps of integration.
         batch_size: Examples in a forward.
         memory: Bytes that may be held beside the scores.
@@ -115,6 +114,9 @@ class Edges:
     memory: int = MEMORY
     level: str = "edge"
 
+    def __post_init__(self) -> None:
+        check_known("take edges", "method", [self.method], METHODS, SpecificationError)
+
     @cached_property
     def wiring(self) -> Wiring:
         """Which edges there are."""
@@ -123,7 +125,7 @@ class Edges:
     @property
     def groups(self) -> np.ndarray:
         """A number for each pair of blocks that an edge runs between, `[edge]`."""
-        return edge_groups(self.wiring)
+        return self.wiring.groups
 
     @property
     def names(self) -> Sequence[str]:
@@ -240,7 +242,10 @@ class Units:
 
     def score(self, read: Read) -> np.ndarray:
         """The scores of the method, all sites side by side, `[example unit]`."""
-        scores = UNIT_METHODS[self.method](self, read)
+        task = UnitTask(
+            self.tower, list(self.widths), self.level, read, self.steps, self.batch_size
+        )
+        scores = UNIT_METHODS[self.method](task)
         return torch.cat([scores[site] for site in self.widths]).T.double().cpu().numpy()
 
     def run(self, read: Read, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -256,35 +261,3 @@ class Units:
             axis=self.level,
             batch_size=self.batch_size,
         )
-
-
-def _integrated(cut: Units, read: Read) -> dict[str, Tensor]:
-    """Integrated gradients between the corrupt run and the clean one, one site at a time."""
-    return channel_scores(
-        cut.tower,
-        read.clean,
-        metric=read.metric,
-        sites=list(cut.widths),
-        baseline=read.corrupt,
-        axis=cut.level,
-        steps=cut.steps,
-        batch_size=cut.batch_size,
-    )
-
-
-def _masked(cut: Units, read: Read) -> dict[str, Tensor]:
-    """A mask for each class, learned over all sites together to keep the metric alone."""
-    words = {"axis": cut.level, "batch_size": cut.batch_size}
-    return mask_scores(cut.tower, list(cut.widths), **words, **read.words)
-
-
-UNIT_METHODS: Named[Callable[[Units, Read], dict[str, Tensor]]] = Named(
-    {"integrated gradients": _integrated, "learned masks": _masked}
-)
-"""How units are scored, `unit example` by site: `channel_scores`, or `mask_scores`."""
-
-
-def edge_groups(wiring: Wiring) -> np.ndarray:
-    """For each edge a number that it shares with all edges between the same two blocks."""
-    senders, readers = wiring.edges.T
-    return wiring.layers[senders] * 1000 + wiring.layers[wiring.owners[readers]]

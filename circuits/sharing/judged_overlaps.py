@@ -8,7 +8,6 @@ import numpy as np
 
 from interp.circuits.discovery.circuit import Circuit
 from interp.circuits.patching.localisation import max_t_p, of_its_own
-from interp.circuits.sharing.components import edge_groups
 from interp.circuits.sharing.overlap_measures import (
     MEASURES_OF_OVERLAP,
     best_of_groups,
@@ -178,7 +177,7 @@ def rewired_row(
 def circuits_row(a: Circuit, b: Circuit, seed: int) -> dict[str, Any]:
     """Jaccard of two circuits' edges, against edges rewired between each circuit's own nodes."""
     value, generator = a.jaccard(b), rng("rewiring", seed)
-    groups, ends = edge_groups(a.wiring), a.wiring.edges
+    groups, ends = a.wiring.groups, a.wiring.edges
     drawn = []
     for _ in range(REWIRINGS):
         one, two = (

@@ -16,7 +16,6 @@ import pandas as pd
 from interp.circuits.discovery.circuit import Circuit
 from interp.circuits.edges.edge_attribution import Attribution
 from interp.circuits.edges.wiring import Wiring
-from interp.circuits.sharing.components import edge_groups
 from interp.circuits.sharing.judged_overlaps import Compared, circuits_row, overlap_row, rewired_row
 from interp.circuits.sharing.overlap_measures import MEASURES_OF_OVERLAP
 from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError, check_known
@@ -101,7 +100,7 @@ class Scores:
                 "one made from pairs whose classes are known",
                 "pass pairs= to attribute",
             )
-        edges = cls(found.values, list(found.labels), sides, edge_groups(wiring), wiring.edges)
+        edges = cls(found.values, list(found.labels), sides, wiring.groups, wiring.edges)
         return edges if level == "edge" else edges.leaving(wiring)
 
     def leaving(self, wiring: Wiring) -> "Scores":

@@ -1,0 +1,178 @@
+"""Ways to score units: literal numbers, naive loops, planted heads and neurons, and chance."""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import rankdata
+
+from interp.circuits import UNIT_METHODS, ClassCircuits, Units, class_circuits
+from interp.circuits.discovery.ensembles import mean_ranks
+from interp.circuits.planted.disguises import disguise
+from interp.circuits.planted.vit import Blueprint, plant
+from interp.circuits.planted.world import as_tensor, paint
+from interp.circuits.tasks.pairs import Read
+from interp.circuits.units import unit_methods
+from interp.core.errors import SiteError, SpecificationError
+from interp.models.towers.vit import HookedViT
+
+HEADS, NEURONS = "blocks.*.attn.hook_z", "blocks.*.mlp.hook_post"
+AXES = {"head": HEADS, "d_mlp": NEURONS}
+
+
+@cache
+def planted() -> tuple[Any, HookedViT]:
+    made = disguise(plant(Blueprint("all shared", 1)), seed=3)
+    return made, HookedViT(made.source)
+
+
+@cache
+def units(axis: str, method: str = "integrated gradients") -> Units:
+    x = torch.zeros(1, 3, 32, 32, dtype=torch.float64)
+    return Units.of(planted()[1], AXES[axis], x, axis=axis, method=method)
+
+
+@cache
+def found(axis: str, method: str) -> ClassCircuits:
+    made, _ = planted()
+    return class_circuits(
+        units(axis, method), paint(made.world, 8, seed=5), domain="A", classifier=made.classifier,
+        preprocess=as_tensor, n=2,
+    )  # fmt: skip
+
+
+@cache
+def few() -> Read:
+    return found("d_mlp", "random").halves[0][np.arange(0, 16, 4)]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masks learn for a few steps only."""
+
+    def few_steps(*args: Any, **words: Any) -> Any:
+        return learn(*args, **{"steps": 8, **words})
+
+    learn = unit_methods.mask_scores
+    monkeypatch.setattr(unit_methods, "mask_scores", few_steps)
+
+
+def kept_on_others(circuits: ClassCircuits, share: float) -> float:
+    kept, work, gaps = circuits.kept(share), [], []
+    for side, read in enumerate(circuits.halves):
+        rows = [circuits.classes.index(name) for name in read.pairs.clean.label]
+        values, ends = circuits.cut.run(read, kept[rows, 1 - side][None])
+        work.append(values[0] - ends[1])
+        gaps.append(ends[0] - ends[1])
+    return float(np.concatenate(work).mean() / np.concatenate(gaps).mean())
+
+
+def true_heads() -> np.ndarray:
+    names = planted()[0].truth("A").nodes
+    return np.array([f"a{layer}.h{head}" in names for layer in range(4) for head in range(4)])
+
+
+@pytest.mark.parametrize("method", [name for name in UNIT_METHODS if name != "random"])
+def test_every_method_finds_the_planted_heads(method: str) -> None:
+    """Half of the heads of each block hold all that are planted, and do the work alone."""
+    circuits = found("head", method)
+    kept, true = circuits.kept(0.5), true_heads()
+    assert 0 < true.sum() < 8 and len(true) == len(circuits.cut.names)
+    per_block = true.reshape(4, 4).sum(axis=1)
+    assert per_block.max() <= 2
+    assert kept[..., true].mean() > 0.8  # by chance .5
+    assert kept_on_others(circuits, 0.5) > 0.95
+
+
+def test_heads_by_chance_do_not_do_the_work() -> None:
+    circuits = found("head", "random")
+    assert kept_on_others(circuits, 0.5) < 0.5
+    assert all((each == each[0]).all() for each in circuits.values)
+
+
+def test_a_neuron_more_or_less_is_what_a_plain_run_says() -> None:
+    """Exact scores, by masks that leave one neuron out; and a site alone is what counts."""
+    cut, read = units("d_mlp", "resample ablation"), few()
+    site = next(iter(cut.widths))
+    one = replace(cut, widths={site: cut.widths[site]})
+    scores = one.score(read)
+    masks = np.ones((6, len(read.clean), cut.widths[site]), bool)
+    places = np.argsort(-np.abs(scores).mean(axis=0))[:6]
+    for mask, place in zip(masks, places, strict=True):
+        mask[:, place] = False
+    values, ends = one.run(read, masks)
+    np.testing.assert_allclose(scores[:, places].T, ends[0] - values, atol=1e-9)
+    assert np.abs(scores[:, places]).max() > 1e-6
+
+
+def test_differences_times_gradients_are_those_of_one_run() -> None:
+    cut, read = units("d_mlp", "gradient x difference"), few()
+    tower, scores = cut.tower, replace(cut, batch_size=3).score(read)
+    _, corrupt = tower.run_with_cache(read.corrupt, names_filter=list(cut.widths))
+    slow = []
+    for site in cut.widths:
+        kept = {}
+
+        def keep(tensor: torch.Tensor, hook: Any, kept: dict[str, Any] = kept) -> torch.Tensor:
+            kept["leaf"] = tensor.detach().requires_grad_()
+            return kept["leaf"]
+
+        out = tower.run_with_hooks(read.clean, fwd_hooks=[(site, keep)])
+        (grad,) = torch.autograd.grad(read.metric(out).sum(), kept["leaf"])
+        slow.append(((kept["leaf"] - corrupt[site]) * grad).sum(dim=1).detach().numpy())
+    # where two other classes are equally near, rounding says which of them the margin looks at
+    np.testing.assert_allclose(scores, np.concatenate(slow, axis=1), atol=2e-4)
+    assert np.abs(scores).max() > 0.1
+
+
+def test_an_ensemble_is_the_mean_rank_of_its_ways() -> None:
+    read = few()
+    labels = read.pairs.clean.label.to_numpy()
+    ways = [units("head", name).score(read) for name in ("integrated gradients", "learned masks")]
+    got = units("head", "ensemble").score(read)
+    for name in set(labels):
+        rows = labels == name
+        ranks = [
+            np.concatenate([(rankdata(np.abs(way[rows].mean(axis=0))[own]) - 1) / 3
+                            for own in np.split(np.arange(16), 4)])
+            for way in ways
+        ]  # fmt: skip
+        np.testing.assert_allclose(got[rows], np.tile(np.mean(ranks, axis=0), (rows.sum(), 1)))
+
+
+def test_ranks_of_one_way_are_its_own_order() -> None:
+    values = np.random.default_rng(0).normal(size=(5, 7))
+    labels = np.array(["a", "a", "b", "b", "b"])
+    ranks = mean_ranks([values], labels)
+    for name in "ab":
+        size = np.abs(values[labels == name].mean(axis=0))
+        assert (np.argsort(size) == np.argsort(ranks[labels == name][0])).all()
+    assert ranks.min() == 0 and ranks.max() == 1
+    assert mean_ranks([np.ones((1, 1))], None).tolist() == [[0.0]]
+
+
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("method", UNIT_METHODS)
+def test_every_method_keeps_the_contract(method: str, axis: str) -> None:
+    if (method, axis) == ("resample ablation", "d_mlp"):
+        pytest.skip("a run for each neuron; one site is tried above")
+    cut, read = units(axis, method), few()
+    scores = cut.score(read)
+    assert scores.shape == (len(read.clean), len(cut.names)) and np.isfinite(scores).all()
+    assert np.array_equal(scores, cut.score(read))
+    assert not any(point.fwd_hooks for point in planted()[1].hook_dict.values())
+
+
+@pytest.mark.parametrize("method", UNIT_METHODS)
+def test_a_site_without_the_axis_is_refused(method: str) -> None:
+    cut = replace(units("head", method), widths={"blocks.0.hook_resid_post": 4})
+    with pytest.raises(SiteError, match="head"):
+        cut.score(few())
+
+
+def test_an_unknown_method_is_refused() -> None:
+    with pytest.raises(SpecificationError, match="gradient x difference"):
+        units("head", "gradients x difference")
