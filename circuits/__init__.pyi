@@ -68,11 +68,13 @@ from .sharing.overlap_measures import MEASURES_OF_OVERLAP as MEASURES_OF_OVERLAP
 from .sharing.per_class import ClassCircuits as ClassCircuits
 from .sharing.per_class import class_circuits as class_circuits
 from .sharing.redrawn_circuits import circuit_stability as circuit_stability
+from .sharing.redrawn_circuits import consistent_parts as consistent_parts
 from .sharing.redrawn_circuits import inclusion as inclusion
 from .sharing.shared_parts import Scores as Scores
 from .sharing.shared_parts import overlap as overlap
 from .sharing.transfer_faithfulness import TRANSFER_SHARES as TRANSFER_SHARES
 from .sharing.transfer_faithfulness import circuit_transfer as circuit_transfer
+from .sharing.work_alone import class_faithfulness as class_faithfulness
 from .subspaces.alignment_search import das as das
 from .subspaces.alignment_search import das_among as das_among
 from .subspaces.fitting import fit_subspace as fit_subspace

@@ -164,7 +164,8 @@ NEW = {
     "InterpError",
     "errors",
     *("models", "probes", "circuits", "data", "examine", "open_tower", "logit_attrs"),
-    *("planted_vit", "mask_scores", "UNIT_METHODS"),
+    *("planted_vit", "mask_scores", "UNIT_METHODS", "edge_mask_scores"),
+    *("class_faithfulness", "consistent_parts"),
 }
 """Public names that 0.1 did not have, or not as names of their own."""
 

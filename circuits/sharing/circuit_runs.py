@@ -159,12 +159,14 @@ def _circuits(
         "own": theirs[labels][None],
         "other": theirs[others.T],
         "ceiling": mine[labels][None],
-        "random": _shuffled(theirs, cut.groups, generator)[labels][None],
+        "random": shuffled_in_groups(theirs, cut.groups, generator)[labels][None],
         "core": (theirs & mine)[labels][None],
     }
 
 
-def _shuffled(kept: np.ndarray, groups: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def shuffled_in_groups(
+    kept: np.ndarray, groups: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
     """For each circuit one of random parts, as many in every group."""
     drawn = kept.copy()
     for group in np.unique(groups):

@@ -40,15 +40,21 @@ PRIMARY_OVERLAP = "jaccard"
 """The overlap by which rung R5 is judged; the others stand beside it."""
 
 
-def best_of_groups(means: np.ndarray, groups: np.ndarray, share: float) -> np.ndarray:
-    """In each group of units, the share with the largest |score|, rounded up."""
+def best_of_groups(
+    means: np.ndarray, groups: np.ndarray, share: float, *, signed: bool = False
+) -> np.ndarray:
+    """In each group of units, the share with the largest |score|, rounded up.
+
+    Where scores are `signed`, those with the largest score, and none that is not above 0.
+    """
+    size = means if signed else np.abs(means)
     kept = np.zeros(means.shape, dtype=bool)
     for group in np.unique(groups):
         places = np.flatnonzero(groups == group)
-        size = int(np.ceil(share * len(places) - 1e-9))
-        best = np.argsort(-np.abs(means[..., places]), axis=-1, kind="stable")[..., :size]
+        number = int(np.ceil(share * len(places) - 1e-9))
+        best = np.argsort(-size[..., places], axis=-1, kind="stable")[..., :number]
         np.put_along_axis(kept, places[best], True, axis=-1)
-    return kept
+    return kept & (means > 0) if signed else kept
 
 
 def rewire(

@@ -129,12 +129,16 @@ class ClassCircuits:
             readouts = one, two
         return replace(self, cut=cut, values=(first, second), readouts=readouts)
 
-    def kept(self, share: float, classes: Sequence[str] | None = None) -> np.ndarray:
+    def kept(
+        self, share: float, classes: Sequence[str] | None = None, *, signed: bool = False
+    ) -> np.ndarray:
         """The circuits of each class and half: the best share of each group's parts.
 
         Args:
             share: The share that is kept, rounded up.
             classes: The classes; None takes all.
+            signed: Whether only parts that raise the metric are kept: the best scores instead of
+                the largest, and none that is not above 0.
 
         Returns:
             Whether each part is kept, `class half part`.
@@ -143,7 +147,7 @@ class ClassCircuits:
             SampleError: For a class without examples in a half.
         """
         means = self.scores.means(self.classes if classes is None else classes)
-        return best_of_groups(means, self.cut.groups, share)
+        return best_of_groups(means, self.cut.groups, share, signed=signed)
 
 
 @door

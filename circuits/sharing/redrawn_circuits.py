@@ -146,6 +146,63 @@ def circuit_stability(
     return Table.with_evidence("circuit_stability", frame, facts)
 
 
+@door
+def consistent_parts(
+    found: ClassCircuits, *, share: float = 0.1, bar: float = SURE, n: int = 200, seed: int = 0
+) -> np.ndarray:
+    """Choose the parts of each class that are in its circuit however its pictures are drawn.
+
+    A part is chosen where its inclusion probability, the share of draws of the class's pictures in
+    which it is among the best of its group, is the bar or more.
+
+    Args:
+        found: The scores of a domain's classes.
+        share: The share of each group that a circuit of a draw keeps: the largest |mean score|.
+        bar: The inclusion probability that a part must have.
+        n: Draws of each class's pictures in each half, with replacement.
+        seed: Seed of the draws.
+
+    Returns:
+        Whether each part is chosen, `class half part`, as `ClassCircuits.kept` returns it: fewer
+        parts than its share, the fewer the less steady they are.
+
+    Raises:
+        SpecificationError: For a share or bar outside (0, 1], or fewer than one draw.
+        SampleError: For a class without pictures in a half.
+
+    Notes:
+        What has one score for all pictures of a class, such as a learned mask, is always
+        consistent. Bootstrapped edges: Nikankin et al. 2025.
+
+    >>> import pandas as pd
+    >>> import torch
+    >>> from PIL import Image
+    >>> from interp.circuits import Chain, Classifier, Edges, class_circuits
+    >>> from interp.core.images import ImageTable
+    >>> names = ("red", "lime", "blue", "white")
+    >>> frame = pd.DataFrame({"path": range(8), "label": names * 2, "domain": "real",
+    ...                       "split": "test", "caption": ""})
+    >>> images = ImageTable(frame, reader=lambda row: Image.new("RGB", (1, 1), row["label"]))
+    >>> head = Classifier(torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]), names)
+    >>> def preprocess(image):
+    ...     return torch.tensor([image.getpixel((0, 0))]) / 255
+    >>> cut = Edges(Chain([torch.nn.Identity()]))
+    >>> found = class_circuits(cut, images, domain="real", classifier=head, preprocess=preprocess)
+    >>> consistent_parts(found, share=1.0, n=9).shape  # class, half, edge
+    (4, 2, 3)
+    """
+    _check_draws(share, n, bar)
+    scores, generator = found.scores, rng("consistent parts", seed)
+    labels, sides = np.asarray(scores.labels, dtype=object), np.asarray(scores.sides)
+    chosen = np.zeros(scores.means(found.classes).shape, bool)
+    for place, side in np.ndindex(chosen.shape[:2]):
+        own = scores.values[(labels == found.classes[place]) & (sides == side)]
+        times = generator.multinomial(len(own), np.full(len(own), 1 / len(own)), size=n)
+        drawn = best_of_groups(times @ own / len(own), found.cut.groups, share)
+        chosen[place, side] = drawn.mean(axis=0) >= bar
+    return chosen
+
+
 def _drawn_again(
     found: ClassCircuits, share: float, n: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -162,11 +219,11 @@ def _drawn_again(
     return best_of_groups(size, found.cut.groups, share)[0], drawn
 
 
-def _check_draws(share: float, n: int) -> None:
-    if not 0 < share <= 1 or n < 1:
+def _check_draws(share: float, n: int, bar: float = SURE) -> None:
+    if not 0 < share <= 1 or n < 1 or not 0 < bar <= 1:
         raise SpecificationError(
             "draw circuits again",
-            f"a share of {share}, {n} times",
-            "a share above 0, up to 1, once or more",
+            f"a share of {share}, {n} times, with a bar of {bar}",
+            "a share and a bar above 0, up to 1, once or more",
             "leave them at their defaults",
         )
