@@ -33,6 +33,8 @@ METHODS = {
     "EAP-IG-activations": "EAP-IG<br>activations",
     "EAP": "EAP",
     "RelP": "RelP",
+    "learned masks": "learned<br>masks",
+    "ensemble": "ensemble",
     "random": "random",
 }
 """What is written over a method's column, from exchanges to chance."""

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.metrics import roc_auc_score
 
-from interp.circuits import METHODS, ablate, attribute, channel_scores, wire
+from interp.circuits import METHODS, ablate, attribute, channel_scores, mask_scores, wire
+from interp.circuits.discovery.ensembles import mean_ranks
 from interp.circuits.planted.certification import draw_partners, margin_task
 from interp.circuits.planted.expectations import findable
 from interp.circuits.planted.model import PlantedBlueprint
@@ -19,6 +21,9 @@ from interp.validation.opened import Opened
 PICTURES = 16
 """Pictures of each domain, and as many partners of other classes."""
 
+LEARNED = ("learned masks", "ensemble")
+"""Ways that take as long as all others together, ten seconds to a minute for each circuit."""
+
 COLUMNS = [
     *("condition", "tier", "dose", "seed", "domain", "method", "unit"),
     *("auroc", "least", "n_true", "n_units", "n_pictures"),
@@ -26,7 +31,7 @@ COLUMNS = [
 """What is known of each circuit and method."""
 
 
-def recover(blueprint: PlantedBlueprint) -> pd.DataFrame:
+def recover(blueprint: PlantedBlueprint, *, learned: bool = False) -> pd.DataFrame:
     """One row for each domain and method: how well its scores tell a circuit from all beside it.
 
     The model is planted, disguised, and asked through pictures of 8 bits. Each picture has a
@@ -37,6 +42,8 @@ def recover(blueprint: PlantedBlueprint) -> pd.DataFrame:
     (`interp.circuits.planted.expectations`). Where classes go by circuits of their own, a row is
     the mean over these.
 
+    Ways that learn (`LEARNED`) are left out, or with `learned` the only ones: they take minutes.
+
     Raises what planting raises.
 
     >>> from interp.circuits.planted.vit import Blueprint
@@ -46,7 +53,9 @@ def recover(blueprint: PlantedBlueprint) -> pd.DataFrame:
     ('edge', 1.0, 479)
     """
     opened = Opened(blueprint)
-    frame = pd.DataFrame(_rows(opened), columns=[*COLUMNS[4:8], *COLUMNS[9:11]])
+    frame = pd.DataFrame(
+        _rows(opened, LEARNERS if learned else FINDERS), columns=[*COLUMNS[4:8], *COLUMNS[9:11]]
+    )
     keys = ["domain", "method", "unit"]
     found = frame.groupby(keys, sort=False, as_index=False).mean()
     for name in ("condition", "tier", "dose", "seed"):
@@ -55,7 +64,7 @@ def recover(blueprint: PlantedBlueprint) -> pd.DataFrame:
     return found.assign(n_pictures=PICTURES)[COLUMNS]
 
 
-def _rows(opened: Opened) -> Iterator[tuple[Any, ...]]:
+def _rows(opened: Opened, finders: "Finders") -> Iterator[tuple[Any, ...]]:
     planted, seed = opened.planted, opened.blueprint.seed
     for domain in DOMAINS:
         for numbers, truth in planted.ways(domain):
@@ -65,7 +74,8 @@ def _rows(opened: Opened) -> Iterator[tuple[Any, ...]]:
             for name in ("clean", "corrupt"):
                 task[name] = (task[name].clamp(0, 1) * 255).round() / 255
             for unit, inside in truth.units.items():
-                for method, names, scores in FINDERS[unit](opened, task):
+                find = finders.get(unit, _nothing)
+                for method, names, scores in find(opened, task):
                     true = np.array([name in inside for name in names])
                     auroc = roc_auc_score(true, np.abs(scores))
                     yield domain, method, unit, auroc, true.sum(), len(true)
@@ -78,6 +88,8 @@ Scored = Iterator[tuple[str, Sequence[Any], np.ndarray]]
 def _edges(opened: Opened, task: dict[str, Any]) -> Scored:
     seed = opened.blueprint.seed
     for method in METHODS:
+        if method in LEARNED:
+            continue
         found = attribute(opened.tower, **task, method=method, batch_size=PICTURES, seed=seed)
         name = "path patching" if method == "exact" else method
         yield name, wire(opened.tower).names, found.scores
@@ -93,7 +105,7 @@ def _nodes(opened: Opened, task: dict[str, Any]) -> Scored:
 
 def _channels(opened: Opened, task: dict[str, Any]) -> Scored:
     tower, outlook = opened.tower, opened.blueprint.outlook
-    sites = find_sites(outlook.neurons, tower.sites)
+    sites = _sites(opened)
     found = channel_scores(
         tower, task["clean"], metric=task["metric"], sites=sites, baseline=task["corrupt"]
     )
@@ -106,12 +118,39 @@ def _channels(opened: Opened, task: dict[str, Any]) -> Scored:
     yield "random", names, rng("random channels", opened.blueprint.seed).random(len(names))
 
 
-FINDERS: Mapping[str, Callable[[Opened, dict[str, Any]], Scored]] = {
-    "edge": _edges,
-    "node": _nodes,
-    "channel": _channels,
-}
+def _learned_edges(opened: Opened, task: dict[str, Any]) -> Scored:
+    for method in LEARNED:
+        found = attribute(opened.tower, **task, method=method, batch_size=PICTURES)
+        yield method, wire(opened.tower).names, found.scores
+
+
+def _learned_channels(opened: Opened, task: dict[str, Any]) -> Scored:
+    tower, sites = opened.tower, _sites(opened)
+    masks = mask_scores(tower, sites, batch_size=PICTURES, **task)
+    plain = channel_scores(
+        tower, task["clean"], metric=task["metric"], sites=sites, baseline=task["corrupt"]
+    )
+    names = [(site, place) for site in sites for place in range(len(masks[site]))]
+    yield "learned masks", names, torch.cat([masks[site].mean(dim=1) for site in sites]).numpy()
+    ranks = [mean_ranks([way[site].T.numpy() for way in (masks, plain)], None)[0] for site in sites]
+    yield "ensemble", names, np.concatenate(ranks)
+
+
+def _nothing(opened: Opened, task: dict[str, Any]) -> Scored:
+    return iter(())
+
+
+def _sites(opened: Opened) -> list[str]:
+    return find_sites(opened.blueprint.outlook.neurons, opened.tower.sites)
+
+
+Finders = Mapping[str, Callable[[Opened, dict[str, Any]], Scored]]
+
+FINDERS: Finders = {"edge": _edges, "node": _nodes, "channel": _channels}
 """What scores each kind of unit that a truth names."""
+
+LEARNERS: Finders = {"edge": _learned_edges, "channel": _learned_channels}
+"""What learns which units a circuit has."""
 
 
 def _ablated(tower: Any, sites: str, axes: tuple[str, ...], task: dict[str, Any]) -> pd.Series:

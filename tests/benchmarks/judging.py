@@ -1,12 +1,13 @@
 """The truth tables: every measure of sharing, and every way to a circuit, on planted models.
 
-Cells are kept in `truth/`, a file per planted model, those of circuits in `truth/circuits`, so that
-a run goes on where it was stopped.
+Cells are kept in `truth/`, a file per planted model, those of circuits in `truth/circuits`, those
+of masks in its folder `learned`, so that a run goes on where it was stopped.
 Blueprints 0 to 19 served to develop measures and thresholds; the table is of those after.
 """
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,10 @@ SHORT = {
 }
 
 
+LEARNED = CIRCUITS / "learned"
+MASKED = ("all separate", "rewired")
+"""Conditions in which masks are learned: that takes minutes a model, and is judged nowhere else."""
+
 SECONDS = 16, 300
 """What judging takes on one core: a planted model, and one that is trained by interchange."""
 
@@ -69,7 +74,7 @@ def truth(n: int | None = None) -> str:
     )
     if asked:
         side_by_side(_keep, missing, jobs=2, what="judge")
-    cells, circuits = read(), read(CIRCUITS)
+    cells, circuits = read(), pd.concat([read(CIRCUITS), read(LEARNED)], ignore_index=True)
     draw_truth(cells).write_image(DOCS / "truth.png")
     draw_recovery(circuits).write_image(DOCS / "circuits.png")
     tables = [table(cells), recovering.by_condition(circuits), recovering.overall(circuits)]
@@ -100,14 +105,17 @@ def path_of(blueprint: PlantedBlueprint, folder: Path = FOLDER) -> Path:
 
 
 def _made(blueprint: PlantedBlueprint) -> list[tuple[Path, Callable[[Any], pd.DataFrame]]]:
-    return [(path_of(blueprint), judge), (path_of(blueprint, CIRCUITS), recover)]
+    made = [(path_of(blueprint), judge), (path_of(blueprint, CIRCUITS), recover)]
+    if blueprint.condition in MASKED:
+        made.append((path_of(blueprint, LEARNED), partial(recover, learned=True)))
+    return made
 
 
 def _keep(blueprint: PlantedBlueprint) -> None:
     import torch
 
     torch.set_num_threads(1)
-    CIRCUITS.mkdir(parents=True, exist_ok=True)
+    LEARNED.mkdir(parents=True, exist_ok=True)
     for target, make in _made(blueprint):
         if not target.exists():
             draft = target.with_suffix(".part")

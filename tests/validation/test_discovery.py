@@ -14,7 +14,7 @@ from interp.circuits.planted.resnet import PlantedResNet, ResNetBlueprint, plant
 from interp.circuits.planted.trained import TrainedBlueprint
 from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.world import DOMAINS
-from interp.validation.discovery import COLUMNS, PICTURES, recover
+from interp.validation.discovery import COLUMNS, LEARNED, PICTURES, recover
 from interp.validation.opened import Opened
 from tests.benchmarks import recovering
 
@@ -30,6 +30,7 @@ def test_what_is_planted_is_found_and_chance_finds_nothing() -> None:
     blueprint = Blueprint("all separate", 2)
     found = recover(blueprint)
     assert list(found) == COLUMNS and set(found["domain"]) == set(DOMAINS)
+    assert not set(LEARNED) & set(found["method"])  # these take minutes, and are asked for
     by_method = found.set_index("method")["auroc"].groupby("method").min()
     # one pair in the wrong order would cost 1e-4; the area is a sum, which rounds
     assert (by_method[["path patching", "resample ablation"]] > 1 - 1e-9).all()
@@ -61,6 +62,16 @@ def test_path_patching_is_scored_as_a_plain_recomputation_says() -> None:
     true = np.isin(wire(tower).names, names)
     row = recover(blueprint).query("domain == 'B' and method == 'path patching'")
     assert row["auroc"].item() == pytest.approx(mean_rank_auroc(np.abs(effects), true), abs=1e-9)
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_masks_find_what_is_planted_and_not_the_other_domains_circuit() -> None:
+    found = recover(Blueprint("all separate", 2), learned=True)
+    assert set(found["method"]) == set(LEARNED) and set(found["unit"]) == {"edge"}
+    assert (found["auroc"] >= found["least"]).all() and (found["least"] == 0.9).all()
+    other = recover(Swapped("all separate", 17), learned=True)
+    assert other["auroc"].max() < 0.8
 
 
 class Swapped(Blueprint):
@@ -105,6 +116,8 @@ def test_channels_of_a_resnet_are_scored_too() -> None:
     assert set(by_method.index) == {"integrated gradients", "resample ablation", "random"}
     assert by_method["resample ablation"] > 0.9 and by_method["integrated gradients"] > 0.9
     assert by_method["random"] < 0.7
+    learned = recover(Quick("all separate", 17), learned=True).groupby("method")["auroc"].min()
+    assert set(learned.index) == set(LEARNED) and (learned > 0.7).all()
 
 
 def test_every_way_is_declared_and_blind_for_a_reason() -> None:
