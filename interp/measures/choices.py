@@ -24,7 +24,7 @@ USUAL_SIZE = "usual"
 OVER_SIZES = "over sizes"
 """The usual size of R6: the mean over the sizes at which circuits are faithful."""
 
-STEPPED = ("integrated gradients",)
+STEPPED = ("integrated gradients", "ensemble")
 """Methods of `UNIT_METHODS` that take steps of integration; for others no steps are chosen."""
 
 ASKED = "ask under every choice"
@@ -85,7 +85,12 @@ def _is_number(given: Any, kind: type) -> bool:
 
 
 CHOICES: Mapping[str, Options] = {
-    "method": Options("integrated gradients", known=UNIT_METHODS, slow=("learned masks",)),
+    "method": Options(
+        "integrated gradients",
+        known=UNIT_METHODS,
+        slow=("learned masks", "ensemble", "resample ablation"),
+        unfit=("random",),
+    ),
     "metric": Options("margin", known=METRICS, unfit=DISTANCES),
     "corruption": Options(
         ANOTHER_CLASS,

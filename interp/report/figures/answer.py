@@ -72,7 +72,7 @@ def answer_figure(result: LoadedResult) -> Figure | None:
         showlegend=False,
         margin={"t": 44},
         xaxis=axis(f"sharing index, {result.natural} × {where} (0 null, 1 ceiling)"),
-        yaxis=axis("balanced accuracy, held-out classes", tickformat=".0%", rangemode="tozero"),
+        yaxis=axis("accuracy, held-out classes", tickformat=".0%", rangemode="tozero"),
         shapes=lines,
         annotations=[note | {"y": 1} for note in notes],
     )
