@@ -99,6 +99,74 @@ def draw_recovery(cells: pd.DataFrame, *, title: str = "Circuits found") -> Any:
     return _heatmap(cells, "method", METHODS, _recovered, title, said)
 
 
+DOSED = (
+    ("R2 geometry", "dose of geometry", "cka"),
+    ("R3 directions", "dose of parts", "directions"),
+    ("R4 causal directions", "dose", "das"),
+    ("R5 parts", "dose of parts", "neuron overlap"),
+    ("R6 wiring", "dose of parts", "neuron transfer"),
+)
+"""The rungs that carry a dose: the condition in which they do, and the measure that they go by."""
+
+
+def draw_doses(cells: pd.DataFrame, *, title: str = "What was planted, and what is read") -> Any:
+    """Draw the index of each rung against the planted dose, with the answers given.
+
+    Args:
+        cells: The frame that `interp.validation.sharing.judge` returns.
+        title: The figure's title.
+
+    Returns:
+        A plotly figure: a panel for each of the rungs that carry a dose. A point is the mean over
+        sites and seeds, its bar the mean of the intervals' ends, its sign the commonest answer.
+
+    >>> cells = pd.DataFrame({"condition": "dose of parts", "measure": "directions", "site": "s",
+    ...     "seed": 1, "dose": [0.0, 0.5, 1.0], "index": [0.0, 0.5, 1.0], "index_low": 0.0,
+    ...     "index_high": 1.0, "expected": ["not shared", "partly shared", "shared"],
+    ...     "verdict": ["not shared", "partly shared", "shared"]})
+    >>> draw_doses(cells).data[0].y
+    (0.0, 0.5, 1.0)
+    """
+    from plotly.subplots import make_subplots
+
+    found = [(name, rows) for name, *asked in DOSED if len(rows := _dosed(cells, *asked))]
+    figure = make_subplots(1, len(found) or 1, subplot_titles=[name for name, _ in found])
+    for column, (name, rows) in enumerate(found, start=1):
+        by_dose = rows.groupby("dose")
+        mean = by_dose[["index", "index_low", "index_high"]].mean()
+        said = by_dose["verdict"].agg(lambda words: SIGNS[words.mode().iloc[0]])
+        up, down = mean["index_high"] - mean["index"], mean["index"] - mean["index_low"]
+        bars = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
+        figure.add_scatter(
+            x=mean.index, y=mean["index"].round(4), text=said, mode="lines+markers+text",
+            textposition="bottom right", name=name, row=1, col=column, showlegend=False,
+            line={"color": "#0072B2"}, marker={"size": 8},
+            error_y=bars,
+        )  # fmt: skip
+        figure.add_scatter(
+            x=[0, 1], y=[0, 1], mode="lines", line={"color": "#8c8c8c", "dash": "dot"}, row=1,
+            col=column, showlegend=False, hoverinfo="skip",
+        )  # fmt: skip
+    models = cells[cells["condition"].isin([condition for _, condition, _ in DOSED])]
+    n = len(models.drop_duplicates(["condition", "dose", "seed"]))
+    said = (
+        f"{n} planted models; bars: mean 95 % intervals. ● shared, ◐ partly, ○ not, ? cannot tell"
+    )
+    figure.update_xaxes(title="planted dose", range=[-0.1, 1.15])
+    figure.update_yaxes(range=[-0.2, 1.25])
+    figure.update_yaxes(title="index", row=1, col=1)
+    return figure.update_layout(
+        title=f"{title}<br><sup>{said}</sup>", template="plotly_white", width=1100, height=380
+    )
+
+
+def _dosed(cells: pd.DataFrame, condition: str, measure: str) -> pd.DataFrame:
+    """Cells of a measure at the sites where some dose of the condition is to be seen in part."""
+    own = cells[(cells["condition"] == condition) & (cells["measure"] == measure)]
+    sites = own.loc[own["expected"] == PARTLY, "site"].fillna("").unique()
+    return own[own["site"].fillna("").isin(sites)].dropna(subset=["index"])
+
+
 Cell = tuple[float | None, str]
 """A number for the colour (-1 wrong, else the share that is right), and what is written."""
 

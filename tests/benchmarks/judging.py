@@ -23,7 +23,7 @@ from interp.core.parallel import side_by_side
 from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.core.statistics.index_of_sharing import NOT_SHARED, PARTLY, SHARED
-from interp.report import draw_recovery, draw_truth
+from interp.report import draw_doses, draw_recovery, draw_truth
 from interp.validation.discovery import recover
 from interp.validation.sharing import by_rung, judge, summary
 from tests.benchmarks import recovering
@@ -76,6 +76,7 @@ def truth(n: int | None = None) -> str:
         side_by_side(_keep, missing, jobs=2, what="judge")
     cells, circuits = read(), pd.concat([read(CIRCUITS), read(LEARNED)], ignore_index=True)
     draw_truth(cells).write_image(DOCS / "truth.png")
+    draw_doses(cells).write_image(DOCS / "doses.png", scale=2)
     draw_recovery(circuits).write_image(DOCS / "circuits.png")
     tables = [table(cells), recovering.by_condition(circuits), recovering.overall(circuits)]
     return "\n\n".join(tables)

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from interp.report import draw_recovery, draw_truth
+from interp.report import draw_doses, draw_recovery, draw_truth
 
 
 def cells(measure: str, answer: str, outcomes: list[str], **more: object) -> pd.DataFrame:
@@ -64,3 +64,21 @@ def test_circuits_that_miss_their_bar_show_the_lowest() -> None:
     assert [*map(list, trace.text)] == [["1.00", "0.90 (0.85)", "0.70"], ["", "0.70", ""]]
     assert [*map(list, trace.z)] == [[1.0, -1.0, 0.0], [None, 0.0, None]]
     assert "3 planted models, two domains" in figure.layout.title.text
+
+
+def test_doses_are_drawn_rung_by_rung_at_the_sites_that_carry_them() -> None:
+    rows = [
+        {"condition": "dose of parts", "measure": "directions", "site": site, "seed": seed,
+         "dose": dose, "index": dose + 0.1 * seed, "index_low": dose - 0.1,
+         "index_high": dose + 0.3, "expected": expected, "verdict": "partly shared"}
+        for dose in (0.25, 0.75) for seed in (0, 1)
+        for site, expected in (("two", "partly shared"), ("three", "in part"))
+    ]  # fmt: skip
+    rows.append(rows[0] | {"condition": "dose of geometry", "measure": "cka", "index": 0.06})
+    figure = draw_doses(pd.DataFrame(rows))
+    titles = [note.text for note in figure.layout.annotations]
+    assert titles == ["R2 geometry", "R3 directions"]
+    geometry, _, directions, _ = figure.data
+    assert geometry.y == (0.06,) and directions.x == (0.25, 0.75)
+    assert directions.y == (0.3, 0.8)  # the mean of two seeds, at the declared site alone
+    assert directions.text == ("◐", "◐") and directions.error_y.array[0] == 0.25
