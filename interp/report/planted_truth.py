@@ -124,8 +124,8 @@ def draw_doses(cells: pd.DataFrame, *, title: str = "What was planted, and what 
     ...     "seed": 1, "dose": [0.0, 0.5, 1.0], "index": [0.0, 0.5, 1.0], "index_low": 0.0,
     ...     "index_high": 1.0, "expected": ["not shared", "partly shared", "shared"],
     ...     "verdict": ["not shared", "partly shared", "shared"]})
-    >>> draw_doses(cells).data[0].y
-    (0.0, 0.5, 1.0)
+    >>> draw_doses(cells).data[0].y.tolist()
+    [0.0, 0.5, 1.0]
     """
     from plotly.subplots import make_subplots
 

@@ -1,6 +1,7 @@
 """The truth table as a picture says of each cell what was declared and how often it was right."""
 
 import pandas as pd
+import pytest
 
 from interp.report import draw_doses, draw_recovery, draw_truth
 
@@ -79,6 +80,7 @@ def test_doses_are_drawn_rung_by_rung_at_the_sites_that_carry_them() -> None:
     titles = [note.text for note in figure.layout.annotations]
     assert titles == ["R2 geometry", "R3 directions"]
     geometry, _, directions, _ = figure.data
-    assert geometry.y == (0.06,) and directions.x == (0.25, 0.75)
-    assert directions.y == (0.3, 0.8)  # the mean of two seeds, at the declared site alone
-    assert directions.text == ("◐", "◐") and directions.error_y.array[0] == 0.25
+    assert list(geometry.y) == [0.06] and list(directions.x) == [0.25, 0.75]
+    assert list(directions.y) == [0.3, 0.8]  # the mean of two seeds, at the declared site alone
+    assert list(directions.text) == ["◐", "◐"]
+    assert directions.error_y.array[0] == pytest.approx(0.25)
