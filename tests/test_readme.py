@@ -165,7 +165,8 @@ NEW = {
     "errors",
     *("models", "probes", "circuits", "data", "examine", "open_tower", "logit_attrs"),
     *("planted_vit", "mask_scores", "UNIT_METHODS", "edge_mask_scores"),
-    *("class_faithfulness", "consistent_parts"),
+    *("class_faithfulness", "consistent_parts", "multiverse", "draw_multiverse", "draw_doses"),
+    *("name_heads", "text_span", "SpanningWords"),
 }
 """Public names that 0.1 did not have, or not as names of their own."""
 

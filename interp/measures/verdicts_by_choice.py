@@ -146,7 +146,7 @@ def multiverse(
     ...                    preprocess=lambda image: torch.tensor([image.getpixel((0, 0))]) / 255,
     ...                    sites=["hook_embed"], n_ways=2, choices={"size": [0.5]})
     >>> table.facts["ways"], table.facts["ways_possible"]
-    (2, 60)
+    (2, 80)
     >>> table.frame["rung"].value_counts().to_dict()
     {'R5': 8, 'R6': 4}
     """

@@ -80,11 +80,15 @@ def small() -> Table:
 # which combinations there are
 
 
+SLOW = ("learned masks", "ensemble", "resample ablation", "random")
+"""Ways to score that are tried only where they are named, and chance, which never is."""
+
+
 def test_every_combination_is_there_once() -> None:
     options = options_of(None)
     naive = {
         (method, metric, corruption, steps if method in STEPPED else None)
-        for method in UNIT_METHODS if method != "learned masks"
+        for method in UNIT_METHODS if method not in SLOW
         for metric in METRICS if metric not in ("clean_distance", "kl")
         for corruption in ("another class", "gaussian_noise", "blur", "mean_image")
         for steps in (1, 5, 20)
@@ -181,6 +185,7 @@ def test_transfers_are_those_of_direct_calls(
     for removed, name in ((False, OVER_SIZES), (True, NECESSITY_OVER_SIZES)):
         shares = [size] if size == 0.4 else None  # 10 % is one of the usual sizes
         rows = circuit_transfer(*found, shares=shares, removed=removed, n_null=2).frame
+        rows = rows[rows["domain_a"] != rows["domain_b"]]  # those of one domain say how sparse
         rows = rows[rows["share"].isna() if size is None else rows["share"] == size]
         tables.append(rows.assign(measure=name))
     told = RUNGS["R6"].judged.select(pd.concat(tables))
