@@ -92,12 +92,12 @@ separate, and a copy of the class, alike in both domains, that nobody reads. `of
 distractors`: all shared, beside a domain's own constant and loud nuisances. `unequal noise`: all
 shared, and P and Q as brought are noisy in B. `late separate`: shared up to the class token, then
 combined and written apart. `backup`: all shared; when what combines fails, the next block mends it.
-`dose`: a share of the classes is as in all shared, the others as in
-late separate. `dose of parts`: a class is combined in twenty parts, of which a share serves both
-domains; the codes of the domains have the cosine of that share. `dose of geometry`: all shared, and
-beside it a loud code that nobody reads, which says in each domain which classes are alike; the two
-say it as much alike as codes of that cosine do. `shared, inaccurate`: all shared, but B's glyphs
-are half overlooked. `separate, accurate`: all separate, by the name that stands beside it.
+`dose`: a share of the classes is as in all shared, the others as in late separate. `dose of parts`:
+a class is combined in twenty parts, of which a share serves both domains; the codes of the domains
+have the cosine of that share. `dose of geometry`: all shared, and beside it a loud code that nobody
+reads, by which classes lie as much alike in the two domains as by codes of that cosine. `shared,
+inaccurate`: all shared, but B's glyphs are half overlooked. `separate, accurate`: all separate, by
+the name that stands beside it.
 """
 
 DOSES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -105,9 +105,6 @@ DOSES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 PIECES = 20
 """Parts by which a class is combined in the condition `dose of parts`."""
-
-WITH_DOSE = tuple(name for name, lanes in CONDITIONS.items() if lanes.dosed)
-"""The conditions that take a dose."""
 
 
 def can_be_planted(lanes: Lanes, dose: float | None) -> bool:

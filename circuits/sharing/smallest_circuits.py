@@ -52,6 +52,8 @@ def smallest_rows(
         sizes, by_chance = (size_reached(shares, work, bar) for work in (own, random))
         largest = f"{own[0, -1]:.0%} at {shares[-1]:.0%} of the parts"
         reason = "" if np.isfinite(sizes[0]) else f"no circuit does as much: {largest}"
+        if sizes[0] == shares[0]:
+            reason = "as few parts at most: no smaller circuits were run"
         row = about.row(_spread(sizes), null=float(by_chance[0]), reason=reason)
         rows.append({"measure": name, **row})
     return rows

@@ -284,6 +284,7 @@ class _Scored:
         if key not in self.transfers:
             shares = None if key[1] is None else [key[1]]
             words: dict[str, Any] = {"removed": removed, "n_null": OTHERS, "seed": self.seed}
+            words["beside"] = False  # no verdict rests on what is measured beside
             self.transfers[key] = circuit_transfer(*self.circuits, shares=shares, **words).frame
         return self.transfers[key]
 

@@ -15,8 +15,12 @@ function reveal(id) {
 }
 
 // "#features&open=ladder,features&pick=accuracy:0:2": a place, the open doors, choices that were changed
+function decoded(part) {
+  try { return decodeURIComponent(part); } catch { return ""; }  // an address that was cut off
+}
+
 function readAddress() {
-  const parts = location.hash.slice(1).split("&").map(decodeURIComponent);
+  const parts = location.hash.slice(1).split("&").map(decoded);
   const place = parts.find((part) => part && !part.includes("="));
   const state = new URLSearchParams(parts.filter((part) => part.includes("=")).join("&"));
   for (const id of (state.get("open") || "").split(",")) {
@@ -110,7 +114,7 @@ function startDoors() {
   for (const link of document.querySelectorAll('a[href^="#"]'))
     link.addEventListener("click", () => {
       if (innerWidth < 1100) document.querySelector("nav details").open = false;
-      reveal(decodeURIComponent(link.hash.slice(1)));
+      reveal(decoded(link.hash.slice(1)));
     });
   readAddress();
 }

@@ -7,7 +7,7 @@ from interp.core.declarations.figures import NATURAL, OTHER, GistSpec, SectionSp
 from interp.core.declarations.writing import number, percent, sequence
 from interp.core.sites import band_of
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, SHARED, VERDICTS
-from interp.report.figures.subjects import learned_pairs, middle_verdict, own_pairs
+from interp.report.figures.subjects import learned_pairs, middle_verdicts, own_pairs
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.words import accuracy_reached, linked
 from interp.verdicts.rungs import RUNGS
@@ -48,13 +48,8 @@ def _rung(result: LoadedResult, rung: str) -> str:
 
     R1 has other words: what is shared there is that the class can be read.
     """
-    said = [
-        votes.verdict
-        for name in result.test_domains
-        for one in learned_pairs(result, name)
-        for votes in [middle_verdict(result, rung, one)]
-        if votes is not None
-    ]
+    compared = [one for name in result.test_domains for one in learned_pairs(result, name)]
+    said = [votes.verdict for _, votes in middle_verdicts(result, rung, compared)]
     if not said:
         return ""
     of = "pairs of domains" if result.one_model else "models"

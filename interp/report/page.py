@@ -14,7 +14,13 @@ from interp.core.declarations.figures import FigureSpec
 from interp.core.declarations.measures import all_columns
 from interp.core.declarations.writing import percent, sequence
 from interp.core.errors import OutputError
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
+from interp.core.statistics.index_of_sharing import (
+    BARS,
+    CANNOT_TELL,
+    NOT_SHARED,
+    PARTLY,
+    SHARED,
+)
 from interp.core.storage.store import write_atomic
 from interp.report.atlas import map_data
 from interp.report.embedding import (
@@ -178,12 +184,18 @@ def _notes(result: LoadedResult) -> list[str]:
     here = importlib.metadata.version("interp")
     if not made_by:
         return ["Which version of interp measured this is not recorded."]
+    notes = []
     if made_by != here:
-        return [
+        notes.append(
             f"Measured by interp {made_by}, page built by interp {here}: the numbers are as they "
             "were measured, the words and figures are this version's."
-        ]
-    return []
+        )
+    if result.facts.get("bars", BARS) != BARS:
+        notes.append(
+            "The answers of sites and bands were given at other bars than this page says; they "
+            "stand under Provenance."
+        )
+    return notes
 
 
 @cache

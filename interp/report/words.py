@@ -25,7 +25,7 @@ from interp.report.figures.subjects import (
     compared_pairs,
     held_out_accuracy,
     learned_pairs,
-    middle_verdict,
+    middle_verdicts,
     models_told,
     primary_differences,
     unlearned_settings,
@@ -193,7 +193,7 @@ def _runs(row: pd.Series) -> str:
 
 def _readable(result: LoadedResult, compared: Sequence[ComparedPair]) -> str:
     """R1 for one checkpoint: in which domains a probe reads the class."""
-    found = _bands(result, "R1", compared)
+    found = middle_verdicts(result, "R1", compared)
     if not found:
         return "Whether the classes can be read in each domain (R1) was not measured."
     both = [one for one, votes in found if votes.verdict == SHARED]
@@ -209,7 +209,7 @@ def _arranged(result: LoadedResult, compared: Sequence[ComparedPair]) -> str:
     """R2 and R3: are geometry and directions of the middle layers shared, per subject?"""
     parts = []
     for rung, what in (("R2", "arranged alike (debiased CKA, R2)"), ("R3", "")):
-        found = _bands(result, rung, compared)
+        found = middle_verdicts(result, rung, compared)
         if found:
             parts.append(_tell(found, what or "along the same directions (R3)"))
     if not parts:
@@ -221,7 +221,7 @@ def _arranged(result: LoadedResult, compared: Sequence[ComparedPair]) -> str:
 
 def _moved(result: LoadedResult, compared: Sequence[ComparedPair]) -> str:
     """R4, which may speak of mechanisms."""
-    found = _bands(result, "R4", compared)
+    found = middle_verdicts(result, "R4", compared)
     if not found:
         return ""
     what = {
@@ -236,13 +236,6 @@ def _moved(result: LoadedResult, compared: Sequence[ComparedPair]) -> str:
     if len(result.frame("das")):
         how = "interchanging in one domain what carries the class in the other, against noise"
     return f"The causal test, {how} (R4), finds {_join(parts)}."
-
-
-def _bands(
-    result: LoadedResult, rung: str, compared: Sequence[ComparedPair]
-) -> list[tuple[ComparedPair, Votes]]:
-    found = [(one, middle_verdict(result, rung, one)) for one in compared]
-    return [(one, summed) for one, summed in found if summed is not None]
 
 
 def _tell(found: Sequence[tuple[ComparedPair, Votes]], what: str) -> str:
@@ -274,7 +267,7 @@ def _together(result: LoadedResult, test_domain: str, compared: Sequence[Compare
     """Accuracy beside sharing across checkpoints: always a description, and says why."""
     points = [
         (float(row["value"]), summed.index)
-        for one, summed in _bands(result, "R2", compared)
+        for one, summed in middle_verdicts(result, "R2", compared)
         for name, row in held_out_accuracy(result, test_domain).iterrows()
         if name == one.setting
     ]
@@ -422,13 +415,8 @@ def _shared(result: LoadedResult, compared: dict[str, list[ComparedPair]]) -> st
     """Rung by rung, what the middle layers share; then what that says of generalization."""
     said = []
     for rung in ASKED:
-        found = [
-            summed.verdict
-            for each in compared.values()
-            for one in each
-            for summed in [middle_verdict(result, rung, one)]
-            if summed is not None
-        ]
+        every = [one for each in compared.values() for one in each]
+        found = [summed.verdict for _, summed in middle_verdicts(result, rung, every)]
         if found:
             said.append(f"{RUNGS[rung].label} in {_tally(found)}")
     if not said:

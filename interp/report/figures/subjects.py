@@ -144,6 +144,14 @@ def middle_verdict(result: LoadedResult, rung: str, pair: ComparedPair) -> Votes
     return replace(votes, verdicts=str(rows["votes"].iloc[0])) if len(rows) == 1 else votes
 
 
+def middle_verdicts(
+    result: LoadedResult, rung: str, compared: Sequence[ComparedPair]
+) -> list[tuple[ComparedPair, Votes]]:
+    """What `middle_verdict` says of each subject, of those that were measured."""
+    found = [(one, middle_verdict(result, rung, one)) for one in compared]
+    return [(one, summed) for one, summed in found if summed is not None]
+
+
 def middle_site(frame: Frame) -> str:
     """The site nearest to half depth among a model's own; fixed by its place, not its result."""
     own = frame[frame["control"] == ""].dropna(subset=["depth"])
