@@ -59,6 +59,15 @@ def test_a_range_is_of_the_rows_that_are_asked_for(result: LoadedResult) -> None
     assert said.endswith(f"in {len(values)}.")
 
 
+def test_a_range_is_of_the_last_epoch(build: Build, study_frames: Frames) -> None:
+    frame = study_frames()["accuracy"]
+    early = frame.assign(epoch=1.0, value=0.99)
+    both = pd.concat([frame.assign(epoch=9.0, value=0.5), early], ignore_index=True)
+    told = read_result(build(replaced={"accuracy": both}))
+    spec = SectionSpec("made-up", "Made up", "", (), gist=GistSpec("accuracy", "{range}."))
+    assert gist(told, spec) == "0.50."
+
+
 def test_what_is_not_there_has_no_sentence(build: Build) -> None:
     tables = ("ladder", "rungs", "similarity", "accuracy", "certificate", "levels")
     bare = read_result(build(without=tables))

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from interp.report.figures.answer import answer_figure
 from interp.report.loaded import read_result
@@ -37,13 +37,26 @@ def test_points_bars_and_names_stand_in_proportion(build: Build) -> None:
             assert trace["text"][0].strip() in svg
 
 
-def test_names_from_data_stay_text_and_nothing_gives_nothing(
-    build: Build, study_frames: Callable[[], dict[str, pd.DataFrame]]
-) -> None:
-    frames = {
-        name: frame.replace({"cg-high": "<b>x</b>"}) for name, frame in study_frames().items()
-    }
-    figure = answer_figure(read_result(build(replaced=frames)))
-    assert figure is not None and "<b>" not in still(figure)
-    empty = type(figure)(**{**vars(figure), "data": []})
-    assert still(empty) == ""
+def test_a_bar_is_as_long_on_each_side_as_it_is(build: Build) -> None:
+    figure = answer_figure(read_result(build()))
+    assert figure is not None
+    bars = {"array": [0.1], "arrayminus": [0.3]}
+    marks = {"mode": "markers", "x": [0.5], "y": [0.5], "error_x": bars, "error_y": bars}
+    frame = {"mode": "markers", "x": [0.0, 1.0], "y": [0.0, 1.0]}
+    svg = still(replace(figure, data=[frame, marks]))
+    spots = re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', svg)
+    (x0, y0), (x1, y1), (x, y) = np.array(spots, dtype=float)
+    bar = re.findall(r"M([\d.]+) [\d.]+H([\d.]+)M[\d.]+ ([\d.]+)V([\d.]+)", svg)[-1]
+    left, right, below, above = map(float, bar)
+    np.testing.assert_allclose([x - left, right - x], np.multiply([0.3, 0.1], x1 - x0), atol=0.2)
+    np.testing.assert_allclose([below - y, y - above], np.multiply([0.3, 0.1], y0 - y1), atol=0.2)
+
+
+def test_names_stay_text_and_nothing_gives_nothing(build: Build) -> None:
+    figure = answer_figure(read_result(build()))
+    assert figure is not None
+    name = {"mode": "text", "x": [0.5], "y": [0.5], "text": ["<b>x</b>"]}
+    marks = {"mode": "markers", "x": [0.5], "y": [0.5], "marker": {"color": '"/><script>'}}
+    svg = still(replace(figure, data=[marks, name]))
+    assert "&lt;b&gt;x&lt;/b&gt;" in svg and "<b>" not in svg and "<script>" not in svg
+    assert still(replace(figure, data=[])) == ""
