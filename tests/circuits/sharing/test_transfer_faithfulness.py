@@ -226,7 +226,8 @@ def test_how_sparse_circuits_are_is_read_off_their_curve() -> None:
                 right = np.exp(np.interp(bar, work, np.log(shares)))  # the curves rise
                 assert rows.loc[domain, told] == pytest.approx(max(right, shares[0]))
         assert (rows["low"] <= rows["value"]).all() and (rows["value"] <= rows["high"]).all()
-    assert (rows["n_units"] == 8).all() and (table["domain_a"] == table["domain_b"]).sum() == 4
+        assert (rows["n_units"] == 8).all()
+    assert (table["domain_a"] == table["domain_b"]).sum() == 4
 
 
 def test_a_circuit_that_is_faithful_nowhere_has_no_size() -> None:
