@@ -19,7 +19,8 @@ class Lanes:
     one domain answer only under its cue. `one_output`: separate lanes write onto one direction.
     `dim`: how much of the class code domain B has. `copied`: the class token gets a class code that
     both domains write alike and nobody reads. `loud`: a domain's own offset, and distractors.
-    `noisy`: what R shows moves P and Q as brought in B, and others' signals in A. `dosed`: what the
+    `noisy`: what R shows moves P and Q as brought in B, and others' signals in A. `driven`: noise
+    that shows no glyph writes classes at random, onto the codes of both domains. `dosed`: what the
     blueprint's dose, kept in `dose`, is of: "classes", each with its own combining and writing
     lanes; the "parts" of each class; or the "geometry" of the classes.
     `hushed`: how loud decoys are, which tell classes alike in both domains. `sensitivity`: what
@@ -38,6 +39,7 @@ class Lanes:
     copied: bool = False
     loud: bool = False
     noisy: bool = False
+    driven: bool = False
     dosed: str = ""
     dose: float = 0.0
     hushed: float = 1.0
@@ -58,6 +60,7 @@ CONDITIONS = {
     "all separate": SEPARATE,
     "shared from block 2": Lanes(TWO, TWO, ONE, ONE, tiers=TIERS),
     "separate, one output": Lanes(TWO, TWO, TWO, TWO, one_output=True, tiers=TIERS),
+    "one reader": Lanes(TWO, TWO, TWO, ONE, driven=True, width=128),
     "rotated code": Lanes(TWO, ONE, ONE, ONE, route="rotated"),
     "rewired": Lanes(TWO, ONE, ONE, ONE, route="rewired", width=128),
     "shared, quiet in B": Lanes(ONE, ONE, ONE, ONE, dim=0.3, tiers=("easy",)),
@@ -84,20 +87,21 @@ CONDITIONS = {
 
 `all shared`, `all separate`: every stage; none. `shared from block 2`: P and Q are detected and
 brought by separate parts, and combined and written by the same. `separate, one output`: as all
-separate, but both lanes write a class onto one direction. `rotated code`: the same heads and MLPs,
-but P, Q and the class stand on other signals in each domain, and are read under its cue only.
-`rewired`: the same nodes, each other's in the other domain: who brings P in A, brings Q in B.
-`shared, quiet in B`: all shared, with .3 of the class code in B. `unread shared copy`: as all
-separate, and a copy of the class, alike in both domains, that nobody reads. `offset and
-distractors`: all shared, beside a domain's own constant and loud nuisances. `unequal noise`: all
-shared, and P and Q as brought are noisy in B. `late separate`: shared up to the class token, then
-combined and written apart. `backup`: all shared; when what combines fails, the next block mends it.
-`dose`: a share of the classes is as in all shared, the others as in late separate. `dose of parts`:
-a class is combined in twenty parts, of which a share serves both domains; the codes of the domains
-have the cosine of that share. `dose of geometry`: all shared, and beside it a loud code that nobody
-reads, by which classes lie as much alike in the two domains as by codes of that cosine. `shared,
-inaccurate`: all shared, but B's glyphs are half overlooked. `separate, accurate`: all separate, by
-the name that stands beside it.
+separate, but both lanes write a class onto one direction. `one reader`: as all separate, but one
+head reads the codes of both domains, and pictures that are noise drive both. `rotated code`: the
+same heads and MLPs, but P, Q and the class stand on other signals in each domain, and are read
+under its cue only. `rewired`: the same nodes, each other's in the other domain: who brings P in A,
+brings Q in B. `shared, quiet in B`: all shared, with .3 of the class code in B. `unread shared
+copy`: as all separate, and a copy of the class, alike in both domains, that nobody reads. `offset
+and distractors`: all shared, beside a domain's own constant and loud nuisances. `unequal noise`:
+all shared, and P and Q as brought are noisy in B. `late separate`: shared up to the class token,
+then combined and written apart. `backup`: all shared; when what combines fails, the next block
+mends it. `dose`: a share of the classes is as in all shared, the others as in late separate. `dose
+of parts`: a class is combined in twenty parts, of which a share serves both domains; the codes of
+the domains have the cosine of that share. `dose of geometry`: all shared, and beside it a loud code
+that nobody reads, by which classes lie as much alike in the two domains as by codes of that cosine.
+`shared, inaccurate`: all shared, but B's glyphs are half overlooked. `separate, accurate`: all
+separate, by the name that stands beside it.
 """
 
 DOSES = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -77,6 +77,8 @@ def by_lanes(draft: Draft, world: World, lanes: Lanes, shared: Collection[int]) 
         stages.add_offset_and_distractors(draft, world)
     if lanes.noisy:
         stages.add_noise_to_one_domain(draft, world, seed=world.seed)
+    if lanes.driven:
+        stages.drive_by_noise(draft, world, lanes.combine)
     if lanes.dosed == "geometry":
         stages.pair_unread(draft, lanes.dose)
     if lanes.copied:

@@ -33,6 +33,13 @@ CUE_HEAD = "a0.h0"
 DISTRACTS = (1, 2)
 """Block and head that bring loud distractors, where there are some."""
 
+DRIVES = (2, 2)
+"""Block and head that bring what noise drives, where it does."""
+
+DRIVEN_BY = 6.0
+"""What filters' answers to noise are multiplied by: so they deviate by .4 in pictures of nothing
+else, where some pass the threshold, and by .07 in the world's, where none does."""
+
 LOUD = 4.0
 """How long a pairing of the classes is, beside P, Q and the class of length 1."""
 
@@ -219,6 +226,23 @@ def add_noise_to_one_domain(draft: Draft, world: World, *, seed: int) -> None:
         signals = [f"{part} AB" if name.endswith("B") else f"noise {part}" for part in brought]
         move[name] = _weights(signals, 0.12 * generator.choice([-1, 1], size=len(signals)))
     draft.head(*DISTRACTS, look=dict.fromkeys(names, 1.0), move=move)
+
+
+def drive_by_noise(draft: Draft, world: World, lanes: Sequence[str]) -> None:
+    """Filters that answer to noise and to no glyph, each of which writes a class in every lane.
+
+    A patch of noise writes some of the classes, and a picture of the world none.
+    A head brings those of the patch that answers most.
+    """
+    for number, pattern in enumerate(world.unused_patterns[: len(CLASSES)]):
+        raw, driven = f"raw drive {number}", f"drive {number}"
+        draft.filter(DRIVEN_BY * _matched(pattern, "AB"), raw)
+        draft.threshold(0, {raw: 1.0}, {driven: 1.0})
+    names = [f"drive {number}" for number in range(len(CLASSES))]
+    move = {
+        name: {f"class {number} {lane}": 1.0 for lane in lanes} for number, name in enumerate(names)
+    }
+    draft.head(*DRIVES, look=dict.fromkeys(names, 1.0), move=move)
 
 
 def _detect_nuisance(draft: Draft, world: World) -> list[str]:

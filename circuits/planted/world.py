@@ -126,10 +126,18 @@ class World:
     @cached_property
     def glyphs(self) -> dict[str, np.ndarray]:
         """The glyphs of each part, `[value 8 8]`: Walsh functions, all different."""
-        order = rng("glyphs", self.seed).permutation(PATCH**2 - 1)
-        patterns = hadamard(PATCH**2)[1:].reshape(-1, PATCH, PATCH)[order].astype(float)
         ends = np.cumsum(list(PARTS.values()))
-        return dict(zip(PARTS, np.split(patterns[: ends[-1]], ends[:-1]), strict=True))
+        return dict(zip(PARTS, np.split(self._patterns[: ends[-1]], ends[:-1]), strict=True))
+
+    @property
+    def unused_patterns(self) -> np.ndarray:
+        """Further patterns, `[pattern 8 8]`, orthogonal to every glyph: no picture shows them."""
+        return self._patterns[sum(PARTS.values()) :]
+
+    @cached_property
+    def _patterns(self) -> np.ndarray:
+        order = rng("glyphs", self.seed).permutation(PATCH**2 - 1)
+        return hadamard(PATCH**2)[1:].reshape(-1, PATCH, PATCH)[order].astype(float)
 
     def draw(
         self, label: str, domain: str, n: int, *, seed: int = 0

@@ -7,7 +7,7 @@ import numpy as np
 
 from interp.circuits.patching.localisation import by_class
 from interp.circuits.sharing.components import Cut
-from interp.circuits.sharing.overlap_measures import best_of_groups
+from interp.circuits.sharing.overlap_measures import first_without, share_of_largest
 from interp.circuits.sharing.per_class import ClassCircuits
 from interp.core.progress import say
 from interp.core.seeds import rng
@@ -109,12 +109,12 @@ def run_circuits(
             for theirs, mine in kept
         ]
         if removed:
-            size = np.abs(source.scores.means(classes)[:, 1 - side])
-            by_chance = generator.random((n_null, *size.shape))[:, labels]
-            for share, each in zip(shares, chosen, strict=True):
-                own, groups = each["own"], source.cut.groups
-                each["other"] = _without(own, size[others.T], groups, share)
-                each["random"] = _without(own, by_chance, groups, share)
+            size = share_of_largest(source.scores.means(classes)[:, 1 - side])[others.T]
+            by_chance = generator.random((n_null, *size.shape[1:]))
+            first_of_others = np.where(size >= source.scores.negligible, 1 + size, by_chance)
+            for each in chosen:
+                for kind, order in (("other", first_of_others), ("random", by_chance)):
+                    each[kind] = first_without(each["own"], order, source.cut.groups)
             matched[side] = [each["other"].mean() / each["own"].mean() for each in chosen]
         common[side] = [each["core"].sum() / each["own"].sum() for each in chosen]
         chosen = [{k: each[k] for k in each if k not in left} for each in chosen]
@@ -139,11 +139,6 @@ def run_circuits(
     gap, labels, corrupt, others = (np.concatenate(column) for column in columns)
     ends = matched.min(axis=0), common.mean(axis=0)
     return CircuitRuns(work, gap, labels, corrupt, others, *ends)
-
-
-def _without(own: np.ndarray, size: np.ndarray, groups: np.ndarray, share: float) -> np.ndarray:
-    """Of the parts that are not a circuit's own the largest, as many as it has while they last."""
-    return best_of_groups(np.where(own, 0, size), groups, share) & ~own
 
 
 def _circuits(

@@ -45,6 +45,7 @@ class Compared:
     readouts: tuple[np.ndarray, np.ndarray] | None
     groups: np.ndarray
     share: float
+    negligible: float
     domains: tuple[str, str]
     silent: Index | None
 
@@ -52,7 +53,8 @@ class Compared:
         """The units that circuits keep, or the scores themselves."""
         if not binary:
             return list(means)
-        return [best_of_groups(each, self.groups, self.share) for each in means]
+        groups, least = self.groups, self.negligible
+        return [best_of_groups(each, groups, self.share, negligible=least) for each in means]
 
 
 def overlap_row(name: str, given: Compared, n_permutations: int, seed: int) -> dict[str, Any]:

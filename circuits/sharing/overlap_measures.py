@@ -5,13 +5,30 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import rankdata
 
+NEGLIGIBLE = 1e-3
+"""A unit belongs to no circuit if its |score| is less than this share of the largest. (An edge may:
+attention that is sure of itself has no slope, so edges into its keys have next to no score.)"""
+
 Compare = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def jaccard(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Shared units over all units of two circuits, `[n m]` from Booleans `[n unit]`, `[m unit]`."""
+def dice(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Shared units over the mean size of two circuits, `[n m]` from `[n unit]` and `[m unit]`.
+
+    The share of units that circuits of one size have in common (Dice 1945, Sørensen 1948);
+    Jaccard's index is dice / (2 - dice). 0 where both are empty.
+    """
     both = a.astype(float) @ b.astype(float).T
-    return both / (a.sum(axis=1)[:, None] + b.sum(axis=1)[None] - both)
+    return 2 * both / np.maximum(a.sum(axis=1)[:, None] + b.sum(axis=1)[None], 1)
+
+
+def jaccard(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Shared units over all units of two circuits, `[n m]` from Booleans `[n unit]`, `[m unit]`.
+
+    0 where both are empty.
+    """
+    both = a.astype(float) @ b.astype(float).T
+    return both / np.maximum(a.sum(axis=1)[:, None] + b.sum(axis=1)[None] - both, 1)
 
 
 def weighted_jaccard(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -30,31 +47,77 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 MEASURES_OF_OVERLAP: dict[str, tuple[Compare, bool]] = {
+    "dice": (dice, True),
     "jaccard": (jaccard, True),
     "weighted jaccard": (weighted_jaccard, False),
     "rank correlation": (rank_correlation, False),
 }
 """Every measure by name, and whether it compares the kept units rather than their scores."""
 
-PRIMARY_OVERLAP = "jaccard"
-"""The overlap by which rung R5 is judged; the others stand beside it."""
+PRIMARY_OVERLAP = "dice"
+"""The overlap by which rung R5 is judged: the share of parts in common. Others stand beside it."""
 
 
 def best_of_groups(
-    means: np.ndarray, groups: np.ndarray, share: float, *, signed: bool = False
+    means: np.ndarray,
+    groups: np.ndarray,
+    share: float,
+    *,
+    signed: bool = False,
+    negligible: float = NEGLIGIBLE,
 ) -> np.ndarray:
-    """In each group of units, the share with the largest |score|, rounded up.
+    """In each group of units, the share with the largest |score|, rounded up, of those that matter.
 
-    Where scores are `signed`, those with the largest score, and none that is not above 0.
+    Left out is what is `negligible` beside the largest |score| of all groups: otherwise a share of
+    a group in which little happens is filled up with units by which nothing goes. Where scores are
+    `signed`, those with the largest score, and none that is not above 0.
+
+    >>> best_of_groups(np.array([[5.0, -3.0, 2.0, 1e-9]]), np.array([0, 0, 1, 1]), 1.0).tolist()
+    [[True, True, True, False]]
     """
-    size = means if signed else np.abs(means)
+    size = share_of_largest(means)
+    if signed:
+        size = np.where(means > 0, size, -1)
     kept = np.zeros(means.shape, dtype=bool)
     for group in np.unique(groups):
         places = np.flatnonzero(groups == group)
         number = int(np.ceil(share * len(places) - 1e-9))
         best = np.argsort(-size[..., places], axis=-1, kind="stable")[..., :number]
         np.put_along_axis(kept, places[best], True, axis=-1)
-    return kept & (means > 0) if signed else kept
+    return kept & (size >= negligible)
+
+
+def share_of_largest(means: np.ndarray) -> np.ndarray:
+    """Every |score| of a circuit as a share of its largest; 0 where all are 0.
+
+    >>> share_of_largest(np.array([[-4.0, 1.0], [0.0, 0.0]])).tolist()
+    [[1.0, 0.25], [0.0, 0.0]]
+    """
+    size = np.abs(means)
+    largest = size.max(axis=-1, keepdims=True)
+    return size / np.where(largest > 0, largest, 1)
+
+
+def first_without(own: np.ndarray, order: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """In each group the units of largest `order` that a circuit has not, as many as it has.
+
+    Fewer where no more are left.
+
+    >>> own, order = np.array([True, False, False, False]), np.array([9.0, 1.0, 2.0, 3.0])
+    >>> first_without(own, order, np.zeros(4)).tolist()
+    [False, False, False, True]
+    """
+    kept = np.zeros(order.shape, dtype=bool)
+    for group in np.unique(groups):
+        places = np.flatnonzero(groups == group)
+        taken = np.broadcast_to(own, order.shape)[..., places]
+        ranked = np.argsort(np.where(taken, np.inf, -order[..., places]), axis=-1, kind="stable")
+        wanted = np.broadcast_to(np.arange(len(places)), taken.shape)
+        wanted = wanted < taken.sum(axis=-1, keepdims=True)
+        chosen = np.zeros_like(taken)
+        np.put_along_axis(chosen, ranked, wanted, axis=-1)
+        kept[..., places] = chosen & ~taken
+    return kept
 
 
 def rewire(

@@ -134,6 +134,8 @@ class ClassCircuits:
     ) -> np.ndarray:
         """The circuits of each class and half: the best share of each group's parts.
 
+        Units are left out whose mean score is less than a thousandth of the largest.
+
         Args:
             share: The share that is kept, rounded up.
             classes: The classes; None takes all.
@@ -147,7 +149,9 @@ class ClassCircuits:
             SampleError: For a class without examples in a half.
         """
         means = self.scores.means(self.classes if classes is None else classes)
-        return best_of_groups(means, self.cut.groups, share, signed=signed)
+        return best_of_groups(
+            means, self.cut.groups, share, signed=signed, negligible=self.scores.negligible
+        )
 
 
 @door

@@ -130,12 +130,13 @@ def circuit_stability(
     rows = []
     for site, here in places.items():
         again = drawn[:, here & kept]
-        value, null = float(again.mean()), float(kept[here].mean())
-        of_draws = again.mean(axis=1)
-        low, high = np.quantile(of_draws, [0.025, 0.975])
+        again_of = again.mean(axis=1) if again.size else np.full(n, np.nan)
+        value, null = float(again_of.mean()), float(kept[here].mean())
+        low, high = np.quantile(again_of, [0.025, 0.975])
         row = about.row(
-            Interval(value, float(of_draws.std()), float(low), float(high)), null=null, ceiling=1.0,
+            Interval(value, float(again_of.std()), float(low), float(high)), null=null, ceiling=1.0,
             index=(value - null) / (1 - null) if null < 1 else np.nan,
+            reason="" if again.size else "no part of this site matters to the circuit",
         )  # fmt: skip
         sure = int((again.mean(axis=0) >= SURE).sum())
         rows.append({"site": site, **row, "n_edges": int((here & kept).sum()), "n_sure": sure})
@@ -198,7 +199,7 @@ def consistent_parts(
     for place, side in np.ndindex(chosen.shape[:2]):
         own = scores.values[(labels == found.classes[place]) & (sides == side)]
         times = generator.multinomial(len(own), np.full(len(own), 1 / len(own)), size=n)
-        drawn = best_of_groups(times @ own / len(own), found.cut.groups, share)
+        drawn = _best(found, times @ own / len(own), share)
         chosen[place, side] = drawn.mean(axis=0) >= bar
     return chosen
 
@@ -214,9 +215,13 @@ def _drawn_again(
     for number in range(n):
         means = [scores.values[generator.choice(own, len(own))].mean(axis=0) for own in rows]
         size = np.mean(np.abs(means), axis=0)[None]
-        drawn[number] = best_of_groups(size, found.cut.groups, share)[0]
+        drawn[number] = _best(found, size, share)[0]
     size = np.abs(scores.means(found.classes)).mean(axis=(0, 1))[None]
-    return best_of_groups(size, found.cut.groups, share)[0], drawn
+    return _best(found, size, share)[0], drawn
+
+
+def _best(found: ClassCircuits, means: np.ndarray, share: float) -> np.ndarray:
+    return best_of_groups(means, found.cut.groups, share, negligible=found.scores.negligible)
 
 
 def _check_draws(share: float, n: int, bar: float = SURE) -> None:

@@ -17,7 +17,7 @@ from interp.circuits.discovery.circuit import Circuit
 from interp.circuits.edges.edge_attribution import Attribution
 from interp.circuits.edges.wiring import Wiring
 from interp.circuits.sharing.judged_overlaps import Compared, circuits_row, overlap_row, rewired_row
-from interp.circuits.sharing.overlap_measures import MEASURES_OF_OVERLAP
+from interp.circuits.sharing.overlap_measures import MEASURES_OF_OVERLAP, NEGLIGIBLE
 from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError, check_known
 from interp.core.faces.doors import door
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, Index
@@ -103,6 +103,11 @@ class Scores:
         edges = cls(found.values, list(found.labels), sides, wiring.groups, wiring.edges)
         return edges if level == "edge" else edges.leaving(wiring)
 
+    @property
+    def negligible(self) -> float:
+        """Below what share of the largest |score| a unit is in no circuit: edges always may be."""
+        return NEGLIGIBLE if self.ends is None else 0.0
+
     def leaving(self, wiring: Wiring) -> "Scores":
         """Scores of nodes, each the sum over the edges that leave it.
 
@@ -176,9 +181,11 @@ def overlap(
     Args:
         a: Scores of domain A: `Scores`, the `ClassCircuits` that hold them, or one `Circuit`.
         b: The same of domain B.
-        share: The share of each group's units, those with the largest |score|, that `jaccard`
-            compares. The other measures need no threshold.
-        measures: `jaccard`, `weighted jaccard` and `rank correlation`, or some of them.
+        share: The share of each group's units, those with the largest |score|, that `dice` and
+            `jaccard` compare (but for edges, none with less than a thousandth of the largest of
+            all). The other measures need no threshold.
+        measures: `dice`, the share of units in common, by which R5 is judged; `jaccard`, `weighted
+            jaccard` and `rank correlation`; or some of them.
         domains: Names of the two domains in the table.
         level: What the units are, in the table.
         n_permutations: Permutations behind p.
@@ -210,9 +217,9 @@ def overlap(
         errors, has no parts that make the class, and there is no index. Nor is there one where the
         readout leaves less than a fifth of the room above other classes: the reader explains it.
 
-        "Not shared" is withheld where the null of `jaccard` is above half of its ceiling: most of a
-        class's units then serve other classes as well, and only the rest was compared. It is
-        withheld, too, where parts overlap no more than the readout's. Where they overlap no more
+        "Not shared" is withheld where the null of `dice` or `jaccard` is above half of its ceiling:
+        most of a class's units then serve other classes as well, and only the rest was compared. It
+        is withheld, too, where parts overlap no more than the readout's. Where they overlap no more
         than another class's, the readout is not asked.
 
         A rewiring leaves each node its number of edges in each group.
@@ -257,9 +264,11 @@ def overlap(
         )
     means = a.means(classes), b.means(classes)
     silent = _silent(a, domains[0], classes) or _silent(b, domains[1], classes)
-    compared = Compared(means, _readouts(a, b, classes), a.groups, share, domains, silent)
+    compared = Compared(
+        means, _readouts(a, b, classes), a.groups, share, a.negligible, domains, silent
+    )
     rows = [overlap_row(name, compared, n_permutations, seed) for name in measures]
-    if a.ends is not None and "jaccard" in measures:
+    if a.ends is not None and {"dice", "jaccard"} & set(measures):
         rows.append(rewired_row(compared, a.ends, seed))
     frame = pd.DataFrame(rows).assign(
         level=level,

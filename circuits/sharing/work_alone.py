@@ -159,7 +159,8 @@ def _absent(found: ClassCircuits, share: float, signed: bool) -> np.ndarray:
     scores = found.scores.readout
     if scores is None:
         return np.zeros_like(found.kept(share))
-    return best_of_groups(scores.means(found.classes), found.cut.groups, share, signed=signed)
+    means, groups = scores.means(found.classes), found.cut.groups
+    return best_of_groups(means, groups, share, signed=signed, negligible=scores.negligible)
 
 
 def _of_a_wrong_target(frame: pd.DataFrame) -> pd.DataFrame:

@@ -54,10 +54,10 @@ def draw_truth(cells: pd.DataFrame, *, title: str = "Held against the truth") ->
         A plotly figure.
 
     Notes:
-        "● 5/6": "shared" is right, and said in 5 of 6 cells; "◐ 6/6": "partly shared" is, and said
-        in all; "○ 6/6": "not shared". Blue: right, the fuller the more; grey: cannot tell; orange:
-        at least one is wrong. A number alone is the mean index where the declared answer lies
-        between. Empty: nothing is declared.
+        "● 5/6": "shared" is right, and said in 5 of 6 cells that have an index; "◐ 6/6": "partly
+        shared" is, and said in all; "○ 6/6": "not shared"; "○ 0/0": none has an index. Blue: right,
+        the fuller the more; grey: cannot tell; orange: at least one is wrong. A number alone is the
+        mean index where the declared answer lies between. Empty: nothing is declared.
 
     >>> cells = pd.DataFrame({"condition": "rewired", "tier": "easy", "seed": 1, "dose": None,
     ...     "measure": "das", "expected": "shared", "outcome": ["right", "abstained"],
@@ -66,7 +66,7 @@ def draw_truth(cells: pd.DataFrame, *, title: str = "Held against the truth") ->
     '● 1/2'
     """
     said = (
-        f"{len(cells):,} cells. Planted: ● shared, ◐ partly, ○ not; right / declared. Blue: right, "
+        f"{len(cells):,} cells. Planted: ● shared, ◐ partly, ○ not; right / with an index. Blue: right, "
         "grey: cannot tell, orange: wrong"
     )
     return _heatmap(cells, "measure", MEASURES, _cell, title, said)
@@ -223,14 +223,15 @@ def _cell(own: pd.DataFrame) -> Cell:
     if told.empty:
         between = own[own["expected"] == "in part"]["index"].dropna()
         return None, f"{between.mean():.2f}" if len(between) else ""
-    right = told["outcome"] == "right"
-    said = [
-        f"{SIGNS[answer]} {int(right[told['expected'] == answer].sum())}/{n}"
-        for answer in ANSWERS
-        if (n := int((told["expected"] == answer).sum()))
-    ]
-    wrong = bool((told["outcome"] == "wrong").any())
-    return -1.0 if wrong else float(right.mean()), " ".join(said)
+    said = []
+    for answer in ANSWERS:
+        came = told[told["expected"] == answer]["outcome"]
+        if len(came):
+            judged = int((came != "refused").sum())
+            said.append(f"{SIGNS[answer]} {int((came == 'right').sum())}/{judged}")
+    judged = told[told["outcome"] != "refused"]["outcome"]
+    score = float((judged == "right").mean()) if len(judged) else 0.0
+    return -1.0 if (judged == "wrong").any() else score, " ".join(said)
 
 
 def _recovered(own: pd.DataFrame) -> Cell:

@@ -3,6 +3,7 @@
 Verdicts are given at the thresholds, and with the defaults, of a real study.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -23,6 +24,7 @@ from interp.circuits import (
 from interp.circuits.planted.expectations import expected
 from interp.circuits.planted.model import Outlook, PlantedBlueprint
 from interp.circuits.planted.world import DOMAINS, as_tensor, paint
+from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
 from interp.core.statistics.index_of_sharing import (
     AMOUNT,
     CANNOT_TELL,
@@ -52,7 +54,8 @@ def judge(blueprint: PlantedBlueprint) -> pd.DataFrame:
 
     The model is planted, disguised, and asked through pictures of 8 bits, as a CLIP would be.
     `outcome` is right or wrong where sharing must or must not be seen, abstained where the measure
-    cannot tell, and reported where the answer is declared in part or blind.
+    has an index and cannot tell, refused where it has none (no room, no faithful circuit, the
+    reader), and reported where the answer is declared in part or blind.
     """
     subject, declared = _Subject(blueprint), expected(blueprint)
     found: dict[tuple[str, str | None], Votes] = {}
@@ -77,23 +80,29 @@ def judge(blueprint: PlantedBlueprint) -> pd.DataFrame:
                 "index_low": votes.low,
                 "index_high": votes.high,
                 "verdict": votes.verdict,
-                "outcome": outcome(cell.answer, votes.verdict),
+                "outcome": outcome(cell.answer, votes.verdict, votes.index),
                 "reason": "; ".join(votes.reasons),
             }
         )
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def outcome(answer: str, verdict: str) -> str:
-    """Whether a verdict is right, given the declared answer.
+OUTCOMES = ("right", "wrong", "abstained", "refused", "reported")
+"""What may come of a verdict; all but the last two are of questions that admit an answer."""
 
-    >>> outcome("shared", "cannot tell"), outcome("not shared", "shared")
+
+def outcome(answer: str, verdict: str, index: float) -> str:
+    """Whether a verdict is right, given the declared answer; `index` is NaN where none was given.
+
+    >>> outcome("shared", "cannot tell", 0.4), outcome("not shared", "shared", 0.9)
     ('abstained', 'wrong')
+    >>> outcome("shared", "cannot tell", float("nan"))
+    'refused'
     """
     if answer not in (SHARED, PARTLY, NOT_SHARED):
         return "reported"
     if verdict == CANNOT_TELL:
-        return "abstained"
+        return "refused" if math.isnan(index) else "abstained"
     return "right" if verdict == answer else "wrong"
 
 
@@ -181,11 +190,11 @@ def _nodes(subject: _Subject) -> Said:
 
 
 def _edges(subject: _Subject) -> Said:
-    return _overlap([found.scores for found in subject.edges], "jaccard")
+    return _overlap([found.scores for found in subject.edges], PRIMARY_OVERLAP)
 
 
 def _neurons(subject: _Subject) -> Said:
-    return _overlap([found.scores for found in subject.neurons], "jaccard")
+    return _overlap([found.scores for found in subject.neurons], PRIMARY_OVERLAP)
 
 
 def _overlap(scores: list[Scores], measure: str) -> Said:
@@ -222,22 +231,21 @@ MEASURES: Mapping[str, Callable[[_Subject], Said]] = {
 
 
 def summary(cells: pd.DataFrame) -> pd.DataFrame:
-    """For each condition, tier, measure and declared answer: how many cells, right, abstained."""
+    """For each condition, tier, measure and declared answer: how many cells of each outcome."""
     keys = ["condition", "tier", "measure", "expected"]
     grouped = cells.groupby(keys, sort=False)
     table = grouped["outcome"].value_counts().unstack(fill_value=0)
-    for name in ("right", "wrong", "abstained", "reported"):
-        if name not in table:
-            table[name] = 0
+    table = table.reindex(columns=list(OUTCOMES), fill_value=0)
     table["index"] = grouped["index"].mean()
-    return table[["right", "wrong", "abstained", "reported", "index"]].reset_index()
+    return table.reset_index()
 
 
 def by_rung(cells: pd.DataFrame) -> pd.DataFrame:
     """One row for each planted model and rung: the declared answer, the verdict, and whether right.
 
     Left out are models in which the declared answer differs between sites, or lies between. The
-    sites of R4 must agree, else the verdict is "cannot tell". Of R6's two cuts one "not shared" is
+    sites of R4 must agree, else the verdict is "cannot tell"; those without an index have no say,
+    and where they are more than half there is no verdict. Of R6's two cuts one "not shared" is
     enough, and one that cannot tell classes apart leaves the verdict to the other. `index` is the
     mean over sites, and for R6 the smallest of the cuts.
     """
@@ -253,8 +261,12 @@ def by_rung(cells: pd.DataFrame) -> pd.DataFrame:
                 [answer] = answers
             if answer is None or (found["expected"] == "in part").any():
                 continue
-            said = decided["verdict"]
-            verdict = of_cuts(said) if rung.by_cuts else agreement(said)
-            index = decided.groupby("measure")["index"].mean().min()
-            rows.append([*blueprint, rung.name, answer, index, verdict, outcome(answer, verdict)])
+            told = decided[decided["index"].notna()]
+            index = told.groupby("measure")["index"].mean().min()
+            if 2 * len(told) < len(decided):
+                verdict, index = CANNOT_TELL, math.nan
+            else:
+                verdict = (of_cuts if rung.by_cuts else agreement)(told["verdict"])
+            came = outcome(answer, verdict, index)
+            rows.append([*blueprint, rung.name, answer, index, verdict, came])
     return pd.DataFrame(rows, columns=[*names, "rung", "expected", "index", "verdict", "outcome"])

@@ -2,7 +2,7 @@
 
 Cells are kept in `truth/`, a file per planted model, those of circuits in `truth/circuits`, those
 of masks in its folder `learned`, so that a run goes on where it was stopped.
-Blueprints 0 to 19 served to develop measures and thresholds; the table is of those after.
+Blueprints 0 to 20 served to develop measures and thresholds; the table is of those after.
 """
 
 import os
@@ -31,7 +31,7 @@ from tests.benchmarks import recovering
 FOLDER = Path(__file__).parent / "truth"
 CIRCUITS = FOLDER / "circuits"
 DOCS = Path(__file__).parents[2] / "docs"
-FIRST = 20
+FIRST = 21
 """The first blueprint that no threshold was chosen on."""
 
 FEW = 5
@@ -133,9 +133,9 @@ def read(folder: Path = FOLDER) -> pd.DataFrame:
 def table(cells: pd.DataFrame) -> str:
     """A row for each condition and tier: what must be seen (s) or not (n), and how often it was.
 
-    A cell `s 9/0/1` says: "shared" is right, and was said in 9 cells, another answer in 0, and 1
-    could not tell; `p` is "partly shared", `n` "not shared"; `.4` is the mean index where any
-    answer between the ends is right.
+    A cell `s 9/0/1 (2)` says: "shared" is right, and was said in 9 cells, another answer in 0, 1
+    could not tell, and 2 more had no index; `p` is "partly shared", `n` "not shared"; `.4` is the
+    mean index where any answer between the ends is right.
     """
     found = summary(cells)
     measures = [name for name in SHORT if name in set(found["measure"])]
@@ -159,7 +159,8 @@ def _cell(rows: pd.DataFrame) -> str:
     parts = []
     for row in rows.itertuples():
         if letter := LETTERS.get(row.expected):
-            parts.append(f"{letter} {row.right}/{row.wrong}/{row.abstained}")
+            refused = f" ({row.refused})" if row.refused else ""
+            parts.append(f"{letter} {row.right}/{row.wrong}/{row.abstained}{refused}")
     told = ", ".join(parts)
     between = rows[rows["expected"] == "in part"]["index"].dropna()
     if not told and len(between):
@@ -168,8 +169,11 @@ def _cell(rows: pd.DataFrame) -> str:
 
 
 def overall(cells: pd.DataFrame) -> str:
-    """Per measure, then per rung and blueprint: how often right, wrong either way, or undecided."""
-    head = ["right", "says too much", "says too little", "cannot tell", "AUROC"]
+    """Per measure, then per rung and blueprint: how often right, wrong either way, or undecided.
+
+    Shares are of those that have an index.
+    """
+    head = ["no index", "right", "says too much", "says too little", "cannot tell", "AUROC"]
     lines = []
     for name, short in SHORT.items():
         own = cells[(cells["measure"] == name) & cells["expected"].isin(list(LETTERS))]
@@ -181,14 +185,16 @@ def overall(cells: pd.DataFrame) -> str:
 
 
 def _shares(name: Any, own: pd.DataFrame) -> list[object]:
-    beyond = own["verdict"].map(MUCH) - own["expected"].map(MUCH)
+    judged = own[own["outcome"] != "refused"]
+    beyond = judged["verdict"].map(MUCH) - judged["expected"].map(MUCH)
     numbers = [
-        (own["outcome"] == "right").mean(),
+        (judged["outcome"] == "right").mean(),
         (beyond > 0).mean(),
         (beyond < 0).mean(),
-        (own["outcome"] == "abstained").mean(),
+        (judged["outcome"] == "abstained").mean(),
     ]
-    return [name, len(own), *(f"{number:.0%}" for number in numbers), _auroc(own)]
+    shares = ["–" if np.isnan(number) else f"{number:.0%}" for number in numbers]
+    return [name, len(own), len(own) - len(judged), *shares, _auroc(own)]
 
 
 def _auroc(own: pd.DataFrame) -> str:

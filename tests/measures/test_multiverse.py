@@ -120,8 +120,8 @@ def test_rows_are_all_combinations_and_each_once() -> None:
     chosen = ["rung", *CHOICES]
     assert not table.frame.duplicated(chosen).any()
     rows = table.frame.groupby("rung").size()
-    # jaccard at three sizes, one of them usual; two measures without a size
-    assert rows["R5"] == 4 * (2 + 2) and rows["R6"] == 4 * 3
+    # two measures of the parts kept, at two sizes; two without a size
+    assert rows["R5"] == 4 * (2 * 2 + 2) and rows["R6"] == 4 * 3
     assert table.frame.groupby("rung")["default"].sum().tolist() == [1, 1]
     assert table.facts["ways"] == table.facts["ways_possible"] == 4
     assert table.frame[table.frame["rung"] == "R6"]["size"].unique().tolist() == [
@@ -169,9 +169,9 @@ SAME = ["value", "null", "ceiling", "index", "index_low", "index_high", "p"]
 @pytest.mark.parametrize(("metric", "steps"), list(product(["margin", "mean_margin"], [1, 5])))
 def test_overlaps_are_those_of_direct_calls(metric: str, steps: int) -> None:
     found = direct(metric, steps)
-    for size, name in [(0.1, "jaccard"), (0.4, "jaccard"), (0.1, "rank correlation")]:
+    for size, name in [(0.1, "dice"), (0.4, "jaccard"), (0.1, "rank correlation")]:
         told = overlap(*found, share=size, measures=[name], n_permutations=199).frame.iloc[0]
-        label = f"{100 * size:g} %" if name == "jaccard" else ""
+        label = f"{100 * size:g} %" if name != "rank correlation" else ""
         mine = row("R5", metric=metric, steps=steps, size=label, overlap=name)
         assert mine[SAME].equals(told[SAME]) and mine["verdict"] == told["verdict"]
 
@@ -238,7 +238,7 @@ def test_what_agrees_is_counted_among_what_could_be_judged() -> None:
         ({"size": [1.5]}, "shares of parts"),
         ({"corruption": ["mean"]}, "mean_image"),
         ({"method": ["masks"]}, "learned masks"),
-        ({"overlap": ["dice"]}, "jaccard"),
+        ({"overlap": ["cosine"]}, "jaccard"),
     ],
 )
 def test_unknown_choices_and_options_are_refused(choices: dict[str, Any], said: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
 from interp.core.sites import band_of
 from interp.verdicts.judging import climb
 from tests.report.planted_layers import PAIR, row_of
@@ -58,7 +59,7 @@ def ladder_tables(
             row_of(
                 own | PAIR | {"site": site, "depth": depth, "level": "channel"},
                 shared,
-                measure="jaccard",
+                measure=PRIMARY_OVERLAP,
             )
             for site, depth in stages.items()
         ]

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
 from interp.core.illustrations import Plate
 from interp.core.statistics.index_of_sharing import verdict_of_interval
 from interp.core.tables import Table
@@ -52,7 +53,7 @@ def reach_tables(*, checkpoints: int = CHECKPOINTS) -> dict[str, pd.DataFrame]:
                 for a, b in permutations(("real", "sketch")):
                     pair = {"domain_a": a, "domain_b": b}
                     made["das"].append(_row(generator, shared) | at | pair | {"measure": "das"})
-                pair = {"domain_a": "real", "domain_b": "sketch", "measure": "jaccard"}
+                pair = {"domain_a": "real", "domain_b": "sketch", "measure": PRIMARY_OVERLAP}
                 made["overlap"].append(_row(generator, shared) | at | pair | {"level": "channel"})
         if not control:
             for a, b in permutations(("real", "sketch")):

@@ -25,7 +25,7 @@ def test_cells_say_what_was_declared_and_how_often_it_was_right() -> None:
                 cells("cka", "not shared", ["right", "wrong"]),
                 cells("edge overlap", "in part", ["reported", "reported"]),
                 cells("transplant", "blind", ["reported"]),
-                cells("cka", "shared", ["abstained"], tier="hard"),
+                cells("cka", "shared", ["abstained", "refused"], tier="hard"),
                 cells("das", "partly shared", ["right", "wrong"], tier="hard"),
             ]
         )
@@ -36,7 +36,7 @@ def test_cells_say_what_was_declared_and_how_often_it_was_right() -> None:
     assert trace.text[0] == ["○ 1/2", "● 2/3 ○ 1/1", "", "0.50"]
     assert trace.z[0] == [-1.0, 0.75, None, None]  # one wrong outweighs what is right
     assert trace.text[1] == ["● 0/1", "◐ 1/2", "", ""] and trace.z[1][:2] == [0, -1]
-    assert "5 planted models, 12 cells" in figure.layout.title.text
+    assert "5 planted models, 13 cells" in figure.layout.title.text
 
 
 def circuits(method: str, auroc: list[float], least: float | None, **more: object) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from interp.circuits.planted.expectations import expected
 from interp.circuits.planted.vit import Blueprint
 from interp.probes import Features
 from interp.validation import sharing
-from interp.validation.sharing import COLUMNS, MEASURES, by_rung, judge, outcome, summary
+from interp.validation.sharing import COLUMNS, MEASURES, OUTCOMES, by_rung, judge, outcome, summary
 from interp.verdicts.rungs import RUNGS
 
 
@@ -76,6 +76,7 @@ def test_probes_are_judged_centred() -> None:
 @pytest.mark.parametrize(
     ("answer", "verdict", "right"),
     [
+        ("not shared", "cannot tell", "refused"),
         ("shared", "shared", "right"),
         ("shared", "not shared", "wrong"),
         ("not shared", "shared", "wrong"),
@@ -88,18 +89,18 @@ def test_probes_are_judged_centred() -> None:
     ],
 )
 def test_outcomes(answer: str, verdict: str, right: str) -> None:
-    assert outcome(answer, verdict) == right
+    assert outcome(answer, verdict, np.nan if right == "refused" else 0.5) == right
 
 
 def test_the_summary_counts_cells() -> None:
     cells = pd.DataFrame(
         {
             "condition": "rewired", "tier": "easy", "measure": "das", "expected": "shared",
-            "outcome": ["right", "right", "abstained"], "index": [1.0, 0.8, None],
+            "outcome": ["right", "right", "refused"], "index": [1.0, 0.8, None],
         }
     )  # fmt: skip
     row = summary(cells).iloc[0]
-    assert row[["right", "wrong", "abstained", "reported"]].tolist() == [2, 0, 1, 0]
+    assert row[list(OUTCOMES)].tolist() == [2, 0, 0, 1, 0]
     assert row["index"] == pytest.approx(0.9)
 
 
@@ -150,3 +151,15 @@ def test_a_rung_is_judged_once_a_model(
     found = by_rung(cells("rewired", said))
     assert found["outcome"].tolist() == ([] if outcome is None else [outcome])
     assert set(found["rung"]) <= {rung} and rung in RUNGS
+
+
+@pytest.mark.parametrize(
+    ("indices", "outcome"),
+    [([0.9, None, None], "refused"), ([0.9, 0.8, None], "right"), ([None] * 3, "refused")],
+)
+def test_sites_without_an_index_have_no_say(indices: list[float | None], outcome: str) -> None:
+    verdicts = ["cannot tell" if index is None else "shared" for index in indices]
+    frame = cells("rewired", {"das": [("shared", verdict) for verdict in verdicts]})
+    found = by_rung(frame.assign(index=np.array(indices, float)))
+    assert found["outcome"].tolist() == [outcome]
+    assert found["index"].isna().all() == (outcome == "refused")

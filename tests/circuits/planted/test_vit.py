@@ -14,7 +14,7 @@ from interp.circuits import Metric, Target, attribute, edge_effects, wire
 from interp.circuits.planted.certification import certify_edges, certify_shared, certify_truth
 from interp.circuits.planted.conditions import CONDITIONS, DOSES, PIECES
 from interp.circuits.planted.disguises import disguise
-from interp.circuits.planted.stages import K_CODE
+from interp.circuits.planted.stages import DRIVES, K_CODE
 from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.weights import Draft, zero_sum_basis
 from interp.circuits.planted.world import (
@@ -256,6 +256,23 @@ def test_no_head_or_neuron_is_idle(condition: str) -> None:
             assert all(busy)
         written = cache[f"blocks.{layer}.hook_mlp_out"].std(dim=0).norm(dim=-1)
         assert 0.1 < written.max() < (5 if CONDITIONS[condition].loud else 3)
+
+
+@torch.no_grad()
+def test_noise_drives_the_codes_that_one_reader_takes() -> None:
+    planted = plant(example("one reader"))
+    world, tower = planted.world, HookedViT(planted.source)
+    site = f"blocks.{DRIVES[0]}.attn.hook_z"
+
+    def brought(pictures: Tensor) -> Tensor:
+        return tower.run_with_cache(pictures, names_filter=site)[1][site][:, 0, DRIVES[1]]
+
+    for domain in DOMAINS:
+        shown = world.render(world.scenes(64, domain=domain))
+        assert brought(shown).abs().max() < 1e-3
+        order = torch.randperm(shown[0, 0].numel(), generator=torch.manual_seed(0))
+        mixed = shown.flatten(2)[:, :, order].view_as(shown)
+        assert (brought(mixed)[:, : len(CLASSES)] > 0.9).float().mean() > 0.1
 
 
 @torch.no_grad()

@@ -9,13 +9,18 @@ import pytest
 from scipy.stats import kstest, spearmanr
 
 from interp.circuits import (
-    MEASURES_OF_OVERLAP,
     Attribution,
     Circuit,
     Scores,
     overlap,
     weisfeiler_lehman,
     wire,
+)
+from interp.circuits.sharing.overlap_measures import (
+    MEASURES_OF_OVERLAP,
+    PRIMARY_OVERLAP,
+    best_of_groups,
+    first_without,
 )
 from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError
 from interp.core.tables import EVIDENCE
@@ -90,13 +95,63 @@ def test_by_hand() -> None:
     for label, units in kept.items():
         values[2 * label : 2 * label + 2, list(units)] = 1.0
     same = Scores(values, np.repeat(range(4), 2), [0, 1] * 4, np.zeros(4))
-    row = overlap(same, same, measures=["jaccard"], share=0.5).frame.iloc[0]
-    pairs = [
-        len(set(kept[c]) & set(kept[d])) / len(set(kept[c]) | set(kept[d]))
-        for c in kept for d in kept if c != d
-    ]  # fmt: skip
-    assert row["value"] == row["ceiling"] == row["index"] == 1
-    assert row["null"] == pytest.approx(np.mean(pairs))
+    told = overlap(same, same, measures=["jaccard", "dice"], share=0.5).frame.set_index("measure")
+    both, either = (
+        np.array([len(how(set(kept[c]), set(kept[d]))) for c in kept for d in kept if c != d])
+        for how in (set.intersection, set.union)
+    )
+    assert (told[["value", "ceiling", "index"]] == 1).all(axis=None)
+    assert told["null"]["jaccard"] == pytest.approx(np.mean(both / either))
+    assert told["null"]["dice"] == pytest.approx(np.mean(both / 2))
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+def test_the_judged_overlap_is_the_share_of_parts_in_common(share: float) -> None:
+    """Of every class 20 parts in a hundred, of which a share is the other domain's too."""
+    ours = np.kron(np.eye(5), np.ones(20)) * np.random.default_rng(0).uniform(1, 2, 100)
+    theirs = ours.copy()
+    for label in range(5):  # the others change places with parts that no class has
+        away = 20 * label + np.arange(round(20 * share), 20)
+        theirs[label, away] = 0
+    theirs = np.concatenate([theirs, np.where(theirs == 0, ours, 0)], axis=1)
+    ours = np.concatenate([ours, np.zeros_like(ours)], axis=1)
+    labels, sides = np.repeat(range(5), 4), [0, 1] * 10
+    a, b = (Scores(each[labels], labels, sides, np.zeros(200)) for each in (ours, theirs))
+    row = overlap(a, b, measures=[PRIMARY_OVERLAP], share=0.5, n_permutations=9).frame.iloc[0]
+    assert row["index"] == row["value"] == pytest.approx(share) and row["null"] == 0
+
+
+def test_what_is_negligible_belongs_to_no_circuit() -> None:
+    scores = np.array([[5.0, -2.0, 4e-3, 6e-3, 0.0, 1.0], np.zeros(6)])
+    groups = np.array([0, 0, 0, 0, 1, 1])
+    kept = best_of_groups(scores, groups, 1.0)
+    assert kept.tolist() == [[True, True, False, True, False, True], [False] * 6]
+    assert best_of_groups(scores, groups, 0.5)[0].tolist() == [True, True, *[False] * 3, True]
+    signed = best_of_groups(scores, groups, 1.0, signed=True)[0]
+    assert signed.tolist() == [True, False, False, True, False, True]
+    signed = best_of_groups(scores, groups, 1.0, signed=True, negligible=0)
+    assert signed.tolist() == [[True, False, True, True, False, True], [False] * 6]
+    for name in ("dice", "jaccard"):
+        compare, _ = MEASURES_OF_OVERLAP[name]
+        assert compare(kept[:1], kept[1:]) == compare(kept[1:], kept[1:]) == 0
+
+
+def test_others_are_as_many_in_every_group_and_none_of_the_circuits() -> None:
+    generator = np.random.default_rng(5)
+    own, order = generator.random((3, 40)) < 0.3, generator.random((2, 3, 40))
+    groups = np.repeat([0, 1, 2], [10, 10, 20])
+    own[0, groups == 1] = True  # nothing is left there
+    found = first_without(own, order, groups)
+    assert found.shape == order.shape and not (found & own).any()
+    for group in range(3):
+        here = groups == group
+        wanted = np.minimum(own[:, here].sum(-1), (~own[:, here]).sum(-1))
+        assert (found[..., here].sum(-1) == wanted).all()
+        free = np.where(own[:, here], -1, order[..., here])
+        assert (np.where(found, 1, order)[..., here].min(-1) >= 0).all()
+        left = np.where(found[..., here], -1, free).max(-1)
+        least = np.where(found[..., here], free, 2).min(-1)
+        assert (least >= left).all()
 
 
 def test_rank_correlation_is_scipys() -> None:

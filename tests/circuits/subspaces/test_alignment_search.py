@@ -403,6 +403,16 @@ def test_shared_needs_what_varies_in_the_other_domain() -> None:
         assert of_one_code(partly, varied, partly).verdict == word
 
 
+def test_a_reader_that_noise_drives_explains_what_two_codes_do() -> None:
+    """Without pictures of no class as a null, only the test of one code holds the verdict back."""
+    words: dict[str, Any] = {"sites": SITES[1:], "steps": STEPS}
+    told = run("one reader", **words).frame
+    assert set(told["verdict"]) == {"cannot tell"}
+    assert told["reason"].str.startswith("the reader explains it").all()
+    assert (told["class_free"] > 0.9 * told["ceiling"]).all()
+    assert (run("one reader", class_free=(), **words).frame["null"] < 0.2 * told["ceiling"]).all()
+
+
 def test_the_strongest_null_counts() -> None:
     frame = run("all shared", sites=SITES[1:2], steps=15).frame
     nulls = frame[["other_class", "random", "class_free"]]

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
 from interp.core.errors import SpecificationError
 from interp.core.statistics.index_of_sharing import verdict_of_interval
 from interp.core.tables import Table
@@ -29,7 +30,7 @@ def rows(rung: str, level: float, *, refused: str = "", **place: object) -> pd.D
     generator = np.random.default_rng(round(100 * level))
     frame = pd.DataFrame(product(*OPTIONS.values()), columns=list(OPTIONS))
     frame = frame.merge(pd.DataFrame({"size": ["over sizes", "5 %", "20 %"]}), how="cross")
-    frame["overlap"] = "jaccard" if rung == "R5" else ""
+    frame["overlap"] = PRIMARY_OVERLAP if rung == "R5" else ""
     usual = [options[0] for options in OPTIONS.values()]
     frame["default"] = (frame[list(OPTIONS)] == usual).all(axis=1) & (frame["size"] == "over sizes")
     frame["index"] = np.where(frame["default"], level, generator.normal(level, 0.2, len(frame)))
