@@ -4,10 +4,8 @@ The examples of this package run on it. It is also a way to bring a model of one
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
@@ -152,8 +150,10 @@ class Chain(HookedRootModule):
             stream = block(stream)
         if stop_at_layer is not None:
             return stream
-        pool = self.pool or partial(torch.mean, dim=tuple(range(1, stream.ndim - 1)))
-        return self.hook_embedding(pool(stream))
+        if self.pool is not None:
+            return self.hook_embedding(self.pool(stream))
+        places = tuple(range(1, stream.ndim - 1))
+        return self.hook_embedding(stream.mean(dim=places) if places else stream)
 
     def run_with_hooks(
         self, *args: Any, fwd_hooks: Iterable[tuple[Any, Hook]] = (), **kwargs: Any

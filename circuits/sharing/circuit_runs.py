@@ -7,7 +7,7 @@ import numpy as np
 
 from interp.circuits.patching.localisation import by_class
 from interp.circuits.sharing.components import Cut
-from interp.circuits.sharing.overlap_measures import first_without, share_of_largest
+from interp.circuits.sharing.overlap_measures import first_of_others, matters
 from interp.circuits.sharing.per_class import ClassCircuits
 from interp.core.progress import say
 from interp.core.seeds import rng
@@ -21,10 +21,10 @@ class CircuitRuns:
     """The work of each kind of circuit, in the metric's unit, and what the examples show.
 
     It is the metric over the corrupt run with the circuit, or what is missing without it. `work`
-    is `[size example]` for the circuits own, ceiling, random and core (what the two domains'
-    circuits have in common), of which the last two need not be there, and `[size example null]` for
-    other, which are circuits of the classes `others` `[example null]`. `matched` is how large
-    these are, and `common` how large the core is, as shares of the class's own, `[size]`.
+    is `[size example]` for the circuits own, ceiling, readout, random and core (what the two
+    domains' circuits have in common), of which the last three need not be there, and `[size example
+    null]` for other, which are circuits of the classes `others` `[example null]`. `matched` is how
+    large these are, and `common` how large the core is, as shares of the class's own, `[size]`.
     """
 
     work: Mapping[str, np.ndarray]
@@ -42,7 +42,7 @@ class CircuitRuns:
         return int(self.labels.max()) + 1
 
     def left_out(self, sizes: np.ndarray) -> np.ndarray:
-        """Value, null, ceiling, gap, random and core, `[1 + class 6]`: means over some sizes.
+        """Value, null, ceiling, gap, random, core and readout, `[1 + class 7]`: means over sizes.
 
         Of all classes, then without each wherever it stands: shown, in the corrupt picture, or as
         the class of another circuit.
@@ -60,7 +60,7 @@ class CircuitRuns:
         chance = other / np.maximum(usable.sum(axis=1), 1)
         stay = (self.labels != without) & (self.corrupt != without) & usable.any(axis=1)
         nothing = np.full_like(self.gap, np.nan)
-        beside = [work.get(name, nothing) for name in BESIDE]
+        beside = [work.get(name, nothing) for name in (*BESIDE, "readout")]
         ends = (work["own"], chance, work["ceiling"], self.gap, *beside)
         rows, labels = np.stack(ends, axis=1)[stay], self.labels[stay]
         counts = np.bincount(labels, minlength=self.n_classes)
@@ -97,6 +97,7 @@ def run_circuits(
     steps = 1 + rng("other classes", seed).permutation(len(classes) - 1)[:n_null]
     place = {name: number for number, name in enumerate(classes)}
     kept = [(source.kept(share, classes), target.kept(share, classes)) for share in shares]
+    read_out = [None if removed else source.read_out(share, classes) for share in shares]
     generator = rng("random parts", seed)
     halves, matched, common = [], np.ones((2, len(shares))), np.zeros((2, len(shares)))
     for side, read in enumerate(target.halves):
@@ -109,13 +110,19 @@ def run_circuits(
             for theirs, mine in kept
         ]
         if removed:
-            size = share_of_largest(source.scores.means(classes)[:, 1 - side])[others.T]
-            by_chance = generator.random((n_null, *size.shape[1:]))
-            first_of_others = np.where(size >= source.scores.negligible, 1 + size, by_chance)
+            means, groups = source.scores.means(classes)[:, 1 - side], source.cut.groups
+            size = np.abs(means) / max(np.abs(means).max(), np.finfo(float).tiny)
+            counted = matters(means, groups, source.scores.negligible)[others.T]
+            by_chance = generator.random(counted.shape)
+            by_size = np.where(counted, 1 + size[others.T], by_chance)
             for each in chosen:
-                for kind, order in (("other", first_of_others), ("random", by_chance)):
-                    each[kind] = first_without(each["own"], order, source.cut.groups)
+                taken = each["own"] | each["ceiling"]  # B's own are necessary in B, whoever asks
+                for kind, order in (("other", by_size), ("random", by_chance)):
+                    each[kind] = first_of_others(each["own"], taken, order, groups)
             matched[side] = [each["other"].mean() / each["own"].mean() for each in chosen]
+        for each, absent in zip(chosen, read_out, strict=True):
+            if absent is not None:
+                each["readout"] = absent[:, 1 - side][labels][None]
         common[side] = [each["core"].sum() / each["own"].sum() for each in chosen]
         chosen = [{k: each[k] for k in each if k not in left} for each in chosen]
         kinds = [kind for kind, masks in chosen[0].items() for _ in masks]

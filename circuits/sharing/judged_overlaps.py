@@ -19,6 +19,7 @@ from interp.core.statistics.evidence_rows import Evidence
 from interp.core.statistics.index_of_sharing import (
     CANNOT_TELL,
     LEAST_ROOM,
+    LEVEL,
     NOT_SHARED,
     READER,
     Index,
@@ -80,7 +81,8 @@ def overlap_row(name: str, given: Compared, n_permutations: int, seed: int) -> d
         if read_out.mean() > terms[0, 1]:
             p = max(p, _one_sided(np.diagonal(across) - read_out, seed))
             other, terms, null_kind = terms, _terms(across, within, read_out), READ_OUT
-            index = _beyond_readout(index, other, terms)
+            plain, index = index, sharing_index(*terms[0], left_out=terms[1:])
+            index = beyond_readout(index, plain, terms[0], other[0], p, NO_MORE)
     if index.reason.startswith(READER):
         p = np.nan
     about = _about("circuits", null_kind, n, seed)
@@ -100,17 +102,22 @@ def _judged(terms: np.ndarray, p: float, binary: bool) -> Index:
     return found_beyond_null(index, p, value=value, null=null, ceiling=ceiling)
 
 
-def _beyond_readout(plain: Index, other: np.ndarray, terms: np.ndarray) -> Index:
-    """An index against the readout, `plain` being that against another class (`other`)."""
+def beyond_readout(
+    index: Index, plain: Index, terms: np.ndarray, other: np.ndarray, p: float, no_more: str
+) -> Index:
+    """An index against the readout, `plain` being that against another class.
+
+    `terms` and `other` are value, null and ceiling of the two. "Not shared" is withheld, with the
+    reason `no_more`, unless p finds something beyond the readout.
+    """
     if np.isnan(plain.value):
         return plain
-    index = sharing_index(*terms[0], left_out=terms[1:])
-    room, of_other = (ceiling - null for _, null, ceiling in (terms[0], other[0]))
+    room, of_other = (ceiling - null for _, null, ceiling in (terms, other))
     if room < LEAST_ROOM * of_other:
         makes = f"{1 - room / of_other:.0%} of what one domain finds again is {READ_OUT}"
         return Index(np.nan, np.nan, np.nan, CANNOT_TELL, f"{READER}: {makes}")
-    if index.verdict == NOT_SHARED:
-        return replace(index, verdict=CANNOT_TELL, reason=NO_MORE)
+    if index.verdict == NOT_SHARED and not p < LEVEL:
+        return replace(index, verdict=CANNOT_TELL, reason=no_more)
     return index
 
 

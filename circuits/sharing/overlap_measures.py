@@ -5,9 +5,12 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import rankdata
 
-NEGLIGIBLE = 1e-3
-"""A unit belongs to no circuit if its |score| is less than this share of the largest. (An edge may:
-attention that is sure of itself has no slope, so edges into its keys have next to no score.)"""
+NEGLIGIBLE, QUIET_GROUP = 1e-2, 0.1
+"""A unit belongs to no circuit if its |score| is less than this share of the largest of its group,
+or, in a group that is so quiet beside the largest of all, than a thousandth of that.
+
+An edge may: attention that is sure of itself has no slope, so edges into its keys have next to no
+score."""
 
 Compare = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -68,55 +71,60 @@ def best_of_groups(
 ) -> np.ndarray:
     """In each group of units, the share with the largest |score|, rounded up, of those that matter.
 
-    Left out is what is `negligible` beside the largest |score| of all groups: otherwise a share of
-    a group in which little happens is filled up with units by which nothing goes. Where scores are
-    `signed`, those with the largest score, and none that is not above 0.
+    Left out is what is `negligible` (`matters`): otherwise a share of a group in which little
+    happens is filled up with units by which nothing goes. Where scores are `signed`, those with the
+    largest score, and none that is not above 0.
 
     >>> best_of_groups(np.array([[5.0, -3.0, 2.0, 1e-9]]), np.array([0, 0, 1, 1]), 1.0).tolist()
     [[True, True, True, False]]
     """
-    size = share_of_largest(means)
-    if signed:
-        size = np.where(means > 0, size, -1)
+    size = np.maximum(means, 0) if signed else np.abs(means)
     kept = np.zeros(means.shape, dtype=bool)
     for group in np.unique(groups):
         places = np.flatnonzero(groups == group)
         number = int(np.ceil(share * len(places) - 1e-9))
         best = np.argsort(-size[..., places], axis=-1, kind="stable")[..., :number]
         np.put_along_axis(kept, places[best], True, axis=-1)
-    return kept & (size >= negligible)
+    return kept & matters(means, groups, negligible) & ((means > 0) | (not signed))
 
 
-def share_of_largest(means: np.ndarray) -> np.ndarray:
-    """Every |score| of a circuit as a share of its largest; 0 where all are 0.
+def matters(means: np.ndarray, groups: np.ndarray, negligible: float = NEGLIGIBLE) -> np.ndarray:
+    """Which units of a circuit are not negligible beside others of their group and of all.
 
-    >>> share_of_largest(np.array([[-4.0, 1.0], [0.0, 0.0]])).tolist()
-    [[1.0, 0.25], [0.0, 0.0]]
+    >>> matters(np.array([[-4.0, 0.1, 0.03, 0.02]]), np.array([0, 0, 0, 1])).tolist()
+    [[True, True, False, True]]
     """
     size = np.abs(means)
-    largest = size.max(axis=-1, keepdims=True)
-    return size / np.where(largest > 0, largest, 1)
+    quiet = QUIET_GROUP * size.max(axis=-1, keepdims=True)
+    found = np.zeros(means.shape, dtype=bool)
+    for group in np.unique(groups):
+        own = size[..., groups == group]
+        floor = negligible * np.maximum(own.max(axis=-1, keepdims=True), quiet)
+        found[..., groups == group] = (own >= floor) & ((own > 0) | (negligible == 0))
+    return found
 
 
-def first_without(own: np.ndarray, order: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """In each group the units of largest `order` that a circuit has not, as many as it has.
+def first_of_others(
+    own: np.ndarray, taken: np.ndarray, order: np.ndarray, groups: np.ndarray
+) -> np.ndarray:
+    """In each group as many units as a circuit has, those of largest `order` that are not `taken`.
 
     Fewer where no more are left.
 
-    >>> own, order = np.array([True, False, False, False]), np.array([9.0, 1.0, 2.0, 3.0])
-    >>> first_without(own, order, np.zeros(4)).tolist()
-    [False, False, False, True]
+    >>> own, taken = np.array([True, False, False, False]), np.array([True, False, False, True])
+    >>> first_of_others(own, taken, np.array([9.0, 1.0, 2.0, 3.0]), np.zeros(4)).tolist()
+    [False, False, True, False]
     """
     kept = np.zeros(order.shape, dtype=bool)
+    own, taken = (np.broadcast_to(each, order.shape) for each in (own, taken))
     for group in np.unique(groups):
         places = np.flatnonzero(groups == group)
-        taken = np.broadcast_to(own, order.shape)[..., places]
-        ranked = np.argsort(np.where(taken, np.inf, -order[..., places]), axis=-1, kind="stable")
-        wanted = np.broadcast_to(np.arange(len(places)), taken.shape)
-        wanted = wanted < taken.sum(axis=-1, keepdims=True)
-        chosen = np.zeros_like(taken)
-        np.put_along_axis(chosen, ranked, wanted, axis=-1)
-        kept[..., places] = chosen & ~taken
+        gone, wanted = taken[..., places], own[..., places].sum(axis=-1, keepdims=True)
+        ranked = np.argsort(np.where(gone, np.inf, -order[..., places]), axis=-1, kind="stable")
+        first = np.broadcast_to(np.arange(len(places)), gone.shape) < wanted
+        chosen = np.zeros_like(gone)
+        np.put_along_axis(chosen, ranked, first, axis=-1)
+        kept[..., places] = chosen & ~gone
     return kept
 
 

@@ -97,7 +97,7 @@ class ClassCircuits:
             return scores
         first, second = self.readouts
         values, asked = np.concatenate([first.values, second.values]), first.asked + second.asked
-        return replace(scores, readout=Scores(values, asked, sides, self.cut.groups))
+        return replace(scores, readout=Scores(values, asked, sides, self.cut.groups, ends))
 
     def only(self, sites: Sequence[str]) -> "ClassCircuits":
         """The same circuits cut at some of the sites alone; units elsewhere run as they are.
@@ -134,7 +134,7 @@ class ClassCircuits:
     ) -> np.ndarray:
         """The circuits of each class and half: the best share of each group's parts.
 
-        Units are left out whose mean score is less than a thousandth of the largest.
+        Units are left out whose mean score is less than a hundredth of the largest of their group.
 
         Args:
             share: The share that is kept, rounded up.
@@ -152,6 +152,30 @@ class ClassCircuits:
         return best_of_groups(
             means, self.cut.groups, share, signed=signed, negligible=self.scores.negligible
         )
+
+    def read_out(
+        self, share: float, classes: Sequence[str] | None = None, *, signed: bool = False
+    ) -> np.ndarray | None:
+        """The circuits of each class and half on pictures that do not show the class.
+
+        They are what leads to a class whatever is shown: see `readouts`.
+
+        Args:
+            share: The share that is kept, as in `kept`.
+            classes: The classes; None takes all.
+            signed: As in `kept`.
+
+        Returns:
+            Whether each part is kept, `class half part`; None where no such pictures were scored.
+
+        Raises:
+            SampleError: For a class that was not asked for in a half.
+        """
+        scores = self.scores.readout
+        if scores is None:
+            return None
+        means = scores.means(self.classes if classes is None else classes)
+        return best_of_groups(means, self.cut.groups, share, signed=signed)
 
 
 @door

@@ -105,7 +105,7 @@ class Scores:
 
     @property
     def negligible(self) -> float:
-        """Below what share of the largest |score| a unit is in no circuit: edges always may be."""
+        """Below what share of its group's largest |score| a unit is in no circuit; edges may be."""
         return NEGLIGIBLE if self.ends is None else 0.0
 
     def leaving(self, wiring: Wiring) -> "Scores":
@@ -182,8 +182,8 @@ def overlap(
         a: Scores of domain A: `Scores`, the `ClassCircuits` that hold them, or one `Circuit`.
         b: The same of domain B.
         share: The share of each group's units, those with the largest |score|, that `dice` and
-            `jaccard` compare (but for edges, none with less than a thousandth of the largest of
-            all). The other measures need no threshold.
+            `jaccard` compare (but for edges, none with less than a hundredth of the largest of
+            the group). The other measures need no threshold.
         measures: `dice`, the share of units in common, by which R5 is judged; `jaccard`, `weighted
             jaccard` and `rank correlation`; or some of them.
         domains: Names of the two domains in the table.

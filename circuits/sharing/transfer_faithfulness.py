@@ -19,12 +19,13 @@ from interp.circuits.patching.localisation import (
     rounded,
 )
 from interp.circuits.sharing.circuit_runs import CircuitRuns, run_circuits
+from interp.circuits.sharing.judged_overlaps import READ_OUT, beyond_readout
 from interp.circuits.sharing.per_class import ClassCircuits
 from interp.circuits.sharing.smallest_circuits import smallest_rows
 from interp.core.errors import SampleError, SpecificationError
 from interp.core.faces.doors import door
 from interp.core.statistics.evidence_rows import Evidence
-from interp.core.statistics.index_of_sharing import CANNOT_TELL, Index
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, Index
 from interp.core.tables import Table
 
 TRANSFER_SHARES = (0.02, 0.05, 0.1, 0.2, 0.5)
@@ -75,6 +76,10 @@ MATCHED = 0.9
 """As many parts as the null of necessity needs, as a share of the circuit's."""
 
 BY_CHANCE = "random parts that are none of the class's, as many"
+NULLS = {"random": BY_CHANCE, "readout": READ_OUT}
+"""What the null is where it is not of other classes."""
+
+NO_MORE_WORK = "circuits of A do no more than the class's readout, which any picture has"
 OVER_SIZES, NECESSITY_OVER_SIZES = SUFFICIENCY.over_sizes, NECESSITY.over_sizes
 
 
@@ -97,11 +102,13 @@ def circuit_transfer(
     corrupt run):
 
     value = $(m(C_{A,c}) - m(\emptyset)) / (m(M) - m(\emptyset))$ on pictures of (B, c); null = the
-    same for circuits $C_{A,c'}$ of other classes, as large in every group; own = the same for
+    larger of the same for circuits $C_{A,c'}$ of other classes, and for the class's readout (its
+    circuit on A's pictures of other classes), as large in every group; own = the same for
     $C_{B,c}$, found on pictures by other artists; ceiling = the geometric mean of own in B and own
     in A; index = (value - null) / (ceiling - null). Of necessity $m(C) - m(\emptyset)$ is
     $m(M) - m(M \setminus C)$ in all of them, and the null is the larger of two: the parts that
-    matter most to c', and random parts, both without those of $C_{A,c}$ and as many.
+    matter most to c', and random parts, both without those of $C_{A,c}$ and $C_{B,c}$, as many as
+    the first has.
 
     Args:
         a: The circuits of one domain.
@@ -215,9 +222,9 @@ class _Both:
     question: _Question
 
     def terms(self, sizes: np.ndarray) -> np.ndarray:
-        """Value, null, own in B, own in A, random, core: shares of all classes, then without each.
+        """Value, null, own in B and in A, random, core, readout: all classes, then without each.
 
-        NaN where the gap is not above 0.
+        Shares of the gap; NaN where it is not above 0.
         """
         here, back = (runs.left_out(sizes) for runs in (self.here, self.back))
         shares, home = (each / np.where(each[:, 3:4] > 0, each[:, 3:4], np.nan)
@@ -229,9 +236,14 @@ class _Both:
         return bool((self.terms(sizes)[0, 2:4] >= self.question.least).all())
 
     def null(self, sizes: np.ndarray) -> str:
-        """What the work is held against: circuits of others, or random parts if those do more."""
-        _, other, _, _, chance, _ = self.terms(sizes)[0]
-        return "random" if self.question is NECESSITY and chance > other else "other"
+        """What the work is held against: circuits of others, or what does more.
+
+        That may be the class's readout, or random parts where circuits are knocked out.
+        """
+        _, other, _, _, chance, _, readout = self.terms(sizes)[0]
+        if self.question is NECESSITY:
+            return "random" if chance > other else "other"
+        return "readout" if readout > other else "other"
 
 
 def _rows(both: _Both, shares: Sequence[float], seed: int) -> pd.DataFrame:
@@ -279,16 +291,26 @@ def _row(both: _Both, chosen: np.ndarray, rounding: float, seed: int, p: float) 
     gaps, ends = runs.left_out(chosen)[:, 3], both.terms(chosen)
     small = no_gap(gaps[0], gaps[1:], rounding=rounding)
     ceiling = np.sqrt(np.maximum(ends[:, 2], 0) * np.maximum(ends[:, 3], 0))
-    by_chance = both.null(chosen) == "random"
-    null = ends[:, 4] if by_chance else ends[:, 1]
-    terms, means = np.column_stack([ends[:, 0], null, ceiling]), ends[0]
+    terms_of = {
+        name: np.column_stack([ends[:, 0], ends[:, column], ceiling])
+        for name, column in (("other", 1), ("random", 4), ("readout", 6))
+    }
+    null, means = both.null(chosen), ends[0]
     index = small or _unmatched(runs, chosen) or _unfaithful(both, means)
     if index is None:
         scale = rounding / abs(gaps[0])
-        index = of_its_own(index_of(terms[0], terms[1:], rounding=scale), *terms[0, 1:])
+        index = _own_index(terms_of[null], scale)
+        if null == "readout":
+            plain = _own_index(terms_of["other"], scale)
+            if plain.verdict == NOT_SHARED:  # no more than another class's: nothing left to explain
+                null, index = "other", plain
+            else:
+                first = terms_of[null][0], terms_of["other"][0]
+                index = beyond_readout(index, plain, *first, p, NO_MORE_WORK)
+    terms = terms_of[null]
     about = Evidence(
         estimand=both.question.estimand,
-        null_kind=BY_CHANCE if by_chance else both.question.null_kind,
+        null_kind=NULLS.get(null, both.question.null_kind),
         ceiling_kind="geometric mean of what the circuits of B do in B and those of A in A, by "
         "other artists",
         seed=seed, n_units=runs.n_classes, n_pictures=len(runs.labels),
@@ -298,6 +320,10 @@ def _row(both: _Both, chosen: np.ndarray, rounding: float, seed: int, p: float) 
     row = about.judged(terms, index=index, p=p)
     core = {"core": means[5], "core_share": float(runs.common[chosen].mean())}
     return row | {"own": means[2], "random": means[4], **core}
+
+
+def _own_index(terms: np.ndarray, scale: float) -> Index:
+    return of_its_own(index_of(terms[0], terms[1:], rounding=scale), *terms[0, 1:])
 
 
 def _unmatched(runs: CircuitRuns, sizes: np.ndarray) -> Index | None:

@@ -12,7 +12,6 @@ import pandas as pd
 from interp.circuits.discovery.curves import share_rows
 from interp.circuits.patching.localisation import ROUNDING, class_mean
 from interp.circuits.sharing.circuit_runs import shuffled_in_groups
-from interp.circuits.sharing.overlap_measures import best_of_groups
 from interp.circuits.sharing.per_class import ClassCircuits
 from interp.core.artists import n_drawings
 from interp.core.errors import SampleError, SpecificationError
@@ -142,25 +141,14 @@ def _half(
     for share in shares:
         own = found.kept(share, signed=signed)[:, 1 - side]
         chance = shuffled_in_groups(own, found.cut.groups, generator)
-        absent = _absent(found, share, signed)[:, 1 - side]
+        absent = found.read_out(share, signed=signed)
+        absent = np.zeros_like(own) if absent is None else absent[:, 1 - side]
         masks += [own[place], *own[others.T], absent[place], chance[place]]
     values, ends = found.cut.run(read, np.stack(masks))
     work = (values - ends[1]).reshape(len(shares), 3 + len(steps), -1)
     gap = np.broadcast_to(ends[0] - ends[1], work[:, 0].shape)
     kinds = [work[:, 0], work[:, 1:-2].mean(axis=1), work[:, -2], work[:, -1], gap]
     return np.stack(kinds), roles
-
-
-def _absent(found: ClassCircuits, share: float, signed: bool) -> np.ndarray:
-    """Circuits of classes found on pictures that do not show them, `class half part`.
-
-    Empty where nothing was found so.
-    """
-    scores = found.scores.readout
-    if scores is None:
-        return np.zeros_like(found.kept(share))
-    means, groups = scores.means(found.classes), found.cut.groups
-    return best_of_groups(means, groups, share, signed=signed, negligible=scores.negligible)
 
 
 def _of_a_wrong_target(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,8 +1,10 @@
 """Figures of the validation on planted models: verdicts of sharing and recovery of circuits."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from interp.core.statistics.index_of_sharing import NOT_SHARED, PARTLY, SHARED
@@ -66,8 +68,8 @@ def draw_truth(cells: pd.DataFrame, *, title: str = "Held against the truth") ->
     '● 1/2'
     """
     said = (
-        f"{len(cells):,} cells. Planted: ● shared, ◐ partly, ○ not; right / with an index. Blue: right, "
-        "grey: cannot tell, orange: wrong"
+        f"{len(cells):,} cells. Planted: ● shared, ◐ partly, ○ not; right / with an index. Blue: "
+        "right, grey: cannot tell, orange: wrong"
     )
     return _heatmap(cells, "measure", MEASURES, _cell, title, said)
 
@@ -99,14 +101,33 @@ def draw_recovery(cells: pd.DataFrame, *, title: str = "Circuits found") -> Any:
     return _heatmap(cells, "method", METHODS, _recovered, title, said)
 
 
+@dataclass(frozen=True)
+class Dosed:
+    """A rung that carries a dose: the condition in which it does, and the measure it goes by.
+
+    The index that is right for a dose is the dose to the `power`.
+    """
+
+    name: str
+    condition: str
+    measure: str
+    power: int = 1
+
+    def among(self, cells: pd.DataFrame) -> pd.DataFrame:
+        """Its cells with an index, at the sites where some dose is to be seen in part."""
+        own = cells[(cells["condition"] == self.condition) & (cells["measure"] == self.measure)]
+        sites = own.loc[own["expected"] == PARTLY, "site"].fillna("").unique()
+        return own[own["site"].fillna("").isin(sites)].dropna(subset=["index"])
+
+
 DOSED = (
-    ("R2 geometry", "dose of geometry", "cka"),
-    ("R3 directions", "dose of parts", "directions"),
-    ("R4 causal directions", "dose", "das"),
-    ("R5 parts", "dose of parts", "neuron overlap"),
-    ("R6 wiring", "dose of parts", "neuron transfer"),
+    Dosed("R2 geometry", "dose of geometry", "cka", power=2),
+    Dosed("R3 directions", "dose of parts", "directions"),
+    Dosed("R4 causal directions", "dose", "das"),
+    Dosed("R5 parts", "dose of parts", "neuron overlap"),
+    Dosed("R6 wiring", "dose of parts", "neuron transfer"),
 )
-"""The rungs that carry a dose: the condition in which they do, and the measure that they go by."""
+"""Every rung that carries a dose."""
 
 
 def draw_doses(cells: pd.DataFrame, *, title: str = "What was planted, and what is read") -> Any:
@@ -118,7 +139,8 @@ def draw_doses(cells: pd.DataFrame, *, title: str = "What was planted, and what 
 
     Returns:
         A plotly figure: a panel for each of the rungs that carry a dose. A point is the mean over
-        sites and seeds, its bar the mean of the intervals' ends, its sign the commonest answer.
+        sites and seeds, its bar the mean of the intervals' ends, its sign the commonest answer. The
+        dotted line is the index that is right: the dose, and its square for R2's CKA.
 
     >>> cells = pd.DataFrame({"condition": "dose of parts", "measure": "directions", "site": "s",
     ...     "seed": 1, "dose": [0.0, 0.5, 1.0], "index": [0.0, 0.5, 1.0], "index_low": 0.0,
@@ -129,9 +151,10 @@ def draw_doses(cells: pd.DataFrame, *, title: str = "What was planted, and what 
     """
     from plotly.subplots import make_subplots
 
-    found = [(name, rows) for name, *asked in DOSED if len(rows := _dosed(cells, *asked))]
-    figure = make_subplots(1, len(found) or 1, subplot_titles=[name for name, _ in found])
-    for column, (name, rows) in enumerate(found, start=1):
+    found = [(rung, rows) for rung in DOSED if len(rows := rung.among(cells))]
+    figure = make_subplots(1, len(found) or 1, subplot_titles=[rung.name for rung, _ in found])
+    right = np.linspace(0, 1, 41)
+    for column, (rung, rows) in enumerate(found, start=1):
         by_dose = rows.groupby("dose")
         mean = by_dose[["index", "index_low", "index_high"]].mean()
         said = by_dose["verdict"].agg(lambda words: SIGNS[words.mode().iloc[0]])
@@ -139,15 +162,15 @@ def draw_doses(cells: pd.DataFrame, *, title: str = "What was planted, and what 
         bars = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
         figure.add_scatter(
             x=mean.index, y=mean["index"].round(4), text=said, mode="lines+markers+text",
-            textposition="bottom right", name=name, row=1, col=column, showlegend=False,
+            textposition="bottom right", name=rung.name, row=1, col=column, showlegend=False,
             line={"color": "#0072B2"}, marker={"size": 8},
             error_y=bars,
         )  # fmt: skip
         figure.add_scatter(
-            x=[0, 1], y=[0, 1], mode="lines", line={"color": "#8c8c8c", "dash": "dot"}, row=1,
-            col=column, showlegend=False, hoverinfo="skip",
+            x=right, y=right**rung.power, mode="lines", line={"color": "#8c8c8c", "dash": "dot"},
+            row=1, col=column, showlegend=False, hoverinfo="skip",
         )  # fmt: skip
-    models = cells[cells["condition"].isin([condition for _, condition, _ in DOSED])]
+    models = cells[cells["condition"].isin([rung.condition for rung in DOSED])]
     n = len(models.drop_duplicates(["condition", "dose", "seed"]))
     said = (
         f"{n} planted models; bars: mean 95 % intervals. ● shared, ◐ partly, ○ not, ? cannot tell"
@@ -158,13 +181,6 @@ def draw_doses(cells: pd.DataFrame, *, title: str = "What was planted, and what 
     return figure.update_layout(
         title=f"{title}<br><sup>{said}</sup>", template="plotly_white", width=1100, height=380
     )
-
-
-def _dosed(cells: pd.DataFrame, condition: str, measure: str) -> pd.DataFrame:
-    """Cells of a measure at the sites where some dose of the condition is to be seen in part."""
-    own = cells[(cells["condition"] == condition) & (cells["measure"] == measure)]
-    sites = own.loc[own["expected"] == PARTLY, "site"].fillna("").unique()
-    return own[own["site"].fillna("").isin(sites)].dropna(subset=["index"])
 
 
 Cell = tuple[float | None, str]

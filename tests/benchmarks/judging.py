@@ -6,7 +6,7 @@ Blueprints 0 to 20 served to develop measures and thresholds; the table is of th
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.core.statistics.index_of_sharing import NOT_SHARED, PARTLY, SHARED
 from interp.report import draw_doses, draw_recovery, draw_truth
+from interp.report.naming import SIGNS
+from interp.report.planted_truth import DOSED
 from interp.validation.discovery import recover
 from interp.validation.sharing import by_rung, judge, summary
 from tests.benchmarks import recovering
@@ -74,12 +76,40 @@ def truth(n: int | None = None) -> str:
     )
     if asked:
         side_by_side(_keep, missing, jobs=2, what="judge")
-    cells, circuits = read(), pd.concat([read(CIRCUITS), read(LEARNED)], ignore_index=True)
+    cells, circuits = read(), circuits_found()
     draw_truth(cells).write_image(DOCS / "truth.png")
     draw_doses(cells).write_image(DOCS / "doses.png", scale=2)
     draw_recovery(circuits).write_image(DOCS / "circuits.png")
-    tables = [table(cells), recovering.by_condition(circuits), recovering.overall(circuits)]
-    return "\n\n".join(tables)
+    made = tables(cells, circuits)
+    page = DOCS / "truth.md"
+    page.write_text(filled(page.read_text(encoding="utf-8"), made), encoding="utf-8")
+    return "\n\n".join(made.values())
+
+
+def tables(cells: pd.DataFrame, circuits: pd.DataFrame) -> dict[str, str]:
+    """Every table that docs/truth.md has of these cells, by the name that it has there."""
+    rungs, measures = overall(cells)
+    return {
+        "rungs": rungs,
+        "doses": by_dose(cells),
+        "measures": measures,
+        "conditions": table(cells),
+        "methods": recovering.overall(circuits),
+        "circuits": recovering.by_condition(circuits),
+    }
+
+
+def filled(page: str, made: Mapping[str, str]) -> str:
+    """A page with tables between `<!-- name -->` and `<!-- end of name -->`, made anew.
+
+    >>> filled("<!-- a --> 1 <!-- end of a -->", {"a": "2"}).split()[3:5]
+    ['2', '<!--']
+    """
+    for name, text in made.items():
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        before, rest = page.split(begin)
+        page = f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}"
+    return page
 
 
 def _missing(n: int) -> list[PlantedBlueprint]:
@@ -124,10 +154,32 @@ def _keep(blueprint: PlantedBlueprint) -> None:
             draft.rename(target)
 
 
+def circuits_found() -> pd.DataFrame:
+    """All circuits that were looked for, by masks too."""
+    return pd.concat([read(CIRCUITS), read(LEARNED)], ignore_index=True)
+
+
 def read(folder: Path = FOLDER) -> pd.DataFrame:
     """All cells that were judged."""
     files = sorted(folder.glob("*.csv"))
     return pd.concat([pd.read_csv(path, keep_default_na=False, na_values=[""]) for path in files])
+
+
+def by_dose(cells: pd.DataFrame) -> str:
+    """The mean index of every rung that carries a dose, with the answers that were given.
+
+    `.25 ◐ 2/3` says: two of three cells with an index said "partly shared".
+    """
+    doses = sorted(cells["dose"].dropna().unique())
+    lines = [[f"{dose:g}"] for dose in doses]
+    for rung in DOSED:
+        own = rung.among(cells)
+        for line, dose in zip(lines, doses, strict=True):
+            rows = own[own["dose"] == dose]
+            said = rows["verdict"].value_counts()
+            signs = ", ".join(f"{SIGNS[word]} {n}/{len(rows)}" for word, n in said.items())
+            line.append(f"{rows['index'].mean():.2f} {signs}" if len(rows) else "–")
+    return recovering.markdown(["planted dose", *(rung.name for rung in DOSED)], lines)
 
 
 def table(cells: pd.DataFrame) -> str:
@@ -146,7 +198,7 @@ def table(cells: pd.DataFrame) -> str:
         n = own.drop_duplicates(["seed", "dose"])
         texts = [_cell(rows[rows["measure"] == name]) for name in measures]
         lines.append([condition, tier, len(n), *texts])
-    return "\n".join([recovering.markdown(head, lines), "", overall(cells)])
+    return recovering.markdown(head, lines)
 
 
 LETTERS = {SHARED: "s", PARTLY: "p", NOT_SHARED: "n"}
@@ -168,8 +220,8 @@ def _cell(rows: pd.DataFrame) -> str:
     return told or "–"
 
 
-def overall(cells: pd.DataFrame) -> str:
-    """Per measure, then per rung and blueprint: how often right, wrong either way, or undecided.
+def overall(cells: pd.DataFrame) -> tuple[str, str]:
+    """Per rung and blueprint, then per measure: how often right, wrong either way, or undecided.
 
     Shares are of those that have an index.
     """
@@ -179,9 +231,16 @@ def overall(cells: pd.DataFrame) -> str:
         own = cells[(cells["measure"] == name) & cells["expected"].isin(list(LETTERS))]
         if len(own):
             lines.append(_shares(short, own))
-    rungs = [_shares(rung, own) for rung, own in by_rung(cells).groupby("rung")]
-    tables = [(["measure", "cells", *head], lines), (["rung", "models", *head], rungs)]
-    return "\n\n".join(recovering.markdown(*each) for each in tables)
+    rungs = [
+        [*_shares(rung, own), _false(own, NOT_SHARED, SHARED), _false(own, SHARED, NOT_SHARED)]
+        for rung, own in by_rung(cells).groupby("rung")
+    ]
+    return (
+        recovering.markdown(
+            ["rung", "models", *head, "nothing shared, says shared", "shared, says not"], rungs
+        ),
+        recovering.markdown(["measure", "cells", *head], lines),
+    )
 
 
 def _shares(name: Any, own: pd.DataFrame) -> list[object]:
@@ -195,6 +254,16 @@ def _shares(name: Any, own: pd.DataFrame) -> list[object]:
     ]
     shares = ["–" if np.isnan(number) else f"{number:.0%}" for number in numbers]
     return [name, len(own), len(own) - len(judged), *shares, _auroc(own)]
+
+
+def _false(own: pd.DataFrame, truth: str, said: str) -> str:
+    """How many models of one truth were called its opposite, with a 95 % bound from above."""
+    from scipy.stats import beta
+
+    told = own[(own["expected"] == truth) & (own["outcome"] != "refused")]["verdict"]
+    n, wrong = len(told), int((told == said).sum())
+    bound = beta.ppf(0.95, wrong + 1, n - wrong) if n > wrong else 1.0
+    return f"{wrong} of {n} (at most {bound:.0%})"
 
 
 def _auroc(own: pd.DataFrame) -> str:

@@ -20,7 +20,7 @@ from interp.circuits.sharing.overlap_measures import (
     MEASURES_OF_OVERLAP,
     PRIMARY_OVERLAP,
     best_of_groups,
-    first_without,
+    first_of_others,
 )
 from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError
 from interp.core.tables import EVIDENCE
@@ -122,10 +122,12 @@ def test_the_judged_overlap_is_the_share_of_parts_in_common(share: float) -> Non
 
 
 def test_what_is_negligible_belongs_to_no_circuit() -> None:
-    scores = np.array([[5.0, -2.0, 4e-3, 6e-3, 0.0, 1.0], np.zeros(6)])
+    scores = np.array([[5.0, -2.0, 0.04, 0.06, 0.0, 1.0], np.zeros(6)])
+    quiet = np.array([[5.0, 4.0, 3.0, 2.0, 0.006, 0.004]])  # a thousandth of the largest is .005
     groups = np.array([0, 0, 0, 0, 1, 1])
     kept = best_of_groups(scores, groups, 1.0)
     assert kept.tolist() == [[True, True, False, True, False, True], [False] * 6]
+    assert best_of_groups(quiet, groups, 1.0).tolist() == [[*[True] * 5, False]]
     assert best_of_groups(scores, groups, 0.5)[0].tolist() == [True, True, *[False] * 3, True]
     signed = best_of_groups(scores, groups, 1.0, signed=True)[0]
     assert signed.tolist() == [True, False, False, True, False, True]
@@ -138,16 +140,17 @@ def test_what_is_negligible_belongs_to_no_circuit() -> None:
 
 def test_others_are_as_many_in_every_group_and_none_of_the_circuits() -> None:
     generator = np.random.default_rng(5)
-    own, order = generator.random((3, 40)) < 0.3, generator.random((2, 3, 40))
-    groups = np.repeat([0, 1, 2], [10, 10, 20])
+    own, theirs = generator.random((2, 3, 40)) < 0.3
+    order, groups = generator.random((2, 3, 40)), np.repeat([0, 1, 2], [10, 10, 20])
     own[0, groups == 1] = True  # nothing is left there
-    found = first_without(own, order, groups)
-    assert found.shape == order.shape and not (found & own).any()
+    taken = own | theirs
+    found = first_of_others(own, taken, order, groups)
+    assert found.shape == order.shape and not (found & taken).any()
     for group in range(3):
         here = groups == group
-        wanted = np.minimum(own[:, here].sum(-1), (~own[:, here]).sum(-1))
+        wanted = np.minimum(own[:, here].sum(-1), (~taken[:, here]).sum(-1))
         assert (found[..., here].sum(-1) == wanted).all()
-        free = np.where(own[:, here], -1, order[..., here])
+        free = np.where(taken[:, here], -1, order[..., here])
         assert (np.where(found, 1, order)[..., here].min(-1) >= 0).all()
         left = np.where(found[..., here], -1, free).max(-1)
         least = np.where(found[..., here], free, 2).min(-1)
