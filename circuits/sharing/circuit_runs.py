@@ -97,7 +97,7 @@ def run_circuits(
     steps = 1 + rng("other classes", seed).permutation(len(classes) - 1)[:n_null]
     place = {name: number for number, name in enumerate(classes)}
     kept = [(source.kept(share, classes), target.kept(share, classes)) for share in shares]
-    read_out = [None if removed else source.read_out(share, classes) for share in shares]
+    lifted = [source.lifted(share, classes) for share in shares]
     generator = rng("random parts", seed)
     halves, matched, common = [], np.ones((2, len(shares))), np.zeros((2, len(shares)))
     for side, read in enumerate(target.halves):
@@ -120,7 +120,7 @@ def run_circuits(
                 for kind, order in (("other", by_size), ("random", by_chance)):
                     each[kind] = first_of_others(each["own"], taken, order, groups)
             matched[side] = [each["other"].mean() / each["own"].mean() for each in chosen]
-        for each, absent in zip(chosen, read_out, strict=True):
+        for each, absent in zip(chosen, lifted, strict=True):
             if absent is not None:
                 each["readout"] = absent[:, 1 - side][labels][None]
         common[side] = [each["core"].sum() / each["own"].sum() for each in chosen]

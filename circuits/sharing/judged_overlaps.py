@@ -12,6 +12,7 @@ from interp.circuits.sharing.overlap_measures import (
     MEASURES_OF_OVERLAP,
     best_of_groups,
     jaccard,
+    reach,
     rewire,
 )
 from interp.core.seeds import rng
@@ -76,6 +77,9 @@ def overlap_row(name: str, given: Compared, n_permutations: int, seed: int) -> d
     index = given.silent or _unsteady(across, within, given.domains) or _judged(terms, p, binary)
     if given.readouts is not None and index.verdict != NOT_SHARED:
         foreign = given.kept(given.readouts, binary)
+        if binary:  # units that pictures of other classes lift as high as the circuit's own
+            both = zip(foreign, halves, given.means, given.readouts, strict=True)
+            foreign = [kept & reach(*own, given.groups) for kept, *own in both]
         found = between(halves[0], foreign[1]), between(foreign[0], halves[1])
         read_out = np.diagonal(np.mean(found, axis=0))
         if read_out.mean() > terms[0, 1]:

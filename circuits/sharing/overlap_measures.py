@@ -104,6 +104,23 @@ def matters(means: np.ndarray, groups: np.ndarray, negligible: float = NEGLIGIBL
     return found
 
 
+def reach(
+    kept: np.ndarray, means: np.ndarray, others: np.ndarray, groups: np.ndarray
+) -> np.ndarray:
+    """Which of other scores are as large as the smallest that a circuit keeps in the unit's group.
+
+    >>> kept, means = np.array([[True, True, False]]), np.array([[5.0, -2.0, 1.0]])
+    >>> reach(kept, means, np.array([[-3.0, 1.0, 2.0]]), np.zeros(3)).tolist()
+    [[True, False, True]]
+    """
+    found = np.zeros(kept.shape, dtype=bool)
+    for group in np.unique(groups):
+        here = groups == group
+        least = np.where(kept, np.abs(means), np.inf)[..., here].min(axis=-1, keepdims=True)
+        found[..., here] = np.abs(others)[..., here] >= least
+    return found
+
+
 def first_of_others(
     own: np.ndarray, taken: np.ndarray, order: np.ndarray, groups: np.ndarray
 ) -> np.ndarray:

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from interp.circuits.sharing.components import Cut, Edges, Units
-from interp.circuits.sharing.overlap_measures import best_of_groups
+from interp.circuits.sharing.overlap_measures import best_of_groups, reach
 from interp.circuits.sharing.readouts import Readout, scored_for_others
 from interp.circuits.sharing.shared_parts import Scores
 from interp.circuits.tasks.corruptions import CORRUPTIONS
@@ -176,6 +176,29 @@ class ClassCircuits:
             return None
         means = scores.means(self.classes if classes is None else classes)
         return best_of_groups(means, self.cut.groups, share, signed=signed)
+
+    def lifted(self, share: float, classes: Sequence[str] | None = None) -> np.ndarray | None:
+        """What pictures that do not show a class lift as high as what is in its circuit.
+
+        Of `read_out` the parts whose |score| is no less than the smallest that the class's own
+        circuit keeps in the same group: as many as chance, or the reader, puts there.
+
+        Args:
+            share: The share that is kept, as in `kept`.
+            classes: The classes; None takes all.
+
+        Returns:
+            Whether each part is lifted, `class half part`; None where no such pictures were scored.
+
+        Raises:
+            SampleError: For a class that was not asked for in a half.
+        """
+        names = self.classes if classes is None else classes
+        found, readout = self.read_out(share, names), self.scores.readout
+        if found is None or readout is None:
+            return None
+        own = self.kept(share, names), self.scores.means(names)
+        return reach(*own, readout.means(names), self.cut.groups)
 
 
 @door

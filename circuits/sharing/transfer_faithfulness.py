@@ -102,13 +102,13 @@ def circuit_transfer(
     corrupt run):
 
     value = $(m(C_{A,c}) - m(\emptyset)) / (m(M) - m(\emptyset))$ on pictures of (B, c); null = the
-    larger of the same for circuits $C_{A,c'}$ of other classes, and for the class's readout (its
-    circuit on A's pictures of other classes), as large in every group; own = the same for
-    $C_{B,c}$, found on pictures by other artists; ceiling = the geometric mean of own in B and own
-    in A; index = (value - null) / (ceiling - null). Of necessity $m(C) - m(\emptyset)$ is
-    $m(M) - m(M \setminus C)$ in all of them, and the null is the larger of two: the parts that
-    matter most to c', and random parts, both without those of $C_{A,c}$ and $C_{B,c}$, as many as
-    the first has.
+    larger of the same for circuits $C_{A,c'}$ of other classes, as large in every group, and for
+    the class's readout (the parts that A's pictures of other classes lift as high as those of
+    $C_{A,c}$); own = the same for $C_{B,c}$, found on pictures by other artists; ceiling = the
+    geometric mean of own in B and own in A; index = (value - null) / (ceiling - null). Of necessity
+    $m(C) - m(\emptyset)$ is $m(M) - m(M \setminus C)$ in all of them, and instead of circuits of
+    other classes the null has the parts that matter most to c', and random parts, both without
+    those of $C_{A,c}$ and $C_{B,c}$, as many as the first has.
 
     Args:
         a: The circuits of one domain.
@@ -241,9 +241,10 @@ class _Both:
         That may be the class's readout, or random parts where circuits are knocked out.
         """
         _, other, _, _, chance, _, readout = self.terms(sizes)[0]
+        does = {"other": other, "readout": readout}
         if self.question is NECESSITY:
-            return "random" if chance > other else "other"
-        return "readout" if readout > other else "other"
+            does["random"] = chance
+        return max(does, key=lambda name: np.nan_to_num(does[name], nan=-np.inf))
 
 
 def _rows(both: _Both, shares: Sequence[float], seed: int) -> pd.DataFrame:

@@ -124,8 +124,8 @@ def blueprints(n: int) -> Iterator[PlantedBlueprint]:
                 if tier in lanes.tiers:
                     for dose in DOSES if lanes.dosed else (None,):
                         yield Blueprint(name, seed, dose, tier)
-        yield from (TrainedBlueprint(name, seed) for name in TRAINED)
         yield from (ResNetBlueprint(name, seed) for name in RESNETS)
+        yield from (TrainedBlueprint(name, seed) for name in TRAINED)  # minutes each
 
 
 def path_of(blueprint: PlantedBlueprint, folder: Path = FOLDER) -> Path:

@@ -1,0 +1,116 @@
+"""R5 and R6 where units are noisy: what noise lifts into a circuit is no sharing."""
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from interp.circuits import (
+    Chain,
+    ClassCircuits,
+    Classifier,
+    Units,
+    circuit_transfer,
+    class_circuits,
+    overlap,
+)
+from interp.circuits.sharing.overlap_measures import PRIMARY_OVERLAP
+from interp.core.images import ImageTable
+from interp.verdicts.rungs import RUNGS
+
+CLASSES, PARTS, IDLE, PICTURES = 10, 20, 100, 16
+ZERO, ONE = 100, 40  # how a picture of 8 bits, a unit a pixel, says 0 and how much more it says 1
+
+
+def parts(domain: str, dose: float) -> np.ndarray:
+    """The units of every class in a domain, `class part`: a share of them is the other's too."""
+    common = round(dose * PARTS)
+    own = np.arange(CLASSES)[:, None] * 2 * PARTS + np.arange(PARTS)
+    own[:, common:] += PARTS * (domain == "B")
+    return own
+
+
+def pictures(dose: float, noise: float, seed: int) -> ImageTable:
+    """A class's units in a domain are 1, all others 0, and noise is added to every one."""
+    draw, rows, shown = np.random.default_rng(seed), [], []
+    for domain in "AB":
+        for label, units in enumerate(parts(domain, dose)):
+            for number in range(PICTURES):
+                value = noise * draw.normal(size=CLASSES * 2 * PARTS + IDLE)
+                value[units] += 1
+                shown.append((ZERO + ONE * value).clip(0, 255).round().astype(np.uint8)[None])
+                about = {"label": f"c{label}", "domain": domain, "artist": f"artist {number % 8}"}
+                rows.append({"path": str(len(rows)), "split": "test", "caption": "", **about})
+    return ImageTable(pd.DataFrame(rows), reader=lambda row: Image.fromarray(shown[int(row.path)]))
+
+
+class Reader(nn.Module):
+    """Every class is the mean of its units, whichever domain they serve."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        weight = torch.zeros(CLASSES, CLASSES * 2 * PARTS + IDLE)
+        for label in range(CLASSES):
+            weight[label, 2 * PARTS * label : 2 * PARTS * (label + 1)] = 1 / PARTS
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, stream: Tensor) -> Tensor:
+        return stream @ self.weight.T
+
+
+def read(picture: Image.Image) -> Tensor:
+    grey = np.asarray(picture, dtype=np.float32)[..., 0]  # pictures are read as RGB
+    return (torch.from_numpy(grey).flatten() - ZERO) / ONE
+
+
+@cache
+def found(dose: float, noise: float) -> tuple[ClassCircuits, ClassCircuits]:
+    images = pictures(dose, noise, seed=1)
+    tower = Chain([nn.Identity()], pool=Reader(), axes=("batch", "channel"))
+    cut = Units.of(tower, "hook_embed", torch.zeros(1, CLASSES * 2 * PARTS + IDLE))
+    head = Classifier(torch.eye(CLASSES), [f"c{label}" for label in range(CLASSES)])
+    a, b = (
+        class_circuits(cut, images, domain=domain, classifier=head, preprocess=read)
+        for domain in "AB"
+    )
+    return a, b
+
+
+def wired(dose: float, noise: float) -> pd.DataFrame:
+    frames = [circuit_transfer(*found(dose, noise), removed=removed) for removed in (False, True)]
+    return RUNGS["R6"].judged.select(pd.concat([table.frame for table in frames]))
+
+
+@pytest.mark.parametrize("noise", [0.5, 1.0])
+def test_noise_makes_no_wiring(noise: float) -> None:
+    """B's units write to the class, so noise lifts some into A's circuit; into its readout too."""
+    told = wired(0.0, noise)
+    assert set(told["verdict"]) <= {"not shared", "cannot tell"}
+    assert (told["value"] > 0.1).all() and told["null_kind"].str.startswith("the class's").all()
+    assert (told["index_high"] < 0.2).all()
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.5])
+@pytest.mark.parametrize(("dose", "verdict"), [(0.3, "partly shared"), (0.6, "partly shared")])
+def test_a_dose_is_told_through_noise(dose: float, verdict: str, noise: float) -> None:
+    told = wired(dose, noise)
+    assert set(told["verdict"]) == {verdict}
+    assert told["index"].between(0.6 * dose, 1.1 * dose).all()
+    row = overlap(*found(dose, noise), measures=[PRIMARY_OVERLAP], n_permutations=99).frame.iloc[0]
+    assert row["verdict"] == verdict
+
+
+def test_all_and_nothing_are_told() -> None:
+    assert set(wired(1.0, 0.1)["verdict"]) == {"shared"}
+    nothing = wired(0.0, 0.1)
+    assert set(nothing["verdict"]) == {"not shared"} and (nothing["index"].abs() < 0.1).all()
+
+
+def test_necessity_is_not_held_against_the_other_domains_own_parts() -> None:
+    """The units left beside A's circuit are B's, and idle ones: only these may be the null."""
+    table = circuit_transfer(*found(0.0, 0.1), removed=True).frame
+    assert (table["null"].abs() < 0.02).all() and (table["ceiling"] > 0.9).all()
