@@ -97,7 +97,7 @@ def run_circuits(
     steps = 1 + rng("other classes", seed).permutation(len(classes) - 1)[:n_null]
     place = {name: number for number, name in enumerate(classes)}
     kept = [(source.kept(share, classes), target.kept(share, classes)) for share in shares]
-    lifted = [source.lifted(share, classes) for share in shares]
+    lifted = [None if removed else source.lifted(share, classes) for share in shares]
     generator = rng("random parts", seed)
     halves, matched, common = [], np.ones((2, len(shares))), np.zeros((2, len(shares)))
     for side, read in enumerate(target.halves):

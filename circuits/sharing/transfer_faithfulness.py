@@ -241,10 +241,8 @@ class _Both:
         That may be the class's readout, or random parts where circuits are knocked out.
         """
         _, other, _, _, chance, _, readout = self.terms(sizes)[0]
-        does = {"other": other, "readout": readout}
-        if self.question is NECESSITY:
-            does["random"] = chance
-        return max(does, key=lambda name: np.nan_to_num(does[name], nan=-np.inf))
+        more, name = (chance, "random") if self.question is NECESSITY else (readout, "readout")
+        return name if more > other else "other"
 
 
 def _rows(both: _Both, shares: Sequence[float], seed: int) -> pd.DataFrame:
