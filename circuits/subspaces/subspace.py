@@ -138,7 +138,8 @@ def feature_axis(axes: Sequence[str]) -> str:
         "find a subspace",
         f"a site with the axes {listed(axes)}",
         f"a site with one of {listed(FEATURES)}",
-        "choose a residual stream, an attention's or an MLP's output, or a feature map",
+        "choose a residual stream, an attention's or an MLP's output, or a feature map; a traced "
+        "module's axes are named by open_tower(..., axes=...)",
     )
 
 

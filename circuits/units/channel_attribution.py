@@ -147,7 +147,8 @@ def unit_axis(tower: Tower, site: str, axis: str = "channel") -> int:
             f"take apart {site} by {axis}",
             f"a site with the axes {listed(axes)}",
             f"a site with the axis {axis}" if axis != "batch" else f"one of {listed(units)}",
-            f"choose another site, or one of its axes {listed(units)}",
+            f"choose another site, or one of its axes {listed(units)}; a traced module's axes are "
+            f'named by open_tower(..., axes={{"{site}": ("batch", "{axis}")}})',
         )
     return axes.index(name)
 

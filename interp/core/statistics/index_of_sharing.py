@@ -108,7 +108,9 @@ def sharing_index(
             np.nan,
             np.nan,
             CANNOT_TELL,
-            f"ceiling - null = {room.value:.2g} is below 3 standard errors ({3 * room.error:.2g})",
+            f"ceiling - null = {room.value:.2g} is below 3 standard errors ({3 * room.error:.2g})"
+            if np.isfinite(room.error)
+            else f"ceiling - null = {room.value:.2g}: there is no room for an index",
         )
     rooms = rows[:, 2] - rows[:, 1]
     if (rooms <= 0).any():

@@ -85,12 +85,12 @@ def wired(dose: float, noise: float) -> pd.DataFrame:
     return RUNGS["R6"].judged.select(pd.concat([table.frame for table in frames]))
 
 
-@pytest.mark.parametrize("noise", [0.5, 1.0])
+@pytest.mark.parametrize("noise", [0.3, 0.5])
 def test_noise_makes_no_wiring(noise: float) -> None:
     """B's units write to the class, so noise lifts some into A's circuit, and into its readout."""
     told = wired(0.0, noise)
     assert set(told["verdict"]) <= {"not shared", "cannot tell"}
-    assert (told["value"] > 0.2).all() and told["null_kind"].str.startswith("the class's").all()
+    assert (told["value"] > 0.1).all() and told["null_kind"].str.startswith("the class's").all()
     assert (told["index_low"] < 0.02).all()
 
 

@@ -16,6 +16,7 @@ from interp.circuits import (
     weisfeiler_lehman,
     wire,
 )
+from interp.circuits.sharing.judged_overlaps import NO_MORE, beyond_readout
 from interp.circuits.sharing.overlap_measures import (
     MEASURES_OF_OVERLAP,
     PRIMARY_OVERLAP,
@@ -23,6 +24,7 @@ from interp.circuits.sharing.overlap_measures import (
     first_of_others,
 )
 from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError
+from interp.core.statistics.index_of_sharing import READER, Index
 from interp.core.tables import EVIDENCE
 from tests.circuits.conftest import open_vit
 
@@ -136,6 +138,23 @@ def test_what_is_negligible_belongs_to_no_circuit() -> None:
     for name in ("dice", "jaccard"):
         compare, _ = MEASURES_OF_OVERLAP[name]
         assert compare(kept[:1], kept[1:]) == compare(kept[1:], kept[1:]) == 0
+
+
+def test_what_is_denied_beside_the_readout_says_why() -> None:
+    terms, of_others = np.array([0.14, 0.06, 0.8]), np.array([0.14, 0.02, 0.8])
+    denied, partly = (
+        Index(0.11, 0.08, 0.13, "not shared", ""),
+        Index(0.15, 0.12, 0.18, "partly", ""),
+    )
+    told = beyond_readout(denied, partly, terms, of_others, 0.3, NO_MORE)
+    assert (told.verdict, told.reason) == ("cannot tell", NO_MORE)
+    assert beyond_readout(denied, partly, terms, of_others, 0.005, NO_MORE) is denied
+    explained = beyond_readout(
+        partly, partly, np.array([0.75, 0.7, 0.8]), of_others, 0.005, NO_MORE
+    )
+    assert np.isnan(explained.value) and explained.reason.startswith(READER)
+    silent = Index(np.nan, np.nan, np.nan, "cannot tell", "no room")
+    assert beyond_readout(denied, silent, terms, of_others, 0.3, NO_MORE) is silent
 
 
 def test_others_are_as_many_in_every_group_and_none_of_the_circuits() -> None:
