@@ -246,8 +246,8 @@ def by_rung(cells: pd.DataFrame) -> pd.DataFrame:
     Left out are models in which the declared answer differs between sites, or lies between. The
     sites of R4 must agree, else the verdict is "cannot tell"; those without an index have no say,
     and where they are more than half there is no verdict. Of R6's two cuts one "not shared" is
-    enough, and one that cannot tell classes apart leaves the verdict to the other. `index` is the
-    mean over sites, and for R6 the smallest of the cuts.
+    enough, and one that cannot tell classes apart leaves verdict and index to the other. `index` is
+    the mean over sites, and for R6 the smallest of the cuts.
     """
     rows = []
     names = ["condition", "tier", "dose", "seed"]
@@ -262,7 +262,8 @@ def by_rung(cells: pd.DataFrame) -> pd.DataFrame:
             if answer is None or (found["expected"] == "in part").any():
                 continue
             told = decided[decided["index"].notna()]
-            index = told.groupby("measure")["index"].mean().min()
+            sure = told[told["verdict"] != CANNOT_TELL] if rung.by_cuts else told
+            index = (sure if len(sure) else told).groupby("measure")["index"].mean().min()
             if 2 * len(told) < len(decided):
                 verdict, index = CANNOT_TELL, math.nan
             else:
