@@ -79,7 +79,9 @@ def overlap_row(name: str, given: Compared, n_permutations: int, seed: int) -> d
         foreign = given.kept(given.readouts, binary)
         if binary:  # units that pictures of other classes lift as high as the circuit's own
             both = zip(foreign, halves, given.means, given.readouts, strict=True)
-            foreign = [kept & reach(*own, given.groups) for kept, *own in both]
+            foreign = [
+                kept & reach(own, means, others, given.groups) for kept, own, means, others in both
+            ]
         found = between(halves[0], foreign[1]), between(foreign[0], halves[1])
         read_out = np.diagonal(np.mean(found, axis=0))
         if read_out.mean() > terms[0, 1]:
