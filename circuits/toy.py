@@ -63,6 +63,7 @@ class Chain(HookedRootModule):
         The sites are `hook_embed`, `blocks.{l}.hook_resid_pre`, `blocks.{l}.hook_mlp_out`,
         `blocks.{l}.hook_resid_post` and `hook_embedding`.
 
+    >>> import torch
     >>> tower = Chain([nn.Identity(), nn.Identity()])
     >>> tower(torch.ones(1, 3, 2)).tolist()
     [[4.0, 4.0]]
