@@ -24,7 +24,8 @@ class CircuitRuns:
     is `[size example]` for the circuits own, ceiling, readout, random and core (what the two
     domains' circuits have in common), of which the last three need not be there, and `[size example
     null]` for other, which are circuits of the classes `others` `[example null]`. `matched` is how
-    large these are, and `common` how large the core is, as shares of the class's own, `[size]`.
+    large these are, and `common` how large the core is, as shares of the class's own, `[size]`;
+    `sizes` how large those of the ceiling are, as shares of all parts.
     """
 
     work: Mapping[str, np.ndarray]
@@ -34,6 +35,7 @@ class CircuitRuns:
     others: np.ndarray
     matched: np.ndarray
     common: np.ndarray
+    sizes: np.ndarray
     known: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict)
 
     @property
@@ -99,7 +101,8 @@ def run_circuits(
     kept = [(source.kept(share, classes), target.kept(share, classes)) for share in shares]
     lifted = [None if removed else source.lifted(share, classes) for share in shares]
     generator = rng("random parts", seed)
-    halves, matched, common = [], np.ones((2, len(shares))), np.zeros((2, len(shares)))
+    halves, matched = [], np.ones((2, len(shares)))
+    common, sizes = np.zeros((2, 2, len(shares)))
     for side, read in enumerate(target.halves):
         rows = np.flatnonzero(read.pairs.clean.label.isin(classes).to_numpy())
         part = read[rows]
@@ -120,10 +123,11 @@ def run_circuits(
                 for kind, order in (("other", by_size), ("random", by_chance)):
                     each[kind] = first_of_others(each["own"], taken, order, groups)
             matched[side] = [each["other"].mean() / each["own"].mean() for each in chosen]
-        for each, absent in zip(chosen, lifted, strict=True):
-            if absent is not None:
-                each["readout"] = absent[:, 1 - side][labels][None]
+        for each, parts in zip(chosen, lifted, strict=True):
+            if parts is not None:
+                each["readout"] = parts[:, 1 - side][labels][None]
         common[side] = [each["core"].sum() / each["own"].sum() for each in chosen]
+        sizes[side] = [each["ceiling"].mean() for each in chosen]
         chosen = [{k: each[k] for k in each if k not in left} for each in chosen]
         kinds = [kind for kind, masks in chosen[0].items() for _ in masks]
         masks = np.concatenate([masks for each in chosen for masks in each.values()])
@@ -144,7 +148,7 @@ def run_circuits(
         joined["random"] = joined["random"].mean(axis=2, keepdims=True)
     work = {kind: each if kind == "other" else each[..., 0] for kind, each in joined.items()}
     gap, labels, corrupt, others = (np.concatenate(column) for column in columns)
-    ends = matched.min(axis=0), common.mean(axis=0)
+    ends = matched.min(axis=0), common.mean(axis=0), sizes.mean(axis=0)
     return CircuitRuns(work, gap, labels, corrupt, others, *ends)
 
 

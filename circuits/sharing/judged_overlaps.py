@@ -76,12 +76,10 @@ def overlap_row(name: str, given: Compared, n_permutations: int, seed: int) -> d
     p = permutation_p(terms[0, 0], drawn)
     index = given.silent or _unsteady(across, within, given.domains) or _judged(terms, p, binary)
     if given.readouts is not None and index.verdict != NOT_SHARED:
-        foreign = given.kept(given.readouts, binary)
-        if binary:  # units that pictures of other classes lift as high as the circuit's own
-            both = zip(foreign, halves, given.means, given.readouts, strict=True)
-            foreign = [
-                kept & reach(own, means, others, given.groups) for kept, own, means, others in both
-            ]
+        foreign = list(given.readouts)
+        if binary:
+            lifted = zip(halves, given.means, given.readouts, strict=True)
+            foreign = [reach(*each, given.groups) for each in lifted]
         found = between(halves[0], foreign[1]), between(foreign[0], halves[1])
         read_out = np.diagonal(np.mean(found, axis=0))
         if read_out.mean() > terms[0, 1]:
@@ -120,7 +118,7 @@ def beyond_readout(
         return plain
     room, of_other = (ceiling - null for _, null, ceiling in (terms, other))
     if room < LEAST_ROOM * of_other:
-        makes = f"{1 - room / of_other:.0%} of what one domain finds again is {READ_OUT}"
+        makes = f"{1 - room / of_other:.0%} of the room above another class goes to {READ_OUT}"
         return Index(np.nan, np.nan, np.nan, CANNOT_TELL, f"{READER}: {makes}")
     if index.verdict == NOT_SHARED and not p < LEVEL:
         return replace(index, verdict=CANNOT_TELL, reason=no_more)

@@ -180,8 +180,8 @@ class ClassCircuits:
     def lifted(self, share: float, classes: Sequence[str] | None = None) -> np.ndarray | None:
         """What pictures that do not show a class lift as high as what is in its circuit.
 
-        Of `read_out` the parts whose |score| is no less than the smallest that the class's own
-        circuit keeps in the same group: as many as chance, or the reader, puts there.
+        On such pictures their |score| is no less than the smallest that the class's own circuit
+        keeps in the same group: so many parts of it chance, or the reader, may have put there.
 
         Args:
             share: The share that is kept, as in `kept`.
@@ -193,12 +193,11 @@ class ClassCircuits:
         Raises:
             SampleError: For a class that was not asked for in a half.
         """
-        names = self.classes if classes is None else classes
-        found, readout = self.read_out(share, names), self.scores.readout
-        if found is None or readout is None:
+        names, scores = self.classes if classes is None else classes, self.scores
+        if scores.readout is None:
             return None
-        own = self.kept(share, names), self.scores.means(names)
-        return reach(*own, readout.means(names), self.cut.groups)
+        means, others = scores.means(names), scores.readout.means(names)
+        return reach(self.kept(share, names), means, others, self.cut.groups)
 
 
 @door

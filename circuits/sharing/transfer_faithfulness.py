@@ -79,6 +79,9 @@ BY_CHANCE = "random parts that are none of the class's, as many"
 NULLS = {"random": BY_CHANCE, "readout": READ_OUT}
 """What the null is where it is not of other classes."""
 
+COLUMNS_OF_NULLS = {"other": 1, "random": 4, "readout": 6}
+"""Where `_Both.terms` has the work of each null."""
+
 NO_MORE_WORK = "circuits of A do no more than the class's readout, which any picture has"
 OVER_SIZES, NECESSITY_OVER_SIZES = SUFFICIENCY.over_sizes, NECESSITY.over_sizes
 
@@ -235,14 +238,35 @@ class _Both:
         """Whether the circuits of both domains do enough of the work at home, at these sizes."""
         return bool((self.terms(sizes)[0, 2:4] >= self.question.least).all())
 
+    def against(self, null: str, sizes: np.ndarray) -> np.ndarray:
+        """Value, null and ceiling, of all classes and then without each."""
+        ends = self.terms(sizes)
+        ceiling = np.sqrt(np.maximum(ends[:, 2], 0) * np.maximum(ends[:, 3], 0))
+        return np.column_stack([ends[:, 0], ends[:, COLUMNS_OF_NULLS[null]], ceiling])
+
+    def index(self, null: str, sizes: np.ndarray) -> Index:
+        """The index against one null, as if circuits were faithful."""
+        terms, gap = self.against(null, sizes), self.here.left_out(sizes)[0, 3]
+        index = index_of(terms[0], terms[1:], rounding=self.rounding / abs(gap))
+        return of_its_own(index, *terms[0, 1:])
+
     def null(self, sizes: np.ndarray) -> str:
         """What the work is held against: circuits of others, or what does more.
 
-        That may be the class's readout, or random parts where circuits are knocked out.
+        That may be random parts where circuits are knocked out, and else the class's readout. It is
+        not asked where circuits do no more than another class's: there is nothing to explain.
         """
-        _, other, _, _, chance, _, readout = self.terms(sizes)[0]
-        more, name = (chance, "random") if self.question is NECESSITY else (readout, "readout")
-        return name if more > other else "other"
+        more = "random" if self.question is NECESSITY else "readout"
+        does = self.terms(sizes)[0]
+        if not does[COLUMNS_OF_NULLS[more]] > does[COLUMNS_OF_NULLS["other"]]:
+            return "other"
+        denied = more == "readout" and self.index("other", sizes).verdict == NOT_SHARED
+        return "other" if denied else more
+
+    @property
+    def rounding(self) -> float:
+        """What is so small beside the metric's gap may be rounding."""
+        return ROUNDING * float(np.abs(self.here.gap).max())
 
 
 def _rows(both: _Both, shares: Sequence[float], seed: int) -> pd.DataFrame:
@@ -252,12 +276,11 @@ def _rows(both: _Both, shares: Sequence[float], seed: int) -> pd.DataFrame:
     asked = [(name, share, size) for share, size in zip(shares, every, strict=True)]
     if len(shares) > 1:
         asked.append((both.question.over_sizes, np.nan, _judged_sizes(both, shares)))
-    rounding = ROUNDING * float(np.abs(both.here.gap).max())
     shifts = np.stack([both.here.shift(size, both.null(size)) for _, _, size in asked], axis=1)
-    tested = max_t_p(rounded(shifts, rounding), seed=seed)
+    tested = max_t_p(rounded(shifts, both.rounding), seed=seed)
     ends = {"domain_a": both.a, "domain_b": both.b}
     rows = [
-        {"measure": measure, "share": share, **ends, **_row(both, chosen, rounding, seed, p)}
+        {"measure": measure, "share": share, **ends, **_row(both, chosen, seed, p)}
         for (measure, share, chosen), p in zip(asked, tested, strict=True)
     ]
     return pd.DataFrame([*rows, *_sparsity(both, shares, seed)])
@@ -274,7 +297,7 @@ def _sparsity(both: _Both, shares: Sequence[float], seed: int) -> list[dict[str,
         null_kind="random parts that do as much", seed=seed, n_units=both.here.n_classes,
         n_pictures=len(both.here.labels),
     )  # fmt: skip
-    rows = smallest_rows(sorted(shares), terms[:, 2], terms[:, 4], about=about)
+    rows = smallest_rows(both.here.sizes[order].tolist(), terms[:, 2], terms[:, 4], about=about)
     return [row | {"domain_a": both.b, "domain_b": both.b} for row in rows]
 
 
@@ -285,28 +308,16 @@ def _judged_sizes(both: _Both, shares: Sequence[float]) -> np.ndarray:
     return np.array(small or good or [int(np.argmax(shares))])
 
 
-def _row(both: _Both, chosen: np.ndarray, rounding: float, seed: int, p: float) -> dict[str, Any]:
-    runs = both.here
-    gaps, ends = runs.left_out(chosen)[:, 3], both.terms(chosen)
-    small = no_gap(gaps[0], gaps[1:], rounding=rounding)
-    ceiling = np.sqrt(np.maximum(ends[:, 2], 0) * np.maximum(ends[:, 3], 0))
-    terms_of = {
-        name: np.column_stack([ends[:, 0], ends[:, column], ceiling])
-        for name, column in (("other", 1), ("random", 4), ("readout", 6))
-    }
-    null, means = both.null(chosen), ends[0]
+def _row(both: _Both, chosen: np.ndarray, seed: int, p: float) -> dict[str, Any]:
+    runs, null, means = both.here, both.null(chosen), both.terms(chosen)[0]
+    gaps, terms = runs.left_out(chosen)[:, 3], both.against(null, chosen)
+    small = no_gap(gaps[0], gaps[1:], rounding=both.rounding)
     index = small or _unmatched(runs, chosen) or _unfaithful(both, means)
     if index is None:
-        scale = rounding / abs(gaps[0])
-        index = _own_index(terms_of[null], scale)
+        index = both.index(null, chosen)
         if null == "readout":
-            plain = _own_index(terms_of["other"], scale)
-            if plain.verdict == NOT_SHARED:  # no more than another class's: nothing left to explain
-                null, index = "other", plain
-            else:
-                first = terms_of[null][0], terms_of["other"][0]
-                index = beyond_readout(index, plain, *first, p, NO_MORE_WORK)
-    terms = terms_of[null]
+            plain, other = both.index("other", chosen), both.against("other", chosen)[0]
+            index = beyond_readout(index, plain, terms[0], other, p, NO_MORE_WORK)
     about = Evidence(
         estimand=both.question.estimand,
         null_kind=NULLS.get(null, both.question.null_kind),
@@ -319,10 +330,6 @@ def _row(both: _Both, chosen: np.ndarray, rounding: float, seed: int, p: float) 
     row = about.judged(terms, index=index, p=p)
     core = {"core": means[5], "core_share": float(runs.common[chosen].mean())}
     return row | {"own": means[2], "random": means[4], **core}
-
-
-def _own_index(terms: np.ndarray, scale: float) -> Index:
-    return of_its_own(index_of(terms[0], terms[1:], rounding=scale), *terms[0, 1:])
 
 
 def _unmatched(runs: CircuitRuns, sizes: np.ndarray) -> Index | None:

@@ -143,8 +143,9 @@ def draw_doses(cells: pd.DataFrame, *, title: str = "What was planted, and what 
         dotted line is the index that is right: the dose, and its square for R2's CKA.
 
     >>> cells = pd.DataFrame({"condition": "dose of parts", "measure": "directions", "site": "s",
-    ...     "seed": 1, "dose": [0.0, 0.5, 1.0], "index": [0.0, 0.5, 1.0], "index_low": 0.0,
-    ...     "index_high": 1.0, "expected": ["not shared", "partly shared", "shared"],
+    ...     "tier": "easy", "seed": 1, "dose": [0.0, 0.5, 1.0], "index": [0.0, 0.5, 1.0],
+    ...     "index_low": 0.0, "index_high": 1.0,
+    ...     "expected": ["not shared", "partly shared", "shared"],
     ...     "verdict": ["not shared", "partly shared", "shared"]})
     >>> draw_doses(cells).data[0].y.tolist()
     [0.0, 0.5, 1.0]
@@ -171,7 +172,7 @@ def draw_doses(cells: pd.DataFrame, *, title: str = "What was planted, and what 
             row=1, col=column, showlegend=False, hoverinfo="skip",
         )  # fmt: skip
     models = cells[cells["condition"].isin([rung.condition for rung in DOSED])]
-    n = len(models.drop_duplicates(["condition", "dose", "seed"]))
+    n = len(models.drop_duplicates(["condition", "tier", "dose", "seed"]))
     said = (
         f"{n} planted models; bars: mean 95 % intervals. ● shared, ◐ partly, ○ not, ? cannot tell"
     )

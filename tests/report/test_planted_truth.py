@@ -69,8 +69,8 @@ def test_circuits_that_miss_their_bar_show_the_lowest() -> None:
 
 def test_doses_are_drawn_rung_by_rung_at_the_sites_that_carry_them() -> None:
     rows = [
-        {"condition": "dose of parts", "measure": "directions", "site": site, "seed": seed,
-         "dose": dose, "index": dose + 0.1 * seed, "index_low": dose - 0.1,
+        {"condition": "dose of parts", "tier": "easy", "measure": "directions", "site": site,
+         "seed": seed, "dose": dose, "index": dose + 0.1 * seed, "index_low": dose - 0.1,
          "index_high": dose + 0.3, "expected": expected, "verdict": "partly shared"}
         for dose in (0.25, 0.75) for seed in (0, 1)
         for site, expected in (("two", "partly shared"), ("three", "in part"))
@@ -79,7 +79,10 @@ def test_doses_are_drawn_rung_by_rung_at_the_sites_that_carry_them() -> None:
     figure = draw_doses(pd.DataFrame(rows))
     titles = [note.text for note in figure.layout.annotations]
     assert titles == ["R2 geometry", "R3 directions"]
-    geometry, _, directions, _ = figure.data
+    assert "5 planted models" in figure.layout.title.text  # of three kinds, two of them twice
+    geometry, of_squares, directions, of_doses = figure.data
+    half = len(of_doses.x) // 2
+    assert (of_doses.y[half], of_squares.y[half]) == (0.5, 0.25)
     assert list(geometry.y) == [0.06] and list(directions.x) == [0.25, 0.75]
     assert list(directions.y) == [0.3, 0.8]  # the mean of two seeds, at the declared site alone
     assert list(directions.text) == ["◐", "◐"]
