@@ -58,8 +58,8 @@ def draw_truth(cells: pd.DataFrame, *, title: str = "Held against the truth") ->
     Notes:
         "● 5/6": "shared" is right, and said in 5 of 6 cells that have an index; "◐ 6/6": "partly
         shared" is, and said in all; "○ 6/6": "not shared"; "○ 0/0": none has an index. Blue: right,
-        the fuller the more; grey: cannot tell; orange: at least one is wrong. A number alone is the
-        mean index where the declared answer lies between. Empty: nothing is declared.
+        the fuller the more; grey: cannot tell, or no index; orange: at least one is wrong. A number
+        alone is the mean index where the declared answer lies between. Empty: nothing is declared.
 
     >>> cells = pd.DataFrame({"condition": "rewired", "tier": "easy", "seed": 1, "dose": None,
     ...     "measure": "das", "expected": "shared", "outcome": ["right", "abstained"],
@@ -69,7 +69,7 @@ def draw_truth(cells: pd.DataFrame, *, title: str = "Held against the truth") ->
     """
     said = (
         f"{len(cells):,} cells. Planted: ● shared, ◐ partly, ○ not; right / with an index. Blue: "
-        "right, grey: cannot tell, orange: wrong"
+        "right, grey: cannot tell or no index, orange: wrong"
     )
     return _heatmap(cells, "measure", MEASURES, _cell, title, said)
 
