@@ -148,7 +148,7 @@ def multiverse(
     >>> table.facts["ways"], table.facts["ways_possible"]
     (2, 80)
     >>> table.frame["rung"].value_counts().to_dict()
-    {'R5': 8, 'R6': 4}
+    {'R5': 12, 'R6': 4}
     """
     options = options_of(choices)
     _check(images, classifier, domains, n_ways)

@@ -299,7 +299,9 @@ def test_choices_agree_on_the_planted_answer(condition: str, right: str, wrong: 
         assert own[own["default"]]["verdict"].tolist() == [right]
         assert wrong not in set(own["verdict"]) and table.facts[rung]["against"] == 0
         assert own["agree"].iloc[0] > 0.6
-        assert (own["verdict"] == right).mean() > 0.6
+        answered = own[own["index"].notna()]  # with one step, circuits do half of the work or none
+        assert len(answered) > len(own) / 2 and set(answered["verdict"]) <= {right, "cannot tell"}
+        assert (answered["verdict"] == right).mean() > 0.8
     blurred = frame["corruption"] == "blur"
     assert frame[blurred]["reason"].str.contains("nobody took").all()
     assert not frame[~blurred]["reason"].str.contains("nobody took").any()
