@@ -163,3 +163,12 @@ def test_sites_without_an_index_have_no_say(indices: list[float | None], outcome
     found = by_rung(frame.assign(index=np.array(indices, float)))
     assert found["outcome"].tolist() == [outcome]
     assert found["index"].isna().all() == (outcome == "refused")
+
+
+def test_a_cut_that_cannot_tell_leaves_the_index_to_the_other() -> None:
+    said = {
+        "circuit transfer": [("shared", "cannot tell")],
+        "neuron transfer": [("shared", "shared")],
+    }
+    row = by_rung(cells("rewired", said).assign(index=[0.1, 0.9])).iloc[0]
+    assert row[["rung", "index", "verdict", "outcome"]].tolist() == ["R6", 0.9, "shared", "right"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from interp.circuits import Metric, Target, attribute, edge_effects, wire
 from interp.circuits.planted.certification import certify_edges, certify_shared, certify_truth
@@ -273,6 +274,17 @@ def test_noise_drives_the_codes_that_one_reader_takes() -> None:
         order = torch.randperm(shown[0, 0].numel(), generator=torch.manual_seed(0))
         mixed = shown.flatten(2)[:, :, order].view_as(shown)
         assert (brought(mixed)[:, : len(CLASSES)] > 0.9).float().mean() > 0.1
+
+    pool = planted.source.transformer.resblocks[DRIVES[0]].attn
+    first = DRIVES[1] * pool.head_dim
+    written = pool.out_proj.weight[:, first : first + len(CLASSES)].T
+    stream = f"blocks.{DRIVES[0]}.hook_resid_post"
+    for domain in DOMAINS:  # each half of what is written is a code of one
+        scenes = world.scenes(64, domain=domain)
+        token = tower.run_with_cache(world.render(scenes), names_filter=stream)[1][stream][:, 0]
+        means = torch.stack([token[scenes.label == c].mean(dim=0) for c in range(len(CLASSES))])
+        effects = means - means.mean(dim=0)
+        assert (cosine_similarity(written - written.mean(dim=0), effects) > 0.3).all()
 
 
 @torch.no_grad()

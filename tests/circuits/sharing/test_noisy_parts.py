@@ -94,6 +94,13 @@ def test_noise_makes_no_wiring(noise: float) -> None:
     assert (told["index_low"] < 0.02).all()
 
 
+def test_the_readout_is_not_asked_where_circuits_do_no_more_than_another_classs() -> None:
+    """It may do something all the same, and as a null it would leave such a pair without answer."""
+    told = circuit_transfer(*found(0.0, 0.3)).frame.query("share == 0.05")
+    assert told["null_kind"].str.startswith("circuits of other classes").all()
+    assert (told["value"] > 0.02).all() and (told["null"] < 0.005).all()
+
+
 @pytest.mark.parametrize("noise", [0.1, 0.5])
 @pytest.mark.parametrize("dose", [0.3, 0.6])
 def test_a_dose_is_told_through_noise(dose: float, noise: float) -> None:
