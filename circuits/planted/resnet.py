@@ -5,6 +5,7 @@ reads its channels. So the channels that make the class in a domain are known be
 """
 
 from collections.abc import Collection, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -25,7 +26,15 @@ from interp.circuits.planted.model import (
     check_some_steps,
 )
 from interp.circuits.planted.resnet_training import STEPS, PartTask, Pool, train_part
-from interp.circuits.planted.world import CLASSES, D_EMBED, DOMAINS, PARTS, planted_directions
+from interp.circuits.planted.world import (
+    CARRIERS,
+    CLASSES,
+    D_EMBED,
+    DOMAINS,
+    PARTS,
+    World,
+    planted_directions,
+)
 from interp.core.errors import SpecificationError
 from interp.core.tables import Table
 from interp.core.tower import Tower
@@ -106,10 +115,22 @@ WHISPER = 0.05
 
 @dataclass(frozen=True)
 class MergedPart:
-    """A narrow network of the merged one: what it tells, and in which directions it writes it."""
+    """A narrow network of the merged one: what it tells, and in which directions it writes it.
+
+    It is there in so many `copies`, each of which writes with a `length` of its own. `blind` to a
+    domain, it sees nothing of that domain's code, and is as it was trained in the other.
+    """
 
     task: PartTask
     writes: str
+    copies: int = 1
+    length: float = 1.0
+    blind: str = ""
+
+    @property
+    def serves(self) -> str:
+        """The domains in which it tells something."""
+        return "".join(domain for domain in self.task.serves if domain not in self.blind)
 
 
 RESNETS: dict[str, tuple[MergedPart, ...]] = {
@@ -126,6 +147,33 @@ RESNETS: dict[str, tuple[MergedPart, ...]] = {
 """The parts of each planted ResNet. They write classes in one set of orthogonal directions, A, in
 another, B, or in the sums of both, AB; K where no class is."""
 
+DOSE_OF_NETWORKS = "dose of networks"
+"""The condition in which a share of the networks that tell the class serves both domains.
+
+All are copies of one, of which those for one domain are blind to the other: so no network, and no
+channel, does more in its domain than another."""
+
+NETWORKS = 2
+"""So many networks tell the class in each domain there."""
+
+RESNET_DOSES = (0.0, 0.5, 1.0)
+"""The shares of them that may serve both domains."""
+
+
+def merged_parts(condition: str, dose: float | None) -> tuple[MergedPart, ...]:
+    """The parts of a planted ResNet.
+
+    >>> [part.serves for part in merged_parts("dose of networks", 0.5)]
+    ['AB', 'A', 'B', 'AB']
+    """
+    if condition != DOSE_OF_NETWORKS or dose is None:
+        return RESNETS[condition]
+    common = round(dose * NETWORKS)
+    copies = {"": common, "B": NETWORKS - common, "A": NETWORKS - common}
+    tells = PartTask("class", "AB")
+    told = [MergedPart(tells, "AB", n, 1 / NETWORKS, blind) for blind, n in copies.items() if n]
+    return (*told, MergedPart(PartTask("K", "AB"), "K", length=1 / NETWORKS))
+
 
 RESNET_OUTLOOK = Outlook(
     streams=tuple(f"layer{stage}.0.hook_resid_post" for stage in range(1, 5)),
@@ -140,12 +188,24 @@ RESNET_OUTLOOK = Outlook(
 
 @dataclass(frozen=True)
 class ResNetBlueprint(PlantedBlueprint):
-    """What to plant: a condition of `RESNETS`, and a seed of glyphs, directions and training."""
+    """What to plant: a condition of `RESNETS`, and a seed of glyphs, directions and training.
 
-    dose: None = field(default=None, init=False)
+    Or `dose of networks`, with a dose of 0, .5 or 1.
+    """
+
     tier: str = field(default="ResNet", init=False)
     outlook: ClassVar[Outlook] = RESNET_OUTLOOK
-    conditions: ClassVar[Collection[str]] = RESNETS
+    conditions: ClassVar[Collection[str]] = (*RESNETS, DOSE_OF_NETWORKS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.dose in RESNET_DOSES) != (self.condition == DOSE_OF_NETWORKS):
+            raise SpecificationError(
+                "plant a ResNet",
+                f"{self.condition!r} with dose={self.dose}",
+                f"a dose of {', '.join(map(str, RESNET_DOSES))} for {DOSE_OF_NETWORKS!r} alone",
+                f'write ResNetBlueprint("{DOSE_OF_NETWORKS}", dose=0.5)',
+            )
 
     def make(self, open_tower: TowerOpener) -> "PlantedResNet":
         """The model, undisguised: `plant_resnet`, which needs no tower."""
@@ -167,13 +227,15 @@ class PlantedResNet(PlantedModel[ChannelTruth]):
 
 
 def plant_resnet(blueprint: ResNetBlueprint, *, steps: int = STEPS) -> PlantedResNet:
-    """Train two narrow ResNets on the world's pictures, and merge them into one.
+    """Train narrow ResNets on the world's pictures, and merge them into one.
 
     `all shared`: the first tells the class in both domains; the second tells K, in directions that
     no class has, and so quietly that no cosine feels it. `all separate`: the first tells the class
     in domain A and says nothing in B, the second the reverse; the embedding is their sum. A class's
     direction is the sum of two orthogonal ones: A's network writes the first, B's the second, a
-    shared one both. `separate, one direction`: both networks write the sum.
+    shared one both. `separate, one direction`: both networks write the sum. `dose of networks`: of
+    the two networks that tell the class in a domain, each half of it, so many serve both as the
+    dose says; all are copies of one, blind to the other domain or not. A further one tells K.
 
     In training K says nothing about the class. About seventeen seconds on one core, for 220 steps
     (`steps`) of each network; fewer may not reach what `certify_channels` asks for. Raises
@@ -187,16 +249,39 @@ def plant_resnet(blueprint: ResNetBlueprint, *, steps: int = STEPS) -> PlantedRe
     (True, True, frozenset())
     """
     check_some_steps("plant a ResNet", steps, STEPS)
-    parts, seed = RESNETS[blueprint.condition], blueprint.seed
+    parts, seed = merged_parts(blueprint.condition, blueprint.dose), blueprint.seed
     pool, directions = Pool(blueprint.world, seed=seed), planted_directions(seed)
     directions["K"] = WHISPER * directions["free"][: PARTS["K"]]
+    trained: dict[PartTask, ModifiedResNet] = {}
     networks = []
     for number, part in enumerate(parts):
-        network = train_part(part.task, pool, seed=len(parts) * seed + number, steps=steps)
-        networks.append(_writing(network, directions[part.writes]))
+        if part.task not in trained:
+            chosen = len(parts) * seed + number
+            trained[part.task] = train_part(part.task, pool, seed=chosen, steps=steps)
+        network = _blinded(deepcopy(trained[part.task]), part.blind, blueprint.world)
+        networks += [_writing(network, part.length * directions[part.writes])] * part.copies
     merged = merge(networks)
     by_class = {domain: (_truth(merged, parts, domain),) * len(CLASSES) for domain in DOMAINS}
     return PlantedResNet(blueprint, merged, directions["AB"], by_class)
+
+
+@torch.no_grad()
+def _blinded(network: ModifiedResNet, domain: str, world: World) -> ModifiedResNet:
+    """The same network, whose first filters see grey for whatever is drawn on a domain's carrier.
+
+    What it says of that domain's pictures, the same of all, is taken off its outputs.
+    """
+    if not domain:
+        return network
+    filters: Any = network.conv1.weight
+    mean: Any = network.bn1.running_mean
+    carrier = torch.from_numpy(CARRIERS[domain]).to(filters)
+    seen = torch.einsum("orxy,r,s->osxy", filters, carrier, carrier)
+    filters -= seen
+    mean -= 0.5 * seen.sum(dim=(1, 2, 3))
+    last: Any = network.attnpool.c_proj
+    last.bias -= network(world.render(world.scenes(len(CLASSES), domain=domain))).mean(dim=0)
+    return network
 
 
 @torch.no_grad()
@@ -212,10 +297,14 @@ def _writing(network: ModifiedResNet, directions: Tensor) -> ModifiedResNet:
 
 def _truth(merged: ModifiedResNet, parts: Sequence[MergedPart], domain: str) -> ChannelTruth:
     """The channels of the parts that tell the class in a domain."""
-    serves = [part.task.tells == "class" and domain in part.task.serves for part in parts]
+    serves = [
+        part.task.tells == "class" and domain in part.serves
+        for part in parts
+        for _ in range(part.copies)
+    ]
     return ChannelTruth(
         {
-            site: np.repeat(serves, space.width // len(parts))
+            site: np.repeat(serves, space.width // len(serves))
             for space in spaces(merged)
             for site in space.sites
         }

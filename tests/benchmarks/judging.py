@@ -16,7 +16,7 @@ import pandas as pd
 
 from interp.circuits.planted.conditions import CONDITIONS, DOSES, TIERS, TRAINED
 from interp.circuits.planted.model import PlantedBlueprint
-from interp.circuits.planted.resnet import RESNETS, ResNetBlueprint
+from interp.circuits.planted.resnet import DOSE_OF_NETWORKS, RESNET_DOSES, RESNETS, ResNetBlueprint
 from interp.circuits.planted.trained import TrainedBlueprint
 from interp.circuits.planted.vit import Blueprint
 from interp.core.parallel import side_by_side
@@ -125,6 +125,7 @@ def blueprints(n: int) -> Iterator[PlantedBlueprint]:
                     for dose in DOSES if lanes.dosed else (None,):
                         yield Blueprint(name, seed, dose, tier)
         yield from (ResNetBlueprint(name, seed) for name in RESNETS)
+        yield from (ResNetBlueprint(DOSE_OF_NETWORKS, seed, dose) for dose in RESNET_DOSES)
         yield from (TrainedBlueprint(name, seed) for name in TRAINED)  # minutes each
 
 

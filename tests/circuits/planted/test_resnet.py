@@ -16,6 +16,8 @@ from interp.circuits.planted.certification import CUTS, draw_partners, margin_ta
 from interp.circuits.planted.disguises import disguise, spaces
 from interp.circuits.planted.model import ChannelTruth
 from interp.circuits.planted.resnet import (
+    DOSE_OF_NETWORKS,
+    RESNET_DOSES,
     RESNETS,
     PlantedResNet,
     ResNetBlueprint,
@@ -172,6 +174,33 @@ def test_truths_share_all_or_nothing() -> None:
         ResNetBlueprint("all sharde")
     with pytest.raises(SpecificationError, match="0 steps"):
         plant_resnet(ResNetBlueprint("all shared"), steps=0)
+
+
+@pytest.mark.parametrize("dose", RESNET_DOSES)
+def test_a_dose_is_the_share_of_channels_that_serve_both_domains(dose: float) -> None:
+    planted = plant_resnet(ResNetBlueprint(DOSE_OF_NETWORKS, 1, dose), steps=1)
+    a, b = (planted.truth(domain).channels for domain in DOMAINS)
+    assert len(a) == len(b) and len(a & b) == dose * len(a)
+
+
+def test_one_network_in_two_blind_copies_tells_both_domains_alike() -> None:
+    """What a copy sees of the domain that it serves is what the whole network saw."""
+    planted = plant_resnet(ResNetBlueprint(DOSE_OF_NETWORKS, 1, 0.5))
+    table = planted.certify(HookedResNet(planted.source))
+    check_certified(table)
+    margins = table.facts["margin"]
+    assert margins["A"] == pytest.approx(margins["B"], rel=0.05)  # [1.5 %]
+
+
+@pytest.mark.parametrize(
+    ("condition", "dose"),
+    [(DOSE_OF_NETWORKS, None), (DOSE_OF_NETWORKS, 0.3), ("all shared", 0.5)],
+)
+def test_doses_of_resnets_are_those_of_their_two_networks(
+    condition: str, dose: float | None
+) -> None:
+    with pytest.raises(SpecificationError, match=r"a dose of 0\.0, 0\.5, 1\.0"):
+        ResNetBlueprint(condition, dose=dose)
 
 
 # its disguise
