@@ -4,7 +4,7 @@ Verdicts are given at the thresholds, and with the defaults, of a real study.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -49,15 +49,18 @@ COLUMNS = [
 """What is known of each cell."""
 
 
-def judge(blueprint: PlantedBlueprint) -> pd.DataFrame:
+def judge(blueprint: PlantedBlueprint, measures: Collection[str] | None = None) -> pd.DataFrame:
     """One row for each measure and site: the declared answer, the verdict, and whether it is right.
 
-    The model is planted, disguised, and asked through pictures of 8 bits, as a CLIP would be.
+    The model is planted, disguised, and asked through pictures of 8 bits, as a CLIP would be; by
+    all measures that have an answer declared, or by some of them.
     `outcome` is right or wrong where sharing must or must not be seen, abstained where the measure
     has an index and cannot tell, refused where it has none (no room, no faithful circuit, the
     reader), and reported where the answer is declared in part or blind.
     """
     subject, declared = _Subject(blueprint), expected(blueprint)
+    if measures is not None:
+        declared = tuple(cell for cell in declared if cell.measure in measures)
     found: dict[tuple[str, str | None], Votes] = {}
     for measure in dict.fromkeys(cell.measure for cell in declared):
         said = MEASURES[measure](subject)

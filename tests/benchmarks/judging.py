@@ -6,7 +6,7 @@ Blueprints 0 to 19 served to develop measures and thresholds; the table is of th
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ import numpy as np
 import pandas as pd
 
 from interp.circuits.planted.conditions import CONDITIONS, DOSES, TIERS, TRAINED
+from interp.circuits.planted.expectations import expected
 from interp.circuits.planted.model import PlantedBlueprint
 from interp.circuits.planted.resnet import DOSE_OF_NETWORKS, RESNET_DOSES, RESNETS, ResNetBlueprint
 from interp.circuits.planted.trained import TrainedBlueprint
 from interp.circuits.planted.vit import Blueprint
+from interp.core.errors import SpecificationError, check_known
 from interp.core.parallel import side_by_side
 from interp.core.progress import say
 from interp.core.seeds import rng
@@ -51,7 +53,8 @@ SHORT = {
     "circuit transfer": "edges' work",
     "neuron transfer": "neurons' work",
 }
-
+RANK = {name: place for place, name in enumerate(SHORT)}
+"""The measures in this order."""
 
 LEARNED = CIRCUITS / "learned"
 MASKED = ("all separate", "rewired")
@@ -61,21 +64,25 @@ SECONDS = 100, 400
 """What judging takes on one core: a planted model, and one that is trained by interchange."""
 
 
-def truth(n: int | None = None) -> str:
+def truth(n: int | None = None, measures: Collection[str] = ()) -> str:
     """Draw the tables of the models that were judged, and return them as text.
 
     With `n` (`BLUEPRINTS`), judge what is missing of so many blueprints of every condition and tier
-    first; without, say what thirty would take.
+    first; without, say what thirty would take. `measures` (`MEASURES`, with commas) limits that to
+    some measures of models that are written down, and to no ways to circuits.
     """
     asked = n if n is not None else int(os.environ.get("BLUEPRINTS", "0"))
-    missing = _missing(asked or 30)
+    some = measures or tuple(filter(None, os.environ.get("MEASURES", "").split(",")))
+    check_known("judge planted models", "measure", some, SHORT, SpecificationError)
+    missing = _missing(asked or 30, some)
     hours = sum(SECONDS[isinstance(each, TrainedBlueprint)] for each in missing) / 3600 / 2
     say(
-        f"truth: {len(missing)} planted models to be judged, about {hours:.1f} hours of two cores"
+        f"truth: {len(missing)} planted models to be judged"
+        + ("" if some else f", about {hours:.1f} hours of two cores")
         + ("" if asked else "; BLUEPRINTS=30 does it, and goes on where it was stopped")
     )
     if asked:
-        side_by_side(_keep, missing, jobs=2, what="judge")
+        side_by_side(partial(keep, some=some), missing, jobs=2, what="judge")
     cells, circuits = read(), circuits_found()
     draw_truth(cells).write_image(DOCS / "truth.png")
     draw_doses(cells).write_image(DOCS / "doses.png", scale=2)
@@ -112,8 +119,22 @@ def filled(page: str, made: Mapping[str, str]) -> str:
     return page
 
 
-def _missing(n: int) -> list[PlantedBlueprint]:
-    return [each for each in blueprints(n) if not all(path.exists() for path, _ in _made(each))]
+def _missing(n: int, some: Collection[str] = ()) -> list[PlantedBlueprint]:
+    if some:
+        return [each for each in blueprints(n)
+                if not isinstance(each, TrainedBlueprint) and _unjudged(each, some)]  # fmt: skip
+    return [
+        each
+        for each in blueprints(n)
+        if _unjudged(each) or not all(path.exists() for path, _ in _found(each))
+    ]
+
+
+def _unjudged(blueprint: PlantedBlueprint, some: Collection[str] = ()) -> set[str]:
+    """The measures that have an answer declared and no cell yet, of all or of some."""
+    path = path_of(blueprint)
+    judged = set(read_cells(path)["measure"]) if path.exists() else set()
+    return {cell.measure for cell in expected(blueprint)}.intersection(some or SHORT) - judged
 
 
 def blueprints(n: int) -> Iterator[PlantedBlueprint]:
@@ -136,23 +157,36 @@ def path_of(blueprint: PlantedBlueprint, folder: Path = FOLDER) -> Path:
     return folder / f"{blueprint.seed}-{name}{dose}-{blueprint.tier}.csv"
 
 
-def _made(blueprint: PlantedBlueprint) -> list[tuple[Path, Callable[[Any], pd.DataFrame]]]:
-    made = [(path_of(blueprint), judge), (path_of(blueprint, CIRCUITS), recover)]
+def _found(blueprint: PlantedBlueprint) -> list[tuple[Path, Callable[[Any], pd.DataFrame]]]:
+    """Where circuits are kept that were looked for, and how they are."""
+    made = [(path_of(blueprint, CIRCUITS), recover)]
     if blueprint.condition in MASKED:
         made.append((path_of(blueprint, LEARNED), partial(recover, learned=True)))
     return made
 
 
-def _keep(blueprint: PlantedBlueprint) -> None:
+def keep(blueprint: PlantedBlueprint, some: Collection[str] = ()) -> None:
+    """Judge a model by what it was not judged by yet, and look for its circuits."""
     import torch
 
     torch.set_num_threads(1)
     LEARNED.mkdir(parents=True, exist_ok=True)
-    for target, make in _made(blueprint):
+    if measures := _unjudged(blueprint, some):
+        target, cells = path_of(blueprint), judge(blueprint, measures).round(4)
+        if target.exists():
+            cells = pd.concat([read_cells(target), cells])
+        _write(
+            cells.sort_values("measure", key=lambda names: names.map(RANK), kind="stable"), target
+        )
+    for target, make in () if some else _found(blueprint):
         if not target.exists():
-            draft = target.with_suffix(".part")
-            make(blueprint).round(4).to_csv(draft, index=False)
-            draft.rename(target)
+            _write(make(blueprint).round(4), target)
+
+
+def _write(rows: pd.DataFrame, target: Path) -> None:
+    draft = target.with_suffix(".part")
+    rows.to_csv(draft, index=False)
+    draft.rename(target)
 
 
 def circuits_found() -> pd.DataFrame:
@@ -162,8 +196,12 @@ def circuits_found() -> pd.DataFrame:
 
 def read(folder: Path = FOLDER) -> pd.DataFrame:
     """All cells that were judged."""
-    files = sorted(folder.glob("*.csv"))
-    return pd.concat([pd.read_csv(path, keep_default_na=False, na_values=[""]) for path in files])
+    return pd.concat([read_cells(path) for path in sorted(folder.glob("*.csv"))])
+
+
+def read_cells(path: Path) -> pd.DataFrame:
+    """The cells of one model."""
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])
 
 
 def by_dose(cells: pd.DataFrame) -> str:
