@@ -30,6 +30,9 @@ from .features.matrices import Features as Features
 from .features.matrices import open_features as open_features
 from .features.matrices import save_features as save_features
 from .features.pooling import POOLS as POOLS
+from .galleries.pictures_of_units import Gallery as Gallery
+from .galleries.pictures_of_units import gallery as gallery
+from .galleries.pictures_of_units import open_gallery as open_gallery
 from .geometry.contrasts import class_cosines as class_cosines
 from .geometry.contrasts import directions as directions
 from .geometry.projections import pca_view as pca_view

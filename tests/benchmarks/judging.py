@@ -159,7 +159,9 @@ def path_of(blueprint: PlantedBlueprint, folder: Path = FOLDER) -> Path:
 
 def _found(blueprint: PlantedBlueprint) -> list[tuple[Path, Callable[[Any], pd.DataFrame]]]:
     """Where circuits are kept that were looked for, and how they are."""
-    made = [(path_of(blueprint, CIRCUITS), recover)]
+    made: list[tuple[Path, Callable[[Any], pd.DataFrame]]] = [
+        (path_of(blueprint, CIRCUITS), recover)
+    ]
     if blueprint.condition in MASKED:
         made.append((path_of(blueprint, LEARNED), partial(recover, learned=True)))
     return made

@@ -217,6 +217,7 @@ COLUMNS: Mapping[str, Column] = {
     "random": _number(
         "the same with a random subspace as large, or random parts as many in every group"
     ),
+    "random_high": _number("the 95 % quantile of what `random` is the mean of"),
     "whole": _number("as ceiling, with the whole site in place of the subspace"),
     "varied": _number("as value, in the directions that vary in A when what its basis reads does"),
     "own": _number("as value, what the circuits of domain_b itself do there"),

@@ -1,0 +1,148 @@
+"""The figure of a unit's gallery: its pictures in each domain, and how active it is there."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.core.declarations.figures import BLUE, GREY
+from interp.core.statistics.index_of_sharing import LEVEL
+from interp.probes import Gallery
+
+CELL, GAP, LINE = 76, 8, 16
+"""Pixels of a picture's side, between pictures, and of a line of words."""
+
+HISTOGRAM, BINS = 210, 30
+"""Pixels across the histogram, and its bars."""
+
+LETTERS = 11
+"""So many letters of a class stand under a picture; hovering shows all of it."""
+
+
+def draw_gallery(gallery: Gallery, unit: int, domains: Sequence[str]) -> Any:
+    """Draw what a unit responds to: a row of pictures and a histogram for each domain.
+
+    Args:
+        gallery: The gallery.
+        unit: The unit's place.
+        domains: The domains, from the top.
+
+    Returns:
+        A plotly figure. Pictures go from most to least active, with a frame around the place where
+        the unit is most active; the class that it tells stands in blue in the histogram.
+    """
+    from plotly.subplots import make_subplots
+
+    shown = {domain: gallery.shown(unit, domain) for domain in domains}
+    n = max(map(len, shown.values()))
+    strip, row = n * (CELL + GAP), CELL + 2 * LINE
+    said = {domain: _selectivity(gallery, unit, domain) for domain in domains}
+    figure = make_subplots(
+        rows=len(domains), cols=2, column_widths=[strip, HISTOGRAM], horizontal_spacing=0.07,
+        vertical_spacing=46 / (len(domains) * (row + 46)),
+        subplot_titles=[title for domain in domains for title in (_titled(said[domain]), "")],
+    )  # fmt: skip
+    bins = _bins(gallery.values(unit))
+    for number, domain in enumerate(domains, start=1):
+        _pictures(figure, gallery, unit, shown[domain], number, row)
+        figure.update_xaxes(range=(0, strip), visible=False, row=number, col=1)
+        figure.update_yaxes(range=(row, 0), visible=False, row=number, col=1)
+        _histogram(figure, gallery, unit, said[domain], bins, number)
+    figure.update_xaxes(title="activation", row=len(domains), col=2)
+    figure.update_annotations(x=0, xanchor="left", align="left", font_size=13)
+    name = f"{gallery.kind} {unit} of {gallery.site}"
+    figure.update_layout(
+        title={"text": f"What {name} responds to<br><sup>{_caption(gallery, unit)}</sup>",
+               "font_size": 16, "x": 0.01, "y": 0.98, "yanchor": "top"},
+        width=strip + HISTOGRAM + 110, height=len(domains) * (row + 46) + 120, barmode="overlay",
+        margin={"l": 20, "r": 20, "t": 100, "b": 50}, template="plotly_white", showlegend=False,
+        meta={"caption": _caption(gallery, unit)},
+    )  # fmt: skip
+    return figure
+
+
+def _pictures(
+    figure: Any, gallery: Gallery, unit: int, shown: pd.DataFrame, number: int, height: int
+) -> None:
+    """The pictures of a domain, with the class under each and where it stands above."""
+    left = np.arange(len(shown)) * (CELL + GAP)
+    for place, each in zip(left, shown.itertuples(), strict=True):
+        picture = gallery.picture(int(each.row), unit, side=2 * CELL)
+        figure.add_layout_image(
+            source=picture, x=place, y=LINE, sizex=CELL, sizey=CELL, xanchor="left", yanchor="top",
+            xref=f"x{2 * number - 1}", yref=f"y{2 * number - 1}", layer="below",
+        )  # fmt: skip
+    middle = left + CELL / 2
+    labels = [_short(str(label)) for label in shown["label"]]
+    words = {"mode": "text", "hoverinfo": "skip", "textfont": {"size": 11}}
+    figure.add_scatter(x=middle, y=[LINE / 2] * len(shown), text=shown["shown"].tolist(),
+                       row=number, col=1, **words)  # fmt: skip
+    figure.add_scatter(x=middle, y=[height - LINE / 2] * len(shown), text=labels, row=number,
+                       col=1, **words)  # fmt: skip
+    figure.add_scatter(
+        x=middle, y=[LINE + CELL / 2] * len(shown), mode="markers", row=number, col=1,
+        marker={"opacity": 0, "size": CELL / 2}, text=[
+            f"{each.label}<br>{each.path}<br>activation {each.activation:.3g} ({each.shown})"
+            for each in shown.itertuples()
+        ], hovertemplate="%{text}<extra></extra>",
+    )  # fmt: skip
+
+
+def _histogram(
+    figure: Any, gallery: Gallery, unit: int, said: pd.Series, bins: np.ndarray, number: int
+) -> None:
+    """How active the unit is in a domain's pictures, and in those of its class."""
+    rows = gallery.images.frame
+    own = rows[rows["domain"] == said["domain_b"]]
+    values = gallery.values(unit, said["domain_b"])
+    mine = own["label"].isin(str(said["label"]).split(", ")).to_numpy()
+    for name, some, colour in (
+        ("other classes", values[~mine], GREY),
+        ("its class", values[mine], BLUE),
+    ):
+        counts, _ = np.histogram(some, bins)
+        figure.add_bar(
+            x=(bins[1:] + bins[:-1]) / 2, y=counts, width=bins[1] - bins[0], marker_color=colour,
+            name=name, row=number, col=2, opacity=1 if colour == BLUE else 0.55,
+            hovertemplate=f"{name}: %{{y}} of {len(some)} pictures at %{{x:.3g}}<extra></extra>",
+        )  # fmt: skip
+    figure.update_yaxes(title="pictures", row=number, col=2, rangemode="tozero")
+    figure.update_xaxes(range=(bins[0], bins[-1]), row=number, col=2)
+
+
+def _bins(values: np.ndarray) -> np.ndarray:
+    low, high = float(values.min()), float(values.max())
+    room = (high - low) or 1.0
+    return np.linspace(low - 0.01 * room, high + 0.01 * room, BINS + 1)
+
+
+def _selectivity(gallery: Gallery, unit: int, domain: str) -> pd.Series:
+    """The unit's row of the domain alone."""
+    rows = gallery.table.frame
+    ends = (rows["domain_a"] == domain) & (rows["domain_b"] == domain)
+    return rows[ends & (rows["feature"] == unit)].iloc[0]
+
+
+def _titled(row: pd.Series) -> str:
+    """A domain, the class that the unit tells there, and how well."""
+    if row["reason"]:
+        return f"<b>{row['domain_b']}</b>: {row['reason']}"
+    ends = f" [{row['low']:.2f}, {row['high']:.2f}]" if np.isfinite(row["low"]) else ""
+    tells = "tells" if row["p"] < LEVEL else "tells no class beyond chance; best"
+    return (
+        f"<b>{row['domain_b']}</b>: {tells} {row['label']}, AUROC {row['value']:.2f}{ends}, "
+        f"{row['n_units']:g} drawings; another class {row['null']:.2f} (p = {row['p']:.2g}), "
+        f"random directions {row['random']:.2f}"
+    )
+
+
+def _caption(gallery: Gallery, unit: int) -> str:
+    return (
+        f"{len(gallery.images):,} pictures. Frames: where it is most active. Blue: the class that "
+        "it tells, chosen on other artists' drawings. 95 % intervals"
+    )
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= LETTERS else f"{label[: LETTERS - 1]}…"

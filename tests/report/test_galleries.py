@@ -1,0 +1,57 @@
+"""The figure of a gallery: every picture with its class, every number with its interval and n."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from interp.core.errors import DataError, SpecificationError
+from tests.probes.galleries.test_pictures_of_units import DEAD, PRIVATE, SHARED, found
+
+
+def drawn(unit: int, **words: Any) -> Any:
+    return found().plot(unit, **words)
+
+
+def test_every_picture_is_drawn_with_its_class_and_place() -> None:
+    figure = drawn(SHARED)
+    shown = {domain: found().shown(SHARED, domain) for domain in found().domains}
+    assert len(figure.layout.images) == sum(map(len, shown.values()))
+    words = [
+        trace.text for trace in figure.data if trace.type == "scatter" and trace.mode == "text"
+    ]
+    for number, rows in enumerate(shown.values()):
+        assert list(words[2 * number]) == rows["shown"].tolist()
+        assert list(words[2 * number + 1]) == rows["label"].tolist()
+    assert {image.xref for image in figure.layout.images} == {"x", "x3"}
+
+
+def test_histograms_count_every_picture_of_a_domain() -> None:
+    figure = drawn(SHARED)
+    bars = [trace for trace in figure.data if trace.type == "bar"]
+    frame = found().images.frame
+    for place, domain in enumerate(found().domains):
+        others, mine = bars[2 * place : 2 * place + 2]
+        label = (frame["label"] == "c02")[frame["domain"] == domain]
+        assert (np.sum(mine.y), np.sum(others.y)) == (label.sum(), (~label).sum())
+        assert min(x for x, y in zip(mine.x, mine.y, strict=True) if y) > max(
+            x for x, y in zip(others.x, others.y, strict=True) if y
+        )
+
+
+def test_what_it_tells_is_said_with_interval_and_n() -> None:
+    said = [note.text for note in drawn(SHARED).layout.annotations]
+    assert all("tells c02, AUROC 1.00 [1.00, 1.00], 6 drawings; another class" in t for t in said)
+    real, sketch = (note.text for note in drawn(PRIVATE).layout.annotations)
+    assert "no class beyond chance; best" in real and "tells c04, AUROC 1.00" in sketch
+    assert "the same for all pictures" in drawn(DEAD).layout.annotations[0].text
+    assert "144 pictures" in drawn(SHARED).layout.meta["caption"]
+
+
+def test_some_domains_may_be_drawn_and_no_others() -> None:
+    figure = drawn(SHARED, domains=["sketch"])
+    assert len(figure.layout.annotations) == 1 and "sketch" in figure.layout.annotations[0].text
+    with pytest.raises(DataError, match="'clipart'"):
+        drawn(SHARED, domains=["clipart"])
+    with pytest.raises(SpecificationError, match="0 to 2"):
+        drawn(9)
