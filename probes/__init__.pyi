@@ -33,6 +33,7 @@ from .features.pooling import POOLS as POOLS
 from .galleries.pictures_of_units import Gallery as Gallery
 from .galleries.pictures_of_units import gallery as gallery
 from .galleries.pictures_of_units import open_gallery as open_gallery
+from .galleries.unit_names import name_units as name_units
 from .geometry.contrasts import class_cosines as class_cosines
 from .geometry.contrasts import directions as directions
 from .geometry.projections import pca_view as pca_view

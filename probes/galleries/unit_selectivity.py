@@ -13,12 +13,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
-from scipy.sparse import csr_matrix
 
-from interp.core.artists import artist_sides, artists_of, n_drawings
+from interp.core.artists import artist_sides, n_drawings
 from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import Evidence
 from interp.core.statistics.resampling import Interval
+from interp.probes.galleries.ranks import (
+    Ranked,
+    clusters,
+    clusters_in,
+    drawing_column,
+    drawing_of,
+    traded,
+)
 
 FOR_CLASS, FOR_DOMAIN = "class selectivity", "domain selectivity"
 """The measures, as the table names them."""
@@ -84,23 +91,24 @@ class Selectivity:
         return np.concatenate([self.values, self.random], axis=1)
 
     @cached_property
-    def _ranked(self) -> dict[tuple[str, int], "_Ranked"]:
+    def _ranked(self) -> dict[tuple[str, int], Ranked]:
         """The pictures of each domain and half; random units stand behind the units."""
+        return {cell: Ranked(self._both[rows]) for cell, rows in self._cells.items()}
+
+    @cached_property
+    def _codes(self) -> dict[tuple[str, int], np.ndarray]:
+        """The class of each picture of a domain and half, by its place; -1 for no such class."""
         named = pd.Index(self.classes)
-        return {
-            cell: _Ranked(
-                self._both[rows],
-                named.get_indexer(self._labels(rows)),
-                _drawings(self.frame.iloc[rows]),
-            )
-            for cell, rows in self._cells.items()
-        }
+        return {cell: named.get_indexer(self._labels(rows)) for cell, rows in self._cells.items()}
+
+    def _of_classes(self, cell: tuple[str, int], order: Any = slice(None)) -> np.ndarray:
+        """Which pictures each class has, "class picture"; with an `order`, those of others."""
+        return self._codes[cell][order] == np.arange(len(self.classes))[:, None]
 
     @cached_property
     def _scores(self) -> dict[tuple[str, int], np.ndarray]:
         """AUROCs "class unit" of each domain and half."""
-        n, width = len(self.classes), self._both.shape[1]
-        return {cell: each.aurocs(n, width) for cell, each in self._ranked.items()}
+        return {cell: each.aurocs(self._of_classes(cell)) for cell, each in self._ranked.items()}
 
     def _scored_in(self, b: str) -> Iterator[pd.DataFrame]:
         """The rows of every domain in which the classes may be chosen."""
@@ -111,7 +119,7 @@ class Selectivity:
         p = self._permuted_p(b, chosen, values)
         labels = np.asarray(self.classes, dtype=object)
         about = self._about(
-            b, "drawing", "another class than the chosen one",
+            b, drawing_column(self.frame), "another class than the chosen one",
             "the class is chosen on other artists' drawings",
         )  # fmt: skip
         for a, of in chosen.items():
@@ -132,18 +140,16 @@ class Selectivity:
         Of the domain itself the classes are chosen anew each time: what both halves choose scores
         high in both.
         """
-        n, size = self.values.shape[1], len(self.classes)
+        n, cells = self.values.shape[1], [(b, half) for half in HALVES]
         every, at_least = np.arange(n), {a: np.ones(n) for a in chosen}
-        deals = [
-            _dealt_anew(
-                self.frame.iloc[self._cells[b, half]], rng(f"trades in {b}", self.seed, half)
-            )
-            for half in HALVES
+        trades = [
+            traded(self.frame.iloc[self._cells[cell]], rng("trades of drawings", self.seed, half))
+            for half, cell in enumerate(cells)
         ]
         for _ in range(N_PERMUTATIONS):
             told = [
-                self._ranked[b, half].aurocs(size, n, next(deal))
-                for half, deal in zip(HALVES, deals, strict=True)
+                self._ranked[cell].aurocs(self._of_classes(cell, next(trade)), n)
+                for cell, trade in zip(cells, trades, strict=True)
             ]
             for a, of in chosen.items():
                 mine = [one.argmax(axis=0) for one in told] if a == b else [one[:n] for one in of]
@@ -156,11 +162,16 @@ class Selectivity:
         The halves share no artist. The drawings of the class and the other classes are resampled,
         as wholes, by the variance of their placements (DeLong et al. 1988, Obuchowski 1997).
         """
-        found = [
-            self._ranked[domain, 1 - half].variance(of) for half, of in enumerate(chosen)
-        ]  # fmt: skip
-        variances, counts = zip(*found, strict=True)
-        return np.sqrt(np.sum(variances, axis=0)) / len(found), np.sum(counts, axis=0)
+        variance, n = np.zeros(len(chosen[0])), np.zeros(len(chosen[0]))
+        for half, of in enumerate(chosen):
+            cell = domain, 1 - half
+            frame = self.frame.iloc[self._cells[cell]]
+            by_drawing = clusters(drawing_of(frame))
+            mine = self._codes[cell][:, None] == of
+            by_class = clusters(frame["label"].to_numpy(object))
+            variance += self._ranked[cell].variance(mine, by_drawing, by_class)
+            n += clusters_in(mine, by_drawing)
+        return np.sqrt(variance) / len(chosen), n
 
     def _of_domain(self, a: str, b: str) -> pd.DataFrame:
         n = self.values.shape[1]
@@ -231,34 +242,9 @@ class Selectivity:
         return pd.DataFrame(rows)
 
 
-def _drawings(frame: pd.DataFrame) -> np.ndarray:
-    """Which drawing each picture shows, or who made it where drawings are not known."""
-    if "drawing" in frame.columns and frame["drawing"].notna().all():
-        return frame["drawing"].astype(str).to_numpy(object)
-    return artists_of(frame)
-
-
 def _mean(told: Sequence[np.ndarray], of: Sequence[np.ndarray], every: np.ndarray) -> np.ndarray:
     """What each half says of the class that the other chose, mean of both."""
     return (told[1][of[0], every] + told[0][of[1], every]) / 2
-
-
-def _dealt_anew(frame: pd.DataFrame, generator: np.random.Generator) -> Iterator[np.ndarray]:
-    """Orders of pictures in which drawings have traded classes, each with another of its artist.
-
-    A picture gets a picture of the drawing whose class it takes. Where artists are not known, any
-    drawing trades with any other.
-    """
-    drawing, place = np.unique(_drawings(frame).astype(str), return_inverse=True)
-    first = np.unique(place, return_index=True)[1]
-    known = "artist" in frame.columns and frame["artist"].notna().all()
-    who = frame["artist"].to_numpy(object)[first] if known else np.zeros(len(drawing))
-    groups = [np.flatnonzero(who == name) for name in pd.unique(who)]
-    while True:
-        order = np.arange(len(drawing))
-        for group in groups:
-            order[group] = generator.permutation(group)
-        yield first[order][place]
 
 
 def placements(above: np.ndarray, below: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -282,82 +268,3 @@ def placements(above: np.ndarray, below: np.ndarray) -> tuple[np.ndarray, np.nda
 
 COMPARED = 2_000_000
 """So many pairs of numbers are compared at a time."""
-
-
-class _Ranked:
-    """Pictures in the order of each unit's numbers, with their classes and drawings.
-
-    `least` and `most` are how many pictures lie below, and not above, each number.
-    """
-
-    def __init__(self, values: np.ndarray, codes: np.ndarray, drawings: np.ndarray) -> None:
-        self.order = values.argsort(axis=0, kind="stable")
-        self.least, self.most = _ties(values, self.order)
-        self.twice_ranks = (self.least + self.most + 1).astype(np.float32)
-        self.codes, self.by_class = codes, _members(codes)
-        self.by_drawing = _members(np.unique(drawings.astype(str), return_inverse=True)[1])
-
-    def aurocs(
-        self, n_classes: int, width: int, order: np.ndarray | slice = slice(None)
-    ) -> np.ndarray:
-        """How often a picture of a class has the larger number, "class unit", of the first units.
-
-        With an `order` pictures have the classes of others. Ties count half (Mann and Whitney
-        1947).
-        """
-        of = self.codes[order] == np.arange(n_classes)[:, None]
-        n = of.sum(axis=1)[:, None]
-        # twice a rank is whole, and its sums are exact in float32 below 2^24
-        twice = of.astype(np.float32) @ self.twice_ranks[:, :width]
-        return (twice / 2.0 - n * (n + 1) / 2) / (n * (of.shape[1] - n))
-
-    def placements(self, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which pictures are of each unit's class, and what share of the other side they exceed.
-
-        For a picture of another class it is the share of the class's pictures that lie below it.
-        """
-        mine = self.codes[:, None] == of
-        below = np.zeros((len(mine) + 1, len(of)))
-        order, least, most = (each[:, : len(of)] for each in (self.order, self.least, self.most))
-        np.cumsum(np.take_along_axis(mine, order, axis=0), axis=0, out=below[1:])
-        of_class = (
-            np.take_along_axis(below, least, axis=0) + np.take_along_axis(below, most, axis=0)
-        ) / 2
-        n = mine.sum(axis=0)
-        others = (least + most) / 2 - of_class
-        return mine, np.where(mine, others / (len(mine) - n), of_class / n)
-
-    def variance(self, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The variance of each unit's AUROC for its class, and the drawings of that class.
-
-        NaN where one side is a single drawing or class.
-        """
-        mine, shares = self.placements(of)
-        variance = np.zeros(len(of))
-        for side, groups in ((mine, self.by_drawing), (~mine, self.by_class)):
-            n = side.sum(axis=0)
-            off = np.where(side, shares - (shares * side).sum(axis=0) / n, 0)
-            k = ((groups @ side.astype(float)) > 0).sum(axis=0)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                variance += ((groups @ off) ** 2).sum(axis=0) * k / (k - 1) / n**2
-        return variance, ((self.by_drawing @ mine.astype(float)) > 0).sum(axis=0)
-
-
-def _ties(values: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many numbers lie below each number of its column, and how many not above it."""
-    ordered, n = np.take_along_axis(values, order, axis=0), len(values)
-    new = np.ones((n + 1, values.shape[1]), dtype=bool)
-    new[1:-1] = ordered[1:] != ordered[:-1]
-    places = np.arange(n)[:, None]
-    begins = np.maximum.accumulate(np.where(new[:-1], places, 0), axis=0)
-    ends = np.minimum.accumulate(np.where(new[1:], places + 1, n)[::-1], axis=0)[::-1]
-    least, most = np.empty_like(order), np.empty_like(order)
-    np.put_along_axis(least, order, begins, axis=0)
-    np.put_along_axis(most, order, ends, axis=0)
-    return least, most
-
-
-def _members(codes: np.ndarray) -> Any:
-    """Which pictures each group has, "group picture", as a sparse matrix."""
-    every = np.arange(len(codes))
-    return csr_matrix((np.ones(len(codes)), (codes - codes.min(), every)))

@@ -8,7 +8,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from interp.core.artists import artist_sides
-from interp.probes.galleries.unit_selectivity import Selectivity, _Ranked, placements
+from interp.probes.galleries.ranks import Ranked, clusters, clusters_in, traded
+from interp.probes.galleries.unit_selectivity import Selectivity, placements
 from tests.probes.conftest import make_frame
 
 DOMAINS = ("real", "sketch")
@@ -56,9 +57,12 @@ def test_placements_are_those_of_pairs() -> None:
     values = draw.integers(4, size=(40, 7)).astype(float)
     codes = np.repeat(np.arange(4), 10)
     drawings = np.array([f"c{code} {number // 2}" for number, code in enumerate(codes)])
-    ranked, of = _Ranked(values, codes, drawings), draw.integers(4, size=7)
-    mine, shares = ranked.placements(of)
-    variance, n = ranked.variance(of)
+    ranked, of = Ranked(values), draw.integers(4, size=7)
+    mine = codes[:, None] == of
+    shares = ranked.placements(mine)
+    variance = ranked.variance(mine, clusters(drawings), clusters(codes))
+    assert ranked.aurocs_of(mine) == pytest.approx((shares * mine).sum(axis=0) / 10)
+    assert clusters_in(mine, clusters(drawings)).tolist() == [5] * 7
     for unit, code in enumerate(of):
         own, others = values[codes == code], values[codes != code]
         above, below = (each[:, unit] for each in placements(own, others))
@@ -70,7 +74,7 @@ def test_placements_are_those_of_pairs() -> None:
             (sums**2).sum() * len(sums) / (len(sums) - 1) / size**2
             for sums, size in ((by_drawing, len(own)), (by_class, len(others)))
         )
-        assert variance[unit] == pytest.approx(right) and n[unit] == 5
+        assert variance[unit] == pytest.approx(right)
 
 
 def test_units_of_noise_are_at_chance() -> None:
@@ -121,3 +125,18 @@ def test_random_units_stand_beside_each_unit() -> None:
     random[told.frame["label"] == "c01"] += 9
     row = Selectivity(told.values, random, told.frame, DOMAINS).by_class().iloc[0]
     assert row["random"] > 0.98 and row["random_high"] >= row["random"]
+
+
+def test_drawings_trade_places_with_others_of_their_artist_picture_by_picture() -> None:
+    frame = make_frame(5, ("real",), n_artists=3, copies=2).sample(frac=1, random_state=0)
+    frame = frame.reset_index(drop=True)
+    trades = traded(frame, np.random.default_rng(0))
+    orders = [next(trades) for _ in range(30)]
+    for order in orders:
+        assert sorted(order) == list(range(len(frame)))
+        assert (frame["artist"].to_numpy()[order] == frame["artist"]).all()
+        partners = pd.Series(frame["drawing"].to_numpy()[order]).groupby(frame["drawing"]).nunique()
+        assert (partners == 1).all()
+    assert len({tuple(order) for order in orders}) > 25
+    alone = traded(frame.drop(columns=["drawing", "artist"]), np.random.default_rng(0))
+    assert sorted(next(alone)) == list(range(len(frame)))
