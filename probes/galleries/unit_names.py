@@ -24,7 +24,7 @@ from interp.core.tables import Table
 from interp.core.tower import Tower
 from interp.probes.features.collecting import collect
 from interp.probes.galleries.pictures_of_units import Gallery
-from interp.probes.galleries.ranks import (
+from interp.probes.galleries.ranked_units import (
     Ranked,
     clusters,
     clusters_in,
@@ -57,6 +57,7 @@ def name_units(
 
         value = how often a picture that the unit puts among its highest scores higher for the word
                 than another picture: the AUROC, on drawings by artists that did not choose the word
+                (the word for which the unit's highest score most above the others)
         null  = the same where the unit's numbers trade places between drawings of an artist
 
     Args:
@@ -186,11 +187,17 @@ class _InDomain:
 
     @cached_property
     def best(self) -> list[np.ndarray]:
-        """The word that each half would choose for each unit."""
-        return [
-            Ranked(self.scores[rows]).aurocs(mine.T).argmax(axis=1)
-            for rows, mine in zip(self.halves, self.highest, strict=True)
-        ]
+        """The word that each half would choose: by how much more the unit's highest score for it.
+
+        In scores, not in ranks: by ranks, words that lie near the right one do as well.
+        """
+        chosen = []
+        for rows, mine in zip(self.halves, self.highest, strict=True):
+            scores, n = self.scores[rows], mine.sum(axis=0)[:, None]
+            above = mine.T.astype(np.float32) @ scores
+            rest = scores.sum(axis=0) - above
+            chosen.append((above / n - rest / (len(rows) - n)).argmax(axis=1))
+        return chosen
 
     def measured(self, word: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Value, null, adjusted p and standard error of each unit's word, on the second half."""

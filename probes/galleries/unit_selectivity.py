@@ -18,7 +18,7 @@ from interp.core.artists import artist_sides, n_drawings
 from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import Evidence
 from interp.core.statistics.resampling import Interval
-from interp.probes.galleries.ranks import (
+from interp.probes.galleries.ranked_units import (
     Ranked,
     clusters,
     clusters_in,

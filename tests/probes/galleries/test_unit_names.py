@@ -33,9 +33,14 @@ def concepts() -> np.ndarray:
     return np.stack([*names, *(FRAME["domain"] == name for name in DOMAINS)], axis=1).astype(float)
 
 
+def number_of(row: pd.Series) -> tuple[int, int, int]:
+    """A picture's place, as its colour."""
+    return (*divmod(int(row.name), 256), 0)
+
+
 def of(values: np.ndarray) -> Gallery:
     peaks = Peaks(values, np.zeros(values.shape, int), None)
-    images = ImageTable(FRAME, reader=lambda row: Image.new("RGB", (1, 1)))
+    images = ImageTable(FRAME, reader=lambda row: Image.new("RGB", (1, 1), number_of(row)))
     return Gallery(images, "s", "unit", peaks, DOMAINS, Table("gallery", pd.DataFrame()))
 
 
@@ -57,10 +62,10 @@ def embedded(gallery: Gallery, *, seed: int = 0, n_words: int = 100) -> dict[str
     draw = np.random.default_rng(seed)
     directions = np.linalg.qr(draw.normal(size=(64, 64)))[0][: CLASSES + len(DOMAINS)]
     pictures = concepts() @ directions + 0.1 * draw.normal(size=(len(FRAME), 64))
-    numbers = iter(range(len(FRAME)))
 
     def preprocess(picture: Image.Image) -> Tensor:
-        return torch.from_numpy(pictures[next(numbers, 0)])[None]
+        red, green, _ = np.asarray(picture)[0, 0].tolist()
+        return torch.from_numpy(pictures[256 * red + green])[None]
 
     words = [*(f"c{c:02d}" for c in range(CLASSES)), *DOMAINS, *map(str, range(n_words))]
     others = draw.normal(size=(n_words, 64)) / 8

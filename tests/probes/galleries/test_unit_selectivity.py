@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from interp.core.artists import artist_sides
-from interp.probes.galleries.ranks import Ranked, clusters, clusters_in, traded
+from interp.probes.galleries.ranked_units import Ranked, clusters, clusters_in, traded
 from interp.probes.galleries.unit_selectivity import Selectivity, placements
 from tests.probes.conftest import make_frame
 

@@ -108,11 +108,11 @@ def traded(frame: pd.DataFrame, generator: np.random.Generator) -> Iterator[np.n
     trades alone, and where artists are not, with any other.
     """
     alone = drawing_column(frame) != "drawing"
-    names = np.arange(len(frame)).astype(str) if alone else drawing_of(frame).astype(str)
-    names = np.char.add(names, np.char.add("/", frame["domain"].to_numpy().astype(str)))
+    names = np.arange(len(frame)) if alone else drawing_of(frame)
     _, first, place, size = np.unique(
-        names, return_index=True, return_inverse=True, return_counts=True
-    )
+        pd.factorize(pd.MultiIndex.from_arrays([names, frame["domain"]]))[0],
+        return_index=True, return_inverse=True, return_counts=True,
+    )  # fmt: skip
     rows = np.argsort(place, kind="stable")
     begins = np.cumsum(size) - size
     turn = np.empty_like(place)
