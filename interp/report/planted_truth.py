@@ -126,6 +126,8 @@ DOSED = (
     Dosed("R4 causal directions", "dose", "das"),
     Dosed("R5 parts", "dose of parts", "neuron overlap"),
     Dosed("R6 wiring", "dose of parts", "neuron transfer"),
+    Dosed("R5 parts, ResNet", "dose of networks", "neuron overlap"),
+    Dosed("R6 wiring, ResNet", "dose of networks", "neuron transfer"),
 )
 """Every rung that carries a dose."""
 
@@ -153,7 +155,8 @@ def draw_doses(cells: pd.DataFrame, *, title: str = "What was planted, and what 
     from plotly.subplots import make_subplots
 
     found = [(rung, rows) for rung in DOSED if len(rows := rung.among(cells))]
-    figure = make_subplots(1, len(found) or 1, subplot_titles=[rung.name for rung, _ in found])
+    names = [rung.name.replace(", ", ",<br>") for rung, _ in found]
+    figure = make_subplots(1, len(found) or 1, subplot_titles=names, horizontal_spacing=0.03)
     right = np.linspace(0, 1, 41)
     for column, (rung, rows) in enumerate(found, start=1):
         by_dose = rows.groupby("dose")
@@ -177,11 +180,12 @@ def draw_doses(cells: pd.DataFrame, *, title: str = "What was planted, and what 
         f"{n} planted models; bars: mean 95 % intervals. ● shared, ◐ partly, ○ not, ? cannot tell"
     )
     figure.update_xaxes(title="planted dose", range=[-0.1, 1.15])
-    figure.update_yaxes(range=[-0.2, 1.25])
+    figure.update_yaxes(range=[-0.4, 1.25])
     figure.update_yaxes(title="index", row=1, col=1)
     return figure.update_layout(
-        title=f"{title}<br><sup>{said}</sup>", template="plotly_white", width=1100, height=380
-    )
+        title=f"{title}<br><sup>{said}</sup>", template="plotly_white", width=1400, height=400,
+        margin={"t": 110},
+    )  # fmt: skip
 
 
 Cell = tuple[float | None, str]
