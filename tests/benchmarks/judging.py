@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
 from interp.circuits.planted.conditions import CONDITIONS, DOSES, TIERS, TRAINED
 from interp.circuits.planted.expectations import expected
@@ -312,8 +313,6 @@ def _auroc(own: pd.DataFrame) -> str:
 
     The interval holds 95 % of 1,000 draws of planted models (blueprints, with all their cells).
     """
-    from sklearn.metrics import roc_auc_score
-
     known = own[own["expected"] != PARTLY].dropna(subset=["index"]).reset_index(drop=True)
     shared = (known["expected"] == SHARED).to_numpy()
     if min(shared.sum(), (~shared).sum()) < FEW:
@@ -325,6 +324,16 @@ def _auroc(own: pd.DataFrame) -> str:
     for _ in range(1000):
         some = np.concatenate([rows[one] for one in generator.integers(len(rows), size=len(rows))])
         if len(set(shared[some])) == 2:
-            drawn.append(roc_auc_score(shared[some], index[some]))
+            drawn.append(_area(shared[some], index[some]))
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return f"{roc_auc_score(shared, index):.2f} ({low:.2f} to {high:.2f}, {len(known)})"
+    return f"{_area(shared, index):.2f} ({low:.2f} to {high:.2f}, {len(known)})"
+
+
+def _area(shared: np.ndarray, index: np.ndarray) -> float:
+    """How often what is shared has the larger index; ties count half.
+
+    >>> _area(np.array([True, False, True]), np.array([0.5, 0.5, 0.9]))
+    0.75
+    """
+    ranks, n = rankdata(index), shared.sum()
+    return float((ranks[shared].sum() - n * (n + 1) / 2) / (n * (len(shared) - n)))

@@ -3,7 +3,6 @@
 import base64
 import gzip
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -248,14 +247,6 @@ def test_bad_folders_are_said_in_our_words(build: Build, tmp_path: Path) -> None
     file.write_text("")
     with pytest.raises(OutputError, match="write the page"):
         build_page(build(name="good"), file / "report.html")
-
-
-def test_it_is_quick(build: Build) -> None:
-    folder = build(rung4={"cg-high": 0.8})
-    build_page(folder)
-    started = time.process_time()
-    build_page(folder)
-    assert time.process_time() - started < 10
 
 
 def test_the_words_of_the_page_are_those_of_the_glossary(build: Build) -> None:

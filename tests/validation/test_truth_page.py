@@ -78,8 +78,8 @@ def test_doses_are_told_with_every_answer() -> None:
     ]
     cells.append(a_model(9, SHARED, SHARED, 1.0, condition="dose", dose=0.5, site="other"))
     lines = by_dose(pd.DataFrame(cells)).splitlines()
-    assert lines[2] == "| 0.5 | – | – | 0.45 ◐ 1/2, ● 1/2 | – | – |"
-    assert lines[3] == "| 1 | – | – | 0.90 ● 1/1 | – | – |"
+    assert lines[2] == "| 0.5 | – | – | 0.45 ◐ 1/2, ● 1/2 | – | – | – | – |"
+    assert lines[3] == "| 1 | – | – | 0.90 ● 1/1 | – | – | – | – |"
 
 
 def test_a_page_without_the_place_of_a_table_is_refused() -> None:

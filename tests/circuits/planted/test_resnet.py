@@ -183,6 +183,7 @@ def test_a_dose_is_the_share_of_channels_that_serve_both_domains(dose: float) ->
     assert len(a) == len(b) and len(a & b) == dose * len(a)
 
 
+@pytest.mark.long
 def test_one_network_in_two_blind_copies_tells_both_domains_alike() -> None:
     """What a copy sees of the domain that it serves is what the whole network saw."""
     planted = plant_resnet(ResNetBlueprint(DOSE_OF_NETWORKS, 1, 0.5))
