@@ -151,14 +151,23 @@ def _readable(transfer: pd.DataFrame) -> pd.DataFrame:
     verdicts[rows["low"] > rows["null"]] = SHARED
     rows["verdict"] = verdicts
     order = {NOT_SHARED: 0, CANNOT_TELL: 1, SHARED: 2}
-    found = []
     keys = [name for name in ("site", *PLACE) if name in rows]
-    for _, same in rows.groupby(keys, dropna=False, sort=False):
-        for a, b in combinations(sorted(same["domain"].unique()), 2):
-            two = same[same["domain"].isin([a, b])]
-            worst = two.assign(rank=two["verdict"].map(order)).sort_values(["rank", "index"])
-            found.append(worst.iloc[:1].assign(domain_a=a, domain_b=b))
-    return pd.concat(found).drop(columns="rank") if found else rows.assign(domain_a="", domain_b="")
+    group = rows.groupby(keys, dropna=False, sort=False).ngroup()
+    ranked = rows.assign(group=group, rank=rows["verdict"].map(order)).sort_values(
+        ["rank", "index"]
+    )
+    worst = ranked.drop_duplicates(["group", "domain"])
+    place = pd.DataFrame({"at": np.arange(len(worst)), **worst[["group", "domain"]]})
+    grid = place.pivot(index="group", columns="domain", values="at")
+    pairs = list(combinations(sorted(grid.columns), 2))
+    if not pairs:
+        return rows.assign(domain_a="", domain_b="")
+    # NaN, and so left out, where a place has one of the two alone
+    chosen = np.stack([grid[[a, b]].min(axis=1, skipna=False) for a, b in pairs], axis=1)
+    of, pair = np.nonzero(~np.isnan(chosen))
+    found = worst.iloc[chosen[of, pair].astype(int)].drop(columns=["group", "rank"])
+    first, second = np.array(pairs, dtype=object)[pair].T
+    return found.assign(domain_a=first, domain_b=second)
 
 
 def _across(transfer: pd.DataFrame) -> pd.DataFrame:
