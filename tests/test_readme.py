@@ -167,6 +167,7 @@ NEW = {
     *("planted_vit", "mask_scores", "UNIT_METHODS", "edge_mask_scores"),
     *("class_faithfulness", "consistent_parts", "multiverse", "draw_multiverse", "draw_doses"),
     *("name_heads", "text_span", "SpanningWords"),
+    *("gallery", "Gallery", "open_gallery", "name_units"),
 }
 """Public names that 0.1 did not have, or not as names of their own."""
 
