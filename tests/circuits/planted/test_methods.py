@@ -78,7 +78,7 @@ def every_way() -> Iterator[Any]:
         yield pytest.param(method, condition, domain, marks=[pytest.mark.long] * again)
 
 
-@pytest.mark.parametrize(("method", "condition", "domain"), every_way())
+@pytest.mark.parametrize(("method", "condition", "domain"), list(every_way()))
 def test_methods_rank_the_true_edges_first(method: str, condition: str, domain: str) -> None:
     _, tower = model(condition)
     scores = attribute(tower, **runs(condition, domain), method=method, batch_size=16).scores
