@@ -17,7 +17,7 @@ from torch import Tensor
 from interp.core.errors import DataError, PictureError, SampleError, check_known, listed
 from interp.core.faces.doors import door
 from interp.core.parallel import side_by_side
-from interp.core.pictures import UNREADABLE, Preparation, Preprocess, Reader, by_batch, gallery
+from interp.core.pictures import UNREADABLE, Preparation, Preprocess, Reader, by_batch, picture_rows
 from interp.core.seeds import rng
 from interp.core.storage.decoded import DECODED
 from interp.core.storage.store import fingerprint, replacing, writable
@@ -79,7 +79,7 @@ class ImageTable:
         """The first pictures of up to eight cells, for notebooks."""
         cells = self.frame.reset_index().groupby(["label", "domain"], sort=False)["index"]
         rows = self.frame.index.get_indexer(cells.first().head(8))
-        return gallery([[self._shown(int(row)) for row in rows]], repr(self))
+        return picture_rows([[self._shown(int(row)) for row in rows]], repr(self))
 
     def _shown(self, row: int) -> tuple[Image.Image, str]:
         """A picture and what it shows."""
@@ -445,7 +445,7 @@ class Pairs:
     def _repr_html_(self) -> str:
         """The first eight pairs, clean above corrupt, for notebooks."""
         both = (self.clean_rows[:8], self.corrupt_rows[:8])
-        return gallery([[self.images._shown(int(row)) for row in rows] for rows in both],
+        return picture_rows([[self.images._shown(int(row)) for row in rows] for rows in both],
                        f"{len(self):,} pairs, clean above corrupt")  # fmt: skip
 
     @property

@@ -80,7 +80,9 @@ class Preparation(NamedTuple):
 Preprocess = Callable[[Image.Image], Tensor]
 
 
-def gallery(rows: Sequence[Sequence[tuple[Image.Image, str]]], caption: str, side: int = 96) -> str:
+def picture_rows(
+    rows: Sequence[Sequence[tuple[Image.Image, str]]], caption: str, side: int = 96
+) -> str:
     """Pictures with words under them as HTML, for notebooks; it needs no file and no network.
 
     Args:
@@ -91,7 +93,7 @@ def gallery(rows: Sequence[Sequence[tuple[Image.Image, str]]], caption: str, sid
     Returns:
         A table in HTML.
 
-    >>> gallery([[(Image.new("RGB", (2, 2)), "<cat>")]], "1 picture").count("&lt;cat&gt;")
+    >>> picture_rows([[(Image.new("RGB", (2, 2)), "<cat>")]], "1 picture").count("&lt;cat&gt;")
     2
     """
     lines = []

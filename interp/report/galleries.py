@@ -7,16 +7,17 @@ import numpy as np
 import pandas as pd
 
 from interp.core.declarations.figures import BLUE, GREY
+from interp.core.declarations.writing import plain
 from interp.core.statistics.index_of_sharing import LEVEL
 from interp.probes import Gallery
 
-CELL, GAP, LINE = 76, 8, 16
+CELL, GAP, LINE = 66, 8, 16
 """Pixels of a picture's side, between pictures, and of a line of words."""
 
-HISTOGRAM, BINS = 210, 30
+HISTOGRAM, BINS = 180, 30
 """Pixels across the histogram, and its bars."""
 
-LETTERS = 11
+LETTERS = 10
 """So many letters of a class stand under a picture; hovering shows all of it."""
 
 
@@ -53,11 +54,11 @@ def draw_gallery(gallery: Gallery, unit: int, domains: Sequence[str]) -> Any:
     figure.update_annotations(x=0, xanchor="left", align="left", font_size=13)
     name = f"{gallery.kind} {unit} of {gallery.site}"
     figure.update_layout(
-        title={"text": f"What {name} responds to<br><sup>{_caption(gallery, unit)}</sup>",
+        title={"text": f"What {name} responds to<br><sup>{_caption(gallery)}</sup>",
                "font_size": 16, "x": 0.01, "y": 0.98, "yanchor": "top"},
         width=strip + HISTOGRAM + 110, height=len(domains) * (row + 46) + 120, barmode="overlay",
         margin={"l": 20, "r": 20, "t": 100, "b": 50}, template="plotly_white", showlegend=False,
-        meta={"caption": _caption(gallery, unit)},
+        meta={"caption": _caption(gallery)},
     )  # fmt: skip
     return figure
 
@@ -74,7 +75,7 @@ def _pictures(
             xref=f"x{2 * number - 1}", yref=f"y{2 * number - 1}", layer="below",
         )  # fmt: skip
     middle = left + CELL / 2
-    labels = [_short(str(label)) for label in shown["label"]]
+    labels = [plain(str(label), LETTERS) for label in shown["label"]]
     words = {"mode": "text", "hoverinfo": "skip", "textfont": {"size": 11}}
     figure.add_scatter(x=middle, y=[LINE / 2] * len(shown), text=shown["shown"].tolist(),
                        row=number, col=1, **words)  # fmt: skip
@@ -83,7 +84,8 @@ def _pictures(
     figure.add_scatter(
         x=middle, y=[LINE + CELL / 2] * len(shown), mode="markers", row=number, col=1,
         marker={"opacity": 0, "size": CELL / 2}, text=[
-            f"{each.label}<br>{each.path}<br>activation {each.activation:.3g} ({each.shown})"
+            f"{plain(str(each.label))}<br>{plain(str(each.path), 60)}<br>"
+            f"activation {each.activation:.3g} ({each.shown})"
             for each in shown.itertuples()
         ], hovertemplate="%{text}<extra></extra>",
     )  # fmt: skip
@@ -96,7 +98,7 @@ def _histogram(
     rows = gallery.images.frame
     own = rows[rows["domain"] == said["domain_b"]]
     values = gallery.values(unit, said["domain_b"])
-    mine = own["label"].isin(str(said["label"]).split(", ")).to_numpy()
+    mine = own["label"].isin([said["label"], said["label_again"]]).to_numpy()
     for name, some, colour in (
         ("other classes", values[~mine], GREY),
         ("its class", values[mine], BLUE),
@@ -126,23 +128,21 @@ def _selectivity(gallery: Gallery, unit: int, domain: str) -> pd.Series:
 
 def _titled(row: pd.Series) -> str:
     """A domain, the class that the unit tells there, and how well."""
+    where = f"<b>{plain(row['domain_b'])}</b>"
     if row["reason"]:
-        return f"<b>{row['domain_b']}</b>: {row['reason']}"
+        return f"{where}: {row['reason']}"
     ends = f" [{row['low']:.2f}, {row['high']:.2f}]" if np.isfinite(row["low"]) else ""
     tells = "tells" if row["p"] < LEVEL else "tells no class beyond chance; best"
+    classes = " or ".join(map(plain, dict.fromkeys([row["label"], row["label_again"]])))
     return (
-        f"<b>{row['domain_b']}</b>: {tells} {row['label']}, AUROC {row['value']:.2f}{ends}, "
-        f"{row['n_units']:g} drawings; another class {row['null']:.2f} (p = {row['p']:.2g}), "
+        f"{where}: {tells} {classes}, AUROC {row['value']:.2f}{ends}, "
+        f"{row['n_units']:g} {row['unit']}s; another class {row['null']:.2f} (p = {row['p']:.2g}), "
         f"random directions {row['random']:.2f}"
     )
 
 
-def _caption(gallery: Gallery, unit: int) -> str:
+def _caption(gallery: Gallery) -> str:
     return (
         f"{len(gallery.images):,} pictures. Frames: where it is most active. Blue: the class that "
         "it tells, chosen on other artists' drawings. 95 % intervals"
     )
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= LETTERS else f"{label[: LETTERS - 1]}…"

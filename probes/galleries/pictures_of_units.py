@@ -169,8 +169,8 @@ class Gallery:
             within: Domains that count; None for all.
 
         Returns:
-            A row for each unit: its class in each domain, whether that is one class, and the least
-            of the AUROCs in these domains (`value`).
+            A row for each unit: its class in each domain, whether that is one class (in all domains
+            and for both halves of the artists), and the least of the AUROCs there (`value`).
 
         Raises:
             DataError: For an unknown domain.
@@ -181,9 +181,11 @@ class Gallery:
         own = frame[(frame["measure"] == FOR_CLASS) & (frame["domain_a"] == frame["domain_b"])]
         own = own[own["domain_a"].isin(names)]
         wide = own.pivot(index="feature", columns="domain_a", values=["value", "label"])
+        again = own.pivot(index="feature", columns="domain_a", values="label_again")
         labels = wide["label"][names]
+        every = pd.concat([labels, again], axis=1)
         made = labels.assign(
-            same_class=labels.nunique(axis=1) == 1,
+            same_class=(every.nunique(axis=1) == 1) & (every != "").all(axis=1),
             value=wide["value"][names].astype(float).min(axis=1),
         )
         return made.sort_values("value", ascending=False).reset_index()
@@ -268,10 +270,8 @@ def gallery(
     of: Any = None,
     *,
     preprocess: Preprocess,
-    domains: Sequence[str] | None = None,
     batch_size: int = 256,
     device: str | torch.device | None = None,
-    n_random: int = N_RANDOM,
     seed: int = 0,
 ) -> Gallery:
     r"""Find the pictures that activate every unit of a site, domains side by side, in one pass.
@@ -294,29 +294,28 @@ def gallery(
             directions "direction feature", which are taken at length 1; or a list of bases
             "direction feature" of subspaces, such as DAS finds, for the length within each.
         preprocess: From a picture to the tower's input.
-        domains: The domains, in the order shown; None for all.
         batch_size: Pictures per forward. The batch is halved when memory runs out.
         device: Where the tower runs; None takes the device of its parameters.
-        n_random: Random directions (or subspaces as large) that are asked the same.
         seed: Seed of the halves of artists, the permutations and the random directions.
 
     Returns:
         The gallery. Its table has `class selectivity` for each unit, domain where the class is
         chosen (`domain_a`) and domain where it is scored (`domain_b`): `null` is the mean over the
-        other classes, `p` permutes classes as wholes, the interval resamples drawings and classes,
-        `random` and `random_high` are the mean and 95 % quantile of random directions. `domain
-        selectivity` is the share of pictures of A above those of B, mean over classes.
+        other classes; for `p` drawings trade classes with others of their artist; the interval
+        resamples drawings and classes; `random` and `random_high` are the mean and 95 % quantile of
+        64 random directions (or subspaces as large). `label` is the class that one half chooses,
+        `label_again` that of the other. `domain selectivity` is the share of pictures of A above
+        those of B, mean over classes.
 
     Raises:
         SiteError: For a site that the tower does not have, or heads where there are none.
         ShapeError: For directions of another width.
         SampleError: For no pictures, or fewer than two classes with drawings in both halves.
         NumericsError: For a NaN or infinity, naming site and picture.
-        DataError: For an unknown domain.
 
     Notes:
-        Units that are the same for all pictures have no class; `reason` says so. Memory grows with
-        pictures times units: 8 bytes each.
+        Units that are the same for all pictures of a domain have no class there; `reason` says so.
+        Memory grows with pictures times units: 8 bytes each.
 
         Sources: galleries of what activates a unit most: Zeiler and Fergus 2014; AUROC as
         selectivity: Mann and Whitney 1947; its variance: DeLong et al. 1988, with whole drawings
@@ -338,21 +337,16 @@ def gallery(
     [['most 1', 'rose'], ['least 1', 'leaf']]
     """
     check_evaluation(tower, "make a gallery")
-    names = list(domains) if domains is not None else images.domains
-    check_known("make a gallery", "domain", names, images.domains)
-    asked = images[images.frame["domain"].isin(names).to_numpy()]
-    if not len(asked):
+    if not len(images):
         raise SampleError("make a gallery", "no pictures", "at least one", "check the selection")
     [site] = find_sites([site], list(tower.sites))
-    if n_random < 1:
-        raise SpecificationError(
-            "make a gallery", f"n_random={n_random}", "1 or more", f"take {N_RANDOM}"
-        )
     kind, peaks, random = find_peaks(
-        tower, asked, site, of, preprocess=preprocess, batch_size=batch_size, device=device,
-        n_random=n_random, seed=seed,
+        tower, images, site, of, preprocess=preprocess, batch_size=batch_size, device=device,
+        n_random=N_RANDOM, seed=seed,
     )  # fmt: skip
-    told = Selectivity(peaks.values, random, asked.frame.reset_index(drop=True), names, seed)
+    told = Selectivity(
+        peaks.values, random, images.frame.reset_index(drop=True), images.domains, seed
+    )
     if len(told.classes) < 2:
         raise SampleError(
             "make a gallery", f"{len(told.classes)} classes that every domain has drawings of by "
@@ -361,9 +355,9 @@ def gallery(
     rows = pd.concat([told.by_class(), told.by_domain()], ignore_index=True)
     rows.insert(0, "site", site)
     rows.insert(1, "code", kind.kind)
-    facts = {"n_random": n_random, "classes": told.classes, "seed": seed}
+    facts = {"n_random": N_RANDOM, "classes": told.classes, "seed": seed}
     table = Table.with_evidence("gallery", rows, facts)
-    return Gallery(asked, site, kind.kind, peaks, tuple(names), table)
+    return Gallery(images, site, kind.kind, peaks, tuple(images.domains), table)
 
 
 @door

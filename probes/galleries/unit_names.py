@@ -95,7 +95,7 @@ def name_units(
     >>> frame = frame.assign(path=frame.index.astype(str))
     >>> from interp.core.images import ImageTable
     >>> from interp.probes.galleries.peaks import Peaks
-    >>> values = np.stack([frame["label"] == "dog", frame.index % 14 < 7], axis=1).astype(float)
+    >>> values = np.stack([frame["label"] == "dog", frame.index % 7], axis=1).astype(float)
     >>> shown = Gallery(ImageTable(frame), "s", "unit", Peaks(values, values.astype(int), None),
     ...                 ("real",), Table("gallery", pd.DataFrame()))
     >>> name_units(shown, top=0.25).frame[["word", "verdict"]].values.tolist()
@@ -179,11 +179,17 @@ class _InDomain:
         """Of each half, which pictures are among each unit's highest, "picture unit"."""
         made = []
         for rows in self.halves:
-            order = np.argsort(-self.values[rows], axis=0, kind="stable")
-            mine = np.zeros(order.shape, dtype=bool)
-            np.put_along_axis(mine, order[: round(self.top * len(rows))], values=True, axis=0)
-            made.append(mine)
+            values, n = self.values[rows], len(rows)
+            last = -np.partition(-values, round(self.top * n) - 1, axis=0)[round(self.top * n) - 1]
+            mine = values >= last
+            many = mine.sum(axis=0) > n / 2  # equal to half of all or more, such as 0
+            made.append(np.where(many, values > last, mine))
         return made
+
+    @cached_property
+    def silent(self) -> np.ndarray:
+        """Units that stand out in too few pictures of a half to be named."""
+        return np.min([mine.sum(axis=0) for mine in self.highest], axis=0) < FEWEST
 
     @cached_property
     def best(self) -> list[np.ndarray]:
@@ -193,7 +199,7 @@ class _InDomain:
         """
         chosen = []
         for rows, mine in zip(self.halves, self.highest, strict=True):
-            scores, n = self.scores[rows], mine.sum(axis=0)[:, None]
+            scores, n = self.scores[rows], mine.sum(axis=0)[:, None].clip(1)
             above = mine.T.astype(np.float32) @ scores
             rest = scores.sum(axis=0) - above
             chosen.append((above / n - rest / (len(rows) - n)).argmax(axis=1))
@@ -206,10 +212,14 @@ class _InDomain:
         value = ranked.aurocs_of(mine)
         trades = traded(frame, rng("trades of units", self.seed))
         drawn = np.stack([ranked.aurocs_of(mine[next(trades)]) for _ in range(N_PERMUTATIONS)])
-        beyond = (np.nanmax(drawn, axis=1)[:, None] >= value - 1e-12).sum(axis=0)
+        drawn[:, self.silent] = -np.inf
+        beyond = (drawn.max(axis=1)[:, None] >= value - 1e-12).sum(axis=0)
         by_drawing = clusters(drawing_of(frame))
-        error = np.sqrt(ranked.variance(mine, by_drawing, by_drawing))
-        return value, np.nanmean(drawn, axis=0), (1 + beyond) / (1 + N_PERMUTATIONS), error
+        with np.errstate(divide="ignore", invalid="ignore"):  # of no picture, where it is silent
+            error = np.sqrt(ranked.variance(mine, by_drawing, by_drawing))
+        p = np.where(self.silent, np.nan, (1 + beyond) / (1 + N_PERMUTATIONS))
+        null = np.where(self.silent, np.nan, drawn.mean(axis=0))
+        return value, null, p, error
 
 
 def _rows(
@@ -220,7 +230,7 @@ def _rows(
     word, again = here.best
     value, null, p, error = here.measured(word)
     others = [each for each in found if each not in (name, ALL_DOMAINS)]
-    fails = {each: found[each].measured(word)[2] >= LEVEL for each in others}
+    fails = {each: ~(found[each].measured(word)[2] < LEVEL) for each in others}
     pictures = here.frame.iloc[here.halves[1]]
     drawings = clusters_in(here.highest[1], clusters(drawing_of(pictures)))
     about = Evidence(
@@ -229,20 +239,21 @@ def _rows(
         n_units=0, n_pictures=len(pictures), n_drawings=n_drawings(pictures),
         unit=drawing_column(pictures),
     )  # fmt: skip
-    constant = np.ptp(here.values[np.concatenate(here.halves)], axis=0) == 0
     reach = stats.t.ppf(0.975, np.maximum(drawings - 1, 1)) * error
     rows = []
     for unit in range(len(word)):
-        held = p[unit] < LEVEL and not constant[unit]
+        held = p[unit] < LEVEL
         ends = np.clip([value[unit] - reach[unit], value[unit] + reach[unit]], 0, 1)
-        reason = "the same for all pictures" if constant[unit] else ""
+        silent = here.silent[unit]
+        reason = f"stands out in fewer than {FEWEST} pictures of a half" if silent else ""
         missing = [each for each in others if fails[each][unit]]
         row = about.row(Interval(float(value[unit]), float(error[unit]), *map(float, ends)),
                         null=float(null[unit]), p=float(p[unit]), reason=reason)  # fmt: skip
         same = f"not in {', '.join(missing)}" if missing else "yes" if others else ""
         rows.append({
             "site": gallery.site, "code": gallery.kind, "feature": unit, "measure": "name",
-            "domain": name, "word": words[word[unit]], "word_again": words[again[unit]],
+            "domain": name, "word": "" if silent else words[word[unit]],
+            "word_again": "" if silent else words[again[unit]],
             **row, "verdict": words[word[unit]] if held else NO_NAME,
             "same_name": same if held else "", "n_units": drawings[unit],
         })  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,7 @@ FOR_CLASS, FOR_DOMAIN = "class selectivity", "domain selectivity"
 
 N_PERMUTATIONS = 99
 HALVES = (0, 1)
+SAME = "the same for all pictures of a domain"
 UPPER = 0.95
 """Of random directions, the quantile that stands beside a unit's number."""
 
@@ -55,10 +56,9 @@ class Selectivity:
         found = [set(self._labels(rows)) for rows in self._cells.values()]
         return sorted(set.intersection(*found))
 
-    @cached_property
-    def constant(self) -> np.ndarray:
-        """Which units are the same for all pictures."""
-        return np.ptp(self.values, axis=0) == 0
+    def constant(self, *domains: str) -> np.ndarray:
+        """Which units are the same for all pictures of these domains together."""
+        return np.ptp(self.values[self.frame["domain"].isin(domains)], axis=0) == 0
 
     def by_class(self) -> pd.DataFrame:
         """A row for each unit and each two domains: where its class is chosen, and where scored."""
@@ -125,12 +125,11 @@ class Selectivity:
         for a, of in chosen.items():
             total = np.mean([one.sum(axis=0) for one in told], axis=0)
             others = (total - values[a]) / (len(labels) - 1)
-            first, second = (labels[one[:n]] for one in of)
-            names = [one if one == two else f"{one}, {two}"
-                     for one, two in zip(first, second, strict=True)]  # fmt: skip
             error, drawings = self._errors(b, [one[:n] for one in of])
-            yield self._rows(FOR_CLASS, (a, b), about, values[a], others, p[a], error, drawings,
-                             names)  # fmt: skip
+            first, again = (labels[one[:n]] for one in of)
+            dead = self.constant(a) | self.constant(b)
+            told_of = _Told(values[a], others, p[a], error, drawings, dead, first, again)
+            yield self._rows(FOR_CLASS, (a, b), about, told_of)
 
     def _permuted_p(
         self, b: str, chosen: Mapping[str, list[np.ndarray]], values: Mapping[str, np.ndarray]
@@ -194,9 +193,10 @@ class Selectivity:
             f"share of pictures of {a} above those of {b}, mean over classes",
         )  # fmt: skip
         p = (1 + at_least) / (1 + N_PERMUTATIONS)
-        half = np.full(len(value), 0.5)
-        return self._rows(FOR_DOMAIN, (a, b), about, value, half, p, spread / np.sqrt(size),
-                          np.full(n, float(size)), [""] * n)  # fmt: skip
+        nobody = np.full(n, "", dtype=object)
+        told = _Told(value, np.full(len(value), 0.5), p, spread / np.sqrt(size),
+                     np.full(n, float(size)), self.constant(a, b), nobody, nobody)  # fmt: skip
+        return self._rows(FOR_DOMAIN, (a, b), about, told)
 
     def _about(self, domain: str, unit: str, null: str, estimand: str) -> Evidence:
         rows = self.frame[self.frame["domain"] == domain]
@@ -206,40 +206,43 @@ class Selectivity:
         )  # fmt: skip
 
     def _rows(
-        self,
-        measure: str,
-        ends: tuple[str, str],
-        about: Evidence,
-        value: np.ndarray,
-        null: np.ndarray,
-        p: np.ndarray,
-        error: np.ndarray,
-        n_units: np.ndarray,
-        names: Sequence[str],
+        self, measure: str, ends: tuple[str, str], about: Evidence, told: "_Told"
     ) -> pd.DataFrame:
-        """A row for each unit; behind the units stand random units, which they are beside."""
-        n = self.values.shape[1]
-        chance = value[n:]
-        beside = {
-            "random": chance.mean() if len(chance) else np.nan,
-            "random_high": np.quantile(chance, UPPER) if len(chance) else np.nan,
-        }
-        reach = stats.t.ppf(0.975, np.maximum(n_units - 1, 1)) * error
+        """A row for each unit, with random units beside it."""
+        chance = told.value[self.values.shape[1] :]
+        beside = {"random": chance.mean(), "random_high": np.quantile(chance, UPPER)}
+        reach = stats.t.ppf(0.975, np.maximum(told.n_units - 1, 1)) * told.error
         rows = []
-        for unit in range(n):
-            dead = bool(self.constant[unit])
-            known = not dead and n_units[unit] > 1
+        for unit, dead in enumerate(told.dead):
+            value, known = float(told.value[unit]), not dead and told.n_units[unit] > 1
             low, high = (
-                np.clip(value[unit] + sign * reach[unit], 0, 1) if known else np.nan
+                float(np.clip(value + sign * reach[unit], 0, 1)) if known else np.nan
                 for sign in (-1, 1)
             )
-            found = Interval(value[unit], error[unit], low, high)
-            reason = "the same for all pictures" if dead else ""
-            row = about.row(found, null=null[unit], p=np.nan if dead else p[unit], reason=reason)
-            named = {"measure": measure, "domain_a": ends[0], "domain_b": ends[1]}
-            rows.append({"feature": unit, **named, "label": "" if dead else names[unit], **row,
-                         "n_units": n_units[unit], **beside})  # fmt: skip
+            row = about.row(
+                Interval(value, float(told.error[unit]), low, high), null=float(told.null[unit]),
+                p=np.nan if dead else float(told.p[unit]), reason=SAME if dead else "",
+            )  # fmt: skip
+            rows.append({
+                "feature": unit, "measure": measure, "domain_a": ends[0], "domain_b": ends[1],
+                "label": "" if dead else told.label[unit],
+                "label_again": "" if dead else told.label_again[unit],
+                **row, "n_units": told.n_units[unit], **beside,
+            })  # fmt: skip
         return pd.DataFrame(rows)
+
+
+class _Told(NamedTuple):
+    """The numbers of all units for two domains; those of random units stand behind `value`."""
+
+    value: np.ndarray
+    null: np.ndarray
+    p: np.ndarray
+    error: np.ndarray
+    n_units: np.ndarray
+    dead: np.ndarray
+    label: np.ndarray
+    label_again: np.ndarray
 
 
 def _mean(told: Sequence[np.ndarray], of: Sequence[np.ndarray], every: np.ndarray) -> np.ndarray:

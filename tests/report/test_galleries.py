@@ -1,11 +1,15 @@
 """The figure of a gallery: every picture with its class, every number with its interval and n."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from interp.core.errors import DataError, SpecificationError
+from interp.core.images import ImageTable
+from interp.core.tables import Table
 from tests.probes.galleries.test_pictures_of_units import DEAD, PRIVATE, SHARED, found
 
 
@@ -46,6 +50,19 @@ def test_what_it_tells_is_said_with_interval_and_n() -> None:
     assert "no class beyond chance; best" in real and "tells c04, AUROC 1.00" in sketch
     assert "the same for all pictures" in drawn(DEAD).layout.annotations[0].text
     assert "144 pictures" in drawn(SHARED).layout.meta["caption"]
+
+
+def test_names_from_data_are_no_markup_and_may_hold_commas() -> None:
+    frame = found().images.frame.replace({"c02": "salt, pepper", "sketch": "<i>sketch"})
+    images = ImageTable(frame, reader=lambda row: Image.new("RGB", (4, 4)))
+    rows = found().table.frame.replace({"c02": "salt, pepper", "sketch": "<i>sketch"})
+    table = Table("gallery", rows)
+    named = replace(found(), images=images, domains=("real", "<i>sketch"), table=table)
+    figure = named.plot(SHARED)
+    said = [note.text for note in figure.layout.annotations]
+    assert "tells salt, pepper, AUROC" in said[0] and "&lt;i&gt;sketch" in said[1]
+    mine = [trace for trace in figure.data if trace.type == "bar" and trace.name == "its class"]
+    assert [sum(trace.y) for trace in mine] == [12, 12]
 
 
 def test_some_domains_may_be_drawn_and_no_others() -> None:

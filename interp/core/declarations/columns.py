@@ -132,6 +132,7 @@ COLUMNS: Mapping[str, Column] = {
     "domain_b": _text("second domain of a pair", key=True),
     "train_domain": _text("domain that a probe was fitted in", key=True),
     "label": _text("class name", key=True),
+    "label_again": _text("the class, as the half that measures would have chosen it"),
     "class_set": _text("which classes: held-out, seen or all", key=True),
     "candidates": _text("among which classes the model chose: all or held-out", key=True),
     "prompts": _text("named set of prompt templates", key=True),

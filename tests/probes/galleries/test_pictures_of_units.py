@@ -89,7 +89,8 @@ def test_a_shared_unit_and_a_private_one_are_told_apart() -> None:
     scored = across.set_index("domain_b")["value"]
     assert scored["sketch"] == 1.0 and scored["real"] < 0.8
     dead = rows[rows["feature"] == DEAD]
-    assert (dead["reason"] == "the same for all pictures").all()
+    assert dead["reason"].str.startswith("the same for all pictures").all()
+    assert not best.loc[DEAD, "same_class"]
 
 
 def test_pictures_go_from_most_to_least_and_a_drawing_counts_once() -> None:
@@ -225,8 +226,6 @@ def test_a_gallery_is_kept_and_opened_with_more_pictures(tmp_path: Path) -> None
         ({"of": np.ones((1, 5))}, ShapeError, "3 features"),
         ({"of": np.zeros((1, 3))}, ShapeError, "one that is 0"),
         ({"of": [np.ones((2, 3))]}, ShapeError, "depend on one another"),
-        ({"domains": ["clipart"]}, DataError, "clipart"),
-        ({"n_random": 0}, SpecificationError, "n_random"),
     ],
 )
 def test_what_cannot_be_shown_is_refused(words: dict[str, Any], error: type, said: str) -> None:
