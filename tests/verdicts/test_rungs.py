@@ -223,3 +223,27 @@ def test_sites_of_wiring_are_joined_one_by_one_and_older_tables_are_as_they_were
     pd.testing.assert_frame_equal(RUNGS["R6"].judged.select(old), old)
     beside = {one.key: one.select(table)["index"].tolist() for one in RUNGS["R6"].beside[:2]}
     assert beside == {"R6 kept": [0.9, 0.9], "R6 knocked out": [0.8, 0.0]}
+
+
+def test_r1_is_judged_in_the_domain_of_each_pair_that_is_harder_to_read() -> None:
+    """At one site all three domains are read, at another two: every pair that there is, once."""
+    read = {("low", "A"): 0.9, ("low", "B"): 0.6, ("low", "C"): 0.1, ("high", "A"): 0.5,
+            ("high", "C"): 0.8}  # fmt: skip
+    rows = [
+        {"site": site, "train_domain": domain, "domain": domain, "centred": False, "value": value,
+         "low": value - 0.05, "high": value + 0.05, "null": 0.1, "p": 0.5, "n_units": 20,
+         "n_drawings": 200}
+        for (site, domain), value in read.items()
+    ]  # fmt: skip
+    found = RUNGS["R1"].judged.select(pd.DataFrame(rows))
+    told = {
+        (row.site, row.domain_a, row.domain_b): (row.domain, row.verdict)
+        for row in found.itertuples()
+    }
+    assert told == {
+        ("low", "A", "B"): ("B", "shared"),
+        ("low", "A", "C"): ("C", "not shared"),
+        ("low", "B", "C"): ("C", "not shared"),
+        ("high", "A", "C"): ("A", "shared"),
+    }
+    assert len(found) == len(told)

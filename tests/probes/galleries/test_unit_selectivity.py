@@ -92,6 +92,13 @@ def test_units_of_noise_are_at_chance() -> None:
     assert 0.03 < (apart["p"] < 0.05).mean() < 0.08
 
 
+def test_what_both_halves_choose_is_no_evidence_by_itself() -> None:
+    """Of four classes both choose one by chance in a fourth of the units, and it scores in both."""
+    frame = of_noise(1200, n_classes=4).by_class()
+    own = frame[frame["domain_a"] == frame["domain_b"]]
+    assert (own["p"] < 0.05).mean() < 0.06  # .04; .10 with the classes of the true halves
+
+
 def test_a_unit_that_tells_a_class_is_found_where_it_does() -> None:
     """One tells c03 in both domains, one c05 in sketches alone, one the domain, one is dead."""
     told = of_noise(4)
