@@ -14,6 +14,9 @@ from interp.probes import Gallery
 CELL, GAP, LINE = 66, 8, 16
 """Pixels of a picture's side, between pictures, and of a line of words."""
 
+BETWEEN = 60
+"""Pixels between two domains' rows, with the two lines above a row and the ticks below it."""
+
 HISTOGRAM, BINS = 180, 30
 """Pixels across the histogram, and its bars."""
 
@@ -38,10 +41,11 @@ def draw_gallery(gallery: Gallery, unit: int, domains: Sequence[str]) -> Any:
     shown = {domain: gallery.shown(unit, domain) for domain in domains}
     n = max(map(len, shown.values()))
     strip, row = n * (CELL + GAP), CELL + 2 * LINE
+    high = len(domains) * (row + BETWEEN) - BETWEEN
     said = {domain: _selectivity(gallery, unit, domain) for domain in domains}
     figure = make_subplots(
         rows=len(domains), cols=2, column_widths=[strip, HISTOGRAM], horizontal_spacing=0.07,
-        vertical_spacing=46 / (len(domains) * (row + 46)),
+        vertical_spacing=BETWEEN / high,
         subplot_titles=[title for domain in domains for title in (_titled(said[domain]), "")],
     )  # fmt: skip
     bins = _bins(gallery.values(unit))
@@ -51,12 +55,12 @@ def draw_gallery(gallery: Gallery, unit: int, domains: Sequence[str]) -> Any:
         figure.update_yaxes(range=(row, 0), visible=False, row=number, col=1)
         _histogram(figure, gallery, unit, said[domain], bins, number)
     figure.update_xaxes(title="activation", row=len(domains), col=2)
-    figure.update_annotations(x=0, xanchor="left", align="left", font_size=13)
+    figure.update_annotations(x=0, xanchor="left", align="left", font_size=12)
     name = f"{gallery.kind} {unit} of {gallery.site}"
     figure.update_layout(
         title={"text": f"What {name} responds to<br><sup>{_caption(gallery)}</sup>",
-               "font_size": 16, "x": 0.01, "y": 0.98, "yanchor": "top"},
-        width=strip + HISTOGRAM + 110, height=len(domains) * (row + 46) + 120, barmode="overlay",
+               "font_size": 16, "x": 0.01, "y": 1, "yanchor": "top", "pad_t": 26},
+        width=strip + HISTOGRAM + 110, height=high + 150, barmode="overlay",
         margin={"l": 20, "r": 20, "t": 100, "b": 50}, template="plotly_white", showlegend=False,
         meta={"caption": _caption(gallery)},
     )  # fmt: skip
@@ -135,7 +139,7 @@ def _titled(row: pd.Series) -> str:
     tells = "tells" if row["p"] < LEVEL else "tells no class beyond chance; best"
     classes = " or ".join(map(plain, dict.fromkeys([row["label"], row["label_again"]])))
     return (
-        f"{where}: {tells} {classes}, AUROC {row['value']:.2f}{ends}, "
+        f"{where}: {tells} {classes}<br>AUROC {row['value']:.2f}{ends}, "
         f"{row['n_units']:g} {row['unit']}s; another class {row['null']:.2f} (p = {row['p']:.2g}), "
         f"random directions {row['random']:.2f}"
     )

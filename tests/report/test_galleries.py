@@ -45,9 +45,9 @@ def test_histograms_count_every_picture_of_a_domain() -> None:
 
 def test_what_it_tells_is_said_with_interval_and_n() -> None:
     said = [note.text for note in drawn(SHARED).layout.annotations]
-    assert all("tells c02, AUROC 1.00 [1.00, 1.00], 6 drawings; another class" in t for t in said)
+    assert all("tells c02<br>AUROC 1.00 [1.00, 1.00], 6 drawings; another class" in t for t in said)
     real, sketch = (note.text for note in drawn(PRIVATE).layout.annotations)
-    assert "no class beyond chance; best" in real and "tells c04, AUROC 1.00" in sketch
+    assert "no class beyond chance; best" in real and "tells c04<br>AUROC 1.00" in sketch
     assert "the same for all pictures" in drawn(DEAD).layout.annotations[0].text
     assert "144 pictures" in drawn(SHARED).layout.meta["caption"]
 
@@ -60,7 +60,7 @@ def test_names_from_data_are_no_markup_and_may_hold_commas() -> None:
     named = replace(found(), images=images, domains=("real", "<i>sketch"), table=table)
     figure = named.plot(SHARED)
     said = [note.text for note in figure.layout.annotations]
-    assert "tells salt, pepper, AUROC" in said[0] and "&lt;i&gt;sketch" in said[1]
+    assert "tells salt, pepper<br>AUROC" in said[0] and "&lt;i&gt;sketch" in said[1]
     mine = [trace for trace in figure.data if trace.type == "bar" and trace.name == "its class"]
     assert [sum(trace.y) for trace in mine] == [12, 12]
 
