@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -26,6 +27,7 @@ from interp.report.atlas import map_data
 from interp.report.embedding import (
     PAGE_BYTES,
     Download,
+    Thumbnail,
     compressed,
     downloads,
     embedded_thumbnails,
@@ -143,7 +145,8 @@ def render_page(result: LoadedResult) -> str:
         map_made=replace(MAP, tables=[name for name in MAP.tables if name in result.tables]),
         commands=shown_commands(result),
         thumbnails=domains,
-        examples=[plate for plate in plates if "kind" in plate.keys],
+        examples=_examples(plates),
+        example_titles=EXAMPLES,
         sheets=sheets(result),
         strays=_text(result.facts.get("strays")),
         glossary=glossary_terms(),
@@ -159,6 +162,22 @@ def render_page(result: LoadedResult) -> str:
     none = {name: Download(name, 0, 0, "", True) for name in result.tables}
     rest = len(_template().render(**words, downloads=none).encode())
     return _template().render(**words, downloads=downloads(result, PAGE_BYTES - rest))
+
+
+EXAMPLES = {
+    "patching": "Which pictures patching moves most and least",
+    "units": "What activates them, domains side by side",
+}
+"""Sections that show pictures, and what stands above these."""
+
+
+def _examples(plates: Sequence[Thumbnail]) -> Mapping[str, list[Thumbnail]]:
+    """Pictures by section: by the plate's kind, those of other kinds under patching."""
+    found: dict[str, list[Thumbnail]] = defaultdict(list)
+    for plate in plates:
+        if kind := plate.keys.get("kind"):
+            found[kind if kind in EXAMPLES else "patching"].append(plate)
+    return found
 
 
 def _contents(

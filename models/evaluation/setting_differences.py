@@ -246,8 +246,10 @@ def run_means(accuracy: pd.DataFrame) -> pd.DataFrame:
     keys = ["setting", *CELL, "class_set", "measure"]
     rows = []
     trained = accuracy[(accuracy["measure"] != TOP_1) & (accuracy["control"] == "")]
+    every = trained.groupby([*keys, "seed"], sort=False)[["value", "null"]].mean()
+    blocks = dict(list(every.reset_index("seed").groupby(keys, sort=False)))
     for cell, part in trained.groupby(keys, sort=False):
-        by_block = part.groupby("seed")[["value", "null", "n_pictures"]].mean()
+        by_block = blocks[cell]
         spread = mean_t(by_block["value"].to_numpy())
         null, ceiling = float(by_block["null"].mean()), float(part["ceiling"].iloc[0])
         row = evidence(

@@ -289,7 +289,10 @@ def planted(condition: str) -> Table:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("condition", "right", "wrong"),
-    [("all shared", "shared", "not shared"), ("all separate", "not shared", "shared")],
+    [
+        pytest.param("all shared", "shared", "not shared", marks=pytest.mark.long),
+        ("all separate", "not shared", "shared"),
+    ],
 )
 def test_choices_agree_on_the_planted_answer(condition: str, right: str, wrong: str) -> None:
     table = planted(condition)

@@ -412,6 +412,8 @@ def _sheets(folder: Path) -> None:
         Plate(f"cells-{n}", picture, f"A picture of each class in {domain}", keys).save(folder)
     keys = {"kind": "moved", "setting": "cg-high"}
     Plate("moved", Image.new("RGB", (606, 297), "white"), "cg-high: moved", keys).save(folder)
+    units = {"kind": "units", "setting": "cg-high"}
+    Plate("units", Image.new("RGB", (690, 588), "white"), "cg-high: units", units).save(folder)
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ def layer_tables(index: Mapping[str, float], sites: Mapping[str, float]) -> dict
         "factorisation": [], "directions": [], "separation": [], "domain_probes": [],
         "selectivity": [], "views": [], "erasure": [], "dictionaries": [],
         "feature_sharing": [], "feature_ablation": [], "faithfulness": [], "circuits": [],
+        "unit_galleries": [],
     }  # fmt: skip
     for place, (setting, shared) in enumerate(index.items()):
         own = {"setting": setting, "test_domain": "sketch"}
@@ -47,6 +48,7 @@ def layer_tables(index: Mapping[str, float], sites: Mapping[str, float]) -> dict
         _in_the_middle(made, own | {"site": "layer2.0.hook_resid_post", "depth": 0.4}, shared)
         for domain in ("real", "sketch"):
             _circuit(made, own | {"domain": domain}, shared)
+        _units(made, own | {"site": "layer2.0.hook_resid_post", "depth": 0.4}, shared)
     return {name: pd.DataFrame(rows) for name, rows in made.items()}
 
 
@@ -67,6 +69,19 @@ def _circuit(made: dict[str, list[dict[str, Any]]], where: dict[str, Any], level
         made["circuits"].append(
             where | ends | {"edge": f"{node}->{node_b}", "score": score, "n_pictures": 30}
         )
+
+
+def _units(made: dict[str, list[dict[str, Any]]], where: dict[str, Any], level: float) -> None:
+    """Four units, each with its class told in every domain that it was chosen in."""
+    roles = ("serves both domains", "serves real more", "serves sketch more", "drawn at random")
+    for feature, role in enumerate(roles):
+        unit = {"role": role, "feature": feature, "chosen_for": "class_03"}
+        unit |= {"measure": "class selectivity", "label": "class_03"}
+        for a in PAIR.values():
+            for b in PAIR.values():
+                told = 0.5 + 0.5 * level if "both" in role or a == b else 0.5
+                ends = {"domain_a": a, "domain_b": b}
+                made["unit_galleries"].append(row_of(where | ends | unit, told))
 
 
 def _by_site(

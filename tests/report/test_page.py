@@ -71,6 +71,15 @@ def test_it_says_where_it_comes_from(build: Build) -> None:
     assert "shared mechanism" not in outside_plotly(text)  # there is no R4 in this run
 
 
+def test_pictures_stand_in_the_section_that_they_belong_to(build: Build) -> None:
+    text = build_page(build(sheets=True)).read_text()
+    for anchor, caption in (("units", "cg-high: units"), ("patching", "cg-high: moved")):
+        _, _, rest = text.partition(f'id="{anchor}"')
+        section, _, _ = rest.partition("</section>")
+        assert f">{caption}</figcaption>" in section
+        assert section.count('<figure class="plate">') == 1
+
+
 def test_downloads_are_the_files(build: Build) -> None:
     folder = build()
     text = build_page(folder).read_text()

@@ -135,6 +135,7 @@ def test_foreign_classes_are_never_asked_about(tiny_grid: Result) -> None:
     assert asked == set(study_classes(6))
 
 
+@pytest.mark.long
 def test_a_second_run_makes_nothing_and_says_the_same(tiny_grid: Result) -> None:
     def written() -> dict[Path, int]:
         return {p: p.stat().st_mtime_ns for p in (tiny_grid.folder / "steps").rglob("*.pt")}

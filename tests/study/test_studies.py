@@ -54,6 +54,7 @@ EXPECTED = {
     "overlap",
     "circuit_transfer",
     "circuit_stability",
+    "unit_galleries",
     "rungs",
     "ladder",
     "class_sharing",
@@ -63,7 +64,7 @@ EXPECTED = {
 WITH_EVIDENCE = (
     *("similarity", "transfer", "patching", "transplant", "factorisation", "directions"),
     *("separation", "domain_probes", "erasure", "feature_sharing", "faithfulness"),
-    *("overlap", "circuit_transfer", "circuit_stability"),
+    *("overlap", "circuit_transfer", "circuit_stability", "unit_galleries"),
 )
 
 
@@ -101,7 +102,10 @@ def test_a_domains_circuits_are_steady_once(small_study: Result) -> None:
 
 def test_pictures_are_kept(small_study: Result) -> None:
     kinds = [path.stem.split("-")[0] for path in (small_study.folder / "plates").glob("*.png")]
-    assert kinds.count("moved") == 2 and kinds.count("cells") == kinds.count("pictures") == 6
+    assert (
+        kinds.count("moved") == kinds.count("units") == 2
+        and kinds.count("cells") == kinds.count("pictures") == 6
+    )
 
 
 def test_every_model_and_floor_is_measured(small_study: Result) -> None:

@@ -108,8 +108,7 @@ def column_intervals(
     n = len(means)
     if n < 2:
         return [Interval(float(mean), np.nan, np.nan, np.nan) for mean in means.mean(axis=0)]
-    drawn = rng("bootstrap", seed).integers(n, size=(n_resamples, n))
-    share = np.stack([np.bincount(row, minlength=n) for row in drawn]) / n
+    share = _resampled(n, n_resamples, seed)
     found = []
     for start in range(0, means.shape[1], 1024):  # keeps the resampled means below 20 MB
         block = means[:, start : start + 1024]
@@ -122,6 +121,16 @@ def column_intervals(
             )
         ]
     return found
+
+
+@lru_cache(maxsize=16)
+def _resampled(n: int, n_resamples: int, seed: int) -> np.ndarray:
+    """What share of each resample every one of `n` units makes, `resample unit`.
+
+    A model is asked hundreds of questions about the same classes: their resamples are drawn once.
+    """
+    drawn = rng("bootstrap", seed).integers(n, size=(n_resamples, n))
+    return np.stack([np.bincount(row, minlength=n) for row in drawn]) / n
 
 
 def two_way_interval(

@@ -42,6 +42,7 @@ from interp.core.declarations.figures import (
     AxisSpec,
     ChoiceSpec,
     FigureSpec,
+    GistSpec,
     Look,
     Row,
     Scale,
@@ -52,14 +53,23 @@ from interp.core.declarations.figures import (
 from interp.core.declarations.measures import TRAINED, UNTRAINED, MeasureSpec
 from interp.core.declarations.writing import number, plain
 from interp.core.errors import AlikeError, SampleError
+from interp.core.illustrations import Plate
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say
 from interp.core.seeds import rng
-from interp.core.sites import band_of
+from interp.core.sites import band_of, middle_of
 from interp.core.tables import stacked
 from interp.core.tower import Tower, Wired
 from interp.measures.opened import Frames, OpenedModel
+from interp.measures.responding_units import (
+    BOTH,
+    chosen_units,
+    gallery_of_others,
+    plate_of_units,
+    told_by_units,
+)
 from interp.measures.subjects import PICTURES_PER_CELL, neutral_classifier, present
+from interp.probes.galleries.unit_selectivity import FOR_CLASS
 from interp.verdicts.rungs import RUNGS
 
 UNITS: Mapping[str, str] = {
@@ -416,13 +426,94 @@ CROSSING = SectionSpec(
 )
 
 
+def _told(row: Row) -> str:
+    return f"class chosen in {plain(row['domain_a'])}, told in {plain(row['domain_b'])}"
+
+
+TOLD = FigureSpec(
+    "unit-galleries",
+    "What single units tell",
+    "forest",
+    ("unit_galleries",),
+    method="A unit's class is chosen on some drawings of one domain and scored on others, there "
+    "and in the other domain: the AUROC.",
+    null="The mean over the other classes (column null of the table).",
+    caption="{n}; bars are 95 % intervals. 0.5 is chance. Units are chosen by what they do for "
+    "a class in pictures by other artists. {kinds} {withheld}",
+    alt="Forest of AUROCs for {labels} and each of {subjects} models",
+    where={"measure": FOR_CLASS},
+    scale=RAW,
+    subjects="settings",
+    choices=(TEST_DOMAIN, ChoiceSpec("Unit", "role")),
+    labels=_told,
+    x=AxisSpec("AUROC of the class", limits=(0, 1)),
+)
+
+UNIT_GALLERIES = SectionSpec(
+    "units",
+    "What do the units respond to?",
+    "At the site nearest to half depth one unit is taken that does most for a class in both "
+    "domains, one for each domain that does most more there, and one at random. Galleries show "
+    "what activates each, in pictures by artists whose pictures chose none of them.",
+    (TOLD,),
+    note="What a unit responds to is no proof of what it does: R5 and R6 say that.",
+    optional=("unit_galleries",),
+    gist=GistSpec(
+        "unit_galleries",
+        "The unit that does most for a class in both domains tells a class with an AUROC of "
+        "{range} (0.5 is chance) in drawings by other artists.",
+        where={"measure": FOR_CLASS, "role": BOTH},
+    ),
+)
+
+
 def shared_mechanisms(opened: OpenedModel) -> Frames:
     """All of `crossing` for the pair; of an untrained model causal directions alone.
 
-    These say what such a model would seem to share.
+    These say what such a model would seem to share. Of a trained one beside it: what some of the
+    units that R5 and R6 rest on respond to.
     """
-    across = causal_directions if opened.subject.control else crossing
-    return _filed(opened, across(_seen(opened, opened.analysed), [opened.pair]))
+    seen = _seen(opened, opened.analysed)
+    if opened.subject.control:
+        return _filed(opened, causal_directions(seen, [opened.pair]))
+    return _filed(opened, crossing(seen, [opened.pair]) | _responding(seen, opened.pair))
+
+
+def _responding(seen: Seen, pair: tuple[str, str]) -> Frames:
+    """The table `unit_galleries`: four units of the site nearest to half depth."""
+    cut = next((cut for cut in seen.cuts() if isinstance(cut, Units)), None)
+    if cut is None:
+        return {}
+    first, second = (seen.circuits(domain, cut) for domain in pair)
+    if isinstance(first, str) or isinstance(second, str):
+        return _no_units(first if isinstance(first, str) else str(second))
+    places = _places(first)
+    site = middle_of({name: place["depth"] for name, place in places.items()})
+    units = chosen_units(first, second, site, seen.seed)
+    words: dict[str, Any] = {"preprocess": seen.preprocess, "seed": seen.seed}
+    try:
+        shown = gallery_of_others(seen.tower, seen.images, site, pair, **words)
+    except SampleError as error:
+        return _no_units(str(error))
+    return {"unit_galleries": told_by_units(shown, units, seen.seed).assign(**places[site])}
+
+
+def _no_units(reason: str) -> Frames:
+    return {"unit_galleries": pd.DataFrame([{"measure": FOR_CLASS, "reason": reason}])}
+
+
+def unit_plates(opened: OpenedModel, made: Mapping[str, pd.DataFrame]) -> list[Plate]:
+    """What the units of `unit_galleries` respond to, as one plate."""
+    told = made["unit_galleries"]
+    if "role" not in told:  # reasons alone
+        return []
+    subject = opened.subject
+    shown = gallery_of_others(
+        subject.clip.visual, opened.analysed, str(told["site"].iloc[0]), opened.pair,
+        preprocess=subject.clip.preprocess, seed=subject.seed,
+    )  # fmt: skip
+    keys = {name: str(value) for name, value in subject.place.items()}
+    return [plate_of_units(shown, told, opened.name, keys)]
 
 
 def mechanisms_of_pairs(opened: OpenedModel) -> Frames:
@@ -449,21 +540,25 @@ def _filed(opened: OpenedModel, made: Frames) -> Frames:
     return {name: opened.subject.file(frame) for name, frame in made.items()}
 
 
+MECHANISMS = ("overlap", "circuit_transfer", "das", "circuit_stability")
+"""What is measured of every pair of domains."""
+
 MEASURE = MeasureSpec(
     "crossing",
     shared_mechanisms,
-    tables=("overlap", "circuit_transfer", "das", "circuit_stability"),
-    evidence=("overlap", "circuit_transfer", "das", "circuit_stability"),
+    tables=(*MECHANISMS, "unit_galleries"),
+    evidence=(*MECHANISMS, "unit_galleries"),
     of=(TRAINED, UNTRAINED),
     option="circuits",
-    seconds=55.0,
-    sections=(DAS, CROSSING),
+    seconds=57.0,
+    sections=(DAS, CROSSING, UNIT_GALLERIES),
+    plates=unit_plates,
 )
 PAIRS = MeasureSpec(
     "pairs",
     mechanisms_of_pairs,
-    tables=MEASURE.tables,
-    evidence=MEASURE.evidence,
+    tables=MECHANISMS,
+    evidence=MECHANISMS,
     option="circuits",
     by_name=True,
     seconds=170.0,

@@ -199,7 +199,9 @@ def test_p_and_interval_never_disagree() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("blocks", [3, 6, 12])
-@pytest.mark.parametrize("sd", [0.03, 0.05, 0.08])
+@pytest.mark.parametrize(
+    "sd", [0.03, *(pytest.param(s, marks=pytest.mark.long) for s in (0.05, 0.08))]
+)
 @pytest.mark.parametrize("spread", [np.ones(8), SPREAD], ids=["equal", "observed"])
 def test_false_positives_and_cover_are_nominal(sd: float, blocks: int, spread: np.ndarray) -> None:
     """Over all pairs of eight settings; with three, six and twelve blocks."""

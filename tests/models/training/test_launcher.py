@@ -280,6 +280,7 @@ def torchrun(command: list[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_train_a_resnet_on_labels(toy: Any, tmp_path: Path) -> None:
     run = toy.run(tmp_path, epochs=2, objective="supervised", optimizer="sgd", augment=True)
     torchrun(run.command(device="cpu", processes=2))

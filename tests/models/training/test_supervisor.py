@@ -171,6 +171,7 @@ def test_what_cannot_be_trained_starts_nothing(
         train([good], device="cpu")
 
 
+@pytest.mark.long
 def test_two_ranks_train_on_the_cpu(model_folder: Path, tsv: Path, tmp_path: Path) -> None:
     """open_clip's own main crashes here: DDP is told a device id on the CPU."""
     run = run_of("two", model_folder, tsv, tmp_path, steps=3)

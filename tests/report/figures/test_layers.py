@@ -27,7 +27,7 @@ Build = Callable[..., Path]
 DRAWN = (
     *("factors", "angle", "apart", "selectivity", "directions", "views", "erasure"),
     *("feature-sharing", "feature-ablation", "faithfulness", "circuit", "ladder"),
-    *("sharing-profile", "das", "circuits-abroad", "steady"),
+    *("sharing-profile", "das", "circuits-abroad", "steady", "unit-galleries"),
 )
 CG_HIGH = "CG high diversity"
 
@@ -69,6 +69,7 @@ def test_nothing_measured_nothing_drawn(build: Build, name: str) -> None:
         *("factorisation", "directions", "separation", "domain_probes", "selectivity", "views"),
         *("erasure", "feature_sharing", "feature_ablation", "faithfulness", "circuits"),
         *("das", "circuit_transfer", "circuit_stability", "overlap", "rungs", "ladder"),
+        "unit_galleries",
     )
     hollow = pd.DataFrame({"measure": ["x"], "reason": ["too few classes"]})
     replaced = dict.fromkeys(tables, hollow)
@@ -121,6 +122,18 @@ def test_erasure_shows_what_is_beyond_each_control(result: LoadedResult) -> None
         assert found["error_x"]["array"] == pytest.approx([0.03] * len(rows))
     names = figure.layout["yaxis"]["ticktext"]
     assert any("probe real → sketch" in name for name in names)
+
+
+def test_units_are_told_in_the_domain_of_their_class_and_in_the_other(
+    result: LoadedResult,
+) -> None:
+    figure = figure_of(result, "unit-galleries")
+    assert figure is not None
+    roles = figure.choices[1].options
+    for place, role in enumerate(roles):
+        rows = of(result, "unit_galleries", role=role)
+        assert shown(figure, CG_HIGH, 0, place)["x"] == pytest.approx(rows["value"].tolist())
+    assert len(roles) == 4 and "class chosen in real,<br>told in sketch" in str(figure.layout)
 
 
 def test_features_are_compared_with_units_and_components(result: LoadedResult) -> None:

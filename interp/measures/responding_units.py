@@ -1,0 +1,164 @@
+"""What the units behind R5 and R6 respond to: one that serves both domains, one of each, one drawn.
+
+Units are chosen by what they do for a class in pictures by half of the artists, and shown on
+pictures by the others, so that what a gallery says was not chosen with it.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from interp.circuits import ClassCircuits
+from interp.core.artists import artist_sides
+from interp.core.declarations.writing import between, number
+from interp.core.errors import SampleError
+from interp.core.illustrations import Plate
+from interp.core.images import ImageTable, Preprocess
+from interp.core.progress import say
+from interp.core.seeds import rng
+from interp.core.statistics.index_of_sharing import LEVEL
+from interp.core.storage.store import fingerprint
+from interp.core.tables import stacked
+from interp.core.tower import Tower
+from interp.probes import Gallery, gallery, name_units
+from interp.probes.galleries.unit_selectivity import FOR_CLASS
+
+BOTH, DRAWN = "serves both domains", "drawn at random"
+
+SIDE, GAP = 66, 3
+"""Pixels of a picture in a plate, and between two."""
+
+
+def strength(found: ClassCircuits, site: str) -> pd.DataFrame:
+    """What each unit of a site does for each class, on the first half of the artists.
+
+    The mean of its scores over the class's pairs, as a share of what all the site's units do,
+    signs aside: `class unit`.
+    """
+    here = found.only([site])
+    labels = here.halves[0].pairs.clean.label.to_numpy()
+    means = pd.DataFrame(here.values[0]).groupby(labels).mean()
+    return means.div(means.abs().sum(axis=1).replace(0, np.nan), axis=0).dropna()
+
+
+def chosen_units(a: ClassCircuits, b: ClassCircuits, site: str, seed: int = 0) -> pd.DataFrame:
+    """Four units of a site: `role`, `feature` (its place) and `chosen_for` (a class).
+
+    One that does most for a class in both domains (the least of its two strengths), one for each
+    domain that does most more than in the other, and one drawn from the rest.
+    """
+    first, second = strength(a, site).align(strength(b, site), join="inner", axis=0)
+    by_role = {
+        BOTH: np.minimum(first, second),
+        serves_more(a.domain): first - second.clip(lower=0),
+        serves_more(b.domain): second - first.clip(lower=0),
+    }
+    rows: list[dict[str, object]] = []
+    for role, scores in by_role.items():
+        left = scores.drop(columns=[row["feature"] for row in rows])
+        label, feature = left.stack().idxmax()
+        rows.append({"role": role, "feature": feature, "chosen_for": label})
+    rest = first.columns.difference([row["feature"] for row in rows])
+    drawn = rng("a unit to look at", seed).choice(rest.to_numpy())
+    return pd.DataFrame([*rows, {"role": DRAWN, "feature": int(drawn), "chosen_for": ""}])
+
+
+def serves_more(domain: str) -> str:
+    """The role of a unit that does more for a class in one domain."""
+    return f"serves {domain} more"
+
+
+def gallery_of_others(
+    tower: Tower,
+    images: ImageTable,
+    site: str,
+    domains: Sequence[str],
+    *,
+    preprocess: Preprocess,
+    seed: int = 0,
+) -> Gallery:
+    """The gallery of a site in some domains, on pictures by the half of the artists that chose no
+    unit.
+    """
+    others = images[artist_sides(images.frame) == 1].select(domain=list(domains))
+    return gallery(tower, others, site, preprocess=preprocess, seed=seed)
+
+
+def told_by_units(shown: Gallery, units: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """What the gallery says of the units, and their names, with role and class beside."""
+    frames = [shown.table.frame]
+    try:
+        frames.append(name_units(shown, seed=seed).frame)
+    except SampleError as error:
+        say(f"names of units left out: {error}")
+    return stacked([units.merge(frame, on="feature") for frame in frames])
+
+
+def plate_of_units(shown: Gallery, told: pd.DataFrame, name: str, keys: Mapping[str, str]) -> Plate:
+    """Rows of pictures for each unit, domains under one another, from most to least active.
+
+    `told` are the rows of `told_by_units`; captions call the model by `name`.
+    """
+    units = told[["role", "feature", "chosen_for"]].drop_duplicates()
+    rows = {
+        (int(unit), domain): shown.shown(int(unit), domain)
+        for unit in units["feature"]
+        for domain in shown.domains
+    }
+    strips = [
+        [shown.picture(row, unit, side=SIDE).resize((SIDE, SIDE)) for row in found["row"]]
+        for (unit, _), found in rows.items()
+    ]
+    places = next(iter(rows.values()))["shown"].tolist()
+    words = ". ".join(_words(told[told["feature"] == unit]) for unit in units["feature"])
+    caption = (
+        f"{name[:1].upper()}{name[1:]}: what {len(units)} units of {shown.site} respond to, in "
+        f"{len(shown.images):,} pictures by artists whose pictures chose none of them. For each "
+        f"unit {' above '.join(shown.domains)}, from the most active picture to the least "
+        f"({', '.join(places)}), with a frame where it is most active. {words}."
+    )
+    slug = re.sub(r"[^\w-]+", "-", f"units-{keys.get('setting', '')}-{keys.get('test_domain', '')}")
+    keys = {"kind": "units", **keys}
+    return Plate(
+        f"{slug}-{fingerprint(keys)[:6]}", _sheet(strips, len(shown.domains)), caption, keys
+    )
+
+
+def _words(told: pd.DataFrame) -> str:
+    """A unit's role, and the class that it tells in each domain alone."""
+    first = told.iloc[0]
+    chosen = f" (chosen for {first['chosen_for']})" if first["chosen_for"] else ""
+    own = told[(told["measure"] == FOR_CLASS) & (told["domain_a"] == told["domain_b"])]
+    each = "; ".join(_tells(row) for _, row in own.iterrows())
+    return f"Unit {first['feature']:g} {first['role']}{chosen}: {each}"
+
+
+def _tells(row: pd.Series) -> str:
+    """What a unit tells in a domain.
+
+    >>> _tells(pd.Series({"domain_a": "real", "label": "cat", "value": 0.9, "low": 0.8,
+    ...     "high": 1.0, "null": 0.5, "p": 0.01, "unit": "drawing", "n_units": 6, "reason": ""}))
+    'in real cat, AUROC 0.90 (95 % interval 0.80 to 1.00, n = 6 drawings, another class 0.50)'
+    """
+    if row["reason"]:
+        return f"in {row['domain_a']} nothing is told ({row['reason']})"
+    beyond = "" if row["p"] < LEVEL else "no class beyond chance, best "
+    return (
+        f"in {row['domain_a']} {beyond}{row['label']}, AUROC {number(row['value'])} "
+        f"({between(row['low'], row['high'])}, n = {row['n_units']:g} {row['unit']}s, "
+        f"another class {number(row['null'])})"
+    )
+
+
+def _sheet(strips: Sequence[Sequence[Image.Image]], rows: int) -> Image.Image:
+    """Strips under one another, with more room after the rows of each unit."""
+    step, room = SIDE + GAP, 3 * GAP
+    size = max(map(len, strips)) * step, len(strips) * step + (len(strips) // rows) * room
+    page = Image.new("RGB", size, "white")
+    for down, strip in enumerate(strips):
+        for across, picture in enumerate(strip):
+            page.paste(picture, (across * step, down * step + (down // rows) * room))
+    return page

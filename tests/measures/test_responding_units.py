@@ -1,0 +1,109 @@
+"""Units chosen from circuits whose parts are planted, and shown on pictures that did not choose."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from interp.circuits import ClassCircuits, Units, class_circuits
+from interp.circuits.planted.vit import Planted, planted_vit
+from interp.core.artists import artist_sides
+from interp.core.images import ImageTable
+from interp.measures.responding_units import (
+    BOTH,
+    DRAWN,
+    GAP,
+    SIDE,
+    chosen_units,
+    gallery_of_others,
+    plate_of_units,
+    serves_more,
+    told_by_units,
+)
+from interp.models.towers.vit import HookedViT
+from interp.probes import Gallery
+
+SITE = "blocks.2.mlp.hook_post"
+
+
+class Looked(NamedTuple):
+    name: str
+    planted: Planted
+    images: ImageTable
+    found: list[ClassCircuits]
+    units: pd.DataFrame
+    shown: Gallery
+    told: pd.DataFrame
+
+
+def looked_at(name: str) -> Looked:
+    planted = planted_vit(name, seed=4)
+    tower, images = HookedViT(planted.source), planted.pictures(12)
+    x = planted.preprocess(images.picture(0))[None]
+    cut = Units.of(tower, "blocks.*.mlp.hook_post", x, axis="d_mlp")
+    words = {"preprocess": planted.preprocess}
+    found = [
+        class_circuits(cut, images, domain=domain, classifier=planted.classifier, n=6, **words)
+        for domain in "AB"
+    ]
+    units = chosen_units(*found, SITE)
+    shown = gallery_of_others(tower, images, SITE, ["A", "B"], **words)
+    return Looked(name, planted, images, found, units, shown, told_by_units(shown, units))
+
+
+@pytest.fixture(scope="module", params=["all shared", "all separate"])
+def looked(request: pytest.FixtureRequest) -> Looked:
+    return looked_at(request.param)
+
+
+def true(looked: Looked, domain: str, block: int) -> set[int]:
+    return {unit for layer, unit in looked.planted.truth(domain).neurons if layer == block}
+
+
+def test_roles_are_those_that_were_planted(looked: Looked) -> None:
+    """Separate circuits have their second step in block 2 for A, in block 1 for B."""
+    unit = looked.units.set_index("role")["feature"]
+    assert unit.index.tolist() == [BOTH, serves_more("A"), serves_more("B"), DRAWN]
+    assert unit.is_unique
+    if looked.name == "all shared":
+        assert unit[BOTH] in true(looked, "A", 2) & true(looked, "B", 2)
+        return
+    assert unit[serves_more("A")] in true(looked, "A", 2) - true(looked, "B", 2)
+    other = chosen_units(*looked.found, "blocks.1.mlp.hook_post").set_index("role")["feature"]
+    assert other[serves_more("B")] in true(looked, "B", 1) - true(looked, "A", 1)
+
+
+def test_galleries_are_of_pictures_that_chose_no_unit(looked: Looked) -> None:
+    sides = artist_sides(looked.images.frame)
+    shown = set(looked.shown.images.path)
+    assert shown == set(looked.images[sides == 1].select(domain=["A", "B"]).path)
+    for found in looked.found:
+        for side in (found.halves[0].pairs.clean, found.halves[0].pairs.corrupt):
+            assert not shown & set(side.frame["path"])
+
+
+def test_a_unit_tells_the_class_that_it_was_chosen_for(looked: Looked) -> None:
+    told = looked.told.query("measure == 'class selectivity' and domain_a == domain_b")
+    role, domains = (BOTH, "AB") if looked.name == "all shared" else (serves_more("A"), "A")
+    mine = told[(told["role"] == role) & told["domain_a"].isin(list(domains))]
+    assert len(mine) == len(domains)
+    assert (mine["label"] == mine["chosen_for"]).all() and (mine["p"] < 0.05).all()
+
+
+def test_the_plate_holds_what_the_gallery_shows(looked: Looked) -> None:
+    plate = plate_of_units(looked.shown, looked.told, "the model", {"setting": "a, b"})
+    strips = [(unit, domain) for unit in looked.units["feature"] for domain in "AB"]
+    for down, (unit, domain) in enumerate(strips):
+        rows = looked.shown.shown(int(unit), domain)["row"]
+        top = down * (SIDE + GAP) + down // 2 * 3 * GAP
+        for across, row in enumerate(rows):
+            left = across * (SIDE + GAP)
+            drawn = plate.image.crop((left, top, left + SIDE, top + SIDE))
+            wanted = looked.shown.picture(int(row), int(unit), side=SIDE).resize((SIDE, SIDE))
+            np.testing.assert_array_equal(np.asarray(drawn), np.asarray(wanted))
+    assert isinstance(plate.image, Image.Image)
+    for row in looked.units.itertuples():
+        assert f"Unit {row.feature} {row.role}" in plate.caption
+    assert "n = 2 artists" in plate.caption and plate.keys["kind"] == "units"
