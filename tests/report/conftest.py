@@ -21,7 +21,7 @@ from interp.core.statistics.index_of_sharing import (
 )
 from interp.core.tables import Table
 from interp.report.figures.pieces import Figure
-from interp.report.loaded import LoadedResult
+from interp.report.loaded import LoadedResult, read_result
 from interp.report.sections import draw_figure, page_sections
 from interp.verdicts.judging import climb
 from interp.verdicts.rungs import RUNGS
@@ -382,6 +382,24 @@ def build(tmp_path: Path, written: Callable[..., Path]) -> Build:
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def read_once() -> dict[str, LoadedResult]:
+    return {}
+
+
+@pytest.fixture
+def loaded(build: Build, read_once: dict[str, LoadedResult]) -> Callable[..., LoadedResult]:
+    """The planted study as the page reads it, read once in a test run; nobody changes it."""
+
+    def load(**planted: Any) -> LoadedResult:
+        key = str(planted)
+        if key not in read_once:
+            read_once[key] = read_result(build(**planted))
+        return read_once[key]
+
+    return load
 
 
 def _climb_again(folder: Path) -> None:

@@ -25,8 +25,8 @@ def section(anchor: str) -> SectionSpec:
 
 
 @pytest.fixture
-def result(build: Build) -> LoadedResult:
-    return read_result(build(rung4={"cg-high": 0.8}))
+def result(loaded: Callable[..., LoadedResult]) -> LoadedResult:
+    return loaded(rung4={"cg-high": 0.8})
 
 
 def test_a_rung_is_told_as_its_models_are_counted(result: LoadedResult) -> None:

@@ -20,8 +20,8 @@ ACCURACY = {"natural-only": 0.08, "leave-out-domain": 0.31, "cg-low": 0.22, "cg-
 
 
 @pytest.fixture
-def result(build: Build) -> LoadedResult:
-    return read_result(build(accuracy=ACCURACY))
+def result(loaded: Callable[..., LoadedResult]) -> LoadedResult:
+    return loaded(accuracy=ACCURACY)
 
 
 @pytest.fixture

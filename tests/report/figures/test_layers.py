@@ -33,8 +33,8 @@ CG_HIGH = "CG high diversity"
 
 
 @pytest.fixture
-def result(build: Build) -> LoadedResult:
-    return read_result(build(rung4=INDEX))
+def result(loaded: Callable[..., LoadedResult]) -> LoadedResult:
+    return loaded(rung4=INDEX)
 
 
 def shown(figure: Figure, name: str, *meta: int) -> dict:

@@ -27,8 +27,8 @@ NAMES = {setting: words for setting, (words, _, _) in SETTINGS.items()}
 
 
 @pytest.fixture
-def result(build: Build) -> LoadedResult:
-    return read_result(build(rung4={"natural-only": 0.05, "cg-high": 0.8}))
+def result(loaded: Callable[..., LoadedResult]) -> LoadedResult:
+    return loaded(rung4={"natural-only": 0.05, "cg-high": 0.8})
 
 
 def drawn(result: LoadedResult, name: str) -> Figure:
