@@ -11,6 +11,7 @@ from interp.circuits import ClassCircuits, Units, class_circuits
 from interp.circuits.planted.vit import Planted, planted_vit
 from interp.core.artists import artist_sides
 from interp.core.images import ImageTable
+from interp.measures import responding_units
 from interp.measures.responding_units import (
     BOTH,
     DRAWN,
@@ -20,6 +21,7 @@ from interp.measures.responding_units import (
     gallery_of_others,
     plate_of_units,
     serves_more,
+    strength,
     told_by_units,
 )
 from interp.models.towers.vit import HookedViT
@@ -73,6 +75,28 @@ def test_roles_are_those_that_were_planted(looked: Looked) -> None:
     assert unit[serves_more("A")] in true(looked, "A", 2) - true(looked, "B", 2)
     other = chosen_units(*looked.found, "blocks.1.mlp.hook_post").set_index("role")["feature"]
     assert other[serves_more("B")] in true(looked, "B", 1) - true(looked, "A", 1)
+
+
+def test_strength_is_a_share_of_what_all_units_do_in_the_half_that_chooses(looked: Looked) -> None:
+    found = looked.found[0].only([SITE])
+    labels = found.halves[0].pairs.clean.label.to_numpy()
+    for label, row in strength(looked.found[0], SITE).iterrows():
+        mean = found.values[0][labels == label].mean(axis=0)
+        np.testing.assert_allclose(row, mean / np.abs(mean).sum(), rtol=1e-6)
+
+
+def test_both_is_the_lesser_of_two_and_more_is_what_is_beyond_the_other(
+    looked: Looked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {
+        "A": pd.DataFrame([[0.95, 0.5, 0.1, -0.4, 0.0]], index=["cat"]),
+        "B": pd.DataFrame([[-0.3, 0.4, 0.1, 0.6, 0.0], [0, 0, 0, 0, 0.9]], index=["cat", "dog"]),
+    }
+    monkeypatch.setattr(responding_units, "strength", lambda found, site: told[found.domain])
+    units = chosen_units(*looked.found, SITE).set_index("role")
+    assert units["feature"].drop(DRAWN).tolist() == [1, 0, 3]  # dog is told in B alone: left out
+    assert (units["chosen_for"].drop(DRAWN) == "cat").all()
+    assert units.loc[DRAWN, "feature"] in (2, 4) and units.loc[DRAWN, "chosen_for"] == ""
 
 
 def test_galleries_are_of_pictures_that_chose_no_unit(looked: Looked) -> None:
