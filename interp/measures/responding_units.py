@@ -112,13 +112,11 @@ def plate_of_units(shown: Gallery, told: pd.DataFrame, name: str, keys: Mapping[
         [shown.picture(row, unit, side=SIDE).resize((SIDE, SIDE)) for row in found["row"]]
         for (unit, _), found in rows.items()
     ]
-    places = next(iter(rows.values()))["shown"].tolist()
     words = ". ".join(_words(told[told["feature"] == unit]) for unit in units["feature"])
     caption = (
-        f"{name[:1].upper()}{name[1:]}: what {len(units)} units of {shown.site} respond to, in "
-        f"{len(shown.images):,} pictures by artists whose pictures chose none of them. For each "
-        f"unit {' above '.join(shown.domains)}, from the most active picture to the least "
-        f"({', '.join(places)}), with a frame where it is most active. {words}."
+        f"{name[:1].upper()}{name[1:]}, {shown.site}: what {len(units)} units respond to, "
+        f"{' above '.join(shown.domains)}, from most to least active, in {len(shown.images):,} "
+        f"pictures by artists whose pictures chose none of them. {words}."
     )
     slug = re.sub(r"[^\w-]+", "-", f"units-{keys.get('setting', '')}-{keys.get('test_domain', '')}")
     keys = {"kind": "units", **keys}
@@ -132,24 +130,22 @@ def _words(told: pd.DataFrame) -> str:
     first = told.iloc[0]
     chosen = f" (chosen for {first['chosen_for']})" if first["chosen_for"] else ""
     own = told[(told["measure"] == FOR_CLASS) & (told["domain_a"] == told["domain_b"])]
-    each = "; ".join(_tells(row) for _, row in own.iterrows())
-    return f"Unit {first['feature']:g} {first['role']}{chosen}: {each}"
+    each = ", ".join(_tells(row) for _, row in own.iterrows())
+    return f"Unit {first['feature']:g} {first['role']}{chosen}; it tells {each}"
 
 
 def _tells(row: pd.Series) -> str:
-    """What a unit tells in a domain.
+    """What a unit tells in a domain; other numbers are in the table.
 
     >>> _tells(pd.Series({"domain_a": "real", "label": "cat", "value": 0.9, "low": 0.8,
-    ...     "high": 1.0, "null": 0.5, "p": 0.01, "unit": "drawing", "n_units": 6, "reason": ""}))
-    'in real cat, AUROC 0.90 (95 % interval 0.80 to 1.00, n = 6 drawings, another class 0.50)'
+    ...     "high": 1.0, "p": 0.01, "unit": "drawing", "n_units": 6}))
+    'in real cat (AUROC 0.90, 95 % interval 0.80 to 1.00, n = 6 drawings)'
     """
-    if row["reason"]:
-        return f"in {row['domain_a']} nothing is told ({row['reason']})"
-    beyond = "" if row["p"] < LEVEL else "no class beyond chance, best "
+    if not row["p"] < LEVEL:
+        return f"in {row['domain_a']} no class beyond chance"
     return (
-        f"in {row['domain_a']} {beyond}{row['label']}, AUROC {number(row['value'])} "
-        f"({between(row['low'], row['high'])}, n = {row['n_units']:g} {row['unit']}s, "
-        f"another class {number(row['null'])})"
+        f"in {row['domain_a']} {row['label']} (AUROC {number(row['value'])}, "
+        f"{between(row['low'], row['high'])}, n = {row['n_units']:g} {row['unit']}s)"
     )
 
 

@@ -439,7 +439,7 @@ TOLD = FigureSpec(
     "and in the other domain: the AUROC.",
     null="The mean over the other classes (column null of the table).",
     caption="{n}; bars are 95 % intervals. 0.5 is chance. Units are chosen by what they do for "
-    "a class in pictures by other artists. {kinds} {withheld}",
+    "a class in pictures by other artists. {kinds}",
     alt="Forest of AUROCs for {labels} and each of {subjects} models",
     where={"measure": FOR_CLASS},
     scale=RAW,
@@ -454,7 +454,9 @@ UNIT_GALLERIES = SectionSpec(
     "What do the units respond to?",
     "At the site nearest to half depth one unit is taken that does most for a class in both "
     "domains, one for each domain that does most more there, and one at random. Galleries show "
-    "what activates each, in pictures by artists whose pictures chose none of them.",
+    "what activates each, in pictures by artists whose pictures chose none of them: from the left "
+    "the most active, those above 90, 75 and 50 % of the domain's, and the least, with a frame "
+    "where the unit is most active.",
     (TOLD,),
     note="What a unit responds to is no proof of what it does: R5 and R6 say that.",
     optional=("unit_galleries",),
