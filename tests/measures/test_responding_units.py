@@ -89,8 +89,8 @@ def test_both_is_the_lesser_of_two_and_more_is_what_is_beyond_the_other(
     looked: Looked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = {
-        "A": pd.DataFrame([[0.95, 0.5, 0.1, -0.4, 0.0]], index=["cat"]),
-        "B": pd.DataFrame([[-0.3, 0.4, 0.1, 0.6, 0.0], [0, 0, 0, 0, 0.9]], index=["cat", "dog"]),
+        "A": pd.DataFrame([[0.95, 0.5, 0.1, -0.4, 0.7]], index=["cat"]),
+        "B": pd.DataFrame([[-0.3, 0.4, 0.1, 0.6, -0.4], [0, 0, 0, 0, 0.9]], index=["cat", "dog"]),
     }
     monkeypatch.setattr(responding_units, "strength", lambda found, site: told[found.domain])
     units = chosen_units(*looked.found, SITE).set_index("role")
@@ -114,6 +114,17 @@ def test_a_unit_tells_the_class_that_it_was_chosen_for(looked: Looked) -> None:
     mine = told[(told["role"] == role) & told["domain_a"].isin(list(domains))]
     assert len(mine) == len(domains)
     assert (mine["label"] == mine["chosen_for"]).all() and (mine["p"] < 0.05).all()
+
+
+def test_units_are_named_where_there_are_pictures_enough(looked: Looked) -> None:
+    assert "name" not in set(looked.told["measure"])
+    words = {"preprocess": looked.planted.preprocess}
+    tower, more = HookedViT(looked.planted.source), looked.planted.pictures(60)
+    told = told_by_units(gallery_of_others(tower, more, SITE, "AB", **words), looked.units)
+    named = told[(told["measure"] == "name") & (told["domain"] == "A")].set_index("role")
+    assert named.index.tolist() == looked.units["role"].tolist()
+    role = BOTH if looked.name == "all shared" else serves_more("A")
+    assert named.loc[role, "word"] == named.loc[role, "verdict"] == named.loc[role, "chosen_for"]
 
 
 def test_the_plate_holds_what_the_gallery_shows(looked: Looked) -> None:
