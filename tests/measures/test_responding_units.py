@@ -90,7 +90,7 @@ def test_both_is_the_lesser_of_two_and_more_is_what_is_beyond_the_other(
 ) -> None:
     told = {
         "A": pd.DataFrame([[0.95, 0.5, 0.1, -0.4, 0.7]], index=["cat"]),
-        "B": pd.DataFrame([[-0.3, 0.4, 0.1, 0.6, -0.4], [0, 0, 0, 0, 0.9]], index=["cat", "dog"]),
+        "B": pd.DataFrame([[0.0, 0.4, 0.1, 0.6, -0.4], [0, 0, 0, 0, 0.9]], index=["cat", "dog"]),
     }
     monkeypatch.setattr(responding_units, "strength", lambda found, site: told[found.domain])
     units = chosen_units(*looked.found, SITE).set_index("role")
