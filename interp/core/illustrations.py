@@ -1,10 +1,46 @@
 """Plates: pictures that belong to a result, such as thumbnails and attention maps."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
+
+from interp.core.storage.store import fingerprint
+
+GAP, ROOM = 3, 12
+"""Pixels between two pictures of a sheet, and beside them between two groups."""
+
+
+def sheet(
+    rows: Sequence[Sequence[Image.Image]], side: int, *, across: int = 0, down: int = 0
+) -> Image.Image:
+    """Lay out square pictures in rows, with more room after every so many across and down.
+
+    Args:
+        rows: Rows of pictures, from the top.
+        side: Pixels of a picture's side.
+        across: Pictures of a group in a row; 0 for one group.
+        down: Rows of a group; 0 for one group.
+
+    Returns:
+        The sheet.
+
+    >>> sheet([[Image.new("RGB", (9, 9))] * 4] * 2, 9, across=2).size
+    (60, 24)
+    """
+
+    def place(number: int, group: int) -> int:
+        return number * (side + GAP) + (number // group * ROOM if group else 0)
+
+    wide = max(map(len, rows))
+    size = place(wide - 1, across) + side + GAP, place(len(rows) - 1, down) + side + GAP
+    page = Image.new("RGB", size, "white")
+    for row, pictures in enumerate(rows):
+        for column, picture in enumerate(pictures):
+            page.paste(picture, (place(column, across), place(row, down)))
+    return page
 
 
 @dataclass(frozen=True)
@@ -22,6 +58,26 @@ class Plate:
     image: Image.Image
     caption: str
     keys: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of_model(
+        cls, kind: str, place: Mapping[str, object], image: Image.Image, caption: str
+    ) -> "Plate":
+        """A plate of one model of a study, named by what it shows and by the model's place.
+
+        Args:
+            kind: What it shows, such as "moved".
+            place: The model's place: setting, test domain, seed.
+            image: The picture.
+            caption: The caption.
+
+        >>> Plate.of_model("moved", {"setting": "a, b"}, Image.new("RGB", (1, 1)), "").name[:10]
+        'moved-a-b-'
+        """
+        keys = {"kind": kind, **{name: str(value) for name, value in place.items()}}
+        words = f"{kind}-{keys.get('setting', '')}-{keys.get('test_domain', '')}"
+        slug = re.sub(r"[^\w-]+", "-", words)
+        return cls(f"{slug}-{fingerprint(keys)[:6]}", image, caption, keys)
 
     def save(self, folder: Path) -> Path:
         """Write the plate as PNG, caption and keys in its text chunks."""

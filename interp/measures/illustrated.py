@@ -4,7 +4,6 @@ Six pictures of a model are run again: their attention where the tower has layer
 effect of patching one position at a time. A few seconds for a small tower.
 """
 
-import re
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from typing import Any
@@ -16,11 +15,10 @@ from PIL import Image
 
 from interp.circuits import localise
 from interp.core.errors import InterpError
-from interp.core.illustrations import Plate
+from interp.core.illustrations import Plate, sheet
 from interp.core.images import Pairs
 from interp.core.progress import say
 from interp.core.sites import middle_of
-from interp.core.storage.store import fingerprint
 from interp.measures.subjects import Subject, neutral_classifier
 from interp.models.attribution.attention_patterns import attention_maps
 from interp.models.attribution.overlays import enlarged, laid_over
@@ -95,8 +93,6 @@ def pictured(
     else:
         strips.append(_over(strips[1], effect))
         said.append("what patching each position there alone does, bright is more")
-    keys = {"kind": "moved", **{name: str(value) for name, value in subject.place.items()}}
-    slug = re.sub(r"[^\w-]+", "-", f"moved-{keys.get('setting', '')}-{keys.get('test_domain', '')}")
     words = _words(rows.corrupt.label.tolist(), far[chosen].tolist(), each)
     model = f"{name[:1].upper()}{name[1:]}"
     caption = (
@@ -104,7 +100,7 @@ def pictured(
         f"(last {each}) when {site} takes the clean picture's activation: {words}. "
         f"From the top: {'; '.join(said)}."
     )
-    return [Plate(f"{slug}-{fingerprint(keys)[:6]}", _sheet(strips, each), caption, keys)]
+    return [Plate.of_model("moved", subject.place, sheet(strips, SIDE, across=each), caption)]
 
 
 def _domain(images: Any) -> str:
@@ -164,14 +160,3 @@ def _by_position(
         return laid.reshape(len(pairs), -1)[:, -rows * columns :].reshape(-1, rows, columns)
     laid = effect.sort_values(["example", "row", "column"])["effect"].to_numpy(float)
     return laid.reshape(len(pairs), swept["row"].nunique(), -1)
-
-
-def _sheet(strips: Sequence[Sequence[Image.Image]], each: int) -> Image.Image:
-    """Strips under one another, with a gap between what moved most and least."""
-    gap, n = 3, 2 * each
-    page = Image.new("RGB", (n * (SIDE + gap) + 12, len(strips) * (SIDE + gap)), "white")
-    for down, strip in enumerate(strips):
-        for across, picture in enumerate(strip):
-            aside = 12 * (across >= each)
-            page.paste(picture, (across * (SIDE + gap) + aside, down * (SIDE + gap)))
-    return page

@@ -4,23 +4,30 @@ Units are chosen by what they do for a class in pictures by half of the artists,
 pictures by the others, so that what a gallery says was not chosen with it.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from interp.circuits import ClassCircuits
 from interp.core.artists import artist_sides
-from interp.core.declarations.writing import between, number
+from interp.core.declarations.figures import (
+    RAW,
+    TEST_DOMAIN,
+    AxisSpec,
+    ChoiceSpec,
+    FigureSpec,
+    GistSpec,
+    Row,
+    SectionSpec,
+)
+from interp.core.declarations.writing import between, number, plain
 from interp.core.errors import SampleError
-from interp.core.illustrations import Plate
+from interp.core.illustrations import Plate, sheet
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.core.statistics.index_of_sharing import LEVEL
-from interp.core.storage.store import fingerprint
 from interp.core.tables import stacked
 from interp.core.tower import Tower
 from interp.probes import Gallery, gallery, name_units
@@ -28,8 +35,11 @@ from interp.probes.galleries.unit_selectivity import FOR_CLASS
 
 BOTH, DRAWN = "serves both domains", "drawn at random"
 
-SIDE, GAP = 66, 3
-"""Pixels of a picture in a plate, and between two."""
+N_CHOSEN = 3
+"""Units that are chosen, beside the one that is drawn."""
+
+SIDE = 66
+"""Pixels of a picture in a plate."""
 
 
 def strength(found: ClassCircuits, site: str) -> pd.DataFrame:
@@ -48,9 +58,17 @@ def chosen_units(a: ClassCircuits, b: ClassCircuits, site: str, seed: int = 0) -
     """Four units of a site: `role`, `feature` (its place) and `chosen_for` (a class).
 
     One that does most for a class in both domains (the least of its two strengths), one for each
-    domain that does most more than in the other, and one drawn from the rest.
+    domain that does much more than in the other, and one drawn from the rest. Raises `SampleError`
+    where units do nothing for a class in both.
     """
     first, second = strength(a, site).align(strength(b, site), join="inner", axis=0)
+    if first.empty or first.shape[1] <= N_CHOSEN:
+        raise SampleError(
+            f"choose units of {site}",
+            f"{len(first)} classes that its {first.shape[1]} units tell in both domains",
+            f"one or more, and more than {N_CHOSEN} units",
+            "show the same classes in both domains",
+        )
     by_role = {
         BOTH: np.minimum(first, second),
         serves_more(a.domain): first - second.clip(lower=0),
@@ -97,7 +115,9 @@ def told_by_units(shown: Gallery, units: pd.DataFrame, seed: int = 0) -> pd.Data
     return stacked([units.merge(frame, on="feature") for frame in frames])
 
 
-def plate_of_units(shown: Gallery, told: pd.DataFrame, name: str, keys: Mapping[str, str]) -> Plate:
+def plate_of_units(
+    shown: Gallery, told: pd.DataFrame, name: str, place: Mapping[str, object]
+) -> Plate:
     """Rows of pictures for each unit, domains under one another, from most to least active.
 
     `told` are the rows of `told_by_units`; captions call the model by `name`.
@@ -118,11 +138,8 @@ def plate_of_units(shown: Gallery, told: pd.DataFrame, name: str, keys: Mapping[
         f"{' above '.join(shown.domains)}, from most to least active, in {len(shown.images):,} "
         f"pictures by artists whose pictures chose none of them. {words}."
     )
-    slug = re.sub(r"[^\w-]+", "-", f"units-{keys.get('setting', '')}-{keys.get('test_domain', '')}")
-    keys = {"kind": "units", **keys}
-    return Plate(
-        f"{slug}-{fingerprint(keys)[:6]}", _sheet(strips, len(shown.domains)), caption, keys
-    )
+    picture = sheet(strips, SIDE, down=len(shown.domains))
+    return Plate.of_model("units", place, picture, caption)
 
 
 def _words(told: pd.DataFrame) -> str:
@@ -149,12 +166,44 @@ def _tells(row: pd.Series) -> str:
     )
 
 
-def _sheet(strips: Sequence[Sequence[Image.Image]], rows: int) -> Image.Image:
-    """Strips under one another, with more room after the rows of each unit."""
-    step, room = SIDE + GAP, 3 * GAP
-    size = max(map(len, strips)) * step, len(strips) * step + (len(strips) // rows) * room
-    page = Image.new("RGB", size, "white")
-    for down, strip in enumerate(strips):
-        for across, picture in enumerate(strip):
-            page.paste(picture, (across * step, down * step + (down // rows) * room))
-    return page
+def _told(row: Row) -> str:
+    return f"class chosen in {plain(row['domain_a'])}, told in {plain(row['domain_b'])}"
+
+
+TOLD = FigureSpec(
+    "unit-galleries",
+    "What single units tell",
+    "forest",
+    ("unit_galleries",),
+    method="A unit's class is chosen on some drawings of one domain and scored on others, there "
+    "and in the other domain: the AUROC.",
+    null="The mean over the other classes (column null of the table).",
+    caption="{n}; bars are 95 % intervals. 0.5 is chance. Units are chosen by what they do for "
+    "a class in pictures by other artists. {kinds}",
+    alt="Forest of AUROCs for {labels} and each of {subjects} models",
+    where={"measure": FOR_CLASS},
+    scale=RAW,
+    subjects="settings",
+    choices=(TEST_DOMAIN, ChoiceSpec("Unit", "role")),
+    labels=_told,
+    x=AxisSpec("AUROC of the class", limits=(0, 1)),
+)
+
+UNIT_GALLERIES = SectionSpec(
+    "units",
+    "What do the units respond to?",
+    "At the site nearest to half depth one unit is taken that does most for a class in both "
+    "domains, one for each domain that does much more there than in the other, and one at random. "
+    "Galleries show what activates each, in pictures by artists whose pictures chose none of them: "
+    "from the left the most active, those above 90, 75 and 50 % of the domain's, and the least, "
+    "with a frame where the unit is most active.",
+    (TOLD,),
+    note="What a unit responds to is no proof of what it does: R5 and R6 say that.",
+    optional=("unit_galleries",),
+    gist=GistSpec(
+        "unit_galleries",
+        "The unit that does most for a class in both domains tells a class with an AUROC of "
+        "{range} (0.5 is chance) in drawings by other artists.",
+        where={"measure": FOR_CLASS, "role": BOTH},
+    ),
+)

@@ -23,7 +23,9 @@ PAGE_BYTES = 14_500_000
 TABLE_BYTES = 6_000_000
 """What all embedded tables may weigh at most."""
 
-PLATE_BYTES = 2_000_000
+PLATE_BYTES, SHEET_BYTES = 3_500_000, 2_000_000
+"""What plates may weigh together, and what sheets of all classes may."""
+
 WIDEST_PLATE = 1200
 PREVIEW_ROWS = 200
 
@@ -126,8 +128,15 @@ SHEET = "cells"
 """The `kind` of a plate that holds a picture of every class in a domain."""
 
 
+UNITS = "units"
+"""The `kind` of a plate of what units respond to."""
+
+
 def embedded_thumbnails(result: LoadedResult) -> list[Thumbnail]:
-    """The plates of domains, natural domain first, then all others, as long as they fit."""
+    """The plates of domains, natural domain first, then all others, as long as they fit.
+
+    Units come last: theirs are the largest, and shall push out no other.
+    """
     found, left = [], PLATE_BYTES
     natural = result.natural
     plates = [plate for plate in result.plates if plate.keys.get("kind") != SHEET]
@@ -136,13 +145,14 @@ def embedded_thumbnails(result: LoadedResult) -> list[Thumbnail]:
         plates,
         key=lambda plate: (
             "kind" in plate.keys,
+            plate.keys.get("kind") == UNITS,
             settings.index(plate.keys.get("setting", "")),
             plate.keys.get("domain") != natural,
             plate.name,
         ),
     )
     for plate in order:
-        kind, data = encoded(plate.image)
+        kind, data = encoded(plate.image, small=plate.keys.get("kind") == UNITS)
         source = f"data:{kind};base64,{data}"
         left -= len(source)
         if left < 0:
@@ -167,7 +177,7 @@ def sheets(result: LoadedResult) -> list[str]:
         kind, data = encoded(plate.image, small=True)
         words = {"domain": plate.keys.get("domain", ""), "labels": labels, "size": size}
         found.append(script_json(words | {"columns": columns, "type": kind, "data": data}))
-    return found if sum(map(len, found)) < PLATE_BYTES else []
+    return found if sum(map(len, found)) < SHEET_BYTES else []
 
 
 def encoded(image: Image.Image, *, small: bool = False) -> tuple[str, str]:

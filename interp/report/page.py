@@ -3,9 +3,8 @@
 import hashlib
 import importlib.metadata
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from interp.core.declarations.figures import FigureSpec
 from interp.core.declarations.measures import all_columns
 from interp.core.declarations.writing import percent, sequence
 from interp.core.errors import OutputError
+from interp.core.illustrations import Plate
 from interp.core.statistics.index_of_sharing import (
     BARS,
     CANNOT_TELL,
@@ -26,6 +26,8 @@ from interp.core.storage.store import write_atomic
 from interp.report.atlas import map_data
 from interp.report.embedding import (
     PAGE_BYTES,
+    SHEET,
+    UNITS,
     Download,
     Thumbnail,
     compressed,
@@ -145,8 +147,7 @@ def render_page(result: LoadedResult) -> str:
         map_made=replace(MAP, tables=[name for name in MAP.tables if name in result.tables]),
         commands=shown_commands(result),
         thumbnails=domains,
-        examples=_examples(plates),
-        example_titles=EXAMPLES,
+        examples=_examples(result, plates),
         sheets=sheets(result),
         strays=_text(result.facts.get("strays")),
         glossary=glossary_terms(),
@@ -166,18 +167,37 @@ def render_page(result: LoadedResult) -> str:
 
 EXAMPLES = {
     "patching": "Which pictures patching moves most and least",
-    "units": "What activates them, domains side by side",
+    UNITS: "What activates them, domains side by side",
 }
-"""Sections that show pictures, and what stands above these."""
+"""What stands above the pictures of a section, by its anchor."""
 
 
-def _examples(plates: Sequence[Thumbnail]) -> Mapping[str, list[Thumbnail]]:
+@dataclass(frozen=True)
+class SectionPictures:
+    """The pictures of a section, and how many did not fit."""
+
+    title: str
+    plates: Sequence[Thumbnail]
+    left_out: int
+
+
+def _examples(result: LoadedResult, plates: Sequence[Thumbnail]) -> dict[str, SectionPictures]:
     """Pictures by section: by the plate's kind, those of other kinds under patching."""
-    found: dict[str, list[Thumbnail]] = defaultdict(list)
-    for plate in plates:
-        if kind := plate.keys.get("kind"):
-            found[kind if kind in EXAMPLES else "patching"].append(plate)
-    return found
+
+    def of(plate: Plate | Thumbnail, anchor: str) -> bool:
+        kind = plate.keys.get("kind")
+        return kind not in (None, SHEET) and anchor == (kind if kind in EXAMPLES else "patching")
+
+    every = {
+        anchor: ([plate for plate in plates if of(plate, anchor)],
+                 sum(of(plate, anchor) for plate in result.plates))
+        for anchor in EXAMPLES
+    }  # fmt: skip
+    return {
+        anchor: SectionPictures(EXAMPLES[anchor], shown, n - len(shown))
+        for anchor, (shown, n) in every.items()
+        if n
+    }
 
 
 def _contents(

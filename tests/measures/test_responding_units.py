@@ -10,12 +10,14 @@ from PIL import Image
 from interp.circuits import ClassCircuits, Units, class_circuits
 from interp.circuits.planted.vit import Planted, planted_vit
 from interp.core.artists import artist_sides
+from interp.core.errors import SampleError
+from interp.core.illustrations import GAP, ROOM
 from interp.core.images import ImageTable
 from interp.measures import responding_units
+from interp.measures.catalogue.mechanisms import Seen, responding
 from interp.measures.responding_units import (
     BOTH,
     DRAWN,
-    GAP,
     SIDE,
     chosen_units,
     gallery_of_others,
@@ -99,6 +101,38 @@ def test_both_is_the_lesser_of_two_and_more_is_what_is_beyond_the_other(
     assert units.loc[DRAWN, "feature"] in (2, 4) and units.loc[DRAWN, "chosen_for"] == ""
 
 
+@pytest.mark.parametrize(
+    ("of_a", "of_b"),
+    [
+        (np.ones((1, 5)), np.zeros((0, 5))),  # no class is told in both
+        (np.ones((1, 3)), np.ones((1, 3))),  # nobody is left to be drawn
+    ],
+)
+def test_what_cannot_be_chosen_is_said(
+    looked: Looked, monkeypatch: pytest.MonkeyPatch, of_a: np.ndarray, of_b: np.ndarray
+) -> None:
+    told = {"A": pd.DataFrame(of_a), "B": pd.DataFrame(of_b)}
+    monkeypatch.setattr(responding_units, "strength", lambda found, site: told[found.domain])
+    with pytest.raises(SampleError, match="choose units of"):
+        chosen_units(*looked.found, SITE)
+
+
+def seen(looked: Looked, found: dict[tuple[str, str], ClassCircuits | str]) -> Seen:
+    tower, planted = HookedViT(looked.planted.source), looked.planted
+    return Seen(tower, looked.images, planted.classifier, planted.preprocess, found=found)
+
+
+def test_a_model_is_looked_at_where_its_circuits_are_cut(looked: Looked) -> None:
+    a, b = looked.found
+    found = seen(looked, {("A", "d_mlp"): a, ("B", "d_mlp"): b})
+    told = responding(found, ("A", "B"))["unit_galleries"]
+    assert set(told["site"]) == {"blocks.1.mlp.hook_post"}  # nearest to half depth
+    assert set(told["role"]) == set(looked.units["role"]) and (told["reason"] == "").any()
+    found = seen(looked, {("A", "d_mlp"): a, ("B", "d_mlp"): "too few pictures"})
+    told = responding(found, ("A", "B"))["unit_galleries"]
+    assert told["reason"].tolist() == ["too few pictures"] and "role" not in told
+
+
 def test_galleries_are_of_pictures_that_chose_no_unit(looked: Looked) -> None:
     sides = artist_sides(looked.images.frame)
     shown = set(looked.shown.images.path)
@@ -132,7 +166,7 @@ def test_the_plate_holds_what_the_gallery_shows(looked: Looked) -> None:
     strips = [(unit, domain) for unit in looked.units["feature"] for domain in "AB"]
     for down, (unit, domain) in enumerate(strips):
         rows = looked.shown.shown(int(unit), domain)["row"]
-        top = down * (SIDE + GAP) + down // 2 * 3 * GAP
+        top = down * (SIDE + GAP) + down // 2 * ROOM
         for across, row in enumerate(rows):
             left = across * (SIDE + GAP)
             drawn = plate.image.crop((left, top, left + SIDE, top + SIDE))

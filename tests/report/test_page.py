@@ -4,6 +4,7 @@ import base64
 import gzip
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from interp.core.errors import DataError, OutputError
 from interp.report import build_page
-from interp.report.embedding import downloads
+from interp.report.embedding import downloads, embedded_thumbnails
 from interp.report.loaded import expected_tables, read_result, shown_tables
 from interp.report.page import render_page
 from interp.report.sections import page_sections
@@ -92,6 +93,22 @@ def test_pictures_stand_in_the_section_that_they_belong_to(page: str) -> None:
         section, _, _ = rest.partition("</section>")
         assert f">{caption}</figcaption>" in section
         assert section.count('<figure class="plate">') == 1
+
+
+def test_pictures_of_units_push_out_no_others_and_what_did_not_fit_is_said(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = build(sheets=True)
+    result = read_result(folder)
+    units = [plate for plate in result.plates if plate.keys.get("kind") == "units"]
+    more = replace(result, plates=[*units, *units, *result.plates])
+    kinds = [plate.keys.get("kind", "") for plate in embedded_thumbnails(more)]
+    assert kinds == ["", "", "", "", "moved", "units", "units", "units"]
+    sizes = [len(plate.source) for plate in embedded_thumbnails(more)]
+    monkeypatch.setattr("interp.report.embedding.PLATE_BYTES", sum(sizes[:-1]))
+    text = render_page(more)
+    assert text.count('<figure class="plate">') == 7
+    assert "1 more did not fit: they are in the folder plates" in text
 
 
 def test_downloads_are_the_files(planted: Path, page: str) -> None:

@@ -123,14 +123,16 @@ def column_intervals(
     return found
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)
 def _resampled(n: int, n_resamples: int, seed: int) -> np.ndarray:
     """What share of each resample every one of `n` units makes, `resample unit`.
 
     A model is asked hundreds of questions about the same classes: their resamples are drawn once.
     """
     drawn = rng("bootstrap", seed).integers(n, size=(n_resamples, n))
-    return np.stack([np.bincount(row, minlength=n) for row in drawn]) / n
+    share = np.stack([np.bincount(row, minlength=n) for row in drawn]) / n
+    share.flags.writeable = False  # every caller has the same one
+    return share
 
 
 def two_way_interval(

@@ -42,7 +42,6 @@ from interp.core.declarations.figures import (
     AxisSpec,
     ChoiceSpec,
     FigureSpec,
-    GistSpec,
     Look,
     Row,
     Scale,
@@ -62,7 +61,7 @@ from interp.core.tables import stacked
 from interp.core.tower import Tower, Wired
 from interp.measures.opened import Frames, OpenedModel
 from interp.measures.responding_units import (
-    BOTH,
+    UNIT_GALLERIES,
     chosen_units,
     gallery_of_others,
     plate_of_units,
@@ -426,49 +425,6 @@ CROSSING = SectionSpec(
 )
 
 
-def _told(row: Row) -> str:
-    return f"class chosen in {plain(row['domain_a'])}, told in {plain(row['domain_b'])}"
-
-
-TOLD = FigureSpec(
-    "unit-galleries",
-    "What single units tell",
-    "forest",
-    ("unit_galleries",),
-    method="A unit's class is chosen on some drawings of one domain and scored on others, there "
-    "and in the other domain: the AUROC.",
-    null="The mean over the other classes (column null of the table).",
-    caption="{n}; bars are 95 % intervals. 0.5 is chance. Units are chosen by what they do for "
-    "a class in pictures by other artists. {kinds}",
-    alt="Forest of AUROCs for {labels} and each of {subjects} models",
-    where={"measure": FOR_CLASS},
-    scale=RAW,
-    subjects="settings",
-    choices=(TEST_DOMAIN, ChoiceSpec("Unit", "role")),
-    labels=_told,
-    x=AxisSpec("AUROC of the class", limits=(0, 1)),
-)
-
-UNIT_GALLERIES = SectionSpec(
-    "units",
-    "What do the units respond to?",
-    "At the site nearest to half depth one unit is taken that does most for a class in both "
-    "domains, one for each domain that does most more there, and one at random. Galleries show "
-    "what activates each, in pictures by artists whose pictures chose none of them: from the left "
-    "the most active, those above 90, 75 and 50 % of the domain's, and the least, with a frame "
-    "where the unit is most active.",
-    (TOLD,),
-    note="What a unit responds to is no proof of what it does: R5 and R6 say that.",
-    optional=("unit_galleries",),
-    gist=GistSpec(
-        "unit_galleries",
-        "The unit that does most for a class in both domains tells a class with an AUROC of "
-        "{range} (0.5 is chance) in drawings by other artists.",
-        where={"measure": FOR_CLASS, "role": BOTH},
-    ),
-)
-
-
 def shared_mechanisms(opened: OpenedModel) -> Frames:
     """All of `crossing` for the pair; of an untrained model causal directions alone.
 
@@ -478,10 +434,10 @@ def shared_mechanisms(opened: OpenedModel) -> Frames:
     seen = _seen(opened, opened.analysed)
     if opened.subject.control:
         return _filed(opened, causal_directions(seen, [opened.pair]))
-    return _filed(opened, crossing(seen, [opened.pair]) | _responding(seen, opened.pair))
+    return _filed(opened, crossing(seen, [opened.pair]) | responding(seen, opened.pair))
 
 
-def _responding(seen: Seen, pair: tuple[str, str]) -> Frames:
+def responding(seen: Seen, pair: tuple[str, str]) -> Frames:
     """The table `unit_galleries`: four units of the site nearest to half depth."""
     cut = next((cut for cut in seen.cuts() if isinstance(cut, Units)), None)
     if cut is None:
@@ -491,9 +447,9 @@ def _responding(seen: Seen, pair: tuple[str, str]) -> Frames:
         return _no_units(first if isinstance(first, str) else str(second))
     places = _places(first)
     site = middle_of({name: place["depth"] for name, place in places.items()})
-    units = chosen_units(first, second, site, seen.seed)
     words: dict[str, Any] = {"preprocess": seen.preprocess, "seed": seen.seed}
     try:
+        units = chosen_units(first, second, site, seen.seed)
         shown = gallery_of_others(seen.tower, seen.images, site, pair, **words)
     except SampleError as error:
         return _no_units(str(error))
@@ -514,8 +470,7 @@ def unit_plates(opened: OpenedModel, made: Mapping[str, pd.DataFrame]) -> list[P
         subject.clip.visual, opened.analysed, str(told["site"].iloc[0]), opened.pair,
         preprocess=subject.clip.preprocess, seed=subject.seed,
     )  # fmt: skip
-    keys = {name: str(value) for name, value in subject.place.items()}
-    return [plate_of_units(shown, told, opened.name, keys)]
+    return [plate_of_units(shown, told, opened.name, subject.place)]
 
 
 def mechanisms_of_pairs(opened: OpenedModel) -> Frames:
