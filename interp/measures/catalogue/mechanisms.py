@@ -507,7 +507,7 @@ MEASURE = MeasureSpec(
     evidence=(*MECHANISMS, "unit_galleries"),
     of=(TRAINED, UNTRAINED),
     option="circuits",
-    seconds=57.0,
+    seconds=58.0,
     sections=(DAS, CROSSING, UNIT_GALLERIES),
     plates=unit_plates,
 )
