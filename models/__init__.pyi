@@ -3,6 +3,9 @@ from .attribution.attention_patterns import attention_maps as attention_maps
 from .attribution.attention_patterns import attention_rollout as attention_rollout
 from .attribution.decomposition import Decomposition as Decomposition
 from .attribution.decomposition import decompose as decompose
+from .attribution.heatmap_trials import deletion_insertion as deletion_insertion
+from .attribution.heatmaps import Heatmaps as Heatmaps
+from .attribution.heatmaps import explain as explain
 from .attribution.lens import logit_attrs as logit_attrs
 from .attribution.lens import logit_lens as logit_lens
 from .attribution.named_heads import name_heads as name_heads

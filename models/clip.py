@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -322,6 +323,21 @@ class Clip:
                 stacklevel=2,
             )
         return build_head(self.encode_text, class_names, sentences, self.logit_scale)
+
+    def explain(self, pictures: Any, sentences: Any, **options: Any) -> Any:
+        """Find which patches and which words make a logit; see `interp.models.explain`.
+
+        Args:
+            pictures: A table, pictures, or preprocessed pictures.
+            sentences: Texts, or a classifier.
+            **options: Options of `interp.models.explain`.
+
+        Returns:
+            `Heatmaps`, a map for each picture and sentence.
+        """
+        # found by name, since it opens a `Clip` in its turn
+        heatmaps = import_module("interp.models.attribution.heatmaps")
+        return heatmaps.explain(self, pictures, sentences, **options)
 
     def certify(self, **options: Any) -> Table:
         """Compare both towers with open_clip, site by site; see `interp.models.certify`.

@@ -23,10 +23,10 @@ from interp.circuits.patching.sweeping import check_inputs
 from interp.circuits.tasks.metrics import check_metric, measure, name_of, rows_of
 from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
 from interp.core.arguments import filled
-from interp.core.batching import batches
 from interp.core.errors import NumericsError, SpecificationError
 from interp.core.faces.doors import door
 from interp.core.progress import say, track
+from interp.core.runs.batching import batches
 from interp.core.seeds import rng
 from interp.core.tables import Table
 from interp.core.tower import Tower

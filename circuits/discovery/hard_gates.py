@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from interp.circuits.tasks.metrics import check_metric, measure, rows_of
-from interp.core.batching import batches
 from interp.core.errors import NumericsError, SpecificationError
 from interp.core.progress import track
+from interp.core.runs.batching import batches
 from interp.core.seeds import rng
 from interp.core.tower import Tower
 

@@ -18,8 +18,8 @@ from interp.circuits.edges.stream_gradients import Gradients, backward
 from interp.circuits.edges.wiring import Wiring
 from interp.circuits.tasks.metrics import rows_of
 from interp.core.arguments import MEMORY
-from interp.core.batching import Batching, batches
 from interp.core.progress import track
+from interp.core.runs.batching import Batching, batches
 from interp.core.seeds import rng
 from interp.core.tower import Component, Tower
 

@@ -25,14 +25,15 @@ from interp.circuits.discovery.hard_gates import (
 )
 from interp.circuits.edges.edge_scores import EdgeTask, eap_ig_inputs, in_batches
 from interp.circuits.edges.masked_runs import open_run, run_gated
-from interp.circuits.edges.wiring import Wiring, parts_of, wire, with_frozen_norms
+from interp.circuits.edges.wiring import Wiring, parts_of, wire
 from interp.circuits.patching.sweeping import check_inputs
 from interp.circuits.tasks.metrics import measure
 from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
 from interp.core.arguments import filled
-from interp.core.batching import batches
 from interp.core.errors import SpecificationError
 from interp.core.faces.doors import door
+from interp.core.runs.batching import batches
+from interp.core.runs.straightened import parameters_at_rest
 from interp.core.tower import Tower, resumption
 
 STEPS, RATE = 200, 0.03
@@ -196,7 +197,7 @@ def _alone(task: EdgeTask, gates: Tensor) -> Tensor:
     corrupt = open_run(task.tower, task.corrupt)
     with torch.no_grad():
         start = task.tower(task.clean, stop_at_layer=0)
-    with torch.set_grad_enabled(gates.requires_grad), with_frozen_norms(task.tower):
+    with torch.set_grad_enabled(gates.requires_grad), parameters_at_rest(task.tower):
         outputs = run_gated(
             task.tower, task.wiring, gates, start=start, corrupt=corrupt,
             words=resumption(task.tower, task.clean),

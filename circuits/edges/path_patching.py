@@ -17,10 +17,10 @@ from interp.circuits.edges.masked_runs import Flow, open_run
 from interp.circuits.edges.wiring import Wiring, check_edges, parts_of, wire
 from interp.circuits.patching.sweeping import check_inputs
 from interp.circuits.tasks.metrics import check_metric, measure, rows_of
-from interp.core.batching import batches
 from interp.core.faces.doors import door
 from interp.core.images import Pairs
 from interp.core.progress import say, track
+from interp.core.runs.batching import batches
 from interp.core.tower import Component, Hook, Patch, Tower
 
 

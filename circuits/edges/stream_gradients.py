@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.circuits.edges.wiring import with_frozen_norms
 from interp.circuits.tasks.metrics import measure, name_of
 from interp.core.errors import SpecificationError
+from interp.core.runs.straightened import parameters_at_rest, straightening
 from interp.core.tower import Branched, Component, Hook, Tower
 
 
@@ -66,10 +66,10 @@ def backward(
     names = dict.fromkeys([*(c.reads for c in components), *(c.writes for c in components), *inner])
     kept: dict[str, Tensor] = {}
     swaps: list[tuple[str, Hook]] = [(s, _put(v)) for s, v in (replace or {}).items()]
-    straightening = _straighten(tower) if straight else []
-    with torch.enable_grad(), with_frozen_norms(tower):
+    held = straightening(tower, "attribute by RelP") if straight else []
+    with torch.enable_grad(), parameters_at_rest(tower):
         leaf = stream.detach().requires_grad_()
-        hooks = [*swaps, *straightening, *((name, _keep(kept)) for name in names)]
+        hooks = [*swaps, *held, *((name, _keep(kept)) for name in names)]
         with tower.hooks(fwd_hooks=hooks):
             last = tower(leaf, start_at_layer=0, stop_at_layer=tower.n_layers, **words)
             output = tower(last, start_at_layer=tower.n_layers, **words)
@@ -105,32 +105,3 @@ def _keep(kept: dict[str, Tensor]) -> Hook:
 
 def _put(value: Tensor) -> Hook:
     return lambda tensor, hook: value
-
-
-def _straighten(tower: Tower) -> list[tuple[str, Hook]]:
-    """Hooks that change no activation, but what the gradient takes for granted."""
-    sites = [site for site in tower.sites if tower.layer(site) >= 0]
-    scales = [site for site in sites if site.endswith(("hook_scale", "hook_pattern"))]
-    if not scales:
-        raise SpecificationError(
-            "attribute by RelP",
-            f"a {type(tower).__name__} without sites for norm scales and patterns",
-            "a transformer's sites hook_scale, hook_pattern, hook_pre and hook_post",
-            "use EAP or EAP-IG",
-        )
-    before: dict[str, Tensor] = {}
-
-    def hold(tensor: Tensor, hook: Any) -> Tensor:
-        return tensor.detach()
-
-    def remember(tensor: Tensor, hook: Any) -> None:
-        before[hook.name.removesuffix("hook_pre")] = tensor
-
-    def gain(tensor: Tensor, hook: Any) -> Tensor:
-        x = before[hook.name.removesuffix("hook_post")]
-        safe = torch.where(x == 0, torch.ones_like(x), x)
-        return x * (tensor / safe).detach()
-
-    hooks: list[tuple[str, Hook]] = [(site, hold) for site in scales]
-    hooks += [(site, remember) for site in sites if site.endswith("mlp.hook_pre")]
-    return hooks + [(site, gain) for site in sites if site.endswith("mlp.hook_post")]

@@ -4,8 +4,7 @@ Nodes carry the field's names: `input` (the stream that enters block 0), `a3.h5`
 MLP), `logits` (what reads the last stream). A head reads three times, as `a3.h5<q>`, `<k>`, `<v>`.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -162,19 +161,6 @@ def parts_of(tower: Tower) -> Sequence[Component]:
             "sweep sites or channels instead",
         )
     return tower.components
-
-
-@contextmanager
-def with_frozen_norms(tower: Tower) -> Iterator[None]:
-    """Let no parameter of the tower collect gradients, during a `with` block."""
-    parameters = [p for p in getattr(tower, "parameters", list)() if p.requires_grad]
-    try:
-        for parameter in parameters:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
 
 
 def check_edges(wiring: Wiring, names: Sequence[str]) -> np.ndarray:

@@ -33,10 +33,10 @@ from interp.circuits.tasks.metrics import (
     tried_rows,
 )
 from interp.core.arguments import Budget, BudgetKeywords, filled
-from interp.core.batching import batches
 from interp.core.errors import SampleError, ShapeError, SpecificationError, check_known
 from interp.core.faces.by_name import Named
 from interp.core.faces.doors import door
+from interp.core.runs.batching import batches
 from interp.core.seeds import rng
 from interp.core.sites import find_sites
 from interp.core.tables import Table

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from interp.circuits.patching.engine import Held, walk
-from interp.core.batching import batches
 from interp.core.errors import (
     AlikeError,
     NumericsError,
@@ -16,6 +15,7 @@ from interp.core.errors import (
     check_known,
 )
 from interp.core.faces.doors import door
+from interp.core.runs.batching import batches
 from interp.core.sites import find_sites
 from interp.core.tower import Tower
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.core.batching import Batching
 from interp.core.errors import NumericsError, SiteError
+from interp.core.runs.batching import Batching
 from interp.core.seeds import rng
 from interp.core.tower import Enterable, Finishing, Hook, Tower, check_evaluation, resumption
 

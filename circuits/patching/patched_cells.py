@@ -17,9 +17,9 @@ from torch import Tensor
 from interp.circuits.patching.engine import Activations, Prefix, entries, never_came
 from interp.circuits.tasks.metrics import measure, rows_of
 from interp.core.arguments import Room
-from interp.core.batching import Batching, batches
 from interp.core.errors import NumericsError, ShapeError, SpecificationError, listed
 from interp.core.progress import track
+from interp.core.runs.batching import Batching, batches
 from interp.core.sites import ON_DEMAND
 from interp.core.tower import Patch, Tower, check_evaluation, part
 

@@ -21,9 +21,9 @@ from interp.circuits.patching.sweeping import DIRECTIONS, check_inputs, frame_of
 from interp.circuits.tasks.metrics import measure, name_of, rows_of
 from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
 from interp.core.arguments import filled
-from interp.core.batching import Batching
 from interp.core.errors import NumericsError, ShapeError, SpecificationError, check_known, listed
 from interp.core.faces.doors import door
+from interp.core.runs.batching import Batching
 from interp.core.seeds import rng
 from interp.core.sites import find_sites
 from interp.core.tables import Table

@@ -26,7 +26,6 @@ from interp.circuits.patching.patched_cells import (
 )
 from interp.circuits.tasks.metrics import check_metric, name_of, rows_of, tried_rows
 from interp.core.arguments import Room, RoomKeywords, filled
-from interp.core.batching import batches
 from interp.core.errors import (
     AlikeError,
     SampleError,
@@ -38,6 +37,7 @@ from interp.core.errors import (
 from interp.core.faces.doors import door
 from interp.core.images import Pairs
 from interp.core.progress import say
+from interp.core.runs.batching import batches
 from interp.core.sites import find_sites
 from interp.core.storage.store import fingerprint, replacing, tensor_hash, weights_hash, writable
 from interp.core.tables import Table

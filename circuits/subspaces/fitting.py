@@ -19,9 +19,9 @@ from interp.circuits.patching.patched_cells import make_plan
 from interp.circuits.subspaces.subspace import Subspace, check_k, check_place, place_of, swapped
 from interp.circuits.tasks.metrics import DISTANCES, measure, name_of
 from interp.core.arguments import Budget, BudgetKeywords, filled
-from interp.core.batching import Batching
 from interp.core.errors import NumericsError, SampleError, ShapeError, SpecificationError
 from interp.core.faces.doors import door
+from interp.core.runs.batching import Batching
 from interp.core.seeds import rng
 from interp.core.sites import ON_DEMAND, find_sites
 from interp.core.tower import Tower

@@ -23,7 +23,6 @@ from interp.circuits.tasks.class_tasks import Crossing, CrossingKeywords
 from interp.circuits.tasks.metrics import Metric, Target, measure
 from interp.circuits.tasks.pairs import Transplants, draw_transplants, embed, read
 from interp.core.artists import artist_column, artist_sides, artists_of
-from interp.core.batching import Batching
 from interp.core.errors import (
     AlikeError,
     NumericsError,
@@ -34,6 +33,7 @@ from interp.core.errors import (
 )
 from interp.core.images import ImageTable
 from interp.core.progress import say
+from interp.core.runs.batching import Batching
 from interp.core.seeds import rng
 from interp.core.tower import Tower
 

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.circuits.patching.engine import hold
-from interp.core.batching import Batching
 from interp.core.errors import ShapeError, SiteError, SpecificationError, listed
 from interp.core.faces.doors import door
+from interp.core.runs.batching import Batching
 from interp.core.tower import Tower, part
 
 FEATURES = ("d_model", "d_mlp", "d_head", "d_embed", "channel")

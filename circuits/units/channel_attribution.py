@@ -8,9 +8,9 @@ from torch import Tensor
 from interp.circuits.patching.baselines import Baseline, check_baseline, with_baselines
 from interp.circuits.patching.engine import Held
 from interp.circuits.tasks.metrics import check_metric, measure, name_of, rows_of
-from interp.core.batching import Batching
 from interp.core.errors import NumericsError, SiteError, SpecificationError, listed
 from interp.core.faces.doors import door
+from interp.core.runs.batching import Batching
 from interp.core.sites import find_sites
 from interp.core.tower import Tower
 

@@ -21,9 +21,9 @@ from interp.circuits.patching.baselines import Baseline, check_baseline, with_ba
 from interp.circuits.patching.engine import Held, walk
 from interp.circuits.units.channel_attribution import by_unit, check_finite, check_steps, unit_axis
 from interp.core.arguments import Room, RoomKeywords, filled
-from interp.core.batching import Batching, batches
 from interp.core.errors import ShapeError, SiteError, SpecificationError, check_known, listed
 from interp.core.faces.doors import door
+from interp.core.runs.batching import Batching, batches
 from interp.core.tower import Tower
 
 MEMORY = 2**28

@@ -18,10 +18,10 @@ from interp.circuits.tasks.metrics import check_metric, measure, rows_of
 from interp.circuits.tasks.pairs import PairTask, PairTaskKeywords
 from interp.circuits.units.channel_attribution import unit_axis
 from interp.core.arguments import filled
-from interp.core.batching import batches
 from interp.core.errors import ShapeError, SpecificationError
 from interp.core.faces.doors import door
 from interp.core.progress import say, track
+from interp.core.runs.batching import batches
 from interp.core.seeds import rng
 from interp.core.tables import Table
 from interp.core.tower import Tower

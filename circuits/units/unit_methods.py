@@ -19,8 +19,8 @@ from interp.circuits.units.channel_attribution import (
     unit_axis,
 )
 from interp.circuits.units.learned_masks import mask_scores
-from interp.core.batching import Batching
 from interp.core.faces.by_name import Named
+from interp.core.runs.batching import Batching
 from interp.core.seeds import rng
 from interp.core.tower import Tower
 

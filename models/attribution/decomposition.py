@@ -36,7 +36,7 @@ from interp.models.towers.resnet import HookedResNet
 from interp.models.towers.text import HookedText
 from interp.models.towers.vit import HookedViT
 
-GRANULARITIES = ("layer", "component", "head", "token")
+GRANULARITIES = ("layer", "component", "head", "token", "place")
 """What a part may be."""
 
 COLUMNS = ("kind", "layer", "head", "pos")
@@ -57,9 +57,9 @@ class Decomposition:
     Args:
         parts: The parts, `batch part d_embed`.
         names: The name of each part.
-        labels: A row per part with `kind` (embed, pos_embed, attn, mlp, head, token, block, stem,
-            bias), `layer` (-1 before the blocks, n_layers after them), `head` and `pos` (the source
-            position). Cells that do not apply are missing.
+        labels: A row per part with `kind` (embed, pos_embed, attn, mlp, head, token, place, block,
+            stem, bias), `layer` (-1 before the blocks, n_layers after them), `head` and `pos` (the
+            source position). Cells that do not apply are missing.
         embedding: The tower's own embedding, `batch d_embed`.
 
     >>> labels = pd.DataFrame({"kind": ["embed", "mlp"], "layer": [-1, 0]})
@@ -245,7 +245,8 @@ def decompose(tower: nn.Module, x: Tensor, *, by: str = "component") -> Decompos
         by: What a part is, from coarse to fine. `layer` is a block, attention and MLP together.
             `component` is the attention (with its output bias) or the MLP of a block. `head` is one
             head; MLPs and output biases `b_O` are parts of their own. `token` is one head from one
-            source position; the rest is as for `head`.
+            source position; the rest is as for `head`. `place` is a position: what all heads read
+            there, and what embeddings and MLPs write there; biases are parts of their own.
 
     Returns:
         The parts, `batch part d_embed`, without gradients. Half precision is summed in float32.

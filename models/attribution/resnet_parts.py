@@ -97,15 +97,15 @@ def resnet_pieces(
     Args:
         tower: A ResNet tower in evaluation mode.
         x: Pictures.
-        by: `layer`, `component`, `head` or `token`, as in `decompose`.
+        by: `layer`, `component`, `head`, `token` or `place`, as in `decompose`.
 
     Returns:
         The embedding, and pieces whose parts are computed when `make` is called.
     """
     if by == "head":
         return _head_pieces(tower, x)
-    if by == "token":
-        return _token_pieces(tower, x)
+    if by in ("token", "place"):
+        return _token_pieces(tower, x, one_head=by == "place")
     flow = ResNetFlow(tower)
     embedding = tower.run_with_hooks(x, fwd_hooks=flow.hooks())
     pool, pattern = tower.source.attnpool, flow.pattern[:, :, 0]
@@ -151,8 +151,10 @@ def _head_pieces(tower: HookedResNet, x: Tensor) -> tuple[Tensor, list[Embedding
     return embedding, [EmbeddingPiece(labels, each), _output_bias(tower, x)]
 
 
-def _token_pieces(tower: HookedResNet, x: Tensor) -> tuple[Tensor, list[EmbeddingPiece]]:
-    """One part for each head of the pool and position of the map.
+def _token_pieces(
+    tower: HookedResNet, x: Tensor, *, one_head: bool
+) -> tuple[Tensor, list[EmbeddingPiece]]:
+    """One part for each head of the pool and position of the map, or for each position.
 
     Position 0 of the pool is the mean of the map. What a head takes from it is shared out evenly
     over the other positions, with the position embeddings and the bias, so that they sum to the
@@ -168,6 +170,8 @@ def _token_pieces(tower: HookedResNet, x: Tensor) -> tuple[Tensor, list[Embeddin
         for head in range(pool.num_heads)
         for pos in range(n_places)
     ]
+    if one_head:
+        labels = [Label(f"pos.{pos + 1}", "place", last, pos=pos + 1) for pos in range(n_places)]
 
     def each() -> Tensor:
         # v at place 0 is the mean of the others' up to its position: the map's share of it is
@@ -179,9 +183,8 @@ def _token_pieces(tower: HookedResNet, x: Tensor) -> tuple[Tensor, list[Embeddin
         )
         spread = rearrange(bare + positions[0], "batch pos head d_head -> batch head pos d_head")
         values = own + pattern[:, :, :1, None] / n_places * spread
-        return _project_each(
-            pool, rearrange(values, "batch head pos d_head -> batch pos head d_head")
-        )
+        values = rearrange(values, "batch head pos d_head -> batch pos head d_head")
+        return _project(pool, values) if one_head else _project_each(pool, values)
 
     return embedding, [EmbeddingPiece(labels, each), _output_bias(tower, x)]
 

@@ -121,6 +121,15 @@ class ReadOut:
             total = total + carried.mul_(share[:, channel, :, :, None])
         return torch.as_tensor(total)
 
+    def places(self, stream: Stream) -> Float[Tensor, "batch pos d_embed"]:
+        """What each position of a stream, or of a part of it, adds to the embedding."""
+        return einsum(
+            self.weight.expand(len(stream), -1, -1),
+            stream.to(self.matrix),
+            self.matrix,
+            "batch channel pos, batch pos d_model, channel d_model d_embed -> batch pos d_embed",
+        )
+
     def _through(
         self, w_o: Float[Tensor, "head d_head d_model"]
     ) -> Float[Tensor, "channel head d_head d_embed"]:
@@ -243,6 +252,7 @@ INNER = {
     "component": ("hook_attn_out", "hook_mlp_out"),
     "head": ("attn.hook_z", "hook_mlp_out"),
     "token": ("attn.hook_pattern", "attn.hook_v", "hook_mlp_out"),
+    "place": ("attn.hook_pattern", "attn.hook_v", "hook_mlp_out"),
 }
 """The sites of a block that each granularity reads."""
 
@@ -255,7 +265,7 @@ def transformer_pieces(
     Args:
         tower: A transformer tower in evaluation mode.
         x: Pictures or tokens.
-        by: `layer`, `component`, `head` or `token`, as in `decompose`.
+        by: `layer`, `component`, `head`, `token` or `place`, as in `decompose`.
 
     Returns:
         The embedding, and pieces whose parts are computed when `make` is called.
@@ -268,7 +278,10 @@ def transformer_pieces(
         sites += ["attnpool.hook_pattern", "attnpool.ln_k.hook_scale"]
     embedding, cache = tower.run_with_cache(x, names_filter=sites)
     reading = read_out(tower, x, cache)
-    pieces = _entry(tower, cache, reading)
+    if by == "place":
+        pieces = _places(tower, cache, reading)
+    else:
+        pieces = _entry(tower, cache, reading)
     for layer, block in enumerate(tower.blocks):
         pieces += _block(block, cache, reading, layer, by)
     for name, constant in reading.constants.items():
@@ -280,26 +293,48 @@ def _one(name: str, kind: str, layer: int, make: Callable[[], Tensor]) -> Embedd
     return EmbeddingPiece([Label(name, kind, layer)], make)
 
 
+def _entered(tower: Any, cache: Any, site: str) -> Stream:
+    """What a site before the first block adds to the stream, through the norm that may follow."""
+    stream, norm = wide(cache[site]), getattr(tower, "ln_pre", None)
+    if not isinstance(norm, HookedNorm):
+        return stream
+    centred = stream - stream.mean(dim=-1, keepdim=True)
+    return centred / cache["ln_pre.hook_scale"] * norm.w
+
+
 def _entry(tower: Any, cache: Any, reading: ReadOut) -> list[EmbeddingPiece]:
     """The parts of the stream before the first block."""
+    return [
+        _one(name, name, -1, lambda name=name: reading(_entered(tower, cache, f"hook_{name}")))
+        for name in ("embed", "pos_embed")
+    ] + _entry_bias(tower, cache, reading)
+
+
+def _entry_bias(tower: Any, cache: Any, reading: ReadOut) -> list[EmbeddingPiece]:
     norm: Any = getattr(tower, "ln_pre", None)
-    scale = cache["ln_pre.hook_scale"] if isinstance(norm, HookedNorm) else None
+    if not isinstance(norm, HookedNorm):
+        return []
+    shift = norm.b.expand_as(cache["hook_embed"])
+    return [_one("ln_pre.b", "bias", -1, partial(reading, shift))]
 
-    def through(site: str) -> Tensor:
-        stream = wide(cache[site])
-        if scale is None:
-            return reading(stream)
-        centred = stream - stream.mean(dim=-1, keepdim=True)
-        return reading(centred / scale * norm.w)
 
-    pieces = [
-        _one("embed", "embed", -1, partial(through, "hook_embed")),
-        _one("pos_embed", "pos_embed", -1, partial(through, "hook_pos_embed")),
-    ]
-    if scale is not None:
-        shift = norm.b.expand_as(cache["hook_embed"])
-        pieces.append(_one("ln_pre.b", "bias", -1, partial(reading, shift)))
-    return pieces
+def _places(tower: Any, cache: Any, reading: ReadOut) -> list[EmbeddingPiece]:
+    """A part for each position: what attention read there, and what else stands there."""
+
+    def make() -> Tensor:
+        total = sum(
+            reading.places(_entered(tower, cache, site))
+            for site in ("hook_embed", "hook_pos_embed")
+        )
+        for layer, block in enumerate(tower.blocks):
+            pattern, v, out = (wide(cache[f"blocks.{layer}.{name}"]) for name in INNER["place"])
+            total = total + reading.tokens(pattern, v, block.attn.W_O).sum(dim=1)
+            total = total + reading.places(out)
+        return torch.as_tensor(total)
+
+    n = cache["hook_embed"].shape[1]
+    labels = [Label(f"pos.{pos}", "place", tower.n_layers, pos=pos) for pos in range(n)]
+    return [EmbeddingPiece(labels, make), *_entry_bias(tower, cache, reading)]
 
 
 def _block(block: Any, cache: Any, reading: ReadOut, layer: int, by: str) -> list[EmbeddingPiece]:
@@ -322,6 +357,14 @@ def _block(block: Any, cache: Any, reading: ReadOut, layer: int, by: str) -> lis
     if by == "component":
         return [_one(f"{here}.attn", "attn", layer, lambda: reading(kept("hook_attn_out"))), mlp]
     n_heads = block.attn.source.attn.num_heads
+    shift = _one(
+        f"{here}.attn.b_O",
+        "bias",
+        layer,
+        lambda: reading(block.attn.b_O.expand_as(cache["hook_embed"])),
+    )
+    if by == "place":
+        return [shift]
     name = f"{here}.attn.head"
     if by == "head":
         heads = EmbeddingPiece(
@@ -337,10 +380,4 @@ def _block(block: Any, cache: Any, reading: ReadOut, layer: int, by: str) -> lis
             ],
             lambda: reading.tokens(kept("attn.hook_pattern"), kept("attn.hook_v"), block.attn.W_O),
         )
-    shift = _one(
-        f"{here}.attn.b_O",
-        "bias",
-        layer,
-        lambda: reading(block.attn.b_O.expand_as(cache["hook_embed"])),
-    )
     return [heads, shift, mlp]

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.core.batching import Batching, batches
 from interp.core.errors import NumericsError, SampleError, ShapeError, SpecificationError
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import say, track
+from interp.core.runs.batching import Batching, batches
 from interp.core.storage.activations import ActivationWriter, begin_activations
 from interp.core.storage.store import check_room, fingerprint, in_words, tensor_bytes
 from interp.core.tower import Tower

@@ -106,6 +106,23 @@ def unknown_words(tokenizer: Any, sentences: Sequence[str]) -> list[str]:
     return [word for word, row in zip(words, rows, strict=True) if unknown in row]
 
 
+def token_numbers(tokenizer: Any, sentences: Sequence[str]) -> list[list[int]]:
+    """The tokens of each sentence from its beginning to its end, neither cut nor padded.
+
+    Args:
+        tokenizer: open_clip's tokenizer, as `clip.tokenizer`.
+        sentences: The texts.
+
+    Returns:
+        Token numbers.
+    """
+    inner = getattr(tokenizer, "tokenizer", None)
+    if inner is not None:
+        return _numbers(inner, list(sentences))
+    first, last = tokenizer.sot_token_id, tokenizer.eot_token_id
+    return [[first, *tokenizer.encode(text), last] for text in sentences]
+
+
 def _numbers(inner: Any, texts: list[str]) -> list[list[int]]:
     """Token numbers of each text, not cut, without warnings about their length."""
     return inner(texts, truncation=False, verbose=False)["input_ids"] if texts else []

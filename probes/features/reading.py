@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.core.batching import Batching, batches
 from interp.core.images import ImageTable, Preprocess
 from interp.core.progress import track
+from interp.core.runs.batching import Batching, batches
 from interp.core.sites import find_sites
 from interp.core.tower import Tower
 from interp.probes.features.matrices import refuse_nan

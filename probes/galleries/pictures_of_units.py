@@ -208,7 +208,7 @@ class Gallery:
         names = list(self.domains if domains is None else domains)
         check_known("draw a gallery", "domain", names, self.domains)
         # found by name when it is asked for, as tables find how they are drawn
-        return import_module("interp.report.galleries").draw_gallery(self, unit, names)
+        return import_module("interp.report.on_pictures.galleries").draw_gallery(self, unit, names)
 
     def save(self, folder: str | Path) -> Path:
         """Write numbers, places and table; pictures stay where they are.

@@ -13,6 +13,7 @@ python -m tests.benchmarks speedrun        processor seconds to given accuracies
 python -m tests.benchmarks masks           learned circuits of a finished study; only when named
 python -m tests.benchmarks null            the ladder where nothing is shared; only when named
 python -m tests.benchmarks names           heads of planted models named; BLUEPRINTS=10; when named
+python -m tests.benchmarks heatmaps        do they mark what matters? BLUEPRINTS=2, CHECKPOINTS=a.pt
 """
 
 import os
@@ -34,6 +35,7 @@ from tests.benchmarks.grids import grids
 from tests.benchmarks.judging import truth
 from tests.benchmarks.layers import layers, many
 from tests.benchmarks.levels import level_power, levels
+from tests.benchmarks.mapping import heatmaps
 from tests.benchmarks.masking import masks
 from tests.benchmarks.mixing import mix
 from tests.benchmarks.naming import head_names
@@ -176,6 +178,7 @@ WHEN_NAMED = (
     "speedrun",
     "masks",
     "names",
+    "heatmaps",
 )
 BENCHMARKS = {
     "certificates": certificates,
@@ -207,6 +210,7 @@ BENCHMARKS = {
     "null": lambda: print(nulls()),
     "masks": masks,
     "names": lambda: print(head_names()),
+    "heatmaps": lambda: print(heatmaps()),
     "speedrun": lambda: print(speedrun()),
 }
 

@@ -11,7 +11,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from interp.circuits import attribute, wire
-from interp.circuits.edges.wiring import with_frozen_norms
+from interp.core.runs.straightened import parameters_at_rest
 from interp.models.towers.allocator import keep_freed_memory
 from interp.models.towers.vit import HookedViT
 
@@ -101,7 +101,7 @@ def bare(tower: HookedViT, clean: Tensor, corrupt: Tensor) -> None:
     with torch.no_grad():
         tower(corrupt)
         start = tower(clean, stop_at_layer=0)
-    with with_frozen_norms(tower):
+    with parameters_at_rest(tower):
         leaf = start.requires_grad_()
         difference(tower(leaf, start_at_layer=0)).sum().backward()
 

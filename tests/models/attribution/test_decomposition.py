@@ -90,7 +90,8 @@ def assert_sums(whole: Decomposition, embedding: Tensor, bar: float) -> None:
     # a part that is nought everywhere would not have been missed; a token may be masked
     seen = (whole.parts.abs().amax(dim=(0, 2)) > 0).tolist()
     assert all(
-        any_ or kind == "token" for any_, kind in zip(seen, whole.labels["kind"], strict=True)
+        any_ or kind in ("token", "place")
+        for any_, kind in zip(seen, whole.labels["kind"], strict=True)
     )
 
 

@@ -425,7 +425,7 @@ def test_out_of_memory_halves_the_batch(small_tower, small_batch, tmp_path, monk
 
     limit = 2
     monkeypatch.setattr(activations, "read", limited)
-    monkeypatch.setattr("interp.core.batching.say", said.append)
+    monkeypatch.setattr("interp.core.runs.batching.say", said.append)
     keep = Keep("hook_embedding")
     saved = save_activations(tower, x, tmp_path / "a", keep, batch_size=8)
     assert seen == [8, 4, 2, 2, 2, 2]

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from interp.core import batching
-from interp.core.batching import Batching
 from interp.core.errors import SpecificationError
+from interp.core.runs import batching
+from interp.core.runs.batching import Batching
 
 
 @pytest.fixture

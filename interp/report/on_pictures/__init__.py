@@ -1,0 +1,1 @@
+"""Figures drawn on pictures: galleries of units, and heatmaps."""
