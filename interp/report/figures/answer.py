@@ -1,6 +1,7 @@
 """The one figure that carries the answer: generalization against sharing, a point per setting."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -71,7 +72,8 @@ def answer_figure(result: LoadedResult) -> Figure | None:
         260,
         showlegend=False,
         margin={"t": 44},
-        xaxis=axis(f"sharing index, {result.natural} × {where} (0 null, 1 ceiling)"),
+        xaxis=axis(f"sharing index, {result.natural} × {where} (0 null, 1 ceiling)")
+        | _room_for_names([own for _, own in placed.groupby("test_domain")]),
         yaxis=axis("accuracy, held-out classes", tickformat=".0%", rangemode="tozero"),
         shapes=lines,
         annotations=[note | {"y": 1} for note in notes],
@@ -174,6 +176,30 @@ def _name_beside(row: pd.Series, name: str, place: int, *, before: bool) -> Trac
         "textposition": "middle left" if before else "middle right", "hoverinfo": "skip",
         "showlegend": False, "cliponaxis": False,
     }  # fmt: skip
+
+
+LETTER = 0.022
+"""What a letter takes of the axis across, on a phone."""
+
+
+def _room_for_names(parts: Sequence[Frame]) -> dict[str, list[float]]:
+    """The axis across as wide as the names that stand right of their intervals need it.
+
+    >>> row = {"name": "CG high", "value": 0.3, "low": 0.2, "high": 0.4, "index": 0.9}
+    >>> rows = pd.DataFrame([row | {"index_low": 0.3, "index_high": 1.0}])
+    >>> round(_room_for_names([rows])["range"][1], 2)
+    1.18
+    """
+    ends = [
+        (row["index_high"] if math.isfinite(row["index_high"]) else row["index"])
+        + LETTER * (len(row["name"]) + 1)
+        for rows in parts
+        for _, row in rows.iterrows()
+        if not _free_before(rows, row)
+    ]
+    lows = pd.concat(parts)[["index", "index_low"]]
+    lowest = min(-0.1, float(lows.min(axis=None)) - 0.03)
+    return {"range": [lowest, max([1.1, *ends])]} if ends else {}
 
 
 def _free_before(rows: Frame, row: pd.Series) -> bool:
