@@ -13,6 +13,8 @@ from typing import Any
 
 from PIL import Image
 
+from interp.core.illustrations import GAP
+from interp.report.figures.circuit_graphs import node_key
 from interp.report.figures.pieces import Figure
 from interp.report.loaded import LoadedResult
 from interp.report.naming import ordered_settings
@@ -23,8 +25,8 @@ PAGE_BYTES = 14_500_000
 TABLE_BYTES = 6_000_000
 """What all embedded tables may weigh at most."""
 
-PLATE_BYTES, SHEET_BYTES = 3_500_000, 2_000_000
-"""What plates may weigh together, and what sheets of all classes may."""
+PLATE_BYTES, SHEET_BYTES, STRIP_BYTES = 3_500_000, 2_000_000, 1_500_000
+"""What plates may weigh together, what sheets of all classes may, and what strips of nodes."""
 
 WIDEST_PLATE = 1200
 PREVIEW_ROWS = 200
@@ -131,6 +133,12 @@ SHEET = "cells"
 UNITS = "units"
 """The `kind` of a plate of what units respond to."""
 
+NODES = "nodes"
+"""The `kind` of a plate of strips, one for each node of a model's circuits."""
+
+CUT = (SHEET, NODES)
+"""Plates that the page cuts into pieces, and does not show as they are."""
+
 
 def embedded_thumbnails(result: LoadedResult) -> list[Thumbnail]:
     """The plates of domains, natural domain first, then all others, as long as they fit.
@@ -139,7 +147,7 @@ def embedded_thumbnails(result: LoadedResult) -> list[Thumbnail]:
     """
     found, left = [], PLATE_BYTES
     natural = result.natural
-    plates = [plate for plate in result.plates if plate.keys.get("kind") != SHEET]
+    plates = [plate for plate in result.plates if plate.keys.get("kind") not in CUT]
     settings = ordered_settings(plate.keys.get("setting", "") for plate in plates)
     order = sorted(
         plates,
@@ -178,6 +186,31 @@ def sheets(result: LoadedResult) -> list[str]:
         words = {"domain": plate.keys.get("domain", ""), "labels": labels, "size": size}
         found.append(script_json(words | {"columns": columns, "type": kind, "data": data}))
     return found if sum(map(len, found)) < SHEET_BYTES else []
+
+
+def strips(result: LoadedResult) -> list[str]:
+    """The pictures of every node of a model's circuits, a strip each, as many models as fit."""
+    plates = [plate for plate in result.plates if plate.keys.get("kind") == NODES]
+    order = ordered_settings(plate.keys.get("setting", "") for plate in plates)
+    found, left = [], STRIP_BYTES
+    for plate in sorted(plates, key=lambda p: (order.index(p.keys.get("setting", "")), p.name)):
+        keys = plate.keys
+        try:
+            cut = {name: json.loads(keys[name]) for name in ("nodes", "domains", "each", "size")}
+        except (KeyError, ValueError):  # written by another version
+            continue
+        kind, data = encoded(plate.image, small=True)
+        model = node_key(keys.get("setting", ""), keys.get("test_domain", ""))
+        one = script_json(
+            cut
+            | {"model": model, "gap": GAP, "width": plate.image.width}
+            | {"type": kind, "data": data}
+        )
+        left -= len(one)
+        if left < 0:
+            break
+        found.append(one)
+    return found
 
 
 def encoded(image: Image.Image, *, small: bool = False) -> tuple[str, str]:

@@ -80,11 +80,44 @@ function draw(name) {
     canvas.textContent = "This figure could not be drawn; its table is below.";
     console.error(`${name}: ${error}`);
   }
+  if (!("drawn" in canvas.dataset) && canvas.on) {
+    canvas.on("plotly_hover", showStrip);
+    canvas.on("plotly_unhover", hideStrip);
+  }
   canvas.dataset.drawn = "";
   if (!root.dataset.first) root.dataset.first = Math.round(performance.now());
   const canvases = document.querySelectorAll("[data-canvas]");
   if (started && [...canvases].every((each) => "drawn" in each.dataset)) root.dataset.drawn = canvases.length;
 }
+
+// what a node of a circuit responds to, beside it while it is pointed at
+let strips = null;
+function stripOf(node) {
+  if (!strips) {
+    strips = [...document.querySelectorAll("script.nodes")].map((one) => JSON.parse(one.textContent));
+    for (const strip of strips) strip.address = pictureAddress(strip);
+  }
+  const strip = strips.find((one) => typeof node === "string" && node.startsWith(`${one.model}|`));
+  const place = strip ? strip.nodes.indexOf(node.slice(strip.model.length + 1)) : -1;
+  return place < 0 ? null : { ...strip, place };
+}
+
+function showStrip(event) {
+  const point = event.points && event.points[0], found = point && stripOf(point.customdata);
+  if (!found) return;
+  const box = byId("node-strip"), picture = box.querySelector("img");
+  picture.src = found.address;
+  picture.alt = `What activates ${point.hovertext} most`;
+  Object.assign(picture, { width: found.width, height: found.size });
+  picture.style.objectPosition = `0 ${-found.place * (found.size + found.gap)}px`;
+  box.querySelector("span").textContent = `most active in ${found.domains.join(", then in ")}`;
+  box.hidden = false;
+  const { pageX, pageY } = event.event;
+  box.style.left = `${Math.max(8, Math.min(pageX, scrollX + root.clientWidth - box.offsetWidth - 8))}px`;
+  box.style.top = `${pageY + 24}px`;
+}
+
+function hideStrip() { byId("node-strip").hidden = true; }
 
 function drawEverything() {
   for (const canvas of document.querySelectorAll("[data-canvas]:not([data-drawn])"))
@@ -161,16 +194,18 @@ async function showRows(details) {
   box.replaceChildren(table);
 }
 
+function pictureAddress({ data, type }) {
+  const bytes = Uint8Array.from(atob(data), (sign) => sign.charCodeAt(0));
+  return URL.createObjectURL(new Blob([bytes], { type }));
+}
+
 // a picture of every class in every domain, cut from one sheet for each domain
 function showCells() {
   const table = document.querySelector("#cells table");
   if (!table || table.firstChild) return;
   const sheets = [...document.querySelectorAll("script.sheet")].map((one) =>
     JSON.parse(one.textContent));
-  for (const sheet of sheets) {
-    const bytes = Uint8Array.from(atob(sheet.data), (sign) => sign.charCodeAt(0));
-    sheet.address = URL.createObjectURL(new Blob([bytes], { type: sheet.type }));
-  }
+  for (const sheet of sheets) sheet.address = pictureAddress(sheet);
   const labels = [...new Set(sheets.flatMap((sheet) => sheet.labels))].filter(Boolean);
   const top = table.createTHead().insertRow();
   for (const name of ["Class", ...sheets.map((sheet) => sheet.domain)]) {

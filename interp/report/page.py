@@ -25,8 +25,8 @@ from interp.core.statistics.index_of_sharing import (
 from interp.core.storage.store import write_atomic
 from interp.report.atlas import map_data
 from interp.report.embedding import (
+    CUT,
     PAGE_BYTES,
-    SHEET,
     UNITS,
     Download,
     Thumbnail,
@@ -37,6 +37,7 @@ from interp.report.embedding import (
     glossary_terms,
     script_json,
     sheets,
+    strips,
 )
 from interp.report.figures.answer import answer_figure, no_answer
 from interp.report.loaded import LoadedResult, read_result, shown_commands
@@ -149,6 +150,7 @@ def render_page(result: LoadedResult) -> str:
         thumbnails=domains,
         examples=_examples(result, plates),
         sheets=sheets(result),
+        strips=strips(result),
         strays=_text(result.facts.get("strays")),
         glossary=glossary_terms(),
         provenance=page_provenance(result),
@@ -186,7 +188,7 @@ def _examples(result: LoadedResult, plates: Sequence[Thumbnail]) -> dict[str, Se
 
     def of(plate: Plate | Thumbnail, anchor: str) -> bool:
         kind = plate.keys.get("kind")
-        return kind not in (None, SHEET) and anchor == (kind if kind in EXAMPLES else "patching")
+        return kind not in (None, *CUT) and anchor == (kind if kind in EXAMPLES else "patching")
 
     every = {
         anchor: ([plate for plate in plates if of(plate, anchor)],

@@ -430,6 +430,10 @@ def _sheets(folder: Path) -> None:
         Plate(f"cells-{n}", picture, f"A picture of each class in {domain}", keys).save(folder)
     keys = {"kind": "moved", "setting": "cg-high"}
     Plate("moved", Image.new("RGB", (606, 297), "white"), "cg-high: moved", keys).save(folder)
+    named = {"nodes": json.dumps(["a0.h1", "m1"]), "domains": json.dumps(["real", "sketch"])}
+    cut = {"kind": "nodes", "setting": "natural-only", "test_domain": "sketch", **named}
+    strips = Image.new("RGB", (270, 86), "white")
+    Plate("nodes", strips, "natural-only: nodes", {**cut, "each": "3", "size": "40"}).save(folder)
     units = {"kind": "units", "setting": "cg-high"}
     Plate("units", Image.new("RGB", (690, 588), "white"), "cg-high: units", units).save(folder)
 

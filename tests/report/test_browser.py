@@ -142,7 +142,7 @@ def test_draws_everything_quietly(browser: Any, planted: Path, width: int, schem
     assert page.locator("figure.plot .js-plotly-plot").count() == figures
     empty = page.evaluate(
         "Object.keys(figures).filter(name => !document.getElementById(`canvas-${name}`)"
-        ".querySelector('.trace, .hm, .point, .heatmaplayer image, .sankey-link'))"
+        ".querySelector('.trace, .hm, .point, .heatmaplayer image'))"
     )
     assert empty == []
     page.click("#cells summary")
@@ -152,6 +152,33 @@ def test_draws_everything_quietly(browser: Any, planted: Path, width: int, schem
     assert opened.violations() == []
     assert opened.complaints == []
     assert opened.outside == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_node_of_a_circuit_shows_what_it_responds_to(
+    browser: Any, planted: Path, width: int
+) -> None:
+    size = {"width": width, "height": 900}
+    opened = Opened(browser, planted, address="#circuits&open=circuits", viewport=size)
+    page, strip = opened.page, opened.page.locator("#node-strip")
+    middle = "document.getElementById('canvas-circuit').scrollIntoView({ block: 'center' })"
+    page.evaluate(middle)
+    page.locator("#canvas-circuit .textpoint").first.wait_for()
+    page.wait_for_timeout(1500)  # figures above are drawn as they come into view, and push it down
+    page.evaluate(middle)
+    page.wait_for_timeout(500)
+    nodes = page.locator("#canvas-circuit .scatterlayer .trace").last.locator(".points path")
+    assert not strip.is_visible()
+    nodes.nth(1).hover(force=True)  # a0.h1; plotly lies a layer above its points
+    strip.wait_for()
+    box = strip.bounding_box()
+    assert box and box["x"] >= 0 and box["x"] + box["width"] <= width
+    assert strip.inner_text() == "most active in real, then in sketch"
+    assert strip.locator("img").get_attribute("alt") == "What activates a0.h1 most"
+    assert strip.locator("img").bounding_box()["height"] == 40
+    nodes.nth(0).hover(force=True)  # the input has no pictures
+    page.wait_for_function("document.getElementById('node-strip').hidden")
+    assert opened.complaints == [] and opened.outside == []
 
 
 @pytest.mark.parametrize(("width", "height", "screens"), [(1280, 900, 6), (390, 844, 12)])

@@ -133,6 +133,9 @@ SETTING = ChoiceSpec("Setting", "setting")
 SITE = ChoiceSpec("Site", "site")
 MODEL = ChoiceSpec("Model", "model")
 PICTURES = ChoiceSpec("Pictures", "domain")
+LAID_OVER = "both domains, laid over one another"
+"""The option that shows what is of two domains at once."""
+
 SEEN_BY = ChoiceSpec(
     "Seen by",
     looks=(

@@ -26,12 +26,14 @@ from interp.core.artists import artist_sides
 from interp.core.declarations.figures import (
     BLUE,
     GREY,
+    LAID_OVER,
     MODEL,
     ORANGE,
     PICTURES,
     RAW,
     TEST_DOMAIN,
     AxisSpec,
+    ChoiceSpec,
     FigureSpec,
     GistSpec,
     LineSpec,
@@ -48,6 +50,7 @@ from interp.core.progress import say
 from interp.core.tables import Table
 from interp.core.tower import Wired
 from interp.measures.opened import Frames, OpenedModel
+from interp.measures.pictured_nodes import node_strips
 from interp.measures.subjects import Subject, neutral_classifier, present
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -209,14 +212,16 @@ STRONGEST = FigureSpec(
     ("circuits",),
     method="Every edge is scored by the gradient along the way from one picture to another.",
     null="None: whether such a circuit does the work is tested in the figure of faithfulness.",
-    caption="n = {pictures} pictures. The strongest edges of one model and domain, {most} at most; "
-    "each band is an edge, as wide as its |score|: blue where the sender raises what is scored "
-    "(the metric; of a ResNet's edge, the change of the receiving channel), orange where it lowers "
-    "it. Nodes can be dragged. Scores are estimates without an interval; whether such a circuit "
-    "does the work is for the figure above to say.",
-    alt="Flow diagram of up to {most} edges from the input to the output",
+    caption="n = {pictures} pictures. The strongest edges of one model, {most} at most, as wide as "
+    "their |score|; the strongest node of a column stands on top. Of both domains: green what both "
+    "circuits have, blue what that of natural pictures alone has, orange the test domain's. Of one "
+    "domain: blue where the sender raises what is scored (the metric; of a ResNet's edge, the "
+    "change of the receiving channel), orange where it lowers it. Pointed at, a node shows what it "
+    "responds to. Scores are estimates without an interval; whether such a circuit does the work "
+    "is for the figure above to say.",
+    alt="Graph of up to {most} edges between columns of nodes",
     needs=("score",),
-    choices=(TEST_DOMAIN, MODEL, PICTURES),
+    choices=(TEST_DOMAIN, MODEL, ChoiceSpec("Pictures", "domain", {LAID_OVER: LAID_OVER})),
 )
 
 CIRCUITS = SectionSpec(
@@ -243,6 +248,7 @@ MEASURE = MeasureSpec(
     tables=("faithfulness", "circuits"),
     evidence=("faithfulness",),
     option="circuits",
-    seconds=4.3,
+    seconds=5.3,
     sections=(CIRCUITS,),
+    plates=node_strips,
 )

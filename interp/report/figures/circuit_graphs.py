@@ -1,99 +1,277 @@
-"""Circuits as graphs: their strongest edges as streams between nodes."""
+"""Circuits as graphs: columns of nodes, the strongest first, and their strongest edges."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from interp.core.declarations.figures import BLUE, GREY, ORANGE, FigureSpec
+import numpy as np
+import pandas as pd
+
+from interp.core.declarations.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    LAID_OVER,
+    ORANGE,
+    FigureSpec,
+)
 from interp.core.declarations.writing import number, plain
 from interp.core.tables import Table
 from interp.report.figures.grammar import finished, read_rows, views
-from interp.report.figures.pieces import Figure, Trace, layout, numbers
+from interp.report.figures.pieces import Figure, Trace, layout
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import faded
 
+SHARED = "both"
+"""Where an edge stands that the circuits of both domains have."""
+
+TINTS = {SHARED: GREEN, "first": BLUE, "second": ORANGE}
+"""Colours of what both circuits have, the first domain's alone, and the second's."""
+
+MODEL_COLUMNS = ["setting", "test_domain", "architecture", "seed", "epoch", "control"]
+WIDEST, LINE, HEAD = 9, 21, 46
+"""Pixels of the widest edge, of a node with its name, and above the first."""
+
+STEPS = np.linspace(0, 1, 9)
+
 
 def circuit_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
-    """The strongest edges as streams between nodes, which can be pointed at and dragged."""
+    """The strongest edges between nodes: of both domains, laid over one another, and of each."""
     rows = read_rows(result, spec)
-    rows = rows[rows["score"] != 0]  # a band without width is no band
+    rows = rows[rows["score"] != 0]
     if rows.empty:
         return None
+    rows = pd.concat([laid_over(rows), rows.assign(found_in="", side="")], ignore_index=True)
     found, choices = views(result, spec, rows)
     shown = [view for view in found if len(view.rows)]
     if not shown:
         return None
-    traces = [_streams(view.rows, view.meta) for view in shown]
+    columns = _columns(rows)
+    graphs = [Graph.of(view.rows, columns) for view in shown]
+    traces = [
+        trace
+        for view, graph in zip(shown, graphs, strict=True)
+        for trace in graph.traces(view.meta)
+    ]
     most = max(len(view.rows) for view in shown)
-    return finished(spec, result, rows, traces, layout(460), choices, most=most)
+    return finished(spec, result, rows, traces, _shape(graphs, columns), choices, most=most)
+
+
+def laid_over(rows: Frame) -> Frame:
+    """The edges that both domains' circuits of a model have, and those that one alone has.
+
+    `score` is the mean over the circuits that have an edge, `found_in` says which do: a domain, or
+    "both", and `side` whether that is the first domain. A model with one circuit has no rows here.
+
+    >>> rows = pd.DataFrame({"edge": ["a->b", "a->b", "a->c"], "domain": ["x", "y", "y"],
+    ...                      "node": "a", "node_b": ["b", "b", "c"], "score": [1.0, 3.0, 1.0]})
+    >>> laid_over(rows)[["edge", "domain", "found_in", "score"]].values.tolist()[0]
+    ['a->b', 'both domains, laid over one another', 'both', 2.0]
+    """
+    made = []
+    keys = [name for name in MODEL_COLUMNS if name in rows]
+    for _, own in rows.groupby(keys, dropna=False, sort=False) if keys else [((), rows)]:
+        domains = list(own["domain"].unique())
+        if len(domains) != 2:
+            continue
+        sides = {SHARED: SHARED, domains[0]: "first", domains[1]: "second"}
+        per_edge = own.groupby("edge", sort=False)
+        where = per_edge["domain"].agg(lambda each: SHARED if len(each) > 1 else each.iloc[0])
+        first = own.drop_duplicates("edge").set_index("edge")
+        made.append(
+            first.assign(score=per_edge["score"].mean(), found_in=where, domain=LAID_OVER)
+            .assign(side=where.map(sides))
+            .reset_index()
+            .sort_values("score", key=abs, ascending=False)
+        )
+    return pd.concat(made, ignore_index=True) if made else rows[:0].assign(found_in="", side="")
 
 
 def draw_circuit(table: Table, *, title: str = "") -> Any:
-    """Draw the kept edges of a circuit as streams between nodes.
+    """Draw the kept edges of a circuit between columns of nodes.
 
     Args:
         table: The circuit, from `Circuit.to_table()`.
         title: The figure's title.
 
     Returns:
-        A plotly figure, whose nodes can be dragged. Width is |score|; blue edges raise the metric.
+        A plotly figure. Width is |score|; blue edges raise the metric.
 
     >>> import torch
     >>> from interp.circuits import Chain, attribute, discover
     >>> tower, ones = Chain([torch.nn.Identity()]), torch.ones(1, 2, 1)
     >>> scores = attribute(tower, clean=ones, corrupt=0 * ones, metric=lambda x: x[:, 0])
-    >>> draw_circuit(discover(scores, n=3).to_table()).data[0].type
-    'sankey'
+    >>> draw_circuit(discover(scores, n=3).to_table()).data[-1].text
+    ('input', 'm0', 'logits')
     """
     import plotly.graph_objects as go
 
     frame = table.frame
     rows = frame[frame["kept"]] if "kept" in frame else frame
-    trace = {key: value for key, value in _streams(rows, [None]).items() if key != "meta"}
+    columns = _columns(rows)
+    graph = Graph.of(rows.assign(found_in="", side=""), columns)
+    traces = [{k: v for k, v in each.items() if k != "meta"} for each in graph.traces([])]
     said = f"{title}<br><sup>{len(rows)} edges; width is |score|, blue raises the metric</sup>"
-    return go.Figure(data=[trace], layout={"title": said, "height": 460})
+    shape = _shape([graph], columns)
+    extra = {"title": said, "template": "plotly_white", "height": shape["height"] + 60}
+    return go.Figure(data=traces, layout={**shape, **extra, "margin": {"t": 90}})
 
 
-def _streams(rows: Frame, meta: Sequence[int | None]) -> Trace:
-    """A flow diagram; plotly lets its nodes be dragged."""
-    layers = dict(zip(rows["node"], rows["layer"], strict=True))
-    layers |= dict(zip(rows["node_b"], rows["layer_b"], strict=True))
-    nodes = sorted(layers, key=lambda name: (layers[name], name))
-    place = {name: number for number, name in enumerate(nodes)}
-    last = max(layers.values()) or 1
-    colours = [faded(BLUE if score > 0 else ORANGE, 0.45) for score in rows["score"]]
-    node: dict[str, Any] = {
-        "label": [plain(name.replace(".hook_resid_post", ""), 24) for name in nodes],
-        "x": [0.02 + 0.94 * (layers[name] + 1) / (last + 1) for name in nodes],
-        "y": _heights(nodes, layers),
-        "color": GREY,
-        "pad": 6,
-        "thickness": 12,
-        "line": {"width": 0},
-        "hovertemplate": "%{label}<extra></extra>",
-    }
+@dataclass(frozen=True)
+class Graph:
+    """Edges, and where their nodes stand: a column a layer, the strongest node on top."""
+
+    edges: Frame
+    places: Mapping[str, tuple[float, float]]
+    strength: pd.Series
+
+    @classmethod
+    def of(cls, rows: Frame, columns: Mapping[float, str]) -> "Graph":
+        """The graph of edges with `node`, `node_b`, their layers, `score`, `found_in`, `side`.
+
+        `columns` are the layers that have a column, with its name.
+        """
+        ends = _ends(rows)
+        strength = ends["score"].abs().groupby(ends["node"]).sum()
+        layer = ends.drop_duplicates("node").set_index("node")["layer"]
+        order = pd.DataFrame({"layer": layer, "strength": strength}).sort_values(
+            ["layer", "strength"], ascending=[True, False], kind="stable"
+        )
+        places: dict[str, tuple[float, float]] = {}
+        for layer, own in order.groupby("layer", sort=True):
+            x = float(list(columns).index(layer))
+            places |= {str(name): (x, float(-y)) for y, name in enumerate(own.index)}
+        return cls(rows, places, strength)
+
+    @property
+    def tallest(self) -> int:
+        """How many nodes the fullest column has."""
+        return round(max(-y for _, y in self.places.values())) + 1
+
+    def traces(self, meta: Sequence[int | None]) -> list[Trace]:
+        """A line for each edge, the weakest first, and the nodes above them."""
+        weakest_first = self.edges.sort_values("score", key=abs)
+        top = float(weakest_first["score"].abs().max())
+        found = [
+            self._line(edge, top, list(meta)) for edge in weakest_first.itertuples(index=False)
+        ]
+        return [*found, self._middles(list(meta)), self._nodes(list(meta))]
+
+    def _curve(self, edge: Any, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        (x, y), (x_b, y_b) = self.places[edge.node], self.places[edge.node_b]
+        return x + (x_b - x) * at, y + (y_b - y) * (3 * at**2 - 2 * at**3)
+
+    def _line(self, edge: Any, top: float, meta: list[int | None]) -> Trace:
+        x, y = self._curve(edge, STEPS)
+        width = max(0.6, WIDEST * abs(edge.score) / top)
+        return {
+            "type": "scatter", "mode": "lines", "x": x.round(3).tolist(), "y": y.round(3).tolist(),
+            "line": {"width": round(width, 1), "color": faded(self._colour(edge), 0.5)},
+            "hoverinfo": "skip", "showlegend": False, "meta": meta,
+        }  # fmt: skip
+
+    def _colour(self, edge: Any) -> str:
+        if edge.side:
+            return TINTS[edge.side]
+        return BLUE if edge.score > 0 else ORANGE
+
+    def _middles(self, meta: list[int | None]) -> Trace:
+        """What an edge says when its middle is pointed at."""
+        middles = [self._curve(edge, np.array([0.5])) for edge in self.edges.itertuples()]
+        said = [
+            f"{plain(edge.edge, 80)}: {number(edge.score, 3)}"
+            + (f"<br>in {plain(edge.found_in)}" if edge.found_in else "")
+            for edge in self.edges.itertuples()
+        ]
+        return {
+            "type": "scatter", "mode": "markers", "x": [float(x[0]) for x, _ in middles],
+            "y": [float(y[0]) for _, y in middles], "marker": {"size": 14, "opacity": 0},
+            "text": said, "hovertemplate": "%{text}<extra></extra>", "showlegend": False,
+            "meta": meta,
+        }  # fmt: skip
+
+    def _nodes(self, meta: list[int | None]) -> Trace:
+        names = list(self.places)
+        size = 8 + 8 * (self.strength / self.strength.max()) ** 0.5
+        return {
+            "type": "scatter", "mode": "markers+text", "x": [self.places[n][0] for n in names],
+            "y": [self.places[n][1] for n in names], "text": [_short(n) for n in names],
+            "textposition": "middle right", "textfont": {"size": 11}, "cliponaxis": False,
+            "marker": {"size": [round(float(size[n]), 1) for n in names], "symbol": "square",
+                       "color": [self._node_colour(n) for n in names], "opacity": 1},
+            "customdata": self._pictured(names), "hovertext": [plain(n, 60) for n in names],
+            "hovertemplate": "%{hovertext}<extra></extra>", "showlegend": False, "meta": meta,
+        }  # fmt: skip
+
+    def _node_colour(self, name: str) -> str:
+        touched = self.edges[(self.edges["node"] == name) | (self.edges["node_b"] == name)]
+        sides = set(touched["side"]) - {""}
+        return TINTS[sides.pop() if len(sides) == 1 else SHARED] if sides else GREY
+
+    def _pictured(self, names: Sequence[str]) -> list[str]:
+        """By what the page finds the pictures that a node responds to: its model, and its name."""
+        first = self.edges.iloc[0]
+        model = node_key(first.get("setting", ""), first.get("test_domain", ""))
+        return [f"{model}|{name}" for name in names]
+
+
+def node_key(setting: object, test_domain: object) -> str:
+    """How a model is named where the pictures of its nodes are looked up.
+
+    >>> node_key("cg-high", "sketch")
+    'cg-high|sketch'
+    """
+    return f"{setting}|{test_domain}"
+
+
+def _ends(rows: Frame) -> Frame:
+    """Both ends of every edge: node, layer and score."""
+    return pd.concat(
+        [
+            pd.DataFrame({"node": rows[node], "layer": rows[layer], "score": rows["score"]})
+            for node, layer in (("node", "layer"), ("node_b", "layer_b"))
+        ]
+    )
+
+
+def _columns(rows: Frame) -> dict[float, str]:
+    """The layers of a circuit's nodes in order, with what each one's nodes have in common."""
+    ends = _ends(rows).drop_duplicates("node")
     return {
-        "type": "sankey",
-        "arrangement": "freeform",
-        "node": node,
-        "link": {
-            "source": [place[name] for name in rows["node"]],
-            "target": [place[name] for name in rows["node_b"]],
-            "value": numbers(rows["score"].abs()),
-            "color": colours,
-            "customdata": [
-                f"{plain(edge, 80)}: {number(score, 3)}"
-                for edge, score in zip(rows["edge"], rows["score"], strict=True)
-            ],
-            "hovertemplate": "%{customdata}<extra></extra>",
-        },
-        "meta": list(meta),
+        float(layer): _in_common(list(own["node"]))
+        for layer, own in ends.groupby("layer", sort=True)
     }
 
 
-def _heights(nodes: Sequence[str], layers: dict[str, float]) -> list[float]:
-    """Nodes of a layer spread from top to bottom."""
-    heights = []
-    for name in nodes:
-        beside = [other for other in nodes if layers[other] == layers[name]]
-        heights.append(0.05 + 0.9 * (beside.index(name) + 0.5) / len(beside))
-    return heights
+def _in_common(names: Sequence[str]) -> str:
+    """What nodes have in common: a site, or a block.
+
+    >>> _in_common(["layer1.0.hook_resid_post:27"]), _in_common(["a3.h5", "m3"])
+    ('layer1.0', 'block 3')
+    """
+    stems = {name.rpartition(":")[0] or name.partition(".")[0].lstrip("am") for name in names}
+    [stem] = stems if len(stems) == 1 else [""]
+    stem = stem.replace(".hook_resid_post", "")
+    return f"block {stem}" if stem.isdigit() else stem
+
+
+def _short(name: str) -> str:
+    """A node's name below its column's: a channel's number alone."""
+    return plain(name.rpartition(":")[2], 18)
+
+
+def _shape(graphs: Sequence[Graph], columns: Mapping[float, str]) -> dict[str, Any]:
+    """Room for the tallest of the graphs, and the columns' names above."""
+    tallest, wide = max(graph.tallest for graph in graphs), len(columns)
+    hidden: dict[str, Any] = {"showgrid": False, "zeroline": False, "fixedrange": True}
+    return layout(
+        HEAD + LINE * (tallest + 1),
+        showlegend=False,
+        hovermode="closest",
+        xaxis=hidden
+        | {"range": [-0.15, wide - 0.65], "side": "top", "tickvals": list(range(wide)),
+           "ticktext": [plain(each, 24) for each in columns.values()],
+           "showline": False, "ticks": ""},
+        yaxis=hidden | {"range": [-tallest + 0.3, 0.7], "visible": False},
+        margin={"l": 12, "r": 12, "t": HEAD, "b": 8},
+    )  # fmt: skip

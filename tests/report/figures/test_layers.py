@@ -9,6 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
+from interp.core.declarations.figures import LAID_OVER
+from interp.core.declarations.writing import number, plain
 from interp.report.figures.pieces import Figure
 from interp.report.loaded import Frame, LoadedResult, read_result
 from interp.report.naming import SIGNS
@@ -239,16 +241,19 @@ def test_circuits_say_what_their_tables_say(result: LoadedResult) -> None:
     assert chance["y"] == [0.0] * len(rows)
     graph = figure_of(result, "circuit")
     assert graph is not None
-    flow = next(trace for trace in graph.data if trace["meta"] == [0, model, 1])
-    edges = of(result, "circuits", domain="sketch")
-    names = flow["node"]["label"]
-    drawn = [
-        (names[a], names[b])
-        for a, b in zip(flow["link"]["source"], flow["link"]["target"], strict=True)
-    ]
-    assert drawn == list(zip(edges["node"], edges["node_b"], strict=True))
-    assert flow["link"]["value"] == edges["score"].abs().tolist()
-    assert len(set(flow["link"]["color"])) == 2  # one edge lowers the metric
+    assert graph.choices[2].options == [LAID_OVER, "real", "sketch"]
+    traces = [trace for trace in graph.data if trace["meta"] == [0, model, 2]]
+    *lines, middles, nodes = traces
+    edges = of(result, "circuits", domain="sketch").sort_values("score", key=abs)
+    at = dict(zip(nodes["hovertext"], zip(nodes["x"], nodes["y"], strict=True), strict=True))
+    ends = [((t["x"][0], t["y"][0]), (t["x"][-1], t["y"][-1])) for t in lines]
+    assert ends == [(at[e.node], at[e.node_b]) for e in edges.itertuples()]
+    widths = [line["line"]["width"] for line in lines]
+    assert widths == [round(9 * s / edges["score"].max(), 1) for s in edges["score"].abs()]
+    assert len({line["line"]["color"] for line in lines}) == 2  # one edge lowers the metric
+    assert sorted(middles["text"]) == sorted(
+        f"{plain(edge.edge)}: {number(edge.score, 3)}" for edge in edges.itertuples()
+    )
 
 
 # the ladder
