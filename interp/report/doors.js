@@ -99,6 +99,8 @@ function search(index, text) {
 }
 
 function startDoors() {
+  startTerms();
+  startBoard();
   document.querySelector(".tools").hidden = false;
   const index = searchable(), field = byId("search"), every = byId("open-all");
   field.addEventListener("input", () => search(index, field.value));

@@ -111,10 +111,7 @@ function showStrip(event) {
   Object.assign(picture, { width: found.width, height: found.size });
   picture.style.objectPosition = `0 ${-found.place * (found.size + found.gap)}px`;
   box.querySelector("span").textContent = `most active in ${found.domains.join(", then in ")}`;
-  box.hidden = false;
-  const { pageX, pageY } = event.event;
-  box.style.left = `${Math.max(8, Math.min(pageX, scrollX + root.clientWidth - box.offsetWidth - 8))}px`;
-  box.style.top = `${pageY + 24}px`;
+  placed(box, event.event.pageX, event.event.pageY + 24);
 }
 
 function hideStrip() { byId("node-strip").hidden = true; }
@@ -137,10 +134,13 @@ async function unpacked(id) {
 }
 
 async function download(name) {
+  save(new Blob([await unpacked(`table-${name}`)], { type: "text/csv" }), `${name}.csv`);
+}
+
+function save(blob, name) {
   const link = document.createElement("a");
-  const rows = new Blob([await unpacked(`table-${name}`)], { type: "text/csv" });
-  link.href = URL.createObjectURL(rows);
-  link.download = `${name}.csv`;
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }

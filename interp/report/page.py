@@ -45,10 +45,12 @@ from interp.report.naming import SIGNS, setting_name
 from interp.report.sections import Section, filled_sections
 from interp.report.stills import still
 from interp.report.verdict_tables import READABLE, ladder_table, overviews
-from interp.report.words import answer_sentences, headline
+from interp.report.words import answer_sentences, headline, rungs_and_levels
 from interp.verdicts.rungs import AMOUNT_RULE, RUNGS, SQUARES
 
 HERE = Path(__file__).parent
+
+SCRIPTS = ("page.js", "terms.js", "board.js", "doors.js", "atlas.js")
 
 READ_SIGNS = {READABLE[word]: SIGNS[word] for word in READABLE}
 KINDS = {SHARED: "shared", PARTLY: "partly", NOT_SHARED: "apart", CANNOT_TELL: "open"}
@@ -152,14 +154,14 @@ def render_page(result: LoadedResult) -> str:
         sheets=sheets(result),
         strips=strips(result),
         strays=_text(result.facts.get("strays")),
-        glossary=glossary_terms(),
+        glossary=[*glossary_terms(), rungs_and_levels()],
         provenance=page_provenance(result),
         credits=_credits(result),
         figures=figure_json(figures),
         columns=script_json({name: column.meaning for name, column in all_columns().items()}),
         setup=_setup(result),
         styles=(HERE / "page.css").read_text(),
-        script="\n".join((HERE / name).read_text() for name in ("page.js", "doors.js", "atlas.js")),
+        script="\n".join((HERE / name).read_text() for name in SCRIPTS),
         plotly=_plotly(),
     )
     none = {name: Download(name, 0, 0, "", True) for name in result.tables}

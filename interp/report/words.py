@@ -449,3 +449,22 @@ def _link(result: LoadedResult) -> str:
             f"distribution{'' if n == 1 else 's'}"
         )
     return "; whether that goes with generalization is told by the verdict below"
+
+
+def rungs_and_levels() -> tuple[str, list[tuple[str, str]]]:
+    """What R1 to R6 and L1 to L4 stand for, as a group of the page's glossary.
+
+    >>> rungs_and_levels()[1][1][1][:38]
+    'same geometry, by debiased CKA; 0 is w'
+    """
+    rungs = [
+        (rung.name, f"{rung.claim}, by {rung.judged.name}; 0 is {rung.null}, 1 {rung.ceiling}.")
+        for rung in RUNGS.values()
+    ]
+    levels = [
+        (name, f"whether generalization goes with sharing {where}.")
+        for name, where in LEVELS.items()
+        if name != "L4"
+    ]
+    by_cause = [("L4", "whether sharing causes generalization: models are trained to share more.")]
+    return "Rungs and levels", [*rungs, *levels, *by_cause]

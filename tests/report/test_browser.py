@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from interp.report import build_page
 
@@ -177,8 +178,78 @@ def test_a_node_of_a_circuit_shows_what_it_responds_to(
     assert strip.locator("img").get_attribute("alt") == "What activates a0.h1 most"
     assert strip.locator("img").bounding_box()["height"] == 40
     nodes.nth(0).hover(force=True)  # the input has no pictures
-    page.wait_for_function("document.getElementById('node-strip').hidden")
+    until(page, "document.getElementById('node-strip').hidden")
     assert opened.complaints == [] and opened.outside == []
+
+
+def test_a_term_is_explained_where_a_section_first_uses_it(browser: Any, planted: Path) -> None:
+    opened = Opened(browser, planted, viewport={"width": 390, "height": 844}, doors_open=True)
+    page, tip = opened.page, opened.page.locator("#tip")
+    page.locator("#ladder .term").first.wait_for()
+    per_section = page.evaluate(
+        "[...document.querySelectorAll('main > section')].map((section) => "
+        "[...section.querySelectorAll('.term')].map((term) => term.textContent.toLowerCase()))"
+    )
+    assert sum(map(len, per_section)) > 40
+    assert all(len(terms) == len(set(terms)) for terms in per_section)
+    # no rung or level stands anywhere before the section that uses it has explained it
+    assert {"r1", "r4", "r6"} <= {name for terms in per_section for name in terms}
+    term = page.locator("#ladder .term", has_text="R4").first
+    assert not tip.is_visible()
+    term.focus()
+    assert tip.inner_text().startswith("same causal directions")
+    assert term.get_attribute("aria-describedby") == "tip"
+    box = tip.bounding_box()
+    assert box and box["x"] >= 0 and box["x"] + box["width"] <= 390
+    page.keyboard.press("Escape")
+    assert not tip.is_visible()
+    term.hover()
+    assert tip.is_visible()
+    term.click()
+    place = term.get_attribute("href")
+    assert (
+        page.locator(f"{place} dt").inner_text() == "R4" and page.locator(f"{place}").is_visible()
+    )
+    assert opened.violations() == [] and opened.complaints == []
+
+
+def test_pinned_figures_are_saved_as_one_picture_or_page(
+    browser: Any, planted: Path, tmp_path: Path
+) -> None:
+    opened = Opened(
+        browser, planted, viewport={"width": 1280, "height": 900}, color_scheme="dark",
+        address="#open=circuits", accept_downloads=True,
+    )  # fmt: skip
+    page = opened.page
+    assert not page.locator("#board").is_visible() and not page.locator("#to-board").is_visible()
+    page.locator("[data-pin=answer]").click()
+    page.locator("select[data-figure=circuit]").last.select_option("1")
+    page.locator("[data-pin=circuit]").click()
+    until(page, "document.querySelectorAll('#pinned figure').length === 2")
+    assert page.locator("#to-board").inner_text() == "Board (2)"
+    assert "Pictures: real" in page.locator("#pinned figure p").inner_text()
+    # another choice of a figure is another picture, the same one is not pinned twice
+    page.locator("[data-pin=circuit]").click()
+    page.locator("select[data-figure=circuit]").last.select_option("2")
+    page.locator("[data-pin=circuit]").click()
+    until(page, "document.querySelectorAll('#pinned figure').length === 3")
+    page.locator("#pinned button").last.click()
+    assert page.locator("#pinned figure").count() == 2
+    assert opened.violations() == []
+    for button, name in (("save-picture", "board.png"), ("save-page", "board.html")):
+        with page.expect_download() as download:
+            page.locator(f"#{button}").click()
+        assert download.value.suggested_filename == name
+        download.value.save_as(tmp_path / name)
+    assert opened.complaints == [] and opened.outside == []
+    with Image.open(tmp_path / "board.png") as picture:
+        assert picture.width == 1800 and picture.height > 1000
+        assert picture.getpixel((1, 1)) == (255, 255, 255, 255)  # light, though the page is dark
+        assert len(picture.convert("P").getcolors(256) or []) > 8
+    saved = browser.new_context().new_page()
+    saved.goto((tmp_path / "board.html").as_uri())
+    assert saved.locator("figure img").count() == 2
+    assert saved.evaluate("[...document.images].every((one) => one.complete && one.naturalWidth)")
 
 
 @pytest.mark.parametrize(("width", "height", "screens"), [(1280, 900, 6), (390, 844, 12)])

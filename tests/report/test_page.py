@@ -16,7 +16,7 @@ from interp.core.errors import DataError, OutputError
 from interp.report import build_page
 from interp.report.embedding import downloads, embedded_thumbnails
 from interp.report.loaded import expected_tables, read_result, shown_tables
-from interp.report.page import render_page
+from interp.report.page import HERE, SCRIPTS, render_page
 from interp.report.sections import page_sections
 from tests.report.planted_levels import level_tables
 
@@ -302,3 +302,10 @@ def test_accuracy_comes_before_what_lies_behind_it() -> None:
     order = [anchors.index(name) for name in said if name in anchors]
     assert order == sorted(order) and len(order) >= 6
     assert len(set(anchors)) == len(anchors)
+
+
+def test_no_two_scripts_of_the_page_call_different_things_by_one_name() -> None:
+    text = "\n".join((HERE / name).read_text() for name in SCRIPTS)
+    names = re.findall(r"^(?:async )?(?:function|const|let) (\w+)", text, re.MULTILINE)
+    assert len(names) > 60
+    assert sorted(names) == sorted(set(names))

@@ -196,7 +196,8 @@ class Graph:
         return {
             "type": "scatter", "mode": "markers+text", "x": [self.places[n][0] for n in names],
             "y": [self.places[n][1] for n in names], "text": [_short(n) for n in names],
-            "textposition": "middle right", "textfont": {"size": 11}, "cliponaxis": False,
+            "textposition": "middle right", "textfont": {"size": 11, "shadow": "auto"},
+            "cliponaxis": False,
             "marker": {"size": [round(float(size[n]), 1) for n in names], "symbol": "square",
                        "color": [self._node_colour(n) for n in names], "opacity": 1},
             "customdata": self._pictured(names), "hovertext": [plain(n, 60) for n in names],
