@@ -325,6 +325,7 @@ def diff_command(
     a: Annotated[Path, typer.Argument(help="Folder of one result.")],
     b: Annotated[Path, typer.Argument(help="Folder of another.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the table of all rows.")] = None,
+    page: Annotated[Path | None, typer.Option(help="File for a page of both results.")] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> dict[str, Any]:
@@ -338,6 +339,7 @@ def diff_command(
     Examples:
       interp-report diff results results-again
       interp-report diff results/vit-small again/vit-small --out changes --json
+      interp-report diff monday tuesday --page monday-tuesday.html
     """
     from interp.core.progress import set_quiet
     from interp.study.comparing_results import compare_results
@@ -345,6 +347,10 @@ def diff_command(
     set_quiet(quiet)
     found = compare_results(a, b)
     path = found.table.save(out) if out else None
+    if page:
+        from interp.report.difference_page import build_difference_page
+
+        build_difference_page(a, b, found.table, facts=found.facts, rest=found.rest, out=page)
     tell_difference(found)
     return {
         "changed": found.changed,
@@ -353,6 +359,7 @@ def diff_command(
         "not_compared": dict(found.rest),
         "largest": [records(row) for row in found.largest().to_dict("records")],
         "table": str(path) if path else None,
+        "page": str(page) if page else None,
         "exit": DIFFERS if found.changed else 0,
     }
 

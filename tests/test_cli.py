@@ -312,13 +312,16 @@ def test_diff_tells_the_same_from_the_changed_by_its_status(
     for name in ("value", "low", "high"):
         frame[name] += 100
     frame.to_csv(path, index=False)
-    done = call("diff", str(small_study.folder), str(moved), "--out", str(tmp_path / "d"), "--json")
+    kept = ["--out", str(tmp_path / "d"), "--page", str(tmp_path / "both.html"), "--json"]
+    done = call("diff", str(small_study.folder), str(moved), *kept)
     found = answer(done)
     assert done.returncode == 1 and found["changed"]
     assert [each["name"] for each in found["facts"]] == ["source_hash"]
     changed = {name: row["changed beyond noise"] for name, row in found["tables"].items()}
     assert changed.pop("similarity") > 0 and not any(changed.values())
     assert (tmp_path / "d" / "diff.csv").is_file()
+    assert found["page"] == str(tmp_path / "both.html")
+    assert "What changed from A to B?" in (tmp_path / "both.html").read_text()
 
 
 def test_export_writes_tables_and_says_where(small_study: Result, tmp_path: Path) -> None:

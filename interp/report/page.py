@@ -97,7 +97,11 @@ def build_page(result: Path, out: Path | None = None) -> Path:
     """
     folder = Path(result)
     target = Path(out) if out is not None else folder / "report.html"
-    text = render_page(read_result(folder))
+    return written(target, render_page(read_result(folder)))
+
+
+def written(target: Path, text: str) -> Path:
+    """Write a page; raises `OutputError` where that cannot be done."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(target, text)
@@ -135,9 +139,6 @@ def render_page(result: LoadedResult) -> str:
         no_answer="" if first else no_answer(result),
         ladder=ladder_table(result),
         overviews=overviews(result),
-        signs=SIGNS | READ_SIGNS,
-        kinds=KINDS,
-        short={PARTLY: "partly", NOT_SHARED: "not"},
         natural=result.natural,
         tested=result.test_domains,
         by_index=AMOUNT_RULE,
@@ -154,19 +155,35 @@ def render_page(result: LoadedResult) -> str:
         sheets=sheets(result),
         strips=strips(result),
         strays=_text(result.facts.get("strays")),
-        glossary=[*glossary_terms(), rungs_and_levels()],
         provenance=page_provenance(result),
         credits=_credits(result),
         figures=figure_json(figures),
-        columns=script_json({name: column.meaning for name, column in all_columns().items()}),
         setup=_setup(result),
+    )
+    return rendered("page.html", words, result)
+
+
+def rendered(name: str, words: Mapping[str, Any], result: LoadedResult) -> str:
+    """A page of a template's words, with as much of the result's tables as leaves it its size."""
+    template = _templates().get_template(name)
+    whole = {**_common_words(), **words}
+    none = {name: Download(name, 0, 0, "", True) for name in result.tables}
+    rest = len(template.render(**whole, downloads=none).encode())
+    return template.render(**whole, downloads=downloads(result, PAGE_BYTES - rest))
+
+
+def _common_words() -> dict[str, Any]:
+    """What every page has: styles, scripts, the signs of answers, and the glossary."""
+    return dict(
+        signs=SIGNS | READ_SIGNS,
+        kinds=KINDS,
+        short={PARTLY: "partly", NOT_SHARED: "not"},
+        glossary=[*glossary_terms(), rungs_and_levels()],
+        columns=script_json({name: column.meaning for name, column in all_columns().items()}),
         styles=(HERE / "page.css").read_text(),
         script="\n".join((HERE / name).read_text() for name in SCRIPTS),
         plotly=_plotly(),
     )
-    none = {name: Download(name, 0, 0, "", True) for name in result.tables}
-    rest = len(_template().render(**words, downloads=none).encode())
-    return _template().render(**words, downloads=downloads(result, PAGE_BYTES - rest))
 
 
 EXAMPLES = {
@@ -242,17 +259,16 @@ def _notes(result: LoadedResult) -> list[str]:
 
 
 @cache
-def _template() -> Any:
+def _templates() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
+    return Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html")
 
 
 @cache

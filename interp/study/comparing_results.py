@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from interp.core.declarations.columns import CHANGES
 from interp.core.declarations.measures import all_columns, units_of_tables
 from interp.core.errors import InterpError
 from interp.core.statistics.resampling import holm
@@ -95,8 +96,7 @@ def means_by_unit(
     return means[means.index.get_level_values(0).isin(good)]
 
 
-CHANGED, WITHIN, ONLY_A, ONLY_B = "changed beyond noise", "within noise", "only in A", "only in B"
-NO_INTERVAL = "no interval"
+CHANGED, WITHIN, NO_INTERVAL, ONLY_A, ONLY_B = CHANGES
 
 NUMBERS = {"value": ("low", "high"), "index": ("index_low", "index_high")}
 """What is compared, and the columns of its interval."""
@@ -133,8 +133,7 @@ class Difference:
     def counts(self) -> pd.DataFrame:
         """How many rows of each table changed, stayed, or stand in one result only."""
         frame = self.table.frame
-        kinds = [CHANGED, WITHIN, NO_INTERVAL, ONLY_A, ONLY_B]
-        return pd.crosstab(frame["table"], frame["change"]).reindex(columns=kinds, fill_value=0)
+        return pd.crosstab(frame["table"], frame["change"]).reindex(columns=CHANGES, fill_value=0)
 
     def largest(self, n: int = 10) -> pd.DataFrame:
         """The surest changes, those within noise too where fewer than `n` are beyond it."""

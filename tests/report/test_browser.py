@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from interp.report import build_page
+from interp.report.difference_page import build_difference_page
+from interp.study.comparing_results import compare_results
 
 Build = Callable[..., Path]
 
@@ -65,6 +67,7 @@ class Opened:
         *,
         all_drawn: bool = False,
         doors_open: bool = False,
+        waits: bool = True,
         address: str = "",
         **context: Any,
     ) -> None:
@@ -75,7 +78,8 @@ class Opened:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.as_uri() + address)
-        self.page.wait_for_selector("html[data-map]", state="attached", timeout=60_000)
+        if waits:  # for the map, which comes last
+            self.page.wait_for_selector("html[data-map]", state="attached", timeout=60_000)
         if doors_open or all_drawn:
             self.page.evaluate("doors().forEach((one) => { one.open = true; })")
         if all_drawn:
@@ -180,6 +184,22 @@ def test_a_node_of_a_circuit_shows_what_it_responds_to(
     nodes.nth(0).hover(force=True)  # the input has no pictures
     until(page, "document.getElementById('node-strip').hidden")
     assert opened.complaints == [] and opened.outside == []
+
+
+def test_two_results_stand_on_one_page(browser: Any, build: Build, tmp_path: Path) -> None:
+    first, second = build(name="first"), build(name="second", spec_hash="another")
+    found = compare_results(first, second)
+    out = tmp_path / "both.html"
+    build_difference_page(first, second, found.table, facts=found.facts, rest=found.rest, out=out)
+    for width in (1280, 390):
+        opened = Opened(
+            browser, out, all_drawn=True, waits=False, viewport={"width": width, "height": 900}
+        )
+        page = opened.page
+        assert page.locator("figure.plot .js-plotly-plot").count() == 4
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert opened.violations() == [] and opened.complaints == [] and opened.outside == []
+        opened.shot(f"difference-{width}")
 
 
 def test_a_term_is_explained_where_a_section_first_uses_it(browser: Any, planted: Path) -> None:

@@ -1,0 +1,285 @@
+"""One page of two results: what changed from A to B, and both answers side by side."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from interp.core.declarations.columns import CHANGES
+from interp.core.declarations.figures import BLUE, GREY, ORANGE
+from interp.core.declarations.writing import number, plain, sequence
+from interp.core.tables import Table
+from interp.report.embedding import figure_json
+from interp.report.figures.answer import answer_figure
+from interp.report.figures.pieces import (
+    Choice,
+    Figure,
+    Trace,
+    axis,
+    layout,
+    numbers,
+    rows_by_name,
+)
+from interp.report.loaded import LoadedResult, read_result
+from interp.report.page import rendered, written
+from interp.report.verdict_tables import WordTable, overviews
+
+CHANGED, WITHIN, NO_INTERVAL, ONLY_A, ONLY_B = CHANGES
+TOLD = 12
+"""So many of a table's surest changes are drawn."""
+
+METHOD = (
+    "Rows are matched by what was measured on what. Where classes are kept, the difference is "
+    "paired by class (Student's t); else its interval is made of both intervals, which is too wide "
+    "for two results on the same pictures. p is Holm's over the rows of a table, times the tables."
+)
+NULL = "No difference but that of the drawn classes. Another training seed changes the model."
+
+
+def build_difference_page(
+    a: Path,
+    b: Path,
+    table: Table,
+    *,
+    facts: Sequence[tuple[str, str, str]] = (),
+    rest: Mapping[str, str] | None = None,
+    out: Path,
+) -> Path:
+    """Write one offline page of two results and of the differences between them.
+
+    Args:
+        a: The folder of result A.
+        b: The folder of result B.
+        table: The differences, a row for each number, as `interp-report diff` finds them.
+        facts: Facts that differ: name, A's value, B's value.
+        rest: What was not compared, and why, by table.
+        out: The page's file.
+
+    Returns:
+        The page.
+    """
+    results = {"A": read_result(a), "B": read_result(b)}
+    frame = table.frame
+    surest, against = surest_figure(frame), against_figure(frame)
+    answers = {side: _answer(side, result) for side, result in results.items()}
+    drawn = [one for one in (surest, against, *answers.values()) if one]
+    words: dict[str, Any] = dict(
+        title="Two results compared",
+        question="What changed from A to B?",
+        setup=" · ".join(f"{side}: {_named(one)}" for side, one in results.items()),
+        contents=_contents(bool(against)),
+        headline=headline(frame),
+        first=surest,
+        against=against,
+        sides=[(side, _named(one), answers[side], overviews(one)) for side, one in results.items()],
+        counts=_counts(frame),
+        facts=_facts(facts),
+        rest=[(name, why) for name, why in (rest or {}).items() if why != "the same"],
+        same=sequence([name for name, why in (rest or {}).items() if why == "the same"]),
+        figures=figure_json(drawn),
+        commands=[(f"interp-report diff {a} {b} --page {out}", "makes this page")],
+        still="", strips=[], sheets=[], atlas="",
+    )  # fmt: skip
+    made = LoadedResult(Path(), {"mode": "model"}, {"diff": table})
+    return written(out, rendered("difference.html", words, made))
+
+
+def headline(frame: pd.DataFrame) -> list[str]:
+    """What a reader must know first: how many numbers changed, and how many cannot say.
+
+    >>> rows = pd.DataFrame({"table": "cka", "change": [CHANGED, WITHIN, WITHIN, ONLY_A]})
+    >>> headline(rows)[0]
+    'Of 3 numbers that both results have with an interval, 1 changed beyond noise (1 of cka).'
+    """
+    told = frame[frame["change"].isin([CHANGED, WITHIN])]
+    changed = told[told["change"] == CHANGED]
+    by_table = [f"{n} of {name}" for name, n in changed["table"].value_counts().items()]
+    where = f" ({sequence(by_table)})" if by_table else ""
+    said = [
+        f"Of {len(told):,} numbers that both results have with an interval, {len(changed):,} "
+        f"changed beyond noise{where}."
+        if len(told)
+        else "The two results have no number with an interval in common."
+    ]
+    others = [
+        f"{(frame['change'] == kind).sum():,} {words}"
+        for kind, words in (
+            (NO_INTERVAL, "have no interval to say it by"),
+            (ONLY_A, "stand in A alone"),
+            (ONLY_B, "stand in B alone"),
+        )
+        if (frame["change"] == kind).any()
+    ]
+    return [*said, *([f"Of the others, {sequence(others)}."] if others else [])]
+
+
+def surest_figure(frame: pd.DataFrame) -> Figure | None:
+    """The surest changes of each table with their intervals; None where no number has one."""
+    told = _named_rows(frame[frame["p"].notna()])
+    tables = _by_changes(told)
+    if not tables:
+        return None
+    surest = told.sort_values(["p_adjusted", "p"], kind="stable").groupby("table").head(TOLD)
+    most = int(surest["table"].value_counts().max())
+    traces = [_forest(surest[surest["table"] == name], place) for place, name in enumerate(tables)]
+    shape = layout(
+        90 + 34 * most,
+        showlegend=False,
+        xaxis=axis("difference, B − A", zeroline=True),
+        yaxis=rows_by_name([""] * most),
+    )
+    caption = (
+        f"n and unit of each difference when it is pointed at; bars are 95 % intervals. The "
+        f"{TOLD} surest changes of a table; orange changed beyond noise (Holm over all rows and "
+        "tables), grey within it. Differences of value or index, in their own units."
+    )
+    return Figure(
+        "surest", "The surest changes", caption, f"Forest of up to {TOLD} differences a table",
+        traces, shape, [Choice("Table", tables)], METHOD, NULL, ["diff"],
+    )  # fmt: skip
+
+
+def against_figure(frame: pd.DataFrame) -> Figure | None:
+    """Every number of A against the same of B, table by table."""
+    told = _named_rows(frame[frame["value_a"].notna() & frame["value_b"].notna()])
+    tables = _by_changes(told)
+    if not tables:
+        return None
+    traces: list[Trace] = []
+    for place, name in enumerate(tables):
+        rows = told[told["table"] == name]
+        for kind, colour in ((NO_INTERVAL, BLUE), (WITHIN, GREY), (CHANGED, ORANGE)):
+            own = rows[rows["change"] == kind]
+            if len(own):
+                traces.append(_cloud(own, kind, colour, place))
+        both = rows[["value_a", "value_b"]].astype(float)
+        ends = [float(both.min(axis=None)), float(both.max(axis=None))]
+        traces.append(
+            {"type": "scatter", "mode": "lines", "x": ends, "y": ends, "meta": [place],
+             "line": {"color": GREY, "width": 1, "dash": "dot"}, "hoverinfo": "skip",
+             "showlegend": False}
+        )  # fmt: skip
+    shape = layout(430, xaxis=axis("in A"), yaxis=axis("in B"))
+    caption = (
+        "n and interval of each number stand in the results' own tables. A point is a value or "
+        "index that both results have; on the dotted line nothing changed."
+    )
+    return Figure(
+        "against", "A against B", caption, "Scatter of numbers in B against the same in A",
+        traces, shape, [Choice("Table", tables)], METHOD, NULL, ["diff"],
+    )  # fmt: skip
+
+
+LAST = "epoch"
+
+
+def _by_key(place: str) -> dict[str, str]:
+    """A place's values by name, with the word where a number alone says nothing.
+
+    >>> _by_key("site=a; epoch=9")
+    {'site': 'a', 'epoch': 'epoch 9'}
+    """
+    pairs = (each.partition("=") for each in place.split("; "))
+    return {key: f"{key} {value}" if key == LAST else value for key, _, value in pairs}
+
+
+def _by_changes(told: pd.DataFrame) -> list[str]:
+    """Tables, those with most changes first."""
+    changed = (told["change"] == CHANGED).groupby(told["table"]).sum()
+    return [str(name) for name in changed.sort_values(ascending=False, kind="stable").index]
+
+
+def _named_rows(told: pd.DataFrame) -> pd.DataFrame:
+    """The rows with what each measured as `name`: of its place, what differs within its table.
+
+    >>> rows = pd.DataFrame({"table": "cka", "place": ["site=a; seed=0", "site=b; seed=0"],
+    ...                      "quantity": ["value", "index"]})
+    >>> _named_rows(rows)["name"].tolist()
+    ['a', 'b (index)']
+    """
+    keys = pd.DataFrame([_by_key(str(place)) for place in told["place"]], index=told.index)
+    keys = keys.fillna("")
+    names = told["table"].astype(object)
+    for _, rows in told.groupby("table"):
+        own = keys.loc[rows.index]
+        varied = sorted((key for key in own if own[key].nunique() > 1), key=LAST.__eq__)
+        if varied:
+            names[rows.index] = [", ".join(filter(None, each)) for each in own[varied].to_numpy()]
+    names = names.str.replace(".hook_resid_post", "")
+    return told.assign(name=names + told["quantity"].map({"index": " (index)"}).fillna(""))
+
+
+def _said(row: Any) -> str:
+    ends = f"[{number(row.low, 3)}, {number(row.high, 3)}]" if row.low == row.low else ""
+    told = f"<br>{number(row.value, 3)} {ends}, n = {row.n_units:.0f} {plain(str(row.unit))}s, "
+    told += f"adjusted p {number(row.p_adjusted, 3)}, {row.method}" if row.p == row.p else ""
+    return (
+        f"{plain(row.name, 120)}<br>{number(row.value_a, 3)} → {number(row.value_b, 3)}"
+        f"{told if row.p == row.p else ''}<br>{row.change}"
+    )
+
+
+def _forest(rows: pd.DataFrame, place: int) -> Trace:
+    """A table's surest changes from the top, each with what it is above its bar."""
+    colours = [ORANGE if kind == CHANGED else GREY for kind in rows["change"]]
+    return {
+        "type": "scatter", "mode": "markers+text", "x": numbers(rows["value"]),
+        "y": list(range(len(rows))), "text": [plain(name, 70) for name in rows["name"]],
+        "textposition": "top center", "textfont": {"size": 10}, "cliponaxis": False,
+        "marker": {"color": colours, "size": 9},
+        "error_x": {"type": "data", "symmetric": False, "thickness": 1.6, "width": 4, "color": GREY,
+                    "array": numbers(rows["high"] - rows["value"]),
+                    "arrayminus": numbers(rows["value"] - rows["low"])},
+        "hovertext": [_said(row) for row in rows.itertuples(index=False)],
+        "hovertemplate": "%{hovertext}<extra></extra>", "meta": [place], "showlegend": False,
+    }  # fmt: skip
+
+
+def _cloud(rows: pd.DataFrame, kind: str, colour: str, place: int) -> Trace:
+    return {
+        "type": "scatter", "mode": "markers", "name": kind, "x": numbers(rows["value_a"]),
+        "y": numbers(rows["value_b"]), "marker": {"color": colour, "size": 7, "opacity": 0.7},
+        "text": [_said(row) for row in rows.itertuples(index=False)],
+        "hovertemplate": "%{text}<extra></extra>", "meta": [place],
+    }  # fmt: skip
+
+
+def _answer(side: str, result: LoadedResult) -> Figure | None:
+    """A result's own answer, under a name that the page has once."""
+    figure = answer_figure(result)
+    return figure and replace(
+        figure, name=f"answer-{side.lower()}", title=f"{side}: {figure.title}", tables=()
+    )
+
+
+def _named(result: LoadedResult) -> str:
+    title = str(result.facts.get("title") or "a result")
+    return f"{title} ({result.folder.name})"
+
+
+def _contents(has_numbers: bool) -> list[tuple[str, str]]:
+    return [
+        ("answer", "The answer"),
+        *([("numbers", "A against B")] if has_numbers else []),
+        ("sides", "Both answers"),
+        ("tables", "Table by table"),
+        ("facts", "What differs in how they were made"),
+        ("words", "The words"),
+    ]
+
+
+def _counts(frame: pd.DataFrame) -> WordTable:
+    counted = pd.crosstab(frame["table"], frame["change"]).reindex(columns=CHANGES, fill_value=0)
+    rows = [[str(name), *map(str, counted.loc[name])] for name in counted.index]
+    return WordTable("Numbers of each table, by what became of them", ["Table", *CHANGES], rows)
+
+
+def _facts(facts: Sequence[tuple[str, str, str]]) -> WordTable | None:
+    rows = [[name, _short(one), _short(two)] for name, one, two in facts]
+    return WordTable("Facts that differ", ["", "A", "B"], rows) if rows else None
+
+
+def _short(text: str, most: int = 120) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
