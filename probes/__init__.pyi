@@ -2,6 +2,8 @@ from .concept_erasure.erasers import Eraser as Eraser
 from .concept_erasure.erasers import erased as erased
 from .concept_erasure.erasers import leace as leace
 from .concept_erasure.erasure_effects import erasure as erasure
+from .concept_erasure.turned_up import steered_answers as steered_answers
+from .concept_erasure.turned_up import steering as steering
 from .dictionaries.ablation import ablate_shared as ablate_shared
 from .dictionaries.codes import LinearCode as LinearCode
 from .dictionaries.codes import pca as pca

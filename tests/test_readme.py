@@ -168,6 +168,7 @@ NEW = {
     *("class_faithfulness", "consistent_parts", "multiverse", "draw_multiverse", "draw_doses"),
     *("name_heads", "text_span", "SpanningWords"),
     *("gallery", "Gallery", "open_gallery", "name_units"),
+    *("steering", "steered_answers"),
     *("explain", "Heatmaps", "deletion_insertion"),
 }
 """Public names that 0.1 did not have, or not as names of their own."""

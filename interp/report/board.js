@@ -18,8 +18,8 @@ async function pictured(name) {
 
 async function pin(name) {
   const figure = byId(`figure-${name}`);
-  const chosen = [...figure.querySelectorAll("select")].map((select) =>
-    `${select.previousElementSibling.textContent}: ${select.selectedOptions[0].textContent}`);
+  const chosen = [...figure.querySelectorAll("[data-choice]")].map((one) => `${one.previousElementSibling.textContent}: `
+    + (one.selectedOptions ? one.selectedOptions[0] : one.nextElementSibling).textContent);
   const title = figure.querySelector("h3").textContent.trim(), choices = chosen.join(" · ");
   const caption = figure.querySelector("figcaption").textContent.trim();
   const one = { name, title, choices, caption, ...await pictured(name) };

@@ -29,23 +29,23 @@ function readAddress() {
   }
   for (const pick of (state.get("pick") || "").split(",").filter(Boolean)) {
     const [figure, choice, option] = pick.split(":");
-    const select = document.querySelector(
-      `select[data-figure="${CSS.escape(figure)}"][data-choice="${CSS.escape(choice)}"]`);
-    if (!select || !select.options[option]) continue;
-    select.value = option;
-    select.dispatchEvent(new Event("change", { bubbles: true }));
+    const chosen = document.querySelector(
+      `[data-figure="${CSS.escape(figure)}"][data-choice="${CSS.escape(choice)}"]`);
+    if (!chosen || (chosen.options && !chosen.options[option])) continue;
+    chosen.value = option;
+    chosen.dispatchEvent(new Event(chosen.type === "range" ? "input" : "change", { bubbles: true }));
   }
   if (place) reveal(place);
 }
 
-const firstShown = (select) =>
-  Math.max(0, [...select.options].findIndex((one) => one.defaultSelected));
+const isChanged = (chosen) => chosen.options
+  ? chosen.selectedIndex !== Math.max(0, [...chosen.options].findIndex((one) => one.defaultSelected))
+  : chosen.value !== chosen.dataset.first;
 
 function writeAddress() {
   if (printing) return;
   const open = doors().filter((one) => one.open).map((one) => one.parentElement.id);
-  const picks = [...document.querySelectorAll("select[data-figure]")]
-    .filter((one) => one.selectedIndex !== firstShown(one))
+  const picks = [...document.querySelectorAll("[data-figure][data-choice]")].filter(isChanged)
     .map((one) => `${one.dataset.figure}:${one.dataset.choice}:${one.value}`);
   const place = location.hash.slice(1).split("&")[0];
   const parts = place && !place.includes("=") ? [place] : [];

@@ -312,9 +312,11 @@ function start() {
   for (const section of document.querySelectorAll("main section")) reading.observe(section);
 }
 
-document.addEventListener("change", (event) => {
-  const { figure, choice } = event.target.dataset;
-  if (!figure) return;
+// a select says that it changed, a slider that it moves
+for (const moved of ["change", "input"]) document.addEventListener(moved, (event) => {
+  const { figure, choice, options } = event.target.dataset;
+  if (!figure || (moved === "input") !== (event.target.type === "range")) return;
+  if (options) event.target.nextElementSibling.textContent = JSON.parse(options)[event.target.value];
   if (!figures[figure]) figures[figure] = read(`figure-data-${figure}`);
   figures[figure].selected[Number(choice)] = Number(event.target.value);
   draw(figure);

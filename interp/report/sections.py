@@ -13,7 +13,6 @@ from interp.report.figures.behind_accuracy import (
     tradeoff_figure,
 )
 from interp.report.figures.circuit_graphs import circuit_figure
-from interp.report.figures.component_views import views_figure
 from interp.report.figures.kinds import curve_figure, depth_figure, forest_figure, map_figure
 from interp.report.figures.ladders import LADDER, ladder_figure, sharing_profile_figure
 from interp.report.figures.levels_of_evidence import EVIDENCE, levels_figure, together_figure
@@ -27,6 +26,7 @@ from interp.report.figures.training import (
     dose_response_figure,
     mixtures_figure,
 )
+from interp.report.figures.views_and_answers import said_figure, views_figure
 from interp.report.gists import gist, wanted
 from interp.report.loaded import LoadedResult
 from interp.report.verdict_tables import (
@@ -59,6 +59,7 @@ RENDERERS: Mapping[str, Callable[[LoadedResult, FigureSpec], Figure | None]] = {
     "patching": patching_figure,
     "profile": sharing_profile_figure,
     "robustness": robustness_figure,
+    "said": said_figure,
     "together": together_figure,
     "trade-off": tradeoff_figure,
     "views": views_figure,

@@ -36,7 +36,7 @@ def layer_tables(index: Mapping[str, float], sites: Mapping[str, float]) -> dict
         "factorisation": [], "directions": [], "separation": [], "domain_probes": [],
         "selectivity": [], "views": [], "erasure": [], "dictionaries": [],
         "feature_sharing": [], "feature_ablation": [], "faithfulness": [], "circuits": [],
-        "unit_galleries": [],
+        "unit_galleries": [], "steering": [], "steered_answers": [],
     }  # fmt: skip
     for place, (setting, shared) in enumerate(index.items()):
         own = {"setting": setting, "test_domain": "sketch"}
@@ -49,6 +49,7 @@ def layer_tables(index: Mapping[str, float], sites: Mapping[str, float]) -> dict
         for domain in ("real", "sketch"):
             _circuit(made, own | {"domain": domain}, shared)
         _units(made, own | {"site": "layer2.0.hook_resid_post", "depth": 0.4}, shared)
+        _steered(made, own, shared)
     return {name: pd.DataFrame(rows) for name, rows in made.items()}
 
 
@@ -69,6 +70,28 @@ def _circuit(made: dict[str, list[dict[str, Any]]], where: dict[str, Any], level
         made["circuits"].append(
             where | ends | {"edge": f"{node}->{node_b}", "score": score, "n_pictures": 30}
         )
+
+
+def _steered(made: dict[str, list[dict[str, Any]]], own: dict[str, Any], level: float) -> None:
+    """Pictures are called a class more, the more of it is added; less by the other domain's."""
+    sites = (("layer2.0.hook_resid_post", 0.4, "middle"), ("layer4.0.hook_resid_post", 0.9, "late"))
+    for dose in (0.0, 1.0, 2.0):
+        for site, depth, band in sites:
+            for a in PAIR.values():
+                for b in PAIR.values():
+                    said = 0.45 * dose * (1 if a == b else level)
+                    kind = "its own domain's" if a == b else "the other domain's"
+                    ends = {"domain_a": a, "domain_b": b, "direction": f"{kind} direction"}
+                    where = own | ends | {"site": site, "depth": depth, "band": band, "dose": dose}
+                    made["steering"].append(row_of(where, said, measure="called the class"))
+        for domain in PAIR.values():
+            for label in ("class_01", "class_02"):
+                shares = {label: 0.4 * dose, "class_07": 0.1, "others": 0.9 - 0.4 * dose}
+                made["steered_answers"] += [
+                    own | {"label": label, "domain": domain, "dose": dose, "answer": answer}
+                    | {"share": share, "n_pictures": 90, "control": "", "site": sites[1][0]}
+                    for answer, share in shares.items()
+                ]  # fmt: skip
 
 
 def _units(made: dict[str, list[dict[str, Any]]], where: dict[str, Any], level: float) -> None:

@@ -186,6 +186,32 @@ def test_a_node_of_a_circuit_shows_what_it_responds_to(
     assert opened.complaints == [] and opened.outside == []
 
 
+def test_a_slider_shows_what_is_said_at_each_dose(browser: Any, planted: Path) -> None:
+    opened = Opened(
+        browser, planted, address="#open=steering", viewport={"width": 1280, "height": 900}
+    )
+    page = opened.page
+    slider = page.locator("input[type=range][data-figure=steered-answers]")
+    slider.scroll_into_view_if_needed()
+    page.locator("#canvas-steered-answers .bars path").first.wait_for(state="attached")
+    lengths = "figures['steered-answers'].data.length"
+    assert page.evaluate(lengths) > 6
+    drawn = "byId('canvas-steered-answers').data.map((trace) => trace.x[0])"
+    assert page.evaluate(drawn) == [0, 0]
+    slider.focus()
+    for _ in range(2):
+        page.keyboard.press("ArrowRight")
+    assert page.locator("output").inner_text() == "2"
+    assert page.evaluate(drawn) == [0.8, 0.8]
+    until(page, "location.hash.includes('steered-answers:')")
+    restored = Opened(
+        browser, planted, address=page.evaluate("location.hash"),
+        viewport={"width": 1280, "height": 900},
+    )  # fmt: skip
+    assert restored.page.locator("output").inner_text() == "2"
+    assert opened.violations() == [] and opened.complaints == []
+
+
 def test_two_results_stand_on_one_page(browser: Any, build: Build, tmp_path: Path) -> None:
     first, second = build(name="first"), build(name="second", spec_hash="another")
     found = compare_results(first, second)

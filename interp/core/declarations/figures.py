@@ -118,6 +118,7 @@ class ChoiceSpec:
         looks: Options that are no column's values.
         first: Which option is shown first, from the figure's rows and the options' names; None: the
             first one, or of sites the middle one.
+        slider: Whether options are numbers in order, and chosen by a slider.
     """
 
     label: str
@@ -126,6 +127,7 @@ class ChoiceSpec:
     named: Callable[[Row], str] | None = None
     looks: Sequence[Look] = ()
     first: Callable[[Any, Sequence[str]], int] | None = None
+    slider: bool = False
 
 
 TEST_DOMAIN = ChoiceSpec("Test domain", "test_domain")

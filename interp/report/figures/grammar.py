@@ -98,7 +98,9 @@ def views(result: LoadedResult, spec: FigureSpec, rows: Frame) -> tuple[list[Vie
         for view in _narrowed(result, spec, options, View([], rows, Look(""), spec.scale, ""))
     ]
     choices = [
-        Choice(choice.label, [look.label for look in each], _start(choice, each, rows))
+        Choice(
+            choice.label, [look.label for look in each], _start(choice, each, rows), choice.slider
+        )
         for choice, each in zip(spec.choices, options, strict=True)
     ]
     return found, choices
@@ -203,7 +205,7 @@ def _called(column: str, name: str, names: Mapping[str, str], rows: Frame) -> st
         note = ", final embedding" if name == LAST else ""
         label = site_label(name)
         return f"{label} (depth {depth:.2f}{note})" if pd.notna(depth) else label
-    return names.get(name, name)
+    return names.get(name, f"{name:g}" if isinstance(name, float) else name)
 
 
 def _start(choice: ChoiceSpec, looks: Sequence[Look], rows: Frame) -> int:

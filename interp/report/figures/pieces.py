@@ -36,6 +36,7 @@ class Choice:
     label: str
     options: Sequence[str]
     selected: int = 0
+    slider: bool = False
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ Build = Callable[..., Path]
 DRAWN = (
     *("factors", "angle", "apart", "selectivity", "directions", "views", "erasure"),
     *("feature-sharing", "feature-ablation", "faithfulness", "circuit", "ladder"),
-    *("sharing-profile", "das", "circuits-abroad", "steady", "unit-galleries"),
+    *("sharing-profile", "das", "circuits-abroad", "steady", "unit-galleries", "steering"),
+    "steered-answers",
 )
 CG_HIGH = "CG high diversity"
 
@@ -71,7 +72,7 @@ def test_nothing_measured_nothing_drawn(build: Build, name: str) -> None:
         *("factorisation", "directions", "separation", "domain_probes", "selectivity", "views"),
         *("erasure", "feature_sharing", "feature_ablation", "faithfulness", "circuits"),
         *("das", "circuit_transfer", "circuit_stability", "overlap", "rungs", "ladder"),
-        "unit_galleries",
+        *("unit_galleries", "steering", "steered_answers"),
     )
     hollow = pd.DataFrame({"measure": ["x"], "reason": ["too few classes"]})
     replaced = dict.fromkeys(tables, hollow)
@@ -254,6 +255,24 @@ def test_circuits_say_what_their_tables_say(result: LoadedResult) -> None:
     assert sorted(middles["text"]) == sorted(
         f"{plain(edge.edge)}: {number(edge.score, 3)}" for edge in edges.itertuples()
     )
+
+
+def test_a_slider_turns_a_class_up_in_both_domains(result: LoadedResult) -> None:
+    figure = figure_of(result, "steered-answers")
+    assert figure is not None
+    *_, label, dose = figure.choices
+    assert (dose.label, dose.slider, list(dose.options)) == ("Dose", True, ["0", "1", "2"])
+    assert not label.slider
+    model = list(figure.choices[1].options).index(CG_HIGH)
+    rows = of(result, "steered_answers", label="class_02", dose=2.0, domain="sketch")
+    bars = shown(figure, "sketch", 0, model, 1, 2)
+    assert bars["y"] == rows["answer"].tolist() and bars["x"] == rows["share"].tolist()
+    curve = figure_of(result, "steering")
+    assert curve is not None
+    assert curve.choices[3].selected == 1  # behind the last block
+    line = shown(curve, "the other domain's direction", 0, model, 1, 1)
+    told = of(result, "steering", domain_a="real", domain_b="sketch", band="late")
+    assert line["y"] == told["value"].tolist()
 
 
 # the ladder

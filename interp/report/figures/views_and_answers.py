@@ -1,12 +1,21 @@
-"""Pictures by their principal components, at the middle site and in the embedding."""
+"""Where a model's pictures lie, by principal components, and what they are called while steered."""
 
 from itertools import product
 
-from interp.core.declarations.figures import FigureSpec
+from interp.core.declarations.figures import GREY, FigureSpec
 from interp.core.declarations.writing import percents, plain, sequence
 from interp.core.sites import LAST
-from interp.report.figures.grammar import finished, read_rows
-from interp.report.figures.pieces import Choice, DrawnSubject, Figure, Trace, axis, layout, points
+from interp.report.figures.grammar import finished, read_rows, views
+from interp.report.figures.pieces import (
+    Choice,
+    DrawnSubject,
+    Figure,
+    Trace,
+    axis,
+    layout,
+    numbers,
+    points,
+)
 from interp.report.figures.subjects import EPOCH_0, settings_of
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import colours, setting_name, site_label
@@ -57,6 +66,39 @@ def views_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     shape = layout(460, xaxis=axis("first component"), yaxis=axis("second component"))
     told = {"per_view": per_view, "explained": said, "domains": sequence(result.domains)}
     return finished(spec, result, rows, traces, shape, choices, **told)
+
+
+def said_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
+    """Bars of what pictures of each domain are called: a group of bars for each answer."""
+    rows = read_rows(result, spec)
+    if rows.empty:
+        return None
+    found, choices = views(result, spec, rows)
+    tints = colours(result.domains)
+    traces = [
+        _answers(own, str(domain), tints.get(str(domain), GREY), view.meta)
+        for view in found
+        for domain, own in view.rows.groupby("domain", sort=False)
+    ]
+    if not traces:
+        return None
+    most = max(len(trace["y"]) for trace in traces)
+    shape = layout(
+        110 + 46 * most,
+        barmode="group",
+        xaxis=axis("share of the pictures", tickformat=".0%", range=[0, 1]),
+        yaxis={"automargin": True, "autorange": "reversed", "type": "category"},
+    )
+    return finished(spec, result, rows, traces, shape, choices)
+
+
+def _answers(rows: Frame, domain: str, colour: str, meta: list[int | None]) -> Trace:
+    """The answers of one domain, the class that is turned up first, then as the table has them."""
+    return {
+        "type": "bar", "orientation": "h", "name": plain(domain), "marker": {"color": colour},
+        "x": numbers(rows["share"]), "y": [plain(name, 24) for name in rows["answer"]],
+        "hovertemplate": "%{y}: %{x:.1%}<extra>%{fullData.name}</extra>", "meta": list(meta),
+    }  # fmt: skip
 
 
 def _pictures(rows: Frame, domain: str, colour: str, meta: list[int | None]) -> Trace:

@@ -1,0 +1,178 @@
+"""What a model says when a class's direction is turned up inside it, in both domains."""
+
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from interp import probes
+from interp.core.declarations.columns import Column
+from interp.core.declarations.figures import (
+    BLUE,
+    GREY,
+    MODEL,
+    ORANGE,
+    RAW,
+    TEST_DOMAIN,
+    AxisSpec,
+    ChoiceSpec,
+    FigureSpec,
+    GistSpec,
+    Row,
+    Scale,
+    SectionSpec,
+    SeriesSpec,
+)
+from interp.core.declarations.measures import MeasureSpec
+from interp.core.declarations.writing import number, percent
+from interp.core.errors import SampleError
+from interp.core.progress import say
+from interp.core.seeds import rng
+from interp.core.sites import LAST, middle_of
+from interp.core.tables import Table
+from interp.measures.opened import Frames, OpenedModel
+from interp.measures.subjects import PICTURES_PER_CELL, neutral_classifier
+
+SHOWN_CLASSES = 6
+"""Classes whose every answer is kept, dose by dose, for the page's slider."""
+
+OWN, OTHERS = "its own domain's direction", "the other domain's direction"
+
+
+def _said(row: Row) -> str:
+    ends = f" ({percent(row['low'])} to {percent(row['high'])})"
+    return f"dose {number(row['dose'])}: {percent(row['value'])}{ends}"
+
+
+STEERED = FigureSpec(
+    "steering",
+    "How often pictures are called the class that is turned up",
+    "curve",
+    ("steering",),
+    method="A class's direction (its mean features less the mean of the others) is fitted on one "
+    "half of the artists, and added to pictures of other classes by the other half.",
+    null="How often they are called another class, drawn alike.",
+    caption="{n}; bars are 95 % intervals over the classes turned up. A dose of 1 adds what "
+    "pictures of the class have over others, on average. {kinds}",
+    alt="Lines over {points} doses, for the direction of each domain",
+    needs=("value",),
+    choices=(
+        TEST_DOMAIN, MODEL, ChoiceSpec("Pictures", "domain_b"),
+        ChoiceSpec("Site", "site", first=lambda rows, names: len(names) - 1),
+    ),
+    across="dose",
+    series=(
+        SeriesSpec(OWN, RAW, BLUE, {"direction": OWN}),
+        SeriesSpec(OTHERS, RAW, ORANGE, {"direction": OTHERS}, "dash", "x"),
+        SeriesSpec("called another class", Scale("null"), GREY, {"direction": OTHERS}, "dot",
+                   mode="lines"),
+    ),
+    hover=_said,
+    x=AxisSpec("dose"),
+    y=AxisSpec("called the class", percent=True, from_zero=True),
+)  # fmt: skip
+
+ANSWERS = FigureSpec(
+    "steered-answers",
+    "What is said while a class is turned up",
+    "said",
+    ("steered_answers",),
+    method="The direction of a class in natural pictures is added behind the last block; what the "
+    "model then calls pictures of other classes is counted.",
+    null="A dose of 0: the model as it is.",
+    caption="n = {pictures} pictures of other classes in a domain, by artists whose pictures made "
+    "no direction; shares have no interval here, those of all classes together are above. Move "
+    "the slider to turn the class up in both domains.",
+    alt="Bars of the answers in each domain, a slider for the dose",
+    needs=("share",),
+    choices=(
+        TEST_DOMAIN, MODEL, ChoiceSpec("Class turned up", "label"),
+        ChoiceSpec("Dose", "dose", slider=True),
+    ),
+)  # fmt: skip
+
+STEERING = SectionSpec(
+    "steering",
+    "What does turning a class up do?",
+    "A direction that serves both domains, added inside the model, has pictures of both called by "
+    "its class: an intervention on a representation, where a probe only reads.",
+    (STEERED, ANSWERS),
+    note="That a direction works in the other domain does not make it the one that the model uses "
+    "there: R4 asks that.",
+    optional=("steering", "steered_answers"),
+    gist=GistSpec(
+        "steering",
+        "Behind the last block, a dose of 2 of the other domain's direction has {range} of the "
+        "pictures called its class.",
+        {"dose": 2.0, "direction": OTHERS, "band": "late"},
+        form="percent",
+    ),
+)
+
+
+def last_stream(depths: Mapping[str, float]) -> str:
+    """The deepest site of the stream, behind which no block follows.
+
+    >>> last_stream({"a": 0.5, "b": 0.9, "hook_embedding": 1.0})
+    'b'
+    """
+    return max((site for site in depths if site != LAST), key=lambda site: depths[site])
+
+
+def measure(opened: OpenedModel) -> Frames:
+    """The tables `steering` and `steered_answers`: classes turned up at two sites."""
+    if opened.lacks_middle("steering"):
+        return {}
+    subject = opened.subject
+    images = opened.analysed.select(domain=list(opened.pair))
+    images = images.few(PICTURES_PER_CELL, seed=subject.seed)
+    sites = list(dict.fromkeys([middle_of(opened.depths), last_stream(opened.depths)]))
+    how = {
+        "preprocess": subject.clip.preprocess,
+        "classifier": neutral_classifier(subject, opened.images.labels, images.domains),
+        "class_names": opened.images.labels,
+    }
+    tower = subject.clip.visual
+    made = [partial(probes.steering, tower, images, s, seed=subject.seed, **how) for s in sites]
+    found = opened.filed({"steering": made})
+    frame = found["steering"]
+    if "dose" not in frame:  # a reason alone
+        return found
+    alike = frame["domain_a"] == frame["domain_b"]
+    found["steering"] = frame.assign(
+        direction=np.where(alike, OWN, OTHERS),
+        band=np.where(frame["site"] == sites[-1], "late", "middle"),
+        depth=frame["site"].map(opened.depths),
+    )
+    drawn = rng("classes whose answers are shown", subject.seed).permutation(images.labels)
+    try:
+        answers = probes.steered_answers(
+            tower,
+            images,
+            sites[-1],
+            sorted(drawn[:SHOWN_CLASSES]),
+            fitted_in=opened.pair[0],
+            **how,
+        )
+    except SampleError as error:
+        say(f"steered answers left out: {error}")
+        return found
+    table = Table("steered_answers", pd.DataFrame(answers).assign(site=sites[-1]))
+    return found | {"steered_answers": subject.file(table)}
+
+
+MEASURE = MeasureSpec(
+    "steering",
+    measure,
+    tables=("steering", "steered_answers"),
+    evidence=("steering",),
+    option="erasure",
+    seconds=6,
+    columns={
+        "dose": Column("how often a class's direction is added", "number", key=True),
+        "direction": Column("in which domain a direction was fitted", "text"),
+        "answer": Column("what pictures are called", "text", key=True),
+    },
+    sections=(STEERING,),
+)
