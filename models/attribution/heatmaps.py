@@ -14,12 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from interp.core.classifiers import Classifier
-from interp.core.errors import SpecificationError, check_known
+from interp.core.errors import SampleError, SpecificationError, check_known
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable, Preprocess
 from interp.core.pictures import by_batch
 from interp.core.progress import track
 from interp.core.runs.straightened import parameters_at_rest
+from interp.core.tower import check_evaluation
 from interp.models.attribution.placed_logits import (
     FINE,
     Grid,
@@ -206,8 +207,9 @@ def explain(
 
     Raises:
         SpecificationError: For an unknown method; one that the tower or `pairs` does not allow; a
-            sentence longer than the context; a bare tower without a classifier; or one sentence to
-            contrast.
+            sentence longer than the context; a bare tower without a classifier; one sentence to
+            contrast; or a tower in training mode.
+        SampleError: Without a picture.
         DataError: For words that a tokenizer of whole words does not know.
 
     Notes:
@@ -246,6 +248,9 @@ def explain(
             "sentences, and a text tower of open_clip's own kind",
             "leave pairs out",
         )
+    if not len(question):
+        raise SampleError(ASKED, "no pictures", "one or more", "check the selection")
+    check_evaluation(question.tower, ASKED)
     ways = _Ways(question.tower, method, layer, grid)
     found = [
         ways.answer(x, question, spoken if pairs else None)
@@ -327,7 +332,12 @@ class _Ways:
         """Rows and columns of the patches, and how many places stand before them."""
         grid, first = grid_of(self.tower, self.start)
         if self.method in BY_PIXELS:
-            return self.asked_grid or (grid if grid and first else (FINE, FINE)), 0
+            asked = self.asked_grid or (grid if grid and first else (FINE, FINE))
+            if len(asked) != 2 or min(asked) < 1:
+                raise SpecificationError(
+                    ASKED, f"grid={asked}", "two whole numbers from 1", "write (6, 6)"
+                )
+            return asked, 0
         n_layers = self.tower.n_layers
         if not isinstance(self.start, int) or not 0 <= self.start <= n_layers:
             raise SpecificationError(
@@ -446,7 +456,8 @@ def _pictures(
         return pictures, transform, pictures.picture
     some = [pictures] if isinstance(pictures, Image.Image) else list(pictures)
     each, together = by_batch(transform)
-    return together([each(one) for one in some]), None, some.__getitem__
+    made = together([each(one) for one in some]) if some else torch.empty(0)
+    return made, None, some.__getitem__
 
 
 def _seen(pictures: Tensor, row: int) -> Image.Image:

@@ -62,8 +62,12 @@ def steering(
         domains: In which directions are fitted and pictures steered; None takes all.
         doses: How often the direction is added.
         seed: Of the classes that pictures are steered to, and of intervals.
-        **answering: `preprocess`, `classifier` and `class_names`; `pool`, what a direction is added
-            to ("mean", the default, moves all tokens or places alike); `batch_size`.
+        preprocess: From a picture to what the tower takes.
+        classifier: From embeddings to logits.
+        class_names: The classes, in the order of the logits.
+        pool: What a direction is added to: "mean" (the default) moves all tokens or places alike,
+            "class" the first token, "token" each.
+        batch_size: Pictures in a forward, 256 by default.
 
     Returns:
         A row for each domain of the direction (`domain_a`), domain of the pictures (`domain_b`) and
@@ -262,14 +266,28 @@ def steered_answers(
         fitted_in: The domain of the directions.
         domains: The domains whose pictures are steered; None takes all.
         doses: How often the direction is added.
-        most: Answers of a domain and dose that are told apart; the rest is "others".
-        **answering: As of `steering`.
+        most: Answers that are told apart; the rest is "others".
+        preprocess: From a picture to what the tower takes.
+        classifier: From embeddings to logits.
+        class_names: The classes, in the order of the logits.
+        pool: What a direction is added to, as of `steering`.
+        batch_size: Pictures in a forward, 256 by default.
 
     Returns:
         Rows of `label` (turned up), `domain`, `dose`, `answer` and `share`, with `n_pictures`.
 
     Raises:
         DataError: For a class without a direction.
+
+    >>> from interp.circuits import planted_vit
+    >>> from interp.models import open_tower
+    >>> planted = planted_vit("all shared", seed=1)
+    >>> rows = steered_answers(
+    ...     open_tower(planted.source), planted.pictures(4), "blocks.2.hook_resid_post", ["p0 q0"],
+    ...     fitted_in="A", doses=(0.0, 2.0), preprocess=planted.preprocess, pool="class",
+    ...     classifier=planted.classifier, class_names=list(planted.classifier.names))
+    >>> rows[rows["answer"] == "p0 q0"].groupby("dose")["share"].mean().tolist()
+    [0.0, 1.0]
     """
     asked = list(images.domains if domains is None else domains)
     chosen = images.select(domain=list(dict.fromkeys([fitted_in, *asked])))

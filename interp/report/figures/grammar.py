@@ -168,8 +168,8 @@ def _looks(
 
 def _values(
     result: LoadedResult, spec: FigureSpec, column: str, names: Mapping[str, str], rows: Frame
-) -> list[str]:
-    """The values of a column that can be chosen, in the order of the page."""
+) -> list[Any]:
+    """The values of a column that can be chosen, in the order of the page: text, or numbers."""
     if column == "model":
         found = {
             one.name: one
@@ -195,7 +195,7 @@ def _values(
     return [*(n for n in names if n in given), *(n for n in given if n not in names)] or [""]
 
 
-def _called(column: str, name: str, names: Mapping[str, str], rows: Frame) -> str:
+def _called(column: str, name: Any, names: Mapping[str, str], rows: Frame) -> str:
     if column == "setting":
         return setting_name(name)
     if column == "model":

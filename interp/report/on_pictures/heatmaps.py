@@ -8,7 +8,7 @@ from PIL import Image
 from interp.core.declarations.figures import BLUE, ORANGE
 from interp.core.declarations.writing import plain
 from interp.core.errors import SpecificationError
-from interp.models.attribution.heatmaps import EXACT, SUMS, Heatmaps
+from interp.models.attribution.heatmaps import BY_PIXELS, EXACT, SUMS, Heatmaps
 
 SIDE, WORDS, HEAD = 190, 300, 100
 """Pixels of a picture's side, across the words of a sentence, and above each row."""
@@ -201,8 +201,9 @@ def _bars(figure: Any, maps: Heatmaps, picture: int, row: int) -> None:
 
 def _caption(maps: Heatmaps) -> str:
     rows, columns = maps.patches.shape[2:]
+    words = "; words by the straightened tower" if maps.by_word and maps.method in BY_PIXELS else ""
     return (
-        f"{NAMES.get(maps.method, maps.method)}, {rows} x {columns} patches; orange "
+        f"{NAMES.get(maps.method, maps.method)}, {rows} x {columns} patches{words}; orange "
         "adds, blue takes; one picture, no interval"
     )
 

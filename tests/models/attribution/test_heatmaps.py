@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from interp.circuits import planted_vit
 from interp.circuits.planted.world import DOMAINS, PARTS
 from interp.core.classifiers import Classifier
-from interp.core.errors import SpecificationError
+from interp.core.errors import SampleError, SpecificationError
 from interp.models import Clip, explain, open_tower
 from interp.models.attribution.decomposition import decompose
 from interp.models.attribution.heatmaps import EXACT
@@ -251,5 +251,49 @@ def test_what_cannot_be_explained_is_said(clip: Clip) -> None:
         explain(clip, x, ["a cat"], method="straight", layer=13)
     with pytest.raises(SpecificationError, match="method"):
         explain(clip, x, ["a cat"], method="saliency")
+    with pytest.raises(SampleError, match="no pictures"):
+        explain(clip, [], ["a cat"])
+    with pytest.raises(SpecificationError, match="whole numbers"):
+        explain(clip, x, ["a cat"], method="occlusion", grid=(0, 2))
     with pytest.raises(SpecificationError, match="preprocess="):
         explain(clip.visual, Image.new("RGB", (96, 96)), head(256))
+
+
+def test_a_tower_in_training_mode_is_refused() -> None:
+    tower, x = build("resnet")
+    tower.source.train()
+    with pytest.raises(SpecificationError, match="training mode"):
+        explain(tower, x, head(24))
+
+
+# what is drawn
+
+
+def test_a_figure_says_what_the_logit_is_the_sum_of(clip: Clip) -> None:
+    maps = explain(clip, torch.rand(2, 3, 96, 96), SENTENCES, method="straight", pairs=True)
+    figure = maps.plot(1)
+    heads = [each.text for each in figure.layout.annotations]
+    logit, rest = float(maps.logits[1, 0]), float(maps.rest[1, 0])
+    assert heads[0] == "the picture"
+    assert f"logit {logit:.2f} =<br>patches {logit - rest:+.2f}" in heads[1]
+    drawn = [trace for trace in figure.data if trace.type == "heatmap"]
+    np.testing.assert_allclose(drawn[1].z, maps.patches[1, 1].numpy(), rtol=1e-6)
+    bars = [trace for trace in figure.data if trace.type == "bar"]
+    np.testing.assert_allclose(bars[0].y, maps.by_word[0][1].numpy(), rtol=1e-6)
+    assert "no interval" in figure.layout.meta["caption"]
+    # one scale for all maps of a picture
+    assert figure.layout.coloraxis.cmax == pytest.approx(float(maps.patches[1].abs().max()))
+    pairs = maps.plot_pairs(0, 1)
+    assert len([trace for trace in pairs.data if trace.type == "heatmap"]) == 3
+    with pytest.raises(SpecificationError, match="pairs=True"):
+        explain(clip, torch.rand(1, 3, 96, 96), SENTENCES).plot_pairs()
+    with pytest.raises(SpecificationError, match="picture 0 to 1"):
+        maps.plot(2)
+
+
+def test_pictures_are_drawn_as_they_were_given(clip: Clip) -> None:
+    green = Image.new("RGB", (120, 96), "green")
+    figure = explain(clip, green, "a cat", method="occlusion").plot()
+    shown = np.asarray(figure.data[0].z)
+    assert shown.shape[0] == shown.shape[1]  # what the model sees of it
+    assert (shown == (0, 128, 0)).all()
