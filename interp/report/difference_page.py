@@ -1,5 +1,6 @@
 """One page of two results: what changed from A to B, and both answers side by side."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from interp.report.page import rendered, written
 from interp.report.verdict_tables import WordTable, overviews
 
 CHANGED, WITHIN, NO_INTERVAL, ONLY_A, ONLY_B = CHANGES
+DIFF = ("interp-report", "diff")
 TOLD = 12
 """So many of a table's surest changes are drawn."""
 
@@ -79,7 +81,7 @@ def build_difference_page(
         rest=[(name, why) for name, why in (rest or {}).items() if why != "the same"],
         same=sequence([name for name, why in (rest or {}).items() if why == "the same"]),
         figures=figure_json(drawn),
-        commands=[(f"interp-report diff {a} {b} --page {out}", "makes this page")],
+        commands=[(shlex.join([*DIFF, str(a), str(b), "--page", str(out)]), "makes this page")],
         still="", strips=[], sheets=[], atlas="",
     )  # fmt: skip
     made = LoadedResult(Path(), {"mode": "model"}, {"diff": table})

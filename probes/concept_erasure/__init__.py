@@ -1,1 +1,1 @@
-"""Erasure of a concept at a site inside the model, and what changes in its answers."""
+"""A concept erased at a site inside the model, or turned up, and what changes in its answers."""
