@@ -60,11 +60,13 @@ EXPECTED = {
     "class_sharing",
     "levels",
     "together",
+    "steering",
+    "steered_answers",
 }
 WITH_EVIDENCE = (
     *("similarity", "transfer", "patching", "transplant", "factorisation", "directions"),
     *("separation", "domain_probes", "erasure", "feature_sharing", "faithfulness"),
-    *("overlap", "circuit_transfer", "circuit_stability", "unit_galleries"),
+    *("overlap", "circuit_transfer", "circuit_stability", "unit_galleries", "steering"),
 )
 
 
