@@ -86,6 +86,7 @@ def said_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     shape = layout(
         110 + 46 * most,
         barmode="group",
+        margin={"r": 30},
         xaxis=axis("share of the pictures", tickformat=".0%", range=[0, 1]),
         yaxis={"automargin": True, "autorange": "reversed", "type": "category"},
     )
