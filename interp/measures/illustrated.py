@@ -21,7 +21,7 @@ from interp.core.progress import say
 from interp.core.sites import middle_of
 from interp.measures.subjects import Subject, neutral_classifier
 from interp.models.attribution.attention_patterns import attention_maps
-from interp.models.attribution.overlays import enlarged, laid_over
+from interp.models.attribution.overlays import laid_over, square
 from interp.models.towers.vit import HookedViT
 
 EACH = 3
@@ -122,10 +122,7 @@ def _words(labels: Sequence[str], far: Sequence[float], each: int) -> str:
 
 def _drawn(images: Any) -> list[Image.Image]:
     """Pictures as the model sees them: square, their middle."""
-    return [
-        enlarged(images.picture(row), shape=(1, 1)).resize((SIDE, SIDE))
-        for row in range(len(images))
-    ]
+    return [square(images.picture(row), SIDE) for row in range(len(images))]
 
 
 def _over(

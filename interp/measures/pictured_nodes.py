@@ -12,7 +12,7 @@ from PIL import Image
 from interp.core.illustrations import Plate, sheet
 from interp.core.images import ImageTable
 from interp.measures.opened import OpenedModel
-from interp.models.attribution.overlays import enlarged
+from interp.models.attribution.overlays import square
 from interp.probes.galleries.kinds import HEADS
 from interp.probes.galleries.peaks import find_peaks
 
@@ -25,11 +25,12 @@ NodePlace = tuple[str, str | None, int]
 
 
 def node_strips(opened: OpenedModel, made: Mapping[str, pd.DataFrame]) -> list[Plate]:
-    """A plate whose rows are the nodes of a model's circuits, cut by the page when one is pointed
-    at; none for nodes that are no channels or heads.
+    """A plate of strips, one for each node of a model's circuits; none for other than channels and
+    heads.
 
-    A strip shows what activates a node most, first in natural pictures, then in the test domain,
-    each drawing once. The keys say how to cut it: `nodes` and `domains` (JSON), `each`, `size`.
+    The page cuts out the strip of the node that is pointed at. It shows what activates the node
+    most, first in natural pictures, then in the test domain, each drawing once. The keys say how to
+    cut: `nodes` and `domains` (JSON), `each`, `size`.
     """
     circuits, tower = made["circuits"], opened.subject.clip.visual
     images = opened.analysed.select(domain=list(opened.pair)).few(PER_CELL, seed=0)
@@ -86,4 +87,4 @@ def _most(images: ImageTable, values: np.ndarray, domain: str) -> Sequence[int |
 def _drawn(images: ImageTable, row: int | None) -> Image.Image:
     if row is None:
         return Image.new("RGB", (SIDE, SIDE), "white")
-    return enlarged(images.picture(row), shape=(1, 1)).resize((SIDE, SIDE))
+    return square(images.picture(row), SIDE)

@@ -84,7 +84,7 @@ def build_difference_page(
         commands=[(shlex.join([*DIFF, str(a), str(b), "--page", str(out)]), "makes this page")],
         still="", strips=[], sheets=[], atlas="",
     )  # fmt: skip
-    made = LoadedResult(Path(), {"mode": "model"}, {"diff": table})
+    made = LoadedResult(out, {"mode": "model"}, {"diff": table})  # a file: it holds no tables
     return written(out, rendered("difference.html", words, made))
 
 
@@ -174,7 +174,8 @@ def against_figure(frame: pd.DataFrame) -> Figure | None:
     )  # fmt: skip
 
 
-LAST = "epoch"
+NUMBERED = "epoch"
+"""A key whose value is a number that says nothing without its name; it stands last."""
 
 
 def _by_key(place: str) -> dict[str, str]:
@@ -184,7 +185,7 @@ def _by_key(place: str) -> dict[str, str]:
     {'site': 'a', 'epoch': 'epoch 9'}
     """
     pairs = (each.partition("=") for each in place.split("; "))
-    return {key: f"{key} {value}" if key == LAST else value for key, _, value in pairs}
+    return {key: f"{key} {value}" if key == NUMBERED else value for key, _, value in pairs}
 
 
 def _by_changes(told: pd.DataFrame) -> list[str]:
@@ -206,7 +207,7 @@ def _named_rows(told: pd.DataFrame) -> pd.DataFrame:
     names = told["table"].astype(object)
     for _, rows in told.groupby("table"):
         own = keys.loc[rows.index]
-        varied = sorted((key for key in own if own[key].nunique() > 1), key=LAST.__eq__)
+        varied = sorted((key for key in own if own[key].nunique() > 1), key=NUMBERED.__eq__)
         if varied:
             names[rows.index] = [", ".join(filter(None, each)) for each in own[varied].to_numpy()]
     names = names.str.replace(".hook_resid_post", "")
@@ -214,13 +215,14 @@ def _named_rows(told: pd.DataFrame) -> pd.DataFrame:
 
 
 def _said(row: Any) -> str:
-    ends = f"[{number(row.low, 3)}, {number(row.high, 3)}]" if row.low == row.low else ""
-    told = f"<br>{number(row.value, 3)} {ends}, n = {row.n_units:.0f} {plain(str(row.unit))}s, "
-    told += f"adjusted p {number(row.p_adjusted, 3)}, {row.method}" if row.p == row.p else ""
-    return (
-        f"{plain(row.name, 120)}<br>{number(row.value_a, 3)} → {number(row.value_b, 3)}"
-        f"{told if row.p == row.p else ''}<br>{row.change}"
-    )
+    lines = [plain(row.name, 120), f"{number(row.value_a, 3)} → {number(row.value_b, 3)}"]
+    if pd.notna(row.p):
+        lines.append(
+            f"{number(row.value, 3)} [{number(row.low, 3)}, {number(row.high, 3)}], "
+            f"n = {row.n_units:.0f} {plain(str(row.unit))}s, "
+            f"adjusted p {number(row.p_adjusted, 3)}, {row.method}"
+        )
+    return "<br>".join([*lines, row.change])
 
 
 def _forest(rows: pd.DataFrame, place: int) -> Trace:

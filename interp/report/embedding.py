@@ -200,7 +200,7 @@ def strips(result: LoadedResult) -> list[str]:
         except (KeyError, ValueError):  # written by another version
             continue
         kind, data = encoded(plate.image, small=True)
-        model = node_key(keys.get("setting", ""), keys.get("test_domain", ""))
+        model = node_key(keys)
         one = script_json(
             cut
             | {"model": model, "gap": GAP, "width": plate.image.width}

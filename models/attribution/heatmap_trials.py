@@ -127,11 +127,12 @@ def _chosen(
         return first.logits.argmax(dim=1)
     chosen = torch.as_tensor(np.asarray(sentence), device=first.logits.device)
     n, names = first.logits.shape
-    if chosen.shape != (n,) or chosen.is_floating_point() or not bool((chosen < names).all()):
+    whole = chosen.shape == (n,) and not chosen.is_floating_point()
+    if not whole or not bool(((chosen >= 0) & (chosen < names)).all()):
         raise ShapeError(
             ASKED,
             f"sentences {list(np.asarray(sentence).ravel()[:4])} of {names} for {n} pictures",
-            f"{n} places below {names}",
+            f"{n} places from 0, below {names}",
             "give one for each picture",
         )
     return chosen

@@ -83,6 +83,22 @@ def enlarged(picture: Image.Image, *, shape: tuple[int, int] | None = None) -> I
     return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
 
 
+def square(picture: Image.Image, side: int) -> Image.Image:
+    """The middle of a picture, as a model sees it, at a size.
+
+    Args:
+        picture: Any picture.
+        side: Pixels of its side.
+
+    Returns:
+        A square RGB picture.
+
+    >>> square(Image.new("L", (90, 60)), 20).size
+    (20, 20)
+    """
+    return enlarged(picture, shape=(1, 1)).resize((side, side))
+
+
 def drawable(
     pictures: Pictures | Tensor,
     n: int,

@@ -66,7 +66,7 @@ def straight(
             [gradient] = torch.autograd.grad(
                 out, leaf, direction.expand_as(out), retain_graph=number + 1 < len(directions)
             )
-            shares.append(_by_place(tower, layer, gradient * stream).sum(dim=-1))
+            shares.append(_by_place(gradient * stream).sum(dim=-1))
     return torch.stack(shares, dim=1)
 
 
@@ -89,7 +89,7 @@ def straight_vectors(
     with torch.no_grad():
         stream = tower(x, stop_at_layer=layer)
     leaf = stream.detach().requires_grad_()
-    apart = _by_place(tower, layer, stream)
+    apart = _by_place(stream)
     vectors = []
     with _straightened(tower, layer):
         out = tower(leaf, start_at_layer=layer, **resumption(tower, x))
@@ -116,9 +116,7 @@ def _straightened(tower: HookedTower, layer: int) -> Iterator[None]:
         yield
 
 
-def _by_place(
-    tower: HookedTower, layer: int, stream: Tensor
-) -> Float[Tensor, "batch place d_model"]:
+def _by_place(stream: Tensor) -> Float[Tensor, "batch place d_model"]:
     """A stream with its places in one axis: tokens, or the positions of a map by rows."""
     if stream.ndim == 4:
         return rearrange(stream, "batch channel row column -> batch (row column) channel")

@@ -104,6 +104,8 @@ def test_the_page_holds_both_answers_and_what_differs(
     counts = re.search(r'<tr><th scope="row" dir="auto">similarity</th>(.*?)</tr>', page)
     changed = found.counts().loc["similarity", CHANGED]
     assert counts and f">{changed}</td>" in counts[1]
+    # the table of this comparison, whatever lies where the command was given
+    assert f"Rows of <code>diff</code> ({len(found.table):,}" in page
     assert "report.html" not in page and "http://" not in page.split("<script>")[0]
 
 

@@ -221,7 +221,12 @@ STRONGEST = FigureSpec(
     "is for the figure above to say.",
     alt="Graph of up to {most} edges between columns of nodes",
     needs=("score",),
-    choices=(TEST_DOMAIN, MODEL, ChoiceSpec("Pictures", "domain", {LAID_OVER: LAID_OVER})),
+    choices=(
+        TEST_DOMAIN,
+        MODEL,
+        ChoiceSpec("Pictures", "domain", {LAID_OVER: LAID_OVER}),
+        ChoiceSpec("Seed", "seed"),
+    ),
 )
 
 CIRCUITS = SectionSpec(

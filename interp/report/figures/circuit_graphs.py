@@ -16,6 +16,7 @@ from interp.core.declarations.figures import (
     FigureSpec,
 )
 from interp.core.declarations.writing import number, plain
+from interp.core.errors import SampleError
 from interp.core.tables import Table
 from interp.report.figures.grammar import finished, read_rows, views
 from interp.report.figures.pieces import Figure, Trace, layout
@@ -29,6 +30,9 @@ TINTS = {SHARED: GREEN, "first": BLUE, "second": ORANGE}
 """Colours of what both circuits have, the first domain's alone, and the second's."""
 
 MODEL_COLUMNS = ["setting", "test_domain", "architecture", "seed", "epoch", "control"]
+KEYED = ("setting", "test_domain", "seed")
+"""What tells the models of one result apart."""
+
 WIDEST, LINE, HEAD = 9, 21, 46
 """Pixels of the widest edge, of a node with its name, and above the first."""
 
@@ -41,6 +45,7 @@ def circuit_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     rows = rows[rows["score"] != 0]
     if rows.empty:
         return None
+    rows = rows.assign(seed=rows["seed"].fillna(0))
     rows = pd.concat([laid_over(rows), rows.assign(found_in="", side="")], ignore_index=True)
     found, choices = views(result, spec, rows)
     shown = [view for view in found if len(view.rows)]
@@ -97,6 +102,9 @@ def draw_circuit(table: Table, *, title: str = "") -> Any:
     Returns:
         A plotly figure. Width is |score|; blue edges raise the metric.
 
+    Raises:
+        SampleError: For a circuit without an edge.
+
     >>> import torch
     >>> from interp.circuits import Chain, attribute, discover
     >>> tower, ones = Chain([torch.nn.Identity()]), torch.ones(1, 2, 1)
@@ -108,6 +116,8 @@ def draw_circuit(table: Table, *, title: str = "") -> Any:
 
     frame = table.frame
     rows = frame[frame["kept"]] if "kept" in frame else frame
+    if rows.empty:
+        raise SampleError("draw a circuit", "no edge", "one or more", "keep more of them")
     columns = _columns(rows)
     graph = Graph.of(rows.assign(found_in="", side=""), columns)
     traces = [{k: v for k, v in each.items() if k != "meta"} for each in graph.traces([])]
@@ -151,7 +161,7 @@ class Graph:
     def traces(self, meta: Sequence[int | None]) -> list[Trace]:
         """A line for each edge, the weakest first, and the nodes above them."""
         weakest_first = self.edges.sort_values("score", key=abs)
-        top = float(weakest_first["score"].abs().max())
+        top = float(weakest_first["score"].abs().max()) or 1.0
         found = [
             self._line(edge, top, list(meta)) for edge in weakest_first.itertuples(index=False)
         ]
@@ -192,7 +202,7 @@ class Graph:
 
     def _nodes(self, meta: list[int | None]) -> Trace:
         names = list(self.places)
-        size = 8 + 8 * (self.strength / self.strength.max()) ** 0.5
+        size = 8 + 8 * (self.strength / (self.strength.max() or 1.0)) ** 0.5
         return {
             "type": "scatter", "mode": "markers+text", "x": [self.places[n][0] for n in names],
             "y": [self.places[n][1] for n in names], "text": [_short(n) for n in names],
@@ -212,17 +222,18 @@ class Graph:
     def _pictured(self, names: Sequence[str]) -> list[str]:
         """By what the page finds the pictures that a node responds to: its model, and its name."""
         first = self.edges.iloc[0]
-        model = node_key(first.get("setting", ""), first.get("test_domain", ""))
+        model = node_key({name: first.get(name, "") for name in KEYED})
         return [f"{model}|{name}" for name in names]
 
 
-def node_key(setting: object, test_domain: object) -> str:
+def node_key(place: Mapping[str, Any]) -> str:
     """How a model is named where the pictures of its nodes are looked up.
 
-    >>> node_key("cg-high", "sketch")
-    'cg-high|sketch'
+    >>> node_key({"setting": "cg-high", "test_domain": "sketch", "seed": 0.0, "epoch": 9})
+    'cg-high|sketch|0'
     """
-    return f"{setting}|{test_domain}"
+    setting, test_domain, seed = (place.get(name, "") for name in KEYED)
+    return f"{setting}|{test_domain}|{int(float(seed or 0))}"
 
 
 def _ends(rows: Frame) -> Frame:

@@ -205,7 +205,7 @@ def _called(column: str, name: Any, names: Mapping[str, str], rows: Frame) -> st
         note = ", final embedding" if name == LAST else ""
         label = site_label(name)
         return f"{label} (depth {depth:.2f}{note})" if pd.notna(depth) else label
-    return names.get(name, f"{name:g}" if isinstance(name, float) else name)
+    return names.get(name, name if isinstance(name, str) else f"{name:g}")
 
 
 def _start(choice: ChoiceSpec, looks: Sequence[Look], rows: Frame) -> int:

@@ -102,8 +102,9 @@ def test_what_cannot_be_tried_is_said() -> None:
     for given in ({}, {"steps": 0}, {"n_random": 0}):
         with pytest.raises(SpecificationError):
             deletion_insertion(maps if given else {}, **given)
-    with pytest.raises(ShapeError, match="2 places below 1"):
-        deletion_insertion(maps, sentence=[0, 1])
+    for sentence in ([0, 1], [0, -1], [0], [0.0, 0.0]):
+        with pytest.raises(ShapeError, match="2 places from 0, below 1"):
+            deletion_insertion(maps, sentence=sentence)  # type: ignore[arg-type]
     other: Any = explain(
         planted_tower := open_tower(planted_vit("all shared", seed=1).source),
         torch.rand(2, 3, 32, 32, dtype=torch.float64),

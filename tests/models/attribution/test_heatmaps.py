@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from interp.circuits import planted_vit
 from interp.circuits.planted.world import DOMAINS, PARTS
 from interp.core.classifiers import Classifier
-from interp.core.errors import SampleError, SpecificationError
+from interp.core.errors import DataError, SampleError, SpecificationError
 from interp.models import Clip, explain, open_tower
 from interp.models.attribution.decomposition import decompose
 from interp.models.attribution.heatmaps import EXACT
@@ -24,6 +24,7 @@ from interp.models.attribution.placed_logits import (
     straight,
     straight_vectors,
 )
+from interp.models.attribution.sentences import read_sentences
 from tests.models.attribution.test_decomposition import (
     RESNET_VARIANTS,
     TEXT_VARIANTS,
@@ -257,6 +258,20 @@ def test_what_cannot_be_explained_is_said(clip: Clip) -> None:
         explain(clip, x, ["a cat"], method="occlusion", grid=(0, 2))
     with pytest.raises(SpecificationError, match="preprocess="):
         explain(clip.visual, Image.new("RGB", (96, 96)), head(256))
+
+
+def test_sentences_of_whole_words_are_read_word_by_word(toy: Any) -> None:
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{toy.model}")
+    read = read_sentences(tokenizer, ["a square 3", "the square"])
+    assert read.words == (
+        ("[start]", "a", "square", "3", "[end]"),
+        ("[start]", "the", "square", "[end]"),
+    )
+    assert read.tokens.shape == (2, 6)
+    with pytest.raises(DataError, match="the words circle"):
+        read_sentences(tokenizer, ["a circle"])
+    with pytest.raises(SpecificationError, match="a sentence of 7 tokens"):
+        read_sentences(tokenizer, ["a square 1 2 3"])
 
 
 def test_a_tower_in_training_mode_is_refused() -> None:

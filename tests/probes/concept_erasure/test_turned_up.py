@@ -41,24 +41,26 @@ def pictures(*, artists: int = 4, labels: str = LABELS) -> ImageTable:
 
 
 class World:
-    """Twelve features: a class has one in domain x, another in y; `shared`, the same in both."""
+    """Six features for the classes of domain x, six for those of y (`shared`: x's for both), and a
+    flag that says which domain it is; y's features are heard where the flag is up.
+    """
 
     def __init__(self, *, shared: bool) -> None:
         self.shared = shared
 
     def preprocess(self, picture: Image.Image) -> Tensor:
         label, right, artist = picture.getpixel((0, 0))  # type: ignore[misc]
-        features = torch.zeros(1, 12)
+        features = torch.zeros(1, 13)
         features[0, label + (0 if self.shared else 6 * right)] = 1.0
-        return features + 0.01 * artist
+        features[0, :12] += 0.01 * artist
+        features[0, 12] = right
+        return features
 
     def classifier(self, x: Tensor) -> Tensor:
-        features = x.flatten(1)
-        # what domain y's features say is heard in pictures of y alone
-        right = features[:, 6:].amax(dim=1, keepdim=True) > features[:, :6].amax(
-            dim=1, keepdim=True
-        )
-        return features[:, :6] + features[:, 6:] * right
+        features, right = x.flatten(1)[:, :12], x.flatten(1)[:, 12:]
+        if self.shared:
+            return features[:, :6]
+        return features[:, :6] * (1 - right) + features[:, 6:] * right
 
     def words(self) -> dict[str, Any]:
         return {
@@ -82,6 +84,7 @@ def test_a_shared_direction_works_in_both_domains_and_a_private_one_in_its_own()
     assert (shared["null"] == 0).all()
     apart = steered(World(shared=False), doses=(2.0,)).set_index(["domain_a", "domain_b"])
     assert apart.loc[("x", "x"), "value"] == apart.loc[("y", "y"), "value"] == 1
+    assert apart.loc[("x", "y"), "value"] == apart.loc[("y", "x"), "value"] == 0
     assert apart["ceiling"].eq(1).all()
     assert apart.loc[("x", "x"), "p"] < 0.05
 
@@ -115,7 +118,7 @@ def test_the_edit_moves_each_picture_to_its_own_class() -> None:
     world, images = World(shared=True), pictures()
     fitted = fit_directions(Chain([torch.nn.Identity()]), images, SITE, ["x"], **world.words())
     edit = fitted.added("x", ["b", "e", "a"], 3.0)
-    moved = edit(torch.zeros(2, 1, 12), np.array([1, 2]))
+    moved = edit(torch.zeros(2, 1, 13), np.array([1, 2]))
     rows = fitted.by_domain["x"]
     np.testing.assert_allclose(moved[0, 0], 3 * rows[4], atol=1e-5)
     np.testing.assert_allclose(moved[1, 0], 3 * rows[0], atol=1e-5)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from interp.core.declarations.figures import BLUE, GREEN, GREY, LAID_OVER, ORANGE
+from interp.core.errors import SampleError
 from interp.core.tables import Table
 from interp.report import draw_circuit
 from interp.report.figures.circuit_graphs import SHARED, Graph, _columns, laid_over
@@ -89,6 +90,26 @@ def test_a_circuit_of_ones_own_is_drawn_by_sign() -> None:
     assert "mine" in figure.layout.title.text and "1 edges" in figure.layout.title.text
     assert figure.data[0].line.color == faded(BLUE, 0.5)
     assert set(figure.data[-1].marker.color) == {GREY}
+
+
+def test_models_of_two_seeds_are_not_mixed() -> None:
+    two = pd.concat([TWO.assign(seed=0), TWO.assign(seed=1, score=TWO["score"] * 2)])
+    rows = laid_over(two)
+    assert rows.groupby("seed")["score"].sum().to_dict() == {0: -1.0, 1: -2.0}
+    keys = {
+        Graph.of(own, _columns(own)).traces([])[-1]["customdata"][0]
+        for _, own in rows.groupby("seed")
+    }
+    assert keys == {"a|sketch|0|x0:1", "a|sketch|1|x0:1"}
+
+
+def test_a_circuit_of_nothing_is_said_and_scores_of_nothing_are_drawn() -> None:
+    frame = TWO.drop(columns=["setting", "test_domain", "domain"])
+    own = {name: name for name in frame.columns}
+    with pytest.raises(SampleError, match="no edge"):
+        draw_circuit(Table("circuit", frame.assign(kept=False), own=own))
+    figure = draw_circuit(Table("circuit", frame.assign(score=0.0), own=own))
+    assert {trace.line.width for trace in figure.data[:-2]} == {0.6}
 
 
 @pytest.mark.parametrize("width", [0.6, 9])

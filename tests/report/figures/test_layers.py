@@ -243,7 +243,7 @@ def test_circuits_say_what_their_tables_say(result: LoadedResult) -> None:
     graph = figure_of(result, "circuit")
     assert graph is not None
     assert graph.choices[2].options == [LAID_OVER, "real", "sketch"]
-    traces = [trace for trace in graph.data if trace["meta"] == [0, model, 2]]
+    traces = [trace for trace in graph.data if trace["meta"] == [0, model, 2, 0]]
     *lines, middles, nodes = traces
     edges = of(result, "circuits", domain="sketch").sort_values("score", key=abs)
     at = dict(zip(nodes["hovertext"], zip(nodes["x"], nodes["y"], strict=True), strict=True))
