@@ -1,5 +1,7 @@
 """The page of two results: what changed, told and drawn as the table of differences says."""
 
+import base64
+import gzip
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +109,19 @@ def test_the_page_holds_both_answers_and_what_differs(
     # the table of this comparison, whatever lies where the command was given
     assert f"Rows of <code>diff</code> ({len(found.table):,}" in page
     assert "report.html" not in page and "http://" not in page.split("<script>")[0]
+
+
+def test_its_table_is_that_of_the_comparison_wherever_the_command_is_given(
+    two: tuple[Path, Path, Difference], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, found = two
+    (first / "tables" / "diff.csv").write_text("of,yesterday\n")
+    monkeypatch.chdir(first)
+    page = build_difference_page(first, second, found.table, out=tmp_path / "page.html").read_text()
+    packed = page.split('id="table-diff">')[1].split("<")[0]
+    assert (
+        gzip.decompress(base64.b64decode(packed)) == found.table.frame.to_csv(index=False).encode()
+    )
 
 
 def test_a_page_that_cannot_be_written_is_said(
