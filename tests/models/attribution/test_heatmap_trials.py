@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from torch import Tensor, nn
 
 from interp.circuits import planted_vit
@@ -102,9 +103,11 @@ def test_what_cannot_be_tried_is_said() -> None:
     for given in ({}, {"steps": 0}, {"n_random": 0}):
         with pytest.raises(SpecificationError):
             deletion_insertion(maps if given else {}, **given)
-    for sentence in ([0, 1], [0, -1], [0], [0.0, 0.0]):
+    for sentence in ([0, 1], [0, -1], [0]):
         with pytest.raises(ShapeError, match="2 places from 0, below 1"):
-            deletion_insertion(maps, sentence=sentence)  # type: ignore[arg-type]
+            deletion_insertion(maps, sentence=sentence)
+    with pytest.raises((ShapeError, TypeCheckError), match="sentence"):
+        deletion_insertion(maps, sentence=[0.0, 0.0])  # type: ignore[arg-type]
     other: Any = explain(
         planted_tower := open_tower(planted_vit("all shared", seed=1).source),
         torch.rand(2, 3, 32, 32, dtype=torch.float64),
