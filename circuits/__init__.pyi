@@ -1,3 +1,7 @@
+from .cross_modal.joint_curves import match_faithfulness as match_faithfulness
+from .cross_modal.matches import Matches as Matches
+from .cross_modal.matches import match_parts as match_parts
+from .cross_modal.matches import read_matches as read_matches
 from .discovery.circuit import Circuit as Circuit
 from .discovery.criteria import faithfulness as faithfulness
 from .discovery.criteria import minimality as minimality

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from interp.circuits.edges.masked_runs import open_run, run_masked
+from interp.circuits.edges.masked_runs import open_pair, run_masked
 from interp.circuits.edges.wiring import Wiring, check_edges, wire
 from interp.core.errors import DataError, OutputError, ShapeError, SpecificationError
 from interp.core.tables import Table
@@ -229,7 +229,7 @@ class Circuit:
                 "the tower that the circuit was found in",
                 "discover a circuit in this tower",
             )
-        flows = open_run(tower, clean), open_run(tower, corrupt)
+        flows = open_pair(tower, clean, corrupt)
         masks = self.kept[None]
         return run_masked(tower, self.wiring, masks, clean=flows[0], corrupt=flows[1])[0]
 

@@ -4,8 +4,8 @@ A circuit alone runs with all other edges carrying the corrupt input's parts; th
 the reverse. What random circuits of the same size and layer profile achieve is the null.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Unpack
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias, Unpack
 
 import numpy as np
 import pandas as pd
@@ -16,13 +16,19 @@ from interp.circuits.discovery.circuit import Circuit
 from interp.circuits.discovery.curves import counted, curve_table, share_rows, units_of
 from interp.circuits.discovery.searching import discover
 from interp.circuits.edges.edge_attribution import Attribution
-from interp.circuits.edges.masked_runs import fitting_memory, open_run, run_masked
+from interp.circuits.edges.masked_runs import (
+    Flow,
+    fitting_memory,
+    open_pair,
+    open_run,
+    run_masked,
+)
 from interp.circuits.edges.wiring import Wiring, wire
 from interp.circuits.patching.localisation import ROUNDING
 from interp.circuits.patching.sweeping import check_inputs
 from interp.circuits.tasks.metrics import check_metric, measure, name_of, rows_of
 from interp.circuits.tasks.pairs import PairedRuns, PairedRunsKeywords
-from interp.core.arguments import filled
+from interp.core.arguments import Room, filled
 from interp.core.errors import NumericsError, SpecificationError
 from interp.core.faces.doors import door
 from interp.core.progress import say, track
@@ -30,6 +36,9 @@ from interp.core.runs.batching import batches
 from interp.core.seeds import rng
 from interp.core.tables import Table
 from interp.core.tower import Tower
+
+MaskedWindow: TypeAlias = tuple[slice, tuple[Tensor, Tensor], Iterator[tuple[np.ndarray, Tensor]]]
+"""A window of examples, its two runs, and the places of masks with their outputs."""
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Sizes of circuits as shares of all edges: those of the Mechanistic Interpretability Benchmark."""
@@ -188,42 +197,20 @@ def measure_masks(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The metric under each mask `[mask example]`, and on the clean and the corrupt run `[2 ...]`.
 
-    `masks` are `[mask edge]`, or `[mask example edge]`. Masks that keep everything, or nothing,
-    cost no run. Others share forwards of at most `batch_size` examples.
+    `masks` are `[mask edge]`, or `[mask example edge]`.
     """
     task = filled(measure_masks, PairedRuns, runs)
-    clean, corrupt, metric = task.clean, task.corrupt, task.metric
-    check_inputs(clean, corrupt, None, None)
-    if wire(tower) != wiring:
-        raise SpecificationError(
-            what,
-            f"a circuit of {wiring.n_edges} edges for a tower of {wire(tower).n_edges}",
-            "a circuit of this tower, or of one that is wired alike",
-            "discover it in this tower",
-        )
-    values = np.full((len(masks), len(clean)), np.nan)
-    ends = np.full((2, len(clean)), np.nan)
-    inner = tuple(range(1, masks.ndim))
-    whole, empty = masks.all(axis=inner), ~masks.any(axis=inner)
-    cut = np.flatnonzero(~whole & ~empty)
-    limit = fitting_memory(
-        wiring, open_run(tower, clean[:1]), memory=task.memory, batch_size=task.batch_size
-    )
-    size = min(limit, len(clean))
-    stack = max(1, limit // size)
-    windows = list(batches(len(clean), size))
-    if len(cut) * len(clean) > 20_000:
-        say(f"{what}: {len(cut)} masks x {len(clean)} pairs, {len(cut) * len(clean):,} forwards")
-    for window in track(windows, what, total=len(windows)):
-        a, b = open_run(tower, clean[window]), open_run(tower, corrupt[window])
-        check_metric(rows_of(metric, window), a.output, b.output)
-        ends[:, window] = [_numbers(metric, window, run.output) for run in (a, b)]
-        for some in batches(len(cut), stack):
-            kept = masks[cut[some]] if masks.ndim == 2 else masks[cut[some], window]
-            outputs = run_masked(tower, wiring, kept, clean=a, corrupt=b)
-            for mask, output in zip(cut[some], outputs, strict=True):
-                values[mask, window] = _numbers(metric, window, output)
-    values[whole], values[empty] = ends[0], ends[1]
+    check_inputs(task.clean, task.corrupt, None, None)
+    values = np.full((len(masks), len(task.clean)), np.nan)
+    ends = np.full((2, len(task.clean)), np.nan)
+    for window, (clean, corrupt), found in runs_of_masks(
+        tower, wiring, masks, clean=task.clean, corrupt=task.corrupt, room=task, what=what
+    ):
+        check_metric(rows_of(task.metric, window), clean, corrupt)
+        ends[:, window] = [_numbers(task.metric, window, output) for output in (clean, corrupt)]
+        for some, outputs in found:
+            for mask, output in zip(some, outputs, strict=True):
+                values[mask, window] = _numbers(task.metric, window, output)
     if not (np.isfinite(values).all() and np.isfinite(ends).all()):
         raise NumericsError(
             what,
@@ -232,6 +219,52 @@ def measure_masks(
             "check the pictures, the metric and the tower's own output",
         )
     return values, ends
+
+
+def runs_of_masks(
+    tower: Tower,
+    wiring: Wiring,
+    masks: np.ndarray,
+    *,
+    clean: Tensor,
+    corrupt: Tensor,
+    room: Room,
+    what: str,
+) -> Iterator[MaskedWindow]:
+    """For each window of examples its clean and corrupt output, and those of the masks.
+
+    These come as places of masks with their outputs, `[place batch d_embed]`. Masks that keep
+    everything, or nothing, cost no run; others share forwards of at most `batch_size` examples.
+    """
+    if wire(tower) != wiring:
+        raise SpecificationError(
+            what,
+            f"a circuit of {wiring.n_edges} edges for a tower of {wire(tower).n_edges}",
+            "a circuit of this tower, or of one that is wired alike",
+            "discover it in this tower",
+        )
+    inner = tuple(range(1, masks.ndim))
+    whole, empty = masks.all(axis=inner), ~masks.any(axis=inner)
+    cut = np.flatnonzero(~whole & ~empty)
+    limit = fitting_memory(
+        wiring, open_run(tower, clean[:1]), memory=room.memory, batch_size=room.batch_size
+    )
+    size = min(limit, len(clean))
+    stack = max(1, limit // size)
+    windows = list(batches(len(clean), size))
+    if len(cut) * len(clean) > 20_000:
+        say(f"{what}: {len(cut)} masks x {len(clean)} pairs, {len(cut) * len(clean):,} forwards")
+
+    def found(window: slice, a: Flow, b: Flow) -> Iterator[tuple[np.ndarray, Tensor]]:
+        for ended, same in ((a, whole), (b, empty)):
+            yield np.flatnonzero(same), ended.output.expand(int(same.sum()), *ended.output.shape)
+        for some in batches(len(cut), stack):
+            kept = masks[cut[some]] if masks.ndim == 2 else masks[cut[some], window]
+            yield cut[some], run_masked(tower, wiring, kept, clean=a, corrupt=b)
+
+    for window in track(windows, what, total=len(windows)):
+        a, b = open_pair(tower, clean[window], corrupt[window])
+        yield window, (a.output, b.output), found(window, a, b)
 
 
 @torch.no_grad()

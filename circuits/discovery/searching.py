@@ -10,7 +10,7 @@ from torch import Tensor
 
 from interp.circuits.discovery.circuit import Circuit
 from interp.circuits.edges.edge_attribution import Attribution
-from interp.circuits.edges.masked_runs import open_run, run_masked
+from interp.circuits.edges.masked_runs import open_pair, run_masked
 from interp.circuits.edges.wiring import Wiring
 from interp.circuits.tasks.metrics import measure
 from interp.core.errors import SpecificationError, check_known
@@ -100,7 +100,7 @@ def acdc(task: _Task) -> np.ndarray:
             "pass runs=Runs(tower, clean, corrupt, metric)",
         )
     runs, wiring = task.runs, task.wiring
-    clean, corrupt = open_run(runs.tower, runs.clean), open_run(runs.tower, runs.corrupt)
+    clean, corrupt = open_pair(runs.tower, runs.clean, runs.corrupt)
     whole = measure(runs.metric, clean.output)
 
     def distance(kept: np.ndarray) -> float:

@@ -135,7 +135,8 @@ def attribute(
 
     Raises:
         SpecificationError: For an unknown method, a metric that ignores the output, a tower that
-            cannot be wired, or a keyword that is unknown or missing.
+            cannot be wired, texts of another length than their partners, or a keyword that is
+            unknown or missing.
         ShapeError: For inputs that differ in shape.
         AlikeError: For identical partners.
         NumericsError: For NaN.

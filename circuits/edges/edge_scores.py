@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.circuits.edges.masked_runs import Flow, Parts, open_run
+from interp.circuits.edges.masked_runs import Flow, Parts, check_ends, open_pair, open_run
 from interp.circuits.edges.path_patching import edge_effects
 from interp.circuits.edges.stream_gradients import Gradients, backward
 from interp.circuits.edges.wiring import Wiring
@@ -94,7 +94,7 @@ def eap_ig_activations(task: EdgeTask) -> np.ndarray:
     Only edges that leave the component whose part is moved take a run's gradient; Hanna et al.'s
     library adds up all edges in every such run, which is another quantity.
     """
-    clean, corrupt = open_run(task.tower, task.clean), open_run(task.tower, task.corrupt)
+    clean, corrupt = open_pair(task.tower, task.clean, task.corrupt)
     moved = [new - old for new, old in zip(_parts(clean), _parts(corrupt), strict=True)]
     total = np.zeros((len(clean), task.wiring.n_edges))
     writer = 1
@@ -139,6 +139,7 @@ def chance(task: EdgeTask) -> np.ndarray:
 def _along_input(task: EdgeTask, states: Sequence[float], *, straight: bool = False) -> np.ndarray:
     """Mean score over gradients at inputs between corrupt (0) and clean (1, among the states)."""
     corrupt = open_run(task.tower, task.corrupt)
+    check_ends(task.tower, corrupt, task.clean)
     start, words, before = corrupt.streams[0], corrupt.words, list(corrupt.written)
     del corrupt  # its other streams take memory only
     with torch.no_grad():

@@ -24,7 +24,7 @@ from interp.circuits.discovery.hard_gates import (
     turns,
 )
 from interp.circuits.edges.edge_scores import EdgeTask, eap_ig_inputs, in_batches
-from interp.circuits.edges.masked_runs import open_run, run_gated
+from interp.circuits.edges.masked_runs import check_ends, open_run, run_gated
 from interp.circuits.edges.wiring import Wiring, parts_of, wire
 from interp.circuits.patching.sweeping import check_inputs
 from interp.circuits.tasks.metrics import measure
@@ -195,6 +195,7 @@ class _Gates:
 def _alone(task: EdgeTask, gates: Tensor) -> Tensor:
     """The metric of each example with its circuit alone, all else as in the corrupt run."""
     corrupt = open_run(task.tower, task.corrupt)
+    check_ends(task.tower, corrupt, task.clean)
     with torch.no_grad():
         start = task.tower(task.clean, stop_at_layer=0)
     with torch.set_grad_enabled(gates.requires_grad), parameters_at_rest(task.tower):

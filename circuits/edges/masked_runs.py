@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.circuits.edges.wiring import Wiring, parts_of
-from interp.core.errors import ShapeError, SpecificationError
+from interp.core.errors import ShapeError, SpecificationError, listed
 from interp.core.tower import Component, Tower, resumption
 
 
@@ -58,6 +58,32 @@ def open_run(tower: Tower, x: Tensor) -> Flow:
         output = tower(last, start_at_layer=tower.n_layers, **words)
     streams = [*(cache[c.reads] for c in components), last]
     return Flow(streams, [cache[c.writes] for c in components], output, words)
+
+
+def open_pair(tower: Tower, clean: Tensor, corrupt: Tensor) -> tuple[Flow, Flow]:
+    """Both runs of some pairs, opened; refuses texts that end at other places than their partners.
+
+    What runs on from the stream of one is read where the text of the other ends.
+    """
+    runs = open_run(tower, clean), open_run(tower, corrupt)
+    check_ends(tower, runs[1], clean)
+    return runs
+
+
+@torch.no_grad()
+def check_ends(tower: Tower, run: Flow, partners: Tensor) -> None:
+    """Refuse an opened run of texts whose partners end elsewhere."""
+    if not run.words:
+        return
+    read = tower(run.streams[-1], start_at_layer=tower.n_layers, **resumption(tower, partners))
+    apart = (read != run.output).flatten(1).any(dim=1).nonzero()[:, 0].tolist()
+    if apart:
+        raise SpecificationError(
+            "compare texts edge by edge",
+            f"partners that end at different places (pair {listed(apart)})",
+            "partners of as many tokens",
+            "exchange a word for one of as many tokens, or leave these pairs out",
+        )
 
 
 class Parts:

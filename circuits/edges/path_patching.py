@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.circuits.edges.masked_runs import Flow, open_run
+from interp.circuits.edges.masked_runs import Flow, open_pair
 from interp.circuits.edges.wiring import Wiring, check_edges, parts_of, wire
 from interp.circuits.patching.sweeping import check_inputs
 from interp.circuits.tasks.metrics import check_metric, measure, rows_of
@@ -73,7 +73,7 @@ def path_patch(
     chosen = check_edges(wiring, edges)
     values = []
     for window in batches(len(clean), batch_size):
-        runs = open_run(tower, clean[window]), open_run(tower, corrupt[window])
+        runs = open_pair(tower, clean[window], corrupt[window])
         with torch.no_grad():
             output = _run_patched(tower, wiring, chosen, *runs)
             values.append(measure(rows_of(metric, window), output).double().cpu().numpy())
@@ -138,7 +138,7 @@ def edge_effects(
     for window, reader in track(work, "path patching", total=len(windows) * len(readers)):
         part = rows_of(metric, window)
         if opened is None or opened[0] != window:
-            runs = open_run(tower, clean[window]), open_run(tower, corrupt[window])
+            runs = open_pair(tower, clean[window], corrupt[window])
             check_metric(part, runs[0].output, runs[1].output)
             whole = measure(part, runs[0].output).double().cpu().numpy()
             opened = (window, *runs, whole)

@@ -4,7 +4,7 @@ A cut says how much each part matters to a pair of pictures, and runs the tower 
 parts alone. Code that compares circuits needs to know no more of a tower than that.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.circuits.discovery.criteria import measure_masks
+from interp.circuits.discovery.criteria import MaskedWindow, measure_masks, runs_of_masks
 from interp.circuits.edges.edge_attribution import METHODS, attribute
 from interp.circuits.edges.wiring import Wiring, wire
-from interp.circuits.tasks.pairs import Read
+from interp.circuits.tasks.pairs import PairTask, Read
 from interp.circuits.units.channel_attribution import unit_axis
-from interp.circuits.units.masked_units import measure_units
+from interp.circuits.units.masked_units import measure_units, runs_of_units
 from interp.circuits.units.unit_methods import UNIT_METHODS, UnitTask
-from interp.core.arguments import MEMORY
+from interp.core.arguments import MEMORY, Room
 from interp.core.errors import SpecificationError, check_known
 from interp.core.sites import find_sites
 from interp.core.tower import Tower
@@ -60,7 +60,7 @@ class Cut(Protocol):
         """A name for each part."""
         ...
 
-    def score(self, read: Read) -> np.ndarray:
+    def score(self, read: Read | PairTask) -> np.ndarray:
         """How much each part matters to each pair.
 
         Args:
@@ -71,7 +71,7 @@ class Cut(Protocol):
         """
         ...
 
-    def run(self, read: Read, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def run(self, read: Read | PairTask, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Measure runs in which only some parts are kept.
 
         Args:
@@ -81,6 +81,19 @@ class Cut(Protocol):
         Returns:
             The metric of each circuit, `circuit example`, and of the clean and the corrupt run, `2
             example`.
+        """
+        ...
+
+    def embed(self, clean: Tensor, corrupt: Tensor, kept: np.ndarray) -> Tensor:
+        """The outputs of runs in which only some parts are kept.
+
+        Args:
+            clean: Inputs of the tower.
+            corrupt: Their partners, in the same order.
+            kept: Whether each part is kept, `circuit part`, Booleans.
+
+        Returns:
+            Outputs, `circuit example d_embed`.
         """
         ...
 
@@ -132,7 +145,7 @@ class Edges:
         """Every edge as `writer->reader`."""
         return self.wiring.names
 
-    def score(self, read: Read) -> np.ndarray:
+    def score(self, read: Read | PairTask) -> np.ndarray:
         """`attribute`'s values, `[example edge]`."""
         return attribute(
             self.tower,
@@ -143,7 +156,7 @@ class Edges:
             memory=self.memory,
         ).values
 
-    def run(self, read: Read, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def run(self, read: Read | PairTask, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The metric when only the edges of a circuit carry what the run computes."""
         return measure_masks(
             self.tower,
@@ -154,6 +167,15 @@ class Edges:
             memory=self.memory,
             what="circuits of edges",
         )
+
+    def embed(self, clean: Tensor, corrupt: Tensor, kept: np.ndarray) -> Tensor:
+        """The outputs when only the edges of a circuit carry what the run computes."""
+        room = Room(batch_size=self.batch_size, memory=self.memory)
+        windows = runs_of_masks(
+            self.tower, self.wiring, kept, clean=clean, corrupt=corrupt, room=room,
+            what="circuits of edges",
+        )  # fmt: skip
+        return _gathered(windows, len(kept))
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,7 +262,7 @@ class Units:
         """Every unit as `site.number`."""
         return tuple(f"{site}.{unit}" for site, n in self.widths.items() for unit in range(n))
 
-    def score(self, read: Read) -> np.ndarray:
+    def score(self, read: Read | PairTask) -> np.ndarray:
         """The scores of the method, all sites side by side, `[example unit]`."""
         task = UnitTask(
             self.tower, list(self.widths), self.level, read, self.steps, self.batch_size
@@ -248,16 +270,41 @@ class Units:
         scores = UNIT_METHODS[self.method](task)
         return torch.cat([scores[site] for site in self.widths]).T.double().cpu().numpy()
 
-    def run(self, read: Read, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def run(self, read: Read | PairTask, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The metric when only the units of a circuit are this run's, at every site."""
-        ends = np.cumsum(list(self.widths.values()))[:-1]
-        masks = dict(zip(self.widths, np.split(kept, ends, axis=-1), strict=True))
         return measure_units(
             self.tower,
-            masks,
+            self._by_site(kept),
             clean=read.clean,
             corrupt=read.corrupt,
             metric=read.metric,
             axis=self.level,
             batch_size=self.batch_size,
         )
+
+    def embed(self, clean: Tensor, corrupt: Tensor, kept: np.ndarray) -> Tensor:
+        """The outputs when only the units of a circuit are this run's, at every site."""
+        windows = runs_of_units(
+            self.tower,
+            self._by_site(kept),
+            clean=clean,
+            corrupt=corrupt,
+            axis=self.level,
+            batch_size=self.batch_size,
+        )
+        return _gathered(windows, len(kept))
+
+    def _by_site(self, kept: np.ndarray) -> dict[str, np.ndarray]:
+        ends = np.cumsum(list(self.widths.values()))[:-1]
+        return dict(zip(self.widths, np.split(kept, ends, axis=-1), strict=True))
+
+
+def _gathered(windows: Iterable[MaskedWindow], n: int) -> Tensor:
+    """Outputs of all masks and examples, `[mask example d_embed]`."""
+    parts = []
+    for _, (clean, _), found in windows:
+        part = clean.new_empty(n, *clean.shape)
+        for some, outputs in found:
+            part[torch.as_tensor(some, device=part.device)] = outputs
+        parts.append(part)
+    return torch.cat(parts, dim=1)

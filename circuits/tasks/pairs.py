@@ -212,6 +212,16 @@ class PairTask:
     metric: Callable[[Tensor], Tensor]
     pairs: Pairs | None = None
 
+    @property
+    def words(self) -> PairTaskKeywords:
+        """What `sweep`, `attribute` and `faithfulness` take: `attribute(tower, **task.words)`."""
+        return {
+            "clean": self.clean,
+            "corrupt": self.corrupt,
+            "metric": self.metric,
+            "pairs": self.pairs,
+        }
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PairedRuns(PairTask, Room):

@@ -4,13 +4,14 @@ The stream need not be a sum of parts, so this serves a ResNet as well. A unit o
 is given its activation of the corrupt run, at every site, while the rest of the run goes on.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from interp.circuits.discovery.criteria import MaskedWindow
 from interp.circuits.discovery.curves import curve_table
 from interp.circuits.patching.engine import Change, Prefix
 from interp.circuits.patching.sweeping import check_inputs
@@ -123,37 +124,63 @@ def measure_units(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The metric with only some units kept `[mask example]`, and on the two runs `[2 example]`.
 
-    `masks` are `[mask unit]` of Booleans for each site, or `[mask example unit]`. Where all units
-    are kept, the clean run answers. Blocks before the first site run once.
+    `masks` are `[mask unit]` of Booleans for each site, or `[mask example unit]`.
+    """
+    n = len(next(iter(masks.values())))
+    values, ends = np.full((n, len(clean)), np.nan), np.full((2, len(clean)), np.nan)
+    for window, runs, found in runs_of_units(tower, masks, clean=clean, corrupt=corrupt,
+                                             axis=axis, batch_size=batch_size):  # fmt: skip
+        part = rows_of(metric, window)
+        check_metric(part, *runs)
+        ends[:, window] = [measure(part, output).double().cpu().numpy() for output in runs]
+        for some, outputs in found:
+            for number, output in zip(some, outputs, strict=True):
+                values[number, window] = measure(part, output).double().cpu().numpy()
+    return values, ends
+
+
+def runs_of_units(
+    tower: Tower,
+    masks: Mapping[str, np.ndarray],
+    *,
+    clean: Tensor,
+    corrupt: Tensor,
+    axis: str = "channel",
+    batch_size: int = 32,
+) -> Iterator[MaskedWindow]:
+    """For each window of examples its clean and corrupt output, and those of the masks.
+
+    These come as places of masks with their outputs, `[place batch d_embed]`. Where all units are
+    kept, the clean run answers. Blocks before the first site run once.
     """
     sites = list(masks)
     n = len(masks[sites[0]])
-    values, ends = np.full((n, len(clean)), np.nan), np.full((2, len(clean)), np.nan)
     whole = np.all([own.reshape(n, -1).all(axis=1) for own in masks.values()], axis=0)
     if n * len(clean) > 5_000:
         say(f"units: {n} circuits x {len(clean)} pairs, {n * len(clean):,} forwards")
     axes = {site: unit_axis(tower, site, axis) for site in sites}
     first = min(tower.layer(site) for site in sites)
+
+    def found(
+        window: slice, runs: Prefix, full: Tensor, held: Mapping[str, Tensor]
+    ) -> Iterator[tuple[np.ndarray, Tensor]]:
+        yield np.flatnonzero(whole), full.expand(int(whole.sum()), *full.shape)
+        for number in np.flatnonzero(~whole):
+            kept = {site: own[number] for site, own in masks.items()}
+            changes = {
+                site: _replace(own if own.ndim == 1 else own[window], held[site], axes[site])
+                for site, own in kept.items()
+            }
+            with torch.no_grad():
+                yield np.array([number]), runs.changed(changes, Prefix.run)[None]
+
     windows = list(batches(len(clean), batch_size))
     for window in track(windows, "circuits of units", total=len(windows)):
         with torch.no_grad():
             output, held = tower.run_with_cache(corrupt[window], names_filter=sites)
-            part = rows_of(metric, window)
-            ends[1, window] = measure(part, output).double().cpu().numpy()
             runs = Prefix.of(tower, clean[window]).forward_to(first)
             full = runs.run()
-            check_metric(part, full, output)
-            ends[0, window] = measure(part, full).double().cpu().numpy()
-            for number in np.flatnonzero(~whole):
-                kept = {site: own[number] for site, own in masks.items()}
-                changes = {
-                    site: _replace(own if own.ndim == 1 else own[window], held[site], axes[site])
-                    for site, own in kept.items()
-                }
-                out = runs.changed(changes, Prefix.run)
-                values[number, window] = measure(part, out).double().cpu().numpy()
-    values[whole] = ends[0]
-    return values, ends
+        yield window, (full, output), found(window, runs, full, held)
 
 
 def _replace(kept: np.ndarray, corrupt: Tensor, axis: int) -> Change:

@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.circuits.discovery.curves import units_of
 from interp.circuits.discovery.ensembles import mean_ranks
 from interp.circuits.patching.ablation import ablate
 from interp.circuits.patching.screening import gradients
 from interp.circuits.tasks.metrics import check_metric, rows_of
-from interp.circuits.tasks.pairs import Read
+from interp.circuits.tasks.pairs import PairTask, Read
 from interp.circuits.units.channel_attribution import (
     by_unit,
     channel_scores,
@@ -35,7 +36,7 @@ class UnitTask:
     tower: Tower
     sites: Sequence[str]
     axis: str
-    read: Read
+    read: Read | PairTask
     steps: int = 5
     batch_size: int = 32
 
@@ -103,7 +104,8 @@ def _masked(task: UnitTask) -> UnitScores:
 
 def _together(task: UnitTask) -> UnitScores:
     """The mean rank of |score| among a site's units, by integrated gradients and learned masks."""
-    labels, ways = task.read.pairs.clean.label.to_numpy(), (_integrated(task), _masked(task))
+    labels, _ = units_of(task.read.pairs, len(task.read.clean))
+    ways = (_integrated(task), _masked(task))
     scores = {}
     for site in task.sites:
         values = [way[site].T.double().cpu().numpy() for way in ways]

@@ -80,7 +80,7 @@ COLUMNS: Mapping[str, Column] = {
     ),
     "reason": _text("why a number is missing or a verdict withheld; empty otherwise"),
     # what it was measured on
-    "tower": _text("visual or text", key=True),
+    "tower": _text("visual, text, or both", key=True),
     "site": _text("name of an activation", key=True),
     "layer": _number(
         "block that computes the site; -1 before the chain, n_layers after it", last_key=True

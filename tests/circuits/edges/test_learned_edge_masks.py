@@ -79,7 +79,7 @@ def runs(request: pytest.FixtureRequest) -> tuple[Any, dict[str, Any]]:
         return planted()[1], {**read.words, "pairs": None}
     if request.param == "text":
         clean, corrupt = torch.randint(1, 19, (2, 3, 6))
-        clean[:, 4] = corrupt[:, 5] = 19  # where the texts end: the largest token
+        clean[:, 4] = corrupt[:, 4] = 19  # where the texts end: the largest token
         return open_text(), {"clean": clean, "corrupt": corrupt, "metric": bent}
     clean, corrupt = torch.randn(2, 3, 3, 16, 16).double()
     return open_vit(), {"clean": clean, "corrupt": corrupt, "metric": bent}

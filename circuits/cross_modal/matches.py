@@ -1,0 +1,329 @@
+"""How a picture and its caption come to match: parts of both towers scored by one number."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.circuits.discovery.curves import units_of
+from interp.circuits.patching.localisation import class_mean, leave_out
+from interp.circuits.sharing.components import Cut
+from interp.circuits.tasks.pairs import PairTask, embed, read
+from interp.core.errors import (
+    AlikeError,
+    SampleError,
+    ShapeError,
+    SpecificationError,
+    check_known,
+    listed,
+)
+from interp.core.faces.doors import door
+from interp.core.images import ImageTable, Pairs, Preprocess
+from interp.core.statistics.resampling import jackknife
+from interp.core.tables import Table
+
+VISUAL, TEXT = "visual", "text"
+"""The two towers."""
+
+READS = "pictures", "captions"
+"""What they read."""
+
+ASKED = "match pictures and captions"
+
+Both = tuple[Tensor, Tensor]
+"""Clean inputs of a tower, and their corrupt partners."""
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """A metric of one tower: how far its output agrees with what is told apart by the other.
+
+    score = <output / |output| - start, direction>
+
+    Args:
+        direction: For each example, `batch d_embed`.
+        start: The unit output of the corrupt run, which scores 0, `batch d_embed`.
+    """
+
+    direction: Float[Tensor, "batch d_embed"]
+    start: Float[Tensor, "batch d_embed"]
+    name: str = "match"
+
+    def __call__(self, outputs: Float[Tensor, "batch d_embed"]) -> Float[Tensor, "batch"]:
+        """One number per output."""
+        direction, start = self.direction.to(outputs), self.start.to(outputs)
+        return ((F.normalize(outputs, dim=-1) - start) * direction).sum(dim=-1)
+
+    def __getitem__(self, rows: Any) -> "Alignment":
+        """The metric of some of the examples."""
+        return Alignment(self.direction[rows], self.start[rows], self.name)
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    r"""Pictures and their captions, each with a partner, and how well each pair matches.
+
+    $$m = s\,\langle v - v',\, t - t' \rangle = z(x, y) - z(x', y) - z(x, y') + z(x', y')$$
+
+    with unit embeddings v of a picture x and t of its caption y, their partners primed, and z the
+    logit: what the pair has beyond the two that were exchanged.
+
+    Args:
+        cuts: The image tower and the text tower, taken apart: `Edges(tower)`, or `Units.of(...)`
+            for heads, neurons, channels, or (axis "pos" of the first stream) words.
+        pictures: Preprocessed pictures and their partners.
+        captions: Tokens of their captions, and of the partners'.
+        scale: The logit scale.
+        pairs: What the pictures show, which makes classes the units; None makes each pair a unit.
+        batch_size: Examples in a forward.
+
+    Raises:
+        SampleError: Without a pair.
+        ShapeError: If there is not a caption for every picture.
+        AlikeError: For a picture or a caption that is its own partner.
+
+    Notes:
+        The metric of either tower, `of("visual")` and `of("text")`, is 0 for its corrupt
+        input and m for its clean one while the other tower has both of its own. So scores of parts
+        of both towers have one unit, and each tower's sum to about m by integrated gradients.
+
+    >>> from interp.circuits import Chain, Edges
+    >>> cuts = Edges(Chain([torch.nn.Identity()])), Edges(Chain([torch.nn.Identity()]))
+    >>> here, there = torch.tensor([[[2.0, 0.0]]]), torch.tensor([[[0.0, 1.0]]])
+    >>> matches = Matches(cuts, (here, there), (here, there), scale=10.0)
+    >>> matches.whole.tolist()  # 10 - 0 - 0 + 10
+    [20.0]
+    """
+
+    cuts: tuple[Cut, Cut]
+    pictures: Both
+    captions: Both
+    scale: float = 1.0
+    pairs: Pairs | None = None
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        counts = [len(x) for x in (*self.pictures, *self.captions)]
+        if not counts[0]:
+            raise SampleError(ASKED, "no pair", "one or more", "give more pictures")
+        if len(set(counts)) > 1 or len(self.pairs or self.pictures[0]) != counts[0]:
+            raise ShapeError(
+                ASKED,
+                f"{counts[0]} pictures with {counts[1]} partners, {counts[2]} captions with "
+                f"{counts[3]}",
+                "as many of each",
+                "give them in the same order",
+            )
+        for (clean, corrupt), what in zip((self.pictures, self.captions), READS, strict=True):
+            alike = clean.shape == corrupt.shape and (clean == corrupt).flatten(1).all(dim=1)
+            if bool(torch.as_tensor(alike).any()):
+                places = torch.as_tensor(alike).nonzero()[:, 0].tolist()
+                raise AlikeError(
+                    ASKED,
+                    f"{what} that are their own partners (pair {listed(places)})",
+                    "two different ones in each pair",
+                    "leave these pairs out",
+                )
+
+    def __repr__(self) -> str:
+        n, level = len(self), [cut.level for cut in self.cuts]
+        return f"Matches({n} pictures and captions; {level[0]}s and {level[1]}s)"
+
+    def __len__(self) -> int:
+        return len(self.pictures[0])
+
+    @property
+    def inputs(self) -> dict[str, Both]:
+        """What each tower reads: clean inputs and their partners."""
+        return {VISUAL: self.pictures, TEXT: self.captions}
+
+    @cached_property
+    def ends(self) -> dict[str, Both]:
+        """For each tower the unit embeddings of its clean and of its corrupt inputs."""
+        found = {}
+        for cut, (tower, both) in zip(self.cuts, self.inputs.items(), strict=True):
+            clean, corrupt = (
+                F.normalize(embed(cut.tower, x, batch_size=self.batch_size), dim=-1) for x in both
+            )
+            found[tower] = clean, corrupt
+        return found
+
+    @property
+    def whole(self) -> Float[Tensor, "example"]:
+        """How well each pair matches in the model as it is, in logits."""
+        return self.of(VISUAL).metric(self.ends[VISUAL][0])
+
+    def of(self, tower: str) -> PairTask:
+        """The question to one tower alone, while the other has its clean and its corrupt output.
+
+        Args:
+            tower: "visual" or "text".
+
+        Returns:
+            Inputs, metric and pairs; its `words` are keyword arguments of `attribute` and `sweep`.
+
+        Raises:
+            SpecificationError: For another tower.
+        """
+        check_known(ASKED, "tower", [tower], (VISUAL, TEXT), SpecificationError)
+        other = TEXT if tower == VISUAL else VISUAL
+        told_apart = self.scale * (self.ends[other][0] - self.ends[other][1])
+        clean, corrupt = self.inputs[tower]
+        metric = Alignment(told_apart, self.ends[tower][1])
+        return PairTask(clean=clean, corrupt=corrupt, metric=metric, pairs=self.pairs)
+
+    def scores(self) -> tuple[np.ndarray, np.ndarray]:
+        """How much each part of the image tower, and of the text tower, adds to the match.
+
+        Returns:
+            Scores in logits, `example part`, for each tower.
+        """
+        first, second = (
+            cut.score(self.of(what)) for cut, what in zip(self.cuts, (VISUAL, TEXT), strict=True)
+        )
+        return first, second
+
+    def run(
+        self, pictures: np.ndarray | None, captions: np.ndarray | None
+    ) -> Float[np.ndarray, "circuit example"]:
+        """The match when only some parts of the towers carry what their own input makes of them.
+
+        Args:
+            pictures: Which parts of the image tower are kept, `circuit part`, Booleans; None keeps
+                all.
+            captions: Which parts of the text tower, likewise, for as many circuits.
+
+        Returns:
+            The match of each circuit and example, in logits: 0 where a tower keeps nothing.
+        """
+        both = self.moved(VISUAL, pictures) * self.moved(TEXT, captions)
+        return self.scale * both.sum(dim=-1).double().cpu().numpy()
+
+    def moved(self, tower: str, kept: np.ndarray | None) -> Tensor:
+        """How far some of a tower's parts move its unit output, `circuit example d_embed`.
+
+        Args:
+            tower: "visual" or "text".
+            kept: Which parts are kept, `circuit part`, Booleans; None keeps all.
+
+        Returns:
+            The output less that of the corrupt run.
+        """
+        clean, corrupt = self.ends[tower]
+        if kept is None:
+            return (clean - corrupt)[None]
+        cut = self.cuts[tower == TEXT]
+        return F.normalize(cut.embed(*self.inputs[tower], kept), dim=-1) - corrupt
+
+
+@door
+def read_matches(
+    cuts: Sequence[Cut],
+    pairs: Pairs,
+    *,
+    tokens: Callable[[ImageTable], Tensor],
+    preprocess: Preprocess,
+    scale: float = 1.0,
+    batch_size: int = 32,
+) -> Matches:
+    """Read the pictures of pairs, and the captions that belong to them.
+
+    Args:
+        cuts: The image tower and the text tower, taken apart.
+        pairs: Pictures and their partners, from `ImageTable.pairs`.
+        tokens: From a table to the tokens of a caption for each of its rows, such as `lambda
+            table: clip.tokenizer([f"a photo of a {name}" for name in table.label])`.
+        preprocess: From a picture to the image tower's input.
+        scale: The logit scale, `clip.logit_scale`.
+        batch_size: Examples in a forward.
+
+    Returns:
+        The matches.
+
+    Raises:
+        ShapeError: If there is not a caption for every picture.
+        AlikeError: For a caption that is its partner's too.
+
+    >>> from PIL import Image
+    >>> from interp.circuits import Chain, Edges
+    >>> names = ["red", "blue"]
+    >>> frame = pd.DataFrame({"path": names, "label": names, "domain": "flat", "split": "test",
+    ...                       "caption": ""})
+    >>> images = ImageTable(frame, reader=lambda row: Image.new("RGB", (1, 1), row["label"]))
+    >>> said = {"red": [1.0, 0.0, 0.0], "blue": [0.0, 0.0, 1.0]}  # what stands for a caption
+    >>> read_matches(
+    ...     [Edges(Chain([torch.nn.Identity()]))] * 2, images.pairs(same="domain", differ="label"),
+    ...     tokens=lambda table: torch.tensor([[said[name]] for name in table.label]),
+    ...     preprocess=lambda image: torch.tensor([image.getpixel((0, 0))]) / 255).whole.tolist()
+    [2.0, 2.0]
+    """
+    first, second = cuts
+    like = next(first.tower.parameters(), torch.zeros(()))  # type: ignore[attr-defined]
+    device = next(second.tower.parameters(), like).device  # type: ignore[attr-defined]
+    pictures = [
+        read(pairs.images, rows, preprocess, like)
+        for rows in (pairs.clean_rows, pairs.corrupt_rows)
+    ]
+    captions = [tokens(table).to(device) for table in (pairs.clean, pairs.corrupt)]
+    return Matches(
+        (first, second), (pictures[0], pictures[1]), (captions[0], captions[1]), scale, pairs,
+        batch_size,
+    )  # fmt: skip
+
+
+@door
+def match_parts(matches: Matches, *, most: int = 40) -> Table:
+    """Find the parts of both towers that add most to the match of pictures and captions.
+
+    Args:
+        matches: The pairs.
+        most: How many parts of each tower are listed, those with the largest |value| first.
+
+    Returns:
+        A row per part: `tower`, `part`, `value` (mean over classes of its score, in logits) with
+        its jackknife interval, `share` (of the mean match) and
+        `rank` in its tower. Facts tell how many parts each tower has.
+
+    Notes:
+        Scores are estimates by the method of the cut. `match_faithfulness` tells what such parts do
+        alone, in runs.
+
+    >>> from interp.circuits import Chain, Edges
+    >>> cuts = Edges(Chain([torch.nn.Identity()])), Edges(Chain([torch.nn.Identity()]))
+    >>> here, there = torch.tensor([[[2.0, 0.0]]]), torch.tensor([[[0.0, 1.0]]])
+    >>> table = match_parts(Matches(cuts, (here, there), (here, there)))
+    >>> table.frame[["tower", "part"]].to_numpy().tolist()[0]
+    ['visual', 'm0->logits']
+    """
+    labels, roles = units_of(matches.pairs, len(matches))
+    whole = float(class_mean(matches.whole.double().cpu().numpy()[:, None], labels)[0])
+    frames = []
+    for what, cut, scores in zip((VISUAL, TEXT), matches.cuts, matches.scores(), strict=True):
+        value = class_mean(scores, labels)
+        best = np.argsort(-np.abs(value), kind="stable")[:most]
+        left = leave_out(scores[:, best], labels, roles)
+        spread = [jackknife(float(value[part]), left[:, place]) for place, part in enumerate(best)]
+        frames.append(
+            pd.DataFrame(
+                {
+                    "tower": what,
+                    "part": [cut.names[part] for part in best],
+                    "rank": np.arange(1, len(best) + 1),
+                    "value": value[best],
+                    "low": [each.low for each in spread],
+                    "high": [each.high for each in spread],
+                    "share": value[best] / whole,
+                }
+            )
+        )
+    frame = pd.concat(frames, ignore_index=True)
+    parts = dict(zip((VISUAL, TEXT), map(len, (c.names for c in matches.cuts)), strict=True))
+    facts = {"match": whole, "parts": parts}
+    return Table("match_parts", frame.assign(n_pictures=len(matches)), facts)
