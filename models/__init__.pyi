@@ -9,6 +9,8 @@ from .attribution.heatmaps import explain as explain
 from .attribution.lens import logit_attrs as logit_attrs
 from .attribution.lens import logit_lens as logit_lens
 from .attribution.named_heads import name_heads as name_heads
+from .attribution.sentences import SentenceParts as SentenceParts
+from .attribution.sentences import sentence_parts as sentence_parts
 from .attribution.spanning_words import SpanningWords as SpanningWords
 from .attribution.spanning_words import text_span as text_span
 from .caching.activations import save_activations as save_activations

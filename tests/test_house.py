@@ -17,7 +17,7 @@ MODULES = sorted(
     if not any(ROOT / "interp" / wing in path.parents for wing in WINGS)
 )  # fmt: skip
 MOST_FILES = 15
-LISTS_OF_ONE_KIND: tuple[str, ...] = ()
+LISTS_OF_ONE_KIND: tuple[str, ...] = ("interp/measures/catalogue",)
 """Folders that may hold more files than one keeps in the head: each file is of the same kind."""
 
 HEAVY = (

@@ -169,7 +169,8 @@ NEW = {
     *("name_heads", "text_span", "SpanningWords"),
     *("gallery", "Gallery", "open_gallery", "name_units"),
     *("steering", "steered_answers"),
-    *("explain", "Heatmaps", "deletion_insertion"),
+    *("explain", "Heatmaps", "deletion_insertion", "SentenceParts", "sentence_parts"),
+    *("Matches", "read_matches", "match_parts", "match_faithfulness"),
 }
 """Public names that 0.1 did not have, or not as names of their own."""
 

@@ -42,7 +42,7 @@ Both = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Alignment:
+class MatchMetric:
     """A metric of one tower: how far its output agrees with what is told apart by the other.
 
     score = <output / |output| - start, direction>
@@ -61,9 +61,9 @@ class Alignment:
         direction, start = self.direction.to(outputs), self.start.to(outputs)
         return ((F.normalize(outputs, dim=-1) - start) * direction).sum(dim=-1)
 
-    def __getitem__(self, rows: Any) -> "Alignment":
+    def __getitem__(self, rows: Any) -> "MatchMetric":
         """The metric of some of the examples."""
-        return Alignment(self.direction[rows], self.start[rows], self.name)
+        return MatchMetric(self.direction[rows], self.start[rows], self.name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +176,7 @@ class Matches:
         other = TEXT if tower == VISUAL else VISUAL
         told_apart = self.scale * (self.ends[other][0] - self.ends[other][1])
         clean, corrupt = self.inputs[tower]
-        metric = Alignment(told_apart, self.ends[tower][1])
+        metric = MatchMetric(told_apart, self.ends[tower][1])
         return PairTask(clean=clean, corrupt=corrupt, metric=metric, pairs=self.pairs)
 
     def scores(self) -> tuple[np.ndarray, np.ndarray]:
@@ -279,11 +279,14 @@ def read_matches(
 
 
 @door
-def match_parts(matches: Matches, *, most: int = 40) -> Table:
+def match_parts(
+    matches: Matches, scores: Sequence[np.ndarray] | None = None, *, most: int = 40
+) -> Table:
     """Find the parts of both towers that add most to the match of pictures and captions.
 
     Args:
         matches: The pairs.
+        scores: Their `matches.scores()`; None takes them.
         most: How many parts of each tower are listed, those with the largest |value| first.
 
     Returns:
@@ -305,15 +308,16 @@ def match_parts(matches: Matches, *, most: int = 40) -> Table:
     labels, roles = units_of(matches.pairs, len(matches))
     whole = float(class_mean(matches.whole.double().cpu().numpy()[:, None], labels)[0])
     frames = []
-    for what, cut, scores in zip((VISUAL, TEXT), matches.cuts, matches.scores(), strict=True):
-        value = class_mean(scores, labels)
+    given = matches.scores() if scores is None else scores
+    for tower, cut, own in zip((VISUAL, TEXT), matches.cuts, given, strict=True):
+        value = class_mean(own, labels)
         best = np.argsort(-np.abs(value), kind="stable")[:most]
-        left = leave_out(scores[:, best], labels, roles)
+        left = leave_out(own[:, best], labels, roles)
         spread = [jackknife(float(value[part]), left[:, place]) for place, part in enumerate(best)]
         frames.append(
             pd.DataFrame(
                 {
-                    "tower": what,
+                    "tower": tower,
                     "part": [cut.names[part] for part in best],
                     "rank": np.arange(1, len(best) + 1),
                     "value": value[best],

@@ -32,7 +32,8 @@ def node_strips(opened: OpenedModel, made: Mapping[str, pd.DataFrame]) -> list[P
     most, first in natural pictures, then in the test domain, each drawing once. The keys say how to
     cut: `nodes` and `domains` (JSON), `each`, `size`.
     """
-    circuits, tower = made["circuits"], opened.subject.clip.visual
+    tower, tables = opened.subject.clip.visual, ("circuits", "match_circuits")
+    circuits = pd.concat([made[name] for name in tables if name in made])
     images = opened.analysed.select(domain=list(opened.pair)).few(PER_CELL, seed=0)
     by_site: dict[tuple[str, str | None], dict[str, int]] = {}
     for node in sorted({*circuits["node"], *circuits["node_b"]}):
@@ -68,7 +69,7 @@ def place_of(node: str) -> NodePlace | None:
     """
     if channel := re.fullmatch(r"(.+):(\d+)", node):
         return channel[1], None, int(channel[2])
-    if head := re.fullmatch(r"a(\d+)\.h(\d+)", node):
+    if head := re.fullmatch(r"(?:image block \d+:)?a(\d+)\.h(\d+)", node):
         return f"blocks.{head[1]}.attn.hook_z", HEADS, int(head[2])
     return None
 

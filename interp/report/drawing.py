@@ -14,7 +14,7 @@ from interp.core.tables import Table
 from interp.report.figures.answer import answer_figure
 from interp.report.figures.circuit_graphs import draw_circuit
 from interp.report.figures.ladders import draw_ladder, draw_profile
-from interp.report.figures.one_model import draw_effects, draw_faithfulness
+from interp.report.figures.one_model import draw_effects, draw_faithfulness, draw_match
 from interp.report.figures.pieces import Figure
 from interp.report.figures.specification_curves import choices_figure, in_short
 from interp.report.loaded import LoadedResult, read_result, whole
@@ -106,6 +106,7 @@ OF_ONE: dict[str, Callable[..., Any]] = {
     "effects": draw_effects,
     "multiverse": draw_multiverse,
     "faithfulness": draw_faithfulness,
+    "match_faithfulness": draw_match,
     "named_heads": draw_names,
 }
 """Tables of one model that are drawn otherwise than the tables of several on the page."""

@@ -4,10 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.core.errors import DataError, SpecificationError, listed
+from interp.core.faces.doors import door
+from interp.core.tower import check_evaluation
+from interp.models.attribution.placed_logits import straight_vectors
 from interp.models.loading.presets import token_numbers, unknown_words
 
 ASKED = "explain the logit of a sentence"
@@ -30,6 +34,78 @@ class Sentences:
     def vectors(self, of_tokens: Float[Tensor, "sentence pos d_embed"]) -> list[Tensor]:
         """What each word adds, without the padding: `word d_embed` for each sentence."""
         return [rows[: len(own)] for rows, own in zip(of_tokens, self.words, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class SentenceParts:
+    """The unit directions of sentences as sums over their words, as `sentence_parts` makes them.
+
+    Args:
+        words: For each sentence what its tokens stand for, from its beginning to its end.
+        vectors: For each sentence what each token adds, `word d_embed`.
+        rest: What biases add (and a class token, where one is read), `sentence d_embed`.
+
+    >>> SentenceParts((("a", "cat"),), (torch.eye(2),), torch.zeros(1, 2))
+    SentenceParts(1 sentences, 2 words)
+    """
+
+    words: tuple[tuple[str, ...], ...]
+    vectors: tuple[Tensor, ...]
+    rest: Float[Tensor, "sentence d_embed"]
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __repr__(self) -> str:
+        return f"SentenceParts({len(self)} sentences, {sum(map(len, self.words))} words)"
+
+
+@door
+def sentence_parts(clip: Any, sentences: Sequence[str], *, batch_size: int = 64) -> SentenceParts:
+    """Take the direction of each sentence apart into what its words add.
+
+    text(y) / |text(y)| = sum over words of their vectors + rest
+
+    Args:
+        clip: A `Clip` whose text tower is open_clip's own.
+        sentences: The texts.
+        batch_size: Sentences run at a time.
+
+    Returns:
+        The parts. Their product with a picture's unit embedding, times the logit scale, is what
+        each word adds to the logit.
+
+    Raises:
+        SpecificationError: Without a sentence, or for one that is longer than the context.
+        DataError: For words that the tokenizer does not know.
+
+    Notes:
+        Norms, attention and activation functions are taken for the linear maps that they are at
+        this sentence (Ali et al. 2022), so the sum is exact. `explain` does the same for the words
+        of pictures' logits, and for pairs of word and patch.
+
+    >>> import open_clip
+    >>> from interp.models.clip import Clip
+    >>> model = open_clip.create_model("ViT-S-32-alt", force_image_size=64).eval()
+    >>> clip = Clip(model, "ViT-S-32-alt")
+    >>> parts = sentence_parts(clip, ["a cat"])
+    >>> whole = parts.vectors[0].sum(dim=0) + parts.rest[0]
+    >>> direct = clip.text(clip.tokenizer(["a cat"]))[0]
+    >>> bool(torch.allclose(whole, direct / direct.norm(), atol=1e-5))
+    True
+    """
+    read = read_sentences(clip.tokenizer, sentences)
+    check_evaluation(clip.text, ASKED)
+    found, whole = [], []
+    for tokens in read.tokens.to(clip.device).split(batch_size):
+        with torch.no_grad():
+            embedding = clip.text(tokens)
+        length = embedding.norm(dim=-1, keepdim=True)
+        found.append(straight_vectors(clip.text, tokens) / length[:, None])
+        whole.append(embedding / length)
+    own = read.vectors(torch.cat(found))
+    rest = torch.cat(whole) - torch.stack([each.sum(dim=0) for each in own])
+    return SentenceParts(read.words, tuple(own), rest)
 
 
 def read_sentences(tokenizer: Any, texts: Sequence[str]) -> Sentences:

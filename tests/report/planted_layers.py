@@ -37,6 +37,7 @@ def layer_tables(index: Mapping[str, float], sites: Mapping[str, float]) -> dict
         "selectivity": [], "views": [], "erasure": [], "dictionaries": [],
         "feature_sharing": [], "feature_ablation": [], "faithfulness": [], "circuits": [],
         "unit_galleries": [], "steering": [], "steered_answers": [],
+        "match_faithfulness": [], "match_circuits": [], "caption_words": [], "caption_patching": [],
     }  # fmt: skip
     for place, (setting, shared) in enumerate(index.items()):
         own = {"setting": setting, "test_domain": "sketch"}
@@ -50,6 +51,7 @@ def layer_tables(index: Mapping[str, float], sites: Mapping[str, float]) -> dict
             _circuit(made, own | {"domain": domain}, shared)
         _units(made, own | {"site": "layer2.0.hook_resid_post", "depth": 0.4}, shared)
         _steered(made, own, shared)
+        _captioned(made, own, shared)
     return {name: pd.DataFrame(rows) for name, rows in made.items()}
 
 
@@ -91,6 +93,37 @@ def _steered(made: dict[str, list[dict[str, Any]]], own: dict[str, Any], level: 
                     own | {"label": label, "domain": domain, "dose": dose, "answer": answer}
                     | {"share": share, "n_pictures": 90, "control": "", "site": sites[1][0]}
                     for answer, share in shares.items()
+                ]  # fmt: skip
+
+
+def _captioned(made: dict[str, list[dict[str, Any]]], own: dict[str, Any], level: float) -> None:
+    """Circuits of both towers, parts, words and heads: the class word does more than the other."""
+    for domain in PAIR.values():
+        where = own | {"domain": domain}
+        for tower, better in (("both", 0.5), ("visual", 0.3), ("text", 0.1)):
+            at = where | {"tower": tower, "measure": "circuit alone"}
+            for share in (0.05, 0.1, 0.2, 0.5):
+                size = {"share": share, "n_edges": int(900 * share)}
+                made["match_faithfulness"].append(row_of(at | size, level * share**better))
+        for node, node_b, layer, layer_b, score in (
+            ("layer2.0.hook_resid_post:3", "match", -1, 0, 2 * level),
+            ("text block 0:a0.h1", "match", 1, 0, level),
+            ("text input:input", "text block 0:a0.h1", 2, 1, 3.0),
+        ):
+            ends = {"node": node, "node_b": node_b, "layer": layer, "layer_b": layer_b}
+            made["match_circuits"].append(
+                where | ends | {"edge": f"{node}->{node_b}", "score": score, "n_pictures": 30}
+            )
+        for told, most in (("classes", "class word"), ("domains", "word for the domain")):
+            asked = where | {"told_apart": told}
+            made["caption_words"] += [
+                row_of(asked | {"part": word, "whole": 5.0}, 0.7 if word == most else 0.15)
+                for word in ("class word", "word for the domain", "other words")
+            ]
+            if told == "classes" or domain == "sketch":
+                made["caption_patching"] += [
+                    row_of(asked | {"part": part}, value) for part, value in
+                    (("a0.h0", level), ("a0.h1", 0.1), ("m0", 0.3))
                 ]  # fmt: skip
 
 

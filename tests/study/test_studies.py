@@ -62,11 +62,13 @@ EXPECTED = {
     "together",
     "steering",
     "steered_answers",
+    *("match_faithfulness", "match_circuits", "caption_words", "caption_patching"),
 }
 WITH_EVIDENCE = (
     *("similarity", "transfer", "patching", "transplant", "factorisation", "directions"),
     *("separation", "domain_probes", "erasure", "feature_sharing", "faithfulness"),
     *("overlap", "circuit_transfer", "circuit_stability", "unit_galleries", "steering"),
+    *("match_faithfulness", "caption_words", "caption_patching"),
 )
 
 

@@ -2,6 +2,7 @@
 
 from interp.core.declarations.measures import MeasureSpec
 from interp.measures.catalogue import (
+    captioned,
     certified,
     circuits_within,
     class_probes,
@@ -28,6 +29,7 @@ MEASURES: tuple[MeasureSpec, ...] = (
     steered.MEASURE,
     patched_sites.MEASURE,
     circuits_within.MEASURE,
+    captioned.MEASURE,
     transplanted.MEASURE,
     mechanisms.MEASURE,
     mechanisms.PAIRS,

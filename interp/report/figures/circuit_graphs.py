@@ -1,5 +1,6 @@
 """Circuits as graphs: columns of nodes, the strongest first, and their strongest edges."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -260,11 +261,15 @@ def _in_common(names: Sequence[str]) -> str:
 
     >>> _in_common(["layer1.0.hook_resid_post:27"]), _in_common(["a3.h5", "m3"])
     ('layer1.0', 'block 3')
+    >>> _in_common(["text block 0:a0.h2", "text block 0:m0"])
+    'text block 0'
+    >>> _in_common(["match"])
+    'match'
     """
-    stems = {name.rpartition(":")[0] or name.partition(".")[0].lstrip("am") for name in names}
+    stems = {name.rpartition(":")[0] or name.partition(".")[0] for name in names}
+    stems = {re.sub(r"^[am](\d+)$", r"block \1", stem) for stem in stems}
     [stem] = stems if len(stems) == 1 else [""]
-    stem = stem.replace(".hook_resid_post", "")
-    return f"block {stem}" if stem.isdigit() else stem
+    return stem.replace(".hook_resid_post", "")
 
 
 def _short(name: str) -> str:

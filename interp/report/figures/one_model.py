@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.declarations.figures import BLUE, GREY, INDEX, ORANGE, RAW, Scale
+from interp.core.declarations.figures import BLUE, GREEN, GREY, INDEX, ORANGE, RAW, Scale
 from interp.core.errors import SpecificationError, listed
 from interp.core.tables import Table
 from interp.report.figures.pieces import error_bars
@@ -149,4 +149,58 @@ def draw_faithfulness(table: Table, *, title: str = "Faithfulness against size")
         template="plotly_white", height=430, yaxis={"title": "share of the model's metric"},
         xaxis={"title": "size, as a share of all parts", "type": "log", "tickformat": "~p",
                "tickvals": SIZES},
+    )  # fmt: skip
+
+
+def draw_match(
+    table: Table, *, title: str = "How much of the match parts of both towers keep"
+) -> Any:
+    """Draw how much of the match circuits of both towers keep, and of either, by their size.
+
+    Args:
+        table: `interp.circuits.match_faithfulness(...)`.
+        title: The figure's title.
+
+    Returns:
+        A plotly figure: lines with intervals, and random circuits of both towers, dotted.
+
+    Raises:
+        SpecificationError: For a table without a number.
+
+    >>> rows = pd.DataFrame({"measure": "circuit alone", "tower": ["both", "text"], "share": 0.5,
+    ...     "value": [0.6, 0.9], "low": 0.5, "high": 1.0, "null": 0.1, "n_units": 8,
+    ...     "unit": "class", "index": 0.6, "n_edges": 4})
+    >>> [trace.name for trace in draw_match(Table("match_faithfulness", rows)).data]
+    ['in both towers', 'random, in both towers', 'in the text tower']
+    """
+    import plotly.graph_objects as go
+
+    rows = table.frame
+    rows = rows[rows["measure"] == "circuit alone"].sort_values("share", kind="stable")
+    if rows["value"].isna().all():
+        raise SpecificationError(
+            "draw how much of the match is kept",
+            f"{len(rows)} rows without a number ({rows['reason'].iloc[0]})",
+            "a match that is surely not 0",
+            "give more pairs, of more classes, or a model that tells them apart",
+        )
+    looks = {
+        "both": ("in both towers", BLUE),
+        "visual": ("in the image tower", ORANGE),
+        "text": ("in the text tower", GREEN),
+    }
+    figure = go.Figure()
+    for tower, (name, colour) in looks.items():
+        own = rows[rows["tower"] == tower]
+        if own.empty:
+            continue
+        figure.add_scatter(x=own["share"], y=own["value"], name=name, line={"color": colour},
+                           error_y=error_bars(own, RAW))  # fmt: skip
+        if tower == "both":
+            figure.add_scatter(x=own["share"], y=own["null"], name="random, in both towers",
+                               mode="lines", line={"color": GREY, "dash": "dot"})  # fmt: skip
+    return figure.update_layout(
+        title=_said(title, rows, "95 % intervals"), template="plotly_white", height=430,
+        xaxis={"title": "size, as a share of the parts", "tickformat": ".0%", "range": [0, 1.03]},
+        yaxis={"title": "share of the match that remains", "tickformat": ".0%"},
     )  # fmt: skip

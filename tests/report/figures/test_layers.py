@@ -30,7 +30,13 @@ DRAWN = (
     *("factors", "angle", "apart", "selectivity", "directions", "views", "erasure"),
     *("feature-sharing", "feature-ablation", "faithfulness", "circuit", "ladder"),
     *("sharing-profile", "das", "circuits-abroad", "steady", "unit-galleries", "steering"),
-    "steered-answers",
+    *(
+        "steered-answers",
+        "match-faithfulness",
+        "match-circuit",
+        "caption-words",
+        "caption-patching",
+    ),
 )
 CG_HIGH = "CG high diversity"
 
@@ -72,7 +78,8 @@ def test_nothing_measured_nothing_drawn(build: Build, name: str) -> None:
         *("factorisation", "directions", "separation", "domain_probes", "selectivity", "views"),
         *("erasure", "feature_sharing", "feature_ablation", "faithfulness", "circuits"),
         *("das", "circuit_transfer", "circuit_stability", "overlap", "rungs", "ladder"),
-        *("unit_galleries", "steering", "steered_answers"),
+        *("unit_galleries", "steering", "steered_answers", "match_faithfulness", "match_circuits"),
+        *("caption_words", "caption_patching"),
     )
     hollow = pd.DataFrame({"measure": ["x"], "reason": ["too few classes"]})
     replaced = dict.fromkeys(tables, hollow)
