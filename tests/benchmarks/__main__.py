@@ -13,6 +13,7 @@ python -m tests.benchmarks speedrun        processor seconds to given accuracies
 python -m tests.benchmarks masks           learned circuits of a finished study; only when named
 python -m tests.benchmarks null            the ladder where nothing is shared; only when named
 python -m tests.benchmarks names           heads of planted models named; BLUEPRINTS=10; when named
+python -m tests.benchmarks captions        what aligned captions change; only when named
 python -m tests.benchmarks heatmaps        do they mark what matters? BLUEPRINTS=2, CHECKPOINTS=a.pt
 """
 
@@ -27,6 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.captioning import captions
 from tests.benchmarks.channels import channels
 from tests.benchmarks.contrasts import contrasts
 from tests.benchmarks.dictionaries import dictionaries
@@ -179,6 +181,7 @@ WHEN_NAMED = (
     "masks",
     "names",
     "heatmaps",
+    "captions",
 )
 BENCHMARKS = {
     "certificates": certificates,
@@ -211,6 +214,7 @@ BENCHMARKS = {
     "masks": masks,
     "names": lambda: print(head_names()),
     "heatmaps": lambda: print(heatmaps()),
+    "captions": lambda: print(captions()),
     "speedrun": lambda: print(speedrun()),
 }
 
