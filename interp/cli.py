@@ -364,6 +364,87 @@ def diff_command(
     }
 
 
+@app.command("judge", epilog=STATUSES)
+@guarded
+def judge_command(
+    method: Annotated[str, typer.Argument(help="MODULE:FUNCTION, of this folder or installed.")],
+    ask: Annotated[str, typer.Option(help="sharing, edges or nodes.")] = "sharing",
+    seeds: Annotated[
+        str, typer.Option(help="FIRST-LAST; 0-19 are to try things on.")
+    ] = "1000-1029",
+    condition: Annotated[
+        list[str] | None, typer.Option(help="Only this condition; may be repeated.")
+    ] = None,
+    tier: Annotated[
+        list[str] | None, typer.Option(help="Only this tier (easy, hard, steep); repeatable.")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=1, help="What the method may take for one model.")
+    ] = 60,
+    write: Annotated[
+        Path | None, typer.Option(help="Write the models to this folder too, for other tools.")
+    ] = None,
+    out: Out = Path("interp-judged"),
+    jobs: Jobs = 2,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> dict[str, Any]:
+    """Judge a method of yours on planted models, where it is known what two domains share.
+
+    The function takes a puzzle (tower, pictures of two domains, classes) and says "shared",
+    "partly shared", "not shared" or "cannot tell", or gives a number; or it scores edges or nodes.
+    Tables and one page are written. docs/judging_methods.md says what is asked.
+
+    \b
+    Examples:
+      interp-report judge my_methods:shared
+      interp-report judge my_methods:scores --ask edges --seeds 1000-1004
+      interp-report judge interp.validation.contenders:cka --condition "rotated code"
+    """
+    from interp.core.progress import set_quiet
+    from interp.report.on_truth.judged_page import build_judged_page
+    from interp.validation import blueprints, judge_method, standing, write_benchmark
+    from interp.validation.puzzles import seeds_from
+
+    set_quiet(quiet)
+    chosen: dict[str, Any] = {"conditions": condition, "tiers": tier}
+    models = blueprints(
+        seeds_from(seeds), **{name: given for name, given in chosen.items() if given}
+    )
+    judged = judge_method(method, models, ask=ask, seconds=seconds, jobs=jobs)
+    overall = standing(judged)
+    by_kind = standing(judged, by=["condition", "tier"])
+    tables = [table.save(out) for table in (judged, overall)]
+    page = build_judged_page(
+        judged, overall, by_kind, out=out / "judged.html",
+        command=shlex.join(["interp-report", *sys.argv[1:]]),
+    )  # fmt: skip
+    folders = write_benchmark(write, models) if write else []
+    for row in overall.frame.to_dict("records"):
+        name = row.get("rung") or f"{row['unit']}s"
+        print(f"{name:6} {_standing_in_words(row)}")
+    print(page)
+    return {
+        "standing": [records(row) for row in overall.frame.to_dict("records")],
+        "tables": [str(path) for path in tables],
+        "page": str(page),
+        "written": len(folders),
+    }
+
+
+def _standing_in_words(row: dict[str, Any]) -> str:
+    shares = [
+        f"{words} {row[name]:.0%}"
+        for name, words in (("right", "right"), ("too_much", "too much"),
+                            ("too_little", "too little"), ("cannot_tell", "cannot tell"))
+        if row.get(name, float("nan")) == row.get(name)
+    ]  # fmt: skip
+    if row["auroc"] == row["auroc"]:
+        shares.append(f"AUROC {row['auroc']:.2f} ({row['low']:.2f} to {row['high']:.2f})")
+    shares += [f"failed in {row['failed']}"] if row["failed"] else []
+    return ", ".join([f"{row['n_models']} models", *shares])
+
+
 @app.command("export", epilog=STATUSES)
 @guarded
 def export_command(

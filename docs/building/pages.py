@@ -19,7 +19,13 @@ from docs.building import ROOT
 
 CONTENTS: Mapping[str, tuple[str, ...]] = {
     "Start": ("README.md", "docs/in_python.md", "docs/command.md", "docs/glossary.md"),
-    "Results": ("docs/findings.md", "docs/evidence.md", "docs/truth.md", "docs/measured.md"),
+    "Results": (
+        "docs/findings.md",
+        "docs/evidence.md",
+        "docs/truth.md",
+        "docs/judging_methods.md",
+        "docs/measured.md",
+    ),
     "Guides": (
         "docs/bringing_your_own_data.md",
         "docs/coming_from_other_tools.md",

@@ -36,6 +36,7 @@ from interp.core.statistics.index_of_sharing import (
 from interp.probes import Features, collect, directions, similarity, transfer
 from interp.probes.geometry.contrasts import DISCRIMINANT
 from interp.validation.opened import Opened
+from interp.validation.puzzles import one_answer
 from interp.verdicts.rungs import RUNGS
 from interp.verdicts.votes import Votes, agreement, count_votes, of_cuts
 
@@ -257,13 +258,10 @@ def by_rung(cells: pd.DataFrame) -> pd.DataFrame:
     for blueprint, own in cells.groupby(names, dropna=False, sort=False):
         for rung in RUNGS.values():
             found = own[own["measure"].isin(rung.judged.planted)]
-            decided = found[found["expected"].isin([SHARED, PARTLY, NOT_SHARED])]
-            answers = set(decided["expected"])
-            answer = NOT_SHARED if rung.by_cuts and NOT_SHARED in answers else None
-            if answer is None and len(answers) == 1:
-                [answer] = answers
-            if answer is None or (found["expected"] == "in part").any():
+            answer = one_answer(found["expected"].tolist(), by_cuts=rung.by_cuts)
+            if not answer:
                 continue
+            decided = found[found["expected"].isin([SHARED, PARTLY, NOT_SHARED])]
             told = decided[decided["index"].notna()]
             sure = told[told["verdict"] != CANNOT_TELL] if rung.by_cuts else told
             index = (sure if len(sure) else told).groupby("measure")["index"].mean().min()

@@ -13,6 +13,7 @@ python -m tests.benchmarks speedrun        processor seconds to given accuracies
 python -m tests.benchmarks masks           learned circuits of a finished study; only when named
 python -m tests.benchmarks null            the ladder where nothing is shared; only when named
 python -m tests.benchmarks names           heads of planted models named; BLUEPRINTS=10; when named
+python -m tests.benchmarks leaderboard     methods judged on planted models; only when named
 python -m tests.benchmarks captions        what aligned captions change; only when named
 python -m tests.benchmarks heatmaps        do they mark what matters? BLUEPRINTS=2, CHECKPOINTS=a.pt
 """
@@ -48,6 +49,7 @@ from tests.benchmarks.peers import peers
 from tests.benchmarks.probing import one_probe, probe_grid, probe_power
 from tests.benchmarks.sharing import sharing
 from tests.benchmarks.speedrun import speedrun
+from tests.benchmarks.standing import leaderboard
 from tests.benchmarks.streaming import stream
 from tests.benchmarks.sweeping import sweeping
 from tests.benchmarks.training import train, vits
@@ -182,6 +184,7 @@ WHEN_NAMED = (
     "names",
     "heatmaps",
     "captions",
+    "leaderboard",
 )
 BENCHMARKS = {
     "certificates": certificates,
@@ -215,6 +218,7 @@ BENCHMARKS = {
     "names": lambda: print(head_names()),
     "heatmaps": lambda: print(heatmaps()),
     "captions": lambda: print(captions()),
+    "leaderboard": lambda: print(leaderboard()),
     "speedrun": lambda: print(speedrun()),
 }
 

@@ -28,7 +28,7 @@ from interp.core.seeds import rng
 from interp.core.statistics.index_of_sharing import NOT_SHARED, PARTLY, SHARED
 from interp.report import draw_doses, draw_recovery, draw_truth
 from interp.report.naming import SIGNS
-from interp.report.planted_truth import DOSED
+from interp.report.on_truth.planted_truth import DOSED
 from interp.validation.discovery import recover
 from interp.validation.sharing import by_rung, judge, summary
 from tests.benchmarks import recovering

@@ -1,0 +1,1 @@
+"""Figures and a page of what was judged on planted models."""

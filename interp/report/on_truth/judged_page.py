@@ -1,0 +1,226 @@
+"""One page of a judged method: how often it is right, and on which planted models it is not."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.core.declarations.figures import BLUE, ORANGE
+from interp.core.declarations.writing import number, percent, plain
+from interp.core.tables import Table
+from interp.report.embedding import figure_json
+from interp.report.figures.pieces import (
+    Choice,
+    Figure,
+    Trace,
+    axis,
+    layout,
+    numbers,
+    reference_line,
+    rows_by_name,
+)
+from interp.report.loaded import LoadedResult
+from interp.report.page import rendered, written
+from interp.report.verdict_tables import WordTable
+from interp.verdicts.rungs import RUNGS
+
+METHOD = (
+    "Vision transformers are written by hand so that it is known which parts and directions two "
+    "domains share, then disguised. The method was given each with pictures, and no answer."
+)
+NULL = "An AUROC of .5 is chance. Intervals are of 1,000 draws of models."
+
+
+def build_judged_page(
+    judged: Table, overall: Table, by_kind: Table, *, out: Path, command: str = ""
+) -> Path:
+    """Write one offline page of what came of a judged method.
+
+    Args:
+        judged: What `interp.validation.judge_method` returned.
+        overall: Its `standing`.
+        by_kind: Its `standing` by condition and tier.
+        out: The page's file.
+        command: What was typed.
+
+    Returns:
+        The page.
+    """
+    first, kinds = area_figure(overall.frame), kinds_figure(by_kind.frame)
+    drawn = [one for one in (first, kinds) if one]
+    failures = _failures(judged.frame)
+    words: dict[str, Any] = dict(
+        title="A method, judged",
+        question=f"How often is {judged.facts['method']} right?",
+        setup=f"{judged.facts['models']:,} planted models, benchmark version "
+        f"{judged.facts['benchmark']}, asked about {judged.facts['ask']}",
+        contents=[
+            ("answer", "The answer"),
+            ("kinds", "By kind of model"),
+            *([("failures", "Where it failed")] if failures else []),
+            ("rows", "Every row"),
+            ("words", "The words"),
+        ],
+        headline=headline(judged, overall.frame),
+        first=first,
+        overall=_overall(overall.frame),
+        kinds=kinds,
+        failures=failures,
+        figures=figure_json(drawn),
+        commands=[(command, "makes this page")] if command else [],
+        still="", strips=[], sheets=[], atlas="",
+    )  # fmt: skip
+    tables = {"judged": judged, "standing": by_kind}
+    made = LoadedResult(out, {"mode": "model"}, tables)  # a file: it holds no tables
+    return written(out, rendered("judged.html", words, made))
+
+
+def asked_about(row: Mapping[str, Any]) -> str:
+    """What a row of a standing is about: a rung's claim, or the parts of circuits.
+
+    >>> asked_about({"rung": "R3"}), asked_about({"unit": "edge"})
+    ('directions (R3)', 'edges')
+    """
+    rung = row.get("rung")
+    return f"{RUNGS[rung].label} ({rung})" if rung else f"{row['unit']}s"
+
+
+def headline(judged: Table, overall: pd.DataFrame) -> list[str]:
+    """What a reader must know first."""
+    said = []
+    for row in overall.to_dict("records"):
+        name, parts = asked_about(row), []
+        if np.isfinite(row.get("right", np.nan)):
+            parts.append(
+                f"right in {percent(row['right'])}, too much said in {percent(row['too_much'])}, "
+                f"cannot tell in {percent(row['cannot_tell'])}"
+            )
+        if np.isfinite(row["auroc"]):
+            ends = f"{number(row['low'])} to {number(row['high'])}"
+            parts.append(f"AUROC {number(row['auroc'])} ({ends})")
+        if row["failed"]:
+            parts.append(f"failed in {row['failed']}")
+        if parts:
+            said.append(
+                f"{name[:1].upper()}{name[1:]}, {row['n_models']:,} models: {'; '.join(parts)}."
+            )
+    failed = int((judged.frame["outcome"] == "failed").sum())
+    if failed == len(judged.frame):
+        said = [f"It failed in all {judged.facts['models']:,} models."]
+    return said or ["It gave neither a verdict nor enough indices to say how well they rank."]
+
+
+def area_figure(overall: pd.DataFrame) -> Figure | None:
+    """How well the method's numbers rank, rung by rung or by kind of part."""
+    names = [asked_about(row) for row in overall.to_dict("records")]
+    if not overall["auroc"].notna().any():
+        return None
+    rows = overall.assign(name=names)
+    known = rows[rows["auroc"].notna()]
+    trace: Trace = {
+        "type": "scatter", "mode": "markers", "x": numbers(known["auroc"]),
+        "y": [names.index(name) for name in known["name"]],
+        "marker": {"color": BLUE, "size": 10}, "meta": [], "showlegend": False,
+        "error_x": {"type": "data", "symmetric": False, "thickness": 1.6, "width": 4,
+                    "color": BLUE, "array": numbers(known["high"] - known["auroc"]),
+                    "arrayminus": numbers(known["auroc"] - known["low"])},
+        "text": [f"{plain(row.name)}: {number(row.auroc, 3)} ({number(row.low, 3)} to "
+                 f"{number(row.high, 3)}), {row.n_models:,} models"
+                 for row in known.itertuples(index=False)],
+        "hovertemplate": "%{text}<extra></extra>",
+    }  # fmt: skip
+    line, note = reference_line("x", 0.5, "chance")
+    shape = layout(
+        130 + 44 * len(names),
+        xaxis=axis("AUROC", range=[0, 1.03]),
+        yaxis=rows_by_name(names, room=0.6),
+        shapes=[line],
+        annotations=[note],
+    )
+    n = int(overall["n_models"].max())
+    caption = (
+        f"n = {n:,} planted models at most; bars are 95 % intervals, models drawn anew. How often "
+        "what is shared (or a part of the circuit) has the larger number than what is not."
+    )
+    return Figure(
+        "areas", "How well its numbers rank", caption, f"AUROC with intervals, {len(names)} rows",
+        [trace], shape, [], METHOD, NULL, ["standing"],
+    )  # fmt: skip
+
+
+def kinds_figure(by_kind: pd.DataFrame) -> Figure | None:
+    """Share of right answers (or AUROC) for each condition and tier."""
+    asked = "rung" if "rung" in by_kind else "unit"
+    column = "right" if asked == "rung" and by_kind["right"].notna().any() else "auroc"
+    rows = by_kind[by_kind[column].notna()]
+    if rows.empty:
+        return None
+    options = list(dict.fromkeys(rows[asked]))
+    kinds = [f"{row.condition} · {row.tier}" for row in by_kind.itertuples(index=False)]
+    names = list(dict.fromkeys(kinds))
+    traces: list[Trace] = []
+    for place, option in enumerate(options):
+        own = rows[rows[asked] == option]
+        at = [names.index(f"{row.condition} · {row.tier}") for row in own.itertuples(index=False)]
+        wrong = (own["too_much"] + own["too_little"] if column == "right" else 1 - own["auroc"]) > 0
+        said = [
+            f"{plain(names[y])}: {percent(value) if column == 'right' else number(value)}, "
+            f"{n:,} models" + (f", failed in {f}" if f else "")
+            for y, value, n, f in zip(at, own[column], own["n_models"], own["failed"], strict=True)
+        ]
+        traces.append(
+            {"type": "bar", "orientation": "h", "x": numbers(own[column]), "y": at, "text": said,
+             "textposition": "none", "hovertemplate": "%{text}<extra></extra>", "meta": [place],
+             "showlegend": False, "width": 0.7,
+             "marker": {"color": [ORANGE if bad and column == "right" else BLUE for bad in wrong]}}
+        )  # fmt: skip
+    title = "share of its verdicts that are right" if column == "right" else "mean AUROC"
+    shape = layout(
+        110 + 22 * len(names),
+        xaxis=axis(title, range=[0, 1.03], **({"tickformat": ".0%"} if column == "right" else {})),
+        yaxis=rows_by_name(names, limit=60),
+    )
+    caption = (
+        "n of each kind when it is pointed at; no interval here, the table has those of AUROCs. "
+        + ("Orange: some answers are wrong; blue: none is. " if column == "right" else "")
+        + "No bar: it has no answer there, or none is right by declaration."
+    )
+    chosen = Choice("Asked about", [asked_about({asked: name}) for name in options])
+    return Figure(
+        "kinds", "By kind of model", caption, f"Bars of {len(names)} kinds of planted model",
+        traces, shape, [chosen], METHOD, NULL, ["standing"],
+    )  # fmt: skip
+
+
+def _overall(overall: pd.DataFrame) -> WordTable:
+    heads = {
+        "n_models": "Models", "failed": "Failed", "refused": "No index", "right": "Right",
+        "too_much": "Too much", "too_little": "Too little", "cannot_tell": "Cannot tell",
+        "auroc": "AUROC", "least": "Least", "seconds": "Seconds",
+    }  # fmt: skip
+    known = [name for name in heads if name in overall and overall[name].notna().any()]
+    shares = ("right", "too_much", "too_little", "cannot_tell")
+    rows = []
+    for row in overall.to_dict("records"):
+        cells = [
+            "–" if pd.isna(row[name]) else percent(row[name]) if name in shares
+            else f"{row[name]:,}" if isinstance(row[name], int) else number(row[name])
+            for name in known
+        ]  # fmt: skip
+        rows.append([asked_about(row), *cells])
+    return WordTable("What came of it", ["Asked about", *(heads[name] for name in known)], rows)
+
+
+def _failures(judged: pd.DataFrame) -> WordTable | None:
+    rows = judged[judged["outcome"] == "failed"]
+    if rows.empty:
+        return None
+    models = rows.drop_duplicates(["condition", "tier", "dose", "seed", "reason"])
+    counted = models.groupby("reason", sort=False)
+    lines = [
+        [str(reason), f"{len(own):,}", f"{own.iloc[0]['condition']}, {own.iloc[0]['tier']}, seed "
+         f"{own.iloc[0]['seed']}"] for reason, own in counted
+    ]  # fmt: skip
+    return WordTable("Why it failed", ["Reason", "Models", "For example"], lines)

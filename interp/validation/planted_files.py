@@ -1,0 +1,170 @@
+"""Planted models as files: weights and pictures for any tool, and their answers apart."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from open_clip.transformer import VisionTransformer
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from interp.circuits.planted.vit import Blueprint
+from interp.circuits.planted.weights import HEADS, LAYERS
+from interp.circuits.planted.world import CLASSES, D_EMBED, DOMAINS, PATCH, SIZE, as_tensor
+from interp.core.classifiers import Classifier
+from interp.core.errors import DataError
+from interp.core.faces.doors import door
+from interp.core.images import ImageTable
+from interp.core.progress import track
+from interp.core.storage.store import complete
+from interp.validation.opened import open_planted
+from interp.validation.puzzles import (
+    PICTURES,
+    VERSION,
+    SharingPuzzle,
+    circuit_puzzles,
+    planted_answers,
+    sharing_puzzle,
+)
+
+MODEL, SHOWN, CONFIG, ANSWERS = (
+    "model.safetensors", "pictures.safetensors", "config.json", "answers.json"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Pictures by their row."""
+
+    pictures: np.ndarray
+
+    def __call__(self, row: pd.Series) -> Image.Image:
+        return Image.fromarray(self.pictures[int(row["path"])])
+
+
+@door
+def write_benchmark(folder: str | Path, models: Sequence[Blueprint]) -> list[Path]:
+    """Write planted models as files that need no code of ours.
+
+    Args:
+        folder: Where to; a folder is made in it for each model, named by its number.
+        models: What to plant: `interp.validation.blueprints()`.
+
+    Returns:
+        The folders. In each: `model.safetensors`, the float64 weights of an open_clip
+        `VisionTransformer` whose arguments are in `config.json`; `pictures.safetensors`, `pictures`
+        (bytes, `picture row column rgb`), `label`, `domain` and `artist` as places in the lists of
+        `config.json`, and `classes`, the directions of the classes; and `answers.json`, which a
+        method is not to read: what is shared by rung, and the true edges and nodes.
+
+    Raises:
+        OutputError: If the folder cannot be written.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as place:
+    ...     [folder] = write_benchmark(place, [Blueprint("all shared", seed=0)])
+    ...     sorted(path.name for path in folder.iterdir())
+    ['answers.json', 'config.json', 'model.safetensors', 'pictures.safetensors']
+    """
+    written = []
+    for number, blueprint in enumerate(track(models, "write planted models")):
+        target = Path(folder) / f"{number:04d}"
+        if not target.exists():
+            with complete(target) as draft:
+                _write(draft, blueprint)
+        written.append(target)
+    return written
+
+
+def _write(folder: Path, blueprint: Blueprint) -> None:
+    puzzle = sharing_puzzle(blueprint)
+    source: Any = puzzle.tower.source  # type: ignore[attr-defined]
+    save_file({name: value.contiguous() for name, value in source.state_dict().items()},
+              folder / MODEL)  # fmt: skip
+    frame = puzzle.images.frame
+    artists = sorted(frame["artist"].unique())
+    places = {"label": list(CLASSES), "domain": list(DOMAINS), "artist": artists}
+    shown = {
+        name: torch.tensor([known.index(each) for each in frame[name]])
+        for name, known in places.items()
+    }
+    pictures = [np.asarray(puzzle.images.picture(row)) for row in range(len(frame))]
+    shown["pictures"] = torch.from_numpy(np.stack(pictures))
+    shown["classes"] = puzzle.classifier.embeddings.contiguous()
+    save_file(shown, folder / SHOWN)
+    width = source.conv1.weight.shape[0]
+    transformer = {
+        "image_size": SIZE, "patch_size": PATCH, "width": width, "layers": LAYERS, "heads": HEADS,
+        "mlp_ratio": 4.0, "output_dim": D_EMBED,
+    }  # fmt: skip
+    config = {"version": VERSION, "transformer": transformer, "pictures": PICTURES, **places}
+    (folder / CONFIG).write_text(json.dumps(config, indent=1))
+    found = [
+        {"domain": domain, "kind": kind, "parts": sorted(inside)}
+        for kind in ("edge", "node")
+        for domain, _, inside in circuit_puzzles(blueprint, kind)
+    ]
+    answers = {
+        "condition": blueprint.condition, "tier": blueprint.tier, "dose": blueprint.dose,
+        "seed": blueprint.seed, "shared": planted_answers(blueprint), "circuits": found,
+    }  # fmt: skip
+    (folder / ANSWERS).write_text(json.dumps(answers, indent=1))
+
+
+@door
+def open_benchmark(folder: str | Path) -> Iterator[tuple[str, SharingPuzzle, dict[str, Any]]]:
+    """Open planted models from the files that `write_benchmark` wrote, one after another.
+
+    Args:
+        folder: The folder.
+
+    Yields:
+        The name of each model's folder, its puzzle, and its answers.
+
+    Raises:
+        DataError: For a folder without a model, or one that cannot be read.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as place:
+    ...     _ = write_benchmark(place, [Blueprint("all shared", seed=0)])
+    ...     [(name, puzzle, answers)] = open_benchmark(place)
+    >>> name, len(puzzle.images), answers["shared"]["R6"]
+    ('0000', 192, 'shared')
+    """
+    folders = sorted(path.parent for path in Path(folder).glob(f"*/{CONFIG}"))
+    if not folders:
+        raise DataError(
+            "open planted models",
+            f"{folder}, which has none",
+            "a folder that write_benchmark wrote",
+            "check the path",
+        )
+    return ((each.name, *_read(each)) for each in folders)
+
+
+def _read(folder: Path) -> tuple[SharingPuzzle, dict[str, Any]]:
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        answers = json.loads((folder / ANSWERS).read_text())
+        shown, weights = load_file(folder / SHOWN), load_file(folder / MODEL)
+        source = VisionTransformer(**config["transformer"]).double().eval()
+        source.load_state_dict(weights)
+    except Exception as error:  # files of any kind
+        raise DataError(
+            "open a planted model",
+            f"{folder} ({type(error).__name__}: {str(error).splitlines()[0]})",
+            "the four files that write_benchmark wrote",
+            "write it again",
+        ) from None
+    columns = {name: [config[name][place] for place in shown[name].tolist()]
+               for name in ("label", "domain", "artist")}  # fmt: skip
+    frame = pd.DataFrame(columns).assign(split="analysis", caption="")
+    frame["path"] = [str(number) for number in range(len(frame))]
+    images = ImageTable(frame, reader=_Reader(shown["pictures"].numpy()))
+    classifier = Classifier(shown["classes"], tuple(config["label"]))
+    return SharingPuzzle(open_planted(source), images, classifier, as_tensor), answers

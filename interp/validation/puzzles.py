@@ -1,0 +1,234 @@
+"""Puzzles: planted models without their answers, as a judged method is given them."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from interp.circuits import wire
+from interp.circuits.planted.certification import draw_partners, margin_task
+from interp.circuits.planted.conditions import CONDITIONS, DOSES, TIERS
+from interp.circuits.planted.expectations import expected
+from interp.circuits.planted.model import PlantedBlueprint
+from interp.circuits.planted.vit import Blueprint
+from interp.circuits.planted.world import DOMAINS, as_tensor, paint
+from interp.core.classifiers import Classifier
+from interp.core.errors import SpecificationError, check_known
+from interp.core.images import ImageTable, Preprocess
+from interp.core.statistics.index_of_sharing import NOT_SHARED, PARTLY, SHARED
+from interp.core.tower import Tower
+from interp.validation.opened import Opened
+from interp.verdicts.rungs import RUNGS
+
+VERSION = "1"
+"""Of the benchmark: it changes where a number of it might."""
+
+DEVELOPMENT, TEST = range(20), range(1000, 1030)
+"""Seeds to try a method on, and those that it is judged by: nothing is to be chosen on these."""
+
+PICTURES = 12
+"""Pictures of each class in each domain."""
+
+PAIRS = 16
+"""Pictures of a domain on which a circuit is asked for, and as many partners."""
+
+
+@dataclass(frozen=True, eq=False)
+class SharingPuzzle:
+    """A model and pictures of two domains: do the domains share what tells the classes?
+
+    Args:
+        tower: The image tower with its activations named; `tower.source` is open_clip's module.
+        images: Pictures of eight classes in two domains, with `label`, `domain` and `artist`.
+        classifier: The classes as directions in the tower's embedding.
+        preprocess: From a picture to what the tower takes.
+        domains: The two domains.
+    """
+
+    tower: Tower
+    images: ImageTable
+    classifier: Classifier
+    preprocess: Preprocess
+    domains: tuple[str, str] = DOMAINS
+
+
+@dataclass(frozen=True, eq=False)
+class CircuitPuzzle:
+    """A model and pairs of pictures of one domain: by which parts is the class told?
+
+    Args:
+        tower: The image tower with its activations named.
+        clean: Pictures, `batch channel row column`.
+        corrupt: Partners of another class, in the same order.
+        metric: From outputs to the margin of the clean picture's class.
+        parts: Names of all edges (`writer->reader`) or nodes, which want a score each.
+    """
+
+    tower: Tower
+    clean: Tensor
+    corrupt: Tensor
+    metric: Any
+    parts: tuple[str, ...]
+
+    @property
+    def task(self) -> dict[str, Any]:
+        """Keyword arguments of `interp.circuits.attribute` and its kin."""
+        return {"clean": self.clean, "corrupt": self.corrupt, "metric": self.metric}
+
+
+def sharing_puzzle(blueprint: PlantedBlueprint) -> SharingPuzzle:
+    """The puzzle of sharing that a planted model makes.
+
+    Args:
+        blueprint: What is planted.
+
+    Returns:
+        The puzzle; what is shared is not in it.
+
+    >>> sharing_puzzle(Blueprint("all shared", seed=1)).images.counts().shape
+    (8, 2)
+    """
+    opened = Opened(blueprint)
+    images = paint(opened.planted.world, PICTURES, seed=blueprint.seed)
+    return SharingPuzzle(opened.tower, images, opened.planted.classifier, as_tensor)
+
+
+def circuit_puzzles(
+    blueprint: PlantedBlueprint, kind: str
+) -> Iterator[tuple[str, CircuitPuzzle, frozenset[str]]]:
+    """The puzzles of circuits that a planted model makes, with their answers.
+
+    Args:
+        blueprint: What is planted, a transformer.
+        kind: "edge" or "node".
+
+    Yields:
+        For each domain, and each group of classes that go one way in it: the domain, the puzzle,
+        and the names of the parts that the circuit has.
+
+    >>> domain, puzzle, inside = next(circuit_puzzles(Blueprint("all shared", seed=1), "node"))
+    >>> domain, len(puzzle.parts), sorted(inside)
+    ('A', 21, ['a1.h0', 'a1.h2', 'a3.h0', 'input', 'm0', 'm2'])
+    """
+    opened = Opened(blueprint)
+    wiring = wire(opened.tower)
+    names = wiring.names if kind == "edge" else wiring.writers
+    for domain in DOMAINS:
+        for numbers, truth in opened.planted.ways(domain):
+            task = margin_task(
+                opened.planted,
+                *draw_partners(opened.planted.world, domain, PAIRS, blueprint.seed, numbers),
+            )
+            clean, corrupt = ((task[name].clamp(0, 1) * 255).round() / 255
+                              for name in ("clean", "corrupt"))  # fmt: skip
+            puzzle = CircuitPuzzle(opened.tower, clean, corrupt, task["metric"], tuple(names))
+            yield domain, puzzle, frozenset(truth.units[kind]) & frozenset(names)
+
+
+def planted_answers(blueprint: PlantedBlueprint) -> dict[str, str]:
+    """What the domains of a planted model share, rung by rung.
+
+    Args:
+        blueprint: What is planted.
+
+    Returns:
+        "shared", "partly shared" or "not shared" for each rung that has one answer: where sites
+        differ, or a measure cannot tell even in principle, there is none.
+
+    >>> planted_answers(Blueprint("rotated code"))
+    {'R2': 'shared', 'R5': 'not shared', 'R6': 'not shared'}
+    """
+    answers = {}
+    cells = expected(blueprint)
+    for rung in RUNGS.values():
+        own = [cell.answer for cell in cells if cell.measure in rung.judged.planted]
+        if answer := one_answer(own, by_cuts=rung.by_cuts):
+            answers[rung.name] = answer
+    return answers
+
+
+def one_answer(answers: Collection[str], *, by_cuts: bool) -> str:
+    """The answer of a rung, from those of its measures and sites; empty where there is not one.
+
+    Of a rung that is asked by several cuts, one "not shared" is enough.
+
+    >>> one_answer(["shared", "blind", "shared"], by_cuts=False)
+    'shared'
+    >>> one_answer(["shared", "not shared"], by_cuts=False)
+    ''
+    """
+    decided = set(answers) & {SHARED, PARTLY, NOT_SHARED}
+    if "in part" in answers:
+        return ""
+    if by_cuts and NOT_SHARED in decided:
+        return NOT_SHARED
+    return decided.pop() if len(decided) == 1 else ""
+
+
+def seeds_from(text: str) -> range:
+    """Seeds as the command line says them, `FIRST-LAST` or one number.
+
+    Args:
+        text: What was typed.
+
+    Returns:
+        The seeds.
+
+    Raises:
+        SpecificationError: For anything else.
+
+    >>> seeds_from("1000-1002"), seeds_from("7")
+    (range(1000, 1003), range(7, 8))
+    """
+    first, _, last = text.partition("-")
+    last = last or first
+    if not (first.isdecimal() and last.isdecimal()) or int(last) < int(first):
+        raise SpecificationError(
+            "choose seeds", repr(text), "FIRST-LAST, such as 1000-1029", "write two whole numbers"
+        )
+    return range(int(first), int(last) + 1)
+
+
+def blueprints(
+    seeds: Sequence[int] = TEST,
+    *,
+    conditions: Sequence[str] = tuple(CONDITIONS),
+    tiers: Sequence[str] = TIERS,
+) -> list[Blueprint]:
+    """The models of the benchmark, seed by seed.
+
+    Args:
+        seeds: Their seeds; by convention those of `TEST` judge, and those of `DEVELOPMENT` are to
+            try things on.
+        conditions: Names in `CONDITIONS`.
+        tiers: "easy", "hard" or "steep".
+
+    Returns:
+        Blueprints: every condition in every tier that it has, at every dose that it has.
+
+    Raises:
+        SpecificationError: For an unknown condition or tier, or no model that fits both.
+
+    >>> len(blueprints([1000], conditions=["all shared", "dose"], tiers=["easy"]))
+    6
+    """
+    asked, error = "choose planted models", SpecificationError
+    check_known(asked, "condition", list(conditions), CONDITIONS, error)
+    check_known(asked, "tier", list(tiers), TIERS, error)
+    found = [
+        Blueprint(name, seed, dose, tier)
+        for seed in seeds
+        for name in conditions
+        for tier in CONDITIONS[name].tiers
+        if tier in tiers
+        for dose in (DOSES if CONDITIONS[name].dosed else (None,))
+    ]
+    if not found:
+        raise error(
+            asked,
+            f"{len(seeds)} seeds, {list(conditions)} in {list(tiers)}",
+            "one model or more",
+            "add a seed, a condition or a tier",
+        )
+    return found
