@@ -5,16 +5,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from interp.core.storage.store import fingerprint
 
 GAP, ROOM = 3, 12
 """Pixels between two pictures of a sheet, and beside them between two groups."""
 
+HEAD, LETTERS = 18, 12
+"""Pixels of the line above a group, and of its letters."""
+
 
 def sheet(
-    rows: Sequence[Sequence[Image.Image]], side: int, *, across: int = 0, down: int = 0
+    rows: Sequence[Sequence[Image.Image]],
+    side: int,
+    *,
+    across: int = 0,
+    down: int = 0,
+    heads: Sequence[str] = (),
 ) -> Image.Image:
     """Lay out square pictures in rows, with more room after every so many across and down.
 
@@ -23,6 +31,7 @@ def sheet(
         side: Pixels of a picture's side.
         across: Pictures of a group in a row; 0 for one group.
         down: Rows of a group; 0 for one group.
+        heads: A line above each group of rows; none for none.
 
     Returns:
         The sheet.
@@ -31,15 +40,21 @@ def sheet(
     (60, 24)
     """
 
-    def place(number: int, group: int) -> int:
-        return number * (side + GAP) + (number // group * ROOM if group else 0)
+    def place(number: int, group: int, head: int = 0) -> int:
+        turn = number // group if group else 0
+        return number * (side + GAP) + turn * ROOM + (turn + 1) * head
 
+    head = HEAD if heads else 0
     wide = max(map(len, rows))
-    size = place(wide - 1, across) + side + GAP, place(len(rows) - 1, down) + side + GAP
+    size = place(wide - 1, across) + side + GAP, place(len(rows) - 1, down, head) + side + GAP
     page = Image.new("RGB", size, "white")
     for row, pictures in enumerate(rows):
         for column, picture in enumerate(pictures):
-            page.paste(picture, (place(column, across), place(row, down)))
+            page.paste(picture, (place(column, across), place(row, down, head)))
+    font = ImageFont.load_default(LETTERS)
+    for number, words in enumerate(heads):
+        top = place(number * max(down, 1), down, head) - head
+        ImageDraw.Draw(page).text((1, top + head // 2), words, "black", font, anchor="lm")
     return page
 
 

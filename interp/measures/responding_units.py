@@ -138,8 +138,16 @@ def plate_of_units(
         f"{' above '.join(shown.domains)}, from most to least active, in {len(shown.images):,} "
         f"pictures by artists whose pictures chose none of them. {words}."
     )
-    picture = sheet(strips, SIDE, down=len(shown.domains))
+    heads = [_head(told[told["feature"] == unit], shown.domains) for unit in units["feature"]]
+    picture = sheet(strips, SIDE, down=len(shown.domains), heads=heads)
     return Plate.of_model("units", place, picture, caption)
+
+
+def _head(told: pd.DataFrame, domains: Sequence[str]) -> str:
+    """What stands above a unit's pictures: its number, its role, and whose rows they are."""
+    first = told.iloc[0]
+    chosen = f" of {first['chosen_for']}" if first["chosen_for"] else ""
+    return f"unit {first['feature']:g}: {first['role']}{chosen} ({' above '.join(domains)})"
 
 
 def _words(told: pd.DataFrame) -> str:
@@ -194,10 +202,13 @@ UNIT_GALLERIES = SectionSpec(
     "What do the units respond to?",
     "At the site nearest to half depth one unit is taken that does most for a class in both "
     "domains, one for each domain that does much more there than in the other, and one at random. "
+    "To serve a domain is to do something for a class there, not to be active: that is the domain "
+    "selectivity of the table. Most single units tell no class. "
     "Galleries show what activates each, in pictures by artists whose pictures chose none of them: "
     "from the left the most active, those above 90, 75 and 50 % of the domain's, and the least, "
     "with a frame where the unit is most active.",
     (TOLD,),
+    also=("shared units", "private units", "single units, neurons, channels", "galleries"),
     note="What a unit responds to is no proof of what it does: R5 and R6 say that.",
     optional=("unit_galleries",),
     gist=GistSpec(

@@ -62,6 +62,7 @@ function searchable() {
   for (const door of document.querySelectorAll("main section[id]")) {
     const heading = door.querySelector("h2");
     if (heading) add(heading.textContent, door.id, "section");
+    for (const words of (door.dataset.also || "").split("; ")) add(words, door.id, "section");
     for (const figure of door.querySelectorAll("figure.plot")) add(figure.querySelector("h3").textContent, figure.id, "figure");
     for (const one of door.querySelectorAll("table.grid caption")) add(one.textContent, door.id, "table");
     for (const one of door.querySelectorAll("details[data-table]")) add(one.dataset.table, door.id, "table");

@@ -40,9 +40,9 @@ from interp.report.embedding import (
     strips,
 )
 from interp.report.figures.answer import answer_figure, no_answer
-from interp.report.loaded import LoadedResult, read_result, shown_commands
-from interp.report.naming import SIGNS, setting_name
-from interp.report.sections import Section, filled_sections
+from interp.report.loaded import UNMADE, LoadedResult, read_result, shown_commands
+from interp.report.naming import SIGNS
+from interp.report.sections import Section, filled_sections, page_sections
 from interp.report.stills import still
 from interp.report.verdict_tables import READABLE, ladder_table, overviews
 from interp.report.words import answer_sentences, headline, rungs_and_levels
@@ -242,9 +242,14 @@ def _notes(result: LoadedResult) -> list[str]:
     versions = result.facts.get("versions")
     made_by = _text(versions.get("interp")) if isinstance(versions, Mapping) else ""
     here = importlib.metadata.version("interp")
+    named = {name for spec in page_sections() for name in (*spec.tables, *spec.optional)}
+    notes = [
+        f"Missing: the table {name} ({reason})."
+        for name, reason in result.absent.items()
+        if name not in named and reason != UNMADE
+    ]
     if not made_by:
-        return ["Which version of interp measured this is not recorded."]
-    notes = []
+        return [*notes, "Which version of interp measured this is not recorded."]
     if made_by != here:
         notes.append(
             f"Measured by interp {made_by}, page built by interp {here}: the numbers are as they "
@@ -303,9 +308,11 @@ def _setup(result: LoadedResult) -> str:
     if isinstance(held_out, list) and held_out:
         parts.append(f"{len(held_out)} held out in {sequence(result.test_domains)}")
     settings = given.get("settings")
+    architecture = _text(given.get("architecture"))
     if isinstance(settings, list) and settings and not result.one_model:
-        parts.append(sequence([setting_name(str(name)) for name in settings]))
-    parts.append(_text(given.get("architecture")))
+        parts.append(f"CLIPs trained here ({architecture}) on {len(settings)} mixtures")
+    else:
+        parts.append(architecture)
     parts += [f"seed {_text(facts.get('seed'))}"] if facts.get("seed") is not None else []
     return " · ".join(part for part in parts if part)
 

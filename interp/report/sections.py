@@ -93,6 +93,7 @@ class Section:
     note: str = ""
     gist: str = ""
     wanted: str = ""
+    also: str = ""
 
 
 def draw_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
@@ -136,8 +137,9 @@ def _fill(result: LoadedResult, spec: SectionSpec) -> Section:
     note = spec.note if present else ""
     told = (gist(result, spec), wanted(result, spec)) if present else ("", "")
     return Section(
-        spec.anchor, spec.part, spec.title, spec.intro, present, drawn, grids, missing, note, *told
-    )
+        spec.anchor, spec.part, spec.title, spec.intro, present, drawn, grids, missing, note, *told,
+        "; ".join(spec.also),
+    )  # fmt: skip
 
 
 def _missing(result: LoadedResult, spec: SectionSpec, drawn: bool) -> list[str]:

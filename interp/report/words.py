@@ -401,9 +401,9 @@ def _decided(result: LoadedResult, test_domain: str) -> str:
         return ""
     sure = [_better(row) for _, row in rows.iterrows() if row["low"] > 0 or row["high"] < 0]
     if not sure:
-        return "; no difference between settings has an interval clear of 0"
+        return "; compared class by class, no setting surely beats another"
     alone = " in these runs" if (rows["unit"] == ONE_BLOCK).all() else ""
-    return f"; {sequence(sure)}{alone} by an interval clear of 0"
+    return f"; compared class by class, {sequence(sure)}{alone} (interval above 0)"
 
 
 def _better(row: pd.Series) -> str:
@@ -418,25 +418,31 @@ def _shared(result: LoadedResult, compared: dict[str, list[ComparedPair]]) -> st
         every = [one for each in compared.values() for one in each]
         found = [summed.verdict for _, summed in middle_verdicts(result, rung, every)]
         if found:
-            said.append(f"{RUNGS[rung].label} in {_tally(found)}")
+            of = "" if said else " pairs of domains" if result.one_model else " models"
+            said.append(f"{RUNGS[rung].label} {_tally(found, of)}")
     if not said:
         return "What the domains share was not measured."
-    of = " pairs of domains" if result.one_model else " models"
-    said[0] = f"{said[0]}{of}" if "(" not in said[0] else said[0].replace(" (", f"{of} (", 1)
     others = [name for name in compared if name]
     ends = f"{result.natural} and {sequence(others)}" if others else "two domains"
-    return f"In the middle layers, {ends} share {sequence(said)}{_link(result)}."
+    return f"In the middle layers, {ends} share {', '.join(said)}{_link(result)}."
 
 
-def _tally(verdicts: Sequence[str]) -> str:
-    """How many verdicts say what.
+def _tally(verdicts: Sequence[str], of: str = "") -> str:
+    """How many verdicts say what, of what they are.
 
-    >>> _tally(["shared", "shared"]), _tally(["shared", "partly shared", "cannot tell"])
-    ('2 of 2', '1 of 3 (1 partly, 1 open)')
+    >>> _tally(["shared", "shared"], " models")
+    'in 2 of 2 models'
+    >>> _tally(["partly shared", "cannot tell", "cannot tell"])
+    'partly in 1 of 3 (cannot tell in 2)'
     """
-    counted = {"partly": verdicts.count(PARTLY), "open": verdicts.count(CANNOT_TELL)}
-    rest = ", ".join(f"{n} {word}" for word, n in counted.items() if n)
-    return f"{verdicts.count(SHARED)} of {len(verdicts)}{f' ({rest})' if rest else ''}"
+    words = {SHARED: "in", PARTLY: "partly in", NOT_SHARED: "not in", CANNOT_TELL: "cannot tell in"}
+    counted = {word: verdicts.count(verdict) for verdict, word in words.items()}
+    (word, n), *rest = [(word, n) for word, n in counted.items() if n]
+    others = ", ".join(f"{word} {n}" for word, n in rest)
+    first = f"{word} {n} of {len(verdicts)}{of}"
+    if word == words[CANNOT_TELL]:
+        first = f"({first})"
+    return f"{first} ({others})" if others else first
 
 
 def _link(result: LoadedResult) -> str:

@@ -11,7 +11,7 @@ from interp.circuits import ClassCircuits, Units, class_circuits
 from interp.circuits.planted.vit import Planted, planted_vit
 from interp.core.artists import artist_sides
 from interp.core.errors import SampleError
-from interp.core.illustrations import GAP, ROOM
+from interp.core.illustrations import GAP, HEAD, ROOM
 from interp.core.images import ImageTable
 from interp.measures import responding_units
 from interp.measures.catalogue.mechanisms import Seen, responding
@@ -166,7 +166,7 @@ def test_the_plate_holds_what_the_gallery_shows(looked: Looked) -> None:
     strips = [(unit, domain) for unit in looked.units["feature"] for domain in "AB"]
     for down, (unit, domain) in enumerate(strips):
         rows = looked.shown.shown(int(unit), domain)["row"]
-        top = down * (SIDE + GAP) + down // 2 * ROOM
+        top = down * (SIDE + GAP) + down // 2 * ROOM + (down // 2 + 1) * HEAD
         for across, row in enumerate(rows):
             left = across * (SIDE + GAP)
             drawn = plate.image.crop((left, top, left + SIDE, top + SIDE))

@@ -279,6 +279,7 @@ class SectionSpec:
         optional: Tables that a run may do without.
         part: The part of the page that it stands in, one of `PARTS`.
         gist: Its answer in one sentence; None where its title names the rungs that give one.
+        also: Other words by which the search finds it.
     """
 
     anchor: str
@@ -292,6 +293,7 @@ class SectionSpec:
     optional: Sequence[str] = ()
     part: str = "sharing"
     gist: GistSpec | None = None
+    also: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         asked = f"declare the section {self.anchor}"

@@ -104,6 +104,7 @@ FEATURES = SectionSpec(
     note="A dictionary's features differ from seed to seed: rows of two seeds say what of the "
     "sharing does not depend on the seed.",
     optional=("feature_sharing", "feature_ablation", "dictionaries"),
+    also=("shared features", "private features", "sparse autoencoders"),
     gist=GistSpec(
         "feature_sharing",
         "Features that a class uses are shared between domains with an index of {range} (0 null, "

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 
 from interp.core.images import ImageTable
 from interp.core.tables import EVIDENCE
+from interp.measures.asked_captions import CLASSES, DOMAINS, ROLES, Captions, halves, said, swaps
 from interp.measures.catalogue import captioned
-from interp.measures.catalogue.captioned import CLASSES, DOMAINS, ROLES, Captions, said
 from interp.measures.opened import OpenedModel
 from interp.measures.options import AnalysisSpec
 from interp.measures.subjects import Subject
@@ -96,7 +96,7 @@ def test_patched_heads_are_those_of_a_plain_loop(
     opened: OpenedModel, frames: dict[str, pd.DataFrame]
 ) -> None:
     captions, clip = Captions(opened), opened.subject.clip
-    swap = next(swap for told, swap in captioned._swaps(captions) if told == DOMAINS)
+    swap = next(swap for told, swap in swaps(captions) if told == DOMAINS)
     assert swap.texts[0][0] == said("sketch", captions.classes[0])
     clean, corrupt = (clip.tokenizer(list(texts)) for texts in swap.texts[:2])
     direction = clip.logit_scale * (mean_pictures(opened, "sketch") - mean_pictures(opened, "real"))
@@ -121,7 +121,7 @@ def test_the_whole_exchange_is_the_ceiling(
     opened: OpenedModel, frames: dict[str, pd.DataFrame]
 ) -> None:
     captions = Captions(opened)
-    for told, swap in captioned._swaps(captions):
+    for told, swap in swaps(captions):
         clip = opened.subject.clip
         with torch.no_grad():
             whole = swap.metric(captions)(clip.text(captions.tokens(swap.texts[0])))
@@ -133,10 +133,10 @@ def test_the_whole_exchange_is_the_ceiling(
 def test_partners_have_captions_of_one_length(opened: OpenedModel) -> None:
     captions = Captions(opened)
     lengths = captions.lengths("image")
-    for pairs in captioned._halves(captions, "sketch"):
+    for pairs in halves(captions, "sketch"):
         ends = [side.label.map(lengths) for side in (pairs.clean, pairs.corrupt)]
         assert (ends[0].to_numpy() == ends[1].to_numpy()).all()
-    first, second = (set(p.images.frame["artist"]) for p in captioned._halves(captions, "sketch"))
+    first, second = (set(p.images.frame["artist"]) for p in halves(captions, "sketch"))
     assert not first & second
 
 
