@@ -369,3 +369,43 @@ def test_an_audit_writes_nothing_unasked(
     done = call("audit", str(study), "--json", "--out", "found")
     assert Path(json.loads(done.stdout)["table"]).exists()
     assert sorted(path.name for path in Path("found").iterdir()) == ["tables"]
+
+
+def test_a_method_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a_method.py").write_text("def shared(puzzle):\n    return 'shared'\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    chosen = ("--seeds", "0", "--condition", "all shared", "--tier", "easy")
+    done = call(
+        "judge",
+        "a_method:shared",
+        *chosen,
+        "--jobs",
+        "1",
+        "--out",
+        "judged",
+        "--write",
+        "models",
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert {row["rung"] for row in told["standing"]} == {"R2", "R3", "R4", "R5", "R6"}
+    assert all(row["right"] == 1 for row in told["standing"]) and told["written"] == 1
+    assert Path(told["page"]).exists() and (tmp_path / "models" / "0000" / "answers.json").exists()
+    assert len(pd.read_csv(tmp_path / "judged" / "judged.csv")) == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("nothing",), "MODULE:FUNCTION"),
+        (("no_such_module_at_all:f",), "cannot be imported"),
+        (("json:dumps", "--seeds", "x"), "FIRST-LAST"),
+        (("json:dumps", "--ask", "neurons"), "sharing"),
+        (("json:dumps", "--condition", "all share"), "all shared"),
+    ],
+)
+def test_what_cannot_be_judged_is_said(words: tuple[str, ...], said: str) -> None:
+    done = call("judge", *words)
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr

@@ -28,7 +28,6 @@ ENTRIES = {
         "eap": "EAP (Syed et al. 2023)",
         "eap_ig": "EAP-IG, inputs (Hanna et al. 2024)",
         "relp": "RelP (Jafari et al. 2025)",
-        "path_patching": "path patching, every edge in a run",
     },
 }
 """What is judged: functions of `interp.validation.contenders`, and what they are."""
