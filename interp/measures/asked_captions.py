@@ -147,7 +147,7 @@ def by_word(captions: Captions) -> pd.DataFrame:
                 seed=opened.subject.seed, rounding=1e-6 * float(np.abs(triples).max()),
             )  # fmt: skip
             frame = frame.assign(part=list(ROLES), told_apart=what, domain=domain, null_kind=kind)
-            frames.append(frame.assign(whole=float(whole[:, 0].mean())))
+            frames.append(frame.assign(logits=float(whole[:, 0].mean())))
     pictures = opened.features.frame
     shown = pictures[pictures["domain"].isin(opened.pair) & pictures["label"].isin(classes)]
     rows = pd.concat(frames, ignore_index=True).assign(

@@ -86,7 +86,7 @@ def _keep(task: Task) -> None:
     accuracy = score(cell.run.final, cell.block)
     rows = pd.concat(kept, ignore_index=True)[
         ["table", "captions", "block", "domain", "told_apart", "tower", "measure", "part", "share",
-         "value", "low", "high", "null", "ceiling", "index", "whole", "reason"]
+         "value", "low", "high", "null", "ceiling", "index", "logits", "reason"]
     ]  # fmt: skip
     told = pd.DataFrame(
         [{"table": "accuracy", "captions": task[0], "block": task[1], "part": where, "value": value}
@@ -117,7 +117,8 @@ def _spread(values: list[float]) -> str:
     if not len(known):
         return "withheld"
     digits = 0 if np.abs(known).max() > 20 else 1 if np.abs(known).max() > 2 else 2
-    mean, low, high = (f"{each:.{digits}f}" for each in (known.mean(), known.min(), known.max()))
+    ends = known.mean(), known.min(), known.max()
+    mean, low, high = (f"{round(each, digits) + 0.0:.{digits}f}" for each in ends)  # no -0.00
     return f"{mean} ({low} to {high})"
 
 
@@ -132,7 +133,7 @@ def _accuracy(where: str) -> Any:
 def _whole(told: str) -> Any:
     def of(rows: pd.DataFrame) -> float:
         words = rows[(rows["table"] == "caption_words") & (rows["domain"] == PAIR[1])]
-        return float(words[words["told_apart"] == told]["whole"].iloc[0])
+        return float(words[words["told_apart"] == told]["logits"].iloc[0])
 
     return of
 

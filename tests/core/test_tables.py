@@ -5,6 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from interp.core.declarations.columns import Column
+from interp.core.declarations.measures import MeasureSpec
 from interp.core.errors import SpecificationError
 from interp.core.tables import Table
 
@@ -18,3 +20,10 @@ def test_columns_of_ones_own_say_what_they_mean_and_come_back(tmp_path: Path) ->
     assert again.own == own and again.describe()["speed"] == "pictures per second"
     with pytest.raises(SpecificationError, match="own="):
         Table("mine", frame, own={"mood": "how it felt"})
+
+
+def test_a_measure_gives_no_new_meaning_to_a_column_that_tables_share() -> None:
+    words = {"name": "m", "function": lambda opened: {}, "tables": ("m",), "seconds": 1.0}
+    assert MeasureSpec(**words, columns={"lux": Column("light", "number")}).columns["lux"].meaning
+    with pytest.raises(SpecificationError, match="share already"):
+        MeasureSpec(**words, columns={"null": Column("nothing", "number")})

@@ -117,7 +117,7 @@ def _captioned(made: dict[str, list[dict[str, Any]]], own: dict[str, Any], level
         for told, most in (("classes", "class word"), ("domains", "word for the domain")):
             asked = where | {"told_apart": told}
             made["caption_words"] += [
-                row_of(asked | {"part": word, "whole": 5.0}, 0.7 if word == most else 0.15)
+                row_of(asked | {"part": word, "logits": 5.0}, 0.7 if word == most else 0.15)
                 for word in ("class word", "word for the domain", "other words")
             ]
             if told == "classes" or domain == "sketch":

@@ -12,7 +12,7 @@ from typing import Any
 
 from interp.core.declarations.columns import COLUMNS, Column
 from interp.core.declarations.figures import FigureSpec, SectionSpec
-from interp.core.errors import SpecificationError, check_known
+from interp.core.errors import SpecificationError, check_known, listed
 
 LISTED = "interp.measures.catalogue.registry"
 """The module whose `MEASURES` are all measures, in the order of the page."""
@@ -76,6 +76,13 @@ class MeasureSpec:
         check_known(
             asked, "table with evidence", list(self.evidence), self.tables, SpecificationError
         )
+        if twice := sorted(set(self.columns) & set(COLUMNS)):
+            raise SpecificationError(
+                asked,
+                f"columns that tables share already ({listed(twice)})",
+                "names of its own",
+                "use the shared column, or choose another name",
+            )
 
     def asked(self, options: object) -> bool:
         """Whether the options of `[analysis]` ask for it."""

@@ -303,7 +303,7 @@ MEASURE = MeasureSpec(
     columns={
         "told_apart": Column("what a caption is to tell apart: classes, or domains", "text",
                              key=True),
-        "whole": Column("what the whole caption tells apart, in logits", "number"),
+        "logits": Column("by how many logits the whole caption tells it apart", "number"),
     },
     sections=(SECTION,),
 )  # fmt: skip

@@ -38,7 +38,7 @@ def truth(puzzle: Any, model: Any) -> Any:
 def test_the_numbers_on_the_page_are_those_of_the_tables(tmp_path: Path) -> None:
     _, overall, by_kind, page = made(tmp_path, truth)
     assert "Wiring (R6), 8 models: right in 100.0 %" in page
-    assert "AUROC 1.00 (1.00 to 1.00)" in page and "http" not in page.split("plotly")[0]
+    assert "AUROC 1.00 (1.00 to 1.00)" in page and "https:" not in page.split("plotly")[0]
     figure = area_figure(overall.frame)
     assert figure is not None
     assert figure.data[0]["x"] == overall.frame["auroc"].dropna().tolist()
