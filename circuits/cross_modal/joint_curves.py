@@ -8,8 +8,8 @@ import pandas as pd
 from interp.circuits.cross_modal.matches import TEXT, VISUAL, Matches
 from interp.circuits.discovery.curves import curve_table, units_of
 from interp.circuits.patching.localisation import by_class
+from interp.circuits.sharing.circuit_runs import shuffled_in_groups
 from interp.circuits.sharing.components import Cut
-from interp.circuits.tasks.pairs import PairTask
 from interp.core.errors import ShapeError, SpecificationError
 from interp.core.faces.doors import door
 from interp.core.seeds import rng
@@ -40,7 +40,7 @@ def match_faithfulness(
         scores: For each tower its parts' scores, `example part` or `part`, such as
             `other_matches.scores()` of other pictures.
         shares: Sizes of circuits as shares of each tower's parts, rounded up; those with the
-            largest |score| are kept.
+            largest |mean score| over examples are kept.
         n_random: Random circuits for each, which have as many parts in each group (layer).
         seed: Seed of the random circuits.
 
@@ -79,9 +79,7 @@ def match_faithfulness(
     masks, moved = {}, {}
     for tower, cut, own in zip((VISUAL, TEXT), matches.cuts, scores, strict=True):
         kept = _best(cut, np.asarray(own), shares)
-        drawn = np.stack(
-            [_alike(row, cut.groups, generator) for row in kept for _ in range(n_random)]
-        )
+        drawn = shuffled_in_groups(np.repeat(kept, n_random, axis=0), cut.groups, generator)
         masks[tower] = np.concatenate([kept, ~kept, drawn, ~drawn])
         moved[tower] = matches.moved(tower, masks[tower])
     whole = {tower: matches.moved(tower, None) for tower in moved}
@@ -97,12 +95,11 @@ def match_faithfulness(
     frames = []
     for name, (a, b) in made.items():
         inside = [tower for tower in masks if name in (BOTH, tower)]
-        asked = matches.of(inside[0])
         table = curve_table(
             (matches.scale * (a * b).sum(dim=-1)).double().cpu().numpy(),
             ends,
             np.sum([counts[tower] for tower in inside], axis=0),
-            PairTask(**asked.words),
+            matches.of(inside[0]),
             total=sum(totals[tower] for tower in inside),
             n_random=n_random,
             null_kind=f"mean of {n_random} random circuits with as many parts in each group",
@@ -133,12 +130,3 @@ def _best(cut: Cut, scores: np.ndarray, shares: Sequence[float]) -> np.ndarray:
     for row, share in zip(kept, shares, strict=True):
         row[order[: int(np.ceil(share * n - 1e-9))]] = True
     return kept
-
-
-def _alike(kept: np.ndarray, groups: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """A random circuit with as many parts in each group."""
-    drawn = np.zeros_like(kept)
-    for group in np.unique(groups):
-        places = np.flatnonzero(groups == group)
-        drawn[generator.choice(places, int(kept[places].sum()), replace=False)] = True
-    return drawn

@@ -16,7 +16,7 @@ from torch import Tensor
 from interp.circuits.discovery.criteria import MaskedWindow, measure_masks, runs_of_masks
 from interp.circuits.edges.edge_attribution import METHODS, attribute
 from interp.circuits.edges.wiring import Wiring, wire
-from interp.circuits.tasks.pairs import PairTask, Read
+from interp.circuits.tasks.pairs import ComparedRuns
 from interp.circuits.units.channel_attribution import unit_axis
 from interp.circuits.units.masked_units import measure_units, runs_of_units
 from interp.circuits.units.unit_methods import UNIT_METHODS, UnitTask
@@ -60,7 +60,7 @@ class Cut(Protocol):
         """A name for each part."""
         ...
 
-    def score(self, read: Read | PairTask) -> np.ndarray:
+    def score(self, read: ComparedRuns) -> np.ndarray:
         """How much each part matters to each pair.
 
         Args:
@@ -71,7 +71,7 @@ class Cut(Protocol):
         """
         ...
 
-    def run(self, read: Read | PairTask, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def run(self, read: ComparedRuns, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Measure runs in which only some parts are kept.
 
         Args:
@@ -145,7 +145,7 @@ class Edges:
         """Every edge as `writer->reader`."""
         return self.wiring.names
 
-    def score(self, read: Read | PairTask) -> np.ndarray:
+    def score(self, read: ComparedRuns) -> np.ndarray:
         """`attribute`'s values, `[example edge]`."""
         return attribute(
             self.tower,
@@ -156,7 +156,7 @@ class Edges:
             memory=self.memory,
         ).values
 
-    def run(self, read: Read | PairTask, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def run(self, read: ComparedRuns, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The metric when only the edges of a circuit carry what the run computes."""
         return measure_masks(
             self.tower,
@@ -262,7 +262,7 @@ class Units:
         """Every unit as `site.number`."""
         return tuple(f"{site}.{unit}" for site, n in self.widths.items() for unit in range(n))
 
-    def score(self, read: Read | PairTask) -> np.ndarray:
+    def score(self, read: ComparedRuns) -> np.ndarray:
         """The scores of the method, all sites side by side, `[example unit]`."""
         task = UnitTask(
             self.tower, list(self.widths), self.level, read, self.steps, self.batch_size
@@ -270,7 +270,7 @@ class Units:
         scores = UNIT_METHODS[self.method](task)
         return torch.cat([scores[site] for site in self.widths]).T.double().cpu().numpy()
 
-    def run(self, read: Read | PairTask, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def run(self, read: ComparedRuns, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The metric when only the units of a circuit are this run's, at every site."""
         return measure_units(
             self.tower,

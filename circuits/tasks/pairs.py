@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Required, TypedDict
+from typing import Any, Required, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -196,8 +196,27 @@ class PairedRunsKeywords(PairTaskKeywords, RoomKeywords, total=False):
     """Two runs that are compared, and what they may hold at a time."""
 
 
+class ComparedRuns:
+    """Two runs and the metric that compares them, as cuts take them."""
+
+    clean: Tensor
+    corrupt: Tensor
+    metric: Any
+    pairs: Any
+
+    @property
+    def words(self) -> PairTaskKeywords:
+        """What `sweep`, `attribute` and `faithfulness` take: `attribute(tower, **task.words)`."""
+        return {
+            "clean": self.clean,
+            "corrupt": self.corrupt,
+            "metric": self.metric,
+            "pairs": self.pairs,
+        }
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PairTask:
+class PairTask(ComparedRuns):
     """Two runs that are compared, and the metric that compares them.
 
     Args:
@@ -212,16 +231,6 @@ class PairTask:
     metric: Callable[[Tensor], Tensor]
     pairs: Pairs | None = None
 
-    @property
-    def words(self) -> PairTaskKeywords:
-        """What `sweep`, `attribute` and `faithfulness` take: `attribute(tower, **task.words)`."""
-        return {
-            "clean": self.clean,
-            "corrupt": self.corrupt,
-            "metric": self.metric,
-            "pairs": self.pairs,
-        }
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PairedRuns(PairTask, Room):
@@ -229,7 +238,7 @@ class PairedRuns(PairTask, Room):
 
 
 @dataclass(frozen=True)
-class Read:
+class Read(ComparedRuns):
     """Clean and corrupt pictures as the tower takes them, and the metric that scores its outputs.
 
     Args:
@@ -256,16 +265,6 @@ class Read:
             metric=self.metric[rows],
             pairs=self.pairs[rows],
         )
-
-    @property
-    def words(self) -> PairTaskKeywords:
-        """What `sweep`, `attribute` and `faithfulness` take: `attribute(tower, **task.words)`."""
-        return {
-            "clean": self.clean,
-            "corrupt": self.corrupt,
-            "metric": self.metric,
-            "pairs": self.pairs,
-        }
 
 
 @door

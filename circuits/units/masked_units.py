@@ -131,11 +131,12 @@ def measure_units(
     for window, runs, found in runs_of_units(tower, masks, clean=clean, corrupt=corrupt,
                                              axis=axis, batch_size=batch_size):  # fmt: skip
         part = rows_of(metric, window)
-        check_metric(part, *runs)
-        ends[:, window] = [measure(part, output).double().cpu().numpy() for output in runs]
-        for some, outputs in found:
-            for number, output in zip(some, outputs, strict=True):
-                values[number, window] = measure(part, output).double().cpu().numpy()
+        with torch.no_grad():
+            check_metric(part, *runs)
+            ends[:, window] = [measure(part, output).double().cpu().numpy() for output in runs]
+            for some, outputs in found:
+                for number, output in zip(some, outputs, strict=True):
+                    values[number, window] = measure(part, output).double().cpu().numpy()
     return values, ends
 
 
@@ -171,8 +172,9 @@ def runs_of_units(
                 site: _replace(own if own.ndim == 1 else own[window], held[site], axes[site])
                 for site, own in kept.items()
             }
-            with torch.no_grad():
-                yield np.array([number]), runs.changed(changes, Prefix.run)[None]
+            with torch.no_grad():  # left before it yields: a generator's context is its reader's
+                output = runs.changed(changes, Prefix.run)
+            yield np.array([number]), output[None]
 
     windows = list(batches(len(clean), batch_size))
     for window in track(windows, "circuits of units", total=len(windows)):

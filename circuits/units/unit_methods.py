@@ -12,7 +12,7 @@ from interp.circuits.discovery.ensembles import mean_ranks
 from interp.circuits.patching.ablation import ablate
 from interp.circuits.patching.screening import gradients
 from interp.circuits.tasks.metrics import check_metric, rows_of
-from interp.circuits.tasks.pairs import PairTask, Read
+from interp.circuits.tasks.pairs import ComparedRuns
 from interp.circuits.units.channel_attribution import (
     by_unit,
     channel_scores,
@@ -36,7 +36,7 @@ class UnitTask:
     tower: Tower
     sites: Sequence[str]
     axis: str
-    read: Read | PairTask
+    read: ComparedRuns
     steps: int = 5
     batch_size: int = 32
 

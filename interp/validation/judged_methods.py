@@ -1,4 +1,4 @@
-"""Anybody's method, judged on planted models: do two domains share it, and by which parts?"""
+"""Anybody's method, judged on planted models: its answers are held against what was planted."""
 
 import math
 import sys
@@ -51,7 +51,7 @@ SECONDS = 60.0
 OWN = {
     "condition": "what two domains share in a planted model, in a word",
     "tier": "how hard a planted model is to read",
-    "outcome": "what came of an answer: right, wrong, abstained, refused, scored or failed",
+    "outcome": "what came of an answer: right, wrong, abstained, scored or failed",
     "expected": "the answer that is right",
     "n_true": "how many parts the true circuit has",
     "auroc": "how often a part of the circuit has the larger |score| than one that is none",
@@ -105,7 +105,8 @@ def ask_sharing(method: Method, blueprint: Blueprint) -> list[dict[str, Any]]:
         own = said if isinstance(said, Answer) else said.get(rung)
         if own is None:  # a method need not speak of every rung
             continue
-        came = outcome(answer, own.verdict, own.index) if own.verdict else SCORED
+        # who says "cannot tell" without a number abstains all the same
+        came = outcome(answer, own.verdict, 0.0) if own.verdict else SCORED
         row = {"rung": rung, "expected": answer, "verdict": own.verdict, "index": own.index}
         rows.append(_place(blueprint) | row | {"outcome": came, "reason": "", "seconds": seconds})
     return rows

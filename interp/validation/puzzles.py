@@ -36,7 +36,7 @@ PAIRS = 16
 
 @dataclass(frozen=True, eq=False)
 class SharingPuzzle:
-    """A model and pictures of two domains: do the domains share what tells the classes?
+    """A model and pictures of two domains, to say how far the domains share what tells the classes.
 
     Args:
         tower: The image tower with its activations named; `tower.source` is open_clip's module.
@@ -55,7 +55,7 @@ class SharingPuzzle:
 
 @dataclass(frozen=True, eq=False)
 class CircuitPuzzle:
-    """A model and pairs of pictures of one domain: by which parts is the class told?
+    """A model and pairs of pictures of one domain, to say by which parts the class is told.
 
     Args:
         tower: The image tower with its activations named.

@@ -26,7 +26,6 @@ FEW = 3
 OWN = {
     "n_models": "how many planted models were asked about",
     "failed": "in how many of them the method failed",
-    "refused": "in how many it could not tell, and gave no index",
     "right": "share of its verdicts that are right",
     "too_much": "share of its verdicts that say too much",
     "too_little": "share of its verdicts that say too little",
@@ -57,12 +56,12 @@ def standing(judged: Table, *, by: Sequence[str] = ()) -> Table:
         by: Columns to tell apart beside method and rung: "condition", "tier".
 
     Returns:
-        Of sharing: `n_models`; shares of those in which the method answered, of what is right, says
-        too much, says too little, and cannot tell; how many it `failed` in, and `refused` (cannot
-        tell, without an index); `auroc` of its index for shared against not shared, where partly
-        shared models are left out, with the interval of 1,000 draws of models; `false_shared` and
-        `false_not`, how many of the models that share nothing (all) were called the opposite, with
-        95 % bounds. Of circuits: `auroc`, the mean over models, with its interval, and `least`.
+        Of sharing: `n_models`; how many it `failed` in; shares of its verdicts that are right, say
+        too much, say too little, and cannot tell; `auroc` of its index for shared against not
+        shared, where partly shared models are left out, with the interval of 1,000 draws of models;
+        `false_shared` and `false_not`, how many of the models that share nothing (all) were called
+        the opposite, with 95 % bounds. Of circuits: `auroc`, the mean over models, with its
+        interval, and `least`.
 
     Raises:
         SpecificationError: For a table of another kind.
@@ -92,16 +91,14 @@ def standing(judged: Table, *, by: Sequence[str] = ()) -> Table:
 
 
 def _of_sharing(own: pd.DataFrame) -> dict[str, Any]:
-    answered = own[~own["outcome"].isin([FAILED, "refused"])]
-    spoken = answered[answered["verdict"] != ""]
+    spoken = own[own["verdict"] != ""]
     said, right = (spoken[name].map(MUCH).astype(float) for name in ("verdict", "expected"))
     beyond = said - right
-    area, low, high, n = _auroc(answered)
+    area, low, high, n = _auroc(own)
     wrong = {"false_shared": (NOT_SHARED, SHARED), "false_not": (SHARED, NOT_SHARED)}
     found: dict[str, Any] = {
         "n_models": len(own),
         "failed": int((own["outcome"] == FAILED).sum()),
-        "refused": int((own["outcome"] == "refused").sum()),
         "right": _share(spoken["verdict"] == spoken["expected"]),
         "too_much": _share(beyond > 0),
         "too_little": _share(beyond < 0),

@@ -283,11 +283,6 @@ class _Spoken:
     scale: float
     method: str
 
-    @cached_property
-    def embedding(self) -> Float[Tensor, "sentence d_embed"]:
-        with torch.no_grad():
-            return self.tower(self.tokens)
-
     @property
     def tokens(self) -> Tensor:
         return self.sentences.tokens.to(next(self.tower.source.parameters()).device)
@@ -296,8 +291,8 @@ class _Spoken:
     def vectors(self) -> list[Tensor]:
         """What each word adds to the direction of its sentence, `word d_embed`."""
         made = direct_vectors if self.method == "direct" else straight_vectors
-        length = self.embedding.norm(dim=-1)[:, None, None]
-        return self.sentences.vectors(made(self.tower, self.tokens) * self.scale / length)
+        unit, _ = self.sentences.vectors(self.tower, made=made)
+        return [self.scale * own for own in unit]
 
     def shares(
         self, pictures: Float[Tensor, "picture d_embed"]

@@ -1,6 +1,6 @@
 """Sentences in tokens, and their words as a tokenizer cuts them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +31,25 @@ class Sentences:
     tokens: Int[Tensor, "sentence pos"]
     words: tuple[tuple[str, ...], ...]
 
-    def vectors(self, of_tokens: Float[Tensor, "sentence pos d_embed"]) -> list[Tensor]:
-        """What each word adds, without the padding: `word d_embed` for each sentence."""
-        return [rows[: len(own)] for rows, own in zip(of_tokens, self.words, strict=True)]
+    def vectors(
+        self, tower: Any, *, made: Callable[[Any, Tensor], Tensor] = straight_vectors
+    ) -> tuple[list[Tensor], Float[Tensor, "sentence d_embed"]]:
+        """What each word adds to the unit direction of its sentence, and that direction.
+
+        Args:
+            tower: The text tower.
+            made: From tower and tokens to what each position adds to the embedding.
+
+        Returns:
+            `word d_embed` for each sentence, without the padding; and `sentence d_embed`.
+        """
+        tokens = self.tokens.to(next(tower.source.parameters()).device)
+        with torch.no_grad():
+            embedding = tower(tokens)
+        length = embedding.norm(dim=-1, keepdim=True)
+        of_tokens = made(tower, tokens) / length[:, None]
+        own = [rows[: len(words)] for rows, words in zip(of_tokens, self.words, strict=True)]
+        return own, embedding / length
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +77,7 @@ class SentenceParts:
 
 
 @door
-def sentence_parts(clip: Any, sentences: Sequence[str], *, batch_size: int = 64) -> SentenceParts:
+def sentence_parts(clip: Any, sentences: Sequence[str]) -> SentenceParts:
     """Take the direction of each sentence apart into what its words add.
 
     text(y) / |text(y)| = sum over words of their vectors + rest
@@ -69,7 +85,6 @@ def sentence_parts(clip: Any, sentences: Sequence[str], *, batch_size: int = 64)
     Args:
         clip: A `Clip` whose text tower is open_clip's own.
         sentences: The texts.
-        batch_size: Sentences run at a time.
 
     Returns:
         The parts. Their product with a picture's unit embedding, times the logit scale, is what
@@ -96,15 +111,8 @@ def sentence_parts(clip: Any, sentences: Sequence[str], *, batch_size: int = 64)
     """
     read = read_sentences(clip.tokenizer, sentences)
     check_evaluation(clip.text, ASKED)
-    found, whole = [], []
-    for tokens in read.tokens.to(clip.device).split(batch_size):
-        with torch.no_grad():
-            embedding = clip.text(tokens)
-        length = embedding.norm(dim=-1, keepdim=True)
-        found.append(straight_vectors(clip.text, tokens) / length[:, None])
-        whole.append(embedding / length)
-    own = read.vectors(torch.cat(found))
-    rest = torch.cat(whole) - torch.stack([each.sum(dim=0) for each in own])
+    own, whole = read.vectors(clip.text)
+    rest = whole - torch.stack([each.sum(dim=0) for each in own])
     return SentenceParts(read.words, tuple(own), rest)
 
 

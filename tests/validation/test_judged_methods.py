@@ -106,10 +106,12 @@ def test_failures_and_silence_leave_the_rest(models: list[Blueprint]) -> None:
 
     frame = judge_method(moody, models).frame
     by_model = frame.groupby(["condition", "seed"], sort=False)["outcome"].agg(set).tolist()
-    assert by_model[1] == {"failed"} and by_model[2] == {"refused"} and len(by_model) == len(models)
+    assert (
+        by_model[1] == {"failed"} and by_model[2] == {"abstained"} and len(by_model) == len(models)
+    )
     assert set(frame["reason"]) == {"", "RuntimeError: out of order"}
     row = standing(Table("judged", frame, {}, own=dict.fromkeys(frame, ""))).frame
-    assert row.set_index("rung").loc["R6", ["failed", "refused"]].tolist() == [1, 1]
+    assert row.set_index("rung").loc["R6", ["failed", "cannot_tell"]].tolist() == [1, 1 / 8]
 
 
 def test_circuits_are_held_against_the_planted_ones(models: list[Blueprint]) -> None:

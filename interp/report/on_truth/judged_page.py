@@ -196,7 +196,7 @@ def kinds_figure(by_kind: pd.DataFrame) -> Figure | None:
 
 def _overall(overall: pd.DataFrame) -> WordTable:
     heads = {
-        "n_models": "Models", "failed": "Failed", "refused": "No index", "right": "Right",
+        "n_models": "Models", "failed": "Failed", "right": "Right",
         "too_much": "Too much", "too_little": "Too little", "cannot_tell": "Cannot tell",
         "auroc": "AUROC", "least": "Least", "seconds": "Seconds",
     }  # fmt: skip

@@ -174,6 +174,29 @@ def test_the_channels_that_carry_it_are_found_and_do_the_work(told: tuple[int, i
     assert table.query("measure == 'circuit alone'")["value"].abs().max() < 0.05
 
 
+def test_curves_keep_a_circuit_in_one_tower_or_in_both(inputs: Any) -> None:
+    (x, x_), captions = inputs
+    turned = (of_edges(inputs).whole < 0)[:, None, None, None]  # so that every pair matches
+    pictures = x_.where(turned, x), x.where(turned, x_)
+    often = [torch.cat([side] * 4) for side in (*pictures, *captions)]  # a match beyond its error
+    matches = of_edges(((often[0], often[1]), (often[2], often[3])))
+    scores = matches.scores()
+    table = match_faithfulness(matches, scores, shares=[0.25], n_random=2).frame
+    kept = []
+    for own in scores:
+        mean = np.abs(own.mean(axis=0))
+        kept.append((mean >= np.sort(mean)[-int(np.ceil(mean.size / 4))])[None])
+    rows = table.set_index(["tower", "measure"])["value"]
+    whole = matches.whole.mean()
+    cuts = {"visual": (0,), "text": (1,), "both": (0, 1)}
+    for tower, inside in cuts.items():
+        for measure, masks in (
+            ("circuit alone", kept), ("model without the circuit", [~own for own in kept])
+        ):  # fmt: skip
+            asked = [own if place in inside else None for place, own in enumerate(masks)]
+            assert rows[tower, measure] == pytest.approx(matches.run(*asked)[0].mean() / whole)
+
+
 def test_scores_may_be_of_other_pictures(inputs: Any) -> None:
     """A mean over examples says the same as the examples."""
     matches = of_edges(inputs)

@@ -27,7 +27,7 @@ from interp.circuits.planted.vit import Blueprint, Planted, plant
 from interp.circuits.planted.world import DOMAINS, as_tensor, paint
 from interp.circuits.sharing.overlap_measures import rewire
 from interp.circuits.sharing.smallest_circuits import SMALLEST
-from interp.circuits.tasks.pairs import PairTask, Read
+from interp.circuits.tasks.pairs import ComparedRuns
 from interp.core.artists import artist_sides
 from interp.core.errors import DataError, SampleError, ShapeError, SpecificationError
 from interp.core.images import ImageTable
@@ -101,7 +101,7 @@ def test_parts_of_the_class_itself_are_no_null_of_necessity() -> None:
     seen: list[np.ndarray] = []
 
     class Watched(Units):
-        def run(self, read: Read | PairTask, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def run(self, read: ComparedRuns, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             seen.append(~kept)
             return super().run(read, kept)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from interp.circuits import Chain, unit_faithfulness
-from interp.circuits.units.masked_units import measure_units
+from interp.circuits.units.masked_units import measure_units, runs_of_units
 from interp.core.errors import DataError, ShapeError, SpecificationError
 from interp.core.tables import EVIDENCE
 from tests.circuits.conftest import Function, open_vit
@@ -65,6 +65,18 @@ def test_the_channel_that_is_read_is_the_circuit(
     assert rows["circuit alone", 1] == pytest.approx(share, abs=1e-6)
     assert rows["model without the circuit", 1] == pytest.approx(1 - share, abs=1e-6)
     assert rows["circuit alone", 4] == pytest.approx(1, abs=1e-6)
+
+
+def test_a_metric_may_have_parameters_and_gradients_stay_as_they_were(maps: dict[str, Any]) -> None:
+    """Numbers are taken without gradients, and whoever reads runs keeps its own context."""
+    weight = torch.ones(1, requires_grad=True)
+    masks = {"blocks.0.hook_resid_post": np.eye(4, dtype=bool)}
+    plain, _ = measure_units(reads(2), masks, **maps)
+    values, _ = measure_units(reads(2), masks, **{**maps, "metric": lambda out: weight * out[:, 0]})
+    np.testing.assert_array_equal(values, plain)
+    runs = {"clean": maps["clean"], "corrupt": maps["corrupt"]}
+    for _, _, found in runs_of_units(reads(2), masks, **runs):
+        assert all(torch.is_grad_enabled() for _ in found)
 
 
 def test_one_partner_for_all_pictures_carries_a_warning(maps: dict[str, Any]) -> None:

@@ -36,12 +36,13 @@ def test_the_rest_goes_on(jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_who_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("interp.core.runs.limited_work.FIRST", 15.0)
+    """Its limit counts from when its process has begun, not from the time it had to begin."""
+    monkeypatch.setattr("interp.core.runs.limited_work.FIRST", 300.0)
     start = time.monotonic()
-    found = dict(time_limited(odd, ["a", "hang", "b"], seconds=1.0, jobs=1))
+    found = dict(time_limited(odd, ["hang", "a", "b"], seconds=1.0, jobs=1))
     assert found["hang"] == Failure("no answer within 1 s")
     assert found["a"] == "a" and found["b"] == "b"
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 150
 
 
 def test_nothing_to_do() -> None:

@@ -24,7 +24,7 @@ from interp.models.attribution.placed_logits import (
     straight,
     straight_vectors,
 )
-from interp.models.attribution.sentences import read_sentences
+from interp.models.attribution.sentences import read_sentences, sentence_parts
 from tests.models.attribution.test_decomposition import (
     RESNET_VARIANTS,
     TEXT_VARIANTS,
@@ -124,6 +124,25 @@ def test_sentences_are_explained_by_words_and_pairs(clip: Clip, method: str) -> 
         method=method,
     )
     assert torch.allclose(word, again.patches[:, 0], atol=1e-5)
+
+
+def test_a_sentence_is_the_sum_of_its_words(clip: Clip) -> None:
+    """With the biases; a word's vector is its gradient's, and nothing else is told of it."""
+    parts = sentence_parts(clip, SENTENCES)
+    read = clip.tokenizer(SENTENCES)
+    unit = nn.functional.normalize(clip.text(read), dim=-1)
+    for place, (own, rest) in enumerate(zip(parts.vectors, parts.rest, strict=True)):
+        assert len(own) == len(parts.words[place])
+        assert torch.allclose(own.sum(dim=0) + rest, unit[place], atol=1e-6)
+    pictures = torch.randn(4, unit.shape[1])
+    length = clip.text(read).norm(dim=-1)[:, None, None]
+    along = parts_of_words(clip, read, pictures, "straight") / length
+    for own, wanted in zip(parts.vectors, along, strict=True):
+        assert torch.allclose(pictures @ own.T, wanted[:, : len(own)], atol=1e-5)
+    with pytest.raises(SpecificationError, match="no sentence"):
+        sentence_parts(clip, [])
+    with pytest.raises(SpecificationError, match="at most"):
+        sentence_parts(clip, ["word " * 100])
 
 
 def parts_of_words(clip: Clip, tokens: Tensor, unit: Tensor, method: str) -> Tensor:
