@@ -18,6 +18,6 @@ from .study.formats import export as export
 from .study.results import open_result as open_result
 from .study.studies import Study as Study
 from .study.studies import examine as examine
-from .verdicts.across_checkpoints import verdict as verdict
+from .verdicts.levels.across_checkpoints import verdict as verdict
 
 __version__: str

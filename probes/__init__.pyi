@@ -36,8 +36,10 @@ from .galleries.pictures_of_units import Gallery as Gallery
 from .galleries.pictures_of_units import gallery as gallery
 from .galleries.pictures_of_units import open_gallery as open_gallery
 from .galleries.unit_names import name_units as name_units
+from .geometry.composed_classes import composition as composition
 from .geometry.contrasts import class_cosines as class_cosines
 from .geometry.contrasts import directions as directions
+from .geometry.linearity_and_rank import linear_factors as linear_factors
 from .geometry.projections import pca_view as pca_view
 from .geometry.projections import umap_view as umap_view
 from .geometry.separation import domain_distance as domain_distance

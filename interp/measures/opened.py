@@ -64,6 +64,22 @@ class OpenedModel:
         """Pooled activations of the stream, collected once for all measures."""
         return stream_features(self.subject, self.analysed)
 
+    @cached_property
+    def features_apart(self) -> "Features | None":
+        """The same of every class of the pair, held-out ones too, on pictures for analysis.
+
+        Those of a tested drawing are left out, so that no drawing counts for a prediction and for
+        accuracy. None without pictures for analysis.
+        """
+        if "analysis" not in set(self.images.split):
+            return None
+        apart = self.images.select(split="analysis").select(domain=list(self.pair))
+        test = self.test.frame
+        if "drawing" in apart.frame.columns:
+            tested = set(test["drawing"].dropna()) if "drawing" in test else set()
+            apart = apart[(~apart.frame["drawing"].isin(list(tested))).to_numpy()]
+        return stream_features(self.subject, apart)
+
     @property
     def depths(self) -> dict[str, float]:
         """Where in the tower the sites of `features` stand."""

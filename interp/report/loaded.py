@@ -21,7 +21,14 @@ COMPARED = ("mixtures", "losses", "differences")
 
 CONCLUDED = (
     *("exposure", "exposure_classes", "robustness", "epochs", "rungs", "ladder", "stability"),
-    *("levels", "together", "intervention", "intervention_classes", "intervention_directions"),
+    *(
+        "levels",
+        "together",
+        "foretelling",
+        "intervention",
+        "intervention_classes",
+        "intervention_directions",
+    ),
 )
 """Tables of several models, or of several measures, that a run may do without."""
 

@@ -36,6 +36,7 @@ from interp.report.verdict_tables import (
     by_layer_table,
     certificate_verdict,
     dictionaries_table,
+    foretelling_table,
     levels_table,
     verdicts_table,
 )
@@ -71,6 +72,7 @@ WORD_TABLES: Mapping[str, Callable[..., list[WordTable]]] = {
     "by layer": by_layer_table,
     "certificate": certificate_verdict,
     "dictionaries": dictionaries_table,
+    "foretelling": foretelling_table,
     "levels": levels_table,
     "answers": answers_table,
     "verdicts": verdicts_table,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from interp.core.declarations.writing import MISSING, number, percent
+from interp.core.declarations.writing import MISSING, number, percent, plain
 from interp.core.sites import band_of
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED, VERDICTS
 from interp.data.mixtures.settings import SETTINGS
@@ -25,7 +25,7 @@ from interp.report.figures.training import worst_of_checks
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import SIGNS, site_label
 from interp.verdicts.rungs import RUNGS, RungMeasure
-from interp.verdicts.wording import AGAINST, APART, TOGETHER
+from interp.verdicts.wording import AGAINST, APART, TOGETHER, plural
 
 
 @dataclass(frozen=True)
@@ -300,6 +300,35 @@ def levels_table(result: LoadedResult) -> list[WordTable]:
     link = "Correlation; of L4 the difference"
     head = ("", "Verdict", link, "p (Holm)", "Gain in prediction", "Why", "Would decide")
     return [WordTable("Does accuracy go with sharing? Level by level", head, body)] if body else []
+
+
+def foretelling_table(result: LoadedResult) -> list[WordTable]:
+    """What each number foretells of accuracy in left-out mixtures, the best first."""
+    rows = result.frame("foretelling")
+    if rows.empty:
+        return []
+    rows = rows.sort_values(["level", "foretold"], ascending=[True, False], kind="stable")
+    body = []
+    for _, row in rows.iterrows():
+        known = math.isfinite(row["value"])
+        ends = f" ({number(row['low'])} to {number(row['high'])})" if known else ""
+        body.append(
+            [
+                f"{row['level']} {plain(row['predictor'])}",
+                row["predictor_kind"],
+                f"{number(row['value'])}{ends}" if known else MISSING,
+                number(row["p_adjusted"], 3),
+                *(percent(row[name]) if math.isfinite(row[name]) else MISSING
+                  for name in ("foretold", "beyond_seen")),
+                f"{row['n_units']:.0f} {plural(row['unit'], row['n_units'])}",
+                row["reason"] or MISSING,
+            ]
+        )  # fmt: skip
+    head = ("", "Kind", "Correlation", "p (B. and H.)", "Foretold in left-out mixtures",
+            "Beyond seen accuracy", "n", "Why not")  # fmt: skip
+    return [
+        WordTable("What foretells accuracy on held-out classes? One number at a time", head, body)
+    ]
 
 
 LINK_SIGNS = {TOGETHER: "●", AGAINST: "⊖", APART: "○", CANNOT_TELL: "?"}

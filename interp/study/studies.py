@@ -36,7 +36,7 @@ from interp.study.rehearsal import rehearse
 from interp.study.results import Result, contact_sheets, provenance, thumbnails, write_result
 from interp.study.setting_contrasts import compare_settings
 from interp.study.specification import Specification, TrainingSpec
-from interp.verdicts.l4_intervention import intervene, ordinary
+from interp.verdicts.levels.l4_intervention import intervene, ordinary
 
 
 @dataclass(frozen=True)
@@ -314,11 +314,15 @@ def _joined(part: Mapping[str, Any], arms: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _levels(frames: Mapping[str, Any], natural: str) -> dict[str, Any]:
-    """The verdict across checkpoints; a study too small to decide says what would."""
-    from interp.verdicts.across_checkpoints import from_tables, verdict
+    """The verdict across checkpoints, and what foretells accuracy beside sharing."""
+    from interp.verdicts.levels.across_checkpoints import from_tables, verdict
+    from interp.verdicts.levels.rival_predictors import foretelling, predictors
 
     found = verdict(*from_tables(frames, natural=natural))
-    return {table.name: table.frame for table in (found.table, found.together) if len(table)}
+    rivals = foretelling(predictors(frames, natural=natural))
+    return {
+        table.name: table.frame for table in (found.table, found.together, rivals) if len(table)
+    }
 
 
 def question(domains: Sequence[str], *, sharing: bool = True) -> str:

@@ -20,6 +20,7 @@ from interp.core.statistics.evidence_rows import Evidence
 from interp.core.statistics.resampling import class_permutations, max_t
 from interp.core.tables import Table
 from interp.probes.features.matrices import PIXELS, Features, check_domains
+from interp.probes.geometry.shrunk_covariance import ShrunkCovariance
 from interp.probes.representational_similarity.halved_pairs import HalvedPair, refuse_few_classes
 
 MEAN_DIFFERENCE, DISCRIMINANT = "cosine of mean differences", "cosine of LDA directions"
@@ -166,45 +167,7 @@ def class_directions(x: np.ndarray, code: np.ndarray, *, shrunk: bool) -> np.nda
     found = means - means.mean(axis=0)
     if not shrunk:
         return found
-    inner = rows - means[code]
-    width = inner.shape[1]
-    squares, axes = _components(inner)
-    share, level = _ledoit_wolf(squares, (inner**2).sum(axis=1), width)
-    if share * level <= 0:
-        return np.zeros_like(found)
-    # the covariance is known along `axes`; across them it is the multiple of the identity alone
-    along = 1 / ((1 - share) * squares + share * level) - 1 / (share * level)
-    return found / (share * level) + ((found @ axes.T) * along) @ axes
-
-
-def _components(inner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Variances along the principal axes of centred rows, and the axes "axis feature".
-
-    From the smaller of the two products of the rows. Axes without variance are left out: there the
-    shrunk covariance is the multiple of the identity alone.
-    """
-    n, width = inner.shape
-    small = inner @ inner.T if n < width else inner.T @ inner
-    squares, found = np.linalg.eigh(small / n)
-    kept = squares > 1e-12 * max(squares[-1], 0.0)
-    squares, found = squares[kept], found[:, kept]
-    axes = found.T @ inner / np.sqrt(n * squares)[:, None] if n < width else found.T
-    return squares, axes
-
-
-def _ledoit_wolf(squares: np.ndarray, norms: np.ndarray, width: int) -> tuple[float, float]:
-    """Share of shrinking, and the mean variance shrunk towards, from a covariance's eigenvalues.
-
-    From eigenvalues and squared lengths of rows, so that no "feature feature" matrix is made.
-    """
-    n, level = len(norms), float(squares.sum()) / width
-    total = float((squares**2).sum())
-    spread = total / width - level**2
-    noise = (float((norms**2).sum()) / n - total) / (width * n)
-    if spread <= 1e-15 * level**2:
-        return 1.0, level
-    # a covariance of few rows may leave nothing to shrink; it must still have an inverse
-    return float(np.clip(noise / spread, 1e-6, 1.0)), level
+    return ShrunkCovariance.of(rows - means[code]).times(found, power=-1)
 
 
 class _Fitted:

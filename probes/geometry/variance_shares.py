@@ -7,27 +7,22 @@ that is not there is 0 on average.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from interp.core.artists import artist_column, artist_halves, halved_classes
-from interp.core.errors import SampleError, listed
+from interp.core.artists import artist_column
+from interp.core.errors import listed
 from interp.core.faces.doors import door
 from interp.core.progress import track
-from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import NO_VERDICT, Evidence, counts_of
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, Index, sharing_index
 from interp.core.statistics.resampling import jackknife, max_t
 from interp.core.tables import Table
 from interp.probes.features.matrices import PIXELS, Features, check_domains
-from interp.probes.representational_similarity.kernel_alignment import u_centred
+from interp.probes.geometry.cell_products import CellLayout, CellProducts, dealt_cells
 from interp.probes.representational_similarity.rows import varies
-
-LEAST_CLASSES = 5
-"""Four for unbiased products of classes, and one to leave out."""
 
 OWN = 9
 """Sums of a site before those of single domains: four effects and five of their angle."""
@@ -131,10 +126,7 @@ def factorisation(
     chosen = features if sites is None else features.only(sites)
     names = check_domains(chosen, domains, "factorise features")
     frame = chosen.frame
-    deals = [artist_halves(frame, names, seed=seed, split=split) for split in range(n_splits)]
-    classes = halved_classes(frame, deals, names)
-    _refuse_few(classes, names)
-    layouts = [_Layout.of(frame, deal, classes, names) for deal in deals]
+    classes, layouts = dealt_cells(frame, names, n_splits=n_splits, seed=seed)
     found = [
         _Site.of(chosen.values[site], layouts, n_permutations, seed)
         for site in track(chosen.sites, "factorisation")
@@ -161,163 +153,6 @@ def factorisation(
     return Table.with_evidence("factorisation", pd.DataFrame(rows), facts)
 
 
-def _refuse_few(classes: Sequence[str], names: Sequence[str]) -> None:
-    if len(names) < 2 or len(classes) < LEAST_CLASSES:
-        raise SampleError(
-            f"factorise {listed(names)}",
-            f"{len(names)} domains and {len(classes)} classes with pictures by two artists in each",
-            f"at least two domains and {LEAST_CLASSES} classes",
-            "give more classes, or leave a domain out that has few",
-        )
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """The pictures of one deal: their rows, cells (half, class, domain) and classes."""
-
-    rows: np.ndarray
-    cell: np.ndarray
-    label: np.ndarray
-    n: tuple[int, int]
-
-    @staticmethod
-    def of(
-        frame: pd.DataFrame, deal: np.ndarray, classes: list[str], names: list[str]
-    ) -> "_Layout":
-        label = pd.Index(classes).get_indexer(frame["label"].to_numpy(object))
-        domain = pd.Index(names).get_indexer(frame["domain"].to_numpy(object))
-        rows = np.flatnonzero((deal >= 0) & (label >= 0) & (domain >= 0))
-        n = len(classes), len(names)
-        cell = (deal[rows].astype(int) * n[0] + label[rows]) * n[1] + domain[rows]
-        return _Layout(rows, cell, label[rows], n)
-
-
-@dataclass(frozen=True)
-class _Products:
-    """Inner products of one deal from which everything follows, with any class left out.
-
-    gram: half-1 by half-2 cell means, "class domain class domain"; square: mean |x|^2 "class";
-    along: residuals on both halves' class means, "half picture class"; spread: residual |r|^2
-    "picture"; label "picture". `degrees`: pictures less cells.
-    """
-
-    gram: np.ndarray
-    square: np.ndarray
-    along: np.ndarray
-    spread: np.ndarray
-    label: np.ndarray
-    residual: np.ndarray
-
-    @staticmethod
-    def of(values: np.ndarray, layout: _Layout) -> "_Products":
-        x = values[layout.rows].astype(np.float64)
-        x -= x.mean(axis=0)
-        n_classes, n_domains = layout.n
-        counts = np.bincount(layout.cell, minlength=2 * n_classes * n_domains)
-        order = np.argsort(layout.cell, kind="stable")
-        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        means = np.add.reduceat(x[order], starts, axis=0) / counts[:, None]
-        square = np.bincount(layout.cell, (x**2).sum(axis=1)) / counts
-        residual = x - means[layout.cell]
-        # a mean takes 1 / n of its own cell's variance out of the residuals
-        residual *= np.sqrt(counts / np.maximum(counts - 1, 1))[layout.cell][:, None]
-        residual /= np.sqrt(counts[layout.cell])[:, None]  # cells count equally
-        cells = means.reshape(2, n_classes, n_domains, -1)
-        shape = (n_classes, n_domains, n_classes, n_domains)
-        flat = means.reshape(2, n_classes * n_domains, -1)
-        return _Products(
-            (flat[0] @ flat[1].T).reshape(shape),
-            square.reshape(2, n_classes, n_domains).mean(axis=(0, 2)),
-            np.stack([residual @ cells[half].mean(axis=1).T for half in (0, 1)]),
-            (residual**2).sum(axis=1),
-            layout.label,
-            residual,
-        )
-
-    def effects(self, keep: np.ndarray) -> np.ndarray:
-        """Mean squared class, domain and interaction effects, and the total, of some classes."""
-        gram = self.gram[keep][:, :, keep]
-        everything = gram.mean()
-        by_class = np.einsum("cdce->c", gram).mean() / gram.shape[1] ** 2
-        by_domain = np.einsum("cdkd->d", gram).mean() / len(keep) ** 2
-        by_cell = np.einsum("cdcd->", gram) / (len(keep) * gram.shape[1])
-        interaction = by_cell - by_class - by_domain + everything
-        total = self.square[keep].mean() - everything
-        return np.array([by_class - everything, by_domain - everything, interaction, total])
-
-    def own(self, keep: np.ndarray) -> np.ndarray:
-        """Mean squared class effects within each domain, of some classes."""
-        within = np.einsum("cdkd->dck", self.gram[keep][:, :, keep])
-        return np.einsum("dcc->d", within) / len(keep) - within.mean(axis=(1, 2))
-
-    def angle(self, keep: np.ndarray) -> np.ndarray:
-        """beta'S beta summed, tr S W, tr W, tr S and tr S^2, of some classes."""
-        n = len(keep)
-        gram = self.gram[keep][:, :, keep]
-        classes = gram.mean(axis=(1, 3))
-        meet = _centred(gram.mean(axis=(1, 2))) * _centred(gram.mean(axis=(0, 3)).T)
-        held = np.isin(self.label, keep)
-        along = self.along[:, held][:, :, keep]
-        along = along - along.mean(axis=2, keepdims=True)
-        effect = np.trace(classes) - classes.mean() * n
-        square = (u_centred(classes) * u_centred(classes.T)).sum() / (n * (n - 3))
-        through = (along[0] * along[1]).sum()
-        sums = [meet.sum() / gram.shape[1], through, self.spread[held].sum() * (n - 1), effect]
-        return np.array([*(each / (n - 1) for each in sums), square])
-
-    def permuted(self, n_permutations: int, seed: int) -> dict[str, np.ndarray]:
-        """Class and domain effects with classes permuted in each domain, domains in each class."""
-        n, n_domains = self.gram.shape[:2]
-        orders, turns = _exchanges(n, n_domains, n_permutations, seed)
-        domain = np.arange(n_domains)
-        met = self.gram[orders[:, :, :, None], domain[:, None], orders[:, :, None, :], domain]
-        # which cells stand in a domain's place, as ones: "permutation domain cell"
-        cells = np.arange(n) * n_domains + turns.swapaxes(1, 2)
-        chosen = np.zeros((n_permutations * n_domains, n * n_domains))
-        np.put_along_axis(chosen, cells.reshape(len(chosen), n), 1.0, axis=1)
-        gram = self.gram.reshape(n * n_domains, n * n_domains)
-        moved = np.einsum("pc,pc->p", chosen @ gram, chosen).reshape(n_permutations, n_domains)
-        everything = self.gram.mean()
-        return {
-            "class": met.mean(axis=(1, 2, 3)) - everything,
-            "domain": moved.mean(axis=1) / n**2 - everything,
-        }
-
-    def random_angles(self, n_draws: int, n_domains: int, seed: int) -> np.ndarray:
-        """g'S g / g'g of random directions g within cells, as many at a time as domain effects."""
-        weights = rng("directions within cells", seed).normal(
-            size=(n_draws, n_domains - 1, len(self.spread))
-        )
-        along = weights @ (self.along - self.along.mean(axis=2, keepdims=True))[:, None]
-        through = (along[0] * along[1]).sum(axis=(1, 2)) / (self.gram.shape[0] - 1)
-        length = ((weights @ self.residual) ** 2).sum(axis=(1, 2))
-        return np.divide(through, length, out=np.zeros_like(through), where=length > 0)
-
-
-@lru_cache(maxsize=4)
-def _exchanges(
-    n: int, n_domains: int, n_permutations: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Orders of the classes within domains, and of the domains within classes.
-
-    Both are "permutation class domain".
-    """
-    generator = rng("class permutations in each domain", seed)
-    orders = np.empty((n_permutations, n, n_domains), dtype=np.intp)
-    turns = np.empty_like(orders)
-    for place in range(n_permutations):
-        for domain in range(n_domains):
-            orders[place, :, domain] = generator.permutation(n)
-        turns[place] = np.argsort(generator.random((n, n_domains)), axis=1)
-    return orders, turns
-
-
-def _centred(table: np.ndarray) -> np.ndarray:
-    """A table less its row and column means."""
-    rows, columns = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
-    return table - rows - columns + table.mean()
-
-
 @dataclass(frozen=True)
 class _Site:
     """What one site says: effects, angle and each domain's own effects, of all classes (`found`)
@@ -332,7 +167,7 @@ class _Site:
 
     @staticmethod
     def of(
-        values: np.ndarray, layouts: Sequence[_Layout], n_permutations: int, seed: int
+        values: np.ndarray, layouts: Sequence[CellLayout], n_permutations: int, seed: int
     ) -> "_Site":
         n, n_domains = layouts[0].n
         subsets = [np.arange(n), *(np.delete(np.arange(n), c) for c in range(n))]
@@ -340,7 +175,7 @@ class _Site:
         drawn: list[dict[str, np.ndarray]] = []
         angles = np.empty(0)
         for layout in layouts:
-            products = _Products.of(values, layout)
+            products = CellProducts.of(values, layout)
             sums.append(
                 np.array(
                     [

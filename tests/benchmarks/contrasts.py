@@ -58,7 +58,7 @@ def of_classes(name: str) -> pd.DataFrame:
 def intervened() -> dict[str, pd.DataFrame]:
     """The tables `intervention` and `levels` of the committed arms."""
     from interp.study.specification import Specification
-    from interp.verdicts.l4_intervention import intervention
+    from interp.verdicts.levels.l4_intervention import intervention
 
     folder = HERE / "intervention"
     frames = {

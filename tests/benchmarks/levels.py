@@ -37,14 +37,16 @@ def level_power(studies: int = 1000) -> None:
 
 
 def levels() -> None:
-    """Write `levels.csv` and `together.csv` beside the grid's tables; print what they say.
+    """Write `levels.csv`, `together.csv` and `foretelling.csv` beside the grid's tables.
 
-    Reads the committed tables alone: half a minute.
+    Prints what the levels say. Reads the committed tables alone: half a minute.
     """
-    from interp.verdicts.across_checkpoints import verdict
+    from interp.verdicts.levels.across_checkpoints import from_tables, verdict
+    from interp.verdicts.levels.rival_predictors import foretelling, predictors
 
-    found = verdict(*frames(GRID))
-    for table in (found.table, found.together):
+    tables = committed(GRID)
+    found = verdict(*from_tables(tables))
+    for table in (found.table, found.together, foretelling(predictors(tables))):
         table.frame.round(4).to_csv(GRID / f"{table.name}.csv", index=False)
     for row in found.table.frame.itertuples():
         sentence = found.sentence(row.level, row.rung, measure=row.measure, adjusted=row.adjusted)
@@ -53,10 +55,8 @@ def levels() -> None:
         print(f"levels: {found.headline}")
 
 
-def frames(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The frames `runs` and `classes` from the tables committed in a folder."""
-    from interp.verdicts.across_checkpoints import from_tables
-
+def committed(folder: Path) -> dict[str, pd.DataFrame]:
+    """The tables committed in a folder, by the names that a study gives them."""
     shared = pd.read_csv(folder / "sharing.csv")
     shared = shared.assign(domain_a="real", domain_b=shared["test_domain"])
     tables = {
@@ -67,4 +67,4 @@ def frames(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     for name in ("class_sharing", "accuracy_by_class", "exposure_classes"):
         if (folder / f"{name}.csv").exists():
             tables[name] = pd.read_csv(folder / f"{name}.csv")
-    return from_tables(tables)
+    return tables

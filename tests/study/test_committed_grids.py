@@ -13,7 +13,7 @@ from interp.study.blocks import open_block
 from interp.study.grids import Grid, train_cells
 from interp.study.measuring import Measurement
 from interp.study.specification import Specification
-from interp.verdicts.l4_intervention import TARGET
+from interp.verdicts.levels.l4_intervention import TARGET
 from tests.benchmarks.contrasts import compared, intervened
 from tests.benchmarks.grids import ASKED, HERE, written
 

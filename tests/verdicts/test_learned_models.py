@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from interp.verdicts.across_checkpoints import from_tables
 from interp.verdicts.judging import climb
 from interp.verdicts.learned_models import learning, wilson
-from tests.verdicts.test_across_checkpoints import tables
+from interp.verdicts.levels.across_checkpoints import from_tables
+from tests.verdicts.levels.test_across_checkpoints import tables
 
 ASKED = {
     "candidates": "all", "prompts": "neutral", "classifier": "text", "control": "",

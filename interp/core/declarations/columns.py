@@ -102,6 +102,10 @@ COLUMNS: Mapping[str, Column] = {
     "gain": _number(
         "explained variance of left-out mixtures and domains that sharing adds (the lesser)"
     ),
+    "predictor": _text("what accuracy on held-out classes is held against", key=True),
+    "predictor_kind": _text("sharing; accuracy and exposure; or linear factors", key=True),
+    "foretold": _number("share of accuracy's variance that it foretells in left-out mixtures"),
+    "beyond_seen": _number("what that adds there to the accuracy of seen classes"),
     "half_1": _number(
         "sharing from the first half of drawings of domain_a and the second of domain_b"
     ),

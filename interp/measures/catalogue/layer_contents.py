@@ -24,7 +24,6 @@ from interp.core.seeds import rng
 from interp.core.sites import LAST, middle_of
 from interp.core.tables import Table
 from interp.measures.opened import Frames, OpenedModel
-from interp.measures.subjects import stream_features
 
 FACTORS = FigureSpec(
     "factors",
@@ -171,21 +170,14 @@ def class_sharing_tables(opened: OpenedModel) -> Frames:
     Measured on pictures apart from those that accuracy is measured on, where there are any; those
     of a tested drawing are left out, so that no drawing counts for sharing and for accuracy.
     """
-    images, subject = opened.images, opened.subject
-    if (
-        "analysis" not in set(images.split)
-        or subject.control
-        or opened.lacks_middle("class_sharing")
-    ):
+    subject = opened.subject
+    if subject.control or opened.lacks_middle("class_sharing"):
         return {}
-    apart = images.select(split="analysis").select(domain=list(opened.pair))
-    test = opened.test.frame
-    if "drawing" in apart.frame.columns:
-        tested = set(test["drawing"].dropna()) if "drawing" in test else set()
-        apart = apart[(~apart.frame["drawing"].isin(list(tested))).to_numpy()]
+    read = opened.features_apart
+    if read is None:
+        return {}
 
     def made() -> Table:
-        read = stream_features(subject, apart)
         table = probes.class_cosines(
             read, opened.pair, n_splits=opened.analysis.n_splits, seed=subject.seed
         )

@@ -2,6 +2,7 @@
 
 from interp.core.declarations.measures import MeasureSpec
 from interp.measures.catalogue import (
+    added_effects,
     captioned,
     certified,
     circuits_within,
@@ -24,6 +25,7 @@ MEASURES: tuple[MeasureSpec, ...] = (
     class_probes.MEASURE,
     layer_contents.MEASURE,
     layer_contents.DIRECTIONS,
+    added_effects.MEASURE,
     dictionary_features.MEASURE,
     erased_domain.MEASURE,
     steered.MEASURE,

@@ -14,9 +14,9 @@ from interp.report.figures.training import GAPS
 from interp.report.loaded import LoadedResult, read_result
 from interp.report.sections import filled_sections
 from interp.report.words import headline
-from interp.verdicts.l4_intervention import TARGET, intervene
+from interp.verdicts.levels.l4_intervention import TARGET, intervene
 from tests.report.conftest import figure_of
-from tests.verdicts.test_l4_intervention import SPEC, planted
+from tests.verdicts.levels.test_l4_intervention import SPEC, planted
 
 
 def read(folder: Path, **change: Any) -> LoadedResult:

@@ -22,7 +22,7 @@ from interp.study.forecasting import cost_of_study
 from interp.study.grids import Grid
 from interp.study.results import Result
 from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
-from interp.verdicts.l4_intervention import (
+from interp.verdicts.levels.l4_intervention import (
     BEYOND,
     HELD_EQUAL,
     SHARING,

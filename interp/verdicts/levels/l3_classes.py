@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from interp.core.errors import NumericsError, SampleError, ShapeError
-from interp.verdicts.reliability import HALVES, of_halves
+from interp.verdicts.levels.reliability import HALVES, of_halves
 from interp.verdicts.wording import RELIABLE, Link, plural
 
 LEAST = {"class": 10, "run": 8}

@@ -8,11 +8,11 @@ import pytest
 from scipy import stats
 
 from interp.core.errors import NumericsError, SampleError, ShapeError
-from interp.verdicts.l1_mixtures import across_mixtures, rank_link
-from interp.verdicts.l2_runs import within_mixtures
-from interp.verdicts.l3_classes import among_classes, clustered, take_out
-from interp.verdicts.permuting import SPEARMAN, expected_reach, permuted_interval
-from interp.verdicts.reliability import gain, of_cells, of_halves
+from interp.verdicts.levels.l1_mixtures import across_mixtures, rank_link
+from interp.verdicts.levels.l2_runs import within_mixtures
+from interp.verdicts.levels.l3_classes import among_classes, clustered, take_out
+from interp.verdicts.levels.permuting import SPEARMAN, expected_reach, permuted_interval
+from interp.verdicts.levels.reliability import gain, of_cells, of_halves
 from tests.verdicts.made_studies import ClassWorld, World, reject
 
 

@@ -17,7 +17,15 @@ from interp.core.statistics.replication import mean_t
 from interp.core.statistics.resampling import holm
 from interp.core.tables import Table
 from interp.data.mixtures.settings import is_upper_bound
-from interp.verdicts.panels import LINK, NEEDED, RUN, Checkpoints, among, from_tables, unmeasured
+from interp.verdicts.levels.panels import (
+    LINK,
+    NEEDED,
+    RUN,
+    Checkpoints,
+    among,
+    from_tables,
+    unmeasured,
+)
 from interp.verdicts.wording import LEVELS, disagreement, judge_link, licence, said
 
 __all__ = ["Verdict", "from_tables", "verdict"]
@@ -111,7 +119,7 @@ def verdict(
         DataError: For missing columns, or two rows for one model and measure.
 
     Notes:
-        `interp.verdicts.across_checkpoints.from_tables` makes both frames from a study's tables.
+        `from_tables`, in the same module, makes both frames from a study's tables.
 
         L1 is Spearman's correlation of mixtures' means over domains and blocks, mixtures permuted.
         L2 is the slope over blocks with cell and fold effects taken out, divided by reliability,

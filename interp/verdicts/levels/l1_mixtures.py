@@ -15,8 +15,8 @@ from scipy import stats
 from interp.core.errors import SampleError, ShapeError
 from interp.core.seeds import rng
 from interp.core.statistics.resampling import permutation_p
-from interp.verdicts.permuting import SPEARMAN, permuted_interval
-from interp.verdicts.reliability import Panel, of_cells
+from interp.verdicts.levels.permuting import SPEARMAN, permuted_interval
+from interp.verdicts.levels.reliability import Panel, of_cells
 from interp.verdicts.wording import Link, plural
 
 LEAST = {"mixture": 8}

@@ -10,7 +10,7 @@ import pytest
 import interp
 from interp.core.errors import DataError, SpecificationError
 from interp.core.tables import COLUMNS
-from interp.verdicts.across_checkpoints import Verdict, from_tables, verdict
+from interp.verdicts.levels.across_checkpoints import Verdict, from_tables, verdict
 from interp.verdicts.wording import Link, disagreement, judge_link, licence
 from tests.verdicts.made_studies import ClassWorld, World
 

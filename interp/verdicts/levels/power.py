@@ -11,10 +11,10 @@ import numpy as np
 from scipy import stats
 
 from interp.core.seeds import rng
-from interp.verdicts.l1_mixtures import largest_rho, rank_link
-from interp.verdicts.l2_runs import LEAST
-from interp.verdicts.l3_classes import Within
-from interp.verdicts.permuting import SPEARMAN, expected_reach, score_ends
+from interp.verdicts.levels.l1_mixtures import largest_rho, rank_link
+from interp.verdicts.levels.l2_runs import LEAST
+from interp.verdicts.levels.l3_classes import Within
+from interp.verdicts.levels.permuting import SPEARMAN, expected_reach, score_ends
 from interp.verdicts.wording import RELIABLE, SMALL
 
 POWER, STUDIES = 0.8, 200

@@ -13,19 +13,19 @@ from interp.core.sites import BAND, LAST
 from interp.core.tables import stacked
 from interp.probes.geometry.contrasts import MEAN_DIFFERENCE
 from interp.verdicts.judging import judged_rows
-from interp.verdicts.l1_mixtures import across_mixtures, in_common, measured, mixture_means
-from interp.verdicts.l2_runs import BETTER, complete_blocks, within_mixtures
-from interp.verdicts.l2_runs import LEAST as LEAST_BLOCKS
-from interp.verdicts.l3_classes import LEAST as LEAST_CLASSES
-from interp.verdicts.l3_classes import among_classes, take_out
 from interp.verdicts.learned_models import asked_rows, learning, that_learned
-from interp.verdicts.power import (
+from interp.verdicts.levels.l1_mixtures import across_mixtures, in_common, measured, mixture_means
+from interp.verdicts.levels.l2_runs import BETTER, complete_blocks, within_mixtures
+from interp.verdicts.levels.l2_runs import LEAST as LEAST_BLOCKS
+from interp.verdicts.levels.l3_classes import LEAST as LEAST_CLASSES
+from interp.verdicts.levels.l3_classes import among_classes, take_out
+from interp.verdicts.levels.power import (
     blocks_for_reliability,
     blocks_needed,
     classes_to_decide,
     mixtures_needed,
 )
-from interp.verdicts.reliability import centred, gain
+from interp.verdicts.levels.reliability import centred, gain
 from interp.verdicts.rungs import RUNGS
 from interp.verdicts.wording import RELIABLE, Link
 
@@ -68,7 +68,7 @@ class Checkpoints:
         values = self.own.set_index(RUN)[column].reindex(keys)
         return values.to_numpy(dtype=float).reshape(shape)
 
-    def across(self) -> list[dict[str, object]]:
+    def across(self) -> list[dict[str, Any]]:
         """L1, and L1 with the accuracy of seen classes held constant."""
         if not self.mixtures:
             return [_unanswered("L1")]
@@ -86,7 +86,7 @@ class Checkpoints:
             for adjusted, given in self._adjustments()
         ]
 
-    def within(self) -> list[dict[str, object]]:
+    def within(self) -> list[dict[str, Any]]:
         """L2, and L2 with the accuracy of seen classes held constant."""
         if not self.mixtures:
             return [_unanswered("L2")]
@@ -290,9 +290,7 @@ def from_tables(frames: Frames, *, natural: str = "real") -> tuple[pd.DataFrame,
         )  # fmt: skip
     frames = {name: _plain(frame) for name, frame in frames.items()}
     shared = _sharing(frames, natural)
-    runs = shared.merge(_accuracies(frames["accuracy"], natural), on=RUN, how="inner")
-    if "exposure_classes" in frames:
-        runs = runs.merge(_exposure(frames["exposure_classes"]), on=RUN, how="left")
+    runs = shared.merge(asked_accuracies(frames, natural), on=RUN, how="inner")
     told = learning(frames["accuracy"], frames.get("mixtures"), natural=natural)
     silent = runs.index.difference(that_learned(runs, told).index)
     given = [name for name in runs if name.startswith(("index", "half_"))]
@@ -314,7 +312,7 @@ def _sharing(frames: Frames, natural: str) -> pd.DataFrame:
     judged = frames["rungs"] if "rungs" in frames else judged_rows(frames)
     parts = [judged[judged["rung"].isin(LINKED) & (judged["band"] == "middle")]]
     if "directions" in frames:
-        own = _in_band(frames["directions"])
+        own = in_band(frames["directions"])
         parts.append(own[own["measure"] == MEAN_DIFFERENCE].assign(rung="R3"))
     rows = stacked([part for part in parts if len(part)] or parts[:1])
     measured = ["index", "index_low", "index_high", "index_error"]
@@ -341,7 +339,7 @@ def _with_halves(found: pd.DataFrame, frames: Frames, natural: str) -> pd.DataFr
     if "half_1" in frames.get("directions", ()):
         rows = _of_pair(frames["directions"], natural)
         rows = rows[rows["control"] == ""] if "control" in rows else rows
-        halves = _in_band(rows)
+        halves = in_band(rows)
     elif "half_1" in frames.get("class_sharing", ()):  # of mean differences, over seen classes
         table = frames["class_sharing"]
         halves = table[table["class_set"] == "seen"].assign(measure=MEAN_DIFFERENCE)
@@ -352,7 +350,7 @@ def _with_halves(found: pd.DataFrame, frames: Frames, natural: str) -> pd.DataFr
     return found.merge(means, on=key, how="left")
 
 
-def _in_band(rows: pd.DataFrame) -> pd.DataFrame:
+def in_band(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of the middle layers, never of the final embedding."""
     deep = rows["depth"].between(BAND[0] - 1e-9, BAND[1] + 1e-9)
     return rows[deep & (rows["site"] != LAST)]
@@ -364,9 +362,9 @@ def _of_pair(rows: pd.DataFrame, natural: str) -> pd.DataFrame:
     return rows[np.array([{a, b} == {natural, test} for a, b, test in ends], dtype=bool)]
 
 
-def _accuracies(accuracy: pd.DataFrame, natural: str) -> pd.DataFrame:
-    """Accuracy of every trained model on the questions that a verdict asks."""
-    rows = asked_rows(accuracy)
+def asked_accuracies(frames: Frames, natural: str) -> pd.DataFrame:
+    """Accuracy of every trained model on the questions that a verdict asks, and its exposure."""
+    rows = asked_rows(_plain(frames["accuracy"]))
     if "n_runs" in rows:
         rows = rows[rows["n_runs"] == 1]
     here, held = rows["domain"] == rows["test_domain"], rows["class_set"] == "held-out"
@@ -380,6 +378,9 @@ def _accuracies(accuracy: pd.DataFrame, natural: str) -> pd.DataFrame:
     ):
         other = rows[which][[*RUN, "value"]].rename(columns={"value": name})
         found = found.merge(other, on=RUN, how="left")
+    if "exposure_classes" in frames:
+        exposed = _exposure(_plain(frames["exposure_classes"]))
+        found = found.merge(exposed, on=RUN, how="left")
     return found
 
 

@@ -1,0 +1,123 @@
+"""Linear factors: whether effects of class and domain add up, and foretell classes held out."""
+
+from functools import partial
+from typing import Any
+
+from interp import probes
+from interp.core.declarations.figures import (
+    LINES,
+    PAIR,
+    PERMUTED,
+    TEST_DOMAIN,
+    ZERO,
+    AxisSpec,
+    ChoiceSpec,
+    FigureSpec,
+    GistSpec,
+    Look,
+    SectionSpec,
+)
+from interp.core.declarations.measures import EVERY_KIND, MeasureSpec
+from interp.measures.opened import Frames, OpenedModel
+from interp.probes.geometry.linearity_and_rank import CLASS_RANK, DOMAIN_RANK, LINEARITY, WHITENED
+
+LINEAR = FigureSpec(
+    "linear-factors",
+    "Do effects of class and domain add up?",
+    "depth",
+    ("linear_factors",),
+    method="Means of each class in each domain are split into a class effect, a domain effect and "
+    "what only both together give.",
+    null="Linearity: classes permuted within each domain. Rank: random effects, of the pictures' "
+    "variation within a class and domain.",
+    caption=f"{LINES} Linearity is 1 where every class has one effect in all domains. A rank of r "
+    "is that of r equally strong directions.",
+    alt="Lines over depth for {names}",
+    subjects="pairs",
+    choices=(
+        TEST_DOMAIN,
+        ChoiceSpec(
+            "Number",
+            looks=[
+                Look("linearity, in units of the spread within cells", {"measure": WHITENED}),
+                Look("linearity", {"measure": LINEARITY}),
+                Look("effective rank of class effects", {"measure": CLASS_RANK}),
+                Look("effective rank of domain effects", {"measure": DOMAIN_RANK}),
+            ],
+        ),
+    ),
+    y=AxisSpec("share of variance, or number of directions", from_zero=True),
+)
+
+COMPOSED = FigureSpec(
+    "composition",
+    "Held-out classes where both effects would put them",
+    "depth",
+    ("composition",),
+    method="A picture of a held-out class gets the class whose natural mean, moved by the domain's "
+    "effect on seen classes, lies nearest.",
+    null=PERMUTED,
+    caption=f"{LINES} Accuracy among all classes; the ceiling takes each class's own mean in the "
+    "domain, which no model was trained on.",
+    alt="Lines over depth for {names}",
+    subjects="pairs",
+    ends=PAIR,
+    choices=(TEST_DOMAIN,),
+    y=AxisSpec("balanced accuracy, held-out classes", percent=True, from_zero=True),
+    lines=ZERO,
+)
+
+FACTORS = SectionSpec(
+    "linear-factors",
+    "Linear factors",
+    "Compositional generalization needs class and domain effects that add up, along few and "
+    "orthogonal directions (Uselis et al. 2026). Linearity = (class + domain) / all variance "
+    "between cells; rank = (tr S)² / tr S² of effects; halves by other artists, so noise adds "
+    "nothing. Orthogonality is under “What the layers hold”.",
+    (LINEAR, COMPOSED),
+    note="Whether this foretells accuracy better than sharing does is under “Does generalization "
+    "go with sharing?”.",
+    optional=("linear_factors", "composition"),
+    gist=GistSpec(
+        "linear_factors",
+        "In the middle layers class and domain effects that add up make up {range} of the variance "
+        "between cells.",
+        {"measure": WHITENED},
+        form="percent",
+        middle=True,
+    ),
+    also="additive compositional orthogonal rank linearity",
+)
+
+
+def measure(opened: OpenedModel) -> Frames:
+    """The tables `linear_factors`, of all domains, and `composition`, of the pair.
+
+    Classes are composed on pictures apart from those that accuracy is measured on, where there are
+    any.
+    """
+    analysis = opened.analysis
+    options: dict[str, Any] = {
+        "n_splits": analysis.n_splits,
+        "n_permutations": analysis.n_permutations,
+        "seed": opened.subject.seed,
+        "control": opened.subject.control,
+    }
+    made = {"linear_factors": [partial(probes.linear_factors, opened.features, **options)]}
+    apart = opened.features_apart
+    if apart is not None and opened.held_out:
+        held = [name for name in opened.held_out if name in set(apart.frame["label"])]
+        made["composition"] = [partial(probes.composition, apart, opened.pair, held, **options)]
+    return opened.filed(made)
+
+
+MEASURE = MeasureSpec(
+    "linear-factors",
+    measure,
+    tables=("linear_factors", "composition"),
+    evidence=("linear_factors", "composition"),
+    of=EVERY_KIND,
+    option="representation",
+    seconds=5.0,
+    sections=(FACTORS,),
+)

@@ -1,0 +1,1 @@
+"""The verdict across checkpoints: four levels of evidence, never pooled, and their rivals."""
