@@ -88,7 +88,8 @@ def run_command(
     checkpoint: Annotated[
         str,
         typer.Option(
-            help="One model, without training: a file, open_clip name, hf-hub:… or local-dir:…."
+            help="One model, without training: a file, open_clip name, hf-hub:…, local-dir:…, "
+            "timm:… or torchvision:…."
         ),
     ] = "",
     images: Annotated[str, typer.Option(help="domain/class/*.jpg for --checkpoint.")] = "",

@@ -28,6 +28,9 @@ from .evaluation.overview import evaluate as evaluate
 from .evaluation.predictions import Question as Question
 from .evaluation.predictions import ask as ask
 from .evaluation.seen_unseen import tradeoff as tradeoff
+from .loading.encoders import Encoder as Encoder
+from .loading.encoders import load_encoder as load_encoder
+from .loading.encoders import taught_head as taught_head
 from .loading.load import load_clip as load_clip
 from .loading.presets import PRESETS as PRESETS
 from .loading.presets import write_model_folder as write_model_folder

@@ -15,7 +15,7 @@ from interp.core.faces.doors import door
 from interp.core.runs.batching import Batching
 from interp.core.tower import Tower, part
 
-FEATURES = ("d_model", "d_mlp", "d_head", "d_embed", "channel")
+FEATURES = ("d_model", "d_mlp", "d_head", "d_embed", "channel", "feature")
 """The axes along which a subspace may lie."""
 
 

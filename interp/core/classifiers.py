@@ -1,7 +1,7 @@
 """Classes as directions in the embedding: the one classifier that every function takes."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from scipy.stats import binomtest
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import linear, normalize
 
 from interp.core.errors import AlikeError, DataError, NumericsError, ShapeError, check_known, listed
 from interp.core.faces.doors import check_fields, door
@@ -95,6 +95,12 @@ class Classifier:
 
     def cosine(self, embedding: Float[Tensor, "batch d_embed"]) -> Float[Tensor, "batch class"]:
         """Cosine of every embedding with every class."""
+        self.check_width(embedding)
+        classes = self.embeddings.to(embedding)
+        return normalize(embedding, dim=-1) @ normalize(classes, dim=-1).T
+
+    def check_width(self, embedding: Tensor) -> None:
+        """Refuse embeddings that are not as wide as the classes."""
         width = self.embeddings.shape[1]
         if not isinstance(embedding, Tensor) or embedding.shape[-1:] != (width,):
             given = getattr(embedding, "shape", None)
@@ -104,8 +110,6 @@ class Classifier:
                 f"a tensor of shape (batch, {width})",
                 "pass what the classifier's own model makes of pictures",
             )
-        classes = self.embeddings.to(embedding)
-        return normalize(embedding, dim=-1) @ normalize(classes, dim=-1).T
 
     def logits(self, embedding: Float[Tensor, "batch d_embed"]) -> Float[Tensor, "batch class"]:
         """Scaled cosine of every embedding with every class."""
@@ -242,3 +246,67 @@ class Classifier:
                 "check the class embeddings and the tower's output",
             )
         return replace(self, scale=self.scale / spread)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LinearClassifier(Classifier):
+    """Classes as directions with an offset each, scored by a product.
+
+    `logit[c] = scale * (embedding . embeddings[c] + bias[c])`.
+
+    Args:
+        embeddings: A direction per class, `class d_embed`.
+        names: The class names, in the same order.
+        scale: A factor of all logits.
+        bias: An offset per class, `class`.
+
+    Raises:
+        ShapeError: If there is not one direction and one offset per name.
+        DataError: Without a name, or with a name twice.
+        NumericsError: For directions with NaN or infinity.
+
+    Notes:
+        What models without text are asked with: heads that were trained with them, or taught from
+        pictures afterwards. Every function that asks for a classifier takes it.
+
+    >>> head = LinearClassifier(torch.eye(2), ("cat", "dog"), bias=torch.tensor([0.5, 0.0]))
+    >>> head(torch.tensor([[0.0, 3.0]])).tolist()
+    [[0.5, 3.0]]
+    """
+
+    bias: Tensor = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bias.shape != (len(self.names),):
+            raise ShapeError(
+                f"score against {len(self.names)} classes",
+                f"offsets of shape {tuple(self.bias.shape)}",
+                f"({len(self.names)},)",
+                "give one per class name",
+            )
+
+    def logits(self, embedding: Float[Tensor, "batch d_embed"]) -> Float[Tensor, "batch class"]:
+        """Product of every embedding with every class, and its offset, scaled."""
+        self.check_width(embedding)
+        return self.scale * linear(
+            embedding, self.embeddings.to(embedding), self.bias.to(embedding)
+        )
+
+    def of(self, names: Sequence[str]) -> "LinearClassifier":
+        """The same for some of the classes.
+
+        Args:
+            names: The classes wanted.
+
+        Returns:
+            A classifier that chooses among them.
+
+        Raises:
+            DataError: For a class that it does not know.
+        """
+        check_known("choose among classes", "class", list(names), self.names)
+        rows = [list(self.names).index(name) for name in names]
+        return replace(
+            self, embeddings=self.embeddings[rows], names=tuple(names), bias=self.bias[rows]
+        )

@@ -15,7 +15,7 @@ from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.core.tables import Table
 from interp.core.tower import Tower
 from interp.measures.catalogue.mechanisms import PER_HALF, Seen, crossing
-from interp.measures.subjects import STREAM, present
+from interp.measures.known_sites import present, stream_sites
 from interp.probes import collect, directions, factorisation, similarity, transfer
 from interp.verdicts.judging import WHOLE, judged_rows, ladder_rows
 from interp.verdicts.rungs import RUNGS
@@ -75,7 +75,7 @@ def ladder(
     domains: Sequence[str],
     classifier: Classifier,
     preprocess: Preprocess,
-    sites: Sequence[str] = STREAM,
+    sites: Sequence[str] | None = None,
     pool: str = "mean",
     n: int = PER_HALF,
     **resampling: Unpack[ResamplingKeywords],
@@ -89,7 +89,8 @@ def ladder(
         domains: Two or more domains.
         classifier: The classes.
         preprocess: From a picture to the tower's input.
-        sites: Names or patterns that rungs R1 to R3 read; those that the tower has are used.
+        sites: Names or patterns that rungs R1 to R3 read; those that the tower has are used. None
+            takes what its blocks hand on, and the embedding.
         pool: How an activation becomes a vector, as in `interp.probes.collect`.
         n: Pictures of each class, in each half of a domain's artists, that circuits are found on;
             at most so many.
@@ -149,7 +150,7 @@ def ladder(
         )
     of_classes = images[images.label.isin(classifier.class_names).to_numpy()]
     chosen = of_classes[of_classes.domain.isin(list(domains)).to_numpy()]
-    names = present(tower, sites)
+    names = stream_sites(tower) if sites is None else present(tower, sites)
     read = collect(tower, chosen, names, preprocess=preprocess, pool=pool)
     counted: dict[str, Any] = {"n_permutations": given.n_permutations, "seed": given.seed}
     split = {"n_splits": given.n_splits, **counted}

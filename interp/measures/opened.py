@@ -12,8 +12,9 @@ from interp.core.images import ImageTable
 from interp.core.progress import say
 from interp.core.sites import BAND, LAST
 from interp.core.tables import Table, stacked
+from interp.measures.known_sites import present
 from interp.measures.options import AnalysisSpec
-from interp.measures.subjects import Subject, present, stream_features
+from interp.measures.subjects import Subject, stream_features
 
 if TYPE_CHECKING:
     from interp.probes import Features

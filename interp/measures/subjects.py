@@ -9,39 +9,11 @@ import pandas as pd
 
 from interp import models, probes
 from interp.core.classifiers import Classifier
-from interp.core.errors import InterpError
 from interp.core.images import ImageTable
 from interp.core.progress import say
-from interp.core.sites import find_sites
 from interp.core.tables import Table
-from interp.core.tower import Tower
 from interp.data.mixtures.templates import PAPER, PROMPT_SETS, fill, prompts
-
-STREAM = (
-    "stem.hook_pool",
-    "layer*.*.hook_resid_post",
-    "blocks.*.hook_resid_post",
-    "hook_embedding",
-)
-"""The stream through a tower, stage by stage, and the embedding at its end."""
-
-
-def present(tower: Tower, patterns: Sequence[str]) -> list[str]:
-    """The sites of a tower that any of the patterns names, in tower order; patterns may be absent.
-
-    >>> from interp.circuits import Chain
-    >>> import torch
-    >>> present(Chain([torch.nn.Identity()]), ["blocks.*.hook_resid_pre", "layer*.*.hook_out"])
-    ['blocks.0.hook_resid_pre']
-    """
-    found: set[str] = set()
-    for pattern in patterns:
-        try:
-            found.update(find_sites(pattern, tower.sites))
-        except InterpError:
-            continue
-    return [site for site in tower.sites if site in found]
-
+from interp.measures.known_sites import stream_sites
 
 PICTURES_PER_CELL = 24
 """At most so many pictures of a class and domain are run again under an intervention."""
@@ -116,7 +88,7 @@ class PromptSet:
 def stream_features(subject: Subject, images: ImageTable) -> "probes.Features":
     """Pooled activations of the stream, one pass over the pictures."""
     tower = subject.clip.visual
-    return probes.collect(tower, images, present(tower, STREAM), preprocess=subject.clip.preprocess)
+    return probes.collect(tower, images, stream_sites(tower), preprocess=subject.clip.preprocess)
 
 
 def neutral_classifier(

@@ -38,7 +38,7 @@ from interp.core.sites import find_sites
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.core.tables import Table
 from interp.core.tower import Tower
-from interp.measures.catalogue.mechanisms import BATCH, OTHERS, PER_HALF, REDRAWS, UNITS, Seen
+from interp.measures.catalogue.mechanisms import BATCH, OTHERS, PER_HALF, REDRAWS, Seen
 from interp.measures.choices import (
     ANOTHER_CLASS,
     ASKED,
@@ -51,7 +51,7 @@ from interp.measures.choices import (
     warnings_of,
     ways_among,
 )
-from interp.measures.subjects import present
+from interp.measures.known_sites import UNITS, unit_sites
 from interp.verdicts.judging import judged_rows, ladder_rows
 from interp.verdicts.rungs import RUNGS
 from interp.verdicts.votes import agreement_with_usual
@@ -62,7 +62,7 @@ N_WAYS = 24
 USUAL_SHARE = 0.1
 """The share of parts by which the ladder compares them (R5)."""
 
-AXES = ("d_mlp", "head", "channel")
+AXES = ("d_mlp", "head", "channel", "feature")
 """Axes of units, the first that a site has: neurons, heads, channels."""
 
 REFUSALS = (AlikeError, NumericsError, ShapeError, SiteError, SpecificationError)
@@ -333,7 +333,8 @@ def _counted(rows: pd.DataFrame, times: float) -> tuple[pd.DataFrame, dict[str, 
 def units_of(seen: Seen, sites: Sequence[str] | None) -> list[Units]:
     """The units that circuits are made of, a cut for each kind: those named, or the ladder's."""
     tower = seen.tower
-    names = present(tower, list(UNITS)) if sites is None else find_sites(list(sites), tower.sites)
+    known = [site for own in unit_sites(tower).values() for site in own]
+    names = known if sites is None else find_sites(list(sites), tower.sites)
     if not names:
         raise SpecificationError(
             ASKED, f"a {type(tower).__name__} with none of {listed(UNITS)}",

@@ -28,7 +28,8 @@ NUMBERS = {
 WHOLE = "whole tower"
 BAND_NAMES = {"early": "early third", "middle": "middle third", "late": "late third", "": WHOLE}
 BAND_DEPTHS = {name: (low + high) / 2 for name, (low, high) in BANDS.items()}
-LEVELS = {"channel": "channels", "d_mlp": "neurons", "edge": "edges", "head": "heads"}
+LEVELS = {"channel": "channels", "d_mlp": "neurons", "feature": "neurons", "edge": "edges",
+          "head": "heads"}  # fmt: skip
 MODEL = ["setting", "test_domain", "seed", "control"]
 """Columns that tell models apart."""
 

@@ -308,22 +308,24 @@ def foretelling_table(result: LoadedResult) -> list[WordTable]:
     if rows.empty:
         return []
     rows = rows.sort_values(["level", "foretold"], ascending=[True, False], kind="stable")
-    body = []
-    for _, row in rows.iterrows():
-        known = math.isfinite(row["value"])
-        ends = f" ({number(row['low'])} to {number(row['high'])})" if known else ""
-        body.append(
-            [
-                f"{row['level']} {plain(row['predictor'])}",
-                row["predictor_kind"],
-                f"{number(row['value'])}{ends}" if known else MISSING,
-                number(row["p_adjusted"], 3),
-                *(percent(row[name]) if math.isfinite(row[name]) else MISSING
-                  for name in ("foretold", "beyond_seen")),
-                f"{row['n_units']:.0f} {plural(row['unit'], row['n_units'])}",
-                row["reason"] or MISSING,
-            ]
-        )  # fmt: skip
+    known = rows["value"].notna()
+    body = [
+        [
+            f"{row['level']} {plain(row['predictor'])}",
+            row["predictor_kind"],
+            f"{number(row['value'])} ({number(row['low'])} to {number(row['high'])})",
+            number(row["p_adjusted"], 3),
+            *(
+                percent(row[name]) if math.isfinite(row[name]) else MISSING
+                for name in ("foretold", "beyond_seen")
+            ),
+            f"{row['n_units']:.0f} {plural(row['unit'], row['n_units'])}",
+            row["reason"] or MISSING,
+        ]
+        for _, row in rows[known].iterrows()
+    ]
+    for (level, why), own in rows[~known].groupby(["level", "reason"], sort=False):
+        body.append([f"{level} {len(own)} predictors", *[MISSING] * 6, why])
     head = ("", "Kind", "Correlation", "p (B. and H.)", "Foretold in left-out mixtures",
             "Beyond seen accuracy", "n", "Why not")  # fmt: skip
     return [

@@ -191,11 +191,11 @@ def cost_of_model(
     opening either raises, and for domains that cannot be compared.
     """
     from interp.data import open_images
-    from interp.models.loading.load import load_clip
+    from interp.models.loading.encoders import load_any
 
     pictures = open_images(images)
     compared_domains(pictures, domains)
-    clip = load_clip(checkpoint, model=architecture, device=device)
+    clip = load_any(checkpoint, model=architecture, device=device)
     forward = _forward(clip, pictures[: min(8, len(pictures))])
     share = min(1.0, len(pictures) / PICTURES)
     minutes = ((len(pictures) + FORWARDS * share) * forward + STATISTICS * share) / 60
@@ -212,7 +212,7 @@ def _forward(clip: Any, pictures: Any) -> float:
     """Seconds that a picture takes, after a first run that warms up."""
     import torch
 
-    batch = pictures.tensors(clip.preprocess).to(next(clip.model.parameters()).device)
+    batch = pictures.tensors(clip.preprocess).to(next(clip.visual.source.parameters()).device)
     with torch.no_grad():
         clip.visual(batch)
         start = time.perf_counter()

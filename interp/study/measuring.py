@@ -50,7 +50,7 @@ class Model:
     @property
     def kind(self) -> str:
         """Which measures it can be asked: trained, untrained or supervised."""
-        return SUPERVISED if self.supervised else UNTRAINED if self.control else TRAINED
+        return UNTRAINED if self.control else SUPERVISED if self.supervised else TRAINED
 
     @property
     def place(self) -> dict[str, Any]:
@@ -150,10 +150,12 @@ class Measurement:
 
         from interp.measures.opened import OpenedModel
         from interp.measures.subjects import Subject
-        from interp.models import load_classifier, load_clip
+        from interp.models.loading.encoders import Encoder, load_any
 
-        load = load_classifier if self.model.supervised else load_clip
-        clip = load(self.model.checkpoint, model=self.model.architecture, device=self.device)
+        model = self.model
+        clip = load_any(model.checkpoint, model=model.architecture, device=self.device)
+        if isinstance(clip, Encoder):
+            clip = clip.teach(self.images.select(split="train", domain=self.pair[0]))
         # convolutions take three quarters of the time so; sums add up in another order
         clip.visual.source.to(memory_format=torch.channels_last)
         return OpenedModel(

@@ -12,6 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from interp.core.artists import artist_sides
 from interp.core.errors import listed
 from interp.core.images import ImageTable
 from interp.core.parallel import which_device
@@ -215,6 +218,7 @@ class Study:
             name: frame[frame["architecture"] == own[0].training.name].reset_index(drop=True)
             for name, frame in frames.items()
         }
+        part = {name: frame for name, frame in part.items() if len(frame)}  # a twin has no captions
         spec = self.specification
         arms = (
             intervene(part, spec.intervention, natural=spec.mixtures.natural)
@@ -365,6 +369,30 @@ class Clock:
         self.seconds[self._name] = round(time.monotonic() - self._start, 1)
 
 
+def with_pictures_to_learn_from(images: ImageTable, natural: str, *, seed: int) -> ImageTable:
+    """Mark the natural pictures of half of the artists as those that an encoder learns classes by.
+
+    Pictures of the same drawings in other domains are left out, where drawings are known, so that
+    nothing is asked of a drawing that was learned from.
+    """
+    frame = images.frame
+    learned = (artist_sides(frame, seed=seed) == 0) & (frame["domain"] == natural).to_numpy()
+    kept = np.ones(len(frame), dtype=bool)
+    if "drawing" in frame:
+        known = set(frame["drawing"][learned].dropna())
+        kept = learned | ~frame["drawing"].isin(list(known)).to_numpy()
+    marked = images.with_frame(frame.assign(split=np.where(learned, "train", "test")))
+    return marked[kept]
+
+
+def _learned(images: ImageTable, natural: str) -> dict[str, str]:
+    n = len(images.select(split="train", domain=natural))
+    return {
+        "classes": f"there is no text: the nearest class mean of {n} pictures in {natural}, by "
+        "half of the artists; the other half's are asked about"
+    }
+
+
 def examine(
     checkpoint: str | Path,
     images_folder: str | Path,
@@ -380,10 +408,13 @@ def examine(
     """Measure one model, without training, on pictures laid out as `domain/class/*`.
 
     Args:
-        checkpoint: What `interp.load_clip` opens: a file, an open_clip name, `hf-hub:...`.
+        checkpoint: What `interp.load_clip` opens: a file, an open_clip name, `hf-hub:...`; or an
+            encoder without text, `timm:NAME` or `torchvision:NAME`, which learns the classes from
+            half of the artists' natural pictures.
         images_folder: The pictures; all of them serve.
         out: Folder for the result and its page.
-        architecture: Architecture of a checkpoint whose run does not say it.
+        architecture: Architecture of a checkpoint whose run does not say it; `timm:NAME` and
+            `torchvision:NAME` as well.
         domains: The natural domain and the one to compare it with; by default `real` (or the
             first) and the next.
         analysis: What is measured, and how often, as in a study's `[analysis]`. Unless its `pairs`
@@ -405,12 +436,19 @@ def examine(
     ...
     interp.core.errors.DataError: Cannot read pictures from no such folder: ... Check the path.
     """
+    from interp.models.loading.encoders import is_encoder
+
     folder, clock, where = writable(Path(out), purpose="the study"), Clock(), which_device(device)
     with clock("pictures"):
         images = open_images(images_folder, seed=seed)
     pair = compared_domains(images, domains)
     everything = images.with_frame(images.frame.assign(split="test"))
-    model = Model(Path(checkpoint), "", pair[1], seed, architecture=architecture)
+    without_text = is_encoder(checkpoint, architecture)
+    if without_text:
+        everything = with_pictures_to_learn_from(everything, pair[0], seed=seed)
+    model = Model(
+        Path(checkpoint), "", pair[1], seed, architecture=architecture, supervised=without_text
+    )
     asked = (
         AnalysisSpec(**analysis) if isinstance(analysis, Mapping) else analysis or AnalysisSpec()
     )
@@ -434,7 +472,8 @@ def examine(
         "question": question(pair[1:]),
         "command": command or "interp.examine(...)",
         "held_out": [],
-        "specification": {"checkpoint": str(checkpoint), "domains": list(pair), "seed": seed},
+        "specification": {"checkpoint": str(checkpoint), "domains": list(pair), "seed": seed}
+        | (_learned(everything, pair[0]) if without_text else {}),
         "spec_hash": fingerprint(
             str(checkpoint), architecture, pair, asked, seed, images.fingerprint, BARS
         ),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,32 +15,26 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from interp.core.classifiers import LinearClassifier
 from interp.core.errors import CheckpointError, check_known
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable
+from interp.core.tables import Table
 from interp.models.clip import Clip
 from interp.models.loading.checkpoints import check_finite, fill, read_classes, read_weights
 from interp.models.towers.hooked import HookedTower
 
 
-@dataclass(frozen=True)
-class LinearHead:
+@dataclass(frozen=True, eq=False, repr=False)
+class LinearHead(LinearClassifier):
     """The trained head, called on embeddings to give the logits of the classes.
 
-    logits = W relu(embedding) + b.
-
-    Args:
-        class_names: The classes, in the order of the logits.
-        weight: W, `classes d_embed`.
-        bias: b, `classes`.
+    `logit[c] = scale * (relu(embedding) . embeddings[c] + bias[c])`.
     """
 
-    class_names: tuple[str, ...]
-    weight: Float[Tensor, "classes d_embed"]
-    bias: Float[Tensor, " classes"]
-
-    def __call__(self, embedding: Float[Tensor, "batch d_embed"]) -> Float[Tensor, "batch classes"]:
-        return F.linear(F.relu(embedding), self.weight.to(embedding), self.bias.to(embedding))
+    def logits(self, embedding: Float[Tensor, "batch d_embed"]) -> Float[Tensor, "batch class"]:
+        """The logits, of embeddings before the ReLU."""
+        return super().logits(F.relu(embedding))
 
 
 class SupervisedModel:
@@ -71,6 +66,20 @@ class SupervisedModel:
         """The classes in the order of the logits."""
         return self.head.class_names
 
+    def certify(self, **options: Any) -> Table:
+        """Compare the image tower with open_clip's, site by site; see `interp.models.certify`.
+
+        Args:
+            **options: Options of `interp.models.certify`.
+
+        Returns:
+            One row per site and check.
+        """
+        from interp.models.certificate.checks import certify
+
+        facts = {"architecture": self._clip.architecture}
+        return Table("certificate", certify(self.visual, **options), facts)
+
     @property
     def preprocess(self) -> Callable[[Image.Image], Tensor]:
         """The transform of a picture to `channel row column`."""
@@ -88,7 +97,9 @@ class SupervisedModel:
         """
         return self._clip.embed(images, batch_size=batch_size)
 
-    def zero_shot(self, class_names: Sequence[str], templates: Sequence[object] = ()) -> LinearHead:
+    def zero_shot(
+        self, class_names: Sequence[str], templates: Sequence[object] = ()
+    ) -> LinearClassifier:
         """The head's rows for some of its classes.
 
         Args:
@@ -102,8 +113,7 @@ class SupervisedModel:
             CheckpointError: For a class that it was not trained on.
         """
         check_known("classify", "class", class_names, self.class_names, CheckpointError)
-        rows = [self.class_names.index(name) for name in class_names]
-        return LinearHead(tuple(class_names), self.head.weight[rows], self.head.bias[rows])
+        return self.head.of(class_names)
 
 
 @door
@@ -156,5 +166,5 @@ def load_classifier(
     fill(clip_model.visual, tower, source, architecture)  # type: ignore[arg-type]
     check_finite(clip_model, str(source))
     clip_model.eval().to(device=device, dtype=dtype)
-    head = LinearHead(tuple(classes), weights["head.weight"], weights["head.bias"])
+    head = LinearHead(weights["head.weight"], tuple(classes), bias=weights["head.bias"])
     return SupervisedModel(Clip(clip_model, architecture), head)

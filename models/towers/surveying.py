@@ -77,6 +77,49 @@ def survey(
     return Survey(sites, shape, _unreachable(source, calls, few, foreign))
 
 
+def repeated_modules(source: nn.Module) -> list[str]:
+    """The paths of a module's blocks: neighbours of one class, each of several parts, outermost.
+
+    A class counts where it stands at least twice in the whole, so that a stage of one block has it
+    too.
+
+    >>> block = lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    >>> repeated_modules(nn.Sequential(nn.Linear(3, 4), nn.Sequential(block(), block()), block()))
+    ['1.0', '1.1', '2']
+    """
+    known = {
+        path: (type(module), type(next(iter(module.children()))))
+        for path, module in source.named_modules()
+        if path and len(list(module.children())) > 1 and not _holds_blocks(module)
+    }
+    kinds = Counter(known.values())
+    blocks: list[str] = []
+    for path, kind in known.items():
+        within = [other for other, its in known.items() if its == kind and _inside(other, [path])]
+        if kinds[kind] > 1 and not within and not _inside(path, blocks):
+            blocks.append(path)
+    return blocks
+
+
+def _inside(path: str, others: Sequence[str]) -> bool:
+    return path.startswith(tuple(f"{other}." for other in others))
+
+
+def _holds_blocks(module: nn.Module) -> bool:
+    """Whether a module is a row of blocks, or a stage that has one: no block itself."""
+    return any(_alike(each) for each in (module, *module.children()))
+
+
+def _alike(module: nn.Module) -> bool:
+    """Whether its parts are several, of one class, and have parts themselves."""
+    parts = list(module.children())
+    return (
+        len(parts) > 1
+        and len({type(part) for part in parts}) == 1
+        and any(len(list(part.children())) > 1 for part in parts)
+    )
+
+
 def _name(place: Place, calls: Counter[str]) -> str:
     number = f"#{place.call}" if calls[place.path] > 1 else ""
     return f"{place.path}{number}{'.input' if place.end == 'input' else ''}"

@@ -13,7 +13,7 @@ from interp.core.errors import ShapeError, SiteError, SpecificationError, listed
 from interp.core.sites import Site
 from interp.models.towers.checked_hooks import HookRequest, ListeningPoint, Names, with_hooks
 from interp.models.towers.hooked import HookedTower
-from interp.models.towers.surveying import Survey, TracedSite, survey
+from interp.models.towers.surveying import Survey, TracedSite, repeated_modules, survey
 from interp.models.towers.text import check_tokens
 from interp.models.towers.tracing import Net, first_tensor, with_first_tensor
 from interp.models.towers.vit import check_pictures
@@ -264,6 +264,32 @@ class TracedTower(HookedTower):
                     "name all of them, each by a word of its own",
                 )
             self._given_axes[site] = words
+
+    @cached_property
+    def block_sites(self) -> tuple[str, ...]:
+        """The sites that its repeated modules hand on, in order: the blocks.
+
+        >>> block = lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        >>> net = nn.Sequential(block(), block(), nn.Linear(4, 2))
+        >>> TracedTower(net, torch.zeros(1, 4)).block_sites
+        ('0', '1')
+        """
+        paths = set(repeated_modules(self.source))
+        return tuple(site for site in self._survey.sites if site in paths)
+
+    @cached_property
+    def activation_sites(self) -> tuple[str, ...]:
+        """The sites behind activation functions within its blocks."""
+        kinds = {name: type(module) for name, module in self.source.named_modules()}
+        inside = tuple(f"{block}." for block in self.block_sites)
+        return tuple(
+            site
+            for site, traced in self._survey.sites.items()
+            if traced.place.end == "output"
+            and site.startswith(inside)
+            and kinds[traced.place.path].__module__ == "torch.nn.modules.activation"
+            and kinds[traced.place.path] is not nn.MultiheadAttention
+        )
 
     def layer(self, site: str | Site) -> int:
         """The layer of a site: -1, before the chain, or 0 for the embedding behind it."""

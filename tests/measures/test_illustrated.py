@@ -13,7 +13,8 @@ from interp.core.images import ImageTable
 from interp.data.mixtures.templates import fill, prompts
 from interp.measures.catalogue.patched_sites import PATCHED, across_domains
 from interp.measures.illustrated import SIDE, middle, moved, pictured
-from interp.measures.subjects import Subject, neutral_classifier, present
+from interp.measures.known_sites import present
+from interp.measures.subjects import Subject, neutral_classifier
 from interp.models.loading.load import load_clip
 from interp.models.loading.presets import write_model_folder
 from interp.study.results import contact_sheets

@@ -21,6 +21,8 @@ TRAINED, UNTRAINED, SUPERVISED = "trained", "untrained", "supervised"
 """Kinds of models: a trained CLIP, the same before training, a classifier without text."""
 
 EVERY_KIND = (TRAINED, UNTRAINED, SUPERVISED)
+WITHOUT_TEXT = (TRAINED, SUPERVISED)
+"""What is asked of trained models, whether or not they have a text tower."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class MeasureSpec:
     tables: Sequence[str]
     seconds: float
     evidence: Sequence[str] = ()
-    of: Sequence[str] = (TRAINED,)
+    of: Sequence[str] = WITHOUT_TEXT
     option: str = ""
     by_name: bool = False
     columns: Mapping[str, Column] = field(default_factory=dict)

@@ -36,7 +36,7 @@ from interp.core.declarations.figures import (
     SectionSpec,
     SeriesSpec,
 )
-from interp.core.declarations.measures import MeasureSpec
+from interp.core.declarations.measures import TRAINED, MeasureSpec
 from interp.core.declarations.writing import number, percent
 from interp.core.errors import DataError, SampleError
 from interp.core.progress import say
@@ -50,8 +50,8 @@ from interp.measures.asked_captions import (
     halves,
 )
 from interp.measures.catalogue.circuits_within import CHANNELS
+from interp.measures.known_sites import present
 from interp.measures.opened import Frames, OpenedModel
-from interp.measures.subjects import present
 
 SHARES = (0.05, 0.1, 0.2, 0.5)
 """Sizes of circuits on the page's curve."""
@@ -298,6 +298,7 @@ MEASURE = MeasureSpec(
     measure,
     tables=("match_faithfulness", "match_circuits", "caption_words", "caption_patching"),
     evidence=("match_faithfulness", "caption_words", "caption_patching"),
+    of=(TRAINED,),
     option="circuits",
     seconds=2.5,
     columns={

@@ -49,9 +49,10 @@ from interp.core.images import ImageTable, Pairs
 from interp.core.progress import say
 from interp.core.tables import Table
 from interp.core.tower import Wired
+from interp.measures.known_sites import present
 from interp.measures.opened import Frames, OpenedModel
 from interp.measures.pictured_nodes import node_strips
-from interp.measures.subjects import Subject, neutral_classifier, present
+from interp.measures.subjects import Subject, neutral_classifier
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Sizes of circuits on the page's curve."""

@@ -49,7 +49,7 @@ from interp.core.declarations.figures import (
     SeriesSpec,
     profile_spec,
 )
-from interp.core.declarations.measures import TRAINED, UNTRAINED, MeasureSpec
+from interp.core.declarations.measures import EVERY_KIND, MeasureSpec
 from interp.core.declarations.writing import number, plain
 from interp.core.errors import AlikeError, SampleError
 from interp.core.illustrations import Plate
@@ -59,6 +59,7 @@ from interp.core.seeds import rng
 from interp.core.sites import band_of, middle_of
 from interp.core.tables import stacked
 from interp.core.tower import Tower, Wired
+from interp.measures.known_sites import causal_sites, unit_sites
 from interp.measures.opened import Frames, OpenedModel
 from interp.measures.responding_units import (
     UNIT_GALLERIES,
@@ -67,19 +68,9 @@ from interp.measures.responding_units import (
     plate_of_units,
     told_by_units,
 )
-from interp.measures.subjects import PICTURES_PER_CELL, neutral_classifier, present
+from interp.measures.subjects import PICTURES_PER_CELL, neutral_classifier
 from interp.probes.galleries.unit_selectivity import FOR_CLASS
 from interp.verdicts.rungs import RUNGS
-
-UNITS: Mapping[str, str] = {
-    "layer*.*.hook_resid_post": "channel",
-    "blocks.*.mlp.hook_post": "d_mlp",
-}
-"""Where circuits are cut unit by unit: what a ResNet's blocks hand on, and a ViT's neurons."""
-
-CAUSAL = ("layer*.*.hook_resid_post", "blocks.*.hook_resid_post")
-"""Where causal directions are looked for: a ResNet's stream, and a ViT's at the positions that its
-embedding is read from."""
 
 JUDGED = {rung.judged.table: rung.judged.measure for rung in (RUNGS["R5"], RUNGS["R6"])}
 """By which rows of a table its rung is judged, and where a missing pair is said to be missing."""
@@ -137,9 +128,8 @@ class Seen:
         """By units where the tower has known ones, and by edges where its stream is a sum."""
         made: list[Units | Edges] = []
         x = self.images.tensors(self.preprocess, [0]).to(self.classifier.embeddings)
-        for pattern, axis in UNITS.items():
-            if sites := present(self.tower, [pattern]):
-                made.append(Units.of(self.tower, sites, x, axis=axis, batch_size=BATCH))
+        for axis, sites in unit_sites(self.tower).items():
+            made.append(Units.of(self.tower, sites, x, axis=axis, batch_size=BATCH))
         if isinstance(self.tower, Wired):
             made.append(Edges(self.tower))
         return made
@@ -186,13 +176,11 @@ def _crossed(seen: Seen, pairs: Sequence[tuple[str, str]]) -> Frames:
 
 def _interchanged(seen: Seen, pairs: Sequence[tuple[str, str]]) -> list[pd.DataFrame]:
     """Causal directions of each domain, tried in the others."""
-    found = []
-    for pattern in CAUSAL:
-        if (sites := present(seen.tower, [pattern]))[:-1]:
-            x = seen.images.tensors(seen.preprocess, [0]).to(seen.classifier.embeddings)
-            where = read_at(seen.tower, sites[-1], x)
-            found += _directions_at(seen, pairs, sites[:-1], where)
-    return found
+    sites = causal_sites(seen.tower)
+    if not sites[:-1]:
+        return []
+    x = seen.images.tensors(seen.preprocess, [0]).to(seen.classifier.embeddings)
+    return _directions_at(seen, pairs, sites[:-1], read_at(seen.tower, sites[-1], x))
 
 
 def _directions_at(
@@ -288,7 +276,7 @@ DAS = SectionSpec(
     optional=("das",),
 )
 
-PARTS = {"channel": "channels", "d_mlp": "neurons", "edge": "edges"}
+PARTS = {"channel": "channels", "d_mlp": "neurons", "feature": "neurons", "edge": "edges"}
 
 
 def _way(row: Row) -> str:
@@ -505,7 +493,7 @@ MEASURE = MeasureSpec(
     shared_mechanisms,
     tables=(*MECHANISMS, "unit_galleries"),
     evidence=(*MECHANISMS, "unit_galleries"),
-    of=(TRAINED, UNTRAINED),
+    of=EVERY_KIND,
     option="circuits",
     seconds=58.0,
     sections=(DAS, CROSSING, UNIT_GALLERIES),

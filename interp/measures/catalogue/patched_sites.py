@@ -16,8 +16,9 @@ from interp.core.declarations.figures import (
 from interp.core.declarations.measures import MeasureSpec, RowUnits
 from interp.core.illustrations import Plate
 from interp.core.images import ImageTable, Pairs
+from interp.measures.known_sites import present
 from interp.measures.opened import Frames, OpenedModel
-from interp.measures.subjects import neutral_classifier, present
+from interp.measures.subjects import neutral_classifier
 
 PATCHED_SITES = FigureSpec(
     "patching",

@@ -3,8 +3,9 @@
 from interp.circuits import transplant
 from interp.core.declarations.figures import SEEN_BY, GistSpec, SectionSpec, profile_spec
 from interp.core.declarations.measures import MeasureSpec
+from interp.measures.known_sites import present
 from interp.measures.opened import Frames, OpenedModel
-from interp.measures.subjects import neutral_classifier, present
+from interp.measures.subjects import neutral_classifier
 
 TRANSPLANTED = profile_spec(
     "transplant",

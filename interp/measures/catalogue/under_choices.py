@@ -13,8 +13,10 @@ from interp.core.declarations.figures import (
 )
 from interp.core.declarations.measures import MeasureSpec
 from interp.core.declarations.writing import plain
-from interp.measures.catalogue.mechanisms import UNITS, Seen
+from interp.core.progress import say
+from interp.measures.catalogue.mechanisms import Seen
 from interp.measures.choices import CHOICES, options_of
+from interp.measures.known_sites import unit_sites
 from interp.measures.opened import Frames, OpenedModel
 from interp.measures.subjects import neutral_classifier
 from interp.measures.verdicts_by_choice import Asked, units_of
@@ -66,7 +68,8 @@ UNDER_CHOICES = SectionSpec(
 
 def measure(opened: OpenedModel) -> Frames:
     """The table `multiverse` for the natural and the test domain."""
-    if opened.lacks(list(UNITS), "choices"):
+    if not unit_sites(opened.subject.clip.visual):
+        say(f"choices left out: {type(opened.subject.clip.visual).__name__} has no units known")
         return {}
     subject, images = opened.subject, opened.analysed
     head = neutral_classifier(subject, opened.images.labels, opened.images.domains)

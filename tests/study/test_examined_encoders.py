@@ -1,0 +1,51 @@
+"""One encoder without text, from the command's function to its page."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from interp.core.images import ImageTable
+from interp.models import load_encoder
+from interp.study.studies import examine, with_pictures_to_learn_from
+
+BRIEF = {"circuits": False, "patching": False, "erasure": False, "features": False,
+         "n_permutations": 19, "n_splits": 1}  # fmt: skip
+
+
+def test_nothing_is_asked_of_what_was_learned_from(small_images: ImageTable) -> None:
+    every = small_images.with_frame(small_images.frame.assign(split="test"))
+    images = with_pictures_to_learn_from(every, "real", seed=0)
+    learned, asked = (images.frame[images.frame["split"] == each] for each in ("train", "test"))
+    assert set(learned["domain"]) == {"real"} and set(asked["domain"]) >= {"real", "sketch"}
+    assert set(learned["label"]) == set(asked["label"]) == set(small_images.labels)
+    assert not set(learned["drawing"]) & set(asked["drawing"])
+    assert not set(learned["artist"]) & set(asked[asked["domain"] == "real"]["artist"])
+
+
+@pytest.mark.slow
+def test_an_encoder_is_examined_by_the_same_call(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for domain, shade in (("photo", 0), ("sketch", 120)):
+        for number, name in enumerate("abcdef"):
+            folder = tmp_path / "pictures" / domain / name
+            folder.mkdir(parents=True)
+            for n in range(8):
+                picture = generator.integers(0, 60, size=(32, 32, 3)) + shade
+                picture[:, 5 * number : 5 * number + 5] += 60
+                Image.fromarray(picture.astype(np.uint8)).save(folder / f"{n}.png")
+    weights = tmp_path / "weights.pt"
+    torch.save(load_encoder("timm:test_vit").visual.source.state_dict(), weights)
+    result = examine(
+        weights, tmp_path / "pictures", tmp_path / "out", architecture="timm:test_vit",
+        domains=("photo", "sketch"), analysis=BRIEF,
+    )  # fmt: skip
+    assert "nearest class mean of 24 pictures in photo" in str(result.facts["specification"])
+    rows = pd.read_csv(tmp_path / "out" / "tables" / "similarity.csv")
+    assert {"blocks.0", "hook_embedding"} <= set(rows["site"])
+    accuracy = pd.read_csv(tmp_path / "out" / "tables" / "accuracy.csv")
+    assert accuracy["value"].between(0, 1).all() and len(accuracy)
+    assert result.report().stat().st_size > 100_000
