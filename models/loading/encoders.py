@@ -1,12 +1,11 @@
 """Image encoders without text: timm's, torchvision's or one's own, asked by pictures of classes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -135,7 +134,7 @@ class Encoder:
 @door
 def taught_head(
     vectors: Float[Tensor, "picture d_embed"],
-    labels: Sequence[str] | pd.Series,
+    labels: Iterable[str],
     learner: Any = None,
 ) -> LinearClassifier:
     """Fit a linear classifier to embeddings, as the classifier that every function takes.
@@ -155,7 +154,7 @@ def taught_head(
     >>> taught_head(vectors, ["cat", "cat", "dog", "dog"]).predict(vectors).tolist()
     ['cat', 'cat', 'dog', 'dog']
     """
-    names = np.asarray(labels, dtype=str)
+    names = np.asarray(list(labels), dtype=str)
     if len(set(names)) < 2:
         raise SampleError(
             "teach an encoder classes",
