@@ -38,6 +38,10 @@ app = typer.Typer(
 
 Out = Annotated[Path, typer.Option(help="Folder for results and the page.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Models trained or measured side by side.")]
+Tables = Annotated[
+    Path | None,
+    typer.Option(help="Keep finished runs' tables here, and go on from those that are there."),
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, …; by default what there is.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
@@ -103,6 +107,7 @@ def run_command(
     jobs: Jobs = 2,
     device: Device = "",
     seed: Seed = None,
+    tables: Tables = None,
     dry_run: DryRun = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -113,6 +118,7 @@ def run_command(
     Examples:
       interp-report run STUDY.toml --out results
       interp-report run --checkpoint epoch_32.pt --images PACS --domains photo,sketch
+      interp-report run STUDY.toml --tables finished
       interp-report run STUDY.toml --dry-run --json
     """  # fmt: skip
     from interp.core.errors import SpecificationError
@@ -155,7 +161,8 @@ def run_command(
     if dry_run:
         return _rehearsed(chosen.specification, jobs)
     say(cost_of_study(chosen.specification, jobs=jobs).text)
-    return _pages(chosen.run(out, jobs=jobs, device=device or None, command=command))
+    made = chosen.run(out, jobs=jobs, device=device or None, command=command, tables=tables)
+    return _pages(made)
 
 
 def _rehearsed(specification: Any, jobs: int, *, measuring: bool = True) -> dict[str, Any]:
@@ -205,6 +212,7 @@ def grid_command(
     processes: Annotated[int, typer.Option(min=1, help="Processes, or GPUs, per run.")] = 1,
     partition: Annotated[str, typer.Option(help="Partition of the cluster.")] = "",
     minutes: Annotated[int, typer.Option(min=1, help="Time limit of a submitted run.")] = 720,
+    tables: Tables = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> dict[str, Any]:
@@ -216,6 +224,7 @@ def grid_command(
       interp-report grid STUDY.toml --commands > runs.sh
       interp-report grid STUDY.toml --submit slurm --partition gpu --processes 4
       interp-report grid STUDY.toml --tabulate
+      interp-report grid STUDY.toml --tables finished
     """
     from interp.core.errors import SpecificationError, listed
     from interp.core.progress import say, set_quiet
@@ -244,7 +253,12 @@ def grid_command(
         return _hand_out(runs, out, submit, options, limits)
     command = shlex.join(["interp-report", *sys.argv[1:]])
     result = Study(chosen.specification).grid(
-        out, jobs=jobs, device=device or None, command=command, training=not tabulate
+        out,
+        jobs=jobs,
+        device=device or None,
+        command=command,
+        training=not tabulate,
+        tables=tables,
     )
     return _pages(result)
 

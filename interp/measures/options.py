@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic.dataclasses import dataclass
 
-from interp.core.declarations.declared import Declared, Flag, Text, at_least, one_of
+from interp.core.declarations.declared import Declared, Flag, Names, Text, at_least, one_of
 from interp.core.storage.store import LATER
 
 PAIRS = ("own", "one model", "all")
@@ -27,6 +27,9 @@ class AnalysisSpec(Declared):
 
     `multiverse` asks R5 and R6 of that pair again under every reasonable choice, in every trained
     model. It takes many times what they take once, so it is off.
+
+    `epochs` names the measures that are taken on kept epochs before the last as well, such as
+    "accuracy", "similarity", "transfer" and "directions" (R1 to R3).
     """
 
     asked = "measure models"
@@ -50,3 +53,4 @@ class AnalysisSpec(Declared):
     features: Flag = True
     circuits: Flag = True
     multiverse: Flag = field(default=False, metadata=LATER)
+    epochs: Names = field(default=(), metadata=LATER)

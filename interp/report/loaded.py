@@ -21,14 +21,8 @@ COMPARED = ("mixtures", "losses", "differences")
 
 CONCLUDED = (
     *("exposure", "exposure_classes", "robustness", "epochs", "rungs", "ladder", "stability"),
-    *(
-        "levels",
-        "together",
-        "foretelling",
-        "intervention",
-        "intervention_classes",
-        "intervention_directions",
-    ),
+    *("rungs_by_epoch", "levels", "together", "foretelling"),
+    *("intervention", "intervention_classes", "intervention_directions"),
 )
 """Tables of several models, or of several measures, that a run may do without."""
 

@@ -35,16 +35,22 @@ def mixture_table(cells: Sequence[GridRun]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def loss_table(cells: Sequence[GridRun]) -> pd.DataFrame:
-    """Training loss per epoch, the mean over its steps."""
-    rows = []
+def loss_table(
+    cells: Sequence[GridRun], kept: Callable[[GridRun], pd.DataFrame | None] = lambda _: None
+) -> pd.DataFrame:
+    """Training loss per epoch, the mean over its steps: what is kept of a run, or its journal."""
+    frames = []
     for cell in cells:
-        steps = read_journal(cell.run.folder).frame
-        rows += [
-            {**cell.place, "epoch": epoch, "loss": loss}
-            for epoch, loss in steps.groupby("epoch")["loss"].mean().items()
-        ]
-    return pd.DataFrame(rows)
+        own = kept(cell)
+        frames.append((mean_losses(cell) if own is None else own).assign(**cell.place))
+    found = pd.concat(frames, ignore_index=True)
+    return found[[*cells[0].place, "epoch", "loss"]]
+
+
+def mean_losses(cell: GridRun) -> pd.DataFrame:
+    """A run's mean loss of each epoch, from its journal."""
+    steps = read_journal(cell.run.folder).frame
+    return steps.groupby("epoch", as_index=False)["loss"].mean()
 
 
 def audit_cells(

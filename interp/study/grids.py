@@ -74,6 +74,7 @@ class GridRun:
             supervised=self.training.objective == "supervised",
             epoch=self.run.epochs if epoch is None else epoch,
             arm=self.arm,
+            last=last or epoch == 0,
         )
 
 
@@ -241,13 +242,20 @@ def models_of(cells: Sequence[GridRun], *, epochs: bool = False) -> list[Model]:
     With `epochs`, every kept checkpoint of a run is a model, not only the last; of an
     intervention's arms the last alone.
     """
-    untrained: dict[tuple[str, str, int], Model] = {}
-    trained: list[Model] = []
+    return [model for _, model in models_by_cell(cells, epochs=epochs)]
+
+
+def models_by_cell(
+    cells: Sequence[GridRun], *, epochs: bool = False
+) -> list[tuple[GridRun, Model]]:
+    """The same, each with the run that has its checkpoint."""
+    untrained: dict[tuple[str, str, int], tuple[GridRun, Model]] = {}
+    trained: list[tuple[GridRun, Model]] = []
     for cell in cells:
         place = (cell.training.name, cell.mixture.test_domain, cell.block.seed)
-        untrained.setdefault(place, replace(cell.model(0), setting=""))
+        untrained.setdefault(place, (cell, replace(cell.model(0), setting="")))
         kept = cell.run.kept if epochs and not cell.arm else (cell.run.epochs,)
-        trained += [cell.model(epoch) for epoch in kept if epoch]
+        trained += [(cell, cell.model(epoch)) for epoch in kept if epoch]
     return [*untrained.values(), *trained]
 
 
@@ -257,4 +265,5 @@ def kept_checkpoints(cells: Sequence[GridRun], folder: Path) -> list[dict[str, A
         {**cell.model(epoch).place, "path": os.path.relpath(cell.model(epoch).checkpoint, folder)}
         for cell in cells
         for epoch in cell.run.kept
+        if cell.model(epoch).checkpoint.exists()  # a run may be here by its tables alone
     ]

@@ -23,6 +23,7 @@ from interp.core.statistics.index_of_sharing import BARS
 from interp.core.storage.store import complete, file_hash, fingerprint
 from interp.core.tables import Table, stacked
 from interp.report.naming import setting_name
+from interp.study.kept_tables import keep_model, kept_model, kept_plates
 from interp.study.results import versions
 from interp.study.specification import Specification
 
@@ -41,6 +42,8 @@ class Model:
     epoch: int | None = None
     supervised: bool = False
     arm: str = ""
+
+    last: bool = True
 
     @property
     def name(self) -> str:
@@ -74,6 +77,7 @@ class Measurement:
         only: Names of the measures to take; empty for all that the specification asks for.
         also: Names of measures to take beside those, which are taken only by name.
         device: Where the model runs.
+        kept: A folder that its tables are read from, or written to; None keeps them in steps alone.
     """
 
     specification: Specification
@@ -85,9 +89,17 @@ class Measurement:
     only: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     device: str = "cpu"
+    kept: Path | None = None
 
     def run(self) -> dict[str, pd.DataFrame]:
         """The model's tables by name, measured or read back."""
+        if self.kept is None:
+            return self._measured()
+        if not self.kept.exists():
+            keep_model(self.kept, self._measured(), self._drawn())
+        return kept_model(self.kept)
+
+    def _measured(self) -> dict[str, pd.DataFrame]:
         key = self._key()
         frames: dict[str, list[pd.DataFrame]] = {}
         for measure in self._measures():
@@ -124,6 +136,9 @@ class Measurement:
 
     def plates(self) -> list[Plate]:
         """The model's pictures, once it has been measured."""
+        return self._drawn() if self.kept is None else kept_plates(self.kept)
+
+    def _drawn(self) -> list[Plate]:
         return [Plate.load(path) for path in sorted(self._pictures.glob("*.png"))]
 
     def _key(self) -> str:
@@ -135,6 +150,20 @@ class Measurement:
             self.pair,
             [self.model.place, self.model.control, self.model.architecture],
             versions(),
+            BARS,
+        )
+
+    @property
+    def asked_hash(self) -> str:
+        """What is asked, of which pictures, in a hash that is the same on every machine."""
+        model, spec = self.model, self.specification
+        return fingerprint(
+            self.images.fingerprint,
+            self.held_out,
+            spec.analysis,
+            self.pair,
+            [model.control, model.architecture, model.preset],
+            sorted(measure.name for measure in self._measures()),
             BARS,
         )
 

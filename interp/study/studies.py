@@ -21,9 +21,11 @@ from interp.core.parallel import which_device
 from interp.core.progress import say
 from interp.core.statistics.index_of_sharing import BARS
 from interp.core.storage.store import fingerprint, writable
+from interp.core.tables import stacked
 from interp.data import open_images
 from interp.measures.options import AnalysisSpec
 from interp.study.blocks import Block, compared_domains, open_pool
+from interp.study.finished_runs import FinishedRuns, Taken
 from interp.study.forecasting import cost_of_study
 from interp.study.grid_tables import loss_table, mixture_table
 from interp.study.grids import (
@@ -31,7 +33,7 @@ from interp.study.grids import (
     GridRun,
     check_trained,
     kept_checkpoints,
-    models_of,
+    models_by_cell,
     train_cells,
 )
 from interp.study.measuring import Measurement, Model, measure_models
@@ -40,6 +42,7 @@ from interp.study.results import Result, contact_sheets, provenance, thumbnails,
 from interp.study.setting_contrasts import compare_settings
 from interp.study.specification import Specification, TrainingSpec
 from interp.verdicts.levels.l4_intervention import intervene, ordinary
+from interp.verdicts.rungs import RUNGS
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class Study:
         jobs: int = 2,
         device: str | None = None,
         command: str = "",
+        tables: str | Path | None = None,
     ) -> Result:
         """Carry the study out, or what is left of it.
 
@@ -113,12 +117,15 @@ class Study:
                 cores.
             device: Where models run; None chooses.
             command: The command that started it, for the page.
+            tables: A folder for the tables of finished runs, which can be committed. Runs whose
+                tables are there, from any machine, are neither trained nor measured again; each
+                run is trained, measured and kept before the next.
 
         Returns:
             The result. Other architectures have results of their own (`replications`), in folders
             of their names.
         """
-        return self._carry_out(Path(out), jobs=jobs, device=device, command=command)
+        return self._carry_out(Path(out), jobs=jobs, device=device, command=command, tables=tables)
 
     def grid(
         self,
@@ -128,6 +135,7 @@ class Study:
         device: str | None = None,
         command: str = "",
         training: bool = True,
+        tables: str | Path | None = None,
     ) -> Result:
         """Train the study's models and measure only their accuracy, at every kept epoch.
 
@@ -138,6 +146,7 @@ class Study:
             command: The command that started it, for the page.
             training: Whether to train models that are missing. Without it all models must be there,
                 from this machine or a cluster.
+            tables: A folder for the tables of finished runs, as of `run`.
 
         Returns:
             The result.
@@ -153,6 +162,7 @@ class Study:
             only=("accuracy",),
             epochs=True,
             training=training,
+            tables=tables,
         )
 
     def _carry_out(
@@ -165,39 +175,41 @@ class Study:
         only: tuple[str, ...] = (),
         epochs: bool = False,
         training: bool = True,
+        tables: str | Path | None = None,
     ) -> Result:
         folder, clock, where = writable(out, purpose="the study"), Clock(), which_device(device)
         steps = folder / "steps"
         with clock("pictures and mixtures"):
             cells = Grid(self.specification).plan(steps, jobs=jobs)
-        if training:
+        taken = self._taken(cells, steps, where, only=only, epochs=epochs)
+        finished = FinishedRuns.open(tables) if tables else None
+        if finished:
+            taken = finished.filed(taken)
+            with clock("training and measuring"):
+                finished.go_on(taken, jobs=jobs, device=where, training=training)
+        elif training:
             with clock("training"):
                 train_cells(cells, jobs=jobs, device=where)
-        check_trained(cells)
+        if not finished:
+            check_trained(cells)
         blocks = {cell.block.seed: cell.block for cell in cells}
-        every, paired = models_of(cells, epochs=epochs), self._every_pair(cells)
-        intervened = self.specification.intervention.setting
-        finals = {cell.run.final for cell in cells}
-        taken = [
-            Measurement(
-                self.specification,
-                model,
-                block.images,
-                block.held_out,
-                steps,
-                only=_asked(model, only, intervened, finals),
-                device=where,
-                also=("pairs",) if model in paired else (),
-            )
-            for model in every
-            for block in [blocks[model.seed]]
-        ]
+        measured = [each for _, each in taken]
+        last = [each for each in measured if each.model.last or only]
         with clock("measuring"):
-            frames = measure_models(taken, jobs)
+            frames = measure_models(last, jobs)
+            earlier = measure_models(
+                [one for one in measured if not (one.model.last or only)], jobs
+            )
+        frames |= {
+            name: stacked([frames[name], earlier[name]])
+            for name in ("accuracy", "accuracy_by_class")
+            if name in earlier
+        }
         results = []
         for place, architecture in enumerate(self.specification.architectures):
             own = [cell for cell in cells if cell.training is architecture and not cell.arm]
-            part = self._compared(frames, own, only)
+            part = self._compared(frames, own, only, finished)
+            part |= self._by_epoch(earlier, architecture.name)
             facts = self.facts(architecture, list(blocks.values()), clock.seconds, command, where)
             if only:  # the page then asks for no more than that
                 domains = self.specification.mixtures.test_domains
@@ -205,13 +217,57 @@ class Study:
             target = folder / architecture.name if place else folder
             facts |= {"checkpoints": kept_checkpoints(own, target)}
             images = blocks[own[0].block.seed].images
-            moved = [p for m in taken if m.model.preset == architecture.name for p in m.plates()]
+            moved = [p for m in last if m.model.preset == architecture.name for p in m.plates()]
             plates = [*thumbnails(images), *contact_sheets(images), *moved]
             results.append(write_result(target, part, plates, facts))
         return replace(results[0], replications=tuple(results[1:]))
 
+    def _taken(
+        self,
+        cells: Sequence[GridRun],
+        steps: Path,
+        device: str,
+        *,
+        only: tuple[str, ...],
+        epochs: bool,
+    ) -> list[Taken]:
+        """What is measured on every model, each with its run."""
+        kept = self.specification.analysis.epochs
+        paired, finals = self._every_pair(cells), {cell.run.final for cell in cells}
+        intervened = self.specification.intervention.setting
+        blocks = {cell.block.seed: cell.block for cell in cells}
+        return [
+            (
+                cell,
+                Measurement(
+                    self.specification,
+                    model,
+                    block.images,
+                    block.held_out,
+                    steps,
+                    only=_asked(model, only or (() if model.last else kept), intervened, finals),
+                    device=device,
+                    also=("pairs",) if model in paired else (),
+                ),
+            )
+            for cell, model in models_by_cell(cells, epochs=epochs or bool(kept))
+            for block in [blocks[model.seed]]
+        ]
+
+    def _by_epoch(self, frames: Mapping[str, Any], architecture: str) -> dict[str, Any]:
+        """What kept epochs before the last share, by rung."""
+        own = {name: frame[frame["architecture"] == architecture] for name, frame in frames.items()}
+        shared = {name: own[name] for name in SHARED if len(own.get(name, ()))}
+        if not shared:
+            return {}
+        return {"rungs_by_epoch": _climbed(shared, self.specification.mixtures.natural)["rungs"]}
+
     def _compared(
-        self, frames: Mapping[str, Any], own: Sequence[GridRun], only: tuple[str, ...]
+        self,
+        frames: Mapping[str, Any],
+        own: Sequence[GridRun],
+        only: tuple[str, ...],
+        finished: FinishedRuns | None,
     ) -> dict[str, Any]:
         """The tables of one architecture: its models', and what is compared across them."""
         part = {
@@ -230,7 +286,9 @@ class Study:
             part.pop("directions", None)
         part["mixtures"] = mixture_table(own)
         part |= {} if only else _climbed(part, spec.mixtures.natural)
-        part = compare_settings(part, own) | {"losses": loss_table(own)}
+        part = compare_settings(part, own) | {
+            "losses": loss_table(own, finished.losses) if finished else loss_table(own)
+        }
         part |= {} if only else _levels(part, spec.mixtures.natural)
         return part | _joined(part, arms)
 
@@ -287,6 +345,10 @@ class Study:
             "seed": listed([block.seed for block in blocks]),
             **provenance(images, seconds, device),
         }
+
+
+SHARED = tuple(dict.fromkeys(measure.table for rung in RUNGS.values() for measure in rung.measures))
+"""Tables that the rungs are read from."""
 
 
 def _asked(

@@ -1,0 +1,122 @@
+"""Tables of finished runs, which can be committed: a study goes on from them on any machine.
+
+A run is known by what it is: its training, its mixture, its pictures and what is measured. No path
+of a machine, no library's version and no checkpoint enters its name.
+"""
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+import pandas as pd
+
+from interp.core.progress import say
+from interp.core.storage.store import fingerprint, writable
+from interp.data.mixtures.basesets import open_base
+from interp.models import train
+from interp.study.grid_tables import mean_losses
+from interp.study.grids import GridRun, check_trained, distinct
+from interp.study.kept_tables import DIGITS
+from interp.study.measuring import Measurement, measure_models
+from interp.study.results import versions
+
+Taken: TypeAlias = tuple[GridRun, Measurement]
+"""A run, and what is measured on one of its models."""
+
+FACTS, LOSSES = "run.json", "losses.csv"
+
+
+@dataclass(frozen=True)
+class FinishedRuns:
+    """A folder with a folder for each finished run, and in that one for each of its models.
+
+    Args:
+        folder: The folder; it is made where it is not there.
+    """
+
+    folder: Path
+
+    @staticmethod
+    def open(folder: str | Path) -> "FinishedRuns":
+        """The runs of a folder."""
+        return FinishedRuns(writable(Path(folder), purpose="tables of finished runs"))
+
+    def of(self, cell: GridRun) -> Path:
+        """Where a run's tables are or will be."""
+        about = f"{cell.training.name} {cell.mixture.slug} {cell.mixture.test_domain} {cell.arm}"
+        words = re.findall(r"[a-z0-9]+", about.lower())
+        return self.folder / "-".join([*words, str(cell.block.seed), run_hash(cell)])
+
+    def model(self, cell: GridRun, measured: Measurement) -> Path:
+        """Where the tables of one of its models are or will be."""
+        return self.of(cell) / f"epoch-{measured.model.epoch}-{measured.asked_hash}"
+
+    def holds(self, cell: GridRun, measured: Sequence[Measurement]) -> bool:
+        """Whether a run is finished: its losses and the tables of all its models are there."""
+        places = [self.of(cell) / FACTS, *(self.model(cell, each) for each in measured)]
+        return all(place.exists() for place in places)
+
+    def keep(self, cell: GridRun) -> None:
+        """Write what a run is and its losses, beside the tables of its models."""
+        folder = writable(self.of(cell), purpose="tables of a finished run")
+        mean_losses(cell).to_csv(folder / LOSSES, index=False, float_format=f"%.{DIGITS}g")
+        counted = {"pictures": cell.run.pictures, "epochs": cell.run.epochs}
+        about = {**cell.place, **counted, "versions": versions()}
+        (folder / FACTS).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
+
+    def losses(self, cell: GridRun) -> pd.DataFrame | None:
+        """A run's mean loss of each epoch; None where it is not finished."""
+        path = self.of(cell) / LOSSES
+        return pd.read_csv(path) if path.exists() else None
+
+    def filed(self, taken: Sequence[Taken]) -> list[Taken]:
+        """The measurements, each with the folder that its tables are read from or written to."""
+        return [(cell, replace(each, kept=self.model(cell, each))) for cell, each in taken]
+
+    def go_on(
+        self, taken: Sequence[Taken], *, jobs: int, device: str | None, training: bool
+    ) -> None:
+        """Train and measure what is not finished, a few runs at a time, each kept when it is done.
+
+        Args:
+            taken: All measurements, `filed`.
+            jobs: Runs side by side.
+            device: Where they are trained.
+            training: Whether to train. Without it, runs that are not finished must have been
+                trained elsewhere.
+        """
+        of_run: dict[str, list[Taken]] = {}
+        for cell, each in taken:
+            of_run.setdefault(cell.run.name, []).append((cell, each))
+        waiting = [own for own in of_run.values() if not self._finished(own)]
+        say(f"{len(of_run) - len(waiting)} of {len(of_run)} runs are finished in {self.folder}")
+        start = time.monotonic()
+        for first in range(0, len(waiting), 2 * jobs):
+            some = [one for own in waiting[first : first + 2 * jobs] for one in own]
+            cells = [cell for cell, _ in some]
+            if training:
+                train(distinct(cells), jobs=jobs, device=device)
+            check_trained(cells)
+            measure_models([each for _, each in some], jobs)
+            for cell in {self.of(cell): cell for cell in cells}.values():
+                self.keep(cell)
+            done = min(first + 2 * jobs, len(waiting))
+            left = (time.monotonic() - start) / done * (len(waiting) - done)
+            say(f"runs: {done} of {len(waiting)}, about {left / 60:.0f} min left")
+
+    def _finished(self, taken: Sequence[Taken]) -> bool:
+        by_cell: dict[Path, list[Taken]] = {}
+        for one in taken:
+            by_cell.setdefault(self.of(one[0]), []).append(one)
+        return all(self.holds(own[0][0], [m for _, m in own]) for own in by_cell.values())
+
+
+def run_hash(cell: GridRun) -> str:
+    """What a run is, in a hash that is the same on every machine."""
+    base = open_base(cell.mixture.base).hash if cell.mixture.base else ""
+    pictures = cell.block.pool.fingerprint
+    return fingerprint(cell.run.recipe, cell.training, cell.mixture, pictures, base)

@@ -1,0 +1,116 @@
+"""Tables of finished runs: what a run is called, and a study that goes on from them."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from interp.measures.options import AnalysisSpec
+from interp.study.finished_runs import FinishedRuns
+from interp.study.grids import Grid
+from interp.study.kept_tables import keep_model, kept_model
+from interp.study.results import Result
+from interp.study.specification import TrainingSpec
+from interp.study.studies import Study
+from tests.study.test_grids import TINY
+
+pytestmark = pytest.mark.slow
+
+ONE = replace(TINY, mixtures=replace(TINY.mixtures, test_domains=("sketch",)))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+    folder = tmp_path_factory.mktemp("finished")
+    tables = folder / "tables"
+    return Study(ONE).grid(folder / "out", jobs=1, command="a test", tables=tables), tables
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_study_goes_on_from_committed_tables_on_another_machine(
+    made: tuple[Result, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another cache, another folder, no checkpoint: nothing is trained, the tables are equal."""
+    first, tables = made
+    before = written(tables)
+    shutil.copytree(tables, tmp_path / "committed")
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path / "another cache"))
+    again = Study(ONE).grid(
+        tmp_path / "out", jobs=1, command="a test", tables=tmp_path / "committed"
+    )
+    assert not list((tmp_path / "out").rglob("*.pt"))
+    assert written(tmp_path / "committed") == before
+    assert set(again.tables) == set(first.tables)
+    for name, table in first.tables.items():
+        pd.testing.assert_frame_equal(again.tables[name].frame, table.frame)
+    assert again.facts["checkpoints"] == [] and first.facts["checkpoints"]
+
+
+def test_only_what_is_missing_is_trained(made: tuple[Result, Path], tmp_path: Path) -> None:
+    first, tables = made
+    shutil.copytree(tables, tmp_path / "committed")
+    facts = {path.parent: json.loads(path.read_text()) for path in tmp_path.rglob("run.json")}
+    lost = next(p for p, each in facts.items() if each["seed"] == 1 and "cg-high" in p.name)
+    shutil.rmtree(lost)
+    again = Study(ONE).grid(
+        tmp_path / "out", jobs=1, command="a test", tables=tmp_path / "committed"
+    )
+    trained = {path.parent.parent.name for path in (tmp_path / "out").rglob("epoch_*.pt")}
+    assert len(trained) == 1 and "cg-high" in trained.pop()
+    assert json.loads((lost / "run.json").read_text()) == facts[lost]
+    for name, table in first.tables.items():
+        pd.testing.assert_frame_equal(again.tables[name].frame, table.frame)
+
+
+def test_a_run_is_named_by_all_that_makes_it(tmp_path: Path) -> None:
+    def names(specification: object) -> set[str]:
+        cells = Grid(specification).plan(tmp_path / "steps", jobs=1)  # type: ignore[arg-type]
+        return {FinishedRuns(tmp_path).of(cell).name for cell in cells}
+
+    own = names(ONE)
+    assert len(own) == 4 and own == names(replace(ONE, title="another title"))
+    longer = replace(ONE.training, steps=13)
+    assert not own & names(replace(ONE, training=longer))
+    assert not own & names(replace(ONE, images=replace(ONE.images, n_train=9)))
+    labels = TrainingSpec(**{**ONE.training.__dict__, "objective": "supervised"})
+    both = names(replace(ONE, replications=(labels,)))
+    assert own < both and len(both) == 8
+
+
+def test_what_is_kept_is_the_same_every_time(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"site": ["hook_embedding", ""], "value": [1 / 3, float("nan")]})
+    for name in ("a", "b"):
+        keep_model(tmp_path / name, {"similarity": frame}, [])
+    assert written(tmp_path / "a") == written(tmp_path / "b")
+    found = kept_model(tmp_path / "a")["similarity"]
+    assert found["value"].iloc[0] == pytest.approx(1 / 3, rel=1e-5) and found["site"].iloc[1] == ""
+
+
+def test_kept_epochs_are_measured_as_is_asked(tmp_path: Path) -> None:
+    """Accuracy and a rung of every kept epoch; the last epoch alone is what a verdict is of."""
+    off = dict.fromkeys(
+        ("transfer", "patching", "representation", "erasure", "features", "circuits"), False
+    )
+    asked = AnalysisSpec(**off, epochs=("accuracy", "similarity"), n_permutations=19, n_splits=1)
+    images = replace(ONE.images, n_analysis=6)
+    mixtures = replace(ONE.mixtures, held_out=1, settings=("cg-high",))
+    study = Study(replace(ONE, blocks=0, images=images, mixtures=mixtures, analysis=asked))
+    result = study.run(tmp_path / "out", jobs=1, command="a test", tables=tmp_path / "tables")
+    epochs = set(result.tables["epochs"].frame["epoch"])
+    assert len(epochs) > 2 and 0 in epochs
+    by_epoch = result.tables["rungs_by_epoch"].frame
+    assert set(by_epoch["rung"]) == {"R2"}
+    assert set(by_epoch["epoch"]) == epochs - {0, max(epochs)}
+    last = result.tables["similarity"].frame
+    assert set(last[last["control"] == ""]["epoch"]) == {max(epochs)}
+    assert result.report().stat().st_size > 100_000
