@@ -42,6 +42,9 @@ Tables = Annotated[
     Path | None,
     typer.Option(help="Keep finished runs' tables here, and go on from those that are there."),
 ]
+FirstBlocks = Annotated[
+    int | None, typer.Option("--first-blocks", help="Only so many of the study's blocks.")
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, …; by default what there is.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
@@ -108,6 +111,7 @@ def run_command(
     device: Device = "",
     seed: Seed = None,
     tables: Tables = None,
+    first_blocks: FirstBlocks = None,
     dry_run: DryRun = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -161,7 +165,10 @@ def run_command(
     if dry_run:
         return _rehearsed(chosen.specification, jobs)
     say(cost_of_study(chosen.specification, jobs=jobs).text)
-    made = chosen.run(out, jobs=jobs, device=device or None, command=command, tables=tables)
+    made = chosen.run(
+        out, jobs=jobs, device=device or None, command=command, tables=tables,
+        first_blocks=first_blocks,
+    )  # fmt: skip
     return _pages(made)
 
 
@@ -213,6 +220,7 @@ def grid_command(
     partition: Annotated[str, typer.Option(help="Partition of the cluster.")] = "",
     minutes: Annotated[int, typer.Option(min=1, help="Time limit of a submitted run.")] = 720,
     tables: Tables = None,
+    first_blocks: FirstBlocks = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> dict[str, Any]:
@@ -259,6 +267,7 @@ def grid_command(
         command=command,
         training=not tabulate,
         tables=tables,
+        first_blocks=first_blocks,
     )
     return _pages(result)
 

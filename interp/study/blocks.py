@@ -44,6 +44,20 @@ def open_blocks(spec: Specification, jobs: int = 2, *, rendered: bool = True) ->
     return [Block(seed, pool, held_out, foreign) for seed in spec.seeds]
 
 
+def first_of(spec: Specification, n: int | None, *, jobs: int = 2) -> list[Block] | None:
+    """The first n blocks of a study, with the folds that all of its blocks have; None for all."""
+    if n is None:
+        return None
+    if not 1 <= n <= spec.blocks:
+        raise SpecificationError(
+            "run the first blocks of a study",
+            f"{n} of {spec.blocks} blocks",
+            f"1 to {spec.blocks}" if spec.blocks else "a study with blocks",
+            "choose another number, or leave it out",
+        )
+    return [open_block(spec, number, jobs) for number in range(n)]
+
+
 def open_block(spec: Specification, number: int, jobs: int = 2, *, rendered: bool = True) -> Block:
     """One of the blocks that redraw everything, by its number from 0."""
     pool, foreign = open_pool(replace(spec.images, seed=number), jobs, rendered=rendered)

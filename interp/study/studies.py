@@ -24,7 +24,7 @@ from interp.core.storage.store import fingerprint, writable
 from interp.core.tables import stacked
 from interp.data import open_images
 from interp.measures.options import AnalysisSpec
-from interp.study.blocks import Block, compared_domains, open_pool
+from interp.study.blocks import Block, compared_domains, first_of, open_pool
 from interp.study.finished_runs import FinishedRuns, Taken
 from interp.study.forecasting import cost_of_study
 from interp.study.grid_tables import loss_table, mixture_table
@@ -108,6 +108,7 @@ class Study:
         device: str | None = None,
         command: str = "",
         tables: str | Path | None = None,
+        first_blocks: int | None = None,
     ) -> Result:
         """Carry the study out, or what is left of it.
 
@@ -120,12 +121,21 @@ class Study:
             tables: A folder for the tables of finished runs, which can be committed. Runs whose
                 tables are there, from any machine, are neither trained nor measured again; each
                 run is trained, measured and kept before the next.
+            first_blocks: Only so many of the study's blocks, the first ones, with the folds of
+                classes that all of them have; None takes all.
 
         Returns:
             The result. Other architectures have results of their own (`replications`), in folders
             of their names.
         """
-        return self._carry_out(Path(out), jobs=jobs, device=device, command=command, tables=tables)
+        return self._carry_out(
+            Path(out),
+            jobs=jobs,
+            device=device,
+            command=command,
+            tables=tables,
+            first_blocks=first_blocks,
+        )
 
     def grid(
         self,
@@ -136,6 +146,7 @@ class Study:
         command: str = "",
         training: bool = True,
         tables: str | Path | None = None,
+        first_blocks: int | None = None,
     ) -> Result:
         """Train the study's models and measure only their accuracy, at every kept epoch.
 
@@ -147,6 +158,7 @@ class Study:
             training: Whether to train models that are missing. Without it all models must be there,
                 from this machine or a cluster.
             tables: A folder for the tables of finished runs, as of `run`.
+            first_blocks: Only so many blocks, as of `run`.
 
         Returns:
             The result.
@@ -163,6 +175,7 @@ class Study:
             epochs=True,
             training=training,
             tables=tables,
+            first_blocks=first_blocks,
         )
 
     def _carry_out(
@@ -176,11 +189,13 @@ class Study:
         epochs: bool = False,
         training: bool = True,
         tables: str | Path | None = None,
+        first_blocks: int | None = None,
     ) -> Result:
         folder, clock, where = writable(out, purpose="the study"), Clock(), which_device(device)
         steps = folder / "steps"
         with clock("pictures and mixtures"):
-            cells = Grid(self.specification).plan(steps, jobs=jobs)
+            some = first_of(self.specification, first_blocks, jobs=jobs)
+            cells = Grid(self.specification).plan(steps, jobs=jobs, blocks=some)
         taken = self._taken(cells, steps, where, only=only, epochs=epochs)
         finished = FinishedRuns.open(tables) if tables else None
         if finished:
