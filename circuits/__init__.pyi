@@ -24,6 +24,7 @@ from .patching.localisation import effects as effects
 from .patching.localisation import localise as localise
 from .patching.screening import node_scores as node_scores
 from .patching.screening import screen as screen
+from .patching.stitches import stitch as stitch
 from .patching.sweeping import sweep as sweep
 from .patching.transformer_lens import (
     get_act_patch_attn_head_k_all_pos as get_act_patch_attn_head_k_all_pos,

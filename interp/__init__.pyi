@@ -10,6 +10,8 @@ from .core.tables import Table as Table
 from .core.tower import Patch as Patch
 from .data.sources.opening import open_images as open_images
 from .measures.climbing import ladder as ladder
+from .measures.two_models import Compared as Compared
+from .measures.two_models import compare as compare
 from .measures.verdicts_by_choice import multiverse as multiverse
 from .models.loading.load import load_clip as load_clip
 from .models.towers.opening import open_tower as open_tower

@@ -1,0 +1,153 @@
+"""Two models compared: how similar their layers are, and whether one can go on from the other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from interp import circuits, probes
+from interp.core.classifiers import Classifier
+from interp.core.errors import SpecificationError
+from interp.core.faces.doors import door
+from interp.core.images import ImageTable
+from interp.core.sites import LAST
+from interp.core.tables import Table
+from interp.measures.known_sites import stream_sites
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two models side by side.
+
+    Attributes:
+        similarity: Debiased CKA of class means, of A's sites with B's, for every pair of domains:
+            A sees `domain_a`, B `domain_b`. With its null, ceiling, index and interval.
+        stitching: B that goes on from A's activations, and A from B's, with the controls of
+            `interp.circuits.stitch`, domain by domain and class by class.
+    """
+
+    similarity: Table
+    stitching: Table
+
+    def profile(self) -> pd.DataFrame:
+        """In each domain, layer by layer: the index of similarity, and of stitching each way."""
+        rows = self.similarity.frame
+        same = rows[rows["domain_a"] == rows["domain_b"]]
+        index = same.groupby(["site", "domain_a"], sort=False)["index"].max().rename("similarity")
+        stitched = self.stitching.frame
+        own = stitched[(stitched["measure"] == "stitched") & (stitched["label"] == "")]
+        ways = {"A into B": "B", "B into A": "A"}
+        found = [index.rename_axis(["site", "domain"])]
+        for words, model in ways.items():
+            part = own[own["model_b"] == model].set_index(["site", "domain"])["index"]
+            found.append(part.rename(words))
+        return pd.concat(found, axis=1).reset_index()
+
+
+@door
+def compare(
+    a: Any,
+    b: Any,
+    images: ImageTable,
+    *,
+    sites: Sequence[str] | None = None,
+    heads: tuple[Classifier, Classifier] | None = None,
+    untrained: tuple[Any, Any] | None = None,
+    domains: Sequence[str] | None = None,
+    n_splits: int = 5,
+    n_permutations: int = 999,
+    seed: int = 0,
+) -> Compared:
+    """Compare two models of the same pictures, layer by layer.
+
+    Args:
+        a: A model of pictures: a `Clip`, a supervised baseline, an encoder.
+        b: The other. It may be of another architecture and see pictures of another size.
+        images: Pictures that neither was trained on, with labels and domains.
+        sites: Sites that both have; None takes what their blocks hand on, and the embedding. Where
+            the two differ in these, similarity is of all pairs, and each site of A is stitched to
+            that of B at the nearest depth.
+        heads: The classes as A and B are asked for them; None asks `zero_shot` for the labels.
+        untrained: A and B before training, the null of stitching; None takes shuffled pictures.
+        domains: Domains to compare in; None takes all.
+        n_splits: Deals of artists behind similarity.
+        n_permutations: Permutations behind its p.
+        seed: Seed of all draws.
+
+    Returns:
+        Both tables, and their profile.
+
+    Raises:
+        SpecificationError: For models without a site in common kind, or heads of other classes.
+        SampleError: For too few classes by two artists.
+
+    Notes:
+        Two models of one mixture that differ by their seed say what "the same" looks like here:
+        compare them first. The embedding is no place to stitch at.
+
+    >>> import torch
+    >>> from types import SimpleNamespace
+    >>> from interp.circuits import Classifier, planted_vit
+    >>> from interp.models import open_tower
+    >>> planted = [planted_vit("all shared", seed=1, disguised=each) for each in (False, True)]
+    >>> models = [SimpleNamespace(visual=open_tower(one.source), preprocess=one.preprocess,
+    ...                           zero_shot=lambda names, one=one: one.classifier)
+    ...           for one in planted]
+    >>> found = compare(*models, planted[0].pictures(8), sites=["blocks.1.hook_resid_post"],
+    ...                 n_permutations=19)
+    >>> found.profile()[["A into B", "B into A"]].min().round(2).tolist()
+    [1.0, 1.0]
+    """
+    names = list(images.labels)
+    asked = heads or (a.zero_shot(names), b.zero_shot(names))
+    own = [list(sites) if sites else stream_sites(model.visual) for model in (a, b)]
+    if not own[0] or not own[1]:
+        raise SpecificationError(
+            "compare two models",
+            "a tower of which no site is known",
+            "towers with blocks, or `sites`",
+            "name sites that both have",
+        )
+    read = [
+        probes.collect(model.visual, images, chosen, preprocess=model.preprocess)
+        for model, chosen in zip((a, b), own, strict=True)
+    ]
+    alike = own[0] == own[1]
+    similarity = probes.similarity(
+        read[0],
+        other=read[1],
+        other_name="B",
+        domains=domains,
+        layers="same" if alike else "all",
+        n_splits=n_splits,
+        n_permutations=n_permutations,
+        seed=seed,
+    )
+    tables, facts = [], {}
+    for turn, (first, second) in enumerate(((a, b), (b, a))):
+        pairs = _paired(read[turn], read[1 - turn])
+        made = circuits.stitch(
+            first,
+            second,
+            images,
+            sites=pairs,
+            heads=(asked[turn], asked[1 - turn]),
+            untrained=untrained[turn] if untrained else None,
+            domains=domains,
+            seed=seed,
+        )
+        tables.append(made.frame.assign(model_b="BA"[turn]))
+        facts = made.facts
+    frame = pd.concat(tables, ignore_index=True)
+    return Compared(similarity, Table.with_evidence("stitching", frame, facts))
+
+
+def _paired(one: "probes.Features", other: "probes.Features") -> list[tuple[str, str]]:
+    """Each site with the other model's at the nearest depth; the embedding aside."""
+    far = [site for site in other.sites if site != LAST]
+    return [
+        (site, min(far, key=lambda each: abs(other.depth(each) - one.depth(site))))
+        for site in one.sites
+        if site != LAST and far
+    ]

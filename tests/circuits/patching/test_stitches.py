@@ -1,0 +1,215 @@
+"""Stitches: plain loops, models that are one another in disguise, and what a model does not see."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from interp.circuits import Chain, Classifier, planted_vit, stitch
+from interp.circuits.patching.linear_maps import as_before, fit_stitch, places_last
+from interp.core.artists import artist_halves
+from interp.core.classifiers import LinearClassifier
+from interp.core.errors import SampleError, SpecificationError
+from interp.core.images import ImageTable
+from interp.core.tables import EVIDENCE
+from interp.models import open_tower
+
+SITE = "blocks.0.hook_resid_post"
+COLOURS = {"red": (9, 0, 0), "lime": (0, 9, 0), "blue": (0, 0, 9), "white": (9, 9, 9)}
+HEAD = Classifier(torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]), tuple(COLOURS))
+
+
+def pictures(n: int = 6) -> ImageTable:
+    """Colours in two domains; a picture knows what it is."""
+    rows = [
+        (f"{domain}/{name}/{artist}", name, domain, "test", "", f"artist {artist}")
+        for domain in ("bright", "dim")
+        for name in COLOURS
+        for artist in range(n)
+    ]
+    columns = ["path", "label", "domain", "split", "caption", "artist"]
+
+    def read(row: Any) -> Image.Image:
+        image = Image.new("RGB", (1, 1))
+        image.info["path"] = row["path"]
+        return image
+
+    return ImageTable(pd.DataFrame(rows, columns=columns), reader=read)
+
+
+def sees(images: ImageTable, turn: Tensor, noise: float = 0.3, seed: int = 0) -> Any:
+    """A model that sees each picture's colour in coordinates of its own."""
+    generator = np.random.default_rng(seed)
+    shown = {
+        path: torch.tensor(COLOURS[label]) + noise * torch.from_numpy(generator.normal(size=3))
+        for path, label in zip(images.frame["path"], images.label, strict=True)
+    }
+
+    def read(image: Any) -> Tensor:
+        return (turn.double() @ shown[image.info["path"]].double())[None]
+
+    return SimpleNamespace(visual=Chain([nn.Identity()]), preprocess=read)
+
+
+def rows(table: Any, **where: str) -> pd.DataFrame:
+    frame = table.frame[table.frame["label"] == where.pop("label", "")]
+    for name, value in where.items():
+        frame = frame[frame[name] == value]
+    return frame.set_index(["domain", "measure"])
+
+
+TURN = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(3)).double())[0]
+
+
+def double(head: Classifier, turn: Tensor) -> Classifier:
+    return Classifier(head.embeddings.double() @ turn.T.double(), head.names)
+
+
+def test_what_is_the_same_in_other_coordinates_is_shared() -> None:
+    images = pictures()
+    a, b = sees(images, torch.eye(3)), sees(images, TURN)
+    heads = (double(HEAD, torch.eye(3)), double(HEAD, TURN))
+    table = stitch(a, b, images, sites=[SITE], heads=heads)
+    assert set(EVIDENCE) <= set(table.frame.columns)
+    own = rows(table)
+    for domain in ("bright", "dim"):
+        assert own.loc[(domain, "stitched"), "value"] == own.loc[(domain, "stitched"), "ceiling"]
+        assert own.loc[(domain, "there and back"), "index"] == pytest.approx(1)
+        assert own.loc[(domain, "pictures shuffled"), "value"] < 0.6
+        assert own.loc[(domain, "classes exchanged"), "value"] > 0.9  # colours lie apart
+    by_class = table.frame[table.frame["label"] != ""]
+    assert len(by_class) == 8 and (by_class["value"] == 1).all() and by_class["low"].isna().all()
+
+
+def test_what_a_model_does_not_see_no_map_gives_it() -> None:
+    """A sees red alone: red and white are one to it, and so are lime and blue."""
+    images = pictures()
+    blind = sees(images, torch.diag(torch.tensor([1.0, 0.0, 0.0])))
+    b, dark = sees(images, TURN), sees(images, torch.zeros(3, 3))
+    means = torch.tensor(list(COLOURS.values())).double()
+    heads = tuple(  # the nearest colour
+        LinearClassifier(means @ turn.T, HEAD.names, bias=-(means**2).sum(dim=1) / 2)
+        for turn in (torch.eye(3).double(), TURN)
+    )
+    own = rows(stitch(blind, b, images, sites=[SITE], heads=(heads[0], heads[1]), untrained=dark))
+    for domain in ("bright", "dim"):
+        row = own.loc[(domain, "stitched")]
+        assert 0.2 < row["value"] < 0.8 and row["ceiling"] > 0.95
+        assert row["null"] == own.loc[(domain, "untrained"), "value"] == 0.25
+        assert row["null_kind"] == "activations of the model before training"
+
+
+def test_accuracy_is_that_of_plain_loops() -> None:
+    images = pictures()
+    a, b = sees(images, TURN, noise=5, seed=1), sees(images, torch.eye(3), noise=5, seed=2)
+    heads = (double(HEAD, TURN), double(HEAD, torch.eye(3)))
+    own = rows(stitch(a, b, images, sites=[SITE], heads=heads, ridge=1e-3))
+    deal = artist_halves(images.frame, ["bright", "dim"])
+    xs, ys = (
+        [m.preprocess(images.picture(n))[0].numpy() for n in range(len(images))] for m in (a, b)
+    )
+    right: dict[tuple[str, str], list[bool]] = {}
+    for half in (0, 1):
+        x, y = (np.array(each)[deal == half] for each in (xs, ys))
+        gram = (x - x.mean(0)).T @ (x - x.mean(0))
+        penalty = 1e-3 * np.trace(gram) / 3 * np.eye(3)
+        weight = np.linalg.inv(gram + penalty) @ (x - x.mean(0)).T @ (y - y.mean(0))
+        for n in np.flatnonzero(deal == 1 - half):
+            mapped = (xs[n] - x.mean(0)) @ weight + y.mean(0)
+            names = heads[1].predict(torch.from_numpy(mapped)[None])
+            place = images.domain.iloc[n], images.label.iloc[n]
+            right.setdefault(place, []).append(names[0] == place[1])
+    for domain in ("bright", "dim"):
+        slow = np.mean([np.mean(right[domain, name]) for name in COLOURS])
+        assert own.loc[(domain, "stitched"), "value"] == pytest.approx(slow)
+        assert 0.4 < slow < 1
+
+
+def test_a_disguised_transformer_is_stitched_to_itself_and_later_layers_to_anything() -> None:
+    plain, hidden = (planted_vit("all shared", seed=1, disguised=each) for each in (False, True))
+    models = [
+        SimpleNamespace(visual=open_tower(one.source), preprocess=one.preprocess)
+        for one in (plain, hidden)
+    ]
+    sites = [f"blocks.{n}.hook_resid_post" for n in (0, 2)]
+    table = stitch(
+        *models, plain.pictures(8), sites=sites, heads=(plain.classifier, hidden.classifier)
+    )
+    frame = table.frame[table.frame["label"] == ""].set_index(["site", "domain", "measure"])
+    for domain in ("A", "B"):
+        for site in sites:
+            assert frame.loc[(site, domain, "stitched"), "verdict"] == "shared"
+            assert frame.loc[(site, domain, "there and back"), "value"] > 0.95
+        exchanged = [frame.loc[(site, domain, "classes exchanged"), "value"] for site in sites]
+        assert exchanged[0] < 0.5 < 0.9 < exchanged[1]
+
+
+def test_places_go_back_where_they_were() -> None:
+    x = torch.randn(2, 3, 4, 5)
+    for axes in (("batch", "channel", "row", "column"), ("batch", "pos", "head", "d_head")):
+        torch.testing.assert_close(as_before(places_last(x, axes), x, axes), x)
+    y = torch.randn(2, 7)
+    flat = places_last(y, ("batch", "d_embed"))
+    torch.testing.assert_close(as_before(flat, y, ("batch", "d_embed")), y)
+    found = fit_stitch(x.reshape(-1, 5), x.reshape(-1, 5)[:, :2] * 3 + 1, ridge=0.0)
+    torch.testing.assert_close(found(x)[..., 0], x[..., 0] * 3 + 1)
+
+
+class Maps(nn.Module):
+    """Takes colour pictures of any size to their channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def seen_at(size: int) -> Any:
+    tower = Chain([Maps()], pool=Mean(), axes=("batch", "channel", "row", "column"))
+
+    def read(image: Any) -> Tensor:
+        colour = torch.tensor(COLOURS[image.info["path"].split("/")[1]]).double()
+        return colour[:, None, None].expand(3, size, size).clone()
+
+    return SimpleNamespace(visual=tower, preprocess=read)
+
+
+class Mean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(2, 3))
+
+
+def test_maps_of_other_sizes_are_resized_and_other_places_are_refused() -> None:
+    images = pictures()
+    heads = (double(HEAD, torch.eye(3)),) * 2
+    own = rows(stitch(seen_at(4), seen_at(6), images, sites=[SITE], heads=heads))
+    assert (own.xs("stitched", level="measure")["value"] == 1).all()
+    assert "there and back" not in own.index.get_level_values("measure")
+    tokens = [
+        SimpleNamespace(
+            visual=Chain([nn.Identity()], axes=("batch", "pos", "d_model"), pool=First()),
+            preprocess=lambda image, n=n: torch.ones(n, 3).double(),
+        )
+        for n in (2, 3)
+    ]
+    frame = stitch(*tokens, images, sites=[SITE], heads=heads).frame
+    assert "as many places are needed" in frame["reason"].item()
+
+
+class First(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, 0]
+
+
+def test_what_cannot_be_stitched_is_said() -> None:
+    images = pictures()
+    a, heads = sees(images, torch.eye(3)), (double(HEAD, torch.eye(3)),) * 2
+    other = Classifier(HEAD.embeddings[:3].double(), HEAD.names[:3])
+    with pytest.raises(SpecificationError, match="different classes"):
+        stitch(a, a, images, sites=[SITE], heads=(heads[0], other))
+    few = images.select(label=["red", "lime"])
+    with pytest.raises(SampleError, match="2 classes"):
+        stitch(a, a, few, sites=[SITE], heads=heads)

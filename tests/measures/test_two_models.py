@@ -1,0 +1,56 @@
+"""Two models compared: both tables, of other architectures and picture sizes, and their profile."""
+
+from pathlib import Path
+
+import pytest
+
+from interp import compare
+from interp.core.errors import SpecificationError
+from interp.core.images import ImageTable
+from interp.models import load_clip, load_encoder
+from tests.measures.test_any_encoder import reads, vit
+
+PAIR = ("real", "sketch")
+BRIEF = {"n_splits": 1, "n_permutations": 19, "domains": PAIR}
+
+
+@pytest.fixture(scope="module")
+def pictures(small_images: ImageTable) -> ImageTable:
+    return small_images.select(split="analysis")
+
+
+def test_a_model_is_the_same_as_itself(trained_checkpoint: Path, pictures: ImageTable) -> None:
+    clip = load_clip(trained_checkpoint)
+    found = compare(clip, clip, pictures, **BRIEF)  # type: ignore[arg-type]
+    own = found.stitching.frame.query("label == '' and measure == 'stitched'")
+    assert (own["value"] - own["ceiling"]).abs().max() < 0.1
+    rows = found.similarity.frame
+    same = rows[rows["domain_a"] == rows["domain_b"]]
+    assert set(same["domain_a"]) == set(PAIR) and (same["model_b"] == "B").all()
+    assert (same["low"] <= same["ceiling"]).all()
+    profile = found.profile()
+    assert set(profile["domain"]) == set(PAIR) and "hook_embedding" in set(profile["site"])
+    assert profile[profile["site"] == "hook_embedding"]["A into B"].isna().all()
+
+
+def test_models_of_other_architectures_meet_at_the_nearest_depth(
+    trained_checkpoint: Path, small_images: ImageTable, pictures: ImageTable
+) -> None:
+    clip = load_clip(trained_checkpoint)
+    other = load_encoder(vit(), preprocess=reads)
+    other = other.teach(small_images.select(split="train", domain="real"))
+    found = compare(clip, other, pictures, **BRIEF)  # type: ignore[arg-type]
+    frame = found.stitching.frame
+    assert set(frame["model_b"]) == {"A", "B"}
+    met = set(zip(frame["site"], frame["site_b"], strict=True))
+    assert ("layer1.0.hook_resid_post", "encoder.layers.encoder_layer_0") in met
+    refused = frame[frame["reason"].fillna("").str.contains("as many places")]
+    assert len(refused)  # a map of 12 x 12 and 17 tokens: said, and the rest goes on
+    assert len(found.similarity.frame[["site", "site_b"]].drop_duplicates()) > len(met) // 2
+
+
+def test_heads_of_other_classes_are_refused(trained_checkpoint: Path, pictures) -> None:
+    clip = load_clip(trained_checkpoint)
+    with pytest.raises(SpecificationError, match="different classes"):
+        heads = (clip.zero_shot(list(pictures.labels[:3])), clip.zero_shot(list(pictures.labels)))
+        compare(clip, clip, pictures, heads=heads, **BRIEF)
