@@ -118,6 +118,6 @@ MEASURE = MeasureSpec(
     evidence=("linear_factors", "composition"),
     of=EVERY_KIND,
     option="representation",
-    seconds=5.0,
+    seconds=7.0,
     sections=(FACTORS,),
 )
