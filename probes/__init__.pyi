@@ -8,6 +8,8 @@ from .dictionaries.ablation import ablate_shared as ablate_shared
 from .dictionaries.codes import LinearCode as LinearCode
 from .dictionaries.codes import pca as pca
 from .dictionaries.codes import raw_units as raw_units
+from .dictionaries.crosscoders import Crosscoder as Crosscoder
+from .dictionaries.crosscoders import crosscoder as crosscoder
 from .dictionaries.dictionary import L1 as L1
 from .dictionaries.dictionary import BatchTopK as BatchTopK
 from .dictionaries.dictionary import Dictionary as Dictionary

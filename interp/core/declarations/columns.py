@@ -245,7 +245,10 @@ COLUMNS: Mapping[str, Column] = {
     "used_a": _number("share of the class variance in domain_a that the feature carries"),
     "used_b": _number("share of the class variance in domain_b that the feature carries"),
     "agreement": _number("correlation of the feature's class means in domain_a and domain_b"),
-    "role": _text("shared, private to a domain, or neither; of a unit: how it was chosen"),
+    "cosine": _number("least cosine of a feature with its partners in other seeds' dictionaries"),
+    "role": _text(
+        "shared, private to a domain or a model, or neither; of a unit: how it was chosen"
+    ),
     "chosen_for": _text("the class that a unit was chosen for, by what it does in circuits"),
     "ablated": _text("which features were replaced by those of another picture", key=True),
     # circuits

@@ -1,0 +1,266 @@
+"""Crosscoders: one dictionary for two models, whose features are shared or one model's alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Unpack
+
+import numpy as np
+import pandas as pd
+
+from interp.core.artists import artist_column, artist_halves
+from interp.core.errors import SampleError, SpecificationError
+from interp.core.faces.doors import door
+from interp.core.seeds import rng
+from interp.core.statistics.evidence_rows import NO_VERDICT, Evidence, counts_of
+from interp.core.statistics.resampling import jackknife
+from interp.core.tables import Table
+from interp.probes.dictionaries.codes import Cells, training_rows
+from interp.probes.dictionaries.dictionary import BatchTopK, Dictionary
+from interp.probes.dictionaries.seeds_matched import match_features
+from interp.probes.dictionaries.training import DescentKeywords, train_dictionaries
+from interp.probes.dictionaries.usage import only_site
+from interp.probes.features.matrices import Features
+from interp.probes.representational_similarity.between_layers import same_pictures
+
+SHARED, ONLY_A, ONLY_B, UNCLEAR = "shared", "only A", "only B", "unclear"
+
+BOTH = "both models"
+"""The site of the activations of both, side by side."""
+
+ALONE, ALIKE, STEADY = 0.1, 0.25, 0.7
+"""Shares below which a model lacks a feature, and from which both have it; and the cosine from
+which another seed's feature is the same."""
+
+LEAST_ACTIVE = 8
+"""Pictures of each half in which a feature must be active."""
+
+
+@dataclass(frozen=True, eq=False)
+class Crosscoder:
+    """Dictionaries of two models' activations side by side, one per seed, and their features.
+
+    Attributes:
+        dictionaries: One per seed; the first is the one whose features the table is about.
+        features: The table: a row per feature that is active in pictures enough.
+        values: Activations of both models, scaled alike, side by side "picture d_a + d_b".
+        d_a: How many of them are A's.
+    """
+
+    dictionaries: tuple[Dictionary, ...]
+    features: Table
+    values: np.ndarray
+    d_a: int
+
+    def strengths(self) -> np.ndarray:
+        """Strengths of the features in all pictures, "picture feature", for a gallery."""
+        return self.dictionaries[0](self.values)
+
+
+@door
+def crosscoder(
+    features: Features,
+    other: Features,
+    *,
+    site: str,
+    other_site: str | None = None,
+    width: int = 64,
+    k: int = 8,
+    seeds: Sequence[int] = (0, 1, 2),
+    withheld: Cells | None = None,
+    n_permutations: int = 199,
+    seed: int = 0,
+    **descent: Unpack[DescentKeywords],
+) -> Crosscoder:
+    """Find features of two models together, and say which model carries each.
+
+        share = <w_B1, w_B2> / (<w_A1, w_A2> + <w_B1, w_B2>),    w = sum z y / sum z^2
+
+    with z a feature's strengths and y what the other features leave of a model's activations, in
+    two halves 1 and 2 of artists whose pictures the dictionary was not trained on. So share is 0
+    for a feature of A alone, 1 for one of B alone, and 1/2 for one that both carry as strongly.
+
+    Args:
+        features: A's features of pictures "picture d_a".
+        other: B's features of the same pictures.
+        site: A's site.
+        other_site: B's site; None takes the same.
+        width: Features of the dictionary.
+        k: Features of a picture, on average (`BatchTopK`); with more than there are, features split
+            and other seeds do not find them.
+        seeds: Seeds of dictionaries; a feature must be found again by the others.
+        withheld: Cells (class, domain) that dictionaries are not trained on, as of
+            `train_dictionaries`.
+        n_permutations: Permutations of pictures, for p.
+        seed: Seed of halves and permutations.
+        steps: Steps of Adam.
+        batch_size: Pictures per step.
+        rate: Learning rate.
+
+    Returns:
+        The dictionaries, and a table with a row per feature: `value` is its share, with its
+        interval; `role` is "shared", "only A", "only B" or "unclear"; `cosine` how far the nearest
+        features of other seeds point the same way; p, for the model that carries it less, says
+        whether it does at all.
+
+    Raises:
+        SpecificationError: For fewer than two seeds.
+        ShapeError: For features of other pictures.
+        SampleError: For too few classes or artists, or fewer pictures than `width`.
+        LeakError: Where nothing says which cells are withheld.
+        SiteError: For a site that the features do not have.
+
+    References:
+        Crosscoders: Lindsey et al. 2024. BatchTopK, and latent scaling as the control of features
+        that seem one model's: Minder et al. 2025, arXiv 2504.02922.
+
+    Notes:
+        - Both models' activations are centred and scaled to the same mean square, and a dictionary
+          is trained on them side by side.
+        - Decoder norms call a feature one model's where sparsity merely made it so. So they are not
+          used: what each model's activations add along a feature is measured anew, by least
+          squares, on held-out pictures, and by products of halves, so that noise adds nothing.
+        - Only A: the interval of the share lies below .1; only B: above .9; shared: between .25
+          and .75. Whatever its interval, a feature is unclear unless it has a partner of cosine .7
+          in every other seed. Intervals leave one class out at a time.
+
+    >>> generator = np.random.default_rng(0)
+    >>> frame = pd.DataFrame([(c, "real", a) for c in "abcdef" for a in range(200)],
+    ...                      columns=["label", "domain", "artist"])
+    >>> z = (generator.random((1200, 6)) < 0.2) * generator.gamma(4, size=(1200, 6))
+    >>> ways = np.linalg.qr(generator.normal(size=(2, 16, 16)))[0][:, :6]
+    >>> alone = np.array([1, 1, 1, 1, 0, 0.0]), np.array([1, 1, 0, 0, 1, 1.0])
+    >>> a, b = (Features({"hook_embedding": ((z * own) @ way).astype(np.float32)}, frame)
+    ...         for own, way in zip(alone, ways))
+    >>> found = crosscoder(a, b, site="hook_embedding", width=8, k=1, withheld=(), steps=800)
+    >>> clear = found.features.frame.query("role != 'unclear'")
+    >>> clear["role"].value_counts().to_dict()
+    {'shared': 2, 'only A': 2, 'only B': 2}
+    """
+    if len(seeds) < 2:
+        raise SpecificationError(
+            "train a crosscoder", f"{len(seeds)} seed", "two or more: a feature of one is chance",
+            "give more seeds",
+        )  # fmt: skip
+    same_pictures(features, other)
+    names = only_site(features, site), only_site(other, other_site or site)
+    parts = [_scaled(one.values[name]) for one, name in zip((features, other), names, strict=True)]
+    values, d_a = np.concatenate(parts, axis=1), parts[0].shape[1]
+    frame = features.frame
+    deal = artist_halves(frame, sorted(set(frame["domain"])), seed=seed)
+    allowed = np.isin(np.arange(len(frame)), training_rows(frame, withheld))
+    learned = Features({BOTH: values[(deal == 0) & allowed]},
+                       frame[(deal == 0) & allowed].reset_index(drop=True))  # fmt: skip
+    found = train_dictionaries(
+        learned, BOTH, BatchTopK(k), width=width, withheld=withheld, seeds=list(seeds), **descent
+    )
+    table = _carried(values, d_a, found, frame, deal == 1, n_permutations, seed)
+    facts = {"sites": list(names), "width": width, "k": k, "seeds": list(seeds)}
+    facts["halves by"] = artist_column(frame)
+    return Crosscoder(tuple(found), Table.with_evidence("crosscoder", table, facts), values, d_a)
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    """Activations centred, with a mean square of 1 in all."""
+    x = values.astype(np.float64)
+    x -= x.mean(axis=0)
+    return (x / np.sqrt((x**2).mean())).astype(np.float32)
+
+
+def _carried(
+    values: np.ndarray,
+    d_a: int,
+    found: Sequence[Dictionary],
+    frame: pd.DataFrame,
+    tried: np.ndarray,
+    n_permutations: int,
+    seed: int,
+) -> pd.DataFrame:
+    """What each model carries along each feature, on pictures that were not trained on."""
+    rows = np.flatnonzero(tried)
+    own = frame.iloc[rows].reset_index(drop=True)
+    side = artist_halves(own, sorted(set(own["domain"])), seed=seed, split=1)
+    kept = side >= 0
+    rows, own, side = rows[kept], own[kept].reset_index(drop=True), side[kept]
+    labels, classes = pd.factorize(own["label"])
+    if len(classes) < 3:
+        raise SampleError(
+            "measure features of two models", f"{len(classes)} classes by artists enough",
+            "three or more, by four artists each", "give more pictures",
+        )  # fmt: skip
+    first, y = found[0], values[rows].astype(np.float64)
+    z = first(values[rows]).astype(np.float64)
+    decoder = first.decoder.double().cpu().numpy()
+    rest = y - z @ decoder - first.decoder_bias.double().cpu().numpy()
+    partners = [match_features(first, each)[1] for each in found[1:]]
+    generator = rng("pictures of features", seed)
+    orders = [generator.permutation(len(rows)) for _ in range(n_permutations)]
+    made = []
+    for j in np.flatnonzero([min((z[side == s, j] > 0).sum() for s in (0, 1)) >= LEAST_ACTIVE
+                             for j in range(first.width)]):  # fmt: skip
+        left = rest + z[:, [j]] * decoder[j]
+        carried = _products(z[:, j], left, d_a, side, labels, len(classes))
+        drawn = np.array([_products(z[order, j], left, d_a, side)[0] for order in orders])
+        share = _share(carried)
+        weaker = int(carried[0, 0] > carried[0, 1])
+        p = (1 + (drawn[:, weaker] >= carried[0, weaker]).sum()) / (1 + len(drawn))
+        spread = jackknife(float(share[0]), share[1:])
+        cosine = float(min(cosines[j] for cosines in partners))
+        active = own[z[:, j] > 0]
+        about = Evidence(
+            estimand="which of two models carries a feature of both",
+            null_kind="carried as strongly by both; p: pictures permuted, for the weaker model",
+            ceiling_kind="carried by B alone",
+            seed=seed,
+            **counts_of(active, len(classes)),
+        )
+        row = about.row(spread, null=0.5, ceiling=1.0, index=NO_VERDICT, p=float(p))
+        role = _role(spread.low, spread.high) if cosine >= STEADY else UNCLEAR
+        reason = "" if cosine >= STEADY else "not found again by another seed"
+        made.append({"measure": "share in B", "feature": int(j), **row, "role": role,
+                     "cosine": cosine, "reason": reason})  # fmt: skip
+    return pd.DataFrame(made)
+
+
+def _products(
+    z: np.ndarray,
+    y: np.ndarray,
+    d_a: int,
+    side: np.ndarray,
+    labels: np.ndarray | None = None,
+    n_classes: int = 0,
+) -> np.ndarray:
+    """<w_1, w_2> of A and of B, of all classes and with each left out: "left model"."""
+    halves = []
+    for half in (0, 1):
+        here = side == half
+        along, square = z[here, None] * y[here], z[here] ** 2
+        if labels is None:
+            sums, squares = along.sum(axis=0)[None], square.sum()[None]
+        else:
+            by_class = np.zeros((n_classes, y.shape[1]))
+            np.add.at(by_class, labels[here], along)
+            of_class = np.bincount(labels[here], square, minlength=n_classes)
+            sums = np.vstack([by_class.sum(axis=0), by_class.sum(axis=0) - by_class])
+            squares = np.append(of_class.sum(), of_class.sum() - of_class)
+        halves.append(sums / np.maximum(squares, 1e-12)[:, None])
+    met = halves[0] * halves[1]
+    return np.column_stack([met[:, :d_a].sum(axis=1), met[:, d_a:].sum(axis=1)])
+
+
+def _share(carried: np.ndarray) -> np.ndarray:
+    """B's part of what both carry; below 0 is noise, and counts as nothing."""
+    a, b = np.maximum(carried, 0).T
+    return np.divide(b, a + b, out=np.full_like(a, 0.5), where=a + b > 0)
+
+
+def _role(low: float, high: float) -> str:
+    """Which model carries a feature, by the interval of its share.
+
+    >>> _role(0.0, 0.05), _role(0.4, 0.6), _role(0.05, 0.3)
+    ('only A', 'shared', 'unclear')
+    """
+    if high < ALONE:
+        return ONLY_A
+    if low > 1 - ALONE:
+        return ONLY_B
+    return SHARED if low > ALIKE and high < 1 - ALIKE else UNCLEAR
