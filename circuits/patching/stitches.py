@@ -5,7 +5,7 @@ The map is fitted to activations, never to answers, so that it cannot learn the 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -46,6 +46,7 @@ LEAST_CLASSES = 3
 MAP = ("batch", "channel", "row", "column")
 
 
+@runtime_checkable
 class Seeing(Protocol):
     """A model of pictures: a `Clip`, a supervised baseline, an encoder."""
 
