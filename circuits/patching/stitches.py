@@ -303,7 +303,11 @@ class _Job:
         return maps
 
     def _fit(self, x: Tensor, y: Tensor) -> Stitch:
-        return fit_stitch(x.flatten(0, 1), y.flatten(0, 1), ridge=self.ridge)
+        return fit_stitch(x.flatten(0, 1), y.flatten(0, 1).to(x.device), ridge=self.ridge)
+
+    def _like(self, model: Seeing) -> Tensor:
+        """What pictures of a model look like: the format and device of its parameters."""
+        return next(iter(model.visual.parameters()), self.heads[1].embeddings)
 
     def _sampled(
         self, model: Seeing, site: str, rows: np.ndarray, like: tuple[Seeing, str] | None = None
@@ -351,7 +355,7 @@ class _Job:
     def _activations(
         self, model: Seeing, site: str, rows: np.ndarray
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
-        like = next(iter(self.heads)).embeddings
+        like = self._like(model)
         for start in range(0, len(rows), self.batch_size):
             some = rows[start : start + self.batch_size]
             x = self.images.tensors(model.preprocess, some.tolist()).to(like)
@@ -363,11 +367,11 @@ class _Job:
         self, site_a: str, site_b: str, rows: np.ndarray, maps: dict[str, Stitch]
     ) -> Iterator[tuple[np.ndarray, dict[str, tuple[Classifier, Tensor]]]]:
         """Outputs of every kind of run, some pictures at a time."""
-        like = self.heads[1].embeddings
         for start in range(0, len(rows), self.batch_size):
             some = rows[start : start + self.batch_size]
             xs = [
-                self.images.tensors(m.preprocess, some.tolist()).to(like) for m in (self.a, self.b)
+                self.images.tensors(m.preprocess, some.tolist()).to(self._like(m))
+                for m in (self.a, self.b)
             ]
             held_a = hold(self.a.visual, site_a, xs[0], rows=self.batch_size)
             held_b = hold(self.b.visual, site_b, xs[1], rows=self.batch_size)

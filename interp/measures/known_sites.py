@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from interp.core.errors import InterpError
+from interp.core.errors import InterpError, listed
+from interp.core.progress import say
 from interp.core.sites import LAST, find_sites
 from interp.core.tower import Tower
 
@@ -65,7 +66,7 @@ def stream_sites(tower: Tower) -> list[str]:
     named = present(tower, STREAM)
     if named not in ([], [LAST]):
         return named
-    return [*(tower.block_sites if isinstance(tower, Repeating) else ()), *named]
+    return [*_with_features(tower), *named]
 
 
 def unit_sites(tower: Tower) -> dict[str, list[str]]:
@@ -92,4 +93,15 @@ def causal_sites(tower: Tower) -> list[str]:
     for pattern in BLOCKS:
         if sites := present(tower, [pattern]):
             return sites
-    return list(tower.block_sites) if isinstance(tower, Repeating) else []
+    return _with_features(tower)
+
+
+def _with_features(tower: Tower) -> list[str]:
+    """What the blocks of a traced tower hand on, where it is known which axis is the features'."""
+    if not isinstance(tower, Repeating):
+        return []
+    known = [s for s in tower.block_sites if {"channel", "feature"} & set(tower.axes(s))]
+    if len(known) < len(tower.block_sites):
+        left = [site for site in tower.block_sites if site not in known]
+        say(f"axes without names (open_tower gives them), left out: {listed(left, limit=3)}")
+    return known

@@ -31,18 +31,21 @@ class Compared:
     stitching: Table
 
     def profile(self) -> pd.DataFrame:
-        """In each domain, layer by layer: the index of similarity, and of stitching each way."""
-        rows = self.similarity.frame
-        same = rows[rows["domain_a"] == rows["domain_b"]]
-        index = same.groupby(["site", "domain_a"], sort=False)["index"].max().rename("similarity")
+        """In each domain, A's sites with those of B that they are stitched to.
+
+        How similar the two are there, and how far B goes on from A's activations: index of each.
+        """
         stitched = self.stitching.frame
         own = stitched[(stitched["measure"] == "stitched") & (stitched["label"] == "")]
-        ways = {"A into B": "B", "B into A": "A"}
-        found = [index.rename_axis(["site", "domain"])]
-        for words, model in ways.items():
-            part = own[own["model_b"] == model].set_index(["site", "domain"])["index"]
-            found.append(part.rename(words))
-        return pd.concat(found, axis=1).reset_index()
+        own = own[(own["model_b"] == "B") & (own["domain"] != "")]
+        rows = self.similarity.frame
+        rows = rows[rows["domain_a"] == rows["domain_b"]].rename(columns={"domain_a": "domain"})
+        if "site_b" not in rows:
+            rows = rows.assign(site_b=rows["site"])
+        key = ["site", "site_b", "domain"]
+        found = rows[[*key, "index"]].rename(columns={"index": "similarity"})
+        into = own[[*key, "index"]].rename(columns={"index": "A into B"})
+        return into.merge(found, on=key, how="left")[[*key, "similarity", "A into B"]]
 
 
 @door
@@ -96,7 +99,7 @@ def compare(
     ...           for one in planted]
     >>> found = compare(*models, planted[0].pictures(8), sites=["blocks.1.hook_resid_post"],
     ...                 n_permutations=19)
-    >>> found.profile()[["A into B", "B into A"]].min().round(2).tolist()
+    >>> found.profile()["A into B"].round(2).tolist()
     [1.0, 1.0]
     """
     names = list(images.labels)

@@ -6,6 +6,7 @@ of a machine, no library's version and no checkpoint enters its name.
 
 import json
 import re
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +16,10 @@ from typing import TypeAlias
 import pandas as pd
 
 from interp.core.progress import say
-from interp.core.storage.store import fingerprint, writable
+from interp.core.storage.store import fingerprint, writable, write_atomic
 from interp.data.mixtures.basesets import open_base
 from interp.models import train
+from interp.models.loading.load import CONFIGURATION
 from interp.study.grid_tables import mean_losses
 from interp.study.grids import GridRun, check_trained, distinct
 from interp.study.kept_tables import DIGITS
@@ -57,16 +59,18 @@ class FinishedRuns:
 
     def holds(self, cell: GridRun, measured: Sequence[Measurement]) -> bool:
         """Whether a run is finished: its losses and the tables of all its models are there."""
-        places = [self.of(cell) / FACTS, *(self.model(cell, each) for each in measured)]
+        own = self.of(cell)
+        places = [own / LOSSES, own / FACTS, *(self.model(cell, each) for each in measured)]
         return all(place.exists() for place in places)
 
     def keep(self, cell: GridRun) -> None:
         """Write what a run is and its losses, beside the tables of its models."""
         folder = writable(self.of(cell), purpose="tables of a finished run")
-        mean_losses(cell).to_csv(folder / LOSSES, index=False, float_format=f"%.{DIGITS}g")
+        losses = mean_losses(cell).to_csv(index=False, float_format=f"%.{DIGITS}g")
+        write_atomic(folder / LOSSES, losses)
         counted = {"pictures": cell.run.pictures, "epochs": cell.run.epochs}
         about = {**cell.place, **counted, "versions": versions()}
-        (folder / FACTS).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
+        write_atomic(folder / FACTS, json.dumps(about, indent=1, sort_keys=True) + "\n")
 
     def losses(self, cell: GridRun) -> pd.DataFrame | None:
         """A run's mean loss of each epoch; None where it is not finished."""
@@ -99,6 +103,9 @@ class FinishedRuns:
             some = [one for own in waiting[first : first + 2 * jobs] for one in own]
             cells = [cell for cell, _ in some]
             if training:
+                for cell in cells:
+                    if not cell.run.final.exists():  # what is there is of another training
+                        shutil.rmtree(self.of(cell), ignore_errors=True)
                 train(distinct(cells), jobs=jobs, device=device)
             check_trained(cells)
             measure_models([each for _, each in some], jobs)
@@ -118,5 +125,7 @@ class FinishedRuns:
 def run_hash(cell: GridRun) -> str:
     """What a run is, in a hash that is the same on every machine."""
     base = open_base(cell.mixture.base).hash if cell.mixture.base else ""
+    mixture = replace(cell.mixture, base="")  # whose path is of a machine
+    towers = (cell.run.model_folder / CONFIGURATION).read_text()
     pictures = cell.block.pool.fingerprint
-    return fingerprint(cell.run.recipe, cell.training, cell.mixture, pictures, base)
+    return fingerprint(cell.run.recipe, cell.training, mixture, pictures, base, towers)

@@ -163,7 +163,7 @@ class Measurement:
             spec.analysis,
             self.pair,
             [model.control, model.architecture, model.preset],
-            sorted(measure.name for measure in self._measures()),
+            sorted(measure.known_as for measure in self._measures()),
             BARS,
         )
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from interp.core.artists import artist_sides
+from interp.core.artists import artist_column, artist_sides
 from interp.core.errors import listed
 from interp.core.images import ImageTable
 from interp.core.parallel import which_device
@@ -119,8 +119,8 @@ class Study:
             device: Where models run; None chooses.
             command: The command that started it, for the page.
             tables: A folder for the tables of finished runs, which can be committed. Runs whose
-                tables are there, from any machine, are neither trained nor measured again; each
-                run is trained, measured and kept before the next.
+                tables are there, from any machine, are neither trained nor measured again; a few
+                runs at a time are trained, measured and kept.
             first_blocks: Only so many of the study's blocks, the first ones, with the folds of
                 classes that all of them have; None takes all.
 
@@ -449,17 +449,21 @@ class Clock:
 def with_pictures_to_learn_from(images: ImageTable, natural: str, *, seed: int) -> ImageTable:
     """Mark the natural pictures of half of the artists as those that an encoder learns classes by.
 
-    Pictures of the same drawings in other domains are left out, where drawings are known, so that
-    nothing is asked of a drawing that was learned from.
+    What these artists made in other domains is left out, where artists (or drawings) are known, and
+    so is a class that none of them shows.
     """
     frame = images.frame
-    learned = (artist_sides(frame, seed=seed) == 0) & (frame["domain"] == natural).to_numpy()
-    kept = np.ones(len(frame), dtype=bool)
-    if "drawing" in frame:
-        known = set(frame["drawing"][learned].dropna())
-        kept = learned | ~frame["drawing"].isin(list(known)).to_numpy()
+    theirs = artist_sides(frame, seed=seed) == 0
+    learned = theirs & (frame["domain"] == natural).to_numpy()
+    known = set(frame["label"][learned])
+    strange = sorted(set(frame["label"]) - known)
+    if strange:
+        say(f"classes without pictures in {natural} to learn from, left out: {listed(strange)}")
+    asked = ~learned & frame["label"].isin(list(known)).to_numpy()
+    if artist_column(frame) != "picture":
+        asked &= ~theirs
     marked = images.with_frame(frame.assign(split=np.where(learned, "train", "test")))
-    return marked[kept]
+    return marked[learned | asked]
 
 
 def _learned(images: ImageTable, natural: str) -> dict[str, str]:

@@ -86,8 +86,7 @@ class Encoder:
             The same encoder, with a head of these classes.
 
         Raises:
-            SampleError: For pictures of fewer than two classes.
-            DataError: For a picture without a label.
+            SampleError: For pictures of fewer than two classes, or one of each.
         """
         return replace(self, head=taught_head(self.embed(images), images.label, learner))
 
@@ -155,11 +154,11 @@ def taught_head(
     ['cat', 'cat', 'dog', 'dog']
     """
     names = np.asarray(list(labels), dtype=str)
-    if len(set(names)) < 2:
+    if len(set(names)) < 2 or len(names) <= len(set(names)):
         raise SampleError(
             "teach an encoder classes",
-            f"pictures of {listed(sorted(set(names))) or 'no class'}",
-            "pictures of two classes or more",
+            f"{len(names)} pictures of {listed(sorted(set(names))) or 'no class'}",
+            "pictures of two classes or more, several of some class",
             "give more pictures",
         )
     chosen = learner
@@ -298,8 +297,13 @@ def _from_torchvision(name: str, fetched: bool) -> tuple[nn.Module, Any]:
     _check_known("torchvision", name, models.list_models(module=models))
     weights = models.get_model_weights(name)["DEFAULT"]
     module = models.get_model(name, weights=weights if fetched else None)
-    last = [path for path, part in module.named_modules() if isinstance(part, nn.Linear)][-1]
-    holder, _, leaf = last.rpartition(".")
+    layers = [path for path, part in module.named_modules() if isinstance(part, nn.Linear)]
+    if not layers:
+        raise CheckpointError(
+            f"open torchvision:{name}", "a model without a linear classification layer",
+            "one whose embedding goes into such a layer", "open the module itself, with preprocess",
+        )  # fmt: skip
+    holder, _, leaf = layers[-1].rpartition(".")
     setattr(module.get_submodule(holder), leaf, nn.Identity())
     return module, weights.transforms()
 

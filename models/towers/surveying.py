@@ -106,8 +106,9 @@ def _inside(path: str, others: Sequence[str]) -> bool:
 
 
 def _holds_blocks(module: nn.Module) -> bool:
-    """Whether a module is a row of blocks, or a stage that has one: no block itself."""
-    return any(_alike(each) for each in (module, *module.children()))
+    """Whether a module is a row of blocks, a stage that has one, or a norm: no block itself."""
+    norm = "norm" in type(module).__name__.lower() or type(module).__name__.startswith("Downsample")
+    return norm or any(_alike(each) for each in (module, *module.children()))
 
 
 def _alike(module: nn.Module) -> bool:

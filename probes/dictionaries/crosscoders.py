@@ -12,6 +12,7 @@ from interp.core.errors import SampleError, SpecificationError
 from interp.core.faces.doors import door
 from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import NO_VERDICT, Evidence, counts_of
+from interp.core.statistics.index_of_sharing import LEVEL
 from interp.core.statistics.resampling import jackknife
 from interp.core.tables import Table
 from interp.probes.dictionaries.codes import Cells, training_rows
@@ -120,8 +121,9 @@ def crosscoder(
           used: what each model's activations add along a feature is measured anew, by least
           squares, on held-out pictures, and by products of halves, so that noise adds nothing.
         - Only A: the interval of the share lies below .1; only B: above .9; shared: between .25
-          and .75. Whatever its interval, a feature is unclear unless it has a partner of cosine .7
-          in every other seed. Intervals leave one class out at a time.
+          and .75, and p of the weaker model is below .05. A feature is unclear unless it has a
+          partner of cosine .7 in every other seed, and what both carry exceeds 3 standard errors.
+          Intervals leave one class out at a time. The share is not clipped.
 
     >>> generator = np.random.default_rng(0)
     >>> frame = pd.DataFrame([(c, "real", a) for c in "abcdef" for a in range(200)],
@@ -200,11 +202,16 @@ def _carried(
         left = rest + z[:, [j]] * decoder[j]
         carried = _products(z[:, j], left, d_a, side, labels, len(classes))
         drawn = np.array([_products(z[order, j], left, d_a, side)[0] for order in orders])
-        share = _share(carried)
+        both = jackknife(float(carried[0].sum()), carried[1:].sum(axis=1))
+        cosine = float(min(cosines[j] for cosines in partners))
         weaker = int(carried[0, 0] > carried[0, 1])
         p = (1 + (drawn[:, weaker] >= carried[0, weaker]).sum()) / (1 + len(drawn))
+        reason = "" if cosine >= STEADY else "not found again by another seed"
+        if not both.value > 3 * both.error:
+            reason = "what both models carry is below 3 standard errors"
+            carried = np.full_like(carried, np.nan)
+        share = carried[:, 1] / carried.sum(axis=1)
         spread = jackknife(float(share[0]), share[1:])
-        cosine = float(min(cosines[j] for cosines in partners))
         active = own[z[:, j] > 0]
         about = Evidence(
             estimand="which of two models carries a feature of both",
@@ -214,10 +221,14 @@ def _carried(
             **counts_of(active, len(classes)),
         )
         row = about.row(spread, null=0.5, ceiling=1.0, index=NO_VERDICT, p=float(p))
-        role = _role(spread.low, spread.high) if cosine >= STEADY else UNCLEAR
-        reason = "" if cosine >= STEADY else "not found again by another seed"
+        role = UNCLEAR if reason else _role(spread.low, spread.high, p)
         made.append({"measure": "share in B", "feature": int(j), **row, "role": role,
                      "cosine": cosine, "reason": reason})  # fmt: skip
+    if not made:
+        raise SampleError(
+            "measure features of two models", "no feature that is active in pictures enough",
+            f"{LEAST_ACTIVE} of each half at least", "give more pictures, or a larger k",
+        )  # fmt: skip
     return pd.DataFrame(made)
 
 
@@ -247,20 +258,14 @@ def _products(
     return np.column_stack([met[:, :d_a].sum(axis=1), met[:, d_a:].sum(axis=1)])
 
 
-def _share(carried: np.ndarray) -> np.ndarray:
-    """B's part of what both carry; below 0 is noise, and counts as nothing."""
-    a, b = np.maximum(carried, 0).T
-    return np.divide(b, a + b, out=np.full_like(a, 0.5), where=a + b > 0)
+def _role(low: float, high: float, p: float) -> str:
+    """Which model carries a feature, by the interval of its share and p for the weaker model.
 
-
-def _role(low: float, high: float) -> str:
-    """Which model carries a feature, by the interval of its share.
-
-    >>> _role(0.0, 0.05), _role(0.4, 0.6), _role(0.05, 0.3)
-    ('only A', 'shared', 'unclear')
+    >>> _role(-0.03, 0.05, 0.4), _role(0.4, 0.6, 0.01), _role(0.4, 0.6, 0.3), _role(0.05, 0.3, 0.01)
+    ('only A', 'shared', 'unclear', 'unclear')
     """
     if high < ALONE:
         return ONLY_A
     if low > 1 - ALONE:
         return ONLY_B
-    return SHARED if low > ALIKE and high < 1 - ALIKE else UNCLEAR
+    return SHARED if low > ALIKE and high < 1 - ALIKE and p < LEVEL else UNCLEAR

@@ -34,6 +34,9 @@ ESTIMANDS = {
     DOMAIN_RANK: "number of equally strong directions that domain effects amount to",
 }
 ESTIMANDS[WHITENED] = f"{ESTIMANDS[LINEARITY]}, in units of the spread within cells"
+WIDEST = 1 / 3
+"""Standard error of a share beyond which it says nothing."""
+
 CEILINGS = dict.fromkeys(LINEARITIES, "effects that add up")
 CEILINGS |= {CLASS_RANK: "the number of features", DOMAIN_RANK: "one less than domains"}
 CELL_RANK = "random effects, of the pictures' variation within a class and domain"
@@ -119,8 +122,8 @@ def linear_factors(
     ]
     p = {
         measure: max_t(
-            np.array([each.terms[measure][0, 0] for each in found]),
-            np.stack([each.drawn[measure] for each in found], axis=1),
+            np.array([each.drawn[measure][0] for each in found]),
+            np.stack([each.drawn[measure][1:] for each in found], axis=1),
         )
         for measure in LINEARITIES
     }
@@ -151,7 +154,7 @@ def linear_factors(
 @dataclass(frozen=True)
 class _Site:
     """One site: value, null and ceiling by measure, "left 3" (all classes, then each left out),
-    values under permutations, and why a measure has no number."""
+    class effects as they are and under permutations, and why a measure has no number."""
 
     terms: dict[str, np.ndarray]
     drawn: dict[str, np.ndarray]
@@ -168,14 +171,17 @@ class _Site:
             nothing = np.full((1 + n, 3), np.nan)
             return _Site(
                 dict.fromkeys((*LINEARITIES, *RANKS), nothing),
-                dict.fromkeys(LINEARITIES, np.zeros(n_permutations)),
+                dict.fromkeys(LINEARITIES, np.zeros(1 + n_permutations)),
                 dict.fromkeys((*LINEARITIES, *RANKS), "constant features"),
             )
-        terms, drawn = {}, {}
+        terms, drawn, reasons = {}, {}, {}
         plain = [CellProducts.of(values, layout) for layout in layouts]
         white = [CellProducts.of(whitened(values, layout), layout) for layout in layouts]
         for measure, products in zip(LINEARITIES, (plain, white), strict=True):
-            terms[measure], drawn[measure] = _linearity(products, subsets, n_permutations, seed)
+            terms[measure], drawn[measure], why = _linearity(
+                products, subsets, n_permutations, seed
+            )
+            reasons |= {measure: why} if why else {}
         total, square = np.mean([each.sizes_within() for each in plain], axis=0)
         n_domains, width = layouts[0].n[1], values.shape[1]
         some = square + (square + total**2) / (n_domains - 1)  # of as many random effects
@@ -185,7 +191,6 @@ class _Site:
             DOMAIN_RANK: ([[each.domain_sizes(keep) for keep in subsets] for each in plain],
                           _rank(total, some), n_domains - 1),
         }  # fmt: skip
-        reasons = {}
         for measure, (found, null, most) in sizes.items():
             size, square = np.mean(found, axis=0).T
             blank = np.ones_like(size)
@@ -227,8 +232,9 @@ def whitened(values: np.ndarray, layout: CellLayout) -> np.ndarray:
 
 def _linearity(
     products: Sequence[CellProducts], subsets: Sequence[np.ndarray], n_permutations: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Value, null and ceiling, "left 3", and the value with classes permuted in each domain."""
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Value, null and ceiling, "left 3"; class effects, as they are and with classes permuted in
+    each domain, which the value grows with; and why there is no value."""
     sums = np.mean([[each.effects(keep)[:3] for keep in subsets] for each in products], axis=0)
     by_class, by_domain, both = sums.T
     between = sums.sum(axis=1)
@@ -236,7 +242,9 @@ def _linearity(
     null = by_domain + (by_class + both) / n_domains
     terms = np.column_stack([(by_class + by_domain) / between, null / between, between / between])
     moved = np.mean([each.permuted(n_permutations, seed)["class"] for each in products], axis=0)
-    return terms, (moved + by_domain[0]) / between[0]
+    error = jackknife(float(terms[0, 0]), terms[1:, 0]).error
+    why = "" if between[0] > 0 and error < WIDEST else "cells differ too little for a share"
+    return terms, np.append(by_class[0], moved), why
 
 
 def _rank(size: ArrayLike, square: ArrayLike) -> np.ndarray:

@@ -29,8 +29,8 @@ def test_a_model_is_the_same_as_itself(trained_checkpoint: Path, pictures: Image
     assert set(same["domain_a"]) == set(PAIR) and (same["model_b"] == "B").all()
     assert (same["low"] <= same["ceiling"]).all()
     profile = found.profile()
-    assert set(profile["domain"]) == set(PAIR) and "hook_embedding" in set(profile["site"])
-    assert profile[profile["site"] == "hook_embedding"]["A into B"].isna().all()
+    assert set(profile["domain"]) == set(PAIR) and (profile["site"] == profile["site_b"]).all()
+    assert len(profile) == 10
 
 
 def test_models_of_other_architectures_meet_at_the_nearest_depth(
@@ -47,6 +47,7 @@ def test_models_of_other_architectures_meet_at_the_nearest_depth(
     refused = frame[frame["reason"].fillna("").str.contains("as many places")]
     assert len(refused)  # a map of 12 x 12 and 17 tokens: said, and the rest goes on
     assert len(found.similarity.frame[["site", "site_b"]].drop_duplicates()) > len(met) // 2
+    assert set(found.profile()["domain"]) <= set(PAIR)  # nothing that was refused
 
 
 def test_heads_of_other_classes_are_refused(trained_checkpoint: Path, pictures) -> None:

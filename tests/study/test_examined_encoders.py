@@ -23,7 +23,22 @@ def test_nothing_is_asked_of_what_was_learned_from(small_images: ImageTable) -> 
     assert set(learned["domain"]) == {"real"} and set(asked["domain"]) >= {"real", "sketch"}
     assert set(learned["label"]) == set(asked["label"]) == set(small_images.labels)
     assert not set(learned["drawing"]) & set(asked["drawing"])
-    assert not set(learned["artist"]) & set(asked[asked["domain"] == "real"]["artist"])
+    assert not set(learned["artist"]) & set(asked["artist"])
+
+
+def test_a_class_that_cannot_be_learned_is_left_out() -> None:
+    rows = [
+        (f"{domain}{label}{n}", label, domain, "test", "")
+        for domain in ("real", "sketch")
+        for label in "abc"
+        for n in range(4)
+        if (domain, label) != ("real", "c")
+    ]
+    frame = pd.DataFrame(rows, columns=["path", "label", "domain", "split", "caption"])
+    images = with_pictures_to_learn_from(ImageTable(frame), "real", seed=0)
+    assert images.labels == ["a", "b"]
+    assert set(images.select(split="train").domain) == {"real"}
+    assert len(images.select(domain="sketch")) == 8  # nobody says who drew them
 
 
 @pytest.mark.slow

@@ -57,6 +57,8 @@ class MeasureSpec:
         units: Of tables whose rows are means over units, where these are kept.
         sections: What the page shows of it.
         plates: From the opened model and the frames to pictures.
+        revision: Counted up where its numbers change for the same model, so that tables of finished
+            runs are made again.
     """
 
     name: str
@@ -71,6 +73,12 @@ class MeasureSpec:
     units: Mapping[str, RowUnits] = field(default_factory=dict)
     sections: Sequence[SectionSpec] = ()
     plates: Callable[[Any, Mapping[str, Any]], Sequence[Any]] | None = None
+    revision: int = 0
+
+    @property
+    def known_as(self) -> str:
+        """Its name, with its revision where it has changed."""
+        return f"{self.name} {self.revision}" if self.revision else self.name
 
     def __post_init__(self) -> None:
         asked = f"declare the measure {self.name}"

@@ -10,6 +10,7 @@ from interp.core.tables import Table
 from interp.data.mixtures.settings import is_upper_bound
 from interp.probes.geometry.linearity_and_rank import CLASS_RANK, WHITENED
 from interp.verdicts.learned_models import learning, that_learned
+from interp.verdicts.levels.l2_runs import complete_blocks
 from interp.verdicts.levels.panels import (
     LINK,
     RUN,
@@ -134,7 +135,11 @@ def foretelling(rows: pd.DataFrame, *, seed: int = 0, n_permutations: int = 4999
 def _foretold(study: Checkpoints, level: str) -> tuple[float, float]:
     """Explained variance of left-out mixtures: by the predictor, and what it adds to `seen`."""
     tables = [study.accuracy, study.sharing, study.panel("seen")]
-    if not all(np.isfinite(each).all() and each.size for each in tables[:2]):
+    if not study.accuracy.size:
+        return np.nan, np.nan
+    mixtures, blocks = complete_blocks(tables[:2])
+    tables = [each[mixtures][:, :, blocks] for each in tables]
+    if not tables[0].size:
         return np.nan, np.nan
     if level == "L1":
         flat = [each.mean(axis=2) - each.mean(axis=(0, 2))[None] for each in tables]
