@@ -10,7 +10,7 @@ from .core.tables import Table as Table
 from .core.tower import Patch as Patch
 from .data.sources.opening import open_images as open_images
 from .measures.climbing import ladder as ladder
-from .measures.two_models import Compared as Compared
+from .measures.two_models import ComparedModels as ComparedModels
 from .measures.two_models import compare as compare
 from .measures.verdicts_by_choice import multiverse as multiverse
 from .models.loading.load import load_clip as load_clip

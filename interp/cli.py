@@ -280,7 +280,7 @@ def _hand_out(
     limits: dict[str, Any],
 ) -> dict[str, Any]:
     """Submit runs to a cluster, or, where none is named, print their commands."""
-    from interp.study.cluster import commands, submit
+    from interp.study.machines.cluster import commands, submit
 
     if not where:
         lines = commands(runs, **options)

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 
 from interp import circuits, probes
+from interp.core.arguments import Resampling, ResamplingKeywords, filled
 from interp.core.classifiers import Classifier
 from interp.core.errors import SpecificationError
 from interp.core.faces.doors import door
@@ -17,14 +18,22 @@ from interp.measures.known_sites import stream_sites
 
 
 @dataclass(frozen=True)
-class Compared:
-    """Two models side by side.
+class ComparedModels:
+    """Two models side by side, as `interp.compare` makes them.
 
-    Attributes:
+    Args:
         similarity: Debiased CKA of class means, of A's sites with B's, for every pair of domains:
             A sees `domain_a`, B `domain_b`. With its null, ceiling, index and interval.
         stitching: B that goes on from A's activations, and A from B's, with the controls of
             `interp.circuits.stitch`, domain by domain and class by class.
+
+    >>> rows = {"site": ["block"], "site_b": ["block"], "index": [0.5]}
+    >>> alike = pd.DataFrame(rows | {"domain_a": ["real"], "domain_b": ["real"]})
+    >>> made = {"measure": ["stitched"], "label": [""], "model_b": ["B"], "domain": ["real"]}
+    >>> stitched = pd.DataFrame(rows | made)
+    >>> found = ComparedModels(Table("similarity", alike), Table("stitching", stitched))
+    >>> found.profile()["A into B"].tolist()
+    [0.5]
     """
 
     similarity: Table
@@ -58,10 +67,8 @@ def compare(
     heads: tuple[Classifier, Classifier] | None = None,
     untrained: tuple[Any, Any] | None = None,
     domains: Sequence[str] | None = None,
-    n_splits: int = 5,
-    n_permutations: int = 999,
-    seed: int = 0,
-) -> Compared:
+    **resampling: Unpack[ResamplingKeywords],
+) -> ComparedModels:
     """Compare two models of the same pictures, layer by layer.
 
     Args:
@@ -102,6 +109,7 @@ def compare(
     >>> found.profile()["A into B"].round(2).tolist()
     [1.0, 1.0]
     """
+    given = filled(compare, Resampling, resampling)
     names = list(images.labels)
     asked = heads or (a.zero_shot(names), b.zero_shot(names))
     own = [list(sites) if sites else stream_sites(model.visual) for model in (a, b)]
@@ -123,9 +131,9 @@ def compare(
         other_name="B",
         domains=domains,
         layers="same" if alike else "all",
-        n_splits=n_splits,
-        n_permutations=n_permutations,
-        seed=seed,
+        n_splits=given.n_splits,
+        n_permutations=given.n_permutations,
+        seed=given.seed,
     )
     tables, facts = [], {}
     for turn, (first, second) in enumerate(((a, b), (b, a))):
@@ -138,12 +146,12 @@ def compare(
             heads=(asked[turn], asked[1 - turn]),
             untrained=untrained[turn] if untrained else None,
             domains=domains,
-            seed=seed,
+            seed=given.seed,
         )
         tables.append(made.frame.assign(model_b="BA"[turn]))
         facts = made.facts
     frame = pd.concat(tables, ignore_index=True)
-    return Compared(similarity, Table.with_evidence("stitching", frame, facts))
+    return ComparedModels(similarity, Table.with_evidence("stitching", frame, facts))
 
 
 def _paired(one: "probes.Features", other: "probes.Features") -> list[tuple[str, str]]:

@@ -20,10 +20,10 @@ from interp.core.illustrations import Plate
 from interp.core.images import ImageTable
 from interp.core.parallel import devices_in_turn, side_by_side, threads_each
 from interp.core.statistics.index_of_sharing import BARS
+from interp.core.storage.kept_tables import keep_model, kept_model, kept_plates
 from interp.core.storage.store import complete, file_hash, fingerprint
 from interp.core.tables import Table, stacked
 from interp.report.naming import setting_name
-from interp.study.kept_tables import keep_model, kept_model, kept_plates
 from interp.study.results import versions
 from interp.study.specification import Specification
 

@@ -25,7 +25,6 @@ from interp.core.tables import stacked
 from interp.data import open_images
 from interp.measures.options import AnalysisSpec
 from interp.study.blocks import Block, compared_domains, first_of, open_pool
-from interp.study.finished_runs import FinishedRuns, Taken
 from interp.study.forecasting import cost_of_study
 from interp.study.grid_tables import loss_table, mixture_table
 from interp.study.grids import (
@@ -36,6 +35,7 @@ from interp.study.grids import (
     models_by_cell,
     train_cells,
 )
+from interp.study.machines.finished_runs import FinishedRuns, Taken
 from interp.study.measuring import Measurement, Model, measure_models
 from interp.study.rehearsal import rehearse
 from interp.study.results import Result, contact_sheets, provenance, thumbnails, write_result

@@ -43,6 +43,12 @@ class Encoder:
     Notes:
         It has `visual`, `preprocess`, `embed` and `zero_shot` as a `Clip` has, so that every
         measure of pictures takes it; what needs a text tower does not.
+
+    >>> from interp.models import open_tower
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.ReLU(), nn.Flatten())
+    >>> tower = open_tower(net, example=torch.rand(1, 3, 8, 8))
+    >>> Encoder(tower, preprocess=lambda image: torch.rand(3, 8, 8), architecture="mine")
+    Encoder('mine', taught no classes)
     """
 
     visual: HookedTower

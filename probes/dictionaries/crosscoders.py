@@ -38,13 +38,19 @@ LEAST_ACTIVE = 8
 
 @dataclass(frozen=True, eq=False)
 class Crosscoder:
-    """Dictionaries of two models' activations side by side, one per seed, and their features.
+    """Dictionaries of two models' activations side by side, as `crosscoder` makes them.
 
-    Attributes:
+    Args:
         dictionaries: One per seed; the first is the one whose features the table is about.
         features: The table: a row per feature that is active in pictures enough.
         values: Activations of both models, scaled alike, side by side "picture d_a + d_b".
         d_a: How many of them are A's.
+
+    >>> import torch
+    >>> eye, zero = torch.eye(2), torch.zeros(2)
+    >>> one = Dictionary(eye, eye, zero, zero, zero)
+    >>> Crosscoder((one,), Table("crosscoder", pd.DataFrame()), np.eye(2), 1).strengths().tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
     """
 
     dictionaries: tuple[Dictionary, ...]

@@ -21,9 +21,9 @@ from interp.data.mixtures.mixture import Mixture, make_mixtures
 from interp.data.mixtures.settings import MixtureSpec, class_folds
 from interp.models.training.supervisor import Run
 from interp.study.blocks import open_blocks
-from interp.study.cluster import carry_out, commands, submit
 from interp.study.grid_tables import audit_cells, mixture_table
 from interp.study.grids import Grid, distinct
+from interp.study.machines.cluster import carry_out, commands, submit
 from interp.study.results import Result, write_result
 from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
 

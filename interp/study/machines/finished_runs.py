@@ -16,13 +16,13 @@ from typing import TypeAlias
 import pandas as pd
 
 from interp.core.progress import say
+from interp.core.storage.kept_tables import DIGITS
 from interp.core.storage.store import fingerprint, writable, write_atomic
 from interp.data.mixtures.basesets import open_base
 from interp.models import train
 from interp.models.loading.load import CONFIGURATION
 from interp.study.grid_tables import mean_losses
 from interp.study.grids import GridRun, check_trained, distinct
-from interp.study.kept_tables import DIGITS
 from interp.study.measuring import Measurement, measure_models
 from interp.study.results import versions
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from interp.core.storage.kept_tables import keep_model, kept_model
 from interp.measures.options import AnalysisSpec
-from interp.study.finished_runs import FinishedRuns
 from interp.study.grids import Grid
-from interp.study.kept_tables import keep_model, kept_model
+from interp.study.machines.finished_runs import FinishedRuns
 from interp.study.results import Result
 from interp.study.specification import TrainingSpec
 from interp.study.studies import Study

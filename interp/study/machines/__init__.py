@@ -1,0 +1,1 @@
+"""Runs on several machines: handed out to a cluster, and taken over by their committed tables."""
