@@ -118,13 +118,15 @@ def test_models_take_the_cards_in_turn_and_are_measured_exactly(
 def test_a_traced_tower_is_measured_where_it_can_be(
     folder: Path, small_images: ImageTable, tmp_path: Path
 ) -> None:
-    spec = Specification(analysis=AnalysisSpec(n_permutations=19, n_splits=1, transfer=False))
+    brief = AnalysisSpec(n_permutations=19, n_splits=1, transfer=False, circuits=False)
+    spec = Specification(analysis=brief)
     some = small_images.select(split="analysis", domain=["real", "sketch"])
     pictures = ImageTable(some.frame.assign(split="test"), some.root, some.source, some.fingerprint)
     model = Model(Path(f"local-dir:{folder}"), "", "sketch", 0)
     step = Measurement(spec, model, pictures, (), tmp_path / "steps", natural="real")
     frames = step.run()
-    assert set(frames["similarity"].site) == {"hook_embedding"}
+    sites = set(frames["similarity"].site)
+    assert "hook_embedding" in sites and len(sites) > 2  # what its blocks hand on as well
     assert "patching" not in frames and "transplant" not in frames
     visual = frames["certificate"].query("tower == 'visual'")
     assert {"read", "patch with itself"} <= set(visual.check) and visual.ok.any()
