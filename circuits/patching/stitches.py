@@ -64,7 +64,6 @@ def stitch(
     heads: tuple[Classifier, Classifier],
     untrained: Seeing | None = None,
     domains: Sequence[str] | None = None,
-    ridge: float = RIDGE,
     batch_size: int = 128,
     seed: int = 0,
 ) -> Table:
@@ -86,7 +85,6 @@ def stitch(
         heads: The classes as A and as B are asked for them, of the same names.
         untrained: The same model as A before training.
         domains: Domains to ask in; None takes all. W is fitted on all of them together.
-        ridge: Penalty of the fit, as a share of the mean variance.
         batch_size: Pictures in a forward.
         seed: Seed of the halves, of exchanged classes and of shuffled pictures.
 
@@ -150,11 +148,11 @@ def stitch(
     used = (deal >= 0) & frame["label"].isin(classes).to_numpy()
     used &= frame["domain"].isin(names).to_numpy()
     shown = images[used]
-    job = _Job(a, b, untrained, heads, shown, deal[used], classes, ridge, batch_size, seed)
+    job = _Job(a, b, untrained, heads, shown, deal[used], classes, batch_size, seed)
     rows: list[dict[str, object]] = []
     for pair in track(pairs, "stitches"):
         rows += job.rows(*pair, names)
-    facts = {"ridge": ridge, "halves by": artist_column(frame), "seed": seed}
+    facts = {"ridge": RIDGE, "halves by": artist_column(frame), "seed": seed}
     found = pd.DataFrame(rows)
     lacking = [name for name in EVIDENCE if name not in found]  # where nothing could be stitched
     return Table.with_evidence(
@@ -177,7 +175,6 @@ class _Job:
     images: ImageTable
     half: np.ndarray
     classes: Sequence[str]
-    ridge: float
     batch_size: int
     seed: int
 
@@ -303,7 +300,7 @@ class _Job:
         return maps
 
     def _fit(self, x: Tensor, y: Tensor) -> Stitch:
-        return fit_stitch(x.flatten(0, 1), y.flatten(0, 1).to(x.device), ridge=self.ridge)
+        return fit_stitch(x.flatten(0, 1), y.flatten(0, 1).to(x.device))
 
     def _like(self, model: Seeing) -> Tensor:
         """What pictures of a model look like: the format and device of its parameters."""

@@ -68,8 +68,7 @@ def crosscoder(
     features: Features,
     other: Features,
     *,
-    site: str,
-    other_site: str | None = None,
+    site: str | tuple[str, str],
     width: int = 64,
     k: int = 8,
     seeds: Sequence[int] = (0, 1, 2),
@@ -89,8 +88,7 @@ def crosscoder(
     Args:
         features: A's features of pictures "picture d_a".
         other: B's features of the same pictures.
-        site: A's site.
-        other_site: B's site; None takes the same.
+        site: The site, or A's and B's.
         width: Features of the dictionary.
         k: Features of a picture, on average (`BatchTopK`); with more than there are, features split
             and other seeds do not find them.
@@ -150,7 +148,8 @@ def crosscoder(
             "give more seeds",
         )  # fmt: skip
     same_pictures(features, other)
-    names = only_site(features, site), only_site(other, other_site or site)
+    sites = (site, site) if isinstance(site, str) else site
+    names = only_site(features, sites[0]), only_site(other, sites[1])
     parts = [_scaled(one.values[name]) for one, name in zip((features, other), names, strict=True)]
     values, d_a = np.concatenate(parts, axis=1), parts[0].shape[1]
     frame = features.frame

@@ -98,6 +98,13 @@ class Features:
         """The place of a site in its tower, 0 to 1; 0 where it is not known, as for pixels."""
         return self.depths.get(site, 0.0)
 
+    def place(self, site: str, control: str = "") -> dict[str, object]:
+        """The columns that say where a row was measured, and which floor it is, if any."""
+        floor = PIXELS if site == PIXELS else control
+        return {
+            "site": site, "layer": self.layer(site), "depth": self.depth(site), "control": floor,
+        }  # fmt: skip
+
     def rows(self, chosen: pd.Series | np.ndarray | Sequence[int]) -> "Features":
         """Some of the pictures, by mask or by row numbers."""
         keys = np.asarray(chosen)

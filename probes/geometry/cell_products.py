@@ -44,6 +44,16 @@ class CellLayout:
     label: np.ndarray
     n: tuple[int, int]
 
+    @property
+    def domain(self) -> np.ndarray:
+        """The place of each picture's domain."""
+        return self.cell % self.n[1]
+
+    @property
+    def half(self) -> np.ndarray:
+        """The half of each picture's artist, 0 or 1."""
+        return self.cell // (self.n[0] * self.n[1])
+
     @staticmethod
     def of(
         frame: pd.DataFrame, deal: np.ndarray, classes: Sequence[str], names: Sequence[str]
@@ -96,7 +106,7 @@ class CellProducts:
             np.stack([residual @ cells[half].mean(axis=1).T for half in (0, 1)]),
             (residual**2).sum(axis=1),
             layout.label,
-            layout.cell // (n_classes * n_domains),
+            layout.half,
             residual,
         )
 

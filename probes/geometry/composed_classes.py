@@ -1,7 +1,6 @@
 """Composition: whether a class that a domain lacks is found there where both effects add up."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,8 @@ from interp.core.progress import track
 from interp.core.statistics.evidence_rows import Evidence, counts_of, leaving_out
 from interp.core.statistics.resampling import class_permutations, max_t
 from interp.core.tables import Table
-from interp.probes.features.matrices import PIXELS, Features, check_domains
+from interp.probes.features.matrices import Features, check_domains
+from interp.probes.geometry.cell_products import CellLayout
 from interp.probes.geometry.shrunk_covariance import ShrunkCovariance
 
 MEASURE = "accuracy of added effects"
@@ -104,7 +104,7 @@ def composition(
                 asked, f"{n} {kind} classes with pictures by two artists in both domains",
                 f"at least {LEAST[kind]}", "give more classes, or pictures by more artists",
             )  # fmt: skip
-    layouts = [_Layout.of(frame, deal, classes, names) for deal in deals]
+    layouts = [CellLayout.of(frame, deal, classes, names) for deal in deals]
     found = [
         np.mean([_confusions(chosen.values[site], layout, held) for layout in layouts], axis=0)
         for site in track(chosen.sites, "composition")
@@ -128,8 +128,7 @@ def composition(
     for site, each, adjusted in zip(chosen.sites, right, p, strict=True):
         terms = np.column_stack([leaving_out(each[0]), np.full(1 + len(at), 1 / k),
                                  leaving_out(each[1])])  # fmt: skip
-        where = {"site": site, "layer": chosen.layer(site), "depth": chosen.depth(site)}
-        where["control"] = "pixels" if site == PIXELS else control
+        where = chosen.place(site, control)
         row = about.judged(terms, p=float(adjusted)) | {"verdict": ""}
         ends = {"domain_a": names[0], "domain_b": names[1]}
         rows.append({"measure": MEASURE} | where | ends | row)
@@ -137,38 +136,18 @@ def composition(
     return Table.with_evidence("composition", pd.DataFrame(rows), facts)
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """The pictures of one deal: their rows, class, domain (0 is A) and half."""
-
-    rows: np.ndarray
-    label: np.ndarray
-    domain: np.ndarray
-    half: np.ndarray
-    n_classes: int
-
-    @staticmethod
-    def of(
-        frame: pd.DataFrame, deal: np.ndarray, classes: Sequence[str], names: Sequence[str]
-    ) -> "_Layout":
-        label = pd.Index(classes).get_indexer(frame["label"].to_numpy(object))
-        domain = pd.Index(names).get_indexer(frame["domain"].to_numpy(object))
-        rows = np.flatnonzero((deal >= 0) & (label >= 0) & (domain >= 0))
-        return _Layout(rows, label[rows], domain[rows], deal[rows], len(classes))
-
-
-def _confusions(values: np.ndarray, layout: _Layout, held: np.ndarray) -> np.ndarray:
+def _confusions(values: np.ndarray, layout: CellLayout, held: np.ndarray) -> np.ndarray:
     """Shares of pictures in B that go to each place, "kind held_out class".
 
     Kinds: places by adding effects, and the classes' own. Averaged over which half gives places.
     """
     x = values[layout.rows].astype(np.float64)
     x -= x.mean(axis=0)
-    kept = np.zeros((2, int(held.sum()), layout.n_classes))
+    kept = np.zeros((2, int(held.sum()), layout.n[0]))
     for half in (0, 1):
         here = layout.half == half
         means = np.stack([
-            _means(x[own], layout.label[own], layout.n_classes)
+            _means(x[own], layout.label[own], layout.n[0])
             for own in (here & (layout.domain == place) for place in (0, 1))
         ])  # fmt: skip
         offset = (means[1] - means[0])[~held].mean(axis=0)

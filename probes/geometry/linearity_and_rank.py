@@ -19,7 +19,7 @@ from interp.core.statistics.evidence_rows import NO_VERDICT, Evidence, counts_of
 from interp.core.statistics.index_of_sharing import Index, sharing_index
 from interp.core.statistics.resampling import jackknife, max_t
 from interp.core.tables import Table
-from interp.probes.features.matrices import PIXELS, Features, check_domains
+from interp.probes.features.matrices import Features, check_domains
 from interp.probes.geometry.cell_products import CellLayout, CellProducts, dealt_cells
 from interp.probes.geometry.shrunk_covariance import ShrunkCovariance
 from interp.probes.representational_similarity.rows import varies
@@ -135,8 +135,7 @@ def linear_factors(
     ) | dict.fromkeys(RANKS, CELL_RANK)
     rows = []
     for place, (site, each) in enumerate(zip(chosen.sites, found, strict=True)):
-        where = {"site": site, "layer": chosen.layer(site), "depth": chosen.depth(site)}
-        where["control"] = "pixels" if site == PIXELS else control
+        where = chosen.place(site, control)
         for measure in (*LINEARITIES, *RANKS):
             about = Evidence(
                 estimand=ESTIMANDS[measure],

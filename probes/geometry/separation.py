@@ -15,7 +15,7 @@ from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import Evidence, counts_of
 from interp.core.statistics.resampling import Interval, jackknife, max_t
 from interp.core.tables import Table
-from interp.probes.features.matrices import PIXELS, Features, check_domains
+from interp.probes.features.matrices import Features, check_domains
 from interp.probes.geometry.balancing import DomainPair, domain_pair
 from interp.probes.linear.ridge_scores import ridge, ridge_without
 from interp.probes.representational_similarity.halved_pairs import refuse_few_classes
@@ -214,12 +214,9 @@ def _separation(
             rows.append(
                 {
                     "measure": asked.measure,
-                    "site": site,
-                    "layer": chosen.layer(site),
-                    "depth": chosen.depth(site),
+                    **chosen.place(site, control),
                     "domain_a": pair.a,
                     "domain_b": pair.b,
-                    "control": "pixels" if site == PIXELS else control,
                 }
                 | about.row(
                     jackknife(value, left) if not reason else Interval(*[np.nan] * 4),

@@ -20,7 +20,7 @@ from interp.core.statistics.evidence_rows import NO_VERDICT, Evidence, counts_of
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, Index, sharing_index
 from interp.core.statistics.resampling import jackknife, max_t
 from interp.core.tables import Table
-from interp.probes.features.matrices import PIXELS, Features, check_domains
+from interp.probes.features.matrices import Features, check_domains
 from interp.probes.geometry.cell_products import CellLayout, CellProducts, dealt_cells
 from interp.probes.representational_similarity.rows import varies
 
@@ -142,8 +142,7 @@ def factorisation(
     counts = {**counts_of(frame[used], len(classes)), "seed": seed}
     rows = []
     for place, (site, each) in enumerate(zip(chosen.sites, found, strict=True)):
-        where = {"site": site, "layer": chosen.layer(site), "depth": chosen.depth(site)}
-        where["control"] = "pixels" if site == PIXELS else control
+        where = chosen.place(site, control)
         for factor in (*SHARES, "class and domain"):
             adjusted = float(p[factor][place]) if factor in p else np.nan
             row = each.row(factor, adjusted, names, counts)

@@ -13,7 +13,7 @@ from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import Evidence, counts_of, leaving_out
 from interp.core.statistics.resampling import holm, jackknife, sign_flip_p
 from interp.core.tables import Table
-from interp.probes.features.matrices import PIXELS, Features, check_domains
+from interp.probes.features.matrices import Features, check_domains
 from interp.probes.linear.fitting import LEAST_CLASSES, TrainingSet, fit_probes, permuted_groups
 
 ESTIMAND = "accuracy of a class probe beyond what it can memorise of artists' drawings of a class"
@@ -95,11 +95,8 @@ def selectivity(
         for name, deal in deals.items():
             place = {
                 "measure": "selectivity",
-                "site": site,
-                "layer": chosen.layer(site),
-                "depth": chosen.depth(site),
+                **chosen.place(site, control),
                 "domain": name,
-                "control": "pixels" if site == PIXELS else control,
             }
             rows.append(place | _row(chosen, site, deal, seed))
     table = pd.DataFrame(rows)

@@ -14,7 +14,7 @@ from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import Evidence, counts_of, leaving_out
 from interp.core.statistics.resampling import jackknife, max_t
 from interp.core.tables import Table
-from interp.probes.features.matrices import PIXELS, Features, check_domains
+from interp.probes.features.matrices import Features, check_domains
 from interp.probes.linear.fitting import (
     LEAST_CLASSES,
     Probe,
@@ -118,11 +118,8 @@ def domain_probes(
         rows.append(
             {
                 "measure": "domain probe",
-                "site": site,
-                "layer": chosen.layer(site),
-                "depth": chosen.depth(site),
+                **chosen.place(site, control),
                 "domain": ", ".join(names),
-                "control": "pixels" if site == PIXELS else control,
             }
             | about.row(
                 jackknife(value, left),

@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 
 from interp import ladder
 from interp.core.images import ImageTable
+from interp.core.progress import set_quiet
 from interp.measures.known_sites import causal_sites, stream_sites, unit_sites
 from interp.models import load_clip, load_encoder, taught_head
 from interp.models.loading.supervised import LinearHead, SupervisedModel
@@ -88,3 +89,24 @@ def test_a_torchvision_resnet_has_its_blocks_and_channels() -> None:
     blocks = [f"layer{stage}.{block}" for stage in range(1, 5) for block in range(2)]
     assert stream_sites(tower) == [*blocks, "hook_embedding"]
     assert unit_sites(tower) == {"channel": blocks}
+
+
+def test_blocks_whose_axes_have_no_names_are_left_out_and_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    torch.manual_seed(0)
+    net = torchvision.models.SwinTransformer(
+        patch_size=[4, 4], embed_dim=8, depths=[2, 2], num_heads=[1, 2], window_size=[4, 4]
+    ).eval()
+    net.head = nn.Identity()
+    encoder = load_encoder(net, preprocess=reads)
+    assert encoder.visual.block_sites  # type: ignore[attr-defined]
+    set_quiet(False)
+    try:
+        sites = stream_sites(encoder.visual)
+    finally:
+        set_quiet(True)
+    known = {"channel", "feature", "d_embed"}
+    assert sites[-1] == "hook_embedding"
+    assert all(known & set(encoder.visual.axes(site)) for site in sites)
+    assert len(sites) > len(encoder.visual.block_sites) or "open_tower" in capsys.readouterr().err

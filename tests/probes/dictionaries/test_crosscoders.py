@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from interp.core.artists import artist_halves
 from interp.core.errors import LeakError, SampleError, ShapeError, SpecificationError
 from interp.probes import Crosscoder, Features, crosscoder
-from interp.probes.dictionaries.crosscoders import ONLY_A, ONLY_B, SHARED
+from interp.probes.dictionaries.crosscoders import ONLY_A, ONLY_B, SHARED, _role
 
 SITE = "hook_embedding"
 FIT = {"site": SITE, "width": 24, "k": 3, "withheld": (), "steps": 1200, "n_permutations": 49}
@@ -114,6 +114,26 @@ def test_the_share_is_that_of_plain_sums() -> None:
     labels = own["label"].to_numpy()
     left = [share(labels != name) for name in sorted(set(labels))]
     assert min(left) - 1e-5 <= row["value"] <= max(left) + 1e-5
+
+
+def test_what_is_measured_was_not_trained_on() -> None:
+    models, _, _ = planted(6, 2, seed=3, n=600, width=12)
+    found = crosscoder(*models, **{**FIT, "width": 12, "steps": 5, "seeds": (0, 1)})
+    deal = artist_halves(models[0].frame, ["real", "sketch"])
+    assert found.dictionaries[0].facts["n_rows"] == (deal == 0).sum()
+    assert (found.features.frame["n_pictures"] <= (deal == 1).sum()).all()
+
+
+def test_what_is_too_faint_is_unclear_and_shares_are_not_clipped() -> None:
+    """Both models' products within noise; and a share whose sums go below 0."""
+    models, _, _ = planted(20, 0, seed=5)
+    quiet = [
+        Features({SITE: one.values[SITE][np.random.default_rng(n).permutation(1200)]}, one.frame)
+        for n, one in enumerate(models)
+    ]  # activations of other pictures: nothing in common between the models
+    rows = crosscoder(*quiet, **{**FIT, "steps": 600}).features.frame
+    assert not (rows["role"] == SHARED).any()
+    assert _role(-0.05, 0.05, 0.5) == ONLY_A and _role(0.3, 0.7, 0.5) == "unclear"
 
 
 def test_a_feature_that_other_seeds_do_not_find_is_unclear() -> None:

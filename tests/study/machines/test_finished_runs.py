@@ -7,13 +7,19 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from interp.core.storage.kept_tables import keep_model, kept_model
 from interp.measures.options import AnalysisSpec
 from interp.study.grids import Grid
 from interp.study.machines.finished_runs import FinishedRuns
 from interp.study.results import Result
-from interp.study.specification import TrainingSpec
+from interp.study.specification import (
+    ImagesSpec,
+    MixturesSpec,
+    Specification,
+    TrainingSpec,
+)
 from interp.study.studies import Study
 from tests.study.test_grids import TINY
 
@@ -72,6 +78,25 @@ def test_only_what_is_missing_is_trained(made: tuple[Result, Path], tmp_path: Pa
         pd.testing.assert_frame_equal(again.tables[name].frame, table.frame)
 
 
+def test_tables_of_two_trainings_never_stand_together(
+    made: tuple[Result, Path], tmp_path: Path
+) -> None:
+    """A run that is trained anew forgets the epochs that were kept of another training."""
+    _, tables = made
+    shutil.copytree(tables, tmp_path / "committed")
+    facts = {path.parent: json.loads(path.read_text()) for path in tmp_path.rglob("run.json")}
+    lost = next(p for p, each in facts.items() if each["seed"] == 1 and "cg-high" in p.name)
+    first, *others = sorted(lost.glob("epoch-*"))
+    shutil.rmtree(others[-1])
+    (first / "mark").touch()
+    Study(ONE).grid(tmp_path / "out", jobs=1, command="a test", tables=tmp_path / "committed")
+    assert first.exists() and not (first / "mark").exists()
+    (lost / "losses.csv").unlink()
+    cells = Grid(ONE).plan(tmp_path / "out" / "steps", jobs=1)
+    cell = next(c for c in cells if FinishedRuns(tmp_path / "committed").of(c) == lost)
+    assert not FinishedRuns(tmp_path / "committed").holds(cell, [])
+
+
 def test_a_run_is_named_by_all_that_makes_it(tmp_path: Path) -> None:
     def names(specification: object) -> set[str]:
         cells = Grid(specification).plan(tmp_path / "steps", jobs=1)  # type: ignore[arg-type]
@@ -82,6 +107,8 @@ def test_a_run_is_named_by_all_that_makes_it(tmp_path: Path) -> None:
     longer = replace(ONE.training, steps=13)
     assert not own & names(replace(ONE, training=longer))
     assert not own & names(replace(ONE, images=replace(ONE.images, n_train=9)))
+    smaller = names(replace(ONE, images=replace(ONE.images, size=48)))
+    assert not own & smaller and len(smaller) == 4
     labels = TrainingSpec(**{**ONE.training.__dict__, "objective": "supervised"})
     both = names(replace(ONE, replications=(labels,)))
     assert own < both and len(both) == 8
@@ -114,3 +141,22 @@ def test_kept_epochs_are_measured_as_is_asked(tmp_path: Path) -> None:
     last = result.tables["similarity"].frame
     assert set(last[last["control"] == ""]["epoch"]) == {max(epochs)}
     assert result.report().stat().st_size > 100_000
+
+
+def test_the_size_of_a_folders_pictures_and_no_path_is_in_the_name(tmp_path: Path) -> None:
+    for domain in ("real", "sketch"):
+        for label in "abcd":
+            folder = tmp_path / "pictures" / domain / label
+            folder.mkdir(parents=True)
+            for n in range(6):
+                Image.new("RGB", (40, 40), (40 * n, ord(label), 0)).save(folder / f"{n}.png")
+
+    def names(root: Path, size: int) -> set[str]:
+        images = ImagesSpec(source=str(root), size=size)
+        mixtures = MixturesSpec(held_out=1, settings=("cg-high",))
+        asked = Specification(images=images, mixtures=mixtures, training=ONE.training)
+        cells = Grid(asked).plan(tmp_path / "steps", jobs=1)
+        return {FinishedRuns(tmp_path).of(cell).name for cell in cells}
+
+    own = names(tmp_path / "pictures", 32)
+    assert len(own) == 1 and not own & names(tmp_path / "pictures", 64)

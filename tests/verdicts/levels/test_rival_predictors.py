@@ -75,6 +75,14 @@ def test_what_seen_accuracy_says_already_adds_nothing() -> None:
     assert row["foretold"] > 0.4 and abs(row["beyond_seen"]) < 0.05
 
 
+def test_one_missing_model_leaves_the_rest() -> None:
+    made = rows(LINKED)
+    gap = (made["setting"] == "mixture 3") & (made["seed"] == 1) & (made["predictor"] == "linked")
+    found = foretelling(made[~gap], n_permutations=99).frame.set_index(["predictor", "level"])
+    assert found.loc[("linked", "L1"), "foretold"] > 0.4
+    assert found.loc[("linked", "L2"), "foretold"] > 0.2
+
+
 def test_a_predictor_that_says_nothing_is_seldom_found() -> None:
     nothing = replace(LINKED, l1=0.0, l2=0.0)
     drawn = [foretelling(rows(nothing, seed), n_permutations=199).frame for seed in range(30)]
