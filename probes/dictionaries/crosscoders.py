@@ -207,15 +207,12 @@ def _carried(
         left = rest + z[:, [j]] * decoder[j]
         carried = _products(z[:, j], left, d_a, side, labels, len(classes))
         drawn = np.array([_products(z[order, j], left, d_a, side)[0] for order in orders])
-        both = jackknife(float(carried[0].sum()), carried[1:].sum(axis=1))
         cosine = float(min(cosines[j] for cosines in partners))
         weaker = int(carried[0, 0] > carried[0, 1])
         p = (1 + (drawn[:, weaker] >= carried[0, weaker]).sum()) / (1 + len(drawn))
+        share = _share(carried)
         reason = "" if cosine >= STEADY else "not found again by another seed"
-        if not both.value > 3 * both.error:
-            reason = "what both models carry is below 3 standard errors"
-            carried = np.full_like(carried, np.nan)
-        share = carried[:, 1] / carried.sum(axis=1)
+        reason = FAINT if np.isnan(share[0]) else reason
         spread = jackknife(float(share[0]), share[1:])
         active = own[z[:, j] > 0]
         about = Evidence(
@@ -261,6 +258,22 @@ def _products(
         halves.append(sums / np.maximum(squares, 1e-12)[:, None])
     met = halves[0] * halves[1]
     return np.column_stack([met[:, :d_a].sum(axis=1), met[:, d_a:].sum(axis=1)])
+
+
+FAINT = "what both models carry is below 3 standard errors"
+
+
+def _share(carried: np.ndarray) -> np.ndarray:
+    """B's part of what both carry, of all classes and with each left out; NaN for too little.
+
+    >>> _share(np.array([[3.0, 1.0], [3.0, 1.0], [3.3, 1.1]])).round(2).tolist()
+    [0.25, 0.25, 0.25]
+    >>> bool(np.isnan(_share(np.array([[-0.3, -0.2], [-0.4, -0.2], [-0.2, -0.2]]))).all())
+    True
+    """
+    both = carried.sum(axis=1)
+    enough = both[0] > 3 * jackknife(float(both[0]), both[1:]).error
+    return carried[:, 1] / both if enough else np.full(len(both), np.nan)
 
 
 def _role(low: float, high: float, p: float) -> str:

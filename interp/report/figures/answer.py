@@ -79,6 +79,7 @@ def answer_figure(result: LoadedResult) -> Figure | None:
         annotations=[note | {"y": 1} for note in notes],
     )
     missing = found[found["index"].isna()]["name"].tolist()
+    crowded = placed.groupby("test_domain").size().max() > MOST_NAMED
     least, most = (line.at for line in thresholds)
     said = {
         "where": where,
@@ -86,7 +87,8 @@ def answer_figure(result: LoadedResult) -> Figure | None:
         "most": most,
         "said": "; ".join(_said(row) for _, row in placed.iterrows()),
         "absent": (f" Not shown, for want of an index: {sequence(missing)}." if missing else "")
-        + _unlearned(result),
+        + _unlearned(result)
+        + (" Colours are those of the table below; a point says its name." if crowded else ""),
     }
     accuracy = pd.concat([held_out_accuracy(result, name) for name in result.test_domains])
     choices = [Choice("Test domain", result.test_domains)]
@@ -162,7 +164,8 @@ def _traces(rows: Frame, place: int) -> list[Trace]:
             points(one, own["index"], own["value"], [one.name], [place], size=12, **bars)
             | {"mode": "markers", **said}
         )
-        found.append(_name_beside(row, one.name, place, before=_free_before(rows, row)))
+        if len(rows) <= MOST_NAMED:
+            found.append(_name_beside(row, one.name, place, before=_free_before(rows, row)))
     return found
 
 
@@ -177,6 +180,9 @@ def _name_beside(row: pd.Series, name: str, place: int, *, before: bool) -> Trac
         "showlegend": False, "cliponaxis": False,
     }  # fmt: skip
 
+
+MOST_NAMED = 6
+"""Points of a test domain that carry their names; those of more would cover one another."""
 
 LETTER = 0.022
 """What a letter takes of the axis across, on a phone."""
@@ -194,6 +200,7 @@ def _room_for_names(parts: Sequence[Frame]) -> dict[str, list[float]]:
         (row["index_high"] if math.isfinite(row["index_high"]) else row["index"])
         + LETTER * (len(row["name"]) + 1)
         for rows in parts
+        if len(rows) <= MOST_NAMED
         for _, row in rows.iterrows()
         if not _free_before(rows, row)
     ]

@@ -1,0 +1,20 @@
+"""The first figure's points carry their names where these do not cover one another."""
+
+import pandas as pd
+import pytest
+
+from interp.report.figures.answer import MOST_NAMED, _traces
+
+
+@pytest.mark.parametrize("n", [MOST_NAMED, MOST_NAMED + 1])
+def test_names_stand_beside_a_few_points_and_not_beside_many(n: int) -> None:
+    rows = pd.DataFrame(
+        {"name": f"mixture {k}", "colour": "#000", "symbol": "circle", "test_domain": "sketch",
+         "index": 0.5, "index_low": 0.4, "index_high": 0.6, "value": k / 10, "low": 0.0,
+         "high": 1.0}
+        for k in range(n)
+    )  # fmt: skip
+    traces = _traces(rows, 0)
+    named = [trace["text"] for trace in traces if trace["mode"] == "text"]
+    assert len(named) == (n if n <= MOST_NAMED else 0)
+    assert sum(trace["mode"] == "markers" for trace in traces) == n
