@@ -24,6 +24,7 @@ from .patching.localisation import effects as effects
 from .patching.localisation import localise as localise
 from .patching.screening import node_scores as node_scores
 from .patching.screening import screen as screen
+from .patching.stitched_runs import Controls as Controls
 from .patching.stitches import stitch as stitch
 from .patching.sweeping import sweep as sweep
 from .patching.transformer_lens import (
@@ -82,6 +83,7 @@ from .sharing.transfer_faithfulness import circuit_transfer as circuit_transfer
 from .sharing.work_alone import class_faithfulness as class_faithfulness
 from .subspaces.alignment_search import das as das
 from .subspaces.alignment_search import das_among as das_among
+from .subspaces.between_models import das_between as das_between
 from .subspaces.fitting import fit_subspace as fit_subspace
 from .subspaces.subspace import Subspace as Subspace
 from .subspaces.subspace import interchange as interchange

@@ -16,7 +16,13 @@ from interp.measures.options import AnalysisSpec
 from interp.models.training.supervisor import train
 from interp.study.grids import Grid
 from interp.study.results import Result, open_result
-from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
+from interp.study.specification import (
+    ComparisonSpec,
+    ImagesSpec,
+    MixturesSpec,
+    Specification,
+    TrainingSpec,
+)
 from interp.study.studies import Study
 
 
@@ -62,6 +68,7 @@ SMALL = Specification(
         n_dictionary_pictures=12,
         dictionary_steps=30,
     ),
+    comparison=ComparisonSpec(setting="cg-high"),
 )
 
 

@@ -172,6 +172,7 @@ NEW = {
     *("explain", "Heatmaps", "deletion_insertion", "SentenceParts", "sentence_parts"),
     *("Matches", "read_matches", "match_parts", "match_faithfulness"),
     *("linear_factors", "composition", "crosscoder", "Crosscoder", "stitch"),
+    *("das_between", "Controls"),
     *("compare", "ComparedModels", "load_encoder", "Encoder", "taught_head"),
 }
 """Public names that 0.1 did not have, or not as names of their own."""

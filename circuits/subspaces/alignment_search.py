@@ -18,29 +18,32 @@ from interp.circuits.patching.localisation import (
     max_t_p,
     rounded,
 )
-from interp.circuits.patching.patched_cells import make_plan, probe
+from interp.circuits.patching.patched_cells import make_plan
 from interp.circuits.patching.sweeping import depths
 from interp.circuits.subspaces.interchanges import (
-    FLOOR,
-    FOREIGN,
-    KINDS,
     DasKeywords,
     DasTask,
     Domain,
     HeldOut,
     Material,
-    Tried,
     hold_out,
     read_class_free,
     read_domain,
-    try_site,
 )
 from interp.circuits.subspaces.judged_interchanges import (
     Receivers,
     by_reader,
     judge_interchange,
 )
-from interp.circuits.subspaces.subspace import check_k, check_place, feature_axis
+from interp.circuits.subspaces.subspace import check_place
+from interp.circuits.subspaces.tried_subspaces import (
+    FLOOR,
+    FOREIGN,
+    KINDS,
+    Tried,
+    largest_subspaces,
+    try_site,
+)
 from interp.core.arguments import filled
 from interp.core.errors import SpecificationError, listed
 from interp.core.faces.doors import door
@@ -246,7 +249,8 @@ def das_among(
     held = hold_out(images, list(domains), classes=classes, n=n, seed=task.seed)
     opened = {name: read_domain(tower, held, name, task) for name in domains}
     floors = read_class_free(tower, held, task)
-    largest = _largest(tower, names, opened, task, n_classes=len(held.classes))
+    pictures = opened[domains[0]].material.pictures
+    largest = largest_subspaces(tower, names, pictures, task, n_classes=len(held.classes))
     sites_tried = _try_all(tower, largest, opened, floors, task, where=place)
     ends = [both for a, b in combinations(domains, 2) for both in ((a, b), (b, a))]
     frame = pd.concat(
@@ -276,25 +280,6 @@ def das_among(
         "p": "sign flips of whole classes, max-T over the sites of a direction",
     }
     return Table.with_evidence("das", frame, facts)
-
-
-def _largest(
-    tower: Tower,
-    sites: Sequence[str],
-    domains: Mapping[str, Domain],
-    task: DasTask,
-    *,
-    n_classes: int,
-) -> dict[str, int]:
-    """At each site the directions that are fitted: as asked, or as many as could be needed."""
-    shapes = probe(tower, next(iter(domains.values())).material.pictures, sites)[0]
-    sizes = {}
-    for site in sites:
-        axes = tower.axes(site)
-        width = shapes[site][axes.index(feature_axis(axes))]
-        sizes[site] = max(1, min(n_classes - 1, width // 2)) if task.k is None else task.k
-        check_k(site, sizes[site], width)
-    return sizes
 
 
 def _try_all(

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from interp.circuits.patching.localisation import class_mean, index_of, leave_out
-from interp.circuits.subspaces.interchanges import FLOOR, HeldOut, Tried
+from interp.circuits.subspaces.interchanges import HeldOut
+from interp.circuits.subspaces.tried_subspaces import FLOOR, Tried
 from interp.core.statistics.index_of_sharing import (
     AMOUNT,
     CANNOT_TELL,

@@ -3,7 +3,8 @@
 import atexit
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -61,6 +62,25 @@ def threads_each(jobs: int) -> int:
     """
     cores = os.environ.get("OMP_NUM_THREADS", "")
     return max(1, (int(cores) if cores.isdigit() else os.cpu_count() or 1) // jobs)
+
+
+@contextmanager
+def on_threads(n: int) -> Iterator[None]:
+    """Compute on so many threads; with one job, this is the caller's own process, left as it was.
+
+    >>> import torch
+    >>> with on_threads(1):
+    ...     torch.get_num_threads()
+    1
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def which_device(device: str | None = None) -> str:

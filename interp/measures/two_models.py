@@ -7,12 +7,15 @@ from typing import Any, Unpack
 import pandas as pd
 
 from interp import circuits, probes
+from interp.circuits import Controls
 from interp.core.arguments import Resampling, ResamplingKeywords, filled
 from interp.core.classifiers import Classifier
 from interp.core.errors import SpecificationError
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable
+from interp.core.progress import say, track
 from interp.core.sites import LAST
+from interp.core.statistics.index_of_sharing import SHARED
 from interp.core.tables import Table
 from interp.measures.known_sites import stream_sites
 
@@ -26,6 +29,8 @@ class ComparedModels:
             A sees `domain_a`, B `domain_b`. With its null, ceiling, index and interval.
         stitching: B that goes on from A's activations, and A from B's, with the controls of
             `interp.circuits.stitch`, domain by domain and class by class.
+        subspaces: Each model's class subspace in the other's coordinates, of
+            `interp.circuits.das_between`; None where it was not asked for.
 
     >>> rows = {"site": ["block"], "site_b": ["block"], "index": [0.5]}
     >>> alike = pd.DataFrame(rows | {"domain_a": ["real"], "domain_b": ["real"]})
@@ -38,6 +43,7 @@ class ComparedModels:
 
     similarity: Table
     stitching: Table
+    subspaces: Table | None = None
 
     def profile(self) -> pd.DataFrame:
         """In each domain, A's sites with those of B that they are stitched to.
@@ -65,8 +71,9 @@ def compare(
     *,
     sites: Sequence[str] | None = None,
     heads: tuple[Classifier, Classifier] | None = None,
-    untrained: tuple[Any, Any] | None = None,
+    controls: tuple[Controls, Controls] = (Controls(), Controls()),
     domains: Sequence[str] | None = None,
+    subspaces: bool = False,
     **resampling: Unpack[ResamplingKeywords],
 ) -> ComparedModels:
     """Compare two models of the same pictures, layer by layer.
@@ -79,14 +86,18 @@ def compare(
             the two differ in these, similarity is of all pairs, and each site of A is stitched to
             that of B at the nearest depth.
         heads: The classes as A and B are asked for them; None asks `zero_shot` for the labels.
-        untrained: A and B before training, the null of stitching; None takes shuffled pictures.
+        controls: Of A and of B, each before training (the null of stitching) and other seeds of its
+            mixture (the ceiling): `interp.circuits.Controls`.
         domains: Domains to compare in; None takes all.
+        subspaces: Whether to fit each model's class subspace and interchange it in the other, in
+            the domains and at the sites where a stitch holds (is "shared" both ways). It takes
+            longer than the rest together.
         n_splits: Deals of artists behind similarity.
         n_permutations: Permutations behind its p.
         seed: Seed of all draws.
 
     Returns:
-        Both tables, and their profile.
+        The tables, and their profile.
 
     Raises:
         SpecificationError: For models without a site in common kind, or heads of other classes.
@@ -94,7 +105,8 @@ def compare(
 
     Notes:
         Two models of one mixture that differ by their seed say what "the same" looks like here:
-        compare them first. The embedding is no place to stitch at.
+        give them as controls, or compare them first (docs/judging_methods.md has the rates). The
+        embedding is no place to stitch at.
 
     >>> import torch
     >>> from types import SimpleNamespace
@@ -144,14 +156,44 @@ def compare(
             images,
             sites=pairs,
             heads=(asked[turn], asked[1 - turn]),
-            untrained=untrained[turn] if untrained else None,
+            controls=Controls(controls[turn].untrained, controls[1 - turn].twins),
             domains=domains,
             seed=given.seed,
         )
         tables.append(made.frame.assign(model_b="BA"[turn]))
         facts = made.facts
     frame = pd.concat(tables, ignore_index=True)
-    return ComparedModels(similarity, Table.with_evidence("stitching", frame, facts))
+    stitching = Table.with_evidence("stitching", frame, facts)
+    carried = _carried((a, b), images, asked, stitching, given.seed) if subspaces else None
+    return ComparedModels(similarity, stitching, carried)
+
+
+def _carried(
+    models: tuple[Any, Any],
+    images: ImageTable,
+    heads: tuple[Classifier, Classifier],
+    stitching: Table,
+    seed: int,
+) -> Table | None:
+    """Subspaces of each model in the other, where a stitch holds both ways; None for nowhere."""
+    rows = stitching.frame
+    held = rows[(rows["measure"] == "stitched") & (rows["verdict"] == SHARED)]
+    ways = {
+        way: set(part[ends].itertuples(index=False, name=None))
+        for way, part in held.groupby("model_b")
+        for ends in [["site", "site_b", "domain"] if way == "B" else ["site_b", "site", "domain"]]
+    }
+    places = sorted(ways.get("A", set()) & ways.get("B", set()))
+    parts = []
+    for site_a, site_b, domain in track(places, "subspaces"):
+        made = circuits.das_between(
+            *models, images, domain=domain, site=(site_a, site_b), heads=heads, seed=seed
+        )
+        parts.append(made.frame)
+    if not parts:
+        say("no site at which a stitch holds both ways: no subspaces are compared")
+        return None
+    return Table.with_evidence("das_between", pd.concat(parts, ignore_index=True))
 
 
 def _paired(one: "probes.Features", other: "probes.Features") -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ COMPARED = ("mixtures", "losses", "differences")
 CONCLUDED = (
     *("exposure", "exposure_classes", "robustness", "epochs", "rungs", "ladder", "stability"),
     *("rungs_by_epoch", "levels", "together", "foretelling"),
+    *("stitching", "model_similarity"),
     *("intervention", "intervention_classes", "intervention_directions"),
 )
 """Tables of several models, or of several measures, that a run may do without."""

@@ -26,6 +26,7 @@ from interp.report.figures.training import (
     dose_response_figure,
     mixtures_figure,
 )
+from interp.report.figures.two_models import TWO_MODELS
 from interp.report.figures.views_and_answers import said_figure, views_figure
 from interp.report.gists import gist, wanted
 from interp.report.loaded import LoadedResult
@@ -41,7 +42,7 @@ from interp.report.verdict_tables import (
     verdicts_table,
 )
 
-OF_STUDIES = (TRAINING, BEHIND, EVIDENCE, LADDER, INTERVENTION)
+OF_STUDIES = (TRAINING, BEHIND, EVIDENCE, LADDER, INTERVENTION, TWO_MODELS)
 """Sections on several models or measures; a measure's own is declared beside it."""
 
 RENDERERS: Mapping[str, Callable[[LoadedResult, FigureSpec], Figure | None]] = {

@@ -18,7 +18,7 @@ from interp.core.declarations.measures import (
 )
 from interp.core.illustrations import Plate
 from interp.core.images import ImageTable
-from interp.core.parallel import devices_in_turn, side_by_side, threads_each
+from interp.core.parallel import devices_in_turn, on_threads, side_by_side, threads_each
 from interp.core.statistics.index_of_sharing import BARS
 from interp.core.storage.kept_tables import keep_model, kept_model, kept_plates
 from interp.core.storage.store import complete, file_hash, fingerprint
@@ -248,11 +248,5 @@ def measure_models(steps: Sequence[Measurement], jobs: int) -> dict[str, pd.Data
 
 def _measure_one(step: Measurement, *, threads: int) -> None:
     """Fill a model's step folders; the tables are read back from there."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with on_threads(threads):
         step.run()
-    finally:
-        torch.set_num_threads(before)  # with one job, this is the caller's own process

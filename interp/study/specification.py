@@ -17,11 +17,14 @@
     [intervention]                 # runs that align classes, at one of the mixtures
     setting = "cg-high"
     weights = [0.3, 1.0]
+    [comparison]                   # all other models of a block with those of one mixture
+    setting = "cg-high"
 
 Whatever the file leaves out has the default below; a word that no section knows is an error.
 """
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import asdict, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,7 +51,7 @@ from interp.core.declarations.declared import (
     one_of,
     refused_in,
 )
-from interp.core.errors import SpecificationError, listed
+from interp.core.errors import SpecificationError, check_known, listed
 from interp.core.storage.store import LATER
 from interp.data.artwork.embedded import EmbeddedSpec
 from interp.data.mixtures.intervention_arms import InterventionSpec
@@ -156,6 +159,24 @@ class TrainingSpec(Recipe):
 
 
 @dataclass(frozen=True)
+class ComparisonSpec(Declared):
+    """The mixture whose models all others of their block are compared with; none without a name.
+
+    Similarity by layer, and stitches both ways, against the models before training and, where
+    `seeds` give them, other seeds of the same mixture.
+    """
+
+    asked = "compare models"
+
+    setting: Text = ""
+
+    def check(self, settings: Sequence[str]) -> None:
+        """Refuse a setting that the study lacks."""
+        if self.setting:
+            check_known(self.asked, "setting", [self.setting], settings, SpecificationError)
+
+
+@dataclass(frozen=True)
 class Specification(Declared):
     """A whole study.
 
@@ -163,7 +184,8 @@ class Specification(Declared):
     `blocks` = n repeats everything instead, n times: block b redraws drawings, poses, subsamples,
     initialisation and order with seed b, and holds out the b-th of n folds of the classes, so that
     each class is held out in one block. `replications` are further architectures. `intervention`
-    adds runs at one mixture whose loss aligns classes.
+    adds runs at one mixture whose loss aligns classes. `comparison` compares models with those of
+    one mixture.
     """
 
     asked = "make a study"
@@ -184,10 +206,13 @@ class Specification(Declared):
     ] = (0,)
     blocks: Whole = 0
     intervention: InterventionSpec = field(default_factory=InterventionSpec, metadata=LATER)
+    comparison: ComparisonSpec = field(default_factory=ComparisonSpec, metadata=LATER)
 
     def __post_init__(self) -> None:
         for domain in self.mixtures.test_domains:
-            self.intervention.check(self.mixtures.made(domain, (), foreign=("a foreign class",)))
+            made = self.mixtures.made(domain, (), foreign=("a foreign class",))
+            self.intervention.check(made)
+            self.comparison.check([mixture.name for mixture in made])
         self._check_align()
         named = isinstance(self.mixtures.held_out, tuple)
         if self.blocks < 0 or (self.blocks == 1 and not named):

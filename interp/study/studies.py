@@ -25,6 +25,7 @@ from interp.core.tables import stacked
 from interp.data import open_images
 from interp.measures.options import AnalysisSpec
 from interp.study.blocks import Block, compared_domains, first_of, open_pool
+from interp.study.compared_mixtures import compare_mixtures, pairs_of
 from interp.study.forecasting import cost_of_study
 from interp.study.grid_tables import loss_table, mixture_table
 from interp.study.grids import (
@@ -225,6 +226,8 @@ class Study:
             own = [cell for cell in cells if cell.training is architecture and not cell.arm]
             part = self._compared(frames, own, only, finished)
             part |= self._by_epoch(earlier, architecture.name)
+            with clock("comparing models"):
+                part |= {} if only else self._models_compared(own, steps, finished, jobs, where)
             facts = self.facts(architecture, list(blocks.values()), clock.seconds, command, where)
             if only:  # the page then asks for no more than that
                 domains = self.specification.mixtures.test_domains
@@ -276,6 +279,24 @@ class Study:
         if not shared:
             return {}
         return {"rungs_by_epoch": _climbed(shared, self.specification.mixtures.natural)["rungs"]}
+
+    def _models_compared(
+        self,
+        own: Sequence[GridRun],
+        steps: Path,
+        finished: FinishedRuns | None,
+        jobs: int,
+        device: str,
+    ) -> dict[str, Any]:
+        """The models of one architecture beside those of the reference mixture."""
+        spec = self.specification
+        if not spec.comparison.setting:
+            return {}
+        kept = finished.folder if finished else None
+        pairs = pairs_of(
+            own, spec.comparison.setting, natural=spec.mixtures.natural, steps=steps, kept=kept
+        )
+        return compare_mixtures(pairs, jobs=jobs, device=device)
 
     def _compared(
         self,

@@ -1,13 +1,17 @@
 """Two models compared: both tables, of other architectures and picture sizes, and their profile."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from interp import compare
+from interp.circuits import Chain, Classifier, planted_vit
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
-from interp.models import load_clip, load_encoder
+from interp.models import load_clip, load_encoder, open_tower
 from tests.measures.test_any_encoder import reads, vit
 
 PAIR = ("real", "sketch")
@@ -55,3 +59,26 @@ def test_heads_of_other_classes_are_refused(trained_checkpoint: Path, pictures) 
     with pytest.raises(SpecificationError, match="different classes"):
         heads = (clip.zero_shot(list(pictures.labels[:3])), clip.zero_shot(list(pictures.labels)))
         compare(clip, clip, pictures, heads=heads, **BRIEF)
+
+
+def test_where_a_stitch_holds_each_model_reads_the_others_subspace() -> None:
+    plain, hidden = (planted_vit("all shared", seed=1, disguised=each) for each in (False, True))
+    models = [
+        SimpleNamespace(
+            visual=open_tower(one.source), preprocess=one.preprocess,
+            zero_shot=lambda names, one=one: one.classifier,
+        )
+        for one in (plain, hidden)
+    ]  # fmt: skip
+    images = plain.pictures(12)
+    how: Any = {"domains": ["A"], "sites": ["blocks.1.hook_resid_post"], "n_permutations": 19}
+    found = compare(*models, images, subspaces=True, **how).subspaces
+    assert found is not None and set(found.frame["model_b"]) == {"A", "B"}
+    assert (found.frame["index"] > 0.8).all()
+    empty = SimpleNamespace(
+        visual=Chain([torch.nn.Identity()]),
+        preprocess=lambda image: torch.zeros(2, 3),
+        zero_shot=lambda names: Classifier(torch.eye(len(names), 3), tuple(names)),
+    )
+    how["sites"] = ["blocks.0.hook_resid_post"]
+    assert compare(empty, empty, images, subspaces=True, **how).subspaces is None

@@ -117,6 +117,7 @@ COLUMNS: Mapping[str, Column] = {
     "site_b": _text("site in the second domain, where every site meets every other", key=True),
     "layer_b": _number("block that computes site_b"),
     "depth_b": _number("place of site_b in the tower, 0 to 1"),
+    "way": _text("which of two compared models goes on from the other's activations", key=True),
     "model_b": _text(
         "the model that domain_b was seen by, where two models are compared", key=True
     ),
@@ -225,6 +226,7 @@ COLUMNS: Mapping[str, Column] = {
     "random_high": _number("the 95 % quantile of what `random` is the mean of"),
     "whole": _number("as ceiling, with the whole site in place of the subspace"),
     "varied": _number("as value, in the directions that vary in A when what its basis reads does"),
+    "shuffled": _number("as value, through a stitch that was fitted to other pictures"),
     "own": _number("as value, what the circuits of domain_b itself do there"),
     "core": _number("as value, what the parts do that the circuits of both domains have"),
     "core_share": _number("how many of a circuit's parts the other domain's has, as a share"),

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from interp.circuits import Chain, Classifier, planted_vit, stitch
-from interp.circuits.patching.linear_maps import as_before, fit_stitch, places_last
+from interp.circuits import Chain, Classifier, Controls, planted_vit, stitch
+from interp.circuits.patching.linear_maps import RIDGES, StitchSource, as_before, places_last
 from interp.core.artists import artist_halves
 from interp.core.classifiers import LinearClassifier
 from interp.core.errors import SampleError, SpecificationError
@@ -70,6 +70,16 @@ def double(head: Classifier, turn: Tensor) -> Classifier:
     return Classifier(head.embeddings.double() @ turn.T.double(), head.names)
 
 
+def nearest_colours() -> tuple[LinearClassifier, LinearClassifier]:
+    """Classes as the nearest colour, in plain coordinates and turned."""
+    means = torch.tensor(list(COLOURS.values())).double()
+    plain, turned = (
+        LinearClassifier(means @ turn.T, HEAD.names, bias=-(means**2).sum(dim=1) / 2)
+        for turn in (torch.eye(3).double(), TURN)
+    )
+    return plain, turned
+
+
 def test_what_is_the_same_in_other_coordinates_is_shared() -> None:
     images = pictures()
     a, b = sees(images, torch.eye(3)), sees(images, TURN)
@@ -91,17 +101,37 @@ def test_what_a_model_does_not_see_no_map_gives_it() -> None:
     images = pictures()
     blind = sees(images, torch.diag(torch.tensor([1.0, 0.0, 0.0])))
     b, dark = sees(images, TURN), sees(images, torch.zeros(3, 3))
-    means = torch.tensor(list(COLOURS.values())).double()
-    heads = tuple(  # the nearest colour
-        LinearClassifier(means @ turn.T, HEAD.names, bias=-(means**2).sum(dim=1) / 2)
-        for turn in (torch.eye(3).double(), TURN)
+    own = rows(
+        stitch(blind, b, images, sites=[SITE], heads=nearest_colours(), controls=Controls(dark))
     )
-    own = rows(stitch(blind, b, images, sites=[SITE], heads=(heads[0], heads[1]), untrained=dark))
     for domain in ("bright", "dim"):
         row = own.loc[(domain, "stitched")]
         assert 0.2 < row["value"] < 0.8 and row["ceiling"] > 0.95
         assert row["null"] == own.loc[(domain, "untrained"), "value"] == 0.25
         assert row["null_kind"] == "activations of the model before training"
+
+
+def test_the_ceiling_is_what_another_seed_gives() -> None:
+    """B goes on from a twin as blind as A: all that can be asked for, though B itself sees all."""
+    images = pictures()
+    red = torch.diag(torch.tensor([1.0, 0.0, 0.0]))
+    blind, twin = sees(images, red, seed=1), sees(images, red, seed=2)
+    b, dark = sees(images, TURN), sees(images, torch.zeros(3, 3))
+    how: Any = {
+        "sites": [SITE],
+        "heads": nearest_colours(),
+    }
+    own = rows(stitch(blind, b, images, **how, controls=Controls(dark, [twin])))
+    for domain in ("bright", "dim"):
+        row, other = own.loc[(domain, "stitched")], own.loc[(domain, "another seed")]
+        assert row["ceiling"] == other["value"] < 0.8 < other["ceiling"]
+        assert row["ceiling_kind"] == "accuracy of B that goes on from another seed of its mixture"
+        assert own.loc[(domain, "there and back"), "ceiling_kind"] == "accuracy of A itself"
+    both = rows(stitch(blind, b, images, **how, controls=Controls(dark, [twin, b])))
+    one, itself = (own.loc[("dim", "another seed"), name] for name in ("value", "ceiling"))
+    assert both.loc[("dim", "stitched"), "ceiling"] == pytest.approx((one + itself) / 2)
+    swapped = rows(stitch(twin, b, images, **how, controls=Controls(dark, [blind])))
+    assert swapped["value"]["bright", "stitched"] == own["value"]["bright", "another seed"]
 
 
 def test_accuracy_is_that_of_plain_loops() -> None:
@@ -116,9 +146,7 @@ def test_accuracy_is_that_of_plain_loops() -> None:
     right: dict[tuple[str, str], list[bool]] = {}
     for half in (0, 1):
         x, y = (np.array(each)[deal == half] for each in (xs, ys))
-        gram = (x - x.mean(0)).T @ (x - x.mean(0))
-        penalty = 1e-6 * np.trace(gram) / 3 * np.eye(3)
-        weight = np.linalg.inv(gram + penalty) @ (x - x.mean(0)).T @ (y - y.mean(0))
+        weight = plainly_fitted(x[:, None], y[:, None])[0]
         for n in np.flatnonzero(deal == 1 - half):
             mapped = (xs[n] - x.mean(0)) @ weight + y.mean(0)
             names = heads[1].predict(torch.from_numpy(mapped)[None])
@@ -156,8 +184,58 @@ def test_places_go_back_where_they_were() -> None:
     y = torch.randn(2, 7)
     flat = places_last(y, ("batch", "d_embed"))
     torch.testing.assert_close(as_before(flat, y, ("batch", "d_embed")), y)
-    found = fit_stitch(x.reshape(-1, 5), x.reshape(-1, 5)[:, :2] * 3 + 1, ridge=0.0)
-    torch.testing.assert_close(found(x)[..., 0], x[..., 0] * 3 + 1)
+
+
+def plainly_fitted(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
+    """The map from "picture place feature" rows, and its ridge, by one inverse after another."""
+    a, b = x - x.mean(axis=(0, 1)), y - y.mean(axis=(0, 1))
+
+    def solved(some: np.ndarray, ridge: float) -> np.ndarray:
+        rows, wanted = (each[some].reshape(-1, each.shape[-1]) for each in (a, b))
+        gram = rows.T @ rows
+        eye = np.trace(gram) / len(gram) * np.eye(len(gram))
+        return np.linalg.inv(gram + ridge * eye) @ rows.T @ wanted
+
+    number = np.arange(len(x))
+    errors = [
+        sum(
+            ((a[number % 4 == fold] @ solved(number[number % 4 != fold], ridge)
+              - b[number % 4 == fold]) ** 2).sum()
+            for fold in range(4)
+        )
+        for ridge in RIDGES
+    ]  # fmt: skip
+    ridge = RIDGES[int(np.argmin(errors))]
+    return solved(number, ridge), ridge
+
+
+@pytest.mark.parametrize("noise", [0.01, 1, 10])
+def test_the_ridge_is_the_one_that_errs_least_on_other_pictures(noise: float) -> None:
+    generator = np.random.default_rng(1)
+    x = generator.normal(size=(22, 2, 12)) * np.linspace(0.1, 3, 12)
+    y = x @ generator.normal(size=(12, 5)) + noise * generator.normal(size=(22, 2, 5)) + 4
+    slow, ridge = plainly_fitted(x, y)
+    found = StitchSource(torch.from_numpy(x)).fit(torch.from_numpy(y))
+    np.testing.assert_allclose(found.weight, slow, rtol=1e-6, atol=1e-9)
+    assert (ridge > 1e-4) == (noise > 0.1)
+    torch.testing.assert_close(found(torch.from_numpy(x)).mean(dim=(0, 1)),
+                               torch.from_numpy(y.mean(axis=(0, 1))))  # fmt: skip
+
+
+def test_as_many_features_as_pictures_are_no_obstacle() -> None:
+    """Where both are as many, least squares alone maps to noise."""
+    generator = np.random.default_rng(2)
+    shown = generator.normal(size=(80, 1, 6))
+    x = shown @ generator.normal(size=(6, 60)) + generator.normal(size=(80, 1, 60))
+    y = shown @ generator.normal(size=(6, 8))
+    found = StitchSource(torch.from_numpy(x[:60])).fit(torch.from_numpy(y[:60]))
+    own = found(torch.from_numpy(x[60:])).numpy()
+    centred = x[:60, 0] - x[:60].mean(0), y[:60, 0] - y[:60].mean(0)
+    naive = np.linalg.lstsq(*centred, rcond=None)[0]
+    bare = (x[60:, 0] - x[:60].mean(0)) @ naive + y[:60].mean(0)
+    scale = y[60:].var()
+    errors = [((each - y[60:, 0]) ** 2).mean() / scale for each in (own[:, 0], bare)]
+    assert errors[0] < 0.35 and errors[1] > 3 * errors[0]
 
 
 class Maps(nn.Module):
@@ -196,7 +274,7 @@ def test_maps_of_other_sizes_are_resized_and_other_places_are_refused() -> None:
         for n in (2, 3)
     ]
     frame = stitch(*tokens, images, sites=[SITE], heads=heads).frame
-    assert "as many places are needed" in frame["reason"].item()
+    assert "right would be as many places" in frame["reason"].item()
 
 
 class First(nn.Module):

@@ -25,18 +25,11 @@ from interp.circuits.subspaces.fitting import (
     fit_directions,
     smallest_that_carries,
 )
-from interp.circuits.subspaces.interchanges import (
-    KINDS,
-    DasTask,
-    hold_out,
-    read_class_free,
-    read_domain,
-    try_site,
-    try_subspaces,
-)
+from interp.circuits.subspaces.interchanges import DasTask, hold_out, read_class_free, read_domain
 from interp.circuits.subspaces.judged_interchanges import of_one_code
 from interp.circuits.subspaces.pictures_without_class import CLASS_FREE, class_free
 from interp.circuits.subspaces.subspace import Subspace, read_at
+from interp.circuits.subspaces.tried_subspaces import KINDS, try_site, try_subspaces
 from interp.core.artists import artist_sides
 from interp.core.errors import DataError, SampleError, SiteError, SpecificationError
 from interp.core.images import ImageTable

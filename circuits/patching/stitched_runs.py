@@ -1,0 +1,233 @@
+"""Runs of a model that goes on from another's activations: maps fitted, answers asked."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.circuits.patching.engine import hold
+from interp.circuits.patching.linear_maps import (
+    Stitch,
+    StitchSource,
+    as_before,
+    places_last,
+    places_like,
+)
+from interp.circuits.tasks.metrics import Classifier
+from interp.core.images import ImageTable
+from interp.core.seeds import rng
+
+STITCHED, BACK = "stitched", "there and back"
+UNTRAINED, REROUTED, SHUFFLED = "untrained", "classes exchanged", "pictures shuffled"
+TWIN = "another seed"
+KINDS = (STITCHED, BACK, TWIN, UNTRAINED, REROUTED, SHUFFLED)
+
+MOST_ROWS = 40_000
+"""Rows (a position of a picture) that a map is fitted to, at most."""
+
+
+@runtime_checkable
+class Seeing(Protocol):
+    """A model of pictures: a `Clip`, a supervised baseline, an encoder."""
+
+    visual: Any
+    preprocess: Any
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What a stitch from model A to model B is held against.
+
+    Args:
+        untrained: A before training, the null; None takes shuffled pictures.
+        twins: Other seeds of B's mixture, the ceiling: what B makes of models that differ by their
+            seed alone. Two or more say what seeds differ by; none takes B itself.
+
+    >>> Controls().twins
+    ()
+    """
+
+    untrained: Seeing | None = None
+    twins: Sequence[Seeing] = ()
+
+    @property
+    def models(self) -> dict[str, Sequence[Seeing]]:
+        """The models by what they are, those that are there."""
+        floor = () if self.untrained is None else (self.untrained,)
+        return {kind: each for kind, each in ((UNTRAINED, floor), (TWIN, self.twins)) if each}
+
+
+Answers: TypeAlias = dict[str, np.ndarray]
+"""Whether each picture got its class, by kind of run; NaN where it was not tried."""
+
+
+@dataclass(frozen=True, eq=False)
+class StitchedRuns:
+    """Two models, the pictures in two halves, and how maps are fitted and tried.
+
+    Args:
+        a: The model whose activations are mapped.
+        b: The model that goes on from them.
+        controls: Other models whose activations are mapped to B's: `UNTRAINED` has A's sites,
+            `TWIN` B's.
+        heads: The classes as A and as B are asked for them.
+        images: The pictures.
+        half: The half of the artists that each is of, 0 or 1.
+        classes: Classes that are exchanged with one another.
+        batch_size: Pictures in a forward.
+        seed: Seed of exchanged classes, shuffled pictures and places.
+    """
+
+    a: Seeing
+    b: Seeing
+    controls: Mapping[str, Sequence[Seeing]]
+    heads: tuple[Classifier, Classifier]
+    images: ImageTable
+    half: np.ndarray
+    classes: Sequence[str]
+    batch_size: int
+    seed: int
+
+    def answers(self, site_a: str, site_b: str) -> Answers:
+        """Which pictures got their class, under every kind of stitch, each half tried once."""
+        kinds = [*KINDS, *(name for name, _, _ in self._others(site_a, site_b))]
+        found: Answers = {kind: np.full(len(self.images), np.nan) for kind in ("A", "B", *kinds)}
+        exchanged = self._exchange()
+        for half in (0, 1):
+            fitted = np.flatnonzero(self.half == half)
+            tried = np.flatnonzero(self.half != half)
+            maps = self._maps(site_a, site_b, fitted)
+            for rows, outputs in self._runs(site_a, site_b, tried, maps):
+                own = self.heads[0].numbers(self.images.label.iloc[rows].tolist())
+                for kind, (head, output) in outputs.items():
+                    chosen = head.logits(output).argmax(dim=-1).cpu()
+                    wanted = exchanged[own] if kind == REROUTED else own
+                    found[kind][rows] = (chosen == wanted).numpy().astype(float)
+        for kind, models in self.controls.items():
+            each = [found.pop(_numbered(kind, n)) for n in range(len(models))]
+            found[kind] = np.mean(each, axis=0)
+        return {kind: right for kind, right in found.items() if np.isfinite(right).all()}
+
+    def _others(self, site_a: str, site_b: str) -> list[tuple[str, Seeing, str]]:
+        """The controls that are models: a name of each, the model, and its site."""
+        return [
+            (_numbered(kind, n), model, site_b if kind == TWIN else site_a)
+            for kind, models in self.controls.items()
+            for n, model in enumerate(models)
+        ]
+
+    def _exchange(self) -> Tensor:
+        """A derangement of the classes, as places among all that the heads name."""
+        generator = rng("classes exchanged", self.seed)
+        order = generator.permutation(len(self.classes))
+        place = self.heads[0].numbers(list(self.classes))
+        turned = torch.arange(len(self.heads[0].names))
+        turned[place[torch.from_numpy(order)]] = place[torch.from_numpy(np.roll(order, 1))]
+        return turned
+
+    def _maps(self, site_a: str, site_b: str, rows: np.ndarray) -> dict[str, Stitch]:
+        """Every kind of map, fitted on some pictures."""
+        x = self._sampled(self.a, site_a, rows, like=(self.b, site_b))
+        y = self._sampled(self.b, site_b, rows)
+        generator = rng("pictures shuffled", self.seed)
+        labels = self.images.label.to_numpy()[rows]
+        domains = self.images.domain.to_numpy()[rows]
+        names = np.array(self.heads[0].names, dtype=object)
+        target = dict(zip(names, names[self._exchange().numpy()], strict=True))
+        partner = np.array([
+            generator.choice(np.flatnonzero((labels == target[label]) & (domains == domain)))
+            for label, domain in zip(labels, domains, strict=True)
+        ])  # fmt: skip
+        shuffled = generator.permutation(len(rows))
+        source = StitchSource(x)
+        maps = {
+            STITCHED: source.fit(y),
+            BACK: StitchSource(y).fit(x),
+            REROUTED: source.fit(y[partner]),
+            SHUFFLED: source.fit(y[shuffled]),
+        }
+        for name, model, site in self._others(site_a, site_b):
+            own = self._sampled(model, site, rows, like=(self.b, site_b))
+            maps[name] = StitchSource(own).fit(y)
+        return maps
+
+    def _like(self, model: Seeing) -> Tensor:
+        """What pictures of a model look like: the format and device of its parameters."""
+        return next(iter(model.visual.parameters()), self.heads[1].embeddings)
+
+    def _sampled(
+        self, model: Seeing, site: str, rows: np.ndarray, like: tuple[Seeing, str] | None = None
+    ) -> Float[Tensor, "picture place feature"]:
+        """Activations of some pictures, at a few places that are the same for all models."""
+        parts, places = [], None
+        for _, activation in self._activations(model, site, rows):
+            flat = (
+                places_last(activation, model.visual.axes(site))
+                if like is None
+                else self._resized(activation, model, site, like)
+            )
+            if places is None:
+                most = max(1, MOST_ROWS // len(rows))
+                order = rng("places of a stitch", self.seed).permutation(flat.shape[1])
+                places = torch.from_numpy(np.sort(order[:most]))
+            parts.append(flat[:, places.to(flat.device)].double())
+        return torch.cat(parts)
+
+    def _resized(
+        self, activation: Tensor, model: Seeing, site: str, like: tuple[Seeing, str]
+    ) -> Tensor:
+        """Places as many as the other site has."""
+        other = self._shown(*like)
+        return places_like(activation, model.visual.axes(site), other, like[0].visual.axes(like[1]))
+
+    def _shown(self, model: Seeing, site: str) -> Tensor:
+        """The activation of one picture, for its shape."""
+        return next(self._activations(model, site, np.arange(1)))[1]
+
+    def _activations(
+        self, model: Seeing, site: str, rows: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, Tensor]]:
+        like = self._like(model)
+        for start in range(0, len(rows), self.batch_size):
+            some = rows[start : start + self.batch_size]
+            x = self.images.tensors(model.preprocess, some.tolist()).to(like)
+            with torch.no_grad():
+                _, cache = model.visual.run_with_cache(x, names_filter=[site])
+            yield some, cache[site]
+
+    def _runs(
+        self, site_a: str, site_b: str, rows: np.ndarray, maps: dict[str, Stitch]
+    ) -> Iterator[tuple[np.ndarray, dict[str, tuple[Classifier, Tensor]]]]:
+        """Outputs of every kind of run, some pictures at a time."""
+        for start in range(0, len(rows), self.batch_size):
+            some = rows[start : start + self.batch_size]
+            xs = [
+                self.images.tensors(m.preprocess, some.tolist()).to(self._like(m))
+                for m in (self.a, self.b)
+            ]
+            held_a = hold(self.a.visual, site_a, xs[0], rows=self.batch_size)
+            held_b = hold(self.b.visual, site_b, xs[1], rows=self.batch_size)
+            axes_a, axes_b = self.a.visual.axes(site_a), self.b.visual.axes(site_b)
+            mapped = self._resized(held_a.activation, self.a, site_a, (self.b, site_b))
+            sent = {kind: maps[kind](mapped) for kind in (STITCHED, REROUTED, SHUFFLED)}
+            for name, model, site in self._others(site_a, site_b):
+                _, own = next(self._activations(model, site, some))
+                sent[name] = maps[name](self._resized(own, model, site, (self.b, site_b)))
+            outputs = {"A": (self.heads[0], held_a.finish(held_a.activation)),
+                       "B": (self.heads[1], held_b.finish(held_b.activation))}  # fmt: skip
+            for kind, flat in sent.items():
+                back = as_before(flat, held_b.activation, axes_b)
+                outputs[kind] = (self.heads[1], held_b.finish(back))
+            if mapped.shape[1] == places_last(held_a.activation, axes_a).shape[1]:
+                # what was resized cannot go back
+                again = as_before(maps[BACK](maps[STITCHED](mapped)), held_a.activation, axes_a)
+                outputs[BACK] = (self.heads[0], held_a.finish(again))
+            yield some, {kind: (head, out.detach()) for kind, (head, out) in outputs.items()}
+
+
+def _numbered(kind: str, n: int) -> str:
+    return f"{kind} {n}"

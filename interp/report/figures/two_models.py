@@ -1,0 +1,115 @@
+"""Models of other mixtures beside those of one: stitches both ways, and similarity by layer."""
+
+from interp.core.declarations.figures import (
+    INDEX,
+    TEST_DOMAIN,
+    ZERO,
+    AxisSpec,
+    ChoiceSpec,
+    FigureSpec,
+    GistSpec,
+    LineSpec,
+    SectionSpec,
+    threshold_lines,
+)
+
+INTO = {
+    "into the reference": "the reference, from this model",
+    "from the reference": "this model, from the reference",
+}
+WAY = ChoiceSpec("Goes on", "way", INTO)
+STITCHED = FigureSpec(
+    "stitches",
+    "One model that goes on from another’s layers",
+    "curve",
+    ("stitching",),
+    method="A linear map is fitted to the activations of both models and tried on other artists’ "
+    "pictures; the model that goes on is asked for the class.",
+    null="The same from the model before training; index 0 stands for it.",
+    caption="Index 1: as accurate as from its own layers (or from another seed of its own mixture, "
+    "where the study has one). {n}; bars are 95 % intervals over classes. A stitch can make late "
+    "layers say any class: see “classes exchanged”.",
+    alt="Lines of {settings} over depth",
+    where={"label": [""], "measure": "stitched"},
+    needs=("index", "depth"),
+    scale=INDEX,
+    subjects="settings",
+    choices=(
+        TEST_DOMAIN,
+        WAY,
+        ChoiceSpec("Pictures", "domain"),
+    ),
+    across="depth",
+    x=AxisSpec("depth, 0 to 1", limits=(0, 1.02)),
+    y=AxisSpec("index of what the stitch keeps", from_zero=True, within=(-0.5, 1.5)),
+    lines=(LineSpec(0), *threshold_lines()),
+    height=400,
+)
+CONTROLS = FigureSpec(
+    "stitch-controls",
+    "What a stitch does without sharing",
+    "curve",
+    ("stitching",),
+    method="The same maps, fitted to pictures of other classes, to shuffled pictures, to the model "
+    "before training, and there and back.",
+    null="Chance among the classes, in shuffled pictures.",
+    caption="Accuracy of the model that goes on. {n}; bars are 95 % intervals over classes. Where "
+    "“classes exchanged” is as high as the stitch itself, a linear map can say any class there.",
+    alt="Lines over depth, one for each kind of stitch",
+    where={"label": [""]},
+    needs=("value", "depth"),
+    subjects="measure",
+    choices=(TEST_DOMAIN, ChoiceSpec("Model", "setting"), WAY, ChoiceSpec("Pictures", "domain")),
+    across="depth",
+    x=AxisSpec("depth, 0 to 1", limits=(0, 1.02)),
+    y=AxisSpec("balanced accuracy", percent=True, from_zero=True),
+    height=400,
+)
+ALIKE = FigureSpec(
+    "two-models-similarity",
+    "How similar two models’ layers are",
+    "curve",
+    ("model_similarity",),
+    method="Debiased CKA of class means, of one model’s layer with the same layer of the other.",
+    null="Classes permuted; index 0 stands for it.",
+    caption="Index 1: as similar as two halves of the artists allow. {n}; bars are 95 % intervals "
+    "over classes.",
+    alt="Lines of {settings} over depth",
+    needs=("index", "depth"),
+    scale=INDEX,
+    subjects="settings",
+    choices=(
+        TEST_DOMAIN,
+        ChoiceSpec(
+            "The two see",
+            ("domain_a", "domain_b"),
+            named=lambda row: f"{row['domain_a']} and {row['domain_b']}",
+        ),
+    ),
+    across="depth",
+    x=AxisSpec("depth, 0 to 1", limits=(0, 1.02)),
+    y=AxisSpec("index of similarity", from_zero=True),
+    lines=ZERO,
+    height=400,
+)
+TWO_MODELS = SectionSpec(
+    "two-models",
+    "Do other mixtures build other layers?",
+    "Every model beside the reference mixture’s of its block: one goes on from the other’s "
+    "activations through a linear map (Bansal et al. 2021) that is fitted to activations, never to "
+    "answers (Csiszárik et al. 2021), with the controls that such a claim needs.",
+    (STITCHED, CONTROLS, ALIKE),
+    note="That a stitch works says that one layer holds what the other model needs, linearly; not "
+    "that both got there the same way.",
+    study_only=True,
+    optional=("stitching", "model_similarity"),
+    gist=GistSpec(
+        "stitching",
+        "In the middle layers stitches keep {range} of what the models’ own layers give.",
+        {"measure": "stitched", "label": ""},
+        column="index",
+        form="percent",
+        middle=True,
+    ),
+    also=("stitch", "compare models", "reference mixture"),
+)

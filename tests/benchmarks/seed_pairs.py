@@ -1,0 +1,126 @@
+"""Two seeds of one mixture, told apart or not: how stitching and crosscoders are calibrated.
+
+Models that differ by their seed alone (initial weights, order and crops of pictures) are "the same"
+as far as a mixture makes them so; what a comparison says of them is its error.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+FOLDER = Path(__file__).parent / "seed_pairs"
+MADE = Path("interp-report") / "benchmarks" / "seed_pairs"
+SETTINGS = ("leave-out-domain", "cg-high")
+PICTURES = {"n_test": 16, "n_analysis": 16}
+SEEDS = 5
+TEST_DOMAIN, DOMAINS = "sketch", ["real", "sketch"]
+SITES = [f"layer{n}.0.hook_resid_post" for n in (2, 3, 4)]
+CROSSED = SITES[1:]
+STITCH_COLUMNS = [
+    "kind", "way", "measure", "site", "domain", "value", "null", "ceiling", "index", "index_low",
+    "index_high", "verdict",
+]  # fmt: skip
+FEATURE_COLUMNS = ["kind", "site", "feature", "value", "low", "high", "role", "cosine", "p"]
+
+
+def planned() -> tuple[Any, dict[str, list[Any]]]:
+    """The block, and the runs of each mixture, which differ by their seed alone."""
+    from interp.study.grids import Grid
+    from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
+
+    specification = Specification(
+        images=ImagesSpec(**PICTURES, seed=100),
+        mixtures=MixturesSpec(settings=SETTINGS),
+        training=TrainingSpec(steps=1000, optimizer="muon", keep=2),
+        seeds=(100,),
+    )
+    cells = Grid(specification).plan(MADE)
+    seeds = range(int(os.environ.get("SEEDS", SEEDS)))
+    runs = {
+        cell.setting: [
+            replace(
+                cell.run, name=f"{cell.run.name}-{seed}", recipe=replace(cell.run.recipe, seed=seed)
+            )
+            for seed in seeds
+        ]
+        for cell in cells
+    }
+    return cells[0].block, runs
+
+
+def trained() -> tuple[Any, dict[str, list[Any]]]:
+    """The same, trained where they were not."""
+    from interp.models.training.supervisor import train
+
+    block, runs = planned()
+    train([run for some in runs.values() for run in some], jobs=2)
+    return block, runs
+
+
+def measured() -> None:
+    """Stitch every pair of seeds, train crosscoders of it, and keep the rows, a file for each."""
+    import torch
+
+    block, runs = trained()
+    torch.set_num_threads(1)
+    FOLDER.mkdir(exist_ok=True)
+    tasks = [  # in a ring, so that every seed takes part alike
+        (setting, a, (a + 1) % len(own))
+        for a in range(len(runs[SETTINGS[0]]))
+        for setting, own in runs.items()
+    ]
+    across = [(" to ".join(SETTINGS), n, n) for n in range(len(runs[SETTINGS[0]]))]
+    for setting, a, b in [*tasks, *across]:
+        first, second = (runs[each] for each in (setting.split(" to ") * 2)[:2])
+        draft = FOLDER / f"{setting.replace(' ', '-')}-{a}-{b}"
+        if not (kept := draft.with_suffix(".csv")).exists():
+            frame = _pair(block, first[a], second[b], twins=(first, second), numbers=(a, b))
+            frame.assign(setting=setting, a=a, b=b).round(4).to_csv(draft, index=False)
+            draft.rename(kept)
+
+
+def _pair(
+    block: Any, a: Any, b: Any, *, twins: tuple[Any, Any], numbers: tuple[int, int]
+) -> pd.DataFrame:
+    """Stitching both ways, with the next seed as twin, and crosscoders of one pair of models."""
+    import interp
+    from interp import circuits, probes
+    from interp.data.mixtures.templates import prompts
+
+    images = block.images.select(split=["test", "analysis"], domain=DOMAINS)
+    models = [interp.load_clip(run.final) for run in (a, b)]
+    spare = [
+        [interp.load_clip(own[n].final) for n in _others({*numbers}, len(own))] for own in twins
+    ]
+    floor = [interp.load_clip(run.checkpoints / "epoch_0.pt") for run in (a, b)]
+    heads = [model.zero_shot(images.labels, prompts("neutral")) for model in models]
+    parts = []
+    for one, other in ((0, 1), (1, 0)):
+        found = circuits.stitch(
+            models[one],
+            models[other],
+            images,
+            sites=SITES,
+            heads=(heads[one], heads[other]),
+            controls=circuits.Controls(floor[one], spare[other]),
+        ).frame
+        rows = found[found["label"] == ""]
+        parts.append(rows.assign(kind="stitch", way=f"{one} to {other}")[STITCH_COLUMNS])
+    features = [
+        probes.collect(model.visual, images, CROSSED, preprocess=model.preprocess)
+        for model in models
+    ]
+    withheld = [(name, TEST_DOMAIN) for name in block.held_out]
+    for site in CROSSED:
+        found = probes.crosscoder(*features, site=site, withheld=withheld).features.frame
+        parts.append(found.assign(kind="crosscoder", site=site)[FEATURE_COLUMNS])
+    return pd.concat(parts, ignore_index=True)
+
+
+def _others(taken: set[int], n: int) -> list[int]:
+    """Two seeds that are none of the pair: the first ones after its last."""
+    order = [(max(taken) + step) % n for step in range(1, n)]
+    return [each for each in order if each not in taken][:2]

@@ -1,0 +1,134 @@
+"""Subspaces carried from one model to another: disguised twins, blind models, plain loops."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from interp.circuits import Chain, Classifier, das_between, interchange, planted_vit
+from interp.circuits.subspaces.between_models import _mapped, _Model, _stitches
+from interp.circuits.subspaces.interchanges import DasTask, hold_out
+from interp.circuits.tasks.metrics import measure
+from interp.core.errors import SampleError, SpecificationError
+from interp.core.images import ImageTable
+from interp.models import open_tower
+
+CLASSES = tuple("abcdef")
+PLAIN, TURN = torch.linalg.qr(torch.randn(2, 24, 24, generator=torch.Generator().manual_seed(3)))[0]
+HOW: Any = {"domain": "real", "site": "hook_embed", "n": 48, "steps": 12, "class_free": ()}
+
+
+def pictures(n: int = 8) -> ImageTable:
+    """Pictures of one pixel that says the class and the artist."""
+    rows = [(c, "real", f"artist {a}") for c in CLASSES for a in range(n)]
+    frame = pd.DataFrame(rows, columns=["label", "domain", "artist"])
+    frame = frame.assign(path="", split="test", caption="")
+
+    def read(row: Any) -> Image.Image:
+        colour = CLASSES.index(row["label"]), int(row["artist"].split()[1]), 0
+        return Image.new("RGB", (1, 1), colour)
+
+    return ImageTable(frame, reader=read)
+
+
+def sees(turn: Tensor, classes: int = 6) -> Any:
+    """A model with a direction for each of some classes, and many for what differs otherwise."""
+
+    def read(image: Any) -> Tensor:
+        number, artist, _ = image.getpixel((0, 0))
+        noise = np.random.default_rng([number, artist]).normal(size=24)
+        shown = torch.eye(24)[number] * (number < classes)
+        spread = torch.tensor([0.05] * 6 + [0.5] * 18)
+        return (turn @ (shown + spread * torch.from_numpy(noise).float()))[None]
+
+    return SimpleNamespace(visual=Chain([nn.Identity()]), preprocess=read)
+
+
+def head(turn: Tensor) -> Classifier:
+    return Classifier(turn[:, :6].T.contiguous(), CLASSES)
+
+
+def test_the_same_model_in_other_coordinates_takes_over_the_variable() -> None:
+    found = das_between(
+        sees(PLAIN), sees(TURN), pictures(), heads=(head(PLAIN), head(TURN)), k=3, **HOW
+    )
+    assert found.frame["model_b"].tolist() == ["B", "A"]
+    assert (found.frame["index"] > 0.95).all() and (found.frame["k"] == 3).all()
+    assert (found.frame["value"] > 3 * found.frame["random"]).all()
+    assert found.facts["classes"] == sorted(CLASSES)
+
+
+def test_what_a_model_does_not_see_its_variable_does_not_carry() -> None:
+    """A tells two of six classes: what it knows moves B part of the way."""
+    blind = sees(PLAIN, classes=2)
+    whole = das_between(sees(TURN), sees(PLAIN), pictures(),
+                        heads=(head(TURN), head(PLAIN)), k=3, **HOW)  # fmt: skip
+    part = das_between(blind, sees(PLAIN), pictures(), heads=(head(PLAIN), head(PLAIN)), k=3, **HOW)
+    into_b = [found.frame.set_index("model_b").loc["B"] for found in (whole, part)]
+    assert into_b[0]["value"] > into_b[1]["value"] and not into_b[1]["verdict"] == "shared"
+
+
+def test_the_value_is_that_of_a_plain_interchange() -> None:
+    """The map by least squares, the basis by hand, each receiver run alone."""
+    images, models = pictures(), (sees(PLAIN), sees(TURN))
+    heads = (head(PLAIN), head(TURN))
+    table = das_between(*models, images, heads=heads, k=3, **HOW)
+    held = hold_out(images, ["real"], classes=sorted(CLASSES), n=48)
+    ends = [
+        _Model.fitted_at(
+            m.visual, "hook_embed", held, "real",
+            DasTask(classifier=h, preprocess=m.preprocess, k=3, steps=12, class_free=()),
+        )
+        for m, h in zip(models, heads, strict=True)
+    ]  # fmt: skip
+    rows = held.fitted["real"]
+    x, y = (
+        np.stack([m.preprocess(held.images.picture(int(n)))[0].numpy() for n in rows])
+        for m in models
+    )
+    centred = x - x.mean(0), y - y.mean(0)
+    weight = np.linalg.lstsq(centred[0], centred[1], rcond=1e-5)[0]
+    own = ends[0].fitted.first(3)["real"][0].basis.numpy()
+    basis = np.linalg.qr(weight.T @ own)[0]
+    like = ends[1].fitted.first(3)["real"][0]
+    mapped = _mapped(ends[0].fitted.first(3)["real"][0], _stitches(*ends, 0)[0], like)
+    np.testing.assert_allclose(
+        mapped.basis @ mapped.basis.T, basis @ basis.T, atol=1e-4
+    )  # the same plane
+    shown, plane = ends[1].shown, like.with_basis(torch.from_numpy(basis))
+    outputs = torch.cat([
+        interchange(models[1].visual, plane, base=base[None], source=donor[None])
+        for base, donor in zip(shown.base, shown.donor, strict=True)
+    ])  # fmt: skip
+    moved = measure(shown.metric, outputs).double().numpy() - shown.before
+    labels = held.tested["real"].rows["label"].to_numpy()
+    slow = np.mean([moved[labels == name].mean() for name in sorted(set(labels))])
+    assert table.frame["value"].iloc[0] == pytest.approx(slow, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_disguised_transformer_reads_the_variable_of_the_plain_one() -> None:
+    plain, hidden = (planted_vit("all shared", seed=1, disguised=each) for each in (False, True))
+    models = [
+        SimpleNamespace(visual=open_tower(one.source), preprocess=one.preprocess)
+        for one in (plain, hidden)
+    ]
+    found = das_between(
+        *models, plain.pictures(12), domain="A", site="blocks.1.hook_resid_post",
+        heads=(plain.classifier, hidden.classifier), n=64, class_free=("shuffled pixels",),
+    ).frame  # fmt: skip
+    assert (found["index"] > 0.8).all()
+
+
+def test_what_cannot_be_asked_is_refused() -> None:
+    model = sees(PLAIN)
+    other = Classifier(head(PLAIN).embeddings, CLASSES[::-1])
+    with pytest.raises(SpecificationError, match="heads of different classes"):
+        das_between(model, model, pictures(), heads=(head(PLAIN), other), **HOW)
+    with pytest.raises(SampleError, match="artists"):
+        das_between(model, model, pictures(1), heads=(head(PLAIN), head(PLAIN)), **HOW)
