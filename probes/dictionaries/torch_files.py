@@ -101,7 +101,9 @@ def prisma_parts(source: Path, held: Any, configuration: Any = None) -> Parts:
     weights = {name: value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
                for name, value in _tensors(source, held).items()}  # fmt: skip
     return {
-        "architecture": "transcoder" if said.get("is_transcoder") else said.get("architecture"),
+        "architecture": "transcoder"
+        if said.get("is_transcoder")
+        else said.get("architecture") or "standard",
         "d_in": said["d_in"],
         "d_sae": said["d_in"] * said["expansion_factor"],
         "activation_fn": said["activation_fn_str"],
