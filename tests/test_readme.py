@@ -173,6 +173,7 @@ NEW = {
     *("Matches", "read_matches", "match_parts", "match_faithfulness"),
     *("linear_factors", "composition", "crosscoder", "Crosscoder", "stitch"),
     *("compare", "ComparedModels", "load_encoder", "Encoder", "taught_head"),
+    "read_dictionary",
 }
 """Public names that 0.1 did not have, or not as names of their own."""
 

@@ -103,7 +103,7 @@ def hooked_form(module: nn.Module, example: Tensor, *, seed: int = 0) -> VisionT
         The comparison runs in float64 on copies of which every weight has been moved off its value.
         Dropout and stochastic depth are left out.
     """
-    parts = _read_parts(module)
+    parts = read_parts(module)
     _check(
         tuple(example.shape[1:]) == (3, *parts.image_size),
         f"pictures of {tuple(example.shape[1:])}",
@@ -128,7 +128,7 @@ def compare_forms(module: nn.Module, *, seed: int = 0) -> tuple[float, float]:
     """
     # on the processor, since not every accelerator has float64
     copy = deepcopy(module).eval().to("cpu", torch.float64).requires_grad_(False)
-    parts = _read_parts(move_weights(copy, seed))
+    parts = read_parts(move_weights(copy, seed))
     if sum(value.numel() for value in copy.parameters()) > LARGE:
         say("a vision transformer is rebuilt with hooks and compared with the original")
     drawn = rng("plain transformer", seed).standard_normal((2, 3, *parts.image_size))
@@ -151,7 +151,7 @@ def _check(holds: bool, given: str, right: str) -> None:
         raise unsupported(given, right)
 
 
-def _read_parts(module: nn.Module) -> PlainTransformer:
+def read_parts(module: nn.Module) -> PlainTransformer:
     from timm.models.vision_transformer import VisionTransformer as OfTimm
     from torchvision.models.vision_transformer import VisionTransformer as OfTorchvision
 
