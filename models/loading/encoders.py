@@ -218,9 +218,18 @@ def load_encoder(
         NumericsError: For weights that are not finite.
 
     Notes:
-        DINO, DINOv2, MAE, SigLIP's image towers and supervised models are all timm's names. Sites
-        are named by module path; `visual.block_sites` are what its blocks hand on.
+        DINO, DINOv2, MAE, SigLIP's image towers and supervised models are all timm's names.
 
+        A plain vision transformer (class token, learned positions, layer norms, GELU; LayerScale or
+        mean pooling where it has them) is rebuilt as open_clip's, with TransformerLens's sites,
+        once outputs and gradients agree with the original's; that takes some seconds and, for a
+        moment, the memory of two copies in float64. Its `state_dict` has open_clip's names.
+
+        Any other network is traced, and `traced` says why: sites are named by module path, and
+        `visual.block_sites` are what its blocks hand on.
+
+    >>> load_encoder("timm:test_vit")
+    Encoder('timm:test_vit', hooked, taught no classes)
     >>> encoder = load_encoder("torchvision:resnet18")
     >>> encoder.visual.block_sites[:2], encoder.visual.axes("layer1.0")[1]
     (('layer1.0', 'layer1.1'), 'channel')
