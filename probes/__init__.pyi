@@ -18,6 +18,7 @@ from .dictionaries.feature_groups import feature_roles as feature_roles
 from .dictionaries.paper_sharing import paper_feature_sharing as paper_feature_sharing
 from .dictionaries.quality import dictionary_quality as dictionary_quality
 from .dictionaries.quality import recovered_accuracy as recovered_accuracy
+from .dictionaries.reading import read_dictionary as read_dictionary
 from .dictionaries.saelens import read_saelens as read_saelens
 from .dictionaries.saelens import write_saelens as write_saelens
 from .dictionaries.seeds_matched import dictionary_stability as dictionary_stability

@@ -104,24 +104,37 @@ ROUNDINGS = 4
 
 def _moved(tower: HookedTower, seed: int) -> HookedTower:
     """A tower over a float32 copy of the model with all weights moved off their values."""
-    source = deepcopy(tower.source).float().eval().requires_grad_(True)
-    copy = tower.over(source)
+    copy = tower.over(deepcopy(tower.source).float().eval().requires_grad_(True))
+    move_weights(copy, seed)
+    return copy
+
+
+def move_weights(module: nn.Module, seed: int) -> nn.Module:
+    """Move every parameter and buffer of a module off its value, in place.
+
+    Args:
+        module: The module or tower.
+        seed: Seed of the noise.
+
+    Returns:
+        The same module.
+    """
     generator = torch.Generator().manual_seed(int(rng("certificate weights", seed).integers(2**62)))
 
     def noise(like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=generator).to(like)
 
     with torch.no_grad():
-        for value in copy.parameters():
+        for value in module.parameters():
             value.copy_(value * (1 + 0.1 * noise(value)) + 0.02 * noise(value))
-        for name, value in copy.named_buffers():
+        for name, value in module.named_buffers():
             if not value.is_floating_point():
                 value += name.endswith("num_batches_tracked")  # an index must stay one
             elif name.endswith("running_var"):  # must stay positive
                 value.copy_(value * (0.1 * noise(value)).exp() + 0.02 * noise(value).abs())
             else:  # a mask's infinities stay what they are
                 value.copy_(value * (1 + 0.1 * noise(value).abs()) + 0.02 * noise(value))
-    return copy
+    return module
 
 
 def _widened(tower: HookedTower) -> HookedTower:

@@ -20,9 +20,11 @@ from interp.core.seeds import rng
 from interp.core.tables import Table
 from interp.models.loading.checkpoints import WEIGHTS, check_finite, is_archive, read_weights
 from interp.models.loading.load import load_clip
+from interp.models.loading.plain_transformers import hooked_form
 from interp.models.loading.supervised import load_classifier
 from interp.models.towers.hooked import HookedTower
 from interp.models.towers.opening import EXAMPLES, open_tower
+from interp.models.towers.transformer import Unhooked
 
 LIBRARIES = ("timm:", "torchvision:")
 """Beginnings of a name that say whose model it is."""
@@ -39,6 +41,7 @@ class Encoder:
         preprocess: From a picture to `channel row column`.
         architecture: Its name.
         head: The classes as it was taught them; None before `teach`.
+        traced: Why its tower is traced by module path; empty where it is hooked.
 
     Notes:
         It has `visual`, `preprocess`, `embed` and `zero_shot` as a `Clip` has, so that every
@@ -47,18 +50,22 @@ class Encoder:
     >>> from interp.models import open_tower
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.ReLU(), nn.Flatten())
     >>> tower = open_tower(net, example=torch.rand(1, 3, 8, 8))
-    >>> Encoder(tower, preprocess=lambda image: torch.rand(3, 8, 8), architecture="mine")
-    Encoder('mine', taught no classes)
+    >>> def read(image):
+    ...     return torch.rand(3, 8, 8)
+    >>> Encoder(tower, read, "mine", traced="torch's Sequential")
+    Encoder('mine', traced (torch's Sequential), taught no classes)
     """
 
     visual: HookedTower
     preprocess: Preprocess
     architecture: str
     head: LinearClassifier | None = None
+    traced: str = ""
 
     def __repr__(self) -> str:
         taught = f"{len(self.head.names)} classes" if self.head else "no classes"
-        return f"Encoder({self.architecture!r}, taught {taught})"
+        opened = f"traced ({self.traced})" if self.traced else "hooked"
+        return f"Encoder({self.architecture!r}, {opened}, taught {taught})"
 
     def embed(self, images: ImageTable, *, batch_size: int = 256) -> Float[Tensor, "batch d_embed"]:
         """Embed the pictures of a table, without gradients.
@@ -211,9 +218,18 @@ def load_encoder(
         NumericsError: For weights that are not finite.
 
     Notes:
-        DINO, DINOv2, MAE, SigLIP's image towers and supervised models are all timm's names. Sites
-        are named by module path; `visual.block_sites` are what its blocks hand on.
+        DINO, DINOv2, MAE, SigLIP's image towers and supervised models are all timm's names.
 
+        A plain vision transformer (class token, learned positions, layer norms, GELU; LayerScale or
+        mean pooling where it has them) is rebuilt as open_clip's, with TransformerLens's sites,
+        once outputs and gradients agree with the original's; that takes some seconds and, for a
+        moment, the memory of two copies in float64. Its `state_dict` has open_clip's names.
+
+        Any other network is traced, and `traced` says why: sites are named by module path, and
+        `visual.block_sites` are what its blocks hand on.
+
+    >>> load_encoder("timm:test_vit")
+    Encoder('timm:test_vit', hooked, taught no classes)
     >>> encoder = load_encoder("torchvision:resnet18")
     >>> encoder.visual.block_sites[:2], encoder.visual.axes("layer1.0")[1]
     (('layer1.0', 'layer1.1'), 'channel')
@@ -247,7 +263,16 @@ def load_encoder(
         _fill(module, Path(stored), name)
     module.eval().to(device=device, dtype=dtype)
     check_finite(module, name)
-    return Encoder(open_tower(module, example=_example(reader)), reader, name)
+    tower, why = _opened(module, _example(reader))
+    return Encoder(tower, reader, name, traced=why)
+
+
+def _opened(module: nn.Module, example: Tensor) -> tuple[HookedTower, str]:
+    """A hooked tower where the network is a plain transformer, else a traced one and why."""
+    try:
+        return open_tower(hooked_form(module, example)), ""
+    except Unhooked as error:
+        return open_tower(module, example=example), error.given
 
 
 def is_encoder(source: str | Path, architecture: str | None = None) -> bool:

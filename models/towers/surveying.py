@@ -1,5 +1,6 @@
 """Survey of a module tree: its sites, their axes, and which modules cannot be sites and why."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -80,35 +81,90 @@ def survey(
 def repeated_modules(source: nn.Module) -> list[str]:
     """The paths of a module's blocks: neighbours of one class, each of several parts, outermost.
 
-    A class counts where it stands at least twice in the whole, so that a stage of one block has it
-    too.
+    Args:
+        source: The module.
+
+    Returns:
+        The paths, in the module's order.
+
+    Notes:
+        - A class counts where it stands at least twice in the whole, so that a stage of one block
+          has it too.
+        - A class that mostly stands inside others is a part of blocks, such as a gate.
+        - What stands beside a stage and in none is no block, such as a downsampling.
+        - Where a module holds a row of layers and nothing else, it is the block: it adds the row's
+          output to its input.
 
     >>> block = lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     >>> repeated_modules(nn.Sequential(nn.Linear(3, 4), nn.Sequential(block(), block()), block()))
     ['1.0', '1.1', '2']
     """
+    modules = dict(source.named_modules())
     known = {
         path: (type(module), type(next(iter(module.children()))))
-        for path, module in source.named_modules()
+        for path, module in modules.items()
         if path and len(list(module.children())) > 1 and not _holds_blocks(module)
     }
     kinds = Counter(known.values())
+    found = {
+        path: kind
+        for path, kind in known.items()
+        if kinds[kind] > 1
+        and not any(its == kind and _inside(other, [path]) for other, its in known.items())
+    }
+    whole = [path for path in found if type(modules[path]) is not nn.Sequential]
+    within = Counter(kind for path, kind in found.items() if _inside(path, whole))
+    counts = Counter(found.values())
+    found = {path: kind for path, kind in found.items() if 2 * within[kind] <= counts[kind]}
+    while between := [path for path in found if _between_stages(path, found)]:
+        found = {path: kind for path, kind in found.items() if path not in between}
     blocks: list[str] = []
-    for path, kind in known.items():
-        within = [other for other, its in known.items() if its == kind and _inside(other, [path])]
-        if kinds[kind] > 1 and not within and not _inside(path, blocks):
+    for path in found:
+        if not _inside(path, blocks):
             blocks.append(path)
-    return blocks
+    return [_with_sum(path, modules) for path in blocks]
+
+
+def _between_stages(path: str, found: Mapping[str, object]) -> bool:
+    """Whether stages of other blocks stand beside a module, and none of its own kind in them."""
+    parent = path.rpartition(".")[0]
+    beside = f"{parent}." if parent else ""
+    stages = [
+        kind
+        for other, kind in found.items()
+        if other.startswith(beside)
+        and "." in (rest := other.removeprefix(beside))
+        and beside + rest.partition(".")[0] not in found
+    ]
+    return bool(stages) and found[path] not in stages
+
+
+def _with_sum(path: str, modules: Mapping[str, nn.Module]) -> str:
+    """Where a block is a plain row of layers, the module that holds nothing but this row."""
+    parent = path.rpartition(".")[0]
+    around = modules[parent]
+    bare = type(modules[path]) is nn.Sequential and len(list(around.children())) == 1
+    holds = bare and parent and not isinstance(around, (nn.Sequential, nn.ModuleList))
+    return parent if holds else path
 
 
 def _inside(path: str, others: Sequence[str]) -> bool:
     return path.startswith(tuple(f"{other}." for other in others))
 
 
+_LAYER = re.compile(r"norm(act|activation)?(\dd)?$", re.IGNORECASE)
+"""Ends of the names of norms, and of a convolution with its norm: one layer of several parts."""
+
+
+def _is_layer(module: nn.Module) -> bool:
+    return bool(_LAYER.search(type(module).__name__))
+
+
 def _holds_blocks(module: nn.Module) -> bool:
-    """Whether a module is a row of blocks, a stage that has one, or a norm: no block itself."""
-    norm = "norm" in type(module).__name__.lower() or type(module).__name__.startswith("Downsample")
-    return norm or any(_alike(each) for each in (module, *module.children()))
+    """Whether a module is a row of blocks, a stage that has one, or a layer: no block itself."""
+    if _is_layer(module) or type(module).__name__.startswith("Downsample"):
+        return True
+    return any(_alike(each) for each in (module, *module.children()))
 
 
 def _alike(module: nn.Module) -> bool:
@@ -117,7 +173,7 @@ def _alike(module: nn.Module) -> bool:
     return (
         len(parts) > 1
         and len({type(part) for part in parts}) == 1
-        and any(len(list(part.children())) > 1 for part in parts)
+        and any(len(list(part.children())) > 1 and not _is_layer(part) for part in parts)
     )
 
 

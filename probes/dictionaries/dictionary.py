@@ -134,9 +134,11 @@ class Dictionary:
         k: Features that are kept of a row, for TopK; None sets no limit.
         unit_rows: Whether x is divided by its norm first, and x^ multiplied by it.
         facts: What it was trained on, such as `site`, `pool` and `withheld`.
+        standard_rows: Whether each x is centred and divided by its standard deviation (plus 1e-5)
+            first, and x^ multiplied by it and shifted back, as dictionaries of others may want.
 
     Raises:
-        SpecificationError: For k outside 1 to `width`.
+        SpecificationError: For k outside 1 to `width`, or both ways to scale rows.
         NumericsError: For weights that are not finite.
 
     Notes:
@@ -160,6 +162,7 @@ class Dictionary:
     k: int | None = None
     unit_rows: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
+    standard_rows: bool = False
 
     def __repr__(self) -> str:
         kept = f", at most {self.k} at a time" if self.k else ""
@@ -169,6 +172,10 @@ class Dictionary:
     def __post_init__(self) -> None:
         if self.k is not None and not 1 <= self.k <= self.width:
             _refuse_sparsity(f"k={self.k} of {self.width} features", f"k from 1 to {self.width}")
+        if self.unit_rows and self.standard_rows:
+            raise SpecificationError(
+                "make a dictionary", "unit_rows and standard_rows", "one of them", "leave one out"
+            )
         for name, tensor in self.tensors.items():
             if not torch.isfinite(tensor).all():
                 raise NumericsError(
@@ -200,6 +207,8 @@ class Dictionary:
         """What features are chosen by, "... d_in" to "... width": a in the formula above."""
         if self.unit_rows:
             x = x / _norm(x)
+        elif self.standard_rows:
+            x = (x - x.mean(dim=-1, keepdim=True)) / (x.std(dim=-1, keepdim=True) + 1e-5)
         return (x - self.decoder_bias) @ self.encoder + self.encoder_bias
 
     def encode(self, x: Tensor) -> Tensor:
@@ -223,6 +232,8 @@ class Dictionary:
         """What the features (those of x, unless others are given) make of "... d_in"."""
         made = (self.encode(x) if features is None else features) @ self.decoder
         made = made + self.decoder_bias
+        if self.standard_rows:
+            return made * x.std(dim=-1, keepdim=True) + x.mean(dim=-1, keepdim=True)
         return made * _norm(x) if self.unit_rows else made
 
     def __call__(self, values: ArrayLike) -> np.ndarray:

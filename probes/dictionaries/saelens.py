@@ -3,13 +3,19 @@
 The weights are `W_enc` "d_in d_sae", `W_dec` "d_sae d_in", `b_enc` "d_sae", `b_dec` "d_in" and, for
 JumpReLU, `threshold` "d_sae". Beside sizes, the configuration may say:
 
-    architecture            standard, topk (with `k`), or jumprelu: what BatchTopK is once trained
+    architecture            standard; topk (with `k`); jumprelu, which BatchTopK and Matryoshka are
+                            saved as; batchtopk with the `topk_threshold` of training; gated
     apply_b_dec_to_input    false: folded into b_enc
-    normalize_activations   none, or constant_norm_rescale (rows of norm sqrt(d_in)): `unit_rows`
+    normalize_activations   none; constant_norm_rescale (rows of norm sqrt(d_in)): `unit_rows`;
+                            layer_norm: `standard_rows`
     rescale_acts_by_decoder_norm, and decoder rows of any norm: folded, so that rows have norm 1
 
-What a `Dictionary` cannot express is refused: other architectures, layer_norm, an average norm that
-was not folded in, a scaling of features that was learnt afterwards.
+A gated one (`b_gate`, `r_mag`, `b_mag` in place of `b_enc`) is a JumpReLU: with the gate
+g = x W_enc + b_gate, its magnitude exp(r_mag) (g - b_gate) + b_mag counts where g > 0, which is
+where it exceeds b_mag - exp(r_mag) b_gate.
+
+What a `Dictionary` cannot express is refused: transcoders and other architectures, an average norm
+that was not folded in, a scaling of features that was learnt afterwards.
 """
 
 import json
@@ -80,7 +86,11 @@ def write_saelens(dictionary: Dictionary, folder: str | Path) -> Path:
         "dtype": str(dictionary.decoder.dtype).removeprefix("torch."),
         "device": "cpu",
         "apply_b_dec_to_input": True,
-        "normalize_activations": "constant_norm_rescale" if dictionary.unit_rows else "none",
+        "normalize_activations": "constant_norm_rescale"
+        if dictionary.unit_rows
+        else "layer_norm"
+        if dictionary.standard_rows
+        else "none",
         "reshape_activations": "none",
         "metadata": {
             "sae_lens_version": WRITTEN_AS,
@@ -134,7 +144,25 @@ def read_saelens(folder: str | Path) -> Dictionary:
     (1, 'hook_embedding', True)
     """
     source = Path(folder)
-    configuration, weights = _read(source)
+    return folded_dictionary(source, *_read(source))
+
+
+def folded_dictionary(
+    source: Path, configuration: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> Dictionary:
+    """Fold what SAELens's terms say into the one formula of a `Dictionary`.
+
+    Args:
+        source: Where they were read, for messages.
+        configuration: As in `cfg.json`.
+        weights: As in `sae_weights.safetensors`.
+
+    Returns:
+        The dictionary.
+
+    Raises:
+        CheckpointError: For what a `Dictionary` cannot express, and shapes that do not fit.
+    """
     metadata = configuration.get("metadata") or {}
     architecture, k = _architecture(source, configuration)
     _refuse_unsayable(source, configuration, weights)
@@ -158,13 +186,13 @@ def _dictionary(
     facts: Mapping[str, Any],
 ) -> Dictionary:
     """Everything folded into the one formula of a `Dictionary`."""
-    encoder, decoder, b_enc, b_dec = (weights[n] for n in ("W_enc", "W_dec", "b_enc", "b_dec"))
-    threshold = weights["threshold"].relu() if architecture == "jumprelu" else 0 * b_enc
+    decoder, b_dec = weights["W_dec"], weights["b_dec"]
+    rescaled = bool(configuration.get("rescale_acts_by_decoder_norm", False))
+    encoder, b_enc, threshold = _read_out(weights, architecture, rescaled)
     if not configuration.get("apply_b_dec_to_input", True):
         b_enc = b_enc + b_dec @ encoder
     norm = decoder.norm(dim=1)
     rows = norm[:, None].where(norm[:, None] > 0, 1)
-    rescaled = bool(configuration.get("rescale_acts_by_decoder_norm", False))
     # features times the norm of their row, rows divided by it: the same sum. With k this keeps the
     # choice only where SAELens chooses by the same product, or where all norms are alike.
     if not torch.allclose(norm, torch.ones_like(norm), rtol=0, atol=1e-4):
@@ -179,8 +207,27 @@ def _dictionary(
     unit_rows = configuration.get("normalize_activations") == "constant_norm_rescale"
     scale = decoder.shape[1] ** 0.5 if unit_rows else 1.0
     return Dictionary(
-        encoder, decoder, b_enc / scale, b_dec / scale, threshold / scale, k, unit_rows, facts
-    )
+        encoder, decoder, b_enc / scale, b_dec / scale, threshold / scale, k, unit_rows, facts,
+        standard_rows=configuration.get("normalize_activations") == "layer_norm",
+    )  # fmt: skip
+
+
+def _read_out(
+    weights: Mapping[str, Tensor], architecture: str, rescaled: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights, biases and thresholds of the strengths, for decoder rows as they are."""
+    encoder = weights["W_enc"]
+    if architecture == "gated":
+        size, gate, bias = weights["r_mag"].exp(), weights["b_gate"], weights["b_mag"]
+        return encoder * size, bias, (bias - size * gate).relu()
+    bias = weights["b_enc"]
+    if architecture == "jumprelu":
+        return encoder, bias, weights["threshold"].relu()
+    if architecture in TRAINED_BY_BATCH:  # one threshold; of strengths times norms if rescaled
+        threshold = torch.ones_like(bias) * weights["topk_threshold"].to(bias).relu()
+        norm = weights["W_dec"].norm(dim=1)
+        return encoder, bias, threshold / norm.where(norm > 0, 1) if rescaled else threshold
+    return encoder, bias, 0 * bias
 
 
 def _read(source: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -202,6 +249,21 @@ def _read(source: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 HALF = (torch.float16, torch.bfloat16)
 
+TRAINED_BY_BATCH = ("batchtopk", "matryoshka_batchtopk")
+"""Architectures of training, whose threshold is a running mean; for use they become jumprelu."""
+
+_ELSEWHERE = "reads one site and writes another"
+UNLIKE = {
+    "transcoder": _ELSEWHERE,
+    "skip_transcoder": _ELSEWHERE,
+    "jumprelu_transcoder": _ELSEWHERE,
+    "jumprelu_skip_transcoder": _ELSEWHERE,
+    "temporal": "attends to earlier tokens",
+    "matching_pursuit": "chooses features one after the other",
+    "abstopk": "keeps negative strengths as well",
+}
+"""Why an architecture is no `Dictionary`."""
+
 
 def _architecture(source: Path, configuration: Mapping[str, Any]) -> tuple[str, int | None]:
     """The architecture, and k where it has one."""
@@ -212,9 +274,13 @@ def _architecture(source: Path, configuration: Mapping[str, Any]) -> tuple[str, 
         name = "topk"
     elif name == "standard" and function != "relu":
         name = f"standard with {function}"
-    if name not in ("standard", "topk", "jumprelu"):
-        _refuse(source, "read", f"the architecture {name}", "standard, topk or jumprelu",
-                "convert it with SAELens (BatchTopK is saved as jumprelu)")  # fmt: skip
+    elif name == "gated" and function != "relu":
+        name = f"gated with {function}"
+    if name not in ("standard", "topk", "jumprelu", "gated", *TRAINED_BY_BATCH):
+        why = f", which {UNLIKE[name]}" if name in UNLIKE else ""
+        _refuse(source, "read", f"the architecture {name}{why}",
+                "standard, topk, jumprelu, gated or batchtopk",
+                "train or fetch one of these for the site")  # fmt: skip
     if name != "topk":
         return name, None
     k = configuration.get("k", words.get("k"))
@@ -228,9 +294,9 @@ def _refuse_unsayable(
     source: Path, configuration: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> None:
     normalised = configuration.get("normalize_activations", "none")
-    if normalised not in ("none", "constant_norm_rescale", False, None):
+    if normalised not in ("none", "constant_norm_rescale", "layer_norm", False, None):
         _refuse(source, "read", f"normalize_activations={normalised!r}",
-                "none or constant_norm_rescale",
+                "none, constant_norm_rescale or layer_norm",
                 "fold the scaling in with SAELens first")  # fmt: skip
     reshaped = configuration.get("reshape_activations", "none")
     if reshaped not in ("none", "hook_z", None):
@@ -252,6 +318,11 @@ def _refuse_shapes(
     wanted = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_enc": (d_sae,), "b_dec": (d_in,)}
     if architecture == "jumprelu":
         wanted["threshold"] = (d_sae,)
+    elif architecture in TRAINED_BY_BATCH:
+        wanted["topk_threshold"] = ()
+    elif architecture == "gated":
+        del wanted["b_enc"]
+        wanted |= {name: (d_sae,) for name in ("b_gate", "r_mag", "b_mag")}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items() if name in wanted}
     if found != wanted:
         wrong = [name for name in wanted if found.get(name) != wanted[name]]

@@ -34,6 +34,7 @@ from tests.benchmarks.channels import channels
 from tests.benchmarks.contrasts import contrasts
 from tests.benchmarks.dictionaries import dictionaries
 from tests.benchmarks.edges import edges
+from tests.benchmarks.encoding import encoders
 from tests.benchmarks.grids import grids
 from tests.benchmarks.judging import truth
 from tests.benchmarks.layers import layers, many
@@ -185,6 +186,7 @@ WHEN_NAMED = (
     "heatmaps",
     "captions",
     "leaderboard",
+    "encoders",
 )
 BENCHMARKS = {
     "certificates": certificates,
@@ -220,6 +222,7 @@ BENCHMARKS = {
     "captions": lambda: print(captions()),
     "leaderboard": lambda: print(leaderboard()),
     "speedrun": lambda: print(speedrun()),
+    "encoders": lambda: print(encoders()),
 }
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def test_models_of_other_architectures_meet_at_the_nearest_depth(
     frame = found.stitching.frame
     assert set(frame["model_b"]) == {"A", "B"}
     met = set(zip(frame["site"], frame["site_b"], strict=True))
-    assert ("layer1.0.hook_resid_post", "encoder.layers.encoder_layer_0") in met
+    assert ("layer1.0.hook_resid_post", "blocks.0.hook_resid_post") in met
     refused = frame[frame["reason"].fillna("").str.contains("as many places")]
     assert len(refused)  # a map of 12 x 12 and 17 tokens: said, and the rest goes on
     assert len(found.similarity.frame[["site", "site_b"]].drop_duplicates()) > len(met) // 2

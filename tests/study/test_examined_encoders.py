@@ -5,15 +5,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 from PIL import Image
 
 from interp.core.images import ImageTable
-from interp.models import load_encoder
 from interp.study.studies import examine, with_pictures_to_learn_from
 
-BRIEF = {"circuits": False, "patching": False, "erasure": False, "features": False,
+BRIEF = {"n_pairs": 4, "n_transplants": 4, "n_circuit_pairs": 4, "erasure": False,
+         "features": False, "representation": False, "transfer": False, "pairs": "own",
          "n_permutations": 19, "n_splits": 1}  # fmt: skip
+PARTS = {False: ("patching", "transplant"),
+         True: ("patching", "transplant", "circuits", "edges", "das", "rungs")}  # fmt: skip
 
 
 def test_nothing_is_asked_of_what_was_learned_from(small_images: ImageTable) -> None:
@@ -42,7 +45,8 @@ def test_a_class_that_cannot_be_learned_is_left_out() -> None:
 
 
 @pytest.mark.slow
-def test_an_encoder_is_examined_by_the_same_call(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wired", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_an_encoder_is_examined_by_the_same_call(tmp_path: Path, wired: bool) -> None:
     generator = np.random.default_rng(0)
     for domain, shade in (("photo", 0), ("sketch", 120)):
         for number, name in enumerate("abcdef"):
@@ -53,14 +57,20 @@ def test_an_encoder_is_examined_by_the_same_call(tmp_path: Path) -> None:
                 picture[:, 5 * number : 5 * number + 5] += 60
                 Image.fromarray(picture.astype(np.uint8)).save(folder / f"{n}.png")
     weights = tmp_path / "weights.pt"
-    torch.save(load_encoder("timm:test_vit").visual.source.state_dict(), weights)
+    torch.save(timm.create_model("test_vit", num_classes=0).state_dict(), weights)
     result = examine(
         weights, tmp_path / "pictures", tmp_path / "out", architecture="timm:test_vit",
-        domains=("photo", "sketch"), analysis=BRIEF,
+        domains=("photo", "sketch"), analysis=BRIEF | {"circuits": wired},
     )  # fmt: skip
     assert "nearest class mean of 24 pictures in photo" in str(result.facts["specification"])
     rows = pd.read_csv(tmp_path / "out" / "tables" / "similarity.csv")
-    assert {"blocks.0", "hook_embedding"} <= set(rows["site"])
+    assert {"blocks.0.hook_resid_post", "hook_embedding"} <= set(rows["site"])
+    parts = {name: pd.read_csv(tmp_path / "out" / "tables" / f"{name}.csv")
+             for name in PARTS[wired]}  # fmt: skip
+    assert all(len(frame) for frame in parts.values())
+    if wired:  # edges of the encoder's heads and MLPs
+        assert parts["circuits"]["edge"].str.contains("h0").any()
+        assert {"R4", "R5", "R6"} <= set(parts["rungs"]["rung"])
     accuracy = pd.read_csv(tmp_path / "out" / "tables" / "accuracy.csv")
     assert accuracy["value"].between(0, 1).all() and len(accuracy)
     assert "nearest class mean of 24 pictures in photo" in result.report().read_text()

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
@@ -72,14 +73,18 @@ def test_an_encoder_is_asked_once_it_was_taught(small_images: ImageTable) -> Non
 
 
 def test_weights_may_come_from_a_file(tmp_path: Path) -> None:
-    first = load_encoder(SMALL)
+    first = timm.create_model("test_vit", num_classes=0).eval()
     path = tmp_path / "weights.pt"
-    torch.save(first.visual.source.state_dict(), path)
+    torch.save(first.state_dict(), path)
     again = load_any(path, model=SMALL)
-    x = first.visual.example(2)  # type: ignore[attr-defined]
+    x = torch.rand(2, 3, 160, 160)
     with torch.no_grad():
-        torch.testing.assert_close(first.visual(x), again.visual(x))
-    assert again.visual.block_sites[0] == "blocks.0"
+        torch.testing.assert_close(first(x), again.visual(x))
+    assert "blocks.0.attn.hook_z" in again.visual.sites and not again.traced
+    torch.save(timm.create_model("test_resnet", num_classes=0).state_dict(), path)
+    traced = load_any(path, model="timm:test_resnet")
+    assert traced.visual.block_sites[0] == "layer1.0" and "ResNet" in traced.traced
+    torch.save(first.state_dict(), path)
     with pytest.raises(CheckpointError, match="weights of this model"):
         load_any(path, model="timm:test_resnet")
 

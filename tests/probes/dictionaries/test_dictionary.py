@@ -56,6 +56,23 @@ def plain(dictionary: Dictionary, x: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return np.array(codes), np.array(made)
 
 
+def test_standard_rows_are_what_they_are_in_numpy() -> None:
+    generator = torch.Generator().manual_seed(0)
+    encoder, decoder = (torch.randn(5, 9, generator=generator).double() for _ in range(2))
+    zero = torch.zeros(9).double()
+    made = Dictionary(encoder, decoder.T, zero, zero[:5], zero, standard_rows=True)
+    bare = Dictionary(encoder, decoder.T, zero, zero[:5], zero)
+    x = 3 + 2 * torch.randn(40, 5, generator=generator).double()
+    mean, spread = x.numpy().mean(1)[:, None], x.numpy().std(1, ddof=1)[:, None]
+    rows = (x.numpy() - mean) / (spread + 1e-5)
+    np.testing.assert_allclose(made(x.numpy()), bare(rows), atol=1e-13)
+    back = bare.reconstruct(torch.as_tensor(rows)).numpy() * spread + mean
+    np.testing.assert_allclose(made.reconstruct(x).numpy(), back, atol=1e-12)
+    assert np.abs(made(x.numpy()) - bare(x.numpy())).max() > 0.1
+    with pytest.raises(SpecificationError, match="one of them"):
+        Dictionary(encoder, decoder.T, zero, zero[:5], zero, None, True, standard_rows=True)
+
+
 @pytest.mark.parametrize("k", [None, 2])
 @pytest.mark.parametrize("unit_rows", [False, True])
 def test_features_and_reconstruction_are_the_formula_in_numpy(k, unit_rows) -> None:

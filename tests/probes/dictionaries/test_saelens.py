@@ -39,8 +39,14 @@ def made(folder: Path, *, unit: bool = False, drop: str = "", **said) -> Path:
         "W_enc": generator.normal(size=(D_IN, D_SAE)), "W_dec": decoder,
         "b_enc": generator.normal(size=D_SAE), "b_dec": generator.normal(size=D_IN),
     }  # fmt: skip
-    if said.get("architecture") == "jumprelu":
+    architecture = said.get("architecture")
+    if architecture == "jumprelu":
         weights["threshold"] = generator.normal(size=D_SAE)
+    elif architecture == "gated":
+        del weights["b_enc"]
+        weights |= {n: generator.normal(size=D_SAE) for n in ("b_gate", "r_mag", "b_mag")}
+    elif architecture in ("batchtopk", "matryoshka_batchtopk"):
+        weights["topk_threshold"] = np.array(0.7)
     weights.pop(drop, None)
     folder.mkdir(exist_ok=True)
     save_file(
@@ -68,16 +74,28 @@ def formula(folder: Path, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for row in x:
         size = np.linalg.norm(row) / np.sqrt(len(row))
         size = size if cfg["normalize_activations"] == "constant_norm_rescale" else 1.0
-        pre = (row / size - cfg["apply_b_dec_to_input"] * w["b_dec"]) @ w["W_enc"] + w["b_enc"]
+        mean, spread = 0.0, 1.0
+        if cfg["normalize_activations"] == "layer_norm":
+            mean, spread = row.mean(), row.std(ddof=1)
+        taken = (row - mean) / (size if spread == 1.0 else spread + 1e-5)
+        pre = (taken - cfg["apply_b_dec_to_input"] * w["b_dec"]) @ w["W_enc"]
+        gate = np.ones(len(norms))
+        if cfg["architecture"] == "gated":
+            gate = pre + w["b_gate"] > 0
+            pre = pre * np.exp(w["r_mag"]) + w["b_mag"]
+        else:
+            pre = pre + w["b_enc"]
         if cfg.get("rescale_acts_by_decoder_norm"):
             pre = pre * norms
-        f = np.maximum(pre, 0)
+        f = np.maximum(pre, 0) * gate
         if "threshold" in w:
             f = f * (pre > np.maximum(w["threshold"], 0))
-        if k:
+        if "topk_threshold" in w:
+            f = f * (pre > w["topk_threshold"])
+        if k and cfg["architecture"] in ("topk", "standard"):
             f[np.argsort(pre)[: len(f) - k]] = 0
         share = f / norms if cfg.get("rescale_acts_by_decoder_norm") else f
-        outputs.append((share @ w["W_dec"] + w["b_dec"]) * size)
+        outputs.append((share @ w["W_dec"] + w["b_dec"]) * size * spread + mean)
         features.append(share * norms)
     return np.array(features), np.array(outputs)
 
@@ -91,6 +109,14 @@ FORMS = {
     "topk by rescaled strength": {
         "architecture": "topk", "k": 3, "rescale_acts_by_decoder_norm": True,
     },
+    "gated": {"architecture": "gated"},
+    "gated without bias": {"architecture": "gated", "apply_b_dec_to_input": False},
+    "batchtopk while it trains": {"architecture": "batchtopk", "k": 3.5},
+    "matryoshka, by rescaled strength": {
+        "architecture": "matryoshka_batchtopk", "k": 3, "rescale_acts_by_decoder_norm": True,
+    },
+    "rows of mean 0 and spread 1": {"normalize_activations": "layer_norm"},
+    "gated, of such rows": {"architecture": "gated", "normalize_activations": "layer_norm"},
     "rows of one norm": {"normalize_activations": "constant_norm_rescale"},
     "topk of before 6": {
         "activation_fn_str": "topk", "activation_fn_kwargs": {"k": 2}, "unit": True,
@@ -162,9 +188,16 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("said", "match"),
         [
-            ({"architecture": "gated"}, "architecture gated"),
+            ({"architecture": "transcoder"}, "transcoder, which reads one site and writes another"),
+            ({"architecture": "jumprelu_skip_transcoder"}, "writes another"),
+            ({"architecture": "temporal"}, "which attends to earlier tokens"),
+            ({"architecture": "matching_pursuit"}, "one after the other"),
+            ({"architecture": "abstopk"}, "keeps negative strengths"),
+            ({"architecture": "next"}, "given the architecture next, right"),
+            ({"architecture": "gated", "activation_fn": "topk"}, "gated with topk"),
+            ({"architecture": "gated", "drop": "r_mag"}, "r_mag of shape nothing"),
+            ({"architecture": "batchtopk", "drop": "topk_threshold"}, "topk_threshold of shape"),
             ({"activation_fn": "tanh-relu"}, "standard with tanh-relu"),
-            ({"normalize_activations": "layer_norm"}, "layer_norm"),
             ({"normalize_activations": "expected_average_only_in"}, "Fold the scaling in"),
             ({"normalize_activations": True}, "normalize_activations=True"),
             ({"reshape_activations": "other"}, "hook_z"),
