@@ -14,6 +14,7 @@ python -m tests.benchmarks masks           learned circuits of a finished study;
 python -m tests.benchmarks null            the ladder where nothing is shared; only when named
 python -m tests.benchmarks names           heads of planted models named; BLUEPRINTS=10; when named
 python -m tests.benchmarks leaderboard     methods judged on planted models; only when named
+python -m tests.benchmarks transcoders     circuits of transcoders' features; SEEDS=1; when named
 python -m tests.benchmarks captions        what aligned captions change; only when named
 python -m tests.benchmarks heatmaps        do they mark what matters? BLUEPRINTS=2, CHECKPOINTS=a.pt
 """
@@ -53,6 +54,7 @@ from tests.benchmarks.standing import leaderboard
 from tests.benchmarks.streaming import stream
 from tests.benchmarks.sweeping import sweeping
 from tests.benchmarks.training import train, vits
+from tests.benchmarks.transcoders import transcoders
 
 FOLDER = Path("interp-report") / "benchmarks"
 
@@ -185,6 +187,7 @@ WHEN_NAMED = (
     "heatmaps",
     "captions",
     "leaderboard",
+    "transcoders",
 )
 BENCHMARKS = {
     "certificates": certificates,
@@ -220,6 +223,7 @@ BENCHMARKS = {
     "captions": lambda: print(captions()),
     "leaderboard": lambda: print(leaderboard()),
     "speedrun": lambda: print(speedrun()),
+    "transcoders": lambda: print(transcoders()),
 }
 
 if __name__ == "__main__":

@@ -188,9 +188,7 @@ class OutputParts:
 
         for window in batches(len(clean), self.batch_size):
             with torch.no_grad():
-                output, held = self.tower.run_with_cache(
-                    corrupt[window], names_filter=self._sites
-                )
+                output, held = self.tower.run_with_cache(corrupt[window], names_filter=self._sites)
                 runs = Prefix.of(self.tower, clean[window]).forward_to(first)
                 full = runs.run()
             yield window, (full, output), found(window, runs, held)

@@ -5,7 +5,7 @@ Planted models are those of seeds from 1000, which nothing was tried on.
 """
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,8 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from interp.circuits import ClassCircuits, circuit_transfer, class_circuits, overlap
-from interp.circuits.planted.trained import TrainedBlueprint
 from interp.circuits.planted.vit import Blueprint
-from interp.circuits.planted.world import CLASSES, DOMAINS, as_tensor, paint
+from interp.circuits.planted.world import DOMAINS, as_tensor, paint
 from interp.core.classifiers import Classifier
 from interp.core.images import ImageTable, Preprocess
 from interp.core.parallel import side_by_side
@@ -30,7 +29,8 @@ from interp.probes.dictionaries.codes import Cells
 from interp.validation.opened import Opened
 from interp.validation.puzzles import blueprints, planted_answers
 from tests.benchmarks.feature_circuits import OutputCode, OutputParts
-from tests.benchmarks.judging import path_of
+from tests.benchmarks.judging import DOCS, path_of
+from tests.benchmarks.transcoder_tables import STUDY, WITHOUT, fill, read, tables
 from tests.benchmarks.transcoding import Recipe, quality, tokens_of, train_transcoder
 
 FOLDER = Path(__file__).parent / "transcoders"
@@ -38,7 +38,7 @@ FIRST = 1000
 LEARNED, ASKED = 64, 8
 """Pictures of each class and domain that transcoders see or are tried on, and circuits."""
 
-SIZES = (0, 1, 2, 4, 8, 16, 32, 64)
+SIZES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 """How many parts of all MLPs together a circuit keeps."""
 
 RANDOM_UP_TO, NEAREST = 16, 5
@@ -54,8 +54,11 @@ MOST_NEURONS = 64
 """A truth of more neurons says little: in trained models it is half of each MLP."""
 
 SAME_DIRECTION = 0.7
-"""The cosine from which a part writes what a planted neuron writes: decoys answer to the same glyph
-about as loudly, and what all of them write for it has a cosine of .7 with the neuron's direction."""
+"""The cosine from which a part writes what a planted neuron writes. Decoys answer to the same glyph
+about as loudly, and what all write for it has a cosine of about .7 with the neuron's direction."""
+
+
+DEFAULT = Recipe()
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +72,7 @@ class Subject:
     preprocess: Preprocess
     domains: Sequence[str]
     withheld: Cells = ()
-    recipe: Recipe = Recipe()
+    recipe: Recipe = DEFAULT
     seed: int = 0
 
     @property
@@ -108,7 +111,9 @@ def codes_of(subject: Subject) -> tuple[dict[str, OutputParts], pd.DataFrame]:
         made[FEATURES][writes] = OutputCode(reads, found.encode, found.decoder)
         made[UNITS][writes] = OutputCode(f"blocks.{layer}.mlp.hook_post", _same, neurons)
         made[PCA][writes] = OutputCode(writes, partial(_along, mean=mean, axes=axes), axes)
-    return {name: OutputParts(subject.tower, codes, batch_size=64) for name, codes in made.items()}, pd.concat(told)
+    return {
+        name: OutputParts(subject.tower, codes, batch_size=64) for name, codes in made.items()
+    }, pd.concat(told)
 
 
 def _same(x: Tensor) -> Tensor:
@@ -126,8 +131,13 @@ def _components(learned: Features, site: str, like: Tensor) -> tuple[Tensor, Ten
     return mean.to(like), axes.to(like)
 
 
-def judge(subject: Subject) -> tuple[pd.DataFrame, dict[str, list[ClassCircuits]]]:
-    """What is known of a model: columns `measure, code, domain, n, value`, and its circuits."""
+def judge(
+    subject: Subject, *, one_model: bool = False
+) -> tuple[pd.DataFrame, dict[str, list[ClassCircuits]]]:
+    """What is known of a model: columns `measure, code, domain, n, value`, and its circuits.
+
+    Of `one_model` alone nothing says what it shares; its intervals leave out one class at a time.
+    """
     cuts, explained = codes_of(subject)
     rows = [
         (measure, row["code"], row["site"], np.nan, row[measure])
@@ -143,9 +153,11 @@ def judge(subject: Subject) -> tuple[pd.DataFrame, dict[str, list[ClassCircuits]
     for name, each in found.items():
         for one in each:
             rows += [(*row[:2], one.domain, *row[2:]) for row in _recovered(name, one)]
-        if name != PCA:
+        if name != PCA and not one_model:
             rows += [(measure, name, "", np.nan, value) for measure, value in _shared(each)]
     frame = pd.DataFrame(rows, columns=["measure", "code", "domain", "n", "value"])
+    if not one_model:
+        frame = frame[~frame["measure"].str.startswith(WITHOUT)]
     return frame.dropna(subset=["value"]), found
 
 
@@ -157,8 +169,9 @@ def _recovered(name: str, found: ClassCircuits) -> Iterator[tuple[str, str, floa
     yield "errors", name, np.nan, float(size[..., errors].sum() / size.sum())
     order = np.argsort(-np.where(errors, -1.0, size), axis=-1, kind="stable")
     rank = np.argsort(order, axis=-1, kind="stable")
-    circuits = {n: (rank < n) & ~errors for n in SIZES}
-    circuits[int((~errors).sum())] = np.broadcast_to(~errors, rank.shape)
+    total = int((~errors).sum())
+    circuits = {n: (rank < n) & ~errors for n in SIZES if n < total}
+    circuits[total] = np.broadcast_to(~errors, rank.shape)
     asked = [(name, n, kept) for n, kept in circuits.items()]
     if name == FEATURES:
         moved = [cut.moved(half) for half in found.halves]
@@ -166,20 +179,26 @@ def _recovered(name: str, found: ClassCircuits) -> Iterator[tuple[str, str, floa
         asked += [(RANDOM, n, kept) for n, kept in drawn.items()]
         asked += [(of + KEPT, n, kept | errors) for of, n, kept in asked]
     values = _work(found, [kept for _, _, kept in asked])
-    for (of, n, _), value in zip(asked, values, strict=True):
+    for (of, n, _), (value, *without) in zip(asked, values, strict=True):
         yield "recovered", of, n, value
+        for label, left in zip(found.classes, without, strict=True):
+            yield f"{WITHOUT}{label}", of, n, left
 
 
 def _work(found: ClassCircuits, circuits: Sequence[np.ndarray]) -> np.ndarray:
-    """Shares of the metric that circuits `[class half part]` keep on the other half's pictures."""
-    work, gap = np.zeros(len(circuits)), 0.0
-    for side, read in enumerate(found.halves):
-        own = np.array([found.classes.index(label) for label in read.pairs.clean.label])
-        values, ends = found.cut.run(read, np.stack([kept[own, 1 - side] for kept in circuits]))
-        per_class = pd.DataFrame((values - ends[1]).T).groupby(own).mean()
-        work += per_class.mean().to_numpy()
-        gap += pd.Series(ends[0] - ends[1]).groupby(own).mean().mean()
-    return work / gap
+    """Of the metric, what circuits `[class half part]` keep on the other half's pictures.
+
+    `[circuit, 1 + class]`: of all classes, and without each.
+    """
+    work, gap = 0.0, 0.0
+    for side, half in enumerate(found.halves):
+        own = np.array([found.classes.index(label) for label in half.pairs.clean.label])
+        values, ends = found.cut.run(half, np.stack([kept[own, 1 - side] for kept in circuits]))
+        work = work + pd.DataFrame((values - ends[1]).T).groupby(own).mean().to_numpy().T
+        gap = gap + pd.Series(ends[0] - ends[1]).groupby(own).mean().to_numpy()
+    sums, whole = np.asarray(work), np.asarray(gap)
+    without = (sums.sum(axis=1, keepdims=True) - sums) / (whole.sum() - whole)
+    return np.column_stack([sums.sum(axis=1) / whole.sum(), without])
 
 
 def _as_lively(kept: np.ndarray, moved: Sequence[np.ndarray], cut: OutputParts) -> np.ndarray:
@@ -281,13 +300,13 @@ def _written(
     return float(np.mean(found))
 
 
-STUDY_DOMAINS, UNSEEN = ("real", "clipart", "painting"), "sketch"
+STUDY_DOMAINS, UNSEEN = ("real", "clipart"), "sketch"
 """What a study's transcoders learn from, and the domain that its model never saw."""
 
-RECIPES = (Recipe(128, 8), Recipe(512, 8), Recipe(512, 16))
+RECIPES = (Recipe(512, 16), Recipe(128, 8))
 """What is tried on a study's ViT."""
 
-STUDY_CLASSES = 12
+STUDY_CLASSES = 8
 
 
 def study_subject(path: str, recipe: Recipe) -> Subject:
@@ -339,7 +358,27 @@ def keep(blueprint: Any) -> None:
         draft.rename(target)
 
 
-def transcoders(n: int | None = None) -> None:
-    """Judge `SEEDS` seeds of planted models."""
+def keep_study(path: str) -> None:
+    """Judge a study's ViT by every recipe, and write its rows."""
+    for recipe in RECIPES:
+        name = f"ViT, {recipe.width} features, {recipe.k} at a time"
+        frame, _ = judge(study_subject(path, recipe), one_model=True)
+        frame = frame.assign(condition=name, tier=STUDY, dose=np.nan, seed=0, answer="")
+        target = FOLDER / f"study-{recipe.width}-{recipe.k}.csv"
+        frame.round(4).to_csv(target, index=False)
+
+
+def transcoders(n: int | None = None) -> str:
+    """Draw the tables of the models that were judged, fill docs/truth.md, and return them.
+
+    With `n` (`SEEDS`) so many seeds of planted models are judged first. `CHECKPOINTS=a.pt` judges a
+    ViT of the embedded study that saw no sketches; it is read only then.
+    """
     asked = n if n is not None else int(os.environ.get("SEEDS", "0"))
-    side_by_side(keep, models(range(FIRST, FIRST + asked)), jobs=2, what="judge")
+    if asked:
+        side_by_side(keep, models(range(FIRST, FIRST + asked)), jobs=2, what="judge")
+    for path in filter(None, os.environ.get("CHECKPOINTS", "").split(";")):
+        keep_study(path)
+    made = tables(read(FOLDER))
+    fill(DOCS / "truth.md", made)
+    return "\n\n".join(made.values())

@@ -35,8 +35,8 @@ def coded(tower: Any, *, batch_size: int = 2) -> OutputParts:
     codes = {}
     for layer, site in enumerate(OUT):
         encoder, directions = torch.randn(16, 6).double(), torch.randn(6, 16).double()
-        codes[site] = OutputCode(f"blocks.{layer}.ln2.hook_normalized",
-                                 lambda x, encoder=encoder: (x @ encoder).relu(), directions)  # fmt: skip
+        reads = f"blocks.{layer}.ln2.hook_normalized"
+        codes[site] = OutputCode(reads, lambda x, a=encoder: (x @ a).relu(), directions)
     return OutputParts(tower, codes, batch_size=batch_size)
 
 
@@ -145,7 +145,7 @@ def test_planted_neurons_are_found_and_do_the_work_and_others_do_none() -> None:
     from tests.benchmarks.transcoders import _as_lively, _work
 
     planted = planted_vit("all separate", seed=1)
-    tower = open_tower(planted.source)
+    tower: Any = open_tower(planted.source)
     codes = {
         f"blocks.{layer}.hook_mlp_out": OutputCode(
             f"blocks.{layer}.mlp.hook_post", lambda x: x, tower.W_out[layer].detach()
@@ -164,4 +164,4 @@ def test_planted_neurons_are_found_and_do_the_work_and_others_do_none() -> None:
     others = _as_lively(kept, moved, cut)
     assert not (others & kept).any() and (others.sum(-1) == kept.sum(-1)).all()
     work = _work(found, [kept, others])
-    assert work[0] > 0.99 and work[1] < 0.05
+    assert work[0].min() > 0.99 and work[1].max() < 0.05
