@@ -303,8 +303,8 @@ def _written(
 STUDY_DOMAINS, UNSEEN = ("real", "clipart"), "sketch"
 """What a study's transcoders learn from, and the domain that its model never saw."""
 
-RECIPES = (Recipe(512, 16), Recipe(128, 8))
-"""What is tried on a study's ViT."""
+RECIPE_OF_A_STUDY = Recipe(512, 16)
+"""As many features as an MLP of a study's ViT has neurons."""
 
 STUDY_CLASSES = 8
 
@@ -359,13 +359,12 @@ def keep(blueprint: Any) -> None:
 
 
 def keep_study(path: str) -> None:
-    """Judge a study's ViT by every recipe, and write its rows."""
-    for recipe in RECIPES:
-        name = f"ViT, {recipe.width} features, {recipe.k} at a time"
-        frame, _ = judge(study_subject(path, recipe), one_model=True)
-        frame = frame.assign(condition=name, tier=STUDY, dose=np.nan, seed=0, answer="")
-        target = FOLDER / f"study-{recipe.width}-{recipe.k}.csv"
-        frame.round(4).to_csv(target, index=False)
+    """Judge a study's ViT, and write its rows."""
+    recipe = RECIPE_OF_A_STUDY
+    frame, _ = judge(study_subject(path, recipe), one_model=True)
+    name = f"ViT of a study, {recipe.width} features, {recipe.k} at a time"
+    frame = frame.assign(condition=name, tier=STUDY, dose=np.nan, seed=0, answer="")
+    frame.round(4).to_csv(FOLDER / f"study-{recipe.width}-{recipe.k}.csv", index=False)
 
 
 def transcoders(n: int | None = None) -> str:
