@@ -94,8 +94,9 @@ def channel_scores(
     def window_scores(window: slice) -> list[Tensor]:
         score, stack = rows_of(metric, window), batching.copies(window)
         found = []
-        for held, zero in with_baselines(tower, x, baseline, window, names):
-            whole = _integrate(held.latest(), zero, score, steps, stack)
+        for runs, zero in with_baselines(tower, x, baseline, window, names):
+            held = runs.latest()
+            whole = (held.activation - zero) * mean_gradient(held, zero, score, steps, stack)
             found.append(by_unit(whole, axes[held.site]).sum(dim=-1).T)
         return found
 
@@ -107,14 +108,14 @@ def channel_scores(
     return {site: scores[site] for site in names}
 
 
-def _integrate(
+def mean_gradient(
     held: Held,
     zero: Tensor,
     metric: Callable[[Tensor], Tensor],
     steps: int,
     stack: int,
 ) -> Tensor:
-    """Integrated gradients of every number of the activation; `stack` steps share a forward."""
+    """The metric's mean gradient on the way from `zero`; `stack` steps share a forward."""
     a = held.activation
     total = torch.zeros_like(a)
     marks = torch.arange(steps, device=a.device, dtype=a.dtype) / steps
@@ -134,7 +135,7 @@ def _integrate(
         if value.requires_grad:  # else the site does not reach the output, and scores 0
             (grad,) = torch.autograd.grad(value, path, allow_unused=True, materialize_grads=True)
             total += grad.unflatten(0, (len(some), len(a))).sum(dim=0)
-    return (a - zero) * total / steps
+    return total / steps
 
 
 def unit_axis(tower: Tower, site: str, axis: str = "channel") -> int:

@@ -14,6 +14,7 @@ python -m tests.benchmarks masks           learned circuits of a finished study;
 python -m tests.benchmarks null            the ladder where nothing is shared; only when named
 python -m tests.benchmarks names           heads of planted models named; BLUEPRINTS=10; when named
 python -m tests.benchmarks leaderboard     methods judged on planted models; only when named
+python -m tests.benchmarks transcoders     circuits of transcoders' features; SEEDS=1; when named
 python -m tests.benchmarks captions        what aligned captions change; only when named
 python -m tests.benchmarks heatmaps        do they mark what matters? BLUEPRINTS=2, CHECKPOINTS=a.pt
 """
@@ -54,6 +55,7 @@ from tests.benchmarks.standing import leaderboard
 from tests.benchmarks.streaming import stream
 from tests.benchmarks.sweeping import sweeping
 from tests.benchmarks.training import train, vits
+from tests.benchmarks.transcoders import transcoders
 
 FOLDER = Path("interp-report") / "benchmarks"
 
@@ -187,6 +189,7 @@ WHEN_NAMED = (
     "captions",
     "leaderboard",
     "encoders",
+    "transcoders",
 )
 BENCHMARKS = {
     "certificates": certificates,
@@ -223,6 +226,7 @@ BENCHMARKS = {
     "leaderboard": lambda: print(leaderboard()),
     "speedrun": lambda: print(speedrun()),
     "encoders": lambda: print(encoders()),
+    "transcoders": lambda: print(transcoders()),
 }
 
 if __name__ == "__main__":
