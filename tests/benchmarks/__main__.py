@@ -15,6 +15,7 @@ python -m tests.benchmarks null            the ladder where nothing is shared; o
 python -m tests.benchmarks names           heads of planted models named; BLUEPRINTS=10; when named
 python -m tests.benchmarks leaderboard     methods judged on planted models; only when named
 python -m tests.benchmarks captions        what aligned captions change; only when named
+python -m tests.benchmarks scale           the ladder at the paper's size; only when named
 python -m tests.benchmarks heatmaps        do they mark what matters? BLUEPRINTS=2, CHECKPOINTS=a.pt
 """
 
@@ -47,6 +48,7 @@ from tests.benchmarks.opening import open_
 from tests.benchmarks.paging import page
 from tests.benchmarks.peers import peers
 from tests.benchmarks.probing import one_probe, probe_grid, probe_power
+from tests.benchmarks.scaling import scale
 from tests.benchmarks.sharing import sharing
 from tests.benchmarks.speedrun import speedrun
 from tests.benchmarks.standing import leaderboard
@@ -185,6 +187,7 @@ WHEN_NAMED = (
     "heatmaps",
     "captions",
     "leaderboard",
+    "scale",
 )
 BENCHMARKS = {
     "certificates": certificates,
@@ -219,6 +222,7 @@ BENCHMARKS = {
     "heatmaps": lambda: print(heatmaps()),
     "captions": lambda: print(captions()),
     "leaderboard": lambda: print(leaderboard()),
+    "scale": lambda: print(scale()),
     "speedrun": lambda: print(speedrun()),
 }
 
