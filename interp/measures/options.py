@@ -27,7 +27,7 @@ class AnalysisSpec(Declared):
 
     Of more classes than `n_circuit_classes`, so many are drawn for what runs the model again for
     every class: causal directions, circuits and replaced features. Their cost and memory grow with
-    classes, and their intervals hardly shrink.
+    classes, their intervals shrink with the square root.
 
     At most `n_cell_pictures` pictures of a class in a domain are analysed; 0 takes all.
 
