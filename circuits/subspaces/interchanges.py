@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -74,8 +75,11 @@ def hold_out(
     side = np.full(len(frame), -1)
     if used.any():
         side[used] = artist_sides(frame[used], seed=seed)
+    cells = pd.DataFrame({"domain": domain, "label": label, "side": side})
+    found = cells.groupby(["domain", "label", "side"]).indices
+    nobody = np.empty(0, dtype=int)
     rows = {
-        (d, c, half): np.flatnonzero((domain == d) & (label == c) & (side == half))
+        (d, c, half): found.get((d, c, half), nobody)
         for d in domains
         for c in classes
         for half in (0, 1)

@@ -32,6 +32,7 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
         "docs/coming_from_other_tools.md",
         "docs/training.md",
         "docs/scaling_out.md",
+        "docs/from_embedded_to_yours.md",
         "docs/speed.md",
         "docs/pictures.md",
     ),

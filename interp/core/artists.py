@@ -73,8 +73,8 @@ def artist_halves(
     who, label = artists_of(frame), frame["label"].to_numpy(object)
     places = pd.Index(list(domains)).get_indexer(frame["domain"].to_numpy(object))
     sides = _common_sides(who, label, places, rng("artists of several classes", seed, split))
-    for name in sorted(set(label)):
-        rows = np.flatnonzero(label == name)
+    by_class = pd.Series(label).groupby(label, sort=True).indices
+    for name, rows in by_class.items():
         generator = rng(f"artist halves of {name}", seed, split)
         dealt = _deal(who[rows], places[rows], len(domains), generator, sides)
         keep = _equal(dealt, places[rows], len(domains), generator)

@@ -359,10 +359,9 @@ class ImageTable:
         first, second = [], []
         for _, group in frame.groupby(agree, sort=True, observed=True):
             keys = group[disagree].to_numpy(dtype=object)
-            for position, row in enumerate(group.index):
-                partners = np.flatnonzero((keys != keys[position]).all(axis=1))
-                if len(partners):
-                    partner = group.index[generator.choice(partners)]
+            for position, drawn in enumerate(_partners(keys, generator)):
+                if drawn is not None:
+                    row, partner = group.index[position], group.index[drawn]
                     if clean is None or str(keys[position][0]) == clean:
                         first.append(row)
                         second.append(partner)
@@ -381,6 +380,32 @@ class ImageTable:
             same=tuple(agree),
             differ=tuple(disagree),
         )
+
+
+def _partners(keys: np.ndarray, generator: np.random.Generator) -> Iterator[int | None]:
+    """For each row of `keys` one at random that differs in all columns; None where there is none.
+
+    Of one column, those that differ are counted and the one drawn is found among them. Comparing
+    each row with all others would cost their square.
+
+    >>> list(_partners(np.array([["a"], ["a"], ["b"]], dtype=object), np.random.default_rng(0)))[:2]
+    [2, 2]
+    """
+    code = pd.factorize(keys[:, 0])[0]
+    if keys.shape[1] > 1 or (code < 0).any():  # a missing value differs from itself
+        for key in keys:
+            apart = np.flatnonzero((keys != key).all(axis=1))
+            yield int(generator.choice(apart)) if len(apart) else None
+        return
+    alike = pd.Series(code).groupby(code).indices
+    before = {each: rows - np.arange(len(rows)) for each, rows in alike.items()}
+    for own in code:
+        n = len(code) - len(alike[own])
+        if n == 0:
+            yield None
+        else:
+            place = int(generator.choice(n))
+            yield place + int(np.searchsorted(before[own], place, side="right"))
 
 
 def _alone(frame: pd.DataFrame, columns: list[str]) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 from interp.core.errors import SampleError, listed
 from interp.core.images import ImageTable
 from interp.core.progress import say
+from interp.core.seeds import rng
 from interp.core.sites import BAND, LAST
 from interp.core.tables import Table, stacked
 from interp.measures.known_sites import present
@@ -58,7 +59,22 @@ class OpenedModel:
         """Pictures that sharing is measured on: seen classes, not those accuracy is measured on."""
         split = "analysis" if "analysis" in set(self.images.split) else "test"
         pictures = self.images.select(split=split)
-        return pictures[(~pictures.label.isin(self.held_out)).to_numpy()]
+        return self._few(pictures[(~pictures.label.isin(self.held_out)).to_numpy()])
+
+    def _few(self, pictures: ImageTable) -> ImageTable:
+        """At most as many pictures of each class and domain as are asked for."""
+        most = self.analysis.n_cell_pictures
+        return pictures.few(most, seed=self.subject.seed) if most else pictures
+
+    @cached_property
+    def intervened(self) -> ImageTable:
+        """The analysed pictures of the classes that the model is run again for, one by one."""
+        own, n = self.analysed, self.analysis.n_circuit_classes
+        if len(own.labels) <= n:
+            return own
+        say(f"causal directions, circuits and replaced features: {n} of {len(own.labels)} classes")
+        drawn = rng("classes of circuits", self.subject.seed).permutation(own.labels)[:n]
+        return own.select(label=sorted(drawn))
 
     @cached_property
     def features(self) -> "Features":
@@ -79,7 +95,7 @@ class OpenedModel:
         if "drawing" in apart.frame.columns:
             tested = set(test["drawing"].dropna()) if "drawing" in test else set()
             apart = apart[(~apart.frame["drawing"].isin(list(tested))).to_numpy()]
-        return stream_features(self.subject, apart)
+        return stream_features(self.subject, self._few(apart))
 
     @property
     def depths(self) -> dict[str, float]:

@@ -25,6 +25,12 @@ class AnalysisSpec(Declared):
     "own" nowhere, "one model" in the last setting's first model, "all" in every model. Of six
     domains that takes about two minutes a model of one core.
 
+    Of more classes than `n_circuit_classes`, so many are drawn for what runs the model again for
+    every class: causal directions, circuits and replaced features. Their cost and memory grow with
+    classes, their intervals shrink with the square root.
+
+    At most `n_cell_pictures` pictures of a class in a domain are analysed; 0 takes all.
+
     `multiverse` asks R5 and R6 of that pair again under every reasonable choice, in every trained
     model. It takes many times what they take once, so it is off.
 
@@ -39,6 +45,8 @@ class AnalysisSpec(Declared):
     n_circuit_pairs: Annotated[int, at_least(2)] = 30
     pairs: Annotated[Text, one_of(PAIRS)] = "one model"
     n_pair_classes: Annotated[int, at_least(4)] = 15
+    n_circuit_classes: Annotated[int, at_least(4)] = field(default=60, metadata=LATER)
+    n_cell_pictures: Annotated[int, at_least(0)] = field(default=0, metadata=LATER)
     n_permutations: Annotated[int, at_least(19)] = 999
     n_splits: Annotated[int, at_least(1)] = 5
     n_controls: Annotated[int, at_least(2)] = 5

@@ -13,6 +13,7 @@ from typing import Any
 
 from interp.core.declarations.measures import UNTRAINED, all_measures
 from interp.core.errors import listed
+from interp.models.loading.presets import is_full_size
 from interp.study.blocks import compared_domains
 from interp.study.rehearsal import RehearsedRun, in_words
 from interp.study.specification import Specification, TrainingSpec
@@ -31,6 +32,13 @@ FORWARDS, STATISTICS = 78_000, 33.0
 
 TABLES, MIXTURE, PICTURE = 2_500_000, 900_000, 7_000
 """Bytes: a model's tables twice (step and result), a mixture's list, a rendered picture."""
+
+LINE = 130
+"""Bytes of a picture in a mixture's list."""
+
+OF_A_CARD = 1000
+"""Pictures a second at which training at full size is counted: a round number, not a measurement.
+"""
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,8 @@ def cost_of_study(
     plain, kinds = each * len(spec.architectures), len(spec.architectures)
     trained = plain + arms * kinds
     measured = trained + places * kinds
-    on_two_cores = _training_minutes(spec, each + arms, runs)
+    large = [training for training in spec.architectures if is_full_size(training.preset)]
+    on_two_cores = None if large else _training_minutes(spec, each + arms, runs)
     training = on_two_cores * (2 / min(jobs, 2)) if on_two_cores is not None else None
     asked = [
         measure
@@ -93,7 +102,7 @@ def cost_of_study(
         seconds += n * measure.seconds
     seconds *= spec.images.n_classes * spec.images.n_analysis / (40 * 12)
     minutes = seconds / 60 / min(jobs, 2)
-    disk = _disk(spec, each + arms, jobs)
+    disk = _disk(spec, each + arms, jobs) + _lists(runs)
     text = (
         f"{_training_in_words(spec, each + arms, on_two_cores)}; then measuring {measured} models, "
         f"{_minutes(minutes)}; {_size(disk)} of disk (rough: as measured on a "
@@ -101,6 +110,8 @@ def cost_of_study(
     )
     if spec.images.source:
         text += "; measuring as for the embedded study's number of pictures"
+    if large:
+        text += f"; {_at_full_size(spec, each + arms, runs)}"
     if runs:
         trained = len(runs)
         text += f"\n{in_words(runs)}"
@@ -128,6 +139,30 @@ def _training_in_words(spec: Specification, n_runs: int, minutes: float | None) 
     runs = [f"{n_runs} runs of {each.name}, {_length(each)}" for each in spec.architectures]
     text = f"{', '.join(runs)}: {listed(names, limit=20)}; test domain {listed(domains)}; {repeats}"
     return text if minutes is None else f"{text}; {_minutes(minutes)} of training on two cores"
+
+
+def _at_full_size(spec: Specification, n_runs: int, runs: Sequence[RehearsedRun]) -> str:
+    """What training at full size takes at a round number of pictures a second.
+
+    >>> from interp.study.specification import Specification
+    >>> study = Specification(training={"preset": "RN50", "steps": 600, "batch_size": 1000})
+    >>> _at_full_size(study, 2, ())
+    'training: 1.2 million pictures, 20 minutes at 1,000 a second (not measured: put in your own)'
+    """
+    minutes = _training_minutes(spec, n_runs, runs)
+    if minutes is None:
+        return "training: as long as the pictures' number says, which a rehearsal counts"
+    shown = minutes * 60 * PICTURES_PER_SECOND
+    return (
+        f"training: {shown / 1e6:,.1f} million pictures, {shown / OF_A_CARD / 60:,.0f} minutes at "
+        f"{OF_A_CARD:,} a second (not measured: put in your own)"
+    )
+
+
+def _lists(runs: Sequence[RehearsedRun]) -> int:
+    """Bytes of the lists of a rehearsal's mixtures, beyond those of small ones."""
+    each = {(run.setting, run.test_domain, run.seed): run.pictures for run in runs}
+    return sum(max(0, LINE * pictures - MIXTURE) for pictures in each.values())
 
 
 def _minutes(minutes: float) -> str:
@@ -162,7 +197,7 @@ def _disk(spec: Specification, n_runs: int, jobs: int) -> int:
 
 
 def _checkpoints(spec: Specification, training: TrainingSpec, n_runs: int, jobs: int) -> int:
-    from interp.models.loading.presets import is_full_size, write_model_folder
+    from interp.models.loading.presets import write_model_folder
     from interp.models.training.runs import Run
     from interp.models.training.supervisor import forecast_disk
 

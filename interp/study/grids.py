@@ -94,12 +94,22 @@ class Grid:
         return cls(Specification.from_toml(path))
 
     def plan(
-        self, steps: Path, *, jobs: int = 2, blocks: Sequence[Block] | None = None
+        self,
+        steps: Path,
+        *,
+        jobs: int = 2,
+        blocks: Sequence[Block] | None = None,
+        written: bool = True,
     ) -> list[GridRun]:
-        """Every run of the grid (or of some of its blocks), its mixture written and checked."""
+        """Every run of the grid (or of some of its blocks), its mixture written and checked.
+
+        Without `written`, mixtures are made and counted, and no list of pictures is kept of them,
+        unless an intervention has to look into it.
+        """
         cells = []
+        written = written or bool(self.specification.intervention.setting)
         for block in open_blocks(self.specification, jobs) if blocks is None else blocks:
-            mixtures = self._mixtures(block, steps)
+            mixtures = (self._mixtures if written else self._counted)(block, steps)
             for training in self.specification.architectures:
                 _check_labels(training, [spec for spec, _, _ in mixtures])
                 model = self._model_folder(block.pool, training, steps)
@@ -167,6 +177,13 @@ class Grid:
         return [
             (spec, folder, check_mixture(folder))
             for spec, folder in zip(specs, folders, strict=True)
+        ]
+
+    def _counted(self, block: Block, steps: Path) -> list[tuple[MixtureSpec, Path, dict[str, Any]]]:
+        """The mixtures as they would be written, known by their pictures and captions."""
+        return [
+            (made.spec, steps, made.manifest() | {"tsv_hash": made.identity()})
+            for made in make_mixtures(block.pool, self._specs(block))
         ]
 
     def _model_folder(self, pool: ImageTable, training: TrainingSpec, steps: Path) -> Path:

@@ -56,7 +56,8 @@ def rehearse(specification: Specification, *, jobs: int = 2) -> list[RehearsedRu
     """
     blocks = [_unseen(block) for block in open_blocks(specification, jobs, rendered=False)]
     with TemporaryDirectory() as scratch:
-        cells = Grid(specification).plan(Path(scratch), jobs=jobs, blocks=blocks)
+        grid = Grid(specification)
+        cells = grid.plan(Path(scratch), jobs=jobs, blocks=blocks, written=False)
         first = {cell.run.name: cell for cell in reversed(cells)}
         return [_rehearsed(first[run.name]) for run in distinct(cells)]
 

@@ -27,11 +27,11 @@ def balanced_pictures(
     label, domain = frame["label"].to_numpy(object), frame["domain"].to_numpy(object)
     kept: list[np.ndarray] = []
     classes: list[str] = []
+    found = pd.DataFrame({"label": label, "half": half, "domain": domain})
+    by_cell = found.groupby(["label", "half", "domain"]).indices
+    nobody = np.empty(0, dtype=int)
     for name in sorted(set(label)):
-        cells = [
-            [np.flatnonzero((label == name) & (half == side) & (domain == d)) for d in domains]
-            for side in (0, 1)
-        ]
+        cells = [[by_cell.get((name, side, d), nobody) for d in domains] for side in (0, 1)]
         if min(len(rows) for side in cells for rows in side) == 0:
             continue
         classes.append(name)

@@ -4,7 +4,7 @@ The halves share no artist, so that a product of one half's mean with the other'
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -13,10 +13,18 @@ import pandas as pd
 from interp.core.artists import artist_halves, halved_classes
 from interp.core.errors import SampleError, listed
 from interp.core.seeds import rng
-from interp.probes.representational_similarity.kernel_alignment import u_centred
+from interp.probes.geometry.left_out_classes import (
+    u_squares,
+    without_each,
+    without_each_meeting,
+    without_each_own,
+)
 
 LEAST_CLASSES = 5
 """Four for unbiased products of classes, and one to leave out."""
+
+PIECE = 4096
+"""Pictures at a time where a matrix would have a row for each."""
 
 
 def dealt_cells(
@@ -54,6 +62,11 @@ class CellLayout:
         """The half of each picture's artist, 0 or 1."""
         return self.cell // (self.n[0] * self.n[1])
 
+    @property
+    def alone(self) -> "CellLayout":
+        """The same of a table that holds these rows alone."""
+        return replace(self, rows=np.arange(len(self.rows)))
+
     @staticmethod
     def of(
         frame: pd.DataFrame, deal: np.ndarray, classes: Sequence[str], names: Sequence[str]
@@ -71,17 +84,17 @@ class CellProducts:
     """Inner products of one deal from which everything follows, with any class left out.
 
     gram: half-1 by half-2 cell means, "class domain class domain"; square: mean |x|^2 "class";
-    along: residuals on both halves' class means, "half picture class"; spread: residual |r|^2
-    "picture"; label and half "picture".
+    means: both halves' class means "half class feature"; residual: what is left of each picture
+    "picture feature", and its |r|^2 `spread`; label and half "picture".
     """
 
     gram: np.ndarray
     square: np.ndarray
-    along: np.ndarray
+    means: np.ndarray
+    residual: np.ndarray
     spread: np.ndarray
     label: np.ndarray
     half: np.ndarray
-    residual: np.ndarray
 
     @staticmethod
     def of(values: np.ndarray, layout: CellLayout) -> "CellProducts":
@@ -92,95 +105,140 @@ class CellProducts:
         order = np.argsort(layout.cell, kind="stable")
         starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
         means = np.add.reduceat(x[order], starts, axis=0) / counts[:, None]
-        square = np.bincount(layout.cell, (x**2).sum(axis=1)) / counts
-        residual = x - means[layout.cell]
-        # a mean takes 1 / n of its own cell's variance out of the residuals
-        residual *= np.sqrt(counts / np.maximum(counts - 1, 1))[layout.cell][:, None]
-        residual /= np.sqrt(counts[layout.cell])[:, None]  # cells count equally
+        square = np.bincount(layout.cell, np.einsum("pf,pf->p", x, x)) / counts
+        # a mean takes 1 / n of its own cell's variance out of the residuals; cells count equally
+        scale = np.sqrt(counts / np.maximum(counts - 1, 1)) / np.sqrt(counts)
+        for start in range(0, len(x), PIECE):  # in place: a second matrix of pictures is gigabytes
+            piece = slice(start, start + PIECE)
+            x[piece] -= means[layout.cell[piece]]
+            x[piece] *= scale[layout.cell[piece]][:, None]
         cells = means.reshape(2, n_classes, n_domains, -1)
         shape = (n_classes, n_domains, n_classes, n_domains)
         flat = means.reshape(2, n_classes * n_domains, -1)
         return CellProducts(
             (flat[0] @ flat[1].T).reshape(shape),
             square.reshape(2, n_classes, n_domains).mean(axis=(0, 2)),
-            np.stack([residual @ cells[half].mean(axis=1).T for half in (0, 1)]),
-            (residual**2).sum(axis=1),
+            cells.mean(axis=2),
+            x,
+            np.einsum("pf,pf->p", x, x),
             layout.label,
             layout.half,
-            residual,
         )
 
-    def effects(self, keep: np.ndarray) -> np.ndarray:
-        """Mean squared class, domain and interaction effects, and the total, of some classes."""
-        gram = self.gram[keep][:, :, keep]
-        everything = gram.mean()
-        by_class = np.einsum("cdce->c", gram).mean() / gram.shape[1] ** 2
-        by_domain = np.einsum("cdkd->d", gram).mean() / len(keep) ** 2
-        by_cell = np.einsum("cdcd->", gram) / (len(keep) * gram.shape[1])
+    @property
+    def left(self) -> np.ndarray:
+        """How many classes there are, of all and without each, "left"."""
+        n = len(self.gram)
+        return n - np.r_[0, np.ones(n, dtype=int)]
+
+    def effects(self) -> np.ndarray:
+        """Mean squared class, domain and interaction effects, and the total, "left 4".
+
+        As everything that is "left": of all classes, then without each of them.
+        """
+        n, n_domains = self.left, self.gram.shape[1]
+        classes, within = self.gram.sum(axis=(1, 3)), self._within.sum(axis=2)
+        everything = without_each(classes) / (n * n_domains) ** 2
+        by_class = without_each_own(classes) / (n * n_domains**2)
+        by_domain = without_each(within) / (n_domains * n**2)
+        by_cell = without_each_own(within) / (n * n_domains)
+        square = (self.square.sum() - np.r_[0.0, self.square]) / n
         interaction = by_cell - by_class - by_domain + everything
-        total = self.square[keep].mean() - everything
-        return np.array([by_class - everything, by_domain - everything, interaction, total])
+        ends = (by_class - everything, by_domain - everything, interaction, square - everything)
+        return np.stack(ends, axis=1)
 
-    def own(self, keep: np.ndarray) -> np.ndarray:
-        """Mean squared class effects within each domain, of some classes."""
-        within = np.einsum("cdkd->dck", self.gram[keep][:, :, keep])
-        return np.einsum("dcc->d", within) / len(keep) - within.mean(axis=(1, 2))
+    @property
+    def _within(self) -> np.ndarray:
+        """Products of cells of one domain, "class class domain"."""
+        return np.einsum("cdkd->ckd", self.gram)
 
-    def angle(self, keep: np.ndarray) -> np.ndarray:
-        """beta'S beta summed, tr S W, tr W, tr S and tr S^2, of some classes."""
-        n = len(keep)
-        gram = self.gram[keep][:, :, keep]
-        classes = gram.mean(axis=(1, 3))
-        meet = _centred(gram.mean(axis=(1, 2))) * _centred(gram.mean(axis=(0, 3)).T)
-        held = np.isin(self.label, keep)
-        along = self.along[:, held][:, :, keep]
-        along = along - along.mean(axis=2, keepdims=True)
-        effect = np.trace(classes) - classes.mean() * n
-        square = (u_centred(classes) * u_centred(classes.T)).sum() / (n * (n - 3))
-        through = (along[0] * along[1]).sum()
-        sums = [meet.sum() / gram.shape[1], through, self.spread[held].sum() * (n - 1), effect]
-        return np.array([*(each / (n - 1) for each in sums), square])
+    def own(self) -> np.ndarray:
+        """Mean squared class effects within each domain, "left domain"."""
+        n = self.left[:, None]
+        return without_each_own(self._within) / n - without_each(self._within) / n**2
 
-    def domain_sizes(self, keep: np.ndarray) -> np.ndarray:
-        """tr S and tr S^2 of the covariance S of the effects of these domains."""
-        domains = _centred(self.gram[keep][:, :, keep].mean(axis=(0, 2)))
-        n = len(domains)
-        return np.array([np.trace(domains), (domains * domains.T).sum() / (n - 1)]) / (n - 1)
+    def angle(self) -> np.ndarray:
+        """beta'S beta summed, tr S W, tr W, tr S and tr S^2, "left 5"."""
+        n, n_domains = self.left, self.gram.shape[1]
+        classes = self.gram.mean(axis=(1, 3))
+        effect = without_each_own(classes) - without_each(classes) / n
+        squares = u_squares(classes) / (n * (n - 3))
+        label = np.bincount(self.label, self.spread, minlength=len(classes))
+        spread = (self.spread.sum() - np.r_[0.0, label]) * (n - 1)
+        sums = [without_each_meeting(self.gram) / n_domains, self._through(), spread, effect]
+        return np.stack([*(each / (n - 1) for each in sums), squares], axis=1)
+
+    def _through(self) -> np.ndarray:
+        """Products of residuals along both halves' class effects, summed, "left"."""
+        k = self.means.shape[1]
+        found = np.zeros(1 + k)
+        for start in range(0, len(self.spread), PIECE):
+            piece = slice(start, start + PIECE)
+            one, two = (self.residual[piece] @ half.T for half in self.means)
+            products, sums = (one * two).sum(axis=1), (one.sum(axis=1), two.sum(axis=1))
+            found[0] += (products - sums[0] * sums[1] / k).sum()
+            each = products[:, None] - one * two
+            each -= (sums[0][:, None] - one) * (sums[1][:, None] - two) / (k - 1)
+            each[np.arange(len(each)), self.label[piece]] = 0.0  # a class goes with its pictures
+            found[1:] += each.sum(axis=0)
+        return found
+
+    def domain_sizes(self) -> np.ndarray:
+        """tr S and tr S^2 of the covariance S of the effects of these domains, "left 2"."""
+        domains = without_each(self.gram.swapaxes(1, 2)) / self.left[:, None, None] ** 2
+        domains = domains - domains.mean(axis=1, keepdims=True)
+        domains = domains - domains.mean(axis=2, keepdims=True)
+        n = domains.shape[1]
+        size = np.trace(domains, axis1=1, axis2=2)
+        square = (domains * domains.swapaxes(1, 2)).sum(axis=(1, 2)) / (n - 1)
+        return np.stack([size, square], axis=1) / (n - 1)
 
     def sizes_within(self) -> np.ndarray:
-        """tr W and tr W^2 of the mean covariance W of pictures within their cells."""
+        """tr W and tr W^2 of the mean covariance W of pictures within their cells.
+
+        The sum of squared products of two halves' pictures is also the product of the halves'
+        scatters, so that many pictures of few features are never multiplied one by one.
+        """
         n_cells = self.gram.shape[0] * self.gram.shape[1]
         first, second = (self.residual[self.half == half] for half in (0, 1))
-        square = ((first @ second.T) ** 2).sum() / n_cells**2
-        return np.array([self.spread.sum() / (2 * n_cells), square])
+        if min(len(first), len(second)) > first.shape[1]:
+            square = ((first.T @ first) * (second.T @ second)).sum()
+        else:
+            square = ((first @ second.T) ** 2).sum()
+        return np.array([self.spread.sum() / (2 * n_cells), square / n_cells**2])
 
-    def permuted(self, n_permutations: int, seed: int) -> dict[str, np.ndarray]:
-        """Class and domain effects with classes permuted in each domain, domains in each class."""
+    def permuted_classes(self, n_permutations: int, seed: int) -> np.ndarray:
+        """Class effects with classes permuted in each domain, "permutation"."""
         n, n_domains = self.gram.shape[:2]
-        orders, turns = exchanges(n, n_domains, n_permutations, seed)
+        orders, _ = exchanges(n, n_domains, n_permutations, seed)
         domain = np.arange(n_domains)
         met = self.gram[orders[:, :, :, None], domain[:, None], orders[:, :, None, :], domain]
+        return met.mean(axis=(1, 2, 3)) - self.gram.mean()
+
+    def permuted_domains(self, n_permutations: int, seed: int) -> np.ndarray:
+        """Domain effects with domains permuted in each class, "permutation"."""
+        n, n_domains = self.gram.shape[:2]
+        _, turns = exchanges(n, n_domains, n_permutations, seed)
         # which cells stand in a domain's place, as ones: "permutation domain cell"
         cells = np.arange(n) * n_domains + turns.swapaxes(1, 2)
         chosen = np.zeros((n_permutations * n_domains, n * n_domains))
         np.put_along_axis(chosen, cells.reshape(len(chosen), n), 1.0, axis=1)
         gram = self.gram.reshape(n * n_domains, n * n_domains)
         moved = np.einsum("pc,pc->p", chosen @ gram, chosen).reshape(n_permutations, n_domains)
-        everything = self.gram.mean()
-        return {
-            "class": met.mean(axis=(1, 2, 3)) - everything,
-            "domain": moved.mean(axis=1) / n**2 - everything,
-        }
+        return moved.mean(axis=1) / n**2 - self.gram.mean()
 
     def random_angles(self, n_draws: int, n_domains: int, seed: int) -> np.ndarray:
         """g'S g / g'g of random directions g within cells, as many at a time as domain effects."""
-        weights = rng("directions within cells", seed).normal(
-            size=(n_draws, n_domains - 1, len(self.spread))
-        )
-        along = weights @ (self.along - self.along.mean(axis=2, keepdims=True))[:, None]
-        through = (along[0] * along[1]).sum(axis=(1, 2)) / (self.gram.shape[0] - 1)
-        length = ((weights @ self.residual) ** 2).sum(axis=(1, 2))
-        return np.divide(through, length, out=np.zeros_like(through), where=length > 0)
+        generator = rng("directions within cells", seed)
+        effects = self.means - self.means.mean(axis=1, keepdims=True)
+        found = np.empty(n_draws)
+        for place in range(n_draws):  # one at a time: all would be n_draws numbers a picture
+            weights = generator.normal(size=(n_domains - 1, len(self.spread)))
+            drawn = weights @ self.residual
+            along = [drawn @ half.T for half in effects]
+            through, length = (along[0] * along[1]).sum() / (len(effects[0]) - 1), (drawn**2).sum()
+            found[place] = through / length if length > 0 else 0.0
+        return found
 
 
 @lru_cache(maxsize=4)
@@ -199,9 +257,3 @@ def exchanges(
             orders[place, :, domain] = generator.permutation(n)
         turns[place] = np.argsort(generator.random((n, n_domains)), axis=1)
     return orders, turns
-
-
-def _centred(table: np.ndarray) -> np.ndarray:
-    """A table less its row and column means."""
-    rows, columns = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
-    return table - rows - columns + table.mean()

@@ -164,7 +164,6 @@ class _Site:
         values: np.ndarray, layouts: Sequence[CellLayout], n_permutations: int, seed: int
     ) -> "_Site":
         n = layouts[0].n[0]
-        subsets = [np.arange(n), *(np.delete(np.arange(n), c) for c in range(n))]
         rows = values[layouts[0].rows]
         if not varies(rows - rows.mean(axis=0), float(np.abs(rows).max(initial=0.0))):
             nothing = np.full((1 + n, 3), np.nan)
@@ -174,22 +173,21 @@ class _Site:
                 dict.fromkeys((*LINEARITIES, *RANKS), "constant features"),
             )
         terms, drawn, reasons = {}, {}, {}
-        plain = [CellProducts.of(values, layout) for layout in layouts]
-        white = [CellProducts.of(whitened(values, layout), layout) for layout in layouts]
-        for measure, products in zip(LINEARITIES, (plain, white), strict=True):
-            terms[measure], drawn[measure], why = _linearity(
-                products, subsets, n_permutations, seed
-            )
+        plain = [_Sums.of(values, layout, n_permutations, seed, whole=True) for layout in layouts]
+        white = [
+            _Sums.of(whitened(values, layout), layout.alone, n_permutations, seed)
+            for layout in layouts
+        ]
+        for measure, sums in zip(LINEARITIES, (plain, white), strict=True):
+            terms[measure], drawn[measure], why = _linearity(sums, layouts[0].n[1])
             reasons |= {measure: why} if why else {}
-        total, square = np.mean([each.sizes_within() for each in plain], axis=0)
+        total, square = np.mean([each.within for each in plain], axis=0)
         n_domains, width = layouts[0].n[1], values.shape[1]
         some = square + (square + total**2) / (n_domains - 1)  # of as many random effects
         sizes = {
-            CLASS_RANK: ([[each.angle(keep)[3:] for keep in subsets] for each in plain],
-                         _rank(total, square), width),
-            DOMAIN_RANK: ([[each.domain_sizes(keep) for keep in subsets] for each in plain],
-                          _rank(total, some), n_domains - 1),
-        }  # fmt: skip
+            CLASS_RANK: ([each.class_sizes for each in plain], _rank(total, square), width),
+            DOMAIN_RANK: ([each.domain_sizes for each in plain], _rank(total, some), n_domains - 1),
+        }
         for measure, (found, null, most) in sizes.items():
             size, square = np.mean(found, axis=0).T
             blank = np.ones_like(size)
@@ -218,29 +216,56 @@ class _Site:
         )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Sums:
+    """What one deal says, without its pictures: effects "left 3", class effects under permutations,
+    and tr S and tr S^2 of classes and domains "left 2" and within cells."""
+
+    effects: np.ndarray
+    moved: np.ndarray
+    class_sizes: np.ndarray
+    domain_sizes: np.ndarray
+    within: np.ndarray
+
+    @staticmethod
+    def of(
+        values: np.ndarray,
+        layout: CellLayout,
+        n_permutations: int,
+        seed: int,
+        *,
+        whole: bool = False,
+    ) -> "_Sums":
+        """With `whole`, sizes as well; else these are empty."""
+        products, none = CellProducts.of(values, layout), np.empty(0)
+        return _Sums(
+            products.effects()[:, :3],
+            products.permuted_classes(n_permutations, seed),
+            products.angle()[:, 3:] if whole else none,
+            products.domain_sizes() if whole else none,
+            products.sizes_within() if whole else none,
+        )
+
+
 def whitened(values: np.ndarray, layout: CellLayout) -> np.ndarray:
-    """Features of one spread in every direction within a class and domain."""
+    """The layout's pictures, with one spread in every direction within a class and domain."""
     x = values[layout.rows].astype(np.float64)
     counts = np.bincount(layout.cell)
     means = np.zeros((len(counts), x.shape[1]))
     np.add.at(means, layout.cell, x)
     inner = x - (means / np.maximum(counts, 1)[:, None])[layout.cell]
-    centred = values.astype(np.float64) - x.mean(axis=0)
-    return ShrunkCovariance.of(inner).times(centred, power=-0.5)
+    return ShrunkCovariance.of(inner).times(x - x.mean(axis=0), power=-0.5)
 
 
-def _linearity(
-    products: Sequence[CellProducts], subsets: Sequence[np.ndarray], n_permutations: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, str]:
+def _linearity(found: Sequence[_Sums], n_domains: int) -> tuple[np.ndarray, np.ndarray, str]:
     """Value, null and ceiling, "left 3"; class effects, as they are and with classes permuted in
     each domain, which the value grows with; and why there is no value."""
-    sums = np.mean([[each.effects(keep)[:3] for keep in subsets] for each in products], axis=0)
+    sums = np.mean([each.effects for each in found], axis=0)
     by_class, by_domain, both = sums.T
     between = sums.sum(axis=1)
-    n_domains = products[0].gram.shape[1]
     null = by_domain + (by_class + both) / n_domains
     terms = np.column_stack([(by_class + by_domain) / between, null / between, between / between])
-    moved = np.mean([each.permuted(n_permutations, seed)["class"] for each in products], axis=0)
+    moved = np.mean([each.moved for each in found], axis=0)
     error = jackknife(float(terms[0, 0]), terms[1:, 0]).error
     why = "" if between[0] > 0 and error < WIDEST else "cells differ too little for a share"
     return terms, np.append(by_class[0], moved), why

@@ -168,31 +168,23 @@ class _Site:
     def of(
         values: np.ndarray, layouts: Sequence[CellLayout], n_permutations: int, seed: int
     ) -> "_Site":
-        n, n_domains = layouts[0].n
-        subsets = [np.arange(n), *(np.delete(np.arange(n), c) for c in range(n))]
         sums: list[np.ndarray] = []
-        drawn: list[dict[str, np.ndarray]] = []
+        drawn: dict[str, list[np.ndarray]] = {"class": [], "domain": []}
         angles = np.empty(0)
         for layout in layouts:
             products = CellProducts.of(values, layout)
-            sums.append(
-                np.array(
-                    [
-                        [*products.effects(keep), *products.angle(keep), *products.own(keep)]
-                        for keep in subsets
-                    ]
-                )
-            )
-            drawn.append(products.permuted(n_permutations, seed))
+            sums.append(np.hstack([products.effects(), products.angle(), products.own()]))
+            drawn["class"].append(products.permuted_classes(n_permutations, seed))
+            drawn["domain"].append(products.permuted_domains(n_permutations, seed))
             if not angles.size:
-                angles = products.random_angles(199, n_domains, seed)
+                angles = products.random_angles(199, layout.n[1], seed)
         mean = np.mean(sums, axis=0)
         rows = values[layouts[0].rows]
         constant = not varies(rows - rows.mean(axis=0), float(np.abs(rows).max(initial=0.0)))
         return _Site(
             mean[0], mean[1:],
             {"class": float(mean[0, 0]), "domain": float(mean[0, 1])},
-            {name: np.mean([each[name] for each in drawn], axis=0) for name in ("class", "domain")},
+            {name: np.mean(moved, axis=0) for name, moved in drawn.items()},
             angles, constant,
         )  # fmt: skip
 

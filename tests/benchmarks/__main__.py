@@ -16,6 +16,7 @@ python -m tests.benchmarks names           heads of planted models named; BLUEPR
 python -m tests.benchmarks leaderboard     methods judged on planted models; only when named
 python -m tests.benchmarks transcoders     circuits of transcoders' features; SEEDS=1; when named
 python -m tests.benchmarks captions        what aligned captions change; only when named
+python -m tests.benchmarks scale           the ladder at the paper's size; only when named
 python -m tests.benchmarks heatmaps        do they mark what matters? BLUEPRINTS=2, CHECKPOINTS=a.pt
 """
 
@@ -49,6 +50,7 @@ from tests.benchmarks.opening import open_
 from tests.benchmarks.paging import page
 from tests.benchmarks.peers import peers
 from tests.benchmarks.probing import one_probe, probe_grid, probe_power
+from tests.benchmarks.scaling import scale
 from tests.benchmarks.sharing import sharing
 from tests.benchmarks.speedrun import speedrun
 from tests.benchmarks.standing import leaderboard
@@ -190,6 +192,7 @@ WHEN_NAMED = (
     "leaderboard",
     "encoders",
     "transcoders",
+    "scale",
 )
 BENCHMARKS = {
     "certificates": certificates,
@@ -224,6 +227,7 @@ BENCHMARKS = {
     "heatmaps": lambda: print(heatmaps()),
     "captions": lambda: print(captions()),
     "leaderboard": lambda: print(leaderboard()),
+    "scale": lambda: print(scale()),
     "speedrun": lambda: print(speedrun()),
     "encoders": lambda: print(encoders()),
     "transcoders": lambda: print(transcoders()),

@@ -203,3 +203,21 @@ def test_categories_behave_as_words() -> None:
     for each, other in ((part.pairs(seed=3), same.pairs(seed=3)),):
         assert each.corrupt_rows.tolist() == other.corrupt_rows.tolist()
     assert part.query("domain == 'real'").path.tolist() == same.select(domain="real").path.tolist()
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_partners_are_drawn_as_if_each_picture_met_all_others(missing: bool) -> None:
+    """The same generator draws the same partners as from the list of all that differ."""
+    from interp.core.images import _partners
+
+    keys = np.random.default_rng(1).choice(list("aabbbcd"), size=(60, 1)).astype(object)
+    if missing:
+        keys[::7] = np.nan
+    naive, generator = [], np.random.default_rng(5)
+    for key in keys:
+        apart = np.flatnonzero((keys != key).all(axis=1))
+        naive.append(int(generator.choice(apart)))
+    assert list(_partners(keys, np.random.default_rng(5))) == naive
+    assert len(set(naive)) > 20
+    alike = np.array([["a"]] * 3, dtype=object)
+    assert list(_partners(alike, np.random.default_rng(5))) == [None] * 3

@@ -100,3 +100,18 @@ def test_runs_of_an_intervention_are_counted(tmp_path: Path) -> None:
     assert [(run.pictures, run.epochs) for run in made] == [
         (run.pictures, run.epochs) for run in told
     ]
+
+
+@pytest.mark.slow
+def test_mixtures_that_are_only_counted_are_those_that_are_written(tmp_path: Path) -> None:
+    """As many runs, told apart alike, of as many pictures."""
+    text = TINY + "[mixtures]\nheld_out = 1\ntest_domains = ['sketch', 'quickdraw']\n"
+    grid = Grid(specified(tmp_path, text + "[training]\nbatch_size = 8\nsteps = 4\n"))
+    plans = [grid.plan(tmp_path / f"{way}", written=way) for way in (True, False)]
+    told = [[(cell.setting, cell.mixture.test_domain, cell.run.pictures) for cell in plan]
+            for plan in plans]  # fmt: skip
+    assert told[0] == told[1]
+    same = [[[a.run.name == b.run.name for a in plan] for b in plan] for plan in plans]
+    assert same[0] == same[1]
+    assert sum(map(sum, same[0])) > len(plans[0])  # natural-only is one run for both domains
+    assert not list((tmp_path / "False").glob("mixture-*"))

@@ -95,6 +95,15 @@ class Mixture:
         check_manifest(manifest)
         return manifest
 
+    def identity(self) -> str:
+        """A hash of what would be written: the pictures in their order, and their captions."""
+        frames = [self.images.frame, *([] if self.own_base is None else [self.own_base.frame])]
+        seen = blake2b(digest_size=8)
+        for frame in frames:
+            for name in ("path", "caption"):
+                seen.update("\n".join(map(str, _words(frame[name]))).encode())
+        return seen.hexdigest()
+
     def files(self) -> ImageTable:
         """Its pictures as files, its own base set's last, under the domain `base`.
 

@@ -146,7 +146,7 @@ def measure(opened: OpenedModel) -> Frames:
         "raw units": probes.raw_units(fitted, site, withheld=withheld),
         "principal components": probes.pca(fitted, site, withheld=withheld),
     }
-    images = opened.analysed.select(domain=list(opened.pair))
+    images = opened.intervened.select(domain=list(opened.pair))
     few_images = images.few(PICTURES_PER_CELL, seed=seed)
     asked: dict[str, Any] = {
         "preprocess": clip.preprocess,

@@ -419,7 +419,7 @@ def shared_mechanisms(opened: OpenedModel) -> Frames:
     These say what such a model would seem to share. Of a trained one beside it: what some of the
     units that R5 and R6 rest on respond to.
     """
-    seen = _seen(opened, opened.analysed)
+    seen = _seen(opened, opened.intervened)
     if opened.subject.control:
         return _filed(opened, causal_directions(seen, [opened.pair]))
     return _filed(opened, crossing(seen, [opened.pair]) | responding(seen, opened.pair))
@@ -455,7 +455,7 @@ def unit_plates(opened: OpenedModel, made: Mapping[str, pd.DataFrame]) -> list[P
         return []
     subject = opened.subject
     shown = gallery_of_others(
-        subject.clip.visual, opened.analysed, str(told["site"].iloc[0]), opened.pair,
+        subject.clip.visual, opened.intervened, str(told["site"].iloc[0]), opened.pair,
         preprocess=subject.clip.preprocess, seed=subject.seed,
     )  # fmt: skip
     return [plate_of_units(shown, told, opened.name, subject.place)]

@@ -71,7 +71,7 @@ def measure(opened: OpenedModel) -> Frames:
     if not unit_sites(opened.subject.clip.visual):
         say(f"choices left out: {type(opened.subject.clip.visual).__name__} has no units known")
         return {}
-    subject, images = opened.subject, opened.analysed
+    subject, images = opened.subject, opened.intervened
     head = neutral_classifier(subject, opened.images.labels, opened.images.domains)
     seen = Seen(subject.clip.visual, images, head, subject.clip.preprocess, seed=subject.seed)
     asked = Asked(seen, opened.pair, options_of(None))
