@@ -11,7 +11,7 @@ import pandas as pd
 
 from interp.core.sites import BANDS, LAST
 from interp.data.mixtures.settings import BASE
-from interp.report.figures.pieces import counts
+from interp.report.grammar.pieces import counts
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import ordered_settings, setting_name, site_label
 from interp.verdicts.rungs import RUNGS, RungMeasure

@@ -14,7 +14,7 @@ from interp.core.declarations.writing import number, plain, sequence
 from interp.core.tables import Table
 from interp.report.embedding import figure_json
 from interp.report.figures.answer import answer_figure
-from interp.report.figures.pieces import (
+from interp.report.grammar.pieces import (
     Choice,
     Figure,
     Trace,

@@ -15,8 +15,8 @@ from interp.report.figures.answer import answer_figure
 from interp.report.figures.circuit_graphs import draw_circuit
 from interp.report.figures.ladders import draw_ladder, draw_profile
 from interp.report.figures.one_model import draw_effects, draw_faithfulness, draw_match
-from interp.report.figures.pieces import Figure
 from interp.report.figures.specification_curves import choices_figure, in_short
+from interp.report.grammar.pieces import Figure
 from interp.report.loaded import LoadedResult, read_result, whole
 from interp.report.named_parts import draw_names
 from interp.report.sections import draw_figure, filled_sections, page_sections
@@ -188,7 +188,7 @@ def draw(figure: Figure) -> Any:
 
     >>> line = {"type": "scatter", "y": [1, 2]}
     >>> both = [{**line, "meta": [0]}, {**line, "meta": [1]}]
-    >>> from interp.report.figures.pieces import Choice
+    >>> from interp.report.grammar.pieces import Choice
     >>> one = draw(Figure("a", "Title", "n = 2", "a line", both, {"height": 300},
     ...                   [Choice("Layer", ["first", "last"])]))
     >>> len(one.data), one.layout.title.text

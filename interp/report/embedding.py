@@ -15,7 +15,7 @@ from PIL import Image
 
 from interp.core.illustrations import GAP
 from interp.report.figures.circuit_graphs import node_key
-from interp.report.figures.pieces import Figure
+from interp.report.grammar.pieces import Figure
 from interp.report.loaded import LoadedResult
 from interp.report.naming import ordered_settings
 

@@ -7,7 +7,7 @@ from interp.core.declarations.figures import NATURAL, OTHER, GistSpec, SectionSp
 from interp.core.declarations.writing import number, percent, sequence
 from interp.core.sites import band_of
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, SHARED, VERDICTS
-from interp.report.figures.subjects import learned_pairs, middle_verdicts, own_pairs
+from interp.report.grammar.subjects import learned_pairs, middle_verdicts, own_pairs
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.words import accuracy_reached, linked
 from interp.verdicts.rungs import RUNGS

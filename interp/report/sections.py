@@ -13,11 +13,9 @@ from interp.report.figures.behind_accuracy import (
     tradeoff_figure,
 )
 from interp.report.figures.circuit_graphs import circuit_figure
-from interp.report.figures.kinds import curve_figure, depth_figure, forest_figure, map_figure
 from interp.report.figures.ladders import LADDER, ladder_figure, sharing_profile_figure
 from interp.report.figures.levels_of_evidence import EVIDENCE, levels_figure, together_figure
 from interp.report.figures.patching_maps import patching_figure
-from interp.report.figures.pieces import Figure
 from interp.report.figures.specification_curves import choices_figure
 from interp.report.figures.training import (
     INTERVENTION,
@@ -29,6 +27,8 @@ from interp.report.figures.training import (
 from interp.report.figures.two_models import TWO_MODELS
 from interp.report.figures.views_and_answers import said_figure, views_figure
 from interp.report.gists import gist, wanted
+from interp.report.grammar.kinds import curve_figure, depth_figure, forest_figure, map_figure
+from interp.report.grammar.pieces import Figure
 from interp.report.loaded import LoadedResult
 from interp.report.verdict_tables import (
     WordTable,

@@ -5,7 +5,7 @@ from html import escape
 from math import isfinite
 from typing import Any
 
-from interp.report.figures.pieces import Figure, Trace
+from interp.report.grammar.pieces import Figure, Trace
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 300, 56, 40, 12
 """Of the picture, and of its margins, in units of its own."""

@@ -10,8 +10,9 @@ from interp.core.declarations.writing import MISSING, number, percent, plain
 from interp.core.sites import band_of
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED, VERDICTS
 from interp.data.mixtures.settings import SETTINGS
-from interp.report.figures.pieces import counts
-from interp.report.figures.subjects import (
+from interp.report.figures.training import worst_of_checks
+from interp.report.grammar.pieces import counts
+from interp.report.grammar.subjects import (
     ComparedPair,
     compared_pairs,
     held_out_accuracy,
@@ -21,7 +22,6 @@ from interp.report.figures.subjects import (
     sites_by_depth,
     unlearned_settings,
 )
-from interp.report.figures.training import worst_of_checks
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import SIGNS, site_label
 from interp.verdicts.rungs import RUNGS, RungMeasure

@@ -19,7 +19,7 @@ from interp.core.statistics.index_of_sharing import (
 )
 from interp.core.statistics.replication import ONE_BLOCK
 from interp.report.figures.levels_of_evidence import foremost
-from interp.report.figures.subjects import (
+from interp.report.grammar.subjects import (
     EPOCH_0,
     ComparedPair,
     compared_pairs,

@@ -23,7 +23,7 @@ FROM, INTO = "from the reference", "into the reference"
 
 
 @dataclass(frozen=True)
-class ComparedPair:
+class MixturePair:
     """A model, that of the reference mixture, and other seeds of both.
 
     Args:
@@ -104,7 +104,7 @@ class ComparedPair:
 
 def pairs_of(
     cells: Sequence[GridRun], setting: str, *, natural: str, steps: Path, kept: Path | None
-) -> list[ComparedPair]:
+) -> list[MixturePair]:
     """Every model with that of the mixture `setting` of its architecture, block and test domain."""
     ordinary = [cell for cell in cells if not cell.arm]
     found = []
@@ -114,7 +114,7 @@ def pairs_of(
         if cell.run.name != reference.run.name:
             twins = tuple(_twins(each, ordinary) for each in (cell, reference))
             both = twins[0], twins[1]
-            found.append(ComparedPair(cell, reference, both, natural, steps, kept))
+            found.append(MixturePair(cell, reference, both, natural, steps, kept))
     return found
 
 
@@ -137,7 +137,7 @@ def _twins(cell: GridRun, cells: Sequence[GridRun]) -> tuple[GridRun, ...]:
 
 
 def compare_mixtures(
-    pairs: Sequence[ComparedPair], *, jobs: int, device: str
+    pairs: Sequence[MixturePair], *, jobs: int, device: str
 ) -> dict[str, pd.DataFrame]:
     """Compare every pair whose models or tables are here; others are left out, and counted."""
     here = [pair for pair in pairs if pair.is_possible]
@@ -152,7 +152,7 @@ def compare_mixtures(
     return {name: stacked(part[name] for part in parts) for name in TABLES}
 
 
-def _compare_one(pair: ComparedPair, *, threads: int) -> None:
+def _compare_one(pair: MixturePair, *, threads: int) -> None:
     """Fill a pair's folder; the tables are read back from there."""
     with on_threads(threads):
         pair.tables()

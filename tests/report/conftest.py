@@ -20,7 +20,7 @@ from interp.core.statistics.index_of_sharing import (
     verdict_of_interval,
 )
 from interp.core.tables import Table
-from interp.report.figures.pieces import Figure
+from interp.report.grammar.pieces import Figure
 from interp.report.loaded import LoadedResult, read_result
 from interp.report.sections import draw_figure, page_sections
 from interp.verdicts.judging import climb

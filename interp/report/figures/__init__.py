@@ -1,1 +1,1 @@
-"""The figures of the page: pieces that all are drawn from, and what is drawn with them."""
+"""The figures of the page, each drawn with the pieces and kinds of the grammar."""

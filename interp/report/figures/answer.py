@@ -10,9 +10,9 @@ from interp.core.declarations.figures import INDEX, PERMUTED, RAW, FigureSpec, t
 from interp.core.declarations.measures import declared_figure
 from interp.core.declarations.writing import number, percent, plain, sequence
 from interp.core.statistics.index_of_sharing import GEOMETRY
-from interp.report.figures.grammar import finished
-from interp.report.figures.kinds import across_lines, depth_figure, forest_figure
-from interp.report.figures.pieces import (
+from interp.report.grammar.filled_figures import finished
+from interp.report.grammar.kinds import across_lines, depth_figure, forest_figure
+from interp.report.grammar.pieces import (
     Choice,
     DrawnSubject,
     Figure,
@@ -23,7 +23,7 @@ from interp.report.figures.pieces import (
     level_line,
     points,
 )
-from interp.report.figures.subjects import (
+from interp.report.grammar.subjects import (
     EPOCH_0,
     compared_pairs,
     held_out_accuracy,

@@ -30,9 +30,9 @@ from interp.core.declarations.writing import (
     sequence,
     some,
 )
-from interp.report.figures.grammar import finished, read_rows, views
-from interp.report.figures.kinds import axis_of, curve_traces
-from interp.report.figures.pieces import (
+from interp.report.grammar.filled_figures import finished, read_rows, views
+from interp.report.grammar.kinds import axis_of, curve_traces
+from interp.report.grammar.pieces import (
     GREY,
     MAP,
     Choice,
@@ -51,7 +51,7 @@ from interp.report.figures.pieces import (
     ribbon,
     span,
 )
-from interp.report.figures.subjects import final, in_test_domain, top_1
+from interp.report.grammar.subjects import final, in_test_domain, top_1
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import ordered_settings, setting_label, setting_look, setting_name
 

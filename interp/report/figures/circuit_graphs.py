@@ -19,8 +19,8 @@ from interp.core.declarations.figures import (
 from interp.core.declarations.writing import number, plain
 from interp.core.errors import SampleError
 from interp.core.tables import Table
-from interp.report.figures.grammar import finished, read_rows, views
-from interp.report.figures.pieces import Figure, Trace, layout
+from interp.report.grammar.filled_figures import finished, read_rows, views
+from interp.report.grammar.pieces import Figure, Trace, layout
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import faded
 

@@ -17,8 +17,8 @@ from interp.core.declarations.writing import number, plain
 from interp.core.sites import BAND, BANDS, LAST
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
 from interp.core.tables import Table
-from interp.report.figures.grammar import finished, read_rows, views
-from interp.report.figures.pieces import (
+from interp.report.grammar.filled_figures import finished, read_rows, views
+from interp.report.grammar.pieces import (
     GREY,
     MAP,
     Choice,
@@ -30,7 +30,7 @@ from interp.report.figures.pieces import (
     shade,
     span,
 )
-from interp.report.figures.subjects import EPOCH_0, settings_of
+from interp.report.grammar.subjects import EPOCH_0, settings_of
 from interp.report.loaded import Frame, LoadedResult, whole
 from interp.report.naming import SIGNS, setting_look, setting_name, site_label
 from interp.verdicts.rungs import AMOUNT_RULE, RUNGS, SQUARES

@@ -18,8 +18,8 @@ from interp.core.declarations.figures import (
 from interp.core.declarations.writing import number, percent, plain, sequence
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.data.mixtures.settings import is_upper_bound
-from interp.report.figures.grammar import finished, read_rows
-from interp.report.figures.pieces import (
+from interp.report.grammar.filled_figures import finished, read_rows
+from interp.report.grammar.pieces import (
     GREY,
     Choice,
     DrawnSubject,

@@ -8,7 +8,7 @@ import pandas as pd
 from interp.core.declarations.figures import BLUE, GREEN, GREY, INDEX, ORANGE, RAW, Scale
 from interp.core.errors import SpecificationError, listed
 from interp.core.tables import Table
-from interp.report.figures.pieces import error_bars
+from interp.report.grammar.pieces import error_bars
 
 CELLS = ("pos", "head", "channel", "row", "column", "query", "key")
 """Axes of a site: the first stands along the figure, the others beside the site's name."""

@@ -8,8 +8,8 @@ import pandas as pd
 
 from interp.core.declarations.figures import INDEX, RAW, FigureSpec, Scale
 from interp.core.declarations.writing import plain
-from interp.report.figures.grammar import finished, read_rows, views
-from interp.report.figures.pieces import (
+from interp.report.grammar.filled_figures import finished, read_rows, views
+from interp.report.grammar.pieces import (
     MAP,
     DrawnSubject,
     Figure,
@@ -22,7 +22,7 @@ from interp.report.figures.pieces import (
     points,
     reference_line,
 )
-from interp.report.figures.subjects import sites_by_depth
+from interp.report.grammar.subjects import sites_by_depth
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import setting_label, setting_look, site_label
 

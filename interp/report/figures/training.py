@@ -13,8 +13,8 @@ from interp.core.declarations.figures import (
     SectionSpec,
 )
 from interp.core.declarations.writing import number, plain, sequence
-from interp.report.figures.grammar import finished, read_rows, views
-from interp.report.figures.pieces import (
+from interp.report.grammar.filled_figures import finished, read_rows, views
+from interp.report.grammar.pieces import (
     GREY,
     LEGEND,
     Choice,

@@ -5,8 +5,8 @@ from itertools import product
 from interp.core.declarations.figures import GREY, FigureSpec
 from interp.core.declarations.writing import percents, plain, sequence
 from interp.core.sites import LAST
-from interp.report.figures.grammar import finished, read_rows, views
-from interp.report.figures.pieces import (
+from interp.report.grammar.filled_figures import finished, read_rows, views
+from interp.report.grammar.pieces import (
     Choice,
     DrawnSubject,
     Figure,
@@ -16,7 +16,7 @@ from interp.report.figures.pieces import (
     numbers,
     points,
 )
-from interp.report.figures.subjects import EPOCH_0, settings_of
+from interp.report.grammar.subjects import EPOCH_0, settings_of
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import colours, setting_name, site_label
 

@@ -11,7 +11,7 @@ from interp.core.declarations.figures import BLUE, ORANGE
 from interp.core.declarations.writing import number, percent, plain
 from interp.core.tables import Table
 from interp.report.embedding import figure_json
-from interp.report.figures.pieces import (
+from interp.report.grammar.pieces import (
     Choice,
     Figure,
     Trace,

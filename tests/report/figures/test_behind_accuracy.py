@@ -9,8 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from interp.report.figures.pieces import Figure, Trace
-from interp.report.figures.subjects import held_out_accuracy
+from interp.report.grammar.pieces import Figure, Trace
+from interp.report.grammar.subjects import held_out_accuracy
 from interp.report.loaded import LoadedResult, read_result
 from tests.report.conftest import figure_of
 from tests.report.planted import classifier_rows

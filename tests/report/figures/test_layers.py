@@ -11,7 +11,7 @@ import pytest
 
 from interp.core.declarations.figures import LAID_OVER
 from interp.core.declarations.writing import number, plain
-from interp.report.figures.pieces import Figure
+from interp.report.grammar.pieces import Figure
 from interp.report.loaded import Frame, LoadedResult, read_result
 from interp.report.naming import SIGNS
 from interp.report.sections import filled_sections

@@ -13,7 +13,7 @@ from interp.core.errors import SpecificationError
 from interp.core.statistics.index_of_sharing import verdict_of_interval
 from interp.core.tables import Table
 from interp.report import draw_multiverse
-from interp.report.figures.pieces import Figure
+from interp.report.grammar.pieces import Figure
 from interp.report.loaded import LoadedResult
 from tests.report.conftest import EVIDENCE, figure_of
 

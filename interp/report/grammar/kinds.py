@@ -10,7 +10,7 @@ import pandas as pd
 from interp.core.declarations.figures import AxisSpec, FigureSpec, LineSpec, Row, Scale
 from interp.core.declarations.writing import number, percent, plain, sequence
 from interp.core.sites import BAND
-from interp.report.figures.grammar import (
+from interp.report.grammar.filled_figures import (
     View,
     finished,
     in_order,
@@ -20,7 +20,7 @@ from interp.report.figures.grammar import (
     row_records,
     views,
 )
-from interp.report.figures.pieces import (
+from interp.report.grammar.pieces import (
     DEPTH,
     GREY,
     MAP,
@@ -43,7 +43,7 @@ from interp.report.figures.pieces import (
     shade,
     without_twins,
 )
-from interp.report.figures.subjects import EPOCH_0
+from interp.report.grammar.subjects import EPOCH_0
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import ordered_settings, setting_look
 

@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 import pytest
 
 from interp.report.figures.answer import answer_figure
-from interp.report.figures.pieces import Figure, Trace
-from interp.report.figures.subjects import middle_site
+from interp.report.grammar.pieces import Figure, Trace
+from interp.report.grammar.subjects import middle_site
 from interp.report.loaded import LoadedResult, read_result
 from interp.report.naming import SETTINGS, setting_name
 from interp.report.verdict_tables import certificate_verdict

@@ -20,7 +20,7 @@ from interp.core.declarations.figures import (
 )
 from interp.core.declarations.writing import percents, plain, sequence
 from interp.core.sites import LAST
-from interp.report.figures.pieces import (
+from interp.report.grammar.pieces import (
     Choice,
     DrawnSubject,
     Figure,
@@ -30,7 +30,7 @@ from interp.report.figures.pieces import (
     span,
     trace_kinds,
 )
-from interp.report.figures.subjects import (
+from interp.report.grammar.subjects import (
     FILTERS,
     ComparedPair,
     compared_pairs,

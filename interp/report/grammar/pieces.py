@@ -13,7 +13,7 @@ import pandas as pd
 
 from interp.core.declarations.figures import INDEX, RAW, Scale
 from interp.core.declarations.writing import number, plain
-from interp.report.figures.subjects import EPOCH_0
+from interp.report.grammar.subjects import EPOCH_0
 from interp.report.loaded import Frame
 from interp.report.naming import faded, site_label
 

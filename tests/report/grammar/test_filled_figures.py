@@ -23,7 +23,7 @@ from interp.core.declarations.figures import (
     threshold_lines,
 )
 from interp.core.tables import Table
-from interp.report.figures.pieces import Figure
+from interp.report.grammar.pieces import Figure
 from interp.report.loaded import LoadedResult
 from interp.report.sections import draw_figure, filled_sections
 
