@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from interp.core.artists import artist_column, artist_halves
-from interp.core.errors import SampleError, SpecificationError
+from interp.core.errors import SampleError, ShapeError, SpecificationError
 from interp.core.faces.doors import door
+from interp.core.images import ImageTable
 from interp.core.seeds import rng
 from interp.core.statistics.evidence_rows import NO_VERDICT, Evidence, counts_of
 from interp.core.statistics.index_of_sharing import LEVEL
@@ -21,6 +22,8 @@ from interp.probes.dictionaries.seeds_matched import match_features
 from interp.probes.dictionaries.training import DescentKeywords, train_dictionaries
 from interp.probes.dictionaries.usage import only_site
 from interp.probes.features.matrices import Features
+from interp.probes.galleries.peaks import Peaks
+from interp.probes.galleries.pictures_of_units import N_RANDOM, Gallery, gallery_of
 from interp.probes.representational_similarity.between_layers import same_pictures
 
 SHARED, ONLY_A, ONLY_B, UNCLEAR = "shared", "only A", "only B", "unclear"
@@ -61,6 +64,34 @@ class Crosscoder:
     def strengths(self) -> np.ndarray:
         """Strengths of the features in all pictures, "picture feature", for a gallery."""
         return self.dictionaries[0](self.values)
+
+    def gallery(self, images: ImageTable, *, seed: int = 0) -> Gallery:
+        """The pictures that each feature responds to, domains side by side.
+
+        Args:
+            images: The pictures that both models' activations are of, in the same order.
+            seed: Seed of halves, permutations and random directions.
+
+        Returns:
+            The gallery, whose units are the features, at all places of a picture together. Held
+            against random directions of both models' activations, cut off below 0.
+
+        Raises:
+            ShapeError: For another number of pictures.
+            SampleError: For fewer than two classes with drawings in both halves of the artists.
+        """
+        strengths = self.strengths()
+        if len(images) != len(strengths):
+            raise ShapeError(
+                "make a gallery of a crosscoder", f"{len(images)} pictures",
+                f"the {len(strengths)} that it was made of", "select the same pictures",
+            )  # fmt: skip
+        ways = rng("random directions of a gallery", seed).normal(
+            size=(self.values.shape[1], N_RANDOM)
+        )
+        random = np.maximum(self.values @ (ways / np.linalg.norm(ways, axis=0)), 0)
+        peaks = Peaks(strengths, np.zeros(strengths.shape, dtype=int), None)
+        return gallery_of(images, BOTH, "feature", peaks, random, seed=seed)
 
 
 @door

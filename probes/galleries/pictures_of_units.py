@@ -344,6 +344,28 @@ def gallery(
         tower, images, site, of, preprocess=preprocess, batch_size=batch_size, device=device,
         n_random=N_RANDOM, seed=seed,
     )  # fmt: skip
+    return gallery_of(images, site, kind.kind, peaks, random, seed=seed)
+
+
+def gallery_of(
+    images: ImageTable, site: str, kind: str, peaks: Peaks, random: np.ndarray, *, seed: int = 0
+) -> Gallery:
+    """The gallery of numbers that are known already.
+
+    Args:
+        images: The pictures.
+        site: What the numbers were read at.
+        kind: What they are of: unit, head, feature, direction or subspace.
+        peaks: The numbers "picture unit", and where in the picture each stands.
+        random: The same of what units are held against, "picture unit".
+        seed: Seed of halves and permutations.
+
+    Returns:
+        The gallery.
+
+    Raises:
+        SampleError: For fewer than two classes with drawings in both halves.
+    """
     told = Selectivity(
         peaks.values, random, images.frame.reset_index(drop=True), images.domains, seed
     )
@@ -354,10 +376,10 @@ def gallery(
         )  # fmt: skip
     rows = pd.concat([told.by_class(), told.by_domain()], ignore_index=True)
     rows.insert(0, "site", site)
-    rows.insert(1, "code", kind.kind)
+    rows.insert(1, "code", kind)
     facts = {"n_random": N_RANDOM, "classes": told.classes, "seed": seed}
     table = Table.with_evidence("gallery", rows, facts)
-    return Gallery(images, site, kind.kind, peaks, tuple(images.domains), table)
+    return Gallery(images, site, kind, peaks, tuple(images.domains), table)
 
 
 @door

@@ -12,12 +12,22 @@ from interp.core.declarations.figures import (
     SectionSpec,
     threshold_lines,
 )
+from interp.core.declarations.writing import sequence
+from interp.report.loaded import Frame, LoadedResult
+from interp.report.naming import setting_name
 
 INTO = {
     "into the reference": "the reference, from this model",
     "from the reference": "this model, from the reference",
 }
 WAY = ChoiceSpec("Goes on", "way", INTO)
+
+
+def _reference(result: LoadedResult, rows: Frame) -> str:
+    """The mixtures that others are compared with, in words."""
+    return sequence([setting_name(str(name)) for name in dict.fromkeys(rows["model_b"])])
+
+
 STITCHED = FigureSpec(
     "stitches",
     "One model that goes on from another’s layers",
@@ -26,10 +36,11 @@ STITCHED = FigureSpec(
     method="A linear map is fitted to the activations of both models and tried on other artists’ "
     "pictures; the model that goes on is asked for the class.",
     null="The same from the model before training; index 0 stands for it.",
-    caption="Index 1: as accurate as from its own layers (or from another seed of its own mixture, "
-    "where the study has one). {n}; bars are 95 % intervals over classes. A stitch can make late "
-    "layers say any class: see “classes exchanged”.",
+    caption="The reference: {reference}. Index 1: as accurate as from its own layers (or from "
+    "another seed of its own mixture, where the study has one). {n}; bars are 95 % intervals over "
+    "classes. A stitch can make late layers say any class: see “classes exchanged”.",
     alt="Lines of {settings} over depth",
+    facts={"reference": _reference},
     where={"label": [""], "measure": "stitched"},
     needs=("index", "depth"),
     scale=INDEX,
@@ -72,9 +83,10 @@ ALIKE = FigureSpec(
     ("model_similarity",),
     method="Debiased CKA of class means, of one model’s layer with the same layer of the other.",
     null="Classes permuted; index 0 stands for it.",
-    caption="Index 1: as similar as two halves of the artists allow. {n}; bars are 95 % intervals "
-    "over classes.",
+    caption="The reference: {reference}. Index 1: as similar as two halves of the artists allow. "
+    "{n}; bars are 95 % intervals over classes.",
     alt="Lines of {settings} over depth",
+    facts={"reference": _reference},
     needs=("index", "depth"),
     scale=INDEX,
     subjects="settings",

@@ -7,6 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from interp.core.artists import artist_halves
 from interp.core.errors import LeakError, SampleError, ShapeError, SpecificationError
+from interp.core.images import ImageTable
 from interp.probes import Crosscoder, Features, crosscoder
 from interp.probes.dictionaries.crosscoders import ONLY_A, ONLY_B, SHARED, _role
 
@@ -157,3 +158,30 @@ def test_what_cannot_be_compared_is_said() -> None:
     few = [one.rows((one.frame["label"] < "c02").to_numpy()) for one in models]
     with pytest.raises(SampleError, match="three or more"):
         crosscoder(*few, **brief)
+
+
+def test_a_gallery_says_which_class_a_feature_tells() -> None:
+    """One feature of both models fires for one class: it is found, told and shown."""
+    models, _, _ = planted(3, 1)
+    frame = models[0].frame.assign(path=[f"{n}" for n in range(1200)], split="test", caption="")
+    generator = np.random.default_rng(5)
+    strong = (frame["label"] == "c03").to_numpy() * generator.gamma(9, size=len(frame))
+    ways = generator.normal(size=(2, 32))
+    both = [
+        Features({SITE: (m.values[SITE] + strong[:, None] * way).astype(np.float32)}, frame)
+        for m, way in zip(models, ways, strict=True)
+    ]
+    found = crosscoder(*both, **FIT)  # type: ignore[arg-type]
+    made = found.gallery(ImageTable(frame))
+    assert made.kind == "feature" and len(made) == 24
+    np.testing.assert_array_equal(made.values(2), found.strengths()[:, 2])
+    own = int(np.argmax([np.corrcoef(z, strong)[0, 1] for z in found.strengths().T]))
+    rows = made.table.frame
+    told = rows[(rows["feature"] == own) & (rows["measure"] == "class selectivity")]
+    assert set(told["label"]) == {"c03"} and (told["value"] > 0.9).all()
+    assert (told["p"] < 0.05).all()
+    others = rows[(rows["feature"] != own) & (rows["measure"] == "class selectivity")]
+    assert others["value"].median() < 0.65
+    assert set(made.shown(own, "real", most=5, least=0, quantiles=())["label"]) == {"c03"}
+    with pytest.raises(ShapeError, match="7 pictures"):
+        found.gallery(ImageTable(frame.head(7)))
