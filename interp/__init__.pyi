@@ -15,7 +15,7 @@ from .measures.two_models import compare as compare
 from .measures.verdicts_by_choice import multiverse as multiverse
 from .models.loading.load import load_clip as load_clip
 from .models.towers.opening import open_tower as open_tower
-from .study.comparing_results import compare_results as compare_results
+from .study.comparing.row_by_row import compare_results as compare_results
 from .study.formats import export as export
 from .study.results import open_result as open_result
 from .study.studies import Study as Study

@@ -20,6 +20,7 @@ from interp.console import (
     in_options,
     records,
     tell_difference,
+    tell_stitches,
 )
 
 if TYPE_CHECKING:
@@ -350,6 +351,9 @@ def diff_command(
     b: Annotated[Path, typer.Argument(help="Folder of another.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the table of all rows.")] = None,
     page: Annotated[Path | None, typer.Option(help="File for a page of both results.")] = None,
+    models: Annotated[
+        bool, typer.Option("--models", help="Compare the models too: similarity and stitches.")
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> dict[str, Any]:
@@ -357,25 +361,38 @@ def diff_command(
 
     Facts first (specification, versions, pictures), then every row that both have: the difference
     of value and index with an interval, paired by class where classes are kept, Holm's adjustment
-    within each table. Other architectures are compared by naming their folders.
+    within each table. Other architectures are compared by naming their folders. With --models, the
+    models themselves are compared where both results have one of a setting, test domain and seed.
 
     \b
     Examples:
       interp-report diff results results-again
       interp-report diff results/vit-small again/vit-small --out changes --json
-      interp-report diff monday tuesday --page monday-tuesday.html
+      interp-report diff monday tuesday --models --page monday-tuesday.html
     """
     from interp.core.progress import set_quiet
-    from interp.study.comparing_results import compare_results
+    from interp.study.comparing.row_by_row import compare_results
 
     set_quiet(quiet)
     found = compare_results(a, b)
+    compared = {}
+    if models:
+        from interp.study.comparing.models_of_results import models_compared
+
+        compared = models_compared(a, b)
     path = found.table.save(out) if out else None
+    if out:
+        for table in compared.values():
+            table.save(out)
     if page:
         from interp.report.difference_page import build_difference_page
 
-        build_difference_page(a, b, found.table, facts=found.facts, rest=found.rest, out=page)
+        build_difference_page(
+            *(a, b, found.table),
+            facts=found.facts, rest=found.rest, models=compared, out=page,
+        )  # fmt: skip
     tell_difference(found)
+    tell_stitches(compared)
     return {
         "changed": found.changed,
         "facts": [dict(zip(("name", "a", "b"), each, strict=True)) for each in found.facts],

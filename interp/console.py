@@ -9,14 +9,15 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
-    from interp.study.comparing_results import Difference
+    from interp.core.tables import Table
+    from interp.study.comparing.row_by_row import Difference
     from interp.study.results import Result
 
 SAME, DIFFERS, FAILED, INTERRUPTED = 0, 1, 2, 130
@@ -167,6 +168,20 @@ def tell_difference(found: "Difference", n: int = 8) -> None:
         if row.p < 1:
             console.print(escape(_line(row)))
     console.print(f"[bold]{'changed beyond noise' if found.changed else 'within noise'}[/bold]")
+
+
+def tell_stitches(compared: "Mapping[str, Table]") -> None:
+    """How far models of two results go on from one another's middle layers, a line for each way."""
+    if "stitching" not in compared:
+        return
+    from interp.core.sites import BAND
+
+    rows = compared["stitching"].frame
+    rows = rows[(rows["measure"] == "stitched") & (rows["label"] == "")]
+    rows = rows[rows["depth"].between(*BAND) & rows["index"].notna()]
+    for (setting, way), own in rows.groupby(["setting", "way"], sort=False):
+        low, high = own["index"].min(), own["index"].max()
+        print(f"{setting}: {way}: {low:.2f} to {high:.2f} of its own in the middle layers")
 
 
 def _short(text: str, most: int = 60) -> str:

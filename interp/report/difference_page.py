@@ -14,6 +14,7 @@ from interp.core.declarations.writing import number, plain, sequence
 from interp.core.tables import Table
 from interp.report.embedding import figure_json
 from interp.report.figures.answer import answer_figure
+from interp.report.figures.two_models import MODELS_OF_RESULTS
 from interp.report.grammar.pieces import (
     Choice,
     Figure,
@@ -25,6 +26,7 @@ from interp.report.grammar.pieces import (
 )
 from interp.report.loaded import LoadedResult, read_result
 from interp.report.page import rendered, written
+from interp.report.sections import draw_figure
 from interp.report.verdict_tables import WordTable, overviews
 
 CHANGED, WITHIN, NO_INTERVAL, ONLY_A, ONLY_B = CHANGES
@@ -47,6 +49,7 @@ def build_difference_page(
     *,
     facts: Sequence[tuple[str, str, str]] = (),
     rest: Mapping[str, str] | None = None,
+    models: Mapping[str, Table] | None = None,
     out: Path,
 ) -> Path:
     """Write one offline page of two results and of the differences between them.
@@ -57,6 +60,7 @@ def build_difference_page(
         table: The differences, a row for each number, as `interp-report diff` finds them.
         facts: Facts that differ: name, A's value, B's value.
         rest: What was not compared, and why, by table.
+        models: What comparing the models themselves gave, by table; None where they were not.
         out: The page's file.
 
     Returns:
@@ -66,12 +70,19 @@ def build_difference_page(
     frame = table.frame
     surest, against = surest_figure(frame), against_figure(frame)
     answers = {side: _answer(side, result) for side, result in results.items()}
-    drawn = [one for one in (surest, against, *answers.values()) if one]
+    tables = dict(models or {})
+    of_models = [
+        figure
+        for spec in MODELS_OF_RESULTS
+        if (figure := draw_figure(LoadedResult(out, {"mode": "study"}, tables), spec))
+    ]
+    drawn = [one for one in (surest, against, *answers.values(), *of_models) if one]
     words: dict[str, Any] = dict(
         title="Two results compared",
         question="What changed from A to B?",
         setup=" · ".join(f"{side}: {_named(one)}" for side, one in results.items()),
-        contents=_contents(bool(against)),
+        contents=_contents(bool(against), bool(of_models)),
+        of_models=of_models,
         headline=headline(frame),
         first=surest,
         against=against,
@@ -84,7 +95,8 @@ def build_difference_page(
         commands=[(shlex.join([*DIFF, str(a), str(b), "--page", str(out)]), "makes this page")],
         still="", strips=[], sheets=[], atlas="",
     )  # fmt: skip
-    made = LoadedResult(out, {"mode": "model"}, {"diff": table})  # a file: it holds no tables
+    # a file: it holds no tables
+    made = LoadedResult(out, {"mode": "study"}, {"diff": table, **tables})
     return written(out, rendered("difference.html", words, made))
 
 
@@ -263,10 +275,11 @@ def _named(result: LoadedResult) -> str:
     return f"{title} ({result.folder.name})"
 
 
-def _contents(has_numbers: bool) -> list[tuple[str, str]]:
+def _contents(has_numbers: bool, has_models: bool) -> list[tuple[str, str]]:
     return [
         ("answer", "The answer"),
         *([("numbers", "A against B")] if has_numbers else []),
+        *([("models", "The models themselves")] if has_models else []),
         ("sides", "Both answers"),
         ("tables", "Table by table"),
         ("facts", "What differs in how they were made"),

@@ -25,7 +25,7 @@ from interp.core.tables import stacked
 from interp.data import open_images
 from interp.measures.options import AnalysisSpec
 from interp.study.blocks import Block, compared_domains, first_of, open_pool
-from interp.study.compared_mixtures import compare_mixtures, pairs_of
+from interp.study.comparing.with_one_mixture import compare_mixtures, pairs_of
 from interp.study.forecasting import cost_of_study
 from interp.study.grid_tables import loss_table, mixture_table
 from interp.study.grids import (

@@ -1,5 +1,7 @@
 """Models of other mixtures beside those of one: stitches both ways, and similarity by layer."""
 
+from dataclasses import replace
+
 from interp.core.declarations.figures import (
     INDEX,
     TEST_DOMAIN,
@@ -125,3 +127,20 @@ TWO_MODELS = SectionSpec(
     ),
     also=("stitch", "compare models", "reference mixture"),
 )
+
+BETWEEN = "Index 1: as accurate as from its own layers. {n}; bars are 95 % intervals over classes. "
+MODELS_OF_RESULTS = (
+    replace(
+        STITCHED,
+        name="results-stitched",
+        caption=BETWEEN + "A stitch can make late layers say any class: see “classes exchanged”.",
+    ),
+    replace(CONTROLS, name="results-stitch-controls"),
+    replace(
+        ALIKE,
+        name="results-similar",
+        caption="Index 1: as similar as two halves of the artists allow. {n}; bars are 95 % "
+        "intervals over classes.",
+    ),
+)
+"""The same figures where the models of two results are compared."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from interp.core.images import ImageTable
 from interp.core.parallel import devices_in_turn, on_threads, side_by_side, threads_each
 from interp.core.progress import say
 from interp.core.storage.store import complete, fingerprint
@@ -19,6 +20,7 @@ from interp.study.measuring import checkpoint_hash, exact_convolutions
 from interp.study.results import versions
 
 TABLES = ("stitching", "model_similarity")
+UNTRAINED = "epoch_0.pt"
 FROM, INTO = "from the reference", "into the reference"
 
 
@@ -70,36 +72,65 @@ class MixturePair:
         return {name: Table.load(self.folder / f"{name}.csv").frame for name in TABLES}
 
     def _measured(self) -> dict[str, pd.DataFrame]:
-        import interp
-        from interp.circuits import Controls
+        both = self.cell.run, self.reference.run
+        found = two_checkpoints(
+            (both[0].final, both[1].final),
+            self.cell.block.images.select(split="test"),
+            (self.natural, self.cell.mixture.test_domain),
+            untrained=(both[0].checkpoints / UNTRAINED, both[1].checkpoints / UNTRAINED),
+            twins=([run.run.final for run in self.twins[0]], [r.run.final for r in self.twins[1]]),
+            seed=self.cell.block.seed,
+            device=self.device,
+        )
+        way = found["stitching"]["model_b"].map({"A": FROM, "B": INTO})
+        found["stitching"] = found["stitching"].assign(way=way)
+        where = {**self.cell.place, "model_b": self.reference.setting}
+        return {name: frame.assign(**where) for name, frame in found.items()}
 
-        domains = [self.natural, self.cell.mixture.test_domain]
-        images = self.cell.block.images.select(split="test", domain=domains)
-        models = [self._opened(run.run.final) for run in (self.cell, self.reference)]
-        heads = [model.zero_shot(images.labels, prompts("neutral")) for model in models]
-        controls = [
-            Controls(
-                self._opened(run.run.checkpoints / "epoch_0.pt"),
-                [self._opened(twin.run.final) for twin in twins],
-            )
-            for run, twins in zip((self.cell, self.reference), self.twins, strict=True)
-        ]
-        found = interp.compare(
-            models[0], models[1], images, domains=domains, heads=(heads[0], heads[1]),
-            controls=(controls[0], controls[1]), seed=self.cell.block.seed,
-        )  # fmt: skip
-        way = found.stitching.frame["model_b"].map({"A": FROM, "B": INTO})
-        stitched = found.stitching.frame.assign(way=way, model_b=self.reference.setting)
-        alike = found.similarity.frame.assign(model_b=self.reference.setting)
-        return {"stitching": self._filed(stitched), "model_similarity": self._filed(alike)}
 
-    def _filed(self, frame: pd.DataFrame) -> pd.DataFrame:
-        return frame.assign(**self.cell.place)
+def two_checkpoints(
+    models: tuple[Path, Path],
+    images: ImageTable,
+    domains: tuple[str, str],
+    *,
+    untrained: tuple[Path, Path],
+    twins: tuple[Sequence[Path], Sequence[Path]] = ((), ()),
+    seed: int = 0,
+    device: str = "cpu",
+) -> dict[str, pd.DataFrame]:
+    """Two checkpoints compared by `interp.compare`: the tables `stitching` and `model_similarity`.
 
-    def _opened(self, checkpoint: Path) -> Any:
-        from interp.models.loading.encoders import load_any
+    Args:
+        models: A's checkpoint and B's.
+        images: Pictures that neither was trained on.
+        domains: The domains to compare in.
+        untrained: Both before training; a file that is not there is left out.
+        twins: Other seeds of A's mixture and of B's.
+        seed: Seed of all draws.
+        device: Where the models run.
 
-        return load_any(checkpoint, device=self.device)
+    Returns:
+        The tables by name.
+    """
+    import interp
+    from interp.circuits import Controls
+    from interp.models.loading.encoders import load_any
+
+    def opened(checkpoint: Path) -> Any:
+        return load_any(checkpoint, device=device)
+
+    asked = images.select(domain=list(domains))
+    a, b = (opened(path) for path in models)
+    heads = [model.zero_shot(asked.labels, prompts("neutral")) for model in (a, b)]
+    controls = [
+        Controls(opened(floor) if floor.exists() else None, [opened(twin) for twin in others])
+        for floor, others in zip(untrained, twins, strict=True)
+    ]
+    found = interp.compare(
+        a, b, asked, domains=list(domains), heads=(heads[0], heads[1]),
+        controls=(controls[0], controls[1]), seed=seed,
+    )  # fmt: skip
+    return {"stitching": found.stitching.frame, "model_similarity": found.similarity.frame}
 
 
 def pairs_of(

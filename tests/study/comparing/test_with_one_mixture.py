@@ -11,8 +11,8 @@ import interp
 from interp.core.errors import SpecificationError
 from interp.core.tables import Table
 from interp.data.mixtures.templates import prompts
-from interp.study import compared_mixtures
-from interp.study.compared_mixtures import compare_mixtures, pairs_of
+from interp.study.comparing import with_one_mixture
+from interp.study.comparing.with_one_mixture import compare_mixtures, pairs_of
 from interp.study.grids import Grid
 from interp.study.results import Result
 from interp.study.specification import ComparisonSpec, Specification
@@ -75,13 +75,13 @@ def test_models_that_are_elsewhere_are_left_out_unless_their_tables_are_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(compared_mixtures, "say", said.append)
+    monkeypatch.setattr(with_one_mixture, "say", said.append)
     [pair] = _pairs(tmp_path / "steps", kept=tmp_path / "kept")
     assert compare_mixtures([pair], jobs=1, device="cpu") == {}
     assert said == ["1 pairs of models are not compared: their models are not here"]
     frame = pd.DataFrame({"setting": ["natural-only"], "value": [0.5]})
     pair.folder.mkdir(parents=True)
-    for name in compared_mixtures.TABLES:
+    for name in with_one_mixture.TABLES:
         Table(name, frame).save(pair.folder)
     assert compare_mixtures([pair], jobs=1, device="cpu")["stitching"]["value"].tolist() == [0.5]
     moved = _pairs(tmp_path / "elsewhere", kept=tmp_path / "kept")[0]

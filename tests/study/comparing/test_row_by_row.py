@@ -11,7 +11,7 @@ from interp.core.errors import DataError
 from interp.core.seeds import rng
 from interp.core.statistics.resampling import mean_interval
 from interp.core.tables import Table
-from interp.study.comparing_results import (
+from interp.study.comparing.row_by_row import (
     CHANGED,
     ONLY_B,
     WITHIN,

@@ -1,0 +1,1 @@
+"""Results compared row by row, and models with one another."""

@@ -1,0 +1,76 @@
+"""The models of two results: the same ones agree, others do not, and what cannot be compared."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from interp.core.errors import DataError, SpecificationError
+from interp.core.tables import Table
+from interp.report.difference_page import build_difference_page
+from interp.study.comparing.models_of_results import models_compared
+from interp.study.comparing.row_by_row import compare_results
+from interp.study.results import Result
+
+
+@pytest.fixture(scope="module")
+def turned(small_study: Result, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small study with its two models under each other's names."""
+    folder = tmp_path_factory.mktemp("turned")
+    for part in ("tables", "plates"):
+        shutil.copytree(small_study.folder / part, folder / part)
+    other = {"natural-only": "cg-high", "cg-high": "natural-only"}
+    facts = json.loads((small_study.folder / "facts.json").read_text())
+    for row in facts["checkpoints"]:
+        row["setting"] = other[row["setting"]]
+        row["path"] = str(small_study.folder / row["path"])
+    (folder / "facts.json").write_text(json.dumps(facts))
+    return folder
+
+
+@pytest.mark.slow
+def test_models_of_one_place_are_compared(
+    small_study: Result, turned: Path, tmp_path: Path
+) -> None:
+    same, other = (models_compared(small_study, each) for each in (small_study, turned))
+    stitched = {
+        name: found["stitching"].frame.query("measure == 'stitched' and label == ''")
+        for name, found in (("same", same), ("other", other))
+    }
+    assert set(stitched["same"]["way"]) == {"B, from A", "A, from B"}
+    assert set(stitched["same"]["setting"]) == {"natural-only", "cg-high"}
+    own = stitched["same"]
+    assert (own["value"] - own["ceiling"]).abs().max() < 0.1
+    changed = stitched["other"]
+    # A's natural-only model is B's cg-high one: what goes on is another model than at home
+    assert (
+        not changed["ceiling"].reset_index(drop=True).equals(own["ceiling"].reset_index(drop=True))
+    )
+    found = compare_results(small_study, turned)
+    page = build_difference_page(
+        small_study.folder, turned, found.table, models=other, out=tmp_path / "page.html"
+    )
+    text = page.read_text()
+    assert "The models themselves" in text and "results-stitch-controls" in text
+    without = build_difference_page(
+        small_study.folder, turned, found.table, out=tmp_path / "without.html"
+    )
+    assert "The models themselves" not in without.read_text()
+
+
+def test_what_cannot_be_compared_is_said(small_study: Result, tmp_path: Path) -> None:
+    def with_facts(name: str, **changes: object) -> Path:
+        folder = tmp_path / name
+        (folder / "tables").mkdir(parents=True)
+        Table.load(small_study.folder / "tables" / "mixtures.csv").save(folder / "tables")
+        facts = {**small_study.facts, **changes}
+        (folder / "facts.json").write_text(json.dumps(facts))
+        return folder
+
+    with pytest.raises(SpecificationError, match="one model"):
+        models_compared(small_study, with_facts("alone", mode="model"))
+    with pytest.raises(SpecificationError, match="other pictures"):
+        models_compared(small_study, with_facts("moved", source_hash="another"))
+    with pytest.raises(DataError, match="no checkpoint in both"):
+        models_compared(small_study, with_facts("tables alone"))
