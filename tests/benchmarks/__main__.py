@@ -15,6 +15,7 @@ python -m tests.benchmarks null            the ladder where nothing is shared; o
 python -m tests.benchmarks names           heads of planted models named; BLUEPRINTS=10; when named
 python -m tests.benchmarks leaderboard     methods judged on planted models; only when named
 python -m tests.benchmarks transcoders     circuits of transcoders' features; SEEDS=1; when named
+python -m tests.benchmarks seed_pairs      two seeds of a mixture, compared; only when named
 python -m tests.benchmarks captions        what aligned captions change; only when named
 python -m tests.benchmarks scale           the ladder at the paper's size; only when named
 python -m tests.benchmarks heatmaps        do they mark what matters? BLUEPRINTS=2, CHECKPOINTS=a.pt
@@ -51,6 +52,7 @@ from tests.benchmarks.paging import page
 from tests.benchmarks.peers import peers
 from tests.benchmarks.probing import one_probe, probe_grid, probe_power
 from tests.benchmarks.scaling import scale
+from tests.benchmarks.seed_pairs import seed_pairs
 from tests.benchmarks.sharing import sharing
 from tests.benchmarks.speedrun import speedrun
 from tests.benchmarks.standing import leaderboard
@@ -190,6 +192,7 @@ WHEN_NAMED = (
     "heatmaps",
     "captions",
     "leaderboard",
+    "seed_pairs",
     "encoders",
     "transcoders",
     "scale",
@@ -229,6 +232,7 @@ BENCHMARKS = {
     "leaderboard": lambda: print(leaderboard()),
     "scale": lambda: print(scale()),
     "speedrun": lambda: print(speedrun()),
+    "seed_pairs": lambda: print(seed_pairs()),
     "encoders": lambda: print(encoders()),
     "transcoders": lambda: print(transcoders()),
 }

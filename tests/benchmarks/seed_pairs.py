@@ -11,11 +11,18 @@ from typing import Any
 
 import pandas as pd
 
+from interp.probes.dictionaries.crosscoders import STEADY
+from interp.validation.standings import bound
+from tests.benchmarks.judging import filled
+from tests.benchmarks.recovering import markdown
+
 FOLDER = Path(__file__).parent / "seed_pairs"
+DOCS = Path(__file__).parents[2] / "docs"
 MADE = Path("interp-report") / "benchmarks" / "seed_pairs"
 SETTINGS = ("leave-out-domain", "cg-high")
 PICTURES = {"n_test": 16, "n_analysis": 16}
 SEEDS = 5
+WITHIN, ACROSS = "two seeds of one mixture", "leave-out-domain and CG high"
 TEST_DOMAIN, DOMAINS = "sketch", ["real", "sketch"]
 SITES = [f"layer{n}.0.hook_resid_post" for n in (2, 3, 4)]
 CROSSED = SITES[1:]
@@ -124,3 +131,39 @@ def _others(taken: set[int], n: int) -> list[int]:
     """Two seeds that are none of the pair: the first ones after its last."""
     order = [(max(taken) + step) % n for step in range(1, n)]
     return [each for each in order if each not in taken][:2]
+
+
+def seed_pairs() -> str:
+    """Measure what is missing, and write the tables of the docs."""
+    measured()
+    page, made = DOCS / "judging_methods.md", tables()
+    text = filled(page.read_text(encoding="utf-8"), {"seed pairs": made})
+    page.write_text(text, encoding="utf-8")
+    return made
+
+
+def tables() -> str:
+    """Both tables, from what is kept."""
+    parts = [pd.read_csv(path) for path in sorted(FOLDER.glob("*.csv"))]
+    frame = pd.concat(parts, ignore_index=True)
+    kinds = frame["setting"].str.contains(" to ").map({True: ACROSS, False: WITHIN})
+    stitched, features = [], []
+    for kind, own in frame.groupby(kinds, sort=False):
+        n_pairs = len(own[["setting", "a", "b"]].drop_duplicates())
+        rows = own[(own["kind"] == "stitch") & (own["measure"] == "stitched")]
+        said = rows["verdict"].value_counts()
+        answers = ("shared", "partly shared", "not shared", "cannot tell")
+        counts = [f"{said.get(each, 0) / len(rows):.0%}" for each in answers]
+        low, high = rows["index"].quantile([0.05, 0.95])
+        spread = f"{rows['index'].mean():.2f} ({low:.2f} to {high:.2f})"
+        stitched.append([kind, n_pairs, len(rows), *counts, spread])
+        rows = own[own["kind"] == "crosscoder"]
+        roles = rows["role"].value_counts()
+        alone = int(roles.get("only A", 0) + roles.get("only B", 0))
+        steady = int((rows["cosine"] >= STEADY).sum())
+        made = [kind, n_pairs, len(rows), steady, roles.get("shared", 0), alone]
+        features.append([*made, f"{bound(alone, len(rows)):.1%}"])
+    heads = ["stitches between", "pairs of models", "stitches", *answers, "index (5 to 95 %)"]
+    other = ["crosscoders of", "pairs of models", "features", "found again by other seeds"]
+    other += ["shared", "one model's alone", "at most, 95 %"]
+    return "\n\n".join([markdown(heads, stitched), markdown(other, features)])
