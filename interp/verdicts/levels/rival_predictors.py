@@ -20,6 +20,7 @@ from interp.verdicts.levels.panels import (
     in_band,
 )
 from interp.verdicts.levels.reliability import centred, gain
+from interp.verdicts.rungs import RUNGS
 
 Frames = Mapping[str, pd.DataFrame]
 
@@ -53,7 +54,9 @@ def predictors(frames: Frames, *, natural: str = "real") -> pd.DataFrame:
     runs, _ = from_tables(frames, natural=natural)
     known = asked_accuracies(frames, natural)
     told = learning(frames["accuracy"], frames.get("mixtures"), natural=natural)
-    shared = runs.assign(predictor=runs["rung"] + " " + runs["measure"], predictor_kind=SHARING)
+    labels = runs["rung"].map({name: rung.label for name, rung in RUNGS.items()})
+    words = runs["rung"] + " " + labels + ": " + runs["measure"]
+    shared = runs.assign(predictor=words, predictor_kind=SHARING)
     shared = shared.rename(columns={"index": "value", "index_error": "error"})
     parts = [shared[[*RUN, "predictor", "predictor_kind", "value", "error"]]]
     parts += [
