@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from interp.circuits.subspaces.subspace import feature_axis
 from interp.core.errors import ShapeError
+from interp.core.seeds import rng
 
 MAP = ("batch", "channel", "row", "column")
 
@@ -69,7 +71,8 @@ class StitchSource:
 
     @cached_property
     def _whole(self) -> "_Spectrum":
-        return _Spectrum.of(_product(*[self._centred[0]] * 2))
+        x, _ = self._centred
+        return _Spectrum.of(_product(x, x))
 
     @cached_property
     def _held(self) -> list[tuple["_Spectrum", Tensor]]:
@@ -133,6 +136,20 @@ class _Spectrum:
 def _product(x: Tensor, y: Tensor) -> Tensor:
     """x^T y, summed over pictures and places."""
     return x.flatten(0, 1).T @ y.flatten(0, 1)
+
+
+MOST_ROWS = 40_000
+"""Rows (a position of a picture) that a map is fitted to, at most."""
+
+
+def some_places(n_places: int, n_pictures: int, seed: int = 0) -> Tensor:
+    """Places that a map is fitted at: all, or as many as `MOST_ROWS` leaves room for, in order.
+
+    >>> some_places(3, 10).tolist(), len(some_places(100, 2000))
+    ([0, 1, 2], 20)
+    """
+    order = rng("places of a stitch", seed).permutation(n_places)
+    return torch.from_numpy(np.sort(order[: max(1, MOST_ROWS // n_pictures)]))
 
 
 def places_last(activation: Tensor, axes: Sequence[str]) -> Float[Tensor, "batch place feature"]:

@@ -1,7 +1,7 @@
 """Runs of a model that goes on from another's activations: maps fitted, answers asked."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -16,6 +16,7 @@ from interp.circuits.patching.linear_maps import (
     as_before,
     places_last,
     places_like,
+    some_places,
 )
 from interp.circuits.tasks.metrics import Classifier
 from interp.core.images import ImageTable
@@ -25,9 +26,6 @@ STITCHED, BACK = "stitched", "there and back"
 UNTRAINED, REROUTED, SHUFFLED = "untrained", "classes exchanged", "pictures shuffled"
 TWIN = "another seed"
 KINDS = (STITCHED, BACK, TWIN, UNTRAINED, REROUTED, SHUFFLED)
-
-MOST_ROWS = 40_000
-"""Rows (a position of a picture) that a map is fitted to, at most."""
 
 
 @runtime_checkable
@@ -91,6 +89,8 @@ class StitchedRuns:
     classes: Sequence[str]
     batch_size: int
     seed: int
+    _shown: dict[str, Tensor] = field(default_factory=dict, init=False)
+    """One picture's activation at each of B's sites, for its shape."""
 
     def answers(self, site_a: str, site_b: str) -> Answers:
         """Which pictures got their class, under every kind of stitch, each half tried once."""
@@ -171,9 +171,7 @@ class StitchedRuns:
                 else self._resized(activation, model, site, like)
             )
             if places is None:
-                most = max(1, MOST_ROWS // len(rows))
-                order = rng("places of a stitch", self.seed).permutation(flat.shape[1])
-                places = torch.from_numpy(np.sort(order[:most]))
+                places = some_places(flat.shape[1], len(rows), self.seed)
             parts.append(flat[:, places.to(flat.device)].double())
         return torch.cat(parts)
 
@@ -181,12 +179,10 @@ class StitchedRuns:
         self, activation: Tensor, model: Seeing, site: str, like: tuple[Seeing, str]
     ) -> Tensor:
         """Places as many as the other site has."""
-        other = self._shown(*like)
-        return places_like(activation, model.visual.axes(site), other, like[0].visual.axes(like[1]))
-
-    def _shown(self, model: Seeing, site: str) -> Tensor:
-        """The activation of one picture, for its shape."""
-        return next(self._activations(model, site, np.arange(1)))[1]
+        if like[1] not in self._shown:
+            self._shown[like[1]] = next(self._activations(*like, np.arange(1)))[1]
+        axes = model.visual.axes(site), like[0].visual.axes(like[1])
+        return places_like(activation, axes[0], self._shown[like[1]], axes[1])
 
     def _activations(
         self, model: Seeing, site: str, rows: np.ndarray

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from interp.circuits.patching.engine import hold
-from interp.circuits.patching.linear_maps import Stitch, StitchSource, places_last, places_like
+from interp.circuits.patching.linear_maps import (
+    Stitch,
+    StitchSource,
+    places_last,
+    places_like,
+    some_places,
+)
 from interp.circuits.patching.localisation import ROUNDING
 from interp.circuits.patching.patched_cells import make_plan
 from interp.circuits.patching.stitched_runs import Seeing
@@ -20,11 +26,12 @@ from interp.circuits.subspaces.interchanges import (
     DasTask,
     Domain,
     HeldOut,
+    Material,
     hold_out,
     read_class_free,
     read_domain,
 )
-from interp.circuits.subspaces.judged_interchanges import Receivers, judge_interchange
+from interp.circuits.subspaces.judged_interchanges import WHOLE, Receivers, judge_interchange
 from interp.circuits.subspaces.subspace import Subspace
 from interp.circuits.subspaces.tried_subspaces import (
     FittedSite,
@@ -40,6 +47,7 @@ from interp.core.images import ImageTable
 from interp.core.seeds import rng
 from interp.core.sites import find_sites
 from interp.core.statistics.evidence_rows import Evidence, counts_of
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, Index
 from interp.core.tables import Table
 from interp.core.tower import Tower
 
@@ -53,6 +61,7 @@ class BetweenKeywords(FitKeywords, total=False):
 
 
 A, B = "A", "B"
+NO_SIZE = Index(np.nan, np.nan, np.nan, CANNOT_TELL, WHOLE)
 SHUFFLED, BY_CHANCE = "pictures shuffled", "random directions of A"
 
 
@@ -148,11 +157,13 @@ def das_between(
     ]
     classes = [label for label in images.labels if label in set(heads[0].names)]
     held = hold_out(images, [domain], classes=classes, n=n, seed=tasks[0].seed)
-    ends = [
-        _Model.fitted_at(model.visual, name, held, domain, task)
+    opened = [
+        _Shown.of(model.visual, name, held, domain, task)
         for model, name, task in zip((a, b), sites, tasks, strict=True)
     ]
-    k = max(end.fitted.k for end in ends)
+    most = min(one.most for one in opened)
+    ends = [one.fitted(domain, most) for one in opened]
+    k = min(most, max(end.fitted.k for end in ends))
     rows = [_row(one, other, held, domain, k=k) for one, other in (ends, ends[::-1])]
     frame = pd.DataFrame(rows).assign(model_b=[B, A], domain=domain)
     frame.insert(0, "measure", "distributed alignment search")
@@ -161,8 +172,41 @@ def das_between(
 
 
 @dataclass(frozen=True, eq=False)
+class _Shown:
+    """One of the two models: its pictures as it takes them, and how many directions it may have."""
+
+    tower: Tower
+    site: str
+    shown: Domain
+    floors: dict[str, Material]
+    task: DasTask
+    most: int
+
+    @classmethod
+    def of(cls, tower: Tower, site: str, held: HeldOut, domain: str, task: DasTask) -> "_Shown":
+        """Read a model's pictures."""
+        [name] = find_sites([site], tower.sites)
+        shown, floors = read_domain(tower, held, domain, task), read_class_free(tower, held, task)
+        pictures = shown.material.pictures
+        sizes = largest_subspaces(tower, [name], pictures, task, n_classes=len(held.classes))
+        return cls(tower, name, shown, floors, task, sizes[name])
+
+    def fitted(self, domain: str, k: int) -> "_Model":
+        """Fit its subspaces of `k` directions, as many as both models can have."""
+        pictures = self.shown.material.pictures
+        plan = make_plan(
+            self.tower, [self.site], base=pictures, n_donors=1, room=self.task, axes=("layer",)
+        )
+        given = {domain: self.shown.material}
+        made = fit_site(
+            self.tower, self.site, given, self.floors, self.task, k=k, where={}, rows=plan.rows
+        )
+        return _Model(self.tower, self.site, self.shown, made, self.task, plan.rows)
+
+
+@dataclass(frozen=True, eq=False)
 class _Model:
-    """One of the two: its pictures as it takes them, and what was fitted at its site."""
+    """One of the two, with what was fitted at its site."""
 
     tower: Tower
     site: str
@@ -170,19 +214,6 @@ class _Model:
     fitted: FittedSite
     task: DasTask
     rows: int
-
-    @classmethod
-    def fitted_at(cls, tower: Tower, site: str, held: HeldOut, domain: str, task: DasTask) -> Any:
-        """Fit the subspaces of a model."""
-        [name] = find_sites([site], tower.sites)
-        shown, floors = read_domain(tower, held, domain, task), read_class_free(tower, held, task)
-        pictures = shown.material.pictures
-        plan = make_plan(tower, [name], base=pictures, n_donors=1, room=task, axes=("layer",))
-        k = largest_subspaces(tower, [name], pictures, task, n_classes=len(held.classes))[name]
-        fitted = fit_site(
-            tower, name, {domain: shown.material}, floors, task, k=k, where={}, rows=plan.rows
-        )
-        return cls(tower, name, shown, fitted, task, plan.rows)
 
     @property
     def activation(self) -> Tensor:
@@ -202,12 +233,17 @@ def _row(a: _Model, b: _Model, held: HeldOut, domain: str, *, k: int) -> dict[st
     }
     floors = {name: each for name, each in mapped.items() if name != domain}
     drawn = torch.from_numpy(rng("directions of A", seed).normal(size=first.basis.shape))
-    floors[BY_CHANCE] = (_mapped(first.with_basis(drawn), stitched, here),) * 2
-    others = {A: mapped[domain], SHUFFLED: (_mapped(first, shuffled, here),) * 2}
+    by_chance, at_random = (
+        _mapped(one, way, here) for one, way in ((first.with_basis(drawn), stitched),
+                                                 (first, shuffled))
+    )  # fmt: skip
+    floors[BY_CHANCE] = by_chance, by_chance  # what varies beside them is not asked
+    others = {A: mapped[domain], SHUFFLED: (at_random, at_random)}
     tried = try_subspaces(b.tower, b.shown, here, others, floors, rows=b.rows, seed=seed)
     home = try_subspaces(a.tower, a.shown, first, {}, {}, rows=a.rows, seed=seed)
     largest = float(np.abs(tried.effects + b.shown.before).max())
     judged = judge_interchange(tried, home, A, own, own, ROUNDING * largest)
+    index = judged.index if k < len(here.basis) else NO_SIZE
     about = Evidence(
         estimand="mean over classes c of how far the part of a picture of c in the subspace of "
         "model A, mapped to B, moves B's picture of another class towards c",
@@ -216,7 +252,7 @@ def _row(a: _Model, b: _Model, held: HeldOut, domain: str, *, k: int) -> dict[st
         seed=seed,
         **counts_of(held.images.frame.iloc[held.fitted[domain]], len(held.classes)),
     )
-    row = about.judged(np.vstack([judged.means, judged.left]), index=judged.index)
+    row = about.judged(np.vstack([judged.means, judged.left]), index=index)
     depth = [depths(each.tower, [each.site])[0] for each in (a, b)]
     place = {"site": a.site, "site_b": b.site, "layer": a.tower.layer(a.site)}
     return place | {"depth": depth[0], "depth_b": depth[1]} | row | {
@@ -236,6 +272,8 @@ def _stitches(a: _Model, b: _Model, seed: int) -> tuple[Stitch, Stitch]:
     axes = tuple(a.tower.axes(a.site)), tuple(b.tower.axes(b.site))
     rows, target = places_like(x, axes[0], y, axes[1]), places_last(y, axes[1])
     order = torch.from_numpy(rng("pictures shuffled", seed).permutation(len(target)))
+    places = some_places(target.shape[1], len(target), seed)
+    rows, target = (each[:, places.to(each.device)] for each in (rows, target))
     source = StitchSource(rows)
     return source.fit(target), source.fit(target[order])
 

@@ -25,9 +25,9 @@ class AnalysisSpec(Declared):
     "own" nowhere, "one model" in the last setting's first model, "all" in every model. Of six
     domains that takes about two minutes a model of one core.
 
-    Of more classes than `n_circuit_classes`, so many are drawn for what runs the model again for
-    every class: causal directions, circuits and replaced features. Their cost and memory grow with
-    classes, their intervals shrink with the square root.
+    Of more classes than `n_circuit_classes`, so many are drawn for what runs the model again:
+    causal directions, circuits and replaced features. They hold all of these classes' pictures,
+    circuits cost in step with classes, and intervals shrink with the square root.
 
     At most `n_cell_pictures` pictures of a class in a domain are analysed; 0 takes all.
 

@@ -90,8 +90,9 @@ def compare(
             mixture (the ceiling): `interp.circuits.Controls`.
         domains: Domains to compare in; None takes all.
         subspaces: Whether to fit each model's class subspace and interchange it in the other, in
-            the domains and at the sites where a stitch holds (is "shared" both ways). It takes
-            longer than the rest together.
+            the domains and at the sites where a stitch holds (is "shared") both ways; of models
+            that differ in their sites, at those that are each other's nearest. It takes longer than
+            the rest together.
         n_splits: Deals of artists behind similarity.
         n_permutations: Permutations behind its p.
         seed: Seed of all draws.
@@ -148,7 +149,7 @@ def compare(
         seed=given.seed,
     )
     tables, facts = [], {}
-    for turn, (first, second) in enumerate(((a, b), (b, a))):
+    for turn, (first, second, ends_in) in enumerate(((a, b, "B"), (b, a, "A"))):
         pairs = _paired(read[turn], read[1 - turn])
         made = circuits.stitch(
             first,
@@ -160,7 +161,7 @@ def compare(
             domains=domains,
             seed=given.seed,
         )
-        tables.append(made.frame.assign(model_b="BA"[turn]))
+        tables.append(made.frame.assign(model_b=ends_in))
         facts = made.facts
     frame = pd.concat(tables, ignore_index=True)
     stitching = Table.with_evidence("stitching", frame, facts)
@@ -184,16 +185,17 @@ def _carried(
         for ends in [["site", "site_b", "domain"] if way == "B" else ["site_b", "site", "domain"]]
     }
     places = sorted(ways.get("A", set()) & ways.get("B", set()))
-    parts = []
+    parts, facts = [], {}
     for site_a, site_b, domain in track(places, "subspaces"):
         made = circuits.das_between(
             *models, images, domain=domain, site=(site_a, site_b), heads=heads, seed=seed
         )
         parts.append(made.frame)
+        facts = made.facts
     if not parts:
         say("no site at which a stitch holds both ways: no subspaces are compared")
         return None
-    return Table.with_evidence("das_between", pd.concat(parts, ignore_index=True))
+    return Table.with_evidence("das_between", pd.concat(parts, ignore_index=True), facts)
 
 
 def _paired(one: "probes.Features", other: "probes.Features") -> list[tuple[str, str]]:

@@ -92,8 +92,9 @@ def hooked_form(module: nn.Module, example: Tensor, *, seed: int = 0) -> VisionT
         seed: Seed of the weights and pictures that they are compared on.
 
     Returns:
-        open_clip's transformer, in evaluation mode. Its parameters share memory with the module's;
-        where open_clip has a parameter that the module lacks (a bias), it is zero and not trained.
+        open_clip's transformer, in evaluation mode. Its parameters share memory with the module's,
+        but for positions where the class token has none (they are a copy); where open_clip has a
+        parameter that the module lacks (a bias), it is zero and not trained.
 
     Raises:
         Unhooked: For a module of another kind, a part that open_clip's transformer does not have,

@@ -208,7 +208,7 @@ def _changes(
         read.append(x)
 
     def write(y: Tensor) -> Tensor:
-        z, rest = code.parts(read.pop() if read else y, y)
+        z, rest = code.parts(y if code.reads == site else read.pop(), y)
         moved = ((z0 - z) * gone[..., :-1]) @ code.directions + (rest0 - rest) * gone[..., -1:]
         return y + moved
 

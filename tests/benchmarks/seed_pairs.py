@@ -79,9 +79,11 @@ def measured() -> None:
         for a in range(len(runs[SETTINGS[0]]))
         for setting, own in runs.items()
     ]
-    across = [(" to ".join(SETTINGS), n, n) for n in range(len(runs[SETTINGS[0]]))]
+    n = len(runs[SETTINGS[0]])
+    # of other seeds too, since runs of one seed begin with the same weights
+    across = [(" to ".join(SETTINGS), seed, (seed + 1) % n) for seed in range(n)]
     for setting, a, b in [*tasks, *across]:
-        first, second = (runs[each] for each in (setting.split(" to ") * 2)[:2])
+        first, second = runs[setting.split(" to ")[0]], runs[setting.split(" to ")[-1]]
         draft = FOLDER / f"{setting.replace(' ', '-')}-{a}-{b}"
         if not (kept := draft.with_suffix(".csv")).exists():
             frame = _pair(block, first[a], second[b], twins=(first, second), numbers=(a, b))
@@ -148,11 +150,11 @@ def tables() -> str:
     frame = pd.concat(parts, ignore_index=True)
     kinds = frame["setting"].str.contains(" to ").map({True: ACROSS, False: WITHIN})
     stitched, features = [], []
+    answers = ("shared", "partly shared", "not shared", "cannot tell")
     for kind, own in frame.groupby(kinds, sort=False):
         n_pairs = len(own[["setting", "a", "b"]].drop_duplicates())
         rows = own[(own["kind"] == "stitch") & (own["measure"] == "stitched")]
         said = rows["verdict"].value_counts()
-        answers = ("shared", "partly shared", "not shared", "cannot tell")
         counts = [f"{said.get(each, 0) / len(rows):.0%}" for each in answers]
         low, high = rows["index"].quantile([0.05, 0.95])
         spread = f"{rows['index'].mean():.2f} ({low:.2f} to {high:.2f})"
@@ -160,10 +162,10 @@ def tables() -> str:
         rows = own[own["kind"] == "crosscoder"]
         roles = rows["role"].value_counts()
         alone = int(roles.get("only A", 0) + roles.get("only B", 0))
-        steady = int((rows["cosine"] >= STEADY).sum())
+        steady = int((rows["cosine"] >= STEADY).sum())  # others have no role
         made = [kind, n_pairs, len(rows), steady, roles.get("shared", 0), alone]
-        features.append([*made, f"{bound(alone, len(rows)):.1%}"])
+        features.append([*made, f"{bound(alone, steady):.1%}"])
     heads = ["stitches between", "pairs of models", "stitches", *answers, "index (5 to 95 %)"]
     other = ["crosscoders of", "pairs of models", "features", "found again by other seeds"]
-    other += ["shared", "one model's alone", "at most, 95 %"]
+    other += ["shared", "one model's alone", "of those found again at most"]
     return "\n\n".join([markdown(heads, stitched), markdown(other, features)])

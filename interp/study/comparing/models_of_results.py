@@ -46,7 +46,7 @@ def models_compared(
             asked, "a result of one model", "results of studies, which know their pictures",
             "use interp.compare in Python",
         )  # fmt: skip
-    if facts[0]["source_hash"] != facts[1]["source_hash"]:
+    if _pictures(facts[0]) != _pictures(facts[1]):
         raise SpecificationError(
             asked, "results of other pictures", "the same pictures, which neither was trained on",
             "use interp.compare with pictures that are new to both",
@@ -66,10 +66,10 @@ def models_compared(
         where = dict(zip(PLACE, place, strict=True))
         own = [models[side][place] for side in (0, 1)]
         found = two_checkpoints(
-            (own[0][-1], own[1][-1]),
+            (_last(own[0]), _last(own[1])),
             blocks[where["seed"]].images.select(split="test"),
             (spec.mixtures.natural, where["test_domain"]),
-            untrained=(own[0][0], own[1][0]),
+            untrained=(own[0].get(0), own[1].get(0)),
             seed=where["seed"],
             device=which_device(device),
         )
@@ -80,16 +80,29 @@ def models_compared(
     return {name: Table.with_evidence(name, frame) for name, frame in frames.items()}
 
 
-def _models(result: Result) -> dict[tuple[Any, ...], list[Path]]:
-    """Checkpoints from first to last, by place."""
+def _last(checkpoints: Mapping[int, Path]) -> Path:
+    """The checkpoint of the last epoch."""
+    return checkpoints[max(checkpoints)]
+
+
+def _pictures(facts: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What says which pictures every model was trained on and not: blocks draw their own."""
+    told = facts["specification"]
+    return facts["source_hash"], told["images"], bool(told["blocks"])
+
+
+def _models(result: Result) -> dict[tuple[Any, ...], dict[int, Path]]:
+    """Checkpoints by epoch, by place; places whose last one is there."""
     rows = pd.DataFrame(result.facts.get("checkpoints", []))
     if rows.empty:
         return {}
     found = {}
     for place, own in rows.sort_values("epoch").groupby(list(PLACE), sort=False):
-        paths = [result.folder / path for path in own["path"]]
-        if paths[-1].exists():
-            found[place] = paths
+        paths = zip(own["epoch"], own["path"], strict=True)
+        here = {int(epoch): result.folder / path for epoch, path in paths}
+        here = {epoch: path for epoch, path in here.items() if path.exists()}
+        if int(own["epoch"].max()) in here:
+            found[place] = here
     return found
 
 

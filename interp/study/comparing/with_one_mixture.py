@@ -58,15 +58,17 @@ class MixturePair:
 
     @property
     def is_possible(self) -> bool:
-        """Whether its tables, or both models, are here."""
-        models = self.cell.run.final, self.reference.run.final
-        there = all(model.exists() for model in models)
+        """Whether its tables, or all of its models, are here."""
+        pair = self.cell.run, self.reference.run
+        floors = [run.checkpoints / UNTRAINED for run in pair]
+        twins = [twin.run.final for twin in (*self.twins[0], *self.twins[1])]
+        there = all(path.exists() for path in (*(run.final for run in pair), *floors, *twins))
         return there or (self.kept is not None and self.folder.exists())
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """The pair's tables, measured or read back."""
         if not self.folder.exists():
-            with complete(self.folder) as temporary, exact_convolutions():
+            with complete(self.folder) as temporary:
                 for name, frame in self._measured().items():
                     Table.with_evidence(name, frame).save(temporary)
         return {name: Table.load(self.folder / f"{name}.csv").frame for name in TABLES}
@@ -93,7 +95,7 @@ def two_checkpoints(
     images: ImageTable,
     domains: tuple[str, str],
     *,
-    untrained: tuple[Path, Path],
+    untrained: tuple[Path | None, Path | None] = (None, None),
     twins: tuple[Sequence[Path], Sequence[Path]] = ((), ()),
     seed: int = 0,
     device: str = "cpu",
@@ -104,7 +106,7 @@ def two_checkpoints(
         models: A's checkpoint and B's.
         images: Pictures that neither was trained on.
         domains: The domains to compare in.
-        untrained: Both before training; a file that is not there is left out.
+        untrained: Both before training; None for shuffled pictures in their place.
         twins: Other seeds of A's mixture and of B's.
         seed: Seed of all draws.
         device: Where the models run.
@@ -123,13 +125,14 @@ def two_checkpoints(
     a, b = (opened(path) for path in models)
     heads = [model.zero_shot(asked.labels, prompts("neutral")) for model in (a, b)]
     controls = [
-        Controls(opened(floor) if floor.exists() else None, [opened(twin) for twin in others])
+        Controls(opened(floor) if floor else None, [opened(twin) for twin in others])
         for floor, others in zip(untrained, twins, strict=True)
     ]
-    found = interp.compare(
-        a, b, asked, domains=list(domains), heads=(heads[0], heads[1]),
-        controls=(controls[0], controls[1]), seed=seed,
-    )  # fmt: skip
+    with exact_convolutions():
+        found = interp.compare(
+            a, b, asked, domains=list(domains), heads=(heads[0], heads[1]),
+            controls=(controls[0], controls[1]), seed=seed,
+        )  # fmt: skip
     return {"stitching": found.stitching.frame, "model_similarity": found.similarity.frame}
 
 
@@ -141,8 +144,12 @@ def pairs_of(
     found = []
     for cell in ordinary:
         of_block = [other for other in ordinary if _place(other) == _place(cell)]
-        reference = next(other for other in of_block if other.mixture.name == setting)
-        if cell.run.name != reference.run.name:
+        own = next(other for other in of_block if other.mixture.name == setting)
+        # of another seed where there is one: runs of one seed begin with the same weights
+        others = _twins(own, ordinary)
+        later = [other for other in others if other.block.seed > own.block.seed]
+        reference = next(iter([*later, *others, own]))
+        if cell.run.name != own.run.name:
             twins = tuple(_twins(each, ordinary) for each in (cell, reference))
             both = twins[0], twins[1]
             found.append(MixturePair(cell, reference, both, natural, steps, kept))

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from interp.circuits import Chain, Classifier, das_between, interchange, planted_vit
-from interp.circuits.subspaces.between_models import _mapped, _Model, _stitches
+from interp.circuits.subspaces.between_models import _mapped, _Shown, _stitches
 from interp.circuits.subspaces.interchanges import DasTask, hold_out
 from interp.circuits.tasks.metrics import measure
 from interp.core.errors import SampleError, SpecificationError
@@ -80,10 +80,10 @@ def test_the_value_is_that_of_a_plain_interchange() -> None:
     table = das_between(*models, images, heads=heads, k=3, **HOW)
     held = hold_out(images, ["real"], classes=sorted(CLASSES), n=48)
     ends = [
-        _Model.fitted_at(
+        _Shown.of(
             m.visual, "hook_embed", held, "real",
             DasTask(classifier=h, preprocess=m.preprocess, k=3, steps=12, class_free=()),
-        )
+        ).fitted("real", 3)
         for m, h in zip(models, heads, strict=True)
     ]  # fmt: skip
     rows = held.fitted["real"]
@@ -132,3 +132,18 @@ def test_what_cannot_be_asked_is_refused() -> None:
         das_between(model, model, pictures(), heads=(head(PLAIN), other), **HOW)
     with pytest.raises(SampleError, match="artists"):
         das_between(model, model, pictures(1), heads=(head(PLAIN), head(PLAIN)), **HOW)
+
+
+def test_models_of_other_widths_are_compared_at_one_size() -> None:
+    """B has but six directions, so at most three are compared; all of them compare nothing."""
+    narrow = torch.eye(24)[:6]
+    models, heads = (sees(PLAIN), sees(narrow)), (head(PLAIN), head(narrow))
+    found = das_between(*models, pictures(), heads=heads, **HOW).frame
+    assert (found["k"] <= 3).all() and found["k"].nunique() == 1
+    into_b = found.set_index("model_b").loc["B"]
+    assert into_b["value"] == pytest.approx(into_b["ceiling"], rel=0.15)
+    assert into_b["in_domain"] > 0 and into_b["whole"] >= into_b["ceiling"] - 1e-6
+    assert into_b["shuffled"] < into_b["whole"] and into_b["varied"] <= into_b["whole"] + 1e-6
+    whole = das_between(*models, pictures(), heads=heads, k=6, **HOW).frame.set_index("model_b")
+    assert whole.loc["B", "verdict"] == "cannot tell"
+    assert "all directions of the site" in whole.loc["B", "reason"]

@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from interp import Study
+from interp.circuits import Controls, stitch
 from interp.core.errors import DataError, SpecificationError
 from interp.core.tables import Table
+from interp.data.mixtures.templates import prompts
 from interp.report.difference_page import build_difference_page
 from interp.study.comparing.models_of_results import models_compared
 from interp.study.comparing.row_by_row import compare_results
 from interp.study.results import Result
+from tests.conftest import SMALL
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +46,21 @@ def test_models_of_one_place_are_compared(
     assert set(stitched["same"]["setting"]) == {"natural-only", "cg-high"}
     own = stitched["same"]
     assert (own["value"] - own["ceiling"]).abs().max() < 0.1
-    changed = stitched["other"]
-    # A's natural-only model is B's cg-high one: what goes on is another model than at home
-    assert (
-        not changed["ceiling"].reset_index(drop=True).equals(own["ceiling"].reset_index(drop=True))
-    )
+    # A's natural-only model stands beside B's cg-high one: a row of each way by hand
+    a, b = (small_study.load_clip(name) for name in ("natural-only", "cg-high"))
+    floors = [small_study.load_clip(name, epoch=0) for name in ("natural-only", "cg-high")]
+    images = Study(SMALL).images.select(split="test", domain=["real", "sketch"])
+    heads = [model.zero_shot(images.labels, prompts("neutral")) for model in (a, b)]
+    site = "layer2.0.hook_resid_post"
+    changed = stitched["other"].set_index(["setting", "way", "site", "domain"])["value"]
+    for way, ends in (("B, from A", (0, 1)), ("A, from B", (1, 0))):
+        first, second = ((a, b)[end] for end in ends)
+        by_hand = stitch(
+            first, second, images, sites=[site], heads=(heads[ends[0]], heads[ends[1]]),
+            domains=["real", "sketch"], controls=Controls(floors[ends[0]]),
+        ).frame.query("measure == 'stitched' and label == ''")  # fmt: skip
+        for domain, value in zip(by_hand["domain"], by_hand["value"], strict=True):
+            assert changed["natural-only", way, site, domain] == pytest.approx(value, rel=1e-6)
     found = compare_results(small_study, turned)
     page = build_difference_page(
         small_study.folder, turned, found.table, models=other, out=tmp_path / "page.html"
@@ -72,5 +86,9 @@ def test_what_cannot_be_compared_is_said(small_study: Result, tmp_path: Path) ->
         models_compared(small_study, with_facts("alone", mode="model"))
     with pytest.raises(SpecificationError, match="other pictures"):
         models_compared(small_study, with_facts("moved", source_hash="another"))
+    told = small_study.facts["specification"]
+    for name, changes in (("drawn anew", {"blocks": 3}), ("larger", {"images": {"size": 64}})):
+        with pytest.raises(SpecificationError, match="other pictures"):
+            models_compared(small_study, with_facts(name, specification={**told, **changes}))
     with pytest.raises(DataError, match="no checkpoint in both"):
         models_compared(small_study, with_facts("tables alone"))
