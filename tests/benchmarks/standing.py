@@ -37,18 +37,24 @@ ENTRIES = {
 }
 """What is judged: functions of `interp.validation.contenders`, and what they are."""
 
-FIRST_SEED = {"our_circuits", "acdc"}
-"""Entries that take minutes a model: of the first seed alone, unless `SLOW` says how many."""
+FIRST_SEED = {"our_subspaces", "our_circuits", "acdc", "path_patching"}
+"""Entries that take seconds a model: of the first seed alone, unless `SLOW` says how many."""
 
 RUNGS = ("R2", "R3", "R4", "R5", "R6")
 
 
 def leaderboard() -> str:
-    """Judge what is missing, on `SEEDS` seeds from 1000 (5), and write the tables of the docs."""
+    """Judge what is missing (`METHODS=a,b` chooses), on `SEEDS` seeds from 1000 (5); fill the docs.
+
+    An entry that was not judged has no row.
+    """
     seeds = range(1000, 1000 + int(os.environ.get("SEEDS", "5")))
     FOLDER.mkdir(exist_ok=True)
+    chosen = os.environ.get("METHODS", "").split(",") if "METHODS" in os.environ else None
     for ask, entries in ENTRIES.items():
         for name in entries:
+            if chosen and name not in chosen:
+                continue
             path = FOLDER / f"{ask}-{name}.csv"
             known = set(pd.read_csv(path)["seed"]) if path.exists() else set()
             asked = seeds[: int(os.environ.get("SLOW", "1"))] if name in FIRST_SEED else seeds
@@ -68,6 +74,11 @@ def leaderboard() -> str:
     return made
 
 
+def _judged(ask: str) -> list[tuple[str, str]]:
+    """Entries that rows are kept of, and what they are."""
+    return [each for each in ENTRIES[ask].items() if (FOLDER / f"{ask}-{each[0]}.csv").exists()]
+
+
 def _standing(ask: str, name: str) -> pd.DataFrame:
     frame = pd.read_csv(FOLDER / f"{ask}-{name}.csv", keep_default_na=False, na_values=[""])
     texts = [column for column in ("verdict", "reason") if column in frame]
@@ -79,12 +90,12 @@ def _standing(ask: str, name: str) -> pd.DataFrame:
 def table() -> str:
     """Both tables, from what is kept."""
     sharing = []
-    for name, words in ENTRIES["sharing"].items():
+    for name, words in _judged("sharing"):
         rows = _standing("sharing", name).set_index("rung")
         cells = [_cell(rows.loc[rung]) if rung in rows.index else "–" for rung in RUNGS]
         sharing.append([words, int(rows["n_models"].max()), *cells, f"{rows['seconds'].max():.2f}"])
     edges = []
-    for name, words in ENTRIES["edges"].items():
+    for name, words in _judged("edges"):
         [row] = _standing("edges", name).to_dict("records")
         found = f"{row['auroc']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
         edges.append(
