@@ -438,9 +438,9 @@ def judge_command(
 
     \b
     Examples:
-      interp-report judge my_methods:shared
+      interp-report judge my_methods:shared --seeds 0-1
       interp-report judge my_methods:scores --ask edges --seeds 1000-1004
-      interp-report judge interp.validation.contenders:cka --condition "rotated code"
+      interp-report judge interp.validation.contenders:cka --tier easy
     """
     from interp.core.progress import set_quiet
     from interp.report.on_truth.judged_page import build_judged_page
@@ -464,6 +464,9 @@ def judge_command(
     for row in overall.frame.to_dict("records"):
         name = row.get("rung") or f"{row['unit']}s"
         print(f"{name:6} {_standing_in_words(row)}")
+    failed = judged.frame[judged.frame["reason"].fillna("") != ""]
+    for reason, n in failed["reason"].value_counts().head(3).items():
+        print(f"failed {n} times: {reason}")
     print(page)
     return {
         "standing": [records(row) for row in overall.frame.to_dict("records")],

@@ -92,12 +92,17 @@ def build_difference_page(
         rest=[(name, why) for name, why in (rest or {}).items() if why != "the same"],
         same=sequence([name for name, why in (rest or {}).items() if why == "the same"]),
         figures=figure_json(drawn),
-        commands=[(shlex.join([*DIFF, str(a), str(b), "--page", str(out)]), "makes this page")],
+        commands=[(_command(a, b, out, models=bool(tables)), "makes this page")],
         still="", strips=[], sheets=[], atlas="",
     )  # fmt: skip
     # a file: it holds no tables
     made = LoadedResult(out, {"mode": "study"}, {"diff": table, **tables})
     return written(out, rendered("difference.html", words, made))
+
+
+def _command(a: Path, b: Path, out: Path, *, models: bool) -> str:
+    also = ["--models"] if models else []
+    return shlex.join([*DIFF, str(a), str(b), *also, "--page", str(out)])
 
 
 def headline(frame: pd.DataFrame) -> list[str]:

@@ -364,9 +364,17 @@ FACTOR_COLUMNS = {
 
 
 def _share(own: Frame, factor: str) -> str:
-    if factor not in own.index or not math.isfinite(own.loc[factor, "value"]):
+    """A factor's share with its interval; of several models their mean, from least to most."""
+    rows = own[own.index == factor]
+    rows = rows[rows["value"].notna()]
+    if rows.empty:
         return MISSING
-    row = own.loc[factor]
+    form = number if factor == "class and domain" else percent
+    values = rows["value"]
+    if len(rows) > 1:
+        ends = f"{form(values.min())} to {form(values.max())}"
+        return f"{form(values.mean())} ({ends}, {len(rows)} models)"
+    [row] = rows.to_dict("records")
     if factor == "class and domain":
         return f"{number(row['value'])} (null {number(row['null'])})"
     return f"{percent(row['value'])} ({percent(row['low'])} to {percent(row['high'])})"

@@ -16,6 +16,7 @@ from interp.core.classifiers import LinearClassifier
 from interp.core.errors import CheckpointError, SampleError, SpecificationError, listed, nearest
 from interp.core.faces.doors import door
 from interp.core.images import ImageTable
+from interp.core.progress import say
 from interp.core.seeds import rng
 from interp.core.tables import Table
 from interp.models.loading.checkpoints import WEIGHTS, check_finite, is_archive, read_weights
@@ -261,6 +262,8 @@ def load_encoder(
         )  # fmt: skip
     if stored is not None:
         _fill(module, Path(stored), name)
+    if isinstance(source, str) and not fetched and stored is None:
+        say(f"{name}: no pretrained= is given: weights are random")
     module.eval().to(device=device, dtype=dtype)
     check_finite(module, name)
     tower, why = _opened(module, _example(reader))

@@ -29,8 +29,6 @@ def _waiting(runs: Sequence[Run], processes: int) -> list[Run]:
         run.check()
         run.recipe.share(processes)
         run.prepare()
-    if waiting:
-        check_room(waiting, jobs=len(waiting))
     return waiting
 
 
@@ -61,6 +59,8 @@ def submit(
             "run pip install submitit, or print the commands instead",
         ) from None
     waiting = _waiting(runs, processes)
+    if waiting:  # printed commands may be carried to another disk
+        check_room(waiting, jobs=len(waiting))
     try:
         executor = submitit.AutoExecutor(folder=folder / "jobs", cluster=cluster)
         executor.update_parameters(name="interp", **parameters)

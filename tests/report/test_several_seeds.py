@@ -1,0 +1,33 @@
+"""A study of several seeds has one page, on which every table of words and figure stands."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from interp.report.page import build_page
+from interp.study.results import Result
+
+
+@pytest.fixture(scope="module")
+def twice(small_study: Result, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small study as if each model had been trained again with seed 1."""
+    folder = tmp_path_factory.mktemp("twice")
+    shutil.copytree(small_study.folder / "plates", folder / "plates")
+    shutil.copytree(small_study.folder / "tables", folder / "tables")
+    for path in (folder / "tables").glob("*.csv"):
+        rows = pd.read_csv(path, dtype=object, keep_default_na=False)
+        if "seed" in rows and "setting" in rows:
+            pd.concat([rows, rows.assign(seed="1")]).to_csv(path, index=False)
+    facts = {**small_study.facts, "seed": "0 and 1"}
+    facts["specification"] = {**facts["specification"], "seeds": [0, 1]}
+    (folder / "facts.json").write_text(json.dumps(facts))
+    return folder
+
+
+def test_a_page_of_two_seeds_is_built(twice: Path, small_study: Result) -> None:
+    text = build_page(twice).read_text()
+    assert "Squared cosine of class and domain" in text
+    assert len(text) > 0.9 * len((small_study.folder / "report.html").read_text())
