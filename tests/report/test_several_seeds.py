@@ -27,7 +27,6 @@ def twice(small_study: Result, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-def test_a_page_of_two_seeds_is_built(twice: Path, small_study: Result) -> None:
+def test_a_page_of_two_seeds_is_built(twice: Path) -> None:
     text = build_page(twice).read_text()
-    assert "Squared cosine of class and domain" in text
-    assert len(text) > 0.9 * len((small_study.folder / "report.html").read_text())
+    assert "Squared cosine of class and domain" in text and ", 2 models)" in text

@@ -24,6 +24,7 @@ from tests.conftest import SMALL
 pytestmark = pytest.mark.slow
 
 EXPECTED = {
+    *("stitching", "model_similarity"),
     "accuracy",
     "accuracy_by_class",
     "differences",
@@ -71,6 +72,7 @@ WITH_EVIDENCE = (
     *("separation", "domain_probes", "erasure", "feature_sharing", "faithfulness"),
     *("overlap", "circuit_transfer", "circuit_stability", "unit_galleries", "steering"),
     *("match_faithfulness", "caption_words", "caption_patching"),
+    *("stitching", "model_similarity"),
 )
 
 
