@@ -74,7 +74,7 @@ def without_command(
 ) -> None:
     """Train CLIPs on mixtures of domains, open them, and find out what the domains share.
 
-    Without a command, or with options of `run` alone: the embedded study, in fifteen to twenty
+    Without a command, or with options of `run` alone: the embedded study, in twelve to twenty
     minutes, to one offline page.
 
     \b

@@ -329,7 +329,7 @@ def _summarise(
         for tried in sites_tried
         for effects in (tried[b].effects, tried[b].foreign[a])
     )
-    rounding, about = ROUNDING * largest, _about(held, a, b, seed)
+    rounding, about = ROUNDING * largest, about_interchange(held, a, b, seed)
     judged = [
         judge_interchange(tried[b], tried[a], a, own, home, rounding) for tried in sites_tried
     ]
@@ -365,7 +365,7 @@ def _summarise(
     return pd.DataFrame(table)
 
 
-def _about(held: HeldOut, a: str, b: str, seed: int) -> Evidence:
+def about_interchange(held: HeldOut, a: str, b: str, seed: int) -> Evidence:
     """What is the same at every site: how null and ceiling were made, and the counts."""
     drawn = held.tested[b]
     apart = f"{held.artists}s"

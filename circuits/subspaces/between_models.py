@@ -1,7 +1,7 @@
 """Subspaces of one model in the coordinates of another: mapped there by a stitch, interchanged."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -21,6 +21,7 @@ from interp.circuits.patching.localisation import ROUNDING
 from interp.circuits.patching.patched_cells import make_plan
 from interp.circuits.patching.stitched_runs import Seeing
 from interp.circuits.patching.sweeping import depths
+from interp.circuits.subspaces.alignment_search import about_interchange
 from interp.circuits.subspaces.fitting import FitKeywords, orthonormal
 from interp.circuits.subspaces.interchanges import (
     DasTask,
@@ -46,7 +47,6 @@ from interp.core.faces.doors import door
 from interp.core.images import ImageTable
 from interp.core.seeds import rng
 from interp.core.sites import find_sites
-from interp.core.statistics.evidence_rows import Evidence, counts_of
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, Index
 from interp.core.tables import Table
 from interp.core.tower import Tower
@@ -244,13 +244,12 @@ def _row(a: _Model, b: _Model, held: HeldOut, domain: str, *, k: int) -> dict[st
     largest = float(np.abs(tried.effects + b.shown.before).max())
     judged = judge_interchange(tried, home, A, own, own, ROUNDING * largest)
     index = judged.index if k < len(here.basis) else NO_SIZE
-    about = Evidence(
+    about = replace(
+        about_interchange(held, domain, domain, seed),
         estimand="mean over classes c of how far the part of a picture of c in the subspace of "
         "model A, mapped to B, moves B's picture of another class towards c",
         null_kind=f"the strongest: {judged.null_kind}",
         ceiling_kind="B's own subspace, fitted on as many pictures",
-        seed=seed,
-        **counts_of(held.images.frame.iloc[held.fitted[domain]], len(held.classes)),
     )
     row = about.judged(np.vstack([judged.means, judged.left]), index=index)
     depth = [depths(each.tower, [each.site])[0] for each in (a, b)]

@@ -82,7 +82,7 @@ def _judged(ask: str) -> list[tuple[str, str]]:
 def _standing(ask: str, name: str) -> pd.DataFrame:
     frame = pd.read_csv(FOLDER / f"{ask}-{name}.csv", keep_default_na=False, na_values=[""])
     texts = [column for column in ("verdict", "reason") if column in frame]
-    frame[texts] = frame[texts].fillna("")
+    frame[texts] = frame[texts].astype(object).fillna("")
     own = {name: "kept" for name in frame.columns}
     return standing(Table("judged", frame, {"benchmark": VERSION}, own=own)).frame
 

@@ -114,7 +114,8 @@ TWO_MODELS = SectionSpec(
     "answers (Csiszárik et al. 2021), with the controls that such a claim needs.",
     (STITCHED, CONTROLS, ALIKE),
     note="That a stitch works says that one layer holds what the other model needs, linearly; not "
-    "that both got there the same way.",
+    "that both got there the same way. Models of one seed begin with the same weights; where a "
+    "study has several seeds, the reference is of another.",
     study_only=True,
     optional=("stitching", "model_similarity"),
     gist=GistSpec(

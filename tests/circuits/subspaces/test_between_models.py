@@ -61,6 +61,9 @@ def test_the_same_model_in_other_coordinates_takes_over_the_variable() -> None:
     assert (found.frame["index"] > 0.95).all() and (found.frame["k"] == 3).all()
     assert (found.frame["value"] > 3 * found.frame["random"]).all()
     assert found.facts["classes"] == sorted(CLASSES)
+    assert (found.frame["n_units"] == 6).all()
+    # fitted on one half of the artists, tested on the other: every picture has its part
+    assert (found.frame["n_pictures"] > 24).all()
 
 
 def test_what_a_model_does_not_see_its_variable_does_not_carry() -> None:

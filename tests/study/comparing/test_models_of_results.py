@@ -52,15 +52,18 @@ def test_models_of_one_place_are_compared(
     images = Study(SMALL).images.select(split="test", domain=["real", "sketch"])
     heads = [model.zero_shot(images.labels, prompts("neutral")) for model in (a, b)]
     site = "layer2.0.hook_resid_post"
-    changed = stitched["other"].set_index(["setting", "way", "site", "domain"])["value"]
+    key = ["setting", "way", "site", "domain"]
+    changed = stitched["other"].set_index(key)[["value", "null", "ceiling"]]
     for way, ends in (("B, from A", (0, 1)), ("A, from B", (1, 0))):
         first, second = ((a, b)[end] for end in ends)
         by_hand = stitch(
             first, second, images, sites=[site], heads=(heads[ends[0]], heads[ends[1]]),
             domains=["real", "sketch"], controls=Controls(floors[ends[0]]),
         ).frame.query("measure == 'stitched' and label == ''")  # fmt: skip
-        for domain, value in zip(by_hand["domain"], by_hand["value"], strict=True):
-            assert changed["natural-only", way, site, domain] == pytest.approx(value, rel=1e-6)
+        for _, row in by_hand.iterrows():
+            found = changed.loc[("natural-only", way, site, row["domain"])]
+            for name in ("value", "null", "ceiling"):
+                assert found[name] == pytest.approx(row[name], rel=1e-6)
     found = compare_results(small_study, turned)
     page = build_difference_page(
         small_study.folder, turned, found.table, models=other, out=tmp_path / "page.html"
