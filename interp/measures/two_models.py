@@ -177,14 +177,7 @@ def _carried(
     seed: int,
 ) -> Table | None:
     """Subspaces of each model in the other, where a stitch holds both ways; None for nowhere."""
-    rows = stitching.frame
-    held = rows[(rows["measure"] == "stitched") & (rows["verdict"] == SHARED)]
-    ways = {
-        way: set(part[ends].itertuples(index=False, name=None))
-        for way, part in held.groupby("model_b")
-        for ends in [["site", "site_b", "domain"] if way == "B" else ["site_b", "site", "domain"]]
-    }
-    places = sorted(ways.get("A", set()) & ways.get("B", set()))
+    places = _held_both_ways(stitching.frame)
     parts, facts = [], {}
     for site_a, site_b, domain in track(places, "subspaces"):
         made = circuits.das_between(
@@ -206,3 +199,20 @@ def _paired(one: "probes.Features", other: "probes.Features") -> list[tuple[str,
         for site in one.sites
         if site != LAST and far
     ]
+
+
+def _held_both_ways(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """Sites of A and of B, and the domain, where a stitch from each to the other is "shared".
+
+    >>> ways = [("B", "a1", "b1"), ("A", "b1", "a1"), ("B", "a2", "b1")]
+    >>> rows = pd.DataFrame(ways, columns=["model_b", "site", "site_b"])
+    >>> _held_both_ways(rows.assign(domain="real", measure="stitched", verdict=SHARED))
+    [('a1', 'b1', 'real')]
+    """
+    held = rows[(rows["measure"] == "stitched") & (rows["verdict"] == SHARED)]
+    ways = {
+        way: set(part[ends].itertuples(index=False, name=None))
+        for way, part in held.groupby("model_b")
+        for ends in [["site", "site_b", "domain"] if way == "B" else ["site_b", "site", "domain"]]
+    }
+    return sorted(ways.get("A", set()) & ways.get("B", set()))

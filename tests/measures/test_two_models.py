@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from interp import compare
 from interp.circuits import Chain, Classifier, planted_vit
 from interp.core.errors import SpecificationError
 from interp.core.images import ImageTable
+from interp.measures.two_models import _held_both_ways
 from interp.models import load_clip, load_encoder, open_tower
 from tests.measures.test_any_encoder import reads, vit
 
@@ -59,6 +61,17 @@ def test_heads_of_other_classes_are_refused(trained_checkpoint: Path, pictures) 
     with pytest.raises(SpecificationError, match="different classes"):
         heads = (clip.zero_shot(list(pictures.labels[:3])), clip.zero_shot(list(pictures.labels)))
         compare(clip, clip, pictures, heads=heads, **BRIEF)
+
+
+def test_a_stitch_holds_where_it_is_shared_both_ways() -> None:
+    rows = [  # A's sites are a1 and a2, B's b1 and b2
+        ("B", "a1", "b1", "real", "shared"), ("A", "b1", "a1", "real", "shared"),
+        ("B", "a1", "b1", "sketch", "shared"), ("A", "b1", "a1", "sketch", "partly shared"),
+        ("B", "a2", "b1", "real", "shared"), ("A", "b2", "a2", "real", "shared"),
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["model_b", "site", "site_b", "domain", "verdict"])
+    assert _held_both_ways(frame.assign(measure="stitched")) == [("a1", "b1", "real")]
+    assert _held_both_ways(frame.assign(measure="untrained")) == []
 
 
 def test_where_a_stitch_holds_each_model_reads_the_others_subspace() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from interp.circuits import Chain, Classifier, Controls, planted_vit, stitch
 from interp.circuits.patching.linear_maps import RIDGES, StitchSource, as_before, places_last
+from interp.circuits.patching.stitched_runs import StitchedRuns
 from interp.core.artists import artist_halves
 from interp.core.classifiers import LinearClassifier
 from interp.core.errors import SampleError, SpecificationError
@@ -132,6 +133,21 @@ def test_the_ceiling_is_what_another_seed_gives() -> None:
     assert both.loc[("dim", "stitched"), "ceiling"] == pytest.approx((one + itself) / 2)
     swapped = rows(stitch(twin, b, images, **how, controls=Controls(dark, [blind])))
     assert swapped["value"]["bright", "stitched"] == own["value"]["bright", "another seed"]
+
+
+def test_a_control_is_read_where_its_model_is() -> None:
+    """What stands for A untrained is read at A's site, another seed of B at B's."""
+    beside = Controls(sees(pictures(), TURN), [sees(pictures(), TURN)] * 2).models
+    model = SimpleNamespace(visual=None, preprocess=None)
+    runs = StitchedRuns(
+        model, model, beside, (HEAD, HEAD), pictures(), np.zeros(48), (), batch_size=1, seed=0
+    )
+    sites = [(name, site) for name, _, site in runs._others("at a", "at b")]
+    assert sites == [
+        ("untrained 0", "at a"),
+        ("another seed 0", "at b"),
+        ("another seed 1", "at b"),
+    ]
 
 
 def test_accuracy_is_that_of_plain_loops() -> None:

@@ -60,6 +60,7 @@ def test_the_same_model_in_other_coordinates_takes_over_the_variable() -> None:
     assert found.frame["model_b"].tolist() == ["B", "A"]
     assert (found.frame["index"] > 0.95).all() and (found.frame["k"] == 3).all()
     assert (found.frame["value"] > 3 * found.frame["random"]).all()
+    assert (found.frame["value"] > 3 * found.frame["shuffled"]).all()
     assert found.facts["classes"] == sorted(CLASSES)
     assert (found.frame["n_units"] == 6).all()
     # fitted on one half of the artists, tested on the other: every picture has its part
