@@ -7,7 +7,13 @@ from functools import cached_property
 from interp.core.errors import DataError, SampleError, SpecificationError, check_known, listed
 from interp.core.images import ImageTable
 from interp.data import open_images
-from interp.data.artwork.embedded import planned, study_classes
+from interp.data.artwork.embedded import (
+    EmbeddedSpec,
+    asked_pictures,
+    is_rendered,
+    planned,
+    study_classes,
+)
 from interp.data.mixtures.settings import BASE, NATURAL, choose_held_out, class_folds
 from interp.study.specification import ImagesSpec, Specification
 
@@ -31,23 +37,57 @@ class Block:
         aside = self.pool.label.isin(self.foreign) | (self.pool.split == BASE)
         return self.pool[(~aside).to_numpy()] if aside.any() else self.pool
 
+    @property
+    def unseen(self) -> "Block":
+        """The block as if its pictures were files, so that none is looked at or written."""
+        pool = self.pool
+        return replace(self, pool=ImageTable(pool.frame, pool.root, pool.source, pool.fingerprint))
 
-def open_blocks(spec: Specification, jobs: int = 2, *, rendered: bool = True) -> list[Block]:
+    def known_as(self, fingerprint: str) -> "Block":
+        """The block with another fingerprint of its pictures."""
+        return replace(self, pool=replace(self.pool, fingerprint=fingerprint))
+
+
+def open_blocks(
+    spec: Specification,
+    jobs: int = 2,
+    *,
+    rendered: bool = True,
+    numbers: Sequence[int] | None = None,
+) -> list[Block]:
     """The repetitions: seeds on the same pictures, or blocks that redraw everything.
 
-    Without `rendered`, the embedded study's pictures are planned and not drawn.
+    Without `rendered`, pictures of the embedded study are drawn when they are asked for. `numbers`
+    are those of some blocks (with the folds of classes that all of them have), or some seeds; None
+    takes all.
     """
+    wanted = first_of(spec) if numbers is None else numbers
     if spec.blocks:
-        return [open_block(spec, n, jobs, rendered=rendered) for n in range(spec.blocks)]
+        return [open_block(spec, number, jobs, rendered=rendered) for number in wanted]
     pool, foreign = open_pool(spec.images, jobs, rendered=rendered)
     held_out = _held_out(spec, pool, foreign)
-    return [Block(seed, pool, held_out, foreign) for seed in spec.seeds]
+    return [Block(seed, pool, held_out, foreign) for seed in wanted]
 
 
-def first_of(spec: Specification, n: int | None, *, jobs: int = 2) -> list[Block] | None:
-    """The first n blocks of a study, with the folds that all of its blocks have; None for all."""
+def asked_of(spec: Specification, number: int) -> str:
+    """What the pictures of a block are asked to be; empty where they are somebody's own files."""
+    return "" if spec.images.source else asked_pictures(_drawn(spec, number))
+
+
+def are_rendered(spec: Specification, numbers: Iterable[int]) -> bool:
+    """Whether the pictures of blocks (or seeds) are there, and nothing is left to draw."""
+    return bool(spec.images.source) or all(is_rendered(_drawn(spec, n)) for n in numbers)
+
+
+def _drawn(spec: Specification, number: int) -> EmbeddedSpec:
+    images = replace(spec.images, seed=number) if spec.blocks else spec.images
+    return images.embedded
+
+
+def first_of(spec: Specification, n: int | None = None) -> list[int]:
+    """The numbers of the first n blocks of a study; None for all, or for its seeds."""
     if n is None:
-        return None
+        return list(range(spec.blocks)) if spec.blocks else list(spec.seeds)
     if not 1 <= n <= spec.blocks:
         raise SpecificationError(
             "run the first blocks of a study",
@@ -55,7 +95,7 @@ def first_of(spec: Specification, n: int | None, *, jobs: int = 2) -> list[Block
             f"1 to {spec.blocks}" if spec.blocks else "a study with blocks",
             "choose another number, or leave it out",
         )
-    return [open_block(spec, number, jobs) for number in range(n)]
+    return list(range(n))
 
 
 def open_block(spec: Specification, number: int, jobs: int = 2, *, rendered: bool = True) -> Block:

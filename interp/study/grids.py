@@ -103,13 +103,14 @@ class Grid:
     ) -> list[GridRun]:
         """Every run of the grid (or of some of its blocks), its mixture written and checked.
 
-        Without `written`, mixtures are made and counted, and no list of pictures is kept of them,
-        unless an intervention has to look into it.
+        Without `written`, mixtures are made and counted, no picture is looked at, and no list of
+        pictures is kept, unless an intervention has to look into it.
         """
         cells = []
-        written = written or bool(self.specification.intervention.setting)
+        listed = written or bool(self.specification.intervention.setting)
         for block in open_blocks(self.specification, jobs) if blocks is None else blocks:
-            mixtures = (self._mixtures if written else self._counted)(block, steps)
+            listing = self._mixtures if listed else self._counted
+            mixtures = listing(block if written else block.unseen, steps)
             for training in self.specification.architectures:
                 _check_labels(training, [spec for spec, _, _ in mixtures])
                 model = self._model_folder(block.pool, training, steps)

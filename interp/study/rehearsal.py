@@ -5,12 +5,11 @@ removed. So it refuses what the run would refuse, before anything is rendered or
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from interp.core.images import ImageTable
-from interp.study.blocks import Block, open_blocks
+from interp.study.blocks import open_blocks
 from interp.study.grids import Grid, GridRun, distinct
 from interp.study.specification import Specification
 
@@ -54,18 +53,12 @@ def rehearse(specification: Specification, *, jobs: int = 2) -> list[RehearsedRu
         InterpError: Whatever the study would raise before it trains: pictures, columns, classes or
             domains that are not there, cells too small for a mixture, fewer pictures than a batch.
     """
-    blocks = [_unseen(block) for block in open_blocks(specification, jobs, rendered=False)]
+    blocks = open_blocks(specification, jobs, rendered=False)
     with TemporaryDirectory() as scratch:
         grid = Grid(specification)
         cells = grid.plan(Path(scratch), jobs=jobs, blocks=blocks, written=False)
         first = {cell.run.name: cell for cell in reversed(cells)}
         return [_rehearsed(first[run.name]) for run in distinct(cells)]
-
-
-def _unseen(block: Block) -> Block:
-    """A block whose pictures count as files, so that none is looked at or written."""
-    pool = block.pool
-    return replace(block, pool=ImageTable(pool.frame, pool.root, pool.source, pool.fingerprint))
 
 
 def _rehearsed(cell: GridRun) -> RehearsedRun:

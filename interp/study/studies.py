@@ -9,6 +9,7 @@ name until it is complete. An interrupted study that is started again goes on wh
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from interp.core.storage.store import fingerprint, writable
 from interp.core.tables import stacked
 from interp.data import open_images
 from interp.measures.options import AnalysisSpec
-from interp.study.blocks import Block, compared_domains, first_of, open_pool
+from interp.study.blocks import Block, compared_domains, first_of, open_blocks, open_pool
 from interp.study.comparing.with_one_mixture import compare_mixtures, pairs_of
 from interp.study.forecasting import cost_of_study
 from interp.study.grid_tables import loss_table, mixture_table
@@ -194,11 +195,16 @@ class Study:
     ) -> Result:
         folder, clock, where = writable(out, purpose="the study"), Clock(), which_device(device)
         steps = folder / "steps"
-        with clock("pictures and mixtures"):
-            some = first_of(self.specification, first_blocks, jobs=jobs)
-            cells = Grid(self.specification).plan(steps, jobs=jobs, blocks=some)
-        taken = self._taken(cells, steps, where, only=only, epochs=epochs)
         finished = FinishedRuns.open(tables) if tables else None
+        asked = partial(self._taken, steps=steps, device=where, only=only, epochs=epochs)
+        with clock("pictures and mixtures"):
+            grid, numbers = Grid(self.specification), first_of(self.specification, first_blocks)
+            if finished:
+                cells = finished.plan(grid, steps, asked, numbers=numbers, jobs=jobs)
+            else:
+                blocks = open_blocks(self.specification, jobs, numbers=numbers)
+                cells = grid.plan(steps, blocks=blocks)
+        taken = asked(cells)
         if finished:
             taken = finished.filed(taken)
             with clock("training and measuring"):
@@ -208,7 +214,7 @@ class Study:
                 train_cells(cells, jobs=jobs, device=where)
         if not finished:
             check_trained(cells)
-        blocks = {cell.block.seed: cell.block for cell in cells}
+        by_seed = {cell.block.seed: cell.block for cell in cells}
         measured = [each for _, each in taken]
         last = [each for each in measured if each.model.last or only]
         with clock("measuring"):
@@ -228,13 +234,13 @@ class Study:
             part |= self._by_epoch(earlier, architecture.name)
             with clock("comparing models"):
                 part |= {} if only else self._models_compared(own, steps, finished, jobs, where)
-            facts = self.facts(architecture, list(blocks.values()), clock.seconds, command, where)
+            facts = self.facts(architecture, list(by_seed.values()), clock.seconds, command, where)
             if only:  # the page then asks for no more than that
                 domains = self.specification.mixtures.test_domains
                 facts |= {"measured": listed(only), "question": question(domains, sharing=False)}
             target = folder / architecture.name if place else folder
             facts |= {"checkpoints": kept_checkpoints(own, target)}
-            images = blocks[own[0].block.seed].images
+            images = by_seed[own[0].block.seed].images
             moved = [p for m in last if m.model.preset == architecture.name for p in m.plates()]
             plates = [*thumbnails(images), *contact_sheets(images), *moved]
             results.append(write_result(target, part, plates, facts))
@@ -243,9 +249,9 @@ class Study:
     def _taken(
         self,
         cells: Sequence[GridRun],
+        *,
         steps: Path,
         device: str,
-        *,
         only: tuple[str, ...],
         epochs: bool,
     ) -> list[Taken]:

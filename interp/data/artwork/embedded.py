@@ -14,6 +14,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import field
+from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,12 +55,16 @@ from interp.data.artwork.packages import (
     to_install,
 )
 from interp.data.artwork.rendering import DOMAINS, render
+from interp.data.artwork.scene import Factors
 from interp.data.mixtures.settings import BASE, NATURAL
 from interp.data.mixtures.templates import sentence
 
 RENDERER = 4
 """Raise when a picture is planned or drawn differently, so that old caches are not taken for new.
 """
+
+INDEX = "index.csv"
+"""The list of all pictures, written when the last one is there."""
 
 ENOUGH = 8
 """Artists of a class with whom halves, and a training and a test split, have hands enough."""
@@ -140,19 +145,53 @@ def open_embedded(spec: EmbeddedSpec | None = None, *, jobs: int = 2) -> ImageTa
         by_reason.setdefault(reason, []).append(artist)
     for reason, artists in by_reason.items():
         say(f"{sequence(artists)}: drawings are left out, since {reason}")
-    key = fingerprint(
-        chosen,
-        artwork_fingerprint(edition=chosen.artwork),
-        RENDERER,
-        version("pillow"),
-        version(RASTERISER) if find_spec("resvg_py") else "",
-    )
-    root = cache_folder() / f"artwork-{key}"
-    index = root / "index.csv"
+    key = _key(chosen)
+    root, index = _root(chosen), _root(chosen) / INDEX
     if not index.exists():
         _render_all(root, chosen, jobs)
     frame = pd.read_csv(index, keep_default_na=True)
     return ImageTable(frame, root, "embedded artwork study", f"{key}-{file_hash(index)}")
+
+
+def _key(spec: EmbeddedSpec) -> str:
+    return fingerprint(
+        spec,
+        artwork_fingerprint(edition=spec.artwork),
+        RENDERER,
+        version("pillow"),
+        version(RASTERISER) if find_spec("resvg_py") else "",
+    )
+
+
+def _root(spec: EmbeddedSpec) -> Path:
+    return cache_folder() / f"artwork-{_key(spec)}"
+
+
+def is_rendered(spec: EmbeddedSpec) -> bool:
+    """Whether all of its pictures lie in the cache."""
+    return (_root(spec) / INDEX).exists()
+
+
+def asked_pictures(spec: EmbeddedSpec) -> str:
+    """A hash of what pictures are asked for and of the drawings, whatever version draws them."""
+    return fingerprint(spec, artwork_fingerprint(edition=spec.artwork), RENDERER)
+
+
+@dataclass(frozen=True)
+class OnDemand:
+    """Draws the picture of a planned row when it is asked for."""
+
+    spec: EmbeddedSpec
+
+    def __call__(self, row: pd.Series) -> Image.Image:
+        """The picture, with the pixels that a rendered study has."""
+        named = {each.name: each for each in _of_class(row["label"], self.spec.artwork)}
+        return _picture(row, named[row["drawing"]], row["domain"], self.spec)[0]
+
+
+@lru_cache(maxsize=512)
+def _of_class(label: str, edition: int) -> tuple[Drawing, ...]:
+    return tuple(each for each in drawings(edition=edition) if each.label == label)
 
 
 def _drawn(spec: EmbeddedSpec) -> list[tuple[str, list[Drawing], bool]]:
@@ -170,13 +209,13 @@ def _domains(*, base_alone: bool) -> tuple[str, ...]:
 
 
 def planned(spec: EmbeddedSpec) -> ImageTable:
-    """The table of the embedded study as it will be, without rendering a picture.
+    """The table of the embedded study as it will be; a picture is drawn when it is asked for.
 
     Args:
         spec: Its contents.
 
     Returns:
-        A row per picture; the files are not there.
+        A row per picture; there are no files, and the fingerprint is "planned".
 
     Raises:
         SpecificationError: For more classes than there are.
@@ -190,7 +229,11 @@ def planned(spec: EmbeddedSpec) -> ImageTable:
         for domain in _domains(base_alone=base_alone)
     ]
     return ImageTable(
-        pd.concat(cells, ignore_index=True), Path("planned"), "embedded artwork study", "planned"
+        pd.concat(cells, ignore_index=True),
+        Path("planned"),
+        "embedded artwork study",
+        "planned",
+        OnDemand(spec),
     )
 
 
@@ -332,7 +375,7 @@ def _render_all(root: Path, spec: EmbeddedSpec, jobs: int) -> None:
     base = f", and {len(tasks)} of {spec.n_base} for the base set," if spec.n_base else ""
     say(f"rendering {spec.n_classes * len(DOMAINS)} cells of {each} pictures{base} into {root}")
     frames = side_by_side(_render_class, tasks, jobs=jobs, what="render")
-    write_atomic(root / "index.csv", pd.concat(frames, ignore_index=True).to_csv(index=False))
+    write_atomic(root / INDEX, pd.concat(frames, ignore_index=True).to_csv(index=False))
 
 
 def _render_class(task: tuple[Path, str, list[Drawing], EmbeddedSpec, bool]) -> pd.DataFrame:
@@ -355,23 +398,32 @@ def _render_cell(
         return pd.read_csv(folder / "cell.csv")
     plan = plan_cell(label, class_drawings, domain, spec, base_alone=base_alone)
     by_name = {drawing.name: drawing for drawing in class_drawings}
-    hue = float(rng(f"class hue/{label}", spec.seed).random()) if spec.colour_prior else None
     with complete(folder) as temporary:
         factors, hashes = [], []
-        for row in plan.itertuples():
-            pixels, drawn = render(
-                ink(by_name[str(row.drawing)]),
-                domain,
-                warp_seed=int(row.warp),
-                style_seed=int(row.style),
-                size=spec.size,
-                hue=hue,
-            )
+        for _, row in plan.iterrows():
+            picture, drawn = _picture(row, by_name[row["drawing"]], domain, spec)
             stored = io.BytesIO()
-            Image.fromarray(np.asarray(pixels)).save(stored, "png", compress_level=1)
-            (temporary / Path(str(row.path)).name).write_bytes(stored.getvalue())
+            picture.save(stored, "png", compress_level=1)
+            (temporary / Path(row["path"]).name).write_bytes(stored.getvalue())
             factors.append(drawn)
             hashes.append(content_hash(stored.getvalue()))
         cell = pd.concat([plan, pd.DataFrame({"hash": hashes}), pd.DataFrame(factors)], axis=1)
         cell.to_csv(temporary / "cell.csv", index=False)
     return cell
+
+
+def _picture(
+    row: pd.Series, drawing: Drawing, domain: str, spec: EmbeddedSpec
+) -> tuple[Image.Image, Factors]:
+    """The picture of a planned row, and its factors."""
+    label = row["label"]
+    hue = float(rng(f"class hue/{label}", spec.seed).random()) if spec.colour_prior else None
+    pixels, factors = render(
+        ink(drawing),
+        domain,
+        warp_seed=int(row["warp"]),
+        style_seed=int(row["style"]),
+        size=spec.size,
+        hue=hue,
+    )
+    return Image.fromarray(np.asarray(pixels)), factors

@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -21,20 +21,25 @@ from interp.core.storage.store import fingerprint, writable, write_atomic
 from interp.data.mixtures.basesets import open_base
 from interp.models import train
 from interp.models.loading.load import CONFIGURATION
+from interp.study.blocks import Block, are_rendered, asked_of, open_blocks
 from interp.study.grid_tables import mean_losses
-from interp.study.grids import GridRun, check_trained, distinct
+from interp.study.grids import Grid, GridRun, check_trained, distinct
 from interp.study.measuring import Measurement, measure_models
 from interp.study.results import versions
+from interp.study.specification import Specification
 
 Taken: TypeAlias = tuple[GridRun, Measurement]
 """A run, and what is measured on one of its models."""
 
-FACTS, LOSSES = "run.json", "losses.csv"
+FACTS, LOSSES, PICTURES = "run.json", "losses.csv", "pictures.json"
 
 
 @dataclass(frozen=True)
 class FinishedRuns:
     """A folder with a folder for each finished run, and in that one for each of its models.
+
+    Beside them, `pictures.json` says by which fingerprint the pictures of runs are known, so that
+    finished runs are found without rendering a picture, and whatever version would render them.
 
     Args:
         folder: The folder; it is made where it is not there.
@@ -46,6 +51,68 @@ class FinishedRuns:
     def open(folder: str | Path) -> "FinishedRuns":
         """The runs of a folder."""
         return FinishedRuns(writable(Path(folder), purpose="tables of finished runs"))
+
+    def plan(
+        self,
+        grid: Grid,
+        steps: Path,
+        asked: Callable[[Sequence[GridRun]], list[Taken]],
+        *,
+        numbers: Sequence[int],
+        jobs: int = 2,
+    ) -> list[GridRun]:
+        """The runs of a grid; pictures are rendered of blocks alone in which some are missing.
+
+        Args:
+            grid: The grid.
+            steps: The folder that runs are trained in.
+            asked: What is measured on runs.
+            numbers: Blocks, or seeds.
+            jobs: Processes that render.
+
+        Returns:
+            The runs in their order.
+        """
+        spec = grid.specification
+        groups = [[number] for number in numbers] if spec.blocks else [list(numbers)]
+        cells: list[GridRun] = []
+        for own in groups:
+            there = are_rendered(spec, own)
+            planned = self._plan(grid, steps, own, rendered=there, jobs=jobs)
+            taken = asked([*cells, *planned])  # which models are asked more depends on those before
+            filed = self.filed([one for one in taken if one[0].block.seed in own])
+            if not there and not all(self.holds(cell, [each]) for cell, each in filed):
+                planned = self._plan(grid, steps, own, rendered=True, jobs=jobs)
+            cells += planned
+        return cells
+
+    def _plan(
+        self, grid: Grid, steps: Path, numbers: Sequence[int], *, rendered: bool, jobs: int
+    ) -> list[GridRun]:
+        blocks = open_blocks(grid.specification, jobs, rendered=rendered, numbers=numbers)
+        named = [self._named(grid.specification, block, rendered=rendered) for block in blocks]
+        return grid.plan(steps, blocks=named, written=rendered)
+
+    def _named(self, spec: Specification, block: Block, *, rendered: bool) -> Block:
+        """A block whose pictures are known as when runs on them were first kept here."""
+        asked, pictures = asked_of(spec, block.seed), self._pictures
+        if not asked or not (rendered or asked in pictures):
+            return block
+        if asked not in pictures:
+            pictures[asked] = block.pool.fingerprint
+            text = json.dumps(pictures, indent=1, sort_keys=True)
+            write_atomic(self.folder / PICTURES, text + "\n")
+        elif rendered and pictures[asked] != block.pool.fingerprint:
+            say(
+                f"pictures of block {block.seed} are rendered otherwise than those of its finished "
+                "runs were (another version of a renderer); runs are named by the first"
+            )
+        return block.known_as(pictures[asked])
+
+    @property
+    def _pictures(self) -> dict[str, str]:
+        path = self.folder / PICTURES
+        return json.loads(path.read_text()) if path.exists() else {}
 
     def of(self, cell: GridRun) -> Path:
         """Where a run's tables are or will be."""

@@ -91,6 +91,20 @@ def test_a_base_set_is_natural_pictures_of_these_classes_and_of_others() -> None
     assert most.label.nunique() == len({drawing.label for drawing in drawings()})
 
 
+@pytest.mark.parametrize("prior", [False, True])
+def test_a_picture_on_demand_is_the_rendered_one(
+    prior: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path))
+    spec = EmbeddedSpec(n_classes=3, n_train=2, n_test=1, n_analysis=1, colour_prior=prior)
+    assert not embedded.is_rendered(spec)
+    rendered, asked = open_embedded(spec, jobs=1), planned(spec)
+    assert embedded.is_rendered(spec) and len(rendered) == len(asked)
+    for row in range(0, len(asked), 5):
+        assert asked.frame["path"].iloc[row] == rendered.frame["path"].iloc[row]
+        assert np.array_equal(asked.picture(row), rendered.picture(row))
+
+
 def test_an_interrupted_rendering_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INTERP_CACHE", str(tmp_path))
     spec = EmbeddedSpec(n_classes=2, n_train=4, n_test=2, n_analysis=2)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -10,8 +11,11 @@ import pytest
 from PIL import Image
 
 from interp.core.storage.kept_tables import keep_model, kept_model
+from interp.data.artwork import embedded
 from interp.measures.options import AnalysisSpec
+from interp.study.blocks import first_of
 from interp.study.grids import Grid
+from interp.study.machines import finished_runs
 from interp.study.machines.finished_runs import FinishedRuns
 from interp.study.results import Result
 from interp.study.specification import (
@@ -55,11 +59,37 @@ def test_a_study_goes_on_from_committed_tables_on_another_machine(
         tmp_path / "out", jobs=1, command="a test", tables=tmp_path / "committed"
     )
     assert not list((tmp_path / "out").rglob("*.pt"))
+    assert not (tmp_path / "another cache").exists()  # no picture was rendered
     assert written(tmp_path / "committed") == before
     assert set(again.tables) == set(first.tables)
     for name, table in first.tables.items():
         pd.testing.assert_frame_equal(again.tables[name].frame, table.frame)
     assert again.facts["checkpoints"] == [] and first.facts["checkpoints"]
+
+
+def test_runs_are_found_whatever_version_renders_their_pictures(
+    made: tuple[Result, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another renderer draws other pixels of the same drawings; finished runs stay finished."""
+    _, tables = made
+    shutil.copytree(tables, tmp_path / "committed")
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path / "another cache"))
+    monkeypatch.setattr(embedded, "version", lambda package: "another version")
+    told: list[str] = []
+    monkeypatch.setattr(finished_runs, "say", told.append)
+    store, spec = FinishedRuns(tmp_path / "committed"), ONE
+    runs = {path.parent: json.loads(path.read_text()) for path in tmp_path.rglob("run.json")}
+    lost = next(p for p, each in runs.items() if each["seed"] == 1 and "cg-high" in p.name)
+    shutil.rmtree(lost)
+    steps = tmp_path / "steps"
+    asked = partial(Study(spec)._taken, steps=steps, device="cpu", only=("accuracy",), epochs=True)
+    cells = store.plan(Grid(spec), steps, asked, numbers=first_of(spec), jobs=1)
+    assert {store.of(cell) for cell in cells} == set(runs)
+    rendered = {cell.block.seed: cell.block.pool.root.name != "planned" for cell in cells}
+    assert rendered == {0: False, 1: True}
+    assert len(told) == 1 and "pictures of block 1 are rendered otherwise" in told[0]
 
 
 def test_only_what_is_missing_is_trained(made: tuple[Result, Path], tmp_path: Path) -> None:
