@@ -56,8 +56,7 @@ def spearman(
             np.nan, np.nan, np.nan, np.nan, n, f"the {constant} number is the same for all units"
         )
     value = _rho(x, y)
-    left_out = [_rho(np.delete(x, unit), np.delete(y, unit)) for unit in range(n)]
-    spread = jackknife(_fisher(value), [_fisher(each) for each in left_out])
+    spread = jackknife(float(_fisher(value)), _fisher(_without_each(x, y)))
     drawn = _permuted(x, y, rng("spearman", seed), n_permutations)
     return Association(
         value,
@@ -75,9 +74,19 @@ def _rho(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
 
 
-def _fisher(rho: float) -> float:
+def _without_each(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The correlation without each unit in turn; NaN where a number then does not vary."""
+    n = len(x)
+    others = np.arange(n)[None].repeat(n, axis=0)[~np.eye(n, dtype=bool)].reshape(n, n - 1)
+    a, b = (stats.rankdata(each[others], axis=1) for each in (x, y))
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    sizes = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return np.divide((a * b).sum(axis=1), sizes, out=np.full(n, np.nan), where=sizes > 0)
+
+
+def _fisher(rho: float | list[float] | np.ndarray) -> np.ndarray:
     """artanh, finite where the ranks agree exactly."""
-    return float(np.arctanh(np.clip(rho, -1 + 1e-9, 1 - 1e-9)))
+    return np.asarray(np.arctanh(np.clip(rho, -1 + 1e-9, 1 - 1e-9)))
 
 
 def _permuted(
@@ -124,7 +133,7 @@ def joint_spearman(
     if not np.isfinite(value):
         return Association(*nothing, n, "a number is the same for all units")
     left = [rho(kept, kept) for one in everyone for kept in [np.delete(everyone, one)]]
-    spread = jackknife(_fisher(value), [_fisher(each) for each in left])
+    spread = jackknife(float(_fisher(value)), _fisher(left))
     generator = rng("joint spearman", seed)
     drawn = [rho(everyone, generator.permutation(n)) for _ in range(n_permutations)]
     p = permutation_p(abs(value) - 1e-12, np.abs(drawn))

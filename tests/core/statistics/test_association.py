@@ -6,7 +6,7 @@ from scipy import stats
 
 from interp.core.errors import ShapeError
 from interp.core.seeds import rng
-from interp.core.statistics.association import joint_spearman, spearman
+from interp.core.statistics.association import _without_each, joint_spearman, spearman
 
 
 def test_it_is_scipys_with_ties_and_gaps() -> None:
@@ -92,3 +92,13 @@ def test_few_or_equal_units_say_so() -> None:
     assert "the same" in joint_spearman(np.ones((6, 2)), np.random.rand(6, 2)).reason
     with pytest.raises(ShapeError, match="unit by group"):
         joint_spearman([1, 2, 3], [1, 2, 3])
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_leaving_out_at_once_is_leaving_out_one_by_one(ties: bool) -> None:
+    x, y = rng("spearman left out", 0).normal(size=(2, 14)).round(0 if ties else 9)
+    slow = [stats.spearmanr(np.delete(x, unit), np.delete(y, unit)).statistic for unit in range(14)]
+    np.testing.assert_allclose(_without_each(x, y), slow, rtol=0, atol=1e-14)
+    x[:] = 0
+    x[3] = 1
+    assert np.isnan(_without_each(x, y)).tolist() == [unit == 3 for unit in range(14)]
