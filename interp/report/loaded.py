@@ -21,7 +21,7 @@ COMPARED = ("mixtures", "losses", "differences")
 
 CONCLUDED = (
     *("exposure", "exposure_classes", "robustness", "epochs", "rungs", "ladder", "stability"),
-    *("rungs_by_epoch", "levels", "together", "foretelling"),
+    *("rungs_by_epoch", "lead_and_lag", "levels", "together", "foretelling"),
     *("stitching", "model_similarity"),
     *("intervention", "intervention_classes", "intervention_directions"),
 )

@@ -15,6 +15,7 @@ from interp.report.figures.behind_accuracy import (
 from interp.report.figures.circuit_graphs import circuit_figure
 from interp.report.figures.ladders import LADDER, ladder_figure, sharing_profile_figure
 from interp.report.figures.levels_of_evidence import EVIDENCE, levels_figure, together_figure
+from interp.report.figures.over_training import OVER_TRAINING
 from interp.report.figures.patching_maps import patching_figure
 from interp.report.figures.specification_curves import choices_figure
 from interp.report.figures.training import (
@@ -42,7 +43,7 @@ from interp.report.verdict_tables import (
     verdicts_table,
 )
 
-OF_STUDIES = (TRAINING, BEHIND, EVIDENCE, LADDER, INTERVENTION, TWO_MODELS)
+OF_STUDIES = (TRAINING, BEHIND, EVIDENCE, OVER_TRAINING, LADDER, INTERVENTION, TWO_MODELS)
 """Sections on several models or measures; a measure's own is declared beside it."""
 
 RENDERERS: Mapping[str, Callable[[LoadedResult, FigureSpec], Figure | None]] = {

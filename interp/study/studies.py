@@ -231,7 +231,7 @@ class Study:
         for place, architecture in enumerate(self.specification.architectures):
             own = [cell for cell in cells if cell.training is architecture and not cell.arm]
             part = self._compared(frames, own, only, finished)
-            part |= self._by_epoch(earlier, architecture.name)
+            part |= self._by_epoch(earlier, part, architecture.name)
             with clock("comparing models"):
                 part |= {} if only else self._models_compared(own, steps, finished, jobs, where)
             facts = self.facts(architecture, list(by_seed.values()), clock.seconds, command, where)
@@ -278,13 +278,22 @@ class Study:
             for block in [blocks[model.seed]]
         ]
 
-    def _by_epoch(self, frames: Mapping[str, Any], architecture: str) -> dict[str, Any]:
-        """What kept epochs before the last share, by rung."""
-        own = {name: frame[frame["architecture"] == architecture] for name, frame in frames.items()}
+    def _by_epoch(
+        self, earlier: Mapping[str, Any], part: Mapping[str, Any], architecture: str
+    ) -> dict[str, Any]:
+        """What kept epochs before the last share, by rung, and whether sharing comes first."""
+        own = {
+            name: frame[frame["architecture"] == architecture] for name, frame in earlier.items()
+        }
         shared = {name: own[name] for name in SHARED if len(own.get(name, ()))}
         if not shared:
             return {}
-        return {"rungs_by_epoch": _climbed(shared, self.specification.mixtures.natural)["rungs"]}
+        from interp.verdicts.levels.lead_and_lag import lead_and_lag
+
+        natural = self.specification.mixtures.natural
+        made = {"rungs_by_epoch": _climbed(shared, natural)["rungs"]}
+        leads = lead_and_lag({**part, **made}, natural=natural)
+        return made | ({leads.name: leads.frame} if len(leads) else {})
 
     def _models_compared(
         self,

@@ -310,7 +310,7 @@ def _plain(frame: pd.DataFrame) -> pd.DataFrame:
 def _sharing(frames: Frames, natural: str) -> pd.DataFrame:
     """One row per model, rung and measure, with its floors and halves beside it."""
     judged = frames["rungs"] if "rungs" in frames else judged_rows(frames)
-    parts = [judged[judged["rung"].isin(LINKED) & (judged["band"] == "middle")]]
+    parts = [in_middle(judged)]
     if "directions" in frames:
         own = in_band(frames["directions"])
         parts.append(own[own["measure"] == MEAN_DIFFERENCE].assign(rung="R3"))
@@ -321,7 +321,7 @@ def _sharing(frames: Frames, natural: str) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     if "control" not in rows:
         rows["control"] = ""
-    rows = _of_pair(rows, natural)
+    rows = of_pair(rows, natural)
     key = [*RUN, "rung", "measure"]
     free = rows["n_units"].to_numpy(dtype=float) - 1
     width = rows["index_high"] - rows["index_low"]
@@ -337,7 +337,7 @@ def _sharing(frames: Frames, natural: str) -> pd.DataFrame:
 def _with_halves(found: pd.DataFrame, frames: Frames, natural: str) -> pd.DataFrame:
     """Sharing on two halves of drawings beside it, known for cosines: the mean over the band."""
     if "half_1" in frames.get("directions", ()):
-        rows = _of_pair(frames["directions"], natural)
+        rows = of_pair(frames["directions"], natural)
         rows = rows[rows["control"] == ""] if "control" in rows else rows
         halves = in_band(rows)
     elif "half_1" in frames.get("class_sharing", ()):  # of mean differences, over seen classes
@@ -350,13 +350,18 @@ def _with_halves(found: pd.DataFrame, frames: Frames, natural: str) -> pd.DataFr
     return found.merge(means, on=key, how="left")
 
 
+def in_middle(judged: pd.DataFrame) -> pd.DataFrame:
+    """Judged rows of the middle layers, of rungs that have an index."""
+    return judged[judged["rung"].isin(LINKED) & (judged["band"] == "middle")]
+
+
 def in_band(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of the middle layers, never of the final embedding."""
     deep = rows["depth"].between(BAND[0] - 1e-9, BAND[1] + 1e-9)
     return rows[deep & (rows["site"] != LAST)]
 
 
-def _of_pair(rows: pd.DataFrame, natural: str) -> pd.DataFrame:
+def of_pair(rows: pd.DataFrame, natural: str) -> pd.DataFrame:
     """Rows of the natural domain and the one that is tested in."""
     ends = rows[["domain_a", "domain_b", "test_domain"]].to_numpy()
     return rows[np.array([{a, b} == {natural, test} for a, b, test in ends], dtype=bool)]
