@@ -288,7 +288,7 @@ class Study:
         shared = {name: own[name] for name in SHARED if len(own.get(name, ()))}
         if not shared:
             return {}
-        from interp.verdicts.levels.lead_and_lag import lead_and_lag
+        from interp.verdicts.levels.over_training import lead_and_lag
 
         natural = self.specification.mixtures.natural
         made = {"rungs_by_epoch": _climbed(shared, natural)["rungs"]}

@@ -16,6 +16,7 @@ python -m tests.benchmarks names           heads of planted models named; BLUEPR
 python -m tests.benchmarks leaderboard     methods judged on planted models; only when named
 python -m tests.benchmarks transcoders     circuits of transcoders' features; SEEDS=1; when named
 python -m tests.benchmarks seed_pairs      two seeds of a mixture, compared; only when named
+python -m tests.benchmarks findings        the large study's, from its tables; only when named
 python -m tests.benchmarks captions        what aligned captions change; only when named
 python -m tests.benchmarks scale           the ladder at the paper's size; only when named
 python -m tests.benchmarks heatmaps        do they mark what matters? BLUEPRINTS=2, CHECKPOINTS=a.pt
@@ -38,6 +39,7 @@ from tests.benchmarks.contrasts import contrasts
 from tests.benchmarks.dictionaries import dictionaries
 from tests.benchmarks.edges import edges
 from tests.benchmarks.encoding import encoders
+from tests.benchmarks.findings_in_words import findings
 from tests.benchmarks.grids import grids
 from tests.benchmarks.judging import truth
 from tests.benchmarks.layers import layers, many
@@ -196,6 +198,7 @@ WHEN_NAMED = (
     "encoders",
     "transcoders",
     "scale",
+    "findings",
 )
 BENCHMARKS = {
     "certificates": certificates,
@@ -233,6 +236,7 @@ BENCHMARKS = {
     "scale": lambda: print(scale()),
     "speedrun": lambda: print(speedrun()),
     "seed_pairs": lambda: print(seed_pairs()),
+    "findings": lambda: print(findings()),
     "encoders": lambda: print(encoders()),
     "transcoders": lambda: print(transcoders()),
 }

@@ -32,15 +32,21 @@ def compared(name: str) -> pd.DataFrame:
         for domain in spec.test_domains
         for mixture in spec.made(domain, (), foreign=("a foreign class",))
     ]
-    answers = of_classes(name)
-    # a model of natural pictures alone is one model in every test domain
-    own = answers["test_domain"].where(answers["setting"] != "natural-only", "")
-    answers["run"] = answers["setting"] + " " + own + " " + answers["seed"].astype(str)
+    answers = with_runs(of_classes(name))
     parts = [
         differences(answers, pairs, family=family, kinds=kinds_of(mixtures))
         for family, pairs in contrast_tables(mixtures).items()
     ]
     return pd.concat([part for part in parts if len(part)], ignore_index=True)
+
+
+def with_runs(answers: pd.DataFrame) -> pd.DataFrame:
+    """The answers with the run that each is of.
+
+    A model of natural pictures alone is one model in every test domain.
+    """
+    own = answers["test_domain"].where(answers["setting"] != "natural-only", "")
+    return answers.assign(run=answers["setting"] + " " + own + " " + answers["seed"].astype(str))
 
 
 def of_classes(name: str) -> pd.DataFrame:

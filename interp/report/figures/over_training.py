@@ -12,7 +12,7 @@ from interp.core.declarations.figures import (
 )
 from interp.core.declarations.writing import between, number, percent
 from interp.report.grammar.pieces import GREY
-from interp.verdicts.levels.lead_and_lag import HELD_OUT, SEEN
+from interp.verdicts.levels.over_training import HELD_OUT, SEEN
 from interp.verdicts.rungs import RUNGS
 
 COLOURS = ("#56B4E9", "#0072B2", "#009E73", "#D55E00", "#CC79A7")

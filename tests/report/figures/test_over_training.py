@@ -6,7 +6,7 @@ import pytest
 from interp.report.figures.over_training import OVER_TRAINING
 from interp.report.gists import gist
 from interp.report.loaded import read_result
-from interp.verdicts.levels.lead_and_lag import HELD_OUT, SEEN
+from interp.verdicts.levels.over_training import HELD_OUT, SEEN
 from tests.report.conftest import Build, figure_of
 
 LEADS = {"R2": (0.4, 0.1, 0.7), "R3": (-0.3, -0.5, -0.1), "R4": (0.1, -0.2, 0.4)}

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from interp.core.seeds import rng
-from interp.verdicts.levels.lead_and_lag import HELD_OUT, SEEN, lead_and_lag
+from interp.verdicts.levels.over_training import HELD_OUT, SEEN, lead_and_lag
 
 EPOCHS = (0, 2, 4, 8)
 ASKED = {"candidates": "all", "prompts": "neutral", "classifier": "text", "control": ""}

@@ -1,0 +1,241 @@
+"""The findings of the large study, by the rules of docs/large_study.md, from committed tables.
+
+They are read by `findings_in_words`, which fills docs/findings.md and README.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from interp.core.statistics.replication import mean_t
+from interp.core.statistics.resampling import holm
+from interp.data.mixtures.settings import is_upper_bound
+from interp.models.evaluation.overview import differences
+from interp.verdicts.levels.l4_intervention import TARGET
+from interp.verdicts.levels.over_training import HELD_OUT
+
+WORTH = 0.05
+"""A difference of accuracy worth having: five points."""
+
+WORTH_CAUSED = 0.03
+"""The same for an effect of shared directions: three points."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim about accuracy: one mixture above another (or one domain, in one mixture).
+
+    Args:
+        number: Its place in the family.
+        says: The claim.
+        more: The mixture that is claimed to be above.
+        less: The other.
+    """
+
+    number: int
+    says: str
+    more: str
+    less: str
+
+    @property
+    def contrast(self) -> str:
+        """Its name in tables of differences."""
+        return f"{self.more} − {self.less}"
+
+
+CLAIMS = (
+    Claim(1, "Diversity helps in a new domain", "leave-out-domain", "natural-only"),
+    Claim(2, "Diversity helps in new combinations", "cg-high", "cg-low"),
+    Claim(3, "CG is below DG", "leave-out-domain", "cg-high"),
+    Claim(4, "Classes outside the label set help", "cg-high, half class overlap", "cg-high"),
+    Claim(5, "Captions without the domain help", "cg-high, aligned captions", "cg-high"),
+    Claim(
+        6, "Quickdraw fails more than sketch", "leave-out-domain, sketch",
+        "leave-out-domain, quickdraw",
+    ),
+)  # fmt: skip
+"""The family of docs/large_study.md; a study asks those whose mixtures it has."""
+
+
+def accuracy_findings(by_class: pd.DataFrame, *, candidates: str = "all") -> pd.DataFrame:
+    """The claims about accuracy, each decided.
+
+    Args:
+        by_class: Accuracy of every held-out class in its test domain, a row per run and class.
+        candidates: "all" classes, or "held-out" ones alone.
+
+    Returns:
+        A row per claim whose mixtures there are: the crossed model's difference, p after Holm over
+        them, the t of blocks beside it, and the decision.
+    """
+    own = by_class[by_class["candidates"] == candidates].reset_index(drop=True)
+    in_domain = own["setting"] + ", " + own["test_domain"]
+    apart = own.assign(setting=in_domain, test_domain="either", domain="either")
+    apart["run"] = apart["setting"] + own["seed"].astype(str)
+    rows = []
+    for frame, last in ((own, False), (apart, True)):
+        asked = [claim for claim in CLAIMS if (claim.number == 6) == last]
+        there = set(frame["setting"])
+        pairs = [(c.more, c.less) for c in asked if {c.more, c.less} <= there]
+        kinds = {s: "upper bound" for s in there if s.startswith("upper-bound")}
+        found = differences(frame, pairs, kinds=kinds)
+        if found.empty:
+            continue
+        found = found[found["test_domain"].isin(["either", _averaged(own)])].set_index("setting")
+        rows += [
+            {"number": c.number, "says": c.says, **found.loc[c.contrast], "contrast": c.contrast}
+            for c in asked
+            if c.contrast in found.index
+        ]
+    family = pd.DataFrame(rows)
+    family["p_adjusted"] = holm(family["p"].to_numpy(dtype=float))
+    family["n_blocks"] = by_class["seed"].nunique()
+    family["decision"] = [
+        decided(row["value"], row["low"], row["high"], row["p_adjusted"], WORTH)
+        for _, row in family.iterrows()
+    ]
+    return family[[c for c in COLUMNS if c in family]].sort_values("number", ignore_index=True)
+
+
+COLUMNS = (
+    *("number", "says", "contrast", "value", "low", "high", "p", "p_adjusted", "degrees"),
+    *("paired_low", "paired_high", "n_blocks", "n_runs", "n_units", "unit", "decision", "reason"),
+)
+
+
+def decided(value: float, low: float, high: float, p_adjusted: float, worth: float) -> str:
+    """What becomes of a claim that a difference is above zero.
+
+    >>> decided(0.2, 0.1, 0.3, 0.01, 0.05), decided(0.01, -0.02, 0.04, 0.5, 0.05)
+    ('holds', 'does not hold')
+    >>> decided(0.2, -0.1, 0.5, 0.2, 0.05), decided(-0.2, -0.3, -0.1, 0.01, 0.05)
+    ('open', 'the opposite holds')
+    """
+    if p_adjusted < 0.05:
+        return "holds" if value > 0 else OPPOSITE
+    return DENIED if high < worth else "open"
+
+
+DENIED, OPPOSITE = "does not hold", "the opposite holds"
+
+
+def _averaged(own: pd.DataFrame) -> str:
+    """The name of all test domains together, in tables of differences."""
+    return " and ".join(dict.fromkeys(own["test_domain"]))
+
+
+def cause_findings(made: pd.DataFrame, levels: pd.DataFrame) -> pd.DataFrame:
+    """The intervention's contrasts at weight 1, and what the level concludes.
+
+    Args:
+        made: The table `intervention`.
+        levels: The table `levels`, of L4.
+
+    Returns:
+        A row per measure and contrast; `decision` stands with the claim alone: own less wrong
+        partners in held-out accuracy.
+    """
+    rows = made[made["arm"].isin(ARMS) & (made["weight"] == 1)]
+    columns = ["measure", "arm", "value", "low", "high", "p", "paired_low", "paired_high", "n_runs"]
+    rows = rows[columns].assign(decision="", reason="").reset_index(drop=True)
+    [level] = levels[levels["weight"] == 1].to_dict("records")
+    told = level["verdict"] != "cannot tell"
+    p = level["p_adjusted"] if told else 1.0  # at equal accuracy of seen classes alone
+    said = decided(level["value"], level["low"], level["high"], p, WORTH_CAUSED)
+    own = (rows["measure"] == TARGET.name) & (rows["arm"] == ARMS[0])
+    rows.loc[own, ["decision", "reason"]] = [said, level["reason"]]
+    return rows
+
+
+ARMS = ("aligned − shuffled", "aligned − none")
+
+
+def language_findings(captions: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """Labels less captions, paired by block: accuracy of held-out classes, and every rung's index.
+
+    Args:
+        captions: A row per run and quantity: `setting`, `test_domain`, `seed`, `quantity`, `value`.
+        labels: The same of the runs with labels.
+
+    Returns:
+        A row per quantity: the mean difference over blocks (mixtures and domains averaged), its t,
+        p after Holm over the rungs.
+    """
+    keys = ["setting", "test_domain", "seed", "quantity"]
+    both = captions.merge(labels, on=keys, suffixes=("_captions", "_labels"))
+    both["gap"] = both["value_labels"] - both["value_captions"]
+    rows = []
+    for quantity, own in both.groupby("quantity", sort=False):
+        blocks = own.groupby("seed")["gap"].mean()
+        found = mean_t(blocks.to_numpy())
+        rows.append(
+            {
+                "quantity": quantity,
+                "captions": own["value_captions"].mean(),
+                "labels": own["value_labels"].mean(),
+                "value": found.value,
+                "low": found.low,
+                "high": found.high,
+                "p": _p(found.value, found.error, len(blocks)),
+                "n_blocks": len(blocks),
+                "n_runs": 2 * len(own),
+            }
+        )
+    frame = pd.DataFrame(rows)
+    rungs = frame["quantity"].str.startswith("R")
+    frame.loc[rungs, "p_adjusted"] = holm(frame.loc[rungs, "p"].to_numpy(dtype=float))
+    return frame
+
+
+def of_quantities(runs: pd.DataFrame) -> pd.DataFrame:
+    """Every run's accuracy of held-out classes and the index of every rung, one below another."""
+    keys = ["setting", "test_domain", "seed"]
+    accuracy = runs.drop_duplicates(keys).assign(quantity=HELD_OUT, value=lambda f: f["accuracy"])
+    indices = runs.assign(quantity=runs["rung"] + " " + runs["measure"], value=runs["index"])
+    parts = [part[[*keys, "quantity", "value"]] for part in (accuracy, indices)]
+    return pd.concat(parts, ignore_index=True).dropna(subset=["value"])
+
+
+def _p(value: float, error: float, n: int) -> float:
+    return float(2 * stats.t.sf(abs(value) / error, n - 1)) if n > 1 and error > 0 else np.nan
+
+
+def layers_findings(profile: pd.DataFrame) -> pd.DataFrame:
+    """At which layers sharing tells mixtures apart: an analysis of variance of run means.
+
+    Args:
+        profile: What every run shares, by layer.
+
+    Returns:
+        A row per rung and layer: the share of variance that is of mixtures (eta squared, blocks
+        taken out), F's p after Holm over the layers of a rung, and the mixtures that share most and
+        least. One block makes none.
+    """
+    own = profile[(profile["control"] == "") & ~profile["setting"].map(is_upper_bound).astype(bool)]
+    rows = []
+    keys = ["rung", "measure", "site", "depth"]
+    for place, part in own.groupby(keys, sort=False):
+        wide = part.groupby(["setting", "seed"])["index"].mean().unstack().dropna()
+        n, blocks = wide.shape
+        if min(n, blocks) < 2:
+            continue
+        values = wide.to_numpy()
+        mixtures, grand = values.mean(axis=1, keepdims=True), values.mean()
+        rest = values - mixtures - values.mean(axis=0) + grand
+        between, within = blocks * ((mixtures - grand) ** 2).sum(), (rest**2).sum()
+        degrees = (n - 1, (n - 1) * (blocks - 1))
+        f = between / degrees[0] / (within / degrees[1]) if within else np.nan
+        means = wide.mean(axis=1)
+        rows.append(
+            dict(zip(keys, place, strict=True))
+            | {"value": between / (between + within), "p": stats.f.sf(f, *degrees)}
+            | {"most": means.idxmax(), "most_index": means.max(), "least": means.idxmin()}
+            | {"least_index": means.min(), "n_mixtures": n, "n_blocks": blocks}
+        )
+    found = pd.DataFrame(rows)
+    if len(found):
+        grouped = found.groupby(["rung", "measure"], sort=False)["p"]
+        found["p_adjusted"] = grouped.transform(lambda p: holm(p.to_numpy(dtype=float)))
+    return found

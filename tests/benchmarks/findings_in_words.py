@@ -1,0 +1,420 @@
+"""The findings of the large study as docs/findings.md and README have them: tables, made anew.
+
+Every study of `large/` is read from the tables of its finished runs; nothing is trained.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from interp.report.naming import setting_name, site_label
+from interp.verdicts.levels.over_training import HELD_OUT
+from tests.benchmarks.findings import (
+    ARMS,
+    CLAIMS,
+    DENIED,
+    OPPOSITE,
+    accuracy_findings,
+    cause_findings,
+    language_findings,
+    layers_findings,
+    of_quantities,
+)
+from tests.benchmarks.findings_drawn import draw_findings
+from tests.benchmarks.judging import filled
+from tests.benchmarks.large_tables import (
+    STUDIES,
+    asked_blocks,
+    command,
+    finished_blocks,
+    keep,
+    kept,
+    kept_blocks,
+    pilot,
+    read,
+    tables,
+)
+from tests.benchmarks.recovering import markdown
+
+DOCS = Path(__file__).parents[2] / "docs"
+README = DOCS.parent / "README.md"
+
+
+def findings() -> str:
+    """Read every study's finished blocks, keep what findings are made of, and fill the pages.
+
+    About half a minute a block. A study whose kept tables are of as many blocks is not read again.
+    """
+    for name in STUDIES:
+        n = finished_blocks(name)
+        if n and n != kept_blocks(name):
+            keep(name, kept(read(name)))
+    answers = {name: own["answers"] for name, own in all_tables().items() if name in ASKED and own}
+    draw_findings(answers).write_image(DOCS / "findings.png", scale=2)
+    made = pages()
+    for page, parts in ((DOCS / "findings.md", made), (README, made)):
+        text = page.read_text(encoding="utf-8")
+        own = {part: words for part, words in parts.items() if f"<!-- {part} -->" in text}
+        page.write_text(filled(text, own), encoding="utf-8")
+    return "\n\n".join(made.values())
+
+
+def pages() -> dict[str, str]:
+    """Every table and list of findings by the name that it has in the pages, from what is kept."""
+    made = all_tables()
+    asked = {name: made[name] for name in ASKED if made[name]}
+    answers = {name: found["answers"] for name, found in asked.items()}
+    return {
+        "found": found(answers, made),
+        "against": against(answers),
+        "accuracy": accuracy_table(answers),
+        "among held-out": accuracy_table(answers, candidates="held-out"),
+        "errors": errors_table({name: found["errors"] for name, found in asked.items()}),
+        "levels": levels_table(asked),
+        "foretelling": foretelling_table(made["weak"]),
+        "layers": layers_table(made["weak"]),
+        "epochs": epochs_table(made["strong"]),
+        "cause": cause_table({name: made[name] for name in ("pilot", "cause") if made[name]}),
+        "language": language_table(made["twin"]),
+        "open": still_open(answers, asked),
+        "commands": commands(),
+    }
+
+
+def all_tables() -> dict[str, dict[str, pd.DataFrame]]:
+    """What is kept of the pilot and of every study."""
+    return {"pilot": pilot()} | {name: tables(name) for name in STUDIES}
+
+
+def commands() -> str:
+    """The commands that make the pages of all studies of which a block is finished."""
+    lines = [command(name) for name in STUDIES if finished_blocks(name)]
+    return "\n".join(["```sh", *lines, "```"])
+
+
+ASKED = ("pilot", "weak", "strong", "vit")
+"""Studies that ask about accuracy."""
+
+OPEN = "No block of it is finished."
+
+
+def accuracy_table(answers: Mapping[str, pd.DataFrame], *, candidates: str = "all") -> str:
+    """The claims about accuracy: a row each, a column per study."""
+    answers = _that_asked(answers, candidates)
+    found = {name: accuracy_findings(own, candidates=candidates) for name, own in answers.items()}
+    rows = [
+        [f"{claim.number}. {claim.says} ({spoken(claim.contrast)})"]
+        + [_cell(own, claim.number) for own in found.values()]
+        for claim in CLAIMS
+    ]
+    counted = ["blocks; runs"] + [
+        f"{blocks_of(name, own['n_blocks'].max())}; {answers[name]['run'].nunique()}"
+        for name, own in found.items()
+    ]
+    return markdown(["claim", *found], [*rows, counted])
+
+
+def against(answers: Mapping[str, pd.DataFrame]) -> str:
+    """What contradicts the paper: claims that do not hold, among all classes or held-out ones."""
+    said = []
+    for candidates, among in (("all", "all classes"), ("held-out", "held-out classes alone")):
+        for name, own in _that_asked(answers, candidates).items():
+            for row in accuracy_findings(own, candidates=candidates).to_dict("records"):
+                if row["decision"] in (DENIED, OPPOSITE):
+                    said.append(
+                        f"- *{row['says']}*: {row['decision']} in {name}, among {among}: "
+                        f"{points(row)}, {spoken(row['contrast'])}, {row['n_blocks']} blocks."
+                    )
+    return "\n".join(said) or "Nothing that is decided contradicts the paper."
+
+
+def _that_asked(answers: Mapping[str, pd.DataFrame], candidates: str) -> dict[str, pd.DataFrame]:
+    """The studies that kept answers among these classes; the pilot has those among all alone."""
+    return {name: own for name, own in answers.items() if (own["candidates"] == candidates).any()}
+
+
+def errors_table(studies: Mapping[str, pd.DataFrame]) -> str:
+    """How many pictures of held-out classes are taken for seen classes, mixture by mixture."""
+    means = {
+        name: own.groupby("setting", sort=False)["value"].agg(["mean", "min", "max"])
+        for name, own in studies.items()
+    }
+    settings = dict.fromkeys(setting for own in means.values() for setting in own.index)
+    rows = [
+        [setting_name(setting), *(_share(own, setting) for own in means.values())]
+        for setting in settings
+    ]
+    return markdown(["mixture", *means], rows)
+
+
+def _share(means: pd.DataFrame, setting: str) -> str:
+    if setting not in means.index:
+        return "–"
+    mean, least, most = 100 * means.loc[setting]
+    return f"{mean:.0f} % ({least:.0f} to {most:.0f})"
+
+
+def layers_table(found: Mapping[str, pd.DataFrame]) -> str:
+    """At which layers sharing tells mixtures apart, from the first layer to the last."""
+    made = layers_findings(found["profile"]) if found else pd.DataFrame()
+    if made.empty:
+        return OPEN
+    rows = []
+    for row in made.sort_values(["rung", "measure", "depth"]).to_dict("records"):
+        what, site = f"{row['rung']} {row['measure']}", site_label(row["site"])
+        ends = [f"{setting_name(row[e])} {short(row[f'{e}_index'])}" for e in ("most", "least")]
+        rows.append([what, site, short(row["value"]), f"{row['p_adjusted']:.2g}", *ends])
+    heads = ["rung", "layer", "variance between mixtures", "p (Holm over layers)"]
+    return markdown([*heads, "most shared", "least shared"], rows)
+
+
+def still_open(
+    answers: Mapping[str, pd.DataFrame], studies: Mapping[str, Mapping[str, pd.DataFrame]]
+) -> str:
+    """What is open, and what would decide it."""
+    said = []
+    for name, own in answers.items():
+        for row in accuracy_findings(own).query("decision == 'open'").to_dict("records"):
+            reach, n = (row["high"] - row["low"]) / 2, row["n_blocks"]
+            if np.isfinite(row["degrees"]):
+                needed = blocks_for(reach, n, row["degrees"])
+                said.append(
+                    f"- *{row['says']}* ({name}): {100 * row['value']:+.1f}, {100 * reach:.1f} to "
+                    f"either side with {n} blocks; about {needed} leave {100 * REACH:.0f}."
+                )
+        levels = studies[name].get("levels", pd.DataFrame(columns=["level", "adjusted", "verdict"]))
+        for row in levels.query("adjusted == '' and verdict == 'cannot tell'").to_dict("records"):
+            needed = f"; needed: {row['needed']}" if row["needed"] else ""
+            what = f"{row['level']}, {row['rung']} {row['measure']}"
+            said.append(f"- *{what}* ({name}): {row['reason']}{needed}.")
+    return "\n".join(said)
+
+
+REACH = 0.06
+"""The half-width that the study aims at."""
+
+
+def blocks_for(reach: float, n: int, degrees: float) -> int:
+    """How many blocks leave an interval of `REACH` to either side, if runs spread as they did.
+
+    >>> blocks_for(0.12, 2, 8), blocks_for(0.05, 8, 56)
+    (7, 8)
+    """
+    quantile = float(stats.t.ppf(0.975, degrees))
+    for more in range(n, 400):
+        then = float(stats.t.ppf(0.975, degrees / (n - 1) * (more - 1)))
+        if reach * np.sqrt(n / more) * then / quantile <= REACH:
+            return more
+    return 400
+
+
+def _cell(found: pd.DataFrame, number: int) -> str:
+    rows = found[found["number"] == number].to_dict("records")
+    if not rows:
+        return NOT_ASKED
+    [row] = rows
+    return f"{points(row)} {_strong(row['decision'])}"
+
+
+def _strong(decision: str) -> str:
+    """A decision in bold, or "open"."""
+    return decision if decision in ("", "open") else f"**{decision}**"
+
+
+def points(row: Mapping[str, Any]) -> str:
+    """A difference of accuracy in points, with its interval.
+
+    >>> points({"value": 0.214, "low": 0.1272, "high": 0.302})
+    '+21.4 [12.7, 30.2]'
+    """
+    value, low, high = (100 * row[name] for name in ("value", "low", "high"))
+    if not np.isfinite(low):
+        return f"{value:+.1f} [no interval]"
+    return f"{value:+.1f} [{low:.1f}, {high:.1f}]"
+
+
+def correlation(row: Mapping[str, Any]) -> str:
+    """A correlation with its interval.
+
+    >>> correlation({"value": -0.0667, "low": -0.769, "high": 0.7})
+    '-.07 [-.77, .70]'
+    """
+    value, low, high = (short(row[name]) for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]" if np.isfinite(row["low"]) else f"{value} [no interval]"
+
+
+def short(value: float) -> str:
+    """A number between -1 and 1 in two digits.
+
+    >>> short(-0.0667), short(1.0)
+    ('-.07', '1.00')
+    """
+    return f"{value:.2f}".replace("0.", ".", 1)
+
+
+def blocks_of(name: str, n: int) -> str:
+    """So many blocks, of those that the study was to have."""
+    asked = asked_blocks(name)
+    return f"{n}" if n == asked else f"{n} of {asked}"
+
+
+def spoken(contrast: str) -> str:
+    """A contrast as the page names its mixtures.
+
+    >>> spoken("cg-high − cg-low")
+    'CG high − CG low'
+    """
+    return contrast.replace("cg-high", "CG high").replace("cg-low", "CG low").replace(
+        "natural-only", "natural only")  # fmt: skip
+
+
+def levels_table(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
+    """Accuracy with sharing, level by level and rung by rung."""
+    rows = []
+    for name, found in studies.items():
+        levels = found["levels"].query("level != 'L4'")
+        keys = ["level", "rung", "measure"]
+        for (level, rung, measure), own in levels.groupby(keys, sort=False):
+            by = {row["adjusted"]: row for row in own.to_dict("records")}
+            plain, adjusted = by[""], by.get("accuracy of seen classes")
+            held = correlation(adjusted) if adjusted else "is held by its terms"
+            reliable = f"{plain['reliability']:.2f}"
+            said = [correlation(plain), held, reliable, plain["verdict"], _counted(plain)]
+            rows.append([name, level, f"{rung} {measure}", *said])
+    heads = ["study", "level", "rung", "r", "seen accuracy held constant", "reliability"]
+    return markdown([*heads, "verdict", "n"], rows) if rows else OPEN
+
+
+def _counted(row: Mapping[str, Any]) -> str:
+    noun = {"mixture": "mixtures", "block": "blocks", "class": "classes"}[row["unit"]]
+    return f"{row['n_units']:.0f} {noun}, {row['n_runs']:.0f} runs"
+
+
+def foretelling_table(found: Mapping[str, pd.DataFrame]) -> str:
+    """What foretells accuracy on held-out classes, across mixtures and within them."""
+    if not found:
+        return OPEN
+    rows = []
+    for predictor, own in found["foretelling"].groupby("predictor", sort=False):
+        by = {row["level"]: row for row in own.to_dict("records")}
+        cells = [correlation(by[level]) if level in by else "–" for level in ("L1", "L2")]
+        rows.append([predictor, *cells, f"{by['L1']['foretold']:+.2f}" if "L1" in by else "–"])
+    heads = ["predictor", "across mixtures", "over blocks of a mixture", "foretold in new mixtures"]
+    return markdown(heads, rows)
+
+
+def epochs_table(found: Mapping[str, pd.DataFrame]) -> str:
+    """How far sharing and accuracy had come at earlier epochs, and what leads."""
+    if "lead_and_lag" not in found:
+        return OPEN
+    rows = []
+    for row in found["lead_and_lag"].dropna(subset=["lead"]).to_dict("records"):
+        lead = {"value": row["lead"], "low": row["lead_low"], "high": row["lead_high"]}
+        what = f"{row['rung']} {row['measure']}".strip()
+        of = f"{row['n_units']:.0f} {row['unit']}s, {row['n_runs']:.0f} runs"
+        ahead = "–" if row["measure"] == HELD_OUT else correlation(lead)
+        rows.append([what, f"{100 * row['trained']:.0f} %", correlation(row), ahead, of])
+    heads = ["quantity", "of training", "share of its final value", "ahead of held-out accuracy"]
+    return markdown([*heads, "n"], rows)
+
+
+def cause_table(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
+    """What aligned class means do, against wrong partners and against no term."""
+    rows: dict[str, list[str]] = {}
+    for own in studies.values():
+        made = cause_findings(own["intervention"], own["causes"])
+        for measure, part in made.groupby("measure", sort=False):
+            by = {row["arm"]: row for row in part.to_dict("records")}
+            say = correlation if str(measure).startswith("index") else points
+            first, second = (by[arm] for arm in ARMS)
+            cells = [f"{say(first)} {_strong(first['decision'])}".strip(), say(second)]
+            rows.setdefault(str(measure), [str(measure)]).extend(cells)
+    against = ("wrong partners", "no term")
+    heads = [f"{name}: own less {control}" for name in studies for control in against]
+    return markdown(["at weight 1", *heads], rows.values())
+
+
+def language_table(found: Mapping[str, pd.DataFrame]) -> str:
+    """Labels less captions, quantity by quantity."""
+    if not found:
+        return OPEN
+    made = language_findings(of_quantities(found["runs"]), of_quantities(found["labels_runs"]))
+    rows = []
+    for row in made.to_dict("records"):
+        accuracy = row["quantity"] == HELD_OUT
+        ends = [f"{100 * row[k]:.1f} %" if accuracy else f"{row[k]:.2f}" for k in KINDS]
+        gap = points(row) if accuracy else correlation(row)
+        rows.append([row["quantity"], *ends, gap, f"{row['n_runs']:.0f}"])
+    return markdown(["", "captions", "labels", "labels less captions", "runs"], rows)
+
+
+KINDS = ("captions", "labels")
+
+
+def found(
+    answers: Mapping[str, pd.DataFrame], made: Mapping[str, Mapping[str, pd.DataFrame]]
+) -> str:
+    """The findings in five lines, with the studies in the order in which they were made."""
+    tried = {name: accuracy_findings(own) for name, own in answers.items()}
+    sizes = [f"{name} {blocks_of(name, own['n_blocks'].max())}" for name, own in tried.items()]
+
+    def said(*numbers: int) -> list[str]:
+        return [
+            f"**{CLAIMS[number - 1].says}**: {_in_studies(tried, number)}." for number in numbers
+        ]
+
+    levels = {name: made[name] for name in tried if "levels" in made[name]}
+    together = [
+        f"{words}: {'; '.join(f'{_level_cell(own, level)} ({name})' for name, own in levels.items())}."
+        for level, words in (("L1", "Across mixtures"), ("L2", "Over blocks of a mixture"))
+    ]
+    lines = [
+        said(1, 2),
+        said(3),
+        said(5),
+        [f"**Does sharing go with it?** {' '.join(together)}"],
+        [f"**Does sharing cause it?** {_caused(made)}."],
+    ]
+    numbered = [f"{place}. {' '.join(words)}" for place, words in enumerate(lines, start=1)]
+    return "\n".join([*numbered, "", f"Blocks so far: {', '.join(sizes)}."])
+
+
+def _in_studies(tried: Mapping[str, pd.DataFrame], number: int) -> str:
+    cells = {name: _cell(own, number) for name, own in tried.items()}
+    return "; ".join(f"{cell} ({name})" for name, cell in cells.items() if cell != NOT_ASKED)
+
+
+NOT_ASKED = "not asked"
+
+
+def _caused(made: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
+    """What classes aligned by a loss term gain over wrong partners, in every study that tried."""
+    parts = []
+    for name in ("pilot", "cause"):
+        if own := made[name]:
+            rows = cause_findings(own["intervention"], own["causes"])
+            [row] = rows[rows["decision"] != ""].to_dict("records")
+            blocks = blocks_of(name, row["n_runs"] // 2)  # a run of each arm
+            why = f", since {row['reason']}" if row["reason"] else ""
+            parts.append(
+                f"{points(row)} over wrong partners, {_strong(row['decision'])}{why} ({name}, "
+                f"{blocks} blocks)"
+            )
+    return "; ".join(parts)
+
+
+def _level_cell(found: Mapping[str, pd.DataFrame], level: str) -> str:
+    """All rungs' correlations of a level, from least to most, and what is said of them."""
+    if "levels" not in found:
+        return "–"
+    own = found["levels"].query("level == @level and adjusted == ''").dropna(subset=["value"])
+    if own.empty:
+        return "–"
+    least, most = (short(end) for end in (own["value"].min(), own["value"].max()))
+    said = own["verdict"].value_counts()
+    told = ", ".join(f"{word} at {n} of {len(own)} rungs" for word, n in said.items())
+    return f"r {least} to {most}, {told}"

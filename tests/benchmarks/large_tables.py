@@ -1,0 +1,179 @@
+"""The studies of the large study: read from the tables of finished runs, and what is kept of them.
+
+`large/NAME.toml` is a study, `large/NAME` has the tables of its finished runs, and
+`large/findings/NAME` what its findings are made of.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tests.benchmarks import contrasts
+from tests.benchmarks.contrasts import with_runs
+from tests.benchmarks.grids import ASKED, HERE
+
+LARGE = Path(__file__).with_name("large")
+KEPT = LARGE / "findings"
+STUDIES = {"weak": "weak", "strong": "strong", "twin": "strong", "vit": "vit", "cause": "cause"}
+"""Every study, and the folder that the tables of its runs are in."""
+
+SUPERVISED = ", supervised"
+
+
+def finished_blocks(name: str) -> int:
+    """How many blocks of a study are finished, from the first on, by the files of their runs."""
+    blocks: Counter[int] = Counter()
+    for path in (LARGE / STUDIES[name]).glob("*/run.json"):
+        about = json.loads(path.read_text(encoding="utf-8"))
+        if about["architecture"].endswith(SUPERVISED) == (name == "twin"):
+            blocks[about["seed"]] += 1
+    whole = 0
+    while blocks[whole] and blocks[whole] == blocks[0]:
+        whole += 1
+    return whole
+
+
+def asked_blocks(name: str) -> int:
+    """How many blocks a study is to have; the twin's end with the sixth."""
+    from interp.study.specification import Specification
+
+    if name == "pilot":
+        return 3
+    return 6 if name == "twin" else Specification.from_toml(LARGE / f"{name}.toml").blocks
+
+
+def kept_blocks(name: str) -> int:
+    """Of how many blocks the kept tables are."""
+    path = KEPT / name / "answers.csv"
+    return int(pd.read_csv(path)["seed"].nunique()) if path.exists() else 0
+
+
+def command(name: str) -> str:
+    """The command that makes a study's page from the tables of its finished blocks."""
+    verb = "grid" if name == "cause" else "run"
+    return (
+        f"interp-report {verb} tests/benchmarks/large/{name}.toml --tables "
+        f"tests/benchmarks/large/{STUDIES[name]} --first-blocks {finished_blocks(name)}"
+    )
+
+
+def read(name: str) -> Any:
+    """The result of a study's finished blocks, from the tables of their runs alone."""
+    from interp.study.studies import Study
+
+    study = Study.from_toml(LARGE / f"{name}.toml")
+    carry_out = study.grid if name == "cause" else study.run
+    return carry_out(
+        Path("interp-report") / "large" / name,
+        tables=LARGE / STUDIES[name],
+        first_blocks=finished_blocks(name),
+        command=command(name),
+    )
+
+
+def kept(result: Any) -> dict[str, pd.DataFrame]:
+    """What findings are made of, from a study's result: a few small tables.
+
+    `answers`: accuracy of every held-out class in its test domain. `runs`: what every run shares,
+    beside its accuracies. `profile`: the same by layer. `epochs`: accuracy and sharing of earlier
+    epochs. `levels`, `foretelling`, `lead_and_lag` and what an intervention found; of runs that
+    learned labels the same, as `labels_...`.
+    """
+    from interp.verdicts.levels.across_checkpoints import from_tables
+
+    frames = {name: table.frame for name, table in result.tables.items()}
+    made = {
+        "answers": of_classes(frames["accuracy_by_class"]),
+        "errors": errors(frames["accuracy"]),
+    }
+    if "rungs" in frames:
+        made["runs"] = from_tables(frames)[0]
+        made["profile"] = _own_pair(frames["rungs"])
+    if "epochs" in frames:
+        made["epochs"] = _accuracy_by_epoch(frames["epochs"])
+    if "rungs_by_epoch" in frames:
+        made["rungs_by_epoch"] = _own_pair(frames["rungs_by_epoch"])
+    same = ("levels", "foretelling", "lead_and_lag", "intervention")
+    made |= {name: frames[name] for name in same if name in frames}
+    if "intervention" in made:
+        made["causes"] = made.pop("levels")
+    labels = [kept(other) for other in result.replications]
+    return made | {f"labels_{name}": frame for own in labels for name, frame in own.items()}
+
+
+def of_classes(by_class: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of held-out classes in the test domain, with the run that each row is of."""
+    frame = by_class.fillna({"control": ""})
+    here = (frame["domain"] == frame["test_domain"]) & (frame["class_set"] == "held-out")
+    asked = (frame["prompts"] == "neutral") & (frame["classifier"] == "text")
+    own = frame[(frame["control"] == "") & here & asked].reset_index(drop=True)
+    return with_runs(own)[ANSWERS]
+
+
+def errors(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """The share of held-out classes' pictures that every run takes for seen classes."""
+    asked = accuracy.query(ASKED).fillna({"control": ""})
+    asked = asked[(asked["control"] == "") & (asked["measure"] == "held-out taken for seen")]
+    own = asked[(asked["domain"] == asked["test_domain"]) & (asked["n_runs"] == 1)]
+    return own[["setting", "test_domain", "seed", "value"]]
+
+
+ANSWERS = [
+    "setting", "test_domain", "seed", "domain", "label", "candidates", "prompts", "classifier",
+    "value", "n_pictures", "run",
+]  # fmt: skip
+
+
+def _own_pair(rungs: pd.DataFrame) -> pd.DataFrame:
+    """What every run and control shares between the natural and its test domain, by layer."""
+    a, b, test = (rungs[name] for name in ("domain_a", "domain_b", "test_domain"))
+    own = ((a == "real") & (b == test)) | ((b == "real") & (a == test))
+    rows = rungs[own & (rungs["rung"] != "R1")]
+    keys = ["setting", "test_domain", "seed", "epoch", "control", "rung", "measure", "band", "site"]
+    means = rows.groupby([*keys, "depth"], dropna=False, sort=False)
+    return means[["index", "index_low", "index_high"]].mean().reset_index()
+
+
+def _accuracy_by_epoch(epochs: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of seen and held-out classes in the test domain, after every kept epoch."""
+    asked = epochs.query(ASKED).query("measure == 'balanced top-1'").fillna({"control": ""})
+    own = asked[(asked["domain"] == asked["test_domain"]) & (asked["class_set"] != "all")]
+    return own[["setting", "test_domain", "seed", "epoch", "class_set", "value"]]
+
+
+def keep(name: str, made: dict[str, pd.DataFrame]) -> None:
+    """Write a study's tables, rounded to five digits."""
+    folder = KEPT / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for table, frame in made.items():
+        frame.to_csv(folder / f"{table}.csv", index=False, float_format="%.5g")
+
+
+def tables(name: str) -> dict[str, pd.DataFrame]:
+    """What is kept of a study; nothing where no block of it is finished."""
+    words = ("control", "adjusted", "reason", "needed", "setting")
+    found = {}
+    for path in sorted((KEPT / name).glob("*.csv")):
+        frame = pd.read_csv(path, low_memory=False, dtype=dict.fromkeys(words, str))
+        found[path.stem] = frame.fillna({word: "" for word in words if word in frame})
+    return found
+
+
+def pilot() -> dict[str, pd.DataFrame]:
+    """The same of the grid of ten mixtures and three blocks, made before."""
+    folder, caused = HERE / "resnet", contrasts.intervened()
+    levels = pd.read_csv(folder / "levels.csv").fillna({"adjusted": "", "needed": "", "reason": ""})
+    return {
+        "answers": with_runs(pd.read_csv(folder / "accuracy_by_class.csv").query(OWN)),
+        "errors": errors(pd.read_csv(folder / "accuracy.csv").assign(control="")),
+        "levels": levels,
+        "intervention": caused["intervention"],
+        "causes": caused["levels"],
+    }
+
+
+OWN = "domain == test_domain and class_set == 'held-out'"
+"""Held-out classes in the test domain."""

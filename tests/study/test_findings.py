@@ -1,0 +1,253 @@
+"""The findings in the pages follow from committed tables, and by a second way from the runs'."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from interp.core.seeds import rng
+from interp.verdicts.levels.l4_intervention import TARGET
+from interp.verdicts.levels.over_training import HELD_OUT
+from tests.benchmarks.findings import (
+    CLAIMS,
+    accuracy_findings,
+    cause_findings,
+    decided,
+    language_findings,
+    layers_findings,
+)
+from tests.benchmarks.findings_in_words import ASKED, DOCS, README, pages
+from tests.benchmarks.judging import filled
+from tests.benchmarks.large_tables import (
+    LARGE,
+    STUDIES,
+    finished_blocks,
+    kept,
+    kept_blocks,
+    read,
+    tables,
+)
+
+FINISHED = [name for name in STUDIES if finished_blocks(name)]
+TRAINED = [name for name in FINISHED if name in ASKED]
+
+
+def test_pages_hold_what_the_kept_tables_say() -> None:
+    every = pages()
+    for page in (DOCS / "findings.md", README):
+        text = page.read_text(encoding="utf-8")
+        made = {name: words for name, words in every.items() if f"<!-- {name} -->" in text}
+        assert "found" in made and filled(text, made) == text
+        assert page == README or set(made) == set(every)
+
+
+NUMBERS = re.compile(r"[+−-]\d+\.\d|\[\s*-?\d|\d+\.\d+ points|(?<!\d)\.\d\d")
+"""What a result looks like: a signed decimal, an interval, a correlation."""
+
+
+def test_no_result_stands_outside_of_what_is_made() -> None:
+    """All else in findings, and README's section of them, is words."""
+    readme = README.read_text(encoding="utf-8")
+    own = readme[readme.index("## What was found") : readme.index("## In Python")]
+    for text in ((DOCS / "findings.md").read_text(encoding="utf-8"), own):
+        prose = re.sub(r"<!-- (.+?) -->.*?<!-- end of \1 -->", "", text, flags=re.S)
+        assert prose != text and NUMBERS.findall(prose) == []
+    assert NUMBERS.findall("+1.3 [-15.6, 18.1]") and NUMBERS.findall("r = .28")
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_kept_tables_are_of_all_finished_blocks(name: str) -> None:
+    assert kept_blocks(name) == finished_blocks(name)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_answers_are_those_of_the_runs(name: str) -> None:
+    """Read from every run's own file, past the study: the same accuracy of the same classes."""
+    answers = tables(name)["answers"].query("candidates == 'all'")
+    answers = answers.set_index(["setting", "test_domain", "seed", "label"])["value"]
+    found = {}
+    for folder in (LARGE / STUDIES[name]).glob("*/"):
+        facts = pd.read_json(folder / "run.json", typ="series")
+        if facts["seed"] >= finished_blocks(name) or "supervised" in facts["architecture"]:
+            continue
+        last = max(folder.glob("epoch-*"), key=lambda path: int(path.name.split("-")[1]))
+        frame = pd.read_csv(last / "accuracy_by_class.csv.gz")
+        rows = frame.query("candidates == 'all' and prompts == 'neutral' and classifier == 'text'")
+        rows = rows[(rows["class_set"] == "held-out") & (rows["domain"] == facts["test_domain"])]
+        place = (facts["setting"], facts["test_domain"], facts["seed"])
+        found |= {(*place, row["label"]): row["value"] for _, row in rows.iterrows()}
+    assert len(found) == len(answers) > 0
+    for place, value in found.items():
+        assert answers[place] == pytest.approx(value, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_differences_are_an_analysis_of_variance_of_run_means(name: str) -> None:
+    """Two ways to know the intervals: the crossed model, and the balanced analysis by hand."""
+    if finished_blocks(name) < 2:
+        pytest.skip("one block has no spread over blocks")
+    answers = tables(name)["answers"].query("candidates == 'all'")
+    means = answers.groupby(["seed", "test_domain", "setting"])["value"].mean()
+    means = means.groupby(["seed", "setting"]).mean().unstack()
+    means = means[[setting for setting in means if not setting.startswith("upper-bound")]]
+    blocks, n = means.shape
+    rest = means.sub(means.mean(axis=1), axis=0) - means.mean() + means.to_numpy().mean()
+    degrees = (n - 1) * (blocks - 1)
+    error = np.sqrt(2 * (rest.to_numpy() ** 2).sum() / degrees / blocks)
+    found = accuracy_findings(tables(name)["answers"]).set_index("number")
+    for claim in CLAIMS[:5]:
+        if claim.number in found.index:
+            row = found.loc[claim.number]
+            assert row["value"] == pytest.approx(
+                means[claim.more].mean() - means[claim.less].mean(), abs=1e-4
+            )
+            reach = stats.t.ppf(0.975, degrees) * error
+            assert row["high"] - row["value"] == pytest.approx(reach, rel=0.02)
+    p = found["p"].sort_values()
+    holm = np.maximum.accumulate(p.to_numpy() * np.arange(len(p), 0, -1)).clip(max=1)
+    np.testing.assert_allclose(found.loc[p.index, "p_adjusted"], holm)
+
+
+def planted(effects: dict[str, float], blocks: int = 8, spread: float = 0.02) -> pd.DataFrame:
+    """Answers of six mixtures in two domains, with these effects on natural only's .5."""
+    draw = rng("planted findings", 0)
+    rows = []
+    for setting in (*effects, "natural-only"):
+        for seed in range(blocks):
+            own = 0.5 + effects.get(setting, 0.0) + draw.normal(0, spread)
+            for domain in ("sketch", "quickdraw"):
+                run = f"{setting} {domain if setting != 'natural-only' else ''} {seed}"
+                rows += [
+                    {"setting": setting, "test_domain": domain, "domain": domain, "seed": seed,
+                     "label": f"{seed}-{k}", "candidates": "all", "prompts": "neutral",
+                     "classifier": "text", "n_pictures": 16, "run": run,
+                     "value": own + draw.normal(0, 0.01) - 0.2 * (domain == "quickdraw")
+                     * (setting == "leave-out-domain")}
+                    for k in range(5)
+                ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_planted_claims_are_decided_as_they_are() -> None:
+    effects = {"leave-out-domain": 0.2, "cg-low": 0.1, "cg-high": 0.1}
+    effects |= {"cg-high, half class overlap": 0.1, "cg-high, aligned captions": -0.1}
+    found = accuracy_findings(planted(effects)).set_index("number")
+    assert found["decision"].to_dict() == {
+        1: "holds", 2: "does not hold", 3: "does not hold", 4: "does not hold",
+        5: "the opposite holds", 6: "holds",
+    }  # fmt: skip
+    wide = accuracy_findings(planted(effects, blocks=2, spread=0.2)).set_index("number")
+    assert set(wide["decision"]) == {"open"}
+    assert len(accuracy_findings(planted({"cg-high": 0.1, "cg-low": 0.1}))) == 1
+
+
+def test_a_claim_is_decided_by_sign_and_by_what_is_worth_having() -> None:
+    assert decided(0.2, 0.1, 0.3, 0.04, 0.05) == "holds"
+    assert decided(0.2, 0.1, 0.3, 0.06, 0.05) == "open"
+    assert decided(0.2, 0.1, 0.3, float("nan"), 0.05) == "open"
+    assert decided(0.0, -0.04, 0.04, 1.0, 0.05) == "does not hold"
+    assert decided(0.0, -0.04, 0.04, 1.0, 0.03) == "open"
+
+
+def test_a_cause_is_decided_at_equal_accuracy_of_seen_classes_alone() -> None:
+    names = (TARGET.name, "accuracy of seen classes in the test domain")
+    made = pd.DataFrame(
+        [
+            {"measure": name, "arm": arm, "weight": 1.0, "value": 0.2, "low": 0.1, "high": 0.3,
+             "p": 0.01, "paired_low": 0.1, "paired_high": 0.3, "n_runs": 8}
+            for name in names for arm in ("none", "aligned − shuffled", "aligned − none")
+        ]
+    )  # fmt: skip
+    level = {"level": "L4", "weight": 1.0, "value": 0.2, "low": 0.1, "high": 0.3}
+    for verdict, low, high, said in (
+        ("causes", 0.1, 0.3, "holds"),
+        ("cannot tell", 0.1, 0.3, "open"),
+        ("cannot tell", -0.1, 0.02, "does not hold"),
+    ):
+        row = {
+            **level,
+            "low": low,
+            "high": high,
+            "verdict": verdict,
+            "reason": "",
+            "p_adjusted": 0.01,
+        }
+        rows = cause_findings(made, pd.DataFrame([row]))
+        assert rows["decision"].tolist() == [said, "", "", ""]
+
+
+def test_labels_less_captions_are_paired_by_block() -> None:
+    draw = rng("planted twins", 1)
+    rows = [
+        {"setting": setting, "test_domain": domain, "seed": seed, "quantity": quantity,
+         "value": draw.normal()}
+        for setting in ("cg-low", "cg-high") for domain in ("sketch", "quickdraw")
+        for seed in range(4) for quantity in (HELD_OUT, "R2 a", "R3 b")
+    ]  # fmt: skip
+    captions = pd.DataFrame(rows)
+    gaps = draw.normal(0.3, 0.1, size=len(rows))
+    labels = captions.assign(value=captions["value"] + gaps)
+    found = language_findings(captions, labels).set_index("quantity")
+    for quantity, own in captions.assign(gap=gaps).groupby("quantity"):
+        blocks = own.groupby("seed")["gap"].mean()
+        test = stats.ttest_1samp(blocks, 0)
+        row = found.loc[quantity]
+        assert row["value"] == pytest.approx(blocks.mean()) and row["n_runs"] == 32
+        assert row["p"] == pytest.approx(test.pvalue)
+        assert row["low"] == pytest.approx(test.confidence_interval().low)
+    both = found.loc[["R2 a", "R3 b"]]
+    smaller = both["p"].idxmin()
+    assert both.loc[smaller, "p_adjusted"] == pytest.approx(min(1, 2 * both.loc[smaller, "p"]))
+
+
+def test_layers_are_an_analysis_of_variance_with_blocks() -> None:
+    draw = rng("planted layers", 2)
+    rows = [
+        {"setting": setting, "test_domain": domain, "seed": seed, "control": "", "rung": "R3",
+         "measure": "cosine", "site": site, "depth": depth,
+         "index": (setting == "a") * (site == "late") + 0.5 * seed + 0.1 * draw.normal()}
+        for setting in "abcd" for domain in ("sketch", "quickdraw") for seed in range(3)
+        for site, depth in (("early", 0.2), ("late", 0.8))
+    ]  # fmt: skip
+    profile = pd.DataFrame([*rows, {**rows[0], "setting": "upper-bound-high", "index": 99.0}])
+    found = layers_findings(profile).set_index("site")
+    for site, own in pd.DataFrame(rows).groupby("site"):
+        cells = own.groupby(["setting", "seed"])["index"].mean().reset_index()
+        design = {
+            "full": pd.get_dummies(cells[["setting", "seed"]].astype(str), drop_first=True),
+            "blocks": pd.get_dummies(cells["seed"].astype(str), drop_first=True),
+        }
+        rest = {}
+        for name, columns in design.items():
+            x = np.column_stack([np.ones(len(cells)), columns.to_numpy(dtype=float)])
+            fit = np.linalg.lstsq(x, cells["index"], rcond=None)[0]
+            rest[name] = float(((cells["index"] - x @ fit) ** 2).sum())
+        f = (rest["blocks"] - rest["full"]) / 3 / (rest["full"] / 6)
+        assert found.loc[site, "p"] == pytest.approx(stats.f.sf(f, 3, 6))
+        assert found.loc[site, "value"] == pytest.approx(1 - rest["full"] / rest["blocks"])
+    assert found.loc["late", "p_adjusted"] < 0.01 < found.loc["early", "p_adjusted"]
+    assert found.loc["late", "most"] == "a"
+    assert layers_findings(profile[profile["seed"] == 0]).empty
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("cause" not in FINISHED, reason="no block is finished")
+def test_what_is_kept_is_read_from_the_runs_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The intervention, from the tables of its runs: no picture is rendered, nothing is trained."""
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    made, before = kept(read("cause")), tables("cause")
+    assert not (tmp_path / "cache").exists() and not list(tmp_path.rglob("*.pt"))
+    assert set(made) == set(before)
+    for name, frame in before.items():
+        found = made[name].reset_index(drop=True)
+        numbers = frame.select_dtypes("number").columns
+        assert len(found) == len(frame) > 0
+        np.testing.assert_allclose(
+            found[numbers].to_numpy(float), frame[numbers].to_numpy(float), rtol=1e-4, atol=1e-4
+        )
