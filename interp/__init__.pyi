@@ -17,6 +17,7 @@ from .models.loading.load import load_clip as load_clip
 from .models.towers.opening import open_tower as open_tower
 from .study.comparing.row_by_row import compare_results as compare_results
 from .study.formats import export as export
+from .study.machines.opened_runs import open_runs as open_runs
 from .study.results import open_result as open_result
 from .study.studies import Study as Study
 from .study.studies import examine as examine

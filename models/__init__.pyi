@@ -28,6 +28,8 @@ from .evaluation.overview import evaluate as evaluate
 from .evaluation.predictions import Question as Question
 from .evaluation.predictions import ask as ask
 from .evaluation.seen_unseen import tradeoff as tradeoff
+from .evaluation.setting_differences import Contrast as Contrast
+from .evaluation.setting_differences import differences as differences
 from .loading.encoders import Encoder as Encoder
 from .loading.encoders import load_encoder as load_encoder
 from .loading.encoders import taught_head as taught_head

@@ -1,6 +1,7 @@
 """The page's figures as plotly figures of their own, to be saved, changed or shown elsewhere."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from interp.report.sections import draw_figure, filled_sections, page_sections
 
 WIDTH, TOP = 900, 110
 """Pixels across, and above the plot for title and legend."""
+
+ENTRY, LINE, LETTER = 60, 20, 7.5
+"""Pixels of a legend: of an entry beside its words, of a line, of a letter."""
 
 PAD = {"t": 28}
 
@@ -204,6 +208,7 @@ def draw(figure: Figure) -> Any:
         if len(choice.options) > 1
     )
     title = f"{figure.title}<br><sup>{said}</sup>" if said else figure.title
+    top = TOP + LINE * max(0, _legend_lines(traces) - 2)
     layout = {
         **figure.layout,
         "template": "plotly_white",
@@ -216,12 +221,22 @@ def draw(figure: Figure) -> Any:
             "pad": PAD,
         },
         "width": WIDTH,
-        "height": figure.layout.get("height", 430) + TOP,
-        "margin": {"l": 60, "r": 30, "b": 60, **figure.layout.get("margin", {}), "t": TOP},
+        "height": figure.layout.get("height", 430) + top,
+        "margin": {"l": 60, "r": 30, "b": 60, **figure.layout.get("margin", {}), "t": top},
         "font": {"size": 13},
         "meta": {"caption": figure.caption, "alt": figure.alt},
     }
     return go.Figure(data=traces, layout=layout)
+
+
+def _legend_lines(traces: Sequence[Mapping[str, Any]]) -> int:
+    """Lines of a legend above the plot, whose entries are as wide as the longest."""
+    shown = [one for one in traces if one.get("showlegend", True) and one.get("name")]
+    names = {one.get("legendgroup") or one["name"]: str(one["name"]) for one in shown}
+    if len(names) < 2:
+        return 0
+    widest = ENTRY + LETTER * max(map(len, names.values()))
+    return math.ceil(len(names) / max(1, int((WIDTH - 90) / widest)))
 
 
 def _shown(trace: Mapping[str, Any], chosen: list[int]) -> bool:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from interp.core.declarations.writing import sequence
 from interp.core.errors import SpecificationError
+from interp.core.faces.doors import door
 from interp.core.statistics.crossed_model import CELL as ANSWERS
 from interp.core.statistics.crossed_model import contrast_of_settings, whole_blocks
 from interp.core.statistics.evidence_rows import evidence
@@ -52,6 +53,7 @@ class Contrast:
         return cls(f"{better} − {worse}", {better: 1.0, worse: -1.0})
 
 
+@door
 def differences(
     by_class: pd.DataFrame,
     contrasts: Sequence[tuple[str, str] | Contrast],
@@ -78,6 +80,9 @@ def differences(
         is the mean over blocks, test domains and classes of each class's contrast. `p_adjusted` is
         Holm's over the family. `paired_low`, `paired_high` and `paired_p` are the plain t of the
         contrast's own blocks, beside it.
+
+    Raises:
+        SampleError: If the settings of a contrast have no class of a block in common.
 
     Notes:
         `interp.core.statistics.crossed_model` has the model: setting fixed; block, setting x block

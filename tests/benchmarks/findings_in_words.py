@@ -363,15 +363,14 @@ def found(
     sizes = [f"{name} {blocks_of(name, own['n_blocks'].max())}" for name, own in tried.items()]
 
     def said(*numbers: int) -> list[str]:
-        return [
-            f"**{CLAIMS[number - 1].says}**: {_in_studies(tried, number)}." for number in numbers
-        ]
+        claims = [claim for claim in CLAIMS if claim.number in numbers]
+        return [f"**{claim.says}**: {_in_studies(tried, claim.number)}." for claim in claims]
 
     levels = {name: made[name] for name in tried if "levels" in made[name]}
-    together = [
-        f"{words}: {'; '.join(f'{_level_cell(own, level)} ({name})' for name, own in levels.items())}."
-        for level, words in (("L1", "Across mixtures"), ("L2", "Over blocks of a mixture"))
-    ]
+    together = []
+    for level, words in (("L1", "Across mixtures"), ("L2", "Over blocks of a mixture")):
+        cells = [f"{_level_cell(own, level)} ({name})" for name, own in levels.items()]
+        together.append(f"{words}: {'; '.join(cells)}.")
     lines = [
         said(1, 2),
         said(3),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from interp.core.declarations.figures import (
@@ -138,8 +139,10 @@ def together_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     ]
     shape = layout(
         560,
-        xaxis=axis("sharing index (0 null, 1 ceiling)"),
-        yaxis=axis("balanced accuracy, held-out classes", tickformat=".0%"),
+        xaxis=axis("sharing index (0 null, 1 ceiling)", **_shown(rows, INDEX, -0.5, 1.5)),
+        yaxis=axis(
+            "balanced accuracy, held-out classes", tickformat=".0%", **_shown(rows, ACCURACY, 0, 1)
+        ),
     )
     said = {
         "domains": sequence(domains),
@@ -154,6 +157,15 @@ def together_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     }
     choices = [Choice("Shared by", [f"{rung} {measure}" for rung, measure in kinds])]
     return finished(spec, result, rows, traces, shape, choices, **said)
+
+
+def _shown(rows: Frame, scale: Scale, least: float, most: float) -> Trace:
+    """The part of an axis that numbers and their intervals reach, no further than the ends given:
+    of two blocks, an interval may be many times as wide as what is measured."""
+    ends = rows[[scale.value, scale.low, scale.high]].to_numpy(dtype=float)
+    low, high = np.nanmin(ends).clip(least, most), np.nanmax(ends).clip(least, most)
+    room = 0.04 * (high - low) or 0.04
+    return {"range": [float(low - room), float(high + room)]}
 
 
 def rungs_shown(rows: Frame) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ The levels are never pooled: across mixtures (L1), within a mixture (L2), among 
 model (L3). Each licenses words of its own; "because" needs an intervention (L4), made elsewhere.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,7 +94,7 @@ class Verdict:
 
 @door
 def verdict(
-    runs: pd.DataFrame,
+    runs: pd.DataFrame | Mapping[str, Table],
     classes: pd.DataFrame | None = None,
     *,
     seed: int = 0,
@@ -106,7 +107,8 @@ def verdict(
             `measure`, with `index` and `accuracy`. Where known also `index_low, index_high, half_1,
             half_2` (sharing on halves of drawings), `accuracy_low, accuracy_high`, the standard
             errors `index_error, accuracy_error`, and what else may predict accuracy:
-            `accuracy_seen, accuracy_natural, exposure, epoch_0, pixels`.
+            `accuracy_seen, accuracy_natural, exposure, epoch_0, pixels`. Or a study's tables by
+            name (`open_result(folder).tables`, `open_runs(folder)`), from which both are made.
         classes: A row per model, measure and class (`label`), with `sharing` and `accuracy`; where
             known also `half_1, half_2, accuracy_natural`. None leaves L3 without an answer.
         seed: Seed of permutations and simulations.
@@ -138,6 +140,8 @@ def verdict(
     >>> found.table.frame.query("level == 'L2'")["verdict"].tolist()
     ['cannot tell']
     """
+    if not isinstance(runs, pd.DataFrame):
+        runs, classes = from_tables({name: table.frame for name, table in runs.items()})
     _check(runs, [*RUN, "rung", "measure", "index", "accuracy"], [*RUN, "rung", "measure"])
     given = pd.DataFrame() if classes is None else classes
     if len(given):
