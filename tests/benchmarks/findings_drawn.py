@@ -1,10 +1,13 @@
-"""The picture of docs/findings.md: every claim about accuracy in every study, as a forest."""
+"""The pictures of docs/findings.md and docs/account.md: claims as a forest, accuracy by sharing."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
+from interp.data.mixtures.settings import is_upper_bound
+from interp.report.figures.levels_of_evidence import mixture_colours
+from interp.report.naming import ordered_settings, setting_name
 from tests.benchmarks.findings import CLAIMS, WORTH, accuracy_findings
 
 LOOKS = {"pilot": ("#8a8a8a", "square"), "weak": ("#0072B2", "circle"),
@@ -74,3 +77,74 @@ def draw_findings(answers: Mapping[str, pd.DataFrame]) -> Any:
         },
     )
     return figure
+
+
+def draw_sharing(runs: pd.DataFrame) -> Any:
+    """Accuracy against sharing across mixtures: a panel per rung and measure, a point per mixture.
+
+    Args:
+        runs: What every run shares, beside its accuracies.
+    """
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    kinds = list(dict.fromkeys(zip(runs["rung"], runs["measure"], strict=True)))
+    settings = ordered_settings(runs["setting"])
+    tints = mixture_colours(settings)
+    columns = min(3, len(kinds))
+    figure = make_subplots(
+        rows=-(-len(kinds) // columns),
+        cols=columns,
+        shared_yaxes=True,
+        horizontal_spacing=0.04,
+        vertical_spacing=0.16,
+        subplot_titles=[f"{rung} {measure}" for rung, measure in kinds],
+    )
+    for place, kind in enumerate(kinds):
+        own = runs[(runs["rung"] == kind[0]) & (runs["measure"] == kind[1])]
+        blocks = own.groupby(["setting", "seed"])[["index", "accuracy"]].mean()
+        for setting in settings:
+            points = blocks.loc[setting].dropna() if setting in blocks.index else own[:0]
+            if points.empty:
+                continue
+            hollow = is_upper_bound(setting)
+            figure.add_trace(
+                go.Scatter(
+                    x=[points["index"].mean()],
+                    y=[100 * points["accuracy"].mean()],
+                    mode="markers",
+                    name=setting_name(setting),
+                    legendgroup=setting,
+                    showlegend=place == 0,
+                    marker={
+                        "color": tints[setting],
+                        "size": 12,
+                        "symbol": "circle-open" if hollow else "circle",
+                        "line": {"width": 2, "color": tints[setting]},
+                    },
+                    error_x=_spread(points["index"]),
+                    error_y=_spread(100 * points["accuracy"]),
+                ),
+                row=place // columns + 1,
+                col=place % columns + 1,
+            )
+    n = runs["seed"].nunique()
+    figure.update_xaxes(title="sharing index")
+    figure.update_yaxes(title="held-out classes, percent", col=1)
+    figure.update_layout(
+        template="plotly_white",
+        width=1100,
+        height=240 + 330 * -(-len(kinds) // columns),
+        margin={"l": 10, "r": 20, "t": 80, "b": 10},
+        font={"size": 13},
+        legend={"orientation": "h", "y": -0.25, "entrywidth": 430, "entrywidthmode": "pixels"},
+        title={"text": f"{n} blocks; bars from the least block to the most", "font": {"size": 13}},
+    )
+    return figure
+
+
+def _spread(values: pd.Series) -> dict[str, Any]:
+    """Bars from the least block to the most: of few blocks an interval would say less."""
+    mean = values.mean()
+    ends = {"array": [values.max() - mean], "arrayminus": [mean - values.min()]}
+    return {"type": "data", "symmetric": False, "thickness": 1, "width": 0, **ends}

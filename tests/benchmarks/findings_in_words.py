@@ -24,7 +24,7 @@ from tests.benchmarks.findings import (
     layers_findings,
     of_quantities,
 )
-from tests.benchmarks.findings_drawn import draw_findings
+from tests.benchmarks.findings_drawn import draw_findings, draw_sharing
 from tests.benchmarks.judging import filled
 from tests.benchmarks.large_tables import (
     STUDIES,
@@ -41,7 +41,8 @@ from tests.benchmarks.large_tables import (
 from tests.benchmarks.recovering import markdown
 
 DOCS = Path(__file__).parents[2] / "docs"
-README = DOCS.parent / "README.md"
+PAGES = (DOCS / "findings.md", DOCS / "account.md", DOCS.parent / "README.md")
+"""Pages that have findings; the first has all of them."""
 
 
 def findings() -> str:
@@ -55,10 +56,11 @@ def findings() -> str:
             keep(name, kept(read(name)))
     answers = {name: own["answers"] for name, own in all_tables().items() if name in ASKED and own}
     draw_findings(answers).write_image(DOCS / "findings.png", scale=2)
+    draw_sharing(tables("weak")["runs"]).write_image(DOCS / "sharing.png", scale=2)
     made = pages()
-    for page, parts in ((DOCS / "findings.md", made), (README, made)):
+    for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        own = {part: words for part, words in parts.items() if f"<!-- {part} -->" in text}
+        own = {part: words for part, words in made.items() if f"<!-- {part} -->" in text}
         page.write_text(filled(text, own), encoding="utf-8")
     return "\n\n".join(made.values())
 
