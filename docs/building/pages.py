@@ -24,6 +24,7 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
         "docs/evidence.md",
         "docs/truth.md",
         "docs/judging_methods.md",
+        "docs/account.md",
         "docs/large_study.md",
         "docs/measured.md",
     ),
