@@ -178,7 +178,7 @@ def _rehearsed(specification: Any, jobs: int, *, measuring: bool = True) -> dict
     from interp.study.forecasting import cost_of_study
     from interp.study.rehearsal import rehearse
 
-    runs = rehearse(specification, jobs=jobs)
+    runs = rehearse(specification, jobs=jobs, measuring=measuring)
     return _told(cost_of_study(specification, jobs=jobs, measuring=measuring, runs=runs))
 
 
@@ -442,9 +442,11 @@ def judge_command(
       interp-report judge my_methods:scores --ask edges --seeds 1000-1004
       interp-report judge interp.validation.contenders:cka --tier easy
     """
+    from interp.core.errors import DataError
     from interp.core.progress import set_quiet
     from interp.report.on_truth.judged_page import build_judged_page
     from interp.validation import blueprints, judge_method, standing, write_benchmark
+    from interp.validation.judged_methods import FAILED
     from interp.validation.puzzles import seeds_from
 
     set_quiet(quiet)
@@ -468,6 +470,13 @@ def judge_command(
     for reason, n in failed["reason"].value_counts().head(3).items():
         print(f"failed {n} times: {reason}")
     print(page)
+    if (judged.frame["outcome"] == FAILED).all():
+        raise DataError(
+            f"judge {method}",
+            f"a method that failed on every model ({failed['reason'].iloc[0]})",
+            "an answer, if only that it cannot tell",
+            "mend it, and try it with --seeds 0-0",
+        )
     return {
         "standing": [records(row) for row in overall.frame.to_dict("records")],
         "tables": [str(path) for path in tables],

@@ -94,8 +94,16 @@ class Plate:
         slug = re.sub(r"[^\w-]+", "-", words)
         return cls(f"{slug}-{fingerprint(keys)[:6]}", image, caption, keys)
 
-    def save(self, folder: Path) -> Path:
-        """Write the plate as PNG, caption and keys in its text chunks."""
+    def save(self, folder: Path, *, colours: int = 0) -> Path:
+        """Write the plate as PNG, caption and keys in its text chunks.
+
+        Args:
+            folder: Where to write; it is made if need be.
+            colours: So many at most, which makes a third of the bytes; 0 keeps all.
+
+        Returns:
+            The path.
+        """
         from PIL.PngImagePlugin import PngInfo
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +111,8 @@ class Plate:
         notes.add_itxt("caption", self.caption)
         for key, value in self.keys.items():
             notes.add_itxt(f"key:{key}", str(value))
-        self.image.save(folder / f"{self.name}.png", pnginfo=notes)
+        image = self.image.quantize(colours) if colours else self.image
+        image.save(folder / f"{self.name}.png", pnginfo=notes, optimize=bool(colours))
         return folder / f"{self.name}.png"
 
     @classmethod

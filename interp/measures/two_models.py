@@ -48,7 +48,8 @@ class ComparedModels:
     def profile(self) -> pd.DataFrame:
         """In each domain, A's sites with those of B that they are stitched to.
 
-        How similar the two are there, and how far B goes on from A's activations: index of each.
+        How similar the two are there, and how far B goes on from A's activations: index of each,
+        and why there is none where it is missing.
         """
         stitched = self.stitching.frame
         own = stitched[(stitched["measure"] == "stitched") & (stitched["label"] == "")]
@@ -57,10 +58,20 @@ class ComparedModels:
         rows = rows[rows["domain_a"] == rows["domain_b"]].rename(columns={"domain_a": "domain"})
         if "site_b" not in rows:
             rows = rows.assign(site_b=rows["site"])
-        key = ["site", "site_b", "domain"]
-        found = rows[[*key, "index"]].rename(columns={"index": "similarity"})
-        into = own[[*key, "index"]].rename(columns={"index": "A into B"})
-        return into.merge(found, on=key, how="left")[[*key, "similarity", "A into B"]]
+        key, numbers = ["site", "site_b", "domain"], ["similarity", "A into B"]
+        found, into = (
+            table.assign(reason=table["reason"] if "reason" in table else "")
+            .rename(columns={"index": name, "reason": f"reason {name}"})
+            .loc[:, [*key, name, f"reason {name}"]]
+            for table, name in zip((rows, own), numbers, strict=True)
+        )
+        both = into.merge(found, on=key, how="left")
+        whys = both[[f"reason {name}" for name in numbers]].fillna("")
+        both["reason"] = [
+            "; ".join(f"{name}: {why}" for name, why in zip(numbers, row, strict=True) if why)
+            for row in whys.to_numpy()
+        ]
+        return both[[*key, *numbers, "reason"]]
 
 
 @door
@@ -105,6 +116,10 @@ def compare(
         SampleError: For too few classes by two artists.
 
     Notes:
+        Most of the time goes into stitches: at each site, each way, all pictures run through the
+        rest of the other model, once for the stitch and once more for each of its controls. Fewer
+        `sites` or `domains` take less.
+
         Two models of one mixture that differ by their seed say what "the same" looks like here:
         give them as controls, or compare them first (docs/judging_methods.md has the rates). The
         embedding is no place to stitch at.

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from interp.core.declarations.measures import all_measures
 from interp.core.errors import DataError, SampleError, SpecificationError, check_known, listed
 from interp.core.images import ImageTable
 from interp.data import open_images
@@ -162,6 +163,22 @@ def _check_tested(pool: ImageTable, domains: Iterable[str]) -> None:
             "test pictures of the natural domain and every test domain",
             "raise test_share, or n_test",
         )
+
+
+def check_measurable(spec: Specification, blocks: Iterable[Block]) -> None:
+    """Refuse a study with fewer seen classes than one of its measures needs, before it trains."""
+    asked = [each for each in all_measures() if each.asked(spec.analysis) and not each.by_name]
+    most = max(asked, key=lambda measure: measure.least_classes)
+    for block in blocks:
+        common = set(_common(spec, block.pool, block.foreign))
+        seen = len(common - set(block.held_out))
+        if seen < most.least_classes:
+            raise SpecificationError(
+                f"measure {most.name}",
+                f"{seen} of {len(common)} classes that are not held out",
+                f"at least {most.least_classes}",
+                "hold out fewer: more blocks, or a smaller held_out; or raise n_classes",
+            )
 
 
 def _held_out(

@@ -103,8 +103,9 @@ def cost_of_study(
     seconds *= spec.images.n_classes * spec.images.n_analysis / (40 * 12)
     minutes = seconds / 60 / min(jobs, 2)
     disk = _disk(spec, each + arms, jobs) + _lists(runs)
+    n_runs = len(runs) // kinds if runs else each + arms  # what mixtures have in common, once
     text = (
-        f"{_training_in_words(spec, each + arms, on_two_cores)}; then measuring {measured} models, "
+        f"{_training_in_words(spec, n_runs, on_two_cores)}; then measuring {measured} models, "
         f"{_minutes(minutes)}; {_size(disk)} of disk (rough: as measured on a "
         "small ResNet, two cores, nothing finished yet)"
     )

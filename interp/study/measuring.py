@@ -78,6 +78,7 @@ class Measurement:
         also: Names of measures to take beside those, which are taken only by name.
         device: Where the model runs.
         kept: A folder that its tables are read from, or written to; None keeps them in steps alone.
+        pictured: Whether its pictures are kept there too.
     """
 
     specification: Specification
@@ -90,13 +91,15 @@ class Measurement:
     also: tuple[str, ...] = ()
     device: str = "cpu"
     kept: Path | None = None
+    pictured: bool = True
 
     def run(self) -> dict[str, pd.DataFrame]:
         """The model's tables by name, measured or read back."""
         if self.kept is None:
             return self._measured()
         if not self.kept.exists():
-            keep_model(self.kept, self._measured(), self._drawn())
+            measured = self._measured()
+            keep_model(self.kept, measured, self._drawn() if self.pictured else [])
         return kept_model(self.kept)
 
     def _measured(self) -> dict[str, pd.DataFrame]:

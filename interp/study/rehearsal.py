@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from interp.study.blocks import open_blocks
+from interp.study.blocks import check_measurable, open_blocks
 from interp.study.grids import Grid, GridRun, distinct
 from interp.study.specification import Specification
 
@@ -39,21 +39,27 @@ class RehearsedRun:
     batch_size: int
 
 
-def rehearse(specification: Specification, *, jobs: int = 2) -> list[RehearsedRun]:
+def rehearse(
+    specification: Specification, *, jobs: int = 2, measuring: bool = True
+) -> list[RehearsedRun]:
     """The runs that a study would train, each once.
 
     Args:
         specification: The study.
         jobs: Processes that read pictures' headers.
+        measuring: Whether more than accuracy is measured, which may need more classes.
 
     Returns:
         The runs in their order.
 
     Raises:
         InterpError: Whatever the study would raise before it trains: pictures, columns, classes or
-            domains that are not there, cells too small for a mixture, fewer pictures than a batch.
+            domains that are not there, cells too small for a mixture, fewer pictures than a batch,
+            fewer classes than a measure needs.
     """
     blocks = open_blocks(specification, jobs, rendered=False)
+    if measuring:
+        check_measurable(specification, blocks)
     with TemporaryDirectory() as scratch:
         grid = Grid(specification)
         cells = grid.plan(Path(scratch), jobs=jobs, blocks=blocks, written=False)

@@ -25,7 +25,14 @@ from interp.core.storage.store import fingerprint, writable
 from interp.core.tables import stacked
 from interp.data import open_images
 from interp.measures.options import AnalysisSpec
-from interp.study.blocks import Block, compared_domains, first_of, open_blocks, open_pool
+from interp.study.blocks import (
+    Block,
+    check_measurable,
+    compared_domains,
+    first_of,
+    open_blocks,
+    open_pool,
+)
 from interp.study.comparing.with_one_mixture import compare_mixtures, pairs_of
 from interp.study.forecasting import cost_of_study
 from interp.study.grid_tables import loss_table, mixture_table
@@ -204,6 +211,9 @@ class Study:
             else:
                 blocks = open_blocks(self.specification, jobs, numbers=numbers)
                 cells = grid.plan(steps, blocks=blocks)
+        by_seed = {cell.block.seed: cell.block for cell in cells}
+        if not only:
+            check_measurable(self.specification, by_seed.values())
         taken = asked(cells)
         if finished:
             taken = finished.filed(taken)
@@ -214,7 +224,6 @@ class Study:
                 train_cells(cells, jobs=jobs, device=where)
         if not finished:
             check_trained(cells)
-        by_seed = {cell.block.seed: cell.block for cell in cells}
         measured = [each for _, each in taken]
         last = [each for each in measured if each.model.last or only]
         with clock("measuring"):

@@ -61,6 +61,13 @@ class Crosscoder:
     values: np.ndarray
     d_a: int
 
+    def __repr__(self) -> str:
+        d_b = self.values.shape[1] - self.d_a
+        return (
+            f"Crosscoder: features {len(self.features)}, pictures {len(self.values):,}, "
+            f"activations {self.d_a} of A and {d_b} of B, seeds {len(self.dictionaries)}"
+        )
+
     def strengths(self) -> np.ndarray:
         """Strengths of the features in all pictures, "picture feature", for a gallery."""
         return self.dictionaries[0](self.values)

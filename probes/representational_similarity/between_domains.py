@@ -210,6 +210,7 @@ def similarity(
     frame = pd.DataFrame([row for each in compared for row in each.rows(how.control)])
     if other is not None:
         frame["model_b"] = how.other_name
+        frame["estimand"] = frame["estimand"].str.replace("two domains", "two models")
     return Table.with_evidence("similarity", frame, {**features.facts, **drawn, "rows": rows})
 
 

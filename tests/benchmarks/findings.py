@@ -106,13 +106,15 @@ COLUMNS = (
 
 
 def decided(value: float, low: float, high: float, p_adjusted: float, worth: float) -> str:
-    """What becomes of a claim that a difference is above zero.
+    """What becomes of a claim that a difference is above zero; without p, of one block, nothing.
 
     >>> decided(0.2, 0.1, 0.3, 0.01, 0.05), decided(0.01, -0.02, 0.04, 0.5, 0.05)
     ('holds', 'does not hold')
     >>> decided(0.2, -0.1, 0.5, 0.2, 0.05), decided(-0.2, -0.3, -0.1, 0.01, 0.05)
     ('open', 'the opposite holds')
     """
+    if np.isnan(p_adjusted):
+        return "open"
     if p_adjusted < 0.05:
         return "holds" if value > 0 else OPPOSITE
     return DENIED if high < worth else "open"

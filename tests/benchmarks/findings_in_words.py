@@ -245,6 +245,8 @@ def correlation(row: Mapping[str, Any]) -> str:
     >>> correlation({"value": -0.0667, "low": -0.769, "high": 0.7})
     '-.07 [-.77, .70]'
     """
+    if not np.isfinite(row["value"]):
+        return "–"
     value, low, high = (short(row[name]) for name in ("value", "low", "high"))
     return f"{value} [{low}, {high}]" if np.isfinite(row["low"]) else f"{value} [no interval]"
 
@@ -284,16 +286,24 @@ def levels_table(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
             by = {row["adjusted"]: row for row in own.to_dict("records")}
             plain, adjusted = by[""], by.get("accuracy of seen classes")
             held = correlation(adjusted) if adjusted else "is held by its terms"
-            reliable = f"{plain['reliability']:.2f}"
-            said = [correlation(plain), held, reliable, plain["verdict"], _counted(plain)]
+            reliable = short(plain["reliability"]) if plain["reliability"] >= 0 else "–"
+            said = [correlation(plain), held, reliable, plain["verdict"], _units(plain)]
             rows.append([name, level, f"{rung} {measure}", *said])
     heads = ["study", "level", "rung", "r", "seen accuracy held constant", "reliability"]
     return markdown([*heads, "verdict", "n"], rows) if rows else OPEN
 
 
-def _counted(row: Mapping[str, Any]) -> str:
-    noun = {"mixture": "mixtures", "block": "blocks", "class": "classes"}[row["unit"]]
-    return f"{row['n_units']:.0f} {noun}, {row['n_runs']:.0f} runs"
+def _units(row: Mapping[str, Any]) -> str:
+    return f"{counted(int(row['n_units']), row['unit'])}, {counted(int(row['n_runs']), 'run')}"
+
+
+def counted(n: int, noun: str) -> str:
+    """So many of something.
+
+    >>> counted(1, "block"), counted(2, "class")
+    ('1 block', '2 classes')
+    """
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def foretelling_table(found: Mapping[str, pd.DataFrame]) -> str:
@@ -317,7 +327,7 @@ def epochs_table(found: Mapping[str, pd.DataFrame]) -> str:
     for row in found["lead_and_lag"].dropna(subset=["lead"]).to_dict("records"):
         lead = {"value": row["lead"], "low": row["lead_low"], "high": row["lead_high"]}
         what = f"{row['rung']} {row['measure']}".strip()
-        of = f"{row['n_units']:.0f} {row['unit']}s, {row['n_runs']:.0f} runs"
+        of = _units(row)
         ahead = "–" if row["measure"] == HELD_OUT else correlation(lead)
         rows.append([what, f"{100 * row['trained']:.0f} %", correlation(row), ahead, of])
     heads = ["quantity", "of training", "share of its final value", "ahead of held-out accuracy"]

@@ -154,7 +154,7 @@ def keep(name: str, made: dict[str, pd.DataFrame]) -> None:
 
 def tables(name: str) -> dict[str, pd.DataFrame]:
     """What is kept of a study; nothing where no block of it is finished."""
-    words = ("control", "adjusted", "reason", "needed", "setting")
+    words = ("control", "adjusted", "reason", "needed", "setting", "rung")
     found = {}
     for path in sorted((KEPT / name).glob("*.csv")):
         frame = pd.read_csv(path, low_memory=False, dtype=dict.fromkeys(words, str))

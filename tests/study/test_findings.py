@@ -147,7 +147,8 @@ def test_planted_claims_are_decided_as_they_are() -> None:
 def test_a_claim_is_decided_by_sign_and_by_what_is_worth_having() -> None:
     assert decided(0.2, 0.1, 0.3, 0.04, 0.05) == "holds"
     assert decided(0.2, 0.1, 0.3, 0.06, 0.05) == "open"
-    assert decided(0.2, 0.1, 0.3, float("nan"), 0.05) == "open"
+    assert decided(0.2, 0.1, 0.3, float("nan"), 0.05) == "open"  # one block
+    assert decided(0.0, -0.04, 0.04, float("nan"), 0.05) == "open"
     assert decided(0.0, -0.04, 0.04, 1.0, 0.05) == "does not hold"
     assert decided(0.0, -0.04, 0.04, 1.0, 0.03) == "open"
 

@@ -1,5 +1,6 @@
 """Rehearsals refuse what the run would refuse, and say what it does."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def specified(tmp_path: Path, text: str) -> Specification:
 )
 def test_what_a_run_would_refuse_is_refused(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(InterpError, match=said):
-        rehearse(specified(tmp_path, text))
+        rehearse(specified(tmp_path, text), measuring=False)
 
 
 def test_a_source_is_opened(tmp_path: Path) -> None:
@@ -51,7 +52,7 @@ def test_a_source_is_opened(tmp_path: Path) -> None:
     text = f"[images]\nsource = '{tmp_path / 'pictures'}'\n"
     asked = "[training]\nbatch_size = 8\nepochs = 3\n"
     asked += "[mixtures]\nheld_out = 1\nsettings = ['natural-only', 'cg-high']\n"
-    runs = rehearse(specified(tmp_path, text + asked))
+    runs = rehearse(specified(tmp_path, text + asked), measuring=False)
     # two of ten pictures of a cell are for testing; cg-high adds two of three sketch classes
     assert [run.pictures for run in runs] == [24, 40]
     assert [(run.epochs, run.steps) for run in runs] == [(3, 9), (3, 15)]
@@ -74,7 +75,7 @@ def test_domains_without_test_pictures_are_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("\n".join(["path,label,domain,split", *rows]))
     text = f"[images]\nsource = '{tmp_path / 'mine.csv'}'\n[mixtures]\nheld_out = 1\n"
     with pytest.raises(InterpError, match="no test pictures of sketch"):
-        rehearse(specified(tmp_path, text))
+        rehearse(specified(tmp_path, text), measuring=False)
 
 
 def test_a_rehearsal_says_what_the_run_did(small_study: Result) -> None:
@@ -92,7 +93,7 @@ def test_runs_of_an_intervention_are_counted(tmp_path: Path) -> None:
     text = TINY + "[mixtures]\nheld_out = 1\nsettings = ['cg-high']\n[training]\nbatch_size = 16\n"
     text += "[intervention]\nsetting = 'cg-high'\nweights = [0.3]\n"
     spec = specified(tmp_path, text)
-    told = rehearse(spec)
+    told = rehearse(spec, measuring=False)
     assert [run.setting for run in told] == [
         "cg-high", "cg-high, aligned 0.3", "cg-high, shuffled 0.3"
     ]  # fmt: skip
@@ -115,3 +116,12 @@ def test_mixtures_that_are_only_counted_are_those_that_are_written(tmp_path: Pat
     assert same[0] == same[1]
     assert sum(map(sum, same[0])) > len(plans[0])  # natural-only is one run for both domains
     assert not list((tmp_path / "False").glob("mixture-*"))
+
+
+def test_too_few_seen_classes_are_refused_before_anything_is_trained() -> None:
+    """Two blocks hold out half of eight classes each: similarity needs five that were seen."""
+    few = replace(SMALL, blocks=2, images=replace(SMALL.images, n_classes=8))
+    with pytest.raises(InterpError, match=r"4 of 8 classes .* at least 5"):
+        rehearse(few)
+    assert rehearse(few, measuring=False)
+    assert rehearse(replace(few, blocks=4))

@@ -57,6 +57,7 @@ class MeasureSpec:
         units: Of tables whose rows are means over units, where these are kept.
         sections: What the page shows of it.
         plates: From the opened model and the frames to pictures.
+        least_classes: Classes that a model saw in both domains, of which it needs so many.
         revision: Counted up where its numbers change for the same model, so that tables of finished
             runs are made again.
     """
@@ -73,6 +74,7 @@ class MeasureSpec:
     units: Mapping[str, RowUnits] = field(default_factory=dict)
     sections: Sequence[SectionSpec] = ()
     plates: Callable[[Any, Mapping[str, Any]], Sequence[Any]] | None = None
+    least_classes: int = 0
     revision: int = 0
 
     @property

@@ -9,8 +9,8 @@ from interp.core.illustrations import Plate
 from interp.core.storage.store import complete
 from interp.core.tables import read_frame
 
-DIGITS = 6
-"""Significant digits of what is kept."""
+DIGITS, COLOURS = 6, 256
+"""Significant digits of what is kept, and colours of a picture."""
 
 
 def keep_model(folder: Path, frames: Mapping[str, pd.DataFrame], plates: Sequence[Plate]) -> None:
@@ -24,7 +24,7 @@ def keep_model(folder: Path, frames: Mapping[str, pd.DataFrame], plates: Sequenc
                 compression={"method": "gzip", "mtime": 0},
             )
         for plate in plates:
-            plate.save(temporary)
+            plate.save(temporary, colours=COLOURS)
 
 
 def kept_model(folder: Path) -> dict[str, pd.DataFrame]:

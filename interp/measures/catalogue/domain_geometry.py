@@ -18,6 +18,7 @@ from interp.core.declarations.figures import (
 from interp.core.declarations.measures import EVERY_KIND, MeasureSpec
 from interp.core.statistics.index_of_sharing import GEOMETRY
 from interp.measures.opened import Frames, OpenedModel
+from interp.probes.representational_similarity.planning import LEAST_CLASSES
 
 CKA = profile_spec(
     "similarity",
@@ -87,4 +88,5 @@ MEASURE = MeasureSpec(
     of=EVERY_KIND,
     seconds=3.9,
     sections=(SIMILARITY,),
+    least_classes=LEAST_CLASSES,
 )

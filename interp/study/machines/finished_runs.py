@@ -21,7 +21,7 @@ from interp.core.storage.store import fingerprint, writable, write_atomic
 from interp.data.mixtures.basesets import open_base
 from interp.models import train
 from interp.models.loading.load import CONFIGURATION
-from interp.study.blocks import Block, are_rendered, asked_of, open_blocks
+from interp.study.blocks import Block, are_rendered, asked_of, first_of, open_blocks
 from interp.study.grid_tables import mean_losses
 from interp.study.grids import Grid, GridRun, check_trained, distinct
 from interp.study.measuring import Measurement, measure_models
@@ -145,8 +145,14 @@ class FinishedRuns:
         return pd.read_csv(path) if path.exists() else None
 
     def filed(self, taken: Sequence[Taken]) -> list[Taken]:
-        """The measurements, each with the folder that its tables are read from or written to."""
-        return [(cell, replace(each, kept=self.model(cell, each))) for cell, each in taken]
+        """The measurements, each with the folder that its tables are read from or written to.
+
+        Of the first block pictures are kept too, of which a page shows no more.
+        """
+        return [
+            (cell, replace(each, kept=self.model(cell, each), pictured=_is_first(cell, each)))
+            for cell, each in taken
+        ]
 
     def go_on(
         self, taken: Sequence[Taken], *, jobs: int, device: str | None, training: bool
@@ -187,6 +193,10 @@ class FinishedRuns:
         for one in taken:
             by_cell.setdefault(self.of(one[0]), []).append(one)
         return all(self.holds(own[0][0], [m for _, m in own]) for own in by_cell.values())
+
+
+def _is_first(cell: GridRun, measured: Measurement) -> bool:
+    return cell.block.seed == first_of(measured.specification)[0]
 
 
 def run_hash(cell: GridRun) -> str:

@@ -6,11 +6,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from interp.core.storage.kept_tables import keep_model, kept_model
+from interp.core.illustrations import Plate
+from interp.core.seeds import rng
+from interp.core.storage.kept_tables import keep_model, kept_model, kept_plates
 from interp.data.artwork import embedded
 from interp.measures.options import AnalysisSpec
 from interp.study.blocks import first_of
@@ -146,11 +149,24 @@ def test_a_run_is_named_by_all_that_makes_it(tmp_path: Path) -> None:
 
 def test_what_is_kept_is_the_same_every_time(tmp_path: Path) -> None:
     frame = pd.DataFrame({"site": ["hook_embedding", ""], "value": [1 / 3, float("nan")]})
+    pixels = rng("kept plate", 0).integers(256, size=(40, 40, 3)).astype("uint8")
+    plate = Plate("moved-a", Image.fromarray(pixels), "what moved", {"setting": "a"})
     for name in ("a", "b"):
-        keep_model(tmp_path / name, {"similarity": frame}, [])
+        keep_model(tmp_path / name, {"similarity": frame}, [plate])
     assert written(tmp_path / "a") == written(tmp_path / "b")
+    [kept] = kept_plates(tmp_path / "a")
+    assert (kept.name, kept.caption, kept.keys) == ("moved-a", "what moved", {"setting": "a"})
+    assert len(kept.image.getcolors(40 * 40)) <= 256
+    assert abs(np.asarray(kept.image, dtype=float) - pixels).mean() < 40  # the picture it was
     found = kept_model(tmp_path / "a")["similarity"]
     assert found["value"].iloc[0] == pytest.approx(1 / 3, rel=1e-5) and found["site"].iloc[1] == ""
+
+
+def test_pictures_are_kept_of_the_first_block_alone(tmp_path: Path) -> None:
+    cells = Grid(ONE).plan(tmp_path / "steps", jobs=1)
+    asked = Study(ONE)._taken(cells, steps=tmp_path, device="cpu", only=("accuracy",), epochs=True)
+    filed = FinishedRuns(tmp_path).filed(asked)
+    assert {(cell.block.seed, each.pictured) for cell, each in filed} == {(0, True), (1, False)}
 
 
 def test_kept_epochs_are_measured_as_is_asked(tmp_path: Path) -> None:
