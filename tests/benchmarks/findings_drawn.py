@@ -1,6 +1,8 @@
 """The pictures of docs/findings.md and docs/account.md: claims as a forest, accuracy by sharing."""
 
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -148,3 +150,24 @@ def _spread(values: pd.Series) -> dict[str, Any]:
     mean = values.mean()
     ends = {"array": [values.max() - mean], "arrayminus": [mean - values.min()]}
     return {"type": "data", "symmetric": False, "thickness": 1, "width": 0, **ends}
+
+
+def first_screen(page: Path, picture: Path) -> None:
+    """The first screen of a page, as a picture of 1280 x 900 pixels.
+
+    Args:
+        page: The page.
+        picture: The PNG to write.
+    """
+    from PIL import Image
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"))
+        sheet = browser.new_page(viewport={"width": 1280, "height": 900})
+        sheet.goto(page.resolve().as_uri())
+        sheet.wait_for_selector("html[data-first]")
+        sheet.wait_for_timeout(1000)  # axes settle
+        sheet.screenshot(path=picture)
+        browser.close()
+    Image.open(picture).quantize(256).save(picture, optimize=True)

@@ -24,7 +24,7 @@ from tests.benchmarks.findings import (
     layers_findings,
     of_quantities,
 )
-from tests.benchmarks.findings_drawn import draw_findings, draw_sharing
+from tests.benchmarks.findings_drawn import draw_findings, draw_sharing, first_screen
 from tests.benchmarks.judging import filled
 from tests.benchmarks.large_tables import (
     STUDIES,
@@ -48,12 +48,15 @@ PAGES = (DOCS / "findings.md", DOCS / "account.md", DOCS.parent / "README.md")
 def findings() -> str:
     """Read every study's finished blocks, keep what findings are made of, and fill the pages.
 
-    About half a minute a block. A study whose kept tables are of as many blocks is not read again.
+    About a minute a block. A study whose kept tables are of as many blocks is not read again.
     """
     for name in STUDIES:
         n = finished_blocks(name)
         if n and n != kept_blocks(name):
-            keep(name, kept(read(name)))
+            result = read(name)
+            keep(name, kept(result))
+            if name == "strong":
+                first_screen(result.report(), DOCS / "large_page.png")
     answers = {name: own["answers"] for name, own in all_tables().items() if name in ASKED and own}
     draw_findings(answers).write_image(DOCS / "findings.png", scale=2)
     draw_sharing(tables("weak")["runs"]).write_image(DOCS / "sharing.png", scale=2)

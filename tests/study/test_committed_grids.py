@@ -1,17 +1,12 @@
 """The tables that README speaks of: whole, made from the committed files, and to be had again."""
 
 import json
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from interp.study.blocks import open_block
-from interp.study.grids import Grid, train_cells
-from interp.study.measuring import Measurement
 from interp.study.specification import Specification
 from interp.verdicts.levels.l4_intervention import TARGET
 from tests.benchmarks.contrasts import compared, intervened
@@ -118,31 +113,3 @@ def test_the_comparisons_are_derived_from_the_tables_beside_them(name: str) -> N
         made = written(intervened()["intervention"])
         kept = pd.read_csv(HERE / "intervention" / "intervention.csv")
         assert np.allclose(made[["low", "high"]], kept[["low", "high"]], atol=2e-5, equal_nan=True)
-
-
-@pytest.mark.skipif("resnet" not in MADE, reason="the grid has not been committed yet")
-@pytest.mark.long
-@pytest.mark.slow
-def test_one_run_comes_out_again(tmp_path: Path) -> None:
-    """Natural pictures alone, block 0, trained anew: within the committed run's intervals."""
-    spec, tables = committed("resnet")
-    mixtures = replace(spec.mixtures, test_domains=("sketch",), settings=("natural-only",))
-    grid = Grid(replace(spec, mixtures=mixtures))
-    block = open_block(grid.specification, 0)
-    (cell,) = grid.plan(tmp_path / "steps", blocks=[block])
-    train_cells([cell], jobs=1, device="cpu")
-    step = Measurement(
-        spec, cell.model(), block.images, block.held_out, tmp_path / "steps", only=("accuracy",)
-    )
-    keys = ["domain", "class_set"]
-    asked = f"{ASKED} and measure == 'balanced top-1'"
-    found = step.run()["accuracy"].query(asked).set_index(keys)["value"]
-    before = tables["accuracy"].query(
-        f"{asked} and n_runs == 1 and seed == 0 and setting == 'natural-only' and "
-        "test_domain == 'sketch'"
-    )
-    assert len(before) == len(found) == 18  # six domains, three sets of classes
-    for row in before.itertuples():
-        assert row.low <= found[row.domain, row.class_set] <= row.high
-    real = found["real", "all"]
-    assert real > 10 * before["null"].iloc[0]  # it has learnt something that can be lost

@@ -1,6 +1,7 @@
 """The findings in the pages follow from committed tables, and by a second way from the runs'."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,12 @@ import pytest
 from scipy import stats
 
 from interp.core.seeds import rng
+from interp.core.storage.kept_tables import kept_model
+from interp.study.blocks import open_block
+from interp.study.grids import Grid, train_cells
+from interp.study.machines.finished_runs import FinishedRuns
+from interp.study.measuring import Measurement
+from interp.study.specification import Specification
 from interp.verdicts.levels.l4_intervention import TARGET
 from interp.verdicts.levels.over_training import HELD_OUT
 from tests.benchmarks.findings import (
@@ -20,6 +27,7 @@ from tests.benchmarks.findings import (
     layers_findings,
 )
 from tests.benchmarks.findings_in_words import ASKED, PAGES, pages
+from tests.benchmarks.grids import ASKED as PRIMARY
 from tests.benchmarks.judging import filled
 from tests.benchmarks.large_tables import (
     LARGE,
@@ -252,3 +260,28 @@ def test_what_is_kept_is_read_from_the_runs_again(
         np.testing.assert_allclose(
             found[numbers].to_numpy(float), frame[numbers].to_numpy(float), rtol=1e-4, atol=1e-4
         )
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_one_run_of_the_weak_study_comes_out_again(tmp_path: Path) -> None:
+    """Natural pictures alone, block 0, trained anew: within the committed run's intervals."""
+    spec = Specification.from_toml(LARGE / "weak.toml")
+    mixtures = replace(spec.mixtures, test_domains=("sketch",), settings=("natural-only",))
+    grid = Grid(replace(spec, mixtures=mixtures))
+    block = open_block(grid.specification, 0)
+    (cell,) = grid.plan(tmp_path / "steps", blocks=[block])
+    train_cells([cell], jobs=1, device="cpu")
+    step = Measurement(
+        spec, cell.model(), block.images, block.held_out, tmp_path / "steps", only=("accuracy",)
+    )
+    asked = f"{PRIMARY} and measure == 'balanced top-1'"
+    keys = ["domain", "class_set"]
+    found = step.run()["accuracy"].query(asked).set_index(keys)["value"]
+    last = FinishedRuns(LARGE / "weak").of(cell).glob(f"epoch-{cell.run.epochs}-*")
+    before = kept_model(next(last))["accuracy"].query(asked)
+    assert len(before) == len(found) == 18  # six domains, three sets of classes
+    for row in before.itertuples():
+        assert row.low <= found[row.domain, row.class_set] <= row.high
+    real = found["real", "all"]
+    assert real > 10 * before["null"].iloc[0]  # it has learnt something that can be lost
