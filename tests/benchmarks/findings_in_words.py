@@ -4,6 +4,8 @@ Every study of `large/` is read from the tables of its finished runs; nothing is
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from interp.core.statistics.association import spearman
 from interp.report.naming import setting_name, site_label
 from interp.verdicts.levels.over_training import HELD_OUT
 from tests.benchmarks.findings import (
@@ -82,6 +85,7 @@ def pages() -> dict[str, str]:
         "levels": levels_table(asked),
         "foretelling": foretelling_table(made["weak"]),
         "layers": layers_table(made["weak"]),
+        "classes": classes_table(made["weak"]),
         "epochs": epochs_table(made["strong"]),
         "cause": cause_table({name: made[name] for name in ("pilot", "cause") if made[name]}),
         "language": language_table(made["twin"]),
@@ -242,7 +246,7 @@ def points(row: Mapping[str, Any]) -> str:
     return f"{value:+.1f} [{low:.1f}, {high:.1f}]"
 
 
-def correlation(row: Mapping[str, Any]) -> str:
+def correlation(row: Mapping[str, Any] | pd.Series) -> str:
     """A correlation with its interval.
 
     >>> correlation({"value": -0.0667, "low": -0.769, "high": 0.7})
@@ -320,6 +324,32 @@ def foretelling_table(found: Mapping[str, pd.DataFrame]) -> str:
         rows.append([predictor, *cells, f"{by['L1']['foretold']:+.2f}" if "L1" in by else "–"])
     heads = ["predictor", "across mixtures", "over blocks of a mixture", "foretold in new mixtures"]
     return markdown(heads, rows)
+
+
+def classes_table(found: Mapping[str, pd.DataFrame]) -> str:
+    """The classes that are shared most and least, and whether blocks agree on them."""
+    if not found:
+        return OPEN
+    wide = found["classes"].pivot(index="label", columns="seed", values="value")
+    order = wide.mean(axis=1).sort_values(ascending=False)
+    least, most = wide.min(axis=1), wide.max(axis=1)
+    rows = [
+        [label, short(order[label]), f"{short(least[label])} to {short(most[label])}"]
+        for label in (*order.index[:5], *order.index[-5:])
+    ]
+    table = markdown(["class", "shared beyond others", "over blocks"], rows)
+    pairs = [
+        spearman(wide[one], wide[other]) for one, other in combinations(sorted(wide.columns), 2)
+    ]
+    if not pairs:
+        return table
+    agree = pd.DataFrame([asdict(pair) for pair in pairs])[["value", "low", "high"]].mean()
+    n = counted(int(np.mean([pair.n for pair in pairs])), "class")
+    said = (
+        f"Blocks agree on the order of classes: Spearman's r = {correlation(agree)} "
+        f"({counted(len(pairs), 'pair')} of blocks, {n})."
+    )
+    return "\n".join([table, "", said])
 
 
 def epochs_table(found: Mapping[str, pd.DataFrame]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from interp.data.mixtures.settings import is_upper_bound
 from tests.benchmarks import contrasts
 from tests.benchmarks.contrasts import with_runs
 from tests.benchmarks.grids import ASKED, HERE
@@ -77,10 +78,11 @@ def read(name: str) -> Any:
 def kept(result: Any) -> dict[str, pd.DataFrame]:
     """What findings are made of, from a study's result: a few small tables.
 
-    `answers`: accuracy of every held-out class in its test domain. `runs`: what every run shares,
-    beside its accuracies. `profile`: the same by layer. `epochs`: accuracy and sharing of earlier
-    epochs. `levels`, `foretelling`, `lead_and_lag` and what an intervention found; of runs that
-    learned labels the same, as `labels_...`.
+    `answers`: accuracy of every held-out class in its test domain; `errors`: pictures of these that
+    are taken for seen classes. `runs`: what every run shares, beside its accuracies; `profile`: the
+    same by layer; `classes`: by class. `epochs`: accuracy and sharing of earlier epochs. `levels`,
+    `foretelling`, `lead_and_lag` and what an intervention found. Of runs that learned labels the
+    same, as `labels_...`.
     """
     from interp.verdicts.levels.across_checkpoints import from_tables
 
@@ -92,6 +94,8 @@ def kept(result: Any) -> dict[str, pd.DataFrame]:
     if "rungs" in frames:
         made["runs"] = from_tables(frames)[0]
         made["profile"] = _own_pair(frames["rungs"])
+    if "class_sharing" in frames:
+        made["classes"] = _of_each_class(frames["class_sharing"])
     if "epochs" in frames:
         made["epochs"] = _accuracy_by_epoch(frames["epochs"])
     if "rungs_by_epoch" in frames:
@@ -135,6 +139,14 @@ def _own_pair(rungs: pd.DataFrame) -> pd.DataFrame:
     keys = ["setting", "test_domain", "seed", "epoch", "control", "rung", "measure", "band", "site"]
     means = rows.groupby([*keys, "depth"], dropna=False, sort=False)
     return means[["index", "index_low", "index_high"]].mean().reset_index()
+
+
+def _of_each_class(sharing: pd.DataFrame) -> pd.DataFrame:
+    """What each seen class shares beyond other classes, by block: the mean over mixtures."""
+    rows = sharing[(sharing["class_set"] == "seen") & ~sharing["setting"].map(is_upper_bound)]
+    rows = rows[rows["control"].fillna("") == ""]
+    means = rows.groupby(["label", "seed"])["beyond"].agg(value="mean", n_runs="count")
+    return means.reset_index()
 
 
 def _accuracy_by_epoch(epochs: pd.DataFrame) -> pd.DataFrame:

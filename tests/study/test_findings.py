@@ -26,7 +26,7 @@ from tests.benchmarks.findings import (
     language_findings,
     layers_findings,
 )
-from tests.benchmarks.findings_in_words import ASKED, PAGES, pages
+from tests.benchmarks.findings_in_words import ASKED, PAGES, classes_table, pages
 from tests.benchmarks.grids import ASKED as PRIMARY
 from tests.benchmarks.judging import filled
 from tests.benchmarks.large_tables import (
@@ -285,3 +285,15 @@ def test_one_run_of_the_weak_study_comes_out_again(tmp_path: Path) -> None:
         assert row.low <= found[row.domain, row.class_set] <= row.high
     real = found["real", "all"]
     assert real > 10 * before["null"].iloc[0]  # it has learnt something that can be lost
+
+
+def test_classes_stand_in_the_order_of_what_they_share() -> None:
+    labels = [f"class {k:02}" for k in range(12)]
+    rows = [
+        {"label": label, "seed": seed, "value": k / 12 + 0.01 * seed, "n_runs": 8}
+        for k, label in enumerate(labels) for seed in (0, 1) if (k, seed) != (3, 1)
+    ]  # fmt: skip
+    text = classes_table({"classes": pd.DataFrame(rows)})
+    assert re.findall(r"class \d\d", text) == [*labels[:-6:-1], *labels[4::-1]]
+    assert "r = 1.00 [1.00, 1.00] (1 pair of blocks, 11 classes)" in text
+    assert "Blocks agree" not in classes_table({"classes": pd.DataFrame(rows).query("seed == 0")})
