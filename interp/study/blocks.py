@@ -166,9 +166,12 @@ def _check_tested(pool: ImageTable, domains: Iterable[str]) -> None:
 
 
 def check_measurable(spec: Specification, blocks: Iterable[Block]) -> None:
-    """Refuse a study with fewer seen classes than one of its measures needs, before it trains."""
+    """Refuse a study with fewer seen classes than one of its measures needs, before it trains.
+
+    Whether each class has pictures by artists enough is found out when it is measured.
+    """
     asked = [each for each in all_measures() if each.asked(spec.analysis) and not each.by_name]
-    most = max(asked, key=lambda measure: measure.least_classes)
+    most = max(asked, key=lambda measure: measure.least_classes)  # some are always asked
     for block in blocks:
         common = set(_common(spec, block.pool, block.foreign))
         seen = len(common - set(block.held_out))
@@ -177,7 +180,8 @@ def check_measurable(spec: Specification, blocks: Iterable[Block]) -> None:
                 f"measure {most.name}",
                 f"{seen} of {len(common)} classes that are not held out",
                 f"at least {most.least_classes}",
-                "hold out fewer: more blocks, or a smaller held_out; or raise n_classes",
+                "hold out fewer (more blocks, or a smaller held_out)"
+                + ("" if spec.images.source else ", or raise n_classes"),
             )
 
 

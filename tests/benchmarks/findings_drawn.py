@@ -31,8 +31,10 @@ def draw_findings(answers: Mapping[str, pd.DataFrame]) -> Any:
     for place, (name, candidates, own) in enumerate(shown):
         found = accuracy_findings(own, candidates=candidates)
         colour, symbol = LOOKS[name]
+        one = found["n_blocks"].max() == 1  # an interval of these models alone is not drawn
         among = "all classes" if candidates == "all" else "held-out classes alone"
         n = f"{found['n_blocks'].max()} blocks, {own['run'].nunique()} runs"
+        n = f"one block, no interval, {own['run'].nunique()} runs" if one else n
         aside = 0.62 * (place / max(1, len(shown) - 1) - 0.5)
         figure.add_scatter(
             x=100 * found["value"],
@@ -40,8 +42,8 @@ def draw_findings(answers: Mapping[str, pd.DataFrame]) -> Any:
             error_x={
                 "type": "data",
                 "symmetric": False,
-                "array": 100 * (found["high"] - found["value"]),
-                "arrayminus": 100 * (found["value"] - found["low"]),
+                "array": None if one else 100 * (found["high"] - found["value"]),
+                "arrayminus": None if one else 100 * (found["value"] - found["low"]),
                 "thickness": 1.6,
                 "width": 0,
             },

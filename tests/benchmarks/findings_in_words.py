@@ -21,11 +21,13 @@ from tests.benchmarks.findings import (
     CLAIMS,
     DENIED,
     OPPOSITE,
+    WORTH,
     accuracy_findings,
     cause_findings,
     language_findings,
     layers_findings,
     of_quantities,
+    same_order,
 )
 from tests.benchmarks.findings_drawn import draw_findings, draw_sharing, first_screen
 from tests.benchmarks.judging import filled
@@ -34,9 +36,9 @@ from tests.benchmarks.large_tables import (
     asked_blocks,
     command,
     finished_blocks,
+    is_kept,
     keep,
     kept,
-    kept_blocks,
     pilot,
     read,
     tables,
@@ -54,8 +56,7 @@ def findings() -> str:
     About a minute a block. A study whose kept tables are of as many blocks is not read again.
     """
     for name in STUDIES:
-        n = finished_blocks(name)
-        if n and n != kept_blocks(name):
+        if finished_blocks(name) and not is_kept(name):
             result = read(name)
             keep(name, kept(result))
             if name == "strong":
@@ -78,7 +79,7 @@ def pages() -> dict[str, str]:
     answers = {name: found["answers"] for name, found in asked.items()}
     return {
         "found": found(answers, made),
-        "against": against(answers),
+        "against": against(answers, made),
         "accuracy": accuracy_table(answers),
         "among held-out": accuracy_table(answers, candidates="held-out"),
         "errors": errors_table({name: found["errors"] for name, found in asked.items()}),
@@ -127,18 +128,27 @@ def accuracy_table(answers: Mapping[str, pd.DataFrame], *, candidates: str = "al
     return markdown(["claim", *found], [*rows, counted])
 
 
-def against(answers: Mapping[str, pd.DataFrame]) -> str:
-    """What contradicts the paper: claims that do not hold, among all classes or held-out ones."""
+def against(
+    answers: Mapping[str, pd.DataFrame], made: Mapping[str, Mapping[str, pd.DataFrame]]
+) -> str:
+    """What contradicts the paper: claims and links that are decided not to hold."""
     said = []
-    for candidates, among in (("all", "all classes"), ("held-out", "held-out classes alone")):
-        for name, own in _that_asked(answers, candidates).items():
-            for row in accuracy_findings(own, candidates=candidates).to_dict("records"):
-                if row["decision"] in (DENIED, OPPOSITE):
+    for name, own in answers.items():
+        for row in accuracy_findings(own).to_dict("records"):
+            if row["decision"] in (DENIED, OPPOSITE):
+                said.append(
+                    f"- *{row['says']}*: {row['decision']} in {name}: {points(row)}, "
+                    f"{spoken(row['contrast'])}, {counted(row['n_blocks'], 'block')}."
+                )
+        if "levels" in made[name]:
+            for row in made[name]["levels"].query("adjusted == ''").to_dict("records"):
+                if row["verdict"] in ("does not go together", "goes against"):
+                    what = f"{row['level']}, {row['rung']} {row['measure']}"
                     said.append(
-                        f"- *{row['says']}*: {row['decision']} in {name}, among {among}: "
-                        f"{points(row)}, {spoken(row['contrast'])}, {row['n_blocks']} blocks."
+                        f"- *Sharing goes with generalization* ({what}): {row['verdict']} in "
+                        f"{name}: r = {correlation(row)}."
                     )
-    return "\n".join(said) or "Nothing that is decided contradicts the paper."
+    return "\n".join(said) or "nothing that is decided so far."
 
 
 def _that_asked(answers: Mapping[str, pd.DataFrame], candidates: str) -> dict[str, pd.DataFrame]:
@@ -188,13 +198,13 @@ def still_open(
     said = []
     for name, own in answers.items():
         for row in accuracy_findings(own).query("decision == 'open'").to_dict("records"):
-            reach, n = (row["high"] - row["low"]) / 2, row["n_blocks"]
-            if np.isfinite(row["degrees"]):
-                needed = blocks_for(reach, n, row["degrees"])
-                said.append(
-                    f"- *{row['says']}* ({name}): {100 * row['value']:+.1f}, {100 * reach:.1f} to "
-                    f"either side with {n} blocks; about {needed} leave {100 * REACH:.0f}."
-                )
+            what = f"- *{row['says']}* ({name}, {counted(row['n_blocks'], 'block')})"
+            if not np.isfinite(row["degrees"]):
+                said.append(f"{what}: a second block, for a spread over blocks.")
+                continue
+            n = blocks_for(row["value"], row["low"], row["high"], row["n_blocks"], row["degrees"])
+            wanted = f"about {n} blocks" if n else f"more than {MOST} blocks"
+            said.append(f"{what}: {points(row)}; {wanted}, if what was found so far is so.")
         levels = studies[name].get("levels", pd.DataFrame(columns=["level", "adjusted", "verdict"]))
         for row in levels.query("adjusted == '' and verdict == 'cannot tell'").to_dict("records"):
             needed = f"; needed: {row['needed']}" if row["needed"] else ""
@@ -203,22 +213,26 @@ def still_open(
     return "\n".join(said)
 
 
-REACH = 0.06
-"""The half-width that the study aims at."""
+MOST = 100
+"""Blocks beyond which nobody would go."""
 
 
-def blocks_for(reach: float, n: int, degrees: float) -> int:
-    """How many blocks leave an interval of `REACH` to either side, if runs spread as they did.
+def blocks_for(value: float, low: float, high: float, n: int, degrees: float) -> int:
+    """How many blocks decide a claim: their interval excludes 0, or what is worth having.
 
-    >>> blocks_for(0.12, 2, 8), blocks_for(0.05, 8, 56)
-    (7, 8)
+    Runs are taken to spread as they did, and the value to be right. None that suffices gives 0.
+
+    >>> blocks_for(0.2, 0.0, 0.4, 2, 8), blocks_for(0.0, -0.1, 0.1, 4, 24)
+    (3, 14)
+    >>> blocks_for(0.04, -0.1, 0.18, 2, 8)
+    0
     """
-    quantile = float(stats.t.ppf(0.975, degrees))
-    for more in range(n, 400):
-        then = float(stats.t.ppf(0.975, degrees / (n - 1) * (more - 1)))
-        if reach * np.sqrt(n / more) * then / quantile <= REACH:
+    reach = (high - low) / 2 / float(stats.t.ppf(0.975, degrees)) * np.sqrt(n)
+    for more in range(n + 1, MOST + 1):
+        then = reach / np.sqrt(more) * float(stats.t.ppf(0.975, degrees / (n - 1) * (more - 1)))
+        if abs(value) > then or value + then < WORTH:
             return more
-    return 400
+    return 0
 
 
 def _cell(found: pd.DataFrame, number: int) -> str:
@@ -226,7 +240,7 @@ def _cell(found: pd.DataFrame, number: int) -> str:
     if not rows:
         return NOT_ASKED
     [row] = rows
-    return f"{points(row)} {_strong(row['decision'])}"
+    return f"{points(row)} {_strong(row['decision'])}".strip()
 
 
 def _strong(decision: str) -> str:
@@ -241,8 +255,8 @@ def points(row: Mapping[str, Any]) -> str:
     '+21.4 [12.7, 30.2]'
     """
     value, low, high = (100 * row[name] for name in ("value", "low", "high"))
-    if not np.isfinite(low):
-        return f"{value:+.1f} [no interval]"
+    if not np.isfinite(low) or row.get("n_blocks") == 1:  # an interval of these models alone
+        return f"{value:+.1f} (one block)"
     return f"{value:+.1f} [{low:.1f}, {high:.1f}]"
 
 
@@ -264,7 +278,7 @@ def short(value: float) -> str:
     >>> short(-0.0667), short(1.0)
     ('-.07', '1.00')
     """
-    return f"{value:.2f}".replace("0.", ".", 1)
+    return f"{value:.2f}".replace("-0.00", "0.00").replace("0.", ".", 1)
 
 
 def blocks_of(name: str, n: int) -> str:
@@ -292,7 +306,8 @@ def levels_table(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
         for (level, rung, measure), own in levels.groupby(keys, sort=False):
             by = {row["adjusted"]: row for row in own.to_dict("records")}
             plain, adjusted = by[""], by.get("accuracy of seen classes")
-            held = correlation(adjusted) if adjusted else "is held by its terms"
+            terms = "is held by its terms" if level == "L3" else "–"
+            held = correlation(adjusted) if adjusted else terms
             reliable = short(plain["reliability"]) if plain["reliability"] >= 0 else "–"
             said = [correlation(plain), held, reliable, plain["verdict"], _units(plain)]
             rows.append([name, level, f"{rung} {measure}", *said])
@@ -363,7 +378,7 @@ def epochs_table(found: Mapping[str, pd.DataFrame]) -> str:
         of = _units(row)
         ahead = "–" if row["measure"] == HELD_OUT else correlation(lead)
         rows.append([what, f"{100 * row['trained']:.0f} %", correlation(row), ahead, of])
-    heads = ["quantity", "of training", "share of its final value", "ahead of held-out accuracy"]
+    heads = ["quantity", "of training", "share of its final gain", "ahead of held-out accuracy"]
     return markdown([*heads, "n"], rows)
 
 
@@ -387,14 +402,18 @@ def language_table(found: Mapping[str, pd.DataFrame]) -> str:
     """Labels less captions, quantity by quantity."""
     if not found:
         return OPEN
-    made = language_findings(of_quantities(found["runs"]), of_quantities(found["labels_runs"]))
+    both = of_quantities(found["runs"]), of_quantities(found["labels_runs"])
     rows = []
-    for row in made.to_dict("records"):
+    for row in language_findings(*both).to_dict("records"):
         accuracy = row["quantity"] == HELD_OUT
         ends = [f"{100 * row[k]:.1f} %" if accuracy else f"{row[k]:.2f}" for k in KINDS]
         gap = points(row) if accuracy else correlation(row)
         rows.append([row["quantity"], *ends, gap, f"{row['n_runs']:.0f}"])
-    return markdown(["", "captions", "labels", "labels less captions", "runs"], rows)
+    table = markdown(["", "captions", "labels", "labels less captions", "runs"], rows)
+    orders = [", ".join(map(setting_name, order)) for order in same_order(*both)]
+    same = "The same" if orders[0] == orders[1] else "Another"
+    said = f"{same} order of mixtures: with captions {orders[0]}; with labels {orders[1]}."
+    return "\n".join([table, "", said])
 
 
 KINDS = ("captions", "labels")
@@ -445,8 +464,8 @@ def _caused(made: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
             blocks = blocks_of(name, row["n_runs"] // 2)  # a run of each arm
             why = f", since {row['reason']}" if row["reason"] else ""
             parts.append(
-                f"{points(row)} over wrong partners, {_strong(row['decision'])}{why} ({name}, "
-                f"{blocks} blocks)"
+                f"{points(row)} over wrong partners in sketches, {_strong(row['decision'])}{why} "
+                f"({name}, {blocks} blocks)"
             )
     return "; ".join(parts)
 
@@ -455,10 +474,11 @@ def _level_cell(found: Mapping[str, pd.DataFrame], level: str) -> str:
     """All rungs' correlations of a level, from least to most, and what is said of them."""
     if "levels" not in found:
         return "–"
-    own = found["levels"].query("level == @level and adjusted == ''").dropna(subset=["value"])
-    if own.empty:
-        return "–"
-    least, most = (short(end) for end in (own["value"].min(), own["value"].max()))
-    said = own["verdict"].value_counts()
-    told = ", ".join(f"{word} at {n} of {len(own)} rungs" for word, n in said.items())
+    own = found["levels"].query("level == @level and adjusted == ''")
+    told = ", ".join(f"{word} at {n}" for word, n in own["verdict"].value_counts().items())
+    told = f"{told} of {counted(len(own), 'measure')}"
+    known = own.dropna(subset=["value"])
+    if known.empty:
+        return told
+    least, most = (short(end) for end in (known["value"].min(), known["value"].max()))
     return f"r {least} to {most}, {told}"

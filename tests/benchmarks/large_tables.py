@@ -31,10 +31,19 @@ def finished_blocks(name: str) -> int:
         about = json.loads(path.read_text(encoding="utf-8"))
         if about["architecture"].endswith(SUPERVISED) == (name == "twin"):
             blocks[about["seed"]] += 1
-    whole = 0
-    while blocks[whole] and blocks[whole] == blocks[0]:
+    whole, asked = 0, runs_of_a_block(name)
+    while blocks[whole] == asked:
         whole += 1
     return whole
+
+
+def runs_of_a_block(name: str) -> int:
+    """How many runs a block of a study is to have in its folder."""
+    from interp.study.specification import Specification
+
+    spec = Specification.from_toml(LARGE / f"{name}.toml")
+    arms = len(spec.intervention.arms) if spec.intervention.setting else 0
+    return len(spec.mixtures.test_domains) * (len(spec.mixtures.settings) + arms)
 
 
 def asked_blocks(name: str) -> int:
@@ -46,10 +55,25 @@ def asked_blocks(name: str) -> int:
     return 6 if name == "twin" else Specification.from_toml(LARGE / f"{name}.toml").blocks
 
 
-def kept_blocks(name: str) -> int:
-    """Of how many blocks the kept tables are."""
-    path = KEPT / name / "answers.csv"
-    return int(pd.read_csv(path)["seed"].nunique()) if path.exists() else 0
+def is_kept(name: str) -> bool:
+    """Whether what is kept of a study was read from the runs that are finished now, as now."""
+    path = KEPT / name / "read_from.txt"
+    return path.exists() and path.read_text(encoding="utf-8") == read_from(name)
+
+
+READING = 2
+"""Raise where what is kept of a study changes, so that it is read again."""
+
+
+def read_from(name: str) -> str:
+    """The runs of a study's finished blocks, and how they are read."""
+    n = finished_blocks(name)
+    runs = sorted(
+        path.parent.name
+        for path in (LARGE / STUDIES[name]).glob("*/run.json")
+        if json.loads(path.read_text(encoding="utf-8"))["seed"] < n
+    )
+    return "\n".join([f"reading {READING}", *runs]) + "\n"
 
 
 def command(name: str) -> str:
@@ -64,6 +88,9 @@ def command(name: str) -> str:
 def read(name: str) -> Any:
     """The result of a study's finished blocks, from the tables of their runs alone."""
     from interp.study.studies import Study
+
+    if not finished_blocks(name):
+        raise ValueError(f"no block of {name} is finished")
 
     study = Study.from_toml(LARGE / f"{name}.toml")
     carry_out = study.grid if name == "cause" else study.run
@@ -162,6 +189,7 @@ def keep(name: str, made: dict[str, pd.DataFrame]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for table, frame in made.items():
         frame.to_csv(folder / f"{table}.csv", index=False, float_format="%.5g")
+    (folder / "read_from.txt").write_text(read_from(name), encoding="utf-8")
 
 
 def tables(name: str) -> dict[str, pd.DataFrame]:

@@ -14,8 +14,10 @@ from interp.core.storage.kept_tables import kept_model
 from interp.study.blocks import open_block
 from interp.study.grids import Grid, train_cells
 from interp.study.machines.finished_runs import FinishedRuns
+from interp.study.machines.opened_runs import open_runs
 from interp.study.measuring import Measurement
 from interp.study.specification import Specification
+from interp.verdicts.levels.across_checkpoints import from_tables
 from interp.verdicts.levels.l4_intervention import TARGET
 from interp.verdicts.levels.over_training import HELD_OUT
 from tests.benchmarks.findings import (
@@ -33,8 +35,8 @@ from tests.benchmarks.large_tables import (
     LARGE,
     STUDIES,
     finished_blocks,
+    is_kept,
     kept,
-    kept_blocks,
     read,
     tables,
 )
@@ -68,7 +70,7 @@ def test_no_result_stands_outside_of_what_is_made() -> None:
 
 @pytest.mark.parametrize("name", FINISHED)
 def test_kept_tables_are_of_all_finished_blocks(name: str) -> None:
-    assert kept_blocks(name) == finished_blocks(name)
+    assert is_kept(name)
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -171,17 +173,19 @@ def test_a_cause_is_decided_at_equal_accuracy_of_seen_classes_alone() -> None:
         ]
     )  # fmt: skip
     level = {"level": "L4", "weight": 1.0, "value": 0.2, "low": 0.1, "high": 0.3}
-    for verdict, low, high, said in (
-        ("causes", 0.1, 0.3, "holds"),
-        ("cannot tell", 0.1, 0.3, "open"),
-        ("cannot tell", -0.1, 0.02, "does not hold"),
+    unequal, wide = "seen classes differ by -6.0 points", "the interval holds 0"
+    for verdict, low, high, reason, said in (
+        ("causes", 0.1, 0.3, "", "holds"),
+        ("cannot tell", 0.1, 0.3, unequal, "open"),
+        ("cannot tell", -0.1, 0.02, wide, "does not hold"),
+        ("cannot tell", -0.1, 0.02, unequal, "open"),
     ):
         row = {
             **level,
             "low": low,
             "high": high,
             "verdict": verdict,
-            "reason": "",
+            "reason": reason,
             "p_adjusted": 0.01,
         }
         rows = cause_findings(made, pd.DataFrame([row]))
@@ -243,6 +247,20 @@ def test_layers_are_an_analysis_of_variance_with_blocks() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in TRAINED if name != "vit"])
+def test_what_runs_share_is_read_from_their_own_tables_again(name: str) -> None:
+    """Past the study: the tables of all runs at once, and what the verdict is made of."""
+    runs = open_runs(LARGE / STUDIES[name], architecture="resnet-small")
+    found = from_tables({each: table.frame for each, table in runs.items()})[0]
+    kept_runs = tables(name)["runs"]
+    keys = ["setting", "test_domain", "seed", "rung", "measure"]
+    both = kept_runs.merge(found, on=keys, suffixes=("_kept", ""))
+    assert len(both) == len(kept_runs) > 0
+    for column in ("index", "accuracy", "accuracy_seen", "half_1"):
+        np.testing.assert_allclose(both[f"{column}_kept"], both[column], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif("cause" not in FINISHED, reason="no block is finished")
 def test_what_is_kept_is_read_from_the_runs_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -262,7 +280,6 @@ def test_what_is_kept_is_read_from_the_runs_again(
         )
 
 
-@pytest.mark.long
 @pytest.mark.slow
 def test_one_run_of_the_weak_study_comes_out_again(tmp_path: Path) -> None:
     """Natural pictures alone, block 0, trained anew: within the committed run's intervals."""

@@ -107,7 +107,7 @@ COLUMNS: Mapping[str, Column] = {
     "foretold": _number("share of accuracy's variance that it foretells in left-out mixtures"),
     "beyond_seen": _number("what that adds there to the accuracy of seen classes"),
     "trained": _number("share of training that is over, the mean over runs", key=True),
-    "lead": _number("share of the final value reached, less that of accuracy on held-out classes"),
+    "lead": _number("share of the final gain reached, less that of accuracy on held-out classes"),
     "lead_low": _number("lower end of the lead's 95 % interval"),
     "lead_high": _number("upper end of the lead's 95 % interval"),
     "half_1": _number(

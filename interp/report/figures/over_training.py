@@ -36,7 +36,7 @@ def _at(row: Row, what: str) -> str:
 
 def _reached(row: Row) -> str:
     ends = between(row["low"], row["high"])
-    return _at(row, f"{number(row['value'])} of its final value, {ends}")
+    return _at(row, f"{number(row['value'])} of its final gain, {ends}")
 
 
 def _ahead(row: Row) -> str:
@@ -50,10 +50,11 @@ PROGRESS = FigureSpec(
     "How far sharing and accuracy have come",
     "curve",
     ("lead_and_lag",),
-    method="Each number is added up over all models that hold classes out, and divided by what it "
-    "is after the last epoch: a rung's index in the middle layers between natural pictures and the "
-    "test domain, and accuracy above chance there.",
-    null="None is drawn: 1 is where each ends.",
+    method="Each number's gain over the untrained model is added up over all models that hold "
+    "classes out, and divided by its gain after the last epoch: a rung's index in the middle "
+    "layers between natural pictures and the test domain (counted from 0 where the untrained "
+    "model has none), and accuracy above chance there.",
+    null="None is drawn: 0 is the untrained model, 1 where each ends.",
     caption="{n}; bars are 95 % intervals that leave one {unit} out at a time. Upper bounds, which "
     "saw the held-out classes, do not count.",
     alt="Lines of {points} shares of training",
@@ -66,7 +67,7 @@ PROGRESS = FigureSpec(
     ),
     hover=_reached,
     x=TRAINED,
-    y=AxisSpec("share of the final value", from_zero=True, within=(-0.5, 2.0)),
+    y=AxisSpec("share of the final gain", from_zero=True, within=(-0.5, 2.0)),
     lines=(LineSpec(1),),
 )
 AHEAD = FigureSpec(
@@ -74,7 +75,7 @@ AHEAD = FigureSpec(
     "Is sharing ahead of accuracy on held-out classes?",
     "curve",
     ("lead_and_lag",),
-    method="The share of its final value that sharing has reached, less the share that accuracy on "
+    method="The share of its final gain that sharing has reached, less the share that accuracy on "
     "held-out classes has reached in the same models.",
     null="0: both have come equally far.",
     caption="{n}; bars are 95 % intervals that leave one {unit} out at a time. Above 0 what is "
@@ -86,13 +87,13 @@ AHEAD = FigureSpec(
     series=_rungs(LEAD),
     hover=_ahead,
     x=TRAINED,
-    y=AxisSpec("ahead of accuracy, share of the final value", within=(-1.5, 1.5)),
+    y=AxisSpec("ahead of accuracy, share of the final gain", within=(-1.5, 1.5)),
     lines=(LineSpec(0),),
 )
 OVER_TRAINING = SectionSpec(
     "over-training",
     "Which comes first, sharing or accuracy?",
-    "Kept epochs are measured as the last one is. Progress is a share of the final value, so that "
+    "Kept epochs are measured as the last one is. Progress is a share of the final gain, so that "
     "an index and an accuracy can be held against each other.",
     (PROGRESS, AHEAD),
     note="What leads need not cause what follows: both may follow from training.",

@@ -14,7 +14,11 @@ LAST, ALL = "last", "all"
 
 @door
 def open_runs(
-    folder: str | Path, tables: Sequence[str] = (), *, epochs: str = LAST
+    folder: str | Path,
+    tables: Sequence[str] = (),
+    *,
+    epochs: str = LAST,
+    architecture: str = "",
 ) -> dict[str, Table]:
     """Open the tables of finished runs, which a study kept by `--tables`.
 
@@ -23,6 +27,8 @@ def open_runs(
         tables: Names of tables; empty takes all that there are.
         epochs: "last" takes each run's last epoch, and the untrained model where it was measured;
             "all" every kept epoch.
+        architecture: Runs of this one alone ("resnet-small, supervised" are those on labels); empty
+            takes all.
 
     Returns:
         Tables by name, the rows of all runs under one another: `setting`, `test_domain`, `seed`
@@ -31,7 +37,7 @@ def open_runs(
 
     Raises:
         DataError: If no finished run is there.
-        SpecificationError: For a table that no run has, or other epochs.
+        SpecificationError: For a table or an architecture that no run has, or other epochs.
 
     >>> open_runs("no such folder")
     Traceback (most recent call last):
@@ -47,8 +53,13 @@ def open_runs(
             "a folder that `interp-report run --tables` filled",
             "check the path",
         )
+    about = {run: json.loads((run / FACTS).read_text(encoding="utf-8")) for run in runs}
+    if architecture:
+        known = sorted({str(each.get("architecture", "")) for each in about.values()})
+        check_known("open finished runs", "architecture", [architecture], known, SpecificationError)
+        runs = [run for run in runs if about[run]["architecture"] == architecture]
     paths: dict[str, list[Path]] = {}
-    for model in [model for run in runs for model in _models(run, epochs)]:
+    for model in [each for run in runs for each in _models(run, int(about[run]["epochs"]), epochs)]:
         for path in sorted(model.glob("*.csv.gz")):
             paths.setdefault(path.name.removesuffix(".csv.gz"), []).append(path)
     check_known("open finished runs", "table", tables, sorted(paths), SpecificationError)
@@ -60,9 +71,8 @@ def open_runs(
     }
 
 
-def _models(run: Path, epochs: str) -> list[Path]:
+def _models(run: Path, last: int, epochs: str) -> list[Path]:
     """The folders of a run's models: of kept epochs, the untrained one's first."""
-    last = int(json.loads((run / FACTS).read_text(encoding="utf-8"))["epochs"])
     found = {path: int(path.name.split("-")[1]) for path in run.glob("epoch-*-*")}
     kept = sorted(found, key=lambda path: (found[path], path.name))
     return [path for path in kept if epochs == ALL or found[path] in (0, last)]

@@ -17,7 +17,8 @@ from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.core.statistics.replication import mean_t
 from interp.core.statistics.resampling import holm
 from interp.core.tables import Table
-from interp.data.mixtures.settings import is_upper_bound
+from interp.data.mixtures.settings import NATURAL, is_upper_bound
+from interp.verdicts.levels.l4_intervention import ordinary
 from interp.verdicts.levels.panels import (
     LINK,
     NEEDED,
@@ -99,6 +100,7 @@ def verdict(
     *,
     seed: int = 0,
     n_permutations: int = 4999,
+    natural: str = NATURAL,
 ) -> Verdict:
     """Judge across checkpoints whether accuracy on held-out classes goes with what domains share.
 
@@ -108,17 +110,20 @@ def verdict(
             half_2` (sharing on halves of drawings), `accuracy_low, accuracy_high`, the standard
             errors `index_error, accuracy_error`, and what else may predict accuracy:
             `accuracy_seen, accuracy_natural, exposure, epoch_0, pixels`. Or a study's tables by
-            name (`open_result(folder).tables`, `open_runs(folder)`), from which both are made.
+            name (`open_result(folder).tables`, `open_runs(folder)`), from which both are made;
+            arms of an intervention do not count.
         classes: A row per model, measure and class (`label`), with `sharing` and `accuracy`; where
             known also `half_1, half_2, accuracy_natural`. None leaves L3 without an answer.
         seed: Seed of permutations and simulations.
         n_permutations: Permutations behind p.
+        natural: The natural domain, where tables are given.
 
     Returns:
         The answers. What cannot be decided says why, and what would have to be run.
 
     Raises:
         DataError: For missing columns, or two rows for one model and measure.
+        SpecificationError: For tables of several architectures.
 
     Notes:
         `from_tables`, in the same module, makes both frames from a study's tables.
@@ -141,7 +146,7 @@ def verdict(
     ['cannot tell']
     """
     if not isinstance(runs, pd.DataFrame):
-        runs, classes = from_tables({name: table.frame for name, table in runs.items()})
+        runs, classes = from_tables(_of_one_architecture(runs), natural=natural)
     _check(runs, [*RUN, "rung", "measure", "index", "accuracy"], [*RUN, "rung", "measure"])
     given = pd.DataFrame() if classes is None else classes
     if len(given):
@@ -162,6 +167,23 @@ def verdict(
         rows.append({"rung": "R3", "measure": ""} | unmeasured())
     frame = _decided(pd.DataFrame(rows, columns=None if rows else COLUMNS), seed)
     return Verdict(Table("levels", frame), Table("together", _together(runs)), disagreement(frame))
+
+
+def _of_one_architecture(tables: Mapping[str, Table]) -> dict[str, pd.DataFrame]:
+    """A study's frames without arms of an intervention; refused where architectures differ."""
+    frames = ordinary({name: table.frame for name, table in tables.items()})
+    known = {
+        str(name)
+        for frame in frames.values()
+        if "architecture" in frame
+        for name in frame["architecture"].dropna().unique()
+    }
+    if len(known) > 1:
+        raise SpecificationError(
+            "give a verdict across checkpoints", f"tables of {' and '.join(sorted(known))}",
+            "one architecture", "take one: open_runs(folder, architecture=...)",
+        )  # fmt: skip
+    return frames
 
 
 COLUMNS = (

@@ -25,7 +25,8 @@ def folder(tmp_path: Path) -> Path:
             if epoch == 5 and seed:
                 frames["views"] = pd.DataFrame([{**rows, "x": 1.0}])
             keep_model(run / f"epoch-{epoch}-abc{epoch}", frames, [])
-        (run / "run.json").write_text(json.dumps({"epochs": 5, "seed": seed}))
+        about = {"epochs": 5, "seed": seed, "architecture": f"tower {seed}"}
+        (run / "run.json").write_text(json.dumps(about))
     (tmp_path / "run-2" / "epoch-5-abc").mkdir(parents=True)  # not finished: no run.json
     return tmp_path
 
@@ -38,6 +39,8 @@ def test_all_runs_stand_under_one_another(folder: Path) -> None:
     every = interp.open_runs(folder, ["accuracy"], epochs="all")
     assert list(every) == ["accuracy"]
     assert every["accuracy"].frame["value"].tolist() == [0.0, 0.2, 0.5, 1.2, 1.5]
+    other = interp.open_runs(folder, ["accuracy"], architecture="tower 1")
+    assert other["accuracy"].frame["value"].tolist() == [1.5]
 
 
 def test_what_is_not_there_is_named(folder: Path, tmp_path: Path) -> None:
@@ -45,6 +48,8 @@ def test_what_is_not_there_is_named(folder: Path, tmp_path: Path) -> None:
         interp.open_runs(tmp_path / "run-0")
     with pytest.raises(SpecificationError, match="Did you mean accuracy"):
         interp.open_runs(folder, ["acuracy"])
+    with pytest.raises(SpecificationError, match="tower 2"):
+        interp.open_runs(folder, architecture="tower 2")
     with pytest.raises(SpecificationError, match="first"):
         interp.open_runs(folder, epochs="first")
 
@@ -86,3 +91,25 @@ def test_a_results_tables_make_a_verdict_too() -> None:
     ).table.frame
     link = rows[(rows["level"] == "L1") & (rows["adjusted"] == "")]
     assert link["value"].tolist() == [1.0]
+
+
+def test_a_verdict_of_tables_leaves_arms_out_and_refuses_several_architectures() -> None:
+    one = {"setting": "m", "test_domain": "sketch", "seed": 0, "arm": "", "architecture": "a"}
+    arm = {**one, "setting": "m, aligned 1", "arm": "aligned 1"}
+    asked = {"domain": "sketch", "class_set": "held-out", "candidates": "all", "prompts": "neutral",
+             "classifier": "text", "measure": "balanced top-1", "value": 0.5, "low": 0.4,
+             "high": 0.6, "control": "", "n_units": 40.0, "n_runs": 1}  # fmt: skip
+    shared = {"domain_a": "photo", "domain_b": "sketch", "measure": "debiased CKA", "site": "x",
+              "depth": 0.5, "index": 0.5, "index_low": 0.0, "index_high": 1.0, "control": "",
+              "verdict": "cannot tell", "reason": "", "n_units": 40}  # fmt: skip
+    both = [pd.DataFrame([{**run, **each} for run in (one, arm)]) for each in (asked, shared)]
+    tables = {
+        name: interp.Table(name, frame)
+        for name, frame in zip(("accuracy", "similarity"), both, strict=True)
+    }
+    found = interp.verdict(tables, n_permutations=9, natural="photo")
+    assert found.together.frame["setting"].tolist() == ["m"]
+    assert interp.verdict(tables, n_permutations=9).together.frame.empty  # no "real" is there
+    frame = tables["accuracy"].frame.assign(architecture=["a", "b"], arm="")
+    with pytest.raises(SpecificationError, match=r"tables of a and b, .* one architecture"):
+        interp.verdict({**tables, "accuracy": interp.Table("accuracy", frame)})

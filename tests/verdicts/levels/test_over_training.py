@@ -108,3 +108,30 @@ def test_one_block_has_its_models_and_gaps_are_left_out() -> None:
     assert set(rows(made)["n_runs"]) == {3}
     assert lead_and_lag({**made, "epochs": pd.DataFrame()}).frame.empty
     assert lead_and_lag({"rungs": made["rungs"]}).frame.empty
+
+
+def test_what_the_untrained_model_shares_is_no_progress() -> None:
+    """An index that begins at .4 and grows in proportion is neither ahead nor behind."""
+    made = frames(lambda m, b, e: 0.4 + 0.5 * e / 8, lambda m, b, e: e / 8)
+    assert (rows(made)["lead"].iloc[:2] > 0.1).all()  # from 0, where no untrained index is known
+    assert set(rows(made)["reason"]) == {"the untrained model has no index: counted from 0"}
+    last = made["rungs"]
+    floor = last[last["setting"] == "mixture 0"].assign(setting="", control="epoch 0", epoch=0)
+    floor["index"] = 0.4
+    made["rungs"] = pd.concat([last, floor], ignore_index=True)
+    found = rows(made)
+    np.testing.assert_allclose(found["value"], [0.25, 0.5, 1.0], atol=1e-12)
+    np.testing.assert_allclose(found["lead"].iloc[:2], 0, atol=1e-12)
+    assert set(found["reason"]) == {""}
+
+
+def test_a_model_of_natural_pictures_is_one_model_in_all_domains() -> None:
+    made = frames(lambda m, b, e: e * (1 + m), lambda m, b, e: e * (2 + m), blocks=1)
+    for name, table in made.items():
+        places = [column for column in ("domain_a", "domain") if column in table]
+        other = table.assign(test_domain="quickdraw")
+        other[places] = other[places].replace("sketch", "quickdraw")
+        both = pd.concat([table, other], ignore_index=True)
+        made[name] = both.replace({"setting": {"mixture 0": "natural-only"}})
+    found = rows(made)
+    assert set(found["n_units"]) == set(found["n_runs"]) == {7}  # of eight rows
