@@ -297,22 +297,31 @@ def spoken(contrast: str) -> str:
         "natural-only", "natural only")  # fmt: skip
 
 
+LEAST_MIXTURES = 5
+"""Of fewer, a correlation of ranks says nothing, and none is shown."""
+
+
 def levels_table(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
-    """Accuracy with sharing, level by level and rung by rung."""
-    rows = []
+    """Accuracy with sharing, level by level and rung by rung; below it, what has no number."""
+    rows, without = [], []
     for name, found in studies.items():
         levels = found["levels"].query("level != 'L4'")
         keys = ["level", "rung", "measure"]
         for (level, rung, measure), own in levels.groupby(keys, sort=False):
             by = {row["adjusted"]: row for row in own.to_dict("records")}
             plain, adjusted = by[""], by.get("accuracy of seen classes")
+            few = level == "L1" and plain["n_units"] < LEAST_MIXTURES
+            if few or not np.isfinite(plain["value"]):
+                without.append(f"{name}, {level}, {rung} {measure} ({_units(plain)})")
+                continue
             terms = "is held by its terms" if level == "L3" else "–"
             held = correlation(adjusted) if adjusted else terms
             reliable = short(plain["reliability"]) if plain["reliability"] >= 0 else "–"
             said = [correlation(plain), held, reliable, plain["verdict"], _units(plain)]
             rows.append([name, level, f"{rung} {measure}", *said])
     heads = ["study", "level", "rung", "r", "seen accuracy held constant", "reliability"]
-    return markdown([*heads, "verdict", "n"], rows) if rows else OPEN
+    table = markdown([*heads, "verdict", "n"], rows) if rows else OPEN
+    return f"{table}\n\nNo number yet: {'; '.join(without)}." if without else table
 
 
 def _units(row: Mapping[str, Any]) -> str:
@@ -478,6 +487,8 @@ def _level_cell(found: Mapping[str, pd.DataFrame], level: str) -> str:
     told = ", ".join(f"{word} at {n}" for word, n in own["verdict"].value_counts().items())
     told = f"{told} of {counted(len(own), 'measure')}"
     known = own.dropna(subset=["value"])
+    if level == "L1":
+        known = known[known["n_units"] >= LEAST_MIXTURES]
     if known.empty:
         return told
     least, most = (short(end) for end in (known["value"].min(), known["value"].max()))
