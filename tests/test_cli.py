@@ -398,6 +398,19 @@ def test_a_method_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(pd.read_csv(tmp_path / "judged" / "judged.csv")) == 5
 
 
+def test_a_method_that_fails_everywhere_is_a_mistake_and_its_tables_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.py").write_text("def shared(puzzle):\n    return puzzle.no_such_thing\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    chosen = ("--seeds", "0", "--condition", "all shared", "--tier", "easy", "--jobs", "1")
+    done = call("judge", "broken:shared", *chosen, "--out", "judged")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "failed on every model" in done.stderr and "no_such_thing" in done.stderr
+    assert (tmp_path / "judged" / "judged.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

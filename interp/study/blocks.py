@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+
 from interp.core.declarations.measures import all_measures
 from interp.core.errors import DataError, SampleError, SpecificationError, check_known, listed
 from interp.core.images import ImageTable
@@ -168,17 +170,20 @@ def _check_tested(pool: ImageTable, domains: Iterable[str]) -> None:
 def check_measurable(spec: Specification, blocks: Iterable[Block]) -> None:
     """Refuse a study with fewer seen classes than one of its measures needs, before it trains.
 
-    Whether each class has pictures by artists enough is found out when it is measured.
+    Counted are classes that two domains have in common, of the two that have most. Whether each has
+    pictures by artists enough is found out when it is measured.
     """
     asked = [each for each in all_measures() if each.asked(spec.analysis) and not each.by_name]
     most = max(asked, key=lambda measure: measure.least_classes)  # some are always asked
     for block in blocks:
-        common = set(_common(spec, block.pool, block.foreign))
-        seen = len(common - set(block.held_out))
+        there = block.images.counts() > 0
+        own = there[~there.index.isin(block.held_out)].to_numpy(dtype=int)
+        shared = own.T @ own
+        seen = int(shared[~np.eye(len(shared), dtype=bool)].max(initial=0))
         if seen < most.least_classes:
             raise SpecificationError(
                 f"measure {most.name}",
-                f"{seen} of {len(common)} classes that are not held out",
+                f"{seen} of {len(there)} classes that are not held out and in two domains",
                 f"at least {most.least_classes}",
                 "hold out fewer (more blocks, or a smaller held_out)"
                 + ("" if spec.images.source else ", or raise n_classes"),

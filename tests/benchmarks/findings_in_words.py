@@ -53,7 +53,8 @@ PAGES = (DOCS / "findings.md", DOCS / "account.md", DOCS.parent / "README.md")
 def findings() -> str:
     """Read every study's finished blocks, keep what findings are made of, and fill the pages.
 
-    About a minute a block. A study whose kept tables are of as many blocks is not read again.
+    About a minute a block. A study that was read from the runs that are there now is not read
+    again. It draws with kaleido and Chromium: `pip install ".[dev]"`.
     """
     for name in STUDIES:
         if finished_blocks(name) and not is_kept(name):
@@ -61,8 +62,7 @@ def findings() -> str:
             keep(name, kept(result))
             if name == "strong":
                 first_screen(result.report(), DOCS / "large_page.png")
-    answers = {name: own["answers"] for name, own in all_tables().items() if name in ASKED and own}
-    draw_findings(answers).write_image(DOCS / "findings.png", scale=2)
+    draw_findings(_answers(all_tables())).write_image(DOCS / "findings.png", scale=2)
     draw_sharing(tables("weak")["runs"]).write_image(DOCS / "sharing.png", scale=2)
     made = pages()
     for page in PAGES:
@@ -75,10 +75,10 @@ def findings() -> str:
 def pages() -> dict[str, str]:
     """Every table and list of findings by the name that it has in the pages, from what is kept."""
     made = all_tables()
-    asked = {name: made[name] for name in ASKED if made[name]}
-    answers = {name: found["answers"] for name, found in asked.items()}
+    answers = _answers(made)
+    asked = {name: made[name] for name in answers}
     return {
-        "found": found(answers, made),
+        "found": five_lines(answers, made),
         "against": against(answers, made),
         "accuracy": accuracy_table(answers),
         "among held-out": accuracy_table(answers, candidates="held-out"),
@@ -100,13 +100,18 @@ def all_tables() -> dict[str, dict[str, pd.DataFrame]]:
     return {"pilot": pilot()} | {name: tables(name) for name in STUDIES}
 
 
+def _answers(made: Mapping[str, Mapping[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
+    """Accuracy by class of the studies that ask about it, as far as a block is finished."""
+    return {name: made[name]["answers"] for name in ABOUT_ACCURACY if made[name]}
+
+
 def commands() -> str:
     """The commands that make the pages of all studies of which a block is finished."""
     lines = [command(name) for name in STUDIES if finished_blocks(name)]
     return "\n".join(["```sh", *lines, "```"])
 
 
-ASKED = ("pilot", "weak", "strong", "vit")
+ABOUT_ACCURACY = ("pilot", "weak", "strong", "vit")
 """Studies that ask about accuracy."""
 
 OPEN = "No block of it is finished."
@@ -197,14 +202,16 @@ def still_open(
     """What is open, and what would decide it."""
     said = []
     for name, own in answers.items():
-        for row in accuracy_findings(own).query("decision == 'open'").to_dict("records"):
+        family = accuracy_findings(own)
+        for row in family[family["decision"] == "open"].to_dict("records"):
             what = f"- *{row['says']}* ({name}, {counted(row['n_blocks'], 'block')})"
             if not np.isfinite(row["degrees"]):
                 said.append(f"{what}: a second block, for a spread over blocks.")
                 continue
-            n = blocks_for(row["value"], row["low"], row["high"], row["n_blocks"], row["degrees"])
+            reach = (row["high"] - row["low"]) / 2
+            n = blocks_for(row["value"], reach, row["n_blocks"], row["degrees"], len(family))
             wanted = f"about {n} blocks" if n else f"more than {MOST} blocks"
-            said.append(f"{what}: {points(row)}; {wanted}, if what was found so far is so.")
+            said.append(f"{what}: {points(row)}; {wanted}.")
         levels = studies[name].get("levels", pd.DataFrame(columns=["level", "adjusted", "verdict"]))
         for row in levels.query("adjusted == '' and verdict == 'cannot tell'").to_dict("records"):
             needed = f"; needed: {row['needed']}" if row["needed"] else ""
@@ -217,20 +224,22 @@ MOST = 100
 """Blocks beyond which nobody would go."""
 
 
-def blocks_for(value: float, low: float, high: float, n: int, degrees: float) -> int:
-    """How many blocks decide a claim: their interval excludes 0, or what is worth having.
+def blocks_for(value: float, reach: float, n: int, degrees: float, claims: int) -> int:
+    """How many blocks decide a claim: it is told from 0, or its interval from what is worth having.
 
-    Runs are taken to spread as they did, and the value to be right. None that suffices gives 0.
+    Runs are taken to spread as they did, and the value to be right. From 0 it is told at 5 % over
+    the number of claims, as Holm does the first of them. 0 where no number suffices.
 
-    >>> blocks_for(0.2, 0.0, 0.4, 2, 8), blocks_for(0.0, -0.1, 0.1, 4, 24)
-    (3, 14)
-    >>> blocks_for(0.04, -0.1, 0.18, 2, 8)
-    0
+    >>> blocks_for(0.2, 0.2, 2, 8, 1), blocks_for(0.2, 0.2, 2, 8, 6)
+    (3, 4)
+    >>> blocks_for(0.0, 0.1, 4, 24, 6), blocks_for(0.045, 0.14, 2, 8, 6)
+    (15, 26)
     """
-    reach = (high - low) / 2 / float(stats.t.ppf(0.975, degrees)) * np.sqrt(n)
+    error = reach / float(stats.t.ppf(0.975, degrees)) * np.sqrt(n)
     for more in range(n + 1, MOST + 1):
-        then = reach / np.sqrt(more) * float(stats.t.ppf(0.975, degrees / (n - 1) * (more - 1)))
-        if abs(value) > then or value + then < WORTH:
+        then, spread = degrees / (n - 1) * (more - 1), error / np.sqrt(more)
+        told = abs(value) > spread * stats.t.ppf(1 - 0.025 / claims, then)
+        if told or value + spread * stats.t.ppf(0.975, then) < WORTH:
             return more
     return 0
 
@@ -402,8 +411,8 @@ def cause_table(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
             first, second = (by[arm] for arm in ARMS)
             cells = [f"{say(first)} {_strong(first['decision'])}".strip(), say(second)]
             rows.setdefault(str(measure), [str(measure)]).extend(cells)
-    against = ("wrong partners", "no term")
-    heads = [f"{name}: own less {control}" for name in studies for control in against]
+    controls = ("wrong partners", "no term")
+    heads = [f"{name}: own less {control}" for name in studies for control in controls]
     return markdown(["at weight 1", *heads], rows.values())
 
 
@@ -428,7 +437,7 @@ def language_table(found: Mapping[str, pd.DataFrame]) -> str:
 KINDS = ("captions", "labels")
 
 
-def found(
+def five_lines(
     answers: Mapping[str, pd.DataFrame], made: Mapping[str, Mapping[str, pd.DataFrame]]
 ) -> str:
     """The findings in five lines, with the studies in the order in which they were made."""

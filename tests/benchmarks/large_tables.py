@@ -26,15 +26,21 @@ SUPERVISED = ", supervised"
 
 def finished_blocks(name: str) -> int:
     """How many blocks of a study are finished, from the first on, by the files of their runs."""
-    blocks: Counter[int] = Counter()
-    for path in (LARGE / STUDIES[name]).glob("*/run.json"):
-        about = json.loads(path.read_text(encoding="utf-8"))
-        if about["architecture"].endswith(SUPERVISED) == (name == "twin"):
-            blocks[about["seed"]] += 1
+    blocks = Counter(runs(name).values())
     whole, asked = 0, runs_of_a_block(name)
     while blocks[whole] == asked:
         whole += 1
     return whole
+
+
+def runs(name: str) -> dict[str, int]:
+    """The folders of a study's own finished runs, each with its block."""
+    found = {}
+    for path in sorted((LARGE / STUDIES[name]).glob("*/run.json")):
+        about = json.loads(path.read_text(encoding="utf-8"))
+        if about["architecture"].endswith(SUPERVISED) == (name == "twin"):
+            found[path.parent.name] = int(about["seed"])
+    return found
 
 
 def runs_of_a_block(name: str) -> int:
@@ -68,12 +74,8 @@ READING = 2
 def read_from(name: str) -> str:
     """The runs of a study's finished blocks, and how they are read."""
     n = finished_blocks(name)
-    runs = sorted(
-        path.parent.name
-        for path in (LARGE / STUDIES[name]).glob("*/run.json")
-        if json.loads(path.read_text(encoding="utf-8"))["seed"] < n
-    )
-    return "\n".join([f"reading {READING}", *runs]) + "\n"
+    own = [run for run, block in runs(name).items() if block < n]
+    return "\n".join([f"reading {READING}", *own]) + "\n"
 
 
 def command(name: str) -> str:

@@ -37,6 +37,9 @@ def test_a_model_is_the_same_as_itself(trained_checkpoint: Path, pictures: Image
     profile = found.profile()
     assert set(profile["domain"]) == set(PAIR) and (profile["site"] == profile["site_b"]).all()
     assert len(profile) == 10
+    assert rows["estimand"].str.contains("two models").all()
+    missing = profile[["similarity", "A into B"]].isna().any(axis=1)
+    assert (missing == (profile["reason"] != "")).all()  # a number, or why there is none
 
 
 def test_models_of_other_architectures_meet_at_the_nearest_depth(

@@ -1,4 +1,4 @@
-"""Which comes first over training: what domains share, or accuracy on held-out classes?
+"""Lead and lag over training: what domains share against accuracy on held-out classes.
 
 progress(e) = (sum over runs of x(e) - x(0)) / (sum over runs of x(last epoch) - x(0))
 lead(e)     = progress of sharing - progress of accuracy on held-out classes

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
+from interp.core.tables import Table
 from interp.report.figures.levels_of_evidence import mixture_colours
 from interp.report.loaded import LoadedResult, read_result
 from interp.report.sections import filled_sections
@@ -119,3 +121,22 @@ def test_what_has_no_number_and_fails_alike_stands_in_one_row(build: Build) -> N
     assert row[0].endswith(f"and {int(two.sum()) - 1} more rows") and row[-2:] == [
         "1 block", "6 blocks",
     ]  # fmt: skip
+
+
+def test_intervals_of_few_blocks_do_not_stretch_the_axes(build: Build) -> None:
+    tables = level_tables()
+    wide = tables["together"].assign(accuracy_high=3.0, accuracy_low=-2.0, index_high=9.0)
+    figure = figure_of(read_result(build(replaced={**tables, "together": wide})), "together")
+    assert figure is not None
+    (left, right), (low, high) = (figure.layout[f"{each}axis"]["range"] for each in "xy")
+    assert low == pytest.approx(-0.04) and high == pytest.approx(1.04)
+    assert left < wide["index_low"].min() and right == pytest.approx(1.5, abs=0.1)
+
+
+def test_a_long_legend_has_room_above_the_plot(build: Build) -> None:
+    tables = level_tables()
+    few = Table("together", tables["together"]).plot()
+    rows = [tables["together"].assign(setting=f"cg-high, mixture {n}") for n in range(15)]
+    many = Table("together", pd.concat(rows, ignore_index=True)).plot()
+    assert many.layout.margin.t > few.layout.margin.t + 60
+    assert many.layout.height - many.layout.margin.t == few.layout.height - few.layout.margin.t
