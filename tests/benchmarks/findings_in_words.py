@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from interp.core.statistics.association import spearman
 from interp.report.naming import setting_name, site_label
@@ -21,7 +20,6 @@ from tests.benchmarks.findings import (
     CLAIMS,
     DENIED,
     OPPOSITE,
-    WORTH,
     accuracy_findings,
     cause_findings,
     language_findings,
@@ -30,10 +28,18 @@ from tests.benchmarks.findings import (
     same_order,
 )
 from tests.benchmarks.findings_drawn import draw_findings, draw_sharing, first_screen
+from tests.benchmarks.findings_open import still_open
+from tests.benchmarks.findings_written import (
+    blocks_of,
+    correlation,
+    counted,
+    points,
+    short,
+    spoken,
+)
 from tests.benchmarks.judging import filled
 from tests.benchmarks.large_tables import (
     STUDIES,
-    asked_blocks,
     command,
     finished_blocks,
     is_kept,
@@ -196,54 +202,6 @@ def layers_table(found: Mapping[str, pd.DataFrame]) -> str:
     return markdown([*heads, "most shared", "least shared"], rows)
 
 
-def still_open(
-    answers: Mapping[str, pd.DataFrame], studies: Mapping[str, Mapping[str, pd.DataFrame]]
-) -> str:
-    """What is open, and what would decide it."""
-    said = []
-    for name, own in answers.items():
-        family = accuracy_findings(own)
-        for row in family[family["decision"] == "open"].to_dict("records"):
-            what = f"- *{row['says']}* ({name}, {counted(row['n_blocks'], 'block')})"
-            if not np.isfinite(row["degrees"]):
-                said.append(f"{what}: a second block, for a spread over blocks.")
-                continue
-            reach = (row["high"] - row["low"]) / 2
-            n = blocks_for(row["value"], reach, row["n_blocks"], row["degrees"], len(family))
-            wanted = f"about {n} blocks" if n else f"more than {MOST} blocks"
-            said.append(f"{what}: {points(row)}; {wanted}.")
-        levels = studies[name].get("levels", pd.DataFrame(columns=["level", "adjusted", "verdict"]))
-        for row in levels.query("adjusted == '' and verdict == 'cannot tell'").to_dict("records"):
-            needed = f"; needed: {row['needed']}" if row["needed"] else ""
-            what = f"{row['level']}, {row['rung']} {row['measure']}"
-            said.append(f"- *{what}* ({name}): {row['reason']}{needed}.")
-    return "\n".join(said)
-
-
-MOST = 100
-"""Blocks beyond which nobody would go."""
-
-
-def blocks_for(value: float, reach: float, n: int, degrees: float, claims: int) -> int:
-    """How many blocks decide a claim: it is told from 0, or its interval from what is worth having.
-
-    Runs are taken to spread as they did, and the value to be right. From 0 it is told at 5 % over
-    the number of claims, as Holm does the first of them. 0 where no number suffices.
-
-    >>> blocks_for(0.2, 0.2, 2, 8, 1), blocks_for(0.2, 0.2, 2, 8, 6)
-    (3, 4)
-    >>> blocks_for(0.0, 0.1, 4, 24, 6), blocks_for(0.045, 0.14, 2, 8, 6)
-    (15, 26)
-    """
-    error = reach / float(stats.t.ppf(0.975, degrees)) * np.sqrt(n)
-    for more in range(n + 1, MOST + 1):
-        then, spread = degrees / (n - 1) * (more - 1), error / np.sqrt(more)
-        told = abs(value) > spread * stats.t.ppf(1 - 0.025 / claims, then)
-        if told or value + spread * stats.t.ppf(0.975, then) < WORTH:
-            return more
-    return 0
-
-
 def _cell(found: pd.DataFrame, number: int) -> str:
     rows = found[found["number"] == number].to_dict("records")
     if not rows:
@@ -255,55 +213,6 @@ def _cell(found: pd.DataFrame, number: int) -> str:
 def _strong(decision: str) -> str:
     """A decision in bold, or "open"."""
     return decision if decision in ("", "open") else f"**{decision}**"
-
-
-def points(row: Mapping[str, Any]) -> str:
-    """A difference of accuracy in points, with its interval.
-
-    >>> points({"value": 0.214, "low": 0.1272, "high": 0.302})
-    '+21.4 [12.7, 30.2]'
-    """
-    value, low, high = (100 * row[name] for name in ("value", "low", "high"))
-    if not np.isfinite(low) or row.get("n_blocks") == 1:  # an interval of these models alone
-        return f"{value:+.1f} (one block)"
-    return f"{value:+.1f} [{low:.1f}, {high:.1f}]"
-
-
-def correlation(row: Mapping[str, Any] | pd.Series) -> str:
-    """A correlation with its interval.
-
-    >>> correlation({"value": -0.0667, "low": -0.769, "high": 0.7})
-    '-.07 [-.77, .70]'
-    """
-    if not np.isfinite(row["value"]):
-        return "–"
-    value, low, high = (short(row[name]) for name in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]" if np.isfinite(row["low"]) else f"{value} [no interval]"
-
-
-def short(value: float) -> str:
-    """A number between -1 and 1 in two digits.
-
-    >>> short(-0.0667), short(1.0)
-    ('-.07', '1.00')
-    """
-    return f"{value:.2f}".replace("-0.00", "0.00").replace("0.", ".", 1)
-
-
-def blocks_of(name: str, n: int) -> str:
-    """So many blocks, of those that the study was to have."""
-    asked = asked_blocks(name)
-    return f"{n}" if n == asked else f"{n} of {asked}"
-
-
-def spoken(contrast: str) -> str:
-    """A contrast as the page names its mixtures.
-
-    >>> spoken("cg-high − cg-low")
-    'CG high − CG low'
-    """
-    return contrast.replace("cg-high", "CG high").replace("cg-low", "CG low").replace(
-        "natural-only", "natural only")  # fmt: skip
 
 
 LEAST_MIXTURES = 5
@@ -335,15 +244,6 @@ def levels_table(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
 
 def _units(row: Mapping[str, Any]) -> str:
     return f"{counted(int(row['n_units']), row['unit'])}, {counted(int(row['n_runs']), 'run')}"
-
-
-def counted(n: int, noun: str) -> str:
-    """So many of something.
-
-    >>> counted(1, "block"), counted(2, "class")
-    ('1 block', '2 classes')
-    """
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def foretelling_table(found: Mapping[str, pd.DataFrame]) -> str:

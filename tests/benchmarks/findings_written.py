@@ -1,0 +1,67 @@
+"""Numbers as docs/findings.md and README have them: differences, correlations, contrasts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tests.benchmarks.large_tables import asked_blocks
+
+
+def points(row: Mapping[str, Any]) -> str:
+    """A difference of accuracy in points, with its interval.
+
+    >>> points({"value": 0.214, "low": 0.1272, "high": 0.302})
+    '+21.4 [12.7, 30.2]'
+    """
+    value, low, high = (100 * row[name] for name in ("value", "low", "high"))
+    if not np.isfinite(low) or row.get("n_blocks") == 1:  # an interval of these models alone
+        return f"{value:+.1f} (one block)"
+    return f"{value:+.1f} [{low:.1f}, {high:.1f}]"
+
+
+def correlation(row: Mapping[str, Any] | pd.Series) -> str:
+    """A correlation with its interval.
+
+    >>> correlation({"value": -0.0667, "low": -0.769, "high": 0.7})
+    '-.07 [-.77, .70]'
+    """
+    if not np.isfinite(row["value"]):
+        return "–"
+    value, low, high = (short(row[name]) for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]" if np.isfinite(row["low"]) else f"{value} [no interval]"
+
+
+def short(value: float) -> str:
+    """A number between -1 and 1 in two digits.
+
+    >>> short(-0.0667), short(1.0)
+    ('-.07', '1.00')
+    """
+    return f"{value:.2f}".replace("-0.00", "0.00").replace("0.", ".", 1)
+
+
+def blocks_of(name: str, n: int) -> str:
+    """So many blocks, of those that the study was to have."""
+    asked = asked_blocks(name)
+    return f"{n}" if n == asked else f"{n} of {asked}"
+
+
+def spoken(contrast: str) -> str:
+    """A contrast as the page names its mixtures.
+
+    >>> spoken("cg-high − cg-low")
+    'CG high − CG low'
+    """
+    return contrast.replace("cg-high", "CG high").replace("cg-low", "CG low").replace(
+        "natural-only", "natural only")  # fmt: skip
+
+
+def counted(n: int, noun: str) -> str:
+    """So many of something.
+
+    >>> counted(1, "block"), counted(2, "class")
+    ('1 block', '2 classes')
+    """
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}{'es' if noun.endswith('s') else 's'}"
