@@ -84,6 +84,7 @@ def _rehearsed(cell: GridRun) -> RehearsedRun:
 def in_words(runs: Sequence[RehearsedRun]) -> str:
     """A line per architecture and setting: pictures, epochs and steps, as ranges over the rest.
 
+    >>> from dataclasses import replace
     >>> run = RehearsedRun("vit-small", "cg-low", "sketch", 0, 4000, 8, 248, 128)
     >>> print(in_words([run, replace(run, seed=1, pictures=4100, steps=256)]))
     vit-small, cg-low: 4,000 to 4,100 pictures, 8 epochs, 248 to 256 steps of 128
