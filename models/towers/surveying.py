@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -91,7 +91,8 @@ def repeated_modules(source: nn.Module) -> list[str]:
         - A class counts where it stands at least twice in the whole, so that a stage of one block
           has it too.
         - A class that mostly stands inside others is a part of blocks, such as a gate.
-        - What stands beside a stage and in none is no block, such as a downsampling.
+        - What stands beside a stage and in none, or in a stage beside its blocks, is no block, such
+          as a downsampling.
         - Where a module holds a row of layers and nothing else, it is the block: it adds the row's
           output to its input.
 
@@ -116,6 +117,7 @@ def repeated_modules(source: nn.Module) -> list[str]:
     within = Counter(kind for path, kind in found.items() if _inside(path, whole))
     counts = Counter(found.values())
     found = {path: kind for path, kind in found.items() if 2 * within[kind] <= counts[kind]}
+    found = {path: kind for path, kind in found.items() if not _beside_a_row(path, found)}
     while between := [path for path in found if _between_stages(path, found)]:
         found = {path: kind for path, kind in found.items() if path not in between}
     blocks: list[str] = []
@@ -123,6 +125,20 @@ def repeated_modules(source: nn.Module) -> list[str]:
         if not _inside(path, blocks):
             blocks.append(path)
     return [_with_sum(path, modules) for path in blocks]
+
+
+def _beside_a_row(path: str, found: Collection[str]) -> bool:
+    """Whether it lies in a named part of a numbered stage, beside as long a row of the stage's."""
+    split = [other.rpartition(".") for other in found]
+    rows = Counter(parent for parent, _, own in split if own.isdigit())
+    parts = path.split(".")
+    for n in range(1, len(parts)):
+        stage, own = ".".join(parts[:n]), ".".join(parts[: n + 1])
+        if parts[n - 1].isdigit() and not parts[n].isdigit() and own not in rows:
+            beside = [length for row, length in rows.items() if row.rpartition(".")[0] == stage]
+            if beside and max(beside) >= sum(f"{other}.".startswith(f"{own}.") for other in found):
+                return True
+    return False
 
 
 def _between_stages(path: str, found: Mapping[str, object]) -> bool:
@@ -157,7 +173,16 @@ _LAYER = re.compile(r"norm(act|activation)?(\dd)?$", re.IGNORECASE)
 
 
 def _is_layer(module: nn.Module) -> bool:
-    return bool(_LAYER.search(type(module).__name__))
+    return bool(_LAYER.search(type(module).__name__)) or _is_normed_layer(module)
+
+
+def _is_normed_layer(module: nn.Module) -> bool:
+    """Whether it is a row of one convolution or linear map, its norm, and an activation."""
+    parts = list(module.children())
+    if type(module) is not nn.Sequential or any(list(part.children()) for part in parts):
+        return False
+    maps = sum(any(p.ndim > 1 for p in part.parameters(recurse=False)) for part in parts)
+    return maps == 1 and any(_LAYER.search(type(part).__name__) for part in parts)
 
 
 def _holds_blocks(module: nn.Module) -> bool:
@@ -168,13 +193,12 @@ def _holds_blocks(module: nn.Module) -> bool:
 
 
 def _alike(module: nn.Module) -> bool:
-    """Whether its parts are several, of one class, and have parts themselves."""
+    """Whether its parts are several and of one class, or a row of any, and have parts themselves."""
     parts = list(module.children())
-    return (
-        len(parts) > 1
-        and len({type(part) for part in parts}) == 1
-        and any(len(list(part.children())) > 1 and not _is_layer(part) for part in parts)
-    )
+    whole = [len(list(part.children())) > 1 and not _is_layer(part) for part in parts]
+    one_class = len({type(part) for part in parts}) == 1
+    of_blocks = any(whole) if one_class else type(module) is nn.Sequential and all(whole)
+    return len(parts) > 1 and of_blocks
 
 
 def _name(place: Place, calls: Counter[str]) -> str:

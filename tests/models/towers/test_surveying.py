@@ -31,6 +31,25 @@ BLOCKS: dict[str, list[str]] = {
     "densenet121": within("features.denseblock{s}.denselayer{b}", 6, 12, 24, 16, start=1, first=1),
     "swin_tiny_patch4_window7_224": within("layers.{s}.blocks.{b}", 2, 2, 6, 2),
     "vit_tiny_patch16_224": within("blocks.{b}", 12),
+    "edgenext_xx_small": within("stages.{s}.blocks.{b}", 2, 2, 6, 2),
+    "fastvit_t8": within("stages.{s}.blocks.{b}", 2, 2, 4, 2),
+    "ghostnet_050": within("blocks.{s}.{b}", 1, 1, 1, 1, 1, 1, 5, 1, 4),
+    "nextvit_small": within("stages.{s}.blocks.{b}", 3, 4, 10, 3),
+    "repvit_m1": within("stages.{s}.blocks.{b}", 2, 2, 14, 2),
+    "starnet_s1": within("stages.{s}.{b}", 2, 2, 8, 3, first=1),  # the first of each is no block
+    # a block of its later stages is two, attention and a convolution, each with a sum
+    "efficientvit_b0": [
+        "stem.res0",
+        *within("stages.{s}.blocks.{b}", 2, 2),
+        *(
+            f"stages.{s}.blocks.{b}"
+            for s in (2, 3)
+            for b in (
+                "0",
+                *(f"{n}.{part}" for n in (1, 2) for part in ("context_module", "local_module")),
+            )
+        ),
+    ],
 }
 OF_TORCHVISION: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
     "convnext_tiny": (
