@@ -349,7 +349,9 @@ def page_command(out: Out = OUT, quiet: Quiet = False, as_json: Json = False) ->
 def diff_command(
     a: Annotated[Path, typer.Argument(help="Folder of one result.")],
     b: Annotated[Path, typer.Argument(help="Folder of another.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for the table of all rows.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the table of all rows, and for finished pairs.")
+    ] = None,
     page: Annotated[Path | None, typer.Option(help="File for a page of both results.")] = None,
     models: Annotated[
         bool, typer.Option("--models", help="Compare the models too: similarity and stitches.")
@@ -362,7 +364,8 @@ def diff_command(
     Facts first (specification, versions, pictures), then every row that both have: the difference
     of value and index with an interval, paired by class where classes are kept, Holm's adjustment
     within each table. Other architectures are compared by naming their folders. With --models, the
-    models themselves are compared where both results have one of a setting, test domain and seed.
+    models themselves are compared where both results have one of a setting, test domain and seed;
+    with --out too, every finished pair is kept there, and the same command goes on from it.
 
     \b
     Examples:
@@ -379,7 +382,7 @@ def diff_command(
     if models:
         from interp.study.comparing.models_of_results import models_compared
 
-        compared = models_compared(a, b)
+        compared = models_compared(a, b, steps=out / "steps" if out else None)
     path = found.table.save(out) if out else None
     if out:
         for table in compared.values():

@@ -1,6 +1,7 @@
 """The models of two results compared with one another, setting by setting."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import pandas as pd
 from interp.core.errors import DataError, SpecificationError
 from interp.core.parallel import which_device
 from interp.core.progress import track
+from interp.core.storage.store import fingerprint
 from interp.core.tables import Table, stacked
 from interp.study.blocks import Block, open_block, open_blocks
-from interp.study.comparing.with_one_mixture import TABLES, two_checkpoints
-from interp.study.results import Result, open_result
+from interp.study.comparing.with_one_mixture import TABLES, made_once, two_checkpoints
+from interp.study.measuring import checkpoint_hash
+from interp.study.results import Result, open_result, versions
 from interp.study.specification import Specification
 
 A_INTO_B, B_INTO_A = "B, from A", "A, from B"
@@ -21,13 +24,19 @@ PLACE = ("architecture", "setting", "test_domain", "seed")
 
 
 def models_compared(
-    a: Result | str | Path, b: Result | str | Path, *, device: str | None = None
+    a: Result | str | Path,
+    b: Result | str | Path,
+    *,
+    steps: str | Path | None = None,
+    device: str | None = None,
 ) -> dict[str, Table]:
     """Compare the last models of two results that stand in the same place: similarity and stitches.
 
     Args:
         a: A result of a study, or its folder.
         b: Another, of the same pictures.
+        steps: A folder that every finished pair is kept in, so that a run that was stopped goes on;
+            None keeps nothing.
         device: Where the models run; None chooses.
 
     Returns:
@@ -64,8 +73,9 @@ def models_compared(
     parts = []
     for place in track(places, "models compared"):
         where = dict(zip(PLACE, place, strict=True))
-        own = [models[side][place] for side in (0, 1)]
-        found = two_checkpoints(
+        own = [side[place] for side in models]
+        measured = partial(
+            two_checkpoints,
             (_last(own[0]), _last(own[1])),
             blocks[where["seed"]].images.select(split="test"),
             (spec.mixtures.natural, where["test_domain"]),
@@ -73,6 +83,10 @@ def models_compared(
             seed=where["seed"],
             device=which_device(device),
         )
+        files = [checkpoint_hash(path) for each in own for path in each.values()]
+        about = [where, _pictures(facts[0]), versions()]
+        name = f"compared-{fingerprint(files, about)}"
+        found = made_once(Path(steps) / name, measured) if steps else measured()
         way = found["stitching"]["model_b"].map({"B": A_INTO_B, "A": B_INTO_A})
         found["stitching"] = found["stitching"].assign(way=way)
         parts.append({name: each.assign(**where, model_b="B") for name, each in found.items()})

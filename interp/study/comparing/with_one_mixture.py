@@ -1,6 +1,6 @@
 """A study's models compared with that of one of its mixtures, in the same block and test domain."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -67,11 +67,7 @@ class MixturePair:
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """The pair's tables, measured or read back."""
-        if not self.folder.exists():
-            with complete(self.folder) as temporary:
-                for name, frame in self._measured().items():
-                    Table.with_evidence(name, frame).save(temporary)
-        return {name: Table.load(self.folder / f"{name}.csv").frame for name in TABLES}
+        return made_once(self.folder, self._measured)
 
     def _measured(self) -> dict[str, pd.DataFrame]:
         both = self.cell.run, self.reference.run
@@ -88,6 +84,17 @@ class MixturePair:
         found["stitching"] = found["stitching"].assign(way=way)
         where = {**self.cell.place, "model_b": self.reference.setting}
         return {name: frame.assign(**where) for name, frame in found.items()}
+
+
+def made_once(
+    folder: Path, make: Callable[[], Mapping[str, pd.DataFrame]]
+) -> dict[str, pd.DataFrame]:
+    """The tables of a comparison from its folder, which is filled where it is not there."""
+    if not folder.exists():
+        with complete(folder) as temporary:
+            for name, frame in make().items():
+                Table.with_evidence(name, frame).save(temporary)
+    return {name: Table.load(folder / f"{name}.csv").frame for name in TABLES}
 
 
 def two_checkpoints(

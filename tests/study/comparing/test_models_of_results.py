@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from interp import Study
@@ -12,6 +13,7 @@ from interp.core.errors import DataError, SpecificationError
 from interp.core.tables import Table
 from interp.data.mixtures.templates import prompts
 from interp.report.difference_page import build_difference_page
+from interp.study.comparing import models_of_results
 from interp.study.comparing.models_of_results import models_compared
 from interp.study.comparing.row_by_row import compare_results
 from interp.study.results import Result
@@ -35,9 +37,10 @@ def turned(small_study: Result, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.mark.slow
 def test_models_of_one_place_are_compared(
-    small_study: Result, turned: Path, tmp_path: Path
+    small_study: Result, turned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    same, other = (models_compared(small_study, each) for each in (small_study, turned))
+    same = models_compared(small_study, small_study, steps=tmp_path / "steps")
+    other = models_compared(small_study, turned)
     stitched = {
         name: found["stitching"].frame.query("measure == 'stitched' and label == ''")
         for name, found in (("same", same), ("other", other))
@@ -64,6 +67,17 @@ def test_models_of_one_place_are_compared(
             found = changed.loc[("natural-only", way, site, row["domain"])]
             for name in ("value", "null", "ceiling"):
                 assert found[name] == pytest.approx(row[name], rel=1e-6)
+
+    # finished pairs are taken from where they were kept, and say which pair they are of
+    def measured(*_: object, **__: object) -> None:
+        raise RuntimeError("measured anew")
+
+    monkeypatch.setattr(models_of_results, "two_checkpoints", measured)
+    again = models_compared(small_study, small_study, steps=tmp_path / "steps")
+    for name, table in same.items():
+        pd.testing.assert_frame_equal(again[name].frame, table.frame)
+    with pytest.raises(RuntimeError, match="measured anew"):
+        models_compared(small_study, turned, steps=tmp_path / "steps")
     found = compare_results(small_study, turned)
     page = build_difference_page(
         small_study.folder, turned, found.table, models=other, out=tmp_path / "page.html"
