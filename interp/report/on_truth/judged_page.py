@@ -165,27 +165,28 @@ def kinds_figure(by_kind: pd.DataFrame) -> Figure | None:
         own = rows[rows[asked] == option]
         at = [names.index(f"{row.condition} · {row.tier}") for row in own.itertuples(index=False)]
         wrong = (own["too_much"] + own["too_little"] if column == "right" else 1 - own["auroc"]) > 0
+        values = [percent(v) if column == "right" else number(v) for v in own[column]]
         said = [
-            f"{plain(names[y])}: {percent(value) if column == 'right' else number(value)}, "
-            f"{n:,} models" + (f", failed in {f}" if f else "")
-            for y, value, n, f in zip(at, own[column], own["n_models"], own["failed"], strict=True)
+            f"{plain(names[y])}: {value}, {n:,} models" + (f", failed in {f}" if f else "")
+            for y, value, n, f in zip(at, values, own["n_models"], own["failed"], strict=True)
         ]
         traces.append(
-            {"type": "bar", "orientation": "h", "x": numbers(own[column]), "y": at, "text": said,
-             "textposition": "none", "hovertemplate": "%{text}<extra></extra>", "meta": [place],
+            {"type": "bar", "orientation": "h", "x": numbers(own[column]), "y": at, "text": values,
+             "textposition": "outside", "cliponaxis": False, "hovertext": said,
+             "hovertemplate": "%{hovertext}<extra></extra>", "meta": [place],
              "showlegend": False, "width": 0.7,
              "marker": {"color": [ORANGE if bad and column == "right" else BLUE for bad in wrong]}}
         )  # fmt: skip
     title = "share of its verdicts that are right" if column == "right" else "mean AUROC"
     shape = layout(
         110 + 22 * len(names),
-        xaxis=axis(title, range=[0, 1.03], **({"tickformat": ".0%"} if column == "right" else {})),
+        xaxis=axis(title, range=[0, 1.1], **({"tickformat": ".0%"} if column == "right" else {})),
         yaxis=rows_by_name(names, limit=60),
     )
     caption = (
         "n of each kind when it is pointed at; no interval here, the table has those of AUROCs. "
         + ("Orange: some answers are wrong; blue: none is. " if column == "right" else "")
-        + "No bar: it has no answer there, or none is right by declaration."
+        + "No number: it has no answer there, or none is right by declaration."
     )
     chosen = Choice("Asked about", [asked_about({asked: name}) for name in options])
     return Figure(
