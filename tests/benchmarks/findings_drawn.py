@@ -1,16 +1,24 @@
-"""The pictures of docs/findings.md and docs/account.md: claims as a forest, accuracy by sharing."""
+"""The pictures of docs/findings.md and docs/account.md.
+
+Claims as a forest, accuracy by sharing, the classes that are shared most and least, a page.
+"""
 
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from PIL import Image
 
+from interp.core.illustrations import sheet
+from interp.core.images import ImageTable
 from interp.data.mixtures.settings import is_upper_bound
 from interp.report.figures.levels_of_evidence import mixture_colours
 from interp.report.naming import ordered_settings, setting_name
 from tests.benchmarks.findings import CLAIMS, WORTH, accuracy_findings
+from tests.benchmarks.findings_written import short
 
 LOOKS = {"pilot": ("#8a8a8a", "square"), "weak": ("#0072B2", "circle"),
          "strong": ("#D55E00", "diamond"), "vit": ("#009E73", "triangle-up")}  # fmt: skip
@@ -154,6 +162,42 @@ def _spread(values: pd.Series) -> dict[str, Any]:
     return {"type": "data", "symmetric": False, "thickness": 1, "width": 0, **ends}
 
 
+def draw_classes(classes: pd.DataFrame, images: ImageTable) -> Image.Image:
+    """The classes that are shared most and least, a row each, as several artists draw them.
+
+    Args:
+        classes: What each class shares beyond others, by block.
+        images: The pictures of a block.
+
+    Returns:
+        Natural pictures, sketches and quickdraw beside one another, with each class's number above.
+    """
+    images = images.select(split="analysis")
+    rows, heads = [], []
+    for label, value in most_and_least(classes).items():
+        heads.append(f"{label}: {short(value)}")
+        own = images.select(label=label)
+        rows.append([picture for domain in SHOWN for picture in _by_artists(own, domain)])
+    return sheet(rows, SIDE, across=N_ARTISTS, down=1, heads=heads)
+
+
+SHOWN = ("real", "sketch", "quickdraw")
+SIDE, N_ARTISTS = 64, 4
+"""Pixels of a picture's side; pictures of a class in a domain, each by another artist."""
+
+
+def most_and_least(classes: pd.DataFrame) -> pd.Series:
+    """What the five classes share that share most, then the five that share least: block means."""
+    order = classes.groupby("label")["value"].mean().sort_values(ascending=False)
+    return pd.concat([order[:5], order[-5:]])
+
+
+def _by_artists(images: ImageTable, domain: str) -> list[Image.Image]:
+    own = images.select(domain=domain)
+    rows = np.flatnonzero(~own.frame["artist"].duplicated())[:N_ARTISTS]
+    return [own.picture(row).resize((SIDE, SIDE)) for row in rows.tolist()]
+
+
 def first_screen(page: Path, picture: Path) -> None:
     """The first screen of a page, as a picture of 1280 x 900 pixels.
 
@@ -161,7 +205,6 @@ def first_screen(page: Path, picture: Path) -> None:
         page: The page.
         picture: The PNG to write.
     """
-    from PIL import Image
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:

@@ -13,6 +13,9 @@ import numpy as np
 import pandas as pd
 
 from interp.core.statistics.association import spearman
+from interp.core.statistics.index_of_sharing import LEVEL
+from interp.data.mixtures.settings import NATURAL
+from interp.measures.responding_units import serves_more
 from interp.report.naming import setting_name, site_label
 from interp.verdicts.levels.over_training import HELD_OUT
 from tests.benchmarks.findings import (
@@ -27,8 +30,14 @@ from tests.benchmarks.findings import (
     of_quantities,
     same_order,
 )
-from tests.benchmarks.findings_drawn import draw_findings, draw_sharing, first_screen
-from tests.benchmarks.findings_open import still_open
+from tests.benchmarks.findings_drawn import (
+    draw_classes,
+    draw_findings,
+    draw_sharing,
+    first_screen,
+    most_and_least,
+)
+from tests.benchmarks.findings_open import open_claims, open_links
 from tests.benchmarks.findings_written import (
     blocks_of,
     correlation,
@@ -42,6 +51,7 @@ from tests.benchmarks.large_tables import (
     STUDIES,
     command,
     finished_blocks,
+    first_block,
     is_kept,
     keep,
     kept,
@@ -69,7 +79,10 @@ def findings() -> str:
             if name == "strong":
                 first_screen(result.report(), DOCS / "large_page.png")
     draw_findings(_answers(all_tables())).write_image(DOCS / "findings.png", scale=2)
-    draw_sharing(tables("weak")["runs"]).write_image(DOCS / "sharing.png", scale=2)
+    weak = tables("weak")
+    draw_sharing(weak["runs"]).write_image(DOCS / "sharing.png", scale=2)
+    classes = draw_classes(weak["classes"], first_block("weak").images)
+    classes.quantize(256).save(DOCS / "classes.png", optimize=True)
     made = pages()
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
@@ -93,10 +106,12 @@ def pages() -> dict[str, str]:
         "foretelling": foretelling_table(made["weak"]),
         "layers": layers_table(made["weak"]),
         "classes": classes_table(made["weak"]),
+        "units": units_table(made["strong"]),
         "epochs": epochs_table(made["strong"]),
         "cause": cause_table({name: made[name] for name in ("pilot", "cause") if made[name]}),
         "language": language_table(made["twin"]),
-        "open": still_open(answers, asked),
+        "open claims": open_claims(answers),
+        "open links": open_links(asked),
         "commands": commands(),
     }
 
@@ -264,11 +279,10 @@ def classes_table(found: Mapping[str, pd.DataFrame]) -> str:
     if not found:
         return OPEN
     wide = found["classes"].pivot(index="label", columns="seed", values="value")
-    order = wide.mean(axis=1).sort_values(ascending=False)
     least, most = wide.min(axis=1), wide.max(axis=1)
     rows = [
-        [label, short(order[label]), f"{short(least[label])} to {short(most[label])}"]
-        for label in (*order.index[:5], *order.index[-5:])
+        [label, short(value), f"{short(least[label])} to {short(most[label])}"]
+        for label, value in most_and_least(found["classes"]).items()
     ]
     table = markdown(["class", "shared beyond others", "over blocks"], rows)
     pairs = [
@@ -283,6 +297,45 @@ def classes_table(found: Mapping[str, pd.DataFrame]) -> str:
         f"({counted(len(pairs), 'pair')} of blocks, {n})."
     )
     return "\n".join([table, "", said])
+
+
+def units_table(found: Mapping[str, pd.DataFrame]) -> str:
+    """How many units tell a class in either domain, by what they serve; below it, which by name.
+
+    A unit's class is chosen in one domain and told there (p < .05), and perhaps in the other too.
+    """
+    if "units" not in found:
+        return OPEN
+    units = found["units"]
+    test = units["role"].isin([serves_more(domain) for domain in units["test_domain"].unique()])
+    own = units.assign(
+        told=units["p"] < LEVEL,
+        role=units["role"].mask(test, serves_more("the test domain")).replace(
+            serves_more(NATURAL), serves_more("natural pictures")),
+        chosen=np.where(units["domain_a"] == NATURAL, "natural", "test"),
+        shown=np.where(units["domain_b"] == NATURAL, "natural", "test"),
+    )  # fmt: skip
+    counts = own.groupby(["role", "chosen", "shown"], sort=False)["told"].agg(["sum", "size"])
+    rows = [
+        [role, *("{} of {}".format(*counts.loc[role, *place]) for place in PLACES)]
+        for role in dict.fromkeys(own["role"])
+    ]
+    heads = ["a unit that", "tells a class of natural pictures", "tells it in the test domain too"]
+    heads += ["tells a class of the test domain", "tells it in natural pictures too"]
+    keys = ["setting", "test_domain", "seed", "role", "feature", "chosen", "label"]
+    both = own.groupby(keys, sort=False)["told"].all()
+    places = both[both].reset_index().drop_duplicates(["setting", "test_domain", "seed", "feature"])
+    named = [
+        f"unit {row['feature']} of {setting_name(row['setting'])}, {row['test_domain']}, block "
+        f"{row['seed']} ({row['role']}): {row['label']}"
+        for row in places.to_dict("records")
+    ]
+    said = f"Units that tell one class in both domains: {'; '.join(named) or 'none'}."
+    return "\n".join([markdown(heads, rows), "", said])
+
+
+PLACES = (("natural", "natural"), ("natural", "test"), ("test", "test"), ("test", "natural"))
+"""Where a unit's class is chosen, and where it is shown."""
 
 
 def epochs_table(found: Mapping[str, pd.DataFrame]) -> str:

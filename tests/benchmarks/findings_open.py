@@ -1,37 +1,61 @@
 """What is open among the findings of the large study, and what would decide it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tests.benchmarks.findings import WORTH, accuracy_findings
-from tests.benchmarks.findings_written import counted, points
+from tests.benchmarks.findings import CLAIMS, WORTH, accuracy_findings
+from tests.benchmarks.findings_written import blocks_of
+from tests.benchmarks.recovering import markdown
 
 
-def still_open(
-    answers: Mapping[str, pd.DataFrame], studies: Mapping[str, Mapping[str, pd.DataFrame]]
-) -> str:
-    """What is open, and what would decide it."""
-    said = []
+def open_claims(answers: Mapping[str, pd.DataFrame]) -> str:
+    """Blocks that would decide every claim that is open: a row each, a column per study."""
+    cells: dict[str, dict[str, str]] = {claim.says: {} for claim in CLAIMS}
     for name, own in answers.items():
         family = accuracy_findings(own)
-        for row in family[family["decision"] == "open"].to_dict("records"):
-            what = f"- *{row['says']}* ({name}, {counted(row['n_blocks'], 'block')})"
-            if not np.isfinite(row["degrees"]):
-                said.append(f"{what}: a second block, for a spread over blocks.")
-                continue
-            reach = (row["high"] - row["low"]) / 2
-            n = blocks_for(row["value"], reach, row["n_blocks"], row["degrees"], len(family))
-            wanted = f"about {n} blocks" if n else f"more than {MOST} blocks"
-            said.append(f"{what}: {points(row)}; {wanted}.")
-        levels = studies[name].get("levels", pd.DataFrame(columns=["level", "adjusted", "verdict"]))
-        for row in levels.query("adjusted == '' and verdict == 'cannot tell'").to_dict("records"):
-            needed = f"; needed: {row['needed']}" if row["needed"] else ""
-            what = f"{row['level']}, {row['rung']} {row['measure']}"
-            said.append(f"- *{what}* ({name}): {row['reason']}{needed}.")
-    return "\n".join(said)
+        for row in family.to_dict("records"):
+            cells[row["says"]][name] = _blocks(row, len(family))
+    heads = [f"{name} (has {blocks_of(name, own['seed'].nunique())})" for name, own in
+             answers.items()]  # fmt: skip
+    return _side_by_side("blocks that would decide", heads, answers, cells)
+
+
+def _blocks(row: Mapping[str, Any], claims: int) -> str:
+    if row["decision"] != "open":
+        return "decided"
+    if not np.isfinite(row["degrees"]):
+        return "a second, for a spread"
+    reach = (row["high"] - row["low"]) / 2
+    n = blocks_for(row["value"], reach, row["n_blocks"], row["degrees"], claims)
+    return f"about {n}" if n else f"more than {MOST}"
+
+
+def open_links(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
+    """What would decide every link of sharing to accuracy: a row per level and rung."""
+    asked = {name: own["levels"].query("adjusted == ''") for name, own in studies.items()}
+    cells: dict[str, dict[str, str]] = {}
+    for level in ("L1", "L2", "L3"):
+        for name, levels in asked.items():
+            for row in levels[levels["level"] == level].to_dict("records"):
+                told = row["verdict"] != "cannot tell"
+                what = f"{level}, {row['rung']} {row['measure']}"
+                cells.setdefault(what, {})[name] = "decided" if told else row["needed"]
+    return _side_by_side("what would decide", asked, asked, cells)
+
+
+def _side_by_side(
+    corner: str,
+    heads: Iterable[str],
+    studies: Iterable[str],
+    cells: Mapping[str, Mapping[str, str]],
+) -> str:
+    names = list(studies)
+    rows = [[what, *(own.get(name, "not asked") for name in names)] for what, own in cells.items()]
+    return markdown([corner, *heads], rows)
 
 
 MOST = 100

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from interp.data.mixtures.settings import is_upper_bound
+from interp.probes.galleries.unit_selectivity import FOR_CLASS
 from tests.benchmarks import contrasts
 from tests.benchmarks.contrasts import with_runs
 from tests.benchmarks.grids import ASKED, HERE
@@ -104,14 +105,23 @@ def read(name: str) -> Any:
     )
 
 
+def first_block(name: str) -> Any:
+    """The first block of a study; its pictures are drawn when they are asked for."""
+    from interp.study.blocks import open_blocks
+    from interp.study.specification import Specification
+
+    spec = Specification.from_toml(LARGE / f"{name}.toml")
+    return open_blocks(spec, rendered=False, numbers=[0])[0]
+
+
 def kept(result: Any) -> dict[str, pd.DataFrame]:
     """What findings are made of, from a study's result: a few small tables.
 
     `answers`: accuracy of every held-out class in its test domain; `errors`: pictures of these that
     are taken for seen classes. `runs`: what every run shares, beside its accuracies; `profile`: the
-    same by layer; `classes`: by class. `epochs`: accuracy and sharing of earlier epochs. `levels`,
-    `foretelling`, `lead_and_lag` and what an intervention found. Of runs that learned labels the
-    same, as `labels_...`.
+    same by layer; `classes`: by class; `units`: what single units tell. `epochs`: accuracy and
+    sharing of earlier epochs. `levels`, `foretelling`, `lead_and_lag` and what an intervention
+    found. Of runs that learned labels the same, as `labels_...`.
     """
     from interp.verdicts.levels.across_checkpoints import from_tables
 
@@ -125,6 +135,8 @@ def kept(result: Any) -> dict[str, pd.DataFrame]:
         made["profile"] = _own_pair(frames["rungs"])
     if "class_sharing" in frames:
         made["classes"] = _of_each_class(frames["class_sharing"])
+    if "unit_galleries" in frames:
+        made["units"] = _told_by_units(frames["unit_galleries"])
     if "epochs" in frames:
         made["epochs"] = _accuracy_by_epoch(frames["epochs"])
     if "rungs_by_epoch" in frames:
@@ -176,6 +188,18 @@ def _of_each_class(sharing: pd.DataFrame) -> pd.DataFrame:
     rows = rows[rows["control"].fillna("") == ""]
     means = rows.groupby(["label", "seed"])["beyond"].agg(value="mean", n_runs="count")
     return means.reset_index()
+
+
+def _told_by_units(galleries: pd.DataFrame) -> pd.DataFrame:
+    """Which class each unit tells: chosen in one domain, told in the same or in the other."""
+    own = (galleries["measure"] == FOR_CLASS) & (galleries["control"].fillna("") == "")
+    return galleries.loc[own, TOLD]
+
+
+TOLD = [
+    "setting", "test_domain", "seed", "site", "role", "feature", "chosen_for", "domain_a",
+    "domain_b", "label", "value", "low", "high", "p", "n_units", "unit",
+]  # fmt: skip
 
 
 def _accuracy_by_epoch(epochs: pd.DataFrame) -> pd.DataFrame:
