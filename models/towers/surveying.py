@@ -193,7 +193,7 @@ def _holds_blocks(module: nn.Module) -> bool:
 
 
 def _alike(module: nn.Module) -> bool:
-    """Whether its parts are several and of one class, or a row of any, and have parts themselves."""
+    """Whether its parts are several, of one class or in a row, and have parts themselves."""
     parts = list(module.children())
     whole = [len(list(part.children())) > 1 and not _is_layer(part) for part in parts]
     one_class = len({type(part) for part in parts}) == 1
