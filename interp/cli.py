@@ -43,8 +43,8 @@ Tables = Annotated[
     Path | None,
     typer.Option(help="Keep finished runs' tables here, and go on from those that are there."),
 ]
-FirstBlocks = Annotated[
-    int | None, typer.Option("--first-blocks", help="Only so many of the study's blocks.")
+Blocks = Annotated[
+    str | None, typer.Option(help="Only these of the study's blocks: FIRST-LAST, from 0.")
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, …; by default what there is.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
@@ -112,7 +112,7 @@ def run_command(
     device: Device = "",
     seed: Seed = None,
     tables: Tables = None,
-    first_blocks: FirstBlocks = None,
+    blocks: Blocks = None,
     dry_run: DryRun = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -159,27 +159,38 @@ def run_command(
     from interp.study.forecasting import cost_of_study
     from interp.study.studies import Study
 
+    numbers = _numbers(blocks)
     chosen = Study.from_toml(study) if study else Study()
     if seed is not None:
         chosen = Study(chosen.specification.with_seed(seed))
     which_device(device)
     if dry_run:
-        return _rehearsed(chosen.specification, jobs)
-    say(cost_of_study(chosen.specification, jobs=jobs).text)
+        return _rehearsed(chosen.specification, jobs, numbers)
+    say(cost_of_study(chosen.specification, jobs=jobs, blocks=numbers).text)
     made = chosen.run(
         out, jobs=jobs, device=device or None, command=command, tables=tables,
-        first_blocks=first_blocks,
+        blocks=numbers,
     )  # fmt: skip
     return _pages(made)
 
 
-def _rehearsed(specification: Any, jobs: int, *, measuring: bool = True) -> dict[str, Any]:
+def _numbers(blocks: str | None) -> range | None:
+    """The blocks that were asked for."""
+    from interp.core.arguments import numbers_from
+
+    return None if blocks is None else numbers_from(blocks, "blocks")
+
+
+def _rehearsed(
+    specification: Any, jobs: int, blocks: range | None, *, measuring: bool = True
+) -> dict[str, Any]:
     """The cost of a study that is rehearsed: whatever it would refuse is refused now."""
     from interp.study.forecasting import cost_of_study
     from interp.study.rehearsal import rehearse
 
-    runs = rehearse(specification, jobs=jobs, measuring=measuring)
-    return _told(cost_of_study(specification, jobs=jobs, measuring=measuring, runs=runs))
+    asked: dict[str, Any] = {"jobs": jobs, "measuring": measuring, "blocks": blocks}
+    runs = rehearse(specification, **asked)
+    return _told(cost_of_study(specification, runs=runs, **asked))
 
 
 def _told(cost: Any) -> dict[str, Any]:
@@ -221,7 +232,7 @@ def grid_command(
     partition: Annotated[str, typer.Option(help="Partition of the cluster.")] = "",
     minutes: Annotated[int, typer.Option(min=1, help="Time limit of a submitted run.")] = 720,
     tables: Tables = None,
-    first_blocks: FirstBlocks = None,
+    blocks: Blocks = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> dict[str, Any]:
@@ -251,12 +262,13 @@ def grid_command(
             "one of --commands, --submit and --tabulate, and --processes with the first two",
             "leave one option out",
         )
+    numbers = _numbers(blocks)
     chosen = Grid.from_toml(study)
     if dry_run:
-        return _rehearsed(chosen.specification, jobs, measuring=False)
-    say(cost_of_study(chosen.specification, jobs=jobs, measuring=False).text)
+        return _rehearsed(chosen.specification, jobs, numbers, measuring=False)
+    say(cost_of_study(chosen.specification, jobs=jobs, measuring=False, blocks=numbers).text)
     if commands or submit:
-        runs = chosen.runs(out / "steps", jobs=jobs)
+        runs = chosen.runs(out / "steps", jobs=jobs, blocks=numbers)
         options = {"device": device or "cuda", "processes": processes}
         limits = {"timeout_min": minutes, **({"slurm_partition": partition} if partition else {})}
         return _hand_out(runs, out, submit, options, limits)
@@ -268,7 +280,7 @@ def grid_command(
         command=command,
         training=not tabulate,
         tables=tables,
-        first_blocks=first_blocks,
+        blocks=numbers,
     )
     return _pages(result)
 
@@ -445,17 +457,17 @@ def judge_command(
       interp-report judge my_methods:scores --ask edges --seeds 1000-1004
       interp-report judge interp.validation.contenders:cka --tier easy
     """
+    from interp.core.arguments import numbers_from
     from interp.core.errors import DataError
     from interp.core.progress import set_quiet
     from interp.report.on_truth.judged_page import build_judged_page
     from interp.validation import blueprints, judge_method, standing, write_benchmark
     from interp.validation.judged_methods import FAILED
-    from interp.validation.puzzles import seeds_from
 
     set_quiet(quiet)
     chosen: dict[str, Any] = {"conditions": condition, "tiers": tier}
     models = blueprints(
-        seeds_from(seeds), **{name: given for name, given in chosen.items() if given}
+        numbers_from(seeds, "seeds"), **{name: given for name, given in chosen.items() if given}
     )
     judged = judge_method(method, models, ask=ask, seconds=seconds, jobs=jobs)
     overall = standing(judged)

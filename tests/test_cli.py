@@ -285,6 +285,21 @@ def test_a_dry_run_in_json_counts_models_minutes_and_bytes(tmp_path: Path) -> No
     assert grid["measuring_minutes"] < cost["measuring_minutes"]
 
 
+def test_blocks_are_a_range(tmp_path: Path) -> None:
+    study = tmp_path / "study.toml"
+    study.write_text("blocks = 4\n[mixtures]\nsettings = ['cg-low']\n")
+    for command in ("run", "grid"):
+        words = [command, str(study), "--dry-run", "--json"]
+        whole, half = (answer(call(*words, *more))["cost"] for more in ((), ("--blocks", "2-3")))
+        assert (whole["models_trained"], half["models_trained"]) == (4, 2)
+        assert {run["seed"] for run in half["runs"]} == {2, 3}
+        assert half["training_minutes"] == pytest.approx(whole["training_minutes"] / 2, rel=0.1)
+        assert "2 of 4 blocks" in half["text"]
+    for asked, why in (("4", "numbers from 0 to 3"), ("3-2", "FIRST-LAST"), ("", "FIRST-LAST")):
+        done = call("run", str(study), "--dry-run", "--blocks", asked)
+        assert done.returncode == 2 and why in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_dry_run_of_a_checkpoint_opens_it_and_says_its_cost(
     small_images: ImageTable, trained_checkpoint: Path, tmp_path: Path
 ) -> None:

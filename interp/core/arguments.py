@@ -121,3 +121,38 @@ def filled(
             f"pass {', '.join(f'{name}=...' for name in missing)}",
         )
     return cast(Any, kind)(**given)
+
+
+def numbers_from(text: str, what: str) -> range:
+    """Whole numbers as the command line says them, `FIRST-LAST` or one number.
+
+    Args:
+        text: What was typed.
+        what: What they are numbers of, for messages.
+
+    Returns:
+        The numbers.
+
+    Raises:
+        SpecificationError: For anything else.
+
+    >>> numbers_from("1000-1002", "seeds"), numbers_from("7", "blocks")
+    (range(1000, 1003), range(7, 8))
+    """
+    first, _, last = text.partition("-")
+    last = last or first
+    if not (first.isdecimal() and last.isdecimal()) or int(last) < int(first):
+        raise SpecificationError(
+            f"choose {what}", repr(text), "FIRST-LAST, such as 0-3", "write two whole numbers"
+        )
+    return range(int(first), int(last) + 1)
+
+
+def spoken_numbers(numbers: range) -> str:
+    """The text that `numbers_from` reads.
+
+    >>> spoken_numbers(range(4)), spoken_numbers(range(2, 3))
+    ('0-3', '2')
+    """
+    first, last = numbers[0], numbers[-1]
+    return f"{first}" if first == last else f"{first}-{last}"

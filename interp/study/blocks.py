@@ -64,7 +64,7 @@ def open_blocks(
     are those of some blocks (with the folds of classes that all of them have), or some seeds; None
     takes all.
     """
-    wanted = first_of(spec) if numbers is None else numbers
+    wanted = block_numbers(spec) if numbers is None else numbers
     if spec.blocks:
         return [open_block(spec, number, jobs, rendered=rendered) for number in wanted]
     pool, foreign = open_pool(spec.images, jobs, rendered=rendered)
@@ -87,18 +87,21 @@ def _drawn(spec: Specification, number: int) -> EmbeddedSpec:
     return images.embedded
 
 
-def first_of(spec: Specification, n: int | None = None) -> list[int]:
-    """The numbers of the first n blocks of a study; None for all, or for its seeds."""
-    if n is None:
-        return list(range(spec.blocks)) if spec.blocks else list(spec.seeds)
-    if not 1 <= n <= spec.blocks:
+def block_numbers(spec: Specification, asked: Iterable[int] | None = None) -> list[int]:
+    """The numbers of a study's blocks, or its seeds; those asked for, or all where it is None."""
+    every = list(range(spec.blocks)) if spec.blocks else list(spec.seeds)
+    if asked is None:
+        return every
+    wanted = list(dict.fromkeys(asked))
+    unknown = [number for number in wanted if number not in every]
+    if not spec.blocks or not wanted or unknown:
         raise SpecificationError(
-            "run the first blocks of a study",
-            f"{n} of {spec.blocks} blocks",
-            f"1 to {spec.blocks}" if spec.blocks else "a study with blocks",
-            "choose another number, or leave it out",
+            "choose blocks of a study",
+            f"{listed(unknown or wanted or ['none'])} of {spec.blocks} blocks",
+            f"numbers from 0 to {spec.blocks - 1}" if spec.blocks else "a study with blocks",
+            "choose others, or leave them out",
         )
-    return list(range(n))
+    return wanted
 
 
 def open_block(spec: Specification, number: int, jobs: int = 2, *, rendered: bool = True) -> Block:

@@ -14,7 +14,7 @@ from typing import Any
 from interp.core.declarations.measures import UNTRAINED, all_measures
 from interp.core.errors import listed
 from interp.models.loading.presets import is_full_size
-from interp.study.blocks import compared_domains
+from interp.study.blocks import block_numbers, compared_domains
 from interp.study.rehearsal import RehearsedRun, in_words
 from interp.study.specification import Specification, TrainingSpec
 
@@ -67,8 +67,11 @@ def cost_of_study(
     jobs: int = 2,
     measuring: bool = True,
     runs: Sequence[RehearsedRun] = (),
+    blocks: Sequence[int] | None = None,
 ) -> Cost:
     """What a study costs that has finished nothing yet; a grid's without `measuring`.
+
+    `blocks` are those that are asked for, by number; None counts all.
 
     Training is foretold from the runs of a rehearsal, else from the steps that were asked for;
     measuring for the embedded study's pictures, in any number; where pictures come from
@@ -78,7 +81,8 @@ def cost_of_study(
     '4 runs of resnet-small, 2000 steps of 128 pictures'
     """
     spec = specification
-    places = (spec.blocks or len(spec.seeds)) * len(spec.mixtures.test_domains)
+    repeats = block_numbers(spec, blocks)
+    places = len(repeats) * len(spec.mixtures.test_domains)
     each = places * len(spec.mixtures.settings)
     arms = places * len(spec.intervention.arms)
     plain, kinds = each * len(spec.architectures), len(spec.architectures)
@@ -102,12 +106,12 @@ def cost_of_study(
         seconds += n * measure.seconds
     seconds *= spec.images.n_classes * spec.images.n_analysis / (40 * 12)
     minutes = seconds / 60 / min(jobs, 2)
-    disk = _disk(spec, each + arms, jobs) + _lists(runs)
+    disk = _disk(spec, each + arms, jobs, len(repeats)) + _lists(runs)
     n_runs = len(runs) // kinds if runs else each + arms  # what mixtures have in common, once
+    told = _training_in_words(spec, n_runs, on_two_cores, len(repeats))
     text = (
-        f"{_training_in_words(spec, n_runs, on_two_cores)}; then measuring {measured} models, "
-        f"{_minutes(minutes)}; {_size(disk)} of disk (rough: as measured on a "
-        "small ResNet, two cores, nothing finished yet)"
+        f"{told}; then measuring {measured} models, {_minutes(minutes)}; {_size(disk)} of disk "
+        "(rough: as measured on a small ResNet, two cores, nothing finished yet)"
     )
     if spec.images.source:
         text += "; measuring as for the embedded study's number of pictures"
@@ -131,12 +135,15 @@ def _training_minutes(
     return shown / PICTURES_PER_SECOND / 60
 
 
-def _training_in_words(spec: Specification, n_runs: int, minutes: float | None) -> str:
+def _training_in_words(
+    spec: Specification, n_runs: int, minutes: float | None, n_blocks: int
+) -> str:
     """The runs, what they are trained on, how often, and how long that takes."""
     domains = spec.mixtures.test_domains
     arms = [f"{spec.intervention.setting}, {arm.name}" for arm in spec.intervention.arms]
     names = [*spec.mixtures.names(domains[0]), *arms]
-    repeats = f"{spec.blocks} blocks" if spec.blocks else f"seeds {listed(spec.seeds)}"
+    some = f"{n_blocks} of " if n_blocks < spec.blocks else ""
+    repeats = f"{some}{spec.blocks} blocks" if spec.blocks else f"seeds {listed(spec.seeds)}"
     runs = [f"{n_runs} runs of {each.name}, {_length(each)}" for each in spec.architectures]
     text = f"{', '.join(runs)}: {listed(names, limit=20)}; test domain {listed(domains)}; {repeats}"
     return text if minutes is None else f"{text}; {_minutes(minutes)} of training on two cores"
@@ -184,7 +191,7 @@ def _length(training: TrainingSpec) -> str:
     return f"{training.steps} steps of {training.batch_size} pictures"
 
 
-def _disk(spec: Specification, n_runs: int, jobs: int) -> int:
+def _disk(spec: Specification, n_runs: int, jobs: int, n_blocks: int) -> int:
     """Checkpoints of every run, mixtures, tables, and the rendered pictures."""
     total = n_runs * (MIXTURE + TABLES * len(spec.architectures))
     total += sum(_checkpoints(spec, each, n_runs, jobs) for each in spec.architectures)
@@ -193,7 +200,9 @@ def _disk(spec: Specification, n_runs: int, jobs: int) -> int:
         cell = images.n_train + images.n_test + images.n_analysis
         pictures = images.n_classes * 6 * cell
         pictures += images.n_base * (images.n_classes + images.base_classes)
-        total += pictures * PICTURE * (spec.blocks or 1) * spec.images.size**2 // 48**2
+        total += (
+            pictures * PICTURE * (n_blocks if spec.blocks else 1) * spec.images.size**2 // 48**2
+        )
     return total
 
 

@@ -26,7 +26,7 @@ from interp.data.mixtures.settings import MixtureSpec
 from interp.data.mixtures.templates import longest_caption, vocabulary
 from interp.models.loading.presets import PRESETS, is_full_size, write_model_folder
 from interp.models.training.supervisor import Base, Run, train
-from interp.study.blocks import Block, open_blocks
+from interp.study.blocks import Block, block_numbers, open_blocks
 from interp.study.measuring import Model
 from interp.study.results import versions
 from interp.study.specification import Specification, TrainingSpec
@@ -200,9 +200,11 @@ class Grid:
             )
         return folder
 
-    def runs(self, steps: Path, *, jobs: int = 2) -> list[Run]:
-        """Every run of the grid once, its mixture written."""
-        return distinct(self.plan(steps, jobs=jobs))
+    def runs(self, steps: Path, *, jobs: int = 2, blocks: Sequence[int] | None = None) -> list[Run]:
+        """Every run of the grid (or of some blocks, by number) once, its mixture written."""
+        numbers = block_numbers(self.specification, blocks)
+        opened = open_blocks(self.specification, jobs, numbers=numbers)
+        return distinct(self.plan(steps, jobs=jobs, blocks=opened))
 
 
 def _mixture_key(block: Block, spec: MixtureSpec) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from interp.study.blocks import check_measurable, open_blocks
+from interp.study.blocks import block_numbers, check_measurable, open_blocks
 from interp.study.grids import Grid, GridRun, distinct
 from interp.study.specification import Specification
 
@@ -40,7 +40,11 @@ class RehearsedRun:
 
 
 def rehearse(
-    specification: Specification, *, jobs: int = 2, measuring: bool = True
+    specification: Specification,
+    *,
+    jobs: int = 2,
+    measuring: bool = True,
+    blocks: Sequence[int] | None = None,
 ) -> list[RehearsedRun]:
     """The runs that a study would train, each once.
 
@@ -48,6 +52,7 @@ def rehearse(
         specification: The study.
         jobs: Processes that read pictures' headers.
         measuring: Whether more than accuracy is measured, which may need more classes.
+        blocks: Those of the study's blocks that are asked for, by number; None takes all.
 
     Returns:
         The runs in their order.
@@ -57,12 +62,13 @@ def rehearse(
             domains that are not there, cells too small for a mixture, fewer pictures than a batch,
             fewer classes than a measure needs.
     """
-    blocks = open_blocks(specification, jobs, rendered=False)
+    numbers = block_numbers(specification, blocks)
+    opened = open_blocks(specification, jobs, rendered=False, numbers=numbers)
     if measuring:
-        check_measurable(specification, blocks)
+        check_measurable(specification, opened)
     with TemporaryDirectory() as scratch:
         grid = Grid(specification)
-        cells = grid.plan(Path(scratch), jobs=jobs, blocks=blocks, written=False)
+        cells = grid.plan(Path(scratch), jobs=jobs, blocks=opened, written=False)
         first = {cell.run.name: cell for cell in reversed(cells)}
         return [_rehearsed(first[run.name]) for run in distinct(cells)]
 

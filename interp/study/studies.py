@@ -27,9 +27,9 @@ from interp.data import open_images
 from interp.measures.options import AnalysisSpec
 from interp.study.blocks import (
     Block,
+    block_numbers,
     check_measurable,
     compared_domains,
-    first_of,
     open_blocks,
     open_pool,
 )
@@ -117,7 +117,7 @@ class Study:
         device: str | None = None,
         command: str = "",
         tables: str | Path | None = None,
-        first_blocks: int | None = None,
+        blocks: Sequence[int] | None = None,
     ) -> Result:
         """Carry the study out, or what is left of it.
 
@@ -130,7 +130,7 @@ class Study:
             tables: A folder for the tables of finished runs, which can be committed. Runs whose
                 tables are there, from any machine, are neither trained nor measured again; a few
                 runs at a time are trained, measured and kept.
-            first_blocks: Only so many of the study's blocks, the first ones, with the folds of
+            blocks: Only these of the study's blocks, by their numbers from 0, with the folds of
                 classes that all of them have; None takes all.
 
         Returns:
@@ -143,7 +143,7 @@ class Study:
             device=device,
             command=command,
             tables=tables,
-            first_blocks=first_blocks,
+            blocks=blocks,
         )
 
     def grid(
@@ -155,7 +155,7 @@ class Study:
         command: str = "",
         training: bool = True,
         tables: str | Path | None = None,
-        first_blocks: int | None = None,
+        blocks: Sequence[int] | None = None,
     ) -> Result:
         """Train the study's models and measure only their accuracy, at every kept epoch.
 
@@ -167,7 +167,7 @@ class Study:
             training: Whether to train models that are missing. Without it all models must be there,
                 from this machine or a cluster.
             tables: A folder for the tables of finished runs, as of `run`.
-            first_blocks: Only so many blocks, as of `run`.
+            blocks: Only these blocks, as of `run`.
 
         Returns:
             The result.
@@ -184,7 +184,7 @@ class Study:
             epochs=True,
             training=training,
             tables=tables,
-            first_blocks=first_blocks,
+            blocks=blocks,
         )
 
     def _carry_out(
@@ -198,19 +198,19 @@ class Study:
         epochs: bool = False,
         training: bool = True,
         tables: str | Path | None = None,
-        first_blocks: int | None = None,
+        blocks: Sequence[int] | None = None,
     ) -> Result:
         folder, clock, where = writable(out, purpose="the study"), Clock(), which_device(device)
         steps = folder / "steps"
         finished = FinishedRuns.open(tables) if tables else None
         asked = partial(self._taken, steps=steps, device=where, only=only, epochs=epochs)
         with clock("pictures and mixtures"):
-            grid, numbers = Grid(self.specification), first_of(self.specification, first_blocks)
+            grid, numbers = Grid(self.specification), block_numbers(self.specification, blocks)
             if finished:
                 cells = finished.plan(grid, steps, asked, numbers=numbers, jobs=jobs)
             else:
-                blocks = open_blocks(self.specification, jobs, numbers=numbers)
-                cells = grid.plan(steps, blocks=blocks)
+                opened = open_blocks(self.specification, jobs, numbers=numbers)
+                cells = grid.plan(steps, blocks=opened)
         by_seed = {cell.block.seed: cell.block for cell in cells}
         if not only:
             check_measurable(self.specification, by_seed.values())

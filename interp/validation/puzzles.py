@@ -166,30 +166,6 @@ def one_answer(answers: Collection[str], *, by_cuts: bool) -> str:
     return decided.pop() if len(decided) == 1 else ""
 
 
-def seeds_from(text: str) -> range:
-    """Seeds as the command line says them, `FIRST-LAST` or one number.
-
-    Args:
-        text: What was typed.
-
-    Returns:
-        The seeds.
-
-    Raises:
-        SpecificationError: For anything else.
-
-    >>> seeds_from("1000-1002"), seeds_from("7")
-    (range(1000, 1003), range(7, 8))
-    """
-    first, _, last = text.partition("-")
-    last = last or first
-    if not (first.isdecimal() and last.isdecimal()) or int(last) < int(first):
-        raise SpecificationError(
-            "choose seeds", repr(text), "FIRST-LAST, such as 1000-1029", "write two whole numbers"
-        )
-    return range(int(first), int(last) + 1)
-
-
 def blueprints(
     seeds: Sequence[int] = TEST,
     *,

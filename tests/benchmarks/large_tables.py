@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from interp.core.arguments import spoken_numbers
 from interp.data.mixtures.settings import is_upper_bound
 from interp.probes.galleries.unit_selectivity import FOR_CLASS
 from tests.benchmarks import contrasts
@@ -82,9 +83,10 @@ def read_from(name: str) -> str:
 def command(name: str) -> str:
     """The command that makes a study's page from the tables of its finished blocks."""
     verb = "grid" if name == "cause" else "run"
+    blocks = spoken_numbers(range(finished_blocks(name)))
     return (
         f"interp-report {verb} tests/benchmarks/large/{name}.toml --tables "
-        f"tests/benchmarks/large/{STUDIES[name]} --first-blocks {finished_blocks(name)}"
+        f"tests/benchmarks/large/{STUDIES[name]} --blocks {blocks}"
     )
 
 
@@ -100,7 +102,7 @@ def read(name: str) -> Any:
     return carry_out(
         Path("interp-report") / "large" / name,
         tables=LARGE / STUDIES[name],
-        first_blocks=finished_blocks(name),
+        blocks=range(finished_blocks(name)),
         command=command(name),
     )
 

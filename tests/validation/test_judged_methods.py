@@ -11,6 +11,7 @@ import torch
 
 from interp.circuits import attribute
 from interp.circuits.planted.vit import Blueprint
+from interp.core.arguments import numbers_from
 from interp.core.errors import DataError, SpecificationError
 from interp.core.tables import Table
 from interp.validation import (
@@ -25,7 +26,7 @@ from interp.validation import (
     write_benchmark,
 )
 from interp.validation.judged_methods import Answer, find_method, read_scores
-from interp.validation.puzzles import circuit_puzzles, seeds_from, sharing_puzzle
+from interp.validation.puzzles import circuit_puzzles, sharing_puzzle
 from interp.validation.standings import bound
 
 FEW = ["all shared", "all separate", "rotated code"]
@@ -213,7 +214,7 @@ def test_what_cannot_be_judged_is_said(models: list[Blueprint]) -> None:
     for text in ("", "x", "3-1", "-1", "1-", "1-2-3"):
         if text != "1-":
             with pytest.raises(SpecificationError):
-                seeds_from(text)
+                numbers_from(text, "seeds")
     with pytest.raises(SpecificationError, match="one model or more"):
         blueprints([0], conditions=["backup"], tiers=["hard"])
     with pytest.raises(SpecificationError, match="what judge_method returns"):

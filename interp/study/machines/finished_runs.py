@@ -21,7 +21,7 @@ from interp.core.storage.store import fingerprint, writable, write_atomic
 from interp.data.mixtures.basesets import open_base
 from interp.models import train
 from interp.models.loading.load import CONFIGURATION
-from interp.study.blocks import Block, are_rendered, asked_of, first_of, open_blocks
+from interp.study.blocks import Block, are_rendered, asked_of, block_numbers, open_blocks
 from interp.study.grid_tables import mean_losses
 from interp.study.grids import Grid, GridRun, check_trained, distinct
 from interp.study.measuring import Measurement, measure_models
@@ -130,12 +130,16 @@ class FinishedRuns:
         places = [own / LOSSES, own / FACTS, *(self.model(cell, each) for each in measured)]
         return all(place.exists() for place in places)
 
-    def keep(self, cell: GridRun) -> None:
-        """Write what a run is and its losses, beside the tables of its models."""
+    def keep(self, cell: GridRun, minutes: float) -> None:
+        """Write what a run is, what it took, and its losses, beside the tables of its models.
+
+        `minutes` are its share of what training and measuring its group took here.
+        """
         folder = writable(self.of(cell), purpose="tables of a finished run")
         losses = mean_losses(cell).to_csv(index=False, float_format=f"%.{DIGITS}g")
         write_atomic(folder / LOSSES, losses)
-        counted = {"pictures": cell.run.pictures, "epochs": cell.run.epochs}
+        counted: dict[str, float] = {"pictures": cell.run.pictures, "epochs": cell.run.epochs}
+        counted["minutes"] = round(minutes, 2)
         about = {**cell.place, **counted, "versions": versions()}
         write_atomic(folder / FACTS, json.dumps(about, indent=1, sort_keys=True) + "\n")
 
@@ -173,6 +177,7 @@ class FinishedRuns:
         say(f"{len(of_run) - len(waiting)} of {len(of_run)} runs are finished in {self.folder}")
         start = time.monotonic()
         for first in range(0, len(waiting), 2 * jobs):
+            begun = time.monotonic()
             some = [one for own in waiting[first : first + 2 * jobs] for one in own]
             cells = [cell for cell, _ in some]
             if training:
@@ -182,8 +187,9 @@ class FinishedRuns:
                 train(distinct(cells), jobs=jobs, device=device)
             check_trained(cells)
             measure_models([each for _, each in some], jobs)
-            for cell in {self.of(cell): cell for cell in cells}.values():
-                self.keep(cell)
+            each = {self.of(cell): cell for cell in cells}
+            for cell in each.values():
+                self.keep(cell, (time.monotonic() - begun) / 60 / len(each))
             done = min(first + 2 * jobs, len(waiting))
             left = (time.monotonic() - start) / done * (len(waiting) - done)
             say(f"runs: {done} of {len(waiting)}, about {left / 60:.0f} min left")
@@ -196,7 +202,7 @@ class FinishedRuns:
 
 
 def _is_first(cell: GridRun, measured: Measurement) -> bool:
-    return cell.block.seed == first_of(measured.specification)[0]
+    return cell.block.seed == block_numbers(measured.specification)[0]
 
 
 def run_hash(cell: GridRun) -> str:
