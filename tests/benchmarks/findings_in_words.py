@@ -23,6 +23,7 @@ from tests.benchmarks.findings import (
     CLAIMS,
     DENIED,
     OPPOSITE,
+    WEIGHTS,
     accuracy_findings,
     cause_findings,
     language_findings,
@@ -37,7 +38,7 @@ from tests.benchmarks.findings_drawn import (
     first_screen,
     most_and_least,
 )
-from tests.benchmarks.findings_open import open_claims, open_links
+from tests.benchmarks.findings_open import open_cause, open_claims, open_links
 from tests.benchmarks.findings_written import (
     blocks_of,
     correlation,
@@ -48,6 +49,7 @@ from tests.benchmarks.findings_written import (
 )
 from tests.benchmarks.judging import filled
 from tests.benchmarks.large_tables import (
+    INTERVENED,
     STUDIES,
     command,
     finished_blocks,
@@ -96,6 +98,7 @@ def pages() -> dict[str, str]:
     made = all_tables()
     answers = _answers(made)
     asked = {name: made[name] for name in answers}
+    caused = {name: caused_in(made[name], name) for name in INTERVENED if made[name]}
     return {
         "found": five_lines(answers, made),
         "against": against(answers, made),
@@ -108,10 +111,11 @@ def pages() -> dict[str, str]:
         "classes": classes_table(made["weak"]),
         "units": units_table(made["strong"]),
         "epochs": epochs_table(made["strong"]),
-        "cause": cause_table({name: made[name] for name in ("pilot", "cause") if made[name]}),
+        "cause": cause_table(caused),
         "language": language_table(made["twin"]),
         "open claims": open_claims(answers),
         "open links": open_links(asked),
+        "open cause": open_cause(caused),
         "commands": commands(),
     }
 
@@ -353,11 +357,15 @@ def epochs_table(found: Mapping[str, pd.DataFrame]) -> str:
     return markdown([*heads, "n"], rows)
 
 
-def cause_table(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
+def caused_in(own: Mapping[str, pd.DataFrame], name: str) -> pd.DataFrame:
+    """What aligned class means do in a study, at its weight."""
+    return cause_findings(own["intervention"], own["causes"], WEIGHTS.get(name, 1.0))
+
+
+def cause_table(studies: Mapping[str, pd.DataFrame]) -> str:
     """What aligned class means do, against wrong partners and against no term."""
     rows: dict[str, list[str]] = {}
-    for own in studies.values():
-        made = cause_findings(own["intervention"], own["causes"])
+    for made in studies.values():
         for measure, part in made.groupby("measure", sort=False):
             by = {row["arm"]: row for row in part.to_dict("records")}
             say = correlation if str(measure).startswith("index") else points
@@ -365,8 +373,12 @@ def cause_table(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
             cells = [f"{say(first)} {_strong(first['decision'])}".strip(), say(second)]
             rows.setdefault(str(measure), [str(measure)]).extend(cells)
     controls = ("wrong partners", "no term")
-    heads = [f"{name}: own less {control}" for name in studies for control in controls]
-    return markdown(["at weight 1", *heads], rows.values())
+    heads = [
+        f"{name}, weight {WEIGHTS.get(name, 1):g}: own less {control}"
+        for name in studies
+        for control in controls
+    ]
+    return markdown(["", *heads], rows.values())
 
 
 def language_table(found: Mapping[str, pd.DataFrame]) -> str:
@@ -428,9 +440,9 @@ NOT_ASKED = "not asked"
 def _caused(made: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
     """What classes aligned by a loss term gain over wrong partners, in every study that tried."""
     parts = []
-    for name in ("pilot", "cause"):
-        if own := made[name]:
-            rows = cause_findings(own["intervention"], own["causes"])
+    for name in INTERVENED:
+        if made[name]:
+            rows = caused_in(made[name], name)
             [row] = rows[rows["decision"] != ""].to_dict("records")
             blocks = blocks_of(name, row["n_runs"] // 2)  # a run of each arm
             why = f", since {row['reason']}" if row["reason"] else ""

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tests.benchmarks.findings import CLAIMS, WORTH, accuracy_findings
+from tests.benchmarks.findings import CLAIMS, WORTH, WORTH_CAUSED, accuracy_findings
 from tests.benchmarks.findings_written import blocks_of
 from tests.benchmarks.recovering import markdown
 
@@ -45,6 +45,23 @@ def open_links(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
                 what = f"{level}, {row['rung']} {row['measure']}"
                 cells.setdefault(what, {})[name] = "decided" if told else row["needed"]
     return _side_by_side("what would decide", asked, asked, cells)
+
+
+def open_cause(studies: Mapping[str, pd.DataFrame]) -> str:
+    """Blocks in which the intervention's interval would tell three points, study by study."""
+    said = []
+    for name, rows in studies.items():
+        [row] = rows[rows["decision"] != ""].to_dict("records")
+        if row["decision"] != "open":
+            continue
+        blocks, reach = row["n_runs"] // 2, (row["high"] - row["low"]) / 2  # a run of each arm
+        needed = int(np.ceil(blocks * (reach / WORTH_CAUSED) ** 2))
+        said.append(
+            f"{name}: with {blocks} blocks the interval reaches {100 * reach:.1f} points to either "
+            f"side; {100 * WORTH_CAUSED:.0f} points take about {max(blocks, needed)} blocks, at a "
+            "weight that leaves seen classes equal"
+        )
+    return f"*Does sharing cause it?* {'; '.join(said)}." if said else ""
 
 
 def _side_by_side(

@@ -20,8 +20,14 @@ from tests.benchmarks.grids import ASKED, HERE
 
 LARGE = Path(__file__).with_name("large")
 KEPT = LARGE / "findings"
-STUDIES = {"weak": "weak", "strong": "strong", "twin": "strong", "vit": "vit", "cause": "cause"}
+STUDIES = {
+    "weak": "weak", "strong": "strong", "twin": "strong", "vit": "vit", "cause": "cause",
+    "gentle": "gentle",
+}  # fmt: skip
 """Every study, and the folder that the tables of its runs are in."""
+
+INTERVENED = ("pilot", "cause", "gentle")
+"""Studies in which classes are aligned; of the pilot alone anything else is kept."""
 
 SUPERVISED = ", supervised"
 
@@ -82,7 +88,7 @@ def read_from(name: str) -> str:
 
 def command(name: str) -> str:
     """The command that makes a study's page from the tables of its finished blocks."""
-    verb = "grid" if name == "cause" else "run"
+    verb = "grid" if name in INTERVENED else "run"
     blocks = spoken_numbers(range(finished_blocks(name)))
     return (
         f"interp-report {verb} tests/benchmarks/large/{name}.toml --tables "
@@ -98,7 +104,7 @@ def read(name: str) -> Any:
         raise ValueError(f"no block of {name} is finished")
 
     study = Study.from_toml(LARGE / f"{name}.toml")
-    carry_out = study.grid if name == "cause" else study.run
+    carry_out = study.grid if name in INTERVENED else study.run
     return carry_out(
         Path("interp-report") / "large" / name,
         tables=LARGE / STUDIES[name],
