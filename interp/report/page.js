@@ -47,6 +47,14 @@ function layoutOf(figure) {
   if (!narrow()) return layout;
   layout.font = { size: 11 };
   if (layout.xaxis6) stack(layout);
+  const title = layout.xaxis && layout.xaxis.title;
+  if (title && title.text.length > 44) title.text = title.text.replace(" (", "<br>(");
+  const above = (layout.annotations || []).filter((note) => note.yref === "paper" && note.y === 1);
+  if (above.length === 2) {  // of two lines, words stand on their outer sides
+    above.sort((a, b) => a.x - b.x);
+    above[0].xanchor = "right";
+    above[1].xanchor = "left";
+  }
   return layout;
 }
 

@@ -106,7 +106,8 @@ def _marks(trace: Trace, across: tuple[float, float], up: tuple[float, float]) -
         at = _x(x, across), _y(y, up)
         if mode == "text":
             end = "end" if "left" in str(trace.get("textposition")) else "start"
-            text = escape(str(trace["text"][place]))
+            lines = str(trace["text"][place]).replace(" <br>", ", ").replace("<br> ", ", ")
+            text = escape(lines)
             spot = f'x="{at[0]}" y="{at[1] + 4}" text-anchor="{end}" xml:space="preserve"'
             yield f"<text {spot}>{text}</text>"
             continue

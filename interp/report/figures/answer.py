@@ -165,17 +165,19 @@ def _traces(rows: Frame, place: int) -> list[Trace]:
             | {"mode": "markers", **said}
         )
         if len(rows) <= MOST_NAMED:
-            found.append(_name_beside(row, one.name, place, before=_free_before(rows, row)))
+            found.append(_name_beside(row, place, before=_free_before(rows, row)))
     return found
 
 
-def _name_beside(row: pd.Series, name: str, place: int, *, before: bool) -> Trace:
-    """A name left of an interval, or right of it."""
+def _name_beside(row: pd.Series, place: int, *, before: bool) -> Trace:
+    """A name left of an interval, or right of it; what varies stands in a line of its own."""
+    lines = [plain(part) for part in row["name"].split(", ")]
     end = row["index_low"] if before else row["index_high"]
     at = end if math.isfinite(end) else row["index"]
     return {
         "type": "scatter", "mode": "text", "meta": [place], "x": [float(at)],
-        "y": [float(row["value"])], "text": [f"{name} " if before else f" {name}"],
+        "y": [float(row["value"])],
+        "text": ["<br>".join(f"{line} " if before else f" {line}" for line in lines)],
         "textposition": "middle left" if before else "middle right", "hoverinfo": "skip",
         "showlegend": False, "cliponaxis": False,
     }  # fmt: skip
@@ -184,7 +186,7 @@ def _name_beside(row: pd.Series, name: str, place: int, *, before: bool) -> Trac
 MOST_NAMED = 6
 """Points of a test domain that carry their names; those of more would cover one another."""
 
-LETTER = 0.022
+LETTER = 0.029
 """What a letter takes of the axis across, on a phone."""
 
 
@@ -194,11 +196,11 @@ def _room_for_names(parts: Sequence[Frame]) -> dict[str, list[float]]:
     >>> row = {"name": "CG high", "value": 0.3, "low": 0.2, "high": 0.4, "index": 0.9}
     >>> rows = pd.DataFrame([row | {"index_low": 0.3, "index_high": 1.0}])
     >>> round(_room_for_names([rows])["range"][1], 2)
-    1.18
+    1.23
     """
     ends = [
         (row["index_high"] if math.isfinite(row["index_high"]) else row["index"])
-        + LETTER * (len(row["name"]) + 1)
+        + LETTER * (max(map(len, row["name"].split(", "))) + 1)
         for rows in parts
         if len(rows) <= MOST_NAMED
         for _, row in rows.iterrows()
