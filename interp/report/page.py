@@ -313,8 +313,17 @@ def _setup(result: LoadedResult) -> str:
         parts.append(f"CLIPs trained here ({architecture}) on {len(settings)} mixtures")
     else:
         parts.append(architecture)
-    parts += [f"seed {_text(facts.get('seed'))}"] if facts.get("seed") is not None else []
+    parts.append(_repeats(result))
     return " · ".join(part for part in parts if part)
+
+
+def _repeats(result: LoadedResult) -> str:
+    """How many of a study's blocks these are; else the seed."""
+    blocks, seed = result.specification.get("blocks"), result.facts.get("seed")
+    rows = result.frame("accuracy")
+    if isinstance(blocks, int) and blocks and "seed" in rows:
+        return f"{rows['seed'].nunique()} of {blocks} blocks"
+    return "" if seed is None else f"seed {_text(seed)}"
 
 
 def page_provenance(result: LoadedResult) -> dict[str, list[tuple[str, str]]]:

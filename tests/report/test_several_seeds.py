@@ -30,3 +30,11 @@ def twice(small_study: Result, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_a_page_of_two_seeds_is_built(twice: Path) -> None:
     text = build_page(twice).read_text()
     assert "Squared cosine of class and domain" in text and ", 2 models)" in text
+    assert "mixtures · seed 0 and 1" in text
+
+
+def test_a_page_of_some_blocks_says_how_many(twice: Path) -> None:
+    facts = json.loads((twice / "facts.json").read_text())
+    facts["specification"] |= {"seeds": [0], "blocks": 8}
+    (twice / "facts.json").write_text(json.dumps(facts))
+    assert "mixtures · 2 of 8 blocks" in build_page(twice).read_text()
