@@ -22,6 +22,9 @@ from interp.report.naming import ordered_settings
 PAGE_BYTES = 14_500_000
 """What a page may weigh: plotly has 4.8 MB of it, and tables what figures and pictures leave."""
 
+FRAME_BYTES = 6_200_000
+"""Of these, what plotly, words, the map and the beginnings of tables take at least."""
+
 TABLE_BYTES = 6_000_000
 """What all embedded tables may weigh at most."""
 
@@ -140,12 +143,13 @@ CUT = (SHEET, NODES)
 """Plates that the page cuts into pieces, and does not show as they are."""
 
 
-def embedded_thumbnails(result: LoadedResult) -> list[Thumbnail]:
+def embedded_thumbnails(result: LoadedResult, room: int = PLATE_BYTES) -> list[Thumbnail]:
     """The plates of domains, natural domain first, then all others, as long as they fit.
 
-    Units come last: theirs are the largest, and shall push out no other.
+    Units come last: theirs are the largest, and shall push out no other. `room` is what figures
+    and other pictures leave, in bytes.
     """
-    found, left = [], PLATE_BYTES
+    found, left = [], min(PLATE_BYTES, room)
     natural = result.natural
     plates = [plate for plate in result.plates if plate.keys.get("kind") not in CUT]
     settings = ordered_settings(plate.keys.get("setting", "") for plate in plates)

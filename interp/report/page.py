@@ -26,6 +26,7 @@ from interp.core.storage.store import write_atomic
 from interp.report.atlas import map_data
 from interp.report.embedding import (
     CUT,
+    FRAME_BYTES,
     PAGE_BYTES,
     UNITS,
     Download,
@@ -123,7 +124,9 @@ def render_page(result: LoadedResult) -> str:
     others = [section for section in filled if section.part != "verdict"]
     drawn = [first] if first else []
     figures = [*drawn, *(figure for section in filled for figure in section.figures)]
-    plates = embedded_thumbnails(result)
+    data, every_class, of_nodes = figure_json(figures), sheets(result), strips(result)
+    taken = sum(map(len, [*data.values(), *every_class, *of_nodes]))
+    plates = embedded_thumbnails(result, PAGE_BYTES - FRAME_BYTES - taken)
     domains = [plate for plate in plates if "kind" not in plate.keys]
     map_ = map_data(result)
     if map_:
@@ -152,12 +155,12 @@ def render_page(result: LoadedResult) -> str:
         commands=shown_commands(result),
         thumbnails=domains,
         examples=_examples(result, plates),
-        sheets=sheets(result),
-        strips=strips(result),
+        sheets=every_class,
+        strips=of_nodes,
         strays=_text(result.facts.get("strays")),
         provenance=page_provenance(result),
         credits=_credits(result),
-        figures=figure_json(figures),
+        figures=data,
         setup=_setup(result),
     )
     return rendered("page.html", words, result)

@@ -25,6 +25,10 @@ LOOKS = {"pilot": ("#8a8a8a", "square"), "weak": ("#0072B2", "circle"),
 """Colour and marker of every study."""
 
 
+SHOWN_POINTS = 65
+"""Points to either side; the longest intervals end outside."""
+
+
 def draw_findings(answers: Mapping[str, pd.DataFrame]) -> Any:
     """A row per claim; filled among all classes, hollow among the held-out ones alone."""
     import plotly.graph_objects as go
@@ -78,6 +82,7 @@ def draw_findings(answers: Mapping[str, pd.DataFrame]) -> Any:
         legend={"orientation": "h", "y": -0.16, "x": 0, "xanchor": "left"},
         xaxis={
             "title": "points of accuracy on held-out classes in the test domain",
+            "range": [-SHOWN_POINTS, SHOWN_POINTS],
         },
         yaxis={
             "tickvals": [claim.number for claim in CLAIMS],

@@ -117,6 +117,7 @@ def pages() -> dict[str, str]:
         "open links": open_links(asked),
         "open cause": open_cause(caused),
         "commands": commands(),
+        "screen": screen(),
     }
 
 
@@ -134,6 +135,15 @@ def commands() -> str:
     """The commands that make the pages of all studies of which a block is finished."""
     lines = [command(name) for name in STUDIES if finished_blocks(name)]
     return "\n".join(["```sh", *lines, "```"])
+
+
+def screen() -> str:
+    """What the first screen of a page is of, and the command that makes the page."""
+    n = counted(finished_blocks("strong"), "block")
+    return (
+        f"*The page of the strong study, {n}: `{command('strong')}` builds it from the committed "
+        "tables, in about a minute a block and without training.*"
+    )
 
 
 ABOUT_ACCURACY = ("pilot", "weak", "strong", "vit")

@@ -14,7 +14,7 @@ import pytest
 
 from interp.core.errors import DataError, OutputError
 from interp.report import build_page
-from interp.report.embedding import downloads, embedded_thumbnails
+from interp.report.embedding import PAGE_BYTES, downloads, embedded_thumbnails
 from interp.report.loaded import expected_tables, read_result, shown_tables
 from interp.report.page import HERE, SCRIPTS, render_page
 from interp.report.sections import page_sections
@@ -113,6 +113,11 @@ def test_pictures_of_units_push_out_no_others_and_what_did_not_fit_is_said(
     text = render_page(more)
     assert text.count('<figure class="plate">') == 7
     assert "1 more did not fit: they are in the folder plates" in text
+    # what figures and other pictures leave is less than that: domains come first
+    few = embedded_thumbnails(more, room=sum(sizes[:2]) + 1)
+    assert [plate.keys.get("kind", "") for plate in few] == ["", ""]
+    monkeypatch.setattr("interp.report.page.FRAME_BYTES", PAGE_BYTES)
+    assert render_page(more).count('<figure class="plate">') == 0
 
 
 def test_downloads_are_the_files(planted: Path, page: str) -> None:

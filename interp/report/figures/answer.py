@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
@@ -152,6 +153,7 @@ def _points(result: LoadedResult, test_domain: str) -> Frame:
 def _traces(rows: Frame, place: int) -> list[Trace]:
     """A trace per setting, and its name at the end of its interval, where no bar of its own is."""
     found: list[Trace] = []
+    before = _names_before(rows)
     for label, row in rows.iterrows():
         own = rows.loc[[label]]
         one = DrawnSubject(plain(row["name"]), row["colour"], row["symbol"], own)
@@ -165,7 +167,7 @@ def _traces(rows: Frame, place: int) -> list[Trace]:
             | {"mode": "markers", **said}
         )
         if len(rows) <= MOST_NAMED:
-            found.append(_name_beside(row, place, before=_free_before(rows, row)))
+            found.append(_name_beside(row, place, before=before[label]))
     return found
 
 
@@ -203,20 +205,36 @@ def _room_for_names(parts: Sequence[Frame]) -> dict[str, list[float]]:
         + LETTER * (max(map(len, row["name"].split(", "))) + 1)
         for rows in parts
         if len(rows) <= MOST_NAMED
-        for _, row in rows.iterrows()
-        if not _free_before(rows, row)
+        for label, before in _names_before(rows).items()
+        if not before
+        for row in [rows.loc[label]]
     ]
     lows = pd.concat(parts)[["index", "index_low"]]
     lowest = min(-0.1, float(lows.min(axis=None)) - 0.03)
     return {"range": [lowest, max([1.1, *ends])]} if ends else {}
 
 
-def _free_before(rows: Frame, row: pd.Series) -> bool:
-    """Whether a name stands left of its interval: there is room, and no other name as high."""
+LINE = 0.085
+"""What a line of a name takes of the axis up."""
+
+
+def _names_before(rows: Frame) -> dict[Any, bool]:
+    """Whether each name stands left of its interval, else right of it, where none covers another.
+
+    From the top each takes the left, where there is room before its interval and no name above it
+    reaches down to it, else the right.
+    """
     height = (rows["high"].max() - rows["low"].min()) or 1.0
-    near = (rows["value"] - row["value"]).abs() < 0.07 * height
-    low = row["index_low"] if math.isfinite(row["index_low"]) else row["index"]
-    return bool(low >= 0.35 and low <= rows.loc[near, "index_low"].fillna(low).min())
+    found: dict[Any, bool] = {}
+    lowest = {True: math.inf, False: math.inf}  # of the names so far, left and right
+    for label, row in rows.sort_values("value", ascending=False).iterrows():
+        half = LINE * height * len(row["name"].split(", ")) / 2
+        low = row["index_low"] if math.isfinite(row["index_low"]) else row["index"]
+        free = {side: row["value"] + half <= lowest[side] for side in lowest}
+        before = bool(low >= 0.35 and (free[True] or not free[False]))
+        found[label] = before
+        lowest[before] = row["value"] - half
+    return found
 
 
 def _floors(result: LoadedResult, test_domain: str, place: int) -> list[Trace]:

@@ -37,7 +37,7 @@ KEYED = ("setting", "test_domain", "seed")
 WIDEST, LINE, HEAD = 9, 21, 46
 """Pixels of the widest edge, of a node with its name, and above the first."""
 
-STEPS = np.linspace(0, 1, 9)
+STEPS = np.linspace(0, 1, 8)
 
 
 def circuit_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
@@ -160,12 +160,17 @@ class Graph:
         return round(max(-y for _, y in self.places.values())) + 1
 
     def traces(self, meta: Sequence[int | None]) -> list[Trace]:
-        """A line for each edge, the weakest first, and the nodes above them."""
+        """Lines for the edges, the weakest first, and the nodes above them."""
+        found: list[Trace] = []
         weakest_first = self.edges.sort_values("score", key=abs)
         top = float(weakest_first["score"].abs().max()) or 1.0
-        found = [
-            self._line(edge, top, list(meta)) for edge in weakest_first.itertuples(index=False)
-        ]
+        for edge in weakest_first.itertuples(index=False):
+            line = self._line(edge, top, list(meta))
+            if found and found[-1]["line"] == line["line"]:  # of one look: one trace, with gaps
+                for axis in ("x", "y"):
+                    found[-1][axis] += [None, *line[axis]]
+            else:
+                found.append(line)
         return [*found, self._middles(list(meta)), self._nodes(list(meta))]
 
     def _curve(self, edge: Any, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -176,7 +181,7 @@ class Graph:
         x, y = self._curve(edge, STEPS)
         width = max(0.6, WIDEST * abs(edge.score) / top)
         return {
-            "type": "scatter", "mode": "lines", "x": x.round(3).tolist(), "y": y.round(3).tolist(),
+            "type": "scatter", "mode": "lines", "x": x.round(2).tolist(), "y": y.round(2).tolist(),
             "line": {"width": round(width, 1), "color": faded(self._colour(edge), 0.5)},
             "hoverinfo": "skip", "showlegend": False, "meta": meta,
         }  # fmt: skip

@@ -1,6 +1,7 @@
 """Figures of layers, erasure and features say what their tables say."""
 
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,11 @@ def test_the_sections_are_there_and_an_older_run_lacks_them(build: Build) -> Non
     assert not any(section.missing for section in found if section.anchor != "transplant")
 
 
+def parted(values: list[float | None]) -> list[list[float | None]]:
+    """The runs of numbers between gaps."""
+    return [list(own) for gap, own in groupby(values, lambda value: value is None) if not gap]
+
+
 def test_circuits_say_what_their_tables_say(result: LoadedResult) -> None:
     figure = figure_of(result, "faithfulness")
     assert figure is not None
@@ -250,8 +256,13 @@ def test_circuits_say_what_their_tables_say(result: LoadedResult) -> None:
     graph = figure_of(result, "circuit")
     assert graph is not None
     assert graph.choices[2].options == [LAID_OVER, "real", "sketch"]
-    traces = [trace for trace in graph.data if trace["meta"] == [0, model, 2, 0]]
-    *lines, middles, nodes = traces
+    traces = [trace for trace in graph.data if trace["meta"] == [0, model, 2]]
+    *looks, middles, nodes = traces
+    lines = [  # edges of one look are one trace, with gaps
+        {"line": trace["line"], "x": x, "y": y}
+        for trace in looks
+        for x, y in zip(*(parted(trace[axis]) for axis in "xy"), strict=True)
+    ]
     edges = of(result, "circuits", domain="sketch").sort_values("score", key=abs)
     at = dict(zip(nodes["hovertext"], zip(nodes["x"], nodes["y"], strict=True), strict=True))
     ends = [((t["x"][0], t["y"][0]), (t["x"][-1], t["y"][-1])) for t in lines]
