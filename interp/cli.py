@@ -374,7 +374,8 @@ def diff_command(
     """Say what changed from result A to result B, beyond noise; status 1 where something did.
 
     Facts first (specification, versions, pictures), then every row that both have: the difference
-    of value and index with an interval, paired by class where classes are kept, Holm's adjustment
+    of value and index with an interval, paired by class where classes are kept, over blocks where
+    both have several and none in common (two halves of a study), Holm's adjustment
     within each table. Other architectures are compared by naming their folders. With --models, the
     models themselves are compared where both results have one of a setting, test domain and seed;
     with --out too, every finished pair is kept there, and the same command goes on from it.

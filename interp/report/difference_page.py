@@ -37,7 +37,8 @@ TOLD = 12
 METHOD = (
     "Rows are matched by what was measured on what. Where classes are kept, the difference is "
     "paired by class (Student's t); else its interval is made of both intervals, which is too wide "
-    "for two results on the same pictures. p is Holm's over the rows of a table, times the tables."
+    "for two results on the same pictures. Results of several blocks each, none in common, are "
+    "compared over their blocks. p is Holm's over the rows of a table, times the tables."
 )
 NULL = "No difference but that of the drawn classes. Another training seed changes the model."
 

@@ -17,6 +17,7 @@ from interp.core.statistics.index_of_sharing import LEVEL
 from interp.data.mixtures.settings import NATURAL
 from interp.measures.responding_units import serves_more
 from interp.report.naming import setting_name, site_label
+from interp.study.comparing.row_by_row import CHANGED, WITHIN
 from interp.verdicts.levels.over_training import HELD_OUT
 from tests.benchmarks.findings import (
     ARMS,
@@ -50,10 +51,12 @@ from tests.benchmarks.findings_written import (
 from tests.benchmarks.judging import filled
 from tests.benchmarks.large_tables import (
     INTERVENED,
+    LEAST_OF_HALVES,
     STUDIES,
     command,
     finished_blocks,
     first_block,
+    halves,
     is_kept,
     keep,
     kept,
@@ -77,7 +80,10 @@ def findings() -> str:
     for name in STUDIES:
         if finished_blocks(name) and not is_kept(name):
             result = read(name)
-            keep(name, kept(result))
+            made = kept(result)
+            if finished_blocks(name) >= LEAST_OF_HALVES:
+                made["halves"] = halves(name)
+            keep(name, made)
             if name == "strong":
                 first_screen(result.report(), DOCS / "large_page.png")
     draw_findings(_answers(all_tables())).write_image(DOCS / "findings.png", scale=2)
@@ -116,6 +122,7 @@ def pages() -> dict[str, str]:
         "open claims": open_claims(answers),
         "open links": open_links(asked),
         "open cause": open_cause(caused),
+        "halves": halves_in_words(made),
         "commands": commands(),
         "screen": screen(),
     }
@@ -135,6 +142,22 @@ def commands() -> str:
     """The commands that make the pages of all studies of which a block is finished."""
     lines = [command(name) for name in STUDIES if finished_blocks(name)]
     return "\n".join(["```sh", *lines, "```"])
+
+
+def halves_in_words(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
+    """What differs beyond noise between two halves of the blocks, study by study."""
+    said = []
+    for name, own in studies.items():
+        if "halves" not in own:
+            continue
+        rows = own["halves"]
+        n, changed = int(rows[[CHANGED, WITHIN]].to_numpy().sum()), int(rows[CHANGED].sum())
+        first, second = rows[["blocks_a", "blocks_b"]].iloc[0]
+        said.append(
+            f"- *{name}*, blocks {first} against {second}: {changed} of {n:,} rows with an "
+            f"interval differ beyond noise, in {len(rows)} tables."
+        )
+    return "\n".join(said) or "No study has four blocks yet."
 
 
 def screen() -> str:

@@ -96,8 +96,8 @@ def command(name: str) -> str:
     )
 
 
-def read(name: str) -> Any:
-    """The result of a study's finished blocks, from the tables of their runs alone."""
+def read(name: str, blocks: range | None = None) -> Any:
+    """The result of a study's finished blocks (or some), from the tables of their runs alone."""
     from interp.study.studies import Study
 
     if not finished_blocks(name):
@@ -105,10 +105,12 @@ def read(name: str) -> Any:
 
     study = Study.from_toml(LARGE / f"{name}.toml")
     carry_out = study.grid if name in INTERVENED else study.run
+    asked = blocks or range(finished_blocks(name))
+    part = f"-{spoken_numbers(asked)}" if blocks else ""
     return carry_out(
-        Path("interp-report") / "large" / name,
+        Path("interp-report") / "large" / f"{name}{part}",
         tables=LARGE / STUDIES[name],
-        blocks=range(finished_blocks(name)),
+        blocks=asked,
         command=command(name),
     )
 
@@ -120,6 +122,21 @@ def first_block(name: str) -> Any:
 
     spec = Specification.from_toml(LARGE / f"{name}.toml")
     return open_blocks(spec, rendered=False, numbers=[0])[0]
+
+
+def halves(name: str) -> pd.DataFrame:
+    """How many rows of each table differ beyond noise between two halves of a study's blocks."""
+    from interp.study.comparing.row_by_row import compare_results
+
+    n = finished_blocks(name)
+    parts = range(n // 2), range(n // 2, n)
+    counts = compare_results(*(read(name, part) for part in parts)).counts()
+    told = {"blocks_a": spoken_numbers(parts[0]), "blocks_b": spoken_numbers(parts[1])}
+    return counts.reset_index().assign(**told)
+
+
+LEAST_OF_HALVES = 4
+"""Of fewer blocks, a half has one, whose spread nobody knows."""
 
 
 def kept(result: Any) -> dict[str, pd.DataFrame]:

@@ -37,6 +37,7 @@ from tests.benchmarks.large_tables import (
     LARGE,
     STUDIES,
     finished_blocks,
+    halves,
     is_kept,
     kept,
     read,
@@ -269,7 +270,7 @@ def test_what_is_kept_is_read_from_the_runs_again(
     """The intervention, from the tables of its runs: no picture is rendered, nothing is trained."""
     monkeypatch.setenv("INTERP_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    made, before = kept(read("cause")), tables("cause")
+    made, before = kept(read("cause")) | {"halves": halves("cause")}, tables("cause")
     assert not (tmp_path / "cache").exists() and not list(tmp_path.rglob("*.pt"))
     assert set(made) == set(before)
     for name, frame in before.items():

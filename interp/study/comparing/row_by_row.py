@@ -3,7 +3,8 @@
 Rows are matched by the columns that say what was measured on what. A difference has an interval:
 of its units' own differences where the result keeps them (accuracy and patching, by class), else
 from the two intervals. Two results on the same pictures are not independent; intervals made from
-two are then too wide, and what changed beyond them did change.
+two are then too wide, and what changed beyond them did change. Results of several blocks each, of
+which none is in both, are compared over blocks: a difference of two means.
 """
 
 from collections.abc import Mapping
@@ -167,7 +168,9 @@ def compare_results(
         too wide for others. p is Holm's over the rows of a table, times the number of tables.
 
         Noise is that of the drawn classes. Another training seed changes the model, which an
-        interval of one model does not hold.
+        interval of one model does not hold. Where both results have several blocks (or seeds), and
+        none in common, such as two halves of a study, noise is that of blocks: rows of single runs
+        are averaged over them, and the interval is Student's t of two means, spreads pooled.
 
     >>> import tempfile
     >>> rows = pd.DataFrame({"measure": ["cka"], "site": ["a"], "value": [0.5], "low": [0.4],
@@ -228,6 +231,74 @@ def _compared(
     name: str, one: Mapping[str, pd.DataFrame], two: Mapping[str, pd.DataFrame]
 ) -> tuple[pd.DataFrame, int]:
     """Every number of one table, in A and in B, and how many rows had to be left out."""
+    a, b = one[name], two[name]
+    if not _of_other_blocks(a, b):
+        return _row_by_row(name, one, two)
+    runs, means = zip(*(_parted(frame) for frame in (a, b)), strict=True)
+    over, lost = _over_blocks(name, *runs)
+    rest, left = _row_by_row(name, {**one, name: means[0]}, {**two, name: means[1]})
+    return pd.concat([part for part in (over, rest) if len(part)] or [over]), lost + left
+
+
+def _parted(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of single runs, and means over runs, which no seed belongs to."""
+    several = frame["n_runs"] > 1 if "n_runs" in frame else pd.Series(False, index=frame.index)
+    return frame[~several], frame[several].drop(columns="seed")
+
+
+def _of_other_blocks(a: pd.DataFrame, b: pd.DataFrame) -> bool:
+    """Whether both have single runs of several blocks (or seeds), and none in common."""
+    if not all("seed" in frame for frame in (a, b)):
+        return False
+    one, two = (set(_parted(frame)[0]["seed"].dropna()) for frame in (a, b))
+    return min(len(one), len(two)) > 1 and not one & two
+
+
+def _over_blocks(name: str, a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Means over blocks, in A and in B, and how many rows had to be left out."""
+    known = all_columns().items()
+    keys = [column for column, told in known if told.key or told.last_key]
+    keys = [column for column in keys if column not in ("seed", "n_runs")]
+    sides = [frame.assign(place=_words(frame, keys)) for frame in (a, b)]
+    once = [side[~side.duplicated(["place", "seed"], keep=False)] for side in sides]
+    here, there = (pd.Index(side["place"].unique()) for side in once)
+    parts = [_lonely(name, here.difference(there), ONLY_A)]
+    parts += [_lonely(name, there.difference(here), ONLY_B)]
+    common = here.intersection(there, sort=False)
+    for quantity in _told(a, b):
+        grouped = (side.groupby("place")[quantity].agg(["mean", "var", "count"]) for side in once)
+        first, second = (each.reindex(common) for each in grouped)
+        made = _of_means(first, second)
+        parts.append(made.assign(table=name, quantity=quantity, place=made.index))
+    parts = [part for part in parts if len(part)]
+    joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    lost = sum(len(side) for side in sides) - sum(len(side) for side in once)
+    return joined.reindex(columns=list(COLUMNS)), lost
+
+
+def _of_means(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    """Student's t of the means of two groups of blocks, with their spreads pooled."""
+    n, moved = a["count"] + b["count"], b["mean"] - a["mean"]
+    enough = (a["count"] > 1) & (b["count"] > 1)
+    degrees = (n - 2).clip(lower=1)
+    squares = a["var"].fillna(0) * (a["count"] - 1) + b["var"].fillna(0) * (b["count"] - 1)
+    error = np.sqrt(squares / degrees * (1 / a["count"] + 1 / b["count"]))
+    sure = enough & ((error > 0) | (moved == 0))
+    t = moved.abs() / error.where(error > 0, 1.0)
+    p = pd.Series(2 * stats.t.sf(t, degrees), index=a.index).where(sure)
+    reach = (error * stats.t.ppf(0.975, degrees)).where(sure)
+    made = pd.DataFrame({"value_a": a["mean"], "value_b": b["mean"], "value": moved, "p": p})
+    made = made.assign(low=moved - reach, high=moved + reach, n_units=n, unit="block")
+    made["method"], made["reason"] = "over blocks", ""
+    made.loc[~enough, "reason"] = "one block in one of them"
+    made.loc[enough & ~sure, "reason"] = "blocks without spread"
+    return made[(a["count"] > 0) | (b["count"] > 0)]
+
+
+def _row_by_row(
+    name: str, one: Mapping[str, pd.DataFrame], two: Mapping[str, pd.DataFrame]
+) -> tuple[pd.DataFrame, int]:
+    """Every row of one table that both have, and how many rows had to be left out."""
     a, b = match(one[name], two[name])
     left = len(one[name]) + len(two[name]) - len(a) - len(b)
     parts = [_lonely(name, a.index.difference(b.index), ONLY_A)]

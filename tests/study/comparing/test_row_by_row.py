@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from interp.core.errors import DataError
 from interp.core.seeds import rng
@@ -13,6 +14,7 @@ from interp.core.statistics.resampling import mean_interval
 from interp.core.tables import Table
 from interp.study.comparing.row_by_row import (
     CHANGED,
+    NO_INTERVAL,
     ONLY_B,
     WITHIN,
     Difference,
@@ -24,8 +26,6 @@ from interp.study.comparing.row_by_row import (
 def drawn(generator: np.random.Generator, *, shift: float = 0.0, rows: int = 6, n: int = 20):
     """A table of means of n units, each with its Student interval."""
     values = generator.normal(shift, 1.0, size=(rows, n))
-    from scipy import stats
-
     mean, error = values.mean(1), values.std(1, ddof=1) / n**0.5
     reach = error * stats.t.ppf(0.975, n - 1)
     return pd.DataFrame(
@@ -87,6 +87,67 @@ def accuracy(values: np.ndarray, *, low: float | None = None) -> pd.DataFrame:
          "value": found.value, "low": found.low, "high": found.high, "setting": "cg-high",
          "unit": "class", "n_units": len(values)}
     )  # fmt: skip
+
+
+def in_blocks(
+    generator: np.random.Generator, seeds: range, *, shift: float = 0.0, rows: int = 6
+) -> pd.DataFrame:
+    """Rows of single runs, whose truth differs from block to block, and their means."""
+    runs = pd.concat(
+        [drawn(generator, shift=shift + generator.normal(), rows=rows).assign(seed=seed, n_runs=1)
+         for seed in seeds]
+    )  # fmt: skip
+    keys = ["measure", "site", "unit"]
+    means = runs.groupby(keys)[["value", "low", "high", "n_units"]].mean().reset_index()
+    return pd.concat([runs, means.assign(seed=seeds[0], n_runs=len(seeds))], ignore_index=True)
+
+
+def test_halves_of_a_study_are_compared_over_their_blocks(tmp_path: Path) -> None:
+    generator = rng("halves", 0)
+    one, two = in_blocks(generator, range(4)), in_blocks(generator, range(4, 7), shift=9.0)
+    frame = compared(tmp_path, one, two).table.frame
+    over = frame[frame["method"] == "over blocks"].set_index("place")
+    assert len(over) == 6 and set(over["unit"]) == {"block"} and set(over["n_units"]) == {7}
+    for site in one["site"].unique():
+        groups = [f[(f["site"] == site) & (f["n_runs"] == 1)]["value"] for f in (one, two)]
+        by_hand = stats.ttest_ind(groups[1], groups[0])
+        interval = by_hand.confidence_interval()
+        [row] = over.filter(like=f"site={site}", axis=0).to_dict("records")
+        assert row["p"] == pytest.approx(by_hand.pvalue)
+        assert row["value"] == pytest.approx(groups[1].mean() - groups[0].mean())
+        assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
+    assert (over["change"] == CHANGED).all()
+    # means over blocks stand in both, whatever their seed is called
+    assert (frame["method"] == "from the two intervals").sum() == 6 and not (
+        frame["change"] == ONLY_B
+    ).any()
+
+
+def test_two_halves_of_one_truth_are_seldom_told_apart(tmp_path: Path) -> None:
+    """By intervals of single models they would be: blocks differ by more than those hold."""
+    generator, told, alone = rng("halves of one truth", 0), [], []
+    for _ in range(80):
+        halves = [in_blocks(generator, seeds) for seeds in (range(4), range(4, 8))]
+        halves = [half[half["n_runs"] == 1] for half in halves]
+        told.append(compared(tmp_path, *halves).changed)
+        alone.append(compared(tmp_path, *(half.groupby("site").head(1) for half in halves)).changed)
+    assert np.mean(told) <= 0.1 and np.mean(alone) > 0.5
+
+
+def test_blocks_that_both_results_have_are_compared_block_by_block(tmp_path: Path) -> None:
+    generator = rng("blocks in common", 0)
+    one, two = in_blocks(generator, range(3)), in_blocks(generator, range(2, 5))
+    frame = compared(tmp_path, one, two).table.frame
+    assert "over blocks" not in set(frame["method"]) and (frame["change"] == ONLY_B).any()
+
+
+def test_one_block_and_blocks_without_spread_are_not_judged(tmp_path: Path) -> None:
+    rows = drawn(rng("blocks", 1), rows=2).assign(n_runs=1)
+    first = pd.concat([rows.assign(seed=seed, value=5.0) for seed in (0, 1)])
+    second = pd.concat([rows.assign(seed=2, value=7.0), rows[:1].assign(seed=3, value=7.0)])
+    frame = compared(tmp_path, first, second).table.frame.sort_values("place")
+    assert frame["reason"].tolist() == ["blocks without spread", "one block in one of them"]
+    assert frame["p"].isna().all() and set(frame["change"]) == {NO_INTERVAL}
 
 
 def test_pairing_by_class_sees_what_two_intervals_cannot(tmp_path: Path) -> None:
