@@ -1,11 +1,14 @@
 """The leaderboard: methods of others and ours, judged on planted models that nobody tuned on."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from interp.circuits.planted.vit import Blueprint
+from interp.core.seeds import rng
 from interp.core.tables import Table
 from interp.validation import blueprints, judge_method, standing
 from interp.validation.puzzles import VERSION
@@ -55,23 +58,46 @@ def leaderboard() -> str:
         for name in entries:
             if chosen and name not in chosen:
                 continue
-            path = FOLDER / f"{ask}-{name}.csv"
-            known = set(pd.read_csv(path)["seed"]) if path.exists() else set()
             asked = seeds[: int(os.environ.get("SLOW", "1"))] if name in FIRST_SEED else seeds
-            missing = [seed for seed in asked if seed not in known]
-            if missing:
-                made = judge_method(
-                    f"interp.validation.contenders:{name}",
-                    blueprints(missing),
-                    ask=ask,
-                    seconds=600,
-                ).frame
-                kept = [pd.read_csv(path, keep_default_na=False, na_values=[""])] if known else []
-                pd.concat([*kept, made.round(4)]).to_csv(path, index=False)
+            _judge(ask, name, blueprints(asked))
     page, made = DOCS / "judging_methods.md", table()
     text = filled(page.read_text(encoding="utf-8"), {"leaderboard": made})
     page.write_text(text, encoding="utf-8")
     return made
+
+
+def _judge(ask: str, name: str, models: Sequence[Blueprint]) -> None:
+    """Judge what is missing; of edges a few models at a time, each kept when it is done.
+
+    In an order drawn at random, so that an entry that was stopped is of all kinds of models. Of
+    sharing a model may be asked nothing and leave no row: seeds are judged whole.
+    """
+    path = FOLDER / f"{ask}-{name}.csv"
+    kept = _rows(path) if path.exists() else pd.DataFrame(columns=list(PLACE))
+    keys = list(PLACE) if ask == "edges" else ["seed"]
+    known = set(kept[keys].fillna(-1).itertuples(index=False, name=None))
+    missing = [each for each in models if _place(each)[-len(keys) :] not in known]
+    order = rng("the order of a leaderboard", 0).permutation(len(missing))
+    method, step = f"interp.validation.contenders:{name}", AT_A_TIME if ask == "edges" else 1000
+    for first in range(0, len(missing), step):
+        some = [missing[one] for one in order[first : first + step]]
+        made = judge_method(method, some, ask=ask, seconds=600).frame.round(4)
+        kept = pd.concat([kept, made]) if len(kept) else made
+        kept.sort_values(["seed", *PLACE[:3]], kind="stable").to_csv(path, index=False)
+
+
+AT_A_TIME = 8
+"""Models that are judged before their rows are written."""
+
+PLACE = ("condition", "tier", "dose", "seed")
+
+
+def _place(model: Blueprint) -> tuple[str, str, float, int]:
+    return model.condition, model.tier, -1 if model.dose is None else model.dose, model.seed
+
+
+def _rows(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])
 
 
 def _judged(ask: str) -> list[tuple[str, str]]:
@@ -80,7 +106,7 @@ def _judged(ask: str) -> list[tuple[str, str]]:
 
 
 def _standing(ask: str, name: str) -> pd.DataFrame:
-    frame = pd.read_csv(FOLDER / f"{ask}-{name}.csv", keep_default_na=False, na_values=[""])
+    frame = _rows(FOLDER / f"{ask}-{name}.csv")
     texts = [column for column in ("verdict", "reason") if column in frame]
     frame[texts] = frame[texts].astype(object).fillna("")
     own = {name: "kept" for name in frame.columns}
