@@ -131,10 +131,10 @@ def run_command(
     from interp.core.progress import say, set_quiet
 
     set_quiet(quiet)
-    if bool(checkpoint) != bool(images) or (checkpoint and study):
+    if bool(checkpoint) != bool(images) or (checkpoint and (study or blocks or tables)):
         raise SpecificationError(
             "run",
-            "half of --checkpoint and --images, or a study as well",
+            "half of --checkpoint and --images, or what is of a study as well",
             "STUDY.toml alone, or --checkpoint with --images",
             "give both options, or neither",
         )

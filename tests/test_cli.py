@@ -117,6 +117,7 @@ def test_completion_is_installed_and_completes_commands(tmp_path: Path) -> None:
         (["run", "no-such.toml"], "no-such.toml"),
         (["run", "--checkpoint", "x.pt"], "--images"),
         (["run", "--checkpoint", "x.pt", "--images", "no-such-folder"], "no-such-folder"),
+        (["run", "--checkpoint", "x.pt", "--images", "y", "--blocks", "0"], "what is of a study"),
         (["page", "--out", "no-such-folder"], "Run the study first"),
         (["run", "--device", "gpu", "--dry-run"], "Cannot compute on gpu"),
         (["grid", "x.toml", "--tabulate", "--commands"], "one of --commands"),

@@ -139,8 +139,8 @@ def numbers_from(text: str, what: str) -> range:
     >>> numbers_from("1000-1002", "seeds"), numbers_from("7", "blocks")
     (range(1000, 1003), range(7, 8))
     """
-    first, _, last = text.partition("-")
-    last = last or first
+    first, dash, last = text.partition("-")
+    last = last if dash else first
     if not (first.isdecimal() and last.isdecimal()) or int(last) < int(first):
         raise SpecificationError(
             f"choose {what}", repr(text), "FIRST-LAST, such as 0-3", "write two whole numbers"

@@ -100,11 +100,16 @@ def repeated_modules(source: nn.Module) -> list[str]:
     >>> repeated_modules(nn.Sequential(nn.Linear(3, 4), nn.Sequential(block(), block()), block()))
     ['1.0', '1.1', '2']
     """
+    # of a network of nothing else, rows of a convolution, its norm and an activation are the blocks
+    return _repeated(source, _is_layer) or _repeated(source, _is_named_layer)
+
+
+def _repeated(source: nn.Module, is_layer: Callable[[nn.Module], bool]) -> list[str]:
     modules = dict(source.named_modules())
     known = {
         path: (type(module), type(next(iter(module.children()))))
         for path, module in modules.items()
-        if path and len(list(module.children())) > 1 and not _holds_blocks(module)
+        if path and len(list(module.children())) > 1 and not _holds_blocks(path, module, is_layer)
     }
     kinds = Counter(known.values())
     found = {
@@ -172,33 +177,44 @@ _LAYER = re.compile(r"norm(act|activation)?(\dd)?$", re.IGNORECASE)
 """Ends of the names of norms, and of a convolution with its norm: one layer of several parts."""
 
 
+def _is_named_layer(module: nn.Module) -> bool:
+    return bool(_LAYER.search(type(module).__name__))
+
+
 def _is_layer(module: nn.Module) -> bool:
-    return bool(_LAYER.search(type(module).__name__)) or _is_normed_layer(module)
-
-
-def _is_normed_layer(module: nn.Module) -> bool:
-    """Whether it is a row of one convolution or linear map, its norm, and an activation."""
+    """Whether it is named so, or a row of one map and its norm, with or without an activation."""
+    if _is_named_layer(module):
+        return True
     parts = list(module.children())
     if type(module) is not nn.Sequential or any(list(part.children()) for part in parts):
         return False
     maps = sum(any(p.ndim > 1 for p in part.parameters(recurse=False)) for part in parts)
-    return maps == 1 and any(_LAYER.search(type(part).__name__) for part in parts)
+    return maps == 1 and any(_is_named_layer(part) for part in parts)
 
 
-def _holds_blocks(module: nn.Module) -> bool:
+def _holds_blocks(path: str, module: nn.Module, is_layer: Callable[[nn.Module], bool]) -> bool:
     """Whether a module is a row of blocks, a stage that has one, or a layer: no block itself."""
-    if _is_layer(module) or type(module).__name__.startswith("Downsample"):
+    if is_layer(module) or type(module).__name__.startswith("Downsample"):
         return True
-    return any(_alike(each) for each in (module, *module.children()))
+    named = [(path.rpartition(".")[2], module), *module.named_children()]
+    return any(_is_row(name, each, is_layer) for name, each in named)
 
 
-def _alike(module: nn.Module) -> bool:
-    """Whether its parts are several, of one class or in a row, and have parts themselves."""
+def _is_row(name: str, module: nn.Module, is_layer: Callable[[nn.Module], bool]) -> bool:
+    """Whether its parts are several and have parts themselves: all of one class, or a named row.
+
+    A numbered row of different parts, such as attention and an MLP, is a block of a row itself;
+    unless some class stands in it twice.
+    """
     parts = list(module.children())
-    whole = [len(list(part.children())) > 1 and not _is_layer(part) for part in parts]
-    one_class = len({type(part) for part in parts}) == 1
-    of_blocks = any(whole) if one_class else type(module) is nn.Sequential and all(whole)
-    return len(parts) > 1 and of_blocks
+    kinds = {type(part) for part in parts}
+    whole = [len(list(part.children())) > 1 and not is_layer(part) for part in parts]
+    if len(parts) < 2:
+        return False
+    if len(kinds) == 1:
+        return any(whole)
+    mixed = type(module) is nn.Sequential and all(whole)
+    return mixed and (not name.isdigit() or len(kinds) < len(parts))
 
 
 def _name(place: Place, calls: Counter[str]) -> str:

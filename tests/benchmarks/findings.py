@@ -139,24 +139,23 @@ def _averaged(own: pd.DataFrame) -> str:
     return " and ".join(dict.fromkeys(own["test_domain"]))
 
 
-def cause_findings(made: pd.DataFrame, levels: pd.DataFrame, weight: float = 1) -> pd.DataFrame:
-    """The intervention's contrasts at one weight, and what the level concludes.
+def cause_findings(made: pd.DataFrame, levels: pd.DataFrame) -> pd.DataFrame:
+    """The intervention's contrasts at weight 1, and what the level concludes.
 
     Args:
         made: The table `intervention`.
         levels: The table `levels`, of L4.
-        weight: The weight of the term.
 
     Returns:
         A row per measure and contrast; `decision` stands with the claim alone: own less wrong
         partners in held-out accuracy.
     """
-    rows = made[made["arm"].isin(ARMS) & (made["weight"] == weight)]
+    rows = made[made["arm"].isin(ARMS) & (made["weight"] == 1)]
     columns = ["measure", "arm", "value", "low", "high", "p", "paired_low", "paired_high", "n_runs"]
     rows = rows[columns].assign(decision="", reason="").reset_index(drop=True)
-    [level] = levels[levels["weight"] == weight].to_dict("records")
+    [level] = levels[levels["weight"] == 1].to_dict("records")
     told = level["verdict"] != "cannot tell"
-    p = min(1.0, len(WEIGHTS) * level["p_adjusted"]) if told else 1.0
+    p = level["p_adjusted"] if told else 1.0
     if str(level["reason"]).startswith("seen classes"):  # not known to be equally accurate
         p = np.nan
     said = decided(level["value"], level["low"], level["high"], p, WORTH_CAUSED)
@@ -164,9 +163,6 @@ def cause_findings(made: pd.DataFrame, levels: pd.DataFrame, weight: float = 1) 
     rows.loc[own, ["decision", "reason"]] = [said, level["reason"]]
     return rows
 
-
-WEIGHTS = {"cause": 1.0, "gentle": 0.15}
-"""The weight of each study; two are tried."""
 
 ARMS = ("aligned − shuffled", "aligned − none")
 

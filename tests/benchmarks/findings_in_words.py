@@ -17,14 +17,13 @@ from interp.core.statistics.index_of_sharing import LEVEL
 from interp.data.mixtures.settings import NATURAL
 from interp.measures.responding_units import serves_more
 from interp.report.naming import setting_name, site_label
-from interp.study.comparing.row_by_row import CHANGED, WITHIN
+from interp.study.comparing.row_by_row import CHANGED, NO_INTERVAL, ONLY_A, ONLY_B
 from interp.verdicts.levels.over_training import HELD_OUT
 from tests.benchmarks.findings import (
     ARMS,
     CLAIMS,
     DENIED,
     OPPOSITE,
-    WEIGHTS,
     accuracy_findings,
     cause_findings,
     language_findings,
@@ -104,7 +103,7 @@ def pages() -> dict[str, str]:
     made = all_tables()
     answers = _answers(made)
     asked = {name: made[name] for name in answers}
-    caused = {name: caused_in(made[name], name) for name in INTERVENED if made[name]}
+    caused = {name: caused_in(made[name]) for name in INTERVENED if made[name]}
     return {
         "found": five_lines(answers, made),
         "against": against(answers, made),
@@ -151,11 +150,16 @@ def halves_in_words(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
         if "halves" not in own:
             continue
         rows = own["halves"]
-        n, changed = int(rows[[CHANGED, WITHIN]].to_numpy().sum()), int(rows[CHANGED].sum())
+        n, below = int(rows["tests"].sum()), int(rows["below"].sum())
+        changed, rest = (
+            int(rows[CHANGED].sum()),
+            int(rows[[NO_INTERVAL, ONLY_A, ONLY_B]].sum().sum()),
+        )
         first, second = rows[["blocks_a", "blocks_b"]].iloc[0]
         said.append(
-            f"- *{name}*, blocks {first} against {second}: {changed} of {n:,} rows with an "
-            f"interval differ beyond noise, in {len(rows)} tables."
+            f"- *{name}*, blocks {first} against {second}: {changed} of {n:,} rows of {len(rows)} "
+            f"tables differ beyond noise; {100 * below / n:.1f} % have p below 5 % unadjusted; "
+            f"{rest} rows have no interval or stand in one half alone."
         )
     return "\n".join(said) or "No study has four blocks yet."
 
@@ -339,7 +343,7 @@ def classes_table(found: Mapping[str, pd.DataFrame]) -> str:
 def units_table(found: Mapping[str, pd.DataFrame]) -> str:
     """How many units tell a class in either domain, by what they serve; below it, which by name.
 
-    A unit's class is chosen in one domain and told there (p < .05), and perhaps in the other too.
+    A unit's class is chosen in one domain and told there (p < .05), and perhaps in both.
     """
     if "units" not in found:
         return OPEN
@@ -352,27 +356,39 @@ def units_table(found: Mapping[str, pd.DataFrame]) -> str:
         chosen=np.where(units["domain_a"] == NATURAL, "natural", "test"),
         shown=np.where(units["domain_b"] == NATURAL, "natural", "test"),
     )  # fmt: skip
-    counts = own.groupby(["role", "chosen", "shown"], sort=False)["told"].agg(["sum", "size"])
-    rows = [
-        [role, *("{} of {}".format(*counts.loc[role, *place]) for place in PLACES)]
-        for role in dict.fromkeys(own["role"])
-    ]
-    heads = ["a unit that", "tells a class of natural pictures", "tells it in the test domain too"]
-    heads += ["tells a class of the test domain", "tells it in natural pictures too"]
     keys = ["setting", "test_domain", "seed", "role", "feature", "chosen", "label"]
     both = own.groupby(keys, sort=False)["told"].all()
+    at_home = own[own["chosen"] == own["shown"]].groupby(["role", "chosen"])["told"]
+    there_too = both.groupby(["role", "chosen"])
+    rows = [
+        [role]
+        + [
+            f"{each[role, chosen].sum()} of {len(each[role, chosen])}"
+            for chosen in ("natural", "test")
+            for each in (_groups(at_home), _groups(there_too))
+        ]
+        for role in dict.fromkeys(own["role"])
+    ]
+    heads = ["a unit that", "tells a class of natural pictures", "and tells it in the test domain"]
+    heads += ["tells a class of the test domain", "and tells it in natural pictures"]
     places = both[both].reset_index().drop_duplicates(["setting", "test_domain", "seed", "feature"])
     named = [
         f"unit {row['feature']} of {setting_name(row['setting'])}, {row['test_domain']}, block "
         f"{row['seed']} ({row['role']}): {row['label']}"
         for row in places.to_dict("records")
     ]
-    said = f"Units that tell one class in both domains: {'; '.join(named) or 'none'}."
+    more = f"; and {len(named) - MOST_UNITS} more" if len(named) > MOST_UNITS else ""
+    told = "; ".join(named[:MOST_UNITS]) or "none"
+    said = f"Units that tell one class in both domains: {told}{more}."
     return "\n".join([markdown(heads, rows), "", said])
 
 
-PLACES = (("natural", "natural"), ("natural", "test"), ("test", "test"), ("test", "natural"))
-"""Where a unit's class is chosen, and where it is shown."""
+MOST_UNITS = 6
+"""Units that are named."""
+
+
+def _groups(grouped: Any) -> dict[tuple[str, str], pd.Series]:
+    return dict(iter(grouped))
 
 
 def epochs_table(found: Mapping[str, pd.DataFrame]) -> str:
@@ -390,9 +406,9 @@ def epochs_table(found: Mapping[str, pd.DataFrame]) -> str:
     return markdown([*heads, "n"], rows)
 
 
-def caused_in(own: Mapping[str, pd.DataFrame], name: str) -> pd.DataFrame:
-    """What aligned class means do in a study, at its weight."""
-    return cause_findings(own["intervention"], own["causes"], WEIGHTS.get(name, 1.0))
+def caused_in(own: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """What aligned class means do in a study, at weight 1."""
+    return cause_findings(own["intervention"], own["causes"])
 
 
 def cause_table(studies: Mapping[str, pd.DataFrame]) -> str:
@@ -406,12 +422,8 @@ def cause_table(studies: Mapping[str, pd.DataFrame]) -> str:
             cells = [f"{say(first)} {_strong(first['decision'])}".strip(), say(second)]
             rows.setdefault(str(measure), [str(measure)]).extend(cells)
     controls = ("wrong partners", "no term")
-    heads = [
-        f"{name}, weight {WEIGHTS.get(name, 1):g}: own less {control}"
-        for name in studies
-        for control in controls
-    ]
-    return markdown(["", *heads], rows.values())
+    heads = [f"{name}: own less {control}" for name in studies for control in controls]
+    return markdown(["at weight 1", *heads], rows.values())
 
 
 def language_table(found: Mapping[str, pd.DataFrame]) -> str:
@@ -475,7 +487,7 @@ def _caused(made: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
     parts = []
     for name in INTERVENED:
         if made[name]:
-            rows = caused_in(made[name], name)
+            rows = caused_in(made[name])
             [row] = rows[rows["decision"] != ""].to_dict("records")
             blocks = blocks_of(name, row["n_runs"] // 2)  # a run of each arm
             why = f", since {row['reason']}" if row["reason"] else ""

@@ -36,7 +36,11 @@ def _blocks(row: Mapping[str, Any], claims: int) -> str:
 
 def open_links(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
     """What would decide every link of sharing to accuracy: a row per level and rung."""
-    asked = {name: own["levels"].query("adjusted == ''") for name, own in studies.items()}
+    asked = {
+        name: own["levels"].query("adjusted == ''")
+        for name, own in studies.items()
+        if "levels" in own
+    }
     cells: dict[str, dict[str, str]] = {}
     for level in ("L1", "L2", "L3"):
         for name, levels in asked.items():
@@ -48,20 +52,21 @@ def open_links(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
 
 
 def open_cause(studies: Mapping[str, pd.DataFrame]) -> str:
-    """Blocks in which the intervention's interval would tell three points, study by study."""
+    """Why "because" is open, and how wide intervals are, study by study."""
     said = []
     for name, rows in studies.items():
         [row] = rows[rows["decision"] != ""].to_dict("records")
         if row["decision"] != "open":
             continue
         blocks, reach = row["n_runs"] // 2, (row["high"] - row["low"]) / 2  # a run of each arm
-        needed = int(np.ceil(blocks * (reach / WORTH_CAUSED) ** 2))
+        needed = max(blocks, int(np.ceil(blocks * (reach / WORTH_CAUSED) ** 2)))
         said.append(
-            f"{name}: with {blocks} blocks the interval reaches {100 * reach:.1f} points to either "
-            f"side; {100 * WORTH_CAUSED:.0f} points take about {max(blocks, needed)} blocks, at a "
-            "weight that leaves seen classes equal"
+            f"- *{name}*: {row['reason'] or 'the interval holds 0 and three points'}. It takes a "
+            "weight at which they stay equally accurate; there, if intervals are as wide as here "
+            f"({100 * reach:.1f} points to either side with {blocks} blocks), about {needed} "
+            f"blocks, for {100 * WORTH_CAUSED:.0f} points to either side."
         )
-    return f"*Does sharing cause it?* {'; '.join(said)}." if said else ""
+    return "\n".join(["*Does sharing cause it?*", "", *said]) if said else ""
 
 
 def _side_by_side(

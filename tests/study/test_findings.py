@@ -30,7 +30,13 @@ from tests.benchmarks.findings import (
     language_findings,
     layers_findings,
 )
-from tests.benchmarks.findings_in_words import ABOUT_ACCURACY, PAGES, classes_table, pages
+from tests.benchmarks.findings_in_words import (
+    ABOUT_ACCURACY,
+    PAGES,
+    classes_table,
+    pages,
+    units_table,
+)
 from tests.benchmarks.grids import ASKED as PRIMARY
 from tests.benchmarks.judging import filled
 from tests.benchmarks.large_tables import (
@@ -216,6 +222,24 @@ def test_labels_less_captions_are_paired_by_block() -> None:
     both = found.loc[["R2 a", "R3 b"]]
     smaller = both["p"].idxmin()
     assert both.loc[smaller, "p_adjusted"] == pytest.approx(min(1, 2 * both.loc[smaller, "p"]))
+
+
+@pytest.mark.skipif("strong" not in FINISHED, reason="no block is finished")
+def test_units_that_tell_a_class_in_both_domains_are_counted_as_such() -> None:
+    """By hand, unit by unit; so no more tell it in both than where it was chosen."""
+    units = tables("strong")["units"]
+    table = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:]
+             for line in units_table({"units": units}).splitlines()}  # fmt: skip
+    own = units[units["role"] == "serves both domains"]
+    keys = ["setting", "test_domain", "seed", "feature"]
+    expected = []
+    for natural in (True, False):
+        chosen = own[(own["domain_a"] == "real") == natural]
+        home = chosen[chosen["domain_a"] == chosen["domain_b"]].set_index(keys)["p"] < 0.05
+        away = chosen[chosen["domain_a"] != chosen["domain_b"]].set_index(keys)["p"] < 0.05
+        expected += [home.sum(), sum(home[unit] and away[unit] for unit in home.index)]
+    assert len(home) == 12 * finished_blocks("strong")
+    assert table["serves both domains"] == [f"{n} of {len(home)}" for n in expected]
 
 
 def test_layers_are_an_analysis_of_variance_with_blocks() -> None:

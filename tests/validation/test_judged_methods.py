@@ -212,9 +212,8 @@ def test_what_cannot_be_judged_is_said(models: list[Blueprint]) -> None:
     with pytest.raises(SpecificationError):
         judge_method(contenders.cka, [])
     for text in ("", "x", "3-1", "-1", "1-", "1-2-3"):
-        if text != "1-":
-            with pytest.raises(SpecificationError):
-                numbers_from(text, "seeds")
+        with pytest.raises(SpecificationError):
+            numbers_from(text, "seeds")
     with pytest.raises(SpecificationError, match="one model or more"):
         blueprints([0], conditions=["backup"], tiers=["hard"])
     with pytest.raises(SpecificationError, match="what judge_method returns"):

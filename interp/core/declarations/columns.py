@@ -320,8 +320,8 @@ COLUMNS: Mapping[str, Column] = {
     "value_a": _number("that number in the first result"),
     "value_b": _number("that number in the second result"),
     "method": _text(
-        "how parts are scored; of a difference, what its interval is made of: paired units, or the "
-        "two results' intervals",
+        "how parts are scored; of a difference, what its interval is made of: paired units, the "
+        "two results' intervals, or blocks",
         key=True,
     ),
     "change": _text("changed beyond noise / within noise / no interval / only in one result"),

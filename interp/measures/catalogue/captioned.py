@@ -218,11 +218,11 @@ MEETING = FigureSpec(
     method="Every part is scored by the gradient along the way from the partner's picture or "
     "caption to the pair's own, in logits of the match.",
     null="None: scores are estimates. What such parts do alone is in the figure above.",
-    caption="n = {pictures} pictures with their captions. The strongest parts of one model (of the "
-    "first block), {most} edges at most, as wide as their |score|: the image tower from the left, "
-    "the text tower from the right. Of both domains: green what serves both, blue what serves "
-    "natural pictures alone, orange the test domain's. a0.h1 is head 1 of block 0, m0 its MLP; "
-    "numbers are channels. Scores have no interval here.",
+    caption="n = {pictures} pictures with their captions. The strongest parts of one model (the "
+    "first, of several blocks or seeds), {most} edges at most, as wide as their |score|: the image "
+    "tower from the left, the text tower from the right. Of both domains: green what serves both, "
+    "blue what serves natural pictures alone, orange the test domain's. a0.h1 is head 1 of block "
+    "0, m0 its MLP; numbers are channels. Scores have no interval here.",
     alt="Graph of up to {most} edges of two towers that meet in one node",
     needs=("score",),
     choices=(

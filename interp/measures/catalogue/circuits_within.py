@@ -213,13 +213,13 @@ STRONGEST = FigureSpec(
     ("circuits",),
     method="Every edge is scored by the gradient along the way from one picture to another.",
     null="None: whether such a circuit does the work is tested in the figure of faithfulness.",
-    caption="n = {pictures} pictures. The strongest edges of one model (of the first block), "
-    "{most} at most, as wide as their |score|; the strongest node of a column stands on top. Of "
-    "both domains: green what both circuits have, blue what that of natural pictures alone has, "
-    "orange the test domain's. Of one domain: blue where the sender raises what is scored (the "
-    "metric; of a ResNet's edge, the change of the receiving channel), orange where it lowers it. "
-    "Pointed at, a node shows what it responds to. Scores are estimates without an interval; "
-    "whether such a circuit does the work is for the figure above to say.",
+    caption="n = {pictures} pictures. The strongest edges of one model (the first, of several "
+    "blocks or seeds), {most} at most, as wide as their |score|; the strongest node of a column "
+    "stands on top. Of both domains: green what both circuits have, blue what that of natural "
+    "pictures alone has, orange the test domain's. Of one domain: blue where the sender raises "
+    "what is scored (the metric; of a ResNet's edge, the change of the receiving channel), orange "
+    "where it lowers it. Pointed at, a node shows what it responds to. Scores are estimates "
+    "without an interval; whether such a circuit does the work is for the figure above to say.",
     alt="Graph of up to {most} edges between columns of nodes",
     needs=("score",),
     choices=(

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 
@@ -174,10 +174,9 @@ def _traces(rows: Frame, place: int) -> list[Trace]:
 def _name_beside(row: pd.Series, place: int, *, before: bool) -> Trace:
     """A name left of an interval, or right of it; what varies stands in a line of its own."""
     lines = [plain(part) for part in row["name"].split(", ")]
-    end = row["index_low"] if before else row["index_high"]
-    at = end if math.isfinite(end) else row["index"]
     return {
-        "type": "scatter", "mode": "text", "meta": [place], "x": [float(at)],
+        "type": "scatter", "mode": "text", "meta": [place],
+        "x": [_ends(row)[0 if before else 1]],
         "y": [float(row["value"])],
         "text": ["<br>".join(f"{line} " if before else f" {line}" for line in lines)],
         "textposition": "middle left" if before else "middle right", "hoverinfo": "skip",
@@ -201,13 +200,11 @@ def _room_for_names(parts: Sequence[Frame]) -> dict[str, list[float]]:
     1.23
     """
     ends = [
-        (row["index_high"] if math.isfinite(row["index_high"]) else row["index"])
-        + LETTER * (max(map(len, row["name"].split(", "))) + 1)
+        _ends(rows.loc[label])[1] + _width(rows.loc[label])
         for rows in parts
         if len(rows) <= MOST_NAMED
         for label, before in _names_before(rows).items()
         if not before
-        for row in [rows.loc[label]]
     ]
     lows = pd.concat(parts)[["index", "index_low"]]
     lowest = min(-0.1, float(lows.min(axis=None)) - 0.03)
@@ -219,22 +216,59 @@ LINE = 0.085
 
 
 def _names_before(rows: Frame) -> dict[Any, bool]:
-    """Whether each name stands left of its interval, else right of it, where none covers another.
+    """Whether each name stands left of its interval, else right of it.
 
-    From the top each takes the left, where there is room before its interval and no name above it
-    reaches down to it, else the right.
+    From the top each takes the left, where there is room before its interval and it covers neither
+    a name so far nor another interval; else the side where it covers fewer.
+
+    >>> row = {"value": 0.5, "low": 0.4, "high": 0.6}
+    >>> over = row | {"name": "CG high", "index": 0.95, "index_low": 0.9, "index_high": 1.0}
+    >>> under = row | {"name": "natural", "index": 0.8, "index_low": 0.7, "index_high": 0.85}
+    >>> list(_names_before(pd.DataFrame([over, under | {"value": 0.49}])).values())
+    [False, True]
     """
     height = (rows["high"].max() - rows["low"].min()) or 1.0
     found: dict[Any, bool] = {}
-    lowest = {True: math.inf, False: math.inf}  # of the names so far, left and right
+    taken: list[Box] = []  # by names so far
     for label, row in rows.sort_values("value", ascending=False).iterrows():
+        wide, (low, high) = _width(row), _ends(row)
         half = LINE * height * len(row["name"].split(", ")) / 2
-        low = row["index_low"] if math.isfinite(row["index_low"]) else row["index"]
-        free = {side: row["value"] + half <= lowest[side] for side in lowest}
-        before = bool(low >= 0.35 and (free[True] or not free[False]))
-        found[label] = before
-        lowest[before] = row["value"] - half
+        bars = [
+            (*_ends(one), one["value"] - 0.01 * height, one["value"] + 0.01 * height)
+            for other, one in rows.iterrows()
+            if other != label
+        ]
+        up = row["value"] - half, row["value"] + half
+        boxes = {True: (low - wide, low, *up), False: (high, high + wide, *up)}
+        covered = {
+            side: sum(_overlap(box, each) for each in [*taken, *bars])
+            for side, box in boxes.items()
+        }
+        found[label] = before = bool(low >= 0.35 and covered[True] <= covered[False])
+        taken.append(boxes[before])
     return found
+
+
+def _ends(row: pd.Series) -> tuple[float, float]:
+    """From where to where a point's interval goes across; the point where it has none."""
+    low, high = (
+        float(row[end] if math.isfinite(row[end]) else row["index"])
+        for end in ("index_low", "index_high")
+    )
+    return low, high
+
+
+def _width(row: pd.Series) -> float:
+    """What a name takes of the axis across."""
+    return LETTER * (max(map(len, row["name"].split(", "))) + 1)
+
+
+Box: TypeAlias = tuple[float, float, float, float]
+"""From and to across, from and to up."""
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return bool(a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3])
 
 
 def _floors(result: LoadedResult, test_domain: str, place: int) -> list[Trace]:

@@ -83,8 +83,8 @@ def models_compared(
             seed=where["seed"],
             device=which_device(device),
         )
-        files = [checkpoint_hash(path) for each in own for path in each.values()]
-        about = [where, _pictures(facts[0]), versions()]
+        files = [[checkpoint_hash(each[n]) for n in {0, max(each)} if n in each] for each in own]
+        about = [where, spec.mixtures.natural, _pictures(facts[0]), versions()]
         name = f"compared-{fingerprint(files, about)}"
         found = made_once(Path(steps) / name, measured) if steps else measured()
         way = found["stitching"]["model_b"].map({"B": A_INTO_B, "A": B_INTO_A})

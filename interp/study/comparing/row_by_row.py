@@ -236,13 +236,17 @@ def _compared(
         return _row_by_row(name, one, two)
     runs, means = zip(*(_parted(frame) for frame in (a, b)), strict=True)
     over, lost = _over_blocks(name, *runs)
+    if over["p"].notna().any():  # means over these runs would say it twice
+        return over, lost
     rest, left = _row_by_row(name, {**one, name: means[0]}, {**two, name: means[1]})
     return pd.concat([part for part in (over, rest) if len(part)] or [over]), lost + left
 
 
 def _parted(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of single runs, and means over runs, which no seed belongs to."""
-    several = frame["n_runs"] > 1 if "n_runs" in frame else pd.Series(False, index=frame.index)
+    several = frame["seed"].isna()
+    if "n_runs" in frame:
+        several |= frame["n_runs"] > 1
     return frame[~several], frame[several].drop(columns="seed")
 
 
@@ -254,12 +258,20 @@ def _of_other_blocks(a: pd.DataFrame, b: pd.DataFrame) -> bool:
     return min(len(one), len(two)) > 1 and not one & two
 
 
+OF_A_BLOCK = ("seed", "n_runs", "null_kind", "ceiling_kind")
+"""What may differ between blocks in rows of one kind, such as the number of classes of chance."""
+
+
 def _over_blocks(name: str, a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Means over blocks, in A and in B, and how many rows had to be left out."""
     known = all_columns().items()
-    keys = [column for column, told in known if told.key or told.last_key]
-    keys = [column for column in keys if column not in ("seed", "n_runs")]
+    keys = [column for column, told in known if told.key]
     sides = [frame.assign(place=_words(frame, keys)) for frame in (a, b)]
+    for extra in (column for column, told in known if told.last_key and column not in OF_A_BLOCK):
+        if not any(side.duplicated(["place", "seed"]).any() for side in sides):
+            break
+        keys.append(extra)
+        sides = [frame.assign(place=_words(frame, keys)) for frame in (a, b)]
     once = [side[~side.duplicated(["place", "seed"], keep=False)] for side in sides]
     here, there = (pd.Index(side["place"].unique()) for side in once)
     parts = [_lonely(name, here.difference(there), ONLY_A)]
@@ -283,6 +295,8 @@ def _of_means(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     degrees = (n - 2).clip(lower=1)
     squares = a["var"].fillna(0) * (a["count"] - 1) + b["var"].fillna(0) * (b["count"] - 1)
     error = np.sqrt(squares / degrees * (1 / a["count"] + 1 / b["count"]))
+    tiny = 1e-12 * (a["mean"].abs() + b["mean"].abs())
+    error, moved = error.where(error > tiny, 0.0), moved.where(moved.abs() > tiny, 0.0)
     sure = enough & ((error > 0) | (moved == 0))
     t = moved.abs() / error.where(error > 0, 1.0)
     p = pd.Series(2 * stats.t.sf(t, degrees), index=a.index).where(sure)
@@ -290,7 +304,7 @@ def _of_means(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     made = pd.DataFrame({"value_a": a["mean"], "value_b": b["mean"], "value": moved, "p": p})
     made = made.assign(low=moved - reach, high=moved + reach, n_units=n, unit="block")
     made["method"], made["reason"] = "over blocks", ""
-    made.loc[~enough, "reason"] = "one block in one of them"
+    made.loc[~enough, "reason"] = "fewer than two blocks in one of them"
     made.loc[enough & ~sure, "reason"] = "blocks without spread"
     return made[(a["count"] > 0) | (b["count"] > 0)]
 

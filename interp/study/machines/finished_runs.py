@@ -21,7 +21,7 @@ from interp.core.storage.store import fingerprint, writable, write_atomic
 from interp.data.mixtures.basesets import open_base
 from interp.models import train
 from interp.models.loading.load import CONFIGURATION
-from interp.study.blocks import Block, are_rendered, asked_of, block_numbers, open_blocks
+from interp.study.blocks import Block, are_rendered, asked_of, open_blocks
 from interp.study.grid_tables import mean_losses
 from interp.study.grids import Grid, GridRun, check_trained, distinct
 from interp.study.measuring import Measurement, measure_models
@@ -130,16 +130,18 @@ class FinishedRuns:
         places = [own / LOSSES, own / FACTS, *(self.model(cell, each) for each in measured)]
         return all(place.exists() for place in places)
 
-    def keep(self, cell: GridRun, minutes: float) -> None:
+    def keep(self, cell: GridRun, minutes: float | None = None) -> None:
         """Write what a run is, what it took, and its losses, beside the tables of its models.
 
-        `minutes` are its share of what training and measuring its group took here.
+        `minutes` are its share of what training and measuring its group took; None where it was
+        trained before.
         """
         folder = writable(self.of(cell), purpose="tables of a finished run")
         losses = mean_losses(cell).to_csv(index=False, float_format=f"%.{DIGITS}g")
         write_atomic(folder / LOSSES, losses)
         counted: dict[str, float] = {"pictures": cell.run.pictures, "epochs": cell.run.epochs}
-        counted["minutes"] = round(minutes, 2)
+        if minutes is not None:
+            counted["minutes"] = round(minutes, 2)
         about = {**cell.place, **counted, "versions": versions()}
         write_atomic(folder / FACTS, json.dumps(about, indent=1, sort_keys=True) + "\n")
 
@@ -151,10 +153,11 @@ class FinishedRuns:
     def filed(self, taken: Sequence[Taken]) -> list[Taken]:
         """The measurements, each with the folder that its tables are read from or written to.
 
-        Of the first block pictures are kept too, of which a page shows no more.
+        Of the first of these blocks pictures are kept too, of which a page shows no more.
         """
+        first = min((cell.block.seed for cell, _ in taken), default=0)
         return [
-            (cell, replace(each, kept=self.model(cell, each), pictured=_is_first(cell, each)))
+            (cell, replace(each, kept=self.model(cell, each), pictured=cell.block.seed == first))
             for cell, each in taken
         ]
 
@@ -180,16 +183,18 @@ class FinishedRuns:
             begun = time.monotonic()
             some = [one for own in waiting[first : first + 2 * jobs] for one in own]
             cells = [cell for cell, _ in some]
+            new = {cell.run.name for cell in cells if not cell.run.final.exists()}
             if training:
                 for cell in cells:
-                    if not cell.run.final.exists():  # what is there is of another training
+                    if cell.run.name in new:  # what is there is of another training
                         shutil.rmtree(self.of(cell), ignore_errors=True)
                 train(distinct(cells), jobs=jobs, device=device)
             check_trained(cells)
             measure_models([each for _, each in some], jobs)
-            each = {self.of(cell): cell for cell in cells}
-            for cell in each.values():
-                self.keep(cell, (time.monotonic() - begun) / 60 / len(each))
+            kept = {self.of(cell): cell for cell in cells}
+            minutes = (time.monotonic() - begun) / 60 / len(kept)
+            for cell in kept.values():
+                self.keep(cell, minutes if all(each.run.name in new for each in cells) else None)
             done = min(first + 2 * jobs, len(waiting))
             left = (time.monotonic() - start) / done * (len(waiting) - done)
             say(f"runs: {done} of {len(waiting)}, about {left / 60:.0f} min left")
@@ -199,10 +204,6 @@ class FinishedRuns:
         for one in taken:
             by_cell.setdefault(self.of(one[0]), []).append(one)
         return all(self.holds(own[0][0], [m for _, m in own]) for own in by_cell.values())
-
-
-def _is_first(cell: GridRun, measured: Measurement) -> bool:
-    return cell.block.seed == block_numbers(measured.specification)[0]
 
 
 def run_hash(cell: GridRun) -> str:

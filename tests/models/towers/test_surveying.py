@@ -89,6 +89,42 @@ def test_blocks_are_sites(name: str) -> None:
     assert list(tower.block_sites) == BLOCKS[name]  # type: ignore[attr-defined]
 
 
+def test_rows_of_a_map_its_norm_and_an_activation_are_blocks_where_nothing_else_is() -> None:
+    """Beside other blocks they are layers: a stem, a part of a ghost module."""
+
+    def layer() -> nn.Sequential:
+        return nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.ReLU())
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = layer()
+
+    assert repeated_modules(nn.Sequential(layer(), layer(), layer())) == ["0", "1", "2"]
+    assert repeated_modules(nn.Sequential(Residual(), Residual())) == ["0", "1"]
+    deep = nn.ModuleDict({"stem": layer(), "blocks": nn.Sequential(block(), block(), block())})
+    assert repeated_modules(deep) == ["blocks.0", "blocks.1", "blocks.2"]
+
+
+def block() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+
+
+def test_a_numbered_row_of_two_kinds_is_one_block() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv, self.proj = nn.Linear(3, 9), nn.Linear(3, 3)
+
+    class Mlp(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.fc2 = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    rows = nn.ModuleList([nn.Sequential(Attention(), Mlp()) for _ in range(3)])
+    assert repeated_modules(nn.ModuleDict({"blocks": rows})) == ["blocks.0", "blocks.1", "blocks.2"]
+
+
 def test_a_network_that_repeats_nothing_has_no_blocks() -> None:
     with torch.device("meta"):
         assert repeated_modules(timm.create_model("vgg11", num_classes=0)) == []

@@ -117,10 +117,30 @@ def test_halves_of_a_study_are_compared_over_their_blocks(tmp_path: Path) -> Non
         assert row["value"] == pytest.approx(groups[1].mean() - groups[0].mean())
         assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
     assert (over["change"] == CHANGED).all()
-    # means over blocks stand in both, whatever their seed is called
-    assert (frame["method"] == "from the two intervals").sum() == 6 and not (
-        frame["change"] == ONLY_B
-    ).any()
+    assert len(frame) == 6  # means over these runs are not told again
+
+
+def test_what_differs_between_blocks_parts_no_row(tmp_path: Path) -> None:
+    """Chance among three classes or four, where blocks hold out other numbers of them."""
+    rows = drawn(rng("chance", 0), rows=1).assign(n_runs=1)
+    one, two = (
+        pd.concat(
+            [rows.assign(seed=seed, value=rows["value"] + 0.1 * seed,
+                         null_kind=f"chance among {3 + seed % 2} classes") for seed in seeds]
+        )
+        for seeds in (range(4), range(4, 8))
+    )  # fmt: skip
+    frame = compared(tmp_path, one, two).table.frame
+    assert len(frame) == 1 and frame["n_units"].item() == 8
+    assert frame["value"].item() == pytest.approx(0.4)
+    # a mean over blocks that belongs to none is no block
+    mean = one[:1].assign(seed=np.nan)
+    again = compared(tmp_path / "again", pd.concat([one, mean]), two).table.frame
+    assert again["n_units"].item() == 8
+    # blocks that agree to the last digit but one do not differ
+    same = [frame.assign(value=0.025 + 1e-17 * frame["seed"]) for frame in (one, two)]
+    equal = compared(tmp_path / "equal", *same).table.frame
+    assert equal["p"].item() == 1 and equal["change"].item() == WITHIN
 
 
 def test_two_halves_of_one_truth_are_seldom_told_apart(tmp_path: Path) -> None:
@@ -128,8 +148,8 @@ def test_two_halves_of_one_truth_are_seldom_told_apart(tmp_path: Path) -> None:
     generator, told, alone = rng("halves of one truth", 0), [], []
     for _ in range(80):
         halves = [in_blocks(generator, seeds) for seeds in (range(4), range(4, 8))]
-        halves = [half[half["n_runs"] == 1] for half in halves]
         told.append(compared(tmp_path, *halves).changed)
+        halves = [half[half["n_runs"] == 1] for half in halves]
         alone.append(compared(tmp_path, *(half.groupby("site").head(1) for half in halves)).changed)
     assert np.mean(told) <= 0.1 and np.mean(alone) > 0.5
 
@@ -146,7 +166,10 @@ def test_one_block_and_blocks_without_spread_are_not_judged(tmp_path: Path) -> N
     first = pd.concat([rows.assign(seed=seed, value=5.0) for seed in (0, 1)])
     second = pd.concat([rows.assign(seed=2, value=7.0), rows[:1].assign(seed=3, value=7.0)])
     frame = compared(tmp_path, first, second).table.frame.sort_values("place")
-    assert frame["reason"].tolist() == ["blocks without spread", "one block in one of them"]
+    assert frame["reason"].tolist() == [
+        "blocks without spread",
+        "fewer than two blocks in one of them",
+    ]
     assert frame["p"].isna().all() and set(frame["change"]) == {NO_INTERVAL}
 
 
