@@ -228,6 +228,22 @@ def test_two_results_stand_on_one_page(browser: Any, build: Build, tmp_path: Pat
         opened.shot(f"difference-{width}")
 
 
+def test_on_a_phone_the_answers_words_keep_clear_of_one_another(
+    browser: Any, planted: Path
+) -> None:
+    """The axis title takes two lines, and the words of two thresholds their outer sides."""
+    anchors, titles = [], []
+    for width in (1280, 390):
+        page = Opened(browser, planted, viewport={"width": width, "height": 844}).page
+        page.wait_for_selector("html[data-first]")
+        drawn = page.evaluate("document.getElementById('canvas-answer').layout")
+        above = sorted((n for n in drawn["annotations"] if n["y"] == 1), key=lambda n: n["x"])
+        anchors.append([note["xanchor"] for note in above])
+        titles.append(drawn["xaxis"]["title"]["text"])
+    assert anchors == [["center", "center"], ["right", "left"]]
+    assert titles[1] == titles[0].replace(" (", "<br>(")
+
+
 def test_a_term_is_explained_where_a_section_first_uses_it(browser: Any, planted: Path) -> None:
     opened = Opened(browser, planted, viewport={"width": 390, "height": 844}, doors_open=True)
     page, tip = opened.page, opened.page.locator("#tip")

@@ -7,6 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from interp.core.declarations.measures import declared_figure
+from interp.report.figures.circuit_graphs import circuit_figure
+from interp.report.loaded import read_result
 from interp.report.page import build_page
 from interp.study.results import Result
 
@@ -31,6 +34,14 @@ def test_a_page_of_two_seeds_is_built(twice: Path) -> None:
     text = build_page(twice).read_text()
     assert "Squared cosine of class and domain" in text and ", 2 models)" in text
     assert "mixtures · seed 0 and 1" in text
+
+
+def test_circuits_of_several_seeds_are_the_first_ones(twice: Path, small_study: Result) -> None:
+    spec = declared_figure("circuit")
+    both, one = (
+        circuit_figure(read_result(folder), spec) for folder in (twice, small_study.folder)
+    )
+    assert both is not None and one is not None and both.data == one.data
 
 
 def test_a_page_of_some_blocks_says_how_many(twice: Path) -> None:

@@ -112,6 +112,10 @@ def test_what_domains_have_in_common_is_trained_once(tiny_grid: Result) -> None:
     natural = [cell.run.name for cell in cells if cell.mixture.setting == "natural-only"]
     assert len(cells) == 8 and len(natural) == 4 and len(set(natural)) == 2
     assert len(distinct(cells)) == 6
+    second = Grid(TINY).runs(tiny_grid.folder / "steps", blocks=[1])
+    assert [run.name for run in second] == [
+        run.name for run in distinct([cell for cell in cells if cell.block.seed == 1])
+    ]
     folders = list((tiny_grid.folder / "steps").glob("train-*/checkpoints/epoch_0.pt"))
     assert len(folders) == 6
 

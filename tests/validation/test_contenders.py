@@ -1,11 +1,15 @@
 """Entries of the leaderboard on models whose answer is planted: what each says and misses."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from interp.circuits.planted.vit import Blueprint
-from interp.validation import contenders
+from interp.core.tables import Table
+from interp.validation import blueprints, contenders
 from interp.validation.puzzles import circuit_puzzles, sharing_puzzle
 from tests.benchmarks import seed_pairs, standing
 from tests.benchmarks.judging import DOCS, filled
@@ -15,6 +19,33 @@ def test_the_page_has_the_tables_of_the_committed_rows() -> None:
     page = (DOCS / "judging_methods.md").read_text(encoding="utf-8")
     made = {"leaderboard": standing.table(), "seed pairs": seed_pairs.tables()}
     assert filled(page, made) == page
+
+
+def test_a_model_is_judged_once_and_kept_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of edges a few at a time, so that an entry that was stopped goes on with the rest."""
+    models, asked = blueprints([0], conditions=["all shared", "dose"]), []
+
+    def judged(method: str, some: list[Blueprint], **_: object) -> Table:
+        asked.append(some)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        rows = [{"condition": m.condition, "tier": m.tier, "dose": m.dose, "seed": m.seed,
+                 "auroc": 1.0} for m in some]  # fmt: skip
+        return Table("judged", pd.DataFrame(rows), own=dict.fromkeys(rows[0], "judged"))
+
+    monkeypatch.setattr(standing, "judge_method", judged)
+    monkeypatch.setattr(standing, "FOLDER", tmp_path)
+    assert len(models) > standing.AT_A_TIME
+    with pytest.raises(KeyboardInterrupt):
+        standing._judge("edges", "acdc", models)
+    standing._judge("edges", "acdc", models)
+    standing._judge("edges", "acdc", models)
+    first, _, *rest = asked
+    done = [*first, *(model for some in rest for model in some)]
+    assert len(done) == len(models) and set(done) == set(models)
+    assert len(pd.read_csv(tmp_path / "edges-acdc.csv")) == len(models)
 
 
 def test_a_stitch_goes_on_as_well_where_nothing_is_shared() -> None:

@@ -7,7 +7,7 @@ two are then too wide, and what changed beyond them did change. Results of sever
 which none is in both, are compared over blocks: a difference of two means.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,18 +35,29 @@ def match(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]
     >>> [float(each.loc["site=a", "value"]) for each in match(one, two)]
     [1.0, 1.0]
     """
-    frames = (a, b)
-    known = [(n, column) for n, column in all_columns().items() if n in a or n in b]
-    names = [name for name, column in known if column.key]
-    for extra in (name for name, column in known if column.last_key):
-        if not any(_words(frame, names).duplicated().any() for frame in frames):
-            break
-        names.append(extra)
-    keyed = [frame.set_index(_words(frame, names).rename("place")) for frame in frames]
+    keyed = [frame.set_index("place") for frame in _with_places((a, b))]
     twice = set().union(*(each.index[each.index.duplicated()] for each in keyed))
     return keyed[0].drop(index=list(twice), errors="ignore"), keyed[1].drop(
         index=list(twice), errors="ignore"
     )
+
+
+def _with_places(
+    frames: Sequence[pd.DataFrame], *, within: Sequence[str] = ()
+) -> list[pd.DataFrame]:
+    """Frames with what identifies a row in words, as `place`; within one of `within`, if any.
+
+    Columns that are keys only at last join where rows cannot be told apart without them.
+    """
+    known = [(n, column) for n, column in all_columns().items() if any(n in f for f in frames)]
+    names = [name for name, column in known if column.key]
+    found = [frame.assign(place=_words(frame, names)) for frame in frames]
+    for extra in (name for name, column in known if column.last_key and name not in within):
+        if not any(frame.duplicated(["place", *within]).any() for frame in found):
+            break
+        names.append(extra)
+        found = [frame.assign(place=_words(frame, names)) for frame in frames]
+    return found
 
 
 def _words(frame: pd.DataFrame, names: list[str]) -> pd.Series:
@@ -258,20 +269,9 @@ def _of_other_blocks(a: pd.DataFrame, b: pd.DataFrame) -> bool:
     return min(len(one), len(two)) > 1 and not one & two
 
 
-OF_A_BLOCK = ("seed", "n_runs", "null_kind", "ceiling_kind")
-"""What may differ between blocks in rows of one kind, such as the number of classes of chance."""
-
-
 def _over_blocks(name: str, a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Means over blocks, in A and in B, and how many rows had to be left out."""
-    known = all_columns().items()
-    keys = [column for column, told in known if told.key]
-    sides = [frame.assign(place=_words(frame, keys)) for frame in (a, b)]
-    for extra in (column for column, told in known if told.last_key and column not in OF_A_BLOCK):
-        if not any(side.duplicated(["place", "seed"]).any() for side in sides):
-            break
-        keys.append(extra)
-        sides = [frame.assign(place=_words(frame, keys)) for frame in (a, b)]
+    sides = _with_places((a, b), within=["seed"])
     once = [side[~side.duplicated(["place", "seed"], keep=False)] for side in sides]
     here, there = (pd.Index(side["place"].unique()) for side in once)
     parts = [_lonely(name, here.difference(there), ONLY_A)]

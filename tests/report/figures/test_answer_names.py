@@ -3,7 +3,14 @@
 import pandas as pd
 import pytest
 
-from interp.report.figures.answer import MOST_NAMED, _traces
+from interp.report.figures.answer import MOST_NAMED, _names_before, _traces
+
+
+def test_two_names_of_one_height_stand_on_both_sides() -> None:
+    row = {"low": 0.0, "high": 1.0, "index": 0.9, "index_low": 0.85, "index_high": 0.95}
+    names = [("upper bound, high diversity", 0.8), ("CG high diversity", 0.75), ("low", 0.4)]
+    rows = pd.DataFrame([row | {"name": name, "value": value} for name, value in names])
+    assert list(_names_before(rows).values()) == [True, False, True]
 
 
 @pytest.mark.parametrize("n", [MOST_NAMED, MOST_NAMED + 1])

@@ -55,6 +55,25 @@ def test_colours_say_whose_a_part_is() -> None:
     assert "x0:2-&gt;x1:3: 0.500<br>in real" in middles["text"]
 
 
+def test_edges_of_one_look_are_one_trace_with_gaps() -> None:
+    rows = edges(
+        ("real", "x0:1", "x1:1", 0.5),
+        ("real", "x0:2", "x1:2", 0.5),
+        ("real", "x0:1", "x1:2", -0.5),
+        ("real", "x0:2", "x1:1", 2.0),
+    ).assign(found_in="", side="")
+    *lines, _, nodes = Graph.of(rows, _columns(rows)).traces([])
+    at = dict(zip(nodes["hovertext"], zip(nodes["x"], nodes["y"], strict=True), strict=True))
+    equal, lowering, strong = lines  # the weakest first, in their own colours
+    assert equal["x"].count(None) == equal["y"].count(None) == 1
+    gap = equal["x"].index(None)
+    drawn = [(part["x"][place], part["y"][place]) for part, place in (
+        (equal, 0), (equal, gap - 1), (equal, gap + 1), (equal, -1), (lowering, 0), (strong, -1)
+    )]  # fmt: skip
+    ends = ("x0:1", "x1:1", "x0:2", "x1:2", "x0:1", "x1:1")
+    assert drawn == [at[name] for name in ends]
+
+
 def test_nodes_stand_apart_in_columns_and_the_strongest_on_top() -> None:
     generator = np.random.default_rng(0)
     rows = edges(

@@ -48,6 +48,9 @@ def test_the_numbers_on_the_page_are_those_of_the_tables(tmp_path: Path) -> None
     rows = by_kind.frame[by_kind.frame["rung"] == "R6"]
     place = kinds.choices[0].options.index("wiring (R6)")
     assert kinds.data[place]["x"] == rows["right"].tolist() == [1.0, 1.0]
+    # each bar has its number beside it, so that 0 % is told from no answer
+    assert kinds.data[place]["text"] == ["100.0 %"] * 2
+    assert kinds.data[place]["textposition"] == "outside"
     assert "Where it failed" not in page
 
 
