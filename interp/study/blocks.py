@@ -203,7 +203,9 @@ def _held_out(
         check_known("hold out a class", "class", chosen, common)
         return chosen
     if fold is not None:
-        return class_folds(common, spec.blocks, seed=seed)[fold]
+        n_folds = spec.folds or spec.blocks
+        deal, place = divmod(fold, n_folds)
+        return class_folds(common, n_folds, seed=seed + deal)[place]
     return choose_held_out(common, chosen, seed=seed)
 
 

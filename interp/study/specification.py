@@ -1,6 +1,7 @@
 """Specifications of studies: frozen, hashable, and read from a TOML file.
 
-    blocks = 3                     # repetitions that redraw everything; or seeds = [0, 1]
+    blocks = 6                     # repetitions that redraw everything; or seeds = [0, 1]
+    folds = 3                      # each block holds out a third of the classes; else a sixth
     [images]                       # the embedded study, or source = "FOLDER" of domain/class/*
     n_classes = 40
     [mixtures]
@@ -183,9 +184,10 @@ class Specification(Declared):
     `seeds` repeats its models on the same pictures and held-out classes; `images.seed` moves those.
     `blocks` = n repeats everything instead, n times: block b redraws drawings, poses, subsamples,
     initialisation and order with seed b, and holds out the b-th of n folds of the classes, so that
-    each class is held out in one block. `replications` are further architectures. `intervention`
-    adds runs at one mixture whose loss aligns classes. `comparison` compares models with those of
-    one mixture.
+    each class is held out in one block. `folds` = k deals classes into k folds instead, and anew
+    after every k blocks, so that many blocks can hold out many classes. `replications` are further
+    architectures. `intervention` adds runs at one mixture whose loss aligns classes. `comparison`
+    compares models with those of one mixture.
     """
 
     asked = "make a study"
@@ -205,6 +207,7 @@ class Specification(Declared):
         Field(min_length=1, description="numbers from 0, each once, at least one"),
     ] = (0,)
     blocks: Whole = 0
+    folds: Whole = field(default=0, metadata=LATER)
     intervention: InterventionSpec = field(default_factory=InterventionSpec, metadata=LATER)
     comparison: ComparisonSpec = field(default_factory=ComparisonSpec, metadata=LATER)
 
@@ -215,7 +218,14 @@ class Specification(Declared):
             self.comparison.check([mixture.name for mixture in made])
         self._check_align()
         named = isinstance(self.mixtures.held_out, tuple)
-        if self.blocks < 0 or (self.blocks == 1 and not named):
+        if self.folds and (self.folds < 2 or named or not self.blocks):
+            raise SpecificationError(
+                "deal classes into folds",
+                f"folds = {self.folds}, " + ("named classes" if named else f"{self.blocks} blocks"),
+                "two or more, in a study with blocks that names no held-out classes",
+                "leave folds out",
+            )
+        if self.blocks < 0 or (self.blocks == 1 and not (named or self.folds)):
             raise SpecificationError(
                 "repeat a study",
                 f"blocks = {self.blocks}",
@@ -288,4 +298,4 @@ class Specification(Declared):
 
     def with_seed(self, seed: int) -> "Specification":
         """The same study with one seed only."""
-        return replace(self, seeds=(seed,), blocks=0)
+        return replace(self, seeds=(seed,), blocks=0, folds=0)

@@ -139,23 +139,27 @@ def _averaged(own: pd.DataFrame) -> str:
     return " and ".join(dict.fromkeys(own["test_domain"]))
 
 
-def cause_findings(made: pd.DataFrame, levels: pd.DataFrame) -> pd.DataFrame:
-    """The intervention's contrasts at weight 1, and what the level concludes.
+def cause_findings(
+    made: pd.DataFrame, levels: pd.DataFrame, *, weight: float = 1, tried: int = 1
+) -> pd.DataFrame:
+    """The intervention's contrasts at one weight, and what the level concludes.
 
     Args:
         made: The table `intervention`.
         levels: The table `levels`, of L4.
+        weight: The weight of the term.
+        tried: Weights that were tried in studies like this; p is multiplied by it.
 
     Returns:
         A row per measure and contrast; `decision` stands with the claim alone: own less wrong
         partners in held-out accuracy.
     """
-    rows = made[made["arm"].isin(ARMS) & (made["weight"] == 1)]
+    rows = made[made["arm"].isin(ARMS) & (made["weight"] == weight)]
     columns = ["measure", "arm", "value", "low", "high", "p", "paired_low", "paired_high", "n_runs"]
     rows = rows[columns].assign(decision="", reason="").reset_index(drop=True)
-    [level] = levels[levels["weight"] == 1].to_dict("records")
+    [level] = levels[levels["weight"] == weight].to_dict("records")
     told = level["verdict"] != "cannot tell"
-    p = level["p_adjusted"] if told else 1.0
+    p = min(1.0, tried * level["p_adjusted"]) if told else 1.0
     if str(level["reason"]).startswith("seen classes"):  # not known to be equally accurate
         p = np.nan
     said = decided(level["value"], level["low"], level["high"], p, WORTH_CAUSED)
@@ -163,6 +167,9 @@ def cause_findings(made: pd.DataFrame, levels: pd.DataFrame) -> pd.DataFrame:
     rows.loc[own, ["decision", "reason"]] = [said, level["reason"]]
     return rows
 
+
+WEIGHTS = {"cause": 1.0, "gentle": 0.1}
+"""The weight of the term in each study of the large study."""
 
 ARMS = ("aligned − shuffled", "aligned − none")
 

@@ -24,6 +24,7 @@ from tests.benchmarks.findings import (
     CLAIMS,
     DENIED,
     OPPOSITE,
+    WEIGHTS,
     accuracy_findings,
     cause_findings,
     language_findings,
@@ -103,7 +104,7 @@ def pages() -> dict[str, str]:
     made = all_tables()
     answers = _answers(made)
     asked = {name: made[name] for name in answers}
-    caused = {name: caused_in(made[name]) for name in INTERVENED if made[name]}
+    caused = {name: caused_in(made[name], name) for name in INTERVENED if made[name]}
     return {
         "found": five_lines(answers, made),
         "against": against(answers, made),
@@ -406,9 +407,10 @@ def epochs_table(found: Mapping[str, pd.DataFrame]) -> str:
     return markdown([*heads, "n"], rows)
 
 
-def caused_in(own: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """What aligned class means do in a study, at weight 1."""
-    return cause_findings(own["intervention"], own["causes"])
+def caused_in(own: Mapping[str, pd.DataFrame], name: str) -> pd.DataFrame:
+    """What aligned class means do in a study, at its weight."""
+    weight, tried = (WEIGHTS[name], len(WEIGHTS)) if name in WEIGHTS else (1.0, 1)
+    return cause_findings(own["intervention"], own["causes"], weight=weight, tried=tried)
 
 
 def cause_table(studies: Mapping[str, pd.DataFrame]) -> str:
@@ -422,8 +424,12 @@ def cause_table(studies: Mapping[str, pd.DataFrame]) -> str:
             cells = [f"{say(first)} {_strong(first['decision'])}".strip(), say(second)]
             rows.setdefault(str(measure), [str(measure)]).extend(cells)
     controls = ("wrong partners", "no term")
-    heads = [f"{name}: own less {control}" for name in studies for control in controls]
-    return markdown(["at weight 1", *heads], rows.values())
+    heads = [
+        f"{name}, weight {WEIGHTS.get(name, 1):g}: own less {control}"
+        for name in studies
+        for control in controls
+    ]
+    return markdown(["", *heads], rows.values())
 
 
 def language_table(found: Mapping[str, pd.DataFrame]) -> str:
@@ -487,7 +493,7 @@ def _caused(made: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
     parts = []
     for name in INTERVENED:
         if made[name]:
-            rows = caused_in(made[name])
+            rows = caused_in(made[name], name)
             [row] = rows[rows["decision"] != ""].to_dict("records")
             blocks = blocks_of(name, row["n_runs"] // 2)  # a run of each arm
             why = f", since {row['reason']}" if row["reason"] else ""

@@ -22,11 +22,12 @@ from tests.benchmarks.grids import ASKED, HERE
 LARGE = Path(__file__).with_name("large")
 KEPT = LARGE / "findings"
 STUDIES = {
-    "weak": "weak", "strong": "strong", "twin": "strong", "vit": "vit", "cause": "cause",
+    "weak": "weak", "strong": "strong", "twin": "strong", "vit": "vit",
+    "cause": "cause", "gentle": "gentle",
 }  # fmt: skip
 """Every study, and the folder that the tables of its runs are in."""
 
-INTERVENED = ("pilot", "cause")
+INTERVENED = ("pilot", "cause", "gentle")
 """Studies in which classes are aligned; of the pilot alone anything else is kept."""
 
 SUPERVISED = ", supervised"

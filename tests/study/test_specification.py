@@ -1,5 +1,6 @@
 """Specifications: read from files, refused in four parts, and named by the same hash for good."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,24 @@ def test_a_study_has_a_base_set_that_it_is_not_asked_about() -> None:
         assert "base" not in set(without.pool.split)
 
 
+def test_classes_are_dealt_anew_when_every_fold_was_held_out() -> None:
+    small = ImagesSpec(n_classes=9, n_train=4, n_test=2, n_analysis=2, size=16)
+    spec = Specification(images=small, blocks=5, folds=3)
+    blocks = open_blocks(spec, rendered=False)
+    first, second = (
+        Counter(label for block in blocks[deal : deal + 3] for label in block.held_out)
+        for deal in (0, 3)
+    )
+    assert [len(block.held_out) for block in blocks] == [3] * 5
+    assert set(first.values()) == {1} and len(first) == 9  # all, each once
+    assert set(second.values()) == {1} and len(second) == 6
+    assert {block.held_out for block in blocks[:3]}.isdisjoint({b.held_out for b in blocks[3:]})
+    as_blocks = open_blocks(replace(spec, blocks=3, folds=0), rendered=False)
+    assert [b.held_out for b in as_blocks] == [b.held_out for b in blocks[:3]]
+    [alone] = open_blocks(replace(spec, blocks=1), rendered=False)
+    assert alone.held_out == blocks[0].held_out
+
+
 def test_a_whole_number_is_not_made_a_fraction() -> None:
     """1 and 1.0 have different hashes."""
     assert isinstance(TrainingSpec(lr=1).lr, int)
@@ -78,6 +97,10 @@ def test_every_field_says_what_would_be_right(kind: Any) -> None:
         ("seeds = [0, 0]", "each once"),
         ("blocks = -1", "two or more"),
         ("blocks = 1", "name the held-out"),
+        ("folds = 3", "in a study with blocks"),
+        ("blocks = 3\nfolds = 1", "two or more"),
+        ("blocks = 3\nfolds = -2", "two or more"),
+        ("blocks = 3\nfolds = 3\n[mixtures]\nheld_out = ['cat']", "names no held-out classes"),
         ("[mixtures]\ntest_domains = ['sketch', 'sketch']", "each once"),
         (
             "[mixtures]\nsettings = [{setting = 'cg-high', seen_dose = 'half'}]",
