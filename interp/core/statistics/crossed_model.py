@@ -14,7 +14,14 @@ from jaxtyping import Float
 from scipy import stats
 
 from interp.core.errors import SampleError
-from interp.core.statistics.replication import CROSSED, ONE_BLOCK, mean_t, replicated
+from interp.core.statistics.replication import (
+    CROSSED,
+    ONE_BLOCK,
+    PARTLY,
+    mean_t,
+    of_common_units,
+    replicated,
+)
 from interp.core.statistics.resampling import Interval
 
 CELL = ("test_domain", "seed", "label")
@@ -35,8 +42,8 @@ class ModelledContrast:
         n_settings: Settings whose spread over blocks is in the interval.
         paired: The contrast with the interval of the paired t of its own blocks.
         paired_p: p of that t.
-        unit: What the runs differ in: "class within block", "class x block", "block"; "class" with
-            one block.
+        unit: What the runs differ in: "class within block", "class x block", "class in some
+            blocks", "block"; "class" with one block.
         n_units: How many of them there are.
         n_blocks: Number of blocks.
         reason: What was left out, and why a number is missing.
@@ -89,8 +96,8 @@ def contrast_of_means(
         means: The mean of every run, without gaps.
         weights: The weight of each setting; 0 for those that only lend their spread.
         kinds: The kind of each setting; settings of one kind have one v. None: all are alike.
-        classes: The contrast of each class in each block, where blocks have the same classes and
-            these are a sample too.
+        classes: The contrast of each class in each block, where blocks have classes in common and
+            these are a sample too; NaN where a block lacks a class.
 
     Returns:
         The contrast. With one block, or with nothing left to estimate a spread from, interval and p
@@ -100,8 +107,9 @@ def contrast_of_means(
         Between kinds, what whole kinds do in a block counts as well: with W_k the sum of the
         weights in a kind, se^2 = sum_k v(k) sum (w(s) - W_k / S_k)^2 / B + var_b(sum_k W_k mean(b,
         k)) / B, and Satterthwaite's degrees of freedom. Where every kind has one setting, that is
-        the paired t of blocks. `classes` add var(class means) / C less the mean square of their
-        cells / (B C), where that is above 0.
+        the paired t of blocks. `classes` add what those that blocks have in common make of it
+        (`of_common_units`; of a full table var(class means) / C less the mean square of their cells
+        / (B C)), where that is above 0.
 
         A setting whose runs vary more than those of its kind has too short an interval, one whose
         runs vary less too long a one; over the contrasts of a study the rates are right. `paired`
@@ -171,15 +179,10 @@ def _variances(
 
 
 def _of_classes(cells: np.ndarray) -> list[tuple[float, float]]:
-    """What a sample of classes adds, the same in every block: beyond the noise of their cells."""
-    units, blocks = cells.shape
-    if units < 2:
-        return []
-    by_unit = cells.mean(axis=1)
-    rest = cells - by_unit[:, None] - cells.mean(axis=0) + cells.mean()
-    noise = (rest**2).sum() / ((units - 1) * (blocks - 1)) / cells.size
-    more = by_unit.var(ddof=1) / units - noise
-    return [(float(more), units - 1.0)] if more > 0 else []
+    """What a sample of classes adds that blocks have in common: beyond the noise of their cells."""
+    more = of_common_units(cells)
+    again = int((np.isfinite(cells).sum(axis=1) > 1).sum())
+    return [(more, again - 1.0)] if more > 0 and again > 1 else []
 
 
 def _interval(value: float, error: float, degrees: float, confidence: float = 0.95) -> Interval:
@@ -226,7 +229,7 @@ def contrast_of_settings(
     Notes:
         A class counts where all settings of the contrast answered it, and a block where they did in
         every test domain. Other settings lend their spread where they answered all of that. Where
-        blocks have the same classes, these are a sample beside the blocks; where each has its own,
+        blocks have classes in common, these are a sample beside the blocks; where each has its own,
         they are part of what varies between blocks.
 
     >>> index = pd.MultiIndex.from_product([["sketch"], [0, 1, 2], ["cat", "dog"]], names=CELL)
@@ -243,20 +246,18 @@ def contrast_of_settings(
     by_class = gaps.groupby(["seed", "label"]).mean()
     blocks = {seed: part.droplevel("seed") for seed, part in by_class.groupby("seed")}
     design = replicated(blocks)  # type: ignore[arg-type]
-    wide = by_class.unstack("seed").dropna() if design.unit == CROSSED else None
-    if wide is not None:
-        rows = rows[rows.index.get_level_values("label").isin(wide.index)]
+    again = design.unit in (CROSSED, PARTLY)  # classes that stand in several blocks
     alike = [name for name in rows if name in named or rows[name].notna().all()]
     means = rows[alike].groupby(["seed", "test_domain"]).mean().groupby("seed").mean()
     found = contrast_of_means(
         means.to_numpy(),
         np.array([weights.get(str(name), 0.0) for name in alike]),
         [(kinds or {}).get(str(name), "") for name in alike],
-        classes=None if wide is None else wide.to_numpy(),
+        classes=by_class.unstack("seed").to_numpy() if again else None,
     )
     if set(rows.index.get_level_values("label")) == {""}:  # one number a run
         return replace(found, reason="; ".join(filter(None, [*notes, found.reason])))
-    reason = "; ".join(filter(None, [*notes, design.reason, found.reason]))
+    reason = "; ".join(filter(None, [*notes, found.reason]))
     if design.unit == ONE_BLOCK:
         found = replace(found, interval=design.interval)
         reason += "" if design.n_units > 1 else "; one class: no interval over classes either"

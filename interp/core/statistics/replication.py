@@ -16,57 +16,98 @@ from scipy import stats
 from interp.core.errors import SampleError
 from interp.core.statistics.resampling import Interval
 
-CROSSED, NESTED, ONE_BLOCK = "class x block", "class within block", "class"
+CROSSED, PARTLY = "class x block", "class in some blocks"
+NESTED, ONE_BLOCK = "class within block", "class"
 
 
 @dataclass(frozen=True)
 class Replicated:
     """A mean over classes and blocks: its interval, the design it was judged by, and its counts.
 
-    `unit` is "class" (one block), "class x block" (the same classes in every block) or "class
-    within block" (each block has classes of its own); `reason` says what had to be left out.
+    `unit` is "class" (one block), "class x block" (the same classes in every block), "class within
+    block" (each block has classes of its own) or "class in some blocks" (in between); `n_units`
+    counts a class once.
     """
 
     interval: Interval
     unit: str
     n_units: int
     n_blocks: int
-    reason: str = ""
 
 
 def crossed_interval(cells: ArrayLike, *, confidence: float = 0.95) -> Interval:
-    """Mean of a full table `unit block`, both of whose ways are samples.
+    """Mean over blocks of their means, from a table `unit block` both of whose ways are samples.
 
-    se^2 = V_unit + V_block - V_cell, where V_unit = var(unit means) / units, V_block = var(block
-    means) / blocks and V_cell = mean square of what neither explains / cells: what resampling
-    units, blocks and single cells would show (Cameron, Gelbach and Miller 2011), and never less
-    than the larger of the first two. The interval is value +/- t se with Satterthwaite's degrees
-    of freedom, so that three blocks are not taken for many. One block leaves the units alone.
+    se^2 = V_block + V_common, and never less than V_block or V_unit, where V_block = var(block
+    means) / blocks; V_common is what units that blocks have in common add to it
+    (`of_common_units`); and V_unit = U / (U - 1) sum_u (sum_b w(u, b) (y(u, b) - mean(b)))^2 is of
+    U whole units, w being the weight of a cell. In a full table V_common is V_unit less V_cell, the
+    mean square of what neither unit nor block explains over the number of cells: what resampling
+    units, blocks and single cells would show (Cameron, Gelbach and Miller 2011). The interval is
+    value +/- t se with Satterthwaite's degrees of freedom, so that three blocks are not taken for
+    many. One block leaves the units alone.
+
+    Args:
+        cells: `unit block`; NaN where a block lacks a unit.
+        confidence: How often the interval covers.
 
     >>> found = crossed_interval([[1.0], [2.0], [3.0]])
     >>> round(found.error, 4), round(found.high, 4)
     (0.5774, 4.4841)
     """
     table = np.asarray(cells, dtype=float)
+    there = np.isfinite(table)
     units, blocks = table.shape
-    value = float(table.mean())
     if blocks == 1:
         return mean_t(table[:, 0], confidence=confidence)
-    if units < 2 or not np.isfinite(table).all():
-        return Interval(value, np.nan, np.nan, np.nan)
-    by_unit, by_block = table.mean(axis=1), table.mean(axis=0)
-    rest = table - by_unit[:, None] - by_block[None, :] + value
-    free = np.array([units - 1, blocks - 1, (units - 1) * (blocks - 1)])
-    parts = np.array([
-        by_unit.var(ddof=1) / units,
-        by_block.var(ddof=1) / blocks,
-        (rest**2).sum() / free[2] / table.size,
-    ])  # fmt: skip
-    square = max(parts[0], parts[1], parts[0] + parts[1] - parts[2])
+    if units < 2 or not (there.any(axis=0).all() and there.any(axis=1).all()):
+        return Interval(float(table.mean()), np.nan, np.nan, np.nan)
+    by_block = np.nanmean(table, axis=0)
+    value = float(by_block.mean())
+    by_unit = (np.where(there, table - by_block, 0.0) / there.sum(axis=0) / blocks).sum(axis=1)
+    of_unit = units / (units - 1) * float((by_unit**2).sum())
+    of_block = float(by_block.var(ddof=1) / blocks)
+    common = of_common_units(table)
+    square = max(of_unit, of_block, of_block + common)
     if square <= 1e-30 * (1 + value**2):  # all cells equal, but for rounding
         return Interval(value, 0.0, value, value)
+    parts = np.array([of_unit, of_block, of_unit - common])
+    free = np.array([units - 1, blocks - 1, max(there.sum() - units - blocks + 1, 1)])
     degrees = max(square**2 / (parts**2 / free).sum(), float(free[:2].min()))
     return _student(value, float(np.sqrt(square)), degrees, confidence)
+
+
+def of_common_units(cells: ArrayLike) -> float:
+    """What units that blocks have in common add to the variance of the mean over blocks.
+
+    v mean_{b != b'} n(b, b') / (n(b) n(b')),
+
+    v = sum_{b != b'} sum_u r(u, b) r(u, b') / sum_{b != b'} n(b, b') (1 - 1 / n(b) - 1 / n(b')
+    + n(b, b') / (n(b) n(b'))),
+
+    r = y - mean(b), n(b, b') the units that two blocks have in common. v is the variance of units
+    without bias, however few blocks a unit stands in: var(block means) / blocks takes blocks for
+    independent, and a unit that returns makes them alike. May be below 0, by chance; 0 where no
+    unit stands in two blocks.
+
+    Args:
+        cells: `unit block`; NaN where a block lacks a unit.
+
+    >>> of_common_units([[1.0, 1.0], [3.0, 3.0]]), of_common_units([[1.0, np.nan], [np.nan, 3.0]])
+    (1.0, 0.0)
+    """
+    table = np.asarray(cells, dtype=float)
+    there = np.isfinite(table)
+    rest = np.where(there, table - np.nanmean(table, axis=0), 0.0)
+    n = there.sum(axis=0)
+    common = there.T.astype(float) @ there
+    along = common / np.outer(n, n)
+    room = common * (1 - 1 / n[:, None] - 1 / n + along)
+    apart = ~np.eye(len(n), dtype=bool)
+    if not room[apart].sum() > 0:
+        return 0.0
+    variance = (rest.T @ rest)[apart].sum() / room[apart].sum()
+    return float(variance * along[apart].mean())
 
 
 def nested_interval(blocks: Sequence[ArrayLike], *, confidence: float = 0.95) -> Interval:
@@ -105,8 +146,8 @@ def replicated(values: Mapping[int, pd.Series], *, confidence: float = 0.95) -> 
     """The mean of a number per class (index) and block (key), by the design that the data have.
 
     The same classes in every block: crossed. No class in two blocks, as with class folds: nested.
-    In between, the classes that every block has if there are two at least, else nested, and
-    `reason` says so. Raises `SampleError` without any value.
+    In between, a class that stands in several blocks is one class, and not several. Raises
+    `SampleError` without any value.
 
     >>> folds = {0: pd.Series({"cat": 0.2, "dog": 0.4}), 1: pd.Series({"owl": 0.3, "pig": 0.5})}
     >>> replicated(folds).unit, replicated(folds).n_units
@@ -121,24 +162,12 @@ def replicated(values: Mapping[int, pd.Series], *, confidence: float = 0.95) -> 
             "a value per class and block",
             "give models that answered the same question",
         )
-    n_classes = sum(map(len, known.values()))
-    common = sorted(set.intersection(*(set(one.index) for one in known.values())))
-    everything = set().union(*(one.index for one in known.values()))
-    if len(common) == len(everything) or len(common) > 1:
-        cells = np.column_stack([one.loc[common] for one in known.values()])
-        gone = len(everything) - len(common)
-        return Replicated(
-            crossed_interval(cells, confidence=confidence),
-            ONE_BLOCK if len(known) == 1 else CROSSED,
-            len(common),
-            len(known),
-            f"{gone} classes that some block lacks are left out" if gone else "",
-        )
-    again = n_classes - len(everything)
-    return Replicated(
-        nested_interval([one.to_numpy() for one in known.values()], confidence=confidence),
-        NESTED,
-        n_classes,
-        len(known),
-        f"{again} classes stand in more than one block and count in each" if again else "",
-    )
+    wide = pd.DataFrame(known).sort_index()
+    n_classes, n_blocks = wide.shape
+    if n_blocks > 1 and (wide.notna().sum(axis=1) == 1).all():
+        columns = [one.to_numpy() for one in known.values()]
+        interval = nested_interval(columns, confidence=confidence)
+        return Replicated(interval, NESTED, n_classes, n_blocks)
+    unit = ONE_BLOCK if n_blocks == 1 else CROSSED if wide.notna().all(axis=None) else PARTLY
+    found = crossed_interval(wide.to_numpy(), confidence=confidence)
+    return Replicated(found, unit, n_classes, n_blocks)

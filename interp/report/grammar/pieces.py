@@ -23,6 +23,7 @@ GREY = "#8c8c8c"
 PLURALS = {
     "class x block": "classes in every block",
     "class within block": "classes, each in its own block",
+    "class in some blocks": "classes, each in some of the blocks",
 }
 """Units of replication whose plural is not made with an s."""
 

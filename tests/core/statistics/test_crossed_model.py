@@ -237,6 +237,28 @@ def test_classes_that_blocks_have_in_common_are_covered_too(blocks: int) -> None
 
 
 @pytest.mark.slow
+def test_classes_that_some_blocks_have_in_common_are_covered_too() -> None:
+    """Thirds of thirty classes, dealt anew after three blocks; three arms, each of its classes."""
+    generator, wrong, ignored = rng("classes in some blocks", 0), [], []
+    for _ in range(1200):
+        there = np.hstack([folds(generator) for _ in range(3)])
+        suits = 0.15 * generator.normal(size=(30, 1, 3))
+        run = 0.02 * generator.normal(size=(1, 9, 3))
+        cells = 0.3 + suits + run + 0.1 * generator.normal(size=(30, 9, 3))
+        cells[~there] = np.nan
+        means, weights = np.nanmean(cells, axis=0), np.array([1.0, -1.0, 0.0])
+        found = contrast_of_means(means, weights, classes=cells @ weights)
+        wrong.append(found.p < 0.05)
+        ignored.append(contrast_of_means(means, weights).p < 0.05)
+    assert np.mean(wrong) == pytest.approx(0.05, abs=0.02) and np.mean(ignored) > 0.15
+
+
+def folds(generator: np.random.Generator) -> np.ndarray:
+    """Which of thirty classes each of three blocks has: every class one."""
+    return generator.permutation(30)[:, None] % 3 == np.arange(3)
+
+
+@pytest.mark.slow
 def test_the_rate_is_of_contrasts_together_and_the_paired_t_is_right_for_each() -> None:
     """If spreads seen in three blocks were the true ones: the most and the least spread pair."""
     generator = rng("single contrasts", 0)

@@ -1,5 +1,8 @@
 """Means over classes and blocks: right variance, right coverage, no false certainty."""
 
+from collections.abc import Callable
+from itertools import permutations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +10,13 @@ from scipy import stats
 
 from interp.core.errors import SampleError
 from interp.core.seeds import rng
-from interp.core.statistics.replication import crossed_interval, mean_t, nested_interval, replicated
+from interp.core.statistics.replication import (
+    crossed_interval,
+    mean_t,
+    nested_interval,
+    of_common_units,
+    replicated,
+)
 from interp.core.statistics.resampling import two_way_interval
 
 
@@ -52,6 +61,70 @@ def test_nested_blocks_cover_at_the_nominal_rate() -> None:
         one = nested_interval(blocks)
         covered.append(one.low <= 0.1 <= one.high)
     assert 0.925 <= np.mean(covered) <= 0.98
+
+
+def thirds(generator: np.random.Generator, units: int, blocks: int) -> np.ndarray:
+    """Which third of the units each block has; they are dealt anew after every three blocks."""
+    deals = [generator.permutation(units) % 3 for _ in range(-(-blocks // 3))]
+    return np.column_stack([deals[block // 3] == block % 3 for block in range(blocks)])
+
+
+def all_but_some(generator: np.random.Generator, units: int, blocks: int) -> np.ndarray:
+    """The units that each block has, where every unit is missing in one: classes that were seen."""
+    missing = generator.permutation(units) % blocks
+    return missing[:, None] != np.arange(blocks)
+
+
+@pytest.mark.parametrize("blocks", [4, 12])
+@pytest.mark.parametrize("spread", [(0.1, 0.05, 0.1), (0.2, 0.02, 0.1), (0.0, 0.1, 0.05)])
+@pytest.mark.parametrize("design", [thirds, all_but_some])
+def test_units_that_return_in_some_blocks_are_covered(
+    design: Callable[..., np.ndarray], spread: tuple[float, float, float], blocks: int
+) -> None:
+    generator = rng(f"partly {design.__name__} {spread}", blocks)
+    covered, as_blocks = [], []
+    for _ in range(600):
+        cells = table(generator, 40, blocks, spread)
+        cells = np.where(design(generator, 40, blocks), cells, np.nan)
+        found, plain = crossed_interval(cells), mean_t(np.nanmean(cells, axis=0))
+        covered.append(found.low <= 0.1 <= found.high)
+        as_blocks.append(plain.low <= 0.1 <= plain.high)
+    assert 0.92 <= np.mean(covered) <= 0.99
+    if spread[0] > 0.1 and blocks == 12:  # blocks are not independent
+        assert np.mean(as_blocks) < 0.8
+
+
+def test_what_common_units_add_is_without_bias() -> None:
+    """The variance of the mean over blocks, less what the spread of block means says of it."""
+    generator, spread = rng("common units", 0), (0.2, 0.05, 0.1)
+    there = thirds(generator, 12, 6)
+    values, said = [], []
+    for _ in range(6000):
+        cells = np.where(there, table(generator, 12, 6, spread), np.nan)
+        means = np.nanmean(cells, axis=0)
+        values.append(means.mean())
+        said.append((means.var(ddof=1) / 6, of_common_units(cells)))
+    of_blocks, common = np.mean(said, axis=0)
+    assert of_blocks + common == pytest.approx(np.var(values), rel=0.06)
+    # a third of four classes in each of six blocks; 12 pairs of 15 lie in two deals
+    overlap = np.mean(
+        [(there[:, a] & there[:, b]).sum() / 16 for a, b in permutations(range(6), 2)]
+    )
+    assert common == pytest.approx(0.2**2 * overlap, rel=0.06)
+    full = table(generator, 7, 3, spread)
+    by_hand = np.mean([np.cov(full[:, a], full[:, b])[0, 1] for a, b in permutations(range(3), 2)])
+    assert of_common_units(full) == pytest.approx(by_hand / 7)
+
+
+def test_a_missing_cell_changes_little_and_a_missing_block_is_no_number() -> None:
+    cells = table(rng("missing", 0), 40, 5, (0.1, 0.05, 0.1))
+    whole = crossed_interval(cells)
+    cells[3, 2] = np.nan
+    found = crossed_interval(cells)
+    assert found.value == pytest.approx(np.nanmean(cells, axis=0).mean())
+    assert found.error == pytest.approx(whole.error, rel=0.05)
+    cells[:, 2] = np.nan
+    assert np.isnan(crossed_interval(cells).low)
 
 
 def test_the_variance_is_what_resampling_shows() -> None:
@@ -103,11 +176,11 @@ def test_the_design_is_read_off_the_classes() -> None:
     whole = pd.Series([0.1, 0.2, 0.4], index=["cat", "dog", "owl"])
     assert replicated({0: whole}).unit == "class"
     crossed = replicated({0: whole, 1: whole + 0.1})
-    assert (crossed.unit, crossed.n_units, crossed.reason) == ("class x block", 3, "")
+    assert (crossed.unit, crossed.n_units) == ("class x block", 3)
     partly = replicated({0: whole, 1: whole.drop("owl")})
-    assert partly.unit == "class x block" and partly.n_units == 2
-    assert "1 classes that some block lacks" in partly.reason
+    assert (partly.unit, partly.n_units, partly.n_blocks) == ("class in some blocks", 3, 2)
+    assert partly.interval.value == pytest.approx((0.7 / 3 + 0.15) / 2)  # blocks weigh alike
     apart = replicated({0: whole, 1: whole.rename(lambda name: f"other {name}")})
     assert (apart.unit, apart.n_units, apart.n_blocks) == ("class within block", 6, 2)
     again = replicated({0: whole, 1: pd.Series([0.3, 0.5], index=["owl", "pig"])})
-    assert again.unit == "class within block" and "count in each" in again.reason
+    assert (again.unit, again.n_units) == ("class in some blocks", 4)
