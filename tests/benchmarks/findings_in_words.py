@@ -32,6 +32,7 @@ from tests.benchmarks.findings import (
     of_quantities,
     same_order,
 )
+from tests.benchmarks.findings_costs import costs_table
 from tests.benchmarks.findings_drawn import (
     draw_classes,
     draw_findings,
@@ -124,6 +125,7 @@ def pages() -> dict[str, str]:
         "open cause": open_cause(caused),
         "halves": halves_in_words(made),
         "commands": commands(),
+        "costs": costs_table(),
         "screen": screen(),
     }
 

@@ -13,6 +13,7 @@ from scipy import stats
 from interp.core.seeds import rng
 from interp.core.storage.kept_tables import kept_model
 from interp.study.blocks import open_block
+from interp.study.forecasting import PICTURES_PER_SECOND
 from interp.study.grids import Grid, train_cells
 from interp.study.machines.finished_runs import FinishedRuns
 from interp.study.machines.opened_runs import open_runs
@@ -30,6 +31,7 @@ from tests.benchmarks.findings import (
     language_findings,
     layers_findings,
 )
+from tests.benchmarks.findings_costs import costs_table, forecast_minutes, minutes
 from tests.benchmarks.findings_in_words import (
     ABOUT_ACCURACY,
     PAGES,
@@ -169,6 +171,32 @@ def test_a_claim_is_decided_by_sign_and_by_what_is_worth_having() -> None:
     assert decided(0.0, -0.04, 0.04, float("nan"), 0.05) == "open"
     assert decided(0.0, -0.04, 0.04, 1.0, 0.05) == "does not hold"
     assert decided(0.0, -0.04, 0.04, 1.0, 0.03) == "open"
+
+
+def test_a_second_study_of_a_cause_doubles_its_p() -> None:
+    """Two weights were tried: a p of .03 is .06 for each."""
+    measure = {"measure": TARGET.name, "weight": 0.1, "value": 0.03, "low": 0.01, "high": 0.05}
+    made = pd.DataFrame([measure | {"arm": "aligned − shuffled", "p": 0.03, "n_runs": 24}])
+    made = made.assign(paired_low=0.0, paired_high=0.1)
+    level = {"weight": 0.1, "verdict": "because", "reason": "", "p_adjusted": 0.03}
+    levels = pd.DataFrame([level | {"value": 0.03, "low": 0.01, "high": 0.05}])
+    [once] = cause_findings(made, levels, weight=0.1)["decision"]
+    [twice] = cause_findings(made, levels, weight=0.1, tried=2)["decision"]
+    assert (once, twice) == ("holds", "open")
+
+
+def test_costs_are_minutes_of_runs_beside_a_forecast_of_as_many() -> None:
+    folder = large_tables.LARGE / "weak"
+    noted = [json.loads(path.read_text()) for path in folder.glob("*/run.json")]
+    took = [about["minutes"] for about in noted if "minutes" in about]
+    assert len(took) >= 24
+    assert len(took) == len(minutes("weak"))
+    assert sum(minutes("weak")) == pytest.approx(sum(took))
+    # 23 runs of a block, natural pictures alone once for both domains, make 24 folders
+    shown = 23 * 1000 * 128 / PICTURES_PER_SECOND / 60
+    assert forecast_minutes("weak") == pytest.approx(shown / 24, rel=0.4)
+    [row] = [line for line in costs_table().splitlines() if line.startswith("| weak |")]
+    assert f"{sum(took) / len(took) / forecast_minutes('weak'):.2f}" in row
 
 
 def test_a_cause_is_decided_at_equal_accuracy_of_seen_classes_alone() -> None:
