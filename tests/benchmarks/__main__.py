@@ -35,6 +35,7 @@ from typing import Any
 
 from tests.benchmarks.captioning import captions
 from tests.benchmarks.channels import channels
+from tests.benchmarks.comparing import compared
 from tests.benchmarks.contrasts import contrasts
 from tests.benchmarks.dictionaries import dictionaries
 from tests.benchmarks.edges import edges
@@ -217,6 +218,7 @@ BENCHMARKS = {
     "peers": peers,
     "sweep": sweeping,
     "edges": edges,
+    "compare": compared,
     "page": page,
     "stream": stream,
     "study": study,
