@@ -29,14 +29,18 @@ DOMAINS, PERMUTATIONS, SPLITS = 6, 199, 5
 LIMIT = int(os.environ.get("LIMIT", "300"))
 """Processor seconds after which a measurement is given up; its row then says so."""
 
-TOWERS = {"RN50": 18, "ViT-B-32": 13}
-"""Towers, and how many sites their streams have, the embedding among them."""
+TOWERS = {
+    "RN50": {64: 1, 256: 3, 512: 4, 1024: 7, 2048: 3},
+    "ViT-B-32": {768: 12, 512: 1},
+}
+"""Towers, and how many sites of so many features their streams have, the embedding among them."""
 
-CLASSES, CELLS = (45, 90, 180, 345), (4, 8, 16)
-WIDTH = 256
+CLASSES, CELLS, WIDTHS = (45, 90, 180, 345), (4, 8, 16), (256, 512, 1024, 2048)
+WIDTH = WIDTHS[0]
 ASKED: Sequence[tuple[int, int, int]] = (
     *((classes, 4, WIDTH) for classes in CLASSES),
     *((90, cell, WIDTH) for cell in CELLS),
+    *((90, 4, width) for width in WIDTHS),
 )
 """Classes, pictures of a class in a domain, and features."""
 
@@ -331,6 +335,18 @@ def exponent(numbers: Sequence[float], found: Sequence[float]) -> float:
     return float(np.log(after / before) / np.log(b / a))
 
 
+def wider(width: int, by_width: Sequence[float]) -> float:
+    """How many times as long a site of so many features takes as one of `WIDTH`.
+
+    Between the widths that were measured, along a straight line in logarithms; a narrower one as
+    long.
+
+    >>> wider(64, [1.0, 2.0, 4.0, 8.0]), wider(768, [1.0, 1.0, 1.0, 1.0])
+    (1.0, 1.0)
+    """
+    return float(np.exp(np.interp(np.log(width), np.log(WIDTHS), np.log(by_width)))) / by_width[0]
+
+
 def tables() -> Mapping[str, str]:
     """The tables of the docs, from what is kept."""
     return {
@@ -353,13 +369,18 @@ def _statistics_table() -> str:
         seconds = own["seconds"]
         by_class = [float(seconds[f"{name} {c} 4 {WIDTH}"]) for c in CLASSES]
         by_cell = [float(seconds[f"{name} 90 {k} {WIDTH}"]) for k in CELLS]
-        powers = [f"{exponent(*each):.1f}" for each in ((CLASSES, by_class), (CELLS, by_cell))]
+        by_width = [float(seconds[f"{name} 90 4 {width}"]) for width in WIDTHS]
+        grown = ((CLASSES, by_class), (CELLS, by_cell), (WIDTHS, by_width))
+        powers = [f"{exponent(*each):.1f}" for each in grown]
         memory = float((own["peak_mb"] - own["before_mb"]).max()) / 1024
-        whole = [_cell(n * by_class[-1] / 60) for n in TOWERS.values()]
+        whole = [
+            _cell(by_class[-1] / 60 * sum(n * wider(width, by_width) for width, n in sites.items()))
+            for sites in TOWERS.values()
+        ]
         ends = [f"{memory:.1f}", *whole]
         lines.append([name, rung, *map(_cell, by_class), *powers, *ends])
     heads = ["measure", "of", *(f"{c} classes, s" for c in CLASSES), "power of classes",
-             "of pictures", "GiB beside features",
+             "of pictures", "of features", "GiB beside features",
              "18 sites (RN50), min", "13 sites (ViT-B/32), min"]  # fmt: skip
     return markdown(heads, lines)
 
