@@ -13,13 +13,18 @@ from typing import Any
 
 from interp.core.declarations.measures import UNTRAINED, all_measures
 from interp.core.errors import listed
-from interp.models.loading.presets import is_full_size
+from interp.models.loading.presets import is_full_size, is_small_vit
 from interp.study.blocks import block_numbers, compared_domains
 from interp.study.rehearsal import RehearsedRun, in_words
 from interp.study.specification import Specification, TrainingSpec
 
 PICTURES_PER_SECOND = 1500
 """Rough speed of training the small ResNet at 48 pixels, two runs side by side on two cores."""
+
+VIT_TRAINS, VIT_MEASURES = 1.3, 2.2
+"""How many times as long as the small ResNet a small ViT takes to train, by the same steps, and to
+measure: its circuits have more edges.
+"""
 
 OF_ARMS = ("accuracy", "directions")
 """What is measured on the arms of an intervention."""
@@ -105,13 +110,15 @@ def cost_of_study(
         n += arms * kinds * (measure.name in OF_ARMS)
         seconds += n * measure.seconds
     seconds *= spec.images.n_classes * spec.images.n_analysis / (40 * 12)
+    vits = sum(is_small_vit(training.preset) for training in spec.architectures)
+    seconds *= 1 + (VIT_MEASURES - 1) * vits / kinds
     minutes = seconds / 60 / min(jobs, 2)
     disk = _disk(spec, each + arms, jobs, len(repeats)) + _lists(runs)
     n_runs = len(runs) // kinds if runs else each + arms  # what mixtures have in common, once
     told = _training_in_words(spec, n_runs, on_two_cores, len(repeats))
     text = (
         f"{told}; then measuring {measured} models, {_minutes(minutes)}; {_size(disk)} of disk "
-        "(rough: as measured on a small ResNet, two cores, nothing finished yet)"
+        "(rough: as measured on small models, two cores, nothing finished yet)"
     )
     if spec.images.source:
         text += "; measuring as for the embedded study's number of pictures"
@@ -128,11 +135,18 @@ def _training_minutes(
 ) -> float | None:
     """Minutes of training on two cores; None if in epochs of nobody knows how many pictures."""
     if runs:
-        return sum(run.steps * run.batch_size for run in runs) / PICTURES_PER_SECOND / 60
+        slower = {each.name: _slower(each) for each in spec.architectures}
+        shown = sum(run.steps * run.batch_size * slower[run.architecture] for run in runs)
+        return shown / PICTURES_PER_SECOND / 60
     if any(training.epochs for training in spec.architectures):
         return None
-    shown = sum(n_runs * each.steps * each.batch_size for each in spec.architectures)
-    return shown / PICTURES_PER_SECOND / 60
+    each_run = (one.steps * one.batch_size * _slower(one) for one in spec.architectures)
+    return n_runs * sum(each_run) / PICTURES_PER_SECOND / 60
+
+
+def _slower(training: TrainingSpec) -> float:
+    """How many times as long as the small ResNet's a step takes."""
+    return VIT_TRAINS if is_small_vit(training.preset) else 1.0
 
 
 def _training_in_words(

@@ -254,6 +254,16 @@ def is_full_size(preset: str) -> bool:
     return "hf_tokenizer_name" not in PRESETS[preset].get("text_cfg", {})
 
 
+def is_small_vit(preset: str) -> bool:
+    """Whether a preset is a vision transformer of ours.
+
+    >>> is_small_vit("vit-small"), is_small_vit("resnet-small"), is_small_vit("ViT-S-32")
+    (True, False, False)
+    """
+    full = is_full_size(preset)
+    return not full and isinstance(PRESETS[preset]["vision_cfg"]["layers"], int)
+
+
 @door
 def write_model_folder(
     folder: Path, preset: str, *, words: Sequence[str], longest: int, image_size: int | None = None

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from interp.core.errors import InterpError
+from interp.study.forecasting import VIT_MEASURES, VIT_TRAINS, cost_of_study
 from interp.study.grids import Grid
-from interp.study.rehearsal import rehearse
+from interp.study.rehearsal import RehearsedRun, rehearse
 from interp.study.results import Result
 from interp.study.specification import Specification
 from tests.conftest import SMALL
@@ -125,3 +126,26 @@ def test_too_few_seen_classes_are_refused_before_anything_is_trained() -> None:
         rehearse(few)
     assert rehearse(few, measuring=False)
     assert rehearse(replace(few, blocks=4))
+
+
+def test_vits_are_foretold_to_take_longer_by_asked_and_by_rehearsed_steps() -> None:
+    resnet = Specification()
+    vit = replace(resnet, training=replace(resnet.training, preset="vit-small"))
+    both = replace(resnet, replications=(vit.training,))
+    run = RehearsedRun("resnet-small", "cg-low", "sketch", 0, 4000, 8, 200, 128)
+    costs = {
+        name: cost_of_study(spec, runs=[replace(run, architecture=each) for each in names])
+        for name, spec, names in (
+            ("resnet", resnet, ()), ("vit", vit, ()), ("both", both, ()),
+            ("rehearsed resnet", resnet, ["resnet-small"]),
+            ("rehearsed vit", vit, ["vit-small"]),
+            ("rehearsed both", both, ["resnet-small", "vit-small"]),
+        )
+    }  # fmt: skip
+    trains = {name: cost.training_minutes or 0 for name, cost in costs.items()}
+    measures = {name: cost.measuring_minutes or 0 for name, cost in costs.items()}
+    for way in ("", "rehearsed "):
+        one, other, two = (trains[way + name] for name in ("resnet", "vit", "both"))
+        assert other == pytest.approx(VIT_TRAINS * one) and two == pytest.approx(one + other)
+    assert measures["vit"] == pytest.approx(VIT_MEASURES * measures["resnet"])
+    assert measures["both"] == pytest.approx(measures["vit"] + measures["resnet"])
