@@ -4,13 +4,13 @@ Claims as a forest, accuracy by sharing, the classes that are shared most and le
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from interp.core.illustrations import sheet
 from interp.core.images import ImageTable
@@ -183,10 +183,20 @@ def draw_classes(classes: pd.DataFrame, images: ImageTable) -> Image.Image:
         heads.append(f"{label}: {short(value)}")
         own = images.select(label=label)
         rows.append([picture for domain in SHOWN for picture in _by_artists(own, domain)])
-    return sheet(rows, SIDE, across=N_ARTISTS, down=1, heads=heads)
+    return _under(SHOWN.values(), sheet(rows, SIDE, across=N_ARTISTS, down=1, heads=heads))
 
 
-SHOWN = ("real", "sketch", "quickdraw")
+def _under(names: Collection[str], picture: Image.Image) -> Image.Image:
+    """A picture below the names of its columns."""
+    made = Image.new("RGB", (picture.width, picture.height + 20), "white")
+    made.paste(picture, (0, 20))
+    for place, name in enumerate(names):
+        made_at = (place * (picture.width + 16) // len(names), 2)
+        ImageDraw.Draw(made).text(made_at, name, fill="#666666", font_size=13)
+    return made
+
+
+SHOWN = {"real": "natural pictures", "sketch": "sketch", "quickdraw": "quickdraw"}
 SIDE, N_ARTISTS = 64, 4
 """Pixels of a picture's side; pictures of a class in a domain, each by another artist."""
 

@@ -14,8 +14,11 @@ def points(row: Mapping[str, Any]) -> str:
 
     >>> points({"value": 0.214, "low": 0.1272, "high": 0.302})
     '+21.4 [12.7, 30.2]'
+    >>> points({"value": -0.0001, "low": -0.01, "high": 0.01})
+    '+0.0 [-1.0, 1.0]'
     """
-    value, low, high = (100 * row[name] for name in ("value", "low", "high"))
+    # 0.0 for what rounds to -0.0
+    value, low, high = (round(100 * row[name], 1) + 0.0 for name in ("value", "low", "high"))
     if not np.isfinite(low) or row.get("n_blocks") == 1:  # an interval of these models alone
         return f"{value:+.1f} (one block)"
     return f"{value:+.1f} [{low:.1f}, {high:.1f}]"
@@ -46,6 +49,18 @@ def blocks_of(name: str, n: int) -> str:
     """So many blocks, of those that the study was to have."""
     asked = asked_blocks(name)
     return f"{n}" if n == asked else f"{n} of {asked}"
+
+
+def bold(decision: str) -> str:
+    """A decision in bold, or "open".
+
+    >>> bold("holds"), bold("open")
+    ('**holds**', 'open')
+    """
+    return decision if decision in ("", "open") else f"**{decision}**"
+
+
+NO_BLOCK = "No block of it is finished."
 
 
 def spoken(contrast: str) -> str:

@@ -372,7 +372,7 @@ def _unequal(effect: Effect, weight: float) -> tuple[str, str] | None:
     narrow = effect.narrow
     if -MARGIN < narrow.low and narrow.high < MARGIN:
         return None
-    moved = f"seen classes differ by {_points(narrow)} at weight {weight:g}"
+    moved = f"seen classes differ by {_points(narrow, '90 %: ')} at weight {weight:g}"
     reason = f"{moved}, not within two points"
     if abs(narrow.value) > MARGIN:
         return reason, "a weight at which seen classes stay equally accurate"
@@ -397,9 +397,9 @@ def _blocks(n: int, half: float, wanted: float) -> int:
     return max(n + 1, math.ceil(n * (half / max(wanted, 1e-3)) ** 2))
 
 
-def _points(interval: Interval) -> str:
+def _points(interval: Interval, level: str = "") -> str:
     value, low, high = (100 * each for each in (interval.value, interval.low, interval.high))
-    return f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
+    return f"{value:+.1f} points ({level}{low:+.1f} to {high:+.1f})"
 
 
 LICENCES = {

@@ -1,0 +1,130 @@
+"""Accuracy in words: what every mixture reaches, the claims about it, and where errors go."""
+
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+
+from interp.report.naming import setting_name
+from tests.benchmarks.findings import CLAIMS, accuracy_findings
+from tests.benchmarks.findings_written import blocks_of, bold, points, spoken
+from tests.benchmarks.recovering import markdown
+
+NOT_ASKED = "not asked"
+RUN = ["setting", "test_domain", "seed"]
+
+
+def accuracies_table(answers: Mapping[str, pd.DataFrame], *, candidates: str = "all") -> str:
+    """Accuracy of held-out classes among some candidates, mixture by mixture, in each domain."""
+    means = {
+        (name, domain): part.groupby("setting")["value"].mean()
+        for name, own in _that_asked(answers, candidates).items()
+        for domain, part in own[own["candidates"] == candidates].groupby("test_domain", sort=False)
+    }
+    settings = dict.fromkeys(setting for own in means.values() for setting in own.index)
+    rows = [
+        [setting_name(setting)]
+        + [f"{100 * own[setting]:.0f} %" if setting in own else "–" for own in means.values()]
+        for setting in _in_order(settings)
+    ]
+    return markdown(["mixture", *(f"{name}, {domain}" for name, domain in means)], rows)
+
+
+def _in_order(settings: Iterable[str]) -> list[str]:
+    """The four settings first, then upper bounds, then what departs from either."""
+    return sorted(settings, key=lambda name: FIRST.get(name, len(FIRST) + ("," in name)))
+
+
+FIRST = {"natural-only": 0, "leave-out-domain": 1, "cg-low": 2, "cg-high": 3}
+
+
+def claims_table(answers: Mapping[str, pd.DataFrame], *, candidates: str = "all") -> str:
+    """The claims about accuracy: a row each, a column per study."""
+    answers = _that_asked(answers, candidates)
+    found = {name: accuracy_findings(own, candidates=candidates) for name, own in answers.items()}
+    rows = [
+        [f"{claim.number}. {claim.says} ({spoken(claim.contrast)})"]
+        + [claim_cell(own, claim.number) for own in found.values()]
+        for claim in CLAIMS
+    ]
+    counted = ["blocks; runs"] + [
+        f"{blocks_of(name, own['n_blocks'].max())}; {answers[name]['run'].nunique()}"
+        for name, own in found.items()
+    ]
+    return markdown(["claim", *found], [*rows, counted])
+
+
+def claim_cell(found: pd.DataFrame, number: int) -> str:
+    """A claim's difference, interval and decision in one study."""
+    rows = found[found["number"] == number].to_dict("records")
+    if not rows:
+        return NOT_ASKED
+    [row] = rows
+    return f"{points(row)} {bold(row['decision'])}".strip()
+
+
+def alone_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
+    """Which claims are told from zero among the held-out classes alone, one by one."""
+    told, tried = [], []
+    for name, own in _that_asked(answers, "held-out").items():
+        tried.append(name)
+        for row in accuracy_findings(own, candidates="held-out").to_dict("records"):
+            if row["p"] < 0.05:
+                told.append(f"{spoken(row['contrast'])}, {points(row)} ({name})")
+    if not tried:
+        return ""
+    known = "; ".join(told) or "none"
+    return (
+        f"Among the held-out classes alone ({' and '.join(tried)}), differences that are told from "
+        f"zero, each by itself: {known}."
+    )
+
+
+def _that_asked(answers: Mapping[str, pd.DataFrame], candidates: str) -> dict[str, pd.DataFrame]:
+    """The studies that kept answers among these classes; the pilot has those among all alone."""
+    return {name: own for name, own in answers.items() if (own["candidates"] == candidates).any()}
+
+
+def errors_table(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
+    """Of the errors on held-out classes, how many are seen classes, and how many by chance."""
+    shares = {name: of_errors(own) for name, own in studies.items()}
+    means = {name: own.groupby(level=0)["seen"].agg(["mean", "min", "max"])
+             for name, own in shares.items()}  # fmt: skip
+    settings = dict.fromkeys(setting for own in means.values() for setting in own.index)
+    rows = [
+        [setting_name(setting), *(_share(own, setting) for own in means.values())]
+        for setting in _in_order(settings)
+    ]
+    chance = [f"{100 * own['chance'].mean():.0f} %" for own in shares.values()]
+    return markdown(["mixture", *means], [*rows, ["by chance", *chance]])
+
+
+def of_errors(own: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Of every run's errors on held-out classes in the test domain, the share that are seen ones.
+
+    seen = pictures taken for seen classes / (1 - accuracy),
+
+    chance = seen classes / (classes - 1).
+
+    Args:
+        own: `answers` and `errors` of a study.
+
+    Returns:
+        `seen` and `chance` by mixture, test domain and block; a run without errors has none.
+    """
+    answers = own["answers"].query("candidates == 'all'").groupby(RUN)["value"]
+    wrong = 1 - answers.mean()
+    taken = own["errors"].set_index(RUN)["value"]
+    seen = (taken / wrong.where(wrong > 0)).dropna()
+    chance = (N_CLASSES - answers.size()) / (N_CLASSES - 1)
+    return pd.DataFrame({"seen": seen, "chance": chance}).dropna()
+
+
+N_CLASSES = 40
+"""Classes of the label set, in every study."""
+
+
+def _share(means: pd.DataFrame, setting: str) -> str:
+    if setting not in means.index:
+        return "–"
+    mean, least, most = 100 * means.loc[setting]
+    return f"{mean:.0f} % ({least:.0f} to {most:.0f})"

@@ -1,0 +1,106 @@
+"""Causes in words: what aligned classes gain, and what labels change in place of captions."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from interp.core.statistics.index_of_sharing import LEVEL
+from interp.report.naming import setting_name
+from interp.verdicts.levels.over_training import HELD_OUT
+from tests.benchmarks.findings import (
+    ARMS,
+    WEIGHTS,
+    cause_findings,
+    language_findings,
+    of_quantities,
+    same_order,
+)
+from tests.benchmarks.findings_written import (
+    NO_BLOCK,
+    bold,
+    correlation,
+    counted,
+    points,
+)
+from tests.benchmarks.large_tables import INTERVENED
+from tests.benchmarks.recovering import markdown
+
+
+def caused_in(own: Mapping[str, pd.DataFrame], name: str) -> pd.DataFrame:
+    """What aligned class means do in a study, at its weight."""
+    weight, tried = (WEIGHTS[name], len(WEIGHTS)) if name in WEIGHTS else (1.0, 1)
+    return cause_findings(own["intervention"], own["causes"], weight=weight, tried=tried)
+
+
+def cause_table(studies: Mapping[str, pd.DataFrame]) -> str:
+    """What aligned class means do, against wrong partners and against no term."""
+    rows: dict[str, list[str]] = {}
+    for made in studies.values():
+        for measure, part in made.groupby("measure", sort=False):
+            by = {row["arm"]: row for row in part.to_dict("records")}
+            say = correlation if str(measure).startswith("index") else points
+            first, second = (by[arm] for arm in ARMS)
+            cells = [f"{say(first)} {bold(first['decision'])}".strip(), say(second)]
+            rows.setdefault(str(measure), [str(measure)]).extend(cells)
+    controls = ("wrong partners", "no term")
+    heads = [
+        f"{name}, weight {WEIGHTS.get(name, 1):g}: aligned − {control}"
+        for name in studies
+        for control in controls
+    ]
+    return markdown(["", *heads], rows.values())
+
+
+def language_table(found: Mapping[str, pd.DataFrame]) -> str:
+    """Labels less captions, quantity by quantity."""
+    if not found:
+        return NO_BLOCK
+    both = of_quantities(found["runs"]), of_quantities(found["labels_runs"])
+    rows = []
+    for row in language_findings(*both).to_dict("records"):
+        accuracy = row["quantity"] == HELD_OUT
+        ends = [f"{100 * row[k]:.1f} %" if accuracy else f"{row[k]:.2f}" for k in KINDS]
+        gap = points(row) if accuracy else correlation(row)
+        n = f"{counted(int(row['n_blocks']), 'block')}, {row['n_runs']:.0f} runs"
+        rows.append([row["quantity"], *ends, gap, n])
+    table = markdown(["", "captions", "labels", "labels − captions", "n"], rows)
+    orders = [", ".join(map(setting_name, order)) for order in same_order(*both)]
+    same = "the same" if orders[0] == orders[1] else "another"
+    said = (
+        f"Mixtures from most to least accurate on held-out classes, {same} order: with captions "
+        f"{orders[0]}; with labels {orders[1]}."
+    )
+    return "\n".join([table, "", said])
+
+
+KINDS = ("captions", "labels")
+
+
+def caused_in_words(made: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
+    """What held-out classes gain where seen classes are aligned, in every study that tried."""
+    parts = []
+    for name in INTERVENED:
+        if made[name]:
+            rows = caused_in(made[name], name)
+            [row] = rows[rows["decision"] != ""].to_dict("records")
+            [plain] = rows[(rows["measure"] == row["measure"]) & (rows["arm"] == ARMS[1])].to_dict(
+                "records"
+            )
+            blocks = counted(row["n_runs"] // 2, "block")  # a run of each arm
+            why = f", since {row['reason']}" if row["reason"] else ""
+            parts.append(
+                f"{points(row)} over wrong partners, {points(plain)} over no term: "
+                f"{bold(row['decision'])}{why} ({name}, {blocks})"
+            )
+    return "; ".join(parts)
+
+
+def language_in_words(own: Mapping[str, pd.DataFrame]) -> str:
+    """What labels change in accuracy on held-out classes, and whether it is told from zero."""
+    if not own:
+        return NO_BLOCK
+    found = language_findings(of_quantities(own["runs"]), of_quantities(own["labels_runs"]))
+    row = found.set_index("quantity").loc[HELD_OUT]
+    told = "a difference" if row["p"] < LEVEL else "no difference is told"
+    n = counted(int(row["n_blocks"]), "block")
+    return f"labels − captions {points(row)}: {told} ({n})"

@@ -1,0 +1,172 @@
+"""Sharing in words: whether it goes with accuracy, where, when, in which classes and units."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.core.statistics.association import spearman
+from interp.core.statistics.index_of_sharing import LEVEL
+from interp.data.mixtures.settings import NATURAL
+from interp.measures.responding_units import serves_more
+from interp.report.naming import setting_name, site_label
+from interp.verdicts.levels.over_training import HELD_OUT
+from tests.benchmarks.findings import layers_findings
+from tests.benchmarks.findings_drawn import most_and_least
+from tests.benchmarks.findings_written import NO_BLOCK, correlation, counted, short
+from tests.benchmarks.recovering import markdown
+
+LEAST_MIXTURES = 5
+"""Of fewer, a correlation of ranks says nothing, and none is shown."""
+
+
+def levels_table(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
+    """Accuracy with sharing, level by level and rung by rung; below it, what has no number."""
+    rows, without = [], []
+    for name, found in studies.items():
+        levels = found["levels"].query("level != 'L4'")
+        keys = ["level", "rung", "measure"]
+        for (level, rung, measure), own in levels.groupby(keys, sort=False):
+            by = {row["adjusted"]: row for row in own.to_dict("records")}
+            plain, adjusted = by[""], by.get("accuracy of seen classes")
+            few = level == "L1" and plain["n_units"] < LEAST_MIXTURES
+            if few or not np.isfinite(plain["value"]):
+                without.append(f"{name}, {level}, {rung} {measure} ({_units(plain)})")
+                continue
+            terms = "in the model" if level == "L3" else "–"
+            held = correlation(adjusted) if adjusted else terms
+            reliable = short(plain["reliability"]) if plain["reliability"] >= 0 else "–"
+            said = [correlation(plain), held, reliable, plain["verdict"], _units(plain)]
+            rows.append([name, level, f"{rung} {measure}", *said])
+    heads = ["study", "level", "measure", "r", "r at equal seen accuracy", "reliability"]
+    table = markdown([*heads, "verdict", "n"], rows) if rows else NO_BLOCK
+    return f"{table}\n\nNo number yet: {'; '.join(without)}." if without else table
+
+
+def _units(row: Mapping[str, Any]) -> str:
+    return f"{counted(int(row['n_units']), row['unit'])}, {counted(int(row['n_runs']), 'run')}"
+
+
+def foretelling_table(found: Mapping[str, pd.DataFrame]) -> str:
+    """What foretells accuracy on held-out classes, across mixtures and within them."""
+    if not found:
+        return NO_BLOCK
+    rows = []
+    for predictor, own in found["foretelling"].groupby("predictor", sort=False):
+        by = {row["level"]: row for row in own.to_dict("records")}
+        cells = [correlation(by[level]) if level in by else "–" for level in ("L1", "L2")]
+        rows.append([predictor, *cells, f"{by['L1']['foretold']:+.2f}" if "L1" in by else "–"])
+    heads = ["predictor", "across mixtures", "over blocks of a mixture", "foretold in new mixtures"]
+    return markdown(heads, rows)
+
+
+def layers_table(found: Mapping[str, pd.DataFrame]) -> str:
+    """At which layers sharing tells mixtures apart, from the first layer to the last."""
+    made = layers_findings(found["profile"]) if found else pd.DataFrame()
+    if made.empty:
+        return NO_BLOCK
+    rows = []
+    for row in made.sort_values(["rung", "measure", "depth"]).to_dict("records"):
+        what, site = f"{row['rung']} {row['measure']}", site_label(row["site"])
+        ends = [f"{setting_name(row[e])} {short(row[f'{e}_index'])}" for e in ("most", "least")]
+        rows.append([what, site, short(row["value"]), f"{row['p_adjusted']:.2g}", *ends])
+    heads = ["measure", "layer", "variance between mixtures", "p (Holm over layers)"]
+    return markdown([*heads, "most shared", "least shared"], rows)
+
+
+def classes_table(found: Mapping[str, pd.DataFrame]) -> str:
+    """The classes that are shared most and least, and whether blocks agree on them."""
+    if not found:
+        return NO_BLOCK
+    wide = found["classes"].pivot(index="label", columns="seed", values="value")
+    least, most = wide.min(axis=1), wide.max(axis=1)
+    rows = [
+        [label, short(value), f"{short(least[label])} to {short(most[label])}"]
+        for label, value in most_and_least(found["classes"]).items()
+    ]
+    table = markdown(["class", "shared beyond others", "over blocks"], rows)
+    pairs = [
+        spearman(wide[one], wide[other]) for one, other in combinations(sorted(wide.columns), 2)
+    ]
+    if not pairs:
+        return table
+    agree = pd.DataFrame([asdict(pair) for pair in pairs])[["value", "low", "high"]].mean()
+    n = counted(int(np.mean([pair.n for pair in pairs])), "class")
+    said = (
+        f"Blocks agree on the order of classes: Spearman's r = {correlation(agree)} "
+        f"({counted(len(pairs), 'pair')} of blocks, {n})."
+    )
+    return "\n".join([table, "", said])
+
+
+def units_table(found: Mapping[str, pd.DataFrame]) -> str:
+    """How many units tell a class in either domain, by what they serve; below it, which by name.
+
+    A unit's class is chosen in one domain and told there (p < .05), and perhaps in both.
+    """
+    if "units" not in found:
+        return NO_BLOCK
+    units = found["units"]
+    test = units["role"].isin([serves_more(domain) for domain in units["test_domain"].unique()])
+    own = units.assign(
+        told=units["p"] < LEVEL,
+        role=units["role"].mask(test, serves_more("the test domain")).replace(
+            serves_more(NATURAL), serves_more("natural pictures")),
+        chosen=np.where(units["domain_a"] == NATURAL, "natural", "test"),
+        shown=np.where(units["domain_b"] == NATURAL, "natural", "test"),
+    )  # fmt: skip
+    keys = ["setting", "test_domain", "seed", "role", "feature", "chosen", "label"]
+    both = own.groupby(keys, sort=False)["told"].all()
+    at_home = own[own["chosen"] == own["shown"]].groupby(["role", "chosen"])["told"]
+    there_too = both.groupby(["role", "chosen"])
+    rows = [
+        [role]
+        + [
+            f"{each[role, chosen].sum()} of {len(each[role, chosen])}"
+            for chosen in ("natural", "test")
+            for each in (_groups(at_home), _groups(there_too))
+        ]
+        for role in dict.fromkeys(own["role"])
+    ]
+    heads = [
+        "unit chosen as one that",
+        "selective in natural pictures",
+        "of all, also in the test domain",
+    ]
+    heads += ["selective in the test domain", "of all, also in natural pictures"]
+    places = both[both].reset_index().drop_duplicates(["setting", "test_domain", "seed", "feature"])
+    named = [
+        f"unit {row['feature']} of {setting_name(row['setting'])}, {row['test_domain']}, block "
+        f"{row['seed']} ({row['role']}): {row['label']}"
+        for row in places.to_dict("records")
+    ]
+    more = f"; and {len(named) - MOST_UNITS} more" if len(named) > MOST_UNITS else ""
+    told = "; ".join(named[:MOST_UNITS]) or "none"
+    said = f"Units that are selective for one class in both domains: {told}{more}."
+    return "\n".join([markdown(heads, rows), "", said])
+
+
+MOST_UNITS = 6
+"""Units that are named."""
+
+
+def _groups(grouped: Any) -> dict[tuple[str, str], pd.Series]:
+    return dict(iter(grouped))
+
+
+def epochs_table(found: Mapping[str, pd.DataFrame]) -> str:
+    """How far sharing and accuracy had come at earlier epochs, and what leads."""
+    if "lead_and_lag" not in found:
+        return NO_BLOCK
+    rows = []
+    for row in found["lead_and_lag"].dropna(subset=["lead"]).to_dict("records"):
+        lead = {"value": row["lead"], "low": row["lead_low"], "high": row["lead_high"]}
+        what = f"{row['rung']} {row['measure']}".strip()
+        of = _units(row)
+        ahead = "–" if row["measure"] == HELD_OUT else correlation(lead)
+        rows.append([what, f"{100 * row['trained']:.0f} %", correlation(row), ahead, of])
+    heads = ["quantity", "of training", "share of its final gain", "ahead of held-out accuracy"]
+    return markdown([*heads, "n"], rows)
