@@ -10,7 +10,7 @@ import pandas as pd
 
 from interp.core.declarations.columns import CHANGES
 from interp.core.declarations.figures import BLUE, GREY, ORANGE
-from interp.core.declarations.writing import number, plain, sequence
+from interp.core.declarations.writing import number, plain, plural, sequence
 from interp.core.tables import Table
 from interp.report.embedding import figure_json
 from interp.report.figures.answer import answer_figure
@@ -237,7 +237,7 @@ def _said(row: Any) -> str:
     if pd.notna(row.p):
         lines.append(
             f"{number(row.value, 3)} [{number(row.low, 3)}, {number(row.high, 3)}], "
-            f"n = {row.n_units:.0f} {plain(str(row.unit))}s, "
+            f"n = {row.n_units:.0f} {plain(plural(str(row.unit), row.n_units), 60)}, "
             f"adjusted p {number(row.p_adjusted, 3)}, {row.method}"
         )
     return "<br>".join([*lines, row.change])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from interp.core.declarations.writing import MISSING, number, percent, plain
+from interp.core.declarations.writing import MISSING, number, percent, plain, plural
 from interp.core.sites import band_of
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED, VERDICTS
 from interp.data.mixtures.settings import SETTINGS
@@ -25,7 +25,7 @@ from interp.report.grammar.subjects import (
 from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import SIGNS, site_label
 from interp.verdicts.rungs import RUNGS, RungMeasure
-from interp.verdicts.wording import AGAINST, APART, TOGETHER, plural
+from interp.verdicts.wording import AGAINST, APART, TOGETHER
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,7 @@ def check_measurable(spec: Specification, blocks: Iterable[Block]) -> None:
     """
     asked = [each for each in all_measures() if each.asked(spec.analysis) and not each.by_name]
     most = max(asked, key=lambda measure: measure.least_classes)  # some are always asked
+    fewer = "more folds" if spec.folds else "more blocks, or a smaller held_out"
     for block in blocks:
         there = block.images.counts() > 0
         own = there[~there.index.isin(block.held_out)].to_numpy(dtype=int)
@@ -188,8 +189,7 @@ def check_measurable(spec: Specification, blocks: Iterable[Block]) -> None:
                 f"measure {most.name}",
                 f"{seen} of {len(there)} classes that are not held out and in two domains",
                 f"at least {most.least_classes}",
-                "hold out fewer (more blocks, or a smaller held_out)"
-                + ("" if spec.images.source else ", or raise n_classes"),
+                f"hold out fewer ({fewer}){'' if spec.images.source else ', or raise n_classes'}",
             )
 
 

@@ -6,7 +6,8 @@ pictures; what costs forwards and what costs statistics scale apart.
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ from interp.study.specification import Specification, TrainingSpec
 PICTURES_PER_SECOND = 1500
 """Rough speed of training the small ResNet at 48 pixels, two runs side by side on two cores."""
 
-VIT_TRAINS, VIT_MEASURES = 1.3, 2.2
-"""How many times as long as the small ResNet a small ViT takes to train, by the same steps, and to
-measure: its circuits have more edges.
+VIT_TRAINS, VIT_CIRCUITS = 1.3, 2.5
+"""How many times as long as the small ResNet a small ViT takes to train by the same steps, and to
+have circuits transferred: it has more edges. Read off one block of the large study's ViT.
 """
 
 OF_ARMS = ("accuracy", "directions")
@@ -103,15 +104,15 @@ def cost_of_study(
     ]
     paired = {"own": 0, "one model": 1, "all": each}[spec.analysis.pairs]
     times = {"pairs": paired * kinds}  # of what is taken by name alone
+    vits = sum(is_small_vit(training.preset) for training in spec.architectures)
     seconds = 0.0
     for measure in asked:
         n = times.get(measure.name, 0) if measure.by_name else plain
         n += places * kinds * (UNTRAINED in measure.of and not measure.by_name)
         n += arms * kinds * (measure.name in OF_ARMS)
-        seconds += n * measure.seconds
+        longer = 1 + (VIT_CIRCUITS - 1) * vits / kinds if measure.name == "crossing" else 1.0
+        seconds += n * measure.seconds * longer
     seconds *= spec.images.n_classes * spec.images.n_analysis / (40 * 12)
-    vits = sum(is_small_vit(training.preset) for training in spec.architectures)
-    seconds *= 1 + (VIT_MEASURES - 1) * vits / kinds
     minutes = seconds / 60 / min(jobs, 2)
     disk = _disk(spec, each + arms, jobs, len(repeats)) + _lists(runs)
     n_runs = len(runs) // kinds if runs else each + arms  # what mixtures have in common, once
@@ -134,19 +135,26 @@ def _training_minutes(
     spec: Specification, n_runs: int, runs: Sequence[RehearsedRun]
 ) -> float | None:
     """Minutes of training on two cores; None if in epochs of nobody knows how many pictures."""
-    if runs:
-        slower = {each.name: _slower(each) for each in spec.architectures}
-        shown = sum(run.steps * run.batch_size * slower[run.architecture] for run in runs)
-        return shown / PICTURES_PER_SECOND / 60
-    if any(training.epochs for training in spec.architectures):
+    shown = _shown(spec, n_runs, runs)
+    if shown is None:
         return None
-    each_run = (one.steps * one.batch_size * _slower(one) for one in spec.architectures)
-    return n_runs * sum(each_run) / PICTURES_PER_SECOND / 60
+    slower = {one.name: VIT_TRAINS for one in spec.architectures if is_small_vit(one.preset)}
+    steps = sum(n * slower.get(name, 1.0) for name, n in shown.items())
+    return steps / PICTURES_PER_SECOND / 60
 
 
-def _slower(training: TrainingSpec) -> float:
-    """How many times as long as the small ResNet's a step takes."""
-    return VIT_TRAINS if is_small_vit(training.preset) else 1.0
+def _shown(
+    spec: Specification, n_runs: int, runs: Sequence[RehearsedRun]
+) -> Mapping[str, int] | None:
+    """Pictures that each architecture is shown in all its runs; None where nobody knows."""
+    if not runs and any(training.epochs for training in spec.architectures):
+        return None
+    counts: Counter[str] = Counter()
+    for run in runs:
+        counts[run.architecture] += run.steps * run.batch_size
+    for one in () if runs else spec.architectures:
+        counts[one.name] += n_runs * one.steps * one.batch_size
+    return counts
 
 
 def _training_in_words(
@@ -171,10 +179,10 @@ def _at_full_size(spec: Specification, n_runs: int, runs: Sequence[RehearsedRun]
     >>> _at_full_size(study, 2, ())
     'training: 1.2 million pictures, 20 minutes at 1,000 a second (not measured: put in your own)'
     """
-    minutes = _training_minutes(spec, n_runs, runs)
-    if minutes is None:
+    by_architecture = _shown(spec, n_runs, runs)
+    if by_architecture is None:
         return "training: as long as the pictures' number says, which a rehearsal counts"
-    shown = minutes * 60 * PICTURES_PER_SECOND
+    shown = sum(by_architecture.values())
     return (
         f"training: {shown / 1e6:,.1f} million pictures, {shown / OF_A_CARD / 60:,.0f} minutes at "
         f"{OF_A_CARD:,} a second (not measured: put in your own)"

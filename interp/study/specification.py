@@ -230,7 +230,7 @@ class Specification(Declared):
                 "repeat a study",
                 f"blocks = {self.blocks}",
                 "two or more, since each holds out its share of the classes",
-                "use seeds, or name the held-out classes",
+                "use seeds, set folds, or name the held-out classes",
             )
         if self.blocks and self.seeds != (0,):
             raise SpecificationError(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from interp.core.declarations.writing import plural
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
 
 TOGETHER, AGAINST, APART = "goes together", "goes against", "does not go together"
@@ -194,12 +195,3 @@ def signed(number: float) -> str:
     '−0.13'
     """
     return f"{number:.2f}".replace("-", "−")
-
-
-def plural(unit: str, n: int) -> str:
-    """A unit's name for so many of it.
-
-    >>> plural("class", 2), plural("block", 1)
-    ('classes', 'block')
-    """
-    return unit if n == 1 else f"{unit}es" if unit.endswith("s") else f"{unit}s"

@@ -156,15 +156,18 @@ def cause_findings(
     """
     rows = made[made["arm"].isin(ARMS) & (made["weight"] == weight)]
     columns = ["measure", "arm", "value", "low", "high", "p", "paired_low", "paired_high", "n_runs"]
-    rows = rows[columns].assign(decision="", reason="").reset_index(drop=True)
+    rows = rows[columns].assign(decision="", reason="", needed="").reset_index(drop=True)
     [level] = levels[levels["weight"] == weight].to_dict("records")
     told = level["verdict"] != "cannot tell"
     p = min(1.0, tried * level["p_adjusted"]) if told else 1.0
     if str(level["reason"]).startswith("seen classes"):  # not known to be equally accurate
         p = np.nan
     said = decided(level["value"], level["low"], level["high"], p, WORTH_CAUSED)
+    reason, needed = level["reason"], level["needed"]
+    if told and said == "open":
+        reason, needed = f"p is {p:.2g} over {tried} studies that ask", "more blocks"
     own = (rows["measure"] == TARGET.name) & (rows["arm"] == ARMS[0])
-    rows.loc[own, ["decision", "reason"]] = [said, level["reason"]]
+    rows.loc[own, ["decision", "reason", "needed"]] = [said, reason, needed]
     return rows
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 
 from interp.core.statistics.index_of_sharing import LEVEL
 from interp.report.naming import setting_name
+from interp.verdicts.levels.l4_intervention import BEYOND
 from interp.verdicts.levels.over_training import HELD_OUT
 from tests.benchmarks.findings import (
     ARMS,
@@ -83,13 +84,13 @@ def caused_in_words(made: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
         if made[name]:
             rows = caused_in(made[name], name)
             [row] = rows[rows["decision"] != ""].to_dict("records")
-            [plain] = rows[(rows["measure"] == row["measure"]) & (rows["arm"] == ARMS[1])].to_dict(
-                "records"
-            )
+            by = rows.set_index(["measure", "arm"])
+            plain, beyond = by.loc[row["measure"], ARMS[1]], by.loc[BEYOND.name, ARMS[0]]
             blocks = counted(row["n_runs"] // 2, "block")  # a run of each arm
             why = f", since {row['reason']}" if row["reason"] else ""
             parts.append(
-                f"{points(row)} over wrong partners, {points(plain)} over no term: "
+                f"{points(row)} over wrong partners, {points(plain)} over no term, "
+                f"{points(beyond)} over wrong partners beyond what seen classes gain: "
                 f"{bold(row['decision'])}{why} ({name}, {blocks})"
             )
     return "; ".join(parts)

@@ -52,19 +52,19 @@ def open_links(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
 
 
 def open_cause(studies: Mapping[str, pd.DataFrame]) -> str:
-    """Why "because" is open, and how wide intervals are, study by study."""
+    """Why "because" is open, what would decide it, and how wide intervals are, study by study."""
     said = []
     for name, rows in studies.items():
         [row] = rows[rows["decision"] != ""].to_dict("records")
         if row["decision"] != "open":
             continue
         blocks, reach = row["n_runs"] // 2, (row["high"] - row["low"]) / 2  # a run of each arm
-        needed = max(blocks, int(np.ceil(blocks * (reach / WORTH_CAUSED) ** 2)))
+        needed = int(np.ceil(blocks * (reach / WORTH_CAUSED) ** 2))
+        more = f", where {WORTH_CAUSED * 100:.0f} points take at least {needed} blocks"
         said.append(
-            f"- *{name}*: {row['reason'] or 'the interval holds 0 and three points'}. It takes a "
-            "weight at which they stay equally accurate; there, if intervals are as wide as here "
-            f"({100 * reach:.1f} points to either side with {blocks} blocks), about {needed} "
-            f"blocks, for {100 * WORTH_CAUSED:.0f} points to either side."
+            f"- *{name}*: {row['reason']}. It takes {row['needed']}. The interval of held-out "
+            f"classes reaches {100 * reach:.1f} points to either side with {blocks} blocks"
+            f"{more if needed > blocks else ''}."
         )
     return "\n".join(["*Does sharing cause it?*", "", *said]) if said else ""
 

@@ -341,8 +341,8 @@ def wider(width: int, by_width: Sequence[float]) -> float:
     Between the widths that were measured, along a straight line in logarithms; a narrower one as
     long.
 
-    >>> wider(64, [1.0, 2.0, 4.0, 8.0]), wider(768, [1.0, 1.0, 1.0, 1.0])
-    (1.0, 1.0)
+    >>> wider(64, [1.0, 2.0, 4.0, 8.0]), round(wider(512, [2.0, 4.0, 8.0, 16.0]), 6)
+    (1.0, 2.0)
     """
     return float(np.exp(np.interp(np.log(width), np.log(WIDTHS), np.log(by_width)))) / by_width[0]
 

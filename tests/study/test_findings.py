@@ -39,6 +39,7 @@ from tests.benchmarks.findings_in_words import (
 )
 from tests.benchmarks.findings_on_accuracy import alone_in_words, errors_table, of_errors
 from tests.benchmarks.findings_on_sharing import classes_table, units_table
+from tests.benchmarks.findings_open import open_cause
 from tests.benchmarks.grids import ASKED as PRIMARY
 from tests.benchmarks.judging import filled
 from tests.benchmarks.large_tables import (
@@ -210,11 +211,14 @@ def test_a_second_study_of_a_cause_doubles_its_p() -> None:
     measure = {"measure": TARGET.name, "weight": 0.1, "value": 0.03, "low": 0.01, "high": 0.05}
     made = pd.DataFrame([measure | {"arm": "aligned − shuffled", "p": 0.03, "n_runs": 24}])
     made = made.assign(paired_low=0.0, paired_high=0.1)
-    level = {"weight": 0.1, "verdict": "because", "reason": "", "p_adjusted": 0.03}
-    levels = pd.DataFrame([level | {"value": 0.03, "low": 0.01, "high": 0.05}])
+    level = {"weight": 0.1, "verdict": "goes together", "reason": "", "p_adjusted": 0.03}
+    levels = pd.DataFrame([level | {"value": 0.03, "low": 0.01, "high": 0.05, "needed": ""}])
     [once] = cause_findings(made, levels, weight=0.1)["decision"]
-    [twice] = cause_findings(made, levels, weight=0.1, tried=2)["decision"]
-    assert (once, twice) == ("holds", "open")
+    twice = cause_findings(made, levels, weight=0.1, tried=2)
+    assert (once, *twice["decision"]) == ("holds", "open")
+    said = open_cause({"made": twice})
+    assert "p is 0.06 over 2 studies that ask. It takes more blocks." in said
+    assert "reaches 2.0 points to either side with 12 blocks." in said
 
 
 def test_costs_are_minutes_of_runs_beside_a_forecast_of_as_many() -> None:
@@ -240,7 +244,7 @@ def test_a_cause_is_decided_at_equal_accuracy_of_seen_classes_alone() -> None:
             for name in names for arm in ("none", "aligned − shuffled", "aligned − none")
         ]
     )  # fmt: skip
-    level = {"level": "L4", "weight": 1.0, "value": 0.2, "low": 0.1, "high": 0.3}
+    level = {"level": "L4", "weight": 1.0, "value": 0.2, "low": 0.1, "high": 0.3, "needed": ""}
     unequal, wide = "seen classes differ by -6.0 points", "the interval holds 0"
     for verdict, low, high, reason, said in (
         ("causes", 0.1, 0.3, "", "holds"),

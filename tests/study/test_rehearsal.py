@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from interp.core.errors import InterpError
-from interp.study.forecasting import VIT_MEASURES, VIT_TRAINS, cost_of_study
+from interp.study.forecasting import VIT_CIRCUITS, VIT_TRAINS, cost_of_study
 from interp.study.grids import Grid
 from interp.study.rehearsal import RehearsedRun, rehearse
 from interp.study.results import Result
@@ -147,5 +147,15 @@ def test_vits_are_foretold_to_take_longer_by_asked_and_by_rehearsed_steps() -> N
     for way in ("", "rehearsed "):
         one, other, two = (trains[way + name] for name in ("resnet", "vit", "both"))
         assert other == pytest.approx(VIT_TRAINS * one) and two == pytest.approx(one + other)
-    assert measures["vit"] == pytest.approx(VIT_MEASURES * measures["resnet"])
     assert measures["both"] == pytest.approx(measures["vit"] + measures["resnet"])
+    circuits = replace(resnet, analysis=replace(resnet.analysis, pairs="own"))
+    alone, of_vit = (
+        cost_of_study(replace(circuits, training=one.training)).measuring_minutes or 0
+        for one in (resnet, vit)
+    )
+    assert 1.2 * alone < of_vit < VIT_CIRCUITS * alone
+    grids = [cost_of_study(one, measuring=False).measuring_minutes for one in (resnet, vit)]
+    assert grids[0] == grids[1]  # accuracy has no circuits
+    full = replace(resnet.training, preset="RN50", steps=600, batch_size=1000)
+    large = replace(resnet, training=full, replications=(replace(full, preset="vit-small"),))
+    assert "4.8 million pictures" in cost_of_study(large).text  # 2 x 4 runs, not more for a ViT

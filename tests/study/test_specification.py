@@ -58,6 +58,7 @@ def test_classes_are_dealt_anew_when_every_fold_was_held_out() -> None:
     assert {block.held_out for block in blocks[:3]}.isdisjoint({b.held_out for b in blocks[3:]})
     as_blocks = open_blocks(replace(spec, blocks=3, folds=0), rendered=False)
     assert [b.held_out for b in as_blocks] == [b.held_out for b in blocks[:3]]
+    assert spec.with_seed(3).folds == 0  # seeds have no folds
     [alone] = open_blocks(replace(spec, blocks=1), rendered=False)
     assert alone.held_out == blocks[0].held_out
 
@@ -96,7 +97,7 @@ def test_every_field_says_what_would_be_right(kind: Any) -> None:
         ("seeds = []", "at least one"),
         ("seeds = [0, 0]", "each once"),
         ("blocks = -1", "two or more"),
-        ("blocks = 1", "name the held-out"),
+        ("blocks = 1", "set folds, or name the held-out"),
         ("folds = 3", "in a study with blocks"),
         ("blocks = 3\nfolds = 1", "two or more"),
         ("blocks = 3\nfolds = -2", "two or more"),

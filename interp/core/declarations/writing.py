@@ -107,3 +107,21 @@ def some(said: Sequence[str], table: str, *, limit: int = 6) -> str:
     more = len(said) - limit
     rest = [f"and {more} more in the table {table}"] if more > 0 else []
     return "; ".join([*said[:limit], *rest])
+
+
+def plural(unit: str, n: float) -> str:
+    """A unit's name for so many of it.
+
+    >>> plural("class", 2), plural("block", 1), plural("class within block", 40)
+    ('classes', 'block', 'classes, each in its own block')
+    """
+    usual = f"{unit}es" if unit.endswith("s") else f"{unit}s"
+    return unit if n == 1 else _PLURALS.get(unit, usual)
+
+
+_PLURALS = {
+    "class x block": "classes in every block",
+    "class within block": "classes, each in its own block",
+    "class in some blocks": "classes, each in some of the blocks",
+}
+"""Units of replication whose plural is not made with an s."""

@@ -16,8 +16,8 @@ from scipy import stats
 from interp.core.errors import SampleError
 from interp.core.statistics.replication import (
     CROSSED,
+    IN_SOME,
     ONE_BLOCK,
-    PARTLY,
     mean_t,
     of_common_units,
     replicated,
@@ -107,13 +107,14 @@ def contrast_of_means(
         Between kinds, what whole kinds do in a block counts as well: with W_k the sum of the
         weights in a kind, se^2 = sum_k v(k) sum (w(s) - W_k / S_k)^2 / B + var_b(sum_k W_k mean(b,
         k)) / B, and Satterthwaite's degrees of freedom. Where every kind has one setting, that is
-        the paired t of blocks. `classes` add what those that blocks have in common make of it
-        (`of_common_units`; of a full table var(class means) / C less the mean square of their cells
-        / (B C)), where that is above 0.
+        the paired t of blocks. Classes that blocks have in common make blocks alike: `classes` add
+        the variance of these (`of_common_units`; of a full table var(class means) / C less the mean
+        square of their cells / (B C)), where it is above 0.
 
         A setting whose runs vary more than those of its kind has too short an interval, one whose
         runs vary less too long a one; over the contrasts of a study the rates are right. `paired`
-        does not share a spread, and is wide where blocks are few.
+        does not share a spread, and is wide where blocks are few. It takes blocks for independent,
+        so it is too short where they have classes in common.
 
     >>> means = np.array([[0.1, 0.3, 0.2], [0.2, 0.5, 0.2], [0.0, 0.1, 0.2]])
     >>> found = contrast_of_means(means, np.array([-1.0, 1.0, 0.0]))
@@ -182,7 +183,7 @@ def _of_classes(cells: np.ndarray) -> list[tuple[float, float]]:
     """What a sample of classes adds that blocks have in common: beyond the noise of their cells."""
     more = of_common_units(cells)
     again = int((np.isfinite(cells).sum(axis=1) > 1).sum())
-    return [(more, again - 1.0)] if more > 0 and again > 1 else []
+    return [] if more <= 0 or again < 2 else [(more, again - 1.0)]
 
 
 def _interval(value: float, error: float, degrees: float, confidence: float = 0.95) -> Interval:
@@ -246,7 +247,7 @@ def contrast_of_settings(
     by_class = gaps.groupby(["seed", "label"]).mean()
     blocks = {seed: part.droplevel("seed") for seed, part in by_class.groupby("seed")}
     design = replicated(blocks)  # type: ignore[arg-type]
-    again = design.unit in (CROSSED, PARTLY)  # classes that stand in several blocks
+    again = design.unit in (CROSSED, IN_SOME)  # classes that stand in several blocks
     alike = [name for name in rows if name in named or rows[name].notna().all()]
     means = rows[alike].groupby(["seed", "test_domain"]).mean().groupby("seed").mean()
     found = contrast_of_means(

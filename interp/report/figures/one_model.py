@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from interp.core.declarations.figures import BLUE, GREEN, GREY, INDEX, ORANGE, RAW, Scale
+from interp.core.declarations.writing import plural
 from interp.core.errors import SpecificationError, listed
 from interp.core.tables import Table
 from interp.report.grammar.pieces import error_bars
@@ -65,7 +66,8 @@ def draw_effects(table: Table, *, title: str = "What a patch does, cell by cell"
 
 def _n(rows: pd.DataFrame) -> str:
     unit = str(rows["unit"].iloc[0])
-    return f"n = {int(rows['n_units'].max())} {unit}{'es' if unit.endswith('s') else 's'}"
+    n = int(rows["n_units"].max())
+    return f"n = {n} {plural(unit, n)}"
 
 
 def _said(title: str, rows: pd.DataFrame, intervals: str) -> str:

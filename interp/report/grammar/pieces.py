@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from interp.core.declarations.figures import INDEX, RAW, Scale
-from interp.core.declarations.writing import number, plain
+from interp.core.declarations.writing import number, plain, plural
 from interp.report.grammar.subjects import EPOCH_0
 from interp.report.loaded import Frame
 from interp.report.naming import faded, site_label
@@ -20,13 +20,6 @@ from interp.report.naming import faded, site_label
 Trace = dict[str, Any]
 
 GREY = "#8c8c8c"
-PLURALS = {
-    "class x block": "classes in every block",
-    "class within block": "classes, each in its own block",
-    "class in some blocks": "classes, each in some of the blocks",
-}
-"""Units of replication whose plural is not made with an s."""
-
 LEGEND = {"orientation": "h", "x": 0, "y": 1.03, "yanchor": "bottom", "xanchor": "left"}
 
 
@@ -226,10 +219,9 @@ def counts(rows: Frame) -> str:
     ...                      "n_drawings": [60], "n_runs": [1]}))
     'n = 15 classes, 240 pictures, 60 drawings, 1 trained model per row'
     """
-    unit = next((name for name in rows["unit"] if name), "unit") if len(rows) else "unit"
-    plural = PLURALS.get(unit, f"{unit}{'es' if unit.endswith('s') else 's'}")
+    units = [name for name in dict.fromkeys(rows["unit"]) if name] or ["unit"]
     nouns = (
-        ("n_units", unit, plural),
+        ("n_units", *(" or ".join(plural(unit, n) for unit in units) for n in (1, 2))),
         ("n_pictures", "picture", "pictures"),
         ("n_drawings", "drawing", "drawings"),
         ("n_runs", "trained model per row", "trained models per row"),

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from interp.core.declarations.writing import plural
 from interp.core.errors import NumericsError, SampleError, ShapeError
 from interp.verdicts.levels.reliability import HALVES, of_halves
-from interp.verdicts.wording import RELIABLE, Link, plural
+from interp.verdicts.wording import RELIABLE, Link
 
 LEAST = {"class": 10, "run": 8}
 """Errors clustered by fewer classes or runs than these are not to be trusted."""

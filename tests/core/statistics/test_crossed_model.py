@@ -16,6 +16,7 @@ from interp.core.statistics.crossed_model import (
     contrast_of_means,
     contrast_of_settings,
 )
+from interp.core.statistics.replication import of_common_units
 from interp.core.statistics.resampling import sign_flip_p
 
 SPREAD = np.array([0.60, 1.13, 0.72, 1.14, 0.60, 1.46, 0.97, 1.05])
@@ -151,6 +152,29 @@ def test_classes_of_their_own_are_part_of_a_block_and_common_ones_a_sample() -> 
     found, spread = (contrast_of_settings(each, weights) for each in (common, far))
     assert found.unit == "class x block" and found.n_units == 6
     assert spread.interval.error > 1.5 * found.interval.error
+
+
+def test_classes_in_some_blocks_add_what_they_have_in_common() -> None:
+    """Three settings, four blocks, five of six classes in each: error and degrees by hand."""
+    full = table(("sketch",), 4, folds=False)
+    suits = full.index.get_level_values("label").astype(int) * 0.05
+    full["a"] = full["a"] + suits  # classes differ in what a has over b
+    places = full.index.get_level_values("label").astype(int)
+    some = full[places % 4 != full.index.get_level_values("seed")][["a", "b", "c"]]
+    found = contrast_of_settings(some, {"a": 1.0, "b": -1.0})
+    assert (found.unit, found.n_units, found.n_blocks) == ("class in some blocks", 6, 4)
+    means = some.groupby("seed").mean().to_numpy()
+    rest = means - means.mean(axis=1, keepdims=True) - means.mean(axis=0) + means.mean()
+    of_runs = (rest**2).sum() / (2 * 3) * 2 / 4
+    gaps = (some["a"] - some["b"]).droplevel("test_domain").unstack("seed")
+    common = of_common_units(gaps.to_numpy())
+    assert common > 0
+    error = np.sqrt(of_runs + common)
+    degrees = error**4 / (of_runs**2 / 6 + common**2 / 5)
+    assert found.interval.error == pytest.approx(error)
+    assert found.degrees == pytest.approx(degrees)
+    reach = stats.t.ppf(0.975, degrees) * error
+    assert found.interval.high - found.interval.value == pytest.approx(reach)
 
 
 def test_one_block_has_an_interval_over_its_classes_and_no_p() -> None:

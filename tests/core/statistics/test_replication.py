@@ -116,6 +116,52 @@ def test_what_common_units_add_is_without_bias() -> None:
     assert of_common_units(full) == pytest.approx(by_hand / 7)
 
 
+def by_loops(cells: np.ndarray) -> tuple[float, float, int]:
+    """Ends of the interval, term by term; and which of the three variances was the largest."""
+    units, blocks = cells.shape
+    has = [[u for u in range(units) if np.isfinite(cells[u, b])] for b in range(blocks)]
+    mean = [np.mean([cells[u, b] for u in has[b]]) for b in range(blocks)]
+    weighed = [[(cells[u, b] - mean[b]) / len(has[b]) / blocks if u in has[b] else 0.0
+                for b in range(blocks)] for u in range(units)]  # fmt: skip
+    sums = [sum(own) for own in weighed]
+    of_unit = units / (units - 1) * sum(each**2 for each in sums)
+    of_block = np.var(mean, ddof=1) / blocks
+    products, room, overlap = 0.0, 0.0, []
+    for one, other in permutations(range(blocks), 2):
+        both, n, m = set(has[one]) & set(has[other]), len(has[one]), len(has[other])
+        products += sum((cells[u, one] - mean[one]) * (cells[u, other] - mean[other]) for u in both)
+        room += len(both) * (1 - 1 / n - 1 / m + len(both) / (n * m))
+        overlap.append(len(both) / (n * m))
+    common = products / room * float(np.mean(overlap))
+    variances = [of_unit, of_block, of_block + common]
+    square = max(variances)
+    free = sum(map(len, has)) - units - blocks + 1
+    parts = of_unit**2 / (units - 1) + of_block**2 / (blocks - 1) + (of_unit - common) ** 2 / free
+    degrees = max(square**2 / parts, min(units, blocks) - 1)
+    reach = stats.t.ppf(0.975, degrees) * np.sqrt(square)
+    return np.mean(mean) - reach, np.mean(mean) + reach, int(np.argmax(variances))
+
+
+def test_the_interval_is_that_of_its_formula() -> None:
+    generator, largest = rng("by loops", 0), set()
+    for spread in ((0.1, 0.0, 0.3), (0.0, 0.3, 0.1), (0.3, 0.2, 0.1)) * 6:
+        cells = table(generator, 9, 4, spread)
+        cells[generator.permutation(9)[:4], generator.permutation(4)] = np.nan
+        low, high, term = by_loops(cells)
+        found = crossed_interval(cells)
+        assert (found.low, found.high) == pytest.approx((low, high))
+        largest.add(term)
+    assert largest == {0, 1, 2}
+
+
+def test_blocks_of_one_class_that_returns_have_no_interval() -> None:
+    """What classes differ in cannot be told from blocks, and blocks are not independent."""
+    cells = np.full((3, 6), np.nan)
+    cells[[0, 1, 2, 0, 1, 2], range(6)] = [0.1, 0.5, 0.9, 0.1, 0.5, 0.9]
+    assert np.isnan(of_common_units(cells)) and np.isnan(crossed_interval(cells).low)
+    assert crossed_interval(cells).value == pytest.approx(0.5)
+
+
 def test_a_missing_cell_changes_little_and_a_missing_block_is_no_number() -> None:
     cells = table(rng("missing", 0), 40, 5, (0.1, 0.05, 0.1))
     whole = crossed_interval(cells)
