@@ -167,8 +167,8 @@ def five_lines(
         said(1, 2),
         said(3),
         said(5),
-        [f"**Does sharing go with it?** Correlations {'; '.join(together)}."],
-        [f"**Does sharing cause it?** {caused_in_words(made)}."],
+        [f"**Does sharing go with it?** A measure in a study is a case: {'; '.join(together)}."],
+        [f"**Does sharing cause it?** {'; '.join(caused_in_words(made, brief=True).values())}."],
     ]
     numbered = [f"{place}. {' '.join(words)}" for place, words in enumerate(lines, start=1)]
     names = ["pilot", *STUDIES]
@@ -180,14 +180,13 @@ def five_lines(
 def _together(made: Mapping[str, Mapping[str, pd.DataFrame]], level: str) -> str:
     """A level's correlations in all studies, from least to most, and how many are decided how."""
     every = [own["levels"] for name, own in made.items() if "levels" in own and name != "twin"]
-    own = pd.concat(every).query("level == @level and adjusted == ''")
-    told = ", ".join(f"{word} at {n}" for word, n in own["verdict"].value_counts().items())
-    told = f"{told} of {counted(len(own), 'measure')}"
-    known = own.dropna(subset=["value"])
+    known = pd.concat(every).query("level == @level and adjusted == ''").dropna(subset=["value"])
     if level == "L1":
         known = known[known["n_units"] >= LEAST_MIXTURES]
     if known.empty:
-        return told
+        return "no number yet"
+    told = ", ".join(f"{word} in {n}" for word, n in known["verdict"].value_counts().items())
+    told = f"{told} of {counted(len(known), 'case')}"
     ends = dict.fromkeys(short(end) for end in (known["value"].min(), known["value"].max()))
     return f"r {' to '.join(ends)}, {told}"
 
@@ -199,11 +198,18 @@ def verdicts_table(
     tried = {name: accuracy_findings(own) for name, own in answers.items()}
     rows = [[claim.says, _in_studies(tried, claim.number), PAPER[claim.number]] for claim in CLAIMS]
     rows += [
-        [f"Sharing goes with accuracy, {words} ({level})", _together(made, level), paper]
+        [
+            f"Sharing goes with accuracy, {words} ({level}), a measure in a study being a case",
+            _together(made, level),
+            paper,
+        ]
         for (level, words), paper in zip(LEVELS.items(), ("yes", NOT_ASKED, NOT_ASKED), strict=True)
     ]
     rows += [
-        ["Sharing causes accuracy (L4)", caused_in_words(made), NOT_ASKED],
+        [f"Sharing causes accuracy (L4), {name}", said, NOT_ASKED]
+        for name, said in caused_in_words(made).items()
+    ]
+    rows += [
         ["It is language", language_in_words(made["twin"]), NOT_ASKED],
         ["It holds on a vision transformer", _of_vits(tried), NOT_ASKED],
     ]
@@ -248,11 +254,11 @@ TRAINS = {
     "pilot": "ten mixtures of a small ResNet, 1,000 steps, drawings by seven artists, no base set; "
     "made first, and the power of the others is reckoned from it",
     "weak": "twelve mixtures, 1,000 steps; from here on drawings by sixteen artists",
-    "strong": "six of these, 3,000 steps, all six rungs",
+    "strong": "six of these, 3,000 steps, all rungs asked",
     "twin": "four of these with labels in place of captions",
     "vit": "four mixtures of a small vision transformer, 4,000 steps",
     "cause": "one mixture with classes aligned between domains, with wrong partners, and without",
-    "gentle": "the same with a tenth of the weight",
+    "gentle": "the same with a tenth of the weight, and a third of the classes held out",
 }
 
 
@@ -289,7 +295,7 @@ def against(
     linked = [made[name]["levels"] for name in answers if "levels" in made[name]]
     if not any((levels["verdict"] == TOGETHER).any() for levels in linked):
         unmet.append("Sharing goes with accuracy")
-    told = "\n".join(said) or "Nothing that is decided so far speaks against it."
+    told = "\n".join(said) or "No claim of the paper is decided against so far."
     return f"{told}\n\nNot confirmed in any study so far: {'; '.join(unmet) or 'nothing'}."
 
 

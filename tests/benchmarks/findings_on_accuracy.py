@@ -69,7 +69,8 @@ def alone_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
         tried.append(name)
         for row in accuracy_findings(own, candidates="held-out").to_dict("records"):
             if row["p"] < 0.05:
-                told.append(f"{spoken(row['contrast'])}, {points(row)} ({name})")
+                turned = ", the opposite" if row["value"] < 0 else ""
+                told.append(f"{row['says']}, {points(row)}{turned} ({name})")
     if not tried:
         return ""
     known = "; ".join(told) or "none"

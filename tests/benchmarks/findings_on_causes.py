@@ -77,23 +77,30 @@ def language_table(found: Mapping[str, pd.DataFrame]) -> str:
 KINDS = ("captions", "labels")
 
 
-def caused_in_words(made: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
-    """What held-out classes gain where seen classes are aligned, in every study that tried."""
-    parts = []
+def caused_in_words(
+    made: Mapping[str, Mapping[str, pd.DataFrame]], *, brief: bool = False
+) -> dict[str, str]:
+    """What held-out classes gain where seen classes are aligned, in every study that tried.
+
+    Briefly, over wrong partners alone; else also over no term, and beyond what seen classes gain.
+    """
+    said = {}
     for name in INTERVENED:
-        if made[name]:
-            rows = caused_in(made[name], name)
-            [row] = rows[rows["decision"] != ""].to_dict("records")
-            by = rows.set_index(["measure", "arm"])
-            plain, beyond = by.loc[row["measure"], ARMS[1]], by.loc[BEYOND.name, ARMS[0]]
-            blocks = counted(row["n_runs"] // 2, "block")  # a run of each arm
-            why = f", since {row['reason']}" if row["reason"] else ""
-            parts.append(
-                f"{points(row)} over wrong partners, {points(plain)} over no term, "
-                f"{points(beyond)} over wrong partners beyond what seen classes gain: "
-                f"{bold(row['decision'])}{why} ({name}, {blocks})"
-            )
-    return "; ".join(parts)
+        if not made[name]:
+            continue
+        rows = caused_in(made[name], name)
+        [row] = rows[rows["decision"] != ""].to_dict("records")
+        why = f", since {row['reason']}" if row["reason"] else ""
+        blocks = counted(row["n_runs"] // 2, "block")
+        told = f"{points(row)} over wrong partners, {bold(row['decision'])}{why} ({name}, {blocks})"
+        by = rows.set_index(["measure", "arm"])
+        plain, beyond = by.loc[row["measure"], ARMS[1]], by.loc[BEYOND.name, ARMS[0]]
+        more = (
+            f"; beside it {points(plain)} over no term, and {points(beyond)} more than seen "
+            "classes gain over wrong partners"
+        )
+        said[name] = told if brief else told + more
+    return said
 
 
 def language_in_words(own: Mapping[str, pd.DataFrame]) -> str:

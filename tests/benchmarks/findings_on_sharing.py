@@ -59,7 +59,7 @@ def foretelling_table(found: Mapping[str, pd.DataFrame]) -> str:
         by = {row["level"]: row for row in own.to_dict("records")}
         cells = [correlation(by[level]) if level in by else "–" for level in ("L1", "L2")]
         rows.append([predictor, *cells, f"{by['L1']['foretold']:+.2f}" if "L1" in by else "–"])
-    heads = ["predictor", "across mixtures", "over blocks of a mixture", "foretold in new mixtures"]
+    heads = ["predictor", "across mixtures", "over blocks of a mixture", "R² on left-out mixtures"]
     return markdown(heads, rows)
 
 
@@ -134,9 +134,9 @@ def units_table(found: Mapping[str, pd.DataFrame]) -> str:
     heads = [
         "unit chosen as one that",
         "selective in natural pictures",
-        "of all, also in the test domain",
+        "selective in both",
     ]
-    heads += ["selective in the test domain", "of all, also in natural pictures"]
+    heads += ["selective in the test domain", "selective in both"]
     places = both[both].reset_index().drop_duplicates(["setting", "test_domain", "seed", "feature"])
     named = [
         f"unit {row['feature']} of {setting_name(row['setting'])}, {row['test_domain']}, block "

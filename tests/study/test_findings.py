@@ -199,7 +199,8 @@ def test_what_is_told_among_held_out_classes_alone_is_named() -> None:
     said = alone_in_words({"weak": answers})
     rows = accuracy_findings(answers, candidates="held-out")
     told = rows[rows["p"] < 0.05]
-    assert said.count("] (weak)") == len(told) > 0
+    assert said.count("(weak)") == len(told) + 1 > 1  # and the list of studies
+    assert said.count(", the opposite") == (told["value"] < 0).sum()
     assert all(f"{100 * value:+.1f} [" in said for value in told["value"])
     none = answers.assign(value=0.5)
     assert alone_in_words({"weak": none}).endswith("each by itself: none.")
