@@ -22,9 +22,9 @@ from interp.study.specification import Specification, TrainingSpec
 PICTURES_PER_SECOND = 1500
 """Rough speed of training the small ResNet at 48 pixels, two runs side by side on two cores."""
 
-VIT_TRAINS, VIT_CIRCUITS = 1.3, 2.5
-"""How many times as long as the small ResNet a small ViT takes to train by the same steps, and to
-have circuits transferred: it has more edges. Read off one block of the large study's ViT.
+VIT_TRAINS = 1.3
+"""How many times as long as the small ResNet a small ViT takes to train by the same steps; like
+`MeasureSpec.on_vits`, read off the first runs of the large study's ViT, beside other work.
 """
 
 OF_ARMS = ("accuracy", "directions")
@@ -110,8 +110,7 @@ def cost_of_study(
         n = times.get(measure.name, 0) if measure.by_name else plain
         n += places * kinds * (UNTRAINED in measure.of and not measure.by_name)
         n += arms * kinds * (measure.name in OF_ARMS)
-        longer = 1 + (VIT_CIRCUITS - 1) * vits / kinds if measure.name == "crossing" else 1.0
-        seconds += n * measure.seconds * longer
+        seconds += n * measure.seconds * (1 + (measure.on_vits - 1) * vits / kinds)
     seconds *= spec.images.n_classes * spec.images.n_analysis / (40 * 12)
     minutes = seconds / 60 / min(jobs, 2)
     disk = _disk(spec, each + arms, jobs, len(repeats)) + _lists(runs)

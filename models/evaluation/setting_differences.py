@@ -226,7 +226,7 @@ def over_blocks(by_class: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
             n_pictures=int(part["n_pictures"].sum()),
             n_runs=estimate.n_blocks,
             seed=seed,
-            reason="" if estimate.n_units > 1 else "one class: no interval",
+            reason=estimate.reason,
             estimand="this model, over classes like these"
             if estimate.unit == ONE_BLOCK
             else "models of this setting, over classes and blocks like these",

@@ -48,7 +48,8 @@ class MeasureSpec:
         name: Its step's name; tables are kept in a folder of that name.
         function: From an opened model (`interp.measures.opened.OpenedModel`) to frames by table.
         tables: Names of the tables that it makes and the page shows.
-        seconds: What one model takes of one core, on the embedded study's analysis pictures.
+        seconds: What one small ResNet takes of one core, on the embedded study's analysis pictures.
+        on_vits: How many times as long a small ViT takes.
         evidence: Tables of similarities or effects, refused without their evidence.
         of: Kinds of models that it is asked of.
         option: The flag of `[analysis]` that leaves it out; empty: none does.
@@ -70,6 +71,7 @@ class MeasureSpec:
     of: Sequence[str] = WITHOUT_TEXT
     option: str = ""
     by_name: bool = False
+    on_vits: float = 1.0
     columns: Mapping[str, Column] = field(default_factory=dict)
     units: Mapping[str, RowUnits] = field(default_factory=dict)
     sections: Sequence[SectionSpec] = ()

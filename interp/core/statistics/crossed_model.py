@@ -136,8 +136,8 @@ def contrast_of_means(
     degrees = square**2 / spread if spread > 0 else float(sum(free for _, free in parts))
     if n_blocks == 2 and parts:  # what two runs say of their spread is too little to be added to
         degrees = min(degrees, *(free for _, free in parts))
-    # a point where all runs agree but for rounding
-    error = float(np.sqrt(square)) if square > 1e-30 * (1 + value**2) else 0.0
+    # a point where all runs agree but for rounding, and none where a part is not known (NaN)
+    error = 0.0 if square <= 1e-30 * (1 + value**2) else float(np.sqrt(square))
     interval = _interval(value, error, degrees)
     return ModelledContrast(
         interval,
@@ -258,10 +258,11 @@ def contrast_of_settings(
     )
     if set(rows.index.get_level_values("label")) == {""}:  # one number a run
         return replace(found, reason="; ".join(filter(None, [*notes, found.reason])))
-    reason = "; ".join(filter(None, [*notes, found.reason]))
+    unknown = design.reason if np.isnan(found.interval.low) else ""
     if design.unit == ONE_BLOCK:
         found = replace(found, interval=design.interval)
-        reason += "" if design.n_units > 1 else "; one class: no interval over classes either"
+        unknown = "" if design.n_units > 1 else "one class: no interval over classes either"
+    reason = "; ".join(filter(None, [*notes, found.reason, unknown]))
     return replace(found, unit=design.unit, n_units=design.n_units, reason=reason)
 
 

@@ -34,6 +34,14 @@ class Replicated:
     n_units: int
     n_blocks: int
 
+    @property
+    def reason(self) -> str:
+        """Why there is no interval; empty where there is one."""
+        if self.n_units == 1:
+            return "one class: no interval"
+        told = np.isfinite(self.interval.low)
+        return "" if told else "one class in each block, and some return: no interval"
+
 
 def crossed_interval(cells: ArrayLike, *, confidence: float = 0.95) -> Interval:
     """Mean over blocks of their means, from a table `unit block` both of whose ways are samples.

@@ -496,6 +496,7 @@ MEASURE = MeasureSpec(
     of=EVERY_KIND,
     option="circuits",
     seconds=58.0,
+    on_vits=4.0,  # they have more edges
     sections=(DAS, CROSSING, UNIT_GALLERIES),
     plates=unit_plates,
 )

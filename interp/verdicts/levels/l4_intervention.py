@@ -262,10 +262,8 @@ class Effect:
             reason = "" if n_blocks > 1 else "one block: no interval"
             return cls(wide, narrow, np.nan, "block", n_blocks, **counts, reason=reason)
         wide, narrow = (replicated(by_block, confidence=level) for level in (0.95, 0.90))
-        reason = "" if wide.n_units > 1 else "one class: no interval"
-        return cls(
-            wide.interval, narrow.interval, np.nan, wide.unit, wide.n_units, **counts, reason=reason
-        )
+        unit = wide.unit, wide.n_units
+        return cls(wide.interval, narrow.interval, np.nan, *unit, **counts, reason=wide.reason)
 
     @classmethod
     def of_contrast(

@@ -177,6 +177,16 @@ def test_classes_in_some_blocks_add_what_they_have_in_common() -> None:
     assert found.interval.high - found.interval.value == pytest.approx(reach)
 
 
+def test_blocks_of_one_class_that_returns_have_no_interval_and_no_p() -> None:
+    """They tell nothing of what classes differ in; a point would be false certainty."""
+    rows = [("sketch", block, str(block % 3), 0.5 + 0.1 * (block % 3), 0.3) for block in range(6)]
+    answers = pd.DataFrame(rows, columns=[*CELL, "a", "b"]).set_index([*CELL])
+    found = contrast_of_settings(answers, {"a": 1.0, "b": -1.0})
+    assert found.interval.value == pytest.approx(0.3)
+    assert np.isnan([found.interval.low, found.interval.high, found.p]).all()
+    assert found.reason == "one class in each block, and some return: no interval"
+
+
 def test_one_block_has_an_interval_over_its_classes_and_no_p() -> None:
     one = table(("sketch",), 1)
     found = contrast_of_settings(one, {"a": 1.0, "b": -1.0})

@@ -160,6 +160,9 @@ def test_blocks_of_one_class_that_returns_have_no_interval() -> None:
     cells[[0, 1, 2, 0, 1, 2], range(6)] = [0.1, 0.5, 0.9, 0.1, 0.5, 0.9]
     assert np.isnan(of_common_units(cells)) and np.isnan(crossed_interval(cells).low)
     assert crossed_interval(cells).value == pytest.approx(0.5)
+    alone = replicated({b: pd.Series([0.1 * b], index=[f"{b % 3}"]) for b in range(6)})
+    assert "some return" in alone.reason and np.isnan(alone.interval.low)
+    assert replicated({0: pd.Series([0.1, 0.2], index=["cat", "dog"])}).reason == ""
 
 
 def test_a_missing_cell_changes_little_and_a_missing_block_is_no_number() -> None:
