@@ -12,7 +12,7 @@ from typing import Any
 
 from interp.core.declarations.figures import FigureSpec
 from interp.core.declarations.measures import all_columns
-from interp.core.declarations.writing import percent, sequence
+from interp.core.declarations.writing import percent, plural, sequence
 from interp.core.errors import OutputError
 from interp.core.illustrations import Plate
 from interp.core.statistics.index_of_sharing import (
@@ -313,7 +313,10 @@ def _setup(result: LoadedResult) -> str:
     settings = given.get("settings")
     architecture = _text(given.get("architecture"))
     if isinstance(settings, list) and settings and not result.one_model:
-        parts.append(f"CLIPs trained here ({architecture}) on {len(settings)} mixtures")
+        parts.append(
+            f"CLIPs trained here ({architecture}) on {len(settings)} "
+            f"{plural('mixture', len(settings))}"
+        )
     else:
         parts.append(architecture)
     parts.append(_repeats(result))

@@ -103,6 +103,8 @@ def linked(result: LoadedResult) -> list[str]:
         return []
     own = rows[rows["adjusted"] == ""]
     present = [level for level in LEVELS if level in set(own["level"])]
+    if not present:  # an intervention alone, which has a section of its own
+        return []
     said = "; ".join(_level(own[own["level"] == level], rows) for level in present)
     wanted = [
         f"{level} would take {needed}"

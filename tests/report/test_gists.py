@@ -75,6 +75,15 @@ def test_what_is_not_there_has_no_sentence(build: Build) -> None:
         assert gist(bare, section(anchor)) == "" == wanted(bare, section(anchor))
 
 
+def test_an_intervention_alone_says_nothing_of_what_goes_together(build: Build) -> None:
+    level = {"level": "L4", "rung": "R3", "measure": "accuracy", "weight": 1.0, "value": 0.1}
+    said = {"verdict": "cannot tell", "licence": "nothing about causes", "reason": "", "needed": ""}
+    levels = pd.DataFrame([level | said | {"adjusted": "accuracy of seen classes"}])
+    alone = read_result(build(replaced={"levels": levels}))
+    assert len(alone.frame("levels")) == 1
+    assert gist(alone, section("levels")) == ""  # not a full stop
+
+
 def test_only_open_questions_of_the_own_pair_say_what_would_decide(
     build: Build, study_frames: Frames
 ) -> None:
