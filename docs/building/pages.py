@@ -21,6 +21,7 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
     "Start": ("README.md", "docs/in_python.md", "docs/command.md", "docs/glossary.md"),
     "Results": (
         "docs/findings.md",
+        "docs/findings_in_detail.md",
         "docs/evidence.md",
         "docs/truth.md",
         "docs/judging_methods.md",

@@ -107,6 +107,36 @@ def accuracy_findings(by_class: pd.DataFrame, *, candidates: str = "all") -> pd.
     return family[[c for c in COLUMNS if c in family]].sort_values("number", ignore_index=True)
 
 
+def claims_by_domain(by_class: pd.DataFrame) -> pd.DataFrame:
+    """The claims about mixtures over both test domains and in each alone, among all classes.
+
+    Args:
+        by_class: As `accuracy_findings` takes it.
+
+    Returns:
+        A row per claim: of both domains the crossed model's `value`, `low` and `high` and the plain
+        t of blocks, `paired_low` and `paired_high`; of each domain its three, as in `sketch low`,
+        by a crossed model of that domain's runs.
+    """
+    own = by_class[by_class["candidates"] == "all"].reset_index(drop=True)
+    there = set(own["setting"])
+    asked = [claim for claim in CLAIMS if {claim.more, claim.less} <= there]
+    kinds = {s: UPPER if s.startswith("upper-bound") else "" for s in there}
+    found = differences(own, [(claim.more, claim.less) for claim in asked], kinds=kinds)
+    domains = list(dict.fromkeys(own["test_domain"]))
+    by = found.set_index(["setting", "test_domain"])[[*ENDS, "paired_low", "paired_high"]]
+    rows = []
+    for claim in asked:
+        row = {"number": claim.number, "contrast": claim.contrast}
+        row["n_blocks"] = own["seed"].nunique()
+        row |= dict(by.loc[claim.contrast, _averaged(own)])
+        for domain in domains:
+            row |= {f"{domain} {end}": by.loc[(claim.contrast, domain), end] for end in ENDS}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+ENDS = ("value", "low", "high")
 UPPER = "upper bound "
 """Mixtures that saw the held-out classes, whose runs have a spread of their own."""
 

@@ -9,8 +9,6 @@ from pathlib import Path
 import pandas as pd
 
 from interp.study.comparing.row_by_row import CHANGED, NO_INTERVAL, ONLY_A, ONLY_B
-from interp.verdicts.levels.l4_intervention import AGAINST, APART, TOGETHER
-from tests.benchmarks.findings import CLAIMS, DENIED, OPPOSITE, accuracy_findings
 from tests.benchmarks.findings_costs import costs_table
 from tests.benchmarks.findings_drawn import (
     draw_classes,
@@ -18,23 +16,29 @@ from tests.benchmarks.findings_drawn import (
     draw_sharing,
     first_screen,
 )
+from tests.benchmarks.findings_in_short import (
+    against,
+    caused_table,
+    five_lines,
+    of_vits,
+    reliable_in_words,
+    studies_table,
+    verdicts_table,
+)
 from tests.benchmarks.findings_on_accuracy import (
-    NOT_ASKED,
     accuracies_table,
     alone_in_words,
-    claim_cell,
-    claims_table,
+    alone_table,
+    domains_table,
     errors_table,
 )
 from tests.benchmarks.findings_on_causes import (
     cause_table,
     caused_in,
-    caused_in_words,
     language_in_words,
     language_table,
 )
 from tests.benchmarks.findings_on_sharing import (
-    LEAST_MIXTURES,
     classes_table,
     epochs_table,
     foretelling_table,
@@ -43,21 +47,12 @@ from tests.benchmarks.findings_on_sharing import (
     units_table,
 )
 from tests.benchmarks.findings_open import open_cause, open_claims, open_links
-from tests.benchmarks.findings_written import (
-    blocks_of,
-    correlation,
-    counted,
-    points,
-    short,
-    spoken,
-)
+from tests.benchmarks.findings_written import counted
 from tests.benchmarks.judging import filled
 from tests.benchmarks.large_tables import (
     INTERVENED,
-    LARGE,
     LEAST_OF_HALVES,
     STUDIES,
-    asked_blocks,
     command,
     finished_blocks,
     first_block,
@@ -69,11 +64,13 @@ from tests.benchmarks.large_tables import (
     read,
     tables,
 )
-from tests.benchmarks.recovering import markdown
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = (DOCS / "findings.md", DOCS / "account.md", DOCS.parent / "README.md")
-"""Pages that have findings; the first has all of them."""
+PAGES = (
+    *(DOCS / name for name in ("findings.md", "findings_in_detail.md", "account.md")),
+    DOCS.parent / "README.md",
+)
+"""Pages that have findings: in short, with all tables, as a short paper, and in five lines."""
 
 
 def findings() -> str:
@@ -113,12 +110,17 @@ def pages() -> dict[str, str]:
     return {
         "found": five_lines(answers, made),
         "verdicts": verdicts_table(answers, made),
+        "reliable": reliable_in_words(answers, made),
+        "alone": alone_in_words(answers),
+        "caused": caused_table(made),
+        "labels": language_in_words(made["twin"]),
+        "transformer": of_vits(answers),
         "studies": studies_table(),
         "against": against(answers, made),
         "accuracies": accuracies_table(answers),
-        "accuracy": claims_table(answers),
+        "domains": domains_table(answers),
         "accuracies among held-out": accuracies_table(answers, candidates="held-out"),
-        "among held-out": claims_table(answers, candidates="held-out"),
+        "among held-out": alone_table(answers),
         "errors": errors_table(asked),
         "levels": levels_table(asked),
         "foretelling": foretelling_table(made["weak"]),
@@ -150,158 +152,6 @@ def _answers(made: Mapping[str, Mapping[str, pd.DataFrame]]) -> dict[str, pd.Dat
 
 ABOUT_ACCURACY = ("pilot", "weak", "strong", "vit")
 """Studies that ask about accuracy."""
-
-
-def five_lines(
-    answers: Mapping[str, pd.DataFrame], made: Mapping[str, Mapping[str, pd.DataFrame]]
-) -> str:
-    """The findings in five lines, with the studies in the order in which they were made."""
-    tried = {name: accuracy_findings(own) for name, own in answers.items()}
-
-    def said(*numbers: int) -> list[str]:
-        claims = [claim for claim in CLAIMS if claim.number in numbers]
-        return [f"**{claim.says}**: {_in_studies(tried, claim.number)}." for claim in claims]
-
-    together = [f"{words} ({level}) {_together(made, level)}" for level, words in LEVELS.items()]
-    lines = [
-        said(1, 2),
-        said(3),
-        said(5),
-        [f"**Does sharing go with it?** A measure in a study is a case: {'; '.join(together)}."],
-        [f"**Does sharing cause it?** {'; '.join(caused_in_words(made, brief=True).values())}."],
-    ]
-    numbered = [f"{place}. {' '.join(words)}" for place, words in enumerate(lines, start=1)]
-    names = ["pilot", *STUDIES]
-    done = {name: finished_blocks(name) if name in STUDIES else 3 for name in names}
-    sizes = ", ".join(f"{name} {blocks_of(name, done[name])}" for name in names)
-    return "\n".join([*numbered, "", alone_in_words(answers), "", f"Blocks so far: {sizes}."])
-
-
-def _together(made: Mapping[str, Mapping[str, pd.DataFrame]], level: str) -> str:
-    """A level's correlations in all studies, from least to most, and how many are decided how."""
-    every = [own["levels"] for name, own in made.items() if "levels" in own and name != "twin"]
-    known = pd.concat(every).query("level == @level and adjusted == ''").dropna(subset=["value"])
-    if level == "L1":
-        known = known[known["n_units"] >= LEAST_MIXTURES]
-    if known.empty:
-        return "no number yet"
-    told = ", ".join(f"{word} in {n}" for word, n in known["verdict"].value_counts().items())
-    told = f"{told} of {counted(len(known), 'case')}"
-    ends = dict.fromkeys(short(end) for end in (known["value"].min(), known["value"].max()))
-    return f"r {' to '.join(ends)}, {told}"
-
-
-def verdicts_table(
-    answers: Mapping[str, pd.DataFrame], made: Mapping[str, Mapping[str, pd.DataFrame]]
-) -> str:
-    """Every finding, what it is here, and what the paper says: a row each."""
-    tried = {name: accuracy_findings(own) for name, own in answers.items()}
-    rows = [[claim.says, _in_studies(tried, claim.number), PAPER[claim.number]] for claim in CLAIMS]
-    rows += [
-        [
-            f"Sharing goes with accuracy, {words} ({level}), a measure in a study being a case",
-            _together(made, level),
-            paper,
-        ]
-        for (level, words), paper in zip(LEVELS.items(), ("yes", NOT_ASKED, NOT_ASKED), strict=True)
-    ]
-    rows += [
-        [f"Sharing causes accuracy (L4), {name}", said, NOT_ASKED]
-        for name, said in caused_in_words(made).items()
-    ]
-    rows += [
-        ["It is language", language_in_words(made["twin"]), NOT_ASKED],
-        ["It holds on a vision transformer", _of_vits(tried), NOT_ASKED],
-    ]
-    return markdown(["finding", "here", "in the paper"], rows)
-
-
-PAPER = {1: "yes", 2: "yes", 3: "it can be", 4: "yes", 5: "yes", 6: "yes"}
-"""What Kempf et al. (2025) find, claim by claim."""
-
-LEVELS = {
-    "L1": "across mixtures",
-    "L2": "over blocks of a mixture",
-    "L3": "among the classes of a model",
-}
-
-
-def _of_vits(tried: Mapping[str, pd.DataFrame]) -> str:
-    """What a vision transformer says of the claims that it is asked."""
-    if "vit" not in tried:
-        return f"not known: {finished_blocks('vit')} of {asked_blocks('vit')} blocks are finished"
-    own = tried["vit"]
-    said = [f"{row['says']}: {claim_cell(own, row['number'])}" for row in own.to_dict("records")]
-    return "; ".join(said)
-
-
-def studies_table() -> str:
-    """Which blocks of every study are finished, and how many classes a block holds out."""
-    from interp.study.specification import Specification
-
-    rows = [["pilot", TRAINS["pilot"], "13 or 14", "3 of 3"]]
-    for name in STUDIES:
-        spec = Specification.from_toml(LARGE / f"{name}.toml")
-        n, folds = spec.images.n_classes, spec.folds or spec.blocks
-        least, more = divmod(n, folds)
-        held = f"{least} or {least + 1}" if more else f"{least}"
-        done = f"{finished_blocks(name)} of {asked_blocks(name)}"
-        rows.append([name, TRAINS[name], held, done])
-    return markdown(["study", "what it trains", "classes held out, of 40", "blocks finished"], rows)
-
-
-TRAINS = {
-    "pilot": "ten mixtures of a small ResNet, 1,000 steps, drawings by seven artists, no base set; "
-    "made first, and the power of the others is reckoned from it",
-    "weak": "twelve mixtures, 1,000 steps; from here on drawings by sixteen artists",
-    "strong": "six of these, 3,000 steps, all rungs asked",
-    "twin": "four of these with labels in place of captions",
-    "vit": "four mixtures of a small vision transformer, 4,000 steps",
-    "cause": "one mixture with classes aligned between domains, with wrong partners, and without",
-    "gentle": "the same with a tenth of the weight, and a third of the classes held out",
-}
-
-
-def _in_studies(tried: Mapping[str, pd.DataFrame], number: int) -> str:
-    cells = {name: claim_cell(own, number) for name, own in tried.items()}
-    return "; ".join(f"{cell} ({name})" for name, cell in cells.items() if cell != NOT_ASKED)
-
-
-def against(
-    answers: Mapping[str, pd.DataFrame], made: Mapping[str, Mapping[str, pd.DataFrame]]
-) -> str:
-    """What contradicts the paper: claims and links that are decided not to hold."""
-    said = []
-    for name, own in answers.items():
-        for row in accuracy_findings(own).to_dict("records"):
-            if row["decision"] in (DENIED, OPPOSITE):
-                said.append(
-                    f"- *{row['says']}*: {row['decision']} in {name}: {points(row)}, "
-                    f"{spoken(row['contrast'])}, {counted(row['n_blocks'], 'block')}."
-                )
-        if "levels" in made[name]:
-            for row in made[name]["levels"].query("adjusted == ''").to_dict("records"):
-                if row["verdict"] in (APART, AGAINST):
-                    what = f"{row['level']}, {row['rung']} {row['measure']}"
-                    said.append(
-                        f"- *Sharing goes with generalization* ({what}): {row['verdict']} in "
-                        f"{name}: r = {correlation(row)}."
-                    )
-    unmet = [
-        claim.says
-        for claim in CLAIMS
-        if not any(_decision(own, claim.number) == "holds" for own in answers.values())
-    ]
-    linked = [made[name]["levels"] for name in answers if "levels" in made[name]]
-    if not any((levels["verdict"] == TOGETHER).any() for levels in linked):
-        unmet.append("Sharing goes with accuracy")
-    told = "\n".join(said) or "No claim of the paper is decided against so far."
-    return f"{told}\n\nNot confirmed in any study so far: {'; '.join(unmet) or 'nothing'}."
-
-
-def _decision(answers: pd.DataFrame, number: int) -> str:
-    found = accuracy_findings(answers).set_index("number")["decision"]
-    return str(found.get(number, ""))
 
 
 def commands() -> str:

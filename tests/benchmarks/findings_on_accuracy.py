@@ -5,11 +5,10 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from interp.report.naming import setting_name
-from tests.benchmarks.findings import CLAIMS, accuracy_findings
-from tests.benchmarks.findings_written import blocks_of, bold, points, spoken
+from tests.benchmarks.findings import CLAIMS, ENDS, accuracy_findings, claims_by_domain
+from tests.benchmarks.findings_written import NOT_ASKED, blocks_of, bold, points, spoken
 from tests.benchmarks.recovering import markdown
 
-NOT_ASKED = "not asked"
 RUN = ["setting", "test_domain", "seed"]
 
 
@@ -37,10 +36,10 @@ def _in_order(settings: Iterable[str]) -> list[str]:
 FIRST = {"natural-only": 0, "leave-out-domain": 1, "cg-low": 2, "cg-high": 3}
 
 
-def claims_table(answers: Mapping[str, pd.DataFrame], *, candidates: str = "all") -> str:
-    """The claims about accuracy: a row each, a column per study."""
-    answers = _that_asked(answers, candidates)
-    found = {name: accuracy_findings(own, candidates=candidates) for name, own in answers.items()}
+def alone_table(answers: Mapping[str, pd.DataFrame]) -> str:
+    """The claims about accuracy among held-out classes alone: a row each, a column per study."""
+    answers = _that_asked(answers, "held-out")
+    found = {name: accuracy_findings(own, candidates="held-out") for name, own in answers.items()}
     rows = [
         [f"{claim.number}. {claim.says} ({spoken(claim.contrast)})"]
         + [claim_cell(own, claim.number) for own in found.values()]
@@ -51,6 +50,22 @@ def claims_table(answers: Mapping[str, pd.DataFrame], *, candidates: str = "all"
         for name, own in found.items()
     ]
     return markdown(["claim", *found], [*rows, counted])
+
+
+def domains_table(answers: Mapping[str, pd.DataFrame]) -> str:
+    """Claims about mixtures: over both domains, with the t of blocks, and in each domain."""
+    rows = []
+    domains = list(dict.fromkeys(domain for own in answers.values() for domain in own["domain"]))
+    for name, own in answers.items():
+        decided = accuracy_findings(own)
+        for row in claims_by_domain(own).to_dict("records"):
+            alone = [{end: row[f"{domain} {end}"] for end in ENDS} for domain in domains]
+            paired = {"value": row["value"], "low": row["paired_low"], "high": row["paired_high"]}
+            rest = [points(part | {"n_blocks": row["n_blocks"]}) for part in (paired, *alone)]
+            what = f"{row['number']}. {spoken(row['contrast'])}"
+            rows.append([what, name, claim_cell(decided, row["number"]), *rest])
+    heads = ["claim", "study", "both domains", "both, t of blocks", *domains]
+    return markdown(heads, sorted(rows, key=lambda row: row[0]))
 
 
 def claim_cell(found: pd.DataFrame, number: int) -> str:

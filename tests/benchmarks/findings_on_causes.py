@@ -6,7 +6,7 @@ import pandas as pd
 
 from interp.core.statistics.index_of_sharing import LEVEL
 from interp.report.naming import setting_name
-from interp.verdicts.levels.l4_intervention import BEYOND
+from interp.verdicts.levels.l4_intervention import HELD_EQUAL
 from interp.verdicts.levels.over_training import HELD_OUT
 from tests.benchmarks.findings import (
     ARMS,
@@ -21,6 +21,7 @@ from tests.benchmarks.findings_written import (
     bold,
     correlation,
     counted,
+    in_studies,
     points,
 )
 from tests.benchmarks.large_tables import INTERVENED
@@ -77,30 +78,25 @@ def language_table(found: Mapping[str, pd.DataFrame]) -> str:
 KINDS = ("captions", "labels")
 
 
-def caused_in_words(
-    made: Mapping[str, Mapping[str, pd.DataFrame]], *, brief: bool = False
-) -> dict[str, str]:
-    """What held-out classes gain where seen classes are aligned, in every study that tried.
-
-    Briefly, over wrong partners alone; else also over no term, and beyond what seen classes gain.
-    """
-    said = {}
+def gains(made: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
+    """What held-out and seen classes gain over wrong partners, in every study that aligned any."""
+    said, decisions = [], []
     for name in INTERVENED:
         if not made[name]:
             continue
         rows = caused_in(made[name], name)
         [row] = rows[rows["decision"] != ""].to_dict("records")
-        why = f", since {row['reason']}" if row["reason"] else ""
-        blocks = counted(row["n_runs"] // 2, "block")
-        told = f"{points(row)} over wrong partners, {bold(row['decision'])}{why} ({name}, {blocks})"
-        by = rows.set_index(["measure", "arm"])
-        plain, beyond = by.loc[row["measure"], ARMS[1]], by.loc[BEYOND.name, ARMS[0]]
-        more = (
-            f"; beside it {points(plain)} over no term, and {points(beyond)} more than seen "
-            "classes gain over wrong partners"
-        )
-        said[name] = told if brief else told + more
-    return said
+        seen = rows.set_index(["measure", "arm"]).loc[HELD_EQUAL.name, ARMS[0]]
+        weight = f"{name}, weight {WEIGHTS.get(name, 1):g}"
+        said.append(f"{points(row)}, seen ones {points(seen)} ({weight})")
+        decisions.append(row["decision"])
+    if not said:
+        return NO_BLOCK
+    return (
+        f"{in_studies(decisions)}. Where classes seen in both domains are aligned, held-out "
+        f'classes gain over wrong partners {"; ".join(said)}. "Because" needs seen classes to '
+        "stay equal, to two points."
+    )
 
 
 def language_in_words(own: Mapping[str, pd.DataFrame]) -> str:
@@ -110,5 +106,5 @@ def language_in_words(own: Mapping[str, pd.DataFrame]) -> str:
     found = language_findings(of_quantities(own["runs"]), of_quantities(own["labels_runs"]))
     row = found.set_index("quantity").loc[HELD_OUT]
     told = "a difference" if row["p"] < LEVEL else "no difference is told"
-    n = counted(int(row["n_blocks"]), "block")
-    return f"labels − captions {points(row)}: {told} ({n})"
+    n = f"{counted(int(row['n_blocks']), 'block')}, {row['n_runs']:.0f} runs"
+    return f"Labels − captions {points(row)}: {told} ({n})."

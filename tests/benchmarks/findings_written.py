@@ -1,6 +1,6 @@
 """Numbers as docs/findings.md and README have them: differences, correlations, contrasts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,19 @@ def bold(decision: str) -> str:
     return decision if decision in ("", "open") else f"**{decision}**"
 
 
+def in_studies(decisions: Iterable[str]) -> str:
+    """Decisions and in how many studies each was come to, the decided ones first.
+
+    >>> in_studies(["open", "holds", "open"]), in_studies(["cannot tell", "open"]), in_studies([])
+    ('**holds** in 1 of 3, open in 2', 'open in 2 of 2', 'not asked')
+    """
+    every = ["open" if word == "cannot tell" else word for word in decisions]
+    told = sorted(dict.fromkeys(every), key="open".__eq__)
+    parts = [f"{bold(word)} in {every.count(word)}" for word in told]
+    return ", ".join([f"{parts[0]} of {len(every)}", *parts[1:]]) if parts else NOT_ASKED
+
+
+NOT_ASKED = "not asked"
 NO_BLOCK = "No block of it is finished."
 
 

@@ -27,14 +27,17 @@ from tests.benchmarks.findings import (
     CLAIMS,
     accuracy_findings,
     cause_findings,
+    claims_by_domain,
     decided,
     language_findings,
     layers_findings,
 )
 from tests.benchmarks.findings_costs import costs_table, forecast_minutes, minutes
+from tests.benchmarks.findings_in_short import five_lines, verdicts_table
 from tests.benchmarks.findings_in_words import (
     ABOUT_ACCURACY,
     PAGES,
+    all_tables,
     pages,
 )
 from tests.benchmarks.findings_on_accuracy import alone_in_words, errors_table, of_errors
@@ -63,9 +66,14 @@ def test_pages_hold_what_the_kept_tables_say() -> None:
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         made = {name: words for name, words in every.items() if f"<!-- {name} -->" in text}
-        assert made.keys() & {"found", "verdicts"} and filled(text, made) == text
+        assert made and filled(text, made) == text
         used |= set(made)
     assert used == set(every)
+
+
+def test_findings_are_read_in_five_minutes() -> None:
+    words = PAGES[0].read_text(encoding="utf-8").split()
+    assert 500 < len(words) < 5 * 330  # numbers of tables among them
 
 
 NUMBERS = re.compile(r"[+−-]\d+\.\d|\[\s*-?\d|\d+\.\d+ points|(?<!\d)\.\d\d")
@@ -131,6 +139,47 @@ def test_differences_are_an_analysis_of_variance_of_run_means(name: str) -> None
     p = found["p"].sort_values()
     holm = np.maximum.accumulate(p.to_numpy() * np.arange(len(p), 0, -1)).clip(max=1)
     np.testing.assert_allclose(found.loc[p.index, "p_adjusted"], holm)
+
+
+@pytest.mark.parametrize("name", [name for name in TRAINED if finished_blocks(name) > 1])
+def test_differences_in_each_domain_are_those_of_its_runs_alone(name: str) -> None:
+    """By hand again, domain by domain; and the t of blocks by scipy."""
+    answers = tables(name)["answers"].query("candidates == 'all'")
+    found = claims_by_domain(answers).set_index("contrast")
+    means = answers.groupby(["test_domain", "seed", "setting"])["value"].mean().unstack()
+    means = means[[setting for setting in means if not setting.startswith("upper-bound")]]
+    both = means.groupby("seed").mean()
+    for claim in CLAIMS[:5]:
+        if claim.contrast not in found.index:
+            continue
+        row = found.loc[claim.contrast]
+        paired = stats.ttest_1samp(both[claim.more] - both[claim.less], 0).confidence_interval()
+        assert row["paired_low"] == pytest.approx(paired.low, abs=1e-4)
+        assert row["paired_high"] == pytest.approx(paired.high, abs=1e-4)
+        for domain, own in means.groupby("test_domain"):
+            blocks, n = own.shape
+            rest = own.sub(own.mean(axis=1), axis=0) - own.mean() + own.to_numpy().mean()
+            degrees = (n - 1) * (blocks - 1)
+            error = np.sqrt(2 * (rest.to_numpy() ** 2).sum() / degrees / blocks)
+            value = (own[claim.more] - own[claim.less]).mean()
+            assert row[f"{domain} value"] == pytest.approx(value, abs=1e-4)
+            reach = stats.t.ppf(0.975, degrees) * error
+            assert row[f"{domain} high"] - value == pytest.approx(reach, rel=0.02)
+
+
+def test_the_most_reliable_measure_speaks_for_a_level() -> None:
+    """Whatever it says: reliability is raised for another, and the row is that other's."""
+    made = all_tables()
+    answers = {name: made[name]["answers"] for name in ABOUT_ACCURACY if made[name]}
+    own = made["weak"]["levels"].query("level == 'L2' and adjusted == ''").set_index("measure")
+    before = verdicts_table(answers, made)
+    assert f"{own.loc['cosine of mean differences', 'value']:.2f}"[-3:] in before
+    for name in answers:
+        levels = made[name]["levels"]
+        levels.loc[levels["measure"] == "debiased CKA", "reliability"] = 1.0
+    after = verdicts_table(answers, made)
+    other = f"r {own.loc['debiased CKA', 'value']:.2f}".replace("0.", ".")
+    assert other in after and other not in before and other in five_lines(answers, made)
 
 
 def planted(effects: dict[str, float], blocks: int = 8, spread: float = 0.02) -> pd.DataFrame:

@@ -1,0 +1,246 @@
+"""The findings in short: a row each, five lines for README, and what contradicts the paper."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from interp.verdicts.levels.l4_intervention import (
+    AGAINST,
+    APART,
+    BEYOND,
+    HELD_EQUAL,
+    TOGETHER,
+)
+from tests.benchmarks.findings import (
+    ARMS,
+    CLAIMS,
+    DENIED,
+    OPPOSITE,
+    WEIGHTS,
+    Claim,
+    accuracy_findings,
+)
+from tests.benchmarks.findings_on_accuracy import alone_in_words, claim_cell
+from tests.benchmarks.findings_on_causes import caused_in, gains
+from tests.benchmarks.findings_on_sharing import LEAST_MIXTURES
+from tests.benchmarks.findings_written import (
+    NOT_ASKED,
+    blocks_of,
+    bold,
+    correlation,
+    counted,
+    in_studies,
+    points,
+    short,
+    spoken,
+)
+from tests.benchmarks.large_tables import INTERVENED, LARGE, STUDIES, asked_blocks, finished_blocks
+from tests.benchmarks.recovering import markdown
+
+Tables = Mapping[str, Mapping[str, pd.DataFrame]]
+"""Every study's tables, by name."""
+
+Answers = Mapping[str, pd.DataFrame]
+"""Accuracy by class of every study that asks about it."""
+
+LEVELS = {
+    "L1": "Mixtures that share more are more accurate (L1)",
+    "L2": "Of one mixture, blocks that share more are more accurate (L2)",
+    "L3": "Of one model, classes that are shared more are more accurate (L3)",
+}
+
+PAPER = {1: "yes", 2: "yes", 3: "it can be", 4: "yes", 5: "yes", 6: "yes", "L1": "yes"}
+"""What Kempf et al. (2025) find, claim by claim."""
+
+
+def verdicts_table(answers: Answers, made: Tables) -> str:
+    """Every finding: what is decided here, its effect study by study, and what the paper says."""
+    rows = []
+    for claim in CLAIMS:
+        what = f"{claim.number}. {claim.says} ({spoken(claim.contrast)})"
+        told = in_studies(_decisions(answers, claim))
+        cells = [_cell(own, claim) for own in answers.values()]
+        rows.append([what, told, *cells, PAPER[claim.number]])
+    for level, says in LEVELS.items():
+        chosen = _most_reliable(answers, made, level)
+        cells = [_link(chosen.get(name)) for name in answers]
+        told = in_studies(row["verdict"] for row in chosen.values())
+        rows.append([says, told, *cells, PAPER.get(level, NOT_ASKED)])
+    sizes = [
+        f"{counted(own['seed'].nunique(), 'block')}; {counted(own['run'].nunique(), 'run')}"
+        for own in answers.values()
+    ]
+    rows.append(["made of", "", *sizes, ""])
+    return markdown(["finding", "here", *answers, "the paper"], rows)
+
+
+def _decisions(answers: Answers, claim: Claim) -> list[str]:
+    found = [accuracy_findings(own).set_index("number")["decision"] for own in answers.values()]
+    return [str(own[claim.number]) for own in found if claim.number in own.index]
+
+
+def _cell(answers: pd.DataFrame, claim: Claim) -> str:
+    return claim_cell(accuracy_findings(answers), claim.number)
+
+
+def _levels(answers: Answers, made: Tables) -> pd.DataFrame:
+    """The unadjusted rows of L1 to L3 that have a number, study by study."""
+    every = {name: made[name]["levels"] for name in answers if "levels" in made[name]}
+    rows = pd.concat(every, names=["study"]).reset_index("study")
+    return rows[(rows["level"] != "L4") & (rows["adjusted"] == "")].dropna(subset=["value"])
+
+
+def _most_reliable(answers: Answers, made: Tables, level: str) -> dict[str, pd.Series]:
+    """A level's row in every study, of the measure that is most reliable, mean over studies.
+
+    Correlations of fewer mixtures than say anything are left out.
+    """
+    every = _levels(answers, made)
+    rows = every[every["level"] == level]
+    if level == "L1":
+        rows = rows[rows["n_units"] >= LEAST_MIXTURES]
+    if rows.empty:
+        return {}
+    reliable = rows.groupby("measure")["reliability"].mean().idxmax()
+    own = rows[rows["measure"] == reliable]
+    return {row["study"]: row for _, row in own.iterrows()}
+
+
+def _link(row: pd.Series | None) -> str:
+    if row is None:
+        return "no number yet"
+    told = "" if row["verdict"] == "cannot tell" else f" **{row['verdict']}**"
+    return f"r {correlation(row)}{told}"
+
+
+def reliable_in_words(answers: Answers, made: Tables) -> str:
+    """Which measure each level's row is of, how reliable it is, and how many of all are open."""
+    said = []
+    for level in LEVELS:
+        chosen = _most_reliable(answers, made, level)
+        if not chosen:
+            continue
+        values = [row["reliability"] for row in chosen.values()]
+        measure = next(iter(chosen.values()))[["rung", "measure"]].str.cat(sep=" ")
+        ends = dict.fromkeys(short(value) for value in (min(values), max(values)))
+        said.append(f"{level}: {measure}, reliability {' to '.join(ends)}")
+    every = _levels(answers, made)
+    n = int((every["verdict"] == "cannot tell").sum())
+    return (
+        f"They stand in the table by the most reliable measure ({'; '.join(said)}). Of all "
+        f"{len(every)} correlations, measure by measure, {n} are open."
+    )
+
+
+def caused_table(made: Tables) -> str:
+    """What classes gain where directions of seen classes are made to agree: a row per study."""
+    rows = []
+    for name in INTERVENED:
+        if not made[name]:
+            continue
+        found = caused_in(made[name], name)
+        [row] = found[found["decision"] != ""].to_dict("records")
+        by = {measure: points(found.set_index(["measure", "arm"]).loc[measure, ARMS[0]])
+              for measure in (row["measure"], HELD_EQUAL.name, BEYOND.name)}  # fmt: skip
+        weight = f"{WEIGHTS.get(name, 1):g}"
+        blocks = counted(row["n_runs"] // 2, "block")
+        rows.append([name, weight, *by.values(), bold(row["decision"]), blocks])
+    heads = ["study", "weight of the term", "held-out classes gain", "seen classes gain"]
+    return markdown([*heads, "held-out beyond seen", "because", "n"], rows)
+
+
+def five_lines(answers: Answers, made: Tables) -> str:
+    """The findings in five lines, with the studies in the order in which they were made."""
+    lines = [
+        f"{_said(answers, 1)} {_said(answers, 2)}",
+        _said(answers, 3),
+        _said(answers, 5),
+        f"**Does sharing go with it?** {_linked(answers, made)}",
+        f"**Does sharing cause it?** {gains(made)}",
+    ]
+    numbered = [f"{place}. {words}" for place, words in enumerate(lines, start=1)]
+    names = ["pilot", *STUDIES]
+    done = {name: finished_blocks(name) if name in STUDIES else 3 for name in names}
+    sizes = ", ".join(f"{name} {blocks_of(name, done[name])}" for name in names)
+    return "\n".join([*numbered, "", alone_in_words(answers), "", f"Blocks so far: {sizes}."])
+
+
+def _said(answers: Answers, number: int) -> str:
+    [claim] = [claim for claim in CLAIMS if claim.number == number]
+    cells = {name: _cell(own, claim) for name, own in answers.items()}
+    told = "; ".join(f"{cell} ({name})" for name, cell in cells.items() if cell != NOT_ASKED)
+    return f"**{claim.says}**: {told}."
+
+
+def _linked(answers: Answers, made: Tables) -> str:
+    """What the most reliable measure says across mixtures and over blocks, study by study."""
+    said = []
+    for level, words in (("L1", "Across mixtures"), ("L2", "over blocks of one mixture")):
+        chosen = _most_reliable(answers, made, level)
+        told = ", ".join(f"{_link(row)} ({name})" for name, row in chosen.items())
+        verdicts = in_studies(row["verdict"] for row in chosen.values())
+        said.append(f"{words} {verdicts}: {told}")
+    return f"{'; '.join(said)}. All by the most reliable measure, shared directions."
+
+
+def of_vits(answers: Answers) -> str:
+    """What a vision transformer says of the claims that it is asked."""
+    if "vit" not in answers:
+        done = f"{finished_blocks('vit')} of {asked_blocks('vit')}"
+        return f"Not known: {done} blocks are finished."
+    own = accuracy_findings(answers["vit"])
+    said = [f"{row['says']}: {claim_cell(own, row['number'])}" for row in own.to_dict("records")]
+    return f"{'; '.join(said)} ({counted(finished_blocks('vit'), 'block')})."
+
+
+def studies_table() -> str:
+    """Which blocks of every study are finished, and how many classes a block holds out."""
+    from interp.study.specification import Specification
+
+    rows = [["pilot", TRAINS["pilot"], "13 or 14", "3 of 3"]]
+    for name in STUDIES:
+        spec = Specification.from_toml(LARGE / f"{name}.toml")
+        n, folds = spec.images.n_classes, spec.folds or spec.blocks
+        least, more = divmod(n, folds)
+        held = f"{least} or {least + 1}" if more else f"{least}"
+        done = f"{finished_blocks(name)} of {asked_blocks(name)}"
+        rows.append([name, TRAINS[name], held, done])
+    return markdown(["study", "what it trains", "classes held out, of 40", "blocks finished"], rows)
+
+
+TRAINS = {
+    "pilot": "ten mixtures of a small ResNet, 1,000 steps, drawings by seven artists, no base set; "
+    "made first, and the power of the others is reckoned from it",
+    "weak": "twelve mixtures, 1,000 steps; from here on drawings by sixteen artists",
+    "strong": "six of these, 3,000 steps, all rungs asked",
+    "twin": "four of these with labels in place of captions",
+    "vit": "four mixtures of a small vision transformer, 4,000 steps",
+    "cause": "one mixture with classes aligned between domains, with wrong partners, and without",
+    "gentle": "the same with a tenth of the weight, and a third of the classes held out",
+}
+
+
+def against(answers: Answers, made: Tables) -> str:
+    """What contradicts the paper: claims and links that are decided not to hold."""
+    said = []
+    for name, own in answers.items():
+        for row in accuracy_findings(own).to_dict("records"):
+            if row["decision"] in (DENIED, OPPOSITE):
+                said.append(
+                    f"- *{row['says']}*: {row['decision']} in {name}: {points(row)}, "
+                    f"{spoken(row['contrast'])}, {counted(row['n_blocks'], 'block')}."
+                )
+        if "levels" in made[name]:
+            for row in made[name]["levels"].query("adjusted == ''").to_dict("records"):
+                if row["verdict"] in (APART, AGAINST):
+                    what = f"{row['level']}, {row['rung']} {row['measure']}"
+                    said.append(
+                        f"- *Sharing goes with generalization* ({what}): {row['verdict']} in "
+                        f"{name}: r = {correlation(row)}."
+                    )
+    unmet = [claim.says for claim in CLAIMS if "holds" not in _decisions(answers, claim)]
+    linked = [made[name]["levels"] for name in answers if "levels" in made[name]]
+    if not any((levels["verdict"] == TOGETHER).any() for levels in linked):
+        unmet.append("Sharing goes with accuracy")
+    told = "\n".join(said) or "No claim of the paper is decided against so far."
+    return f"{told}\n\nNot confirmed in any study so far: {'; '.join(unmet) or 'nothing'}."
