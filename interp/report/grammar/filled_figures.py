@@ -275,10 +275,19 @@ def label_rows(rows: Frame, label: Label) -> list[str]:
     first, *others = [label] if isinstance(label, str) else label
     columns = [first, *(name for name in others if rows[name].nunique() > 1)]
     words = {
-        name: [setting_name(each) if name == "setting" else str(each) for each in rows[name]]
-        for name in columns
+        name: _models(rows) if name == "setting" else list(map(str, rows[name])) for name in columns
     }
     return [", ".join(parts) for parts in zip(*words.values(), strict=True)]
+
+
+def _models(rows: Frame) -> list[str]:
+    """Settings in plain words; beside them, models that belong to none are the untrained ones.
+
+    >>> _models(pd.DataFrame({"setting": ["cg-low", ""]})), _models(pd.DataFrame({"setting": [""]}))
+    (['CG low diversity', 'untrained'], ['this model'])
+    """
+    several = rows["setting"].nunique() > 1
+    return ["untrained" if several and not name else setting_name(name) for name in rows["setting"]]
 
 
 def row_records(rows: Frame) -> list[Row]:
@@ -290,7 +299,8 @@ def row_records(rows: Frame) -> list[Row]:
 def in_order(result: LoadedResult, rows: Frame, label: Label) -> list[str]:
     """The names in `row`, each once: settings and domains in the order of the page."""
     if label == "setting":
-        return [setting_name(name) for name in ordered_settings(rows["setting"])]
+        called = dict(zip(rows["setting"], rows["row"], strict=True))
+        return [called[name] for name in ordered_settings(rows["setting"])]
     names = list(dict.fromkeys(rows["row"]))
     known = result.domains if label == "domain" else []
     return [*(name for name in known if name in names), *(n for n in names if n not in known)]

@@ -82,6 +82,18 @@ def test_accuracy_is_the_tables(result: LoadedResult) -> None:
             assert floor["x"] == pytest.approx(rows["null"].tolist())
 
 
+def test_an_untrained_model_of_no_mixture_has_a_row_of_its_own(build: Build) -> None:
+    """As a study writes it, where all mixtures of a block begin with the same weights."""
+    accuracy = read_result(build()).frame("accuracy")
+    shared = accuracy.assign(setting=accuracy["setting"].mask(accuracy["control"] != "", ""))
+    figure = drawn(read_result(build(replaced={"accuracy": shared}, name="shared")), "accuracy")
+    rows = figure.layout["yaxis"]["ticktext"]
+    assert rows[-1] == "untrained" and "this model" not in rows
+    floor = named(figure, "untrained (epoch 0)", 0, 0, 0)
+    assert {rows[int(at)] for at in floor["y"]} == {"untrained"}
+    assert not set(named(figure, "trained", 0, 0, 0)["y"]) & set(floor["y"])
+
+
 def test_answer_places_accuracy_against_the_middle_layers(result: LoadedResult) -> None:
     figure = drawn(result, "answer")
     similarity, accuracy = result.frame("similarity"), result.frame("accuracy")
