@@ -27,21 +27,23 @@ from tests.benchmarks.findings_in_short import (
 )
 from tests.benchmarks.findings_on_accuracy import (
     accuracies_table,
-    alone_in_words,
     alone_table,
+    by_blocks_in_words,
     domains_table,
     errors_table,
 )
 from tests.benchmarks.findings_on_causes import (
     cause_table,
     caused_in,
-    language_in_words,
+    language_by_mixture,
     language_table,
 )
 from tests.benchmarks.findings_on_sharing import (
     classes_table,
     epochs_table,
+    features_table,
     foretelling_table,
+    foretold_in_words,
     layers_table,
     levels_table,
     units_table,
@@ -111,25 +113,27 @@ def pages() -> dict[str, str]:
         "found": five_lines(answers, made),
         "verdicts": verdicts_table(answers, made),
         "reliable": reliable_in_words(answers, made),
-        "alone": alone_in_words(answers),
+        "by blocks": by_blocks_in_words(answers),
         "caused": caused_table(made),
-        "labels": language_in_words(made["twin"]),
         "transformer": of_vits(answers),
         "studies": studies_table(),
         "against": against(answers, made),
-        "accuracies": accuracies_table(answers),
+        "accuracies": accuracies_table(answers, alone=None),
         "domains": domains_table(answers),
-        "accuracies among held-out": accuracies_table(answers, candidates="held-out"),
-        "among held-out": alone_table(answers),
+        "accuracies among held-out": accuracies_table(answers, alone=made["pilot"]["alone"]),
+        "among held-out": alone_table(answers, made["pilot"]["alone"]),
         "errors": errors_table(asked),
         "levels": levels_table(asked),
         "foretelling": foretelling_table(made["weak"]),
+        "foretold": foretold_in_words(made["weak"]),
         "layers": layers_table(made["weak"]),
         "classes": classes_table(made["weak"]),
         "units": units_table(made["strong"]),
+        "features": features_table(made["strong"]),
         "epochs": epochs_table(made["strong"]),
         "cause": cause_table(caused),
         "language": language_table(made["twin"]),
+        "language by mixture": language_by_mixture(made["twin"], made["strong"]),
         "open claims": open_claims(answers),
         "open links": open_links(asked),
         "open cause": open_cause(caused),
@@ -174,8 +178,8 @@ def halves_in_words(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
         )
         first, second = rows[["blocks_a", "blocks_b"]].iloc[0]
         said.append(
-            f"- *{name}*, blocks {first} against {second}: {changed} of {n:,} rows of {len(rows)} "
-            f"tables differ beyond noise; {100 * below / n:.1f} % have p below 5 % unadjusted; "
+            f"- *{name}*, blocks {first} against {second}: {100 * below / n:.1f} % of {n:,} rows "
+            f"of {len(rows)} tables have p below 5 %; {changed} differ beyond noise; "
             f"{rest} rows have no interval or stand in one half alone."
         )
     return "\n".join(said) or "No study has four blocks yet."

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
+from interp.core.declarations.writing import sequence
 from interp.report.naming import setting_name
 from tests.benchmarks.findings import CLAIMS, ENDS, accuracy_findings, claims_by_domain
 from tests.benchmarks.findings_written import NOT_ASKED, blocks_of, bold, points, spoken
@@ -12,12 +13,19 @@ from tests.benchmarks.recovering import markdown
 RUN = ["setting", "test_domain", "seed"]
 
 
-def accuracies_table(answers: Mapping[str, pd.DataFrame], *, candidates: str = "all") -> str:
-    """Accuracy of held-out classes among some candidates, mixture by mixture, in each domain."""
+def accuracies_table(answers: Mapping[str, pd.DataFrame], *, alone: pd.DataFrame | None) -> str:
+    """Accuracy of held-out classes, mixture by mixture, in each domain.
+
+    Among all classes; or among the held-out ones alone, where the pilot's means stand in `alone`.
+    """
+    candidates = "all" if alone is None else "held-out"
+    kept = {} if alone is None else {"pilot": alone}
+    kept |= {name: own[own["candidates"] == candidates]
+             for name, own in _that_asked(answers, candidates).items()}  # fmt: skip
     means = {
         (name, domain): part.groupby("setting")["value"].mean()
-        for name, own in _that_asked(answers, candidates).items()
-        for domain, part in own[own["candidates"] == candidates].groupby("test_domain", sort=False)
+        for name, own in kept.items()
+        for domain, part in own.groupby("test_domain", sort=False)
     }
     settings = dict.fromkeys(setting for own in means.values() for setting in own.index)
     rows = [
@@ -36,20 +44,26 @@ def _in_order(settings: Iterable[str]) -> list[str]:
 FIRST = {"natural-only": 0, "leave-out-domain": 1, "cg-low": 2, "cg-high": 3}
 
 
-def alone_table(answers: Mapping[str, pd.DataFrame]) -> str:
-    """The claims about accuracy among held-out classes alone: a row each, a column per study."""
+def alone_table(answers: Mapping[str, pd.DataFrame], pilot: pd.DataFrame) -> str:
+    """The claims about accuracy among held-out classes alone: a row each, a column per study.
+
+    Of the pilot, means of mixtures are kept, and differences have no interval.
+    """
     answers = _that_asked(answers, "held-out")
     found = {name: accuracy_findings(own, candidates="held-out") for name, own in answers.items()}
-    rows = [
-        [f"{claim.number}. {claim.says} ({spoken(claim.contrast)})"]
-        + [claim_cell(own, claim.number) for own in found.values()]
-        for claim in CLAIMS
-    ]
-    counted = ["blocks; runs"] + [
+    means = pilot.groupby("setting")["value"].mean()
+    rows = []
+    for claim in CLAIMS:
+        cells = [claim_cell(own, claim.number) for own in found.values()]
+        there = {claim.more, claim.less} <= set(means.index)
+        gap = f"{100 * (means[claim.more] - means[claim.less]):+.1f}" if there else "–"
+        rows.append([f"{claim.number}. {claim.says}", *cells, gap])
+    counted = ["blocks; models"] + [
         f"{blocks_of(name, own['n_blocks'].max())}; {answers[name]['run'].nunique()}"
         for name, own in found.items()
     ]
-    return markdown(["claim", *found], [*rows, counted])
+    heads = ["claim", *found, "pilot, no interval kept"]
+    return markdown(heads, [*rows, [*counted, "3"]])
 
 
 def domains_table(answers: Mapping[str, pd.DataFrame]) -> str:
@@ -78,20 +92,37 @@ def claim_cell(found: pd.DataFrame, number: int) -> str:
 
 
 def alone_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
-    """Which claims are told from zero among the held-out classes alone, one by one."""
-    told, tried = [], []
-    for name, own in _that_asked(answers, "held-out").items():
-        tried.append(name)
-        for row in accuracy_findings(own, candidates="held-out").to_dict("records"):
-            if row["p"] < 0.05:
-                turned = ", the opposite" if row["value"] < 0 else ""
-                told.append(f"{row['says']}, {points(row)}{turned} ({name})")
-    if not tried:
-        return ""
-    known = "; ".join(told) or "none"
+    """What the claims of README come to among the held-out classes alone."""
+    found = {
+        name: accuracy_findings(own, candidates="held-out")
+        for name, own in _that_asked(answers, "held-out").items()
+    }
+    said = []
+    for number in IN_README:
+        cells = {name: claim_cell(own, number) for name, own in found.items()}
+        told = [f"{cell} ({name})" for name, cell in cells.items() if cell != NOT_ASKED]
+        if told:
+            said.append(f"claim {number} {', '.join(told)}")
+    return f"Among the held-out classes alone, where nothing is decided: {'; '.join(said)}."
+
+
+IN_README = (1, 2, 3, 5)
+
+
+def by_blocks_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
+    """Which claims that hold are told from zero by blocks alone too."""
+    holds, told_too, too = 0, 0, []
+    for name, own in answers.items():
+        rows = accuracy_findings(own).query("decision == 'holds' and number < 6")
+        holds += len(rows)
+        told = rows[(rows["paired_low"] > 0) | (rows["paired_high"] < 0)]["number"]
+        told_too += len(told)
+        if len(told):
+            too.append(f"{sequence([str(number) for number in told])} in {name}")
     return (
-        f"Among the held-out classes alone ({' and '.join(tried)}), differences that are told from "
-        f"zero, each by itself: {known}."
+        "Mixtures of a study share one estimate of the spread. By the plain t of blocks, which "
+        f"borrows nothing and is wide with few blocks, {told_too} of the {holds} that hold exclude "
+        f"zero too: {'; '.join(too) or 'none'}."
     )
 
 

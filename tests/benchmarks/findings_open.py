@@ -7,7 +7,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tests.benchmarks.findings import CLAIMS, WORTH, WORTH_CAUSED, accuracy_findings
+from tests.benchmarks.findings import (
+    CLAIMS,
+    DENIED,
+    OPPOSITE,
+    WORTH,
+    WORTH_CAUSED,
+    accuracy_findings,
+)
 from tests.benchmarks.findings_written import blocks_of
 from tests.benchmarks.recovering import markdown
 
@@ -15,13 +22,14 @@ from tests.benchmarks.recovering import markdown
 def open_claims(answers: Mapping[str, pd.DataFrame]) -> str:
     """Blocks that would decide every claim that is open: a row each, a column per study."""
     cells: dict[str, dict[str, str]] = {claim.says: {} for claim in CLAIMS}
-    for name, own in answers.items():
+    planned = {name: own for name, own in answers.items() if name != "pilot"}
+    for name, own in planned.items():
         family = accuracy_findings(own)
         for row in family.to_dict("records"):
             cells[row["says"]][name] = _blocks(row, len(family))
     heads = [f"{name} (has {blocks_of(name, own['seed'].nunique())})" for name, own in
-             answers.items()]  # fmt: skip
-    return _side_by_side("blocks that would decide", heads, answers, cells)
+             planned.items()]  # fmt: skip
+    return _side_by_side("blocks that would decide", heads, planned, cells)
 
 
 def _blocks(row: Mapping[str, Any], claims: int) -> str:
@@ -30,8 +38,8 @@ def _blocks(row: Mapping[str, Any], claims: int) -> str:
     if not np.isfinite(row["degrees"]):
         return "a second, for a spread"
     reach = (row["high"] - row["low"]) / 2
-    n = blocks_for(row["value"], reach, row["n_blocks"], row["degrees"], claims)
-    return f"about {n}" if n else f"more than {MOST}"
+    n, told = blocks_for(row["value"], reach, row["n_blocks"], row["degrees"], claims)
+    return f"about {n} ({told})" if n else f"more than {MOST}"
 
 
 def open_links(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
@@ -84,21 +92,23 @@ MOST = 100
 """Blocks beyond which nobody would go."""
 
 
-def blocks_for(value: float, reach: float, n: int, degrees: float, claims: int) -> int:
-    """How many blocks decide a claim: it is told from 0, or its interval from what is worth having.
+def blocks_for(value: float, reach: float, n: int, degrees: float, claims: int) -> tuple[int, str]:
+    """After how many blocks a claim is decided with even odds, and how, if its value is right.
 
-    Runs are taken to spread as they did, and the value to be right. From 0 it is told at 5 % over
-    the number of claims, as Holm does the first of them. 0 where no number suffices.
+    It is told from 0, or its interval from what is worth having. Runs are taken to spread as they
+    did. From 0 it is told at 5 % over the number of claims, as Holm does the first of them. 0
+    where no number suffices.
 
     >>> blocks_for(0.2, 0.2, 2, 8, 1), blocks_for(0.2, 0.2, 2, 8, 6)
-    (3, 4)
+    ((3, 'holds'), (4, 'holds'))
     >>> blocks_for(0.0, 0.1, 4, 24, 6), blocks_for(0.045, 0.14, 2, 8, 6)
-    (15, 26)
+    ((15, 'does not hold'), (26, 'holds'))
     """
     error = reach / float(stats.t.ppf(0.975, degrees)) * np.sqrt(n)
     for more in range(n + 1, MOST + 1):
         then, spread = degrees / (n - 1) * (more - 1), error / np.sqrt(more)
-        told = abs(value) > spread * stats.t.ppf(1 - 0.025 / claims, then)
-        if told or value + spread * stats.t.ppf(0.975, then) < WORTH:
-            return more
-    return 0
+        if abs(value) > spread * stats.t.ppf(1 - 0.025 / claims, then):
+            return more, "holds" if value > 0 else OPPOSITE
+        if value + spread * stats.t.ppf(0.975, then) < WORTH:
+            return more, DENIED
+    return 0, ""

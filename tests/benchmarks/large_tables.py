@@ -76,7 +76,7 @@ def is_kept(name: str) -> bool:
     return path.exists() and path.read_text(encoding="utf-8") == read_from(name)
 
 
-READING = 5
+READING = 6
 """Raise where what is kept of a study changes, so that it is read again."""
 
 
@@ -147,7 +147,8 @@ def kept(result: Any) -> dict[str, pd.DataFrame]:
 
     `answers`: accuracy of every held-out class in its test domain; `errors`: pictures of these that
     are taken for seen classes. `runs`: what every run shares, beside its accuracies; `profile`: the
-    same by layer; `classes`: by class; `units`: what single units tell. `epochs`: accuracy and
+    same by layer; `classes`: by class; `units`: what single units tell; `features`: what a
+    dictionary's features share, `ablated` what their removal costs. `epochs`: accuracy and
     sharing of earlier epochs. `levels`, `foretelling`, `lead_and_lag` and what an intervention
     found. Of runs that learned labels the same, as `labels_...`.
     """
@@ -165,6 +166,9 @@ def kept(result: Any) -> dict[str, pd.DataFrame]:
         made["classes"] = _of_each_class(frames["class_sharing"])
     if "unit_galleries" in frames:
         made["units"] = _told_by_units(frames["unit_galleries"])
+    if "feature_sharing" in frames:
+        made["features"] = _of_runs(frames["feature_sharing"].query(FEATURES), SHARED)
+        made["ablated"] = _of_runs(frames["feature_ablation"].query(ABLATED), COSTS)
     if "epochs" in frames:
         made["epochs"] = _accuracy_by_epoch(frames["epochs"])
     if "rungs_by_epoch" in frames:
@@ -230,6 +234,18 @@ TOLD = [
 ]  # fmt: skip
 
 
+def _of_runs(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Rows of trained runs alone, without their controls."""
+    return frame.loc[frame["control"].fillna("") == "", columns]
+
+
+FEATURES = "measure == 'shared mass' and centred and reading == 'one code'"
+ABLATED = "measure == 'accuracy drop' and domain == test_domain"
+RUN = ["setting", "test_domain", "seed"]
+SHARED = [*RUN, "code", "width", "domain_a", "domain_b", "value", "null", "ceiling", "index"]
+COSTS = [*RUN, "ablated", "removed", "value", "low", "high", "n_units", "unit"]
+
+
 def _accuracy_by_epoch(epochs: pd.DataFrame) -> pd.DataFrame:
     """Accuracy of seen and held-out classes in the test domain, after every kept epoch."""
     asked = epochs.query(ASKED).query("measure == 'balanced top-1'").fillna({"control": ""})
@@ -257,17 +273,28 @@ def tables(name: str) -> dict[str, pd.DataFrame]:
 
 
 def pilot() -> dict[str, pd.DataFrame]:
-    """The same of the grid of ten mixtures and three blocks, made before."""
+    """The same of the grid of ten mixtures and three blocks, made before.
+
+    Answers among held-out classes alone are kept as means of mixtures, `alone`.
+    """
     folder, caused = HERE / "resnet", contrasts.intervened()
+    accuracy = pd.read_csv(folder / "accuracy.csv").assign(control="")
     levels = pd.read_csv(folder / "levels.csv").fillna({"adjusted": "", "needed": "", "reason": ""})
     return {
         "answers": with_runs(pd.read_csv(folder / "accuracy_by_class.csv").query(OWN)),
-        "errors": errors(pd.read_csv(folder / "accuracy.csv").assign(control="")),
+        "errors": errors(accuracy),
+        "alone": accuracy.query(ALONE)[["setting", "test_domain", "value"]],
         "levels": levels,
         "intervention": caused["intervention"],
         "causes": caused["levels"],
     }
 
+
+ALONE = (
+    "candidates == 'held-out' and class_set == 'held-out' and domain == test_domain and "
+    "prompts == 'neutral' and measure == 'balanced top-1'"
+)
+"""Held-out classes in the test domain with no others to choose from, means over blocks."""
 
 OWN = "domain == test_domain and class_set == 'held-out'"
 """Held-out classes in the test domain."""

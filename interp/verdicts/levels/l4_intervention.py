@@ -47,10 +47,11 @@ class Outcome:
 TARGET = Outcome("accuracy of held-out classes in the test domain", (HELD_OUT,))
 HELD_EQUAL = Outcome("accuracy of seen classes in the test domain", (SEEN,))
 BEYOND = Outcome("accuracy of held-out classes less that of seen ones in the test domain")
+AMONG = replace(TARGET, name="accuracy of held-out classes among themselves", candidates=HELD_OUT)
 SHARING = Outcome("index of shared directions, middle layers")
 OUTCOMES = (
     TARGET,
-    replace(TARGET, name="accuracy of held-out classes among themselves", candidates=HELD_OUT),
+    AMONG,
     HELD_EQUAL,
     BEYOND,
     Outcome("accuracy in natural pictures", (HELD_OUT, SEEN), natural=True),
