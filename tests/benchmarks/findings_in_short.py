@@ -20,7 +20,6 @@ from tests.benchmarks.findings import (
     OPPOSITE,
     WEIGHTS,
     Claim,
-    accuracy_findings,
 )
 from tests.benchmarks.findings_on_accuracy import alone_in_words, claim_cell
 from tests.benchmarks.findings_on_causes import caused_in, gains
@@ -42,8 +41,8 @@ from tests.benchmarks.recovering import markdown
 Tables = Mapping[str, Mapping[str, pd.DataFrame]]
 """Every study's tables, by name."""
 
-Answers = Mapping[str, pd.DataFrame]
-"""Accuracy by class of every study that asks about it."""
+Decided = Mapping[str, pd.DataFrame]
+"""The claims about accuracy in every study that asks about it, by `accuracy_findings`."""
 
 LEVELS = {
     "L1": "Mixtures that share more are more accurate (L1)",
@@ -55,54 +54,51 @@ PAPER = {1: "yes", 2: "yes", 3: "it can be", 4: "yes", 5: "yes", 6: "yes", "L1":
 """What Kempf et al. (2025) find, claim by claim."""
 
 
-def verdicts_table(answers: Answers, made: Tables) -> str:
+def verdicts_table(found: Decided, made: Tables) -> str:
     """Every finding: what is decided here, its effect study by study, and what the paper says.
 
     The pilot was made before the rules, and does not count among decisions.
     """
-    planned = {name: own for name, own in answers.items() if name != "pilot"}
-    shown = planned | {name: own for name, own in answers.items() if name == "pilot"}
+    planned = {name: own for name, own in found.items() if name != "pilot"}
+    shown = planned | {name: own for name, own in found.items() if name == "pilot"}
     rows = []
     for claim in CLAIMS:
         what = f"{claim.number}. {claim.says} ({spoken(claim.contrast)})"
         told = in_studies(_decisions(planned, claim))
-        cells = [_cell(own, claim) for own in shown.values()]
+        cells = [claim_cell(own, claim.number) for own in shown.values()]
         rows.append([what, told, *cells, PAPER[claim.number]])
     for level, says in LEVELS.items():
-        chosen = _most_reliable(answers, made, level)
+        chosen = _most_reliable(found, made, level)
         cells = [_link(chosen.get(name)) for name in shown]
         told = in_studies(row["verdict"] for name, row in chosen.items() if name in planned)
         rows.append([says, told, *cells, PAPER.get(level, NOT_ASKED)])
+    answers = [made[name]["answers"] for name in shown]
     sizes = [
         f"{counted(own['seed'].nunique(), 'block')}; {counted(own['run'].nunique(), 'model')}"
-        for own in shown.values()
+        for own in answers
     ]
     rows.append(["made of", "", *sizes, ""])
     return markdown(["finding", "here, of planned studies", *shown, "the paper"], rows)
 
 
-def _decisions(answers: Answers, claim: Claim) -> list[str]:
-    found = [accuracy_findings(own).set_index("number")["decision"] for own in answers.values()]
-    return [str(own[claim.number]) for own in found if claim.number in own.index]
+def _decisions(found: Decided, claim: Claim) -> list[str]:
+    by_number = [own.set_index("number")["decision"] for own in found.values()]
+    return [str(own[claim.number]) for own in by_number if claim.number in own.index]
 
 
-def _cell(answers: pd.DataFrame, claim: Claim) -> str:
-    return claim_cell(accuracy_findings(answers), claim.number)
-
-
-def _levels(answers: Answers, made: Tables) -> pd.DataFrame:
+def _levels(found: Decided, made: Tables) -> pd.DataFrame:
     """The unadjusted rows of L1 to L3 that have a number, study by study."""
-    every = {name: made[name]["levels"] for name in answers if "levels" in made[name]}
+    every = {name: made[name]["levels"] for name in found if "levels" in made[name]}
     rows = pd.concat(every, names=["study"]).reset_index("study")
     return rows[(rows["level"] != "L4") & (rows["adjusted"] == "")].dropna(subset=["value"])
 
 
-def _most_reliable(answers: Answers, made: Tables, level: str) -> dict[str, pd.Series]:
+def _most_reliable(found: Decided, made: Tables, level: str) -> dict[str, pd.Series]:
     """A level's row in every study, of the measure that is most reliable, mean over studies.
 
     Correlations of fewer mixtures than say anything are left out.
     """
-    every = _levels(answers, made)
+    every = _levels(found, made)
     rows = every[every["level"] == level]
     if level == "L1":
         rows = rows[rows["n_units"] >= LEAST_MIXTURES]
@@ -120,18 +116,18 @@ def _link(row: pd.Series | None) -> str:
     return f"r {correlation(row)}{told}"
 
 
-def reliable_in_words(answers: Answers, made: Tables) -> str:
+def reliable_in_words(found: Decided, made: Tables) -> str:
     """Which measure each level's row is of, how reliable it is, and how many of all are open."""
     said = []
     for level in LEVELS:
-        chosen = _most_reliable(answers, made, level)
+        chosen = _most_reliable(found, made, level)
         if not chosen:
             continue
         values = [row["reliability"] for row in chosen.values()]
         measure = next(iter(chosen.values()))[["rung", "measure"]].str.cat(sep=" ")
         ends = dict.fromkeys(short(value) for value in (min(values), max(values)))
         said.append(f"{level}: {measure}, reliability {' to '.join(ends)}")
-    every = _levels(answers, made)
+    every = _levels(found, made)
     n = int((every["verdict"] == "cannot tell").sum())
     return (
         f"By the most reliable measure ({'; '.join(said)}). Of all {len(every)} correlations, "
@@ -169,46 +165,47 @@ def caused_table(made: Tables) -> str:
     return markdown(heads, rows)
 
 
-def five_lines(answers: Answers, made: Tables) -> str:
+def five_lines(found: Decided, made: Tables) -> str:
     """The findings in five lines, with the studies in the order in which they were made."""
     lines = [
-        f"{_said(answers, 1)} {_said(answers, 2)}",
-        _said(answers, 3),
-        _said(answers, 5),
-        f"**Does sharing go with it?** {_linked(answers, made)}",
+        f"{_said(found, 1)} {_said(found, 2)}",
+        _said(found, 3),
+        _said(found, 5),
+        f"**Does sharing go with it?** {_linked(found, made)}",
         f"**Does sharing cause it?** {gains(made)}",
     ]
     numbered = [f"{place}. {words}" for place, words in enumerate(lines, start=1)]
     names = ["pilot", *STUDIES]
     done = {name: finished_blocks(name) if name in STUDIES else 3 for name in names}
     sizes = ", ".join(f"{name} {blocks_of(name, done[name])}" for name in names)
-    return "\n".join([*numbered, "", alone_in_words(answers), "", f"Blocks so far: {sizes}."])
+    alone = alone_in_words({name: made[name]["answers"] for name in found})
+    return "\n".join([*numbered, "", alone, "", f"Blocks so far: {sizes}."])
 
 
-def _said(answers: Answers, number: int) -> str:
+def _said(found: Decided, number: int) -> str:
     [claim] = [claim for claim in CLAIMS if claim.number == number]
-    cells = {name: _cell(own, claim) for name, own in answers.items()}
+    cells = {name: claim_cell(own, number) for name, own in found.items()}
     told = "; ".join(f"{cell} ({name})" for name, cell in cells.items() if cell != NOT_ASKED)
     return f"**{claim.says}** (claim {number}): {told}."
 
 
-def _linked(answers: Answers, made: Tables) -> str:
+def _linked(found: Decided, made: Tables) -> str:
     """What the most reliable measure says across mixtures and over blocks, study by study."""
     said = []
     for level, words in (("L1", "Across mixtures"), ("L2", "over blocks of one mixture")):
-        chosen = _most_reliable(answers, made, level)
+        chosen = _most_reliable(found, made, level)
         told = ", ".join(f"{_link(row)} ({name})" for name, row in chosen.items())
         verdicts = in_studies(row["verdict"] for row in chosen.values())
         said.append(f"{words} {verdicts}: {told}")
     return f"{'; '.join(said)}. All by the most reliable measure, shared directions."
 
 
-def of_vits(answers: Answers) -> str:
+def of_vits(found: Decided) -> str:
     """What a vision transformer says of the claims that it is asked."""
-    if "vit" not in answers:
+    if "vit" not in found:
         done = f"{finished_blocks('vit')} of {asked_blocks('vit')}"
         return f"Not known: {done} blocks are finished."
-    own = accuracy_findings(answers["vit"])
+    own = found["vit"]
     said = [f"{row['says']}: {claim_cell(own, row['number'])}" for row in own.to_dict("records")]
     return f"{'; '.join(said)} ({counted(finished_blocks('vit'), 'block')})."
 
@@ -240,11 +237,11 @@ TRAINS = {
 }
 
 
-def against(answers: Answers, made: Tables) -> str:
+def against(found: Decided, made: Tables) -> str:
     """What contradicts the paper: claims and links that are decided not to hold."""
     said = []
-    for name, own in answers.items():
-        for row in accuracy_findings(own).to_dict("records"):
+    for name, own in found.items():
+        for row in own.to_dict("records"):
             if row["decision"] in (DENIED, OPPOSITE):
                 said.append(
                     f"- *{row['says']}*: {row['decision']} in {name}: {points(row)}, "
@@ -258,8 +255,8 @@ def against(answers: Answers, made: Tables) -> str:
                         f"- *Sharing goes with generalization* ({what}): {row['verdict']} in "
                         f"{name}: r = {correlation(row)}."
                     )
-    unmet = [claim.says for claim in CLAIMS if "holds" not in _decisions(answers, claim)]
-    linked = [made[name]["levels"] for name in answers if "levels" in made[name]]
+    unmet = [claim.says for claim in CLAIMS if "holds" not in _decisions(found, claim)]
+    linked = [made[name]["levels"] for name in found if "levels" in made[name]]
     if not any((levels["verdict"] == TOGETHER).any() for levels in linked):
         unmet.append("Sharing goes with accuracy")
     told = "\n".join(said) or "No claim of the paper is decided against so far."

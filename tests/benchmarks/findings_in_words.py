@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from interp.study.comparing.row_by_row import CHANGED, NO_INTERVAL, ONLY_A, ONLY_B
+from tests.benchmarks.findings import accuracy_findings
 from tests.benchmarks.findings_costs import costs_table
 from tests.benchmarks.findings_drawn import (
     draw_classes,
@@ -107,19 +108,20 @@ def pages() -> dict[str, str]:
     """Every table and list of findings by the name that it has in the pages, from what is kept."""
     made = all_tables()
     answers = _answers(made)
+    found = {name: accuracy_findings(own) for name, own in answers.items()}
     asked = {name: made[name] for name in answers}
     caused = {name: caused_in(made[name], name) for name in INTERVENED if made[name]}
     return {
-        "found": five_lines(answers, made),
-        "verdicts": verdicts_table(answers, made),
-        "reliable": reliable_in_words(answers, made),
-        "by blocks": by_blocks_in_words(answers),
+        "found": five_lines(found, made),
+        "verdicts": verdicts_table(found, made),
+        "reliable": reliable_in_words(found, made),
+        "by blocks": by_blocks_in_words(found),
         "caused": caused_table(made),
-        "transformer": of_vits(answers),
+        "transformer": of_vits(found),
         "studies": studies_table(),
-        "against": against(answers, made),
+        "against": against(found, made),
         "accuracies": accuracies_table(answers, alone=None),
-        "domains": domains_table(answers),
+        "domains": domains_table(answers, found),
         "accuracies among held-out": accuracies_table(answers, alone=made["pilot"]["alone"]),
         "among held-out": alone_table(answers, made["pilot"]["alone"]),
         "errors": errors_table(asked),
@@ -134,7 +136,7 @@ def pages() -> dict[str, str]:
         "cause": cause_table(caused),
         "language": language_table(made["twin"]),
         "language by mixture": language_by_mixture(made["twin"], made["strong"]),
-        "open claims": open_claims(answers),
+        "open claims": open_claims(found),
         "open links": open_links(asked),
         "open cause": open_cause(caused),
         "halves": halves_in_words(made),

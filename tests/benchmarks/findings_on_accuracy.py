@@ -66,18 +66,17 @@ def alone_table(answers: Mapping[str, pd.DataFrame], pilot: pd.DataFrame) -> str
     return markdown(heads, [*rows, [*counted, "3"]])
 
 
-def domains_table(answers: Mapping[str, pd.DataFrame]) -> str:
-    """Claims about mixtures: over both domains, with the t of blocks, and in each domain."""
+def domains_table(answers: Mapping[str, pd.DataFrame], found: Mapping[str, pd.DataFrame]) -> str:
+    """Claims about mixtures: over both domains as `found`, by the t of blocks, in each domain."""
     rows = []
     domains = list(dict.fromkeys(domain for own in answers.values() for domain in own["domain"]))
     for name, own in answers.items():
-        decided = accuracy_findings(own)
         for row in claims_by_domain(own).to_dict("records"):
             alone = [{end: row[f"{domain} {end}"] for end in ENDS} for domain in domains]
             paired = {"value": row["value"], "low": row["paired_low"], "high": row["paired_high"]}
             rest = [points(part | {"n_blocks": row["n_blocks"]}) for part in (paired, *alone)]
             what = f"{row['number']}. {spoken(row['contrast'])}"
-            rows.append([what, name, claim_cell(decided, row["number"]), *rest])
+            rows.append([what, name, claim_cell(found[name], row["number"]), *rest])
     heads = ["claim", "study", "both domains", "both, t of blocks", *domains]
     return markdown(heads, sorted(rows, key=lambda row: row[0]))
 
@@ -109,11 +108,11 @@ def alone_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
 IN_README = (1, 2, 3, 5)
 
 
-def by_blocks_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
+def by_blocks_in_words(found: Mapping[str, pd.DataFrame]) -> str:
     """Which claims that hold are told from zero by blocks alone too."""
     holds, told_too, too = 0, 0, []
-    for name, own in answers.items():
-        rows = accuracy_findings(own).query("decision == 'holds' and number < 6")
+    for name, own in found.items():
+        rows = own.query("decision == 'holds' and number < 6")
         holds += len(rows)
         told = rows[(rows["paired_low"] > 0) | (rows["paired_high"] < 0)]["number"]
         told_too += len(told)

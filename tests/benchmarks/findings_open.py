@@ -13,21 +13,19 @@ from tests.benchmarks.findings import (
     OPPOSITE,
     WORTH,
     WORTH_CAUSED,
-    accuracy_findings,
 )
 from tests.benchmarks.findings_written import blocks_of
 from tests.benchmarks.recovering import markdown
 
 
-def open_claims(answers: Mapping[str, pd.DataFrame]) -> str:
+def open_claims(found: Mapping[str, pd.DataFrame]) -> str:
     """Blocks that would decide every claim that is open: a row each, a column per study."""
     cells: dict[str, dict[str, str]] = {claim.says: {} for claim in CLAIMS}
-    planned = {name: own for name, own in answers.items() if name != "pilot"}
-    for name, own in planned.items():
-        family = accuracy_findings(own)
+    planned = {name: own for name, own in found.items() if name != "pilot"}
+    for name, family in planned.items():
         for row in family.to_dict("records"):
             cells[row["says"]][name] = _blocks(row, len(family))
-    heads = [f"{name} (has {blocks_of(name, own['seed'].nunique())})" for name, own in
+    heads = [f"{name} (has {blocks_of(name, own['n_blocks'].max())})" for name, own in
              planned.items()]  # fmt: skip
     return _side_by_side("blocks that would decide", heads, planned, cells)
 

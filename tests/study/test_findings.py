@@ -178,16 +178,16 @@ def test_differences_in_each_domain_are_those_of_its_runs_alone(name: str) -> No
 def test_the_most_reliable_measure_speaks_for_a_level() -> None:
     """Whatever it says: reliability is raised for another, and the row is that other's."""
     made = all_tables()
-    answers = {name: made[name]["answers"] for name in ABOUT_ACCURACY if made[name]}
+    found = {name: accuracy_findings(made[name]["answers"]) for name in ("pilot", "weak")}
     own = made["weak"]["levels"].query("level == 'L2' and adjusted == ''").set_index("measure")
-    before = verdicts_table(answers, made)
+    before = verdicts_table(found, made)
     assert f"{own.loc['cosine of mean differences', 'value']:.2f}"[-3:] in before
-    for name in answers:
+    for name in found:
         levels = made[name]["levels"]
         levels.loc[levels["measure"] == "debiased CKA", "reliability"] = 1.0
-    after = verdicts_table(answers, made)
+    after = verdicts_table(found, made)
     other = f"r {own.loc['debiased CKA', 'value']:.2f}".replace("0.", ".")
-    assert other in after and other not in before and other in five_lines(answers, made)
+    assert other in after and other not in before and other in five_lines(found, made)
 
 
 def planted(effects: dict[str, float], blocks: int = 8, spread: float = 0.02) -> pd.DataFrame:
@@ -279,10 +279,10 @@ def test_the_pilots_means_among_held_out_classes_are_those_of_its_table() -> Non
 
 def test_claims_that_hold_by_blocks_alone_are_counted() -> None:
     effects = {"leave-out-domain": 0.2, "cg-low": 0.1, "cg-high": 0.1}
-    said = by_blocks_in_words({"made": planted(effects)})
+    said = by_blocks_in_words({"made": accuracy_findings(planted(effects))})
     assert "1 of the 1 that hold" in said and "1 in made" in said
-    wide = planted(effects, blocks=2)  # of two blocks, the t of one degree of freedom
-    paired = accuracy_findings(wide).set_index("number").loc[1, ["paired_low", "decision"]]
+    wide = accuracy_findings(planted(effects, blocks=2))  # a t of one degree of freedom
+    paired = wide.set_index("number").loc[1, ["paired_low", "decision"]]
     assert paired["decision"] == "holds" and paired["paired_low"] < 0
     assert "0 of the 1 that hold exclude zero too: none." in by_blocks_in_words({"made": wide})
 
