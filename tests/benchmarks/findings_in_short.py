@@ -57,10 +57,13 @@ PAPER = {1: "yes", 2: "yes", 3: "it can be", 4: "yes", 5: "yes", 6: "yes", "L1":
 def verdicts_table(found: Decided, made: Tables) -> str:
     """Every finding: what is decided here, its effect study by study, and what the paper says.
 
-    The pilot was made before the rules, and does not count among decisions.
+    The pilot was made before the rules, and does not count among decisions; nor does a study of
+    one block, which decides nothing.
     """
-    planned = {name: own for name, own in found.items() if name != "pilot"}
-    shown = planned | {name: own for name, own in found.items() if name == "pilot"}
+    shown = dict(sorted(found.items(), key=lambda study: study[0] == "pilot"))
+    planned = {
+        name: own for name, own in shown.items() if name != "pilot" and own["n_blocks"].max() > 1
+    }
     rows = []
     for claim in CLAIMS:
         what = f"{claim.number}. {claim.says} ({spoken(claim.contrast)})"
@@ -78,7 +81,7 @@ def verdicts_table(found: Decided, made: Tables) -> str:
         for own in answers
     ]
     rows.append(["made of", "", *sizes, ""])
-    return markdown(["finding", "here, of planned studies", *shown, "the paper"], rows)
+    return markdown(["finding", "here, in planned studies", *shown, "the paper"], rows)
 
 
 def _decisions(found: Decided, claim: Claim) -> list[str]:
