@@ -21,7 +21,7 @@ from tests.benchmarks.findings import (
     WEIGHTS,
     Claim,
 )
-from tests.benchmarks.findings_on_accuracy import alone_in_words, claim_cell
+from tests.benchmarks.findings_on_accuracy import RUN, alone_in_words, claim_cell
 from tests.benchmarks.findings_on_causes import caused_in, gains
 from tests.benchmarks.findings_on_sharing import LEAST_MIXTURES
 from tests.benchmarks.findings_written import (
@@ -169,7 +169,8 @@ def caused_table(made: Tables) -> str:
 
 
 def five_lines(found: Decided, made: Tables) -> str:
-    """The findings in five lines, with the studies in the order in which they were made."""
+    """The findings in five lines, of studies with two blocks or more, in the order of making."""
+    found = {name: own for name, own in found.items() if own["n_blocks"].max() > 1}
     lines = [
         f"{_said(found, 1)} {_said(found, 2)}",
         _said(found, 3),
@@ -203,14 +204,21 @@ def _linked(found: Decided, made: Tables) -> str:
     return f"{'; '.join(said)}. All by the most reliable measure, shared directions."
 
 
-def of_vits(found: Decided) -> str:
-    """What a vision transformer says of the claims that it is asked."""
+def of_vits(found: Decided, made: Tables) -> str:
+    """What a vision transformer says of the claims, and how well it knows photographs at all."""
     if "vit" not in found:
         done = f"{finished_blocks('vit')} of {asked_blocks('vit')}"
         return f"Not known: {done} blocks are finished."
     own = found["vit"]
-    said = [f"{row['says']}: {claim_cell(own, row['number'])}" for row in own.to_dict("records")]
-    return f"{'; '.join(said)} ({counted(finished_blocks('vit'), 'block')})."
+    told = [f"claim {number} {claim_cell(own, number)}" for number in own["number"]]
+    runs = {name: made[name]["runs"].drop_duplicates(RUN) for name in ("vit", "strong")}
+    known = {name: 100 * frame["accuracy_natural"].mean() for name, frame in runs.items()}
+    weak = known["vit"] < known["strong"] / 2
+    return (
+        f"{'; '.join(told)}. In photographs it knows held-out classes at {known['vit']:.0f} %, "
+        f"where the strong study's ResNets do at {known['strong']:.0f} %"
+        f"{': too weak to confirm or contradict anything' if weak else ''}."
+    )
 
 
 def studies_table() -> str:

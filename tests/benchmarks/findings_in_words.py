@@ -117,7 +117,7 @@ def pages() -> dict[str, str]:
         "reliable": reliable_in_words(found, made),
         "by blocks": by_blocks_in_words(found),
         "caused": caused_table(made),
-        "transformer": of_vits(found),
+        "transformer": of_vits(found, made),
         "studies": studies_table(),
         "against": against(found, made),
         "accuracies": accuracies_table(answers, alone=None),
