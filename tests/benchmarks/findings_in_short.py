@@ -199,7 +199,7 @@ def _linked(found: Decided, made: Tables) -> str:
     for level, words in (("L1", "Across mixtures"), ("L2", "over blocks of one mixture")):
         chosen = _most_reliable(found, made, level)
         told = ", ".join(f"{_link(row)} ({name})" for name, row in chosen.items())
-        verdicts = in_studies(row["verdict"] for row in chosen.values())
+        verdicts = in_studies(row["verdict"] for name, row in chosen.items() if name != "pilot")
         said.append(f"{words} {verdicts}: {told}")
     return f"{'; '.join(said)}. All by the most reliable measure, shared directions."
 

@@ -121,11 +121,12 @@ def gains(made: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
         seen = rows.set_index(["measure", "arm"]).loc[HELD_EQUAL.name, ARMS[0]]
         weight = f"{name}, weight {WEIGHTS.get(name, 1):g}"
         said.append(f"{points(row)}, seen ones {points(seen)} ({weight})")
-        decisions.append(row["decision"])
+        decisions += [row["decision"]] if name in WEIGHTS else []  # the pilot had no rule
     if not said:
         return NO_BLOCK
+    told = in_studies(decisions).capitalize()
     return (
-        f"{in_studies(decisions)}. Where classes seen in both domains are aligned, held-out "
+        f"{told}. Where classes seen in both domains are aligned, held-out "
         f'classes gain over wrong partners {"; ".join(said)}. "Because" needs seen classes to '
         "stay equal, to two points."
     )
