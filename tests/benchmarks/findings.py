@@ -3,7 +3,9 @@
 They are read by `findings_in_words`, which fills docs/findings.md and README.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -137,6 +139,19 @@ def claims_by_domain(by_class: pd.DataFrame) -> pd.DataFrame:
 
 
 ENDS = ("value", "low", "high")
+
+OfStudy = TypeVar("OfStudy")
+
+
+def planned(found: Mapping[str, OfStudy]) -> dict[str, OfStudy]:
+    """The studies whose rules were written before they were made: all but the pilot.
+
+    >>> planned({"pilot": 3, "weak": 4})
+    {'weak': 4}
+    """
+    return {name: own for name, own in found.items() if name != "pilot"}
+
+
 UPPER = "upper bound "
 """Mixtures that saw the held-out classes, whose runs have a spread of their own."""
 

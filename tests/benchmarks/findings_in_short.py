@@ -20,8 +20,9 @@ from tests.benchmarks.findings import (
     OPPOSITE,
     WEIGHTS,
     Claim,
+    planned,
 )
-from tests.benchmarks.findings_on_accuracy import RUN, alone_in_words, claim_cell
+from tests.benchmarks.findings_on_accuracy import alone_in_words, claim_cell
 from tests.benchmarks.findings_on_causes import caused_in, gains
 from tests.benchmarks.findings_on_sharing import LEAST_MIXTURES
 from tests.benchmarks.findings_written import (
@@ -35,7 +36,14 @@ from tests.benchmarks.findings_written import (
     short,
     spoken,
 )
-from tests.benchmarks.large_tables import INTERVENED, LARGE, STUDIES, asked_blocks, finished_blocks
+from tests.benchmarks.large_tables import (
+    INTERVENED,
+    LARGE,
+    RUN,
+    STUDIES,
+    asked_blocks,
+    finished_blocks,
+)
 from tests.benchmarks.recovering import markdown
 
 Tables = Mapping[str, Mapping[str, pd.DataFrame]]
@@ -60,20 +68,18 @@ def verdicts_table(found: Decided, made: Tables) -> str:
     The pilot was made before the rules, and does not count among decisions; nor does a study of
     one block, which decides nothing.
     """
-    shown = dict(sorted(found.items(), key=lambda study: study[0] == "pilot"))
-    planned = {
-        name: own for name, own in shown.items() if name != "pilot" and own["n_blocks"].max() > 1
-    }
+    shown = planned(found) | dict(found)  # the pilot last
+    counting = {name: own for name, own in planned(found).items() if own["n_blocks"].max() > 1}
     rows = []
     for claim in CLAIMS:
         what = f"{claim.number}. {claim.says} ({spoken(claim.contrast)})"
-        told = in_studies(_decisions(planned, claim))
+        told = in_studies(_decisions(counting, claim))
         cells = [claim_cell(own, claim.number) for own in shown.values()]
         rows.append([what, told, *cells, PAPER[claim.number]])
     for level, says in LEVELS.items():
         chosen = _most_reliable(found, made, level)
         cells = [_link(chosen.get(name)) for name in shown]
-        told = in_studies(row["verdict"] for name, row in chosen.items() if name in planned)
+        told = in_studies(row["verdict"] for name, row in chosen.items() if name in counting)
         rows.append([says, told, *cells, PAPER.get(level, NOT_ASKED)])
     answers = [made[name]["answers"] for name in shown]
     sizes = [
@@ -199,7 +205,7 @@ def _linked(found: Decided, made: Tables) -> str:
     for level, words in (("L1", "Across mixtures"), ("L2", "over blocks of one mixture")):
         chosen = _most_reliable(found, made, level)
         told = ", ".join(f"{_link(row)} ({name})" for name, row in chosen.items())
-        verdicts = in_studies(row["verdict"] for name, row in chosen.items() if name != "pilot")
+        verdicts = in_studies(row["verdict"] for row in planned(chosen).values())
         said.append(f"{words} {verdicts}: {told}")
     return f"{'; '.join(said)}. All by the most reliable measure, shared directions."
 
@@ -249,8 +255,8 @@ TRAINS = {
 
 
 def against(found: Decided, made: Tables) -> str:
-    """What contradicts the paper: claims and links that are decided not to hold."""
-    said = []
+    """What contradicts the paper in planned studies: claims and links decided not to hold."""
+    found, said = planned(found), []
     for name, own in found.items():
         for row in own.to_dict("records"):
             if row["decision"] in (DENIED, OPPOSITE):
@@ -271,4 +277,4 @@ def against(found: Decided, made: Tables) -> str:
     if not any((levels["verdict"] == TOGETHER).any() for levels in linked):
         unmet.append("Sharing goes with accuracy")
     told = "\n".join(said) or "No claim of the paper is decided against so far."
-    return f"{told}\n\nNot confirmed in any study so far: {'; '.join(unmet) or 'nothing'}."
+    return f"{told}\n\nNot confirmed in any planned study so far: {'; '.join(unmet) or 'nothing'}."

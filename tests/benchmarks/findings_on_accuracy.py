@@ -8,9 +8,8 @@ from interp.core.declarations.writing import sequence
 from interp.report.naming import setting_name
 from tests.benchmarks.findings import CLAIMS, ENDS, accuracy_findings, claims_by_domain
 from tests.benchmarks.findings_written import NOT_ASKED, blocks_of, bold, points, spoken
+from tests.benchmarks.large_tables import RUN
 from tests.benchmarks.recovering import markdown
-
-RUN = ["setting", "test_domain", "seed"]
 
 
 def accuracies_table(answers: Mapping[str, pd.DataFrame], *, alone: pd.DataFrame | None) -> str:

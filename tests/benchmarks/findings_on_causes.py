@@ -25,7 +25,7 @@ from tests.benchmarks.findings_written import (
     in_studies,
     points,
 )
-from tests.benchmarks.large_tables import INTERVENED
+from tests.benchmarks.large_tables import INTERVENED, RUN
 from tests.benchmarks.recovering import markdown
 
 
@@ -88,9 +88,8 @@ def language_by_mixture(
     """
     if not found:
         return NO_BLOCK
-    keys = ["setting", "test_domain", "seed"]
     labels, captions = (
-        own.drop_duplicates(keys).set_index(keys)["accuracy"]
+        own.drop_duplicates(RUN).set_index(RUN)["accuracy"]
         for own in (found["labels_runs"], captioned["runs"])
     )
     rows = []

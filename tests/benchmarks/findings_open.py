@@ -13,6 +13,7 @@ from tests.benchmarks.findings import (
     OPPOSITE,
     WORTH,
     WORTH_CAUSED,
+    planned,
 )
 from tests.benchmarks.findings_written import blocks_of
 from tests.benchmarks.recovering import markdown
@@ -21,13 +22,13 @@ from tests.benchmarks.recovering import markdown
 def open_claims(found: Mapping[str, pd.DataFrame]) -> str:
     """Blocks that would decide every claim that is open: a row each, a column per study."""
     cells: dict[str, dict[str, str]] = {claim.says: {} for claim in CLAIMS}
-    planned = {name: own for name, own in found.items() if name != "pilot"}
-    for name, family in planned.items():
+    asked = planned(found)
+    for name, family in asked.items():
         for row in family.to_dict("records"):
             cells[row["says"]][name] = _blocks(row, len(family))
     heads = [f"{name} (has {blocks_of(name, own['n_blocks'].max())})" for name, own in
-             planned.items()]  # fmt: skip
-    return _side_by_side("blocks that would decide", heads, planned, cells)
+             asked.items()]  # fmt: skip
+    return _side_by_side("blocks that would decide", heads, asked, cells)
 
 
 def _blocks(row: Mapping[str, Any], claims: int) -> str:

@@ -33,7 +33,7 @@ from tests.benchmarks.findings import (
     layers_findings,
 )
 from tests.benchmarks.findings_costs import costs_table, forecast_minutes, minutes
-from tests.benchmarks.findings_in_short import five_lines, verdicts_table
+from tests.benchmarks.findings_in_short import against, five_lines, of_vits, verdicts_table
 from tests.benchmarks.findings_in_words import (
     ABOUT_ACCURACY,
     PAGES,
@@ -48,8 +48,14 @@ from tests.benchmarks.findings_on_accuracy import (
     of_errors,
 )
 from tests.benchmarks.findings_on_causes import language_by_mixture
-from tests.benchmarks.findings_on_sharing import classes_table, features_table, units_table
+from tests.benchmarks.findings_on_sharing import (
+    classes_table,
+    features_table,
+    foretold_in_words,
+    units_table,
+)
 from tests.benchmarks.findings_open import open_cause
+from tests.benchmarks.findings_written import bold
 from tests.benchmarks.grids import ASKED as PRIMARY
 from tests.benchmarks.judging import filled
 from tests.benchmarks.large_tables import (
@@ -191,6 +197,54 @@ def test_the_most_reliable_measure_speaks_for_a_level() -> None:
     after = verdicts_table(found, made)
     other = f"r {own.loc['debiased CKA', 'value']:.2f}".replace("0.", ".")
     assert other in after and other not in before and other in five_lines(found, made)
+
+
+def with_one_block() -> tuple[dict[str, pd.DataFrame], dict[str, dict[str, pd.DataFrame]]]:
+    """Claims and tables of pilot and weak, and of a study `vit` that is the weak one's block 0."""
+    made = all_tables()
+    weak = made["weak"]
+    first = {name: weak[name].query("seed == 0") for name in ("answers", "runs")}
+    made["vit"] = first | {"levels": weak["levels"]}
+    found = {name: accuracy_findings(made[name]["answers"]) for name in ("pilot", "weak", "vit")}
+    return found, made
+
+
+def test_neither_the_pilot_nor_one_block_decides() -> None:
+    found, made = with_one_block()
+    table = {line.split(" | ")[0].strip("| ")[:2]: line.split(" | ")[1:]
+             for line in verdicts_table(found, made).splitlines()}  # fmt: skip
+    for number in (1, 2, 3, 4, 5):
+        decision = found["weak"].set_index("number").loc[number, "decision"]
+        here, *cells, _ = table[f"{number}."]
+        assert here == f"{bold(decision)} in 1 of 1" and "(one block) open" in cells[1]
+    assert "(vit)" not in five_lines(found, made) and "(pilot)" in five_lines(found, made)
+    assert "CG is below DG" in against(found, made).split("Not confirmed")[1]  # but in the pilot
+
+
+def test_a_vit_that_does_not_know_photographs_says_nothing() -> None:
+    found, made = with_one_block()
+    runs = made["vit"]["runs"].drop_duplicates(["setting", "test_domain", "seed"])
+    known = 100 * runs["accuracy_natural"].mean()
+    said = of_vits(found, made)
+    assert f"at {known:.0f} %, where" in said and "claim 1 +" in said and "too weak" not in said
+    worse = made["vit"]["runs"].assign(accuracy_natural=0.2)
+    said = of_vits(found, made | {"vit": made["vit"] | {"runs": worse}})
+    assert "at 20 %, where" in said and "too weak to confirm or contradict anything" in said
+    assert of_vits({}, made) == f"Not known: {finished_blocks('vit')} of 6 blocks are finished."
+
+
+def test_what_foretells_best_is_best_on_mixtures_left_out() -> None:
+    rows = tables("weak")["foretelling"]
+    said = foretold_in_words({"foretelling": rows})
+    across, within = rows.query("level == 'L1'"), rows.query("level == 'L2'")
+    best = across.loc[across["foretold"].idxmax()]
+    assert said.startswith(f"Best in mixtures left out of the fit: {best['predictor']}, R²")
+    told = within[within["p_adjusted"] < 0.05]["predictor"]
+    unsaid = set(within["predictor"]) - set(told)
+    after = said.split("(Benjamini and Hochberg): ")[1]
+    assert all(name in after for name in told) and not any(name in after for name in unsaid)
+    none = rows.assign(p_adjusted=0.5)
+    assert foretold_in_words({"foretelling": none}).endswith("(Benjamini and Hochberg): none.")
 
 
 def planted(effects: dict[str, float], blocks: int = 8, spread: float = 0.02) -> pd.DataFrame:
