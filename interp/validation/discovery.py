@@ -49,7 +49,7 @@ def recover(blueprint: PlantedBlueprint, *, learned: bool = False) -> pd.DataFra
     >>> from interp.circuits.planted.vit import Blueprint
     >>> found = recover(Blueprint("all shared", seed=1)).set_index(["domain", "method"])
     >>> row = found.loc[("B", "path patching")]
-    >>> row["unit"], float(row["auroc"]), int(row["n_units"])
+    >>> row["unit"], round(float(row["auroc"]), 3), int(row["n_units"])
     ('edge', 1.0, 479)
     """
     opened = Opened(blueprint)
