@@ -47,6 +47,8 @@ class ModelledContrast:
         n_units: How many of them there are.
         n_blocks: Number of blocks.
         reason: What was left out, and why a number is missing.
+        by_classes: The share of its variance that classes add which blocks have in common. More
+            blocks of the same classes do not lessen it.
     """
 
     interval: Interval
@@ -59,6 +61,7 @@ class ModelledContrast:
     n_units: int = 0
     n_blocks: int = 0
     reason: str = ""
+    by_classes: float = 0.0
 
     def at(self, confidence: float) -> Interval:
         """The interval over runs that covers with another probability; none with one block."""
@@ -127,10 +130,12 @@ def contrast_of_means(
     value, n_blocks = float(own.mean()), len(means)
     known = np.asarray([""] * means.shape[1] if kinds is None else kinds)
     parts, n_settings = _variances(means, weights, known)
+    own_parts = len(parts)
     if classes is not None and n_blocks > 1:
         parts += _of_classes(np.asarray(classes, dtype=float))
     paired = mean_t(own)
     square = sum(part for part, _ in parts)
+    by_classes = sum(part for part, _ in parts[own_parts:]) / square if square > 0 else 0.0
     spread = sum(part**2 / free for part, free in parts)
     # Satterthwaite's, which are (S - 1)(B - 1) where there is one part
     degrees = square**2 / spread if spread > 0 else float(sum(free for _, free in parts))
@@ -149,6 +154,7 @@ def contrast_of_means(
         n_units=n_blocks,
         n_blocks=n_blocks,
         reason="" if n_blocks > 1 else ONE_RUN,
+        by_classes=by_classes,
     )
 
 

@@ -234,7 +234,8 @@ def _comparisons(
 class Effect:
     """A mean or a comparison: its 95 % and its 90 % interval, p, and what was counted.
 
-    `more` are further columns of its row.
+    `more` are further columns of its row, `by_classes` the share of its variance by classes that
+    blocks have in common.
     """
 
     interval: Interval
@@ -247,6 +248,7 @@ class Effect:
     n_pictures: int
     reason: str
     more: Mapping[str, float] = field(default_factory=dict)
+    by_classes: float = 0.0
 
     @classmethod
     def of_arm(cls, cells: pd.DataFrame) -> "Effect":
@@ -288,6 +290,7 @@ class Effect:
             int(pictures.max(axis=1).sum()),
             wide.reason,
             wide.columns,
+            wide.by_classes,
         )
 
 
@@ -361,9 +364,9 @@ def _judge(
     if -reach < low and high < reach:
         return APART, f"the effect is smaller than {100 * MARGIN:g} points", ""
     half = (high - low) / 2
-    blocks = _blocks(effect.n_blocks, half, max(abs(effect.interval.value), reach))
     given = f"an effect of {_points(effect.interval)} may be none, or more than {100 * MARGIN:g}"
-    return CANNOT_TELL, f"{given} points", f"about {blocks} blocks"
+    wanted = max(abs(effect.interval.value), reach)
+    return CANNOT_TELL, f"{given} points", _blocks(effect, half, wanted)
 
 
 def _unequal(effect: Effect, weight: float) -> tuple[str, str] | None:
@@ -375,8 +378,7 @@ def _unequal(effect: Effect, weight: float) -> tuple[str, str] | None:
     reason = f"{moved}, not within two points"
     if abs(narrow.value) > MARGIN:
         return reason, "a weight at which seen classes stay equally accurate"
-    room = MARGIN - abs(narrow.value)
-    return reason, f"about {_blocks(effect.n_blocks, (narrow.high - narrow.low) / 2, room)} blocks"
+    return reason, _blocks(effect, (narrow.high - narrow.low) / 2, MARGIN - abs(narrow.value))
 
 
 def _unmoved(effect: Effect | None, weight: float) -> tuple[str, str] | None:
@@ -391,9 +393,17 @@ def _unmoved(effect: Effect | None, weight: float) -> tuple[str, str] | None:
     return f"the term did not change sharing: index {ends}", "a larger weight, or more blocks"
 
 
-def _blocks(n: int, half: float, wanted: float) -> int:
-    """Blocks after which an interval's half is as wanted, as its square falls with their number."""
-    return max(n + 1, math.ceil(n * (half / max(wanted, 1e-3)) ** 2))
+def _blocks(effect: Effect, half: float, wanted: float) -> str:
+    """How many blocks bring half an interval to what is wanted.
+
+    Its square falls with their number, but for the part of classes that all blocks share.
+    """
+    stays = effect.by_classes * half**2
+    left = max(wanted, 1e-3) ** 2 - stays
+    if left <= 0:
+        return "more classes: those there are differ too much for any number of blocks"
+    n = effect.n_blocks
+    return f"about {max(n + 1, math.ceil(n * (half**2 - stays) / left))} blocks"
 
 
 def _points(interval: Interval, level: str = "") -> str:

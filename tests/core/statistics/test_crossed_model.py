@@ -175,6 +175,8 @@ def test_classes_in_some_blocks_add_what_they_have_in_common() -> None:
     assert found.degrees == pytest.approx(degrees)
     reach = stats.t.ppf(0.975, degrees) * error
     assert found.interval.high - found.interval.value == pytest.approx(reach)
+    assert found.by_classes == pytest.approx(common / error**2)
+    assert contrast_of_settings(full[["b", "c"]], {"b": 1.0, "c": -1.0}).by_classes == 0
 
 
 def test_blocks_of_one_class_that_returns_have_no_interval_and_no_p() -> None:

@@ -177,6 +177,17 @@ def test_the_verdict_is_what_was_planted(change: dict[str, Any], verdict: str, w
     assert set(levels["level"]) == {"L4"} and set(levels.columns) <= set(COLUMNS)
 
 
+def test_what_classes_differ_in_takes_more_classes_and_not_more_blocks() -> None:
+    frames = planted(blocks=6, noise=0.002)
+    rows = frames["accuracy_by_class"]
+    odd = rows["label"].map(CLASSES.index) % 2 * 2 - 1
+    own = (rows["setting"] == "cg-high, aligned 1") & (rows["class_set"] == "seen")
+    frames["accuracy_by_class"] = rows.assign(value=rows["value"] + own * 0.2 * odd)
+    _, levels = intervention(frames, SPEC.intervention)
+    row = levels[levels["measure"].str.endswith("weight 1")].iloc[0]
+    assert "not within two points" in row["reason"] and row["needed"].startswith("more classes")
+
+
 def test_separating_is_judged_by_its_own_sign() -> None:
     """Less shared and less well recognised is the same link as more and better."""
     spec = replace(SPEC, intervention=InterventionSpec("cg-high", (-1.0, 1.0)))
