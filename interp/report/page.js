@@ -25,6 +25,7 @@ function theme() {
       xaxis: axis, yaxis: axis, margin: { l: 12, r: 12, t: 12, b: 12 },
       hoverlabel: { bgcolor: paper, bordercolor: soft, font: { color: ink } },
       legend: { font: { color: ink }, bgcolor: "rgba(0,0,0,0)" },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: soft, activecolor: ink },
       annotationdefaults: { bgcolor: paper, borderpad: 1 },
     },
     data: { heatmap: [{ colorbar: bar }], bar: [{ marker: { line: { width: 0 } } }] },

@@ -123,13 +123,14 @@ def _marks(spec: FigureSpec, view: View, names: Sequence[str]) -> Iterator[Trace
         return
     untrained = view.rows[view.rows["control"] == EPOCH_0].drop_duplicates("setting")
     floor = DrawnSubject("untrained (epoch 0)", GREY, "circle", untrained.assign(low=np.nan))
-    yield marks(floor, names, (0, 1), view.meta, Scale(scale.value, "low", "low"),
-                share=spec.x.percent)  # fmt: skip
-    if own["null"].notna().any():
-        own = own.drop_duplicates("row")
-        at = [names.index(row) for row in own["row"]]
+    floors = marks(floor, names, (0, 1), view.meta, Scale(scale.value, "low", "low"),
+                   share=spec.x.percent)  # fmt: skip
+    yield {**floors, "cliponaxis": False}
+    line = pd.concat([own, untrained]).dropna(subset=["null"]).drop_duplicates("row")
+    if len(line):
+        at = [names.index(row) for row in line["row"]]
         yield level_line(
-            "chance", numbers(own["null"]), at, view.meta, share=spec.x.percent, dash="dash"
+            "chance", numbers(line["null"]), at, view.meta, share=spec.x.percent, dash="dash"
         )
 
 

@@ -92,6 +92,7 @@ def test_an_untrained_model_of_no_mixture_has_a_row_of_its_own(build: Build) -> 
     floor = named(figure, "untrained (epoch 0)", 0, 0, 0)
     assert {rows[int(at)] for at in floor["y"]} == {"untrained"}
     assert not set(named(figure, "trained", 0, 0, 0)["y"]) & set(floor["y"])
+    assert set(named(figure, "chance", 0, 0, 0)["y"]) == set(range(len(rows)))
 
 
 def test_answer_places_accuracy_against_the_middle_layers(result: LoadedResult) -> None:
