@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from interp.core.declarations.figures import NATURAL, OTHER, GistSpec, SectionSpec
-from interp.core.declarations.writing import number, percent, sequence
+from interp.core.declarations.writing import in_points, number, percent, sequence
 from interp.core.sites import band_of
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, SHARED, VERDICTS
 from interp.report.grammar.subjects import learned_pairs, middle_verdicts, own_pairs
@@ -88,7 +88,7 @@ def _last(rows: Frame) -> Frame:
 
 FORMS: Mapping[str, Callable[[float], str]] = {
     "percent": percent,
-    "points": lambda value: f"{100 * value:+.1f}",
+    "points": in_points,
     "number": number,
     "count": lambda value: f"{value:,.0f}",
 }

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from interp.core.declarations.figures import PARTS, FigureSpec, SectionSpec
 from interp.core.declarations.measures import all_measures
-from interp.core.declarations.writing import sequence
+from interp.core.declarations.writing import sequence, told_once
 from interp.report.figures.behind_accuracy import (
     BEHIND,
     accuracy_by_class_figure,
@@ -173,7 +173,7 @@ def _reasons(result: LoadedResult, tables: Sequence[str]) -> list[str]:
     """The first few reasons that tables give for what they do not say."""
     known = [name for name in tables if name in result.tables]
     reasons = {reason for name in known for reason in result.frame(name)["reason"] if reason}
-    return sorted(reasons)[:3]
+    return told_once(sorted(reasons))[:3]
 
 
 def _nothing(result: LoadedResult, spec: SectionSpec) -> str:

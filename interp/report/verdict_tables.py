@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from interp.core.declarations.writing import MISSING, number, percent, plain, plural
+from interp.core.declarations.writing import MISSING, in_points, number, percent, plural, told_once
 from interp.core.sites import band_of
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED, VERDICTS
 from interp.data.mixtures.settings import SETTINGS
@@ -213,7 +213,7 @@ def _verdict(result: LoadedResult, rung: str, one: ComparedPair) -> list[str]:
         number(summed.index),
         ends,
         summed.verdicts,
-        "; ".join(summed.reasons) or MISSING,
+        "; ".join(told_once(summed.reasons)) or MISSING,
     ]
 
 
@@ -274,7 +274,7 @@ def levels_table(result: LoadedResult) -> list[WordTable]:
         held = f", {row['adjusted']} held constant" if row["adjusted"] else ""
         ends = MISSING
         if row["level"] == "L4" and math.isfinite(row["low"]):
-            value, low, high = (f"{100 * row[each]:+.1f}" for each in ("value", "low", "high"))
+            value, low, high = (in_points(row[each]) for each in ("value", "low", "high"))
             ends = f"{value} points ({low} to {high})"
         elif math.isfinite(row["low"]) and math.isfinite(row["high"]):
             ends = f"{number(row['value'])} ({number(row['low'])} to {number(row['high'])})"
@@ -295,7 +295,8 @@ def levels_table(result: LoadedResult) -> list[WordTable]:
         told.setdefault(said, []).append(name)
     body = []
     for (level, _, *rest), names in told.items():
-        more = f" and {len(names) - 1} more rows" if len(names) > 1 else ""
+        n = len(names) - 1
+        more = f" and {n} more {plural('row', n)}" if n else ""
         body.append([f"{level} {names[0]}{more}", *rest])
     link = "Correlation; of L4 the difference"
     head = ("", "Verdict", link, "p (Holm)", "Gain in prediction", "Why", "Would decide")
@@ -311,7 +312,7 @@ def foretelling_table(result: LoadedResult) -> list[WordTable]:
     known = rows["value"].notna()
     body = [
         [
-            f"{row['level']} {plain(row['predictor'])}",
+            f"{row['level']} {row['predictor']}",
             row["predictor_kind"],
             f"{number(row['value'])} ({number(row['low'])} to {number(row['high'])})",
             number(row["p_adjusted"], 3),
@@ -325,7 +326,7 @@ def foretelling_table(result: LoadedResult) -> list[WordTable]:
         for _, row in rows[known].iterrows()
     ]
     for (level, why), own in rows[~known].groupby(["level", "reason"], sort=False):
-        body.append([f"{level} {len(own)} predictors", *[MISSING] * 6, why])
+        body.append([f"{level} {len(own)} {plural('predictor', len(own))}", *[MISSING] * 6, why])
     head = ("", "Kind", "Correlation", "p (B. and H.)", "Foretold in left-out mixtures",
             "Beyond seen accuracy", "n", "Why not")  # fmt: skip
     return [

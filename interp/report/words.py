@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from interp.core.declarations.writing import between, number, percent, sequence
+from interp.core.declarations.writing import between, in_points, number, percent, sequence
 from interp.core.statistics.index_of_sharing import (
     CANNOT_TELL,
     NOT_SHARED,
@@ -384,7 +384,7 @@ def _intervened(result: LoadedResult) -> list[str]:
     if found.empty:
         return []
     row = found.iloc[0]
-    value, low, high = (f"{100 * row[each]:+.1f}" for each in ("value", "low", "high"))
+    value, low, high = (in_points(row[each]) for each in ("value", "low", "high"))
     done = "Aligning" if row["weight"] > 0 else "Separating"
     decided = row["licence"] if not row["reason"] else f"what causes that is open: {row['reason']}"
     return [

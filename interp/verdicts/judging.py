@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from interp.core.declarations.writing import told_once
 from interp.core.sites import LAST, band_of
 from interp.core.statistics.index_of_sharing import (
     CANNOT_TELL,
@@ -99,7 +100,7 @@ def ladder_rows(judged: pd.DataFrame) -> pd.DataFrame:
                 "votes": votes.verdicts,
                 "n_judged": votes.n,
                 "n_units": group["n_units"].min(),
-                "reason": "; ".join(votes.reasons),
+                "reason": "; ".join(told_once(votes.reasons)),
                 "needed": _needed(votes, group, rung.bars) if verdict == CANNOT_TELL else "",
             }
         )

@@ -202,6 +202,15 @@ def test_an_answer_keeps_the_interval_that_it_was_given_by() -> None:
     assert told == "cannot tell"
 
 
+def test_reasons_that_differ_in_numbers_alone_are_told_once() -> None:
+    table = transfers(("cannot tell", NONE, "cannot tell", NONE))
+    rows = judged_rows({"circuit_transfer": table})
+    sites = [rows.assign(site=f"layer{n}", reason=f"room is 0.{n}") for n in (1, 2)]
+    other = rows.assign(site="layer3", reason="too few classes")
+    [told] = ladder_rows(pd.concat([*sites, other]))["reason"]
+    assert told == "room is 0.1 (and others with other numbers); too few classes"
+
+
 def test_tables_read_back_say_the_same(tmp_path: Path) -> None:
     for told in (("shared", 0.9, "cannot tell", 0.5), ("shared", 0.9, "cannot tell", NONE)):
         table = transfers(told)

@@ -2,7 +2,8 @@
 
 import html
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 MISSING = "–"
 """What stands where a number is missing."""
@@ -57,6 +58,15 @@ def minus(text: str) -> str:
     return text if bare == text else bare if not float(bare) else f"−{bare}"
 
 
+def in_points(difference: float) -> str:
+    """A difference of two shares in percentage points, with its sign.
+
+    >>> in_points(0.073), in_points(-0.044)
+    ('+7.3', '−4.4')
+    """
+    return f"{100 * difference:+.1f}".replace("-", "−")
+
+
 def between(low: float, high: float, digits: int = 2) -> str:
     """An interval in words.
 
@@ -75,6 +85,25 @@ def sequence(words: Sequence[str]) -> str:
     'a, b and c'
     """
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else list(words))
+
+
+def told_once(reasons: Iterable[str]) -> list[str]:
+    """Statements, each once, and of those that differ in numbers alone the first.
+
+    >>> told_once(["room is 0.2", "too few", "room is 0.3", "room is 1", "too few"])
+    ['room is 0.2 (and others with other numbers)', 'too few']
+    >>> told_once([*told_once(["room is 0.2", "room is 0.3"]), "room is 0.4"])
+    ['room is 0.2 (and others with other numbers)']
+    """
+    alike: dict[str, str] = {}
+    for reason in dict.fromkeys(reasons):
+        pattern = re.sub(r"\d+(\.\d+)?", "0", reason.removesuffix(_ALIKE))
+        first = alike.get(pattern)
+        alike[pattern] = first.removesuffix(_ALIKE) + _ALIKE if first else reason
+    return [*alike.values()]
+
+
+_ALIKE = " (and others with other numbers)"
 
 
 def short(text: str, limit: int = 28) -> str:

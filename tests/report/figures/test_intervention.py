@@ -61,7 +61,7 @@ def test_the_caption_carries_the_verdict(
     assert ("because" in section.figures[0].caption) == (not change)
     (sentence,) = [each for each in headline(result) if "wrong partners" in each]
     row = result.frame("levels").query("weight == 1").iloc[0]
-    said = [f"{100 * row[each]:+.1f}" for each in ("value", "low", "high")]
+    said = [f"{100 * row[each]:+.1f}".replace("-", "−") for each in ("value", "low", "high")]
     assert "by {} points ({} to {})".format(*said) in sentence
     assert ("because" in sentence) == (not change) and ("is open" in sentence) == bool(change)
 
