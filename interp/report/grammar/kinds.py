@@ -74,14 +74,15 @@ def depth_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
 
 
 def forest_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
-    """Marks with intervals: a row for each label, subjects side by side within it."""
+    """Marks with intervals: a row for each label that has a number, subjects side by side in it."""
     rows = read_rows(result, spec)
     if rows.empty or not rows[spec.scale.value].notna().any():
         return None
     rows = rows.assign(natural=result.natural)
     rows["row"] = label_rows(rows, spec.labels)
-    names = in_order(result, rows, spec.labels)
     found, choices = views(result, spec, rows)
+    known = rows[[*{view.scale.value for view in found}]].notna().any(axis=1)
+    names = in_order(result, rows[known], spec.labels)
     most = max(max(len(view.subjects) for view in found), 1)
     if spec.subjects and most < spec.least:
         return None
@@ -127,6 +128,7 @@ def _marks(spec: FigureSpec, view: View, names: Sequence[str]) -> Iterator[Trace
                    share=spec.x.percent)  # fmt: skip
     yield {**floors, "cliponaxis": False}
     line = pd.concat([own, untrained]).dropna(subset=["null"]).drop_duplicates("row")
+    line = line[line["row"].isin(names)]
     if len(line):
         at = [names.index(row) for row in line["row"]]
         yield level_line(

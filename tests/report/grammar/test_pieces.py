@@ -95,6 +95,16 @@ def test_an_untrained_model_of_no_mixture_has_a_row_of_its_own(build: Build) -> 
     assert set(named(figure, "chance", 0, 0, 0)["y"]) == set(range(len(rows)))
 
 
+def test_a_row_without_a_number_is_not_drawn(build: Build) -> None:
+    accuracy = read_result(build()).frame("accuracy")
+    ends = accuracy[["value", "low", "high"]].mask(accuracy["setting"] == "cg-low")
+    some = build(replaced={"accuracy": accuracy.assign(**ends)}, name="some")
+    figure = drawn(read_result(some), "accuracy")
+    rows = figure.layout["yaxis"]["ticktext"]
+    assert NAMES["cg-low"] not in rows and NAMES["cg-high"] in rows
+    assert set(named(figure, "chance", 0, 0, 0)["y"]) == set(range(len(rows)))
+
+
 def test_answer_places_accuracy_against_the_middle_layers(result: LoadedResult) -> None:
     figure = drawn(result, "answer")
     similarity, accuracy = result.frame("similarity"), result.frame("accuracy")
