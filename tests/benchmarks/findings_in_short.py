@@ -175,7 +175,8 @@ def caused_table(made: Tables) -> str:
 
 
 def five_lines(found: Decided, made: Tables) -> str:
-    """The findings in five lines, of studies with two blocks or more, in the order of making."""
+    """What is decided against the paper, and the findings in five lines, of studies with two blocks
+    or more, in the order of making."""
     found = {name: own for name, own in found.items() if own["n_blocks"].max() > 1}
     lines = [
         f"{_said(found, 1)} {_said(found, 2)}",
@@ -189,7 +190,17 @@ def five_lines(found: Decided, made: Tables) -> str:
     done = {name: finished_blocks(name) if name in STUDIES else 3 for name in names}
     sizes = ", ".join(f"{name} {blocks_of(name, done[name])}" for name in names)
     alone = alone_in_words({name: made[name]["answers"] for name in found})
-    return "\n".join([*numbered, "", alone, "", f"Blocks so far: {sizes}."])
+    denied = "; ".join(_denied(found)) or "nothing is decided so far"
+    first = [f"**Against the paper**: {denied}.", ""]
+    return "\n".join([*first, *numbered, "", alone, "", f"Blocks so far: {sizes}."])
+
+
+def _denied(found: Decided) -> list[str]:
+    return [
+        f"*{row['says']}* (claim {row['number']}) {row['decision']} in {name}, {points(row)}"
+        for name, own in planned(found).items()
+        for row in own[own["decision"].isin([DENIED, OPPOSITE])].to_dict("records")
+    ]
 
 
 def _said(found: Decided, number: int) -> str:

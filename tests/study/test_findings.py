@@ -218,7 +218,33 @@ def test_neither_the_pilot_nor_one_block_decides() -> None:
         here, *cells, _ = table[f"{number}."]
         assert here == f"{bold(decision)} in 1 of 1" and "(one block) open" in cells[1]
     assert "(vit)" not in five_lines(found, made) and "(pilot)" in five_lines(found, made)
-    assert "CG is below DG" in against(found, made).split("Not confirmed")[1]  # but in the pilot
+
+
+@pytest.mark.parametrize(
+    ("study", "decision", "denied", "confirmed"),
+    [
+        ("weak", "holds", False, True),
+        ("weak", "does not hold", True, False),
+        ("weak", "the opposite holds", True, False),
+        ("pilot", "holds", False, False),
+        ("pilot", "does not hold", False, False),
+    ],
+)
+def test_planned_studies_confirm_and_contradict_and_the_pilot_does_not(
+    study: str, decision: str, denied: bool, confirmed: bool
+) -> None:
+    made = all_tables()
+    found = {
+        name: accuracy_findings(made[name]["answers"]).assign(decision="open")
+        for name in ("pilot", "weak")
+    }
+    own = found[study]
+    found[study] = own.assign(decision=own["decision"].mask(own["number"] == 3, decision))
+    contradicted, unmet = against(found, made).split("Not confirmed")
+    first = five_lines(found, made).splitlines()[0]
+    assert ("CG is below DG" in contradicted) == denied == ("CG is below DG* (claim 3)" in first)
+    assert ("CG is below DG" not in unmet) == confirmed
+    assert denied or first == "**Against the paper**: nothing is decided so far."
 
 
 def test_a_vit_that_does_not_know_photographs_says_nothing() -> None:
