@@ -196,6 +196,7 @@ def five_lines(found: Decided, made: Tables) -> str:
 
 
 def _denied(found: Decided) -> list[str]:
+    """Claims that planned studies decide against the paper; `against` tells them with links."""
     return [
         f"*{row['says']}* (claim {row['number']}) {row['decision']} in {name}, {points(row)}"
         for name, own in planned(found).items()

@@ -64,7 +64,7 @@ def in_points(difference: float) -> str:
     >>> in_points(0.073), in_points(-0.044)
     ('+7.3', '−4.4')
     """
-    return f"{100 * difference:+.1f}".replace("-", "−")
+    return minus(f"{100 * difference:+.1f}")
 
 
 def between(low: float, high: float, digits: int = 2) -> str:
