@@ -209,7 +209,7 @@ def sharing_profile_figure(result: LoadedResult, spec: FigureSpec) -> Figure | N
         trace
         for p, pair in enumerate(pairs)
         for own in [rows[rows["domain_a"].isin(pair) & rows["domain_b"].isin(pair)]]
-        for trace in _panels(own, settings, [p])
+        for trace in (*_panels(own, settings, [p]), *_empty_panels(own, [p]))
     ]
     choices = [Choice("Domains", [f"{plain(a)} × {plain(b)}" for a, b in pairs])]
     return finished(spec, result, rows, traces, _panel_layout(), choices, pairs=len(pairs))
@@ -247,6 +247,23 @@ def _panels(rows: Frame, settings: Sequence[str], meta: Sequence[int | None]) ->
             dotted = _points(pixels.iloc[:1], "lines", GREY, "dot", axes, meta)
             traces.append(dotted | {"x": [0, 1], "y": [level, level], "name": "raw pixels",
                                     "showlegend": False, "hovertext": None})  # fmt: skip
+    return traces
+
+
+def _empty_panels(rows: Frame, meta: Sequence[int | None]) -> list[Trace]:
+    """Words in panels without a point: that a rung was not measured here, or has no index."""
+    traces: list[Trace] = []
+    for number_of, rung in enumerate(RUNGS):
+        own = rows[(rows["rung"] == rung) & (rows["control"] == "") & (rows["site"] != LAST)]
+        if own["index"].notna().any():
+            continue
+        said = f"no index: {agreement(own['verdict'])}" if len(own) else "not measured"
+        traces.append({
+            "type": "scatter", "mode": "text", "x": [0.5], "y": [0.5], "text": [said],
+            "textfont": {"color": GREY, "size": 12}, "hoverinfo": "skip", "showlegend": False,
+            "name": said, "xaxis": f"x{number_of + 1}", "yaxis": f"y{number_of + 1}",
+            "meta": list(meta),
+        })  # fmt: skip
     return traces
 
 
@@ -371,8 +388,8 @@ def draw_profile(table: Table, *, title: str = "The sharing profile") -> Any:
     >>> rows = pd.DataFrame({"rung": ["R2"], "measure": "CKA", "domain_a": "real",
     ...     "domain_b": "sketch", "site": "blocks.0.hook_resid_post", "band": "middle",
     ...     "depth": 0.5, "index": 0.9, "index_low": 0.8, "index_high": 1.0, "n_units": 8})
-    >>> len(draw_profile(Table("rungs", rows)).data)
-    1
+    >>> [trace.name for trace in draw_profile(Table("rungs", rows)).data][:2]
+    ['real × sketch', 'not measured']
     """
     import plotly.graph_objects as go
 
@@ -387,7 +404,9 @@ def draw_profile(table: Table, *, title: str = "The sharing profile") -> Any:
             colour = PAIR_COLOURS[place % len(PAIR_COLOURS)]
             if trace["name"] == "this model":
                 trace |= {"name": name, "legendgroup": name, "line": {"color": colour, "width": 2}}
-            traces.append({key: value for key, value in trace.items() if key != "meta"})
+            traces.append(trace)
+    traces += _empty_panels(rows, [None])
+    traces = [{key: value for key, value in trace.items() if key != "meta"} for trace in traces]
     scale = "index: 0 null, 1 ceiling; bars 95 % intervals"
     said = f"{title}<br><sup>{scale}; n = {_classes(rows)} classes</sup>"
     legend = {"orientation": "h", "y": -0.12, "yanchor": "top"}

@@ -368,6 +368,22 @@ def test_the_profile_means_over_models_and_draws_the_untrained(build: Build) -> 
     assert "cannot tell" in line["hovertext"][0]
 
 
+def test_a_panel_of_the_profile_without_a_point_says_why(build: Build) -> None:
+    words: dict[str, Any] = {"rung4": {"natural-only": 0.05, "cg-high": 0.8}}
+    rows = read_result(build(name="whole", **words)).frame("rungs")
+    blank = rows.assign(index=rows["index"].where(rows["rung"] != "R4"))
+    blank.loc[blank["rung"] == "R4", "verdict"] = "cannot tell"
+    less = blank[blank["rung"] != "R2"]
+    figure = figure_of(
+        read_result(build(replaced={"rungs": less}, name="blank", **words)), "sharing-profile"
+    )
+    assert figure is not None
+    said = {t["xaxis"]: t["text"] for t in figure.data if t["mode"] == "text" and t["meta"] == [0]}
+    assert said["x4"] == ["no index: cannot tell"] and said["x2"] == ["not measured"]
+    filled = {t["xaxis"] for t in figure.data if t["mode"] != "text" and any(pd.notna(t["y"]))}
+    assert not filled & set(said) and len(filled | set(said)) == 6
+
+
 def test_the_pair_measured_in_most_models_leads_and_the_fullest_model_is_shown(
     build: Build,
 ) -> None:
