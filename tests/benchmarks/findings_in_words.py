@@ -29,6 +29,7 @@ from tests.benchmarks.findings_in_short import (
 from tests.benchmarks.findings_on_accuracy import (
     accuracies_table,
     alone_table,
+    blocks_table,
     by_blocks_in_words,
     domains_table,
     errors_table,
@@ -122,6 +123,7 @@ def pages() -> dict[str, str]:
         "against": against(found, made),
         "accuracies": accuracies_table(answers, alone=None),
         "domains": domains_table(answers, found),
+        "as blocks came": blocks_table(answers["weak"]),
         "accuracies among held-out": accuracies_table(answers, alone=made["pilot"]["alone"]),
         "among held-out": alone_table(answers, made["pilot"]["alone"]),
         "errors": errors_table(asked),

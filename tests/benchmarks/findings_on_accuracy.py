@@ -80,6 +80,18 @@ def domains_table(answers: Mapping[str, pd.DataFrame], found: Mapping[str, pd.Da
     return markdown(heads, sorted(rows, key=lambda row: row[0]))
 
 
+def blocks_table(answers: pd.DataFrame) -> str:
+    """The claims of a study after two of its blocks, after three, and so on."""
+    numbers = sorted(answers["seed"].unique())
+    found = {n: accuracy_findings(answers[answers["seed"].isin(numbers[:n])])
+             for n in range(2, len(numbers) + 1)}  # fmt: skip
+    asked = [claim for claim in CLAIMS if claim.number in set(found[len(numbers)]["number"])]
+    rows = [
+        [str(n), *(claim_cell(own, claim.number) for claim in asked)] for n, own in found.items()
+    ]
+    return markdown(["blocks", *(f"{claim.number}. {claim.says}" for claim in asked)], rows)
+
+
 def claim_cell(found: pd.DataFrame, number: int) -> str:
     """A claim's difference, interval and decision in one study."""
     rows = found[found["number"] == number].to_dict("records")

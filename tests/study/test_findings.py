@@ -44,7 +44,9 @@ from tests.benchmarks.findings_in_words import (
 from tests.benchmarks.findings_on_accuracy import (
     alone_in_words,
     alone_table,
+    blocks_table,
     by_blocks_in_words,
+    claim_cell,
     errors_table,
     of_errors,
 )
@@ -604,6 +606,18 @@ def test_one_run_of_the_weak_study_comes_out_again(tmp_path: Path) -> None:
     for row in before.itertuples():
         assert row.low <= found[row.domain] <= row.high
     assert found["real"] > 10 * before["null"].iloc[0]
+
+
+def test_a_row_of_blocks_knows_nothing_of_those_that_came_later() -> None:
+    answers = tables("weak")["answers"].query("seed < 4")
+    text = blocks_table(answers)
+    first, second, third = text.splitlines()[2:]
+    other = blocks_table(answers.assign(value=answers["value"].where(answers["seed"] < 3, 1)))
+    assert other.splitlines()[2:4] == [first, second] and other.splitlines()[4] != third
+    own = accuracy_findings(answers)
+    assert third.split(" | ")[1:] == [
+        claim_cell(own, number) + (" |" if number == 6 else "") for number in own["number"]
+    ]
 
 
 def test_classes_stand_in_the_order_of_what_they_share() -> None:
