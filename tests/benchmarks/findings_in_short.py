@@ -13,6 +13,7 @@ from interp.verdicts.levels.l4_intervention import (
     SHARING,
     TOGETHER,
 )
+from interp.verdicts.wording import RELIABLE
 from tests.benchmarks.findings import (
     ARMS,
     CLAIMS,
@@ -23,10 +24,13 @@ from tests.benchmarks.findings import (
     planned,
 )
 from tests.benchmarks.findings_on_accuracy import alone_in_words, claim_cell
-from tests.benchmarks.findings_on_causes import caused_in, gains
+from tests.benchmarks.findings_on_causes import because, caused_in, gains, language_in_words
 from tests.benchmarks.findings_on_sharing import LEAST_MIXTURES
 from tests.benchmarks.findings_written import (
     NOT_ASKED,
+    OPEN,
+    UNDECIDED,
+    UNRELIABLE,
     blocks_of,
     bold,
     correlation,
@@ -79,15 +83,18 @@ def verdicts_table(found: Decided, made: Tables) -> str:
     for level, says in LEVELS.items():
         chosen = _most_reliable(found, made, level)
         cells = [_link(chosen.get(name)) for name in shown]
-        told = in_studies(row["verdict"] for name, row in chosen.items() if name in counting)
+        told = in_studies(_told(row) for name, row in chosen.items() if name in counting)
         rows.append([says, told, *cells, PAPER.get(level, NOT_ASKED)])
-    answers = [made[name]["answers"] for name in shown]
-    sizes = [
-        f"{counted(own['seed'].nunique(), 'block')}; {counted(own['run'].nunique(), 'model')}"
-        for own in answers
-    ]
-    rows.append(["made of", "", *sizes, ""])
-    return markdown(["finding", "here, in planned studies", *shown, "the paper"], rows)
+    models = [str(made[name]["answers"]["run"].nunique()) for name in shown]
+    rows.append(["models", "", *models, ""])
+    heads = [f"{name}, {blocks_of(name, own['n_blocks'].max())} blocks"
+             for name, own in shown.items()]  # fmt: skip
+    return markdown(["finding", "here, in planned studies", *heads, "the paper"], rows)
+
+
+def _told(row: pd.Series) -> str:
+    """The verdict on a correlation, or that its measure is too unreliable for any."""
+    return UNRELIABLE if row["reliability"] < RELIABLE else str(row["verdict"])
 
 
 def _decisions(found: Decided, claim: Claim) -> list[str]:
@@ -127,7 +134,7 @@ def _link(row: pd.Series | None) -> str:
 
 def reliable_in_words(found: Decided, made: Tables) -> str:
     """Which measure each level's row is of, how reliable it is, and how many of all are open."""
-    said = []
+    by_measure: dict[str, list[str]] = {}
     for level in LEVELS:
         chosen = _most_reliable(found, made, level)
         if not chosen:
@@ -135,12 +142,13 @@ def reliable_in_words(found: Decided, made: Tables) -> str:
         values = [row["reliability"] for row in chosen.values()]
         measure = next(iter(chosen.values()))[["rung", "measure"]].str.cat(sep=" ")
         ends = dict.fromkeys(short(value) for value in (min(values), max(values)))
-        said.append(f"{level}: {measure}, reliability {' to '.join(ends)}")
+        by_measure.setdefault(measure, []).append(f"{level} {' to '.join(ends)}")
+    said = [f"{measure}, reliability {', '.join(own)}" for measure, own in by_measure.items()]
     every = _levels(found, made)
     n = int((every["verdict"] == "cannot tell").sum())
     return (
-        f"By the most reliable measure ({'; '.join(said)}). Of all {len(every)} correlations, "
-        f"measure by measure, {n} are open."
+        f"By the most reliable measure ({'; '.join(said)}). Of all {len(every)} correlations in "
+        f"detail {n} are open."
     )
 
 
@@ -160,7 +168,7 @@ def caused_table(made: Tables) -> str:
         )]  # fmt: skip
         shared = correlation(by.loc[SHARING.name, wrong])
         what = f"{name}, weight {WEIGHTS.get(name, 1):g}, {counted(row['n_runs'] // 2, 'block')}"
-        rows.append([what, *cells, shared, bold(row["decision"])])
+        rows.append([what, *cells, shared, bold(because(row))])
     heads = [
         "study",
         "held-out classes gain over wrong partners",
@@ -175,24 +183,26 @@ def caused_table(made: Tables) -> str:
 
 
 def five_lines(found: Decided, made: Tables) -> str:
-    """What is decided against the paper, and the findings in five lines, of studies with two blocks
-    or more, in the order of making."""
-    found = {name: own for name, own in found.items() if own["n_blocks"].max() > 1}
+    """What is decided against the paper, and the findings in five lines, of planned studies with
+    two blocks or more."""
+    own = {name: each for name, each in planned(found).items() if each["n_blocks"].max() > 1}
     lines = [
-        f"{_said(found, 1)} {_said(found, 2)}",
-        _said(found, 3),
-        _said(found, 5),
-        f"**Does sharing go with it?** {_linked(found, made)}",
-        f"**Does sharing cause it?** {gains(made)}",
+        f"{_said(own, 1)} {_said(own, 2)}",
+        _said(own, 3),
+        " ".join(_said(own, number) for number in (5, 4, 6)),
+        f"**Are models that share more better?** {_linked(own, made)}",
+        f"**Is sharing the cause?** {gains(made)}",
     ]
     numbered = [f"{place}. {words}" for place, words in enumerate(lines, start=1)]
     names = ["pilot", *STUDIES]
     done = {name: finished_blocks(name) if name in STUDIES else 3 for name in names}
     sizes = ", ".join(f"{name} {blocks_of(name, done[name])}" for name in names)
-    alone = alone_in_words({name: made[name]["answers"] for name in found})
-    denied = "; ".join(_denied(found)) or "nothing is decided so far"
+    alone = alone_in_words({name: made[name]["answers"] for name in own})
+    denied = "; ".join(_denied(found)) or "no claim is decided against in a planned study so far"
+    rest = f"**Is it language?** {language_in_words(made['twin'])}"
+    rest += f" **On a transformer?** {of_vits(found, made)}"
     first = [f"**Against the paper**: {denied}.", ""]
-    return "\n".join([*first, *numbered, "", alone, "", f"Blocks so far: {sizes}."])
+    return "\n".join([*first, *numbered, "", rest, "", alone, "", f"Blocks so far: {sizes}."])
 
 
 def _denied(found: Decided) -> list[str]:
@@ -217,9 +227,8 @@ def _linked(found: Decided, made: Tables) -> str:
     for level, words in (("L1", "Across mixtures"), ("L2", "over blocks of one mixture")):
         chosen = _most_reliable(found, made, level)
         told = ", ".join(f"{_link(row)} ({name})" for name, row in chosen.items())
-        verdicts = in_studies(row["verdict"] for row in planned(chosen).values())
-        said.append(f"{words} {verdicts}: {told}")
-    return f"{'; '.join(said)}. All by the most reliable measure, shared directions."
+        said.append(f"{words} {in_studies(_told(row) for row in chosen.values())}: {told}")
+    return f"{'; '.join(said)}. By the most reliable measure, cosines of mean differences (R3)."
 
 
 def of_vits(found: Decided, made: Tables) -> str:
@@ -267,26 +276,46 @@ TRAINS = {
 
 
 def against(found: Decided, made: Tables) -> str:
-    """What contradicts the paper in planned studies: claims and links decided not to hold."""
+    """What planned studies decide, claim by claim: first what they decide against the paper."""
     found, said = planned(found), []
     for name, own in found.items():
         for row in own.to_dict("records"):
             if row["decision"] in (DENIED, OPPOSITE):
                 said.append(
-                    f"- *{row['says']}*: {row['decision']} in {name}: {points(row)}, "
-                    f"{spoken(row['contrast'])}, {counted(row['n_blocks'], 'block')}."
+                    f"*{row['says']}* {row['decision']} in {name}: {points(row)}, "
+                    f"{spoken(row['contrast'])}, {counted(row['n_blocks'], 'block')}"
                 )
         if "levels" in made[name]:
             for row in made[name]["levels"].query("adjusted == ''").to_dict("records"):
                 if row["verdict"] in (APART, AGAINST):
                     what = f"{row['level']}, {row['rung']} {row['measure']}"
                     said.append(
-                        f"- *Sharing goes with generalization* ({what}): {row['verdict']} in "
-                        f"{name}: r = {correlation(row)}."
+                        f"*Sharing goes with generalization* ({what}) {row['verdict']} in "
+                        f"{name}: r = {correlation(row)}"
                     )
-    unmet = [claim.says for claim in CLAIMS if "holds" not in _decisions(found, claim)]
+    lines = [("Decided against the paper so far", "; ".join(said))]
+    told = {claim.says: _decisions(found, claim) for claim in CLAIMS}
+    for says, chosen in (
+        ("Holds in every planned study that asks", lambda own: set(own) == {"holds"}),
+        ("Holds in some", lambda own: "holds" in own and set(own) != {"holds"}),
+        ("Open in all", lambda own: set(own) == {OPEN}),
+    ):
+        lines.append((says, "; ".join(name for name, own in told.items() if chosen(own))))
     linked = [made[name]["levels"] for name in found if "levels" in made[name]]
     if not any((levels["verdict"] == TOGETHER).any() for levels in linked):
-        unmet.append("Sharing goes with accuracy")
-    told = "\n".join(said) or "No claim of the paper is decided against so far."
-    return f"{told}\n\nNot confirmed in any planned study so far: {'; '.join(unmet) or 'nothing'}."
+        lines.append(("Not shown at any level", "Sharing goes with accuracy"))
+    lines.append(("Not answered", "; ".join(_unanswered(found, made))))
+    return "\n".join(f"- **{says}**: {words or 'nothing'}." for says, words in lines)
+
+
+def _unanswered(found: Decided, made: Tables) -> list[str]:
+    """The questions beside the claims that no study has answered."""
+    causes = [caused_in(made[name], name) for name in WEIGHTS if made[name]]
+    told = [because(row) for own in causes for row in own[own["decision"] != ""].to_dict("records")]
+    asked = {
+        "whether sharing is the cause": set(told) <= set(UNDECIDED),
+        "whether it takes language": "not told apart" in language_in_words(made["twin"]),
+        "whether it holds on a transformer": "vit" not in found
+        or found["vit"]["n_blocks"].max() < 2,
+    }
+    return [question for question, still in asked.items() if still]

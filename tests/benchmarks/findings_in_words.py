@@ -27,10 +27,10 @@ from tests.benchmarks.findings_in_short import (
     verdicts_table,
 )
 from tests.benchmarks.findings_on_accuracy import (
+    accuracies_in_words,
     accuracies_table,
     alone_table,
     blocks_table,
-    by_blocks_in_words,
     domains_table,
     errors_table,
 )
@@ -38,6 +38,7 @@ from tests.benchmarks.findings_on_causes import (
     cause_table,
     caused_in,
     language_by_mixture,
+    language_in_words,
     language_table,
 )
 from tests.benchmarks.findings_on_sharing import (
@@ -116,7 +117,7 @@ def pages() -> dict[str, str]:
         "found": five_lines(found, made),
         "verdicts": verdicts_table(found, made),
         "reliable": reliable_in_words(found, made),
-        "by blocks": by_blocks_in_words(found),
+        "reached": accuracies_in_words(answers),
         "caused": caused_table(made),
         "transformer": of_vits(found, made),
         "studies": studies_table(),
@@ -137,6 +138,7 @@ def pages() -> dict[str, str]:
         "epochs": epochs_table(made["strong"]),
         "cause": cause_table(caused),
         "language": language_table(made["twin"]),
+        "language in words": language_in_words(made["twin"]),
         "language by mixture": language_by_mixture(made["twin"], made["strong"]),
         "open claims": open_claims(found),
         "open links": open_links(asked),

@@ -57,7 +57,12 @@ def bold(decision: str) -> str:
     >>> bold("holds"), bold("open")
     ('**holds**', 'open')
     """
-    return decision if decision in ("", "open") else f"**{decision}**"
+    return decision if decision in ("", *UNDECIDED) else f"**{decision}**"
+
+
+UNDECIDED = OPEN, UNRELIABLE, WITHHELD = "open", "not measurable", "withheld"
+"""Not decided; a correlation of a measure too unreliable for any; a cause that did not meet what
+"because" needs."""
 
 
 def in_studies(decisions: Iterable[str]) -> str:
@@ -66,8 +71,8 @@ def in_studies(decisions: Iterable[str]) -> str:
     >>> in_studies(["open", "holds", "open"]), in_studies(["cannot tell", "open"]), in_studies([])
     ('**holds** in 1 of 3, open in 2', 'open in 2 of 2', 'not asked')
     """
-    every = ["open" if word == "cannot tell" else word for word in decisions]
-    told = sorted(dict.fromkeys(every), key="open".__eq__)
+    every = [OPEN if word == "cannot tell" else word for word in decisions]
+    told = sorted(dict.fromkeys(every), key=UNDECIDED.__contains__)
     parts = [f"{bold(word)} in {every.count(word)}" for word in told]
     return ", ".join([f"{parts[0]} of {len(every)}", *parts[1:]]) if parts else NOT_ASKED
 

@@ -42,10 +42,10 @@ from tests.benchmarks.findings_in_words import (
     pages,
 )
 from tests.benchmarks.findings_on_accuracy import (
+    accuracies_in_words,
     alone_in_words,
     alone_table,
     blocks_table,
-    by_blocks_in_words,
     claim_cell,
     errors_table,
     of_errors,
@@ -220,7 +220,8 @@ def test_neither_the_pilot_nor_one_block_decides() -> None:
         decision = found["weak"].set_index("number").loc[number, "decision"]
         here, *cells, _ = table[f"{number}."]
         assert here == f"{bold(decision)} in 1 of 1" and "(one block) open" in cells[1]
-    assert "(vit)" not in five_lines(found, made) and "(pilot)" in five_lines(found, made)
+    said = five_lines(found, made)
+    assert "(vit)" not in said and "(pilot)" not in said and "(weak)" in said
 
 
 @pytest.mark.parametrize(
@@ -243,11 +244,30 @@ def test_planned_studies_confirm_and_contradict_and_the_pilot_does_not(
     }
     own = found[study]
     found[study] = own.assign(decision=own["decision"].mask(own["number"] == 3, decision))
-    contradicted, unmet = against(found, made).split("Not confirmed")
+    told = dict(line.split("**: ") for line in against(found, made).splitlines())
     first = five_lines(found, made).splitlines()[0]
-    assert ("CG is below DG" in contradicted) == denied == ("CG is below DG* (claim 3)" in first)
-    assert ("CG is below DG" not in unmet) == confirmed
-    assert denied or first == "**Against the paper**: nothing is decided so far."
+    contradicted = "CG is below DG" in told["- **Decided against the paper so far"]
+    assert contradicted == denied == ("CG is below DG* (claim 3)" in first)
+    holds, still = told["- **Holds in every planned study that asks"], told["- **Open in all"]
+    assert ("CG is below DG" in holds) == confirmed
+    assert ("CG is below DG" in still) == (not confirmed and not denied)
+    assert denied or first.startswith("**Against the paper**: no claim is decided against")
+
+
+def test_a_claim_that_holds_in_some_studies_is_told_apart_and_questions_stay_unanswered() -> None:
+    made = all_tables()
+    found = {
+        name: accuracy_findings(made[name]["answers"]).assign(decision=decision)
+        for name, decision in (("weak", "holds"), ("strong", "open"))
+    }
+    told = dict(line.split("**: ") for line in against(found, made).splitlines())
+    assert "CG is below DG" in told["- **Holds in some"]
+    every = told["- **Holds in every planned study that asks"]
+    assert every == "Classes outside the label set help."  # the strong study does not ask
+    assert "whether it holds on a transformer" in told["- **Not answered"]
+    found["vit"] = found["strong"].assign(n_blocks=6)
+    made["vit"] = made["strong"]
+    assert "transformer" not in against(found, made)
 
 
 def test_a_vit_that_does_not_know_photographs_says_nothing() -> None:
@@ -363,14 +383,21 @@ def test_the_pilots_means_among_held_out_classes_are_those_of_its_table() -> Non
     assert f"| {gap:+.1f} |" in next(line for line in table.splitlines() if "CG is below" in line)
 
 
-def test_claims_that_hold_by_blocks_alone_are_counted() -> None:
+def test_claims_that_hold_by_blocks_alone_have_a_dagger() -> None:
     effects = {"leave-out-domain": 0.2, "cg-low": 0.1, "cg-high": 0.1}
-    said = by_blocks_in_words({"made": accuracy_findings(planted(effects))})
-    assert "1 of the 1 that hold" in said and "1 in made" in said
+    told = accuracy_findings(planted(effects))
+    assert claim_cell(told, 1).endswith("**holds**†") and not claim_cell(told, 2).endswith("†")
     wide = accuracy_findings(planted(effects, blocks=2))  # a t of one degree of freedom
-    paired = wide.set_index("number").loc[1, ["paired_low", "decision"]]
-    assert paired["decision"] == "holds" and paired["paired_low"] < 0
-    assert "0 of the 1 that hold exclude zero too: none." in by_blocks_in_words({"made": wide})
+    assert wide.set_index("number").loc[1, "paired_low"] < 0
+    assert claim_cell(wide, 1).endswith("**holds**")
+
+
+def test_accuracies_behind_the_claims_are_means_of_both_domains() -> None:
+    effects = {"leave-out-domain": 0.2, "cg-low": -0.5, "cg-high": 0.1}
+    answers = planted(effects, spread=0)  # quickdraw is 20 points below in leave-out-domain
+    [line] = accuracies_in_words({"made": answers}).splitlines()
+    told = "natural only 50 %, leave-out-domain 60 %, CG low 0 %, CG high 60 %"
+    assert line.replace("-0 %", "0 %") == f"- made: {told}"
 
 
 def test_labels_stand_against_captions_of_the_same_and_of_no_domain() -> None:
@@ -388,7 +415,7 @@ def test_labels_stand_against_captions_of_the_same_and_of_no_domain() -> None:
     table = language_by_mixture({"labels_runs": labelled}, captioned).splitlines()
     assert table[2].startswith("| CG high diversity | 51 % | 55 % | +4.0 [4.0, 4.0]")
     assert table[3].startswith("| CG high diversity, aligned captions | 61 % | 55 % | -6.0 [")
-    assert table[2].endswith("| 3 blocks, 12 runs |") and len(table) == 4
+    assert table[2].endswith("| 3 blocks, 12 models |") and len(table) == 4
 
 
 def test_costs_of_features_are_of_runs_whose_interval_lies_above_zero() -> None:
