@@ -147,8 +147,8 @@ def reliable_in_words(found: Decided, made: Tables) -> str:
     every = _levels(found, made)
     n = int((every["verdict"] == "cannot tell").sum())
     return (
-        f"By the most reliable measure ({'; '.join(said)}). Of all {len(every)} correlations in "
-        f"detail {n} are open."
+        f"By the most reliable measure ({'; '.join(said)}). Of the {len(every)} correlations in "
+        f"detail {len(every) - n} are decided."
     )
 
 
@@ -267,7 +267,7 @@ TRAINS = {
     "pilot": "ten mixtures of a small ResNet, 1,000 steps; made first, with drawings by seven "
     "artists, no base set and another optimiser",
     "weak": "twelve mixtures, 1,000 steps; from here on drawings by sixteen artists",
-    "strong": "six of these, 3,000 steps, all rungs asked",
+    "strong": "six of these, 3,000 steps",
     "twin": "four of these with labels in place of captions",
     "vit": "four mixtures of a small vision transformer, 4,000 steps",
     "cause": "one mixture with classes aligned between domains, with wrong partners, and without",

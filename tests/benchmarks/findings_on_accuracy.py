@@ -134,15 +134,19 @@ def alone_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
         name: accuracy_findings(own, candidates="held-out")
         for name, own in _that_asked(answers, "held-out").items()
     }
-    said = []
+    said, turned = [], []
     for number in IN_README:
+        values = [own.set_index("number")["value"].get(number) for own in found.values()]
+        if all(value is not None and value < 0 for value in values):
+            turned.append(f"claim {number}")
         cells = {name: claim_cell(own, number) for name, own in found.items()}
         told = [f"{cell} ({name})" for name, cell in cells.items() if cell != NOT_ASKED]
         if told:
             said.append(f"claim {number} {', '.join(told)}")
+    told = f" The other way round in every study: {', '.join(turned)}." if turned else ""
     return (
-        "With the held-out classes alone to choose from, for which no rule of decision was set: "
-        f"{'; '.join(said)}."
+        "**Named, or told apart?** With the held-out classes alone to choose from, for which no "
+        f"rule of decision was set: {'; '.join(said)}.{told}"
     )
 
 

@@ -109,14 +109,14 @@ def language_by_mixture(
 
 
 def language_in_words(found: Mapping[str, pd.DataFrame]) -> str:
-    """What labels change in accuracy of held-out classes, over all mixtures."""
+    """What labels change in accuracy of held-out classes, over the mixtures of both."""
     if not found:
         return NO_BLOCK
     made = language_findings(of_quantities(found["runs"]), of_quantities(found["labels_runs"]))
     [row] = made[made["quantity"] == HELD_OUT].to_dict("records")
     told = "not told apart" if row["low"] < 0 < row["high"] else "told apart"
     blocks = counted(int(row["n_blocks"]), "block")
-    return f"Labels less captions, all mixtures: {points(row)}, {told} ({blocks})."
+    return f"Labels minus captions, mean of the four mixtures: {points(row)}, {told} ({blocks})."
 
 
 ALIGNED = "aligned captions"
@@ -137,9 +137,9 @@ def gains(made: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
         return NO_BLOCK
     return (
         f"{in_studies(decisions).capitalize()}. A term in the loss aligned photographs of a class "
-        "with its sketches, in the control with those of another class. Over this control held-out "
-        f'classes gained {"; ".join(said)}. "Because" needs seen classes to stay equal, to two '
-        "points."
+        "with its sketches; the control used another class. Over it held-out classes gained "
+        f'{"; ".join(said)}. "Because" needs held-out classes to gain and seen ones to stay equal, '
+        "to two points."
     )
 
 

@@ -78,7 +78,7 @@ def foretold_in_words(found: Mapping[str, pd.DataFrame]) -> str:
     n = int((rows["level"] == "L2").sum())
     return (
         f"Best in mixtures left out of the fit: {best['predictor']}, R² {best['foretold']:+.2f} "
-        f"(in it r {correlation(best)}, adjusted p {best['p_adjusted']:.2g}). Told from zero over "
+        f"(fitted r {correlation(best)}, adjusted p {best['p_adjusted']:.2g}). Told from zero over "
         f"blocks of one mixture, of {n} predictors (Benjamini and Hochberg): {within}."
     )
 

@@ -16,6 +16,7 @@ from tests.benchmarks.findings import (
     planned,
 )
 from tests.benchmarks.findings_written import blocks_of
+from tests.benchmarks.large_tables import asked_blocks
 from tests.benchmarks.recovering import markdown
 
 
@@ -25,7 +26,9 @@ def open_claims(found: Mapping[str, pd.DataFrame]) -> str:
     asked = planned(found)
     for name, family in asked.items():
         for row in family.to_dict("records"):
-            cells[row["says"]][name] = _blocks(row, len(family))
+            told = _blocks(row, len(family))
+            looked = told == DECIDED and row["n_blocks"] < asked_blocks(name)
+            cells[row["says"]][name] = f"{told} so far" if looked else told
     heads = [f"{name} (has {blocks_of(name, own['n_blocks'].max())})" for name, own in
              asked.items()]  # fmt: skip
     return _side_by_side("blocks that would decide", heads, asked, cells)
@@ -33,12 +36,12 @@ def open_claims(found: Mapping[str, pd.DataFrame]) -> str:
 
 def _blocks(row: Mapping[str, Any], claims: int) -> str:
     if row["decision"] != "open":
-        return "decided"
+        return DECIDED
     if not np.isfinite(row["degrees"]):
         return "a second, for a spread"
     reach = (row["high"] - row["low"]) / 2
     n, told = blocks_for(row["value"], reach, row["n_blocks"], row["degrees"], claims)
-    return f"about {n} ({told})" if n else f"more than {MOST}"
+    return f"about {n} (then {told})" if n else f"more than {MOST}"
 
 
 def open_links(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
@@ -54,7 +57,7 @@ def open_links(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
             for row in levels[levels["level"] == level].to_dict("records"):
                 told = row["verdict"] != "cannot tell"
                 what = f"{level}, {row['rung']} {row['measure']}"
-                cells.setdefault(what, {})[name] = "decided" if told else row["needed"]
+                cells.setdefault(what, {})[name] = DECIDED if told else row["needed"]
     return _side_by_side("what would decide", asked, asked, cells)
 
 
@@ -86,6 +89,8 @@ def _side_by_side(
     rows = [[what, *(own.get(name, "not asked") for name in names)] for what, own in cells.items()]
     return markdown([corner, *heads], rows)
 
+
+DECIDED = "decided"
 
 MOST = 100
 """Blocks beyond which nobody would go."""
