@@ -145,11 +145,28 @@ def reliable_in_words(found: Decided, made: Tables) -> str:
         by_measure.setdefault(measure, []).append(f"{level} {' to '.join(ends)}")
     said = [f"{measure}, reliability {', '.join(own)}" for measure, own in by_measure.items()]
     every = _levels(found, made)
+    at_equal = "; ".join(_at_equal(found, made, level) for level in LEVELS).strip("; ")
     n = int((every["verdict"] == "cannot tell").sum())
     return (
-        f"By the most reliable measure ({'; '.join(said)}). Of the {len(every)} correlations in "
-        f"detail {len(every) - n} are decided."
+        f"By the most reliable measure ({'; '.join(said)}). Decided, of the {len(every)} "
+        f"correlations in detail: {len(every) - n}.{at_equal and f' {at_equal}.'}"
     )
+
+
+def _at_equal(found: Decided, made: Tables, level: str) -> str:
+    """What is left at equal accuracy of seen classes of the correlations that are decided."""
+    said = []
+    for name, row in _most_reliable(found, made, level).items():
+        if row["verdict"] != TOGETHER:
+            continue
+        levels = made[name]["levels"]
+        own = levels[(levels["level"] == level) & (levels["measure"] == row["measure"])]
+        [left] = own[own["adjusted"] != ""].to_dict("records")
+        told = OPEN if left["verdict"] == "cannot tell" else left["verdict"]
+        said.append(
+            f"{level} at equal accuracy of seen classes ({name}): r {correlation(left)}, {told}"
+        )
+    return "; ".join(said)
 
 
 def caused_table(made: Tables) -> str:
@@ -281,10 +298,7 @@ def against(found: Decided, made: Tables) -> str:
     for name, own in found.items():
         for row in own.to_dict("records"):
             if row["decision"] in (DENIED, OPPOSITE):
-                said.append(
-                    f"*{row['says']}* {row['decision']} in {name}: {points(row)}, "
-                    f"{spoken(row['contrast'])}, {counted(row['n_blocks'], 'block')}"
-                )
+                said.append(f"{row['says']}, which {row['decision']} ({name})")
         if "levels" in made[name]:
             for row in made[name]["levels"].query("adjusted == ''").to_dict("records"):
                 if row["verdict"] in (APART, AGAINST):
@@ -294,16 +308,18 @@ def against(found: Decided, made: Tables) -> str:
                         f"{name}: r = {correlation(row)}"
                     )
     lines = [("Decided against the paper so far", "; ".join(said))]
-    told = {claim.says: _decisions(found, claim) for claim in CLAIMS}
+    decisions = {claim.says: _decisions(found, claim) for claim in CLAIMS}
     for says, chosen in (
         ("Holds in every planned study that asks", lambda own: set(own) == {"holds"}),
         ("Holds in some", lambda own: "holds" in own and set(own) != {"holds"}),
         ("Open in all", lambda own: set(own) == {OPEN}),
     ):
-        lines.append((says, "; ".join(name for name, own in told.items() if chosen(own))))
+        lines.append((says, "; ".join(name for name, own in decisions.items() if chosen(own))))
     linked = [made[name]["levels"] for name in found if "levels" in made[name]]
-    if not any((levels["verdict"] == TOGETHER).any() for levels in linked):
-        lines.append(("Not shown at any level", "Sharing goes with accuracy"))
+    every = pd.concat(linked)
+    told = every[(every["adjusted"] == "") & (every["verdict"] == TOGETHER)]["level"].unique()
+    shown = [says for level, says in LEVELS.items() if level in told]
+    lines.append(("Sharing goes with accuracy", "; ".join(shown) or "not shown at any level"))
     lines.append(("Not answered", "; ".join(_unanswered(found, made))))
     return "\n".join(f"- **{says}**: {words or 'nothing'}." for says, words in lines)
 
