@@ -170,13 +170,16 @@ def decided(value: float, low: float, high: float, p_adjusted: float, worth: flo
     ('open', 'the opposite holds')
     """
     if np.isnan(p_adjusted):
-        return "open"
+        return OPEN
     if p_adjusted < 0.05:
         return "holds" if value > 0 else OPPOSITE
-    return DENIED if high < worth else "open"
+    return DENIED if high < worth else OPEN
 
 
-DENIED, OPPOSITE = "does not hold", "the opposite holds"
+OPEN, DENIED, OPPOSITE = "open", "does not hold", "the opposite holds"
+
+WITHHELD = "withheld"
+"""What becomes of a cause whose seen classes are not known to be equally accurate."""
 
 
 def _averaged(own: pd.DataFrame) -> str:
@@ -205,11 +208,11 @@ def cause_findings(
     [level] = levels[levels["weight"] == weight].to_dict("records")
     told = level["verdict"] != "cannot tell"
     p = min(1.0, tried * level["p_adjusted"]) if told else 1.0
-    if str(level["reason"]).startswith("seen classes"):  # not known to be equally accurate
-        p = np.nan
     said = decided(level["value"], level["low"], level["high"], p, WORTH_CAUSED)
+    if str(level["reason"]).startswith("seen classes"):
+        said = WITHHELD
     reason, needed = level["reason"], level["needed"]
-    if told and said == "open":
+    if told and said == OPEN:
         reason, needed = f"p is {p:.2g} over {tried} studies that ask", "more blocks"
     own = (rows["measure"] == TARGET.name) & (rows["arm"] == ARMS[0])
     rows.loc[own, ["decision", "reason", "needed"]] = [said, reason, needed]

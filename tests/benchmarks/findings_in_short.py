@@ -4,31 +4,28 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from interp.verdicts.levels.l4_intervention import (
-    AGAINST,
-    AMONG,
-    APART,
-    BEYOND,
-    HELD_EQUAL,
-    SHARING,
-    TOGETHER,
-)
-from interp.verdicts.wording import RELIABLE
+from interp.verdicts.levels.l4_intervention import AMONG, BEYOND, HELD_EQUAL, SHARING
+from interp.verdicts.wording import AGAINST, APART, RELIABLE, TOGETHER
 from tests.benchmarks.findings import (
     ARMS,
     CLAIMS,
     DENIED,
+    OPEN,
     OPPOSITE,
     WEIGHTS,
     Claim,
     planned,
 )
 from tests.benchmarks.findings_on_accuracy import alone_in_words, claim_cell
-from tests.benchmarks.findings_on_causes import because, caused_in, gains, language_in_words
+from tests.benchmarks.findings_on_causes import (
+    caused_in,
+    gains,
+    language_in_words,
+    language_is_told,
+)
 from tests.benchmarks.findings_on_sharing import LEAST_MIXTURES
 from tests.benchmarks.findings_written import (
     NOT_ASKED,
-    OPEN,
     UNDECIDED,
     UNRELIABLE,
     blocks_of,
@@ -145,28 +142,26 @@ def reliable_in_words(found: Decided, made: Tables) -> str:
         by_measure.setdefault(measure, []).append(f"{level} {' to '.join(ends)}")
     said = [f"{measure}, reliability {', '.join(own)}" for measure, own in by_measure.items()]
     every = _levels(found, made)
-    at_equal = "; ".join(_at_equal(found, made, level) for level in LEVELS).strip("; ")
     n = int((every["verdict"] == "cannot tell").sum())
     return (
         f"By the most reliable measure ({'; '.join(said)}). Decided, of the {len(every)} "
-        f"correlations in detail: {len(every) - n}.{at_equal and f' {at_equal}.'}"
+        f"correlations in detail: {len(every) - n}."
     )
 
 
-def _at_equal(found: Decided, made: Tables, level: str) -> str:
-    """What is left at equal accuracy of seen classes of the correlations that are decided."""
-    said = []
-    for name, row in _most_reliable(found, made, level).items():
-        if row["verdict"] != TOGETHER:
-            continue
-        levels = made[name]["levels"]
-        own = levels[(levels["level"] == level) & (levels["measure"] == row["measure"])]
-        [left] = own[own["adjusted"] != ""].to_dict("records")
-        told = OPEN if left["verdict"] == "cannot tell" else left["verdict"]
-        said.append(
-            f"{level} at equal accuracy of seen classes ({name}): r {correlation(left)}, {told}"
-        )
+def _left(levels: pd.DataFrame, row: pd.Series) -> str:
+    """What is left of a correlation at equal accuracy of seen classes, where that was asked."""
+    same = (levels["level"] == row["level"]) & (levels["measure"] == row["measure"])
+    adjusted = levels[same & (levels["adjusted"] == SEEN)].to_dict("records")
+    said = [
+        f"at equal {SEEN} r {correlation(own)}, "
+        f"{OPEN if own['verdict'] == 'cannot tell' else own['verdict']}"
+        for own in adjusted
+    ]
     return "; ".join(said)
+
+
+SEEN = "accuracy of seen classes"
 
 
 def caused_table(made: Tables) -> str:
@@ -185,7 +180,7 @@ def caused_table(made: Tables) -> str:
         )]  # fmt: skip
         shared = correlation(by.loc[SHARING.name, wrong])
         what = f"{name}, weight {WEIGHTS.get(name, 1):g}, {counted(row['n_runs'] // 2, 'block')}"
-        rows.append([what, *cells, shared, bold(because(row))])
+        rows.append([what, *cells, shared, bold(row["decision"])])
     heads = [
         "study",
         "held-out classes gain over wrong partners",
@@ -215,20 +210,30 @@ def five_lines(found: Decided, made: Tables) -> str:
     done = {name: finished_blocks(name) if name in STUDIES else 3 for name in names}
     sizes = ", ".join(f"{name} {blocks_of(name, done[name])}" for name in names)
     alone = alone_in_words({name: made[name]["answers"] for name in own})
-    denied = "; ".join(_denied(found)) or "no claim is decided against in a planned study so far"
+    denied = "; ".join(_denied(found, made)) or "no planned study contradicts it so far"
     rest = f"**Is it language?** {language_in_words(made['twin'])}"
     rest += f" **On a transformer?** {of_vits(found, made)}"
     first = [f"**Against the paper**: {denied}.", ""]
     return "\n".join([*first, *numbered, "", rest, "", alone, "", f"Blocks so far: {sizes}."])
 
 
-def _denied(found: Decided) -> list[str]:
-    """Claims that planned studies decide against the paper; `against` tells them with links."""
-    return [
-        f"*{row['says']}* (claim {row['number']}) {row['decision']} in {name}, {points(row)}"
-        for name, own in planned(found).items()
-        for row in own[own["decision"].isin([DENIED, OPPOSITE])].to_dict("records")
-    ]
+def _denied(found: Decided, made: Tables) -> list[str]:
+    """What planned studies decide against the paper: claims, and links to accuracy."""
+    said = []
+    for name, own in planned(found).items():
+        rows = own[own["decision"].isin([DENIED, OPPOSITE])].to_dict("records")
+        said += [
+            f"*{row['says']}* (claim {row['number']}) {row['decision']} in {name}, {points(row)}"
+            for row in rows
+        ]
+    links = _levels(planned(found), made)
+    for row in links[links["verdict"].isin([APART, AGAINST])].to_dict("records"):
+        what = f"{row['level']}, {row['rung']} {row['measure']}"
+        said.append(
+            f"*Sharing goes with accuracy* ({what}) {row['verdict']} in {row['study']}, "
+            f"r {correlation(row)}"
+        )
+    return said
 
 
 def _said(found: Decided, number: int) -> str:
@@ -241,9 +246,17 @@ def _said(found: Decided, number: int) -> str:
 def _linked(found: Decided, made: Tables) -> str:
     """What the most reliable measure says across mixtures and over blocks, study by study."""
     said = []
-    for level, words in (("L1", "Across mixtures"), ("L2", "over blocks of one mixture")):
+    for level, words in (
+        ("L1", "Across mixtures"),
+        ("L2", "over blocks of one mixture"),
+        ("L3", "among classes of one model"),
+    ):
         chosen = _most_reliable(found, made, level)
-        told = ", ".join(f"{_link(row)} ({name})" for name, row in chosen.items())
+        where = {name: [name, _left(made[name]["levels"], row)] if row["verdict"] == TOGETHER
+                 else [name] for name, row in chosen.items()}  # fmt: skip
+        told = ", ".join(
+            f"{_link(row)} ({'; '.join(filter(None, where[name]))})" for name, row in chosen.items()
+        )
         said.append(f"{words} {in_studies(_told(row) for row in chosen.values())}: {told}")
     return f"{'; '.join(said)}. By the most reliable measure, cosines of mean differences (R3)."
 
@@ -294,44 +307,32 @@ TRAINS = {
 
 def against(found: Decided, made: Tables) -> str:
     """What planned studies decide, claim by claim: first what they decide against the paper."""
-    found, said = planned(found), []
-    for name, own in found.items():
-        for row in own.to_dict("records"):
-            if row["decision"] in (DENIED, OPPOSITE):
-                said.append(f"{row['says']}, which {row['decision']} ({name})")
-        if "levels" in made[name]:
-            for row in made[name]["levels"].query("adjusted == ''").to_dict("records"):
-                if row["verdict"] in (APART, AGAINST):
-                    what = f"{row['level']}, {row['rung']} {row['measure']}"
-                    said.append(
-                        f"*Sharing goes with generalization* ({what}) {row['verdict']} in "
-                        f"{name}: r = {correlation(row)}"
-                    )
-    lines = [("Decided against the paper so far", "; ".join(said))]
+    found = planned(found)
+    lines = [("Decided against the paper so far", _denied(found, made))]
     decisions = {claim.says: _decisions(found, claim) for claim in CLAIMS}
     for says, chosen in (
         ("Holds in every planned study that asks", lambda own: set(own) == {"holds"}),
         ("Holds in some", lambda own: "holds" in own and set(own) != {"holds"}),
         ("Open in all", lambda own: set(own) == {OPEN}),
     ):
-        lines.append((says, "; ".join(name for name, own in decisions.items() if chosen(own))))
-    linked = [made[name]["levels"] for name in found if "levels" in made[name]]
-    every = pd.concat(linked)
-    told = every[(every["adjusted"] == "") & (every["verdict"] == TOGETHER)]["level"].unique()
-    shown = [says for level, says in LEVELS.items() if level in told]
-    lines.append(("Sharing goes with accuracy", "; ".join(shown) or "not shown at any level"))
-    lines.append(("Not answered", "; ".join(_unanswered(found, made))))
-    return "\n".join(f"- **{says}**: {words or 'nothing'}." for says, words in lines)
+        lines.append((says, [name for name, own in decisions.items() if chosen(own)]))
+    links = _levels(found, made)
+    together = [
+        f"{LEVELS[row['level']]}: {row['study']}; {_left(made[row['study']]['levels'], row)}"
+        for _, row in links[links["verdict"] == TOGETHER].iterrows()
+    ]
+    lines.append(("Sharing goes with accuracy", together or ["not shown at any level"]))
+    lines.append(("Not answered", _unanswered(found, made)))
+    return "\n".join(f"- **{says}**: {'; '.join(words) or 'nothing'}." for says, words in lines)
 
 
 def _unanswered(found: Decided, made: Tables) -> list[str]:
     """The questions beside the claims that no study has answered."""
-    causes = [caused_in(made[name], name) for name in WEIGHTS if made[name]]
-    told = [because(row) for own in causes for row in own[own["decision"] != ""].to_dict("records")]
+    causes = [caused_in(made[name], name)["decision"] for name in WEIGHTS if made[name]]
+    blocks = found["vit"]["n_blocks"].max() if "vit" in found else 0
     asked = {
-        "whether sharing is the cause": set(told) <= set(UNDECIDED),
-        "whether it takes language": "not told apart" in language_in_words(made["twin"]),
-        "whether it holds on a transformer": "vit" not in found
-        or found["vit"]["n_blocks"].max() < 2,
+        "whether sharing is the cause": all(own.isin(["", *UNDECIDED]).all() for own in causes),
+        "whether it takes language": not language_is_told(made["twin"]),
+        "whether it holds on a transformer": blocks < 2,
     }
     return [question for question, still in asked.items() if still]

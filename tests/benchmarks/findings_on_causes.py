@@ -20,7 +20,6 @@ from tests.benchmarks.findings import (
 )
 from tests.benchmarks.findings_written import (
     NO_BLOCK,
-    WITHHELD,
     bold,
     correlation,
     counted,
@@ -112,11 +111,21 @@ def language_in_words(found: Mapping[str, pd.DataFrame]) -> str:
     """What labels change in accuracy of held-out classes, over the mixtures of both."""
     if not found:
         return NO_BLOCK
-    made = language_findings(of_quantities(found["runs"]), of_quantities(found["labels_runs"]))
-    [row] = made[made["quantity"] == HELD_OUT].to_dict("records")
-    told = "not told apart" if row["low"] < 0 < row["high"] else "told apart"
+    row = _of_labels(found)
+    told = "told apart" if language_is_told(found) else "not told apart"
     blocks = counted(int(row["n_blocks"]), "block")
     return f"Labels minus captions, mean of the four mixtures: {points(row)}, {told} ({blocks})."
+
+
+def language_is_told(found: Mapping[str, pd.DataFrame]) -> bool:
+    """Whether labels change accuracy of held-out classes, by an interval that excludes zero."""
+    return bool(found) and not _of_labels(found)["low"] < 0 < _of_labels(found)["high"]
+
+
+def _of_labels(found: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    made = language_findings(of_quantities(found["runs"]), of_quantities(found["labels_runs"]))
+    [row] = made[made["quantity"] == HELD_OUT].to_dict("records")
+    return row
 
 
 ALIGNED = "aligned captions"
@@ -132,7 +141,7 @@ def gains(made: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
         [row] = rows[rows["decision"] != ""].to_dict("records")
         seen = rows.set_index(["measure", "arm"]).loc[HELD_EQUAL.name, ARMS[0]]
         said.append(f"{points(row)}, seen ones {points(seen)} ({name}, weight {WEIGHTS[name]:g})")
-        decisions.append(because(row))
+        decisions.append(row["decision"])
     if not said:
         return NO_BLOCK
     return (
@@ -141,8 +150,3 @@ def gains(made: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
         f'{"; ".join(said)}. "Because" needs held-out classes to gain and seen ones to stay equal, '
         "to two points."
     )
-
-
-def because(row: Mapping[str, Any]) -> str:
-    """Whether sharing is the cause: withheld where seen classes are not known to be equal."""
-    return WITHHELD if str(row["reason"]).startswith("seen classes") else str(row["decision"])

@@ -10,12 +10,13 @@ from scipy import stats
 from tests.benchmarks.findings import (
     CLAIMS,
     DENIED,
+    OPEN,
     OPPOSITE,
     WORTH,
     WORTH_CAUSED,
     planned,
 )
-from tests.benchmarks.findings_written import blocks_of
+from tests.benchmarks.findings_written import UNDECIDED, blocks_of
 from tests.benchmarks.large_tables import asked_blocks
 from tests.benchmarks.recovering import markdown
 
@@ -35,7 +36,7 @@ def open_claims(found: Mapping[str, pd.DataFrame]) -> str:
 
 
 def _blocks(row: Mapping[str, Any], claims: int) -> str:
-    if row["decision"] != "open":
+    if row["decision"] != OPEN:
         return DECIDED
     if not np.isfinite(row["degrees"]):
         return "a second, for a spread"
@@ -66,7 +67,7 @@ def open_cause(studies: Mapping[str, pd.DataFrame]) -> str:
     said = []
     for name, rows in studies.items():
         [row] = rows[rows["decision"] != ""].to_dict("records")
-        if row["decision"] != "open":
+        if row["decision"] not in UNDECIDED:
             continue
         blocks, reach = row["n_runs"] // 2, (row["high"] - row["low"]) / 2  # a run of each arm
         needed = int(np.ceil(blocks * (reach / WORTH_CAUSED) ** 2))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tests.benchmarks.findings import OPEN, WITHHELD
 from tests.benchmarks.large_tables import asked_blocks
 
 
@@ -60,9 +61,10 @@ def bold(decision: str) -> str:
     return decision if decision in ("", *UNDECIDED) else f"**{decision}**"
 
 
-UNDECIDED = OPEN, UNRELIABLE, WITHHELD = "open", "not measurable", "withheld"
-"""Not decided; a correlation of a measure too unreliable for any; a cause that did not meet what
-"because" needs."""
+UNRELIABLE = "not measurable"
+"""What becomes of a correlation whose measure is too unreliable for any."""
+
+UNDECIDED = OPEN, UNRELIABLE, WITHHELD
 
 
 def in_studies(decisions: Iterable[str]) -> str:

@@ -57,7 +57,7 @@ from tests.benchmarks.findings_on_sharing import (
     foretold_in_words,
     units_table,
 )
-from tests.benchmarks.findings_open import open_cause
+from tests.benchmarks.findings_open import open_cause, open_claims
 from tests.benchmarks.findings_written import bold
 from tests.benchmarks.grids import ASKED as PRIMARY
 from tests.benchmarks.judging import filled
@@ -251,7 +251,7 @@ def test_planned_studies_confirm_and_contradict_and_the_pilot_does_not(
     holds, still = told["- **Holds in every planned study that asks"], told["- **Open in all"]
     assert ("CG is below DG" in holds) == confirmed
     assert ("CG is below DG" in still) == (not confirmed and not denied)
-    assert denied or first.startswith("**Against the paper**: no claim is decided against")
+    assert denied or first == "**Against the paper**: no planned study contradicts it so far."
 
 
 def test_a_claim_that_holds_in_some_studies_is_told_apart_and_questions_stay_unanswered() -> None:
@@ -264,10 +264,54 @@ def test_a_claim_that_holds_in_some_studies_is_told_apart_and_questions_stay_una
     assert "CG is below DG" in told["- **Holds in some"]
     every = told["- **Holds in every planned study that asks"]
     assert every == "Classes outside the label set help."  # the strong study does not ask
+    assert "open" not in told["- **Decided against the paper so far"]
     assert "whether it holds on a transformer" in told["- **Not answered"]
     found["vit"] = found["strong"].assign(n_blocks=6)
     made["vit"] = made["strong"]
     assert "transformer" not in against(found, made)
+
+
+@pytest.mark.parametrize(
+    ("left", "said"), [("goes together", "goes together"), ("cannot tell", "open")]
+)
+def test_a_decided_correlation_is_told_with_what_is_left_of_it(left: str, said: str) -> None:
+    made = all_tables()
+    found = {"weak": accuracy_findings(made["weak"]["answers"])}
+    levels = made["weak"]["levels"].assign(verdict="cannot tell")
+    own = (levels["level"] == "L2") & (levels["measure"] == "cosine of mean differences")
+    plain = own & (levels["adjusted"] == "")
+
+    def with_verdicts(words: str, rest: str) -> dict[str, dict[str, pd.DataFrame]]:
+        verdict = levels["verdict"].mask(plain, words).mask(own & ~plain, rest)
+        return made | {"weak": made["weak"] | {"levels": levels.assign(verdict=verdict)}}
+
+    undecided, told = with_verdicts("cannot tell", left), with_verdicts("goes together", left)
+    for words in (against, five_lines):
+        assert "at equal accuracy" not in words(found, undecided)
+        assert f"[.02, .40], {said}" in words(found, told)
+    assert "not shown at any level" in against(found, undecided)
+    contrary = with_verdicts("goes against", left)
+    for words in (against, five_lines):
+        assert "*Sharing goes with accuracy* (L2, R3 cosine of mean" in words(found, contrary)
+
+
+def test_a_measure_too_unreliable_is_told_apart_from_an_open_question() -> None:
+    found, made = with_one_block()
+
+    def here() -> str:
+        lines = verdicts_table(found, made).splitlines()
+        return next(line for line in lines if "(L3)" in line).split(" | ")[1]
+
+    assert here() == "not measurable in 1 of 1"
+    levels = made["weak"]["levels"].assign(reliability=0.9)
+    made["weak"] = made["weak"] | {"levels": levels}
+    assert here() == "open in 1 of 1"
+
+
+def test_a_decision_of_an_unfinished_study_is_so_far() -> None:
+    found = accuracy_findings(all_tables()["weak"]["answers"]).assign(decision="holds")
+    assert "so far" not in open_claims({"weak": found})
+    assert open_claims({"weak": found.assign(n_blocks=7)}).count("decided so far") == len(found)
 
 
 def test_a_vit_that_does_not_know_photographs_says_nothing() -> None:
@@ -393,11 +437,11 @@ def test_claims_that_hold_by_blocks_alone_have_a_dagger() -> None:
 
 
 def test_accuracies_behind_the_claims_are_means_of_both_domains() -> None:
-    effects = {"leave-out-domain": 0.2, "cg-low": -0.5, "cg-high": 0.1}
+    effects = {"leave-out-domain": 0.2, "cg-low": -0.4, "cg-high": 0.1}
     answers = planted(effects, spread=0)  # quickdraw is 20 points below in leave-out-domain
     [line] = accuracies_in_words({"made": answers}).splitlines()
-    told = "natural only 50 %, leave-out-domain 60 %, CG low 0 %, CG high 60 %"
-    assert line.replace("-0 %", "0 %") == f"- made: {told}"
+    told = "natural only 50 %, leave-out-domain 60 %, CG low 10 %, CG high 60 %"
+    assert line == f"- made: {told}"
 
 
 def test_labels_stand_against_captions_of_the_same_and_of_no_domain() -> None:
@@ -475,9 +519,9 @@ def test_a_cause_is_decided_at_equal_accuracy_of_seen_classes_alone() -> None:
     unequal, wide = "seen classes differ by -6.0 points", "the interval holds 0"
     for verdict, low, high, reason, said in (
         ("causes", 0.1, 0.3, "", "holds"),
-        ("cannot tell", 0.1, 0.3, unequal, "open"),
+        ("cannot tell", 0.1, 0.3, unequal, "withheld"),
         ("cannot tell", -0.1, 0.02, wide, "does not hold"),
-        ("cannot tell", -0.1, 0.02, unequal, "open"),
+        ("cannot tell", -0.1, 0.02, unequal, "withheld"),
     ):
         row = {
             **level,
@@ -623,7 +667,8 @@ def test_one_run_of_the_weak_study_comes_out_again(tmp_path: Path) -> None:
     )
     (run,) = LARGE.glob("weak/resnet-small-natural-only-sketch-0-*")
     losses = pd.read_csv(run / LOSSES)["loss"]
-    np.testing.assert_allclose(mean_losses(cell)["loss"], losses, rtol=0.02)
+    # those of other blocks are more than 1 % away in some epoch
+    np.testing.assert_allclose(mean_losses(cell)["loss"], losses, rtol=0.01)
     assert losses.iloc[-1] < losses.iloc[0] / 2  # it has learnt something that can be lost
     asked = f"{PRIMARY} and measure == 'balanced top-1' and class_set == 'all'"
     found = step.run()["accuracy"].query(asked).set_index("domain")["value"]

@@ -24,12 +24,12 @@ from interp.data.mixtures.intervention_arms import OWN, SHUFFLED, Arm, Intervent
 from interp.data.mixtures.settings import NATURAL
 from interp.models.evaluation.accuracies import ALL, HELD_OUT, SEEN
 from interp.probes.geometry.contrasts import MEAN_DIFFERENCE
+from interp.verdicts.wording import AGAINST, APART, TOGETHER
 
 MARGIN = 0.02
 """Accuracies that differ by less count as equal: two points."""
 
 NONE, SLOPE = "none", "per unit of weight"
-TOGETHER, AGAINST, APART = "goes together", "goes against", "does not go together"
 
 Frames = dict[str, pd.DataFrame]
 
