@@ -219,16 +219,22 @@ def strips(result: LoadedResult) -> list[str]:
 
 def encoded(image: Image.Image, *, small: bool = False) -> tuple[str, str]:
     """A picture's type and base64: PNG, or as JPEG where that is large or `small` is asked."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    kind = "png"
-    if small or buffer.tell() > 60_000:
-        other, shrunk = io.BytesIO(), image.copy()
+    stored, kind = _stored(image, "PNG"), "png"
+    if small or len(stored) > 60_000:
+        shrunk = image.copy()
         shrunk.thumbnail((WIDEST_PLATE, image.height), Image.Resampling.LANCZOS)
-        shrunk.save(other, "JPEG", quality=70 if small else 88, optimize=True)
-        if other.tell() < buffer.tell():
-            buffer, kind = other, "jpeg"
-    return f"image/{kind}", base64.b64encode(buffer.getvalue()).decode()
+        other = _stored(shrunk, "JPEG", quality=70 if small else 88, optimize=True)
+        if len(other) < len(stored):
+            stored, kind = other, "jpeg"
+    if kind == "png":  # packed again as small as can be: much slower, so once it is known to stay
+        stored = _stored(image, "PNG", optimize=True)
+    return f"image/{kind}", base64.b64encode(stored).decode()
+
+
+def _stored(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 @cache

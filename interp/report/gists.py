@@ -34,8 +34,9 @@ def wanted(result: LoadedResult, spec: SectionSpec) -> str:
     rows = own_pairs(result, result.frame("ladder"))
     rows = rows[(rows["verdict"] == CANNOT_TELL) & (rows["needed"] != "")]
     rows = rows.sort_values("band", key=lambda bands: bands != "middle", kind="stable")
-    first = rows[rows["rung"].isin(_rungs(spec))].drop_duplicates("rung").sort_values("rung")
-    parts = [f"{row.rung} ({row.band} layers): {row.needed}" for row in first.itertuples()]
+    rows = rows.loc[rows["rung"].isin(_rungs(spec)), ["rung", "band", "needed"]]
+    first = rows.drop_duplicates("rung").sort_values("rung").itertuples(index=False)
+    parts = [f"{rung} ({band} layers): {needed}" for rung, band, needed in first]
     return f"Would decide what is open: {'; '.join(parts)}." if parts else ""
 
 

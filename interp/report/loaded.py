@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import pandas as pd
 
 from interp.core.declarations.measures import all_columns, all_measures
@@ -169,21 +170,26 @@ def whole(frame: Frame) -> Frame:
     >>> whole(pd.DataFrame({"layer": [3]}))[["layer", "value", "site"]].to_dict("records")
     [{'layer': 3.0, 'value': nan, 'site': ''}]
     """
-    kinds: dict[str, Any] = {"number": float, "text": object}
-    made: dict[str, Any] = {}
-    for name, column in all_columns().items():
-        if name not in frame:
-            kind = kinds.get(column.holds, bool)
-            made[name] = pd.Series(column.empty, frame.index, dtype=kind)
-            continue
-        given = frame[name]
-        if column.holds == "number":
-            made[name] = given.astype(float)
-        elif column.holds == "text":  # tables that were never saved may hold nothing here
-            made[name] = given.astype(object).where(given.notna(), "")
-        else:
-            made[name] = given.where(given.notna(), False).astype(bool)
-    return pd.DataFrame(made, index=frame.index)
+    columns = all_columns()
+    parts = []
+    for holds, kind in KINDS.items():
+        names = [name for name, column in columns.items() if column.holds == holds]
+        cells = np.empty((len(frame), len(names)), dtype=kind)
+        for place, name in enumerate(names):
+            cells[:, place] = _cells(frame[name], kind) if name in frame else columns[name].empty
+        parts.append(pd.DataFrame(cells, frame.index, names, dtype=kind))
+    return pd.concat(parts, axis=1)[list(columns)]
+
+
+KINDS: Mapping[str, type] = {"number": float, "text": object, "flag": bool}
+"""What cells are in memory, by what a column holds."""
+
+
+def _cells(given: pd.Series, kind: type) -> np.ndarray:
+    """A column's cells; words and flags of tables that were never saved may hold nothing."""
+    if kind is float:
+        return given.to_numpy(float)
+    return given.where(given.notna(), "" if kind is object else False).to_numpy(kind)
 
 
 def _why(error: Exception) -> str:

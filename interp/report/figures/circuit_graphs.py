@@ -34,6 +34,9 @@ MODEL_COLUMNS = ["setting", "test_domain", "architecture", "seed", "epoch", "con
 KEYED = ("setting", "test_domain", "seed")
 """What tells the models of one result apart."""
 
+DRAWN = ("node", "node_b", "edge", "score", "found_in", "side", *KEYED)
+"""What a graph needs of an edge."""
+
 WIDEST, LINE, HEAD = 9, 21, 46
 """Pixels of the widest edge, of a node with its name, and above the first."""
 
@@ -152,7 +155,7 @@ class Graph:
         for layer, own in order.groupby("layer", sort=True):
             x = float(list(columns).index(layer))
             places |= {str(name): (x, float(-y)) for y, name in enumerate(own.index)}
-        return cls(rows, places, strength)
+        return cls(rows[[name for name in DRAWN if name in rows]], places, strength)
 
     @property
     def tallest(self) -> int:
@@ -207,7 +210,7 @@ class Graph:
         }  # fmt: skip
 
     def _nodes(self, meta: list[int | None]) -> Trace:
-        names = list(self.places)
+        names, colours = list(self.places), self._node_colours()
         size = 8 + 8 * (self.strength / (self.strength.max() or 1.0)) ** 0.5
         return {
             "type": "scatter", "mode": "markers+text", "x": [self.places[n][0] for n in names],
@@ -215,15 +218,22 @@ class Graph:
             "textposition": "middle right", "textfont": {"size": 11, "shadow": "auto"},
             "cliponaxis": False,
             "marker": {"size": [round(float(size[n]), 1) for n in names], "symbol": "square",
-                       "color": [self._node_colour(n) for n in names], "opacity": 1},
+                       "color": [colours[n] for n in names], "opacity": 1},
             "customdata": self._pictured(names), "hovertext": [plain(n, 60) for n in names],
             "hovertemplate": "%{hovertext}<extra></extra>", "showlegend": False, "meta": meta,
         }  # fmt: skip
 
-    def _node_colour(self, name: str) -> str:
-        touched = self.edges[(self.edges["node"] == name) | (self.edges["node_b"] == name)]
-        sides = set(touched["side"]) - {""}
-        return TINTS[sides.pop() if len(sides) == 1 else SHARED] if sides else GREY
+    def _node_colours(self) -> dict[str, str]:
+        """A node's colour: that of the one side its edges are of, or of both."""
+        sides: dict[str, set[str]] = {name: set() for name in self.places}
+        for node, node_b, side in self.edges[["node", "node_b", "side"]].itertuples(index=False):
+            sides[node].add(side)
+            sides[node_b].add(side)
+        told = {name: own - {""} for name, own in sides.items()}
+        return {
+            name: TINTS[own.pop() if len(own) == 1 else SHARED] if own else GREY
+            for name, own in told.items()
+        }
 
     def _pictured(self, names: Sequence[str]) -> list[str]:
         """By what the page finds the pictures that a node responds to: its model, and its name."""

@@ -224,19 +224,20 @@ def _panels(rows: Frame, settings: Sequence[str], meta: Sequence[int | None]) ->
     rows = _mean_models(rows.assign(at=_depths(rows)))
     rows = rows.sort_values(["domain_a", "at"], kind="stable")
     parts = dict(iter(rows.groupby(["rung", "setting", "control"], sort=False)))
-    nothing = rows.iloc[:0]
     for number_of, rung in enumerate(RUNGS):
         axes = {"xaxis": f"x{number_of + 1}", "yaxis": f"y{number_of + 1}"}
         for place, setting in enumerate(settings):
+            own = parts.get((rung, setting, ""))
+            if own is None:
+                continue
             colour, symbol = setting_look(setting, place)
-            own = parts.get((rung, setting, ""), nothing)
             line = _points(own, "lines+markers", colour, "solid", axes, meta)
             line |= {
                 "name": plain(setting_name(setting) or "this model"), "legendgroup": setting,
                 "marker": {"symbol": symbol, "size": 7}, "error_y": _bars(own),
                 "showlegend": number_of == 1,
             }  # fmt: skip
-            traces += [line] if len(own) else []
+            traces.append(line)
         floor = rows[(rows["rung"] == rung) & (rows["control"] == EPOCH_0)]
         if floor["index"].notna().any():
             dashed = _points(floor, "lines", GREY, "dash", axes, meta)
