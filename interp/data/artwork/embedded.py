@@ -215,7 +215,7 @@ def planned(spec: EmbeddedSpec) -> ImageTable:
         spec: Its contents.
 
     Returns:
-        A row per picture; there are no files, and the fingerprint is "planned".
+        A row per picture; there are no files, and the fingerprint is that of what is planned.
 
     Raises:
         SpecificationError: For more classes than there are.
@@ -232,7 +232,7 @@ def planned(spec: EmbeddedSpec) -> ImageTable:
         pd.concat(cells, ignore_index=True),
         Path("planned"),
         "embedded artwork study",
-        "planned",
+        f"planned-{_key(spec)}",
         OnDemand(spec),
     )
 

@@ -109,12 +109,13 @@ class Mixture:
 
         What is no file yet is written into the cache.
         """
-        every = self.images
-        if self.own_base is not None:
-            based = self.own_base.frame.assign(domain=BASE)
-            frames = [frame.astype({"domain": object}) for frame in (every.frame, based)]
-            every = every.with_frame(pd.concat(frames, ignore_index=True))
-        return every.as_files(cache_folder() / "pictures")
+        folder = cache_folder() / "pictures"
+        every = self.images.as_files(folder)
+        if self.own_base is None:
+            return every
+        based = self.own_base.as_files(folder).frame.assign(domain=BASE)
+        frames = [frame.astype({"domain": object}) for frame in (every.frame, based)]
+        return every.with_frame(pd.concat(frames, ignore_index=True))
 
     def write(self, folder: Path) -> Path:
         """Write `train.tsv` (open_clip's CSV data set) and `manifest.json`; return the TSV.

@@ -1,6 +1,7 @@
 """Mixtures hold the cells they should, in the numbers they should, and never a withheld one."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 
 from interp.core.errors import DataError, LeakError, SampleError, SpecificationError
 from interp.core.images import ImageTable
+from interp.data.artwork.embedded import EmbeddedSpec, open_embedded, planned, study_classes
 from interp.data.mixtures.manifest import check_mixture, diff_manifests
 from interp.data.mixtures.mixture import _rows, make_mixture, make_mixtures
 from interp.data.mixtures.settings import SETTINGS, MixtureSpec
@@ -249,6 +251,22 @@ def test_the_tables_own_base_set_is_added_whole_to_every_mixture(
     own = tsv[tsv["domain"] == "base"]
     assert own["label"].value_counts().eq(4).all() and own["title"].str.contains("photo|snap").any()
     assert len(tsv) == manifest["pictures"]
+
+
+def test_pictures_that_are_drawn_when_asked_for_make_the_same_mixture() -> None:
+    asked = EmbeddedSpec(
+        n_classes=3, n_train=2, n_test=1, n_analysis=1, size=16, n_base=2, base_classes=1
+    )
+    for seed in (0, 1):  # a second plan has paths of the same names
+        each = replace(asked, seed=seed)
+        asks = MixtureSpec("natural-only", "sketch", (min(study_classes(each.n_classes)),))
+        drawn, rendered = (
+            make_mixture(images, asks).files() for images in (planned(each), open_embedded(each))
+        )
+        assert drawn.all_files and drawn.domain.tolist() == rendered.domain.tolist()
+        assert drawn.domain.tolist() == ["real"] * 6 + ["base"] * 8
+        for row in range(len(drawn)):
+            assert drawn.picture(row).tobytes() == rendered.picture(row).tobytes()
 
 
 def test_a_share_of_the_base_set_is_part_of_a_larger_one() -> None:
