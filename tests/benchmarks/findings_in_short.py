@@ -211,7 +211,7 @@ def five_lines(found: Decided, made: Tables) -> str:
     sizes = ", ".join(f"{name} {blocks_of(name, done[name])}" for name in names)
     alone = alone_in_words({name: made[name]["answers"] for name in own})
     denied = "; ".join(_denied(found, made)) or "no planned study contradicts it so far"
-    rest = f"**Is it language?** {language_in_words(made['twin'])}"
+    rest = f"**Is it language?** {language_in_words(made['twin'], made['strong'])}"
     rest += f" **On a transformer?** {of_vits(found, made)}"
     first = [f"**Against the paper**: {denied}.", ""]
     return "\n".join([*first, *numbered, "", rest, "", alone, "", f"Blocks so far: {sizes}."])

@@ -43,6 +43,8 @@ from tests.benchmarks.findings_on_causes import (
 )
 from tests.benchmarks.findings_on_sharing import (
     classes_table,
+    domains_apart_in_words,
+    domains_apart_table,
     epochs_table,
     features_table,
     foretelling_table,
@@ -131,6 +133,8 @@ def pages() -> dict[str, str]:
         "levels": levels_table(asked),
         "foretelling": foretelling_table(made["weak"]),
         "foretold": foretold_in_words(made["weak"]),
+        "domains apart": domains_apart_table(made["weak"]),
+        "domains apart in words": domains_apart_in_words(made["weak"], DIRECTIONS),
         "layers": layers_table(made["weak"]),
         "classes": classes_table(made["weak"]),
         "units": units_table(made["strong"]),
@@ -138,7 +142,7 @@ def pages() -> dict[str, str]:
         "epochs": epochs_table(made["strong"]),
         "cause": cause_table(caused),
         "language": language_table(made["twin"]),
-        "language in words": language_in_words(made["twin"]),
+        "language in words": language_in_words(made["twin"], made["strong"]),
         "language by mixture": language_by_mixture(made["twin"], made["strong"]),
         "open claims": open_claims(found),
         "open links": open_links(asked),
@@ -159,6 +163,9 @@ def _answers(made: Mapping[str, Mapping[str, pd.DataFrame]]) -> dict[str, pd.Dat
     """Accuracy by class of the studies that ask about it, as far as a block is finished."""
     return {name: made[name]["answers"] for name in ABOUT_ACCURACY if made[name]}
 
+
+DIRECTIONS = "R3 cosine of mean differences"
+"""The most reliable measure of what is shared."""
 
 ABOUT_ACCURACY = ("pilot", "weak", "strong", "vit")
 """Studies that ask about accuracy."""

@@ -36,7 +36,7 @@ def accuracies_table(answers: Mapping[str, pd.DataFrame], *, alone: pd.DataFrame
     rows = [
         [setting_name(setting)]
         + [f"{100 * own[setting]:.0f} %" if setting in own else "–" for own in means.values()]
-        for setting in _in_order(settings)
+        for setting in in_order(settings)
     ]
     return markdown(["mixture", *(f"{name}, {domain}" for name, domain in means)], rows)
 
@@ -56,7 +56,7 @@ def accuracies_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
 SHOWN = ("natural-only", "leave-out-domain", "cg-low", "cg-high", "cg-high, aligned captions")
 
 
-def _in_order(settings: Iterable[str]) -> list[str]:
+def in_order(settings: Iterable[str]) -> list[str]:
     """The four settings first, then upper bounds, then what departs from either."""
     return sorted(settings, key=lambda name: FIRST.get(name, len(FIRST) + ("," in name)))
 
@@ -166,7 +166,7 @@ def errors_table(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
     settings = dict.fromkeys(setting for own in means.values() for setting in own.index)
     rows = [
         [setting_name(setting), *(_share(own, setting) for own in means.values())]
-        for setting in _in_order(settings)
+        for setting in in_order(settings)
     ]
     chance = [f"{100 * own['chance'].mean():.0f} %" for own in shares.values()]
     return markdown(["mixture", *means], [*rows, ["by chance", *chance]])

@@ -89,6 +89,23 @@ def language_by_mixture(
     """
     if not found:
         return NO_BLOCK
+    rows = [
+        [
+            setting_name(row["against"]),
+            *(f"{100 * row[kind]:.0f} %" for kind in KINDS),
+            points(row),
+            f"{counted(row['n_blocks'], 'block')}, {row['n_runs']} models",
+        ]
+        for row in labels_by_mixture(found, captioned)
+    ]
+    return markdown(["mixture", *KINDS, "labels − captions", "n"], rows)
+
+
+def labels_by_mixture(
+    found: Mapping[str, pd.DataFrame], captioned: Mapping[str, pd.DataFrame]
+) -> list[dict[str, Any]]:
+    """Labels less captions in accuracy of held-out classes, paired by block, of every mixture of
+    labels against its own captions and against aligned ones, where there are any."""
     labels, captions = (
         own.drop_duplicates(RUN).set_index(RUN)["accuracy"]
         for own in (found["labels_runs"], captioned["runs"])
@@ -100,21 +117,28 @@ def language_by_mixture(
                 continue
             both = pd.concat([captions[against], labels[setting]], axis=1, keys=KINDS).dropna()
             by_block = (both["labels"] - both["captions"]).groupby("seed").mean()
-            gap = points(asdict(mean_t(by_block.to_numpy())))
-            means = [f"{100 * both[kind].mean():.0f} %" for kind in KINDS]
-            n = f"{counted(len(by_block), 'block')}, {2 * len(both)} models"
-            rows.append([setting_name(against), *means, gap, n])
-    return markdown(["mixture", "captions", "labels", "labels − captions", "n"], rows)
+            counts = {"n_blocks": len(by_block), "n_runs": 2 * len(both)}
+            rows.append(
+                {"against": against, **both.mean(), **asdict(mean_t(by_block.to_numpy()))} | counts
+            )
+    return rows
 
 
-def language_in_words(found: Mapping[str, pd.DataFrame]) -> str:
-    """What labels change in accuracy of held-out classes, over the mixtures of both."""
+def language_in_words(
+    found: Mapping[str, pd.DataFrame], captioned: Mapping[str, pd.DataFrame]
+) -> str:
+    """What labels change in accuracy of held-out classes: in CG high, and over all mixtures."""
     if not found:
         return NO_BLOCK
+    by = {row["against"]: row for row in labels_by_mixture(found, captioned)}
     row = _of_labels(found)
     told = "told apart" if language_is_told(found) else "not told apart"
     blocks = counted(int(row["n_blocks"]), "block")
-    return f"Labels minus captions, mean of the four mixtures: {points(row)}, {told} ({blocks})."
+    return (
+        f"In CG high, labels minus captions: {points(by[HIGH])}; minus captions that name no "
+        f"domain either: {points(by[f'{HIGH}, {ALIGNED}'])}. Mean of the four mixtures: "
+        f"{points(row)}, {told} ({blocks})."
+    )
 
 
 def language_is_told(found: Mapping[str, pd.DataFrame]) -> bool:
@@ -128,7 +152,7 @@ def _of_labels(found: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     return row
 
 
-ALIGNED = "aligned captions"
+HIGH, ALIGNED = "cg-high", "aligned captions"
 
 
 def gains(made: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:

@@ -10,13 +10,15 @@ import pandas as pd
 
 from interp.core.statistics.association import spearman
 from interp.core.statistics.index_of_sharing import LEVEL
+from interp.core.statistics.replication import mean_t
 from interp.data.mixtures.settings import NATURAL
 from interp.measures.responding_units import serves_more
 from interp.report.naming import setting_name, site_label
 from interp.verdicts.levels.over_training import HELD_OUT
-from tests.benchmarks.findings import layers_findings
+from tests.benchmarks.findings import layers_findings, of_quantities
 from tests.benchmarks.findings_drawn import most_and_least
-from tests.benchmarks.findings_written import NO_BLOCK, correlation, counted, short
+from tests.benchmarks.findings_on_accuracy import in_order
+from tests.benchmarks.findings_written import NO_BLOCK, correlation, counted, points, short
 from tests.benchmarks.recovering import markdown
 
 LEAST_MIXTURES = 8
@@ -80,6 +82,56 @@ def foretold_in_words(found: Mapping[str, pd.DataFrame]) -> str:
         f"Best in mixtures left out of the fit: {best['predictor']}, R² {best['foretold']:+.2f} "
         f"(fitted r {correlation(best)}, adjusted p {best['p_adjusted']:.2g}). Told from zero over "
         f"blocks of one mixture, of {n} predictors (Benjamini and Hochberg): {within}."
+    )
+
+
+def domains_apart(runs: pd.DataFrame) -> pd.DataFrame:
+    """What quickdraw has more than sketch, mixture by mixture, paired by block.
+
+    Args:
+        runs: Every run's accuracy of held-out classes, and what it shares by every measure.
+
+    Returns:
+        A row per mixture and quantity: the mean difference over blocks, and its t.
+    """
+    own = of_quantities(runs)
+    wide = own.pivot(index=["quantity", "setting", "seed"], columns="test_domain", values="value")
+    gap = (wide["quickdraw"] - wide["sketch"]).dropna()
+    keys = ["quantity", "setting"]
+    return pd.DataFrame(
+        dict(zip(keys, place, strict=True)) | asdict(mean_t(part.to_numpy())) | {"n": len(part)}
+        for place, part in gap.groupby(keys, sort=False)
+    )
+
+
+def domains_apart_table(found: Mapping[str, pd.DataFrame]) -> str:
+    """Quickdraw less sketch in accuracy and in what is shared with photographs, by mixture."""
+    if not found:
+        return NO_BLOCK
+    made = domains_apart(found["runs"])
+    measures = [name for name in dict.fromkeys(made["quantity"]) if name != HELD_OUT]
+    by = made.set_index(["setting", "quantity"])
+    rows = [
+        [setting_name(setting), points(by.loc[setting, HELD_OUT])]
+        + [correlation(by.loc[setting, measure]) for measure in measures]
+        + [counted(int(by.loc[(setting, HELD_OUT), "n"]), "block")]
+        for setting in in_order(dict.fromkeys(made["setting"]))
+    ]
+    return markdown(["mixture", HELD_OUT, *measures, "n"], rows)
+
+
+def domains_apart_in_words(found: Mapping[str, pd.DataFrame], measure: str) -> str:
+    """In how many mixtures quickdraw shares less than sketch, and in how many it fails more."""
+    if not found:
+        return NO_BLOCK
+    made = domains_apart(found["runs"])
+    less = {name: set(part.loc[part["high"] < 0, "setting"])
+            for name, part in made.groupby("quantity")}  # fmt: skip
+    n = counted(made["setting"].nunique(), "mixture")
+    sharing, failing = less.get(measure, set()), less.get(HELD_OUT, set())
+    return (
+        f"Quickdraw shares less with photographs than sketch does in {len(sharing)} of {n} "
+        f"({measure}), and is less accurate in {len(failing)}."
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +51,12 @@ from tests.benchmarks.findings_on_accuracy import (
     errors_table,
     of_errors,
 )
-from tests.benchmarks.findings_on_causes import language_by_mixture
+from tests.benchmarks.findings_on_causes import language_by_mixture, language_in_words
 from tests.benchmarks.findings_on_sharing import (
     classes_table,
+    domains_apart,
+    domains_apart_in_words,
+    domains_apart_table,
     features_table,
     foretold_in_words,
     units_table,
@@ -63,6 +67,7 @@ from tests.benchmarks.grids import ASKED as PRIMARY
 from tests.benchmarks.judging import filled
 from tests.benchmarks.large_tables import (
     LARGE,
+    RUN,
     STUDIES,
     finished_blocks,
     halves,
@@ -73,6 +78,19 @@ from tests.benchmarks.large_tables import (
     read_from,
     tables,
 )
+
+
+@cache
+def read_once() -> dict[str, dict[str, pd.DataFrame]]:
+    """What is kept of every study; frames are the same for all tests, and not to be written to."""
+    return all_tables()
+
+
+@cache
+def claims(name: str) -> pd.DataFrame:
+    """The claims about accuracy in a study."""
+    return accuracy_findings(read_once()[name]["answers"])
+
 
 FINISHED = [name for name in STUDIES if finished_blocks(name)]
 TRAINED = [name for name in FINISHED if name in ABOUT_ACCURACY]
@@ -189,14 +207,15 @@ def test_differences_in_each_domain_are_those_of_its_runs_alone(name: str) -> No
 
 def test_the_most_reliable_measure_speaks_for_a_level() -> None:
     """Whatever it says: reliability is raised for another, and the row is that other's."""
-    made = all_tables()
-    found = {name: accuracy_findings(made[name]["answers"]) for name in ("pilot", "weak")}
+    made = {name: dict(own) for name, own in read_once().items()}
+    found = {name: claims(name) for name in ("pilot", "weak")}
     own = made["weak"]["levels"].query("level == 'L2' and adjusted == ''").set_index("measure")
     before = verdicts_table(found, made)
     assert f"{own.loc['cosine of mean differences', 'value']:.2f}"[-3:] in before
     for name in found:
         levels = made[name]["levels"]
-        levels.loc[levels["measure"] == "debiased CKA", "reliability"] = 1.0
+        better = levels["reliability"].mask(levels["measure"] == "debiased CKA", 1.0)
+        made[name]["levels"] = levels.assign(reliability=better)
     after = verdicts_table(found, made)
     other = f"r {own.loc['debiased CKA', 'value']:.2f}".replace("0.", ".")
     assert other in after and other not in before and other in five_lines(found, made)
@@ -204,11 +223,12 @@ def test_the_most_reliable_measure_speaks_for_a_level() -> None:
 
 def with_one_block() -> tuple[dict[str, pd.DataFrame], dict[str, dict[str, pd.DataFrame]]]:
     """Claims and tables of pilot and weak, and of a study `vit` that is the weak one's block 0."""
-    made = all_tables()
+    made = {name: dict(own) for name, own in read_once().items()}
     weak = made["weak"]
     first = {name: weak[name].query("seed == 0") for name in ("answers", "runs")}
     made["vit"] = first | {"levels": weak["levels"]}
-    found = {name: accuracy_findings(made[name]["answers"]) for name in ("pilot", "weak", "vit")}
+    found = {name: claims(name) for name in ("pilot", "weak")}
+    found["vit"] = accuracy_findings(made["vit"]["answers"])
     return found, made
 
 
@@ -237,11 +257,8 @@ def test_neither_the_pilot_nor_one_block_decides() -> None:
 def test_planned_studies_confirm_and_contradict_and_the_pilot_does_not(
     study: str, decision: str, denied: bool, confirmed: bool
 ) -> None:
-    made = all_tables()
-    found = {
-        name: accuracy_findings(made[name]["answers"]).assign(decision="open")
-        for name in ("pilot", "weak")
-    }
+    made = {name: dict(own) for name, own in read_once().items()}
+    found = {name: claims(name).assign(decision="open") for name in ("pilot", "weak")}
     own = found[study]
     found[study] = own.assign(decision=own["decision"].mask(own["number"] == 3, decision))
     told = dict(line.split("**: ") for line in against(found, made).splitlines())
@@ -255,9 +272,9 @@ def test_planned_studies_confirm_and_contradict_and_the_pilot_does_not(
 
 
 def test_a_claim_that_holds_in_some_studies_is_told_apart_and_questions_stay_unanswered() -> None:
-    made = all_tables()
+    made = {name: dict(own) for name, own in read_once().items()}
     found = {
-        name: accuracy_findings(made[name]["answers"]).assign(decision=decision)
+        name: claims(name).assign(decision=decision)
         for name, decision in (("weak", "holds"), ("strong", "open"))
     }
     told = dict(line.split("**: ") for line in against(found, made).splitlines())
@@ -275,8 +292,8 @@ def test_a_claim_that_holds_in_some_studies_is_told_apart_and_questions_stay_una
     ("left", "said"), [("goes together", "goes together"), ("cannot tell", "open")]
 )
 def test_a_decided_correlation_is_told_with_what_is_left_of_it(left: str, said: str) -> None:
-    made = all_tables()
-    found = {"weak": accuracy_findings(made["weak"]["answers"])}
+    made = {name: dict(own) for name, own in read_once().items()}
+    found = {"weak": claims("weak")}
     levels = made["weak"]["levels"].assign(verdict="cannot tell")
     own = (levels["level"] == "L2") & (levels["measure"] == "cosine of mean differences")
     plain = own & (levels["adjusted"] == "")
@@ -309,7 +326,7 @@ def test_a_measure_too_unreliable_is_told_apart_from_an_open_question() -> None:
 
 
 def test_a_decision_of_an_unfinished_study_is_so_far() -> None:
-    found = accuracy_findings(all_tables()["weak"]["answers"]).assign(decision="holds")
+    found = claims("weak").assign(decision="holds")
     assert "so far" not in open_claims({"weak": found})
     assert open_claims({"weak": found.assign(n_blocks=7)}).count("decided so far") == len(found)
 
@@ -460,6 +477,50 @@ def test_labels_stand_against_captions_of_the_same_and_of_no_domain() -> None:
     assert table[2].startswith("| CG high diversity | 51 % | 55 % | +4.0 [4.0, 4.0]")
     assert table[3].startswith("| CG high diversity, aligned captions | 61 % | 55 % | -6.0 [")
     assert table[2].endswith("| 3 blocks, 12 models |") and len(table) == 4
+
+
+def test_what_captions_cost_is_told_by_those_that_name_no_domain() -> None:
+    strong, twin = tables("strong"), tables("twin")
+    said = language_in_words(twin, strong)
+    gaps = re.findall(r"[+-]\d+\.\d(?= \[)", said)
+    by = pd.concat([twin["labels_runs"], strong["runs"]], keys=["labels", "captions"])
+    own = by.reset_index(level=0, names="kind").drop_duplicates(["kind", *RUN])
+    kept = own[own["seed"] < finished_blocks("twin")]
+    means = 100 * kept.groupby(["kind", "setting"])["accuracy"].mean()
+    high = means["labels", "cg-high"]
+    for gap, setting in zip(gaps, ("cg-high", "cg-high, aligned captions"), strict=False):
+        assert float(gap) == pytest.approx(high - means["captions", setting], abs=0.06)
+    four = means["labels"] - means["captions"].reindex(means["labels"].index)
+    assert float(gaps[2]) == pytest.approx(four.mean(), abs=0.06) and len(gaps) == 3
+
+
+def test_a_domain_that_shares_less_need_not_fail_more() -> None:
+    """Quickdraw planted .2 below sketch in one measure everywhere, in accuracy in one mixture."""
+    random, rows = rng("domains apart"), []
+    for setting, lower in (("leave-out-domain", 0.0), ("cg-high", 0.1)):
+        for domain, less in (("sketch", 0), ("quickdraw", 1)):
+            for seed in range(6):
+                accuracy = 0.5 - lower * less + seed / 20 + 0.01 * random.normal()
+                place = {"setting": setting, "test_domain": domain, "seed": seed}
+                for measure, gap in (("CKA", 0.0), ("cosine", 0.2)):
+                    index = 0.7 - gap * less + 0.02 * random.normal()
+                    rows.append(place | {"rung": "R3", "measure": measure, "index": index}
+                                | {"accuracy": accuracy})  # fmt: skip
+    runs = pd.DataFrame(rows)
+    made = domains_apart(runs).set_index(["quantity", "setting"])
+    wide = runs[runs["measure"] == "cosine"].pivot(
+        index=["setting", "seed"], columns="test_domain", values="index")  # fmt: skip
+    for setting, own in wide.groupby("setting"):
+        plain = stats.ttest_rel(own["quickdraw"], own["sketch"]).confidence_interval()
+        ends = made.loc[("R3 cosine", setting), ["low", "high"]]
+        assert ends.to_numpy(float) == pytest.approx([plain.low, plain.high])
+    said = domains_apart_in_words({"runs": runs}, "R3 cosine")
+    assert "in 2 of 2 mixtures (R3 cosine), and is less accurate in 1." in said
+    assert "in 0 of 2 mixtures" in domains_apart_in_words({"runs": runs}, "R3 CKA")
+    [high] = [
+        line for line in domains_apart_table({"runs": runs}).splitlines() if "CG high" in line
+    ]
+    assert high.startswith("| CG high diversity | -") and high.endswith("| 6 blocks |")
 
 
 def test_costs_of_features_are_of_runs_whose_interval_lies_above_zero() -> None:
@@ -659,7 +720,7 @@ def test_one_run_of_the_weak_study_comes_out_again(tmp_path: Path) -> None:
     spec = Specification.from_toml(LARGE / "weak.toml")
     mixtures = replace(spec.mixtures, test_domains=("sketch",), settings=("natural-only",))
     grid = Grid(replace(spec, mixtures=mixtures))
-    block = open_block(grid.specification, 0)
+    block = open_block(grid.specification, 0, rendered=False)  # no picture that is not asked for
     (cell,) = grid.plan(tmp_path / "steps", blocks=[block])
     train_cells([cell], jobs=1, device="cpu")
     step = Measurement(
@@ -705,10 +766,11 @@ def test_classes_stand_in_the_order_of_what_they_share() -> None:
     assert "Blocks agree" not in classes_table({"classes": pd.DataFrame(rows).query("seed == 0")})
 
 
+@pytest.mark.slow
 def test_a_domain_that_is_hard_in_a_block_is_no_difference_of_domains() -> None:
     """Domains alike on average, but one harder in each block: told apart as often as 5 % says."""
     settings, false = ("leave-out-domain", "cg-low", "cg-high", "natural-only"), 0
-    for seed in range(60):
+    for seed in range(40):
         draw, rows = rng("hard domains", seed), []
         for block in range(3):
             for domain, by in zip(("sketch", "quickdraw"), draw.normal(0, 0.1, 2), strict=True):
@@ -722,7 +784,7 @@ def test_a_domain_that_is_hard_in_a_block_is_no_difference_of_domains() -> None:
                     ]  # fmt: skip
         found = accuracy_findings(pd.DataFrame(rows)).set_index("number").loc[6]
         false += found["p"] < 0.05
-    assert false <= 9  # of 60
+    assert false <= 6  # of 40; 2 are to be expected
 
 
 def test_among_held_out_classes_nothing_is_decided() -> None:
