@@ -150,6 +150,7 @@ def test_an_unwritable_folder_is_said_before_anything_runs(tmp_path: Path) -> No
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("run",), ()], ids=["run", "no command"])
 def test_a_dry_run_says_the_cost_and_does_nothing(tmp_path: Path, command: tuple[str]) -> None:
     done = call(*command, "--dry-run", "--out", str(tmp_path / "out"))
@@ -192,6 +193,7 @@ def finished_cells(cache: Path) -> list[Path]:
     return [path for path in cache.glob("*/*/*/cell.csv") if ".part-" not in path.parent.name]
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_rendering_is_130_and_the_next_run_goes_on(tmp_path: Path) -> None:
     study = tmp_path / "study.toml"
     study.write_text("[images]\nn_classes = 20\nn_train = 60\n")
@@ -276,6 +278,7 @@ def test_json_of_a_mistake_is_an_object_too() -> None:
     assert found["exit"] == 2 and "no-such-folder" in found["error"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_in_json_counts_models_minutes_and_bytes(tmp_path: Path) -> None:
     study = tmp_path / "study.toml"
     study.write_text("seeds = [0, 1]\n[mixtures]\nsettings = ['cg-low', 'cg-high']\n")
@@ -286,6 +289,7 @@ def test_a_dry_run_in_json_counts_models_minutes_and_bytes(tmp_path: Path) -> No
     assert grid["measuring_minutes"] < cost["measuring_minutes"]
 
 
+@pytest.mark.slow
 def test_blocks_are_a_range(tmp_path: Path) -> None:
     study = tmp_path / "study.toml"
     study.write_text("blocks = 4\n[mixtures]\nsettings = ['cg-low']\n")
@@ -389,6 +393,7 @@ def test_an_audit_writes_nothing_unasked(
     assert sorted(path.name for path in Path("found").iterdir()) == ["tables"]
 
 
+@pytest.mark.slow
 def test_a_method_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a_method.py").write_text("def shared(puzzle):\n    return 'shared'\n")
     monkeypatch.chdir(tmp_path)
@@ -414,6 +419,7 @@ def test_a_method_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(pd.read_csv(tmp_path / "judged" / "judged.csv")) == 5
 
 
+@pytest.mark.slow
 def test_a_method_that_fails_everywhere_is_a_mistake_and_its_tables_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,8 @@ def check_climbs(model: Any, pictures: ImageTable) -> None:
         )
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_supervised_resnet_climbs_the_ladder(
     trained_checkpoint: Path, small_images: ImageTable, pictures: ImageTable
 ) -> None:
@@ -84,6 +86,8 @@ def reads(image: Any) -> torch.Tensor:
     return v2.functional.to_dtype(sized, torch.float32, scale=True) - 0.5
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_torchvision_vit_climbs_the_ladder(
     small_images: ImageTable, pictures: ImageTable
 ) -> None:
@@ -96,6 +100,7 @@ def test_a_torchvision_vit_climbs_the_ladder(
     check_climbs(encoder, pictures)
 
 
+@pytest.mark.slow
 def test_a_traced_vit_climbs_the_ladder(small_images: ImageTable, pictures: ImageTable) -> None:
     torch.manual_seed(0)
     net = VisionTransformer(

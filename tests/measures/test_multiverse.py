@@ -115,6 +115,7 @@ def test_the_sample_is_seeded_and_nearest_first() -> None:
     assert picked(ways, len(ways) + 9, seed=0) == ways and picked(ways, 1, seed=0) == ways[:1]
 
 
+@pytest.mark.slow
 def test_rows_are_all_combinations_and_each_once() -> None:
     table = small()
     chosen = ["rung", *CHOICES]

@@ -66,6 +66,7 @@ def true(looked: Looked, domain: str, block: int) -> set[int]:
     return {unit for layer, unit in looked.planted.truth(domain).neurons if layer == block}
 
 
+@pytest.mark.slow
 def test_roles_are_those_that_were_planted(looked: Looked) -> None:
     """Separate circuits have their second step in block 2 for A, in block 1 for B."""
     unit = looked.units.set_index("role")["feature"]

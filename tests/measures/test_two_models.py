@@ -25,6 +25,7 @@ def pictures(small_images: ImageTable) -> ImageTable:
     return small_images.select(split="analysis")
 
 
+@pytest.mark.slow
 def test_a_model_is_the_same_as_itself(trained_checkpoint: Path, pictures: ImageTable) -> None:
     clip = load_clip(trained_checkpoint)
     found = compare(clip, clip, pictures, **BRIEF)  # type: ignore[arg-type]
@@ -77,6 +78,7 @@ def test_a_stitch_holds_where_it_is_shared_both_ways() -> None:
     assert _held_both_ways(frame.assign(measure="untrained")) == []
 
 
+@pytest.mark.slow
 def test_where_a_stitch_holds_each_model_reads_the_others_subspace() -> None:
     plain, hidden = (planted_vit("all shared", seed=1, disguised=each) for each in (False, True))
     models = [

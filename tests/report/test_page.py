@@ -95,6 +95,7 @@ def test_pictures_stand_in_the_section_that_they_belong_to(page: str) -> None:
         assert section.count('<figure class="plate">') == 1
 
 
+@pytest.mark.slow
 def test_pictures_of_units_push_out_no_others_and_what_did_not_fit_is_said(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +131,7 @@ def test_downloads_are_the_files(planted: Path, page: str) -> None:
         assert gzip.decompress(base64.b64decode(payload)) == raw
 
 
+@pytest.mark.slow
 def test_the_largest_table_only_begins_in_the_page(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +142,7 @@ def test_the_largest_table_only_begins_in_the_page(
     assert "too large for this page" in build_page(folder).read_text()
 
 
+@pytest.mark.slow
 def test_text_from_data_is_escaped(build: Build, study_frames: Frames) -> None:
     frame = study_frames()["accuracy_by_class"]
     places = {f"class_{n:02d}": name for n, name in enumerate(NASTY)}
@@ -168,6 +171,7 @@ def spoilt(frame: pd.DataFrame, how: str) -> pd.DataFrame:
     return {"short": frame.head(1), "hollow": hollow, "empty": frame.head(0)}[how]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["short", "hollow", "empty"])
 def test_optional_tables_may_all_be_spoilt_at_once(
     build: Build, study_frames: Frames, how: str
@@ -179,6 +183,7 @@ def test_optional_tables_may_all_be_spoilt_at_once(
     assert "Missing: " not in render_page(read_result(build(**words)))
 
 
+@pytest.mark.slow
 def test_every_damaged_optional_table_is_named(build: Build, study_frames: Frames) -> None:
     folder = build(name="damaged", rung4={"cg-high": 0.8})
     names = [name for name in OPTIONAL if (folder / "tables" / f"{name}.csv").exists()]
@@ -211,6 +216,7 @@ def test_all_tables_may_be_empty(build: Build, study_frames: Frames) -> None:
     assert "Nothing to draw" in render_page(read_result(build(replaced=empty)))
 
 
+@pytest.mark.slow
 def test_damaged_and_foreign_tables_are_named(build: Build) -> None:
     folder = build()
     (folder / "tables" / "losses.csv").write_text("epok,lose\n1,2\n")
@@ -252,6 +258,7 @@ def test_nothing_but_facts(build: Build) -> None:
     assert 'id="canvas-' not in text
 
 
+@pytest.mark.slow
 def test_one_checkpoint(build: Build) -> None:
     one = build_page(build(accuracy={"cg-high": 0.4}, index={"cg-high": 0.7}, name="one"))
     assert "With 1 checkpoint" in one.read_text()
@@ -270,6 +277,7 @@ def test_one_checkpoint(build: Build) -> None:
     assert "real and sketch" in model
 
 
+@pytest.mark.slow
 def test_several_test_domains(build: Build, study_frames: Frames) -> None:
     frames = {
         name: pd.concat([frame, frame.replace({"sketch": "painting", "painting": "sketch"})])
@@ -282,6 +290,7 @@ def test_several_test_domains(build: Build, study_frames: Frames) -> None:
     assert '<option value="1">painting</option>' in text
 
 
+@pytest.mark.slow
 def test_bad_folders_are_said_in_our_words(build: Build, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"facts\.json"):
         build_page(tmp_path / "nowhere")

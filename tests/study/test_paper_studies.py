@@ -70,7 +70,14 @@ def test_a_path_that_is_not_filled_in_is_named(name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "shrink"), [("domainnet", 16), ("pacs", 8), ("officehome", 4)])
+@pytest.mark.parametrize(
+    ("name", "shrink"),
+    [
+        ("domainnet", 16),
+        pytest.param("pacs", 8, marks=pytest.mark.long),
+        pytest.param("officehome", 4, marks=pytest.mark.long),
+    ],
+)
 def test_a_smaller_folder_of_the_same_cells_is_counted(
     name: str, shrink: int, tmp_path: Path
 ) -> None:

@@ -91,6 +91,7 @@ def test_a_rehearsal_says_what_the_run_did(small_study: Result) -> None:
     assert told == {setting: (*found, epochs[setting]) for setting, found in did.items()}
 
 
+@pytest.mark.slow
 def test_runs_of_an_intervention_are_counted(tmp_path: Path) -> None:
     text = TINY + "[mixtures]\nheld_out = 1\nsettings = ['cg-high']\n[training]\nbatch_size = 16\n"
     text += "[intervention]\nsetting = 'cg-high'\nweights = [0.3]\n"

@@ -15,6 +15,7 @@ from tests.benchmarks import seed_pairs, standing
 from tests.benchmarks.judging import DOCS, filled
 
 
+@pytest.mark.slow
 def test_the_page_has_the_tables_of_the_committed_rows() -> None:
     page = (DOCS / "judging_methods.md").read_text(encoding="utf-8")
     made = {"leaderboard": standing.table(), "seed pairs": seed_pairs.tables()}
@@ -68,6 +69,7 @@ def test_causal_rungs_tell_what_is_planted(name: str, said: str) -> None:
     }
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_acdc_and_path_patching_find_the_planted_edges() -> None:
     _, puzzle, inside = next(circuit_puzzles(Blueprint("all shared", seed=3), "edge"))

@@ -37,6 +37,7 @@ def models() -> list[Blueprint]:
     return blueprints(range(3), conditions=FEW, tiers=["easy"])
 
 
+@pytest.mark.slow
 def test_truth_itself_is_always_right_and_its_contrary_never(models: list[Blueprint]) -> None:
     """A method that looks the answer up, and one that says the opposite of it."""
     answers = iter([planted_answers(model) for model in models])
@@ -54,6 +55,7 @@ def test_truth_itself_is_always_right_and_its_contrary_never(models: list[Bluepr
     assert (standing(right).frame["right"] == 1).all()
 
 
+@pytest.mark.slow
 def test_an_index_is_judged_by_how_it_ranks(models: list[Blueprint]) -> None:
     levels = {"shared": 0.9, "partly shared": 0.5, "not shared": 0.1}
     truth = [{k: levels[v] for k, v in planted_answers(model).items()} for model in models]
@@ -96,6 +98,7 @@ def test_what_is_no_answer_is_a_reason(given: Any, models: list[Blueprint]) -> N
     assert frame["rung"].tolist() == list(planted_answers(models[0]))
 
 
+@pytest.mark.slow
 def test_failures_and_silence_leave_the_rest(models: list[Blueprint]) -> None:
     turns = iter(range(len(models)))
 
@@ -115,6 +118,7 @@ def test_failures_and_silence_leave_the_rest(models: list[Blueprint]) -> None:
     assert row.set_index("rung").loc["R6", ["failed", "cannot_tell"]].tolist() == [1, 1 / 8]
 
 
+@pytest.mark.slow
 def test_circuits_are_held_against_the_planted_ones(models: list[Blueprint]) -> None:
     """Scores that are the truth rank it first; negative ones too; chance ranks it anywhere."""
     truths = iter([inside for model in models for _, _, inside in circuit_puzzles(model, "edge")])
@@ -153,6 +157,7 @@ def test_a_puzzle_does_not_hold_its_answer(models: list[Blueprint]) -> None:
     assert shown == {"tower", "images", "classifier", "preprocess", "domains"}
 
 
+@pytest.mark.slow
 def test_the_same_seeds_give_the_same_models_to_the_bit(models: list[Blueprint]) -> None:
     one, two = (sharing_puzzle(Blueprint("rewired", 1000)) for _ in range(2))
     for a, b in zip(one.tower.source.parameters(), two.tower.source.parameters(), strict=True):  # type: ignore[attr-defined]
@@ -163,6 +168,7 @@ def test_the_same_seeds_give_the_same_models_to_the_bit(models: list[Blueprint])
     pd.testing.assert_frame_equal(*frames)
 
 
+@pytest.mark.slow
 def test_entries_see_what_is_declared() -> None:
     """CKA sees geometry and nothing else; our directions tell what is shared from what is not."""
     models = blueprints(range(2), conditions=FEW, tiers=["easy"])

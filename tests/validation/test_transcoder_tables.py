@@ -18,6 +18,7 @@ from tests.benchmarks.transcoder_tables import (
 from tests.benchmarks.transcoders import FIRST, FOLDER, TWICE, models
 
 
+@pytest.mark.slow
 def test_the_page_has_the_tables_of_the_committed_rows() -> None:
     page = (DOCS / "truth.md").read_text(encoding="utf-8")
     assert filled(page, tables(read(FOLDER))) == page
@@ -65,6 +66,7 @@ def test_one_model_is_judged_over_its_classes() -> None:
     assert "-0.40 (-1.67 to +0.87)" in neurons
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("turned", "auroc"), [(False, "1.00"), (True, "0.00")])
 def test_sharing_is_told_by_rank(turned: bool, auroc: str) -> None:
     rows = []

@@ -26,6 +26,7 @@ from tests.benchmarks.judging import (
 )
 
 
+@pytest.mark.slow
 def test_the_page_has_the_tables_of_the_committed_cells() -> None:
     page = (DOCS / "truth.md").read_text(encoding="utf-8")
     assert filled(page, tables(read(), circuits_found())) == page

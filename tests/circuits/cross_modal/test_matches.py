@@ -73,6 +73,7 @@ def test_the_match_is_what_the_pair_has_beyond_the_exchanged_ones(inputs: Any) -
     torch.testing.assert_close(of_edges(inputs).whole, whole, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_scores_of_each_tower_sum_to_the_match(inputs: Any) -> None:
     """Edges that leave the input pass on all of its effect; so do the words, by integration."""
     matches = of_edges(inputs, steps=400)

@@ -184,6 +184,7 @@ def test_edges_that_leave_a_node_sum_to_its_attribution(method: str) -> None:
         assert nodes[name] == pytest.approx(score, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_more_steps_are_more_complete() -> None:
     """All that the output reads sums to the whole difference, as the path is cut finer."""
     tower = open_vit()

@@ -77,6 +77,7 @@ def squares() -> Chain:
     return Chain([nothing], pool=Function(lambda x: -((x[:, 0] - x[:, 1]) ** 2)))
 
 
+@pytest.mark.slow
 def test_the_optimal_constant_is_the_one_of_the_closed_form() -> None:
     """mean -(c - t)^2 is best at c = mean t, whatever the site's own mean: loss var t."""
     torch.manual_seed(0)

@@ -112,6 +112,7 @@ def test_a_dose_is_told_through_noise(dose: float, noise: float) -> None:
     assert row["index"] == pytest.approx(dose, abs=0.1)
 
 
+@pytest.mark.slow
 def test_all_and_nothing_are_told() -> None:
     assert set(wired(1.0, 0.1)["verdict"]) == {"shared"}
     nothing = wired(0.0, 0.1)

@@ -97,6 +97,7 @@ def found(condition: str) -> pd.DataFrame:
     return run(condition).frame
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("condition", "verdict", "index"),
     [("all shared", "shared", 1.0), ("all separate", "not shared", 0.0)],
@@ -194,6 +195,7 @@ def test_an_untrained_tower_is_never_shared(seed: int) -> None:
     assert (table.frame["verdict"] == "not shared").all() or table.frame["reason"].any()
 
 
+@pytest.mark.slow
 def test_effects_are_those_of_hooks_on_the_whole_tower() -> None:
     planted, hooked, images = model("all separate")
     held = hold_out(images, DOMAINS, classes=PLANTED_CLASSES, n=16, seed=2)
@@ -396,6 +398,7 @@ def test_shared_needs_what_varies_in_the_other_domain() -> None:
         assert of_one_code(partly, varied, partly).verdict == word
 
 
+@pytest.mark.slow
 def test_a_reader_that_noise_drives_explains_what_two_codes_do() -> None:
     """Without pictures of no class as a null, only the test of one code holds the verdict back."""
     words: dict[str, Any] = {"sites": SITES[1:], "steps": STEPS}

@@ -94,6 +94,7 @@ def test_equals_a_plain_loop_that_rebuilds_every_output(task: PairTask) -> None:
             assert float(first(embedded[number, [0]])) == pytest.approx(float(out), abs=1e-10)
 
 
+@pytest.mark.slow
 def test_scores_of_a_site_add_up_to_what_its_exchange_costs(task: PairTask) -> None:
     """Sum rule of integrated gradients, errors among the parts; with one step it fails."""
     tower = open_vit()

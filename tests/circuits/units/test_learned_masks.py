@@ -115,6 +115,7 @@ def test_a_site_of_one_unit_keeps_it() -> None:
     assert hard_gate(torch.tensor([[0.3]]), 0.1).tolist() == [[1.0]]
 
 
+@pytest.mark.slow
 def test_the_order_of_pairs_is_the_seeds(found: ClassCircuits) -> None:
     options = {"shares": (0.1,), "steps": 5, "batch_size": 4}
     one, same, other = (by_masks(found, seed=seed, **options).values[0] for seed in (0, 0, 1))

@@ -73,6 +73,7 @@ def test_joint_correlation_ignores_what_groups_add() -> None:
     assert found.value == pytest.approx(flat.statistic)
 
 
+@pytest.mark.slow
 def test_joint_permutation_holds_its_level_where_single_cells_do_not() -> None:
     """Units that differ, in both groups alike, and two numbers that have nothing in common."""
     generator = np.random.default_rng(1)

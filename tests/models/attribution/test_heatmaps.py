@@ -60,6 +60,7 @@ def test_patches_and_the_rest_sum_to_the_logit(kind: str, variant: str, method: 
     assert torch.allclose(maps.patches.sum(dim=(2, 3)) + maps.rest, right, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "variant"), [*VARIANTS, *(("custom text", name) for name in TEXT_VARIANTS)]
 )
@@ -159,6 +160,7 @@ def word_direction(clip: Clip, tokens: Tensor, method: str) -> Tensor:
     return parts.parts[:, np.flatnonzero(parts.labels["kind"] == "place").tolist()]
 
 
+@pytest.mark.slow
 def test_a_contrast_explains_what_one_sentence_has_over_the_others(clip: Clip) -> None:
     x = torch.rand(2, 3, 96, 96)
     three = [*SENTENCES, "a bus"]
@@ -228,6 +230,7 @@ def test_planted_parts_are_found_where_they_stand(condition: str, options: Any) 
     assert min(places_found(condition, seed=1, **options).values()) >= 0.95
 
 
+@pytest.mark.slow
 def test_integrated_gradients_sum_to_what_a_picture_has_over_a_plain_one(clip: Clip) -> None:
     x, classes = torch.rand(2, 3, 96, 96), head(256)
     maps = explain(clip.visual, x, classes, method="integrated gradients")
@@ -303,6 +306,7 @@ def test_a_tower_in_training_mode_is_refused() -> None:
 # what is drawn
 
 
+@pytest.mark.slow
 def test_a_figure_says_what_the_logit_is_the_sum_of(clip: Clip) -> None:
     maps = explain(clip, torch.rand(2, 3, 96, 96), SENTENCES, method="straight", pairs=True)
     figure = maps.plot(1)

@@ -45,6 +45,7 @@ def test_folders_do_not_wait_for_one_another(tmp_path: Path) -> None:
         assert (tmp_path / "lock").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel, in Linux's words")
 def test_a_worker_ends_when_its_parent_is_killed() -> None:
     parent = subprocess.Popen(

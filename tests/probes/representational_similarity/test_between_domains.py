@@ -181,6 +181,7 @@ def test_max_t_allows_for_the_number_of_layers() -> None:
     assert alone < 0.04 < 0.2 < adjusted[3] < 0.7
 
 
+@pytest.mark.slow
 def test_no_sharing_is_never_called_shared_and_p_is_uniform(planted) -> None:
     rows = pd.concat(
         similarity(planted(0.0, seed=seed), n_splits=2, n_permutations=99, seed=seed).frame

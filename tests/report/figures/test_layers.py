@@ -223,6 +223,7 @@ def test_dictionaries_and_factors_in_words(result: LoadedResult) -> None:
     assert factor.rows[0][1].startswith("20.") and "null" in factor.rows[0][-1]
 
 
+@pytest.mark.slow
 def test_the_sections_are_there_and_an_older_run_lacks_them(build: Build) -> None:
     anchors = [section.anchor for section in filled_sections(read_result(build()))]
     assert {"layers", "features", "erasure"} <= set(anchors)

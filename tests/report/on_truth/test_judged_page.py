@@ -35,6 +35,7 @@ def truth(puzzle: Any, model: Any) -> Any:
     return {rung: {"verdict": word, "index": LEVELS[word]} for rung, word in said.items()}
 
 
+@pytest.mark.slow
 def test_the_numbers_on_the_page_are_those_of_the_tables(tmp_path: Path) -> None:
     _, overall, by_kind, page = made(tmp_path, truth)
     assert "Wiring (R6), 8 models: right in 100.0 %" in page
@@ -54,6 +55,7 @@ def test_the_numbers_on_the_page_are_those_of_the_tables(tmp_path: Path) -> None
     assert "Where it failed" not in page
 
 
+@pytest.mark.slow
 def test_failures_are_told_with_their_reasons(tmp_path: Path) -> None:
     def moody(puzzle: Any, model: Any) -> Any:
         if model.condition == "all shared":
@@ -65,12 +67,14 @@ def test_failures_are_told_with_their_reasons(tmp_path: Path) -> None:
     assert "no &lt;b&gt;shared&lt;/b&gt; models" in page and "no <b>shared" not in page
 
 
+@pytest.mark.slow
 def test_a_method_that_always_fails_has_a_page(tmp_path: Path) -> None:
     _, overall, by_kind, page = made(tmp_path, lambda puzzle, model: None)
     assert "It failed in all 8 models." in page
     assert area_figure(overall.frame) is None and kinds_figure(by_kind.frame) is None
 
 
+@pytest.mark.slow
 def test_circuits_have_a_page_too(tmp_path: Path) -> None:
     judged, overall, _, page = made(
         tmp_path, lambda puzzle, model: range(len(puzzle.parts)), "nodes"
@@ -79,6 +83,7 @@ def test_circuits_have_a_page_too(tmp_path: Path) -> None:
     assert "mean AUROC" in page
 
 
+@pytest.mark.slow
 def test_verdicts_without_numbers_have_bars_alone(tmp_path: Path) -> None:
     judged, overall, by_kind, page = made(tmp_path, lambda puzzle, model: "shared")
     assert area_figure(overall.frame) is None

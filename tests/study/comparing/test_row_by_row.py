@@ -53,6 +53,7 @@ def test_a_result_does_not_differ_from_itself(small_study) -> None:
     assert (told["value"] == 0).all() and (told["change"] == WITHIN).all()
 
 
+@pytest.mark.slow
 def test_two_draws_of_one_truth_are_seldom_told_apart(tmp_path: Path) -> None:
     generator, told = rng("difference test", 0), []
     for _ in range(80):
@@ -143,6 +144,7 @@ def test_what_differs_between_blocks_parts_no_row(tmp_path: Path) -> None:
     assert equal["p"].item() == 1 and equal["change"].item() == WITHIN
 
 
+@pytest.mark.slow
 def test_two_halves_of_one_truth_are_seldom_told_apart(tmp_path: Path) -> None:
     """By intervals of single models they would be: blocks differ by more than those hold."""
     generator, told, alone = rng("halves of one truth", 0), [], []

@@ -58,6 +58,7 @@ def _pairs(steps: Path, kept: Path | None = None, spec: Specification = SMALL) -
     return pairs_of(cells, "cg-high", natural="real", steps=steps, kept=kept)
 
 
+@pytest.mark.slow
 def test_seeds_of_one_mixture_are_twins_and_blocks_are_not(tmp_path: Path) -> None:
     pairs = _pairs(tmp_path, spec=replace(SMALL, seeds=(0, 1, 2)))
     assert len(pairs) == 3

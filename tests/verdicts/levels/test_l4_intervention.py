@@ -207,6 +207,7 @@ def test_without_sharing_or_control_nothing_can_be_told() -> None:
     assert set(made["arm"]) == {"none", "aligned", "aligned − none"}
 
 
+@pytest.mark.slow
 def test_without_an_effect_the_verdict_is_seldom_a_link() -> None:
     """Nothing planted in C2 x d, sharing moved and C1 equal: at most two of 16 studies."""
     found = []
@@ -263,6 +264,7 @@ def test_arms_are_trained_and_measured_beside_the_mixture(arms: Result) -> None:
     assert tables["levels"]["reason"].tolist() == ["one block: no p, and no interval over runs"]
 
 
+@pytest.mark.slow
 def test_the_runs_of_a_study_keep_their_names_when_arms_join(tmp_path: Path) -> None:
     plain = replace(TINY, intervention=InterventionSpec())
     (before,) = Grid(plain).plan(tmp_path)

@@ -86,6 +86,7 @@ def test_intervals_are_jackknifes_of_sums_over_blocks() -> None:
         assert row["lead_high"] - row["lead"] == pytest.approx(reach)
 
 
+@pytest.mark.slow
 def test_chance_leads_as_often_as_it_says() -> None:
     generator, false = rng("nothing leads", 0), 0
     for _ in range(200):
