@@ -189,7 +189,8 @@ def _cells(given: pd.Series, kind: type) -> np.ndarray:
     """A column's cells; words and flags of tables that were never saved may hold nothing."""
     if kind is float:
         return given.to_numpy(float)
-    return given.where(given.notna(), "" if kind is object else False).to_numpy(kind)
+    empty = "" if kind is object else False
+    return given.astype(object).where(given.notna(), empty).to_numpy(kind)
 
 
 def _why(error: Exception) -> str:

@@ -25,8 +25,8 @@ LOOKS = {"pilot": ("#8a8a8a", "square"), "weak": ("#0072B2", "circle"),
 """Colour and marker of every study."""
 
 
-SHOWN_POINTS = 65
-"""Points to either side; the longest intervals end outside."""
+SHOWN_POINTS = (-28, 58)
+"""The points that are shown; where an interval goes on outside, an arrow says so."""
 
 
 def draw_findings(answers: Mapping[str, pd.DataFrame]) -> Any:
@@ -68,6 +68,19 @@ def draw_findings(answers: Mapping[str, pd.DataFrame]) -> Any:
             },
             name=f"{name}, {among} ({n})",
         )
+        for arrow, end, outside in (
+            ("left", SHOWN_POINTS[0], 100 * found["low"] < SHOWN_POINTS[0]),
+            ("right", SHOWN_POINTS[1], 100 * found["high"] > SHOWN_POINTS[1]),
+        ):
+            figure.add_scatter(
+                x=[end] * int(outside.sum()),
+                y=(found["number"] + aside)[outside],
+                mode="markers",
+                marker={"color": colour, "size": 9, "symbol": f"triangle-{arrow}"},
+                cliponaxis=False,
+                showlegend=False,
+                visible=not one,
+            )
     ticks = [f"{claim.number}. {claim.says}" for claim in CLAIMS]
     for claim in CLAIMS[:-1]:
         figure.add_hline(claim.number + 0.5, line={"color": "#eee", "width": 1})
@@ -82,7 +95,7 @@ def draw_findings(answers: Mapping[str, pd.DataFrame]) -> Any:
         legend={"orientation": "h", "y": -0.16, "x": 0, "xanchor": "left"},
         xaxis={
             "title": "points of accuracy on held-out classes in the test domain",
-            "range": [-SHOWN_POINTS, SHOWN_POINTS],
+            "range": SHOWN_POINTS,
         },
         yaxis={
             "tickvals": [claim.number for claim in CLAIMS],

@@ -105,7 +105,7 @@ def domains_apart(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def domains_apart_table(found: Mapping[str, pd.DataFrame]) -> str:
-    """Quickdraw less sketch in accuracy and in what is shared with photographs, by mixture."""
+    """Quickdraw minus sketch in accuracy and in what is shared with photographs, by mixture."""
     if not found:
         return NO_BLOCK
     made = domains_apart(found["runs"])
@@ -131,7 +131,7 @@ def domains_apart_in_words(found: Mapping[str, pd.DataFrame], measure: str) -> s
     sharing, failing = less.get(measure, set()), less.get(HELD_OUT, set())
     return (
         f"Quickdraw shares less with photographs than sketch does in {len(sharing)} of {n} "
-        f"({measure}), and is less accurate in {len(failing)}."
+        f"({measure}), and is less accurate in {len(failing)}, by intervals below zero."
     )
 
 

@@ -35,6 +35,7 @@ from tests.benchmarks.findings import (
     layers_findings,
 )
 from tests.benchmarks.findings_costs import costs_table, forecast_minutes, minutes
+from tests.benchmarks.findings_drawn import draw_findings
 from tests.benchmarks.findings_in_short import against, five_lines, of_vits, verdicts_table
 from tests.benchmarks.findings_in_words import (
     ABOUT_ACCURACY,
@@ -515,12 +516,29 @@ def test_a_domain_that_shares_less_need_not_fail_more() -> None:
         ends = made.loc[("R3 cosine", setting), ["low", "high"]]
         assert ends.to_numpy(float) == pytest.approx([plain.low, plain.high])
     said = domains_apart_in_words({"runs": runs}, "R3 cosine")
-    assert "in 2 of 2 mixtures (R3 cosine), and is less accurate in 1." in said
+    assert "in 2 of 2 mixtures (R3 cosine), and is less accurate in 1," in said
     assert "in 0 of 2 mixtures" in domains_apart_in_words({"runs": runs}, "R3 CKA")
     [high] = [
         line for line in domains_apart_table({"runs": runs}).splitlines() if "CG high" in line
     ]
     assert high.startswith("| CG high diversity | -") and high.endswith("| 6 blocks |")
+
+
+def test_an_interval_that_goes_on_outside_of_the_figure_has_an_arrow() -> None:
+    answers = tables("strong")["answers"]
+    figure = draw_findings({"strong": answers})
+    arrows = {"low": "triangle-left", "high": "triangle-right"}
+    found = [accuracy_findings(answers, candidates=each) for each in ("all", "held-out")]
+    least, most = (point / 100 for point in figure.layout.xaxis.range)
+    for end, symbol in arrows.items():
+        told = sum(len(one.x) for one in figure.data if one.marker.symbol == symbol)
+        outside = [(own[end] < least) if end == "low" else (own[end] > most) for own in found]
+        assert told == sum(map(sum, outside))
+    assert not any(
+        len(one.x)
+        for one in draw_findings({"weak": tables("weak")["answers"]}).data
+        if one.marker.symbol in arrows.values()
+    )
 
 
 def test_costs_of_features_are_of_runs_whose_interval_lies_above_zero() -> None:
