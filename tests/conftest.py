@@ -33,13 +33,14 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is slow
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Call slow what needs the small study, and order files so that no worker waits for it.
+    """Call slow what needs a trained model, and order files so that no worker waits for the study.
 
     The first file makes the study; others that need it come after the slow files that do not.
     """
+    for item in items:
+        if {"small_study", "trained_checkpoint"} & {*getattr(item, "fixturenames", ())}:
+            item.add_marker(pytest.mark.slow)
     studied = [item for item in items if "small_study" in getattr(item, "fixturenames", ())]
-    for item in studied:
-        item.add_marker(pytest.mark.slow)
     files = {item.path for item in studied}
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     first = min(files, default=None)

@@ -29,6 +29,8 @@ from interp.measures.responding_units import (
 from interp.models.towers.vit import HookedViT
 from interp.probes import Gallery
 
+pytestmark = pytest.mark.slow
+
 SITE = "blocks.2.mlp.hook_post"
 
 
@@ -66,7 +68,6 @@ def true(looked: Looked, domain: str, block: int) -> set[int]:
     return {unit for layer, unit in looked.planted.truth(domain).neurons if layer == block}
 
 
-@pytest.mark.slow
 def test_roles_are_those_that_were_planted(looked: Looked) -> None:
     """Separate circuits have their second step in block 2 for A, in block 1 for B."""
     unit = looked.units.set_index("role")["feature"]

@@ -695,7 +695,14 @@ def test_layers_are_an_analysis_of_variance_with_blocks() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in TRAINED if name != "vit"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long if name == "weak" else ())
+        for name in TRAINED
+        if name != "vit"
+    ],
+)
 def test_what_runs_share_is_read_from_their_own_tables_again(name: str) -> None:
     """Past the study: the tables of all runs at once, and what the verdict is made of."""
     runs = open_runs(LARGE / STUDIES[name], architecture="resnet-small")
