@@ -176,7 +176,8 @@ def whole(frame: Frame) -> Frame:
         names = [name for name, column in columns.items() if column.holds == holds]
         cells = np.empty((len(frame), len(names)), dtype=kind)
         for place, name in enumerate(names):
-            cells[:, place] = _cells(frame[name], kind) if name in frame else columns[name].empty
+            empty = columns[name].empty
+            cells[:, place] = _cells(frame[name], kind, empty) if name in frame else empty
         parts.append(pd.DataFrame(cells, frame.index, names, dtype=kind))
     return pd.concat(parts, axis=1)[list(columns)]
 
@@ -185,11 +186,10 @@ KINDS: Mapping[str, type] = {"number": float, "text": object, "flag": bool}
 """What cells are in memory, by what a column holds."""
 
 
-def _cells(given: pd.Series, kind: type) -> np.ndarray:
+def _cells(given: pd.Series, kind: type, empty: Any) -> np.ndarray:
     """A column's cells; words and flags of tables that were never saved may hold nothing."""
     if kind is float:
         return given.to_numpy(float)
-    empty = "" if kind is object else False
     return given.astype(object).where(given.notna(), empty).to_numpy(kind)
 
 

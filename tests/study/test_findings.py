@@ -80,11 +80,12 @@ from tests.benchmarks.large_tables import (
     tables,
 )
 
+read_once = cache(all_tables)
 
-@cache
-def read_once() -> dict[str, dict[str, pd.DataFrame]]:
-    """What is kept of every study; frames are the same for all tests, and not to be written to."""
-    return all_tables()
+
+def kept_tables() -> dict[str, dict[str, pd.DataFrame]]:
+    """What is kept of every study, in dicts of the caller's own; frames are everyone's."""
+    return {name: dict(own) for name, own in read_once().items()}
 
 
 @cache
@@ -208,7 +209,7 @@ def test_differences_in_each_domain_are_those_of_its_runs_alone(name: str) -> No
 
 def test_the_most_reliable_measure_speaks_for_a_level() -> None:
     """Whatever it says: reliability is raised for another, and the row is that other's."""
-    made = {name: dict(own) for name, own in read_once().items()}
+    made = kept_tables()
     found = {name: claims(name) for name in ("pilot", "weak")}
     own = made["weak"]["levels"].query("level == 'L2' and adjusted == ''").set_index("measure")
     before = verdicts_table(found, made)
@@ -224,7 +225,7 @@ def test_the_most_reliable_measure_speaks_for_a_level() -> None:
 
 def with_one_block() -> tuple[dict[str, pd.DataFrame], dict[str, dict[str, pd.DataFrame]]]:
     """Claims and tables of pilot and weak, and of a study `vit` that is the weak one's block 0."""
-    made = {name: dict(own) for name, own in read_once().items()}
+    made = kept_tables()
     weak = made["weak"]
     first = {name: weak[name].query("seed == 0") for name in ("answers", "runs")}
     made["vit"] = first | {"levels": weak["levels"]}
@@ -258,7 +259,7 @@ def test_neither_the_pilot_nor_one_block_decides() -> None:
 def test_planned_studies_confirm_and_contradict_and_the_pilot_does_not(
     study: str, decision: str, denied: bool, confirmed: bool
 ) -> None:
-    made = {name: dict(own) for name, own in read_once().items()}
+    made = kept_tables()
     found = {name: claims(name).assign(decision="open") for name in ("pilot", "weak")}
     own = found[study]
     found[study] = own.assign(decision=own["decision"].mask(own["number"] == 3, decision))
@@ -273,7 +274,7 @@ def test_planned_studies_confirm_and_contradict_and_the_pilot_does_not(
 
 
 def test_a_claim_that_holds_in_some_studies_is_told_apart_and_questions_stay_unanswered() -> None:
-    made = {name: dict(own) for name, own in read_once().items()}
+    made = kept_tables()
     found = {
         name: claims(name).assign(decision=decision)
         for name, decision in (("weak", "holds"), ("strong", "open"))
@@ -293,7 +294,7 @@ def test_a_claim_that_holds_in_some_studies_is_told_apart_and_questions_stay_una
     ("left", "said"), [("goes together", "goes together"), ("cannot tell", "open")]
 )
 def test_a_decided_correlation_is_told_with_what_is_left_of_it(left: str, said: str) -> None:
-    made = {name: dict(own) for name, own in read_once().items()}
+    made = kept_tables()
     found = {"weak": claims("weak")}
     levels = made["weak"]["levels"].assign(verdict="cannot tell")
     own = (levels["level"] == "L2") & (levels["measure"] == "cosine of mean differences")
@@ -525,7 +526,7 @@ def test_a_domain_that_shares_less_need_not_fail_more() -> None:
 
 
 def test_an_interval_that_goes_on_outside_of_the_figure_has_an_arrow() -> None:
-    answers = tables("strong")["answers"]
+    answers = tables("strong")["answers"].query("seed < 2")  # claim 6 is wide with two blocks
     figure = draw_findings({"strong": answers})
     arrows = {"low": "triangle-left", "high": "triangle-right"}
     found = [accuracy_findings(answers, candidates=each) for each in ("all", "held-out")]
@@ -533,7 +534,7 @@ def test_an_interval_that_goes_on_outside_of_the_figure_has_an_arrow() -> None:
     for end, symbol in arrows.items():
         told = sum(len(one.x) for one in figure.data if one.marker.symbol == symbol)
         outside = [(own[end] < least) if end == "low" else (own[end] > most) for own in found]
-        assert told == sum(map(sum, outside))
+        assert told == sum(map(sum, outside)) > 0
     assert not any(
         len(one.x)
         for one in draw_findings({"weak": tables("weak")["answers"]}).data

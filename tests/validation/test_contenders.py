@@ -69,7 +69,6 @@ def test_causal_rungs_tell_what_is_planted(name: str, said: str) -> None:
     }
 
 
-@pytest.mark.long
 @pytest.mark.slow
 def test_acdc_and_path_patching_find_the_planted_edges() -> None:
     _, puzzle, inside = next(circuit_puzzles(Blueprint("all shared", seed=3), "edge"))
