@@ -31,22 +31,28 @@ def pytest_configure() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+START_FIRST = ("test_notebooks.py", "test_findings.py")
+"""Files that take longest: begun last, one worker would end alone with them."""
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is slow
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Call slow what needs a trained model, and order files so that no worker waits for the study.
+    """Call slow what needs a trained model, keep files whole, and order them so that none waits.
 
     The first file makes the study; others that need it come after the slow files that do not.
     """
     for item in items:
         if {"small_study", "trained_checkpoint"} & {*getattr(item, "fixturenames", ())}:
             item.add_marker(pytest.mark.slow)
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
     studied = [item for item in items if "small_study" in getattr(item, "fixturenames", ())]
     files = {item.path for item in studied}
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     first = min(files, default=None)
 
     def turn(item: pytest.Item) -> int:
-        if item.path == first:
+        if item.path == first or item.path.name in START_FIRST:
             return 0
         return 2 if item.path in files else 1 if item.path in slow else 3
 
