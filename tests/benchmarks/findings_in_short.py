@@ -63,14 +63,18 @@ PAPER = {1: "yes", 2: "yes", 3: "it can be", 4: "yes", 5: "yes", 6: "yes", "L1":
 """What Kempf et al. (2025) find, claim by claim."""
 
 
+def deciding(found: Decided) -> Decided:
+    """The studies that decide: those planned before they were made, with two blocks or more."""
+    return {name: own for name, own in planned(found).items() if own["n_blocks"].max() > 1}
+
+
 def verdicts_table(found: Decided, made: Tables) -> str:
     """Every finding: what is decided here, its effect study by study, and what the paper says.
 
-    The pilot was made before the rules, and does not count among decisions; nor does a study of
-    one block, which decides nothing.
+    Neither the pilot nor a study of one block counts among decisions.
     """
     shown = planned(found) | dict(found)  # the pilot last
-    counting = {name: own for name, own in planned(found).items() if own["n_blocks"].max() > 1}
+    counting = deciding(found)
     rows = []
     for claim in CLAIMS:
         what = f"{claim.number}. {claim.says} ({spoken(claim.contrast)})"
@@ -195,9 +199,8 @@ def caused_table(made: Tables) -> str:
 
 
 def five_lines(found: Decided, made: Tables) -> str:
-    """What is decided against the paper, and the findings in five lines, of planned studies with
-    two blocks or more."""
-    own = {name: each for name, each in planned(found).items() if each["n_blocks"].max() > 1}
+    """What is decided against the paper, and the findings in five lines."""
+    own = deciding(found)
     lines = [
         f"{_said(own, 1)} {_said(own, 2)}",
         _said(own, 3),
@@ -210,7 +213,7 @@ def five_lines(found: Decided, made: Tables) -> str:
     done = {name: finished_blocks(name) if name in STUDIES else 3 for name in names}
     sizes = ", ".join(f"{name} {blocks_of(name, done[name])}" for name in names)
     alone = alone_in_words({name: made[name]["answers"] for name in own})
-    denied = "; ".join(_denied(found, made)) or "no planned study contradicts it so far"
+    denied = "; ".join(_denied(own, made)) or "no planned study contradicts it so far"
     rest = f"**Is it language?** {language_in_words(made['twin'], made['strong'])}"
     rest += f" **On a transformer?** {of_vits(found, made)}"
     first = [f"**Against the paper**: {denied}.", ""]
@@ -218,15 +221,15 @@ def five_lines(found: Decided, made: Tables) -> str:
 
 
 def _denied(found: Decided, made: Tables) -> list[str]:
-    """What planned studies decide against the paper: claims, and links to accuracy."""
+    """What these studies decide against the paper: claims, and links to accuracy."""
     said = []
-    for name, own in planned(found).items():
+    for name, own in found.items():
         rows = own[own["decision"].isin([DENIED, OPPOSITE])].to_dict("records")
         said += [
             f"*{row['says']}* (claim {row['number']}) {row['decision']} in {name}, {points(row)}"
             for row in rows
         ]
-    links = _levels(planned(found), made)
+    links = _levels(found, made)
     for row in links[links["verdict"].isin([APART, AGAINST])].to_dict("records"):
         what = f"{row['level']}, {row['rung']} {row['measure']}"
         said.append(
@@ -267,12 +270,16 @@ def of_vits(found: Decided, made: Tables) -> str:
         done = f"{finished_blocks('vit')} of {asked_blocks('vit')}"
         return f"Not known: {done} blocks are finished."
     own = found["vit"]
-    told = [f"claim {number} {claim_cell(own, number)}" for number in own["number"]]
+    told = "; ".join(f"claim {number} {claim_cell(own, number)}" for number in own["number"])
+    if own["n_blocks"].max() == 1:  # no intervals
+        effects = zip(own["number"], (100 * own["value"]).round(1) + 0.0, strict=True)
+        told = ", ".join(f"claim {number} {value:+.1f}" for number, value in effects)
+        told = f"One block of {asked_blocks('vit')} decides nothing: {told}"
     runs = {name: made[name]["runs"].drop_duplicates(RUN) for name in ("vit", "strong")}
     known = {name: 100 * frame["accuracy_natural"].mean() for name, frame in runs.items()}
     weak = known["vit"] < known["strong"] / 2
     return (
-        f"{'; '.join(told)}. In photographs it knows held-out classes at {known['vit']:.0f} %, "
+        f"{told}. In photographs it knows held-out classes at {known['vit']:.0f} %, "
         f"where the strong study's ResNets do at {known['strong']:.0f} %"
         f"{': too weak to confirm or contradict anything' if weak else ''}."
     )
@@ -307,16 +314,16 @@ TRAINS = {
 
 def against(found: Decided, made: Tables) -> str:
     """What planned studies decide, claim by claim: first what they decide against the paper."""
-    found = planned(found)
-    lines = [("Decided against the paper so far", _denied(found, made))]
-    decisions = {claim.says: _decisions(found, claim) for claim in CLAIMS}
+    counting = deciding(found)
+    lines = [("Decided against the paper so far", _denied(counting, made))]
+    decisions = {claim.says: _decisions(counting, claim) for claim in CLAIMS}
     for says, chosen in (
         ("Holds in every planned study that asks", lambda own: set(own) == {"holds"}),
         ("Holds in some", lambda own: "holds" in own and set(own) != {"holds"}),
         ("Open in all", lambda own: set(own) == {OPEN}),
     ):
         lines.append((says, [name for name, own in decisions.items() if chosen(own)]))
-    links = _levels(found, made)
+    links = _levels(counting, made)
     together = [
         f"{LEVELS[row['level']]}: {row['study']}; {_left(made[row['study']]['levels'], row)}"
         for _, row in links[links["verdict"] == TOGETHER].iterrows()

@@ -244,6 +244,7 @@ def test_neither_the_pilot_nor_one_block_decides() -> None:
         assert here == f"{bold(decision)} in 1 of 1" and "(one block) open" in cells[1]
     said = five_lines(found, made)
     assert "(vit)" not in said and "(pilot)" not in said and "(weak)" in said
+    assert against(found, made) == against({"weak": found["weak"]}, made)
 
 
 @pytest.mark.parametrize(
@@ -338,7 +339,8 @@ def test_a_vit_that_does_not_know_photographs_says_nothing() -> None:
     runs = made["vit"]["runs"].drop_duplicates(["setting", "test_domain", "seed"])
     known = 100 * runs["accuracy_natural"].mean()
     said = of_vits(found, made)
-    assert f"at {known:.0f} %, where" in said and "claim 1 +" in said and "too weak" not in said
+    assert f"at {known:.0f} %, where" in said and "too weak" not in said
+    assert said.startswith("One block of 6 decides nothing: claim 1 +") and "open" not in said
     worse = made["vit"]["runs"].assign(accuracy_natural=0.2)
     said = of_vits(found, made | {"vit": made["vit"] | {"runs": worse}})
     assert "at 20 %, where" in said and "too weak to confirm or contradict anything" in said
