@@ -37,15 +37,13 @@ START_FIRST = ("test_notebooks.py", "test_findings.py")
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is slow
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Call slow what needs a trained model, keep files whole, and order them so that none waits.
+    """Call slow what needs a trained model, and order files so that no worker waits for the study.
 
     The first file makes the study; others that need it come after the slow files that do not.
     """
     for item in items:
         if {"small_study", "trained_checkpoint"} & {*getattr(item, "fixturenames", ())}:
             item.add_marker(pytest.mark.slow)
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
     studied = [item for item in items if "small_study" in getattr(item, "fixturenames", ())]
     files = {item.path for item in studied}
     slow = {item.path for item in items if item.get_closest_marker("slow")}

@@ -51,20 +51,9 @@ def test_a_notebook_is_committed_without_output_and_imports_the_public_faces(pat
     assert not re.search(r"/(tmp|home|root|work)/", code(path))
 
 
-SAME_MODELS = pytest.mark.xdist_group("the models of notebook 02")
-"""Notebooks that share a folder of models run one after another: the first trains them."""
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, marks=SAME_MODELS if "two-mixtures" in code(path) else ())
-        for path in NOTEBOOKS
-    ],
-    ids=lambda path: path.stem,
-)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path: Path) -> None:
     notebook = run_notebook(path, timeout=900)  # kept, so that `make docs` need not run it again
     figures = [
