@@ -270,8 +270,9 @@ def of_vits(found: Decided, made: Tables) -> str:
         done = f"{finished_blocks('vit')} of {asked_blocks('vit')}"
         return f"Not known: {done} blocks are finished."
     own = found["vit"]
-    told = "; ".join(f"claim {number} {claim_cell(own, number)}" for number in own["number"])
-    if own["n_blocks"].max() == 1:  # no intervals
+    if own["n_blocks"].max() > 1:
+        told = "; ".join(f"claim {number} {claim_cell(own, number)}" for number in own["number"])
+    else:  # no interval, and "open" would say that much was known
         effects = zip(own["number"], (100 * own["value"]).round(1) + 0.0, strict=True)
         told = ", ".join(f"claim {number} {value:+.1f}" for number, value in effects)
         told = f"One block of {asked_blocks('vit')} decides nothing: {told}"
