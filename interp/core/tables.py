@@ -200,5 +200,14 @@ def read_frame(path: Path) -> pd.DataFrame:
 
     Raises `OSError` or `ValueError` for a file that does not read.
     """
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return read_frames([path])
+
+
+def read_frames(paths: Iterable[Path]) -> pd.DataFrame:
+    """Several CSVs under one another, as `stacked` puts them; columns are typed once for all.
+
+    Raises `OSError` or `ValueError` for a file that does not read.
+    """
+    read = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths]
+    frame = pd.concat(read, ignore_index=True) if len(read) > 1 else read[0]
     return typed(frame, known_columns(frame.columns))

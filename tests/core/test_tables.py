@@ -8,7 +8,7 @@ import pytest
 from interp.core.declarations.columns import Column
 from interp.core.declarations.measures import MeasureSpec
 from interp.core.errors import SpecificationError
-from interp.core.tables import Table
+from interp.core.tables import Table, read_frame, read_frames, stacked
 
 
 def test_columns_of_ones_own_say_what_they_mean_and_come_back(tmp_path: Path) -> None:
@@ -27,3 +27,19 @@ def test_a_measure_gives_no_new_meaning_to_a_column_that_tables_share() -> None:
     assert MeasureSpec(**words, columns={"lux": Column("light", "number")}).columns["lux"].meaning
     with pytest.raises(SpecificationError, match="share already"):
         MeasureSpec(**words, columns={"null": Column("nothing", "number")})
+
+
+def test_files_read_at_once_are_what_each_gives_under_the_other(tmp_path: Path) -> None:
+    """A column may be whole in one file and not in the next, or be in one alone."""
+    frames = [
+        pd.DataFrame({"label": ["007", "None"], "layer": [3, 4], "ok": [True, False]}),
+        pd.DataFrame({"label": ["", "True"], "layer": [0.5, None], "setting": ["a", "b"]}),
+        pd.DataFrame({"label": ["x"], "value": [1e-300]}),
+    ]
+    paths = [tmp_path / f"{number}.csv" for number in range(len(frames))]
+    for path, frame in zip(paths, frames, strict=True):
+        frame.to_csv(path, index=False)
+    for some in (paths, paths[:1]):
+        each = stacked(read_frame(path) for path in some)
+        pd.testing.assert_frame_equal(read_frames(some), each)
+    assert read_frames(paths)["ok"].tolist() == [True, False, False, False, False]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from interp.core.errors import DataError, SpecificationError, check_known
 from interp.core.faces.doors import door
-from interp.core.tables import Table, read_frame, stacked
+from interp.core.tables import Table, read_frames
 from interp.study.machines.finished_runs import FACTS
 
 LAST, ALL = "last", "all"
@@ -65,10 +65,7 @@ def open_runs(
     check_known("open finished runs", "table", tables, sorted(paths), SpecificationError)
     chosen = list(tables) or sorted(paths)
     facts = {"runs": str(folder), "n_runs": len(runs), "epochs": epochs}
-    return {
-        name: Table(name, stacked(read_frame(path) for path in paths[name]), facts)
-        for name in chosen
-    }
+    return {name: Table(name, read_frames(paths[name]), facts) for name in chosen}
 
 
 def _models(run: Path, last: int, epochs: str) -> list[Path]:
