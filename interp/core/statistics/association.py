@@ -1,6 +1,7 @@
 """Association of two numbers per class: Spearman's correlation, with its evidence."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -57,7 +58,7 @@ def spearman(
         )
     value = _rho(x, y)
     spread = jackknife(float(_fisher(value)), _fisher(_without_each(x, y)))
-    drawn = _permuted(x, y, rng("spearman", seed), n_permutations)
+    drawn = _permuted(x, y, _orders(len(x), n_permutations, seed))
     return Association(
         value,
         float(np.tanh(spread.low)),
@@ -89,12 +90,18 @@ def _fisher(rho: float | list[float] | np.ndarray) -> np.ndarray:
     return np.asarray(np.arctanh(np.clip(rho, -1 + 1e-9, 1 - 1e-9)))
 
 
-def _permuted(
-    x: np.ndarray, y: np.ndarray, generator: np.random.Generator, n_permutations: int
-) -> np.ndarray:
-    """Correlations of x with permutations of y: products of standardised ranks."""
+@lru_cache(maxsize=4)
+def _orders(n: int, n_permutations: int, seed: int) -> np.ndarray:
+    """Orders of `n` units, `permutation unit`: drawn once for all correlations of a study."""
+    orders = rng("spearman", seed).permuted(np.tile(np.arange(n), (n_permutations, 1)), axis=1)
+    orders.flags.writeable = False
+    return orders
+
+
+def _permuted(x: np.ndarray, y: np.ndarray, orders: np.ndarray) -> np.ndarray:
+    """Correlations of x with y in other orders: products of standardised ranks."""
     a, b = (stats.zscore(stats.rankdata(each)) for each in (x, y))
-    return generator.permuted(np.tile(b, (n_permutations, 1)), axis=1) @ a / len(a)
+    return b[orders] @ a / len(a)
 
 
 def joint_spearman(

@@ -129,7 +129,21 @@ def _resampled(n: int, n_resamples: int, seed: int) -> np.ndarray:
 
     A model is asked hundreds of questions about the same classes: their resamples are drawn once.
     """
-    drawn = rng("bootstrap", seed).integers(n, size=(n_resamples, n))
+    return _shares(rng("bootstrap", seed), n, n_resamples)
+
+
+@lru_cache(maxsize=4)
+def _resampled_ways(
+    units: int, blocks: int, n_resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same of both ways of a table, each resampled by itself."""
+    generator = rng("two-way bootstrap", seed)
+    return _shares(generator, units, n_resamples), _shares(generator, blocks, n_resamples)
+
+
+def _shares(generator: np.random.Generator, n: int, n_resamples: int) -> np.ndarray:
+    """How often each was drawn says all, and spares a copy of the data per resample."""
+    drawn = generator.integers(n, size=(n_resamples, n))
     share = np.stack([np.bincount(row, minlength=n) for row in drawn]) / n
     share.flags.writeable = False  # every caller has the same one
     return share
@@ -150,12 +164,7 @@ def two_way_interval(
     units, blocks = cells.shape
     if units < 2:
         return Interval(float(cells.mean()), np.nan, np.nan, np.nan)
-    generator = rng("two-way bootstrap", seed)
-    rows = generator.integers(units, size=(n_resamples, units))
-    columns = generator.integers(blocks, size=(n_resamples, blocks))
-    # how often each way was drawn says all, and spares a copy of the table per resample
-    by_row = np.stack([np.bincount(drawn, minlength=units) for drawn in rows]) / units
-    by_column = np.stack([np.bincount(drawn, minlength=blocks) for drawn in columns]) / blocks
+    by_row, by_column = _resampled_ways(units, blocks, n_resamples, seed)
     means = ((by_row @ cells) * by_column).sum(axis=1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(cells.mean()), float(means.std(ddof=1)), float(low), float(high))
