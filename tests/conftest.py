@@ -24,6 +24,7 @@ from interp.study.specification import (
     TrainingSpec,
 )
 from interp.study.studies import Study
+from tests.training_here import training_here
 
 
 def pytest_configure() -> None:
@@ -94,6 +95,13 @@ def quiet_and_apart(shared_folder: Path) -> Iterator[None]:
         set_quiet(False)
 
 
+@pytest.fixture(scope="module")
+def trains_here() -> Iterator[None]:
+    """For a module whose studies train; tests/models/training starts trainers as users do."""
+    with training_here():
+        yield
+
+
 @pytest.fixture(scope="session")
 def small_images(quiet_and_apart: None) -> ImageTable:
     """The embedded study in small: 8 classes, six domains, 38 pictures per cell; no base set."""
@@ -107,7 +115,8 @@ def small_study(small_images: ImageTable, shared_folder: Path) -> Result:
     folder = shared_folder / "small-study"
     with FileLock(shared_folder / "small-study.lock"):
         if not (folder / "facts.json").exists():  # the last file that a study writes
-            Study(SMALL).run(folder, jobs=1, command="a test")
+            with training_here():
+                Study(SMALL).run(folder, jobs=1, command="a test")
     return open_result(folder)
 
 
@@ -117,5 +126,6 @@ def trained_checkpoint(small_images: ImageTable, shared_folder: Path) -> Path:
     alone = replace(SMALL.mixtures, settings=("cg-high",))
     with FileLock(shared_folder / "checkpoint.lock"):
         [run] = Grid(replace(SMALL, mixtures=alone)).runs(shared_folder / "trained", jobs=1)
-        train([run], jobs=1)  # at once, where another worker has trained it
+        with training_here():
+            train([run], jobs=1)  # at once, where another worker has trained it
     return run.final

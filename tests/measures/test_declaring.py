@@ -83,7 +83,9 @@ BRIEF = replace(
 
 
 @pytest.fixture(scope="module")
-def result(small_images: ImageTable, tmp_path_factory: pytest.TempPathFactory) -> Result:
+def result(
+    small_images: ImageTable, tmp_path_factory: pytest.TempPathFactory, trains_here: None
+) -> Result:
     """A study that a toy measure is part of."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "MEASURES", (*registry.MEASURES, BRIGHTNESS))

@@ -1,7 +1,6 @@
 """Small towers of every kind, for tests that hold for all of them."""
 
 import json
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,10 @@ from torch import Tensor
 
 from interp.models.loading.presets import write_tokenizer
 from interp.models.towers.opening import open_tower
-from interp.models.training.launcher import main
 from interp.models.training.lists import Base
 from interp.models.training.recipes import Recipe
 from interp.models.training.runs import Run
+from tests.training_here import as_before, carry_out
 
 VIT: Any = {"layers": 3, "width": 32, "patch_size": 8, "image_size": 32, "head_width": 16}
 RESNET: Any = {"layers": (1, 2, 1, 1), "width": 8, "image_size": 64, "head_width": 64}
@@ -113,21 +112,5 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
 @pytest.fixture
 def launch() -> Iterator[Callable[[Run], None]]:
     """Trains a run in this process, as `train` would in one of its own."""
-    logging.debug("")  # pytest's handlers stand first
-    root = logging.getLogger()
-    handlers = list(root.handlers)
-    levels = {name: logging.getLogger(name).level for name in root.manager.loggerDict}
-    level, threads = root.level, torch.get_num_threads()
-
-    def launch(run: Run) -> None:
-        words = run.command(device="cpu")
-        main(words[words.index("--") + 1 :])
-
-    yield launch
-    for handler in [each for each in root.handlers if each not in handlers]:
-        root.removeHandler(handler)
-        handler.close()
-    root.setLevel(level)
-    for name, before in levels.items():
-        logging.getLogger(name).setLevel(before)
-    torch.set_num_threads(threads)
+    with as_before():
+        yield lambda run: carry_out(run.command(device="cpu"))

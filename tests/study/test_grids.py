@@ -27,7 +27,7 @@ from interp.study.machines.cluster import carry_out, commands, submit
 from interp.study.results import Result, write_result
 from interp.study.specification import ImagesSpec, MixturesSpec, Specification, TrainingSpec
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trains_here")]
 
 TINY = Specification(
     title="A small grid",

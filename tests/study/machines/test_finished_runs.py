@@ -31,7 +31,7 @@ from interp.study.specification import (
 from interp.study.studies import Study
 from tests.study.test_grids import TINY
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trains_here")]
 
 ONE = replace(TINY, mixtures=replace(TINY.mixtures, test_domains=("sketch",)))
 

@@ -240,7 +240,7 @@ TINY = Specification(
 
 
 @pytest.fixture(scope="module")
-def arms(tmp_path_factory: pytest.TempPathFactory) -> Result:
+def arms(tmp_path_factory: pytest.TempPathFactory, trains_here: None) -> Result:
     return Study(TINY).grid(tmp_path_factory.mktemp("arms"), jobs=1, command="a test")
 
 
