@@ -237,7 +237,8 @@ def checkpoint_hash(checkpoint: Path) -> str:
 
 def measure_models(steps: Sequence[Measurement], jobs: int) -> dict[str, pd.DataFrame]:
     """Measure models side by side, each with its share of the cores; put their tables together."""
-    longest_first = sorted(steps, key=lambda step: not step.also)
+    # models of which more is asked than of others, and last those of a few measures alone
+    longest_first = sorted(steps, key=lambda step: (not step.also, bool(step.only)))
     devices = devices_in_turn(steps[0].device, len(steps)) if steps else []
     longest_first = [
         replace(step, device=each) for step, each in zip(longest_first, devices, strict=True)

@@ -115,6 +115,27 @@ def test_models_take_the_cards_in_turn_and_are_measured_exactly(
     assert measure_models([], jobs=1) == {}
 
 
+def test_models_that_take_longest_are_measured_first(
+    small_images: ImageTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run's kept epochs the last comes last, and is asked for everything."""
+    begun: list[int] = []
+    monkeypatch.setattr(
+        measuring, "_measure_one", lambda step, threads: begun.append(step.model.epoch)
+    )
+    monkeypatch.setattr(Measurement, "run", lambda step: {})
+    asked = [(1, ("accuracy",), ()), (2, (), ()), (3, ("accuracy",), ()), (4, (), ("pairs",))]
+    steps = [
+        Measurement(
+            Specification(), Model(tmp_path, "cg-high", "sketch", 0, epoch=epoch), small_images, (),
+            tmp_path, only=only, also=also,
+        )
+        for epoch, only, also in asked
+    ]  # fmt: skip
+    measure_models(steps, jobs=1)
+    assert begun == [4, 2, 1, 3]
+
+
 def test_a_traced_tower_is_measured_where_it_can_be(
     folder: Path, small_images: ImageTable, tmp_path: Path
 ) -> None:
