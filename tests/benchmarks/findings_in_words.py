@@ -20,6 +20,7 @@ from tests.benchmarks.findings_drawn import (
 from tests.benchmarks.findings_in_short import (
     against,
     caused_table,
+    deciding,
     five_lines,
     of_vits,
     reliable_in_words,
@@ -33,6 +34,7 @@ from tests.benchmarks.findings_on_accuracy import (
     blocks_table,
     domains_table,
     errors_table,
+    taken_back_in_words,
 )
 from tests.benchmarks.findings_on_causes import (
     cause_table,
@@ -126,7 +128,9 @@ def pages() -> dict[str, str]:
         "against": against(found, made),
         "accuracies": accuracies_table(answers, alone=None),
         "domains": domains_table(answers, found),
+        "taken back": taken_back_in_words({name: answers[name] for name in deciding(found)}),
         "as blocks came": blocks_table(answers["weak"]),
+        "as blocks came, strong": blocks_table(answers["strong"]),
         "accuracies among held-out": accuracies_table(answers, alone=made["pilot"]["alone"]),
         "among held-out": alone_table(answers, made["pilot"]["alone"]),
         "errors": errors_table(asked),

@@ -9,6 +9,7 @@ from interp.report.naming import setting_name
 from tests.benchmarks.findings import (
     CLAIMS,
     ENDS,
+    OPEN,
     OPPOSITE,
     accuracy_findings,
     claims_by_domain,
@@ -103,14 +104,37 @@ def domains_table(answers: Mapping[str, pd.DataFrame], found: Mapping[str, pd.Da
 
 def blocks_table(answers: pd.DataFrame) -> str:
     """The claims of a study after two of its blocks, after three, and so on."""
-    numbers = sorted(answers["seed"].unique())
-    found = {n: accuracy_findings(answers[answers["seed"].isin(numbers[:n])])
-             for n in range(2, len(numbers) + 1)}  # fmt: skip
-    asked = [claim for claim in CLAIMS if claim.number in set(found[len(numbers)]["number"])]
+    found = _as_blocks_came(answers)
+    asked = [claim for claim in CLAIMS if claim.number in set(found[max(found)]["number"])]
     rows = [
         [str(n), *(claim_cell(own, claim.number) for claim in asked)] for n, own in found.items()
     ]
     return markdown(["blocks", *(f"{claim.number}. {claim.says}" for claim in asked)], rows)
+
+
+def taken_back_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
+    """Claims that fewer blocks of a study decided, and that are open with all finished ones."""
+    said = []
+    for name, own in answers.items():
+        if own["seed"].nunique() < 2:
+            continue
+        *before, last = [
+            part.set_index("number")["decision"] for part in _as_blocks_came(own).values()
+        ]
+        said += [
+            f"claim {number} in {name}"
+            for number in last.index[last == OPEN]
+            if any(each.get(number, OPEN) != OPEN for each in before)
+        ]
+    return f"- **Decided by fewer blocks, open again**: {'; '.join(said) or 'nothing'}."
+
+
+def _as_blocks_came(answers: pd.DataFrame) -> dict[int, pd.DataFrame]:
+    numbers = sorted(answers["seed"].unique())
+    return {
+        n: accuracy_findings(answers[answers["seed"].isin(numbers[:n])])
+        for n in range(2, len(numbers) + 1)
+    }
 
 
 def claim_cell(found: pd.DataFrame, number: int) -> str:

@@ -51,6 +51,7 @@ from tests.benchmarks.findings_on_accuracy import (
     claim_cell,
     errors_table,
     of_errors,
+    taken_back_in_words,
 )
 from tests.benchmarks.findings_on_causes import language_by_mixture, language_in_words
 from tests.benchmarks.findings_on_sharing import (
@@ -779,6 +780,16 @@ def test_a_row_of_blocks_knows_nothing_of_those_that_came_later() -> None:
     assert third.split(" | ")[1:] == [
         claim_cell(own, number) + (" |" if number == 6 else "") for number in own["number"]
     ]
+
+
+def test_a_decision_that_a_later_block_takes_back_is_told() -> None:
+    """Two blocks say the same of claim 2, and a third turns round what CG high does."""
+    steady = planted({"cg-high": 0.3, "cg-low": 0.0}, blocks=3)
+    late = (steady["seed"] == 2) & (steady["setting"] == "cg-high")
+    turned = steady.assign(value=steady["value"].where(~late, 0.0))
+    told = taken_back_in_words({"strong": turned, "weak": steady, "vit": steady.query("seed == 0")})
+    assert told.endswith(": claim 2 in strong.")
+    assert taken_back_in_words({"weak": steady}).endswith(": nothing.")
 
 
 def test_classes_stand_in_the_order_of_what_they_share() -> None:
