@@ -126,6 +126,7 @@ def test_ink_is_centred_fills_its_share_and_stays_in_range() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long  # packages are pinned: it changes with their versions alone
 def test_no_drawing_is_another_artists() -> None:
     near = {label: near_pairs(group) for label, group in by_label().items()}
     assert {label: pairs for label, pairs in near.items() if pairs} == {}
