@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 
 import pytest
 import torch
@@ -14,11 +15,15 @@ from interp.models.training.runs import Run
 
 @contextmanager
 def training_here() -> Iterator[None]:
-    """Let `train`, and every study, call the launcher's main function instead of starting it."""
+    """Let `train`, and every study, call the launcher's main function instead of starting it.
+
+    One run trains at a time, whatever `jobs` says: seeds and logs are those of the process.
+    """
+    lock = Lock()
 
     def supervise(run: Run, command: Sequence[str], *_: object) -> None:
         assert "torch.distributed.run" not in command
-        with as_before(), warnings.catch_warnings():  # a trainer's own are ignored
+        with lock, as_before(), warnings.catch_warnings():  # a trainer's own are ignored
             warnings.simplefilter("ignore")
             carry_out(command)
 
@@ -40,11 +45,13 @@ def as_before() -> Iterator[None]:
     handlers = list(root.handlers)
     levels = {name: logging.getLogger(name).level for name in root.manager.loggerDict}
     level, threads = root.level, torch.get_num_threads()
-    yield
-    for handler in [each for each in root.handlers if each not in handlers]:
-        root.removeHandler(handler)
-        handler.close()
-    root.setLevel(level)
-    for name, before in levels.items():
-        logging.getLogger(name).setLevel(before)
-    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        for handler in [each for each in root.handlers if each not in handlers]:
+            root.removeHandler(handler)
+            handler.close()
+        root.setLevel(level)
+        for name, before in levels.items():
+            logging.getLogger(name).setLevel(before)
+        torch.set_num_threads(threads)
