@@ -237,7 +237,7 @@ def checkpoint_hash(checkpoint: Path) -> str:
 
 def measure_models(steps: Sequence[Measurement], jobs: int) -> dict[str, pd.DataFrame]:
     """Measure models side by side, each with its share of the cores; put their tables together."""
-    # models of which more is asked than of others, and last those of a few measures alone
+    # a model of a few measures comes last: until it ends, no other core waits long
     longest_first = sorted(steps, key=lambda step: (not step.also, bool(step.only)))
     devices = devices_in_turn(steps[0].device, len(steps)) if steps else []
     longest_first = [

@@ -368,7 +368,7 @@ def typed(frame: pd.DataFrame, columns: Mapping[str, Column] = COLUMNS) -> pd.Da
         holds = columns[name].holds if name in columns else "text"
         if holds == "number":
             try:
-                made[str(name)] = pd.to_numeric(given)
+                made[str(name)] = pd.to_numeric(given)  # an empty cell becomes NaN
             except ValueError as error:
                 raise ValueError(f"the column {name} holds a word: {error}") from None
         elif holds == "flag":

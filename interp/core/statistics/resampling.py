@@ -142,7 +142,7 @@ def _resampled_ways(
 
 
 def _shares(generator: np.random.Generator, n: int, n_resamples: int) -> np.ndarray:
-    """How often each was drawn says all, and spares a copy of the data per resample."""
+    """The share of every one of `n` in each resample, which spares a copy of the data for each."""
     drawn = generator.integers(n, size=(n_resamples, n))
     share = np.stack([np.bincount(row, minlength=n) for row in drawn]) / n
     share.flags.writeable = False  # every caller has the same one
