@@ -5,13 +5,14 @@ made `with_evidence` is refused without them.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from interp.core.declarations.columns import COLUMNS as COLUMNS
@@ -211,3 +212,20 @@ def read_frames(paths: Iterable[Path]) -> pd.DataFrame:
     read = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths]
     frame = pd.concat(read, ignore_index=True) if len(read) > 1 else read[0]
     return typed(frame, known_columns(frame.columns))
+
+
+def rows_by(
+    frame: pd.DataFrame, columns: Sequence[str], *, dropna: bool = True
+) -> Iterator[tuple[tuple[Any, ...], np.ndarray]]:
+    """What rows agree in, and their numbers, in the order in which each first comes.
+
+    Of hundreds of groups, arrays are read at these numbers many times faster than frames are cut.
+
+    >>> frame = pd.DataFrame({"domain": ["sketch", "real", "sketch"], "seed": 0})
+    >>> [(values, rows.tolist()) for values, rows in rows_by(frame, ["domain", "seed"])]
+    [(('sketch', 0), [0, 2]), (('real', 0), [1])]
+    """
+    numbers = pd.Series(np.arange(len(frame)))
+    asked = [frame[name].to_numpy() for name in columns]
+    for values, rows in numbers.groupby(asked, sort=False, dropna=dropna):
+        yield tuple(values), rows.to_numpy()

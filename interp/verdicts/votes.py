@@ -1,11 +1,11 @@
 """Votes: several rows summed up as one verdict if they agree, with who said what."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from interp.core.statistics.index_of_sharing import (
@@ -51,31 +51,30 @@ def count_votes(rows: Any, *, by_mean: bool = True, bars: AnswerBars = AMOUNT) -
     >>> votes.verdict, votes.verdicts, round(votes.index, 1)
     ('shared', '1 of 2 shared, 1 of 2 cannot tell', 0.7)
     """
-    counted = Counter(rows["verdict"].replace("", CANNOT_TELL))
+    said, reasons = [str(word) or CANNOT_TELL for word in rows["verdict"]], list(rows["reason"])
+    counted = Counter(said)
     verdict = agreement(counted)
-    finite = rows[["index", "index_low", "index_high"]].dropna()
-    ends: Any = finite.mean() if len(finite) else pd.Series(math.nan, index=finite.columns)
+    ends = rows[["index", "index_low", "index_high"]].to_numpy(dtype=float)
+    known = ~np.isnan(ends).any(axis=1)
+    index, low, high = ends[known].mean(axis=0) if known.any() else [np.nan] * 3
     if by_mean and verdict == CANNOT_TELL and not {SHARED, NOT_SHARED} <= set(counted):
-        verdict = _of_mean(rows, rows.loc[finite.index], ends, bars)
+        guarded = any(
+            there and word == CANNOT_TELL and reason
+            for there, word, reason in zip(known, said, reasons, strict=True)
+        )
+        if 2 * known.sum() >= len(rows) and not guarded:
+            verdict = verdict_of_interval(low, high, bars)
+            if verdict == NOT_SHARED and "p" in rows and (rows["p"][known] < LEVEL).any():
+                verdict = CANNOT_TELL
     return Votes(
-        float(ends["index"]),
-        float(ends["index_low"]),
-        float(ends["index_high"]),
+        float(index),
+        float(low),
+        float(high),
         verdict,
         ", ".join(f"{count} of {len(rows)} {word}" for word, count in counted.most_common()),
-        tuple(dict.fromkeys(reason for reason in rows["reason"] if reason)),
+        tuple(dict.fromkeys(reason for reason in reasons if reason)),
         len(rows),
     )
-
-
-def _of_mean(rows: Any, known: Any, ends: Any, bars: AnswerBars) -> str:
-    """The verdict on the mean of rows that disagree by width alone."""
-    guarded = (known["verdict"] == CANNOT_TELL) & (known["reason"] != "")
-    if 2 * len(known) < len(rows) or guarded.any():
-        return CANNOT_TELL
-    verdict = verdict_of_interval(ends["index_low"], ends["index_high"], bars)
-    found = "p" in known and (known["p"] < LEVEL).any()
-    return CANNOT_TELL if verdict == NOT_SHARED and found else verdict
 
 
 def agreement(verdicts: Iterable[str]) -> str:
@@ -136,7 +135,7 @@ class Agreement:
     def share(self) -> float:
         """The share that agrees of those that could be judged; NaN where none could."""
         judged = self.n - self.refused
-        return self.same / judged if judged and self.usual else math.nan
+        return self.same / judged if judged and self.usual else np.nan
 
 
 def agreement_with_usual(rows: pd.DataFrame) -> Agreement:

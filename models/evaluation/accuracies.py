@@ -1,6 +1,7 @@
 """Balanced accuracy and macro-F1, per domain, class set, candidates, prompts and classifier."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from interp.core.faces.doors import door
 from interp.core.progress import track
 from interp.core.statistics.evidence_rows import evidence
 from interp.core.statistics.resampling import Interval, column_intervals, jackknife
+from interp.core.tables import rows_by
 from interp.models.evaluation.predictions import ALL, HELD_OUT, SEEN, Answers
 
 
@@ -36,12 +38,16 @@ def macro_f1(true: ArrayLike, chosen: ArrayLike, classes: Sequence[str]) -> Inte
     >>> round(found.value, 4)
     0.6667
     """
-    names = sorted(classes)
-    counts = confusion(true, chosen, names)
-    value = float(_f1(counts, counts.sum(axis=0)[: len(names)]).mean())
-    if len(names) < 2:
+    return _macro_f1(confusion(true, chosen, sorted(classes)))
+
+
+def _macro_f1(counts: np.ndarray) -> Interval:
+    """The mean F1 of a confusion table."""
+    n = len(counts)
+    within = counts[:, :n]
+    value = float(_f1(counts, within.sum(axis=0)).mean())
+    if n < 2:
         return Interval(value, np.nan, np.nan, np.nan)
-    within = counts[:, : len(names)]
     # row c: what remains in each column when the pictures of class c are left out
     remaining = within.sum(axis=0)[None, :] - within
     each = _f1(counts, remaining)
@@ -147,9 +153,10 @@ def accuracy(answers: Answers, *, seed: int = 0) -> pd.DataFrame:
     >>> accuracy(answers).groupby("measure")["value"].max().to_dict()
     {'balanced top-1': 1.0, 'macro-F1': 1.0}
     """
-    rows = []
-    for (domain, prompts, classifier, candidates), class_set, part in questions(answers):
-        n = answers.n_candidates(candidates)
+    coded, rows = _Coded.of(answers), []
+    for (domain, prompts, classifier, candidates), class_set, own in questions(answers):
+        part, n = coded.at(own), answers.n_candidates(candidates)
+        counted = part.counted
         for measure, spread, null, null_kind in _measures(answers, part, class_set, n, seed):
             rows.append(
                 {
@@ -159,49 +166,107 @@ def accuracy(answers: Answers, *, seed: int = 0) -> pd.DataFrame:
                     "prompts": prompts,
                     "classifier": classifier,
                     "measure": measure,
-                    **of_share(spread, null, null_kind, part, seed=seed),
+                    **of_share(spread, null, null_kind, counted, seed=seed),
                 }
             )
     return pd.DataFrame(rows)
 
 
-def questions(answers: Answers) -> Iterator[tuple[tuple[str, ...], str, pd.DataFrame]]:
+def questions(answers: Answers) -> Iterator[tuple[tuple[str, ...], str, np.ndarray]]:
     """Split answers by question and class set.
 
     Args:
         answers: The answers of one model.
 
     Returns:
-        (domain, prompts, classifier, candidates), the class set, and the answers of its pictures.
+        (domain, prompts, classifier, candidates), the class set, and the numbers of the rows that
+        answer for it.
     """
-    held = answers.frame["label"].isin(answers.held_out)
+    held = answers.frame["label"].isin(answers.held_out).to_numpy()
     for class_set, keep in ((HELD_OUT, held), (SEEN, ~held), (ALL, held | ~held)):
-        for cell, part in answers.frame[keep].groupby(KEYS, sort=False):
+        own = np.flatnonzero(keep)
+        for cell, rows in rows_by(answers.frame.iloc[own], KEYS):
             if cell[-1] != HELD_OUT or class_set == HELD_OUT:
-                yield cell, class_set, part
+                yield cell, class_set, own[rows]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """How many classes, pictures and drawings a share was counted on."""
+
+    n_classes: int
+    n_pictures: int
+    n_drawings: int
+
+    @classmethod
+    def of(cls, part: pd.DataFrame) -> "Counted":
+        """Count some answers, a row per picture."""
+        drawings = part["drawing"].nunique() if "drawing" in part else len(part)
+        return cls(part["label"].nunique(), len(part), drawings)
+
+
+@dataclass(frozen=True)
+class _Coded:
+    """Answers with numbers for names, since the same names are counted for hundreds of questions.
+
+    Labels and choices are numbered in the same order; a choice that is no label has -1.
+    """
+
+    label: np.ndarray
+    chosen: np.ndarray
+    shares: np.ndarray
+    drawing: np.ndarray
+
+    @classmethod
+    def of(cls, answers: Answers) -> "_Coded":
+        frame = answers.frame
+        names, label = np.unique(frame["label"].to_numpy(dtype=str), return_inverse=True)
+        chosen = frame["chosen"].to_numpy(dtype=str)
+        place = np.searchsorted(names, chosen).clip(max=len(names) - 1)
+        shares = np.column_stack(
+            [frame["correct"], frame["rank"] <= 5, ~frame["chosen"].isin(answers.held_out)]
+        )
+        drawing = pd.factorize(frame["drawing"])[0] if "drawing" in frame else np.arange(len(frame))
+        return cls(
+            label, np.where(names[place] == chosen, place, -1), shares.astype(float), drawing
+        )
+
+    def at(self, rows: np.ndarray) -> "_Coded":
+        return _Coded(self.label[rows], self.chosen[rows], self.shares[rows], self.drawing[rows])
+
+    @property
+    def counted(self) -> Counted:
+        drawings = np.unique(self.drawing[self.drawing >= 0])
+        return Counted(len(np.unique(self.label)), len(self.label), len(drawings))
+
+    def confusion(self) -> np.ndarray:
+        """As `confusion` counts the classes that are shown."""
+        shown, true = np.unique(self.label, return_inverse=True)
+        place = np.searchsorted(shown, self.chosen).clip(max=len(shown) - 1)
+        column = np.where(shown[place] == self.chosen, place, len(shown))
+        counts = np.zeros((len(shown), len(shown) + 1), dtype=int)
+        np.add.at(counts, (true, column), 1)
+        return counts
 
 
 def _measures(
-    answers: Answers, part: pd.DataFrame, class_set: str, n: int, seed: int
+    answers: Answers, part: _Coded, class_set: str, n: int, seed: int
 ) -> Iterator[tuple[str, Interval, float, str]]:
     """Measure, interval, null, and how the null was made."""
-    chosen_seen = ~part["chosen"].isin(answers.held_out)
-    shares = np.column_stack([part["correct"], part["rank"] <= 5, chosen_seen]).astype(float)
-    first, fifth, taken = column_intervals(shares, part["label"], seed=seed)
+    first, fifth, taken = column_intervals(part.shares, part.label, seed=seed)
     yield TOP_1, first, 1 / n, f"chance among {n} classes"
     if n > 5:
         yield TOP_5, fifth, 5 / n, f"chance among {n} classes"
-    shown = part["label"].value_counts()
-    f1 = macro_f1(part["label"], part["chosen"], list(shown.index))
-    yield MACRO_F1, f1, guessing_f1(shown.tolist(), n), f"expected of guessing among {n} classes"
-    candidates = part["candidates"].iloc[0]
-    if class_set == HELD_OUT and candidates == ALL and n > len(answers.held_out):
+    counts = part.confusion()
+    guessed = guessing_f1(counts.sum(axis=1).tolist(), n)
+    yield MACRO_F1, _macro_f1(counts), guessed, f"expected of guessing among {n} classes"
+    if class_set == HELD_OUT and n > len(answers.held_out):
         share = 1 - len(answers.held_out) / n
         yield TAKEN, taken, share, f"share of seen classes among {n}"
 
 
 def of_share(
-    spread: Interval, null: float, null_kind: str, part: pd.DataFrame, *, seed: int
+    spread: Interval, null: float, null_kind: str, counted: Counted, *, seed: int
 ) -> dict[str, object]:
     """The evidence columns of a share between 0 and 1, from one model's answers.
 
@@ -209,13 +274,12 @@ def of_share(
         spread: The share with its interval.
         null: The share expected by chance.
         null_kind: How the null was made, in words.
-        part: The answers that were counted.
+        counted: What it was counted on.
         seed: Seed of the interval.
 
     Returns:
         Columns by name.
     """
-    n_classes = part["label"].nunique()
     return evidence(
         spread,
         null=null,
@@ -224,12 +288,12 @@ def of_share(
         ceiling_kind="every picture",
         index=(spread.value - null) / (1 - null) if null < 1 else np.nan,
         unit="class",
-        n_units=n_classes,
-        n_pictures=len(part),
-        n_drawings=part["drawing"].nunique() if "drawing" in part else len(part),
+        n_units=counted.n_classes,
+        n_pictures=counted.n_pictures,
+        n_drawings=counted.n_drawings,
         estimand="this model, over classes like these",
         seed=seed,
-        reason="" if n_classes > 1 else "one class: no interval",
+        reason="" if counted.n_classes > 1 else "one class: no interval",
     )
 
 

@@ -9,6 +9,7 @@ from interp.core.errors import DataError, listed
 from interp.core.statistics.association import spearman
 from interp.core.statistics.evidence_rows import evidence
 from interp.core.statistics.resampling import Interval
+from interp.core.tables import rows_by
 from interp.models.evaluation.predictions import ALL, HELD_OUT, SEEN
 
 EVERYWHERE, NATURAL = "all domains", "natural"
@@ -70,14 +71,15 @@ def exposure(classes: pd.DataFrame, *, keys: Sequence[str] = (), seed: int = 0) 
     """
     cell = [*keys, "domain", "prompts", "classifier", "candidates", "exposed_in"]
     rows = []
-    for values, part in classes.groupby(cell, sort=False, dropna=False):
+    value, times, n_pictures, kinds = (
+        classes[name].to_numpy() for name in ("value", "exposure", "n_pictures", "class_set")
+    )
+    for values, rows_of in rows_by(classes, cell, dropna=False):
         for class_set in (ALL, HELD_OUT, SEEN):
-            chosen = part if class_set == ALL else part[part["class_set"] == class_set]
-            if len(chosen) and not (class_set != ALL and len(chosen) == len(part)):
-                correlation = spearman(chosen["value"], chosen["exposure"], seed=seed)
-                reason = correlation.reason
-                if np.ptp(chosen["exposure"]) == 0:
-                    reason = SAME
+            own = rows_of if class_set == ALL else rows_of[kinds[rows_of] == class_set]
+            if len(own) and not (class_set != ALL and len(own) == len(rows_of)):
+                correlation = spearman(value[own], times[own], seed=seed)
+                reason = SAME if np.ptp(times[own]) == 0 else correlation.reason
                 rows.append(
                     {
                         **dict(zip(cell, values, strict=True)),
@@ -93,7 +95,7 @@ def exposure(classes: pd.DataFrame, *, keys: Sequence[str] = (), seed: int = 0) 
                             p=correlation.p,
                             unit="class",
                             n_units=correlation.n,
-                            n_pictures=int(chosen["n_pictures"].sum()),
+                            n_pictures=int(n_pictures[own].sum()),
                             estimand="this model, over classes like these",
                             seed=seed,
                             reason=reason,

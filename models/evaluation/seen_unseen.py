@@ -14,7 +14,7 @@ import pandas as pd
 from interp.core.errors import SampleError
 from interp.core.faces.doors import door
 from interp.core.statistics.resampling import group_means, two_sample_interval, two_way_interval
-from interp.models.evaluation.accuracies import KEYS, of_share
+from interp.models.evaluation.accuracies import KEYS, Counted, of_share
 from interp.models.evaluation.predictions import ALL, Answers
 
 AREA, HARMONIC = "AUSUC", "harmonic mean of seen and held-out"
@@ -210,12 +210,12 @@ def tradeoff(answers: Answers, *, seed: int = 0) -> tuple[pd.DataFrame, pd.DataF
         )
         spread = two_sample_interval(seen, held, harmonic_mean, seed=seed)
         area = two_way_interval(cells if not few else cells.mean(keepdims=True), seed=seed)
-        guess = 1 / (2 * n_held * (n - n_held))
+        guess, counted = 1 / (2 * n_held * (n - n_held)), Counted.of(part)
         for measure, interval, null, kind in (
             (AREA, area, guess, f"random logits, {n - n_held} seen and {n_held} held-out classes"),
             (HARMONIC, spread, 1 / n, f"of chance accuracies among {n} classes"),
         ):
-            row = of_share(interval, null, kind, part, seed=seed)
+            row = of_share(interval, null, kind, counted, seed=seed)
             row |= {"reason": "one class of a kind: no interval"} if few else {}
             summary.append({**named, "class_set": ALL, "measure": measure, **row})
         thin = curve(part, answers.held_out).thinned()
@@ -226,8 +226,8 @@ def tradeoff(answers: Answers, *, seed: int = 0) -> tuple[pd.DataFrame, pd.DataF
                     "bias": thin.bias,
                     "accuracy_seen": thin.seen,
                     "accuracy_held_out": thin.held_out,
-                    "n_units": part["label"].nunique(),
-                    "n_pictures": len(part),
+                    "n_units": counted.n_classes,
+                    "n_pictures": counted.n_pictures,
                 }
             )
         )

@@ -12,8 +12,9 @@ from interp.core.faces.doors import door
 from interp.core.statistics.crossed_model import CELL as ANSWERS
 from interp.core.statistics.crossed_model import contrast_of_settings, whole_blocks
 from interp.core.statistics.evidence_rows import evidence
-from interp.core.statistics.replication import ONE_BLOCK, mean_t, replicated
-from interp.core.statistics.resampling import holm
+from interp.core.statistics.replication import ONE_BLOCK, mean_t, replicated_rows
+from interp.core.statistics.resampling import group_means, holm
+from interp.core.tables import rows_by
 from interp.models.evaluation.accuracies import TOP_1
 
 CELL = ["test_domain", "domain", "prompts", "classifier", "candidates"]
@@ -207,11 +208,13 @@ def over_blocks(by_class: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         A row per setting, question and class set.
     """
     keys = ["setting", *CELL, "class_set"]
-    rows = []
-    for cell, part in _plain(by_class).groupby(keys, sort=False):
-        estimate = replicated({int(block): one.set_index("label")["value"]  # type: ignore[call-overload]
-                            for block, one in part.groupby("seed")})  # fmt: skip
-        null = float(part["null"].mean()) if "null" in part else np.nan
+    frame, rows = _plain(by_class), []
+    label, block = (pd.factorize(frame[name], sort=True)[0] for name in ("label", "seed"))
+    value, n_pictures = (frame[name].to_numpy() for name in ("value", "n_pictures"))
+    nulls = frame["null"].to_numpy() if "null" in frame else np.full(len(frame), np.nan)
+    for cell, own in rows_by(frame, keys):
+        estimate = replicated_rows(value[own], label[own], block[own])
+        null = float(nulls[own].mean())
         spread = estimate.interval
         within = replace(spread, low=max(spread.low, 0.0), high=min(spread.high, 1.0))
         row = evidence(
@@ -223,7 +226,7 @@ def over_blocks(by_class: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
             index=(spread.value - null) / (1 - null),
             unit=estimate.unit,
             n_units=estimate.n_units,
-            n_pictures=int(part["n_pictures"].sum()),
+            n_pictures=int(n_pictures[own].sum()),
             n_runs=estimate.n_blocks,
             seed=seed,
             reason=estimate.reason,
@@ -249,26 +252,30 @@ def run_means(accuracy: pd.DataFrame) -> pd.DataFrame:
         trade-off: the block is the sample.
     """
     keys = ["setting", *CELL, "class_set", "measure"]
-    rows = []
     trained = accuracy[(accuracy["measure"] != TOP_1) & (accuracy["control"] == "")]
-    every = trained.groupby([*keys, "seed"], sort=False)[["value", "null"]].mean()
-    blocks = dict(list(every.reset_index("seed").groupby(keys, sort=False)))
-    for cell, part in trained.groupby(keys, sort=False):
-        by_block = blocks[cell]
-        spread = mean_t(by_block["value"].to_numpy())
-        null, ceiling = float(by_block["null"].mean()), float(part["ceiling"].iloc[0])
+    if trained.empty:
+        return pd.DataFrame()
+    asked = ("seed", "value", "null", "ceiling", "n_pictures", "null_kind", "ceiling_kind")
+    columns, rows = [trained[name].to_numpy() for name in asked], []
+    for cell, own in rows_by(trained, keys):
+        seeds, value, nulls, ceiling, n_pictures, null_kind, ceiling_kind = (
+            column[own] for column in columns
+        )
+        by_block = group_means(value, seeds)
+        spread = mean_t(by_block)
+        null, ceiling = float(group_means(nulls, seeds).mean()), float(ceiling[0])
         row = evidence(
             spread,
             null=null,
-            null_kind=part["null_kind"].iloc[0],
+            null_kind=null_kind[0],
             ceiling=ceiling,
-            ceiling_kind=part["ceiling_kind"].iloc[0],
+            ceiling_kind=ceiling_kind[0],
             index=(spread.value - null) / (ceiling - null),
             unit="block",
             n_units=len(by_block),
-            n_pictures=int(part["n_pictures"].sum()),
+            n_pictures=int(n_pictures.sum()),
             n_runs=len(by_block),
-            seed=int(part["seed"].min()),
+            seed=int(seeds.min()),
             reason="" if len(by_block) > 1 else "one block: no interval",
             estimand="models of this setting, over blocks like these",
         )

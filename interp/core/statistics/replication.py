@@ -186,21 +186,41 @@ def replicated(values: Mapping[int, pd.Series], *, confidence: float = 0.95) -> 
     >>> replicated(folds).unit, replicated(folds).n_units
     ('class within block', 4)
     """
-    known = {block: one.dropna() for block, one in values.items()}
-    known = {block: one for block, one in known.items() if len(one)}
-    if not known:
+    return replicated_rows(
+        np.concatenate([[], *values.values()]),
+        np.concatenate([np.empty(0, object), *(one.index for one in values.values())]),
+        np.repeat([*values], [len(one) for one in values.values()]),
+        confidence=confidence,
+    )
+
+
+def replicated_rows(
+    values: ArrayLike, classes: ArrayLike, blocks: ArrayLike, *, confidence: float = 0.95
+) -> Replicated:
+    """What `replicated` says of a number per row, of a class and a block that have no other row.
+
+    >>> replicated_rows([0.2, 0.4], ["cat", "dog"], [0, 1]).unit
+    'class within block'
+    """
+    numbers = np.asarray(values, dtype=float)
+    own = np.isfinite(numbers)
+    numbers = numbers[own]
+    if not len(numbers):
         raise SampleError(
             "average over classes and blocks",
             "no class with a value",
             "a value per class and block",
             "give models that answered the same question",
         )
-    wide = pd.DataFrame(known).sort_index()
-    n_classes, n_blocks = wide.shape
-    if n_blocks > 1 and (wide.notna().sum(axis=1) == 1).all():
-        columns = [one.to_numpy() for one in known.values()]
+    ways = (np.unique(np.asarray(each)[own], return_inverse=True) for each in (classes, blocks))
+    (shown, row), (told, column) = ways
+    n_classes, n_blocks = len(shown), len(told)
+    table = np.full((n_classes, n_blocks), np.nan)
+    table[row, column] = numbers
+    there = np.isfinite(table)
+    if n_blocks > 1 and (there.sum(axis=1) == 1).all():
+        columns = [numbers[column == block] for block in range(n_blocks)]
         interval = nested_interval(columns, confidence=confidence)
         return Replicated(interval, NESTED, n_classes, n_blocks)
-    unit = ONE_BLOCK if n_blocks == 1 else CROSSED if wide.notna().all(axis=None) else IN_SOME
-    found = crossed_interval(wide.to_numpy(), confidence=confidence)
-    return Replicated(found, unit, n_classes, n_blocks)
+    unit = ONE_BLOCK if n_blocks == 1 else CROSSED if there.all() else IN_SOME
+    return Replicated(crossed_interval(table, confidence=confidence), unit, n_classes, n_blocks)

@@ -223,13 +223,13 @@ def planned(spec: EmbeddedSpec) -> ImageTable:
     >>> len(planned(EmbeddedSpec(n_classes=2, n_train=1, n_test=1, n_analysis=1, size=16)))
     36
     """
-    cells = [
-        plan_cell(label, made, domain, spec, base_alone=base_alone)
-        for label, made, base_alone in _drawn(spec)
-        for domain in _domains(base_alone=base_alone)
-    ]
+    columns: dict[str, list[object]] = {}
+    for label, made, base_alone in _drawn(spec):
+        for domain in _domains(base_alone=base_alone):
+            for name, values in _cell(label, made, domain, spec, base_alone).items():
+                columns.setdefault(name, []).extend(values)
     return ImageTable(
-        pd.concat(cells, ignore_index=True),
+        pd.DataFrame(columns),
         Path("planned"),
         "embedded artwork study",
         f"planned-{_key(spec)}",
@@ -314,6 +314,13 @@ def plan_cell(
     Returns:
         A row per picture.
     """
+    return pd.DataFrame(_cell(label, made, domain, spec, base_alone))
+
+
+def _cell(
+    label: str, made: list[Drawing], domain: str, spec: EmbeddedSpec, base_alone: bool
+) -> dict[str, list[object]]:
+    """The columns of `plan_cell`."""
     artists = list({drawing.artist for drawing in made})
     held_back = held_back_artists(label, artists, spec.seed, least=min(spec.artwork, 2))
     by_split = {
@@ -336,21 +343,19 @@ def plan_cell(
         rows += [
             (split, order[k % len(order)], int(warps[k]), int(styles[k])) for k in range(count)
         ]
-    return pd.DataFrame(
-        {
-            "path": [f"{domain}/{label}/{split}-{k:04d}.png" for k, (split, *_) in enumerate(rows)],
-            "label": label,
-            "domain": domain,
-            "split": [row[0] for row in rows],
-            "caption": sentence("a TERM of a CLASS", "image", label),
-            "artist": [row[1].artist for row in rows],
-            "drawing": [row[1].name for row in rows],
-            "glyph": [row[1].glyph for row in rows],
-            "held_back": [row[1].artist in held_back for row in rows],
-            "warp": [row[2] for row in rows],
-            "style": [row[3] for row in rows],
-        }
-    )
+    return {
+        "path": [f"{domain}/{label}/{split}-{k:04d}.png" for k, (split, *_) in enumerate(rows)],
+        "label": [label] * len(rows),
+        "domain": [domain] * len(rows),
+        "split": [row[0] for row in rows],
+        "caption": [sentence("a TERM of a CLASS", "image", label)] * len(rows),
+        "artist": [row[1].artist for row in rows],
+        "drawing": [row[1].name for row in rows],
+        "glyph": [row[1].glyph for row in rows],
+        "held_back": [row[1].artist in held_back for row in rows],
+        "warp": [row[2] for row in rows],
+        "style": [row[3] for row in rows],
+    }
 
 
 def _by_artist(pool: list[Drawing], label: str, seed: int) -> list[Drawing]:
