@@ -140,7 +140,16 @@ CASES: dict[str, tuple[Change, str]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+AGAIN = {
+    *("names of markup elsewhere", "names of other scripts", "names like numbers"),
+    *("no versions", "versions of another form", "plates of another version"),
+}
+"""What is much like another case; `make test-all` alone builds their pages."""
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.long] * (case in AGAIN)) for case in CASES]
+)
 def test_there_is_a_page(build: Build, case: str) -> None:
     change, said = CASES[case]
     folder = build(rung4={"cg-high": 0.8}, sheets=True)

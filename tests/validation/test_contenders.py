@@ -59,7 +59,11 @@ def test_a_stitch_goes_on_as_well_where_nothing_is_shared() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "said"), [("all shared", "shared"), ("all separate", "not shared")]
+    ("name", "said"),
+    [
+        pytest.param("all shared", "shared", marks=pytest.mark.long),
+        ("all separate", "not shared"),
+    ],
 )
 def test_causal_rungs_tell_what_is_planted(name: str, said: str) -> None:
     puzzle = sharing_puzzle(Blueprint(name, seed=3))
