@@ -284,6 +284,7 @@ def test_a_tampered_mixture_stops_the_study(small_study: Result, tmp_path: Path)
         Grid(SMALL).plan(tmp_path)
 
 
+@pytest.mark.long  # a notebook does the same
 def test_one_model_is_examined_on_a_folder(
     trained_checkpoint: Path, small_images: ImageTable, tmp_path: Path
 ) -> None:

@@ -21,42 +21,42 @@ from tests.conftest import SMALL
 
 
 @pytest.fixture(scope="module")
-def turned(small_study: Result, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small study with its two models under each other's names."""
-    folder = tmp_path_factory.mktemp("turned")
+def natural(small_study: Result, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small study with its model of natural pictures alone in both places."""
+    folder = tmp_path_factory.mktemp("natural")
     for part in ("tables", "plates"):
         shutil.copytree(small_study.folder / part, folder / part)
-    other = {"natural-only": "cg-high", "cg-high": "natural-only"}
     facts = json.loads((small_study.folder / "facts.json").read_text())
+    path = {
+        row["epoch"] == 0: row["path"]
+        for row in facts["checkpoints"]
+        if row["setting"] == "natural-only"
+    }
     for row in facts["checkpoints"]:
-        row["setting"] = other[row["setting"]]
-        row["path"] = str(small_study.folder / row["path"])
+        row["path"] = str(small_study.folder / path[row["epoch"] == 0])
     (folder / "facts.json").write_text(json.dumps(facts))
     return folder
 
 
 @pytest.mark.slow
 def test_models_of_one_place_are_compared(
-    small_study: Result, turned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_study: Result, natural: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    same = models_compared(small_study, small_study, steps=tmp_path / "steps")
-    other = models_compared(small_study, turned)
-    stitched = {
-        name: found["stitching"].frame.query("measure == 'stitched' and label == ''")
-        for name, found in (("same", same), ("other", other))
-    }
-    assert set(stitched["same"]["way"]) == {"B, from A", "A, from B"}
-    assert set(stitched["same"]["setting"]) == {"natural-only", "cg-high"}
-    own = stitched["same"]
-    assert (own["value"] - own["ceiling"]).abs().max() < 0.1
-    # A's natural-only model stands beside B's cg-high one: a row of each way by hand
-    a, b = (small_study.load_clip(name) for name in ("natural-only", "cg-high"))
-    floors = [small_study.load_clip(name, epoch=0) for name in ("natural-only", "cg-high")]
+    found = models_compared(small_study, natural, steps=tmp_path / "steps")
+    stitched = found["stitching"].frame.query("measure == 'stitched' and label == ''")
+    assert set(stitched["way"]) == {"B, from A", "A, from B"}
+    assert set(stitched["setting"]) == {"natural-only", "cg-high"}
+    same = stitched[stitched["setting"] == "natural-only"]
+    assert (same["value"] - same["ceiling"]).abs().max() < 0.1
+    # A's cg-high model stands beside that of natural pictures alone: a row of each way by hand
+    names = ("cg-high", "natural-only")
+    a, b = (small_study.load_clip(name) for name in names)
+    floors = [small_study.load_clip(name, epoch=0) for name in names]
     images = Study(SMALL).images.select(split="test", domain=["real", "sketch"])
     heads = [model.zero_shot(images.labels, prompts("neutral")) for model in (a, b)]
     site = "layer2.0.hook_resid_post"
     key = ["setting", "way", "site", "domain"]
-    changed = stitched["other"].set_index(key)[["value", "null", "ceiling"]]
+    changed = stitched.set_index(key)[["value", "null", "ceiling"]]
     for way, ends in (("B, from A", (0, 1)), ("A, from B", (1, 0))):
         first, second = ((a, b)[end] for end in ends)
         by_hand = stitch(
@@ -64,28 +64,28 @@ def test_models_of_one_place_are_compared(
             domains=["real", "sketch"], controls=Controls(floors[ends[0]]),
         ).frame.query("measure == 'stitched' and label == ''")  # fmt: skip
         for _, row in by_hand.iterrows():
-            found = changed.loc[("natural-only", way, site, row["domain"])]
+            told = changed.loc[("cg-high", way, site, row["domain"])]
             for name in ("value", "null", "ceiling"):
-                assert found[name] == pytest.approx(row[name], rel=1e-6)
+                assert told[name] == pytest.approx(row[name], rel=1e-6)
 
     # finished pairs are taken from where they were kept, and say which pair they are of
     def measured(*_: object, **__: object) -> None:
         raise RuntimeError("measured anew")
 
     monkeypatch.setattr(models_of_results, "two_checkpoints", measured)
-    again = models_compared(small_study, small_study, steps=tmp_path / "steps")
-    for name, table in same.items():
+    again = models_compared(small_study, natural, steps=tmp_path / "steps")
+    for name, table in found.items():
         pd.testing.assert_frame_equal(again[name].frame, table.frame)
     with pytest.raises(RuntimeError, match="measured anew"):
-        models_compared(small_study, turned, steps=tmp_path / "steps")
-    found = compare_results(small_study, turned)
+        models_compared(natural, small_study, steps=tmp_path / "steps")
+    rows = compare_results(small_study, natural).table
     page = build_difference_page(
-        small_study.folder, turned, found.table, models=other, out=tmp_path / "page.html"
+        small_study.folder, natural, rows, models=found, out=tmp_path / "page.html"
     )
     text = page.read_text()
     assert "The models themselves" in text and "results-stitch-controls" in text
     without = build_difference_page(
-        small_study.folder, turned, found.table, out=tmp_path / "without.html"
+        small_study.folder, natural, rows, out=tmp_path / "without.html"
     )
     assert "The models themselves" not in without.read_text()
 
