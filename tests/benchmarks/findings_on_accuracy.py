@@ -1,10 +1,11 @@
 """Accuracy in words: what every mixture reaches, the claims about it, and where errors go."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from interp.core.declarations.writing import sequence
 from interp.report.naming import setting_name
 from tests.benchmarks.findings import (
     CLAIMS,
@@ -113,20 +114,25 @@ def blocks_table(answers: pd.DataFrame) -> str:
 
 
 def taken_back_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
-    """Claims that fewer blocks of a study decided, and that are open with all finished ones."""
-    said = []
+    """Claims that fewer blocks of a study decided, and that were open with more of them."""
+    again, between = [], []
     for name, own in answers.items():
-        if own["seed"].nunique() < 2:
-            continue
-        *before, last = [
-            part.set_index("number")["decision"] for part in _as_blocks_came(own).values()
-        ]
-        said += [
-            f"claim {number} in {name}"
-            for number in last.index[last == OPEN]
-            if any(each.get(number, OPEN) != OPEN for each in before)
-        ]
-    return f"- **Decided by fewer blocks, open again**: {'; '.join(said) or 'nothing'}."
+        turned = _turned([part.set_index("number") for part in _as_blocks_came(own).values()])
+        for told, decided in ((again, False), (between, True)):
+            claims = [str(number) for number, now in turned.items() if now == decided]
+            told += [f"claim{'s' * (len(claims) > 1)} {sequence(claims)} in {name}"] * bool(claims)
+    parts = ("; ".join(told) or "nothing" for told in (again, between))
+    return "- **Decided by fewer blocks, open again**: {}. **Open in between**: {}.".format(*parts)
+
+
+def _turned(looks: Sequence[pd.DataFrame]) -> dict[int, bool]:
+    """Claims that were open after they had been decided, and whether they are decided now."""
+    found = {}
+    for number in looks[-1].index if looks else ():
+        decided = [look["decision"].get(number, OPEN) != OPEN for look in looks]
+        if True in decided and not all(decided[decided.index(True) :]):
+            found[number] = decided[-1]
+    return found
 
 
 def _as_blocks_came(answers: pd.DataFrame) -> dict[int, pd.DataFrame]:

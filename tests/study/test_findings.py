@@ -787,13 +787,19 @@ def test_a_row_of_blocks_knows_nothing_of_those_that_came_later() -> None:
 
 
 def test_a_decision_that_a_later_block_takes_back_is_told() -> None:
-    """Two blocks say the same of claim 2, and a third turns round what CG high does."""
-    steady = planted({"cg-high": 0.3, "cg-low": 0.0}, blocks=3)
+    """Two blocks say the same of claim 2, a third turns round what CG high does; others follow."""
+    steady = planted({"cg-high": 0.3, "cg-low": 0.0}, blocks=8)
     late = (steady["seed"] == 2) & (steady["setting"] == "cg-high")
     turned = steady.assign(value=steady["value"].where(~late, 0.0))
-    told = taken_back_in_words({"strong": turned, "weak": steady, "vit": steady.query("seed == 0")})
-    assert told.endswith(": claim 2 in strong.")
-    assert taken_back_in_words({"weak": steady}).endswith(": nothing.")
+
+    def told(study: pd.DataFrame, blocks: int) -> str:
+        one = steady[steady["seed"] == 0]
+        return taken_back_in_words({"strong": study[study["seed"] < blocks], "vit": one})
+
+    now, between = "**Decided by fewer blocks, open again**: ", "**Open in between**: "
+    assert told(steady, 8) == f"- {now}nothing. {between}nothing."
+    assert told(turned, 3) == f"- {now}claim 2 in strong. {between}nothing."
+    assert told(turned, 8) == f"- {now}nothing. {between}claim 2 in strong."
 
 
 def test_classes_stand_in_the_order_of_what_they_share() -> None:
