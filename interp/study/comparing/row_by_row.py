@@ -181,7 +181,9 @@ def compare_results(
         Noise is that of the drawn classes. Another training seed changes the model, which an
         interval of one model does not hold. Where both results have several blocks (or seeds), and
         none in common, such as two halves of a study, noise is that of blocks: rows of single runs
-        are averaged over them, and the interval is Student's t of two means, spreads pooled.
+        are averaged over them, and the interval is Student's t of two means, spreads pooled. Single
+        heads, neurons, channels and features are not compared then: which of them does some work is
+        drawn with the first weights.
 
     >>> import tempfile
     >>> rows = pd.DataFrame({"measure": ["cka"], "site": ["a"], "value": [0.5], "low": [0.4],
@@ -221,6 +223,10 @@ COLUMNS = (
     *("table", "place", "quantity", "value_a", "value_b", "value", "low", "high", "p"),
     *("p_adjusted", "family", "method", "unit", "n_units", "change", "reason"),
 )
+
+
+OF_ONE_MODEL = ("head", "d_head", "d_mlp", "d_model", "d_embed", "channel", "feature")
+"""What numbers parts of a model: with other first weights, the same number is another part."""
 
 
 def _read(result: Result, side: str) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
@@ -277,10 +283,14 @@ def _over_blocks(name: str, a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFr
     parts = [_lonely(name, here.difference(there), ONLY_A)]
     parts += [_lonely(name, there.difference(here), ONLY_B)]
     common = here.intersection(there, sort=False)
+    numbered = common[common.str.contains(rf"(?:^|; )(?:{'|'.join(OF_ONE_MODEL)})=")]
     for quantity in _told(a, b):
         grouped = (side.groupby("place")[quantity].agg(["mean", "var", "count"]) for side in once)
         first, second = (each.reindex(common) for each in grouped)
         made = _of_means(first, second)
+        own = made.index.isin(numbered)
+        made.loc[own, ["p", "low", "high"]] = np.nan
+        made.loc[own, "reason"] = "each block's models number their parts otherwise"
         parts.append(made.assign(table=name, quantity=quantity, place=made.index))
     parts = [part for part in parts if len(part)]
     joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

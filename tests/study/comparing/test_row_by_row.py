@@ -175,6 +175,24 @@ def test_one_block_and_blocks_without_spread_are_not_judged(tmp_path: Path) -> N
     assert frame["p"].isna().all() and set(frame["change"]) == {NO_INTERVAL}
 
 
+def test_parts_that_models_number_by_themselves_are_not_compared_over_blocks(
+    tmp_path: Path,
+) -> None:
+    """Which head does some work is drawn with the weights: in two blocks each, it is another."""
+    rows = drawn(rng("heads", 0), rows=2).assign(n_runs=1, head=[2.0, np.nan])
+    one, two = (
+        pd.concat([rows.assign(seed=seed, value=at + 1e-6 * seed) for seed in seeds])
+        for at, seeds in ((0.0, (0, 1)), (9.0, (2, 3)))
+    )
+    frame = compared(tmp_path, one, two).table.frame
+    head = frame["place"].str.contains("head=2")
+    assert head.sum() == 1 and frame.loc[head, "p"].isna().all()
+    assert frame.loc[head, ["change", "reason"]].to_numpy().tolist() == [
+        [NO_INTERVAL, "each block's models number their parts otherwise"]
+    ]
+    assert frame.loc[~head, "change"].tolist() == [CHANGED]
+
+
 def test_pairing_by_class_sees_what_two_intervals_cannot(tmp_path: Path) -> None:
     generator = rng("paired difference", 0)
     one = generator.uniform(0, 0.8, 12)  # classes differ much, the change little
