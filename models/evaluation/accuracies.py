@@ -38,12 +38,7 @@ def macro_f1(true: ArrayLike, chosen: ArrayLike, classes: Sequence[str]) -> Inte
     >>> round(found.value, 4)
     0.6667
     """
-    return _macro_f1(confusion(true, chosen, sorted(classes)))
-
-
-def _macro_f1(counts: np.ndarray) -> Interval:
-    """The mean F1 of a confusion table."""
-    n = len(counts)
+    counts, n = confusion(true, chosen, sorted(classes)), len(classes)
     within = counts[:, :n]
     value = float(_f1(counts, within.sum(axis=0)).mean())
     if n < 2:
@@ -71,8 +66,8 @@ def confusion(true: ArrayLike, chosen: ArrayLike, names: Sequence[str]) -> np.nd
     [[1, 0, 0], [0, 0, 1]]
     """
     number_of = {name: number for number, name in enumerate(names)}
-    rows = [number_of[str(label)] for label in np.asarray(true)]
-    columns = [number_of.get(str(label), len(names)) for label in np.asarray(chosen)]
+    rows = [number_of[label] for label in np.asarray(true).tolist()]
+    columns = [number_of.get(label, len(names)) for label in np.asarray(chosen).tolist()]
     counts = np.zeros((len(names), len(names) + 1), dtype=int)
     np.add.at(counts, (rows, columns), 1)
     return counts
@@ -156,7 +151,7 @@ def accuracy(answers: Answers, *, seed: int = 0) -> pd.DataFrame:
     coded, rows = _Coded.of(answers), []
     for (domain, prompts, classifier, candidates), class_set, own in questions(answers):
         part, n = coded.at(own), answers.n_candidates(candidates)
-        counted = part.counted
+        counted = Counted.of(part.label, part.drawing)
         for measure, spread, null, null_kind in _measures(answers, part, class_set, n, seed):
             rows.append(
                 {
@@ -199,10 +194,9 @@ class Counted:
     n_drawings: int
 
     @classmethod
-    def of(cls, part: pd.DataFrame) -> "Counted":
-        """Count some answers, a row per picture."""
-        drawings = part["drawing"].nunique() if "drawing" in part else len(part)
-        return cls(part["label"].nunique(), len(part), drawings)
+    def of(cls, labels: ArrayLike, drawings: ArrayLike) -> "Counted":
+        """Count pictures by the label and the drawing of each."""
+        return cls(pd.Series(labels).nunique(), np.size(labels), pd.Series(drawings).nunique())
 
 
 @dataclass(frozen=True)
@@ -226,27 +220,13 @@ class _Coded:
         shares = np.column_stack(
             [frame["correct"], frame["rank"] <= 5, ~frame["chosen"].isin(answers.held_out)]
         )
-        drawing = pd.factorize(frame["drawing"])[0] if "drawing" in frame else np.arange(len(frame))
+        drawing = frame.get("drawing", frame.index).to_numpy()
         return cls(
             label, np.where(names[place] == chosen, place, -1), shares.astype(float), drawing
         )
 
     def at(self, rows: np.ndarray) -> "_Coded":
         return _Coded(self.label[rows], self.chosen[rows], self.shares[rows], self.drawing[rows])
-
-    @property
-    def counted(self) -> Counted:
-        drawings = np.unique(self.drawing[self.drawing >= 0])
-        return Counted(len(np.unique(self.label)), len(self.label), len(drawings))
-
-    def confusion(self) -> np.ndarray:
-        """As `confusion` counts the classes that are shown."""
-        shown, true = np.unique(self.label, return_inverse=True)
-        place = np.searchsorted(shown, self.chosen).clip(max=len(shown) - 1)
-        column = np.where(shown[place] == self.chosen, place, len(shown))
-        counts = np.zeros((len(shown), len(shown) + 1), dtype=int)
-        np.add.at(counts, (true, column), 1)
-        return counts
 
 
 def _measures(
@@ -257,9 +237,9 @@ def _measures(
     yield TOP_1, first, 1 / n, f"chance among {n} classes"
     if n > 5:
         yield TOP_5, fifth, 5 / n, f"chance among {n} classes"
-    counts = part.confusion()
-    guessed = guessing_f1(counts.sum(axis=1).tolist(), n)
-    yield MACRO_F1, _macro_f1(counts), guessed, f"expected of guessing among {n} classes"
+    shown, times = np.unique(part.label, return_counts=True)
+    f1 = macro_f1(part.label, part.chosen, shown.tolist())
+    yield MACRO_F1, f1, guessing_f1(times.tolist(), n), f"expected of guessing among {n} classes"
     if class_set == HELD_OUT and n > len(answers.held_out):
         share = 1 - len(answers.held_out) / n
         yield TAKEN, taken, share, f"share of seen classes among {n}"

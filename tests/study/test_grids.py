@@ -151,7 +151,7 @@ def test_a_second_run_makes_nothing_and_says_the_same(tiny_grid: Result) -> None
         pd.testing.assert_frame_equal(Result(again.folder).tables[name].frame, table.frame)
 
 
-@pytest.mark.long
+@pytest.mark.long  # finished runs that one is missing from are tested in any case
 def test_a_lost_run_is_made_again_alone(tiny_grid: Result) -> None:
     run = Grid(TINY).runs(tiny_grid.folder / "steps")[-1]
     others = {p for p in (tiny_grid.folder / "steps").rglob("*.pt") if run.name not in str(p)}
