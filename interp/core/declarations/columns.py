@@ -18,12 +18,15 @@ class Column:
         key: Whether it says what a row is about, whatever came out: rows of two results are matched
             by these.
         last_key: Whether it tells rows apart only where the keys do not.
+        of_one_model: Whether it numbers parts of a model: with other first weights, the same number
+            is another part.
     """
 
     meaning: str
     holds: Literal["number", "text", "flag"]
     key: bool = False
     last_key: bool = False
+    of_one_model: bool = False
 
     @property
     def empty(self) -> Any:
@@ -34,6 +37,11 @@ class Column:
 def _number(meaning: str, *, key: bool = False, last_key: bool = False) -> Column:
     """A column of numbers."""
     return Column(meaning, "number", key, last_key)
+
+
+def _numbered(meaning: str) -> Column:
+    """A column that numbers parts of one model."""
+    return Column(meaning, "number", key=True, of_one_model=True)
 
 
 def _text(meaning: str, *, key: bool = False, last_key: bool = False) -> Column:
@@ -200,14 +208,14 @@ COLUMNS: Mapping[str, Column] = {
     "pairing": _text("what clean and corrupt partners share and differ in", key=True),
     "metric": _text("the number that patching moves", key=True),
     "pos": _number("token position; 0 is the class token", key=True),
-    "head": _number("attention head", key=True),
+    "head": _numbered("attention head"),
     "query": _number("token position that attends", key=True),
     "key": _number("token position attended to", key=True),
-    "d_head": _number("coordinate within a head", key=True),
-    "d_mlp": _number("neuron of the MLP", key=True),
-    "d_model": _number("coordinate of the residual stream", key=True),
-    "d_embed": _number("coordinate of the embedding", key=True),
-    "channel": _number("channel of a feature map", key=True),
+    "d_head": _numbered("coordinate within a head"),
+    "d_mlp": _numbered("neuron of the MLP"),
+    "d_model": _numbered("coordinate of the residual stream"),
+    "d_embed": _numbered("coordinate of the embedding"),
+    "channel": _numbered("channel of a feature map"),
     "row": _number("row of a feature map, from the top", key=True),
     "column": _number("column of a feature map, from the left", key=True),
     "example": _number("place of the pair", key=True),
@@ -247,7 +255,7 @@ COLUMNS: Mapping[str, Column] = {
         "what stands for features: a dictionary, raw units or principal components", key=True
     ),
     "reading": _text("whether one code reads both domains, or dictionaries of two seeds", key=True),
-    "feature": _number("place of a feature in its code", key=True),
+    "feature": _numbered("place of a feature in its code"),
     "used_a": _number("share of the class variance in domain_a that the feature carries"),
     "used_b": _number("share of the class variance in domain_b that the feature carries"),
     "agreement": _number("correlation of the feature's class means in domain_a and domain_b"),

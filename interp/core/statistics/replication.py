@@ -180,7 +180,7 @@ def replicated(values: Mapping[int, pd.Series], *, confidence: float = 0.95) -> 
         The mean over blocks of their means, with the design that it was judged by.
 
     Raises:
-        SampleError: Without any value.
+        SampleError: Without any value, or with two of a class in one block.
 
     >>> folds = {0: pd.Series({"cat": 0.2, "dog": 0.4}), 1: pd.Series({"owl": 0.3, "pig": 0.5})}
     >>> replicated(folds).unit, replicated(folds).n_units
@@ -218,6 +218,13 @@ def replicated_rows(
     table = np.full((n_classes, n_blocks), np.nan)
     table[row, column] = numbers
     there = np.isfinite(table)
+    if there.sum() < len(numbers):
+        raise SampleError(
+            "average over classes and blocks",
+            "two values of a class in one block",
+            "a value per class and block",
+            "average each class of a block first",
+        )
     if n_blocks > 1 and (there.sum(axis=1) == 1).all():
         columns = [numbers[column == block] for block in range(n_blocks)]
         interval = nested_interval(columns, confidence=confidence)

@@ -225,10 +225,6 @@ COLUMNS = (
 )
 
 
-OF_ONE_MODEL = ("head", "d_head", "d_mlp", "d_model", "d_embed", "channel", "feature")
-"""What numbers parts of a model: with other first weights, the same number is another part."""
-
-
 def _read(result: Result, side: str) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
     """The tables of a result that read, and why others do not."""
     found, absent = {}, {}
@@ -283,14 +279,15 @@ def _over_blocks(name: str, a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFr
     parts = [_lonely(name, here.difference(there), ONLY_A)]
     parts += [_lonely(name, there.difference(here), ONLY_B)]
     common = here.intersection(there, sort=False)
-    numbered = common[common.str.contains(rf"(?:^|; )(?:{'|'.join(OF_ONE_MODEL)})=")]
+    own = [name for name, column in all_columns().items() if column.of_one_model and name in a]
+    numbered = once[0].loc[once[0][own].notna().any(axis=1), "place"]
     for quantity in _told(a, b):
         grouped = (side.groupby("place")[quantity].agg(["mean", "var", "count"]) for side in once)
         first, second = (each.reindex(common) for each in grouped)
         made = _of_means(first, second)
-        own = made.index.isin(numbered)
-        made.loc[own, ["p", "low", "high"]] = np.nan
-        made.loc[own, "reason"] = "each block's models number their parts otherwise"
+        elsewhere = made.index.isin(numbered)
+        made.loc[elsewhere, ["p", "low", "high"]] = np.nan
+        made.loc[elsewhere, "reason"] = "each block's models number their parts otherwise"
         parts.append(made.assign(table=name, quantity=quantity, place=made.index))
     parts = [part for part in parts if len(part)]
     joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

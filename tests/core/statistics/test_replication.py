@@ -219,6 +219,8 @@ def test_too_little_has_no_interval() -> None:
     assert np.isnan(crossed_interval([[0.1, 0.2]]).low)
     with pytest.raises(SampleError, match="no class"):
         replicated({0: pd.Series([np.nan], index=["cat"])})
+    with pytest.raises(SampleError, match="two values of a class"):
+        replicated({0: pd.Series([0.1, 0.2], index=["cat", "cat"])})
 
 
 def test_the_design_is_read_off_the_classes() -> None:
