@@ -20,6 +20,7 @@ from tests.benchmarks.findings_on_accuracy import alone_in_words, claim_cell
 from tests.benchmarks.findings_on_causes import (
     caused_in,
     gains,
+    labels_in_short,
     language_in_words,
     language_is_told,
 )
@@ -330,6 +331,10 @@ def against(found: Decided, made: Tables) -> str:
         for _, row in links[links["verdict"] == TOGETHER].iterrows()
     ]
     lines.append(("Sharing goes with accuracy", together or ["not shown at any level"]))
+    if language_is_told(made["twin"]):
+        lines.append(
+            ("Labels in place of captions", [labels_in_short(made["twin"], made["strong"])])
+        )
     lines.append(("Not answered", _unanswered(found, made)))
     return "\n".join(f"- **{says}**: {'; '.join(words) or 'nothing'}." for says, words in lines)
 

@@ -116,6 +116,7 @@ def pages() -> dict[str, str]:
     answers = _answers(made)
     found = {name: accuracy_findings(own) for name, own in answers.items()}
     asked = {name: made[name] for name in answers}
+    turned = taken_back_in_words({name: answers[name] for name in deciding(found)})
     caused = {name: caused_in(made[name], name) for name in INTERVENED if made[name]}
     return {
         "found": five_lines(found, made),
@@ -125,10 +126,9 @@ def pages() -> dict[str, str]:
         "caused": caused_table(made),
         "transformer": of_vits(found, made),
         "studies": studies_table(),
-        "against": against(found, made),
+        "against": f"{against(found, made)}\n{turned}".strip(),
         "accuracies": accuracies_table(answers, alone=None),
         "domains": domains_table(answers, found),
-        "taken back": taken_back_in_words({name: answers[name] for name in deciding(found)}),
         "as blocks came": blocks_table(answers["weak"]),
         "as blocks came, strong": blocks_table(answers["strong"]),
         "accuracies among held-out": accuracies_table(answers, alone=made["pilot"]["alone"]),

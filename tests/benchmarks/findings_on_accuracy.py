@@ -114,15 +114,16 @@ def blocks_table(answers: pd.DataFrame) -> str:
 
 
 def taken_back_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
-    """Claims that fewer blocks of a study decided, and that were open with more of them."""
-    again, between = [], []
+    """Claims that fewer blocks of a study decided, and that were open with more; a line or two."""
+    said: dict[bool, list[str]] = {False: [], True: []}
     for name, own in answers.items():
         turned = _turned([part.set_index("number") for part in _as_blocks_came(own).values()])
-        for told, decided in ((again, False), (between, True)):
+        for decided, told in said.items():
             claims = [str(number) for number, now in turned.items() if now == decided]
             told += [f"claim{'s' * (len(claims) > 1)} {sequence(claims)} in {name}"] * bool(claims)
-    parts = ("; ".join(told) or "nothing" for told in (again, between))
-    return "- **Decided by fewer blocks, open again**: {}. **Open in between**: {}.".format(*parts)
+    ways = ("Decided by fewer blocks, open again", "Decided, then open, then decided again")
+    lines = zip(ways, said.values(), strict=True)
+    return "\n".join(f"- **{way}**: {'; '.join(told)}." for way, told in lines if told)
 
 
 def _turned(looks: Sequence[pd.DataFrame]) -> dict[int, bool]:

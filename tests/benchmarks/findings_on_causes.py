@@ -141,6 +141,17 @@ def language_in_words(
     )
 
 
+def labels_in_short(
+    found: Mapping[str, pd.DataFrame], captioned: Mapping[str, pd.DataFrame]
+) -> str:
+    """What labels change in the mean of all mixtures, and beside captions that name no domain."""
+    by = {row["against"]: row for row in labels_by_mixture(found, captioned)}
+    return (
+        f"{points(_of_labels(found))} on held-out classes; in CG high "
+        f"{points(by[f'{HIGH}, {ALIGNED}'])} where captions name no domain"
+    )
+
+
 def language_is_told(found: Mapping[str, pd.DataFrame]) -> bool:
     """Whether labels change accuracy of held-out classes, by an interval that excludes zero."""
     return bool(found) and not _of_labels(found)["low"] < 0 < _of_labels(found)["high"]
