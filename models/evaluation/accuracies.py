@@ -1,6 +1,6 @@
 """Balanced accuracy and macro-F1, per domain, class set, candidates, prompts and classifier."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +17,11 @@ from interp.core.tables import rows_by
 from interp.models.evaluation.predictions import ALL, HELD_OUT, SEEN, Answers
 
 
-def macro_f1(true: ArrayLike, chosen: ArrayLike, classes: Sequence[str]) -> Interval:
+def macro_f1(true: ArrayLike, chosen: ArrayLike, classes: Sequence[Hashable]) -> Interval:
     """Mean over classes of F1 = 2 TP / (2 TP + FP + FN), with a class jackknife interval.
 
     Args:
-        true: The class of each picture.
+        true: The class of each picture, by name or number.
         chosen: The class chosen for each picture; a choice outside `classes` misses the true class.
         classes: The classes averaged over.
 
@@ -38,7 +38,7 @@ def macro_f1(true: ArrayLike, chosen: ArrayLike, classes: Sequence[str]) -> Inte
     >>> round(found.value, 4)
     0.6667
     """
-    counts, n = confusion(true, chosen, sorted(classes)), len(classes)
+    counts, n = confusion(true, chosen, classes), len(classes)
     within = counts[:, :n]
     value = float(_f1(counts, within.sum(axis=0)).mean())
     if n < 2:
@@ -51,11 +51,11 @@ def macro_f1(true: ArrayLike, chosen: ArrayLike, classes: Sequence[str]) -> Inte
     return Interval(value, spread.error, max(spread.low, 0.0), min(spread.high, 1.0))
 
 
-def confusion(true: ArrayLike, chosen: ArrayLike, names: Sequence[str]) -> np.ndarray:
+def confusion(true: ArrayLike, chosen: ArrayLike, names: Sequence[Hashable]) -> np.ndarray:
     """Count pictures by true and chosen class.
 
     Args:
-        true: The class of each picture.
+        true: The class of each picture, by name or number.
         chosen: The class chosen for each picture.
         names: The classes, in the order of rows and columns.
 
