@@ -63,7 +63,7 @@ def open_clip_folder(folder: Path) -> nn.Module:
         CheckpointError: For weights that are missing or broken, and for an activation function that
             open_clip does not have.
     """
-    from transformers import CLIPModel
+    from transformers.models.clip import CLIPModel
 
     try:
         loaded: Any = CLIPModel.from_pretrained(

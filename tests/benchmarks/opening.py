@@ -150,7 +150,7 @@ def _bridge(shape: dict[str, int], x: Any) -> Arms:
     from tempfile import TemporaryDirectory
 
     from transformer_lens.model_bridge import TransformerBridge
-    from transformers import ViTConfig, ViTModel
+    from transformers.models.vit import ViTConfig, ViTModel
 
     config = ViTConfig(
         hidden_size=shape["width"],

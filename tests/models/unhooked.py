@@ -8,7 +8,7 @@ import torch
 from open_clip.hf_model import HFTextEncoder
 from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
-from transformers import BertConfig
+from transformers.models.bert import BertConfig
 
 from interp.models.towers.traced import TracedTower
 

@@ -272,7 +272,7 @@ def test_openai_archives_open_without_a_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("act", "end"), [("quick_gelu", 2), ("gelu", 7)])
 def test_hugging_face_folders(tmp_path: Path, act: str, end: int) -> None:
-    from transformers import CLIPConfig, CLIPModel
+    from transformers.models.clip import CLIPConfig, CLIPModel
 
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
     shape |= {"num_attention_heads": 2, "hidden_act": act}

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from PIL import Image
 from torch import Tensor, nn
-from transformers import BertConfig, RobertaConfig
+from transformers.models.bert import BertConfig
+from transformers.models.roberta import RobertaConfig
 
 import interp
 from interp import probes
