@@ -287,13 +287,10 @@ def planted(condition: str) -> Table:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("condition", "right", "wrong"),
-    [
-        pytest.param("all shared", "shared", "not shared", marks=pytest.mark.long),
-        ("all separate", "not shared", "shared"),
-    ],
+    [("all shared", "shared", "not shared"), ("all separate", "not shared", "shared")],
 )
 def test_choices_agree_on_the_planted_answer(condition: str, right: str, wrong: str) -> None:
     table = planted(condition)

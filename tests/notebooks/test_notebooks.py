@@ -51,9 +51,16 @@ def test_a_notebook_is_committed_without_output_and_imports_the_public_faces(pat
     assert not re.search(r"/(tmp|home|root|work)/", code(path))
 
 
+RUN = [
+    pytest.param(path, marks=pytest.mark.long if path.stem.startswith("04") else (), id=path.stem)
+    for path in NOTEBOOKS
+]
+"""The notebooks; the one of circuits climbs the ladder for five pairs of domains."""
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RUN)
 def test_a_notebook_runs(path: Path) -> None:
     notebook = run_notebook(path, timeout=900)  # kept, so that `make docs` need not run it again
     figures = [

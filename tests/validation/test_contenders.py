@@ -57,13 +57,9 @@ def test_a_stitch_goes_on_as_well_where_nothing_is_shared() -> None:
     assert shared > 0.95 and separate > 0.95
 
 
-@pytest.mark.slow
+@pytest.mark.long  # the ladder's own tests ask it of the same planted models
 @pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        pytest.param("all shared", "shared", marks=pytest.mark.long),
-        ("all separate", "not shared"),
-    ],
+    ("name", "said"), [("all shared", "shared"), ("all separate", "not shared")]
 )
 def test_causal_rungs_tell_what_is_planted(name: str, said: str) -> None:
     puzzle = sharing_puzzle(Blueprint(name, seed=3))
@@ -73,7 +69,7 @@ def test_causal_rungs_tell_what_is_planted(name: str, said: str) -> None:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_acdc_and_path_patching_find_the_planted_edges() -> None:
     _, puzzle, inside = next(circuit_puzzles(Blueprint("all shared", seed=3), "edge"))
     planted = np.array([name in inside for name in puzzle.parts])
