@@ -219,7 +219,7 @@ def _names_before(rows: Frame) -> dict[Any, bool]:
     """Whether each name stands left of its interval, else right of it.
 
     From the top each takes the left, where there is room before its interval and it covers neither
-    a name so far nor another interval; else the side where it covers fewer.
+    a name so far nor another interval; else the side where it covers less of them.
 
     >>> row = {"value": 0.5, "low": 0.4, "high": 0.6}
     >>> over = row | {"name": "CG high", "index": 0.95, "index_low": 0.9, "index_high": 1.0}
@@ -241,8 +241,7 @@ def _names_before(rows: Frame) -> dict[Any, bool]:
         up = row["value"] - half, row["value"] + half
         boxes = {True: (low - wide, low, *up), False: (high, high + wide, *up)}
         covered = {
-            side: sum(_overlap(box, each) for each in [*taken, *bars])
-            for side, box in boxes.items()
+            side: sum(_shared(box, each) for each in [*taken, *bars]) for side, box in boxes.items()
         }
         found[label] = before = bool(low >= 0.35 and covered[True] <= covered[False])
         taken.append(boxes[before])
@@ -267,8 +266,10 @@ Box: TypeAlias = tuple[float, float, float, float]
 """From and to across, from and to up."""
 
 
-def _overlap(a: Box, b: Box) -> bool:
-    return bool(a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3])
+def _shared(a: Box, b: Box) -> float:
+    """The area that two boxes share."""
+    across, up = min(a[1], b[1]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[2], b[2])
+    return max(across, 0.0) * max(up, 0.0)
 
 
 def _floors(result: LoadedResult, test_domain: str, place: int) -> list[Trace]:
