@@ -159,8 +159,7 @@ def _left(levels: pd.DataFrame, row: pd.Series) -> str:
     same = (levels["level"] == row["level"]) & (levels["measure"] == row["measure"])
     adjusted = levels[same & (levels["adjusted"] == SEEN)].to_dict("records")
     said = [
-        f"at equal {SEEN} r {correlation(own)}, "
-        f"{OPEN if own['verdict'] == 'cannot tell' else own['verdict']}"
+        f"r {correlation(own)}, {OPEN if own['verdict'] == 'cannot tell' else own['verdict']}"
         for own in adjusted
     ]
     return "; ".join(said)
@@ -256,11 +255,15 @@ def _linked(found: Decided, made: Tables) -> str:
         ("L3", "among classes of one model"),
     ):
         chosen = _most_reliable(found, made, level)
-        where = {name: [name, _left(made[name]["levels"], row)] if row["verdict"] == TOGETHER
-                 else [name] for name, row in chosen.items()}  # fmt: skip
-        told = ", ".join(
-            f"{_link(row)} ({'; '.join(filter(None, where[name]))})" for name, row in chosen.items()
-        )
+        left = {
+            name: _left(made[name]["levels"], row) if row["verdict"] == TOGETHER else ""
+            for name, row in chosen.items()
+        }
+        where = {
+            name: f"{name}; at equal {SEEN} {words}" if words else name
+            for name, words in left.items()
+        }
+        told = ", ".join(f"{_link(row)} ({where[name]})" for name, row in chosen.items())
         said.append(f"{words} {in_studies(_told(row) for row in chosen.values())}: {told}")
     return f"{'; '.join(said)}. By the most reliable measure, cosines of mean differences (R3)."
 
@@ -327,8 +330,8 @@ def against(found: Decided, made: Tables) -> str:
         lines.append((says, [name for name, own in decisions.items() if chosen(own)]))
     links = _levels(counting, made)
     together = [
-        f"{LEVELS[row['level']]}: {row['study']}; {_left(made[row['study']]['levels'], row)}"
-        for _, row in links[links["verdict"] == TOGETHER].iterrows()
+        _together(str(level), own, made)
+        for level, own in links[links["verdict"] == TOGETHER].groupby("level")
     ]
     lines.append(("Sharing goes with accuracy", together or ["not shown at any level"]))
     if language_is_told(made["twin"]):
@@ -337,6 +340,14 @@ def against(found: Decided, made: Tables) -> str:
         )
     lines.append(("Not answered", _unanswered(found, made)))
     return "\n".join(f"- **{says}**: {'; '.join(words) or 'nothing'}." for says, words in lines)
+
+
+def _together(level: str, links: pd.DataFrame, made: Tables) -> str:
+    """The studies where sharing goes with accuracy, and what is left of it in each."""
+    rows = [(row["study"], _left(made[row["study"]]["levels"], row)) for _, row in links.iterrows()]
+    left = "; ".join(f"{words} ({study})" for study, words in rows if words)
+    told = f"{LEVELS[level]}: {', '.join(study for study, _ in rows)}"
+    return f"{told}; at equal {SEEN} {left}" if left else told
 
 
 def _unanswered(found: Decided, made: Tables) -> list[str]:
