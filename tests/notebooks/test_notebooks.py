@@ -1,12 +1,17 @@
 """The notebooks, run from top to bottom; they see nothing but the public API."""
 
 import ast
+import inspect
 import re
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import get_args
 
 import nbformat
 import pytest
 
+import interp
 from docs.building.notebooks import notebooks, run_notebook
 
 NOTEBOOKS = notebooks()
@@ -51,11 +56,42 @@ def test_a_notebook_is_committed_without_output_and_imports_the_public_faces(pat
     assert not re.search(r"/(tmp|home|root|work)/", code(path))
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_a_notebook_calls_is_there_and_takes_the_keywords(path: Path) -> None:
+    faces = {wing: import_module(f"interp.{wing}") for wing in WINGS} | {"interp": interp}
+    tree, words = ast.parse(code(path)), {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            words[node.func] = {each.arg for each in node.keywords if each.arg}
+    named = [
+        (faces[node.value.id], node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in faces
+    ]
+    assert named
+    for face, node in named:
+        assert node.attr in dir(face), ast.unparse(node)
+        if words.get(node):
+            assert words[node] <= keywords(getattr(face, node.attr)), ast.unparse(node)
+
+
+def keywords(function: Callable[..., object]) -> set[str]:
+    """The keywords that a function takes, those of its `**options` among them."""
+    taken = inspect.signature(function).parameters
+    more = [each.annotation for each in taken.values() if each.kind is each.VAR_KEYWORD]
+    return {*taken}.union(*(get_args(each)[0].__annotations__ for each in more))
+
+
+LONG = ("02", "03", "04")
+"""Notebooks made of calls that examples and tests make too; `make test-all` and `make docs` run
+them. The first trains two CLIPs, which the others open."""
+
 RUN = [
-    pytest.param(path, marks=pytest.mark.long if path.stem.startswith("04") else (), id=path.stem)
+    pytest.param(path, marks=pytest.mark.long if path.stem[:2] in LONG else (), id=path.stem)
     for path in NOTEBOOKS
 ]
-"""The notebooks; the one of circuits climbs the ladder for five pairs of domains."""
 
 
 @pytest.mark.slow
