@@ -210,10 +210,8 @@ def tradeoff(answers: Answers, *, seed: int = 0) -> tuple[pd.DataFrame, pd.DataF
         )
         spread = two_sample_interval(seen, held, harmonic_mean, seed=seed)
         area = two_way_interval(cells if not few else cells.mean(keepdims=True), seed=seed)
-        guess, counted = (
-            1 / (2 * n_held * (n - n_held)),
-            Counted.of(part["label"], part.get("drawing", part.index)),
-        )
+        guess = 1 / (2 * n_held * (n - n_held))
+        counted = Counted.of(part["label"], part.get("drawing", part.index))
         for measure, interval, null, kind in (
             (AREA, area, guess, f"random logits, {n - n_held} seen and {n_held} held-out classes"),
             (HARMONIC, spread, 1 / n, f"of chance accuracies among {n} classes"),

@@ -57,7 +57,7 @@ def test_a_stitch_goes_on_as_well_where_nothing_is_shared() -> None:
     assert shared > 0.95 and separate > 0.95
 
 
-@pytest.mark.long  # the ladder's own tests ask it of the same planted models
+@pytest.mark.long  # of such models test_climbing asks R5 and R6, test_alignment_search R4
 @pytest.mark.parametrize(
     ("name", "said"), [("all shared", "shared"), ("all separate", "not shared")]
 )

@@ -279,7 +279,7 @@ def _over_blocks(name: str, a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFr
     parts = [_lonely(name, here.difference(there), ONLY_A)]
     parts += [_lonely(name, there.difference(here), ONLY_B)]
     common = here.intersection(there, sort=False)
-    own = [name for name, column in all_columns().items() if column.of_one_model and name in a]
+    own = [key for key, column in all_columns().items() if column.of_one_model and key in a]
     numbered = once[0].loc[once[0][own].notna().any(axis=1), "place"]
     for quantity in _told(a, b):
         grouped = (side.groupby("place")[quantity].agg(["mean", "var", "count"]) for side in once)

@@ -51,6 +51,7 @@ def test_the_interval_is_the_jackknife_that_leaves_out_whole_classes(
 def test_a_class_never_shown_nor_chosen_counts_as_nought() -> None:
     assert macro_f1(["a", "a"], ["a", "a"], ["a", "b"]).value == 0.5
     assert np.isnan(macro_f1(["a"], ["a"], ["a"]).low)
+    assert macro_f1([0, 0, 1], [0, 1, -1], [0, 1]) == macro_f1(list("aab"), list("ab?"), list("ab"))
     assert confusion(["a", "b"], ["b", "zebra"], ["a", "b"]).tolist() == [[0, 1, 0], [0, 0, 1]]
 
 
