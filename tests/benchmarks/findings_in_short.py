@@ -247,25 +247,30 @@ def _said(found: Decided, number: int) -> str:
 
 
 def _linked(found: Decided, made: Tables) -> str:
-    """What the most reliable measure says across mixtures and over blocks, study by study."""
-    said = []
-    for level, words in (
-        ("L1", "Across mixtures"),
-        ("L2", "over blocks of one mixture"),
-        ("L3", "among classes of one model"),
-    ):
-        chosen = _most_reliable(found, made, level)
-        left = {
-            name: _left(made[name]["levels"], row) if row["verdict"] == TOGETHER else ""
-            for name, row in chosen.items()
-        }
-        where = {
-            name: f"{name}; at equal {SEEN} {words}" if words else name
-            for name, words in left.items()
-        }
-        told = ", ".join(f"{_link(row)} ({where[name]})" for name, row in chosen.items())
-        said.append(f"{words} {in_studies(_told(row) for row in chosen.values())}: {told}")
-    return f"{'; '.join(said)}. By the most reliable measure, cosines of mean differences (R3)."
+    """What the most reliable measure says at every level, the decided ones first."""
+    lines = [_linked_at(level, _most_reliable(found, made, level), made) for level in AMONG_WHAT]
+    told = " ".join(sorted(lines, key=lambda line: TOGETHER not in line))
+    return f"{told} By the most reliable measure, cosines of mean differences (R3)."
+
+
+def _linked_at(level: str, chosen: Mapping[str, pd.Series], made: Tables) -> str:
+    """A level's correlation in every study, and what is left of it at equal seen accuracy."""
+    verdicts = [_told(row) for row in chosen.values()]
+    what = f"{AMONG_WHAT[level]}: {in_studies(verdicts)}"
+    if set(verdicts) <= {UNRELIABLE}:
+        return f"{what}."
+    alike = len(set(verdicts)) == 1
+    told = "; ".join(
+        f"{f'r {correlation(row)}' if alike else _link(row)} ({name})"
+        for name, row in chosen.items()
+    )
+    together = {name: row for name, row in chosen.items() if row["verdict"] == TOGETHER}
+    left = [(_left(made[name]["levels"], row), name) for name, row in together.items()]
+    rest = "; ".join(f"{words} ({name})" for words, name in left if words)
+    return f"{what}, {told}{f'; at equal {SEEN} {rest}' if rest else ''}."
+
+
+AMONG_WHAT = {"L1": "Mixtures", "L2": "Blocks of one mixture", "L3": "Classes of one model"}
 
 
 def of_vits(found: Decided, made: Tables) -> str:

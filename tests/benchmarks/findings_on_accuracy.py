@@ -160,24 +160,31 @@ def _by_blocks(row: Mapping[str, Any]) -> str:
 
 
 def alone_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
-    """What the claims of README come to among the held-out classes alone."""
-    found = {
-        name: accuracy_findings(own, candidates="held-out")
-        for name, own in _that_asked(answers, "held-out").items()
-    }
-    said, turned = [], []
+    """Which claims of README shrink or turn round among the held-out classes alone."""
+    asked = _that_asked(answers, "held-out")
+    whole, alone = (
+        {name: accuracy_findings(own, candidates=among).set_index("number")
+         for name, own in asked.items()}
+        for among in ("all", "held-out")
+    )  # fmt: skip
+    smaller, turned = [], []
     for number in IN_README:
-        values = [own.set_index("number")["value"].get(number) for own in found.values()]
-        if all(value is not None and value < 0 for value in values):
-            turned.append(f"claim {number}")
-        cells = {name: claim_cell(own, number) for name, own in found.items()}
-        told = [f"{cell} ({name})" for name, cell in cells.items() if cell != NOT_ASKED]
-        if told:
-            said.append(f"claim {number} {', '.join(told)}")
-    told = f" The other way round in every study: {', '.join(turned)}." if turned else ""
+        pairs = [
+            (own.loc[number, "value"], alone[name].loc[number, "value"])
+            for name, own in whole.items()
+            if number in own.index
+        ]
+        if pairs and all(before * after < 0 for before, after in pairs):
+            cells = {name: claim_cell(own.reset_index(), number) for name, own in alone.items()}
+            told = [f"{cell} ({name})" for name, cell in cells.items() if cell != NOT_ASKED]
+            turned.append(f"claim {number}, {', '.join(told)}")
+        elif pairs and all(abs(after) < abs(before) for before, after in pairs):
+            smaller.append(str(number))
+    said = [f"smaller in every study: claims {' and '.join(smaller)}"] if smaller else []
+    said += [f"the other way round in every study: {'; '.join(turned)}"] if turned else []
     return (
         "**Named, or told apart?** With the held-out classes alone to choose from, for which no "
-        f"rule of decision was set: {'; '.join(said)}.{told}"
+        f"rule of decision was set, {'; '.join(said) or 'no claim changes in every study'}."
     )
 
 

@@ -429,13 +429,22 @@ def test_errors_are_held_against_errors_at_random() -> None:
     assert "| CG high diversity | 90 % (90 to 90) |" in table and "| by chance | 90 % |" in table
 
 
-def test_claims_of_readme_stand_among_held_out_classes_alone_too() -> None:
-    """Whatever they come to: a difference that vanishes there is said."""
+def test_claims_that_shrink_or_turn_round_among_held_out_classes_are_named() -> None:
+    """By construction: among themselves half of every difference, or its negative, or twice it."""
     answers = tables("weak")["answers"]
-    said = alone_in_words({"weak": answers})
-    rows = accuracy_findings(answers, candidates="held-out").query("number in [1, 2, 3, 5]")
-    assert len(rows) == 4 == said.count("(weak)")
-    assert all(f"{100 * value:+.1f} [" in said for value in rows["value"])
+    whole = answers.query("candidates == 'all'")
+    rows = accuracy_findings(answers).query("number in [1, 2, 3, 5]")
+
+    def with_values(times: float) -> str:
+        alone = whole.assign(candidates="held-out", value=times * whole["value"])
+        return alone_in_words({"weak": pd.concat([whole, alone])})
+
+    assert "smaller in every study: claims 1 and 2 and 3 and 5." in with_values(0.5)
+    turned = with_values(-1)
+    assert "smaller" not in turned and turned.count("(weak)") == len(rows) == 4
+    for row in rows.to_dict("records"):
+        assert f"claim {row['number']}, {-100 * row['value']:+.1f} [" in turned
+    assert with_values(2).endswith("no claim changes in every study.")
 
 
 def test_the_pilots_means_among_held_out_classes_are_those_of_its_table() -> None:
