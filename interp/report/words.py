@@ -34,7 +34,7 @@ from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import contrast, setting_name
 from interp.verdicts.rungs import RUNGS
 from interp.verdicts.votes import Votes
-from interp.verdicts.wording import LEVELS, disagreement
+from interp.verdicts.wording import GOES, LEVELS, disagreement
 
 ENOUGH_MIXTURES = 8
 """Below this number of settings nothing across them is a test."""
@@ -448,8 +448,13 @@ def _tally(verdicts: Sequence[str], of: str = "") -> str:
 
 
 def _link(result: LoadedResult) -> str:
+    """What sharing is good for: the levels that are decided, or that none can be."""
     if result.one_model:
         return "; what that is good for, one model cannot say"
+    rows = result.frame("levels")
+    decided = rows[(rows["adjusted"] == "") & rows["verdict"].isin(GOES) & (rows["level"] != "L4")]
+    if len(decided):
+        return "".join(f"; {_level(own, rows)}" for _, own in decided.groupby("level"))
     n = len(held_out_accuracy(result, result.test_domains[0])["setting"].unique())
     if n < ENOUGH_MIXTURES:
         return (

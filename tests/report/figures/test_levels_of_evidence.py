@@ -13,7 +13,7 @@ from interp.report.figures.levels_of_evidence import mixture_colours
 from interp.report.loaded import LoadedResult, read_result
 from interp.report.sections import filled_sections
 from interp.report.verdict_tables import levels_table
-from interp.report.words import answer_sentences
+from interp.report.words import answer_sentences, headline
 from tests.report.conftest import figure_of
 from tests.report.planted_levels import SAID, level_tables
 
@@ -75,6 +75,17 @@ def test_the_answer_uses_the_words_of_each_level(result: LoadedResult) -> None:
     assert "neither better nor worse" in linked
     assert said[-1] == "To decide: L2 would take 16 blocks."
     assert "because" not in " ".join(said) and "descriptive" not in " ".join(said)
+
+
+def test_the_headline_says_which_levels_are_decided(build: Build, result: LoadedResult) -> None:
+    """An intervention has a sentence of its own, and nothing decided is said to be so."""
+    told = " ".join(headline(result))
+    assert "; across mixtures, generalization goes with sharing (L1, by R2 and R3), but not" in told
+    assert "neither better nor worse (L3, by R3)" in told and "cannot be told" not in told
+    open_ = {"L2": SAID["L2"], "L4": ("goes together", 0.5, 0.4, 0.6)}
+    told = " ".join(headline(read_result(build(name="open", replaced=level_tables(open_)))))
+    assert "whether sharing goes with generalization cannot be told from" in told
+    assert "because" not in told
 
 
 def test_opposite_signs_lead(build: Build) -> None:
