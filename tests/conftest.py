@@ -32,7 +32,7 @@ def pytest_configure() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-START_FIRST = ("test_notebooks.py", "test_findings.py")
+START_FIRST = ("test_notebooks.py", "test_trained_again.py")
 """Files that take longest: begun last, one worker would end alone with them."""
 
 

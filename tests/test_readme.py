@@ -92,7 +92,7 @@ NUMBER = r"[+-]\d+\.\d \[-?[\d.]+, -?[\d.]+\]"
 
 
 def test_readme_says_five_findings_in_numbers_of_the_page_on_findings() -> None:
-    """Which both are made by one command: `tests/study/test_findings.py` makes them again."""
+    """Which both are made by one command: `tests/study/findings` makes them again."""
     said = README.split("## What was found")[1].split("\n## ")[0]
     given = re.findall(NUMBER, said)
     assert re.findall(r"^(\d)\. ", said, re.MULTILINE) == list("12345")

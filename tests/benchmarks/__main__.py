@@ -40,7 +40,7 @@ from tests.benchmarks.contrasts import contrasts
 from tests.benchmarks.dictionaries import dictionaries
 from tests.benchmarks.edges import edges
 from tests.benchmarks.encoding import encoders
-from tests.benchmarks.findings_in_words import findings
+from tests.benchmarks.findings.pages import findings
 from tests.benchmarks.grids import grids
 from tests.benchmarks.judging import truth
 from tests.benchmarks.layers import layers, many

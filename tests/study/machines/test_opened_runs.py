@@ -10,7 +10,7 @@ import interp
 from interp.core.errors import DataError, SpecificationError
 from interp.core.storage.kept_tables import keep_model
 from interp.verdicts.levels.across_checkpoints import from_tables, verdict
-from tests.benchmarks.large_tables import LARGE, finished_blocks
+from tests.benchmarks.findings.tables import LARGE, finished_blocks
 
 
 @pytest.fixture

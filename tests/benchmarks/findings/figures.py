@@ -17,8 +17,8 @@ from interp.core.images import ImageTable
 from interp.data.mixtures.settings import is_upper_bound
 from interp.report.figures.levels_of_evidence import mixture_colours
 from interp.report.naming import ordered_settings, setting_name
-from tests.benchmarks.findings import CLAIMS, WORTH, accuracy_findings
-from tests.benchmarks.findings_written import short
+from tests.benchmarks.findings.claims import CLAIMS, WORTH, accuracy_findings
+from tests.benchmarks.findings.writing import short
 
 LOOKS = {"pilot": ("#8a8a8a", "square"), "weak": ("#0072B2", "circle"),
          "strong": ("#D55E00", "diamond"), "vit": ("#009E73", "triangle-up")}  # fmt: skip

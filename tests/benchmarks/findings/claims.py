@@ -1,6 +1,6 @@
 """The findings of the large study, by the rules of docs/large_study.md, from committed tables.
 
-They are read by `findings_in_words`, which fills docs/findings.md and README.
+`tests.benchmarks.findings.pages` fills docs/findings.md and README.
 """
 
 from collections.abc import Mapping

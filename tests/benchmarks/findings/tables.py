@@ -19,7 +19,7 @@ from tests.benchmarks import contrasts
 from tests.benchmarks.contrasts import with_runs
 from tests.benchmarks.grids import ASKED, HERE
 
-LARGE = Path(__file__).with_name("large")
+LARGE = Path(__file__).parents[1] / "large"
 KEPT = LARGE / "findings"
 STUDIES = {
     "weak": "weak", "strong": "strong", "twin": "strong", "vit": "vit",

@@ -4,7 +4,7 @@ import json
 
 from interp.study.forecasting import cost_of_study
 from interp.study.specification import Specification
-from tests.benchmarks.large_tables import INTERVENED, LARGE, STUDIES, runs, runs_of_a_block
+from tests.benchmarks.findings.tables import INTERVENED, LARGE, STUDIES, runs, runs_of_a_block
 from tests.benchmarks.recovering import markdown
 
 

@@ -9,15 +9,31 @@ from pathlib import Path
 import pandas as pd
 
 from interp.study.comparing.row_by_row import CHANGED, NO_INTERVAL, ONLY_A, ONLY_B
-from tests.benchmarks.findings import accuracy_findings
-from tests.benchmarks.findings_costs import costs_table
-from tests.benchmarks.findings_drawn import (
+from tests.benchmarks.findings.accuracy import (
+    accuracies_in_words,
+    accuracies_table,
+    alone_table,
+    blocks_table,
+    domains_table,
+    errors_table,
+    taken_back_in_words,
+)
+from tests.benchmarks.findings.causes import (
+    cause_table,
+    caused_in,
+    language_by_mixture,
+    language_in_words,
+    language_table,
+)
+from tests.benchmarks.findings.claims import accuracy_findings
+from tests.benchmarks.findings.costs import costs_table
+from tests.benchmarks.findings.figures import (
     draw_classes,
     draw_findings,
     draw_sharing,
     first_screen,
 )
-from tests.benchmarks.findings_in_short import (
+from tests.benchmarks.findings.in_short import (
     against,
     caused_table,
     deciding,
@@ -27,23 +43,7 @@ from tests.benchmarks.findings_in_short import (
     studies_table,
     verdicts_table,
 )
-from tests.benchmarks.findings_on_accuracy import (
-    accuracies_in_words,
-    accuracies_table,
-    alone_table,
-    blocks_table,
-    domains_table,
-    errors_table,
-    taken_back_in_words,
-)
-from tests.benchmarks.findings_on_causes import (
-    cause_table,
-    caused_in,
-    language_by_mixture,
-    language_in_words,
-    language_table,
-)
-from tests.benchmarks.findings_on_sharing import (
+from tests.benchmarks.findings.sharing import (
     classes_table,
     domains_apart_in_words,
     domains_apart_table,
@@ -55,10 +55,8 @@ from tests.benchmarks.findings_on_sharing import (
     levels_table,
     units_table,
 )
-from tests.benchmarks.findings_open import open_cause, open_claims, open_links
-from tests.benchmarks.findings_written import counted
-from tests.benchmarks.judging import filled
-from tests.benchmarks.large_tables import (
+from tests.benchmarks.findings.still_open import open_cause, open_claims, open_links
+from tests.benchmarks.findings.tables import (
     INTERVENED,
     LEAST_OF_HALVES,
     STUDIES,
@@ -73,8 +71,10 @@ from tests.benchmarks.large_tables import (
     read,
     tables,
 )
+from tests.benchmarks.findings.writing import counted
+from tests.benchmarks.judging import filled
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 PAGES = (
     *(DOCS / name for name in ("findings.md", "findings_in_detail.md", "account.md")),
     DOCS.parent / "README.md",

@@ -7,7 +7,7 @@ import pandas as pd
 
 from interp.core.declarations.writing import sequence
 from interp.report.naming import setting_name
-from tests.benchmarks.findings import (
+from tests.benchmarks.findings.claims import (
     CLAIMS,
     ENDS,
     OPEN,
@@ -15,8 +15,8 @@ from tests.benchmarks.findings import (
     accuracy_findings,
     claims_by_domain,
 )
-from tests.benchmarks.findings_written import NOT_ASKED, blocks_of, bold, points, spoken
-from tests.benchmarks.large_tables import RUN
+from tests.benchmarks.findings.tables import RUN
+from tests.benchmarks.findings.writing import NOT_ASKED, blocks_of, bold, points, spoken
 from tests.benchmarks.recovering import markdown
 
 

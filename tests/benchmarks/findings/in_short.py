@@ -6,7 +6,15 @@ import pandas as pd
 
 from interp.verdicts.levels.l4_intervention import AMONG, BEYOND, HELD_EQUAL, SHARING
 from interp.verdicts.wording import AGAINST, APART, RELIABLE, TOGETHER
-from tests.benchmarks.findings import (
+from tests.benchmarks.findings.accuracy import alone_in_words, claim_cell
+from tests.benchmarks.findings.causes import (
+    caused_in,
+    gains,
+    labels_in_short,
+    language_in_words,
+    language_is_told,
+)
+from tests.benchmarks.findings.claims import (
     ARMS,
     CLAIMS,
     DENIED,
@@ -16,16 +24,16 @@ from tests.benchmarks.findings import (
     Claim,
     planned,
 )
-from tests.benchmarks.findings_on_accuracy import alone_in_words, claim_cell
-from tests.benchmarks.findings_on_causes import (
-    caused_in,
-    gains,
-    labels_in_short,
-    language_in_words,
-    language_is_told,
+from tests.benchmarks.findings.sharing import LEAST_MIXTURES
+from tests.benchmarks.findings.tables import (
+    INTERVENED,
+    LARGE,
+    RUN,
+    STUDIES,
+    asked_blocks,
+    finished_blocks,
 )
-from tests.benchmarks.findings_on_sharing import LEAST_MIXTURES
-from tests.benchmarks.findings_written import (
+from tests.benchmarks.findings.writing import (
     NOT_ASKED,
     UNDECIDED,
     UNRELIABLE,
@@ -37,14 +45,6 @@ from tests.benchmarks.findings_written import (
     points,
     short,
     spoken,
-)
-from tests.benchmarks.large_tables import (
-    INTERVENED,
-    LARGE,
-    RUN,
-    STUDIES,
-    asked_blocks,
-    finished_blocks,
 )
 from tests.benchmarks.recovering import markdown
 

@@ -10,7 +10,7 @@ from interp.core.statistics.replication import mean_t
 from interp.report.naming import setting_name
 from interp.verdicts.levels.l4_intervention import HELD_EQUAL
 from interp.verdicts.levels.over_training import HELD_OUT
-from tests.benchmarks.findings import (
+from tests.benchmarks.findings.claims import (
     ARMS,
     WEIGHTS,
     cause_findings,
@@ -18,7 +18,8 @@ from tests.benchmarks.findings import (
     of_quantities,
     same_order,
 )
-from tests.benchmarks.findings_written import (
+from tests.benchmarks.findings.tables import RUN
+from tests.benchmarks.findings.writing import (
     NO_BLOCK,
     bold,
     correlation,
@@ -26,7 +27,6 @@ from tests.benchmarks.findings_written import (
     in_studies,
     points,
 )
-from tests.benchmarks.large_tables import RUN
 from tests.benchmarks.recovering import markdown
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tests.benchmarks.findings import OPEN, WITHHELD
-from tests.benchmarks.large_tables import asked_blocks
+from tests.benchmarks.findings.claims import OPEN, WITHHELD
+from tests.benchmarks.findings.tables import asked_blocks
 
 
 def points(row: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tests.benchmarks.findings import (
+from tests.benchmarks.findings.claims import (
     CLAIMS,
     DENIED,
     OPEN,
@@ -16,8 +16,8 @@ from tests.benchmarks.findings import (
     WORTH_CAUSED,
     planned,
 )
-from tests.benchmarks.findings_written import UNDECIDED, blocks_of
-from tests.benchmarks.large_tables import asked_blocks
+from tests.benchmarks.findings.tables import asked_blocks
+from tests.benchmarks.findings.writing import UNDECIDED, blocks_of
 from tests.benchmarks.recovering import markdown
 
 

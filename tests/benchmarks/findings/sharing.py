@@ -15,10 +15,10 @@ from interp.data.mixtures.settings import NATURAL
 from interp.measures.responding_units import serves_more
 from interp.report.naming import setting_name, site_label
 from interp.verdicts.levels.over_training import HELD_OUT
-from tests.benchmarks.findings import layers_findings, of_quantities
-from tests.benchmarks.findings_drawn import most_and_least
-from tests.benchmarks.findings_on_accuracy import in_order
-from tests.benchmarks.findings_written import NO_BLOCK, correlation, counted, points, short
+from tests.benchmarks.findings.accuracy import in_order
+from tests.benchmarks.findings.claims import layers_findings, of_quantities
+from tests.benchmarks.findings.figures import most_and_least
+from tests.benchmarks.findings.writing import NO_BLOCK, correlation, counted, points, short
 from tests.benchmarks.recovering import markdown
 
 LEAST_MIXTURES = 8

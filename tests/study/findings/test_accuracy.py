@@ -1,0 +1,123 @@
+"""Words and tables on accuracy are those of the answers."""
+
+import pandas as pd
+import pytest
+
+from tests.benchmarks import grids
+from tests.benchmarks.findings.accuracy import (
+    accuracies_in_words,
+    alone_in_words,
+    alone_table,
+    blocks_table,
+    claim_cell,
+    errors_table,
+    of_errors,
+    taken_back_in_words,
+)
+from tests.benchmarks.findings.claims import accuracy_findings
+from tests.benchmarks.findings.tables import pilot, tables
+from tests.study.findings.kept import planted
+
+
+def test_errors_are_held_against_errors_at_random() -> None:
+    """Of half the pictures wrong, nine of ten are seen classes; at random 35 of 39 are."""
+    run = {"setting": "cg-high", "test_domain": "sketch", "seed": 0}
+    answers = pd.DataFrame(
+        [
+            run | {"label": str(label), "candidates": candidates, "value": value}
+            for candidates, values in (("all", (0.4, 0.6, 0.5, 0.3, 0.7)), ("held-out", [0.9] * 5))
+            for label, value in enumerate(values)
+        ]
+    )
+    right = answers.assign(seed=1, value=1.0)  # without an error there is no share
+    errors = pd.DataFrame([run | {"value": 0.45}, run | {"seed": 1, "value": 0.0}])
+    found = of_errors({"answers": pd.concat([answers, right]), "errors": errors})
+    assert found["seen"].tolist() == pytest.approx([0.9])
+    assert found["chance"].tolist() == pytest.approx([35 / 39])
+    table = errors_table({"made": {"answers": answers, "errors": errors}})
+    assert "| CG high diversity | 90 % (90 to 90) |" in table and "| by chance | 90 % |" in table
+
+
+def test_claims_that_shrink_or_turn_round_among_held_out_classes_are_named() -> None:
+    """By construction: among themselves half of every difference, or its negative, or twice it."""
+    answers = tables("weak")["answers"]
+    whole = answers.query("candidates == 'all'")
+    rows = accuracy_findings(answers).query("number in [1, 2, 3, 5]")
+
+    def with_values(times: float) -> str:
+        alone = whole.assign(candidates="held-out", value=times * whole["value"])
+        return alone_in_words({"weak": pd.concat([whole, alone])})
+
+    assert "smaller in every study: claims 1 and 2 and 3 and 5." in with_values(0.5)
+    turned = with_values(-1)
+    assert "smaller" not in turned and turned.count("(weak)") == len(rows) == 4
+    for row in rows.to_dict("records"):
+        assert f"claim {row['number']}, {-100 * row['value']:+.1f} [" in turned
+    assert with_values(2).endswith("no claim changes in every study.")
+
+
+def test_the_pilots_means_among_held_out_classes_are_those_of_its_table() -> None:
+    alone = pilot()["alone"]
+    before = pd.read_csv(grids.HERE / "resnet" / "accuracy.csv", low_memory=False)
+    row = before[
+        (before["setting"] == "cg-high") & (before["test_domain"] == "sketch")
+        & (before["domain"] == "sketch") & (before["class_set"] == "held-out")
+        & (before["candidates"] == "held-out") & (before["prompts"] == "neutral")
+        & (before["measure"] == "balanced top-1")
+    ]  # fmt: skip
+    own = alone.query("setting == 'cg-high' and test_domain == 'sketch'")
+    assert own["value"].tolist() == row["value"].tolist() and len(own) == 1
+    means = alone.groupby("setting")["value"].mean()
+    gap = 100 * (means["leave-out-domain"] - means["cg-high"])
+    table = alone_table({"weak": tables("weak")["answers"]}, alone)
+    assert f"| {gap:+.1f} |" in next(line for line in table.splitlines() if "CG is below" in line)
+
+
+def test_claims_that_hold_by_blocks_alone_have_a_dagger() -> None:
+    effects = {"leave-out-domain": 0.2, "cg-low": 0.1, "cg-high": 0.1}
+    told = accuracy_findings(planted(effects))
+    assert claim_cell(told, 1).endswith("**holds**†") and not claim_cell(told, 2).endswith("†")
+    wide = accuracy_findings(planted(effects, blocks=2))  # a t of one degree of freedom
+    assert wide.set_index("number").loc[1, "paired_low"] < 0
+    assert claim_cell(wide, 1).endswith("**holds**")
+
+
+def test_accuracies_behind_the_claims_are_means_of_both_domains() -> None:
+    effects = {"leave-out-domain": 0.2, "cg-low": -0.4, "cg-high": 0.1}
+    answers = planted(effects, spread=0)  # quickdraw is 20 points below in leave-out-domain
+    [line] = accuracies_in_words({"made": answers}).splitlines()
+    told = "natural only 50 %, leave-out-domain 60 %, CG low 10 %, CG high 60 %"
+    assert line == f"- made: {told}"
+
+
+def test_a_row_of_blocks_knows_nothing_of_those_that_came_later() -> None:
+    answers = tables("weak")["answers"].query("seed < 4")
+    text = blocks_table(answers)
+    first, second, third = text.splitlines()[2:]
+    other = blocks_table(answers.assign(value=answers["value"].where(answers["seed"] < 3, 1)))
+    assert other.splitlines()[2:4] == [first, second] and other.splitlines()[4] != third
+    own = accuracy_findings(answers)
+    assert third.split(" | ")[1:] == [
+        claim_cell(own, number) + (" |" if number == 6 else "") for number in own["number"]
+    ]
+
+
+def test_a_decision_that_a_later_block_takes_back_is_told() -> None:
+    """Two blocks say the same of claim 2, a third turns round what CG high does; others follow."""
+    steady = planted({"cg-high": 0.3, "cg-low": 0.0}, blocks=8)
+    late = (steady["seed"] == 2) & (steady["setting"] == "cg-high")
+    turned = steady.assign(value=steady["value"].where(~late, 0.0))
+
+    def told(study: pd.DataFrame, blocks: int) -> str:
+        one = steady[steady["seed"] == 0]
+        return taken_back_in_words({"strong": study[study["seed"] < blocks], "vit": one})
+
+    assert told(steady, 8) == ""
+    assert told(turned, 3) == "- **Decided by fewer blocks, open again**: claim 2 in strong."
+    assert told(turned, 8) == "- **Decided, then open, then decided again**: claim 2 in strong."
+
+
+def test_among_held_out_classes_nothing_is_decided() -> None:
+    own = planted({"cg-high": 0.1, "cg-low": -0.1}).assign(candidates="held-out")
+    found = accuracy_findings(own, candidates="held-out")
+    assert found["p_adjusted"].iloc[0] < 0.001 and set(found["decision"]) == {""}

@@ -1,0 +1,145 @@
+"""What is decided, where, and what is left open, is said as it is."""
+
+import pandas as pd
+import pytest
+
+from tests.benchmarks.findings.in_short import against, five_lines, of_vits, verdicts_table
+from tests.benchmarks.findings.still_open import open_claims
+from tests.benchmarks.findings.tables import finished_blocks
+from tests.benchmarks.findings.writing import bold
+from tests.study.findings.kept import claims, kept_tables, with_one_block
+
+
+def test_the_most_reliable_measure_speaks_for_a_level() -> None:
+    """Whatever it says: reliability is raised for another, and the row is that other's."""
+    made = kept_tables()
+    found = {name: claims(name) for name in ("pilot", "weak")}
+    own = made["weak"]["levels"].query("level == 'L2' and adjusted == ''").set_index("measure")
+    before = verdicts_table(found, made)
+    assert f"{own.loc['cosine of mean differences', 'value']:.2f}"[-3:] in before
+    for name in found:
+        levels = made[name]["levels"]
+        better = levels["reliability"].mask(levels["measure"] == "debiased CKA", 1.0)
+        made[name]["levels"] = levels.assign(reliability=better)
+    after = verdicts_table(found, made)
+    other = f"r {own.loc['debiased CKA', 'value']:.2f}".replace("0.", ".")
+    assert other in after and other not in before and other in five_lines(found, made)
+
+
+def test_neither_the_pilot_nor_one_block_decides() -> None:
+    found, made = with_one_block()
+    table = {line.split(" | ")[0].strip("| ")[:2]: line.split(" | ")[1:]
+             for line in verdicts_table(found, made).splitlines()}  # fmt: skip
+    for number in (1, 2, 3, 4, 5):
+        decision = found["weak"].set_index("number").loc[number, "decision"]
+        here, *cells, _ = table[f"{number}."]
+        assert here == f"{bold(decision)} in 1 of 1" and "(one block) open" in cells[1]
+    said = five_lines(found, made)
+    assert "(vit)" not in said and "(pilot)" not in said and "(weak)" in said
+    assert against(found, made) == against({"weak": found["weak"]}, made)
+
+
+@pytest.mark.parametrize(
+    ("study", "decision", "denied", "confirmed"),
+    [
+        ("weak", "holds", False, True),
+        ("weak", "does not hold", True, False),
+        ("weak", "the opposite holds", True, False),
+        ("pilot", "holds", False, False),
+        ("pilot", "does not hold", False, False),
+    ],
+)
+def test_planned_studies_confirm_and_contradict_and_the_pilot_does_not(
+    study: str, decision: str, denied: bool, confirmed: bool
+) -> None:
+    made = kept_tables()
+    found = {name: claims(name).assign(decision="open") for name in ("pilot", "weak")}
+    own = found[study]
+    found[study] = own.assign(decision=own["decision"].mask(own["number"] == 3, decision))
+    told = dict(line.split("**: ") for line in against(found, made).splitlines())
+    first = five_lines(found, made).splitlines()[0]
+    contradicted = "CG is below DG" in told["- **Decided against the paper so far"]
+    assert contradicted == denied == ("CG is below DG* (claim 3)" in first)
+    holds, still = told["- **Holds in every planned study that asks"], told["- **Open in all"]
+    assert ("CG is below DG" in holds) == confirmed
+    assert ("CG is below DG" in still) == (not confirmed and not denied)
+    assert denied or first == "**Against the paper**: no planned study contradicts it so far."
+
+
+def test_a_claim_that_holds_in_some_studies_is_told_apart_and_questions_stay_unanswered() -> None:
+    made = kept_tables()
+    found = {
+        name: claims(name).assign(decision=decision)
+        for name, decision in (("weak", "holds"), ("strong", "open"))
+    }
+    told = dict(line.split("**: ") for line in against(found, made).splitlines())
+    assert "CG is below DG" in told["- **Holds in some"]
+    every = told["- **Holds in every planned study that asks"]
+    assert every == "Classes outside the label set help."  # the strong study does not ask
+    assert "open" not in told["- **Decided against the paper so far"]
+    assert "whether it holds on a transformer" in told["- **Not answered"]
+    assert "where captions name no domain" in told["- **Labels in place of captions"]
+    assert "language" not in told["- **Not answered"]
+    few = {name: frame[frame["seed"] < 2] if "seed" in frame else frame
+           for name, frame in made["twin"].items()}  # fmt: skip
+    untold = against(found, made | {"twin": few})
+    assert "whether it takes language" in untold and "Labels in place" not in untold
+    found["vit"] = found["strong"].assign(n_blocks=6)
+    made["vit"] = made["strong"]
+    assert "transformer" not in against(found, made)
+
+
+@pytest.mark.parametrize(
+    ("left", "said"), [("goes together", "goes together"), ("cannot tell", "open")]
+)
+def test_a_decided_correlation_is_told_with_what_is_left_of_it(left: str, said: str) -> None:
+    made = kept_tables()
+    found = {"weak": claims("weak")}
+    levels = made["weak"]["levels"].assign(verdict="cannot tell")
+    own = (levels["level"] == "L2") & (levels["measure"] == "cosine of mean differences")
+    plain = own & (levels["adjusted"] == "")
+
+    def with_verdicts(words: str, rest: str) -> dict[str, dict[str, pd.DataFrame]]:
+        verdict = levels["verdict"].mask(plain, words).mask(own & ~plain, rest)
+        return made | {"weak": made["weak"] | {"levels": levels.assign(verdict=verdict)}}
+
+    undecided, told = with_verdicts("cannot tell", left), with_verdicts("goes together", left)
+    for words in (against, five_lines):
+        assert "at equal accuracy" not in words(found, undecided)
+        assert f"[.02, .40], {said}" in words(found, told)
+    assert "not shown at any level" in against(found, undecided)
+    contrary = with_verdicts("goes against", left)
+    for words in (against, five_lines):
+        assert "*Sharing goes with accuracy* (L2, R3 cosine of mean" in words(found, contrary)
+
+
+def test_a_measure_too_unreliable_is_told_apart_from_an_open_question() -> None:
+    found, made = with_one_block()
+
+    def here() -> str:
+        lines = verdicts_table(found, made).splitlines()
+        return next(line for line in lines if "(L3)" in line).split(" | ")[1]
+
+    assert here() == "not measurable in 1 of 1"
+    levels = made["weak"]["levels"].assign(reliability=0.9)
+    made["weak"] = made["weak"] | {"levels": levels}
+    assert here() == "open in 1 of 1"
+
+
+def test_a_decision_of_an_unfinished_study_is_so_far() -> None:
+    found = claims("weak").assign(decision="holds")
+    assert "so far" not in open_claims({"weak": found})
+    assert open_claims({"weak": found.assign(n_blocks=7)}).count("decided so far") == len(found)
+
+
+def test_a_vit_that_does_not_know_photographs_says_nothing() -> None:
+    found, made = with_one_block()
+    runs = made["vit"]["runs"].drop_duplicates(["setting", "test_domain", "seed"])
+    known = 100 * runs["accuracy_natural"].mean()
+    said = of_vits(found, made)
+    assert f"at {known:.0f} %, where" in said and "too weak" not in said
+    assert said.startswith("One block of 6 decides nothing: claim 1 +") and "open" not in said
+    worse = made["vit"]["runs"].assign(accuracy_natural=0.2)
+    said = of_vits(found, made | {"vit": made["vit"] | {"runs": worse}})
+    assert "at 20 %, where" in said and "too weak to confirm or contradict anything" in said
+    assert of_vits({}, made) == f"Not known: {finished_blocks('vit')} of 6 blocks are finished."
