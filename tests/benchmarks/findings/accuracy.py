@@ -160,7 +160,7 @@ def _by_blocks(row: Mapping[str, Any]) -> str:
 
 
 def alone_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
-    """Which claims of README shrink or turn round among the held-out classes alone."""
+    """Which claims of README shrink among the held-out classes alone, and which turn round."""
     asked = _that_asked(answers, "held-out")
     whole, alone = (
         {name: accuracy_findings(own, candidates=among).set_index("number")
@@ -174,17 +174,21 @@ def alone_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
             for name, own in whole.items()
             if number in own.index
         ]
-        if pairs and all(before * after < 0 for before, after in pairs):
+        if not pairs or any(
+            abs(after) > abs(before) and after * before > 0 for before, after in pairs
+        ):
+            continue
+        if any(before * after < 0 for before, after in pairs):
             cells = {name: claim_cell(own.reset_index(), number) for name, own in alone.items()}
             told = [f"{cell} ({name})" for name, cell in cells.items() if cell != NOT_ASKED]
             turned.append(f"claim {number}, {', '.join(told)}")
-        elif pairs and all(abs(after) < abs(before) for before, after in pairs):
-            smaller.append(str(number))
-    said = [f"smaller in every study: claims {' and '.join(smaller)}"] if smaller else []
-    said += [f"the other way round in every study: {'; '.join(turned)}"] if turned else []
+        else:
+            smaller.append(f"claim {number}")
+    said = [f"smaller in every study: {', '.join(smaller)}"] if smaller else []
+    said += [f"turned round or nearly nothing: {'; '.join(turned)}"] if turned else []
     return (
         "**Named, or told apart?** With the held-out classes alone to choose from, for which no "
-        f"rule of decision was set, {'; '.join(said) or 'no claim changes in every study'}."
+        f"rule of decision was set, {'; '.join(said) or 'no claim shrinks in every study'}."
     )
 
 

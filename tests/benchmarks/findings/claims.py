@@ -253,13 +253,26 @@ def language_findings(captions: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFr
                 "high": found.high,
                 "p": _p(found.value, found.error, len(blocks)),
                 "n_blocks": len(blocks),
-                "n_runs": 2 * len(own),
+                "n_models": 2 * n_models(own),
             }
         )
     frame = pd.DataFrame(rows)
     rungs = frame["quantity"].str.startswith("R")
     frame.loc[rungs, "p_adjusted"] = holm(frame.loc[rungs, "p"].to_numpy(dtype=float))
     return frame
+
+
+def n_models(runs: pd.DataFrame) -> int:
+    """How many models these runs are: natural only is one for both test domains.
+
+    >>> runs = pd.DataFrame({"setting": ["natural-only"] * 2 + ["cg-low"] * 2, "seed": 0})
+    >>> n_models(runs.assign(test_domain=["sketch", "quickdraw"] * 2))
+    3
+    """
+    domain = runs["test_domain"].where(runs["setting"] != "natural-only", "")
+    return len(
+        runs.assign(test_domain=domain)[["setting", "test_domain", "seed"]].drop_duplicates()
+    )
 
 
 def same_order(captions: pd.DataFrame, labels: pd.DataFrame) -> tuple[list[str], list[str]]:

@@ -130,8 +130,16 @@ def _most_reliable(found: Decided, made: Tables, level: str) -> dict[str, pd.Ser
 def _link(row: pd.Series | None) -> str:
     if row is None:
         return "too few"
-    told = "" if row["verdict"] == "cannot tell" else f" **{row['verdict']}**"
-    return f"r {correlation(row)}{told}"
+    return f"{f'r {correlation(row)} {_verdict(row)}'.strip()}, {_units(row)}"
+
+
+def _verdict(row: pd.Series) -> str:
+    return "" if row["verdict"] == "cannot tell" else bold(row["verdict"])
+
+
+def _units(row: pd.Series) -> str:
+    """How many mixtures, blocks or classes a correlation is over."""
+    return counted(int(row["n_units"]), row["unit"])
 
 
 def reliable_in_words(found: Decided, made: Tables) -> str:
@@ -149,8 +157,8 @@ def reliable_in_words(found: Decided, made: Tables) -> str:
     every = _levels(found, made)
     n = int((every["verdict"] == "cannot tell").sum())
     return (
-        f"By the most reliable measure ({'; '.join(said)}). Decided, of the {len(every)} "
-        f"correlations in detail: {len(every) - n}."
+        f"By the most reliable measure ({'; '.join(said)}). Of the {len(every)} "
+        f"correlations in detail {len(every) - n} are decided."
     )
 
 
@@ -159,7 +167,9 @@ def _left(levels: pd.DataFrame, row: pd.Series) -> str:
     same = (levels["level"] == row["level"]) & (levels["measure"] == row["measure"])
     adjusted = levels[same & (levels["adjusted"] == SEEN)].to_dict("records")
     said = [
-        f"r {correlation(own)}, {OPEN if own['verdict'] == 'cannot tell' else own['verdict']}"
+        f"r {correlation(own)}, {own['verdict']}"
+        if own["verdict"] != "cannot tell"
+        else f"r {correlation(own)}, {OPEN} (adjusted p {own['p_adjusted']:.2g})"
         for own in adjusted
     ]
     return "; ".join(said)
@@ -208,16 +218,14 @@ def five_lines(found: Decided, made: Tables) -> str:
         f"**Are models that share more better?** {_linked(own, made)}",
         f"**Is sharing the cause?** {gains(made)}",
     ]
-    numbered = [f"{place}. {words}" for place, words in enumerate(lines, start=1)]
-    names = ["pilot", *STUDIES]
-    done = {name: finished_blocks(name) if name in STUDIES else 3 for name in names}
-    sizes = ", ".join(f"{name} {blocks_of(name, done[name])}" for name in names)
+    sizes = ", ".join(f"{name} {blocks_of(name, finished_blocks(name))}" for name in STUDIES)
     alone = alone_in_words({name: made[name]["answers"] for name in own})
     denied = "; ".join(_denied(own, made)) or "no planned study contradicts it so far"
     rest = f"**Is it language?** {language_in_words(made['twin'], made['strong'])}"
     rest += f" **On a transformer?** {of_vits(found, made)}"
     first = [f"**Against the paper**: {denied}.", ""]
-    return "\n".join([*first, *numbered, "", rest, "", alone, "", f"Blocks so far: {sizes}."])
+    listed = [f"- {words}" for words in lines]
+    return "\n".join([*first, *listed, "", rest, "", alone, "", f"Blocks so far: {sizes}."])
 
 
 def _denied(found: Decided, made: Tables) -> list[str]:
@@ -250,7 +258,7 @@ def _linked(found: Decided, made: Tables) -> str:
     """What the most reliable measure says at every level, the decided ones first."""
     lines = [_linked_at(level, _most_reliable(found, made, level), made) for level in AMONG_WHAT]
     told = " ".join(sorted(lines, key=lambda line: TOGETHER not in line))
-    return f"{told} By the most reliable measure, cosines of mean differences (R3)."
+    return f"{told} Measure: cosines of classes' mean differences, the most reliable one."
 
 
 def _linked_at(level: str, chosen: Mapping[str, pd.Series], made: Tables) -> str:
@@ -261,7 +269,7 @@ def _linked_at(level: str, chosen: Mapping[str, pd.Series], made: Tables) -> str
         return f"{what}."
     alike = len(set(verdicts)) == 1
     told = "; ".join(
-        f"{f'r {correlation(row)}' if alike else _link(row)} ({name})"
+        f"r {correlation(row)}{'' if alike else f' {_verdict(row)}'} ({name}, {_units(row)})"
         for name, row in chosen.items()
     )
     together = {name: row for name, row in chosen.items() if row["verdict"] == TOGETHER}
@@ -312,7 +320,7 @@ def studies_table() -> str:
 
 TRAINS = {
     "pilot": "ten mixtures of a small ResNet, 1,000 steps; made first, with drawings by seven "
-    "artists, no base set and another optimiser",
+    "artists, no base set of photographs and another optimiser",
     "weak": "twelve mixtures, 1,000 steps; from here on drawings by sixteen artists",
     "strong": "six of these, 3,000 steps",
     "twin": "four of these with labels in place of captions",
@@ -325,7 +333,7 @@ TRAINS = {
 def against(found: Decided, made: Tables) -> str:
     """What planned studies decide, claim by claim: first what they decide against the paper."""
     counting = deciding(found)
-    lines = [("Decided against the paper so far", _denied(counting, made))]
+    lines = [("Decided against the paper so far", _denied(counting, made) or ["nothing"])]
     decisions = {claim.says: _decisions(counting, claim) for claim in CLAIMS}
     for says, chosen in (
         ("Holds in every planned study that asks", lambda own: set(own) == {"holds"}),
@@ -344,7 +352,7 @@ def against(found: Decided, made: Tables) -> str:
             ("Labels in place of captions", [labels_in_short(made["twin"], made["strong"])])
         )
     lines.append(("Not answered", _unanswered(found, made)))
-    return "\n".join(f"- **{says}**: {'; '.join(words) or 'nothing'}." for says, words in lines)
+    return "\n".join(f"- **{says}**: {'; '.join(words)}." for says, words in lines if words)
 
 
 def _together(level: str, links: pd.DataFrame, made: Tables) -> str:

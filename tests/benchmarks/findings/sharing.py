@@ -79,9 +79,10 @@ def foretold_in_words(found: Mapping[str, pd.DataFrame]) -> str:
     within = ", ".join(f"{row['predictor']} (r {correlation(row)})" for row in told) or "none"
     n = int((rows["level"] == "L2").sum())
     return (
-        f"Best in mixtures left out of the fit: {best['predictor']}, R² {best['foretold']:+.2f} "
-        f"(fitted r {correlation(best)}, adjusted p {best['p_adjusted']:.2g}). Told from zero over "
-        f"blocks of one mixture, of {n} predictors (Benjamini and Hochberg): {within}."
+        f"Mixtures left out of the fit are foretold best by {best['predictor']}: R² "
+        f"{best['foretold']:+.2f} (r in all {correlation(best)}, adjusted p "
+        f"{best['p_adjusted']:.2g}). Told from zero over blocks of one mixture, of {n} predictors "
+        f"(Benjamini and Hochberg; uncorrected for noise): {within}."
     )
 
 

@@ -48,12 +48,13 @@ def test_claims_that_shrink_or_turn_round_among_held_out_classes_are_named() -> 
         alone = whole.assign(candidates="held-out", value=times * whole["value"])
         return alone_in_words({"weak": pd.concat([whole, alone])})
 
-    assert "smaller in every study: claims 1 and 2 and 3 and 5." in with_values(0.5)
+    every = "claim 1, claim 2, claim 3, claim 5"
+    assert f"smaller in every study: {every}." in with_values(0.5)
     turned = with_values(-1)
     assert "smaller" not in turned and turned.count("(weak)") == len(rows) == 4
     for row in rows.to_dict("records"):
         assert f"claim {row['number']}, {-100 * row['value']:+.1f} [" in turned
-    assert with_values(2).endswith("no claim changes in every study.")
+    assert with_values(2).endswith("no claim shrinks in every study.")
 
 
 def test_the_pilots_means_among_held_out_classes_are_those_of_its_table() -> None:

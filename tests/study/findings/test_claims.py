@@ -155,7 +155,7 @@ def test_labels_less_captions_are_paired_by_block() -> None:
         blocks = own.groupby("seed")["gap"].mean()
         test = stats.ttest_1samp(blocks, 0)
         row = found.loc[quantity]
-        assert row["value"] == pytest.approx(blocks.mean()) and row["n_runs"] == 32
+        assert row["value"] == pytest.approx(blocks.mean()) and row["n_models"] == 32
         assert row["p"] == pytest.approx(test.pvalue)
         assert row["low"] == pytest.approx(test.confidence_interval().low)
     both = found.loc[["R2 a", "R3 b"]]

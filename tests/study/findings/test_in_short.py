@@ -60,7 +60,10 @@ def test_planned_studies_confirm_and_contradict_and_the_pilot_does_not(
     first = five_lines(found, made).splitlines()[0]
     contradicted = "CG is below DG" in told["- **Decided against the paper so far"]
     assert contradicted == denied == ("CG is below DG* (claim 3)" in first)
-    holds, still = told["- **Holds in every planned study that asks"], told["- **Open in all"]
+    holds, still = (
+        told.get(f"- **{says}", "")
+        for says in ("Holds in every planned study that asks", "Open in all")
+    )
     assert ("CG is below DG" in holds) == confirmed
     assert ("CG is below DG" in still) == (not confirmed and not denied)
     assert denied or first == "**Against the paper**: no planned study contradicts it so far."

@@ -26,13 +26,13 @@ def test_what_foretells_best_is_best_on_mixtures_left_out() -> None:
     said = foretold_in_words({"foretelling": rows})
     across, within = rows.query("level == 'L1'"), rows.query("level == 'L2'")
     best = across.loc[across["foretold"].idxmax()]
-    assert said.startswith(f"Best in mixtures left out of the fit: {best['predictor']}, R²")
+    assert f"left out of the fit are foretold best by {best['predictor']}: R²" in said
     told = within[within["p_adjusted"] < 0.05]["predictor"]
     unsaid = set(within["predictor"]) - set(told)
-    after = said.split("(Benjamini and Hochberg): ")[1]
+    after = said.split("uncorrected for noise): ")[1]
     assert all(name in after for name in told) and not any(name in after for name in unsaid)
     none = rows.assign(p_adjusted=0.5)
-    assert foretold_in_words({"foretelling": none}).endswith("(Benjamini and Hochberg): none.")
+    assert foretold_in_words({"foretelling": none}).endswith("uncorrected for noise): none.")
 
 
 def test_a_domain_that_shares_less_need_not_fail_more() -> None:
