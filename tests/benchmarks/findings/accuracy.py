@@ -15,7 +15,7 @@ from tests.benchmarks.findings.claims import (
     accuracy_findings,
     claims_by_domain,
 )
-from tests.benchmarks.findings.tables import RUN
+from tests.benchmarks.findings.tables import RUN, asked_blocks
 from tests.benchmarks.findings.writing import NOT_ASKED, blocks_of, bold, points, spoken
 from tests.benchmarks.recovering import markdown
 
@@ -40,7 +40,14 @@ def accuracies_table(answers: Mapping[str, pd.DataFrame], *, alone: pd.DataFrame
         + [f"{100 * own[setting]:.0f} %" if setting in own else "–" for own in means.values()]
         for setting in in_order(settings)
     ]
-    return markdown(["mixture", *(f"{name}, {domain}" for name, domain in means)], rows)
+    n = [str(_blocks(kept[name])) for name, _ in means]
+    heads = ["mixture", *(f"{name}, {domain}" for name, domain in means)]
+    return markdown(heads, [*rows, ["blocks", *n]])
+
+
+def _blocks(own: pd.DataFrame) -> int:
+    """How many blocks answers are of; of the pilot's means all three."""
+    return own["seed"].nunique() if "seed" in own else asked_blocks("pilot")
 
 
 def accuracies_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
@@ -99,6 +106,10 @@ def domains_table(answers: Mapping[str, pd.DataFrame], found: Mapping[str, pd.Da
             rest = [points(part | {"n_blocks": row["n_blocks"]}) for part in (paired, *alone)]
             what = f"{row['number']}. {spoken(row['contrast'])}"
             rows.append([what, name, claim_cell(found[name], row["number"]), *rest])
+        for row in found[name].query("number == 6").to_dict("records"):  # compares the domains
+            paired = row | {"low": row["paired_low"], "high": row["paired_high"]}
+            what = f"6. {spoken(row['contrast'])}"
+            rows.append([what, name, claim_cell(found[name], 6), points(paired), "–", "–"])
     heads = ["claim", "study", "both domains", "both, t of blocks", *domains]
     return markdown(heads, sorted(rows, key=lambda row: row[0]))
 
@@ -211,7 +222,8 @@ def errors_table(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
         for setting in in_order(settings)
     ]
     chance = [f"{100 * own['chance'].mean():.0f} %" for own in shares.values()]
-    return markdown(["mixture", *means], [*rows, ["by chance", *chance]])
+    n = [str(_blocks(own["answers"])) for own in studies.values()]
+    return markdown(["mixture", *means], [*rows, ["by chance", *chance], ["blocks", *n]])
 
 
 def of_errors(own: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

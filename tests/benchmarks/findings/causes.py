@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from interp.core.statistics.replication import mean_t
@@ -22,6 +23,7 @@ from tests.benchmarks.findings.claims import (
 from tests.benchmarks.findings.tables import RUN
 from tests.benchmarks.findings.writing import (
     NO_BLOCK,
+    blocks_of,
     bold,
     correlation,
     counted,
@@ -49,11 +51,17 @@ def cause_table(studies: Mapping[str, pd.DataFrame]) -> str:
             rows.setdefault(str(measure), [str(measure)]).extend(cells)
     controls = ("wrong partners", "no term")
     heads = [
-        f"{name}, weight {WEIGHTS.get(name, 1):g}: aligned − {control}"
-        for name in studies
+        f"{name}, weight {WEIGHTS.get(name, 1):g}, {blocks_that_intervene(made)}: "
+        f"aligned − {control}"
+        for name, made in studies.items()
         for control in controls
     ]
     return markdown(["", *heads], rows.values())
+
+
+def blocks_that_intervene(made: pd.DataFrame) -> str:
+    """How many blocks a study's intervention was in: each has a run of either arm."""
+    return counted(int(made["n_runs"].max()) // 2, "block")
 
 
 def language_table(found: Mapping[str, pd.DataFrame]) -> str:
@@ -67,8 +75,10 @@ def language_table(found: Mapping[str, pd.DataFrame]) -> str:
         ends = [f"{100 * row[k]:.1f} %" if accuracy else f"{row[k]:.2f}" for k in KINDS]
         gap = points(row) if accuracy else correlation(row)
         n = f"{counted(int(row['n_blocks']), 'block')}, {row['n_models']:.0f} models"
-        rows.append([row["quantity"], *ends, gap, n])
-    table = markdown(["", "captions", "labels", "labels − captions", "n"], rows)
+        p = "–" if np.isnan(row["p_adjusted"]) else f"{row['p_adjusted']:.2g}"
+        rows.append([row["quantity"], *ends, gap, p, n])
+    heads = ["", *KINDS, "labels − captions", "p (Holm over rungs)", "n"]
+    table = markdown(heads, rows)
     orders = [", ".join(map(setting_name, order)) for order in same_order(*both)]
     same = "the same" if orders[0] == orders[1] else "another"
     said = (
@@ -135,7 +145,7 @@ def language_in_words(
     by = {row["against"]: row for row in labels_by_mixture(found, captioned)}
     row = _of_labels(found)
     told = "told from zero" if language_is_told(found) else "not told from zero"
-    blocks = counted(int(row["n_blocks"]), "block")
+    blocks = f"{blocks_of('twin', int(row['n_blocks']))} blocks"
     return (
         f"In CG high, labels minus captions: {points(by[HIGH])}; labels minus captions without "
         f"the domain: {points(by[f'{HIGH}, {ALIGNED}'])}. Mean of the four mixtures: "
@@ -148,9 +158,10 @@ def labels_in_short(
 ) -> str:
     """What labels change in the mean of all mixtures, and beside captions that name no domain."""
     by = {row["against"]: row for row in labels_by_mixture(found, captioned)}
+    own = by[f"{HIGH}, {ALIGNED}"]
     return (
-        f"{points(_of_labels(found))} on held-out classes; in CG high "
-        f"{points(by[f'{HIGH}, {ALIGNED}'])} where captions name no domain"
+        f"{points(_of_labels(found))} on held-out classes; in CG high {points(own)} where "
+        f"captions name no domain ({blocks_of('twin', own['n_blocks'])} blocks)"
     )
 
 

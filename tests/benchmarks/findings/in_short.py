@@ -8,6 +8,7 @@ from interp.verdicts.levels.l4_intervention import AMONG, BEYOND, HELD_EQUAL, SH
 from interp.verdicts.wording import AGAINST, APART, RELIABLE, TOGETHER
 from tests.benchmarks.findings.accuracy import alone_in_words, claim_cell
 from tests.benchmarks.findings.causes import (
+    blocks_that_intervene,
     caused_in,
     gains,
     labels_in_short,
@@ -22,6 +23,7 @@ from tests.benchmarks.findings.claims import (
     OPPOSITE,
     WEIGHTS,
     Claim,
+    n_models,
     planned,
 )
 from tests.benchmarks.findings.sharing import LEAST_MIXTURES
@@ -44,6 +46,7 @@ from tests.benchmarks.findings.writing import (
     in_studies,
     points,
     short,
+    so_far,
     spoken,
 )
 from tests.benchmarks.recovering import markdown
@@ -105,21 +108,18 @@ def _decisions(found: Decided, claim: Claim) -> list[str]:
 
 
 def _levels(found: Decided, made: Tables) -> pd.DataFrame:
-    """The unadjusted rows of L1 to L3 that have a number, study by study."""
+    """The unadjusted rows of L1 to L3 that have a number, of mixtures enough, study by study."""
     every = {name: made[name]["levels"] for name in found if "levels" in made[name]}
     rows = pd.concat(every, names=["study"]).reset_index("study")
-    return rows[(rows["level"] != "L4") & (rows["adjusted"] == "")].dropna(subset=["value"])
+    own = (rows["level"] != "L4") & (rows["adjusted"] == "")
+    few = (rows["level"] == "L1") & (rows["n_units"] < LEAST_MIXTURES)
+    return rows[own & ~few].dropna(subset=["value"])
 
 
 def _most_reliable(found: Decided, made: Tables, level: str) -> dict[str, pd.Series]:
-    """A level's row in every study, of the measure that is most reliable, mean over studies.
-
-    Correlations of fewer mixtures than say anything are left out.
-    """
+    """A level's row in every study, of the measure that is most reliable, mean over studies."""
     every = _levels(found, made)
     rows = every[every["level"] == level]
-    if level == "L1":
-        rows = rows[rows["n_units"] >= LEAST_MIXTURES]
     if rows.empty:
         return {}
     reliable = rows.groupby("measure")["reliability"].mean().idxmax()
@@ -156,9 +156,10 @@ def reliable_in_words(found: Decided, made: Tables) -> str:
     said = [f"{measure}, reliability {', '.join(own)}" for measure, own in by_measure.items()]
     every = _levels(found, made)
     n = int((every["verdict"] == "cannot tell").sum())
+    poor = int((every["reliability"] < RELIABLE).sum())
     return (
         f"By the most reliable measure ({'; '.join(said)}). Of the {len(every)} "
-        f"correlations in detail {len(every) - n} are decided."
+        f"correlations in detail {len(every) - n} are decided, and {poor} are not measurable."
     )
 
 
@@ -193,7 +194,7 @@ def caused_table(made: Tables) -> str:
             (BEYOND.name, wrong), (AMONG.name, wrong),
         )]  # fmt: skip
         shared = correlation(by.loc[SHARING.name, wrong])
-        what = f"{name}, weight {WEIGHTS.get(name, 1):g}, {counted(row['n_runs'] // 2, 'block')}"
+        what = f"{name}, weight {WEIGHTS.get(name, 1):g}, {blocks_that_intervene(found)}"
         rows.append([what, *cells, shared, bold(row["decision"])])
     heads = [
         "study",
@@ -250,7 +251,9 @@ def _denied(found: Decided, made: Tables) -> list[str]:
 def _said(found: Decided, number: int) -> str:
     [claim] = [claim for claim in CLAIMS if claim.number == number]
     cells = {name: claim_cell(own, number) for name, own in found.items()}
-    told = "; ".join(f"{cell} ({name})" for name, cell in cells.items() if cell != NOT_ASKED)
+    told = "; ".join(
+        f"{cell} ({so_far(name)})" for name, cell in cells.items() if cell != NOT_ASKED
+    )
     return f"**{claim.says}** (claim {number}): {told}."
 
 
@@ -269,7 +272,8 @@ def _linked_at(level: str, chosen: Mapping[str, pd.Series], made: Tables) -> str
         return f"{what}."
     alike = len(set(verdicts)) == 1
     told = "; ".join(
-        f"r {correlation(row)}{'' if alike else f' {_verdict(row)}'} ({name}, {_units(row)})"
+        f"r {correlation(row)} {'' if alike else _verdict(row)}".strip()
+        + f" ({so_far(name)}, {_units(row)})"
         for name, row in chosen.items()
     )
     together = {name: row for name, row in chosen.items() if row["verdict"] == TOGETHER}
@@ -295,10 +299,11 @@ def of_vits(found: Decided, made: Tables) -> str:
         told = f"One block of {asked_blocks('vit')} decides nothing: {told}"
     runs = {name: made[name]["runs"].drop_duplicates(RUN) for name in ("vit", "strong")}
     known = {name: 100 * frame["accuracy_natural"].mean() for name, frame in runs.items()}
+    n = {name: counted(n_models(frame), "model") for name, frame in runs.items()}
     weak = known["vit"] < known["strong"] / 2
     return (
-        f"{told}. In photographs it knows held-out classes at {known['vit']:.0f} %, "
-        f"where the strong study's ResNets do at {known['strong']:.0f} %"
+        f"{told}. Held-out classes in photographs: {known['vit']:.0f} % ({n['vit']}), the strong "
+        f"study's ResNets {known['strong']:.0f} % ({n['strong']})"
         f"{': too weak to confirm or contradict anything' if weak else ''}."
     )
 
@@ -359,7 +364,7 @@ def _together(level: str, links: pd.DataFrame, made: Tables) -> str:
     """The studies where sharing goes with accuracy, and what is left of it in each."""
     rows = [(row["study"], _left(made[row["study"]]["levels"], row)) for _, row in links.iterrows()]
     left = "; ".join(f"{words} ({study})" for study, words in rows if words)
-    told = f"{LEVELS[level]}: {', '.join(study for study, _ in rows)}"
+    told = f"{LEVELS[level]}: {', '.join(so_far(study) for study, _ in rows)}"
     return f"{told}; at equal {SEEN} {left}" if left else told
 
 

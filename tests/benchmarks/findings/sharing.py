@@ -74,15 +74,19 @@ def foretold_in_words(found: Mapping[str, pd.DataFrame]) -> str:
     if not found:
         return NO_BLOCK
     rows = found["foretelling"]
-    best = rows.query("level == 'L1'").sort_values("foretold").iloc[-1]
+    across = rows.query("level == 'L1'").sort_values("foretold", ascending=False)
+    best = across[across["foretold"].round(2) == across["foretold"].round(2).max()]
+    foretold = " and ".join(
+        f"{row['predictor']} (r {correlation(row)}, adjusted p {row['p_adjusted']:.2g})"
+        for row in best.to_dict("records")
+    )
     told = rows.query("level == 'L2' and p_adjusted < @LEVEL").to_dict("records")
     within = ", ".join(f"{row['predictor']} (r {correlation(row)})" for row in told) or "none"
     n = int((rows["level"] == "L2").sum())
     return (
-        f"Mixtures left out of the fit are foretold best by {best['predictor']}: R² "
-        f"{best['foretold']:+.2f} (r in all {correlation(best)}, adjusted p "
-        f"{best['p_adjusted']:.2g}). Told from zero over blocks of one mixture, of {n} predictors "
-        f"(Benjamini and Hochberg; uncorrected for noise): {within}."
+        f"Mixtures left out of the fit are foretold best, R² {best['foretold'].iloc[0]:+.2f}, by "
+        f"{foretold}. Told from zero over blocks of one mixture, of {n} predictors (Benjamini "
+        f"and Hochberg; uncorrected for noise): {within}."
     )
 
 
@@ -216,7 +220,7 @@ def units_table(found: Mapping[str, pd.DataFrame]) -> str:
     said = (
         f"Of {home} times that a unit is selective where its class was chosen, it is so for the "
         f"same class in the other domain {int(both.sum())} times; chance would bring about "
-        f"{LEVEL * home:.0f}. Shared, by name: {_named(both[both])}. Private, by name: "
+        f"{LEVEL * home:.0f}. Each unit once, shared: {_named(both[both])}. Private: "
         f"{_named(private)}."
     )
     return "\n".join([markdown(heads, rows), "", said])
@@ -224,7 +228,10 @@ def units_table(found: Mapping[str, pd.DataFrame]) -> str:
 
 def _named(found: pd.Series) -> str:
     """Units by the class that they tell, each with its place."""
-    rows = found.reset_index().drop_duplicates(["setting", "test_domain", "seed", "feature"])
+    alone = found.reset_index()
+    either = alone["setting"] == "natural-only"  # one model for both test domains
+    alone["test_domain"] = alone["test_domain"].mask(either, "either domain")
+    rows = alone.drop_duplicates(["setting", "test_domain", "seed", "feature"])
     named = [
         f"{row['label']} (unit {row['feature']} of {setting_name(row['setting'])}, "
         f"{row['test_domain']}, block {row['seed']})"

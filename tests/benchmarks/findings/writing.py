@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tests.benchmarks.findings.claims import OPEN, WITHHELD
-from tests.benchmarks.findings.tables import asked_blocks
+from tests.benchmarks.findings.tables import asked_blocks, finished_blocks
 
 
 def points(row: Mapping[str, Any]) -> str:
@@ -50,6 +50,11 @@ def blocks_of(name: str, n: int) -> str:
     """So many blocks, of those that the study was to have."""
     asked = asked_blocks(name)
     return f"{n}" if n == asked else f"{n} of {asked}"
+
+
+def so_far(name: str) -> str:
+    """A study's name, and that what it says is so far while blocks are outstanding."""
+    return name if finished_blocks(name) == asked_blocks(name) else f"{name}, so far"
 
 
 def bold(decision: str) -> str:

@@ -36,6 +36,7 @@ def test_errors_are_held_against_errors_at_random() -> None:
     assert found["chance"].tolist() == pytest.approx([35 / 39])
     table = errors_table({"made": {"answers": answers, "errors": errors}})
     assert "| CG high diversity | 90 % (90 to 90) |" in table and "| by chance | 90 % |" in table
+    assert table.endswith("| blocks | 1 |")
 
 
 def test_claims_that_shrink_or_turn_round_among_held_out_classes_are_named() -> None:

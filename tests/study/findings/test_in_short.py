@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from tests.benchmarks.findings import writing
 from tests.benchmarks.findings.in_short import against, five_lines, of_vits, verdicts_table
 from tests.benchmarks.findings.still_open import open_claims
 from tests.benchmarks.findings.tables import finished_blocks
@@ -129,10 +130,15 @@ def test_a_measure_too_unreliable_is_told_apart_from_an_open_question() -> None:
     assert here() == "open in 1 of 1"
 
 
-def test_a_decision_of_an_unfinished_study_is_so_far() -> None:
+def test_a_decision_of_an_unfinished_study_is_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     found = claims("weak").assign(decision="holds")
     assert "so far" not in open_claims({"weak": found})
     assert open_claims({"weak": found.assign(n_blocks=7)}).count("decided so far") == len(found)
+    made = kept_tables()
+    assert "(weak)" in five_lines({"weak": found}, made)
+    monkeypatch.setattr(writing, "finished_blocks", lambda name: 7)
+    said = five_lines({"weak": found}, made)
+    assert said.count("(weak, so far)") == len(found) and "(weak, so far, 8 blocks)" in said
 
 
 def test_a_vit_that_does_not_know_photographs_says_nothing() -> None:
@@ -140,9 +146,9 @@ def test_a_vit_that_does_not_know_photographs_says_nothing() -> None:
     runs = made["vit"]["runs"].drop_duplicates(["setting", "test_domain", "seed"])
     known = 100 * runs["accuracy_natural"].mean()
     said = of_vits(found, made)
-    assert f"at {known:.0f} %, where" in said and "too weak" not in said
+    assert f"in photographs: {known:.0f} % (" in said and "too weak" not in said
     assert said.startswith("One block of 6 decides nothing: claim 1 +") and "open" not in said
     worse = made["vit"]["runs"].assign(accuracy_natural=0.2)
     said = of_vits(found, made | {"vit": made["vit"] | {"runs": worse}})
-    assert "at 20 %, where" in said and "too weak to confirm or contradict anything" in said
+    assert "in photographs: 20 % (" in said and "too weak to confirm or contradict anything" in said
     assert of_vits({}, made) == f"Not known: {finished_blocks('vit')} of 6 blocks are finished."
