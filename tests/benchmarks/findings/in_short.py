@@ -371,10 +371,10 @@ def _together(level: str, links: pd.DataFrame, made: Tables) -> str:
 def _unanswered(found: Decided, made: Tables) -> list[str]:
     """The questions beside the claims that no study has answered."""
     causes = [caused_in(made[name], name)["decision"] for name in WEIGHTS if made[name]]
-    blocks = found["vit"]["n_blocks"].max() if "vit" in found else 0
+    vit = deciding(found).get("vit")
     asked = {
         "whether sharing is the cause": all(own.isin(["", *UNDECIDED]).all() for own in causes),
         "whether it takes language": not language_is_told(made["twin"]),
-        "whether it holds on a transformer": blocks < 2,
+        "whether it holds on a transformer": vit is None or (vit["decision"] == OPEN).all(),
     }
     return [question for question, still in asked.items() if still]

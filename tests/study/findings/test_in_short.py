@@ -90,6 +90,8 @@ def test_a_claim_that_holds_in_some_studies_is_told_apart_and_questions_stay_una
     assert "whether it takes language" in untold and "Labels in place" not in untold
     found["vit"] = found["strong"].assign(n_blocks=6)
     made["vit"] = made["strong"]
+    assert "whether it holds on a transformer" in against(found, made)  # all is open there too
+    found["vit"] = found["vit"].assign(decision="holds")
     assert "transformer" not in against(found, made)
 
 
