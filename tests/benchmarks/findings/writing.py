@@ -54,7 +54,7 @@ def blocks_of(name: str, n: int) -> str:
 
 def so_far(name: str) -> str:
     """A study's name, and that what it says is so far while blocks are outstanding."""
-    return name if finished_blocks(name) == asked_blocks(name) else f"{name}, so far"
+    return name if finished_blocks(name) == asked_blocks(name) else f"{name} so far"
 
 
 def bold(decision: str) -> str:

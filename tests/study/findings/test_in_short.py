@@ -140,7 +140,7 @@ def test_a_decision_of_an_unfinished_study_is_so_far(monkeypatch: pytest.MonkeyP
     assert "(weak)" in five_lines({"weak": found}, made)
     monkeypatch.setattr(writing, "finished_blocks", lambda name: 7)
     said = five_lines({"weak": found}, made)
-    assert said.count("(weak, so far)") == len(found) and "(weak, so far, 8 blocks)" in said
+    assert said.count("(weak so far)") == len(found) and "(weak so far, 8 blocks)" in said
 
 
 def test_a_vit_that_does_not_know_photographs_says_nothing() -> None:
