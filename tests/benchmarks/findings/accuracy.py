@@ -30,7 +30,7 @@ def accuracies_table(answers: Mapping[str, pd.DataFrame], *, alone: pd.DataFrame
     kept |= {name: own[own["candidates"] == candidates]
              for name, own in _that_asked(answers, candidates).items()}  # fmt: skip
     means = {
-        (name, domain): part.groupby("setting")["value"].mean()
+        (name, domain): _mean_of_blocks(part)
         for name, own in kept.items()
         for domain, part in own.groupby("test_domain", sort=False)
     }
@@ -40,12 +40,18 @@ def accuracies_table(answers: Mapping[str, pd.DataFrame], *, alone: pd.DataFrame
         + [f"{100 * own[setting]:.0f} %" if setting in own else "–" for own in means.values()]
         for setting in in_order(settings)
     ]
-    n = [str(_blocks(kept[name])) for name, _ in means]
+    n = [str(_n_blocks(kept[name])) for name, _ in means]
     heads = ["mixture", *(f"{name}, {domain}" for name, domain in means)]
     return markdown(heads, [*rows, ["blocks", *n]])
 
 
-def _blocks(own: pd.DataFrame) -> int:
+def _mean_of_blocks(own: pd.DataFrame) -> pd.Series:
+    """Every mixture's accuracy in a domain, blocks alike whatever classes they hold out."""
+    by = [name for name in ("setting", "seed") if name in own]
+    return own.groupby(by)["value"].mean().groupby("setting").mean()
+
+
+def _n_blocks(own: pd.DataFrame) -> int:
     """How many blocks answers are of; of the pilot's means all three."""
     return own["seed"].nunique() if "seed" in own else asked_blocks("pilot")
 
@@ -56,7 +62,8 @@ def accuracies_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
     said = []
     for name, own in answers.items():
         rows = own[own["candidates"] == "all"]
-        means = rows.groupby(["setting", "test_domain"])["value"].mean().groupby("setting").mean()
+        by_domain = [_mean_of_blocks(part) for _, part in rows.groupby("test_domain")]
+        means = pd.concat(by_domain).groupby("setting").mean()
         told = [f"{spoken(each)} {100 * means[each]:.0f} %" for each in SHOWN if each in means]
         said.append(f"- {name}: {', '.join(told)}")
     return "\n".join(said)
@@ -126,24 +133,32 @@ def blocks_table(answers: pd.DataFrame) -> str:
 
 def taken_back_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
     """Claims that fewer blocks of a study decided, and that were open with more; a line or two."""
-    said: dict[bool, list[str]] = {False: [], True: []}
+    said: dict[str, list[str]] = {way: [] for way in TURNED}
     for name, own in answers.items():
         turned = _turned([part.set_index("number") for part in _as_blocks_came(own).values()])
-        for decided, told in said.items():
-            claims = [str(number) for number, now in turned.items() if now == decided]
-            told += [f"claim{'s' * (len(claims) > 1)} {sequence(claims)} in {name}"] * bool(claims)
-    ways = ("Decided by fewer blocks, open again", "Decided, then open, then decided again")
-    lines = zip(ways, said.values(), strict=True)
-    return "\n".join(f"- **{way}**: {'; '.join(told)}." for way, told in lines if told)
+        for way, told in said.items():
+            claims = [str(number) for number, how in turned.items() if how == way]
+            if claims:
+                one = "claim" if len(claims) == 1 else "claims"
+                told.append(f"{one} {sequence(claims)} in {name}")
+    return "\n".join(f"- **{way}**: {'; '.join(told)}." for way, told in said.items() if told)
 
 
-def _turned(looks: Sequence[pd.DataFrame]) -> dict[int, bool]:
-    """Claims that were open after they had been decided, and whether they are decided now."""
+OPEN_AGAIN = "Decided by fewer blocks, open again"
+AGAIN = "Decided, then open, then decided again"
+OTHERWISE = "Decided otherwise by fewer blocks"
+TURNED = OPEN_AGAIN, AGAIN, OTHERWISE
+
+
+def _turned(looks: Sequence[pd.DataFrame]) -> dict[int, str]:
+    """Claims whose first decision did not stay, and what became of it."""
     found = {}
     for number in looks[-1].index if looks else ():
-        decided = [look["decision"].get(number, OPEN) != OPEN for look in looks]
-        if True in decided and not all(decided[decided.index(True) :]):
-            found[number] = decided[-1]
+        told = [look["decision"].get(number, OPEN) for look in looks]
+        first = next((word for word in told if word != OPEN), OPEN)
+        if any(word != first for word in told[told.index(first) :]):
+            now = told[-1]
+            found[number] = OPEN_AGAIN if now == OPEN else AGAIN if now == first else OTHERWISE
     return found
 
 
@@ -185,18 +200,14 @@ def alone_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
             for name, own in whole.items()
             if number in own.index
         ]
-        if not pairs or any(
-            abs(after) > abs(before) and after * before > 0 for before, after in pairs
-        ):
-            continue
         if any(before * after < 0 for before, after in pairs):
             cells = {name: claim_cell(own.reset_index(), number) for name, own in alone.items()}
             told = [f"{cell} ({name})" for name, cell in cells.items() if cell != NOT_ASKED]
             turned.append(f"claim {number}, {', '.join(told)}")
-        else:
+        elif pairs and all(abs(after) < abs(before) for before, after in pairs):
             smaller.append(f"claim {number}")
     said = [f"smaller in every study: {', '.join(smaller)}"] if smaller else []
-    said += [f"turned round or nearly nothing: {'; '.join(turned)}"] if turned else []
+    said += [f"turned round in some: {'; '.join(turned)}"] if turned else []
     return (
         "**Named, or told apart?** With the held-out classes alone to choose from, for which no "
         f"rule of decision was set, {'; '.join(said) or 'no claim shrinks in every study'}."
@@ -222,7 +233,7 @@ def errors_table(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
         for setting in in_order(settings)
     ]
     chance = [f"{100 * own['chance'].mean():.0f} %" for own in shares.values()]
-    n = [str(_blocks(own["answers"])) for own in studies.values()]
+    n = [str(_n_blocks(own["answers"])) for own in studies.values()]
     return markdown(["mixture", *means], [*rows, ["by chance", *chance], ["blocks", *n]])
 
 

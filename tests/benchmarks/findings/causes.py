@@ -19,6 +19,7 @@ from tests.benchmarks.findings.claims import (
     n_models,
     of_quantities,
     same_order,
+    the_claim,
 )
 from tests.benchmarks.findings.tables import RUN
 from tests.benchmarks.findings.writing import (
@@ -167,7 +168,10 @@ def labels_in_short(
 
 def language_is_told(found: Mapping[str, pd.DataFrame]) -> bool:
     """Whether labels change accuracy of held-out classes, by an interval that excludes zero."""
-    return bool(found) and not _of_labels(found)["low"] < 0 < _of_labels(found)["high"]
+    if not found:
+        return False
+    row = _of_labels(found)
+    return row["low"] > 0 or row["high"] < 0  # with one block neither
 
 
 def _of_labels(found: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
@@ -186,7 +190,7 @@ def gains(made: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
         if not made[name]:
             continue
         rows = caused_in(made[name], name)
-        [row] = rows[rows["decision"] != ""].to_dict("records")
+        row = the_claim(rows)
         seen = rows.set_index(["measure", "arm"]).loc[HELD_EQUAL.name, ARMS[0]]
         said.append(f"{points(row)}, seen ones {points(seen)} ({name}, weight {WEIGHTS[name]:g})")
         decisions.append(row["decision"])

@@ -5,12 +5,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.core.statistics.replication import mean_t
 from interp.core.statistics.resampling import holm
 from interp.data.mixtures.settings import is_upper_bound
@@ -85,8 +86,7 @@ def accuracy_findings(by_class: pd.DataFrame, *, candidates: str = "all") -> pd.
         there = set(frame["setting"])
         pairs = [(c.more, c.less) for c in asked if {c.more, c.less} <= there]
         kinds = {
-            s: f"{UPPER if s.startswith('upper-bound') else ''}{domains[s] if last else ''}"
-            for s in there
+            s: f"{UPPER if is_upper_bound(s) else ''}{domains[s] if last else ''}" for s in there
         }
         found = differences(frame, pairs, kinds=kinds)
         if found.empty:
@@ -123,7 +123,7 @@ def claims_by_domain(by_class: pd.DataFrame) -> pd.DataFrame:
     own = by_class[by_class["candidates"] == "all"].reset_index(drop=True)
     there = set(own["setting"])
     asked = [claim for claim in CLAIMS if {claim.more, claim.less} <= there]
-    kinds = {s: UPPER if s.startswith("upper-bound") else "" for s in there}
+    kinds = {s: UPPER if is_upper_bound(s) else "" for s in there}
     found = differences(own, [(claim.more, claim.less) for claim in asked], kinds=kinds)
     domains = list(dict.fromkeys(own["test_domain"]))
     by = found.set_index(["setting", "test_domain"])[[*ENDS, "paired_low", "paired_high"]]
@@ -206,7 +206,7 @@ def cause_findings(
     columns = ["measure", "arm", "value", "low", "high", "p", "paired_low", "paired_high", "n_runs"]
     rows = rows[columns].assign(decision="", reason="", needed="").reset_index(drop=True)
     [level] = levels[levels["weight"] == weight].to_dict("records")
-    told = level["verdict"] != "cannot tell"
+    told = level["verdict"] != CANNOT_TELL
     p = min(1.0, tried * level["p_adjusted"]) if told else 1.0
     said = decided(level["value"], level["low"], level["high"], p, WORTH_CAUSED)
     if str(level["reason"]).startswith("seen classes"):
@@ -217,6 +217,12 @@ def cause_findings(
     own = (rows["measure"] == TARGET.name) & (rows["arm"] == ARMS[0])
     rows.loc[own, ["decision", "reason", "needed"]] = [said, reason, needed]
     return rows
+
+
+def the_claim(found: pd.DataFrame) -> dict[str, Any]:
+    """Of an intervention's contrasts the one that is claimed, with its decision."""
+    [row] = found[found["decision"] != ""].to_dict("records")
+    return row
 
 
 WEIGHTS = {"cause": 1.0, "gentle": 0.1}

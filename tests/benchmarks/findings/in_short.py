@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.verdicts.levels.l4_intervention import AMONG, BEYOND, HELD_EQUAL, SHARING
 from interp.verdicts.wording import AGAINST, APART, RELIABLE, TOGETHER
 from tests.benchmarks.findings.accuracy import alone_in_words, claim_cell
@@ -25,8 +26,9 @@ from tests.benchmarks.findings.claims import (
     Claim,
     n_models,
     planned,
+    the_claim,
 )
-from tests.benchmarks.findings.sharing import LEAST_MIXTURES
+from tests.benchmarks.findings.sharing import LEAST_MIXTURES, SEEN
 from tests.benchmarks.findings.tables import (
     INTERVENED,
     LARGE,
@@ -63,7 +65,8 @@ LEVELS = {
     "L3": "Of one model, classes that are shared more are more accurate (L3)",
 }
 
-PAPER = {1: "yes", 2: "yes", 3: "it can be", 4: "yes", 5: "yes", 6: "yes", "L1": "yes"}
+YES = "yes"
+PAPER = {1: YES, 2: YES, 3: "it can be", 4: YES, 5: YES, 6: YES, "L1": YES}
 """What Kempf et al. (2025) find, claim by claim."""
 
 
@@ -117,27 +120,31 @@ def _levels(found: Decided, made: Tables) -> pd.DataFrame:
 
 
 def _most_reliable(found: Decided, made: Tables, level: str) -> dict[str, pd.Series]:
-    """A level's row in every study, of the measure that is most reliable, mean over studies."""
+    """A level's row in every study, of the measure that is most reliable where it is decided.
+
+    Of measures that most studies have, mean over studies.
+    """
     every = _levels(found, made)
     rows = every[every["level"] == level]
-    if rows.empty:
+    asked = rows[rows["study"].isin(deciding(found))]
+    of_all = (asked if len(asked) else rows).groupby("measure")["reliability"].agg(["size", "mean"])
+    if of_all.empty:
         return {}
-    reliable = rows.groupby("measure")["reliability"].mean().idxmax()
-    own = rows[rows["measure"] == reliable]
+    own = rows[rows["measure"] == of_all.sort_values(["size", "mean"]).index[-1]]
     return {row["study"]: row for _, row in own.iterrows()}
 
 
 def _link(row: pd.Series | None) -> str:
     if row is None:
         return "too few"
-    return f"{f'r {correlation(row)} {_verdict(row)}'.strip()}, {_units(row)}"
+    return f"{f'r {correlation(row)} {_verdict(row)}'.strip()}, {_n_units(row)}"
 
 
 def _verdict(row: pd.Series) -> str:
-    return "" if row["verdict"] == "cannot tell" else bold(row["verdict"])
+    return "" if row["verdict"] == CANNOT_TELL else bold(row["verdict"])
 
 
-def _units(row: pd.Series) -> str:
+def _n_units(row: pd.Series) -> str:
     """How many mixtures, blocks or classes a correlation is over."""
     return counted(int(row["n_units"]), row["unit"])
 
@@ -155,7 +162,7 @@ def reliable_in_words(found: Decided, made: Tables) -> str:
         by_measure.setdefault(measure, []).append(f"{level} {' to '.join(ends)}")
     said = [f"{measure}, reliability {', '.join(own)}" for measure, own in by_measure.items()]
     every = _levels(found, made)
-    n = int((every["verdict"] == "cannot tell").sum())
+    n = int((every["verdict"] == CANNOT_TELL).sum())
     poor = int((every["reliability"] < RELIABLE).sum())
     return (
         f"By the most reliable measure ({'; '.join(said)}). Of the {len(every)} "
@@ -169,14 +176,11 @@ def _left(levels: pd.DataFrame, row: pd.Series) -> str:
     adjusted = levels[same & (levels["adjusted"] == SEEN)].to_dict("records")
     said = [
         f"r {correlation(own)}, {own['verdict']}"
-        if own["verdict"] != "cannot tell"
+        if own["verdict"] != CANNOT_TELL
         else f"r {correlation(own)}, {OPEN} (adjusted p {own['p_adjusted']:.2g})"
         for own in adjusted
     ]
     return "; ".join(said)
-
-
-SEEN = "accuracy of seen classes"
 
 
 def caused_table(made: Tables) -> str:
@@ -186,7 +190,7 @@ def caused_table(made: Tables) -> str:
         if not made[name]:
             continue
         found = caused_in(made[name], name)
-        [row] = found[found["decision"] != ""].to_dict("records")
+        row = the_claim(found)
         by = found.set_index(["measure", "arm"])
         wrong, none = ARMS
         cells = [points(by.loc[place]) for place in (
@@ -221,7 +225,7 @@ def five_lines(found: Decided, made: Tables) -> str:
     ]
     sizes = ", ".join(f"{name} {blocks_of(name, finished_blocks(name))}" for name in STUDIES)
     alone = alone_in_words({name: made[name]["answers"] for name in own})
-    denied = "; ".join(_denied(own, made)) or "no planned study contradicts it so far"
+    denied = "; ".join(_denied(own, made)) or "no planned study contradicts it"
     rest = f"**Is it language?** {language_in_words(made['twin'], made['strong'])}"
     rest += f" **On a transformer?** {of_vits(found, made)}"
     first = [f"**Against the paper**: {denied}.", ""]
@@ -229,22 +233,24 @@ def five_lines(found: Decided, made: Tables) -> str:
     return "\n".join([*first, *listed, "", rest, "", alone, "", f"Blocks so far: {sizes}."])
 
 
-def _denied(found: Decided, made: Tables) -> list[str]:
-    """What these studies decide against the paper: claims, and links to accuracy."""
+def _denied(found: Decided, made: Tables, *, by_paper: bool = True) -> list[str]:
+    """Claims and links to accuracy that these studies deny: what the paper finds, or what not."""
     said = []
     for name, own in found.items():
-        rows = own[own["decision"].isin([DENIED, OPPOSITE])].to_dict("records")
         said += [
-            f"*{row['says']}* (claim {row['number']}) {row['decision']} in {name}, {points(row)}"
-            for row in rows
+            f"*{row['says']}* (claim {row['number']}) {row['decision']} in {so_far(name)}, "
+            f"{points(row)}"
+            for row in own[own["decision"].isin([DENIED, OPPOSITE])].to_dict("records")
+            if (PAPER[row["number"]] == YES) == by_paper
         ]
     links = _levels(found, made)
     for row in links[links["verdict"].isin([APART, AGAINST])].to_dict("records"):
-        what = f"{row['level']}, {row['rung']} {row['measure']}"
-        said.append(
-            f"*Sharing goes with accuracy* ({what}) {row['verdict']} in {row['study']}, "
-            f"r {correlation(row)}"
-        )
+        if (PAPER.get(row["level"]) == YES) == by_paper:
+            what = f"{row['level']}, {row['rung']} {row['measure']}"
+            said.append(
+                f"*Sharing goes with accuracy* ({what}) {row['verdict']} in "
+                f"{so_far(row['study'])}, r {correlation(row)}"
+            )
     return said
 
 
@@ -259,9 +265,11 @@ def _said(found: Decided, number: int) -> str:
 
 def _linked(found: Decided, made: Tables) -> str:
     """What the most reliable measure says at every level, the decided ones first."""
-    lines = [_linked_at(level, _most_reliable(found, made, level), made) for level in AMONG_WHAT]
-    told = " ".join(sorted(lines, key=lambda line: TOGETHER not in line))
-    return f"{told} Measure: cosines of classes' mean differences, the most reliable one."
+    chosen = {level: _most_reliable(found, made, level) for level in AMONG_WHAT}
+    lines = [_linked_at(level, rows, made) for level, rows in chosen.items()]
+    told = " ".join(sorted(lines, key=lambda line: "**" not in line))
+    every = dict.fromkeys(row["measure"] for rows in chosen.values() for row in rows.values())
+    return f"{told} By the most reliable measures: {'; '.join(every)}."
 
 
 def _linked_at(level: str, chosen: Mapping[str, pd.Series], made: Tables) -> str:
@@ -273,7 +281,7 @@ def _linked_at(level: str, chosen: Mapping[str, pd.Series], made: Tables) -> str
     alike = len(set(verdicts)) == 1
     told = "; ".join(
         f"r {correlation(row)} {'' if alike else _verdict(row)}".strip()
-        + f" ({so_far(name)}, {_units(row)})"
+        + f" ({so_far(name)}, {_n_units(row)})"
         for name, row in chosen.items()
     )
     together = {name: row for name, row in chosen.items() if row["verdict"] == TOGETHER}
@@ -291,13 +299,17 @@ def of_vits(found: Decided, made: Tables) -> str:
         done = f"{finished_blocks('vit')} of {asked_blocks('vit')}"
         return f"Not known: {done} blocks are finished."
     own = found["vit"]
-    if own["n_blocks"].max() > 1:
+    blocks = int(own["n_blocks"].max())
+    if blocks > 1:
         told = "; ".join(f"claim {number} {claim_cell(own, number)}" for number in own["number"])
+        told = f"{blocks_of('vit', blocks)} blocks: {told}"
     else:  # no interval, and "open" would say that much was known
         effects = zip(own["number"], (100 * own["value"]).round(1) + 0.0, strict=True)
         told = ", ".join(f"claim {number} {value:+.1f}" for number, value in effects)
         told = f"One block of {asked_blocks('vit')} decides nothing: {told}"
     runs = {name: made[name]["runs"].drop_duplicates(RUN) for name in ("vit", "strong")}
+    same = runs["strong"]["setting"].isin(runs["vit"]["setting"])
+    runs["strong"] = runs["strong"][same]
     known = {name: 100 * frame["accuracy_natural"].mean() for name, frame in runs.items()}
     n = {name: counted(n_models(frame), "model") for name, frame in runs.items()}
     weak = known["vit"] < known["strong"] / 2
@@ -338,7 +350,10 @@ TRAINS = {
 def against(found: Decided, made: Tables) -> str:
     """What planned studies decide, claim by claim: first what they decide against the paper."""
     counting = deciding(found)
-    lines = [("Decided against the paper so far", _denied(counting, made) or ["nothing"])]
+    lines = [
+        ("Decided against the paper", _denied(counting, made) or ["nothing"]),
+        ("Denied, where the paper claims nothing", _denied(counting, made, by_paper=False)),
+    ]
     decisions = {claim.says: _decisions(counting, claim) for claim in CLAIMS}
     for says, chosen in (
         ("Holds in every planned study that asks", lambda own: set(own) == {"holds"}),

@@ -21,6 +21,7 @@ from tests.benchmarks.findings.figures import most_and_least
 from tests.benchmarks.findings.writing import NO_BLOCK, correlation, counted, points, short
 from tests.benchmarks.recovering import markdown
 
+SEEN = "accuracy of seen classes"
 LEAST_MIXTURES = 8
 """Of fewer, no correlation over mixtures is decided, and none is shown."""
 
@@ -33,7 +34,7 @@ def levels_table(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
         keys = ["level", "rung", "measure"]
         for (level, rung, measure), own in levels.groupby(keys, sort=False):
             by = {row["adjusted"]: row for row in own.to_dict("records")}
-            plain, adjusted = by[""], by.get("accuracy of seen classes")
+            plain, adjusted = by[""], by.get(SEEN)
             few = level == "L1" and plain["n_units"] < LEAST_MIXTURES
             if few or not np.isfinite(plain["value"]):
                 without.append(f"{name}, {level}, {rung} {measure} ({_units(plain)})")

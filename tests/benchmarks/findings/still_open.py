@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from tests.benchmarks.findings.claims import (
     CLAIMS,
     DENIED,
@@ -15,9 +16,9 @@ from tests.benchmarks.findings.claims import (
     WORTH,
     WORTH_CAUSED,
     planned,
+    the_claim,
 )
-from tests.benchmarks.findings.tables import asked_blocks
-from tests.benchmarks.findings.writing import UNDECIDED, blocks_of
+from tests.benchmarks.findings.writing import NOT_ASKED, UNDECIDED, blocks_of, so_far
 from tests.benchmarks.recovering import markdown
 
 
@@ -28,8 +29,7 @@ def open_claims(found: Mapping[str, pd.DataFrame]) -> str:
     for name, family in asked.items():
         for row in family.to_dict("records"):
             told = _blocks(row, len(family))
-            looked = told == DECIDED and row["n_blocks"] < asked_blocks(name)
-            cells[row["says"]][name] = f"{told} so far" if looked else told
+            cells[row["says"]][name] = so_far(told, of=name) if told == DECIDED else told
     heads = [f"{name} (has {blocks_of(name, own['n_blocks'].max())})" for name, own in
              asked.items()]  # fmt: skip
     return _side_by_side("blocks that would decide", heads, asked, cells)
@@ -56,9 +56,9 @@ def open_links(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
     for level in ("L1", "L2", "L3"):
         for name, levels in asked.items():
             for row in levels[levels["level"] == level].to_dict("records"):
-                told = row["verdict"] != "cannot tell"
+                told = so_far(DECIDED, of=name) if row["verdict"] != CANNOT_TELL else row["needed"]
                 what = f"{level}, {row['rung']} {row['measure']}"
-                cells.setdefault(what, {})[name] = DECIDED if told else row["needed"]
+                cells.setdefault(what, {})[name] = told
     return _side_by_side("what would decide", asked, asked, cells)
 
 
@@ -66,7 +66,7 @@ def open_cause(studies: Mapping[str, pd.DataFrame]) -> str:
     """Why "because" is open, what would decide it, and how wide intervals are, study by study."""
     said = []
     for name, rows in studies.items():
-        [row] = rows[rows["decision"] != ""].to_dict("records")
+        row = the_claim(rows)
         if row["decision"] not in UNDECIDED:
             continue
         blocks, reach = row["n_runs"] // 2, (row["high"] - row["low"]) / 2  # a run of each arm
@@ -87,7 +87,7 @@ def _side_by_side(
     cells: Mapping[str, Mapping[str, str]],
 ) -> str:
     names = list(studies)
-    rows = [[what, *(own.get(name, "not asked") for name in names)] for what, own in cells.items()]
+    rows = [[what, *(own.get(name, NOT_ASKED) for name in names)] for what, own in cells.items()]
     return markdown([corner, *heads], rows)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from tests.benchmarks.findings.claims import OPEN, WITHHELD
 from tests.benchmarks.findings.tables import asked_blocks, finished_blocks
 
@@ -52,9 +53,10 @@ def blocks_of(name: str, n: int) -> str:
     return f"{n}" if n == asked else f"{n} of {asked}"
 
 
-def so_far(name: str) -> str:
-    """A study's name, and that what it says is so far while blocks are outstanding."""
-    return name if finished_blocks(name) == asked_blocks(name) else f"{name} so far"
+def so_far(words: str, *, of: str = "") -> str:
+    """A study's name, or words of another, "so far" while blocks of it are outstanding."""
+    whole = finished_blocks(of or words) == asked_blocks(of or words)
+    return words if whole else f"{words} so far"
 
 
 def bold(decision: str) -> str:
@@ -78,7 +80,7 @@ def in_studies(decisions: Iterable[str]) -> str:
     >>> in_studies(["open", "holds", "open"]), in_studies(["cannot tell", "open"]), in_studies([])
     ('**holds** in 1 of 3, open in 2', 'open in 2 of 2', 'not asked')
     """
-    every = [OPEN if word == "cannot tell" else word for word in decisions]
+    every = [OPEN if word == CANNOT_TELL else word for word in decisions]
     told = sorted(dict.fromkeys(every), key=UNDECIDED.__contains__)
     parts = [f"{bold(word)} in {every.count(word)}" for word in told]
     return ", ".join([f"{parts[0]} of {len(every)}", *parts[1:]]) if parts else NOT_ASKED

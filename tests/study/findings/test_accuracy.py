@@ -45,9 +45,11 @@ def test_claims_that_shrink_or_turn_round_among_held_out_classes_are_named() -> 
     whole = answers.query("candidates == 'all'")
     rows = accuracy_findings(answers).query("number in [1, 2, 3, 5]")
 
+    def alone(times: float) -> pd.DataFrame:
+        return whole.assign(candidates="held-out", value=times * whole["value"])
+
     def with_values(times: float) -> str:
-        alone = whole.assign(candidates="held-out", value=times * whole["value"])
-        return alone_in_words({"weak": pd.concat([whole, alone])})
+        return alone_in_words({"weak": pd.concat([whole, alone(times)])})
 
     every = "claim 1, claim 2, claim 3, claim 5"
     assert f"smaller in every study: {every}." in with_values(0.5)
@@ -56,6 +58,9 @@ def test_claims_that_shrink_or_turn_round_among_held_out_classes_are_named() -> 
     for row in rows.to_dict("records"):
         assert f"claim {row['number']}, {-100 * row['value']:+.1f} [" in turned
     assert with_values(2).endswith("no claim shrinks in every study.")
+    studies = {name: pd.concat([whole, alone(times)]) for name, times in (("weak", 2), ("vit", -1))}
+    said = alone_in_words(studies)
+    assert said.count("(weak)") == said.count("(vit)") == len(rows)
 
 
 def test_the_pilots_means_among_held_out_classes_are_those_of_its_table() -> None:
@@ -117,6 +122,9 @@ def test_a_decision_that_a_later_block_takes_back_is_told() -> None:
     assert told(steady, 8) == ""
     assert told(turned, 3) == "- **Decided by fewer blocks, open again**: claim 2 in strong."
     assert told(turned, 8) == "- **Decided, then open, then decided again**: claim 2 in strong."
+    later = (steady["seed"] > 1) & (steady["setting"] == "cg-high")
+    contrary = steady.assign(value=steady["value"] - 1.2 * later)
+    assert told(contrary, 8) == "- **Decided otherwise by fewer blocks**: claim 2 in strong."
 
 
 def test_among_held_out_classes_nothing_is_decided() -> None:
