@@ -3,7 +3,7 @@
 `tests.benchmarks.findings.pages` fills docs/findings.md and README.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -80,23 +80,8 @@ def accuracy_findings(by_class: pd.DataFrame, *, candidates: str = "all") -> pd.
     apart["run"] = apart["setting"] + own["seed"].astype(str)
     # a domain that is hard in a block is hard for all mixtures: domains are kinds of their own
     domains = dict(zip(apart["setting"], own["test_domain"], strict=True))
-    rows = []
-    for frame, last in ((own, False), (apart, True)):
-        asked = [claim for claim in CLAIMS if (claim.number == 6) == last]
-        there = set(frame["setting"])
-        pairs = [(c.more, c.less) for c in asked if {c.more, c.less} <= there]
-        kinds = {
-            s: f"{UPPER if is_upper_bound(s) else ''}{domains[s] if last else ''}" for s in there
-        }
-        found = differences(frame, pairs, kinds=kinds)
-        if found.empty:
-            continue
-        found = found[found["test_domain"].isin(["either", _averaged(own)])].set_index("setting")
-        rows += [
-            {"number": c.number, "says": c.says, **found.loc[c.contrast], "contrast": c.contrast}
-            for c in asked
-            if c.contrast in found.index
-        ]
+    *of_mixtures, of_domains = CLAIMS
+    rows = [*_contrasts(own, of_mixtures), *_contrasts(apart, [of_domains], domains)]
     family = pd.DataFrame(rows)
     family["p_adjusted"] = holm(family["p"].to_numpy(dtype=float))
     family["n_blocks"] = by_class["seed"].nunique()
@@ -107,6 +92,31 @@ def accuracy_findings(by_class: pd.DataFrame, *, candidates: str = "all") -> pd.
         for _, row in family.iterrows()
     ]
     return family[[c for c in COLUMNS if c in family]].sort_values("number", ignore_index=True)
+
+
+def _contrasts(
+    answers: pd.DataFrame, claims: Sequence[Claim], domains: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """The claims whose mixtures there are, over all test domains.
+
+    Upper bounds are a kind of their own, and so are the mixtures of each of `domains`.
+    """
+    there = set(answers["setting"])
+    pairs = [(claim.more, claim.less) for claim in claims if {claim.more, claim.less} <= there]
+    kinds = {
+        setting: f"{UPPER if is_upper_bound(setting) else ''}{(domains or {}).get(setting, '')}"
+        for setting in there
+    }
+    found = differences(answers, pairs, kinds=kinds)
+    if found.empty:
+        return []
+    found = found[found["test_domain"] == _averaged(answers)].set_index("setting")
+    return [
+        {"number": claim.number, "says": claim.says, **found.loc[claim.contrast]}
+        | {"contrast": claim.contrast}
+        for claim in claims
+        if claim.contrast in found.index
+    ]
 
 
 def claims_by_domain(by_class: pd.DataFrame) -> pd.DataFrame:
