@@ -132,7 +132,7 @@ def blocks_table(answers: pd.DataFrame) -> str:
 
 
 def taken_back_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
-    """Claims that fewer blocks of a study decided, and that were open with more; a line or two."""
+    """Claims whose first decision by a study's blocks did not stay; a line for each way."""
     said: dict[str, list[str]] = {way: [] for way in TURNED}
     for name, own in answers.items():
         turned = _turned([part.set_index("number") for part in _as_blocks_came(own).values()])

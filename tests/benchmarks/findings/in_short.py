@@ -75,13 +75,18 @@ def deciding(found: Decided) -> Decided:
     return {name: own for name, own in planned(found).items() if own["n_blocks"].max() > 1}
 
 
+def of_resnets(found: Decided) -> Decided:
+    """The deciding studies that are counted: a ViT has verdicts of its own, says the plan."""
+    return {name: own for name, own in deciding(found).items() if name != "vit"}
+
+
 def verdicts_table(found: Decided, made: Tables) -> str:
     """Every finding: what is decided here, its effect study by study, and what the paper says.
 
-    Neither the pilot nor a study of one block counts among decisions.
+    Neither the pilot, nor a study of one block, nor the ViT counts among decisions.
     """
     shown = planned(found) | dict(found)  # the pilot last
-    counting = deciding(found)
+    counting = of_resnets(found)
     rows = []
     for claim in CLAIMS:
         what = f"{claim.number}. {claim.says} ({spoken(claim.contrast)})"
@@ -97,7 +102,7 @@ def verdicts_table(found: Decided, made: Tables) -> str:
     rows.append(["models", "", *models, ""])
     heads = [f"{name}, {blocks_of(name, own['n_blocks'].max())} blocks"
              for name, own in shown.items()]  # fmt: skip
-    return markdown(["finding", "here, in planned studies", *heads, "the paper"], rows)
+    return markdown(["finding", "here, in planned ResNets", *heads, "the paper"], rows)
 
 
 def _told(row: pd.Series) -> str:
@@ -126,7 +131,7 @@ def _most_reliable(found: Decided, made: Tables, level: str) -> dict[str, pd.Ser
     """
     every = _levels(found, made)
     rows = every[every["level"] == level]
-    asked = rows[rows["study"].isin(deciding(found))]
+    asked = rows[rows["study"].isin(of_resnets(found))]
     of_all = (asked if len(asked) else rows).groupby("measure")["reliability"].agg(["size", "mean"])
     if of_all.empty:
         return {}
@@ -215,7 +220,7 @@ def caused_table(made: Tables) -> str:
 
 def five_lines(found: Decided, made: Tables) -> str:
     """What is decided against the paper, and the findings in five lines."""
-    own = deciding(found)
+    own = of_resnets(found)
     lines = [
         f"{_said(own, 1)} {_said(own, 2)}",
         _said(own, 3),
@@ -225,7 +230,7 @@ def five_lines(found: Decided, made: Tables) -> str:
     ]
     sizes = ", ".join(f"{name} {blocks_of(name, finished_blocks(name))}" for name in STUDIES)
     alone = alone_in_words({name: made[name]["answers"] for name in own})
-    denied = "; ".join(_denied(own, made)) or "no planned study contradicts it"
+    denied = "; ".join(_denied(deciding(found), made)) or "no planned study contradicts it"
     rest = f"**Is it language?** {language_in_words(made['twin'], made['strong'])}"
     rest += f" **On a transformer?** {of_vits(found, made)}"
     first = [f"**Against the paper**: {denied}.", ""]
@@ -349,14 +354,14 @@ TRAINS = {
 
 def against(found: Decided, made: Tables) -> str:
     """What planned studies decide, claim by claim: first what they decide against the paper."""
-    counting = deciding(found)
+    every, counting = deciding(found), of_resnets(found)
     lines = [
-        ("Decided against the paper", _denied(counting, made) or ["nothing"]),
-        ("Denied, where the paper claims nothing", _denied(counting, made, by_paper=False)),
+        ("Decided against the paper", _denied(every, made) or ["nothing"]),
+        ("Denied, where the paper claims nothing", _denied(every, made, by_paper=False)),
     ]
     decisions = {claim.says: _decisions(counting, claim) for claim in CLAIMS}
     for says, chosen in (
-        ("Holds in every planned study that asks", lambda own: set(own) == {"holds"}),
+        ("Holds in every ResNet study that asks", lambda own: set(own) == {"holds"}),
         ("Holds in some", lambda own: "holds" in own and set(own) != {"holds"}),
         ("Open in all", lambda own: set(own) == {OPEN}),
     ):

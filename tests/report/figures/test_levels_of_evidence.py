@@ -78,7 +78,7 @@ def test_the_answer_uses_the_words_of_each_level(result: LoadedResult) -> None:
 
 
 def test_the_headline_says_which_levels_are_decided(build: Build, result: LoadedResult) -> None:
-    """An intervention has a sentence of its own, and nothing decided is said to be so."""
+    """An intervention has a sentence of its own; where nothing is decided, that is said."""
     told = " ".join(headline(result))
     assert "; across mixtures, generalization goes with sharing (L1, by R2 and R3), but not" in told
     assert "neither better nor worse (L3, by R3)" in told and "cannot be told" not in told

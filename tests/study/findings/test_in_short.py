@@ -37,8 +37,19 @@ def test_neither_the_pilot_nor_one_block_decides() -> None:
         here, *cells, _ = table[f"{number}."]
         assert here == f"{bold(decision)} in 1 of 1" and "(one block) open" in cells[1]
     said = five_lines(found, made)
-    assert "(vit)" not in said and "(pilot)" not in said and "(weak)" in said
+    assert "(vit" not in said and "(pilot)" not in said and "(weak)" in said
     assert against(found, made) == against({"weak": found["weak"]}, made)
+
+
+def test_a_vit_has_verdicts_of_its_own() -> None:
+    """It is not counted among the ResNets, and what it denies is said."""
+    made = kept_tables()
+    made["vit"] = made["weak"]
+    found = {"weak": claims("weak"), "vit": claims("weak")}
+    rows = verdicts_table(found, made).splitlines()[2:]
+    assert all("in 1 of 1" in row for row in rows if row.startswith(("| Mixtures", "| 1.", "| 4.")))
+    first, *rest = five_lines(found, made).splitlines()
+    assert "in vit so far" in first and not any("(vit" in line for line in rest)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +76,7 @@ def test_planned_studies_confirm_and_contradict_and_the_pilot_does_not(
     assert contradicted == denied == (f"{says}* (claim 2)" in first)
     holds, still = (
         told.get(f"- **{where}", "")
-        for where in ("Holds in every planned study that asks", "Open in all")
+        for where in ("Holds in every ResNet study that asks", "Open in all")
     )
     assert (says in holds) == confirmed
     assert (says in still) == (not confirmed and not denied)
@@ -94,7 +105,7 @@ def test_a_claim_that_holds_in_some_studies_is_told_apart_and_questions_stay_una
     }
     told = dict(line.split("**: ") for line in against(found, made).splitlines())
     assert "CG is below DG" in told["- **Holds in some"]
-    every = told["- **Holds in every planned study that asks"]
+    every = told["- **Holds in every ResNet study that asks"]
     assert every == "Classes outside the label set help."  # the strong study does not ask
     assert "open" not in told["- **Decided against the paper"]
     assert "whether it holds on a transformer" in told["- **Not answered"]
