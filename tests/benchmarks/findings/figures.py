@@ -34,54 +34,19 @@ def draw_findings(answers: Mapping[str, pd.DataFrame]) -> Any:
     import plotly.graph_objects as go
 
     shown = [
-        (name, candidates, own)
+        (name, candidates)
         for name, own in answers.items()
         for candidates in ("all", "held-out")
         if (own["candidates"] == candidates).any()
     ]
     figure = go.Figure()
-    for place, (name, candidates, own) in enumerate(shown):
-        found = accuracy_findings(own, candidates=candidates)
-        colour, symbol = LOOKS[name]
-        one = found["n_blocks"].max() == 1  # an interval of these models alone is not drawn
-        among = "all classes" if candidates == "all" else "held-out classes alone"
-        n = f"{found['n_blocks'].max()} blocks, {own['run'].nunique()} runs"
-        n = f"one block, no interval, {own['run'].nunique()} runs" if one else n
-        aside = 0.62 * (place / max(1, len(shown) - 1) - 0.5)
-        figure.add_scatter(
-            x=100 * found["value"],
-            y=found["number"] + aside,
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": None if one else 100 * (found["high"] - found["value"]),
-                "arrayminus": None if one else 100 * (found["value"] - found["low"]),
-                "thickness": 1.6,
-                "width": 0,
-            },
-            mode="markers",
-            marker={
-                "color": colour,
-                "size": 10,
-                "symbol": symbol if candidates == "all" else f"{symbol}-open",
-                "line": {"width": 2, "color": colour},
-            },
-            name=f"{name}, {among} ({n})",
-        )
-        for arrow, end, outside in (
-            ("left", SHOWN_POINTS[0], 100 * found["low"] < SHOWN_POINTS[0]),
-            ("right", SHOWN_POINTS[1], 100 * found["high"] > SHOWN_POINTS[1]),
-        ):
-            figure.add_scatter(
-                x=[end] * int(outside.sum()),
-                y=(found["number"] + aside)[outside],
-                mode="markers",
-                marker={"color": colour, "size": 9, "symbol": f"triangle-{arrow}"},
-                cliponaxis=False,
-                showlegend=False,
-                visible=not one,
-            )
-    ticks = [f"{claim.number}. {claim.says}" for claim in CLAIMS]
+    for place, (name, candidates) in enumerate(shown):
+        found = accuracy_findings(answers[name], candidates=candidates)
+        rows = found["number"] + 0.62 * (place / max(1, len(shown) - 1) - 0.5)
+        n_runs = answers[name]["run"].nunique()
+        figure.add_scatter(**_claims_of(found, rows, name, candidates, n_runs))
+        if found["n_blocks"].max() > 1:
+            figure.add_scatter(**_going_on(found, rows, LOOKS[name][0]))
     for claim in CLAIMS[:-1]:
         figure.add_hline(claim.number + 0.5, line={"color": "#eee", "width": 1})
     figure.add_vline(0, line={"color": "#555", "width": 1})
@@ -99,7 +64,7 @@ def draw_findings(answers: Mapping[str, pd.DataFrame]) -> Any:
         },
         yaxis={
             "tickvals": [claim.number for claim in CLAIMS],
-            "ticktext": ticks,
+            "ticktext": [f"{claim.number}. {claim.says}" for claim in CLAIMS],
             "autorange": "reversed",
             "automargin": True,
             "showgrid": False,
@@ -107,6 +72,54 @@ def draw_findings(answers: Mapping[str, pd.DataFrame]) -> Any:
         },
     )
     return figure
+
+
+def _claims_of(
+    found: pd.DataFrame, rows: pd.Series, name: str, candidates: str, n_runs: int
+) -> dict[str, Any]:
+    """A study's differences with their intervals; of one block, whose interval is of these models
+    alone, without."""
+    colour, symbol = LOOKS[name]
+    blocks = int(found["n_blocks"].max())
+    n = f"{blocks} blocks" if blocks > 1 else "one block, no interval"
+    among = "all classes" if candidates == "all" else "held-out classes alone"
+    bars = {
+        "array": 100 * (found["high"] - found["value"]),
+        "arrayminus": 100 * (found["value"] - found["low"]),
+    }
+    return {
+        "x": 100 * found["value"],
+        "y": rows,
+        "error_x": {"type": "data", "symmetric": False, "thickness": 1.6, "width": 0}
+        | (bars if blocks > 1 else {}),
+        "mode": "markers",
+        "marker": {
+            "color": colour,
+            "size": 10,
+            "symbol": symbol if candidates == "all" else f"{symbol}-open",
+            "line": {"width": 2, "color": colour},
+        },
+        "name": f"{name}, {among} ({n}, {n_runs} runs)",
+    }
+
+
+def _going_on(found: pd.DataFrame, rows: pd.Series, colour: str) -> dict[str, Any]:
+    """Arrows where an interval goes on outside the points that are shown."""
+    least, most = SHOWN_POINTS
+    left, right = 100 * found["low"] < least, 100 * found["high"] > most
+    n = int(left.sum()), int(right.sum())
+    return {
+        "x": [least] * n[0] + [most] * n[1],
+        "y": [*rows[left], *rows[right]],
+        "mode": "markers",
+        "marker": {
+            "color": colour,
+            "size": 9,
+            "symbol": ["triangle-left"] * n[0] + ["triangle-right"] * n[1],
+        },
+        "cliponaxis": False,
+        "showlegend": False,
+    }
 
 
 def draw_sharing(runs: pd.DataFrame) -> Any:
