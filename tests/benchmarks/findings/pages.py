@@ -44,16 +44,11 @@ from tests.benchmarks.findings.in_short import (
     verdicts_table,
 )
 from tests.benchmarks.findings.sharing import (
-    classes_table,
     domains_apart_in_words,
     domains_apart_table,
-    epochs_table,
-    features_table,
     foretelling_table,
     foretold_in_words,
-    layers_table,
     levels_table,
-    units_table,
 )
 from tests.benchmarks.findings.still_open import open_cause, open_claims, open_links
 from tests.benchmarks.findings.tables import (
@@ -70,6 +65,14 @@ from tests.benchmarks.findings.tables import (
     pilot,
     read,
     tables,
+)
+from tests.benchmarks.findings.where_and_when import (
+    classes_table,
+    epochs_table,
+    features_table,
+    layers_table,
+    parting_table,
+    units_table,
 )
 from tests.benchmarks.findings.writing import counted
 from tests.benchmarks.judging import filled
@@ -144,6 +147,7 @@ def pages() -> dict[str, str]:
         "units": units_table(made["strong"]),
         "features": features_table(made["strong"]),
         "epochs": epochs_table(made["strong"]),
+        "parting": parting_table(made["strong"]),
         "cause": cause_table(caused),
         "language": language_table(made["twin"]),
         "language in words": language_in_words(made["twin"], made["strong"]),

@@ -107,3 +107,12 @@ def counted(n: int, noun: str) -> str:
     ('1 block', '2 classes')
     """
     return f"{n} {noun}" if n == 1 else f"{n} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def units_and_runs(row: Mapping[str, Any]) -> str:
+    """What a row is over: so many blocks, mixtures or classes, and so many runs.
+
+    >>> units_and_runs({"n_units": 5, "unit": "block", "n_runs": 45})
+    '5 blocks, 45 runs'
+    """
+    return f"{counted(int(row['n_units']), row['unit'])}, {counted(int(row['n_runs']), 'run')}"

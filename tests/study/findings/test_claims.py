@@ -15,7 +15,6 @@ from tests.benchmarks.findings.claims import (
     claims_by_domain,
     decided,
     language_findings,
-    layers_findings,
 )
 from tests.benchmarks.findings.still_open import open_cause
 from tests.benchmarks.findings.tables import finished_blocks, tables
@@ -161,33 +160,3 @@ def test_labels_less_captions_are_paired_by_block() -> None:
     both = found.loc[["R2 a", "R3 b"]]
     smaller = both["p"].idxmin()
     assert both.loc[smaller, "p_adjusted"] == pytest.approx(min(1, 2 * both.loc[smaller, "p"]))
-
-
-def test_layers_are_an_analysis_of_variance_with_blocks() -> None:
-    draw = rng("planted layers", 2)
-    rows = [
-        {"setting": setting, "test_domain": domain, "seed": seed, "control": "", "rung": "R3",
-         "measure": "cosine", "site": site, "depth": depth,
-         "index": (setting == "a") * (site == "late") + 0.5 * seed + 0.1 * draw.normal()}
-        for setting in "abcd" for domain in ("sketch", "quickdraw") for seed in range(3)
-        for site, depth in (("early", 0.2), ("late", 0.8))
-    ]  # fmt: skip
-    profile = pd.DataFrame([*rows, {**rows[0], "setting": "upper-bound-high", "index": 99.0}])
-    found = layers_findings(profile).set_index("site")
-    for site, own in pd.DataFrame(rows).groupby("site"):
-        cells = own.groupby(["setting", "seed"])["index"].mean().reset_index()
-        design = {
-            "full": pd.get_dummies(cells[["setting", "seed"]].astype(str), drop_first=True),
-            "blocks": pd.get_dummies(cells["seed"].astype(str), drop_first=True),
-        }
-        rest = {}
-        for name, columns in design.items():
-            x = np.column_stack([np.ones(len(cells)), columns.to_numpy(dtype=float)])
-            fit = np.linalg.lstsq(x, cells["index"], rcond=None)[0]
-            rest[name] = float(((cells["index"] - x @ fit) ** 2).sum())
-        f = (rest["blocks"] - rest["full"]) / 3 / (rest["full"] / 6)
-        assert found.loc[site, "p"] == pytest.approx(stats.f.sf(f, 3, 6))
-        assert found.loc[site, "value"] == pytest.approx(1 - rest["full"] / rest["blocks"])
-    assert found.loc["late", "p_adjusted"] < 0.01 < found.loc["early", "p_adjusted"]
-    assert found.loc["late", "most"] == "a"
-    assert layers_findings(profile[profile["seed"] == 0]).empty
