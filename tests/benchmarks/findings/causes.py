@@ -30,6 +30,8 @@ from tests.benchmarks.findings.writing import (
     counted,
     in_studies,
     points,
+    short,
+    units_and_runs,
 )
 from tests.benchmarks.recovering import markdown
 
@@ -90,6 +92,24 @@ def language_table(found: Mapping[str, pd.DataFrame]) -> str:
 
 
 KINDS = ("captions", "labels")
+
+
+def language_linked(found: Mapping[str, pd.DataFrame]) -> str:
+    """Whether blocks of one mixture that share more are more accurate, with captions and labels."""
+    if not found:
+        return NO_BLOCK
+    own, labelled = (
+        found[name].query("level == 'L2' and adjusted == ''").set_index(["rung", "measure"])
+        for name in ("levels", "labels_levels")
+    )
+    rows = []
+    for rung, measure in own.index[own["value"].notna()]:
+        each = [kind.loc[(rung, measure)] for kind in (own, labelled)]
+        told = [cell for row in each for cell in (correlation(row), short(row["reliability"]))]
+        n = dict.fromkeys(map(units_and_runs, each))
+        rows.append([f"{rung} {measure}", *told, "; ".join(n)])
+    heads = [head for kind in KINDS for head in (f"r, {kind}", "reliability")]
+    return markdown(["measure", *heads, "n"], rows)
 
 
 def language_by_mixture(

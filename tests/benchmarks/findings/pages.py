@@ -23,6 +23,7 @@ from tests.benchmarks.findings.causes import (
     caused_in,
     language_by_mixture,
     language_in_words,
+    language_linked,
     language_table,
 )
 from tests.benchmarks.findings.claims import accuracy_findings
@@ -150,6 +151,7 @@ def pages() -> dict[str, str]:
         "parting": parting_table(made["strong"]),
         "cause": cause_table(caused),
         "language": language_table(made["twin"]),
+        "language linked": language_linked(made["twin"]),
         "language in words": language_in_words(made["twin"], made["strong"]),
         "language by mixture": language_by_mixture(made["twin"], made["strong"]),
         "open claims": open_claims(found),

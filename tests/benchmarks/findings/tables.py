@@ -155,7 +155,7 @@ def kept(result: Any) -> dict[str, pd.DataFrame]:
     same by layer; `classes`: by class; `units`: what single units tell; `features`: what a
     dictionary's features share, `ablated` what their removal costs. `epochs`: accuracy and
     sharing of earlier epochs. `levels`, `foretelling`, `lead_and_lag` and what an intervention
-    found. Of runs that learned labels the same, as `labels_...`.
+    found. Of runs that learned labels `labels_runs` and `labels_levels`.
     """
     from interp.verdicts.levels.across_checkpoints import from_tables
 
@@ -182,8 +182,9 @@ def kept(result: Any) -> dict[str, pd.DataFrame]:
     made |= {name: frames[name] for name in same if name in frames}
     if "intervention" in made:
         made["causes"] = made.pop("levels")
-    labels = [kept(other) for other in result.replications]
-    return made | {f"labels_{name}": frame for own in labels for name, frame in own.items()}
+    for labelled in map(kept, result.replications):
+        made |= {f"labels_{name}": labelled[name] for name in ("runs", "levels")}
+    return made
 
 
 def of_classes(by_class: pd.DataFrame) -> pd.DataFrame:
@@ -259,9 +260,11 @@ def _accuracy_by_epoch(epochs: pd.DataFrame) -> pd.DataFrame:
 
 
 def keep(name: str, made: dict[str, pd.DataFrame]) -> None:
-    """Write a study's tables, rounded to five digits."""
+    """Write a study's tables, rounded to five digits, in place of those that were there."""
     folder = KEPT / name
     folder.mkdir(parents=True, exist_ok=True)
+    for before in folder.glob("*.csv"):
+        before.unlink()
     for table, frame in made.items():
         frame.to_csv(folder / f"{table}.csv", index=False, float_format="%.5g")
     (folder / "read_from.txt").write_text(read_from(name), encoding="utf-8")

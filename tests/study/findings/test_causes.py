@@ -2,10 +2,15 @@
 
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from tests.benchmarks.findings.causes import language_by_mixture, language_in_words
+from tests.benchmarks.findings.causes import (
+    language_by_mixture,
+    language_in_words,
+    language_linked,
+)
 from tests.benchmarks.findings.tables import RUN, finished_blocks, tables
 
 
@@ -40,3 +45,24 @@ def test_what_captions_cost_is_told_by_those_that_name_no_domain() -> None:
         assert float(gap) == pytest.approx(high - means["captions", setting], abs=0.06)
     four = means["labels"] - means["captions"].reindex(means["labels"].index)
     assert float(gaps[2]) == pytest.approx(four.mean(), abs=0.06) and len(gaps) == 3
+
+
+def test_links_with_captions_and_labels_stand_side_by_side() -> None:
+    places = {"level": "L2", "adjusted": "", "unit": "block", "n_units": 6, "low": -0.5}
+
+    def levels(r: float, n_runs: int) -> pd.DataFrame:
+        return pd.DataFrame([
+            places | {"rung": "R2", "measure": "debiased CKA", "value": r, "high": 0.9,
+                      "reliability": 0.7, "n_runs": n_runs},
+            places | {"rung": "R4", "measure": "search", "value": np.nan, "high": np.nan,
+                      "reliability": np.nan, "n_runs": 0},
+            places | {"level": "L1", "rung": "R2", "measure": "debiased CKA", "value": 0.99,
+                      "high": 1.0, "reliability": 1.0, "n_runs": 8},
+        ])  # fmt: skip
+
+    linked = language_linked({"levels": levels(0.5, 32), "labels_levels": levels(-0.1, 25)})
+    [row] = linked.splitlines()[2:]
+    assert row == (
+        "| R2 debiased CKA | .50 [-.50, .90] | .70 | -.10 [-.50, .90] | .70 | 6 blocks, 32 runs; "
+        "6 blocks, 25 runs |"
+    )
