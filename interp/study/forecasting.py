@@ -62,6 +62,13 @@ class Cost:
     text: str
     runs: tuple[RehearsedRun, ...] = ()
 
+    @property
+    def minutes(self) -> float | None:
+        """Minutes of training and measuring together; None where either cannot be foretold."""
+        if self.training_minutes is None or self.measuring_minutes is None:
+            return None
+        return self.training_minutes + self.measuring_minutes
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
@@ -117,7 +124,7 @@ def cost_of_study(
     n_runs = len(runs) // kinds if runs else each + arms  # what mixtures have in common, once
     told = _training_in_words(spec, n_runs, on_two_cores, len(repeats))
     text = (
-        f"{told}; then measuring {measured} models, {_minutes(minutes)}; {_size(disk)} of disk "
+        f"{told}; then measuring {measured} models, {about(minutes)}; {_size(disk)} of disk "
         "(rough: as measured on small models, two cores, nothing finished yet)"
     )
     if spec.images.source:
@@ -167,7 +174,7 @@ def _training_in_words(
     repeats = f"{some}{spec.blocks} blocks" if spec.blocks else f"seeds {listed(spec.seeds)}"
     runs = [f"{n_runs} runs of {each.name}, {_length(each)}" for each in spec.architectures]
     text = f"{', '.join(runs)}: {listed(names, limit=20)}; test domain {listed(domains)}; {repeats}"
-    return text if minutes is None else f"{text}; {_minutes(minutes)} of training on two cores"
+    return text if minutes is None else f"{text}; {about(minutes)} of training on two cores"
 
 
 def _at_full_size(spec: Specification, n_runs: int, runs: Sequence[RehearsedRun]) -> str:
@@ -194,10 +201,10 @@ def _lists(runs: Sequence[RehearsedRun]) -> int:
     return sum(max(0, LINE * pictures - MIXTURE) for pictures in each.values())
 
 
-def _minutes(minutes: float) -> str:
+def about(minutes: float) -> str:
     """A forecast in whole minutes.
 
-    >>> _minutes(0.2), _minutes(1.4), _minutes(7.6)
+    >>> about(0.2), about(1.4), about(7.6)
     ('under a minute', 'about a minute', 'about 8 minutes')
     """
     if minutes < 0.75:

@@ -217,8 +217,11 @@ class Study:
         taken = asked(cells)
         if finished:
             taken = finished.filed(taken)
+            cost = cost_of_study(self.specification, jobs=jobs, measuring=not only, blocks=blocks)
             with clock("training and measuring"):
-                finished.go_on(taken, jobs=jobs, device=where, training=training)
+                finished.go_on(
+                    taken, jobs=jobs, device=where, training=training, forecast=cost.minutes
+                )
         elif training:
             with clock("training"):
                 train_cells(cells, jobs=jobs, device=where)

@@ -18,6 +18,7 @@ from interp.core.storage.kept_tables import keep_model, kept_model, kept_plates
 from interp.data.artwork import embedded
 from interp.measures.options import AnalysisSpec
 from interp.study.blocks import block_numbers
+from interp.study.forecasting import about, cost_of_study
 from interp.study.grids import Grid
 from interp.study.machines import finished_runs
 from interp.study.machines.finished_runs import FinishedRuns
@@ -96,8 +97,12 @@ def test_runs_are_found_whatever_version_renders_their_pictures(
     assert len(told) == 1 and "pictures of block 1 are rendered otherwise" in told[0]
 
 
-def test_only_what_is_missing_is_trained(made: tuple[Result, Path], tmp_path: Path) -> None:
+def test_only_what_is_missing_is_trained(
+    made: tuple[Result, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, tables = made
+    told: list[str] = []
+    monkeypatch.setattr(finished_runs, "say", told.append)
     shutil.copytree(tables, tmp_path / "committed")
     facts = {path.parent: json.loads(path.read_text()) for path in tmp_path.rglob("run.json")}
     lost = next(p for p, each in facts.items() if each["seed"] == 1 and "cg-high" in p.name)
@@ -107,6 +112,9 @@ def test_only_what_is_missing_is_trained(made: tuple[Result, Path], tmp_path: Pa
     )
     trained = {path.parent.parent.name for path in (tmp_path / "out").rglob("epoch_*.pt")}
     assert len(trained) == 1 and "cg-high" in trained.pop()
+    n, whole = len(facts), cost_of_study(ONE, jobs=1, measuring=False).minutes or 0
+    assert f"{n - 1} of {n} runs are finished" in told[0]
+    assert told[0].endswith(f"; the others take {about(whole / n)}")
     found = json.loads((lost / "run.json").read_text())
     assert 0 < found.pop("minutes") < 5 and 0 < facts[lost].pop("minutes") < 5
     assert found == facts[lost]
