@@ -1,16 +1,14 @@
 """Accuracy in words: what every mixture reaches, the claims about it, and where errors go."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
-from interp.core.declarations.writing import sequence
 from interp.report.naming import setting_name
 from tests.benchmarks.findings.claims import (
     CLAIMS,
     ENDS,
-    OPEN,
     OPPOSITE,
     accuracy_findings,
     claims_by_domain,
@@ -119,55 +117,6 @@ def domains_table(answers: Mapping[str, pd.DataFrame], found: Mapping[str, pd.Da
             rows.append([what, name, claim_cell(found[name], 6), points(paired), "–", "–"])
     heads = ["claim", "study", "both domains", "both, t of blocks", *domains]
     return markdown(heads, sorted(rows, key=lambda row: row[0]))
-
-
-def blocks_table(answers: pd.DataFrame) -> str:
-    """The claims of a study after two of its blocks, after three, and so on."""
-    found = _as_blocks_came(answers)
-    asked = [claim for claim in CLAIMS if claim.number in set(found[max(found)]["number"])]
-    rows = [
-        [str(n), *(claim_cell(own, claim.number) for claim in asked)] for n, own in found.items()
-    ]
-    return markdown(["blocks", *(f"{claim.number}. {claim.says}" for claim in asked)], rows)
-
-
-def taken_back_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
-    """Claims whose first decision by a study's blocks did not stay; a line for each way."""
-    said: dict[str, list[str]] = {way: [] for way in TURNED}
-    for name, own in answers.items():
-        turned = _turned([part.set_index("number") for part in _as_blocks_came(own).values()])
-        for way, told in said.items():
-            claims = [str(number) for number, how in turned.items() if how == way]
-            if claims:
-                one = "claim" if len(claims) == 1 else "claims"
-                told.append(f"{one} {sequence(claims)} in {name}")
-    return "\n".join(f"- **{way}**: {'; '.join(told)}." for way, told in said.items() if told)
-
-
-OPEN_AGAIN = "Decided by fewer blocks, open again"
-AGAIN = "Decided, then open, then decided again"
-OTHERWISE = "Decided otherwise by fewer blocks"
-TURNED = OPEN_AGAIN, AGAIN, OTHERWISE
-
-
-def _turned(looks: Sequence[pd.DataFrame]) -> dict[int, str]:
-    """Claims whose first decision did not stay, and what became of it."""
-    found = {}
-    for number in looks[-1].index if looks else ():
-        told = [look["decision"].get(number, OPEN) for look in looks]
-        first = next((word for word in told if word != OPEN), OPEN)
-        if any(word != first for word in told[told.index(first) :]):
-            now = told[-1]
-            found[number] = OPEN_AGAIN if now == OPEN else AGAIN if now == first else OTHERWISE
-    return found
-
-
-def _as_blocks_came(answers: pd.DataFrame) -> dict[int, pd.DataFrame]:
-    numbers = sorted(answers["seed"].unique())
-    return {
-        n: accuracy_findings(answers[answers["seed"].isin(numbers[:n])])
-        for n in range(2, len(numbers) + 1)
-    }
 
 
 def claim_cell(found: pd.DataFrame, number: int) -> str:

@@ -1,6 +1,7 @@
 """The findings in short: a row each, five lines for README, and what contradicts the paper."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -146,7 +147,15 @@ def _link(row: pd.Series | None) -> str:
 
 
 def _verdict(row: pd.Series) -> str:
-    return "" if row["verdict"] == CANNOT_TELL else bold(row["verdict"])
+    """The verdict on a correlation; why it is open, where its interval alone would decide it."""
+    if row["verdict"] != CANNOT_TELL:
+        return bold(row["verdict"])
+    excludes_zero = row["low"] > 0 or row["high"] < 0
+    return _still_open(row) if excludes_zero and row["reliability"] >= RELIABLE else ""
+
+
+def _still_open(row: Mapping[str, Any] | pd.Series) -> str:
+    return f"{OPEN} (adjusted p {row['p_adjusted']:.2g})"
 
 
 def _n_units(row: pd.Series) -> str:
@@ -182,7 +191,7 @@ def _left(levels: pd.DataFrame, row: pd.Series) -> str:
     said = [
         f"r {correlation(own)}, {own['verdict']}"
         if own["verdict"] != CANNOT_TELL
-        else f"r {correlation(own)}, {OPEN} (adjusted p {own['p_adjusted']:.2g})"
+        else f"r {correlation(own)}, {_still_open(own)}"
         for own in adjusted
     ]
     return "; ".join(said)
@@ -240,23 +249,19 @@ def five_lines(found: Decided, made: Tables) -> str:
 
 def _denied(found: Decided, made: Tables, *, by_paper: bool = True) -> list[str]:
     """Claims and links to accuracy that these studies deny: what the paper finds, or what not."""
-    said = []
+    said: dict[str, list[str]] = {}
     for name, own in found.items():
-        said += [
-            f"*{row['says']}* (claim {row['number']}) {row['decision']} in {so_far(name)}, "
-            f"{points(row)}"
-            for row in own[own["decision"].isin([DENIED, OPPOSITE])].to_dict("records")
-            if (PAPER[row["number"]] == YES) == by_paper
-        ]
+        for row in own[own["decision"].isin([DENIED, OPPOSITE])].to_dict("records"):
+            if (PAPER[row["number"]] == YES) == by_paper:
+                what = f"*{row['says']}* (claim {row['number']}) {row['decision']}"
+                said.setdefault(what, []).append(f"in {so_far(name)}, {points(row)}")
     links = _levels(found, made)
     for row in links[links["verdict"].isin([APART, AGAINST])].to_dict("records"):
         if (PAPER.get(row["level"]) == YES) == by_paper:
-            what = f"{row['level']}, {row['rung']} {row['measure']}"
-            said.append(
-                f"*Sharing goes with accuracy* ({what}) {row['verdict']} in "
-                f"{so_far(row['study'])}, r {correlation(row)}"
-            )
-    return said
+            of = f"{row['level']}, {row['rung']} {row['measure']}"
+            what = f"*Sharing goes with accuracy* ({of}) {row['verdict']}"
+            said.setdefault(what, []).append(f"in {so_far(row['study'])}, r {correlation(row)}")
+    return [f"{what} {' and '.join(places)}" for what, places in said.items()]
 
 
 def _said(found: Decided, number: int) -> str:
@@ -283,16 +288,15 @@ def _linked_at(level: str, chosen: Mapping[str, pd.Series], made: Tables) -> str
     what = f"{AMONG_WHAT[level]}: {in_studies(verdicts)}"
     if set(verdicts) <= {UNRELIABLE}:
         return f"{what}."
-    alike = len(set(verdicts)) == 1
-    told = "; ".join(
-        f"r {correlation(row)} {'' if alike else _verdict(row)}".strip()
-        + f" ({so_far(name)}, {_n_units(row)})"
-        for name, row in chosen.items()
-    )
+    told = []
+    for name, row in chosen.items():
+        is_said = len(set(verdicts)) == 1 and row["verdict"] != CANNOT_TELL
+        r = f"r {correlation(row)} {'' if is_said else _verdict(row)}".strip()
+        told.append(f"{r} ({so_far(name)}, {_n_units(row)})")
     together = {name: row for name, row in chosen.items() if row["verdict"] == TOGETHER}
     left = [(_left(made[name]["levels"], row), name) for name, row in together.items()]
     rest = "; ".join(f"{words} ({name})" for words, name in left if words)
-    return f"{what}, {told}{f'; at equal {SEEN} {rest}' if rest else ''}."
+    return f"{what}, {'; '.join(told)}{f'; at equal {SEEN} {rest}' if rest else ''}."
 
 
 AMONG_WHAT = {"L1": "Mixtures", "L2": "Blocks of one mixture", "L3": "Classes of one model"}

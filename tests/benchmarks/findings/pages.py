@@ -13,9 +13,12 @@ from tests.benchmarks.findings.accuracy import (
     accuracies_in_words,
     accuracies_table,
     alone_table,
-    blocks_table,
     domains_table,
     errors_table,
+)
+from tests.benchmarks.findings.as_blocks_came import (
+    blocks_table,
+    links_as_blocks_came,
     taken_back_in_words,
 )
 from tests.benchmarks.findings.causes import (
@@ -98,6 +101,8 @@ def findings() -> str:
             made = kept(result)
             if finished_blocks(name) >= LEAST_OF_HALVES:
                 made["halves"] = halves(name)
+            if name in ABOUT_ACCURACY and finished_blocks(name) > 1:
+                made["links"] = links_as_blocks_came(made["runs"])
             keep(name, made)
             if name == "strong":
                 first_screen(result.report(), DOCS / "large_page.png")
@@ -120,7 +125,7 @@ def pages() -> dict[str, str]:
     answers = _answers(made)
     found = {name: accuracy_findings(own) for name, own in answers.items()}
     asked = {name: made[name] for name in answers}
-    turned = taken_back_in_words({name: answers[name] for name in deciding(found)})
+    turned = taken_back_in_words({name: made[name] for name in deciding(found)})
     caused = {name: caused_in(made[name], name) for name in INTERVENED if made[name]}
     return {
         "found": five_lines(found, made),
@@ -133,8 +138,8 @@ def pages() -> dict[str, str]:
         "against": f"{against(found, made)}\n{turned}".strip(),
         "accuracies": accuracies_table(answers, alone=None),
         "domains": domains_table(answers, found),
-        "as blocks came": blocks_table(answers["weak"]),
-        "as blocks came, strong": blocks_table(answers["strong"]),
+        "as blocks came": blocks_table(made["weak"]),
+        "as blocks came, strong": blocks_table(made["strong"]),
         "accuracies among held-out": accuracies_table(answers, alone=made["pilot"]["alone"]),
         "among held-out": alone_table(answers, made["pilot"]["alone"]),
         "errors": errors_table(asked),

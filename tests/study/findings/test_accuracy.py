@@ -8,11 +8,9 @@ from tests.benchmarks.findings.accuracy import (
     accuracies_in_words,
     alone_in_words,
     alone_table,
-    blocks_table,
     claim_cell,
     errors_table,
     of_errors,
-    taken_back_in_words,
 )
 from tests.benchmarks.findings.claims import accuracy_findings
 from tests.benchmarks.findings.tables import pilot, tables
@@ -95,36 +93,6 @@ def test_accuracies_behind_the_claims_are_means_of_both_domains() -> None:
     [line] = accuracies_in_words({"made": answers}).splitlines()
     told = "natural only 50 %, leave-out-domain 60 %, CG low 10 %, CG high 60 %"
     assert line == f"- made: {told}"
-
-
-def test_a_row_of_blocks_knows_nothing_of_those_that_came_later() -> None:
-    answers = tables("weak")["answers"].query("seed < 4")
-    text = blocks_table(answers)
-    first, second, third = text.splitlines()[2:]
-    other = blocks_table(answers.assign(value=answers["value"].where(answers["seed"] < 3, 1)))
-    assert other.splitlines()[2:4] == [first, second] and other.splitlines()[4] != third
-    own = accuracy_findings(answers)
-    assert third.split(" | ")[1:] == [
-        claim_cell(own, number) + (" |" if number == 6 else "") for number in own["number"]
-    ]
-
-
-def test_a_decision_that_a_later_block_takes_back_is_told() -> None:
-    """Two blocks say the same of claim 2, a third turns round what CG high does; others follow."""
-    steady = planted({"cg-high": 0.3, "cg-low": 0.0}, blocks=8)
-    late = (steady["seed"] == 2) & (steady["setting"] == "cg-high")
-    turned = steady.assign(value=steady["value"].where(~late, 0.0))
-
-    def told(study: pd.DataFrame, blocks: int) -> str:
-        one = steady[steady["seed"] == 0]
-        return taken_back_in_words({"strong": study[study["seed"] < blocks], "vit": one})
-
-    assert told(steady, 8) == ""
-    assert told(turned, 3) == "- **Decided by fewer blocks, open again**: claim 2 in strong."
-    assert told(turned, 8) == "- **Decided, then open, then decided again**: claim 2 in strong."
-    later = (steady["seed"] > 1) & (steady["setting"] == "cg-high")
-    contrary = steady.assign(value=steady["value"] - 1.2 * later)
-    assert told(contrary, 8) == "- **Decided otherwise by fewer blocks**: claim 2 in strong."
 
 
 def test_among_held_out_classes_nothing_is_decided() -> None:

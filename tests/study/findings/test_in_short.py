@@ -143,6 +143,35 @@ def test_a_decided_correlation_is_told_with_what_is_left_of_it(left: str, said: 
     assert "not shown at any level" in against(found, undecided)
 
 
+@pytest.mark.parametrize(
+    ("reliability", "low", "said"),
+    [(0.9, 0.06, True), (0.9, -0.06, False), (0.5, 0.06, False)],
+)
+def test_an_open_correlation_that_is_told_from_zero_alone_says_why(
+    reliability: float, low: float, said: bool
+) -> None:
+    """By its own interval, while p over all measures of its level is too large."""
+    made = kept_tables()
+    levels = made["weak"]["levels"]
+    plain = (levels["level"] == "L2") & (levels["adjusted"] == "")
+    own = plain & (levels["measure"] == "cosine of mean differences")
+    values = {"verdict": "cannot tell", "low": low, "p_adjusted": 0.071, "reliability": reliability}
+    for column, value in values.items():
+        levels = levels.assign(**{column: levels[column].mask(own, value)})
+    others = levels["reliability"].mask(plain & ~own, 0.1)
+    made["weak"]["levels"] = levels.assign(reliability=others)
+    found = {"weak": claims("weak")}
+    for words in (verdicts_table, five_lines):
+        assert ("open (adjusted p 0.071)" in words(found, made)) == said
+
+
+def test_what_several_studies_deny_is_told_once() -> None:
+    found = {name: claims(name).assign(decision="does not hold") for name in ("weak", "strong")}
+    first = five_lines(found, kept_tables()).splitlines()[0]
+    assert first.count("Diversity helps in a new domain") == 1
+    assert "] and in strong" in first
+
+
 def test_a_measure_too_unreliable_is_told_apart_from_an_open_question() -> None:
     found, made = with_one_block()
 

@@ -1,0 +1,132 @@
+"""What the first blocks of a study decided, and what became of it as others came."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from interp.core.declarations.writing import sequence
+from interp.core.statistics.index_of_sharing import CANNOT_TELL
+from interp.verdicts.levels.across_checkpoints import verdict
+from tests.benchmarks.findings.accuracy import claim_cell
+from tests.benchmarks.findings.claims import CLAIMS, OPEN, accuracy_findings
+from tests.benchmarks.findings.writing import bold, correlation
+from tests.benchmarks.recovering import markdown
+
+
+def links_as_blocks_came(runs: pd.DataFrame) -> pd.DataFrame:
+    """Whether sharing went with accuracy in a study's first two blocks, in three, and so on.
+
+    Args:
+        runs: What every run shares, beside its accuracies.
+
+    Returns:
+        The rows of `interp.verdict` for L1 and L2, unadjusted, with `n_blocks`.
+    """
+    looks = {n: verdict(runs[runs["seed"].isin(some)]).table.frame for n, some in _looks(runs)}
+    every = pd.concat(looks, names=["n_blocks"]).reset_index("n_blocks")
+    return every[every["level"].isin(["L1", "L2"]) & (every["adjusted"] == "")][LINK]
+
+
+LINK = ["n_blocks", "level", "rung", "measure", "value", "low", "high", "p_adjusted", "reliability",
+        "verdict"]  # fmt: skip
+
+
+def _looks(frame: pd.DataFrame) -> list[tuple[int, Sequence[int]]]:
+    """The first two blocks of a study, the first three, and so on."""
+    numbers = sorted(frame["seed"].unique())
+    return [(n, numbers[:n]) for n in range(2, len(numbers) + 1)]
+
+
+def _claims_as_blocks_came(answers: pd.DataFrame) -> dict[int, pd.DataFrame]:
+    return {
+        n: accuracy_findings(answers[answers["seed"].isin(some)]) for n, some in _looks(answers)
+    }
+
+
+def blocks_table(found: Mapping[str, pd.DataFrame]) -> str:
+    """The claims of a study, and L2 by its most reliable measure, as blocks came.
+
+    Args:
+        found: The tables `answers` and `links` of a study.
+    """
+    claims = _claims_as_blocks_came(found["answers"])
+    asked = [claim for claim in CLAIMS if claim.number in set(claims[max(claims)]["number"])]
+    within = found["links"].query("level == 'L2'")
+    measure = within.groupby(["rung", "measure"])["reliability"].mean().idxmax()
+    links = within.set_index(["rung", "measure"]).loc[[measure]].set_index("n_blocks")
+    rows = [
+        [str(n), *(claim_cell(own, claim.number) for claim in asked), _link_cell(links.loc[n])]
+        for n, own in claims.items()
+    ]
+    heads = [f"{claim.number}. {claim.says}" for claim in asked]
+    return markdown(["blocks", *heads, f"L2, {' '.join(measure)}"], rows)
+
+
+def _link_cell(row: pd.Series) -> str:
+    return f"{correlation(row)} {bold(_decision(row['verdict']))}"
+
+
+def _decision(said: str) -> str:
+    return OPEN if said == CANNOT_TELL else said
+
+
+def taken_back_in_words(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
+    """Claims and links whose first decision by a study's blocks did not stay: a line for each way.
+
+    Args:
+        studies: The tables `answers`, and `links` where there are any, of every study.
+    """
+    said: dict[str, list[str]] = {way: [] for way in TURNED}
+    for name, own in studies.items():
+        looks = _decisions(own)
+        turned = {what: _turned(list(looks[what])) for what in looks}
+        for way, told in said.items():
+            what = [each for each, how in turned.items() if how == way]
+            if what:
+                told.append(f"{_spoken(what)} in {name}")
+    return "\n".join(f"- **{way}**: {'; '.join(told)}." for way, told in said.items() if told)
+
+
+OPEN_AGAIN = "Decided by fewer blocks, open again"
+AGAIN = "Decided, then open, then decided again"
+OTHERWISE = "Decided otherwise by fewer blocks"
+TURNED = OPEN_AGAIN, AGAIN, OTHERWISE
+
+
+def _decisions(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """A row per look, a column per claim (by its number) and per link."""
+    claims = _claims_as_blocks_came(found["answers"])
+    every = [
+        {"n_blocks": n, "what": str(row["number"]), "decision": row["decision"]}
+        for n, own in claims.items()
+        for row in own.to_dict("records")
+    ]
+    if "links" in found:
+        links = found["links"]
+        what = links["level"] + " (" + links["rung"] + " " + links["measure"] + ")"
+        told = links.assign(what=what, decision=links["verdict"].map(_decision))
+        every += told[["n_blocks", "what", "decision"]].to_dict("records")
+    wide = pd.DataFrame(every, columns=["n_blocks", "what", "decision"])
+    return wide.pivot(index="n_blocks", columns="what", values="decision").fillna(OPEN)
+
+
+def _turned(looks: Sequence[str]) -> str:
+    """What became of the first decision, where it did not stay."""
+    first = next((word for word in looks if word != OPEN), OPEN)
+    if all(word == first for word in looks[looks.index(first) :]):
+        return ""
+    now = looks[-1]
+    return OPEN_AGAIN if now == OPEN else AGAIN if now == first else OTHERWISE
+
+
+def _spoken(what: Sequence[str]) -> str:
+    """Claims by their numbers, then links.
+
+    >>> _spoken(["1", "5", "L2 (R2 CKA)"]), _spoken(["1"])
+    ('claims 1 and 5, L2 (R2 CKA)', 'claim 1')
+    """
+    numbers = [each for each in what if each.isdigit()]
+    claims = f"{'claim' if len(numbers) == 1 else 'claims'} {sequence(numbers)}"
+    return ", ".join(
+        [*([claims] if numbers else []), *(each for each in what if not each.isdigit())]
+    )
