@@ -124,8 +124,9 @@ def cost_of_study(
     n_runs = len(runs) // kinds if runs else each + arms  # what mixtures have in common, once
     told = _training_in_words(spec, n_runs, on_two_cores, len(repeats))
     text = (
-        f"{told}; then measuring {measured} models, {about(minutes)}; {_size(disk)} of disk "
-        "(rough: as measured on small models, two cores, nothing finished yet)"
+        f"{told}; then measuring {measured} models, {minutes_in_words(minutes)}; "
+        f"{_size(disk)} of disk (rough: as measured on small models, two cores, nothing finished "
+        "yet)"
     )
     if spec.images.source:
         text += "; measuring as for the embedded study's number of pictures"
@@ -174,7 +175,9 @@ def _training_in_words(
     repeats = f"{some}{spec.blocks} blocks" if spec.blocks else f"seeds {listed(spec.seeds)}"
     runs = [f"{n_runs} runs of {each.name}, {_length(each)}" for each in spec.architectures]
     text = f"{', '.join(runs)}: {listed(names, limit=20)}; test domain {listed(domains)}; {repeats}"
-    return text if minutes is None else f"{text}; {about(minutes)} of training on two cores"
+    return (
+        text if minutes is None else f"{text}; {minutes_in_words(minutes)} of training on two cores"
+    )
 
 
 def _at_full_size(spec: Specification, n_runs: int, runs: Sequence[RehearsedRun]) -> str:
@@ -201,10 +204,10 @@ def _lists(runs: Sequence[RehearsedRun]) -> int:
     return sum(max(0, LINE * pictures - MIXTURE) for pictures in each.values())
 
 
-def about(minutes: float) -> str:
+def minutes_in_words(minutes: float) -> str:
     """A forecast in whole minutes.
 
-    >>> about(0.2), about(1.4), about(7.6)
+    >>> minutes_in_words(0.2), minutes_in_words(1.4), minutes_in_words(7.6)
     ('under a minute', 'about a minute', 'about 8 minutes')
     """
     if minutes < 0.75:

@@ -218,10 +218,9 @@ class Study:
         if finished:
             taken = finished.filed(taken)
             cost = cost_of_study(self.specification, jobs=jobs, measuring=not only, blocks=blocks)
+            minutes = cost.minutes if training else None
             with clock("training and measuring"):
-                finished.go_on(
-                    taken, jobs=jobs, device=where, training=training, forecast=cost.minutes
-                )
+                finished.go_on(taken, jobs=jobs, device=where, training=training, forecast=minutes)
         elif training:
             with clock("training"):
                 train_cells(cells, jobs=jobs, device=where)

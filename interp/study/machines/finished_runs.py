@@ -22,7 +22,7 @@ from interp.data.mixtures.basesets import open_base
 from interp.models import train
 from interp.models.loading.load import CONFIGURATION
 from interp.study.blocks import Block, are_rendered, asked_of, open_blocks
-from interp.study.forecasting import about
+from interp.study.forecasting import minutes_in_words
 from interp.study.grid_tables import mean_losses
 from interp.study.grids import Grid, GridRun, check_trained, distinct
 from interp.study.measuring import Measurement, measure_models
@@ -182,17 +182,18 @@ class FinishedRuns:
             device: Where they are trained.
             training: Whether to train. Without it, runs that are not finished must have been
                 trained elsewhere.
-            forecast: Minutes that all runs were forecast to take, none of them finished.
+            forecast: Minutes that all runs were forecast to take, none of them finished; None says
+                nothing of it.
         """
         of_run: dict[str, list[Taken]] = {}
         for cell, each in taken:
             of_run.setdefault(cell.run.name, []).append((cell, each))
         waiting = [own for own in of_run.values() if not self._finished(own)]
-        left = about(forecast * len(waiting) / len(of_run)) if forecast and waiting else ""
-        say(
-            f"{len(of_run) - len(waiting)} of {len(of_run)} runs are finished in {self.folder}"
-            f"{f'; the others take {left}' if left else ''}"
-        )
+        said = f"{len(of_run) - len(waiting)} of {len(of_run)} runs are finished in {self.folder}"
+        if forecast and waiting:
+            left = forecast * len(waiting) / len(of_run)
+            said += f"; by forecast the others take {minutes_in_words(left)}"
+        say(said)
         start = time.monotonic()
         for first in range(0, len(waiting), 2 * jobs):
             begun = time.monotonic()
