@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from interp.core.declarations.writing import sequence
 from interp.report.naming import setting_name
 from tests.benchmarks.findings.claims import (
     CLAIMS,
@@ -14,7 +15,14 @@ from tests.benchmarks.findings.claims import (
     claims_by_domain,
 )
 from tests.benchmarks.findings.tables import RUN, asked_blocks
-from tests.benchmarks.findings.writing import NOT_ASKED, blocks_of, bold, points, spoken
+from tests.benchmarks.findings.writing import (
+    NOT_ASKED,
+    blocks_of,
+    bold,
+    claims_in_words,
+    points,
+    spoken,
+)
 from tests.benchmarks.recovering import markdown
 
 
@@ -134,36 +142,32 @@ def _by_blocks(row: Mapping[str, Any]) -> str:
     return "†" if told and (row["paired_low"] > 0 or row["paired_high"] < 0) else ""
 
 
-def alone_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
-    """Which claims of README shrink among the held-out classes alone, and which turn round."""
+def alone_in_words(answers: Mapping[str, pd.DataFrame], *, with_numbers: bool = True) -> str:
+    """Which claims are above zero among the held-out classes alone in every study that asks, which
+    are below, and which are neither; by intervals of one claim alone, each study's behind them."""
     asked = _that_asked(answers, "held-out")
-    whole, alone = (
-        {name: accuracy_findings(own, candidates=among).set_index("number")
-         for name, own in asked.items()}
-        for among in ("all", "held-out")
-    )  # fmt: skip
-    smaller, turned = [], []
-    for number in IN_README:
-        pairs = [
-            (own.loc[number, "value"], alone[name].loc[number, "value"])
-            for name, own in whole.items()
-            if number in own.index
-        ]
-        if any(before * after < 0 for before, after in pairs):
-            cells = {name: claim_cell(own.reset_index(), number) for name, own in alone.items()}
-            told = [f"{cell} ({name})" for name, cell in cells.items() if cell != NOT_ASKED]
-            turned.append(f"claim {number}, {', '.join(told)}")
-        elif pairs and all(abs(after) < abs(before) for before, after in pairs):
-            smaller.append(f"claim {number}")
-    said = [f"smaller in every study: {', '.join(smaller)}"] if smaller else []
-    said += [f"turned round in some: {'; '.join(turned)}"] if turned else []
-    return (
-        "**Named, or told apart?** With the held-out classes alone to choose from, for which no "
-        f"rule of decision was set, {'; '.join(said) or 'no claim shrinks in every study'}."
+    found = {name: accuracy_findings(own, candidates="held-out") for name, own in asked.items()}
+    sides: dict[str, list[int]] = {side: [] for side in SIDES}
+    numbers = {}
+    for claim in CLAIMS:
+        own = {name: rows[rows["number"] == claim.number] for name, rows in found.items()}
+        rows = {name: row.iloc[0] for name, row in own.items() if len(row)}
+        if rows:
+            above = all(row["low"] > 0 for row in rows.values())
+            below = all(row["high"] < 0 for row in rows.values())
+            sides[SIDES[0 if above else 1 if below else 2]].append(claim.number)
+            told = ", ".join(f"{points(row)} in {name}" for name, row in rows.items())
+            numbers[claim.number] = f"claim {claim.number} ({told})"
+    return "; ".join(
+        f"{side}: {sequence([numbers[each] for each in claims])}"
+        if with_numbers and side != SIDES[2]
+        else f"{side}: {claims_in_words(claims)}"
+        for side, claims in sides.items()
+        if claims
     )
 
 
-IN_README = (1, 2, 3, 5)
+SIDES = "above zero in every study", "below zero in every study", "neither"
 
 
 def _that_asked(answers: Mapping[str, pd.DataFrame], candidates: str) -> dict[str, pd.DataFrame]:

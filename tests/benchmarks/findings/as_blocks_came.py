@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from interp.core.declarations.writing import sequence
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.verdicts.levels.across_checkpoints import verdict
 from tests.benchmarks.findings.accuracy import claim_cell
 from tests.benchmarks.findings.claims import CLAIMS, OPEN, accuracy_findings
-from tests.benchmarks.findings.writing import bold, correlation
+from tests.benchmarks.findings.writing import bold, claims_in_words, correlation
 from tests.benchmarks.recovering import markdown
 
 
@@ -43,27 +42,28 @@ def _claims_as_blocks_came(answers: pd.DataFrame) -> dict[int, pd.DataFrame]:
     }
 
 
-def blocks_table(found: Mapping[str, pd.DataFrame]) -> str:
-    """The claims of a study, and L2 by its most reliable measure, as blocks came.
+def blocks_table(found: Mapping[str, pd.DataFrame], measure: str) -> str:
+    """The claims of a study, and L2 by one measure, as blocks came.
 
     Args:
         found: The tables `answers` and `links` of a study.
+        measure: The rung and the measure of L2.
     """
     claims = _claims_as_blocks_came(found["answers"])
     asked = [claim for claim in CLAIMS if claim.number in set(claims[max(claims)]["number"])]
-    within = found["links"].query("level == 'L2'")
-    measure = within.groupby(["rung", "measure"])["reliability"].mean().idxmax()
-    links = within.set_index(["rung", "measure"]).loc[[measure]].set_index("n_blocks")
+    links = found["links"].query("level == 'L2'")
+    links = links[links["rung"] + " " + links["measure"] == measure].set_index("n_blocks")
     rows = [
         [str(n), *(claim_cell(own, claim.number) for claim in asked), _link_cell(links.loc[n])]
         for n, own in claims.items()
     ]
     heads = [f"{claim.number}. {claim.says}" for claim in asked]
-    return markdown(["blocks", *heads, f"L2, {' '.join(measure)}"], rows)
+    return markdown(["blocks", *heads, f"L2, {measure}"], rows)
 
 
 def _link_cell(row: pd.Series) -> str:
-    return f"{correlation(row)} {bold(_decision(row['verdict']))}"
+    p = f"p {row['p_adjusted']:.2g}"
+    return f"{correlation(row)} {bold(_decision(row['verdict']))}, {p}"
 
 
 def _decision(said: str) -> str:
@@ -125,8 +125,6 @@ def _spoken(what: Sequence[str]) -> str:
     >>> _spoken(["1", "5", "L2 (R2 CKA)"]), _spoken(["1"])
     ('claims 1 and 5, L2 (R2 CKA)', 'claim 1')
     """
-    numbers = [each for each in what if each.isdigit()]
-    claims = f"{'claim' if len(numbers) == 1 else 'claims'} {sequence(numbers)}"
-    return ", ".join(
-        [*([claims] if numbers else []), *(each for each in what if not each.isdigit())]
-    )
+    numbers = [int(each) for each in what if each.isdigit()]
+    links = [each for each in what if not each.isdigit()]
+    return ", ".join([claims_in_words(numbers), *links] if numbers else links)

@@ -20,7 +20,7 @@ def of_layers(profile: pd.DataFrame) -> pd.DataFrame:
     Args:
         profile: The table `profile` of a study, or `rungs_by_epoch`.
     """
-    own = profile[profile["control"] == ""]
+    own = profile[(profile["control"] == "") & profile["site"].notna()]
     what = own["rung"] + " " + own["measure"]
     return own.assign(quantity=what, value=own["index"])[[*RUN, "epoch", *PLACE[:-1], "value"]]
 
@@ -40,7 +40,7 @@ def of_epochs(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def mixtures_apart(runs: pd.DataFrame) -> pd.DataFrame:
-    """How much of the variance of run means lies between mixtures (partial epsilon squared).
+    """The share of the variance of run means that lies between mixtures (partial epsilon squared).
 
     epsilon² = max(0, SS(mixtures) - df(mixtures) MS(rest)) / (SS(mixtures) + SS(rest)),
 
@@ -102,10 +102,11 @@ def _between(wide: pd.DataFrame) -> dict[str, float | int | str]:
 
 
 def interval_between(f: float, between: int, within: int) -> tuple[float, float]:
-    """The 95 % interval of the variance between mixtures, by noncentral F (Smithson, 2003).
+    """The 95 % interval of the share of variance between mixtures, by noncentral F.
 
-    lambda / (lambda + between + within + 1), lambda such that f is the 97.5th or 2.5th percentile;
-    0 where f lies below that percentile of mixtures that are alike.
+    lambda / (lambda + between + within), which epsilon² estimates, with lambda such that f is the
+    97.5th or 2.5th percentile (Smithson, 2003); 0 where f lies below that percentile of mixtures
+    that are alike.
 
     Args:
         f: The ratio of mean squares; infinite and NaN ones have no interval.
@@ -113,7 +114,7 @@ def interval_between(f: float, between: int, within: int) -> tuple[float, float]
         within: Those below.
 
     >>> [round(end, 2) for end in interval_between(5.0, 3, 12)], interval_between(0.01, 3, 12)
-    ([0.02, 0.7], (0.0, 0.0))
+    ([0.02, 0.71], (0.0, 0.0))
     """
     if not np.isfinite(f):
         return np.nan, np.nan
@@ -121,7 +122,7 @@ def interval_between(f: float, between: int, within: int) -> tuple[float, float]
         _where(lambda shift, p=p: float(stats.ncf.cdf(f, between, within, shift)) - p)
         for p in (0.975, 0.025)
     ]
-    low, high = (shift / (shift + between + within + 1) for shift in ends)
+    low, high = (shift / (shift + between + within) for shift in ends)
     return low, high
 
 

@@ -43,8 +43,8 @@ def draw_findings(answers: Mapping[str, pd.DataFrame]) -> Any:
     for place, (name, candidates) in enumerate(shown):
         found = accuracy_findings(answers[name], candidates=candidates)
         rows = found["number"] + 0.62 * (place / max(1, len(shown) - 1) - 0.5)
-        n_runs = answers[name]["run"].nunique()
-        figure.add_scatter(**_claims_of(found, rows, name, candidates, n_runs))
+        n_models = answers[name]["run"].nunique()
+        figure.add_scatter(**_claims_of(found, rows, name, candidates, n_models))
         if found["n_blocks"].max() > 1:
             figure.add_scatter(**_going_on(found, rows, LOOKS[name][0]))
     for claim in CLAIMS[:-1]:
@@ -59,7 +59,7 @@ def draw_findings(answers: Mapping[str, pd.DataFrame]) -> Any:
         font={"size": 14},
         legend={"orientation": "h", "y": -0.16, "x": 0, "xanchor": "left"},
         xaxis={
-            "title": "points of accuracy on held-out classes in the test domain",
+            "title": "difference in accuracy on held-out classes in the test domain, points",
             "range": SHOWN_POINTS,
         },
         yaxis={
@@ -75,7 +75,7 @@ def draw_findings(answers: Mapping[str, pd.DataFrame]) -> Any:
 
 
 def _claims_of(
-    found: pd.DataFrame, rows: pd.Series, name: str, candidates: str, n_runs: int
+    found: pd.DataFrame, rows: pd.Series, name: str, candidates: str, n_models: int
 ) -> dict[str, Any]:
     """A study's differences with their intervals; of one block, whose interval is of these models
     alone, without."""
@@ -99,7 +99,7 @@ def _claims_of(
             "symbol": symbol if candidates == "all" else f"{symbol}-open",
             "line": {"width": 2, "color": colour},
         },
-        "name": f"{name}, {among} ({n}, {n_runs} runs)",
+        "name": f"{name}, {among} ({n}, {n_models} models)",
     }
 
 

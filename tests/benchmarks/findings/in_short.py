@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from interp.core.statistics.index_of_sharing import CANNOT_TELL
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, LEVEL
 from interp.verdicts.levels.l4_intervention import AMONG, BEYOND, HELD_EQUAL, SHARING
 from interp.verdicts.wording import AGAINST, APART, RELIABLE, TOGETHER
 from tests.benchmarks.findings.accuracy import alone_in_words, claim_cell
@@ -155,7 +155,9 @@ def _verdict(row: pd.Series) -> str:
 
 
 def _still_open(row: Mapping[str, Any] | pd.Series) -> str:
-    return f"{OPEN} (adjusted p {row['p_adjusted']:.2g})"
+    by_p = row["p_adjusted"] >= LEVEL
+    why = f"adjusted p {row['p_adjusted']:.2g}" if by_p else row["reason"]
+    return f"{OPEN} ({why})"
 
 
 def _n_units(row: pd.Series) -> str:
@@ -179,8 +181,8 @@ def reliable_in_words(found: Decided, made: Tables) -> str:
     n = int((every["verdict"] == CANNOT_TELL).sum())
     poor = int((every["reliability"] < RELIABLE).sum())
     return (
-        f"By the most reliable measure ({'; '.join(said)}). Of the {len(every)} "
-        f"correlations in detail {len(every) - n} are decided, and {poor} are not measurable."
+        f"By the most reliable measure ({'; '.join(said)}). Of "
+        f"{counted(len(every), 'correlation')} decided: {len(every) - n}; not measurable: {poor}."
     )
 
 
@@ -233,7 +235,7 @@ def five_lines(found: Decided, made: Tables) -> str:
     lines = [
         f"{_said(own, 1)} {_said(own, 2)}",
         _said(own, 3),
-        " ".join(_said(own, number) for number in (5, 4, 6)),
+        " ".join(_said(own, number) for number in (4, 5, 6)),
         f"**Are models that share more better?** {_linked(own, made)}",
         f"**Is sharing the cause?** {gains(made)}",
     ]
@@ -244,7 +246,11 @@ def five_lines(found: Decided, made: Tables) -> str:
     rest += f" **On a transformer?** {of_vits(found, made)}"
     first = [f"**Against the paper**: {denied}.", ""]
     listed = [f"- {words}" for words in lines]
-    return "\n".join([*first, *listed, "", rest, "", alone, "", f"Blocks so far: {sizes}."])
+    asked = f"**Named, or told apart?** {ALONE}: {alone}."
+    return "\n".join([*first, *listed, "", rest, "", asked, "", f"Blocks so far: {sizes}."])
+
+
+ALONE = "With held-out classes alone to choose from (no rule was set)"
 
 
 def _denied(found: Decided, made: Tables, *, by_paper: bool = True) -> list[str]:
@@ -365,7 +371,7 @@ def against(found: Decided, made: Tables) -> str:
     ]
     decisions = {claim.says: _decisions(counting, claim) for claim in CLAIMS}
     for says, chosen in (
-        ("Holds in every ResNet study that asks", lambda own: set(own) == {"holds"}),
+        ("Holds in every planned ResNet study that asks", lambda own: set(own) == {"holds"}),
         ("Holds in some", lambda own: "holds" in own and set(own) != {"holds"}),
         ("Open in all", lambda own: set(own) == {OPEN}),
     ):
@@ -376,6 +382,8 @@ def against(found: Decided, made: Tables) -> str:
         for level, own in links[links["verdict"] == TOGETHER].groupby("level")
     ]
     lines.append(("Sharing goes with accuracy", together or ["not shown at any level"]))
+    alone = alone_in_words({name: made[name]["answers"] for name in counting}, with_numbers=False)
+    lines.insert(-1, (ALONE, [alone]))
     if language_is_told(made["twin"]):
         lines.append(
             ("Labels in place of captions", [labels_in_short(made["twin"], made["strong"])])
@@ -388,7 +396,9 @@ def _together(level: str, links: pd.DataFrame, made: Tables) -> str:
     """The studies where sharing goes with accuracy, and what is left of it in each."""
     rows = [(row["study"], _left(made[row["study"]]["levels"], row)) for _, row in links.iterrows()]
     left = "; ".join(f"{words} ({study})" for study, words in rows if words)
-    told = f"{LEVELS[level]}: {', '.join(so_far(study) for study, _ in rows)}"
+    r = links.set_index("study")
+    told = ", ".join(f"{so_far(study)}, r {correlation(r.loc[study])}" for study, _ in rows)
+    told = f"{LEVELS[level]}: {told}"
     return f"{told}; at equal {SEEN} {left}" if left else told
 
 

@@ -74,7 +74,7 @@ def foretold_in_words(found: Mapping[str, pd.DataFrame]) -> str:
     rows = found["foretelling"]
     across = rows.query("level == 'L1'").sort_values("foretold", ascending=False)
     best = across[across["foretold"].round(2) == across["foretold"].round(2).max()]
-    foretold = " and ".join(
+    foretold = " or by ".join(
         f"{row['predictor']} (r {correlation(row)}, adjusted p {row['p_adjusted']:.2g})"
         for row in best.to_dict("records")
     )

@@ -81,7 +81,7 @@ def is_kept(name: str) -> bool:
     return path.exists() and path.read_text(encoding="utf-8") == read_from(name)
 
 
-READING = 6
+READING = 7
 """Raise where what is kept of a study changes, so that it is read again."""
 
 
@@ -260,14 +260,19 @@ def _accuracy_by_epoch(epochs: pd.DataFrame) -> pd.DataFrame:
 
 
 def keep(name: str, made: dict[str, pd.DataFrame]) -> None:
-    """Write a study's tables, rounded to five digits, in place of those that were there."""
+    """Write a study's tables in place of those that were there."""
     folder = KEPT / name
     folder.mkdir(parents=True, exist_ok=True)
     for before in folder.glob("*.csv"):
         before.unlink()
     for table, frame in made.items():
-        frame.to_csv(folder / f"{table}.csv", index=False, float_format="%.5g")
+        keep_one(name, table, frame)
     (folder / "read_from.txt").write_text(read_from(name), encoding="utf-8")
+
+
+def keep_one(name: str, table: str, frame: pd.DataFrame) -> None:
+    """Write one of a study's tables, rounded to five digits."""
+    frame.to_csv(KEPT / name / f"{table}.csv", index=False, float_format="%.5g")
 
 
 def tables(name: str) -> dict[str, pd.DataFrame]:

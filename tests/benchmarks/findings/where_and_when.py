@@ -30,12 +30,12 @@ def layers_table(found: Mapping[str, pd.DataFrame]) -> str:
     for row in made.sort_values(["quantity", "depth"]).to_dict("records"):
         ends = [f"{setting_name(row[e])} {short(row[f'{e}_value'])}" for e in ("most", "least")]
         rows.append([row["quantity"], site_label(row["site"]), *_apart(row), *ends])
-    heads = ["measure", "layer", "variance between mixtures", "p (Holm over layers)"]
+    heads = ["measure", "layer", "share of variance between mixtures", "p (Holm over layers)"]
     return markdown([*heads, "most shared", "least shared"], rows)
 
 
 def _apart(row: Mapping[str, Any]) -> list[str]:
-    """The variance between mixtures with its interval, and its p."""
+    """The share of variance between mixtures with its interval, and its p."""
     return [correlation(row), f"{row['p_adjusted']:.2g}"]
 
 

@@ -1,11 +1,12 @@
 """Numbers as docs/findings.md and README have them: differences, correlations, contrasts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from interp.core.declarations.writing import sequence
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from tests.benchmarks.findings.claims import OPEN, WITHHELD
 from tests.benchmarks.findings.tables import asked_blocks, finished_blocks
@@ -116,3 +117,13 @@ def units_and_runs(row: Mapping[str, Any]) -> str:
     '5 blocks, 45 runs'
     """
     return f"{counted(int(row['n_units']), row['unit'])}, {counted(int(row['n_runs']), 'run')}"
+
+
+def claims_in_words(numbers: Sequence[int]) -> str:
+    """Claims by their numbers.
+
+    >>> claims_in_words([1, 5]), claims_in_words([1])
+    ('claims 1 and 5', 'claim 1')
+    """
+    said = sequence([str(each) for each in numbers])
+    return f"{'claim' if len(numbers) == 1 else 'claims'} {said}"

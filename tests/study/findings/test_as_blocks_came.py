@@ -10,16 +10,21 @@ from tests.benchmarks.findings.as_blocks_came import (
     taken_back_in_words,
 )
 from tests.benchmarks.findings.claims import accuracy_findings
+from tests.benchmarks.findings.pages import DIRECTIONS
 from tests.benchmarks.findings.tables import tables
 from tests.study.findings.kept import planted
 
 
 def test_a_row_of_blocks_knows_nothing_of_those_that_came_later() -> None:
     weak = tables("weak")
-    answers, links = weak["answers"].query("seed < 4"), weak["links"]
-    first, second, third = blocks_table({"answers": answers, "links": links}).splitlines()[2:]
-    later = answers.assign(value=answers["value"].where(answers["seed"] < 3, 1))
-    other = blocks_table({"answers": later, "links": links})
+    answers, links = weak["answers"].query("seed < 4"), weak["links"].query("n_blocks <= 4")
+    own = {"answers": answers, "links": links}
+    first, second, third = blocks_table(own, DIRECTIONS).splitlines()[2:]
+    changed = {
+        "answers": answers.assign(value=answers["value"].where(answers["seed"] < 3, 1)),
+        "links": links.assign(value=links["value"].where(links["n_blocks"] < 4, 0.1)),
+    }
+    other = blocks_table(changed, DIRECTIONS)
     assert other.splitlines()[2:4] == [first, second] and other.splitlines()[4] != third
     own = accuracy_findings(answers)
     assert third.split(" | ")[1:-1] == [claim_cell(own, number) for number in own["number"]]
@@ -61,7 +66,7 @@ def test_a_link_that_later_blocks_take_back_is_told() -> None:
 
 @pytest.mark.parametrize("name", ["weak", "strong"])
 def test_the_last_look_at_links_is_the_verdict_of_the_study(name: str) -> None:
-    """By other permutations of the same runs; and an earlier look is made again."""
+    """From runs that are rounded to five digits; and an earlier look is made again."""
     found = tables(name)
     links, levels = found["links"], found["levels"].query("adjusted == ''")
     keys = ["level", "rung", "measure"]

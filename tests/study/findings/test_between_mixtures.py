@@ -50,15 +50,24 @@ def test_layers_are_an_analysis_of_variance_with_blocks() -> None:
 
 
 def test_the_interval_holds_the_planted_share_nineteen_times_in_twenty() -> None:
-    """Nine mixtures, eight blocks; for lambda of alike, somewhat and far apart ones."""
-    draw, degrees, n = rng("eta"), (8, 56), 400
-    for shift in (0.0, 10.0, 80.0):
-        truth = shift / (shift + sum(degrees) + 1)
-        above = draw.noncentral_chisquare(degrees[0], shift, n) / degrees[0]
-        ratios = above / (draw.chisquare(degrees[1], n) / degrees[1])
-        ends = np.array([interval_between(float(f), *degrees) for f in ratios])
-        held = ((ends[:, 0] <= truth) & (truth <= ends[:, 1])).mean()
-        assert 0.92 < held < 0.99, shift
+    """Five mixtures in six blocks, whose means lie so far apart that their share is as planted."""
+    draw, blocks, n = rng("epsilon"), 6, 200
+    for share in (0.0, 0.3, 0.9):
+        effects = np.array([-1, -1, 0, 1, 1.0])
+        effects *= np.sqrt(share / (1 - share) / (effects @ effects / 4)) if share else 0
+        held, values = 0, []
+        for _ in range(n):
+            rows = [
+                {"setting": f"m{k}", "test_domain": "sketch", "seed": seed, "epoch": 9,
+                 "quantity": "R2", "site": "a", "depth": 0.5, "value": value}
+                for seed in range(blocks)
+                for k, value in enumerate(effects + draw.normal(0, 1, 5) + draw.normal(0, 3))
+            ]  # fmt: skip
+            [row] = mixtures_apart(pd.DataFrame(rows)).to_dict("records")
+            held += row["low"] <= share <= row["high"]
+            values.append(row["value"])
+        assert 0.9 < held / n < 0.99, share
+        assert np.median(values) == pytest.approx(share, abs=0.05)
 
 
 @pytest.mark.skipif("strong" not in FINISHED, reason="no block is finished")

@@ -48,7 +48,14 @@ def test_what_captions_cost_is_told_by_those_that_name_no_domain() -> None:
 
 
 def test_links_with_captions_and_labels_stand_side_by_side() -> None:
-    places = {"level": "L2", "adjusted": "", "unit": "block", "n_units": 6, "low": -0.5}
+    places = {
+        "level": "L2",
+        "adjusted": "",
+        "unit": "block",
+        "n_units": 6,
+        "low": -0.5,
+        "p_adjusted": 0.2,
+    }
 
     def levels(r: float, n_runs: int) -> pd.DataFrame:
         return pd.DataFrame([
@@ -60,9 +67,7 @@ def test_links_with_captions_and_labels_stand_side_by_side() -> None:
                       "high": 1.0, "reliability": 1.0, "n_runs": 8},
         ])  # fmt: skip
 
-    linked = language_linked({"levels": levels(0.5, 32), "labels_levels": levels(-0.1, 25)})
+    linked = language_linked({"levels": levels(0.5, 32), "labels_levels": levels(-0.1, 30)})
     [row] = linked.splitlines()[2:]
-    assert row == (
-        "| R2 debiased CKA | .50 [-.50, .90] | .70 | -.10 [-.50, .90] | .70 | 6 blocks, 32 runs; "
-        "6 blocks, 25 runs |"
-    )
+    told = ".50 [-.50, .90] | 0.2 | .70 | -.10 [-.50, .90] | 0.2 | .70"
+    assert row == f"| R2 debiased CKA | {told} | 6 blocks, 32 runs |"

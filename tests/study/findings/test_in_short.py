@@ -76,7 +76,7 @@ def test_planned_studies_confirm_and_contradict_and_the_pilot_does_not(
     assert contradicted == denied == (f"{says}* (claim 2)" in first)
     holds, still = (
         told.get(f"- **{where}", "")
-        for where in ("Holds in every ResNet study that asks", "Open in all")
+        for where in ("Holds in every planned ResNet study that asks", "Open in all")
     )
     assert (says in holds) == confirmed
     assert (says in still) == (not confirmed and not denied)
@@ -105,7 +105,7 @@ def test_a_claim_that_holds_in_some_studies_is_told_apart_and_questions_stay_una
     }
     told = dict(line.split("**: ") for line in against(found, made).splitlines())
     assert "CG is below DG" in told["- **Holds in some"]
-    every = told["- **Holds in every ResNet study that asks"]
+    every = told["- **Holds in every planned ResNet study that asks"]
     assert every == "Classes outside the label set help."  # the strong study does not ask
     assert "open" not in told["- **Decided against the paper"]
     assert "whether it holds on a transformer" in told["- **Not answered"]

@@ -101,7 +101,7 @@ def test_mixtures_are_tabulated_epoch_by_epoch_and_layer_by_layer() -> None:
                                 "index": apart + 0.05 * draw.normal(),
                             }
                         )
-    frame = pd.DataFrame(layers)  # fmt: skip
+    frame = pd.DataFrame(layers)
     found = {"epochs": pd.DataFrame(accuracies), "rungs_by_epoch": frame.query("epoch == 5"),
              "profile": frame.query("epoch == 10")}  # fmt: skip
     lines = parting_table(found).splitlines()
