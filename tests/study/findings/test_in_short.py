@@ -165,6 +165,18 @@ def test_an_open_correlation_that_is_told_from_zero_alone_says_why(
         assert ("open (adjusted p 0.071)" in words(found, made)) == said
 
 
+def test_a_correlation_that_is_open_for_another_reason_names_that_reason() -> None:
+    levels = kept_tables()["weak"]["levels"].query("level == 'L2'")
+    row = levels.iloc[0].copy()
+    row[["verdict", "low", "high", "p_adjusted"]] = "cannot tell", 0.1, 0.5, 0.01
+    row[["reliability", "reason"]] = 0.9, "its sign turns with one block left out"
+    made = kept_tables()
+    made["weak"]["levels"] = pd.DataFrame([row])
+    assert "open (its sign turns with one block left out)" in verdicts_table(
+        {"weak": claims("weak")}, made
+    )
+
+
 def test_what_several_studies_deny_is_told_once() -> None:
     found = {name: claims(name).assign(decision="does not hold") for name in ("weak", "strong")}
     first = five_lines(found, kept_tables()).splitlines()[0]

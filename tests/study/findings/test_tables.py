@@ -16,6 +16,7 @@ from tests.benchmarks.findings.tables import (
     finished_blocks,
     halves,
     is_kept,
+    keep,
     kept,
     read,
     read_from,
@@ -113,3 +114,12 @@ def test_a_block_counts_when_all_of_its_runs_are_there(
     late = tmp_path / "vit" / "run-7" / "run.json"
     late.write_text(json.dumps({"seed": 0, "architecture": "vit-small"}))
     assert finished_blocks("vit") == 1 and read_from("vit").count("run-") == 8
+
+
+def test_what_is_kept_no_longer_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(findings_tables, "KEPT", tmp_path)
+    frame = pd.DataFrame({"value": [1 / 3]})
+    keep("weak", {"answers": frame, "epochs": frame})
+    keep("weak", {"answers": frame})
+    assert {path.name for path in (tmp_path / "weak").iterdir()} == {"answers.csv", "read_from.txt"}
+    assert tables("weak")["answers"]["value"].tolist() == [0.33333] and is_kept("weak")

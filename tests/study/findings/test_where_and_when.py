@@ -73,34 +73,24 @@ def test_classes_stand_in_the_order_of_what_they_share() -> None:
 
 def test_mixtures_are_tabulated_epoch_by_epoch_and_layer_by_layer() -> None:
     """Planted: apart in one layer, at the end alone."""
-    draw, layers, accuracies = rng("parting"), [], []
-    for setting in ("cg-low", "cg-high", "natural-only"):
-        for domain in ("sketch", "quickdraw"):
-            for seed in range(4):
-                run = {"setting": setting, "test_domain": domain, "seed": seed}
-                for epoch in (5, 10):
-                    accuracies.append(
-                        run
-                        | {
-                            "epoch": epoch,
-                            "class_set": "held-out",
-                            "value": 0.5 + 0.1 * draw.normal(),
-                        }
-                    )
-                    for site, depth in (("stem.hook_pool", 0.1), ("layer4.0.hook_resid_post", 0.8)):
-                        apart = (setting == "cg-low") * (epoch == 10) * (depth > 0.5)
-                        layers.append(
-                            run
-                            | {
-                                "epoch": epoch,
-                                "control": "",
-                                "rung": "R3",
-                                "measure": "cosine",
-                                "site": site,
-                                "depth": depth,
-                                "index": apart + 0.05 * draw.normal(),
-                            }
-                        )
+    draw = rng("parting")
+    runs = [
+        {"setting": setting, "test_domain": domain, "seed": seed, "epoch": epoch}
+        for setting in ("cg-low", "cg-high", "natural-only")
+        for domain in ("sketch", "quickdraw")
+        for seed in range(4)
+        for epoch in (5, 10)
+    ]
+    what = {"control": "", "rung": "R3", "measure": "cosine"}
+    layers = [
+        run | what | {"site": site, "depth": depth, "index": apart + 0.05 * draw.normal()}
+        for run in runs
+        for site, depth in (("stem.hook_pool", 0.1), ("layer4.0.hook_resid_post", 0.8))
+        for apart in [(run["setting"] == "cg-low") * (run["epoch"] == 10) * (depth > 0.5)]
+    ]
+    accuracies = [
+        run | {"class_set": "held-out", "value": 0.5 + 0.1 * draw.normal()} for run in runs
+    ]
     frame = pd.DataFrame(layers)
     found = {"epochs": pd.DataFrame(accuracies), "rungs_by_epoch": frame.query("epoch == 5"),
              "profile": frame.query("epoch == 10")}  # fmt: skip
@@ -113,3 +103,13 @@ def test_mixtures_are_tabulated_epoch_by_epoch_and_layer_by_layer() -> None:
     assert late[4].startswith((".9", "1.0")) and not late[2].startswith((".9", "1.0"))
     assert lines[-1] == "n: 3 mixtures, 4 blocks."
     assert "CG low diversity" in layers_table(found).splitlines()[-1].split(" | ")[4]
+
+
+@pytest.mark.parametrize("name", ["strong", "vit"])
+def test_rows_over_all_layers_stand_in_no_table_of_layers(name: str) -> None:
+    """Parts and wiring (R5, R6) have them."""
+    profile = tables(name)["profile"]
+    no_layer = profile["site"].isna()
+    assert set(profile.loc[no_layer, "rung"]) >= {"R5", "R6"}
+    table = layers_table({"profile": profile})
+    assert table == layers_table({"profile": profile[~no_layer]}) and "| embedding |" in table
