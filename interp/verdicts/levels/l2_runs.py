@@ -49,8 +49,9 @@ def within_mixtures(
     blocks of sharing are permuted, in all domains at once, and folds taken out again. The interval
     holds what the same permutations do not rule out (`permuted_interval`).
 
-    Mixtures that lack a block are left out. Raises `ShapeError` where tables do not agree and
-    `SampleError` for fewer than two mixtures or blocks, or a number that does not vary.
+    Every mixture needs every block: of what was run, those are taken that leave most to compare
+    (`complete_blocks`). Raises `ShapeError` where tables do not agree and `SampleError` for fewer
+    than two mixtures or blocks, or a number that does not vary.
 
     >>> generator = np.random.default_rng(0)
     >>> x = generator.normal(size=(4, 2, 6))
@@ -66,7 +67,8 @@ def within_mixtures(
     if min(mixtures, blocks) < 2:
         raise SampleError(
             "compare blocks",
-            f"{mixtures} {plural('mixture', mixtures)} run in {blocks} {plural('block', blocks)}",
+            f"both numbers for {mixtures} {plural('mixture', mixtures)} "
+            f"in {blocks} {plural('block', blocks)}",
             f"two mixtures or more in {LEAST['block']} blocks",
             "repeat the study in more blocks",
         )
@@ -99,10 +101,35 @@ Kept = tuple[np.ndarray, np.ndarray]
 
 
 def complete_blocks(tables: Sequence[Panel]) -> Kept:
-    """Which blocks any mixture was run in, and which mixtures were run in all of those."""
+    """Mixtures and blocks that have every number in every domain, and most to compare.
+
+        (mixtures - 1) (blocks - 1), the independent comparisons, is largest
+
+    and where that is equal, mixtures times blocks. One run without a number then costs its mixture
+    or its block, whichever leaves more.
+
+    Args:
+        tables: Numbers "mixture domain block", NaN where there is none.
+
+    Returns:
+        Which mixtures and which blocks, as two arrays of truth values.
+
+    >>> table = np.zeros((3, 2, 4))
+    >>> table[0, 1, 2] = np.nan
+    >>> [each.tolist() for each in complete_blocks([table])]
+    [[True, True, True], [True, True, False, True]]
+    """
     known = np.all([np.isfinite(each).all(axis=1) for each in tables], axis=0)
-    blocks = known.any(axis=0)
-    return known[:, blocks].all(axis=1), blocks
+    shared = {tuple(known.any(axis=0))}
+    for row in known:
+        shared |= {tuple(row & each) for each in shared}
+    found = [(known[:, each].all(axis=1), each) for each in map(np.array, sorted(shared))]
+
+    def size(kept: Kept) -> tuple[int, int]:
+        mixtures, blocks = (int(each.sum()) for each in kept)
+        return max(mixtures - 1, 0) * max(blocks - 1, 0), mixtures * blocks
+
+    return max(found, key=size)
 
 
 def _kept(table: np.ndarray, kept: Kept) -> Panel:

@@ -16,7 +16,7 @@ from interp.core.statistics.resampling import jackknife
 from interp.core.tables import Table
 from interp.data.mixtures.settings import is_upper_bound
 from interp.verdicts.learned_models import asked_rows
-from interp.verdicts.levels.panels import RUN, UNTRAINED, in_middle, of_pair
+from interp.verdicts.levels.panels import RUN, UNTRAINED, in_middle, of_pair, trained_model
 
 HELD_OUT, SEEN = "accuracy of held-out classes", "accuracy of seen classes"
 
@@ -122,7 +122,7 @@ def _progress(own: pd.DataFrame, accuracy: pd.DataFrame) -> Iterator[dict[str, o
     """A row per kept epoch of a quantity, beside accuracy on held-out classes in the same runs."""
     blocks = own.index.get_level_values("seed")
     unit = "block" if blocks.nunique() >= LEAST else "model"
-    models = [_model(*run) for run in own.index]
+    models = [trained_model(*run) for run in own.index]
     units = list(blocks) if unit == "block" else models
     values = [each["gain"].to_numpy(float) for each in (own, accuracy)]
     for place in range(values[0].shape[1]) if len(own) else ():
@@ -149,12 +149,6 @@ def _progress(own: pd.DataFrame, accuracy: pd.DataFrame) -> Iterator[dict[str, o
 
 
 ONE_UNIT = "one unit, or nothing at the end"
-
-
-def _model(setting: str, test_domain: str, seed: int) -> str:
-    """The trained model of a run: of natural pictures alone there is one for all test domains."""
-    domain = "" if setting.startswith("natural-only") else test_domain
-    return f"{setting} {domain} {seed}"
 
 
 def _share(values: np.ndarray, place: int, units: Sequence[Any]) -> tuple[float, np.ndarray]:

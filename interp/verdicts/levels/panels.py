@@ -1,7 +1,8 @@
 """The rows of a verdict across checkpoints before they are judged: every level of one measure."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import compress, product
 from typing import Any
 
 import numpy as np
@@ -120,9 +121,22 @@ class Checkpoints:
         row = _row(level, link, adjusted=adjusted)
         small = {"L1": len(self.mixtures), "L2": len(self.blocks)}[level]
         row["n_units"] = link.n.get(UNITS[level], small)
-        row["n_runs"] = int(np.isfinite(self.sharing).sum())
+        row["n_runs"] = self._n_models(level if link.n else "", given)
         row["gain"] = self._gain(level)
         return row | {NEEDED: lambda: needed(link, given)}
+
+    def _n_models(self, level: str, given: np.ndarray | None) -> int:
+        """Trained models that a level compares; with no level, all that have both numbers."""
+        tables = [self.sharing, self.accuracy, *([] if given is None else [given])]
+        used = _known(tables)
+        if level == "L1":
+            kept = measured(tables)
+            used &= kept[:, None, None] & used[kept].all(axis=0)
+        if level == "L2":
+            mixtures, blocks = complete_blocks(tables)
+            used &= mixtures[:, None, None] & blocks
+        runs = product(self.mixtures, self.domains, self.blocks)
+        return len({trained_model(*run) for run in compress(runs, used.ravel())})
 
     def _mixtures_needed(self, link: Link, given: np.ndarray | None) -> str:
         tables = [self.sharing, self.accuracy, *([] if given is None else [given])]
@@ -150,20 +164,42 @@ class Checkpoints:
 
     def _gain(self, level: str) -> float:
         """What sharing adds to the others where mixtures and domains are left out."""
-        tables = [self.accuracy, self.sharing, *(self.panel(name) for name in OTHERS)]
-        known = [each for each in tables if np.isfinite(each).all()]
-        if len(known) < 2 or known[0] is not self.accuracy or known[1] is not self.sharing:
+        others = (self.panel(name) for name in OTHERS)
+        y, x, *beside = compared(level, [self.accuracy, self.sharing, *others])
+        mixture, domain = np.indices(y.shape)[:2]
+        if not y.size or np.abs(x).max() <= 1e-12:
             return np.nan
-        if level == "L1":
-            flat = [each.mean(axis=2) for each in known]
-            flat = [each - each.mean(axis=0) for each in flat]
-        else:
-            flat = [centred(each) for each in known]
-        mixture, domain = np.indices(flat[0].shape)[:2]
-        y, x, *others = (each.ravel() for each in flat)
-        if np.abs(x).max() <= 1e-12:
-            return np.nan
-        return gain(y, x, others, [mixture.ravel(), domain.ravel()])
+        groups = [mixture.ravel(), domain.ravel()]
+        return gain(y.ravel(), x.ravel(), [each.ravel() for each in beside], groups)
+
+
+def compared(level: str, tables: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The numbers that L1 or L2 compares, freed of what it takes out.
+
+    Args:
+        level: `L1`: means over blocks, centred in every domain; `L2`: cells, centred over blocks
+            and over mixtures.
+        tables: Numbers "mixture domain block". The first two choose mixtures and blocks.
+
+    Returns:
+        The same tables, "mixture domain" or "mixture domain block"; empty where nothing is left.
+    """
+    if level == "L2":
+        mixtures, blocks = complete_blocks(tables[:2])
+        cells = [each[mixtures][:, :, blocks] for each in tables]
+        return [centred(each) for each in cells] if cells[0].size else cells
+    mixtures = measured(tables[:2])
+    whole = np.all(_known(tables[:2])[mixtures], axis=0)  # domain block
+    if not (mixtures.any() and whole.any(axis=1).all()):
+        return [each[:0, :, 0] for each in tables]
+    cells = [np.where(whole, each[mixtures], 0) for each in tables]
+    means = [each.sum(axis=2) / whole.sum(axis=1) for each in cells]
+    return [each - each.mean(axis=0) for each in means]
+
+
+def _known(tables: Sequence[np.ndarray]) -> np.ndarray:
+    """Cells "mixture domain block" in which every table has a number."""
+    return np.asarray(np.all([np.isfinite(each) for each in tables], axis=0))
 
 
 def _tried(asked: Callable[..., Link], given: np.ndarray | None = None) -> Link:
@@ -226,7 +262,8 @@ def among(own: pd.DataFrame, seed: int) -> dict[str, object]:
     )
     link = _tried(asked)
     row = _row("L3", link) | {"n_units": link.n.get("class", rows["label"].nunique())}
-    row |= {"n_classes": row["n_units"], "n_runs": link.n.get("run", len(set(codes[1])))}
+    models = {trained_model(*run) for run in rows[RUN].itertuples(index=False)}
+    row |= {"n_classes": row["n_units"], "n_runs": len(models)}
     if not link.n:
         return row | {NEEDED: _least_classes}
     arrays = [rows[name].to_numpy(dtype=float) for name in numbers]
@@ -243,6 +280,16 @@ def among(own: pd.DataFrame, seed: int) -> dict[str, object]:
 
 def _least_classes() -> str:
     return f"at least {LEAST_CLASSES['class']} classes in {LEAST_CLASSES['run']} models"
+
+
+def trained_model(setting: str, test_domain: str, seed: int) -> str:
+    """The trained model of a run: of natural pictures alone there is one for all test domains.
+
+    >>> trained_model("natural-only", "sketch", 0) == trained_model("natural-only", "quickdraw", 0)
+    True
+    """
+    domain = "" if setting.startswith("natural-only") else test_domain
+    return f"{setting} {domain} {seed}"
 
 
 def _unanswered(level: str) -> dict[str, object]:

@@ -10,16 +10,16 @@ from interp.core.tables import Table
 from interp.data.mixtures.settings import is_upper_bound
 from interp.probes.geometry.linearity_and_rank import CLASS_RANK, WHITENED
 from interp.verdicts.learned_models import learning, that_learned
-from interp.verdicts.levels.l2_runs import complete_blocks
 from interp.verdicts.levels.panels import (
     LINK,
     RUN,
     Checkpoints,
     asked_accuracies,
+    compared,
     from_tables,
     in_band,
 )
-from interp.verdicts.levels.reliability import centred, gain
+from interp.verdicts.levels.reliability import gain
 from interp.verdicts.rungs import RUNGS
 
 Frames = Mapping[str, pd.DataFrame]
@@ -137,19 +137,9 @@ def foretelling(rows: pd.DataFrame, *, seed: int = 0, n_permutations: int = 4999
 
 def _foretold(study: Checkpoints, level: str) -> tuple[float, float]:
     """Explained variance of left-out mixtures: by the predictor, and what it adds to `seen`."""
-    tables = [study.accuracy, study.sharing, study.panel("seen")]
-    if not study.accuracy.size:
+    y, x, seen = compared(level, [study.accuracy, study.sharing, study.panel("seen")])
+    if not y.size or np.abs(x).max() <= 1e-12:
         return np.nan, np.nan
-    mixtures, blocks = complete_blocks(tables[:2])
-    tables = [each[mixtures][:, :, blocks] for each in tables]
-    if not tables[0].size:
-        return np.nan, np.nan
-    if level == "L1":
-        flat = [each.mean(axis=2) - each.mean(axis=(0, 2))[None] for each in tables]
-    else:
-        flat = [centred(each) for each in tables]
-    mixture = np.indices(flat[0].shape)[0].ravel()
-    y, x, seen = (each.ravel() for each in flat)
-    if np.abs(x).max() <= 1e-12:
-        return np.nan, np.nan
+    mixture = np.indices(y.shape)[0].ravel()
+    y, x, seen = (each.ravel() for each in (y, x, seen))
     return gain(y, x, [], [mixture]), gain(y, x, [seen], [mixture])

@@ -124,6 +124,22 @@ def test_outlier_mixture_flips_the_sign() -> None:
     assert set(verdict(runs, n_permutations=99).together.frame["n_runs"]) == {3}
 
 
+def test_models_that_a_level_leaves_out_are_not_counted() -> None:
+    """L2 loses a block of three mixtures for one run; one of natural pictures is one model."""
+    runs = World(mixtures=3, blocks=6).runs(np.random.default_rng(0))
+    runs["setting"] = runs["setting"].replace({"mixture 0": "natural-only"})
+    gap = (runs["setting"] == "mixture 1") & (runs["seed"] == 2)
+    runs.loc[runs.index[gap][0], "index"] = np.nan
+    found = verdict(runs, n_permutations=99)
+    domains = runs["test_domain"].nunique()
+    assert row(found, "L1")["n_runs"] == 6 + 2 * 6 * domains - 2  # block 2 of one domain
+    assert row(found, "L2")["n_runs"] == 5 + 2 * 5 * domains
+    assert row(found, "L2")["n_units"] == 5
+    whole = verdict(runs[runs["seed"] != 2], n_permutations=99)
+    for name in ("value", "p", "gain"):
+        assert row(found, "L2")[name] == pytest.approx(row(whole, "L2")[name])
+
+
 def test_a_number_held_constant_takes_a_common_cause_out() -> None:
     """Seen-class accuracy makes both: adjusted for it nothing is left, and there is no gain."""
     generator = np.random.default_rng(3)

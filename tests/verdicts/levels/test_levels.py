@@ -9,7 +9,7 @@ from scipy import stats
 
 from interp.core.errors import NumericsError, SampleError, ShapeError
 from interp.verdicts.levels.l1_mixtures import across_mixtures, rank_link
-from interp.verdicts.levels.l2_runs import within_mixtures
+from interp.verdicts.levels.l2_runs import complete_blocks, within_mixtures
 from interp.verdicts.levels.l3_classes import among_classes, clustered, take_out
 from interp.verdicts.levels.permuting import SPEARMAN, expected_reach, permuted_interval
 from interp.verdicts.levels.reliability import gain, of_cells, of_halves
@@ -362,3 +362,39 @@ def test_blocks_that_a_mixture_lacks_are_left_out_of_l1() -> None:
     apart[:4, :, 0] = apart[4:, :, 1] = np.nan
     with pytest.raises(SampleError, match="block in common"):
         across_mixtures(apart, apart)
+
+
+def test_complete_blocks_are_the_best_of_all_choices() -> None:
+    """Against every choice of mixtures and blocks that leaves no number out."""
+    for seed in range(40):
+        table = np.zeros((5, 2, 6))
+        table[stream(seed).random(table.shape) < 0.15] = np.nan
+        best = (0, 0)
+        for of, among in product(
+            product([False, True], repeat=5), product([False, True], repeat=6)
+        ):
+            left = table[list(of)][:, :, list(among)]
+            if left.size and np.isfinite(left).all():
+                mixtures, _, blocks = left.shape
+                best = max(best, ((mixtures - 1) * (blocks - 1), mixtures * blocks))
+        found = [each.sum() for each in complete_blocks([table, np.zeros_like(table)])]
+        assert np.isfinite(table[np.ix_(*_places(table))]).all()
+        assert best == (np.prod(np.subtract(found, 1)), np.prod(found))
+
+
+def _places(table: np.ndarray) -> list[np.ndarray]:
+    mixtures, blocks = complete_blocks([table])
+    return [np.flatnonzero(mixtures), np.arange(table.shape[1]), np.flatnonzero(blocks)]
+
+
+def test_a_run_without_a_number_costs_l2_one_block_and_not_its_mixture() -> None:
+    """With three mixtures a block is the lesser loss; with three blocks a mixture is."""
+    for world, without in (
+        (World(mixtures=3, blocks=6), np.s_[:, :, 1:]),
+        (World(mixtures=6, blocks=3), np.s_[1:]),
+    ):
+        drawn = world.panels(stream())
+        tables = [drawn[name] for name in ("sharing", "accuracy")]
+        whole = within_mixtures(*(each[without] for each in tables), n_permutations=99)
+        tables[0][0, 1, 0] = np.nan
+        assert within_mixtures(*tables, n_permutations=99) == whole
