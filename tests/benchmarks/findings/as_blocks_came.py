@@ -29,6 +29,8 @@ def links_as_blocks_came(runs: pd.DataFrame) -> pd.DataFrame:
 LINK = ["n_blocks", "level", "rung", "measure", "value", "low", "high", "p_adjusted", "reliability",
         "verdict"]  # fmt: skip
 
+NO_LINKS = pd.DataFrame(columns=LINK)
+
 
 def _looks(frame: pd.DataFrame) -> list[tuple[int, Sequence[int]]]:
     """The first two blocks of a study, the first three, and so on."""
@@ -36,22 +38,23 @@ def _looks(frame: pd.DataFrame) -> list[tuple[int, Sequence[int]]]:
     return [(n, numbers[:n]) for n in range(2, len(numbers) + 1)]
 
 
-def _claims_as_blocks_came(answers: pd.DataFrame) -> dict[int, pd.DataFrame]:
+def claims_as_blocks_came(answers: pd.DataFrame) -> dict[int, pd.DataFrame]:
+    """The claims about accuracy by a study's first two blocks, by three, and so on."""
     return {
         n: accuracy_findings(answers[answers["seed"].isin(some)]) for n, some in _looks(answers)
     }
 
 
-def blocks_table(found: Mapping[str, pd.DataFrame], measure: str) -> str:
+def blocks_table(claims: Mapping[int, pd.DataFrame], links: pd.DataFrame, measure: str) -> str:
     """The claims of a study, and L2 by one measure, as blocks came.
 
     Args:
-        found: The tables `answers` and `links` of a study.
+        claims: `claims_as_blocks_came` of the study.
+        links: Its `links_as_blocks_came`.
         measure: The rung and the measure of L2.
     """
-    claims = _claims_as_blocks_came(found["answers"])
     asked = [claim for claim in CLAIMS if claim.number in set(claims[max(claims)]["number"])]
-    links = found["links"].query("level == 'L2'")
+    links = links.query("level == 'L2'")
     links = links[links["rung"] + " " + links["measure"] == measure].set_index("n_blocks")
     rows = [
         [str(n), *(claim_cell(own, claim.number) for claim in asked), _link_cell(links.loc[n])]
@@ -70,15 +73,18 @@ def _decision(said: str) -> str:
     return OPEN if said == CANNOT_TELL else said
 
 
-def taken_back_in_words(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
+def taken_back_in_words(
+    claims: Mapping[str, Mapping[int, pd.DataFrame]], links: Mapping[str, pd.DataFrame]
+) -> str:
     """Claims and links whose first decision by a study's blocks did not stay: a line for each way.
 
     Args:
-        studies: The tables `answers`, and `links` where there are any, of every study.
+        claims: `claims_as_blocks_came` of every study.
+        links: `links_as_blocks_came` of those that have them.
     """
     said: dict[str, list[str]] = {way: [] for way in TURNED}
-    for name, own in studies.items():
-        looks = _decisions(own)
+    for name, own in claims.items():
+        looks = _decisions(own, links.get(name, NO_LINKS))
         turned = {what: _turned(list(looks[what])) for what in looks}
         for way, told in said.items():
             what = [each for each, how in turned.items() if how == way]
@@ -93,19 +99,16 @@ OTHERWISE = "Decided otherwise by fewer blocks"
 TURNED = OPEN_AGAIN, AGAIN, OTHERWISE
 
 
-def _decisions(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def _decisions(claims: Mapping[int, pd.DataFrame], links: pd.DataFrame) -> pd.DataFrame:
     """A row per look, a column per claim (by its number) and per link."""
-    claims = _claims_as_blocks_came(found["answers"])
     every = [
         {"n_blocks": n, "what": str(row["number"]), "decision": row["decision"]}
         for n, own in claims.items()
         for row in own.to_dict("records")
     ]
-    if "links" in found:
-        links = found["links"]
-        what = links["level"] + " (" + links["rung"] + " " + links["measure"] + ")"
-        told = links.assign(what=what, decision=links["verdict"].map(_decision))
-        every += told[["n_blocks", "what", "decision"]].to_dict("records")
+    what = links["level"] + " (" + links["rung"] + " " + links["measure"] + ")"
+    told = links.assign(what=what, decision=links["verdict"].map(_decision))
+    every += told[["n_blocks", "what", "decision"]].to_dict("records")
     wide = pd.DataFrame(every, columns=["n_blocks", "what", "decision"])
     return wide.pivot(index="n_blocks", columns="what", values="decision").fillna(OPEN)
 

@@ -18,6 +18,7 @@ from tests.benchmarks.findings.accuracy import (
 )
 from tests.benchmarks.findings.as_blocks_came import (
     blocks_table,
+    claims_as_blocks_came,
     links_as_blocks_came,
     taken_back_in_words,
 )
@@ -126,7 +127,8 @@ def pages() -> dict[str, str]:
     answers = _answers(made)
     found = {name: accuracy_findings(own) for name, own in answers.items()}
     asked = {name: made[name] for name in answers}
-    turned = taken_back_in_words({name: made[name] for name in deciding(found)})
+    came = {name: claims_as_blocks_came(answers[name]) for name in deciding(found)}
+    links = {name: made[name]["links"] for name in came if "links" in made[name]}
     caused = {name: caused_in(made[name], name) for name in INTERVENED if made[name]}
     return {
         "found": five_lines(found, made),
@@ -136,11 +138,11 @@ def pages() -> dict[str, str]:
         "caused": caused_table(made),
         "transformer": of_vits(found, made),
         "studies": studies_table(),
-        "against": f"{against(found, made)}\n{turned}".strip(),
+        "against": f"{against(found, made)}\n{taken_back_in_words(came, links)}".strip(),
         "accuracies": accuracies_table(answers, alone=None),
         "domains": domains_table(answers, found),
-        "as blocks came": blocks_table(made["weak"], DIRECTIONS),
-        "as blocks came, strong": blocks_table(made["strong"], DIRECTIONS),
+        "as blocks came": blocks_table(came["weak"], links["weak"], DIRECTIONS),
+        "as blocks came, strong": blocks_table(came["strong"], links["strong"], DIRECTIONS),
         "accuracies among held-out": accuracies_table(answers, alone=made["pilot"]["alone"]),
         "among held-out": alone_table(answers, made["pilot"]["alone"]),
         "errors": errors_table(asked),

@@ -6,6 +6,7 @@ import pytest
 from tests.benchmarks.findings.accuracy import claim_cell
 from tests.benchmarks.findings.as_blocks_came import (
     blocks_table,
+    claims_as_blocks_came,
     links_as_blocks_came,
     taken_back_in_words,
 )
@@ -18,13 +19,13 @@ from tests.study.findings.kept import planted
 def test_a_row_of_blocks_knows_nothing_of_those_that_came_later() -> None:
     weak = tables("weak")
     answers, links = weak["answers"].query("seed < 4"), weak["links"].query("n_blocks <= 4")
-    own = {"answers": answers, "links": links}
-    first, second, third = blocks_table(own, DIRECTIONS).splitlines()[2:]
-    changed = {
-        "answers": answers.assign(value=answers["value"].where(answers["seed"] < 3, 1)),
-        "links": links.assign(value=links["value"].where(links["n_blocks"] < 4, 0.1)),
-    }
-    other = blocks_table(changed, DIRECTIONS)
+    came = claims_as_blocks_came(answers)
+    first, second, third = blocks_table(came, links, DIRECTIONS).splitlines()[2:]
+    changed = claims_as_blocks_came(
+        answers.assign(value=answers["value"].where(answers["seed"] < 3, 1))
+    )
+    moved = links.assign(value=links["value"].where(links["n_blocks"] < 4, 0.1))
+    other = blocks_table(changed, moved, DIRECTIONS)
     assert other.splitlines()[2:4] == [first, second] and other.splitlines()[4] != third
     own = accuracy_findings(answers)
     assert third.split(" | ")[1:-1] == [claim_cell(own, number) for number in own["number"]]
@@ -37,9 +38,9 @@ def test_a_decision_that_a_later_block_takes_back_is_told() -> None:
     turned = steady.assign(value=steady["value"].where(~late, 0.0))
 
     def told(study: pd.DataFrame, blocks: int) -> str:
-        one = {"answers": steady[steady["seed"] == 0]}
-        own = {"answers": study[study["seed"] < blocks]}
-        return taken_back_in_words({"strong": own, "vit": one})
+        asked = {"strong": study[study["seed"] < blocks], "vit": steady[steady["seed"] == 0]}
+        claims = {name: claims_as_blocks_came(own) for name, own in asked.items()}
+        return taken_back_in_words(claims, {})
 
     assert told(steady, 8) == ""
     assert told(turned, 3) == "- **Decided by fewer blocks, open again**: claim 2 in strong."
@@ -54,14 +55,11 @@ def test_a_link_that_later_blocks_take_back_is_told() -> None:
         {"n_blocks": [2, 3, 4], "level": "L2", "rung": "R2", "measure": "CKA",
          "verdict": ["cannot tell", "goes together", "cannot tell"]}
     )  # fmt: skip
-    answers = planted({"cg-high": 0.3, "cg-low": 0.0}, blocks=4)
-    three, four = (
-        {"weak": {"answers": answers.query("seed < @n"), "links": links.query("n_blocks <= @n")}}
-        for n in (3, 4)
-    )
-    assert taken_back_in_words(three) == ""
+    claims = claims_as_blocks_came(planted({"cg-high": 0.3, "cg-low": 0.0}, blocks=4))
+    three = {n: own for n, own in claims.items() if n < 4}
+    assert taken_back_in_words({"weak": three}, {"weak": links[:2]}) == ""
     said = "- **Decided by fewer blocks, open again**: L2 (R2 CKA) in weak."
-    assert taken_back_in_words(four) == said
+    assert taken_back_in_words({"weak": claims}, {"weak": links}) == said
 
 
 @pytest.mark.parametrize("name", ["weak", "strong"])
