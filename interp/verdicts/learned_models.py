@@ -38,6 +38,24 @@ def asked_rows(frame: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
+def trained_models(runs: pd.DataFrame) -> pd.Series:
+    """The trained model of every run: of natural pictures alone one for all test domains.
+
+    Args:
+        runs: Rows with `setting`, `test_domain` and `seed`.
+
+    Returns:
+        A name for each row.
+
+    >>> runs = pd.DataFrame({"setting": ["natural-only"] * 2 + ["cg-low"] * 2, "seed": 0})
+    >>> trained_models(runs.assign(test_domain=["sketch", "quickdraw"] * 2)).nunique()
+    3
+    """
+    settings = runs["setting"].astype(str)
+    domains = runs["test_domain"].where(~settings.str.startswith("natural-only"), "")
+    return settings + " " + domains + " " + runs["seed"].astype(str)
+
+
 def learning(
     accuracy: pd.DataFrame, mixtures: pd.DataFrame | None = None, *, natural: str = "real"
 ) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from interp.verdicts.learned_models import trained_models
 from tests.benchmarks.grids import ASKED, HERE, written
 
 
@@ -32,21 +33,13 @@ def compared(name: str) -> pd.DataFrame:
         for domain in spec.test_domains
         for mixture in spec.made(domain, (), foreign=("a foreign class",))
     ]
-    answers = with_runs(of_classes(name))
+    answers = of_classes(name)
+    answers = answers.assign(run=trained_models(answers))
     parts = [
         differences(answers, pairs, family=family, kinds=kinds_of(mixtures))
         for family, pairs in contrast_tables(mixtures).items()
     ]
     return pd.concat([part for part in parts if len(part)], ignore_index=True)
-
-
-def with_runs(answers: pd.DataFrame) -> pd.DataFrame:
-    """The answers with the run that each is of.
-
-    A model of natural pictures alone is one model in every test domain.
-    """
-    own = answers["test_domain"].where(answers["setting"] != "natural-only", "")
-    return answers.assign(run=answers["setting"] + " " + own + " " + answers["seed"].astype(str))
 
 
 def of_classes(name: str) -> pd.DataFrame:

@@ -15,8 +15,8 @@ import pandas as pd
 from interp.core.statistics.resampling import jackknife
 from interp.core.tables import Table
 from interp.data.mixtures.settings import is_upper_bound
-from interp.verdicts.learned_models import asked_rows
-from interp.verdicts.levels.panels import RUN, UNTRAINED, in_middle, of_pair, trained_model
+from interp.verdicts.learned_models import asked_rows, trained_models
+from interp.verdicts.levels.panels import RUN, UNTRAINED, in_middle, of_pair
 
 HELD_OUT, SEEN = "accuracy of held-out classes", "accuracy of seen classes"
 
@@ -122,7 +122,7 @@ def _progress(own: pd.DataFrame, accuracy: pd.DataFrame) -> Iterator[dict[str, o
     """A row per kept epoch of a quantity, beside accuracy on held-out classes in the same runs."""
     blocks = own.index.get_level_values("seed")
     unit = "block" if blocks.nunique() >= LEAST else "model"
-    models = [trained_model(*run) for run in own.index]
+    models = list(trained_models(own.index.to_frame()))
     units = list(blocks) if unit == "block" else models
     values = [each["gain"].to_numpy(float) for each in (own, accuracy)]
     for place in range(values[0].shape[1]) if len(own) else ():

@@ -14,7 +14,7 @@ from interp.core.sites import BAND, LAST
 from interp.core.tables import stacked
 from interp.probes.geometry.contrasts import MEAN_DIFFERENCE
 from interp.verdicts.judging import judged_rows
-from interp.verdicts.learned_models import asked_rows, learning, that_learned
+from interp.verdicts.learned_models import asked_rows, learning, that_learned, trained_models
 from interp.verdicts.levels.l1_mixtures import across_mixtures, in_common, measured, mixture_means
 from interp.verdicts.levels.l2_runs import BETTER, complete_blocks, within_mixtures
 from interp.verdicts.levels.l2_runs import LEAST as LEAST_BLOCKS
@@ -135,8 +135,8 @@ class Checkpoints:
         if level == "L2":
             mixtures, blocks = complete_blocks(tables)
             used &= mixtures[:, None, None] & blocks
-        runs = product(self.mixtures, self.domains, self.blocks)
-        return len({trained_model(*run) for run in compress(runs, used.ravel())})
+        runs = compress(product(self.mixtures, self.domains, self.blocks), used.ravel())
+        return trained_models(pd.DataFrame(runs, columns=RUN)).nunique()
 
     def _mixtures_needed(self, link: Link, given: np.ndarray | None) -> str:
         tables = [self.sharing, self.accuracy, *([] if given is None else [given])]
@@ -262,8 +262,7 @@ def among(own: pd.DataFrame, seed: int) -> dict[str, object]:
     )
     link = _tried(asked)
     row = _row("L3", link) | {"n_units": link.n.get("class", rows["label"].nunique())}
-    models = {trained_model(*run) for run in rows[RUN].itertuples(index=False)}
-    row |= {"n_classes": row["n_units"], "n_runs": len(models)}
+    row |= {"n_classes": row["n_units"], "n_runs": trained_models(rows).nunique()}
     if not link.n:
         return row | {NEEDED: _least_classes}
     arrays = [rows[name].to_numpy(dtype=float) for name in numbers]
@@ -280,16 +279,6 @@ def among(own: pd.DataFrame, seed: int) -> dict[str, object]:
 
 def _least_classes() -> str:
     return f"at least {LEAST_CLASSES['class']} classes in {LEAST_CLASSES['run']} models"
-
-
-def trained_model(setting: str, test_domain: str, seed: int) -> str:
-    """The trained model of a run: of natural pictures alone there is one for all test domains.
-
-    >>> trained_model("natural-only", "sketch", 0) == trained_model("natural-only", "quickdraw", 0)
-    True
-    """
-    domain = "" if setting.startswith("natural-only") else test_domain
-    return f"{setting} {domain} {seed}"
 
 
 def _unanswered(level: str) -> dict[str, object]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from interp.core.statistics.replication import mean_t
 from interp.report.naming import setting_name
+from interp.verdicts.learned_models import trained_models
 from interp.verdicts.levels.l4_intervention import HELD_EQUAL
 from interp.verdicts.levels.over_training import HELD_OUT
 from tests.benchmarks.findings.claims import (
@@ -16,7 +17,6 @@ from tests.benchmarks.findings.claims import (
     WEIGHTS,
     cause_findings,
     language_findings,
-    n_models,
     of_quantities,
     same_order,
     the_claim,
@@ -156,7 +156,7 @@ def labels_by_mixture(
                 continue
             both = pd.concat([captions[against], labels[setting]], axis=1, keys=KINDS).dropna()
             by_block = (both["labels"] - both["captions"]).groupby("seed").mean()
-            n = n_models(both.reset_index().assign(setting=setting))
+            n = trained_models(both.reset_index().assign(setting=setting)).nunique()
             counts = {"n_blocks": len(by_block), "n_models": 2 * n}
             rows.append(
                 {"against": against, **both.mean(), **asdict(mean_t(by_block.to_numpy()))} | counts

@@ -16,6 +16,7 @@ from interp.core.statistics.replication import mean_t
 from interp.core.statistics.resampling import holm
 from interp.data.mixtures.settings import is_upper_bound
 from interp.models.evaluation.overview import differences
+from interp.verdicts.learned_models import trained_models
 from interp.verdicts.levels.l4_intervention import TARGET
 from interp.verdicts.levels.over_training import HELD_OUT
 
@@ -269,26 +270,13 @@ def language_findings(captions: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFr
                 "high": found.high,
                 "p": _p(found.value, found.error, len(blocks)),
                 "n_blocks": len(blocks),
-                "n_models": 2 * n_models(own),
+                "n_models": 2 * trained_models(own).nunique(),
             }
         )
     frame = pd.DataFrame(rows)
     rungs = frame["quantity"].str.startswith("R")
     frame.loc[rungs, "p_adjusted"] = holm(frame.loc[rungs, "p"].to_numpy(dtype=float))
     return frame
-
-
-def n_models(runs: pd.DataFrame) -> int:
-    """How many models these runs are: natural only is one for both test domains.
-
-    >>> runs = pd.DataFrame({"setting": ["natural-only"] * 2 + ["cg-low"] * 2, "seed": 0})
-    >>> n_models(runs.assign(test_domain=["sketch", "quickdraw"] * 2))
-    3
-    """
-    domain = runs["test_domain"].where(runs["setting"] != "natural-only", "")
-    return len(
-        runs.assign(test_domain=domain)[["setting", "test_domain", "seed"]].drop_duplicates()
-    )
 
 
 def same_order(captions: pd.DataFrame, labels: pd.DataFrame) -> tuple[list[str], list[str]]:

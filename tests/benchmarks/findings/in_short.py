@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, LEVEL
+from interp.verdicts.learned_models import trained_models
 from interp.verdicts.levels.l4_intervention import AMONG, BEYOND, HELD_EQUAL, SHARING
 from interp.verdicts.wording import AGAINST, APART, RELIABLE, TOGETHER
 from tests.benchmarks.findings.accuracy import alone_in_words, claim_cell
@@ -25,7 +26,6 @@ from tests.benchmarks.findings.claims import (
     OPPOSITE,
     WEIGHTS,
     Claim,
-    n_models,
     planned,
     the_claim,
 )
@@ -326,7 +326,7 @@ def of_vits(found: Decided, made: Tables) -> str:
     same = runs["strong"]["setting"].isin(runs["vit"]["setting"])
     runs["strong"] = runs["strong"][same]
     known = {name: 100 * frame["accuracy_natural"].mean() for name, frame in runs.items()}
-    n = {name: counted(n_models(frame), "model") for name, frame in runs.items()}
+    n = {name: counted(trained_models(frame).nunique(), "model") for name, frame in runs.items()}
     weak = known["vit"] < known["strong"] / 2
     return (
         f"{told}. Held-out classes in photographs: {known['vit']:.0f} % ({n['vit']}), the strong "

@@ -15,8 +15,8 @@ from interp.core.arguments import spoken_numbers
 from interp.core.statistics.index_of_sharing import LEVEL
 from interp.data.mixtures.settings import is_upper_bound
 from interp.probes.galleries.unit_selectivity import FOR_CLASS
+from interp.verdicts.learned_models import trained_models
 from tests.benchmarks import contrasts
-from tests.benchmarks.contrasts import with_runs
 from tests.benchmarks.grids import ASKED, HERE
 
 LARGE = Path(__file__).parents[1] / "large"
@@ -193,7 +193,7 @@ def of_classes(by_class: pd.DataFrame) -> pd.DataFrame:
     here = (frame["domain"] == frame["test_domain"]) & (frame["class_set"] == "held-out")
     asked = (frame["prompts"] == "neutral") & (frame["classifier"] == "text")
     own = frame[(frame["control"] == "") & here & asked].reset_index(drop=True)
-    return with_runs(own)[ANSWERS]
+    return own.assign(run=trained_models(own))[ANSWERS]
 
 
 def errors(accuracy: pd.DataFrame) -> pd.DataFrame:
@@ -291,10 +291,11 @@ def pilot() -> dict[str, pd.DataFrame]:
     Answers among held-out classes alone are kept as means of mixtures, `alone`.
     """
     folder, caused = HERE / "resnet", contrasts.intervened()
+    answers = pd.read_csv(folder / "accuracy_by_class.csv").query(OWN)
     accuracy = pd.read_csv(folder / "accuracy.csv").assign(control="")
     levels = pd.read_csv(folder / "levels.csv").fillna({"adjusted": "", "needed": "", "reason": ""})
     return {
-        "answers": with_runs(pd.read_csv(folder / "accuracy_by_class.csv").query(OWN)),
+        "answers": answers.assign(run=trained_models(answers)),
         "errors": errors(accuracy),
         "alone": accuracy.query(ALONE)[["setting", "test_domain", "value"]],
         "levels": levels,
