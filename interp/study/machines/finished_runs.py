@@ -8,11 +8,12 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import pandas as pd
 
 from interp.core.progress import say
@@ -183,7 +184,8 @@ class FinishedRuns:
             training: Whether to train. Without it, runs that are not finished must have been
                 trained elsewhere.
             forecast: Minutes that all runs were forecast to take, none of them finished; None says
-                nothing of it.
+                nothing of it. Where runs of the same architecture were timed here, their pace is
+                said instead.
         """
         of_run: dict[str, list[Taken]] = {}
         for cell, each in taken:
@@ -191,8 +193,14 @@ class FinishedRuns:
         waiting = [own for own in of_run.values() if not self._finished(own)]
         said = f"{len(of_run) - len(waiting)} of {len(of_run)} runs are finished in {self.folder}"
         if forecast and waiting:
+            cells = {self.of(cell): cell for own in waiting for cell, _ in own}
+            timed = self._timed({cell.training.name for cell in cells.values()})
             left = forecast * len(waiting) / len(of_run)
-            said += f"; by forecast the others take {minutes_in_words(left)}"
+            by = "by forecast"
+            if timed:
+                left = float(np.median(timed)) * len(cells)
+                by = f"at the pace of the {len(timed)} that were timed there"
+            said += f"; {by} the others take {minutes_in_words(left)}"
         say(said)
         start = time.monotonic()
         for first in range(0, len(waiting), 2 * jobs):
@@ -214,6 +222,15 @@ class FinishedRuns:
             done = min(first + 2 * jobs, len(waiting))
             left = (time.monotonic() - start) / done * (len(waiting) - done)
             say(f"runs: {done} of {len(waiting)}, about {left / 60:.0f} min left")
+
+    def _timed(self, architectures: Collection[str]) -> list[float]:
+        """What the finished runs of some architectures took, in minutes, where it is known."""
+        facts = (json.loads(path.read_text()) for path in sorted(self.folder.glob(f"*/{FACTS}")))
+        return [
+            about["minutes"]
+            for about in facts
+            if "minutes" in about and about["architecture"] in architectures
+        ]
 
     def _finished(self, taken: Sequence[Taken]) -> bool:
         by_cell: dict[Path, list[Taken]] = {}

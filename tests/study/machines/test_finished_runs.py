@@ -5,7 +5,6 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,6 @@ from interp.core.seeds import rng
 from interp.core.storage.kept_tables import keep_model, kept_model, kept_plates
 from interp.data.artwork import embedded
 from interp.measures.options import AnalysisSpec
-from interp.study import studies
 from interp.study.blocks import block_numbers
 from interp.study.grids import Grid
 from interp.study.machines import finished_runs
@@ -108,8 +106,6 @@ def test_only_what_is_missing_is_trained(
     facts = {path.parent: json.loads(path.read_text()) for path in tmp_path.rglob("run.json")}
     lost = next(p for p, each in facts.items() if each["seed"] == 1 and "cg-high" in p.name)
     shutil.rmtree(lost)
-    cost = SimpleNamespace(minutes=7.0 * len(facts))
-    monkeypatch.setattr(studies, "cost_of_study", lambda *_, **__: cost)
     again = Study(ONE).grid(
         tmp_path / "out", jobs=1, command="a test", tables=tmp_path / "committed"
     )
@@ -117,12 +113,57 @@ def test_only_what_is_missing_is_trained(
     assert len(trained) == 1 and "cg-high" in trained.pop()
     n = len(facts)
     assert f"{n - 1} of {n} runs are finished" in told[0]
-    assert told[0].endswith("; by forecast the others take about 7 minutes")
+    assert told[0].endswith("that were timed there the others take under a minute")
     found = json.loads((lost / "run.json").read_text())
     assert 0 < found.pop("minutes") < 5 and 0 < facts[lost].pop("minutes") < 5
     assert found == facts[lost]
     for name, table in first.tables.items():
         pd.testing.assert_frame_equal(again.tables[name].frame, table.frame)
+
+
+@pytest.mark.parametrize(
+    ("timed", "told"),
+    [
+        ({}, "by forecast the others take about 14 minutes"),
+        ({0: 4.0, 2: 3.0, 3: 90.0}, "pace of the 3 that were timed there the others take about 8"),
+    ],
+)
+def test_what_is_left_goes_by_the_runs_that_were_timed(
+    timed: dict[int, float],
+    told: str,
+    made: tuple[Result, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two runs of seven minutes wait by forecast; of those timed the one in the middle took 4."""
+    said: list[str] = []
+    monkeypatch.setattr(finished_runs, "say", said.append)
+    monkeypatch.setattr(finished_runs, "train", lambda *_, **__: None)
+    monkeypatch.setattr(finished_runs, "check_trained", _stops)
+    store, steps = FinishedRuns(tmp_path / "tables"), tmp_path / "steps"
+    shutil.copytree(made[1], store.folder)
+    cells = Grid(ONE).plan(steps, jobs=1)
+    asked = partial(Study(ONE)._taken, steps=steps, device="cpu", only=("accuracy",), epochs=True)
+    lost = [cell for cell in cells if cell.block.seed == 1]
+    for cell in lost:
+        (store.of(cell) / "losses.csv").unlink()
+    for n, cell in enumerate(cells):
+        path = store.of(cell) / "run.json"
+        about = {k: v for k, v in json.loads(path.read_text()).items() if k != "minutes"}
+        path.write_text(json.dumps(about | ({"minutes": timed[n]} if n in timed else {})))
+    with pytest.raises(StopIteration):
+        store.go_on(
+            store.filed(asked(cells)),
+            jobs=1,
+            device="cpu",
+            training=True,
+            forecast=7.0 * len(cells),
+        )
+    assert f"{len(cells) - len(lost)} of {len(cells)} runs" in said[0] and told in said[0]
+
+
+def _stops(*_: object) -> None:
+    raise StopIteration
 
 
 def test_blocks_are_chosen_by_number(made: tuple[Result, Path], tmp_path: Path) -> None:
