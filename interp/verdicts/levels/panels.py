@@ -125,9 +125,13 @@ class Checkpoints:
         row["gain"] = self._gain(level)
         return row | {NEEDED: lambda: needed(link, given)}
 
+    def _tables(self, given: np.ndarray | None) -> list[np.ndarray]:
+        """Sharing, accuracy, and what is held constant."""
+        return [self.sharing, self.accuracy, *([] if given is None else [given])]
+
     def _n_models(self, level: str, given: np.ndarray | None) -> int:
         """Trained models that a level compares; with no level, all that have both numbers."""
-        tables = [self.sharing, self.accuracy, *([] if given is None else [given])]
+        tables = self._tables(given)
         used = _known(tables)
         if level == "L1":
             kept = measured(tables)
@@ -139,7 +143,7 @@ class Checkpoints:
         return trained_models(pd.DataFrame(runs, columns=RUN)).nunique()
 
     def _mixtures_needed(self, link: Link, given: np.ndarray | None) -> str:
-        tables = [self.sharing, self.accuracy, *([] if given is None else [given])]
+        tables = self._tables(given)
         kept = measured(tables)
         size = mixtures_needed(
             _freed([mixture_means(each) for each in in_common([one[kept] for one in tables])]),
@@ -156,7 +160,7 @@ class Checkpoints:
     def _blocks_needed(self, link: Link, given: np.ndarray | None) -> str:
         if not link.n or len(self.blocks) < LEAST_BLOCKS["block"]:
             return FEW_BLOCKS
-        tables = [self.sharing, self.accuracy, *([] if given is None else [given])]
+        tables = self._tables(given)
         mixtures, blocks = complete_blocks(tables)
         own = _freed([centred(each[mixtures][:, :, blocks]) for each in tables])
         size = blocks_needed(own, reliability=link.reliability, seed=self.seed)
