@@ -188,6 +188,8 @@ def compared(level: str, tables: Sequence[np.ndarray]) -> list[np.ndarray]:
     Returns:
         The same tables, "mixture domain" or "mixture domain block"; empty where nothing is left.
     """
+    if not tables[0].size:
+        return list(tables)
     if level == "L2":
         mixtures, blocks = complete_blocks(tables[:2])
         cells = [each[mixtures][:, :, blocks] for each in tables]

@@ -83,6 +83,17 @@ def test_one_missing_model_leaves_the_rest() -> None:
     assert found.loc[("linked", "L2"), "foretold"] > 0.2
 
 
+def test_a_predictor_that_no_model_has_stands_without_numbers() -> None:
+    made = rows(LINKED)
+    made["value"] = made["value"].where(made["predictor"] == "linked")
+    found = foretelling(made, n_permutations=99).frame.set_index(["predictor", "level"])
+    for level in ("L1", "L2"):
+        own = found.loc[("drawn", level)]
+        assert np.isnan([own["value"], own["foretold"], own["beyond_seen"]]).all()
+        assert own["n_runs"] == 0 and own["reason"]
+        assert found.loc[("linked", level), "foretold"] > 0.2
+
+
 def test_a_predictor_that_says_nothing_is_seldom_found() -> None:
     nothing = replace(LINKED, l1=0.0, l2=0.0)
     drawn = [foretelling(rows(nothing, seed), n_permutations=199).frame for seed in range(30)]
