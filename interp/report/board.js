@@ -7,7 +7,8 @@ const WIDE = 900, EDGE = 20;  // of a saved picture, in pixels
 // in the light colours, whatever the page's own are: what is saved is read on paper
 async function pictured(name) {
   const canvas = byId(`canvas-${name}`);
-  const figure = figures[name] || (figures[name] = read(`figure-data-${name}`));
+  await unpackFigure(name);
+  const figure = readFigure(name);
   const was = printing || root.classList.contains("printing");
   root.classList.add("printing");
   const layout = { ...layoutOf(figure), paper_bgcolor: "#ffffff" };

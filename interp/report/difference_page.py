@@ -12,7 +12,7 @@ from interp.core.declarations.columns import CHANGES
 from interp.core.declarations.figures import BLUE, GREY, ORANGE
 from interp.core.declarations.writing import number, plain, plural, sequence
 from interp.core.tables import Table
-from interp.report.embedding import figure_json
+from interp.report.embedding import figure_data
 from interp.report.figures.answer import answer_figure
 from interp.report.figures.two_models import MODELS_OF_RESULTS
 from interp.report.grammar.pieces import (
@@ -92,7 +92,7 @@ def build_difference_page(
         facts=_facts(facts),
         rest=[(name, why) for name, why in (rest or {}).items() if why != "the same"],
         same=sequence([name for name, why in (rest or {}).items() if why == "the same"]),
-        figures=figure_json(drawn),
+        figures=figure_data(drawn, surest),
         commands=[(_command(a, b, out, models=bool(tables)), "makes this page")],
         still="", strips=[], sheets=[], atlas="",
     )  # fmt: skip

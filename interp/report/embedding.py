@@ -59,15 +59,16 @@ def downloads(result: LoadedResult, room: int = PAGE_BYTES) -> dict[str, Downloa
         payload, cut = packed[name], len(packed[name]) > left
         if cut:
             frame = result.tables[name].frame.head(PREVIEW_ROWS)
-            payload = _packed(frame.to_csv(index=False).encode())
+            payload = _packed(frame.to_csv(index=False))
         left -= len(payload)
         found[name] = Download(name, len(result.tables[name]), len(raw[name]), payload, cut)
     return found
 
 
-def _packed(data: bytes) -> str:
+def _packed(data: bytes | str) -> str:
     """gzip, without the clock in its header, as base64."""
-    return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()
+    raw = data.encode() if isinstance(data, str) else data
+    return base64.b64encode(gzip.compress(raw, 9, mtime=0)).decode()
 
 
 def script_json(thing: Any) -> str:
@@ -83,18 +84,25 @@ def script_json(thing: Any) -> str:
     return text
 
 
-def figure_json(figures: Sequence[Figure]) -> dict[str, str]:
-    """Each figure by name, as page.js reads it when it comes into view."""
+def figure_data(figures: Sequence[Figure], first: Figure | None) -> dict[str, str]:
+    """Each figure by name, as page.js reads it when it comes into view.
+
+    The first one, which is drawn before the page is there, as JSON; the others compressed.
+    """
     return {
-        figure.name: script_json(
-            {
-                "data": _short(list(figure.data)),
-                "layout": figure.layout,
-                "selected": [choice.selected for choice in figure.choices],
-            }
-        )
+        figure.name: _figure_json(figure) if figure is first else _packed(_figure_json(figure))
         for figure in figures
     }
+
+
+def _figure_json(figure: Figure) -> str:
+    return script_json(
+        {
+            "data": _short(list(figure.data)),
+            "layout": figure.layout,
+            "selected": [choice.selected for choice in figure.choices],
+        }
+    )
 
 
 def _short(thing: Any) -> Any:
@@ -114,7 +122,7 @@ def _short(thing: Any) -> Any:
 
 def compressed(thing: Any) -> str:
     """JSON, compressed: what is unpacked only when it is looked at."""
-    return _packed(json.dumps(thing, ensure_ascii=False, allow_nan=False).encode())
+    return _packed(json.dumps(thing, ensure_ascii=False, allow_nan=False))
 
 
 @dataclass(frozen=True)

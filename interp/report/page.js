@@ -6,6 +6,7 @@ const read = (id) => JSON.parse(byId(id).textContent);
 const root = document.documentElement;
 const narrow = () => window.innerWidth < 560;
 const figures = {};  // those that were read so far
+const texts = {};  // of figures that were unpacked
 let printing = false;
 let started = false;  // the first figure is drawn before the rest of the page is there
 
@@ -73,9 +74,23 @@ function stack(layout) {
   }
 }
 
+// a figure's data: at once of the first, which stands in the page as it is, and of those unpacked
+function readFigure(name) {
+  const place = byId(`figure-data-${name}`);
+  const text = place.type === "application/json" ? place.textContent : texts[name];
+  if (!figures[name] && text) figures[name] = JSON.parse(text);
+  return figures[name];
+}
+
+async function unpackFigure(name) {
+  const place = byId(`figure-data-${name}`);
+  if (place.type === "application/gzip" && !texts[name])
+    texts[name] = new TextDecoder().decode(await unpacked(place.id));
+}
+
 function draw(name) {
-  const canvas = byId(`canvas-${name}`);
-  const figure = figures[name] || (figures[name] = read(`figure-data-${name}`));
+  const canvas = byId(`canvas-${name}`), figure = readFigure(name);
+  if (!figure) { unpackFigure(name).then(() => draw(name)); return; }
   const config = {
     responsive: true, displaylogo: false, displayModeBar: "hover", scrollZoom: false,
     modeBarButtons: [["toImage", "resetScale2d"]],
@@ -282,6 +297,12 @@ function setPrinting(on) {
   drawAgain();
 }
 
+// paper does not wait: all that may be printed is unpacked beforehand
+async function unpackEverything(canvases) {
+  for (const canvas of canvases) await unpackFigure(canvas.dataset.canvas);
+  root.dataset.unpacked = canvases.length;
+}
+
 // what is not on the first screen waits until the first figure has been seen
 function start() {
   sayTheme();
@@ -308,6 +329,7 @@ function start() {
   requestAnimationFrame(() => setTimeout(() => {
     for (const canvas of canvases) near.observe(canvas);
     Promise.resolve(byId("atlas") ? openMap() : null).finally(startDoors);  // a link's place is known last
+    unpackEverything(canvases);
   }));
   const links = new Map([...document.querySelectorAll("nav a")].map((a) => [a.hash.slice(1), a]));
   const reading = new IntersectionObserver((seen) => {
@@ -326,9 +348,11 @@ for (const moved of ["change", "input"]) document.addEventListener(moved, (event
   const { figure, choice, options } = event.target.dataset;
   if (!figure || (moved === "input") !== (event.target.type === "range")) return;
   if (options) event.target.nextElementSibling.textContent = JSON.parse(options)[event.target.value];
-  if (!figures[figure]) figures[figure] = read(`figure-data-${figure}`);
-  figures[figure].selected[Number(choice)] = Number(event.target.value);
-  draw(figure);
+  const chosen = Number(event.target.value);
+  unpackFigure(figure).then(() => {
+    readFigure(figure).selected[Number(choice)] = chosen;
+    draw(figure);
+  });
 });
 document.addEventListener("click", (event) => {
   const name = event.target.dataset && event.target.dataset.download;

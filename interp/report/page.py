@@ -34,7 +34,7 @@ from interp.report.embedding import (
     compressed,
     downloads,
     embedded_thumbnails,
-    figure_json,
+    figure_data,
     glossary_terms,
     script_json,
     sheets,
@@ -124,7 +124,7 @@ def render_page(result: LoadedResult) -> str:
     others = [section for section in filled if section.part != "verdict"]
     drawn = [first] if first else []
     figures = [*drawn, *(figure for section in filled for figure in section.figures)]
-    data, every_class, of_nodes = figure_json(figures), sheets(result), strips(result)
+    data, every_class, of_nodes = figure_data(figures, first), sheets(result), strips(result)
     taken = sum(map(len, [*data.values(), *every_class, *of_nodes]))
     plates = embedded_thumbnails(result, PAGE_BYTES - FRAME_BYTES - taken)
     domains = [plate for plate in plates if "kind" not in plate.keys]

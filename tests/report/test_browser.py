@@ -79,7 +79,8 @@ class Opened:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.as_uri() + address)
         if waits:  # for the map, which comes last
-            self.page.wait_for_selector("html[data-map]", state="attached", timeout=60_000)
+            ready = "html[data-map][data-unpacked]"  # figures are unpacked behind it
+            self.page.wait_for_selector(ready, state="attached", timeout=60_000)
         if doors_open or all_drawn:
             self.page.evaluate("doors().forEach((one) => { one.open = true; })")
         if all_drawn:

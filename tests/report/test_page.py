@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,7 @@ from interp.report.loaded import expected_tables, read_result, shown_tables
 from interp.report.page import HERE, SCRIPTS, render_page
 from interp.report.sections import page_sections
 from tests.report.planted_levels import level_tables
+from tests.report.unpacked import with_figures
 
 Build = Callable[..., Path]
 Frames = Callable[[], dict[str, pd.DataFrame]]
@@ -119,6 +121,16 @@ def test_pictures_of_units_push_out_no_others_and_what_did_not_fit_is_said(
     assert [plate.keys.get("kind", "") for plate in few] == ["", ""]
     monkeypatch.setattr("interp.report.page.FRAME_BYTES", PAGE_BYTES)
     assert render_page(more).count('<figure class="plate">') == 0
+
+
+def test_figures_are_compressed_but_the_first(planted: Path, page: str) -> None:
+    """The first is drawn before the page is there; the others are unpacked behind it."""
+    found = re.findall(r'"application/(\w+)" id="figure-data-([\w-]+)">(.*?)</script>', page)
+    assert [kind for kind, *_ in found] == ["json", *["gzip"] * (len(found) - 1)]
+    whole = re.findall(r'id="figure-data-([\w-]+)">(.*?)</script>', with_figures(page))
+    assert [name for name, _ in whole] == [name for _, name, _ in found] and len(whole) > 9
+    assert all(set(json.loads(text)) == {"data", "layout", "selected"} for _, text in whole)
+    assert sum(len(text) for _, text in whole) > 4 * sum(len(text) for *_, text in found)
 
 
 def test_downloads_are_the_files(planted: Path, page: str) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 from interp.core.declarations.figures import BLUE, ORANGE
 from interp.core.declarations.writing import number, percent, plain
 from interp.core.tables import Table
-from interp.report.embedding import figure_json
+from interp.report.embedding import figure_data
 from interp.report.grammar.pieces import (
     Choice,
     Figure,
@@ -68,7 +68,7 @@ def build_judged_page(
         overall=_overall(overall.frame),
         kinds=kinds,
         failures=failures,
-        figures=figure_json(drawn),
+        figures=figure_data(drawn, first),
         commands=[(command, "makes this page")] if command else [],
         still="", strips=[], sheets=[], atlas="",
     )  # fmt: skip
