@@ -11,6 +11,7 @@ from tests.benchmarks.findings.claims import (
     CLAIMS,
     ENDS,
     OPPOSITE,
+    Claim,
     accuracy_findings,
     claims_by_domain,
 )
@@ -19,7 +20,6 @@ from tests.benchmarks.findings.writing import (
     NOT_ASKED,
     blocks_of,
     bold,
-    claims_in_words,
     points,
     spoken,
 )
@@ -62,17 +62,17 @@ def _n_blocks(own: pd.DataFrame) -> int:
     return own["seed"].nunique() if "seed" in own else asked_blocks("pilot")
 
 
-def accuracies_in_words(answers: Mapping[str, pd.DataFrame]) -> str:
-    """What the mixtures of the first claims reach among all classes: a line per study, the mean of
+def reached_table(answers: Mapping[str, pd.DataFrame]) -> str:
+    """What the mixtures of the first claims reach among all classes: a row per study, the mean of
     both test domains."""
-    said = []
+    rows = []
     for name, own in answers.items():
-        rows = own[own["candidates"] == "all"]
-        by_domain = [_mean_of_blocks(part) for _, part in rows.groupby("test_domain")]
+        asked = own[own["candidates"] == "all"]
+        by_domain = [_mean_of_blocks(part) for _, part in asked.groupby("test_domain")]
         means = pd.concat(by_domain).groupby("setting").mean()
-        told = [f"{spoken(each)} {100 * means[each]:.0f} %" for each in SHOWN if each in means]
-        said.append(f"- {name}: {', '.join(told)}")
-    return "\n".join(said)
+        cells = [f"{100 * means[each]:.0f} %" if each in means else "–" for each in SHOWN]
+        rows.append([name, *cells])
+    return markdown(["study", *map(spoken, SHOWN)], rows)
 
 
 SHOWN = ("natural-only", "leave-out-domain", "cg-low", "cg-high", "cg-high, aligned captions")
@@ -100,12 +100,9 @@ def alone_table(answers: Mapping[str, pd.DataFrame], pilot: pd.DataFrame) -> str
         there = {claim.more, claim.less} <= set(means.index)
         gap = f"{100 * (means[claim.more] - means[claim.less]):+.1f}" if there else "–"
         rows.append([f"{claim.number}. {claim.says}", *cells, gap])
-    counted = ["blocks; models"] + [
-        f"{blocks_of(name, own['n_blocks'].max())}; {answers[name]['run'].nunique()}"
-        for name, own in found.items()
-    ]
-    heads = ["claim", *found, "pilot, no interval kept"]
-    return markdown(heads, [*rows, [*counted, "3"]])
+    heads = [f"{name}, {blocks_of(name, own['n_blocks'].max())} blocks"
+             for name, own in found.items()]  # fmt: skip
+    return markdown(["claim", *heads, "pilot, 3 blocks, no interval kept"], rows)
 
 
 def domains_table(answers: Mapping[str, pd.DataFrame], found: Mapping[str, pd.DataFrame]) -> str:
@@ -146,28 +143,36 @@ def alone_in_words(answers: Mapping[str, pd.DataFrame], *, with_numbers: bool = 
     """Which claims are above zero among the held-out classes alone in every study that asks, which
     are below, and which are neither; by intervals of one claim alone, each study's behind them."""
     asked = _that_asked(answers, "held-out")
-    found = {name: accuracy_findings(own, candidates="held-out") for name, own in asked.items()}
-    sides: dict[str, list[int]] = {side: [] for side in SIDES}
-    numbers = {}
+    found = {
+        name: accuracy_findings(own, candidates="held-out").set_index("number")
+        for name, own in asked.items()
+    }
+    sides: dict[str, list[str]] = {side: [] for side in SIDES}
     for claim in CLAIMS:
-        own = {name: rows[rows["number"] == claim.number] for name, rows in found.items()}
-        rows = {name: row.iloc[0] for name, row in own.items() if len(row)}
+        rows = {name: own.loc[claim.number] for name, own in found.items()
+                if claim.number in own.index}  # fmt: skip
         if rows:
-            above = all(row["low"] > 0 for row in rows.values())
-            below = all(row["high"] < 0 for row in rows.values())
-            sides[SIDES[0 if above else 1 if below else 2]].append(claim.number)
-            told = ", ".join(f"{points(row)} in {name}" for name, row in rows.items())
-            numbers[claim.number] = f"claim {claim.number} ({told})"
-    return "; ".join(
-        f"{side}: {sequence([numbers[each] for each in claims])}"
-        if with_numbers and side != SIDES[2]
-        else f"{side}: {claims_in_words(claims)}"
-        for side, claims in sides.items()
-        if claims
-    )
+            side, notes = _side(claim, rows, with_numbers)
+            told = f"claim {claim.number}"
+            sides[side].append(f"{told} ({', '.join(notes)})" if notes else told)
+    return "; ".join(f"{side}: {sequence(told)}" for side, told in sides.items() if told)
 
 
-SIDES = "above zero in every study", "below zero in every study", "neither"
+def _side(claim: Claim, rows: Mapping[str, pd.Series], with_numbers: bool) -> tuple[str, list[str]]:
+    """On which side of zero studies have a claim, and what is to be said of that."""
+    above = [name for name, row in rows.items() if row["low"] > 0]
+    below = [name for name, row in rows.items() if row["high"] < 0]
+    numbers = [f"{points(row)} in {name}" for name, row in rows.items()] if with_numbers else []
+    everywhere, turned, neither = SIDES
+    if len(above) == len(rows):
+        return everywhere, numbers
+    if len(below) == len(rows):
+        return turned, [f"{spoken(claim.less)} is above {spoken(claim.more)}", *numbers]
+    apart = {"above zero": above, "below": below}
+    return neither, [f"{where} in {sequence(names)}" for where, names in apart.items() if names]
+
+
+SIDES = "above zero in every study", "the other way round in every study", "neither"
 
 
 def _that_asked(answers: Mapping[str, pd.DataFrame], candidates: str) -> dict[str, pd.DataFrame]:

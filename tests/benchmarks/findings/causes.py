@@ -172,12 +172,11 @@ def language_in_words(
         return NO_BLOCK
     by = {row["against"]: row for row in labels_by_mixture(found, captioned)}
     row = _of_labels(found)
-    told = "told from zero" if language_is_told(found) else "not told from zero"
     blocks = f"{blocks_of('twin', int(row['n_blocks']))} blocks"
     return (
-        f"In CG high, labels minus captions: {points(by[HIGH])}; labels minus captions without "
-        f"the domain: {points(by[f'{HIGH}, {ALIGNED}'])}. Mean, aligned captions left "
-        f"out: {points(row)}, {told} ({blocks})."
+        f"{_is_it_language(row)}. In CG high, labels minus captions: {points(by[HIGH])}; labels "
+        f"minus captions without the domain: {points(by[f'{HIGH}, {ALIGNED}'])}. Mean, aligned "
+        f"captions left out: {points(row)} ({blocks})."
     )
 
 
@@ -186,12 +185,21 @@ def labels_in_short(
 ) -> str:
     """What labels change in CG high, beside captions that name no domain, and on average."""
     by = {row["against"]: row for row in labels_by_mixture(found, captioned)}
-    own = by[f"{HIGH}, {ALIGNED}"]
+    own, row = by[f"{HIGH}, {ALIGNED}"], _of_labels(found)
     return (
-        f"{points(by[HIGH])} on held-out classes in CG high, {points(own)} where captions name no "
-        f"domain; mean of the four mixtures {points(_of_labels(found))} "
+        f"{_is_it_language(row)}: {points(by[HIGH])} in CG high, {points(own)} where captions "
+        f"name no domain; mean of four mixtures {points(row)} "
         f"({blocks_of('twin', own['n_blocks'])} blocks)"
     )
+
+
+def _is_it_language(row: Mapping[str, Any]) -> str:
+    """Whether models that learn labels in place of captions do worse, in words."""
+    if row["low"] > 0:
+        return "No, labels in place of captions do better on average"
+    if row["high"] < 0:
+        return "Captions do better than labels in their place"
+    return "Labels in place of captions are not told from captions"
 
 
 def language_is_told(found: Mapping[str, pd.DataFrame]) -> bool:

@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -56,7 +56,7 @@ CLAIMS = (
     Claim(4, "Classes outside the label set help", "cg-high, half class overlap", "cg-high"),
     Claim(5, "Captions without the domain help", "cg-high, aligned captions", "cg-high"),
     Claim(
-        6, "Quickdraw fails more than sketch", "leave-out-domain, sketch",
+        6, "Quickdraw fails more than sketch in DG", "leave-out-domain, sketch",
         "leave-out-domain, quickdraw",
     ),
 )  # fmt: skip
@@ -154,6 +154,10 @@ ENDS = ("value", "low", "high")
 OfStudy = TypeVar("OfStudy")
 
 
+Decided: TypeAlias = Mapping[str, pd.DataFrame]
+"""The claims about accuracy in every study that asks about it, by `accuracy_findings`."""
+
+
 def planned(found: Mapping[str, OfStudy]) -> dict[str, OfStudy]:
     """The studies whose rules were written before they were made: all but the pilot.
 
@@ -161,6 +165,16 @@ def planned(found: Mapping[str, OfStudy]) -> dict[str, OfStudy]:
     {'weak': 4}
     """
     return {name: own for name, own in found.items() if name != "pilot"}
+
+
+def deciding(found: Decided) -> Decided:
+    """The studies that decide: those planned before they were made, with two blocks or more."""
+    return {name: own for name, own in planned(found).items() if own["n_blocks"].max() > 1}
+
+
+def of_resnets(found: Decided) -> Decided:
+    """The deciding studies that are counted: a ViT has verdicts of its own, says the plan."""
+    return {name: own for name, own in deciding(found).items() if name != "vit"}
 
 
 UPPER = "upper bound "

@@ -10,11 +10,11 @@ import pandas as pd
 
 from interp.study.comparing.row_by_row import CHANGED, NO_INTERVAL, ONLY_A, ONLY_B
 from tests.benchmarks.findings.accuracy import (
-    accuracies_in_words,
     accuracies_table,
     alone_table,
     domains_table,
     errors_table,
+    reached_table,
 )
 from tests.benchmarks.findings.as_blocks_came import (
     blocks_table,
@@ -26,11 +26,10 @@ from tests.benchmarks.findings.causes import (
     cause_table,
     caused_in,
     language_by_mixture,
-    language_in_words,
     language_linked,
     language_table,
 )
-from tests.benchmarks.findings.claims import accuracy_findings
+from tests.benchmarks.findings.claims import accuracy_findings, deciding
 from tests.benchmarks.findings.costs import costs_table
 from tests.benchmarks.findings.figures import (
     draw_classes,
@@ -41,13 +40,12 @@ from tests.benchmarks.findings.figures import (
 from tests.benchmarks.findings.in_short import (
     against,
     caused_table,
-    deciding,
     five_lines,
     of_vits,
-    reliable_in_words,
     studies_table,
     verdicts_table,
 )
+from tests.benchmarks.findings.links_in_short import reliable_in_words
 from tests.benchmarks.findings.sharing import (
     domains_apart_in_words,
     domains_apart_table,
@@ -107,7 +105,9 @@ def findings() -> str:
             if name in ABOUT_ACCURACY and finished_blocks(name) > 1:
                 keep_one(name, "links", links_as_blocks_came(tables(name)["runs"]))
             if name == "strong":
-                first_screen(result.report(), DOCS / "large_page.png")
+                page = result.report()
+                check_size(page)
+                first_screen(page, DOCS / "large_page.png")
     draw_findings(_answers(all_tables())).write_image(DOCS / "findings.png", scale=2)
     weak = tables("weak")
     draw_sharing(weak["runs"]).write_image(DOCS / "sharing.png", scale=2)
@@ -119,6 +119,15 @@ def findings() -> str:
         own = {part: words for part, words in made.items() if f"<!-- {part} -->" in text}
         page.write_text(filled(text, own), encoding="utf-8")
     return "\n\n".join(made.values())
+
+
+def check_size(page: Path) -> None:
+    """Refuse a page that has outgrown what the study promises of it."""
+    if (size := page.stat().st_size) > LARGEST_PAGE:
+        raise ValueError(f"{page} has {size:,} bytes, more than {LARGEST_PAGE:,}")
+
+
+LARGEST_PAGE = 15_000_000
 
 
 def pages() -> dict[str, str]:
@@ -134,7 +143,7 @@ def pages() -> dict[str, str]:
         "found": five_lines(found, made),
         "verdicts": verdicts_table(found, made),
         "reliable": reliable_in_words(found, made),
-        "reached": accuracies_in_words(answers),
+        "reached": reached_table(answers),
         "caused": caused_table(made),
         "transformer": of_vits(found, made),
         "studies": studies_table(),
@@ -160,7 +169,6 @@ def pages() -> dict[str, str]:
         "cause": cause_table(caused),
         "language": language_table(made["twin"]),
         "language linked": language_linked(made["twin"]),
-        "language in words": language_in_words(made["twin"], made["strong"]),
         "language by mixture": language_by_mixture(made["twin"], made["strong"]),
         "open claims": open_claims(found),
         "open links": open_links(asked),

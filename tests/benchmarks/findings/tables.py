@@ -6,8 +6,9 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 
@@ -83,6 +84,10 @@ def is_kept(name: str) -> bool:
 
 READING = 7
 """Raise where what is kept of a study changes, so that it is read again."""
+
+
+Tables: TypeAlias = Mapping[str, Mapping[str, pd.DataFrame]]
+"""Every study's tables, by name."""
 
 
 def read_from(name: str) -> str:

@@ -106,11 +106,14 @@ def units_table(found: Mapping[str, pd.DataFrame]) -> str:
     heads = ["unit chosen as one that", "selective in natural pictures", "selective in both"]
     heads += ["selective in the test domain", "selective in both"]
     there = int(at_home.sum())
+    auroc = home.groupby(UNIT, sort=False)["value"].mean()
+    shared, alone = _named(auroc[both]), _named(auroc[at_home & ~both])
+    alone = alone.drop(alone.index.intersection(shared.index))
     said = (
         f"Of {there} times that a unit is selective where its class was chosen, it is so for the "
         f"same class in the other domain {int(both.sum())} times; chance would bring about "
-        f"{LEVEL * there:.0f}. Each unit once, shared: {_named(both)}. Private: "
-        f"{_named(at_home & ~both)}."
+        f"{LEVEL * there:.0f}. Each unit once, the clearest first (AUROC). Shared: "
+        f"{_first(shared)}. Not told in the other domain: {_first(alone)}."
     )
     return "\n".join([markdown(heads, rows), "", said])
 
@@ -130,19 +133,23 @@ UNIT = ["role", "natural", *RUN, "feature", "label"]
 """What names a unit, and the domain that its class was chosen in."""
 
 
-def _named(told: pd.Series) -> str:
-    """Those units that are told, by the class that they tell, each with its place."""
-    alone = told[told].reset_index()
-    either = alone["setting"] == "natural-only"  # one model for both test domains
-    alone["test_domain"] = alone["test_domain"].mask(either, "either domain")
-    rows = alone.drop_duplicates(["setting", "test_domain", "seed", "feature"])
-    named = [
-        f"{row['label']} (unit {row['feature']} of {setting_name(row['setting'])}, "
-        f"{row['test_domain']}, block {row['seed']})"
-        for row in rows.sort_values("label").to_dict("records")
-    ]
+def _named(auroc: pd.Series) -> pd.Series:
+    """Units by their place, each once, from the clearest on: the class that it tells, and where."""
+    rows = auroc.sort_values(ascending=False, kind="stable").reset_index()
+    either = rows["setting"] == "natural-only"  # one model for both test domains
+    rows["test_domain"] = rows["test_domain"].mask(either, "either domain")
+    place = ["setting", "test_domain", "seed", "feature"]
+    names = {
+        tuple(row[each] for each in place): f"{row['label']} (unit {row['feature']} of "
+        f"{setting_name(row['setting'])}, {row['test_domain']}, block {row['seed']})"
+        for row in rows.drop_duplicates(place).to_dict("records")
+    }
+    return pd.Series(names, dtype=object)
+
+
+def _first(named: pd.Series) -> str:
     more = f"; and {len(named) - MOST_UNITS} more" if len(named) > MOST_UNITS else ""
-    return f"{'; '.join(named[:MOST_UNITS])}{more}" if named else "none"
+    return f"{'; '.join(named[:MOST_UNITS])}{more}" if len(named) else "none"
 
 
 MOST_UNITS = 10

@@ -5,12 +5,12 @@ import pytest
 
 from tests.benchmarks import grids
 from tests.benchmarks.findings.accuracy import (
-    accuracies_in_words,
     alone_in_words,
     alone_table,
     claim_cell,
     errors_table,
     of_errors,
+    reached_table,
 )
 from tests.benchmarks.findings.claims import accuracy_findings
 from tests.benchmarks.findings.tables import pilot, tables
@@ -57,13 +57,18 @@ def test_among_held_out_classes_alone_a_claim_is_told_where_all_studies_agree() 
 
     above = [number for number, row in rows.iterrows() if row["low"] > 0]
     assert above == [2, 3, 5] and not (rows["high"] < 0).any()
-    said = "above zero in every study: claims 2, 3 and 5; neither: claims 1, 4 and 6"
+    said = (
+        "above zero in every study: claim 2, claim 3 and claim 5; neither: claim 1, claim 4 and "
+        "claim 6"
+    )
     assert told(1, with_numbers=False) == told(1, 2, with_numbers=False) == said
     turned = told(-1)
     for number in above:
-        assert f"claim {number} ({-100 * rows.loc[number, 'value']:+.1f} [" in turned
-    assert turned.startswith("below zero in every study: claim 2")
-    assert told(1, -1) == "neither: claims 1, 2, 3, 4, 5 and 6"
+        assert f", {-100 * rows.loc[number, 'value']:+.1f} [" in turned
+    first = "the other way round in every study: claim 2 (CG low is above CG high, "
+    assert turned.startswith(first)
+    both = told(1, -1)
+    assert both.startswith("neither: claim 1, claim 2 (above zero in 0, below in 1), claim 3 (")
 
 
 def test_the_pilots_means_among_held_out_classes_are_those_of_its_table() -> None:
@@ -95,9 +100,9 @@ def test_claims_that_hold_by_blocks_alone_have_a_dagger() -> None:
 def test_accuracies_behind_the_claims_are_means_of_both_domains() -> None:
     effects = {"leave-out-domain": 0.2, "cg-low": -0.4, "cg-high": 0.1}
     answers = planted(effects, spread=0)  # quickdraw is 20 points below in leave-out-domain
-    [line] = accuracies_in_words({"made": answers}).splitlines()
-    told = "natural only 50 %, leave-out-domain 60 %, CG low 10 %, CG high 60 %"
-    assert line == f"- made: {told}"
+    heads, _, row = reached_table({"made": answers}).splitlines()
+    assert heads.startswith("| study | natural only | leave-out-domain | CG low | CG high |")
+    assert row == "| made | 50 % | 60 % | 10 % | 60 % | – |"
 
 
 def test_among_held_out_classes_nothing_is_decided() -> None:

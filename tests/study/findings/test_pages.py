@@ -1,9 +1,25 @@
 """Pages say what the kept tables say, in five minutes, and no number stands outside of it."""
 
+import json
 import re
+from pathlib import Path
+from typing import Any
 
-from tests.benchmarks.findings.pages import PAGES, pages
+import pytest
+
+from tests.benchmarks.findings.pages import LARGEST_PAGE, PAGES, check_size, pages
+from tests.benchmarks.findings.tables import tables
 from tests.benchmarks.judging import filled
+from tests.study.findings.kept import claims
+
+
+def test_a_page_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_bytes(b" " * LARGEST_PAGE)
+    check_size(page)
+    page.write_bytes(b" " * (LARGEST_PAGE + 1))
+    with pytest.raises(ValueError, match="15,000,001 bytes"):
+        check_size(page)
 
 
 def test_pages_hold_what_the_kept_tables_say() -> None:
@@ -36,3 +52,45 @@ def test_no_result_stands_outside_of_what_is_made() -> None:
         prose = re.sub(r"<!-- (.+?) -->.*?<!-- end of \1 -->", "", text, flags=re.S)
         assert prose != text and NUMBERS.findall(prose) == []
     assert NUMBERS.findall("+1.3 [-15.6, 18.1]") and NUMBERS.findall("r = .28")
+
+
+def test_words_about_layers_and_epochs_are_what_the_table_says() -> None:
+    """Late layers part mixtures at the first epoch already, of the first two none at the end."""
+    rows = [line.strip("| ").split(" | ") for line in pages()["parting"].splitlines()]
+    at = {(row[0], row[1]): [float(row[3]), float(row[5])] for row in rows[2:] if len(row) == 6}
+    indices = {quantity for quantity, _ in at if quantity.startswith("R")}
+    assert len(indices) == 2
+    for quantity in indices:
+        for late in ("layer4.0.resid_post", "embedding"):
+            assert at[quantity, late][0] < 0.05
+        for early in ("stem.pool", "layer1.0.resid_post"):
+            assert at[quantity, early][1] >= 0.05
+
+
+def test_words_about_measures_that_fail_are_what_the_runs_say() -> None:
+    runs = tables("strong")["runs"].query("~setting.str.startswith('upper')")
+    lost = runs["index"].isna().groupby([runs["rung"], runs["setting"]]).mean()
+    assert lost["R4"].min() > 0.9
+    assert lost["R6"].idxmax() == "natural-only" and lost["R6"].nlargest(2).diff().iloc[1] < 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", ["weak", "strong"])
+def test_the_notebook_decides_as_the_findings_do(
+    study: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its cells up to the decisions, with the study that is chosen."""
+    root = PAGES[-1].parent
+    monkeypatch.chdir(root)
+    cells = json.loads((root / "notebooks/06_read_the_answer.ipynb").read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    names: dict[str, Any] = {}
+    for cell in code[:4]:
+        exec(cell.replace('study = "weak"', f'study = "{study}"'), names)
+    found = names["found"].set_index("setting")
+    for row in claims(study).to_dict("records"):
+        mine = found.loc[row["contrast"]]
+        assert mine["decision"] == row["decision"]
+        ends = ["value", "low", "high", "p_adjusted"]
+        assert mine[ends].tolist() == pytest.approx([row[end] for end in ends], rel=1e-6)
+    assert len(found) == len(claims(study))

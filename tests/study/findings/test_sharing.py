@@ -5,12 +5,15 @@ import pytest
 from scipy import stats
 
 from interp.core.seeds import rng
+from interp.verdicts.levels.across_checkpoints import verdict
 from tests.benchmarks.findings.claims import accuracy_findings
 from tests.benchmarks.findings.sharing import (
     domains_apart,
     domains_apart_in_words,
     domains_apart_table,
     foretold_in_words,
+    harder_domain_in_words,
+    without_each_mixture,
 )
 from tests.benchmarks.findings.tables import tables
 
@@ -20,16 +23,38 @@ def test_what_foretells_best_is_best_on_mixtures_left_out() -> None:
     said = foretold_in_words({"foretelling": rows})
     across, within = rows.query("level == 'L1'"), rows.query("level == 'L2'")
     best = across.loc[across["foretold"].idxmax()]
-    assert f"left out of the fit are foretold best, R² {best['foretold']:+.2f}, by" in said
+    first, last = said.split(" Best on mixtures left out of the fit, ")
+    assert last.startswith(f"R² {best['foretold']:+.2f}: ")
     ties = across[across["foretold"].round(2) == round(best["foretold"], 2)]["predictor"]
-    first = said.split("Told from zero")[0]
-    assert {name for name in across["predictor"] if name in first} == set(ties)
+    assert {name for name in across["predictor"] if name in last} == set(ties)
     told = within[within["p_adjusted"] < 0.05]["predictor"]
     unsaid = set(within["predictor"]) - set(told)
-    after = said.split("uncorrected for noise): ")[1]
+    after = first.split("uncorrected for noise): ")[1]
     assert all(name in after for name in told) and not any(name in after for name in unsaid)
     none = rows.assign(p_adjusted=0.5)
-    assert foretold_in_words({"foretelling": none}).endswith("uncorrected for noise): none.")
+    assert "uncorrected for noise): none." in foretold_in_words({"foretelling": none})
+
+
+def test_what_a_domain_costs_in_cg_high_is_the_t_of_its_blocks() -> None:
+    made = {"weak": tables("weak")}
+    own = made["weak"]["runs"].query("setting == 'cg-high' and measure == 'debiased CKA'")
+    wide = own.pivot(index="seed", columns="test_domain", values="accuracy")
+    found = stats.ttest_rel(wide["sketch"], wide["quickdraw"])
+    low, high = found.confidence_interval()
+    gap = (wide["sketch"] - wide["quickdraw"]).mean()
+    said = harder_domain_in_words(["weak"], made)
+    assert said.endswith(f"is {100 * gap:+.1f} [{100 * low:.1f}, {100 * high:.1f}] in weak")
+
+
+def test_a_link_is_looked_at_without_each_of_its_mixtures() -> None:
+    """By the verdict on what is left; upper bounds never count."""
+    runs = tables("weak")["runs"].query("measure == 'cosine of mean differences' and seed < 4")
+    runs = runs[~runs["setting"].str.contains("domains|cells|base|overlap")]
+    left = without_each_mixture(runs).set_index("setting")
+    assert not any("upper-bound" in name for name in left.index) and len(left) == 5
+    rest = verdict(runs[runs["setting"] != "cg-low"]).table.frame
+    own = rest.query("level == 'L2' and adjusted == ''").iloc[0]
+    assert left.loc["cg-low", ["value", "p"]].tolist() == own[["value", "p"]].tolist()
 
 
 def test_a_domain_that_shares_less_need_not_fail_more() -> None:

@@ -54,8 +54,32 @@ def test_units_that_tell_a_class_in_both_domains_are_counted_as_such() -> None:
     shared = int((home & away.loc[home.index]).sum())
     said = units_table({"units": units}).splitlines()[-1]
     assert f"Of {home.sum()} times" in said and f"other domain {shared} times" in said
-    first, second = said.split("Each unit once, shared: ")[1].split(" Private: ")
+    first, second = said.split("Shared: ")[1].split(" Not told in the other domain: ")
     assert first.count("(unit ") == min(shared, 10) and second.count("(unit ") == 10
+
+
+def test_a_unit_is_named_once_the_clearest_first() -> None:
+    """One that is shared for a class and not for another counts as shared."""
+    place = {
+        "setting": "cg-high",
+        "test_domain": "sketch",
+        "seed": 0,
+        "role": "serves both domains",
+    }
+    rows = [
+        place | {"feature": feature, "label": label, "domain_a": "real", "domain_b": domain,
+                 "p": p, "value": value}
+        for feature, label, value, away in (
+            (1, "cup", 0.8, 0.01), (1, "hat", 0.9, 0.5), (2, "key", 0.7, 0.5),
+            (3, "bus", 0.99, 0.01), (4, "egg", 0.95, 0.5),
+        )
+        for domain, p in (("real", 0.01), ("sketch", away))
+    ]  # fmt: skip
+    there = [row | {"domain_a": "sketch", "p": 0.5} for row in rows]
+    said = units_table({"units": pd.DataFrame(rows + there)}).splitlines()[-1]
+    first, second = said.split("Shared: ")[1].split(" Not told in the other domain: ")
+    assert re.findall(r"(\w+) \(unit", first) == ["bus", "cup"]
+    assert re.findall(r"(\w+) \(unit", second) == ["egg", "key"]
 
 
 def test_classes_stand_in_the_order_of_what_they_share() -> None:
