@@ -288,6 +288,9 @@ def _over_blocks(name: str, a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFr
         elsewhere = made.index.isin(numbered)
         made.loc[elsewhere, ["p", "low", "high"]] = np.nan
         made.loc[elsewhere, "reason"] = "each block's models number their parts otherwise"
+        if name == "robustness":
+            made[["p", "low", "high"]] = np.nan
+            made["reason"] = "blocks of a result share one line, and do not vary apart"
         parts.append(made.assign(table=name, quantity=quantity, place=made.index))
     parts = [part for part in parts if len(part)]
     joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

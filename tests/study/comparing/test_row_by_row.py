@@ -193,6 +193,22 @@ def test_parts_that_models_number_by_themselves_are_not_compared_over_blocks(
     assert frame.loc[~head, "change"].tolist() == [CHANGED]
 
 
+def test_blocks_that_share_one_line_are_not_compared_over_blocks(tmp_path: Path) -> None:
+    """Effective robustness is above a line of all blocks: an error of it moves them together."""
+    rows = drawn(rng("robust", 0), rows=2).assign(n_runs=1)
+    one, two = (
+        pd.concat([rows.assign(seed=seed, value=at + 1e-6 * seed) for seed in seeds])
+        for at, seeds in ((0.0, (0, 1)), (9.0, (2, 3)))
+    )
+    a, b = (result(tmp_path / side, robustness=own, similarity=own)
+            for side, own in (("a", one), ("b", two)))  # fmt: skip
+    frame = compare_results(a, b).table.frame.set_index("table")
+    own = frame.loc["robustness"]
+    assert own["p"].isna().all() and set(own["change"]) == {NO_INTERVAL}
+    assert set(own["reason"]) == {"blocks of a result share one line, and do not vary apart"}
+    assert set(frame.loc["similarity", "change"]) == {CHANGED}
+
+
 def test_pairing_by_class_sees_what_two_intervals_cannot(tmp_path: Path) -> None:
     generator = rng("paired difference", 0)
     one = generator.uniform(0, 0.8, 12)  # classes differ much, the change little
