@@ -15,6 +15,7 @@ from interp.core.tables import stacked
 from interp.probes.geometry.contrasts import MEAN_DIFFERENCE
 from interp.verdicts.judging import judged_rows
 from interp.verdicts.learned_models import asked_rows, learning, that_learned, trained_models
+from interp.verdicts.levels.l1_mixtures import LEAST as LEAST_MIXTURES
 from interp.verdicts.levels.l1_mixtures import across_mixtures, in_common, measured, mixture_means
 from interp.verdicts.levels.l2_runs import BETTER, complete_blocks, within_mixtures
 from interp.verdicts.levels.l2_runs import LEAST as LEAST_BLOCKS
@@ -143,13 +144,15 @@ class Checkpoints:
         return trained_models(pd.DataFrame(runs, columns=RUN)).nunique()
 
     def _mixtures_needed(self, link: Link, given: np.ndarray | None) -> str:
+        if not link.n:
+            return f"at least {LEAST_MIXTURES['mixture']} mixtures"
         tables = self._tables(given)
         kept = measured(tables)
         size = mixtures_needed(
             _freed([mixture_means(each) for each in in_common([one[kept] for one in tables])]),
             seed=self.seed,
         )
-        if not link.n or link.reliability >= RELIABLE:
+        if link.reliability >= RELIABLE:
             return size
         blocks = len(self.blocks)
         known = np.isfinite(link.reliability) and blocks > 1

@@ -140,6 +140,16 @@ def test_models_that_a_level_leaves_out_are_not_counted() -> None:
         assert row(found, "L2")[name] == pytest.approx(row(whole, "L2")[name])
 
 
+def test_mixtures_without_a_block_in_common_are_told_as_such() -> None:
+    """Each mixture has blocks of its own: no number, and what it takes to have one."""
+    runs = World(mixtures=9, blocks=2).runs(np.random.default_rng(0))
+    other = runs["setting"].isin(["mixture 0", "mixture 1"]) == (runs["seed"] == 0)
+    found = verdict(runs[~other], n_permutations=99)
+    own = row(found, "L1")
+    assert np.isnan(own["value"]) and "without a block in common" in own["reason"]
+    assert own["needed"] == "at least 8 mixtures"
+
+
 def test_a_number_held_constant_takes_a_common_cause_out() -> None:
     """Seen-class accuracy makes both: adjusted for it nothing is left, and there is no gain."""
     generator = np.random.default_rng(3)
