@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from interp.verdicts.learned_models import trained_models
 from tests.benchmarks.findings.pages import LARGEST_PAGE, PAGES, check_size, pages
 from tests.benchmarks.findings.tables import tables
 from tests.benchmarks.judging import filled
@@ -72,6 +73,16 @@ def test_words_about_measures_that_fail_are_what_the_runs_say() -> None:
     lost = runs["index"].isna().groupby([runs["rung"], runs["setting"]]).mean()
     assert lost["R4"].min() > 0.9
     assert lost["R6"].idxmax() == "natural-only" and lost["R6"].nlargest(2).diff().iloc[1] < 0
+
+
+@pytest.mark.parametrize("name", ["weak", "strong", "vit"])
+def test_runs_of_a_level_are_trained_models(name: str) -> None:
+    """Of measures that no run lacks: as many as accuracy was asked of, upper bounds aside."""
+    made = tables(name)
+    runs = made["runs"][~made["runs"]["setting"].str.startswith("upper")]
+    n = trained_models(runs[["setting", "test_domain", "seed"]].drop_duplicates()).nunique()
+    levels = made["levels"].query("level == 'L2' and measure == 'debiased CKA'")
+    assert set(levels["n_runs"]) == {n}
 
 
 @pytest.mark.slow
