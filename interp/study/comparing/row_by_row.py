@@ -288,14 +288,18 @@ def _over_blocks(name: str, a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFr
         elsewhere = made.index.isin(numbered)
         made.loc[elsewhere, ["p", "low", "high"]] = np.nan
         made.loc[elsewhere, "reason"] = "each block's models number their parts otherwise"
-        if name == "robustness":
+        if name in BOUND_TOGETHER:
             made[["p", "low", "high"]] = np.nan
-            made["reason"] = "blocks of a result share one line, and do not vary apart"
+            made["reason"] = BOUND_TOGETHER[name]
         parts.append(made.assign(table=name, quantity=quantity, place=made.index))
     parts = [part for part in parts if len(part)]
     joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     lost = sum(len(side) for side in sides) - sum(len(side) for side in once)
     return joined.reindex(columns=list(COLUMNS)), lost
+
+
+BOUND_TOGETHER = {"robustness": "blocks of a result share one line, and do not vary apart"}
+"""Tables whose numbers rest on all blocks of a result at once, whose spread thus is no noise."""
 
 
 def _of_means(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:

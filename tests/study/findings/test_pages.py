@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from interp.verdicts.learned_models import trained_models
+from interp.verdicts.levels.l4_intervention import BEYOND
+from tests.benchmarks.findings.causes import caused_in
+from tests.benchmarks.findings.claims import ARMS
 from tests.benchmarks.findings.pages import LARGEST_PAGE, PAGES, check_size, pages
 from tests.benchmarks.findings.tables import tables
 from tests.benchmarks.judging import filled
@@ -66,6 +69,22 @@ def test_words_about_layers_and_epochs_are_what_the_table_says() -> None:
             assert at[quantity, late][0] < 0.05
         for early in ("stem.pool", "layer1.0.resid_post"):
             assert at[quantity, early][1] >= 0.05
+
+
+def test_words_about_the_weak_studys_layers_are_what_the_table_says() -> None:
+    """Natural only is last by geometry in late layers, first by directions in the last block."""
+    rows = [line.strip("| ").split(" | ") for line in pages()["layers"].splitlines()]
+    ends = {(row[0][:2], row[1]): row[4:] for row in rows[2:] if len(row) == 6}
+    for late in ("layer3.0.resid_post", "layer4.0.resid_post", "embedding"):
+        assert ends["R2", late][1].startswith("natural only")
+    assert ends["R3", "layer4.0.resid_post"][0].startswith("natural only")
+
+
+def test_words_about_gentle_are_what_the_intervention_says() -> None:
+    """Held-out classes gain no more than seen ones that can be told, and not three points more."""
+    found = caused_in(tables("gentle"), "gentle").set_index(["measure", "arm"])
+    row = found.loc[BEYOND.name, ARMS[0]]
+    assert row["low"] < 0 < row["high"] < 0.03
 
 
 def test_words_about_measures_that_fail_are_what_the_runs_say() -> None:
