@@ -9,6 +9,7 @@ import pytest
 
 from interp.core.declarations.measures import declared_figure
 from interp.report.figures.circuit_graphs import circuit_figure
+from interp.report.figures.views_and_answers import answer_bars
 from interp.report.loaded import read_result
 from interp.report.page import build_page
 from interp.study.results import Result
@@ -49,3 +50,15 @@ def test_a_page_of_some_blocks_says_how_many(twice: Path) -> None:
     facts["specification"] |= {"seeds": [0], "blocks": 8}
     (twice / "facts.json").write_text(json.dumps(facts))
     assert "mixtures · 2 of 8 blocks" in build_page(twice).read_text()
+
+
+def test_answers_of_several_blocks_are_their_mean() -> None:
+    rows = pd.DataFrame({
+        "seed": [0, 0, 0, 1, 1, 1], "answer": ["cup", "hat", "others", "cup", "key", "others"],
+        "share": [0.5, 0.3, 0.2, 0.1, 0.6, 0.3],
+    })  # fmt: skip
+    bars = answer_bars(rows, "sketch", "red", [None])
+    assert bars["y"] == ["cup", "hat", "key", "others"]
+    assert bars["x"] == pytest.approx([0.3, 0.15, 0.3, 0.25])
+    one = answer_bars(rows[:3].drop(columns="seed"), "sketch", "red", [None])
+    assert one["x"] == pytest.approx([0.5, 0.3, 0.2])

@@ -76,7 +76,7 @@ def said_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     found, choices = views(result, spec, rows)
     tints = colours(result.domains)
     traces = [
-        _answers(own, str(domain), tints.get(str(domain), GREY), view.meta)
+        answer_bars(own, str(domain), tints.get(str(domain), GREY), view.meta)
         for view in found
         for domain, own in view.rows.groupby("domain", sort=False)
     ]
@@ -93,11 +93,17 @@ def said_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     return finished(spec, result, rows, traces, shape, choices)
 
 
-def _answers(rows: Frame, domain: str, colour: str, meta: list[int | None]) -> Trace:
-    """The answers of one domain, the class that is turned up first, then as the table has them."""
+def answer_bars(rows: Frame, domain: str, colour: str, meta: list[int | None]) -> Trace:
+    """The answers of one domain, the class that is turned up first, then as the table has them.
+
+    Of several blocks the mean: an answer that one does not list has a share of 0 there.
+    """
+    blocks = rows["seed"].nunique() if "seed" in rows else 1
+    shares = rows.groupby("answer", sort=False)["share"].sum() / max(blocks, 1)
+    shares = shares.loc[sorted(shares.index, key="others".__eq__)]  # last, whatever is listed
     return {
         "type": "bar", "orientation": "h", "name": plain(domain), "marker": {"color": colour},
-        "x": numbers(rows["share"]), "y": [plain(name, 24) for name in rows["answer"]],
+        "x": numbers(shares), "y": [plain(name, 24) for name in shares.index],
         "hovertemplate": "%{y}: %{x:.1%}<extra>%{fullData.name}</extra>", "meta": list(meta),
     }  # fmt: skip
 
