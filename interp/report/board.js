@@ -11,10 +11,11 @@ async function pictured(name) {
   const figure = readFigure(name);
   const was = printing || root.classList.contains("printing");
   root.classList.add("printing");
-  const layout = { ...layoutOf(figure), paper_bgcolor: "#ffffff" };
+  const { data, layout } = picture(figure);
+  layout.paper_bgcolor = "#ffffff";
   root.classList.toggle("printing", was);
   const size = { width: Math.max(canvas.offsetWidth, 560), height: layout.height };
-  return { ...size, source: await Plotly.toImage({ data: shown(figure), layout }, { format: "svg", ...size }) };
+  return { ...size, source: await Plotly.toImage({ data, layout }, { format: "svg", ...size }) };
 }
 
 async function pin(name) {

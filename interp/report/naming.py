@@ -22,6 +22,13 @@ SETTINGS: Mapping[str, tuple[str, str, str]] = {
 }
 """Training distributions, in the order of the page: name in plain words, colour, marker."""
 
+MORE_COLOURS = ("#D55E00", "#a69a00", "#7d5bd0", "#8a5a2b", "#c2185b", "#00908f")
+MORE_SYMBOLS = ("cross", "hexagon", "x", "pentagon", "triangle-left", "triangle-right")
+"""For settings beyond those; told apart on white and on black."""
+
+OWN_LOOKS = (OKABE_ITO, SYMBOLS)
+"""For settings none of which the page knows."""
+
 SIGNS = {SHARED: "●", PARTLY: "◐", NOT_SHARED: "○", CANNOT_TELL: "?"}
 """A sign beside each verdict, so that no reader depends on colour."""
 
@@ -66,11 +73,20 @@ def ordered_settings(settings: Iterable[str]) -> list[str]:
     return sorted(given, key=lambda name: places.get(name.partition(",")[0], len(places)))
 
 
-def setting_look(setting: str, place: int = 0) -> tuple[str, str]:
-    """Colour and marker of a setting; `place` picks them for settings not listed here."""
-    if setting in SETTINGS:
-        return SETTINGS[setting][1:]
-    return OKABE_ITO[place % len(OKABE_ITO)], SYMBOLS[place % len(SYMBOLS)]
+def setting_looks(settings: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each setting: its own where the page knows it, else one not yet taken.
+
+    >>> setting_looks(["cg-high", "cg-high, 2 domains"])
+    {'cg-high': ('#009E73', 'diamond'), 'cg-high, 2 domains': ('#D55E00', 'cross')}
+    """
+    given = list(dict.fromkeys(settings))
+    others = [name for name in given if name not in SETTINGS]
+    tints, symbols = (MORE_COLOURS, MORE_SYMBOLS) if len(others) < len(given) else OWN_LOOKS
+    looks = {
+        name: (tints[place % len(tints)], symbols[place % len(symbols)])
+        for place, name in enumerate(others)
+    }
+    return {name: looks.get(name) or SETTINGS[name][1:] for name in given}
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:

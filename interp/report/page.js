@@ -49,6 +49,7 @@ function layoutOf(figure) {
   if (!narrow()) return layout;
   layout.font = { size: 11 };
   if (layout.xaxis6) stack(layout);
+  if (layout.meta && layout.meta.rows === "y") breakNames(layout);
   const title = layout.xaxis && layout.xaxis.title;
   if (title && title.text.length > 44) title.text = title.text.replace(" (", "<br>(");
   const above = (layout.annotations || []).filter((note) => note.yref === "paper" && note.y === 1);
@@ -58,6 +59,37 @@ function layoutOf(figure) {
     above[1].xanchor = "left";
   }
   return layout;
+}
+
+// what plotly is given: the traces and layout of the options chosen
+function picture(figure) {
+  const layout = layoutOf(figure);
+  return { data: closeRows(shown(figure), layout), layout };
+}
+
+// rows of a forest that have no mark under the options chosen are left out
+function closeRows(data, layout) {
+  const letter = layout.meta && layout.meta.rows;
+  const axis = letter && layout[`${letter}axis`], all = letter && axis.tickvals.length;
+  const used = letter ? [...new Set(data.flatMap((trace) => trace[letter].map(Math.round)))] : [];
+  if (!used.length || used.length === all) return data;
+  used.sort((a, b) => a - b);
+  const fewer = all - used.length;
+  if (letter === "y") layout.height -= Math.round(fewer * (layout.height - 130) / all);
+  axis.ticktext = used.map((row) => axis.ticktext[row]);
+  axis.tickvals = used.map((row, place) => place);
+  axis.range = axis.range.map((end) => (end > 0 ? end - fewer : end));
+  return data.map((trace) => ({
+    ...trace, [letter]: trace[letter].map((at) => at - Math.round(at) + used.indexOf(Math.round(at))),
+  }));
+}
+
+// on a phone, the names of rows leave room for the marks
+function breakNames(layout) {
+  const names = layout.yaxis.ticktext.map((name) => name.replace(/([^<>]{14,20}) /g, "$1<br>"));
+  const lines = Math.max(...names.map((name) => name.split("<br>").length));
+  layout.yaxis.ticktext = names;
+  layout.height = Math.max(layout.height, 130 + names.length * (14 * lines + 6));
 }
 
 // on a phone, six panels stand two and two; each has its title in the annotation of its number
@@ -96,10 +128,10 @@ function draw(name) {
     modeBarButtons: [["toImage", "resetScale2d"]],
     toImageButtonOptions: { format: "svg", filename: name },
   };
-  const layout = layoutOf(figure);
+  const { data, layout } = picture(figure);
   canvas.style.height = `${layout.height}px`;
   try {
-    Plotly.react(canvas, shown(figure), layout, config);
+    Plotly.react(canvas, data, layout, config);
   } catch (error) {  // the others must still be drawn
     canvas.textContent = "This figure could not be drawn; its table is below.";
     console.error(`${name}: ${error}`);

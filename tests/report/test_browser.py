@@ -550,6 +550,26 @@ def test_choices_change_the_figure(browser: Any, build: Build) -> None:
     assert opened.complaints == []
 
 
+def test_rows_without_a_mark_are_left_out_of_a_forest(browser: Any, planted: Path) -> None:
+    page = Opened(browser, planted).page
+    assert page.evaluate("readFigure('differences').layout.meta.rows") == "y"
+    closed = page.evaluate("""() => {
+        const yaxis = { tickvals: [0, 1, 2], ticktext: ["a", "b", "c"], range: [3.1, -0.5] };
+        const layout = { meta: { rows: "y" }, height: 250, yaxis };
+        return { y: closeRows([{ y: [0.1, 1.9] }], layout)[0].y, height: layout.height, ...yaxis };
+    }""")
+    assert closed["y"] == pytest.approx([0.1, 0.9]) and closed["ticktext"] == ["a", "c"]
+    assert closed["tickvals"] == [0, 1] and closed["height"] == 210
+    assert closed["range"] == pytest.approx([2.1, -0.5])
+
+
+def test_on_a_phone_names_of_rows_leave_room(browser: Any, planted: Path) -> None:
+    page = Opened(browser, planted, viewport={"width": 390, "height": 844}).page
+    names = page.evaluate("picture(readFigure('differences')).layout.yaxis.ticktext")
+    lines = [line for name in names for line in name.split("<br>")]
+    assert max(map(len, lines)) <= 24 and "leave-out-domain" in names[0]
+
+
 def test_names_from_data_stay_text(browser: Any, build: Build) -> None:
     names = ("<img src=x onerror=alert(1)>", '"; alert(2); "', "זברה", "🦒", "y" * 300, "</script>")
     frame = pd.DataFrame(

@@ -31,7 +31,7 @@ from interp.core.declarations.writing import (
     some,
 )
 from interp.report.grammar.filled_figures import finished, read_rows, views
-from interp.report.grammar.kinds import axis_of, curve_traces
+from interp.report.grammar.kinds import axis_of, curve_traces, curves_over_models
 from interp.report.grammar.pieces import (
     GREY,
     MAP,
@@ -53,7 +53,7 @@ from interp.report.grammar.pieces import (
 )
 from interp.report.grammar.subjects import final, in_test_domain, top_1
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import ordered_settings, setting_label, setting_look, setting_name
+from interp.report.naming import ordered_settings, setting_label, setting_looks, setting_name
 
 AREA = "AUSUC"
 ALL_CLASSES = {"candidates": ["all", ""]}
@@ -169,8 +169,8 @@ EPOCHS = FigureSpec(
     ("epochs",),
     method="The accuracy of every kept epoch is taken.",
     null=CHANCE,
-    caption="Balanced top-1 among all classes; epoch 0 is the untrained model. Further blocks are "
-    "faint. {n}; bars are 95 % intervals over classes, of the first block.",
+    caption="Balanced top-1 among all classes; epoch 0 is the untrained model. Single models of "
+    "several are faint. {n}; bars are 95 % intervals over classes.",
     alt="Lines of {settings} over epochs",
     where=ALL_CLASSES,
     keep=("top-1", "asked in the test domain"),
@@ -212,7 +212,7 @@ def tradeoff_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     accuracy = in_test_domain(result.frame("accuracy"))
     areas = final(accuracy[accuracy["measure"] == AREA])
     found, choices = views(result, spec, rows)
-    traces = curve_traces(spec, found)
+    traces = curve_traces(spec, curves_over_models(spec, found))
     for view in found:
         here = accuracy[accuracy["test_domain"] == view.test_domain]
         names = [one.key for one in view.subjects if len(one.rows)]
@@ -231,12 +231,11 @@ def _unbiased(rows: Frame, settings: Sequence[str], meta: Sequence[int | None]) 
     """The models as they are: accuracy of either kind of classes, with both intervals."""
     among_all = rows[rows["candidates"].isin(["all", ""])]
     traces = []
-    for number_, setting in enumerate(settings):
+    for setting, (colour, symbol) in setting_looks(settings).items():
         own = among_all[among_all["setting"] == setting]
         seen, held = (own[own["class_set"] == kind].head(1) for kind in ("seen", "held-out"))
         if seen.empty or held.empty:
             continue
-        colour, symbol = setting_look(setting, number_)
         said = f"seen {percent(seen['value'].iloc[0])}, held-out {percent(held['value'].iloc[0])}"
         one = DrawnSubject(f"{setting_label(setting)}, no bias", colour, symbol, own)
         bars = {
@@ -278,9 +277,9 @@ def robustness_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     traces: list[Trace] = []
     for view in found:
         traces += _fit(view.rows, view.meta)
-        for n, setting in enumerate(ordered_settings(view.rows["setting"])):
+        for setting, look in setting_looks(ordered_settings(view.rows["setting"])).items():
             own = view.rows[view.rows["setting"] == setting]
-            traces.append(_models(own, setting, n, view.meta))
+            traces.append(_models(own, setting, look, view.meta))
     inside = sequence(list(dict.fromkeys(rows["domain_a"])))
     outer = [rows[name] for name in ("accuracy_out", "expected_low", "expected_high")]
     shape = layout(
@@ -336,8 +335,8 @@ def _fit(rows: Frame, meta: Sequence[int | None]) -> list[Trace]:
     return [band, line | {"hoverinfo": "skip"}]
 
 
-def _models(rows: Frame, setting: str, n: int, meta: Sequence[int | None]) -> Trace:
-    colour, symbol = setting_look(setting, n)
+def _models(rows: Frame, setting: str, look: tuple[str, str], meta: Sequence[int | None]) -> Trace:
+    colour, symbol = look
     said = [
         f"{setting_label(setting)}<br>{100 * inside:.1f} % and {100 * outside:.1f} %, "
         f"{number(100 * above, 1)} points above the line"

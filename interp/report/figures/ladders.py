@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from interp.core.declarations.figures import (
+    INDEX,
     SETTING,
     TEST_DOMAIN,
     FigureSpec,
@@ -30,9 +31,10 @@ from interp.report.grammar.pieces import (
     shade,
     span,
 )
+from interp.report.grammar.several_models import OF_MODELS, mean_of_models
 from interp.report.grammar.subjects import EPOCH_0, settings_of
 from interp.report.loaded import Frame, LoadedResult, whole
-from interp.report.naming import SIGNS, setting_look, setting_name, site_label
+from interp.report.naming import SIGNS, setting_label, setting_looks, setting_name, site_label
 from interp.verdicts.rungs import AMOUNT_RULE, RUNGS, SQUARES
 from interp.verdicts.votes import agreement
 
@@ -57,7 +59,8 @@ VERDICT = (
     *("index", "index_low", "index_high", "claim", "votes", "reason", "needed", "n_units"),
 )
 POINT = (
-    *("control", "rung", "site", "band", "depth", "setting", "domain_a", "domain_b", "verdict"),
+    *("control", "rung", "site", "band", "depth", "domain_a", "domain_b", "verdict"),
+    *("setting", "test_domain", "seed"),
     *("index", "index_low", "index_high", "unit", "n_units", "n_pictures", "n_drawings", "n_runs"),
 )
 """The columns that a map and a profile need: a table with all declared ones is slow to cut up."""
@@ -96,8 +99,7 @@ PROFILE = FigureSpec(
     null="Each rung's own null, at index 0; the untrained model and raw pixels are further floors.",
     caption="{n}; bars are 95 % intervals of the index. 0 is the rung's null, 1 its ceiling; grey "
     "the middle layers; dashed the untrained model, dotted raw pixels. R6 is cut at one site at a "
-    "time; directions A to B and B to A are two points. Of several models of a "
-    "setting the means are drawn, of their intervals too.",
+    "time; directions A to B and B to A are two points.",
     alt="Six panels of index by depth, {pairs} pairs of domains to choose from",
 )
 LADDER = SectionSpec(
@@ -204,6 +206,7 @@ def sharing_profile_figure(result: LoadedResult, spec: FigureSpec) -> Figure | N
     if not rows[rows["control"] == ""]["index"].notna().any():  # floors alone are no profile
         return None
     pairs = [(a, b) for a, b, _ in _pairs(rows.assign(band="middle"))]
+    rows = _one_row_each(rows)
     settings = [one for one in settings_of(result) if one in set(rows["setting"])] or [""]
     traces = [
         trace
@@ -212,7 +215,15 @@ def sharing_profile_figure(result: LoadedResult, spec: FigureSpec) -> Figure | N
         for trace in (*_panels(own, settings, [p]), *_empty_panels(own, [p]))
     ]
     choices = [Choice("Domains", [f"{plain(a)} × {plain(b)}" for a, b in pairs])]
-    return finished(spec, result, rows, traces, _panel_layout(), choices, pairs=len(pairs))
+    return finished(spec, result, rows, traces, _panel_layout(), choices, [rows], pairs=len(pairs))
+
+
+def _one_row_each(rows: Frame) -> Frame:
+    """One row for each point, where several models of a setting (blocks, test domains) have it."""
+    keys = ("rung", "setting", "control", "domain_a", "domain_b", "site", "band", "at")
+    rows = rows[rows["site"] != LAST]
+    rows = rows.assign(at=_depths(rows))
+    return mean_of_models(rows, keys, [INDEX], models=("seed", "test_domain"))
 
 
 MIDDLES = {"early": 1 / 6, "middle": 1 / 2, "late": 5 / 6}
@@ -220,20 +231,17 @@ MIDDLES = {"early": 1 / 6, "middle": 1 / 2, "late": 5 / 6}
 
 def _panels(rows: Frame, settings: Sequence[str], meta: Sequence[int | None]) -> list[Trace]:
     traces: list[Trace] = []
-    rows = rows[rows["site"] != LAST]
-    rows = _mean_models(rows.assign(at=_depths(rows)))
     rows = rows.sort_values(["domain_a", "at"], kind="stable")
     parts = dict(iter(rows.groupby(["rung", "setting", "control"], sort=False)))
     for number_of, rung in enumerate(RUNGS):
         axes = {"xaxis": f"x{number_of + 1}", "yaxis": f"y{number_of + 1}"}
-        for place, setting in enumerate(settings):
+        for setting, (colour, symbol) in setting_looks(settings).items():
             own = parts.get((rung, setting, ""))
             if own is None:
                 continue
-            colour, symbol = setting_look(setting, place)
             line = _points(own, "lines+markers", colour, "solid", axes, meta)
             line |= {
-                "name": plain(setting_name(setting) or "this model"), "legendgroup": setting,
+                "name": setting_label(setting), "legendgroup": setting,
                 "marker": {"symbol": symbol, "size": 7}, "error_y": _bars(own),
                 "showlegend": number_of == 1,
             }  # fmt: skip
@@ -255,7 +263,7 @@ def _empty_panels(rows: Frame, meta: Sequence[int | None]) -> list[Trace]:
     """Words in panels without a point: that a rung was not measured here, or has no index."""
     traces: list[Trace] = []
     for number_of, rung in enumerate(RUNGS):
-        own = rows[(rows["rung"] == rung) & (rows["control"] == "") & (rows["site"] != LAST)]
+        own = rows[(rows["rung"] == rung) & (rows["control"] == "")]
         if own["index"].notna().any():
             continue
         said = f"no index: {agreement(own['verdict'])}" if len(own) else "not measured"
@@ -268,24 +276,18 @@ def _empty_panels(rows: Frame, meta: Sequence[int | None]) -> list[Trace]:
     return traces
 
 
-def _mean_models(rows: Frame) -> Frame:
-    """One row for each point, where several models of a setting (blocks, test domains) have it."""
-    keys = ["rung", "setting", "control", "domain_a", "domain_b", "site", "band", "at"]
-    if not rows.duplicated(keys).any():
-        return rows
-    means = {name: "mean" for name in ("index", "index_low", "index_high")}
-    agreed = {"verdict": agreement}
-    return rows.groupby(keys, sort=False, dropna=False, as_index=False).agg({**means, **agreed})
-
-
 def _points(
     rows: Frame, mode: str, colour: str, dash: str, axes: Trace, meta: Sequence[int | None]
 ) -> Trace:
+    models = rows[OF_MODELS] if OF_MODELS in rows else [""] * len(rows)
     said = [
         f"{site_label(site) or band}, {plain(a)} to {plain(b)}: {number(index)}, {verdict}"
-        for site, band, a, b, index, verdict in rows[
-            ["site", "band", "domain_a", "domain_b", "index", "verdict"]
-        ].itertuples(index=False)
+        + (f"<br>{several}" if several else "")
+        for (site, band, a, b, index, verdict), several in zip(
+            rows[["site", "band", "domain_a", "domain_b", "index", "verdict"]].to_numpy(),
+            models,
+            strict=True,
+        )
     ]
     xs, ys, texts = [], [], []
     for _, same in rows.assign(said=said).groupby("domain_a", sort=False):  # a line each way

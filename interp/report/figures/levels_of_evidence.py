@@ -36,11 +36,8 @@ from interp.report.grammar.pieces import (
     span,
 )
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import SETTINGS, SYMBOLS, faded, ordered_settings, setting_name
+from interp.report.naming import SYMBOLS, faded, ordered_settings, setting_looks, setting_name
 from interp.verdicts.wording import LEVELS, SMALL
-
-MORE_COLOURS = ("#D55E00", "#a69a00", "#7d5bd0", "#8a5a2b", "#c2185b", "#00908f")
-"""For mixtures beyond the page's settings; told apart on white and on black."""
 
 ACCURACY = Scale("accuracy", "accuracy_low", "accuracy_high")
 
@@ -129,9 +126,9 @@ def together_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     kinds = rungs_shown(rows)
     domains = list(dict.fromkeys(rows["test_domain"]))
     settings = ordered_settings(rows["setting"])
-    tints = mixture_colours(settings)
+    looks = setting_looks(settings)
     traces = [
-        _mixture(own, setting, tints[setting], domains, place)
+        _mixture(own, setting, looks[setting][0], domains, place)
         for place, (rung, measure) in enumerate(kinds)
         for setting in settings
         for own in [_of(rows, rung, measure, setting)]
@@ -160,30 +157,21 @@ def together_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
 
 
 def _shown(rows: Frame, scale: Scale, least: float, most: float) -> Trace:
-    """The part of an axis that numbers and their intervals reach, no further than the ends given:
-    of two blocks, an interval may be many times as wide as what is measured."""
+    """The part of an axis that is shown, where intervals reach beyond the ends given: of two
+    blocks, one may be many times as wide as what is measured."""
     ends = rows[[scale.value, scale.low, scale.high]].to_numpy(dtype=float)
-    low, high = np.nanmin(ends).clip(least, most), np.nanmax(ends).clip(least, most)
+    low, high = float(np.nanmin(ends)), float(np.nanmax(ends))
+    if least <= low and high <= most:
+        return {}
+    low, high = max(low, least), min(high, most)
     room = 0.04 * (high - low) or 0.04
-    return {"range": [float(low - room), float(high + room)]}
+    return {"range": [low - room, high + room]}
 
 
 def rungs_shown(rows: Frame) -> list[tuple[str, str]]:
     """Every rung and measure, from weak claims to strong."""
     named = zip(rows["rung"], rows["measure"], strict=True)
     return sorted(dict.fromkeys(named), key=lambda each: each[0])
-
-
-def mixture_colours(settings: Sequence[str]) -> dict[str, str]:
-    """A colour for each mixture: its own for the settings that the page knows.
-
-    >>> mixture_colours(["cg-high", "cg-high, 2 domains"])
-    {'cg-high': '#009E73', 'cg-high, 2 domains': '#D55E00'}
-    """
-    others = [name for name in settings if name not in SETTINGS]
-    own = {name: SETTINGS[name][1] for name in settings if name in SETTINGS}
-    more = {name: MORE_COLOURS[n % len(MORE_COLOURS)] for n, name in enumerate(others)}
-    return own | more
 
 
 def _of(rows: Frame, rung: str, measure: str, setting: str) -> Frame:

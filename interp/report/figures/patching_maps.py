@@ -22,9 +22,10 @@ from interp.report.grammar.pieces import (
     points,
     reference_line,
 )
+from interp.report.grammar.several_models import mean_of_models
 from interp.report.grammar.subjects import sites_by_depth
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import setting_label, setting_look, site_label
+from interp.report.naming import ordered_settings, setting_label, setting_looks, site_label
 
 MOST_DOTS = 60
 """Examples drawn per site; the table holds them all."""
@@ -39,6 +40,7 @@ def patching_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     scale = INDEX if rows["index"].notna().any() else RAW
     found, choices = views(result, spec, rows)
     sites, settings = sites_by_depth(rows), choices[-1].options
+    means: list[Frame] = []
     if rows["pos"].notna().any():
         traces = [_positions(view.rows, scale.value, view.meta) for view in found]
         shape = layout(140 + 34 * len(sites), xaxis=axis("token position (0 is the class token)"))
@@ -46,13 +48,18 @@ def patching_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
         alt = f"Heat map of {len(sites)} layers by {rows['pos'].nunique()} positions"
         bars, dots = _INTERVALS[True], ""
     else:
-        traces = [
-            trace
-            for view in found
-            if len(view.rows)
-            for place in [view.meta[-1] or 0]
-            for trace in _sites(result, view.rows, scale, place, len(settings), view.meta[:-1])
-        ]
+        looks = setting_looks(ordered_settings(rows["setting"]))
+        traces = []
+        for view in found:
+            for setting, own in view.rows.groupby("setting", sort=False):
+                place, meta = view.meta[-1] or 0, view.meta[:-1]
+                own = own.drop_duplicates(["site", "seed"])
+                pairs = _examples(result, own, scale.value)
+                means.append(mean_of_models(own, ["site"], [scale]))
+                name, look = setting_label(str(setting)), looks[str(setting)]
+                one = DrawnSubject(name, *look, means[-1])
+                aside = (place - (len(settings) - 1) / 2) * min(0.16, 0.7 / len(settings))
+                traces += _sites(one, pairs, sites, scale, aside, meta)
         choices = choices[:-1]  # settings stand side by side
         ends, beyond = _range(rows, scale, traces)
         shape = _site_layout(sites, scale, ends)
@@ -66,7 +73,7 @@ def patching_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
         "bars": bars,
         "shape": alt,
     }
-    return finished(spec, result, rows, traces, shape, choices, **said)
+    return finished(spec, result, rows, traces, shape, choices, means, **said)
 
 
 def _site_layout(sites: Sequence[str], scale: Scale, ends: Sequence[float]) -> dict[str, Any]:
@@ -94,27 +101,25 @@ def _range(rows: Frame, scale: Scale, traces: Sequence[Trace]) -> tuple[list[flo
 
 
 def _sites(
-    result: LoadedResult, rows: Frame, scale: Scale, place: int, n: int, meta: Sequence[int | None]
+    one: DrawnSubject,
+    dots: Frame,
+    sites: Sequence[str],
+    scale: Scale,
+    aside: float,
+    meta: Sequence[int | None],
 ) -> list[Trace]:
     """One setting: mean effects with intervals, and its single examples behind them."""
-    rows = rows.drop_duplicates("site")
-    sites = sites_by_depth(result.frame("patching"))
-    setting = rows["setting"].iloc[0]
-    colour, symbol = setting_look(setting, place)
-    aside = (place - (n - 1) / 2) * min(0.16, 0.7 / n)
-    name = setting_label(setting)
-    dots = _examples(result, rows, scale.value)
-    one = DrawnSubject(name, colour, symbol, rows)
-    single = DrawnSubject(f"{name}, single pairs", colour, "circle", dots)
+    single = DrawnSubject(f"{one.name}, single pairs", one.colour, "circle", dots)
 
     def at(frame: Frame) -> list[float]:
         return [sites.index(site) + aside for site in frame["site"]]
 
     small = points(single, at(dots), dots["effect"], [], meta, size=4, showlegend=False)
-    small |= {"marker": {"color": colour, "size": 4, "opacity": 0.3}, "hoverinfo": "skip"}
-    said, bars = hover(rows, scale), error_bars(rows, scale)
-    large = points(one, at(rows), rows[scale.value], said, meta, size=10, error_y=bars)
-    return [trace | {"legendgroup": name} for trace in (small, large)]
+    small |= {"marker": {"color": one.colour, "size": 4, "opacity": 0.3}, "hoverinfo": "skip"}
+    said, bars = hover(one.rows, scale), error_bars(one.rows, scale)
+    values = one.rows[scale.value]
+    large = points(one, at(one.rows), values, said, meta, size=10, error_y=bars)
+    return [trace | {"legendgroup": one.name} for trace in (small, large)]
 
 
 def _examples(result: LoadedResult, rows: Frame, scale: str) -> Frame:
@@ -127,9 +132,9 @@ def _examples(result: LoadedResult, rows: Frame, scale: str) -> Frame:
     noise = frame["measure"].str.endswith(", noise")
     effect = frame["value"] - frame["corrupt_metric"].where(~noise, frame["clean_metric"])
     if scale == "index":
-        # where the mean has no index, single pairs have none either
-        cell = rows.dropna(subset="index").set_index("site")[["null", "ceiling"]]
-        cell = cell.reindex(frame["site"])
+        # where a model has no index, its single pairs have none either
+        cell = rows.dropna(subset="index").set_index(["site", "seed"])[["null", "ceiling"]]
+        cell = cell.reindex(pd.MultiIndex.from_frame(frame[["site", "seed"]]))
         null, ceiling = cell["null"].to_numpy(), cell["ceiling"].to_numpy()
         effect = (effect - null) / (ceiling - null)
     found = frame.assign(effect=effect).dropna(subset=["effect"])

@@ -56,8 +56,8 @@ LOSSES = FigureSpec(
     ("losses",),
     method="The contrastive loss of the training batches is averaged over each epoch.",
     null="None is drawn; random guessing costs the logarithm of the batch size.",
-    caption="Training loss, mean over an epoch; n = 1 run per line, so without interval. Further "
-    "blocks are faint.",
+    caption="Training loss, mean over an epoch; n = 1 run per line, so without interval. Single "
+    "runs of several are faint.",
     alt="Lines of {settings} over {points} epochs",
     needs=("epoch", "loss"),
     scale=Scale("loss"),

@@ -30,6 +30,7 @@ from interp.report.grammar.pieces import (
     span,
     trace_kinds,
 )
+from interp.report.grammar.several_models import means_told
 from interp.report.grammar.subjects import (
     FILTERS,
     ComparedPair,
@@ -44,7 +45,7 @@ from interp.report.naming import (
     colours,
     ordered_settings,
     setting_label,
-    setting_look,
+    setting_looks,
     setting_name,
     site_label,
 )
@@ -240,15 +241,16 @@ def _subjects(
         relative = {k: v for k, v in view.look.where.items() if _relative(v)}
         ends = view.look.ends if view.look.ends is not None else spec.ends
         return [
-            DrawnSubject(plain(one.name), one.colour, one.symbol,
+            DrawnSubject(plain(one.name) if result.one_model else setting_label(one.setting),
+                    one.colour, one.symbol,
                     kept(one.rows(view.rows, ends), relative, one))
             for one in compared_pairs(result, view.test_domain)
         ]  # fmt: skip
     if spec.subjects in ("", "settings"):
         names = ordered_settings(rows["setting"]) if spec.subjects else []
         return [
-            DrawnSubject(setting_label(name), *setting_look(name, place), own, name)
-            for place, name in enumerate(names)
+            DrawnSubject(setting_label(name), *look, own, name)
+            for name, look in setting_looks(names).items()
             for own in [view.rows[view.rows["setting"] == name]]
         ]
     column = spec.subjects
@@ -316,16 +318,22 @@ def finished(
     traces: Sequence[Trace],
     shape: dict[str, Any],
     choices: Sequence[Choice] = (),
+    averaged: Sequence[Frame] = (),
     /,
     **said: object,
 ) -> Figure:
-    """The figure of a specification: its patterns filled in, its method, null and tables."""
+    """The figure of a specification: its patterns filled in, its method, null and tables.
+
+    Its caption says so where rows that are drawn (`averaged`) are means of several models.
+    """
     own = rows[rows["control"] == ""]
     fields = _Fields(result, own, {**FACTS, **spec.facts}, said)
     title, caption, alt = (
         re.sub(" +", " ", pattern.format_map(fields)).strip()
         for pattern in (spec.title, spec.caption, spec.alt)
     )
+    alt = alt.replace("<br>", ", ")  # of labels that plotly breaks
+    caption = f"{caption} {means_told(averaged)}".strip()
     present = [name for name in spec.tables if name in result.tables]
     return Figure(
         spec.name, title, caption, alt, traces, shape, choices, spec.method, spec.null, present

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.declarations.figures import AxisSpec, FigureSpec, LineSpec, Row, Scale
+from interp.core.declarations.figures import AxisSpec, FigureSpec, LineSpec, Row, Scale, SeriesSpec
 from interp.core.declarations.writing import number, percent, plain, sequence
 from interp.core.sites import BAND
 from interp.report.grammar.filled_figures import (
@@ -35,6 +35,7 @@ from interp.report.grammar.pieces import (
     layout,
     level_line,
     named,
+    no_number,
     numbers,
     opened_option,
     points,
@@ -43,14 +44,16 @@ from interp.report.grammar.pieces import (
     shade,
     without_twins,
 )
+from interp.report.grammar.several_models import N_MODELS, OF_MODELS, mean_of_models
 from interp.report.grammar.subjects import EPOCH_0
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import ordered_settings, setting_look
+from interp.report.naming import ordered_settings, setting_looks
 
 
 def depth_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     """Lines over depth: one per subject with its interval, floors dashed, middle layers grey."""
     found, choices = views(result, spec, read_rows(result, spec))
+    found = [_subjects_over_models(view, ("control", "site", "site_b"), spec.y) for view in found]
     shown = pd.concat([one.rows for view in found for one in view.subjects] or [pd.DataFrame()])
     columns = {view.scale.value for view in found}
     if shown.empty or not shown[list(columns)].notna().any(axis=None):
@@ -61,6 +64,7 @@ def depth_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
         for one in view.subjects
         for trace in depth_lines(one, view.meta, view.scale)
     ]
+    traces += [no_number(view.meta) for view in found if not _has_number(view)]
     lines, notes = across_lines(spec.lines, "y")
     shape = layout(
         spec.height or 430,
@@ -70,7 +74,21 @@ def depth_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
         yaxis=axis_of(spec.y),
     )
     names = sequence([trace["name"] for trace in named(traces)])
-    return finished(spec, result, shown, without_twins(traces), shape, choices, names=names)
+    drawn = [one.rows for view in found for one in view.subjects]
+    return finished(spec, result, shown, without_twins(traces), shape, choices, drawn, names=names)
+
+
+def _has_number(view: View) -> bool:
+    return any(one.rows[view.scale.value].notna().any() for one in view.subjects)
+
+
+def _subjects_over_models(view: View, place: Sequence[str], told: AxisSpec) -> View:
+    """A view whose subjects have one row in each place, the mean of their models."""
+    subjects = [
+        replace(one, rows=mean_of_models(one.rows, place, [view.scale], share=told.percent))
+        for one in view.subjects
+    ]
+    return replace(view, subjects=subjects)
 
 
 def forest_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
@@ -81,6 +99,7 @@ def forest_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     rows = rows.assign(natural=result.natural)
     rows["row"] = label_rows(rows, spec.labels)
     found, choices = views(result, spec, rows)
+    found = [_rows_over_models(spec, view) for view in found]
     known = rows[[*{view.scale.value for view in found}]].notna().any(axis=1)
     names = in_order(result, rows[known], spec.labels)
     most = max(max(len(view.subjects) for view in found), 1)
@@ -99,6 +118,7 @@ def forest_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
         sides.reverse()
     shape = layout(
         tall, shapes=lines, annotations=notes, xaxis=sides[0], yaxis=sides[1],
+        meta={"rows": "x" if spec.upright else "y"},
         **({} if spec.subjects or spec.floors else {"showlegend": False}),
     )  # fmt: skip
     said = {
@@ -108,7 +128,17 @@ def forest_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
         "names": sequence([one.name for one in found[0].subjects]),
         "numbers": _numbers(spec, found[0]),
     }
-    return finished(spec, result, rows, traces, shape, choices, **said)
+    drawn = [rows for view in found for rows in (view.rows, *(one.rows for one in view.subjects))]
+    return finished(spec, result, rows, traces, shape, choices, drawn, **said)
+
+
+def _rows_over_models(spec: FigureSpec, view: View) -> View:
+    """A view of a forest with one mark in each row for every subject, the mean of its models."""
+    place, scales = ("control", "row", "setting"), [view.scale, *[Scale("null")] * spec.floors]
+    rows = view.rows
+    if not spec.subjects:
+        rows = mean_of_models(rows, place, scales, share=spec.x.percent)
+    return _subjects_over_models(replace(view, rows=rows), place, spec.x)
 
 
 def _marks(spec: FigureSpec, view: View, names: Sequence[str]) -> Iterator[Trace]:
@@ -166,11 +196,19 @@ def marks(
     digits = 3 if scale.times == 1 else 1
     has = one.rows[scale.value].notna()
     known = one.rows[has]
+    models = known[OF_MODELS] if OF_MODELS in known else [""] * len(known)
     said = [
-        f"{plain(row, 60)}: {percent(each) if share else number(float(each), digits)}"
-        + (f"<br>{verdict}" if verdict else "")
-        for row, each, verdict in zip(
-            known["row"], scale.times * known[scale.value], known["verdict"], strict=True
+        "<br>".join(
+            part
+            for part in (
+                f"{plain(row, 60)}: {percent(each) if share else number(float(each), digits)}",
+                several,
+                verdict,
+            )
+            if part
+        )
+        for row, each, several, verdict in zip(
+            known["row"], scale.times * known[scale.value], models, known["verdict"], strict=True
         )
     ]
     colour, symbols = (
@@ -200,8 +238,8 @@ def _looks_of(spec: FigureSpec, rows: Frame) -> tuple[Any, Any]:
     """Colours and symbols of rows that are settings; else one for all."""
     if spec.labels != "setting":
         return "#0072B2", "circle"
-    order = ordered_settings(rows["setting"])
-    looks = [setting_look(name, order.index(name)) for name in rows["setting"]]
+    known = setting_looks(ordered_settings(rows["setting"]))
+    looks = [known[name] for name in rows["setting"]]
     return [colour for colour, _ in looks], [symbol for _, symbol in looks]
 
 
@@ -214,10 +252,17 @@ def map_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     given = dict.fromkeys([*rows[down], *rows[over]])
     domains = sorted(given, key=(*result.domains, *given).index)
     found, choices = views(result, spec, rows)
+    found = [replace(view, rows=_cells_over_models(spec, view, (down, over))) for view in found]
     traces = [_cells(spec, view, (down, over), domains) for view in found]
     shape = layout(80 + 50 * len(domains), xaxis=MAP, yaxis={**MAP, "autorange": "reversed"})
     said = {"rows": len(domains), "options": len(choices[-1].options)}
-    return finished(spec, result, rows, traces, shape, choices, **said)
+    drawn = [view.rows for view in found]
+    return finished(spec, result, rows, traces, shape, choices, drawn, **said)
+
+
+def _cells_over_models(spec: FigureSpec, view: View, ends: tuple[str, str]) -> Frame:
+    place = dict.fromkeys(ends)
+    return mean_of_models(view.rows, [*place], [Scale(view.scale.value)])
 
 
 def _cells(spec: FigureSpec, view: View, ends: tuple[str, str], domains: Sequence[str]) -> Trace:
@@ -235,11 +280,12 @@ def _cells(spec: FigureSpec, view: View, ends: tuple[str, str], domains: Sequenc
 
 
 def curve_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
-    """Lines along a column: the given series, or one per subject and block."""
+    """Lines along a column: the given series, or one per subject."""
     rows = read_rows(result, spec)
     if rows.empty:
         return None
     found, choices = views(result, spec, rows)
+    found = curves_over_models(spec, found)
     traces = curve_traces(spec, found)
     if not traces:
         return None
@@ -254,43 +300,77 @@ def curve_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
         xaxis=axis_of(spec.x) | ({"type": "category"} if words else {}),
         yaxis=axis_of(spec.y, rows[sorted(ends)].to_numpy(float) if spec.y.within else None),
     )
+    drawn = [one.rows for view in found for one in view.subjects]
     said = {"options": len(choices[-1].options), "points": rows[spec.across].nunique()}
-    return finished(spec, result, rows, traces, shape, choices, **said)
+    return finished(spec, result, rows, traces, shape, choices, drawn, **said)
+
+
+def curves_over_models(spec: FigureSpec, found: Sequence[View]) -> list[View]:
+    """Views whose subjects are the lines of a curve: the given series, or the subjects' own.
+
+    A line is the mean of its models, which stand beside it, one for each block. Where they have no
+    places in common, the first one is the line; points alone are not parted by model.
+    """
+    return [
+        replace(view, subjects=[*_series(spec, view), *(_line(spec, view, one) for one in own)])
+        for view in found
+        for own in [view.subjects if not spec.series else ()]
+    ]
+
+
+def _series(spec: FigureSpec, view: View) -> Iterator[DrawnSubject]:
+    for each in spec.series:
+        rows = _over_models(spec, kept(view.rows, each.where), each.scale)
+        yield DrawnSubject(each.name, each.colour, each.symbol, rows)
+
+
+def _line(spec: FigureSpec, view: View, one: DrawnSubject) -> DrawnSubject:
+    if "lines" not in spec.mode or one.rows["seed"].nunique() < 2:
+        return one
+    blocks = [rows for _, rows in one.rows.groupby("seed", sort=True)]
+    mean = one.rows if spec.along else _over_models(spec, one.rows, view.scale)
+    if N_MODELS in mean:
+        return replace(one, rows=mean, singles=blocks)
+    return replace(one, rows=blocks[0], singles=blocks[1:])
+
+
+def _over_models(spec: FigureSpec, rows: Frame, scale: Scale) -> Frame:
+    return mean_of_models(rows, [str(spec.across)], [scale], share=spec.y.percent)
 
 
 def curve_traces(spec: FigureSpec, found: Sequence[View]) -> list[Trace]:
-    """The lines of all views that have points: the given series, and those of subjects."""
-    return [trace for view in found for trace in (*_series(spec, view), *_lines(spec, view))]
+    """The lines of all views that have points, with their single models."""
+    return [
+        trace
+        for view in found
+        if len(view.rows)
+        for place, one in enumerate(view.subjects)
+        for trace in (
+            _series_traces(spec, spec.series[place], one, view)
+            if spec.series
+            else _line_traces(spec, one, view)
+        )
+    ]
 
 
-def _series(spec: FigureSpec, view: View) -> Iterator[Trace]:
-    for each in spec.series if len(view.rows) else ():
-        one = DrawnSubject(each.name, each.colour, each.symbol, kept(view.rows, each.where))
-        line = {"color": each.colour, "width": 2.5, "dash": each.dash}
-        yield _curve(spec, one, each.scale, view.meta) | {"mode": each.mode, "line": line}
+def _series_traces(
+    spec: FigureSpec, each: SeriesSpec, one: DrawnSubject, view: View
+) -> Iterator[Trace]:
+    line = {"color": each.colour, "width": 2.5, "dash": each.dash}
+    yield _curve(spec, one, each.scale, view.meta) | {"mode": each.mode, "line": line}
 
 
-def _lines(spec: FigureSpec, view: View) -> Iterator[Trace]:
-    """A line for each subject and block; points alone are not parted by block."""
-    for one in view.subjects:
-        blocks = one.rows.groupby("seed", dropna=False, sort=True)
-        parts = [part for _, part in blocks] if "lines" in spec.mode else [one.rows]
-        for block, part in enumerate(parts):
-            if len(part):
-                own = replace(one, rows=part)
-                yield _faint(_curve(spec, own, view.scale, view.meta), own, block)
-
-
-def _faint(trace: Trace, one: DrawnSubject, block: int) -> Trace:
-    """A line of one block; those after the first are faint and have no entry in the legend.
-
-    Bars are the first block's: those of all would hide one another.
-    """
-    first = {"legendgroup": one.key, "showlegend": not block, "opacity": 0.35 if block else 1.0}
-    if not block:
-        return trace | first
-    bare = {key: value for key, value in trace.items() if key != "error_y"}
-    return bare | first | {"name": f"{one.name}, block {block + 1}"}
+def _line_traces(spec: FigureSpec, one: DrawnSubject, view: View) -> Iterator[Trace]:
+    """A line with its bars, and its single models, faint, without bars and out of the legend."""
+    if len(one.rows):
+        first = {"legendgroup": one.key, "showlegend": True, "opacity": 1.0}
+        yield _curve(spec, one, view.scale, view.meta) | first
+    bare = replace(view.scale, low="", high="")
+    for rows in one.singles:
+        name = f"{one.name}, block {rows['seed'].iloc[0] + 1:.0f}"
+        block = replace(one, name=name, rows=rows)
+        faint = {"legendgroup": one.key, "showlegend": False, "opacity": 0.25}
+        yield _curve(spec, block, bare, view.meta) | faint
 
 
 def _curve(spec: FigureSpec, one: DrawnSubject, scale: Scale, meta: Sequence[int | None]) -> Trace:
@@ -315,16 +395,17 @@ def rows_are_words(rows: Frame, column: str) -> bool:
 
 
 def _point(spec: FigureSpec, row: Row, at: object, scale: Scale) -> str:
-    """What a point of a curve says: where it is, its number, its interval."""
+    """What a point of a curve says: where it is, its number, its interval, its models."""
+    several = f"<br>{row[OF_MODELS]}" if row.get(OF_MODELS) else ""
     if spec.hover and scale.value == spec.scale.value:
-        return spec.hover(row)
+        return spec.hover(row) + several
     told = percent if spec.y.percent else lambda value: number(value, 3)
     where = str(at)
     if isinstance(at, float):
         where = f"{100 * at:g} %" if spec.x.percent else f"{spec.x.title} {at:g}"
     ends = scale.low and np.isfinite(row[scale.low])
     interval = f" ({told(row[scale.low])} to {told(row[scale.high])})" if ends else ""
-    return f"{where}: {told(row[scale.value])}{interval}"
+    return f"{where}: {told(row[scale.value])}{interval}{several}"
 
 
 def across_lines(lines: Sequence[LineSpec], letter: str) -> tuple[list[Trace], list[Trace]]:

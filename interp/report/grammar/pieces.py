@@ -13,6 +13,7 @@ import pandas as pd
 
 from interp.core.declarations.figures import INDEX, RAW, Scale
 from interp.core.declarations.writing import number, plain, plural
+from interp.report.grammar.several_models import OF_MODELS
 from interp.report.grammar.subjects import EPOCH_0
 from interp.report.loaded import Frame
 from interp.report.naming import faded, site_label
@@ -54,6 +55,7 @@ class DrawnSubject:
     """What is drawn as one line or one set of marks: its name, its looks, its rows.
 
     The name is safe text (`naming.plain`); colour and symbol may be lists, one for each row.
+    `singles` are rows of single models, drawn faint beside their mean.
     """
 
     name: str
@@ -61,6 +63,7 @@ class DrawnSubject:
     symbol: Any
     rows: Frame = field(default_factory=pd.DataFrame)
     key: str = ""
+    singles: Sequence[Frame] = ()
 
 
 def points(
@@ -137,14 +140,14 @@ def numbers(values: Iterable[float]) -> list[float | None]:
 
 
 def hover(rows: Frame, scale: Scale) -> list[str]:
-    """What a point says when pointed at: site, number, interval, verdict."""
+    """What a point says when pointed at: site, number, interval, models, verdict."""
     said = []
     for _, row in rows.iterrows():
         parts = [plain(site_label(row["site"]), 40)] if row["site"] else []
         low, high = row[scale.low], row[scale.high]
         ends = f" ({number(low)} to {number(high)})" if pd.notna(low) else ""
         parts += [f"{number(row[scale.value], 3)}{ends}"]
-        parts += [row["verdict"]] if row["verdict"] else []
+        parts += [told for told in (row.get(OF_MODELS, ""), row["verdict"]) if told]
         said.append("<br>".join(parts))
     return said
 
@@ -309,6 +312,15 @@ def _stretches(rows: Frame, scale: Scale) -> list[Frame]:
     return [part for _, part in rows[has].groupby(run[has])]
 
 
+def no_number(meta: Sequence[int | None]) -> Trace:
+    """Words in the middle of an empty view."""
+    return {
+        "type": "scatter", "mode": "text", "x": [0.5], "y": [0.35], "hoverinfo": "skip",
+        "text": ["no number here: the table has the reasons"], "name": "no number",
+        "textfont": {"color": GREY, "size": 12}, "showlegend": False, "meta": list(meta),
+    }  # fmt: skip
+
+
 def ribbon(
     name: str, x: Sequence[Any], low: Sequence[Any], high: Sequence[Any], colour: str, **more: Any
 ) -> Trace:
@@ -372,5 +384,6 @@ def _broken(name: str, limit: int) -> str:
 
 
 def height(names: Sequence[str], subjects: int) -> int:
-    """Enough for every row and subject, in pixels."""
-    return 130 + len(names) * max(34, 13 * subjects)
+    """Enough for every row, with its subjects and the lines of its name, in pixels."""
+    lines = max((_broken(name, 80).count("<br>") + 1 for name in names), default=1)
+    return 130 + len(names) * max(34, 13 * subjects, 16 * lines + 4)

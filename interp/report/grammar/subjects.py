@@ -14,7 +14,7 @@ from interp.core.declarations.figures import PAIR
 from interp.core.declarations.writing import PROMPTS
 from interp.core.sites import middle_of
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import SYMBOLS, colours, ordered_settings, setting_look, setting_name
+from interp.report.naming import SYMBOLS, colours, ordered_settings, setting_looks, setting_name
 from interp.verdicts.learned_models import learning
 from interp.verdicts.rungs import RUNGS
 from interp.verdicts.votes import Votes, count_votes
@@ -68,8 +68,7 @@ def compared_pairs(result: LoadedResult, test_domain: str) -> list[ComparedPair]
             ComparedPair(
                 setting_name(setting), setting, test_domain, result.natural, test_domain, *look
             )
-            for place, setting in enumerate(settings)
-            for look in [setting_look(setting, place)]
+            for setting, look in setting_looks(settings).items()
         ]
     domains = result.domains
     natural = result.natural if result.natural in domains else (domains or [""])[0]

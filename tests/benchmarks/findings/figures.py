@@ -15,8 +15,7 @@ from PIL import Image, ImageDraw
 from interp.core.illustrations import sheet
 from interp.core.images import ImageTable
 from interp.data.mixtures.settings import is_upper_bound
-from interp.report.figures.levels_of_evidence import mixture_colours
-from interp.report.naming import ordered_settings, setting_name
+from interp.report.naming import ordered_settings, setting_looks, setting_name
 from tests.benchmarks.findings.claims import CLAIMS, WORTH, accuracy_findings
 from tests.benchmarks.findings.writing import short
 
@@ -133,7 +132,7 @@ def draw_sharing(runs: pd.DataFrame) -> Any:
 
     kinds = list(dict.fromkeys(zip(runs["rung"], runs["measure"], strict=True)))
     settings = ordered_settings(runs["setting"])
-    tints = mixture_colours(settings)
+    looks = setting_looks(settings)
     columns = min(3, len(kinds))
     figure = make_subplots(
         rows=-(-len(kinds) // columns),
@@ -160,10 +159,10 @@ def draw_sharing(runs: pd.DataFrame) -> Any:
                     legendgroup=setting,
                     showlegend=place == 0,
                     marker={
-                        "color": tints[setting],
+                        "color": looks[setting][0],
                         "size": 12,
                         "symbol": "circle-open" if hollow else "circle",
-                        "line": {"width": 2, "color": tints[setting]},
+                        "line": {"width": 2, "color": looks[setting][0]},
                     },
                     error_x=_spread(points["index"]),
                     error_y=_spread(100 * points["accuracy"]),

@@ -12,12 +12,13 @@ from interp.core.errors import SampleError
 from interp.core.seeds import rng
 from interp.core.statistics.replication import (
     crossed_interval,
+    mean_of_intervals,
     mean_t,
     nested_interval,
     of_common_units,
     replicated,
 )
-from interp.core.statistics.resampling import two_way_interval
+from interp.core.statistics.resampling import Interval, two_way_interval
 
 
 def table(
@@ -235,3 +236,41 @@ def test_the_design_is_read_off_the_classes() -> None:
     assert (apart.unit, apart.n_units, apart.n_blocks) == ("class within block", 6, 2)
     again = replicated({0: whole, 1: pd.Series([0.3, 0.5], index=["owl", "pig"])})
     assert (again.unit, again.n_units) == ("class in some blocks", 4)
+
+
+def of_blocks(cells: np.ndarray) -> Interval:
+    """A table's mean from each block's own interval alone."""
+    own = [mean_t(block) for block in cells.T]
+    return mean_of_intervals(*np.transpose([(one.value, one.low, one.high) for one in own]))
+
+
+@pytest.mark.parametrize("blocks", [2, 8])
+@pytest.mark.parametrize(
+    "spread", [(0.1, 0.0, 0.001), (0.1, 0.02, 0.1), (0.001, 0.03, 0.1), (0.1, 0.05, 0.02)]
+)
+def test_means_of_intervals_cover_whatever_varies(
+    blocks: int, spread: tuple[float, float, float]
+) -> None:
+    """Units in common are no more units for it, where the blocks alone would cover nothing."""
+    generator = rng("means of intervals", blocks)
+    tables = [table(generator, 15, blocks, spread) for _ in range(400)]
+    found = [of_blocks(cells) for cells in tables]
+    assert np.mean([one.low <= 0.1 <= one.high for one in found]) >= 0.925
+    by_units = [crossed_interval(cells) for cells in tables]
+    widths = [np.mean([one.high - one.low for one in kind]) for kind in (found, by_units)]
+    assert widths[0] >= 0.98 * widths[1]
+    if spread == (0.1, 0.0, 0.001):
+        alone = [mean_t(cells.mean(axis=0)) for cells in tables]
+        assert np.mean([one.low <= 0.1 <= one.high for one in alone]) < 0.2
+
+
+def test_a_mean_of_intervals_is_that_of_its_formula() -> None:
+    values, lows, highs = [0.2, 0.5, 0.5], [0.1, 0.2, np.nan], [0.4, 0.9, np.nan]
+    found = mean_of_intervals(values, lows, highs)
+    between = stats.t.ppf(0.975, 2) * np.std(values, ddof=1) / np.sqrt(3)
+    assert found.value == pytest.approx(0.4)
+    assert found.value - found.low == pytest.approx(np.hypot(np.sqrt((0.01 + 0.09) / 2), between))
+    assert found.high - found.value == pytest.approx(np.hypot(np.sqrt((0.04 + 0.16) / 2), between))
+    one = mean_of_intervals([0.3], [0.1], [0.9])
+    assert (one.value, one.low, one.high) == (0.3, 0.1, 0.9)
+    assert np.isnan(mean_of_intervals([0.3, 0.4], [np.nan] * 2, [np.nan] * 2).low)

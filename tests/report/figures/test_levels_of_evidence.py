@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 import pytest
 
 from interp.core.tables import Table
-from interp.report.figures.levels_of_evidence import mixture_colours
 from interp.report.loaded import LoadedResult, read_result
+from interp.report.naming import SETTINGS, setting_looks
 from interp.report.sections import filled_sections
 from interp.report.verdict_tables import levels_table
 from interp.report.words import answer_sentences, headline
@@ -45,8 +45,11 @@ def test_cells_stand_where_the_table_says(result: LoadedResult) -> None:
 
 
 def test_mixtures_beyond_the_known_ones_have_other_colours() -> None:
-    tints = mixture_colours(["cg-high", *[f"cg-high, {n}" for n in range(6)]])
-    assert len(set(tints.values())) == 7
+    looks = setting_looks(["cg-high", *[f"cg-high, {n}" for n in range(6)]])
+    known = {look[1:] for look in SETTINGS.values()}
+    others = {look for name, look in looks.items() if name != "cg-high"}
+    assert len(set(looks.values())) == 7 and not others & known
+    assert not {colour for colour, _ in others} & {colour for colour, _ in known}
 
 
 def test_the_forest_has_every_level_with_its_verdict(result: LoadedResult) -> None:

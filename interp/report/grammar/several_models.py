@@ -1,0 +1,94 @@
+"""Several trained models at one point of a figure: their mean, with an interval of them all."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from interp.core.declarations.figures import Scale
+from interp.core.declarations.writing import number, percent
+from interp.core.statistics.replication import mean_of_intervals
+from interp.report.loaded import Frame
+from interp.verdicts.votes import agreement
+
+N_MODELS, OF_MODELS, WITH_ENDS = "drawn_models", "told_models", "with_ends"
+"""Columns that a mean of models has beyond the table's: how many they are, what they say, and
+whether it has an interval."""
+
+
+def mean_of_models(
+    rows: Frame,
+    place: Sequence[str],
+    scales: Sequence[Scale],
+    *,
+    models: Sequence[str] = ("seed",),
+    share: bool = False,
+) -> Frame:
+    """One row for each place, the mean of the models that have a number there.
+
+    The interval is that of `mean_of_intervals`. Where a model has several rows at one place, they
+    are several points, and stay as they are; so do all where there is one model.
+
+    Args:
+        rows: A table's rows, as they are drawn.
+        place: The columns that say where a row is drawn.
+        scales: The columns that are drawn, of which the first is told.
+        models: The columns that tell models apart at one place: by block, unless told otherwise.
+        share: Whether its numbers are told as percentages.
+    """
+    keys = list(place)
+    places = rows.groupby(keys, sort=False, dropna=False).ngroup()
+    doubled = places[rows.duplicated([*keys, *models])]
+    one_each = rows[~places.isin(doubled)]
+    if not one_each.duplicated(keys).any():
+        return rows
+    means = [
+        {name: end for scale in scales for name, end in _mean(own, scale).items()}
+        | _told(own, scales[0], share)
+        for _, own in one_each.groupby(keys, sort=False, dropna=False)
+    ]
+    first = one_each.drop_duplicates(keys)
+    first = first.assign(**{name: [mean[name] for mean in means] for name in means[0]})
+    if len(one_each) == len(rows):
+        return first
+    others = rows[places.isin(doubled)].assign(**{N_MODELS: 1, OF_MODELS: "", WITH_ENDS: False})
+    return pd.concat([first, others]).sort_index(kind="stable")
+
+
+def _mean(models: Frame, scale: Scale) -> dict[str, float]:
+    """The mean of one scale, and its ends where it has any."""
+    known = models[models[scale.value].notna()]
+    if not scale.low:
+        return {scale.value: float(known[scale.value].mean())}
+    if known.empty:
+        return dict.fromkeys((scale.value, scale.low, scale.high), float("nan"))
+    found = mean_of_intervals(known[scale.value], known[scale.low], known[scale.high])
+    return {scale.value: found.value, scale.low: found.low, scale.high: found.high}
+
+
+def _told(models: Frame, scale: Scale, share: bool) -> dict[str, object]:
+    """How many models a mean is of, what it says of them, and the verdict that they agree on."""
+    known = models[models[scale.value].notna()]
+    verdicts = [verdict for verdict in (known if len(known) else models)["verdict"] if verdict]
+    told = f"mean of {len(known)}{f' of {len(models)}' * (len(known) < len(models))} models"
+    if len(known):
+        ends = scale.times * known[scale.value].min(), scale.times * known[scale.value].max()
+        least, most = (percent(end) if share else number(end) for end in ends)
+        told += f", {least} to {most}"
+    return {
+        "verdict": agreement(verdicts) if verdicts else "",
+        N_MODELS: len(known),
+        OF_MODELS: told if len(models) > 1 else "",
+        WITH_ENDS: bool(scale.low),
+    }
+
+
+def means_told(drawn: Sequence[Frame]) -> str:
+    """What a caption says of means; empty where none is drawn."""
+    means = [rows for rows in drawn if N_MODELS in rows]
+    most = max((rows[N_MODELS].max() for rows in means), default=1)
+    if most < 2:
+        return ""
+    told = f"Of {most} models the mean is drawn"
+    if any(rows[WITH_ENDS].any() for rows in means):
+        told += "; its interval adds the spread of the models to the intervals of each of them"
+    return f"{told}."
