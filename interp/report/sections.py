@@ -28,7 +28,8 @@ from interp.report.figures.training import (
 from interp.report.figures.two_models import TWO_MODELS
 from interp.report.figures.views_and_answers import said_figure, views_figure
 from interp.report.gists import gist, wanted
-from interp.report.grammar.kinds import curve_figure, depth_figure, forest_figure, map_figure
+from interp.report.grammar.curves import curve_figure
+from interp.report.grammar.kinds import depth_figure, forest_figure, map_figure
 from interp.report.grammar.pieces import Figure
 from interp.report.loaded import LoadedResult
 from interp.report.verdict_tables import (

@@ -30,8 +30,9 @@ from interp.core.declarations.writing import (
     sequence,
     some,
 )
+from interp.report.grammar.curves import curve_traces, curves_over_models
 from interp.report.grammar.filled_figures import finished, read_rows, views
-from interp.report.grammar.kinds import axis_of, curve_traces, curves_over_models
+from interp.report.grammar.kinds import axis_of
 from interp.report.grammar.pieces import (
     GREY,
     MAP,
