@@ -133,8 +133,9 @@ def _examples(result: LoadedResult, rows: Frame, scale: str) -> Frame:
     effect = frame["value"] - frame["corrupt_metric"].where(~noise, frame["clean_metric"])
     if scale == "index":
         # where a model has no index, its single pairs have none either
-        cell = rows.dropna(subset="index").set_index(["site", "seed"])[["null", "ceiling"]]
-        cell = cell.reindex(pd.MultiIndex.from_frame(frame[["site", "seed"]]))
+        keys = ["site", "seed"] if rows["seed"].nunique() > 1 else ["site"]
+        cell = rows.dropna(subset="index")[[*keys, "null", "ceiling"]]
+        cell = frame[keys].merge(cell, how="left", on=keys)
         null, ceiling = cell["null"].to_numpy(), cell["ceiling"].to_numpy()
         effect = (effect - null) / (ceiling - null)
     found = frame.assign(effect=effect).dropna(subset=["effect"])
