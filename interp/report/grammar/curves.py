@@ -79,11 +79,11 @@ def _series(spec: FigureSpec, view: View) -> Iterator[DrawnSubject]:
 def _line(spec: FigureSpec, view: View, one: DrawnSubject) -> DrawnSubject:
     if "lines" not in spec.mode or one.rows["seed"].nunique() < 2:
         return one
-    blocks = [rows for _, rows in one.rows.groupby("seed", sort=True)]
+    models = [rows for _, rows in one.rows.groupby("seed", sort=True)]
     mean = one.rows if spec.along else _over_models(spec, one.rows, view.scale)
     if N_MODELS in mean:
-        return replace(one, rows=mean, singles=blocks)
-    return replace(one, rows=blocks[0], singles=blocks[1:])
+        return replace(one, rows=mean, singles=models)
+    return replace(one, rows=models[0], singles=models[1:])
 
 
 def _over_models(spec: FigureSpec, rows: Frame, scale: Scale) -> Frame:
@@ -119,10 +119,10 @@ def _line_traces(spec: FigureSpec, one: DrawnSubject, view: View) -> Iterator[Tr
         yield _curve(spec, one, view.scale, view.meta) | first
     bare = replace(view.scale, low="", high="")
     for rows in one.singles:
-        name = f"{one.name}, block {rows['seed'].iloc[0] + 1:.0f}"
-        block = replace(one, name=name, rows=rows)
+        name = f"{one.name}, seed {rows['seed'].iloc[0]:g}"
+        single = replace(one, name=name, rows=rows)
         faint = {"legendgroup": one.key, "showlegend": False, "opacity": 0.25}
-        yield _curve(spec, block, bare, view.meta) | faint
+        yield _curve(spec, single, bare, view.meta) | faint
 
 
 def _curve(spec: FigureSpec, one: DrawnSubject, scale: Scale, meta: Sequence[int | None]) -> Trace:

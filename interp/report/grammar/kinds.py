@@ -250,17 +250,16 @@ def map_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     given = dict.fromkeys([*rows[down], *rows[over]])
     domains = sorted(given, key=(*result.domains, *given).index)
     found, choices = views(result, spec, rows)
-    found = [replace(view, rows=_cells_over_models(spec, view, (down, over))) for view in found]
+    ends = list(dict.fromkeys((down, over)))
+    found = [
+        replace(view, rows=mean_of_models(view.rows, ends, [Scale(view.scale.value)]))
+        for view in found
+    ]
     traces = [_cells(spec, view, (down, over), domains) for view in found]
     shape = layout(80 + 50 * len(domains), xaxis=MAP, yaxis={**MAP, "autorange": "reversed"})
     said = {"rows": len(domains), "options": len(choices[-1].options)}
     drawn = [view.rows for view in found]
     return finished(spec, result, rows, traces, shape, choices, drawn, **said)
-
-
-def _cells_over_models(spec: FigureSpec, view: View, ends: tuple[str, str]) -> Frame:
-    place = dict.fromkeys(ends)
-    return mean_of_models(view.rows, [*place], [Scale(view.scale.value)])
 
 
 def _cells(spec: FigureSpec, view: View, ends: tuple[str, str], domains: Sequence[str]) -> Trace:

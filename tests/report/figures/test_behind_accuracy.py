@@ -77,7 +77,7 @@ def test_trade_off_lines_are_the_table_and_areas_are_said(newer: LoadedResult) -
     line = named(figure, "CG high diversity", 0)
     assert line["x"] == pytest.approx(rows["accuracy_seen"].tolist())
     assert line["y"] == pytest.approx(rows["accuracy_held_out"].tolist())
-    second = named(figure, "CG high diversity, block 2", 0)
+    second = named(figure, "CG high diversity, seed 1", 0)
     assert second["showlegend"] is False and second["opacity"] < 1
     assert figure is not None and "CG high diversity 0.23 (0.18 to 0.28)" in figure.caption
 
@@ -126,5 +126,5 @@ def test_epochs_are_lines_of_top_1(result: LoadedResult) -> None:
     assert line["x"] == [0, 4, 8]
     assert line["y"] == pytest.approx([0.03, 0.14, 0.25]) and "error_y" in line
     assert named(figure, "CG low diversity", 0, 1)["y"] == pytest.approx([0.13, 0.24, 0.35])
-    second = named(figure, "CG low diversity, block 2", 0, 0)
+    second = named(figure, "CG low diversity, seed 1", 0, 0)
     assert second["y"] == pytest.approx([0.04, 0.15, 0.26]) and "error_y" not in second

@@ -145,6 +145,9 @@ def test_intervals_of_few_blocks_do_not_stretch_the_axes(build: Build) -> None:
     (left, right), (low, high) = (figure.layout[f"{each}axis"]["range"] for each in "xy")
     assert low == pytest.approx(-0.04) and high == pytest.approx(1.04)
     assert left < wide["index_low"].min() and right == pytest.approx(1.5, abs=0.1)
+    usual = figure_of(read_result(build(replaced=tables, name="usual")), "together")
+    assert usual is not None
+    assert "range" not in usual.layout["xaxis"]  # plotly fits it to the rung that is chosen
 
 
 def test_a_long_legend_has_room_above_the_plot(build: Build) -> None:

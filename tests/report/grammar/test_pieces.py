@@ -8,8 +8,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
+from interp.core.tables import Table
 from interp.report.figures.answer import answer_figure
-from interp.report.grammar.pieces import Figure, Trace
+from interp.report.grammar.pieces import Figure, Trace, height
 from interp.report.grammar.subjects import middle_site
 from interp.report.loaded import LoadedResult, read_result
 from interp.report.naming import SETTINGS, setting_name
@@ -310,3 +311,35 @@ def test_gaps_are_gaps(build: Build, study_frames: Callable[[], dict[str, pd.Dat
     bands = [t for t in figure.data if t["name"] == "CG high diversity, 95 % interval"]
     assert len(bands) == 2
     assert "withheld" in figure.caption
+
+
+def test_rows_have_room_for_every_line_of_their_names() -> None:
+    short, long = ["natural only"], ["leave-out-domain − natural only, sketch and quickdraw"]
+    assert height(long, 1) - height(short, 1) >= 16
+    assert height(3 * long, 1) - height(2 * long, 1) >= 3 * 16
+
+
+def test_a_mixtures_variant_stands_on_two_lines_in_the_legend(result: LoadedResult) -> None:
+    rows = result.frame("similarity")
+    named = rows["setting"].replace("cg-high", "cg-high, aligned captions")
+    tables = {"similarity": Table("similarity", rows.assign(setting=named))}
+    other = LoadedResult(result.folder, result.facts, tables, result.plates, result.absent)
+    figure = figure_of(other, "similarity")
+    assert figure is not None
+    assert "CG high diversity<br>aligned captions" in {trace["name"] for trace in figure.data}
+    assert "CG high diversity, aligned captions" in figure.alt and "<br>" not in figure.alt
+
+
+def test_a_view_without_a_number_says_so(result: LoadedResult) -> None:
+    rows = result.frame("similarity")
+    none = {"index": np.nan, "index_low": np.nan, "index_high": np.nan}
+    empty = rows.assign(test_domain="clipart", **none)
+    both = Table("similarity", pd.concat([rows.assign(test_domain="sketch"), empty]))
+    facts = {**result.facts, "specification": {**result.specification}}
+    facts["specification"]["test_domains"] = ["sketch", "clipart"]
+    figure = figure_of(
+        LoadedResult(result.folder, facts, {"similarity": both}, result.plates), "similarity"
+    )
+    assert figure is not None
+    [words] = [trace for trace in figure.data if trace["mode"] == "text"]
+    assert words["meta"][0] == 1 and "no number here" in words["text"][0]

@@ -111,9 +111,8 @@ def test_single_models_stand_faint_beside_the_mean_line(
     assert figure is not None
     faint = [trace for trace in figure.data if trace.get("opacity") == 0.25]
     lines = [trace for trace in figure.data if trace.get("opacity") == 1.0]
-    assert len(faint) == 2 * len(lines) and {trace["name"][-7:] for trace in faint} == {
-        "block 1", "block 2",
-    }  # fmt: skip
+    assert len(faint) == 2 * len(lines)
+    assert {trace["name"][-6:] for trace in faint} == {"seed 0", "seed 1"}
     for place, line in enumerate(lines):
         low, high = faint[2 * place], faint[2 * place + 1]
         assert line["y"] == pytest.approx(np.mean([low["y"], high["y"]], axis=0).tolist())
