@@ -149,15 +149,18 @@ def draw_table(table: Table, *, title: str = "") -> Any:
     'Shared geometry by depth, real with every other domain'
     """
     name = table.name.replace(" ", "_")
-    if name in OF_ONE and len(table):
+    frame = table.frame
+    several = "setting" in frame and frame["setting"].nunique() > 1
+    if name in OF_ONE and len(table) and not several:
         return OF_ONE[name](table, **({"title": title} if title else {}))
     ends = [end for end in ("domain_a", "train_domain", "domain") if end in table.frame]
     natural = str(table.frame[ends[0]].iloc[0]) if ends and len(table) else ""
     facts: dict[str, Any] = {"mode": "model", "specification": {"natural": natural}}
-    frame = table.frame
-    if "setting" in frame and frame["setting"].nunique() > 1:
+    if several:
         facts["mode"] = "study"
-        if "test_domain" not in frame and ends:
+        if "test_domain" in frame:
+            facts["specification"]["test_domains"] = list(pd.unique(frame["test_domain"]))
+        elif ends:
             named = frame[[end for end in (*PAIR, "train_domain", "domain") if end in frame]]
             others = [end for end in pd.unique(named.to_numpy().ravel()) if end != natural]
             frame = frame.assign(test_domain=others[0] if others else "")
@@ -165,7 +168,8 @@ def draw_table(table: Table, *, title: str = "") -> Any:
     result = LoadedResult(Path(), facts, {name: Table(name, frame)})
     specs = [spec for section in page_sections() for spec in section.figures]
     for spec in specs:
-        if spec.tables[0] == name and (figure := draw_figure(result, spec)):
+        figure = draw_figure(result, spec) if spec.tables[0] == name else None
+        if figure is not None and figure.data:
             return draw(replace(figure, title=title or figure.title))
     drawn = sorted({*OF_ONE, *(spec.tables[0] for spec in specs)})
     if name in STEPS:

@@ -399,6 +399,7 @@ def draw_profile(table: Table, *, title: str = "The sharing profile") -> Any:
     rows = whole(table.frame)
     rows = rows[(rows["site"] != "") | rows["band"].isin(list(BANDS))]
     pairs = [(a, b) for a, b, _ in _pairs(rows.assign(band="middle"))]
+    rows = _one_row_each(rows.assign(setting=""))  # of one setting, and its line is a pair's
     traces: list[Trace] = []
     for place, (a, b) in enumerate(pairs):
         own = rows[rows["domain_a"].isin([a, b]) & rows["domain_b"].isin([a, b])]

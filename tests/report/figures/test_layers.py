@@ -12,6 +12,9 @@ import pytest
 
 from interp.core.declarations.figures import LAID_OVER
 from interp.core.declarations.writing import number, plain
+from interp.core.errors import SpecificationError
+from interp.core.sites import LAST
+from interp.core.tables import Table
 from interp.report.grammar.pieces import Figure
 from interp.report.loaded import Frame, LoadedResult, read_result
 from interp.report.naming import SIGNS
@@ -367,6 +370,28 @@ def test_the_profile_means_over_models_and_draws_the_untrained(build: Build) -> 
     asked = own[own["domain_a"] == sorted(own["domain_a"])[0]]["index"].iloc[0] + 0.1
     assert line["y"][0] == pytest.approx(asked, abs=1e-3)
     assert "cannot tell" in line["hovertext"][0]
+
+
+def test_the_profile_of_one_model_is_its_table(result: LoadedResult) -> None:
+    """Drawn by the table itself: a line for each pair of domains, without the last site."""
+    rows = of(result, "rungs")
+    known = rows[(rows["rung"] == "R2") & (rows["site"] != LAST)].sort_values("depth")
+    drawn = [trace for trace in Table("rungs", rows).plot().data if trace.xaxis == "x2"]
+    pairs = known.groupby(["domain_a", "domain_b"])
+    assert len(drawn) == len(pairs)
+    for (a, b), own in pairs:
+        [line] = [trace for trace in drawn if set(trace.name.split(" × ")) == {plain(a), plain(b)}]
+        assert [y for y in line.y if y is not None] == pytest.approx(list(own["index"]))
+        assert line.x[: len(own)] == pytest.approx(list(own["depth"]))
+
+
+def test_a_table_of_several_settings_is_drawn_as_on_the_page(result: LoadedResult) -> None:
+    """Nothing is averaged over settings, and what cannot be drawn of one table is refused."""
+    profile = result.tables["rungs"].plot()
+    assert {trace.name for trace in profile.data} >= {CG_HIGH, "natural only"}
+    assert "sketch" in result.tables["epochs"].plot().layout.title.text
+    with pytest.raises(SpecificationError, match="views"):  # names no domain in `domain_a`
+        result.tables["views"].plot()
 
 
 def test_a_panel_of_the_profile_without_a_point_says_why(build: Build) -> None:
