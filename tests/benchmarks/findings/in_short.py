@@ -1,10 +1,8 @@
-"""The findings in short: a row each, five lines for README, and what contradicts the paper."""
-
-import pandas as pd
+"""The findings in short: a row each, what contradicts the paper, and what README says."""
 
 from interp.verdicts.learned_models import trained_models
 from interp.verdicts.levels.l4_intervention import AMONG, BEYOND, HELD_EQUAL, SHARING
-from interp.verdicts.wording import AGAINST, APART, TOGETHER
+from interp.verdicts.wording import AGAINST, APART
 from tests.benchmarks.findings.accuracy import alone_in_words, claim_cell
 from tests.benchmarks.findings.causes import (
     blocks_that_intervene,
@@ -32,12 +30,11 @@ from tests.benchmarks.findings.links_in_short import (
     LEVELS,
     levels_of,
     link_cell,
-    linked,
     most_reliable,
+    sharing_in_words,
     told_of,
-    what_is_left,
 )
-from tests.benchmarks.findings.sharing import SEEN, harder_domain_in_words
+from tests.benchmarks.findings.sharing import harder_domain_in_words
 from tests.benchmarks.findings.tables import (
     INTERVENED,
     LARGE,
@@ -75,23 +72,46 @@ def verdicts_table(found: Decided, made: Tables) -> str:
     """
     shown = planned(found) | dict(found)  # the pilot last
     counting = of_resnets(found)
+    cells = _cells(shown, found, made)
+    chosen = {level: most_reliable(found, made, level) for level in LEVELS}
     rows = []
     for claim in CLAIMS:
         what = f"{claim.number}. {claim.says} ({spoken(claim.contrast)})"
         told = in_studies(_decisions(counting, claim))
-        cells = [claim_cell(own, claim.number) for own in shown.values()]
-        rows.append([what, told, *cells, PAPER[claim.number]])
+        rows.append([what, told, *cells[claim.number], PAPER[claim.number]])
     for level, says in LEVELS.items():
+        told = in_studies(told_of(row) for name, row in chosen[level].items() if name in counting)
+        rows.append([says, told, *cells[level], PAPER.get(level, NOT_ASKED)])
+    heads = ["finding", "here, in planned ResNets", *_heads(shown, made), "the paper"]
+    return markdown(heads, rows)
+
+
+def answers_table(found: Decided, made: Tables) -> str:
+    """Every finding and its effect in the studies that count: what README has room for."""
+    shown = of_resnets(found)
+    cells = _cells(shown, found, made)
+    says = {claim.number: f"{claim.number}. {claim.says}" for claim in CLAIMS} | LEVELS
+    rows = [[what, *cells[key], PAPER.get(key, NOT_ASKED)] for key, what in says.items()]
+    return markdown(["finding", *_heads(shown, made), "the paper"], rows)
+
+
+def _cells(shown: Decided, found: Decided, made: Tables) -> dict[int | str, list[str]]:
+    """By a claim's number or a link's level: its effect in every study that is shown."""
+    cells: dict[int | str, list[str]] = {
+        claim.number: [claim_cell(own, claim.number) for own in shown.values()] for claim in CLAIMS
+    }
+    for level in LEVELS:
         chosen = most_reliable(found, made, level)
-        cells = [link_cell(chosen.get(name)) for name in shown]
-        told = in_studies(told_of(row) for name, row in chosen.items() if name in counting)
-        rows.append([says, told, *cells, PAPER.get(level, NOT_ASKED)])
-    heads = [
+        cells[level] = [link_cell(chosen.get(name)) for name in shown]
+    return cells
+
+
+def _heads(shown: Decided, made: Tables) -> list[str]:
+    return [
         f"{name}, {blocks_of(name, own['n_blocks'].max())} blocks, "
         f"{made[name]['answers']['run'].nunique()} models"
         for name, own in shown.items()
     ]
-    return markdown(["finding", "here, in planned ResNets", *heads, "the paper"], rows)
 
 
 def _decisions(found: Decided, claim: Claim) -> list[str]:
@@ -129,29 +149,32 @@ def caused_table(made: Tables) -> str:
     return markdown(heads, rows)
 
 
-def five_lines(found: Decided, made: Tables) -> str:
-    """What is decided against the paper, and the findings in five lines."""
+def in_short(found: Decided, made: Tables) -> str:
+    """What is decided against the paper, a table of every finding, and what it leaves to ask."""
     own = of_resnets(found)
-    words = harder_domain_in_words(own, made)
-    harder = f" Not planned: {words}." if words else ""
-    lines = [
-        f"{_said(own, 1)} {_said(own, 2)}",
-        _said(own, 3),
-        " ".join(_said(own, number) for number in (4, 5, 6)) + harder,
-        f"**Are models that share more better?** {linked(own, made)}",
-        f"**Is sharing the cause?** {gains(made)}",
-    ]
-    sizes = ", ".join(f"{name} {blocks_of(name, finished_blocks(name))}" for name in STUDIES)
+    first = [*_denied(deciding(found), made).items(), *_not_planned(own, made)]
+    together = sharing_in_words(own, made)
     alone = alone_in_words({name: made[name]["answers"] for name in own})
-    denied = _denied(deciding(found), made)
-    rest = f"**Is language needed?** {language_in_words(made['twin'], made['strong'])}"
-    rest += f" **On a transformer?** {of_vits(found, made)}"
-    first = [f"**{what}**: {'; '.join(words)}." for what, words in denied.items() if words]
-    listed = [f"- {words}" for words in lines]
-    asked = f"**Named, or told apart?** {ALONE}: {alone}."
-    return "\n".join(
-        [" ".join(first), "", *listed, "", rest, "", asked, "", f"Blocks so far: {sizes}."]
-    )
+    lines = {
+        "Are models that share more better?": f"{'; '.join(together)}.",
+        "Is sharing the cause?": gains(made),
+        "Is language needed?": language_in_words(made["twin"], made["strong"]),
+        "On a transformer?": of_vits(found, made),
+        "Named, or told apart?": f"{ALONE}: {alone}.",
+    }
+    sizes = ", ".join(f"{name} {blocks_of(name, finished_blocks(name))}" for name in STUDIES)
+    parts = [
+        " ".join(f"**{what}**: {'; '.join(words)}." for what, words in first if words),
+        answers_table(found, made),
+        "\n".join(f"- **{question}** {answer}" for question, answer in lines.items()),
+        f"Blocks so far: {sizes}.",
+    ]
+    return "\n\n".join(parts)
+
+
+def _not_planned(found: Decided, made: Tables) -> list[tuple[str, list[str]]]:
+    words = harder_domain_in_words(found, made)
+    return [("Not planned", [words])] if words else []
 
 
 ALONE = "With held-out classes alone to choose from (no rule was set)"
@@ -185,15 +208,6 @@ def _denied(found: Decided, made: Tables) -> dict[str, list[str]]:
         for which, own in said.items()
     }
     return told | {which: ["nothing"] for which in list(told)[:1] if not told[which]}
-
-
-def _said(found: Decided, number: int) -> str:
-    [claim] = [claim for claim in CLAIMS if claim.number == number]
-    cells = {name: claim_cell(own, number) for name, own in found.items()}
-    told = "; ".join(
-        f"{cell} ({so_far(name)})" for name, cell in cells.items() if cell != NOT_ASKED
-    )
-    return f"**{claim.says}** (claim {number}): {told}."
 
 
 def of_vits(found: Decided, made: Tables) -> str:
@@ -253,9 +267,7 @@ TRAINS = {
 def against(found: Decided, made: Tables) -> str:
     """What planned studies decide, claim by claim: first what they decide against the paper."""
     every, counting = deciding(found), of_resnets(found)
-    lines = list(_denied(every, made).items())
-    harder = harder_domain_in_words(counting, made)
-    lines += [("Not planned", [harder])] if harder else []
+    lines = [*_denied(every, made).items(), *_not_planned(counting, made)]
     decisions = {claim.says: _decisions(counting, claim) for claim in CLAIMS}
     for says, chosen in (
         ("Holds in every planned ResNet study that asks", lambda own: set(own) == {"holds"}),
@@ -263,31 +275,13 @@ def against(found: Decided, made: Tables) -> str:
         ("Open in all", lambda own: set(own) == {OPEN}),
     ):
         lines.append((says, [name for name, own in decisions.items() if chosen(own)]))
-    links = levels_of(counting, made)
-    together = [
-        _together(str(level), own, made)
-        for level, own in links[links["verdict"] == TOGETHER].groupby("level")
-    ]
-    lines.append(("Sharing goes with accuracy", together or ["not shown at any level"]))
+    lines.append(("Sharing goes with accuracy", sharing_in_words(counting, made)))
     alone = alone_in_words({name: made[name]["answers"] for name in counting}, with_numbers=False)
     lines.insert(-1, (ALONE, [alone]))
     if language_is_told(made["twin"]):
         lines.append(("Is language needed?", [labels_in_short(made["twin"], made["strong"])]))
     lines.append(("Not answered", _unanswered(found, made)))
     return "\n".join(f"- **{says}**: {'; '.join(words)}." for says, words in lines if words)
-
-
-def _together(level: str, links: pd.DataFrame, made: Tables) -> str:
-    """The studies where sharing goes with accuracy, and what is left of it in each."""
-    rows = [
-        (row["study"], what_is_left(made[row["study"]]["levels"], row))
-        for _, row in links.iterrows()
-    ]
-    left = "; ".join(f"{words} ({study})" for study, words in rows if words)
-    r = links.set_index("study")
-    told = ", ".join(f"{so_far(study)}, r {correlation(r.loc[study])}" for study, _ in rows)
-    told = f"{LEVELS[level]}: {told}"
-    return f"{told}; at equal {SEEN} {left}" if left else told
 
 
 def _unanswered(found: Decided, made: Tables) -> list[str]:

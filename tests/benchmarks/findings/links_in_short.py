@@ -16,7 +16,6 @@ from tests.benchmarks.findings.writing import (
     bold,
     correlation,
     counted,
-    in_studies,
     short,
     so_far,
 )
@@ -60,15 +59,16 @@ def most_reliable(found: Decided, made: Tables, level: str) -> dict[str, pd.Seri
 def link_cell(row: pd.Series | None) -> str:
     if row is None:
         return "too few"
-    return f"{f'r {correlation(row)} {_verdict(row)}'.strip()}, {_n_units(row)}"
+    return f"r {correlation(row)} {_verdict(row)}, {_n_units(row)}"
 
 
 def _verdict(row: pd.Series) -> str:
     """The verdict on a correlation; why it is open, where its interval alone would decide it."""
     if row["verdict"] != CANNOT_TELL:
         return bold(row["verdict"])
-    excludes_zero = row["low"] > 0 or row["high"] < 0
-    return still_open(row) if excludes_zero and row["reliability"] >= RELIABLE else ""
+    if row["reliability"] < RELIABLE:
+        return UNRELIABLE
+    return still_open(row) if row["low"] > 0 or row["high"] < 0 else OPEN
 
 
 def still_open(row: Mapping[str, Any] | pd.Series) -> str:
@@ -121,7 +121,7 @@ def _without_one(row: pd.Series, made: Tables) -> str:
     )
 
 
-def what_is_left(levels: pd.DataFrame, row: pd.Series) -> str:
+def what_is_left(levels: pd.DataFrame, row: Mapping[str, Any]) -> str:
     """What is left of a correlation at equal accuracy of seen classes, where that was asked."""
     same = (levels["level"] == row["level"]) & (levels["measure"] == row["measure"])
     adjusted = levels[same & (levels["adjusted"] == SEEN)].to_dict("records")
@@ -134,30 +134,19 @@ def what_is_left(levels: pd.DataFrame, row: pd.Series) -> str:
     return "; ".join(said)
 
 
-def linked(found: Decided, made: Tables) -> str:
-    """What the most reliable measure says at every level, the decided ones first."""
-    chosen = {level: most_reliable(found, made, level) for level in AMONG_WHAT}
-    lines = [_linked_at(level, rows, made) for level, rows in chosen.items()]
-    told = " ".join(sorted(lines, key=lambda line: "**" not in line))
-    every = dict.fromkeys(row["measure"] for rows in chosen.values() for row in rows.values())
-    return f"{told} By the most reliable measures: {'; '.join(every)}."
+def sharing_in_words(found: Decided, made: Tables) -> list[str]:
+    """Levels where sharing goes with accuracy, in which studies, and what is left of it there."""
+    links = levels_of(found, made)
+    told = links[links["verdict"] == TOGETHER].groupby(["level", "rung", "measure"])
+    return [_together(rows, made) for _, rows in told] or ["Not shown at any level"]
 
 
-def _linked_at(level: str, chosen: Mapping[str, pd.Series], made: Tables) -> str:
-    """A level's correlation in every study, and what is left of it at equal seen accuracy."""
-    verdicts = [told_of(row) for row in chosen.values()]
-    what = f"{AMONG_WHAT[level]}: {in_studies(verdicts)}"
-    if set(verdicts) <= {UNRELIABLE}:
-        return f"{what}."
-    told = []
-    for name, row in chosen.items():
-        is_said = len(set(verdicts)) == 1 and row["verdict"] != CANNOT_TELL
-        r = f"r {correlation(row)} {'' if is_said else _verdict(row)}".strip()
-        told.append(f"{r} ({so_far(name)}, {_n_units(row)})")
-    together = {name: row for name, row in chosen.items() if row["verdict"] == TOGETHER}
-    left = [(what_is_left(made[name]["levels"], row), name) for name, row in together.items()]
-    rest = "; ".join(f"{words} ({name})" for words, name in left if words)
-    return f"{what}, {'; '.join(told)}{f'; at equal {SEEN} {rest}' if rest else ''}."
-
-
-AMONG_WHAT = {"L1": "Mixtures", "L2": "Blocks of one mixture", "L3": "Classes of one model"}
+def _together(links: pd.DataFrame, made: Tables) -> str:
+    """One measure's correlations of one level, and each at equal accuracy of seen classes."""
+    rows = links.to_dict("records")
+    says = LEVELS[rows[0]["level"]].removesuffix(")")
+    told = ", ".join(f"{so_far(row['study'])}, r {correlation(row)}" for row in rows)
+    left = [(row["study"], what_is_left(made[row["study"]]["levels"], row)) for row in rows]
+    rest = "; ".join(f"{words} ({study})" for study, words in left if words)
+    told = f"{says}, by {rows[0]['rung']} {rows[0]['measure']}): {told}"
+    return f"{told}; at equal {SEEN} {rest}" if rest else told

@@ -40,7 +40,7 @@ from tests.benchmarks.findings.figures import (
 from tests.benchmarks.findings.in_short import (
     against,
     caused_table,
-    five_lines,
+    in_short,
     of_vits,
     studies_table,
     verdicts_table,
@@ -140,7 +140,7 @@ def pages() -> dict[str, str]:
     links = {name: made[name]["links"] for name in came if "links" in made[name]}
     caused = {name: caused_in(made[name], name) for name in INTERVENED if made[name]}
     return {
-        "found": five_lines(found, made),
+        "found": in_short(found, made),
         "verdicts": verdicts_table(found, made),
         "reliable": reliable_in_words(found, made),
         "reached": reached_table(answers),

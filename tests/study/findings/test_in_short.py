@@ -5,7 +5,7 @@ import pytest
 
 from tests.benchmarks.findings import writing
 from tests.benchmarks.findings.claims import accuracy_findings
-from tests.benchmarks.findings.in_short import against, five_lines, of_vits, verdicts_table
+from tests.benchmarks.findings.in_short import against, in_short, of_vits, verdicts_table
 from tests.benchmarks.findings.still_open import blocks_for, open_claims
 from tests.benchmarks.findings.tables import finished_blocks
 from tests.benchmarks.findings.writing import bold, correlation
@@ -25,7 +25,7 @@ def test_the_most_reliable_measure_speaks_for_a_level() -> None:
         made[name]["levels"] = levels.assign(reliability=better)
     after = verdicts_table(found, made)
     other = f"r {own.loc['debiased CKA', 'value']:.2f}".replace("0.", ".")
-    assert other in after and other not in before and other in five_lines(found, made)
+    assert other in after and other not in before and other in in_short(found, made)
 
 
 def test_neither_the_pilot_nor_one_block_decides() -> None:
@@ -36,7 +36,7 @@ def test_neither_the_pilot_nor_one_block_decides() -> None:
         decision = found["weak"].set_index("number").loc[number, "decision"]
         here, *cells, _ = table[f"{number}."]
         assert here == f"{bold(decision)} in 1 of 1" and "(one block) open" in cells[1]
-    said = five_lines(found, made)
+    said = in_short(found, made)
     assert "(vit" not in said and "(pilot)" not in said and "(weak)" in said
     assert against(found, made) == against({"weak": found["weak"]}, made)
 
@@ -48,7 +48,7 @@ def test_a_vit_has_verdicts_of_its_own() -> None:
     found = {"weak": claims("weak"), "vit": claims("weak")}
     rows = verdicts_table(found, made).splitlines()[2:]
     assert all("in 1 of 1" in row for row in rows if row.startswith(("| Mixtures", "| 1.", "| 4.")))
-    first, *rest = five_lines(found, made).splitlines()
+    first, *rest = in_short(found, made).splitlines()
     assert "in vit so far" in first and not any("(vit" in line for line in rest)
 
 
@@ -70,7 +70,7 @@ def test_planned_studies_confirm_and_contradict_and_the_pilot_does_not(
     own = found[study]
     found[study] = own.assign(decision=own["decision"].mask(own["number"] == 2, decision))
     told = dict(line.split("**: ") for line in against(found, made).splitlines())
-    first = five_lines(found, made).splitlines()[0]
+    first = in_short(found, made).splitlines()[0]
     says = "Diversity helps in new combinations"
     contradicted = says in told["- **Decided against the paper"]
     assert contradicted == denied == (f"{says}* (claim 2)" in first)
@@ -80,7 +80,8 @@ def test_planned_studies_confirm_and_contradict_and_the_pilot_does_not(
     )
     assert (says in holds) == confirmed
     assert (says in still) == (not confirmed and not denied)
-    assert denied or first == "**Decided against the paper**: nothing."
+    nothing = first.startswith("**Decided against the paper**: nothing. **Not planned**")
+    assert nothing == (not denied)
 
 
 def test_what_the_paper_does_not_claim_is_not_decided_against_it() -> None:
@@ -142,10 +143,10 @@ def test_a_decided_correlation_is_told_with_what_is_left_of_it(left: str, said: 
         return made | {"weak": made["weak"] | {"levels": levels.assign(verdict=verdict)}}
 
     undecided, told = with_verdicts("cannot tell", left), with_verdicts("goes together", left)
-    for words in (against, five_lines):
+    for words in (against, in_short):
         assert "at equal accuracy" not in words(found, undecided)
         assert f"{correlation(levels[own & ~plain].iloc[0])}, {said}" in words(found, told)
-    assert "not shown at any level" in against(found, undecided)
+    assert "Not shown at any level" in against(found, undecided)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_an_open_correlation_that_is_told_from_zero_alone_says_why(
     others = levels["reliability"].mask(plain & ~own, 0.1)
     made["weak"]["levels"] = levels.assign(reliability=others)
     found = {"weak": claims("weak")}
-    for words in (verdicts_table, five_lines):
+    for words in (verdicts_table, in_short):
         assert ("open (adjusted p 0.071)" in words(found, made)) == said
 
 
@@ -184,7 +185,7 @@ def test_a_correlation_that_is_open_for_another_reason_names_that_reason() -> No
 
 def test_what_several_studies_deny_is_told_once() -> None:
     found = {name: claims(name).assign(decision="does not hold") for name in ("weak", "strong")}
-    first = five_lines(found, kept_tables()).splitlines()[0]
+    first = in_short(found, kept_tables()).splitlines()[0]
     assert first.count("Diversity helps in a new domain") == 1
     assert "] and in strong" in first
 
@@ -197,9 +198,10 @@ def test_a_measure_too_unreliable_is_told_apart_from_an_open_question() -> None:
         return next(line for line in lines if "(L3)" in line).split(" | ")[1]
 
     assert here() == "not measurable in 1 of 1"
+    assert "] not measurable, 40 classes" in in_short(found, made)
     levels = made["weak"]["levels"].assign(reliability=0.9)
     made["weak"] = made["weak"] | {"levels": levels}
-    assert here() == "open in 1 of 1"
+    assert here() == "open in 1 of 1" and "not measurable" not in in_short(found, made)
 
 
 def test_an_open_claim_is_adjusted_for_those_that_are_not_told_yet() -> None:
@@ -219,11 +221,11 @@ def test_a_decision_of_an_unfinished_study_is_so_far(monkeypatch: pytest.MonkeyP
     found = claims("weak").assign(decision="holds")
     assert "so far" not in open_claims({"weak": found})
     made = kept_tables()
-    assert "(weak)" in five_lines({"weak": found}, made)
+    assert "| weak, 8 blocks, " in in_short({"weak": found}, made)
     monkeypatch.setattr(writing, "finished_blocks", lambda name: 7)
     assert open_claims({"weak": found}).count("decided so far") == len(found)
-    said = five_lines({"weak": found}, made)
-    assert said.count("(weak so far)") == len(found) and "(weak so far, 8 blocks)" in said
+    said = in_short({"weak": found}, made)
+    assert "weak so far, r " in said  # and the heads of tables count blocks
 
 
 def test_a_vit_that_does_not_know_photographs_says_nothing() -> None:
