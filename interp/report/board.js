@@ -11,10 +11,11 @@ async function pictured(name) {
   const figure = readFigure(name);
   const was = printing || root.classList.contains("printing");
   root.classList.add("printing");
-  const { data, layout } = picture(figure);
+  const width = Math.max(canvas.offsetWidth, 560);
+  const { data, layout } = picture(figure, width);
   layout.paper_bgcolor = "#ffffff";
   root.classList.toggle("printing", was);
-  const size = { width: Math.max(canvas.offsetWidth, 560), height: layout.height };
+  const size = { width, height: layout.height };
   return { ...size, source: await Plotly.toImage({ data, layout }, { format: "svg", ...size }) };
 }
 

@@ -38,8 +38,10 @@ function shown(figure) {
   const here = figure.data.filter((trace) => (trace.meta || []).every((option, choice) =>
     option === null || option === figure.selected[choice]));
   return here.map((trace) => {
-    const small = narrow() && trace.type === "heatmap" ? { showscale: false } : {};
-    return { ...trace, ...small, visible: true };
+    if (!narrow() || trace.type !== "heatmap") return { ...trace, visible: true };
+    const upright = trace.x.length > 6 && trace.x.some((name) => name.length > 18);  // narrow columns
+    const x = upright ? trace.x.map((name) => name.replaceAll("<br>", " ")) : trace.x;
+    return { ...trace, x, showscale: false, visible: true };
   });
 }
 
@@ -62,9 +64,23 @@ function layoutOf(figure) {
 }
 
 // what plotly is given: the traces and layout of the options chosen
-function picture(figure) {
-  const layout = layoutOf(figure);
-  return { data: closeRows(shown(figure), layout), layout };
+function picture(figure, width) {
+  const layout = layoutOf(figure), data = closeRows(shown(figure), layout);
+  layout.height += legendRoom(data, layout, width);
+  return { data, layout };
+}
+
+// a legend of many names takes its place above the plot, not from it
+function legendRoom(data, layout, width) {
+  const listed = data.filter((trace) => trace.name && trace.showlegend !== false && trace.type !== "heatmap");
+  const names = [...new Set(listed.map((trace) => trace.name))].map((name) => name.split("<br>"));
+  if (names.length < 2 || layout.showlegend === false || !layout.legend || layout.legend.y < 1) return 0;
+  const letters = Math.max(...names.flat().map((line) => line.length));
+  const fit = Math.max(1, Math.floor((width - 80) / (48 + 6.6 * letters)));
+  let room = 0;
+  for (let first = 0; first < names.length; first += fit)
+    room += 4 + 17 * Math.max(...names.slice(first, first + fit).map((lines) => lines.length));
+  return Math.max(0, room - 60);
 }
 
 // rows of a forest that have no mark under the options chosen are left out
@@ -128,7 +144,7 @@ function draw(name) {
     modeBarButtons: [["toImage", "resetScale2d"]],
     toImageButtonOptions: { format: "svg", filename: name },
   };
-  const { data, layout } = picture(figure);
+  const { data, layout } = picture(figure, canvas.clientWidth);
   canvas.style.height = `${layout.height}px`;
   try {
     Plotly.react(canvas, data, layout, config);

@@ -9,7 +9,7 @@ import pandas as pd
 from interp.core.declarations.writing import MISSING, in_points, number, percent, plural, told_once
 from interp.core.sites import band_of
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, SHARED, VERDICTS
-from interp.data.mixtures.settings import SETTINGS
+from interp.data.mixtures.settings import trained_on
 from interp.report.figures.training import worst_of_checks
 from interp.report.grammar.pieces import counts
 from interp.report.grammar.subjects import (
@@ -26,6 +26,8 @@ from interp.report.loaded import Frame, LoadedResult
 from interp.report.naming import SIGNS, site_label
 from interp.verdicts.rungs import RUNGS, RungMeasure
 from interp.verdicts.wording import AGAINST, APART, TOGETHER
+
+UNMEASURED = "not measured"
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def ladder_table(result: LoadedResult) -> list[WordTable]:
 def _cell(result: LoadedResult, rung: str, one: ComparedPair) -> str:
     summed = middle_verdict(result, rung, one)
     if summed is None:
-        return "not measured"
+        return UNMEASURED
     if not RUNGS[rung].indexed:
         return _read(result, one, summed.verdict)
     index = f" (index {number(summed.index)})" if math.isfinite(summed.index) else ""
@@ -91,11 +93,13 @@ class Overview:
         head: The heads of the columns after the name.
         rows: Each subject: its name, its colour, what it was trained on, its accuracy, and of each
             rung the verdict.
+        unmeasured: Rungs of no subject, which have no column.
     """
 
     caption: str
     head: Sequence[str]
     rows: Sequence[tuple[str, str, Sequence[str], Sequence[str]]]
+    unmeasured: Sequence[str] = ()
 
 
 def overviews(result: LoadedResult) -> list[Overview]:
@@ -103,20 +107,25 @@ def overviews(result: LoadedResult) -> list[Overview]:
     found = []
     for test_domain in result.test_domains:
         reached = held_out_accuracy(result, test_domain)
-        rungs = [] if result.accuracy_only else list(RUNGS)
+        compared = compared_pairs(result, test_domain)
+        answers = {
+            rung.label: [_answer(result, name, one) for one in compared]
+            for name, rung in RUNGS.items()
+        }
+        measured = {name: own for name, own in answers.items() if set(own) != {UNMEASURED}}
         rows = [
-            (one.name, one.colour, _told(one, reached, result), [_answer(result, rung, one)
-             for rung in rungs])
-            for one in compared_pairs(result, test_domain)
+            (one.name, one.colour, _told(one, reached, result), [own[place]
+             for own in measured.values()])
+            for place, one in enumerate(compared)
         ]  # fmt: skip
         told = [] if result.one_model else ["trained on", "held-out classes"]
-        head = [*told, *(RUNGS[rung].label for rung in rungs)]
         where = f"{result.natural} and {test_domain}" if test_domain else "pairs of domains"
         caption = f"What the middle layers of each model share between {where}"
         if result.one_model:
             caption = "What the middle layers share between each two domains"
-        if rows and rungs:
-            found.append(Overview(caption, head, rows))
+        if rows and not result.accuracy_only:
+            others = [name for name in answers if name not in measured]
+            found.append(Overview(caption, [*told, *measured], rows, others))
     return found
 
 
@@ -124,13 +133,12 @@ def _told(one: ComparedPair, reached: Frame, result: LoadedResult) -> list[str]:
     """What a mixture holds, and its accuracy with the interval."""
     if result.one_model:
         return []
-    known = SETTINGS.get(one.setting.partition(",")[0])
     row = reached.loc[one.setting] if one.setting in reached.index else None
     accuracy = MISSING
     if row is not None and math.isfinite(row["value"]):
         value, low, high = (number(100 * row[end], 0) for end in ("value", "low", "high"))
         accuracy = f"{value} % ({low} to {high})"
-    held = known.meaning if known else MISSING
+    held = trained_on(one.setting) or MISSING
     return [held.replace("the test domain", one.test_domain or "the test domain"), accuracy]
 
 
@@ -140,7 +148,7 @@ def _answer(result: LoadedResult, rung: str, one: ComparedPair) -> str:
         return "did not learn"
     summed = middle_verdict(result, rung, one)
     if summed is None:
-        return "not measured"
+        return UNMEASURED
     words = READABLE if not RUNGS[rung].indexed else {}
     return words.get(summed.verdict, summed.verdict)
 

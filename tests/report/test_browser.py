@@ -160,6 +160,27 @@ def test_draws_everything_quietly(browser: Any, planted: Path, width: int, schem
     assert opened.outside == []
 
 
+def test_a_long_legend_leaves_the_plot_its_height(browser: Any, planted: Path) -> None:
+    """As of a study of twelve mixtures, whose names have several lines."""
+    page = Opened(browser, planted, viewport={"width": 1280, "height": 900}).page
+    heights = page.evaluate(
+        """() => [2, 12].map((n) => {
+          const data = Array.from({ length: n }, (_, at) => (
+            { type: "scatter", x: [0, 1], y: [at, 1], name: `mixture ${at}<br>of half the cells` }
+          ));
+          const legend = { orientation: "h", x: 0, y: 1.03, yanchor: "bottom", xanchor: "left" };
+          const figure = { data, layout: { height: 330, legend }, selected: [] };
+          const place = document.createElement("div");
+          place.style.width = "700px";
+          document.body.append(place);
+          const made = picture(figure, 700);
+          Plotly.newPlot(place, made.data, made.layout);
+          return place._fullLayout._size.h;
+        })"""
+    )
+    assert heights[0] > 200 and heights[1] > 0.9 * heights[0]
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_node_of_a_circuit_shows_what_it_responds_to(
     browser: Any, planted: Path, width: int

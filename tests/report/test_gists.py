@@ -107,10 +107,19 @@ def test_every_model_has_a_line_with_what_it_was_trained_on(result: LoadedResult
         "natural only", "leave-out-domain", "CG low diversity", "CG high diversity"
     ]  # fmt: skip
     assert lines["leave-out-domain"][0][0] == "all domains but sketch"
-    assert len(one.head) == 2 + 6 and all(len(answers) == 6 for _, answers in lines.values())
+    assert len(one.head) == 2 + 6 and not one.unmeasured
+    assert all(len(answers) == 6 for _, answers in lines.values())
     shown = dict(zip(one.head[2:], lines["CG high diversity"][1], strict=True))
     assert shown["class readable"] == "yes" and shown["causal directions"] != "not measured"
     assert lines["natural only"][1][3] == "not measured"  # R4 was planted in one model
+
+
+def test_a_rung_of_no_model_has_no_column(loaded: Callable[..., LoadedResult]) -> None:
+    result = loaded()
+    [one] = overviews(result)
+    assert list(one.unmeasured) == ["causal directions"] and "causal directions" not in one.head
+    assert len(one.head) == 2 + 5 and all(len(answers) == 5 for *_, answers in one.rows)
+    assert "Not measured: causal directions." in render_page(result)
 
 
 def test_a_model_that_did_not_learn_is_not_judged_in_its_line(

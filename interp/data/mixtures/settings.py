@@ -94,6 +94,38 @@ def is_upper_bound(name: str) -> bool:
     return setting in SETTINGS and SETTINGS[setting].held_out and NO_HELD_OUT not in changes
 
 
+def trained_on(name: str) -> str:
+    """What a mixture trains on, in words; of its changes those of domains.
+
+    Args:
+        name: The mixture's name.
+
+    Returns:
+        The words, "" for a mixture that is not among `SETTINGS`.
+
+    >>> trained_on("cg-high, aligned captions")
+    'all domains, with only the seen classes in the test domain'
+    >>> trained_on("cg-high, 2 domains")
+    'natural pictures, 2 domains and the seen classes in the test domain'
+    >>> trained_on("leave-out-domain, with clipart")
+    'natural pictures and clipart'
+    """
+    setting, *changes = name.split(", ")
+    if setting not in SETTINGS:
+        return ""
+    kind = SETTINGS[setting]
+    [domains] = [change for change in changes if DOMAINS.fullmatch(change)] or [""]
+    if not (kind.others and domains):
+        return kind.meaning
+    classes = "all classes" if kind.held_out else "the seen classes" if kind.seen else ""
+    parts = [domains.removeprefix("with "), f"{classes} in the test domain" if classes else ""]
+    return f"natural pictures{', ' if classes else ' and '}{' and '.join(filter(None, parts))}"
+
+
+DOMAINS = re.compile(r"no other domain|\d+ domains?|with .+")
+"""How a mixture's name says which domains join, as `MixtureSpec.name` writes it."""
+
+
 @dataclass(frozen=True)
 class MixtureSpec(Declared):
     """One training distribution, as a setting and what is changed of it.

@@ -332,7 +332,8 @@ def _panel_layout() -> dict[str, Any]:
                                    anchor=f"x{key}")  # fmt: skip
         here = {"xref": f"x{key}", "yref": f"y{key} domain"}
         shapes.append({**shade(*BAND), **here})
-        for at in (line.at for line in threshold_lines(RUNGS[name].bars)):
+        bars = threshold_lines(RUNGS[name].bars) if RUNGS[name].indexed else ()
+        for at in (line.at for line in bars):
             shapes.append({"type": "line", "x0": 0, "x1": 1, "y0": at, "y1": at, "layer": "below",
                            "xref": f"x{key} domain", "yref": f"y{key}",
                            "line": {"color": GREY, "width": 1, "dash": "dot"}})  # fmt: skip

@@ -5,6 +5,7 @@ choices (which layer, which setting), each trace's `meta` holds the number of th
 to, one per choice, or None where it is always shown.
 """
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -206,13 +207,23 @@ def heat(
     rows = [numbers(row) for row in z]
     shown = text or [["?" if value is None else number(value) for value in row] for row in rows]
     return {
-        "type": "heatmap", "z": rows, "x": [plain(name, 18) for name in x],
+        "type": "heatmap", "z": rows, "x": [in_lines(name, 22) for name in x],
         "y": [plain(name, 26) for name in y], "text": shown, "texttemplate": "%{text}",
         "hovertemplate": "%{y}, %{x}: %{z:.3f}<extra></extra>", "colorscale": "Cividis",
         "zmin": limits[0], "zmax": limits[1], "xgap": 2, "ygap": 2, "hoverongaps": False,
         "meta": list(meta) if meta is not None else None,
         "colorbar": {"title": {"text": title, "side": "right"}, "thickness": 12, "len": 0.9},
     }  # fmt: skip
+
+
+def in_lines(name: str, width: int) -> str:
+    """A long name on several lines, first at commas, so that it is neither cut nor another's.
+
+    >>> in_lines("CG high diversity, 25 % of the seen cells", 18)
+    'CG high diversity,<br>25 % of the seen<br>cells'
+    """
+    parts = name.replace(", ", ",\n").split("\n")
+    return "<br>".join(plain(line) for part in parts for line in textwrap.wrap(part, width))
 
 
 def counts(rows: Frame) -> str:

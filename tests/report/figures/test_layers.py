@@ -372,6 +372,15 @@ def test_the_profile_means_over_models_and_draws_the_untrained(build: Build) -> 
     assert "cannot tell" in line["hovertext"][0]
 
 
+def test_bars_are_drawn_where_the_index_is_judged_by_them(result: LoadedResult) -> None:
+    """R1 goes by an interval above permuted labels: "readable" lay far below a line of sharing."""
+    figure = figure_of(result, "sharing-profile")
+    assert figure is not None
+    dotted = [one for one in figure.layout["shapes"] if one["line"].get("dash") == "dot"]
+    panels = [one["xref"].split()[0] for one in dotted]
+    assert {panel: panels.count(panel) for panel in panels} == {f"x{n}": 2 for n in range(2, 7)}
+
+
 def test_the_profile_of_one_model_is_its_table(result: LoadedResult) -> None:
     """Drawn by the table itself: a line for each pair of domains, without the last site."""
     rows = of(result, "rungs")

@@ -10,7 +10,7 @@ import pytest
 
 from interp.core.tables import Table
 from interp.report.figures.answer import answer_figure
-from interp.report.grammar.pieces import Figure, Trace, height
+from interp.report.grammar.pieces import Figure, Trace, heat, height
 from interp.report.grammar.subjects import middle_site
 from interp.report.loaded import LoadedResult, read_result
 from interp.report.naming import SETTINGS, setting_name
@@ -343,3 +343,11 @@ def test_a_view_without_a_number_says_so(result: LoadedResult) -> None:
     assert figure is not None
     [words] = [trace for trace in figure.data if trace["mode"] == "text"]
     assert words["meta"][0] == 1 and "no number here" in words["text"][0]
+
+
+def test_long_names_of_columns_stay_apart_and_whole() -> None:
+    """Two names with one beginning and end are two columns: cut, they were one on the other."""
+    names = ["upper bound, low diversity", "upper bound, high diversity"]
+    columns = heat([[0.1, 0.9]], names, ["cat"], title="accuracy")["x"]
+    assert [column.replace("<br>", " ") for column in columns] == names
+    assert all(len(line) <= 22 for column in columns for line in column.split("<br>"))
