@@ -1,6 +1,5 @@
 """The page's figures as plotly figures of their own, to be saved, changed or shown elsewhere."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -234,13 +233,20 @@ def draw(figure: Figure) -> Any:
 
 
 def _legend_lines(traces: Sequence[Mapping[str, Any]]) -> int:
-    """Lines of a legend above the plot, whose entries are as wide as the longest."""
+    """Lines of a legend above the plot, whose entries are as wide as the longest.
+
+    >>> _legend_lines([{"name": f"mixture {at}<br>of half the cells"} for at in range(12)])
+    6
+    """
     shown = [one for one in traces if one.get("showlegend", True) and one.get("name")]
-    names = {one.get("legendgroup") or one["name"]: str(one["name"]) for one in shown}
-    if len(names) < 2:
+    entries = {one.get("legendgroup") or one["name"]: str(one["name"]) for one in shown}
+    if len(entries) < 2:
         return 0
-    widest = ENTRY + LETTER * max(map(len, names.values()))
-    return math.ceil(len(names) / max(1, int((WIDTH - 90) / widest)))
+    names = [name.split("<br>") for name in entries.values()]
+    widest = ENTRY + LETTER * max(len(line) for name in names for line in name)
+    fit = max(1, int((WIDTH - 90) / widest))
+    rows = [names[first : first + fit] for first in range(0, len(names), fit)]
+    return sum(max(map(len, row)) for row in rows)
 
 
 def _shown(trace: Mapping[str, Any], chosen: list[int]) -> bool:

@@ -114,7 +114,7 @@ def trained_on(name: str) -> str:
     if setting not in SETTINGS:
         return ""
     kind = SETTINGS[setting]
-    [domains] = [change for change in changes if DOMAINS.fullmatch(change)] or [""]
+    domains = next((change for change in changes if DOMAINS.fullmatch(change)), "")
     if not (kind.others and domains):
         return kind.meaning
     classes = "all classes" if kind.held_out else "the seen classes" if kind.seen else ""
