@@ -280,6 +280,10 @@ def against(found: Decided, made: Tables) -> str:
     lines.insert(-1, (ALONE, [alone]))
     if language_is_told(made["twin"]):
         lines.append(("Is language needed?", [labels_in_short(made["twin"], made["strong"])]))
+    if "vit" in every:
+        told = every["vit"].query("decision != @OPEN")
+        decided = [f"{row.says} {row.decision}" for row in told.itertuples()]
+        lines.append((so_far("On a transformer", of="vit"), decided))
     lines.append(("Not answered", _unanswered(found, made)))
     return "\n".join(f"- **{says}**: {'; '.join(words)}." for says, words in lines if words)
 

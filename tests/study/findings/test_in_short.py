@@ -124,8 +124,13 @@ def test_a_claim_that_holds_in_some_studies_is_told_apart_and_questions_stay_una
     found["vit"] = found["strong"].assign(n_blocks=6)
     made["vit"] = made["strong"]
     assert "whether it holds on a transformer" in against(found, made)  # all is open there too
-    found["vit"] = found["vit"].assign(decision="holds")
-    assert "transformer" not in against(found, made)
+    assert "- **On a transformer" not in against(found, made)
+    third = found["vit"]["number"] == 3
+    found["vit"] = found["vit"].assign(decision=found["vit"]["decision"].mask(third, "holds"))
+    said = against(found, made)
+    where = writing.so_far("On a transformer", of="vit")
+    assert f"- **{where}**: CG is below DG holds.\n" in said
+    assert "whether it holds on a transformer" not in said
 
 
 @pytest.mark.parametrize(
