@@ -95,7 +95,9 @@ def is_upper_bound(name: str) -> bool:
 
 
 def trained_on(name: str) -> str:
-    """What a mixture trains on, in words; of its changes those of domains.
+    """What a mixture trains on, in words.
+
+    Which domains join is part of it; its doses and captions are not, since its name says them.
 
     Args:
         name: The mixture's name.
@@ -109,12 +111,14 @@ def trained_on(name: str) -> str:
     'natural pictures, 2 domains and the seen classes in the test domain'
     >>> trained_on("leave-out-domain, with clipart")
     'natural pictures and clipart'
+    >>> trained_on(MixtureSpec("cg-high", "sketch", ("dog",), domains=0).name)
+    'natural pictures, no other domain and the seen classes in the test domain'
     """
     setting, *changes = name.split(", ")
     if setting not in SETTINGS:
         return ""
     kind = SETTINGS[setting]
-    domains = next((change for change in changes if DOMAINS.fullmatch(change)), "")
+    domains = next((change for change in changes if JOINING.fullmatch(change)), "")
     if not (kind.others and domains):
         return kind.meaning
     classes = "all classes" if kind.held_out else "the seen classes" if kind.seen else ""
@@ -122,8 +126,8 @@ def trained_on(name: str) -> str:
     return f"natural pictures{', ' if classes else ' and '}{' and '.join(filter(None, parts))}"
 
 
-DOMAINS = re.compile(r"no other domain|\d+ domains?|with .+")
-"""How a mixture's name says which domains join, as `MixtureSpec.name` writes it."""
+JOINING = re.compile(r"no other domain|\d+ domains?|with .+")
+"""How `MixtureSpec.name` says which domains join, where these are not all."""
 
 
 @dataclass(frozen=True)

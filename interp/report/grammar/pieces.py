@@ -208,7 +208,7 @@ def heat(
     shown = text or [["?" if value is None else number(value) for value in row] for row in rows]
     return {
         "type": "heatmap", "z": rows, "x": [in_lines(name, 22) for name in x],
-        "y": [plain(name, 26) for name in y], "text": shown, "texttemplate": "%{text}",
+        "y": [in_lines(name, 26) for name in y], "text": shown, "texttemplate": "%{text}",
         "hovertemplate": "%{y}, %{x}: %{z:.3f}<extra></extra>", "colorscale": "Cividis",
         "zmin": limits[0], "zmax": limits[1], "xgap": 2, "ygap": 2, "hoverongaps": False,
         "meta": list(meta) if meta is not None else None,

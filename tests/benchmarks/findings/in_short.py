@@ -1,5 +1,9 @@
 """The findings in short: a row each, what contradicts the paper, and what README says."""
 
+from collections.abc import Mapping
+
+import pandas as pd
+
 from interp.verdicts.learned_models import trained_models
 from interp.verdicts.levels.l4_intervention import AMONG, BEYOND, HELD_EQUAL, SHARING
 from interp.verdicts.wording import AGAINST, APART
@@ -72,8 +76,8 @@ def verdicts_table(found: Decided, made: Tables) -> str:
     """
     shown = planned(found) | dict(found)  # the pilot last
     counting = of_resnets(found)
-    cells = _cells(shown, found, made)
     chosen = {level: most_reliable(found, made, level) for level in LEVELS}
+    cells = _cells(shown, chosen)
     rows = []
     for claim in CLAIMS:
         what = f"{claim.number}. {claim.says} ({spoken(claim.contrast)})"
@@ -89,21 +93,22 @@ def verdicts_table(found: Decided, made: Tables) -> str:
 def answers_table(found: Decided, made: Tables) -> str:
     """Every finding and its effect in the studies that count: what README has room for."""
     shown = of_resnets(found)
-    cells = _cells(shown, found, made)
+    cells = _cells(shown, {level: most_reliable(found, made, level) for level in LEVELS})
     says = {claim.number: f"{claim.number}. {claim.says}" for claim in CLAIMS} | LEVELS
     rows = [[what, *cells[key], PAPER.get(key, NOT_ASKED)] for key, what in says.items()]
     return markdown(["finding", *_heads(shown, made), "the paper"], rows)
 
 
-def _cells(shown: Decided, found: Decided, made: Tables) -> dict[int | str, list[str]]:
+def _cells(
+    shown: Decided, chosen: Mapping[str, Mapping[str, pd.Series]]
+) -> dict[int | str, list[str]]:
     """By a claim's number or a link's level: its effect in every study that is shown."""
-    cells: dict[int | str, list[str]] = {
-        claim.number: [claim_cell(own, claim.number) for own in shown.values()] for claim in CLAIMS
+    claims = {claim.number: [claim_cell(own, claim.number) for own in shown.values()]
+              for claim in CLAIMS}  # fmt: skip
+    links = {
+        level: [link_cell(own.get(name), level) for name in shown] for level, own in chosen.items()
     }
-    for level in LEVELS:
-        chosen = most_reliable(found, made, level)
-        cells[level] = [link_cell(chosen.get(name)) for name in shown]
-    return cells
+    return {**claims, **links}
 
 
 def _heads(shown: Decided, made: Tables) -> list[str]:

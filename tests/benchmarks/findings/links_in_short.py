@@ -26,6 +26,8 @@ LEVELS = {
     "L3": "Of one model, classes that are shared more are more accurate (L3)",
 }
 
+AMONG = {"L1": "mixtures", "L2": "blocks", "L3": "classes"}
+
 
 def told_of(row: pd.Series) -> str:
     """The verdict on a correlation, or that its measure is too unreliable for any."""
@@ -56,9 +58,9 @@ def most_reliable(found: Decided, made: Tables, level: str) -> dict[str, pd.Seri
     return {row["study"]: row for _, row in own.iterrows()}
 
 
-def link_cell(row: pd.Series | None) -> str:
+def link_cell(row: pd.Series | None, level: str) -> str:
     if row is None:
-        return "too few"
+        return f"too few {AMONG[level]}"
     return f"r {correlation(row)} {_verdict(row)}, {_n_units(row)}"
 
 

@@ -345,9 +345,10 @@ def test_a_view_without_a_number_says_so(result: LoadedResult) -> None:
     assert words["meta"][0] == 1 and "no number here" in words["text"][0]
 
 
-def test_long_names_of_columns_stay_apart_and_whole() -> None:
+def test_long_names_of_rows_and_columns_stay_apart_and_whole() -> None:
     """Two names with one beginning and end are two columns: cut, they were one on the other."""
-    names = ["upper bound, low diversity", "upper bound, high diversity"]
-    columns = heat([[0.1, 0.9]], names, ["cat"], title="accuracy")["x"]
-    assert [column.replace("<br>", " ") for column in columns] == names
-    assert all(len(line) <= 22 for column in columns for line in column.split("<br>"))
+    names = ["upper bound, low diversity of pictures", "upper bound, high diversity of pictures"]
+    map_of_names = heat([[0.1, 0.9], [0.2, 0.3]], names, names, title="accuracy")
+    for end, width in (("x", 22), ("y", 26)):
+        assert [name.replace("<br>", " ") for name in map_of_names[end]] == names
+        assert all(len(line) <= width for name in map_of_names[end] for line in name.split("<br>"))

@@ -203,7 +203,10 @@ def test_a_measure_too_unreliable_is_told_apart_from_an_open_question() -> None:
         return next(line for line in lines if "(L3)" in line).split(" | ")[1]
 
     assert here() == "not measurable in 1 of 1"
-    assert "] not measurable, 40 classes" in in_short(found, made)
+    said = in_short(found, made)
+    assert "] not measurable, 40 classes" in said and "too few" not in said
+    few = made["weak"]["levels"].query("level != 'L1'")
+    assert "too few mixtures" in in_short(found, made | {"weak": made["weak"] | {"levels": few}})
     levels = made["weak"]["levels"].assign(reliability=0.9)
     made["weak"] = made["weak"] | {"levels": levels}
     assert here() == "open in 1 of 1" and "not measurable" not in in_short(found, made)
