@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 from interp.core.declarations.writing import plain
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, NOT_SHARED, PARTLY, SHARED
@@ -23,8 +24,11 @@ SETTINGS: Mapping[str, tuple[str, str, str]] = {
 """Training distributions, in the order of the page: name in plain words, colour, marker."""
 
 MORE_COLOURS = ("#D55E00", "#a69a00", "#7d5bd0", "#8a5a2b", "#c2185b", "#00908f")
-MORE_SYMBOLS = ("cross", "hexagon", "x", "pentagon", "triangle-left", "triangle-right")
-"""For settings beyond those; told apart on white and on black."""
+MORE_SYMBOLS = ("cross", "hexagon", "x", "pentagon", "triangle-left", "triangle-right", "star")
+"""For settings beyond those, told apart on white and on black.
+
+There is one symbol more than colours, so that the seventh setting has another pair.
+"""
 
 OWN_LOOKS = (OKABE_ITO, SYMBOLS)
 """For settings none of which the page knows."""
@@ -73,8 +77,12 @@ def ordered_settings(settings: Iterable[str]) -> list[str]:
     return sorted(given, key=lambda name: places.get(name.partition(",")[0], len(places)))
 
 
+Looks: TypeAlias = Mapping[str, tuple[str, str]]
+"""Colour and marker by setting."""
+
+
 def setting_looks(settings: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each setting: its own where the page knows it, else one not yet taken.
+    """Colour and marker of each setting: its own where the page knows it, else a pair not taken.
 
     >>> setting_looks(["cg-high", "cg-high, 2 domains"])
     {'cg-high': ('#009E73', 'diamond'), 'cg-high, 2 domains': ('#D55E00', 'cross')}

@@ -58,7 +58,11 @@ def test_answers_of_several_blocks_are_their_mean() -> None:
         "share": [0.5, 0.3, 0.2, 0.1, 0.6, 0.3],
     })  # fmt: skip
     bars = answer_bars(rows, "sketch", "red", [None])
-    assert bars["y"] == ["cup", "hat", "key", "others"]
-    assert bars["x"] == pytest.approx([0.3, 0.15, 0.3, 0.25])
+    assert bars["y"] == ["cup", "others"]  # how often block 1 said hat, nobody knows
+    assert bars["x"] == pytest.approx([0.3, 0.7])
+    whole = rows.assign(share=[0.5, 0.5, 0.0, 0.1, 0.6, 0.3])  # block 0 lists all that it said
+    bars = answer_bars(whole, "sketch", "red", [None])
+    assert bars["y"] == ["cup", "key", "others"]
+    assert bars["x"] == pytest.approx([0.3, 0.3, 0.4])
     one = answer_bars(rows[:3].drop(columns="seed"), "sketch", "red", [None])
     assert one["x"] == pytest.approx([0.5, 0.3, 0.2])

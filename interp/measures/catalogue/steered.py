@@ -82,8 +82,9 @@ ANSWERS = FigureSpec(
     "model then calls pictures of other classes is counted.",
     null="A dose of 0: the model as it is.",
     caption="n = {pictures} pictures of other classes in a domain, by artists whose pictures made "
-    "no direction; shares have no interval here (of several blocks, their mean), those of all "
-    "classes together are above. Move the slider to turn the class up in both domains.",
+    "no direction; shares have no interval here, those of all classes together are above. Of "
+    "several blocks the mean is drawn; what one of them does not list is among the others. Move "
+    "the slider to turn the class up in both domains.",
     alt="Bars of the answers in each domain, a slider for the dose",
     needs=("share",),
     choices=(

@@ -52,9 +52,9 @@ from interp.report.grammar.pieces import (
     ribbon,
     span,
 )
-from interp.report.grammar.subjects import final, in_test_domain, top_1
+from interp.report.grammar.subjects import final, in_test_domain, looks_of, top_1
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import ordered_settings, setting_label, setting_looks, setting_name
+from interp.report.naming import Looks, ordered_settings, setting_label, setting_name
 
 AREA = "AUSUC"
 ALL_CLASSES = {"candidates": ["all", ""]}
@@ -217,7 +217,7 @@ def tradeoff_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     for view in found:
         here = accuracy[accuracy["test_domain"] == view.test_domain]
         names = [one.key for one in view.subjects if len(one.rows)]
-        traces += _unbiased(final(top_1(here)), ordered_settings(names), view.meta)
+        traces += _unbiased(final(top_1(here)), looks_of(result, names), view.meta)
     null = areas["null"].dropna()
     said = {
         "areas": _areas(areas, choices[0].options),
@@ -228,11 +228,11 @@ def tradeoff_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     return finished(spec, result, rows, traces, shape, choices, **said)
 
 
-def _unbiased(rows: Frame, settings: Sequence[str], meta: Sequence[int | None]) -> list[Trace]:
+def _unbiased(rows: Frame, looks: Looks, meta: Sequence[int | None]) -> list[Trace]:
     """The models as they are: accuracy of either kind of classes, with both intervals."""
     among_all = rows[rows["candidates"].isin(["all", ""])]
     traces = []
-    for setting, (colour, symbol) in setting_looks(settings).items():
+    for setting, (colour, symbol) in looks.items():
         own = among_all[among_all["setting"] == setting]
         seen, held = (own[own["class_set"] == kind].head(1) for kind in ("seen", "held-out"))
         if seen.empty or held.empty:
@@ -278,7 +278,7 @@ def robustness_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     traces: list[Trace] = []
     for view in found:
         traces += _fit(view.rows, view.meta)
-        for setting, look in setting_looks(ordered_settings(view.rows["setting"])).items():
+        for setting, look in looks_of(result, view.rows["setting"]).items():
             own = view.rows[view.rows["setting"] == setting]
             traces.append(_models(own, setting, look, view.meta))
     inside = sequence(list(dict.fromkeys(rows["domain_a"])))

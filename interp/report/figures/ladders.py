@@ -32,9 +32,16 @@ from interp.report.grammar.pieces import (
     span,
 )
 from interp.report.grammar.several_models import OF_MODELS, mean_of_models
-from interp.report.grammar.subjects import EPOCH_0, settings_of
+from interp.report.grammar.subjects import EPOCH_0, looks_of, settings_of
 from interp.report.loaded import Frame, LoadedResult, whole
-from interp.report.naming import SIGNS, setting_label, setting_looks, setting_name, site_label
+from interp.report.naming import (
+    SIGNS,
+    Looks,
+    setting_label,
+    setting_looks,
+    setting_name,
+    site_label,
+)
 from interp.verdicts.rungs import AMOUNT_RULE, RUNGS, SQUARES
 from interp.verdicts.votes import agreement
 
@@ -99,7 +106,7 @@ PROFILE = FigureSpec(
     null="Each rung's own null, at index 0; the untrained model and raw pixels are further floors.",
     caption="{n}; bars are 95 % intervals of the index. 0 is the rung's null, 1 its ceiling; grey "
     "the middle layers; dashed the untrained model, dotted raw pixels. R6 is cut at one site at a "
-    "time; directions A to B and B to A are two points.",
+    "time; directions A to B and B to A are two points.{averaged}",
     alt="Six panels of index by depth, {pairs} pairs of domains to choose from",
 )
 LADDER = SectionSpec(
@@ -208,34 +215,52 @@ def sharing_profile_figure(result: LoadedResult, spec: FigureSpec) -> Figure | N
     pairs = [(a, b) for a, b, _ in _pairs(rows.assign(band="middle"))]
     rows = _one_row_each(rows)
     settings = [one for one in settings_of(result) if one in set(rows["setting"])] or [""]
+    looks = looks_of(result, settings)
+    averaged = (
+        " Of a block's test domains the mean is drawn." if len(result.test_domains) > 1 else ""
+    )
     traces = [
         trace
         for p, pair in enumerate(pairs)
         for own in [rows[rows["domain_a"].isin(pair) & rows["domain_b"].isin(pair)]]
-        for trace in (*_panels(own, settings, [p]), *_empty_panels(own, [p]))
+        for trace in (*_panels(own, looks, [p]), *_empty_panels(own, [p]))
     ]
     choices = [Choice("Domains", [f"{plain(a)} × {plain(b)}" for a, b in pairs])]
-    return finished(spec, result, rows, traces, _panel_layout(), choices, [rows], pairs=len(pairs))
+    said = {"pairs": len(pairs), "averaged": averaged}
+    return finished(spec, result, rows, traces, _panel_layout(), choices, [rows], **said)
 
 
 def _one_row_each(rows: Frame) -> Frame:
-    """One row for each point, where several models of a setting (blocks, test domains) have it."""
-    keys = ("rung", "setting", "control", "domain_a", "domain_b", "site", "band", "at")
+    """One row for each point, where several models of a setting have it: the mean of blocks."""
+    keys = ["rung", "setting", "control", "domain_a", "domain_b", "site", "band", "at"]
     rows = rows[rows["site"] != LAST]
-    rows = rows.assign(at=_depths(rows))
-    return mean_of_models(rows, keys, [INDEX], models=("seed", "test_domain"))
+    rows = _one_row_a_block(rows.assign(at=_depths(rows)), [*keys, "seed"])
+    return mean_of_models(rows, keys, [INDEX], counted="blocks")
+
+
+def _one_row_a_block(rows: Frame, keys: list[str]) -> Frame:
+    """The mean of a block's test domains, whose models are no independent draws.
+
+    So the interval is the mean of theirs. Without test domains a block has one model.
+    """
+    if rows["test_domain"].nunique() < 2:
+        return rows
+    alike = rows.groupby(keys, sort=False, dropna=False)
+    ends = {name: alike[name].transform("mean") for name in (INDEX.value, INDEX.low, INDEX.high)}
+    verdicts = alike["verdict"].transform(lambda own: agreement(own[own != ""]) if any(own) else "")
+    return rows.assign(**ends, verdict=verdicts).drop_duplicates(keys)
 
 
 MIDDLES = {"early": 1 / 6, "middle": 1 / 2, "late": 5 / 6}
 
 
-def _panels(rows: Frame, settings: Sequence[str], meta: Sequence[int | None]) -> list[Trace]:
+def _panels(rows: Frame, looks: Looks, meta: Sequence[int | None]) -> list[Trace]:
     traces: list[Trace] = []
     rows = rows.sort_values(["domain_a", "at"], kind="stable")
     parts = dict(iter(rows.groupby(["rung", "setting", "control"], sort=False)))
     for number_of, rung in enumerate(RUNGS):
         axes = {"xaxis": f"x{number_of + 1}", "yaxis": f"y{number_of + 1}"}
-        for setting, (colour, symbol) in setting_looks(settings).items():
+        for setting, (colour, symbol) in looks.items():
             own = parts.get((rung, setting, ""))
             if own is None:
                 continue
@@ -404,7 +429,7 @@ def draw_profile(table: Table, *, title: str = "The sharing profile") -> Any:
     traces: list[Trace] = []
     for place, (a, b) in enumerate(pairs):
         own = rows[rows["domain_a"].isin([a, b]) & rows["domain_b"].isin([a, b])]
-        for trace in _panels(own, [""], [None]):
+        for trace in _panels(own, setting_looks([""]), [None]):
             name = f"{plain(a)} × {plain(b)}"
             colour = PAIR_COLOURS[place % len(PAIR_COLOURS)]
             if trace["name"] == "this model":

@@ -35,8 +35,9 @@ from interp.report.grammar.pieces import (
     shade,
     span,
 )
+from interp.report.grammar.subjects import looks_of
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import SYMBOLS, faded, ordered_settings, setting_looks, setting_name
+from interp.report.naming import SYMBOLS, faded, ordered_settings, setting_name
 from interp.verdicts.wording import LEVELS, SMALL
 
 ACCURACY = Scale("accuracy", "accuracy_low", "accuracy_high")
@@ -126,7 +127,7 @@ def together_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     kinds = rungs_shown(rows)
     domains = list(dict.fromkeys(rows["test_domain"]))
     settings = ordered_settings(rows["setting"])
-    looks = setting_looks(settings)
+    looks = looks_of(result, settings)
     traces = [
         _mixture(own, setting, looks[setting][0], domains, place)
         for place, (rung, measure) in enumerate(kinds)

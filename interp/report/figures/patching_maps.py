@@ -23,9 +23,9 @@ from interp.report.grammar.pieces import (
     reference_line,
 )
 from interp.report.grammar.several_models import mean_of_models
-from interp.report.grammar.subjects import sites_by_depth
+from interp.report.grammar.subjects import looks_of, sites_by_depth
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import ordered_settings, setting_label, setting_looks, site_label
+from interp.report.naming import setting_label, site_label
 
 MOST_DOTS = 60
 """Examples drawn per site; the table holds them all."""
@@ -42,13 +42,17 @@ def patching_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     sites, settings = sites_by_depth(rows), choices[-1].options
     means: list[Frame] = []
     if rows["pos"].notna().any():
-        traces = [_positions(view.rows, scale.value, view.meta) for view in found]
+        cells = [name for name in rows if name in ("setting", "site", "pos")]
+        means = [mean_of_models(view.rows, cells, [scale]) for view in found]
+        traces = [
+            _positions(own, scale.value, view.meta) for view, own in zip(found, means, strict=True)
+        ]
         shape = layout(140 + 34 * len(sites), xaxis=axis("token position (0 is the class token)"))
         shape["yaxis"] = MAP
         alt = f"Heat map of {len(sites)} layers by {rows['pos'].nunique()} positions"
         bars, dots = _INTERVALS[True], ""
     else:
-        looks = setting_looks(ordered_settings(rows["setting"]))
+        looks = looks_of(result, rows["setting"])
         traces = []
         for view in found:
             for setting, own in view.rows.groupby("setting", sort=False):
@@ -61,7 +65,7 @@ def patching_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
                 aside = (place - (len(settings) - 1) / 2) * min(0.16, 0.7 / len(settings))
                 traces += _sites(one, pairs, sites, scale, aside, meta)
         choices = choices[:-1]  # settings stand side by side
-        ends, beyond = _range(rows, scale, traces)
+        ends, beyond = _range(pd.concat(means), scale, traces)
         shape = _site_layout(sites, scale, ends)
         alt = f"Effect at {len(sites)} sites for {len(settings)} settings, with intervals"
         bars = _INTERVALS[False]

@@ -2,6 +2,8 @@
 
 from itertools import product
 
+import pandas as pd
+
 from interp.core.declarations.figures import GREY, FigureSpec
 from interp.core.declarations.writing import percents, plain, sequence
 from interp.core.sites import LAST
@@ -96,16 +98,36 @@ def said_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
 def answer_bars(rows: Frame, domain: str, colour: str, meta: list[int | None]) -> Trace:
     """The answers of one domain, the class that is turned up first, then as the table has them.
 
-    Of several blocks the mean: an answer that one does not list has a share of 0 there.
+    Of several blocks the mean.
     """
-    blocks = rows["seed"].nunique() if "seed" in rows else 1
-    shares = rows.groupby("answer", sort=False)["share"].sum() / max(blocks, 1)
-    shares = shares.loc[sorted(shares.index, key="others".__eq__)]  # last, whatever is listed
+    shares = _answers_of_all(rows)
     return {
         "type": "bar", "orientation": "h", "name": plain(domain), "marker": {"color": colour},
         "x": numbers(shares), "y": [plain(name, 24) for name in shares.index],
         "hovertemplate": "%{y}: %{x:.1%}<extra>%{fullData.name}</extra>", "meta": list(meta),
     }  # fmt: skip
+
+
+OTHERS = "others"
+"""The row of a table of answers that takes together those which it does not list."""
+
+
+def _answers_of_all(rows: Frame) -> pd.Series:
+    """The mean share of every answer whose share all blocks give, and of all others together.
+
+    A block lists its commonest answers; of one that it does not list it gives no share, unless it
+    lists all.
+    """
+    by_block = rows.assign(seed=rows["seed"] if "seed" in rows else 0).pivot(
+        index="answer", columns="seed", values="share"
+    )
+    by_block = by_block.loc[rows["answer"].unique()]
+    named = by_block.drop(index=OTHERS, errors="ignore")
+    lists_all = ~(by_block.reindex([OTHERS]).iloc[0] > 0)
+    named.loc[:, lists_all] = named.loc[:, lists_all].fillna(0.0)
+    shares = named.dropna().mean(axis=1)
+    rest = by_block.sum().mean() - shares.sum()
+    return pd.concat([shares, pd.Series({OTHERS: rest})]) if rest > 1e-9 else shares
 
 
 def _pictures(rows: Frame, domain: str, colour: str, meta: list[int | None]) -> Trace:

@@ -42,17 +42,19 @@ def curve_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     if not traces:
         return None
     lines, notes = across_lines(spec.lines, "y")
+    drawn = [one.rows for view in found for one in view.subjects]
     words = rows_are_words(rows, str(spec.across))
-    drawn = [spec.scale, *(each.scale for each in spec.series)]
-    ends = {name for each in drawn for name in (each.value, each.low, each.high) if name}
+    scales = [spec.scale, *(each.scale for each in spec.series)]
+    ends = {name for each in scales for name in (each.value, each.low, each.high) if name}
+    points = rows[[*{each.value for each in scales}]]  # single models stand beside their mean
+    lines_drawn = pd.concat([*drawn, points])[[*ends]].to_numpy(float)
     shape = layout(
         spec.height or 430,
         shapes=lines,
         annotations=notes,
         xaxis=axis_of(spec.x) | ({"type": "category"} if words else {}),
-        yaxis=axis_of(spec.y, rows[sorted(ends)].to_numpy(float) if spec.y.within else None),
+        yaxis=axis_of(spec.y, lines_drawn if spec.y.within else None),
     )
-    drawn = [one.rows for view in found for one in view.subjects]
     said = {"options": len(choices[-1].options), "points": rows[spec.across].nunique()}
     return finished(spec, result, rows, traces, shape, choices, drawn, **said)
 

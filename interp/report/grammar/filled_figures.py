@@ -35,6 +35,7 @@ from interp.report.grammar.subjects import (
     FILTERS,
     ComparedPair,
     compared_pairs,
+    looks_of,
     middle_site,
     settings_of,
     sites_by_depth,
@@ -45,7 +46,6 @@ from interp.report.naming import (
     colours,
     ordered_settings,
     setting_label,
-    setting_looks,
     setting_name,
     site_label,
 )
@@ -250,7 +250,7 @@ def _subjects(
         names = ordered_settings(rows["setting"]) if spec.subjects else []
         return [
             DrawnSubject(setting_label(name), *look, own, name)
-            for name, look in setting_looks(names).items()
+            for name, look in looks_of(result, names).items()
             for own in [view.rows[view.rows["setting"] == name]]
         ]
     column = spec.subjects

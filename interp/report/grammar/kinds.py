@@ -43,9 +43,9 @@ from interp.report.grammar.pieces import (
     without_twins,
 )
 from interp.report.grammar.several_models import OF_MODELS, mean_of_models
-from interp.report.grammar.subjects import EPOCH_0
+from interp.report.grammar.subjects import EPOCH_0, looks_of
 from interp.report.loaded import Frame, LoadedResult
-from interp.report.naming import ordered_settings, setting_looks
+from interp.report.naming import Looks
 
 
 def depth_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
@@ -103,7 +103,8 @@ def forest_figure(result: LoadedResult, spec: FigureSpec) -> Figure | None:
     most = max(max(len(view.subjects) for view in found), 1)
     if spec.subjects and most < spec.least:
         return None
-    traces = [trace for view in found for trace in _marks(spec, view, names)]
+    looks = looks_of(result, rows["setting"]) if spec.labels == "setting" else {}
+    traces = [trace for view in found for trace in _marks(spec, view, names, looks)]
     lines, notes = across_lines(spec.lines, "y" if spec.upright else "x")
     words = any(line.text for line in spec.lines)
     sides = [
@@ -139,10 +140,11 @@ def _rows_over_models(spec: FigureSpec, view: View) -> View:
     return _subjects_over_models(replace(view, rows=rows), place, spec.x)
 
 
-def _marks(spec: FigureSpec, view: View, names: Sequence[str]) -> Iterator[Trace]:
+def _marks(spec: FigureSpec, view: View, names: Sequence[str], looks: Looks) -> Iterator[Trace]:
     """The marks of a view, and the floors beside them."""
     own = view.rows[view.rows["control"] == ""]
-    subjects = view.subjects or [DrawnSubject("trained" * spec.floors, *_looks_of(spec, own), own)]
+    of_all = DrawnSubject("trained" * spec.floors, *_looks_of(spec, own, looks), own)
+    subjects = view.subjects or [of_all]
     scale = view.scale
     for nth, one in enumerate(subjects):
         where = (nth, len(subjects))
@@ -232,11 +234,10 @@ def _numbers(spec: FigureSpec, view: View) -> str:
     return "; ".join(f"{row}: {each}" for row, each in zip(own["row"], said, strict=True))
 
 
-def _looks_of(spec: FigureSpec, rows: Frame) -> tuple[Any, Any]:
+def _looks_of(spec: FigureSpec, rows: Frame, known: Looks) -> tuple[Any, Any]:
     """Colours and symbols of rows that are settings; else one for all."""
     if spec.labels != "setting":
         return "#0072B2", "circle"
-    known = setting_looks(ordered_settings(rows["setting"]))
     looks = [known[name] for name in rows["setting"]]
     return [colour for colour, _ in looks], [symbol for _, symbol in looks]
 

@@ -10,9 +10,9 @@ from interp.core.statistics.replication import mean_of_intervals
 from interp.report.loaded import Frame
 from interp.verdicts.votes import agreement
 
-N_MODELS, OF_MODELS, WITH_ENDS = "drawn_models", "told_models", "with_ends"
-"""Columns that a mean of models has beyond the table's: how many they are, what they say, and
-whether it has an interval."""
+N_MODELS, OF_MODELS, WITH_ENDS, COUNTED = "drawn_models", "told_models", "with_ends", "counted"
+"""Columns that a mean of models has beyond the table's: how many they are, what they say, whether
+it has an interval, and what is counted."""
 
 
 def mean_of_models(
@@ -20,7 +20,7 @@ def mean_of_models(
     place: Sequence[str],
     scales: Sequence[Scale],
     *,
-    models: Sequence[str] = ("seed",),
+    counted: str = "models",
     share: bool = False,
 ) -> Frame:
     """One row for each place, the mean of the models that have a number there.
@@ -31,26 +31,27 @@ def mean_of_models(
     Args:
         rows: A table's rows, as they are drawn.
         place: The columns that say where a row is drawn.
-        scales: The columns that are drawn, of which the first is told.
-        models: The columns that tell models apart at one place: by block, unless told otherwise.
+        scales: The columns that are drawn; what the models say is told of the first.
+        counted: What a block has at one place: a model, unless told otherwise.
         share: Whether its numbers are told as percentages.
     """
     keys = list(place)
     places = rows.groupby(keys, sort=False, dropna=False).ngroup()
-    doubled = places[rows.duplicated([*keys, *models])]
+    doubled = places[rows.duplicated([*keys, "seed"])]
     one_each = rows[~places.isin(doubled)]
     if not one_each.duplicated(keys).any():
         return rows
     means = [
         {name: end for scale in scales for name, end in _mean(own, scale).items()}
-        | _told(own, scales[0], share)
+        | _told(own, scales[0], counted, share)
         for _, own in one_each.groupby(keys, sort=False, dropna=False)
     ]
     first = one_each.drop_duplicates(keys)
     first = first.assign(**{name: [mean[name] for mean in means] for name in means[0]})
     if len(one_each) == len(rows):
         return first
-    others = rows[places.isin(doubled)].assign(**{N_MODELS: 1, OF_MODELS: "", WITH_ENDS: False})
+    alone = {N_MODELS: 1, OF_MODELS: "", WITH_ENDS: False, COUNTED: counted}
+    others = rows[places.isin(doubled)].assign(**alone)
     return pd.concat([first, others]).sort_index(kind="stable")
 
 
@@ -65,12 +66,13 @@ def _mean(models: Frame, scale: Scale) -> dict[str, float]:
     return {scale.value: found.value, scale.low: found.low, scale.high: found.high}
 
 
-def _told(models: Frame, scale: Scale, share: bool) -> dict[str, object]:
+def _told(models: Frame, scale: Scale, counted: str, share: bool) -> dict[str, object]:
     """How many models a mean is of, what it says of them, and the verdict that they agree on."""
     known = models[models[scale.value].notna()]
     verdicts = [verdict for verdict in (known if len(known) else models)["verdict"] if verdict]
-    told = f"mean of {len(known)}{f' of {len(models)}' * (len(known) < len(models))} models"
-    if len(known):
+    of = f" of {len(models)}" if len(known) < len(models) else ""
+    told = f"{'mean of ' if len(known) > 1 else ''}{len(known)}{of} {counted}"
+    if len(known) > 1:
         ends = scale.times * known[scale.value].min(), scale.times * known[scale.value].max()
         least, most = (percent(end) if share else number(end) for end in ends)
         told += f", {least} to {most}"
@@ -79,16 +81,18 @@ def _told(models: Frame, scale: Scale, share: bool) -> dict[str, object]:
         N_MODELS: len(known),
         OF_MODELS: told if len(models) > 1 else "",
         WITH_ENDS: bool(scale.low),
+        COUNTED: counted,
     }
 
 
 def means_told(drawn: Sequence[Frame]) -> str:
     """What a caption says of means; empty where none is drawn."""
-    means = [rows for rows in drawn if N_MODELS in rows]
-    most = max((rows[N_MODELS].max() for rows in means), default=1)
-    if most < 2:
+    means = [rows for rows in drawn if N_MODELS in rows and len(rows)]
+    largest = max(means, key=lambda rows: rows[N_MODELS].max(), default=None)
+    if largest is None or (most := largest[N_MODELS].max()) < 2:
         return ""
-    told = f"Of {most} models the mean is drawn"
+    told = f"Of {most} {largest[COUNTED].iloc[0]} the mean is drawn"
     if any(rows[WITH_ENDS].any() for rows in means):
-        told += "; its interval adds the spread of the models to the intervals of each of them"
+        each = largest[COUNTED].iloc[0]
+        told += f"; its interval adds the spread of the {each} to the intervals of each of them"
     return f"{told}."

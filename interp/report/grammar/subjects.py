@@ -4,7 +4,7 @@ In a study the subjects are its settings, each with the natural domain and the t
 checkpoint they are the pairs of its natural domain with every other.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -126,6 +126,13 @@ def settings_of(result: LoadedResult) -> list[str]:
         found = ordered_settings(names)
         result.kept["settings"] = [name for name in found if name] or found[:1]
     return result.kept["settings"]
+
+
+def looks_of(result: LoadedResult, names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of these settings, the same in every figure of a result."""
+    names = ordered_settings(names)
+    looks = setting_looks([*settings_of(result), *names])
+    return {name: looks[name] for name in names}
 
 
 def middle_verdict(result: LoadedResult, rung: str, pair: ComparedPair) -> Votes | None:

@@ -372,6 +372,24 @@ def test_the_profile_means_over_models_and_draws_the_untrained(build: Build) -> 
     assert "cannot tell" in line["hovertext"][0]
 
 
+def test_a_blocks_test_domains_are_one_draw(build: Build) -> None:
+    """Natural only is one model for both, whose rows stand twice: no interval grows narrower."""
+    rows = read_result(build(name="one domain")).frame("rungs")
+    own = rows[(rows["control"] == "") & (rows["rung"] == "R2")]
+    again = own.assign(test_domain="quickdraw")
+    figures = [
+        figure_of(read_result(build(replaced={"rungs": frame}, name=name)), "sharing-profile")
+        for name, frame in (("once", own), ("twice", pd.concat([own, again])))
+    ]
+    lines = [
+        [trace for trace in figure.data if trace.get("error_y")] for figure in figures if figure
+    ]
+    assert lines[0] and len(lines) == 2
+    for once, twice in zip(*lines, strict=True):
+        assert twice["y"] == once["y"] and twice["error_y"] == once["error_y"]
+        assert not any("mean of" in said for said in twice["hovertext"])
+
+
 def test_bars_are_drawn_where_the_index_is_judged_by_them(result: LoadedResult) -> None:
     """R1 goes by an interval above permuted labels: "readable" lay far below a line of sharing."""
     figure = figure_of(result, "sharing-profile")

@@ -58,9 +58,12 @@ def test_a_place_has_the_mean_of_its_models() -> None:
     assert found.loc["a", "verdict"] == "partly shared"
     told = found.loc["b", ["index", "index_low", "index_high"]].tolist()
     assert told == pytest.approx([0.8, 0.7, 0.9])
-    assert found.loc["b", OF_MODELS] == "mean of 1 of 2 models, 0.80 to 0.80"
+    assert found.loc["b", OF_MODELS] == "1 of 2 models"
     assert found.loc["b", "verdict"] == "shared"
     assert "Of 2 models the mean" in means_told([found])
+    blocks = mean_of_models(rows, ["site"], [INDEX], counted="blocks")
+    assert blocks[OF_MODELS].iloc[0] == "mean of 2 blocks, 0.20 to 0.40"
+    assert means_told([blocks]).startswith("Of 2 blocks the mean is drawn; its interval adds")
 
 
 def test_one_model_and_several_rows_of_one_are_left_alone() -> None:
@@ -124,6 +127,40 @@ def test_a_map_of_two_blocks_holds_means(one_and_two: tuple[LoadedResult, Loaded
     before, after = (np.array(figure.data[0]["z"], float) for figure in (first, both))
     assert np.isfinite(before).any()
     assert after[np.isfinite(before)] == pytest.approx(before[np.isfinite(before)] + ADDED / 2)
+
+
+def test_a_map_of_positions_holds_means_and_says_so(
+    one_and_two: tuple[LoadedResult, LoadedResult],
+) -> None:
+    cells = one_and_two[0].frame("patching").assign(seed=0)
+    row = cells[cells["index"].notna()].iloc[:1]
+    places = pd.concat([row.assign(pos=float(place), index=0.1 * place) for place in (1, 2)])
+    both = with_tables(one_and_two[0], patching=pd.concat([places, shifted(places)]))
+    figure = figure_of(both, "patching")
+    assert figure is not None and "Of 2 models the mean is drawn" in figure.caption
+    drawn = np.array(figure.data[0]["z"], float)
+    assert drawn[np.isfinite(drawn)] == pytest.approx([0.1 + ADDED / 2, 0.2 + ADDED / 2])
+
+
+def test_an_axis_holds_the_intervals_of_means(
+    one_and_two: tuple[LoadedResult, LoadedResult],
+) -> None:
+    """Of two blocks that lie apart a mean reaches further than either of them."""
+    cells = one_and_two[0].frame("patching").assign(seed=0)
+    apart = cells.assign(seed=1, index=cells["index"] + 1, index_low=cells["index_low"] + 1,
+                         index_high=cells["index_high"] + 1)  # fmt: skip
+    figure = figure_of(with_tables(one_and_two[0], patching=pd.concat([cells, apart])), "patching")
+    assert figure is not None
+    low, high = figure.layout["yaxis"]["range"]
+    n = 0
+    for trace in figure.data:
+        bars = trace.get("error_y")
+        if bars and "array" in bars:
+            ends = np.array(trace["y"], float), np.array(bars["array"], float)
+            assert (ends[0] + ends[1] < high).all()
+            assert (ends[0] - np.array(bars["arrayminus"], float) > low).all()
+            n += len(ends[0])
+    assert n and high > 3
 
 
 def test_single_pairs_are_held_against_their_own_models_ends(
