@@ -11,9 +11,11 @@ from tests.benchmarks.findings.claims import (
     CLAIMS,
     ENDS,
     OPPOSITE,
+    SEEN_AFTERWARDS,
     Claim,
     accuracy_findings,
     claims_by_domain,
+    contrasts_of,
 )
 from tests.benchmarks.findings.tables import RUN, asked_blocks
 from tests.benchmarks.findings.writing import (
@@ -100,9 +102,7 @@ def alone_table(answers: Mapping[str, pd.DataFrame], pilot: pd.DataFrame) -> str
         there = {claim.more, claim.less} <= set(means.index)
         gap = f"{100 * (means[claim.more] - means[claim.less]):+.1f}" if there else "–"
         rows.append([f"{claim.number}. {claim.says}", *cells, gap])
-    heads = [f"{name}, {blocks_of(name, own['n_blocks'].max())} blocks"
-             for name, own in found.items()]  # fmt: skip
-    return markdown(["claim", *heads, "pilot, 3 blocks, no interval kept"], rows)
+    return markdown(["claim", *_study_heads(found), "pilot, 3 blocks, no interval kept"], rows)
 
 
 def domains_table(answers: Mapping[str, pd.DataFrame], found: Mapping[str, pd.DataFrame]) -> str:
@@ -130,31 +130,75 @@ def claim_cell(found: pd.DataFrame, number: int) -> str:
     if not rows:
         return NOT_ASKED
     [row] = rows
-    return f"{points(row)} {bold(row['decision'])}{_by_blocks(row)}".strip()
+    decision = row.get("decision", "")
+    return f"{points(row)} {bold(decision)}{_by_blocks(row)}".strip()
+
+
+def at_floor(answers: pd.DataFrame, number: int) -> str:
+    """Where neither mixture of a claim names held-out classes more often than chance would."""
+    [claim] = [each for each in CLAIMS if each.number == number]
+    if claim.of_domains:
+        return ""
+    means = _mean_of_blocks(answers[answers["candidates"] == "all"])
+    low = means.reindex([claim.more, claim.less]) <= 1 / N_CLASSES
+    return " (neither above chance)" if low.all() else ""
 
 
 def _by_blocks(row: Mapping[str, Any]) -> str:
     """A dagger where a claim that is told from zero is so by the plain t of blocks too."""
-    told = row["decision"] in ("holds", OPPOSITE)
+    told = row.get("decision") in ("holds", OPPOSITE)
     return "†" if told and (row["paired_low"] > 0 or row["paired_high"] < 0) else ""
 
 
 def alone_in_words(answers: Mapping[str, pd.DataFrame], *, with_numbers: bool = True) -> str:
-    """Which claims are above zero among the held-out classes alone in every study that asks, which
-    are below, and which are neither; by intervals of one claim alone, each study's behind them."""
+    """On which side of zero the claims are among the held-out classes alone."""
     asked = _that_asked(answers, "held-out")
-    found = {
-        name: accuracy_findings(own, candidates="held-out").set_index("number")
-        for name, own in asked.items()
-    }
+    found = {name: accuracy_findings(own, candidates="held-out") for name, own in asked.items()}
+    called = {claim: f"claim {claim.number}" for claim in CLAIMS}
+    return _sides_in_words(called, found, with_numbers)
+
+
+def afterwards_in_words(answers: Mapping[str, pd.DataFrame], *, with_numbers: bool = True) -> str:
+    """On which side of zero the differences are that nobody planned."""
+    found = {name: contrasts_of(own, SEEN_AFTERWARDS) for name, own in answers.items()}
+    called = {claim: f"*{claim.says}*" for claim in SEEN_AFTERWARDS}
+    return _sides_in_words(called, found, with_numbers)
+
+
+def afterwards_table(answers: Mapping[str, pd.DataFrame]) -> str:
+    """The differences that nobody planned: a row each, a column per study."""
+    found = {name: contrasts_of(own, SEEN_AFTERWARDS) for name, own in answers.items()}
+    rows = [
+        [f"{claim.says} ({spoken(claim.contrast)})"]
+        + [claim_cell(own, claim.number) for own in found.values()]
+        for claim in SEEN_AFTERWARDS
+    ]
+    return markdown(["not planned", *_study_heads(found)], rows)
+
+
+def _study_heads(found: Mapping[str, pd.DataFrame]) -> list[str]:
+    """A study and its blocks."""
+    return [f"{name}, {blocks_of(name, own['n_blocks'].max())} blocks"
+            for name, own in found.items()]  # fmt: skip
+
+
+def _sides_in_words(
+    called: Mapping[Claim, str], found: Mapping[str, pd.DataFrame], with_numbers: bool
+) -> str:
+    """Which differences are above zero in each study that asks, which below, and which neither.
+
+    By intervals of one difference alone; where all agree each study's stands behind.
+    """
     sides: dict[str, list[str]] = {side: [] for side in SIDES}
-    for claim in CLAIMS:
-        rows = {name: own.loc[claim.number] for name, own in found.items()
-                if claim.number in own.index}  # fmt: skip
+    for claim, what in called.items():
+        rows = {
+            name: own.set_index("number").loc[claim.number]
+            for name, own in found.items()
+            if claim.number in set(own["number"])
+        }
         if rows:
             side, notes = _side(claim, rows, with_numbers)
-            told = f"claim {claim.number}"
-            sides[side].append(f"{told} ({', '.join(notes)})" if notes else told)
+            sides[side].append(f"{what} ({', '.join(notes)})" if notes else what)
     return "; ".join(f"{side}: {sequence(told)}" for side, told in sides.items() if told)
 
 
@@ -172,7 +216,7 @@ def _side(claim: Claim, rows: Mapping[str, pd.Series], with_numbers: bool) -> tu
     return neither, [f"{where} in {sequence(names)}" for where, names in apart.items() if names]
 
 
-SIDES = "above zero in every study", "the other way round in every study", "neither"
+SIDES = "above zero", "the other way round", "not told in each"
 
 
 def _that_asked(answers: Mapping[str, pd.DataFrame], candidates: str) -> dict[str, pd.DataFrame]:

@@ -8,6 +8,7 @@ from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from interp.verdicts.levels.across_checkpoints import verdict
 from tests.benchmarks.findings.accuracy import claim_cell
 from tests.benchmarks.findings.claims import CLAIMS, OPEN, accuracy_findings
+from tests.benchmarks.findings.sharing import told_of
 from tests.benchmarks.findings.writing import bold, claims_in_words, correlation
 from tests.benchmarks.recovering import markdown
 
@@ -66,7 +67,7 @@ def blocks_table(claims: Mapping[int, pd.DataFrame], links: pd.DataFrame, measur
 
 def _link_cell(row: pd.Series) -> str:
     p = f"p {row['p_adjusted']:.2g}"
-    return f"{correlation(row)} {bold(_decision(row['verdict']))}, {p}"
+    return f"{correlation(row)} {bold(told_of(row))}, {p}"
 
 
 def _decision(said: str) -> str:
@@ -118,8 +119,9 @@ def _turned(looks: Sequence[str]) -> str:
     first = next((word for word in looks if word != OPEN), OPEN)
     if all(word == first for word in looks[looks.index(first) :]):
         return ""
-    now = looks[-1]
-    return OPEN_AGAIN if now == OPEN else AGAIN if now == first else OTHERWISE
+    if looks[-1] == OPEN:
+        return OPEN_AGAIN
+    return AGAIN if set(looks) == {first, OPEN} else OTHERWISE
 
 
 def _spoken(what: Sequence[str]) -> str:

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from interp.core.declarations.writing import sequence
 from interp.core.statistics.replication import mean_t
 from interp.report.naming import setting_name
 from interp.verdicts.learned_models import trained_models
-from interp.verdicts.levels.l4_intervention import HELD_EQUAL
+from interp.verdicts.levels.l4_intervention import BEYOND, HELD_EQUAL
 from interp.verdicts.levels.over_training import HELD_OUT
 from tests.benchmarks.findings.claims import (
     ARMS,
@@ -24,6 +25,7 @@ from tests.benchmarks.findings.claims import (
 from tests.benchmarks.findings.tables import RUN
 from tests.benchmarks.findings.writing import (
     NO_BLOCK,
+    UNDECIDED,
     blocks_of,
     bold,
     correlation,
@@ -31,6 +33,7 @@ from tests.benchmarks.findings.writing import (
     in_studies,
     points,
     short,
+    spoken,
     units_and_runs,
 )
 from tests.benchmarks.recovering import markdown
@@ -164,42 +167,51 @@ def labels_by_mixture(
     return rows
 
 
+def labels_on_average(found: Mapping[str, pd.DataFrame]) -> str:
+    """What labels in place of captions change in accuracy of held-out classes, over mixtures."""
+    row = _of_labels(found)
+    blocks = f"{blocks_of('twin', row['n_blocks'])} blocks"
+    return f"{_is_it_language(row)}: {points(row)} on average ({blocks})"
+
+
 def language_in_words(
     found: Mapping[str, pd.DataFrame], captioned: Mapping[str, pd.DataFrame]
 ) -> str:
-    """What labels change in accuracy of held-out classes: in CG high, and over all mixtures."""
+    """In which mixtures labels do better than captions, in which worse, and where it is not told.
+
+    Captions that name no domain are apart from the average, which was planned without them.
+    """
     if not found:
         return NO_BLOCK
-    by = {row["against"]: row for row in labels_by_mixture(found, captioned)}
-    row = _of_labels(found)
-    blocks = f"{blocks_of('twin', int(row['n_blocks']))} blocks"
-    return (
-        f"{_is_it_language(row)}. In CG high, labels minus captions: {points(by[HIGH])}; labels "
-        f"minus captions without the domain: {points(by[f'{HIGH}, {ALIGNED}'])}. Mean, aligned "
-        f"captions left out: {points(row)} ({blocks})."
+    rows = labels_by_mixture(found, captioned)
+    own = [each for each in rows if ALIGNED not in each["against"]]
+    sides = {
+        "do better in": [each for each in own if each["low"] > 0],
+        "do worse in": [each for each in own if each["high"] < 0],
+        "are not told from them in": [each for each in own if each["low"] <= 0 <= each["high"]],
+    }
+    said = [
+        f"{what} {sequence([_against(each) for each in some])}"
+        for what, some in sides.items()
+        if some
+    ]
+    rest = "".join(
+        f"; against {spoken(each['against'])}: {points(each)}" for each in rows if each not in own
     )
+    return f"{labels_on_average(found)}. They {', '.join(said)}{rest}."
 
 
-def labels_in_short(
-    found: Mapping[str, pd.DataFrame], captioned: Mapping[str, pd.DataFrame]
-) -> str:
-    """What labels change in CG high, beside captions that name no domain, and on average."""
-    by = {row["against"]: row for row in labels_by_mixture(found, captioned)}
-    own, row = by[f"{HIGH}, {ALIGNED}"], _of_labels(found)
-    return (
-        f"{_is_it_language(row)}: {points(by[HIGH])} in CG high, {points(own)} where captions "
-        f"name no domain; mean of four mixtures {points(row)} "
-        f"({blocks_of('twin', own['n_blocks'])} blocks)"
-    )
+def _against(row: Mapping[str, Any]) -> str:
+    return f"{spoken(row['against'])} ({points(row)})"
 
 
 def _is_it_language(row: Mapping[str, Any]) -> str:
     """Whether models that learn labels in place of captions do worse, in words."""
     if row["low"] > 0:
-        return "No, labels in place of captions do better on average"
+        return "No, labels do better than captions"
     if row["high"] < 0:
-        return "Captions do better than labels in their place"
-    return "Labels in place of captions are not told from captions"
+        return "Captions do better than labels"
+    return "Labels are not told from captions"
 
 
 def language_is_told(found: Mapping[str, pd.DataFrame]) -> bool:
@@ -226,19 +238,21 @@ def gains(made: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
         if not made[name]:
             continue
         rows = caused_in(made[name], name)
-        row = the_claim(rows)
-        seen = rows.set_index(["measure", "arm"]).loc[HELD_EQUAL.name, ARMS[0]]
-        none = rows.set_index(["measure", "arm"]).loc[row["measure"], ARMS[1]]
+        row, by = the_claim(rows), rows.set_index(["measure", "arm"])
+        wrong, none = ARMS
+        seen, more = by.loc[HELD_EQUAL.name, wrong], by.loc[BEYOND.name, wrong]
         said.append(
-            f"{points(row)} (over no term {points(none)}), seen ones {points(seen)} ({name}, "
-            f"weight {WEIGHTS[name]:g})"
+            f"at weight {WEIGHTS[name]:g} held-out classes gained {points(row)} (over no term "
+            f"{points(by.loc[row['measure'], none])}), seen ones {points(seen)}, held-out beyond "
+            f"seen {points(more)}"
         )
         decisions.append(row["decision"])
     if not said:
         return NO_BLOCK
+    told = "Not shown" if set(decisions) <= set(UNDECIDED) else in_studies(decisions).capitalize()
     return (
-        f"{in_studies(decisions).capitalize()}. A term in the loss aligned photographs of a seen "
-        "class with its sketches; the control, with another's. Over it held-out classes gained "
-        f'{"; ".join(said)}. "Because" is withheld unless held-out classes gain and seen '
+        f"{told}. A term in the loss aligned photographs of a seen class with its sketches; the "
+        f"control aligned them with sketches of another class. Against the control, "
+        f"{'; '.join(said)}. By rule sharing is a cause only where held-out classes gain and seen "
         "ones change by less than two points (90 % interval)."
     )

@@ -4,15 +4,22 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from interp.core.declarations.writing import sequence
 from interp.verdicts.learned_models import trained_models
 from interp.verdicts.levels.l4_intervention import AMONG, BEYOND, HELD_EQUAL, SHARING
 from interp.verdicts.wording import AGAINST, APART
-from tests.benchmarks.findings.accuracy import alone_in_words, claim_cell
+from tests.benchmarks.findings.accuracy import (
+    afterwards_in_words,
+    afterwards_table,
+    alone_in_words,
+    at_floor,
+    claim_cell,
+)
 from tests.benchmarks.findings.causes import (
     blocks_that_intervene,
     caused_in,
     gains,
-    labels_in_short,
+    labels_on_average,
     language_in_words,
     language_is_told,
 )
@@ -35,10 +42,10 @@ from tests.benchmarks.findings.links_in_short import (
     levels_of,
     link_cell,
     most_reliable,
+    no_link,
     sharing_in_words,
-    told_of,
 )
-from tests.benchmarks.findings.sharing import harder_domain_in_words
+from tests.benchmarks.findings.sharing import shared_in_words, told_of
 from tests.benchmarks.findings.tables import (
     INTERVENED,
     LARGE,
@@ -53,6 +60,7 @@ from tests.benchmarks.findings.writing import (
     UNDECIDED,
     blocks_of,
     bold,
+    claims_in_words,
     correlation,
     counted,
     in_studies,
@@ -77,12 +85,11 @@ def verdicts_table(found: Decided, made: Tables) -> str:
     shown = planned(found) | dict(found)  # the pilot last
     counting = of_resnets(found)
     chosen = {level: most_reliable(found, made, level) for level in LEVELS}
-    cells = _cells(shown, chosen)
+    cells = _cells(shown, chosen, made)
     rows = []
     for claim in CLAIMS:
-        what = f"{claim.number}. {claim.says} ({spoken(claim.contrast)})"
-        told = in_studies(_decisions(counting, claim))
-        rows.append([what, told, *cells[claim.number], PAPER[claim.number]])
+        told = in_studies(_decisions(counting, claim).values())
+        rows.append([_spoken(claim), told, *cells[claim.number], PAPER[claim.number]])
     for level, says in LEVELS.items():
         told = in_studies(told_of(row) for name, row in chosen[level].items() if name in counting)
         rows.append([says, told, *cells[level], PAPER.get(level, NOT_ASKED)])
@@ -93,20 +100,24 @@ def verdicts_table(found: Decided, made: Tables) -> str:
 def answers_table(found: Decided, made: Tables) -> str:
     """Every finding and its effect in the studies that count: what README has room for."""
     shown = of_resnets(found)
-    cells = _cells(shown, {level: most_reliable(found, made, level) for level in LEVELS})
-    says = {claim.number: f"{claim.number}. {claim.says}" for claim in CLAIMS} | LEVELS
+    cells = _cells(shown, {level: most_reliable(found, made, level) for level in LEVELS}, made)
+    says = {claim.number: _spoken(claim) for claim in CLAIMS} | LEVELS
     rows = [[what, *cells[key], PAPER.get(key, NOT_ASKED)] for key, what in says.items()]
     return markdown(["finding", *_heads(shown, made), "the paper"], rows)
 
 
 def _cells(
-    shown: Decided, chosen: Mapping[str, Mapping[str, pd.Series]]
+    shown: Decided, chosen: Mapping[str, Mapping[str, pd.Series]], made: Tables
 ) -> dict[int | str, list[str]]:
     """By a claim's number or a link's level: its effect in every study that is shown."""
     claims = {claim.number: [claim_cell(own, claim.number) for own in shown.values()]
               for claim in CLAIMS}  # fmt: skip
     links = {
-        level: [link_cell(own.get(name), level) for name in shown] for level, own in chosen.items()
+        level: [
+            link_cell(own[name]) if name in own else no_link(made[name].get("levels"), level)
+            for name in shown
+        ]
+        for level, own in chosen.items()
     }
     return {**claims, **links}
 
@@ -119,9 +130,15 @@ def _heads(shown: Decided, made: Tables) -> list[str]:
     ]
 
 
-def _decisions(found: Decided, claim: Claim) -> list[str]:
-    by_number = [own.set_index("number")["decision"] for own in found.values()]
-    return [str(own[claim.number]) for own in by_number if claim.number in own.index]
+def _spoken(claim: Claim) -> str:
+    return f"{claim.number}. {claim.says} ({spoken(claim.contrast)})"
+
+
+def _decisions(found: Decided, claim: Claim) -> dict[str, str]:
+    by_number = {name: own.set_index("number")["decision"] for name, own in found.items()}
+    return {
+        name: str(own[claim.number]) for name, own in by_number.items() if claim.number in own.index
+    }
 
 
 def caused_table(made: Tables) -> str:
@@ -148,7 +165,7 @@ def caused_table(made: Tables) -> str:
         "seen classes gain",
         "held-out beyond seen",
         "held-out among themselves",
-        "sharing rises by",
+        "sharing rises over wrong partners by",
         "because",
     ]
     return markdown(heads, rows)
@@ -157,38 +174,48 @@ def caused_table(made: Tables) -> str:
 def in_short(found: Decided, made: Tables) -> str:
     """What is decided against the paper, a table of every finding, and what it leaves to ask."""
     own = of_resnets(found)
-    first = [*_denied(deciding(found), made).items(), *_not_planned(own, made)]
-    together = sharing_in_words(own, made)
-    alone = alone_in_words({name: made[name]["answers"] for name in own})
+    answers = {name: made[name]["answers"] for name in own}
+    first = {
+        **_denied(_able(found, made), made),
+        f"{AFTERWARDS} ({sequence(list(own))})": [afterwards_in_words(answers)],
+    }
     lines = {
-        "Are models that share more better?": f"{'; '.join(together)}.",
+        "Are models that share more better?": f"{'; '.join(sharing_in_words(own, made))}.",
         "Is sharing the cause?": gains(made),
         "Is language needed?": language_in_words(made["twin"], made["strong"]),
         "On a transformer?": of_vits(found, made),
-        "Named, or told apart?": f"{ALONE}: {alone}.",
+        f"{ALONE}?": f"In {sequence(list(own))}, {alone_in_words(answers)}. {NO_RULE}",
     }
-    sizes = ", ".join(f"{name} {blocks_of(name, finished_blocks(name))}" for name in STUDIES)
+    done = {name: finished_blocks(name) for name in STUDIES}
+    sizes = ", ".join(f"{name} {blocks_of(name, n)}" for name, n in done.items())
+    so_many = "Blocks" if all(n == asked_blocks(name) for name, n in done.items()) else SO_FAR
     parts = [
-        " ".join(f"**{what}**: {'; '.join(words)}." for what, words in first if words),
+        " ".join(f"**{what}**: {'; '.join(words)}." for what, words in first.items() if words),
         answers_table(found, made),
+        f"How much middle layers share in *strong*: {shared_in_words(made['strong'])}.",
         "\n".join(f"- **{question}** {answer}" for question, answer in lines.items()),
-        f"Blocks so far: {sizes}.",
+        f"{so_many}: {sizes}.",
     ]
     return "\n\n".join(parts)
 
 
-def _not_planned(found: Decided, made: Tables) -> list[tuple[str, list[str]]]:
-    words = harder_domain_in_words(found, made)
-    return [("Not planned", [words])] if words else []
+ALONE = "With held-out classes alone to choose from"
+AFTERWARDS = "Seen afterwards, not planned"
+NO_RULE = "No rule was set."
+SO_FAR = "Blocks so far (what is decided with some outstanding can be taken back)"
 
 
-ALONE = "With held-out classes alone to choose from (no rule was set)"
+def _able(found: Decided, made: Tables) -> Decided:
+    """The deciding studies without a ViT that is too weak to contradict anything."""
+    every = deciding(found)
+    left_out = "vit" in every and is_too_weak(made)
+    return of_resnets(found) if left_out else every
 
 
 def _denied(found: Decided, made: Tables) -> dict[str, list[str]]:
     """Claims and links to accuracy that these studies deny, by what the paper says of them."""
     said: dict[str, dict[str, list[str]]] = {
-        "Decided against the paper": {},
+        "Decided against the paper, where it says yes": {},
         "Not found here, where the paper says that it can be": {},
         "Denied, where the paper claims nothing": {},
     }
@@ -202,7 +229,8 @@ def _denied(found: Decided, made: Tables) -> dict[str, list[str]]:
     for name, own in found.items():
         for row in own[own["decision"].isin([DENIED, OPPOSITE])].to_dict("records"):
             what = f"*{row['says']}* (claim {row['number']}) {row['decision']}"
-            deny(row["number"], what, f"in {so_far(name)}, {points(row)}")
+            floor = at_floor(made[name]["answers"], row["number"])
+            deny(row["number"], what, f"in {so_far(name)}, {points(row)}{floor}")
     links = levels_of(found, made)
     for row in links[links["verdict"].isin([APART, AGAINST])].to_dict("records"):
         of = f"{row['level']}, {row['rung']} {row['measure']}"
@@ -220,26 +248,42 @@ def of_vits(found: Decided, made: Tables) -> str:
     if "vit" not in found:
         done = f"{finished_blocks('vit')} of {asked_blocks('vit')}"
         return f"Not known: {done} blocks are finished."
-    own = found["vit"]
+    own, answers = found["vit"], made["vit"]["answers"]
     blocks = int(own["n_blocks"].max())
     if blocks > 1:
-        told = "; ".join(f"claim {number} {claim_cell(own, number)}" for number in own["number"])
+        cells = [f"claim {number} {claim_cell(own, number)}{at_floor(answers, number)}"
+                 for number in own["number"]]  # fmt: skip
+        link = most_reliable(found, made, "L2").get("vit")
+        told = "; ".join([*cells, *([] if link is None else [f"L2 {link_cell(link)}"])])
         told = f"{blocks_of('vit', blocks)} blocks: {told}"
     else:  # no interval, and "open" would say that much was known
         effects = zip(own["number"], (100 * own["value"]).round(1) + 0.0, strict=True)
         told = ", ".join(f"claim {number} {value:+.1f}" for number, value in effects)
         told = f"One block of {asked_blocks('vit')} decides nothing: {told}"
-    runs = {name: made[name]["runs"].drop_duplicates(RUN) for name in ("vit", "strong")}
-    same = runs["strong"]["setting"].isin(runs["vit"]["setting"])
-    runs["strong"] = runs["strong"][same]
-    known = {name: 100 * frame["accuracy_natural"].mean() for name, frame in runs.items()}
-    n = {name: counted(trained_models(frame).nunique(), "model") for name, frame in runs.items()}
-    weak = known["vit"] < known["strong"] / 2
+    shares, n = zip(*(_photographs(frame) for frame in _both_towers(made)), strict=True)
+    weak = ": too weak to confirm or contradict anything" if is_too_weak(made) else ""
     return (
-        f"{told}. Held-out classes in photographs: {known['vit']:.0f} % ({n['vit']}), the strong "
-        f"study's ResNets {known['strong']:.0f} % ({n['strong']})"
-        f"{': too weak to confirm or contradict anything' if weak else ''}."
+        f"{told}. Held-out classes in photographs: {100 * shares[0]:.0f} % ({n[0]}), the strong "
+        f"study's ResNets {100 * shares[1]:.0f} % ({n[1]}){weak}."
     )
+
+
+def is_too_weak(made: Tables) -> bool:
+    """Whether ViTs know photographs less than half as well as the strong study's ResNets do."""
+    vit, strong = (_photographs(frame)[0] for frame in _both_towers(made))
+    return vit < strong / 2
+
+
+def _both_towers(made: Tables) -> list[pd.DataFrame]:
+    """Runs of the ViT, and of the strong study's ResNets in the same mixtures."""
+    vit, strong = (made[name]["runs"].drop_duplicates(RUN) for name in ("vit", "strong"))
+    return [vit, strong[strong["setting"].isin(vit["setting"])]]
+
+
+def _photographs(runs: pd.DataFrame) -> tuple[float, str]:
+    """Mean accuracy of held-out classes in photographs over trained models, and how many."""
+    of_models = runs.groupby(trained_models(runs))["accuracy_natural"].mean()
+    return float(of_models.mean()), counted(len(of_models), "model")
 
 
 def studies_table() -> str:
@@ -272,34 +316,51 @@ TRAINS = {
 def against(found: Decided, made: Tables) -> str:
     """What planned studies decide, claim by claim: first what they decide against the paper."""
     every, counting = deciding(found), of_resnets(found)
-    lines = [*_denied(every, made).items(), *_not_planned(counting, made)]
-    decisions = {claim.says: _decisions(counting, claim) for claim in CLAIMS}
+    lines = list(_denied(_able(found, made), made).items())
+    decisions = {claim.number: _decisions(counting, claim) for claim in CLAIMS}
     for says, chosen in (
-        ("Holds in every planned ResNet study that asks", lambda own: set(own) == {"holds"}),
-        ("Holds in some", lambda own: "holds" in own and set(own) != {"holds"}),
-        ("Open in all", lambda own: set(own) == {OPEN}),
+        ("Holds in every planned ResNet study that asks", lambda own: own == {"holds"}),
+        ("Holds in some", lambda own: "holds" in own and own != {"holds"}),
+        ("Open in all", lambda own: own == {OPEN}),
     ):
-        lines.append((says, [name for name, own in decisions.items() if chosen(own)]))
+        told = {number: own for number, own in decisions.items() if chosen(set(own.values()))}
+        lines.append((says, [f"claim {number}{_where(own)}" for number, own in told.items()]))
+    lines.append(("How much is shared", [shared_in_words(made["strong"])]))
     lines.append(("Sharing goes with accuracy", sharing_in_words(counting, made)))
-    alone = alone_in_words({name: made[name]["answers"] for name in counting}, with_numbers=False)
-    lines.insert(-1, (ALONE, [alone]))
     if language_is_told(made["twin"]):
-        lines.append(("Is language needed?", [labels_in_short(made["twin"], made["strong"])]))
+        lines.append(("Is language needed?", [labels_on_average(made["twin"])]))
     if "vit" in every:
-        told = every["vit"].query("decision != @OPEN")
+        told = every["vit"][every["vit"]["decision"] != OPEN]
         decided = [f"{row.says} {row.decision}" for row in told.itertuples()]
+        link = most_reliable(every, made, "L2").get("vit")
+        if link is not None and told_of(link) not in UNDECIDED:
+            decided.append(f"L2 {told_of(link)}")
         lines.append((so_far("On a transformer", of="vit"), decided))
     lines.append(("Not answered", _unanswered(found, made)))
     return "\n".join(f"- **{says}**: {'; '.join(words)}." for says, words in lines if words)
+
+
+def _where(decisions: Mapping[str, str]) -> str:
+    """In which studies a claim holds, where it does not in all."""
+    holds = [name for name, decision in decisions.items() if decision == "holds"]
+    return f" (in {sequence(holds)})" if holds and len(holds) < len(decisions) else ""
+
+
+def afterwards(found: Decided, made: Tables) -> str:
+    """What was seen in planned studies and not planned."""
+    answers = {name: made[name]["answers"] for name in deciding(found)}
+    return afterwards_table(answers)
 
 
 def _unanswered(found: Decided, made: Tables) -> list[str]:
     """The questions beside the claims that no study has answered."""
     causes = [caused_in(made[name], name)["decision"] for name in WEIGHTS if made[name]]
     vit = deciding(found).get("vit")
+    untold = [] if vit is None else list(vit.loc[vit["decision"] == OPEN, "number"])
+    some = claims_in_words(untold) if untold and len(untold) < len(vit) else "what holds"
     asked = {
         "whether sharing is the cause": all(own.isin(["", *UNDECIDED]).all() for own in causes),
         "whether it takes language": not language_is_told(made["twin"]),
-        "whether it holds on a transformer": vit is None or (vit["decision"] == OPEN).all(),
+        f"{some} on a transformer": vit is None or bool(untold),
     }
     return [question for question, still in asked.items() if still]

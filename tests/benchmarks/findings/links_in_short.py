@@ -1,4 +1,4 @@
-"""Whether sharing goes with accuracy, in a few words: one row per level, and what it hangs on."""
+"""Whether sharing goes with accuracy, in a few words: a row per level, and what is left of it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,11 +7,17 @@ import pandas as pd
 
 from interp.core.statistics.index_of_sharing import CANNOT_TELL, LEVEL
 from interp.report.naming import setting_name
-from interp.verdicts.wording import RELIABLE, TOGETHER
+from interp.verdicts.wording import TOGETHER
 from tests.benchmarks.findings.claims import OPEN, Decided, of_resnets
-from tests.benchmarks.findings.sharing import LEAST_MIXTURES, SEEN, without_each_mixture
+from tests.benchmarks.findings.sharing import (
+    LEAST_MIXTURES,
+    SEEN,
+    told_of,
+    without_each_mixture,
+)
 from tests.benchmarks.findings.tables import Tables
 from tests.benchmarks.findings.writing import (
+    NOT_ASKED,
     UNRELIABLE,
     bold,
     correlation,
@@ -25,13 +31,6 @@ LEVELS = {
     "L2": "Of one mixture, blocks that share more are more accurate (L2)",
     "L3": "Of one model, classes that are shared more are more accurate (L3)",
 }
-
-AMONG = {"L1": "mixtures", "L2": "blocks", "L3": "classes"}
-
-
-def told_of(row: pd.Series) -> str:
-    """The verdict on a correlation, or that its measure is too unreliable for any."""
-    return UNRELIABLE if row["reliability"] < RELIABLE else str(row["verdict"])
 
 
 def levels_of(found: Decided, made: Tables) -> pd.DataFrame:
@@ -49,7 +48,7 @@ def most_reliable(found: Decided, made: Tables, level: str) -> dict[str, pd.Seri
     Of measures that most studies have, mean over studies.
     """
     every = levels_of(found, made)
-    rows = every[every["level"] == level]
+    rows = every[every["level"] == level].dropna(subset=["reliability"])
     asked = rows[rows["study"].isin(of_resnets(found))]
     of_all = (asked if len(asked) else rows).groupby("measure")["reliability"].agg(["size", "mean"])
     if of_all.empty:
@@ -58,22 +57,28 @@ def most_reliable(found: Decided, made: Tables, level: str) -> dict[str, pd.Seri
     return {row["study"]: row for _, row in own.iterrows()}
 
 
-def link_cell(row: pd.Series | None, level: str) -> str:
-    if row is None:
-        return f"too few {AMONG[level]}"
+def no_link(levels: pd.DataFrame | None, level: str) -> str:
+    """Why a study has no row of a level."""
+    own = None if levels is None else levels[levels["level"] == level]
+    if own is None or own.empty:
+        return NOT_ASKED
+    few = level == "L1" and own["n_units"].max() < LEAST_MIXTURES
+    return "too few mixtures" if few else "no number"
+
+
+def link_cell(row: pd.Series) -> str:
+    """A correlation with its interval, verdict and n."""
     return f"r {correlation(row)} {_verdict(row)}, {_n_units(row)}"
 
 
 def _verdict(row: pd.Series) -> str:
     """The verdict on a correlation; why it is open, where its interval alone would decide it."""
-    if row["verdict"] != CANNOT_TELL:
-        return bold(row["verdict"])
-    if row["reliability"] < RELIABLE:
-        return UNRELIABLE
-    return still_open(row) if row["low"] > 0 or row["high"] < 0 else OPEN
+    told = told_of(row)
+    by_interval = row["low"] > 0 or row["high"] < 0
+    return why_open(row) if told == OPEN and by_interval else bold(told)
 
 
-def still_open(row: Mapping[str, Any] | pd.Series) -> str:
+def why_open(row: Mapping[str, Any] | pd.Series) -> str:
     by_p = row["p_adjusted"] >= LEVEL
     why = f"adjusted p {row['p_adjusted']:.2g}" if by_p else row["reason"]
     return f"{OPEN} ({why})"
@@ -97,30 +102,25 @@ def reliable_in_words(found: Decided, made: Tables) -> str:
         by_measure.setdefault(measure, []).append(f"{level} {' to '.join(ends)}")
     said = [f"{measure}, reliability {', '.join(own)}" for measure, own in by_measure.items()]
     every = levels_of(found, made)
-    n = int((every["verdict"] == CANNOT_TELL).sum())
-    poor = int((every["reliability"] < RELIABLE).sum())
+    told = [told_of(row) for _, row in every.iterrows()]
+    n = {word: told.count(word) for word in (OPEN, UNRELIABLE)}
     return (
         f"By the most reliable measure ({'; '.join(said)}). Of "
-        f"{counted(len(every), 'correlation')} decided: {len(every) - n}; not measurable: {poor}."
-        f"{''.join(_without_one(row, made) for _, row in every.iterrows() if _is_told(row))}"
+        f"{counted(len(every), 'correlation')} {len(every) - sum(n.values())} are decided, "
+        f"{n[OPEN]} open, {n[UNRELIABLE]} not measurable."
     )
 
 
-def _is_told(row: pd.Series) -> bool:
-    return row["level"] == "L2" and row["verdict"] != CANNOT_TELL
-
-
-def _without_one(row: pd.Series, made: Tables) -> str:
-    """How far a link within mixtures hangs on one of them."""
-    runs = made[row["study"]]["runs"]
+def _hanging(row: Mapping[str, Any], runs: pd.DataFrame) -> str:
+    """On which of its mixtures a decided link over blocks hangs: without it p is above 5 %."""
     own = runs[(runs["rung"] == row["rung"]) & (runs["measure"] == row["measure"])]
     left = without_each_mixture(own)
-    worst = left.loc[left["p"].idxmax()]
-    return (
-        f" L2 in {row['study']} without one mixture at a time: r {short(left['value'].min())} to "
-        f"{short(left['value'].max())}, unadjusted p at most {worst['p']:.2g} (without "
-        f"{setting_name(worst['setting'])})."
-    )
+    hangs = [
+        f"{setting_name(one['setting'])} (r {short(one['value'])}, p {one['p']:.2g})"
+        for one in left.to_dict("records")
+        if one["p"] >= LEVEL
+    ]
+    return f"{row['study']} without {' or '.join(hangs)}" if hangs else ""
 
 
 def what_is_left(levels: pd.DataFrame, row: Mapping[str, Any]) -> str:
@@ -130,7 +130,7 @@ def what_is_left(levels: pd.DataFrame, row: Mapping[str, Any]) -> str:
     said = [
         f"r {correlation(own)}, {own['verdict']}"
         if own["verdict"] != CANNOT_TELL
-        else f"r {correlation(own)}, {still_open(own)}"
+        else f"r {correlation(own)}, {why_open(own)}"
         for own in adjusted
     ]
     return "; ".join(said)
@@ -144,11 +144,17 @@ def sharing_in_words(found: Decided, made: Tables) -> list[str]:
 
 
 def _together(links: pd.DataFrame, made: Tables) -> str:
-    """One measure's correlations of one level, and each at equal accuracy of seen classes."""
+    """One measure's correlations of one level, each at equal accuracy of seen classes, and the
+    mixtures without which none would be told."""
     rows = links.to_dict("records")
     says = LEVELS[rows[0]["level"]].removesuffix(")")
-    told = ", ".join(f"{so_far(row['study'])}, r {correlation(row)}" for row in rows)
-    left = [(row["study"], what_is_left(made[row["study"]]["levels"], row)) for row in rows]
-    rest = "; ".join(f"{words} ({study})" for study, words in left if words)
-    told = f"{says}, by {rows[0]['rung']} {rows[0]['measure']}): {told}"
-    return f"{told}; at equal {SEEN} {rest}" if rest else told
+    told = ", ".join(f"{so_far(row['study'])} r {correlation(row)}" for row in rows)
+    left = {row["study"]: what_is_left(made[row["study"]]["levels"], row) for row in rows}
+    rest = ", ".join(f"{study} {words}" for study, words in left.items() if words)
+    said = f"{says}, by {rows[0]['rung']} {rows[0]['measure']}): {told}"
+    said += f"; at equal {SEEN}: {rest}" if rest else ""
+    if rows[0]["level"] == "L2":
+        hanging = [_hanging(row, made[row["study"]]["runs"]) for row in rows]
+        words = ", ".join(each for each in hanging if each)
+        said += f"; no longer told from zero: {words}" if words else ""
+    return said

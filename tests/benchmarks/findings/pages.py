@@ -38,6 +38,7 @@ from tests.benchmarks.findings.figures import (
     first_screen,
 )
 from tests.benchmarks.findings.in_short import (
+    afterwards,
     against,
     caused_table,
     in_short,
@@ -64,7 +65,6 @@ from tests.benchmarks.findings.tables import (
     halves,
     is_kept,
     keep,
-    keep_one,
     kept,
     pilot,
     read,
@@ -101,13 +101,13 @@ def findings() -> str:
             made = kept(result)
             if finished_blocks(name) >= LEAST_OF_HALVES:
                 made["halves"] = halves(name)
-            keep(name, made)
             if name in ABOUT_ACCURACY and finished_blocks(name) > 1:
-                keep_one(name, "links", links_as_blocks_came(tables(name)["runs"]))
+                made["links"] = links_as_blocks_came(made["runs"])
             if name == "strong":
                 page = result.report()
                 check_size(page)
                 first_screen(page, DOCS / "large_page.png")
+            keep(name, made)  # last, so that a run that was broken off is made again
     draw_findings(_answers(all_tables())).write_image(DOCS / "findings.png", scale=2)
     weak = tables("weak")
     draw_sharing(weak["runs"]).write_image(DOCS / "sharing.png", scale=2)
@@ -147,7 +147,9 @@ def pages() -> dict[str, str]:
         "caused": caused_table(made),
         "transformer": of_vits(found, made),
         "studies": studies_table(),
-        "against": f"{against(found, made)}\n{taken_back_in_words(came, links)}".strip(),
+        "against": against(found, made),
+        "taken back": taken_back_in_words(came, links),
+        "afterwards": afterwards(found, made),
         "accuracies": accuracies_table(answers, alone=None),
         "domains": domains_table(answers, found),
         "as blocks came": blocks_table(came["weak"], links["weak"], DIRECTIONS),

@@ -1,28 +1,31 @@
 """Sharing in words: whether it goes with accuracy, what foretells accuracy, domain by domain."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from interp.core.statistics.index_of_sharing import LEVEL
+from interp.core.declarations.writing import sequence
+from interp.core.statistics.index_of_sharing import CANNOT_TELL, LEVEL
 from interp.core.statistics.replication import mean_t
 from interp.data.mixtures.settings import is_upper_bound
 from interp.report.naming import setting_name
 from interp.verdicts.levels.over_training import HELD_OUT
 from interp.verdicts.levels.panels import Checkpoints
+from interp.verdicts.rungs import RUNGS
+from interp.verdicts.wording import RELIABLE
 from tests.benchmarks.findings.accuracy import in_order
-from tests.benchmarks.findings.causes import HIGH
-from tests.benchmarks.findings.claims import of_quantities
+from tests.benchmarks.findings.claims import OPEN, of_quantities
 from tests.benchmarks.findings.writing import (
     NO_BLOCK,
+    UNRELIABLE,
+    bold,
     correlation,
     counted,
     points,
     short,
-    so_far,
     units_and_runs,
 )
 from tests.benchmarks.recovering import markdown
@@ -48,7 +51,8 @@ def levels_table(studies: Mapping[str, Mapping[str, pd.DataFrame]]) -> str:
             terms = "in the model" if level == "L3" else "–"
             held = correlation(adjusted) if adjusted else terms
             reliable = short(plain["reliability"]) if plain["reliability"] >= 0 else "–"
-            said = [correlation(plain), held, reliable, plain["verdict"], units_and_runs(plain)]
+            told = bold(told_of(plain))
+            said = [correlation(plain), held, reliable, told, units_and_runs(plain)]
             rows.append([name, level, f"{rung} {measure}", *said])
     heads = ["study", "level", "measure", "r", "r at equal seen accuracy", "reliability"]
     table = markdown([*heads, "verdict", "n"], rows) if rows else NO_BLOCK
@@ -77,20 +81,55 @@ def foretold_in_words(found: Mapping[str, pd.DataFrame]) -> str:
     if not found:
         return NO_BLOCK
     rows = found["foretelling"]
-    across = rows.query("level == 'L1'").sort_values("foretold", ascending=False)
+    across, within = (rows[rows["level"] == level] for level in ("L1", "L2"))
     best = across[across["foretold"].round(2) == across["foretold"].round(2).max()]
-    foretold = " and ".join(
-        f"{row['predictor']} (r {correlation(row)}, adjusted p {row['p_adjusted']:.2g})"
-        for row in best.to_dict("records")
-    )
-    told = rows[(rows["level"] == "L2") & (rows["p_adjusted"] < LEVEL)].to_dict("records")
-    within = ", ".join(f"{row['predictor']} (r {correlation(row)})" for row in told) or "none"
-    n = int((rows["level"] == "L2").sum())
+    told = {
+        "over blocks of one mixture": _told_from_zero(within),
+        "across mixtures": _told_from_zero(across),
+    }
+    words = "; ".join(f"{where}: {said}" for where, said in told.items())
     return (
-        f"Of {n} predictors, told from zero over blocks of one mixture (Benjamini and Hochberg; "
-        f"uncorrected for noise): {within}. Best on mixtures left out of the fit, R² "
-        f"{best['foretold'].iloc[0]:+.2f}: {foretold}."
+        f"Of {len(within)} predictors, told from zero (Benjamini and Hochberg) {words}. Best on "
+        f"mixtures left out of the fit, R² {best['foretold'].iloc[0]:+.2f}: "
+        f"{sequence(list(best['predictor']))}."
     )
+
+
+def _told_from_zero(rows: pd.DataFrame) -> str:
+    told = rows[rows["p_adjusted"] < LEVEL].to_dict("records")
+    return ", ".join(f"{row['predictor']} (r {correlation(row)})" for row in told) or "none"
+
+
+def told_of(row: Mapping[str, Any] | pd.Series) -> str:
+    """The verdict on a correlation, or that its measure is too unreliable for any."""
+    if row["reliability"] < RELIABLE:
+        return UNRELIABLE
+    return OPEN if row["verdict"] == CANNOT_TELL else str(row["verdict"])
+
+
+def shared_in_words(found: Mapping[str, pd.DataFrame]) -> str:
+    """How much the middle layers share, rung by rung: the mean of mixtures, upper bounds aside.
+
+    The interval is the t of blocks.
+    """
+    runs = found["runs"][~found["runs"]["setting"].map(is_upper_bound).astype(bool)]
+    said = []
+    for rung, own in runs.groupby("rung"):
+        parts = {measure: _index_in_words(part) for measure, part in own.groupby("measure")}
+        told = [f"{words} ({measure})" if len(parts) > 1 else words
+                for measure, words in parts.items()]  # fmt: skip
+        said.append(f"{rung} {RUNGS[str(rung)].label} {sequence(told)}")
+    return f"{'; '.join(said)} ({counted(runs['seed'].nunique(), 'block')})"
+
+
+def _index_in_words(own: pd.DataFrame) -> str:
+    """The mean index of mixtures over blocks, or that most runs have none."""
+    known = own.dropna(subset=["index"])
+    if len(known) < len(own) / 2:
+        return f"withheld in {len(own) - len(known)} of {counted(len(own), 'run')}"
+    of_blocks = known.groupby(["seed", "setting"])["index"].mean().groupby("seed").mean()
+    some = f" in {len(known)} of {counted(len(own), 'run')}" if len(known) < len(own) else ""
+    return f"{correlation(asdict(mean_t(of_blocks.to_numpy())))}{some}"
 
 
 def without_each_mixture(runs: pd.DataFrame) -> pd.DataFrame:
@@ -112,7 +151,7 @@ def without_each_mixture(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def domains_apart(runs: pd.DataFrame) -> pd.DataFrame:
-    """What quickdraw has more than sketch, mixture by mixture, paired by block.
+    """What sketch has more than quickdraw, mixture by mixture, paired by block.
 
     Args:
         runs: Every run's accuracy of held-out classes, and what it shares by every measure.
@@ -122,7 +161,7 @@ def domains_apart(runs: pd.DataFrame) -> pd.DataFrame:
     """
     own = of_quantities(runs)
     wide = own.pivot(index=["quantity", "setting", "seed"], columns="test_domain", values="value")
-    gap = (wide["quickdraw"] - wide["sketch"]).dropna()
+    gap = (wide["sketch"] - wide["quickdraw"]).dropna()
     keys = ["quantity", "setting"]
     return pd.DataFrame(
         dict(zip(keys, place, strict=True)) | asdict(mean_t(part.to_numpy())) | {"n": len(part)}
@@ -131,7 +170,7 @@ def domains_apart(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def domains_apart_table(found: Mapping[str, pd.DataFrame]) -> str:
-    """Quickdraw minus sketch in accuracy and in what is shared with photographs, by mixture."""
+    """Sketch minus quickdraw in accuracy and in what is shared with photographs, by mixture."""
     if not found:
         return NO_BLOCK
     made = domains_apart(found["runs"])
@@ -146,27 +185,16 @@ def domains_apart_table(found: Mapping[str, pd.DataFrame]) -> str:
     return markdown(["mixture", HELD_OUT, *measures, "n"], rows)
 
 
-def harder_domain_in_words(studies: Iterable[str], made: Mapping[str, Mapping[str, Any]]) -> str:
-    """How much less accurate quickdraw is than sketch in CG high, which no claim asks."""
-    said = []
-    for name in studies:
-        apart = domains_apart(made[name]["runs"]).set_index(["setting", "quantity"])
-        row = apart.loc[(HIGH, HELD_OUT)]
-        ends = {"value": -row["value"], "low": -row["high"], "high": -row["low"]}
-        said.append(f"{points(ends)} in {so_far(name)}")
-    return f"in CG high, sketch minus quickdraw is {' and '.join(said)}" if said else ""
-
-
 def domains_apart_in_words(found: Mapping[str, pd.DataFrame], measure: str) -> str:
     """In how many mixtures quickdraw shares less than sketch, and in how many it fails more."""
     if not found:
         return NO_BLOCK
     made = domains_apart(found["runs"])
-    less = {name: set(part.loc[part["high"] < 0, "setting"])
+    less = {name: set(part.loc[part["low"] > 0, "setting"])
             for name, part in made.groupby("quantity")}  # fmt: skip
     n = counted(made["setting"].nunique(), "mixture")
     sharing, failing = less.get(measure, set()), less.get(HELD_OUT, set())
     return (
         f"Quickdraw shares less with photographs than sketch does in {len(sharing)} of {n} "
-        f"({measure}), and is less accurate in {len(failing)}, by intervals below zero."
+        f"({measure}), and is less accurate in {len(failing)}, by intervals above zero."
     )

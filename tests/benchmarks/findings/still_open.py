@@ -9,7 +9,6 @@ from scipy import stats
 
 from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from tests.benchmarks.findings.claims import (
-    CLAIMS,
     DENIED,
     OPEN,
     OPPOSITE,
@@ -23,16 +22,16 @@ from tests.benchmarks.recovering import markdown
 
 
 def open_claims(found: Mapping[str, pd.DataFrame]) -> str:
-    """Blocks that would decide every claim that is open: a row per study, a column per claim."""
-    rows = []
+    """Blocks that would decide every claim that is open, study by study."""
+    said = []
     for name, family in planned(found).items():
         tests = len(family) - int(family["decision"].isin(TOLD).sum())
-        cells = {row["number"]: _blocks(row, tests) for row in family.to_dict("records")}
-        told = [cells.get(claim.number, NOT_ASKED) for claim in CLAIMS]
-        has = f"{name} (has {blocks_of(name, family['n_blocks'].max())})"
-        rows.append([has, *(so_far(each, of=name) if each == DECIDED else each for each in told)])
-    heads = [f"claim {claim.number}" for claim in CLAIMS]
-    return markdown(["blocks that would decide", *heads], rows)
+        still = family[family["decision"] == OPEN].to_dict("records")
+        needed = [f"claim {row['number']} {_blocks(row, tests)}" for row in still]
+        if needed:
+            has = blocks_of(name, family["n_blocks"].max())
+            said.append(f"- *{name}*, which has {has}: {'; '.join(needed)}.")
+    return "\n".join(said) or "No claim is open."
 
 
 TOLD = "holds", OPPOSITE
@@ -40,8 +39,6 @@ TOLD = "holds", OPPOSITE
 
 
 def _blocks(row: Mapping[str, Any], tests: int) -> str:
-    if row["decision"] != OPEN:
-        return DECIDED
     if not np.isfinite(row["degrees"]):
         return "a second, for a spread"
     reach = (row["high"] - row["low"]) / 2

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from interp.core.declarations.writing import sequence
-from interp.core.statistics.index_of_sharing import CANNOT_TELL
 from tests.benchmarks.findings.claims import OPEN, WITHHELD
 from tests.benchmarks.findings.tables import asked_blocks, finished_blocks
 
@@ -78,10 +77,10 @@ UNDECIDED = OPEN, UNRELIABLE, WITHHELD
 def in_studies(decisions: Iterable[str]) -> str:
     """Decisions and in how many studies each was come to, the decided ones first.
 
-    >>> in_studies(["open", "holds", "open"]), in_studies(["cannot tell", "open"]), in_studies([])
+    >>> in_studies(["open", "holds", "open"]), in_studies(["open", "open"]), in_studies([])
     ('**holds** in 1 of 3, open in 2', 'open in 2 of 2', 'not asked')
     """
-    every = [OPEN if word == CANNOT_TELL else word for word in decisions]
+    every = list(decisions)
     told = sorted(dict.fromkeys(every), key=UNDECIDED.__contains__)
     parts = [f"{bold(word)} in {every.count(word)}" for word in told]
     return ", ".join([f"{parts[0]} of {len(every)}", *parts[1:]]) if parts else NOT_ASKED

@@ -5,14 +5,17 @@ import pytest
 
 from tests.benchmarks import grids
 from tests.benchmarks.findings.accuracy import (
+    afterwards_in_words,
+    afterwards_table,
     alone_in_words,
     alone_table,
+    at_floor,
     claim_cell,
     errors_table,
     of_errors,
     reached_table,
 )
-from tests.benchmarks.findings.claims import accuracy_findings
+from tests.benchmarks.findings.claims import SEEN_AFTERWARDS, accuracy_findings, contrasts_of
 from tests.benchmarks.findings.tables import pilot, tables
 from tests.study.findings.kept import TRAINED, planted
 
@@ -58,17 +61,44 @@ def test_among_held_out_classes_alone_a_claim_is_told_where_all_studies_agree() 
     above = [number for number, row in rows.iterrows() if row["low"] > 0]
     assert above == [2, 3, 5] and not (rows["high"] < 0).any()
     said = (
-        "above zero in every study: claim 2, claim 3 and claim 5; neither: claim 1, claim 4 and "
-        "claim 6"
+        "above zero: claim 2, claim 3 and claim 5; not told in each: claim 1, claim 4 and claim 6"
     )
     assert told(1, with_numbers=False) == told(1, 2, with_numbers=False) == said
     turned = told(-1)
     for number in above:
         assert f", {-100 * rows.loc[number, 'value']:+.1f} [" in turned
-    first = "the other way round in every study: claim 2 (CG low is above CG high, "
+    first = "the other way round: claim 2 (CG low is above CG high, "
     assert turned.startswith(first)
     both = told(1, -1)
-    assert both.startswith("neither: claim 1, claim 2 (above zero in 0, below in 1), claim 3 (")
+    assert both.startswith(
+        "not told in each: claim 1, claim 2 (above zero in 0, below in 1), claim 3 ("
+    )
+
+
+def test_what_was_not_planned_is_by_the_model_of_the_claims_and_undecided() -> None:
+    """Planted: aligned captions .2 above leave-out-domain, quickdraw as sketch in CG high."""
+    effects = {"leave-out-domain": 0.1, "cg-high": 0.0, "cg-high, aligned captions": 0.3}
+    answers = planted(effects)
+    found = contrasts_of(answers, SEEN_AFTERWARDS).set_index("contrast")
+    row = found.loc["cg-high, aligned captions − leave-out-domain"]
+    family = accuracy_findings(answers).set_index("number")  # and one spread for both
+    assert row["high"] - row["low"] == pytest.approx(family.loc[5, "high"] - family.loc[5, "low"])
+    assert row["low"] < 0.3 < row["high"]  # quickdraw's .2 lower in leave-out-domain: .1 on average
+    assert len(found) == 3  # no mixture with a share of the seen cells
+    said = afterwards_in_words({"made": answers})
+    assert said.startswith("above zero: *CG without the domain in captions is above DG* (+")
+    assert afterwards_in_words({"made": answers}, with_numbers=False).count("+") == 0
+    cells = [line.split(" | ")[1].strip("| ") for line in afterwards_table({"pilot": answers})
+             .splitlines()[2:]]  # fmt: skip
+    assert cells[2] == "not asked" and not any("**" in cell for cell in cells)
+    assert contrasts_of(answers.query("setting == 'natural-only'"), SEEN_AFTERWARDS).empty
+
+
+def test_a_claim_of_mixtures_at_chance_says_so() -> None:
+    low = planted({"cg-high": -0.49, "cg-low": -0.49, "leave-out-domain": 0.0}, spread=0.001)
+    assert (
+        at_floor(low, 2) == " (neither above chance)" and at_floor(low, 3) == at_floor(low, 6) == ""
+    )
 
 
 def test_the_pilots_means_among_held_out_classes_are_those_of_its_table() -> None:

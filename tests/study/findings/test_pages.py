@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from interp.verdicts.learned_models import trained_models
-from interp.verdicts.levels.l4_intervention import BEYOND
-from tests.benchmarks.findings.causes import caused_in
-from tests.benchmarks.findings.claims import ARMS
+from interp.verdicts.levels.l4_intervention import BEYOND, HELD_EQUAL, TARGET
+from tests.benchmarks.findings.causes import caused_in, labels_by_mixture
+from tests.benchmarks.findings.claims import ARMS, accuracy_findings
 from tests.benchmarks.findings.pages import LARGEST_PAGE, PAGES, check_size, pages
 from tests.benchmarks.findings.tables import tables
 from tests.benchmarks.judging import filled
@@ -85,6 +85,42 @@ def test_words_about_gentle_are_what_the_intervention_says() -> None:
     found = caused_in(tables("gentle"), "gentle").set_index(["measure", "arm"])
     row = found.loc[BEYOND.name, ARMS[0]]
     assert row["low"] < 0 < row["high"] < 0.03
+
+
+def test_words_about_the_cause_are_what_the_intervention_says() -> None:
+    """At weight 1 both gain, held-out classes more over wrong partners; over no term not told."""
+    found = caused_in(tables("cause"), "cause").set_index(["measure", "arm"])
+    wrong, none = ARMS
+    assert found.loc[TARGET.name, wrong]["low"] > 0 and found.loc[HELD_EQUAL.name, wrong]["low"] > 0
+    assert found.loc[BEYOND.name, wrong]["low"] > 0 and found.loc[BEYOND.name, none]["low"] < 0
+    gentle = caused_in(tables("gentle"), "gentle").set_index(["measure", "arm"])
+    assert gentle.loc[TARGET.name, wrong]["low"] < 0  # so both conditions fail
+
+
+def test_words_about_labels_are_what_the_twins_say() -> None:
+    """They do better only in CG, where captions name the domain, too."""
+    rows = labels_by_mixture(tables("twin"), tables("strong"))
+    better = {row["against"] for row in rows if row["low"] > 0}
+    assert better == {"cg-low", "cg-high"} and not any(row["high"] < 0 for row in rows)
+
+
+def test_words_about_held_out_classes_alone_are_what_the_claims_say() -> None:
+    """CG low tells them at least as well as CG high; in strong most differences are smaller."""
+    for name in ("weak", "strong", "vit"):
+        alone = accuracy_findings(tables(name)["answers"], candidates="held-out")
+        alone = alone.set_index("number")["value"]
+        assert alone[2] < 0, name
+        if name == "strong":
+            every = claims(name).set_index("number")["value"]
+            assert (alone.abs() < every.abs()).mean() > 0.5
+
+
+def test_words_about_training_pictures_are_what_the_runs_say() -> None:
+    """Most of held-out classes in leave-out-domain, then in CG high."""
+    for name in ("weak", "strong", "vit"):
+        shown = tables(name)["runs"].groupby("setting")["exposure"].mean()
+        assert shown["leave-out-domain"] > shown["cg-high"] > shown["cg-low"]
+        assert shown["cg-low"] == shown["natural-only"]
 
 
 def test_words_about_measures_that_fail_are_what_the_runs_say() -> None:
