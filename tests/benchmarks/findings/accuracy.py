@@ -72,12 +72,12 @@ def reached_table(answers: Mapping[str, pd.DataFrame]) -> str:
         asked = own[own["candidates"] == "all"]
         by_domain = [_mean_of_blocks(part) for _, part in asked.groupby("test_domain")]
         means = pd.concat(by_domain).groupby("setting").mean()
-        cells = [f"{100 * means[each]:.0f} %" if each in means else "–" for each in SHOWN]
+        cells = [f"{100 * means[each]:.0f} %" if each in means else "–" for each in REACHED]
         rows.append([name, *cells])
-    return markdown(["study", *map(spoken, SHOWN)], rows)
+    return markdown(["study", *map(spoken, REACHED)], rows)
 
 
-SHOWN = ("natural-only", "leave-out-domain", "cg-low", "cg-high", "cg-high, aligned captions")
+REACHED = ("natural-only", "leave-out-domain", "cg-low", "cg-high", "cg-high, aligned captions")
 
 
 def in_order(settings: Iterable[str]) -> list[str]:

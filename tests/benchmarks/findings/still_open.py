@@ -25,7 +25,7 @@ def open_claims(found: Mapping[str, pd.DataFrame]) -> str:
     """Blocks that would decide every claim that is open, study by study."""
     said = []
     for name, family in planned(found).items():
-        tests = len(family) - int(family["decision"].isin(TOLD).sum())
+        tests = len(family) - int(family["decision"].isin(OUT_OF_FAMILY).sum())
         still = family[family["decision"] == OPEN].to_dict("records")
         needed = [f"claim {row['number']} {_blocks(row, tests)}" for row in still]
         if needed:
@@ -34,7 +34,7 @@ def open_claims(found: Mapping[str, pd.DataFrame]) -> str:
     return "\n".join(said) or "No claim is open."
 
 
-TOLD = "holds", OPPOSITE
+OUT_OF_FAMILY = "holds", OPPOSITE
 """Decisions that a claim leaves Holm's family by: the others are tested as if it were not there."""
 
 

@@ -72,12 +72,22 @@ def test_the_interval_holds_the_planted_share_nineteen_times_in_twenty() -> None
 
 @pytest.mark.skipif("strong" not in FINISHED, reason="no block is finished")
 def test_the_last_epoch_is_the_profile_again() -> None:
-    """By both ways to the same runs, so that stages are those of one training."""
+    """By both ways to the same runs, so that stages are those of one training; and by hand."""
     own = tables("strong")
     by_epoch, alone = mixtures_apart(of_epochs(own)), mixtures_apart(of_layers(own["profile"]))
     last = by_epoch[by_epoch["stage"] == by_epoch["stage"].max()]
     both = last.merge(alone, on=["quantity", "site"])
     assert len(both) == 12
     assert both["value_x"].to_numpy() == pytest.approx(both["value_y"].to_numpy())
+    site = "layer3.0.hook_resid_post"
+    runs = own["profile"].query("measure == 'debiased CKA' and control == '' and site == @site")
+    runs = runs[~runs["setting"].str.startswith("upper")]
+    wide = runs.pivot_table(index="seed", columns="setting", values="index")  # domains averaged
+    rest = wide.sub(wide.mean(axis=1), axis=0)  # without what a block adds to all
+    between = len(wide) * (rest.mean() ** 2).sum()
+    within = ((rest - rest.mean()) ** 2).to_numpy().sum()
+    epsilon = (between - within / (len(wide) - 1)) / (between + within)
+    told = last[(last["site"] == site) & last["quantity"].str.endswith("CKA")]["value"]
+    assert told.tolist() == pytest.approx([epsilon])
     assert set(by_epoch["quantity"]) - set(alone["quantity"]) == {
         "accuracy of held-out classes", "accuracy of seen classes"}  # fmt: skip
