@@ -16,7 +16,7 @@ from interp.report.figures.circuit_graphs import draw_circuit
 from interp.report.figures.ladders import draw_ladder, draw_profile
 from interp.report.figures.one_model import draw_effects, draw_faithfulness, draw_match
 from interp.report.figures.specification_curves import choices_figure, in_short
-from interp.report.grammar.pieces import Figure
+from interp.report.grammar.pieces import LEGEND, Figure
 from interp.report.loaded import LoadedResult, read_result, whole
 from interp.report.named_parts import draw_names
 from interp.report.sections import draw_figure, filled_sections, page_sections
@@ -24,8 +24,11 @@ from interp.report.sections import draw_figure, filled_sections, page_sections
 WIDTH, TOP = 900, 110
 """Pixels across, and above the plot for title and legend."""
 
-ENTRY, LINE, LETTER = 60, 20, 7.5
-"""Pixels of a legend: of an entry beside its words, of a line, of a letter."""
+ENTRY, LETTER, LINE, GAP = 60, 7.5, 17, 8
+"""Pixels of a legend: of an entry beside its words, of a letter, of a line, and between rows."""
+
+TITLED = 50
+"""Pixels of the title and the choices below it."""
 
 PAD = {"t": 28}
 
@@ -211,7 +214,9 @@ def draw(figure: Figure) -> Any:
         if len(choice.options) > 1
     )
     title = f"{figure.title}<br><sup>{said}</sup>" if said else figure.title
-    top = TOP + LINE * max(0, _legend_lines(traces) - 2)
+    height = figure.layout.get("height", 430)
+    beside = (LEGEND["y"] - 1) * height + GAP  # between legend and plot
+    top = max(TOP, int(TITLED + _legend_height(traces) + beside))
     layout = {
         **figure.layout,
         "template": "plotly_white",
@@ -224,7 +229,7 @@ def draw(figure: Figure) -> Any:
             "pad": PAD,
         },
         "width": WIDTH,
-        "height": figure.layout.get("height", 430) + top,
+        "height": height + top,
         "margin": {"l": 60, "r": 30, "b": 60, **figure.layout.get("margin", {}), "t": top},
         "font": {"size": 13},
         "meta": {"caption": figure.caption, "alt": figure.alt},
@@ -232,11 +237,11 @@ def draw(figure: Figure) -> Any:
     return go.Figure(data=traces, layout=layout)
 
 
-def _legend_lines(traces: Sequence[Mapping[str, Any]]) -> int:
-    """Lines of a legend above the plot, whose entries are as wide as the longest.
+def _legend_height(traces: Sequence[Mapping[str, Any]]) -> int:
+    """Pixels of a legend above the plot, whose entries are as wide as the longest.
 
-    >>> _legend_lines([{"name": f"mixture {at}<br>of half the cells"} for at in range(12)])
-    6
+    >>> _legend_height([{"name": f"mixture {at}<br>of half the cells"} for at in range(12)])
+    134
     """
     shown = [one for one in traces if one.get("showlegend", True) and one.get("name")]
     entries = {one.get("legendgroup") or one["name"]: str(one["name"]) for one in shown}
@@ -246,7 +251,7 @@ def _legend_lines(traces: Sequence[Mapping[str, Any]]) -> int:
     widest = ENTRY + LETTER * max(len(line) for name in names for line in name)
     fit = max(1, int((WIDTH - 90) / widest))
     rows = [names[first : first + fit] for first in range(0, len(names), fit)]
-    return sum(max(map(len, row)) for row in rows)
+    return sum(LINE * max(map(len, row)) + GAP for row in rows) + GAP
 
 
 def _shown(trace: Mapping[str, Any], chosen: list[int]) -> bool:
