@@ -163,6 +163,22 @@ def test_an_axis_holds_the_intervals_of_means(
     assert n and high > 3
 
 
+def test_the_axis_of_a_curve_holds_the_intervals_of_means_up_to_its_limit(
+    one_and_two: tuple[LoadedResult, LoadedResult],
+) -> None:
+    first, both = (figure_of(result, "faithfulness") for result in one_and_two)
+    assert first is not None and both is not None
+    reached = [
+        y + bar
+        for trace in both.data
+        if trace.get("error_y", {}).get("array")
+        for y, bar in zip(trace["y"], trace["error_y"]["array"], strict=True)
+        if y is not None and bar is not None
+    ]
+    before, high = (figure.layout["yaxis"]["range"][1] for figure in (first, both))
+    assert high == pytest.approx(min(1.6, max(reached))) and high > before + ADDED
+
+
 def test_single_pairs_are_held_against_their_own_models_ends(
     one_and_two: tuple[LoadedResult, LoadedResult],
 ) -> None:
